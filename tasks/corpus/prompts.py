@@ -1,0 +1,35 @@
+"""The prompt, as text: one versioned template that training and scoring share."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from importlib.resources import files
+
+from tasks.spec import short_digest
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The instruction, and the plain template for tokenizers without a chat template."""
+
+    version: int
+    instruction: str
+    plain: str
+    plain_end: str
+
+    @property
+    def digest(self) -> str:
+        return short_digest(vars(self))
+
+    def messages(self, text: str) -> list[dict[str, str]]:
+        """The conversation before the answer, for a chat template."""
+        return [{"role": "system", "content": self.instruction}, {"role": "user", "content": text}]
+
+    def plain_text(self, text: str) -> str:
+        return self.plain.format(instruction=self.instruction, text=text)
+
+
+def load_prompt() -> Prompt:
+    """The project's prompt, from `prompts.toml`."""
+    return Prompt(**tomllib.loads((files(__package__) / "prompts.toml").read_text(encoding="utf-8")))

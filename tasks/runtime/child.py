@@ -1,0 +1,180 @@
+"""One operating-system process per MLX step: `python -m tasks.runtime.child spec.json`.
+
+The child writes progress events as JSON lines on its standard output and ends with a `result` or `error` event; its
+exit code names the error's type. Its standard input is a pipe that the parent holds open: when the parent dies, however
+it dies, the pipe closes and the child leaves. Both sides of the protocol are in this file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tasks.runtime.errors import BY_EXIT_CODE, LOST_PARENT, BadInput, LostChild, OutOfMemory, TriageError
+from tasks.runtime.store import write_atomic
+
+Event = dict[str, Any]
+HEARTBEAT_SECONDS = 2.0
+MEMORY_SHARE_OF_OOM = 0.9
+_running: set[subprocess.Popen[str]] = set()
+
+
+def run_child(
+    function: str,
+    args: dict[str, Any],
+    folder: Path,
+    on_event: Callable[[Event], None] | None = None,
+    memory_budget: int | None = None,
+) -> dict[str, Any]:
+    """Call `module:function` with `args` (a dict) in a child process and return its result (a dict).
+
+    `folder` receives `spec.json` and `child.log` (what the libraries print). Raises the typed error that the child
+    reported, LostChild if a signal killed it, or OutOfMemory if it was killed with its memory at 90 % of the budget.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    spec = folder / "spec.json"
+    write_atomic(spec, json.dumps({"function": function, "args": args}, indent=1))
+    with (folder / "child.log").open("a") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tasks.runtime.child", str(spec)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=_environment(),
+        )  # fmt: skip
+    _running.add(process)
+    try:
+        final, resident = _follow(process, on_event or (lambda event: None))
+        code = process.wait()
+    finally:
+        _stop(process)
+        _running.discard(process)
+    if code == 0 and final.get("event") == "result":
+        return dict(final["result"])
+    raise _error(code, final, resident, memory_budget, folder / "child.log")
+
+
+def stop_children() -> None:
+    """End every child of this process; called when the sweep is interrupted."""
+    for process in list(_running):
+        _stop(process)
+
+
+def _environment() -> dict[str, str]:
+    # The child must find this very code, also when the parent was started in a checkout that is not installed.
+    root = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+
+
+def _follow(process: subprocess.Popen[str], on_event: Callable[[Event], None]) -> tuple[Event, int]:
+    final: Event = {}
+    resident = 0
+    assert process.stdout is not None
+    for line in process.stdout:
+        try:
+            event = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        resident = event.get("resident_bytes", resident)
+        if event.get("event") in ("result", "error"):
+            final = event
+        elif event.get("event") != "heartbeat":
+            on_event(event)
+    return final, resident
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.close()
+
+
+def _error(code: int, final: Event, resident: int, budget: int | None, log: Path) -> TriageError:
+    if code in BY_EXIT_CODE and "message" in final:
+        return BY_EXIT_CODE[code](final["message"])
+    if code == -signal.SIGKILL and budget and resident >= MEMORY_SHARE_OF_OOM * budget:
+        return OutOfMemory(f"The step was killed while it held {resident / 1e9:.1f} GB of a budget of {budget / 1e9:.1f} GB.")
+    if code < 0 or code == LOST_PARENT:
+        return LostChild(f"The step's process was ended by signal {-code}; its log is {log}.")
+    message = final.get("message", f"exit code {code}")
+    return TriageError(f"The step failed: {message}. Its log is {log}.")
+
+
+# --- inside the child ---------------------------------------------------------------------------------------------
+
+
+def main(spec_path: str) -> NoReturn:
+    """Run the function that the spec names; never returns."""
+    events = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # whatever a library prints goes to the log, not into the event stream
+    lock = threading.Lock()
+
+    def emit(event: Event) -> None:
+        with lock:
+            events.write(json.dumps(event, allow_nan=True) + "\n")
+
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    threading.Thread(target=_beat, args=(emit,), daemon=True).start()
+    code = _call(json.loads(Path(spec_path).read_text()), emit)
+    events.flush()
+    os._exit(code)  # skips library teardown, which has nothing left to do and can hang
+
+
+def _call(spec: dict[str, Any], emit: Callable[[Event], None]) -> int:
+    module, _, name = spec["function"].partition(":")
+    try:
+        result = getattr(importlib.import_module(module), name)(spec["args"], emit)
+    except TriageError as error:
+        emit({"event": "error", "type": type(error).__name__, "message": str(error)})
+        return type(error).exit_code
+    except MemoryError:
+        emit({"event": "error", "type": "OutOfMemory", "message": "The step ran out of memory."})
+        return OutOfMemory.exit_code
+    except Exception as error:  # the boundary of the process: everything becomes an event, the traceback goes to the log
+        import traceback
+
+        traceback.print_exc()
+        if "malloc" in str(error) or "out of memory" in str(error).lower():
+            emit({"event": "error", "type": "OutOfMemory", "message": f"The step ran out of memory: {error}"})
+            return OutOfMemory.exit_code
+        emit({"event": "error", "type": type(error).__name__, "message": f"{type(error).__name__}: {error}"})
+        return 1
+    emit({"event": "result", "result": result})
+    return 0
+
+
+def _leave_with_parent() -> None:
+    # os.read, not sys.stdin: it returns at end of file without a buffer's lock.
+    while os.read(0, 4096):
+        pass
+    os._exit(LOST_PARENT)
+
+
+def _beat(emit: Callable[[Event], None]) -> None:
+    from tasks.runtime.device import resident_bytes
+
+    while True:
+        emit({"event": "heartbeat", "resident_bytes": resident_bytes()})
+        time.sleep(HEARTBEAT_SECONDS)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        raise SystemExit(str(BadInput("usage: python -m tasks.runtime.child spec.json")))
+    main(sys.argv[1])

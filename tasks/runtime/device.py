@@ -1,0 +1,121 @@
+"""What this machine computes with: backend, compute path, BLAS library, memory.
+
+On Linux the MLX wheel is linked to a reference BLAS (about 5 GFLOP/s). Loading a real one into the process's global
+symbols before `import mlx.core` makes float32 matrix products a hundred times faster.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import resource
+import sys
+import time
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+SLOW_GFLOPS = 20.0
+_BLAS_PATTERNS = (
+    (Path(sys.prefix) / "lib", "libmkl_rt.so*"),
+    (Path("/usr/lib"), "*/openblas-pthread/libopenblas.so.0"),
+    (Path("/usr/lib"), "*/libopenblas.so.0"),
+)
+
+
+@dataclass(frozen=True)
+class Device:
+    """The machine as results describe it. `gflops`: a measured float32 matrix product."""
+
+    backend: str
+    compute_path: str
+    compute_dtype: str
+    blas: str
+    gflops: float
+    threads: int
+    machine: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def backend() -> str:
+    """`metal` on Apple Silicon, else `cpu`."""
+    return "metal" if sys.platform == "darwin" and platform.machine() == "arm64" else "cpu"
+
+
+def compute_path() -> str:
+    """`packed`: quantised kernels; `dequantised_f32`: the same weights, unpacked once to float32 (Linux CPU)."""
+    return "packed" if backend() == "metal" else "dequantised_f32"
+
+
+def compute_dtype() -> str:
+    return "bfloat16" if backend() == "metal" else "float32"
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that decide the numbers."""
+    return {name: metadata.version(name) for name in ("mlx", "mlx-lm")}
+
+
+def load_blas() -> str:
+    """Load the first fast BLAS found and return its name. Call before the first `import mlx.core` of the process."""
+    if backend() == "metal":
+        return "accelerate"
+    named = os.environ.get("TRIAGE_BLAS")
+    found = [Path(named)] if named else [p for root, pattern in _BLAS_PATTERNS for p in sorted(root.glob(pattern))]
+    for path in found:
+        try:
+            ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+        except OSError:
+            continue
+        return path.name
+    return "reference"
+
+
+def measure(blas: str) -> Device:
+    """Describe the device, with the median speed of five float32 products of 512 x 576 by 576 x 1536."""
+    import mlx.core as mx
+
+    a, b = mx.random.normal((512, 576), key=mx.random.key(0)), mx.random.normal((576, 1536), key=mx.random.key(1))
+    mx.eval(a, b, a @ b)
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        mx.eval(a @ b)
+        times.append(time.perf_counter() - start)
+    speed = 2 * 512 * 576 * 1536 / sorted(times)[2] / 1e9
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    name = f"{platform.system()} {platform.machine()}"
+    return Device(backend(), compute_path(), compute_dtype(), blas, round(speed, 1), threads, name)
+
+
+def slow_blas_warning(device: Device) -> str | None:
+    """A loud sentence when matrix products run at reference speed, else None."""
+    if device.backend == "metal" or device.gflops >= SLOW_GFLOPS:
+        return None
+    return (
+        f"Matrix products run at {device.gflops:.0f} GFLOP/s with the BLAS '{device.blas}': training will be many times "
+        "slower than it could be. Install one with `pip install mkl` (x86-64) or `apt-get install libopenblas0-pthread`."
+    )
+
+
+def total_memory() -> int:
+    """Bytes of physical memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def resident_bytes() -> int:
+    """Bytes this process holds now (Linux), or its peak so far (elsewhere)."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return peak_resident_bytes()
+
+
+def peak_resident_bytes() -> int:
+    """Peak resident bytes of this process since it started."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
