@@ -1,0 +1,40 @@
+"""One patient text with its label: the unit that every reader makes and every set stores, one JSON object a line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+
+from tasks.spec import Label
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """`group` keeps related cases on one side of a split; `subgroup` holds facts for reports, never for the model."""
+
+    case_id: str
+    text: str
+    label: Label
+    group: str | None = None
+    subgroup: dict[str, str] = field(default_factory=dict)
+
+
+def to_json(case: Case) -> str:
+    """One line of JSON without the line break; characters beyond ASCII stay readable."""
+    return json.dumps(asdict(case), ensure_ascii=False)
+
+
+def from_json(line: str) -> Case:
+    """The inverse of `to_json`; for files that this project wrote (users' files go through `readers`)."""
+    return Case(**json.loads(line))
+
+
+def normal_text(text: str) -> str:
+    """The text without differences of case and spacing: what 'the same text' means everywhere."""
+    return " ".join(text.casefold().split())
+
+
+def text_digest(text: str) -> str:
+    """16 hex digits that identify a text up to case and spacing."""
+    return hashlib.sha256(normal_text(text).encode()).hexdigest()[:16]

@@ -1,0 +1,213 @@
+"""Users' files: what is accepted, and the one-sentence refusal of everything else."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tasks.corpus.case import Case, from_json, text_digest, to_json
+from tasks.corpus.readers import read_cases, read_file
+from tasks.runtime.errors import BadInput
+from tasks.spec import Data
+
+GOOD = [{"text": "Chest pain since noon", "label": "ED"}, {"text": "A cold, day two", "label": "home "}]
+
+
+def jsonl(path: Path, rows: list[Any]) -> Path:
+    path.write_text(
+        "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8"
+    )
+    return path
+
+
+def refusal(path: Path, data: Data | None = None) -> str:
+    with pytest.raises(BadInput) as caught:
+        read_cases(path, data or Data())
+    message = str(caught.value)
+    assert str(path) in message and message.endswith(".") and "\n" not in message
+    return message
+
+
+def test_a_case_survives_its_line_of_json() -> None:
+    case = Case("c1", "Größe 1 – 39 °C\u2028ok", "GP", "fever", {"voice": "parent"})
+    assert from_json(to_json(case)) == case
+    assert "\n" not in to_json(case)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "excel", "parquet"])
+def test_the_same_rows_give_the_same_cases_from_every_kind_of_file(kind: str, tmp_path: Path) -> None:
+    if kind == "jsonl":
+        path = jsonl(tmp_path / "a.jsonl", GOOD)
+    elif kind == "parquet":
+        path = tmp_path / "a.parquet"
+        pq.write_table(pa.Table.from_pylist(GOOD), path)
+    else:
+        path = tmp_path / "a.csv"
+        content = 'text,label\r\nChest pain since noon,ED\r\n"A cold, day two",home \r\n'
+        path.write_text(
+            content
+            if kind == "csv"
+            else "\ufeff" + content.replace(",ED", ";ED").replace(",home", ";home").replace("text,", "text;")
+        )
+    cases = read_cases(path, Data())
+    assert [(c.text, c.label) for c in cases] == [("Chest pain since noon", "ED"), ("A cold, day two", "HOME")]
+    assert [c.case_id for c in cases] == [f"text-{text_digest(c.text)}" for c in cases]
+
+
+def test_columns_labels_groups_and_ids_can_be_named(tmp_path: Path) -> None:
+    row = {"id": 7, "message": "Sore knee", "urgency": " Emergency", "topic": "knee"}
+    data = Data(text_column="message", label_column="urgency", group_column="topic", labels={"emergency": "ED"})
+    assert read_cases(jsonl(tmp_path / "a.jsonl", [row]), data) == [Case("7", "Sore knee", "ED", "knee")]
+
+
+def test_a_group_column_is_used_without_being_named(tmp_path: Path) -> None:
+    assert read_cases(jsonl(tmp_path / "a.jsonl", [{**GOOD[0], "group": 3}]), Data())[0].group == "3"
+
+
+def test_exact_repeats_are_kept_once_and_counted(tmp_path: Path) -> None:
+    reading = read_file(jsonl(tmp_path / "a.jsonl", [GOOD[0], {**GOOD[0], "text": "chest  PAIN since noon"}]), Data())
+    assert len(reading.cases) == 1 and reading.duplicates == 1
+
+
+def test_contradicting_rows_name_both_lines_and_never_the_text(tmp_path: Path) -> None:
+    message = refusal(jsonl(tmp_path / "a.jsonl", [GOOD[0], GOOD[1], {**GOOD[0], "label": "GP"}]))
+    assert "line 3" in message and "line 1" in message and "Chest" not in message
+
+
+def test_two_texts_with_one_id_name_both_lines(tmp_path: Path) -> None:
+    message = refusal(jsonl(tmp_path / "a.jsonl", [{"id": "x", **GOOD[0]}, {"id": "x", **GOOD[1]}]))
+    assert "line 2" in message and "line 1" in message
+
+
+@pytest.mark.parametrize(
+    ("second", "expected"),
+    [
+        ({"text": "a"}, "has no column 'label'; its columns are 'text'"),
+        ({"words": "a", "label": "ED"}, "has no column 'text'"),
+        ({"text": "a", "label": "urgent"}, 'map it under [data.labels]: "urgent" = "ED"'),
+        ({"text": "a", "label": None}, "has no label"),
+        ({"text": "a", "label": ["ED"]}, "'label' is a list"),
+        ({"text": " \n", "label": "ED"}, "'text' is empty"),
+        ({"text": {"en": "a"}, "label": "ED"}, "a nested object"),
+        ({"text": 5, "label": "ED"}, "is not a text but a number"),
+        ({"text": None, "label": "ED"}, "is not a text but missing"),
+        ({"text": "a\0b", "label": "ED"}, "NUL"),
+        ('{"text": "\\ud800", "label": "ED"}', "surrogate"),
+        ({"text": "a", "label": "ED", "id": {"a": 1}}, "'id' is a nested object"),
+        ({"text": "a", "label": "x" * 500}, "of 500 characters"),
+        ('{"text": "a", "label"', "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ("9" * 10_000, "is not JSON"),
+        ('["a", "ED"]', "is not a JSON object"),
+    ],
+)
+def test_a_bad_row_is_refused_with_its_line(second: Any, expected: str, tmp_path: Path) -> None:
+    message = refusal(jsonl(tmp_path / "a.jsonl", [GOOD[0], second]))
+    assert expected in message and "line 2" in message
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"text,label\na,ED,x\n", "line 2: has 3 fields where the header has 2"),
+        (b'text,label\n"a\nb",ED\n"open,ED\n', "line 4: is not valid CSV"),
+        (b"text,text\na,ED\n", "line 1: has the column 'text' twice"),
+        (b"text;label\na;ED\n\nb;sofa\n", "line 4: has the unknown label 'sofa'"),
+        (b"sep=;\ntext;label\n;ED\n", "line 3: 'text' is empty"),
+        ("text,label\nfi\u00e8vre,ED\n".encode("latin-1"), "line 2: is not UTF-8"),
+        ("text,label\na,ED\n".encode("utf-16"), "line 1: "),
+        (b"text,label\na\0b,ED\n", "line 2: holds NUL bytes"),
+        (b"text,label\n", "holds no cases"),
+        (b"", "is empty"),
+        (gzip.compress(b"text,label\na,ED\n"), "compressed with gzip"),
+        (b"PK\x03\x04rest", "Excel workbook"),
+    ],
+)
+def test_a_bad_csv_is_refused_with_its_line(content: bytes, expected: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(content)
+    assert expected in refusal(path)
+
+
+def test_a_bad_parquet_is_refused_with_its_row(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": ["a", "b"], "label": ["ED", "maybe"]}), path)
+    assert "row 2" in refusal(path)
+    path.write_bytes(path.read_bytes()[:-20])
+    assert "not readable as Parquet" in refusal(path)
+
+
+def test_what_is_not_a_readable_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "folder.csv").mkdir()
+    assert "is a folder" in refusal(tmp_path / "folder.csv")
+    assert "cannot be read" in refusal(tmp_path / "none.csv")
+    (tmp_path / "loop.csv").symlink_to(tmp_path / "loop.csv")
+    assert "cannot be read" in refusal(tmp_path / "loop.csv")
+    assert ".jsonl, .csv, .parquet" in refusal(tmp_path / "a.jsonl.gz")
+
+
+def test_a_very_long_text_is_read(tmp_path: Path) -> None:
+    text = "very " * 100_000 + "sore"
+    (tmp_path / "a.csv").write_text(f"text,label\n{text},ED\n")
+    assert read_cases(tmp_path / "a.csv", Data())[0].text == text
+
+
+def read_or_refuse(path: Path) -> None:
+    try:
+        cases = read_cases(path, Data())
+    except BadInput as error:
+        assert str(error).endswith(".") and "\n" not in str(error)
+    else:
+        assert cases and all(case.text.strip() == case.text != "" for case in cases)
+        for case in cases:
+            assert from_json(to_json(case).encode().decode()) == case
+
+
+quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+json_values = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text() | st.sampled_from(["ED", "gp"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+columns = st.sampled_from(["text", "label", "id", "group", "case_id", ""])
+
+
+@quick
+@given(content=st.binary(max_size=200), kind=st.sampled_from(["jsonl", "csv", "parquet"]), header=st.booleans())
+def test_random_bytes_never_give_a_traceback(content: bytes, kind: str, header: bool, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{kind}"
+    path.write_bytes((b"text,label\n" if header else b"") + content)
+    read_or_refuse(path)
+
+
+@quick
+@given(rows=st.lists(st.dictionaries(columns, json_values, max_size=5) | json_values, max_size=4))
+def test_random_json_rows_never_give_a_traceback(rows: list[Any], tmp_path: Path) -> None:
+    read_or_refuse(jsonl(tmp_path / "a.jsonl", [json.dumps(row) for row in rows]))
+
+
+@quick
+@given(rows=st.lists(st.lists(st.text(max_size=8) | st.sampled_from(["ED", "GP", '"']), max_size=3), max_size=4))
+def test_random_csv_rows_never_give_a_traceback(rows: list[list[str]], tmp_path: Path) -> None:
+    lines = ["text,label", *(",".join(row) for row in rows)]
+    (tmp_path / "a.csv").write_bytes("\n".join(lines).encode("utf-8", "replace"))
+    read_or_refuse(tmp_path / "a.csv")
+
+
+@settings(quick, max_examples=40)
+@given(position=st.integers(min_value=0, max_value=10_000), byte=st.integers(0, 255))
+def test_a_damaged_parquet_never_gives_a_traceback(position: int, byte: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.Table.from_pylist(GOOD * 3), path)
+    content = bytearray(path.read_bytes())
+    content[position % len(content)] = byte
+    path.write_bytes(bytes(content))
+    read_or_refuse(path)
