@@ -1,0 +1,209 @@
+"""Decision rules: argmax, target ED recall, minimum expected cost. Chosen on calibration cases, applied to the test set.
+
+Ties go to the more urgent label everywhere (LABELS is in order of urgency).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.optimize import minimize
+from scipy.special import log_softmax
+
+from tasks.runtime.errors import BadInput
+from tasks.scoring.inputs import Costs, cost_array, label_codes, label_probabilities
+from tasks.scoring.intervals import Floats, clopper_pearson
+from tasks.spec import LABELS, Label
+
+RULES = ("argmax", "target_recall", "min_cost")
+SMALLEST_P = 1e-12  # a probability that float32 rounded to 0 still needs a finite logarithm
+INVERSE_TEMPERATURE = (0.05, 10.0)  # separable calibration cases would push it to infinity
+BIAS = (-8.0, 8.0)
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A threshold on p(ED) and what it did on the calibration cases. `bound`: lower 95 % bound of its ED recall."""
+
+    value: float
+    allowed_misses: int
+    misses: int
+    n_ed: int
+    bound: float
+
+
+@dataclass(frozen=True)
+class VectorScaling:
+    """softmax(log p / temperature + biases); the last bias is 0, since only differences matter."""
+
+    temperature: float
+    biases: tuple[float, float, float]
+    at_bound: bool = False
+
+    def apply(self, log_p: ArrayLike) -> Floats:
+        """Calibrated probabilities, shape (cases, 3), from log-probabilities of the same shape."""
+        scaled = np.asarray(log_p, dtype=np.float64) / self.temperature + np.asarray(self.biases)
+        return np.asarray(np.exp(log_softmax(scaled, axis=-1)))
+
+
+@dataclass(frozen=True)
+class ScoredCases:
+    """Label probabilities of one set, shape (cases, 3). Labels are read from calibration sets only."""
+
+    case_ids: Sequence[str]
+    p: ArrayLike
+    labels: Sequence[str] | None = None
+    digests: Sequence[str] | None = None
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What one rule decided on the test set; `labels` is None, with the reason, where the rule is not available."""
+
+    rule: str
+    labels: list[Label] | None
+    note: str | None = None
+    threshold: Threshold | None = None
+    scaling: VectorScaling | None = None
+
+
+def _names(codes: ArrayLike) -> list[Label]:
+    return [LABELS[int(code)] for code in np.asarray(codes)]
+
+
+def log_probabilities(p: ArrayLike) -> Floats:
+    """Finite logarithms of checked label probabilities."""
+    return np.log(np.maximum(label_probabilities(p), SMALLEST_P))
+
+
+def argmax_rule(p: ArrayLike) -> list[Label]:
+    """The most probable label of each case, p of shape (cases, 3)."""
+    return _names(label_probabilities(p).argmax(axis=1))
+
+
+def target_recall_threshold(p_ed: ArrayLike, labels: Sequence[str], target: float) -> Threshold | None:
+    """The highest threshold on p(ED) with at most floor((1 - target)(n_ED + 1)) misses among the calibration cases.
+
+    The recall that an unseen ED case can expect is (n_ED - misses) / (n_ED + 1); `bound` is the exact two-sided lower
+    bound, valid although the threshold was chosen on these cases, since it is an order statistic of them. At least one
+    ED case stays caught. None without an ED case.
+    """
+    if not 0 < target < 1:
+        raise BadInput(f"The target ED recall is {target}; it must lie between 0 and 1.")
+    scores, truth = np.asarray(p_ed, dtype=np.float64), label_codes(labels)
+    if scores.shape != truth.shape or not np.isfinite(scores).all():
+        raise BadInput("Calibration needs one finite p(ED) for each labelled case: score the calibration set again.")
+    of_ed = np.sort(scores[truth == 0])
+    n = len(of_ed)
+    if n == 0:
+        return None
+    allowed = min(math.floor((1 - target) * (n + 1) + 1e-9), n - 1)  # 1 - 0.9 is a little under 0.1 in floating point
+    value = float(of_ed[allowed])
+    misses = int((of_ed < value).sum())
+    return Threshold(value, allowed, misses, n, clopper_pearson(n - misses, n)[0])
+
+
+def threshold_rule(p: ArrayLike, threshold: float) -> list[Label]:
+    """ED if p(ED) >= threshold, else the more probable of GP and HOME."""
+    values = label_probabilities(p)
+    return _names(np.where(values[:, 0] >= threshold, 0, 1 + values[:, 1:].argmax(axis=1)))
+
+
+def min_cost_rule(p: ArrayLike, cost_matrix: Costs) -> list[Label]:
+    """The label of least expected cost, argmin_a sum_t p(t) C[t, a] (Elkan, IJCAI 2001); p must be calibrated."""
+    return _names((label_probabilities(p) @ cost_array(cost_matrix)).argmin(axis=1))
+
+
+def fit_vector_scaling(log_p: ArrayLike, labels: Sequence[str]) -> VectorScaling:
+    """Temperature and two free biases of least NLL on calibration cases, log_p of shape (cases, 3).
+
+    Biases are needed since a temperature cannot undo the tilt that weighted training gives. In (1/temperature, biases)
+    the NLL is convex; no penalty, but bounds, because separable cases have no finite optimum. BadInput unless each
+    label occurs.
+    """
+    x, truth = np.asarray(log_p, dtype=np.float64), label_codes(labels)
+    if x.shape != (len(truth), 3) or not np.isfinite(x).all():
+        raise BadInput("Calibration needs three finite log-probabilities for each labelled case: score the set again.")
+    if len(set(truth.tolist())) < 3:
+        raise BadInput(f"Vector scaling needs calibration cases of each label; there are only {sorted(set(labels))}.")
+    onehot = np.eye(3)[truth]
+
+    def nll(v: Floats) -> tuple[float, Floats]:
+        log_q = log_softmax(v[0] * x + np.append(v[1:], 0.0), axis=1)
+        slope = (np.exp(log_q) - onehot) / len(x)
+        return -float((log_q * onehot).sum()) / len(x), np.array(
+            [(slope * x).sum(), slope[:, 0].sum(), slope[:, 1].sum()]
+        )
+
+    bounds = [INVERSE_TEMPERATURE, BIAS, BIAS]
+    options = {"ftol": 1e-14, "gtol": 1e-9, "maxiter": 1000}
+    best = minimize(nll, np.array([1.0, 0.0, 0.0]), jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
+    at_bound = any(min(v - low, high - v) < 1e-6 for v, (low, high) in zip(best, bounds, strict=True))
+    return VectorScaling(float(1 / best[0]), (float(best[1]), float(best[2]), 0.0), at_bound)
+
+
+def refuse_overlap(calibration: ScoredCases, test: ScoredCases) -> None:
+    """BadInput when a case is in both sets, by id or by digest: a rule chosen on test cases proves nothing."""
+    pairs = [(calibration.case_ids, test.case_ids, "case id")]
+    if calibration.digests is not None and test.digests is not None:
+        pairs.append((calibration.digests, test.digests, "text digest"))
+    for ours, theirs, what in pairs:
+        shared = sorted(set(ours) & set(theirs))
+        if shared:
+            raise BadInput(
+                f"The calibration set overlaps the test set in {len(shared)} cases (same {what}, first {shared[0]!r}): "
+                "split the cases again so that each is in one set only."
+            )
+
+
+def decide(
+    rule: str, calibration: ScoredCases, test: ScoredCases, *, target: float | None = None, costs: Costs | None = None
+) -> Decisions:
+    """Apply one of RULES to the test set, with whatever it learns taken from the calibration set alone."""
+    refuse_overlap(calibration, test)
+    if rule == "argmax":
+        return Decisions(rule, argmax_rule(test.p))
+    if rule == "target_recall":
+        return _decide_target_recall(calibration, test, target)
+    if rule == "min_cost":
+        return _decide_min_cost(calibration, test, costs)
+    raise BadInput(f"There is no decision rule {rule!r}; use one of {', '.join(RULES)}.")
+
+
+def decide_all(
+    calibration: ScoredCases, test: ScoredCases, *, target: float | None = None, costs: Costs | None = None
+) -> dict[str, Decisions]:
+    """All rules side by side, in the order RULES."""
+    return {rule: decide(rule, calibration, test, target=target, costs=costs) for rule in RULES}
+
+
+def _decide_target_recall(calibration: ScoredCases, test: ScoredCases, target: float | None) -> Decisions:
+    if target is None:
+        return Decisions("target_recall", None, "not available: the recipe has no target ED recall")
+    labels = calibration.labels or []
+    p_ed = label_probabilities(calibration.p)[:, 0] if labels else np.empty(0)
+    threshold = target_recall_threshold(p_ed, labels, target)
+    if threshold is None:
+        return Decisions("target_recall", None, "not available: no ED case in the calibration set")
+    return Decisions("target_recall", threshold_rule(test.p, threshold.value), threshold=threshold)
+
+
+def _decide_min_cost(calibration: ScoredCases, test: ScoredCases, costs: Costs | None) -> Decisions:
+    if costs is None:
+        return Decisions("min_cost", None, "not available: no cost matrix")
+    labels = calibration.labels or []
+    missing = [label for label in LABELS if label not in labels]
+    if missing:
+        return Decisions("min_cost", None, f"not available: no {' or '.join(missing)} case in the calibration set")
+    scaling = fit_vector_scaling(log_probabilities(calibration.p), labels)
+    decided = min_cost_rule(scaling.apply(log_probabilities(test.p)), costs)
+    note = (
+        "the fit of the probabilities stopped at its bound: too few or separable calibration cases"
+        if scaling.at_bound
+        else None
+    )
+    return Decisions("min_cost", decided, note, scaling=scaling)
