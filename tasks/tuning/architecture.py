@@ -1,0 +1,137 @@
+"""Walks the blocks of a model one by one, so that work can start and stop at any block and skip unscored rows.
+
+Supports the model classes of mlx-lm that the study uses (llama, gemma3_text); others are refused by name.
+Shapes: B sequences, T positions, R scored rows per sequence, D hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm.models.base import create_attention_mask, scaled_dot_product_attention
+
+from tasks.runtime.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A model taken apart: `windows[i]` is block i's sliding window, or None for full attention."""
+
+    model: nn.Module
+    layers: list[nn.Module]
+    windows: tuple[int | None, ...]
+    hidden_size: int
+
+    @property
+    def depth(self) -> int:
+        return len(self.layers)
+
+
+def take_apart(model: nn.Module) -> Stack:
+    """Describe a loaded model's blocks. Raises BadInput for a model class this engine does not know."""
+    kind = getattr(model, "model_type", type(model).__name__)
+    args = model.args
+    if kind == "llama":
+        windows = tuple(args.sliding_window if layer.use_sliding else None for layer in model.model.layers)
+    elif kind == "gemma3_text":
+        pattern = args.sliding_window_pattern
+        windows = tuple(
+            None if i % pattern == pattern - 1 else args.sliding_window for i in range(len(model.model.layers))
+        )
+    else:
+        raise BadInput(f"The model class {kind!r} is not supported; supported are llama and gemma3_text.")
+    return Stack(model, list(model.model.layers), windows, args.hidden_size)
+
+
+def embed(stack: Stack, tokens: mx.array) -> mx.array:
+    """Token ids (B, T) to the input of the first block (B, T, D)."""
+    hidden = stack.model.model.embed_tokens(tokens)
+    if stack.model.model_type == "gemma3_text":
+        # mlx-lm rounds this factor to bfloat16, as the model was trained; so must we.
+        hidden = hidden * mx.array(stack.hidden_size**0.5, mx.bfloat16).astype(hidden.dtype)
+    return hidden
+
+
+def run_blocks(stack: Stack, hidden: mx.array, start: int, stop: int, past: list[Any] | None = None) -> mx.array:
+    """Blocks start..stop-1 over (B, T, D). `past[i]`: a cache for block i that holds earlier positions, or None."""
+    masks: dict[int | None, Any] = {}
+    for i in range(start, stop):
+        window, cache = stack.windows[i], past[i] if past else None
+        if window not in masks:
+            masks[window] = _mask(hidden, window, cache.offset if cache is not None else 0)
+        hidden = stack.layers[i](hidden, masks[window], cache)
+    return hidden
+
+
+def run_last_block(
+    stack: Stack, hidden: mx.array, first_row: mx.array, rows: int, past: Any | None = None
+) -> mx.array:
+    """The last block, computed for `rows` consecutive positions per sequence only: (B, T, D) -> (B, rows, D).
+
+    Keys and values are needed at every position; queries, output projection and MLP only where a row is scored.
+    `first_row` (B,) is the first scored position of each sequence within `hidden`. Rows past a sequence's own end
+    are computed and must be masked by the caller.
+    """
+    i = stack.depth - 1
+    layer, attention = stack.layers[i], stack.layers[i].self_attn
+    offset = past.offset if past is not None else 0
+    index = first_row[:, None] + mx.arange(rows)[None, :]
+    index = mx.minimum(index, hidden.shape[1] - 1)
+    normed = layer.input_layernorm(hidden)
+    picked = mx.take_along_axis(normed, index[:, :, None], axis=1)
+    attended = _attend_rows(attention, picked, normed, index, offset, stack.windows[i], past)
+    residual = mx.take_along_axis(hidden, index[:, :, None], axis=1)
+    return _finish_block(layer, residual, attended)
+
+
+def project(stack: Stack, hidden: mx.array) -> mx.array:
+    """Final norm and head: (..., D) -> logits (..., V) in float32."""
+    normed = stack.model.model.norm(hidden)
+    if "lm_head" in stack.model:
+        return stack.model.lm_head(normed).astype(mx.float32)
+    return stack.model.model.embed_tokens.as_linear(normed).astype(mx.float32)
+
+
+def _mask(hidden: mx.array, window: int | None, offset: int) -> Any:
+    if offset == 0:
+        return create_attention_mask(hidden, None, window_size=window) if window else create_attention_mask(hidden, None)
+    query = mx.arange(offset, offset + hidden.shape[1])[:, None]
+    return _visible(query, offset + hidden.shape[1], window)
+
+
+def _visible(query: mx.array, keys: int, window: int | None) -> mx.array:
+    """Boolean mask (..., queries, keys): causal, and within the window where there is one."""
+    key = mx.arange(keys)
+    mask = key <= query
+    return mask & (key > query - window) if window else mask
+
+
+def _attend_rows(
+    attention: nn.Module, picked: mx.array, normed: mx.array, index: mx.array, offset: int, window: int | None, past: Any
+) -> mx.array:
+    batch, length, _ = normed.shape
+    rows = picked.shape[1]
+    queries = attention.q_proj(picked).reshape(batch, rows, attention.n_heads, -1)
+    keys = attention.k_proj(normed).reshape(batch, length, attention.n_kv_heads, -1).transpose(0, 2, 1, 3)
+    values = attention.v_proj(normed).reshape(batch, length, attention.n_kv_heads, -1).transpose(0, 2, 1, 3)
+    if "q_norm" in attention:
+        queries, keys = attention.q_norm(queries), attention.k_norm(keys)
+    # Each row is its own position: rows move to the batch axis' place of time by a per-sequence offset.
+    queries = attention.rope(queries.transpose(0, 2, 1, 3), offset=index[:, 0] + offset)
+    keys = attention.rope(keys, offset=offset)
+    if past is not None:
+        keys, values = past.update_and_fetch(keys, values)
+    mask = _visible((index + offset)[:, None, :, None], keys.shape[2], window)
+    output = scaled_dot_product_attention(queries, keys, values, cache=None, scale=attention.scale, mask=mask)
+    return attention.o_proj(output.transpose(0, 2, 1, 3).reshape(batch, rows, -1))
+
+
+def _finish_block(layer: nn.Module, hidden: mx.array, attended: mx.array) -> mx.array:
+    if "pre_feedforward_layernorm" in layer:  # Gemma 3 normalises both branches before adding them
+        hidden = hidden + layer.post_attention_layernorm(attended)
+        return hidden + layer.post_feedforward_layernorm(layer.mlp(layer.pre_feedforward_layernorm(hidden)))
+    hidden = hidden + attended
+    return hidden + layer.mlp(layer.post_attention_layernorm(hidden))

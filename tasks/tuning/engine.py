@@ -1,0 +1,140 @@
+"""Forward passes of an adapted variant: training gradients, and deterministic scores over a set.
+
+Only completion positions reach the final norm and head, the last block computes only those rows, and blocks below the
+first LoRA block are read from the frozen prefix where it is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_map
+
+from tasks.tuning.architecture import project, run_blocks, run_last_block
+from tasks.tuning.batches import Batch, Cases, make_batch, sorted_batches
+from tasks.tuning.frozen_prefix import Prefix, SharedPast
+from tasks.tuning.lora import Adapted
+from tasks.tuning.losses import Objective, Terms, case_terms, objective_sum, scored_tokens
+
+TOKENS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of a whole set, one row per case in the set's order, float32 numpy.
+
+    `label_loss`, `other_loss` (n,): cross-entropy sums in nats; `label_logp` (n, 3): log P(label | prompt).
+    """
+
+    label_loss: np.ndarray
+    other_loss: np.ndarray
+    label_logp: np.ndarray
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """(n, 3) softmax over the three labels, float64."""
+        logp = self.label_logp.astype(np.float64)
+        p = np.exp(logp - logp.max(axis=1, keepdims=True))
+        return np.asarray(p / p.sum(axis=1, keepdims=True))
+
+
+def row_logits(adapted: Adapted, prefix: Prefix, batch: Batch) -> mx.array:
+    """Logits (N, R, V) at the scored positions of a batch."""
+    stack = adapted.stack
+    hidden = prefix.hidden(batch.rows, batch.length)
+    hidden = run_blocks(stack, hidden, prefix.boundary, stack.depth - 1)
+    return project(stack, run_last_block(stack, hidden, mx.array(batch.first), batch.targets.shape[1]))
+
+
+def update_gradients(
+    adapted: Adapted, prefix: Prefix, cases: Cases, chosen: Sequence[int], objective: Objective,
+    micro_batch: int, dropout_key: tuple[int, int] | None,
+) -> tuple[mx.array, mx.array, Any]:  # fmt: skip
+    """Loss, its parts (3,) and LoRA gradients of one effective batch, computed `micro_batch` cases at a time.
+
+    `dropout_key` = (seed, update); a case's mask depends on its position in the effective batch, so the micro-batch
+    changes nothing but memory.
+    """
+    tokens, count = scored_tokens(cases, chosen), len(chosen)
+    length = make_batch(cases, chosen).length
+    total, parts, gradients = mx.array(0.0), mx.zeros(3), None
+
+    def loss_of(model: nn.Module, batch: Batch) -> tuple[mx.array, mx.array]:
+        terms = case_terms(row_logits(adapted, prefix, batch), batch, cases)
+        return objective_sum(terms, batch.labels, objective, tokens, count)
+
+    value_and_gradient = nn.value_and_grad(adapted.stack.model, loss_of)
+    for start in range(0, count, micro_batch):
+        batch = make_batch(cases, chosen[start : start + micro_batch], length)
+        if dropout_key is not None:
+            adapted.set_dropout([(*dropout_key, start * cases.per_case + i) for i in range(len(batch.rows))])
+        (loss, part), gradient = value_and_gradient(adapted.stack.model, batch)
+        gradients = gradient if gradients is None else tree_map(mx.add, gradients, gradient)
+        total, parts = total + loss, parts + part
+        mx.eval(total, parts, gradients)
+    adapted.set_dropout(None)
+    return total, parts, gradients
+
+
+def score_cases(adapted: Adapted, prefix: Prefix, cases: Cases, tokens_at_once: int = TOKENS_AT_ONCE) -> Scores:
+    """Deterministic scores of every case: dropout off, the instruction's tokens computed once for the whole set."""
+    adapted.set_dropout(None)
+    past = leading_past(adapted, prefix)
+    out: dict[int, tuple[Any, Any, Any]] = {}
+    for chosen in sorted_batches(cases, tokens_at_once):
+        batch = make_batch(cases, chosen)
+        terms = case_terms(_logits_after(adapted, prefix, cases, batch, past, batch.targets.shape[1]), batch, cases)
+        mx.eval(terms.label_loss, terms.other_loss, terms.label_logp)
+        arrays = (np.array(terms.label_loss), np.array(terms.other_loss), np.array(terms.label_logp))
+        out.update({case: tuple(a[i] for a in arrays) for i, case in enumerate(chosen)})
+    ordered = [out[i] for i in range(len(cases.encoded))]
+    return Scores(*(np.stack([row[k] for row in ordered]) for k in range(3)))
+
+
+def leading_past(adapted: Adapted, prefix: Prefix, dropout_key: tuple[int, ...] | None = None) -> list[SharedPast | None]:
+    """Run the common leading tokens through the trained blocks and keep their keys and values."""
+    stack, start = adapted.stack, prefix.boundary
+    past: list[SharedPast | None] = [SharedPast() if i >= start else None for i in range(stack.depth)]
+    if prefix.cases.leading == 0:
+        return [None] * stack.depth
+    adapted.set_dropout([dropout_key] if dropout_key else None)
+    hidden = run_blocks(stack, prefix.leading_hidden(), start, stack.depth, past)
+    mx.eval(hidden, [p.keys for p in past if p], [p.values for p in past if p])
+    adapted.set_dropout(None)
+    return past
+
+
+def label_terms(
+    adapted: Adapted, prefix: Prefix, cases: Cases, batch: Batch, past: list[SharedPast | None]
+) -> Terms:
+    """Terms of a batch whose leading tokens are already in `past`; only label positions are computed."""
+    rows = max(row.label_length for row in batch.rows)
+    return case_terms(_logits_after(adapted, prefix, cases, batch, past, rows), _cut(batch, rows), cases)
+
+
+def _logits_after(
+    adapted: Adapted, prefix: Prefix, cases: Cases, batch: Batch, past: list[SharedPast | None], rows: int
+) -> mx.array:
+    stack, skip = adapted.stack, cases.leading
+    hidden = prefix.hidden(batch.rows, batch.length, skip)
+    hidden = run_blocks(stack, hidden, prefix.boundary, stack.depth - 1, past)
+    return project(stack, run_last_block(stack, hidden, mx.array(batch.first - skip), rows, past[-1]))
+
+
+def _cut(batch: Batch, rows: int) -> Batch:
+    from dataclasses import replace
+
+    return replace(batch, targets=batch.targets[:, :rows], scored=batch.scored[:, :rows], is_label=batch.is_label[:, :rows])
+
+
+def validation_value(scores: Scores, cases: Cases, objective: Objective) -> tuple[float, list[float]]:
+    """The recipe's own objective over a whole set, and its parts [label, other, cost]."""
+    terms = Terms(mx.array(scores.label_loss), mx.array(scores.other_loss), mx.array(scores.label_logp))
+    everything = range(len(cases.encoded))
+    loss, parts = objective_sum(terms, cases.labels, objective, scored_tokens(cases, everything), len(cases.encoded))
+    return float(loss.item()), [float(v) for v in parts.tolist()]  # type: ignore[union-attr]

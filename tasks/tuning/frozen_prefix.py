@@ -1,0 +1,146 @@
+"""Work that never changes: activations below the first LoRA block, computed once and shared by a variant's recipes.
+
+LoRA sits on the last N of L blocks, so the first L - N give the same output for a case in every epoch, every recipe,
+every evaluation and every dropout pass. The common leading tokens (the instruction) are computed and stored once.
+
+    <home>/prefixes/<digest>/   leading.npy (P, D)   own.npy (sum of own lengths, D)   starts.npy   manifest.json
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from tasks.runtime.device import versions
+from tasks.runtime.store import build_folder
+from tasks.spec import short_digest
+from tasks.tuning.architecture import Stack, embed, run_blocks
+from tasks.tuning.batches import Cases, Row
+
+PAYS_FROM = 0.15  # share of a step that a stored prefix saves, below which it is not worth its disk
+TOKENS_AT_ONCE = 4096
+STORED = np.float32
+
+
+class SharedPast:
+    """Keys and values of the leading tokens, as a cache that gives itself to every sequence of a batch.
+
+    First call records them (batch of one); later calls put them in front of each sequence's own.
+    """
+
+    def __init__(self) -> None:
+        self.keys: mx.array | None = None
+        self.values: mx.array | None = None
+        self.offset = 0
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """(B, heads, T, d) of new tokens to (B, heads, P + T, d) of all; the first call sets the P leading ones."""
+        if self.keys is None or self.values is None:
+            self.keys, self.values, self.offset = keys, values, keys.shape[2]
+            return keys, values
+        shape = (keys.shape[0], *self.keys.shape[1:])
+        return (
+            mx.concatenate([mx.broadcast_to(self.keys, shape), keys], axis=2),
+            mx.concatenate([mx.broadcast_to(self.values, shape), values], axis=2),
+        )
+
+
+def saving(boundary: int, depth: int) -> float:
+    """Share of a training step's block work that a stored prefix of `boundary` blocks saves (backward counts as one)."""
+    return boundary / (depth + (depth - boundary))
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Input of the first trained block for every row of a set: from the store, or embedded afresh (boundary 0)."""
+
+    stack: Stack
+    cases: Cases
+    boundary: int  # the block from which on a step must compute
+    leading: np.ndarray | None
+    own: np.ndarray | None
+    starts: np.ndarray | None
+
+    def hidden(self, rows: Sequence[Row], length: int, skip: int = 0) -> mx.array:
+        """(N, length - skip, D): positions from `skip` on of each row, zero where a row has ended."""
+        if self.own is None or self.starts is None or self.leading is None:
+            tokens = np.zeros((len(rows), length - skip), np.int32)
+            for i, row in enumerate(rows):
+                tokens[i, : len(row.inputs) - skip] = row.inputs[skip:]
+            return embed(self.stack, mx.array(tokens))
+        common = self.cases.leading
+        out = np.zeros((len(rows), length - skip, self.own.shape[1]), self.own.dtype)
+        for i, row in enumerate(rows):
+            if skip < common:
+                out[i, : common - skip] = self.leading[skip:]
+            own = self.own[self.starts[row.number] : self.starts[row.number + 1]]
+            out[i, common - skip : common - skip + len(own)] = own
+        return mx.array(out)
+
+    def leading_hidden(self) -> mx.array:
+        """(1, P, D): the leading tokens at the boundary."""
+        if self.leading is None:
+            return embed(self.stack, mx.array([self.cases.rows[0].inputs[: self.cases.leading]]))
+        return mx.array(self.leading[None])
+
+
+def open_prefix(stack: Stack, cases: Cases, boundary: int, root: Path, variant: str, log: Any = None) -> Prefix:
+    """The stored prefix of a set at a boundary, computed first if it is not there; `variant` is the weights' digest.
+
+    Where storing does not pay, the prefix is not stored and steps start from the embedding.
+    """
+    if cases.leading == 0 or saving(boundary, stack.depth) < PAYS_FROM:
+        return Prefix(stack, cases, 0, None, None, None)
+    digest = short_digest(
+        {
+            "variant": variant, "boundary": boundary, "dtype": np.dtype(STORED).name, "versions": versions(),
+            "rows": short_digest({"rows": [row.inputs for row in cases.rows]}), "leading": cases.leading,
+        }
+    )  # fmt: skip
+    folder = root / "prefixes" / digest
+    build_folder(folder, lambda temporary: _compute(stack, cases, boundary, temporary, log))
+    arrays = [np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ("leading", "own", "starts")]
+    return Prefix(stack, cases, boundary, *arrays)
+
+
+def _compute(stack: Stack, cases: Cases, boundary: int, folder: Path, log: Any) -> dict[str, Any]:
+    common = cases.leading
+    past = [SharedPast() for _ in range(boundary)]
+    leading = run_blocks(stack, embed(stack, mx.array([cases.rows[0].inputs[:common]])), 0, boundary, past)
+    mx.eval(leading)
+    np.save(folder / "leading.npy", np.array(leading[0], STORED), allow_pickle=False)
+    lengths = [len(row.inputs) - common for row in cases.rows]
+    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    np.save(folder / "starts.npy", starts, allow_pickle=False)
+    shape = (int(starts[-1]), stack.hidden_size)
+    own = np.lib.format.open_memmap(folder / "own.npy", mode="w+", dtype=STORED, shape=shape)
+    done = 0
+    for numbers in _by_length(lengths):
+        width = max(lengths[n] for n in numbers)
+        tokens = np.zeros((len(numbers), width), np.int32)
+        for i, n in enumerate(numbers):
+            tokens[i, : lengths[n]] = cases.rows[n].inputs[common:]
+        hidden = np.array(run_blocks(stack, embed(stack, mx.array(tokens)), 0, boundary, past), STORED)
+        for i, n in enumerate(numbers):
+            own[starts[n] : starts[n + 1]] = hidden[i, : lengths[n]]
+        done += len(numbers)
+        if log:
+            log({"event": "progress", "what": "frozen prefix", "done": done, "of": len(lengths)})
+    own.flush()
+    return {"boundary": boundary, "rows": len(lengths), "tokens": shape[0]}
+
+
+def _by_length(lengths: list[int]) -> list[list[int]]:
+    """Row numbers in groups of similar length, each of at most TOKENS_AT_ONCE tokens."""
+    groups: list[list[int]] = []
+    for n in sorted(range(len(lengths)), key=lambda n: (lengths[n], n)):
+        if groups and lengths[n] * (len(groups[-1]) + 1) <= TOKENS_AT_ONCE:
+            groups[-1].append(n)
+        else:
+            groups.append([n])
+    return groups

@@ -1,0 +1,134 @@
+"""Loads a variant, puts LoRA on it, and makes LoRA dropout repeatable case by case."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_flatten
+from mlx_lm.tuner.lora import LoRALinear
+from mlx_lm.tuner.utils import linear_to_lora_layers
+from mlx_lm.utils import dequantize_model, load_model
+
+from tasks.runtime.errors import BadInput
+from tasks.spec import Recipe, Training
+from tasks.tuning.architecture import Stack, take_apart
+
+
+class KeyedDropout(nn.Module):
+    """Dropout whose mask for a case depends on that case's key alone, never on its neighbours in the batch.
+
+    So the micro-batch size changes nothing, and a dropout pass can be repeated. Off until `keys` are set.
+    """
+
+    def __init__(self, probability: float, place: tuple[int, int]) -> None:
+        super().__init__()
+        self._probability = probability
+        self._place = place  # (layer, module): so that no two modules share a mask
+        self._keys: list[tuple[int, ...]] | None = None
+
+    def set_keys(self, keys: list[tuple[int, ...]] | None) -> None:
+        """One key (a tuple of integers) per sequence of the next forward pass; None switches dropout off."""
+        self._keys = keys
+
+    def __call__(self, x: mx.array) -> mx.array:
+        if self._probability == 0 or self._keys is None:
+            return x
+        keep = 1 - self._probability
+        masks = [mx.random.bernoulli(keep, x.shape[1:], key=_mlx_key((*key, *self._place))) for key in self._keys]
+        return mx.where(mx.stack(masks), x * (1 / keep), 0)
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A variant with LoRA on its last blocks, ready to train or to score."""
+
+    stack: Stack
+    dropouts: tuple[KeyedDropout, ...]
+    boundary: int  # index of the first block that has LoRA: everything before it never changes
+    trainable: int
+
+    def set_dropout(self, keys: list[tuple[int, ...]] | None) -> None:
+        for module in self.dropouts:
+            module.set_keys(keys)
+
+
+def load_variant(folder: Path, compute_path: str) -> Stack:
+    """Load a variant folder. `dequantised_f32` unpacks the same weights to float32; `packed` keeps them as stored."""
+    model, _ = load_model(folder, lazy=False)
+    if compute_path == "dequantised_f32":
+        # float32 scales first: then unpacking is exact, and equals the packed layer to the last rounding.
+        model.set_dtype(mx.float32)
+        model = dequantize_model(model)
+    model.eval()
+    mx.eval(model.parameters())
+    return take_apart(model)
+
+
+def add_lora(stack: Stack, recipe: Recipe, training: Training, seed: int) -> Adapted:
+    """Freeze the variant and put fresh LoRA modules on the target modules of its last `num_layers` blocks.
+
+    Raises BadInput if there are fewer blocks, or a target module does not exist.
+    """
+    if training.num_layers > stack.depth:
+        raise BadInput(f"training.num_layers = {training.num_layers}, but this model has {stack.depth} blocks.")
+    names = {name for name, _ in stack.layers[-1].named_modules()}
+    for target in training.target_modules:
+        if target not in names:
+            raise BadInput(f"training.target_modules names {target!r}, which this model does not have.")
+    mx.random.seed(seed)
+    stack.model.freeze()
+    config = {"rank": recipe.rank, "scale": recipe.scale, "dropout": recipe.dropout, "keys": list(training.target_modules)}
+    linear_to_lora_layers(stack.model, training.num_layers, config)
+    boundary = stack.depth - training.num_layers
+    dropouts = []
+    for i in range(boundary, stack.depth):
+        for j, target in enumerate(training.target_modules):
+            module = _module(stack.layers[i], target)
+            assert isinstance(module, LoRALinear)
+            module.dropout = KeyedDropout(recipe.dropout, (i, j))
+            dropouts.append(module.dropout)
+    trainable = sum(value.size for _, value in tree_flatten(stack.model.trainable_parameters()))
+    mx.eval(stack.model.trainable_parameters())
+    return Adapted(stack, tuple(dropouts), boundary, trainable)
+
+
+def adapter_weights(adapted: Adapted) -> dict[str, mx.array]:
+    """The LoRA tensors by the names that stock mlx-lm gives them."""
+    return dict(tree_flatten(adapted.stack.model.trainable_parameters()))
+
+
+def load_weights(adapted: Adapted, path: Path) -> None:
+    """Load LoRA tensors from a safetensors file into an adapted model; names and shapes must match."""
+    loaded = mx.load(str(path))
+    own = {name: value.shape for name, value in adapter_weights(adapted).items()}
+    if {name: value.shape for name, value in loaded.items()} != own:
+        raise BadInput(f"{path} does not hold the LoRA tensors of this recipe; delete it and train again.")
+    adapted.stack.model.load_weights(list(loaded.items()), strict=False)
+    mx.eval(adapted.stack.model.trainable_parameters())
+
+
+def adapter_config(recipe: Recipe, training: Training, model: str) -> str:
+    """`adapter_config.json` as stock mlx-lm reads it, with PEFT's alpha beside mlx-lm's scale."""
+    config: dict[str, Any] = {
+        "fine_tune_type": "lora", "model": model, "num_layers": training.num_layers, "peft_alpha": recipe.peft_alpha,
+        "lora_parameters": {
+            "rank": recipe.rank, "scale": recipe.scale, "dropout": recipe.dropout, "keys": list(training.target_modules),
+        },
+    }  # fmt: skip
+    return json.dumps(config, indent=1)
+
+
+def _module(layer: nn.Module, path: str) -> Any:
+    for part in path.split("."):
+        layer = getattr(layer, part)
+    return layer
+
+
+def _mlx_key(parts: tuple[int, ...]) -> mx.array:
+    return mx.random.key(int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1))

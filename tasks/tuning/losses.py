@@ -1,0 +1,90 @@
+"""The training objective, written once for training and validation.
+
+    q_i    = softmax_a( log P(label_a | prompt_i) )         three labels, each scored to its full length
+    K[t,a] = (C[t,a] - C[t,t]) / max(C[t,a] - C[t,t])       in [0, 1]; 0 where the maximum is 0
+    v_c    = w_c / sum_k pi_k w_k                           pi = class shares in train; mean weight 1
+    L      = 1/S sum_i [ v_ti CE(label tokens) + CE(other completion tokens) ] + lambda 1/B sum_i sum_a q_ia K[t_i,a]
+
+S tokens and B cases are those of the effective batch, never the sum of weights: a weighted mean would cancel the
+weights of a one-class batch, and accumulation over micro-batches would not be exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+
+from tasks.spec import LABELS, Recipe
+from tasks.tuning.batches import Batch, Cases
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Constants of a recipe's loss: class weights v (3,), normalised costs K (3, 3), lambda."""
+
+    weights: np.ndarray
+    costs: np.ndarray
+    cost_weight: float
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Per case, float32: cross-entropy sums over label and other tokens (B,), log-probabilities of labels (B, 3)."""
+
+    label_loss: mx.array
+    other_loss: mx.array
+    label_logp: mx.array
+
+
+def make_objective(recipe: Recipe, train_labels: np.ndarray) -> Objective:
+    """The loss constants of a recipe, given the labels (indices) of the training set."""
+    shares = np.bincount(train_labels, minlength=len(LABELS)) / len(train_labels)
+    raw = np.array([recipe.class_weights[c] if recipe.class_weights else 1.0 for c in LABELS])
+    costs = np.zeros((len(LABELS), len(LABELS)))
+    if recipe.cost_matrix:
+        costs = np.array([[recipe.cost_matrix[t][a] for a in LABELS] for t in LABELS])
+        costs = costs - np.diag(costs)[:, None]
+        costs = costs / costs.max() if costs.max() > 0 else np.zeros_like(costs)
+    return Objective((raw / (shares @ raw)).astype(np.float32), costs.astype(np.float32), recipe.cost_weight)
+
+
+def case_terms(logits: mx.array, batch: Batch, cases: Cases) -> Terms:
+    """What the loss and the scores need of each case, from logits (N, R, V) at the scored positions."""
+    normaliser = mx.logsumexp(logits, axis=-1)  # (N, R)
+    chosen = mx.take_along_axis(logits, mx.array(batch.targets)[:, :, None], axis=-1)[:, :, 0]
+    loss = (normaliser - chosen) * mx.array(batch.scored)
+    label = (loss * mx.array(batch.is_label)).sum(axis=1)
+    other = loss.sum(axis=1) - label
+    count = len(batch.cases)
+    if cases.per_case == 1:
+        logp = logits[:, 0, mx.array(cases.label_tokens)] - normaliser[:, :1]
+        return Terms(label, other, logp)
+    truth = mx.array(batch.truth)
+    by_case = (count, cases.per_case)
+    return Terms(
+        (label * truth).reshape(by_case).sum(axis=1), (other * truth).reshape(by_case).sum(axis=1),
+        -label.reshape(by_case),
+    )  # fmt: skip
+
+
+def objective_sum(terms: Terms, labels: np.ndarray, objective: Objective, tokens: int, cases: int) -> tuple[mx.array, mx.array]:
+    """Loss of some cases as their share of an effective batch of `tokens` scored tokens and `cases` cases.
+
+    Returns (loss, parts) with parts = [weighted label, other, cost] (3,); micro-batches add up exactly.
+    """
+    weights = mx.array(objective.weights[labels])
+    label = (terms.label_loss * weights).sum() / tokens
+    other = terms.other_loss.sum() / tokens
+    cost = mx.array(0.0)
+    if objective.costs.any() and objective.cost_weight > 0:
+        q = mx.softmax(terms.label_logp, axis=-1)
+        cost = objective.cost_weight * (q * mx.array(objective.costs[labels])).sum() / cases
+    return label + other + cost, mx.stack([label, other, cost])
+
+
+def scored_tokens(cases: Cases, chosen: Sequence[int]) -> int:
+    """S: completion tokens of the chosen cases' true labels."""
+    return sum(len(row.targets) for row in cases.rows_of(chosen) if row.is_truth)

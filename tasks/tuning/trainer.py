@@ -1,0 +1,139 @@
+"""The training loop: effective batches in, the best adapter out."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.optimizers as optim
+import numpy as np
+
+from tasks.runtime.errors import Diverged
+from tasks.spec import ExperimentSpec
+from tasks.tuning import checkpoint
+from tasks.tuning.batches import Cases, training_batches
+from tasks.tuning.engine import Scores, score_cases, update_gradients, validation_value
+from tasks.tuning.frozen_prefix import Prefix
+from tasks.tuning.lora import Adapted, adapter_weights
+from tasks.tuning.losses import Objective, make_objective
+
+Emit = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Split:
+    """One set, encoded, with its frozen prefix."""
+
+    cases: Cases
+    prefix: Prefix
+
+
+def learning_rate(peak: float, warmup_ratio: float, iterations: int, update: int) -> float:
+    """Linear warm-up over the first `warmup_ratio` of the updates (the first one is not lost to a rate of 0), then flat."""
+    warmup = round(warmup_ratio * iterations)
+    return peak * min(1.0, (update + 1) / warmup) if warmup else peak
+
+
+def make_optimizer(spec: ExperimentSpec) -> optim.AdamW:
+    """AdamW (Loshchilov & Hutter 2019) with bias correction, which MLX leaves off unless asked."""
+    return optim.AdamW(
+        learning_rate=spec.recipe.learning_rate, weight_decay=spec.training.weight_decay, bias_correction=True
+    )
+
+
+def train(
+    adapted: Adapted, spec: ExperimentSpec, train_split: Split, valid_split: Split, folder: Path, emit: Emit,
+    micro_batch: int | None = None,
+) -> tuple[dict[str, mx.array], checkpoint.Progress]:  # fmt: skip
+    """Train to the recipe's last update, resuming from `folder`/checkpoint if there is one.
+
+    Returns the adapters with the lowest validation value, and the progress with its curve. Raises Diverged on NaN.
+    """
+    recipe, cases = spec.recipe, train_split.cases
+    objective = make_objective(recipe, cases.labels)
+    optimizer = make_optimizer(spec)
+    optimizer.init(adapted.stack.model.trainable_parameters())
+    restored = checkpoint.restore(folder / "checkpoint", adapted, optimizer)
+    best, progress = restored or (dict(adapter_weights(adapted)), checkpoint.Progress())
+    batches = training_batches(cases, recipe.batch_size, spec.seed, progress.update)
+    window: list[tuple[float, list[float]]] = []
+    while progress.update < recipe.iterations:
+        started = time.perf_counter()
+        chosen = next(batches)
+        rate = learning_rate(recipe.learning_rate, spec.training.warmup_ratio, recipe.iterations, progress.update)
+        window.append(_update(adapted, train_split, chosen, objective, optimizer, rate, spec, progress, micro_batch))
+        progress.train_seconds += time.perf_counter() - started
+        progress.trained_tokens += sum(len(row.inputs) + 1 for row in cases.rows_of(chosen))
+        progress.update += 1
+        last = progress.update == recipe.iterations
+        if last or progress.update % spec.training.report_every == 0:
+            _report(window, rate, recipe.iterations, progress, emit)
+            window = []
+        if last or progress.update % spec.training.evaluate_every == 0:
+            if _evaluate(adapted, valid_split, objective, progress, emit):
+                best = dict(adapter_weights(adapted))
+            checkpoint.save(folder / "checkpoint", adapted, optimizer, best, progress)
+    return best, progress
+
+
+def _update(
+    adapted: Adapted, split: Split, chosen: list[int], objective: Objective, optimizer: optim.AdamW, rate: float,
+    spec: ExperimentSpec, progress: checkpoint.Progress, micro_batch: int | None,
+) -> tuple[float, list[float]]:  # fmt: skip
+    key = (spec.seed, progress.update) if spec.recipe.dropout > 0 else None
+    loss, parts, gradients = update_gradients(
+        adapted, split.prefix, split.cases, chosen, objective, micro_batch or len(chosen), key
+    )
+    value = float(loss.item())
+    if not math.isfinite(value):
+        raise Diverged(f"The loss became {value} at update {progress.update + 1}; lower the learning rate or the scale.")
+    optimizer.learning_rate = rate
+    optimizer.update(adapted.stack.model, gradients)
+    mx.eval(adapted.stack.model.trainable_parameters(), optimizer.state)
+    return value, [float(v) for v in parts.tolist()]  # type: ignore[union-attr]
+
+
+def _report(
+    window: list[tuple[float, list[float]]], rate: float, iterations: int, progress: checkpoint.Progress, emit: Emit
+) -> None:
+    loss = float(np.mean([value for value, _ in window]))
+    label, other, cost = np.mean([parts for _, parts in window], axis=0).tolist()
+    speed = progress.trained_tokens / progress.train_seconds
+    left = progress.train_seconds / progress.update * (iterations - progress.update)
+    point = {
+        "iteration": progress.update, "split": "train", "loss": loss, "label_loss": label, "cost": cost,
+        "learning_rate": rate, "tokens_per_second": speed, "ed_share": None, "specificity": None,
+    }  # fmt: skip
+    progress.curve.append(point)
+    emit({"event": "train", **point, "other_loss": other, "iterations": iterations, "seconds_left": left})
+
+
+def _evaluate(adapted: Adapted, split: Split, objective: Objective, progress: checkpoint.Progress, emit: Emit) -> bool:
+    """Validate on the whole split; True if this is the best so far."""
+    scores = score_cases(adapted, split.prefix, split.cases)
+    value, (label, _, cost) = validation_value(scores, split.cases, objective)
+    if not math.isfinite(value):
+        raise Diverged(f"The validation value became {value} at update {progress.update}; lower the learning rate.")
+    ed_share, specificity = _always_ed(scores, split.cases)
+    point = {
+        "iteration": progress.update, "split": "valid", "loss": value, "label_loss": label, "cost": cost,
+        "learning_rate": None, "tokens_per_second": None, "ed_share": ed_share, "specificity": specificity,
+    }  # fmt: skip
+    progress.curve.append(point)
+    emit({"event": "valid", **point, "always_ed": specificity is not None and specificity < 0.05})
+    better = progress.best_value is None or value < progress.best_value
+    if better:
+        progress.best_value, progress.best_update = value, progress.update
+    return better
+
+
+def _always_ed(scores: Scores, cases: Cases) -> tuple[float, float | None]:
+    """Share of cases answered ED by argmax, and the share of non-ED cases that are not answered ED (specificity)."""
+    answers = scores.label_logp.argmax(axis=1)
+    others = answers[cases.labels != 0]
+    return float((answers == 0).mean()), float((others != 0).mean()) if len(others) else None

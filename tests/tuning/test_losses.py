@@ -1,0 +1,97 @@
+"""The safety loss reaches the gradients, does what its formula says, and neither explodes nor collapses."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from tasks.spec import LABELS
+from tasks.tuning.engine import update_gradients
+from tasks.tuning.losses import Terms, make_objective, objective_sum
+from tests.tuning import tiny
+
+CHOSEN = [0, 1, 2, 3]
+
+
+def gradients_of(a_recipe, chosen=CHOSEN, some=None):
+    ours = tiny.adapted("llama", 4, True, a_recipe)
+    some = some or tiny.cases(6)
+    objective = make_objective(a_recipe, some.labels)
+    loss, parts, gradients = update_gradients(ours, tiny.no_store(ours, some), some, chosen, objective, len(chosen), None)
+    return loss.item(), parts.tolist(), tiny.flat(gradients)
+
+
+def flat_costs(value):
+    return {t: {a: value for a in LABELS} for t in LABELS}
+
+
+def test_the_objective_equals_its_formula_and_finite_differences():
+    rng = np.random.default_rng(3)
+    labels = np.array([0, 1, 2, 0], np.int32)
+    objective = make_objective(tiny.safety(cost_weight=2.0), np.array([0, 1, 1, 2, 2, 2]))
+    x = rng.normal(size=(4, 3)).astype(np.float32)
+
+    def loss(logp):
+        label = -mx.take_along_axis(logp, mx.array(labels)[:, None], axis=1)[:, 0]
+        return objective_sum(Terms(label, mx.zeros(4), logp), labels, objective, 12, 4)[0]
+
+    def by_hand(v):
+        q = np.exp(v) / np.exp(v).sum(axis=1, keepdims=True)
+        share = np.array([1, 2, 3]) / 6
+        weights = np.array([5, 2, 1]) / (share @ [5, 2, 1])
+        matrix = np.array([[1, 100, 100], [2, 1, 10], [2, 3, 1]], float)
+        cost = (matrix - 1) / 99
+        ce = -(weights[labels] * v[np.arange(4), labels]).sum() / 12
+        return ce + 2.0 * (q * cost[labels]).sum() / 4
+
+    assert loss(mx.array(x)).item() == pytest.approx(by_hand(x.astype(float)), rel=1e-5)
+    gradient = np.array(mx.grad(loss)(mx.array(x)))
+    for i, j in np.ndindex(4, 3):
+        up, down = x.astype(float), x.astype(float)
+        up[i, j] += 1e-4
+        down[i, j] -= 1e-4
+        assert gradient[i, j] == pytest.approx((by_hand(up) - by_hand(down)) / 2e-4, abs=1e-4)
+
+
+def test_a_constant_matrix_with_unit_weights_is_exactly_the_plain_loss():
+    plain = gradients_of(tiny.recipe())
+    constant = gradients_of(tiny.safety(cost_matrix=flat_costs(7), class_weights=dict.fromkeys(LABELS, 1)))
+    assert constant[0] == plain[0]
+    assert all((constant[2][k] == plain[2][k]).all() for k in plain[2])
+
+
+@pytest.mark.parametrize("truth", LABELS)
+@pytest.mark.parametrize("decision", LABELS)
+def test_any_changed_cost_reaches_the_gradient_of_a_batch_with_its_row(truth, decision):
+    if truth == decision:
+        pytest.skip("the diagonal is the reference, not a cost of an error")
+    changed = {t: dict(row) for t, row in tiny.COST.items()}
+    changed[truth][decision] += 5
+    before, after = gradients_of(tiny.safety()), gradients_of(tiny.safety(cost_matrix=changed))
+    assert tiny.largest_difference(after[2], before[2]) > 1e-5
+
+
+def test_class_weights_survive_a_batch_of_two_cases_of_one_class():
+    weighted = gradients_of(tiny.safety(cost_weight=0.0), chosen=[0, 3])
+    plain = gradients_of(tiny.recipe(), chosen=[0, 3])
+    share = np.array([2, 2, 2]) / 6
+    weight = 5 / (share @ np.array([5, 2, 1]))
+    assert weighted[1][0] == pytest.approx(weight * plain[1][0], rel=1e-5)
+
+
+@pytest.mark.parametrize("template", [tiny.SINGLE, tiny.MULTI])
+def test_labels_of_several_tokens_are_scored_to_their_full_length_in_the_cost(template):
+    some = tiny.cases(6, template)
+    with_cost, without = gradients_of(tiny.safety(), some=some), gradients_of(tiny.safety(cost_weight=0.0), some=some)
+    assert with_cost[1][2] > 0 and without[1][2] == 0
+    assert with_cost[1][:2] == pytest.approx(without[1][:2], rel=1e-6)
+
+
+def test_the_cost_gradient_on_a_label_logit_is_at_most_a_quarter_of_lambda():
+    objective = make_objective(tiny.safety(), np.array([0, 1, 2]))
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        logp = mx.array(rng.normal(scale=4, size=(1, 3)).astype(np.float32))
+        for label in range(3):
+            labels = np.array([label], np.int32)
+            gradient = mx.grad(lambda x, y=labels: objective_sum(Terms(mx.zeros(1), mx.zeros(1), x), y, objective, 1, 1)[0])(logp)
+            assert mx.abs(gradient).max().item() <= 0.25 + 1e-6

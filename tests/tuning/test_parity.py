@@ -1,0 +1,87 @@
+"""Our loss and gradients are those of stock mlx-lm, and no short cut of ours changes them."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from tasks.tuning.engine import score_cases, update_gradients
+from tasks.tuning.frozen_prefix import open_prefix
+from tasks.tuning.losses import make_objective
+from tests.tuning import tiny
+
+BOTH = pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
+
+
+@BOTH
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("dense", [False, True])
+def test_loss_and_every_lora_gradient_equal_stock_mlx_lm(architecture, bits, dense):
+    packed = tiny.adapted(architecture, bits, dense=False)
+    some = tiny.cases(4, stock_mask=True)
+    oracle = tiny.stock(packed, some, [0, 1, 2, 3])
+    ours = tiny.adapted(architecture, bits, dense=dense)
+    objective = make_objective(tiny.recipe(), some.labels)
+    loss, _, gradients = update_gradients(ours, tiny.no_store(ours, some), some, [0, 1, 2, 3], objective, 4, None)
+    assert abs(loss.item() - oracle.loss) <= 1e-5 * abs(oracle.loss)
+    assert tiny.largest_difference(tiny.flat(gradients), oracle.gradients) <= 1e-5
+
+
+@BOTH
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("template", [tiny.SINGLE, tiny.MULTI])
+def test_the_micro_batch_changes_nothing(architecture, dropout, template):
+    a_recipe = tiny.safety(dropout=dropout)
+    ours = tiny.adapted(architecture, 4, True, a_recipe)
+    some = tiny.cases(4, template)
+    objective = make_objective(a_recipe, some.labels)
+    results = [
+        update_gradients(ours, tiny.no_store(ours, some), some, [0, 1, 2, 3], objective, micro, (42, 7)) for micro in (4, 2, 1)
+    ]
+    for loss, _, gradients in results[1:]:
+        assert abs(loss.item() - results[0][0].item()) < 1e-5
+        assert tiny.largest_difference(tiny.flat(gradients), tiny.flat(results[0][2])) <= 1e-5
+
+
+@BOTH
+def test_the_frozen_prefix_changes_neither_gradients_nor_scores(architecture, tmp_path):
+    ours = tiny.adapted(architecture, 4, True)
+    some = tiny.cases(6)
+    objective = make_objective(tiny.recipe(), some.labels)
+    stored = open_prefix(ours.stack, some, ours.boundary, tmp_path, "weights")
+    assert stored.own is not None and some.leading == 6
+    plain = tiny.no_store(ours, some)
+    with_store = update_gradients(ours, stored, some, [0, 3, 5], objective, 3, None)
+    without = update_gradients(ours, plain, some, [0, 3, 5], objective, 3, None)
+    assert tiny.largest_difference(tiny.flat(with_store[2]), tiny.flat(without[2])) <= 1e-5
+    np.testing.assert_allclose(
+        score_cases(ours, stored, some).label_logp, score_cases(ours, plain, some).label_logp, atol=1e-5
+    )
+
+
+@BOTH
+@pytest.mark.parametrize("template", [tiny.SINGLE, tiny.MULTI])
+def test_scores_equal_a_full_forward_pass_of_the_stock_model(architecture, template):
+    ours = tiny.adapted(architecture, 4, True)
+    some = tiny.cases(5, template)
+    scores = score_cases(ours, tiny.no_store(ours, some), some, tokens_at_once=100)
+    for i, case in enumerate(some.encoded):
+        for label in range(3):
+            completion = template.completions[label]
+            tokens = mx.array([case.prompt + completion])
+            logp = ours.stack.model(tokens) - mx.logsumexp(ours.stack.model(tokens), axis=-1, keepdims=True)
+            start = len(case.prompt) - 1
+            expected = sum(logp[0, start + k, completion[k]].item() for k in range(template.label_lengths[label]))
+            assert scores.label_logp[i, label] == pytest.approx(expected, abs=2e-4)
+
+
+def test_dropout_differs_between_updates_and_is_off_without_keys():
+    a_recipe = tiny.recipe(dropout=0.1)
+    ours = tiny.adapted("llama", 4, True, a_recipe)
+    some = tiny.cases(4)
+    objective = make_objective(a_recipe, some.labels)
+
+    def loss(key):
+        return update_gradients(ours, tiny.no_store(ours, some), some, [0, 1], objective, 2, key)[0].item()
+
+    assert loss((42, 0)) == loss((42, 0)) != loss((42, 1))
+    assert loss(None) == loss(None) != loss((42, 0))

@@ -1,0 +1,131 @@
+"""Training learns, keeps the best adapter, resumes exactly, and stops at NaN."""
+
+import dataclasses
+import shutil
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from tasks.runtime.errors import Diverged
+from tasks.spec import BaseModelSpec, Data, ExperimentSpec, RandomSource, Scoring, Training
+from tasks.tuning import checkpoint
+from tasks.tuning.batches import epoch_batches, make_cases, padding_share, sorted_batches, training_batches
+from tasks.tuning.engine import score_cases
+from tasks.tuning.trainer import Split, learning_rate, train
+from tests.tuning import tiny
+
+MODEL = BaseModelSpec(name="tiny", licence="none", sources=(RandomSource(kind="random", shape="tiny-llama"),))
+
+
+def experiment(a_recipe, **training) -> ExperimentSpec:
+    values = {"num_layers": 2, "report_every": 2, "evaluate_every": 2} | training
+    return ExperimentSpec(
+        model=MODEL, bits=4, recipe=a_recipe, seed=42, training=Training(**values), data=Data(), scoring=Scoring()
+    )
+
+
+def separable(count=24):
+    """Cases whose last prompt token names the label: learnable by any working trainer."""
+    some = tiny.cases(count)
+    encoded = [dataclasses.replace(c, prompt=(*c.prompt, 100 + c.label)) for c in some.encoded]
+    return make_cases(tiny.SINGLE, encoded)
+
+
+def run(a_recipe, folder, some=None, emit=lambda e: None, **training):
+    ours = tiny.adapted("llama", 4, True, a_recipe)
+    some = some or separable()
+    split = Split(some, tiny.no_store(ours, some))
+    best, progress = train(ours, experiment(a_recipe, **training), split, split, folder, emit)
+    return best, progress, ours, split
+
+
+@pytest.mark.parametrize("make", [tiny.recipe, tiny.safety])
+def test_a_planted_separable_set_is_learned_and_does_not_collapse(make, tmp_path):
+    a_recipe = make(iterations=150, batch_size=8, learning_rate=1e-2)
+    _, progress, ours, split = run(a_recipe, tmp_path, evaluate_every=150)
+    answers = score_cases(ours, split.prefix, split.cases).label_logp.argmax(axis=1)
+    assert (answers == split.cases.labels).mean() > 0.95
+
+
+def test_a_killed_and_resumed_run_equals_one_that_never_stopped(tmp_path):
+    a_recipe = tiny.safety(dropout=0.1, iterations=6)
+    whole, progress, *_ = run(a_recipe, tmp_path / "whole")
+
+    class Killed(Exception):
+        pass
+
+    def die(event):
+        if event["event"] == "train" and event["iteration"] == 6:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(a_recipe, tmp_path / "killed", emit=die)
+    assert [p.name for p in (tmp_path / "killed/checkpoint").iterdir() if p.is_dir()] == ["0000004"]
+    resumed, again, *_ = run(a_recipe, tmp_path / "killed")
+    assert all((np.array(whole[k]) == np.array(resumed[k])).all() for k in whole)
+    strip = [{k: v for k, v in point.items() if k != "tokens_per_second"} for point in progress.curve]
+    assert strip == [{k: v for k, v in point.items() if k != "tokens_per_second"} for point in again.curve]
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path):
+    a_recipe = tiny.recipe()
+    whole, *_ = run(a_recipe, tmp_path)
+    state = next((tmp_path / "checkpoint").glob("*/state.safetensors"))
+    state.write_bytes(state.read_bytes()[:-3] + b"abc")
+    ours = tiny.adapted("llama", 4, True, a_recipe)
+    from tasks.tuning.trainer import make_optimizer
+
+    assert checkpoint.restore(tmp_path / "checkpoint", ours, make_optimizer(experiment(a_recipe))) is None
+    shutil.rmtree(tmp_path / "checkpoint")
+    again, *_ = run(a_recipe, tmp_path)
+    assert all((np.array(whole[k]) == np.array(again[k])).all() for k in whole)
+
+
+def test_the_best_adapter_is_kept_not_the_last(tmp_path):
+    a_recipe = tiny.recipe(iterations=40, learning_rate=5e-2, batch_size=4)
+    _, progress, *_ = run(a_recipe, tmp_path, some=tiny.cases(9))
+    values = {p["iteration"]: p["loss"] for p in progress.curve if p["split"] == "valid"}
+    assert progress.best_value == min(values.values()) and values[progress.best_update] == progress.best_value
+
+
+def test_evaluation_cadence_does_not_change_the_training(tmp_path):
+    a_recipe = tiny.recipe(dropout=0.1, iterations=6)
+    ends = []
+    for cadence in (2, 3, 6):
+        run_ = run(a_recipe, tmp_path / str(cadence), evaluate_every=cadence)
+        ends.append({k: np.array(v) for k, v in tiny.flat(run_[2].stack.model.trainable_parameters()).items()})
+    assert all((ends[0][k] == other[k]).all() for other in ends[1:] for k in ends[0])
+
+
+def test_nan_stops_the_run_with_the_last_good_checkpoint_kept(tmp_path):
+    a_recipe = tiny.recipe(iterations=6)
+    ours = tiny.adapted("llama", 4, True, a_recipe)
+    some = separable()
+    split = Split(some, tiny.no_store(ours, some))
+
+    def poison(event):
+        if event["event"] == "train" and event["iteration"] == 4:
+            ours.stack.model.model.norm.weight = ours.stack.model.model.norm.weight * mx.array(float("nan"))
+
+    with pytest.raises(Diverged, match="update"):
+        train(ours, experiment(a_recipe, evaluate_every=2), split, split, tmp_path, poison)
+    assert [p.name for p in (tmp_path / "checkpoint").iterdir() if p.is_dir()] == ["0000002"]
+
+
+def test_every_case_is_seen_once_an_epoch_and_the_order_depends_on_seed_and_epoch_alone():
+    some = tiny.cases(23)
+    first = epoch_batches(some, 4, 42, 0)
+    assert sorted(c for b in first for c in b) == list(range(23))
+    assert first == epoch_batches(some, 4, 42, 0) != epoch_batches(some, 4, 42, 1)
+    stream = training_batches(some, 4, 42, 0)
+    ahead = [next(stream) for _ in range(15)]
+    resumed = training_batches(some, 4, 42, 8)
+    assert [next(resumed) for _ in range(7)] == ahead[8:]
+    assert sorted(c for b in sorted_batches(some, 200) for c in b) == list(range(23))
+    assert padding_share(some, [[0]]) < 0.3
+
+
+def test_warm_up_is_linear_over_the_first_tenth_and_starts_above_zero():
+    rates = [learning_rate(1.0, 0.1, 100, u) for u in range(100)]
+    assert rates[0] == pytest.approx(0.1) and rates[9] == 1.0 and set(rates[10:]) == {1.0}

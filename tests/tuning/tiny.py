@@ -1,0 +1,120 @@
+"""Tiny quantised models of both architectures, tiny cases, and stock mlx-lm's loss as the oracle."""
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_flatten
+from mlx_lm.models import gemma3_text, llama
+from mlx_lm.tuner.trainer import default_loss
+from mlx_lm.utils import dequantize_model, quantize_model
+
+from tasks.corpus.encode import Encoded, Template
+from tasks.spec import Recipe, Training
+from tasks.tuning.architecture import take_apart
+from tasks.tuning.batches import Cases, make_batch, make_cases
+from tasks.tuning.frozen_prefix import Prefix
+from tasks.tuning.lora import Adapted, add_lora
+
+VOCABULARY = 128
+COST = {"ED": {"ED": 1, "GP": 100, "HOME": 100}, "GP": {"ED": 2, "GP": 1, "HOME": 10}, "HOME": {"ED": 2, "GP": 3, "HOME": 1}}
+WEIGHTS = {"ED": 5.0, "GP": 2.0, "HOME": 1.0}
+SINGLE = Template(None, None, False, ((5, 2, 3), (6, 2, 3), (7, 2, 3)), (1, 1, 1))
+MULTI = Template(None, None, False, ((5, 9, 2), (5, 8, 2), (7, 2)), (2, 2, 1))
+TRAINING = Training(num_layers=2)
+
+
+def recipe(**changes) -> Recipe:
+    """A small recipe; keyword arguments replace its values."""
+    values = {
+        "name": "tiny", "kind": "standard", "learning_rate": 1e-3, "batch_size": 4, "rank": 4, "scale": 5.0,
+        "dropout": 0.0, "iterations": 6,
+    }  # fmt: skip
+    return Recipe(**(values | changes))
+
+
+def safety(**changes) -> Recipe:
+    return recipe(**({"kind": "safety", "cost_matrix": COST, "class_weights": WEIGHTS, "target_ed_recall": 0.9} | changes))
+
+
+def base_model(architecture: str, seed: int = 0) -> tuple[nn.Module, dict]:
+    """Four blocks, hidden size 64; gemma3's window (16) is shorter than the prompts below."""
+    mx.random.seed(seed)
+    common = {"hidden_size": 64, "num_hidden_layers": 4, "intermediate_size": 128, "num_attention_heads": 2,
+              "rms_norm_eps": 1e-5, "vocab_size": VOCABULARY, "num_key_value_heads": 1, "head_dim": 64}  # fmt: skip
+    if architecture == "llama":
+        model = llama.Model(llama.ModelArgs(model_type="llama", tie_word_embeddings=True, **common))
+    else:
+        args = gemma3_text.ModelArgs(model_type="gemma3_text", sliding_window=16, sliding_window_pattern=3, **common)
+        model = gemma3_text.Model(args)
+        model.tie_word_embeddings = True
+        model.pop("lm_head")
+    model.eval()
+    return model, {}
+
+
+def adapted(architecture: str, bits: int, dense: bool, a_recipe: Recipe | None = None, training=TRAINING) -> Adapted:
+    """A quantised tiny model with LoRA whose `lora_b` is random, so that every gradient is non-zero."""
+    model, config = base_model(architecture)
+    model, _ = quantize_model(model, config, 64, bits)
+    model.set_dtype(mx.float32)
+    if dense:
+        model = dequantize_model(model)
+    made = add_lora(take_apart(model), a_recipe or recipe(), training, seed=1)
+    randomise(made)
+    return made
+
+
+def randomise(made: Adapted) -> None:
+    """Fill the LoRA tensors with fixed random values (lora_b starts at zero, where half the gradients vanish)."""
+    weights = sorted(tree_flatten(made.stack.model.trainable_parameters()))
+    values = [(k, 0.05 * mx.random.normal(v.shape, key=mx.random.key(i))) for i, (k, v) in enumerate(weights)]
+    made.stack.model.load_weights(values, strict=False)
+    mx.eval(made.stack.model.parameters())
+
+
+def cases(count: int = 8, template: Template = SINGLE, stock_mask: bool = False, seed: int = 0, shared: int = 6) -> Cases:
+    """Random prompts of 20 to 45 tokens that begin with the same `shared` tokens; labels in turn."""
+    rng = np.random.default_rng(seed)
+    leading = tuple(range(20, 20 + shared))
+    encoded = [
+        Encoded(f"case-{i}", i % 3, leading + tuple(rng.integers(10, VOCABULARY, rng.integers(14, 40)).tolist()), False)
+        for i in range(count)
+    ]
+    return make_cases(template, encoded, stock_mask)
+
+
+def no_store(made: Adapted, some: Cases) -> Prefix:
+    return Prefix(made.stack, some, 0, None, None, None)
+
+
+@dataclass
+class Oracle:
+    loss: float
+    gradients: dict[str, np.ndarray]
+
+
+def stock(made: Adapted, some: Cases, chosen: list[int]) -> Oracle:
+    """Loss and LoRA gradients of mlx_lm.tuner.trainer.default_loss on the same cases."""
+    batch = make_batch(some, chosen)
+    longest = max(len(row.inputs) for row in batch.rows) + 1
+    tokens = np.zeros((len(batch.rows), longest), np.int32)
+    lengths = np.zeros((len(batch.rows), 2), np.int32)
+    for i, row in enumerate(batch.rows):
+        tokens[i, : len(row.inputs)] = row.inputs
+        lengths[i] = (row.first + 1, len(row.inputs))
+    (loss, _), gradients = nn.value_and_grad(made.stack.model, lambda m: default_loss(m, mx.array(tokens), mx.array(lengths)))(
+        made.stack.model
+    )
+    return Oracle(float(loss.item()), flat(gradients))
+
+
+def flat(gradients) -> dict[str, np.ndarray]:
+    return {k: np.array(v) for k, v in tree_flatten(gradients)}
+
+
+def largest_difference(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> float:
+    """Over all tensors: largest absolute difference divided by the tensor's largest value."""
+    assert a.keys() == b.keys()
+    return max(float(np.abs(a[k] - b[k]).max() / np.abs(b[k]).max()) for k in a)
