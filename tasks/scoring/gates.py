@@ -99,8 +99,8 @@ def _f2_gate(value: float, cases: int, resampled: Resampled) -> Gate:
     notes = [] if resampled.clustered else [INDEPENDENT]
     if interval.low == interval.high:
         notes.append("every resample gives the same value: the bound says nothing beyond the estimate")
-    state, note = _state(value, interval.low, ED_F2), "; ".join(notes) or None
-    return Gate("ed_f2", state, ED_F2, value, interval.low, None, cases, interval.method, note)
+    state, text = _state(value, interval.low, ED_F2), "; ".join(notes) or None
+    return Gate("ed_f2", state, ED_F2, value, interval.low, None, cases, interval.method, text)
 
 
 def _false_negative_gate(recall: Gate) -> Gate:
