@@ -58,7 +58,9 @@ def writing(path: Path | None = None, wait: float = 30.0) -> Iterator[duckdb.Duc
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BadInput(f"{path.parent} cannot be made ({error.strerror}); choose a file by TRIAGE_WAREHOUSE.") from error
+        raise BadInput(
+            f"{path.parent} cannot be made ({error.strerror}); choose a file by TRIAGE_WAREHOUSE."
+        ) from error
     with _opened(path, wait, read_only=False, config=STORAGE) as con:
         yield con
 

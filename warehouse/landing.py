@@ -67,7 +67,9 @@ def _arrow_tables(id: str, kind: Kind, tables: dict[str, Rows]) -> dict[str, Any
         raise BadInput(f"There is no landing kind {kind!r}; the kinds are {', '.join(FACTS)}.")
     fact = FACTS[kind]
     if unknown := sorted(set(tables) - set(fact.tables)):
-        raise BadInput(f"Table {unknown[0]!r} does not belong to a landed {kind}; allowed are {', '.join(fact.tables)}.")
+        raise BadInput(
+            f"Table {unknown[0]!r} does not belong to a landed {kind}; allowed are {', '.join(fact.tables)}."
+        )
     if not tables.get(fact.tables[0]):
         raise BadInput(f"Landing {kind} {id!r} needs a row in table {fact.tables[0]!r}.")
     return {name: _arrow(known_tables()[name], tables.get(name, []), fact.id_column, id) for name in fact.tables}

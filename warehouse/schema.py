@@ -10,7 +10,6 @@ from functools import cache
 from typing import Any, Literal
 
 import duckdb
-import pyarrow as pa
 
 from tasks.runtime.errors import BadInput
 from warehouse.connect import first_line, migrate

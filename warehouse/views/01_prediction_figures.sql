@@ -1,0 +1,44 @@
+-- One row per evaluation and rule ('primary': the decision of the recipe's primary rule; 'argmax'): figures computed
+-- from prediction rows alone. ED figures are NULL where the set has no ED case; macro F1 averages the classes that
+-- occur in labels or decisions, as scikit-learn does. loss: mean negative log-likelihood of a case, in nats.
+CREATE OR REPLACE VIEW prediction_figures AS
+WITH decided AS (
+    SELECT evaluation_id, 'primary' AS rule, label, decision AS choice, nll FROM prediction
+    UNION ALL
+    SELECT evaluation_id, 'argmax' AS rule, label, argmax AS choice, nll FROM prediction
+),
+by_class AS (
+    SELECT
+        evaluation_id,
+        rule,
+        class,
+        count(*) FILTER (label = class) AS labelled,
+        count(*) FILTER (choice = class) AS chosen,
+        count(*) FILTER (label = class AND choice = class) AS hit
+    FROM decided CROSS JOIN (VALUES ('ED'), ('GP'), ('HOME')) AS classes (class)
+    GROUP BY ALL
+),
+f1 AS (
+    SELECT evaluation_id, rule, avg(2 * hit / nullif(labelled + chosen, 0)) AS macro_f1 FROM by_class GROUP BY ALL
+),
+totals AS (
+    SELECT evaluation_id, rule, count(*) AS cases, avg((choice = label)::DOUBLE) AS accuracy, avg(nll) AS loss
+    FROM decided
+    GROUP BY ALL
+)
+SELECT
+    evaluation_id,
+    rule,
+    totals.cases,
+    ed.labelled AS ed_cases,
+    ed.labelled - ed.hit AS ed_missed,
+    totals.accuracy,
+    f1.macro_f1,
+    ed.hit / nullif(ed.labelled, 0) AS ed_recall,
+    CASE WHEN ed.labelled > 0 THEN ed.hit / nullif(ed.chosen, 0) END AS ed_precision,
+    CASE WHEN ed.labelled > 0 THEN 5 * ed.hit / (4 * ed.labelled + ed.chosen) END AS ed_f2,
+    totals.loss
+FROM totals
+JOIN f1 USING (evaluation_id, rule)
+JOIN by_class AS ed USING (evaluation_id, rule)
+WHERE ed.class = 'ED';

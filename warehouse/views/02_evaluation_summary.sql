@@ -1,0 +1,63 @@
+-- One row per evaluation of a completed training: what was trained, what it reached under its primary rule, what it
+-- took. Memory and time are those of this experiment on its machine; to set 4 against 8 bits use quantization_comparison.
+CREATE OR REPLACE VIEW evaluation_summary AS
+WITH primary_metric AS (
+    SELECT metric.*
+    FROM metric
+    JOIN evaluation ON evaluation.evaluation_id = metric.evaluation_id AND evaluation.primary_rule = metric.rule
+),
+wide AS (
+    SELECT
+        evaluation_id,
+        any_value(value) FILTER (metric = 'macro_f1') AS macro_f1,
+        any_value(value) FILTER (metric = 'ed_recall') AS ed_recall,
+        any_value(low) FILTER (metric = 'ed_recall') AS ed_recall_low,
+        any_value(high) FILTER (metric = 'ed_recall') AS ed_recall_high,
+        any_value(value) FILTER (metric = 'ed_precision') AS ed_precision,
+        any_value(low) FILTER (metric = 'ed_precision') AS ed_precision_low,
+        any_value(high) FILTER (metric = 'ed_precision') AS ed_precision_high,
+        any_value(value) FILTER (metric = 'ed_f2') AS ed_f2,
+        any_value(low) FILTER (metric = 'ed_f2') AS ed_f2_low,
+        any_value(high) FILTER (metric = 'ed_f2') AS ed_f2_high,
+        any_value(value) FILTER (metric = 'over_triage') AS over_triage,
+        any_value(value) FILTER (metric = 'under_triage') AS under_triage
+    FROM primary_metric
+    GROUP BY evaluation_id
+)
+SELECT
+    x.base_model,
+    x.bits,
+    x.recipe,
+    x.recipe_kind,
+    x.seed,
+    e.verdict,
+    e.evaluation_set,
+    e.cases,
+    e.ed_prevalence,
+    e.primary_rule,
+    e.accuracy,
+    wide.* EXCLUDE (evaluation_id),
+    x.train_loss,
+    x.valid_loss,
+    e.loss AS test_loss,
+    e.perplexity,
+    e.mc_status,
+    x.train_seconds,
+    x.tokens_per_second,
+    x.peak_memory_bytes,
+    x.peak_rss_bytes,
+    x.stored_bytes,
+    x.compute_path,
+    x.weights_source,
+    x.original_precision,
+    x.random_weights,
+    x.dataset_digest,
+    e.set_digest,
+    x.cell_id,
+    x.training_id,
+    e.evaluation_id,
+    x.finished_at,
+    e.created_at
+FROM evaluation AS e
+JOIN experiment AS x ON x.training_id = e.training_id AND x.status = 'completed'
+LEFT JOIN wide USING (evaluation_id);

@@ -1,0 +1,16 @@
+-- One row per cell (base model, bits, recipe, seed): the latest evaluation on the set 'test' of the latest completed
+-- training. First those that pass the gates, by over-triage (never by cost: always-ED is nearly optimal there), then
+-- provisional ones, then unsafe ones, both by ED recall.
+CREATE OR REPLACE VIEW leaderboard AS
+SELECT *
+FROM evaluation_summary
+WHERE evaluation_set = 'test'
+QUALIFY row_number() OVER (
+    PARTITION BY cell_id
+    ORDER BY finished_at DESC NULLS LAST, training_id DESC, created_at DESC, evaluation_id DESC
+) = 1
+ORDER BY
+    CASE verdict WHEN 'passes_gates' THEN 1 WHEN 'provisional' THEN 2 ELSE 3 END,
+    CASE WHEN verdict = 'passes_gates' THEN over_triage END NULLS LAST,
+    ed_recall DESC NULLS LAST,
+    cell_id;
