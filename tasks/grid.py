@@ -90,8 +90,13 @@ def _children(value: Any, item: str) -> list[dict[str, Any]]:
 
 
 def _inherit_safety(raw: dict[str, Any]) -> None:
-    """Give each safety recipe the grid's `[safety]` cost matrix and class weights where it has none of its own."""
+    """Give each safety recipe the grid's `[safety]` cost matrix and class weights where it has none of its own.
+
+    The same matrix prices the decisions of every experiment, standard ones too, so that costs can be compared.
+    """
     shared = raw.pop("safety", {})
+    if isinstance(shared, dict) and "cost_matrix" in shared and isinstance(raw.setdefault("scoring", {}), dict):
+        raw["scoring"].setdefault("cost_matrix", shared["cost_matrix"])
     recipes = raw.get("recipe", [])
     for recipe in recipes if isinstance(recipes, list) else []:
         if isinstance(recipe, dict) and recipe.get("kind") == "safety" and isinstance(shared, dict):

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from tasks.runtime.device import load_blas, resident_bytes
 from tasks.runtime.errors import BY_EXIT_CODE, LOST_PARENT, BadInput, LostChild, OutOfMemory, TriageError
 from tasks.runtime.store import write_atomic
 
@@ -138,6 +139,7 @@ def main(spec_path: str) -> NoReturn:
 
 def _call(spec: dict[str, Any], emit: Callable[[Event], None]) -> int:
     module, _, name = spec["function"].partition(":")
+    load_blas()  # before anything imports mlx
     try:
         result = getattr(importlib.import_module(module), name)(spec["args"], emit)
     except TriageError as error:
@@ -167,8 +169,6 @@ def _leave_with_parent() -> None:
 
 
 def _beat(emit: Callable[[Event], None]) -> None:
-    from tasks.runtime.device import resident_bytes
-
     while True:
         emit({"event": "heartbeat", "resident_bytes": resident_bytes()})
         time.sleep(HEARTBEAT_SECONDS)

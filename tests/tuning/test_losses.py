@@ -59,11 +59,8 @@ def test_a_constant_matrix_with_unit_weights_is_exactly_the_plain_loss():
     assert all((constant[2][k] == plain[2][k]).all() for k in plain[2])
 
 
-@pytest.mark.parametrize("truth", LABELS)
-@pytest.mark.parametrize("decision", LABELS)
+@pytest.mark.parametrize(("truth", "decision"), [(t, a) for t in LABELS for a in LABELS if t != a])
 def test_any_changed_cost_reaches_the_gradient_of_a_batch_with_its_row(truth, decision):
-    if truth == decision:
-        pytest.skip("the diagonal is the reference, not a cost of an error")
     changed = {t: dict(row) for t, row in tiny.COST.items()}
     changed[truth][decision] += 5
     before, after = gradients_of(tiny.safety()), gradients_of(tiny.safety(cost_matrix=changed))

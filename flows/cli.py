@@ -1,0 +1,109 @@
+"""The `triage` command."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from tasks.runtime.errors import TriageError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+bench = typer.Typer(no_args_is_help=True, help="Side-by-side measurements that anyone can repeat.")
+app.add_typer(bench, name="bench")
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+Many = Annotated[list[str] | None, typer.Option()]
+
+
+@app.command()
+def sweep(
+    grid: Annotated[str, typer.Argument(help="demo, paper, smoke, or the path of a grid file")] = "demo",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value, e.g. recipe.iterations=50")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="only this base model (repeatable)")] = None,
+    bits: Annotated[list[int] | None, typer.Option(help="only 4 or only 8")] = None,
+    recipe: Annotated[list[str] | None, typer.Option(help="only this recipe (repeatable)")] = None,
+    limit: Annotated[int | None, typer.Option(help="only the first N experiments")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="say what would run, and stop")] = False,
+) -> None:
+    """Run every experiment of a grid, skip what is done, and compare 4-bit with 8-bit."""
+    from flows.selection import select
+
+    selection = select(grid, set_, model, bits, recipe, limit)
+    if plan:
+        from flows.report import print_plan
+
+        print_plan(console, selection)
+        return
+    from flows.run import run_sweep
+
+    raise typer.Exit(run_sweep(console, selection, grid, set_, model, bits, recipe, limit))
+
+
+@app.command()
+def status() -> None:
+    """What is trained, scored, running and landed."""
+    from flows.report import print_status
+
+    print_status(console)
+
+
+@app.command()
+def compare() -> None:
+    """Leaderboard and the 4-bit against 8-bit comparison, from the warehouse."""
+    from flows.report import print_comparison
+
+    print_comparison(console)
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(help="one SELECT statement")],
+    csv: Annotated[bool, typer.Option("--csv", help="comma-separated values instead of a table")] = False,
+) -> None:
+    """Ask the warehouse (read-only), e.g. triage sql "SELECT * FROM quantization_comparison"."""
+    from flows.report import print_frame
+    from warehouse.query import query as ask
+
+    frame = ask(query)
+    if csv:
+        sys.stdout.write(frame.to_csv(index=False))
+    else:
+        print_frame(console, frame)
+
+
+@bench.command("train")
+def bench_train(
+    model: Annotated[str, typer.Option(help="base model")] = "smollm2-135m",
+    bits: Annotated[int, typer.Option(help="4 or 8")] = 4,
+    batch: Annotated[int, typer.Option(min=1, max=64)] = 4,
+    length: Annotated[int, typer.Option(min=16, max=2048, help="tokens per case")] = 128,
+    layers: Annotated[int, typer.Option(min=1, help="trained blocks")] = 16,
+    repeats: Annotated[int, typer.Option(min=1, help="timed steps of our engine")] = 5,
+) -> None:
+    """One training step: stock mlx-lm as installed against ours, same batch, each in a process of its own."""
+    from flows.bench import bench_train as measure
+
+    measure(console, model, bits, batch, length, layers, repeats)
+
+
+def main() -> None:
+    """Entry point: a user's mistake ends in one sentence and exit code 2, never in a traceback."""
+    try:
+        app()
+    except TriageError as error:
+        errors.print(f"triage: {error}", style="bold red", soft_wrap=True)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        from tasks.runtime.child import stop_children
+
+        stop_children()
+        errors.print("triage: interrupted. What is finished is kept; the same command goes on from here.")
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""The comparison: warehouse -> tables for people, and Prefect artifacts for the UI."""
+
+from __future__ import annotations
+
+import flows.settings  # noqa: F401  (before Prefect)
+
+import pandas as pd
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+from flows.tables import leaderboard, quantization
+from warehouse.connect import warehouse_path
+
+DISCLAIMER = "Research software, not a medical device. Synthetic cases: for comparing models, not evidence about patients."
+
+
+@flow(name="compare")
+def compare() -> None:
+    """Publish the leaderboard and the 4-bit against 8-bit comparison as artifacts of this run."""
+    if not warehouse_path().exists():
+        return
+    board, pairs = leaderboard(), quantization()
+    if len(board):
+        create_table_artifact(table=board.to_dict("records"), key="leaderboard", description="All experiments")
+    create_markdown_artifact(markdown=as_markdown(board, pairs), key="comparison", description="4 bits against 8 bits")
+
+
+def as_markdown(board: pd.DataFrame, pairs: pd.DataFrame) -> str:
+    """The two tables as one Markdown page."""
+    parts = ["# 4 bits against 8 bits", _table(pairs), "# Leaderboard", _table(board), DISCLAIMER]
+    return "\n\n".join(parts)
+
+
+def _table(frame: pd.DataFrame) -> str:
+    if frame.empty:
+        return "No rows yet."
+    head = "| " + " | ".join(frame.columns) + " |\n|" + "---|" * len(frame.columns)
+    return "\n".join([head, *("| " + " | ".join(map(str, row)) + " |" for row in frame.itertuples(index=False))])

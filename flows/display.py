@@ -1,0 +1,85 @@
+"""What a person sees in the terminal while a sweep runs: one line per finished step and a live line for the current one."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from tasks.progress import listeners
+
+
+def clock(seconds: float) -> str:
+    """Seconds as people read them: 45 s, 12 min, 3.4 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+@contextlib.contextmanager
+def live(console: Console, experiments: int) -> Iterator[None]:
+    """Show the events of the steps while the block runs."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bars:
+        view = _View(bars, experiments)
+        listeners.append(view.on_event)
+        try:
+            yield
+        finally:
+            listeners.remove(view.on_event)
+
+
+class _View:
+    """Two bars: experiments landed, and the current step."""
+
+    def __init__(self, bars: Progress, experiments: int) -> None:
+        self.bars = bars
+        self.total = bars.add_task("experiments", total=experiments)
+        self.step = bars.add_task("starting", total=None)
+        self.current = ""
+        self.since = time.monotonic()
+
+    def on_event(self, title: str, event: dict[str, Any]) -> None:
+        if title != self.current:
+            self.current, self.since = title, time.monotonic()
+            self.bars.reset(self.step, description=title, total=None)
+        handler = getattr(self, f"_{event['event']}", None)
+        if handler:
+            handler(title, event)
+
+    def _print(self, text: str, style: str | None = None) -> None:
+        self.bars.console.print(text, style=style, highlight=False, soft_wrap=True)
+
+    def _source(self, title: str, event: dict[str, Any]) -> None:
+        self._print(f"weights  {event['model']}: {event['source']}, digest {event['digest'][:12]}")
+
+    def _device(self, title: str, event: dict[str, Any]) -> None:
+        self._print(f"device   {event['backend']}, {event['compute_path']}, BLAS {event['blas']}, {event['gflops']:.0f} GFLOP/s")
+
+    def _warning(self, title: str, event: dict[str, Any]) -> None:
+        self._print(f"WARNING  {event['message']}", style="bold yellow")
+
+    def _train(self, title: str, event: dict[str, Any]) -> None:
+        left = clock(event["seconds_left"])
+        text = f"{title}  loss {event['loss']:.3f}  {event['tokens_per_second']:.0f} tokens/s  {left} left"
+        self.bars.update(self.step, description=text, completed=event["iteration"], total=event["iterations"])
+
+    def _valid(self, title: str, event: dict[str, Any]) -> None:
+        note = "  always_ed: nearly everything is answered ED" if event["always_ed"] else ""
+        self._print(f"{title}  iteration {event['iteration']}: validation {event['loss']:.4f}{note}")
+
+    def _progress(self, title: str, event: dict[str, Any]) -> None:
+        text = f"{title}  {event['what']}"
+        self.bars.update(self.step, description=text, completed=event["done"], total=event["of"])
+
+    def _landed(self, title: str, event: dict[str, Any]) -> None:
+        self._print(f"landed   {title.removeprefix('land ')}")
+        self.bars.advance(self.total)
+
+    def _failed(self, title: str, event: dict[str, Any]) -> None:
+        self._print(f"FAILED   {title.removeprefix('land ')}: {event['message']}", style="bold red")
+        self.bars.advance(self.total)

@@ -1,0 +1,92 @@
+"""What a sweep would do, before any download: its cells, what is cached, where weights can be had, time and disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from flows.selection import Selection
+from tasks.models.sources import availabilities
+from tasks.runtime.device import backend
+from tasks.runtime.store import complete, home
+from tasks.spec import ExperimentSpec
+
+# Rough figures, to plan with: sustained GFLOP/s of a training step, tokens of a case, and dropout cases when "all".
+GFLOPS = {"cpu": 60.0, "metal": 1500.0}
+TOKENS_PER_CASE = 120
+SCORED_CASES = 1500
+TYPICAL_SHAPE = {"layers": 30, "block_parameters": 3.5e6, "parameters": 135e6}
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """One experiment of a plan; `trained` if a finished adapter of this cell and recipe is there already."""
+
+    spec: ExperimentSpec
+    trained: bool
+    seconds: float
+
+
+def plan_cells(selection: Selection) -> Iterator[PlannedCell]:
+    """Every chosen cell, with whether it is trained and how long it may take."""
+    for spec in selection.cells:
+        trained = _is_trained(spec)
+        yield PlannedCell(spec, trained, 0.0 if trained else estimated_seconds(spec))
+
+
+def sources_of(selection: Selection) -> dict[str, list[tuple[str, str]]]:
+    """Per base model of the selection: its sources, and whether each is here, reachable or why not."""
+    models = {spec.model.name: spec.model for spec in selection.cells}
+    return availabilities(models.values(), home())
+
+
+def estimated_seconds(spec: ExperimentSpec) -> float:
+    """Training (forward and backward through the trained blocks) and dropout passes, from operation counts."""
+    shape = _shape(spec.model.name)
+    trained = min(spec.training.num_layers, shape["layers"])
+    per_case = 2 * TOKENS_PER_CASE * shape["block_parameters"]
+    tuning = spec.recipe.iterations * spec.recipe.batch_size * per_case * 2 * trained
+    cases = SCORED_CASES if spec.scoring.mc_cases == "all" else spec.scoring.mc_cases
+    passes = spec.scoring.passes * cases * per_case * trained if spec.recipe.dropout else 0
+    return float((tuning + passes) / (GFLOPS[backend()] * 1e9))
+
+
+def estimated_bytes(selection: Selection) -> int:
+    """Disk for base models, variants and adapters; frozen prefixes come on top, within their own budget."""
+    total = 0.0
+    for name in {c.model.name for c in selection.cells}:
+        total += 4 * _shape(name)["parameters"]
+    for name, bits in {(c.model.name, c.bits) for c in selection.cells}:
+        total += _shape(name)["parameters"] * (bits + 0.5) / 8
+    return int(total + 20e6 * len(selection.cells))
+
+
+def _is_trained(spec: ExperimentSpec) -> bool:
+    return any(_same_recipe(folder, spec) for folder in _candidates(spec))
+
+
+def _candidates(spec: ExperimentSpec) -> list[Path]:
+    root = home() / "experiments"
+    return [p for p in root.glob(f"{spec.cell_id}-*") if complete(p)] if root.is_dir() else []
+
+
+def _same_recipe(folder: Path, spec: ExperimentSpec) -> bool:
+    stored = json.loads((folder / "training.json").read_text())["spec"]
+    wanted = spec.model_dump(mode="json")
+    return all(stored[key] == wanted[key] for key in ("recipe", "training", "data", "seed", "bits"))
+
+
+def _shape(name: str) -> dict[str, Any]:
+    shapes = json.loads((files("tasks.models") / "shapes.json").read_text())
+    if name not in shapes:
+        return TYPICAL_SHAPE
+    config = shapes[name]["config"]
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    head = config.get("head_dim") or hidden // config["num_attention_heads"]
+    attention = hidden * head * 2 * (config["num_attention_heads"] + config["num_key_value_heads"])
+    block, layers = attention + 3 * hidden * inner, config["num_hidden_layers"]
+    return {"layers": layers, "block_parameters": block, "parameters": block * layers + config["vocab_size"] * hidden}

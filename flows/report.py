@@ -1,0 +1,95 @@
+"""Prints plans, status and comparisons to the terminal."""
+
+from __future__ import annotations
+
+import shutil
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from flows.display import clock
+from flows.plan import estimated_bytes, plan_cells, sources_of
+from flows.selection import Selection
+from flows.tables import leaderboard, quantization
+from tasks.runtime.store import complete, home
+from warehouse.connect import warehouse_path
+from warehouse.query import query
+
+NOT_A_DEVICE = "Research software, not a medical device; synthetic cases are no evidence about patients."
+
+
+def print_frame(console: Console, frame: pd.DataFrame, title: str | None = None) -> None:
+    """A data frame as a table; wide ones are turned on their side, one record after the other."""
+    widths = [max([len(str(c)), *(len(str(v)) for v in frame[c])]) for c in frame.columns]
+    wide = sum(widths) + 3 * len(widths) > console.width
+    table = Table(title=title, title_justify="left", show_lines=False)
+    if wide and len(frame) <= 8:
+        table.add_column("", no_wrap=True)
+        for _ in range(len(frame)):
+            table.add_column(overflow="fold")
+        for column in frame.columns:
+            table.add_row(str(column), *(str(v) for v in frame[column]))
+    else:
+        for column in frame.columns:
+            table.add_column(str(column), overflow="fold")
+        for row in frame.itertuples(index=False):
+            table.add_row(*(str(v) for v in row))
+    console.print(table)
+
+
+def print_plan(console: Console, selection: Selection) -> None:
+    """Cells of a sweep, what is cached, where weights can be had, and estimates of time and disk."""
+    table = Table(title=f"Grid {selection.grid.name}", title_justify="left")
+    for column in ("#", "experiment", "state", "about"):
+        table.add_column(column, no_wrap=True)
+    cells = list(plan_cells(selection))
+    for number, cell in enumerate(cells, 1):
+        state = "trained" if cell.trained else "to train"
+        table.add_row(str(number), cell.spec.cell_id, state, "" if cell.trained else clock(cell.seconds))
+    console.print(table)
+    for name, sources in sources_of(selection).items():
+        for source, state in sources:
+            console.print(f"weights  {name}: {source}: {state}", soft_wrap=True)
+    total = sum(cell.seconds for cell in cells)
+    waiting = sum(not cell.trained for cell in cells)
+    free = shutil.disk_usage(home().parent if not home().exists() else home()).free
+    console.print(
+        f"{len(cells)} experiments, {len(cells) - waiting} trained, {waiting} to train: about {clock(total)}, "
+        f"about {estimated_bytes(selection) / 1e9:.1f} GB of disk ({free / 1e9:.0f} GB free)."
+    )
+
+
+def print_comparison(console: Console, cells: list[str] | None = None) -> None:
+    """Leaderboard and 4-bit against 8-bit; `cells` keeps only those experiments."""
+    board, pairs = leaderboard(cells), quantization(cells)
+    if board.empty:
+        console.print("The warehouse holds no finished experiment of these yet. Next: triage sweep demo")
+        return
+    print_frame(console, board, "Experiments (95 % intervals)")
+    if len(pairs):
+        print_frame(console, pairs, "4 bits against 8 bits: differences are 4 minus 8, paired by case")
+    console.print(NOT_A_DEVICE)
+
+
+def print_status(console: Console) -> None:
+    """Experiments on this machine and what the warehouse holds."""
+    root = home() / "experiments"
+    folders = sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
+    landed: dict[str, str] = {}
+    if warehouse_path().exists():
+        landed = dict(query("SELECT training_id, status FROM experiment").itertuples(index=False, name=None))
+    if not folders and not landed:
+        console.print("Nothing has run yet. Next: triage sweep demo")
+        return
+    table = Table(title=f"Experiments in {root}", title_justify="left")
+    for column in ("experiment", "training", "evaluation", "warehouse"):
+        table.add_column(column, overflow="fold")
+    for folder in folders:
+        started = any((folder / "checkpoint").glob("[0-9]*"))
+        trained = "done" if complete(folder) else ("resumable" if started else "not finished")
+        scored = sum(complete(p) is not None for p in (folder / "scores").glob("*-e*"))
+        table.add_row(folder.name, trained, "done" if scored else "-", landed.pop(folder.name, "-"))
+    for training, state in landed.items():
+        table.add_row(training, "-", "-", state)
+    console.print(table)

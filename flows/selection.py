@@ -1,0 +1,40 @@
+"""Which experiments of a grid to run: the grid's cells, narrowed by model, bits, recipe and number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tasks.grid import known_models, load_grid
+from tasks.runtime.errors import BadInput
+from tasks.spec import ExperimentSpec, Grid, experiments
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A grid and its chosen cells, in the order in which they run."""
+
+    grid: Grid
+    cells: list[ExperimentSpec] = field(default_factory=list)
+
+
+def select(
+    grid: str, overrides: list[str] | None = None, models: list[str] | None = None, bits: list[int] | None = None,
+    recipes: list[str] | None = None, limit: int | None = None,
+) -> Selection:  # fmt: skip
+    """Read a grid and narrow it. A model that the grid does not list but the project knows may be named too."""
+    if models:
+        overrides = [*(overrides or []), f"models={_toml_list(models)}"]
+    chosen = load_grid(grid, overrides)
+    cells = list(experiments(chosen, known_models(chosen)))
+    for what, wanted, names in (("bits", bits, chosen.bits), ("recipe", recipes, [r.name for r in chosen.recipes])):
+        for value in wanted or []:
+            if value not in names:
+                raise BadInput(f"The grid {chosen.name} has no {what} {value}; it has {', '.join(map(str, names))}.")
+    cells = [c for c in cells if (not bits or c.bits in bits) and (not recipes or c.recipe.name in recipes)]
+    if limit is not None and limit < 1:
+        raise BadInput(f"--limit {limit} leaves nothing to run; give 1 or more.")
+    return Selection(chosen, cells[:limit])
+
+
+def _toml_list(values: list[str]) -> str:
+    return "[" + ", ".join(f'"{v}"' for v in values) + "]"

@@ -1,0 +1,23 @@
+"""Step: a base model's weights and tokenizer from the first of its sources that can be had."""
+
+from typing import Any
+
+from prefect import task
+
+from tasks.caching import is_transient
+from tasks.models.sources import fetch_base
+from tasks.progress import follow
+from tasks.runtime.store import home, verify
+from tasks.spec import BaseModelSpec
+
+
+@task(task_run_name="acquire {model[name]}", retries=2, retry_delay_seconds=10, retry_condition_fn=is_transient)
+def acquire(model: dict[str, Any]) -> str:
+    """Path of the source folder of a base model (its spec as JSON)."""
+    spec = BaseModelSpec.model_validate(model)
+    on_event = follow(f"acquire {spec.name}")
+    folder = fetch_base(spec, home(), lambda line: on_event({"event": "note", "message": line}))
+    manifest = verify(folder, deep=False)
+    source = f"{manifest['weights_source']}, originally {manifest['original_precision']}"
+    on_event({"event": "source", "model": spec.name, "source": source, "digest": manifest["digest"]})
+    return str(folder)

@@ -1,0 +1,50 @@
+"""Cache keys and retries of the steps.
+
+A key is a content id, readable and versioned (`train/v1/<training_id>`), never a hash of paths or of source text: both
+go stale. A cached result whose folder is gone would dangle, so its record is dropped before Prefect looks it up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from prefect import Task
+from prefect.client.schemas.objects import TaskRun
+from prefect.context import TaskRunContext
+from prefect.settings import get_current_settings
+from prefect.states import State
+
+from tasks.runtime.errors import TriageError
+from tasks.runtime.store import complete
+
+CACHE_VERSION = "v1"
+
+
+def cached_folder(step: str, name_of: Callable[..., Path]) -> Callable[[TaskRunContext, dict[str, Any]], str]:
+    """A Prefect `cache_key_fn` for a step that makes the folder `name_of(**parameters)`."""
+
+    def key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
+        folder = name_of(**parameters)
+        value = f"{step}/{CACHE_VERSION}/{folder.name}"
+        if complete(folder) is None:
+            (_storage() / value).unlink(missing_ok=True)
+        return value
+
+    return key
+
+
+def is_transient(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
+    """A Prefect `retry_condition_fn`: retry what may pass by itself, never the user's mistakes or a diverged run."""
+    try:
+        state.result()
+    except TriageError as error:
+        return error.transient
+    except Exception:
+        return False
+    return False
+
+
+def _storage() -> Path:
+    return Path(get_current_settings().results.local_storage_path)

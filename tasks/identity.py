@@ -1,0 +1,41 @@
+"""Ids and folders of experiments, from the spec and what it was given: the same in flows, plans and tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tasks.corpus.prompts import load_prompt
+from tasks.runtime.device import backend, compute_dtype, versions
+from tasks.runtime.store import home, read_manifest
+from tasks.spec import ExperimentSpec, evaluation_id, training_id
+
+
+def training_of(spec: ExperimentSpec, variant: str | Path, data: str | Path) -> str:
+    """training_id of an experiment on a variant folder and a dataset folder."""
+    weights, dataset = _manifest(variant), _manifest(data)
+    return training_id(
+        spec, variant=weights["digest"], tokenizer=weights["tokenizer_digest"],
+        train=dataset["sets"]["train"]["digest"], valid=dataset["sets"]["valid"]["digest"],
+        prompt=load_prompt().digest, versions=versions(), backend=backend(), compute_dtype=compute_dtype(),
+    )  # fmt: skip
+
+
+def evaluation_of(spec: ExperimentSpec, training: str, data: str | Path) -> str:
+    """evaluation_id of a trained experiment on a dataset's test set."""
+    sets = _manifest(data)["sets"]
+    return evaluation_id(training, spec, calibration=sets["calibration"]["digest"], evaluation_set=sets["test"]["digest"])
+
+
+def experiment_folder(spec: ExperimentSpec, variant: str | Path, data: str | Path) -> Path:
+    return home() / "experiments" / training_of(spec, variant, data)
+
+
+def scores_folder(spec: ExperimentSpec, training: str, data: str | Path) -> Path:
+    return home() / "experiments" / training / "scores" / evaluation_of(spec, training, data)
+
+
+def _manifest(folder: str | Path) -> dict[str, Any]:
+    manifest = read_manifest(Path(folder))
+    assert manifest is not None, f"{folder} is complete by the time it is asked for"
+    return manifest

@@ -1,0 +1,47 @@
+"""Step: a trained and scored experiment to the landing folder, and from there into the warehouse."""
+
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+
+from tasks.caching import is_transient
+from tasks.identity import experiment_folder
+from tasks.runtime.errors import Diverged
+from tasks.runtime.store import home, verify
+from tasks.scoring.rows import evaluation_rows
+from tasks.spec import ExperimentSpec
+from tasks.tuning.rows import training_rows, variant_row
+from warehouse.landing import write_landing
+from warehouse.load import load_landing
+
+Rows = dict[str, list[dict[str, Any]]]
+
+
+@task(
+    task_run_name="land {experiment[model][name]} {experiment[bits]}bit {experiment[recipe][name]} s{experiment[seed]}",
+    retries=3, retry_delay_seconds=2, retry_condition_fn=is_transient,
+)  # fmt: skip
+def land(experiment: dict[str, Any], training: str, evaluation: str, variant: str, data: str) -> str:
+    """evaluation_id, once training and evaluation are in the warehouse; landing again changes nothing."""
+    spec = ExperimentSpec.model_validate(experiment)
+    folder = home() / "experiments" / training
+    weights, dataset = verify(Path(variant), deep=False), verify(Path(data), deep=False)
+    summary = verify(folder, deep=True)["summary"]
+    _land(Path(variant).name, "variant", {"variant": variant_row(Path(variant).name, weights)})
+    _land(training, "training", training_rows(spec, training, weights, dataset, summary, folder))
+    scores = folder / "scores" / evaluation
+    _land(evaluation, "evaluation", evaluation_rows(spec, training, evaluation, scores, dataset))
+    return evaluation
+
+
+def land_failure(spec: ExperimentSpec, variant: str, data: str, error: Exception) -> None:
+    """Record that an experiment did not finish, with the sentence that says why."""
+    folder = experiment_folder(spec, variant, data)
+    status = "diverged" if isinstance(error, Diverged) else "failed"
+    weights, dataset = verify(Path(variant), deep=False), verify(Path(data), deep=False)
+    _land(folder.name, "training", training_rows(spec, folder.name, weights, dataset, {}, folder, (status, str(error))))
+
+
+def _land(id: str, kind: Any, tables: Rows) -> None:
+    load_landing(write_landing(home() / "landing", id, kind, tables))

@@ -1,0 +1,87 @@
+"""The training step as a child process runs it: a variant and a dataset in, a sealed adapter folder out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from tasks.runtime.device import measure, peak_resident_bytes, slow_blas_warning
+from tasks.runtime.store import locked, seal, verify, write_atomic
+from tasks.spec import ExperimentSpec
+from tasks.tuning.batches import epoch_batches, padding_share
+from tasks.tuning.checkpoint import Progress
+from tasks.tuning.frozen_prefix import open_prefix
+from tasks.tuning.lora import adapter_config, add_lora, load_variant
+from tasks.tuning.sets import load_set, load_template
+from tasks.tuning.trainer import Split, train
+
+Emit = Callable[[dict[str, Any]], None]
+CACHE_BYTES = 1 << 30  # freed buffers that MLX may keep for reuse; stock frees them all after every step
+OUTPUTS = ["adapters.safetensors", "adapters_last.safetensors", "adapter_config.json", "training.json"]
+
+
+def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    """Train one experiment into `folder`; returns the summary that its manifest keeps.
+
+    `args`: experiment (ExperimentSpec as JSON), training_id, variant, data, home, folder (paths), micro_batch or None.
+    """
+    spec = ExperimentSpec.model_validate(args["experiment"])
+    folder, variant, data = (Path(args[key]) for key in ("folder", "variant", "data"))
+    with locked(folder):
+        started = datetime.now(UTC)
+        device = measure()
+        if warning := slow_blas_warning(device):
+            emit({"event": "warning", "message": warning})
+        emit({"event": "device", **device.as_dict()})
+        mx.set_cache_limit(CACHE_BYTES)
+        stack = load_variant(variant, device.compute_path)
+        adapted = add_lora(stack, spec.recipe, spec.training, spec.seed)
+        weights_bytes = mx.get_active_memory()
+        template = load_template(variant)
+        digest = verify(variant, deep=False)["digest"]
+        splits, shortened = {}, 0
+        for name in ("train", "valid"):
+            loaded = load_set(data, name, template, spec.training.max_tokens)
+            prefix = open_prefix(stack, loaded.cases, adapted.boundary, Path(args["home"]), digest, emit)
+            splits[name] = Split(loaded.cases, prefix)
+            shortened += loaded.shortened
+        mx.reset_peak_memory()
+        best, progress = train(adapted, spec, splits["train"], splits["valid"], folder, emit, args.get("micro_batch"))
+        summary = _summary(spec, progress, splits["train"], args.get("micro_batch")) | {
+            "device": device.as_dict(), "weights_memory_bytes": weights_bytes, "peak_memory_bytes": mx.get_peak_memory(),
+            "peak_rss_bytes": peak_resident_bytes(), "trainable_parameters": adapted.trainable,
+            "shortened_cases": shortened, "frozen_blocks_stored": splits["train"].prefix.boundary,
+            "started_at": started.isoformat(), "finished_at": datetime.now(UTC).isoformat(),
+        }  # fmt: skip
+        _write(folder, best, adapted.stack.model, spec, variant, progress)
+        seal(folder, {"training_id": args["training_id"], "summary": summary}, OUTPUTS)
+    return summary
+
+
+def _summary(spec: ExperimentSpec, progress: Progress, split: Split, micro_batch: int | None) -> dict[str, Any]:
+    train_points = [p["loss"] for p in progress.curve if p["split"] == "train"]
+    epoch = epoch_batches(split.cases, spec.recipe.batch_size, spec.seed, 0)
+    return {
+        "train_loss": train_points[-1], "valid_loss": progress.best_value, "best_iteration": progress.best_update,
+        "last_iteration": progress.update, "train_seconds": progress.train_seconds,
+        "tokens_per_second": progress.trained_tokens / progress.train_seconds,
+        "micro_batch": micro_batch or spec.recipe.batch_size, "padding_share": padding_share(split.cases, epoch),
+    }  # fmt: skip
+
+
+def _write(
+    folder: Path, best: dict[str, mx.array], model: Any, spec: ExperimentSpec, variant: Path, progress: Progress
+) -> None:
+    from mlx.utils import tree_flatten
+
+    for name, weights in (("adapters", best), ("adapters_last", dict(tree_flatten(model.trainable_parameters())))):
+        temporary = folder / f".{name}.tmp.safetensors"
+        mx.save_safetensors(str(temporary), weights)
+        temporary.replace(folder / f"{name}.safetensors")
+    write_atomic(folder / "adapter_config.json", adapter_config(spec.recipe, spec.training, variant.name))
+    write_atomic(folder / "training.json", json.dumps({"spec": spec.model_dump(mode="json"), "curve": progress.curve}))

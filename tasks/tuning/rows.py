@@ -1,0 +1,78 @@
+"""A training's summary to the rows that the warehouse keeps."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from tasks.runtime.device import backend, compute_dtype, compute_path, versions
+from tasks.spec import ENGINE_VERSION, ExperimentSpec
+
+Rows = list[dict[str, Any]]
+MEASURED = (
+    "trainable_parameters", "train_loss", "valid_loss", "best_iteration", "last_iteration", "train_seconds",
+    "tokens_per_second", "weights_memory_bytes", "peak_memory_bytes", "peak_rss_bytes", "micro_batch", "shortened_cases",
+    "padding_share",
+)  # fmt: skip
+
+
+def training_rows(
+    spec: ExperimentSpec, training_id: str, variant: dict[str, Any], dataset: dict[str, Any], summary: dict[str, Any],
+    folder: Path, error: tuple[str, str] | None = None,
+) -> dict[str, Rows]:  # fmt: skip
+    """Landing rows of one training. `variant`, `dataset`: manifests; `summary`: empty and `error` (status, sentence)
+    where it did not finish."""
+    device = summary.get("device", {})
+    row = {
+        "training_id": training_id, "cell_id": spec.cell_id, **_settings(spec), **_weights(variant),
+        "dataset_digest": dataset["digest"], "status": error[0] if error else "completed",
+        "error": error[1] if error else None, "compute_path": compute_path(), "backend": backend(),
+        "compute_dtype": compute_dtype(), "blas": device.get("blas"), "gflops": device.get("gflops"),
+        "machine": device.get("machine"), "triage_version": metadata.version("triage-sweep"),
+        "mlx_version": versions()["mlx"], "mlx_lm_version": versions()["mlx-lm"], "engine_version": ENGINE_VERSION,
+        **{key: summary.get(key) for key in MEASURED},
+        "started_at": _utc(summary.get("started_at")), "finished_at": _utc(summary.get("finished_at")),
+    }  # fmt: skip
+    curve = json.loads((folder / "training.json").read_text())["curve"] if summary else []
+    return {"experiment": [row], "training_curve": [{"training_id": training_id, **point} for point in curve]}
+
+
+def variant_row(variant_id: str, variant: dict[str, Any]) -> Rows:
+    """Landing row of a variant, from its manifest."""
+    parts = variant["bytes_by_part"]
+    return [
+        {
+            "variant_id": variant_id, "base_model": variant["base_model"], "bits": variant["bits"],
+            "group_size": variant["group_size"], **_weights(variant), "licence": variant["licence"],
+            "parameters": variant["parameters"], "embedding_bytes": parts["embedding"],
+            "projection_bytes": parts["projections"], "norm_bytes": parts["norms"],
+        }
+    ]  # fmt: skip
+
+
+def _settings(spec: ExperimentSpec) -> dict[str, Any]:
+    recipe = spec.recipe
+    return {
+        "base_model": spec.model.name, "bits": spec.bits, "recipe": recipe.name, "recipe_kind": recipe.kind,
+        "seed": spec.seed, "group_size": spec.training.group_size, "num_layers": spec.training.num_layers,
+        "learning_rate": recipe.learning_rate, "batch_size": recipe.batch_size, "rank": recipe.rank,
+        "scale": recipe.scale, "peft_alpha": recipe.peft_alpha, "dropout": recipe.dropout,
+        "iterations": recipe.iterations, "target_ed_recall": recipe.target_ed_recall, "cost_weight": recipe.cost_weight,
+        "has_cost_matrix": recipe.cost_matrix is not None, "has_class_weights": recipe.class_weights is not None,
+    }  # fmt: skip
+
+
+def _weights(variant: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "weights_source": variant["weights_source"],
+        "original_precision": variant["original_precision"], "random_weights": variant["random_weights"],
+        "weights_digest": variant["digest"], "stored_bytes": variant["stored_bytes"],
+        "bits_per_weight": variant["bits_per_weight"],
+    }  # fmt: skip
+
+
+def _utc(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text).astimezone(UTC).replace(tzinfo=None) if text else None

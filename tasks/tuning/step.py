@@ -1,0 +1,33 @@
+"""The training step seen from outside: runs the child, and halves the micro-batch when memory runs out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tasks.runtime.child import run_child
+from tasks.runtime.device import total_memory
+from tasks.runtime.errors import OutOfMemory
+from tasks.runtime.store import complete
+from tasks.spec import ExperimentSpec
+
+
+def train_experiment(
+    spec: ExperimentSpec, folder: Path, variant: Path, data: Path, home: Path, on_event: Callable[[dict[str, Any]], None]
+) -> str:
+    """Train into `folder` unless it is complete, and return the training id (the folder's name)."""
+    micro_batch = spec.recipe.batch_size
+    while complete(folder, deep=True) is None:
+        args = {
+            "experiment": spec.model_dump(mode="json"), "training_id": folder.name, "variant": str(variant),
+            "data": str(data), "home": str(home), "folder": str(folder), "micro_batch": micro_batch,
+        }  # fmt: skip
+        try:
+            run_child("tasks.tuning.job:run", args, folder, on_event, memory_budget=total_memory())
+        except OutOfMemory:
+            if micro_batch == 1:
+                raise
+            micro_batch = max(1, micro_batch // 2)
+            on_event({"event": "warning", "message": f"Out of memory: trying again with micro-batch {micro_batch}."})
+    return folder.name
