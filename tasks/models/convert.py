@@ -19,7 +19,7 @@ from tasks.models.gguf_weights import hf_config, hf_tensors, open_gguf
 from tasks.models.shapes import random_tensor
 from tasks.models.sizes import stored_sizes
 from tasks.runtime import store
-from tasks.runtime.errors import BadInput
+from tasks.runtime.errors import BadInput, BrokenFolder
 from tasks.spec import short_digest
 
 CONVERT_VERSION = 1
@@ -53,8 +53,8 @@ def run_quantize(args: dict[str, Any], emit: Emit | None = None) -> dict[str, An
     bits, group_size = int(args["bits"]), int(args["group_size"])
 
     def build(target: Path) -> dict[str, Any]:
-        base = Path(run_convert(args)["folder"])
-        store.verify(base)
+        base = base_folder(source, root)
+        _make(base, lambda place: _convert(source, place), trusted=False)
         return _quantize(base, target, bits, group_size)
 
     return _make(variant_folder(source, root, bits, group_size), build)
@@ -68,8 +68,10 @@ def essentials(folder: Path) -> dict[str, Any] | None:
     return {"folder": str(folder), **{k: v for k, v in manifest.items() if k != "files"}}
 
 
-def _make(folder: Path, build: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-    if (found := essentials(folder)) is None:
+def _make(folder: Path, build: Callable[[Path], dict[str, Any]], trusted: bool = True) -> dict[str, Any]:
+    """Build a folder unless it is complete; `trusted=False` compares its digests first, and rebuilds it if they differ."""
+    found = essentials(folder)
+    if found is None or not trusted:
         with store.locked(folder):
             store.build_folder(folder, build)
         found = essentials(folder)
@@ -81,7 +83,7 @@ def _convert(source: Path, target: Path) -> dict[str, Any]:
     import mlx.core as mx
     from mlx_lm.utils import load_config, load_model, save_config, save_model
 
-    manifest = store.verify(source)
+    manifest = _whole(source)
     with mx.stream(mx.cpu):  # decoding is read once and rounded once: nothing for an accelerator
         staged = _stage(source, manifest["format"], target / "staged")
         if manifest["format"] == "random":
@@ -97,6 +99,14 @@ def _convert(source: Path, target: Path) -> dict[str, Any]:
     _copy_tokenizer(staged, target)
     shutil.rmtree(target / "staged", ignore_errors=True)
     return _describe(target, manifest, {"bits": None, "group_size": None, "source_digest": manifest["digest"]})
+
+
+def _whole(source: Path) -> dict[str, Any]:
+    try:
+        return store.verify(source)
+    except BrokenFolder as error:
+        (source / store.MANIFEST).unlink(missing_ok=True)  # so that it no longer counts as there
+        raise BrokenFolder(f"{str(error).rstrip('.')}; it is fetched anew when you run the command again.") from error
 
 
 def _stage(source: Path, kind: str, staged: Path) -> Path:
@@ -124,8 +134,9 @@ def _draw_weights(model: Any, seed: int) -> None:
     gemma = model.model_type == "gemma3_text"
     if gemma and "lm_head" in model:
         model.sanitize({})  # ties the head to the embedding, as loading weights without a head does
-    drawn = []
-    for name, value in tree_flatten(model.parameters()):
+    drawn: list[tuple[str, Any]] = []
+    parameters: Any = tree_flatten(model.parameters())
+    for name, value in parameters:
         drawn.append((name, mx.array(random_tensor(name, value.shape, seed, gemma)).astype(mx.bfloat16)))
         mx.eval(drawn[-1][1])
     model.update(tree_unflatten(drawn))

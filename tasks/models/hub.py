@@ -78,8 +78,10 @@ def _commit(source: HubSource, target: Path) -> str | None:
             return None
         raise
     sizes = {f.rfilename: f.size or 0 for f in info.siblings or [] if layout.wanted(f.rfilename)}
-    if not any(name.endswith(".safetensors") for name in sizes):
-        raise BadInput(f"{source.repo} has no *.safetensors weights; pickled weights (*.bin, *.pt) are never loaded.")
+    if not any(name.startswith("model") and name.endswith(".safetensors") for name in sizes):
+        raise BadInput(
+            f"{source.repo} has no model*.safetensors weights; pickled weights (*.bin, *.pt) are never loaded."
+        )
     free = shutil.disk_usage(target).free
     if sum(sizes.values()) > free:
         need = sum(sizes.values()) / 1e9

