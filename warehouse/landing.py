@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import build_folder, complete, digest_of
-from warehouse.schema import FACTS, OPTIONAL, Kind, Table, check
+from warehouse.schema import FACTS, Kind, Table, check
 from warehouse.schema import tables as known_tables
 
 Rows = list[dict[str, Any]]
@@ -92,15 +92,14 @@ def _arrow(table: Table, rows: Rows, id_column: str, id: str) -> Any:
 def _check_columns(table: Table, row: dict[str, Any], where: str) -> None:
     if unknown := sorted(set(row) - set(table.columns)):
         raise BadInput(f"{where}: unknown column {unknown[0]!r}; the columns are {', '.join(table.columns)}.")
-    missing = [c for c in table.columns if c not in row and (table.name, c) not in OPTIONAL]
-    if missing:
+    if missing := [column for column in table.columns if column not in row]:
         raise BadInput(f"{where}: column {missing[0]!r} is missing; give None where it is not available.")
 
 
 def _column(table: Table, column: str, rows: Rows) -> Any:
     """One column as an Arrow array of the schema's type; names the row of a value that does not fit."""
     kind = table.arrow.field(column).type
-    values = [_plain(row.get(column), pa.types.is_timestamp(kind)) for row in rows]
+    values = [_plain(row[column], pa.types.is_timestamp(kind)) for row in rows]
     try:
         array = pa.array(values, type=kind)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:

@@ -19,9 +19,11 @@ Ints = NDArray[np.int64]
 
 RESAMPLES = 2000
 SEED = 42
+MIN_UNITS = 10  # fewer groups or cases than this, and a percentile bootstrap is too narrow to be shown
 MARGIN = 0.02  # a loss of two points is the most that still counts as "not inferior"
 PROPORTIONS = ("accuracy", "ed_recall")
 METRICS = (*PROPORTIONS, "ed_f2", "macro_f1", "expected_cost")
+TANGO = "Tango score interval (assumes independent cases)"
 _Z = float(norm.ppf(0.975))
 
 
@@ -99,14 +101,14 @@ def resampled(sums: Array) -> Array:
 def figures(confusion: Array, cost: Array | None) -> dict[str, Array]:
     """METRICS of confusion matrices (R, 3, 3; row = truth), each (R,); NaN where a metric has no meaning.
 
-    ED figures need an ED case. Macro F1 averages the classes that occur in truth or decisions, as scikit-learn does.
+    ED figures need an ED case, macro F1 averages the classes that the set has cases of: as tasks/scoring/metrics.py.
     """
     right = np.diagonal(confusion, axis1=1, axis2=2)
     truth, chosen, total = confusion.sum(axis=2), confusion.sum(axis=1), confusion.sum(axis=(1, 2))
     with np.errstate(invalid="ignore", divide="ignore"):
         recall = right[:, 0] / truth[:, 0]
         f2 = np.where(truth[:, 0] > 0, 5 * right[:, 0] / (4 * truth[:, 0] + chosen[:, 0]), np.nan)
-        f1 = 2 * right / (truth + chosen)
+        f1 = np.where(truth > 0, 2 * right / (truth + chosen), np.nan)
     spent = np.full(len(confusion), np.nan) if cost is None else (confusion * cost).sum(axis=(1, 2)) / total
     return {
         "accuracy": right.sum(axis=1) / total, "ed_recall": recall, "ed_f2": f2,
@@ -123,11 +125,12 @@ def _comparison(name: str, pair: Decided, four: float, eight: float, drawn: Arra
     if math.isnan(four) or math.isnan(eight):
         reason = "no cost matrix was given" if name == "expected_cost" else "no ED case in the set"
         return replace(empty, note=f"not available: {reason}")
-    low, high = (float(x) for x in np.nanpercentile(drawn, [2.5, 97.5]))
-    found = replace(
-        empty, value_4bit=four, value_8bit=eight, difference=four - eight,
-        low=low, high=high, bootstrap_low=low, bootstrap_high=high,
-    )  # fmt: skip
+    found = replace(empty, value_4bit=four, value_8bit=eight, difference=four - eight)
+    if units < MIN_UNITS:
+        found = replace(found, method="none", note=f"no bootstrap: {units} {unit} are too few (it needs {MIN_UNITS})")
+    else:
+        low, high = (float(x) for x in np.nanpercentile(drawn, [2.5, 97.5]))
+        found = replace(found, low=low, high=high, bootstrap_low=low, bootstrap_high=high)
     return _judged(_with_exact_tests(found, pair, kept) if name in PROPORTIONS else found)
 
 
@@ -135,23 +138,40 @@ def _with_exact_tests(found: Comparison, pair: Decided, kept: NDArray[np.bool_])
     """Add McNemar's test and the Tango interval, which has a width even where no case was decided differently."""
     b, c = discordant(pair, kept)
     tango = tango_interval(b, c, found.n)
-    assert found.low is not None and found.high is not None
+    low, high = (
+        tango if found.low is None or found.high is None else (min(found.low, tango[0]), max(found.high, tango[1]))
+    )
+    both = TANGO if found.low is None else f"{found.method}; {TANGO}; the wider bounds count"
     return replace(
-        found, low=min(found.low, tango[0]), high=max(found.high, tango[1]), tango_low=tango[0], tango_high=tango[1],
-        b=b, c=c, mcnemar_p=mcnemar(b, c), method=f"{found.method}; Tango score interval; the wider bounds count",
-    )  # fmt: skip
+        found,
+        low=low,
+        high=high,
+        tango_low=tango[0],
+        tango_high=tango[1],
+        b=b,
+        c=c,
+        mcnemar_p=mcnemar(b, c),
+        method=both,
+    )
 
 
 def _judged(found: Comparison) -> Comparison:
     """Add the non-inferiority verdict: which side of -MARGIN the interval lies on, if on one."""
-    assert found.low is not None and found.high is not None
     if found.metric == "expected_cost":
-        return replace(found, note="no margin is defined for a cost")
+        return replace(found, note=_joined(found.note, "no margin is defined for a cost"))
+    found = replace(found, margin=MARGIN, verdict="cannot conclude")
+    if found.low is None or found.high is None:
+        return found
     if found.low == found.high:
         note = "every resample gives the same difference, so that the interval has no width"
-        return replace(found, margin=MARGIN, verdict="cannot conclude", note=note)
-    verdict = "not inferior" if found.low > -MARGIN else "inferior" if found.high < -MARGIN else "cannot conclude"
-    return replace(found, margin=MARGIN, verdict=verdict)
+        return replace(found, note=_joined(found.note, note))
+    if found.low > -MARGIN:
+        return replace(found, verdict="not inferior")
+    return replace(found, verdict="inferior") if found.high < -MARGIN else found
+
+
+def _joined(*notes: str | None) -> str:
+    return "; ".join(note for note in notes if note)
 
 
 def discordant(pair: Decided, kept: NDArray[np.bool_]) -> tuple[int, int]:

@@ -31,7 +31,6 @@ FACTS: dict[Kind, Fact] = {
     "variant": Fact("variant_id", ("variant",)),
     "benchmark": Fact("run_id", ("benchmark",)),
 }
-OPTIONAL = frozenset({("evaluation", "cost_matrix")})  # columns that a row may leave out, which lands NULL
 
 
 @dataclass(frozen=True)

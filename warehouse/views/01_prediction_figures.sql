@@ -1,6 +1,7 @@
 -- One row per evaluation and rule ('primary': the decision of the recipe's primary rule; 'argmax'): figures computed
--- from prediction rows alone. ED figures are NULL where the set has no ED case; macro F1 averages the classes that
--- occur in labels or decisions, as scikit-learn does. loss: mean negative log-likelihood of a case, in nats.
+-- from prediction rows alone. ED figures are NULL where the set has no ED case; macro F1 averages the classes that the
+-- set has cases of. Over-triage: share of all cases sent to a more urgent place than the label's; under-triage: to a
+-- less urgent one. loss: mean over cases of the negative log-likelihood per completion token, in nats.
 CREATE OR REPLACE VIEW prediction_figures AS
 WITH decided AS (
     SELECT evaluation_id, 'primary' AS rule, label, decision AS choice, nll FROM prediction
@@ -19,10 +20,20 @@ by_class AS (
     GROUP BY ALL
 ),
 f1 AS (
-    SELECT evaluation_id, rule, avg(2 * hit / nullif(labelled + chosen, 0)) AS macro_f1 FROM by_class GROUP BY ALL
+    SELECT evaluation_id, rule, avg(2 * hit / (labelled + chosen)) AS macro_f1
+    FROM by_class
+    WHERE labelled > 0
+    GROUP BY ALL
 ),
 totals AS (
-    SELECT evaluation_id, rule, count(*) AS cases, avg((choice = label)::DOUBLE) AS accuracy, avg(nll) AS loss
+    SELECT
+        evaluation_id,
+        rule,
+        count(*) AS cases,
+        avg((choice = label)::DOUBLE) AS accuracy,
+        avg((choice < label)::DOUBLE) AS over_triage, -- the alphabet orders ED, GP, HOME by urgency
+        avg((choice > label)::DOUBLE) AS under_triage,
+        avg(nll) AS loss
     FROM decided
     GROUP BY ALL
 )
@@ -37,6 +48,8 @@ SELECT
     ed.hit / nullif(ed.labelled, 0) AS ed_recall,
     CASE WHEN ed.labelled > 0 THEN ed.hit / nullif(ed.chosen, 0) END AS ed_precision,
     CASE WHEN ed.labelled > 0 THEN 5 * ed.hit / (4 * ed.labelled + ed.chosen) END AS ed_f2,
+    totals.over_triage,
+    totals.under_triage,
     totals.loss
 FROM totals
 JOIN f1 USING (evaluation_id, rule)

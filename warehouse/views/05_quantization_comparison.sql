@@ -1,8 +1,8 @@
 -- One row per base model, recipe and seed that has both a 4-bit and an 8-bit evaluation on the set 'test' of otherwise
--- equal experiments. Every _diff is 4 bits minus 8 bits, paired by case. Accuracy, ED figures, macro F1 and loss are
--- computed here from prediction rows; _low and _high are 95 % intervals and the verdict words non-inferiority at a
--- margin of 0.02, both from pair_metric. Accuracy is the argmax's; ED figures and macro F1 follow the primary rule, and
--- _argmax columns the argmax. Memory and time only where quantised kernels did the work: dequantised weights make both
+-- equal experiments. Every _diff is 4 bits minus 8 bits, paired by case. Accuracy, ED figures, macro F1,
+-- over-triage and loss are computed from prediction rows; _low and _high are 95 % intervals and the verdict words non-inferiority at a
+-- margin of 0.02, both from pair_metric. Accuracy is the argmax's; the other decision figures follow the primary rule,
+-- and _argmax columns the argmax. Memory and time only where quantised kernels did the work: dequantised weights make both
 -- sides equal by construction. Time also needs both on one machine.
 CREATE OR REPLACE VIEW quantization_comparison AS
 WITH interval AS (
@@ -89,6 +89,9 @@ SELECT
     f4.macro_f1 - f8.macro_f1 AS macro_f1_diff,
     macro_f1_low,
     macro_f1_high,
+    f4.over_triage AS over_triage_4bit,
+    f8.over_triage AS over_triage_8bit,
+    f4.over_triage - f8.over_triage AS over_triage_diff,
     f4.loss AS loss_4bit,
     f8.loss AS loss_8bit,
     f4.loss - f8.loss AS loss_diff,

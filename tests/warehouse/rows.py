@@ -1,0 +1,80 @@
+"""Small landing rows, complete in every column, for the tests of the warehouse."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from tasks.scoring.gates import judge_gates
+from tasks.scoring.metrics import metric_table
+from warehouse.landing import write_landing
+from warehouse.schema import tables
+
+COSTS = {
+    "ED": {"ED": 1, "GP": 100, "HOME": 100},
+    "GP": {"ED": 2, "GP": 1, "HOME": 10},
+    "HOME": {"ED": 2, "GP": 3, "HOME": 1},
+}
+PROBABILITIES = {"ED": (0.8, 0.1, 0.1), "GP": (0.1, 0.8, 0.1), "HOME": (0.1, 0.1, 0.8)}
+FIVE = [("ED", "ED", "ED"), ("ED", "GP", "ED"), ("GP", "GP", "GP"), ("GP", "GP", "ED"), ("HOME", "HOME", "HOME")]
+
+
+def full(table: str, **values: Any) -> dict[str, Any]:
+    """A row with every column of the table, None where nothing is given."""
+    return {**dict.fromkeys(tables()[table].columns), **values}
+
+
+def training(id: str, bits: int = 4, day: int = 1, **values: Any) -> dict[str, list[dict[str, Any]]]:
+    base = {
+        "cell_id": f"smol-{bits}bit-r1-s42", "base_model": "smol", "recipe": "r1", "recipe_kind": "standard", "seed": 42,
+        "status": "completed", "bits": bits, "stored_bytes": 1000 * bits, "bits_per_weight": bits + 0.5, "machine": "m1",
+        "compute_path": "packed", "learning_rate": 1e-4, "dataset_digest": "data", "engine_version": 1,
+        "peak_memory_bytes": 100 * bits, "train_seconds": 10.0 * bits, "finished_at": datetime(2026, 1, day),
+        "weights_source": "hub", "original_precision": "bf16", "random_weights": False,
+    }  # fmt: skip
+    curve = [full("training_curve", training_id=id, iteration=i, split="train", loss=1.0 / i) for i in (1, 2)]
+    return {"experiment": [full("experiment", training_id=id, **(base | values))], "training_curve": curve}
+
+
+def evaluation(
+    id: str, training_id: str, cases: list[tuple[str, str, str]] = FIVE, groups: bool = False, **values: Any
+) -> dict[str, list[dict[str, Any]]]:
+    """`cases`: label, argmax, decision of each. Metrics and gates are those of tasks/scoring."""
+    labels, argmax, decisions = ([case[i] for case in cases] for i in range(3))
+    named = [f"group {i // 2}" for i in range(len(cases))] if groups else None
+    gates, verdict = judge_gates(labels, decisions, named)
+    base = {
+        "training_id": training_id, "evaluation_set": "test", "set_digest": "set", "cases": len(cases),
+        "has_groups": groups, "accuracy": sum(a == b for a, b in zip(labels, argmax, strict=True)) / len(cases),
+        "primary_rule": "target_recall", "verdict": verdict, "ed_prevalence": labels.count("ED") / len(cases),
+        "scoring_version": 1, "created_at": datetime(2026, 1, 2), "loss": 0.5, "mc_status": "not available",
+        "mc_reason": "dropout is 0", "cost_matrix": json.dumps(COSTS),
+    }  # fmt: skip
+    return {
+        "evaluation": [full("evaluation", evaluation_id=id, **(base | values))],
+        "prediction": [
+            full(
+                "prediction", evaluation_id=id, case_id=f"c{i:05}", case_group=named[i] if named else None,
+                label=labels[i], argmax=argmax[i], decision=decisions[i], nll=0.1 * (i % 7),
+                **dict(zip(("p_ed", "p_gp", "p_home"), PROBABILITIES[argmax[i]], strict=True)),
+            )
+            for i in range(len(cases))
+        ],
+        "metric": [
+            full("metric", evaluation_id=id, rule=rule, metric=m.name, value=m.value, low=m.low, high=m.high, n=m.n, note=m.note)
+            for rule, chosen in (("argmax", argmax), ("target_recall", decisions))
+            for m in metric_table(labels, chosen, named, COSTS, resamples=50)
+        ],
+        "gate": [
+            full("gate", evaluation_id=id, gate=g.name, **{k: v for k, v in vars(g).items() if k != "name"}) for g in gates
+        ],
+    }  # fmt: skip
+
+
+def land_pair(root: Path, four: list[Any] = FIVE, eight: list[Any] = FIVE, groups: bool = False, **values: Any) -> None:
+    """A 4-bit and an 8-bit experiment, alike but for bits and decisions."""
+    for bits, cases in ((4, four), (8, eight)):
+        write_landing(root, f"t{bits}", "training", training(f"t{bits}", bits, **values))
+        write_landing(root, f"e{bits}", "evaluation", evaluation(f"e{bits}", f"t{bits}", cases, groups))

@@ -1,0 +1,43 @@
+-- Matched pairs that lack their figures or whose cases differ, pair figures without a matched pair, and pair figures
+-- that differ from those computed from prediction rows.
+WITH computed AS (
+    UNPIVOT (SELECT evaluation_id, rule, accuracy, ed_recall, ed_f2, macro_f1 FROM prediction_figures)
+    ON accuracy, ed_recall, ed_f2, macro_f1 INTO NAME metric VALUE figure
+),
+shared AS (
+    SELECT
+        p.evaluation_4bit,
+        p.evaluation_8bit,
+        count(*) FILTER (
+            four.label IS DISTINCT FROM eight.label OR four.case_group IS DISTINCT FROM eight.case_group
+        ) AS different
+    FROM matched_pair AS p
+    JOIN evaluation AS e4 ON e4.evaluation_id = p.evaluation_4bit
+    JOIN prediction AS four ON four.evaluation_id = p.evaluation_4bit
+    LEFT JOIN prediction AS eight ON eight.evaluation_id = p.evaluation_8bit AND eight.case_id = four.case_id
+    GROUP BY ALL
+)
+SELECT evaluation_4bit, evaluation_8bit, 'no figures' AS what
+FROM matched_pair ANTI JOIN pair_metric USING (evaluation_4bit, evaluation_8bit)
+UNION ALL
+SELECT DISTINCT evaluation_4bit, evaluation_8bit, 'not a pair'
+FROM pair_metric ANTI JOIN matched_pair USING (evaluation_4bit, evaluation_8bit)
+UNION ALL
+SELECT evaluation_4bit, evaluation_8bit, 'other cases' FROM shared WHERE different > 0
+UNION ALL
+SELECT p.evaluation_4bit, p.evaluation_8bit, p.rule || ' ' || p.metric
+FROM pair_metric AS p
+LEFT JOIN computed AS four
+    ON four.evaluation_id = p.evaluation_4bit AND four.rule = p.rule AND four.metric = p.metric
+LEFT JOIN computed AS eight
+    ON eight.evaluation_id = p.evaluation_8bit AND eight.rule = p.rule AND eight.metric = p.metric
+WHERE p.metric <> 'expected_cost'
+    AND (
+        (p.value_4bit IS NULL) <> (four.figure IS NULL)
+        OR (p.value_8bit IS NULL) <> (eight.figure IS NULL)
+        OR abs(p.value_4bit - four.figure) > 1e-9
+        OR abs(p.value_8bit - eight.figure) > 1e-9
+        OR abs(p.difference - (p.value_4bit - p.value_8bit)) > 1e-9
+        OR abs((p.b - p.c) / p.n - p.difference) > 1e-9
+        OR p.low > p.high
+    );
