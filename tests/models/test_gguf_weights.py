@@ -1,0 +1,170 @@
+"""GGUF tensors are decoded exactly, and whatever we do not know is refused."""
+
+import gguf
+import numpy as np
+import pytest
+
+from tasks.models.gguf_weights import TYPES, decode, hf_config, hf_name, hf_tensors, open_gguf, precision_name, unpermute
+from tasks.runtime.errors import BadInput
+from tests.models import files
+
+
+def f16(block: np.ndarray, place: int) -> np.float32:
+    return np.float32(block[place : place + 2].view(np.float16)[0])
+
+
+# The decoders below follow the block layouts of ggml (ggml-common.h, ggml-quants.c), one value at a time,
+# and share no code with the gguf package.
+
+
+def q4_0(b):
+    d = f16(b, 0)
+    return [d * (int(q & 15) - 8) for q in b[2:]] + [d * (int(q >> 4) - 8) for q in b[2:]]
+
+
+def q4_1(b):
+    d, m = f16(b, 0), f16(b, 2)
+    return [d * int(q & 15) + m for q in b[4:]] + [d * int(q >> 4) + m for q in b[4:]]
+
+
+def q5_0(b):
+    d, high, qs = f16(b, 0), int(b[2:6].view(np.uint32)[0]), b[6:]
+    low = [d * ((int(q & 15) | ((high >> j & 1) << 4)) - 16) for j, q in enumerate(qs)]
+    return low + [d * ((int(q >> 4) | ((high >> (j + 16) & 1) << 4)) - 16) for j, q in enumerate(qs)]
+
+
+def q8_0(b):
+    return [f16(b, 0) * int(q) for q in b[2:].view(np.int8)]
+
+
+def q4_k(b):
+    d, dmin, packed, qs = f16(b, 0), f16(b, 2), [int(x) for x in b[4:16]], b[16:]
+    scale = [packed[j] & 63 if j < 4 else (packed[j + 4] & 15) | ((packed[j - 4] >> 6) << 4) for j in range(8)]
+    least = [packed[j + 4] & 63 if j < 4 else (packed[j + 4] >> 4) | ((packed[j] >> 6) << 4) for j in range(8)]
+    values = []
+    for j in range(8):
+        part = qs[32 * (j // 2) : 32 * (j // 2) + 32]
+        nibbles = [int(q >> 4) if j % 2 else int(q & 15) for q in part]
+        values += [d * np.float32(scale[j]) * n - dmin * np.float32(least[j]) for n in nibbles]
+    return values
+
+
+def q6_k(b):
+    ql, qh, scale, d = b[:128], b[128:192], b[192:208].view(np.int8), f16(b, 208)
+    values = np.zeros(256, np.float32)
+    for half in range(2):
+        for line in range(32):
+            high = int(qh[32 * half + line])
+            first, second = int(ql[64 * half + line]), int(ql[64 * half + line + 32])
+            for k, low in enumerate((first & 15, second & 15, first >> 4, second >> 4)):
+                q = (low | ((high >> 2 * k & 3) << 4)) - 32
+                values[128 * half + 32 * k + line] = d * np.float32(scale[8 * half + 2 * k + line // 16]) * q
+    return values
+
+
+DECODERS = {"Q4_0": q4_0, "Q4_1": q4_1, "Q5_0": q5_0, "Q8_0": q8_0, "Q4_K": q4_k, "Q6_K": q6_k}
+
+
+@pytest.mark.parametrize("kind", sorted(DECODERS))
+def test_every_quantised_type_decodes_as_its_block_layout_says(tmp_path, kind):
+    blocks = files.random_blocks(kind, 6)
+    file = open_gguf(files.one_tensor(tmp_path / "t.gguf", blocks.reshape(2, -1), kind))
+    expected = np.concatenate([np.asarray(DECODERS[kind](block), np.float32) for block in blocks])
+    found = decode(file, file.reader.tensors[0])
+    assert found.shape == (2, expected.size // 2) and found.dtype == np.float32
+    np.testing.assert_allclose(found.ravel(), expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_plain_floats_come_through_unchanged(tmp_path, dtype):
+    values = np.arange(-8, 8, dtype=dtype).reshape(2, 8) / 3
+    file = open_gguf(files.one_tensor(tmp_path / "t.gguf", values))
+    np.testing.assert_array_equal(decode(file, file.reader.tensors[0]), values.astype(np.float32))
+
+
+def test_bfloat16_is_widened_bit_by_bit(tmp_path):
+    values = np.array([[1.0, -2.5, 3e38, 1e-30]], np.float32).view(np.uint32) & 0xFFFF0000
+    raw = (values >> 16).astype(np.uint16).view(np.uint8)
+    file = open_gguf(files.one_tensor(tmp_path / "t.gguf", raw, "BF16"))
+    np.testing.assert_array_equal(decode(file, file.reader.tensors[0]), values.view(np.float32))
+
+
+def test_every_accepted_type_is_tested_above():
+    assert set(DECODERS) | {"F32", "F16", "BF16"} == TYPES
+
+
+@pytest.mark.parametrize("kind", ["Q5_K", "Q3_K", "IQ4_NL", "Q8_K"])
+def test_a_type_we_do_not_know_is_refused(tmp_path, kind):
+    _, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]]
+    file = open_gguf(files.one_tensor(tmp_path / "t.gguf", np.zeros((2, size), np.uint8), kind))
+    with pytest.raises(BadInput, match=f"token_embd.weight has the type {kind}, which is not supported"):
+        decode(file, file.reader.tensors[0])
+
+
+@pytest.mark.parametrize("name", ["blk.0.attn_qkv.weight", "blk.0.attn_q.bias", "rope_freqs.weight", "blk.x.attn_q.weight"])
+def test_a_tensor_name_we_do_not_know_is_refused(tmp_path, name):
+    file = open_gguf(files.one_tensor(tmp_path / "t.gguf", np.zeros((2, 8), np.float32), name=name))
+    with pytest.raises(BadInput, match="is not known for llama"):
+        list(hf_tensors(file))
+
+
+def test_an_architecture_we_do_not_know_is_refused(tmp_path):
+    writer = gguf.GGUFWriter(str(tmp_path / "t.gguf"), "qwen3")
+    writer.add_tensor("token_embd.weight", np.zeros((2, 8), np.float32))
+    with pytest.raises(BadInput, match="'qwen3' is not supported; known are llama and gemma3"):
+        open_gguf(files._finish(writer, tmp_path / "t.gguf"))
+
+
+def test_a_setting_we_do_not_know_is_refused(tmp_path):
+    file = open_gguf(files.tiny_llama(tmp_path / "t.gguf", extra={"llama.expert_count": 8}))
+    with pytest.raises(BadInput, match="llama.expert_count is not known here"):
+        hf_config(file)
+
+
+@pytest.mark.parametrize("content", [b"", b"GGUF", b"not a gguf file at all, but long enough to look at"])
+def test_a_damaged_file_is_a_sentence(tmp_path, content):
+    (tmp_path / "t.gguf").write_bytes(content)
+    with pytest.raises(BadInput, match="is not a readable GGUF file"):
+        open_gguf(tmp_path / "t.gguf")
+
+
+def test_query_rows_are_put_back_in_the_order_of_hugging_face():
+    original = np.arange(2 * 8 * 3, dtype=np.float32).reshape(16, 3)
+    # llama.cpp, convert_hf_to_gguf.py, LlamaModel.permute
+    stored = original.reshape(2, 2, 4, 3).swapaxes(1, 2).reshape(16, 3)
+    assert not np.array_equal(stored, original)
+    np.testing.assert_array_equal(unpermute(stored, 2), original)
+
+
+def test_config_names_the_model_as_hugging_face_does(tmp_path):
+    file = open_gguf(files.tiny_llama(tmp_path / "t.gguf"))
+    config = hf_config(file)
+    wanted = {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2,
+        "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
+        "rms_norm_eps": 1e-05, "rope_theta": 100000.0, "vocab_size": 768, "tie_word_embeddings": True,
+        "max_position_embeddings": 512, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+    }  # fmt: skip
+    assert {key: config[key] for key in wanted} == wanted
+    assert precision_name(file) == "Q8_0"
+
+
+def test_gemma_norms_are_stored_without_the_one_that_the_model_adds(tmp_path):
+    writer = gguf.GGUFWriter(str(tmp_path / "t.gguf"), "gemma3")
+    for name in ("blk.3.post_ffw_norm.weight", "blk.3.attn_q_norm.weight", "output_norm.weight"):
+        writer.add_tensor(name, np.full(8, 1.25, np.float32))
+    writer.add_tensor("blk.3.ffn_up.weight", np.full((8, 8), 1.25, np.float32))
+    found = dict(hf_tensors(open_gguf(files._finish(writer, tmp_path / "t.gguf"))))
+    assert found["model.layers.3.post_feedforward_layernorm.weight"][0] == 0.25
+    assert found["model.layers.3.self_attn.q_norm.weight"][0] == 0.25
+    assert found["model.norm.weight"][0] == 0.25
+    assert found["model.layers.3.mlp.up_proj.weight"][0, 0] == 1.25
+
+
+def test_the_two_families_name_their_feed_forward_norm_differently(tmp_path):
+    llama = open_gguf(files.one_tensor(tmp_path / "l.gguf", np.zeros((2, 8), np.float32)))
+    writer = gguf.GGUFWriter(str(tmp_path / "g.gguf"), "gemma3")
+    writer.add_tensor("output_norm.weight", np.zeros(8, np.float32))
+    gemma = open_gguf(files._finish(writer, tmp_path / "g.gguf"))
+    assert hf_name(llama, "blk.0.ffn_norm.weight") == "model.layers.0.post_attention_layernorm.weight"
+    assert hf_name(gemma, "blk.0.ffn_norm.weight") == "model.layers.0.pre_feedforward_layernorm.weight"
