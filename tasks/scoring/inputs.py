@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,7 +12,7 @@ from tasks.runtime.errors import BadInput
 from tasks.scoring.intervals import Floats, Ints
 from tasks.spec import LABELS
 
-Costs = Mapping[str, Mapping[str, float]] | ArrayLike
+Costs = Mapping[Any, Mapping[Any, float]] | ArrayLike  # Any: mappings are invariant in their key
 
 
 def label_codes(labels: Sequence[str]) -> Ints:

@@ -112,7 +112,8 @@ def test_a_changed_cost_changes_decisions():
 def test_vector_scaling_finds_the_temperature_and_biases_that_were_planted():
     rng = np.random.default_rng(0)
     true_log = log_softmax(rng.normal(size=(20_000, 3)) * 2, axis=1)
-    truth = [LABELS[rng.choice(3, p=row)] for row in np.exp(true_log)]
+    drawn = (np.exp(true_log).cumsum(axis=1) > rng.random(20_000)[:, None]).argmax(axis=1)
+    truth = [LABELS[i] for i in drawn]
     temperature, biases = 2.5, np.array([1.0, -0.5, 0.0])
     distorted = log_softmax((true_log - biases) * temperature, axis=1)
     fit = fit_vector_scaling(distorted, truth)
@@ -121,7 +122,7 @@ def test_vector_scaling_finds_the_temperature_and_biases_that_were_planted():
     assert np.abs(fit.apply(distorted) - np.exp(true_log)).max() < 0.03
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(12, 200))
 def test_vector_scaling_is_at_the_optimum(seed, n):
     cases = scored(n, seed, spread=0.7)
