@@ -14,6 +14,7 @@ import mlx.nn as nn
 from mlx_lm.models.base import create_attention_mask, scaled_dot_product_attention
 
 from tasks.runtime.errors import BadInput
+from tasks.tuning.cpu_kernels import additive, attention, silu
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,14 @@ class Stack:
     layers: list[nn.Module]
     windows: tuple[int | None, ...]
     hidden_size: int
+    cpu_kernels: bool  # our elementwise forms instead of mlx-lm's, where they are faster
 
     @property
     def depth(self) -> int:
         return len(self.layers)
 
 
-def take_apart(model: nn.Module) -> Stack:
+def take_apart(model: nn.Module, cpu_kernels: bool = False) -> Stack:
     """Describe a loaded model's blocks. Raises BadInput for a model class this engine does not know."""
     kind = getattr(model, "model_type", type(model).__name__)
     args = model.args
@@ -43,7 +45,7 @@ def take_apart(model: nn.Module) -> Stack:
         )
     else:
         raise BadInput(f"The model class {kind!r} is not supported; supported are llama and gemma3_text.")
-    return Stack(model, list(model.model.layers), windows, args.hidden_size)
+    return Stack(model, list(model.model.layers), windows, args.hidden_size, cpu_kernels)
 
 
 def embed(stack: Stack, tokens: mx.array) -> mx.array:
@@ -60,9 +62,16 @@ def run_blocks(stack: Stack, hidden: mx.array, start: int, stop: int, past: list
     masks: dict[int | None, Any] = {}
     for i in range(start, stop):
         window, cache = stack.windows[i], past[i] if past else None
+        offset = cache.offset if cache is not None else 0
         if window not in masks:
-            masks[window] = _mask(hidden, window, cache.offset if cache is not None else 0)
-        hidden = stack.layers[i](hidden, masks[window], cache)
+            masks[window] = _mask(stack, hidden, window, offset)
+        if stack.cpu_kernels:
+            layer = stack.layers[i]
+            normed = layer.input_layernorm(hidden)
+            attended = _attend(stack, i, normed, normed, offset, offset, masks[window], cache)
+            hidden = _finish_block(stack, layer, hidden, attended)
+        else:
+            hidden = stack.layers[i](hidden, masks[window], cache)
     return hidden
 
 
@@ -76,15 +85,15 @@ def run_last_block(
     are computed and must be masked by the caller.
     """
     i = stack.depth - 1
-    layer, attention = stack.layers[i], stack.layers[i].self_attn
+    layer = stack.layers[i]
     offset = past.offset if past is not None else 0
-    index = first_row[:, None] + mx.arange(rows)[None, :]
-    index = mx.minimum(index, hidden.shape[1] - 1)
+    index = mx.minimum(first_row[:, None] + mx.arange(rows)[None, :], hidden.shape[1] - 1)
     normed = layer.input_layernorm(hidden)
     picked = mx.take_along_axis(normed, index[:, :, None], axis=1)
-    attended = _attend_rows(attention, picked, normed, index, offset, stack.windows[i], past)
-    residual = mx.take_along_axis(hidden, index[:, :, None], axis=1)
-    return _finish_block(layer, residual, attended)
+    visible = _visible((index + offset)[:, None, :, None], offset + hidden.shape[1], stack.windows[i])
+    mask = additive(visible) if stack.cpu_kernels else visible
+    attended = _attend(stack, i, picked, normed, index[:, 0] + offset, offset, mask, past)
+    return _finish_block(stack, layer, mx.take_along_axis(hidden, index[:, :, None], axis=1), attended)
 
 
 def project(stack: Stack, hidden: mx.array) -> mx.array:
@@ -95,11 +104,12 @@ def project(stack: Stack, hidden: mx.array) -> mx.array:
     return stack.model.model.embed_tokens.as_linear(normed).astype(mx.float32)
 
 
-def _mask(hidden: mx.array, window: int | None, offset: int) -> Any:
-    if offset == 0:
+def _mask(stack: Stack, hidden: mx.array, window: int | None, offset: int) -> Any:
+    length = hidden.shape[1]
+    if offset == 0 and not stack.cpu_kernels:  # a word, where possible: the fused kernels know it
         return create_attention_mask(hidden, None, window_size=window) if window else create_attention_mask(hidden, None)
-    query = mx.arange(offset, offset + hidden.shape[1])[:, None]
-    return _visible(query, offset + hidden.shape[1], window)
+    visible = _visible(mx.arange(offset, offset + length)[:, None], offset + length, window)
+    return additive(visible) if stack.cpu_kernels else visible
 
 
 def _visible(query: mx.array, keys: int, window: int | None) -> mx.array:
@@ -109,29 +119,36 @@ def _visible(query: mx.array, keys: int, window: int | None) -> mx.array:
     return mask & (key > query - window) if window else mask
 
 
-def _attend_rows(
-    attention: nn.Module, picked: mx.array, normed: mx.array, index: mx.array, offset: int, window: int | None, past: Any
+def _attend(
+    stack: Stack, i: int, asking: mx.array, normed: mx.array, query_offset: Any, offset: int, mask: Any, past: Any
 ) -> mx.array:
+    """Attention of block i for the positions in `asking` (B, R, D) over those in `normed` (B, T, D) and the past."""
+    module = stack.layers[i].self_attn
     batch, length, _ = normed.shape
-    rows = picked.shape[1]
-    queries = attention.q_proj(picked).reshape(batch, rows, attention.n_heads, -1)
-    keys = attention.k_proj(normed).reshape(batch, length, attention.n_kv_heads, -1).transpose(0, 2, 1, 3)
-    values = attention.v_proj(normed).reshape(batch, length, attention.n_kv_heads, -1).transpose(0, 2, 1, 3)
-    if "q_norm" in attention:
-        queries, keys = attention.q_norm(queries), attention.k_norm(keys)
-    # Each row is its own position: rows move to the batch axis' place of time by a per-sequence offset.
-    queries = attention.rope(queries.transpose(0, 2, 1, 3), offset=index[:, 0] + offset)
-    keys = attention.rope(keys, offset=offset)
+    rows = asking.shape[1]
+    queries = module.q_proj(asking).reshape(batch, rows, module.n_heads, -1)
+    keys = module.k_proj(normed).reshape(batch, length, module.n_kv_heads, -1)
+    values = module.v_proj(normed).reshape(batch, length, module.n_kv_heads, -1).transpose(0, 2, 1, 3)
+    if "q_norm" in module:
+        queries, keys = module.q_norm(queries), module.k_norm(keys)
+    queries = module.rope(queries.transpose(0, 2, 1, 3), offset=query_offset)
+    keys = module.rope(keys.transpose(0, 2, 1, 3), offset=offset)
     if past is not None:
         keys, values = past.update_and_fetch(keys, values)
-    mask = _visible((index + offset)[:, None, :, None], keys.shape[2], window)
-    output = scaled_dot_product_attention(queries, keys, values, cache=None, scale=attention.scale, mask=mask)
-    return attention.o_proj(output.transpose(0, 2, 1, 3).reshape(batch, rows, -1))
+    if stack.cpu_kernels:
+        output = attention(queries, keys, values, module.scale, mask)
+    else:
+        output = scaled_dot_product_attention(queries, keys, values, cache=None, scale=module.scale, mask=mask)
+    return module.o_proj(output.transpose(0, 2, 1, 3).reshape(batch, rows, -1))
 
 
-def _finish_block(layer: nn.Module, hidden: mx.array, attended: mx.array) -> mx.array:
+def _finish_block(stack: Stack, layer: nn.Module, hidden: mx.array, attended: mx.array) -> mx.array:
     if "pre_feedforward_layernorm" in layer:  # Gemma 3 normalises both branches before adding them
         hidden = hidden + layer.post_attention_layernorm(attended)
         return hidden + layer.post_feedforward_layernorm(layer.mlp(layer.pre_feedforward_layernorm(hidden)))
     hidden = hidden + attended
-    return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+    normed = layer.post_attention_layernorm(hidden)
+    if stack.cpu_kernels:
+        mlp = layer.mlp
+        return hidden + mlp.down_proj(silu(mlp.gate_proj(normed)) * mlp.up_proj(normed))
+    return hidden + layer.mlp(normed)

@@ -61,7 +61,7 @@ def adapted(architecture: str, bits: int, dense: bool, a_recipe: Recipe | None =
     model.set_dtype(mx.float32)
     if dense:
         model = dequantize_model(model)
-    made = add_lora(take_apart(model), a_recipe or recipe(), training, seed=1)
+    made = add_lora(take_apart(model, cpu_kernels=dense), a_recipe or recipe(), training, seed=1)
     randomise(made)
     return made
 
