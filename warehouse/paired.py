@@ -65,13 +65,21 @@ class Comparison:
 
 def compare(pair: Decided, cost: Array | None) -> list[Comparison]:
     """All METRICS of a pair with 95 % intervals. `cost` (3, 3): row = truth, column = decision; None: no cost."""
-    counts = np.concatenate([_one_hot(pair.label, pair.four), _one_hot(pair.label, pair.eight)], axis=1)
+    counts = np.concatenate(
+        [_one_hot(pair.label, pair.four), _one_hot(pair.label, pair.eight)], axis=1
+    )
     sums = np.zeros((int(pair.unit.max()) + 1, 18))
     np.add.at(sums, pair.unit, counts)
     point_4, point_8 = _both(sums.sum(axis=0, keepdims=True), cost)
     drawn_4, drawn_8 = _both(resampled(sums), cost)
     return [
-        _comparison(name, pair, float(point_4[name][0]), float(point_8[name][0]), drawn_4[name] - drawn_8[name])
+        _comparison(
+            name,
+            pair,
+            float(point_4[name][0]),
+            float(point_8[name][0]),
+            drawn_4[name] - drawn_8[name],
+        )
         for name in METRICS
     ]
 
@@ -83,17 +91,25 @@ def _one_hot(label: Ints, decision: Ints) -> Array:
 
 
 def _both(sums: Array, cost: Array | None) -> tuple[dict[str, Array], dict[str, Array]]:
-    return figures(sums[:, :9].reshape(-1, 3, 3), cost), figures(sums[:, 9:].reshape(-1, 3, 3), cost)
+    return figures(sums[:, :9].reshape(-1, 3, 3), cost), figures(
+        sums[:, 9:].reshape(-1, 3, 3), cost
+    )
 
 
 def resampled(sums: Array) -> Array:
     """(RESAMPLES, K) totals of bootstrap samples of the rows of `sums` (U, K): U rows drawn with replacement, seeded."""
     generator, units = np.random.default_rng(SEED), len(sums)
     totals = []
-    for _ in range(RESAMPLES // 100):  # in blocks, so that memory stays small with many cases
+    for _ in range(
+        RESAMPLES // 100
+    ):  # in blocks, so that memory stays small with many cases
         drawn = generator.integers(0, units, size=(100, units))
         flat = (drawn + units * np.arange(100)[:, None]).ravel()
-        weights = np.bincount(flat, minlength=100 * units).reshape(100, units).astype(np.float64)
+        weights = (
+            np.bincount(flat, minlength=100 * units)
+            .reshape(100, units)
+            .astype(np.float64)
+        )
         totals.append(weights @ sums)
     return np.concatenate(totals)
 
@@ -104,44 +120,80 @@ def figures(confusion: Array, cost: Array | None) -> dict[str, Array]:
     ED figures need an ED case, macro F1 averages the classes that the set has cases of: as tasks/scoring/metrics.py.
     """
     right = np.diagonal(confusion, axis1=1, axis2=2)
-    truth, chosen, total = confusion.sum(axis=2), confusion.sum(axis=1), confusion.sum(axis=(1, 2))
+    truth, chosen, total = (
+        confusion.sum(axis=2),
+        confusion.sum(axis=1),
+        confusion.sum(axis=(1, 2)),
+    )
     with np.errstate(invalid="ignore", divide="ignore"):
         recall = right[:, 0] / truth[:, 0]
-        f2 = np.where(truth[:, 0] > 0, 5 * right[:, 0] / (4 * truth[:, 0] + chosen[:, 0]), np.nan)
+        f2 = np.where(
+            truth[:, 0] > 0, 5 * right[:, 0] / (4 * truth[:, 0] + chosen[:, 0]), np.nan
+        )
         f1 = np.where(truth > 0, 2 * right / (truth + chosen), np.nan)
-    spent = np.full(len(confusion), np.nan) if cost is None else (confusion * cost).sum(axis=(1, 2)) / total
+    spent = (
+        np.full(len(confusion), np.nan)
+        if cost is None
+        else (confusion * cost).sum(axis=(1, 2)) / total
+    )
     return {
         "accuracy": right.sum(axis=1) / total, "ed_recall": recall, "ed_f2": f2,
         "macro_f1": np.nanmean(f1, axis=1), "expected_cost": spent,
     }  # fmt: skip
 
 
-def _comparison(name: str, pair: Decided, four: float, eight: float, drawn: Array) -> Comparison:
-    kept = pair.label == 0 if name.startswith("ed_") else np.ones(len(pair.label), dtype=bool)
+def _comparison(
+    name: str, pair: Decided, four: float, eight: float, drawn: Array
+) -> Comparison:
+    kept = (
+        pair.label == 0
+        if name.startswith("ed_")
+        else np.ones(len(pair.label), dtype=bool)
+    )
     units = len(np.unique(pair.unit[kept]))
     unit = "groups" if pair.grouped else "cases (assumes independent cases)"
     method = f"paired bootstrap of {units} {unit}, {RESAMPLES} resamples, seed {SEED}"
     empty = Comparison(name, method, int(kept.sum()), units if pair.grouped else None)
     if math.isnan(four) or math.isnan(eight):
-        reason = "no cost matrix was given" if name == "expected_cost" else "no ED case in the set"
+        reason = (
+            "no cost matrix was given"
+            if name == "expected_cost"
+            else "no ED case in the set"
+        )
         return replace(empty, note=f"not available: {reason}")
     found = replace(empty, value_4bit=four, value_8bit=eight, difference=four - eight)
     if units < MIN_UNITS:
-        found = replace(found, method="none", note=f"no bootstrap: {units} {unit} are too few (it needs {MIN_UNITS})")
+        found = replace(
+            found,
+            method="none",
+            note=f"no bootstrap: {units} {unit} are too few (it needs {MIN_UNITS})",
+        )
     else:
         low, high = (float(x) for x in np.nanpercentile(drawn, [2.5, 97.5]))
-        found = replace(found, low=low, high=high, bootstrap_low=low, bootstrap_high=high)
-    return _judged(_with_exact_tests(found, pair, kept) if name in PROPORTIONS else found)
+        found = replace(
+            found, low=low, high=high, bootstrap_low=low, bootstrap_high=high
+        )
+    return _judged(
+        _with_exact_tests(found, pair, kept) if name in PROPORTIONS else found
+    )
 
 
-def _with_exact_tests(found: Comparison, pair: Decided, kept: NDArray[np.bool_]) -> Comparison:
+def _with_exact_tests(
+    found: Comparison, pair: Decided, kept: NDArray[np.bool_]
+) -> Comparison:
     """Add McNemar's test and the Tango interval, which has a width even where no case was decided differently."""
     b, c = discordant(pair, kept)
     tango = tango_interval(b, c, found.n)
     low, high = (
-        tango if found.low is None or found.high is None else (min(found.low, tango[0]), max(found.high, tango[1]))
+        tango
+        if found.low is None or found.high is None
+        else (min(found.low, tango[0]), max(found.high, tango[1]))
     )
-    both = TANGO if found.low is None else f"{found.method}; {TANGO}; the wider bounds count"
+    both = (
+        TANGO
+        if found.low is None
+        else f"{found.method}; {TANGO}; the wider bounds count"
+    )
     return replace(
         found,
         low=low,
@@ -158,7 +210,9 @@ def _with_exact_tests(found: Comparison, pair: Decided, kept: NDArray[np.bool_])
 def _judged(found: Comparison) -> Comparison:
     """Add the non-inferiority verdict: which side of -MARGIN the interval lies on, if on one."""
     if found.metric == "expected_cost":
-        return replace(found, note=_joined(found.note, "no margin is defined for a cost"))
+        return replace(
+            found, note=_joined(found.note, "no margin is defined for a cost")
+        )
     found = replace(found, margin=MARGIN, verdict="cannot conclude")
     if found.low is None or found.high is None:
         return found
@@ -198,6 +252,14 @@ def tango_interval(b: int, c: int, n: int) -> tuple[float, float]:
         q = (math.sqrt(max(linear * linear - 8 * n * constant, 0.0)) - linear) / (4 * n)
         return (b - c - n * d) / math.sqrt(max(n * (2 * q + d * (1 - d)), 1e-300))
 
-    low = -1.0 if score(-edge) < _Z else brentq(lambda d: score(d) - _Z, -edge, max(point, -edge))
-    high = 1.0 if score(edge) > -_Z else brentq(lambda d: score(d) + _Z, min(point, edge), edge)
+    low = (
+        -1.0
+        if score(-edge) < _Z
+        else brentq(lambda d: score(d) - _Z, -edge, max(point, -edge))
+    )
+    high = (
+        1.0
+        if score(edge) > -_Z
+        else brentq(lambda d: score(d) + _Z, min(point, edge), edge)
+    )
     return float(low), float(high)

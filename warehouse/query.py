@@ -46,9 +46,15 @@ def _check(statements: list[duckdb.Statement], sql: str) -> None:
     if pivot and kinds in (["MULTI"], ["CREATE", "SELECT"]):
         return
     if not kinds:
-        raise BadInput(f"There is no SQL statement to run; give one {ALLOWED} statement.")
-    what = f"{len(kinds)} statements" if len(kinds) > 1 else f"this {kinds[0]} statement"
-    raise BadInput(f"Queries only read: {what} cannot be run; give one {ALLOWED} statement.")
+        raise BadInput(
+            f"There is no SQL statement to run; give one {ALLOWED} statement."
+        )
+    what = (
+        f"{len(kinds)} statements" if len(kinds) > 1 else f"this {kinds[0]} statement"
+    )
+    raise BadInput(
+        f"Queries only read: {what} cannot be run; give one {ALLOWED} statement."
+    )
 
 
 def _sentence(error: duckdb.Error) -> str:

@@ -1,0 +1,134 @@
+"""Queries by people: they read, they cannot write or reach a file, and every mistake is a sentence."""
+
+from __future__ import annotations
+
+import duckdb
+import pandas as pd
+import pytest
+
+from tasks.runtime.errors import BadInput
+from tests.warehouse.rows import land_pair
+from warehouse.connect import warehouse_path, writing
+from warehouse.load import load_all
+from warehouse.query import query
+
+
+@pytest.fixture(autouse=True)
+def loaded(tmp_path, monkeypatch):
+    land_pair(tmp_path / "landing")
+    load_all(tmp_path / "landing")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("sql", "rows"),
+    [
+        ("SELECT * FROM prediction", 10),
+        ("  -- a comment\n FROM prediction;", 10),
+        ("WITH p AS (FROM prediction) SELECT * FROM p LIMIT 3", 3),
+        ("DESCRIBE leaderboard", None),
+        ("SHOW TABLES", None),
+        ("SUMMARIZE prediction", 11),
+        ("PIVOT prediction ON argmax USING count(*) GROUP BY evaluation_id", 2),
+        (
+            "PIVOT prediction ON argmax IN ('ED') USING count(*) GROUP BY evaluation_id",
+            2,
+        ),
+    ],
+)
+def test_reading_statements_give_a_data_frame(sql, rows):
+    found = query(sql)
+    assert isinstance(found, pd.DataFrame)
+    assert len(found) == rows if rows is not None else len(found) > 5
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "INSERT INTO landed VALUES ('x', 'training', 'y', now()::TIMESTAMP)",
+        "DELETE FROM prediction",
+        "UPDATE evaluation SET verdict = 'passes_gates'",
+        "CREATE TABLE mine AS SELECT 1",
+        "CREATE TEMP TABLE mine AS SELECT 1",
+        "CREATE OR REPLACE VIEW leaderboard AS SELECT 1",
+        "DROP TABLE prediction",
+        "WITH gone AS (DELETE FROM prediction RETURNING case_id) SELECT * FROM gone",
+        "COPY prediction TO 'out.csv'",
+        "COPY (SELECT 1) TO 'out.parquet'",
+        "EXPORT DATABASE 'out'",
+        "ATTACH 'out.duckdb'",
+        "INSTALL httpfs",
+        "LOAD httpfs",
+        "PRAGMA database_list",
+        "PRAGMA enable_profiling",
+        "SET enable_external_access = true",
+        "RESET lock_configuration",
+        "CALL pragma_version()",
+        "CHECKPOINT",
+        "PREPARE later AS SELECT 1",
+        "EXPLAIN ANALYZE SELECT 1",
+        "SELECT 1; SELECT 2",
+        "SELECT 1; DROP TABLE prediction",
+        "PIVOT prediction ON argmax USING count(*); DROP TABLE prediction",
+        "FROM read_csv('/etc/passwd')",
+        "FROM read_text('/etc/passwd')",
+        "FROM read_blob('landing/e4/manifest.json')",
+        "FROM '/etc/passwd'",
+        "FROM 'landing/e4/metric.parquet'",
+        "FROM glob('/etc/*')",
+        "FROM sniff_csv('/etc/passwd')",
+        "FROM enable_logging(storage = 'file', storage_path = 'out')",
+        "FROM frame",
+        "SELECT nonsense FROM prediction",
+        "SELEC 1",
+        "SELECT * FROM",
+        "",
+        "-- nothing",
+    ],
+)
+def test_everything_else_is_refused_in_a_sentence_and_changes_nothing(sql, tmp_path):
+    frame = pd.DataFrame({"a": [1]})
+    before, content = sorted(tmp_path.rglob("*")), warehouse_path().read_bytes()
+    if sql.startswith("FROM enable_logging") and duckdb.__version__.startswith("1."):
+        query(
+            sql
+        )  # DuckDB 1.5 takes it, and then writes nothing: external access is off
+    else:
+        with pytest.raises(BadInput) as caught:
+            query(sql)
+        assert "\n" not in str(caught.value) and str(caught.value).endswith((".", "?"))
+    assert (sorted(tmp_path.rglob("*")), warehouse_path().read_bytes()) == (
+        before,
+        content,
+    )
+    assert len(query("FROM prediction")) == 10 and len(frame) == 1
+
+
+def test_a_wrong_name_is_told_with_the_names_that_come_near():
+    with pytest.raises(
+        BadInput,
+        match=r"^The query failed: Referenced column \"verdit\" not found.*\"verdict\"",
+    ):
+        query("SELECT verdit FROM evaluation")
+
+
+def test_without_a_warehouse_the_sentence_says_what_to_run(tmp_path):
+    with pytest.raises(
+        BadInput,
+        match="no warehouse yet at .*none.duckdb; run `triage sweep demo` first",
+    ):
+        query("SELECT 1", tmp_path / "none.duckdb")
+
+
+def test_a_query_holds_the_warehouse_only_while_it_runs():
+    query("FROM prediction")
+    with writing(wait=0) as con:
+        assert con.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_connection_of_the_users_own_is_told_apart_from_another_process(tmp_path):
+    mine = duckdb.connect(str(warehouse_path()))
+    with pytest.raises(BadInput, match="a connection of its own"):
+        query("FROM prediction")
+    mine.close()
+    assert len(query("FROM prediction")) == 10

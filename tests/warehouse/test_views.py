@@ -1,0 +1,264 @@
+"""Views: small rows in, expected rows out, and every figure recomputed from prediction rows with pandas."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import f1_score, fbeta_score
+
+from tests.warehouse.rows import FIVE, evaluation, land_pair, training
+from warehouse.landing import write_landing
+from warehouse.load import load_all
+from warehouse.query import query
+
+LABELS = ["ED", "GP", "HOME"]
+
+
+def random_cases(n, seed, right=0.7):
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(LABELS, n)
+
+    def decide():
+        return [
+            label if rng.random() < right else str(rng.choice(LABELS))
+            for label in labels
+        ]
+
+    return list(zip(map(str, labels), decide(), decide(), strict=True))
+
+
+def pair_of_cases(n, seed):
+    """The same labels decided by two models."""
+    four, eight = random_cases(n, seed), random_cases(n, seed + 100)
+    return four, [(a[0], *b[1:]) for a, b in zip(four, eight, strict=True)]
+
+
+def land(root, id, cases=FIVE, bits=4, day=1, created=2, set="test", **values):
+    write_landing(
+        root,
+        f"t-{id}",
+        "training",
+        training(f"t-{id}", bits, day, cell_id=values.pop("cell", id), **values),
+    )
+    rows = evaluation(
+        f"e-{id}",
+        f"t-{id}",
+        cases,
+        evaluation_set=set,
+        created_at=datetime(2026, 2, created),
+    )
+    write_landing(root, f"e-{id}", "evaluation", rows)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_comparison_equals_a_recomputation_from_the_prediction_rows(seed, tmp_path):
+    four, eight = pair_of_cases(150, seed)
+    land_pair(tmp_path, four, eight, groups=seed == 1)
+    load_all(tmp_path)
+    (row,) = query("SELECT * FROM quantization_comparison").to_dict("records")
+    rows = query("SELECT * FROM prediction ORDER BY evaluation_id, case_id")
+    expected = {"cases": 150, "ed_cases": sum(c[0] == "ED" for c in four)}
+    for side in ("4bit", "8bit"):
+        p = rows[rows["evaluation_id"] == row[f"evaluation_{side}"]]
+        ed = p[p["label"] == "ED"]
+        urgency = {label: i for i, label in enumerate(LABELS)}
+        expected |= {
+            f"accuracy_{side}": (p["argmax"] == p["label"]).mean(),
+            f"ed_recall_{side}": (ed["decision"] == "ED").mean(),
+            f"ed_recall_argmax_{side}": (ed["argmax"] == "ED").mean(),
+            f"ed_f2_{side}": fbeta_score(
+                p["label"], p["decision"], beta=2, labels=["ED"], average="macro"
+            ),
+            f"macro_f1_{side}": f1_score(p["label"], p["decision"], average="macro"),
+            f"over_triage_{side}": (
+                p["decision"].map(urgency) < p["label"].map(urgency)
+            ).mean(),
+            f"loss_{side}": p["nll"].mean(),
+        }
+    for name in (
+        "accuracy",
+        "ed_recall",
+        "ed_recall_argmax",
+        "ed_f2",
+        "macro_f1",
+        "over_triage",
+        "loss",
+    ):
+        expected[f"{name}_diff"] = expected[f"{name}_4bit"] - expected[f"{name}_8bit"]
+    both = rows.pivot(
+        index="case_id", columns="evaluation_id", values=["argmax", "decision", "label"]
+    )
+    right = {e: both[("argmax", e)] == both[("label", e)] for e in ("e4", "e8")}
+    expected["right_at_4bit_only"] = (right["e4"] & ~right["e8"]).sum()
+    expected["right_at_8bit_only"] = (~right["e4"] & right["e8"]).sum()
+    caught = {
+        e: (both[("decision", e)] == "ED")[both[("label", e)] == "ED"]
+        for e in ("e4", "e8")
+    }
+    expected["ed_caught_at_4bit_only"] = (caught["e4"] & ~caught["e8"]).sum()
+    expected["ed_caught_at_8bit_only"] = (~caught["e4"] & caught["e8"]).sum()
+    assert {k: row[k] for k in expected} == pytest.approx(expected, abs=1e-12)
+    for name in ("accuracy", "ed_recall", "ed_recall_argmax", "ed_f2", "macro_f1"):
+        assert row[f"{name}_low"] < row[f"{name}_diff"] < row[f"{name}_high"]
+
+
+def test_five_cases_give_the_figures_worked_by_hand(tmp_path):
+    land_pair(tmp_path, FIVE, [(label, label, label) for label, _, _ in FIVE])
+    load_all(tmp_path)
+    (row,) = query("FROM quantization_comparison").to_dict("records")
+    assert (row["accuracy_4bit"], row["accuracy_8bit"]) == (0.8, 1.0)
+    assert (
+        row["ed_recall_4bit"],
+        row["ed_recall_argmax_4bit"],
+        row["ed_recall_8bit"],
+    ) == (1.0, 0.5, 1.0)
+    assert row["ed_f2_4bit"] == pytest.approx(5 * 2 / (4 * 2 + 3))
+    assert (row["over_triage_4bit"], row["over_triage_8bit"]) == (0.2, 0.0)
+    assert (row["stored_bytes_4bit"], row["stored_bytes_8bit"], row["bytes_ratio"]) == (
+        4000,
+        8000,
+        0.5,
+    )
+    assert row["loss_4bit"] == pytest.approx(0.2)
+    assert row["accuracy_verdict"] == "cannot conclude"
+    assert (
+        row["right_at_4bit_only"],
+        row["right_at_8bit_only"],
+        row["accuracy_mcnemar_p"],
+    ) == (0, 1, 1.0)
+
+
+RESOURCES = [
+    f"{name}_{side}"
+    for name in ("peak_memory_bytes", "train_seconds")
+    for side in ("4bit", "8bit")
+]
+
+
+def test_memory_and_time_are_compared_only_where_quantised_kernels_did_the_work(
+    tmp_path,
+):
+    land_pair(tmp_path)
+    load_all(tmp_path)
+    (row,) = query("FROM quantization_comparison").to_dict("records")
+    assert [row[name] for name in RESOURCES] == [400, 800, 40.0, 80.0]
+    assert row["resources"] == "measured"
+    land_pair(tmp_path, compute_path="dequantised_f32")
+    load_all(tmp_path)
+    (row,) = query("FROM quantization_comparison").to_dict("records")
+    assert all(pd.isna(row[name]) for name in RESOURCES)
+    assert (row["resources"], row["bytes_ratio"]) == (
+        "not measurable on this backend",
+        0.5,
+    )
+
+
+def test_time_is_not_compared_between_machines(tmp_path):
+    land_pair(tmp_path)
+    write_landing(tmp_path, "t8", "training", training("t8", 8, machine="m2"))
+    load_all(tmp_path)
+    (row,) = query("FROM quantization_comparison").to_dict("records")
+    assert row["peak_memory_bytes_8bit"] == 800 and pd.isna(row["train_seconds_8bit"])
+    assert row["resources"] == "memory measured; time not comparable between machines"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"learning_rate": 3e-5}, {"weights_source": "package"}, {"original_precision": "Q4_1"}, {"dataset_digest": "other"},
+        {"engine_version": 2}, {"seed": 7}, {"recipe": "r2"}, {"base_model": "big"}, {"status": "diverged"}, {"bits": None},
+        {"cost_weight": 5.0}, {"compute_path": "dequantised_f32"},
+    ],
+)  # fmt: skip
+def test_sides_that_differ_in_anything_but_bits_are_no_pair(other, tmp_path):
+    land_pair(tmp_path)
+    write_landing(tmp_path, "t8", "training", training("t8", **({"bits": 8} | other)))
+    load_all(tmp_path)
+    assert len(query("FROM quantization_comparison")) == 0
+    assert len(query("FROM pair_metric")) == 0
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"set_digest": "other"}, {"scoring_version": 2}, {"primary_rule": "argmax"}],
+)
+def test_evaluations_of_other_cases_or_another_scoring_are_no_pair(other, tmp_path):
+    land_pair(tmp_path)
+    write_landing(tmp_path, "e8", "evaluation", evaluation("e8", "t8", **other))
+    load_all(tmp_path)
+    assert len(query("FROM quantization_comparison")) == 0
+
+
+def test_an_external_set_gets_pair_figures_but_the_comparison_is_of_the_test_set(
+    tmp_path,
+):
+    for bits in (4, 8):
+        land(tmp_path, f"x{bits}", bits=bits, set="external")
+    load_all(tmp_path)
+    assert set(query("FROM pair_metric")["evaluation_set"]) == {"external"}
+    assert len(query("FROM quantization_comparison")) == 0
+
+
+def test_the_leaderboard_ranks_those_that_pass_by_over_triage_then_provisional_then_unsafe(
+    tmp_path,
+):
+    def cases(over, missed, n=150):
+        ed = [("ED", "ED", "ED")] * (n - missed) + [("ED", "GP", "GP")] * missed
+        return ed + [("GP", "ED", "ED")] * over + [("GP", "GP", "GP")] * (n - over)
+
+    land(tmp_path, "careful", cases(over=20, missed=0))
+    land(tmp_path, "precise", cases(over=0, missed=1))
+    land(tmp_path, "few", cases(over=0, missed=0, n=20))
+    land(tmp_path, "missing", cases(over=0, missed=40))
+    land(tmp_path, "worst", cases(over=0, missed=60))
+    load_all(tmp_path)
+    found = query("SELECT cell_id, verdict, over_triage, ed_recall FROM leaderboard")
+    assert found["cell_id"].tolist() == [
+        "precise",
+        "careful",
+        "few",
+        "missing",
+        "worst",
+    ]
+    assert found["verdict"].tolist() == [
+        "passes_gates",
+        "passes_gates",
+        "provisional",
+        "unsafe",
+        "unsafe",
+    ]
+    assert found["over_triage"].tolist() == pytest.approx([0, 20 / 300, 0, 0, 0])
+    assert found["ed_recall"].tolist() == pytest.approx(
+        [149 / 150, 1, 1, 110 / 150, 90 / 150]
+    )
+
+
+def test_the_leaderboard_shows_the_latest_completed_training_of_a_cell_and_its_latest_test_evaluation(
+    tmp_path,
+):
+    land(tmp_path, "old", day=1, cell="cell")
+    land(tmp_path, "new", day=2, cell="cell")
+    land(tmp_path, "newest-but-failed", day=3, cell="cell", status="failed")
+    land(tmp_path, "newer-without-test", day=4, cell="cell", set="external")
+    for created, id in ((5, "e-more-passes"), (4, "e-fewer-passes")):
+        rows = evaluation(id, "t-new", created_at=datetime(2026, 2, created))
+        write_landing(tmp_path, id, "evaluation", rows)
+    load_all(tmp_path)
+    assert query(
+        "SELECT training_id, evaluation_id FROM leaderboard"
+    ).values.tolist() == [["t-new", "e-more-passes"]]
+    assert len(query("FROM evaluation_summary")) == 5
+
+
+def test_the_leaderboard_gives_the_primary_rules_figures_with_their_intervals(tmp_path):
+    land(tmp_path, "one", random_cases(80, 4))
+    load_all(tmp_path)
+    (row,) = query("FROM leaderboard").to_dict("records")
+    for metric in ("ed_recall", "ed_precision", "ed_f2"):
+        (landed,) = query(
+            f"SELECT value, low, high FROM metric WHERE rule = 'target_recall' AND metric = '{metric}'"
+        ).values.tolist()
+        assert [row[metric], row[f"{metric}_low"], row[f"{metric}_high"]] == landed
