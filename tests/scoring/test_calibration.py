@@ -81,6 +81,19 @@ def test_the_interval_of_a_calibrated_model_reaches_zero_and_that_of_a_sharpened
     assert all(0 < m.low < m.value < m.high and m.value > 0.1 for m in sharp)
 
 
+def test_each_metric_has_the_interval_of_its_own_values():
+    """All share one set of resamples, so their columns must not be mixed up."""
+    labels, p = sample(400)
+    squares = (p - np.eye(3)[[LABELS.index(x) for x in labels]]) ** 2
+    rows = by_name(labels, p)
+    for name, values in {"brier": squares.sum(axis=1), "ed_brier": squares[:, 0]}.items():
+        error = 1.96 * values.std() / 20
+        normal = (values.mean() - error, values.mean() + error)
+        assert (rows[name].low, rows[name].high) == pytest.approx(normal, rel=0.02)
+    for name in ("ece", "ed_ece"):
+        assert rows[name].low <= rows[name].value + 0.02 and rows[name].high - rows[name].low < 0.12
+
+
 def test_groups_of_equal_cases_widen_the_interval():
     labels, p = sample(60, 3)
     groups = [str(i) for i in range(60) for _ in range(10)]

@@ -41,10 +41,10 @@ def test_a_rival_flags_exactly_the_load_it_is_given_from_the_top(cases, load):
 
 
 def test_a_flag_is_judged_by_what_it_catches_and_what_it_keeps():
-    flagged, wrong, missed = [1, 1, 0, 0, 0], [1, 0, 1, 0, 0], [1, 0, 1, 0, 0]
+    flagged, wrong, missed = [1, 1, 0, 0, 0], [1, 0, 1, 1, 0], [1, 0, 1, 0, 0]
     quality = judge_flag(flagged, wrong, missed)
     assert (quality.load, quality.error_flagged, quality.missed_ed_flagged, quality.missed_ed) == (0.4, 0.5, 0.5, 2)
-    assert quality.error_kept == pytest.approx(1 / 3)
+    assert quality.error_kept == pytest.approx(2 / 3)
 
 
 def test_what_cannot_be_counted_is_none_and_never_zero():
