@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 from tests.warehouse.rows import FIVE, full, land_pair, training
@@ -64,11 +67,17 @@ DEFECTS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("honest")
+    land_pair(folder, FIVE * 6, [(a, b, a) for a, b, _ in FIVE] * 6, groups=True)
+    load_all(folder, folder / "honest.duckdb")
+    return folder / "honest.duckdb"
+
+
 @pytest.fixture
-def con(tmp_path):
-    land_pair(tmp_path, FIVE * 6, [(a, b, a) for a, b, _ in FIVE] * 6, groups=True)
-    load_all(tmp_path)
-    with writing() as con:
+def con(honest, tmp_path):
+    with writing(Path(shutil.copy(honest, tmp_path))) as con:
         yield con
 
 

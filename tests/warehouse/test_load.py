@@ -137,7 +137,9 @@ def test_a_row_that_the_tables_refuse_leaves_the_old_rows_in_place(
 def test_the_order_of_loading_does_not_matter(tmp_path):
     land_pair(tmp_path / "landing", [(a, b, a) for a, b, _ in FIVE] * 4, FIVE * 4)
     seen = set()
-    for number, order in enumerate(itertools.permutations(["t4", "t8", "e4", "e8"])):
+    for number, order in enumerate(
+        list(itertools.permutations(["t4", "e4", "t8", "e8"]))[::5]
+    ):
         database = tmp_path / f"{number}.duckdb"
         for id in order:
             load_landing(tmp_path / "landing" / id, database)

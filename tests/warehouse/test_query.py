@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import duckdb
 import pandas as pd
 import pytest
@@ -13,10 +15,17 @@ from warehouse.load import load_all
 from warehouse.query import query
 
 
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made")
+    land_pair(folder / "landing")
+    load_all(folder / "landing", folder / "home" / "triage.duckdb")
+    return folder
+
+
 @pytest.fixture(autouse=True)
-def loaded(tmp_path, monkeypatch):
-    land_pair(tmp_path / "landing")
-    load_all(tmp_path / "landing")
+def loaded(made_once, tmp_path, monkeypatch):
+    shutil.copytree(made_once, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
 
 
