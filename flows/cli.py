@@ -13,7 +13,8 @@ from tasks.runtime.errors import TriageError
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 bench = typer.Typer(no_args_is_help=True, help="Side-by-side measurements that anyone can repeat.")
 app.add_typer(bench, name="bench")
-console = Console(highlight=False)
+# Where output is a file or a pipe there is no width to fit: tables get what they need.
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
 errors = Console(stderr=True, highlight=False)
 
 Many = Annotated[list[str] | None, typer.Option()]

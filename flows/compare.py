@@ -35,4 +35,4 @@ def _table(frame: pd.DataFrame) -> str:
     if frame.empty:
         return "No rows yet."
     head = "| " + " | ".join(frame.columns) + " |\n|" + "---|" * len(frame.columns)
-    return "\n".join([head, *("| " + " | ".join(map(str, row)) + " |" for row in frame.itertuples(index=False))])
+    return "\n".join([head, *("| " + " | ".join((str(v).replace("\n", "<br>") for v in row)) + " |" for row in frame.itertuples(index=False))])

@@ -16,26 +16,32 @@ from tasks.runtime.store import complete, home
 from warehouse.connect import warehouse_path
 from warehouse.query import query
 
+MOST_ON_SIDE = 4
 NOT_A_DEVICE = "Research software, not a medical device; synthetic cases are no evidence about patients."
 
 
 def print_frame(console: Console, frame: pd.DataFrame, title: str | None = None) -> None:
-    """A data frame as a table; wide ones are turned on their side, one record after the other."""
-    widths = [max([len(str(c)), *(len(str(v)) for v in frame[c])]) for c in frame.columns]
-    wide = sum(widths) + 3 * len(widths) > console.width
-    table = Table(title=title, title_justify="left", show_lines=False)
-    if wide and len(frame) <= 8:
+    """A data frame as a table; one that is too wide is turned on its side, a column for each record."""
+    cells = [[str(v) for v in row] for row in frame.itertuples(index=False)]
+    columns = [str(c) for c in frame.columns]
+    widths = [max(_width(text) for text in (name, *(row[i] for row in cells))) for i, name in enumerate(columns)]
+    table = Table(title=title, title_justify="left", show_lines=any("\n" in text for row in cells for text in row))
+    if sum(widths) + 3 * len(widths) + 1 > console.width and len(cells) <= MOST_ON_SIDE:
         table.add_column("", no_wrap=True)
-        for _ in range(len(frame)):
-            table.add_column(overflow="fold")
-        for column in frame.columns:
-            table.add_row(str(column), *(str(v) for v in frame[column]))
+        for _ in cells:
+            table.add_column("", overflow="fold")
+        for i, name in enumerate(columns):
+            table.add_row(name, *(row[i] for row in cells))
     else:
-        for column in frame.columns:
-            table.add_column(str(column), overflow="fold")
-        for row in frame.itertuples(index=False):
-            table.add_row(*(str(v) for v in row))
+        for name in columns:
+            table.add_column(name, overflow="fold")
+        for row in cells:
+            table.add_row(*row)
     console.print(table)
+
+
+def _width(text: str) -> int:
+    return max(len(line) for line in text.split("\n"))
 
 
 def print_plan(console: Console, selection: Selection) -> None:
@@ -66,9 +72,9 @@ def print_comparison(console: Console, cells: list[str] | None = None) -> None:
     if board.empty:
         console.print("The warehouse holds no finished experiment of these yet. Next: triage sweep demo")
         return
-    print_frame(console, board, "Experiments (95 % intervals)")
+    print_frame(console, board, "Experiments on the test set, with 95 % intervals")
     if len(pairs):
-        print_frame(console, pairs, "4 bits against 8 bits: differences are 4 minus 8, paired by case")
+        print_frame(console, pairs, "4 bits (first line) against 8 bits (second line); differences are 4 minus 8, paired by case")
     console.print(NOT_A_DEVICE)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import flows.settings  # noqa: F401  (before Prefect)
-
 import os
 from typing import Any
+
+os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")  # before Prefect: the live display says it better
+os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "ERROR")
+
+import flows.settings  # noqa: F401
 
 from rich.console import Console
 
@@ -17,8 +20,6 @@ from warehouse.connect import warehouse_path
 
 def run_sweep(console: Console, selection: Selection, grid: str, *narrowing: Any) -> int:
     """Run the sweep flow in this process; returns the exit code (1 if an experiment failed)."""
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")  # the live display says it better
-    os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "ERROR")
     console.print(f"Sweep {selection.grid.name}: {len(selection.cells)} experiments. Starting Prefect ...")
     from flows.sweep import sweep
 

@@ -6,20 +6,24 @@ from typing import Any
 
 import pandas as pd
 
+from flows.display import clock
 from warehouse.query import query
+
+RANDOM = " (random weights)"
 
 
 def leaderboard(cells: list[str] | None = None) -> pd.DataFrame:
-    """One row per experiment, best first; `cells` keeps only those cell ids."""
+    """One row per experiment, best first; `cells` keeps only those cell ids. The interval is a cell's second line."""
     frame = query("SELECT * FROM leaderboard")
     frame = frame[frame.cell_id.isin(cells)] if cells is not None else frame
     rows = [
         {
-            "model": f"{r.base_model}{' (random weights)' if r.random_weights else ''}", "bits": r.bits,
-            "recipe": r.recipe, "seed": r.seed, "accuracy": figure(r.accuracy, r.accuracy_low, r.accuracy_high),
+            "experiment": f"{r.base_model} {r.bits}bit\n{r.recipe} s{r.seed}{RANDOM if r.random_weights else ''}",
+            "accuracy": figure(r.accuracy, r.accuracy_low, r.accuracy_high),
             "ED recall": figure(r.ed_recall, r.ed_recall_low, r.ed_recall_high),
-            "ED F2": figure(r.ed_f2, r.ed_f2_low, r.ed_f2_high), "over-triage": figure(r.over_triage),
-            "test loss": figure(r.loss), "gates": r.verdict, "seconds": figure(r.train_seconds, digits=0),
+            "ED F2": figure(r.ed_f2, r.ed_f2_low, r.ed_f2_high),
+            "over-triage": figure(r.over_triage, r.over_triage_low, r.over_triage_high),
+            "test loss": figure(r.test_loss), "gates": r.verdict, "trained in": clock(r.train_seconds),
         }
         for r in frame.itertuples()
     ]  # fmt: skip
@@ -29,35 +33,37 @@ def leaderboard(cells: list[str] | None = None) -> pd.DataFrame:
 def quantization(cells: list[str] | None = None) -> pd.DataFrame:
     """One row per pair of a 4-bit and an 8-bit experiment; every difference is 4 bits minus 8 bits."""
     frame = query("SELECT * FROM quantization_comparison")
-    rows = []
-    for r in frame.itertuples():
-        if cells is not None and f"{r.base_model}-4bit-{r.recipe}-s{r.seed}" not in cells:
-            continue
-        rows.append(
-            {
-                "model": r.base_model, "recipe": r.recipe, "seed": r.seed,
-                "MB 4 / 8 bit": f"{r.stored_bytes_4bit / 1e6:.1f} / {r.stored_bytes_8bit / 1e6:.1f}",
-                "accuracy 4 / 8": f"{r.accuracy_4bit:.3f} / {r.accuracy_8bit:.3f}",
-                "difference": figure(r.accuracy_diff, r.accuracy_low, r.accuracy_high, sign=True),
-                "accuracy at 2 %": words(r.accuracy_verdict),
-                "ED recall 4 / 8": f"{figure(r.ed_recall_4bit)} / {figure(r.ed_recall_8bit)}",
-                "ED difference": figure(r.ed_recall_diff, r.ed_recall_low, r.ed_recall_high, sign=True),
-                "ED recall at 2 %": words(r.ed_recall_verdict),
-                "loss 4 / 8": f"{r.loss_4bit:.3f} / {r.loss_8bit:.3f}", "memory, time": _resources(r),
-            }
-        )  # fmt: skip
+    rows = [
+        {
+            "pair": f"{r.base_model}\n{r.recipe} s{r.seed}{RANDOM if r.random_weights else ''}",
+            "MB": both(r.stored_bytes_4bit / 1e6, r.stored_bytes_8bit / 1e6, 1),
+            "accuracy": both(r.accuracy_4bit, r.accuracy_8bit),
+            "difference": figure(r.accuracy_diff, r.accuracy_low, r.accuracy_high, sign=True),
+            "within 2 %?": words(r.accuracy_verdict), "ED recall": both(r.ed_recall_4bit, r.ed_recall_8bit),
+            "ED difference": figure(r.ed_recall_diff, r.ed_recall_low, r.ed_recall_high, sign=True),
+            "ED within 2 %?": words(r.ed_recall_verdict), "test loss": both(r.loss_4bit, r.loss_8bit),
+            "memory, time": _resources(r),
+        }
+        for r in frame.itertuples()
+        if cells is None or f"{r.base_model}-4bit-{r.recipe}-s{r.seed}" in cells
+    ]  # fmt: skip
     return pd.DataFrame(rows)
 
 
 def figure(value: Any, low: Any = None, high: Any = None, digits: int = 3, sign: bool = False) -> str:
-    """A figure with its 95 % interval, e.g. `0.912 [0.871, 0.944]`; `n/a` where there is none."""
+    """A figure with its 95 % interval, e.g. `0.912` and below it `0.871 to 0.944`; `n/a` where there is none."""
     if value is None or pd.isna(value):
         return "n/a"
     plus = "+" if sign else ""
     text = f"{value:{plus}.{digits}f}"
     if low is None or high is None or pd.isna(low) or pd.isna(high):
         return text
-    return f"{text} [{low:{plus}.{digits}f}, {high:{plus}.{digits}f}]"
+    return f"{text}\n{low:{plus}.{digits}f} to {high:{plus}.{digits}f}"
+
+
+def both(four: Any, eight: Any, digits: int = 3) -> str:
+    """The 4-bit and the 8-bit figure."""
+    return f"{figure(four, digits=digits)}\n{figure(eight, digits=digits)}"
 
 
 def words(verdict: Any) -> str:
@@ -67,7 +73,7 @@ def words(verdict: Any) -> str:
 def _resources(r: Any) -> str:
     if r.resources == "not measurable on this backend":
         return str(r.resources)
-    peak = f"{r.peak_memory_bytes_4bit / 1e6:.0f} / {r.peak_memory_bytes_8bit / 1e6:.0f} MB"
-    if pd.isna(r.train_seconds_4bit):
-        return peak
-    return f"{peak}, {r.train_seconds_4bit:.0f} / {r.train_seconds_8bit:.0f} s"
+    lines = [f"{getattr(r, f'peak_memory_bytes_{bits}') / 1e6:.0f} MB" for bits in ("4bit", "8bit")]
+    if not pd.isna(r.train_seconds_4bit):
+        lines = [f"{line}, {getattr(r, f'train_seconds_{bits}'):.0f} s" for line, bits in zip(lines, ("4bit", "8bit"), strict=True)]
+    return "\n".join(lines)

@@ -13,6 +13,7 @@ import mlx.core as mx
 import numpy as np
 
 from tasks.runtime.errors import TriageError
+from tasks.scoring.uncertainty import passes_are_distinct
 from tasks.spec import LABELS
 from tasks.tuning.batches import Cases, make_batch, sorted_batches
 from tasks.tuning.engine import TOKENS_AT_ONCE, label_terms, leading_past
@@ -40,11 +41,8 @@ def dropout_passes(
             out[number, list(batch.cases)] = np.array(p, np.float64)
         emit({"event": "progress", "what": "dropout passes", "done": number + 1, "of": passes})
     adapted.set_dropout(None)
-    check_distinct(out)
+    if not passes_are_distinct(out):
+        raise TriageError(
+            "Monte Carlo dropout gave identical passes: dropout was not active, so nothing may be concluded."
+        )
     return out
-
-
-def check_distinct(passes: np.ndarray) -> None:
-    """Every pass must give its own probabilities (T, N, 3); equal passes mean that dropout did not work."""
-    if len(np.unique(passes.reshape(len(passes), -1), axis=0)) < len(passes):
-        raise TriageError("Monte Carlo dropout gave identical passes: dropout was not active, so nothing may be concluded.")

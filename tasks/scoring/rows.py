@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from tasks.runtime.store import verify
-from tasks.scoring.gates import judge_gates
-from tasks.scoring.metrics import metric_table
+from tasks.scoring.gates import Gate, judge_gates
+from tasks.scoring.metrics import METRICS, NO_INTERVAL, metric_table
 from tasks.scoring.rules import Decisions, ScoredCases, decide_all
 from tasks.scoring.uncertainty import summarise_passes
 from tasks.spec import LABELS, SCORING_VERSION, ExperimentSpec
@@ -36,8 +37,7 @@ def evaluation_rows(
     )
     primary = rules[spec.recipe.rule]
     labels = [r["label"] for r in test]
-    decisions = primary.labels
-    gates, verdict = judge_gates(labels, decisions, groups, spec.seed) if decisions else ([], "unsafe")
+    gates, verdict = _judged(primary, labels, groups, spec)
     mc_rows = _mc_rows(evaluation_id, scores, spec)
     tokens = sum(r["tokens"] for r in test)
     loss = sum(r["label_loss"] + r["other_loss"] for r in test) / tokens
@@ -58,7 +58,7 @@ def evaluation_rows(
     }  # fmt: skip
     return {
         "evaluation": [evaluation],
-        "prediction": _predictions(evaluation_id, test, argmax, decisions or argmax),
+        "prediction": _predictions(evaluation_id, test, argmax, primary.labels or [None] * len(test)),
         "metric": [row for rule in rules.values() for row in _metrics(evaluation_id, rule, labels, groups, spec)],
         "gate": [_gate(evaluation_id, gate) for gate in gates],
         "mc_dropout": mc_rows,
@@ -83,7 +83,7 @@ def _predictions(evaluation_id: str, test: Rows, argmax: list[Any], decisions: l
     return [
         {
             "evaluation_id": evaluation_id, "case_id": r["case_id"], "case_digest": r["case_digest"],
-            "case_group": r["group"], "label": r["label"], **_probabilities(r["p"].values()),
+            "case_group": r["group"], "label": r["label"], **_probabilities([r["p"][label] for label in LABELS]),
             "nll": (r["label_loss"] + r["other_loss"]) / r["tokens"], "argmax": a, "decision": d,
         }
         for r, a, d in zip(test, argmax, decisions, strict=True)
@@ -94,20 +94,28 @@ def _metrics(
     evaluation_id: str, rule: Decisions, labels: list[str], groups: list[str] | None, spec: ExperimentSpec
 ) -> Rows:
     if rule.labels is None:
-        names = [m.name for m in metric_table(labels, labels, None, spec.scoring.cost_matrix, resamples=2)]
-        empty = {"value": None, "low": None, "high": None, "method": "none", "n": len(labels), "note": rule.note}
-        return [{"evaluation_id": evaluation_id, "rule": rule.rule, "metric": name, **empty} for name in names]
+        empty = {"value": None, "low": None, "high": None, "method": NO_INTERVAL, "n": len(labels), "note": rule.note}
+        return [{"evaluation_id": evaluation_id, "rule": rule.rule, "metric": name, **empty} for name in METRICS]
     table = metric_table(labels, rule.labels, groups, spec.scoring.cost_matrix, spec.seed)
     return [
         {
             "evaluation_id": evaluation_id, "rule": rule.rule, "metric": m.name, "value": m.value, "low": m.low,
-            "high": m.high, "method": m.method, "n": m.n, "note": m.note or rule.note,
+            "high": m.high, "method": m.method, "n": m.n, "note": "; ".join(filter(None, (m.note, rule.note))) or None,
         }
         for m in table
     ]  # fmt: skip
 
 
-def _gate(evaluation_id: str, gate: Any) -> dict[str, Any]:
+def _judged(primary: Decisions, labels: list[str], groups: list[str] | None, spec: ExperimentSpec) -> tuple[list[Gate], str]:
+    """Gates of the primary rule; a rule that is not available passes none of them."""
+    if primary.labels is not None:
+        return judge_gates(labels, primary.labels, groups, spec.seed)
+    judged, _ = judge_gates(labels, labels, groups, spec.seed)
+    empty = {"state": "NOT AVAILABLE", "value": None, "bound": None, "successes": None, "note": primary.note}
+    return [replace(gate, **empty) for gate in judged], "unsafe"  # type: ignore[arg-type]
+
+
+def _gate(evaluation_id: str, gate: Gate) -> dict[str, Any]:
     return {
         "evaluation_id": evaluation_id, "gate": gate.name, "state": gate.state, "threshold": gate.threshold,
         "value": gate.value, "bound": gate.bound, "successes": gate.successes, "n": gate.n, "method": gate.method,

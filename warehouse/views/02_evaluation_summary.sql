@@ -20,7 +20,11 @@ wide AS (
         any_value(low) FILTER (metric = 'ed_f2') AS ed_f2_low,
         any_value(high) FILTER (metric = 'ed_f2') AS ed_f2_high,
         any_value(value) FILTER (metric = 'over_triage') AS over_triage,
-        any_value(value) FILTER (metric = 'under_triage') AS under_triage
+        any_value(low) FILTER (metric = 'over_triage') AS over_triage_low,
+        any_value(high) FILTER (metric = 'over_triage') AS over_triage_high,
+        any_value(value) FILTER (metric = 'under_triage') AS under_triage,
+        any_value(low) FILTER (metric = 'under_triage') AS under_triage_low,
+        any_value(high) FILTER (metric = 'under_triage') AS under_triage_high
     FROM primary_metric
     GROUP BY evaluation_id
 )
@@ -36,6 +40,8 @@ SELECT
     e.ed_prevalence,
     e.primary_rule,
     e.accuracy,
+    a.low AS accuracy_low,
+    a.high AS accuracy_high,
     wide.* EXCLUDE (evaluation_id),
     x.train_loss,
     x.valid_loss,
@@ -60,4 +66,5 @@ SELECT
     e.created_at
 FROM evaluation AS e
 JOIN experiment AS x ON x.training_id = e.training_id AND x.status = 'completed'
-LEFT JOIN wide USING (evaluation_id);
+LEFT JOIN wide USING (evaluation_id)
+LEFT JOIN metric AS a ON a.evaluation_id = e.evaluation_id AND a.rule = 'argmax' AND a.metric = 'accuracy';

@@ -50,8 +50,8 @@ SELECT
     p.base_model,
     p.recipe,
     p.seed,
-    f4.cases,
-    f4.ed_cases,
+    a4.cases,
+    a4.ed_cases,
     r4.stored_bytes AS stored_bytes_4bit,
     r8.stored_bytes AS stored_bytes_8bit,
     r4.stored_bytes / nullif(r8.stored_bytes, 0) AS bytes_ratio,
@@ -92,9 +92,9 @@ SELECT
     f4.over_triage AS over_triage_4bit,
     f8.over_triage AS over_triage_8bit,
     f4.over_triage - f8.over_triage AS over_triage_diff,
-    f4.loss AS loss_4bit,
-    f8.loss AS loss_8bit,
-    f4.loss - f8.loss AS loss_diff,
+    a4.loss AS loss_4bit,
+    a8.loss AS loss_8bit,
+    a4.loss - a8.loss AS loss_diff,
     e4.verdict AS verdict_4bit,
     e8.verdict AS verdict_8bit,
     CASE WHEN both_packed THEN r4.used.weights_memory_bytes END AS weights_memory_bytes_4bit,
@@ -121,8 +121,8 @@ FROM matched_pair AS p
 JOIN evaluation AS e4 ON e4.evaluation_id = p.evaluation_4bit
 JOIN evaluation AS e8 ON e8.evaluation_id = p.evaluation_8bit
 JOIN experiment AS x ON x.training_id = p.training_4bit
-JOIN prediction_figures AS f4 ON f4.evaluation_id = p.evaluation_4bit AND f4.rule = 'primary'
-JOIN prediction_figures AS f8 ON f8.evaluation_id = p.evaluation_8bit AND f8.rule = 'primary'
+LEFT JOIN prediction_figures AS f4 ON f4.evaluation_id = p.evaluation_4bit AND f4.rule = 'primary'
+LEFT JOIN prediction_figures AS f8 ON f8.evaluation_id = p.evaluation_8bit AND f8.rule = 'primary'
 JOIN prediction_figures AS a4 ON a4.evaluation_id = p.evaluation_4bit AND a4.rule = 'argmax'
 JOIN prediction_figures AS a8 ON a8.evaluation_id = p.evaluation_8bit AND a8.rule = 'argmax'
 JOIN resource AS r4 ON r4.training_id = p.training_4bit
