@@ -84,6 +84,14 @@ def compare(pair: Decided, cost: Array | None) -> list[Comparison]:
     ]
 
 
+def not_available(cases: int, reason: str) -> list[Comparison]:
+    """METRICS of a pair that cannot be compared by this rule."""
+    return [
+        Comparison(name, "none", cases, None, note=f"not available: {reason}")
+        for name in METRICS
+    ]
+
+
 def _one_hot(label: Ints, decision: Ints) -> Array:
     """(N, 9): the cell of the confusion matrix that each case falls into."""
     cells: Array = np.eye(9)[label * 3 + decision]

@@ -12,7 +12,7 @@ import pandas as pd
 
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS
-from warehouse.paired import Array, Comparison, Decided, compare
+from warehouse.paired import Array, Comparison, Decided, compare, not_available
 
 KEYS = (
     "base_model",
@@ -51,7 +51,7 @@ def _insert(con: duckdb.DuckDBPyConnection, pair: dict[str, Any]) -> None:
     rows = [
         [*pair.values(), rule, *astuple(figure)]
         for rule in ("primary", "argmax")
-        for figure in compare(_decided(cases, rule), cost)
+        for figure in _compared(cases, rule, cost)
     ]
     marks = ", ".join("?" * len(columns))
     con.executemany(
@@ -73,6 +73,12 @@ def _cases(con: duckdb.DuckDBPyConnection, pair: dict[str, Any]) -> pd.DataFrame
         """,
         [pair["evaluation_4bit"], pair["evaluation_8bit"]],
     ).df()
+
+
+def _compared(cases: pd.DataFrame, rule: str, cost: Array | None) -> list[Comparison]:
+    if cases[[f"{rule}_4bit", f"{rule}_8bit"]].isna().any(axis=None):
+        return not_available(len(cases), "the rule could not be applied on both sides")
+    return compare(_decided(cases, rule), cost)
 
 
 def _decided(cases: pd.DataFrame, rule: str) -> Decided:

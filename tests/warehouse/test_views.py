@@ -131,6 +131,36 @@ def test_five_cases_give_the_figures_worked_by_hand(tmp_path):
     ) == (0, 1, 1.0)
 
 
+def test_a_primary_rule_that_could_not_be_applied_gives_nulls_and_leaves_the_argmax_figures(
+    tmp_path,
+):
+    land_pair(tmp_path)
+    rows = evaluation("e8", "t8", verdict="unsafe")
+    rows["prediction"] = [row | {"decision": None} for row in rows["prediction"]]
+    write_landing(tmp_path, "e8", "evaluation", rows)
+    load_all(tmp_path)
+    (row,) = query("FROM quantization_comparison").to_dict("records")
+    assert all(
+        pd.isna(row[name])
+        for name in (
+            "ed_recall_8bit",
+            "ed_recall_diff",
+            "ed_recall_low",
+            "macro_f1_8bit",
+        )
+    )
+    assert (
+        row["cases"],
+        row["accuracy_8bit"],
+        row["ed_recall_4bit"],
+        row["ed_recall_argmax_8bit"],
+    ) == (5, 0.8, 1, 0.5)
+    notes = query("SELECT DISTINCT note FROM pair_metric WHERE rule = 'primary'")[
+        "note"
+    ].tolist()
+    assert notes == ["not available: the rule could not be applied on both sides"]
+
+
 RESOURCES = [
     f"{name}_{side}"
     for name in ("peak_memory_bytes", "train_seconds")
