@@ -24,7 +24,7 @@ def read_rows(path: Path) -> Iterator[Row]:
     if kind not in READERS:
         known = ", ".join(READERS)
         raise BadInput(f"{path} ends in '{kind or path.name}'; give a file of one of these kinds: {known}.")
-    _check_readable(path)
+    check_readable(path)
     return READERS[kind](path)
 
 
@@ -33,7 +33,8 @@ def place(path: Path, number: int) -> str:
     return f"{path}, {'row' if path.suffix.lower() == '.parquet' else 'line'} {number}"
 
 
-def _check_readable(path: Path) -> None:
+def check_readable(path: Path) -> None:
+    """Refuse folders, missing, special, empty and compressed files with one sentence (BadInput)."""
     try:
         mode = os.stat(path).st_mode
         if stat.S_ISDIR(mode):

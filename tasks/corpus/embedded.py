@@ -1,0 +1,106 @@
+"""The embedded cases: synthetic vignettes from the knowledge base, for building and comparing, not evidence about patients.
+
+Each set has its own presenting problems (by family), and every problem has cases of every label, so that a problem's
+name says nothing about the label. The same seed gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from functools import lru_cache
+
+from tasks.corpus.case import Case, normal_text
+from tasks.corpus.knowledge import Problem, problems
+from tasks.corpus.render import band_of, draw_style, render
+from tasks.corpus.rules import Facts, Verdict, decide
+from tasks.corpus.sampler import draw_facts
+from tasks.spec import LABELS, Label
+
+GENERATOR_VERSION = 1
+SIZES = {"train": 400, "valid": 80, "calibration": 160, "test": 260}
+SHARES: dict[Label, float] = {"ED": 0.27, "GP": 0.38, "HOME": 0.35}  # near a helpline's
+PATTERN = (
+    *("train", "test", "train", "calibration", "train", "test"),
+    *("train", "valid", "train", "test", "train", "calibration"),
+)
+
+
+@dataclass(frozen=True)
+class Record:
+    """A case with what it was made of. Only `case.text` is for a model; the rest re-derives and explains the label."""
+
+    case: Case
+    set: str
+    facts: Facts
+    verdict: Verdict
+
+
+def embedded_cases(seed: int = 42) -> list[Case]:
+    """The cases of all four sets, train first; `group` is the family of the presenting problem."""
+    return [record.case for record in embedded_records(seed)]
+
+
+def embedded_sets(seed: int = 42) -> dict[str, list[Case]]:
+    """The cases by set name."""
+    sets: dict[str, list[Case]] = {name: [] for name in SIZES}
+    for record in embedded_records(seed):
+        sets[record.set].append(record.case)
+    return sets
+
+
+@lru_cache(maxsize=2)
+def embedded_records(seed: int = 42) -> tuple[Record, ...]:
+    """Every case with its facts, the rule that fired and the guidance behind it."""
+    seen: set[str] = set()
+    homes = assign_sets(seed)
+    return tuple(
+        _record(problem, name, number, label, seed, seen)
+        for name, size in SIZES.items()
+        for number, (problem, label) in enumerate(_plan(name, size, homes, seed))
+    )
+
+
+def assign_sets(seed: int = 42) -> dict[str, str]:
+    """Problem id -> set name: families are dealt out within each body system, so that all sets span all systems."""
+    rng = random.Random(f"sets-{seed}")
+    families: dict[str, list[str]] = {}
+    for problem in problems().values():
+        families.setdefault(problem.family, []).append(problem.id)
+    order = sorted(families, key=lambda family: (problems()[families[family][0]].system, rng.random()))
+    return {member: PATTERN[place % len(PATTERN)] for place, family in enumerate(order) for member in families[family]}
+
+
+def label_counts(size: int, shares: dict[Label, float] | None = None) -> dict[Label, int]:
+    """Whole numbers of cases per label that add up to `size`; ED is rounded up."""
+    shares = shares or SHARES
+    counts: dict[Label, int] = {"ED": -int(-size * shares["ED"] // 1), "GP": round(size * shares["GP"]), "HOME": 0}
+    counts["HOME"] = size - counts["ED"] - counts["GP"]
+    return counts
+
+
+def _plan(name: str, size: int, homes: dict[str, str], seed: int) -> list[tuple[Problem, Label]]:
+    """Which problem gets which label how often: labels go round the set's problems in turn."""
+    rng = random.Random(f"plan-{name}-{seed}")
+    own = [problem for problem in problems().values() if homes[problem.id] == name]
+    plan = []
+    for label in LABELS:
+        rng.shuffle(own)
+        plan += [(own[i % len(own)], label) for i in range(label_counts(size)[label])]
+    rng.shuffle(plan)
+    return plan
+
+
+def _record(problem: Problem, name: str, number: int, label: Label, seed: int, seen: set[str]) -> Record:
+    rng = random.Random(f"case-{seed}-{name}-{number}-{problem.id}")
+    for _ in range(50):
+        facts = draw_facts(problem, label, rng)
+        style = draw_style(problem, facts, rng)
+        text = render(problem, facts, style, rng)
+        if normal_text(text) not in seen:
+            break
+    seen.add(normal_text(text))
+    subgroup = {"age_band": band_of(facts.age), "voice": style.voice, "spelling": style.spelling, "problem": problem.id}
+    verdict = decide(facts, problem)
+    case = Case(f"{name}-{number + 1:04d}", text, verdict.label, problem.family, subgroup)
+    return Record(case, name, facts, verdict)

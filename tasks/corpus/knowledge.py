@@ -1,0 +1,189 @@
+"""Reads the knowledge base: presenting problems, contexts and wordings, written as TOML for clinicians to read and amend."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from tasks.spec import Strict
+
+FOLDER = Path(str(files("tasks.corpus"))) / "knowledge"
+NOT_PROBLEMS = ("contexts", "phrases")
+Band = Literal["infant", "child", "teen", "adult", "older", "frail"]
+BAND_YEARS: dict[str, tuple[float, float]] = {
+    "infant": (0.05, 1), "child": (1, 13), "teen": (13, 18), "adult": (18, 65), "older": (65, 80), "frail": (80, 97),
+}  # fmt: skip
+NO_NOUNS = frozenset(  # a note that begins so cannot be denied with "no"
+    (
+        *(
+            "after",
+            "since",
+            "cannot",
+            "still",
+            "keeps",
+            "locks",
+            "swallowed",
+            "stopped",
+            "started",
+            "came",
+            "already",
+            "no",
+        ),
+        *(
+            "not",
+            "on",
+            "like",
+            "lay",
+            "born",
+            "taking",
+            "knocked",
+            "readings",
+            "unable",
+            "newly",
+            "suddenly",
+            "faint",
+            "both",
+        ),
+        *(
+            "always",
+            "worn",
+            "tired",
+            "exhausted",
+            "sleepy",
+            "floppy",
+            "drooling",
+            "hard",
+            "15",
+            "slowly",
+            "positive",
+            "severe",
+        ),
+        *(
+            "speaking",
+            "baby",
+            "about",
+            "meter",
+            "gradual",
+            "cold",
+            "pale",
+            "dribbling",
+            "black",
+            "third",
+            "rescue",
+            "shaking",
+        ),
+    )
+)
+Phrases = dict[str, dict[str, list[str]]]
+
+
+class Fact(Strict):
+    """One thing that is so or not so: as a clause (`say`), as its opposite (`deny`), and as a noun phrase (`note`)."""
+
+    note: str
+    say: tuple[str, ...] = Field(min_length=1)
+    deny: tuple[str, ...] = ()
+    sick: bool = Field(default=False, description="visibly ill: no reassuring facts beside it")
+    also: bool = Field(default=False, description="a benign detail that can stand beside a red or amber flag")
+    days: tuple[float, float] | None = Field(default=None, description="how long ago it must have begun")
+    sex: Literal["f", "m"] | None = None
+    source: str | None = None
+
+    @property
+    def nameable(self) -> bool:
+        """Whether `note` can follow "no" in a list; longer or other notes are denied by their own clause."""
+        words = self.note.split()
+        return len(words) <= 6 and words[0] not in NO_NOUNS
+
+
+class Problem(Strict):
+    """A presenting problem. `red` facts make it ED, `amber` ones GP, `mild` ones leave it HOME; see `rules.decide`."""
+
+    id: str
+    system: str
+    source: str = Field(description="public guidance that the rules follow")
+    family: str = Field(description="problems of one family stay in one set")
+    ages: tuple[Band, ...] = Field(min_length=1)
+    sex: Literal["any", "f", "m"] = "any"
+    days: tuple[float, float, float] = Field(description="shortest, natural course, longest duration in days")
+    event: bool = Field(default=False, description="something that happened, rather than something that lasts")
+    temp: Literal["normal", "febrile"] = "normal"
+    note: str
+    complaint: tuple[str, ...] = Field(min_length=2)
+    voices: tuple[str, ...] = ()
+    always: tuple[str, ...] = ()
+    ed_if: tuple[str, ...] = ()
+    gp_if: tuple[str, ...] = ()
+    ed_under: float = 0
+    gp_under: float = 0
+    gp_over: float = 200
+    spo2_floor: int = Field(default=91, description="highest saturation in % that is an emergency by itself")
+    red: dict[str, Fact] = Field(min_length=2)
+    amber: dict[str, Fact] = Field(min_length=1)
+    mild: dict[str, Fact] = Field(min_length=2)
+
+    @model_validator(mode="after")
+    def _flags_are_distinct(self) -> Problem:
+        if len({*self.red, *self.amber, *self.mild}) < len(self.red) + len(self.amber) + len(self.mild):
+            raise ValueError(f"{self.id}: a fact's name may be used once in a problem")
+        if any(not fact.deny for fact in (*self.red.values(), *self.amber.values())):
+            raise ValueError(f"{self.id}: each red and amber fact needs a 'deny'")
+        return self
+
+    def fact(self, name: str) -> Fact:
+        return {**self.red, **self.amber, **self.mild}[name]
+
+
+class Context(Strict):
+    """An illness, medicine or circumstance of the patient, within an age range in years."""
+
+    note: str
+    say: tuple[str, ...] = Field(min_length=1)
+    deny: tuple[str, ...] = ()
+    min_age: float = 0
+    max_age: float = 200
+    sex: Literal["f", "m"] | None = None
+
+
+@cache
+def problems() -> dict[str, Problem]:
+    """All presenting problems by id, in the order of file name and place in the file."""
+    found: dict[str, Problem] = {}
+    for path in sorted(FOLDER.glob("*.toml")):
+        if path.stem in NOT_PROBLEMS:
+            continue
+        for name, entry in _read(path).items():
+            if name in found:
+                raise ValueError(f"{path.name}: the problem {name} is also in another file")
+            found[name] = Problem.model_validate({"id": name, "system": path.stem, "family": name, **entry})
+    return found
+
+
+@cache
+def contexts() -> dict[str, Context]:
+    return {name: Context.model_validate(entry) for name, entry in _read(FOLDER / "contexts.toml").items()}
+
+
+@cache
+def phrases() -> Phrases:
+    return _read(FOLDER / "phrases.toml")
+
+
+@cache
+def knowledge_digest() -> str:
+    """SHA-256 over all knowledge files: any change of a wording makes a new data set."""
+    digest = hashlib.sha256()
+    for path in sorted(FOLDER.glob("*.toml")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    with path.open("rb") as handle:
+        return tomllib.load(handle)

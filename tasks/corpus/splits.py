@@ -1,0 +1,140 @@
+"""Who goes into which set: whole groups, or single texts by digest; and checks that nothing leaks between sets."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tasks.corpus.case import Case, text_digest
+from tasks.runtime.errors import BadInput
+from tasks.spec import LABELS
+
+SETS = ("train", "valid", "calibration", "test")
+SHARES = {"train": 0.5, "valid": 0.1, "calibration": 0.2, "test": 0.2}
+COMMON_SHINGLE = 50  # a run of words in more cases than this is a stock phrase and says nothing about copying
+
+
+def split_cases(cases: Sequence[Case], seed: int, shares: Mapping[str, float] = SHARES) -> dict[str, list[Case]]:
+    """Deal cases into the sets of `shares`. Groups stay whole; cases without one are dealt by text, label by label.
+
+    Depends on the seed and the cases, not on their order. Within a set the order is that of the input.
+    """
+    units: dict[str, list[Case]] = defaultdict(list)
+    for case in cases:
+        units[f"g:{case.group}" if case.group is not None else f"t:{text_digest(case.text)}"].append(case)
+    placed: dict[str, Counter[str]] = {name: Counter() for name in shares}
+    total = Counter(str(case.label) for case in cases)
+    home: dict[str, str] = {}
+    for key in sorted(units, key=lambda key: (-len(units[key]), _draw(key, seed))):
+        counts = Counter(str(case.label) for case in units[key])
+        home[key] = max(shares, key=lambda name: _need(counts, placed[name], total, shares[name]))
+        placed[home[key]].update(counts)
+    chosen = {case.case_id: home[key] for key, members in units.items() for case in members}
+    return {name: [case for case in cases if chosen[case.case_id] == name] for name in shares}
+
+
+def _need(counts: Counter[str], placed: Counter[str], total: Counter[str], share: float) -> float:
+    """How far the set is behind its share in the labels that this unit brings, rarest labels first."""
+    return sum(n * (1 - placed[label] / (share * total[label])) / total[label] for label, n in counts.items())
+
+
+def _draw(key: str, seed: int) -> str:
+    return hashlib.sha256(f"{seed}:{key}".encode()).hexdigest()
+
+
+def limited(cases: Sequence[Case], limit: int, seed: int) -> list[Case]:
+    """At most `limit` cases with the label shares kept, spread over the groups; the order of the input is kept."""
+    if len(cases) <= limit:
+        return list(cases)
+    queues = {str(label): _spread([c for c in cases if c.label == label], seed) for label in LABELS}
+    chosen = {c.case_id for label, n in _quotas(queues, limit).items() for c in queues[label][:n]}
+    return [case for case in cases if case.case_id in chosen]
+
+
+def _spread(cases: Sequence[Case], seed: int) -> list[Case]:
+    """Round after round one case of each group, so that a prefix of the list holds as many groups as it can."""
+    shuffled = sorted(cases, key=lambda case: _draw(case.case_id + text_digest(case.text), seed))
+    seen: Counter[str] = Counter()
+    rounds = []
+    for place, case in enumerate(shuffled):
+        key = case.group if case.group is not None else case.case_id
+        rounds.append((seen[key], place, case))
+        seen[key] += 1
+    return [case for _, _, case in sorted(rounds, key=lambda entry: entry[:2])]
+
+
+def _quotas(queues: Mapping[str, Sequence[Case]], limit: int) -> dict[str, int]:
+    """Largest-remainder shares of `limit`, with at least one case of each label there is."""
+    total = sum(len(queue) for queue in queues.values())
+    exact = {label: limit * len(queue) / total for label, queue in queues.items()}
+    quotas = {label: max(int(share), 1 if queues[label] else 0) for label, share in exact.items()}
+    for label in sorted(exact, key=lambda label: int(exact[label]) - exact[label]):
+        if sum(quotas.values()) < limit:
+            quotas[label] += 1
+    while sum(quotas.values()) > limit:
+        quotas[max(quotas, key=lambda label: quotas[label])] -= 1
+    return quotas
+
+
+def check_sets(sets: Mapping[str, Iterable[Case]]) -> None:
+    """Refuse the same text or the same group in two sets. Names cases by id, never by text. Raises BadInput."""
+    texts: dict[str, tuple[str, str]] = {}
+    groups: dict[str, tuple[str, str]] = {}
+    ids: dict[str, str] = {}
+    for name, cases in sets.items():
+        for case in cases:
+            where = texts.setdefault(text_digest(case.text), (name, case.case_id))
+            if where[0] != name:
+                raise BadInput(
+                    f"Case {case.case_id} in {name} has the same text as case {where[1]} in {where[0]}; delete one of the two."
+                )
+            if ids.setdefault(case.case_id, name) != name:
+                raise BadInput(
+                    f"The id {case.case_id} stands in {ids[case.case_id]} and in {name}; give each case its own id."
+                )
+            if case.group is None:
+                continue
+            where = groups.setdefault(case.group, (name, case.case_id))
+            if where[0] != name:
+                raise BadInput(
+                    f"Case {case.case_id} in {name} is of the same group as case {where[1]} in {where[0]}; "
+                    "keep a group's cases in one set."
+                )
+
+
+@dataclass(frozen=True)
+class NearDuplicate:
+    """Two cases of different sets that share most of their runs of words (Jaccard index of 4-grams, 0 to 1)."""
+
+    case_a: str
+    set_a: str
+    case_b: str
+    set_b: str
+    similarity: float
+
+
+def near_duplicates(sets: Mapping[str, Sequence[Case]], threshold: float = 0.5, n: int = 4) -> list[NearDuplicate]:
+    """Pairs across sets whose word n-grams overlap by `threshold` or more, most alike first."""
+    grams = {(name, case.case_id): _shingles(case.text, n) for name, cases in sets.items() for case in cases}
+    holders: dict[tuple[str, ...], list[tuple[str, str]]] = defaultdict(list)
+    for key, shingles in grams.items():
+        for shingle in shingles:
+            holders[shingle].append(key)
+    shared: set[tuple[tuple[str, str], tuple[str, str]]] = set()
+    for keys in holders.values():
+        if len(keys) <= COMMON_SHINGLE:
+            shared.update((a, b) for i, a in enumerate(keys) for b in keys[i + 1 :] if a[0] != b[0])
+    found = []
+    for a, b in shared:
+        similarity = len(grams[a] & grams[b]) / len(grams[a] | grams[b])
+        if similarity >= threshold:
+            found.append(NearDuplicate(a[1], a[0], b[1], b[0], round(similarity, 3)))
+    return sorted(found, key=lambda pair: (-pair.similarity, pair.case_a, pair.case_b))
+
+
+def _shingles(text: str, n: int) -> frozenset[tuple[str, ...]]:
+    words = re.findall(r"\w+", text.casefold())
+    return frozenset(tuple(words[i : i + n]) for i in range(max(1, len(words) - n + 1)))

@@ -1,0 +1,158 @@
+"""The embedded vignettes: labels follow from facts, sets do not leak, the same seed gives the same bytes."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from dataclasses import replace
+
+import pytest
+
+from tasks.corpus.case import normal_text
+from tasks.corpus.embedded import (
+    SIZES,
+    Record,
+    assign_sets,
+    embedded_cases,
+    embedded_records,
+    embedded_sets,
+)
+from tasks.corpus.knowledge import contexts, knowledge_digest, problems
+from tasks.corpus.rules import Facts, Vitals, decide
+from tasks.corpus.splits import check_sets, near_duplicates
+from tasks.runtime.store import digest_of
+from tasks.spec import LABELS
+
+DEMO = {"train": 320, "valid": 60, "calibration": 120, "test": 200}
+
+
+@pytest.fixture(scope="module")
+def records() -> tuple[Record, ...]:
+    return embedded_records()
+
+
+def test_the_label_of_every_case_is_derived_again_from_its_facts(records: tuple[Record, ...]) -> None:
+    for record in records:
+        assert decide(record.facts, problems()[record.facts.problem]) == record.verdict
+        assert record.verdict.label == record.case.label and record.verdict.source
+
+
+def test_every_problem_has_cases_of_every_label(records: tuple[Record, ...]) -> None:
+    labels = defaultdict(set)
+    for record in records:
+        labels[record.facts.problem].add(record.case.label)
+    assert len(labels) >= 60
+    assert [name for name, found in labels.items() if found != set(LABELS)] == []
+
+
+def test_every_set_is_large_enough_and_has_its_share_of_each_label() -> None:
+    for name, cases in embedded_sets().items():
+        shares = {label: n / len(cases) for label, n in Counter(case.label for case in cases).items()}
+        assert len(cases) == SIZES[name] >= DEMO[name]
+        assert shares["ED"] >= 0.25 and shares["GP"] >= 0.3 and shares["HOME"] >= 0.3
+
+
+def test_no_problem_text_or_near_copy_stands_in_two_sets() -> None:
+    check_sets(embedded_sets())
+    assert near_duplicates(embedded_sets(), threshold=0.5) == []
+
+
+def test_families_stay_together_and_every_body_system_is_trained_on() -> None:
+    homes = assign_sets(7)
+    by_family = defaultdict(set)
+    for problem in problems().values():
+        by_family[problem.family].add(homes[problem.id])
+    assert all(len(sets) == 1 for sets in by_family.values())
+    assert {p.system for p in problems().values() if homes[p.id] == "train"} == {p.system for p in problems().values()}
+
+
+def test_the_same_seed_gives_the_same_bytes_in_another_process(records: tuple[Record, ...]) -> None:
+    code = (
+        "from tasks.corpus.embedded import embedded_cases as e; from tasks.corpus.case import to_json as j;"
+        "from tasks.runtime.store import digest_of as d; print(d([j(c) for c in e()]))"
+    )
+    from tasks.corpus.case import to_json
+
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    assert other == digest_of([to_json(record.case) for record in records])
+    assert embedded_cases(1) != embedded_cases(2)
+
+
+def test_texts_are_short_complete_and_free_of_template_marks(records: tuple[Record, ...]) -> None:
+    words = sorted(len(record.case.text.split()) for record in records)
+    assert 35 <= words[len(words) // 2] <= 60 and words[-1] <= 110
+    marks = re.compile(r"[\[\]{}]|\bI (is|has|does|feels)\b|\b(she|he) (am|have|do|feel)\b|\bcans\b|\bNone\b| {2}")
+    assert [r.case.text for r in records if marks.search(r.case.text)] == []
+    assert len({normal_text(record.case.text) for record in records}) == len(records)
+
+
+def test_no_text_names_its_label(records: tuple[Record, ...]) -> None:
+    named = re.compile(r"\b(ED|GP|A&E|HOME|emergency department|triage)\b")
+    assert [r.case.text for r in records if named.search(r.case.text)] == []
+
+
+def test_voices_spellings_and_ages_are_all_there_for_every_label(records: tuple[Record, ...]) -> None:
+    for label in LABELS:
+        seen = defaultdict(set)
+        for record in (r for r in records if r.case.label == label):
+            for key, value in record.case.subgroup.items():
+                seen[key].add(value)
+        assert seen["voice"] == {"patient", "parent", "carer", "nurse", "terse"}
+        assert seen["spelling"] == {"british", "american"}
+        assert seen["age_band"] == {"infant", "child", "teen", "adult", "older", "frail"}
+
+
+def test_a_flag_that_is_present_is_never_denied_in_the_same_case(records: tuple[Record, ...]) -> None:
+    for record in records:
+        facts = record.facts
+        assert not set(facts.denied) & {*facts.red, *facts.amber}
+        assert not set(facts.contexts) & set(facts.absent_contexts)
+
+
+HEADACHE = Facts("headache", age=30, sex="f", mild=("screen",), days=2)
+
+
+@pytest.mark.parametrize(
+    ("change", "label", "rule"),
+    [
+        ({}, "HOME", "no_flag"),
+        ({"red": ("thunderclap",)}, "ED", "red:thunderclap"),
+        ({"denied": ("thunderclap", "meningism")}, "HOME", "no_flag"),
+        ({"amber": ("morning_worse",)}, "GP", "amber:morning_worse"),
+        ({"red": ("meningism",), "amber": ("morning_worse",), "trend": "better"}, "ED", "red:meningism"),
+        ({"vitals": Vitals(temp=37.0, hr=90, rr=16, spo2=88, sbp=120, dbp=80)}, "ED", "vital:spo2"),
+        ({"age": 61}, "GP", "age"),
+        ({"days": 21}, "GP", "longer_than_natural_course"),
+        ({"days": 21, "trend": "better"}, "HOME", "no_flag"),
+        ({"severity": "severe"}, "GP", "severe_despite_self_care"),
+        ({"trend": "worse"}, "HOME", "no_flag"),
+    ],
+)
+def test_one_presentation_gets_every_label_by_its_facts(change: dict[str, object], label: str, rule: str) -> None:
+    verdict = decide(replace(HEADACHE, **change), problems()["headache"])  # type: ignore[arg-type]
+    assert (verdict.label, verdict.rule) == (label, rule)
+
+
+def test_age_and_medicines_move_the_threshold() -> None:
+    bump = Facts("head_injury", age=70, sex="m", mild=("lump",), days=0.2)
+    assert decide(bump, problems()["head_injury"]).label == "HOME"
+    assert decide(replace(bump, contexts=("anticoagulant",)), problems()["head_injury"]).label == "ED"
+    fever = Facts("fever_child", age=0.2, sex="f", mild=("cold_signs",), days=1)
+    assert decide(fever, problems()["fever_child"]).label == "ED"
+    assert decide(replace(fever, age=2), problems()["fever_child"]).label == "HOME"
+
+
+def test_a_childs_normal_breathing_rate_is_no_emergency_and_an_adults_same_rate_is() -> None:
+    vitals = Vitals(temp=37.0, hr=110, rr=34, spo2=98, sbp=110, dbp=70)
+    child = Facts("cough", age=2, sex="m", mild=("tickle",), days=2, vitals=vitals)
+    assert decide(child, problems()["cough"]).label == "HOME"
+    assert decide(replace(child, age=40), problems()["cough"]).rule == "vital:rr"
+
+
+def test_the_knowledge_names_only_known_contexts_and_every_problem_its_guidance() -> None:
+    for problem in problems().values():
+        assert {*problem.ed_if, *problem.gp_if, *problem.always} <= set(contexts())
+        assert problem.source and problem.days[0] < problem.days[1] < problem.days[2]
+    assert re.fullmatch(r"[0-9a-f]{64}", knowledge_digest())

@@ -1,0 +1,99 @@
+"""Data folders: what is in them, when they are reused, and what is refused before anything is written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tasks.corpus.case import Case, from_json, to_json
+from tasks.corpus.prepare import prepare_dataset
+from tasks.corpus.splits import SETS
+from tasks.runtime.errors import BadInput
+from tasks.runtime.store import file_digest, read_manifest, verify
+from tasks.spec import LABELS, Data
+
+
+def write(path: Path, start: int, count: int, group: str = "") -> None:
+    rows = [
+        Case(f"c{i}", f"text {i}", LABELS[i % 3], f"{group}{i // 6}" if group else None)
+        for i in range(start, start + count)
+    ]
+    path.write_text("".join(to_json(row) + "\n" for row in rows))
+
+
+def lines(folder: Path, name: str) -> list[Case]:
+    return [from_json(line) for line in (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_the_embedded_set_with_the_demos_limits_is_whole_and_reused(tmp_path: Path) -> None:
+    data = Data(limits={"train": 320, "valid": 60, "calibration": 120, "test": 200})
+    folder = prepare_dataset(data, tmp_path)
+    verify(folder)
+    manifest = read_manifest(folder)
+    assert manifest is not None and manifest["has_groups"] and manifest["source"] == "embedded"
+    for name in SETS:
+        cases, described = lines(folder, name), manifest["sets"][name]
+        assert len(cases) == described["cases"] == data.limits[name]  # type: ignore[index]
+        assert described["digest"] == file_digest(folder / f"{name}.jsonl")
+        assert {label: sum(c.label == label for c in cases) for label in LABELS} == described["labels"]
+        assert described["labels"]["ED"] >= 0.25 * len(cases) and described["groups"] > 3
+    made = folder.stat().st_mtime_ns
+    assert prepare_dataset(data, tmp_path) == folder and folder.stat().st_mtime_ns == made
+    assert prepare_dataset(data.model_copy(update={"seed": 1}), tmp_path) != folder
+
+
+def test_a_file_is_split_and_a_changed_file_gives_another_folder(tmp_path: Path) -> None:
+    source = tmp_path / "My cases.jsonl"
+    write(source, 0, 120, group="g")
+    data = Data(source=str(source))
+    folder = prepare_dataset(data, tmp_path)
+    assert folder.name.startswith("my-cases-")
+    assert sum(len(lines(folder, name)) for name in SETS) == 120
+    source.write_text(source.read_text() + json.dumps({"text": "one more", "label": "ED", "group": "new"}) + "\n")
+    assert prepare_dataset(data, tmp_path) != folder
+
+
+def test_a_folder_keeps_its_sets_and_missing_ones_come_from_train(tmp_path: Path) -> None:
+    source = tmp_path / "given"
+    source.mkdir()
+    write(source / "train.jsonl", 0, 180, group="a")
+    write(source / "test.jsonl", 500, 30, group="b")
+    folder = prepare_dataset(Data(source=str(source)), tmp_path)
+    assert {c.case_id for c in lines(folder, "test")} == {f"c{i}" for i in range(500, 530)}
+    groups = [{c.group for c in lines(folder, name)} for name in ("train", "valid", "calibration")]
+    assert all(groups) and sum(len(g) for g in groups) == 30
+    (source / "valid.csv").write_text("text,label\nv1,ED\nv2,GP\nv3,HOME\n")
+    assert [c.text for c in lines(prepare_dataset(Data(source=str(source)), tmp_path), "valid")] == ["v1", "v2", "v3"]
+
+
+def refused(data: Data, root: Path) -> str:
+    with pytest.raises(BadInput) as caught:
+        prepare_dataset(data, root)
+    assert not (root / "data").exists() or list((root / "data").iterdir()) == []
+    return str(caught.value)
+
+
+def test_leaks_and_missing_labels_are_refused_and_leave_nothing_behind(tmp_path: Path) -> None:
+    source = tmp_path / "given"
+    source.mkdir()
+    write(source / "train.jsonl", 0, 60)
+    assert "has no test file" in refused(Data(source=str(source)), tmp_path)
+    write(source / "test.jsonl", 57, 6)
+    assert "in test has the same text as case c57 in" in refused(Data(source=str(source)), tmp_path)
+    write(source / "test.jsonl", 90, 6)
+    (source / "train.jsonl").write_text("".join(to_json(Case(f"c{i}", f"t{i}", "GP")) + "\n" for i in range(30)))
+    assert "train has no case labelled ED" in refused(Data(source=str(source)), tmp_path)
+    (source / "test.csv").write_text("text,label\na,ED\n")
+    assert "keep one file of each set" in refused(Data(source=str(source)), tmp_path)
+
+
+def test_a_source_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    assert "cannot be read" in refused(Data(source=str(tmp_path / "none.csv")), tmp_path)
+    assert "cannot be read" in refused(Data(source="a\0b.csv"), tmp_path)
+    bad = tmp_path / "bad.csv"
+    bad.write_text("text,label\nhello,ED\nhello,GP\n")
+    assert "line 3" in refused(Data(source=str(bad)), tmp_path)
+    bad.write_text("text,label\nhello,ED\n")
+    assert "no cases are left for" in refused(Data(source=str(bad)), tmp_path)
