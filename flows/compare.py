@@ -11,7 +11,9 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from flows.tables import leaderboard, quantization
 from warehouse.connect import warehouse_path
 
-DISCLAIMER = "Research software, not a medical device. Synthetic cases: for comparing models, not evidence about patients."
+DISCLAIMER = (
+    "Research software, not a medical device. Synthetic cases: for comparing models, not evidence about patients."
+)
 
 
 @flow(name="compare")
@@ -21,7 +23,8 @@ def compare() -> None:
         return
     board, pairs = leaderboard(), quantization()
     if len(board):
-        create_table_artifact(table=board.to_dict("records"), key="leaderboard", description="All experiments")
+        rows = [{str(k): v for k, v in row.items()} for row in board.to_dict("records")]
+        create_table_artifact(table=rows, key="leaderboard", description="All experiments")
     create_markdown_artifact(markdown=as_markdown(board, pairs), key="comparison", description="4 bits against 8 bits")
 
 
@@ -35,4 +38,12 @@ def _table(frame: pd.DataFrame) -> str:
     if frame.empty:
         return "No rows yet."
     head = "| " + " | ".join(frame.columns) + " |\n|" + "---|" * len(frame.columns)
-    return "\n".join([head, *("| " + " | ".join((str(v).replace("\n", "<br>") for v in row)) + " |" for row in frame.itertuples(index=False))])
+    return "\n".join(
+        [
+            head,
+            *(
+                "| " + " | ".join(str(v).replace("\n", "<br>") for v in row) + " |"
+                for row in frame.itertuples(index=False)
+            ),
+        ]
+    )

@@ -58,7 +58,9 @@ class _View:
         self._print(f"weights  {event['model']}: {event['source']}, digest {event['digest'][:12]}")
 
     def _device(self, title: str, event: dict[str, Any]) -> None:
-        self._print(f"device   {event['backend']}, {event['compute_path']}, BLAS {event['blas']}, {event['gflops']:.0f} GFLOP/s")
+        self._print(
+            f"device   {event['backend']}, {event['compute_path']}, BLAS {event['blas']}, {event['gflops']:.0f} GFLOP/s"
+        )
 
     def _warning(self, title: str, event: dict[str, Any]) -> None:
         self._print(f"WARNING  {event['message']}", style="bold yellow")

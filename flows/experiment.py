@@ -27,7 +27,7 @@ class Chain:
 def submit_chain(spec: ExperimentSpec, variant: Any, data: Any) -> Chain:
     """Submit the steps of one experiment. `variant`, `data`: folders, or futures of them."""
     experiment = spec.model_dump(mode="json")
-    trained = train.submit(experiment, variant, data)
-    scored = evaluate.submit(experiment, trained, variant, data)
+    trained: Any = train.submit(experiment, variant, data)
+    scored: Any = evaluate.submit(experiment, trained, variant, data)
     landed = land.submit(experiment, trained, scored, variant, data)
     return Chain(spec, variant, data, landed, (trained, scored, landed))

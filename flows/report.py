@@ -74,7 +74,11 @@ def print_comparison(console: Console, cells: list[str] | None = None) -> None:
         return
     print_frame(console, board, "Experiments on the test set, with 95 % intervals")
     if len(pairs):
-        print_frame(console, pairs, "4 bits (first line) against 8 bits (second line); differences are 4 minus 8, paired by case")
+        print_frame(
+            console,
+            pairs,
+            "4 bits (first line) against 8 bits (second line); differences are 4 minus 8, paired by case",
+        )
     console.print(NOT_A_DEVICE)
 
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import flows.settings  # noqa: F401  (before Prefect)
 
+from typing import Any
+
 from prefect import flow
 from prefect.futures import PrefectFuture
-from prefect.states import Completed, Failed, State
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.compare import compare
@@ -25,11 +28,14 @@ from tasks.progress import tell
 from tasks.quantize import quantize
 
 
-@flow(name="sweep", flow_run_name="sweep {grid}", task_runner=ThreadPoolTaskRunner(max_workers=1))
+ONE_AT_A_TIME: Any = ThreadPoolTaskRunner(max_workers=1)
+
+
+@flow(name="sweep", flow_run_name="sweep {grid}", task_runner=ONE_AT_A_TIME)
 def sweep(
     grid: str = "demo", overrides: list[str] | None = None, models: list[str] | None = None,
     bits: list[int] | None = None, recipes: list[str] | None = None, limit: int | None = None,
-) -> State:  # fmt: skip
+) -> State[Any]:  # fmt: skip
     """Run every experiment of a grid that is not finished yet, land each in the warehouse, and compare.
 
     Completed only if every planned experiment has landed; one failure never stops the others.
@@ -46,14 +52,16 @@ def sweep(
 def submit_experiments(selection: Selection) -> list[Chain]:
     """Submit the whole grid; a base model's conversion and its variants are shared by the experiments on them."""
     data = prepare.submit(selection.grid.data.model_dump(mode="json"))
-    bases: dict[str, PrefectFuture[str]] = {}
-    variants: dict[tuple[str, int], PrefectFuture[str]] = {}
+    # Futures, which Prefect resolves before the next step runs.
+    bases: dict[str, Any] = {}
+    variants: dict[tuple[str, int], Any] = {}
     chains = []
     for spec in selection.cells:
         name, variant = spec.model.name, (spec.model.name, spec.bits)
         model = spec.model.model_dump(mode="json")
         if name not in bases:
-            bases[name] = convert.submit(model, acquire.submit(model))
+            source: Any = acquire.submit(model)
+            bases[name] = convert.submit(model, source)
         if variant not in variants:
             variants[variant] = quantize.submit(model, bases[name], spec.bits, spec.training.group_size)
         chains.append(submit_chain(spec, variants[variant], data))

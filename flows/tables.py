@@ -25,7 +25,7 @@ def leaderboard(cells: list[str] | None = None) -> pd.DataFrame:
             "over-triage": figure(r.over_triage, r.over_triage_low, r.over_triage_high),
             "test loss": figure(r.test_loss), "gates": r.verdict, "trained in": clock(r.train_seconds),
         }
-        for r in frame.itertuples()
+        for r in _records(frame)
     ]  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -44,10 +44,14 @@ def quantization(cells: list[str] | None = None) -> pd.DataFrame:
             "ED within 2 %?": words(r.ed_recall_verdict), "test loss": both(r.loss_4bit, r.loss_8bit),
             "memory, time": _resources(r),
         }
-        for r in frame.itertuples()
+        for r in _records(frame)
         if cells is None or f"{r.base_model}-4bit-{r.recipe}-s{r.seed}" in cells
     ]  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _records(frame: pd.DataFrame) -> list[Any]:
+    return list(frame.itertuples())
 
 
 def figure(value: Any, low: Any = None, high: Any = None, digits: int = 3, sign: bool = False) -> str:
@@ -75,5 +79,8 @@ def _resources(r: Any) -> str:
         return str(r.resources)
     lines = [f"{getattr(r, f'peak_memory_bytes_{bits}') / 1e6:.0f} MB" for bits in ("4bit", "8bit")]
     if not pd.isna(r.train_seconds_4bit):
-        lines = [f"{line}, {getattr(r, f'train_seconds_{bits}'):.0f} s" for line, bits in zip(lines, ("4bit", "8bit"), strict=True)]
+        lines = [
+            f"{line}, {getattr(r, f'train_seconds_{bits}'):.0f} s"
+            for line, bits in zip(lines, ("4bit", "8bit"), strict=True)
+        ]
     return "\n".join(lines)

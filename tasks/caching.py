@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from prefect import Task
-from prefect.client.schemas.objects import TaskRun
+from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
 from prefect.settings import get_current_settings
-from prefect.states import State
 
 from tasks.runtime.errors import TriageError
 from tasks.runtime.store import complete

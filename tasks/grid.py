@@ -26,10 +26,7 @@ class _ModelList(Strict):
 
 def grid_path(name: str) -> Path:
     """A grid by its short name (`demo`) or the path of a TOML file."""
-    if name.endswith(".toml") or "/" in name:
-        path = Path(name)
-    else:
-        path = GRIDS / f"{name}.toml"
+    path = Path(name) if name.endswith(".toml") or "/" in name else GRIDS / f"{name}.toml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in GRIDS.glob("*.toml")))
         raise BadInput(f"There is no grid {name!r}; the built-in grids are {known}, or give the path of a .toml file.")
@@ -146,7 +143,7 @@ def _line_of(path: Path, loc: list[Any]) -> int | None:
     """Line of a key in a TOML file: best effort, since the parser keeps no positions."""
     lines = path.read_text(encoding="utf-8").splitlines()
     start = 0
-    for table, index in zip(loc, loc[1:] + [0], strict=False):
+    for table, index in zip(loc, [*loc[1:], 0], strict=False):
         if not isinstance(table, str):
             continue
         headers = [i for i, text in enumerate(lines) if re.match(rf"\s*\[\[?\s*{re.escape(table)}\s*\]", text)]

@@ -24,7 +24,9 @@ def training_of(spec: ExperimentSpec, variant: str | Path, data: str | Path) -> 
 def evaluation_of(spec: ExperimentSpec, training: str, data: str | Path) -> str:
     """evaluation_id of a trained experiment on a dataset's test set."""
     sets = _manifest(data)["sets"]
-    return evaluation_id(training, spec, calibration=sets["calibration"]["digest"], evaluation_set=sets["test"]["digest"])
+    return evaluation_id(
+        training, spec, calibration=sets["calibration"]["digest"], evaluation_set=sets["test"]["digest"]
+    )
 
 
 def experiment_folder(spec: ExperimentSpec, variant: str | Path, data: str | Path) -> Path:

@@ -70,7 +70,13 @@ def _log(title: str, event: Event) -> None:
             event["iterations"], event["loss"], event["tokens_per_second"], event["seconds_left"],
         )  # fmt: skip
     elif kind == "valid":
-        logger.info("%s: validation %.4f, share ED %.2f, specificity %s", title, event["loss"], event["ed_share"], event["specificity"])
+        logger.info(
+            "%s: validation %.4f, share ED %.2f, specificity %s",
+            title,
+            event["loss"],
+            event["ed_share"],
+            event["specificity"],
+        )
         if event["always_ed"]:
             logger.warning("%s: always_ed, specificity is below 5 %%", title)
     elif kind == "device":

@@ -147,7 +147,9 @@ class Scoring(Strict):
 
     passes: int = Field(default=50, ge=2, le=1000, description="Monte Carlo dropout passes")
     mc_cases: int | Literal["all"] = Field(default="all", description="a fixed stratified sample, or all test cases")
-    review_entropy: float = Field(default=0.3, ge=0, le=1.0987, description="vote entropy in nats above which to review")
+    review_entropy: float = Field(
+        default=0.3, ge=0, le=1.0987, description="vote entropy in nats above which to review"
+    )
     cost_matrix: dict[Label, RowCosts] | None = Field(default=None, description="for expected cost and minimum cost")
 
 

@@ -110,7 +110,9 @@ def _error(code: int, final: Event, resident: int, budget: int | None, log: Path
     if code in BY_EXIT_CODE and "message" in final:
         return BY_EXIT_CODE[code](final["message"])
     if code == -signal.SIGKILL and budget and resident >= MEMORY_SHARE_OF_OOM * budget:
-        return OutOfMemory(f"The step was killed while it held {resident / 1e9:.1f} GB of a budget of {budget / 1e9:.1f} GB.")
+        return OutOfMemory(
+            f"The step was killed while it held {resident / 1e9:.1f} GB of a budget of {budget / 1e9:.1f} GB."
+        )
     if code < 0 or code == LOST_PARENT:
         return LostChild(f"The step's process was ended by signal {-code}; its log is {log}.")
     message = final.get("message", f"exit code {code}")
@@ -148,7 +150,9 @@ def _call(spec: dict[str, Any], emit: Callable[[Event], None]) -> int:
     except MemoryError:
         emit({"event": "error", "type": "OutOfMemory", "message": "The step ran out of memory."})
         return OutOfMemory.exit_code
-    except Exception as error:  # the boundary of the process: everything becomes an event, the traceback goes to the log
+    except (
+        Exception
+    ) as error:  # the boundary of the process: everything becomes an event, the traceback goes to the log
         import traceback
 
         traceback.print_exc()

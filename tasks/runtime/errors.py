@@ -58,6 +58,5 @@ class LostChild(TriageError):
 
 LOST_PARENT = 71
 BY_EXIT_CODE: dict[int, type[TriageError]] = {
-    cls.exit_code: cls
-    for cls in (BadInput, SourceUnavailable, BrokenFolder, OutOfMemory, Diverged, Locked, LostChild)
+    cls.exit_code: cls for cls in (BadInput, SourceUnavailable, BrokenFolder, OutOfMemory, Diverged, Locked, LostChild)
 }

@@ -56,10 +56,10 @@ def write_atomic(path: Path, content: str | bytes) -> None:
             handle.write(data)
             handle.flush()
             os.fsync(handle.fileno())
-        os.replace(temporary, path)
+        Path(temporary).replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):
-            os.unlink(temporary)
+            Path(temporary).unlink()
         raise _disk_error(error, path) from error
 
 
@@ -88,7 +88,9 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BrokenFolder(f"{folder / MANIFEST} is not readable JSON ({error}); delete the folder to rebuild it.") from error
+        raise BrokenFolder(
+            f"{folder / MANIFEST} is not readable JSON ({error}); delete the folder to rebuild it."
+        ) from error
     return manifest
 
 
@@ -134,7 +136,7 @@ def build_folder(final: Path, build: Callable[[Path], dict[str, Any]]) -> dict[s
         manifest = seal(temporary, build(temporary))
         if final.exists():
             shutil.rmtree(final)
-        os.replace(temporary, final)
+        temporary.replace(final)
     except OSError as error:
         raise _disk_error(error, final) from error
     finally:

@@ -75,9 +75,7 @@ def run_blocks(stack: Stack, hidden: mx.array, start: int, stop: int, past: list
     return hidden
 
 
-def run_last_block(
-    stack: Stack, hidden: mx.array, first_row: mx.array, rows: int, past: Any | None = None
-) -> mx.array:
+def run_last_block(stack: Stack, hidden: mx.array, first_row: mx.array, rows: int, past: Any | None = None) -> mx.array:
     """The last block, computed for `rows` consecutive positions per sequence only: (B, T, D) -> (B, rows, D).
 
     Keys and values are needed at every position; queries, output projection and MLP only where a row is scored.
@@ -107,7 +105,9 @@ def project(stack: Stack, hidden: mx.array) -> mx.array:
 def _mask(stack: Stack, hidden: mx.array, window: int | None, offset: int) -> Any:
     length = hidden.shape[1]
     if offset == 0 and not stack.cpu_kernels:  # a word, where possible: the fused kernels know it
-        return create_attention_mask(hidden, None, window_size=window) if window else create_attention_mask(hidden, None)
+        return (
+            create_attention_mask(hidden, None, window_size=window) if window else create_attention_mask(hidden, None)
+        )
     visible = _visible(mx.arange(offset, offset + length)[:, None], offset + length, window)
     return additive(visible) if stack.cpu_kernels else visible
 

@@ -73,8 +73,8 @@ def make_cases(template: Template, encoded: Sequence[Encoded], stock_mask: bool 
     of the tests and benchmarks, never used for a study.
     """
     per_case = 1 if template.single_token else len(template.completions)
-    rows = []
-    for i, case in enumerate(encoded):
+    rows: list[Row] = []
+    for case in encoded:
         for candidate in [case.label] if per_case == 1 else range(per_case):
             completion = template.completions[candidate] + ((0,) if stock_mask else ())
             rows.append(

@@ -34,7 +34,9 @@ class Progress:
     curve: list[dict[str, Any]] = field(default_factory=list)
 
 
-def save(folder: Path, adapted: Adapted, optimizer: optim.Optimizer, best: dict[str, mx.array], progress: Progress) -> None:
+def save(
+    folder: Path, adapted: Adapted, optimizer: optim.Optimizer, best: dict[str, mx.array], progress: Progress
+) -> None:
     """Write a checkpoint atomically and remove the older ones."""
 
     def build(temporary: Path) -> dict[str, Any]:
@@ -57,8 +59,8 @@ def restore(folder: Path, adapted: Adapted, optimizer: optim.Optimizer) -> tuple
     for candidate in sorted(folder.glob("[0-9]*"), reverse=True) if folder.is_dir() else []:
         if complete(candidate, deep=True) is None:
             continue
-        state = mx.load(str(candidate / "state.safetensors"))
-        best = mx.load(str(candidate / "best.safetensors"))
+        state: dict[str, mx.array] = mx.load(str(candidate / "state.safetensors"))  # type: ignore[assignment]
+        best: dict[str, mx.array] = mx.load(str(candidate / "best.safetensors"))  # type: ignore[assignment]
         mx.eval(state, best)
         weights = [(k.removeprefix("adapter."), v) for k, v in state.items() if k.startswith("adapter.")]
         adapted.stack.model.load_weights(weights, strict=False)

@@ -96,7 +96,9 @@ def score_cases(adapted: Adapted, prefix: Prefix, cases: Cases, tokens_at_once: 
     return Scores(*(np.stack([row[k] for row in ordered]) for k in range(3)))
 
 
-def leading_past(adapted: Adapted, prefix: Prefix, dropout_key: tuple[int, ...] | None = None) -> list[SharedPast | None]:
+def leading_past(
+    adapted: Adapted, prefix: Prefix, dropout_key: tuple[int, ...] | None = None
+) -> list[SharedPast | None]:
     """Run the common leading tokens through the trained blocks and keep their keys and values."""
     stack, start = adapted.stack, prefix.boundary
     past: list[SharedPast | None] = [SharedPast() if i >= start else None for i in range(stack.depth)]
@@ -109,9 +111,7 @@ def leading_past(adapted: Adapted, prefix: Prefix, dropout_key: tuple[int, ...] 
     return past
 
 
-def label_terms(
-    adapted: Adapted, prefix: Prefix, cases: Cases, batch: Batch, past: list[SharedPast | None]
-) -> Terms:
+def label_terms(adapted: Adapted, prefix: Prefix, cases: Cases, batch: Batch, past: list[SharedPast | None]) -> Terms:
     """Terms of a batch whose leading tokens are already in `past`; only label positions are computed."""
     rows = max(row.label_length for row in batch.rows)
     return case_terms(_logits_after(adapted, prefix, cases, batch, past, rows), _cut(batch, rows), cases)
@@ -129,7 +129,9 @@ def _logits_after(
 def _cut(batch: Batch, rows: int) -> Batch:
     from dataclasses import replace
 
-    return replace(batch, targets=batch.targets[:, :rows], scored=batch.scored[:, :rows], is_label=batch.is_label[:, :rows])
+    return replace(
+        batch, targets=batch.targets[:, :rows], scored=batch.scored[:, :rows], is_label=batch.is_label[:, :rows]
+    )
 
 
 def validation_value(scores: Scores, cases: Cases, objective: Objective) -> tuple[float, list[float]]:
@@ -137,4 +139,4 @@ def validation_value(scores: Scores, cases: Cases, objective: Objective) -> tupl
     terms = Terms(mx.array(scores.label_loss), mx.array(scores.other_loss), mx.array(scores.label_logp))
     everything = range(len(cases.encoded))
     loss, parts = objective_sum(terms, cases.labels, objective, scored_tokens(cases, everything), len(cases.encoded))
-    return float(loss.item()), [float(v) for v in parts.tolist()]  # type: ignore[union-attr]
+    return float(np.array(loss)), np.array(parts).tolist()

@@ -104,7 +104,9 @@ def open_prefix(stack: Stack, cases: Cases, boundary: int, root: Path, variant: 
     )  # fmt: skip
     folder = root / "prefixes" / digest
     build_folder(folder, lambda temporary: _compute(stack, cases, boundary, temporary, log))
-    arrays = [np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ("leading", "own", "starts")]
+    arrays = [
+        np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ("leading", "own", "starts")
+    ]
     return Prefix(stack, cases, boundary, *arrays)
 
 

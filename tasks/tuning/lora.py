@@ -20,7 +20,6 @@ from tasks.runtime.errors import BadInput
 from tasks.spec import Recipe, Training
 from tasks.tuning.architecture import Stack, take_apart
 
-
 RANDOM_STEPS = 1 << 16  # 16 random bits an element: half the work of 32, and a probability exact to 1e-5
 
 
@@ -87,7 +86,12 @@ def add_lora(stack: Stack, recipe: Recipe, training: Training, seed: int) -> Ada
             raise BadInput(f"training.target_modules names {target!r}, which this model does not have.")
     mx.random.seed(seed)
     stack.model.freeze()
-    config = {"rank": recipe.rank, "scale": recipe.scale, "dropout": recipe.dropout, "keys": list(training.target_modules)}
+    config = {
+        "rank": recipe.rank,
+        "scale": recipe.scale,
+        "dropout": recipe.dropout,
+        "keys": list(training.target_modules),
+    }
     linear_to_lora_layers(stack.model, training.num_layers, config)
     boundary = stack.depth - training.num_layers
     dropouts = []
@@ -109,7 +113,7 @@ def adapter_weights(adapted: Adapted) -> dict[str, mx.array]:
 
 def load_weights(adapted: Adapted, path: Path) -> None:
     """Load LoRA tensors from a safetensors file into an adapted model; names and shapes must match."""
-    loaded = mx.load(str(path))
+    loaded: dict[str, mx.array] = mx.load(str(path))  # type: ignore[assignment]
     own = {name: value.shape for name, value in adapter_weights(adapted).items()}
     if {name: value.shape for name, value in loaded.items()} != own:
         raise BadInput(f"{path} does not hold the LoRA tensors of this recipe; delete it and train again.")

@@ -70,7 +70,9 @@ def case_terms(logits: mx.array, batch: Batch, cases: Cases) -> Terms:
     )  # fmt: skip
 
 
-def objective_sum(terms: Terms, labels: np.ndarray, objective: Objective, tokens: int, cases: int) -> tuple[mx.array, mx.array]:
+def objective_sum(
+    terms: Terms, labels: np.ndarray, objective: Objective, tokens: int, cases: int
+) -> tuple[mx.array, mx.array]:
     """Loss of some cases as their share of an effective batch of `tokens` scored tokens and `cases` cases.
 
     Returns (loss, parts) with parts = [weighted label, other, cost] (3,); micro-batches add up exactly.

@@ -14,7 +14,12 @@ from tasks.spec import ExperimentSpec
 
 
 def train_experiment(
-    spec: ExperimentSpec, folder: Path, variant: Path, data: Path, home: Path, on_event: Callable[[dict[str, Any]], None]
+    spec: ExperimentSpec,
+    folder: Path,
+    variant: Path,
+    data: Path,
+    home: Path,
+    on_event: Callable[[dict[str, Any]], None],
 ) -> str:
     """Train into `folder` unless it is complete, and return the training id (the folder's name)."""
     micro_batch = spec.recipe.batch_size

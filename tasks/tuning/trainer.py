@@ -89,13 +89,15 @@ def _update(
     loss, parts, gradients = update_gradients(
         adapted, split.prefix, split.cases, chosen, objective, micro_batch or len(chosen), key
     )
-    value = float(loss.item())
+    value = float(np.array(loss))
     if not math.isfinite(value):
-        raise Diverged(f"The loss became {value} at update {progress.update + 1}; lower the learning rate or the scale.")
+        raise Diverged(
+            f"The loss became {value} at update {progress.update + 1}; lower the learning rate or the scale."
+        )
     optimizer.learning_rate = rate
     optimizer.update(adapted.stack.model, gradients)
     mx.eval(adapted.stack.model.trainable_parameters(), optimizer.state)
-    return value, [float(v) for v in parts.tolist()]  # type: ignore[union-attr]
+    return value, np.array(parts).tolist()
 
 
 def _report(

@@ -16,12 +16,14 @@ def gradients_of(a_recipe, chosen=CHOSEN, some=None):
     ours = tiny.adapted("llama", 4, True, a_recipe)
     some = some or tiny.cases(6)
     objective = make_objective(a_recipe, some.labels)
-    loss, parts, gradients = update_gradients(ours, tiny.no_store(ours, some), some, chosen, objective, len(chosen), None)
+    loss, parts, gradients = update_gradients(
+        ours, tiny.no_store(ours, some), some, chosen, objective, len(chosen), None
+    )
     return loss.item(), parts.tolist(), tiny.flat(gradients)
 
 
 def flat_costs(value):
-    return {t: {a: value for a in LABELS} for t in LABELS}
+    return {t: dict.fromkeys(LABELS, value) for t in LABELS}
 
 
 def test_the_objective_equals_its_formula_and_finite_differences():
@@ -90,5 +92,7 @@ def test_the_cost_gradient_on_a_label_logit_is_at_most_a_quarter_of_lambda():
         logp = mx.array(rng.normal(scale=4, size=(1, 3)).astype(np.float32))
         for label in range(3):
             labels = np.array([label], np.int32)
-            gradient = mx.grad(lambda x, y=labels: objective_sum(Terms(mx.zeros(1), mx.zeros(1), x), y, objective, 1, 1)[0])(logp)
+            gradient = mx.grad(
+                lambda x, y=labels: objective_sum(Terms(mx.zeros(1), mx.zeros(1), x), y, objective, 1, 1)[0]
+            )(logp)
             assert mx.abs(gradient).max().item() <= 0.25 + 1e-6

@@ -35,7 +35,8 @@ def test_the_micro_batch_changes_nothing(architecture, dropout, template):
     some = tiny.cases(4, template)
     objective = make_objective(a_recipe, some.labels)
     results = [
-        update_gradients(ours, tiny.no_store(ours, some), some, [0, 1, 2, 3], objective, micro, (42, 7)) for micro in (4, 2, 1)
+        update_gradients(ours, tiny.no_store(ours, some), some, [0, 1, 2, 3], objective, micro, (42, 7))
+        for micro in (4, 2, 1)
     ]
     for loss, _, gradients in results[1:]:
         assert abs(loss.item() - results[0][0].item()) < 1e-5

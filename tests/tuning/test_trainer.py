@@ -43,7 +43,7 @@ def run(a_recipe, folder, some=None, emit=lambda e: None, **training):
 @pytest.mark.parametrize("make", [tiny.recipe, tiny.safety])
 def test_a_planted_separable_set_is_learned_and_does_not_collapse(make, tmp_path):
     a_recipe = make(iterations=150, batch_size=8, learning_rate=1e-2)
-    _, progress, ours, split = run(a_recipe, tmp_path, evaluate_every=150)
+    _, _, ours, split = run(a_recipe, tmp_path, evaluate_every=150)
     answers = score_cases(ours, split.prefix, split.cases).label_logp.argmax(axis=1)
     assert (answers == split.cases.labels).mean() > 0.95
 

@@ -18,7 +18,11 @@ from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.lora import Adapted, add_lora
 
 VOCABULARY = 128
-COST = {"ED": {"ED": 1, "GP": 100, "HOME": 100}, "GP": {"ED": 2, "GP": 1, "HOME": 10}, "HOME": {"ED": 2, "GP": 3, "HOME": 1}}
+COST = {
+    "ED": {"ED": 1, "GP": 100, "HOME": 100},
+    "GP": {"ED": 2, "GP": 1, "HOME": 10},
+    "HOME": {"ED": 2, "GP": 3, "HOME": 1},
+}
 WEIGHTS = {"ED": 5.0, "GP": 2.0, "HOME": 1.0}
 SINGLE = Template(None, None, False, ((5, 2, 3), (6, 2, 3), (7, 2, 3)), (1, 1, 1))
 MULTI = Template(None, None, False, ((5, 9, 2), (5, 8, 2), (7, 2)), (2, 2, 1))
@@ -35,7 +39,9 @@ def recipe(**changes) -> Recipe:
 
 
 def safety(**changes) -> Recipe:
-    return recipe(**({"kind": "safety", "cost_matrix": COST, "class_weights": WEIGHTS, "target_ed_recall": 0.9} | changes))
+    return recipe(
+        **({"kind": "safety", "cost_matrix": COST, "class_weights": WEIGHTS, "target_ed_recall": 0.9} | changes)
+    )
 
 
 def base_model(architecture: str, seed: int = 0) -> tuple[nn.Module, dict]:
@@ -74,7 +80,9 @@ def randomise(made: Adapted) -> None:
     mx.eval(made.stack.model.parameters())
 
 
-def cases(count: int = 8, template: Template = SINGLE, stock_mask: bool = False, seed: int = 0, shared: int = 6) -> Cases:
+def cases(
+    count: int = 8, template: Template = SINGLE, stock_mask: bool = False, seed: int = 0, shared: int = 6
+) -> Cases:
     """Random prompts of 20 to 45 tokens that begin with the same `shared` tokens; labels in turn."""
     rng = np.random.default_rng(seed)
     leading = tuple(range(20, 20 + shared))
@@ -104,9 +112,9 @@ def stock(made: Adapted, some: Cases, chosen: list[int]) -> Oracle:
     for i, row in enumerate(batch.rows):
         tokens[i, : len(row.inputs)] = row.inputs
         lengths[i] = (row.first + 1, len(row.inputs))
-    (loss, _), gradients = nn.value_and_grad(made.stack.model, lambda m: default_loss(m, mx.array(tokens), mx.array(lengths)))(
-        made.stack.model
-    )
+    (loss, _), gradients = nn.value_and_grad(
+        made.stack.model, lambda m: default_loss(m, mx.array(tokens), mx.array(lengths))
+    )(made.stack.model)
     return Oracle(float(loss.item()), flat(gradients))
 
 
