@@ -50,7 +50,9 @@ def make_template(tokenizer: Any, prompt: Prompt, chat: bool) -> Template:
     for label in LABELS:
         whole = _whole_tokens(tokenizer, prompt, chat, probe, label)
         if whole[: len(start)] != start:
-            raise BadInput(f"The tokenizer merges the prompt with the label {label}; this model cannot be scored exactly.")
+            raise BadInput(
+                f"The tokenizer merges the prompt with the label {label}; this model cannot be scored exactly."
+            )
         completion = tuple(whole[len(start) :])
         end = _end_length(tokenizer, prompt, chat, completion, label)
         completions.append(completion)

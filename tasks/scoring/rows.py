@@ -106,7 +106,9 @@ def _metrics(
     ]  # fmt: skip
 
 
-def _judged(primary: Decisions, labels: list[str], groups: list[str] | None, spec: ExperimentSpec) -> tuple[list[Gate], str]:
+def _judged(
+    primary: Decisions, labels: list[str], groups: list[str] | None, spec: ExperimentSpec
+) -> tuple[list[Gate], str]:
     """Gates of the primary rule; a rule that is not available passes none of them."""
     if primary.labels is not None:
         return judge_gates(labels, primary.labels, groups, spec.seed)
