@@ -1,0 +1,55 @@
+"""What is scored is what was trained: one template, token for token."""
+
+import pytest
+from transformers import AutoTokenizer
+
+from tasks.corpus.encode import encode, make_template
+from tasks.corpus.prompts import load_prompt
+from tasks.grid import known_models
+from tasks.models.convert import run_quantize
+from tasks.models.sources import fetch_base
+from tasks.runtime.errors import BadInput
+from tasks.spec import LABELS
+
+TEXT = "I was needed at work with a BP of 98/61, SpO2 91 % and 38.5C. I recommended rest at home."
+
+
+@pytest.fixture(scope="module", params=["tiny-llama", "tiny-gemma3"])
+def template(request, tmp_path_factory):
+    home = tmp_path_factory.mktemp("models")
+    source = fetch_base(known_models()[request.param], home)
+    made = run_quantize({"source": str(source), "root": str(home), "bits": 4, "group_size": 64})
+    tokenizer = AutoTokenizer.from_pretrained(made["folder"])
+    return make_template(tokenizer, load_prompt(), made["prompt"] == "chat")
+
+
+def test_prompt_and_completion_are_the_tokens_of_the_whole_conversation(template):
+    prompt = load_prompt()
+    for k, label in enumerate(LABELS):
+        case = encode(template, "a", TEXT, label, 2048)
+        ours = list(case.prompt + template.completions[k])
+        if template.chat:
+            messages = [*prompt.messages(TEXT), {"role": "assistant", "content": label}]
+            whole = template.tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
+            assert ours == list(whole)
+        text = template.tokenizer.decode(ours)
+        assert TEXT in text and prompt.instruction in text
+        assert template.tokenizer.decode(list(template.completions[k])[: template.label_lengths[k]]).strip() == label
+
+
+def test_labels_inside_other_words_mean_nothing_since_no_text_is_parsed(template):
+    """'ED' in 'needed' fooled the earlier attempt's parser; here labels are tokens after the prompt."""
+    firsts = {completion[0] for completion in template.completions}
+    assert len(firsts) == 3
+    assert encode(template, "a", "needed recommended", "HOME", 2048).label == LABELS.index("HOME")
+
+
+def test_an_overlong_text_loses_its_middle_and_says_so(template):
+    long = "start " + "word " * 400 + "finish"
+    case = encode(template, "a", long, "GP", 256)
+    assert case.shortened and len(case.prompt) + max(map(len, template.completions)) <= 256
+    text = template.tokenizer.decode(list(case.prompt))
+    assert "start" in text and "finish" in text and "..." in text
+    assert not encode(template, "a", TEXT, "GP", 2048).shortened
+    with pytest.raises(BadInput, match="max_tokens"):
+        encode(template, "a", long, "GP", 8)
