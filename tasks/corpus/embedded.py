@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from tasks.corpus.case import Case, normal_text
-from tasks.corpus.knowledge import Problem, problems
+from tasks.corpus.knowledge_base import Problem, problems
 from tasks.corpus.render import band_of, draw_style, render
 from tasks.corpus.rules import Facts, Verdict, decide
 from tasks.corpus.sampler import draw_facts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from tasks.corpus.knowledge import Problem, contexts, phrases
+from tasks.corpus.knowledge_base import Problem, contexts, phrases
 from tasks.corpus.rules import Facts, emergency_vital
 from tasks.corpus.voices import conjugate
 from tasks.corpus.wording import amount, listed

@@ -10,7 +10,7 @@ from typing import Any
 
 from tasks.corpus.case import Case, to_json
 from tasks.corpus.embedded import GENERATOR_VERSION, embedded_sets
-from tasks.corpus.knowledge import knowledge_digest
+from tasks.corpus.knowledge_base import knowledge_digest
 from tasks.corpus.readers import read_cases
 from tasks.corpus.splits import SETS, SHARES, check_sets, limited, split_cases
 from tasks.corpus.tables import READERS, check_readable

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from tasks.corpus.knowledge import Problem, contexts, phrases
+from tasks.corpus.knowledge_base import Problem, contexts, phrases
 from tasks.corpus.nurse import nurse_note
 from tasks.corpus.rules import Facts, emergency_vital
 from tasks.corpus.voices import american, conjugate, contract, texted

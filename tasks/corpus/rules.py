@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tasks.corpus.knowledge import Problem
+from tasks.corpus.knowledge_base import Problem
 from tasks.spec import Label
 
 RULES_VERSION = 1

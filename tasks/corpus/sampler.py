@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
-from tasks.corpus.knowledge import BAND_YEARS, Context, Fact, Problem, contexts
+from tasks.corpus.knowledge_base import BAND_YEARS, Context, Fact, Problem, contexts
 from tasks.corpus.rules import Facts, Vitals, decide
 from tasks.spec import Label
 

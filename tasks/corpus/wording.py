@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from tasks.corpus.knowledge import phrases
+from tasks.corpus.knowledge_base import phrases
 from tasks.corpus.rules import Vitals
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")

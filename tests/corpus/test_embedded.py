@@ -19,7 +19,7 @@ from tasks.corpus.embedded import (
     embedded_records,
     embedded_sets,
 )
-from tasks.corpus.knowledge import contexts, knowledge_digest, problems
+from tasks.corpus.knowledge_base import contexts, knowledge_digest, problems
 from tasks.corpus.rules import Facts, Vitals, decide
 from tasks.corpus.splits import check_sets, near_duplicates
 from tasks.runtime.store import digest_of
