@@ -1,0 +1,142 @@
+"""Who may import whom, and which process may load MLX: the rules of the layout, checked on the source itself."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+OURS = ("flows", "tasks", "warehouse", "deployments")
+FILES = sorted(path for top in OURS for path in (ROOT / top).rglob("*.py"))
+STEPS = ("tasks.corpus", "tasks.models", "tasks.tuning", "tasks.scoring")
+LEAF = "tasks.spec"
+# A layer may import itself and what stands in its row; `tasks.spec` is a leaf that everyone may import.
+ALLOWED = {
+    "flows": {"tasks", "tasks/folder", "tasks.runtime", "warehouse"},
+    "tasks": {"tasks/folder", "tasks.runtime"},
+    "tasks/folder": {"tasks.runtime"},
+    "tasks.runtime": set(),
+    "warehouse": {"tasks.runtime"},
+    "deployments": set(),
+}
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_of(path): path for path in FILES}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Dotted names that a file imports anywhere in it; `from a import b` gives a.b where that is a module of ours."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}, line {node.lineno}: relative imports hide the layer"
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield whole if whole in MODULES else str(node.module)
+
+
+def layer(module: str) -> str | None:
+    """`tasks/folder` for a step's plain code, `tasks` for the wrappers beside it; None for what is not ours."""
+    if module.split(".")[0] not in OURS:
+        return None
+    if any(module == step or module.startswith(f"{step}.") for step in STEPS):
+        return "tasks/folder"
+    return "tasks.runtime" if module.startswith("tasks.runtime") else module.split(".")[0]
+
+
+def broken_rules(importer: str, imported: str) -> bool:
+    here, there = layer(importer), layer(imported)
+    if there is None or here == there or imported in (LEAF, "tasks"):
+        return False
+    if importer == "tasks.land" and there == "warehouse":
+        return False
+    return there not in ALLOWED[str(here)]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_downward_only(module):
+    assert [name for name in imports(MODULES[module]) if broken_rules(module, name)] == []
+
+
+@pytest.mark.parametrize(
+    ("importer", "imported", "broken"),
+    [
+        ("tasks.tuning.job", "tasks.train", True),
+        ("tasks.tuning.job", "warehouse.load", True),
+        ("tasks.train", "flows.sweep", True),
+        ("tasks.train", "warehouse.load", True),
+        ("tasks.runtime.child", "tasks.tuning.job", True),
+        ("warehouse.load", "tasks.scoring.rows", True),
+        ("tasks.land", "warehouse.load", False),
+        ("warehouse.load", "tasks.runtime.errors", False),
+        ("tasks.runtime.child", "tasks.spec", False),
+        ("tasks.scoring.job", "tasks.tuning.job", False),
+    ],
+)
+def test_the_rule_itself_tells_up_from_down(importer, imported, broken):
+    assert broken_rules(importer, imported) is broken
+
+
+def test_the_leaf_imports_nothing_of_ours():
+    assert [name for name in imports(MODULES[LEAF]) if layer(name)] == []
+
+
+def test_the_folders_of_the_steps_do_not_import_each_other_in_a_circle():
+    needs: dict[str, set[str]] = {step: set() for step in STEPS}
+    for module, path in MODULES.items():
+        for step in STEPS:
+            if module.startswith(step):
+                needs[step] |= {other for other in STEPS for name in imports(path) if name.startswith(other)} - {step}
+    while done := [step for step, others in needs.items() if not others]:
+        needs = {step: others - set(done) for step, others in needs.items() if step not in done}
+    assert needs == {}
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if layer(m) in ("tasks/folder", "tasks.runtime", "warehouse")])
+def test_the_plain_code_imports_no_prefect_and_the_warehouse_no_mlx_either(module):
+    forbidden = {"prefect"} | ({"mlx", "mlx_lm", "transformers"} if layer(module) == "warehouse" else set())
+    assert not forbidden & {name.split(".")[0] for name in imports(MODULES[module])}
+
+
+def test_the_parent_process_never_loads_mlx():
+    """Importing mlx_lm lowers the file limit, and a Metal failure aborts the process: only child processes do it."""
+    parents = [m for m in MODULES if layer(m) in ("flows", "tasks", "tasks.runtime", "warehouse")]
+    parents += ["tasks.models.sources", "tasks.models.convert", "tasks.corpus.prepare"]
+    code = (
+        "import importlib, sys\n"
+        "for name in sys.argv[1:]:\n"
+        "    importlib.import_module(name)\n"
+        "    found = {'mlx', 'mlx_lm', 'transformers'} & set(sys.modules)\n"
+        "    assert not found, f'{name} loads {found}'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *parents], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_nothing_that_runs_code_from_a_file_is_used(module):
+    assert not {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"} & {
+        name.split(".")[0] for name in imports(MODULES[module])
+    }
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        for name, value in options(node):
+            if name in ("trust_remote_code", "allow_pickle", "shell"):
+                assert isinstance(value, ast.Constant) and value.value is False, f"line {value.lineno}"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in ("eval", "exec"), f"line {node.lineno}"
+
+
+def options(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
+    """Keyword arguments, and entries of a dict that may become some."""
+    if isinstance(node, ast.Call):
+        yield from ((str(keyword.arg), keyword.value) for keyword in node.keywords)
+    elif isinstance(node, ast.Dict):
+        yield from ((k.value, v) for k, v in zip(node.keys, node.values, strict=True) if isinstance(k, ast.Constant))
