@@ -1,0 +1,203 @@
+"""Every ingredient of a result changes exactly the ids that it should: no stale result, and no needless training."""
+
+import json
+
+import pytest
+from pydantic import ValidationError
+
+from tasks import spec as specs
+from tasks.spec import (
+    BaseModelSpec,
+    Data,
+    ExperimentSpec,
+    Grid,
+    RandomSource,
+    Recipe,
+    Scoring,
+    Training,
+    evaluation_id,
+    experiments,
+    training_id,
+)  # fmt: skip
+
+COSTS = {
+    "ED": {"ED": 1, "GP": 100, "HOME": 100},
+    "GP": {"ED": 2, "GP": 1, "HOME": 10},
+    "HOME": {"ED": 2, "GP": 3, "HOME": 1},
+}
+RECIPE = {
+    "name": "safe", "kind": "safety", "learning_rate": 1e-4, "batch_size": 4, "rank": 8, "scale": 10.0, "dropout": 0.1,
+    "iterations": 100, "target_ed_recall": 0.95, "cost_matrix": COSTS, "class_weights": {"ED": 5, "GP": 2, "HOME": 1},
+}  # fmt: skip
+GIVEN = {
+    "variant": "v", "tokenizer": "t", "train": "a", "valid": "b", "prompt": "p", "backend": "cpu",
+    "versions": {"mlx": "0.32.2", "mlx-lm": "0.32.2"}, "compute_dtype": "float32",
+}  # fmt: skip
+SETS = {"calibration": "c", "evaluation_set": "d"}
+
+
+def model(name: str = "tiny") -> BaseModelSpec:
+    return BaseModelSpec(name=name, licence="none", sources=(RandomSource(kind="random", shape="tiny-llama"),))
+
+
+def experiment(recipe: dict | None = None, training: dict | None = None, scoring: dict | None = None, **changes):
+    values = {"model": model(), "bits": 4, "seed": 42, "data": Data()} | changes
+    return ExperimentSpec(
+        recipe=Recipe(**(RECIPE | (recipe or {}))), training=Training(**(training or {})),
+        scoring=Scoring(**(scoring or {})), **values,
+    )  # fmt: skip
+
+
+def ids(spec: ExperimentSpec, given: dict | None = None, sets: dict | None = None) -> dict[str, str]:
+    trained = training_id(spec, **(GIVEN | (given or {})))
+    return {
+        "cell": spec.cell_id,
+        "training": trained,
+        "evaluation": evaluation_id(trained, spec, **(SETS | (sets or {}))),
+    }
+
+
+def changed(**to) -> set[str]:
+    """Which ids differ once `spec` (an experiment), `given` or `sets` (digests) differ."""
+    before, after = ids(experiment()), ids(to.pop("spec", experiment()), to.get("given"), to.get("sets"))
+    return {name for name in before if before[name] != after[name]}
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"learning_rate": 2e-4}, {"batch_size": 8}, {"rank": 4}, {"scale": 11.0}, {"dropout": 0.2}, {"iterations": 101},
+        {"cost_weight": 2.0}, {"cost_matrix": COSTS | {"GP": {"ED": 3, "GP": 1, "HOME": 10}}},
+        {"class_weights": {"ED": 4, "GP": 2, "HOME": 1}}, {"class_weights": None}, {"cost_matrix": None},
+    ],
+    ids=json.dumps,
+)  # fmt: skip
+def test_a_recipe_value_that_shapes_the_adapter_retrains(recipe):
+    assert changed(spec=experiment(recipe=recipe)) == {"training", "evaluation"}
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"group_size": 32}, {"num_layers": 8}, {"target_modules": ("self_attn.q_proj",)}, {"weight_decay": 0.0},
+        {"warmup_ratio": 0.2}, {"max_tokens": 512}, {"evaluate_every": 100},
+    ],
+    ids=json.dumps,
+)  # fmt: skip
+def test_a_shared_training_setting_retrains(training):
+    assert changed(spec=experiment(training=training)) == {"training", "evaluation"}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"variant": "v2"}, {"tokenizer": "t2"}, {"train": "a2"}, {"valid": "b2"}, {"prompt": "p2"}, {"backend": "metal"},
+        {"compute_dtype": "bfloat16"}, {"versions": {"mlx": "0.32.3", "mlx-lm": "0.32.2"}},
+        {"versions": {"mlx": "0.32.2", "mlx-lm": "0.32.3"}},
+    ],
+    ids=json.dumps,
+)  # fmt: skip
+def test_weights_cases_prompt_versions_and_machine_kind_retrain(given):
+    assert changed(given=given) == {"training", "evaluation"}
+
+
+def test_every_digest_that_training_id_asks_for_is_covered_above():
+    assert set(GIVEN) == set(training_id.__annotations__) - {"spec", "return"}
+
+
+@pytest.mark.parametrize(
+    ("version", "changes"), [("ENGINE_VERSION", {"training", "evaluation"}), ("SCORING_VERSION", {"evaluation"})]
+)
+def test_a_new_engine_retrains_and_a_new_scoring_version_only_scores_again(version, changes, monkeypatch):
+    before = ids(experiment())
+    monkeypatch.setattr(specs, version, getattr(specs, version) + 1)
+    after = ids(experiment())
+    assert {name for name in before if before[name] != after[name]} == changes
+
+
+@pytest.mark.parametrize(
+    "scoring", [{"passes": 51}, {"mc_cases": 60}, {"review_entropy": 0.4}, {"cost_matrix": COSTS}], ids=json.dumps
+)
+def test_how_an_adapter_is_judged_never_retrains(scoring):
+    assert changed(spec=experiment(scoring=scoring)) == {"evaluation"}
+
+
+@pytest.mark.parametrize("recipe", [{"target_ed_recall": 0.9}, {"primary_rule": "argmax"}], ids=json.dumps)
+def test_the_decision_rule_of_a_recipe_never_retrains(recipe):
+    assert changed(spec=experiment(recipe=recipe)) == {"evaluation"}
+
+
+@pytest.mark.parametrize("sets", [{"calibration": "c2"}, {"evaluation_set": "d2"}], ids=json.dumps)
+def test_other_cases_to_judge_on_never_retrain(sets):
+    assert changed(sets=sets) == {"evaluation"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"bits": 8}, {"seed": 43}, {"model": model("other")}, {"recipe": {"name": "other"}}],
+    ids=["bits", "seed", "model", "recipe name"],
+)
+def test_what_names_the_cell_changes_all_three(changes):
+    assert changed(spec=experiment(**changes)) == {"cell", "training", "evaluation"}
+
+
+def test_where_cases_come_from_matters_through_their_digests_alone():
+    assert changed(spec=experiment(data=Data(source="cases.csv", text_column="complaint"))) == set()
+
+
+def test_ids_are_readable_and_end_in_twelve_hex_digits():
+    made = ids(experiment())
+    assert made["cell"] == "tiny-4bit-safe-s42"
+    prefix, _, digest = made["training"].rpartition("-")
+    assert prefix == made["cell"] and len(digest) == 12 and int(digest, 16) >= 0
+    prefix, _, digest = made["evaluation"].rpartition("-e")
+    assert prefix == made["training"] and len(digest) == 12 and int(digest, 16) >= 0
+
+
+def test_ids_survive_a_round_trip_through_json():
+    """Specs travel to tasks and children as JSON."""
+    spec = experiment()
+    assert ids(ExperimentSpec.model_validate(json.loads(spec.model_dump_json()))) == ids(spec)
+
+
+def test_cells_come_variant_by_variant():
+    grid = Grid(name="g", models=("a", "b"), bits=(4, 8), seeds=(1, 2), recipe=[RECIPE])
+    cells = list(experiments(grid, {name: model(name) for name in "ab"}))
+    assert [c.cell_id for c in cells] == [
+        f"{m}-{bits}bit-safe-s{seed}" for m in "ab" for bits in (4, 8) for seed in (1, 2)
+    ]
+
+
+def test_scale_multiplies_the_update_and_peft_alpha_follows_from_it():
+    assert Recipe(**RECIPE).peft_alpha == 80.0
+
+
+def test_the_gated_rule_follows_from_the_kind_unless_it_is_named():
+    standard = {k: v for k, v in RECIPE.items() if k not in ("cost_matrix", "class_weights", "target_ed_recall")}
+    assert Recipe(**(standard | {"kind": "standard"})).rule == "argmax"
+    assert Recipe(**RECIPE).rule == "target_recall"
+    assert Recipe(**(RECIPE | {"primary_rule": "min_cost"})).rule == "min_cost"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"kind": "standard"}, "need kind = 'safety'"),
+        ({"target_ed_recall": None}, "needs target_ed_recall"),
+        ({"cost_matrix": {"ED": COSTS["ED"], "GP": COSTS["GP"]}}, "cost_matrix needs an entry for each"),
+        ({"cost_matrix": COSTS | {"GP": {"ED": 2, "GP": 1}}}, "cost_matrix.GP needs an entry for each"),
+        ({"class_weights": {"ED": 5.0}}, "class_weights needs an entry for each"),
+        ({"class_weights": {"ED": 0, "GP": 1, "HOME": 1}}, "greater than 0"),
+        ({"learning_rate": 0}, "greater than 0"),
+        ({"dropout": 1.0}, "less than 1"),
+        ({"surprise": 1}, "not permitted"),
+    ],
+)
+def test_a_recipe_that_contradicts_itself_is_refused(changes, words):
+    with pytest.raises(ValidationError, match=words):
+        Recipe(**(RECIPE | changes))
+
+
+def test_a_spec_never_changes_after_reading():
+    with pytest.raises(ValidationError, match="frozen"):
+        experiment().seed = 1
