@@ -1,4 +1,4 @@
-"""What a person sees in the terminal while a sweep runs: one line per finished step and a live line for the current one."""
+"""What a person sees while a sweep runs: a line per finished step and a live line for the current one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tasks.progress import listeners
+
+
+LOG_SECONDS = 15.0  # where there is no live line (a log file, a pipe), the current step is printed this often
 
 
 def clock(seconds: float) -> str:
@@ -41,11 +44,11 @@ class _View:
         self.total = bars.add_task("experiments", total=experiments)
         self.step = bars.add_task("starting", total=None)
         self.current = ""
-        self.since = time.monotonic()
+        self.printed = 0.0
 
     def on_event(self, title: str, event: dict[str, Any]) -> None:
         if title != self.current:
-            self.current, self.since = title, time.monotonic()
+            self.current = title
             self.bars.reset(self.step, description=title, total=None)
         handler = getattr(self, f"_{event['event']}", None)
         if handler:
@@ -68,7 +71,7 @@ class _View:
     def _train(self, title: str, event: dict[str, Any]) -> None:
         left = clock(event["seconds_left"])
         text = f"{title}  loss {event['loss']:.3f}  {event['tokens_per_second']:.0f} tokens/s  {left} left"
-        self.bars.update(self.step, description=text, completed=event["iteration"], total=event["iterations"])
+        self._step(text, event["iteration"], event["iterations"])
 
     def _valid(self, title: str, event: dict[str, Any]) -> None:
         note = "  always_ed: nearly everything is answered ED" if event["always_ed"] else ""
@@ -76,7 +79,13 @@ class _View:
 
     def _progress(self, title: str, event: dict[str, Any]) -> None:
         text = f"{title}  {event['what']}"
-        self.bars.update(self.step, description=text, completed=event["done"], total=event["of"])
+        self._step(text, event["done"], event["of"])
+
+    def _step(self, text: str, done: int, total: int) -> None:
+        self.bars.update(self.step, description=text, completed=done, total=total)
+        if not self.bars.console.is_terminal and time.monotonic() - self.printed > LOG_SECONDS:
+            self.printed = time.monotonic()
+            self._print(f"{text}  ({done} of {total})")
 
     def _landed(self, title: str, event: dict[str, Any]) -> None:
         self._print(f"landed   {title.removeprefix('land ')}")
