@@ -1,33 +1,45 @@
-"""One experiment: train -> evaluate -> land, as one chain, so that results land one by one."""
+"""One experiment as a flow of its own: the unit that a work pool hands to a machine."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import flows.settings  # noqa: F401  (before Prefect)
 
-from prefect.futures import PrefectFuture
+from typing import Any, Literal
 
-from tasks.evaluate import evaluate
-from tasks.land import land
-from tasks.spec import ExperimentSpec
-from tasks.train import train
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
 
-
-@dataclass(frozen=True)
-class Chain:
-    """The futures of one experiment; `landed` is the last."""
-
-    spec: ExperimentSpec
-    variant: Any
-    data: Any
-    landed: PrefectFuture[str]
-    steps: tuple[PrefectFuture[Any], ...]
+from flows.chains import finish, submit_experiments
+from flows.selection import Selection, select
+from flows.sweep import ONE_AT_A_TIME
+from tasks.runtime.errors import BadInput
 
 
-def submit_chain(spec: ExperimentSpec, variant: Any, data: Any) -> Chain:
-    """Submit the steps of one experiment. `variant`, `data`: folders, or futures of them."""
-    experiment = spec.model_dump(mode="json")
-    trained: Any = train.submit(experiment, variant, data)
-    scored: Any = evaluate.submit(experiment, trained, variant, data)
-    landed = land.submit(experiment, trained, scored, variant, data)
-    return Chain(spec, variant, data, landed, (trained, scored, landed))
+@flow(name="experiment", flow_run_name="{model} {bits}bit {recipe} s{seed}", task_runner=ONE_AT_A_TIME)
+def experiment(
+    model: str = "smollm2-135m",
+    bits: Literal[4, 8] = 4,
+    recipe: str = "ultra_safe",
+    seed: int = 42,
+    grid: str = "paper",
+    overrides: list[str] | None = None,
+) -> State[Any]:
+    """Train, evaluate and land one cell of a grid.
+
+    Args:
+        model: base model, e.g. smollm2-135m
+        bits: 4 or 8
+        recipe: a recipe of the grid
+        seed: a seed of the grid
+        grid: demo, paper, smoke, or the path of a grid file
+        overrides: key=value changes of the grid, e.g. recipe.iterations=50
+    """
+    selection = select(grid, overrides, [model], [bits], [recipe])
+    cells = [spec for spec in selection.cells if spec.seed == seed]
+    if not cells:
+        raise BadInput(f"The grid {grid} has no seed {seed}; it has {', '.join(map(str, selection.grid.seeds))}.")
+    failures = [failure for chain in submit_experiments(Selection(selection.grid, cells)) if (failure := finish(chain))]
+    if failures:
+        return Failed(message=failures[0])
+    return Completed(message=f"{cells[0].cell_id} is in the warehouse")

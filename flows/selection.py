@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tasks.grid import known_models, load_grid
@@ -18,14 +19,18 @@ class Selection:
 
 
 def select(
-    grid: str, overrides: list[str] | None = None, models: list[str] | None = None, bits: list[int] | None = None,
+    grid: str, overrides: list[str] | None = None, models: list[str] | None = None, bits: Sequence[int] | None = None,
     recipes: list[str] | None = None, limit: int | None = None,
 ) -> Selection:  # fmt: skip
     """Read a grid and narrow it. A model that the grid does not list but the project knows may be named too."""
-    if models:
-        overrides = [*(overrides or []), f"models={_toml_list(models)}"]
     chosen = load_grid(grid, overrides)
-    cells = list(experiments(chosen, known_models(chosen)))
+    known = known_models(chosen)
+    for name in models or []:
+        if name not in known:
+            raise BadInput(f"--model {name} is not a known base model; known are {', '.join(sorted(known))}.")
+    if models:
+        chosen = chosen.model_copy(update={"models": tuple(dict.fromkeys(models))})
+    cells = list(experiments(chosen, known))
     for what, wanted, names in (("bits", bits, chosen.bits), ("recipe", recipes, [r.name for r in chosen.recipes])):
         for value in wanted or []:
             if value not in names:
@@ -34,7 +39,3 @@ def select(
     if limit is not None and limit < 1:
         raise BadInput(f"--limit {limit} leaves nothing to run; give 1 or more.")
     return Selection(chosen, cells[:limit])
-
-
-def _toml_list(values: list[str]) -> str:
-    return "[" + ", ".join(f'"{v}"' for v in values) + "]"

@@ -1,0 +1,81 @@
+"""Experiments as chains of Prefect steps: train -> evaluate -> land, so that results land one by one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from prefect import tags
+from prefect.futures import PrefectFuture
+
+from flows.selection import Selection
+from tasks.acquire import acquire
+from tasks.convert import convert
+from tasks.evaluate import evaluate
+from tasks.land import land, land_failure
+from tasks.prepare import prepare
+from tasks.progress import tell
+from tasks.quantize import quantize
+from tasks.spec import ExperimentSpec
+from tasks.train import train
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The futures of one experiment; `landed` is the last."""
+
+    spec: ExperimentSpec
+    variant: Any
+    data: Any
+    landed: PrefectFuture[str]
+    steps: tuple[PrefectFuture[Any], ...]
+
+
+def submit_chain(spec: ExperimentSpec, variant: Any, data: Any) -> Chain:
+    """Submit the steps of one experiment. `variant`, `data`: folders, or futures of them."""
+    experiment = spec.model_dump(mode="json")
+    with tags(spec.model.name, f"{spec.bits}bit", spec.recipe.name, spec.recipe.kind):
+        trained: Any = train.submit(experiment, variant, data)
+        scored: Any = evaluate.submit(experiment, trained, variant, data)
+        landed = land.submit(experiment, trained, scored, variant, data)
+    return Chain(spec, variant, data, landed, (trained, scored, landed))
+
+
+def submit_experiments(selection: Selection) -> list[Chain]:
+    """Submit the whole grid; a base model's conversion and its variants are shared by the experiments on them."""
+    data = prepare.submit(selection.grid.data.model_dump(mode="json"))
+    # Futures, which Prefect resolves before the next step runs.
+    bases: dict[str, Any] = {}
+    variants: dict[tuple[str, int], Any] = {}
+    chains = []
+    for spec in selection.cells:
+        name, variant = spec.model.name, (spec.model.name, spec.bits)
+        model = spec.model.model_dump(mode="json")
+        if name not in bases:
+            source: Any = acquire.submit(model)
+            bases[name] = convert.submit(model, source)
+        if variant not in variants:
+            variants[variant] = quantize.submit(model, bases[name], spec.bits, spec.training.group_size)
+        chains.append(submit_chain(spec, variants[variant], data))
+    return chains
+
+
+def finish(chain: Chain) -> str | None:
+    """Wait for one experiment; None if it landed, else its name with the reason, which is landed too."""
+    chain.landed.wait()
+    error = next((e for step in (chain.data, chain.variant, *chain.steps) if (e := failure_of(step))), None)
+    if error is None:
+        tell(f"land {chain.spec.cell_id}", {"event": "landed"})
+        return None
+    tell(f"land {chain.spec.cell_id}", {"event": "failed", "message": str(error)})
+    if not failure_of(chain.data) and not failure_of(chain.variant):
+        land_failure(chain.spec, chain.variant.result(), chain.data.result(), error)
+    return f"{chain.spec.cell_id}: {error}"
+
+
+def failure_of(future: PrefectFuture[str]) -> Exception | None:
+    """The exception of a failed step, or None; a step that never ran because of another has none of its own."""
+    if not future.state.is_failed() and not future.state.is_crashed():
+        return None
+    result = future.result(raise_on_failure=False)
+    return result if isinstance(result, Exception) else RuntimeError(str(result))
