@@ -10,14 +10,32 @@ import json
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Label = Literal["ED", "GP", "HOME"]
 LABELS: tuple[Label, ...] = ("ED", "GP", "HOME")
 ENGINE_VERSION = 1
 SCORING_VERSION = 1
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=60)]
-RowCosts = dict[Label, Annotated[float, Field(ge=0, le=1e6)]]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+def _every_label(value: dict[Label, Any]) -> dict[Label, Any]:
+    if missing := [label for label in LABELS if label not in value]:
+        raise ValueError(f"there is no entry for {missing[0]}; it needs one for each of {', '.join(LABELS)}")
+    return value
+
+
+def _right_is_cheapest(value: dict[Label, dict[Label, float]]) -> dict[Label, dict[Label, float]]:
+    for truth, row in value.items():
+        if row[truth] > min(row.values()):
+            raise ValueError(f"in the row {truth} the right decision costs more than a wrong one")
+    return value
+
+
+RowCosts = Annotated[dict[Label, Annotated[float, Field(ge=0, le=1e6)]], AfterValidator(_every_label)]
+CostMatrix = Annotated[dict[Label, RowCosts], AfterValidator(_every_label), AfterValidator(_right_is_cheapest)]
+ClassWeights = Annotated[dict[Label, Annotated[float, Field(gt=0, le=1e6)]], AfterValidator(_every_label)]
 
 
 class Strict(BaseModel):
@@ -84,8 +102,8 @@ class Recipe(Strict):
     iterations: int = Field(ge=1, le=100_000, description="optimizer updates")
     target_ed_recall: float | None = Field(default=None, gt=0, lt=1)
     cost_weight: float = Field(default=1.0, ge=0, le=100, description="lambda of the expected-cost term")
-    cost_matrix: dict[Label, RowCosts] | None = Field(default=None, description="row = truth, column = decision")
-    class_weights: dict[Label, Annotated[float, Field(gt=0, le=1e6)]] | None = None
+    cost_matrix: CostMatrix | None = Field(default=None, description="row = truth, column = decision")
+    class_weights: ClassWeights | None = None
     primary_rule: Literal["argmax", "target_recall", "min_cost"] | None = None
 
     @model_validator(mode="after")
@@ -94,13 +112,6 @@ class Recipe(Strict):
             raise ValueError("cost_matrix, class_weights and target_ed_recall need kind = 'safety'")
         if self.rule == "target_recall" and self.target_ed_recall is None:
             raise ValueError("the rule 'target_recall' needs target_ed_recall")
-        for key in ("cost_matrix", "class_weights"):
-            value = getattr(self, key)
-            if value is not None and set(value) != set(LABELS):
-                raise ValueError(f"{key} needs an entry for each of {', '.join(LABELS)}")
-        for truth, row in (self.cost_matrix or {}).items():
-            if set(row) != set(LABELS):
-                raise ValueError(f"cost_matrix.{truth} needs an entry for each of {', '.join(LABELS)}")
         return self
 
     @property
@@ -146,11 +157,20 @@ class Scoring(Strict):
     """How a trained adapter is judged."""
 
     passes: int = Field(default=50, ge=2, le=1000, description="Monte Carlo dropout passes")
-    mc_cases: int | Literal["all"] = Field(default="all", description="a fixed stratified sample, or all test cases")
+    mc_cases: Annotated[int, Field(ge=3)] | Literal["all"] = Field(
+        default="all", description="a fixed stratified sample, or all test cases"
+    )
     review_entropy: float = Field(
         default=0.3, ge=0, le=1.0987, description="vote entropy in nats above which to review"
     )
-    cost_matrix: dict[Label, RowCosts] | None = Field(default=None, description="for expected cost and minimum cost")
+    cost_matrix: CostMatrix | None = Field(default=None, description="for expected cost and minimum cost")
+
+
+class Safety(Strict):
+    """What the safety recipes of a grid share, unless one has its own."""
+
+    cost_matrix: CostMatrix | None = None
+    class_weights: ClassWeights | None = None
 
 
 class Grid(Strict):
@@ -159,7 +179,7 @@ class Grid(Strict):
     name: Name
     models: tuple[Name, ...] = Field(min_length=1)
     bits: tuple[Literal[4, 8], ...] = Field(min_length=1)
-    seeds: tuple[int, ...] = (42,)
+    seeds: tuple[Seed, ...] = Field(default=(42,), min_length=1)
     recipes: tuple[Recipe, ...] = Field(min_length=1, alias="recipe")
     training: Training = Training()
     data: Data = Data()

@@ -184,9 +184,9 @@ def test_the_gated_rule_follows_from_the_kind_unless_it_is_named():
     [
         ({"kind": "standard"}, "need kind = 'safety'"),
         ({"target_ed_recall": None}, "needs target_ed_recall"),
-        ({"cost_matrix": {"ED": COSTS["ED"], "GP": COSTS["GP"]}}, "cost_matrix needs an entry for each"),
-        ({"cost_matrix": COSTS | {"GP": {"ED": 2, "GP": 1}}}, "cost_matrix.GP needs an entry for each"),
-        ({"class_weights": {"ED": 5.0}}, "class_weights needs an entry for each"),
+        ({"cost_matrix": {"ED": COSTS["ED"], "GP": COSTS["GP"]}}, "no entry for HOME"),
+        ({"cost_matrix": COSTS | {"GP": {"ED": 2, "GP": 1}}}, "no entry for HOME"),
+        ({"class_weights": {"ED": 5.0}}, "no entry for GP"),
         ({"class_weights": {"ED": 0, "GP": 1, "HOME": 1}}, "greater than 0"),
         ({"learning_rate": 0}, "greater than 0"),
         ({"dropout": 1.0}, "less than 1"),

@@ -1,0 +1,111 @@
+"""What is wrong with a grid file, in one sentence: the file and line (or the --set), the key, and what is allowed."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+# Parts of pydantic's locations that name a branch of a union or a dict's key, not a key of the file.
+_BRANCHES = {"hub", "package", "folder", "random", "constrained-int", "literal['all']", "[key]"}
+_WORDS = (
+    ("tuple should have at least 1 item after validation, not 0", "needs at least one entry"),
+    (r"input should be a valid tuple", "input should be a list"),
+    (r"input should be a valid dictionary.*", "input should be a table"),
+    (r", unable to parse string as an? \w+", ""),
+    (r"input tag .* expected tags: (.*)", r"kind should be one of \1"),
+    (r"unable to extract tag using discriminator 'kind'", "kind is missing; it says where the weights are"),
+)
+
+
+def sentence(error: ValidationError, model: type[BaseModel], path: Path, overrides: list[str]) -> str:
+    """The most telling of pydantic's complaints about a grid as one sentence for its author."""
+    found = error.errors(include_url=False)
+    # A misspelt key gives two complaints, that it is unknown and that the right one is missing: the first helps more.
+    first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
+    loc = [part for part in first["loc"] if part not in _BRANCHES]
+    message = " or ".join(_message(e["msg"]) for e in found if _same_place(e["loc"], loc))
+    key = "".join(f"[{p + 1}]" if isinstance(p, int) else f".{p}" for p in loc).lstrip(".")
+    unknown = first["type"] == "extra_forbidden"
+    place = where(path, loc, overrides, message, above=unknown)
+    if unknown:
+        return f"{place}: unknown key {key!r}; allowed are {', '.join(_allowed(model, first['loc']))}."
+    if first["type"] == "missing":
+        table = key.rpartition(".")[0]
+        return f"{place}: {table or 'the grid'} has no {loc[-1]!r}; add it."
+    if not key:
+        return f"{place}: {message}."
+    if isinstance(first["input"], (dict, list, tuple)) and first["input"]:
+        return f"{place}: {key}: {message}."
+    return f"{place}: {key} = {json.dumps(first['input'], default=str)[:60]} is not allowed: {message}."
+
+
+def _same_place(place: tuple[int | str, ...], loc: list[int | str]) -> bool:
+    return [part for part in place if part not in _BRANCHES] == loc
+
+
+def _message(text: str) -> str:
+    text = text.removeprefix("Value error, ")
+    text = text[0].lower() + text[1:]
+    for pattern, words in _WORDS:
+        text = re.sub(pattern, words, text)
+    return text
+
+
+def _allowed(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    """Names of the keys that the table at `loc` may hold."""
+    schema = model.model_json_schema(by_alias=True)
+    node: dict[str, Any] = schema
+    for part in loc[:-1]:
+        branches = node.get("discriminator", {}).get("mapping", {})
+        if part in branches:
+            node = {"$ref": branches[part]}
+        else:
+            node = node.get("items", node) if isinstance(part, int) else node.get("properties", {}).get(part, {})
+        while "$ref" in node:
+            node = schema["$defs"][node["$ref"].rsplit("/", 1)[1]]
+    return sorted(node.get("properties", {}))
+
+
+def where(path: Path, loc: list[int | str], overrides: list[str], message: str = "", above: bool = False) -> str:
+    """The file and line of a key, or the --set that put it, a table around it or (`above`) a key below it there."""
+    names = [part for part in loc if isinstance(part, str)] or [message.partition(":")[0]]
+    for item in reversed(overrides):
+        given = item.partition("=")[0].strip().split(".")
+        if names[: len(given)] == given or (above and given[: len(names)] == names):
+            return f"--set {item}"
+    line = _line_of_duplicate(path, message) or _line_of(path, loc)
+    return f"{path}, line {line}" if line else str(path)
+
+
+def _line_of(path: Path, loc: list[int | str]) -> int | None:
+    """Line of a key in a TOML file: best effort, since the parser keeps no positions."""
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    start = 0
+    for table, index in zip(loc, [*loc[1:], 0], strict=False):
+        header = rf"\s*\[\[?\s*([\w.-]+\.)?{re.escape(str(table))}\s*\]"
+        headers = [i for i, text in enumerate(lines) if i >= start and re.match(header, text)]
+        if headers:
+            start = headers[index if isinstance(index, int) and index < len(headers) else 0]
+    for name in (part for part in reversed(loc) if isinstance(part, str)):
+        for i in range(start, len(lines)):
+            if re.match(rf"\s*{re.escape(name)}\s*=", lines[i]):
+                return i + 1
+            if i > start and lines[i].lstrip().startswith("["):
+                break
+    return start + 1 if start else None
+
+
+def _line_of_duplicate(path: Path, message: str) -> int | None:
+    """Line on which a name stands for the second time."""
+    match = re.match(r"(\w+): duplicate name ([^;,]+)", message)
+    if match is None:
+        return None
+    key, name = match.groups()
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    wanted = rf'\s*(name\s*=\s*"{re.escape(name)}"|{key}\s*=)'
+    found = [i for i, text in enumerate(lines) if re.match(wanted, text)]
+    return found[-1] + 1 if found else None

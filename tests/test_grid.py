@@ -1,0 +1,247 @@
+"""Grid files: the paper study is what it says, and every mistake is one sentence with file, line, key and remedy."""
+
+import re
+
+import pytest
+
+from flows.selection import select
+from tasks.grid import GRIDS, known_models, load_grid
+from tasks.runtime.errors import BadInput
+from tasks.spec import experiments
+
+SMOKE = (GRIDS / "smoke.toml").read_text()
+# name: kind, learning rate, batch, rank, scale, dropout, iterations, target ED recall: the table of the study's protocol.
+RECIPES = {
+    "baseline": ("standard", 3e-5, 4, 8, 20, 0, 800, None),
+    "high_precision": ("standard", 1e-5, 4, 16, 25, 0.05, 1000, None),
+    "fast": ("standard", 5e-5, 8, 8, 20, 0, 600, None),
+    "conservative": ("standard", 1e-5, 2, 4, 15, 0.1, 1200, None),
+    "high_capacity": ("standard", 2e-5, 4, 32, 30, 0.05, 800, None),
+    "triage_optimized": ("standard", 4e-5, 6, 12, 22, 0.02, 800, None),
+    "ultra_safe": ("safety", 5e-6, 2, 4, 2, 0.15, 1500, 0.98),
+    "balanced_safe": ("safety", 1e-5, 4, 8, 8, 0.10, 1200, 0.96),
+    "performance_safe": ("safety", 2e-5, 6, 12, 12, 0.08, 1000, 0.95),
+    "high_capacity_safe": ("safety", 8e-6, 2, 16, 8, 0.12, 1400, 0.98),
+}
+COSTS = {
+    "ED": {"ED": 1, "GP": 100, "HOME": 100},
+    "GP": {"ED": 2, "GP": 1, "HOME": 10},
+    "HOME": {"ED": 2, "GP": 3, "HOME": 1},
+}
+
+
+def cells(name: str):
+    grid = load_grid(name)
+    return list(experiments(grid, known_models(grid)))
+
+
+def test_paper_is_exactly_sixty_distinct_experiments():
+    ids = [cell.cell_id for cell in cells("paper")]
+    models = ("smollm2-135m", "smollm2-360m", "gemma-3-270m")
+    assert len(ids) == 60
+    assert set(ids) == {f"{m}-{bits}bit-{recipe}-s42" for m in models for bits in (4, 8) for recipe in RECIPES}
+
+
+def test_paper_has_the_recipes_of_the_protocol():
+    found = {
+        r.name: (r.kind, r.learning_rate, r.batch_size, r.rank, r.scale, r.dropout, r.iterations, r.target_ed_recall)
+        for r in load_grid("paper").recipes
+    }
+    assert found == RECIPES
+
+
+def test_paper_has_the_settings_of_the_protocol():
+    assert load_grid("paper").training.model_dump() == {
+        "group_size": 64, "num_layers": 16, "target_modules": ("self_attn.q_proj", "self_attn.v_proj"),
+        "optimizer": "adamw", "weight_decay": 0.01, "warmup_ratio": 0.1, "max_tokens": 2048, "mask_prompt": True,
+        "report_every": 50, "evaluate_every": 200,
+    }  # fmt: skip
+    assert load_grid("paper").scoring.mc_cases == "all"
+
+
+@pytest.mark.parametrize("name", ["paper", "demo", "smoke"])
+def test_safety_recipes_share_costs_and_weights_and_standard_ones_have_none(name):
+    grid = load_grid(name)
+    for recipe in grid.recipes:
+        expected = (COSTS, {"ED": 5, "GP": 2, "HOME": 1}) if recipe.kind == "safety" else (None, None)
+        assert (recipe.cost_matrix, recipe.class_weights) == expected
+    assert grid.scoring.cost_matrix == COSTS, "decisions of standard recipes are priced too"
+
+
+def test_demo_is_one_standard_and_one_safety_recipe_on_both_precisions():
+    demo = cells("demo")
+    assert [(c.model.name, c.bits, c.recipe.kind) for c in demo] == [
+        ("smollm2-135m", bits, kind) for bits in (4, 8) for kind in ("standard", "safety")
+    ]
+    assert demo[0].scoring.mc_cases == 60 and demo[0].data.limits["test"] == 200
+
+
+def test_smoke_is_small_and_needs_no_network():
+    smoke = cells("smoke")
+    assert len(smoke) <= 8 and {s.kind for c in smoke for s in c.model.sources} == {"random"}
+
+
+@pytest.fixture
+def grid_file(tmp_path):
+    """Writes a grid file of given text and returns its path."""
+    path = tmp_path / "mine.toml"
+
+    def write(text: str) -> str:
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def refusal(name: str, *sets: str) -> str:
+    with pytest.raises(BadInput) as caught:
+        load_grid(name, list(sets))
+    text = str(caught.value)
+    assert "\n" not in text and text.endswith(".") and "Traceback" not in text
+    return text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "marked", "parts"),
+    [
+        ("seeds = [42]", 'seeds = [42]\ncolour = "red"', "colour", ["unknown key 'colour'", "allowed are", "models"]),
+        ("dropout = 0.1", "droput = 0.1", "droput", ["unknown key 'recipe[2].droput'", "dropout, iterations"]),
+        ("num_layers = 2", "num_layer = 2", "num_layer", ["unknown key 'training.num_layer'", "num_layers"]),
+        ('source = "embedded"', 'sauce = "x"', "sauce", ["unknown key 'data.sauce'", "text_column"]),
+        ("train = 48", "trian = 48", "trian", ["data.limits.trian", "'train', 'valid', 'calibration' or 'test'"]),
+        ("[safety]", "[safety]\nfoo = 1", "foo", ["unknown key 'safety.foo'", "class_weights, cost_matrix"]),
+        ("GP = 2, HOME = 1 }", "GP = 2 }", "class_weights", ["safety.class_weights", "no entry for HOME"]),
+        ("ED = 1, GP = 100", "ED = 200, GP = 100", "cost_matrix", ["safety.cost_matrix", "right decision costs more"]),
+        ('"tiny-llama", "tiny-gemma3"', '"tiny-llama", "tiny-llama"', "models =", ["duplicate name tiny-llama"]),
+        ('"tiny-gemma3"]', '"no-such"]', "models =", ["unknown base model 'no-such'", "known are", "smollm2-135m"]),
+        ('name = "balanced_safe"', 'name = "baseline"', 'name = "baseline"\nkind = "safety"', ["duplicate name baseline"]),
+        ("bits = [4, 8]", "bits = [4, 4]", "bits", ["bits: duplicate name 4"]),
+        ("bits = [4, 8]", "bits = [5]", "bits", ["bits[1] = 5 is not allowed", "4 or 8"]),
+        ("seeds = [42]", "seeds = []", "seeds", ["at least one entry"]),
+        ("seeds = [42]", "seeds = [-1]", "seeds", ["seeds[1] = -1", "greater than or equal to 0"]),
+        ("learning_rate = 1e-3", "learning_rate = 0", "learning_rate", ["learning_rate = 0 is not allowed", "greater than 0"]),
+        ("learning_rate = 1e-3", "learning_rate = nan", "learning_rate", ["= NaN is not allowed"]),
+        ("scale = 10", "scale = -10", "scale = -10", ["recipe[2].scale = -10"]),
+        ('kind = "safety"', 'kind = "safe"', 'kind = "safe"', ["'standard' or 'safety'"]),
+        ("num_layers = 2", "num_layers = 2\ngroup_size = 48", "group_size", ["32, 64 or 128"]),
+        ("num_layers = 2", 'num_layers = "two"', "num_layers", ['"two" is not allowed', "valid integer"]),
+        ("mc_cases = 6", "mc_cases = 0", "mc_cases", ["scoring.mc_cases = 0", "equal to 3 or", "'all'"]),
+        ("dropout = 0.0", "dropout = 0.0\ntarget_ed_recall = 0.9", "[[recipe]]", ["recipe[1]", "kind = 'safety'"]),
+        ("target_ed_recall = 0.9", "", '[[recipe]]\nname = "balanced_safe"', ["recipe[2]", "needs target_ed_recall"]),
+        ("learning_rate = 1e-3\n", "", "[[recipe]]", ["recipe[1] has no 'learning_rate'"]),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_grid_names_file_line_key_and_what_is_allowed(old, new, marked, parts, grid_file):
+    text = SMOKE.replace(old, new, 1)
+    assert text != SMOKE
+    message = refusal(path := grid_file(text))
+    line = text[: text.index(marked)].count("\n") + 1
+    assert message.startswith(f"{path}, line {line}: ")
+    assert [part for part in parts if part not in message] == []
+
+
+def test_what_is_missing_altogether_has_no_line_but_is_named(grid_file):
+    assert "the grid has no 'name'; add it" in refusal(grid_file(""))
+    assert "has no 'recipe'" in refusal(grid_file(SMOKE[: SMOKE.index("[[recipe]]")]))
+
+
+@pytest.mark.parametrize(
+    ("source", "parts"),
+    [
+        ('kind = "ftp"', ["base_model[1].sources[1]", "'hub', 'package', 'folder', 'random'"]),
+        ('path = "x"', ["kind is missing"]),
+        ('kind = "folder"\npath = "x"\nfoo = 1', ["sources[1].foo", "allowed are kind, path"]),
+        ('kind = "hub"', ["has no 'repo'"]),
+        ('kind = "hub"\nrepo = "abc"', ['repo = "abc" is not allowed']),
+    ],
+)
+def test_a_base_model_of_the_grid_is_checked_like_the_rest(source, parts, grid_file):
+    text = f'{SMOKE}\n[[base_model]]\nname = "mine"\nlicence = "x"\n[[base_model.sources]]\n{source}\n'
+    message = refusal(path := grid_file(text))
+    line = int(re.match(rf"{re.escape(path)}, line (\d+): ", message)[1])
+    assert line >= text[: text.index("[[base_model.sources]]")].count("\n") + 1
+    assert [part for part in parts if part not in message] == []
+
+
+def test_a_grid_may_bring_its_own_base_model_and_name_it(grid_file):
+    own = '\n[[base_model]]\nname = "mine"\nlicence = "x"\n[[base_model.sources]]\nkind = "folder"\npath = "weights"\n'
+    grid = load_grid(grid_file(SMOKE.replace('"tiny-gemma3"', '"mine"') + own))
+    assert known_models(grid)["mine"].sources[0].kind == "folder"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"bits = [4, 8", "not valid TOML"),
+        (b"bits = [4]\nbits = [8]\n", "line 2"),
+        (b"# caf\xe9\n", "not valid TOML"),
+        (b"\x00\x01", "not valid TOML"),
+    ],
+)
+def test_what_is_not_toml_is_refused_with_its_place(content, words, tmp_path):
+    path = tmp_path / "bad.toml"
+    path.write_bytes(content)
+    message = refusal(str(path))
+    assert message.startswith(str(path)) and words in message
+
+
+def test_a_byte_order_mark_is_no_mistake(tmp_path):
+    path = tmp_path / "windows.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + SMOKE.encode())
+    assert load_grid(str(path)).name == "smoke"
+
+
+@pytest.mark.parametrize("name", ["demoo", "", "no/such.toml", "."])
+def test_an_unknown_grid_lists_the_known_ones(name):
+    assert "demo, paper, smoke" in refusal(name)
+
+
+@pytest.mark.parametrize(
+    ("item", "words"),
+    [
+        ("", "not of the form key=value"),
+        ("training.num_layers", "not of the form key=value"),
+        ("training.num_layers=abc", "--set training.num_layers=abc: training.num_layers"),
+        ("training.bogus=3", "--set training.bogus=3: unknown key 'training.bogus'; allowed are evaluate_every"),
+        ("bogus.x=3", "--set bogus.x=3: unknown key 'bogus'; allowed are base_model"),
+        ("name.x=1", "goes below a key that holds a plain value"),
+        ("recipe.scale=-1", "--set recipe.scale=-1: recipe[1].scale = -1 is not allowed"),
+        ("bits=[5]", "--set bits=[5]: bits[1] = 5"),
+        ("safety=3", "--set safety=3: safety = 3 is not allowed"),
+        ('models=["no-such"]', "unknown base model 'no-such'"),
+    ],
+)
+def test_a_bad_override_is_blamed_on_the_override(item, words):
+    assert words in refusal("smoke", item)
+
+
+def test_overrides_reach_every_recipe_and_may_make_new_keys():
+    grid = load_grid("smoke", ["recipe.iterations=3", "training.group_size=32", "seeds=[1, 2]", "name=other"])
+    assert [r.iterations for r in grid.recipes] == [3, 3] and grid.training.group_size == 32
+    assert grid.seeds == (1, 2) and grid.name == "other"
+
+
+def test_a_selection_narrows_in_the_order_of_the_grid():
+    chosen = select("paper", None, ["gemma-3-270m", "gemma-3-270m"], [8], ["fast", "baseline"], None)
+    assert [c.cell_id for c in chosen.cells] == ["gemma-3-270m-8bit-baseline-s42", "gemma-3-270m-8bit-fast-s42"]
+    assert len(select("paper", limit=7).cells) == 7
+
+
+def test_a_model_that_the_grid_does_not_list_may_be_asked_for():
+    assert {c.model.name for c in select("smoke", models=["smollm2-135m"]).cells} == {"smollm2-135m"}
+
+
+@pytest.mark.parametrize(
+    ("narrowing", "words"),
+    [
+        ({"models": ["no-such"]}, "--model no-such is not a known base model; known are gemma-3-270m"),
+        ({"models": ['a"b']}, "not a known base model"),
+        ({"bits": [3]}, "no bits 3; it has 4, 8"),
+        ({"recipes": ["no-such"]}, "no recipe no-such; it has baseline, balanced_safe"),
+        ({"limit": 0}, "--limit 0"),
+        ({"limit": -1}, "--limit -1"),
+    ],
+)
+def test_a_selection_of_what_is_not_there_says_what_is(narrowing, words):
+    with pytest.raises(BadInput, match=re.escape(words)):
+        select("smoke", **narrowing)
