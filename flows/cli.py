@@ -76,6 +76,15 @@ def sql(
         print_frame(console, frame)
 
 
+@app.command()
+def up(port: Annotated[int, typer.Option(min=1024, max=65535, help="port of the UI on 127.0.0.1")] = 4200) -> None:
+    """Start the Prefect server, work pool, worker and deployments on this machine, until Ctrl-C."""
+    import flows.settings  # noqa: F401
+    from deployments.up import up as start
+
+    start(port, lambda line: console.print(line, soft_wrap=True))
+
+
 @bench.command("train")
 def bench_train(
     model: Annotated[str, typer.Option(help="base model")] = "smollm2-135m",

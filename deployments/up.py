@@ -1,0 +1,188 @@
+"""Starts what the Prefect UI needs on this machine: server, work pool, worker and deployments, all on 127.0.0.1.
+
+Runs in the foreground until Ctrl-C or SIGTERM, then stops what it started. Starting it twice is harmless. A worker that
+dies is started again: the flow runs it had are picked up or, if they were lost with it, are marked crashed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from importlib.resources import files
+from pathlib import Path
+
+from tasks.runtime.errors import BadInput, Locked
+from tasks.runtime.store import home, locked
+
+HOST = "127.0.0.1"
+POOL = "triage"
+START_SECONDS = 90.0
+Say = Callable[[str], None]
+
+
+def api_url(port: int) -> str:
+    return f"http://{HOST}:{port}/api"
+
+
+def up(port: int, say: Say) -> None:
+    """Start everything and wait. Raises BadInput where the port or the server there cannot be used."""
+    try:
+        with locked(home() / "server"):
+            _run(port, say)
+    except Locked:
+        version = server_version(port)
+        if version is None:
+            raise BadInput(
+                f"`triage up` is running already, but not on port {port}; stop it first, or use its port."
+            ) from None
+        say(f"Already running: http://{HOST}:{port} (Prefect {version}).")
+
+
+def server_version(port: int) -> str | None:
+    """Version of the Prefect server that answers on a port of this machine, or None."""
+    try:
+        with urllib.request.urlopen(f"{api_url(port)}/admin/version", timeout=3) as answer:
+            return str(json.load(answer))
+    except (OSError, ValueError):
+        return None
+
+
+def _run(port: int, say: Say) -> None:
+    environment = _environment(port)
+    with contextlib.ExitStack() as stack:
+        if not _usable_server(port):
+            server = _start(stack, ["server", "start", "--host", HOST, "--port", str(port)], environment, "server")
+            _wait_for(port, server)
+        _prefect(["work-pool", "create", POOL, "--type", "process", "--overwrite"], environment)
+        _prefect(["deploy", "--all", "--prefect-file", str(files("deployments") / "prefect.yaml")], environment)
+        say(f"Prefect UI: http://{HOST}:{port}  (deployments sweep/local, experiment/local, compare/local)")
+        say(f"For other terminals: export PREFECT_API_URL={api_url(port)}")
+        say("Stop with Ctrl-C.")
+        _keep_working(environment, say)
+
+
+def _keep_working(environment: dict[str, str], say: Say) -> None:
+    """Run a worker, one flow run at a time, and start it again whenever it ends, until interrupted."""
+    command = ["worker", "start", "--pool", POOL, "--limit", "1", "--name", f"triage-{socket.gethostname()}"]
+    with _interrupted_by_sigterm():
+        while True:
+            with contextlib.ExitStack() as stack:
+                worker = _start(stack, command, environment, "worker")
+                say(f"Worker started (process {worker.pid}).")
+                try:
+                    worker.wait()
+                except KeyboardInterrupt:
+                    say("Stopping.")
+                    return
+            say("The worker ended and is started again.")
+            time.sleep(1)
+
+
+def _usable_server(port: int) -> bool:
+    """True if a Prefect server of our version answers on the port, False if the port is free."""
+    version = server_version(port)
+    ours = metadata.version("prefect")
+    if version is not None and version != ours:
+        raise BadInput(
+            f"Port {port} has a Prefect server of version {version}, and this project uses {ours}; "
+            "stop that server, or choose another port with --port."
+        )
+    if version is None and _port_taken(port):
+        raise BadInput(f"Port {port} is taken by another program; choose another with --port.")
+    return version is not None
+
+
+def _port_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(2)
+        return probe.connect_ex((HOST, port)) == 0
+
+
+def _environment(port: int) -> dict[str, str]:
+    return {
+        **os.environ,
+        "PREFECT_API_URL": api_url(port),
+        "PREFECT_HOME": os.environ.get("PREFECT_HOME") or str(home() / "prefect"),
+        "PREFECT_UI_API_URL": api_url(port),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "TRIAGE_HOME": str(home()),
+    }
+
+
+@contextlib.contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _start(
+    stack: contextlib.ExitStack, arguments: list[str], environment: dict[str, str], name: str
+) -> subprocess.Popen[bytes]:
+    """Start a Prefect command in its own process group, stopped with the stack; what it prints goes to a log."""
+    log = home() / "logs" / f"prefect-{name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    handle = stack.enter_context(log.open("ab"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "prefect", *arguments],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=handle,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    stack.callback(_stop, process)
+    return process
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End a process and its group: asked first, then told."""
+    for number, patience in ((signal.SIGTERM, 10), (signal.SIGKILL, 10)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=patience)
+            if number == signal.SIGKILL or not _group_lives(process.pid):
+                return
+
+
+def _group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while server_version(port) is None:
+        if server.poll() is not None or time.monotonic() > deadline:
+            raise BadInput(f"The Prefect server did not start; its log is {home() / 'logs' / 'prefect-server.log'}.")
+        time.sleep(0.5)
+
+
+def _prefect(arguments: list[str], environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", "--no-prompt", *arguments], env=environment, capture_output=True, text=True
+    )
+    if done.returncode:
+        log = Path(home() / "logs" / "prefect-setup.log")
+        log.write_text(done.stdout + done.stderr)
+        raise BadInput(f"`prefect {' '.join(arguments[:2])}` failed; what it said is in {log}.")
