@@ -1,4 +1,4 @@
-"""Opening the warehouse file: short connections, bounded waiting for its lock, migrations.
+"""Opening the warehouse file: short connections and bounded waiting for its lock.
 
 Any open read-write connection shuts every other process out, readers too, so a connection is opened, used and closed,
 never held during training. Within this process one connection at a time is open, since DuckDB refuses two
@@ -8,7 +8,6 @@ configurations of one file. Files are written in a format that every supported D
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import random
 import re
 import threading
@@ -16,8 +15,6 @@ import time
 import tomllib
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from os import environ
 from pathlib import Path
 from typing import Any
@@ -28,10 +25,7 @@ from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.store import home
 
 FILE = "triage.duckdb"
-STORAGE = {
-    "storage_compatibility_version": "v1.5.0"
-}  # without it, DuckDB 1.5 could not open a file made by 2.0
-VIEWS = 0  # the version under which schema_migrations remembers the views
+STORAGE = {"storage_compatibility_version": "v1.5.0"}  # without it, DuckDB 1.5 could not open a file made by 2.0
 _one_at_a_time = threading.RLock()
 
 
@@ -51,9 +45,7 @@ def _in_checkout() -> bool:
 
 
 @contextlib.contextmanager
-def writing(
-    path: Path | None = None, wait: float = 30.0
-) -> Iterator[duckdb.DuckDBPyConnection]:
+def writing(path: Path | None = None, wait: float = 30.0) -> Iterator[duckdb.DuckDBPyConnection]:
     """A short read-write connection; the file is made if need be.
 
     Waits at most `wait` seconds for other processes, then raises Locked naming the holder.
@@ -76,21 +68,15 @@ def reading(
     """A short read-only connection. Raises BadInput where there is no warehouse yet, Locked as `writing` does."""
     path = path or warehouse_path()
     if not path.is_file():
-        raise BadInput(
-            f"There is no warehouse yet at {path}; run `triage sweep demo` first."
-        )
+        raise BadInput(f"There is no warehouse yet at {path}; run `triage sweep demo` first.")
     with _opened(path, wait, read_only=True, config=config or {}) as con:
         yield con
 
 
 @contextlib.contextmanager
-def _opened(
-    path: Path, wait: float, **options: Any
-) -> Iterator[duckdb.DuckDBPyConnection]:
+def _opened(path: Path, wait: float, **options: Any) -> Iterator[duckdb.DuckDBPyConnection]:
     if not _one_at_a_time.acquire(timeout=wait):
-        raise Locked(
-            f"Another thread of this process has used {path} for {wait:g} s; try again when it has finished."
-        )
+        raise Locked(f"Another thread of this process has used {path} for {wait:g} s; try again when it has finished.")
     try:
         con = _connect(path, wait, **options)
         try:
@@ -108,19 +94,13 @@ def _connect(path: Path, wait: float, **options: Any) -> duckdb.DuckDBPyConnecti
             return duckdb.connect(str(path), **options)
         except duckdb.IOException as error:
             if not is_lock(error):
-                raise BadInput(
-                    f"{path} cannot be opened as a warehouse: {first_line(error)}."
-                ) from error
+                raise BadInput(f"{path} cannot be opened as a warehouse: {first_line(error)}.") from error
             if time.monotonic() >= deadline:
                 raise Locked(_held(path, str(error))) from error
         except duckdb.ConnectionException as error:
-            raise BadInput(
-                f"This process has {path} open by a connection of its own; close that one first."
-            ) from error
+            raise BadInput(f"This process has {path} open by a connection of its own; close that one first.") from error
         except duckdb.Error as error:
-            raise BadInput(
-                f"{path} cannot be opened as a warehouse: {first_line(error)}."
-            ) from error
+            raise BadInput(f"{path} cannot be opened as a warehouse: {first_line(error)}.") from error
         time.sleep(random.uniform(0, pause))  # jitter: equal waits would collide again
         pause = min(2 * pause, 0.5)
 
@@ -132,96 +112,16 @@ def is_lock(error: Exception) -> bool:
 
 def _held(path: Path, message: str) -> str:
     found = re.search(r"held in (.+?) \(PID (\d+)\)", message)
-    holder = (
-        f"{Path(found[1]).name} (process {found[2]})" if found else "another process"
-    )
+    holder = f"{Path(found[1]).name} (process {found[2]})" if found else "another process"
     return f"{path} is in use by {holder}; close it there and run the command again."
 
 
 def first_line(error: Exception) -> str:
     """The first line of a DuckDB message, without the kind of error and the final stop."""
-    line = (
-        str(error).strip().splitlines()[0]
-        if str(error).strip()
-        else type(error).__name__
-    )
+    line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return re.sub(r"^[\w ]+ Error: ", "", line).rstrip(".!")
-
-
-def sql_files(folder: str) -> list[tuple[str, str]]:
-    """Name (without .sql) and text of the SQL files of `warehouse/<folder>`, in order of their names."""
-    found: list[Traversable] = [
-        f for f in (files("warehouse") / folder).iterdir() if f.name.endswith(".sql")
-    ]
-    return sorted(
-        (f.name.removesuffix(".sql"), f.read_text(encoding="utf-8")) for f in found
-    )
-
-
-def migrate(con: duckdb.DuckDBPyConnection) -> list[str]:
-    """Bring a file up to date: unapplied migrations, each in a transaction, then the views. Returns what was applied.
-
-    Raises BadInput if an applied migration was edited since, or if a newer version of the program made the file.
-    """
-    applied = _applied(con)
-    known = {
-        int(name[:4]): (name, text, _sha256(text))
-        for name, text in sql_files("migrations")
-    }
-    for version, (name, sha256) in applied.items():
-        if version != VIEWS and version not in known:
-            raise BadInput(
-                f"A newer version of triage made this warehouse (migration {name}); update triage."
-            )
-        if version != VIEWS and known[version][2] != sha256:
-            raise BadInput(
-                f"Migration {name} was edited after it had been applied to this warehouse; undo the edit and put the "
-                "change into a new file, or delete the warehouse file and load the landing folder again."
-            )
-    done = []
-    for version in sorted(known.keys() - applied.keys()):
-        name, text, sha256 = known[version]
-        _apply(con, version, name, text, sha256)
-        done.append(name)
-    views = "\n".join(text for _, text in sql_files("views"))
-    if done or applied.get(VIEWS, ("", ""))[1] != _sha256(views):
-        _apply(con, VIEWS, "views", views, _sha256(views))
-    return done
-
-
-def _applied(con: duckdb.DuckDBPyConnection) -> dict[int, tuple[str, str]]:
-    there = con.execute(
-        "SELECT count(*) FROM duckdb_tables() WHERE table_name = 'schema_migrations'"
-    ).fetchone()
-    if not there or not there[0]:
-        return {}
-    rows = con.execute(
-        "SELECT version, name, sha256 FROM schema_migrations ORDER BY version"
-    ).fetchall()
-    return {version: (name, sha256) for version, name, sha256 in rows}
-
-
-def _apply(
-    con: duckdb.DuckDBPyConnection, version: int, name: str, text: str, sha256: str
-) -> None:
-    con.begin()
-    try:
-        con.execute(text)
-        con.execute("DELETE FROM schema_migrations WHERE version = ?", [version])
-        con.execute(
-            "INSERT INTO schema_migrations VALUES (?, ?, ?, ?, ?)",
-            [version, name, sha256, utc_now(), duckdb.__version__],
-        )
-        con.commit()
-    except BaseException:
-        con.rollback()
-        raise
 
 
 def utc_now() -> datetime:
     """The time in UTC without a zone, as every TIMESTAMP of the warehouse is."""
     return datetime.now(UTC).replace(tzinfo=None)
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -33,32 +33,24 @@ def write_landing(root: Path, id: str, kind: Kind, tables: dict[str, Rows]) -> P
     Raises BadInput naming table, row and column where rows do not fit the schema.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", id):
-        raise BadInput(
-            f"{id!r} cannot name a landing folder; use letters, digits, dots, dashes and underscores."
-        )
+        raise BadInput(f"{id!r} cannot name a landing folder; use letters, digits, dots, dashes and underscores.")
     arrow = _arrow_tables(id, kind, tables)
     check(arrow)
     files = {f"{name}.parquet": _parquet(table) for name, table in arrow.items()}
-    digest = digest_of(
-        {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    )
+    digest = digest_of({name: hashlib.sha256(content).hexdigest() for name, content in files.items()})
     final = root / id
     there = complete(final)
     if there is not None and there["digest"] == digest:
         return final
     # Named by its content and built aside: a write that was killed leaves the old folder, and is completed next time.
     staging = root / f".{id}.{digest[:12]}"
-    build_folder(
-        staging, lambda folder: _write(folder, files, {"id": id, "kind": kind})
-    )
+    build_folder(staging, lambda folder: _write(folder, files, {"id": id, "kind": kind}))
     shutil.rmtree(final, ignore_errors=True)
     staging.rename(final)
     return final
 
 
-def _write(
-    folder: Path, files: dict[str, bytes], extra: dict[str, Any]
-) -> dict[str, Any]:
+def _write(folder: Path, files: dict[str, bytes], extra: dict[str, Any]) -> dict[str, Any]:
     for name, content in files.items():
         (folder / name).write_bytes(content)
     return extra
@@ -72,22 +64,15 @@ def _parquet(table: Any) -> bytes:
 
 def _arrow_tables(id: str, kind: Kind, tables: dict[str, Rows]) -> dict[str, Any]:
     if kind not in FACTS:
-        raise BadInput(
-            f"There is no landing kind {kind!r}; the kinds are {', '.join(FACTS)}."
-        )
+        raise BadInput(f"There is no landing kind {kind!r}; the kinds are {', '.join(FACTS)}.")
     fact = FACTS[kind]
     if unknown := sorted(set(tables) - set(fact.tables)):
         raise BadInput(
             f"Table {unknown[0]!r} does not belong to a landed {kind}; allowed are {', '.join(fact.tables)}."
         )
     if not tables.get(fact.tables[0]):
-        raise BadInput(
-            f"Landing {kind} {id!r} needs a row in table {fact.tables[0]!r}."
-        )
-    return {
-        name: _arrow(known_tables()[name], tables.get(name, []), fact.id_column, id)
-        for name in fact.tables
-    }
+        raise BadInput(f"Landing {kind} {id!r} needs a row in table {fact.tables[0]!r}.")
+    return {name: _arrow(known_tables()[name], tables.get(name, []), fact.id_column, id) for name in fact.tables}
 
 
 def _arrow(table: Table, rows: Rows, id_column: str, id: str) -> Any:
@@ -96,29 +81,19 @@ def _arrow(table: Table, rows: Rows, id_column: str, id: str) -> Any:
         where = f"Table {table.name}, row {number}"
         _check_columns(table, row, where)
         if row[id_column] != id:
-            raise BadInput(
-                f"{where}: {id_column} is {row[id_column]!r}, but the rows are landed under {id!r}."
-            )
+            raise BadInput(f"{where}: {id_column} is {row[id_column]!r}, but the rows are landed under {id!r}.")
         key = tuple(row[column] for column in table.key)
         if key in keys:
-            raise BadInput(
-                f"{where}: a row with {', '.join(table.key)} = {key} is already there."
-            )
+            raise BadInput(f"{where}: a row with {', '.join(table.key)} = {key} is already there.")
         keys.add(key)
-    return pa.table(
-        {c: _column(table, c, rows) for c in table.columns}, schema=table.arrow
-    )
+    return pa.table({c: _column(table, c, rows) for c in table.columns}, schema=table.arrow)
 
 
 def _check_columns(table: Table, row: dict[str, Any], where: str) -> None:
     if unknown := sorted(set(row) - set(table.columns)):
-        raise BadInput(
-            f"{where}: unknown column {unknown[0]!r}; the columns are {', '.join(table.columns)}."
-        )
+        raise BadInput(f"{where}: unknown column {unknown[0]!r}; the columns are {', '.join(table.columns)}.")
     if missing := [column for column in table.columns if column not in row]:
-        raise BadInput(
-            f"{where}: column {missing[0]!r} is missing; give None where it is not available."
-        )
+        raise BadInput(f"{where}: column {missing[0]!r} is missing; give None where it is not available.")
 
 
 def _column(table: Table, column: str, rows: Rows) -> Any:
@@ -128,18 +103,12 @@ def _column(table: Table, column: str, rows: Rows) -> Any:
     try:
         array = pa.array(values, type=kind)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-        number = next(
-            (i for i, value in enumerate(values, start=1) if not _fits(value, kind)), 0
-        )
+        number = next((i for i, value in enumerate(values, start=1) if not _fits(value, kind)), 0)
         shown = repr(values[number - 1])[:60]
-        raise BadInput(
-            f"Table {table.name}, row {number}: {column} = {shown} is not of type {kind}."
-        ) from error
+        raise BadInput(f"Table {table.name}, row {number}: {column} = {shown} is not of type {kind}.") from error
     if column in table.required and array.null_count:
         number = next(i for i, value in enumerate(values, start=1) if value is None)
-        raise BadInput(
-            f"Table {table.name}, row {number}: {column} is needed and has no value."
-        )
+        raise BadInput(f"Table {table.name}, row {number}: {column} is needed and has no value.")
     return array
 
 

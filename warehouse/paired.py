@@ -1,4 +1,4 @@
-"""Statistics of a matched pair: the same cases decided by the 4-bit and by the 8-bit model. NumPy and SciPy only.
+"""Statistics of a matched pair: the same cases decided by the 4-bit and by the 8-bit model. NumPy only.
 
 Labels and decisions are integers (0 ED, 1 GP, 2 HOME). Every difference is 4 bits minus 8 bits. Resampling draws whole
 groups (conditions), since cases of one condition are not independent; without groups it draws cases.
@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
-from scipy.stats import binomtest, norm
+
+from warehouse.exact import mcnemar, tango_interval
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -24,7 +24,6 @@ MARGIN = 0.02  # a loss of two points is the most that still counts as "not infe
 PROPORTIONS = ("accuracy", "ed_recall")
 METRICS = (*PROPORTIONS, "ed_f2", "macro_f1", "expected_cost")
 TANGO = "Tango score interval (assumes independent cases)"
-_Z = float(norm.ppf(0.975))
 
 
 @dataclass(frozen=True)
@@ -65,31 +64,20 @@ class Comparison:
 
 def compare(pair: Decided, cost: Array | None) -> list[Comparison]:
     """All METRICS of a pair with 95 % intervals. `cost` (3, 3): row = truth, column = decision; None: no cost."""
-    counts = np.concatenate(
-        [_one_hot(pair.label, pair.four), _one_hot(pair.label, pair.eight)], axis=1
-    )
+    counts = np.concatenate([_one_hot(pair.label, pair.four), _one_hot(pair.label, pair.eight)], axis=1)
     sums = np.zeros((int(pair.unit.max()) + 1, 18))
     np.add.at(sums, pair.unit, counts)
     point_4, point_8 = _both(sums.sum(axis=0, keepdims=True), cost)
     drawn_4, drawn_8 = _both(resampled(sums), cost)
     return [
-        _comparison(
-            name,
-            pair,
-            float(point_4[name][0]),
-            float(point_8[name][0]),
-            drawn_4[name] - drawn_8[name],
-        )
+        _comparison(name, pair, float(point_4[name][0]), float(point_8[name][0]), drawn_4[name] - drawn_8[name])
         for name in METRICS
     ]
 
 
 def not_available(cases: int, reason: str) -> list[Comparison]:
     """METRICS of a pair that cannot be compared by this rule."""
-    return [
-        Comparison(name, "none", cases, None, note=f"not available: {reason}")
-        for name in METRICS
-    ]
+    return [Comparison(name, "none", cases, None, note=f"not available: {reason}") for name in METRICS]
 
 
 def _one_hot(label: Ints, decision: Ints) -> Array:
@@ -99,25 +87,17 @@ def _one_hot(label: Ints, decision: Ints) -> Array:
 
 
 def _both(sums: Array, cost: Array | None) -> tuple[dict[str, Array], dict[str, Array]]:
-    return figures(sums[:, :9].reshape(-1, 3, 3), cost), figures(
-        sums[:, 9:].reshape(-1, 3, 3), cost
-    )
+    return figures(sums[:, :9].reshape(-1, 3, 3), cost), figures(sums[:, 9:].reshape(-1, 3, 3), cost)
 
 
 def resampled(sums: Array) -> Array:
     """(RESAMPLES, K) totals of bootstrap samples of the rows of `sums` (U, K): U rows drawn with replacement, seeded."""
     generator, units = np.random.default_rng(SEED), len(sums)
     totals = []
-    for _ in range(
-        RESAMPLES // 100
-    ):  # in blocks, so that memory stays small with many cases
+    for _ in range(RESAMPLES // 100):  # in blocks, so that memory stays small with many cases
         drawn = generator.integers(0, units, size=(100, units))
         flat = (drawn + units * np.arange(100)[:, None]).ravel()
-        weights = (
-            np.bincount(flat, minlength=100 * units)
-            .reshape(100, units)
-            .astype(np.float64)
-        )
+        weights = np.bincount(flat, minlength=100 * units).reshape(100, units).astype(np.float64)
         totals.append(weights @ sums)
     return np.concatenate(totals)
 
@@ -128,80 +108,44 @@ def figures(confusion: Array, cost: Array | None) -> dict[str, Array]:
     ED figures need an ED case, macro F1 averages the classes that the set has cases of: as tasks/scoring/metrics.py.
     """
     right = np.diagonal(confusion, axis1=1, axis2=2)
-    truth, chosen, total = (
-        confusion.sum(axis=2),
-        confusion.sum(axis=1),
-        confusion.sum(axis=(1, 2)),
-    )
+    truth, chosen, total = (confusion.sum(axis=2), confusion.sum(axis=1), confusion.sum(axis=(1, 2)))
     with np.errstate(invalid="ignore", divide="ignore"):
         recall = right[:, 0] / truth[:, 0]
-        f2 = np.where(
-            truth[:, 0] > 0, 5 * right[:, 0] / (4 * truth[:, 0] + chosen[:, 0]), np.nan
-        )
+        f2 = np.where(truth[:, 0] > 0, 5 * right[:, 0] / (4 * truth[:, 0] + chosen[:, 0]), np.nan)
         f1 = np.where(truth > 0, 2 * right / (truth + chosen), np.nan)
-    spent = (
-        np.full(len(confusion), np.nan)
-        if cost is None
-        else (confusion * cost).sum(axis=(1, 2)) / total
-    )
+    spent = np.full(len(confusion), np.nan) if cost is None else (confusion * cost).sum(axis=(1, 2)) / total
     return {
         "accuracy": right.sum(axis=1) / total, "ed_recall": recall, "ed_f2": f2,
         "macro_f1": np.nanmean(f1, axis=1), "expected_cost": spent,
     }  # fmt: skip
 
 
-def _comparison(
-    name: str, pair: Decided, four: float, eight: float, drawn: Array
-) -> Comparison:
-    kept = (
-        pair.label == 0
-        if name.startswith("ed_")
-        else np.ones(len(pair.label), dtype=bool)
-    )
+def _comparison(name: str, pair: Decided, four: float, eight: float, drawn: Array) -> Comparison:
+    kept = pair.label == 0 if name.startswith("ed_") else np.ones(len(pair.label), dtype=bool)
     units = len(np.unique(pair.unit[kept]))
     unit = "groups" if pair.grouped else "cases (assumes independent cases)"
     method = f"paired bootstrap of {units} {unit}, {RESAMPLES} resamples, seed {SEED}"
     empty = Comparison(name, method, int(kept.sum()), units if pair.grouped else None)
     if math.isnan(four) or math.isnan(eight):
-        reason = (
-            "no cost matrix was given"
-            if name == "expected_cost"
-            else "no ED case in the set"
-        )
+        reason = "no cost matrix was given" if name == "expected_cost" else "no ED case in the set"
         return replace(empty, note=f"not available: {reason}")
     found = replace(empty, value_4bit=four, value_8bit=eight, difference=four - eight)
     if units < MIN_UNITS:
-        found = replace(
-            found,
-            method="none",
-            note=f"no bootstrap: {units} {unit} are too few (it needs {MIN_UNITS})",
-        )
+        found = replace(found, method="none", note=f"no bootstrap: {units} {unit} are too few (it needs {MIN_UNITS})")
     else:
         low, high = (float(x) for x in np.nanpercentile(drawn, [2.5, 97.5]))
-        found = replace(
-            found, low=low, high=high, bootstrap_low=low, bootstrap_high=high
-        )
-    return _judged(
-        _with_exact_tests(found, pair, kept) if name in PROPORTIONS else found
-    )
+        found = replace(found, low=low, high=high, bootstrap_low=low, bootstrap_high=high)
+    return _judged(_with_exact_tests(found, pair, kept) if name in PROPORTIONS else found)
 
 
-def _with_exact_tests(
-    found: Comparison, pair: Decided, kept: NDArray[np.bool_]
-) -> Comparison:
+def _with_exact_tests(found: Comparison, pair: Decided, kept: NDArray[np.bool_]) -> Comparison:
     """Add McNemar's test and the Tango interval, which has a width even where no case was decided differently."""
     b, c = discordant(pair, kept)
     tango = tango_interval(b, c, found.n)
     low, high = (
-        tango
-        if found.low is None or found.high is None
-        else (min(found.low, tango[0]), max(found.high, tango[1]))
+        tango if found.low is None or found.high is None else (min(found.low, tango[0]), max(found.high, tango[1]))
     )
-    both = (
-        TANGO
-        if found.low is None
-        else f"{found.method}; {TANGO}; the wider bounds count"
-    )
+    both = TANGO if found.low is None else f"{found.method}; {TANGO}; the wider bounds count"
     return replace(
         found,
         low=low,
@@ -218,9 +162,7 @@ def _with_exact_tests(
 def _judged(found: Comparison) -> Comparison:
     """Add the non-inferiority verdict: which side of -MARGIN the interval lies on, if on one."""
     if found.metric == "expected_cost":
-        return replace(
-            found, note=_joined(found.note, "no margin is defined for a cost")
-        )
+        return replace(found, note=_joined(found.note, "no margin is defined for a cost"))
     found = replace(found, margin=MARGIN, verdict="cannot conclude")
     if found.low is None or found.high is None:
         return found
@@ -240,34 +182,3 @@ def discordant(pair: Decided, kept: NDArray[np.bool_]) -> tuple[int, int]:
     """How many of the kept cases are right at 4 bits only (b) and at 8 bits only (c)."""
     four, eight = (pair.four == pair.label)[kept], (pair.eight == pair.label)[kept]
     return int((four & ~eight).sum()), int((~four & eight).sum())
-
-
-def mcnemar(b: int, c: int) -> float:
-    """Exact two-sided McNemar p value of b and c discordant cases; 1 where there are none."""
-    return float(binomtest(b, b + c).pvalue) if b + c else 1.0
-
-
-def tango_interval(b: int, c: int, n: int) -> tuple[float, float]:
-    """95 % score interval of (b - c) / n, the difference of two paired proportions; holds with b = c = 0 too.
-
-    Tango, Statistics in Medicine 17 (1998) 891-908: the differences d with |b - c - n d| <= z sqrt(n (2 q + d (1 - d))),
-    q being the maximum likelihood estimate of P(right at 8 bits only) under d.
-    """
-    point, edge = (b - c) / n, 1 - 1e-9
-
-    def score(d: float) -> float:
-        linear, constant = (2 * n - b + c) * d - b - c, -c * d * (1 - d)
-        q = (math.sqrt(max(linear * linear - 8 * n * constant, 0.0)) - linear) / (4 * n)
-        return (b - c - n * d) / math.sqrt(max(n * (2 * q + d * (1 - d)), 1e-300))
-
-    low = (
-        -1.0
-        if score(-edge) < _Z
-        else brentq(lambda d: score(d) - _Z, -edge, max(point, -edge))
-    )
-    high = (
-        1.0
-        if score(edge) > -_Z
-        else brentq(lambda d: score(d) + _Z, min(point, edge), edge)
-    )
-    return float(low), float(high)

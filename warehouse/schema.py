@@ -13,7 +13,8 @@ from typing import Any, Literal
 import duckdb
 
 from tasks.runtime.errors import BadInput
-from warehouse.connect import first_line, migrate
+from warehouse.connect import first_line
+from warehouse.migrate import migrate
 
 Kind = Literal["training", "evaluation", "variant", "benchmark"]
 
@@ -28,9 +29,7 @@ class Fact:
 
 FACTS: dict[Kind, Fact] = {
     "training": Fact("training_id", ("experiment", "training_curve")),
-    "evaluation": Fact(
-        "evaluation_id", ("evaluation", "prediction", "metric", "gate", "mc_dropout")
-    ),
+    "evaluation": Fact("evaluation_id", ("evaluation", "prediction", "metric", "gate", "mc_dropout")),
     "variant": Fact("variant_id", ("variant",)),
     "benchmark": Fact("run_id", ("benchmark",)),
 }
@@ -55,26 +54,16 @@ def tables() -> dict[str, Table]:
     """Every landing table by name."""
     with duckdb.connect(":memory:") as con:
         migrate(con)
-        return {
-            name: _described(con, name)
-            for fact in FACTS.values()
-            for name in fact.tables
-        }
+        return {name: _described(con, name) for fact in FACTS.values() for name in fact.tables}
 
 
 def _described(con: duckdb.DuckDBPyConnection, name: str) -> Table:
     arrow = con.sql(f"SELECT * FROM {name} LIMIT 0").to_arrow_table().schema
     constraints = con.execute(
-        "SELECT constraint_type, constraint_column_names FROM duckdb_constraints() WHERE table_name = ?",
-        [name],
+        "SELECT constraint_type, constraint_column_names FROM duckdb_constraints() WHERE table_name = ?", [name]
     ).fetchall()
     key = next(tuple(columns) for kind, columns in constraints if kind == "PRIMARY KEY")
-    required = {
-        column
-        for kind, columns in constraints
-        if kind == "NOT NULL"
-        for column in columns
-    }
+    required = {column for kind, columns in constraints if kind == "NOT NULL" for column in columns}
     return Table(name, arrow, frozenset(required | set(key)), key)
 
 
@@ -94,14 +83,8 @@ def insert(con: duckdb.DuckDBPyConnection, name: str, table: Any) -> None:
     con.register("incoming", table)
     try:
         con.execute(f"INSERT INTO {name} BY NAME SELECT * FROM incoming")
-    except (
-        duckdb.ConstraintException,
-        duckdb.BinderException,
-        duckdb.ConversionException,
-    ) as error:
+    except (duckdb.ConstraintException, duckdb.BinderException, duckdb.ConversionException) as error:
         raise BadInput(f"Table {name} refuses a row: {first_line(error)}.") from error
     finally:
-        with contextlib.suppress(
-            duckdb.Error
-        ):  # refused in an aborted transaction, whose rollback drops it anyway
+        with contextlib.suppress(duckdb.Error):  # refused in an aborted transaction, whose rollback drops it anyway
             con.unregister("incoming")

@@ -18,13 +18,7 @@ COSTS = {
     "HOME": {"ED": 2, "GP": 3, "HOME": 1},
 }
 PROBABILITIES = {"ED": (0.8, 0.1, 0.1), "GP": (0.1, 0.8, 0.1), "HOME": (0.1, 0.1, 0.8)}
-FIVE = [
-    ("ED", "ED", "ED"),
-    ("ED", "GP", "ED"),
-    ("GP", "GP", "GP"),
-    ("GP", "GP", "ED"),
-    ("HOME", "HOME", "HOME"),
-]
+FIVE = [("ED", "ED", "ED"), ("ED", "GP", "ED"), ("GP", "GP", "GP"), ("GP", "GP", "ED"), ("HOME", "HOME", "HOME")]
 
 
 def full(table: str, **values: Any) -> dict[str, Any]:
@@ -32,9 +26,7 @@ def full(table: str, **values: Any) -> dict[str, Any]:
     return {**dict.fromkeys(tables()[table].columns), **values}
 
 
-def training(
-    id: str, bits: int | None = 4, day: int = 1, **values: Any
-) -> dict[str, list[dict[str, Any]]]:
+def training(id: str, bits: int | None = 4, day: int = 1, **values: Any) -> dict[str, list[dict[str, Any]]]:
     width = bits or 16
     base = {
         "cell_id": f"smol-{bits}bit-r1-s42", "base_model": "smol", "recipe": "r1", "recipe_kind": "standard", "seed": 42,
@@ -43,22 +35,12 @@ def training(
         "peak_memory_bytes": 100 * width, "train_seconds": 10.0 * width, "finished_at": datetime(2026, 1, day),
         "weights_source": "hub", "original_precision": "bf16", "random_weights": False,
     }  # fmt: skip
-    curve = [
-        full("training_curve", training_id=id, iteration=i, split="train", loss=1.0 / i)
-        for i in (1, 2)
-    ]
-    return {
-        "experiment": [full("experiment", training_id=id, **(base | values))],
-        "training_curve": curve,
-    }
+    curve = [full("training_curve", training_id=id, iteration=i, split="train", loss=1.0 / i) for i in (1, 2)]
+    return {"experiment": [full("experiment", training_id=id, **(base | values))], "training_curve": curve}
 
 
 def evaluation(
-    id: str,
-    training_id: str,
-    cases: list[tuple[str, str, str]] = FIVE,
-    groups: bool = False,
-    **values: Any,
+    id: str, training_id: str, cases: list[tuple[str, str, str]] = FIVE, groups: bool = False, **values: Any
 ) -> dict[str, list[dict[str, Any]]]:
     """`cases`: label, argmax, decision of each. Metrics and gates are those of tasks/scoring."""
     labels, argmax, decisions = ([case[i] for case in cases] for i in range(3))
@@ -92,21 +74,8 @@ def evaluation(
     }  # fmt: skip
 
 
-def land_pair(
-    root: Path,
-    four: list[Any] = FIVE,
-    eight: list[Any] = FIVE,
-    groups: bool = False,
-    **values: Any,
-) -> None:
+def land_pair(root: Path, four: list[Any] = FIVE, eight: list[Any] = FIVE, groups: bool = False, **values: Any) -> None:
     """A 4-bit and an 8-bit experiment, alike but for bits and decisions."""
     for bits, cases in ((4, four), (8, eight)):
-        write_landing(
-            root, f"t{bits}", "training", training(f"t{bits}", bits, **values)
-        )
-        write_landing(
-            root,
-            f"e{bits}",
-            "evaluation",
-            evaluation(f"e{bits}", f"t{bits}", cases, groups),
-        )
+        write_landing(root, f"t{bits}", "training", training(f"t{bits}", bits, **values))
+        write_landing(root, f"e{bits}", "evaluation", evaluation(f"e{bits}", f"t{bits}", cases, groups))

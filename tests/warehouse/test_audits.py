@@ -9,60 +9,34 @@ import pytest
 
 from tests.warehouse.rows import FIVE, full, land_pair, training
 from warehouse.audit import run_audits
-from warehouse.connect import sql_files, writing
+from warehouse.connect import writing
 from warehouse.landing import write_landing
 from warehouse.load import load_all
+from warehouse.migrate import sql_files
 
 DEFECTS = [
     ("orphan_rows", "DELETE FROM experiment WHERE training_id = 't4'"),
     ("orphan_rows", "DELETE FROM evaluation WHERE evaluation_id = 'e4'"),
     ("orphan_rows", "DELETE FROM landed WHERE id = 'e8'"),
-    (
-        "duplicate_keys",
-        "UPDATE prediction SET case_digest = 'same' WHERE evaluation_id = 'e4'",
-    ),
-    (
-        "probabilities_sum_to_one",
-        "UPDATE prediction SET p_gp = p_gp + 0.00001 WHERE case_id = 'c00001'",
-    ),
-    (
-        "argmax_is_most_probable",
-        "UPDATE prediction SET p_ed = 0.1, p_gp = 0.8 WHERE argmax = 'ED'",
-    ),
+    ("duplicate_keys", "UPDATE prediction SET case_digest = 'same' WHERE evaluation_id = 'e4'"),
+    ("probabilities_sum_to_one", "UPDATE prediction SET p_gp = p_gp + 0.00001 WHERE case_id = 'c00001'"),
+    ("argmax_is_most_probable", "UPDATE prediction SET p_ed = 0.1, p_gp = 0.8 WHERE argmax = 'ED'"),
     ("counts_agree", "UPDATE evaluation SET cases = 7 WHERE evaluation_id = 'e4'"),
     ("counts_agree", "UPDATE evaluation SET accuracy = 0 WHERE evaluation_id = 'e4'"),
     ("counts_agree", "UPDATE evaluation SET mc_status = 'available', mc_cases = 60"),
-    (
-        "metrics_agree",
-        "UPDATE metric SET value = 0.5 WHERE metric = 'macro_f1' AND rule = 'argmax'",
-    ),
-    (
-        "metrics_agree",
-        "UPDATE metric SET value = 0 WHERE metric = 'ed_f2' AND rule = 'target_recall'",
-    ),
-    (
-        "metrics_agree",
-        "UPDATE metric SET value = 1 WHERE metric = 'expected_cost' AND rule = 'argmax'",
-    ),
+    ("metrics_agree", "UPDATE metric SET value = 0.5 WHERE metric = 'macro_f1' AND rule = 'argmax'"),
+    ("metrics_agree", "UPDATE metric SET value = 0 WHERE metric = 'ed_f2' AND rule = 'target_recall'"),
+    ("metrics_agree", "UPDATE metric SET value = 1 WHERE metric = 'expected_cost' AND rule = 'argmax'"),
     ("metrics_are_complete", "DELETE FROM metric WHERE evaluation_id = 'e4'"),
-    (
-        "metrics_are_complete",
-        "UPDATE metric SET low = 0.9, high = 0.1 WHERE metric = 'ed_f1'",
-    ),
+    ("metrics_are_complete", "UPDATE metric SET low = 0.9, high = 0.1 WHERE metric = 'ed_f1'"),
     ("gates_agree", "UPDATE gate SET state = 'PASS' WHERE gate = 'ed_recall'"),
     ("gates_agree", "UPDATE gate SET state = 'FAIL' WHERE gate = 'ed_recall'"),
     ("gates_agree", "UPDATE evaluation SET verdict = 'passes_gates'"),
     ("gates_agree", "DELETE FROM gate WHERE gate = 'ed_f2'"),
     ("pairs_agree", "DELETE FROM pair_metric"),
     ("pairs_agree", "UPDATE pair_metric SET b = b + 1 WHERE metric = 'accuracy'"),
-    (
-        "pairs_agree",
-        "UPDATE pair_metric SET value_4bit = 1, difference = 1 - value_8bit WHERE metric = 'ed_f2'",
-    ),
-    (
-        "pairs_agree",
-        "UPDATE prediction SET case_id = 'other' WHERE evaluation_id = 'e8' AND case_id = 'c00000'",
-    ),
+    ("pairs_agree", "UPDATE pair_metric SET value_4bit = 1, difference = 1 - value_8bit WHERE metric = 'ed_f2'"),
+    ("pairs_agree", "UPDATE prediction SET case_id = 'other' WHERE evaluation_id = 'e8' AND case_id = 'c00000'"),
     ("pairs_agree", "UPDATE experiment SET learning_rate = 1 WHERE training_id = 't4'"),
 ]
 
@@ -100,22 +74,13 @@ def test_dropout_rows_are_audited_as_well(con):
         "mc_dropout", evaluation_id="e4", case_id="c00000", passes=50, majority="ED", confidence=1.0, entropy_nats=0.0,
         p_ed=0.5, p_gp=0.3, p_home=0.1, review=False,
     )  # fmt: skip
-    con.execute(
-        f"INSERT INTO mc_dropout VALUES ({', '.join('?' * len(row))})",
-        list(row.values()),
-    )
+    con.execute(f"INSERT INTO mc_dropout VALUES ({', '.join('?' * len(row))})", list(row.values()))
     found = run_audits(con)
     assert found["probabilities_sum_to_one"] == 1 and found["counts_agree"] == 1
 
 
 def test_an_experiment_that_failed_is_no_offence(tmp_path):
-    rows = training(
-        "t1",
-        status="failed",
-        error="The disk is full.",
-        finished_at=None,
-        compute_path=None,
-    )
+    rows = training("t1", status="failed", error="The disk is full.", finished_at=None, compute_path=None)
     write_landing(tmp_path, "t1", "training", rows)
     load_all(tmp_path)
     with writing() as con:

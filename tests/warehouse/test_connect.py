@@ -14,7 +14,9 @@ import pytest
 
 from tasks.runtime.errors import BadInput, Locked, TriageError
 from warehouse import connect
-from warehouse.connect import migrate, reading, sql_files, warehouse_path, writing
+from warehouse import migrate as migrations
+from warehouse.connect import reading, warehouse_path, writing
+from warehouse.migrate import migrate, sql_files
 
 HOLD = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
 
@@ -24,18 +26,14 @@ def held(tmp_path):
     """A warehouse file that another process has open."""
     path = tmp_path / "held.duckdb"
     command = [sys.executable, "-c", HOLD, str(path)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as holder:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout and holder.stdin
         holder.stdout.readline()
         yield path, holder
         holder.stdin.close()
 
 
-def test_the_file_is_the_named_one_else_the_checkouts_else_the_homes(
-    tmp_path, monkeypatch
-):
+def test_the_file_is_the_named_one_else_the_checkouts_else_the_homes(tmp_path, monkeypatch):
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "named.duckdb"))
     assert warehouse_path() == tmp_path / "named.duckdb"
     monkeypatch.delenv("TRIAGE_WAREHOUSE")
@@ -50,26 +48,14 @@ def test_the_file_is_the_named_one_else_the_checkouts_else_the_homes(
 @pytest.mark.parametrize(
     ("error", "attempts", "becomes"),
     [
-        (
-            duckdb.IOException(
-                'Could not set lock on file "x": Conflicting lock is held in /bin/a (PID 1)'
-            ),
-            3,
-            None,
-        ),
-        (
-            duckdb.IOException("Cannot open file: No such file or directory"),
-            1,
-            BadInput,
-        ),
+        (duckdb.IOException('Could not set lock on file "x": Conflicting lock is held in /bin/a (PID 1)'), 3, None),
+        (duckdb.IOException("Cannot open file: No such file or directory"), 1, BadInput),
         (duckdb.SerializationException("not a DuckDB file"), 1, BadInput),
         (duckdb.ConnectionException("different configuration"), 1, BadInput),
         (ArithmeticError("x"), 1, ArithmeticError),
     ],
 )
-def test_only_a_lock_is_worth_another_attempt(
-    error, attempts, becomes, tmp_path, monkeypatch
-):
+def test_only_a_lock_is_worth_another_attempt(error, attempts, becomes, tmp_path, monkeypatch):
     tried, real = [], duckdb.connect
 
     def refusing(*args, **options):
@@ -91,10 +77,7 @@ def test_only_a_lock_is_worth_another_attempt(
 def test_a_held_file_is_waited_for_and_then_its_holder_is_named(held):
     path, holder = held
     started = time.monotonic()
-    with (
-        pytest.raises(Locked, match=rf"process {holder.pid}\)"),
-        writing(path, wait=0.5),
-    ):
+    with pytest.raises(Locked, match=rf"process {holder.pid}\)"), writing(path, wait=0.5):
         pass
     assert 0.5 <= time.monotonic() - started < 5
     with pytest.raises(Locked), reading(path, wait=0.1):
@@ -129,36 +112,22 @@ def test_threads_of_one_process_take_turns_even_when_one_reads_and_one_writes(tm
     for thread in threads:
         thread.join()
     with reading(path) as con:
-        assert (con.execute("SELECT count(*) FROM t").fetchone(), failures) == (
-            (8,),
-            [],
-        )
+        assert (con.execute("SELECT count(*) FROM t").fetchone(), failures) == ((8,), [])
 
 
-def test_a_missing_warehouse_and_a_file_of_another_kind_are_told_in_a_sentence(
-    tmp_path,
-):
-    with (
-        pytest.raises(BadInput, match="run `triage sweep demo` first"),
-        reading(tmp_path / "none.duckdb"),
-    ):
+def test_a_missing_warehouse_and_a_file_of_another_kind_are_told_in_a_sentence(tmp_path):
+    with pytest.raises(BadInput, match="run `triage sweep demo` first"), reading(tmp_path / "none.duckdb"):
         pass
     other = tmp_path / "other.duckdb"
     other.write_text("not a database" * 1000)
-    with (
-        pytest.raises(BadInput, match="cannot be opened as a warehouse"),
-        writing(other),
-    ):
+    with pytest.raises(BadInput, match="cannot be opened as a warehouse"), writing(other):
         pass
 
 
 def test_a_reader_cannot_write(tmp_path):
     with writing(tmp_path / "w.duckdb") as con:
         migrate(con)
-    with (
-        reading(tmp_path / "w.duckdb") as con,
-        pytest.raises(duckdb.InvalidInputException, match="read-only"),
-    ):
+    with reading(tmp_path / "w.duckdb") as con, pytest.raises(duckdb.InvalidInputException, match="read-only"):
         con.execute("DELETE FROM experiment")
 
 
@@ -170,61 +139,37 @@ def test_migrations_are_applied_once_and_recorded(tmp_path):
         assert [row[1] for row in recorded] == ["views", *names]
         assert all(row[4] == duckdb.__version__ for row in recorded)
         assert migrate(con) == []
-        assert (
-            con.execute("FROM schema_migrations ORDER BY version").fetchall()
-            == recorded
-        )
+        assert con.execute("FROM schema_migrations ORDER BY version").fetchall() == recorded
 
 
 def test_an_edited_migration_and_a_newer_warehouse_are_refused(tmp_path):
     with writing(tmp_path / "w.duckdb") as con:
         migrate(con)
         con.execute("UPDATE schema_migrations SET sha256 = 'other' WHERE version = 3")
-        with pytest.raises(
-            BadInput, match="0003_trainings was edited after it had been applied"
-        ):
+        with pytest.raises(BadInput, match="0003_trainings was edited after it had been applied"):
             migrate(con)
-        con.execute(
-            "UPDATE schema_migrations SET version = 99, name = '0099_future' WHERE version = 3"
-        )
-        with pytest.raises(
-            BadInput, match="newer version of triage made this warehouse .*0099_future"
-        ):
+        con.execute("UPDATE schema_migrations SET version = 99, name = '0099_future' WHERE version = 3")
+        with pytest.raises(BadInput, match="newer version of triage made this warehouse .*0099_future"):
             migrate(con)
 
 
 def test_a_migration_that_fails_leaves_nothing_of_itself(tmp_path, monkeypatch):
     real = sql_files
     broken = ("0099_broken", "CREATE TABLE half (i INTEGER); SELECT nonsense;")
-    monkeypatch.setattr(
-        connect,
-        "sql_files",
-        lambda f: [*real(f), broken] if f == "migrations" else real(f),
-    )
+    monkeypatch.setattr(migrations, "sql_files", lambda f: [*real(f), broken] if f == "migrations" else real(f))
     with writing(tmp_path / "w.duckdb") as con:
         with pytest.raises(duckdb.Error):
             migrate(con)
-        assert con.execute("SELECT max(version) FROM schema_migrations").fetchone() == (
-            len(real("migrations")),
-        )
-        assert con.execute(
-            "SELECT count(*) FROM duckdb_tables() WHERE table_name = 'half'"
-        ).fetchone() == (0,)
+        assert con.execute("SELECT max(version) FROM schema_migrations").fetchone() == (len(real("migrations")),)
+        assert con.execute("SELECT count(*) FROM duckdb_tables() WHERE table_name = 'half'").fetchone() == (0,)
 
 
 def test_changed_views_replace_the_old_ones(tmp_path, monkeypatch):
     real = sql_files
     with writing(tmp_path / "w.duckdb") as con:
         migrate(con)
-        changed = [
-            (
-                "03_leaderboard",
-                "CREATE OR REPLACE VIEW leaderboard AS SELECT 1 AS only;",
-            )
-        ]
-        monkeypatch.setattr(
-            connect, "sql_files", lambda f: changed if f == "views" else real(f)
-        )
+        changed = [("03_leaderboard", "CREATE OR REPLACE VIEW leaderboard AS SELECT 1 AS only;")]
+        monkeypatch.setattr(migrations, "sql_files", lambda f: changed if f == "views" else real(f))
         migrate(con)
         assert con.execute("FROM leaderboard").fetchall() == [(1,)]
 
@@ -240,13 +185,10 @@ def test_migrations_are_numbered_without_gaps_and_every_view_states_its_grain():
 
 
 def test_the_warehouse_imports_neither_prefect_nor_mlx():
-    code = "import sys, warehouse.load, warehouse.query, warehouse.audit; print([m for m in sys.modules if m.split('.')[0] in ('prefect', 'mlx', 'mlx_lm')])"
-    root = Path(connect.__file__).parents[1]
-    found = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=True,
+    code = (
+        "import sys, warehouse.load, warehouse.query, warehouse.audit\n"
+        "print([m for m in sys.modules if m.split('.')[0] in ('prefect', 'mlx', 'mlx_lm')])"
     )
+    root = Path(connect.__file__).parents[1]
+    found = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

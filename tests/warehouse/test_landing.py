@@ -27,36 +27,21 @@ def unchanged(folder):
 def test_rows_come_back_as_they_were_with_the_types_of_the_schema(tmp_path):
     rows = evaluation("e1", "t1")
     folder = write_landing(tmp_path, "e1", "evaluation", rows)
-    assert {k: verify(folder)[k] for k in ("id", "kind")} == {
-        "id": "e1",
-        "kind": "evaluation",
-    }
+    assert {k: verify(folder)[k] for k in ("id", "kind")} == {"id": "e1", "kind": "evaluation"}
     for name in FACTS["evaluation"].tables:
         assert read(folder, name) == rows.get(name, [])
-        assert pq.ParquetFile(folder / f"{name}.parquet").schema_arrow.equals(
-            tables()[name].arrow
-        )
+        assert pq.ParquetFile(folder / f"{name}.parquet").schema_arrow.equals(tables()[name].arrow)
 
 
-def test_numpy_values_times_with_a_zone_and_numbers_that_are_not_finite_land_cleanly(
-    tmp_path,
-):
+def test_numpy_values_times_with_a_zone_and_numbers_that_are_not_finite_land_cleanly(tmp_path):
     rows = training(
         "t1", bits=np.int64(4), train_seconds=np.float32(1.5), train_loss=float("nan"), valid_loss=np.float64("inf"),
         started_at="2026-01-01T12:00:00+02:00",
         finished_at=datetime(2026, 1, 1, 13, tzinfo=timezone(timedelta(hours=2))),
     )  # fmt: skip
     (row,) = read(write_landing(tmp_path, "t1", "training", rows), "experiment")
-    assert (
-        row["bits"],
-        row["train_seconds"],
-        row["train_loss"],
-        row["valid_loss"],
-    ) == (4, 1.5, None, None)
-    assert (row["started_at"], row["finished_at"]) == (
-        datetime(2026, 1, 1, 10),
-        datetime(2026, 1, 1, 11),
-    )
+    assert (row["bits"], row["train_seconds"], row["train_loss"], row["valid_loss"]) == (4, 1.5, None, None)
+    assert (row["started_at"], row["finished_at"]) == (datetime(2026, 1, 1, 10), datetime(2026, 1, 1, 11))
 
 
 def test_the_same_rows_leave_the_folder_alone_and_other_rows_replace_it(tmp_path):
@@ -81,9 +66,7 @@ def test_a_write_that_was_killed_is_completed_by_the_next(tmp_path, monkeypatch)
 
     write_landing(tmp_path, "t1", "training", training("t1"))
     with monkeypatch.context() as patch:
-        patch.setattr(
-            Path, "rename", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt)
-        )
+        patch.setattr(Path, "rename", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             write_landing(tmp_path, "t1", "training", training("t1", train_loss=0.25))
     folder = write_landing(tmp_path, "t1", "training", training("t1", train_loss=0.25))
@@ -98,60 +81,22 @@ def _without(row, column):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (
-            lambda r: r["metric"][1].update(extra=1),
-            r"Table metric, row 2: unknown column 'extra'",
-        ),
-        (
-            lambda r: r["metric"].__setitem__(1, _without(r["metric"][1], "low")),
-            r"metric, row 2: column 'low' is miss",
-        ),
-        (
-            lambda r: r["prediction"][2].update(nll="high"),
-            r"prediction, row 3: nll = 'high' is not of type double",
-        ),
-        (
-            lambda r: r["prediction"][2].update(nll=float("nan")),
-            r"prediction, row 3: nll is needed and has no value",
-        ),
-        (
-            lambda r: r["evaluation"][0].update(cases=2**40),
-            r"row 1: cases = 1099511627776 is not of type int32",
-        ),
-        (
-            lambda r: r["evaluation"][0].update(created_at="noon"),
-            r"created_at = 'noon' is not of type timestamp",
-        ),
-        (
-            lambda r: r["prediction"][0].update(evaluation_id="e2"),
-            r"is 'e2', but the rows are landed under 'e1'",
-        ),
-        (
-            lambda r: r["prediction"].append(r["prediction"][0]),
-            r"prediction, row 6: a row with .* is already there",
-        ),
-        (
-            lambda r: r["prediction"][0].update(label="MAYBE"),
-            r"Table prediction refuses a row: .*label",
-        ),
-        (
-            lambda r: r["prediction"][0].update(p_ed=1.2),
-            r"Table prediction refuses a row: .*p_ed",
-        ),
-        (
-            lambda r: r["metric"][0].update(value=None, note=None),
-            r"Table metric refuses a row: .*note",
-        ),
-        (
-            lambda r: r.update(guess=[]),
-            r"Table 'guess' does not belong to a landed evaluation",
-        ),
+        (lambda r: r["metric"][1].update(extra=1), r"Table metric, row 2: unknown column 'extra'"),
+        (lambda r: r["metric"].__setitem__(1, _without(r["metric"][1], "low")), r"metric, row 2: column 'low' is miss"),
+        (lambda r: r["prediction"][2].update(nll="high"), r"prediction, row 3: nll = 'high' is not of type double"),
+        (lambda r: r["prediction"][2].update(nll=float("nan")), r"prediction, row 3: nll is needed and has no value"),
+        (lambda r: r["evaluation"][0].update(cases=2**40), r"row 1: cases = 1099511627776 is not of type int32"),
+        (lambda r: r["evaluation"][0].update(created_at="noon"), r"created_at = 'noon' is not of type timestamp"),
+        (lambda r: r["prediction"][0].update(evaluation_id="e2"), r"is 'e2', but the rows are landed under 'e1'"),
+        (lambda r: r["prediction"].append(r["prediction"][0]), r"prediction, row 6: a row with .* is already there"),
+        (lambda r: r["prediction"][0].update(label="MAYBE"), r"Table prediction refuses a row: .*label"),
+        (lambda r: r["prediction"][0].update(p_ed=1.2), r"Table prediction refuses a row: .*p_ed"),
+        (lambda r: r["metric"][0].update(value=None, note=None), r"Table metric refuses a row: .*note"),
+        (lambda r: r.update(guess=[]), r"Table 'guess' does not belong to a landed evaluation"),
         (lambda r: r.update(evaluation=[]), r"needs a row in table 'evaluation'"),
     ],
 )
-def test_rows_that_do_not_fit_are_refused_and_nothing_is_written(
-    change, sentence, tmp_path
-):
+def test_rows_that_do_not_fit_are_refused_and_nothing_is_written(change, sentence, tmp_path):
     rows = evaluation("e1", "t1")
     change(rows)
     with pytest.raises(BadInput, match=sentence):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import shutil
 import signal
 import subprocess
@@ -16,38 +15,28 @@ from tasks.runtime.errors import BadInput, BrokenFolder
 from tests.warehouse.rows import FIVE, evaluation, full, land_pair, training
 from warehouse import connect
 from warehouse.audit import run_audits
-from warehouse.connect import migrate, reading, writing
+from warehouse.connect import reading, writing
 from warehouse.landing import write_landing
 from warehouse.load import load_all, load_landing, rebuild
+from warehouse.migrate import migrate
 from warehouse.schema import FACTS
 
 ROOT = Path(connect.__file__).parents[1]
-TABLES = [
-    *(name for fact in FACTS.values() for name in fact.tables),
-    "landed",
-    "pair_metric",
-]
+TABLES = [*(name for fact in FACTS.values() for name in fact.tables), "landed", "pair_metric"]
 
 
 def contents(database=None):
     """Every row of every table, but for the time of loading."""
     with reading(database) as con:
         return {
-            name: sorted(
-                map(repr, con.sql(f"SELECT * {without} FROM {name}").fetchall())
-            )
+            name: sorted(map(repr, con.sql(f"SELECT * {without} FROM {name}").fetchall()))
             for name in TABLES
             for without in ["EXCLUDE (loaded_at)" if name == "landed" else ""]
         }
 
 
 def child(code, *args):
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, args)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, args)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
 def test_five_rows_in_are_five_rows_out_and_loading_again_does_nothing(tmp_path):
@@ -57,9 +46,7 @@ def test_five_rows_in_are_five_rows_out_and_loading_again_does_nothing(tmp_path)
     with reading() as con:
         for name in FACTS["evaluation"].tables:
             found = con.sql(f"FROM {name}").fetchall()
-            assert sorted(map(repr, found)) == sorted(
-                repr(tuple(row.values())) for row in rows.get(name, [])
-            )
+            assert sorted(map(repr, found)) == sorted(repr(tuple(row.values())) for row in rows.get(name, []))
         landed = con.sql("FROM landed").fetchall()
     assert not load_landing(folder)
     with reading() as con:
@@ -67,28 +54,16 @@ def test_five_rows_in_are_five_rows_out_and_loading_again_does_nothing(tmp_path)
 
 
 def test_new_content_replaces_the_old_and_leaves_no_stale_row(tmp_path):
-    load_landing(
-        write_landing(tmp_path, "e1", "evaluation", evaluation("e1", "t1", FIVE * 2))
-    )
+    load_landing(write_landing(tmp_path, "e1", "evaluation", evaluation("e1", "t1", FIVE * 2)))
     load_landing(write_landing(tmp_path, "e2", "evaluation", evaluation("e2", "t1")))
-    assert load_landing(
-        write_landing(tmp_path, "e1", "evaluation", evaluation("e1", "t1", FIVE[:3]))
-    )
+    assert load_landing(write_landing(tmp_path, "e1", "evaluation", evaluation("e1", "t1", FIVE[:3])))
     with reading() as con:
-        counts = con.sql(
-            "SELECT evaluation_id, count(*) FROM prediction GROUP BY 1 ORDER BY 1"
-        ).fetchall()
+        counts = con.sql("SELECT evaluation_id, count(*) FROM prediction GROUP BY 1 ORDER BY 1").fetchall()
     assert counts == [("e1", 3), ("e2", 5)]
 
 
 def test_variants_and_benchmarks_are_landed_and_loaded_as_well(tmp_path):
-    variant = full(
-        "variant",
-        variant_id="smol-4bit-0",
-        base_model="smol",
-        bits=4,
-        random_weights=False,
-    )
+    variant = full("variant", variant_id="smol-4bit-0", base_model="smol", bits=4, random_weights=False)
     times = full(
         "benchmark", run_id="b1", created_at="2026-01-01T00:00:00Z", machine="m", versions="{}", name="train",
         case="stock", metric="seconds", value=51.0, unit="s", n=1,
@@ -97,12 +72,8 @@ def test_variants_and_benchmarks_are_landed_and_loaded_as_well(tmp_path):
     write_landing(tmp_path, "b1", "benchmark", {"benchmark": [times]})
     assert load_all(tmp_path).loaded == ["b1", "smol-4bit-0"]
     with reading() as con:
-        assert con.sql('SELECT "case", value FROM benchmark').fetchall() == [
-            ("stock", 51.0)
-        ]
-        assert con.sql("SELECT variant_id, bits FROM variant").fetchall() == [
-            ("smol-4bit-0", 4)
-        ]
+        assert con.sql('SELECT "case", value FROM benchmark').fetchall() == [("stock", 51.0)]
+        assert con.sql("SELECT variant_id, bits FROM variant").fetchall() == [("smol-4bit-0", 4)]
 
 
 def test_a_broken_folder_is_refused_and_does_not_stop_the_others(tmp_path):
@@ -113,16 +84,11 @@ def test_a_broken_folder_is_refused_and_does_not_stop_the_others(tmp_path):
     with pytest.raises(BrokenFolder):
         load_landing(tmp_path / "e4")
     done = load_all(tmp_path)
-    assert (done.loaded, sorted(done.refused)) == (
-        ["e8", "t4", "t8"],
-        ["e4", "renamed"],
-    )
+    assert (done.loaded, sorted(done.refused)) == (["e8", "t4", "t8"], ["e4", "renamed"])
     assert "metric.parquet" in done.refused["e4"]
 
 
-def test_a_row_that_the_tables_refuse_leaves_the_old_rows_in_place(
-    tmp_path, monkeypatch
-):
+def test_a_row_that_the_tables_refuse_leaves_the_old_rows_in_place(tmp_path, monkeypatch):
     load_landing(write_landing(tmp_path, "e1", "evaluation", evaluation("e1", "t1")))
     before = contents()
     monkeypatch.setattr("warehouse.landing.check", lambda landing: None)
@@ -137,9 +103,7 @@ def test_a_row_that_the_tables_refuse_leaves_the_old_rows_in_place(
 def test_the_order_of_loading_does_not_matter(tmp_path):
     land_pair(tmp_path / "landing", [(a, b, a) for a, b, _ in FIVE] * 4, FIVE * 4)
     seen = set()
-    for number, order in enumerate(
-        list(itertools.permutations(["t4", "e4", "t8", "e8"]))[::5]
-    ):
+    for number, order in enumerate(list(itertools.permutations(["t4", "e4", "t8", "e8"]))[::5]):
         database = tmp_path / f"{number}.duckdb"
         for id in order:
             load_landing(tmp_path / "landing" / id, database)
@@ -149,51 +113,46 @@ def test_the_order_of_loading_does_not_matter(tmp_path):
     assert len(seen) == 1
 
 
+def test_the_order_of_rows_does_not_matter_either(tmp_path):
+    found = []
+    for step in (1, -1):
+        root = tmp_path / str(step)
+        land_pair(root, [(a, b, a) for a, b, _ in FIVE] * 4, FIVE * 4)
+        rows = evaluation("e4", "t4", [(a, b, a) for a, b, _ in FIVE] * 4)
+        rows["prediction"] = rows["prediction"][::step]
+        write_landing(root, "e4", "evaluation", rows)
+        load_all(root, root / "w.duckdb")
+        found.append(contents(root / "w.duckdb")["pair_metric"])
+    assert found[0] == found[1]
+
+
 def test_a_pair_follows_its_newest_sides_and_goes_when_a_side_stops_matching(tmp_path):
     land_pair(tmp_path)
     load_all(tmp_path)
 
     def pairs():
         with reading() as con:
-            return con.sql(
-                "SELECT DISTINCT evaluation_4bit, evaluation_8bit FROM pair_metric"
-            ).fetchall()
+            return con.sql("SELECT DISTINCT evaluation_4bit, evaluation_8bit FROM pair_metric").fetchall()
 
     assert pairs() == [("e4", "e8")]
     load_landing(write_landing(tmp_path, "t4b", "training", training("t4b", 4, day=9)))
     load_landing(write_landing(tmp_path, "e4b", "evaluation", evaluation("e4b", "t4b")))
     assert pairs() == [("e4b", "e8")]
-    load_landing(
-        write_landing(
-            tmp_path,
-            "t8",
-            "training",
-            training("t8", 8, status="failed", error="out of disk"),
-        )
-    )
+    load_landing(write_landing(tmp_path, "t8", "training", training("t8", 8, status="failed", error="out of disk")))
     assert pairs() == []
 
 
 def test_a_changed_side_recomputes_its_pair(tmp_path):
     land_pair(tmp_path)
     load_all(tmp_path)
-    write_landing(
-        tmp_path,
-        "e4",
-        "evaluation",
-        evaluation("e4", "t4", [("ED", "HOME", "HOME"), *FIVE[1:]]),
-    )
+    write_landing(tmp_path, "e4", "evaluation", evaluation("e4", "t4", [("ED", "HOME", "HOME"), *FIVE[1:]]))
     load_landing(tmp_path / "e4")
     with reading() as con:
-        found = con.sql(
-            "SELECT b, c FROM pair_metric WHERE rule = 'argmax' AND metric = 'accuracy'"
-        ).fetchall()
+        found = con.sql("SELECT b, c FROM pair_metric WHERE rule = 'argmax' AND metric = 'accuracy'").fetchall()
         assert (found, sum(run_audits(con).values())) == ([(0, 1)], 0)
 
 
-def test_a_rebuild_from_landing_gives_identical_tables_and_replaces_the_file_whole(
-    tmp_path, monkeypatch
-):
+def test_a_rebuild_from_landing_gives_identical_tables_and_replaces_the_file_whole(tmp_path, monkeypatch):
     land_pair(tmp_path / "landing", groups=True)
     load_all(tmp_path / "landing")
     before = contents()
@@ -201,9 +160,7 @@ def test_a_rebuild_from_landing_gives_identical_tables_and_replaces_the_file_who
         con.execute("DELETE FROM prediction")
     rebuild(tmp_path / "landing")
     assert contents() == before
-    monkeypatch.setattr(
-        "warehouse.load.load_all", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt)
-    )
+    monkeypatch.setattr("warehouse.load.load_all", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         rebuild(tmp_path / "landing")
     assert contents() == before
@@ -223,9 +180,7 @@ for folder in sys.argv[1:]:
     children = [child(code, *(tmp_path / id for id in ids[i::3])) for i in range(3)]
     assert [process.wait(timeout=100) for process in children] == [0, 0, 0]
     with reading() as con:
-        assert con.sql("SELECT training_id FROM experiment ORDER BY 1").fetchall() == [
-            (id,) for id in ids
-        ]
+        assert con.sql("SELECT training_id FROM experiment ORDER BY 1").fetchall() == [(id,) for id in ids]
         assert con.sql("SELECT count(*) FROM landed").fetchall() == [(12,)]
 
 
@@ -246,24 +201,16 @@ with real() as con:
 
 
 @pytest.mark.parametrize(("when", "rows"), [("before commit", 5), ("after commit", 3)])
-def test_a_loader_killed_by_signal_9_leaves_all_of_a_folder_or_nothing(
-    when, rows, tmp_path
-):
+def test_a_loader_killed_by_signal_9_leaves_all_of_a_folder_or_nothing(when, rows, tmp_path):
     load_landing(write_landing(tmp_path, "e1", "evaluation", evaluation("e1", "t1")))
-    folder = write_landing(
-        tmp_path, "e1", "evaluation", evaluation("e1", "t1", FIVE[:3])
-    )
+    folder = write_landing(tmp_path, "e1", "evaluation", evaluation("e1", "t1", FIVE[:3]))
     assert child(KILLED, folder, when).wait(timeout=60) == -signal.SIGKILL
     with reading() as con:
-        assert con.sql(
-            "SELECT count(*), any_value(cases) FROM prediction, evaluation"
-        ).fetchall() == [(rows, rows)]
+        assert con.sql("SELECT count(*), any_value(cases) FROM prediction, evaluation").fetchall() == [(rows, rows)]
     assert load_landing(folder) == (when == "before commit")
     with reading() as con:
-        assert con.sql(
-            "SELECT count(*), any_value(cases) FROM prediction, evaluation"
-        ).fetchall() == [(3, 3)]
-    assert os.listdir(tmp_path / "home") == ["triage.duckdb"]
+        assert con.sql("SELECT count(*), any_value(cases) FROM prediction, evaluation").fetchall() == [(3, 3)]
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["triage.duckdb"]
 
 
 def test_a_kill_in_the_first_load_ever_leaves_a_warehouse_that_loads(tmp_path):

@@ -9,7 +9,8 @@ import pytest
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import accuracy_score, f1_score, fbeta_score, recall_score
 
-from warehouse.paired import METRICS, Decided, compare, figures, mcnemar, tango_interval
+from warehouse.exact import mcnemar, tango_interval
+from warehouse.paired import METRICS, Decided, compare, figures
 
 COST = np.array([[1, 100, 100], [2, 1, 10], [2, 3, 1]], dtype=float)
 
@@ -23,9 +24,7 @@ def decided(label, four, eight, unit=None):
 def noisy(n, seed, right=0.8):
     rng = np.random.default_rng(seed)
     label = rng.integers(0, 3, n)
-    return label, *(
-        np.where(rng.random(n) < right, label, rng.integers(0, 3, n)) for _ in range(2)
-    )
+    return label, *(np.where(rng.random(n) < right, label, rng.integers(0, 3, n)) for _ in range(2))
 
 
 def by_name(pair, cost=COST):
@@ -44,51 +43,30 @@ def test_figures_equal_scikit_learn(seed):
             "macro_f1": f1_score(label, choice, average="macro"),
             "expected_cost": COST[label, choice].mean(),
         }
-        assert {name: getattr(found[name], side) for name in METRICS} == pytest.approx(
-            expected
-        )
+        assert {name: getattr(found[name], side) for name in METRICS} == pytest.approx(expected)
     for name in METRICS:
-        assert found[name].difference == pytest.approx(
-            found[name].value_4bit - found[name].value_8bit
-        )
+        assert found[name].difference == pytest.approx(found[name].value_4bit - found[name].value_8bit)
 
 
 def test_a_class_without_cases_is_left_out_of_macro_f1_and_without_ed_cases_ed_figures_are_not_available():
     found = by_name(decided([1, 1, 2, 2], [1, 0, 2, 2], [1, 1, 2, 2]))
     assert found["macro_f1"].value_4bit == pytest.approx((2 / 3 + 1) / 2)
     for name in ("ed_recall", "ed_f2"):
-        assert (
-            found[name].value_4bit,
-            found[name].difference,
-            found[name].verdict,
-        ) == (None, None, None)
+        assert (found[name].value_4bit, found[name].difference, found[name].verdict) == (None, None, None)
         assert found[name].note == "not available: no ED case in the set"
-    assert (
-        by_name(decided([0], [0], [0]), None)["expected_cost"].note
-        == "not available: no cost matrix was given"
-    )
+    assert by_name(decided([0], [0], [0]), None)["expected_cost"].note == "not available: no cost matrix was given"
 
 
 def test_discordant_cases_and_mcnemar_are_counted_among_ed_cases_for_ed_recall():
     label = [0] * 8 + [1] * 4
     four, eight = [0] * 6 + [1, 2] + [1] * 4, [1] * 6 + [0, 2] + [0] * 4
     found = by_name(decided(label, four, eight))
-    assert (found["accuracy"].b, found["accuracy"].c, found["accuracy"].n) == (
-        10,
-        1,
-        12,
-    )
-    assert (found["ed_recall"].b, found["ed_recall"].c, found["ed_recall"].n) == (
-        6,
-        1,
-        8,
-    )
+    assert (found["accuracy"].b, found["accuracy"].c, found["accuracy"].n) == (10, 1, 12)
+    assert (found["ed_recall"].b, found["ed_recall"].c, found["ed_recall"].n) == (6, 1, 8)
     assert found["ed_recall"].mcnemar_p == pytest.approx(2 * (1 + 7) / 2**7)
 
 
-@pytest.mark.parametrize(
-    ("b", "c", "p"), [(6, 0, 0.03125), (0, 5, 0.0625), (0, 0, 1.0), (3, 3, 1.0)]
-)
+@pytest.mark.parametrize(("b", "c", "p"), [(6, 0, 0.03125), (0, 5, 0.0625), (0, 0, 1.0), (3, 3, 1.0)])
 def test_exact_mcnemar_has_the_values_worked_by_hand(b, c, p):
     assert mcnemar(b, c) == pytest.approx(p)
 
@@ -101,17 +79,12 @@ def _score_by_search(b, c, n, d):
         return -sum(k * math.log(max(p, 1e-300)) for k, p in cells if k)
 
     q = minimize_scalar(
-        negative,
-        bounds=(max(0, -d) + 1e-13, (1 - d) / 2 - 1e-13),
-        method="bounded",
-        options={"xatol": 1e-13},
+        negative, bounds=(max(0, -d) + 1e-13, (1 - d) / 2 - 1e-13), method="bounded", options={"xatol": 1e-13}
     ).x
     return (b - c - n * d) / math.sqrt(n * (2 * q + d * (1 - d)))
 
 
-@pytest.mark.parametrize(
-    ("b", "c", "n"), [(3, 1, 50), (0, 5, 30), (7, 7, 100), (150, 86, 1600), (1, 0, 400)]
-)
+@pytest.mark.parametrize(("b", "c", "n"), [(3, 1, 50), (0, 5, 30), (7, 7, 100), (150, 86, 1600), (1, 0, 400)])
 def test_the_tango_interval_ends_where_the_score_reaches_the_normal_quantile(b, c, n):
     low, high = tango_interval(b, c, n)
     assert _score_by_search(b, c, n, low) == pytest.approx(1.959964, abs=2e-3)
@@ -122,9 +95,7 @@ def test_the_tango_interval_ends_where_the_score_reaches_the_normal_quantile(b, 
 def test_without_discordant_cases_the_tango_interval_still_has_its_closed_form_width():
     z2 = 1.959964**2
     for n in (20, 300):
-        assert tango_interval(0, 0, n) == pytest.approx(
-            (-z2 / (n + z2), z2 / (n + z2)), rel=1e-5
-        )
+        assert tango_interval(0, 0, n) == pytest.approx((-z2 / (n + z2), z2 / (n + z2)), rel=1e-5)
     assert tango_interval(10, 0, 10)[1] == 1.0 and tango_interval(0, 10, 10)[0] == -1.0
 
 
@@ -133,9 +104,7 @@ def test_the_bootstrap_interval_is_as_wide_as_the_standard_error_of_paired_diffe
     found = by_name(decided(label, four, eight))["accuracy"]
     differences = (four == label).astype(float) - (eight == label)
     expected = 2 * 1.96 * differences.std() / math.sqrt(1500)
-    assert found.bootstrap_high - found.bootstrap_low == pytest.approx(
-        expected, rel=0.08
-    )
+    assert found.bootstrap_high - found.bootstrap_low == pytest.approx(expected, rel=0.08)
     assert found.bootstrap_low < found.difference < found.bootstrap_high
 
 
@@ -147,9 +116,7 @@ def test_cases_that_repeat_within_groups_widen_the_interval_as_if_each_group_wer
     naive = by_name(decided(*repeated))["macro_f1"]
     assert (grouped.low, grouped.high) == (once.low, once.high)
     assert (grouped.groups, naive.groups) == (100, None)
-    assert (
-        "assumes independent cases" in naive.method and "100 groups" in grouped.method
-    )
+    assert "assumes independent cases" in naive.method and "100 groups" in grouped.method
     assert naive.high - naive.low == pytest.approx((once.high - once.low) / 3, rel=0.15)
 
 
@@ -160,12 +127,7 @@ def test_the_same_cases_give_the_same_interval_every_time():
 
 @pytest.mark.parametrize(
     ("lost", "n", "verdict"),
-    [
-        (0, 60, "cannot conclude"),
-        (0, 1500, "not inferior"),
-        (300, 1500, "inferior"),
-        (30, 1500, "cannot conclude"),
-    ],
+    [(0, 60, "cannot conclude"), (0, 1500, "not inferior"), (300, 1500, "inferior"), (30, 1500, "cannot conclude")],
 )
 def test_verdicts_need_the_whole_interval_on_one_side_of_the_margin(lost, n, verdict):
     label = np.zeros(n, dtype=int)
@@ -179,17 +141,11 @@ def test_verdicts_need_the_whole_interval_on_one_side_of_the_margin(lost, n, ver
 def test_an_interval_without_width_or_of_too_few_groups_concludes_nothing():
     label, four, _ = noisy(300, 1)
     same = by_name(decided(label, four, four))
-    assert (same["ed_f2"].verdict, same["macro_f1"].verdict) == (
-        "cannot conclude",
-        "cannot conclude",
-    )
+    assert (same["ed_f2"].verdict, same["macro_f1"].verdict) == ("cannot conclude", "cannot conclude")
     assert "no width" in same["ed_f2"].note
     few = by_name(decided(label, four, label, unit=np.arange(300) % 9))
     assert few["macro_f1"].low is None and few["macro_f1"].verdict == "cannot conclude"
-    assert (
-        few["accuracy"].low == few["accuracy"].tango_low
-        and few["accuracy"].bootstrap_low is None
-    )
+    assert few["accuracy"].low == few["accuracy"].tango_low and few["accuracy"].bootstrap_low is None
     assert "9 groups are too few" in few["accuracy"].note
 
 
@@ -203,6 +159,4 @@ def test_figures_of_many_tables_at_once_equal_those_of_each():
     together = figures(tables, COST)
     for i in range(5):
         alone = figures(tables[i : i + 1], COST)
-        assert {k: v[i] for k, v in together.items()} == {
-            k: v[0] for k, v in alone.items()
-        }
+        assert {k: v[i] for k, v in together.items()} == {k: v[0] for k, v in alone.items()}

@@ -39,10 +39,7 @@ def loaded(made_once, tmp_path, monkeypatch):
         ("SHOW TABLES", None),
         ("SUMMARIZE prediction", 11),
         ("PIVOT prediction ON argmax USING count(*) GROUP BY evaluation_id", 2),
-        (
-            "PIVOT prediction ON argmax IN ('ED') USING count(*) GROUP BY evaluation_id",
-            2,
-        ),
+        ("PIVOT prediction ON argmax IN ('ED') USING count(*) GROUP BY evaluation_id", 2),
     ],
 )
 def test_reading_statements_give_a_data_frame(sql, rows):
@@ -99,33 +96,22 @@ def test_everything_else_is_refused_in_a_sentence_and_changes_nothing(sql, tmp_p
     frame = pd.DataFrame({"a": [1]})
     before, content = sorted(tmp_path.rglob("*")), warehouse_path().read_bytes()
     if sql.startswith("FROM enable_logging") and duckdb.__version__.startswith("1."):
-        query(
-            sql
-        )  # DuckDB 1.5 takes it, and then writes nothing: external access is off
+        query(sql)  # DuckDB 1.5 takes it, and then writes nothing: external access is off
     else:
         with pytest.raises(BadInput) as caught:
             query(sql)
         assert "\n" not in str(caught.value) and str(caught.value).endswith((".", "?"))
-    assert (sorted(tmp_path.rglob("*")), warehouse_path().read_bytes()) == (
-        before,
-        content,
-    )
+    assert (sorted(tmp_path.rglob("*")), warehouse_path().read_bytes()) == (before, content)
     assert len(query("FROM prediction")) == 10 and len(frame) == 1
 
 
 def test_a_wrong_name_is_told_with_the_names_that_come_near():
-    with pytest.raises(
-        BadInput,
-        match=r"^The query failed: Referenced column \"verdit\" not found.*\"verdict\"",
-    ):
+    with pytest.raises(BadInput, match=r"^The query failed: Referenced column \"verdit\" not found.*\"verdict\""):
         query("SELECT verdit FROM evaluation")
 
 
 def test_without_a_warehouse_the_sentence_says_what_to_run(tmp_path):
-    with pytest.raises(
-        BadInput,
-        match="no warehouse yet at .*none.duckdb; run `triage sweep demo` first",
-    ):
+    with pytest.raises(BadInput, match="no warehouse yet at .*none.duckdb; run `triage sweep demo` first"):
         query("SELECT 1", tmp_path / "none.duckdb")
 
 

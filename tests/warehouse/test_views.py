@@ -10,6 +10,8 @@ import pytest
 from sklearn.metrics import f1_score, fbeta_score
 
 from tests.warehouse.rows import FIVE, evaluation, land_pair, training
+from warehouse.audit import run_audits
+from warehouse.connect import reading
 from warehouse.landing import write_landing
 from warehouse.load import load_all
 from warehouse.query import query
@@ -22,10 +24,7 @@ def random_cases(n, seed, right=0.7):
     labels = rng.choice(LABELS, n)
 
     def decide():
-        return [
-            label if rng.random() < right else str(rng.choice(LABELS))
-            for label in labels
-        ]
+        return [label if rng.random() < right else str(rng.choice(LABELS)) for label in labels]
 
     return list(zip(map(str, labels), decide(), decide(), strict=True))
 
@@ -37,19 +36,8 @@ def pair_of_cases(n, seed):
 
 
 def land(root, id, cases=FIVE, bits=4, day=1, created=2, set="test", **values):
-    write_landing(
-        root,
-        f"t-{id}",
-        "training",
-        training(f"t-{id}", bits, day, cell_id=values.pop("cell", id), **values),
-    )
-    rows = evaluation(
-        f"e-{id}",
-        f"t-{id}",
-        cases,
-        evaluation_set=set,
-        created_at=datetime(2026, 2, created),
-    )
+    write_landing(root, f"t-{id}", "training", training(f"t-{id}", bits, day, cell_id=values.pop("cell", id), **values))
+    rows = evaluation(f"e-{id}", f"t-{id}", cases, evaluation_set=set, created_at=datetime(2026, 2, created))
     write_landing(root, f"e-{id}", "evaluation", rows)
 
 
@@ -69,35 +57,18 @@ def test_the_comparison_equals_a_recomputation_from_the_prediction_rows(seed, tm
             f"accuracy_{side}": (p["argmax"] == p["label"]).mean(),
             f"ed_recall_{side}": (ed["decision"] == "ED").mean(),
             f"ed_recall_argmax_{side}": (ed["argmax"] == "ED").mean(),
-            f"ed_f2_{side}": fbeta_score(
-                p["label"], p["decision"], beta=2, labels=["ED"], average="macro"
-            ),
+            f"ed_f2_{side}": fbeta_score(p["label"], p["decision"], beta=2, labels=["ED"], average="macro"),
             f"macro_f1_{side}": f1_score(p["label"], p["decision"], average="macro"),
-            f"over_triage_{side}": (
-                p["decision"].map(urgency) < p["label"].map(urgency)
-            ).mean(),
+            f"over_triage_{side}": (p["decision"].map(urgency) < p["label"].map(urgency)).mean(),
             f"loss_{side}": p["nll"].mean(),
         }
-    for name in (
-        "accuracy",
-        "ed_recall",
-        "ed_recall_argmax",
-        "ed_f2",
-        "macro_f1",
-        "over_triage",
-        "loss",
-    ):
+    for name in ("accuracy", "ed_recall", "ed_recall_argmax", "ed_f2", "macro_f1", "over_triage", "loss"):
         expected[f"{name}_diff"] = expected[f"{name}_4bit"] - expected[f"{name}_8bit"]
-    both = rows.pivot(
-        index="case_id", columns="evaluation_id", values=["argmax", "decision", "label"]
-    )
+    both = rows.pivot(index="case_id", columns="evaluation_id", values=["argmax", "decision", "label"])
     right = {e: both[("argmax", e)] == both[("label", e)] for e in ("e4", "e8")}
     expected["right_at_4bit_only"] = (right["e4"] & ~right["e8"]).sum()
     expected["right_at_8bit_only"] = (~right["e4"] & right["e8"]).sum()
-    caught = {
-        e: (both[("decision", e)] == "ED")[both[("label", e)] == "ED"]
-        for e in ("e4", "e8")
-    }
+    caught = {e: (both[("decision", e)] == "ED")[both[("label", e)] == "ED"] for e in ("e4", "e8")}
     expected["ed_caught_at_4bit_only"] = (caught["e4"] & ~caught["e8"]).sum()
     expected["ed_caught_at_8bit_only"] = (~caught["e4"] & caught["e8"]).sum()
     assert {k: row[k] for k in expected} == pytest.approx(expected, abs=1e-12)
@@ -105,72 +76,57 @@ def test_the_comparison_equals_a_recomputation_from_the_prediction_rows(seed, tm
         assert row[f"{name}_low"] < row[f"{name}_diff"] < row[f"{name}_high"]
 
 
+@pytest.mark.parametrize(
+    ("column", "rule", "metric"),
+    [
+        ("accuracy", "argmax", "accuracy"), ("ed_recall", "primary", "ed_recall"),
+        ("ed_recall_argmax", "argmax", "ed_recall"), ("ed_f2", "primary", "ed_f2"), ("macro_f1", "primary", "macro_f1"),
+    ],
+)  # fmt: skip
+def test_each_interval_is_that_of_its_own_metric_and_rule(column, rule, metric, tmp_path):
+    land_pair(tmp_path, *pair_of_cases(150, 11))
+    load_all(tmp_path)
+    (row,) = query("FROM quantization_comparison").to_dict("records")
+    (pair,) = query(f"FROM pair_metric WHERE rule = '{rule}' AND metric = '{metric}'").to_dict("records")
+    assert (row[f"{column}_low"], row[f"{column}_high"]) == (pair["low"], pair["high"])
+    assert row[f"{column}_diff"] == pytest.approx(pair["difference"])
+    if f"{column}_verdict" in row:
+        assert row[f"{column}_verdict"] == pair["verdict"]
+
+
 def test_five_cases_give_the_figures_worked_by_hand(tmp_path):
     land_pair(tmp_path, FIVE, [(label, label, label) for label, _, _ in FIVE])
     load_all(tmp_path)
     (row,) = query("FROM quantization_comparison").to_dict("records")
     assert (row["accuracy_4bit"], row["accuracy_8bit"]) == (0.8, 1.0)
-    assert (
-        row["ed_recall_4bit"],
-        row["ed_recall_argmax_4bit"],
-        row["ed_recall_8bit"],
-    ) == (1.0, 0.5, 1.0)
+    assert (row["ed_recall_4bit"], row["ed_recall_argmax_4bit"], row["ed_recall_8bit"]) == (1.0, 0.5, 1.0)
     assert row["ed_f2_4bit"] == pytest.approx(5 * 2 / (4 * 2 + 3))
     assert (row["over_triage_4bit"], row["over_triage_8bit"]) == (0.2, 0.0)
-    assert (row["stored_bytes_4bit"], row["stored_bytes_8bit"], row["bytes_ratio"]) == (
-        4000,
-        8000,
-        0.5,
-    )
+    assert (row["stored_bytes_4bit"], row["stored_bytes_8bit"], row["bytes_ratio"]) == (4000, 8000, 0.5)
     assert row["loss_4bit"] == pytest.approx(0.2)
     assert row["accuracy_verdict"] == "cannot conclude"
-    assert (
-        row["right_at_4bit_only"],
-        row["right_at_8bit_only"],
-        row["accuracy_mcnemar_p"],
-    ) == (0, 1, 1.0)
+    assert (row["right_at_4bit_only"], row["right_at_8bit_only"], row["accuracy_mcnemar_p"]) == (0, 1, 1.0)
 
 
-def test_a_primary_rule_that_could_not_be_applied_gives_nulls_and_leaves_the_argmax_figures(
-    tmp_path,
-):
+def test_a_primary_rule_that_could_not_be_applied_gives_nulls_and_leaves_the_argmax_figures(tmp_path):
     land_pair(tmp_path)
     rows = evaluation("e8", "t8", verdict="unsafe")
     rows["prediction"] = [row | {"decision": None} for row in rows["prediction"]]
     write_landing(tmp_path, "e8", "evaluation", rows)
     load_all(tmp_path)
     (row,) = query("FROM quantization_comparison").to_dict("records")
-    assert all(
-        pd.isna(row[name])
-        for name in (
-            "ed_recall_8bit",
-            "ed_recall_diff",
-            "ed_recall_low",
-            "macro_f1_8bit",
-        )
-    )
-    assert (
-        row["cases"],
-        row["accuracy_8bit"],
-        row["ed_recall_4bit"],
-        row["ed_recall_argmax_8bit"],
-    ) == (5, 0.8, 1, 0.5)
-    notes = query("SELECT DISTINCT note FROM pair_metric WHERE rule = 'primary'")[
-        "note"
-    ].tolist()
+    assert all(pd.isna(row[name]) for name in ("ed_recall_8bit", "ed_recall_diff", "ed_recall_low", "macro_f1_8bit"))
+    assert (row["cases"], row["accuracy_8bit"], row["ed_recall_4bit"], row["ed_recall_argmax_8bit"]) == (5, 0.8, 1, 0.5)
+    notes = query("SELECT DISTINCT note FROM pair_metric WHERE rule = 'primary'")["note"].tolist()
     assert notes == ["not available: the rule could not be applied on both sides"]
+    with reading() as con:
+        assert run_audits(con)["pairs_agree"] == 0
 
 
-RESOURCES = [
-    f"{name}_{side}"
-    for name in ("peak_memory_bytes", "train_seconds")
-    for side in ("4bit", "8bit")
-]
+RESOURCES = [f"{name}_{side}" for name in ("peak_memory_bytes", "train_seconds") for side in ("4bit", "8bit")]
 
 
-def test_memory_and_time_are_compared_only_where_quantised_kernels_did_the_work(
-    tmp_path,
-):
+def test_memory_and_time_are_compared_only_where_quantised_kernels_did_the_work(tmp_path):
     land_pair(tmp_path)
     load_all(tmp_path)
     (row,) = query("FROM quantization_comparison").to_dict("records")
@@ -180,10 +136,7 @@ def test_memory_and_time_are_compared_only_where_quantised_kernels_did_the_work(
     load_all(tmp_path)
     (row,) = query("FROM quantization_comparison").to_dict("records")
     assert all(pd.isna(row[name]) for name in RESOURCES)
-    assert (row["resources"], row["bytes_ratio"]) == (
-        "not measurable on this backend",
-        0.5,
-    )
+    assert (row["resources"], row["bytes_ratio"]) == ("not measurable on this backend", 0.5)
 
 
 def test_time_is_not_compared_between_machines(tmp_path):
@@ -211,10 +164,7 @@ def test_sides_that_differ_in_anything_but_bits_are_no_pair(other, tmp_path):
     assert len(query("FROM pair_metric")) == 0
 
 
-@pytest.mark.parametrize(
-    "other",
-    [{"set_digest": "other"}, {"scoring_version": 2}, {"primary_rule": "argmax"}],
-)
+@pytest.mark.parametrize("other", [{"set_digest": "other"}, {"scoring_version": 2}, {"primary_rule": "argmax"}])
 def test_evaluations_of_other_cases_or_another_scoring_are_no_pair(other, tmp_path):
     land_pair(tmp_path)
     write_landing(tmp_path, "e8", "evaluation", evaluation("e8", "t8", **other))
@@ -222,9 +172,7 @@ def test_evaluations_of_other_cases_or_another_scoring_are_no_pair(other, tmp_pa
     assert len(query("FROM quantization_comparison")) == 0
 
 
-def test_an_external_set_gets_pair_figures_but_the_comparison_is_of_the_test_set(
-    tmp_path,
-):
+def test_an_external_set_gets_pair_figures_but_the_comparison_is_of_the_test_set(tmp_path):
     for bits in (4, 8):
         land(tmp_path, f"x{bits}", bits=bits, set="external")
     load_all(tmp_path)
@@ -232,9 +180,7 @@ def test_an_external_set_gets_pair_figures_but_the_comparison_is_of_the_test_set
     assert len(query("FROM quantization_comparison")) == 0
 
 
-def test_the_leaderboard_ranks_those_that_pass_by_over_triage_then_provisional_then_unsafe(
-    tmp_path,
-):
+def test_the_leaderboard_ranks_those_that_pass_by_over_triage_then_provisional_then_unsafe(tmp_path):
     def cases(over, missed, n=150):
         ed = [("ED", "ED", "ED")] * (n - missed) + [("ED", "GP", "GP")] * missed
         return ed + [("GP", "ED", "ED")] * over + [("GP", "GP", "GP")] * (n - over)
@@ -246,29 +192,13 @@ def test_the_leaderboard_ranks_those_that_pass_by_over_triage_then_provisional_t
     land(tmp_path, "worst", cases(over=0, missed=60))
     load_all(tmp_path)
     found = query("SELECT cell_id, verdict, over_triage, ed_recall FROM leaderboard")
-    assert found["cell_id"].tolist() == [
-        "precise",
-        "careful",
-        "few",
-        "missing",
-        "worst",
-    ]
-    assert found["verdict"].tolist() == [
-        "passes_gates",
-        "passes_gates",
-        "provisional",
-        "unsafe",
-        "unsafe",
-    ]
+    assert found["cell_id"].tolist() == ["precise", "careful", "few", "missing", "worst"]
+    assert found["verdict"].tolist() == ["passes_gates", "passes_gates", "provisional", "unsafe", "unsafe"]
     assert found["over_triage"].tolist() == pytest.approx([0, 20 / 300, 0, 0, 0])
-    assert found["ed_recall"].tolist() == pytest.approx(
-        [149 / 150, 1, 1, 110 / 150, 90 / 150]
-    )
+    assert found["ed_recall"].tolist() == pytest.approx([149 / 150, 1, 1, 110 / 150, 90 / 150])
 
 
-def test_the_leaderboard_shows_the_latest_completed_training_of_a_cell_and_its_latest_test_evaluation(
-    tmp_path,
-):
+def test_the_leaderboard_shows_the_latest_completed_training_of_a_cell_and_its_latest_test_evaluation(tmp_path):
     land(tmp_path, "old", day=1, cell="cell")
     land(tmp_path, "new", day=2, cell="cell")
     land(tmp_path, "newest-but-failed", day=3, cell="cell", status="failed")
@@ -277,9 +207,7 @@ def test_the_leaderboard_shows_the_latest_completed_training_of_a_cell_and_its_l
         rows = evaluation(id, "t-new", created_at=datetime(2026, 2, created))
         write_landing(tmp_path, id, "evaluation", rows)
     load_all(tmp_path)
-    assert query(
-        "SELECT training_id, evaluation_id FROM leaderboard"
-    ).values.tolist() == [["t-new", "e-more-passes"]]
+    assert query("SELECT training_id, evaluation_id FROM leaderboard").values.tolist() == [["t-new", "e-more-passes"]]
     assert len(query("FROM evaluation_summary")) == 5
 
 

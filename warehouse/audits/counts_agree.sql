@@ -1,19 +1,24 @@
 -- Evaluations whose stated counts or accuracy differ from their prediction and dropout rows.
-WITH counted AS (
+WITH predicted AS (
     SELECT
-        e.*,
-        (SELECT count(*) FROM prediction AS p WHERE p.evaluation_id = e.evaluation_id) AS predictions,
-        (SELECT avg((label = 'ED')::DOUBLE) FROM prediction AS p WHERE p.evaluation_id = e.evaluation_id) AS prevalence,
-        (SELECT avg((label = argmax)::DOUBLE) FROM prediction AS p WHERE p.evaluation_id = e.evaluation_id) AS right_share,
-        (SELECT count(case_group) FROM prediction AS p WHERE p.evaluation_id = e.evaluation_id) AS grouped,
-        (SELECT count(*) FROM mc_dropout AS m WHERE m.evaluation_id = e.evaluation_id) AS sampled
-    FROM evaluation AS e
+        evaluation_id,
+        count(*) AS predictions,
+        count(case_group) AS grouped,
+        avg((label = 'ED')::DOUBLE) AS prevalence,
+        avg((label = argmax)::DOUBLE) AS right_share
+    FROM prediction
+    GROUP BY evaluation_id
+),
+sampled AS (
+    SELECT evaluation_id, count(*) AS dropout_cases FROM mc_dropout GROUP BY evaluation_id
 )
-SELECT evaluation_id, cases, predictions, accuracy, right_share, ed_prevalence, prevalence, mc_status, mc_cases, sampled
-FROM counted
-WHERE cases <> predictions
+SELECT evaluation_id, cases, predictions, accuracy, right_share, ed_prevalence, prevalence, mc_cases, dropout_cases
+FROM evaluation
+LEFT JOIN predicted USING (evaluation_id)
+LEFT JOIN sampled USING (evaluation_id)
+WHERE cases IS DISTINCT FROM predictions
     OR abs(accuracy - right_share) > 1e-9
     OR abs(ed_prevalence - prevalence) > 1e-9
     OR (has_groups AND grouped < cases)
-    OR (sampled > 0) <> (mc_status IS NOT DISTINCT FROM 'available')
-    OR coalesce(mc_cases, 0) <> sampled;
+    OR (dropout_cases IS NOT NULL) <> (mc_status IS NOT DISTINCT FROM 'available')
+    OR mc_cases IS DISTINCT FROM dropout_cases;

@@ -30,4 +30,8 @@ UNION ALL
 SELECT evaluation_id, 'verdict', verdict, NULL, NULL
 FROM verdicts
 WHERE gates NOT IN (0, 3)
-    OR verdict <> CASE WHEN gates = 0 OR failed > 0 THEN 'unsafe' WHEN passed = 3 THEN 'passes_gates' ELSE 'provisional' END;
+    OR verdict <> CASE
+        WHEN gates = 0 OR failed > 0 THEN 'unsafe'
+        WHEN passed = 3 THEN 'passes_gates'
+        ELSE 'provisional'
+    END;

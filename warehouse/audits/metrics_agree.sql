@@ -8,17 +8,20 @@ spent AS (
     SELECT
         evaluation_id,
         rule,
-        avg(json_extract_string(cost_matrix, '$.' || label || '.' || IF(rule = 'argmax', argmax, decision))::DOUBLE) AS cost
+        IF(rule = 'argmax', argmax, decision) AS choice,
+        json_extract_string(cost_matrix, '$.' || label || '.' || choice)::DOUBLE AS cost
     FROM prediction
     JOIN evaluation USING (evaluation_id)
     CROSS JOIN (VALUES ('argmax'), ('primary')) AS computed (rule)
-    GROUP BY ALL
+),
+mean_cost AS (
+    SELECT evaluation_id, rule, avg(cost) AS expected_cost FROM spent GROUP BY ALL
 ),
 computed AS (
     UNPIVOT (
         SELECT f.evaluation_id, f.rule, accuracy, macro_f1, ed_recall, ed_precision, ed_f2, over_triage, under_triage,
-            spent.cost AS expected_cost
-        FROM prediction_figures AS f JOIN spent USING (evaluation_id, rule)
+            expected_cost
+        FROM prediction_figures AS f JOIN mean_cost USING (evaluation_id, rule)
     ) ON COLUMNS (* EXCLUDE (evaluation_id, rule)) INTO NAME metric VALUE from_predictions
 )
 SELECT metric.evaluation_id, metric.rule, metric.metric, metric.value, computed.from_predictions

@@ -1,7 +1,12 @@
 -- Evaluations without the figures that every evaluation needs, and intervals upside down.
+WITH needed AS (
+    SELECT unnest(
+        ['accuracy', 'macro_f1', 'ed_recall', 'ed_precision', 'ed_f2', 'over_triage', 'under_triage']
+    ) AS metric
+)
 SELECT evaluation_id, needed.metric
 FROM evaluation
-CROSS JOIN (VALUES ('accuracy'), ('macro_f1'), ('ed_recall'), ('ed_precision'), ('ed_f2'), ('over_triage')) AS needed (metric)
+CROSS JOIN needed
 ANTI JOIN metric ON
     metric.evaluation_id = evaluation.evaluation_id
     AND metric.rule = evaluation.primary_rule

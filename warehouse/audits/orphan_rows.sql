@@ -1,23 +1,21 @@
 -- Rows whose training, evaluation or landing folder is not there.
-WITH owned AS (
-    SELECT 'training_curve' AS tbl, training_id AS id, 'experiment' AS owner, training_id IN (SELECT training_id FROM experiment) AS found FROM training_curve
-    UNION ALL
-    SELECT 'evaluation', evaluation_id, 'experiment', training_id IN (SELECT training_id FROM experiment) FROM evaluation
-    UNION ALL
-    SELECT 'prediction', evaluation_id, 'evaluation', evaluation_id IN (SELECT evaluation_id FROM evaluation) FROM prediction
-    UNION ALL
-    SELECT 'metric', evaluation_id, 'evaluation', evaluation_id IN (SELECT evaluation_id FROM evaluation) FROM metric
-    UNION ALL
-    SELECT 'gate', evaluation_id, 'evaluation', evaluation_id IN (SELECT evaluation_id FROM evaluation) FROM gate
-    UNION ALL
-    SELECT 'mc_dropout', evaluation_id, 'prediction', (evaluation_id, case_id) IN (SELECT (evaluation_id, case_id) FROM prediction) FROM mc_dropout
-    UNION ALL
-    SELECT 'experiment', training_id, 'landed', training_id IN (SELECT id FROM landed) FROM experiment
-    UNION ALL
-    SELECT 'evaluation', evaluation_id, 'landed', evaluation_id IN (SELECT id FROM landed) FROM evaluation
-    UNION ALL
-    SELECT 'variant', variant_id, 'landed', variant_id IN (SELECT id FROM landed) FROM variant
-    UNION ALL
-    SELECT 'benchmark', run_id, 'landed', run_id IN (SELECT id FROM landed) FROM benchmark
-)
-SELECT DISTINCT tbl, id, owner FROM owned WHERE NOT found;
+SELECT 'training_curve' AS tbl, training_id AS id, 'experiment' AS lacks
+FROM training_curve ANTI JOIN experiment USING (training_id)
+UNION
+SELECT 'evaluation', evaluation_id, 'experiment' FROM evaluation ANTI JOIN experiment USING (training_id)
+UNION
+SELECT 'prediction', evaluation_id, 'evaluation' FROM prediction ANTI JOIN evaluation USING (evaluation_id)
+UNION
+SELECT 'metric', evaluation_id, 'evaluation' FROM metric ANTI JOIN evaluation USING (evaluation_id)
+UNION
+SELECT 'gate', evaluation_id, 'evaluation' FROM gate ANTI JOIN evaluation USING (evaluation_id)
+UNION
+SELECT 'mc_dropout', evaluation_id, 'prediction' FROM mc_dropout ANTI JOIN prediction USING (evaluation_id, case_id)
+UNION
+SELECT 'experiment', training_id, 'landed' FROM experiment WHERE training_id NOT IN (SELECT id FROM landed)
+UNION
+SELECT 'evaluation', evaluation_id, 'landed' FROM evaluation WHERE evaluation_id NOT IN (SELECT id FROM landed)
+UNION
+SELECT 'variant', variant_id, 'landed' FROM variant WHERE variant_id NOT IN (SELECT id FROM landed)
+UNION
+SELECT 'benchmark', run_id, 'landed' FROM benchmark WHERE run_id NOT IN (SELECT id FROM landed);

@@ -33,8 +33,7 @@ LEFT JOIN computed AS eight
     ON eight.evaluation_id = p.evaluation_8bit AND eight.rule = p.rule AND eight.metric = p.metric
 WHERE p.metric <> 'expected_cost'
     AND (
-        (p.value_4bit IS NULL) <> (four.figure IS NULL)
-        OR (p.value_8bit IS NULL) <> (eight.figure IS NULL)
+        (p.difference IS NULL) <> (four.figure IS NULL OR eight.figure IS NULL)
         OR abs(p.value_4bit - four.figure) > 1e-9
         OR abs(p.value_8bit - eight.figure) > 1e-9
         OR abs(p.difference - (p.value_4bit - p.value_8bit)) > 1e-9

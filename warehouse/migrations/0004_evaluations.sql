@@ -37,7 +37,7 @@ CREATE TABLE prediction (
     p_home        DOUBLE NOT NULL CHECK (p_home BETWEEN 0 AND 1.000001),
     nll           DOUBLE NOT NULL,
     argmax        VARCHAR NOT NULL CHECK (argmax IN ('ED', 'GP', 'HOME')),
-    decision      VARCHAR CHECK (decision IN ('ED', 'GP', 'HOME')), -- by the primary rule, NULL where it is not available
+    decision      VARCHAR CHECK (decision IN ('ED', 'GP', 'HOME')), -- by the primary rule, NULL where it gives none
     PRIMARY KEY (evaluation_id, case_id)
 );
 

@@ -1,7 +1,8 @@
 -- One row per evaluation and rule ('primary': the decision of the recipe's primary rule; 'argmax'): figures computed
--- from prediction rows alone; no row where the primary rule could not be applied. ED figures are NULL where the set has no ED case; macro F1 averages the classes that the
--- set has cases of. Over-triage: share of all cases sent to a more urgent place than the label's; under-triage: to a
--- less urgent one. loss: mean over cases of the negative log-likelihood per completion token, in nats.
+-- from prediction rows alone; no row where the primary rule could not be applied. ED figures are NULL where the set has
+-- no ED case; macro F1 averages the classes that the set has cases of. Over-triage: share of all cases sent to a more
+-- urgent place than the label's; under-triage: to a less urgent one. loss: mean over cases of the negative
+-- log-likelihood per completion token, in nats.
 CREATE OR REPLACE VIEW prediction_figures AS
 WITH decided AS (
     SELECT evaluation_id, 'primary' AS rule, label, decision AS choice, nll FROM prediction WHERE decision IS NOT NULL

@@ -1,5 +1,5 @@
 -- One row per evaluation of a completed training: what was trained, what it reached under its primary rule, what it
--- took. Memory and time are those of this experiment on its machine; to set 4 against 8 bits use quantization_comparison.
+-- took. Memory and time are those of this experiment on its machine; quantization_comparison sets 4 against 8 bits.
 CREATE OR REPLACE VIEW evaluation_summary AS
 WITH primary_metric AS (
     SELECT metric.*

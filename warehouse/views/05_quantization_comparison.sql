@@ -1,9 +1,9 @@
 -- One row per base model, recipe and seed that has both a 4-bit and an 8-bit evaluation on the set 'test' of otherwise
--- equal experiments. Every _diff is 4 bits minus 8 bits, paired by case. Accuracy, ED figures, macro F1,
--- over-triage and loss are computed from prediction rows; _low and _high are 95 % intervals and the verdict words non-inferiority at a
--- margin of 0.02, both from pair_metric. Accuracy is the argmax's; the other decision figures follow the primary rule,
--- and _argmax columns the argmax. Memory and time only where quantised kernels did the work: dequantised weights make both
--- sides equal by construction. Time also needs both on one machine.
+-- equal experiments. Every _diff is 4 bits minus 8 bits, paired by case. Accuracy, ED figures, macro F1, over-triage
+-- and loss are computed from prediction rows; _low and _high are 95 % intervals and the verdict words non-inferiority
+-- at a margin of 0.02, both from pair_metric. Accuracy is the argmax's; the other decision figures follow the primary
+-- rule, and _argmax columns the argmax. Memory and time only where quantised kernels did the work: dequantised weights
+-- make both sides equal by construction. Time also needs both on one machine.
 CREATE OR REPLACE VIEW quantization_comparison AS
 WITH interval AS (
     SELECT evaluation_4bit, evaluation_8bit, rule || ' ' || metric AS figure, low, high, verdict, b, c, mcnemar_p
