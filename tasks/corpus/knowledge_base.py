@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from tasks.spec import Strict
 
 FOLDER = Path(str(files("tasks.corpus"))) / "knowledge"
-NOT_PROBLEMS = ("contexts", "phrases")
+NOT_PROBLEMS = ("contexts", "general", "phrases")
 Band = Literal["infant", "child", "teen", "adult", "older", "frail"]
 BAND_YEARS: dict[str, tuple[float, float]] = {
     "infant": (0.05, 1), "child": (1, 13), "teen": (13, 18), "adult": (18, 65), "older": (65, 80), "frail": (80, 97),
@@ -93,6 +93,7 @@ class Fact(Strict):
     also: bool = Field(default=False, description="a benign detail that can stand beside a red or amber flag")
     days: tuple[float, float] | None = Field(default=None, description="how long ago it must have begun")
     sex: Literal["f", "m"] | None = None
+    min_age: float = 0
     source: str | None = None
 
     @property
@@ -137,17 +138,31 @@ class Problem(Strict):
         return self
 
     def fact(self, name: str) -> Fact:
-        return {**self.red, **self.amber, **self.mild}[name]
+        """One of the problem's own facts, or a general one."""
+        own = {**self.red, **self.amber, **self.mild}
+        return own[name] if name in own else {**general().red, **general().amber, **general().mild}[name]
+
+
+class General(Strict):
+    """Facts that can join any problem, by kind."""
+
+    red: dict[str, Fact]
+    amber: dict[str, Fact]
+    mild: dict[str, Fact]
 
 
 class Context(Strict):
-    """An illness, medicine or circumstance of the patient, within an age range in years."""
+    """An illness, medicine or circumstance of the patient, within an age range in years.
+
+    One that is `serious` appears only with problems that say what it means for them.
+    """
 
     note: str
     say: tuple[str, ...] = Field(min_length=1)
     deny: tuple[str, ...] = ()
     min_age: float = 0
     max_age: float = 200
+    serious: bool = False
     sex: Literal["f", "m"] | None = None
 
 
@@ -161,8 +176,16 @@ def problems() -> dict[str, Problem]:
         for name, entry in _read(path).items():
             if name in found:
                 raise ValueError(f"{path.name}: the problem {name} is also in another file")
-            found[name] = Problem.model_validate({"id": name, "system": path.stem, "family": name, **entry})
+            problem = Problem.model_validate({"id": name, "system": path.stem, "family": name, **entry})
+            if {*general().red, *general().amber, *general().mild} & {*problem.red, *problem.amber, *problem.mild}:
+                raise ValueError(f"{path.name}: {name} has a fact named like a general one")
+            found[name] = problem
     return found
+
+
+@cache
+def general() -> General:
+    return General.model_validate(_read(FOLDER / "general.toml"))
 
 
 @cache

@@ -56,7 +56,7 @@ def _history(problem: Problem, facts: Facts, rng: random.Random) -> list[str]:
 
 
 def _extras(problem: Problem, facts: Facts, rng: random.Random) -> list[str]:
-    sick = any(problem.red[name].sick for name in facts.red)
+    sick = any(problem.fact(name).sick for name in facts.red)
     parts = (
         [rng.choice(phrases()["reassure"]["note"])]
         if not sick and facts.severity != "severe" and rng.random() < 0.25

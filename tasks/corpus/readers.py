@@ -53,9 +53,8 @@ def read_file(path: Path, data: Data) -> Reading:
             reading.duplicates += 1
             continue
         if by_id.setdefault(case.case_id, number) != number:
-            raise BadInput(
-                f"{where}: has the id of {_number_only(path, place(path, by_id[case.case_id]))} but another text; give each its own id."
-            )
+            first = _number_only(path, place(path, by_id[case.case_id]))
+            raise BadInput(f"{where}: has the id of {first} but another text; give each its own id.")
         reading.cases.append(case)
     if not reading.cases:
         raise BadInput(f"{path} holds no cases; it needs rows with '{data.text_column}' and '{data.label_column}'.")

@@ -57,10 +57,8 @@ def draw_style(problem: Problem, facts: Facts, rng: random.Random) -> Style:
 
 def render(problem: Problem, facts: Facts, style: Style, rng: random.Random) -> str:
     """The text of a case, at most MAX_WORDS words where the facts allow it."""
-    if style.voice == "nurse":
-        text = nurse_note(problem, facts, rng)
-    else:
-        text = _spoken(problem, facts, style, rng)
+    nurse = style.voice == "nurse"
+    text = nurse_note(problem, facts, rng) if nurse else _spoken(problem, facts, style, rng)
     if style.spelling == "american":
         text = american(text)
     return texted(text, rng) if style.voice == "terse" else text
@@ -117,7 +115,7 @@ def _vital_clauses(problem: Problem, facts: Facts, style: Style, rng: random.Ran
 
 
 def _extras(problem: Problem, facts: Facts, style: Style, rng: random.Random) -> list[str]:
-    sick = any(problem.red[name].sick for name in facts.red)
+    sick = any(problem.fact(name).sick for name in facts.red)
     clauses = [rng.choice(phrases()["aside"]["say"])] if rng.random() < 0.2 else []
     if not sick and facts.severity != "severe" and facts.age >= 2 and rng.random() < 0.2:
         clauses.append(rng.choice(phrases()["reassure"]["say"]))

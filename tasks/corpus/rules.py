@@ -1,10 +1,10 @@
 """The facts of a case, and the rules that turn them into a label. The first rule that fires decides.
 
-1. a red flag of the problem: ED (guidance named at the problem or flag)
+1. a red flag of the problem or a general one: ED (guidance named at the problem or flag)
 2. a vital sign in the emergency range: ED (adults: a single NEWS2 score of 3, RCP 2017; children: saturation under
    92 %, BTS/SIGN, or over 60 breaths a minute, NICE NG143)
 3. an age or context that makes this problem an emergency (`ed_under`, `ed_if`): ED
-4. an amber flag: GP
+4. an amber flag, likewise: GP
 5. an age or context that needs a doctor's look (`gp_under`, `gp_over`, `gp_if`): GP
 6. longer than the natural course without getting better: GP
 7. severe in spite of self-care: GP
@@ -66,13 +66,13 @@ class Verdict:
 def decide(facts: Facts, problem: Problem) -> Verdict:
     """The label that follows from the facts alone."""
     if facts.red:
-        return Verdict("ED", f"red:{facts.red[0]}", problem.red[facts.red[0]].source or problem.source)
+        return Verdict("ED", f"red:{facts.red[0]}", problem.fact(facts.red[0]).source or problem.source)
     if sign := emergency_vital(facts.vitals, facts.age, problem.spo2_floor):
         return Verdict("ED", f"vital:{sign}", NEWS2 if facts.age >= 16 else CHILD_VITALS)
     if reason := _who(facts, problem.ed_if, problem.ed_under, 200):
         return Verdict("ED", reason, problem.source)
     if facts.amber:
-        return Verdict("GP", f"amber:{facts.amber[0]}", problem.amber[facts.amber[0]].source or problem.source)
+        return Verdict("GP", f"amber:{facts.amber[0]}", problem.fact(facts.amber[0]).source or problem.source)
     if reason := _who(facts, problem.gp_if, problem.gp_under, problem.gp_over):
         return Verdict("GP", reason, problem.source)
     if facts.days > problem.days[1] and facts.trend != "better":

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
-from tasks.corpus.knowledge_base import BAND_YEARS, Context, Fact, Problem, contexts
+from tasks.corpus.knowledge_base import BAND_YEARS, Context, Fact, Problem, contexts, general
 from tasks.corpus.rules import Facts, Vitals, decide
 from tasks.spec import Label
 
@@ -71,6 +71,7 @@ ROUTES: dict[str, dict[str, float]] = {
     "GP": {"amber": 0.56, "who": 0.16, "long": 0.18, "severe": 0.10},
     "HOME": {"none": 1.0},
 }
+GENERAL_SHARE = {"red": 0.2, "amber": 0.22, "mild": 0.6}
 
 
 def draw_facts(problem: Problem, label: Label, rng: random.Random) -> Facts:
@@ -89,7 +90,7 @@ def _propose(problem: Problem, label: Label, rng: random.Random) -> Facts | None
     days = _days(problem, route, facts, rng)
     if days is None:
         return None
-    facts = replace(facts, days=days, trend=_trend(route, rng), severity=_severity(route, rng))
+    facts = replace(facts, days=days, trend=_trend(route, rng), severity=_severity(route, facts.age, rng))
     facts = replace(facts, denied=_denials(problem, facts, rng))
     return replace(facts, vitals=_vitals(problem, route, facts, rng))
 
@@ -105,14 +106,19 @@ def _person(problem: Problem, route: str, label: Label, rng: random.Random) -> F
     if route == "who" and limits and rng.random() < 0.5:  # near the limit, where the age decides
         age = min(max(rng.uniform(limits[-1] * 0.5, limits[-1] * 1.3), low), high)
     sex = rng.choice("fm") if problem.sex == "any" else problem.sex
-    able = [name for name, context in contexts().items() if _fits(context, age, sex) and name not in problem.always]
+    named = (*problem.ed_if, *problem.gp_if)
+    able = [
+        name
+        for name, context in contexts().items()
+        if _fits(context, age, sex) and name not in problem.always and (name in named or not context.serious)
+    ]
     decisive = [n for n in able if n in (problem.ed_if if label == "ED" else problem.gp_if)]
     chosen = list(problem.always)
     if route == "who" and decisive:
         chosen.append(rng.choice(decisive))
     elif able and rng.random() < 0.4:
         chosen.append(rng.choice(able))
-    moved = [n for n in (*problem.ed_if, *problem.gp_if) if n in able and n not in chosen]
+    moved = [n for n in named if n in able and n not in chosen]
     absent = [n for n in (moved or able) if n not in chosen and contexts()[n].deny]
     denied = (rng.choice(absent),) if absent and rng.random() < 0.3 else ()
     return Facts(problem.id, round(age, 2), sex, contexts=tuple(chosen), absent_contexts=denied)
@@ -123,20 +129,45 @@ def _fits(context: Context, age: float, sex: str) -> bool:
 
 
 def _with_flags(problem: Problem, route: str, facts: Facts, rng: random.Random) -> Facts:
-    def of(kind: dict[str, Fact], count: int) -> list[str]:
-        names = [name for name, fact in kind.items() if fact.sex in (None, facts.sex)]
-        return rng.sample(names, min(count, len(names)))
-
-    red = of(problem.red, 1 if rng.random() < 0.85 else 2) if route == "red" else []
-    amber = (
-        of(problem.amber, 1) if route == "amber" or (route in ("red", "vital", "who") and rng.random() < 0.12) else []
-    )
-    mild = of(problem.mild, rng.choice((1, 1, 2)))
+    second = route in ("red", "vital", "who") and rng.random() < 0.12
+    red = _some(problem, "red", 1 if rng.random() < 0.85 else 2, facts, rng) if route == "red" else []
+    amber = _some(problem, "amber", 1, facts, rng) if route == "amber" or second else []
+    mild = _some(problem, "mild", rng.choice((1, 2, 2)), facts, rng, first_own=True)
     if red or amber:
-        mild = [name for name in mild if problem.mild[name].also and not any(problem.red[r].sick for r in red)]
-    if red and amber and _overlap(problem.red[red[0]], problem.amber[amber[0]]):
+        sick = any(problem.fact(name).sick for name in red)
+        mild = [name for name in mild if problem.fact(name).also and not sick]
+    if red and amber and _overlap(problem.fact(red[0]), problem.fact(amber[0])):
         amber = []
     return replace(facts, red=tuple(red), amber=tuple(amber), mild=tuple(mild))
+
+
+def _some(
+    problem: Problem, kind: str, count: int, facts: Facts, rng: random.Random, first_own: bool = False
+) -> list[str]:
+    """Names of facts of a kind, mostly the problem's own; never two that speak of the same thing."""
+    chosen: list[str] = []
+    for place in range(count):
+        general_one = rng.random() < GENERAL_SHARE[kind] and not (first_own and place == 0)
+        pool = _general(problem, kind, facts) if general_one else _own(problem, kind, facts)
+        able = [n for n in pool if n not in chosen and not any(_overlap(pool[n], problem.fact(m)) for m in chosen)]
+        chosen += [rng.choice(able)] if able else []
+    return chosen
+
+
+def _own(problem: Problem, kind: str, facts: Facts) -> dict[str, Fact]:
+    kinds: dict[str, dict[str, Fact]] = {"red": problem.red, "amber": problem.amber, "mild": problem.mild}
+    return {name: fact for name, fact in kinds[kind].items() if _suits(fact, facts)}
+
+
+def _general(problem: Problem, kind: str, facts: Facts) -> dict[str, Fact]:
+    """General facts that do not repeat the complaint itself."""
+    kinds: dict[str, dict[str, Fact]] = {"red": general().red, "amber": general().amber, "mild": general().mild}
+    told = _words((problem.note, *problem.complaint))
+    return {n: f for n, f in kinds[kind].items() if _suits(f, facts) and not told & _words((f.note, *f.say))}
+
+
+def _suits(fact: Fact, facts: Facts) -> bool:
+    return fact.sex in (None, facts.sex) and facts.age >= fact.min_age
 
 
 def _days(problem: Problem, route: str, facts: Facts, rng: random.Random) -> float | None:
@@ -160,7 +191,9 @@ def _trend(route: str, rng: random.Random) -> str | None:
     return rng.choices((None, "better", "same", "worse"), weights)[0]
 
 
-def _severity(route: str, rng: random.Random) -> str | None:
+def _severity(route: str, age: float, rng: random.Random) -> str | None:
+    if age < 5:  # too young to rate it
+        return None
     if route == "severe":
         return "severe"
     weights = {"red": (0.7, 0.14, 0.1, 0.06), "amber": (0.6, 0.2, 0.17, 0.03)}.get(route, (0.6, 0.21, 0.19, 0.0))
@@ -171,16 +204,13 @@ def _denials(problem: Problem, facts: Facts, rng: random.Random) -> tuple[str, .
     """Flags said to be absent: never one that shares a word with a fact that is present, lest the text contradict it."""
     present = [problem.fact(name) for name in (*facts.red, *facts.amber, *facts.mild)]
     sick = any(fact.sick for fact in present)
-    able = [
-        name
-        for name, fact in {**problem.red, **problem.amber}.items()
-        if name not in (*facts.red, *facts.amber)
-        and fact.sex in (None, facts.sex)
-        and not (sick and fact.sick)
-        and not any(_overlap(fact, other) for other in present)
-    ]
+    able: list[list[str]] = []
+    for pool in ({**_own(problem, "red", facts), **_own(problem, "amber", facts)}, _general(problem, "red", facts)):
+        clear = {n: f for n, f in pool.items() if not (sick and f.sick) and not any(_overlap(f, p) for p in present)}
+        able.append([name for name in clear if name not in (*facts.red, *facts.amber)])
     wanted = rng.choices((0, 1, 2, 3), (0.35, 0.35, 0.2, 0.1) if facts.red else (0.15, 0.35, 0.3, 0.2))[0]
-    return tuple(rng.sample(able, min(wanted, len(able))))
+    picked = [rng.choice(able[kind]) for kind in rng.choices((0, 1), (0.6, 0.4), k=wanted) if able[kind]]
+    return tuple(dict.fromkeys(picked))
 
 
 def _overlap(denied: Fact, present: Fact) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,7 +35,7 @@ def place(path: Path, number: int) -> str:
 def check_readable(path: Path) -> None:
     """Refuse folders, missing, special, empty and compressed files with one sentence (BadInput)."""
     try:
-        mode = os.stat(path).st_mode
+        mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             raise BadInput(f"{path} is a folder where a file is expected; name the file inside it.")
         if not stat.S_ISREG(mode):

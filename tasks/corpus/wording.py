@@ -50,14 +50,8 @@ def duration_words(days: float, rng: random.Random, ago: bool) -> str:
         number = "an" if unit == "hour" else "a"
     if ago:
         return rng.choice((f"{number} {units} ago", f"about {number} {units} ago"))
-    return rng.choice(
-        (
-            f"for {number} {units}",
-            f"for {number} {units} now",
-            f"{number} {units} so far",
-            f"since {number} {units} ago",
-        )
-    )
+    start = f"it started {number} {units} ago"
+    return rng.choice((f"for {number} {units}", f"for {number} {units} now", f"{number} {units} so far", start))
 
 
 def vital_clause(kind: str, vitals: Vitals, spelling: str, rng: random.Random) -> str:

@@ -19,7 +19,7 @@ from tasks.corpus.embedded import (
     embedded_records,
     embedded_sets,
 )
-from tasks.corpus.knowledge_base import contexts, knowledge_digest, problems
+from tasks.corpus.knowledge_base import contexts, general, knowledge_digest, problems
 from tasks.corpus.rules import Facts, Vitals, decide
 from tasks.corpus.splits import check_sets, near_duplicates
 from tasks.runtime.store import digest_of
@@ -152,6 +152,7 @@ def test_a_childs_normal_breathing_rate_is_no_emergency_and_an_adults_same_rate_
 
 
 def test_the_knowledge_names_only_known_contexts_and_every_problem_its_guidance() -> None:
+    assert all(fact.source and fact.deny for fact in (*general().red.values(), *general().amber.values()))
     for problem in problems().values():
         assert {*problem.ed_if, *problem.gp_if, *problem.always} <= set(contexts())
         assert problem.source and problem.days[0] < problem.days[1] < problem.days[2]
