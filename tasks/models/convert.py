@@ -90,7 +90,7 @@ def _convert(source: Path, target: Path) -> dict[str, Any]:
             model, _ = load_model(staged, lazy=True, strict=False)
             _draw_weights(model, manifest["seed"])
         else:
-            model, _ = load_model(staged, lazy=True)
+            model = _load_whole(staged)
         model.set_dtype(mx.bfloat16)
         save_model(target, model)
     config = load_config(staged)
@@ -99,6 +99,16 @@ def _convert(source: Path, target: Path) -> dict[str, Any]:
     _copy_tokenizer(staged, target)
     shutil.rmtree(target / "staged", ignore_errors=True)
     return _describe(target, manifest, {"bits": None, "group_size": None, "source_digest": manifest["digest"]})
+
+
+def _load_whole(folder: Path) -> Any:
+    """Load a model whose every tensor must be there and known. Raises BadInput with the names that are not."""
+    from mlx_lm.utils import load_model
+
+    try:
+        return load_model(folder, lazy=True)[0]
+    except ValueError as error:
+        raise BadInput(f"The weights do not fit their config.json: {' '.join(str(error).split())}") from error
 
 
 def _whole(source: Path) -> dict[str, Any]:

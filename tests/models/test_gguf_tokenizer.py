@@ -93,7 +93,9 @@ def test_the_tiny_tokenizers_are_the_same_every_time_and_tell_the_labels_apart(t
         texts.append((tmp_path / name / "tokenizer.json").read_text())
     assert texts[0] == texts[1]
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "one")
-    firsts = {tokenizer.encode(f"{space}{label}", add_special_tokens=False)[0] for label in LABELS for space in ("", " ")}
+    firsts = {
+        tokenizer.encode(f"{space}{label}", add_special_tokens=False)[0] for label in LABELS for space in ("", " ")
+    }
     assert len(firsts) == 6
     assert (tokenizer.encode("pain")[0] == tokenizer.bos_token_id) is not chat
     assert (tokenizer.chat_template is not None) is chat

@@ -4,7 +4,16 @@ import gguf
 import numpy as np
 import pytest
 
-from tasks.models.gguf_weights import TYPES, decode, hf_config, hf_name, hf_tensors, open_gguf, precision_name, unpermute
+from tasks.models.gguf_weights import (
+    TYPES,
+    decode,
+    hf_config,
+    hf_name,
+    hf_tensors,
+    open_gguf,
+    precision_name,
+    unpermute,
+)
 from tasks.runtime.errors import BadInput
 from tests.models import files
 
@@ -101,7 +110,9 @@ def test_a_type_we_do_not_know_is_refused(tmp_path, kind):
         decode(file, file.reader.tensors[0])
 
 
-@pytest.mark.parametrize("name", ["blk.0.attn_qkv.weight", "blk.0.attn_q.bias", "rope_freqs.weight", "blk.x.attn_q.weight"])
+@pytest.mark.parametrize(
+    "name", ["blk.0.attn_qkv.weight", "blk.0.attn_q.bias", "rope_freqs.weight", "blk.x.attn_q.weight"]
+)
 def test_a_tensor_name_we_do_not_know_is_refused(tmp_path, name):
     file = open_gguf(files.one_tensor(tmp_path / "t.gguf", np.zeros((2, 8), np.float32), name=name))
     with pytest.raises(BadInput, match="is not known for llama"):

