@@ -77,6 +77,14 @@ def sql(
 
 
 @app.command()
+def models() -> None:
+    """Exact stored bytes of every variant, and how much of each model a recipe trains."""
+    from flows.models import print_models
+
+    print_models(console)
+
+
+@app.command()
 def up(port: Annotated[int, typer.Option(min=1024, max=65535, help="port of the UI on 127.0.0.1")] = 4200) -> None:
     """Start the Prefect server, work pool, worker and deployments on this machine, until Ctrl-C."""
     import flows.settings  # noqa: F401
