@@ -36,11 +36,13 @@ def run_child(
     folder: Path,
     on_event: Callable[[Event], None] | None = None,
     memory_budget: int | None = None,
+    environment: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """Call `module:function` with `args` (a dict) in a child process and return its result (a dict).
 
-    `folder` receives `spec.json` and `child.log` (what the libraries print). Raises the typed error that the child
-    reported, LostChild if a signal killed it, or OutOfMemory if it was killed with its memory at 90 % of the budget.
+    `folder` receives `spec.json` and `child.log` (what the libraries print); `environment` is added to this process's.
+    Raises the typed error that the child reported, LostChild if a signal killed it, or OutOfMemory if it was killed
+    with its memory at 90 % of the budget.
     """
     folder.mkdir(parents=True, exist_ok=True)
     spec = folder / "spec.json"
@@ -48,7 +50,8 @@ def run_child(
     with (folder / "child.log").open("a") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "tasks.runtime.child", str(spec)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=_environment(),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
+            env=_environment() | (environment or {}),
         )  # fmt: skip
     _running.add(process)
     try:

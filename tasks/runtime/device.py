@@ -63,10 +63,15 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def load_blas() -> str:
-    """Load the first fast BLAS found and return its name. Call before the first `import mlx.core` of the process."""
+    """Load the first fast BLAS found and return its name. Call before the first `import mlx.core` of the process.
+
+    `TRIAGE_BLAS` names the library to load instead, or is `none`: stay with the wheel's own, as stock mlx-lm does.
+    """
     if backend() == "metal":
         return "accelerate"
     named = os.environ.get("TRIAGE_BLAS")
+    if named == "none":
+        return "reference"
     found = [Path(named)] if named else [p for root, pattern in _BLAS_PATTERNS for p in sorted(root.glob(pattern))]
     for path in found:
         try:

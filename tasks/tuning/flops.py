@@ -1,0 +1,52 @@
+"""Work and speed of matrix products: what a step must compute, and how fast this machine could."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_flatten, tree_unflatten
+
+PRODUCTS = ("Matmul", "AddMM", "QuantizedMatmul")
+SPEED_REPEATS = 15
+
+
+def matmul_flops(model: nn.Module, loss: Callable[[nn.Module], mx.array]) -> int:
+    """FLOPs of all matrix products in loss and gradients, counted in the graph that MLX builds for them.
+
+    A product of (..., M, K) and (K, N) counts 2 M N K. Products that no gradient needs are not in the graph.
+    """
+    weights: dict[str, mx.array] = dict(tree_flatten(model.trainable_parameters()))
+    value_and_gradient = nn.value_and_grad(model, loss)
+
+    def step(**given: mx.array) -> list[mx.array]:
+        model.update(tree_unflatten(list(given.items())))
+        value, gradients = value_and_gradient(model)
+        return [value, *(g for _, g in tree_flatten(gradients))]
+
+    nodes: list[dict[str, Any]] = []
+    mx.export_function(nodes.append, step, **weights)  # type: ignore[arg-type]  # keywords are the step's
+    model.update(tree_unflatten(list(weights.items())))
+    return sum(_flops(node) for node in nodes if node.get("name") in PRODUCTS)
+
+
+def _flops(node: dict[str, Any]) -> int:
+    (_, left, _), (_, out, _) = node["inputs"][0], node["outputs"][0]
+    return 2 * math.prod(out) * int(left[-1])
+
+
+def matmul_speed(rows: int, inner: int, columns: int) -> float:
+    """Median speed in GFLOP/s of float32 products (rows, inner) x (inner, columns), laid out as a linear layer's."""
+    x, weight = (mx.array(np.random.default_rng(0).random(s, np.float32)) for s in ((rows, inner), (columns, inner)))
+    mx.eval(x @ weight.T)
+    seconds = []
+    for _ in range(SPEED_REPEATS):
+        start = time.perf_counter()
+        mx.eval(x @ weight.T)
+        seconds.append(time.perf_counter() - start)
+    return float(2 * rows * inner * columns / np.median(seconds) / 1e9)

@@ -1,0 +1,79 @@
+"""The training benchmark: every engine makes the same step, and what is printed, written and landed agrees."""
+
+import json
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+from rich.console import Console
+
+from flows.bench import bench_train
+from tasks.runtime.errors import BadInput
+from tasks.runtime.store import home
+from tasks.tuning.bench_setting import bench_cases
+from tasks.tuning.flops import matmul_flops
+from warehouse.query import query
+
+
+@pytest.mark.parametrize(("model", "bits"), [("tiny-llama", 4), ("tiny-gemma3", 8)])
+def test_all_engines_make_the_same_step_and_the_figures_reach_the_warehouse(model, bits):
+    console = Console(record=True, width=160)
+    report = bench_train(console, model, bits, batch=4, length=40, layers=2, repeats=2)
+    engines = {engine["engine"]: engine for engine in report["engines"]}
+    assert {name: len(engine["seconds"]) for name, engine in engines.items()} == {
+        "stock": 1, "stock_dense": 2, "ours": 2,
+    }  # fmt: skip
+    assert engines["stock"]["device"]["blas"] == "reference"
+    for name, engine in engines.items():
+        assert engine["figures"]["gradient_difference_to_float64"] <= 1e-5
+        assert name == "stock" or engine["figures"]["gradient_difference_to_stock"] <= 1e-5
+        assert engine["figures"]["peak_over_weights_bytes"] > 0
+    ours, stock = engines["ours"]["figures"], engines["stock"]["figures"]
+    assert ours["matmul_flops"] < 0.6 * stock["matmul_flops"] and engines["ours"]["prefix"]["blocks"] == 2
+    assert ours["speed_up_over_stock"] == stock["seconds_per_step"] / ours["seconds_per_step"]
+
+    text = console.export_text()
+    assert "2 of 4 blocks" in text and "(n=1)" in text and "random weights" in text
+    assert json.loads((home() / "bench" / f"{report['run_id']}.json").read_text()) == json.loads(json.dumps(report))
+    assert sorted(p.name for p in (home() / "bench").iterdir()) == [f"{report['run_id']}.json"]
+    landed = query(f"SELECT * FROM benchmark WHERE \"case\" = '{model} {bits}bit 4x40, 2 layers, ours'").set_index(
+        "metric"
+    )
+    assert landed.value.to_dict() == {key: value for key, value in ours.items() if value is not None}
+    assert landed.unit.to_dict().items() >= {"tokens_per_second": "tokens/s", "peak_rss_bytes": "B"}.items()
+    assert landed.n["seconds_per_step"] == 2 and landed.n["peak_memory_bytes"] == 1
+
+
+def test_a_benchmark_case_has_as_many_tokens_as_asked_and_stocks_mask():
+    cases = bench_cases(vocabulary=100, batch=3, length=40)
+    assert [len(row.inputs) for row in cases.rows] == [40] * 3
+    assert all(row.targets == (*row.inputs[-3:], 0) for row in cases.rows)
+    assert cases.leading >= 10 and len({row.inputs for row in cases.rows}) == 3
+    assert cases.rows == bench_cases(vocabulary=100, batch=3, length=40).rows
+
+
+def test_counted_flops_are_those_of_the_products_that_the_gradients_need():
+    frozen, trained = nn.Linear(8, 16, bias=False), nn.Linear(16, 4, bias=False)
+    model = nn.Sequential(frozen, trained)
+    frozen.freeze()
+    x = mx.random.normal((5, 8))
+    before = np.array(trained.weight)
+    # forward 8 -> 16 -> 4, and the gradient of the trained weight; none for the frozen weight nor for x
+    assert matmul_flops(model, lambda m: m(x).square().sum()) == 2 * 5 * (8 * 16 + 16 * 4 + 16 * 4)
+    np.testing.assert_array_equal(np.array(trained.weight), before)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"model": "tiny-lama"}, "Unknown base model 'tiny-lama'"),
+        ({"bits": 3}, "--bits 3 is not possible; give 4 or 8"),
+        ({"layers": 5}, "tiny-llama has 4 blocks; give at most 4"),
+    ],
+)
+def test_a_setting_that_cannot_be_measured_is_refused_before_anything_runs(change, sentence):
+    setting = {"model": "tiny-llama", "bits": 4, "batch": 2, "length": 32, "layers": 2, "repeats": 1} | change
+    with pytest.raises(BadInput, match=sentence):
+        bench_train(Console(), **setting)
+    assert not (home() / "bench").exists()
