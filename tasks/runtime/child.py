@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,13 +22,25 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tasks.runtime.device import load_blas, resident_bytes
-from tasks.runtime.errors import BY_EXIT_CODE, LOST_PARENT, BadInput, LostChild, OutOfMemory, TriageError
+from tasks.runtime.errors import (
+    BY_EXIT_CODE,
+    LOST_PARENT,
+    BadInput,
+    LostChild,
+    OutOfMemory,
+    Stopped,
+    TriageError,
+    disk_full,
+    is_disk_full,
+)  # fmt: skip
 from tasks.runtime.store import write_atomic
 
 Event = dict[str, Any]
 HEARTBEAT_SECONDS = 2.0
 MEMORY_SHARE_OF_OOM = 0.9
+NEARLY_FULL_BYTES = 16 << 20
 _running: set[subprocess.Popen[str]] = set()
+_stopping = threading.Event()
 
 
 def run_child(
@@ -44,7 +57,8 @@ def run_child(
     Raises the typed error that the child reported, LostChild if a signal killed it, or OutOfMemory if it was killed
     with its memory at 90 % of the budget.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    if _stopping.is_set():
+        raise Stopped("The sweep is being stopped.")
     spec = folder / "spec.json"
     write_atomic(spec, json.dumps({"function": function, "args": args}, indent=1))
     with (folder / "child.log").open("a") as log:
@@ -58,17 +72,21 @@ def run_child(
         final, resident = _follow(process, on_event or (lambda event: None))
         code = process.wait()
     finally:
-        _stop(process)
+        _end(process)
+        _close(process)
         _running.discard(process)
     if code == 0 and final.get("event") == "result":
         return dict(final["result"])
+    if _stopping.is_set():
+        raise Stopped("The sweep was stopped.")
     raise _error(code, final, resident, memory_budget, folder / "child.log")
 
 
 def stop_children() -> None:
-    """End every child of this process; called when the sweep is interrupted."""
+    """End every child of this process, and start no more; called when the sweep is interrupted."""
+    _stopping.set()
     for process in list(_running):
-        _stop(process)
+        _end(process)  # its own thread closes its streams, which it is reading from
 
 
 def _environment() -> dict[str, str]:
@@ -95,7 +113,7 @@ def _follow(process: subprocess.Popen[str], on_event: Callable[[Event], None]) -
     return final, resident
 
 
-def _stop(process: subprocess.Popen[str]) -> None:
+def _end(process: subprocess.Popen[str]) -> None:
     if process.poll() is None:
         process.terminate()
         try:
@@ -103,6 +121,9 @@ def _stop(process: subprocess.Popen[str]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _close(process: subprocess.Popen[str]) -> None:
     for stream in (process.stdin, process.stdout):
         if stream is not None:
             with contextlib.suppress(OSError):
@@ -116,6 +137,8 @@ def _error(code: int, final: Event, resident: int, budget: int | None, log: Path
         return OutOfMemory(
             f"The step was killed while it held {resident / 1e9:.1f} GB of a budget of {budget / 1e9:.1f} GB."
         )
+    if code == -signal.SIGBUS and shutil.disk_usage(log.parent).free < NEARLY_FULL_BYTES:
+        return disk_full(log.parent)  # how a write into a mapped file ends on a full disk
     if code < 0 or code == LOST_PARENT:
         return LostChild(f"The step's process was ended by signal {-code}; its log is {log}.")
     message = final.get("message", f"exit code {code}")
@@ -129,6 +152,7 @@ def main(spec_path: str) -> NoReturn:
     """Run the function that the spec names; never returns."""
     events = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever a library prints goes to the log, not into the event stream
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the parent decides what it means
     lock = threading.Lock()
 
     def emit(event: Event) -> None:
@@ -137,12 +161,12 @@ def main(spec_path: str) -> NoReturn:
 
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     threading.Thread(target=_beat, args=(emit,), daemon=True).start()
-    code = _call(json.loads(Path(spec_path).read_text()), emit)
+    code = _call(json.loads(Path(spec_path).read_text()), Path(spec_path).parent, emit)
     events.flush()
     os._exit(code)  # skips library teardown, which has nothing left to do and can hang
 
 
-def _call(spec: dict[str, Any], emit: Callable[[Event], None]) -> int:
+def _call(spec: dict[str, Any], folder: Path, emit: Callable[[Event], None]) -> int:
     module, _, name = spec["function"].partition(":")
     load_blas()  # before anything imports mlx
     try:
@@ -159,6 +183,9 @@ def _call(spec: dict[str, Any], emit: Callable[[Event], None]) -> int:
         import traceback
 
         traceback.print_exc()
+        if is_disk_full(error):
+            emit({"event": "error", "type": "BadInput", "message": str(disk_full(folder))})
+            return BadInput.exit_code
         if "malloc" in str(error) or "out of memory" in str(error).lower():
             emit({"event": "error", "type": "OutOfMemory", "message": f"The step ran out of memory: {error}"})
             return OutOfMemory.exit_code

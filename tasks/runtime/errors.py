@@ -5,6 +5,9 @@ Transient errors are retried by the flows; terminal ones never are.
 
 from __future__ import annotations
 
+import errno
+from pathlib import Path
+
 
 class TriageError(Exception):
     """A sentence for the user: what is wrong, where, and what to do. Terminal unless a subclass says otherwise."""
@@ -56,7 +59,37 @@ class LostChild(TriageError):
     transient = True
 
 
+class Stopped(TriageError):
+    """The sweep was interrupted; its steps end and are not retried."""
+
+
 LOST_PARENT = 71
 BY_EXIT_CODE: dict[int, type[TriageError]] = {
     cls.exit_code: cls for cls in (BadInput, SourceUnavailable, BrokenFolder, OutOfMemory, Diverged, Locked, LostChild)
 }
+
+
+def disk_full(path: Path) -> BadInput:
+    return BadInput(f"The disk is full: {path} could not be written; free some space and run the command again.")
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """True if an error, or one that it came from, says that a disk is full. Not all libraries raise OSError for it."""
+    while error is not None:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if any(words in str(error) for words in ("No space left on device", "[write] Unable to write")):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def disk_error(error: OSError, path: Path) -> Exception:
+    """What the file system refused, as a sentence where the user can mend it; else the error itself."""
+    if is_disk_full(error):
+        return disk_full(path)
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return BadInput(f"{path} may not be written ({error.strerror}); choose another folder with TRIAGE_HOME.")
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        return BadInput(f"{path} cannot be made: a file is where a folder should be; choose another TRIAGE_HOME.")
+    return error

@@ -1,28 +1,29 @@
 """Folders that are either complete or not there.
 
 A folder is built under a temporary name, gets its `manifest.json` last, and is renamed into place. The manifest
-lists the SHA-256 and size of each file; its presence means "complete". Readers verify, and a broken folder is
-rebuilt, never trusted.
+lists the SHA-256 and size of each file and carries a digest of itself; its presence means "complete". Readers verify,
+and a broken folder is rebuilt, never trusted. What a killed process left half-built is removed by the next builder.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.runtime.errors import BadInput, BrokenFolder, Locked
+from tasks.runtime.errors import BrokenFolder, Locked, disk_error
 
 MANIFEST = "manifest.json"
+ABANDONED_SECONDS = 60.0
 
 
 def home() -> Path:
@@ -49,18 +50,18 @@ def file_digest(path: Path) -> str:
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Write a file so that a reader sees the old content or the new, never a part of it."""
     data = content.encode() if isinstance(content, str) else content
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
-        with os.fdopen(descriptor, "wb") as handle:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as handle:
             handle.write(data)
             handle.flush()
             os.fsync(handle.fileno())
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):
-            Path(temporary).unlink()
-        raise _disk_error(error, path) from error
+            temporary.unlink()
+        raise disk_error(error, path) from error
 
 
 def seal(folder: Path, extra: dict[str, Any], files: list[str] | None = None) -> dict[str, Any]:
@@ -70,8 +71,10 @@ def seal(folder: Path, extra: dict[str, Any], files: list[str] | None = None) ->
     """
     names = files if files is not None else _files_below(folder)
     listed = {n: {"sha256": file_digest(folder / n), "size": (folder / n).stat().st_size} for n in sorted(names)}
-    manifest = {**extra, "files": listed, "created": datetime.now(UTC).isoformat(timespec="seconds")}
+    manifest: dict[str, Any] = {**extra, "files": listed, "created": datetime.now(UTC).isoformat(timespec="seconds")}
     manifest["digest"] = content_digest(manifest)
+    manifest = json.loads(json.dumps(manifest))  # as its readers will see it: keys are text, tuples are lists
+    manifest["check"] = _own_digest(manifest)
     write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False))
     return manifest
 
@@ -81,16 +84,23 @@ def content_digest(manifest: dict[str, Any]) -> str:
     return digest_of({name: entry["sha256"] for name, entry in manifest["files"].items()})
 
 
+def _own_digest(manifest: dict[str, Any]) -> str:
+    text = json.dumps({key: value for key, value in manifest.items() if key != "check"}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The manifest of a complete folder, or None where there is none yet."""
     try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
-    except FileNotFoundError:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise BrokenFolder(
             f"{folder / MANIFEST} is not readable JSON ({error}); delete the folder to rebuild it."
         ) from error
+    if not isinstance(manifest, dict):
+        raise BrokenFolder(f"{folder / MANIFEST} is not a manifest; delete the folder to rebuild it.")
     return manifest
 
 
@@ -103,7 +113,7 @@ def verify(folder: Path, deep: bool = True) -> dict[str, Any]:
     manifest = read_manifest(folder)
     if manifest is None:
         raise BrokenFolder(f"{folder} has no {MANIFEST}: it was never completed and must be rebuilt.")
-    if not isinstance(manifest.get("files"), dict) or content_digest(manifest) != manifest.get("digest"):
+    if manifest.get("check") != _own_digest(manifest):
         raise BrokenFolder(f"{folder / MANIFEST} does not match its own digest; the folder must be rebuilt.")
     for name, entry in manifest["files"].items():
         path = folder / name
@@ -130,25 +140,66 @@ def build_folder(final: Path, build: Callable[[Path], dict[str, Any]]) -> dict[s
     """
     if (manifest := complete(final, deep=True)) is not None:
         return manifest
-    final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".tmp-{final.name}-"))
+    temporary = final.with_name(f"{_temporary_prefix(final)}{secrets.token_hex(6)}")
     try:
-        manifest = seal(temporary, build(temporary))
-        if final.exists():
-            shutil.rmtree(final)
-        temporary.replace(final)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(final)
+        temporary.mkdir()
+        with _held(temporary):
+            manifest = seal(temporary, build(temporary))
+            if (other := complete(final, deep=True)) is not None:  # another process was faster
+                return other
+            if final.exists():
+                shutil.rmtree(final)
+            temporary.replace(final)
     except OSError as error:
-        raise _disk_error(error, final) from error
+        raise disk_error(error, final) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return manifest
 
 
+def _temporary_prefix(final: Path) -> str:
+    return f".tmp-{final.name}-"
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Lock a temporary folder itself, so that others can tell that its builder is alive."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks keeps its leftovers
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _remove_abandoned(final: Path) -> None:
+    """Delete what killed builders of `final` left. Young folders are spared: their builder may not hold them yet."""
+    for left in final.parent.iterdir():
+        if not left.name.startswith(_temporary_prefix(final)):
+            continue
+        with contextlib.suppress(OSError):
+            descriptor = os.open(left, os.O_RDONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
+                    shutil.rmtree(left)
+            finally:
+                os.close(descriptor)
+
+
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold an exclusive lock for `folder`; raises Locked if another process has it. Freed when the process dies."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / f".{folder.name}.lock").open("w") as handle:
+    path = folder.parent / f".{folder.name}.lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = path.open("w")
+    except OSError as error:
+        raise disk_error(error, path) from error
+    with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -158,11 +209,3 @@ def locked(folder: Path) -> Iterator[None]:
 
 def _files_below(folder: Path) -> list[str]:
     return [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST]
-
-
-def _disk_error(error: OSError, path: Path) -> Exception:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return BadInput(f"The disk is full: {path} could not be written; free some space and run the command again.")
-    if error.errno in (errno.EACCES, errno.EROFS):
-        return BadInput(f"{path} may not be written ({error.strerror}); choose another folder with TRIAGE_HOME.")
-    return error

@@ -1,0 +1,102 @@
+"""Steps that the tests run in child processes: each does one thing that a real step may do or suffer."""
+
+import ctypes
+import errno
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from tasks.runtime import errors
+from tasks.runtime.store import build_folder, locked
+
+
+def add(args, emit):
+    emit({"event": "note", "message": "adding"})
+    return {"sum": args["a"] + args["b"]}
+
+
+def chatter(args, emit):
+    """What libraries do: print, write to both streams below Python, log JSON that is not ours."""
+    print('{"event": "result", "result": {"sum": -1}}')
+    sys.stderr.write("a warning\n")
+    os.write(1, b'{"event": "error", "message": "not from us"}\n')
+    ctypes.CDLL(None).puts(b"printed by C")
+    emit({"event": "note", "message": "a line\nwith a break and ünïcode"})
+    return {"sum": 3}
+
+
+def fail(args, emit):
+    raise getattr(errors, args["error"])("A sentence.")
+
+
+def crash(args, emit):
+    raise ValueError("an ordinary bug")
+
+
+def no_memory(args, emit):
+    raise MemoryError
+
+
+def no_malloc(args, emit):
+    raise RuntimeError("[malloc] Unable to allocate 1234 bytes.")
+
+
+def no_disk(args, emit):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def no_disk_in_mlx(args, emit):
+    raise RuntimeError("[write] Unable to write 123 bytes to file.")
+
+
+def signalled(args, emit):
+    os.kill(os.getpid(), args["signal"])
+    time.sleep(60)
+    return {}
+
+
+def large_then_killed(args, emit):
+    """Holds `bytes` of memory, waits until a heartbeat has told so, and is killed."""
+    held = bytearray(args["bytes"])
+    held[:: os.sysconf("SC_PAGE_SIZE")] = b"x" * len(held[:: os.sysconf("SC_PAGE_SIZE")])
+    time.sleep(2.5)
+    os.kill(os.getpid(), signal.SIGKILL)
+    return {"held": len(held)}
+
+
+def wait(args, emit):
+    """Holds the lock of a folder until something ends this process; says when it has it."""
+    with locked(Path(args["folder"])):
+        emit({"event": "note", "message": "locked", "pid": os.getpid()})
+        time.sleep(60)
+    return {}
+
+
+def build_slowly(args, emit):
+    """Is killed in mid build, with one file written."""
+
+    def build(folder: Path):
+        (folder / "half.bin").write_bytes(b"x" * 1000)
+        emit({"event": "note", "message": "half built"})
+        time.sleep(60)
+        return {}
+
+    return build_folder(Path(args["folder"]), build)
+
+
+def build_quickly(args, emit):
+    def build(folder: Path):
+        (folder / "whole.bin").write_bytes(b"y" * 1000)
+        time.sleep(0.3)  # so that two builders overlap
+        return {"builder": os.getpid()}
+
+    return build_folder(Path(args["folder"]), build)
+
+
+def measure(args, emit):
+    from tasks.runtime import device
+
+    measured = device.measure()
+    return {**measured.as_dict(), "warning": device.slow_blas_warning(measured)}

@@ -1,0 +1,172 @@
+"""A step in a process of its own: results and typed errors come back, and no child outlives its parent."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tasks.runtime import child
+from tasks.runtime.child import run_child, stop_children
+from tasks.runtime.errors import BY_EXIT_CODE, BadInput, LostChild, OutOfMemory, Stopped, TriageError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def step(name: str, args: dict, folder: Path, **options):
+    events: list[dict] = []
+    return run_child(f"tests.runtime.steps:{name}", args, folder, events.append, **options), events
+
+
+def test_a_result_and_the_events_come_back_and_the_spec_is_kept(tmp_path):
+    result, events = step("add", {"a": 1, "b": 2}, tmp_path)
+    assert result == {"sum": 3} and events == [{"event": "note", "message": "adding"}]
+    spec = json.loads((tmp_path / "spec.json").read_text())
+    assert spec == {"function": "tests.runtime.steps:add", "args": {"a": 1, "b": 2}}
+
+
+def test_what_libraries_print_goes_to_the_log_and_never_into_the_events(tmp_path):
+    result, events = step("chatter", {}, tmp_path)
+    assert result == {"sum": 3}
+    assert events == [{"event": "note", "message": "a line\nwith a break and ünïcode"}]
+    log = (tmp_path / "child.log").read_text()
+    assert '"sum": -1' in log and "a warning" in log and "not from us" in log
+
+
+@pytest.mark.parametrize("kind", BY_EXIT_CODE.values(), ids=lambda kind: kind.__name__)
+def test_each_typed_error_comes_back_as_itself_with_its_sentence(kind, tmp_path):
+    with pytest.raises(TriageError, match=r"^A sentence\.$") as caught:
+        step("fail", {"error": kind.__name__}, tmp_path)
+    assert type(caught.value) is kind
+
+
+def test_exit_codes_are_distinct():
+    kinds = [kind for kind in TriageError.__subclasses__() if kind is not Stopped]
+    assert len({kind.exit_code for kind in kinds} | {0, 1, child.LOST_PARENT}) == len(kinds) + 3
+
+
+def test_a_bug_in_a_step_is_terminal_and_its_traceback_is_in_the_log_that_the_sentence_names(tmp_path):
+    with pytest.raises(TriageError, match=r"ValueError: an ordinary bug.*Its log is .*child\.log") as caught:
+        step("crash", {}, tmp_path)
+    assert type(caught.value) is TriageError and not caught.value.transient
+    assert "Traceback" in (tmp_path / "child.log").read_text()
+
+
+@pytest.mark.parametrize("name", ["no_memory", "no_malloc"])
+def test_memory_that_cannot_be_had_is_out_of_memory(name, tmp_path):
+    with pytest.raises(OutOfMemory, match="ran out of memory"):
+        step(name, {}, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["no_disk", "no_disk_in_mlx"])
+def test_a_full_disk_is_the_users_to_mend(name, tmp_path):
+    with pytest.raises(BadInput, match=r"^The disk is full: .*free some space"):
+        step(name, {}, tmp_path)
+
+
+def test_a_mapped_write_on_a_full_disk_is_told_from_another_bus_error(tmp_path, monkeypatch):
+    with pytest.raises(LostChild, match="signal 7|signal 10"):
+        step("signalled", {"signal": int(signal.SIGBUS)}, tmp_path)
+    monkeypatch.setattr(child, "NEARLY_FULL_BYTES", 1 << 62)
+    with pytest.raises(BadInput, match="The disk is full"):
+        step("signalled", {"signal": int(signal.SIGBUS)}, tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGTERM])
+def test_a_child_that_a_signal_ends_is_lost_and_may_be_tried_again(number, tmp_path):
+    with pytest.raises(LostChild, match=f"signal {int(number)}") as caught:
+        step("signalled", {"signal": int(number)}, tmp_path, memory_budget=1 << 40)
+    assert caught.value.transient
+
+
+def test_ctrl_c_is_left_to_the_parent(tmp_path):
+    """In a terminal it reaches the child too, which must not end before the parent has decided."""
+    start = time.monotonic()
+    command = f"import sys; sys.argv = ['x']; from tests.runtime import test_child as t; t.add_after_interrupt({str(tmp_path)!r})"
+    done = subprocess.run([sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert "sum" in done.stdout and time.monotonic() - start < 30, done.stderr
+
+
+def add_after_interrupt(folder: str) -> None:
+    def interrupt(event: dict) -> None:
+        for process in child._running:
+            process.send_signal(signal.SIGINT)
+
+    print(run_child("tests.runtime.steps:add", {"a": 1, "b": 2}, Path(folder), interrupt))
+
+
+def test_a_kill_near_the_memory_budget_is_out_of_memory_and_far_from_it_a_lost_child(tmp_path):
+    size = 200 << 20
+    with pytest.raises(OutOfMemory, match="GB of a budget of"):
+        step("large_then_killed", {"bytes": size}, tmp_path, memory_budget=size)
+    with pytest.raises(LostChild):
+        step("large_then_killed", {"bytes": size}, tmp_path, memory_budget=10 * size)
+
+
+def test_a_child_leaves_within_seconds_when_its_parent_is_killed_and_frees_its_lock(tmp_path):
+    """A grandparent (this test) kills the parent with SIGKILL: only the closed pipe can tell the child."""
+    code = (
+        "import sys; from pathlib import Path; from tasks.runtime.child import run_child\n"
+        "run_child('tests.runtime.steps:wait', {'folder': sys.argv[1]}, Path(sys.argv[2]), "
+        "lambda event: print(event['pid'], flush=True))"
+    )
+    folder = tmp_path / "experiment"
+    command = [sys.executable, "-c", code, str(folder), str(tmp_path / "log")]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
+        pid = int(parent.stdout.readline())
+        assert alive(pid)
+        parent.kill()
+    deadline = time.monotonic() + 5
+    while alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(pid)
+    from tasks.runtime.store import locked
+
+    with locked(folder):
+        pass
+
+
+def alive(pid: int) -> bool:
+    """True for a running process; an orphan that nobody has waited for yet is not one."""
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
+    return bool(state) and not state.startswith("Z")
+
+
+def test_a_failing_listener_ends_the_child_and_nothing_keeps_running(tmp_path):
+    pids = []
+
+    def listener(event):
+        pids.append(event["pid"])
+        raise RuntimeError("the listener has a bug")
+
+    with pytest.raises(RuntimeError, match="listener"):
+        run_child("tests.runtime.steps:wait", {"folder": str(tmp_path / "x")}, tmp_path / "log", listener)
+    assert not alive(pids[0]) and not child._running
+
+
+def test_stopping_ends_the_running_child_and_starts_no_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(child, "_stopping", type(child._stopping)())
+    with pytest.raises(Stopped) as caught:
+        run_child(
+            "tests.runtime.steps:wait", {"folder": str(tmp_path / "x")}, tmp_path / "log", lambda e: stop_children()
+        )
+    assert not caught.value.transient, "a step that was stopped on purpose is not tried again"
+    with pytest.raises(Stopped):
+        step("add", {"a": 1, "b": 2}, tmp_path)
+
+
+def test_a_child_finds_this_code_from_any_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    assert step("add", {"a": 2, "b": 2}, tmp_path)[0] == {"sum": 4}
+
+
+def test_the_environment_of_one_step_may_differ(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRIAGE_BLAS", "none")
+    assert os.environ["TRIAGE_BLAS"] == "none"
+    result, _ = step("measure", {}, tmp_path, environment={"TRIAGE_BLAS": "/no/such/library.so"})
+    assert result["blas"] == "reference" or result["backend"] == "metal"

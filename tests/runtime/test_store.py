@@ -1,0 +1,261 @@
+"""Folders are complete and intact, or not there: after exceptions, kills, flipped bytes, races and full disks."""
+
+import errno
+import json
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tasks.runtime import store
+from tasks.runtime.child import run_child
+from tasks.runtime.errors import BadInput, BrokenFolder, Locked, LostChild
+from tasks.runtime.store import build_folder, complete, file_digest, locked, read_manifest, seal, verify, write_atomic
+
+CONTENT = {"a.bin": b"alpha", "sub/b.bin": b"beta" * 10}
+
+
+def fill(folder: Path) -> dict:
+    for name, content in CONTENT.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
+    return {"seed": 42, "shape": (1, 2), 7: "number key", "nothing": float("nan")}
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_a_folder_gets_its_manifest_with_digest_and_size_of_each_file(tmp_path):
+    manifest = build_folder(tmp_path / "made", fill)
+    assert manifest["files"] == {
+        name: {"sha256": file_digest(tmp_path / "made" / name), "size": len(content)}
+        for name, content in CONTENT.items()
+    }
+    assert manifest["seed"] == 42 and manifest["shape"] == [1, 2]
+    assert {k: v for k, v in verify(tmp_path / "made").items() if k != "nothing"} == {
+        k: v for k, v in manifest.items() if k != "nothing"
+    }
+    assert names(tmp_path) == ["made"], "no temporary folder stays"
+
+
+def test_a_complete_folder_is_not_built_again(tmp_path):
+    first = build_folder(tmp_path / "made", fill)
+    assert build_folder(tmp_path / "made", lambda folder: pytest.fail("built again"))["created"] == first["created"]
+
+
+def test_the_same_bytes_give_the_same_digest_whenever_they_were_made(tmp_path):
+    one = build_folder(tmp_path / "one", lambda folder: fill(folder) | {"seconds": 1.0})
+    two = build_folder(tmp_path / "two", lambda folder: fill(folder) | {"seconds": 2.0})
+    assert one["digest"] == two["digest"] and one["check"] != two["check"]
+
+
+def test_nothing_half_made_stays_after_an_exception(tmp_path):
+    def build(folder: Path):
+        fill(folder)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_folder(tmp_path / "made", build)
+    assert names(tmp_path) == []
+
+
+def test_a_kill_in_mid_build_leaves_no_folder_and_the_next_builder_clears_up(tmp_path):
+    final = tmp_path / "made"
+
+    def kill(event):
+        os.kill(next(iter(running())).pid, signal.SIGKILL)
+
+    with pytest.raises(LostChild):
+        run_child("tests.runtime.steps:build_slowly", {"folder": str(final)}, tmp_path / "log", kill)
+    (left,) = [p for p in tmp_path.iterdir() if p.name.startswith(".tmp-made-")]
+    assert complete(final) is None and not final.exists()
+    build_folder(final, fill)
+    assert left.exists(), "a young leftover may belong to a builder that is just starting"
+    final.joinpath("a.bin").write_bytes(b"broken")
+    os.utime(left, (time.time() - 120,) * 2)
+    build_folder(final, fill)
+    assert not left.exists() and complete(final, deep=True)
+
+
+def running():
+    from tasks.runtime import child
+
+    return child._running
+
+
+def test_a_builder_that_is_alive_keeps_its_temporary_folder(tmp_path):
+    final = tmp_path / "made"
+
+    def build(folder: Path):
+        os.utime(folder, (time.time() - 3600,) * 2)  # it has been at it for an hour
+        build_folder(final, fill)  # meanwhile another one comes
+        assert folder.exists()
+        return fill(folder)
+
+    build_folder(final, build)
+    assert complete(final, deep=True) and names(tmp_path) == ["made"]
+
+
+def test_two_processes_that_build_the_same_folder_both_get_the_one_that_won(tmp_path):
+    args = {"folder": str(tmp_path / "made")}
+    with ThreadPoolExecutor(3) as pool:
+        results = list(
+            pool.map(lambda i: run_child("tests.runtime.steps:build_quickly", args, tmp_path / f"log{i}"), range(3))
+        )
+    assert len({result["builder"] for result in results}) == 1
+    assert complete(tmp_path / "made", deep=True)["builder"] == results[0]["builder"]
+    assert names(tmp_path) == ["log0", "log1", "log2", "made"]
+
+
+def test_any_flipped_byte_is_noticed_and_the_folder_is_rebuilt(tmp_path):
+    """Every byte of every file, the manifest included; only its line breaks and indents carry nothing."""
+    folder = tmp_path / "made"
+    build_folder(folder, fill)
+    for path in [folder / name for name in (*CONTENT, store.MANIFEST)]:
+        whole = path.read_bytes()
+        for position, byte in enumerate(whole):
+            if path.name == store.MANIFEST and chr(byte).isspace():
+                continue
+            path.write_bytes(whole[:position] + bytes([byte ^ 1]) + whole[position + 1 :])
+            assert complete(folder, deep=True) is None, f"{path.name}, byte {position}"
+        build_folder(folder, fill)
+        assert path.name == store.MANIFEST or path.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"{", b"[]", b"3", b'"text"', b"{}", b'{"files": {"a": 1}}', b"\xff\xfe", b"null"]
+)
+def test_a_damaged_manifest_means_broken_and_is_rebuilt(damage, tmp_path):
+    folder = tmp_path / "made"
+    build_folder(folder, fill)
+    (folder / store.MANIFEST).write_bytes(damage)
+    with pytest.raises(BrokenFolder, match=r"made.*(rebuil|delete)"):
+        verify(folder)
+    build_folder(folder, fill)
+    assert verify(folder)["seed"] == 42
+
+
+@pytest.mark.parametrize("length", [0, 1, 100, -2])
+def test_a_truncated_manifest_means_broken(length, tmp_path):
+    build_folder(tmp_path / "made", fill)
+    path = tmp_path / "made" / store.MANIFEST
+    path.write_bytes(path.read_bytes()[:length])
+    assert complete(tmp_path / "made") is None
+
+
+def test_a_missing_file_is_noticed_without_reading_and_a_changed_one_by_reading(tmp_path):
+    folder = tmp_path / "made"
+    build_folder(folder, fill)
+    (folder / "a.bin").write_bytes(b"ALPHA")
+    assert complete(folder, deep=False) and complete(folder, deep=True) is None
+    (folder / "a.bin").unlink()
+    with pytest.raises(BrokenFolder, match=r"a\.bin is missing"):
+        verify(folder, deep=False)
+
+
+def test_a_folder_without_manifest_was_never_completed(tmp_path):
+    assert read_manifest(tmp_path) is None and complete(tmp_path) is None
+    with pytest.raises(BrokenFolder, match="never completed"):
+        verify(tmp_path)
+
+
+def test_a_manifest_may_vouch_for_some_of_the_files_only(tmp_path):
+    fill(tmp_path)
+    seal(tmp_path, {}, ["a.bin"])
+    (tmp_path / "sub/b.bin").write_bytes(b"a log that goes on")
+    assert set(verify(tmp_path)["files"]) == {"a.bin"}
+
+
+def test_a_written_file_is_the_old_one_or_the_new_one(tmp_path, monkeypatch):
+    path = tmp_path / "deep" / "file.json"
+    write_atomic(path, "old")
+
+    def fail(*args):
+        raise OSError(errno.EIO, "input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="input/output"):
+        write_atomic(path, "new")
+    assert path.read_text() == "old" and names(path.parent) == ["file.json"]
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def build(folder: Path):
+        fill(folder)
+        full()
+
+    with pytest.raises(BadInput, match=r"^The disk is full: .*made could not be written; free some space"):
+        build_folder(tmp_path / "made", build)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(BadInput, match="The disk is full"):
+        build_folder(tmp_path / "made", fill)
+    with pytest.raises(BadInput, match="The disk is full"):
+        write_atomic(tmp_path / "file", "content")
+    assert names(tmp_path) == []
+
+
+def test_a_home_that_is_a_file_is_one_sentence(tmp_path):
+    (tmp_path / "home").write_text("not a folder")
+    for use in (
+        lambda: build_folder(tmp_path / "home" / "data" / "x", fill),
+        lambda: write_atomic(tmp_path / "home" / "x", "content"),
+        lambda: locked(tmp_path / "home" / "x").__enter__(),
+    ):
+        with pytest.raises(BadInput, match="choose another TRIAGE_HOME"):
+            use()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_home_that_may_not_be_written_is_one_sentence(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(BadInput, match="choose another folder with TRIAGE_HOME"):
+        build_folder(tmp_path / "made", fill)
+
+
+def test_what_is_made_can_be_read_by_others_as_the_umask_allows(tmp_path):
+    """Landing folders lie on a shared disk, where another user's loader reads them."""
+    old = os.umask(0o022)
+    try:
+        build_folder(tmp_path / "made", fill)
+    finally:
+        os.umask(old)
+    assert (tmp_path / "made").stat().st_mode & 0o777 == 0o755
+    assert (tmp_path / "made" / store.MANIFEST).stat().st_mode & 0o777 == 0o644
+
+
+def test_a_lock_is_refused_while_another_process_holds_it_and_free_when_that_dies(tmp_path):
+    folder = tmp_path / "experiment"
+    refusals = []
+
+    def try_it(event):
+        with pytest.raises(Locked, match="Another process is working on .*experiment"), locked(folder):
+            pass
+        refusals.append(event["message"])
+        os.kill(event["pid"], signal.SIGKILL)
+
+    with pytest.raises(LostChild):
+        run_child("tests.runtime.steps:wait", {"folder": str(folder)}, tmp_path / "log", try_it)
+    assert refusals == ["locked"]
+    with locked(folder):
+        assert not folder.exists(), "the lock lies beside the folder, which may be replaced"
+
+
+def test_home_is_the_named_folder_or_one_below_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "there"))
+    assert store.home() == tmp_path / "there"
+    monkeypatch.delenv("TRIAGE_HOME")
+    monkeypatch.chdir(tmp_path)
+    assert store.home() == tmp_path / ".triage"
+
+
+def test_equal_values_have_equal_digests_and_nan_has_none():
+    assert store.digest_of({"b": 1, "a": [1, 2]}) == store.digest_of(json.loads('{"a": [1, 2], "b": 1}'))
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        store.digest_of(float("nan"))
