@@ -33,9 +33,8 @@ def query(sql: str, database: Path | None = None) -> pd.DataFrame:
 
 def _check(statements: list[duckdb.Statement], sql: str) -> None:
     kinds = [statement.type.name for statement in statements]
-    pivot = re.match(
-        r"\s*pivot\b", sql, re.IGNORECASE
-    )  # it may be run in two steps, which DuckDB 1.5 and 2.0 name apart
+    # A pivot may run in two steps, which DuckDB 1.5 and 2.0 name differently.
+    pivot = re.match(r"\s*pivot\b", sql, re.IGNORECASE)
     if kinds == ["SELECT"] and not re.match(r"\s*pragma\b", sql, re.IGNORECASE):
         return
     if pivot and kinds in (["MULTI"], ["CREATE", "SELECT"]):
