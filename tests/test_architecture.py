@@ -15,12 +15,12 @@ STEPS = ("tasks.corpus", "tasks.models", "tasks.tuning", "tasks.scoring")
 LEAF = "tasks.spec"
 # A layer may import itself and what stands in its row; `tasks.spec` is a leaf that everyone may import.
 ALLOWED = {
-    "flows": {"tasks", "tasks/folder", "tasks.runtime", "warehouse"},
+    "flows": {"tasks", "tasks/folder", "tasks.runtime", "warehouse", "deployments"},
     "tasks": {"tasks/folder", "tasks.runtime"},
     "tasks/folder": {"tasks.runtime"},
     "tasks.runtime": set(),
     "warehouse": {"tasks.runtime"},
-    "deployments": set(),
+    "deployments": {"tasks.runtime"},
 }
 
 

@@ -106,7 +106,10 @@ def slow_blas_warning(device: Device) -> str | None:
         return None
     named = os.environ.get("TRIAGE_BLAS", "none")
     if named != "none" and device.blas == "reference":
-        return f"TRIAGE_BLAS={named} cannot be loaded: matrix products run at {device.gflops:.0f} GFLOP/s, many times slower than they could."
+        return (
+            f"TRIAGE_BLAS={named} cannot be loaded: matrix products run at {device.gflops:.0f} GFLOP/s, many times "
+            "slower than they could."
+        )
     return (
         f"Matrix products run at {device.gflops:.0f} GFLOP/s with the BLAS '{device.blas}': training will be many times "
         "slower than it could be. Install one with `pip install mkl` (x86-64) or `apt-get install libopenblas0-pthread`."
