@@ -16,6 +16,7 @@ from tasks.land import land, land_failure
 from tasks.prepare import prepare
 from tasks.progress import tell
 from tasks.quantize import quantize
+from tasks.runtime.child import stop_children
 from tasks.spec import ExperimentSpec
 from tasks.train import train
 
@@ -58,6 +59,15 @@ def submit_experiments(selection: Selection) -> list[Chain]:
             variants[variant] = quantize.submit(model, bases[name], spec.bits, spec.training.group_size)
         chains.append(submit_chain(spec, variants[variant], data))
     return chains
+
+
+def finish_all(chains: list[Chain]) -> list[str]:
+    """Wait for every experiment; returns the failures. An interruption ends the steps' processes at once."""
+    try:
+        return [failure for chain in chains if (failure := finish(chain))]
+    except BaseException:  # Ctrl-C, or Prefect's own signal for SIGTERM
+        stop_children()
+        raise
 
 
 def finish(chain: Chain) -> str | None:

@@ -10,7 +10,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from flows.chains import finish, submit_experiments
+from flows.chains import finish_all, submit_experiments
 from flows.selection import Selection, select
 from flows.sweep import ONE_AT_A_TIME
 from tasks.runtime.errors import BadInput
@@ -39,7 +39,7 @@ def experiment(
     cells = [spec for spec in selection.cells if spec.seed == seed]
     if not cells:
         raise BadInput(f"The grid {grid} has no seed {seed}; it has {', '.join(map(str, selection.grid.seeds))}.")
-    failures = [failure for chain in submit_experiments(Selection(selection.grid, cells)) if (failure := finish(chain))]
+    failures = finish_all(submit_experiments(Selection(selection.grid, cells)))
     if failures:
         return Failed(message=failures[0])
     return Completed(message=f"{cells[0].cell_id} is in the warehouse")

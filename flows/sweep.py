@@ -16,9 +16,10 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.chains import finish, submit_experiments
+from flows.chains import finish_all, submit_experiments
 from flows.compare import compare
 from flows.selection import select
+from tasks.land import refill_warehouse
 
 
 ONE_AT_A_TIME: Any = ThreadPoolTaskRunner(max_workers=1)
@@ -42,8 +43,9 @@ def sweep(
         limit: only the first so many experiments
     """
     selection = select(grid, overrides, models, bits, recipes, limit)
+    refill_warehouse()
     chains = submit_experiments(selection)
-    failures = [failure for chain in chains if (failure := finish(chain))]
+    failures = finish_all(chains)
     compare()
     if failures:
         return Failed(message=f"{len(failures)} of {len(chains)} experiments failed: " + " | ".join(failures))

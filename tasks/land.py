@@ -13,7 +13,7 @@ from tasks.scoring.rows import evaluation_rows
 from tasks.spec import ExperimentSpec
 from tasks.tuning.rows import training_rows, variant_row
 from warehouse.landing import write_landing
-from warehouse.load import load_landing
+from warehouse.load import load_all, load_landing
 
 Rows = dict[str, list[dict[str, Any]]]
 
@@ -41,6 +41,12 @@ def land_failure(spec: ExperimentSpec, variant: str, data: str, error: Exception
     status = "diverged" if isinstance(error, Diverged) else "failed"
     weights, dataset = verify(Path(variant), deep=False), verify(Path(data), deep=False)
     _land(folder.name, "training", training_rows(spec, folder.name, weights, dataset, {}, folder, (status, str(error))))
+
+
+def refill_warehouse() -> None:
+    """Bring the warehouse up to date with everything that has landed: it may be new, older than the code, or deleted."""
+    if (home() / "landing").is_dir():
+        load_all(home() / "landing")
 
 
 def _land(id: str, kind: Any, tables: Rows) -> None:
