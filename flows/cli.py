@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,8 +15,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 bench = typer.Typer(no_args_is_help=True, help="Side-by-side measurements that anyone can repeat.")
 app.add_typer(bench, name="bench")
 # Where output is a file or a pipe there is no width to fit: tables get what they need.
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
-errors = Console(stderr=True, highlight=False)
+console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 140)
+errors = Console(stderr=True, highlight=False, markup=False)
 
 Many = Annotated[list[str] | None, typer.Option()]
 
@@ -85,6 +86,14 @@ def models() -> None:
 
 
 @app.command()
+def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="made if it is not there")]) -> None:
+    """Write an own grid and an own-data example that run, to be changed into a study."""
+    from flows.init import init as write
+
+    write(console, folder)
+
+
+@app.command()
 def up(port: Annotated[int, typer.Option(min=1024, max=65535, help="port of the UI on 127.0.0.1")] = 4200) -> None:
     """Start the Prefect server, work pool, worker and deployments on this machine, until Ctrl-C."""
     import flows.settings  # noqa: F401
@@ -116,9 +125,6 @@ def main() -> None:
         errors.print(f"triage: {error}", style="bold red", soft_wrap=True)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        from tasks.runtime.child import stop_children
-
-        stop_children()
         errors.print("triage: interrupted. What is finished is kept; the same command goes on from here.")
         raise SystemExit(130) from None
 
