@@ -12,7 +12,7 @@ from tasks.models.convert import run_convert, run_quantize
 from tasks.models.sources import fetch_base
 from tasks.runtime import store
 from tasks.runtime.errors import SourceUnavailable
-from tasks.spec import LABELS
+from tasks.spec import LABELS, BaseModelSpec
 
 pytestmark = pytest.mark.weights
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,7 +23,42 @@ BYTES = {
     ("smollm2-135m", None): 269_030_016, ("smollm2-135m", 4): 75_715_200, ("smollm2-135m", 8): 142_955_136,
     ("gemma-3-270m", None): 536_196_352, ("gemma-3-270m", 4): 150_885_632, ("gemma-3-270m", 8): 284_906_752,
 }  # fmt: skip
-TEXTS = ["BP 98/61, SpO2 91 %", "38.5C", "Übelkeit seit 3 Tagen 😰", "a  b\n\n\n c", "naïve 12mg"]
+# Gemma's packaged weights are those of the base model: asked out of the blue it goes on with "a" or "the" (in llama.cpp
+# just as here), so it is given the form of the answer first.
+QUESTION = {
+    "smollm2-135m": "The capital of France is",
+    "gemma-3-270m": "The capital of Germany is Berlin. The capital of France is",
+}
+# What llama.cpp's own tokenizer gives for the same GGUF files.
+TOKENS = {
+    "smollm2-135m": {
+        "BP 98/61, SpO2 91 %, temp 38.5C": [
+            22304, 216, 41, 40, 31, 38, 33, 28, 1691, 63, 34, 216, 41, 33, 2471, 28, 10321, 216, 35, 40, 30, 37, 51,
+        ],
+        "Übelkeit seit 3 Tagen 😰 – naïve 12mg": [
+            142, 246, 9150, 396, 269, 427, 269, 216, 35, 312, 9767, 40303, 125, 816, 15486, 46494, 216, 33, 34, 16442,
+        ],
+        "a  b\n\n\n c\t\td": [81, 216, 278, 16506, 265, 197, 197, 84],
+        "1234567890 and 3.14159": [
+            33, 34, 35, 36, 37, 38, 39, 40, 41, 32, 284, 216, 35, 30, 33, 36, 33, 37, 41,
+        ],
+    },
+    "gemma-3-270m": {
+        "BP 98/61, SpO2 91 %, temp 38.5C": [
+            2, 17991, 236743, 236819, 236828, 236786, 236825, 236770, 236764, 2177, 236806, 236778, 236743, 236819,
+            236770, 23886, 6262, 236743, 236800, 236828, 236761, 236810, 236780,
+        ],
+        "Übelkeit seit 3 Tagen 😰 – naïve 12mg": [
+            2, 238194, 8145, 15065, 31801, 236743, 236800, 103635, 236743, 248919, 1271, 120362, 236743, 236770, 236778,
+            11674,
+        ],
+        "a  b\n\n\n c\t\td": [2, 236746, 138, 236763, 109, 505, 255969, 236753],
+        "1234567890 and 3.14159": [
+            2, 236770, 236778, 236800, 236812, 236810, 236825, 236832, 236828, 236819, 236771, 532, 236743, 236800,
+            236761, 236770, 236812, 236770, 236810, 236819,
+        ],
+    },
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=["smollm2-135m", "gemma-3-270m"])
@@ -55,20 +90,21 @@ def test_stored_bytes_are_exact(real, bits):
 @pytest.mark.parametrize("bits", [None, 4])
 def test_the_capital_of_france_is_paris(real, bits):
     folder = made(real, bits)["folder"]
-    script = [sys.executable, "-m", "tests.models.complete", folder, "The capital of France is", "4"]
+    script = [sys.executable, "-m", "tests.models.complete", folder, QUESTION[real[0]], "4"]
     done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "Paris" in json.loads(done.stdout)
 
 
-def test_tokens_are_those_of_the_model_and_texts_come_back(real):
+def test_tokens_are_those_of_llama_cpp_and_texts_come_back(real):
     from mlx_lm.utils import load_tokenizer
 
     tokenizer = load_tokenizer(Path(made(real, None)["folder"]))
     assert [tokenizer.encode(label, add_special_tokens=False) for label in LABELS] == [[i] for i in LABEL_IDS[real[0]]]
-    for text in TEXTS:
-        ids = tokenizer.encode(text, add_special_tokens=False)
-        assert tokenizer.decode(ids) == text
+    for text, expected in TOKENS[real[0]].items():
+        ids = tokenizer.encode(text)
+        assert ids == expected
+        assert tokenizer.decode(ids, skip_special_tokens=True) == text
         pieces = [tokenizer.decode([i]) for i in ids]
         assert all(len(p.strip()) == 1 for p in pieces if any(c.isdigit() for c in p)), pieces
 
@@ -89,3 +125,13 @@ def test_the_licence_that_comes_with_the_weights_is_kept(real):
     assert manifest["licence"] == known_models()[real[0]].licence
     if real[0] == "gemma-3-270m":
         assert "licences/GEMMA_TERMS.html" in manifest["files"]
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(("bits", "expected"), [(4, 203_614_080), (8, 384_493_440)])
+def test_the_true_shape_of_smollm2_360m_with_random_weights_has_its_exact_size(tmp_path, bits, expected):
+    source = {"kind": "random", "shape": "smollm2-360m"}
+    folder = fetch_base(BaseModelSpec(name="smollm2-360m", licence="Apache-2.0", sources=(source,)), tmp_path)
+    found = run_quantize({"source": str(folder), "root": str(tmp_path), "bits": bits, "group_size": 64})
+    assert found["stored_bytes"] == expected
+    assert found["parameters"] == 361_821_120 and found["random_weights"] is True
