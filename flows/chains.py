@@ -17,6 +17,8 @@ from tasks.prepare import prepare
 from tasks.progress import tell
 from tasks.quantize import quantize
 from tasks.runtime.child import stop_children
+from tasks.runtime.errors import BadInput, disk_full, is_disk_full
+from tasks.runtime.store import home
 from tasks.spec import ExperimentSpec
 from tasks.train import train
 
@@ -77,9 +79,12 @@ def finish(chain: Chain) -> str | None:
     if error is None:
         tell(f"land {chain.spec.cell_id}", {"event": "landed"})
         return None
-    tell(f"land {chain.spec.cell_id}", {"event": "failed", "message": str(error)})
+    tell(f"land {chain.spec.cell_id}", {"event": "failed", "message": str(error), "error": error})
     if not failure_of(chain.data) and not failure_of(chain.variant):
-        land_failure(chain.spec, chain.variant.result(), chain.data.result(), error)
+        try:
+            land_failure(chain.spec, chain.variant.result(), chain.data.result(), error)
+        except Exception as problem:  # a failure that cannot be recorded must not stop the other experiments
+            tell(f"land {chain.spec.cell_id}", {"event": "warning", "message": f"Not recorded: {problem}"})
     return f"{chain.spec.cell_id}: {error}"
 
 
@@ -88,4 +93,5 @@ def failure_of(future: PrefectFuture[str]) -> Exception | None:
     if not future.state.is_failed() and not future.state.is_crashed():
         return None
     result = future.result(raise_on_failure=False)
-    return result if isinstance(result, Exception) else RuntimeError(str(result))
+    error = result if isinstance(result, Exception) else RuntimeError(str(result))
+    return disk_full(home()) if is_disk_full(error) and not isinstance(error, BadInput) else error

@@ -1,7 +1,7 @@
 """Cache keys and retries of the steps.
 
 A key is a content id, readable and versioned (`train/v1/<training_id>`), never a hash of paths or of source text: both
-go stale. A cached result whose folder is gone would dangle, so its record is dropped before Prefect looks it up.
+go stale. A cached result whose folder is gone or damaged would dangle, so its record is dropped before Prefect looks.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def cached_folder(step: str, name_of: Callable[..., Path]) -> Callable[[TaskRunC
     def key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
         folder = name_of(**parameters)
         value = f"{step}/{CACHE_VERSION}/{folder.name}"
-        if complete(folder) is None:
+        if complete(folder, deep=True) is None:
             (_storage() / value).unlink(missing_ok=True)
         return value
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -35,10 +36,11 @@ def follow(title: str) -> Callable[[Event], None]:
         if share is None or time.monotonic() - updated < ARTIFACT_SECONDS:
             return
         updated = time.monotonic()
-        if artifact is None:
-            artifact = create_progress_artifact(progress=share, key=artifact_key(title), description=title)  # type: ignore[assignment]
-        else:
-            update_progress_artifact(artifact_id=artifact, progress=share)
+        with contextlib.suppress(Exception):  # a picture of the progress; no reason to lose the training it shows
+            if artifact is None:
+                artifact = create_progress_artifact(progress=share, key=artifact_key(title), description=title)  # type: ignore[assignment]
+            else:
+                update_progress_artifact(artifact_id=artifact, progress=share)
 
     return on_event
 

@@ -1,0 +1,34 @@
+"""What is refused before anything starts: cases that cannot be used, and weights that are nowhere to be had."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flows.selection import Selection
+from tasks.corpus.prepare import prepare_dataset
+from tasks.models.sources import availabilities, stored
+from tasks.runtime.errors import SourceUnavailable
+from tasks.spec import BaseModelSpec
+
+CAN_BE_HAD = ("here", "reachable", "in the local Hub cache", "no answer")  # the last may be a slow line
+
+
+def check(selection: Selection, root: Path) -> None:
+    """Prepare the cases, which is quick, and ask for weights. Raises BadInput, or SourceUnavailable where no base model
+    of the selection can be had; a sweep that can do a part of its work does that part."""
+    prepare_dataset(selection.grid.data, root)
+    refuse_without_weights(list({cell.model.name: cell.model for cell in selection.cells}.values()), root)
+
+
+def refuse_without_weights(models: list[BaseModelSpec], root: Path) -> None:
+    """Raise SourceUnavailable, with the reasons, if each source of every model says that it cannot give the weights."""
+    if any(stored(model, root) for model in models):
+        return
+    answers = availabilities(models, root)
+    if any(state.startswith(CAN_BE_HAD) for sources in answers.values() for _, state in sources):
+        return
+    reasons = [f"{name}: {source}: {state}" for name, sources in answers.items() for source, state in sources]
+    raise SourceUnavailable(
+        f"No weights can be had ({'; '.join(reasons)}); connect to a network, or list a source with kind = 'folder' "
+        "in the grid."
+    )

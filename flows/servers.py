@@ -1,0 +1,62 @@
+"""Prefect's temporary server, where no other is configured.
+
+Prefect starts one for a run and stops it at the end, but a killed sweep leaves its server running for good. So it is
+started here, its process is written down, and the next sweep of the same home ends what a dead one left.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+from tasks.runtime.store import home, write_atomic
+
+SERVER = "prefect.server.api.server"
+
+
+def start_temporary_server() -> None:
+    """Start the server that this process's flows will use until it exits; does nothing if one is configured."""
+    from prefect.server.api.server import SubprocessASGIServer
+    from prefect.settings import PREFECT_API_URL
+
+    if PREFECT_API_URL.value():
+        return
+    end_leftovers(home())
+    record = _records(home()) / f"{socket.gethostname()}-{os.getpid()}"
+    atexit.register(record.unlink, missing_ok=True)  # runs after the server's own stop, which is registered later
+    server = SubprocessASGIServer()
+    server.start()
+    if server.server_process is not None:
+        write_atomic(record, str(server.server_process.pid))
+
+
+def end_leftovers(root: Path) -> None:
+    """End the servers whose sweeps are dead."""
+    for record in sorted(_records(root).glob(f"{socket.gethostname()}-*")):
+        if _command(int(record.name.rpartition("-")[2])):
+            continue
+        with contextlib.suppress(ValueError, OSError):
+            pid = int(record.read_text())
+            if SERVER in _command(pid):  # and not another process that has its number by now
+                os.kill(pid, signal.SIGTERM)
+        record.unlink(missing_ok=True)
+
+
+def _records(root: Path) -> Path:
+    return root / "servers"
+
+
+def _command(pid: int) -> str:
+    """The command line of a running process; empty if there is none."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+    except OSError:
+        if Path("/proc/self").exists():
+            return ""
+    listed = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return listed.stdout.strip()
