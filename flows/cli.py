@@ -94,6 +94,16 @@ def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="made if it 
 
 
 @app.command()
+def doctor(
+    selftest: Annotated[bool, typer.Option("--selftest", help="also compute on tiny models, and write a report")] = False,
+) -> None:
+    """Is this machine ready? Hardware, libraries, network, disk, server and warehouse, with remedies."""
+    from flows.doctor import doctor as examine
+
+    raise typer.Exit(examine(console, selftest))
+
+
+@app.command()
 def up(port: Annotated[int, typer.Option(min=1024, max=65535, help="port of the UI on 127.0.0.1")] = 4200) -> None:
     """Start the Prefect server, work pool, worker and deployments on this machine, until Ctrl-C."""
     import flows.settings  # noqa: F401
