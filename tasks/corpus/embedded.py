@@ -17,13 +17,10 @@ from tasks.corpus.rules import Facts, Verdict, decide
 from tasks.corpus.sampler import draw_facts
 from tasks.spec import LABELS, Label
 
-GENERATOR_VERSION = 1
-SIZES = {"train": 400, "valid": 80, "calibration": 160, "test": 260}
+GENERATOR_VERSION = 2
+SIZES = {"train": 3000, "valid": 600, "calibration": 1200, "test": 1500}
 SHARES: dict[Label, float] = {"ED": 0.27, "GP": 0.38, "HOME": 0.35}  # near a helpline's
-PATTERN = (
-    *("train", "test", "train", "calibration", "train", "test"),
-    *("train", "valid", "train", "test", "train", "calibration"),
-)
+PROBLEM_SHARES = {"train": 0.485, "valid": 0.085, "calibration": 0.17, "test": 0.26}
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ class Record:
 
 
 def embedded_cases(seed: int = 42) -> list[Case]:
-    """The cases of all four sets, train first; `group` is the family of the presenting problem."""
+    """The cases of all four sets, train first; `group` is the presenting problem."""
     return [record.case for record in embedded_records(seed)]
 
 
@@ -62,13 +59,20 @@ def embedded_records(seed: int = 42) -> tuple[Record, ...]:
 
 
 def assign_sets(seed: int = 42) -> dict[str, str]:
-    """Problem id -> set name: families are dealt out within each body system, so that all sets span all systems."""
+    """Problem id -> set name: families are dealt out within each body system, to the set most behind its share."""
     rng = random.Random(f"sets-{seed}")
     families: dict[str, list[str]] = {}
     for problem in problems().values():
         families.setdefault(problem.family, []).append(problem.id)
-    order = sorted(families, key=lambda family: (problems()[families[family][0]].system, rng.random()))
-    return {member: PATTERN[place % len(PATTERN)] for place, family in enumerate(order) for member in families[family]}
+    placed = dict.fromkeys(PROBLEM_SHARES, 0)
+    homes: dict[str, str] = {}
+    for family in sorted(families, key=lambda family: (problems()[families[family][0]].system, rng.random())):
+        total = len(homes) + len(families[family])
+        behind = {name: share * total - placed[name] for name, share in PROBLEM_SHARES.items()}
+        name = max(behind, key=lambda name: behind[name])
+        placed[name] += len(families[family])
+        homes.update(dict.fromkeys(families[family], name))
+    return homes
 
 
 def label_counts(size: int, shares: dict[Label, float] | None = None) -> dict[Label, int]:
@@ -100,7 +104,7 @@ def _record(problem: Problem, name: str, number: int, label: Label, seed: int, s
         if normal_text(text) not in seen:
             break
     seen.add(normal_text(text))
-    subgroup = {"age_band": band_of(facts.age), "voice": style.voice, "spelling": style.spelling, "problem": problem.id}
+    subgroup = {"age_band": band_of(facts.age), "voice": style.voice, "spelling": style.spelling}
     verdict = decide(facts, problem)
-    case = Case(f"{name}-{number + 1:04d}", text, verdict.label, problem.family, subgroup)
+    case = Case(f"{name}-{number + 1:04d}", text, verdict.label, problem.id, subgroup)
     return Record(case, name, facts, verdict)

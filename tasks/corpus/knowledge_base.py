@@ -19,67 +19,6 @@ Band = Literal["infant", "child", "teen", "adult", "older", "frail"]
 BAND_YEARS: dict[str, tuple[float, float]] = {
     "infant": (0.05, 1), "child": (1, 13), "teen": (13, 18), "adult": (18, 65), "older": (65, 80), "frail": (80, 97),
 }  # fmt: skip
-NO_NOUNS = frozenset(  # a note that begins so cannot be denied with "no"
-    (
-        *(
-            "after",
-            "since",
-            "cannot",
-            "still",
-            "keeps",
-            "locks",
-            "swallowed",
-            "stopped",
-            "started",
-            "came",
-            "already",
-            "no",
-        ),
-        *(
-            "not",
-            "on",
-            "like",
-            "lay",
-            "born",
-            "taking",
-            "knocked",
-            "readings",
-            "unable",
-            "newly",
-            "suddenly",
-            "faint",
-            "both",
-        ),
-        *(
-            "always",
-            "worn",
-            "tired",
-            "exhausted",
-            "sleepy",
-            "floppy",
-            "drooling",
-            "hard",
-            "15",
-            "slowly",
-            "positive",
-            "severe",
-        ),
-        *(
-            "speaking",
-            "baby",
-            "about",
-            "meter",
-            "gradual",
-            "cold",
-            "pale",
-            "dribbling",
-            "black",
-            "third",
-            "rescue",
-            "shaking",
-        ),
-    )
-)
 Phrases = dict[str, dict[str, list[str]]]
 
 
@@ -90,6 +29,7 @@ class Fact(Strict):
     say: tuple[str, ...] = Field(min_length=1)
     deny: tuple[str, ...] = ()
     sick: bool = Field(default=False, description="visibly ill: no reassuring facts beside it")
+    ongoing: bool = Field(default=False, description="a general fact for complaints that last, not for events")
     also: bool = Field(default=False, description="a benign detail that can stand beside a red or amber flag")
     days: tuple[float, float] | None = Field(default=None, description="how long ago it must have begun")
     sex: Literal["f", "m"] | None = None
@@ -100,7 +40,7 @@ class Fact(Strict):
     def nameable(self) -> bool:
         """Whether `note` can follow "no" in a list; longer or other notes are denied by their own clause."""
         words = self.note.split()
-        return len(words) <= 6 and words[0] not in NO_NOUNS
+        return len(words) <= 6 and words[0] not in phrases()["not_nouns"]["first"]
 
 
 class Problem(Strict):
@@ -111,6 +51,7 @@ class Problem(Strict):
     source: str = Field(description="public guidance that the rules follow")
     family: str = Field(description="problems of one family stay in one set")
     ages: tuple[Band, ...] = Field(min_length=1)
+    years: tuple[float, float] = Field(default=(0, 200), description="age limits in years within the bands")
     sex: Literal["any", "f", "m"] = "any"
     days: tuple[float, float, float] = Field(description="shortest, natural course, longest duration in days")
     event: bool = Field(default=False, description="something that happened, rather than something that lasts")
@@ -119,6 +60,7 @@ class Problem(Strict):
     complaint: tuple[str, ...] = Field(min_length=2)
     voices: tuple[str, ...] = ()
     always: tuple[str, ...] = ()
+    without: tuple[str, ...] = Field(default=(), description="general facts that do not suit this problem")
     ed_if: tuple[str, ...] = ()
     gp_if: tuple[str, ...] = ()
     ed_under: float = 0
@@ -137,10 +79,18 @@ class Problem(Strict):
             raise ValueError(f"{self.id}: each red and amber fact needs a 'deny'")
         return self
 
+    def age_range(self, band: str) -> tuple[float, float]:
+        """Youngest and oldest age in years for a band, narrowed by the problem and by contexts that come with it."""
+        ranges = [BAND_YEARS[band], self.years, *((contexts()[n].min_age, contexts()[n].max_age) for n in self.always)]
+        return max(low for low, _ in ranges), min(high for _, high in ranges)
+
     def fact(self, name: str) -> Fact:
         """One of the problem's own facts, or a general one."""
-        own = {**self.red, **self.amber, **self.mild}
-        return own[name] if name in own else {**general().red, **general().amber, **general().mild}[name]
+        for kind in (self, general()):
+            for facts in (kind.red, kind.amber, kind.mild):
+                if name in facts:
+                    return facts[name]
+        raise KeyError(f"{self.id} has no fact {name}")
 
 
 class General(Strict):

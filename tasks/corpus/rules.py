@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from tasks.corpus.knowledge_base import Problem
 from tasks.spec import Label
 
-RULES_VERSION = 1
 NEWS2 = "RCP NEWS2 2017"
 CHILD_VITALS = "BTS/SIGN asthma; NICE NG143"
 

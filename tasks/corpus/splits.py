@@ -71,9 +71,8 @@ def _quotas(queues: Mapping[str, Sequence[Case]], limit: int) -> dict[str, int]:
     total = sum(len(queue) for queue in queues.values())
     exact = {label: limit * len(queue) / total for label, queue in queues.items()}
     quotas = {label: max(int(share), 1 if queues[label] else 0) for label, share in exact.items()}
-    for label in sorted(exact, key=lambda label: int(exact[label]) - exact[label]):
-        if sum(quotas.values()) < limit:
-            quotas[label] += 1
+    while sum(quotas.values()) < limit:
+        quotas[max((n for n in queues if quotas[n] < len(queues[n])), key=lambda n: exact[n] - quotas[n])] += 1
     while sum(quotas.values()) > limit:
         quotas[max(quotas, key=lambda label: quotas[label])] -= 1
     return quotas

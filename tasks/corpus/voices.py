@@ -17,14 +17,16 @@ AMERICAN = {
     "diarrhoea": "diarrhea", "paracetamol": "acetaminophen", "tummy": "belly", "mum": "mom", "nappy": "diaper",
     "nappies": "diapers", "colour": "color", "coloured": "colored", "wee": "pee", "wees": "pees", "chemist": "pharmacy",
     "jab": "shot", "jabs": "shots", "pram": "stroller", "metres": "meters", "centimetre": "centimeter",
-    "centimetres": "centimeters", "litres": "liters", "plaster": "Band-Aid", "tap": "faucet", "fortnight": "two weeks",
+    "centimetres": "centimeters", "litres": "liters",
+    "plaster cast": "cast", "in plaster": "in a cast", "plaster": "bandage", "plasters": "bandages",
+    "tap": "faucet", "fortnight": "two weeks",
     "lino": "kitchen floor", "biscuit": "cookie", "crisps": "chips", "trousers": "pants", "nursery": "daycare",
     "supper": "dinner", "pavement": "sidewalk", "dressing gown": "robe", "fits": "seizures", "fit": "seizure",
-    "labelled": "labeled", "grey": "gray", "greyness": "grayness", "anaesthetic": "anesthetic", "flat": "flat",
+    "labelled": "labeled", "grey": "gray", "greyness": "grayness", "anaesthetic": "anesthetic",
     "toilet": "bathroom", "holiday": "vacation", "autumn": "fall", "football": "soccer", "tin": "metal",
     "kerbs": "curbs", "wardrobe": "closet", "takeaway": "takeout", "queue": "line", "film": "movie", "torch": "flashlight",
     "cot": "crib", "dummy": "pacifier", "post": "mail", "antenatal": "prenatal", "casualty": "the emergency room",
-    "haemorrhoids": "hemorrhoids", "oesophagus": "esophagus", "tumbler": "tumbler", "drawing pin": "thumbtack",
+    "haemorrhoids": "hemorrhoids", "oesophagus": "esophagus", "drawing pin": "thumbtack",
 }  # fmt: skip
 
 
@@ -55,6 +57,11 @@ def third_person(verb: str) -> str:
     return f"{head} {tail}".strip()
 
 
+BRITISH_WORDS = re.compile(
+    r"\b(" + "|".join(sorted(map(re.escape, AMERICAN), key=len, reverse=True)) + r")\b", re.IGNORECASE
+)
+
+
 def american(text: str) -> str:
     """American words for British ones, keeping a capital letter."""
 
@@ -63,7 +70,7 @@ def american(text: str) -> str:
         new = AMERICAN[word.lower()]
         return new[0].upper() + new[1:] if word[0].isupper() else new
 
-    return re.sub(r"\b(" + "|".join(map(re.escape, AMERICAN)) + r")\b", swap, text, flags=re.IGNORECASE)
+    return BRITISH_WORDS.sub(swap, text)
 
 
 CONTRACTIONS = (

@@ -1,0 +1,138 @@
+"""Draws which facts a case has, and which it is said not to have, so that the two never contradict each other."""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import replace
+from functools import cache
+
+from tasks.corpus.knowledge_base import Fact, Problem, general
+from tasks.corpus.rules import Facts
+
+GENERAL_SHARE = {"red": 0.2, "amber": 0.22, "mild": 0.6}
+COMMON = frozenset(  # words of four letters and more that say nothing about what a fact is about
+    (
+        *(
+            "with",
+            "that",
+            "this",
+            "from",
+            "have",
+            "been",
+            "there",
+            "when",
+            "than",
+            "then",
+            "them",
+            "they",
+            "were",
+            "what",
+        ),
+        *(
+            "which",
+            "after",
+            "before",
+            "normal",
+            "both",
+            "side",
+            "does",
+            "never",
+            "only",
+            "into",
+            "more",
+            "most",
+            "over",
+        ),
+        *(
+            "such",
+            "very",
+            "will",
+            "would",
+            "each",
+            "every",
+            "like",
+            "just",
+            "without",
+            "nothing",
+            "having",
+            "about",
+            "still",
+        ),
+    )
+)
+
+
+def with_flags(problem: Problem, route: str, facts: Facts, rng: random.Random) -> Facts:
+    """The facts with red, amber and mild ones that suit the route: the first mild one is always the problem's own."""
+    second = route in ("red", "vital", "who") and rng.random() < 0.12
+    red = _some(problem, "red", 1 if rng.random() < 0.85 else 2, facts, rng) if route == "red" else []
+    amber = _some(problem, "amber", 1, facts, rng) if route == "amber" or second else []
+    mild = _some(problem, "mild", rng.choice((1, 2, 2)), facts, rng, first_own=True)
+    if red or amber:
+        sick = any(problem.fact(name).sick for name in red)
+        mild = [name for name in mild if problem.fact(name).also and not sick]
+    if red and amber and _overlap(problem.fact(red[0]), problem.fact(amber[0])):
+        amber = []
+    return replace(facts, red=tuple(red), amber=tuple(amber), mild=tuple(mild))
+
+
+def _some(
+    problem: Problem, kind: str, count: int, facts: Facts, rng: random.Random, first_own: bool = False
+) -> list[str]:
+    """Names of facts of a kind, mostly the problem's own; never two that speak of the same thing."""
+    chosen: list[str] = []
+    for place in range(count):
+        general_one = rng.random() < GENERAL_SHARE[kind] and not (first_own and place == 0)
+        pool = _general(problem, kind, facts) if general_one else _own(problem, kind, facts)
+        able = [n for n in pool if n not in chosen and not any(_overlap(pool[n], problem.fact(m)) for m in chosen)]
+        chosen += [rng.choice(able)] if able else []
+    return chosen
+
+
+def _own(problem: Problem, kind: str, facts: Facts) -> dict[str, Fact]:
+    kinds: dict[str, dict[str, Fact]] = {"red": problem.red, "amber": problem.amber, "mild": problem.mild}
+    return {name: fact for name, fact in kinds[kind].items() if _suits(fact, facts)}
+
+
+def _general(problem: Problem, kind: str, facts: Facts) -> dict[str, Fact]:
+    """General facts that do not repeat the complaint itself."""
+    kinds: dict[str, dict[str, Fact]] = {"red": general().red, "amber": general().amber, "mild": general().mild}
+    told = _words((problem.note, *problem.complaint))
+    return {
+        name: fact
+        for name, fact in kinds[kind].items()
+        if _suits(fact, facts)
+        and name not in problem.without
+        and not (problem.event and fact.ongoing)
+        and not told & _words((fact.note, *fact.say))
+    }
+
+
+def _suits(fact: Fact, facts: Facts) -> bool:
+    return fact.sex in (None, facts.sex) and facts.age >= fact.min_age
+
+
+def draw_denials(problem: Problem, facts: Facts, rng: random.Random) -> tuple[str, ...]:
+    """Flags said to be absent: never one that shares a word with a fact that is present, lest the text contradict it."""
+    present = [problem.fact(name) for name in (*facts.red, *facts.amber, *facts.mild)]
+    sick = any(fact.sick for fact in present)
+    able: list[list[str]] = []
+    for pool in ({**_own(problem, "red", facts), **_own(problem, "amber", facts)}, _general(problem, "red", facts)):
+        clear = {n: f for n, f in pool.items() if not (sick and f.sick) and not any(_overlap(f, p) for p in present)}
+        able.append([name for name in clear if name not in (*facts.red, *facts.amber)])
+    wanted = rng.choices((0, 1, 2, 3), (0.35, 0.35, 0.2, 0.1) if facts.red else (0.15, 0.35, 0.3, 0.2))[0]
+    picked = [rng.choice(able[kind]) for kind in rng.choices((0, 1), (0.6, 0.4), k=wanted) if able[kind]]
+    return tuple(dict.fromkeys(picked))
+
+
+def _overlap(denied: Fact, present: Fact) -> bool:
+    return bool(_words((denied.note, *denied.deny)) & _words((present.note, *present.say)))
+
+
+@cache
+def _words(texts: tuple[str, ...]) -> frozenset[str]:
+    """Stems of the content words; five letters are enough to see that two facts speak of the same thing."""
+    return frozenset(
+        word[:5] for text in texts for word in re.findall(r"[a-z]{4,}", text.lower()) if word not in COMMON
+    )
