@@ -10,7 +10,8 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from tasks.runtime.store import file_digest
 from tasks.spec import HubSource
 
 CONNECT_SECONDS = 4.0
+BUSY_PAUSES = (1.0, 3.0)  # seconds between attempts while the server says that it is busy
 
 
 def describe(source: HubSource) -> str:
@@ -36,17 +38,16 @@ def fill(source: HubSource, target: Path) -> dict[str, Any]:
 
     Raises SourceUnavailable if the Hub cannot be reached or refuses, BadInput for a repository that cannot be used.
     """
-    commit = _commit(source, target)
-    snapshot = _snapshot(source.repo, commit or source.revision, local=commit is None)
+    snapshot = _snapshot(source, local=not _reachable(source, target))
     for path in sorted(snapshot.iterdir()):
         if layout.wanted(path.name):
             _verify(path)
             _place(path.resolve(), target / path.name)
     facts = layout.check(target, f"{source.repo}@{source.revision}")
-    resolved = commit or snapshot.name
+    commit = snapshot.name
     return {
-        **facts, "weights_source": f"Hub {source.repo}@{resolved[:12]}",
-        "source": {"kind": "hub", "repo": source.repo, "revision": source.revision, "commit": resolved},
+        **facts, "weights_source": f"Hub {source.repo}@{commit[:12]}",
+        "source": {"kind": "hub", "repo": source.repo, "revision": source.revision, "commit": commit},
     }  # fmt: skip
 
 
@@ -63,8 +64,11 @@ def probe(source: HubSource) -> str:
     return "reachable"
 
 
-def _commit(source: HubSource, target: Path) -> str | None:
-    """The commit that the revision names now; None if the Hub is out of reach but its local cache has the revision."""
+def _reachable(source: HubSource, target: Path) -> bool:
+    """True if the Hub answers; False if it does not, but its local cache has the revision.
+
+    Raises BadInput if the repository has no safetensors, or if the disk is too small for what would be fetched.
+    """
     from huggingface_hub import HfApi, try_to_load_from_cache
 
     try:
@@ -73,31 +77,49 @@ def _commit(source: HubSource, target: Path) -> str | None:
                 source.repo, revision=source.revision, files_metadata=True, timeout=CONNECT_SECONDS
             )
     except SourceUnavailable:
-        cached = try_to_load_from_cache(source.repo, "config.json", revision=source.revision)
-        if isinstance(cached, str):
-            return None
+        if isinstance(try_to_load_from_cache(source.repo, "config.json", revision=source.revision), str):
+            return False
         raise
     sizes = {f.rfilename: f.size or 0 for f in info.siblings or [] if layout.wanted(f.rfilename)}
     if not any(name.startswith("model") and name.endswith(".safetensors") for name in sizes):
         raise BadInput(
             f"{source.repo} has no model*.safetensors weights; pickled weights (*.bin, *.pt) are never loaded."
         )
-    free = shutil.disk_usage(target).free
-    if sum(sizes.values()) > free:
-        need = sum(sizes.values()) / 1e9
-        raise BadInput(f"{source.repo} needs {need:.1f} GB and the disk has {free / 1e9:.1f} GB free; free some space.")
-    return str(info.sha)
+    need, free = sum(sizes.values()), shutil.disk_usage(target).free
+    if need > free:
+        raise BadInput(
+            f"{source.repo} needs {need / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free; free some space."
+        )
+    return True
 
 
-def _snapshot(repo: str, revision: str, local: bool) -> Path:
-    """The folder of one commit in the Hub's cache, completed by what is missing. The config is looked at first."""
+def _snapshot(source: HubSource, local: bool) -> Path:
+    """The folder of the revision's commit in the Hub's cache, completed by what is missing. The config comes first."""
     from huggingface_hub import hf_hub_download, snapshot_download
 
-    with _sentences(HubSource(kind="hub", repo=repo, revision=revision)):
-        options: dict[str, Any] = {"revision": revision, "etag_timeout": CONNECT_SECONDS, "local_files_only": local}
-        config = hf_hub_download(repo, "config.json", **options)
-        layout.check_config(Path(config), repo)
-        return Path(snapshot_download(repo, allow_patterns=list(layout.PATTERNS), **options))
+    options: dict[str, Any] = {"etag_timeout": CONNECT_SECONDS, "local_files_only": local}
+    with _sentences(source):
+        config = Path(hf_hub_download(source.repo, "config.json", revision=source.revision, **options))
+        layout.check_config(config, source.repo)
+        commit = config.parent.name  # the cache keeps each commit in a folder of that name
+        patterns = list(layout.PATTERNS)
+        return Path(
+            _patiently(lambda: snapshot_download(source.repo, revision=commit, allow_patterns=patterns, **options))
+        )
+
+
+def _patiently(download: Callable[[], str]) -> str:
+    """Repeat a download that a busy server refused; what was fetched before is kept by the cache."""
+    from huggingface_hub import errors
+
+    for pause in BUSY_PAUSES:
+        try:
+            return download()
+        except errors.HfHubHTTPError as error:
+            if error.response is None or error.response.status_code not in (429, 500, 502, 503, 504):
+                raise
+            time.sleep(pause)
+    return download()
 
 
 @contextmanager
@@ -125,6 +147,10 @@ def _sentences(source: HubSource) -> Iterator[None]:
     except errors.HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else "no status"
         raise SourceUnavailable(f"the Hub answered with an error ({status}).") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise SourceUnavailable(
+            f"what answered is not the Hub ({type(error).__name__}); look at HF_ENDPOINT."
+        ) from error
     except (httpx.HTTPError, OSError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise BadInput("The disk of the Hub's cache is full; free some space or set HF_HOME.") from error
@@ -142,8 +168,9 @@ def _verify(path: Path) -> None:
     else:
         return
     if found != blob.name:
+        blob.unlink(missing_ok=True)  # its name promises other bytes; a new attempt downloads it again
         raise SourceUnavailable(
-            f"{path.name} in the local Hub cache is damaged; delete {blob} and run the command again."
+            f"{path.name} was damaged on its way from the Hub; run the command again to fetch it anew."
         )
 
 

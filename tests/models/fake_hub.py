@@ -1,0 +1,129 @@
+"""A local stand-in for the Hub's HTTP interface: one repository at one commit, with the Hub's own headers and errors."""
+
+import hashlib
+import json
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote, urlsplit
+
+REPO, COMMIT = "team/model", "a1" * 20
+
+
+class FakeHub:
+    """`files` by name; `gated`, `revisions` and `damage` shape the answers; `asked` records every request."""
+
+    def __init__(self, files: dict[str, bytes]):
+        self.files = files
+        self.revisions = {"main", "v1", COMMIT}
+        self.gated = False
+        self.fail_first: dict[str, int] = {}  # file name: how many times it answers 503 before it works
+        self.damage: dict[str, str] = {}  # file name: "truncate" or "flip"
+        self.claimed_size = 0  # added to the size of each file in the listing
+        self.asked: list[str] = []
+
+    def etag(self, name: str) -> str:
+        """The Hub's: SHA-256 of large files (weights), git's SHA-1 of the others."""
+        content = self.files[name]
+        if name.endswith((".safetensors", ".bin")):
+            return hashlib.sha256(content).hexdigest()
+        return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+    def listing(self) -> dict:
+        siblings = [{"rfilename": n, "size": len(c) + self.claimed_size, "blobId": "0"} for n, c in self.files.items()]
+        return {"id": REPO, "modelId": REPO, "sha": COMMIT, "private": False, "tags": [], "downloads": 0, "likes": 0,
+                "siblings": siblings}  # fmt: skip
+
+    def tree(self) -> list[dict]:
+        entries = []
+        for name, content in self.files.items():
+            digest = self.etag(name)
+            large = {"lfs": {"oid": digest, "size": len(content), "pointerSize": 130}} if len(digest) == 64 else {}
+            entries.append({"type": "file", "path": name, "size": len(content), "oid": digest[:40], **large})
+        return entries
+
+    def body(self, name: str) -> bytes:
+        content = bytearray(self.files[name])
+        if self.damage.get(name) == "flip":
+            content[-1] ^= 1
+        return bytes(content)
+
+
+@contextmanager
+def serve(hub: FakeHub):
+    """Serve on a free local port; yields the address for HF_ENDPOINT."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    hub: FakeHub
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args):
+        pass
+
+    def do_HEAD(self):
+        self._answer(with_body=False)
+
+    def do_GET(self):
+        self._answer(with_body=True)
+
+    def _answer(self, with_body: bool) -> None:
+        path = unquote(urlsplit(self.path).path)
+        self.hub.asked.append(f"{self.command} {path}")
+        if self.hub.gated:
+            return self._error(401, "GatedRepo", "Access to model team/model is restricted.")
+        parts = path.strip("/").split("/")
+        if parts[:2] == ["api", "models"]:
+            if "/".join(parts[2:4]) != REPO:
+                return self._error(404, "RepoNotFound", "Repository not found")
+            what, revision = parts[4:6] if len(parts) > 5 else ("revision", "main")
+            if revision not in self.hub.revisions:
+                return self._error(404, "RevisionNotFound", "Invalid rev id")
+            return self._send(
+                200,
+                {"Content-Type": "application/json"},
+                json.dumps(self.hub.tree() if what == "tree" else self.hub.listing()).encode(),
+                with_body,
+            )
+        return self._file(parts, with_body)
+
+    def _file(self, parts: list[str], with_body: bool) -> None:
+        if "/".join(parts[:2]) != REPO:
+            return self._error(404, "RepoNotFound", "Repository not found")
+        revision, name = parts[3], "/".join(parts[4:])
+        if revision not in self.hub.revisions:
+            return self._error(404, "RevisionNotFound", "Invalid rev id")
+        if name not in self.hub.files:
+            return self._error(404, "EntryNotFound", "Entry not found")
+        if with_body and self.hub.fail_first.get(name, 0) > 0:
+            self.hub.fail_first[name] -= 1
+            return self._error(503, None, "Service unavailable")
+        headers = {"ETag": f'"{self.hub.etag(name)}"', "X-Repo-Commit": COMMIT}
+        content = self.hub.body(name)
+        cut = len(content) // 2 if self.hub.damage.get(name) == "truncate" else None
+        return self._send(200, headers, content, with_body, cut)
+
+    def _send(
+        self, status: int, headers: dict[str, str], content: bytes, with_body: bool, cut: int | None = None
+    ) -> None:
+        self.send_response(status)
+        for key, value in headers.items():
+            self.send_header(key, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if with_body:
+            self.wfile.write(content[:cut])
+        if cut is not None:
+            self.close_connection = True
+
+    def _error(self, status: int, code: str | None, message: str) -> None:
+        headers = {"X-Error-Message": message} | ({"X-Error-Code": code} if code else {})
+        self._send(status, headers, b"", True)

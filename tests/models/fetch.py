@@ -1,0 +1,20 @@
+"""Run in a process of its own, since huggingface_hub reads its settings once: fetch a Hub model, print what came of it."""
+
+import json
+import sys
+from pathlib import Path
+
+from tasks.models.sources import availability, fetch_base
+from tasks.runtime.errors import TriageError
+from tasks.spec import BaseModelSpec
+
+if __name__ == "__main__":
+    what, root, source = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
+    spec = BaseModelSpec(name="m", licence="Apache-2.0", sources=(source,))
+    try:
+        answer = (
+            {"folder": str(fetch_base(spec, root))} if what == "fetch" else {"state": availability(spec, root)[0][1]}
+        )
+    except TriageError as error:
+        answer = {"error": str(error), "type": type(error).__name__}
+    print(json.dumps(answer))
