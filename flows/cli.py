@@ -40,6 +40,9 @@ def sweep(
 
         print_plan(console, selection)
         return
+    from flows.preflight import check
+
+    check(selection)  # before Prefect and pandas are imported, so that a slip is answered at once
     from flows.run import run_sweep
 
     raise typer.Exit(run_sweep(console, selection, grid, set_, model, bits, recipe, limit))

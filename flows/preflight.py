@@ -8,16 +8,17 @@ from flows.selection import Selection
 from tasks.corpus.prepare import prepare_dataset
 from tasks.models.sources import availabilities, stored
 from tasks.runtime.errors import SourceUnavailable
+from tasks.runtime.store import home
 from tasks.spec import BaseModelSpec
 
 CAN_BE_HAD = ("here", "reachable", "in the local Hub cache", "no answer")  # the last may be a slow line
 
 
-def check(selection: Selection, root: Path) -> None:
+def check(selection: Selection) -> None:
     """Prepare the cases, which is quick, and ask for weights. Raises BadInput, or SourceUnavailable where no base model
     of the selection can be had; a sweep that can do a part of its work does that part."""
-    prepare_dataset(selection.grid.data, root)
-    refuse_without_weights(list({cell.model.name: cell.model for cell in selection.cells}.values()), root)
+    prepare_dataset(selection.grid.data, home())
+    refuse_without_weights(list({cell.model.name: cell.model for cell in selection.cells}.values()), home())
 
 
 def refuse_without_weights(models: list[BaseModelSpec], root: Path) -> None:

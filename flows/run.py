@@ -16,22 +16,19 @@ import flows.settings  # noqa: F401
 from rich.console import Console
 
 from flows.display import live
-from flows.preflight import check
 from flows.report import print_comparison
 from flows.selection import Selection
 from flows.servers import start_temporary_server
 from tasks.progress import Event, listeners
 from tasks.runtime.errors import BadInput, SourceUnavailable
-from tasks.runtime.store import home
 from warehouse.connect import warehouse_path
 
 
 def run_sweep(console: Console, selection: Selection, grid: str, *narrowing: Any) -> int:
     """Run the sweep flow in this process; returns the exit code (1 if an experiment failed by itself).
 
-    Raises BadInput if nothing can start, or if all that failed did so for what the user must mend.
+    Raises BadInput if all that failed did so for what the user must mend.
     """
-    check(selection, home())
     console.print(f"Sweep {selection.grid.name}: {len(selection.cells)} experiments. Starting Prefect ...")
     from flows.sweep import sweep
 
