@@ -1,7 +1,7 @@
 """Starts what the Prefect UI needs on this machine: server, work pool, worker and deployments, all on 127.0.0.1.
 
 Runs in the foreground until Ctrl-C or SIGTERM, then stops what it started. Starting it twice is harmless. A worker that
-dies is started again: the flow runs it had are picked up or, if they were lost with it, are marked crashed.
+dies is started again; flow runs go on without it, and those that were lost with it are queued again.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from importlib import metadata
 from importlib.resources import files
 from pathlib import Path
 
+from deployments.lost_runs import end_runs, queue_lost_runs
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.store import home, locked
 
@@ -37,8 +38,10 @@ def api_url(port: int) -> str:
 def up(port: int, say: Say) -> None:
     """Start everything and wait. Raises BadInput where the port or the server there cannot be used."""
     try:
-        with locked(home() / "server"):
+        with _interrupted_by_sigterm(), locked(home() / "server"):
             _run(port, say)
+    except KeyboardInterrupt:
+        say("Stopped. What was running goes on at the next `triage up`.")
     except Locked:
         version = server_version(port)
         if version is None:
@@ -68,24 +71,28 @@ def _run(port: int, say: Say) -> None:
         say(f"Prefect UI: http://{HOST}:{port}  (deployments sweep/local, experiment/local, compare/local)")
         say(f"For other terminals: export PREFECT_API_URL={api_url(port)}")
         say("Stop with Ctrl-C.")
-        _keep_working(environment, say)
+        _keep_working(port, environment, say)
 
 
-def _keep_working(environment: dict[str, str], say: Say) -> None:
+def _keep_working(port: int, environment: dict[str, str], say: Say) -> None:
     """Run a worker, one flow run at a time, and start it again whenever it ends, until interrupted."""
     command = ["worker", "start", "--pool", POOL, "--limit", "1", "--name", f"triage-{socket.gethostname()}"]
-    with _interrupted_by_sigterm():
-        while True:
-            with contextlib.ExitStack() as stack:
-                worker = _start(stack, command, environment, "worker")
-                say(f"Worker started (process {worker.pid}).")
-                try:
-                    worker.wait()
-                except KeyboardInterrupt:
-                    say("Stopping.")
-                    return
-            say("The worker ended and is started again.")
-            time.sleep(1)
+    while True:
+        for name in queue_lost_runs(api_url(port), POOL):
+            say(f"Queued again, since its process is gone: {name}.")
+        with contextlib.ExitStack() as stack:
+            worker = _start(stack, command, environment, "worker")
+            say(f"Worker started (process {worker.pid}).")
+            try:
+                worker.wait()
+            except KeyboardInterrupt:
+                # Killed rather than asked: a worker that is asked waits for its run, for hours if need be. The run
+                # stays Running on the server, and the next start finds its process gone and queues it again.
+                os.killpg(worker.pid, signal.SIGKILL)
+                end_runs(api_url(port))
+                raise
+        say("The worker ended and is started again.")
+        time.sleep(1)
 
 
 def _usable_server(port: int) -> bool:

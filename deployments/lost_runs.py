@@ -1,0 +1,50 @@
+"""Flow runs whose process is gone, as after a power cut: Prefect leaves them Running for ever, so they are queued again.
+
+Only runs of our work pool, and only where no process of this machine carries the run's id. Running one again repeats no
+finished work: every step is content-addressed, and a training resumes from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import urllib.request
+from typing import Any
+
+
+def queue_lost_runs(api: str, pool: str) -> list[str]:
+    """Names of the runs that were put back into the queue of `pool`; `api` is the server's API address."""
+    states = {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}
+    runs = _post(
+        f"{api}/flow_runs/filter",
+        {"flow_runs": {"state": states}, "work_pools": {"name": {"any_": [pool]}}},
+    )
+    processes = _process_environments() if runs else ""
+    lost = [run for run in runs if f"PREFECT__FLOW_RUN_ID={run['id']}" not in processes]
+    for run in lost:
+        ending = run["state"]["type"] == "CANCELLING"
+        state = {"type": "CANCELLED"} if ending else {"type": "SCHEDULED", "name": "AwaitingRetry"}
+        _post(f"{api}/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
+    return [str(run["name"]) for run in lost]
+
+
+def end_runs(api: str) -> None:
+    """Kill the processes of flow runs that report to `api`; the steps they started leave with them."""
+    for line in _process_environments().splitlines():
+        if "prefect.engine" in line and "PREFECT__FLOW_RUN_ID=" in line and f"PREFECT_API_URL={api}" in line:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(line.split()[0]), signal.SIGKILL)
+
+
+def _process_environments() -> str:
+    """Commands and environments of this user's processes, as `ps` of Linux and macOS prints them."""
+    return subprocess.run(["ps", "axeww"], capture_output=True, text=True, check=True).stdout
+
+
+def _post(url: str, body: dict[str, Any]) -> Any:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return json.load(answer)

@@ -1,0 +1,165 @@
+"""What a person finds in the Prefect UI after `triage up`, read in a headless Chromium; and a worker that is killed.
+
+uv run pytest -m nightly tests/browser        (needs Debian's chromium, or `chromium` on the PATH)
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.nightly
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+         "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip
+
+
+class Study:
+    """A running `triage up` in a home of its own."""
+
+    def __init__(self, home, port):
+        self.home, self.port = home, port
+        self.api = f"http://127.0.0.1:{port}/api"
+        self.environment = os.environ | {
+            "TRIAGE_HOME": str(home), "TRIAGE_WAREHOUSE": str(home / "t.duckdb"), "PREFECT_HOME": str(home / "prefect"),
+            "PREFECT_API_URL": self.api,
+        }  # fmt: skip
+
+    def triage(self, *arguments):
+        return [sys.executable, "-m", "flows.cli", *arguments]
+
+    def post(self, path, body):
+        request = urllib.request.Request(
+            self.api + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+    def deployment(self, name):
+        with urllib.request.urlopen(f"{self.api}/deployments/name/{name}", timeout=30) as answer:
+            return json.load(answer)
+
+    def run(self, name, parameters):
+        return self.post(f"/deployments/{self.deployment(name)['id']}/create_flow_run", {"parameters": parameters})[
+            "id"
+        ]
+
+    def state(self, run):
+        with urllib.request.urlopen(f"{self.api}/flow_runs/{run}", timeout=30) as answer:
+            return json.load(answer)["state"]["type"]
+
+    def wait(self, run, seconds=240, until=("COMPLETED",)):
+        deadline = time.monotonic() + seconds
+        while (state := self.state(run)) not in until:
+            assert state not in ("FAILED", "CRASHED", "CANCELLED"), state
+            assert time.monotonic() < deadline, f"still {state}; worker log: {self.log()}"
+            time.sleep(1)
+
+    def log(self):
+        return (self.home / "logs" / "prefect-worker.log").read_text()[-3000:]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    made = Study(tmp_path_factory.mktemp("home"), port)
+    process = subprocess.Popen(
+        made.triage("up", "--port", str(port)), env=made.environment, stdout=subprocess.PIPE, text=True
+    )
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith("Worker started"):
+            break
+    assert f"http://127.0.0.1:{port}" in "".join(lines)
+    made.worker = int(line.split("process ")[1].split(")")[0])
+    yield made
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 0
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0, "the server still answers"
+
+
+def test_a_second_up_says_that_it_runs_already(study):
+    again = subprocess.run(
+        study.triage("up", "--port", str(study.port)), env=study.environment, capture_output=True, text=True
+    )
+    assert again.returncode == 0 and "Already running" in again.stdout
+
+
+def test_a_sweep_started_by_hand_and_one_started_by_its_schedule_complete(study):
+    by_hand = study.run("sweep/local", {"grid": "smoke", "limit": 1})
+    soon = (datetime.now(UTC) + timedelta(seconds=20)).isoformat()
+    study.post(
+        f"/deployments/{study.deployment('sweep/local')['id']}/schedules",
+        [
+            {
+                "schedule": {"interval": 86400, "anchor_date": soon},
+                "active": True,
+                "parameters": {"grid": "smoke", "limit": 2},
+            }
+        ],
+    )
+    study.wait(by_hand)
+    filters = {"flow_runs": {"tags": {"all_": ["auto-scheduled"]}, "state": {"type": {"any_": ["COMPLETED"]}}}}
+    deadline = time.monotonic() + 240
+    while not (done := study.post("/flow_runs/filter", filters)):
+        assert time.monotonic() < deadline, study.log()
+        time.sleep(2)
+    assert done[0]["parameters"]["limit"] == 2
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+@pytest.mark.parametrize(
+    ("page", "texts"),
+    [
+        ("/runs", ["sweep smoke"]),
+        ("/deployments", ["local", "sweep", "experiment", "compare"]),
+        ("/artifacts", ["leaderboard", "comparison"]),
+    ],
+)
+def test_the_ui_shows_runs_deployments_and_artifacts(study, page, texts, tmp_path):
+    url = f"http://127.0.0.1:{study.port}{page}"
+    common = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=20000"]
+    shot = tmp_path / "page.png"
+    dom = subprocess.run([*common, "--dump-dom", url], capture_output=True, text=True, timeout=120).stdout
+    subprocess.run(
+        [*common, "--window-size=1400,1000", f"--screenshot={shot}", url], capture_output=True, timeout=120, check=True
+    )
+    if keep := os.environ.get("TRIAGE_SCREENSHOTS"):
+        shutil.copy(shot, Path(keep) / f"{page.strip('/')}.png")
+    assert shot.stat().st_size > 10_000
+    for text in texts:
+        assert text in dom
+
+
+def test_a_sweep_survives_its_worker_being_killed(study):
+    run = study.run("sweep/local", {"grid": "smoke", "overrides": ["recipe.iterations=400"], "limit": 1})
+    study.wait(run, until=("RUNNING",))
+    time.sleep(5)
+    os.kill(study.worker, signal.SIGKILL)
+    study.wait(run)
+
+
+def test_a_sweep_lost_with_its_worker_goes_on_with_the_next(study):
+    run = study.run("sweep/local", {"grid": "smoke", "overrides": ["recipe.iterations=600"], "limit": 1})
+    study.wait(run, until=("RUNNING",))
+    time.sleep(8)
+    processes = subprocess.run(["ps", "axeww"], capture_output=True, text=True).stdout.splitlines()
+    mine = [int(p.split()[0]) for p in processes if f"PREFECT__FLOW_RUN_ID={run}" in p]
+    workers = [int(p.split()[0]) for p in processes if "worker start --pool triage" in p and study.api in p]
+    assert mine and workers
+    for process in workers + mine:
+        os.kill(process, signal.SIGKILL)
+    study.wait(run)
