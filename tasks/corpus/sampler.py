@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from dataclasses import replace
 
 from tasks.corpus.flags import draw_denials, with_flags
@@ -16,6 +17,9 @@ from tasks.corpus.vitals import draw_vitals
 from tasks.spec import Label
 
 ATTEMPTS = 400
+MENDING = re.compile(
+    r"\b(better|gone|fading|fades|heal\w*|shr[iu]nk\w*|smaller|settled|settles|settling|eases|easing|pink again)\b"
+)
 ROUTES: dict[str, dict[str, float]] = {
     "ED": {"red": 0.84, "vital": 0.07, "who": 0.09},
     "GP": {"amber": 0.56, "who": 0.16, "long": 0.18, "severe": 0.10},
@@ -37,9 +41,16 @@ def _propose(problem: Problem, label: Label, rng: random.Random) -> Facts | None
     facts = _person(problem, route, label, rng)
     facts = with_flags(problem, route, facts, rng)
     days = _days(problem, route, facts, rng)
-    if days is None:
+    mending = any(MENDING.search(" ".join(problem.fact(name).say)) for name in facts.mild)
+    if days is None or (mending and route in ("long", "severe")):
         return None
-    facts = replace(facts, days=days, trend=_trend(route, rng), severity=_severity(route, facts.age, rng))
+    trend = _trend(route, rng)
+    facts = replace(
+        facts,
+        days=days,
+        trend=None if mending and trend != "better" else trend,
+        severity=_severity(route, facts.age, rng),
+    )
     facts = replace(facts, denied=draw_denials(problem, facts, rng))
     return replace(facts, vitals=draw_vitals(problem, route, facts, rng))
 

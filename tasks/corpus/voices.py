@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import random
 import re
+from functools import cache
+
+from tasks.corpus.knowledge_base import american_words
 
 VOICES = ("patient", "parent", "carer", "nurse", "terse")
 PRONOUNS = {
@@ -13,21 +16,6 @@ PRONOUNS = {
 }
 IRREGULAR = {"am": "is", "have": "has", "do": "does", "was": "was", "go": "goes"}
 MODAL = ("can", "cannot", "will", "may", "must", "could", "would", "should", "might")
-AMERICAN = {
-    "diarrhoea": "diarrhea", "paracetamol": "acetaminophen", "tummy": "belly", "mum": "mom", "nappy": "diaper",
-    "nappies": "diapers", "colour": "color", "coloured": "colored", "wee": "pee", "wees": "pees", "chemist": "pharmacy",
-    "jab": "shot", "jabs": "shots", "pram": "stroller", "metres": "meters", "centimetre": "centimeter",
-    "centimetres": "centimeters", "litres": "liters",
-    "plaster cast": "cast", "in plaster": "in a cast", "plaster": "bandage", "plasters": "bandages",
-    "tap": "faucet", "fortnight": "two weeks",
-    "lino": "kitchen floor", "biscuit": "cookie", "crisps": "chips", "trousers": "pants", "nursery": "daycare",
-    "supper": "dinner", "pavement": "sidewalk", "dressing gown": "robe", "fits": "seizures", "fit": "seizure",
-    "labelled": "labeled", "grey": "gray", "greyness": "grayness", "anaesthetic": "anesthetic",
-    "toilet": "bathroom", "holiday": "vacation", "autumn": "fall", "football": "soccer", "tin": "metal",
-    "kerbs": "curbs", "wardrobe": "closet", "takeaway": "takeout", "queue": "line", "film": "movie", "torch": "flashlight",
-    "cot": "crib", "dummy": "pacifier", "post": "mail", "antenatal": "prenatal", "casualty": "the emergency room",
-    "haemorrhoids": "hemorrhoids", "oesophagus": "esophagus", "drawing pin": "thumbtack",
-}  # fmt: skip
 
 
 def conjugate(clause: str, person: str) -> str:
@@ -57,20 +45,20 @@ def third_person(verb: str) -> str:
     return f"{head} {tail}".strip()
 
 
-BRITISH_WORDS = re.compile(
-    r"\b(" + "|".join(sorted(map(re.escape, AMERICAN), key=len, reverse=True)) + r")\b", re.IGNORECASE
-)
+@cache
+def _british_words() -> re.Pattern[str]:
+    words = sorted(map(re.escape, american_words()), key=len, reverse=True)
+    return re.compile(r"\b(" + "|".join(words) + r")\b", re.IGNORECASE)
 
 
 def american(text: str) -> str:
     """American words for British ones, keeping a capital letter."""
 
     def swap(match: re.Match[str]) -> str:
-        word = match.group(0)
-        new = AMERICAN[word.lower()]
-        return new[0].upper() + new[1:] if word[0].isupper() else new
+        new = american_words()[match.group(0).lower()]
+        return new[0].upper() + new[1:] if match.group(0)[0].isupper() else new
 
-    return BRITISH_WORDS.sub(swap, text)
+    return _british_words().sub(swap, text)
 
 
 CONTRACTIONS = (
