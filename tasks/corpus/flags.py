@@ -10,81 +10,46 @@ from functools import cache
 from tasks.corpus.knowledge_base import Fact, Problem, general
 from tasks.corpus.rules import Facts
 
-GENERAL_SHARE = {"red": 0.2, "amber": 0.22, "mild": 0.6}
-COMMON = frozenset(  # words of four letters and more that say nothing about what a fact is about
-    (
-        *(
-            "with",
-            "that",
-            "this",
-            "from",
-            "have",
-            "been",
-            "there",
-            "when",
-            "than",
-            "then",
-            "them",
-            "they",
-            "were",
-            "what",
-        ),
-        *(
-            "which",
-            "after",
-            "before",
-            "normal",
-            "both",
-            "side",
-            "does",
-            "never",
-            "only",
-            "into",
-            "more",
-            "most",
-            "over",
-        ),
-        *(
-            "such",
-            "very",
-            "will",
-            "would",
-            "each",
-            "every",
-            "like",
-            "just",
-            "without",
-            "nothing",
-            "having",
-            "about",
-            "still",
-        ),
-    )
-)
+GENERAL_SHARE = {"red": 0.2, "amber": 0.22, "mild": 1.0}
+COMMON_WORDS = """
+with that this from have been there when than then them they were what which after before normal
+both side does never only into more most over such very will would each every like just without
+nothing having about still
+"""
+COMMON = frozenset(COMMON_WORDS.split())  # longer words that do not tell what a fact is about
 
 
 def with_flags(problem: Problem, route: str, facts: Facts, rng: random.Random) -> Facts:
-    """The facts with red, amber and mild ones that suit the route: the first mild one is always the problem's own."""
+    """The facts with red, amber and mild ones that suit the route."""
     second = route in ("red", "vital", "who") and rng.random() < 0.12
     red = _some(problem, "red", 1 if rng.random() < 0.85 else 2, facts, rng) if route == "red" else []
     amber = _some(problem, "amber", 1, facts, rng) if route == "amber" or second else []
-    mild = _some(problem, "mild", rng.choice((1, 2, 2)), facts, rng, first_own=True)
+    sick = any(problem.fact(name).sick for name in red)
     if red or amber:
-        sick = any(problem.fact(name).sick for name in red)
-        mild = [name for name in mild if problem.fact(name).also and not sick]
+        harmless = [name for name, fact in _own(problem, "mild", facts).items() if fact.also and not sick]
+        mild = rng.sample(harmless, min(1, len(harmless))) if rng.random() < 0.5 else []
+    else:
+        mild = _explanation(problem, facts, rng)
     if red and amber and _overlap(problem.fact(red[0]), problem.fact(amber[0])):
         amber = []
     return replace(facts, red=tuple(red), amber=tuple(amber), mild=tuple(mild))
 
 
-def _some(
-    problem: Problem, kind: str, count: int, facts: Facts, rng: random.Random, first_own: bool = False
-) -> list[str]:
+def _explanation(problem: Problem, facts: Facts, rng: random.Random) -> list[str]:
+    """Why a case without flags is harmless: the problem's first benign story, or two lesser ones; and more at times."""
+    own = _own(problem, "mild", facts)
+    stories = [name for name, fact in own.items() if not fact.also] or list(own)
+    chosen = [stories[0]] if rng.random() < 0.6 else [rng.choice(stories)]
+    if chosen[0] != stories[0] or rng.random() < 0.3:
+        chosen += rng.sample([name for name in own if name not in chosen], 1) if len(own) > 1 else []
+    return chosen + (_some(problem, "mild", 1, facts, rng) if rng.random() < 0.35 else [])
+
+
+def _some(problem: Problem, kind: str, count: int, facts: Facts, rng: random.Random) -> list[str]:
     """Names of facts of a kind, mostly the problem's own; never two that speak of the same thing."""
     chosen: list[str] = []
-    for place in range(count):
-        general_one = rng.random() < GENERAL_SHARE[kind] and not (first_own and place == 0)
-        pool = _general(problem, kind, facts) if general_one else _own(problem, kind, facts)
+    for _ in range(count):
+        pool = _general(problem, kind, facts) if rng.random() < GENERAL_SHARE[kind] else _own(problem, kind, facts)
         able = [n for n in pool if n not in chosen and not any(_overlap(pool[n], problem.fact(m)) for m in chosen)]
         chosen += [rng.choice(able)] if able else []
     return chosen

@@ -21,8 +21,8 @@ MENDING = re.compile(
     r"\b(better|gone|fading|fades|heal\w*|shr[iu]nk\w*|smaller|settled|settles|settling|eases|easing|pink again)\b"
 )
 ROUTES: dict[str, dict[str, float]] = {
-    "ED": {"red": 0.84, "vital": 0.07, "who": 0.09},
-    "GP": {"amber": 0.56, "who": 0.16, "long": 0.18, "severe": 0.10},
+    "ED": {"red": 0.9, "vital": 0.08, "who": 0.35},
+    "GP": {"amber": 0.62, "who": 0.5, "long": 0.24, "severe": 0.12},
     "HOME": {"none": 1.0},
 }
 
@@ -37,7 +37,7 @@ def draw_facts(problem: Problem, label: Label, rng: random.Random) -> Facts:
 
 
 def _propose(problem: Problem, label: Label, rng: random.Random) -> Facts | None:
-    route = _pick(ROUTES[label], rng)
+    route = _pick(_routes(problem, label), rng)
     facts = _person(problem, route, label, rng)
     facts = with_flags(problem, route, facts, rng)
     days = _days(problem, route, facts, rng)
@@ -53,6 +53,13 @@ def _propose(problem: Problem, label: Label, rng: random.Random) -> Facts | None
     )
     facts = replace(facts, denied=draw_denials(problem, facts, rng))
     return replace(facts, vitals=draw_vitals(problem, route, facts, rng))
+
+
+def _routes(problem: Problem, label: Label) -> dict[str, float]:
+    """The weights of a label's routes; where age or context move this problem's threshold, they often do."""
+    ed, gp = bool(problem.ed_if or problem.ed_under), bool(problem.gp_if or problem.gp_under or problem.gp_over < 120)
+    moved = {"ED": ed, "GP": gp, "HOME": False}[label]
+    return {route: weight for route, weight in ROUTES[label].items() if moved or route != "who"}
 
 
 def _pick(weights: dict[str, float], rng: random.Random) -> str:
