@@ -98,7 +98,9 @@ def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="made if it 
 
 @app.command()
 def doctor(
-    selftest: Annotated[bool, typer.Option("--selftest", help="also compute on tiny models, and write a report")] = False,
+    selftest: Annotated[
+        bool, typer.Option("--selftest", help="also compute on tiny models, and write a report")
+    ] = False,
 ) -> None:
     """Is this machine ready? Hardware, libraries, network, disk, server and warehouse, with remedies."""
     from flows.doctor import doctor as examine

@@ -107,7 +107,7 @@ class Answer(BaseHTTPRequestHandler):
 def test_the_prefect_server_must_be_of_this_version(status, body, level, words):
     handler = type("Handler", (Answer,), {"status": status, "body": body})
     with HTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/api"
         with temporary_settings({PREFECT_API_URL: url}):
             (finding,) = checks.prefect_server()
