@@ -7,6 +7,7 @@ dies is started again; flow runs go on without it, and those that were lost with
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import signal
@@ -56,7 +57,7 @@ def server_version(port: int) -> str | None:
     try:
         with urllib.request.urlopen(f"{api_url(port)}/admin/version", timeout=3) as answer:
             return str(json.load(answer))
-    except (OSError, ValueError):
+    except (OSError, ValueError, http.client.HTTPException):
         return None
 
 

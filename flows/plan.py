@@ -17,7 +17,7 @@ from tasks.spec import ExperimentSpec
 
 # Rough figures, to plan with: sustained GFLOP/s of a training step, tokens of a case, and dropout cases when "all".
 GFLOPS = {"cpu": 60.0, "metal": 1500.0}
-TOKENS_PER_CASE = 120
+TOKENS_PER_CASE, OWN_TOKENS_PER_CASE = 120, 70
 SCORED_CASES = 1500
 TYPICAL_SHAPE = {"layers": 30, "block_parameters": 3.5e6, "parameters": 135e6}
 
@@ -50,8 +50,11 @@ def estimated_seconds(spec: ExperimentSpec) -> float:
     trained = min(spec.training.num_layers, shape["layers"])
     per_case = 2 * TOKENS_PER_CASE * shape["block_parameters"]
     tuning = spec.recipe.iterations * spec.recipe.batch_size * per_case * 2 * trained
-    cases = SCORED_CASES if spec.scoring.mc_cases == "all" else spec.scoring.mc_cases
-    passes = spec.scoring.passes * cases * per_case * trained if spec.recipe.dropout else 0
+    cases = spec.data.limits.get("test", SCORED_CASES)
+    cases = cases if spec.scoring.mc_cases == "all" else min(cases, spec.scoring.mc_cases)
+    # The instruction is run once a pass, so a case costs its own tokens only.
+    per_pass = 2 * OWN_TOKENS_PER_CASE * shape["block_parameters"]
+    passes = spec.scoring.passes * cases * per_pass * trained if spec.recipe.dropout else 0
     return float((tuning + passes) / (GFLOPS[backend()] * 1e9))
 
 

@@ -110,6 +110,10 @@ def slow_blas_warning(device: Device) -> str | None:
             f"TRIAGE_BLAS={named} cannot be loaded: matrix products run at {device.gflops:.0f} GFLOP/s, many times "
             "slower than they could."
         )
+    if device.blas != "reference":
+        return (
+            f"Matrix products run at {device.gflops:.0f} GFLOP/s although {device.blas} is loaded: is the machine busy?"
+        )
     return (
         f"Matrix products run at {device.gflops:.0f} GFLOP/s with the BLAS '{device.blas}': training will be many times "
         "slower than it could be. Install one with `pip install mkl` (x86-64) or `apt-get install libopenblas0-pthread`."

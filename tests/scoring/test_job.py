@@ -74,7 +74,8 @@ def test_the_adapter_loads_in_stock_mlx_lm_and_gives_the_same_label_probabilitie
         logits = np.array([row[template.completions[k][0]].item() for k in range(3)], float)
         p = np.exp(logits - logits.max())
         expected = p / p.sum()
-        assert [scored["p"][label] for label in LABELS] == pytest.approx(expected, abs=1e-4)
+        ours = [scored["p"][label] for label in LABELS]
+        assert ours == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("model", ["tiny-llama", "tiny-gemma3"])
@@ -116,5 +117,6 @@ def test_rows_hold_no_patient_text_and_their_figures_follow_from_the_scores(stud
     predictions = rows["prediction"]
     assert scores.name == evaluation_of(spec, args["training_id"], args["data"])
     hits = np.mean([p["argmax"] == p["label"] for p in predictions])
-    assert rows["evaluation"][0]["accuracy"] == pytest.approx(hits)
+    accuracy = rows["evaluation"][0]["accuracy"]
+    assert accuracy == pytest.approx(hits)
     assert all(max(LABELS, key=lambda c: p[f"p_{c.lower()}"]) == p["argmax"] for p in predictions)

@@ -137,7 +137,7 @@ def test_vector_scaling_is_at_the_optimum(seed, n):
     if not fit.at_bound:
         for step in rng.normal(scale=0.05, size=(20, 3)):
             inverse = max(1 / fit.temperature + step[0], 0.05)
-            assert best <= nll(1 / inverse, np.array(fit.biases) + [step[1], step[2], 0]) + 1e-9
+            assert best <= nll(1 / inverse, np.array(fit.biases) + np.array([step[1], step[2], 0])) + 1e-9
 
 
 def test_vector_scaling_loses_little_to_a_full_logistic_regression():
