@@ -151,6 +151,7 @@ HEADACHE = Facts("headache", age=30, sex="f", mild=("screen",), days=2)
         ({"red": ("thunderclap",)}, "ED", "red:thunderclap"),
         ({"denied": ("thunderclap", "meningism")}, "HOME", "no_flag"),
         ({"amber": ("morning_worse",)}, "GP", "amber:morning_worse"),
+        ({"amber": ("morning_worse",), "trend": "better", "severity": "mild"}, "GP", "amber:morning_worse"),
         ({"red": ("meningism",), "amber": ("morning_worse",), "trend": "better"}, "ED", "red:meningism"),
         ({"vitals": Vitals(temp=37.0, hr=90, rr=16, spo2=88, sbp=120, dbp=80)}, "ED", "vital:spo2"),
         ({"age": 61}, "GP", "age"),
