@@ -81,7 +81,7 @@ def _write(
 
     for name, weights in (("adapters", best), ("adapters_last", dict(tree_flatten(model.trainable_parameters())))):
         temporary = folder / f".{name}.tmp.safetensors"
-        mx.save_safetensors(str(temporary), weights)
+        mx.save_safetensors(str(temporary), dict(sorted(weights.items())))  # its order decides the file's
         temporary.replace(folder / f"{name}.safetensors")
     write_atomic(folder / "adapter_config.json", adapter_config(spec.recipe, spec.training, variant.name))
     write_atomic(folder / "training.json", json.dumps({"spec": spec.model_dump(mode="json"), "curve": progress.curve}))
