@@ -51,19 +51,30 @@ class Place:
             )  # fmt: skip
 
     def run(self, *args: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        process = self.start(*args, **environment)
+        return self.finish(self.start(*args, **environment))
+
+    def finish(self, process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+        """Wait for a command that was started here; what it printed comes with its exit code."""
         try:
             code = process.wait(timeout=240)
         finally:
             process.kill()
         out, err = ((self.folder / name).read_text() for name in ("out", "err"))
-        return subprocess.CompletedProcess(args, code, out, err)
+        return subprocess.CompletedProcess(process.args, code, out, err)
 
     def query(self, sql: str) -> pd.DataFrame:
         """Rows of the warehouse."""
         from warehouse.query import query
 
         return query(sql, self.warehouse)
+
+    def audits(self) -> dict[str, int]:
+        """The audits that found something, with the number of rows."""
+        from warehouse.audit import run_audits
+        from warehouse.connect import reading
+
+        with reading(self.warehouse) as connection:
+            return {name: rows for name, rows in run_audits(connection).items() if rows}
 
     def prefect(self, sql: str) -> list[tuple[Any, ...]]:
         """Rows of Prefect's own database."""
@@ -92,11 +103,22 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path / "place")
 
 
-@pytest.fixture(scope="session")
-def smoke(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, subprocess.CompletedProcess[str]]]:
-    """A finished smoke sweep, which tests only read, and what it printed."""
+@pytest.fixture(scope="session", autouse=True)
+def smoke_started(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The shared sweep, running while other tests do theirs; None where no test will ask for it."""
+    if not any("smoke" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        yield None
+        return
     made = Place(tmp_path_factory.mktemp("smoke") / "place")
-    yield made, made.run("sweep", "smoke")
+    process = made.start("sweep", "smoke")
+    yield made, process
+    process.kill()
+
+
+@pytest.fixture(scope="session")
+def smoke(smoke_started: Any) -> tuple[Place, subprocess.CompletedProcess[str]]:
+    """A finished smoke sweep, which tests only read, and what it printed."""
+    return smoke_started[0], smoke_started[0].finish(smoke_started[1])
 
 
 def one_sentence(text: str) -> bool:

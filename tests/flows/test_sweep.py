@@ -1,0 +1,222 @@
+"""A real smoke sweep: all lands, the second time nothing is done again, the damaged is rebuilt, one failure stops no other."""
+
+import hashlib
+import shutil
+import sqlite3
+import time
+
+import mlx.core as mx
+import pytest
+
+from tasks.grid import GRIDS
+from tasks.runtime.store import complete, home, locked, verify
+from tests.flows.conftest import patience
+
+CELLS = [
+    f"tiny-{model}-{bits}bit-{recipe}-s42"
+    for model in ("llama", "gemma3")
+    for bits in (4, 8)
+    for recipe in ("baseline", "balanced_safe")
+]
+
+
+def adapters(place):
+    """Digest and time of writing of each experiment's adapter."""
+    return {
+        cell: (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns)
+        for cell in CELLS
+        if (path := place.experiment(cell) / "adapters.safetensors")
+    }
+
+
+def test_every_experiment_lands_and_the_command_says_what_to_type_next(smoke):
+    place, first = smoke
+    assert (first.returncode, first.stderr) == (0, ""), first.stdout + first.stderr
+    landed = place.query("SELECT cell_id, status FROM experiment JOIN evaluation USING (training_id)")
+    assert dict(landed.itertuples(index=False)) == dict.fromkeys(CELLS, "completed")
+    assert first.stdout.splitlines()[-2:] == [
+        f"8 experiments are in the warehouse: {place.warehouse}",
+        'Next: triage sql "SELECT * FROM quantization_comparison"',
+    ]
+
+
+def test_every_folder_is_complete_and_nothing_temporary_is_left(smoke):
+    place, _ = smoke
+    for cell in CELLS:
+        folder = place.experiment(cell)
+        assert complete(folder, deep=True) and all(complete(p, deep=True) for p in (folder / "scores").iterdir())
+    assert list(place.home.rglob(".tmp-*")) == []
+    assert list((place.home / "servers").iterdir()) == [], "the temporary server ended with the sweep"
+
+
+def test_what_has_landed_passes_every_audit(smoke):
+    assert smoke[0].audits() == {}
+
+
+def test_each_experiment_is_a_chain_so_that_results_land_one_by_one(smoke):
+    """Stage by stage, the first landing would come after the last training."""
+    rows = smoke[0].prefect(
+        "SELECT name FROM task_run WHERE name LIKE 'train%' OR name LIKE 'land%' ORDER BY start_time"
+    )
+    names = [name.split()[0] for (name,) in rows]
+    assert names == ["train", "land"] * 8
+
+
+def test_leaderboard_and_comparison_are_prefect_artifacts(smoke):
+    place, _ = smoke
+    keys = {key for (key,) in place.prefect("SELECT key FROM artifact")}
+    assert {"leaderboard", "comparison"} <= keys
+
+
+def test_the_comparison_equals_a_recomputation_from_the_prediction_rows(smoke):
+    place, _ = smoke
+    table = place.query("SELECT * FROM quantization_comparison").set_index(["base_model", "recipe"])
+    assert len(table) == 4
+    rows = place.query(
+        "SELECT base_model, recipe, bits, label, argmax, decision, nll, case_id FROM prediction "
+        "JOIN evaluation USING (evaluation_id) JOIN experiment USING (training_id)"
+    )
+    for pair, ours in rows.groupby(["base_model", "recipe"]):
+        sides = {bits: side.set_index("case_id").sort_index() for bits, side in ours.groupby("bits")}
+        assert list(sides[4].index) == list(sides[8].index)
+        right = {bits: side.argmax == side.label for bits, side in sides.items()}
+        found = table.loc[pair]
+        for bits, side in sides.items():
+            emergencies = side[side.label == "ED"]
+            assert found[f"accuracy_{bits}bit"] == pytest.approx(right[bits].mean(), abs=1e-12)
+            assert found[f"loss_{bits}bit"] == pytest.approx(side.nll.mean(), abs=1e-12)
+            if side.decision.notna().all():
+                caught = (emergencies.decision == "ED").mean()
+                assert found[f"ed_recall_{bits}bit"] == pytest.approx(caught, abs=1e-12)
+            else:
+                assert found.isna()[f"ed_recall_{bits}bit"], "a rule that could not be applied gives no figure"
+            stored = verify(next((place.home / "models").glob(f"{pair[0]}-{bits}bit-*")))["stored_bytes"]
+            assert found[f"stored_bytes_{bits}bit"] == stored
+        assert found.accuracy_diff == pytest.approx(right[4].mean() - right[8].mean(), abs=1e-12)
+        assert found.right_at_4bit_only == (right[4] & ~right[8]).sum()
+        assert found.right_at_8bit_only == (right[8] & ~right[4]).sum()
+        assert found.cases == len(sides[4]) and bool(found.random_weights)
+
+
+@pytest.fixture(scope="module")
+def again(smoke):
+    """The same command once more in the same place, with the adapters before and after."""
+    place, _ = smoke
+    before, start = adapters(place), time.monotonic()
+    done = place.run("sweep", "smoke")
+    return place, done, before, time.monotonic() - start
+
+
+def test_the_second_time_every_training_and_evaluation_is_cached(again):
+    place, done, before, seconds = again
+    assert done.returncode == 0 and "validation" not in done.stdout
+    steps = {name: state for name, (state, _) in place.last_steps().items() if name.split()[0] in ("train", "evaluate")}
+    assert len(steps) == 16 and set(steps.values()) == {"Cached"}
+    assert adapters(place) == before
+    assert seconds < 20 * patience()
+
+
+@pytest.fixture(scope="module")
+def mended(again, tmp_path_factory):
+    """A sweep after one experiment was deleted, one damaged, one robbed of its scores, and the warehouse removed; the
+    deleted one's folder is held by another process until Prefect is about to try again."""
+    place = again[0].copy(tmp_path_factory.mktemp("mended") / "place")
+    gone, damaged, unscored = (place.experiment(cell) for cell in CELLS[:3])
+    shutil.rmtree(gone)
+    weights = bytearray((damaged / "adapters.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (damaged / "adapters.safetensors").write_bytes(weights)
+    shutil.rmtree(unscored / "scores")
+    place.warehouse.unlink()
+    with locked(gone):
+        process = place.start("sweep", "smoke", "--model", "tiny-llama")
+        deadline = time.monotonic() + 120
+        while not waiting_to_retry(place) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.2)
+    code = process.wait(timeout=180)
+    return place, again[0], code, (place.folder / "out").read_text() + (place.folder / "err").read_text()
+
+
+def waiting_to_retry(place) -> bool:
+    try:
+        return bool(place.prefect("SELECT 1 FROM task_run WHERE state_name = 'AwaitingRetry'"))
+    except sqlite3.OperationalError:
+        return False
+
+
+def test_what_is_deleted_or_damaged_is_rebuilt_although_prefect_has_its_result(mended):
+    place, original, code, printed = mended
+    assert code == 0, printed
+    now, before = adapters(place), adapters(original)
+    assert {cell for cell in CELLS if now[cell][1] != before[cell][1]} == set(CELLS[:2])
+    assert {cell: value[0] for cell, value in now.items()} == {cell: value[0] for cell, value in before.items()}
+    steps = place.last_steps()
+    done_again = {
+        name for name, (state, _) in steps.items() if name.startswith(("train", "evaluate")) and state != "Cached"
+    }
+    assert done_again == {
+        "train tiny-llama 4bit baseline s42", "evaluate tiny-llama 4bit baseline s42",
+        "train tiny-llama 4bit balanced_safe s42", "evaluate tiny-llama 8bit baseline s42",
+    }  # fmt: skip
+
+
+def test_a_folder_that_another_process_holds_is_tried_again(mended):
+    place, *_ = mended
+    assert place.last_steps()["train tiny-llama 4bit baseline s42"] == ("Completed", 2)
+
+
+def test_a_lost_warehouse_is_refilled_from_what_has_landed(mended):
+    place, original, *_ = mended
+    asked = "SELECT evaluation_id, case_id, p_ed, decision FROM prediction ORDER BY ALL"
+    assert place.query(asked).equals(original.query(asked))
+
+
+@pytest.fixture(scope="module")
+def one_diverges(smoke, tmp_path_factory):
+    """Two experiments, of which one starts from weights with a NaN: its loss is not finite at the first update."""
+    place = smoke[0].copy(tmp_path_factory.mktemp("diverges") / "place")
+    poisoned = place.folder / "poisoned"
+    shutil.copytree(next((place.home / "models").glob("tiny-llama-base-*")), poisoned)
+    weights = mx.load(str(poisoned / "model.safetensors"))
+    mx.eval(weights)
+    weights["model.norm.weight"] = weights["model.norm.weight"] * mx.array(float("nan")).astype(mx.bfloat16)
+    mx.save_safetensors(str(poisoned / "model.safetensors"), weights, metadata={"format": "mlx"})
+    grid = place.folder / "poisoned.toml"
+    grid.write_text(
+        (GRIDS / "smoke.toml").read_text().replace('"tiny-llama", "tiny-gemma3"', '"poisoned", "tiny-llama"')
+        + f'\n[[base_model]]\nname = "poisoned"\nlicence = "none"\n[[base_model.sources]]\nkind = "folder"\npath = "{poisoned}"\n'
+    )
+    return place, place.run("sweep", str(grid), "--bits", "4", "--recipe", "baseline", "--set", "seeds=[7]")
+
+
+def test_a_diverged_experiment_fails_the_sweep_but_the_others_land(one_diverges):
+    _, done = one_diverges
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "FAILED   poisoned-4bit-baseline-s7: The loss became nan at update 1" in done.stdout
+    assert "landed   tiny-llama-4bit-baseline-s7" in done.stdout
+    assert "1 of 2 experiments failed: poisoned-4bit-baseline-s7" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr and done.stderr == ""
+
+
+def test_a_diverged_experiment_is_in_the_warehouse_with_its_reason(one_diverges):
+    place, _ = one_diverges
+    rows = place.query(
+        "SELECT cell_id, status, error, evaluation_id IS NOT NULL FROM experiment "
+        "LEFT JOIN evaluation USING (training_id) WHERE seed = 7 ORDER BY ALL"
+    )
+    (bad, good) = rows.itertuples(index=False, name=None)
+    assert bad[:2] == ("poisoned-4bit-baseline-s7", "diverged") and "update 1" in bad[2] and not bad[3]
+    assert good[:2] == ("tiny-llama-4bit-baseline-s7", "completed") and good[3]
+    assert place.audits() == {}
+
+
+def test_a_diverged_training_is_not_tried_again_and_the_flow_run_has_failed(one_diverges):
+    place, _ = one_diverges
+    assert place.last_steps()["train poisoned 4bit baseline s7"] == ("Failed", 1)
+    states = place.prefect("SELECT state_name FROM flow_run WHERE name LIKE 'sweep%' ORDER BY created DESC LIMIT 1")
+    assert states == [("Failed",)]
+
+
+def test_a_home_of_the_users_choice_is_the_only_place_written(smoke):
+    assert not home().exists()
+    assert {p.name for p in smoke[0].folder.iterdir()} == {"home", "prefect", "out", "err"}
