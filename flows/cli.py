@@ -45,7 +45,12 @@ def sweep(
     check(selection)  # before Prefect and pandas are imported, so that a slip is answered at once
     from flows.run import run_sweep
 
-    raise typer.Exit(run_sweep(console, selection, grid, set_, model, bits, recipe, limit))
+    try:
+        code = run_sweep(console, selection, grid, set_, model, bits, recipe, limit)
+    except KeyboardInterrupt:
+        errors.print("triage: interrupted. What is finished is kept; the same command goes on from here.", soft_wrap=True)
+        code = 130
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -139,9 +144,6 @@ def main() -> None:
     except TriageError as error:
         errors.print(f"triage: {error}", style="bold red", soft_wrap=True)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        errors.print("triage: interrupted. What is finished is kept; the same command goes on from here.")
-        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

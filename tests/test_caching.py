@@ -1,0 +1,58 @@
+"""Which errors are tried again, and when a cached result counts."""
+
+from pathlib import Path
+
+import pytest
+from prefect.states import Failed
+
+from tasks.caching import CACHE_VERSION, cached_folder, is_transient
+from tasks.runtime import errors
+from tasks.runtime.errors import TriageError
+from tasks.runtime.store import build_folder
+
+PASSES_BY_ITSELF = {"SourceUnavailable", "Locked", "LostChild"}
+KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, TriageError)]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_what_may_pass_by_itself_is_tried_again_and_nothing_else(kind):
+    assert is_transient(None, None, Failed(data=kind("A sentence."))) is (kind.__name__ in PASSES_BY_ITSELF)
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), OSError("a disk"), KeyError("k"), RuntimeError("r")], ids=repr)
+def test_a_bug_is_not_tried_again(error):
+    assert is_transient(None, None, Failed(data=error)) is False
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    """Prefect's folder of results, with a record for the key of the folder below."""
+    from prefect.settings import PREFECT_RESULTS_LOCAL_STORAGE_PATH, temporary_settings
+
+    with temporary_settings({PREFECT_RESULTS_LOCAL_STORAGE_PATH: tmp_path / "results"}):
+        record = tmp_path / "results" / "train" / CACHE_VERSION / "made-0123456789ab"
+        record.parent.mkdir(parents=True)
+        record.write_text("{}")
+        yield record
+
+
+def fill(folder: Path) -> dict:
+    (folder / "adapters.bin").write_bytes(b"weights")
+    return {}
+
+
+def test_a_key_is_the_content_id_readable_and_versioned_and_a_good_result_counts(tmp_path, results):
+    folder = tmp_path / "made-0123456789ab"
+    build_folder(folder, fill)
+    key = cached_folder("train", lambda name: tmp_path / name)(None, {"name": folder.name})
+    assert key == f"train/{CACHE_VERSION}/made-0123456789ab" and results.exists()
+
+
+@pytest.mark.parametrize("damage", ["gone", "one byte of the same length"])
+def test_a_result_whose_folder_is_gone_or_damaged_does_not_count(damage, tmp_path, results):
+    folder = tmp_path / "made-0123456789ab"
+    if damage != "gone":
+        build_folder(folder, fill)
+        (folder / "adapters.bin").write_bytes(b"weighte")
+    cached_folder("train", lambda name: tmp_path / name)(None, {"name": folder.name})
+    assert not results.exists()
