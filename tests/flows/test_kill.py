@@ -1,0 +1,160 @@
+"""A sweep that is interrupted, killed with SIGKILL, and run again with its step killed: nothing is lost or repeated."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from flows.servers import end_leftovers
+from tasks.runtime.child import run_child
+from tasks.runtime.store import complete
+from tests.flows.conftest import Place
+
+SWEEP = [
+    "sweep", "smoke", "--model", "tiny-llama", "--recipe", "balanced_safe",
+    "--set", "recipe.iterations=160", "--set", "training.evaluate_every=4",
+]  # fmt: skip
+FIRST, SECOND = "tiny-llama-4bit-balanced_safe-s42", "tiny-llama-8bit-balanced_safe-s42"
+
+
+def processes() -> dict[int, tuple[int, str]]:
+    """Parent and command of every running process by its id; zombies are not running."""
+    listed = subprocess.run(
+        ["ps", "-eo", "pid=,ppid=,stat=,command="], capture_output=True, text=True, check=True
+    ).stdout
+    rows = (line.split(None, 3) for line in listed.splitlines())
+    return {int(pid): (int(parent), command) for pid, parent, state, command in rows if not state.startswith("Z")}
+
+
+def gone(pid: int, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while pid in processes() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return pid not in processes()
+
+
+def training_child(parent: int) -> int:
+    (pid,) = (
+        pid for pid, (ppid, command) in processes().items() if ppid == parent and "tasks.runtime.child" in command
+    )
+    return pid
+
+
+def checkpoint(place: Place, cell: str) -> int:
+    """Update of the newest checkpoint of an experiment, 0 where there is none yet."""
+    found = (place.home / "experiments").glob(f"{cell}-*/checkpoint/[0-9]*")
+    return max((int(path.name) for path in found), default=0)
+
+
+def start_and_wait(place: Place, cell: str, beyond: int = 0) -> tuple[subprocess.Popen[str], int]:
+    """The sweep, running, with the training of `cell` past a later checkpoint; and the id of its child process."""
+    process = place.start(*SWEEP)
+    deadline = time.monotonic() + 150
+    while checkpoint(place, cell) <= beyond and time.monotonic() < deadline:
+        assert process.poll() is None, (place.folder / "err").read_text()
+        time.sleep(0.02)
+    return process, training_child(process.pid)
+
+
+@dataclass
+class Story:
+    """What was seen of three runs of one command: interrupted, killed, finished."""
+
+    place: Place
+    interrupted: subprocess.CompletedProcess[str]
+    seconds_to_stop: float
+    child_left: list[bool]
+    first_written: int
+    killed_at: int
+    server: int
+    finished: subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
+    place = Place(tmp_path_factory.mktemp("kill") / "place")
+    try:
+        return tell_story(place)
+    finally:  # whatever went wrong, no server stays behind
+        end_leftovers(place.home)
+
+
+def tell_story(place: Place) -> Story:
+    process, child = start_and_wait(place, FIRST)
+    start = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    interrupted, seconds = place.finish(process), time.monotonic() - start
+    left = [gone(child, 5)]
+
+    process, child = start_and_wait(place, SECOND)
+    process.kill()
+    process.wait()
+    left.append(gone(child, 5))
+    (record,) = (place.home / "servers").iterdir()
+    server = int(record.read_text())
+    assert server in processes(), "a killed sweep leaves Prefect's server behind: that is what the next one must end"
+    written, at = adapter(place, FIRST).stat().st_mtime_ns, checkpoint(place, SECOND)
+
+    process, child = start_and_wait(place, SECOND, beyond=at)
+    os.kill(child, signal.SIGKILL)  # as the system does when memory is short, or a user by mistake
+    return Story(place, interrupted, seconds, left, written, at, server, place.finish(process))
+
+
+def adapter(place: Place, cell: str) -> Path:
+    return place.experiment(cell) / "adapters.safetensors"
+
+
+def test_ctrl_c_ends_the_step_at_once_and_says_that_the_same_command_goes_on(story):
+    assert story.interrupted.returncode == 130
+    assert story.interrupted.stderr == (
+        "triage: interrupted. What is finished is kept; the same command goes on from here.\n"
+    )
+    assert story.seconds_to_stop < 30
+
+
+def test_the_training_process_leaves_with_its_parent(story):
+    assert story.child_left == [True, True]
+
+
+def test_a_step_that_is_killed_is_tried_again_in_the_same_sweep(story):
+    assert story.place.last_steps()["train tiny-llama 8bit balanced_safe s42"] == ("Completed", 2)
+
+
+def test_the_same_command_finishes_the_sweep(story):
+    assert (story.finished.returncode, story.finished.stderr) == (0, "")
+    landed = story.place.query("SELECT cell_id, status FROM experiment JOIN evaluation USING (training_id)")
+    assert dict(landed.itertuples(index=False)) == {FIRST: "completed", SECOND: "completed"}
+    assert list(story.place.home.rglob(".tmp-*")) == [] and story.place.audits() == {}
+
+
+def test_what_was_finished_before_the_kill_is_not_repeated(story):
+    assert adapter(story.place, FIRST).stat().st_mtime_ns == story.first_written
+    assert f"train {FIRST}" not in story.finished.stdout
+
+
+def test_the_killed_training_goes_on_from_its_checkpoint(story):
+    assert 0 < story.killed_at < 160
+    seen = [int(n) for n in re.findall(rf"train {SECOND}  iteration (\d+): validation", story.finished.stdout)]
+    assert seen[0] > story.killed_at and seen[-1] == 160
+
+
+@pytest.mark.parametrize("cell", [FIRST, SECOND], ids=["interrupted", "killed"])
+def test_the_adapter_equals_byte_for_byte_that_of_a_training_that_never_stopped(cell, story, tmp_path):
+    folder = story.place.experiment(cell)
+    spec = json.loads((folder / "spec.json").read_text())
+    whole = tmp_path / "whole"
+    run_child(spec["function"], spec["args"] | {"folder": str(whole), "home": str(tmp_path)}, whole)
+    assert complete(whole, deep=True)
+    for name in ("adapters.safetensors", "adapters_last.safetensors"):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_the_server_that_the_killed_sweep_left_is_ended_by_the_next_one(story):
+    assert gone(story.server, 10)
+    assert list((story.place.home / "servers").iterdir()) == []
