@@ -1,0 +1,69 @@
+"""What patients wrote stays in the data folder: not in Prefect's database, logs, results, landing files or the warehouse."""
+
+import json
+import re
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+
+
+@pytest.fixture(scope="module")
+def pattern(smoke) -> re.Pattern[bytes]:
+    """Finds a piece of any case: the beginning, the middle or the end of its text, as it is or as JSON writes it."""
+    texts = [
+        json.loads(line)["text"]
+        for path in (smoke[0].home / "data").rglob("*.jsonl")
+        for line in path.read_text(encoding="utf-8").splitlines()
+    ]
+    assert len(texts) == 48 + 12 + 24 + 24
+    pieces = {
+        piece for text in texts for piece in (text[:30], text[len(text) // 2 :][:30], text[-30:]) if len(piece) == 30
+    }
+    written = pieces | {json.dumps(piece)[1:-1] for piece in pieces}
+    return re.compile(b"|".join(re.escape(piece.encode()) for piece in sorted(written)))
+
+
+def test_the_search_finds_a_case_where_it_should_be(smoke, pattern):
+    assert pattern.search(next((smoke[0].home / "data").rglob("test.jsonl")).read_bytes())
+
+
+def test_no_file_outside_the_data_folder_holds_a_piece_of_a_case(smoke, pattern):
+    place, _ = smoke
+    data = place.home / "data"
+    files = [p for p in place.folder.rglob("*") if p.is_file() and data not in p.parents]
+    kinds = {p.suffix for p in files}
+    assert {".db", ".duckdb", ".parquet", ".log", ".json", ".jsonl"} <= kinds, "what is searched is what matters"
+    assert [str(p.relative_to(place.folder)) for p in files if pattern.search(p.read_bytes())] == []
+
+
+def test_no_cell_of_the_warehouse_or_of_a_landing_file_holds_one_either(smoke, pattern):
+    """Both are compressed on disk, so their values are looked at too."""
+    place, _ = smoke
+    with duckdb.connect(str(place.warehouse), read_only=True) as connection:
+        tables = [name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()]
+        assert "prediction" in tables
+        found = {name: str(connection.execute(f'FROM "{name}"').fetchall()).encode() for name in tables}
+    for path in place.home.glob("landing/*/*.parquet"):
+        found[f"{path.parent.name}/{path.name}"] = str(pq.read_table(path).to_pylist()).encode()
+    assert [name for name, text in found.items() if pattern.search(text)] == []
+
+
+def test_no_log_line_artifact_or_parameter_in_prefect_holds_one(smoke, pattern):
+    place, _ = smoke
+    tables = [name for (name,) in place.prefect("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    assert {"log", "artifact", "flow_run", "task_run"} <= set(tables)
+    assert place.prefect("SELECT count(*) FROM log")[0][0] > 0, "the sweep's log lines are kept for the UI"
+    rows = {name: str(place.prefect(f'SELECT * FROM "{name}"')).encode() for name in tables}
+    assert [name for name, text in rows.items() if pattern.search(text)] == []
+
+
+def test_nothing_that_was_printed_holds_one(smoke, pattern):
+    _, first = smoke
+    assert not pattern.search((first.stdout + first.stderr).encode())
+
+
+def test_cases_are_known_by_id_and_digest(smoke):
+    place, _ = smoke
+    found = place.query("SELECT DISTINCT case_id, case_digest FROM prediction")
+    assert len(found) == 24 and found.case_digest.str.fullmatch("[0-9a-f]{64}").all()
