@@ -8,6 +8,7 @@ every evaluation and every dropout pass. The common leading tokens (the instruct
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,6 +122,7 @@ def _compute(stack: Stack, cases: Cases, boundary: int, folder: Path, log: Any) 
     np.save(folder / "starts.npy", starts, allow_pickle=False)
     shape = (int(starts[-1]), stack.hidden_size)
     own = np.lib.format.open_memmap(folder / "own.npy", mode="w+", dtype=STORED, shape=shape)
+    _reserve(folder / "own.npy")
     done = 0
     for numbers in _by_length(lengths):
         width = max(lengths[n] for n in numbers)
@@ -135,6 +137,13 @@ def _compute(stack: Stack, cases: Cases, boundary: int, folder: Path, log: Any) 
             log({"event": "progress", "what": "frozen prefix", "done": done, "of": len(lengths)})
     own.flush()
     return {"boundary": boundary, "rows": len(lengths), "tokens": shape[0]}
+
+
+def _reserve(path: Path) -> None:
+    """Take the file's blocks now: on a full disk this is an error, while a write into the mapping would kill us."""
+    if hasattr(os, "posix_fallocate"):  # not on macOS
+        with path.open("r+b") as handle:
+            os.posix_fallocate(handle.fileno(), 0, path.stat().st_size)
 
 
 def _by_length(lengths: list[int]) -> list[list[int]]:

@@ -1,0 +1,90 @@
+"""How a sweep ends: exit code 1 where an experiment failed by itself, a sentence where the user must mend something."""
+
+import os
+import socket
+import subprocess
+
+import pytest
+from prefect.states import Completed, Failed
+from rich.console import Console
+
+from flows import run, servers
+from flows.selection import select
+from tasks.progress import listeners, tell
+from tasks.runtime.errors import BadInput, Diverged, LostChild, SourceUnavailable
+from tasks.runtime.store import home
+from tests.flows.conftest import Place, one_sentence
+
+
+@pytest.fixture
+def ends_with(monkeypatch):
+    """Runs a sweep of which only the flow is replaced: by one whose experiments fail with the given errors."""
+    import flows.sweep
+
+    def run_it(*errors: Exception) -> int:
+        def flow(*args, **kwargs):
+            for error in errors:
+                tell("land x", {"event": "failed", "message": str(error), "error": error})
+            return Failed(message="not all") if errors else Completed(message="all")
+
+        monkeypatch.setattr(flows.sweep, "sweep", flow)
+        monkeypatch.setattr(run, "start_temporary_server", lambda: None)
+        return run.run_sweep(Console(quiet=True), select("smoke"), "smoke", None, None, None, None, None)
+
+    return run_it
+
+
+@pytest.mark.parametrize("errors", [[Diverged("a")], [LostChild("a"), BadInput("b")], [RuntimeError("a")]])
+def test_an_experiment_that_failed_by_itself_is_exit_code_one(errors, ends_with):
+    assert ends_with(*errors) == 1
+
+
+def test_all_done_is_exit_code_zero(ends_with):
+    assert ends_with() == 0 and listeners == []
+
+
+def test_what_the_user_must_mend_is_told_once_however_many_experiments_it_stopped(ends_with):
+    with pytest.raises(BadInput, match=r"^The disk is full\.$"):
+        ends_with(*[BadInput("The disk is full.")] * 60)
+    with pytest.raises(BadInput, match=r"^A\. B\.$"):
+        ends_with(BadInput("A."), SourceUnavailable("B."), BadInput("A."))
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 40 KiB; made where the tests may mount one."""
+    folder = tmp_path / "place" / "home"
+    folder.mkdir(parents=True)
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", str(folder)], capture_output=True)
+    if made.returncode != 0:
+        pytest.skip("no right to mount a file system")
+    yield Place(tmp_path / "place")
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system")
+def test_a_full_disk_is_a_sentence_and_nothing_half_made_stays(small_disk):
+    found = small_disk.run("sweep", "smoke")
+    assert (
+        found.returncode == 2 and one_sentence(found.stderr) and found.stderr.startswith("triage: The disk is full: ")
+    )
+    assert [p for p in small_disk.home.rglob("*") if p.is_file()] == []
+
+
+def test_a_server_is_ended_only_if_its_sweep_is_dead_and_it_is_a_server(tmp_path):
+    """Numbers of processes are used again: a record may name one that is something else by now."""
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    bystander = subprocess.Popen(["sleep", "60"])
+    try:
+        records = home() / "servers"
+        records.mkdir(parents=True)
+        ours, dead = (records / f"{socket.gethostname()}-{pid}" for pid in (os.getpid(), ended.pid))
+        elsewhere = records / f"another-machine-{ended.pid}"
+        for record in (ours, dead, elsewhere):
+            record.write_text(str(bystander.pid))
+        servers.end_leftovers(home())
+        assert bystander.poll() is None
+        assert sorted(records.iterdir()) == sorted([ours, elsewhere])
+    finally:
+        bystander.kill()
