@@ -124,8 +124,3 @@ def smoke(smoke_started: Any) -> tuple[Place, subprocess.CompletedProcess[str]]:
 def one_sentence(text: str) -> bool:
     """`triage: ...` on one line, ended by a full stop, and nothing else: no traceback, no log line."""
     return text.startswith("triage: ") and text.count("\n") == 1 and text.rstrip().endswith(".")
-
-
-def patience() -> float:
-    """How much longer than alone a command may take here now: processes that want a core, per core."""
-    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))

@@ -10,7 +10,6 @@ import pytest
 
 from tasks.grid import GRIDS
 from tasks.runtime.store import complete, home, locked, verify
-from tests.flows.conftest import patience
 
 CELLS = [
     f"tiny-{model}-{bits}bit-{recipe}-s42"
@@ -108,12 +107,11 @@ def again(smoke):
 
 
 def test_the_second_time_every_training_and_evaluation_is_cached(again):
-    place, done, before, seconds = again
+    place, done, before, _ = again
     assert done.returncode == 0 and "validation" not in done.stdout
     steps = {name: state for name, (state, _) in place.last_steps().items() if name.split()[0] in ("train", "evaluate")}
     assert len(steps) == 16 and set(steps.values()) == {"Cached"}
     assert adapters(place) == before
-    assert seconds < 20 * patience()
 
 
 @pytest.fixture(scope="module")
