@@ -48,7 +48,9 @@ def sweep(
     try:
         code = run_sweep(console, selection, grid, set_, model, bits, recipe, limit)
     except KeyboardInterrupt:
-        errors.print("triage: interrupted. What is finished is kept; the same command goes on from here.", soft_wrap=True)
+        errors.print(
+            "triage: interrupted. What is finished is kept; the same command goes on from here.", soft_wrap=True
+        )
         code = 130
     raise typer.Exit(code)
 
