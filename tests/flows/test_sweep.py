@@ -115,7 +115,28 @@ def test_the_second_time_every_training_and_evaluation_is_cached(again):
 
 
 @pytest.fixture(scope="module")
-def mended(again, tmp_path_factory):
+def diverging(smoke, tmp_path_factory):
+    """Two experiments, of which one starts from weights with a NaN: its loss is not finite at the first update. It runs
+    while the sweep below does: one for each core."""
+    place = smoke[0].copy(tmp_path_factory.mktemp("diverges") / "place")
+    poisoned = place.folder / "poisoned"
+    shutil.copytree(next((place.home / "models").glob("tiny-llama-base-*")), poisoned)
+    weights = mx.load(str(poisoned / "model.safetensors"))
+    mx.eval(weights)
+    weights["model.norm.weight"] = weights["model.norm.weight"] * mx.array(float("nan")).astype(mx.bfloat16)
+    mx.save_safetensors(str(poisoned / "model.safetensors"), weights, metadata={"format": "mlx"})
+    grid = place.folder / "poisoned.toml"
+    grid.write_text(
+        (GRIDS / "smoke.toml").read_text().replace('"tiny-llama", "tiny-gemma3"', '"poisoned", "tiny-llama"')
+        + f'\n[[base_model]]\nname = "poisoned"\nlicence = "none"\n[[base_model.sources]]\nkind = "folder"\npath = "{poisoned}"\n'
+    )
+    process = place.start("sweep", str(grid), "--bits", "4", "--recipe", "baseline", "--set", "seeds=[7]")
+    yield place, process
+    process.kill()
+
+
+@pytest.fixture(scope="module")
+def mended(again, diverging, tmp_path_factory):
     """A sweep after one experiment was deleted, one damaged, one robbed of its scores, and the warehouse removed; the
     deleted one's folder is held by another process until Prefect is about to try again."""
     place = again[0].copy(tmp_path_factory.mktemp("mended") / "place")
@@ -170,21 +191,9 @@ def test_a_lost_warehouse_is_refilled_from_what_has_landed(mended):
 
 
 @pytest.fixture(scope="module")
-def one_diverges(smoke, tmp_path_factory):
-    """Two experiments, of which one starts from weights with a NaN: its loss is not finite at the first update."""
-    place = smoke[0].copy(tmp_path_factory.mktemp("diverges") / "place")
-    poisoned = place.folder / "poisoned"
-    shutil.copytree(next((place.home / "models").glob("tiny-llama-base-*")), poisoned)
-    weights = mx.load(str(poisoned / "model.safetensors"))
-    mx.eval(weights)
-    weights["model.norm.weight"] = weights["model.norm.weight"] * mx.array(float("nan")).astype(mx.bfloat16)
-    mx.save_safetensors(str(poisoned / "model.safetensors"), weights, metadata={"format": "mlx"})
-    grid = place.folder / "poisoned.toml"
-    grid.write_text(
-        (GRIDS / "smoke.toml").read_text().replace('"tiny-llama", "tiny-gemma3"', '"poisoned", "tiny-llama"')
-        + f'\n[[base_model]]\nname = "poisoned"\nlicence = "none"\n[[base_model.sources]]\nkind = "folder"\npath = "{poisoned}"\n'
-    )
-    return place, place.run("sweep", str(grid), "--bits", "4", "--recipe", "baseline", "--set", "seeds=[7]")
+def one_diverges(diverging):
+    place, process = diverging
+    return place, place.finish(process)
 
 
 def test_a_diverged_experiment_fails_the_sweep_but_the_others_land(one_diverges):
