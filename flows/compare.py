@@ -8,12 +8,8 @@ import pandas as pd
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from flows.tables import leaderboard, quantization
+from flows.tables import NOT_A_DEVICE, leaderboard, quantization
 from warehouse.connect import warehouse_path
-
-DISCLAIMER = (
-    "Research software, not a medical device. Synthetic cases: for comparing models, not evidence about patients."
-)
 
 
 @flow(name="compare")
@@ -30,7 +26,7 @@ def compare() -> None:
 
 def as_markdown(board: pd.DataFrame, pairs: pd.DataFrame) -> str:
     """The two tables as one Markdown page."""
-    parts = ["# 4 bits against 8 bits", _table(pairs), "# Leaderboard", _table(board), DISCLAIMER]
+    parts = ["# 4 bits against 8 bits", _table(pairs), "# Leaderboard", _table(board), NOT_A_DEVICE]
     return "\n\n".join(parts)
 
 

@@ -23,7 +23,7 @@ from flows.selection import select
 from tasks.models.sources import availabilities
 from tasks.runtime.child import run_child
 from tasks.runtime.device import backend, total_memory
-from tasks.runtime.store import home
+from tasks.runtime.store import existing_home, home
 from warehouse.connect import warehouse_path
 from warehouse.health import examine
 
@@ -104,8 +104,7 @@ def libraries() -> list[Finding]:
 
 def weights() -> list[Finding]:
     """Whether the weights of the study's base models are here or can be had, and from where. Downloads nothing."""
-    models = {cell.model.name: cell.model for cell in select(STUDY).cells}
-    answers = availabilities(models.values(), home())
+    answers = availabilities(select(STUDY).models, home())
     none_at_all = not any(state.startswith(CAN_BE_HAD) for sources in answers.values() for _, state in sources)
     return [_weights(name, sources, none_at_all) for name, sources in answers.items()]
 
@@ -123,7 +122,7 @@ def _weights(name: str, sources: list[tuple[str, str]], none_at_all: bool) -> Fi
 
 def disk() -> list[Finding]:
     """Space and permission where TRIAGE_HOME is or will be, against what the whole study takes."""
-    place = next(path for path in (home(), *home().parents) if path.exists())
+    place = existing_home()
     free, needed = shutil.disk_usage(place).free, estimated_bytes(select(STUDY))
     text = f"{free / 1e9:.0f} GB free at {home()}; the whole study takes about {needed / 1e9:.0f} GB"
     remedy = "free some space, or set TRIAGE_HOME to a folder on another disk"

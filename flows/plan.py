@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from flows.selection import Selection
+from tasks.models.exact_sizes import is_known, known_config, tensors
 from tasks.models.sources import availabilities
 from tasks.runtime.device import backend
 from tasks.runtime.store import complete, home
@@ -40,8 +41,7 @@ def plan_cells(selection: Selection) -> Iterator[PlannedCell]:
 
 def sources_of(selection: Selection) -> dict[str, list[tuple[str, str]]]:
     """Per base model of the selection: its sources, and whether each is here, reachable or why not."""
-    models = {spec.model.name: spec.model for spec in selection.cells}
-    return availabilities(models.values(), home())
+    return availabilities(selection.models, home())
 
 
 def estimated_seconds(spec: ExperimentSpec) -> float:
@@ -84,12 +84,9 @@ def _same_recipe(folder: Path, spec: ExperimentSpec) -> bool:
 
 
 def _shape(name: str) -> dict[str, Any]:
-    shapes = json.loads((files("tasks.models") / "shapes.json").read_text())
-    if name not in shapes:
+    if not is_known(name):
         return TYPICAL_SHAPE
-    config = shapes[name]["config"]
-    hidden, inner = config["hidden_size"], config["intermediate_size"]
-    head = config.get("head_dim") or hidden // config["num_attention_heads"]
-    attention = hidden * head * 2 * (config["num_attention_heads"] + config["num_key_value_heads"])
-    block, layers = attention + 3 * hidden * inner, config["num_hidden_layers"]
-    return {"layers": layers, "block_parameters": block, "parameters": block * layers + config["vocab_size"] * hidden}
+    config = known_config(name)
+    sizes = {tensor: math.prod(shape) for tensor, shape in tensors(config)}
+    block = sum(size for tensor, size in sizes.items() if tensor.startswith("model.layers.0.") and "norm" not in tensor)
+    return {"layers": config["num_hidden_layers"], "block_parameters": block, "parameters": sum(sizes.values())}

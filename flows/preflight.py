@@ -18,7 +18,7 @@ def check(selection: Selection) -> None:
     """Prepare the cases, which is quick, and ask for weights. Raises BadInput, or SourceUnavailable where no base model
     of the selection can be had; a sweep that can do a part of its work does that part."""
     prepare_dataset(selection.grid.data, home())
-    refuse_without_weights(list({cell.model.name: cell.model for cell in selection.cells}.values()), home())
+    refuse_without_weights(selection.models, home())
 
 
 def refuse_without_weights(models: list[BaseModelSpec], root: Path) -> None:

@@ -11,13 +11,12 @@ from rich.table import Table
 from flows.display import clock
 from flows.plan import estimated_bytes, plan_cells, sources_of
 from flows.selection import Selection
-from flows.tables import leaderboard, quantization
-from tasks.runtime.store import complete, home
+from flows.tables import NOT_A_DEVICE, leaderboard, quantization
+from tasks.runtime.store import complete, existing_home, home
 from warehouse.connect import warehouse_path
 from warehouse.query import query
 
 MOST_ON_SIDE = 4
-NOT_A_DEVICE = "Research software, not a medical device; synthetic cases are no evidence about patients."
 
 
 def print_frame(console: Console, frame: pd.DataFrame, title: str | None = None) -> None:
@@ -59,7 +58,7 @@ def print_plan(console: Console, selection: Selection) -> None:
             console.print(f"weights  {name}: {source}: {state}", soft_wrap=True)
     total = sum(cell.seconds for cell in cells)
     waiting = sum(not cell.trained for cell in cells)
-    free = shutil.disk_usage(home().parent if not home().exists() else home()).free
+    free = shutil.disk_usage(existing_home()).free
     console.print(
         f"{len(cells)} experiments, {len(cells) - waiting} trained, {waiting} to train: about {clock(total)}, "
         f"about {estimated_bytes(selection) / 1e9:.1f} GB of disk ({free / 1e9:.0f} GB free)."

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from tasks.grid import known_models, load_grid
 from tasks.runtime.errors import BadInput
-from tasks.spec import ExperimentSpec, Grid, experiments
+from tasks.spec import BaseModelSpec, ExperimentSpec, Grid, experiments
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,11 @@ class Selection:
 
     grid: Grid
     cells: list[ExperimentSpec] = field(default_factory=list)
+
+    @property
+    def models(self) -> list[BaseModelSpec]:
+        """The base models of the chosen cells, each once."""
+        return list({spec.model.name: spec.model for spec in self.cells}.values())
 
 
 def select(

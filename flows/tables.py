@@ -10,6 +10,7 @@ from flows.display import clock
 from warehouse.query import query
 
 RANDOM = " (random weights)"
+NOT_A_DEVICE = "Research software, not a medical device; synthetic cases are no evidence about patients."
 
 
 def leaderboard(cells: list[str] | None = None) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -21,10 +22,20 @@ Shape = tuple[int, ...]
 
 def known_config(base_model: str) -> dict[str, Any]:
     """The true configuration of a base model, as shapes.json has it. Raises BadInput for one that is not listed."""
-    shapes = json.loads((files(__package__) / "shapes.json").read_text(encoding="utf-8"))
+    shapes = _shapes()
     if base_model not in shapes:
         raise BadInput(f"The shape of {base_model} is not known; known are {', '.join(sorted(shapes))}.")
     return dict(shapes[base_model]["config"])
+
+
+def is_known(base_model: str) -> bool:
+    """Whether shapes.json has the shape of a base model."""
+    return base_model in _shapes()
+
+
+@cache
+def _shapes() -> dict[str, Any]:
+    return dict(json.loads((files(__package__) / "shapes.json").read_text(encoding="utf-8")))
 
 
 def expected_sizes(config: dict[str, Any], bits: int | None, group_size: int) -> dict[str, Any]:

@@ -31,6 +31,11 @@ def home() -> Path:
     return Path(os.environ.get("TRIAGE_HOME") or ".triage").resolve()
 
 
+def existing_home() -> Path:
+    """`home()`, or the nearest folder above it that is there already: where its disk and permissions are."""
+    return next(path for path in (home(), *home().parents) if path.exists())
+
+
 def canonical_json(value: Any) -> str:
     """JSON with sorted keys and no spaces: equal values give equal text, so digests can be compared."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

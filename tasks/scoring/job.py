@@ -12,7 +12,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from tasks.runtime.device import measure
+from tasks.runtime.device import compute_path
 from tasks.runtime.store import build_folder, verify
 from tasks.scoring.mc_dropout import dropout_passes
 from tasks.scoring.sample import stratified_sample
@@ -36,7 +36,7 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     folder, variant = Path(args["folder"]), Path(args["variant"])
     verify(folder, deep=True)
     mx.set_cache_limit(CACHE_BYTES)
-    stack = load_variant(variant, measure().compute_path)
+    stack = load_variant(variant, compute_path())
     adapted = add_lora(stack, spec.recipe, spec.training, spec.seed)
     load_weights(adapted, folder / "adapters.safetensors")
 

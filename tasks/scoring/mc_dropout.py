@@ -15,8 +15,8 @@ import numpy as np
 from tasks.runtime.errors import TriageError
 from tasks.scoring.uncertainty import passes_are_distinct
 from tasks.spec import LABELS
-from tasks.tuning.batches import Cases, make_batch, sorted_batches
-from tasks.tuning.engine import TOKENS_AT_ONCE, label_terms, leading_past
+from tasks.tuning.batches import TOKENS_AT_ONCE, Cases, make_batch, sorted_batches
+from tasks.tuning.engine import label_terms, leading_past
 from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.lora import Adapted
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from tasks.corpus.encode import Encoded, Template
 
+TOKENS_AT_ONCE = 4096  # padded tokens of one forward pass where no gradient is kept
 WINDOW = 16  # batches' worth of cases that are sorted by length together: enough to fill buckets, still well mixed
 LENGTH_STEP = 8  # sequences are padded to a multiple of this
 
@@ -125,15 +126,21 @@ def training_batches(cases: Cases, batch_size: int, seed: int, start: int) -> It
 def sorted_batches(cases: Cases, token_budget: int) -> list[list[int]]:
     """All cases in batches of similar length, each of at most `token_budget` padded tokens, for evaluation."""
     order = sorted(range(len(cases.encoded)), key=lambda c: (len(cases.encoded[c].prompt), c))
-    batches: list[list[int]] = []
-    for case in order:
-        grown = [*batches[-1], case] if batches else [case]
-        fits = _padded(cases.rows_of([case])) * len(grown) * cases.per_case <= token_budget
-        if batches and fits:
-            batches[-1].append(case)
+    return filled_groups(order, [_padded(cases.rows_of([c])) * cases.per_case for c in order], token_budget)
+
+
+def filled_groups(order: Sequence[int], sizes: Sequence[int], budget: int) -> list[list[int]]:
+    """Neighbours of `order` in groups whose largest size times their number is at most `budget`; a larger one is alone.
+
+    `sizes` are those of `order`'s entries, ascending.
+    """
+    groups: list[list[int]] = []
+    for entry, size in zip(order, sizes, strict=True):
+        if groups and size * (len(groups[-1]) + 1) <= budget:
+            groups[-1].append(entry)
         else:
-            batches.append([case])
-    return batches
+            groups.append([entry])
+    return groups
 
 
 def padding_share(cases: Cases, batches: Sequence[Sequence[int]]) -> float:

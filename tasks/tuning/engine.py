@@ -7,7 +7,7 @@ first LoRA block are read from the frozen prefix where it is stored.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import mlx.core as mx
@@ -16,12 +16,10 @@ import numpy as np
 from mlx.utils import tree_map
 
 from tasks.tuning.architecture import project, run_blocks, run_last_block
-from tasks.tuning.batches import Batch, Cases, make_batch, sorted_batches
+from tasks.tuning.batches import TOKENS_AT_ONCE, Batch, Cases, make_batch, sorted_batches
 from tasks.tuning.frozen_prefix import Prefix, SharedPast
 from tasks.tuning.lora import Adapted
 from tasks.tuning.losses import Objective, Terms, case_terms, objective_sum, scored_tokens
-
-TOKENS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -127,8 +125,6 @@ def _logits_after(
 
 
 def _cut(batch: Batch, rows: int) -> Batch:
-    from dataclasses import replace
-
     return replace(
         batch, targets=batch.targets[:, :rows], scored=batch.scored[:, :rows], is_label=batch.is_label[:, :rows]
     )

@@ -21,10 +21,9 @@ from tasks.runtime.device import versions
 from tasks.runtime.store import build_folder
 from tasks.spec import short_digest
 from tasks.tuning.architecture import Stack, embed, run_blocks
-from tasks.tuning.batches import Cases, Row
+from tasks.tuning.batches import TOKENS_AT_ONCE, Cases, Row, filled_groups
 
 PAYS_FROM = 0.15  # share of a step that a stored prefix saves, below which it is not worth its disk
-TOKENS_AT_ONCE = 4096
 STORED = np.float32
 
 
@@ -124,7 +123,8 @@ def _compute(stack: Stack, cases: Cases, boundary: int, folder: Path, log: Any) 
     own = np.lib.format.open_memmap(folder / "own.npy", mode="w+", dtype=STORED, shape=shape)
     _reserve(folder / "own.npy")
     done = 0
-    for numbers in _by_length(lengths):
+    order = sorted(range(len(lengths)), key=lambda n: (lengths[n], n))
+    for numbers in filled_groups(order, [lengths[n] for n in order], TOKENS_AT_ONCE):
         width = max(lengths[n] for n in numbers)
         tokens = np.zeros((len(numbers), width), np.int32)
         for i, n in enumerate(numbers):
@@ -144,14 +144,3 @@ def _reserve(path: Path) -> None:
     if hasattr(os, "posix_fallocate"):  # not on macOS
         with path.open("r+b") as handle:
             os.posix_fallocate(handle.fileno(), 0, path.stat().st_size)
-
-
-def _by_length(lengths: list[int]) -> list[list[int]]:
-    """Row numbers in groups of similar length, each of at most TOKENS_AT_ONCE tokens."""
-    groups: list[list[int]] = []
-    for n in sorted(range(len(lengths)), key=lambda n: (lengths[n], n)):
-        if groups and lengths[n] * (len(groups[-1]) + 1) <= TOKENS_AT_ONCE:
-            groups[-1].append(n)
-        else:
-            groups.append([n])
-    return groups

@@ -16,7 +16,7 @@ from tasks.spec import ExperimentSpec
 from tasks.tuning.batches import epoch_batches, padding_share
 from tasks.tuning.checkpoint import Progress
 from tasks.tuning.frozen_prefix import open_prefix
-from tasks.tuning.lora import adapter_config, add_lora, load_variant
+from tasks.tuning.lora import adapter_config, adapter_weights, add_lora, load_variant
 from tasks.tuning.sets import load_set, load_template
 from tasks.tuning.trainer import Split, train
 
@@ -58,7 +58,7 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
             "shortened_cases": shortened, "frozen_blocks_stored": splits["train"].prefix.boundary,
             "started_at": started.isoformat(), "finished_at": datetime.now(UTC).isoformat(),
         }  # fmt: skip
-        _write(folder, best, adapted.stack.model, spec, variant, progress)
+        _write(folder, best, adapter_weights(adapted), spec, variant, progress)
         seal(folder, {"training_id": args["training_id"], "summary": summary}, OUTPUTS)
     return summary
 
@@ -75,11 +75,10 @@ def _summary(spec: ExperimentSpec, progress: Progress, split: Split, micro_batch
 
 
 def _write(
-    folder: Path, best: dict[str, mx.array], model: Any, spec: ExperimentSpec, variant: Path, progress: Progress
-) -> None:
-    from mlx.utils import tree_flatten
-
-    for name, weights in (("adapters", best), ("adapters_last", dict(tree_flatten(model.trainable_parameters())))):
+    folder: Path, best: dict[str, mx.array], last: dict[str, mx.array], spec: ExperimentSpec, variant: Path,
+    progress: Progress,
+) -> None:  # fmt: skip
+    for name, weights in (("adapters", best), ("adapters_last", last)):
         temporary = folder / f".{name}.tmp.safetensors"
         mx.save_safetensors(str(temporary), dict(sorted(weights.items())))  # its order decides the file's
         temporary.replace(folder / f"{name}.safetensors")
