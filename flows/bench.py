@@ -20,7 +20,8 @@ from tasks.models.sources import fetch_base
 from tasks.runtime.child import run_child
 from tasks.runtime.device import backend, versions
 from tasks.runtime.errors import BadInput
-from tasks.runtime.store import canonical_json, home, write_atomic
+from tasks.runtime.store import home, write_atomic
+from tasks.spec import canonical_json
 from tasks.spec import Training
 from warehouse.landing import write_landing
 from warehouse.load import load_landing

@@ -228,10 +228,19 @@ def experiments(grid: Grid, models: dict[str, BaseModelSpec]) -> Iterator[Experi
                     )  # fmt: skip
 
 
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text, so digests can be compared."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 (hex) of a value's canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
 def short_digest(ingredients: dict[str, Any]) -> str:
-    """12 hex digits of SHA-256 over canonical JSON."""
-    text = json.dumps(ingredients, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    """The first 12 hex digits of the ingredients' digest, for ids."""
+    return digest_of(ingredients)[:12]
 
 
 def training_id(

@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.runtime.errors import BadInput
-from tasks.runtime.store import build_folder, complete, digest_of
+from tasks.runtime.store import build_folder, complete
+from tasks.spec import digest_of
 from warehouse.schema import FACTS, Kind, Table, check
 from warehouse.schema import tables as known_tables
 

@@ -8,8 +8,7 @@ from typing import Any
 
 from tasks.models import layout
 from tasks.runtime.errors import BadInput, SourceUnavailable
-from tasks.runtime.store import digest_of
-from tasks.spec import FolderSource
+from tasks.spec import FolderSource, digest_of
 
 
 def describe(source: FolderSource) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 
 from tasks.models.sizes import tensor_headers
 from tasks.runtime.errors import BadInput
-from tasks.runtime.store import digest_of, file_digest
+from tasks.runtime.store import file_digest
+from tasks.spec import digest_of
 
 MODEL_TYPES = ("llama", "gemma3_text")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")

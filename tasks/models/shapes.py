@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from tasks.models.tiny_tokenizer import SENTENCES, SPECIAL, write_tiny_tokenizer
 from tasks.runtime.errors import BadInput
-from tasks.runtime.store import digest_of
-from tasks.spec import RandomSource
+from tasks.spec import RandomSource, digest_of
 
 STANDARD_DEVIATION = 0.02  # as both families initialise their weights
 

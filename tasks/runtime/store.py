@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.runtime.errors import BrokenFolder, Locked, disk_error
+from tasks.spec import digest_of
 
 MANIFEST = "manifest.json"
 ABANDONED_SECONDS = 60.0
@@ -34,16 +35,6 @@ def home() -> Path:
 def existing_home() -> Path:
     """`home()`, or the nearest folder above it that is there already: where its disk and permissions are."""
     return next(path for path in (home(), *home().parents) if path.exists())
-
-
-def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no spaces: equal values give equal text, so digests can be compared."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
-
-def digest_of(value: Any) -> str:
-    """SHA-256 (hex) of a value's canonical JSON."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
 def file_digest(path: Path) -> str:

@@ -26,8 +26,7 @@ from tasks.corpus.embedded import (
 from tasks.corpus.knowledge_base import contexts, general, knowledge_digest, problems
 from tasks.corpus.rules import Facts, Vitals, decide
 from tasks.corpus.splits import check_sets, near_duplicates
-from tasks.runtime.store import digest_of
-from tasks.spec import LABELS
+from tasks.spec import LABELS, digest_of
 
 PROBLEMS = {"train": 100, "valid": 20, "calibration": 40, "test": 60}
 
@@ -99,7 +98,7 @@ def test_families_stay_together_and_every_body_system_is_trained_on() -> None:
 def test_the_same_seed_gives_the_same_bytes_in_another_process(records: tuple[Record, ...]) -> None:
     code = (
         "from tasks.corpus.embedded import embedded_cases as e; from tasks.corpus.case import to_json as j;"
-        "from tasks.runtime.store import digest_of as d; print(d([j(c) for c in e()]))"
+        "from tasks.spec import digest_of as d; print(d([j(c) for c in e()]))"
     )
     from tasks.corpus.case import to_json
 
