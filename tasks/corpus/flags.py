@@ -75,7 +75,7 @@ def _general(problem: Problem, kind: str, facts: Facts) -> dict[str, Fact]:
 
 
 def _suits(fact: Fact, facts: Facts) -> bool:
-    return fact.sex in (None, facts.sex) and facts.age >= fact.min_age
+    return fact.sex in (None, facts.sex) and fact.min_age <= facts.age <= fact.max_age
 
 
 def draw_denials(problem: Problem, facts: Facts, rng: random.Random) -> tuple[str, ...]:

@@ -34,6 +34,7 @@ class Fact(Strict):
     days: tuple[float, float] | None = Field(default=None, description="how long ago it must have begun")
     sex: Literal["f", "m"] | None = None
     min_age: float = 0
+    max_age: float = 200
     source: str | None = None
 
     @property
