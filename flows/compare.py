@@ -12,7 +12,7 @@ from flows.tables import NOT_A_DEVICE, leaderboard, quantization
 from warehouse.connect import warehouse_path
 
 
-@flow(name="compare")
+@flow(name="compare", flow_run_name="comparison")
 def compare() -> None:
     """Publish the leaderboard and the 4-bit against 8-bit comparison as artifacts of this run."""
     if not warehouse_path().exists():
