@@ -1,21 +1,23 @@
 """A harder test set from the test set's presenting problems: wording and tone pull away from the label.
 
-- `negated`: several red flags, all said to be absent; GP or HOME by the rest of the facts
-- `frightening`: alarm in every sentence around a benign core; HOME
-- `calm`: an understated, hopeful story around a red flag; ED
+- `negated`: several red flags named and said to be absent; the label follows from the one fact that is there
+- `frightening`: alarm in every sentence around a core that is no emergency; GP or HOME
+- `calm`: an understated, hopeful story, with much that is well, around a red flag; ED
 - `metaphor`: every fact in its most pictorial wording; any label
+
+The deciding facts are the problem's own, never the general ones that the training cases share word for word.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 
 from tasks.corpus.case import Case, normal_text
 from tasks.corpus.embedded import Record, assign_sets, embedded_records
-from tasks.corpus.knowledge_base import Problem, problems
+from tasks.corpus.flags import draw_denials
+from tasks.corpus.knowledge_base import Problem, problems, tone
 from tasks.corpus.render import Style, band_of, draw_style, render
 from tasks.corpus.rules import Facts, decide
 from tasks.corpus.sampler import draw_facts
@@ -23,14 +25,12 @@ from tasks.spec import Label
 
 SIZE = 300
 NAME = "test_adversarial"
-KINDS: tuple[tuple[str, Label, str | None], ...] = (  # kind, label, mood
-    ("negated", "HOME", "plain"),
-    ("calm", "ED", "calm"),
-    ("negated", "GP", "plain"),
-    ("frightening", "HOME", "alarm"),
-    ("metaphor", "ED", None),
-    ("metaphor", "GP", None),
-)
+KINDS: tuple[tuple[str, Label], ...] = (
+    ("negated", "HOME"), ("calm", "ED"), ("frightening", "GP"),
+    ("frightening", "HOME"), ("negated", "ED"), ("negated", "GP"),
+    ("metaphor", "HOME"), ("metaphor", "ED"), ("metaphor", "GP"),
+)  # fmt: skip
+MOODS = {"negated": "plain", "frightening": "alarm", "calm": "calm"}
 
 
 def adversarial_cases(seed: int = 42) -> list[Case]:
@@ -50,12 +50,11 @@ def adversarial_records(seed: int = 42) -> tuple[Record, ...]:
     )
 
 
-def _record(problem: Problem, n: int, kind: str, label: Label, mood: str | None, seed: int, seen: set[str]) -> Record:
+def _record(problem: Problem, n: int, kind: str, label: Label, seed: int, seen: set[str]) -> Record:
     rng = random.Random(f"adversarial-{seed}-{n}-{problem.id}")
     while True:
         facts = _facts(problem, kind, label, rng)
-        style = draw_style(problem, facts, rng)
-        style = Style(style.voice, style.spelling, mood or style.mood, lay=kind != "negated")
+        style = _style(problem, facts, kind, rng)
         text = render(problem, facts, style, rng)
         if normal_text(text) not in seen:
             break
@@ -67,18 +66,37 @@ def _record(problem: Problem, n: int, kind: str, label: Label, mood: str | None,
 
 def _facts(problem: Problem, kind: str, label: Label, rng: random.Random) -> Facts:
     """Facts that suit the kind, or after many tries the nearest that can be had."""
-    suits: dict[str, Callable[[Facts], bool]] = {
-        "negated": lambda facts: len(facts.denied) >= 2,
-        "calm": lambda facts: bool(facts.red) and not any(problem.fact(name).sick for name in facts.red),
-        "frightening": lambda facts: len(facts.denied) <= 1,
-        "metaphor": lambda facts: bool(facts.red or facts.amber),
-    }
     for _ in range(60):
         facts = draw_facts(problem, label, rng)
-        if suits[kind](facts):
+        if _suits(problem, facts, kind):
             break
+    if kind == "negated":
+        return replace(facts, denied=draw_denials(problem, facts, rng, wanted=6)[:4])
     if kind == "calm":
         facts = replace(facts, trend=rng.choice(("better", None)), severity=rng.choice(("mild", None)))
+        return replace(facts, denied=draw_denials(problem, facts, rng, wanted=4)[:3])
     if kind == "frightening":
-        facts = replace(facts, trend=None if facts.trend == "better" else facts.trend)
+        trend = None if facts.trend == "better" else facts.trend
+        return replace(facts, trend=trend, denied=facts.denied[:1])
     return facts
+
+
+def _suits(problem: Problem, facts: Facts, kind: str) -> bool:
+    """Decided by the problem's own facts, and in the way that the kind is about."""
+    own = {*problem.red, *problem.amber, *problem.mild}
+    if not {*facts.red, *facts.amber, *facts.mild} <= own or facts.severity == "severe":
+        return False
+    if kind == "calm":
+        return bool(facts.red) and not any(problem.fact(name).sick for name in facts.red)
+    return kind != "metaphor" or bool(facts.red or facts.amber or facts.mild)
+
+
+def _style(problem: Problem, facts: Facts, kind: str, rng: random.Random) -> Style:
+    """The mood of the kind, with asides that carry it; a nurse's note has no tone, so others tell those stories."""
+    style = draw_style(problem, facts, rng)
+    while kind in tone() and style.voice == "nurse":
+        style = replace(style, voice=rng.choice(("terse", "carer" if facts.age >= 18 else "parent")))
+    asides = tuple(rng.sample(tone()[kind], 2)) if kind in tone() else ()
+    return replace(
+        style, mood=MOODS.get(kind, style.mood), lay=kind != "negated", listed=kind == "negated", asides=asides
+    )

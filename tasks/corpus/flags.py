@@ -78,15 +78,19 @@ def _suits(fact: Fact, facts: Facts) -> bool:
     return fact.sex in (None, facts.sex) and fact.min_age <= facts.age <= fact.max_age
 
 
-def draw_denials(problem: Problem, facts: Facts, rng: random.Random) -> tuple[str, ...]:
-    """Flags said to be absent: never one that shares a word with a fact that is present, lest the text contradict it."""
+def draw_denials(problem: Problem, facts: Facts, rng: random.Random, wanted: int | None = None) -> tuple[str, ...]:
+    """Flags said to be absent: never one that shares a word with a fact that is present, lest the text contradict it.
+
+    `wanted`: about so many, else a random number of them.
+    """
     present = [problem.fact(name) for name in (*facts.red, *facts.amber, *facts.mild)]
     sick = any(fact.sick for fact in present)
     able: list[list[str]] = []
     for pool in ({**_own(problem, "red", facts), **_own(problem, "amber", facts)}, _general(problem, "red", facts)):
         clear = {n: f for n, f in pool.items() if not (sick and f.sick) and not any(_overlap(f, p) for p in present)}
         able.append([name for name in clear if name not in (*facts.red, *facts.amber)])
-    wanted = rng.choices((0, 1, 2, 3), (0.35, 0.35, 0.2, 0.1) if facts.red else (0.15, 0.35, 0.3, 0.2))[0]
+    if wanted is None:
+        wanted = rng.choices((0, 1, 2, 3), (0.35, 0.35, 0.2, 0.1) if facts.red else (0.15, 0.35, 0.3, 0.2))[0]
     picked = [rng.choice(able[kind]) for kind in rng.choices((0, 1), (0.6, 0.4), k=wanted) if able[kind]]
     return tuple(dict.fromkeys(picked))
 

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from tasks.spec import Strict
 
 FOLDER = Path(str(files("tasks.corpus"))) / "knowledge"
-NOT_PROBLEMS = ("american", "contexts", "general", "phrases")
+NOT_PROBLEMS = ("american", "contexts", "general", "phrases", "tone")
 Band = Literal["infant", "child", "teen", "adult", "older", "frail"]
 BAND_YEARS: dict[str, tuple[float, float]] = {
     "infant": (0.05, 1), "child": (1, 13), "teen": (13, 18), "adult": (18, 65), "older": (65, 80), "frail": (80, 97),
@@ -147,6 +147,11 @@ def contexts() -> dict[str, Context]:
 @cache
 def phrases() -> Phrases:
     return _read(FOLDER / "phrases.toml")
+
+
+@cache
+def tone() -> dict[str, list[str]]:
+    return _read(FOLDER / "tone.toml")
 
 
 @cache

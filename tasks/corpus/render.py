@@ -30,12 +30,17 @@ BY_BAND: dict[str, dict[str, float]] = {
 
 @dataclass(frozen=True)
 class Style:
-    """How a case is told. `mood` is the tone of the framing, `lay` prefers the last, most pictorial wording of a fact."""
+    """How a case is told. `mood` is the tone of the framing, `lay` prefers the last, most pictorial wording of a fact.
+
+    `asides` are clauses that are no facts; `listed` names what is absent in one list, in the very words of the flags.
+    """
 
     voice: str
     spelling: str
     mood: str
     lay: bool = False
+    listed: bool = False
+    asides: tuple[str, ...] = ()
 
 
 def band_of(age: float) -> str:
@@ -67,13 +72,13 @@ def render(problem: Problem, facts: Facts, style: Style, rng: random.Random) -> 
 def _spoken(problem: Problem, facts: Facts, style: Style, rng: random.Random) -> str:
     person = _person(facts, style)
     needed = [_say(problem.fact(name).say, style, rng) for name in (*facts.red, *facts.amber, *facts.mild)]
-    needed += _contexts(problem, facts, rng)
+    needed += [*_contexts(problem, facts, rng), *style.asides]
     if facts.trend:
         needed.append(rng.choice(phrases()["trend"][facts.trend]))
     if facts.severity:
         needed.append(rng.choice(phrases()["severity"][facts.severity]))
     needed += _vital_clauses(problem, facts, style, rng)
-    optional = _denials(problem, facts, rng) + _extras(problem, facts, style, rng)
+    optional = _denials(problem, facts, style, rng) + _extras(problem, facts, style, rng)
     opening = _opening(problem, facts, style, rng)
     body = _fit(opening, needed, optional, rng)
     text = " ".join([*_framed(style, opening, rng), *(sentence(conjugate(clause, person)) for clause in body)])
@@ -97,10 +102,12 @@ def _contexts(problem: Problem, facts: Facts, rng: random.Random) -> list[str]:
     return clauses + [rng.choice(contexts()[name].deny) for name in facts.absent_contexts]
 
 
-def _denials(problem: Problem, facts: Facts, rng: random.Random) -> list[str]:
+def _denials(problem: Problem, facts: Facts, style: Style, rng: random.Random) -> list[str]:
     """Absent flags: each as its own clause, or together as a list of nouns with "no"."""
     absent = [problem.fact(name) for name in facts.denied]
     nouns = [fact.note for fact in absent if fact.nameable]
+    if style.listed and (plain := [noun for noun in nouns if "," not in noun]):
+        return [f"none of these: {listed(plain, 'or')}"]
     if len(nouns) < 2 or rng.random() < 0.5:
         return [rng.choice(fact.deny) for fact in absent]
     lead = rng.choice(("there is no ", "[I] [have] had no ", "no "))
