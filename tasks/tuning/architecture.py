@@ -14,7 +14,7 @@ import mlx.nn as nn
 from mlx_lm.models.base import create_attention_mask, scaled_dot_product_attention
 
 from tasks.runtime.errors import BadInput
-from tasks.tuning.cpu_kernels import additive, attention, silu
+from tasks.tuning.cpu_kernels import additive, attention, geglu, swiglu
 
 
 @dataclass(frozen=True)
@@ -145,10 +145,13 @@ def _attend(
 def _finish_block(stack: Stack, layer: nn.Module, hidden: mx.array, attended: mx.array) -> mx.array:
     if "pre_feedforward_layernorm" in layer:  # Gemma 3 normalises both branches before adding them
         hidden = hidden + layer.post_attention_layernorm(attended)
-        return hidden + layer.post_feedforward_layernorm(layer.mlp(layer.pre_feedforward_layernorm(hidden)))
+        return hidden + layer.post_feedforward_layernorm(_mlp(stack, layer.mlp, layer.pre_feedforward_layernorm(hidden)))
     hidden = hidden + attended
-    normed = layer.post_attention_layernorm(hidden)
-    if stack.cpu_kernels:
-        mlp = layer.mlp
-        return hidden + mlp.down_proj(silu(mlp.gate_proj(normed)) * mlp.up_proj(normed))
-    return hidden + layer.mlp(normed)
+    return hidden + _mlp(stack, layer.mlp, layer.post_attention_layernorm(hidden))
+
+
+def _mlp(stack: Stack, mlp: nn.Module, normed: mx.array) -> mx.array:
+    if not stack.cpu_kernels:
+        return mlp(normed)
+    gated = geglu if stack.model.model_type == "gemma3_text" else swiglu
+    return mlp.down_proj(gated(mlp.gate_proj(normed), mlp.up_proj(normed)))

@@ -123,9 +123,10 @@ def training_batches(cases: Cases, batch_size: int, seed: int, start: int) -> It
         epoch, skip = epoch + 1, 0
 
 
-def sorted_batches(cases: Cases, token_budget: int) -> list[list[int]]:
-    """All cases in batches of similar length, each of at most `token_budget` padded tokens, for evaluation."""
-    order = sorted(range(len(cases.encoded)), key=lambda c: (len(cases.encoded[c].prompt), c))
+def sorted_batches(cases: Cases, token_budget: int, chosen: Sequence[int] | None = None) -> list[list[int]]:
+    """All cases, or the `chosen`, in batches of similar length of at most `token_budget` padded tokens, to evaluate."""
+    among = range(len(cases.encoded)) if chosen is None else chosen
+    order = sorted(among, key=lambda c: (len(cases.encoded[c].prompt), c))
     return filled_groups(order, [_padded(cases.rows_of([c])) * cases.per_case for c in order], token_budget)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -18,6 +19,7 @@ from mlx.utils import tree_map
 from tasks.tuning.architecture import project, run_blocks, run_last_block
 from tasks.tuning.batches import TOKENS_AT_ONCE, Batch, Cases, make_batch, sorted_batches
 from tasks.tuning.frozen_prefix import Prefix, SharedPast
+from tasks.tuning.lanes import in_lanes, lane_count, split
 from tasks.tuning.lora import Adapted
 from tasks.tuning.losses import Objective, Terms, case_terms, objective_sum, scored_tokens
 
@@ -60,20 +62,28 @@ def update_gradients(
     """
     tokens, count = scored_tokens(cases, chosen), len(chosen)
     length = make_batch(cases, chosen).length
+    model = adapted.stack.model
     total, parts, gradients = mx.array(0.0), mx.zeros(3), None
 
     def loss_of(model: nn.Module, batch: Batch) -> tuple[mx.array, mx.array]:
         terms = case_terms(row_logits(adapted, prefix, batch), batch, cases)
         return objective_sum(terms, batch.labels, objective, tokens, count)
 
-    value_and_gradient = nn.value_and_grad(adapted.stack.model, loss_of)
-    for start in range(0, count, micro_batch):
-        batch = make_batch(cases, chosen[start : start + micro_batch], length)
+    def part_of(places: Sequence[int]) -> Any:
+        batch = make_batch(cases, [chosen[i] for i in places], length)
         if dropout_key is not None:
-            adapted.set_dropout([(*dropout_key, start * cases.per_case + i) for i in range(len(batch.rows))])
-        (loss, part), gradient = value_and_gradient(adapted.stack.model, batch)
-        gradients = gradient if gradients is None else tree_map(mx.add, gradients, gradient)
-        total, parts = total + loss, parts + part
+            adapted.set_dropout([(*dropout_key, places[0] * cases.per_case + i) for i in range(len(batch.rows))])
+        own = model.trainable_parameters()
+        result = nn.value_and_grad(model, loss_of)(model, batch)
+        model.update(own)  # tracing leaves unevaluated copies in the model
+        return result
+
+    for start in range(0, count, micro_batch):
+        places = range(count)[start : start + micro_batch]
+        lanes = [partial(part_of, some) for some in split(places, lane_count())]
+        for (loss, part), gradient in in_lanes(model, lanes):
+            gradients = gradient if gradients is None else tree_map(mx.add, gradients, gradient)
+            total, parts = total + loss, parts + part
         mx.eval(total, parts, gradients)
     adapted.set_dropout(None)
     return total, parts, gradients
@@ -84,12 +94,18 @@ def score_cases(adapted: Adapted, prefix: Prefix, cases: Cases, tokens_at_once: 
     adapted.set_dropout(None)
     past = leading_past(adapted, prefix)
     out: dict[int, tuple[Any, Any, Any]] = {}
-    for chosen in sorted_batches(cases, tokens_at_once):
+
+    def scored(chosen: list[int]) -> list[mx.array]:
         batch = make_batch(cases, chosen)
         terms = case_terms(_logits_after(adapted, prefix, cases, batch, past, batch.targets.shape[1]), batch, cases)
-        mx.eval(terms.label_loss, terms.other_loss, terms.label_logp)
-        arrays = (np.array(terms.label_loss), np.array(terms.other_loss), np.array(terms.label_logp))
-        out.update({case: tuple(a[i] for a in arrays) for i, case in enumerate(chosen)})
+        return [terms.label_loss, terms.other_loss, terms.label_logp]
+
+    batches = sorted_batches(cases, tokens_at_once // lane_count())
+    for chosen, arrays in zip(
+        batches, in_lanes(adapted.stack.model, [partial(scored, b) for b in batches]), strict=True
+    ):
+        columns = [np.array(a) for a in arrays]
+        out.update({case: tuple(column[i] for column in columns) for i, case in enumerate(chosen)})
     ordered = [out[i] for i in range(len(cases.encoded))]
     return Scores(*(np.stack([row[k] for row in ordered]) for k in range(3)))
 
