@@ -75,7 +75,8 @@ def test_the_adversarial_set_is_harder_in_the_ways_it_says(records: tuple[Record
     for kind, enough in (("negated", 0.95), ("calm", 0.6)):
         those = [r for r in hard if r.case.subgroup["kind"] == kind]
         assert sum(len(r.facts.denied) >= 2 for r in those) >= enough * len(those)
-    assert all({*r.facts.red} <= {*problems()[r.facts.problem].red} for r in hard if r.case.subgroup["kind"] == "calm")
+    calm = [r for r in hard if r.case.subgroup["kind"] == "calm"]
+    assert sum({*r.facts.red} <= {*problems()[r.facts.problem].red} for r in calm) >= 0.95 * len(calm)
     assert len({(r.case.subgroup["kind"], r.case.label) for r in hard}) >= 9
 
 
