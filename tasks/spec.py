@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 Label = Literal["ED", "GP", "HOME"]
 LABELS: tuple[Label, ...] = ("ED", "GP", "HOME")
 ENGINE_VERSION = 1
-SCORING_VERSION = 1
+SCORING_VERSION = 2
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=60)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -50,6 +50,7 @@ class HubSource(Strict):
     kind: Literal["hub"]
     repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
     revision: str = "main"
+    mirror: str | None = Field(default=None, description="an open repository with the same files, for a gated one")
 
 
 class PackageSource(Strict):
@@ -86,6 +87,8 @@ class BaseModelSpec(Strict):
 
     name: Name
     licence: str
+    terms: str | None = Field(default=None, description="where the terms of use can be read, shown before first use")
+    allow_mirror: bool = Field(default=False, description="name a gated repository's open mirror where access fails")
     sources: tuple[Source, ...] = Field(min_length=1)
 
 
@@ -164,6 +167,12 @@ class Scoring(Strict):
         default=0.3, ge=0, le=1.0987, description="vote entropy in nats above which to review"
     )
     cost_matrix: CostMatrix | None = Field(default=None, description="for expected cost and minimum cost")
+    conformal_miss_rate: float = Field(
+        default=0.05, gt=0, lt=1, description="guaranteed ED miss rate of conformal sets"
+    )
+    generated_cases: int = Field(default=20, ge=0, le=10_000, description="a sample that also writes its answer")
+    fidelity_cases: int = Field(default=100, ge=3, description="a sample on which unquantised weights are run too")
+    move_adapters: bool = Field(default=False, description="also score each adapter on the other bit width")
 
 
 class Safety(Strict):
@@ -278,7 +287,8 @@ def evaluation_id(training: str, spec: ExperimentSpec, *, calibration: str, eval
     digest = short_digest(
         {
             "training": training, "calibration": calibration, "evaluation_set": evaluation_set,
-            "scoring": spec.scoring.model_dump(mode="json"), "version": SCORING_VERSION,
+            "scoring": spec.scoring.model_dump(mode="json", exclude={"fidelity_cases", "move_adapters"}),
+            "version": SCORING_VERSION,
             "rule": spec.recipe.rule, "target_ed_recall": spec.recipe.target_ed_recall,
         }
     )  # fmt: skip

@@ -16,7 +16,7 @@ from tasks.runtime.errors import BadInput
 from warehouse.connect import first_line
 from warehouse.migrate import migrate
 
-Kind = Literal["training", "evaluation", "variant", "benchmark"]
+Kind = Literal["training", "evaluation", "variant", "benchmark", "fidelity"]
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,23 @@ class Fact:
 
 FACTS: dict[Kind, Fact] = {
     "training": Fact("training_id", ("experiment", "training_curve")),
-    "evaluation": Fact("evaluation_id", ("evaluation", "prediction", "metric", "gate", "mc_dropout")),
+    "evaluation": Fact(
+        "evaluation_id",
+        (
+            "evaluation",
+            "prediction",
+            "metric",
+            "gate",
+            "mc_dropout",
+            "subgroup_metric",
+            "reliability",
+            "review_flag",
+            "conformal",
+        ),
+    ),
     "variant": Fact("variant_id", ("variant",)),
     "benchmark": Fact("run_id", ("benchmark",)),
+    "fidelity": Fact("fidelity_id", ("fidelity",)),
 }
 
 

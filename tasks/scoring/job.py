@@ -1,4 +1,4 @@
-"""The scoring step as a child process runs it: a trained adapter and a dataset in, one sealed folder of scores out."""
+"""The scoring step as a child process runs it: a trained adapter (or none) and a dataset in, one sealed folder out."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,71 +15,122 @@ import numpy as np
 
 from tasks.runtime.device import compute_path
 from tasks.runtime.store import build_folder, verify
+from tasks.scoring.generate import greedy_answers
+from tasks.scoring.generation import read_answer
 from tasks.scoring.mc_dropout import dropout_passes
 from tasks.scoring.sample import stratified_sample
-from tasks.spec import LABELS, ExperimentSpec
+from tasks.spec import LABELS, ExperimentSpec, Scoring, Training
 from tasks.tuning.engine import Scores, score_cases
-from tasks.tuning.frozen_prefix import open_prefix
+from tasks.tuning.frozen_prefix import Prefix, open_prefix
 from tasks.tuning.job import CACHE_BYTES
 from tasks.tuning.lora import Adapted, add_lora, load_variant, load_weights
 from tasks.tuning.sets import LoadedSet, load_set, load_template
 
 Emit = Callable[[dict[str, Any]], None]
+TIMES = ("score_seconds", "mc_seconds", "mc_status")
+
+
+@dataclass(frozen=True)
+class Work:
+    """An adapted variant, and what to do with it. `dropout`, `seed`: those of the recipe."""
+
+    adapted: Adapted
+    scoring: Scoring
+    max_tokens: int
+    dropout: float
+    seed: int
+    template: Any
+    digest: str
+    data: Path
+    home: Path
+    emit: Emit
 
 
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     """Score calibration and test, then the dropout passes; returns timings.
 
     `args`: experiment (JSON), variant, data, home, folder (the trained adapter), scores (folder to make).
-    The scores folder holds calibration.jsonl and test.jsonl (no patient text) and passes.npy (T, N, 3) + passes.json.
+    The scores folder holds calibration.jsonl and test.jsonl (no patient text), answers.jsonl (what was generated, read
+    but not kept) and passes.npy (T, N, 3) + passes.json.
     """
     spec = ExperimentSpec.model_validate(args["experiment"])
-    folder, variant = Path(args["folder"]), Path(args["variant"])
+    folder = Path(args["folder"])
     verify(folder, deep=True)
     mx.set_cache_limit(CACHE_BYTES)
-    stack = load_variant(variant, compute_path())
-    adapted = add_lora(stack, spec.recipe, spec.training, spec.seed)
+    adapted = add_lora(load_variant(Path(args["variant"]), compute_path()), spec.recipe, spec.training, spec.seed)
     load_weights(adapted, folder / "adapters.safetensors")
-
-    def build(temporary: Path) -> dict[str, Any]:
-        return _score_all(spec, adapted, variant, args, temporary, emit)
-
-    manifest = build_folder(Path(args["scores"]), build)
-    return {key: manifest[key] for key in ("score_seconds", "mc_seconds", "mc_status")}
+    work = _work(args, adapted, spec.scoring, spec.training, spec.recipe.dropout, spec.seed, emit)
+    manifest = build_folder(Path(args["scores"]), lambda out: _score_all(work, out))
+    return {key: manifest[key] for key in TIMES}
 
 
-def _score_all(
-    spec: ExperimentSpec, adapted: Adapted, variant: Path, args: dict[str, Any], out: Path, emit: Emit
-) -> dict[str, Any]:
-    template, digest = load_template(variant), verify(variant, deep=False)["digest"]
-    data, home = Path(args["data"]), Path(args["home"])
+def run_untuned(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    """Score a variant as it is, zero-shot, from the frozen prefix that its recipes share.
+
+    `args`: scoring, training (JSON), variant, data, home, scores (folder to make).
+    """
+    scoring, training = Scoring.model_validate(args["scoring"]), Training.model_validate(args["training"])
+    mx.set_cache_limit(CACHE_BYTES)
+    stack = load_variant(Path(args["variant"]), compute_path())
+    untuned = Adapted(stack, (), max(stack.depth - training.num_layers, 0), 0)  # a fresh adapter adds exactly nothing
+    work = _work(args, untuned, scoring, training, 0.0, 0, emit)
+    manifest = build_folder(Path(args["scores"]), lambda out: _score_all(work, out))
+    return {key: manifest[key] for key in TIMES}
+
+
+def _work(
+    args: dict[str, Any], adapted: Adapted, scoring: Scoring, training: Training, dropout: float, seed: int, emit: Emit
+) -> Work:
+    variant = Path(args["variant"])
+    return Work(
+        adapted, scoring, training.max_tokens, dropout, seed, load_template(variant),
+        verify(variant, deep=False)["digest"], Path(args["data"]), Path(args["home"]), emit,
+    )  # fmt: skip
+
+
+def _score_all(work: Work, out: Path) -> dict[str, Any]:
     started = time.perf_counter()
     for name in ("calibration", "test"):
-        loaded = load_set(data, name, template, spec.training.max_tokens)
-        prefix = open_prefix(adapted.stack, loaded.cases, adapted.boundary, home, digest, emit)
-        _write_scores(out / f"{name}.jsonl", loaded, score_cases(adapted, prefix, loaded.cases))
-        emit({"event": "progress", "what": f"scored {name}", "done": len(loaded.records), "of": len(loaded.records)})
+        loaded = load_set(work.data, name, work.template, work.max_tokens)
+        prefix = open_prefix(work.adapted.stack, loaded.cases, work.adapted.boundary, work.home, work.digest, work.emit)
+        _write_scores(out / f"{name}.jsonl", loaded, score_cases(work.adapted, prefix, loaded.cases))
+        count = len(loaded.records)
+        work.emit({"event": "progress", "what": f"scored {name}", "done": count, "of": count})
     scored = time.perf_counter()
-    status = _passes(spec, adapted, loaded, template, data, home, digest, out, emit)
-    return {"score_seconds": scored - started, "mc_seconds": time.perf_counter() - scored, "mc_status": status}
+    status = _passes(work, loaded, prefix, out)
+    done = time.perf_counter()
+    _answers(work, loaded, out)
+    return {"score_seconds": scored - started, "mc_seconds": done - scored, "mc_status": status}
 
 
-def _passes(
-    spec: ExperimentSpec, adapted: Adapted, test: LoadedSet, template: Any, data: Path, home: Path, digest: str,
-    out: Path, emit: Emit,
-) -> str:  # fmt: skip
-    if spec.recipe.dropout == 0:
+def _passes(work: Work, test: LoadedSet, prefix: Prefix, out: Path) -> str:
+    if work.dropout == 0:
         return "not available: the recipe has dropout 0, so every pass would be the same"
-    sample = stratified_sample(
-        [r["case_id"] for r in test.records], [r["label"] for r in test.records], spec.scoring.mc_cases
-    )
-    chosen = load_set(data, "test", template, spec.training.max_tokens, set(sample))
-    # The same rows in another order: the whole test set's stored prefix would do, but a sample's own is small.
-    prefix = open_prefix(adapted.stack, chosen.cases, adapted.boundary, home, digest, emit)
-    passes = dropout_passes(adapted, prefix, chosen.cases, spec.scoring.passes, spec.seed, emit)
+    chosen = _sample(test, work.scoring.mc_cases)
+    passes = dropout_passes(work.adapted, prefix, test.cases, chosen, work.scoring.passes, work.seed, work.emit)
     np.save(out / "passes.npy", passes, allow_pickle=False)
-    (out / "passes.json").write_text(json.dumps([r["case_id"] for r in chosen.records]))
+    (out / "passes.json").write_text(json.dumps([test.records[i]["case_id"] for i in chosen]))
     return "available"
+
+
+def _sample(test: LoadedSet, size: Any) -> list[int]:
+    """Numbers of the cases of a fixed sample, stratified by label."""
+    ids = [r["case_id"] for r in test.records]
+    kept = set(stratified_sample(ids, [r["label"] for r in test.records], size))
+    return [i for i, case_id in enumerate(ids) if case_id in kept]
+
+
+def _answers(work: Work, test: LoadedSet, out: Path) -> None:
+    """What the model writes for a sample. The text itself may repeat the patient's words, so it is not kept."""
+    if work.scoring.generated_cases == 0:
+        return
+    chosen = _sample(test, work.scoring.generated_cases)
+    texts = greedy_answers(work.adapted, test.cases, chosen, work.template, work.emit)
+    with (out / "answers.jsonl").open("w", encoding="utf-8") as handle:
+        for i, text in zip(chosen, texts, strict=True):
+            answer = read_answer(text)
+            line = {"case_id": test.records[i]["case_id"], "exact": answer.exact, "label": answer.label}
+            handle.write(json.dumps(line) + "\n")
 
 
 def _write_scores(path: Path, loaded: LoadedSet, scores: Scores) -> None:
@@ -90,6 +142,7 @@ def _write_scores(path: Path, loaded: LoadedSet, scores: Scores) -> None:
                 json.dumps(
                     {
                         "case_id": record["case_id"], "label": record["label"], "group": record.get("group"),
+                        "subgroup": record.get("subgroup") or {},
                         "case_digest": hashlib.sha256(record["text"].encode()).hexdigest(),
                         "p": dict(zip(LABELS, probabilities[i].tolist(), strict=True)),
                         "label_loss": float(scores.label_loss[i]), "other_loss": float(scores.other_loss[i]),

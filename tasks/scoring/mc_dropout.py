@@ -6,7 +6,7 @@ the first LoRA block have no dropout, so they come from the frozen prefix.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -24,21 +24,24 @@ PASS_KEY = 1_000_003  # keeps the keys of scoring apart from those of training
 
 
 def dropout_passes(
-    adapted: Adapted, prefix: Prefix, cases: Cases, passes: int, seed: int, emit: Callable[[dict[str, Any]], None]
-) -> np.ndarray:
-    """Label probabilities of every case in every pass: (passes, cases, 3), float64.
+    adapted: Adapted, prefix: Prefix, cases: Cases, chosen: Sequence[int], passes: int, seed: int,
+    emit: Callable[[dict[str, Any]], None],
+) -> np.ndarray:  # fmt: skip
+    """Label probabilities of the chosen cases of a set in every pass: (passes, chosen, 3), float64.
 
+    A case's masks follow from its place in the whole set, so that a larger sample repeats a smaller one's figures.
     Raises TriageError if the passes are not distinct, which would mean that dropout was off.
     """
-    out = np.zeros((passes, len(cases.encoded), len(LABELS)))
-    batches = [make_batch(cases, chosen) for chosen in sorted_batches(cases, TOKENS_AT_ONCE)]
+    out = np.zeros((passes, len(chosen), len(LABELS)))
+    place = {case: i for i, case in enumerate(chosen)}
+    batches = [make_batch(cases, some) for some in sorted_batches(cases, TOKENS_AT_ONCE, chosen)]
     for number in range(passes):
         key = (PASS_KEY, seed, number)
         past = leading_past(adapted, prefix, (*key, 0))
         for batch in batches:
             adapted.set_dropout([(*key, 1 + row.number) for row in batch.rows])
             p = mx.softmax(label_terms(adapted, prefix, cases, batch, past).label_logp, axis=-1)
-            out[number, list(batch.cases)] = np.array(p, np.float64)
+            out[number, [place[case] for case in batch.cases]] = np.array(p, np.float64)
         emit({"event": "progress", "what": "dropout passes", "done": number + 1, "of": passes})
     adapted.set_dropout(None)
     if not passes_are_distinct(out):

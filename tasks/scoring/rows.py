@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,51 +17,94 @@ import numpy as np
 
 from tasks.runtime.store import verify
 from tasks.scoring.gates import Gate, judge_gates
+from tasks.scoring.judgements import extra_metrics, mc_rows, metric_row, probabilities, trust_rows
 from tasks.scoring.metrics import METRICS, NO_INTERVAL, metric_table
 from tasks.scoring.rules import Decisions, ScoredCases, decide_all
-from tasks.scoring.uncertainty import summarise_passes
-from tasks.spec import LABELS, SCORING_VERSION, ExperimentSpec
+from tasks.spec import LABELS, SCORING_VERSION, ExperimentSpec, Scoring
 
 Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Judging:
+    """What an evaluation is called, and how its scores are judged."""
+
+    evaluation_id: str
+    training_id: str
+    set_digest: str
+    has_groups: bool
+    rule: str
+    target: float | None
+    scoring: Scoring
+    seed: int
+    evaluation_set: str = "test"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Lines of scores of both sets, and what the manifest of their folder says. `passes`: case ids and (T, N, 3)."""
+
+    calibration: Rows
+    test: Rows
+    manifest: dict[str, Any]
+    passes: tuple[list[str], Any] | None = None
+    answers: Rows | None = None
 
 
 def evaluation_rows(
     spec: ExperimentSpec, training_id: str, evaluation_id: str, scores: Path, dataset: dict[str, Any]
 ) -> dict[str, Rows]:
     """All landing rows of one evaluation; `scores` is the sealed scores folder, `dataset` the data folder's manifest."""
-    manifest = verify(scores, deep=True)
-    calibration, test = _read(scores / "calibration.jsonl"), _read(scores / "test.jsonl")
-    groups = [r["group"] for r in test] if dataset["has_groups"] else None
-    rules = decide_all(
-        _scored(calibration), _scored(test), target=spec.recipe.target_ed_recall, costs=spec.scoring.cost_matrix
-    )
-    primary = rules[spec.recipe.rule]
+    recipe = spec.recipe
+    what = Judging(
+        evaluation_id, training_id, dataset["sets"]["test"]["digest"], dataset["has_groups"], recipe.rule,
+        recipe.target_ed_recall, spec.scoring, spec.seed,
+    )  # fmt: skip
+    return judged_rows(what, read_scores(scores))
+
+
+def read_scores(folder: Path) -> Scored:
+    """The content of a sealed scores folder."""
+    manifest, passes, answers = verify(folder, deep=True), None, None
+    if (folder / "passes.npy").is_file():
+        ids = json.loads((folder / "passes.json").read_text())
+        passes = (ids, np.load(folder / "passes.npy", allow_pickle=False))
+    if (folder / "answers.jsonl").is_file():
+        answers = _read(folder / "answers.jsonl")
+    return Scored(_read(folder / "calibration.jsonl"), _read(folder / "test.jsonl"), manifest, passes, answers)
+
+
+def judged_rows(what: Judging, scored: Scored) -> dict[str, Rows]:
+    """All landing rows of one evaluation, a model's or a baseline's."""
+    test, manifest = scored.test, scored.manifest
     labels = [r["label"] for r in test]
-    gates, verdict = _judged(primary, labels, groups, spec)
-    mc_rows = _mc_rows(evaluation_id, scores, spec)
-    tokens = sum(r["tokens"] for r in test)
-    loss = sum(r["label_loss"] + r["other_loss"] for r in test) / tokens
-    argmax = rules["argmax"].labels or []
+    groups = [r["group"] for r in test] if what.has_groups else None
+    rules = _rules(what, scored)
+    primary, argmax = rules[what.rule], rules["argmax"].labels or []
+    gates, verdict = _judged(primary, labels, groups, what.seed)
+    dropout = mc_rows(what.evaluation_id, scored.passes, primary, what.scoring)
     evaluation = {
-        "evaluation_id": evaluation_id, "training_id": training_id, "evaluation_set": "test",
-        "set_digest": dataset["sets"]["test"]["digest"], "cases": len(test), "calibration_cases": len(calibration),
-        "has_groups": dataset["has_groups"], "loss": loss, "perplexity": math.exp(min(loss, 700.0)),
+        "evaluation_id": what.evaluation_id, "training_id": what.training_id, "evaluation_set": what.evaluation_set,
+        "set_digest": what.set_digest, "cases": len(test), "calibration_cases": len(scored.calibration),
+        "has_groups": what.has_groups, **_likelihood(test),
         "accuracy": float(np.mean([a == b for a, b in zip(argmax, labels, strict=True)])),
-        "primary_rule": spec.recipe.rule, "threshold": primary.threshold.value if primary.threshold else None,
-        "verdict": verdict, "mc_status": "available" if mc_rows else "not available",
-        "mc_reason": None if mc_rows else manifest["mc_status"].removeprefix("not available: "),
-        "mc_passes": mc_rows[0]["passes"] if mc_rows else None, "mc_cases": len(mc_rows) if mc_rows else None,
+        "primary_rule": what.rule, "threshold": primary.threshold.value if primary.threshold else None,
+        "verdict": verdict, "mc_status": "available" if dropout else "not available",
+        "mc_reason": None if dropout else manifest["mc_status"].removeprefix("not available: "),
+        "mc_passes": dropout[0]["passes"] if dropout else None, "mc_cases": len(dropout) if dropout else None,
         "ed_prevalence": Counter(labels)["ED"] / len(labels), "score_seconds": manifest["score_seconds"],
-        "mc_seconds": manifest["mc_seconds"] if mc_rows else None, "scoring_version": SCORING_VERSION,
+        "mc_seconds": manifest["mc_seconds"] if dropout else None, "scoring_version": SCORING_VERSION,
         "created_at": datetime.fromisoformat(manifest["created"]).astimezone(UTC).replace(tzinfo=None),
-        "cost_matrix": json.dumps(spec.scoring.cost_matrix) if spec.scoring.cost_matrix else None,
+        "cost_matrix": json.dumps(what.scoring.cost_matrix) if what.scoring.cost_matrix else None,
     }  # fmt: skip
+    metrics = [row for rule in rules.values() for row in _metrics(what, rule, labels, groups)]
     return {
         "evaluation": [evaluation],
-        "prediction": _predictions(evaluation_id, test, argmax, primary.labels or [None] * len(test)),
-        "metric": [row for rule in rules.values() for row in _metrics(evaluation_id, rule, labels, groups, spec)],
-        "gate": [_gate(evaluation_id, gate) for gate in gates],
-        "mc_dropout": mc_rows,
+        "prediction": _predictions(what.evaluation_id, test, argmax, primary.labels or [None] * len(test)),
+        "metric": metrics + extra_metrics(what.evaluation_id, test, argmax, groups, scored.answers, what.seed),
+        "gate": [_gate(what.evaluation_id, gate) for gate in gates],
+        "mc_dropout": dropout,
+        **trust_rows(what.evaluation_id, scored.calibration, test, primary, dropout, groups, what.scoring, what.seed),
     }
 
 
@@ -70,49 +113,57 @@ def _read(path: Path) -> Rows:
         return [json.loads(line) for line in handle]
 
 
-def _scored(rows: Rows) -> ScoredCases:
+def _rules(what: Judging, scored: Scored) -> dict[str, Decisions]:
+    rules = decide_all(
+        _cases(scored.calibration), _cases(scored.test), target=what.target, costs=what.scoring.cost_matrix
+    )
+    if scored.manifest.get("constant"):  # one probability for all cases: no threshold can be chosen on it
+        note = "not available: a constant answer has no scores to choose a rule on"
+        rules |= {name: Decisions(name, None, note) for name in rules if name != "argmax"}
+    return rules
+
+
+def _cases(rows: Rows) -> ScoredCases:
     p = np.array([[r["p"][label] for label in LABELS] for r in rows])
     return ScoredCases([r["case_id"] for r in rows], p, [r["label"] for r in rows], [r["case_digest"] for r in rows])
 
 
-def _probabilities(p: Any) -> dict[str, float]:
-    return {f"p_{label.lower()}": float(value) for label, value in zip(LABELS, p, strict=True)}
+def _likelihood(test: Rows) -> dict[str, float | None]:
+    """Mean negative log-likelihood of a completion token, and its exponential; None for what is no language model."""
+    if any(r["label_loss"] is None for r in test):
+        return {"loss": None, "perplexity": None}
+    loss = sum(r["label_loss"] + r["other_loss"] for r in test) / sum(r["tokens"] for r in test)
+    return {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
 
 
 def _predictions(evaluation_id: str, test: Rows, argmax: list[Any], decisions: list[Any]) -> Rows:
     return [
         {
             "evaluation_id": evaluation_id, "case_id": r["case_id"], "case_digest": r["case_digest"],
-            "case_group": r["group"], "label": r["label"], **_probabilities([r["p"][label] for label in LABELS]),
-            "nll": (r["label_loss"] + r["other_loss"]) / r["tokens"], "argmax": a, "decision": d,
+            "case_group": r["group"], "label": r["label"], **probabilities([r["p"][label] for label in LABELS]),
+            "nll": None if r["label_loss"] is None else (r["label_loss"] + r["other_loss"]) / r["tokens"],
+            "argmax": a, "decision": d,
         }
         for r, a, d in zip(test, argmax, decisions, strict=True)
     ]  # fmt: skip
 
 
-def _metrics(
-    evaluation_id: str, rule: Decisions, labels: list[str], groups: list[str] | None, spec: ExperimentSpec
-) -> Rows:
+def _metrics(what: Judging, rule: Decisions, labels: list[str], groups: list[str] | None) -> Rows:
     if rule.labels is None:
         empty = {"value": None, "low": None, "high": None, "method": NO_INTERVAL, "n": len(labels), "note": rule.note}
-        return [{"evaluation_id": evaluation_id, "rule": rule.rule, "metric": name, **empty} for name in METRICS]
-    table = metric_table(labels, rule.labels, groups, spec.scoring.cost_matrix, spec.seed)
+        return [{"evaluation_id": what.evaluation_id, "rule": rule.rule, "metric": name, **empty} for name in METRICS]
+    table = metric_table(labels, rule.labels, groups, what.scoring.cost_matrix, what.seed)
     return [
-        {
-            "evaluation_id": evaluation_id, "rule": rule.rule, "metric": m.name, "value": m.value, "low": m.low,
-            "high": m.high, "method": m.method, "n": m.n, "note": "; ".join(filter(None, (m.note, rule.note))) or None,
-        }
+        metric_row(what.evaluation_id, rule.rule, replace(m, note="; ".join(filter(None, (m.note, rule.note))) or None))
         for m in table
-    ]  # fmt: skip
+    ]
 
 
-def _judged(
-    primary: Decisions, labels: list[str], groups: list[str] | None, spec: ExperimentSpec
-) -> tuple[list[Gate], str]:
+def _judged(primary: Decisions, labels: list[str], groups: list[str] | None, seed: int) -> tuple[list[Gate], str]:
     """Gates of the primary rule; a rule that is not available passes none of them."""
     if primary.labels is not None:
-        return judge_gates(labels, primary.labels, groups, spec.seed)
-    judged, _ = judge_gates(labels, labels, groups, spec.seed)
+        return judge_gates(labels, primary.labels, groups, seed)
+    judged, _ = judge_gates(labels, labels, groups, seed)
     empty = {"state": "NOT AVAILABLE", "value": None, "bound": None, "successes": None, "note": primary.note}
     return [replace(gate, **empty) for gate in judged], "unsafe"  # type: ignore[arg-type]
 
@@ -123,19 +174,3 @@ def _gate(evaluation_id: str, gate: Gate) -> dict[str, Any]:
         "value": gate.value, "bound": gate.bound, "successes": gate.successes, "n": gate.n, "method": gate.method,
         "note": gate.note,
     }  # fmt: skip
-
-
-def _mc_rows(evaluation_id: str, scores: Path, spec: ExperimentSpec) -> Rows:
-    if not (scores / "passes.npy").is_file():
-        return []
-    passes = np.load(scores / "passes.npy", allow_pickle=False)
-    ids = json.loads((scores / "passes.json").read_text())
-    return [
-        {
-            "evaluation_id": evaluation_id, "case_id": case_id, "passes": len(passes), "majority": case.majority,
-            "confidence": case.confidence, "confidence_se": case.confidence_se, "entropy_nats": case.entropy_nats,
-            **_probabilities(case.mean_probabilities), "predictive_entropy_nats": case.predictive_entropy_nats,
-            "mutual_information_nats": case.mutual_information_nats, "review": case.review,
-        }
-        for case_id, case in zip(ids, summarise_passes(passes, spec.scoring.review_entropy), strict=True)
-    ]  # fmt: skip

@@ -70,6 +70,14 @@ class Decisions:
     threshold: Threshold | None = None
     scaling: VectorScaling | None = None
 
+    def repeat(self, p: ArrayLike, costs: Costs | None = None) -> list[Label]:
+        """The same rule on other probabilities, shape (cases, 3): those of a dropout pass, say. Learns nothing anew."""
+        if self.threshold is not None:
+            return threshold_rule(p, self.threshold.value)
+        if self.scaling is not None and costs is not None:
+            return min_cost_rule(self.scaling.apply(log_probabilities(p)), costs)
+        return argmax_rule(p)
+
 
 def _names(codes: ArrayLike) -> list[Label]:
     return [LABELS[int(code)] for code in np.asarray(codes)]

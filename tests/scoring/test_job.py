@@ -33,7 +33,7 @@ def study(tmp_path_factory):
     patch = pytest.MonkeyPatch()
     home = tmp_path_factory.mktemp("study")
     patch.setenv("TRIAGE_HOME", str(home))
-    grid = load_grid("smoke", ["bits=[4]", "scoring.passes=20", "recipe.iterations=3"])
+    grid = load_grid("smoke", ["bits=[4]", "scoring.passes=20", "scoring.generated_cases=3", "recipe.iterations=3"])
     data = prepare_dataset(grid.data, home)
     done = {}
     for spec in experiments(grid, known_models(grid)):

@@ -160,7 +160,9 @@ def test_a_migration_that_fails_leaves_nothing_of_itself(tmp_path, monkeypatch):
     with writing(tmp_path / "w.duckdb") as con:
         with pytest.raises(duckdb.Error):
             migrate(con)
-        assert con.execute("SELECT max(version) FROM schema_migrations").fetchone() == (len(real("migrations")),)
+        assert con.execute("SELECT max(version) FROM schema_migrations").fetchone() == (
+            int(real("migrations")[-1][0][:4]),
+        )
         assert con.execute("SELECT count(*) FROM duckdb_tables() WHERE table_name = 'half'").fetchone() == (0,)
 
 
@@ -174,9 +176,9 @@ def test_changed_views_replace_the_old_ones(tmp_path, monkeypatch):
         assert con.execute("FROM leaderboard").fetchall() == [(1,)]
 
 
-def test_migrations_are_numbered_without_gaps_and_every_view_states_its_grain():
+def test_no_migration_number_is_used_twice_and_every_view_states_its_grain():
     numbers = [int(name[:4]) for name, _ in sql_files("migrations")]
-    assert numbers == list(range(1, len(numbers) + 1))
+    assert numbers == sorted(set(numbers))
     for name, text in sql_files("views"):
         assert text.startswith("-- One row per "), name
         assert re.search(rf"CREATE OR REPLACE VIEW {name[3:]} AS", text), name

@@ -84,7 +84,7 @@ def _without(row, column):
         (lambda r: r["metric"][1].update(extra=1), r"Table metric, row 2: unknown column 'extra'"),
         (lambda r: r["metric"].__setitem__(1, _without(r["metric"][1], "low")), r"metric, row 2: column 'low' is miss"),
         (lambda r: r["prediction"][2].update(nll="high"), r"prediction, row 3: nll = 'high' is not of type double"),
-        (lambda r: r["prediction"][2].update(nll=float("nan")), r"prediction, row 3: nll is needed and has no value"),
+        (lambda r: r["prediction"][2].update(p_ed=float("nan")), r"prediction, row 3: p_ed is needed and has no value"),
         (lambda r: r["evaluation"][0].update(cases=2**40), r"row 1: cases = 1099511627776 is not of type int32"),
         (lambda r: r["evaluation"][0].update(created_at="noon"), r"created_at = 'noon' is not of type timestamp"),
         (lambda r: r["prediction"][0].update(evaluation_id="e2"), r"is 'e2', but the rows are landed under 'e1'"),

@@ -1,0 +1,91 @@
+"""Conformal sets: which labels cannot be ruled out for a case, with a guaranteed ED miss rate, and how often that abstains.
+
+Class-conditional (Mondrian) split conformal prediction. Of n calibration cases of a class and a new one, exchangeable,
+the new one's probability of its class is below the k-th smallest of the n with probability at most k / (n + 1); so
+k = floor(miss rate x (n + 1)) keeps the miss rate, on average over calibration sets (Vovk, 2012). Cases from elsewhere
+are not exchangeable, and nothing is guaranteed there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tasks.runtime.errors import BadInput
+from tasks.scoring.inputs import label_codes, label_probabilities
+from tasks.scoring.intervals import clopper_pearson
+from tasks.spec import LABELS
+
+
+@dataclass(frozen=True)
+class Conformal:
+    """Sets of one evaluation set judged; fields as in the table `conformal`. None where there is nothing to count."""
+
+    miss_rate: float
+    threshold_ed: float
+    threshold_gp: float
+    threshold_home: float
+    calibration_ed: int
+    ed_cases: int
+    ed_missed: int | None
+    ed_miss_rate: float | None
+    miss_low: float | None
+    miss_high: float | None
+    abstain_rate: float
+    mean_set_size: float
+    error_decided: float | None
+    note: str | None
+
+
+def conformal_threshold(scores: ArrayLike, miss_rate: float) -> float:
+    """The k-th smallest of a class's own probabilities on calibration cases, k = floor(miss_rate (n + 1)).
+
+    A new case of the class falls below it with probability at most k / (n + 1). 0 (nothing is ruled out) where k is 0.
+    """
+    if not 0 < miss_rate < 1:
+        raise BadInput(f"The conformal miss rate is {miss_rate}; it must lie between 0 and 1.")
+    values = np.sort(np.asarray(scores, dtype=np.float64))
+    if not np.isfinite(values).all():
+        raise BadInput("Calibration needs finite probabilities: score the calibration set again.")
+    k = math.floor(miss_rate * (len(values) + 1) + 1e-9)
+    return float(values[k - 1]) if k >= 1 else 0.0
+
+
+def conformal_sets(p: ArrayLike, thresholds: Sequence[float]) -> NDArray[np.bool_]:
+    """Whether each label is in each case's set, shape (cases, 3): where its probability reaches its threshold."""
+    return np.asarray(label_probabilities(p) >= np.asarray(thresholds))
+
+
+def judge_conformal(
+    calibration_p: ArrayLike, calibration_labels: Sequence[str], p: ArrayLike, labels: Sequence[str], miss_rate: float
+) -> Conformal:
+    """Thresholds from the calibration cases, and what their sets do on an evaluation set."""
+    own, truth, known = label_probabilities(calibration_p), label_codes(labels), label_codes(calibration_labels)
+    counts = [int((known == i).sum()) for i in range(len(LABELS))]
+    ed, gp, home = (conformal_threshold(own[known == i, i], miss_rate) for i in range(len(LABELS)))
+    sets = conformal_sets(p, (ed, gp, home))
+    sizes, is_ed = sets.sum(axis=1), truth == 0
+    n_ed, missed = int(is_ed.sum()), int((is_ed & ~sets[:, 0]).sum())
+    decided = sizes == 1
+    wrong = ~sets[np.arange(len(truth)), truth]
+    low, high = clopper_pearson(missed, n_ed) if n_ed else (None, None)
+    return Conformal(
+        miss_rate, ed, gp, home, counts[0], n_ed, missed if n_ed else None, missed / n_ed if n_ed else None, low, high,
+        float((~decided).mean()), float(sizes.mean()), float(wrong[decided].mean()) if decided.any() else None,
+        _note(counts, n_ed, miss_rate),
+    )  # fmt: skip
+
+
+def _note(counts: list[int], n_ed: int, miss_rate: float) -> str | None:
+    notes = [
+        f"{counts[i]} calibration cases of {label} are too few to rule it out at {miss_rate:g}"
+        for i, label in enumerate(LABELS)
+        if math.floor(miss_rate * (counts[i] + 1) + 1e-9) < 1
+    ]
+    if not n_ed:
+        notes.append("not available: no ED case in this set, so no miss rate")
+    return "; ".join(notes) or None
