@@ -142,18 +142,58 @@ class Training(Strict):
     evaluate_every: int = Field(default=200, ge=1)
 
 
-class Data(Strict):
-    """Which cases: `embedded`, a file (then split by us), or a folder with train/valid/calibration/test files."""
+class Columns(Strict):
+    """What a user's columns and label words mean, and the revision where the source is a Hub repository."""
 
-    source: str = "embedded"
     text_column: str = "text"
     label_column: str = "label"
     group_column: str | None = None
     labels: dict[str, Label] = Field(default_factory=dict, description="other label words, e.g. emergency = 'ED'")
+    revision: str = Field(default="main", description="branch, tag or commit of a Hub dataset")
+
+
+class EvaluationSet(Columns):
+    """A named set that trained models are also scored on: never for training, for thresholds or for choosing."""
+
+    name: Name
+    source: str = Field(description="a file, a folder's test file, a Hub dataset, or 'embedded'")
+
+    @model_validator(mode="after")
+    def _name_is_free(self) -> EvaluationSet:
+        if self.name in ("train", "valid", "calibration", "test"):
+            raise ValueError(f"the name {self.name} is taken by the training dataset's own set; choose another")
+        if self.source == "embedded" and self.name != "test_adversarial":
+            raise ValueError("the one embedded evaluation set is named test_adversarial")
+        return self
+
+
+def _add_up(value: dict[Label, float]) -> dict[Label, float]:
+    if abs(sum(value.values()) - 1) > 1e-6:
+        raise ValueError(f"shares must add up to 1, not {sum(value.values()):g}")
+    return value
+
+
+Shares = Annotated[
+    dict[Label, Annotated[float, Field(gt=0, lt=1)]], AfterValidator(_every_label), AfterValidator(_add_up)
+]
+
+
+class Data(Columns):
+    """Which cases: `embedded`, a file (split by us), a folder with train and test files, or a Hub dataset."""
+
+    source: str = "embedded"
+    rationale_column: str | None = Field(default=None, description="kept with the cases, never shown to a model")
+    shares: Shares | None = Field(default=None, description="class shares of the embedded sets")
     seed: int = 42
     limits: dict[Literal["train", "valid", "calibration", "test"], Annotated[int, Field(ge=3)]] = Field(
         default_factory=dict, description="at most so many cases of a set, stratified by label"
     )
+
+    @model_validator(mode="after")
+    def _shares_are_of_the_embedded_cases(self) -> Data:
+        if self.shares and self.source != "embedded":
+            raise ValueError("shares can be set for source = 'embedded' only; other cases keep theirs")
+        return self
 
 
 class Scoring(Strict):
@@ -194,12 +234,14 @@ class Grid(Strict):
     data: Data = Data()
     scoring: Scoring = Scoring()
     base_models: tuple[BaseModelSpec, ...] = Field(default=(), alias="base_model")
+    evaluation_sets: tuple[EvaluationSet, ...] = Field(default=(), alias="evaluation_set")
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Grid:
         named = {
             "models": self.models, "bits": self.bits, "seeds": self.seeds,
             "recipe": [r.name for r in self.recipes], "base_model": [m.name for m in self.base_models],
+            "evaluation_set": [e.name for e in self.evaluation_sets],
         }  # fmt: skip
         for key, values in named.items():
             twice = sorted({str(v) for v in values if list(values).count(v) > 1})
