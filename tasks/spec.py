@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,16 @@ ENGINE_VERSION = 1
 SCORING_VERSION = 2
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=60)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+def byte_count(text: str) -> int:
+    """Bytes of a text such as `4GB`, `500MB` or `1000000`. Raises ValueError if it is none."""
+    found = re.fullmatch(r"\s*([0-9.]+)\s*([KMGT]?)B?\s*", text, re.IGNORECASE)
+    try:
+        assert found
+        return int(float(found[1]) * 1000 ** " KMGT".index(found[2].upper() or " "))
+    except (AssertionError, ValueError):
+        raise ValueError(f"{text!r} is not a number of bytes such as 4GB or 500MB") from None
 
 
 def _every_label(value: dict[Label, Any]) -> dict[Label, Any]:

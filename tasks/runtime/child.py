@@ -33,7 +33,7 @@ from tasks.runtime.errors import (
     disk_full,
     is_disk_full,
 )  # fmt: skip
-from tasks.runtime.store import write_atomic
+from tasks.runtime.store import process_chain, write_atomic
 
 Event = dict[str, Any]
 HEARTBEAT_SECONDS = 2.0
@@ -93,6 +93,7 @@ def _environment() -> dict[str, str]:
     # The child must find this very code, also when the parent was started in a checkout that is not installed.
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    process_chain()
     return {**os.environ, "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
 
 

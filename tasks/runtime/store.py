@@ -24,6 +24,7 @@ from tasks.runtime.errors import BrokenFolder, Locked, disk_error
 from tasks.spec import digest_of
 
 MANIFEST = "manifest.json"
+CHECKED = ".checked.json"
 ABANDONED_SECONDS = 60.0
 
 
@@ -128,13 +129,41 @@ def complete(folder: Path, deep: bool = False) -> dict[str, Any] | None:
         return None
 
 
-def build_folder(final: Path, build: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+def process_chain() -> str:
+    """A name for this process and the children it starts: they share what one of them has checked."""
+    return os.environ.setdefault("TRIAGE_CHAIN", secrets.token_hex(8))
+
+
+def complete_once(folder: Path) -> dict[str, Any] | None:
+    """Like `complete(folder, deep=True)`, but reads the files only on a process chain's first use of them.
+
+    Afterwards sizes, modification times and the manifest's digest are enough: for folders of gigabytes.
+    """
+    if (manifest := complete(folder)) is None:
+        return None
+    note, seen = folder / CHECKED, _seen(folder, manifest)
+    with contextlib.suppress(OSError, ValueError):
+        if json.loads(note.read_text(encoding="utf-8")) == seen:
+            return manifest
+    if (manifest := complete(folder, deep=True)) is not None:
+        with contextlib.suppress(Exception):  # a folder that may not be written to is checked every time
+            write_atomic(note, json.dumps(seen))
+    return manifest
+
+
+def _seen(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    stats = {name: (folder / name).stat() for name in manifest["files"]}
+    times = {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
+    return {"chain": process_chain(), "check": manifest["check"], "files": times}
+
+
+def build_folder(final: Path, build: Callable[[Path], dict[str, Any]], once: bool = False) -> dict[str, Any]:
     """Return the manifest of `final`, building the folder first if it is not complete.
 
     `build(temporary)` fills a temporary folder and returns the manifest's extra entries. Nothing half-made stays:
-    the temporary folder is removed on any error, and a broken `final` is replaced.
+    the temporary folder is removed on any error, and a broken `final` is replaced. `once`: see `complete_once`.
     """
-    if (manifest := complete(final, deep=True)) is not None:
+    if (manifest := complete_once(final) if once else complete(final, deep=True)) is not None:
         return manifest
     temporary = final.with_name(f"{_temporary_prefix(final)}{secrets.token_hex(6)}")
     try:

@@ -145,7 +145,9 @@ def _attend(
 def _finish_block(stack: Stack, layer: nn.Module, hidden: mx.array, attended: mx.array) -> mx.array:
     if "pre_feedforward_layernorm" in layer:  # Gemma 3 normalises both branches before adding them
         hidden = hidden + layer.post_attention_layernorm(attended)
-        return hidden + layer.post_feedforward_layernorm(_mlp(stack, layer.mlp, layer.pre_feedforward_layernorm(hidden)))
+        return hidden + layer.post_feedforward_layernorm(
+            _mlp(stack, layer.mlp, layer.pre_feedforward_layernorm(hidden))
+        )
     hidden = hidden + attended
     return hidden + _mlp(stack, layer.mlp, layer.post_attention_layernorm(hidden))
 

@@ -9,6 +9,7 @@ every evaluation and every dropout pass. The common leading tokens (the instruct
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +19,14 @@ import mlx.core as mx
 import numpy as np
 
 from tasks.runtime.device import versions
-from tasks.runtime.store import build_folder
-from tasks.spec import short_digest
+from tasks.runtime.errors import BadInput
+from tasks.runtime.store import build_folder, complete_once
+from tasks.spec import byte_count, short_digest
 from tasks.tuning.architecture import Stack, embed, run_blocks
 from tasks.tuning.batches import TOKENS_AT_ONCE, Cases, Row, filled_groups
 
 PAYS_FROM = 0.15  # share of a step that a stored prefix saves, below which it is not worth its disk
+SHARE_OF_DISK = 0.25
 STORED = np.float32
 
 
@@ -92,25 +95,78 @@ class Prefix:
 def open_prefix(stack: Stack, cases: Cases, boundary: int, root: Path, variant: str, log: Any = None) -> Prefix:
     """The stored prefix of a set at a boundary, computed first if it is not there; `variant` is the weights' digest.
 
-    Where storing does not pay, the prefix is not stored and steps start from the embedding.
+    Where storing does not pay, or would pass the byte budget, steps start from the embedding. `log` is told which.
     """
-    if cases.leading == 0 or saving(boundary, stack.depth) < PAYS_FROM:
+    share, wanted = saving(boundary, stack.depth), _bytes(stack, cases)
+    if cases.leading == 0 or share < PAYS_FROM:
+        _say(log, f"Frozen prefix not stored: {boundary} of {stack.depth} blocks would save {share:.0%} of a step.")
         return Prefix(stack, cases, 0, None, None, None)
-    digest = short_digest(
-        {
-            "variant": variant, "boundary": boundary, "dtype": np.dtype(STORED).name, "versions": versions(),
-            "rows": short_digest({"rows": [row.inputs for row in cases.rows]}), "leading": cases.leading,
-        }
-    )  # fmt: skip
-    folder = root / "prefixes" / digest
-    build_folder(folder, lambda temporary: _compute(stack, cases, boundary, temporary, log))
+    folder = root / "prefixes" / _digest(cases, boundary, variant)
+    if complete_once(folder) is None and (left := _left(root / "prefixes")) < wanted:
+        _say(
+            log,
+            f"Frozen prefix not stored: it takes {wanted / 1e9:.2f} GB, and {left / 1e9:.2f} GB are left of the budget "
+            "(TRIAGE_PREFIX_BYTES); the frozen blocks are computed in every step.",
+        )
+        return Prefix(stack, cases, 0, None, None, None)
+    _say(
+        log, f"Frozen prefix of {boundary} of {stack.depth} blocks: saves {share:.0%} of a step, {wanted / 1e9:.2f} GB."
+    )
+    stored = build_folder(
+        folder, lambda temporary: _compute(stack, cases, boundary, variant, temporary, log), once=True
+    )
+    if (stored.get("variant"), stored.get("rows")) != (variant, len(cases.rows)):  # somebody put it there by hand
+        _say(log, f"{folder} holds another model's activations; it is computed again.")
+        shutil.rmtree(folder)
+        return open_prefix(stack, cases, boundary, root, variant, log)
     arrays = [
         np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ("leading", "own", "starts")
     ]
     return Prefix(stack, cases, boundary, *arrays)
 
 
-def _compute(stack: Stack, cases: Cases, boundary: int, folder: Path, log: Any) -> dict[str, Any]:
+def byte_budget(root: Path) -> int:
+    """Bytes that all stored prefixes together may take: TRIAGE_PREFIX_BYTES (`20GB`), else a share of the free disk.
+
+    What they take already counts as free. Raises BadInput for a value that is not a number of bytes.
+    """
+    if (named := os.environ.get("TRIAGE_PREFIX_BYTES")) is not None:
+        try:
+            return byte_count(named)
+        except ValueError as error:
+            raise BadInput(f"TRIAGE_PREFIX_BYTES={named}: {error}.") from None
+    root.mkdir(parents=True, exist_ok=True)
+    return int(SHARE_OF_DISK * (shutil.disk_usage(root).free + _stored(root)))
+
+
+def _left(root: Path) -> int:
+    return byte_budget(root) - _stored(root)
+
+
+def _stored(root: Path) -> int:
+    return sum(path.stat().st_size for path in root.glob("*/*.npy"))
+
+
+def _bytes(stack: Stack, cases: Cases) -> int:
+    own = sum(len(row.inputs) - cases.leading for row in cases.rows)
+    return (cases.leading + own) * stack.hidden_size * np.dtype(STORED).itemsize
+
+
+def _digest(cases: Cases, boundary: int, variant: str) -> str:
+    return short_digest(
+        {
+            "variant": variant, "boundary": boundary, "dtype": np.dtype(STORED).name, "versions": versions(),
+            "rows": short_digest({"rows": [row.inputs for row in cases.rows]}), "leading": cases.leading,
+        }
+    )  # fmt: skip
+
+
+def _say(log: Any, message: str) -> None:
+    if log:
+        log({"event": "note", "message": message})
+
+
+def _compute(stack: Stack, cases: Cases, boundary: int, variant: str, folder: Path, log: Any) -> dict[str, Any]:
     common = cases.leading
     past = [SharedPast() for _ in range(boundary)]
     leading = run_blocks(stack, embed(stack, mx.array([cases.rows[0].inputs[:common]])), 0, boundary, past)
@@ -136,7 +192,7 @@ def _compute(stack: Stack, cases: Cases, boundary: int, folder: Path, log: Any) 
         if log:
             log({"event": "progress", "what": "frozen prefix", "done": done, "of": len(lengths)})
     own.flush()
-    return {"boundary": boundary, "rows": len(lengths), "tokens": shape[0]}
+    return {"variant": variant, "boundary": boundary, "rows": len(lengths), "tokens": shape[0]}
 
 
 def _reserve(path: Path) -> None:

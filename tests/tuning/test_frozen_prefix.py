@@ -1,0 +1,93 @@
+"""The frozen prefix is computed once per variant and set, within its budget, and never read from another model."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from tasks.runtime import store
+from tasks.runtime.errors import BadInput
+from tasks.tuning import frozen_prefix
+from tasks.tuning.engine import score_cases
+from tasks.tuning.frozen_prefix import open_prefix
+from tests.tuning import tiny
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """The sets for which a prefix was computed."""
+    calls, compute = [], frozen_prefix._compute
+    monkeypatch.setattr(frozen_prefix, "_compute", lambda *args: calls.append(args[1]) or compute(*args))
+    return calls
+
+
+def test_the_second_recipe_of_a_variant_computes_no_prefix_and_reads_no_file_for_its_digest(
+    tmp_path, computed, monkeypatch
+):
+    digests, file_digest = [], store.file_digest
+    monkeypatch.setattr(store, "file_digest", lambda path: digests.append(path) or file_digest(path))
+    train, valid = tiny.cases(8), tiny.cases(5, seed=1)
+    for number, recipe in enumerate((tiny.recipe(), tiny.safety(rank=8, dropout=0.1), tiny.recipe(scale=9.0))):
+        made = tiny.adapted("llama", 4, True, recipe)
+        before = len(digests)
+        prefixes = [open_prefix(made.stack, some, made.boundary, tmp_path, "weights") for some in (train, valid)]
+        assert all(p.own is not None for p in prefixes)
+        assert number == 0 or len(computed) == 2, "computed again for another recipe"
+        assert number < 2 or len(digests) == before, "read in full again by a later recipe"
+    assert computed == [train, valid]
+
+
+def test_a_new_process_chain_reads_a_stored_prefix_in_full_and_computes_a_damaged_one_again(
+    tmp_path, computed, monkeypatch
+):
+    made, some = tiny.adapted("llama", 4, True), tiny.cases(6)
+    first = np.array(open_prefix(made.stack, some, made.boundary, tmp_path, "weights").own)
+    open_prefix(made.stack, some, made.boundary, tmp_path, "weights")
+    own = next(tmp_path.glob("prefixes/*/own.npy"))
+    times = own.stat()
+    content = bytearray(own.read_bytes())
+    content[-3] ^= 1
+    own.write_bytes(content)
+    os.utime(own, ns=(times.st_atime_ns, times.st_mtime_ns))  # as a failing disk does it: no trace in the times
+    monkeypatch.setenv("TRIAGE_CHAIN", "another")
+    np.testing.assert_array_equal(open_prefix(made.stack, some, made.boundary, tmp_path, "weights").own, first)
+    assert len(computed) == 2
+
+
+def test_beyond_its_byte_budget_nothing_is_stored_the_log_says_so_and_scores_are_the_same(tmp_path, monkeypatch):
+    made, some, told = tiny.adapted("llama", 4, True), tiny.cases(6), []
+    stored = open_prefix(made.stack, some, made.boundary, tmp_path, "weights", told.append)
+    assert "saves 33% of a step" in told[0]["message"]
+    monkeypatch.setenv("TRIAGE_PREFIX_BYTES", "1KB")
+    assert open_prefix(made.stack, some, made.boundary, tmp_path, "weights").boundary == 2, "what is stored is used"
+    other = tiny.cases(6, seed=2)
+    refused = open_prefix(made.stack, other, made.boundary, tmp_path, "weights", told.append)
+    assert refused.boundary == 0 and "are left of the budget (TRIAGE_PREFIX_BYTES)" in told[-1]["message"]
+    plain = score_cases(made, tiny.no_store(made, some), some).label_logp
+    np.testing.assert_allclose(score_cases(made, stored, some).label_logp, plain, atol=1e-5)
+    monkeypatch.setenv("TRIAGE_PREFIX_BYTES", "much")
+    with pytest.raises(BadInput, match="TRIAGE_PREFIX_BYTES=much: 'much' is not a number of bytes such as 4GB"):
+        open_prefix(made.stack, other, made.boundary, tmp_path, "weights")
+
+
+def test_where_it_does_not_pay_nothing_is_stored(tmp_path):
+    made, told = tiny.adapted("llama", 4, True), []
+    some = tiny.cases(6)
+    assert open_prefix(made.stack, some, 0, tmp_path, "weights", told.append).own is None
+    assert "not stored: 0 of 4 blocks would save 0% of a step" in told[0]["message"] and not list(tmp_path.iterdir())
+
+
+def test_a_prefix_of_another_model_is_computed_again(tmp_path, computed):
+    some = tiny.cases(6)
+    llama, gemma = tiny.adapted("llama", 4, True), tiny.adapted("gemma3_text", 4, True)
+    right = np.array(open_prefix(gemma.stack, some, gemma.boundary, tmp_path / "a", "gemma").own)
+    open_prefix(llama.stack, some, llama.boundary, tmp_path / "b", "llama")
+    (own,) = (tmp_path / "a/prefixes").iterdir()
+    (others,) = (tmp_path / "b/prefixes").iterdir()
+    shutil.rmtree(own)
+    shutil.copytree(others, own)
+    told = []
+    again = open_prefix(gemma.stack, some, gemma.boundary, tmp_path / "a", "gemma", told.append)
+    np.testing.assert_array_equal(again.own, right)
+    assert any("another model's activations" in event["message"] for event in told) and len(computed) == 3
