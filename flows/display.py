@@ -57,6 +57,9 @@ class _View:
     def _print(self, text: str, style: str | None = None) -> None:
         self.bars.console.print(text, style=style, highlight=False, soft_wrap=True)
 
+    def _note(self, title: str, event: dict[str, Any]) -> None:
+        self._print(event["message"])
+
     def _source(self, title: str, event: dict[str, Any]) -> None:
         self._print(f"weights  {event['model']}: {event['source']}, digest {event['digest'][:12]}")
 

@@ -13,6 +13,7 @@ from prefect.states import Completed, Failed
 from flows.chains import finish_all, submit_experiments
 from flows.selection import Selection, select
 from flows.sweep import ONE_AT_A_TIME
+from flows.tagging import tag_run
 from tasks.runtime.errors import BadInput
 
 
@@ -39,6 +40,7 @@ def experiment(
     cells = [spec for spec in selection.cells if spec.seed == seed]
     if not cells:
         raise BadInput(f"The grid {grid} has no seed {seed}; it has {', '.join(map(str, selection.grid.seeds))}.")
+    tag_run(cells)
     failures = finish_all(submit_experiments(Selection(selection.grid, cells)))
     if failures:
         return Failed(message=failures[0])

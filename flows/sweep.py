@@ -19,6 +19,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.chains import finish_all, submit_experiments
 from flows.compare import compare
 from flows.selection import select
+from flows.tagging import tag_run
 from tasks.land import refill_warehouse
 
 
@@ -43,6 +44,7 @@ def sweep(
         limit: only the first so many experiments
     """
     selection = select(grid, overrides, models, bits, recipes, limit)
+    tag_run(selection.cells)
     refill_warehouse()
     chains = submit_experiments(selection)
     failures = finish_all(chains)

@@ -16,7 +16,11 @@ def acquire(model: dict[str, Any]) -> str:
     """Path of the source folder of a base model (its spec as JSON)."""
     spec = BaseModelSpec.model_validate(model)
     on_event = follow(f"acquire {spec.name}")
-    folder = fetch_base(spec, home(), lambda line: on_event({"event": "note", "message": line}))
+
+    def progress(what: str, done: int, total: int) -> None:
+        on_event({"event": "progress", "what": f"megabytes of {what}", "done": done // 10**6, "of": total // 10**6})
+
+    folder = fetch_base(spec, home(), lambda line: on_event({"event": "note", "message": line}), progress)
     manifest = verify(folder, deep=False)
     source = f"{manifest['weights_source']}, originally {manifest['original_precision']}"
     on_event({"event": "source", "model": spec.name, "source": source, "digest": manifest["digest"]})

@@ -66,6 +66,8 @@ def _log(title: str, event: Event) -> None:
     kind = event["event"]
     if kind == "warning":
         logger.warning(event["message"])
+    elif kind == "note":
+        logger.info(event["message"])
     elif kind == "train":
         logger.info(
             "%s: iteration %d of %d, loss %.4f, %.0f tokens/s, %.0f s left", title, event["iteration"],

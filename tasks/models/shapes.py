@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.models.tiny_tokenizer import SENTENCES, SPECIAL, write_tiny_tokenizer
+from tasks.models.transfer import Progress
 from tasks.runtime.errors import BadInput
 from tasks.spec import RandomSource, digest_of
 
@@ -28,7 +29,7 @@ def key(source: RandomSource) -> dict[str, Any]:
     return {**source.model_dump(mode="json"), "content": _shape(source.shape), "sentences": digest_of(SENTENCES)}
 
 
-def fill(source: RandomSource, target: Path) -> dict[str, Any]:
+def fill(source: RandomSource, target: Path, progress: Progress) -> dict[str, Any]:
     """Write config and tokenizer of the shape into `target`. Raises BadInput for an unknown shape."""
     shape = _shape(source.shape)
     write_tiny_tokenizer(target, chat=shape["tokenizer"] == "chat")

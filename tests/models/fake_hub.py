@@ -16,7 +16,8 @@ class FakeHub:
     def __init__(self, files: dict[str, bytes]):
         self.files = files
         self.revisions = {"main", "v1", COMMIT}
-        self.gated = False
+        self.gated: int | None = None  # 401 without a token, 403 with one whose account has not accepted
+        self.refuses: int | None = None  # a status without the Hub's own code, as for a token that is wrong
         self.fail_first: dict[str, int] = {}  # file name: how many times it answers 503 before it works
         self.damage: dict[str, str] = {}  # file name: "truncate" or "flip"
         self.claimed_size = 0  # added to the size of each file in the listing
@@ -78,8 +79,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, with_body: bool) -> None:
         path = unquote(urlsplit(self.path).path)
         self.hub.asked.append(f"{self.command} {path}")
+        if self.hub.refuses:
+            return self._error(self.hub.refuses, None, "Invalid credentials in Authorization header")
         if self.hub.gated:
-            return self._error(401, "GatedRepo", "Access to model team/model is restricted.")
+            return self._error(self.hub.gated, "GatedRepo", "Access to model team/model is restricted.")
         parts = path.strip("/").split("/")
         if parts[:2] == ["api", "models"]:
             if "/".join(parts[2:4]) != REPO:

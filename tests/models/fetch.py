@@ -10,11 +10,15 @@ from tasks.spec import BaseModelSpec
 
 if __name__ == "__main__":
     what, root, source = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
-    spec = BaseModelSpec(name="m", licence="Apache-2.0", sources=(source,))
+    options = json.loads(sys.argv[4]) if len(sys.argv) > 4 else {}
+    spec = BaseModelSpec(name="m", licence="Apache-2.0", sources=(source,), **options)
+    seen = []
     try:
-        answer = (
-            {"folder": str(fetch_base(spec, root))} if what == "fetch" else {"state": availability(spec, root)[0][1]}
-        )
+        if what == "fetch":
+            folder = fetch_base(spec, root, progress=lambda *step: seen.append(step))
+            answer = {"folder": str(folder), "progress": seen}
+        else:
+            answer = {"state": availability(spec, root)[0][1]}
     except TriageError as error:
         answer = {"error": str(error), "type": type(error).__name__}
     print(json.dumps(answer))

