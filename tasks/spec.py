@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 Label = Literal["ED", "GP", "HOME"]
 LABELS: tuple[Label, ...] = ("ED", "GP", "HOME")
-ENGINE_VERSION = 1
+ENGINE_VERSION = 2
 SCORING_VERSION = 2
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=60)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -47,6 +47,14 @@ def _right_is_cheapest(value: dict[Label, dict[Label, float]]) -> dict[Label, di
 RowCosts = Annotated[dict[Label, Annotated[float, Field(ge=0, le=1e6)]], AfterValidator(_every_label)]
 CostMatrix = Annotated[dict[Label, RowCosts], AfterValidator(_every_label), AfterValidator(_right_is_cheapest)]
 ClassWeights = Annotated[dict[Label, Annotated[float, Field(gt=0, le=1e6)]], AfterValidator(_every_label)]
+
+
+def _is_byte_count(text: str) -> str:
+    byte_count(text)
+    return text
+
+
+Memory = Annotated[str, AfterValidator(_is_byte_count)]
 
 
 class Strict(BaseModel):
@@ -147,6 +155,10 @@ class Training(Strict):
     optimizer: Literal["adamw"] = "adamw"
     weight_decay: float = Field(default=0.01, ge=0, le=1)
     warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
+    decay: Literal["none", "linear", "cosine"] = Field(default="none", description="of the rate, after the warm-up")
+    max_gradient_norm: float | None = Field(default=None, gt=0, description="clip the gradient to this norm")
+    patience: int | None = Field(default=None, ge=1, description="stop after so many evaluations without a better one")
+    memory: Memory | None = Field(default=None, description="a training may take so much, e.g. '4GB'; never changes results")
     max_tokens: int = Field(default=2048, ge=64, le=32768)
     mask_prompt: Literal[True] = True
     report_every: int = Field(default=50, ge=1)
@@ -325,7 +337,7 @@ def training_id(
         {
             "cell": spec.cell_id, "variant": variant, "tokenizer": tokenizer, "train": train, "valid": valid,
             "prompt": prompt, "recipe": spec.recipe.model_dump(mode="json", exclude={"name", "target_ed_recall", "primary_rule"}),
-            "training": spec.training.model_dump(mode="json"), "engine": ENGINE_VERSION, "versions": versions,
+            "training": spec.training.model_dump(mode="json", exclude={"memory"}), "engine": ENGINE_VERSION, "versions": versions,
             "backend": backend, "compute_dtype": compute_dtype,
         }
     )  # fmt: skip

@@ -46,12 +46,14 @@ def _geglu_vjp(primals: Any, cotangents: Any, outputs: Any) -> tuple[mx.array, m
 
 def swiglu(gate: mx.array, up: mx.array) -> mx.array:
     """silu(gate) * up, with sigmoid(x) = (1 + tanh(x / 2)) / 2."""
-    return _swiglu(gate, up)[0]
+    product: mx.array = _swiglu(gate, up)[0]  # type: ignore[index]
+    return product
 
 
 def geglu(gate: mx.array, up: mx.array) -> mx.array:
     """gelu(gate) * up in the tanh approximation (Hendrycks & Gimpel 2016)."""
-    return _geglu(gate, up)[0]
+    product: mx.array = _geglu(gate, up)[0]  # type: ignore[index]
+    return product
 
 
 @mx.custom_function
@@ -77,7 +79,8 @@ def attention(queries: mx.array, keys: mx.array, values: mx.array, scale: float,
     groups = keys.shape[1]
     grouped = (queries * scale).reshape(batch, groups, (heads // groups) * rows, width)
     scores = (grouped @ keys.swapaxes(-1, -2)).reshape(batch, heads, rows, -1) + mask
-    weights = softmax(scores).reshape(batch, groups, (heads // groups) * rows, -1)
+    weights: mx.array = softmax(scores)  # type: ignore[assignment]
+    weights = weights.reshape(batch, groups, (heads // groups) * rows, -1)
     return (weights @ values).reshape(batch, heads, rows, width)
 
 

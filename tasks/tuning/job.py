@@ -67,7 +67,8 @@ def _summary(spec: ExperimentSpec, progress: Progress, split: Split, micro_batch
     train_points = [p["loss"] for p in progress.curve if p["split"] == "train"]
     epoch = epoch_batches(split.cases, spec.recipe.batch_size, spec.seed, 0)
     return {
-        "train_loss": train_points[-1], "valid_loss": progress.best_value, "best_iteration": progress.best_update,
+        "train_loss": train_points[-1] if train_points else None,
+        "valid_loss": progress.best_value, "best_iteration": progress.best_update,
         "last_iteration": progress.update, "train_seconds": progress.train_seconds,
         "tokens_per_second": progress.trained_tokens / progress.train_seconds,
         "micro_batch": micro_batch or spec.recipe.batch_size, "padding_share": padding_share(split.cases, epoch),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -36,7 +37,7 @@ def split(chosen: Sequence[int], parts: int) -> list[Sequence[int]]:
     """At most `parts` consecutive slices of nearly equal length, none empty."""
     parts = max(1, min(parts, len(chosen)))
     ends = [round(i * len(chosen) / parts) for i in range(parts + 1)]
-    return [chosen[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+    return [chosen[a:b] for a, b in itertools.pairwise(ends)]
 
 
 def in_lanes(model: nn.Module, builders: Sequence[Callable[[], T]]) -> list[T]:

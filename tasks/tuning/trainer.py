@@ -12,6 +12,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.optimizers as optim
 import numpy as np
+from mlx.utils import tree_flatten, tree_map
 
 from tasks.runtime.errors import Diverged
 from tasks.spec import ExperimentSpec
@@ -23,6 +24,7 @@ from tasks.tuning.lora import Adapted, adapter_weights
 from tasks.tuning.losses import Objective, make_objective
 
 Emit = Callable[[dict[str, Any]], None]
+EXPLODED = 1e6  # norm of the gradient: healthy runs stay below a thousand
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,25 @@ class Split:
     prefix: Prefix
 
 
-def learning_rate(peak: float, warmup_ratio: float, iterations: int, update: int) -> float:
-    """Linear warm-up over the first `warmup_ratio` of the updates (the first one is not lost to a rate of 0), then flat."""
-    warmup = round(warmup_ratio * iterations)
-    return peak * min(1.0, (update + 1) / warmup) if warmup else peak
+def learning_rate(spec: ExperimentSpec, update: int) -> float:
+    """Rate of optimizer update `update` (from 0): linear warm-up, then flat or falling towards 0 after the last update.
+
+    The first update is not lost to a rate of 0, and neither is the last.
+    """
+    peak, iterations = spec.recipe.learning_rate, spec.recipe.iterations
+    warmup = round(spec.training.warmup_ratio * iterations)
+    if update < warmup:
+        return peak * (update + 1) / warmup
+    done = (update - warmup) / (iterations - warmup)
+    return peak * {"none": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[spec.training.decay]
+
+
+def clipped(gradients: Any, limit: float | None) -> tuple[Any, float]:
+    """Gradients with at most the norm `limit` over all tensors, and the norm that they had."""
+    norm = float(np.sqrt(sum(float(np.array(mx.square(g).sum())) for _, g in tree_flatten(gradients))))
+    if limit is None or not norm > limit:
+        return gradients, norm
+    return tree_map(lambda g: g * (limit / norm), gradients), norm
 
 
 def make_optimizer(spec: ExperimentSpec) -> optim.AdamW:
@@ -52,7 +69,8 @@ def train(
 ) -> tuple[dict[str, mx.array], checkpoint.Progress]:  # fmt: skip
     """Train to the recipe's last update, resuming from `folder`/checkpoint if there is one.
 
-    Returns the adapters with the lowest validation value, and the progress with its curve. Raises Diverged on NaN.
+    Returns the adapters with the lowest validation value, and the progress with its curve. Raises Diverged on NaN
+    and on an exploding gradient.
     """
     recipe, cases = spec.recipe, train_split.cases
     objective = make_objective(recipe, cases.labels)
@@ -62,10 +80,10 @@ def train(
     best, progress = restored or (dict(adapter_weights(adapted)), checkpoint.Progress())
     batches = training_batches(cases, recipe.batch_size, spec.seed, progress.update)
     window: list[tuple[float, list[float]]] = []
-    while progress.update < recipe.iterations:
+    while progress.update < recipe.iterations and not _out_of_patience(spec, progress):
         started = time.perf_counter()
         chosen = next(batches)
-        rate = learning_rate(recipe.learning_rate, spec.training.warmup_ratio, recipe.iterations, progress.update)
+        rate = learning_rate(spec, progress.update)
         window.append(_update(adapted, train_split, chosen, objective, optimizer, rate, spec, progress, micro_batch))
         progress.train_seconds += time.perf_counter() - started
         progress.trained_tokens += sum(len(row.inputs) + 1 for row in cases.rows_of(chosen))
@@ -93,6 +111,11 @@ def _update(
     if not math.isfinite(value):
         raise Diverged(
             f"The loss became {value} at update {progress.update + 1}; lower the learning rate or the scale."
+        )
+    gradients, norm = clipped(gradients, spec.training.max_gradient_norm)
+    if not norm < EXPLODED:
+        raise Diverged(
+            f"The gradient's norm became {norm:.3g} at update {progress.update + 1}; lower the learning rate or the scale."
         )
     optimizer.learning_rate = rate
     optimizer.update(adapted.stack.model, gradients)
@@ -132,6 +155,11 @@ def _evaluate(adapted: Adapted, split: Split, objective: Objective, progress: ch
     if better:
         progress.best_value, progress.best_update = value, progress.update
     return better
+
+
+def _out_of_patience(spec: ExperimentSpec, progress: checkpoint.Progress) -> bool:
+    since = sum(p["split"] == "valid" and p["iteration"] > progress.best_update for p in progress.curve)
+    return spec.training.patience is not None and since >= spec.training.patience
 
 
 def _always_ed(scores: Scores, cases: Cases) -> tuple[float, float | None]:

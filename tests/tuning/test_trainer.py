@@ -1,18 +1,20 @@
 """Training learns, keeps the best adapter, resumes exactly, and stops at NaN."""
 
 import dataclasses
+import itertools
 import shutil
 
 import mlx.core as mx
 import numpy as np
 import pytest
+from mlx.utils import tree_map
 
 from tasks.runtime.errors import Diverged
 from tasks.spec import BaseModelSpec, Data, ExperimentSpec, RandomSource, Scoring, Training
-from tasks.tuning import checkpoint
+from tasks.tuning import checkpoint, trainer
 from tasks.tuning.batches import epoch_batches, make_cases, padding_share, sorted_batches, training_batches
 from tasks.tuning.engine import score_cases
-from tasks.tuning.trainer import Split, learning_rate, train
+from tasks.tuning.trainer import Split, clipped, learning_rate, train
 from tests.tuning import tiny
 
 MODEL = BaseModelSpec(name="tiny", licence="none", sources=(RandomSource(kind="random", shape="tiny-llama"),))
@@ -126,6 +128,49 @@ def test_every_case_is_seen_once_an_epoch_and_the_order_depends_on_seed_and_epoc
     assert padding_share(some, [[0]]) < 0.3
 
 
-def test_warm_up_is_linear_over_the_first_tenth_and_starts_above_zero():
-    rates = [learning_rate(1.0, 0.1, 100, u) for u in range(100)]
-    assert rates[0] == pytest.approx(0.1) and rates[9] == 1.0 and set(rates[10:]) == {1.0}
+@pytest.mark.parametrize(
+    ("decay", "middle", "last"), [("none", 1, 1), ("linear", 0.5, 1 / 90), ("cosine", 0.5, 3.05e-4)]
+)
+def test_the_rate_rises_over_the_first_tenth_and_then_falls_as_the_grid_says_counted_in_updates(decay, middle, last):
+    spec = experiment(tiny.recipe(learning_rate=0.5, iterations=100, batch_size=3), decay=decay)
+    rates = [2 * learning_rate(spec, u) for u in range(100)]
+    assert rates[:10] == pytest.approx([0.1 * (u + 1) for u in range(10)]) and rates[10] == 1
+    assert rates[55] == pytest.approx(middle) and rates[99] == pytest.approx(last, rel=0.01)
+    assert all(a >= b for a, b in itertools.pairwise(rates[9:]))
+
+
+def test_a_clipped_gradient_keeps_its_direction_and_a_short_one_is_left_alone():
+    gradients = {"a": mx.array([3.0, 0.0]), "b": {"c": mx.array([[4.0]])}}
+    same, norm = clipped(gradients, 5.1)
+    assert norm == 5 and same is gradients and clipped(gradients, None)[0] is gradients
+    short, norm = clipped(gradients, 1.0)
+    assert norm == 5 and short["a"].tolist() == pytest.approx([0.6, 0]) and short["b"]["c"].item() == pytest.approx(0.8)
+
+
+def test_clipping_and_decay_change_the_training(tmp_path):
+    a_recipe = tiny.recipe(learning_rate=1e-2)
+    ends = [run(a_recipe, tmp_path / str(i), **kind)[1].curve[-1]["loss"] for i, kind in enumerate(
+        ({}, {"max_gradient_norm": 1e-12}, {"decay": "cosine"})
+    )]  # fmt: skip
+    assert len(set(ends)) == 3
+
+
+def test_an_exploding_gradient_stops_the_run_with_the_last_good_checkpoint_kept(tmp_path, monkeypatch):
+    exploding = trainer.update_gradients
+
+    def explode(adapted, prefix, cases, chosen, objective, micro_batch, key):
+        loss, parts, gradients = exploding(adapted, prefix, cases, chosen, objective, micro_batch, key)
+        return loss, parts, tree_map(lambda g: g * 1e12, gradients) if (tmp_path / "checkpoint").exists() else gradients
+
+    monkeypatch.setattr(trainer, "update_gradients", explode)
+    with pytest.raises(Diverged, match="The gradient's norm became .* at update 3"):
+        run(tiny.recipe(iterations=6), tmp_path)
+    assert [p.name for p in (tmp_path / "checkpoint").iterdir() if p.is_dir()] == ["0000002"]
+
+
+def test_patience_stops_after_evaluations_that_are_no_better_and_again_when_resumed(tmp_path):
+    a_recipe = tiny.recipe(iterations=60, learning_rate=0.5, batch_size=4)
+    run_ = lambda: run(a_recipe, tmp_path, some=tiny.cases(9), patience=3)[1]  # noqa: E731
+    stopped, again = run_(), run_()
+    later = [p["iteration"] for p in stopped.curve if p["split"] == "valid" and p["iteration"] > stopped.best_update]
+    assert len(later) == 3 and stopped.update == later[-1] < 60 and again.update == stopped.update
