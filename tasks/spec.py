@@ -171,6 +171,7 @@ class Columns(Strict):
     text_column: str = "text"
     label_column: str = "label"
     group_column: str | None = None
+    rationale_column: str | None = Field(default=None, description="kept with the cases, never shown to a model")
     labels: dict[str, Label] = Field(default_factory=dict, description="other label words, e.g. emergency = 'ED'")
     revision: str = Field(default="main", description="branch, tag or commit of a Hub dataset")
 
@@ -205,7 +206,6 @@ class Data(Columns):
     """Which cases: `embedded`, a file (split by us), a folder with train and test files, or a Hub dataset."""
 
     source: str = "embedded"
-    rationale_column: str | None = Field(default=None, description="kept with the cases, never shown to a model")
     shares: Shares | None = Field(default=None, description="class shares of the embedded sets")
     seed: int = 42
     limits: dict[Literal["train", "valid", "calibration", "test"], Annotated[int, Field(ge=3)]] = Field(
