@@ -5,24 +5,31 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 
 from tasks.spec import Label
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """`group` keeps related cases on one side of a split; `subgroup` holds facts for reports, never for the model."""
+    """`group` keeps related cases on one side of a split. `subgroup` (facts for reports) and `rationale` (why the label)
+    are kept with the case and never shown to a model.
+    """
 
     case_id: str
     text: str
     label: Label
     group: str | None = None
     subgroup: dict[str, str] = field(default_factory=dict)
+    rationale: str | None = None
 
 
 def to_json(case: Case) -> str:
     """One line of JSON without the line break; characters beyond ASCII stay readable."""
-    return json.dumps(asdict(case), ensure_ascii=False)
+    entry = asdict(case)
+    if case.rationale is None:
+        del entry["rationale"]
+    return json.dumps(entry, ensure_ascii=False)
 
 
 def from_json(line: str) -> Case:
@@ -35,6 +42,7 @@ def normal_text(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
+@lru_cache(maxsize=2)  # a reader and a checker ask one after the other
 def text_digest(text: str) -> str:
     """16 hex digits that identify a text up to case and spacing."""
     return hashlib.sha256(normal_text(text).encode()).hexdigest()[:16]

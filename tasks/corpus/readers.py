@@ -12,7 +12,7 @@ from typing import Any
 from tasks.corpus.case import Case, normal_text, text_digest
 from tasks.corpus.tables import place, read_rows
 from tasks.runtime.errors import BadInput
-from tasks.spec import LABELS, Data, Label
+from tasks.spec import LABELS, Columns, Label
 
 ID_COLUMNS = ("case_id", "id")
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ class Reading:
     duplicates: int = 0
 
 
-def read_cases(path: Path, data: Data) -> list[Case]:
+def read_cases(path: Path, data: Columns) -> list[Case]:
     """The cases of a .jsonl, .csv or .parquet file; exact repeats are kept once and counted in the log.
 
     Columns and label words are named by `data`; a column `case_id` or `id` gives the ids, else the text's digest does.
@@ -38,7 +38,7 @@ def read_cases(path: Path, data: Data) -> list[Case]:
     return reading.cases
 
 
-def read_file(path: Path, data: Data) -> Reading:
+def read_file(path: Path, data: Columns) -> Reading:
     """Like `read_cases`, with the number of repeated rows."""
     reading = Reading()
     words = label_words(data)
@@ -46,7 +46,7 @@ def read_file(path: Path, data: Data) -> Reading:
     by_id: dict[str, int] = {}
     for number, row in read_rows(path):
         where = place(path, number)
-        case = _case(row, data, words, where)
+        case = row_case(row, data, words, where)
         known = by_text.setdefault(text_digest(case.text), (number, case.label, _number_only(path, where)))
         if known[0] != number:
             _check_same_label(known, case, where)
@@ -61,14 +61,15 @@ def read_file(path: Path, data: Data) -> Reading:
     return reading
 
 
-def label_words(data: Data) -> dict[str, Label]:
+def label_words(data: Columns) -> dict[str, Label]:
     """Every accepted label word, without case and outer space: the user's own, then ED, GP and HOME themselves."""
     words: dict[str, Label] = {label.casefold(): label for label in LABELS}
     words.update({normal_text(word): label for word, label in data.labels.items()})
     return words
 
 
-def _case(row: dict[str, Any], data: Data, words: dict[str, Label], where: str) -> Case:
+def row_case(row: dict[str, Any], data: Columns, words: dict[str, Label], where: str) -> Case:
+    """The case of one row; `words` are `label_words(data)`, `where` the place that a refusal (BadInput) names."""
     text = _value(row, data.text_column, "text", where)
     if not isinstance(text, str):
         raise BadInput(f"{where}: '{data.text_column}' is not a text but {_kind(text)}; write it as one string.")
@@ -78,11 +79,13 @@ def _case(row: dict[str, Any], data: Data, words: dict[str, Label], where: str) 
     identifier = next((_scalar(row[name], name, where) for name in ID_COLUMNS if row.get(name) is not None), "")
     group_column = data.group_column or "group"
     group = _value(row, group_column, "group", where) if data.group_column else row.get(group_column)
+    rationale = _value(row, data.rationale_column, "rationale", where) if data.rationale_column else None
     return Case(
         case_id=identifier or f"text-{text_digest(_clean(text, where))}",
         text=_clean(text, where),
         label=_label(_value(row, data.label_column, "label", where), data, words, where),
         group=(_scalar(group, group_column, where) or None) if group is not None else None,
+        rationale=(_scalar(rationale, str(data.rationale_column), where) or None) if rationale is not None else None,
     )
 
 
@@ -93,7 +96,7 @@ def _value(row: dict[str, Any], column: str, key: str, where: str) -> Any:
     return row[column]
 
 
-def _label(value: Any, data: Data, words: dict[str, Label], where: str) -> Label:
+def _label(value: Any, data: Columns, words: dict[str, Label], where: str) -> Label:
     word = _scalar(value, data.label_column, where) if value is not None else ""
     label = words.get(normal_text(word))
     if label is None and not word:

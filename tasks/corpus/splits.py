@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 from tasks.corpus.case import Case, text_digest
+from tasks.corpus.near import Sketch, near_duplicates
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS
 
 SETS = ("train", "valid", "calibration", "test")
 SHARES = {"train": 0.5, "valid": 0.1, "calibration": 0.2, "test": 0.2}
-COMMON_SHINGLE = 50  # a run of words in more cases than this is a stock phrase and says nothing about copying
+COPY = 0.8  # share of common runs of words from which two texts are taken for copies of each other
 
 
 def split_cases(cases: Sequence[Case], seed: int, shares: Mapping[str, float] = SHARES) -> dict[str, list[Case]]:
-    """Deal cases into the sets of `shares`. Groups stay whole; cases without one are dealt by text, label by label.
+    """Deal cases into the sets of `shares`. Groups and near copies stay together; others are dealt label by label.
 
     Depends on the seed and the cases, not on their order. Within a set the order is that of the input.
     """
     units: dict[str, list[Case]] = defaultdict(list)
-    for case in cases:
-        units[f"g:{case.group}" if case.group is not None else f"t:{text_digest(case.text)}"].append(case)
+    for key, case in zip(_units(cases), cases, strict=True):
+        units[key].append(case)
     placed: dict[str, Counter[str]] = {name: Counter() for name in shares}
     total = Counter(str(case.label) for case in cases)
     home: dict[str, str] = {}
@@ -34,6 +33,24 @@ def split_cases(cases: Sequence[Case], seed: int, shares: Mapping[str, float] = 
         placed[home[key]].update(counts)
     chosen = {case.case_id: home[key] for key, members in units.items() for case in members}
     return {name: [case for case in cases if chosen[case.case_id] == name] for name in shares}
+
+
+def _units(cases: Sequence[Case]) -> list[str]:
+    """A key per case: its group, or else its text; near copies share the first one's."""
+    keys = [f"g:{case.group}" if case.group is not None else f"t:{text_digest(case.text)}" for case in cases]
+    sketch, leader = Sketch(), {key: key for key in keys}
+    for start in range(0, len(cases), 4096):
+        sketch.add([case.text for case in cases[start : start + 4096]])
+
+    def lead(key: str) -> str:
+        while leader[key] != key:
+            key = leader[key]
+        return key
+
+    for a, b, _ in sketch.pairs(COPY):
+        one, other = sorted((lead(keys[a]), lead(keys[b])))
+        leader[other] = one
+    return [lead(key) for key in keys]
 
 
 def _need(counts: Counter[str], placed: Counter[str], total: Counter[str], share: float) -> float:
@@ -78,8 +95,8 @@ def _quotas(queues: Mapping[str, Sequence[Case]], limit: int) -> dict[str, int]:
     return quotas
 
 
-def check_sets(sets: Mapping[str, Iterable[Case]]) -> None:
-    """Refuse the same text or the same group in two sets. Names cases by id, never by text. Raises BadInput."""
+def check_sets(sets: Mapping[str, Sequence[Case]]) -> None:
+    """Refuse the same text, near copies or the same group in two sets, naming cases by id only. Raises BadInput."""
     texts: dict[str, tuple[str, str]] = {}
     groups: dict[str, tuple[str, str]] = {}
     ids: dict[str, str] = {}
@@ -102,38 +119,13 @@ def check_sets(sets: Mapping[str, Iterable[Case]]) -> None:
                     f"Case {case.case_id} in {name} is of the same group as case {where[1]} in {where[0]}; "
                     "keep a group's cases in one set."
                 )
+    check_copies(sets)
 
 
-@dataclass(frozen=True)
-class NearDuplicate:
-    """Two cases of different sets that share most of their runs of words (Jaccard index of 4-grams, 0 to 1)."""
-
-    case_a: str
-    set_a: str
-    case_b: str
-    set_b: str
-    similarity: float
-
-
-def near_duplicates(sets: Mapping[str, Sequence[Case]], threshold: float = 0.5, n: int = 4) -> list[NearDuplicate]:
-    """Pairs across sets whose word n-grams overlap by `threshold` or more, most alike first."""
-    grams = {(name, case.case_id): _shingles(case.text, n) for name, cases in sets.items() for case in cases}
-    holders: dict[tuple[str, ...], list[tuple[str, str]]] = defaultdict(list)
-    for key, shingles in grams.items():
-        for shingle in shingles:
-            holders[shingle].append(key)
-    shared: set[tuple[tuple[str, str], tuple[str, str]]] = set()
-    for keys in holders.values():
-        if len(keys) <= COMMON_SHINGLE:
-            shared.update((a, b) for i, a in enumerate(keys) for b in keys[i + 1 :] if a[0] != b[0])
-    found = []
-    for a, b in shared:
-        similarity = len(grams[a] & grams[b]) / len(grams[a] | grams[b])
-        if similarity >= threshold:
-            found.append(NearDuplicate(a[1], a[0], b[1], b[0], round(similarity, 3)))
-    return sorted(found, key=lambda pair: (-pair.similarity, pair.case_a, pair.case_b))
-
-
-def _shingles(text: str, n: int) -> frozenset[tuple[str, ...]]:
-    words = re.findall(r"\w+", text.casefold())
-    return frozenset(tuple(words[i : i + n]) for i in range(max(1, len(words) - n + 1)))
+def check_copies(sets: Mapping[str, Sequence[Case]]) -> None:
+    """Refuse texts of two sets that are nearly the same. Raises BadInput."""
+    for pair in near_duplicates(sets, COPY)[:1]:
+        raise BadInput(
+            f"Case {pair.case_b} in {pair.set_b} is nearly the same text as case {pair.case_a} in {pair.set_a} "
+            f"({pair.similarity:.0%} of their runs of words); delete one of the two, or keep both in one set."
+        )

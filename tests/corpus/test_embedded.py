@@ -25,7 +25,8 @@ from tasks.corpus.embedded import (
 )
 from tasks.corpus.knowledge_base import contexts, general, knowledge_digest, problems
 from tasks.corpus.rules import Facts, Vitals, decide
-from tasks.corpus.splits import check_sets, near_duplicates
+from tasks.corpus.near import near_duplicates
+from tasks.corpus.splits import check_sets
 from tasks.spec import LABELS, digest_of
 
 PROBLEMS = {"train": 100, "valid": 20, "calibration": 40, "test": 60}
