@@ -42,7 +42,7 @@ def fill(source: HubSource, target: Path, progress: Progress) -> dict[str, Any]:
     snapshot = _snapshot(source, not _reachable(source, target), progress)
     for path in sorted(snapshot.iterdir()):
         if layout.wanted(path.name):
-            _verify(path)
+            verify_blob(path)
             _place(path.resolve(), target / path.name)
     facts = layout.check(target, f"{source.repo}@{source.revision}")
     commit = snapshot.name
@@ -60,7 +60,7 @@ def probe(source: HubSource) -> str:
         return "in the local Hub cache"
     if constants.is_offline_mode():
         raise SourceUnavailable("HF_HUB_OFFLINE is set and the model is not in the local Hub cache.")
-    with _sentences(source):
+    with sentences(source):
         get_hf_file_metadata(hf_hub_url(source.repo, "config.json", revision=source.revision), timeout=CONNECT_SECONDS)
     return "reachable"
 
@@ -73,7 +73,7 @@ def _reachable(source: HubSource, target: Path) -> bool:
     from huggingface_hub import HfApi, try_to_load_from_cache
 
     try:
-        with _sentences(source):
+        with sentences(source):
             info = HfApi().model_info(
                 source.repo, revision=source.revision, files_metadata=True, timeout=CONNECT_SECONDS
             )
@@ -100,17 +100,17 @@ def _snapshot(source: HubSource, local: bool, progress: Progress) -> Path:
 
     bar = hub_bar(source.repo, progress)
     options: dict[str, Any] = {"etag_timeout": CONNECT_SECONDS, "local_files_only": local, "tqdm_class": bar}
-    with _sentences(source):
+    with sentences(source):
         config = Path(hf_hub_download(source.repo, "config.json", revision=source.revision, **options))
         layout.check_config(config, source.repo)
         commit = config.parent.name  # the cache keeps each commit in a folder of that name
         patterns = list(layout.PATTERNS)
         return Path(
-            _patiently(lambda: snapshot_download(source.repo, revision=commit, allow_patterns=patterns, **options))
+            patiently(lambda: snapshot_download(source.repo, revision=commit, allow_patterns=patterns, **options))
         )
 
 
-def _patiently(download: Callable[[], str]) -> str:
+def patiently(download: Callable[[], str]) -> str:
     """Repeat a download that a busy server refused; what was fetched before is kept by the cache."""
     from huggingface_hub import errors
 
@@ -125,7 +125,7 @@ def _patiently(download: Callable[[], str]) -> str:
 
 
 @contextmanager
-def _sentences(source: HubSource) -> Iterator[None]:
+def sentences(source: HubSource) -> Iterator[None]:
     """Turn what huggingface_hub raises into a sentence."""
     import httpx
     from huggingface_hub import errors
@@ -145,9 +145,9 @@ def _sentences(source: HubSource) -> Iterator[None]:
             f"there is no repository {source.repo}, or it is private and HF_TOKEN is not set."
         ) from error
     except errors.LocalEntryNotFoundError as error:
-        raise SourceUnavailable("the Hub cannot be reached and its local cache lacks files of this model.") from error
+        raise SourceUnavailable("the Hub cannot be reached and its local cache lacks files of this repository.") from error
     except errors.OfflineModeIsEnabled as error:
-        raise SourceUnavailable("HF_HUB_OFFLINE is set and the model is not in the local Hub cache.") from error
+        raise SourceUnavailable("HF_HUB_OFFLINE is set and the repository is not in the local Hub cache.") from error
     except errors.HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else "no status"
         if status in (401, 403):
@@ -165,7 +165,7 @@ def _sentences(source: HubSource) -> Iterator[None]:
         raise SourceUnavailable(f"the Hub cannot be reached ({type(error).__name__}).") from error
 
 
-def _verify(path: Path) -> None:
+def verify_blob(path: Path) -> None:
     """Compare a cached file with its name in the Hub's cache, which is its digest: SHA-256, or git's SHA-1."""
     blob = path.resolve()
     if len(blob.name) == 64:
