@@ -7,6 +7,7 @@ name says nothing about the label. The same seed gives the same bytes.
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -38,23 +39,24 @@ def embedded_cases(seed: int = 42) -> list[Case]:
     return [record.case for record in embedded_records(seed)]
 
 
-def embedded_sets(seed: int = 42) -> dict[str, list[Case]]:
-    """The cases by set name."""
+def embedded_sets(seed: int = 42, shares: Mapping[Label, float] | None = None) -> dict[str, list[Case]]:
+    """The cases by set name; `shares` changes how many of each set have which label."""
     sets: dict[str, list[Case]] = {name: [] for name in SIZES}
-    for record in embedded_records(seed):
+    for record in embedded_records(seed, tuple(shares[label] for label in LABELS) if shares else None):
         sets[record.set].append(record.case)
     return sets
 
 
 @lru_cache(maxsize=2)
-def embedded_records(seed: int = 42) -> tuple[Record, ...]:
-    """Every case with its facts, the rule that fired and the guidance behind it."""
+def embedded_records(seed: int = 42, shares: tuple[float, ...] | None = None) -> tuple[Record, ...]:
+    """Every case with its facts, the rule that fired and the guidance behind it. `shares`: in the order of LABELS."""
     seen: set[str] = set()
     homes = assign_sets(seed)
+    by_label = dict(zip(LABELS, shares, strict=True)) if shares else SHARES
     return tuple(
         _record(problem, name, number, label, seed, seen)
         for name, size in SIZES.items()
-        for number, (problem, label) in enumerate(_plan(name, size, homes, seed))
+        for number, (problem, label) in enumerate(_plan(name, label_counts(size, by_label), homes, seed))
     )
 
 
@@ -75,22 +77,21 @@ def assign_sets(seed: int = 42) -> dict[str, str]:
     return homes
 
 
-def label_counts(size: int, shares: dict[Label, float] | None = None) -> dict[Label, int]:
+def label_counts(size: int, shares: Mapping[Label, float]) -> dict[Label, int]:
     """Whole numbers of cases per label that add up to `size`; ED is rounded up."""
-    shares = shares or SHARES
     counts: dict[Label, int] = {"ED": -int(-size * shares["ED"] // 1), "GP": round(size * shares["GP"]), "HOME": 0}
     counts["HOME"] = size - counts["ED"] - counts["GP"]
     return counts
 
 
-def _plan(name: str, size: int, homes: dict[str, str], seed: int) -> list[tuple[Problem, Label]]:
+def _plan(name: str, counts: dict[Label, int], homes: dict[str, str], seed: int) -> list[tuple[Problem, Label]]:
     """Which problem gets which label how often: labels go round the set's problems in turn."""
     rng = random.Random(f"plan-{name}-{seed}")
     own = [problem for problem in problems().values() if homes[problem.id] == name]
     plan = []
     for label in LABELS:
         rng.shuffle(own)
-        plan += [(own[i % len(own)], label) for i in range(label_counts(size)[label])]
+        plan += [(own[i % len(own)], label) for i in range(counts[label])]
     rng.shuffle(plan)
     return plan
 

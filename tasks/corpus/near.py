@@ -120,7 +120,7 @@ def _runs(texts: Sequence[str]) -> tuple[Hashes, Rows]:
     inside = np.r_[False, _letters()[content]]
     edges = np.flatnonzero(inside[1:] != inside[:-1])
     starts, ends = edges[::2], edges[1::2]
-    powers, inverse = _powers(1 << int(len(content)).bit_length())
+    powers, inverse = _powers(1 << len(content).bit_length())
     sums = np.r_[np.zeros(1, np.uint64), np.cumsum((content.astype(np.uint64) + 1) * powers[: len(content)])]
     words = _mix((sums[ends] - sums[starts]) * inverse[starts])
     row_ends = np.cumsum([len(part) + 1 for part in encoded])

@@ -1,108 +1,139 @@
-"""Makes the folder of a data set: four JSONL files and a manifest, named by a digest of everything that went into it."""
+"""Makes the folder of a data set: JSONL files, a data card and a manifest, named by a digest of all that went into it."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tasks.corpus.adversarial import adversarial_cases
+from tasks.corpus.card import data_card
 from tasks.corpus.case import Case, to_json
 from tasks.corpus.embedded import GENERATOR_VERSION, embedded_sets
 from tasks.corpus.knowledge_base import knowledge_digest
 from tasks.corpus.readers import read_cases
-from tasks.corpus.splits import SETS, SHARES, check_sets, limited, split_cases
-from tasks.corpus.tables import READERS, check_readable
+from tasks.corpus.sources import Located, locate
+from tasks.corpus.splits import SETS, SHARES, check_copies, check_sets, limited, split_cases
+from tasks.corpus.tables import check_readable
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import build_folder, file_digest
-from tasks.spec import LABELS, Data, short_digest
+from tasks.spec import LABELS, Columns, Data, EvaluationSet, short_digest
 
-PREPARE_VERSION = 1
+PREPARE_VERSION = 2
+CARD = "card.md"
 Sets = dict[str, list[Case]]
 
 
-def prepare_dataset(data: Data, root: Path) -> Path:
+@dataclass(frozen=True)
+class Source:
+    """What a set of columns is read from: files, or the generator; and the digests that stand for it."""
+
+    columns: Data | EvaluationSet
+    located: Located
+    digests: dict[str, Any]
+
+
+def prepare_dataset(data: Data, root: Path, evaluation_sets: Sequence[EvaluationSet] = ()) -> Path:
     """The folder `root`/data/<name>-<digest>, made if it is not there yet.
 
-    It holds train, valid, calibration and test as JSONL; its manifest gives, under `sets`, the cases, labels, groups
-    and file digest of each. Changed files, settings or generator give another folder. Raises BadInput.
+    It holds train, valid, calibration, test and each evaluation set as JSONL, and a data card; its manifest gives,
+    under `sets`, the cases, labels, groups and file digest of each. Changed files, settings or generator give another
+    folder. Raises BadInput, also where an evaluation set shares texts with what a model learns from.
     """
-    name, inputs = _inputs(data)
-    folder = (
-        root
-        / "data"
-        / f"{name}-{short_digest({'data': data.model_dump(mode='json'), 'version': PREPARE_VERSION, **inputs})}"
-    )
-    build_folder(folder, lambda temporary: _build(data, temporary))
+    wanted: list[Data | EvaluationSet] = [data, *evaluation_sets]
+    sources = [_source(columns) for columns in wanted]
+    what = [{"columns": s.columns.model_dump(mode="json", exclude_defaults=True), "inputs": s.digests} for s in sources]
+    digest = short_digest({"sources": what, "version": PREPARE_VERSION})
+    folder = root / "data" / f"{sources[0].located.name}-{digest}"
+    build_folder(folder, lambda temporary: _build(data, sources, temporary))
     return folder
 
 
-def read_sets(data: Data) -> Sets:
-    """The four sets before any limit: embedded, a folder's own files, or one file split by us."""
+def _source(columns: Data | EvaluationSet) -> Source:
+    if columns.source == "embedded":
+        return Source(
+            columns, Located("embedded", {}), {"knowledge": knowledge_digest(), "generator": GENERATOR_VERSION}
+        )
+    located = locate(columns.source, columns)
+    if isinstance(columns, EvaluationSet) and "test" in located.files:
+        located = Located(located.name, {"test": located.files["test"]}, located.origin)
+    for paths in located.files.values():
+        for path in paths:
+            check_readable(path)
+    return Source(columns, located, {key: [file_digest(p) for p in paths] for key, paths in located.files.items()})
+
+
+def _sets(data: Data, located: Located) -> Sets:
+    """The four sets before any limit: embedded, given ones, or one table split by us."""
     if data.source == "embedded":
-        return embedded_sets(data.seed)
-    path = Path(data.source)
-    return _folder_sets(path, data) if path.is_dir() else split_cases(read_cases(path, data), data.seed)
-
-
-def _inputs(data: Data) -> tuple[str, dict[str, Any]]:
-    """The readable part of the folder's name, and the digests of what the cases are read from."""
-    if data.source == "embedded":
-        return "embedded", {"knowledge": knowledge_digest(), "generator": GENERATOR_VERSION}
-    path = Path(data.source)
-    name = re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-")[:40] or "cases"
-    files = _set_files(path) if path.is_dir() else {"all": path}
-    for file in files.values():
-        check_readable(file)
-    return name, {"files": {key: file_digest(file) for key, file in files.items()}}
-
-
-def _set_files(folder: Path) -> dict[str, Path]:
-    """A folder's file per set; `train` and `test` must be there."""
-    found: dict[str, Path] = {}
-    for name in SETS:
-        files = [folder / f"{name}{suffix}" for suffix in READERS if (folder / f"{name}{suffix}").is_file()]
-        if len(files) > 1:
-            raise BadInput(f"{folder} holds {files[0].name} and {files[1].name}; keep one file of each set.")
-        if files:
-            found[name] = files[0]
-    for name in ("train", "test"):
-        if name not in found:
-            raise BadInput(f"{folder} has no {name} file; it needs {name}.jsonl, {name}.csv or {name}.parquet.")
-    return found
-
-
-def _folder_sets(folder: Path, data: Data) -> Sets:
-    """The given sets; a missing valid or calibration set is split off from train, by group."""
-    sets = {name: read_cases(path, data) for name, path in _set_files(folder).items()}
-    shares = {name: SHARES[name] for name in ("train", "valid", "calibration") if name == "train" or name not in sets}
+        return embedded_sets(data.seed, data.shares)
+    given = {name: _read(paths, data) for name, paths in located.files.items()}
+    if "all" in given:
+        return split_cases(given["all"], data.seed)
+    shares = {name: SHARES[name] for name in ("train", "valid", "calibration") if name == "train" or name not in given}
     whole = sum(shares.values())
-    sets.update(split_cases(sets["train"], data.seed, {name: share / whole for name, share in shares.items()}))
-    return {name: sets[name] for name in SETS}
+    given.update(split_cases(given["train"], data.seed, {name: share / whole for name, share in shares.items()}))
+    return {name: given[name] for name in SETS}
 
 
-def _build(data: Data, folder: Path) -> dict[str, Any]:
-    sets = read_sets(data)
+def _evaluation_cases(source: Source, seed: int) -> list[Case]:
+    if source.columns.source == "embedded":
+        return adversarial_cases(seed)
+    return [case for paths in source.located.files.values() for case in _read(paths, source.columns)]
+
+
+def _read(paths: Sequence[Path], columns: Columns) -> list[Case]:
+    return [case for path in paths for case in read_cases(path, columns)]
+
+
+def _build(data: Data, sources: Sequence[Source], folder: Path) -> dict[str, Any]:
+    sets = _sets(data, sources[0].located)
     check_sets(sets)
     limits: Mapping[str, int] = {str(name): limit for name, limit in data.limits.items()}
+    learned = {name: sets[name] for name in SETS if name != "test"}
     sets = {name: limited(cases, limits.get(name, len(cases)), data.seed) for name, cases in sets.items()}
     _check_labels(sets, data.source)
     described = {}
-    for name, cases in sets.items():
-        path = folder / f"{name}.jsonl"
-        path.write_text("".join(to_json(case) + "\n" for case in cases), encoding="utf-8")
-        described[name] = _describe(cases, path)
-    return {
-        "source": data.source, "seed": data.seed, "sets": described,
-        "has_groups": all(case.group is not None for cases in sets.values() for case in cases),
+    for source in sources:
+        columns, own = source.columns, sets
+        if isinstance(columns, EvaluationSet):
+            own = {columns.name: _evaluation_cases(source, data.seed)}
+            _check_apart(columns, own[columns.name], learned)
+        for name, cases in own.items():
+            path = folder / f"{name}.jsonl"
+            path.write_text("".join(to_json(case) + "\n" for case in cases), encoding="utf-8")
+            described[name] = _describe(cases, path, source)
+    manifest = {
+        "source": data.source, "origin": sources[0].located.origin, "seed": data.seed, "sets": described,
+        "has_groups": all(described[name]["has_groups"] for name in SETS),
     }  # fmt: skip
+    (folder / CARD).write_text(data_card(manifest), encoding="utf-8")
+    return manifest
+
+
+def _check_apart(columns: EvaluationSet, cases: Sequence[Case], learned: Sets) -> None:
+    """An evaluation set must not hold texts, or near copies, of what models learn or choose thresholds from."""
+    texts = {case.text: (name, case.case_id) for name, members in learned.items() for case in members}
+    where = f"The evaluation set {columns.name} ({columns.source})"
+    for case in cases:
+        if case.text in texts:
+            name, other = texts[case.text]
+            raise BadInput(f"{where} has case {case.case_id} with the text of case {other} in {name}; leave one out.")
+    for name, members in learned.items():
+        try:
+            check_copies({name: members, columns.name: cases})
+        except BadInput as error:
+            raise BadInput(f"{where} is not apart from {name}: {error}") from error
 
 
 def _check_labels(sets: Mapping[str, Sequence[Case]], source: str) -> None:
     for name, cases in sets.items():
         if not cases:
-            raise BadInput(f"{source}: no cases are left for {name}; give more cases or more groups.")
+            raise BadInput(
+                f"{source}: no cases are left for {name}; give more cases, more groups, or fewer copies of one text."
+            )
     missing = sorted(set(LABELS) - {case.label for case in sets["train"]})
     if missing:
         raise BadInput(
@@ -110,9 +141,11 @@ def _check_labels(sets: Mapping[str, Sequence[Case]], source: str) -> None:
         )
 
 
-def _describe(cases: Sequence[Case], path: Path) -> dict[str, Any]:
+def _describe(cases: Sequence[Case], path: Path, source: Source) -> dict[str, Any]:
     counts = Counter(case.label for case in cases)
+    groups = [case.group for case in cases if case.group is not None]
     return {
         "cases": len(cases), "digest": file_digest(path), "labels": {label: counts[label] for label in LABELS},
-        "groups": len({case.group for case in cases if case.group is not None}),
+        "groups": len(set(groups)), "has_groups": len(groups) == len(cases), "source": source.columns.source,
+        "origin": source.located.origin, "external": isinstance(source.columns, EvaluationSet),
     }  # fmt: skip

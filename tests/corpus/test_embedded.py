@@ -24,8 +24,8 @@ from tasks.corpus.embedded import (
     embedded_sets,
 )
 from tasks.corpus.knowledge_base import contexts, general, knowledge_digest, problems
-from tasks.corpus.rules import Facts, Vitals, decide
 from tasks.corpus.near import near_duplicates
+from tasks.corpus.rules import Facts, Vitals, decide
 from tasks.corpus.splits import check_sets
 from tasks.spec import LABELS, digest_of
 

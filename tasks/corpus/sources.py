@@ -1,0 +1,134 @@
+"""Where cases come from: a file, a folder of sets, or a dataset on the Hub (tables only, never its code)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tasks.corpus.splits import SETS
+from tasks.corpus.tables import READERS
+from tasks.runtime.errors import BadInput, SourceUnavailable
+from tasks.spec import Columns, HubSource
+
+# What others call the sets, as the beginning of a file's name; shards end in -00000-of-00002.
+NAMES = {"train": r"train(ing)?", "valid": r"valid(ation)?|val|dev", "calibration": r"calib(ration)?", "test": "test"}
+SHARD = re.compile(r"-(\d{5})-of-(\d{5})$")
+
+
+@dataclass(frozen=True)
+class Located:
+    """Files by set name, or one entry `all` where the split is ours; `origin` says what was read, e.g. the commit."""
+
+    name: str
+    files: dict[str, list[Path]]
+    origin: dict[str, str] = field(default_factory=dict)
+
+
+def locate(source: str, columns: Columns) -> Located:
+    """The files of a source, fetched first if it is on the Hub. Raises BadInput, or SourceUnavailable for the Hub."""
+    if is_hub(source):
+        folder, commit = _fetch(source, columns.revision)
+        origin = {"hub": source, "revision": columns.revision, "commit": commit}
+        return Located(_name(source.replace("/", "-")), _hub_files(folder, source), origin)
+    path = Path(source)
+    return Located(_name(path.stem), set_files(path) if path.is_dir() else {"all": [path]})
+
+
+def is_hub(source: str) -> bool:
+    """Whether a source is a Hub id (`owner/name`): something at that path, or the ending of a table, says it is not."""
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", source) is None or source[0] == "." or Path(source).suffix in READERS:
+        return False
+    return not Path(source).exists() and not Path(source).parent.is_dir()
+
+
+def set_files(folder: Path) -> dict[str, list[Path]]:
+    """A folder's files per set; `train` and `test` must be there."""
+    found = _by_set(folder, _tables(folder))
+    for name in ("train", "test"):
+        if name not in found:
+            raise BadInput(f"{folder} has no {name} file; it needs {name}.jsonl, {name}.csv or {name}.parquet.")
+    return found
+
+
+def _hub_files(folder: Path, source: str) -> dict[str, list[Path]]:
+    """A repository's sets; where there is no test set, what there is (one table, or train) is split by us."""
+    tables = _tables(folder)
+    found = _by_set(folder, tables)
+    if "train" in found and "test" in found:
+        return found
+    if set(found) == {"train"} or (not found and len(tables) == 1):
+        return {"all": found.get("train", tables)}
+    shown = ", ".join(path.name for path in tables[:5]) or "none"
+    raise BadInput(
+        f"{source} has no train and test files, nor a single table (its tables: {shown}); use another source."
+    )
+
+
+def _tables(folder: Path) -> list[Path]:
+    """The table files of a folder and of `data` in it, by name."""
+    try:
+        return sorted(
+            path
+            for place in (folder, folder / "data")
+            if place.is_dir()
+            for path in place.iterdir()
+            if path.suffix.lower() in READERS and path.is_file()
+        )
+    except OSError as error:
+        raise BadInput(f"{folder} cannot be read ({error.strerror}); check its permissions.") from error
+
+
+def _by_set(folder: Path, tables: list[Path]) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for name in SETS:
+        own = [path for path in tables if re.fullmatch(NAMES[name], SHARD.sub("", path.stem), re.IGNORECASE)]
+        shards = [SHARD.search(path.stem) for path in own]
+        if len(own) > 1 and not all(shards):
+            raise BadInput(f"{folder} holds {own[0].name} and {own[1].name}; keep one file of each set.")
+        if shards and shards[0] and len(own) != int(shards[0].group(2)):
+            raise BadInput(
+                f"{folder} holds {len(own)} of the {int(shards[0].group(2))} parts of {name}; add the others."
+            )
+        if own:
+            found[name] = own
+    return found
+
+
+def _name(text: str) -> str:
+    """The readable part of a dataset folder's name."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40] or "cases"
+
+
+def _fetch(repo: str, revision: str) -> tuple[Path, str]:
+    """The folder in the Hub's cache with the tables of a dataset at one commit, and that commit."""
+    from huggingface_hub import HfApi, snapshot_download
+
+    from tasks.models.hub import CONNECT_SECONDS, patiently, sentences, verify_blob
+
+    known = HubSource(kind="hub", repo=repo, revision=revision)
+    wanted, commit, unreachable = [f"*{suffix}" for suffix in READERS], revision, None
+    try:
+        with sentences(known):
+            info = HfApi().dataset_info(repo, revision=revision, timeout=CONNECT_SECONDS)
+        commit = str(info.sha)
+        wanted = [f.rfilename for f in info.siblings or [] if Path(f.rfilename).suffix.lower() in READERS]
+        if not wanted:
+            raise BadInput(f"{repo} holds no {', '.join(READERS)} file; its loading code is never run.")
+    except SourceUnavailable as error:
+        unreachable = error  # the local cache may have it
+    options: dict[str, Any] = {"etag_timeout": CONNECT_SECONDS, "local_files_only": unreachable is not None}
+
+    def download() -> str:
+        return snapshot_download(repo, repo_type="dataset", revision=commit, allow_patterns=wanted, **options)
+
+    try:
+        with sentences(known):
+            folder = Path(patiently(download))
+    except SourceUnavailable as error:
+        raise SourceUnavailable(f"The dataset {repo}, which is no local path: {unreachable or error}") from error
+    for path in folder.rglob("*"):
+        if path.is_file():
+            verify_blob(path)
+    return folder, folder.name
