@@ -47,7 +47,8 @@ def submit_chain(spec: ExperimentSpec, variant: Any, data: Any) -> Chain:
 
 def submit_experiments(selection: Selection) -> list[Chain]:
     """Submit the whole grid; a base model's conversion and its variants are shared by the experiments on them."""
-    data = prepare.submit(selection.grid.data.model_dump(mode="json"))
+    sets = [entry.model_dump(mode="json") for entry in selection.grid.evaluation_sets]
+    data = prepare.submit(selection.grid.data.model_dump(mode="json"), sets)
     # Futures, which Prefect resolves before the next step runs.
     bases: dict[str, Any] = {}
     variants: dict[tuple[str, int], Any] = {}
