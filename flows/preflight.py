@@ -17,7 +17,7 @@ CAN_BE_HAD = ("here", "reachable", "in the local Hub cache", "no answer")  # the
 def check(selection: Selection) -> None:
     """Prepare the cases, which is quick, and ask for weights. Raises BadInput, or SourceUnavailable where no base model
     of the selection can be had; a sweep that can do a part of its work does that part."""
-    prepare_dataset(selection.grid.data, home())
+    prepare_dataset(selection.grid.data, home(), selection.grid.evaluation_sets)
     refuse_without_weights(selection.models, home())
 
 
