@@ -39,7 +39,7 @@ def api_url(port: int) -> str:
 def up(port: int, say: Say) -> None:
     """Start everything and wait. Raises BadInput where the port or the server there cannot be used."""
     try:
-        with _interrupted_by_sigterm(), locked(home() / "server"):
+        with interrupted_by_sigterm(), locked(home() / "server"):
             _run(port, say)
     except KeyboardInterrupt:
         say("Stopped. What was running goes on at the next `triage up`.")
@@ -129,7 +129,9 @@ def _environment(port: int) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
+def interrupted_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM do what Ctrl-C does while the block runs, so that what was started is stopped."""
+
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -17,6 +17,8 @@ app.add_typer(bench, name="bench")
 # Where output is a file or a pipe there is no width to fit: tables get what they need.
 console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 140)
 errors = Console(stderr=True, highlight=False, markup=False)
+
+USAGE_ERROR: Any = typer.BadParameter.__base__  # of click, or of the copy of it that typer brings
 
 Many = Annotated[list[str] | None, typer.Option()]
 
@@ -142,10 +144,21 @@ def bench_train(
 def main() -> None:
     """Entry point: a user's mistake ends in one sentence and exit code 2, never in a traceback."""
     try:
-        app()
+        code = app(standalone_mode=False)
     except TriageError as error:
-        errors.print(f"triage: {error}", style="bold red", soft_wrap=True)
-        raise SystemExit(2) from None
+        _end(str(error))
+    except USAGE_ERROR as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()  # no mistake: `triage` alone asks what there is
+            raise SystemExit(0) from None
+        text = error.format_message()
+        _end(text if text.endswith((".", "?")) else f"{text}.")
+    raise SystemExit(code)
+
+
+def _end(sentence: str) -> NoReturn:
+    errors.print(f"triage: {sentence}", style="bold red", soft_wrap=True)
+    raise SystemExit(2)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import flows.settings  # noqa: F401
 
 from rich.console import Console
 
+from deployments.up import interrupted_by_sigterm
 from flows.display import live
 from flows.report import print_comparison
 from flows.selection import Selection
@@ -33,7 +34,7 @@ def run_sweep(console: Console, selection: Selection, grid: str, *narrowing: Any
     from flows.sweep import sweep
 
     start_temporary_server()
-    with live(console, len(selection.cells)), collected_failures() as failures:
+    with interrupted_by_sigterm(), live(console, len(selection.cells)), collected_failures() as failures:
         overrides, models, bits, recipes, limit = narrowing
         state = sweep(grid, overrides, models, bits, recipes, limit, return_state=True)
     if warehouse_path().exists():

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tasks.grid import known_models, load_grid
+from tasks.models.exact_sizes import expected_sizes, is_known, known_config
 from tasks.runtime.errors import BadInput
 from tasks.spec import BaseModelSpec, ExperimentSpec, Grid, experiments
 
@@ -40,7 +41,20 @@ def select(
         for value in wanted or []:
             if value not in names:
                 raise BadInput(f"The grid {chosen.name} has no {what} {value}; it has {', '.join(map(str, names))}.")
+    _refuse_group_size(chosen)
     cells = [c for c in cells if (not bits or c.bits in bits) and (not recipes or c.recipe.name in recipes)]
     if limit is not None and limit < 1:
         raise BadInput(f"--limit {limit} leaves nothing to run; give 1 or more.")
     return Selection(chosen, cells[:limit])
+
+
+def _refuse_group_size(grid: Grid) -> None:
+    """Tell before anything is fetched where a group size does not divide the rows of a model whose shape is known."""
+    size, own = grid.training.group_size, {model.name for model in grid.base_models}
+    for name in grid.models:
+        if name in own or not is_known(name):
+            continue
+        try:
+            expected_sizes(known_config(name), 4, size)
+        except BadInput as error:
+            raise BadInput(f"training.group_size = {size} does not fit {name}: {error} Choose 64 or 32.") from error

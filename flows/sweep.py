@@ -51,4 +51,5 @@ def sweep(
     compare()
     if failures:
         return Failed(message=f"{len(failures)} of {len(chains)} experiments failed: " + " | ".join(failures))
-    return Completed(message=f"{len(chains)} experiments are in the warehouse")
+    done = "1 experiment is" if len(chains) == 1 else f"{len(chains)} experiments are"
+    return Completed(message=f"{done} in the warehouse")

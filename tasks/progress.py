@@ -33,7 +33,7 @@ def follow(title: str) -> Callable[[Event], None]:
         tell(title, event)
         _log(title, event)
         share = _share(event)
-        if share is None or time.monotonic() - updated < ARTIFACT_SECONDS:
+        if share is None or (share < 100 and time.monotonic() - updated < ARTIFACT_SECONDS):
             return
         updated = time.monotonic()
         with contextlib.suppress(Exception):  # a picture of the progress; no reason to lose the training it shows

@@ -36,10 +36,11 @@ def fetch_base(
     """
     if (found := stored(spec, root)) is not None:
         return found
+    notice = _show_terms(spec, log)
     reasons = []
     for source in _told(spec):
         try:
-            return _fetch(spec, source, root, log, progress)
+            return _fetch(spec, source, root, notice, log, progress)
         except SourceUnavailable as error:
             reasons.append(f"{describe(source)}: {_clause(error)}")
     raise SourceUnavailable(
@@ -99,7 +100,9 @@ def _told(spec: BaseModelSpec) -> Iterator[Source]:
         yield source if keep else source.model_copy(update={"mirror": None})
 
 
-def _fetch(spec: BaseModelSpec, source: Source, root: Path, log: Callable[[str], None], progress: Progress) -> Path:
+def _fetch(
+    spec: BaseModelSpec, source: Source, root: Path, notice: str | None, log: Callable[[str], None], progress: Progress
+) -> Path:
     place = _place(spec, source, root)
     kind = _KINDS[source.kind]
     if place is None:
@@ -107,7 +110,6 @@ def _fetch(spec: BaseModelSpec, source: Source, root: Path, log: Callable[[str],
 
     def build(temporary: Path) -> dict[str, Any]:
         log(f"Fetching {spec.name} from {describe(source)}.")
-        notice = _show_terms(spec, log)
         facts = kind.fill(source, temporary, progress)
         return {"base_model": spec.name, "licence": spec.licence, **_terms(spec, notice, temporary), **facts}
 

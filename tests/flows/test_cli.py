@@ -42,6 +42,12 @@ GRID = {
     "unknown model": (["sweep", "smoke", "--model", "gpt"], ["--model gpt", "smollm2-135m"]),
     "unknown recipe": (["sweep", "smoke", "--recipe", "best"], ["no recipe best", "balanced_safe"]),
     "unknown bits": (["sweep", "smoke", "--bits", "5"], ["no bits 5", "4, 8"]),
+    "bits are numbers": (["sweep", "smoke", "--bits", "abc"], ["--bits", "integer"]),
+    "unknown option": (["sweep", "smoke", "--modle", "x"], ["--modle"]),
+    "unfit group size": (
+        ["sweep", "demo", "--set", "training.group_size=128", "--plan"],
+        ["training.group_size = 128 does not fit smollm2-135m", "rows of 576 values", "Choose 64 or 32"],
+    ),
     "nothing to do": (["sweep", "smoke", "--limit", "0"], ["--limit 0"]),
     "no form": (["sweep", "smoke", "--set", "layers"], ["not of the form key=value"]),
     "brackets are shown": (["sweep", "smoke", "--set", "seeds=[x]"], ['seeds = "[x]" is not allowed']),
