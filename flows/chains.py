@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from prefect.futures import PrefectFuture
 
 from flows.selection import Selection
 from tasks.acquire import acquire
+from tasks.baselines import baselines, zero_shot
 from tasks.convert import convert
 from tasks.evaluate import evaluate
 from tasks.land import land, land_failure
@@ -24,13 +25,14 @@ from tasks.train import train
 
 @dataclass(frozen=True)
 class Chain:
-    """The futures of one experiment; `landed` is the last."""
+    """The futures of one experiment; `landed` is the last. `beside`: named steps that stand beside the experiments."""
 
     spec: ExperimentSpec
     variant: Any
     data: Any
     landed: PrefectFuture[str]
     steps: tuple[PrefectFuture[Any], ...]
+    beside: tuple[tuple[str, Any], ...] = ()
 
 
 def submit_chain(spec: ExperimentSpec, variant: Any, data: Any) -> Chain:
@@ -48,10 +50,11 @@ def submit_chain(spec: ExperimentSpec, variant: Any, data: Any) -> Chain:
 def submit_experiments(selection: Selection) -> list[Chain]:
     """Submit the whole grid; a base model's conversion and its variants are shared by the experiments on them."""
     sets = [entry.model_dump(mode="json") for entry in selection.grid.evaluation_sets]
-    data = prepare.submit(selection.grid.data.model_dump(mode="json"), sets)
+    data: Any = prepare.submit(selection.grid.data.model_dump(mode="json"), sets)
     # Futures, which Prefect resolves before the next step runs.
     bases: dict[str, Any] = {}
     variants: dict[tuple[str, int], Any] = {}
+    beside: list[tuple[str, Any]] = [("baselines", baselines.submit(_scoring(selection), data))]
     chains = []
     for spec in selection.cells:
         name, variant = spec.model.name, (spec.model.name, spec.bits)
@@ -61,17 +64,36 @@ def submit_experiments(selection: Selection) -> list[Chain]:
             bases[name] = convert.submit(model, source)
         if variant not in variants:
             variants[variant] = quantize.submit(model, bases[name], spec.bits, spec.training.group_size)
-        chains.append(submit_chain(spec, variants[variant], data))
+            shared = spec.training.model_dump(mode="json")
+            untuned = zero_shot.submit(model, spec.bits, _scoring(selection), shared, variants[variant], data)
+            beside.append((f"zero-shot {name} {spec.bits}bit", untuned))
+        chains.append(replace(submit_chain(spec, variants[variant], data), beside=tuple(beside)))
+        beside = []
     return chains
+
+
+def _scoring(selection: Selection) -> dict[str, Any]:
+    return selection.grid.scoring.model_dump(mode="json")
 
 
 def finish_all(chains: list[Chain]) -> list[str]:
     """Wait for every experiment; returns the failures. An interruption ends the steps' processes at once."""
     try:
-        return [failure for chain in chains if (failure := finish(chain))]
+        return [failure for chain in chains for failure in (*beside_failures(chain), finish(chain)) if failure]
     except BaseException:  # Ctrl-C, or Prefect's own signal for SIGTERM
         stop_children()
         raise
+
+
+def beside_failures(chain: Chain) -> list[str]:
+    """Wait for the steps beside the experiments. One that never ran, because of another step, has no failure of its own."""
+    failures = []
+    for name, step in chain.beside:
+        step.wait()
+        if error := failure_of(step):
+            tell(name, {"event": "warning", "message": f"{name}: {error}"})
+            failures.append(f"{name}: {error}")
+    return failures
 
 
 def finish(chain: Chain) -> str | None:

@@ -13,30 +13,77 @@ RANDOM = " (random weights)"
 NOT_A_DEVICE = "Research software, not a medical device; synthetic cases are no evidence about patients."
 
 
-def leaderboard(cells: list[str] | None = None) -> pd.DataFrame:
-    """One row per experiment, best first; `cells` keeps only those cell ids. The interval is a cell's second line."""
-    frame = query("SELECT * FROM leaderboard")
-    frame = frame[frame.cell_id.isin(cells)] if cells is not None else frame
+def leaderboard(cells: list[str] | None = None, prevalence: float | None = None) -> pd.DataFrame:
+    """One row per experiment, best first, baselines among them; `cells` keeps only those cell ids and their baselines.
+
+    The interval is a cell's second line. `prevalence` restates ED precision and F2 at another share of emergencies.
+    """
+    frame = chosen(query("SELECT * FROM leaderboard"), cells)
     rows = [
         {
-            "experiment": f"{r.base_model} {r.bits}bit\n{r.recipe} s{r.seed}{RANDOM if r.random_weights else ''}",
+            "experiment": _name(r),
             "accuracy": figure(r.accuracy, r.accuracy_low, r.accuracy_high),
             "ED recall": figure(r.ed_recall, r.ed_recall_low, r.ed_recall_high),
-            "ED F2": figure(r.ed_f2, r.ed_f2_low, r.ed_f2_high),
+            **_at_prevalence(r, prevalence),
             "over-triage": figure(r.over_triage, r.over_triage_low, r.over_triage_high),
-            "test loss": figure(r.test_loss), "gates": r.verdict, "trained in": clock(r.train_seconds),
+            "test loss": figure(r.test_loss), "gates": r.verdict, "trained in": _trained_in(r),
         }
         for r in _records(frame)
     ]  # fmt: skip
     return pd.DataFrame(rows)
 
 
+def chosen(frame: pd.DataFrame, cells: list[str] | None) -> pd.DataFrame:
+    """Rows of the leaderboard of these cells, and the baselines on their cases: of the dataset and of their variants."""
+    if cells is None:
+        return frame
+    own = frame[frame.cell_id.isin(cells)]
+    beside = ~frame.recipe_kind.isin(("standard", "safety")) & frame.set_digest.isin(own.set_digest)
+    return frame[frame.cell_id.isin(cells) | (beside & frame.base_model.isin(("none", *own.base_model)))]
+
+
+def _name(r: Any) -> str:
+    if r.base_model == "none":
+        return f"{r.recipe}\nbaseline"
+    seed = "" if r.recipe_kind == "baseline" else f" s{r.seed}"
+    return f"{r.base_model} {int(r.bits)}bit\n{r.recipe}{seed}{_random(r)}"
+
+
+def _random(r: Any) -> str:
+    return RANDOM if not pd.isna(r.random_weights) and r.random_weights else ""
+
+
+def _trained_in(r: Any) -> str:
+    return "-" if pd.isna(r.train_seconds) else clock(r.train_seconds)
+
+
+def _at_prevalence(r: Any, prevalence: float | None) -> dict[str, str]:
+    """F2 and precision with their prevalence: the set's own, or restated."""
+    precision, f2 = r.ed_precision, figure(r.ed_f2, r.ed_f2_low, r.ed_f2_high)
+    if prevalence is not None:
+        precision, value = restated(r.ed_recall, r.ed_precision, r.ed_prevalence, prevalence)
+        f2 = figure(value)
+    share = f"of {prevalence if prevalence is not None else r.ed_prevalence:.0%} ED"
+    return {"ED F2": f2, "ED precision": f"{figure(precision)}\n{share}"}
+
+
+def restated(recall: Any, precision: Any, prevalence: float, other: float) -> tuple[float | None, float | None]:
+    """ED precision and F2 at another prevalence, recall and the rate of false alarms unchanged (Bayes).
+
+    None where they are not available: no emergency, nothing decided ED, or nothing but emergencies in the set.
+    """
+    if any(pd.isna(v) for v in (recall, precision)) or not precision or not 0 < prevalence < 1:
+        return None, None
+    alarms = prevalence * recall * (1 - precision) / precision / (1 - prevalence)  # per case that is no emergency
+    hits, false = other * recall, (1 - other) * alarms
+    return hits / (hits + false), 5 * hits / (4 * other + hits + false)
+
+
 def quantization(cells: list[str] | None = None) -> pd.DataFrame:
     """One row per pair of a 4-bit and an 8-bit experiment; every difference is 4 bits minus 8 bits."""
-    frame = query("SELECT * FROM quantization_comparison")
     rows = [
         {
-            "pair": f"{r.base_model}\n{r.recipe} s{r.seed}{RANDOM if r.random_weights else ''}",
+            "pair": _pair(r),
             "MB": both(r.stored_bytes_4bit / 1e6, r.stored_bytes_8bit / 1e6, 1),
             "accuracy": both(r.accuracy_4bit, r.accuracy_8bit),
             "difference": figure(r.accuracy_diff, r.accuracy_low, r.accuracy_high, sign=True),
@@ -45,10 +92,23 @@ def quantization(cells: list[str] | None = None) -> pd.DataFrame:
             "ED within 2 %?": words(r.ed_recall_verdict), "test loss": both(r.loss_4bit, r.loss_8bit),
             "memory, time": _resources(r),
         }
-        for r in _records(frame)
-        if cells is None or f"{r.base_model}-4bit-{r.recipe}-s{r.seed}" in cells
+        for r in _records(query("SELECT * FROM quantization_comparison"))
+        if _wanted(r, cells)
     ]  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _wanted(r: Any, cells: list[str] | None) -> bool:
+    """Whether a pair's 4-bit cell is among the chosen ones; untuned models go with any cell of their base model."""
+    if cells is None:
+        return True
+    if r.recipe == "zero_shot":
+        return any(cell.startswith(f"{r.base_model}-") for cell in cells)
+    return f"{r.base_model}-4bit-{r.recipe}-s{r.seed}" in cells
+
+
+def _pair(r: Any) -> str:
+    return f"{r.base_model}\n{r.recipe} s{r.seed}{_random(r)}"
 
 
 def _records(frame: pd.DataFrame) -> list[Any]:

@@ -8,12 +8,13 @@ from prefect import task
 from tasks.caching import is_transient
 from tasks.identity import experiment_folder
 from tasks.runtime.errors import Diverged
-from tasks.runtime.store import home, verify
+from tasks.runtime.store import complete, home, verify
 from tasks.scoring.rows import evaluation_rows
 from tasks.spec import ExperimentSpec
 from tasks.tuning.rows import training_rows, variant_row
 from warehouse.landing import write_landing
 from warehouse.load import load_all, load_landing
+from warehouse.schema import tables as known_tables
 
 Rows = dict[str, list[dict[str, Any]]]
 
@@ -28,10 +29,10 @@ def land(experiment: dict[str, Any], training: str, evaluation: str, variant: st
     folder = home() / "experiments" / training
     weights, dataset = verify(Path(variant), deep=False), verify(Path(data), deep=False)
     summary = verify(folder, deep=True)["summary"]
-    _land(Path(variant).name, "variant", {"variant": variant_row(Path(variant).name, weights)})
-    _land(training, "training", training_rows(spec, training, weights, dataset, summary, folder))
+    land_rows(Path(variant).name, "variant", {"variant": variant_row(Path(variant).name, weights)})
+    land_rows(training, "training", training_rows(spec, training, weights, dataset, summary, folder))
     scores = folder / "scores" / evaluation
-    _land(evaluation, "evaluation", evaluation_rows(spec, training, evaluation, scores, dataset))
+    land_rows(evaluation, "evaluation", evaluation_rows(spec, training, evaluation, scores, dataset))
     return evaluation
 
 
@@ -40,7 +41,9 @@ def land_failure(spec: ExperimentSpec, variant: str, data: str, error: Exception
     folder = experiment_folder(spec, variant, data)
     status = "diverged" if isinstance(error, Diverged) else "failed"
     weights, dataset = verify(Path(variant), deep=False), verify(Path(data), deep=False)
-    _land(folder.name, "training", training_rows(spec, folder.name, weights, dataset, {}, folder, (status, str(error))))
+    land_rows(
+        folder.name, "training", training_rows(spec, folder.name, weights, dataset, {}, folder, (status, str(error)))
+    )
 
 
 def refill_warehouse() -> None:
@@ -49,5 +52,16 @@ def refill_warehouse() -> None:
         load_all(home() / "landing")
 
 
-def _land(id: str, kind: Any, tables: Rows) -> None:
+def land_rows(id: str, kind: Any, tables: Rows) -> None:
+    """Write the rows of `id` to its landing folder and load that."""
     load_landing(write_landing(home() / "landing", id, kind, tables))
+
+
+def is_landed(id: str) -> bool:
+    """Whether a content id has landed: the same content need not be computed again."""
+    return complete(home() / "landing" / id) is not None
+
+
+def whole_row(table: str, values: dict[str, Any]) -> dict[str, Any]:
+    """A landing row with every column of a table, NULL where nothing is given."""
+    return {**dict.fromkeys(known_tables()[table].columns), **values}

@@ -1,7 +1,8 @@
 -- One row per base model, recipe and seed that has both a 4-bit and an 8-bit evaluation on the set 'test' of otherwise
 -- equal experiments. Every _diff is 4 bits minus 8 bits, paired by case. Accuracy, ED figures, macro F1, over-triage
 -- and loss are computed from prediction rows; _low and _high are 95 % intervals and the verdict words non-inferiority
--- at a margin of 0.02, both from pair_metric. Accuracy is the argmax's; the other decision figures follow the primary
+-- at a margin of 0.02, both from pair_metric. Where neither model's accuracy interval lies above the accuracy of the best
+-- constant answer, their likeness is worth nothing, and both verdicts say so. Accuracy is the argmax's; the other decision figures follow the primary
 -- rule, and _argmax columns the argmax. Memory and time only where quantised kernels did the work: dequantised weights
 -- make both sides equal by construction. Time also needs both on one machine.
 CREATE OR REPLACE VIEW quantization_comparison AS
@@ -33,6 +34,11 @@ paired AS (
     FROM interval
     GROUP BY ALL
 ),
+informed AS (
+    SELECT c.evaluation_id, c.answer, a.low > c.accuracy AS beats_constant
+    FROM best_constant AS c
+    JOIN metric AS a ON a.evaluation_id = c.evaluation_id AND a.rule = 'argmax' AND a.metric = 'accuracy'
+),
 resource AS (
     SELECT
         training_id,
@@ -62,7 +68,7 @@ SELECT
     a4.accuracy - a8.accuracy AS accuracy_diff,
     accuracy_low,
     accuracy_high,
-    accuracy_verdict,
+    CASE WHEN accuracy_verdict IS NOT NULL THEN coalesce(uninformed, accuracy_verdict) END AS accuracy_verdict,
     right_at_4bit_only,
     right_at_8bit_only,
     accuracy_mcnemar_p,
@@ -71,7 +77,7 @@ SELECT
     f4.ed_recall - f8.ed_recall AS ed_recall_diff,
     ed_recall_low,
     ed_recall_high,
-    ed_recall_verdict,
+    CASE WHEN ed_recall_verdict IS NOT NULL THEN coalesce(uninformed, ed_recall_verdict) END AS ed_recall_verdict,
     ed_caught_at_4bit_only,
     ed_caught_at_8bit_only,
     a4.ed_recall AS ed_recall_argmax_4bit,
@@ -130,6 +136,15 @@ JOIN resource AS r8 ON r8.training_id = p.training_8bit
 CROSS JOIN LATERAL (
     SELECT r4.measurable AND r8.measurable AS both_packed, r4.machine IS NOT DISTINCT FROM r8.machine AS one_machine
 ) AS comparable
+LEFT JOIN informed AS i4 ON i4.evaluation_id = p.evaluation_4bit
+LEFT JOIN informed AS i8 ON i8.evaluation_id = p.evaluation_8bit
+CROSS JOIN LATERAL (
+    SELECT
+        CASE
+            WHEN NOT coalesce(i4.beats_constant, false) AND NOT coalesce(i8.beats_constant, false)
+                THEN 'cannot conclude: neither model beats always-' || i4.answer
+        END AS uninformed
+) AS judged
 LEFT JOIN paired ON paired.evaluation_4bit = p.evaluation_4bit AND paired.evaluation_8bit = p.evaluation_8bit
 WHERE p.evaluation_set = 'test'
 ORDER BY p.base_model, p.recipe, p.seed;

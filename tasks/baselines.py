@@ -1,0 +1,85 @@
+"""Steps: the baselines of a dataset, and the untuned model of a variant, landed as experiments of their own kind."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+
+from tasks.caching import is_transient
+from tasks.corpus.prompts import load_prompt
+from tasks.land import is_landed, land_rows, whole_row
+from tasks.progress import follow
+from tasks.runtime.child import run_child
+from tasks.runtime.device import backend, compute_dtype, compute_path, versions
+from tasks.runtime.store import complete, home, verify
+from tasks.scoring.baselines import (
+    OF_A_DATASET,
+    ZERO_SHOT,
+    baseline_evaluation_id,
+    baseline_judging,
+    dataset_baseline_id,
+    dataset_baseline_rows,
+    zero_shot_id,
+)
+from tasks.scoring.rows import judged_rows, read_scores
+from tasks.spec import Scoring, Training
+
+
+@task(task_run_name="baselines", retries=2, retry_delay_seconds=2, retry_condition_fn=is_transient)
+def baselines(scoring: dict[str, Any], data: str) -> list[str]:
+    """evaluation_ids of always_gp, always_ed and tfidf_lr on a dataset; each is computed and landed once."""
+    settings, dataset, landed = Scoring.model_validate(scoring), verify(Path(data), deep=False), []
+    for name in OF_A_DATASET:
+        training = dataset_baseline_id(name, dataset)
+        evaluation = baseline_evaluation_id(training, settings, dataset)
+        if not is_landed(evaluation):
+            rows = dataset_baseline_rows(name, evaluation, settings, Path(data), dataset)
+            own = {"cell_id": name, "base_model": "none", "recipe": name}
+            _land_experiment(training, own, dataset, rows["evaluation"][0]["created_at"])
+            land_rows(evaluation, "evaluation", rows)
+        landed.append(evaluation)
+    return landed
+
+
+@task(
+    task_run_name="zero-shot {model[name]} {bits}bit",
+    retries=2, retry_delay_seconds=5, retry_condition_fn=is_transient,
+)  # fmt: skip
+def zero_shot(
+    model: dict[str, Any], bits: int, scoring: dict[str, Any], training: dict[str, Any], variant: str, data: str
+) -> str:
+    """evaluation_id of the untuned variant, scored in a child process through the prefix that its recipes share."""
+    settings, dataset = Scoring.model_validate(scoring), verify(Path(data), deep=False)
+    weights = verify(Path(variant), deep=False)
+    name = zero_shot_id(weights, load_prompt().digest, versions(), compute_dtype())
+    max_tokens = Training.model_validate(training).max_tokens
+    evaluation = baseline_evaluation_id(name, settings, dataset, max_tokens)
+    if is_landed(evaluation):
+        return evaluation
+    scores = home() / "baselines" / evaluation
+    if complete(scores, deep=True) is None:
+        args = {"scoring": scoring, "training": training, "variant": variant, "data": data, "home": str(home()),
+                "scores": str(scores)}  # fmt: skip
+        title = f"zero-shot {model['name']} {bits}bit"
+        run_child("tasks.scoring.job:run_untuned", args, home() / "logs" / scores.name, follow(title))
+    rows = judged_rows(baseline_judging(name, evaluation, settings, dataset, seed=0), read_scores(scores))
+    own = {
+        "cell_id": f"{model['name']}-{bits}bit-{ZERO_SHOT}", "base_model": model["name"], "bits": bits,
+        "recipe": ZERO_SHOT, "group_size": weights["group_size"], "weights_source": weights["weights_source"],
+        "original_precision": weights["original_precision"], "random_weights": weights["random_weights"],
+        "weights_digest": weights["digest"], "stored_bytes": weights["stored_bytes"],
+        "bits_per_weight": weights["bits_per_weight"], "compute_path": compute_path(), "backend": backend(),
+        "compute_dtype": compute_dtype(), "mlx_version": versions()["mlx"], "mlx_lm_version": versions()["mlx-lm"],
+    }  # fmt: skip
+    _land_experiment(name, own, dataset, rows["evaluation"][0]["created_at"])
+    land_rows(evaluation, "evaluation", rows)
+    return evaluation
+
+
+def _land_experiment(training: str, own: dict[str, Any], dataset: dict[str, Any], finished: datetime) -> None:
+    row = {
+        "training_id": training, "recipe_kind": "baseline", "seed": 0, "status": "completed", "finished_at": finished,
+        "dataset_digest": dataset["digest"], **own,
+    }  # fmt: skip
+    land_rows(training, "training", {"experiment": [whole_row("experiment", row)]})

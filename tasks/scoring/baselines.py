@@ -1,0 +1,134 @@
+"""Baselines: what any model must beat. Constant answers, a bag of words, and (elsewhere) the untuned base model.
+
+They are experiments of their own kind, `baseline`, and are judged by the very code that judges models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tasks.scoring.intervals import Floats
+from tasks.scoring.rows import Judging, Rows, Scored, judged_rows
+from tasks.spec import LABELS, SCORING_VERSION, Scoring, short_digest
+
+CONSTANT = {"always_gp": "GP", "always_ed": "ED"}
+BAG_OF_WORDS = "tfidf_lr"
+ZERO_SHOT = "zero_shot"
+OF_A_DATASET = (*CONSTANT, BAG_OF_WORDS)
+TARGET = 0.95  # ED recall of their target_recall rule: the gate's
+PENALTIES = (1.0, 10.0, 100.0)  # inverse L2 strengths; the one with the best log-likelihood on `valid` is taken
+NO_PASSES = "not available: a baseline has no dropout"
+
+
+def dataset_baseline_id(name: str, dataset: dict[str, Any]) -> str:
+    """training_id of a baseline that needs no language model."""
+    sets = {key: dataset["sets"][key]["digest"] for key in ("train", "valid")}
+    return f"{name}-{short_digest({'name': name, 'sklearn': metadata.version('scikit-learn'), **sets})}"
+
+
+def zero_shot_id(variant: dict[str, Any], prompt: str, versions: dict[str, str], compute_dtype: str) -> str:
+    """training_id of an untuned variant. `variant`: its manifest, `prompt`: the template's digest."""
+    made_of = {"variant": variant["digest"], "tokenizer": variant["tokenizer_digest"], "prompt": prompt,
+               "versions": versions, "compute_dtype": compute_dtype}  # fmt: skip
+    return f"{variant['base_model']}-{variant['bits']}bit-{ZERO_SHOT}-{short_digest(made_of)}"
+
+
+def baseline_evaluation_id(training_id: str, scoring: Scoring, dataset: dict[str, Any], max_tokens: int = 0) -> str:
+    """evaluation_id of a baseline on a dataset's test set; `max_tokens` where a tokenizer may shorten cases."""
+    sets = {key: dataset["sets"][key]["digest"] for key in ("calibration", "test")}
+    made_of = {**sets, "scoring": _used(scoring), "version": SCORING_VERSION, "max_tokens": max_tokens}
+    return f"{training_id}-e{short_digest(made_of)}"
+
+
+def _used(scoring: Scoring) -> dict[str, Any]:
+    return scoring.model_dump(mode="json", include={"cost_matrix", "conformal_miss_rate", "generated_cases"})
+
+
+def baseline_judging(
+    training_id: str, evaluation_id: str, scoring: Scoring, dataset: dict[str, Any], seed: int
+) -> Judging:
+    """How every baseline is judged: argmax is gated, the other rules stand beside it."""
+    test = dataset["sets"]["test"]["digest"]
+    return Judging(evaluation_id, training_id, test, dataset["has_groups"], "argmax", TARGET, scoring, seed)
+
+
+def dataset_baseline_rows(
+    name: str, evaluation_id: str, scoring: Scoring, data: Path, dataset: dict[str, Any]
+) -> dict[str, Rows]:
+    """Landing rows of the evaluation of one of OF_A_DATASET."""
+    sets = {key: _read(data / f"{key}.jsonl") for key in ("train", "valid", "calibration", "test")}
+    scored = _constant(CONSTANT[name], sets) if name in CONSTANT else _bag_of_words(sets)
+    what = baseline_judging(dataset_baseline_id(name, dataset), evaluation_id, scoring, dataset, seed=0)
+    return judged_rows(what, scored)
+
+
+def _constant(label: str, sets: dict[str, Rows]) -> Scored:
+    def p(rows: Rows) -> Floats:
+        return np.tile(np.eye(3)[LABELS.index(label)], (len(rows), 1))
+
+    return _scored(sets, p, constant=True)
+
+
+def _bag_of_words(sets: dict[str, Rows]) -> Scored:
+    """Words and pairs of words by TF-IDF, and a logistic regression on them, fitted on `train`."""
+    from sklearn.feature_extraction.text import TfidfVectorizer  # slow to import, and needed once per dataset
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    texts, labels = [r["text"] for r in sets["train"]], [r["label"] for r in sets["train"]]
+    if len(set(labels)) == 1:  # nothing to tell apart
+        return _constant(labels[0], sets)
+    models = [
+        make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=c, max_iter=1000))
+        for c in PENALTIES
+    ]
+    for model in models:
+        model.fit(texts, labels)
+    best = min(models, key=lambda model: _loss(_predicted(model, sets["valid"]), sets["valid"]))
+    return _scored(sets, lambda rows: _predicted(best, rows))
+
+
+def _predicted(model: Any, rows: Rows) -> Floats:
+    """Probabilities (cases, 3) in the order LABELS; 0 for a label that `train` lacks."""
+    found = model.predict_proba([r["text"] for r in rows])
+    p = np.zeros((len(rows), len(LABELS)))
+    p[:, [LABELS.index(label) for label in model.classes_]] = found
+    return p
+
+
+def _loss(p: Floats, rows: Rows) -> float:
+    truth = [LABELS.index(r["label"]) for r in rows]
+    return float(-np.log(np.maximum(p[np.arange(len(rows)), truth], 1e-12)).mean())
+
+
+def _scored(sets: dict[str, Rows], predict: Any, constant: bool = False) -> Scored:
+    manifest = {
+        "mc_status": NO_PASSES, "score_seconds": None, "mc_seconds": None, "constant": constant,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }  # fmt: skip
+    lines = [_lines(sets[key], predict(sets[key])) for key in ("calibration", "test")]
+    return Scored(lines[0], lines[1], manifest)
+
+
+def _lines(rows: Rows, p: Floats) -> Rows:
+    """Lines as those of a scores folder, without likelihoods: these are no language models."""
+    return [
+        {
+            "case_id": r["case_id"], "label": r["label"], "group": r.get("group"), "subgroup": r.get("subgroup") or {},
+            "case_digest": hashlib.sha256(r["text"].encode()).hexdigest(),
+            "p": dict(zip(LABELS, values.tolist(), strict=True)), "label_loss": None, "other_loss": None, "tokens": 0,
+        }
+        for r, values in zip(rows, p, strict=True)
+    ]  # fmt: skip
+
+
+def _read(path: Path) -> Rows:
+    with path.open(encoding="utf-8") as handle:
+        return [json.loads(line) for line in handle]

@@ -1,0 +1,72 @@
+-- One row per pair of evaluations that decided the same cases before and after a change of precision: what the primary
+-- rule decides differently. change '8 to 4 bits': each side has its own adapter; 'adapter moved ...': the same adapter
+-- on the other bit width, so that only the weights differ. A correct decision lost may be an emergency lost; a harmless
+-- flip loses neither. Cost: the sum of what the flips cost, by the evaluation's own matrix. Flagged: the review flag of
+-- either side, among the cases that went through dropout.
+CREATE OR REPLACE VIEW flips AS
+WITH compared AS (
+    SELECT base_model, recipe, seed, '8 to 4 bits' AS change, evaluation_8bit AS before, evaluation_4bit AS after
+    FROM matched_pair
+    WHERE evaluation_set = 'test'
+    UNION ALL
+    SELECT
+        own.base_model,
+        own.recipe,
+        own.seed,
+        'adapter moved from ' || own.bits || ' to ' || moved.bits || ' bits',
+        own.evaluation_id,
+        moved.evaluation_id
+    FROM leaderboard AS own
+    JOIN leaderboard AS moved
+        ON moved.recipe_kind = 'moved_adapter'
+        AND moved.recipe = own.recipe || ' from ' || own.bits || 'bit'
+        AND moved.base_model = own.base_model
+        AND moved.seed = own.seed
+        AND moved.set_digest = own.set_digest
+),
+reviewed AS (
+    SELECT before, after, case_id, bool_or(review) AS flagged
+    FROM compared JOIN mc_dropout AS m ON m.evaluation_id IN (before, after)
+    GROUP BY ALL
+),
+decided AS (
+    SELECT
+        c.*,
+        b.label,
+        b.decision IS DISTINCT FROM a.decision AS flipped,
+        b.decision = b.label AND a.decision <> a.label AS correct_to_wrong,
+        b.decision <> b.label AND a.decision = a.label AS wrong_to_correct,
+        json_extract_string(e.cost_matrix, '$.' || b.label || '.' || a.decision)::DOUBLE
+        - json_extract_string(e.cost_matrix, '$.' || b.label || '.' || b.decision)::DOUBLE AS cost,
+        r.flagged
+    FROM compared AS c
+    JOIN evaluation AS e ON e.evaluation_id = c.before
+    JOIN prediction AS b ON b.evaluation_id = c.before
+    JOIN prediction AS a ON a.evaluation_id = c.after AND a.case_id = b.case_id
+    LEFT JOIN reviewed AS r ON r.before = c.before AND r.after = c.after AND r.case_id = b.case_id
+    WHERE a.decision IS NOT NULL AND b.decision IS NOT NULL
+)
+SELECT
+    base_model,
+    recipe,
+    seed,
+    change,
+    count(*) AS cases,
+    count(*) FILTER (label = 'ED') AS ed_cases,
+    count(*) FILTER (flipped) AS flips,
+    count(*) FILTER (correct_to_wrong) AS correct_to_wrong,
+    count(*) FILTER (wrong_to_correct) AS wrong_to_correct,
+    count(*) FILTER (correct_to_wrong AND label = 'ED') AS ed_lost,
+    count(*) FILTER (wrong_to_correct AND label = 'ED') AS ed_gained,
+    count(*) FILTER (flipped AND NOT correct_to_wrong) AS harmless,
+    sum(cost) AS flip_cost,
+    count(flagged) AS dropout_cases,
+    count(*) FILTER (flipped AND flagged) AS flips_flagged,
+    count(*) FILTER (flipped AND NOT flagged) AS flips_not_flagged,
+    count(*) FILTER (correct_to_wrong AND label = 'ED' AND flagged) AS ed_lost_flagged,
+    count(*) FILTER (correct_to_wrong AND label = 'ED' AND NOT flagged) AS ed_lost_not_flagged,
+    before AS evaluation_before,
+    after AS evaluation_after
+FROM decided
+GROUP BY base_model, recipe, seed, change, before, after
+ORDER BY base_model, recipe, seed, change;

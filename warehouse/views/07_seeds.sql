@@ -1,0 +1,24 @@
+-- One row per base model, bits and recipe that was trained with more than one seed on one set: how far figures spread by
+-- the seed alone. A difference between 4 and 8 bits that is smaller than this spread may be chance of training.
+CREATE OR REPLACE VIEW seeds AS
+SELECT
+    base_model,
+    bits,
+    recipe,
+    set_digest,
+    count(*) AS seeds,
+    avg(accuracy) AS accuracy_mean,
+    stddev_samp(accuracy) AS accuracy_sd,
+    avg(ed_recall) AS ed_recall_mean,
+    stddev_samp(ed_recall) AS ed_recall_sd,
+    min(ed_recall) AS ed_recall_worst,
+    avg(ed_f2) AS ed_f2_mean,
+    stddev_samp(ed_f2) AS ed_f2_sd,
+    avg(over_triage) AS over_triage_mean,
+    count(*) FILTER (verdict = 'passes_gates') AS passes_gates,
+    count(*) FILTER (verdict = 'unsafe') AS unsafe
+FROM leaderboard
+WHERE recipe_kind IN ('standard', 'safety')
+GROUP BY ALL
+HAVING count(*) > 1
+ORDER BY base_model, recipe, bits;

@@ -1,0 +1,24 @@
+-- One row per base model and recipe with pairs of more than one seed: 4 bits minus 8 bits, averaged over seeds, and how
+-- far it spreads between them. `same_sign`: seeds whose difference has the sign of the mean.
+CREATE OR REPLACE VIEW seed_differences AS
+SELECT
+    base_model,
+    recipe,
+    set_digest,
+    count(*) AS seeds,
+    avg(accuracy_diff) AS accuracy_diff_mean,
+    stddev_samp(accuracy_diff) AS accuracy_diff_sd,
+    sum((sign(accuracy_diff) = sign(mean_accuracy))::INTEGER) AS accuracy_same_sign,
+    avg(ed_recall_diff) AS ed_recall_diff_mean,
+    stddev_samp(ed_recall_diff) AS ed_recall_diff_sd,
+    sum((sign(ed_recall_diff) = sign(mean_ed_recall))::INTEGER) AS ed_recall_same_sign
+FROM (
+    SELECT
+        *,
+        avg(accuracy_diff) OVER (PARTITION BY base_model, recipe, set_digest) AS mean_accuracy,
+        avg(ed_recall_diff) OVER (PARTITION BY base_model, recipe, set_digest) AS mean_ed_recall
+    FROM quantization_comparison
+)
+GROUP BY base_model, recipe, set_digest
+HAVING count(*) > 1
+ORDER BY base_model, recipe;

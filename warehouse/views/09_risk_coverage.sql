@@ -1,0 +1,32 @@
+-- One row per evaluation, score and case that went through dropout: the error rate among the cases at most as uncertain,
+-- if only those were decided without review. Equal scores count with their average, as in review_flag.aurc.
+CREATE OR REPLACE VIEW risk_coverage AS
+WITH scored AS (
+    SELECT
+        evaluation_id,
+        case_id,
+        (p.decision <> p.label)::DOUBLE AS wrong,
+        unnest(['vote_entropy', 'max_probability', 'single_pass_entropy']) AS score,
+        unnest([
+            m.entropy_nats,
+            1 - greatest(p.p_ed, p.p_gp, p.p_home),
+            -list_sum(list_transform(
+                [p.p_ed, p.p_gp, p.p_home], lambda q: CASE WHEN q > 0 THEN q * ln(q) ELSE 0 END
+            ))
+        ]) AS uncertainty
+    FROM mc_dropout AS m JOIN prediction AS p USING (evaluation_id, case_id)
+    WHERE p.decision IS NOT NULL
+),
+smoothed AS (
+    SELECT *, avg(wrong) OVER (PARTITION BY evaluation_id, score, uncertainty) AS mean_wrong FROM scored
+)
+SELECT
+    evaluation_id,
+    score,
+    row_number() OVER least_uncertain_first AS kept,
+    kept / count(*) OVER (PARTITION BY evaluation_id, score) AS coverage,
+    avg(mean_wrong) OVER least_uncertain_first AS error_kept
+FROM smoothed
+WINDOW least_uncertain_first AS (
+    PARTITION BY evaluation_id, score ORDER BY uncertainty, case_id ROWS UNBOUNDED PRECEDING
+);
