@@ -145,7 +145,9 @@ def sentences(source: HubSource) -> Iterator[None]:
             f"there is no repository {source.repo}, or it is private and HF_TOKEN is not set."
         ) from error
     except errors.LocalEntryNotFoundError as error:
-        raise SourceUnavailable("the Hub cannot be reached and its local cache lacks files of this repository.") from error
+        raise SourceUnavailable(
+            "the Hub cannot be reached and its local cache lacks files of this repository."
+        ) from error
     except errors.OfflineModeIsEnabled as error:
         raise SourceUnavailable("HF_HUB_OFFLINE is set and the repository is not in the local Hub cache.") from error
     except errors.HfHubHTTPError as error:
