@@ -55,6 +55,7 @@ def test_paper_has_the_settings_of_the_protocol():
         "group_size": 64, "num_layers": 16, "target_modules": ("self_attn.q_proj", "self_attn.v_proj"),
         "optimizer": "adamw", "weight_decay": 0.01, "warmup_ratio": 0.1, "max_tokens": 2048, "mask_prompt": True,
         "report_every": 50, "evaluate_every": 200,
+        "decay": "none", "max_gradient_norm": None, "patience": None, "memory": None,
     }  # fmt: skip
     assert load_grid("paper").scoring.mc_cases == "all"
 
@@ -66,6 +67,15 @@ def test_safety_recipes_share_costs_and_weights_and_standard_ones_have_none(name
         expected = (COSTS, {"ED": 5, "GP": 2, "HOME": 1}) if recipe.kind == "safety" else (None, None)
         assert (recipe.cost_matrix, recipe.class_weights) == expected
     assert grid.scoring.cost_matrix == COSTS, "decisions of standard recipes are priced too"
+
+
+def test_the_recipes_of_the_ablation_differ_in_the_parts_of_the_safety_loss_alone():
+    grid = load_grid("ablation")
+    assert {r.name: (r.class_weights["ED"], r.cost_weight) for r in grid.recipes} == {
+        "plain": (1, 0), "weights": (5, 0), "cost": (1, 1), "both": (5, 1),
+    }  # fmt: skip
+    parts = {"name", "class_weights", "cost_weight"}
+    assert len({str(r.model_dump(exclude=parts)) for r in grid.recipes}) == 1
 
 
 def test_demo_is_one_standard_and_one_safety_recipe_on_both_precisions():
