@@ -20,6 +20,7 @@ errors = Console(stderr=True, highlight=False, markup=False)
 
 USAGE_ERROR: Any = typer.BadParameter.__base__  # of click, or of the copy of it that typer brings
 
+Prevalence = Annotated[float | None, typer.Option(help="restate precision and F2 at this share of emergencies")]
 Many = Annotated[list[str] | None, typer.Option()]
 
 
@@ -66,11 +67,25 @@ def status() -> None:
 
 
 @app.command()
-def compare() -> None:
+def compare(prevalence: Prevalence = None) -> None:
     """Leaderboard and the 4-bit against 8-bit comparison, from the warehouse."""
     from flows.report import print_comparison
 
-    print_comparison(console)
+    print_comparison(console, prevalence=prevalence)
+
+
+@app.command()
+def gates(
+    experiment: Annotated[str, typer.Argument(help="a cell, training or evaluation id, or the beginning of one")],
+    show_text: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="also show missed cases' texts, read from this file of yours")
+    ] = None,
+    prevalence: Prevalence = None,
+) -> None:
+    """The safety gates of an experiment with counts, bounds and methods, and the emergencies that were missed."""
+    from flows.gates import print_gates
+
+    print_gates(console, experiment, show_text, prevalence)
 
 
 @app.command()

@@ -8,6 +8,7 @@ import pandas as pd
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+from flows.evidence import evidence
 from flows.tables import NOT_A_DEVICE, leaderboard, quantization
 from warehouse.connect import warehouse_path
 
@@ -25,8 +26,9 @@ def compare() -> None:
 
 
 def as_markdown(board: pd.DataFrame, pairs: pd.DataFrame) -> str:
-    """The two tables as one Markdown page."""
-    parts = ["# 4 bits against 8 bits", _table(pairs), "# Leaderboard", _table(board), NOT_A_DEVICE]
+    """The tables as one Markdown page."""
+    parts = ["# 4 bits against 8 bits", _table(pairs), "# Leaderboard", _table(board)]
+    parts += [text for title, frame in evidence() for text in (f"# {title}", _table(frame))] + [NOT_A_DEVICE]
     return "\n\n".join(parts)
 
 

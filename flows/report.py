@@ -9,9 +9,11 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.display import clock
+from flows.evidence import evidence
 from flows.plan import estimated_bytes, plan_cells, sources_of
 from flows.selection import Selection
 from flows.tables import NOT_A_DEVICE, leaderboard, quantization
+from tasks.runtime.errors import BadInput
 from tasks.runtime.store import complete, existing_home, home
 from warehouse.connect import warehouse_path
 from warehouse.query import query
@@ -65,9 +67,14 @@ def print_plan(console: Console, selection: Selection) -> None:
     )
 
 
-def print_comparison(console: Console, cells: list[str] | None = None) -> None:
-    """Leaderboard and 4-bit against 8-bit; `cells` keeps only those experiments."""
-    board, pairs = leaderboard(cells), quantization(cells)
+def print_comparison(console: Console, cells: list[str] | None = None, prevalence: float | None = None) -> None:
+    """Leaderboard, 4-bit against 8-bit, and the evidence behind; `cells` keeps only those and their baselines.
+
+    `prevalence` restates precision and F2 at another share of emergencies.
+    """
+    if prevalence is not None and not 0 < prevalence < 1:
+        raise BadInput(f"--prevalence {prevalence:g} is no share; give one between 0 and 1, e.g. 0.1.")
+    board, pairs = leaderboard(cells, prevalence), quantization(cells)
     if board.empty:
         console.print("The warehouse holds no finished experiment of these yet. Next: triage sweep demo")
         return
@@ -78,6 +85,8 @@ def print_comparison(console: Console, cells: list[str] | None = None) -> None:
             pairs,
             "4 bits (first line) against 8 bits (second line); differences are 4 minus 8, paired by case",
         )
+    for title, frame in evidence(cells):
+        print_frame(console, frame, title)
     console.print(NOT_A_DEVICE)
 
 

@@ -21,7 +21,7 @@ def leaderboard(cells: list[str] | None = None, prevalence: float | None = None)
     frame = chosen(query("SELECT * FROM leaderboard"), cells)
     rows = [
         {
-            "experiment": _name(r),
+            "experiment": experiment_name(r),
             "accuracy": figure(r.accuracy, r.accuracy_low, r.accuracy_high),
             "ED recall": figure(r.ed_recall, r.ed_recall_low, r.ed_recall_high),
             **_at_prevalence(r, prevalence),
@@ -42,7 +42,8 @@ def chosen(frame: pd.DataFrame, cells: list[str] | None) -> pd.DataFrame:
     return frame[frame.cell_id.isin(cells) | (beside & frame.base_model.isin(("none", *own.base_model)))]
 
 
-def _name(r: Any) -> str:
+def experiment_name(r: Any) -> str:
+    """The name of a leaderboard row, on two lines."""
     if r.base_model == "none":
         return f"{r.recipe}\nbaseline"
     seed = "" if r.recipe_kind == "baseline" else f" s{r.seed}"
