@@ -6,7 +6,9 @@ Shapes: B sequences, T positions, R scored rows per sequence, D hidden size, V v
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -26,6 +28,7 @@ class Stack:
     windows: tuple[int | None, ...]
     hidden_size: int
     cpu_kernels: bool  # our elementwise forms instead of mlx-lm's, where they are faster
+    checkpointing: bool = False  # keep only each block's input for the backward pass, and compute the rest again
 
     @property
     def depth(self) -> int:
@@ -65,14 +68,28 @@ def run_blocks(stack: Stack, hidden: mx.array, start: int, stop: int, past: list
         offset = cache.offset if cache is not None else 0
         if window not in masks:
             masks[window] = _mask(stack, hidden, window, offset)
-        if stack.cpu_kernels:
-            layer = stack.layers[i]
-            normed = layer.input_layernorm(hidden)
-            attended = _attend(stack, i, normed, normed, offset, offset, masks[window], cache)
-            hidden = _finish_block(stack, layer, hidden, attended)
-        else:
-            hidden = stack.layers[i](hidden, masks[window], cache)
+        block = partial(_run_block, stack, i, mask=masks[window], offset=offset, cache=cache)
+        hidden = _checkpointed(stack.layers[i], block)(hidden) if stack.checkpointing else block(hidden)
     return hidden
+
+
+def _run_block(stack: Stack, i: int, hidden: mx.array, mask: Any, offset: int, cache: Any) -> mx.array:
+    layer = stack.layers[i]
+    if not stack.cpu_kernels:
+        return layer(hidden, mask, cache)
+    normed = layer.input_layernorm(hidden)
+    attended = _attend(stack, i, normed, normed, offset, offset, mask, cache)
+    return _finish_block(stack, layer, hidden, attended)
+
+
+def _checkpointed(layer: nn.Module, block: Callable[[mx.array], mx.array]) -> Callable[[mx.array], mx.array]:
+    """The block, computed again in the backward pass. Only this call: stock mlx-lm's patches the class for good."""
+
+    def run(weights: Any, hidden: mx.array) -> mx.array:
+        layer.update(weights)  # gradients reach the weights that are handed in
+        return block(hidden)
+
+    return lambda hidden: mx.checkpoint(run)(layer.trainable_parameters(), hidden)
 
 
 def run_last_block(stack: Stack, hidden: mx.array, first_row: mx.array, rows: int, past: Any | None = None) -> mx.array:

@@ -89,6 +89,16 @@ def update_gradients(
     return total, parts, gradients
 
 
+def step_peak(adapted: Adapted, prefix: Prefix, cases: Cases, objective: Objective, count: int = 1) -> int:
+    """Bytes that the gradients of `count` of the set's longest cases take at their peak, on top of what is held."""
+    longest = max(range(len(cases.encoded)), key=lambda c: len(cases.encoded[c].prompt))
+    mx.clear_cache()
+    held = mx.get_active_memory()
+    mx.reset_peak_memory()
+    update_gradients(adapted, prefix, cases, [longest] * count, objective, count, (0, 0))
+    return int(mx.get_peak_memory() - held)
+
+
 def score_cases(adapted: Adapted, prefix: Prefix, cases: Cases, tokens_at_once: int = TOKENS_AT_ONCE) -> Scores:
     """Deterministic scores of every case: dropout off, the instruction's tokens computed once for the whole set."""
     adapted.set_dropout(None)

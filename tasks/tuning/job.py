@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,11 @@ from tasks.runtime.store import locked, seal, verify, write_atomic
 from tasks.spec import ExperimentSpec
 from tasks.tuning.batches import epoch_batches, padding_share
 from tasks.tuning.checkpoint import Progress
+from tasks.tuning.engine import step_peak
 from tasks.tuning.frozen_prefix import open_prefix
-from tasks.tuning.lora import adapter_config, adapter_weights, add_lora, load_variant
+from tasks.tuning.lora import Adapted, adapter_config, adapter_weights, add_lora, load_variant
+from tasks.tuning.losses import make_objective
+from tasks.tuning.memory import STATE_BYTES, Choice, budget, choose, read_choice, write_choice
 from tasks.tuning.sets import load_set, load_template
 from tasks.tuning.trainer import Split, train
 
@@ -28,7 +32,8 @@ OUTPUTS = ["adapters.safetensors", "adapters_last.safetensors", "adapter_config.
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     """Train one experiment into `folder`; returns the summary that its manifest keeps.
 
-    `args`: experiment (ExperimentSpec as JSON), training_id, variant, data, home, folder (paths), micro_batch or None.
+    `args`: experiment (ExperimentSpec as JSON), training_id, variant, data, home, folder (paths), choice (fields of Choice)
+    or None.
     """
     spec = ExperimentSpec.model_validate(args["experiment"])
     folder, variant, data = (Path(args[key]) for key in ("folder", "variant", "data"))
@@ -50,9 +55,11 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
             prefix = open_prefix(stack, loaded.cases, adapted.boundary, Path(args["home"]), digest, emit)
             splits[name] = Split(loaded.cases, prefix)
             shortened += loaded.shortened
+        choice = _choice(args, spec, adapted, splits["train"], folder, emit)
+        mx.clear_cache()
         mx.reset_peak_memory()
-        best, progress = train(adapted, spec, splits["train"], splits["valid"], folder, emit, args.get("micro_batch"))
-        summary = _summary(spec, progress, splits["train"], args.get("micro_batch")) | {
+        best, progress = train(adapted, spec, splits["train"], splits["valid"], folder, emit, choice)
+        summary = _summary(spec, progress, splits["train"], choice) | {
             "device": device.as_dict(), "weights_memory_bytes": weights_bytes, "peak_memory_bytes": mx.get_peak_memory(),
             "peak_rss_bytes": peak_resident_bytes(), "trainable_parameters": adapted.trainable,
             "shortened_cases": shortened, "frozen_blocks_stored": splits["train"].prefix.boundary,
@@ -63,7 +70,27 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     return summary
 
 
-def _summary(spec: ExperimentSpec, progress: Progress, split: Split, micro_batch: int | None) -> dict[str, Any]:
+def _choice(
+    args: dict[str, Any], spec: ExperimentSpec, adapted: Adapted, split: Split, folder: Path, emit: Emit
+) -> Choice:
+    """What the parent asks for after running out of memory; else what this training began with; else what fits."""
+    limit = budget(spec)
+    mx.set_cache_limit(min(CACHE_BYTES, limit // 8))
+    choice = Choice(**args["choice"]) if args.get("choice") else read_choice(folder)
+    if choice is None or choice.limit != limit:
+        objective = make_objective(spec.recipe, split.cases.labels)
+
+        def peak(checkpointing: bool) -> int:
+            probed = replace(adapted, stack=replace(adapted.stack, checkpointing=checkpointing))
+            return step_peak(probed, split.prefix, split.cases, objective)
+
+        held = mx.get_active_memory() + STATE_BYTES * adapted.trainable
+        choice = choose(peak, held, min(spec.recipe.batch_size, len(split.cases.encoded)), limit, emit)
+    write_choice(folder, choice)
+    return choice
+
+
+def _summary(spec: ExperimentSpec, progress: Progress, split: Split, choice: Choice) -> dict[str, Any]:
     train_points = [p["loss"] for p in progress.curve if p["split"] == "train"]
     epoch = epoch_batches(split.cases, spec.recipe.batch_size, spec.seed, 0)
     return {
@@ -71,7 +98,8 @@ def _summary(spec: ExperimentSpec, progress: Progress, split: Split, micro_batch
         "valid_loss": progress.best_value, "best_iteration": progress.best_update,
         "last_iteration": progress.update, "train_seconds": progress.train_seconds,
         "tokens_per_second": progress.trained_tokens / progress.train_seconds,
-        "micro_batch": micro_batch or spec.recipe.batch_size, "padding_share": padding_share(split.cases, epoch),
+        "micro_batch": choice.micro_batch, "checkpointed_blocks": choice.checkpointing,
+        "padding_share": padding_share(split.cases, epoch),
     }  # fmt: skip
 
 

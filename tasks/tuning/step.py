@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from tasks.runtime.device import total_memory
 from tasks.runtime.errors import OutOfMemory
 from tasks.runtime.store import complete
 from tasks.spec import ExperimentSpec
+from tasks.tuning.memory import Choice, read_choice
 
 
 def train_experiment(
@@ -22,17 +24,19 @@ def train_experiment(
     on_event: Callable[[dict[str, Any]], None],
 ) -> str:
     """Train into `folder` unless it is complete, and return the training id (the folder's name)."""
-    micro_batch = spec.recipe.batch_size
+    choice: Choice | None = None
     while complete(folder, deep=True) is None:
         args = {
             "experiment": spec.model_dump(mode="json"), "training_id": folder.name, "variant": str(variant),
-            "data": str(data), "home": str(home), "folder": str(folder), "micro_batch": micro_batch,
+            "data": str(data), "home": str(home), "folder": str(folder), "choice": choice and asdict(choice),
         }  # fmt: skip
         try:
             run_child("tasks.tuning.job:run", args, folder, on_event, memory_budget=total_memory())
         except OutOfMemory:
-            if micro_batch == 1:
+            used = read_choice(folder)
+            if used is None or (choice := used.smaller()) is None:
                 raise
-            micro_batch = max(1, micro_batch // 2)
-            on_event({"event": "warning", "message": f"Out of memory: trying again with micro-batch {micro_batch}."})
+            how = " and checkpointed blocks" if choice.checkpointing else ""
+            message = f"Out of memory: trying again with micro-batch {choice.micro_batch}{how}."
+            on_event({"event": "warning", "message": message})
     return folder.name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from tasks.tuning.engine import Scores, score_cases, update_gradients, validatio
 from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.lora import Adapted, adapter_weights
 from tasks.tuning.losses import Objective, make_objective
+from tasks.tuning.memory import Choice
 
 Emit = Callable[[dict[str, Any]], None]
 EXPLODED = 1e6  # norm of the gradient: healthy runs stay below a thousand
@@ -65,7 +66,7 @@ def make_optimizer(spec: ExperimentSpec) -> optim.AdamW:
 
 def train(
     adapted: Adapted, spec: ExperimentSpec, train_split: Split, valid_split: Split, folder: Path, emit: Emit,
-    micro_batch: int | None = None,
+    choice: Choice | None = None,
 ) -> tuple[dict[str, mx.array], checkpoint.Progress]:  # fmt: skip
     """Train to the recipe's last update, resuming from `folder`/checkpoint if there is one.
 
@@ -73,6 +74,8 @@ def train(
     and on an exploding gradient.
     """
     recipe, cases = spec.recipe, train_split.cases
+    choice = choice or Choice(recipe.batch_size)
+    stepping = replace(adapted, stack=replace(adapted.stack, checkpointing=choice.checkpointing))
     objective = make_objective(recipe, cases.labels)
     optimizer = make_optimizer(spec)
     optimizer.init(adapted.stack.model.trainable_parameters())
@@ -84,7 +87,9 @@ def train(
         started = time.perf_counter()
         chosen = next(batches)
         rate = learning_rate(spec, progress.update)
-        window.append(_update(adapted, train_split, chosen, objective, optimizer, rate, spec, progress, micro_batch))
+        window.append(
+            _update(stepping, train_split, chosen, objective, optimizer, rate, spec, progress, choice.micro_batch)
+        )
         progress.train_seconds += time.perf_counter() - started
         progress.trained_tokens += sum(len(row.inputs) + 1 for row in cases.rows_of(chosen))
         progress.update += 1
@@ -101,12 +106,10 @@ def train(
 
 def _update(
     adapted: Adapted, split: Split, chosen: list[int], objective: Objective, optimizer: optim.AdamW, rate: float,
-    spec: ExperimentSpec, progress: checkpoint.Progress, micro_batch: int | None,
+    spec: ExperimentSpec, progress: checkpoint.Progress, micro_batch: int,
 ) -> tuple[float, list[float]]:  # fmt: skip
     key = (spec.seed, progress.update) if spec.recipe.dropout > 0 else None
-    loss, parts, gradients = update_gradients(
-        adapted, split.prefix, split.cases, chosen, objective, micro_batch or len(chosen), key
-    )
+    loss, parts, gradients = update_gradients(adapted, split.prefix, split.cases, chosen, objective, micro_batch, key)
     value = float(np.array(loss))
     if not math.isfinite(value):
         raise Diverged(

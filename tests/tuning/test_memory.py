@@ -1,0 +1,98 @@
+"""The micro-batch is the largest that fits, and neither it nor checkpointed blocks change what is learned."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from tasks.runtime.errors import BadInput, OutOfMemory
+from tasks.spec import Training
+from tasks.tuning import step
+from tasks.tuning.engine import step_peak, update_gradients
+from tasks.tuning.losses import make_objective
+from tasks.tuning.memory import Choice, budget, choose, read_choice, write_choice
+from tests.tuning import tiny
+from tests.tuning.test_trainer import experiment, separable
+
+
+def checkpointed(made):
+    return replace(made, stack=replace(made.stack, checkpointing=True))
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
+@pytest.mark.parametrize("dense", [False, True])
+def test_checkpointed_blocks_give_the_same_gradients_with_dropout_in_less_memory(architecture, dense):
+    a_recipe = tiny.safety(dropout=0.1)
+    made = tiny.adapted(architecture, 4, dense, a_recipe, Training(num_layers=4))
+    some = tiny.cases(8)
+    objective, prefix = make_objective(a_recipe, some.labels), tiny.no_store(made, some)
+    plain, again = (
+        update_gradients(one, prefix, some, range(8), objective, 8, (42, 1)) for one in (made, checkpointed(made))
+    )
+    assert tiny.largest_difference(tiny.flat(again[2]), tiny.flat(plain[2])) <= 1e-6
+    assert again[0].item() == pytest.approx(plain[0].item(), rel=1e-6)
+    peaks = [step_peak(one, prefix, some, objective, 8) for one in (checkpointed(made), made)]
+    assert peaks[0] < 0.85 * peaks[1]
+
+
+def test_the_micro_batch_is_the_largest_that_fits_and_checkpointing_comes_only_where_one_case_does_not():
+    def peak(checkpointing):
+        return 10 if checkpointing else 100
+
+    told = []
+    chosen = {limit: choose(peak, 50, 8, limit, told.append) for limit in (2000, 460, 150, 149, 80)}
+    assert {limit: (c.micro_batch, c.checkpointing) for limit, c in chosen.items()} == {
+        2000: (8, False), 460: (4, False), 150: (1, False), 149: (8, True), 80: (3, True),
+    }  # fmt: skip
+    assert "micro-batch 4 of 8." in told[1]["message"] and "blocks checkpointed" in told[-1]["message"]
+    with pytest.raises(BadInput, match="is less than one case needs"):
+        choose(peak, 50, 8, 59, told.append)
+
+
+def test_a_step_of_the_chosen_micro_batch_stays_within_the_budget():
+    made, some = tiny.adapted("llama", 4, True), tiny.cases(12)
+    objective, prefix = make_objective(tiny.recipe(), some.labels), tiny.no_store(made, some)
+    one = step_peak(made, prefix, some, objective)
+    for limit in (one * 3, one * 6):
+        chosen = choose(lambda checkpointing: one, 0, 12, limit, lambda event: None)
+        assert limit / 2 < step_peak(made, prefix, some, objective, chosen.micro_batch) <= limit
+
+
+def test_the_budget_is_the_grids_or_a_share_of_the_machine():
+    assert budget(experiment(tiny.recipe(), memory="1.5GB")) == 1_500_000_000
+    assert budget(experiment(tiny.recipe())) > 1 << 30
+    with pytest.raises(ValueError, match="'lots' is not a number of bytes"):
+        Training(memory="lots")
+
+
+def test_out_of_memory_halves_the_micro_batch_then_checkpoints_then_gives_up(tmp_path, monkeypatch):
+    tried, told = [], []
+
+    def child(function, args, folder: Path, on_event, memory_budget):
+        choice = Choice(**args["choice"]) if args["choice"] else Choice(4, limit=7)
+        write_choice(folder, choice)
+        tried.append((choice.micro_batch, choice.checkpointing))
+        raise OutOfMemory("no more")
+
+    monkeypatch.setattr(step, "run_child", child)
+    with pytest.raises(OutOfMemory):
+        step.train_experiment(experiment(tiny.recipe()), tmp_path / "x", tmp_path, tmp_path, tmp_path, told.append)
+    assert tried == [(4, False), (2, False), (1, False), (1, True)]
+    assert told[-1]["message"] == "Out of memory: trying again with micro-batch 1 and checkpointed blocks."
+    assert read_choice(tmp_path / "x") == Choice(1, True, 7) and asdict(Choice(1)) == {
+        "micro_batch": 1, "checkpointing": False, "limit": None,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("choice", [Choice(2), Choice(1, True)])
+def test_a_training_in_small_pieces_learns_what_a_whole_batch_learns(choice, tmp_path):
+    from tasks.tuning.trainer import Split, train
+
+    a_recipe = tiny.safety(dropout=0.1, iterations=4)
+    ends = []
+    for number, how in enumerate((None, choice)):
+        made, some = tiny.adapted("llama", 4, True, a_recipe), separable()
+        split = Split(some, tiny.no_store(made, some))
+        best, _ = train(made, experiment(a_recipe), split, split, tmp_path / str(number), lambda event: None, how)
+        ends.append(tiny.flat(best))
+    assert tiny.largest_difference(ends[1], ends[0]) <= 1e-4
