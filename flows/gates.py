@@ -13,6 +13,7 @@ from flows.report import print_frame
 from flows.tables import NOT_A_DEVICE, figure, restated
 from tasks.corpus.tables import read_rows
 from tasks.runtime.errors import BadInput
+from warehouse.health import bring_up_to_date
 from warehouse.query import query
 
 
@@ -24,6 +25,7 @@ def print_gates(console: Console, experiment: str, show_text: Path | None, preva
     """
     if prevalence is not None and not 0 < prevalence < 1:
         raise BadInput(f"--prevalence {prevalence:g} is no share; give one between 0 and 1, e.g. 0.1.")
+    bring_up_to_date()
     texts = texts_by_digest(show_text) if show_text else None
     for evaluation in find_evaluations(experiment):
         _print_one(console, evaluation, texts, prevalence)

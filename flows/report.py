@@ -16,6 +16,7 @@ from flows.tables import NOT_A_DEVICE, leaderboard, quantization
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import complete, existing_home, home
 from warehouse.connect import warehouse_path
+from warehouse.health import bring_up_to_date
 from warehouse.query import query
 
 MOST_ON_SIDE = 4
@@ -74,6 +75,7 @@ def print_comparison(console: Console, cells: list[str] | None = None, prevalenc
     """
     if prevalence is not None and not 0 < prevalence < 1:
         raise BadInput(f"--prevalence {prevalence:g} is no share; give one between 0 and 1, e.g. 0.1.")
+    bring_up_to_date()
     board, pairs = leaderboard(cells, prevalence), quantization(cells)
     if board.empty:
         console.print("The warehouse holds no finished experiment of these yet. Next: triage sweep demo")

@@ -8,7 +8,7 @@ import duckdb
 
 from tasks.runtime.errors import BadInput
 from warehouse.audit import run_audits
-from warehouse.connect import first_line, reading
+from warehouse.connect import first_line, reading, writing
 from warehouse.migrate import migrate
 
 WAIT_SECONDS = 3.0
@@ -31,6 +31,15 @@ def examine(path: Path) -> dict[str, int] | None:
         raise BadInput(
             f"{path} cannot be used as a warehouse ({first_line(error)}); move it away, and the next sweep makes a new one."
         ) from error
+
+
+def bring_up_to_date(path: Path | None = None) -> None:
+    """Apply the migrations and views that a warehouse of an older version waits for; a current one is only looked at."""
+    with reading(path) as con:
+        current = _is_current(con)
+    if not current:
+        with writing(path) as con:
+            migrate(con)
 
 
 def _is_current(con: duckdb.DuckDBPyConnection) -> bool:
