@@ -21,6 +21,7 @@ RUN = 4  # words
 KEPT = 12_000_000  # runs
 COMMON = 50  # a run of words in more texts than this is a stock phrase and says nothing about copying
 PAIRS = 4_000_000  # candidate pairs; with more, `COMMON` is lowered until they fit
+COMPARED = 100_000  # candidates that are compared in full: those with most in common
 PRIME = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2^64
 
 Hashes = NDArray[np.uint64]
@@ -52,7 +53,7 @@ class Sketch:
         self.kept += int(chosen.sum())
 
     def pairs(self, threshold: float, sides: Any = None) -> list[tuple[int, int, float]]:
-        """Numbers of two texts and their Jaccard index, from `threshold` up, most alike first.
+        """Numbers of two texts and their Jaccard index, from `threshold` up, most alike first; at most COMPARED.
 
         `sides`: with one code per text, shape (texts,), only pairs of different codes count.
         """
@@ -89,7 +90,9 @@ def _matches(hashes: Hashes, rows: Rows, texts: int, threshold: float, sides: An
     able = most >= threshold * (size[a] + size[b] - most)
     if sides is not None:
         able &= np.asarray(sides)[a] != np.asarray(sides)[b]
-    return _exact(hashes, rows, a[able], b[able], threshold)
+    a, b, alike = a[able], b[able], (most / (size[a] + size[b] - most))[able]
+    chosen = np.argsort(-alike, kind="stable")[:COMPARED]
+    return _exact(hashes, rows, a[chosen], b[chosen], threshold)
 
 
 def _stock_limit(lengths: NDArray[np.int64]) -> int:

@@ -1,0 +1,213 @@
+"""What is in a data set, and what is wrong with it.
+
+Sets that a model learns from stand on sides of their own; test and evaluation sets share one, since neither is learned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from tasks.corpus.card import best_bound
+from tasks.corpus.embedded import embedded_records
+from tasks.corpus.knowledge_base import problems
+from tasks.corpus.lengths import Lengths
+from tasks.corpus.rules import decide
+from tasks.corpus.splits import COPY, SETS, SHARES, split_cases
+from tasks.corpus.tally import NO_GROUP, Tally, tally
+from tasks.spec import LABELS, Data, EvaluationSet
+
+ALIKE = 0.5  # Jaccard index from which two texts are shown as nearly the same; from COPY on they are copies
+FEWEST = 72  # ED cases that certify a recall of 0.95 without a miss
+SHOWN = 3  # places
+Verdict = Literal["ok", "note", "FAILS"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report. `remedy` says where to look and what to do; it never holds a patient's words."""
+
+    what: str
+    found: str
+    verdict: Verdict = "ok"
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class SetLine:
+    """One set: rows, rows per label in the order of LABELS, distinct groups (0: none), median words."""
+
+    name: str
+    rows: int
+    labels: tuple[int, ...]
+    groups: int
+    words: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `triage data check` shows."""
+
+    sets: list[SetLine]
+    findings: list[Finding]
+    lengths: list[Lengths]
+
+    @property
+    def fails(self) -> bool:
+        return any(finding.verdict == "FAILS" for finding in self.findings)
+
+
+def check_data(data: Data, evaluation_sets: Iterable[EvaluationSet], tokenizers: Mapping[str, Path]) -> Report:
+    """Read all rows and judge them. Raises BadInput for what cannot be read.
+
+    `tokenizers`: tokenizer.json files by the name to show.
+    """
+    rows = tally(data, evaluation_sets)
+    sides = np.array([SETS.index(name) if name in SETS else len(SETS) - 1 for name in rows.sets])[_ints(rows.set_codes)]
+    findings = [*_texts(rows, sides), _ids(rows), _copies(rows, sides), *_groups(rows, sides), *_labels(rows)]
+    if data.source == "embedded":
+        findings.append(_derived(data))
+    return Report(_set_lines(rows), [*findings, *_certifiable(rows, data)], rows.sample.lengths(tokenizers))
+
+
+def _ints(column: Any) -> Any:
+    """A column as an array, without a copy."""
+    return np.frombuffer(column, dtype=column.typecode)
+
+
+def _set_lines(rows: Tally) -> list[SetLine]:
+    lines = []
+    for code, name in enumerate(rows.sets):
+        own = _ints(rows.set_codes) == code
+        groups = np.unique(_ints(rows.group_codes)[own])
+        counts = np.bincount(_ints(rows.label_codes)[own], minlength=len(LABELS))
+        words = float(np.median(_ints(rows.words)[own]))
+        lines.append(SetLine(name, int(own.sum()), tuple(counts.tolist()), int((groups != NO_GROUP).sum()), words))
+    return lines
+
+
+def _texts(rows: Tally, sides: Any) -> list[Finding]:
+    """Rows with the same text: repeats, contradictions, texts on two sides."""
+    order = np.argsort(_ints(rows.digests), kind="stable")
+    same = _ints(rows.digests)[order][1:] == _ints(rows.digests)[order][:-1]
+    a, b = order[:-1][same], order[1:][same]
+    labels = _ints(rows.label_codes)
+    wrong, apart = labels[a] != labels[b], sides[a] != sides[b]
+    repeats = ~wrong & ~apart
+    return [
+        _pairs("repeated rows", a[repeats], b[repeats], rows, "note", "kept once"),
+        _pairs("same text, other label", a[wrong], b[wrong], rows, "FAILS", "correct one of the two"),
+        _pairs("same text in two sets", a[apart], b[apart], rows, "FAILS", "delete one of the two"),
+    ]
+
+
+def _ids(rows: Tally) -> Finding:
+    order = np.lexsort((_ints(rows.digests), _ints(rows.ids)))
+    ids, digests = _ints(rows.ids)[order], _ints(rows.digests)[order]
+    same = (ids[1:] == ids[:-1]) & (digests[1:] != digests[:-1])
+    return _pairs("same id, other text", order[:-1][same], order[1:][same], rows, "FAILS", "give each its own id")
+
+
+def _copies(rows: Tally, sides: Any) -> Finding:
+    """Nearly equal texts: across given sets they leak; in one table our split keeps them together."""
+    ours = "all" in rows.sets
+    alike = rows.sketch.pairs(ALIKE, None if ours else sides)
+    digests = rows.digests
+    alike = [(a, b, index) for a, b, index in alike if digests[a] != digests[b]]
+    every = rows.sketch.every
+    how = f" (from 1 in {every} runs of words)" if every > 1 else ""
+    if not alike:
+        return Finding("nearly the same text", f"0 pairs{how}")
+    close = sum(index >= COPY for *_, index in alike)
+    a, b, index = alike[0]
+    places = f"most alike: {rows.place(a)} and {rows.place(b)}, {index:.0%} of their runs of words"
+    found = f"{len(alike)} pairs, {close} of them copies{how}"
+    if close and not ours:
+        return Finding("nearly the same text across sets", found, "FAILS", f"delete one of the two; {places}")
+    kept = "copies are kept in one set; " if close else ""
+    return Finding(f"nearly the same text{'' if ours else ' across sets'}", found, "note", kept + places)
+
+
+def _groups(rows: Tally, sides: Any) -> list[Finding]:
+    codes = _ints(rows.group_codes)
+    grouped = codes != NO_GROUP
+    if not grouped.any():
+        return [
+            Finding(
+                "groups", "none", "note", "cases are taken for independent: name a group_column if some belong together"
+            )
+        ]
+    pairs = np.unique(np.stack([codes[grouped], sides[grouped]]), axis=1)
+    groups, counts = np.unique(pairs[0], return_counts=True)
+    crossing = groups[counts > 1]
+    first = [rows.place(int(np.flatnonzero(codes == group)[0])) for group in crossing[:SHOWN]]
+    found = [
+        Finding(
+            "groups that cross sets", f"{len(crossing)} of {len(groups)}", "FAILS" if len(crossing) else "ok",
+            f"keep a group's cases in one set; groups of {', '.join(first)}" if first else "",
+        )
+    ]  # fmt: skip
+    if not grouped.all():
+        found.append(
+            Finding("rows without a group", str(int((~grouped).sum())), "note", "each counts as a group of its own")
+        )
+    return found
+
+
+def _labels(rows: Tally) -> list[Finding]:
+    findings = []
+    for line in _set_lines(rows):
+        missing = [label for label, count in zip(LABELS, line.labels, strict=True) if not count]
+        if missing:
+            learned = line.name == "train"
+            remedy = "train needs every label" if learned else "it can be an evaluation set, and cannot be trained on"
+            verdict: Verdict = "FAILS" if learned else "note"
+            findings.append(Finding(f"labels of {line.name}", f"no {' and no '.join(missing)}", verdict, remedy))
+    return findings
+
+
+def _derived(data: Data) -> Finding:
+    """Labels of the embedded cases, worked out again from their facts."""
+    shares = tuple(data.shares[label] for label in LABELS) if data.shares else None
+    records = embedded_records(data.seed, shares)
+    agree = sum(decide(r.facts, problems()[r.facts.problem]).label == r.case.label for r in records)
+    verdict: Verdict = "ok" if agree == len(records) else "FAILS"
+    return Finding("labels derived again from the facts", f"{agree} of {len(records)}", verdict)
+
+
+def _certifiable(rows: Tally, data: Data) -> list[Finding]:
+    """The recall that a set could certify at best: no miss among its ED cases, exact 95 % interval."""
+    lines = {line.name: line.labels[0] for line in _set_lines(rows)}
+    if "all" in lines:
+        ed = lines.pop("all")
+        about = rows.cases is None
+        split = round(ed * SHARES["test"]) if rows.cases is None else _split_ed(rows, data)
+        lines = {"all rows as an evaluation set": ed, f"our test set{' (about)' if about else ''}": split, **lines}
+    learned = SETS[:-1]
+    return [_bound(name, ed) for name, ed in lines.items() if name not in learned]
+
+
+def _split_ed(rows: Tally, data: Data) -> int:
+    unique = {case.case_id: case for case in rows.cases or []}
+    return sum(case.label == "ED" for case in split_cases(list(unique.values()), data.seed)["test"])
+
+
+def _bound(name: str, ed: int) -> Finding:
+    what = f"ED recall that {name} can certify"
+    if not ed:
+        return Finding(what, "none: no ED case", "note", "add ED cases")
+    few = ed < FEWEST
+    remedy = f"{FEWEST} ED cases without a miss are the fewest that certify 0.95" if few else ""
+    return Finding(what, f"at best {best_bound(ed):.3f} ({ed} ED cases)", "note" if few else "ok", remedy)
+
+
+def _pairs(what: str, a: Any, b: Any, rows: Tally, verdict: Verdict, remedy: str) -> Finding:
+    if not len(a):
+        return Finding(what, "0")
+    first = sorted(zip(a.tolist(), b.tolist(), strict=True))[:SHOWN]
+    shown = "; ".join(f"{rows.place(i)} and {rows.place(j)}" for i, j in first)
+    return Finding(what, str(len(a)), verdict, f"{remedy}: {shown}")
