@@ -14,6 +14,8 @@ from tasks.runtime.errors import TriageError
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 bench = typer.Typer(no_args_is_help=True, help="Side-by-side measurements that anyone can repeat.")
 app.add_typer(bench, name="bench")
+data = typer.Typer(no_args_is_help=True, help="What is in a data set, and what is wrong with it.")
+app.add_typer(data, name="data")
 # Where output is a file or a pipe there is no width to fit: tables get what they need.
 console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 140)
 errors = Console(stderr=True, highlight=False, markup=False)
@@ -154,6 +156,47 @@ def bench_train(
     from flows.bench import bench_train as measure
 
     measure(console, model, bits, batch, length, layers, repeats)
+
+
+Source = Annotated[str, typer.Argument(help="embedded, a file, a folder of sets, a Hub dataset (owner/name), or a grid file")]
+Column = Annotated[str | None, typer.Option(help="its name in your table")]
+Words = Annotated[list[str] | None, typer.Option("--label", help="another label word, e.g. emergency=ED (repeatable)")]
+Revision = Annotated[str | None, typer.Option(help="branch, tag or commit of a Hub dataset")]
+
+
+@data.command("check")
+def data_check(
+    source: Source = "embedded",
+    text_column: Column = None,
+    label_column: Column = None,
+    group_column: Column = None,
+    rationale_column: Column = None,
+    label: Words = None,
+    revision: Revision = None,
+) -> None:
+    """Rows, labels, lengths, repeats, contradictions, leaks between sets, and the recall that the test set can certify."""
+    from flows.data import check, wanted
+
+    names = {"text": text_column, "label": label_column, "group": group_column, "rationale": rationale_column}
+    options = {f"{key}_column": value for key, value in names.items()} | {"revision": revision}
+    raise typer.Exit(check(console, *wanted(source, options, label or [])))
+
+
+@data.command("card")
+def data_card(
+    source: Source = "embedded",
+    text_column: Column = None,
+    label_column: Column = None,
+    group_column: Column = None,
+    label: Words = None,
+    revision: Revision = None,
+) -> None:
+    """The data card: what a data set is, from where, and what it cannot show."""
+    from flows.data import card, wanted
+
+    names = {"text": text_column, "label": label_column, "group": group_column}
+    options = {f"{key}_column": value for key, value in names.items()} | {"revision": revision}
+    card(console, *wanted(source, options, label or []))
 
 
 def main() -> None:
