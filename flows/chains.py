@@ -12,7 +12,9 @@ from tasks.acquire import acquire
 from tasks.baselines import baselines, zero_shot
 from tasks.convert import convert
 from tasks.evaluate import evaluate
+from tasks.fidelity import fidelity
 from tasks.land import land, land_failure
+from tasks.move import move_adapter
 from tasks.prepare import prepare
 from tasks.progress import tell
 from tasks.quantize import quantize
@@ -69,7 +71,40 @@ def submit_experiments(selection: Selection) -> list[Chain]:
             beside.append((f"zero-shot {name} {spec.bits}bit", untuned))
         chains.append(replace(submit_chain(spec, variants[variant], data), beside=tuple(beside)))
         beside = []
+    late = [*_fidelities(selection, bases, variants, data), *_moves(selection, chains, variants, data)]
+    chains[-1] = replace(chains[-1], beside=(*chains[-1].beside, *late))
     return chains
+
+
+def _fidelities(
+    selection: Selection, bases: dict[str, Any], variants: dict[Any, Any], data: Any
+) -> list[tuple[str, Any]]:
+    """One step per base model, after its experiments: these have stored the prefix that it reads."""
+    settings = selection.grid.training.model_dump(mode="json")
+    steps = []
+    for model in selection.models:
+        own = [variants[name, bits] for name, bits in variants if name == model.name]
+        found: Any = fidelity.submit(
+            model.model_dump(mode="json"), bases[model.name], _scoring(selection), settings, own, data
+        )
+        steps.append((f"fidelity {model.name}", found))
+    return steps
+
+
+def _moves(selection: Selection, chains: list[Chain], variants: dict[Any, Any], data: Any) -> list[tuple[str, Any]]:
+    """If the grid asks for it: every adapter on the other bit width, where the sweep has that variant."""
+    if not selection.grid.scoring.move_adapters:
+        return []
+    steps = []
+    for chain in chains:
+        spec, other = chain.spec, 12 - chain.spec.bits
+        if (spec.model.name, other) in variants:
+            trained: Any = chain.steps[0]
+            moved: Any = move_adapter.submit(
+                spec.model_dump(mode="json"), trained, other, variants[spec.model.name, other], data
+            )
+            steps.append((f"move {spec.cell_id} to {other}bit", moved))
+    return steps
 
 
 def _scoring(selection: Selection) -> dict[str, Any]:
@@ -79,7 +114,7 @@ def _scoring(selection: Selection) -> dict[str, Any]:
 def finish_all(chains: list[Chain]) -> list[str]:
     """Wait for every experiment; returns the failures. An interruption ends the steps' processes at once."""
     try:
-        return [failure for chain in chains for failure in (*beside_failures(chain), finish(chain)) if failure]
+        return [failure for chain in chains for failure in (finish(chain), *beside_failures(chain)) if failure]
     except BaseException:  # Ctrl-C, or Prefect's own signal for SIGTERM
         stop_children()
         raise

@@ -18,7 +18,7 @@ from tasks.runtime.store import build_folder, verify
 from tasks.scoring.generate import greedy_answers
 from tasks.scoring.generation import read_answer
 from tasks.scoring.mc_dropout import dropout_passes
-from tasks.scoring.sample import stratified_sample
+from tasks.scoring.sample import sample_numbers
 from tasks.spec import LABELS, ExperimentSpec, Scoring, Training
 from tasks.tuning.engine import Scores, score_cases
 from tasks.tuning.frozen_prefix import Prefix, open_prefix
@@ -115,9 +115,7 @@ def _passes(work: Work, test: LoadedSet, prefix: Prefix, out: Path) -> str:
 
 def _sample(test: LoadedSet, size: Any) -> list[int]:
     """Numbers of the cases of a fixed sample, stratified by label."""
-    ids = [r["case_id"] for r in test.records]
-    kept = set(stratified_sample(ids, [r["label"] for r in test.records], size))
-    return [i for i, case_id in enumerate(ids) if case_id in kept]
+    return sample_numbers([r["case_id"] for r in test.records], [r["label"] for r in test.records], size)
 
 
 def _answers(work: Work, test: LoadedSet, out: Path) -> None:

@@ -22,5 +22,11 @@ def stratified_sample(case_ids: list[str], labels: list[str], size: int | Litera
     return [case_id for case_id in case_ids if case_id in kept]
 
 
+def sample_numbers(case_ids: list[str], labels: list[str], size: int | Literal["all"]) -> list[int]:
+    """Like `stratified_sample`, as places in the set, ascending."""
+    kept = set(stratified_sample(case_ids, labels, size))
+    return [i for i, case_id in enumerate(case_ids) if case_id in kept]
+
+
 def _order(case_id: str) -> str:
     return hashlib.sha256(case_id.encode()).hexdigest()

@@ -1,0 +1,45 @@
+"""Step: the same adapter on the other bit width, so that only the frozen weights differ. An arm of the comparison."""
+
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+
+from tasks.caching import is_transient
+from tasks.identity import evaluation_of
+from tasks.land import is_landed, land_rows
+from tasks.progress import follow
+from tasks.runtime.child import run_child
+from tasks.runtime.store import complete, home, verify
+from tasks.scoring.rows import evaluation_rows
+from tasks.spec import ExperimentSpec, short_digest
+from tasks.tuning.rows import training_rows
+
+
+@task(
+    task_run_name="move {experiment[model][name]} {experiment[bits]}bit {experiment[recipe][name]} to {bits}bit",
+    retries=2, retry_delay_seconds=5, retry_condition_fn=is_transient,
+)  # fmt: skip
+def move_adapter(experiment: dict[str, Any], training: str, bits: int, variant: str, data: str) -> str:
+    """evaluation_id of a trained adapter scored on the variant with `bits`; lands as an experiment of its own kind."""
+    spec = ExperimentSpec.model_validate(experiment)
+    weights, dataset = verify(Path(variant), deep=False), verify(Path(data), deep=False)
+    cell = f"{spec.model.name}-{bits}bit-{spec.recipe.name}-from{spec.bits}bit-s{spec.seed}"
+    moved = f"{cell}-{short_digest({'training': training, 'variant': weights['digest']})}"
+    evaluation = evaluation_of(spec, moved, data)
+    if is_landed(evaluation):
+        return evaluation
+    scores = home() / "moved" / evaluation
+    if complete(scores, deep=True) is None:
+        args = {"experiment": experiment, "variant": variant, "data": data, "home": str(home()),
+                "folder": str(home() / "experiments" / training), "scores": str(scores)}  # fmt: skip
+        run_child("tasks.scoring.job:run", args, home() / "logs" / f"move-{scores.name}", follow(f"move {cell}"))
+    rows = evaluation_rows(spec, moved, evaluation, scores, dataset)
+    own = training_rows(spec.model_copy(update={"bits": bits}), moved, weights, dataset, {}, scores)
+    own["experiment"][0] |= {
+        "cell_id": cell, "recipe": f"{spec.recipe.name} from {spec.bits}bit", "recipe_kind": "moved_adapter",
+        "finished_at": rows["evaluation"][0]["created_at"],
+    }  # fmt: skip
+    land_rows(moved, "training", own)
+    land_rows(evaluation, "evaluation", rows)
+    return evaluation

@@ -1,0 +1,59 @@
+"""How far a quantised model's predictions are from those of the weights it was made from, in KL divergence and perplexity.
+
+KL(reference || variant) per case, at the position where the label is predicted: over the whole vocabulary, and over the
+three labels alone, which is the only one tied to a decision. The tail tells more about a safety label than the mean.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.special import log_softmax
+
+from tasks.scoring.intervals import Floats
+
+PERCENTILES = {"kl_median": 50.0, "kl_p95": 95.0, "kl_p99": 99.0, "kl_p999": 99.9, "kl_max": 100.0}
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """One model on N cases: float32 logits (N, V) at the label's position, log P(label) (N, 3), and the sum of negative
+    log-likelihoods of `text_tokens` tokens of the messages."""
+
+    logits: Any
+    label_logp: Any
+    text_nll: float
+    text_tokens: int
+
+    @property
+    def perplexity(self) -> float:
+        return float(np.exp(self.text_nll / self.text_tokens))
+
+
+def divergences(reference_logits: Any, logits: Any) -> Floats:
+    """KL(reference || other) in nats of each row, logits (N, K) -> (N,); sums are float64."""
+    ours = np.asarray(log_softmax(np.asarray(reference_logits, dtype=np.float64), axis=1))
+    theirs = np.asarray(log_softmax(np.asarray(logits, dtype=np.float64), axis=1))
+    return np.asarray(np.maximum((np.exp(ours) * (ours - theirs)).sum(axis=1), 0.0))  # rounding can make it -1e-17
+
+
+def fidelity_figures(reference: Predicted, variant: Predicted) -> dict[str, dict[str, Any]]:
+    """Columns of the table `fidelity` for the distributions `vocabulary` and `labels`."""
+    shared = {
+        "cases": len(reference.logits), "text_tokens": reference.text_tokens, "perplexity": variant.perplexity,
+        "reference_perplexity": reference.perplexity, "perplexity_ratio": variant.perplexity / reference.perplexity,
+    }  # fmt: skip
+    pairs = {
+        "vocabulary": (reference.logits, variant.logits),
+        "labels": (reference.label_logp, variant.label_logp),
+    }
+    return {name: _figures(*pair) | shared for name, pair in pairs.items()}
+
+
+def _figures(reference: Any, variant: Any) -> dict[str, float]:
+    kl = divergences(reference, variant)
+    same = np.argmax(reference, axis=1) == np.argmax(variant, axis=1)
+    figures = {name: float(np.percentile(kl, q)) for name, q in PERCENTILES.items()}
+    return {"kl_mean": float(kl.mean()), "same_top1": float(same.mean()), **figures}
