@@ -158,7 +158,9 @@ def bench_train(
     measure(console, model, bits, batch, length, layers, repeats)
 
 
-Source = Annotated[str, typer.Argument(help="embedded, a file, a folder of sets, a Hub dataset (owner/name), or a grid file")]
+Source = Annotated[
+    str, typer.Argument(help="embedded, a file, a folder of sets, a Hub dataset (owner/name), or a grid file")
+]
 Column = Annotated[str | None, typer.Option(help="its name in your table")]
 Words = Annotated[list[str] | None, typer.Option("--label", help="another label word, e.g. emergency=ED (repeatable)")]
 Revision = Annotated[str | None, typer.Option(help="branch, tag or commit of a Hub dataset")]
