@@ -95,7 +95,7 @@ def _lengths(report: Report) -> Table:
 
 
 def _findings(report: Report) -> Table:
-    table = Table(title="Checks", title_justify="left", show_lines=True)
+    table = Table(title="Checks", title_justify="left")
     for column in ("check", "found", "", "where, and what to do"):
         table.add_column(column, overflow="fold")
     for finding in report.findings:

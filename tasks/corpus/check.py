@@ -5,6 +5,7 @@ Sets that a model learns from stand on sides of their own; test and evaluation s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,7 +203,9 @@ def _bound(name: str, ed: int) -> Finding:
         return Finding(what, "none: no ED case", "note", "add ED cases")
     few = ed < FEWEST
     remedy = f"{FEWEST} ED cases without a miss are the fewest that certify 0.95" if few else ""
-    return Finding(what, f"at best {best_bound(ed):.3f} ({ed} ED cases)", "note" if few else "ok", remedy)
+    return Finding(
+        what, f"at best {math.floor(1000 * best_bound(ed)) / 1000:.3f} ({ed} ED cases)", "note" if few else "ok", remedy
+    )
 
 
 def _pairs(what: str, a: Any, b: Any, rows: Tally, verdict: Verdict, remedy: str) -> Finding:
