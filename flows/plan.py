@@ -80,7 +80,13 @@ def _candidates(spec: ExperimentSpec) -> list[Path]:
 def _same_recipe(folder: Path, spec: ExperimentSpec) -> bool:
     stored = json.loads((folder / "training.json").read_text())["spec"]
     wanted = spec.model_dump(mode="json")
+    if _is_random(stored["model"]) != _is_random(wanted["model"]):
+        return False
     return all(stored[key] == wanted[key] for key in ("recipe", "training", "data", "seed", "bits"))
+
+
+def _is_random(model: dict[str, Any]) -> bool:
+    return all(source["kind"] == "random" for source in model["sources"])
 
 
 def _shape(name: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from tasks.grid_errors import sentence, where
 from tasks.runtime.errors import BadInput
-from tasks.spec import BaseModelSpec, Grid, Safety, Strict
+from tasks.spec import BaseModelSpec, Grid, RandomSource, Safety, Strict
 
 GRIDS = Path(str(files("deployments"))) / "grids"
 BASE_MODELS = Path(str(files("tasks.models"))) / "base_models.toml"
@@ -57,7 +57,16 @@ def load_grid(name: str, overrides: list[str] | None = None) -> Grid:
 def known_models(grid: Grid | None = None) -> dict[str, BaseModelSpec]:
     """Base models by name: the built-in ones and the grid's own, which win."""
     listed = _validate(_ModelList, _read_toml(BASE_MODELS), BASE_MODELS, [])
-    return {m.name: m for m in listed.base_model + (grid.base_models if grid else ())}
+    known = {m.name: m for m in listed.base_model + (grid.base_models if grid else ())}
+    if grid and grid.weights == "random":
+        return {name: _random(model) for name, model in known.items()}
+    return known
+
+
+def _random(model: BaseModelSpec) -> BaseModelSpec:
+    """The model with random weights of its true shape; nobody's terms of use bind those."""
+    source = RandomSource(kind="random", shape=model.name)
+    return model.model_copy(update={"sources": (source,), "terms": None})
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

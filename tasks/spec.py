@@ -158,7 +158,9 @@ class Training(Strict):
     decay: Literal["none", "linear", "cosine"] = Field(default="none", description="of the rate, after the warm-up")
     max_gradient_norm: float | None = Field(default=None, gt=0, description="clip the gradient to this norm")
     patience: int | None = Field(default=None, ge=1, description="stop after so many evaluations without a better one")
-    memory: Memory | None = Field(default=None, description="a training may take so much, e.g. '4GB'; never changes results")
+    memory: Memory | None = Field(
+        default=None, description="a training may take so much, e.g. '4GB'; never changes results"
+    )
     max_tokens: int = Field(default=2048, ge=64, le=32768)
     mask_prompt: Literal[True] = True
     report_every: int = Field(default=50, ge=1)
@@ -250,6 +252,9 @@ class Grid(Strict):
 
     name: Name
     models: tuple[Name, ...] = Field(min_length=1)
+    weights: Literal["listed", "random"] = Field(
+        default="listed", description="random: none of a model's sources, but its true shape, for memory and speed only"
+    )
     bits: tuple[Literal[4, 8], ...] = Field(min_length=1)
     seeds: tuple[Seed, ...] = Field(default=(42,), min_length=1)
     recipes: tuple[Recipe, ...] = Field(min_length=1, alias="recipe")
