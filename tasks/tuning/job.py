@@ -61,7 +61,8 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
         best, progress = train(adapted, spec, splits["train"], splits["valid"], folder, emit, choice)
         summary = _summary(spec, progress, splits["train"], choice) | {
             "device": device.as_dict(), "weights_memory_bytes": weights_bytes, "peak_memory_bytes": mx.get_peak_memory(),
-            "peak_rss_bytes": peak_resident_bytes(), "trainable_parameters": adapted.trainable,
+            "peak_rss_bytes": peak_resident_bytes(), "cache_memory_bytes": mx.get_cache_memory(),
+            "trainable_parameters": adapted.trainable,
             "shortened_cases": shortened, "frozen_blocks_stored": splits["train"].prefix.boundary,
             "started_at": started.isoformat(), "finished_at": datetime.now(UTC).isoformat(),
         }  # fmt: skip
@@ -99,6 +100,7 @@ def _summary(spec: ExperimentSpec, progress: Progress, split: Split, choice: Cho
         "last_iteration": progress.update, "train_seconds": progress.train_seconds,
         "tokens_per_second": progress.trained_tokens / progress.train_seconds,
         "micro_batch": choice.micro_batch, "checkpointed_blocks": choice.checkpointing,
+        "memory_budget_bytes": choice.limit,
         "padding_share": padding_share(split.cases, epoch),
     }  # fmt: skip
 

@@ -15,7 +15,7 @@ Rows = list[dict[str, Any]]
 MEASURED = (
     "trainable_parameters", "train_loss", "valid_loss", "best_iteration", "last_iteration", "train_seconds",
     "tokens_per_second", "weights_memory_bytes", "peak_memory_bytes", "peak_rss_bytes", "micro_batch", "shortened_cases",
-    "padding_share",
+    "padding_share", "cache_memory_bytes", "memory_budget_bytes", "checkpointed_blocks",
 )  # fmt: skip
 
 
