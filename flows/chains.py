@@ -12,6 +12,7 @@ from tasks.acquire import acquire
 from tasks.baselines import baselines, zero_shot
 from tasks.convert import convert
 from tasks.evaluate import evaluate
+from tasks.evaluation_sets import evaluate_sets
 from tasks.fidelity import fidelity
 from tasks.land import land, land_failure
 from tasks.move import move_adapter
@@ -69,11 +70,30 @@ def submit_experiments(selection: Selection) -> list[Chain]:
             shared = spec.training.model_dump(mode="json")
             untuned = zero_shot.submit(model, spec.bits, _scoring(selection), shared, variants[variant], data)
             beside.append((f"zero-shot {name} {spec.bits}bit", untuned))
-        chains.append(replace(submit_chain(spec, variants[variant], data), beside=tuple(beside)))
+        chain = submit_chain(spec, variants[variant], data)
+        if sets:
+            beside.append(_sets_of(chain, [entry["name"] for entry in sets]))
+        chains.append(replace(chain, beside=tuple(beside)))
         beside = []
     late = [*_fidelities(selection, bases, variants, data), *_moves(selection, chains, variants, data)]
     chains[-1] = replace(chains[-1], beside=(*chains[-1].beside, *late))
     return chains
+
+
+def _sets_of(chain: Chain, names: list[str]) -> tuple[str, Any]:
+    """The grid's further evaluation sets, scored once the experiment itself is in the warehouse."""
+    trained, scored, landed = chain.steps
+    found: Any = evaluate_sets.submit(
+        chain.spec.model_dump(mode="json"),
+        trained,
+        scored,
+        chain.variant,
+        chain.data,
+        names,
+        return_state=False,
+        wait_for=[landed],
+    )
+    return f"evaluation sets of {chain.spec.cell_id}", found
 
 
 def _fidelities(

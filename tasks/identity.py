@@ -21,20 +21,18 @@ def training_of(spec: ExperimentSpec, variant: str | Path, data: str | Path) -> 
     )  # fmt: skip
 
 
-def evaluation_of(spec: ExperimentSpec, training: str, data: str | Path) -> str:
-    """evaluation_id of a trained experiment on a dataset's test set."""
+def evaluation_of(spec: ExperimentSpec, training: str, data: str | Path, name: str = "test") -> str:
+    """evaluation_id of a trained experiment on a dataset's test set, or on another evaluation set of its folder."""
     sets = _manifest(data)["sets"]
-    return evaluation_id(
-        training, spec, calibration=sets["calibration"]["digest"], evaluation_set=sets["test"]["digest"]
-    )
+    return evaluation_id(training, spec, calibration=sets["calibration"]["digest"], evaluation_set=sets[name]["digest"])
 
 
 def experiment_folder(spec: ExperimentSpec, variant: str | Path, data: str | Path) -> Path:
     return home() / "experiments" / training_of(spec, variant, data)
 
 
-def scores_folder(spec: ExperimentSpec, training: str, data: str | Path) -> Path:
-    return home() / "experiments" / training / "scores" / evaluation_of(spec, training, data)
+def scores_folder(spec: ExperimentSpec, training: str, data: str | Path, name: str = "test") -> Path:
+    return home() / "experiments" / training / "scores" / evaluation_of(spec, training, data, name)
 
 
 def _manifest(folder: str | Path) -> dict[str, Any]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +56,7 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     but not kept) and passes.npy (T, N, 3) + passes.json.
     """
     spec = ExperimentSpec.model_validate(args["experiment"])
-    folder = Path(args["folder"])
-    verify(folder, deep=True)
-    mx.set_cache_limit(CACHE_BYTES)
-    adapted = add_lora(load_variant(Path(args["variant"]), compute_path()), spec.recipe, spec.training, spec.seed)
-    load_weights(adapted, folder / "adapters.safetensors")
-    work = _work(args, adapted, spec.scoring, spec.training, spec.recipe.dropout, spec.seed, emit)
+    work = _trained(spec, args, emit)
     manifest = build_folder(Path(args["scores"]), lambda out: _score_all(work, out))
     return {key: manifest[key] for key in TIMES}
 
@@ -78,6 +75,38 @@ def run_untuned(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     return {key: manifest[key] for key in TIMES}
 
 
+def run_sets(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    """Score further evaluation sets of a trained experiment, each into a sealed folder of its own; returns their names.
+
+    `args`: as for `run`, with `calibration`, the scored lines from which rules are chosen, and `sets`, the folder to
+    make by set name. What is evaluated is `test.jsonl` in each folder, whatever its name is.
+    """
+    spec, folder = ExperimentSpec.model_validate(args["experiment"]), Path(args["folder"])
+    work = _trained(spec, args, emit)
+    for name, scores in args["sets"].items():
+        build_folder(Path(scores), partial(_score_set, work, name, Path(args["calibration"])))
+    return {"sets": sorted(args["sets"]), "training": folder.name}
+
+
+def _score_set(work: Work, name: str, calibration: Path, out: Path) -> dict[str, Any]:
+    started = time.perf_counter()
+    shutil.copyfile(calibration, out / "calibration.jsonl")
+    _score(work, name, out / "test.jsonl")
+    status = "not available: dropout passes run on the test set only"
+    seconds = time.perf_counter() - started
+    return {"evaluation_set": name, "score_seconds": seconds, "mc_seconds": 0.0, "mc_status": status}
+
+
+def _trained(spec: ExperimentSpec, args: dict[str, Any], emit: Emit) -> Work:
+    """A variant with the adapter that an experiment trained on it."""
+    folder = Path(args["folder"])
+    verify(folder, deep=True)
+    mx.set_cache_limit(CACHE_BYTES)
+    adapted = add_lora(load_variant(Path(args["variant"]), compute_path()), spec.recipe, spec.training, spec.seed)
+    load_weights(adapted, folder / "adapters.safetensors")
+    return _work(args, adapted, spec.scoring, spec.training, spec.recipe.dropout, spec.seed, emit)
+
+
 def _work(
     args: dict[str, Any], adapted: Adapted, scoring: Scoring, training: Training, dropout: float, seed: int, emit: Emit
 ) -> Work:
@@ -91,16 +120,22 @@ def _work(
 def _score_all(work: Work, out: Path) -> dict[str, Any]:
     started = time.perf_counter()
     for name in ("calibration", "test"):
-        loaded = load_set(work.data, name, work.template, work.max_tokens)
-        prefix = open_prefix(work.adapted.stack, loaded.cases, work.adapted.boundary, work.home, work.digest, work.emit)
-        _write_scores(out / f"{name}.jsonl", loaded, score_cases(work.adapted, prefix, loaded.cases))
-        count = len(loaded.records)
-        work.emit({"event": "progress", "what": f"scored {name}", "done": count, "of": count})
+        loaded, prefix = _score(work, name, out / f"{name}.jsonl")
     scored = time.perf_counter()
     status = _passes(work, loaded, prefix, out)
     done = time.perf_counter()
     _answers(work, loaded, out)
     return {"score_seconds": scored - started, "mc_seconds": done - scored, "mc_status": status}
+
+
+def _score(work: Work, name: str, path: Path) -> tuple[LoadedSet, Prefix]:
+    """Score one set into `path`; the set, encoded, and its frozen prefix serve again."""
+    loaded = load_set(work.data, name, work.template, work.max_tokens)
+    prefix = open_prefix(work.adapted.stack, loaded.cases, work.adapted.boundary, work.home, work.digest, work.emit)
+    _write_scores(path, loaded, score_cases(work.adapted, prefix, loaded.cases))
+    count = len(loaded.records)
+    work.emit({"event": "progress", "what": f"scored {name}", "done": count, "of": count})
+    return loaded, prefix
 
 
 def _passes(work: Work, test: LoadedSet, prefix: Prefix, out: Path) -> str:

@@ -52,13 +52,21 @@ class Scored:
 
 
 def evaluation_rows(
-    spec: ExperimentSpec, training_id: str, evaluation_id: str, scores: Path, dataset: dict[str, Any]
+    spec: ExperimentSpec,
+    training_id: str,
+    evaluation_id: str,
+    scores: Path,
+    dataset: dict[str, Any],
+    name: str = "test",
 ) -> dict[str, Rows]:
-    """All landing rows of one evaluation; `scores` is the sealed scores folder, `dataset` the data folder's manifest."""
-    recipe = spec.recipe
+    """All landing rows of one evaluation; `scores` is the sealed scores folder, `dataset` the data folder's manifest.
+
+    `name`: the evaluated set. Rules are chosen on the training dataset's calibration set, whichever set is judged.
+    """
+    recipe, judged = spec.recipe, dataset["sets"][name]
     what = Judging(
-        evaluation_id, training_id, dataset["sets"]["test"]["digest"], dataset["has_groups"], recipe.rule,
-        recipe.target_ed_recall, spec.scoring, spec.seed,
+        evaluation_id, training_id, judged["digest"], judged["has_groups"], recipe.rule, recipe.target_ed_recall,
+        spec.scoring, spec.seed, name,
     )  # fmt: skip
     return judged_rows(what, read_scores(scores))
 
