@@ -6,9 +6,7 @@ Shapes: B sequences, T positions, R scored rows per sequence, D hidden size, V v
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -17,6 +15,35 @@ from mlx_lm.models.base import create_attention_mask, scaled_dot_product_attenti
 
 from tasks.runtime.errors import BadInput
 from tasks.tuning.cpu_kernels import additive, attention, geglu, swiglu
+
+
+class SharedPast:
+    """Keys and values of the leading tokens, as a cache that gives itself to every sequence of a batch.
+
+    First call records them (batch of one); later calls put them in front of each sequence's own.
+    """
+
+    def __init__(self, keys: mx.array | None = None, values: mx.array | None = None) -> None:
+        self.keys, self.values = keys, values
+
+    @property
+    def offset(self) -> int:
+        return 0 if self.keys is None else self.keys.shape[2]
+
+    def arrays(self) -> list[mx.array]:
+        """Its keys and values, once they are there."""
+        return [] if self.keys is None or self.values is None else [self.keys, self.values]
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """(B, heads, T, d) of new tokens to (B, heads, P + T, d) of all; the first call sets the P leading ones."""
+        if self.keys is None or self.values is None:
+            self.keys, self.values = keys, values
+            return keys, values
+        shape = (keys.shape[0], *self.keys.shape[1:])
+        return (
+            mx.concatenate([mx.broadcast_to(self.keys, shape), keys], axis=2),
+            mx.concatenate([mx.broadcast_to(self.values, shape), values], axis=2),
+        )
 
 
 @dataclass(frozen=True)
@@ -33,6 +60,11 @@ class Stack:
     @property
     def depth(self) -> int:
         return len(self.layers)
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        """What the blocks compute in, given that."""
+        return self.model.model.norm.weight.dtype
 
 
 def take_apart(model: nn.Module, cpu_kernels: bool = False) -> Stack:
@@ -68,8 +100,8 @@ def run_blocks(stack: Stack, hidden: mx.array, start: int, stop: int, past: list
         offset = cache.offset if cache is not None else 0
         if window not in masks:
             masks[window] = _mask(stack, hidden, window, offset)
-        block = partial(_run_block, stack, i, mask=masks[window], offset=offset, cache=cache)
-        hidden = _checkpointed(stack.layers[i], block)(hidden) if stack.checkpointing else block(hidden)
+        run = _checkpointed if stack.checkpointing else _run_block
+        hidden = run(stack, i, hidden, masks[window], offset, cache)
     return hidden
 
 
@@ -82,14 +114,28 @@ def _run_block(stack: Stack, i: int, hidden: mx.array, mask: Any, offset: int, c
     return _finish_block(stack, layer, hidden, attended)
 
 
-def _checkpointed(layer: nn.Module, block: Callable[[mx.array], mx.array]) -> Callable[[mx.array], mx.array]:
-    """The block, computed again in the backward pass. Only this call: stock mlx-lm's patches the class for good."""
+def _checkpointed(stack: Stack, i: int, hidden: mx.array, mask: Any, offset: int, cache: Any) -> mx.array:
+    """The block, computed again in the backward pass. Only this call: stock mlx-lm's patches the class for good.
 
-    def run(weights: Any, hidden: mx.array) -> mx.array:
-        layer.update(weights)  # gradients reach the weights that are handed in
-        return block(hidden)
+    Whatever gradients flow through (the leading tokens' keys and values too) is handed in and out, and the dropout
+    masks of now are put back for the second time.
+    """
+    layer = stack.layers[i]
+    masks = [(module, module.keys_now) for module in layer.modules() if hasattr(module, "keys_now")]
 
-    return lambda hidden: mx.checkpoint(run)(layer.trainable_parameters(), hidden)
+    def run(weights: Any, hidden: mx.array, given: list[mx.array]) -> tuple[mx.array, list[mx.array]]:
+        layer.update(weights)
+        for module, keys in masks:
+            module.set_keys(keys)
+        past = SharedPast(*given) if cache is not None else None
+        hidden = _run_block(stack, i, hidden, mask, offset, past)
+        return hidden, past.arrays() if past is not None and not given else []
+
+    given = cache.arrays() if cache is not None else []
+    hidden, made = mx.checkpoint(run)(layer.trainable_parameters(), hidden, given)
+    if made:
+        cache.keys, cache.values = made
+    return hidden
 
 
 def run_last_block(stack: Stack, hidden: mx.array, first_row: mx.array, rows: int, past: Any | None = None) -> mx.array:

@@ -16,12 +16,14 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_map
 
-from tasks.tuning.architecture import project, run_blocks, run_last_block
+from tasks.tuning.architecture import SharedPast, project, run_blocks, run_last_block
 from tasks.tuning.batches import TOKENS_AT_ONCE, Batch, Cases, make_batch, sorted_batches
-from tasks.tuning.frozen_prefix import Prefix, SharedPast
+from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.lanes import in_lanes, lane_count, split
 from tasks.tuning.lora import Adapted
 from tasks.tuning.losses import Objective, Terms, case_terms, objective_sum, scored_tokens
+
+LEADING = (1 << 31) - 1  # the place of the leading tokens in a dropout key: no case of a batch has it
 
 
 @dataclass(frozen=True)
@@ -43,38 +45,34 @@ class Scores:
         return np.asarray(p / p.sum(axis=1, keepdims=True))
 
 
-def row_logits(adapted: Adapted, prefix: Prefix, batch: Batch) -> mx.array:
-    """Logits (N, R, V) at the scored positions of a batch."""
-    stack = adapted.stack
-    hidden = prefix.hidden(batch.rows, batch.length)
-    hidden = run_blocks(stack, hidden, prefix.boundary, stack.depth - 1)
-    return project(stack, run_last_block(stack, hidden, mx.array(batch.first), batch.targets.shape[1]))
-
-
 def update_gradients(
     adapted: Adapted, prefix: Prefix, cases: Cases, chosen: Sequence[int], objective: Objective,
     micro_batch: int, dropout_key: tuple[int, int] | None,
 ) -> tuple[mx.array, mx.array, Any]:  # fmt: skip
     """Loss, its parts (3,) and LoRA gradients of one effective batch, computed `micro_batch` cases at a time.
 
-    `dropout_key` = (seed, update); a case's mask depends on its position in the effective batch, so the micro-batch
-    changes nothing but memory.
+    The common leading tokens (the instruction) go through the trained blocks once for all cases of a part: attention
+    is causal, so they are the same for each case, and their gradient is the sum over the cases.
+    `dropout_key` = (seed, update); a case's mask depends on its position in the effective batch, and the leading
+    tokens have one mask an update, so the micro-batch changes nothing but memory.
     """
     tokens, count = scored_tokens(cases, chosen), len(chosen)
     length = make_batch(cases, chosen).length
     model = adapted.stack.model
     total, parts, gradients = mx.array(0.0), mx.zeros(3), None
 
-    def loss_of(model: nn.Module, batch: Batch) -> tuple[mx.array, mx.array]:
-        terms = case_terms(row_logits(adapted, prefix, batch), batch, cases)
+    def loss_of(model: nn.Module, batch: Batch, first: int) -> tuple[mx.array, mx.array]:
+        past = leading_past(adapted, prefix, (*dropout_key, LEADING) if dropout_key else None)
+        if dropout_key is not None:
+            adapted.set_dropout([(*dropout_key, first + i) for i in range(len(batch.rows))])
+        terms = batch_terms(adapted, prefix, cases, batch, past)
+        adapted.set_dropout(None)
         return objective_sum(terms, batch.labels, objective, tokens, count)
 
     def part_of(places: Sequence[int]) -> Any:
         batch = make_batch(cases, [chosen[i] for i in places], length)
-        if dropout_key is not None:
-            adapted.set_dropout([(*dropout_key, places[0] * cases.per_case + i) for i in range(len(batch.rows))])
         own = model.trainable_parameters()
-        result = nn.value_and_grad(model, loss_of)(model, batch)
+        result = nn.value_and_grad(model, loss_of)(model, batch, places[0] * cases.per_case)
         model.update(own)  # tracing leaves unevaluated copies in the model
         return result
 
@@ -85,7 +83,6 @@ def update_gradients(
             gradients = gradient if gradients is None else tree_map(mx.add, gradients, gradient)
             total, parts = total + loss, parts + part
         mx.eval(total, parts, gradients)
-    adapted.set_dropout(None)
     return total, parts, gradients
 
 
@@ -103,11 +100,12 @@ def score_cases(adapted: Adapted, prefix: Prefix, cases: Cases, tokens_at_once: 
     """Deterministic scores of every case: dropout off, the instruction's tokens computed once for the whole set."""
     adapted.set_dropout(None)
     past = leading_past(adapted, prefix)
+    mx.eval([p.arrays() for p in past if p])
     out: dict[int, tuple[Any, Any, Any]] = {}
 
     def scored(chosen: list[int]) -> list[mx.array]:
         batch = make_batch(cases, chosen)
-        terms = case_terms(_logits_after(adapted, prefix, cases, batch, past, batch.targets.shape[1]), batch, cases)
+        terms = batch_terms(adapted, prefix, cases, batch, past)
         return [terms.label_loss, terms.other_loss, terms.label_logp]
 
     batches = sorted_batches(cases, tokens_at_once // lane_count())
@@ -129,10 +127,14 @@ def leading_past(
     if prefix.cases.leading == 0:
         return [None] * stack.depth
     adapted.set_dropout([dropout_key] if dropout_key else None)
-    hidden = run_blocks(stack, prefix.leading_hidden(), start, stack.depth, past)
-    mx.eval(hidden, [p.keys for p in past if p], [p.values for p in past if p])
+    run_blocks(stack, prefix.leading_hidden(), start, stack.depth, past)  # lazily: only keys and values are wanted
     adapted.set_dropout(None)
     return past
+
+
+def batch_terms(adapted: Adapted, prefix: Prefix, cases: Cases, batch: Batch, past: list[SharedPast | None]) -> Terms:
+    """Terms of a batch whose leading tokens are already in `past`."""
+    return case_terms(_logits_after(adapted, prefix, cases, batch, past, batch.targets.shape[1]), batch, cases)
 
 
 def label_terms(adapted: Adapted, prefix: Prefix, cases: Cases, batch: Batch, past: list[SharedPast | None]) -> Terms:

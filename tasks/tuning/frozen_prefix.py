@@ -22,35 +22,12 @@ from tasks.runtime.device import versions
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import build_folder, complete_once
 from tasks.spec import byte_count, short_digest
-from tasks.tuning.architecture import Stack, embed, run_blocks
+from tasks.tuning.architecture import SharedPast, Stack, embed, run_blocks
 from tasks.tuning.batches import TOKENS_AT_ONCE, Cases, Row, filled_groups
 
 PAYS_FROM = 0.15  # share of a step that a stored prefix saves, below which it is not worth its disk
 SHARE_OF_DISK = 0.25
 STORED = np.float32
-
-
-class SharedPast:
-    """Keys and values of the leading tokens, as a cache that gives itself to every sequence of a batch.
-
-    First call records them (batch of one); later calls put them in front of each sequence's own.
-    """
-
-    def __init__(self) -> None:
-        self.keys: mx.array | None = None
-        self.values: mx.array | None = None
-        self.offset = 0
-
-    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """(B, heads, T, d) of new tokens to (B, heads, P + T, d) of all; the first call sets the P leading ones."""
-        if self.keys is None or self.values is None:
-            self.keys, self.values, self.offset = keys, values, keys.shape[2]
-            return keys, values
-        shape = (keys.shape[0], *self.keys.shape[1:])
-        return (
-            mx.concatenate([mx.broadcast_to(self.keys, shape), keys], axis=2),
-            mx.concatenate([mx.broadcast_to(self.values, shape), values], axis=2),
-        )
 
 
 def saving(boundary: int, depth: int) -> float:
@@ -83,13 +60,13 @@ class Prefix:
                 out[i, : common - skip] = self.leading[skip:]
             own = self.own[self.starts[row.number] : self.starts[row.number + 1]]
             out[i, common - skip : common - skip + len(own)] = own
-        return mx.array(out)
+        return mx.array(out).astype(self.stack.dtype)
 
     def leading_hidden(self) -> mx.array:
         """(1, P, D): the leading tokens at the boundary."""
         if self.leading is None:
             return embed(self.stack, mx.array([self.cases.rows[0].inputs[: self.cases.leading]]))
-        return mx.array(self.leading[None])
+        return mx.array(self.leading[None]).astype(self.stack.dtype)
 
 
 def open_prefix(stack: Stack, cases: Cases, boundary: int, root: Path, variant: str, log: Any = None) -> Prefix:
@@ -171,7 +148,7 @@ def _compute(stack: Stack, cases: Cases, boundary: int, variant: str, folder: Pa
     past = [SharedPast() for _ in range(boundary)]
     leading = run_blocks(stack, embed(stack, mx.array([cases.rows[0].inputs[:common]])), 0, boundary, past)
     mx.eval(leading)
-    np.save(folder / "leading.npy", np.array(leading[0], STORED), allow_pickle=False)
+    np.save(folder / "leading.npy", _stored_form(leading[0]), allow_pickle=False)
     lengths = [len(row.inputs) - common for row in cases.rows]
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     np.save(folder / "starts.npy", starts, allow_pickle=False)
@@ -185,7 +162,7 @@ def _compute(stack: Stack, cases: Cases, boundary: int, variant: str, folder: Pa
         tokens = np.zeros((len(numbers), width), np.int32)
         for i, n in enumerate(numbers):
             tokens[i, : lengths[n]] = cases.rows[n].inputs[common:]
-        hidden = np.array(run_blocks(stack, embed(stack, mx.array(tokens)), 0, boundary, past), STORED)
+        hidden = _stored_form(run_blocks(stack, embed(stack, mx.array(tokens)), 0, boundary, past))
         for i, n in enumerate(numbers):
             own[starts[n] : starts[n + 1]] = hidden[i, : lengths[n]]
         done += len(numbers)
@@ -193,6 +170,10 @@ def _compute(stack: Stack, cases: Cases, boundary: int, variant: str, folder: Pa
             log({"event": "progress", "what": "frozen prefix", "done": done, "of": len(lengths)})
     own.flush()
     return {"variant": variant, "boundary": boundary, "rows": len(lengths), "tokens": shape[0]}
+
+
+def _stored_form(hidden: mx.array) -> np.ndarray:
+    return np.array(hidden.astype(mx.float32), STORED)  # numpy knows no bfloat16
 
 
 def _reserve(path: Path) -> None:

@@ -39,6 +39,10 @@ class KeyedDropout(nn.Module):
         """One key (a tuple of integers) per sequence of the next forward pass; None switches dropout off."""
         self._keys = keys
 
+    @property
+    def keys_now(self) -> list[tuple[int, ...]] | None:
+        return self._keys
+
     def __call__(self, x: mx.array) -> mx.array:
         if self._probability == 0 or self._keys is None:
             return x

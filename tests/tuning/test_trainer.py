@@ -169,7 +169,7 @@ def test_an_exploding_gradient_stops_the_run_with_the_last_good_checkpoint_kept(
 
 
 def test_patience_stops_after_evaluations_that_are_no_better_and_again_when_resumed(tmp_path):
-    a_recipe = tiny.recipe(iterations=60, learning_rate=0.5, batch_size=4)
+    a_recipe = tiny.recipe(iterations=60, learning_rate=1e-30, batch_size=4)
     run_ = lambda: run(a_recipe, tmp_path, some=tiny.cases(9), patience=3)[1]  # noqa: E731
     stopped, again = run_(), run_()
     later = [p["iteration"] for p in stopped.curve if p["split"] == "valid" and p["iteration"] > stopped.best_update]
