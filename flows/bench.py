@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from dataclasses import dataclass
@@ -13,16 +14,16 @@ from typing import Any
 
 from rich.console import Console
 
-from flows.bench_table import print_table
+from flows.bench_table import print_summary, print_table
 from tasks.grid import known_models
 from tasks.models.convert import essentials, variant_folder
+from tasks.models.exact_sizes import is_known
 from tasks.models.sources import fetch_base
 from tasks.runtime.child import run_child
 from tasks.runtime.device import backend, versions
-from tasks.runtime.errors import BadInput
+from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.runtime.store import home, write_atomic
-from tasks.spec import canonical_json
-from tasks.spec import Training
+from tasks.spec import RandomSource, Training, canonical_json
 from warehouse.landing import write_landing
 from warehouse.load import load_landing
 
@@ -41,16 +42,20 @@ class Engine:
 STOCK = Engine("stock", "stock as installed", {"TRIAGE_BLAS": "none"})
 STOCK_DENSE = Engine("stock_dense", "stock, fast BLAS, dense float32", {})
 OURS = Engine("ours", "ours", {})
+STOCK_BFLOAT16 = Engine("stock_bfloat16", "stock, bfloat16 as stored", {"TRIAGE_BLAS": "none"})
+# Base model, trained blocks: each at 4 bits and 4 x 256 tokens.
+TABLE = (("smollm2-135m", 16), ("smollm2-135m", 8), ("smollm2-360m", 16), ("gemma-3-270m", 16), ("gemma-3-270m", 8))
+TABLE_BATCH, TABLE_LENGTH = 4, 256
 
 
 def bench_train(
-    console: Console, model: str, bits: int, batch: int, length: int, layers: int, repeats: int
+    console: Console, model: str, bits: int, batch: int, length: int, layers: int, repeats: int, bfloat16: bool = False
 ) -> dict[str, Any]:
     """Measure, print a table, write `bench/<run id>.json` under TRIAGE_HOME and load it into the warehouse.
 
     Returns what was written. Raises BadInput for an unknown model, other bits than 4 or 8, or more layers than it has.
     """
-    variant = _variant(console, model, bits)
+    variant = variant_of(console, model, bits)
     blocks = json.loads((variant / "config.json").read_text(encoding="utf-8"))["num_hidden_layers"]
     if layers > blocks:
         raise BadInput(f"--layers {layers}, but {model} has {blocks} blocks; give at most {blocks}.")
@@ -59,6 +64,7 @@ def bench_train(
     run_id = f"train-{created:%Y%m%dT%H%M%SZ}"
     folder = home() / "bench" / run_id
     engines = [STOCK, STOCK_DENSE, OURS] if backend() == "cpu" else [STOCK, OURS]
+    engines = [STOCK_BFLOAT16, *engines] if bfloat16 else engines
     measured = _measure(console, engines, setting, folder)
     report = {
         "run_id": run_id, "created_at": created.isoformat(), "model": model, "bits": bits, "blocks": blocks, **setting,
@@ -75,14 +81,32 @@ def bench_train(
     return report
 
 
-def _variant(console: Console, model: str, bits: int) -> Path:
-    """Folder of the quantised model, fetched and made first where it is not there yet."""
+def bench_table(console: Console, repeats: int) -> list[dict[str, Any]]:
+    """Measure every case of TABLE, print each, and then one line per case. For a quiet machine: it takes long."""
+    reports = [bench_train(console, model, 4, TABLE_BATCH, TABLE_LENGTH, layers, repeats) for model, layers in TABLE]
+    print_summary(console, reports)
+    return reports
+
+
+def variant_of(console: Console, model: str, bits: int) -> Path:
+    """Folder of the quantised model, fetched and made first where it is not there yet.
+
+    Where its weights cannot be had, random ones of its shape do: memory and speed are theirs, and the table says so.
+    """
     models = known_models()
     if model not in models:
         raise BadInput(f"Unknown base model {model!r}; known are {', '.join(sorted(models))}.")
     if bits not in BITS:
         raise BadInput(f"--bits {bits} is not possible; give 4 or 8.")
-    source = fetch_base(models[model], home(), lambda line: console.print(line, soft_wrap=True))
+    say = functools.partial(console.print, soft_wrap=True)
+    try:
+        source = fetch_base(models[model], home(), say)
+    except SourceUnavailable as error:
+        if not is_known(model):
+            raise
+        say(f"{error} Random weights of its shape are used.")
+        random = RandomSource(kind="random", shape=model)
+        source = fetch_base(models[model].model_copy(update={"sources": (random,)}), home(), say)
     group_size = Training().group_size
     folder = variant_folder(source, home(), bits, group_size)
     if essentials(folder) is None:

@@ -75,3 +75,31 @@ def _remarks(report: dict[str, Any]) -> list[str]:
         lines.append("ours: no frozen blocks stored, since with so many trained ones it would not pay.")
     lines.append("Gradients: largest difference over largest value of a tensor, the worst tensor; lora_b random.")
     return lines
+
+
+def print_summary(console: Console, reports: list[dict[str, Any]]) -> None:
+    """Print reports of `triage bench train` a line each: ours beside the two stock engines."""
+    table = Table(title="One training step, ours against stock mlx-lm", title_justify="left")
+    table.add_column("case")
+    for name in (
+        "seconds",
+        "x as installed",
+        "x fast BLAS",
+        "memory of it",
+        "largest gradient difference",
+        "of matmul speed",
+    ):
+        table.add_column(name, justify="right")
+    for report in reports:
+        ours = next(e for e in report["engines"] if e["engine"] == "ours")["figures"]
+        weights = " (random weights)" if report["random_weights"] else ""
+        case = f"{report['model']} {report['bits']}-bit{weights}, {report['layers']} of {report['blocks']} blocks, "
+        table.add_row(
+            f"{case}{report['batch']} x {report['length']}", f"{ours['seconds_per_step']:.3g}",
+            *(_shown(key, form)(ours, 1) for key, form in (
+                ("speed_up_over_stock", "{:.1f}"), ("speed_up_over_stock_dense", "{:.1f}"),
+                ("memory_against_stock_dense", "{:.2f}"), ("gradient_difference_to_stock", "{:.1e}"),
+                ("matmul_share", "{:.0%}"),
+            )),
+        )  # fmt: skip
+    console.print(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -28,17 +29,20 @@ Many = Annotated[list[str] | None, typer.Option()]
 
 @app.command()
 def sweep(
-    grid: Annotated[str, typer.Argument(help="demo, paper, smoke, or the path of a grid file")] = "demo",
+    grid: Annotated[str, typer.Argument(help="demo, paper, ablation, smoke, or the path of a grid file")] = "demo",
     set_: Annotated[list[str] | None, typer.Option("--set", help="key=value, e.g. recipe.iterations=50")] = None,
     model: Annotated[list[str] | None, typer.Option(help="only this base model (repeatable)")] = None,
     bits: Annotated[list[int] | None, typer.Option(help="only 4 or only 8")] = None,
     recipe: Annotated[list[str] | None, typer.Option(help="only this recipe (repeatable)")] = None,
     limit: Annotated[int | None, typer.Option(help="only the first N experiments")] = None,
+    memory: Annotated[str | None, typer.Option(help="what a training may take, e.g. 4GB; never changes results")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="say what would run, and stop")] = False,
 ) -> None:
     """Run every experiment of a grid, skip what is done, and compare 4-bit with 8-bit."""
     from flows.selection import select
 
+    if memory is not None:
+        set_ = [*(set_ or []), f"training.memory={json.dumps(memory)}"]
     selection = select(grid, set_, model, bits, recipe, limit)
     if plan:
         from flows.report import print_plan
@@ -151,11 +155,30 @@ def bench_train(
     length: Annotated[int, typer.Option(min=16, max=2048, help="tokens per case")] = 128,
     layers: Annotated[int, typer.Option(min=1, help="trained blocks")] = 16,
     repeats: Annotated[int, typer.Option(min=1, help="timed steps of our engine")] = 5,
+    bfloat16: Annotated[bool, typer.Option("--bfloat16", help="also stock with the weights as stored; very slow")] = False,
+    table: Annotated[bool, typer.Option("--table", help="all cases of the README's table, one after the other")] = False,
 ) -> None:
     """One training step: stock mlx-lm as installed against ours, same batch, each in a process of its own."""
-    from flows.bench import bench_train as measure
+    from flows.bench import bench_table, bench_train as measure
 
-    measure(console, model, bits, batch, length, layers, repeats)
+    if table:
+        bench_table(console, repeats)
+        return
+    measure(console, model, bits, batch, length, layers, repeats, bfloat16)
+
+
+@bench.command("memory")
+def bench_memory(
+    model: Annotated[list[str] | None, typer.Option(help="only this base model (repeatable)")] = None,
+    bits: Annotated[list[int] | None, typer.Option(help="only 4 or only 8")] = None,
+    batch: Annotated[int, typer.Option(min=1, max=64)] = 1,
+    length: Annotated[int, typer.Option(min=16, max=2048, help="tokens per case")] = 64,
+    layers: Annotated[int, typer.Option(min=1, help="trained blocks")] = 16,
+) -> None:
+    """Peak memory of one training step on quantised weights, as on Metal: a step is slow on other machines."""
+    from flows.bench_memory import bench_memory as measure
+
+    measure(console, model, bits, batch, length, layers)
 
 
 Source = Annotated[
@@ -199,6 +222,22 @@ def data_card(
     names = {"text": text_column, "label": label_column, "group": group_column}
     options = {f"{key}_column": value for key, value in names.items()} | {"revision": revision}
     card(console, *wanted(source, options, label or []))
+
+
+@bench.command("dropout")
+def bench_dropout(
+    model: Annotated[str, typer.Option(help="base model")] = "smollm2-135m",
+    bits: Annotated[int, typer.Option(help="4 or 8")] = 4,
+    layers: Annotated[list[int] | None, typer.Option(help="trained blocks (repeatable; else 16 and 8)")] = None,
+    cases: Annotated[int, typer.Option(min=3, max=200, help="cases of the dropout passes")] = 20,
+    passes: Annotated[int, typer.Option(min=2, max=1000)] = 50,
+    scored: Annotated[int, typer.Option(min=20, max=1500, help="cases of the set that is scored")] = 1500,
+    repeats: Annotated[int, typer.Option(min=1, help="timed scorings of the set")] = 3,
+) -> None:
+    """Dropout passes and scoring from the stored prefix, against full logits over all layers and generation."""
+    from flows.bench_dropout import bench_dropout as measure
+
+    measure(console, model, bits, layers or [16, 8], cases, passes, scored, repeats)
 
 
 def main() -> None:

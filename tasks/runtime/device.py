@@ -96,8 +96,11 @@ def measure() -> Device:
         times.append(time.perf_counter() - start)
     speed = 2 * 512 * 576 * 1536 / sorted(times)[2] / 1e9
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    name = f"{platform.system()} {platform.machine()}"
-    return Device(backend(), compute_path(), compute_dtype(), blas, round(speed, 1), threads, name)
+    return Device(backend(), compute_path(), compute_dtype(), blas, round(speed, 1), threads, machine_name())
+
+
+def machine_name() -> str:
+    return f"{platform.system()} {platform.machine()}"
 
 
 def slow_blas_warning(device: Device) -> str | None:

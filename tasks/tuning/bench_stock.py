@@ -67,7 +67,7 @@ def _compile_where_possible() -> list[str]:
 
 def _stock_model(setting: Setting, dense: bool) -> nn.Module:
     model, _ = load_model(setting.variant)
-    if compute_dtype() == "float32":
+    if compute_dtype() == "float32" and setting.engine != "stock_bfloat16":
         model.set_dtype(mx.float32)
     if dense:
         model = dequantize_model(model)

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from flows.bench import bench_train
+from flows import bench
+from flows.bench import bench_table, bench_train
+from flows.bench_memory import bench_memory
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import home
 from tasks.tuning.bench_setting import bench_cases
@@ -77,3 +79,42 @@ def test_a_setting_that_cannot_be_measured_is_refused_before_anything_runs(chang
     with pytest.raises(BadInput, match=sentence):
         bench_train(Console(), **setting)
     assert not (home() / "bench").exists()
+
+
+def test_a_packed_step_of_each_variant_is_measured_and_4_bits_hold_less_than_8():
+    console = Console(record=True, width=160)
+    reports = bench_memory(console, ["tiny-llama"], None, batch=2, length=32, layers=2)
+    four, eight = (report["figures"] for report in reports)
+    assert eight["weights_memory_bytes"] - four["weights_memory_bytes"] == pytest.approx(
+        eight["stored_bytes"] - four["stored_bytes"], abs=4096
+    )
+    assert all(f["peak_memory_bytes"] > f["weights_memory_bytes"] >= f["stored_bytes"] for f in (four, eight))
+    assert "tiny-llama 8bit (random weights)" in console.export_text()
+    landed = query("FROM benchmark WHERE name = 'memory' AND metric = 'peak_memory_bytes' ORDER BY \"case\"")
+    assert landed.value.tolist() == [four["peak_memory_bytes"], eight["peak_memory_bytes"]]
+    assert landed.note.tolist() == ["packed; random weights"] * 2 and not list((home() / "bench").iterdir())
+
+
+def test_the_table_has_a_line_per_case(monkeypatch):
+    measured = []
+
+    def measure(console, model, bits, batch, length, layers, repeats):
+        measured.append((model, layers, bits, batch, length))
+        figures = {
+            "seconds_per_step": 1.5, "speed_up_over_stock": 51.2, "speed_up_over_stock_dense": 2.34,
+            "memory_against_stock_dense": 0.456, "gradient_difference_to_stock": 3e-6, "matmul_share": 0.51,
+        }  # fmt: skip
+        return {"model": model, "bits": bits, "batch": batch, "length": length, "layers": layers, "blocks": 30,
+                "random_weights": False, "engines": [{"engine": "ours", "figures": figures}]}  # fmt: skip
+
+    monkeypatch.setattr(bench, "bench_train", measure)
+    console = Console(record=True, width=160)
+    bench_table(console, 5)
+    assert measured == [
+        ("smollm2-135m", 16, 4, 4, 256), ("smollm2-135m", 8, 4, 4, 256), ("smollm2-360m", 16, 4, 4, 256),
+        ("gemma-3-270m", 16, 4, 4, 256), ("gemma-3-270m", 8, 4, 4, 256),
+    ]  # fmt: skip
+    text = console.export_text()
+    assert "gemma-3-270m 4-bit, 8 of 30 blocks, 4 x 256" in text and all(
+        figure in text for figure in ("51.2", "2.3", "0.46", "3.0e-06", "51%")
+    )
