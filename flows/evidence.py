@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from flows.by_source import SOURCES, by_source
 from flows.tables import chosen, experiment_name, figure
 from warehouse.query import query
 
@@ -23,6 +24,7 @@ def evidence(cells: list[str] | None = None) -> list[tuple[str, pd.DataFrame]]:
     """Titles and tables, those without rows left out. `cells` keeps only these experiments and their baselines."""
     board = chosen(query("SELECT * FROM leaderboard"), cells)
     made = [
+        (SOURCES, by_source(board)),
         (TRUST, trust(board)),
         (REVIEW, review(board)),
         (FLIPS, flips(board)),
