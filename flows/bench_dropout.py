@@ -1,0 +1,128 @@
+"""`triage bench dropout`: dropout passes and scoring, ours against full-logit passes over all layers and generation."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from datetime import UTC, datetime
+from importlib import metadata
+from statistics import median
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from flows.bench import variant_of
+from tasks.corpus.prepare import prepare_dataset
+from tasks.models.convert import essentials
+from tasks.runtime.child import run_child
+from tasks.runtime.device import versions
+from tasks.runtime.errors import BadInput
+from tasks.runtime.store import home
+from tasks.spec import Data, canonical_json
+from warehouse.landing import write_landing
+from warehouse.load import load_landing
+
+TITLES = {
+    "ours": "dropout passes, ours", "full": "dropout passes, full logits, all layers",
+    "generate": "greedy generations of 16 tokens", "score_ours": "scoring a set, ours",
+    "score_full": "scoring a set, full logits, all layers",
+}  # fmt: skip
+AGAINST = {"full": "ours", "generate": "ours", "score_full": "score_ours"}
+
+
+def bench_dropout(
+    console: Console, model: str, bits: int, layers: list[int], cases: int, passes: int, scored: int, repeats: int
+) -> list[dict[str, Any]]:
+    """Measure each engine in a process of its own at each number of trained blocks; print and land the figures.
+
+    Raises BadInput for an unknown model, other bits than 4 or 8, or more layers than the model has.
+    """
+    variant = variant_of(console, model, bits)
+    blocks = json.loads((variant / "config.json").read_text(encoding="utf-8"))["num_hidden_layers"]
+    if too_many := [n for n in layers if not 1 <= n <= blocks]:
+        raise BadInput(f"--layers {too_many[0]}, but {model} has {blocks} blocks; give 1 to {blocks}.")
+    created = datetime.now(UTC)
+    run_id = f"dropout-{created:%Y%m%dT%H%M%SZ}"
+    data = prepare_dataset(Data(limits={"train": 3, "valid": 3, "calibration": 3, "test": scored}), home())
+    reports = []
+    for count in layers:
+        folder = home() / "bench" / run_id
+        setting = {"variant": str(variant), "data": str(data), "layers": count, "cases": cases, "passes": passes,
+                   "repeats": repeats, "folder": str(folder)}  # fmt: skip
+        measured = {}
+        for engine, title in TITLES.items():
+            with console.status(f"{title}, {count} trained blocks; some minutes ..."):
+                measured[engine] = run_child("tasks.scoring.bench:run", setting | {"engine": engine}, folder / engine)
+        shutil.rmtree(folder, ignore_errors=True)
+        reports.append({"layers": count, "figures": figures(measured, passes), "measured": measured})
+    random = bool((essentials(variant) or {}).get("random_weights"))
+    what = f"{model} {bits}bit{' (random weights)' if random else ''}"
+    _print(console, reports, what, blocks)
+    rows = [row for report in reports for row in _rows(report, run_id, created, what)]
+    load_landing(write_landing(home() / "landing", run_id, "benchmark", {"benchmark": rows}))
+    return reports
+
+
+def figures(measured: dict[str, dict[str, Any]], passes: int) -> dict[str, dict[str, Any]]:
+    """Seconds of the whole task by engine, with `n`, `note` and how many times ours is faster; and how far the dropout
+    engines' means and standard deviations are apart, in standard errors of that difference (root mean square)."""
+    found: dict[str, dict[str, Any]] = {}
+    for engine, m in measured.items():
+        seconds, times = median(m["seconds"]), len(m["seconds"])
+        if engine in ("ours", "full"):
+            found[engine] = {"seconds": seconds * passes, "n": times, "note": f"median pass x {passes}"}
+        elif engine == "generate":
+            scale = passes * m["cases"]
+            found[engine] = {"seconds": seconds * scale, "n": times, "note": f"scaled: {times} timed of {scale}"}
+        else:
+            found[engine] = {"seconds": seconds, "n": times, "note": f"{m['cases']} cases"}
+    for engine, own in AGAINST.items():
+        found[engine]["times_slower"] = found[engine]["seconds"] / found[own]["seconds"]
+    found["ours"] |= agreement(measured["ours"], measured["full"], passes)
+    return found
+
+
+def agreement(ours: dict[str, Any], full: dict[str, Any], passes: int) -> dict[str, float]:
+    """Root mean square of (difference / its standard error) of means and of standard deviations: near 1, or less, where
+    both sample the same distribution. The error of a standard deviation is that of a normal one."""
+    mean, sd = (np.asarray(ours[key]) - np.asarray(full[key]) for key in ("mean", "sd"))
+    variance = np.maximum(np.asarray(ours["sd"]) ** 2 + np.asarray(full["sd"]) ** 2, 1e-12)
+    z_mean, z_sd = mean / np.sqrt(variance / passes), sd / np.sqrt(variance / (2 * (passes - 1)))
+    return {"mean_z_rms": float(np.sqrt((z_mean**2).mean())), "sd_z_rms": float(np.sqrt((z_sd**2).mean()))}
+
+
+def _print(console: Console, reports: list[dict[str, Any]], what: str, blocks: int) -> None:
+    first = reports[0]["measured"]["ours"]
+    table = Table(title=f"{what}: {first['cases']} cases of {first['tokens']:.0f} tokens", title_justify="left")
+    for column in ("trained blocks", "task", "seconds", "ours is faster", "how"):
+        table.add_column(column, justify="right" if column in ("seconds", "ours is faster") else "left")
+    for report in reports:
+        for engine, f in report["figures"].items():
+            ratio = f"{f['times_slower']:.1f} x" if "times_slower" in f else ""
+            how = f"{f['note']}, n={f['n']}"
+            table.add_row(f"{report['layers']} of {blocks}", TITLES[engine], f"{f['seconds']:.2f}", ratio, how)
+    console.print(table)
+    for report in reports:
+        f, device = report["figures"]["ours"], report["measured"]["ours"]["device"]
+        console.print(
+            f"{report['layers']} blocks: means and standard deviations over passes differ from those of full-logit passes "
+            f"by {f['mean_z_rms']:.2f} and {f['sd_z_rms']:.2f} of their sampling errors (root mean square; about 1 is "
+            f"chance). BLAS {device['blas']}, {device['gflops']:.0f} GFLOP/s.",
+            soft_wrap=True,
+        )
+
+
+def _rows(report: dict[str, Any], run_id: str, created: datetime, what: str) -> list[dict[str, Any]]:
+    own = canonical_json(versions() | {"triage-sweep": metadata.version("triage-sweep")})
+    return [
+        {
+            "run_id": run_id, "created_at": created, "machine": report["measured"][engine]["device"]["machine"],
+            "versions": own, "name": "dropout", "case": f"{what}, {report['layers']} layers, {engine}", "metric": metric,
+            "value": value, "unit": "s" if metric == "seconds" else "1", "n": f["n"], "note": f["note"],
+        }
+        for engine, f in report["figures"].items()
+        for metric, value in f.items()
+        if metric not in ("n", "note")
+    ]  # fmt: skip
