@@ -64,7 +64,7 @@ def dataset_baseline_rows(
 ) -> dict[str, Rows]:
     """Landing rows of the evaluation of one of OF_A_DATASET."""
     sets = {key: _read(data / f"{key}.jsonl") for key in ("train", "valid", "calibration", "test")}
-    scored = _constant(CONSTANT[name], sets) if name in CONSTANT else _bag_of_words(sets)
+    scored = _constant(CONSTANT[name], sets) if name in CONSTANT else bag_of_words(sets)
     what = baseline_judging(dataset_baseline_id(name, dataset), evaluation_id, scoring, dataset, seed=0)
     return judged_rows(what, scored)
 
@@ -76,8 +76,11 @@ def _constant(label: str, sets: dict[str, Rows]) -> Scored:
     return _scored(sets, p, constant=True)
 
 
-def _bag_of_words(sets: dict[str, Rows]) -> Scored:
-    """Words and pairs of words by TF-IDF, and a logistic regression on them, fitted on `train`."""
+def bag_of_words(sets: dict[str, Rows]) -> Scored:
+    """Words and pairs of words by TF-IDF, and a logistic regression on them, fitted on `train`, chosen on `valid`.
+
+    `sets`: lines of train, valid, calibration and test; the scored lines are those of calibration and test.
+    """
     from sklearn.feature_extraction.text import TfidfVectorizer  # slow to import, and needed once per dataset
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
