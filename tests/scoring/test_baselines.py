@@ -1,0 +1,89 @@
+import json
+
+import numpy as np
+import pytest
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+
+from tasks.scoring import baselines
+from tasks.scoring.baselines import (
+    OF_A_DATASET,
+    PENALTIES,
+    baseline_evaluation_id,
+    dataset_baseline_id,
+    dataset_baseline_rows,
+)
+from tasks.spec import LABELS, Scoring
+
+COSTS = {
+    "ED": {"ED": 1, "GP": 100, "HOME": 100},
+    "GP": {"ED": 2, "GP": 1, "HOME": 10},
+    "HOME": {"ED": 2, "GP": 3, "HOME": 1},
+}
+WORDS = {"ED": "crushing chest pain", "GP": "rash for weeks", "HOME": "runny nose"}
+DATASET = {"has_groups": False, "sets": {name: {"digest": name} for name in ("train", "valid", "calibration", "test")}}
+
+
+@pytest.fixture
+def data(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, n in (("train", 90), ("valid", 30), ("calibration", 60), ("test", 60)):
+        lines = []
+        for i in range(n):
+            label = LABELS[i % 3]
+            said = WORDS[label if rng.random() < 0.8 else LABELS[rng.integers(3)]]
+            text = f"{said} {' '.join(rng.choice(['today', 'mild', 'bad', 'slow', 'again'], 3))} {name} {i}"
+            lines.append({"case_id": f"{name}-{i}", "text": text, "label": label, "group": None, "subgroup": {}})
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return tmp_path
+
+
+def rows(name, data):
+    evaluation = baseline_evaluation_id(dataset_baseline_id(name, DATASET), Scoring(cost_matrix=COSTS), DATASET)
+    return dataset_baseline_rows(name, evaluation, Scoring(cost_matrix=COSTS), data, DATASET)
+
+
+@pytest.mark.parametrize(("name", "label"), [("always_gp", "GP"), ("always_ed", "ED")])
+def test_a_constant_answers_one_label_and_offers_no_other_rule(name, label, data):
+    found = rows(name, data)
+    assert {p["argmax"] for p in found["prediction"]} == {p["decision"] for p in found["prediction"]} == {label}
+    assert {p["nll"] for p in found["prediction"]} == {None} and found["evaluation"][0]["loss"] is None
+    others = [m for m in found["metric"] if m["rule"] != "argmax"]
+    assert others and all(m["value"] is None and "constant" in m["note"] for m in others)
+    assert found["evaluation"][0]["verdict"] == "unsafe"
+
+
+def test_the_bag_of_words_is_scikit_learns_and_is_gated_by_argmax(data):
+    found = rows("tfidf_lr", data)
+    sets = {
+        k: [json.loads(line) for line in (data / f"{k}.jsonl").read_text().splitlines()]
+        for k in ("train", "valid", "test")
+    }
+    vectors = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    x = vectors.fit_transform([r["text"] for r in sets["train"]])
+    models = [LogisticRegression(C=c, max_iter=1000).fit(x, [r["label"] for r in sets["train"]]) for c in PENALTIES]
+    scores = [m.predict_log_proba(vectors.transform([r["text"] for r in sets["valid"]])) for m in models]
+    truth = [LABELS.index(r["label"]) for r in sets["valid"]]
+    best = models[int(np.argmax([s[np.arange(len(truth)), truth].mean() for s in scores]))]
+    expected = best.predict_proba(vectors.transform([r["text"] for r in sets["test"]]))
+    ours = [[p[f"p_{label.lower()}"] for label in LABELS] for p in found["prediction"]]
+    assert ours == pytest.approx(expected, abs=1e-9)
+    assert found["evaluation"][0]["primary_rule"] == "argmax" and found["evaluation"][0]["accuracy"] > 0.6
+    assert {m["rule"] for m in found["metric"] if m["value"] is not None} == {"argmax", "target_recall", "min_cost"}
+
+
+def test_one_class_in_train_gives_a_constant_instead_of_an_error(data):
+    lines = [json.loads(line) for line in (data / "train.jsonl").read_text().splitlines()]
+    (data / "train.jsonl").write_text("\n".join(json.dumps(line | {"label": "GP"}) for line in lines))
+    assert {p["argmax"] for p in rows("tfidf_lr", data)["prediction"]} == {"GP"}
+
+
+def test_other_cases_or_costs_give_another_id_and_the_same_ones_the_same():
+    def ids(dataset=DATASET, **scoring):
+        return {
+            baseline_evaluation_id(dataset_baseline_id(n, dataset), Scoring(**scoring), dataset) for n in OF_A_DATASET
+        }
+
+    other = {**DATASET, "sets": DATASET["sets"] | {"test": {"digest": "new"}}}
+    assert ids() == ids(passes=100) and not ids() & ids(cost_matrix=COSTS) and not ids() & ids(other)
+    assert baselines.TARGET == 0.95
