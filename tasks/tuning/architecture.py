@@ -55,6 +55,7 @@ class Stack:
     windows: tuple[int | None, ...]
     hidden_size: int
     cpu_kernels: bool  # our elementwise forms instead of mlx-lm's, where they are faster
+    logit_bytes: int = 16 << 20  # logits held at once: more rows than that are scored a block of columns at a time
     checkpointing: bool = False  # keep only each block's input for the backward pass, and compute the rest again
 
     @property

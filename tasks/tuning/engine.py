@@ -16,9 +16,10 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_map
 
-from tasks.tuning.architecture import SharedPast, project, run_blocks, run_last_block
+from tasks.tuning.architecture import SharedPast, run_blocks, run_last_block
 from tasks.tuning.batches import TOKENS_AT_ONCE, Batch, Cases, make_batch, sorted_batches
 from tasks.tuning.frozen_prefix import Prefix
+from tasks.tuning.head import RowScores, score_rows
 from tasks.tuning.lanes import in_lanes, lane_count, split
 from tasks.tuning.lora import Adapted
 from tasks.tuning.losses import Objective, Terms, case_terms, objective_sum, scored_tokens
@@ -134,22 +135,25 @@ def leading_past(
 
 def batch_terms(adapted: Adapted, prefix: Prefix, cases: Cases, batch: Batch, past: list[SharedPast | None]) -> Terms:
     """Terms of a batch whose leading tokens are already in `past`."""
-    return case_terms(_logits_after(adapted, prefix, cases, batch, past, batch.targets.shape[1]), batch, cases)
+    return case_terms(_scores_after(adapted, prefix, cases, batch, past), batch, cases)
 
 
 def label_terms(adapted: Adapted, prefix: Prefix, cases: Cases, batch: Batch, past: list[SharedPast | None]) -> Terms:
     """Terms of a batch whose leading tokens are already in `past`; only label positions are computed."""
     rows = max(row.label_length for row in batch.rows)
-    return case_terms(_logits_after(adapted, prefix, cases, batch, past, rows), _cut(batch, rows), cases)
+    short = _cut(batch, rows)
+    return case_terms(_scores_after(adapted, prefix, cases, short, past), short, cases)
 
 
-def _logits_after(
-    adapted: Adapted, prefix: Prefix, cases: Cases, batch: Batch, past: list[SharedPast | None], rows: int
-) -> mx.array:
+def _scores_after(
+    adapted: Adapted, prefix: Prefix, cases: Cases, batch: Batch, past: list[SharedPast | None]
+) -> RowScores:
     stack, skip = adapted.stack, cases.leading
     hidden = prefix.hidden(batch.rows, batch.length, skip)
     hidden = run_blocks(stack, hidden, prefix.boundary, stack.depth - 1, past)
-    return project(stack, run_last_block(stack, hidden, mx.array(batch.first - skip), rows, past[-1]))
+    targets = mx.array(batch.targets)
+    hidden = run_last_block(stack, hidden, mx.array(batch.first - skip), targets.shape[1], past[-1])
+    return score_rows(stack, hidden, targets, mx.array(cases.label_tokens))
 
 
 def _cut(batch: Batch, rows: int) -> Batch:

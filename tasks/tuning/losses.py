@@ -19,6 +19,7 @@ import numpy as np
 
 from tasks.spec import LABELS, Recipe
 from tasks.tuning.batches import Batch, Cases
+from tasks.tuning.head import RowScores
 
 
 @dataclass(frozen=True)
@@ -51,17 +52,14 @@ def make_objective(recipe: Recipe, train_labels: np.ndarray) -> Objective:
     return Objective((raw / (shares @ raw)).astype(np.float32), costs.astype(np.float32), recipe.cost_weight)
 
 
-def case_terms(logits: mx.array, batch: Batch, cases: Cases) -> Terms:
-    """What the loss and the scores need of each case, from logits (N, R, V) at the scored positions."""
-    normaliser = mx.logsumexp(logits, axis=-1)  # (N, R)
-    chosen = mx.take_along_axis(logits, mx.array(batch.targets)[:, :, None], axis=-1)[:, :, 0]
-    loss = (normaliser - chosen) * mx.array(batch.scored)
+def case_terms(scores: RowScores, batch: Batch, cases: Cases) -> Terms:
+    """What the loss and the scores need of each case, from the scores of its rows at the scored positions."""
+    loss = (scores.normaliser - scores.chosen) * mx.array(batch.scored)
     label = (loss * mx.array(batch.is_label)).sum(axis=1)
     other = loss.sum(axis=1) - label
     count = len(batch.cases)
     if cases.per_case == 1:
-        logp = logits[:, 0, mx.array(cases.label_tokens)] - normaliser[:, :1]
-        return Terms(label, other, logp)
+        return Terms(label, other, scores.labels - scores.normaliser[:, :1])
     truth = mx.array(batch.truth)
     by_case = (count, cases.per_case)
     return Terms(

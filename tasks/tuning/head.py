@@ -1,0 +1,111 @@
+"""What the loss needs of the head's logits, without ever holding more than a bounded block of them.
+
+Gemma's head has 262,144 columns: a block of rows times all of them, and as much again for each gradient, would be the
+largest arrays of a step. Where they pass the bound, the logarithm of the sum of exponentials runs over blocks of
+columns, each after the last was used up, and the gradient computes the blocks again.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from tasks.tuning.architecture import Stack, project
+from tasks.tuning.cpu_kernels import exp_of_minus
+
+
+@dataclass(frozen=True)
+class RowScores:
+    """float32: log of the sum of exponentials (N, R), logit of each target (N, R), logits of the labels (N, L)."""
+
+    normaliser: mx.array
+    chosen: mx.array
+    labels: mx.array
+
+
+def score_rows(stack: Stack, hidden: mx.array, targets: mx.array, labels: mx.array) -> RowScores:
+    """Scores of hidden states (N, R, D) before the final norm; `labels` (L,): token ids, read at the first row."""
+    columns, rows = _size(_head(stack)), hidden.shape[0] * hidden.shape[1]
+    if rows * columns * 4 <= stack.logit_bytes:
+        logits = project(stack, hidden)
+        chosen = mx.take_along_axis(logits, targets[:, :, None], axis=-1)[:, :, 0]
+        return RowScores(mx.logsumexp(logits, axis=-1), chosen, logits[:, 0, labels])
+    normed = stack.model.model.norm(hidden)
+    normaliser = blocked_logsumexp(
+        _head(stack), normed.reshape(rows, -1), max(1, stack.logit_bytes // (4 * rows)), stack.cpu_kernels
+    )
+    # (N, R, 1, D) against a row of the head each, and (N, D) against those of the labels
+    chosen = (normed * _rows(_head(stack), targets)).sum(axis=-1).astype(mx.float32)
+    first = (normed[:, 0] @ _rows(_head(stack), labels).T).astype(mx.float32)
+    return RowScores(normaliser.reshape(targets.shape), chosen, first)
+
+
+def blocked_logsumexp(head: nn.Module, hidden: mx.array, block: int, fast_exp: bool = False) -> mx.array:
+    """log sum exp over all columns of a frozen head: (M, D) -> (M,), `block` columns at a time, gradient included."""
+    ends = [*range(0, _size(head), block), _size(head)]
+    exp: Callable[[mx.array], mx.array] = exp_of_minus if fast_exp else lambda y: mx.exp(-y)
+
+    @mx.custom_function
+    def total(x: mx.array) -> mx.array:
+        top, mass = mx.full(x.shape[:1], -mx.inf), mx.zeros(x.shape[:1])
+        for a, b in itertools.pairwise(ends):
+            logits = _logits(head, mx.depends(x, mass), a, b)
+            new = mx.maximum(top, logits.max(axis=-1))
+            mass = mass * mx.exp(top - new) + exp(new[:, None] - logits).sum(axis=-1)
+            top = new
+        return top + mx.log(mass)
+
+    @total.vjp
+    def _(x: Any, wanted: Any, value: Any) -> mx.array:
+        gradient = mx.zeros_like(x)
+        for a, b in itertools.pairwise(ends):
+            share = exp(value[:, None] - _logits(head, mx.depends(x, gradient), a, b)) * wanted[:, None]
+            gradient = gradient + _back(head, share.astype(x.dtype), a, b)
+        return gradient
+
+    result: mx.array = total(hidden)  # type: ignore[assignment]
+    return result
+
+
+def _head(stack: Stack) -> nn.Module:
+    return stack.model.lm_head if "lm_head" in stack.model else stack.model.model.embed_tokens
+
+
+def _size(head: nn.Module) -> int:
+    return int(head.weight.shape[0])
+
+
+def _logits(head: nn.Module, x: mx.array, a: int, b: int) -> mx.array:
+    """(M, D) -> (M, b - a) in float32."""
+    return _product(head, x, slice(a, b), transpose=True).astype(mx.float32)
+
+
+def _back(head: nn.Module, share: mx.array, a: int, b: int) -> mx.array:
+    """(M, b - a) -> (M, D): the gradient of the hidden states."""
+    return _product(head, share, slice(a, b), transpose=False)
+
+
+def _product(head: nn.Module, x: mx.array, columns: slice, transpose: bool) -> mx.array:
+    if "scales" not in head:
+        return x @ (head.weight[columns].T if transpose else head.weight[columns])
+    biases = head.get("biases")
+    return mx.quantized_matmul(
+        x, head.weight[columns], scales=head.scales[columns], biases=None if biases is None else biases[columns],
+        transpose=transpose, group_size=head.group_size, bits=head.bits, mode=head.mode,
+    )  # fmt: skip
+
+
+def _rows(head: nn.Module, ids: mx.array) -> mx.array:
+    """Rows of the head's matrix (..., D) for token ids."""
+    if "scales" not in head:
+        return head.weight[ids]
+    biases = head.get("biases")
+    return mx.dequantize(
+        head.weight[ids], scales=head.scales[ids], biases=None if biases is None else biases[ids],
+        group_size=head.group_size, bits=head.bits, mode=head.mode,
+    )  # fmt: skip

@@ -1,0 +1,66 @@
+"""Logits in blocks give the loss and the gradients of plain cross-entropy, and never hold them all."""
+
+from dataclasses import replace
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+
+from tasks.tuning.engine import score_cases, update_gradients
+from tasks.tuning.head import blocked_logsumexp
+from tasks.tuning.losses import make_objective
+from tests.tuning import tiny
+
+ROWS, WIDTH, VOCABULARY = 6, 64, 1000
+
+
+def head(bits):
+    plain = nn.Embedding(VOCABULARY, WIDTH)
+    plain.weight = mx.random.normal((VOCABULARY, WIDTH), key=mx.random.key(1))
+    return plain.to_quantized(64, bits) if bits else plain
+
+
+@pytest.mark.parametrize("bits", [None, 4, 8])
+@pytest.mark.parametrize("fast_exp", [False, True])
+@pytest.mark.parametrize("block", [1000, 333, 7])
+def test_log_sum_exp_in_blocks_and_its_gradient_equal_the_plain_ones(bits, fast_exp, block):
+    module = head(bits)
+    hidden = mx.random.normal((ROWS, WIDTH), key=mx.random.key(2)) * mx.array([0.01, 0.05, 0.1, 0.2, 0.3, 0.5])[:, None]
+    weights = mx.random.normal((ROWS,), key=mx.random.key(3))
+    plain, wanted = mx.value_and_grad(lambda x: (mx.logsumexp(module.as_linear(x), axis=-1) * weights).sum())(hidden)
+    value, found = mx.value_and_grad(lambda x: (blocked_logsumexp(module, x, block, fast_exp) * weights).sum())(hidden)
+    assert value.item() == pytest.approx(plain.item(), rel=1e-6)
+    assert (found - wanted).square().sum().item() ** 0.5 <= 1e-6 * wanted.square().sum().item() ** 0.5
+
+
+def test_no_more_than_a_block_of_logits_is_held_at_once():
+    columns, block = 1 << 16, 1 << 10
+    module = nn.Embedding(columns, WIDTH)
+    hidden = mx.random.normal((ROWS, WIDTH))
+    mx.eval(module.parameters(), hidden)
+
+    def peak(loss):
+        mx.clear_cache()
+        held = mx.get_active_memory()
+        mx.reset_peak_memory()
+        mx.eval(mx.value_and_grad(loss)(hidden))
+        return mx.get_peak_memory() - held
+
+    assert peak(lambda x: mx.logsumexp(module.as_linear(x), axis=-1).sum()) > 2 * 4 * ROWS * columns
+    assert peak(lambda x: blocked_logsumexp(module, x, block).sum()) < 12 * 4 * ROWS * block
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("template", [tiny.SINGLE, tiny.MULTI])
+def test_a_step_and_scores_with_logits_in_blocks_equal_those_without(architecture, dense, template):
+    a_recipe = tiny.safety(dropout=0.1)
+    made, some = tiny.adapted(architecture, 4, dense, a_recipe), tiny.cases(5, template)
+    blocked = replace(made, stack=replace(made.stack, logit_bytes=1000))
+    objective, prefix = make_objective(a_recipe, some.labels), tiny.no_store(made, some)
+    one, other = (update_gradients(a, prefix, some, range(5), objective, 5, (42, 1)) for a in (blocked, made))
+    assert one[0].item() == pytest.approx(other[0].item(), rel=1e-6)
+    assert tiny.largest_difference(tiny.flat(one[2]), tiny.flat(other[2])) <= 5e-6
+    scores = [score_cases(a, prefix, some).label_logp for a in (blocked, made)]
+    np.testing.assert_allclose(scores[0], scores[1], atol=1e-5)
