@@ -181,6 +181,16 @@ def bench_memory(
     measure(console, model, bits, batch, length, layers)
 
 
+@bench.command("corpus")
+def bench_corpus_(
+    grid: Annotated[str, typer.Argument(help="whose dataset: demo, paper, or the path of a grid file")] = "paper",
+) -> None:
+    """Bag of words against the landed models, on the test set and on the adversarial one."""
+    from flows.bench_corpus import bench_corpus
+
+    bench_corpus(console, grid)
+
+
 Source = Annotated[
     str, typer.Argument(help="embedded, a file, a folder of sets, a Hub dataset (owner/name), or a grid file")
 ]

@@ -1,0 +1,124 @@
+"""`triage bench corpus`: does a language model earn its place over a bag of words, on the test set and on harder cases?"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+
+from flows.report import print_frame
+from flows.tables import NOT_A_DEVICE, experiment_name, figure
+from tasks.corpus.adversarial import NAME as ADVERSARIAL
+from tasks.corpus.prepare import prepare_dataset
+from tasks.grid import load_grid
+from tasks.runtime.store import home, read_manifest
+from tasks.scoring.baselines import bag_of_words
+from tasks.scoring.intervals import Floats, clustered_bootstrap
+from tasks.scoring.metrics import confusion, metric_values
+from tasks.spec import LABELS, EvaluationSet
+from warehouse.connect import warehouse_path
+from warehouse.query import query
+
+BASELINE = "TF-IDF (words, pairs) + logistic regression"
+METRICS = {"macro_f1": "macro F1", "ed_f2": "ED F2"}
+
+
+@dataclass(frozen=True)
+class Decided:
+    """The most probable label of each case of a set, by case id; all with the same labels and groups."""
+
+    labels: dict[str, str]
+    groups: dict[str, str | None]
+    decisions: dict[str, str]
+
+
+def bench_corpus(console: Console, grid: str) -> pd.DataFrame:
+    """Print and return, per set, the baseline and every landed model of the grid's dataset with paired differences."""
+    wanted = load_grid(grid)
+    adversarial = EvaluationSet(name=ADVERSARIAL, source="embedded")
+    folder = prepare_dataset(wanted.data, home(), (adversarial,))
+    digests = {name: (read_manifest(folder) or {})["sets"][name]["digest"] for name in ("test", ADVERSARIAL)}
+    rows = []
+    for name, digest in digests.items():
+        baseline = _baseline(folder, name)
+        rows.append(_row(name, BASELINE, baseline, None))
+        rows += [_row(name, model, found, baseline) for model, found in _models(digest)]
+    frame = pd.DataFrame(rows)
+    title = "Most probable label; differences are model minus baseline, paired by case, resampled by condition, 95 %"
+    print_frame(console, frame, title)
+    if len(frame) == len(digests):
+        console.print(
+            "The warehouse has no model scored on these sets yet. "
+            f"Next: triage sweep {grid} --model smollm2-135m --bits 4",
+            soft_wrap=True,
+        )
+    console.print(NOT_A_DEVICE)
+    return frame
+
+
+def _baseline(folder: Path, name: str) -> Decided:
+    sets = {key: _lines(folder / f"{key}.jsonl") for key in ("train", "valid", "calibration")}
+    scored = bag_of_words({**sets, "test": _lines(folder / f"{name}.jsonl")}).test
+    return Decided(
+        {r["case_id"]: r["label"] for r in scored}, {r["case_id"]: r["group"] for r in scored},
+        {r["case_id"]: max(LABELS, key=lambda label: r["p"][label]) for r in scored},
+    )  # fmt: skip
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    with path.open(encoding="utf-8") as handle:
+        return [json.loads(line) for line in handle]
+
+
+def _models(set_digest: str) -> list[tuple[str, Decided]]:
+    """The latest evaluation of each trained or untuned model on exactly these cases, as landed."""
+    if not warehouse_path().exists():
+        return []
+    frame = query("SELECT * FROM evaluation_summary ORDER BY created_at")
+    frame = frame[(frame.set_digest == set_digest) & frame.bits.notna()].drop_duplicates("cell_id", keep="last")
+    if frame.empty:
+        return []
+    cases = query("SELECT evaluation_id, case_id, case_group, label, argmax FROM prediction")
+    found = []
+    for r in frame.sort_values("cell_id").itertuples():
+        own = cases[cases.evaluation_id == r.evaluation_id].set_index("case_id")
+        decided = Decided(own.label.to_dict(), own.case_group.to_dict(), own.argmax.to_dict())
+        found.append((experiment_name(r), decided))
+    return found
+
+
+def _row(name: str, model: str, found: Decided, baseline: Decided | None) -> dict[str, str]:
+    row = {"set": f"{name}, {len(found.labels)} cases", "model": model}
+    ids = list(found.labels)
+    own = _figures(_tables(found, ids))
+    for metric, title in METRICS.items():
+        row[title] = figure(own[metric])
+        row[f"{title}, difference"] = "" if baseline is None else _difference(metric, found, baseline, ids)
+    return row
+
+
+def _difference(metric: str, model: Decided, baseline: Decided, ids: list[str]) -> str:
+    """Model minus baseline with a paired bootstrap interval that resamples whole conditions."""
+    pair = [_tables(one, ids) for one in (model, baseline)]
+
+    def statistic(totals: Floats) -> Floats:
+        one, other = (metric_values(part.reshape(-1, 3, 3))[metric] for part in (totals[:, :9], totals[:, 9:]))
+        return one - other
+
+    point = float(_figures(pair[0])[metric] - _figures(pair[1])[metric])
+    bounds = clustered_bootstrap(statistic, *pair, groups=[model.groups[i] for i in ids], seed=0) or (None, None)
+    return figure(point, *bounds, sign=True)
+
+
+def _tables(found: Decided, ids: list[str]) -> Floats:
+    """Each case's own confusion table, shape (cases, 9)."""
+    return np.stack([confusion([found.labels[i]], [found.decisions[i]]).reshape(9) for i in ids]).astype(np.float64)
+
+
+def _figures(tables: Floats) -> dict[str, Any]:
+    return metric_values(tables.sum(0).reshape(3, 3))
