@@ -4,23 +4,32 @@ import json
 from pathlib import Path
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
-from mlx_lm.utils import load
+from mlx_lm.generate import generate_step
+from mlx_lm.utils import load, load_model
 
 from tasks.corpus.encode import make_template
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.prompts import load_prompt
 from tasks.grid import known_models, load_grid
 from tasks.identity import evaluation_of, scores_folder, training_of
-from tasks.models.convert import run_quantize
+from tasks.models.convert import base_folder, run_quantize
 from tasks.models.sources import fetch_base
+from tasks.runtime.device import compute_path
 from tasks.runtime.errors import TriageError
 from tasks.runtime.store import verify
-from tasks.scoring import job, mc_dropout
+from tasks.scoring import fidelity_job, job, mc_dropout
+from tasks.scoring.generate import greedy_answers
 from tasks.scoring.rows import evaluation_rows
+from tasks.scoring.sample import sample_numbers
 from tasks.spec import LABELS, experiments
 from tasks.tuning import job as training_job
+from tasks.tuning.engine import score_cases
+from tasks.tuning.frozen_prefix import Prefix
+from tasks.tuning.lora import add_lora, load_variant, load_weights
+from tasks.tuning.sets import load_set, load_template
 
 
 def quiet(event):
@@ -120,3 +129,91 @@ def test_rows_hold_no_patient_text_and_their_figures_follow_from_the_scores(stud
     accuracy = rows["evaluation"][0]["accuracy"]
     assert accuracy == pytest.approx(hits)
     assert all(max(LABELS, key=lambda c: p[f"p_{c.lower()}"]) == p["argmax"] for p in predictions)
+
+
+@pytest.mark.parametrize("model", ["tiny-llama", "tiny-gemma3"])
+def test_the_untuned_model_scores_as_a_fresh_adapter_does_and_through_the_same_prefix(study, model, tmp_path):
+    """lora_b is zero before the first update, so that an untrained adapter adds exactly nothing."""
+    spec, args, scores = study[model, "baseline"]
+    stored = sorted(p.name for p in (Path(args["home"]) / "prefixes").iterdir())
+    settings = {"scoring": spec.scoring.model_dump(mode="json"), "training": spec.training.model_dump(mode="json")}
+    job.run_untuned(args | settings | {"scores": str(tmp_path / "untuned")}, quiet)
+    assert sorted(p.name for p in (Path(args["home"]) / "prefixes").iterdir()) == stored, "no prefix of its own"
+    stack = load_variant(Path(args["variant"]), compute_path())
+    fresh = add_lora(stack, spec.recipe, spec.training, spec.seed)
+    loaded = load_set(Path(args["data"]), "test", load_template(Path(args["variant"])), spec.training.max_tokens)
+    expected = score_cases(fresh, Prefix(stack, loaded.cases, 0, None, None, None), loaded.cases).probabilities
+    ours = [[r["p"][label] for label in LABELS] for r in lines(tmp_path / "untuned" / "test.jsonl")]
+    assert np.array(ours) == pytest.approx(expected, abs=1e-5)
+    trained = [[r["p"][label] for label in LABELS] for r in lines(scores / "test.jsonl")]
+    assert np.abs(np.array(trained) - expected).max() > 1e-3
+
+
+def test_a_larger_dropout_sample_repeats_the_figures_of_a_smaller_one(study, tmp_path):
+    spec, args, scores = study["tiny-llama", "balanced_safe"]
+    larger = spec.model_copy(update={"scoring": spec.scoring.model_copy(update={"mc_cases": "all", "passes": 3})})
+    job.run(args | {"experiment": larger.model_dump(mode="json"), "scores": str(tmp_path / "all")}, quiet)
+    few, many = (json.loads((folder / "passes.json").read_text()) for folder in (scores, tmp_path / "all"))
+    small, large = (np.load(folder / "passes.npy", allow_pickle=False) for folder in (scores, tmp_path / "all"))
+    assert len(many) == 24 and set(few) < set(many)
+    assert large[:, [many.index(c) for c in few]] == pytest.approx(small[:3], abs=1e-5)
+
+
+@pytest.mark.parametrize("model", ["tiny-llama", "tiny-gemma3"])
+def test_greedy_answers_are_those_of_stock_generation_and_their_text_is_not_kept(study, model):
+    spec, args, scores = study[model, "balanced_safe"]
+    stock = load(args["variant"], adapter_path=args["folder"])[0]
+    stock.set_dtype(mx.float32)
+    stack = load_variant(Path(args["variant"]), compute_path())
+    adapted = add_lora(stack, spec.recipe, spec.training, spec.seed)
+    load_weights(adapted, Path(args["folder"]) / "adapters.safetensors")
+    template = load_template(Path(args["variant"]))
+    loaded = load_set(Path(args["data"]), "test", template, spec.training.max_tokens)
+    ours = greedy_answers(adapted, loaded.cases, [0, 5, 9], template, quiet, max_tokens=4)
+    for answer, case in zip(ours, (0, 5, 9), strict=True):
+        steps = generate_step(mx.array(loaded.cases.encoded[case].prompt), stock, max_tokens=4)
+        tokens = [token for token, _ in steps]
+        ends = {template.tokenizer.eos_token_id, template.completions[0][template.label_lengths[0]]}
+        kept = tokens[: next((i for i, t in enumerate(tokens) if t in ends), 4)]
+        assert answer == template.tokenizer.decode(kept, skip_special_tokens=True)
+    kept_lines = lines(scores / "answers.jsonl")
+    assert len(kept_lines) == 3 and all(set(line) == {"case_id", "exact", "label"} for line in kept_lines)
+
+
+def test_fidelity_is_measured_against_the_unquantised_model_and_8_bits_are_closer_than_4(study):
+    spec, args, _ = study["tiny-llama", "baseline"]
+    home = Path(args["home"])
+    source = fetch_base(spec.model, home)
+    eight = run_quantize({"source": str(source), "root": str(home), "bits": 8, "group_size": 64})["folder"]
+    base = base_folder(source, home)
+    common = {"reference": str(base), "cases": 10, "data": args["data"], "home": str(home),
+              "training": spec.training.model_dump(mode="json")}  # fmt: skip
+    found = fidelity_job.run(common | {"variants": {"4": args["variant"], "8": eight, "0": str(base)}}, quiet)
+    figures = {bits: found["figures"][bits]["vocabulary"] for bits in found["figures"]}
+    assert found["set_cases"] == 24 and figures["4"]["cases"] == 10
+    assert figures["4"]["kl_mean"] > 10 * figures["8"]["kl_mean"] > 0
+    assert figures["0"]["kl_max"] < 1e-9 and figures["0"]["perplexity_ratio"] == pytest.approx(1, abs=1e-5)
+    model, _ = load_model(base)
+    model.set_dtype(mx.float32)
+    loaded = load_set(Path(args["data"]), "test", load_template(base), spec.training.max_tokens)
+    chosen = sample_numbers([r["case_id"] for r in loaded.records], [r["label"] for r in loaded.records], 10)
+    nll, count = 0.0, 0
+    for case in chosen:
+        tokens = mx.array(loaded.cases.encoded[case].prompt)
+        losses = nn.losses.cross_entropy(model(tokens[None, :-1])[0], tokens[1:])[loaded.cases.leading :]
+        nll, count = nll + losses.sum().item(), count + losses.size
+    assert figures["4"]["text_tokens"] == count
+    assert figures["4"]["reference_perplexity"] == pytest.approx(np.exp(nll / count), rel=1e-4)
+
+
+def test_the_primary_rule_is_repeated_in_each_pass(study):
+    spec, args, scores = study["tiny-llama", "balanced_safe"]
+    found = evaluation_rows(spec, args["training_id"], scores.name, scores, verify(Path(args["data"])))
+    threshold = found["evaluation"][0]["threshold"]
+    passes = np.load(scores / "passes.npy", allow_pickle=False)
+    ed = (passes[:, :, 0] >= threshold).mean(axis=0)
+    assert [r["decision_confidence"] for r in found["mc_dropout"] if r["decision_majority"] == "ED"] == pytest.approx(
+        [share for share, r in zip(ed, found["mc_dropout"], strict=True) if r["decision_majority"] == "ED"]
+    )
+    assert len(found["review_flag"]) == 3 and len(found["reliability"]) == 9 and len(found["conformal"]) == 1
+    assert {m["metric"] for m in found["metric"]} >= {"brier", "ece", "ed_ece", "format_compliance"}
