@@ -50,6 +50,7 @@ def sweep(
     failures = finish_all(chains)
     compare()
     if failures:
-        return Failed(message=f"{len(failures)} of {len(chains)} experiments failed: " + " | ".join(failures))
+        what = f"{len(failures)} failure{'' if len(failures) == 1 else 's'} in a sweep of {len(chains)} experiments: "
+        return Failed(message=what + " | ".join(failures))
     done = "1 experiment is" if len(chains) == 1 else f"{len(chains)} experiments are"
     return Completed(message=f"{done} in the warehouse")

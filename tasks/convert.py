@@ -6,17 +6,20 @@ from typing import Any
 from prefect import task
 
 from tasks.caching import is_transient
+from tasks.land import land_variant
 from tasks.models.convert import base_folder, essentials
 from tasks.progress import follow
 from tasks.runtime.child import run_child
 from tasks.runtime.store import home
 
 
-@task(task_run_name="convert {model[name]}", retries=1, retry_condition_fn=is_transient)
+@task(task_run_name="convert {model[name]}", retries=3, retry_delay_seconds=2, retry_condition_fn=is_transient)
 def convert(model: dict[str, Any], source: str) -> str:
-    """The source folder, once its converted base model is there."""
-    if essentials(base_folder(Path(source), home())) is None:
+    """The source folder, once its converted base model is there and its sizes are in the warehouse."""
+    folder = base_folder(Path(source), home())
+    if essentials(folder) is None:
         name = f"convert {model['name']}"
         args = {"source": source, "root": str(home())}
         run_child("tasks.models.convert:run_convert", args, home() / "logs" / name.replace(" ", "-"), follow(name))
+    land_variant(folder)
     return source

@@ -29,11 +29,15 @@ def land(experiment: dict[str, Any], training: str, evaluation: str, variant: st
     folder = home() / "experiments" / training
     weights, dataset = verify(Path(variant), deep=False), verify(Path(data), deep=False)
     summary = verify(folder, deep=True)["summary"]
-    land_rows(Path(variant).name, "variant", {"variant": variant_row(Path(variant).name, weights)})
     land_rows(training, "training", training_rows(spec, training, weights, dataset, summary, folder))
     scores = folder / "scores" / evaluation
     land_rows(evaluation, "evaluation", evaluation_rows(spec, training, evaluation, scores, dataset))
     return evaluation
+
+
+def land_variant(folder: Path) -> None:
+    """Record the exact sizes of a model folder, quantised or not, as soon as it is there."""
+    land_rows(folder.name, "variant", {"variant": variant_row(folder.name, verify(folder, deep=False))})
 
 
 def land_failure(spec: ExperimentSpec, variant: str, data: str, error: Exception) -> None:

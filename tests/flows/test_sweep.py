@@ -1,14 +1,18 @@
 """A real smoke sweep: all lands, the second time nothing is done again, the damaged is rebuilt, one failure stops no other."""
 
 import hashlib
+import json
 import shutil
 import sqlite3
 import time
 
 import mlx.core as mx
+import pandas as pd
 import pytest
 
 from tasks.grid import GRIDS
+from tasks.models.exact_sizes import expected_sizes, known_config
+from tasks.models.sizes import PARTS
 from tasks.runtime.store import complete, home, locked, verify
 
 CELLS = [
@@ -31,7 +35,9 @@ def adapters(place):
 def test_every_experiment_lands_and_the_command_says_what_to_type_next(smoke):
     place, first = smoke
     assert (first.returncode, first.stderr) == (0, ""), first.stdout + first.stderr
-    landed = place.query("SELECT cell_id, status FROM experiment JOIN evaluation USING (training_id)")
+    landed = place.query(
+        "SELECT cell_id, status FROM experiment JOIN evaluation USING (training_id) WHERE recipe_kind <> 'baseline'"
+    )
     assert dict(landed.itertuples(index=False)) == dict.fromkeys(CELLS, "completed")
     assert first.stdout.splitlines()[-2:] == [
         f"8 experiments are in the warehouse: {place.warehouse}",
@@ -67,13 +73,48 @@ def test_leaderboard_and_comparison_are_prefect_artifacts(smoke):
     assert {"leaderboard", "comparison"} <= keys
 
 
+def test_the_flow_run_is_found_by_its_models_bits_recipes_and_kinds_and_its_tasks_carry_no_tags(smoke):
+    """A tagged task waits 0.3 s for each tag's limit."""
+    (tags,) = (set(json.loads(t)) for (t,) in smoke[0].prefect("SELECT tags FROM flow_run WHERE name = 'sweep smoke'"))
+    wanted = {"tiny-llama", "tiny-gemma3", "4bit", "8bit", "baseline", "balanced_safe", "standard", "safety"}
+    assert tags == wanted
+    assert {tags for (tags,) in smoke[0].prefect("SELECT tags FROM task_run")} == {"[]"}
+
+
+def test_the_progress_artifact_of_a_finished_training_says_so(smoke):
+    rows = smoke[0].prefect("SELECT key, data FROM artifact WHERE type = 'progress' AND key LIKE 'train%'")
+    assert len(rows) == 8 and {float(data) for _, data in rows} == {100.0}
+
+
+def test_exact_sizes_of_every_variant_and_of_bfloat16_are_in_the_warehouse(smoke):
+    columns = "stored_bytes, embedding_bytes, projection_bytes, norm_bytes, parameters"
+    rows = smoke[0].query(f"SELECT base_model, bits, group_size, {columns}, random_weights FROM variant")
+    found = {(r.base_model, None if pd.isna(r.bits) else int(r.bits)): r for r in rows.itertuples()}
+    assert set(found) == {(name, bits) for name in ("tiny-llama", "tiny-gemma3") for bits in (None, 4, 8)}
+    for (name, bits), row in found.items():
+        due = expected_sizes(known_config(name), bits, 64)
+        parts = due["bytes_by_part"]
+        assert (row.stored_bytes, row.parameters) == (due["stored_bytes"], due["parameters"])
+        assert (row.embedding_bytes, row.projection_bytes, row.norm_bytes) == tuple(parts[p] for p in PARTS)
+        assert row.random_weights and (pd.isna(row.group_size) if bits is None else row.group_size == 64)
+
+
+def test_random_weights_are_marked_in_every_table(smoke):
+    place, first = smoke
+    for text in (first.stdout, place.run("compare").stdout):
+        assert text.count("(random") >= 8 + 4, "each experiment, and each pair"
+    board, pairs = (place.query(f"SELECT random_weights FROM {v}") for v in ("leaderboard", "quantization_comparison"))
+    assert board.random_weights.all() and pairs.random_weights.all()
+
+
 def test_the_comparison_equals_a_recomputation_from_the_prediction_rows(smoke):
     place, _ = smoke
     table = place.query("SELECT * FROM quantization_comparison").set_index(["base_model", "recipe"])
-    assert len(table) == 4
+    assert len(table) == 4 + 2, "four pairs of experiments, and two models untuned"
     rows = place.query(
         "SELECT base_model, recipe, bits, label, argmax, decision, nll, case_id FROM prediction "
-        "JOIN evaluation USING (evaluation_id) JOIN experiment USING (training_id)"
+        "JOIN evaluation USING (evaluation_id) JOIN experiment USING (training_id) "
+        "WHERE evaluation_set = 'test' AND bits IS NOT NULL"
     )
     for pair, ours in rows.groupby(["base_model", "recipe"]):
         sides = {bits: side.set_index("case_id").sort_index() for bits, side in ours.groupby("bits")}
@@ -201,7 +242,9 @@ def test_a_diverged_experiment_fails_the_sweep_but_the_others_land(one_diverges)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "FAILED   poisoned-4bit-baseline-s7: The loss became nan at update 1" in done.stdout
     assert "landed   tiny-llama-4bit-baseline-s7" in done.stdout
-    assert "1 of 2 experiments failed: poisoned-4bit-baseline-s7" in done.stdout
+    printed = " ".join(done.stdout.split())
+    assert "failures in a sweep of 2 experiments: " in printed
+    assert "poisoned-4bit-baseline-s7: The loss became nan at update 1" in printed
     assert "Traceback" not in done.stdout + done.stderr and done.stderr == ""
 
 
