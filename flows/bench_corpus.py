@@ -47,7 +47,7 @@ def bench_corpus(console: Console, grid: str) -> pd.DataFrame:
     for name, digest in digests.items():
         baseline = _baseline(folder, name)
         rows.append(_row(name, BASELINE, baseline, None))
-        rows += [_row(name, model, found, baseline) for model, found in _models(digest)]
+        rows += [_row(name, model, found, baseline) for model, found in _models(digest, digests["test"])]
     frame = pd.DataFrame(rows)
     title = "Most probable label; differences are model minus baseline, paired by case, resampled by condition, 95 %"
     print_frame(console, frame, title)
@@ -75,20 +75,21 @@ def _lines(path: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in handle]
 
 
-def _models(set_digest: str) -> list[tuple[str, Decided]]:
-    """The latest evaluation of each trained or untuned model on exactly these cases, as landed."""
+def _models(set_digest: str, test_digest: str) -> list[tuple[str, Decided]]:
+    """The latest evaluation of each landed model on exactly these cases, if its own test set is the one that is meant."""
     if not warehouse_path().exists():
         return []
     frame = query("SELECT * FROM evaluation_summary ORDER BY created_at")
-    frame = frame[(frame.set_digest == set_digest) & frame.bits.notna()].drop_duplicates("cell_id", keep="last")
+    frame = frame[frame.training_id.isin(frame[frame.set_digest == test_digest].training_id) & frame.bits.notna()]
+    frame = frame[frame.set_digest == set_digest].drop_duplicates("cell_id", keep="last")
     if frame.empty:
         return []
     cases = query("SELECT evaluation_id, case_id, case_group, label, argmax FROM prediction")
     found = []
     for r in frame.sort_values("cell_id").itertuples():
-        own = cases[cases.evaluation_id == r.evaluation_id].set_index("case_id")
-        decided = Decided(own.label.to_dict(), own.case_group.to_dict(), own.argmax.to_dict())
-        found.append((experiment_name(r), decided))
+        own = cases[cases.evaluation_id == r.evaluation_id]
+        columns = (dict(zip(own.case_id, own[name], strict=True)) for name in ("label", "case_group", "argmax"))
+        found.append((experiment_name(r), Decided(*columns)))
     return found
 
 
@@ -111,8 +112,9 @@ def _difference(metric: str, model: Decided, baseline: Decided, ids: list[str]) 
         return one - other
 
     point = float(_figures(pair[0])[metric] - _figures(pair[1])[metric])
-    bounds = clustered_bootstrap(statistic, *pair, groups=[model.groups[i] for i in ids], seed=0) or (None, None)
-    return figure(point, *bounds, sign=True)
+    bounds = clustered_bootstrap(statistic, *pair, groups=[model.groups[i] for i in ids], seed=0)
+    low, high = bounds or (None, None)
+    return figure(point, low, high, sign=True)
 
 
 def _tables(found: Decided, ids: list[str]) -> Floats:
