@@ -84,7 +84,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.hub.gated:
             return self._error(self.hub.gated, "GatedRepo", "Access to model team/model is restricted.")
         parts = path.strip("/").split("/")
-        if parts[:2] == ["api", "models"]:
+        if parts[:2] in (["api", "models"], ["api", "datasets"]):
             if "/".join(parts[2:4]) != REPO:
                 return self._error(404, "RepoNotFound", "Repository not found")
             what, revision = parts[4:6] if len(parts) > 5 else ("revision", "main")
@@ -99,6 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self._file(parts, with_body)
 
     def _file(self, parts: list[str], with_body: bool) -> None:
+        parts = parts[1:] if parts[0] == "datasets" else parts
         if "/".join(parts[:2]) != REPO:
             return self._error(404, "RepoNotFound", "Repository not found")
         revision, name = parts[3], "/".join(parts[4:])
