@@ -32,6 +32,9 @@ class Progress:
     train_seconds: float = 0.0
     trained_tokens: int = 0
     curve: list[dict[str, Any]] = field(default_factory=list)
+    unreported: list[Any] = field(
+        default_factory=list
+    )  # (loss, parts) of the updates since the last point of the curve
 
 
 def save(

@@ -80,13 +80,13 @@ def choose(
         emit(
             {
                 "event": "note",
-                "message": f"Memory: {limit / 1e9:.2f} GB, {held / 1e9:.2f} GB of it for weights and optimizer; the longest "
-                f"case takes {one / 1e9:.2f} GB: micro-batch {micro_batch} of {batch}"
+                "message": f"Memory: {limit / 1e6:.1f} MB, {held / 1e6:.1f} MB of it for weights and optimizer; the longest "
+                f"case takes {one / 1e6:.1f} MB: micro-batch {micro_batch} of {batch}"
                 + (", blocks checkpointed." if checkpointing else "."),
             }
         )
         return Choice(micro_batch, checkpointing, limit)
     raise BadInput(
-        f"training.memory = {limit / 1e9:.2f} GB is less than one case needs, {need / 1e9:.2f} GB with checkpointed blocks; "
+        f"training.memory = {limit / 1e6:.1f} MB is less than one case needs, {need / 1e6:.1f} MB with checkpointed blocks; "
         "give that much with --memory, or shorten cases with training.max_tokens."
     )

@@ -82,12 +82,11 @@ def train(
     restored = checkpoint.restore(folder / "checkpoint", adapted, optimizer)
     best, progress = restored or (dict(adapter_weights(adapted)), checkpoint.Progress())
     batches = training_batches(cases, recipe.batch_size, spec.seed, progress.update)
-    window: list[tuple[float, list[float]]] = []
     while progress.update < recipe.iterations and not _out_of_patience(spec, progress):
         started = time.perf_counter()
         chosen = next(batches)
         rate = learning_rate(spec, progress.update)
-        window.append(
+        progress.unreported.append(
             _update(stepping, train_split, chosen, objective, optimizer, rate, spec, progress, choice.micro_batch)
         )
         progress.train_seconds += time.perf_counter() - started
@@ -95,8 +94,8 @@ def train(
         progress.update += 1
         last = progress.update == recipe.iterations
         if last or progress.update % spec.training.report_every == 0:
-            _report(window, rate, recipe.iterations, progress, emit)
-            window = []
+            _report(progress.unreported, rate, recipe.iterations, progress, emit)
+            progress.unreported = []
         if last or progress.update % spec.training.evaluate_every == 0:
             if _evaluate(adapted, valid_split, objective, progress, emit):
                 best = dict(adapter_weights(adapted))
@@ -126,9 +125,7 @@ def _update(
     return value, np.array(parts).tolist()
 
 
-def _report(
-    window: list[tuple[float, list[float]]], rate: float, iterations: int, progress: checkpoint.Progress, emit: Emit
-) -> None:
+def _report(window: list[Any], rate: float, iterations: int, progress: checkpoint.Progress, emit: Emit) -> None:
     loss = float(np.mean([value for value, _ in window]))
     label, other, cost = np.mean([parts for _, parts in window], axis=0).tolist()
     speed = progress.trained_tokens / progress.train_seconds

@@ -26,7 +26,9 @@ def head(bits):
 @pytest.mark.parametrize("block", [1000, 333, 7])
 def test_log_sum_exp_in_blocks_and_its_gradient_equal_the_plain_ones(bits, fast_exp, block):
     module = head(bits)
-    hidden = mx.random.normal((ROWS, WIDTH), key=mx.random.key(2)) * mx.array([0.01, 0.02, 0.04, 0.06, 0.08, 0.1])[:, None]
+    hidden = (
+        mx.random.normal((ROWS, WIDTH), key=mx.random.key(2)) * mx.array([0.01, 0.02, 0.04, 0.06, 0.08, 0.1])[:, None]
+    )
     weights = mx.random.normal((ROWS,), key=mx.random.key(3))
     plain, wanted = mx.value_and_grad(lambda x: (mx.logsumexp(module.as_linear(x), axis=-1) * weights).sum())(hidden)
     value, found = mx.value_and_grad(lambda x: (blocked_logsumexp(module, x, block, fast_exp) * weights).sum())(hidden)
