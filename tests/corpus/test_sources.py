@@ -1,0 +1,149 @@
+"""Where cases come from: folders with shards and others' names, datasets on the Hub pinned to a commit, own columns."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+from tasks.corpus.case import Case, from_json
+from tasks.corpus.embedded import embedded_sets
+from tasks.corpus.prepare import CARD, prepare_dataset
+from tasks.corpus.readers import read_cases
+from tasks.corpus.sources import is_hub, locate
+from tasks.corpus.splits import SETS
+from tasks.runtime.errors import BadInput, SourceUnavailable
+from tasks.runtime.store import read_manifest
+from tasks.spec import LABELS, Data, EvaluationSet
+from tests.models.fake_hub import COMMIT, REPO, FakeHub, serve
+
+
+def table(start: int, count: int, words: str = "case") -> bytes:
+    rows = [{"text": f"{words} number {i} of many", "label": LABELS[i % 3]} for i in range(start, start + count)]
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A served dataset repository; its address and caches are set for this test alone."""
+    from huggingface_hub import constants
+
+    made = FakeHub({"README.md": b"# cases", "loader.py": b"raise SystemExit"})
+    made.files |= {f"data/train-0000{i}-of-00002.jsonl": table(60 * i, 60) for i in (0, 1)}
+    made.files["data/test-00000-of-00001.jsonl"] = table(200, 30)
+    with serve(made) as address:
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        monkeypatch.setattr(importlib.import_module("huggingface_hub.hf_api").api, "endpoint", address)
+        yield made
+
+
+def test_a_hub_dataset_is_pinned_to_its_commit_and_its_code_is_never_fetched(hub: FakeHub, tmp_path: Path) -> None:
+    folder = prepare_dataset(Data(source=REPO), tmp_path / "home")
+    manifest = read_manifest(folder)
+    assert manifest is not None and manifest["origin"] == {"hub": REPO, "revision": "main", "commit": COMMIT}
+    assert sum(manifest["sets"][name]["cases"] for name in SETS) == 150 and manifest["sets"]["test"]["cases"] == 30
+    assert COMMIT in (folder / CARD).read_text()
+    assert not any("loader.py" in request for request in hub.asked)
+    assert prepare_dataset(Data(source=REPO, revision="v1"), tmp_path / "home") != folder
+
+
+def test_a_hub_dataset_with_one_table_is_split_by_us_and_one_without_any_is_refused(hub: FakeHub) -> None:
+    hub.files = {"cases.csv": b"text,label\na,ED\n"}
+    assert set(locate(REPO, Data()).files) == {"all"}
+    hub.files = {"loader.py": b""}
+    with pytest.raises(BadInput, match="its loading code is never run"):
+        locate(REPO, Data(revision="v1"))
+
+
+def test_a_hub_dataset_that_is_not_there_is_said_in_a_sentence(hub: FakeHub) -> None:
+    with pytest.raises(SourceUnavailable, match="team/other, which is no local path: there is no repository"):
+        locate("team/other", Data())
+
+
+def test_a_gated_hub_dataset_is_said_in_a_sentence(hub: FakeHub) -> None:
+    hub.gated = 401
+    with pytest.raises(SourceUnavailable, match="gated"):
+        locate(REPO, Data())
+
+
+def test_a_path_is_not_taken_for_a_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    assert is_hub("someone/cases")
+    assert not any(map(is_hub, ("mine/cases", "mine", "./mine", "someone/cases.csv", "/a/b", "../a", "a/b/c")))
+
+
+def test_shards_and_usual_names_are_understood_and_half_a_set_is_refused(tmp_path: Path) -> None:
+    for name in ("training.jsonl", "dev.jsonl", "test-00000-of-00002.jsonl", "test-00001-of-00002.jsonl"):
+        (tmp_path / name).write_bytes(table(0, 3, name))
+    files = locate(str(tmp_path), Data()).files
+    assert {name: len(paths) for name, paths in files.items()} == {"train": 1, "valid": 1, "test": 2}
+    (tmp_path / "test-00001-of-00002.jsonl").unlink()
+    with pytest.raises(BadInput, match="holds 1 of the 2 parts of test"):
+        locate(str(tmp_path), Data())
+
+
+def test_a_rationale_is_kept_with_the_case_and_never_shown(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"text": "sore knee", "label": "GP", "why": "needs a look"}) + "\n")
+    (case,) = read_cases(path, Data(rationale_column="why"))
+    assert case == Case(case.case_id, "sore knee", "GP", rationale="needs a look") and "look" not in case.text
+    with pytest.raises(BadInput, match="has no column 'because'; .* as rationale_column"):
+        read_cases(path, Data(rationale_column="because"))
+
+
+def test_shares_of_the_embedded_classes_can_be_set_and_must_add_up() -> None:
+    sets = embedded_sets(42, {"ED": 0.5, "GP": 0.25, "HOME": 0.25})
+    assert [sum(c.label == label for c in sets["valid"]) for label in LABELS] == [300, 150, 150]
+    assert sets != embedded_sets()
+    with pytest.raises(ValueError, match="add up to 1"):
+        Data(shares={"ED": 0.5, "GP": 0.25, "HOME": 0.2})
+    with pytest.raises(ValueError, match="embedded"):
+        Data(source="a.csv", shares={"ED": 0.5, "GP": 0.25, "HOME": 0.25})
+
+
+def own(tmp_path: Path, extra: bytes = b"") -> Path:
+    path = tmp_path / "external.jsonl"
+    path.write_bytes(table(0, 12, "an external story that nobody has told before with") + extra)
+    return path
+
+
+def test_evaluation_sets_stand_beside_the_dataset_and_change_none_of_its_sets(tmp_path: Path) -> None:
+    data = Data(limits={"train": 48, "valid": 12, "calibration": 24, "test": 24})
+    plain = read_manifest(prepare_dataset(data, tmp_path))
+    wanted = [
+        EvaluationSet(name="test_adversarial", source="embedded"),
+        EvaluationSet(name="clinic", source=str(own(tmp_path))),
+    ]
+    folder = prepare_dataset(data, tmp_path, wanted)
+    more = read_manifest(folder)
+    assert plain is not None and more is not None
+    assert {n: more["sets"][n] for n in SETS} == plain["sets"]
+    assert more["sets"]["test_adversarial"]["cases"] == 300 and more["sets"]["clinic"]["cases"] == 12
+    assert more["has_groups"] and not more["sets"]["clinic"]["has_groups"]
+    lines = (folder / "clinic.jsonl").read_text().splitlines()
+    assert {from_json(line).label for line in lines} == set(LABELS)
+    assert "`clinic`" in (folder / CARD).read_text()
+
+
+@pytest.mark.parametrize("near", [False, True])
+def test_an_evaluation_set_with_a_text_that_is_learned_from_is_refused(near: bool, tmp_path: Path) -> None:
+    text = embedded_sets()["train"][5].text
+    row = {"text": text + " Thanks a lot." if near else text, "label": "ED"}
+    path = own(tmp_path, json.dumps(row).encode() + b"\n")
+    with pytest.raises(BadInput, match="The evaluation set clinic .* train"):
+        prepare_dataset(Data(), tmp_path, [EvaluationSet(name="clinic", source=str(path))])
+
+
+def test_names_of_evaluation_sets_that_would_confuse_are_refused() -> None:
+    for name in SETS:
+        with pytest.raises(ValueError, match="taken by the training dataset"):
+            EvaluationSet(name=name, source="a.csv")
+    with pytest.raises(ValueError, match="test_adversarial"):
+        EvaluationSet(name="mine", source="embedded")
