@@ -1,11 +1,15 @@
 """Our loss and gradients are those of stock mlx-lm, and no short cut of ours changes them."""
 
+from dataclasses import replace
+
 import mlx.core as mx
 import numpy as np
 import pytest
 
+from tasks.runtime.errors import BadInput
 from tasks.tuning import engine
 from tasks.tuning import lanes as side_by_side
+from tasks.tuning.architecture import take_apart
 from tasks.tuning.engine import score_cases, update_gradients
 from tasks.tuning.frozen_prefix import open_prefix
 from tasks.tuning.losses import make_objective
@@ -26,6 +30,28 @@ def test_loss_and_every_lora_gradient_equal_stock_mlx_lm(architecture, bits, den
     loss, _, gradients = update_gradients(ours, tiny.no_store(ours, some), some, [0, 1, 2, 3], objective, 4, None)
     assert abs(loss.item() - oracle.loss) <= 1e-5 * abs(oracle.loss)
     assert tiny.largest_difference(tiny.flat(gradients), oracle.gradients) <= 1e-5
+
+
+def test_a_sliding_window_shorter_than_the_prompts_is_part_of_that_agreement():
+    packed, ours = (tiny.adapted("gemma3_text", 4, dense=dense) for dense in (False, True))
+    some = tiny.cases(4, stock_mask=True)
+    assert min(row.first for row in some.rows) > 16 and set(ours.stack.windows) == {16, None}
+    oracle = tiny.stock(packed, some, [0, 1, 2, 3])
+    objective = make_objective(tiny.recipe(), some.labels)
+
+    def gradients(made):
+        return tiny.flat(update_gradients(made, tiny.no_store(made, some), some, range(4), objective, 2, None)[2])
+
+    assert tiny.largest_difference(gradients(ours), oracle.gradients) <= 1e-5
+    endless = replace(ours, stack=replace(ours.stack, windows=(None,) * ours.stack.depth))
+    assert tiny.largest_difference(gradients(endless), oracle.gradients) > 1e-3
+
+
+def test_a_model_class_that_the_engine_does_not_know_is_refused_by_name():
+    model, _ = tiny.base_model("llama")
+    model.model_type = "qwen3"
+    with pytest.raises(BadInput, match="'qwen3' is not supported; supported are llama and gemma3_text"):
+        take_apart(model)
 
 
 @BOTH

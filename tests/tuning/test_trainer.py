@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import shutil
 
 import mlx.core as mx
 import numpy as np
@@ -70,16 +69,19 @@ def test_a_killed_and_resumed_run_equals_one_that_never_stopped(tmp_path):
     assert strip == [{k: v for k, v in point.items() if k != "tokens_per_second"} for point in again.curve]
 
 
-def test_a_damaged_checkpoint_is_passed_over(tmp_path):
-    a_recipe = tiny.recipe()
-    whole, *_ = run(a_recipe, tmp_path)
-    state = next((tmp_path / "checkpoint").glob("*/state.safetensors"))
-    state.write_bytes(state.read_bytes()[:-3] + b"abc")
-    ours = tiny.adapted("llama", 4, True, a_recipe)
-    from tasks.tuning.trainer import make_optimizer
+def flipped(content: bytes) -> bytes:
+    return content[:-3] + bytes([content[-3] ^ 1]) + content[-2:]
 
-    assert checkpoint.restore(tmp_path / "checkpoint", ours, make_optimizer(experiment(a_recipe))) is None
-    shutil.rmtree(tmp_path / "checkpoint")
+
+@pytest.mark.parametrize("damage", [flipped, lambda content: content[:-100], lambda content: b""])
+@pytest.mark.parametrize("name", ["state.safetensors", "best.safetensors", "progress.json", "manifest.json"])
+def test_a_damaged_checkpoint_is_passed_over_and_the_training_ends_the_same(damage, name, tmp_path):
+    a_recipe = tiny.recipe(dropout=0.1, iterations=4)
+    whole, *_ = run(a_recipe, tmp_path)
+    damaged = next((tmp_path / "checkpoint").glob(f"*/{name}"))
+    damaged.write_bytes(damage(damaged.read_bytes()))
+    ours = tiny.adapted("llama", 4, True, a_recipe)
+    assert checkpoint.restore(tmp_path / "checkpoint", ours, trainer.make_optimizer(experiment(a_recipe))) is None
     again, *_ = run(a_recipe, tmp_path)
     assert all((np.array(whole[k]) == np.array(again[k])).all() for k in whole)
 
