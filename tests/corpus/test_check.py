@@ -1,0 +1,164 @@
+"""`triage data check`: what it finds, where it says it is, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import app
+from tasks.corpus import tally as tally_module
+from tasks.corpus.card import best_bound
+from tasks.corpus.check import Finding, Report, check_data
+from tasks.corpus.lengths import SAMPLE, TextSample
+from tasks.runtime.errors import BadInput
+from tasks.scoring.intervals import clopper_pearson
+from tasks.spec import LABELS, Data, EvaluationSet
+
+STORY = "my knee has been sore since I fell on the stairs three days ago and it creaks when I bend it"
+
+
+def rows(count: int, start: int = 0, **more: Any) -> list[dict[str, Any]]:
+    return [
+        {"id": f"c{i}", "text": f"story {i} of a kind with {i * 7} words", "label": LABELS[i % 3], **more}
+        for i in range(start, start + count)
+    ]
+
+
+def write(path: Path, entries: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    return path
+
+
+def found(report: Report, what: str) -> Finding:
+    return next(finding for finding in report.findings if finding.what == what)
+
+
+def check(path: Path, **settings: Any) -> Report:
+    return check_data(Data(source=str(path), **settings), (), {})
+
+
+def test_a_sound_table_passes_with_its_numbers(tmp_path: Path) -> None:
+    report = check(write(tmp_path / "a.jsonl", rows(300, group="g")))
+    (line,) = report.sets
+    assert (line.name, line.rows, line.labels, line.groups, line.words) == ("all", 300, (100, 100, 100), 1, 8)
+    assert not report.fails and report.lengths[0].unit == "words" and report.lengths[0].longest == 8
+
+
+def test_repeats_contradictions_and_ids_are_told_apart_and_placed(tmp_path: Path) -> None:
+    entries = [*rows(9), {"text": "STORY 0  of a kind with 0 words", "label": "ED"}]
+    report = check(write(tmp_path / "a.jsonl", entries))
+    assert not report.fails and found(report, "repeated rows").verdict == "note"
+    assert "a.jsonl, line 1 and" in found(report, "repeated rows").remedy and "line 10" in report.findings[0].remedy
+    entries += [{"text": entries[1]["text"], "label": "ED"}, {"id": "c2", "text": "another", "label": "ED"}]
+    report = check(write(tmp_path / "a.jsonl", entries))
+    assert report.fails
+    assert "line 2 and" in found(report, "same text, other label").remedy
+    assert "line 3 and" in found(report, "same id, other text").remedy
+    assert not any("kind" in finding.remedy for finding in report.findings), "no patient's words in a report"
+
+
+def folder(tmp_path: Path, **sets: list[dict[str, Any]]) -> Path:
+    for name, entries in sets.items():
+        write(tmp_path / f"{name}.jsonl", entries)
+    return tmp_path
+
+
+def test_what_crosses_given_sets_fails(tmp_path: Path) -> None:
+    train = [*rows(30, group="a"), {"text": STORY, "label": "GP", "group": "b"}]
+    report = check(folder(tmp_path, train=train, test=rows(30, 100, group="t")))
+    assert not report.fails
+    near = {"text": STORY + " now", "label": "GP", "group": "c"}
+    report = check(folder(tmp_path, train=train, test=[*rows(30, 100, group="a"), near, train[3]]))
+    assert found(report, "same text in two sets").verdict == "FAILS"
+    assert found(report, "groups that cross sets").found == "1 of 3"
+    copies = found(report, "nearly the same text across sets")
+    assert copies.verdict == "FAILS" and "train.jsonl, line 31 and" in copies.remedy
+
+
+def test_copies_within_one_table_are_a_note_since_our_split_keeps_them_together(tmp_path: Path) -> None:
+    report = check(
+        write(tmp_path / "a.jsonl", [*rows(30), *({"text": STORY + end, "label": "GP"} for end in ("", " now"))])
+    )
+    assert not report.fails and found(report, "nearly the same text").found == "1 pairs, 1 of them copies"
+
+
+def test_a_missing_label_fails_for_train_and_is_a_note_elsewhere(tmp_path: Path) -> None:
+    some = [row for row in rows(30) if row["label"] != "HOME"]
+    assert not check(write(tmp_path / "a.jsonl", some)).fails
+    report = check(folder(tmp_path, train=some, test=rows(30, 100)))
+    assert found(report, "labels of train").verdict == "FAILS"
+
+
+@pytest.mark.parametrize("cases", [1, 36, 72, 405])
+def test_the_certifiable_recall_is_the_exact_bound(cases: int) -> None:
+    assert best_bound(cases) == pytest.approx(clopper_pearson(cases, cases)[0], rel=1e-12)
+
+
+def test_the_certifiable_recall_is_that_of_the_test_set(tmp_path: Path) -> None:
+    report = check(folder(tmp_path, train=rows(30), test=rows(300, 1000)))
+    assert found(report, "ED recall that test can certify").found == "at best 0.963 (100 ED cases)"
+    report = check(write(tmp_path / "all.jsonl", rows(300)))
+    assert "(20 ED cases)" in found(report, "ED recall that our test set can certify").found
+
+
+def test_a_large_table_is_estimated_without_keeping_its_cases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tally_module, "FEW", 100)
+    report = check(write(tmp_path / "a.jsonl", rows(300)))
+    assert "(20 ED cases)" in found(report, "ED recall that our test set (about) can certify").found
+
+
+def test_a_sample_of_texts_is_even_and_holds_the_longest() -> None:
+    sample = TextSample()
+    for i in range(3 * SAMPLE):
+        sample.add(f"text {i}", 2)
+    sample.add("a b c d", 4)
+    assert sample.step == 4 and len(sample.texts) <= SAMPLE and sample.texts[1] == "text 4"
+    assert sample.lengths({})[0].longest == 4
+
+
+def test_the_embedded_sets_pass_with_their_labels_derived_again() -> None:
+    adversarial = (EvaluationSet(name="test_adversarial", source="embedded"),)
+    report = check_data(Data(), adversarial, {})
+    assert not report.fails and [line.name for line in report.sets][-1] == "test_adversarial"
+    assert found(report, "labels derived again from the facts").found == "6300 of 6300"
+
+
+def run(*arguments: str) -> Any:
+    return CliRunner().invoke(app, ["data", *arguments])
+
+
+def test_the_command_exits_0_1_or_2(tmp_path: Path) -> None:
+    sound = write(tmp_path / "a.jsonl", rows(30))
+    done = run("check", str(sound))
+    assert done.exit_code == 0 and "No check fails" in done.output
+    contradicting = write(tmp_path / "b.jsonl", [*rows(30), {"text": rows(1)[0]["text"], "label": "GP"}])
+    assert run("check", str(contradicting)).exit_code == 1
+    bad = write(tmp_path / "c.jsonl", [{"text": "a", "label": "sofa"}])
+    done = run("check", str(bad))
+    assert isinstance(done.exception, BadInput) and "line 1" in str(done.exception)
+
+
+def test_columns_and_label_words_can_be_given_on_the_command_line(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "a.jsonl", [{"message": f"m {i}", "urgency": "now" if i % 2 else "later"} for i in range(9)]
+    )
+    options = ["--text-column", "message", "--label-column", "urgency", "--label", "now=ED", "--label", "later=GP"]
+    assert run("check", str(path), *options).exit_code == 0
+    assert isinstance(run("check", str(path), "--label", "now=SOON").exception, BadInput)
+
+
+def test_a_grid_names_its_own_data_and_evaluation_sets(tmp_path: Path) -> None:
+    assert isinstance(run("check", "x.toml", "--text-column", "a").exception, BadInput)
+    done = run("check", str(Path(__file__).parents[2] / "deployments/grids/paper.toml"))
+    assert done.exit_code == 0 and "test_adversarial" in done.output
+
+
+def test_the_card_is_shown_and_says_what_the_cases_are_not() -> None:
+    done = run("card", "embedded")
+    assert done.exit_code == 0
+    assert "ynthetic: for building and comparing, not evidence about patients" in done.output
+    assert "| test | 1500 |" in done.output and "97 of 100" in done.output
