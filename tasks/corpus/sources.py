@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,14 +34,22 @@ def locate(source: str, columns: Columns) -> Located:
         origin = {"hub": source, "revision": columns.revision, "commit": commit}
         return Located(_name(source.replace("/", "-")), _hub_files(folder, source), origin)
     path = Path(source)
-    return Located(_name(path.stem), set_files(path) if path.is_dir() else {"all": [path]})
+    return Located(_name(path.stem), set_files(path) if _is(Path.is_dir, path) else {"all": [path]})
 
 
 def is_hub(source: str) -> bool:
     """Whether a source is a Hub id (`owner/name`): something at that path, or the ending of a table, says it is not."""
     if re.fullmatch(r"[\w.-]+/[\w.-]+", source) is None or source[0] == "." or Path(source).suffix in READERS:
         return False
-    return not Path(source).exists() and not Path(source).parent.is_dir()
+    return not _is(Path.exists, Path(source)) and not _is(Path.is_dir, Path(source).parent)
+
+
+def _is(question: Callable[[Path], bool], path: Path) -> bool:
+    """A question about a path; no where the path cannot even be asked about (too long a name, say)."""
+    try:
+        return question(path)
+    except (OSError, ValueError):
+        return False
 
 
 def set_files(folder: Path) -> dict[str, list[Path]]:
