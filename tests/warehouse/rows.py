@@ -7,6 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from tasks.scoring.calibration import reliability_rows
+from tasks.scoring.conformal import judge_conformal
 from tasks.scoring.gates import judge_gates
 from tasks.scoring.metrics import metric_table
 from warehouse.landing import write_landing
@@ -44,6 +46,7 @@ def evaluation(
 ) -> dict[str, list[dict[str, Any]]]:
     """`cases`: label, argmax, decision of each. Metrics and gates are those of tasks/scoring."""
     labels, argmax, decisions = ([case[i] for case in cases] for i in range(3))
+    ps = [PROBABILITIES[a] for a in argmax]
     named = [f"group {i // 2}" for i in range(len(cases))] if groups else None
     gates, verdict = judge_gates(labels, decisions, named)
     base = {
@@ -68,6 +71,8 @@ def evaluation(
             for rule, chosen in (("argmax", argmax), ("target_recall", decisions))
             for m in metric_table(labels, chosen, named, COSTS, resamples=50)
         ],
+        "reliability": [full("reliability", evaluation_id=id, **vars(r)) for r in reliability_rows(labels, [p[0] for p in ps])],
+        "conformal": [full("conformal", evaluation_id=id, **vars(judge_conformal(ps, labels, ps, labels, 0.05)))],
         "gate": [
             full("gate", evaluation_id=id, gate=g.name, **{k: v for k, v in vars(g).items() if k != "name"}) for g in gates
         ],

@@ -33,6 +33,19 @@ DEFECTS = [
     ("gates_agree", "UPDATE gate SET state = 'FAIL' WHERE gate = 'ed_recall'"),
     ("gates_agree", "UPDATE evaluation SET verdict = 'passes_gates'"),
     ("gates_agree", "DELETE FROM gate WHERE gate = 'ed_f2'"),
+    ("judgements_agree", "UPDATE reliability SET n = n + 1 WHERE low = 0"),
+    ("judgements_agree", "UPDATE conformal SET ed_missed = 3 WHERE evaluation_id = 'e4'"),
+    (
+        "judgements_agree",
+        "INSERT INTO subgroup_metric SELECT 'e4', 'voice', 'nurse', 'ed_recall', 1, 0.9, 1, 'exact', 99, NULL",
+    ),
+    (
+        "judgements_agree",
+        "INSERT INTO mc_dropout BY NAME SELECT evaluation_id, case_id, 50 AS passes, 'ED' AS majority, 1 AS confidence, "
+        "0 AS entropy_nats, p_ed, p_gp, p_home, true AS review FROM prediction WHERE evaluation_id = 'e4'; "
+        "INSERT INTO review_flag BY NAME SELECT 'e4' AS evaluation_id, 'vote_entropy' AS score, 30 AS cases, 0 AS load, "
+        "0 AS aurc, 0 AS missed_ed",
+    ),
     ("pairs_agree", "DELETE FROM pair_metric"),
     ("pairs_agree", "UPDATE pair_metric SET b = b + 1 WHERE metric = 'accuracy'"),
     ("pairs_agree", "UPDATE pair_metric SET value_4bit = 1, difference = 1 - value_8bit WHERE metric = 'ed_f2'"),

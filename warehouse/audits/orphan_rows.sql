@@ -12,6 +12,16 @@ SELECT 'gate', evaluation_id, 'evaluation' FROM gate ANTI JOIN evaluation USING 
 UNION
 SELECT 'mc_dropout', evaluation_id, 'prediction' FROM mc_dropout ANTI JOIN prediction USING (evaluation_id, case_id)
 UNION
+SELECT 'subgroup_metric', evaluation_id, 'evaluation' FROM subgroup_metric ANTI JOIN evaluation USING (evaluation_id)
+UNION
+SELECT 'reliability', evaluation_id, 'evaluation' FROM reliability ANTI JOIN evaluation USING (evaluation_id)
+UNION
+SELECT 'review_flag', evaluation_id, 'evaluation' FROM review_flag ANTI JOIN evaluation USING (evaluation_id)
+UNION
+SELECT 'conformal', evaluation_id, 'evaluation' FROM conformal ANTI JOIN evaluation USING (evaluation_id)
+UNION
+SELECT 'fidelity', fidelity_id, 'landed' FROM fidelity WHERE fidelity_id NOT IN (SELECT id FROM landed)
+UNION
 SELECT 'experiment', training_id, 'landed' FROM experiment WHERE training_id NOT IN (SELECT id FROM landed)
 UNION
 SELECT 'evaluation', evaluation_id, 'landed' FROM evaluation WHERE evaluation_id NOT IN (SELECT id FROM landed)

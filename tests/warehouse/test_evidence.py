@@ -1,0 +1,178 @@
+"""Views behind the comparison: what is worth nothing says so, and every count is recomputed with pandas."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from tasks.scoring.review import judge_review
+from tests.warehouse.rows import COSTS, evaluation, full, land_pair, training
+from tests.warehouse.test_views import pair_of_cases, random_cases
+from warehouse.audit import run_audits
+from warehouse.connect import reading
+from warehouse.landing import write_landing
+from warehouse.load import load_all
+from warehouse.query import query
+
+HOPELESS = "cannot conclude: neither model beats always-GP"
+
+
+def verdicts(root, four, eight, **options):
+    land_pair(root, four, eight, **options)
+    load_all(root)
+    (row,) = query("SELECT accuracy_verdict, ed_recall_verdict FROM quantization_comparison").itertuples(index=False)
+    return tuple(row)
+
+
+def test_two_models_that_beat_no_constant_answer_conclude_nothing(tmp_path):
+    """The same 600 wrong decisions twice are "not inferior" to each other, and worth nothing."""
+    cases = [(label, "GP", "GP") for label in ["GP"] * 300 + ["ED"] * 200 + ["HOME"] * 100]
+    assert verdicts(tmp_path, cases, cases) == (HOPELESS, HOPELESS)
+    raw = query("SELECT verdict FROM pair_metric WHERE rule = 'argmax' AND metric = 'accuracy'").verdict[0]
+    assert raw == "not inferior", "the pair alone would have said so"
+
+
+def test_one_good_side_is_enough_to_conclude(tmp_path):
+    good = [(label, label, label) for label in ["GP"] * 300 + ["ED"] * 200 + ["HOME"] * 100]
+    poor = [(label, "GP", "GP") for label, *_ in good]
+    assert verdicts(tmp_path, poor, good) == ("inferior", "inferior")
+
+
+def test_the_best_constant_answer_is_the_most_frequent_label(tmp_path):
+    cases = [(label, "ED", "ED") for label in ["HOME"] * 60 + ["ED"] * 40]
+    assert verdicts(tmp_path, cases, cases)[0] == HOPELESS.replace("GP", "HOME")
+    found = query("SELECT DISTINCT answer, accuracy FROM best_constant")
+    assert found.to_dict("records") == [{"answer": "HOME", "accuracy": 0.6}]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_flips_are_what_pandas_counts(seed, tmp_path):
+    four, eight = pair_of_cases(200, seed)
+    land_pair(tmp_path, four, eight)
+    load_all(tmp_path)
+    (row,) = query("FROM flips").itertuples(index=False)
+    label, before, after = ([c[i] for c in cases] for cases, i in ((four, 0), (eight, 2), (four, 2)))
+    flips = [(t, b, a) for t, b, a in zip(label, before, after, strict=True) if a != b]
+    lost, gained = ([f for f in flips if f[i] == f[0]] for i in (1, 2))
+    assert (row.cases, row.flips, row.correct_to_wrong, row.wrong_to_correct) == (
+        200,
+        len(flips),
+        len(lost),
+        len(gained),
+    )
+    assert row.ed_lost == sum(t == "ED" for t, *_ in lost) and row.ed_gained == sum(t == "ED" for t, *_ in gained)
+    assert row.harmless == len(flips) - len(lost)
+    assert row.flip_cost == pytest.approx(sum(COSTS[t][a] - COSTS[t][b] for t, b, a in flips))
+    assert row.change == "8 to 4 bits" and row.dropout_cases == 0
+
+
+def dropout_row(id, i, review, entropy=0.5):
+    return full(
+        "mc_dropout", evaluation_id=id, case_id=f"c{i:05}", passes=50, majority="ED", confidence=0.8, entropy_nats=entropy,
+        p_ed=1.0, p_gp=0.0, p_home=0.0, review=review,
+    )  # fmt: skip
+
+
+def test_flips_are_split_by_the_review_flag_of_either_side(tmp_path):
+    eight = [("ED", "ED", "ED")] * 4
+    four = [("ED", "GP", "GP"), ("ED", "GP", "GP"), ("ED", "ED", "ED"), ("ED", "GP", "GP")]
+    for bits, cases, flagged in ((4, four, [True, False]), (8, eight, [False, False])):
+        write_landing(tmp_path, f"t{bits}", "training", training(f"t{bits}", bits))
+        rows = evaluation(
+            f"e{bits}", f"t{bits}", cases, mc_status="available", mc_reason=None, mc_cases=2, mc_passes=50
+        )
+        rows["mc_dropout"] = [dropout_row(f"e{bits}", i, flag) for i, flag in enumerate(flagged)]
+        write_landing(tmp_path, f"e{bits}", "evaluation", rows)
+    load_all(tmp_path)
+    (row,) = query("FROM flips").itertuples(index=False)
+    assert (row.flips, row.dropout_cases, row.flips_flagged, row.flips_not_flagged) == (3, 2, 1, 1)
+    assert (row.ed_lost_flagged, row.ed_lost_not_flagged) == (1, 1)
+
+
+def test_a_moved_adapter_is_compared_with_itself_and_never_with_a_twin(tmp_path):
+    own, moved = pair_of_cases(50, 7)
+    write_landing(tmp_path, "t4", "training", training("t4", 4))
+    write_landing(tmp_path, "e4", "evaluation", evaluation("e4", "t4", own))
+    arm = training("m8", 8, recipe="r1 from 4bit", recipe_kind="moved_adapter", cell_id="smol-8bit-r1-from4bit-s42")
+    write_landing(tmp_path, "m8", "training", arm)
+    write_landing(tmp_path, "em8", "evaluation", evaluation("em8", "m8", moved))
+    load_all(tmp_path)
+    (row,) = query("FROM flips").itertuples(index=False)
+    assert row.change == "adapter moved from 4 to 8 bits"
+    assert (row.evaluation_before, row.evaluation_after) == ("e4", "em8")
+    assert row.flips == sum(a[2] != b[2] for a, b in zip(own, moved, strict=True))
+    assert query("FROM quantization_comparison").empty
+
+
+def test_the_curve_of_risk_and_coverage_has_the_area_that_was_landed_beside_it(tmp_path):
+    rng = np.random.default_rng(5)
+    cases = random_cases(80, 5, right=0.6)
+    entropy = np.round(rng.random(80), 1)  # with ties
+    rows = evaluation("e4", "t4", cases, mc_status="available", mc_reason=None, mc_cases=80, mc_passes=50)
+    rows["mc_dropout"] = [dropout_row("e4", i, bool(h > 0.3), float(h)) for i, h in enumerate(entropy)]
+    for row, p in zip(rows["prediction"], rng.dirichlet([1, 1, 1], 80), strict=True):
+        row |= dict(zip(("p_ed", "p_gp", "p_home"), p.tolist(), strict=True))
+    write_landing(tmp_path, "t4", "training", training("t4"))
+    write_landing(tmp_path, "e4", "evaluation", rows)
+    load_all(tmp_path)
+    p = [[r["p_ed"], r["p_gp"], r["p_home"]] for r in rows["prediction"]]
+    judged = judge_review(entropy > 0.3, entropy, p, [c[0] for c in cases], [c[2] for c in cases])
+    areas = query("SELECT score, avg(error_kept) AS area FROM risk_coverage GROUP BY ALL").set_index("score").area
+    assert {j.score: pytest.approx(j.aurc) for j in judged} == areas.to_dict()
+
+
+def test_seeds_multiply_pairs_and_their_spread_is_shown_once(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = rng.choice(["ED", "GP", "HOME"], 120).tolist()
+    for seed in (42, 43, 44):
+        for bits in (4, 8):
+            id = f"{bits}-{seed}"
+            cases = [(t, t if rng.random() < 0.7 else "GP", t if rng.random() < 0.8 else "GP") for t in labels]
+            write_landing(tmp_path, f"t{id}", "training", training(f"t{id}", bits, seed=seed, cell_id=f"c{id}"))
+            write_landing(tmp_path, f"e{id}", "evaluation", evaluation(f"e{id}", f"t{id}", cases))
+    load_all(tmp_path)
+    pairs = query("SELECT seed, accuracy_diff, ed_recall_diff FROM quantization_comparison")
+    assert sorted(pairs.seed) == [42, 43, 44]
+    (row,) = query("FROM seed_differences").itertuples(index=False)
+    assert row.seeds == 3 and row.accuracy_diff_mean == pytest.approx(pairs.accuracy_diff.mean())
+    assert row.ed_recall_diff_sd == pytest.approx(pairs.ed_recall_diff.std())
+    assert row.accuracy_same_sign == (np.sign(pairs.accuracy_diff) == np.sign(pairs.accuracy_diff.mean())).sum()
+    spread, board = query("FROM seeds"), query("FROM leaderboard")
+    for r in spread.itertuples():
+        own = board[board.bits == r.bits]
+        assert r.seeds == 3 and r.accuracy_mean == pytest.approx(own.accuracy.mean())
+        assert r.ed_recall_sd == pytest.approx(own.ed_recall.std()) and r.ed_recall_worst == own.ed_recall.min()
+
+
+def test_baselines_stand_in_the_leaderboard_and_pair_with_nothing(tmp_path):
+    write_landing(
+        tmp_path, "always_gp-1", "training",
+        training("always_gp-1", None, recipe="always_gp", recipe_kind="baseline", base_model="none", cell_id="always_gp",
+                 weights_source=None, random_weights=None),
+    )  # fmt: skip
+    rows = evaluation("always_gp-1-e1", "always_gp-1", [(label, "GP", "GP") for label in ["GP", "ED", "HOME"] * 4])
+    rows["prediction"] = [r | {"nll": None} for r in rows["prediction"]]
+    write_landing(tmp_path, "always_gp-1-e1", "evaluation", rows)
+    land_pair(tmp_path)
+    load_all(tmp_path)
+    assert set(query("FROM leaderboard").recipe_kind) == {"standard", "baseline"}
+    assert len(query("FROM quantization_comparison")) == 1
+    with reading() as con:
+        assert not any(run_audits(con).values())
+
+
+def test_old_rows_survive_the_wider_tables_and_a_failed_metric_that_was_replaced_is_found(tmp_path):
+    """The earlier attempt put accuracy into F1 and F2 where a metric had failed, beside a confusion matrix of zeros."""
+    rows = evaluation("e4", "t4", random_cases(40, 1))
+    accuracy = rows["evaluation"][0]["accuracy"]
+    for row in rows["metric"]:
+        if row["metric"] in ("macro_f1", "ed_f2") and row["rule"] == "argmax":
+            row |= {"value": accuracy + 0.0123, "low": None, "high": None}
+    write_landing(tmp_path, "t4", "training", training("t4"))
+    write_landing(tmp_path, "e4", "evaluation", rows)
+    load_all(tmp_path)
+    with reading() as con:
+        assert run_audits(con)["metrics_agree"] == 2
+    assert json.loads(query("SELECT cost_matrix FROM evaluation").cost_matrix[0]) == COSTS
