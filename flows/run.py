@@ -33,10 +33,11 @@ def run_sweep(console: Console, selection: Selection, grid: str, *narrowing: Any
     console.print(f"Sweep {selection.grid.name}: {len(selection.cells)} experiments. Starting Prefect ...")
     from flows.sweep import sweep
 
-    start_temporary_server()
-    with interrupted_by_sigterm(), live(console, len(selection.cells)), collected_failures() as failures:
-        overrides, models, bits, recipes, limit = narrowing
-        state = sweep(grid, overrides, models, bits, recipes, limit, return_state=True)
+    with interrupted_by_sigterm():
+        start_temporary_server()
+        with live(console, len(selection.cells)), collected_failures() as failures:
+            overrides, models, bits, recipes, limit = narrowing
+            state = sweep(grid, overrides, models, bits, recipes, limit, return_state=True)
     if warehouse_path().exists():
         print_comparison(console, [spec.cell_id for spec in selection.cells])
     if state.is_completed():

@@ -74,6 +74,10 @@ def test_an_error_gives_exit_code_1_without_a_traceback_and_the_parent_never_loa
         ([[("Hub", "cannot be reached"), ("package", "reachable")]], ["warning"]),
         ([[("Hub", "cannot be reached")], [("Hub", "in the local Hub cache")]], ["warning", "ok"]),
         ([[("Hub", "cannot be reached")], [("Hub", "is gated")]], ["error", "error"]),
+        (
+            [[("Hub", "no answer within 5 s")], [("package", "the package index did not answer in time")]],
+            ["warning"] * 2,
+        ),
     ],
 )
 def test_weights_are_an_error_only_if_no_model_can_be_had_at_all(monkeypatch, states, expected):

@@ -3,6 +3,7 @@
 import os
 import socket
 import subprocess
+import time
 
 import pytest
 from prefect.states import Completed, Failed
@@ -88,3 +89,21 @@ def test_a_server_is_ended_only_if_its_sweep_is_dead_and_it_is_a_server(tmp_path
         assert sorted(records.iterdir()) == sorted([ours, elsewhere])
     finally:
         bystander.kill()
+
+
+def test_sigterm_ends_a_sweep_as_ctrl_c_does_and_prefects_server_with_it(place):
+    process = place.start("sweep", "smoke", "--limit", "1")
+    deadline = time.monotonic() + 200
+    while "weights  tiny-llama" not in (place.folder / "out").read_text() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    (record,) = (place.home / "servers").iterdir()
+    server = int(record.read_text())
+    assert servers.SERVER in servers._command(server)
+    process.terminate()
+    found = place.finish(process)
+    assert found.returncode == 130 and one_sentence(found.stderr) and "the same command goes on" in found.stderr
+    deadline = time.monotonic() + 20
+    while servers.SERVER in servers._command(server) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert servers.SERVER not in servers._command(server)
+    assert list((place.home / "servers").iterdir()) == []
