@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -20,7 +19,6 @@ from tasks.tuning.architecture import SharedPast, run_blocks, run_last_block
 from tasks.tuning.batches import TOKENS_AT_ONCE, Batch, Cases, make_batch, sorted_batches
 from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.head import RowScores, score_rows
-from tasks.tuning.lanes import in_lanes, lane_count, split
 from tasks.tuning.lora import Adapted
 from tasks.tuning.losses import Objective, Terms, case_terms, objective_sum, scored_tokens
 
@@ -70,20 +68,14 @@ def update_gradients(
         adapted.set_dropout(None)
         return objective_sum(terms, batch.labels, objective, tokens, count)
 
-    def part_of(places: Sequence[int]) -> Any:
-        batch = make_batch(cases, [chosen[i] for i in places], length)
-        own = model.trainable_parameters()
-        result = nn.value_and_grad(model, loss_of)(model, batch, places[0] * cases.per_case)
-        model.update(own)  # tracing leaves unevaluated copies in the model
-        return result
-
+    value_and_gradient, own = nn.value_and_grad(model, loss_of), model.trainable_parameters()
     for start in range(0, count, micro_batch):
-        places = range(count)[start : start + micro_batch]
-        lanes = [partial(part_of, some) for some in split(places, lane_count())]
-        for (loss, part), gradient in in_lanes(model, lanes):
-            gradients = gradient if gradients is None else tree_map(mx.add, gradients, gradient)
-            total, parts = total + loss, parts + part
+        batch = make_batch(cases, chosen[start : start + micro_batch], length)
+        (loss, part), gradient = value_and_gradient(model, batch, start * cases.per_case)
+        gradients = gradient if gradients is None else tree_map(mx.add, gradients, gradient)
+        total, parts = total + loss, parts + part
         mx.eval(total, parts, gradients)
+    model.update(own)  # differentiating leaves its own copies in the model
     return total, parts, gradients
 
 
@@ -103,18 +95,12 @@ def score_cases(adapted: Adapted, prefix: Prefix, cases: Cases, tokens_at_once: 
     past = leading_past(adapted, prefix)
     mx.eval([p.arrays() for p in past if p])
     out: dict[int, tuple[Any, Any, Any]] = {}
-
-    def scored(chosen: list[int]) -> list[mx.array]:
+    for chosen in sorted_batches(cases, tokens_at_once):
         batch = make_batch(cases, chosen)
         terms = batch_terms(adapted, prefix, cases, batch, past)
-        return [terms.label_loss, terms.other_loss, terms.label_logp]
-
-    batches = sorted_batches(cases, tokens_at_once // lane_count())
-    for chosen, arrays in zip(
-        batches, in_lanes(adapted.stack.model, [partial(scored, b) for b in batches]), strict=True
-    ):
-        columns = [np.array(a) for a in arrays]
-        out.update({case: tuple(column[i] for column in columns) for i, case in enumerate(chosen)})
+        mx.eval(terms.label_loss, terms.other_loss, terms.label_logp)
+        arrays = (np.array(terms.label_loss), np.array(terms.other_loss), np.array(terms.label_logp))
+        out.update({case: tuple(a[i] for a in arrays) for i, case in enumerate(chosen)})
     ordered = [out[i] for i in range(len(cases.encoded))]
     return Scores(*(np.stack([row[k] for row in ordered]) for k in range(3)))
 

@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 
 from tasks.runtime.errors import BadInput
-from tasks.tuning import engine
-from tasks.tuning import lanes as side_by_side
 from tasks.tuning.architecture import take_apart
 from tasks.tuning.engine import score_cases, update_gradients
 from tasks.tuning.frozen_prefix import open_prefix
@@ -101,26 +99,6 @@ def test_scores_equal_a_full_forward_pass_of_the_stock_model(architecture, templ
             start = len(case.prompt) - 1
             expected = sum(logp[0, start + k, completion[k]].item() for k in range(template.label_lengths[label]))
             assert scores.label_logp[i, label] == pytest.approx(expected, abs=2e-4)
-
-
-@pytest.mark.parametrize("micro", [4, 3])
-def test_parts_computed_side_by_side_give_the_same_gradients_and_scores_and_always_the_same_bits(micro, monkeypatch):
-    a_recipe = tiny.safety(dropout=0.1)
-    some = tiny.cases(7, tiny.MULTI)
-    objective = make_objective(a_recipe, some.labels)
-
-    def results(lanes):
-        for module in (engine, side_by_side):
-            monkeypatch.setattr(module, "lane_count", lambda: lanes)
-        made = tiny.adapted("gemma3_text", 4, True, a_recipe)
-        prefix = tiny.no_store(made, some)
-        loss, _, gradients = update_gradients(made, prefix, some, range(6), objective, micro, (42, 7))
-        return tiny.flat({"gradients": gradients, "loss": loss, "logp": score_cases(made, prefix, some).label_logp})
-
-    one, two, three = (results(lanes) for lanes in (1, 2, 3))
-    assert tiny.largest_difference(two, one) <= 1e-5 and tiny.largest_difference(three, one) <= 1e-5
-    for _ in range(3):
-        assert all((results(3)[k] == three[k]).all() for k in three)
 
 
 def test_dropout_differs_between_updates_and_is_off_without_keys():
