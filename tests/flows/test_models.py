@@ -90,3 +90,14 @@ def test_nothing_fetched_prints_the_exact_sizes_of_all_and_each_recipes_share():
     for recipe in load_grid("paper").recipes:
         assert recipe.name in text
     assert "245,760 (0.18%)" in text
+
+
+def test_random_weights_of_the_true_shapes_take_the_place_of_every_source():
+    grid = load_grid("paper", ["weights=random"])
+    for name in grid.models:
+        model = known_models(grid)[name]
+        assert [(source.kind, source.shape) for source in model.sources] == [("random", name)]
+        assert model.terms is None, "nobody's terms bind random numbers"
+    assert known_models(load_grid("paper"))["gemma-3-270m"].terms
+    with pytest.raises(BadInput, match='weights = "rnd" is not allowed'):
+        load_grid("paper", ["weights=rnd"])
