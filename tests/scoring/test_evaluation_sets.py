@@ -1,0 +1,102 @@
+"""Further evaluation sets: scored with the trained adapter, judged by thresholds of the training dataset's calibration."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tasks.corpus.prepare import prepare_dataset
+from tasks.evaluation_sets import evaluate_sets
+from tasks.grid import known_models, load_grid
+from tasks.identity import scores_folder, training_of
+from tasks.models.convert import run_quantize
+from tasks.models.sources import fetch_base
+from tasks.runtime.store import verify
+from tasks.scoring import job
+from tasks.scoring.rows import evaluation_rows
+from tasks.spec import LABELS, EvaluationSet, experiments
+from tasks.tuning import job as training_job
+from warehouse.query import query
+
+
+def quiet(event):
+    pass
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A safety recipe trained on a tiny model and scored; its dataset has two further evaluation sets."""
+    patch, home = pytest.MonkeyPatch(), tmp_path_factory.mktemp("study")
+    patch.setenv("TRIAGE_HOME", str(home))
+    rows = [{"text": f"an outside story, number {i}", "label": LABELS[i % 2]} for i in range(8)]  # no HOME case
+    (home / "clinic.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sets = [
+        EvaluationSet(name="clinic", source=str(home / "clinic.jsonl")),
+        EvaluationSet(name="test_adversarial", source="embedded"),
+    ]
+    options = [
+        "bits=[4]",
+        "models=['tiny-llama']",
+        "recipe.iterations=2",
+        "scoring.passes=2",
+        "scoring.generated_cases=0",
+    ]
+    grid = load_grid("smoke", options)
+    spec = next(s for s in experiments(grid, known_models(grid)) if s.recipe.kind == "safety")
+    data = prepare_dataset(grid.data, home, sets)
+    source = fetch_base(spec.model, home)
+    variant = run_quantize({"source": str(source), "root": str(home), "bits": 4, "group_size": 64})["folder"]
+    training = training_of(spec, variant, data)
+    scores = scores_folder(spec, training, data)
+    args = {"experiment": spec.model_dump(mode="json"), "training_id": training, "variant": variant, "data": str(data),
+            "home": str(home), "folder": str(home / "experiments" / training), "scores": str(scores)}  # fmt: skip
+    training_job.run(args, quiet)
+    job.run(args, quiet)
+    yield spec, args, scores
+    patch.undo()
+
+
+def lines(path: Path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_each_set_lands_as_a_source_of_its_own_with_the_tests_threshold(study, monkeypatch):
+    spec, args, scores = study
+    monkeypatch.setenv("TRIAGE_HOME", args["home"])
+    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(Path(args["home"]) / "triage.duckdb"))
+    monkeypatch.setattr(
+        "tasks.evaluation_sets.follow", lambda title: quiet
+    )  # which would start a server for its progress
+    dataset = verify(Path(args["data"]))
+    on_test = evaluation_rows(spec, args["training_id"], scores.name, scores, dataset)["evaluation"][0]
+    names = ["clinic", "test_adversarial"]
+    given = (args["experiment"], args["training_id"], scores.name, args["variant"], args["data"], names)
+    found = evaluate_sets.fn(*given)
+    assert len({scores.name, *found}) == 3
+    landed = query("SELECT * FROM evaluation ORDER BY evaluation_set")
+    assert landed.evaluation_set.tolist() == names and landed.cases.tolist() == [8, 300]
+    assert set(landed.threshold) == {on_test["threshold"]} and set(landed.training_id) == {args["training_id"]}
+    assert landed.has_groups.tolist() == [False, True]
+    assert landed.mc_status.tolist() == ["not available"] * 2 and "test set only" in landed.mc_reason[0]
+    for name, evaluation in zip(names, found, strict=True):
+        folder = scores.parent / evaluation
+        assert (folder / "calibration.jsonl").read_bytes() == (scores / "calibration.jsonl").read_bytes()
+        expected = [case["case_id"] for case in lines(Path(args["data"]) / f"{name}.jsonl")]
+        assert [case["case_id"] for case in lines(folder / "test.jsonl")] == expected
+
+
+def test_what_has_landed_is_not_scored_again(study, monkeypatch):
+    _, args, scores = study
+    monkeypatch.setenv("TRIAGE_HOME", args["home"])
+    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(Path(args["home"]) / "triage.duckdb"))
+    given = (args["experiment"], args["training_id"], scores.name, args["variant"], args["data"], ["clinic"])
+    first = evaluate_sets.fn(*given)
+    monkeypatch.setattr("tasks.evaluation_sets.run_child", lambda *_: pytest.fail("scored again"))
+    assert evaluate_sets.fn(*given) == first
+
+
+def test_an_evaluation_set_changes_no_training_and_no_other_evaluation(study, tmp_path):
+    spec, args, scores = study
+    alone = prepare_dataset(spec.data, tmp_path)
+    assert training_of(spec, args["variant"], alone) == args["training_id"]
+    assert scores_folder(spec, args["training_id"], alone).name == scores.name
