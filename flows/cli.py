@@ -35,7 +35,9 @@ def sweep(
     bits: Annotated[list[int] | None, typer.Option(help="only 4 or only 8")] = None,
     recipe: Annotated[list[str] | None, typer.Option(help="only this recipe (repeatable)")] = None,
     limit: Annotated[int | None, typer.Option(help="only the first N experiments")] = None,
-    memory: Annotated[str | None, typer.Option(help="what a training may take, e.g. 4GB; never changes results")] = None,
+    memory: Annotated[
+        str | None, typer.Option(help="what a training may take, e.g. 4GB; never changes results")
+    ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="say what would run, and stop")] = False,
 ) -> None:
     """Run every experiment of a grid, skip what is done, and compare 4-bit with 8-bit."""
@@ -155,8 +157,12 @@ def bench_train(
     length: Annotated[int, typer.Option(min=16, max=2048, help="tokens per case")] = 128,
     layers: Annotated[int, typer.Option(min=1, help="trained blocks")] = 16,
     repeats: Annotated[int, typer.Option(min=1, help="timed steps of our engine")] = 5,
-    bfloat16: Annotated[bool, typer.Option("--bfloat16", help="also stock with the weights as stored; very slow")] = False,
-    table: Annotated[bool, typer.Option("--table", help="all cases of the README's table, one after the other")] = False,
+    bfloat16: Annotated[
+        bool, typer.Option("--bfloat16", help="also stock with the weights as stored; very slow")
+    ] = False,
+    table: Annotated[
+        bool, typer.Option("--table", help="all cases of the README's table, one after the other")
+    ] = False,
 ) -> None:
     """One training step: stock mlx-lm as installed against ours, same batch, each in a process of its own."""
     from flows.bench import bench_table, bench_train as measure
