@@ -82,6 +82,8 @@ def _same_recipe(folder: Path, spec: ExperimentSpec) -> bool:
     wanted = spec.model_dump(mode="json")
     if _is_random(stored["model"]) != _is_random(wanted["model"]):
         return False
+    for spec_ in (stored, wanted):
+        spec_["training"].pop("memory", None)  # a budget changes no result
     return all(stored[key] == wanted[key] for key in ("recipe", "training", "data", "seed", "bits"))
 
 
