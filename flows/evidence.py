@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from flows.by_source import SOURCES, by_source
-from flows.tables import chosen, experiment_name, figure
+from flows.tables import chosen, experiment_name, figure, random_mark
 from warehouse.query import query
 
 FLIPS = (
@@ -173,7 +173,7 @@ def seeds(board: pd.DataFrame) -> pd.DataFrame:
     """Mean and standard deviation over seeds, where a grid has more than one."""
     rows = [
         {
-            "experiment": f"{r.base_model} {r.bits}bit\n{r.recipe}", "seeds": r.seeds,
+            "experiment": f"{r.base_model} {r.bits}bit\n{r.recipe}{random_mark(r)}", "seeds": r.seeds,
             "accuracy": _spread(r.accuracy_mean, r.accuracy_sd), "ED recall": _spread(r.ed_recall_mean, r.ed_recall_sd),
             "worst ED recall": figure(r.ed_recall_worst), "ED F2": _spread(r.ed_f2_mean, r.ed_f2_sd),
             "passes, unsafe": f"{r.passes_gates}, {r.unsafe}",
@@ -183,7 +183,7 @@ def seeds(board: pd.DataFrame) -> pd.DataFrame:
     ]  # fmt: skip
     pairs = [
         {
-            "experiment": f"{r.base_model} 4 minus 8 bits\n{r.recipe}", "seeds": r.seeds,
+            "experiment": f"{r.base_model} 4 minus 8 bits\n{r.recipe}{random_mark(r)}", "seeds": r.seeds,
             "accuracy": _spread(r.accuracy_diff_mean, r.accuracy_diff_sd, True),
             "ED recall": _spread(r.ed_recall_diff_mean, r.ed_recall_diff_sd, True), "worst ED recall": "", "ED F2": "",
             "passes, unsafe": "",

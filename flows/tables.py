@@ -47,10 +47,11 @@ def experiment_name(r: Any) -> str:
     if r.base_model == "none":
         return f"{r.recipe}\nbaseline"
     seed = "" if r.recipe_kind == "baseline" else f" s{r.seed}"
-    return f"{r.base_model} {int(r.bits)}bit\n{r.recipe}{seed}{_random(r)}"
+    return f"{r.base_model} {int(r.bits)}bit\n{r.recipe}{seed}{random_mark(r)}"
 
 
-def _random(r: Any) -> str:
+def random_mark(r: Any) -> str:
+    """What stands behind the name of an experiment whose weights are random."""
     return RANDOM if not pd.isna(r.random_weights) and r.random_weights else ""
 
 
@@ -109,7 +110,7 @@ def _wanted(r: Any, cells: list[str] | None) -> bool:
 
 
 def _pair(r: Any) -> str:
-    return f"{r.base_model}\n{r.recipe} s{r.seed}{_random(r)}"
+    return f"{r.base_model}\n{r.recipe} s{r.seed}{random_mark(r)}"
 
 
 def _records(frame: pd.DataFrame) -> list[Any]:

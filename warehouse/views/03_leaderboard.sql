@@ -1,4 +1,4 @@
--- One row per cell (base model, bits, recipe, seed): the latest evaluation on the set 'test' of the latest completed
+-- One row per cell (base model, bits, recipe, seed), and another where its weights were random: the latest evaluation on the set 'test' of the latest completed
 -- training. First those that pass the gates, by over-triage (never by cost: always-ED is nearly optimal there), then
 -- provisional ones, then unsafe ones, both by ED recall.
 CREATE OR REPLACE VIEW leaderboard AS
@@ -6,7 +6,7 @@ SELECT *
 FROM evaluation_summary
 WHERE evaluation_set = 'test'
 QUALIFY row_number() OVER (
-    PARTITION BY cell_id
+    PARTITION BY cell_id, random_weights
     ORDER BY finished_at DESC NULLS LAST, training_id DESC, created_at DESC, evaluation_id DESC
 ) = 1
 ORDER BY

@@ -5,6 +5,7 @@ SELECT
     base_model,
     bits,
     recipe,
+    random_weights,
     set_digest,
     count(*) AS seeds,
     avg(accuracy) AS accuracy_mean,

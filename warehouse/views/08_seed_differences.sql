@@ -4,6 +4,7 @@ CREATE OR REPLACE VIEW seed_differences AS
 SELECT
     base_model,
     recipe,
+    random_weights,
     set_digest,
     count(*) AS seeds,
     avg(accuracy_diff) AS accuracy_diff_mean,
@@ -15,10 +16,10 @@ SELECT
 FROM (
     SELECT
         *,
-        avg(accuracy_diff) OVER (PARTITION BY base_model, recipe, set_digest) AS mean_accuracy,
-        avg(ed_recall_diff) OVER (PARTITION BY base_model, recipe, set_digest) AS mean_ed_recall
+        avg(accuracy_diff) OVER (PARTITION BY base_model, recipe, random_weights, set_digest) AS mean_accuracy,
+        avg(ed_recall_diff) OVER (PARTITION BY base_model, recipe, random_weights, set_digest) AS mean_ed_recall
     FROM quantization_comparison
 )
-GROUP BY base_model, recipe, set_digest
+GROUP BY base_model, recipe, random_weights, set_digest
 HAVING count(*) > 1
 ORDER BY base_model, recipe;
