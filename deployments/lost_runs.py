@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 
@@ -31,10 +32,11 @@ def queue_lost_runs(api: str, pool: str) -> list[str]:
     return [str(run["name"]) for run in lost]
 
 
-def end_runs(api: str) -> None:
-    """Kill the processes of flow runs that report to `api`; the steps they started leave with them."""
+def end_runs(api: str, home: Path) -> None:
+    """Kill the processes of flow runs that report to `api` from this TRIAGE_HOME; the steps they started leave too."""
+    ours = {f"PREFECT_API_URL={api}", f"TRIAGE_HOME={home}"}
     for line in _process_environments().splitlines():
-        if "prefect.engine" in line and "PREFECT__FLOW_RUN_ID=" in line and f"PREFECT_API_URL={api}" in line:
+        if "prefect.engine" in line and "PREFECT__FLOW_RUN_ID=" in line and ours <= set(line.split()):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(line.split()[0]), signal.SIGKILL)
 

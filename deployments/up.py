@@ -64,7 +64,9 @@ def server_version(port: int) -> str | None:
 def _run(port: int, say: Say) -> None:
     environment = _environment(port)
     with contextlib.ExitStack() as stack:
-        if not _usable_server(port):
+        if _usable_server(port):
+            say(f"A Prefect server answers on port {port} already and is used; it stays when this stops.")
+        else:
             server = _start(stack, ["server", "start", "--host", HOST, "--port", str(port)], environment, "server")
             _wait_for(port, server)
         _prefect(["work-pool", "create", POOL, "--type", "process", "--overwrite"], environment)
@@ -79,7 +81,7 @@ def _keep_working(port: int, environment: dict[str, str], say: Say) -> None:
     """Run a worker, one flow run at a time, and start it again whenever it ends, until interrupted."""
     command = ["worker", "start", "--pool", POOL, "--limit", "1", "--name", f"triage-{socket.gethostname()}"]
     while True:
-        for name in queue_lost_runs(api_url(port), POOL):
+        for name in _lost_runs(port):
             say(f"Queued again, since its process is gone: {name}.")
         with contextlib.ExitStack() as stack:
             worker = _start(stack, command, environment, "worker")
@@ -90,10 +92,20 @@ def _keep_working(port: int, environment: dict[str, str], say: Say) -> None:
                 # Killed rather than asked: a worker that is asked waits for its run, for hours if need be. The run
                 # stays Running on the server, and the next start finds its process gone and queues it again.
                 os.killpg(worker.pid, signal.SIGKILL)
-                end_runs(api_url(port))
+                end_runs(api_url(port), home())
                 raise
         say("The worker ended and is started again.")
         time.sleep(1)
+
+
+def _lost_runs(port: int) -> list[str]:
+    try:
+        return queue_lost_runs(api_url(port), POOL)
+    except (OSError, http.client.HTTPException) as error:
+        raise BadInput(
+            f"The Prefect server on port {port} no longer answers ({type(error).__name__}); its log is in "
+            f"{home() / 'logs'}. Nothing is lost: run `triage up` again."
+        ) from error
 
 
 def _usable_server(port: int) -> bool:

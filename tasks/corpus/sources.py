@@ -120,7 +120,7 @@ def _fetch(repo: str, revision: str) -> tuple[Path, str]:
     wanted, commit, unreachable = [f"*{suffix}" for suffix in READERS], revision, None
     try:
         with sentences(known):
-            info = HfApi().dataset_info(repo, revision=revision, timeout=CONNECT_SECONDS)
+            info = patiently(lambda: HfApi().dataset_info(repo, revision=revision, timeout=CONNECT_SECONDS))
         commit = str(info.sha)
         wanted = [f.rfilename for f in info.siblings or [] if Path(f.rfilename).suffix.lower() in READERS]
         if not wanted:

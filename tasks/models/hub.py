@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tasks.models import layout
 from tasks.models.transfer import Progress, hub_bar
@@ -23,6 +23,7 @@ from tasks.runtime.store import file_digest
 from tasks.spec import HubSource
 
 CONNECT_SECONDS = 4.0
+T = TypeVar("T")
 BUSY_PAUSES = (1.0, 3.0)  # seconds between attempts while the server says that it is busy
 
 
@@ -74,8 +75,10 @@ def _reachable(source: HubSource, target: Path) -> bool:
 
     try:
         with sentences(source):
-            info = HfApi().model_info(
-                source.repo, revision=source.revision, files_metadata=True, timeout=CONNECT_SECONDS
+            info = patiently(
+                lambda: HfApi().model_info(
+                    source.repo, revision=source.revision, files_metadata=True, timeout=CONNECT_SECONDS
+                )
             )
     except SourceUnavailable:
         if isinstance(try_to_load_from_cache(source.repo, "config.json", revision=source.revision), str):
@@ -101,7 +104,9 @@ def _snapshot(source: HubSource, local: bool, progress: Progress) -> Path:
     bar = hub_bar(source.repo, progress)
     options: dict[str, Any] = {"etag_timeout": CONNECT_SECONDS, "local_files_only": local, "tqdm_class": bar}
     with sentences(source):
-        config = Path(hf_hub_download(source.repo, "config.json", revision=source.revision, **options))
+        config = Path(
+            patiently(lambda: hf_hub_download(source.repo, "config.json", revision=source.revision, **options))
+        )
         layout.check_config(config, source.repo)
         commit = config.parent.name  # the cache keeps each commit in a folder of that name
         patterns = list(layout.PATTERNS)
@@ -110,18 +115,18 @@ def _snapshot(source: HubSource, local: bool, progress: Progress) -> Path:
         )
 
 
-def patiently(download: Callable[[], str]) -> str:
-    """Repeat a download that a busy server refused; what was fetched before is kept by the cache."""
+def patiently(ask: Callable[[], T]) -> T:
+    """Ask again where a busy server refused; what was fetched before is kept by the cache."""
     from huggingface_hub import errors
 
     for pause in BUSY_PAUSES:
         try:
-            return download()
+            return ask()
         except errors.HfHubHTTPError as error:
             if error.response is None or error.response.status_code not in (429, 500, 502, 503, 504):
                 raise
             time.sleep(pause)
-    return download()
+    return ask()
 
 
 @contextmanager

@@ -43,6 +43,7 @@ def fetch_base(
             return _fetch(spec, source, root, notice, log, progress)
         except SourceUnavailable as error:
             reasons.append(f"{describe(source)}: {_clause(error)}")
+            log(f"{reasons[-1]}.")
     raise SourceUnavailable(
         f"No weights for {spec.name} can be had ({'; '.join(reasons)}); connect to a network, or list a source with "
         "kind = 'folder' in the grid."

@@ -30,6 +30,17 @@ CACHE_BYTES = 1 << 30  # freed buffers that MLX may keep for reuse; stock frees 
 OUTPUTS = ["adapters.safetensors", "adapters_last.safetensors", "adapter_config.json", "training.json"]
 
 
+HEAVY_COST_WEIGHT = 5.0
+
+
+def heavy_cost_warning(cost_weight: float) -> str:
+    """What a high lambda does: at 5 a model without signal already answers ED from a share of about 5 % on."""
+    return (
+        f"cost_weight {cost_weight:g} is above {HEAVY_COST_WEIGHT:g}: the cost term may teach the model to answer ED to "
+        "everything; look at the specificity in the training curve."
+    )
+
+
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     """Train one experiment into `folder`; returns the summary that its manifest keeps.
 
@@ -44,6 +55,8 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
         if warning := slow_blas_warning(device):
             emit({"event": "warning", "message": warning})
         emit({"event": "device", **device.as_dict()})
+        if spec.recipe.kind == "safety" and spec.recipe.cost_weight > HEAVY_COST_WEIGHT:
+            emit({"event": "warning", "message": heavy_cost_warning(spec.recipe.cost_weight)})
         mx.set_cache_limit(CACHE_BYTES)
         stack = load_variant(variant, device.compute_path)
         adapted = add_lora(stack, spec.recipe, spec.training, spec.seed)

@@ -18,7 +18,7 @@ class FakeHub:
         self.revisions = {"main", "v1", COMMIT}
         self.gated: int | None = None  # 401 without a token, 403 with one whose account has not accepted
         self.refuses: int | None = None  # a status without the Hub's own code, as for a token that is wrong
-        self.fail_first: dict[str, int] = {}  # file name: how many times it answers 503 before it works
+        self.fail_first: dict[str, int] = {}  # file name or `listing`: how many times it answers 503 before it works
         self.damage: dict[str, str] = {}  # file name: "truncate" or "flip"
         self.claimed_size = 0  # added to the size of each file in the listing
         self.asked: list[str] = []
@@ -88,6 +88,8 @@ class _Handler(BaseHTTPRequestHandler):
             if "/".join(parts[2:4]) != REPO:
                 return self._error(404, "RepoNotFound", "Repository not found")
             what, revision = parts[4:6] if len(parts) > 5 else ("revision", "main")
+            if self._busy("listing"):
+                return self._error(503, None, "Service unavailable")
             if revision not in self.hub.revisions:
                 return self._error(404, "RevisionNotFound", "Invalid rev id")
             return self._send(
@@ -107,13 +109,17 @@ class _Handler(BaseHTTPRequestHandler):
             return self._error(404, "RevisionNotFound", "Invalid rev id")
         if name not in self.hub.files:
             return self._error(404, "EntryNotFound", "Entry not found")
-        if with_body and self.hub.fail_first.get(name, 0) > 0:
-            self.hub.fail_first[name] -= 1
+        if with_body and self._busy(name):
             return self._error(503, None, "Service unavailable")
         headers = {"ETag": f'"{self.hub.etag(name)}"', "X-Repo-Commit": COMMIT}
         content = self.hub.body(name)
         cut = len(content) // 2 if self.hub.damage.get(name) == "truncate" else None
         return self._send(200, headers, content, with_body, cut)
+
+    def _busy(self, name: str) -> bool:
+        left = self.hub.fail_first.get(name, 0)
+        self.hub.fail_first[name] = max(0, left - 1)
+        return left > 0
 
     def _send(
         self, status: int, headers: dict[str, str], content: bytes, with_body: bool, cut: int | None = None

