@@ -81,12 +81,13 @@ def _models(set_digest: str, test_digest: str) -> list[tuple[str, Decided]]:
         return []
     frame = query("SELECT * FROM evaluation_summary ORDER BY created_at")
     frame = frame[frame.training_id.isin(frame[frame.set_digest == test_digest].training_id) & frame.bits.notna()]
-    frame = frame[frame.set_digest == set_digest].drop_duplicates("cell_id", keep="last")
+    frame = frame[frame.set_digest == set_digest]
+    frame = frame.drop_duplicates(["cell_id", "random_weights"], keep="last")  # random weights never hide real ones
     if frame.empty:
         return []
     cases = query("SELECT evaluation_id, case_id, case_group, label, argmax FROM prediction")
     found = []
-    for r in frame.sort_values("cell_id").itertuples():
+    for r in frame.sort_values(["cell_id", "random_weights"]).itertuples():
         own = cases[cases.evaluation_id == r.evaluation_id]
         columns = (dict(zip(own.case_id, own[name], strict=True)) for name in ("label", "case_group", "argmax"))
         found.append((experiment_name(r), Decided(*columns)))

@@ -11,9 +11,7 @@ from flows.by_source import SOURCES, by_source
 from flows.tables import chosen, experiment_name, figure, random_mark
 from warehouse.query import query
 
-FLIPS = (
-    "Decisions that flip with the precision (primary rule); harmless: neither a right decision nor an emergency is lost"
-)
+FLIPS = "Decisions that flip with the precision (primary rule); harmless: from one wrong decision to another that costs no more"
 FIDELITY = "What quantisation alone changes, before any training: KL divergence to the reference, in nats"
 REVIEW = "The review flag of Monte Carlo dropout against scores of one pass at equal load; errors of the primary rule"
 TRUST = "Can the probabilities be trusted? Calibration, conformal sets, and answers as written"
@@ -126,7 +124,7 @@ def flips(board: pd.DataFrame) -> pd.DataFrame:
         {
             "pair": f"{r.base_model}\n{r.recipe} s{r.seed}", "change": r.change, "flips": f"{r.flips} of {r.cases}",
             "right to wrong": r.correct_to_wrong, "wrong to right": r.wrong_to_correct,
-            "ED lost": f"{r.ed_lost} of {r.ed_cases}", "ED gained": r.ed_gained, "harmless": r.harmless,
+            "ED lost": f"{r.ed_lost} of {r.ed_cases}", "ED gained": r.ed_gained, "harmless": figure(r.harmless, digits=0),
             "cost": figure(r.flip_cost, digits=0, sign=True), "flagged": _flagged(r),
         }
         for r in query("FROM flips").itertuples()

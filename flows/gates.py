@@ -10,7 +10,7 @@ import pandas as pd
 from rich.console import Console
 
 from flows.report import print_frame
-from flows.tables import NOT_A_DEVICE, figure, restated
+from flows.tables import NOT_A_DEVICE, figure, random_mark, restated
 from tasks.corpus.tables import read_rows
 from tasks.runtime.errors import BadInput
 from warehouse.health import bring_up_to_date
@@ -33,7 +33,7 @@ def print_gates(console: Console, experiment: str, show_text: Path | None, preva
 
 
 def find_evaluations(experiment: str) -> list[Any]:
-    """Rows of evaluation_summary: the latest of the experiment on each evaluation set."""
+    """Rows of evaluation_summary: the latest of the experiment on each evaluation set, and of its run on random weights."""
     frame = query("SELECT * FROM evaluation_summary ORDER BY finished_at, created_at")
     for matches in (
         frame[(frame.cell_id == experiment) | (frame.training_id == experiment) | (frame.evaluation_id == experiment)],
@@ -45,7 +45,8 @@ def find_evaluations(experiment: str) -> list[Any]:
                 f"{experiment!r} is the beginning of {len(cells)} experiments: {', '.join(cells[:6])}; give one whole."
             )
         if cells:
-            return list(matches.groupby("evaluation_set", sort=False).tail(1).itertuples())
+            kinds = matches.groupby(["evaluation_set", "random_weights"], sort=False, dropna=False)
+            return list(kinds.tail(1).itertuples())
     known = ", ".join(sorted(set(frame.cell_id))[:6]) or "none yet"
     raise BadInput(f"The warehouse holds no finished experiment {experiment!r}; it has {known}.")
 
@@ -58,7 +59,8 @@ def texts_by_digest(path: Path) -> dict[str, str]:
 
 def _print_one(console: Console, e: Any, texts: dict[str, str] | None, prevalence: float | None) -> None:
     console.print(
-        f"{e.cell_id} on {e.evaluation_set}: {e.verdict} ({e.cases} cases, rule {e.primary_rule})", style="bold"
+        f"{e.cell_id}{random_mark(e)} on {e.evaluation_set}: {e.verdict} ({e.cases} cases, rule {e.primary_rule})",
+        style="bold",
     )
     print_frame(console, gate_table(e.evaluation_id), "Gates")
     console.print(_at(e, prevalence))

@@ -38,7 +38,7 @@ def move_adapter(experiment: dict[str, Any], training: str, bits: int, variant: 
     own = training_rows(spec.model_copy(update={"bits": bits}), moved, weights, dataset, {}, scores)
     own["experiment"][0] |= {
         "cell_id": cell, "recipe": f"{spec.recipe.name} from {spec.bits}bit", "recipe_kind": "moved_adapter",
-        "finished_at": rows["evaluation"][0]["created_at"],
+        "source_training_id": training, "finished_at": rows["evaluation"][0]["created_at"],
     }  # fmt: skip
     land_rows(moved, "training", own)
     land_rows(evaluation, "evaluation", rows)

@@ -8,8 +8,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from tasks.corpus.prompts import load_prompt
 from tasks.runtime.device import backend, compute_dtype, compute_path, versions
-from tasks.spec import ENGINE_VERSION, ExperimentSpec
+from tasks.spec import ENGINE_VERSION, ExperimentSpec, short_digest
 
 Rows = list[dict[str, Any]]
 MEASURED = (
@@ -28,6 +29,7 @@ def training_rows(
     device = summary.get("device", {})
     row = {
         "training_id": training_id, "cell_id": spec.cell_id, **_settings(spec), **_weights(variant),
+        "settings_digest": settings_digest(spec, dataset), "source_training_id": None,
         "dataset_digest": dataset["digest"], "status": error[0] if error else "completed",
         "error": error[1] if error else None, "compute_path": compute_path(), "backend": backend(),
         "compute_dtype": compute_dtype(), "blas": device.get("blas"), "gflops": device.get("gflops"),
@@ -51,6 +53,22 @@ def variant_row(variant_id: str, variant: dict[str, Any]) -> Rows:
             "projection_bytes": parts["projections"], "norm_bytes": parts["norms"],
         }
     ]  # fmt: skip
+
+
+def settings_digest(spec: ExperimentSpec, dataset: dict[str, Any]) -> str:
+    """Digest of all that decides a training except its weights, bits and seed. `dataset`: its manifest.
+
+    Experiments of one digest, recipe name and base model may be compared; these and the rest have columns of their own.
+    """
+    return short_digest(
+        {
+            "recipe": spec.recipe.model_dump(mode="json", exclude={"name"}),
+            "training": spec.training.model_dump(mode="json", exclude={"memory"}),  # it never changes results
+            "sets": {name: dataset["sets"][name]["digest"] for name in ("train", "valid")},
+            "prompt": load_prompt().digest, "engine": ENGINE_VERSION, "versions": versions(),
+            "backend": backend(), "compute_dtype": compute_dtype(),
+        }
+    )  # fmt: skip
 
 
 def _settings(spec: ExperimentSpec) -> dict[str, Any]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from datetime import datetime
 
 import pytest
 from rich.console import Console
 
+from flows.bench_corpus import _models
 from flows.gates import find_evaluations, print_gates
 from flows.tables import leaderboard, restated
 from tasks.runtime.errors import BadInput
@@ -55,6 +57,23 @@ def test_what_is_not_there_or_not_one_experiment_is_a_sentence(landed, tmp_path)
     load_all(tmp_path / "more")
     with pytest.raises(BadInput, match="beginning of 2 experiments"):
         find_evaluations("t")
+
+
+def test_a_later_run_on_random_weights_stands_beside_the_real_model_and_says_what_it_is(landed, tmp_path):
+    write_landing(tmp_path, "r4", "training", training("r4", day=9, random_weights=True))
+    write_landing(tmp_path, "er4", "evaluation", evaluation("er4", "r4"))
+    load_all(tmp_path)
+    assert [e.evaluation_id for e in find_evaluations("smol-4bit-r1-s42")] == ["e4", "er4"]
+    text = printed("smol-4bit-r1-s42", None, None)
+    assert "s42 on test" in text and "s42 (random weights) on test" in text
+
+
+def test_the_corpus_benchmark_shows_random_weights_beside_the_real_model(landed, tmp_path):
+    write_landing(tmp_path, "r4", "training", training("r4", day=9, random_weights=True))
+    write_landing(tmp_path, "er4", "evaluation", evaluation("er4", "r4", created_at=datetime(2026, 3, 1)))
+    load_all(tmp_path)
+    names = [name for name, _ in _models("set", "set")]
+    assert len(names) == 2 and ["random weights" in name for name in names] == [False, True]
 
 
 @pytest.mark.parametrize("other", [0.1, 0.27, 0.6])

@@ -29,6 +29,7 @@ from tasks.tuning import job as training_job
 from tasks.tuning.engine import score_cases
 from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.lora import add_lora, load_variant, load_weights
+from tasks.tuning.rows import settings_digest
 from tasks.tuning.sets import load_set, load_template
 
 
@@ -204,6 +205,25 @@ def test_fidelity_is_measured_against_the_unquantised_model_and_8_bits_are_close
         nll, count = nll + losses.sum().item(), count + losses.size
     assert figures["4"]["text_tokens"] == count
     assert figures["4"]["reference_perplexity"] == pytest.approx(np.exp(nll / count), rel=1e-4)
+
+
+def test_the_settings_digest_covers_what_has_no_column_and_neither_bits_nor_seed_nor_memory(study):
+    spec, args, _ = study["tiny-llama", "balanced_safe"]
+    dataset = verify(Path(args["data"]))
+
+    def digest(training=None, recipe=None, **values):
+        parts = {"training": spec.training.model_copy(update=training), "recipe": spec.recipe.model_copy(update=recipe)}
+        return settings_digest(spec.model_copy(update=parts | values), dataset)
+
+    own = digest()
+    assert own == digest(seed=7) == digest(bits=8) == digest({"memory": "9GB"}) == digest(recipe={"name": "other"})
+    changed = [
+        digest({"decay": "cosine"}), digest({"max_gradient_norm": 0.5}), digest({"patience": 9}), digest({"max_tokens": 64}),
+        digest({"warmup_ratio": 0.3}), digest({"weight_decay": 0.5}), digest({"evaluate_every": 7}),
+        digest({"target_modules": ("self_attn.q_proj",)}), digest(recipe={"class_weights": {"ED": 9, "GP": 1, "HOME": 1}}),
+        digest(recipe={"cost_matrix": None}),
+    ]  # fmt: skip
+    assert own not in changed and len(set(changed)) == len(changed)
 
 
 def test_the_primary_rule_is_repeated_in_each_pass(study):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tasks.scoring.review import judge_review
-from tests.warehouse.rows import COSTS, evaluation, full, land_pair, training
+from tests.warehouse.rows import COSTS, FIVE, evaluation, full, land_pair, training
 from tests.warehouse.test_views import pair_of_cases, random_cases
 from warehouse.audit import run_audits
 from warehouse.connect import reading
@@ -63,7 +64,8 @@ def test_flips_are_what_pandas_counts(seed, tmp_path):
         len(gained),
     )
     assert row.ed_lost == sum(t == "ED" for t, *_ in lost) and row.ed_gained == sum(t == "ED" for t, *_ in gained)
-    assert row.harmless == len(flips) - len(lost)
+    others = [f for f in flips if f not in lost and f not in gained]
+    assert row.harmless == sum(COSTS[t][a] <= COSTS[t][b] for t, b, a in others) < len(flips)
     assert row.flip_cost == pytest.approx(sum(COSTS[t][a] - COSTS[t][b] for t, b, a in flips))
     assert row.change == "8 to 4 bits" and row.dropout_cases == 0
 
@@ -91,19 +93,45 @@ def test_flips_are_split_by_the_review_flag_of_either_side(tmp_path):
     assert (row.ed_lost_flagged, row.ed_lost_not_flagged) == (1, 1)
 
 
+def land_moved(root, cases=FIVE, **values):
+    """The adapter of training t4 on 8 bits."""
+    named = {"recipe": "r1 from 4bit", "recipe_kind": "moved_adapter", "cell_id": "smol-8bit-r1-from4bit-s42"}
+    arm = training("m8", 8, **({**named, "source_training_id": "t4"} | values))
+    write_landing(root, "m8", "training", arm)
+    write_landing(root, "em8", "evaluation", evaluation("em8", "m8", cases))
+
+
 def test_a_moved_adapter_is_compared_with_itself_and_never_with_a_twin(tmp_path):
     own, moved = pair_of_cases(50, 7)
     write_landing(tmp_path, "t4", "training", training("t4", 4))
     write_landing(tmp_path, "e4", "evaluation", evaluation("e4", "t4", own))
-    arm = training("m8", 8, recipe="r1 from 4bit", recipe_kind="moved_adapter", cell_id="smol-8bit-r1-from4bit-s42")
-    write_landing(tmp_path, "m8", "training", arm)
-    write_landing(tmp_path, "em8", "evaluation", evaluation("em8", "m8", moved))
+    land_moved(tmp_path, moved)
     load_all(tmp_path)
     (row,) = query("FROM flips").itertuples(index=False)
     assert row.change == "adapter moved from 4 to 8 bits"
     assert (row.evaluation_before, row.evaluation_after) == ("e4", "em8")
     assert row.flips == sum(a[2] != b[2] for a, b in zip(own, moved, strict=True))
     assert query("FROM quantization_comparison").empty
+
+
+@pytest.mark.parametrize("other", [{"source_training_id": "t4-before"}, {"random_weights": True}])
+def test_a_moved_adapter_of_another_training_or_on_random_weights_is_not_compared(other, tmp_path):
+    """The cell was trained again, and only its earlier adapter was moved; or the other variant has random weights."""
+    write_landing(tmp_path, "t4", "training", training("t4", 4))
+    write_landing(tmp_path, "e4", "evaluation", evaluation("e4", "t4"))
+    land_moved(tmp_path, **other)
+    load_all(tmp_path)
+    assert query("FROM flips").empty
+
+
+def test_harmless_is_not_available_without_a_cost_matrix(tmp_path):
+    four, eight = pair_of_cases(50, 3)
+    land_pair(tmp_path, four, eight)
+    for bits, cases in ((4, four), (8, eight)):
+        write_landing(tmp_path, f"e{bits}", "evaluation", evaluation(f"e{bits}", f"t{bits}", cases, cost_matrix=None))
+    load_all(tmp_path)
+    (row,) = query("FROM flips").itertuples(index=False)
+    assert row.flips > 0 and pd.isna(row.harmless) and pd.isna(row.flip_cost)
 
 
 def test_the_curve_of_risk_and_coverage_has_the_area_that_was_landed_beside_it(tmp_path):
@@ -144,6 +172,19 @@ def test_seeds_multiply_pairs_and_their_spread_is_shown_once(tmp_path):
         own = board[board.bits == r.bits]
         assert r.seeds == 3 and r.accuracy_mean == pytest.approx(own.accuracy.mean())
         assert r.ed_recall_sd == pytest.approx(own.ed_recall.std()) and r.ed_recall_worst == own.ed_recall.min()
+
+
+def test_seeds_of_other_settings_are_not_averaged_together(tmp_path):
+    """Seed 42 was trained with another decay, say, under the same recipe name."""
+    for seed, settings in ((42, "linear"), (43, "none"), (44, "none")):
+        for bits in (4, 8):
+            id = f"{bits}-{seed}"
+            own = training(f"t{id}", bits, seed=seed, cell_id=f"c{id}", settings_digest=settings)
+            write_landing(tmp_path, f"t{id}", "training", own)
+            write_landing(tmp_path, f"e{id}", "evaluation", evaluation(f"e{id}", f"t{id}"))
+    load_all(tmp_path)
+    assert query("SELECT settings_digest, seeds FROM seeds").values.tolist() == [["none", 2]] * 2
+    assert query("SELECT settings_digest, seeds FROM seed_differences").values.tolist() == [["none", 2]]
 
 
 def test_baselines_stand_in_the_leaderboard_and_pair_with_nothing(tmp_path):

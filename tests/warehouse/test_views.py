@@ -153,7 +153,7 @@ def test_time_is_not_compared_between_machines(tmp_path):
     [
         {"learning_rate": 3e-5}, {"weights_source": "package"}, {"original_precision": "Q4_1"}, {"dataset_digest": "other"},
         {"engine_version": 2}, {"seed": 7}, {"recipe": "r2"}, {"base_model": "big"}, {"status": "diverged"}, {"bits": None},
-        {"cost_weight": 5.0}, {"compute_path": "dequantised_f32"},
+        {"cost_weight": 5.0}, {"compute_path": "dequantised_f32"}, {"settings_digest": "other"},
     ],
 )  # fmt: skip
 def test_sides_that_differ_in_anything_but_bits_are_no_pair(other, tmp_path):
@@ -164,12 +164,23 @@ def test_sides_that_differ_in_anything_but_bits_are_no_pair(other, tmp_path):
     assert len(query("FROM pair_metric")) == 0
 
 
-@pytest.mark.parametrize("other", [{"set_digest": "other"}, {"scoring_version": 2}, {"primary_rule": "argmax"}])
+@pytest.mark.parametrize(
+    "other", [{"set_digest": "other"}, {"scoring_version": 2}, {"primary_rule": "argmax"}, {"cost_matrix": None}]
+)
 def test_evaluations_of_other_cases_or_another_scoring_are_no_pair(other, tmp_path):
     land_pair(tmp_path)
     write_landing(tmp_path, "e8", "evaluation", evaluation("e8", "t8", **other))
     load_all(tmp_path)
     assert len(query("FROM quantization_comparison")) == 0
+
+
+def test_a_later_pair_of_random_weights_does_not_hide_the_pair_of_real_ones(tmp_path):
+    for kind, day in ((False, 1), (True, 2)):
+        for bits in (4, 8):
+            land(tmp_path, f"{kind}{bits}", bits=bits, day=day, random_weights=kind)
+    load_all(tmp_path)
+    found = query("SELECT random_weights, evaluation_4bit FROM quantization_comparison ORDER BY ALL")
+    assert found.values.tolist() == [[False, "e-False4"], [True, "e-True4"]]
 
 
 def test_an_external_set_gets_pair_figures_but_the_comparison_is_of_the_test_set(tmp_path):

@@ -59,6 +59,8 @@ SELECT
     x.weights_source,
     x.original_precision,
     x.random_weights,
+    x.settings_digest,
+    x.source_training_id,
     x.dataset_digest,
     e.set_digest,
     x.cell_id,

@@ -1,5 +1,6 @@
--- One row per base model, recipe, seed and evaluation set: the latest two evaluations that differ in bits and in
--- nothing that could be mistaken for an effect of bits: recipe values, weights, data, engine and scoring are equal.
+-- One row per base model, recipe, seed and evaluation set, and another where weights were random: the latest two evaluations that differ in bits and in
+-- nothing that could be mistaken for an effect of bits: recipe values, weights, data, engine and scoring are equal. The
+-- settings digest also covers what has no column: decay, clipping, patience, class weights, costs, prompt and the like.
 CREATE OR REPLACE VIEW matched_pair AS
 WITH side AS (
     SELECT
@@ -10,8 +11,10 @@ WITH side AS (
             rank: rank, scale: scale, dropout: dropout, iterations: iterations, target_ed_recall: target_ed_recall,
             cost_weight: cost_weight, has_cost_matrix: has_cost_matrix, has_class_weights: has_class_weights,
             weights_source: weights_source, original_precision: original_precision, random_weights: random_weights,
-            dataset_digest: dataset_digest, engine_version: engine_version, compute_path: compute_path,
-            set_digest: set_digest, primary_rule: primary_rule, scoring_version: scoring_version
+            settings_digest: settings_digest, dataset_digest: dataset_digest, engine_version: engine_version,
+            compute_path: compute_path,
+            set_digest: set_digest, primary_rule: primary_rule, cost_matrix: cost_matrix,
+            scoring_version: scoring_version
         }::VARCHAR AS conditions
     FROM experiment AS x
     JOIN evaluation AS e USING (training_id)
@@ -32,7 +35,7 @@ FROM side AS four
 JOIN side AS eight USING (base_model, recipe, seed, evaluation_set, conditions)
 WHERE four.bits = 4 AND eight.bits = 8
 QUALIFY row_number() OVER (
-    PARTITION BY base_model, recipe, seed, evaluation_set
+    PARTITION BY base_model, recipe, seed, evaluation_set, four.random_weights
     ORDER BY
         least(four.finished_at, eight.finished_at) DESC NULLS LAST,
         greatest(four.finished_at, eight.finished_at) DESC NULLS LAST,

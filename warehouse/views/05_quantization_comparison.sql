@@ -119,6 +119,7 @@ SELECT
     x.weights_source,
     x.original_precision,
     x.random_weights,
+    x.settings_digest,
     p.dataset_digest,
     p.set_digest,
     p.evaluation_4bit,

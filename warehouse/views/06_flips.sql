@@ -1,8 +1,9 @@
 -- One row per pair of evaluations that decided the same cases before and after a change of precision: what the primary
 -- rule decides differently. change '8 to 4 bits': each side has its own adapter; 'adapter moved ...': the same adapter
 -- on the other bit width, so that only the weights differ. A correct decision lost may be an emergency lost; a harmless
--- flip loses neither. Cost: the sum of what the flips cost, by the evaluation's own matrix. Flagged: the review flag of
--- either side, among the cases that went through dropout.
+-- flip goes from one wrong decision to another that costs no more, and is NULL where no cost matrix can tell. Cost: the
+-- sum of what the flips cost, by the evaluation's own matrix. Flagged: the review flag of either side, among the cases
+-- that went through dropout.
 CREATE OR REPLACE VIEW flips AS
 WITH compared AS (
     SELECT base_model, recipe, seed, '8 to 4 bits' AS change, evaluation_8bit AS before, evaluation_4bit AS after
@@ -18,10 +19,8 @@ WITH compared AS (
         moved.evaluation_id
     FROM leaderboard AS own
     JOIN leaderboard AS moved
-        ON moved.recipe_kind = 'moved_adapter'
-        AND moved.recipe = own.recipe || ' from ' || own.bits || 'bit'
-        AND moved.base_model = own.base_model
-        AND moved.seed = own.seed
+        ON moved.source_training_id = own.training_id
+        AND moved.random_weights IS NOT DISTINCT FROM own.random_weights
         AND moved.set_digest = own.set_digest
 ),
 reviewed AS (
@@ -58,7 +57,10 @@ SELECT
     count(*) FILTER (wrong_to_correct) AS wrong_to_correct,
     count(*) FILTER (correct_to_wrong AND label = 'ED') AS ed_lost,
     count(*) FILTER (wrong_to_correct AND label = 'ED') AS ed_gained,
-    count(*) FILTER (flipped AND NOT correct_to_wrong) AS harmless,
+    CASE
+        WHEN count(cost) = count(*)
+            THEN count(*) FILTER (flipped AND NOT correct_to_wrong AND NOT wrong_to_correct AND cost <= 0)
+    END AS harmless,
     sum(cost) AS flip_cost,
     count(flagged) AS dropout_cases,
     count(*) FILTER (flipped AND flagged) AS flips_flagged,

@@ -1,11 +1,12 @@
--- One row per base model, bits and recipe that was trained with more than one seed on one set: how far figures spread by
--- the seed alone. A difference between 4 and 8 bits that is smaller than this spread may be chance of training.
+-- One row per base model, bits, recipe and its settings, trained with more than one seed on one set: how far figures
+-- spread by the seed alone. A difference between 4 and 8 bits that is smaller than this spread may be chance of training.
 CREATE OR REPLACE VIEW seeds AS
 SELECT
     base_model,
     bits,
     recipe,
     random_weights,
+    settings_digest,
     set_digest,
     count(*) AS seeds,
     avg(accuracy) AS accuracy_mean,

@@ -1,10 +1,11 @@
--- One row per base model and recipe with pairs of more than one seed: 4 bits minus 8 bits, averaged over seeds, and how
--- far it spreads between them. `same_sign`: seeds whose difference has the sign of the mean.
+-- One row per base model, recipe and its settings with pairs of more than one seed: 4 bits minus 8 bits, averaged over
+-- seeds, and how far it spreads between them. `same_sign`: seeds whose difference has the sign of the mean.
 CREATE OR REPLACE VIEW seed_differences AS
 SELECT
     base_model,
     recipe,
     random_weights,
+    settings_digest,
     set_digest,
     count(*) AS seeds,
     avg(accuracy_diff) AS accuracy_diff_mean,
@@ -16,10 +17,11 @@ SELECT
 FROM (
     SELECT
         *,
-        avg(accuracy_diff) OVER (PARTITION BY base_model, recipe, random_weights, set_digest) AS mean_accuracy,
-        avg(ed_recall_diff) OVER (PARTITION BY base_model, recipe, random_weights, set_digest) AS mean_ed_recall
+        avg(accuracy_diff) OVER alike AS mean_accuracy,
+        avg(ed_recall_diff) OVER alike AS mean_ed_recall
     FROM quantization_comparison
+    WINDOW alike AS (PARTITION BY base_model, recipe, random_weights, settings_digest, set_digest)
 )
-GROUP BY base_model, recipe, random_weights, set_digest
+GROUP BY base_model, recipe, random_weights, settings_digest, set_digest
 HAVING count(*) > 1
 ORDER BY base_model, recipe;
