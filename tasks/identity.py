@@ -24,7 +24,8 @@ def training_of(spec: ExperimentSpec, variant: str | Path, data: str | Path) -> 
 def evaluation_of(spec: ExperimentSpec, training: str, data: str | Path, name: str = "test") -> str:
     """evaluation_id of a trained experiment on a dataset's test set, or on another evaluation set of its folder."""
     sets = _manifest(data)["sets"]
-    return evaluation_id(training, spec, calibration=sets["calibration"]["digest"], evaluation_set=sets[name]["digest"])
+    calibration, judged = (sets[key]["digest"] for key in ("calibration", name))
+    return evaluation_id(training, spec, calibration=calibration, evaluation_set=judged, name=name)
 
 
 def experiment_folder(spec: ExperimentSpec, variant: str | Path, data: str | Path) -> Path:

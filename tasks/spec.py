@@ -186,7 +186,7 @@ class EvaluationSet(Columns):
 
     @model_validator(mode="after")
     def _name_is_free(self) -> EvaluationSet:
-        if self.name in ("train", "valid", "calibration", "test"):
+        if self.name in ("train", "valid", "calibration", "test", "all"):
             raise ValueError(f"the name {self.name} is taken by the training dataset's own set; choose another")
         if self.source == "embedded" and self.name != "test_adversarial":
             raise ValueError("the one embedded evaluation set is named test_adversarial")
@@ -349,13 +349,17 @@ def training_id(
     return f"{spec.cell_id}-{digest}"
 
 
-def evaluation_id(training: str, spec: ExperimentSpec, *, calibration: str, evaluation_set: str) -> str:
+def evaluation_id(
+    training: str, spec: ExperimentSpec, *, calibration: str, evaluation_set: str, name: str = "test"
+) -> str:
     """Id of one evaluation of a trained adapter: more passes or another set never retrain.
 
-    `calibration` and `evaluation_set` are content digests of the cases.
+    `calibration` and `evaluation_set` are content digests of the cases; `name` keeps two sets of the same cases apart.
     """
+    named = {} if name == "test" else {"name": name}
     digest = short_digest(
-        {
+        named
+        | {
             "training": training, "calibration": calibration, "evaluation_set": evaluation_set,
             "scoring": spec.scoring.model_dump(mode="json", exclude={"fidelity_cases", "move_adapters"}),
             "version": SCORING_VERSION,

@@ -127,7 +127,7 @@ def test_the_decision_rule_of_a_recipe_never_retrains(recipe):
     assert changed(spec=experiment(recipe=recipe)) == {"evaluation"}
 
 
-@pytest.mark.parametrize("sets", [{"calibration": "c2"}, {"evaluation_set": "d2"}], ids=json.dumps)
+@pytest.mark.parametrize("sets", [{"calibration": "c2"}, {"evaluation_set": "d2"}, {"name": "clinic"}], ids=json.dumps)
 def test_other_cases_to_judge_on_never_retrain(sets):
     assert changed(sets=sets) == {"evaluation"}
 
@@ -139,6 +139,11 @@ def test_other_cases_to_judge_on_never_retrain(sets):
 )
 def test_what_names_the_cell_changes_all_three(changes):
     assert changed(spec=experiment(**changes)) == {"cell", "training", "evaluation"}
+
+
+def test_two_evaluation_sets_of_the_same_cases_have_ids_of_their_own():
+    found = {ids(experiment(), sets={"name": name})["evaluation"] for name in ("clinic", "ward", "test")}
+    assert len(found) == 3 and ids(experiment())["evaluation"] in found
 
 
 def test_where_cases_come_from_matters_through_their_digests_alone():

@@ -1,6 +1,7 @@
 """What is in a data set, and what is wrong with it.
 
 Sets that a model learns from stand on sides of their own; test and evaluation sets share one, since neither is learned.
+A table that we split is on a side of its own: within it copies are kept together, but an evaluation set must be apart.
 """
 
 from __future__ import annotations
@@ -68,11 +69,17 @@ def check_data(data: Data, evaluation_sets: Iterable[EvaluationSet], tokenizers:
     `tokenizers`: tokenizer.json files by the name to show.
     """
     rows = tally(data, evaluation_sets)
-    sides = np.array([SETS.index(name) if name in SETS else len(SETS) - 1 for name in rows.sets])[_ints(rows.set_codes)]
+    sides = np.array([_side(name) for name in rows.sets])[_ints(rows.set_codes)]
     findings = [*_texts(rows, sides), _ids(rows), _copies(rows, sides), *_groups(rows, sides), *_labels(rows)]
     if data.source == "embedded":
         findings.append(_derived(data))
     return Report(_set_lines(rows), [*findings, *_certifiable(rows, data)], rows.sample.lengths(tokenizers))
+
+
+def _side(name: str) -> int:
+    if name == "all":
+        return len(SETS)
+    return SETS.index(name) if name in SETS else SETS.index("test")
 
 
 def _ints(column: Any) -> Any:
@@ -107,27 +114,34 @@ def _texts(rows: Tally, sides: Any) -> list[Finding]:
 
 
 def _ids(rows: Tally) -> Finding:
-    order = np.lexsort((_ints(rows.digests), _ints(rows.ids)))
-    ids, digests = _ints(rows.ids)[order], _ints(rows.digests)[order]
-    same = (ids[1:] == ids[:-1]) & (digests[1:] != digests[:-1])
+    """Ids are compared within the dataset, and within each evaluation set: two files may both count from 1."""
+    own = np.array([0 if name in (*SETS, "all") else 1 + n for n, name in enumerate(rows.sets)])[_ints(rows.set_codes)]
+    order = np.lexsort((_ints(rows.digests), _ints(rows.ids), own))
+    ids, digests, own = _ints(rows.ids)[order], _ints(rows.digests)[order], own[order]
+    same = (ids[1:] == ids[:-1]) & (own[1:] == own[:-1]) & (digests[1:] != digests[:-1])
     return _pairs("same id, other text", order[:-1][same], order[1:][same], rows, "FAILS", "give each its own id")
 
 
 def _copies(rows: Tally, sides: Any) -> Finding:
-    """Nearly equal texts: across given sets they leak; in one table our split keeps them together."""
+    """Nearly equal texts: across sides they leak; within one table our split keeps them together."""
     ours = "all" in rows.sets
     alike = rows.sketch.pairs(ALIKE, None if ours else sides)
-    digests = rows.digests
-    alike = [(a, b, index) for a, b, index in alike if digests[a] != digests[b]]
+    digests, table = rows.digests, _side("all")
+    alike = [
+        (a, b, index)
+        for a, b, index in alike
+        if digests[a] != digests[b] and (sides[a] != sides[b] or sides[a] == table)
+    ]
     every = rows.sketch.every
     how = f" (from 1 in {every} runs of words)" if every > 1 else ""
     if not alike:
         return Finding("nearly the same text", f"0 pairs{how}")
     close = sum(index >= COPY for *_, index in alike)
-    a, b, index = alike[0]
+    leaks = [pair for pair in alike if pair[2] >= COPY and sides[pair[0]] != sides[pair[1]]]
+    a, b, index = (leaks or alike)[0]
     places = f"most alike: {rows.place(a)} and {rows.place(b)}, {index:.0%} of their runs of words"
     found = f"{len(alike)} pairs, {close} of them copies{how}"
-    if close and not ours:
+    if leaks:
         return Finding("nearly the same text across sets", found, "FAILS", f"delete one of the two; {places}")
     kept = "copies are kept in one set; " if close else ""
     return Finding(f"nearly the same text{'' if ours else ' across sets'}", found, "note", kept + places)

@@ -86,6 +86,29 @@ def test_copies_within_one_table_are_a_note_since_our_split_keeps_them_together(
     assert not report.fails and found(report, "nearly the same text").found == "1 pairs, 1 of them copies"
 
 
+def with_evaluation_set(tmp_path: Path, entries: list[dict[str, Any]], outside: list[dict[str, Any]]) -> Report:
+    clinic = EvaluationSet(name="clinic", source=str(write(tmp_path / "clinic.jsonl", outside)))
+    return check_data(Data(source=str(write(tmp_path / "a.jsonl", entries))), (clinic,), {})
+
+
+def test_a_text_of_the_table_in_an_evaluation_set_fails_as_it_does_when_the_data_is_made(tmp_path: Path) -> None:
+    table = [*rows(60), {"text": STORY, "label": "GP"}, {"text": STORY + " now", "label": "GP"}]
+    sound = with_evaluation_set(tmp_path, table, rows(9, 100))
+    assert not sound.fails and "kept in one set" in found(sound, "nearly the same text").remedy
+    same = with_evaluation_set(tmp_path, table, [*rows(9, 100), rows(1)[0]])
+    assert found(same, "same text in two sets").verdict == "FAILS"
+    near = with_evaluation_set(tmp_path, table, [*rows(9, 100), {"text": "well, " + STORY, "label": "GP"}])
+    copies = found(near, "nearly the same text across sets")
+    assert copies.verdict == "FAILS" and "clinic.jsonl, line 10" in copies.remedy
+
+
+def test_ids_of_an_evaluation_set_may_be_those_of_other_cases_in_the_table(tmp_path: Path) -> None:
+    outside = [row | {"id": f"c{i}"} for i, row in enumerate(rows(9, 100))]
+    assert not with_evaluation_set(tmp_path, rows(60), outside).fails
+    twice = with_evaluation_set(tmp_path, rows(60), [*outside, {"id": "c0", "text": "another story", "label": "ED"}])
+    assert found(twice, "same id, other text").verdict == "FAILS"
+
+
 def test_a_missing_label_fails_for_train_and_is_a_note_elsewhere(tmp_path: Path) -> None:
     some = [row for row in rows(30) if row["label"] != "HOME"]
     assert not check(write(tmp_path / "a.jsonl", some)).fails
