@@ -150,8 +150,8 @@ def _figures(setting: dict[str, Any], found: dict[str, Any], matmul_gflops: floa
         "tokens_per_second": setting["batch"] * setting["length"] / seconds,
         "weights_memory_bytes": found["weights_memory_bytes"], "peak_memory_bytes": found["peak_memory_bytes"],
         "peak_over_weights_bytes": found["peak_memory_bytes"] - found["weights_memory_bytes"],
-        "peak_rss_bytes": found["peak_rss_bytes"], "matmul_flops": found["matmul_flops"],
-        "matmul_gflops": found["matmul_gflops"],
+        "peak_rss_bytes": found["peak_rss_bytes"], "cache_memory_bytes": found["cache_memory_bytes"],
+        "matmul_flops": found["matmul_flops"], "matmul_gflops": found["matmul_gflops"],
         "matmul_share": found["matmul_flops"] / seconds / matmul_gflops / 1e9,
         "prefix_seconds": (found["prefix"] or {}).get("seconds"),
     }  # fmt: skip

@@ -34,6 +34,8 @@ LINES: tuple[tuple[str, Callable[[Figures, int], str]], ...] = (
     ("peak memory, MB", _shown("peak_memory_bytes", "{:.0f}", 1e-6)),
     ("peak over weights, MB", _shown("peak_over_weights_bytes", "{:.0f}", 1e-6)),
     ("  of that of stock, fast BLAS", _shown("memory_against_stock_dense", "{:.2f}")),
+    ("MLX cache after the last step, MB", _shown("cache_memory_bytes", "{:.0f}", 1e-6)),
+    ("peak RSS of the process, MB", _shown("peak_rss_bytes", "{:.0f}", 1e-6)),
     ("gradients: difference to stock as installed", _shown("gradient_difference_to_stock", "{:.1e}")),
     ("gradients: difference to float64", _shown("gradient_difference_to_float64", "{:.1e}")),
     ("matrix products of a step, GFLOP", _shown("matmul_flops", "{:.3g}", 1e-9)),
@@ -67,7 +69,12 @@ def _remarks(report: dict[str, Any]) -> list[str]:
         + ", ".join(engine["notes"])
         for engine in report["engines"]
     ]
-    prefix = report["engines"][-1]["prefix"]
+    ours = report["engines"][-1]
+    prefix, common = ours["prefix"], ours["leading_tokens"]
+    lines.append(
+        f"The first {common} of each prompt's {report['length']} tokens ({common / report['length']:.0%}) are the same "
+        "in all cases, as an instruction is: ours computes them once a step, stock for each case."
+    )
     if prefix["blocks"]:
         once = f"{prefix['seconds']:.2g} s for this batch"
         lines.append(f"ours: reads the output of {prefix['blocks']} frozen blocks, computed once per variant ({once}).")

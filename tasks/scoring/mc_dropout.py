@@ -13,7 +13,7 @@ import mlx.core as mx
 import numpy as np
 
 from tasks.runtime.errors import TriageError
-from tasks.scoring.uncertainty import passes_are_distinct
+from tasks.scoring.uncertainty import passes_differ
 from tasks.spec import LABELS
 from tasks.tuning.batches import TOKENS_AT_ONCE, Cases, make_batch, sorted_batches
 from tasks.tuning.engine import label_terms, leading_past
@@ -30,9 +30,10 @@ def dropout_passes(
     """Label probabilities of the chosen cases of a set in every pass: (passes, chosen, 3), float64.
 
     A case's masks follow from its place in the whole set, so that a larger sample repeats a smaller one's figures.
-    Raises TriageError if the passes are not distinct, which would mean that dropout was off.
+    Raises TriageError if all passes are the same, which would mean that dropout was off.
     """
     out = np.zeros((passes, len(chosen), len(LABELS)))
+    logs = np.zeros(out.shape, np.float32)
     place = {case: i for i, case in enumerate(chosen)}
     batches = [make_batch(cases, some) for some in sorted_batches(cases, TOKENS_AT_ONCE, chosen)]
     for number in range(passes):
@@ -40,11 +41,12 @@ def dropout_passes(
         past = leading_past(adapted, prefix, (*key, 0))
         for batch in batches:
             adapted.set_dropout([(*key, 1 + row.number) for row in batch.rows])
-            p = mx.softmax(label_terms(adapted, prefix, cases, batch, past).label_logp, axis=-1)
-            out[number, [place[case] for case in batch.cases]] = np.array(p, np.float64)
+            log_p, places = label_terms(adapted, prefix, cases, batch, past).label_logp, [place[c] for c in batch.cases]
+            logs[number, places] = np.array(log_p)
+            out[number, places] = np.array(mx.softmax(log_p, axis=-1), np.float64)
         emit({"event": "progress", "what": "dropout passes", "done": number + 1, "of": passes})
     adapted.set_dropout(None)
-    if not passes_are_distinct(out):
+    if not passes_differ(logs):
         raise TriageError(
             "Monte Carlo dropout gave identical passes: dropout was not active, so nothing may be concluded."
         )

@@ -42,7 +42,8 @@ GRADIENTS = "gradients.safetensors"
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     """Measure one engine (`args`: the fields of Setting) and leave its gradients in `folder`/gradients.safetensors.
 
-    Returns the fields of Measured without the gradients, device, sgemm speed (GFLOP/s) and peak resident bytes.
+    Returns the fields of Measured without the gradients, device, sgemm speed (GFLOP/s), peak resident bytes
+    and how many first tokens all prompts have in common.
     """
     setting = Setting.of(args)
     device, config = measure(), setting.config
@@ -53,7 +54,8 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     mx.save_safetensors(str(setting.folder / GRADIENTS), measured.gradients)
     figures = {key: value for key, value in vars(measured).items() if key != "gradients"}
     return figures | {
-        "device": asdict(device), "matmul_gflops": max(before, matmul_speed(*largest)), "peak_rss_bytes": peak_resident_bytes()
+        "device": asdict(device), "matmul_gflops": max(before, matmul_speed(*largest)), "peak_rss_bytes": peak_resident_bytes(),
+        "leading_tokens": cases.leading,
     }  # fmt: skip
 
 
@@ -98,11 +100,11 @@ def _ours(setting: Setting, cases: Cases) -> Measured:
         mx.eval(stack.model.trainable_parameters(), optimizer.state)
         seconds.append(time.perf_counter() - start)
         gradients = gradients or first_gradients(optimizer)
-    peak = mx.get_peak_memory()
+    peak, cached = mx.get_peak_memory(), mx.get_cache_memory()
     # MLX cannot write down a graph with derivatives of our own; the products are the same without them.
     counted = replace(adapted, stack=replace(stack, cpu_kernels=False, logit_bytes=1 << 62))
     flops = matmul_flops(stack.model, lambda _: _our_loss(counted, prefix, cases, objective))
-    return Measured(seconds[1:], weights_bytes, peak, flops, gradients, ["after a warm-up step"], stored)
+    return Measured(seconds[1:], weights_bytes, peak, cached, flops, gradients, ["after a warm-up step"], stored)
 
 
 def _prefix(setting: Setting, adapted: Adapted, cases: Cases) -> tuple[Prefix, dict[str, Any]]:

@@ -66,11 +66,13 @@ class Setting:
 
 @dataclass
 class Measured:
-    """Seconds of each timed step, bytes after loading and at the peak, FLOPs of a step; gradients of the first step."""
+    """Seconds of each timed step, bytes after loading, at the peak and cached after the last step, FLOPs of a step;
+    gradients of the first step."""
 
     seconds: list[float]
     weights_memory_bytes: int
     peak_memory_bytes: int
+    cache_memory_bytes: int
     matmul_flops: int
     gradients: Weights = field(repr=False)
     notes: list[str] = field(default_factory=list)

@@ -34,14 +34,14 @@ def measure_stock(setting: Setting, cases: Cases) -> Measured:
     start_adapter(model)
     mx.reset_peak_memory()
     clock = _train(model, setting, cases, steps=1 + setting.repeats if dense else 1)
-    peak = mx.get_peak_memory()
+    peak, cached = mx.get_peak_memory(), mx.get_cache_memory()
     if dense:
         seconds, warm = clock.seconds[1:], "after a warm-up step"
     else:
         seconds, warm = clock.seconds, f"n=1, after a warm-up step of {len(warm_up.rows)} x {WARM_UP_TOKENS} tokens"
     tokens, lengths = next(iterate_batches(_dataset(cases), setting.batch, setting.length + PADDING))
     flops = matmul_flops(model, lambda m: default_loss(m, tokens, lengths)[0])
-    return Measured(seconds, weights_bytes, peak, flops, clock.gradients, [warm, *notes])
+    return Measured(seconds, weights_bytes, peak, cached, flops, clock.gradients, [warm, *notes])
 
 
 def float64_gradients(setting: Setting) -> Weights:

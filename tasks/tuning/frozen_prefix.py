@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 
 from tasks.runtime.device import versions
@@ -78,7 +79,7 @@ def open_prefix(stack: Stack, cases: Cases, boundary: int, root: Path, variant: 
     if cases.leading == 0 or share < PAYS_FROM:
         _say(log, f"Frozen prefix not stored: {boundary} of {stack.depth} blocks would save {share:.0%} of a step.")
         return Prefix(stack, cases, 0, None, None, None)
-    folder = root / "prefixes" / _digest(cases, boundary, variant)
+    folder = root / "prefixes" / _digest(stack, cases, boundary, variant)
     if complete_once(folder) is None and (left := _left(root / "prefixes")) < wanted:
         _say(
             log,
@@ -129,9 +130,12 @@ def _bytes(stack: Stack, cases: Cases) -> int:
     return (cases.leading + own) * stack.hidden_size * np.dtype(STORED).itemsize
 
 
-def _digest(cases: Cases, boundary: int, variant: str) -> str:
+def _digest(stack: Stack, cases: Cases, boundary: int, variant: str) -> str:
+    """By all that decides the numbers: packed bfloat16 and unpacked float32 weights of one variant differ in them."""
+    packed = any(isinstance(m, nn.QuantizedLinear) for layer in stack.layers for m in layer.modules())
     return short_digest(
         {
+            "compute_dtype": str(stack.dtype), "packed": packed,
             "variant": variant, "boundary": boundary, "dtype": np.dtype(STORED).name, "versions": versions(),
             "rows": short_digest({"rows": [row.inputs for row in cases.rows]}), "leading": cases.leading,
         }

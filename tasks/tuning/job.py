@@ -113,7 +113,9 @@ def _choice(
             return step_peak(probed, split.prefix, split.cases, objective)
 
         held = mx.get_active_memory() + STATE_BYTES * adapted.trainable
-        choice = choose(peak, held, min(spec.recipe.batch_size, len(split.cases.encoded)), limit, emit)
+        batch = min(spec.recipe.batch_size, len(split.cases.encoded))
+        longest = max(len(row.inputs) for row in split.cases.rows) * split.cases.per_case
+        choice = choose(peak, held, batch, longest, limit, emit)
     write_choice(folder, choice)
     return choice
 

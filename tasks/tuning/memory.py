@@ -1,6 +1,7 @@
 """How much of a batch fits: the micro-batch, from a memory budget and a probe step on the longest case.
 
-A step over n cases is taken to need at most n times what the longest case alone needs. Where one case does not fit,
+A step over n cases is taken to need at most n times what the longest case alone needs, and validation of as many
+tokens, which keeps no gradient, no more than such a step. Where one case does not fit,
 blocks are checkpointed. Nothing here changes a result beyond the order of sums; what was chosen is written down, so
 that a resumed run sums in the same order.
 """
@@ -17,6 +18,7 @@ from tasks.runtime.device import backend, total_memory
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import write_atomic
 from tasks.spec import ExperimentSpec, byte_count
+from tasks.tuning.batches import TOKENS_AT_ONCE
 
 CHOICE = "memory.json"
 DEFAULT_SHARE = 0.6  # of the machine's memory: it should stay usable
@@ -26,16 +28,17 @@ STATE_BYTES = 12  # per trained value: AdamW's two moments, and the accumulated 
 @dataclass(frozen=True)
 class Choice:
     """Cases computed at once, and whether blocks are computed again in the backward pass to save memory; for `limit`
-    bytes."""
+    bytes. `tokens_at_once`: padded tokens of one forward pass of validation."""
 
     micro_batch: int
     checkpointing: bool = False
     limit: int | None = None
+    tokens_at_once: int = TOKENS_AT_ONCE
 
     def smaller(self) -> Choice | None:
         """What to try after running out of memory; None if there is nothing smaller."""
         if self.micro_batch > 1:
-            return replace(self, micro_batch=self.micro_batch // 2)
+            return replace(self, micro_batch=self.micro_batch // 2, tokens_at_once=self.tokens_at_once // 2)
         return None if self.checkpointing else replace(self, checkpointing=True)
 
 
@@ -63,11 +66,12 @@ def write_choice(folder: Path, choice: Choice) -> None:
 
 
 def choose(
-    peak: Callable[[bool], int], held: int, batch: int, limit: int, emit: Callable[[dict[str, Any]], None]
+    peak: Callable[[bool], int], held: int, batch: int, longest: int, limit: int, emit: Callable[[dict[str, Any]], None]
 ) -> Choice:
     """The largest micro-batch that fits `limit` bytes, `held` of them taken by weights and optimizer.
 
-    `peak(checkpointing)` measures the bytes that a step over the longest case takes on top of what is held.
+    `peak(checkpointing)` measures the bytes that a step over the longest case, of `longest` tokens, takes on top of
+    what is held.
     Raises BadInput if not even one checkpointed case fits.
     """
     need = 0
@@ -76,7 +80,8 @@ def choose(
         need = held + one
         if need > limit:
             continue
-        micro_batch = min(batch, (limit - held) // max(one, 1))
+        fitting = (limit - held) // max(one, 1)  # cases, each at least
+        micro_batch, tokens = min(batch, fitting), min(TOKENS_AT_ONCE, fitting * longest)
         emit(
             {
                 "event": "note",
@@ -85,7 +90,7 @@ def choose(
                 + (", blocks checkpointed." if checkpointing else "."),
             }
         )
-        return Choice(micro_batch, checkpointing, limit)
+        return Choice(micro_batch, checkpointing, limit, tokens)
     raise BadInput(
         f"training.memory = {limit / 1e6:.1f} MB is less than one case needs, {need / 1e6:.1f} MB with checkpointed blocks; "
         "give that much with --memory, or shorten cases with training.max_tokens."

@@ -97,7 +97,7 @@ def train(
             _report(progress.unreported, rate, recipe.iterations, progress, emit)
             progress.unreported = []
         if last or progress.update % spec.training.evaluate_every == 0:
-            if _evaluate(adapted, valid_split, objective, progress, emit):
+            if _evaluate(adapted, valid_split, objective, progress, emit, choice.tokens_at_once):
                 best = dict(adapter_weights(adapted))
             checkpoint.save(folder / "checkpoint", adapted, optimizer, best, progress)
     return best, progress
@@ -138,9 +138,11 @@ def _report(window: list[Any], rate: float, iterations: int, progress: checkpoin
     emit({"event": "train", **point, "other_loss": other, "iterations": iterations, "seconds_left": left})
 
 
-def _evaluate(adapted: Adapted, split: Split, objective: Objective, progress: checkpoint.Progress, emit: Emit) -> bool:
+def _evaluate(
+    adapted: Adapted, split: Split, objective: Objective, progress: checkpoint.Progress, emit: Emit, tokens_at_once: int
+) -> bool:
     """Validate on the whole split; True if this is the best so far."""
-    scores = score_cases(adapted, split.prefix, split.cases)
+    scores = score_cases(adapted, split.prefix, split.cases, tokens_at_once)
     value, (label, _, cost) = validation_value(scores, split.cases, objective)
     if not math.isfinite(value):
         raise Diverged(f"The validation value became {value} at update {progress.update}; lower the learning rate.")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,7 +13,8 @@ from threading import Thread
 
 import pytest
 
-from deployments.up import server_version, up
+from deployments.lost_runs import end_runs
+from deployments.up import _lost_runs, api_url, server_version, up
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import home, locked
 from tests.flows.conftest import ROOT, one_sentence
@@ -85,3 +87,27 @@ def test_the_command_says_it_in_one_sentence(busy_port, tmp_path):
         env=os.environ | {"TRIAGE_HOME": str(tmp_path)},
     )  # fmt: skip
     assert done.returncode == 2 and one_sentence(done.stderr) and "Traceback" not in done.stderr
+
+
+def test_a_server_that_no_longer_answers_is_a_sentence():
+    with socket.socket() as freed:
+        freed.bind(("127.0.0.1", 0))
+        port = freed.getsockname()[1]
+    with pytest.raises(
+        BadInput, match=f"server on port {port} no longer answers .ConnectionRefusedError.*run `triage up`"
+    ):
+        _lost_runs(port)
+
+
+def test_only_flow_runs_of_this_triage_home_and_server_are_ended(tmp_path):
+    api = api_url(1)
+    command = [sys.executable, "-c", "import sys; sys.stdin.read()", "prefect.engine"]
+    own = {"PREFECT__FLOW_RUN_ID": "a", "PREFECT_API_URL": api, "TRIAGE_HOME": str(tmp_path)}
+    others = ({"TRIAGE_HOME": f"{tmp_path}/other"}, {"PREFECT_API_URL": api_url(2)}, {})
+    runs = [subprocess.Popen(command, env=os.environ | own | other, stdin=subprocess.PIPE) for other in others]
+    try:
+        end_runs(api, tmp_path)
+        assert runs[2].wait(10) == -signal.SIGKILL and [run.poll() for run in runs[:2]] == [None, None]
+    finally:
+        for run in runs:
+            run.communicate()

@@ -37,6 +37,8 @@ def test_all_engines_make_the_same_step_and_the_figures_reach_the_warehouse(mode
 
     text = console.export_text()
     assert "2 of 4 blocks" in text and "(n=1)" in text and "random weights" in text
+    assert "The first 10 of each prompt's 40 tokens (25%) are the same in all cases" in text
+    assert "peak RSS of the process, MB" in text and "MLX cache after the last step, MB" in text
     assert json.loads((home() / "bench" / f"{report['run_id']}.json").read_text()) == json.loads(json.dumps(report))
     assert sorted(p.name for p in (home() / "bench").iterdir()) == [f"{report['run_id']}.json"]
     landed = query(f"SELECT * FROM benchmark WHERE \"case\" = '{model} {bits}bit 4x40, 2 layers, ours'").set_index(

@@ -3,6 +3,7 @@
 import os
 import shutil
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
@@ -76,6 +77,20 @@ def test_where_it_does_not_pay_nothing_is_stored(tmp_path):
     some = tiny.cases(6)
     assert open_prefix(made.stack, some, 0, tmp_path, "weights", told.append).own is None
     assert "not stored: 0 of 4 blocks would save 0% of a step" in told[0]["message"] and not list(tmp_path.iterdir())
+
+
+def test_packed_dense_and_bfloat16_weights_of_one_variant_each_have_a_prefix_of_their_own(tmp_path, computed):
+    some = tiny.cases(6)
+    halved = tiny.adapted("llama", 4, False)
+    halved.stack.model.set_dtype(mx.bfloat16)
+    for made in (
+        tiny.adapted("llama", 4, True),
+        tiny.adapted("llama", 4, False),
+        halved,
+        tiny.adapted("llama", 4, True),
+    ):
+        open_prefix(made.stack, some, made.boundary, tmp_path, "weights")
+    assert len(computed) == len(list((tmp_path / "prefixes").iterdir())) == 3
 
 
 def test_a_prefix_of_another_model_is_computed_again(tmp_path, computed):

@@ -114,7 +114,7 @@ def test_what_was_chosen_for_a_training_is_kept_and_another_budget_chooses_again
 
     told: list[dict] = []
     first = choice("2GB")
-    assert first == {"micro_batch": 4, "checkpointing": False, "limit": 2_000_000_000}
+    assert first == {"micro_batch": 4, "checkpointing": False, "limit": 2_000_000_000, "tokens_at_once": 4096}
     probes = sum("micro-batch" in event.get("message", "") for event in told)
     choice("2GB")
     assert sum("micro-batch" in event.get("message", "") for event in told) == probes == 1
@@ -122,3 +122,14 @@ def test_what_was_chosen_for_a_training_is_kept_and_another_budget_chooses_again
         event["message"] for event in told if "micro-batch" in event.get("message", "")
     ))[1:])  # fmt: skip
     assert choice(f"{held + 2.5 * one}MB")["micro_batch"] == 2
+
+
+def test_a_cost_weight_above_5_is_warned_of_and_5_is_not(study, tmp_path):
+    def warned(cost_weight: float) -> bool:
+        told: list[dict] = []
+        recipe = study["experiment"]["recipe"] | {"iterations": 1, "cost_weight": cost_weight}
+        folder = tmp_path / str(cost_weight)
+        job.run(study | {"experiment": study["experiment"] | {"recipe": recipe}, "folder": str(folder)}, told.append)
+        return any(e["event"] == "warning" and e["message"].startswith("cost_weight") for e in told)
+
+    assert study["experiment"]["recipe"]["kind"] == "safety" and warned(5.5) and not warned(5.0)

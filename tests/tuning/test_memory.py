@@ -3,14 +3,18 @@
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import mlx.core as mx
+import numpy as np
 import pytest
 
 from tasks.runtime.errors import BadInput, OutOfMemory
 from tasks.spec import Training
-from tasks.tuning import step
-from tasks.tuning.engine import step_peak, update_gradients
+from tasks.tuning import step, trainer
+from tasks.tuning.batches import TOKENS_AT_ONCE
+from tasks.tuning.engine import score_cases, step_peak, update_gradients
 from tasks.tuning.losses import make_objective
 from tasks.tuning.memory import Choice, budget, choose, read_choice, write_choice
+from tasks.tuning.trainer import Split, train
 from tests.tuning import tiny
 from tests.tuning.test_trainer import experiment, separable
 
@@ -40,13 +44,15 @@ def test_the_micro_batch_is_the_largest_that_fits_and_checkpointing_comes_only_w
         return 10 if checkpointing else 100
 
     told = []
-    chosen = {limit: choose(peak, 50, 8, limit, told.append) for limit in (2000, 460, 150, 149, 80)}
+    chosen = {limit: choose(peak, 50, 8, 30, limit, told.append) for limit in (2000, 460, 150, 149, 80)}
     assert {limit: (c.micro_batch, c.checkpointing) for limit, c in chosen.items()} == {
         2000: (8, False), 460: (4, False), 150: (1, False), 149: (8, True), 80: (3, True),
     }  # fmt: skip
     assert "micro-batch 4 of 8." in told[1]["message"] and "blocks checkpointed" in told[-1]["message"]
     with pytest.raises(BadInput, match="is less than one case needs"):
-        choose(peak, 50, 8, 59, told.append)
+        choose(peak, 50, 8, 30, 59, told.append)
+    assert [chosen[limit].tokens_at_once for limit in (2000, 460, 150, 80)] == [19 * 30, 4 * 30, 30, 3 * 30]
+    assert choose(peak, 50, 8, 30, 10**6, told.append).tokens_at_once == TOKENS_AT_ONCE
 
 
 def test_a_step_of_the_chosen_micro_batch_stays_within_the_budget():
@@ -54,8 +60,26 @@ def test_a_step_of_the_chosen_micro_batch_stays_within_the_budget():
     objective, prefix = make_objective(tiny.recipe(), some.labels), tiny.no_store(made, some)
     one = step_peak(made, prefix, some, objective)
     for limit in (one * 3, one * 6):
-        chosen = choose(lambda checkpointing: one, 0, 12, limit, lambda event: None)
+        chosen = choose(lambda checkpointing: one, 0, 12, 45, limit, lambda event: None)
         assert limit / 2 < step_peak(made, prefix, some, objective, chosen.micro_batch) <= limit
+
+
+def test_validation_stays_within_the_budget_and_scores_the_same():
+    made, some = tiny.adapted("llama", 4, True), tiny.cases(80)
+    objective, prefix = make_objective(tiny.recipe(), some.labels), tiny.no_store(made, some)
+    limit = 2 * step_peak(made, prefix, some, objective)
+    longest = max(len(row.inputs) for row in some.rows)
+    chosen = choose(lambda checkpointing: limit // 2, 0, 4, longest, limit, lambda event: None)
+
+    def scored(tokens):
+        mx.clear_cache()
+        held = mx.get_active_memory()
+        mx.reset_peak_memory()
+        return score_cases(made, prefix, some, tokens).label_logp, mx.get_peak_memory() - held
+
+    (small, within), (usual, beyond) = scored(chosen.tokens_at_once), scored(TOKENS_AT_ONCE)
+    assert within <= limit < beyond
+    np.testing.assert_allclose(small, usual, atol=1e-5)
 
 
 def test_the_budget_is_the_grids_or_a_share_of_the_machine():
@@ -79,16 +103,15 @@ def test_out_of_memory_halves_the_micro_batch_then_checkpoints_then_gives_up(tmp
         step.train_experiment(experiment(tiny.recipe()), tmp_path / "x", tmp_path, tmp_path, tmp_path, told.append)
     assert tried == [(4, False), (2, False), (1, False), (1, True)]
     assert told[-1]["message"] == "Out of memory: trying again with micro-batch 1 and checkpointed blocks."
-    assert read_choice(tmp_path / "x") == Choice(1, True, 7) and asdict(Choice(1)) == {
-        "micro_batch": 1, "checkpointing": False, "limit": None,
+    assert read_choice(tmp_path / "x") == Choice(1, True, 7, TOKENS_AT_ONCE // 4) and asdict(Choice(1)) == {
+        "micro_batch": 1, "checkpointing": False, "limit": None, "tokens_at_once": TOKENS_AT_ONCE,
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("choice", [Choice(2), Choice(1, True)])
-def test_a_training_in_small_pieces_learns_what_a_whole_batch_learns(choice, tmp_path):
-    from tasks.tuning.trainer import Split, train
-
-    a_recipe = tiny.safety(dropout=0.1, iterations=4)
+@pytest.mark.parametrize("choice", [Choice(2), Choice(1, True, tokens_at_once=64)])
+def test_a_training_in_small_pieces_learns_what_a_whole_batch_learns(choice, tmp_path, monkeypatch):
+    a_recipe, tokens = tiny.safety(dropout=0.1, iterations=4), []
+    monkeypatch.setattr(trainer, "score_cases", lambda *given: tokens.append(given[3]) or score_cases(*given))
     ends = []
     for number, how in enumerate((None, choice)):
         made, some = tiny.adapted("llama", 4, True, a_recipe), separable()
@@ -96,3 +119,4 @@ def test_a_training_in_small_pieces_learns_what_a_whole_batch_learns(choice, tmp
         best, _ = train(made, experiment(a_recipe), split, split, tmp_path / str(number), lambda event: None, how)
         ends.append(tiny.flat(best))
     assert tiny.largest_difference(ends[1], ends[0]) <= 1e-4
+    assert tokens == [TOKENS_AT_ONCE] * 2 + [choice.tokens_at_once] * 2
