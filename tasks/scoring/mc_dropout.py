@@ -13,7 +13,7 @@ import mlx.core as mx
 import numpy as np
 
 from tasks.runtime.errors import TriageError
-from tasks.scoring.uncertainty import passes_differ
+from tasks.scoring.uncertainty import passes_are_distinct
 from tasks.spec import LABELS
 from tasks.tuning.batches import TOKENS_AT_ONCE, Cases, make_batch, sorted_batches
 from tasks.tuning.engine import label_terms, leading_past
@@ -30,7 +30,7 @@ def dropout_passes(
     """Label probabilities of the chosen cases of a set in every pass: (passes, chosen, 3), float64.
 
     A case's masks follow from its place in the whole set, so that a larger sample repeats a smaller one's figures.
-    Raises TriageError if all passes are the same, which would mean that dropout was off.
+    Raises TriageError if two passes are the same, which would mean that dropout was off, or a mask used twice.
     """
     out = np.zeros((passes, len(chosen), len(LABELS)))
     logs = np.zeros(out.shape, np.float32)
@@ -46,7 +46,7 @@ def dropout_passes(
             out[number, places] = np.array(mx.softmax(log_p, axis=-1), np.float64)
         emit({"event": "progress", "what": "dropout passes", "done": number + 1, "of": passes})
     adapted.set_dropout(None)
-    if not passes_differ(logs):
+    if not passes_are_distinct(logs):
         raise TriageError(
             "Monte Carlo dropout gave identical passes: dropout was not active, so nothing may be concluded."
         )

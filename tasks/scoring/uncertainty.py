@@ -47,8 +47,8 @@ def summarise_passes(p: ArrayLike, review_entropy: float = 0.3) -> list[McCase]:
     """One McCase per case from label probabilities of shape (passes, cases, 3).
 
     review: vote entropy above `review_entropy` nats (0.3: at least 5 dissenting votes of 50, or 9 of 100). A tie in
-    the votes goes to the more urgent label. Check `passes_differ` first: without dropout all passes agree, which says
-    nothing about certainty.
+    the votes goes to the more urgent label. Check `passes_are_distinct` first: without dropout all passes agree, which
+    says nothing about certainty.
     """
     values = _passes(p)
     passes = len(values)
@@ -73,16 +73,21 @@ def summarise_passes(p: ArrayLike, review_entropy: float = 0.3) -> list[McCase]:
     ]
 
 
-def passes_differ(log_p: ArrayLike) -> bool:
-    """False if every pass equals the first: dropout is off. BadInput for a value that is not finite.
+def distinct_passes(log_p: ArrayLike) -> int:
+    """Number of different passes, a pass being all its log-probabilities, (passes, cases, 3): 1 without dropout.
 
-    `log_p`: log-probabilities, shape (passes, cases, 3). Probabilities would not do: those of a sure model are rounded
-    to 1 and 0 in any pass. Two equal passes among others are no proof of anything, and are let be.
+    Probabilities would not do: those of a sure model are rounded to 1 and 0 in any pass. BadInput for a value that is
+    not finite.
     """
     values = np.asarray(log_p)
     if not np.isfinite(values).all():
         raise BadInput("Dropout passes hold NaN or infinity: train again with a lower learning rate or scale.")
-    return bool((values != values[:1]).any())
+    return len(np.unique(values.reshape(len(values), -1), axis=0))
+
+
+def passes_are_distinct(log_p: ArrayLike) -> bool:
+    """True if no two passes are equal: dropout is on, and no mask is used twice."""
+    return distinct_passes(log_p) == len(np.asarray(log_p))
 
 
 def _passes(p: ArrayLike) -> Floats:

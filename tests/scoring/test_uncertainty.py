@@ -8,7 +8,7 @@ from scipy.special import softmax
 from scipy.stats import entropy
 
 from tasks.runtime.errors import BadInput
-from tasks.scoring.uncertainty import passes_differ, summarise_passes, vote_counts
+from tasks.scoring.uncertainty import distinct_passes, passes_are_distinct, summarise_passes, vote_counts
 from tasks.spec import LABELS
 
 
@@ -83,17 +83,20 @@ def test_a_probability_of_zero_has_no_nan():
     assert case.predictive_entropy_nats == 0 and case.mutual_information_nats == 0
 
 
-def test_inactive_dropout_is_found_and_two_equal_passes_among_others_are_let_be():
+def test_inactive_dropout_and_masks_used_twice_are_found():
     log_p = np.log(random_passes(0))
-    assert passes_differ(log_p) and not passes_differ(np.repeat(log_p[:1], 20, axis=0))
-    assert passes_differ(np.concatenate([log_p[:1], log_p]))
+    assert distinct_passes(log_p) == 20 and passes_are_distinct(log_p)
+    off = np.repeat(log_p[:1], 20, axis=0)
+    assert distinct_passes(off) == 1 and not passes_are_distinct(off)
+    reused = np.concatenate([log_p[:10], log_p[:10]])
+    assert distinct_passes(reused) == 10 and not passes_are_distinct(reused)
     with pytest.raises(BadInput, match="NaN or infinity"):
-        passes_differ(log_p * math.inf)
+        distinct_passes(log_p * math.inf)
 
 
-def test_a_sure_models_passes_differ_although_their_probabilities_are_rounded_to_the_same():
+def test_a_sure_models_passes_are_distinct_although_their_probabilities_are_rounded_to_the_same():
     log_p = np.array([[[-0.0, -120.5, -130.25]], [[-0.0, -121.5, -130.5]]], np.float32)
-    assert (np.exp(log_p) == np.exp(log_p[:1])).all() and passes_differ(log_p)
+    assert (np.exp(log_p) == np.exp(log_p[:1])).all() and passes_are_distinct(log_p)
 
 
 def test_one_pass_a_wrong_shape_and_nan_are_refused_in_a_sentence():
