@@ -25,6 +25,11 @@ def probabilities(p: Any) -> dict[str, float]:
     return {f"p_{label.lower()}": float(value) for label, value in zip(LABELS, p, strict=True)}
 
 
+def probability_table(rows: Rows) -> Any:
+    """Probabilities of scored lines, (cases, 3) in the order LABELS."""
+    return np.array([[r["p"][label] for label in LABELS] for r in rows]).reshape(-1, len(LABELS))
+
+
 def metric_row(evaluation_id: str, rule: str, m: Metric) -> dict[str, Any]:
     """A row of the table `metric`."""
     return {
@@ -37,7 +42,7 @@ def extra_metrics(
     evaluation_id: str, test: Rows, argmax: list[Any], groups: list[str] | None, answers: Rows | None, seed: int
 ) -> Rows:
     """Metric rows that belong to no decision rule and stand with argmax: calibration, and what was generated."""
-    found = calibration_table([r["label"] for r in test], _p(test), groups, seed)
+    found = calibration_table([r["label"] for r in test], probability_table(test), groups, seed)
     if answers is not None:
         by_case = {r["case_id"]: a for r, a in zip(test, argmax, strict=True)}
         read = [Answer(a["exact"], a["label"]) for a in answers]
@@ -85,7 +90,7 @@ def trust_rows(
 ) -> dict[str, Rows]:  # fmt: skip
     """Rows of subgroup_metric, reliability, review_flag and conformal."""
     labels = [r["label"] for r in test]
-    reliable = reliability_rows(labels, _p(test)[:, 0])
+    reliable = reliability_rows(labels, probability_table(test)[:, 0])
     own = {"evaluation_id": evaluation_id}
     found: dict[str, Rows] = {
         "reliability": [own | asdict(row) for row in reliable],
@@ -104,7 +109,9 @@ def trust_rows(
 
 def _conformal(calibration: Rows, test: Rows, scoring: Scoring) -> Any:
     known, labels = [r["label"] for r in calibration], [r["label"] for r in test]
-    return judge_conformal(_p(calibration), known, _p(test), labels, scoring.conformal_miss_rate)
+    return judge_conformal(
+        probability_table(calibration), known, probability_table(test), labels, scoring.conformal_miss_rate
+    )
 
 
 def _subgroup_row(evaluation_id: str, field: str, value: str, m: Metric) -> dict[str, Any]:
@@ -120,7 +127,7 @@ def _review_rows(
     place = {r["case_id"]: i for i, r in enumerate(test)}
     rows = [place[r["case_id"]] for r in dropout]
     judged = judge_review(
-        [r["review"] for r in dropout], [r["entropy_nats"] for r in dropout], _p(test)[rows],
+        [r["review"] for r in dropout], [r["entropy_nats"] for r in dropout], probability_table(test)[rows],
         [test[i]["label"] for i in rows], [decisions[i] for i in rows], [groups[i] for i in rows] if groups else None,
         seed,
     )  # fmt: skip
@@ -134,7 +141,3 @@ def _review_rows(
         }
         for j in judged
     ]  # fmt: skip
-
-
-def _p(rows: Rows) -> Any:
-    return np.array([[r["p"][label] for label in LABELS] for r in rows]).reshape(-1, len(LABELS))

@@ -17,7 +17,7 @@ import numpy as np
 
 from tasks.runtime.store import verify
 from tasks.scoring.gates import Gate, judge_gates
-from tasks.scoring.judgements import extra_metrics, mc_rows, metric_row, probabilities, trust_rows
+from tasks.scoring.judgements import extra_metrics, mc_rows, metric_row, probabilities, probability_table, trust_rows
 from tasks.scoring.metrics import METRICS, NO_INTERVAL, metric_table
 from tasks.scoring.rules import Decisions, ScoredCases, decide_all
 from tasks.spec import LABELS, SCORING_VERSION, ExperimentSpec, Scoring
@@ -122,18 +122,19 @@ def _read(path: Path) -> Rows:
 
 
 def _rules(what: Judging, scored: Scored) -> dict[str, Decisions]:
-    rules = decide_all(
-        _cases(scored.calibration), _cases(scored.test), target=what.target, costs=what.scoring.cost_matrix
-    )
+    judged = _cases(scored.test, what.evaluation_set)
+    rules = decide_all(_cases(scored.calibration), judged, target=what.target, costs=what.scoring.cost_matrix)
     if scored.manifest.get("constant"):  # one probability for all cases: no threshold can be chosen on it
         note = "not available: a constant answer has no scores to choose a rule on"
         rules |= {name: Decisions(name, None, note) for name in rules if name != "argmax"}
     return rules
 
 
-def _cases(rows: Rows) -> ScoredCases:
-    p = np.array([[r["p"][label] for label in LABELS] for r in rows])
-    return ScoredCases([r["case_id"] for r in rows], p, [r["label"] for r in rows], [r["case_digest"] for r in rows])
+def _cases(rows: Rows, evaluation_set: str = "test") -> ScoredCases:
+    """An external set's ids are told apart by its name from those of the dataset: both may count from 1."""
+    source = "" if evaluation_set == "test" else f"{evaluation_set} "
+    p, ids = probability_table(rows), [f"{source}{r['case_id']}" for r in rows]
+    return ScoredCases(ids, p, [r["label"] for r in rows], [r["case_digest"] for r in rows])
 
 
 def _likelihood(test: Rows) -> dict[str, float | None]:

@@ -155,19 +155,17 @@ def fit_vector_scaling(log_p: ArrayLike, labels: Sequence[str]) -> VectorScaling
 
 
 def refuse_overlap(calibration: ScoredCases, test: ScoredCases) -> None:
-    """BadInput when a case is in both sets: a rule chosen on test cases proves nothing.
-
-    Texts tell, by their digests; ids only where there are none, since files of two sources may both count from 1.
-    """
-    ours, theirs, what = calibration.case_ids, test.case_ids, "case id"
+    """BadInput when a case is in both sets, by id or by digest: a rule chosen on test cases proves nothing."""
+    pairs = [(calibration.case_ids, test.case_ids, "case id")]
     if calibration.digests is not None and test.digests is not None:
-        ours, theirs, what = calibration.digests, test.digests, "text digest"
-    shared = sorted(set(ours) & set(theirs))
-    if shared:
-        raise BadInput(
-            f"The calibration set overlaps the test set in {len(shared)} cases (same {what}, first {shared[0]!r}): "
-            "split the cases again so that each is in one set only."
-        )
+        pairs.append((calibration.digests, test.digests, "text digest"))
+    for ours, theirs, what in pairs:
+        shared = sorted(set(ours) & set(theirs))
+        if shared:
+            raise BadInput(
+                f"The calibration set overlaps the test set in {len(shared)} cases (same {what}, first {shared[0]!r}): "
+                "split the cases again so that each is in one set only."
+            )
 
 
 def decide(

@@ -11,10 +11,11 @@ from tasks.grid import known_models, load_grid
 from tasks.identity import scores_folder, training_of
 from tasks.models.convert import run_quantize
 from tasks.models.sources import fetch_base
+from tasks.runtime.errors import BadInput
 from tasks.runtime.store import verify
 from tasks.scoring import job
-from tasks.scoring.rows import evaluation_rows
-from tasks.spec import LABELS, EvaluationSet, experiments
+from tasks.scoring.rows import Judging, Scored, evaluation_rows, judged_rows
+from tasks.spec import LABELS, EvaluationSet, Scoring, experiments
 from tasks.tuning import job as training_job
 from warehouse.query import query
 
@@ -100,3 +101,28 @@ def test_an_evaluation_set_changes_no_training_and_no_other_evaluation(study, tm
     alone = prepare_dataset(spec.data, tmp_path)
     assert training_of(spec, args["variant"], alone) == args["training_id"]
     assert scores_folder(spec, args["training_id"], alone).name == scores.name
+
+
+def test_ids_that_two_files_both_count_from_1_are_no_overlap_where_the_texts_differ():
+    def scored(of):
+        p = dict(zip(LABELS, (0.6, 0.3, 0.1), strict=True))
+        return [
+            {"case_id": str(i), "label": label, "group": None, "case_digest": f"{of}{i}", "p": p, "label_loss": None}
+            for i, label in enumerate(LABELS)
+        ]
+
+    def judged(name, texts):
+        manifest = {
+            "mc_status": "not available: none",
+            "score_seconds": 0.0,
+            "mc_seconds": 0.0,
+            "created": "2026-01-01",
+        }
+        what = Judging("e", "t", "d", False, "argmax", None, Scoring(), 0, name)
+        return judged_rows(what, Scored(scored("ours"), scored(texts), manifest))
+
+    assert [row["decision"] for row in judged("clinic", "theirs")["prediction"]] == ["ED", "ED", "ED"]
+    with pytest.raises(BadInput, match="in 3 cases .same text digest"):
+        judged("clinic", "ours")
+    with pytest.raises(BadInput, match="in 3 cases .same case id"):
+        judged("test", "theirs")

@@ -199,14 +199,6 @@ def test_a_calibration_set_that_overlaps_test_is_refused_by_id_and_by_digest():
         decide("argmax", *same_text)
 
 
-def test_ids_that_two_files_both_count_from_1_are_no_overlap_where_the_texts_differ():
-    ids = ["1", "2", "3"]
-    ours, theirs = (
-        ScoredCases(ids, s.p, s.labels, [f"{k}{i}" for i in ids]) for k, s in (("x", scored(3)), ("y", scored(3, 1)))
-    )
-    assert decide("argmax", ours, theirs).labels == argmax_rule(theirs.p)
-
-
 def test_unusable_input_is_refused_in_a_sentence():
     with pytest.raises(BadInput, match="no decision rule 'magic'; use one of argmax"):
         decide("magic", scored(3), scored(3, prefix="t"))
