@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from flows.tables import NOT_A_DEVICE, experiment_name, figure
 from tasks.corpus.adversarial import NAME as ADVERSARIAL
 from tasks.corpus.prepare import prepare_dataset
 from tasks.grid import load_grid
-from tasks.runtime.store import home, read_manifest
+from tasks.runtime.store import home, read_lines, read_manifest
 from tasks.scoring.baselines import bag_of_words
 from tasks.scoring.intervals import Floats, clustered_bootstrap
 from tasks.scoring.metrics import confusion, metric_values
@@ -62,17 +61,12 @@ def bench_corpus(console: Console, grid: str) -> pd.DataFrame:
 
 
 def _baseline(folder: Path, name: str) -> Decided:
-    sets = {key: _lines(folder / f"{key}.jsonl") for key in ("train", "valid", "calibration")}
-    scored = bag_of_words({**sets, "test": _lines(folder / f"{name}.jsonl")}).test
+    sets = {key: read_lines(folder / f"{key}.jsonl") for key in ("train", "valid", "calibration")}
+    scored = bag_of_words({**sets, "test": read_lines(folder / f"{name}.jsonl")}).test
     return Decided(
         {r["case_id"]: r["label"] for r in scored}, {r["case_id"]: r["group"] for r in scored},
         {r["case_id"]: max(LABELS, key=lambda label: r["p"][label]) for r in scored},
     )  # fmt: skip
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    with path.open(encoding="utf-8") as handle:
-        return [json.loads(line) for line in handle]
 
 
 def _models(set_digest: str, test_digest: str) -> list[tuple[str, Decided]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from rich.console import Console
 
 from flows.report import print_frame
 from flows.tables import NOT_A_DEVICE, figure, random_mark, restated
+from tasks.corpus.case import exact_digest
 from tasks.corpus.tables import read_rows
 from tasks.runtime.errors import BadInput
 from warehouse.health import bring_up_to_date
@@ -54,7 +54,7 @@ def find_evaluations(experiment: str) -> list[Any]:
 def texts_by_digest(path: Path) -> dict[str, str]:
     """Every text of a JSONL, CSV or Parquet file by its digest, as prediction rows know it. Raises BadInput."""
     values = (value for _, row in read_rows(path) for value in row.values() if isinstance(value, str))
-    return {hashlib.sha256(text.encode()).hexdigest(): text for value in values for text in (value, value.strip())}
+    return {exact_digest(text): text for value in values for text in (value, value.strip())}
 
 
 def _print_one(console: Console, e: Any, texts: dict[str, str] | None, prevalence: float | None) -> None:

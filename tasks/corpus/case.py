@@ -42,6 +42,11 @@ def normal_text(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
+def exact_digest(text: str) -> str:
+    """SHA-256 (hex) of a text as it is: what scores, prediction rows and a user's own file are joined by."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 @lru_cache(maxsize=2)  # a reader and a checker ask one after the other
 def text_digest(text: str) -> str:
     """16 hex digits that identify a text up to case and spacing."""

@@ -38,6 +38,12 @@ def existing_home() -> Path:
     return next(path for path in (home(), *home().parents) if path.exists())
 
 
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file of our own making with one line of JSON each."""
+    with path.open(encoding="utf-8") as handle:
+        return [json.loads(line) for line in handle]
+
+
 def file_digest(path: Path) -> str:
     """SHA-256 (hex) of a file's bytes."""
     with path.open("rb") as handle:

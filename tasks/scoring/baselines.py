@@ -5,8 +5,6 @@ They are experiments of their own kind, `baseline`, and are judged by the very c
 
 from __future__ import annotations
 
-import hashlib
-import json
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -14,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from tasks.corpus.case import exact_digest
+from tasks.runtime.store import read_lines
 from tasks.scoring.intervals import Floats
 from tasks.scoring.rows import Judging, Rows, Scored, judged_rows
 from tasks.spec import LABELS, SCORING_VERSION, Scoring, short_digest
@@ -63,7 +63,7 @@ def dataset_baseline_rows(
     name: str, evaluation_id: str, scoring: Scoring, data: Path, dataset: dict[str, Any]
 ) -> dict[str, Rows]:
     """Landing rows of the evaluation of one of OF_A_DATASET."""
-    sets = {key: _read(data / f"{key}.jsonl") for key in ("train", "valid", "calibration", "test")}
+    sets = {key: read_lines(data / f"{key}.jsonl") for key in ("train", "valid", "calibration", "test")}
     scored = _constant(CONSTANT[name], sets) if name in CONSTANT else bag_of_words(sets)
     what = baseline_judging(dataset_baseline_id(name, dataset), evaluation_id, scoring, dataset, seed=0)
     return judged_rows(what, scored)
@@ -125,13 +125,8 @@ def _lines(rows: Rows, p: Floats) -> Rows:
     return [
         {
             "case_id": r["case_id"], "label": r["label"], "group": r.get("group"), "subgroup": r.get("subgroup") or {},
-            "case_digest": hashlib.sha256(r["text"].encode()).hexdigest(),
+            "case_digest": exact_digest(r["text"]),
             "p": dict(zip(LABELS, values.tolist(), strict=True)), "label_loss": None, "other_loss": None, "tokens": 0,
         }
         for r, values in zip(rows, p, strict=True)
     ]  # fmt: skip
-
-
-def _read(path: Path) -> Rows:
-    with path.open(encoding="utf-8") as handle:
-        return [json.loads(line) for line in handle]

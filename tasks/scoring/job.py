@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import time
@@ -15,6 +14,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from tasks.corpus.case import exact_digest
 from tasks.runtime.device import compute_path
 from tasks.runtime.store import build_folder, verify
 from tasks.scoring.generate import greedy_answers
@@ -176,7 +176,7 @@ def _write_scores(path: Path, loaded: LoadedSet, scores: Scores) -> None:
                     {
                         "case_id": record["case_id"], "label": record["label"], "group": record.get("group"),
                         "subgroup": record.get("subgroup") or {},
-                        "case_digest": hashlib.sha256(record["text"].encode()).hexdigest(),
+                        "case_digest": exact_digest(record["text"]),
                         "p": dict(zip(LABELS, probabilities[i].tolist(), strict=True)),
                         "label_loss": float(scores.label_loss[i]), "other_loss": float(scores.other_loss[i]),
                         "tokens": len(row.targets), "label_mass": float(np.exp(scores.label_logp[i].astype(float)).sum()),

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.runtime.store import verify
+from tasks.runtime.store import read_lines, verify
 from tasks.scoring.gates import Gate, judge_gates
 from tasks.scoring.judgements import extra_metrics, mc_rows, metric_row, probabilities, probability_table, trust_rows
 from tasks.scoring.metrics import METRICS, NO_INTERVAL, metric_table
@@ -78,8 +78,10 @@ def read_scores(folder: Path) -> Scored:
         ids = json.loads((folder / "passes.json").read_text())
         passes = (ids, np.load(folder / "passes.npy", allow_pickle=False))
     if (folder / "answers.jsonl").is_file():
-        answers = _read(folder / "answers.jsonl")
-    return Scored(_read(folder / "calibration.jsonl"), _read(folder / "test.jsonl"), manifest, passes, answers)
+        answers = read_lines(folder / "answers.jsonl")
+    return Scored(
+        read_lines(folder / "calibration.jsonl"), read_lines(folder / "test.jsonl"), manifest, passes, answers
+    )
 
 
 def judged_rows(what: Judging, scored: Scored) -> dict[str, Rows]:
@@ -114,11 +116,6 @@ def judged_rows(what: Judging, scored: Scored) -> dict[str, Rows]:
         "mc_dropout": dropout,
         **trust_rows(what.evaluation_id, scored.calibration, test, primary, dropout, groups, what.scoring, what.seed),
     }
-
-
-def _read(path: Path) -> Rows:
-    with path.open(encoding="utf-8") as handle:
-        return [json.loads(line) for line in handle]
 
 
 def _rules(what: Judging, scored: Scored) -> dict[str, Decisions]:

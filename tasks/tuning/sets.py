@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tasks.corpus.encode import Template, encode, make_template
 from tasks.corpus.prompts import load_prompt
-from tasks.runtime.store import verify
+from tasks.runtime.store import read_lines, verify
 from tasks.tuning.batches import Cases, make_cases
 
 
@@ -31,10 +30,8 @@ def load_template(variant: Path) -> Template:
     return make_template(tokenizer, load_prompt(), manifest["prompt"] == "chat")
 
 
-def load_set(data: Path, name: str, template: Template, max_tokens: int, chosen: set[str] | None = None) -> LoadedSet:
-    """Encode a set (`train`, `valid`, ...) of a prepared dataset folder; `chosen` keeps only those case ids."""
-    with (data / f"{name}.jsonl").open(encoding="utf-8") as handle:
-        records = [json.loads(line) for line in handle]
-    records = [r for r in records if chosen is None or r["case_id"] in chosen]
+def load_set(data: Path, name: str, template: Template, max_tokens: int) -> LoadedSet:
+    """Encode a set (`train`, `valid`, ...) of a prepared dataset folder."""
+    records = read_lines(data / f"{name}.jsonl")
     encoded = [encode(template, r["case_id"], r["text"], r["label"], max_tokens) for r in records]
     return LoadedSet(make_cases(template, encoded), tuple(records), sum(case.shortened for case in encoded))
