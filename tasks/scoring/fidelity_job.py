@@ -76,7 +76,7 @@ def _forward(
     """Logits at the label's position of each case, and the loss of the message's own tokens, summed and counted."""
     stack, skip = model.stack, cases.leading
     rows = batch.rows[:: cases.per_case]  # one per case: its rows differ in the completion alone
-    hidden = run_blocks(stack, prefix.hidden(rows, batch.length, skip), prefix.boundary, stack.depth, past)
+    hidden = run_blocks(stack, prefix.hidden(rows, batch.length), prefix.boundary, stack.depth, past)
     found, nll, tokens = [], mx.array(0.0), 0
     for i, row in enumerate(rows):
         own = project(stack, hidden[i, : row.first + 1 - skip])

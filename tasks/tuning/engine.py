@@ -135,7 +135,7 @@ def _scores_after(
     adapted: Adapted, prefix: Prefix, cases: Cases, batch: Batch, past: list[SharedPast | None]
 ) -> RowScores:
     stack, skip = adapted.stack, cases.leading
-    hidden = prefix.hidden(batch.rows, batch.length, skip)
+    hidden = prefix.hidden(batch.rows, batch.length)
     hidden = run_blocks(stack, hidden, prefix.boundary, stack.depth - 1, past)
     targets = mx.array(batch.targets)
     hidden = run_last_block(stack, hidden, mx.array(batch.first - skip), targets.shape[1], past[-1])

@@ -47,20 +47,18 @@ class Prefix:
     own: np.ndarray | None
     starts: np.ndarray | None
 
-    def hidden(self, rows: Sequence[Row], length: int, skip: int = 0) -> mx.array:
-        """(N, length - skip, D): positions from `skip` on of each row, zero where a row has ended."""
-        if self.own is None or self.starts is None or self.leading is None:
-            tokens = np.zeros((len(rows), length - skip), np.int32)
-            for i, row in enumerate(rows):
-                tokens[i, : len(row.inputs) - skip] = row.inputs[skip:]
-            return embed(self.stack, mx.array(tokens))
+    def hidden(self, rows: Sequence[Row], length: int) -> mx.array:
+        """(N, length - P, D): the positions of each row after the P leading ones, zero where a row has ended."""
         common = self.cases.leading
-        out = np.zeros((len(rows), length - skip, self.own.shape[1]), self.own.dtype)
+        if self.own is None or self.starts is None:
+            tokens = np.zeros((len(rows), length - common), np.int32)
+            for i, row in enumerate(rows):
+                tokens[i, : len(row.inputs) - common] = row.inputs[common:]
+            return embed(self.stack, mx.array(tokens))
+        out = np.zeros((len(rows), length - common, self.own.shape[1]), self.own.dtype)
         for i, row in enumerate(rows):
-            if skip < common:
-                out[i, : common - skip] = self.leading[skip:]
             own = self.own[self.starts[row.number] : self.starts[row.number + 1]]
-            out[i, common - skip : common - skip + len(own)] = own
+            out[i, : len(own)] = own
         return mx.array(out).astype(self.stack.dtype)
 
     def leading_hidden(self) -> mx.array:
