@@ -43,10 +43,11 @@ def wanted(source: str, options: dict[str, str | None], labels: list[str]) -> Wa
 
 def check(console: Console, data: Data, evaluation_sets: tuple[EvaluationSet, ...]) -> int:
     """Print the report; 1 if something fails, else 0."""
-    report = check_data(data, evaluation_sets, tokenizers())
+    known = tokenizers()
+    report = check_data(data, evaluation_sets, known)
     console.print(_sets(report))
     console.print(_lengths(report))
-    if not tokenizers():
+    if not known:
         console.print(
             "No tokenizer is at hand, so lengths are in words; `triage sweep demo` brings one.", soft_wrap=True
         )

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tasks.corpus.case import Case
 
 RUN = 4  # words
+BATCH = 4096  # texts hashed at once
 KEPT = 12_000_000  # runs
 COMMON = 50  # a run of words in more texts than this is a stock phrase and says nothing about copying
 PAIRS = 4_000_000  # candidate pairs; with more, `COMMON` is lowered until they fit
@@ -46,6 +47,14 @@ class Sketch:
             parts, self.parts, self.kept, self.every = self.parts, [], 0, self.every * 2
             for part in parts:
                 self._keep(*part)
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> Sketch:
+        """A sketch of texts that are all at hand."""
+        made = cls()
+        for start in range(0, len(texts), BATCH):
+            made.add(texts[start : start + BATCH])
+        return made
 
     def _keep(self, hashes: Hashes, rows: Rows) -> None:
         chosen = (hashes & np.uint64(self.every - 1)) == 0
@@ -187,10 +196,7 @@ def near_duplicates(sets: Mapping[str, Sequence[Case]], threshold: float = 0.5) 
     """Pairs across sets whose runs of words overlap by `threshold` or more, most alike first."""
     keys = [(name, case.case_id) for name, cases in sets.items() for case in cases]
     sides = np.repeat(np.arange(len(sets)), [len(cases) for cases in sets.values()])
-    sketch = Sketch()
-    texts = [case.text for cases in sets.values() for case in cases]
-    for start in range(0, len(texts), 4096):
-        sketch.add(texts[start : start + 4096])
+    sketch = Sketch.of([case.text for cases in sets.values() for case in cases])
     return [
         NearDuplicate(keys[a][1], keys[a][0], keys[b][1], keys[b][0], index)
         for a, b, index in sketch.pairs(threshold, sides)

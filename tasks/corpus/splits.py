@@ -38,16 +38,14 @@ def split_cases(cases: Sequence[Case], seed: int, shares: Mapping[str, float] = 
 def _units(cases: Sequence[Case]) -> list[str]:
     """A key per case: its group, or else its text; near copies share the first one's."""
     keys = [f"g:{case.group}" if case.group is not None else f"t:{text_digest(case.text)}" for case in cases]
-    sketch, leader = Sketch(), {key: key for key in keys}
-    for start in range(0, len(cases), 4096):
-        sketch.add([case.text for case in cases[start : start + 4096]])
+    leader = {key: key for key in keys}
 
     def lead(key: str) -> str:
         while leader[key] != key:
             key = leader[key]
         return key
 
-    for a, b, _ in sketch.pairs(COPY):
+    for a, b, _ in Sketch.of([case.text for case in cases]).pairs(COPY):
         one, other = sorted((lead(keys[a]), lead(keys[b])))
         leader[other] = one
     return [lead(key) for key in keys]

@@ -12,14 +12,13 @@ from tasks.corpus.adversarial import adversarial_cases
 from tasks.corpus.case import Case, text_digest
 from tasks.corpus.embedded import embedded_sets
 from tasks.corpus.lengths import TextSample
-from tasks.corpus.near import Sketch
+from tasks.corpus.near import BATCH, Sketch
 from tasks.corpus.readers import label_words, row_case
 from tasks.corpus.sources import locate
 from tasks.corpus.tables import place, read_rows
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS, Columns, Data, EvaluationSet
 
-BATCH = 4096  # texts
 FEW = 50_000  # cases up to which they are kept whole, so that our split can be carried out
 NO_GROUP = -1
 
