@@ -9,7 +9,7 @@ import pandas as pd
 from rich.console import Console
 
 from flows.report import print_frame
-from flows.tables import NOT_A_DEVICE, figure, random_mark, restated
+from flows.tables import NOT_A_DEVICE, check_prevalence, figure, random_mark, restated
 from tasks.corpus.case import exact_digest
 from tasks.corpus.tables import read_rows
 from tasks.runtime.errors import BadInput
@@ -23,8 +23,7 @@ def print_gates(console: Console, experiment: str, show_text: Path | None, preva
     `experiment`: a cell id, training id or evaluation id, or an unambiguous beginning of one. `show_text`: the user's
     own file of cases, from which alone a text is read. Raises BadInput.
     """
-    if prevalence is not None and not 0 < prevalence < 1:
-        raise BadInput(f"--prevalence {prevalence:g} is no share; give one between 0 and 1, e.g. 0.1.")
+    check_prevalence(prevalence)
     bring_up_to_date()
     texts = texts_by_digest(show_text) if show_text else None
     for evaluation in find_evaluations(experiment):

@@ -12,8 +12,7 @@ from flows.display import clock
 from flows.evidence import evidence
 from flows.plan import estimated_bytes, plan_cells, sources_of
 from flows.selection import Selection
-from flows.tables import NOT_A_DEVICE, leaderboard, quantization
-from tasks.runtime.errors import BadInput
+from flows.tables import NOT_A_DEVICE, check_prevalence, leaderboard, quantization
 from tasks.runtime.store import complete, existing_home, home
 from warehouse.connect import warehouse_path
 from warehouse.health import bring_up_to_date
@@ -73,8 +72,7 @@ def print_comparison(console: Console, cells: list[str] | None = None, prevalenc
 
     `prevalence` restates precision and F2 at another share of emergencies.
     """
-    if prevalence is not None and not 0 < prevalence < 1:
-        raise BadInput(f"--prevalence {prevalence:g} is no share; give one between 0 and 1, e.g. 0.1.")
+    check_prevalence(prevalence)
     bring_up_to_date()
     board, pairs = leaderboard(cells, prevalence), quantization(cells)
     if board.empty:

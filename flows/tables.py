@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from flows.display import clock
+from tasks.runtime.errors import BadInput
 from warehouse.query import query
 
 RANDOM = " (random weights)"
@@ -67,6 +68,12 @@ def _at_prevalence(r: Any, prevalence: float | None) -> dict[str, str]:
         f2 = figure(value)
     share = f"of {prevalence if prevalence is not None else r.ed_prevalence:.0%} ED"
     return {"ED F2": f2, "ED precision": f"{figure(precision)}\n{share}"}
+
+
+def check_prevalence(prevalence: float | None) -> None:
+    """Raise BadInput for a `--prevalence` that is no share."""
+    if prevalence is not None and not 0 < prevalence < 1:
+        raise BadInput(f"--prevalence {prevalence:g} is no share; give one between 0 and 1, e.g. 0.1.")
 
 
 def restated(recall: Any, precision: Any, prevalence: float, other: float) -> tuple[float | None, float | None]:
