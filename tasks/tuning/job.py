@@ -28,8 +28,6 @@ from tasks.tuning.trainer import Split, train
 Emit = Callable[[dict[str, Any]], None]
 CACHE_BYTES = 1 << 30  # freed buffers that MLX may keep for reuse; stock frees them all after every step
 OUTPUTS = ["adapters.safetensors", "adapters_last.safetensors", "adapter_config.json", "training.json"]
-
-
 HEAVY_COST_WEIGHT = 5.0
 
 
@@ -57,7 +55,7 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
         emit({"event": "device", **device.as_dict()})
         if spec.recipe.kind == "safety" and spec.recipe.cost_weight > HEAVY_COST_WEIGHT:
             emit({"event": "warning", "message": heavy_cost_warning(spec.recipe.cost_weight)})
-        mx.set_cache_limit(CACHE_BYTES)
+        mx.set_cache_limit(min(CACHE_BYTES, budget(spec) // 8))
         stack = load_variant(variant, device.compute_path)
         adapted = add_lora(stack, spec.recipe, spec.training, spec.seed)
         weights_bytes = mx.get_active_memory()
@@ -103,7 +101,6 @@ def _choice(
 ) -> Choice:
     """What the parent asks for after running out of memory; else what this training began with; else what fits."""
     limit = budget(spec)
-    mx.set_cache_limit(min(CACHE_BYTES, limit // 8))
     choice = Choice(**args["choice"]) if args.get("choice") else read_choice(folder)
     if choice is None or choice.limit != limit:
         objective = make_objective(spec.recipe, split.cases.labels)
