@@ -56,9 +56,7 @@ def bench_train(
     Returns what was written. Raises BadInput for an unknown model, other bits than 4 or 8, or more layers than it has.
     """
     variant = variant_of(console, model, bits)
-    blocks = json.loads((variant / "config.json").read_text(encoding="utf-8"))["num_hidden_layers"]
-    if layers > blocks:
-        raise BadInput(f"--layers {layers}, but {model} has {blocks} blocks; give at most {blocks}.")
+    blocks = blocks_of(variant, model, layers)
     setting = {"variant": str(variant), "batch": batch, "length": length, "layers": layers, "repeats": repeats}
     created = datetime.now(UTC)
     run_id = f"train-{created:%Y%m%dT%H%M%SZ}"
@@ -68,14 +66,13 @@ def bench_train(
     measured = _measure(console, engines, setting, folder)
     report = {
         "run_id": run_id, "created_at": created.isoformat(), "model": model, "bits": bits, "blocks": blocks, **setting,
-        "variant": variant.name, "random_weights": (essentials(variant) or {}).get("random_weights"),
-        "versions": versions() | {"triage-sweep": metadata.version("triage-sweep")},
+        "variant": variant.name, "random_weights": has_random_weights(variant), "versions": own_versions(),
         "engines": [{"engine": e.key, "title": e.title, **measured[e.key]} for e in engines],
     }  # fmt: skip
     path = folder.with_name(f"{run_id}.json")
     write_atomic(path, json.dumps(report, indent=1))
     print_table(console, report)
-    load_landing(write_landing(home() / "landing", run_id, "benchmark", {"benchmark": _rows(report)}))
+    land_benchmark(run_id, _rows(report))
     shutil.rmtree(folder)
     console.print(f"Written to {path} and the warehouse's table benchmark.", soft_wrap=True)
     return report
@@ -113,6 +110,29 @@ def variant_of(console: Console, model: str, bits: int) -> Path:
         args = {"source": str(source), "root": str(home()), "bits": bits, "group_size": group_size}
         run_child("tasks.models.convert:run_quantize", args, home() / "logs" / f"quantize-{model}-{bits}bit")
     return folder
+
+
+def blocks_of(variant: Path, model: str, *layers: int) -> int:
+    """How many blocks a variant has. Raises BadInput for a number of trained `layers` that it cannot have."""
+    blocks = int(json.loads((variant / "config.json").read_text(encoding="utf-8"))["num_hidden_layers"])
+    for count in layers:
+        if not 1 <= count <= blocks:
+            raise BadInput(f"--layers {count}, but {model} has {blocks} blocks; give at most {blocks}, and at least 1.")
+    return blocks
+
+
+def has_random_weights(variant: Path) -> bool:
+    return bool((essentials(variant) or {}).get("random_weights"))
+
+
+def own_versions() -> dict[str, str]:
+    """Versions that a measurement depends on."""
+    return versions() | {"triage-sweep": metadata.version("triage-sweep")}
+
+
+def land_benchmark(run_id: str, rows: list[dict[str, Any]]) -> None:
+    """Load rows of the table `benchmark`."""
+    load_landing(write_landing(home() / "landing", run_id, "benchmark", {"benchmark": rows}))
 
 
 def _measure(

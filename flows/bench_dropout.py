@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from datetime import UTC, datetime
-from importlib import metadata
 from statistics import median
 from typing import Any
 
@@ -13,16 +11,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from flows.bench import variant_of
+from flows.bench import blocks_of, has_random_weights, land_benchmark, own_versions, variant_of
+from flows.display import RANDOM
 from tasks.corpus.prepare import prepare_dataset
-from tasks.models.convert import essentials
 from tasks.runtime.child import run_child
-from tasks.runtime.device import versions
-from tasks.runtime.errors import BadInput
 from tasks.runtime.store import home
 from tasks.spec import Data, canonical_json
-from warehouse.landing import write_landing
-from warehouse.load import load_landing
 
 TITLES = {
     "ours": "dropout passes, ours", "full": "dropout passes, full logits, all layers",
@@ -40,9 +34,7 @@ def bench_dropout(
     Raises BadInput for an unknown model, other bits than 4 or 8, or more layers than the model has.
     """
     variant = variant_of(console, model, bits)
-    blocks = json.loads((variant / "config.json").read_text(encoding="utf-8"))["num_hidden_layers"]
-    if too_many := [n for n in layers if not 1 <= n <= blocks]:
-        raise BadInput(f"--layers {too_many[0]}, but {model} has {blocks} blocks; give 1 to {blocks}.")
+    blocks = blocks_of(variant, model, *layers)
     created = datetime.now(UTC)
     run_id = f"dropout-{created:%Y%m%dT%H%M%SZ}"
     data = prepare_dataset(Data(limits={"train": 3, "valid": 3, "calibration": 3, "test": scored}), home())
@@ -57,11 +49,10 @@ def bench_dropout(
                 measured[engine] = run_child("tasks.scoring.bench:run", setting | {"engine": engine}, folder / engine)
         shutil.rmtree(folder, ignore_errors=True)
         reports.append({"layers": count, "figures": figures(measured, passes), "measured": measured})
-    random = bool((essentials(variant) or {}).get("random_weights"))
-    what = f"{model} {bits}bit{' (random weights)' if random else ''}"
+    what = f"{model} {bits}bit{RANDOM if has_random_weights(variant) else ''}"
     _print(console, reports, what, blocks)
     rows = [row for report in reports for row in _rows(report, run_id, created, what)]
-    load_landing(write_landing(home() / "landing", run_id, "benchmark", {"benchmark": rows}))
+    land_benchmark(run_id, rows)
     return reports
 
 
@@ -115,7 +106,7 @@ def _print(console: Console, reports: list[dict[str, Any]], what: str, blocks: i
 
 
 def _rows(report: dict[str, Any], run_id: str, created: datetime, what: str) -> list[dict[str, Any]]:
-    own = canonical_json(versions() | {"triage-sweep": metadata.version("triage-sweep")})
+    own = canonical_json(own_versions())
     return [
         {
             "run_id": run_id, "created_at": created, "machine": report["measured"][engine]["device"]["machine"],

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from flows.bench import BITS, variant_of
-from tasks.models.convert import essentials
+from flows.bench import BITS, blocks_of, has_random_weights, land_benchmark, own_versions, variant_of
+from flows.display import RANDOM
 from tasks.runtime.child import run_child
-from tasks.runtime.device import machine_name, versions
-from tasks.runtime.errors import BadInput
+from tasks.runtime.device import machine_name
 from tasks.runtime.store import home
 from tasks.spec import canonical_json
-from warehouse.landing import write_landing
-from warehouse.load import load_landing
 
 MODELS = ("smollm2-135m", "smollm2-360m", "gemma-3-270m")
 COLUMNS = (
@@ -42,16 +37,14 @@ def bench_memory(
     for model in models or MODELS:
         for width in bits or BITS:
             variant = variant_of(console, model, width)
-            blocks = json.loads((variant / "config.json").read_text(encoding="utf-8"))["num_hidden_layers"]
-            if layers > blocks:
-                raise BadInput(f"--layers {layers}, but {model} has {blocks} blocks; give at most {blocks}.")
+            blocks_of(variant, model, layers)
             with console.status(f"One packed step of {model} {width}bit; some minutes where there is no Metal ..."):
                 figures = _measure(variant, home() / "bench" / run_id, batch, length, layers)
-            random = bool((essentials(variant) or {}).get("random_weights"))
+            random = has_random_weights(variant)
             reports.append({"model": model, "bits": width, "random_weights": random, "figures": figures})
     _print(console, reports, f"{batch} x {length} tokens, LoRA on {layers} blocks")
     rows = [row for report in reports for row in _rows(report, run_id, created, f"{batch}x{length}, {layers} layers")]
-    load_landing(write_landing(home() / "landing", run_id, "benchmark", {"benchmark": rows}))
+    land_benchmark(run_id, rows)
     return reports
 
 
@@ -72,7 +65,7 @@ def _print(console: Console, reports: list[dict[str, Any]], what: str) -> None:
     for title, _ in COLUMNS:
         table.add_column(title, justify="right")
     for report in reports:
-        weights = " (random weights)" if report["random_weights"] else ""
+        weights = RANDOM if report["random_weights"] else ""
         cells = [f"{report['figures'][key] / 1e6:.1f}" for _, key in COLUMNS]
         table.add_row(f"{report['model']} {report['bits']}bit{weights}", *cells)
     console.print(table)
@@ -82,7 +75,7 @@ def _rows(report: dict[str, Any], run_id: str, created: datetime, what: str) -> 
     return [
         {
             "run_id": run_id, "created_at": created.isoformat(), "machine": machine_name(),
-            "versions": canonical_json(versions() | {"triage-sweep": metadata.version("triage-sweep")}),
+            "versions": canonical_json(own_versions()),
             "name": "memory", "case": f"{report['model']} {report['bits']}bit {what}", "metric": metric, "value": value,
             "unit": "s" if metric == "seconds_per_step" else "B", "n": 1,
             "note": "packed; random weights" if report["random_weights"] else "packed",

@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from flows.display import RANDOM
+
 Figures = dict[str, Any]
 
 
@@ -45,7 +47,7 @@ LINES: tuple[tuple[str, Callable[[Figures, int], str]], ...] = (
 
 def print_table(console: Console, report: dict[str, Any]) -> None:
     """Print a report of `triage bench train`."""
-    weights = " (random weights)" if report["random_weights"] else ""
+    weights = RANDOM if report["random_weights"] else ""
     title = (
         f"{report['model']} {report['bits']}-bit{weights}: one step of {report['batch']} x {report['length']} tokens, "
         f"LoRA on {report['layers']} of {report['blocks']} blocks"
@@ -99,7 +101,7 @@ def print_summary(console: Console, reports: list[dict[str, Any]]) -> None:
         table.add_column(name, justify="right")
     for report in reports:
         ours = next(e for e in report["engines"] if e["engine"] == "ours")["figures"]
-        weights = " (random weights)" if report["random_weights"] else ""
+        weights = RANDOM if report["random_weights"] else ""
         case = f"{report['model']} {report['bits']}-bit{weights}, {report['layers']} of {report['blocks']} blocks, "
         table.add_row(
             f"{case}{report['batch']} x {report['length']}", f"{ours['seconds_per_step']:.3g}",

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tasks.progress import listeners
 
 
+RANDOM = " (random weights)"  # behind the name of whatever was measured with them
 LOG_SECONDS = 15.0  # where there is no live line (a log file, a pipe), the current step is printed this often
 
 

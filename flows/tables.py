@@ -6,11 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from flows.display import clock
+from flows.display import RANDOM, clock
 from tasks.runtime.errors import BadInput
 from warehouse.query import query
 
-RANDOM = " (random weights)"
 NOT_A_DEVICE = "Research software, not a medical device; synthetic cases are no evidence about patients."
 
 
