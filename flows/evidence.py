@@ -176,8 +176,7 @@ def seeds(board: pd.DataFrame) -> pd.DataFrame:
             "worst ED recall": figure(r.ed_recall_worst), "ED F2": _spread(r.ed_f2_mean, r.ed_f2_sd),
             "passes, unsafe": f"{r.passes_gates}, {r.unsafe}",
         }
-        for r in query("FROM seeds").itertuples()
-        if r.set_digest in set(board.set_digest) and r.base_model in set(board.base_model)
+        for r in _of(board, "seeds")
     ]  # fmt: skip
     pairs = [
         {
@@ -186,10 +185,16 @@ def seeds(board: pd.DataFrame) -> pd.DataFrame:
             "ED recall": _spread(r.ed_recall_diff_mean, r.ed_recall_diff_sd, True), "worst ED recall": "", "ED F2": "",
             "passes, unsafe": "",
         }
-        for r in query("FROM seed_differences").itertuples()
-        if r.set_digest in set(board.set_digest) and r.base_model in set(board.base_model)
+        for r in _of(board, "seed_differences")
     ]  # fmt: skip
     return pd.DataFrame(rows + pairs)
+
+
+def _of(board: pd.DataFrame, view: str) -> list[Any]:
+    """Rows of a view of base models and sets that are those of the board."""
+    frame = query(f"FROM {view}")
+    own = frame.set_digest.isin(board.set_digest) & frame.base_model.isin(board.base_model)
+    return list(frame[own].itertuples())
 
 
 def _spread(mean: Any, sd: Any, sign: bool = False) -> str:
