@@ -59,6 +59,7 @@ def start_and_wait(place: Place, cell: str, beyond: int = 0) -> tuple[subprocess
     while checkpoint(place, cell) <= beyond and time.monotonic() < deadline:
         assert process.poll() is None, (place.folder / "err").read_text()
         time.sleep(0.02)
+    assert checkpoint(place, cell) > beyond, f"no checkpoint of {cell} beyond {beyond} within the wait"
     return process, training_child(process.pid)
 
 
