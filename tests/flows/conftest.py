@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -48,6 +49,8 @@ class Place:
             return subprocess.Popen(
                 [sys.executable, "-m", "flows.cli", *args], cwd=self.folder, env=self.environment | environment,
                 stdin=subprocess.DEVNULL, stdout=out, stderr=err, text=True,
+                # As at a terminal: a shell's background job ignores Ctrl-C, and so would whatever its tests start.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )  # fmt: skip
 
     def run(self, *args: str, **environment: str) -> subprocess.CompletedProcess[str]:
