@@ -16,7 +16,7 @@ from tasks.corpus.adversarial import NAME as ADVERSARIAL
 from tasks.corpus.prepare import prepare_dataset
 from tasks.grid import load_grid
 from tasks.runtime.store import home, read_lines, read_manifest
-from tasks.scoring.baselines import bag_of_words
+from tasks.scoring.baselines import bag_of_words, scored_lines
 from tasks.scoring.intervals import Floats, clustered_bootstrap
 from tasks.scoring.metrics import confusion, metric_values
 from tasks.spec import LABELS, EvaluationSet
@@ -61,8 +61,9 @@ def bench_corpus(console: Console, grid: str) -> pd.DataFrame:
 
 
 def _baseline(folder: Path, name: str) -> Decided:
-    sets = {key: read_lines(folder / f"{key}.jsonl") for key in ("train", "valid", "calibration")}
-    scored = bag_of_words({**sets, "test": read_lines(folder / f"{name}.jsonl")}).test
+    sets = {key: read_lines(folder / f"{key}.jsonl") for key in ("train", "valid")}
+    cases = read_lines(folder / f"{name}.jsonl")
+    scored = scored_lines(cases, bag_of_words(sets).predict(cases))
     return Decided(
         {r["case_id"]: r["label"] for r in scored}, {r["case_id"]: r["group"] for r in scored},
         {r["case_id"]: max(LABELS, key=lambda label: r["p"][label]) for r in scored},

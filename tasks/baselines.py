@@ -22,7 +22,8 @@ from tasks.scoring.baselines import (
     dataset_baseline_rows,
     zero_shot_id,
 )
-from tasks.scoring.rows import judged_rows, read_scores
+from tasks.scoring.rows import judged_rows
+from tasks.scoring.scored import read_scores
 from tasks.spec import Scoring, Training
 
 

@@ -24,7 +24,7 @@ def evaluate_sets(
 ) -> list[str]:
     """evaluation_ids of the named sets, in that order; what has landed is not scored again.
 
-    `evaluation`: the one on the test set, whose scored calibration cases give the thresholds here too.
+    `evaluation`: the one on the test set, whose rules serve here too.
     """
     spec, dataset = ExperimentSpec.model_validate(experiment), verify(Path(data), deep=False)
     folders = {name: scores_folder(spec, training, data, name) for name in names}
@@ -33,7 +33,7 @@ def evaluate_sets(
         folder = home() / "experiments" / training
         args = {
             "experiment": experiment, "variant": variant, "data": data, "home": str(home()), "folder": str(folder),
-            "calibration": str(folder / "scores" / evaluation / "calibration.jsonl"), "sets": missing,
+            "chosen": str(folder / "scores" / evaluation), "sets": missing,
         }  # fmt: skip
         title = f"evaluation sets {spec.cell_id}"
         run_child("tasks.scoring.job:run_sets", args, home() / "logs" / f"sets-{evaluation}", follow(title))

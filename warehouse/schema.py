@@ -35,6 +35,7 @@ FACTS: dict[Kind, Fact] = {
             "evaluation",
             "prediction",
             "metric",
+            "decision_rule",
             "gate",
             "mc_dropout",
             "subgroup_metric",

@@ -5,6 +5,8 @@ They are experiments of their own kind, `baseline`, and are judged by the very c
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -14,8 +16,10 @@ import numpy as np
 
 from tasks.corpus.case import exact_digest
 from tasks.runtime.store import read_lines
+from tasks.scoring.choice import record_rules
 from tasks.scoring.intervals import Floats
-from tasks.scoring.rows import Judging, Rows, Scored, judged_rows
+from tasks.scoring.rows import Judging, Rows, judged_rows
+from tasks.scoring.scored import Scored, scored_cases
 from tasks.spec import LABELS, SCORING_VERSION, Scoring, short_digest
 
 CONSTANT = {"always_gp": "GP", "always_ed": "ED"}
@@ -56,7 +60,7 @@ def baseline_judging(
 ) -> Judging:
     """How every baseline is judged: argmax is gated, the other rules stand beside it."""
     test = dataset["sets"]["test"]["digest"]
-    return Judging(evaluation_id, training_id, test, dataset["has_groups"], "argmax", TARGET, scoring, seed)
+    return Judging(evaluation_id, training_id, test, dataset["has_groups"], "argmax", scoring, seed)
 
 
 def dataset_baseline_rows(
@@ -64,30 +68,32 @@ def dataset_baseline_rows(
 ) -> dict[str, Rows]:
     """Landing rows of the evaluation of one of OF_A_DATASET."""
     sets = {key: read_lines(data / f"{key}.jsonl") for key in ("train", "valid", "calibration", "test")}
-    scored = _constant(CONSTANT[name], sets) if name in CONSTANT else bag_of_words(sets)
+    model = _constant(CONSTANT[name]) if name in CONSTANT else bag_of_words(sets)
     what = baseline_judging(dataset_baseline_id(name, dataset), evaluation_id, scoring, dataset, seed=0)
-    return judged_rows(what, scored)
+    return judged_rows(what, _scored(model, sets, scoring, dataset["sets"]["calibration"]["digest"]))
 
 
-def _constant(label: str, sets: dict[str, Rows]) -> Scored:
-    def p(rows: Rows) -> Floats:
-        return np.tile(np.eye(3)[LABELS.index(label)], (len(rows), 1))
+@dataclass(frozen=True)
+class Model:
+    """Lines of cases to probabilities (cases, 3) in the order LABELS. `constant`: one answer for all cases."""
 
-    return _scored(sets, p, constant=True)
+    predict: Callable[[Rows], Floats]
+    constant: bool = False
 
 
-def bag_of_words(sets: dict[str, Rows]) -> Scored:
-    """Words and pairs of words by TF-IDF, and a logistic regression on them, fitted on `train`, chosen on `valid`.
+def _constant(label: str) -> Model:
+    return Model(lambda rows: np.tile(np.eye(3)[LABELS.index(label)], (len(rows), 1)), constant=True)
 
-    `sets`: lines of train, valid, calibration and test; the scored lines are those of calibration and test.
-    """
+
+def bag_of_words(sets: dict[str, Rows]) -> Model:
+    """Words and pairs of words by TF-IDF, and a logistic regression on them, fitted on `train`, chosen on `valid`."""
     from sklearn.feature_extraction.text import TfidfVectorizer  # slow to import, and needed once per dataset
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
     texts, labels = [r["text"] for r in sets["train"]], [r["label"] for r in sets["train"]]
     if len(set(labels)) == 1:  # nothing to tell apart
-        return _constant(labels[0], sets)
+        return _constant(labels[0])
     models = [
         make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=c, max_iter=1000))
         for c in PENALTIES
@@ -95,7 +101,7 @@ def bag_of_words(sets: dict[str, Rows]) -> Scored:
     for model in models:
         model.fit(texts, labels)
     best = min(models, key=lambda model: _loss(_predicted(model, sets["valid"]), sets["valid"]))
-    return _scored(sets, lambda rows: _predicted(best, rows))
+    return Model(lambda rows: _predicted(best, rows))
 
 
 def _predicted(model: Any, rows: Rows) -> Floats:
@@ -111,16 +117,22 @@ def _loss(p: Floats, rows: Rows) -> float:
     return float(-np.log(np.maximum(p[np.arange(len(rows)), truth], 1e-12)).mean())
 
 
-def _scored(sets: dict[str, Rows], predict: Any, constant: bool = False) -> Scored:
+def _scored(model: Model, sets: dict[str, Rows], scoring: Scoring, digest: str) -> Scored:
+    """Calibration first, then the rules, then test. `digest`: of the calibration set."""
+    calibration = scored_lines(sets["calibration"], model.predict(sets["calibration"]))
+    rules = record_rules(
+        scored_cases(calibration), digest, target=TARGET, costs=scoring.cost_matrix, constant=model.constant
+    )
+    began = datetime.now(UTC)
+    test = scored_lines(sets["test"], model.predict(sets["test"]))
     manifest = {
-        "mc_status": NO_PASSES, "score_seconds": None, "mc_seconds": None, "constant": constant,
+        "mc_status": NO_PASSES, "score_seconds": None, "mc_seconds": None, "test_scored_at": began.isoformat(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
-    lines = [_lines(sets[key], predict(sets[key])) for key in ("calibration", "test")]
-    return Scored(lines[0], lines[1], manifest)
+    return Scored(calibration, test, rules, manifest)
 
 
-def _lines(rows: Rows, p: Floats) -> Rows:
+def scored_lines(rows: Rows, p: Floats) -> Rows:
     """Lines as those of a scores folder, without likelihoods: these are no language models."""
     return [
         {

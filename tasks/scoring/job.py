@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,14 @@ import numpy as np
 
 from tasks.corpus.case import exact_digest
 from tasks.runtime.device import compute_path
-from tasks.runtime.store import build_folder, verify
+from tasks.runtime.store import build_folder, read_lines, verify, write_atomic
+from tasks.scoring.baselines import TARGET
+from tasks.scoring.choice import RECORD, record_rules
 from tasks.scoring.generate import greedy_answers
 from tasks.scoring.generation import read_answer
 from tasks.scoring.mc_dropout import dropout_passes
 from tasks.scoring.sample import sample_numbers
+from tasks.scoring.scored import scored_cases
 from tasks.spec import LABELS, ExperimentSpec, Scoring, Training
 from tasks.tuning.engine import Scores, score_cases
 from tasks.tuning.frozen_prefix import Prefix, open_prefix
@@ -34,13 +38,14 @@ TIMES = ("score_seconds", "mc_seconds", "mc_status")
 
 @dataclass(frozen=True)
 class Work:
-    """An adapted variant, and what to do with it. `dropout`, `seed`: those of the recipe."""
+    """An adapted variant, and what to do with it. `dropout`, `seed`, `target` (ED recall): those of the recipe."""
 
     adapted: Adapted
     scoring: Scoring
     max_tokens: int
     dropout: float
     seed: int
+    target: float | None
     template: Any
     digest: str
     data: Path
@@ -49,11 +54,11 @@ class Work:
 
 
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
-    """Score calibration and test, then the dropout passes; returns timings.
+    """Score calibration, choose the rules on it, score test, then the dropout passes; returns timings.
 
     `args`: experiment (JSON), variant, data, home, folder (the trained adapter), scores (folder to make).
-    The scores folder holds calibration.jsonl and test.jsonl (no patient text), answers.jsonl (what was generated, read
-    but not kept) and passes.npy (T, N, 3) + passes.json.
+    The scores folder holds calibration.jsonl, rules.json and test.jsonl (no patient text), answers.jsonl (what was
+    generated, read but not kept) and passes.npy (T, N, 3) + passes.json.
     """
     spec = ExperimentSpec.model_validate(args["experiment"])
     work = _trained(spec, args, emit)
@@ -70,7 +75,7 @@ def run_untuned(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     mx.set_cache_limit(CACHE_BYTES)
     stack = load_variant(Path(args["variant"]), compute_path())
     untuned = Adapted(stack, (), max(stack.depth - training.num_layers, 0), 0)  # a fresh adapter adds exactly nothing
-    work = _work(args, untuned, scoring, training, 0.0, 0, emit)
+    work = _work(args, untuned, scoring, training, (0.0, 0, TARGET), emit)
     manifest = build_folder(Path(args["scores"]), lambda out: _score_all(work, out))
     return {key: manifest[key] for key in TIMES}
 
@@ -78,23 +83,27 @@ def run_untuned(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
 def run_sets(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     """Score further evaluation sets of a trained experiment, each into a sealed folder of its own; returns their names.
 
-    `args`: as for `run`, with `calibration`, the scored lines from which rules are chosen, and `sets`, the folder to
-    make by set name. What is evaluated is `test.jsonl` in each folder, whatever its name is.
+    `args`: as for `run`, with `chosen`, the scores folder of the test set, whose rules serve here too, and `sets`, the
+    folder to make by set name. What is evaluated is `test.jsonl` in each folder, whatever its name is.
     """
     spec, folder = ExperimentSpec.model_validate(args["experiment"]), Path(args["folder"])
     work = _trained(spec, args, emit)
     for name, scores in args["sets"].items():
-        build_folder(Path(scores), partial(_score_set, work, name, Path(args["calibration"])))
+        build_folder(Path(scores), partial(_score_set, work, name, Path(args["chosen"])))
     return {"sets": sorted(args["sets"]), "training": folder.name}
 
 
-def _score_set(work: Work, name: str, calibration: Path, out: Path) -> dict[str, Any]:
-    started = time.perf_counter()
-    shutil.copyfile(calibration, out / "calibration.jsonl")
+def _score_set(work: Work, name: str, chosen: Path, out: Path) -> dict[str, Any]:
+    for kept in ("calibration.jsonl", RECORD):
+        shutil.copyfile(chosen / kept, out / kept)
+    began, started = datetime.now(UTC), time.perf_counter()
     _score(work, name, out / "test.jsonl")
     status = "not available: dropout passes run on the test set only"
     seconds = time.perf_counter() - started
-    return {"evaluation_set": name, "score_seconds": seconds, "mc_seconds": 0.0, "mc_status": status}
+    return {
+        "evaluation_set": name, "score_seconds": seconds, "mc_seconds": 0.0, "mc_status": status,
+        "test_scored_at": began.isoformat(),
+    }  # fmt: skip
 
 
 def _trained(spec: ExperimentSpec, args: dict[str, Any], emit: Emit) -> Work:
@@ -104,28 +113,43 @@ def _trained(spec: ExperimentSpec, args: dict[str, Any], emit: Emit) -> Work:
     mx.set_cache_limit(CACHE_BYTES)
     adapted = add_lora(load_variant(Path(args["variant"]), compute_path()), spec.recipe, spec.training, spec.seed)
     load_weights(adapted, folder / "adapters.safetensors")
-    return _work(args, adapted, spec.scoring, spec.training, spec.recipe.dropout, spec.seed, emit)
+    own = spec.recipe.dropout, spec.seed, spec.recipe.target_ed_recall
+    return _work(args, adapted, spec.scoring, spec.training, own, emit)
 
 
 def _work(
-    args: dict[str, Any], adapted: Adapted, scoring: Scoring, training: Training, dropout: float, seed: int, emit: Emit
-) -> Work:
+    args: dict[str, Any], adapted: Adapted, scoring: Scoring, training: Training,
+    own: tuple[float, int, float | None], emit: Emit,
+) -> Work:  # fmt: skip
     variant = Path(args["variant"])
     return Work(
-        adapted, scoring, training.max_tokens, dropout, seed, load_template(variant),
+        adapted, scoring, training.max_tokens, *own, load_template(variant),
         verify(variant, deep=False)["digest"], Path(args["data"]), Path(args["home"]), emit,
     )  # fmt: skip
 
 
 def _score_all(work: Work, out: Path) -> dict[str, Any]:
     started = time.perf_counter()
-    for name in ("calibration", "test"):
-        loaded, prefix = _score(work, name, out / f"{name}.jsonl")
+    _score(work, "calibration", out / "calibration.jsonl")
+    _choose_rules(work, out)
+    began = datetime.now(UTC)
+    loaded, prefix = _score(work, "test", out / "test.jsonl")
     scored = time.perf_counter()
     status = _passes(work, loaded, prefix, out)
     done = time.perf_counter()
     _answers(work, loaded, out)
-    return {"score_seconds": scored - started, "mc_seconds": done - scored, "mc_status": status}
+    return {
+        "score_seconds": scored - started, "mc_seconds": done - scored, "mc_status": status,
+        "test_scored_at": began.isoformat(),
+    }  # fmt: skip
+
+
+def _choose_rules(work: Work, out: Path) -> None:
+    """Write down what the calibration cases decide, before the first test case is scored."""
+    digest = verify(work.data, deep=False)["sets"]["calibration"]["digest"]
+    cases = scored_cases(read_lines(out / "calibration.jsonl"))
+    record = record_rules(cases, digest, target=work.target, costs=work.scoring.cost_matrix)
+    write_atomic(out / RECORD, record.to_json())
 
 
 def _score(work: Work, name: str, path: Path) -> tuple[LoadedSet, Prefix]:

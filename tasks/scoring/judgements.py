@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from tasks.scoring.calibration import calibration_table, reliability_rows
+from tasks.scoring.choice import Decisions
 from tasks.scoring.conformal import judge_conformal
 from tasks.scoring.generation import Answer, generation_metrics
 from tasks.scoring.metrics import Metric
 from tasks.scoring.review import judge_review
-from tasks.scoring.rules import Decisions
 from tasks.scoring.subgroups import subgroup_recalls
 from tasks.scoring.uncertainty import entropy_nats, summarise_passes
 from tasks.spec import LABELS, Scoring
@@ -73,7 +73,7 @@ def _primary_votes(p: Any, primary: Decisions, scoring: Scoring) -> Rows:
     if primary.labels is None:
         empty = {"decision_majority": None, "decision_confidence": None, "decision_entropy_nats": None}
         return [dict(empty) for _ in range(cases)]
-    named = np.array(primary.repeat(p.reshape(-1, len(LABELS)), scoring.cost_matrix)).reshape(passes, cases)
+    named = np.array(primary.apply(p.reshape(-1, len(LABELS)), scoring.cost_matrix)).reshape(passes, cases)
     shares = np.stack([(named == label).mean(axis=0) for label in LABELS], axis=1)
     return [
         {

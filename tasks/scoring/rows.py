@@ -1,6 +1,7 @@
 """Scores to the rows that the warehouse keeps: decisions, metrics with intervals, gates, dropout summaries.
 
-Rules are chosen on `calibration` and applied to `test` once. No patient text passes through here.
+The rules are those that were chosen on `calibration` and stored with the scores; here they are applied to `test`, once.
+No patient text passes through here.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from tasks.runtime.store import read_lines, verify
+from tasks.scoring.choice import Decisions, refuse_overlap, rule_rows
 from tasks.scoring.gates import Gate, judge_gates
-from tasks.scoring.judgements import extra_metrics, mc_rows, metric_row, probabilities, probability_table, trust_rows
+from tasks.scoring.judgements import extra_metrics, mc_rows, metric_row, probabilities, trust_rows
 from tasks.scoring.metrics import METRICS, NO_INTERVAL, metric_table
-from tasks.scoring.rules import Decisions, ScoredCases, decide_all
+from tasks.scoring.scored import Scored, read_scores, scored_cases
 from tasks.spec import LABELS, SCORING_VERSION, ExperimentSpec, Scoring
 
 Rows = list[dict[str, Any]]
@@ -34,21 +35,9 @@ class Judging:
     set_digest: str
     has_groups: bool
     rule: str
-    target: float | None
     scoring: Scoring
     seed: int
     evaluation_set: str = "test"
-
-
-@dataclass(frozen=True)
-class Scored:
-    """Lines of scores of both sets, and what the manifest of their folder says. `passes`: case ids and (T, N, 3)."""
-
-    calibration: Rows
-    test: Rows
-    manifest: dict[str, Any]
-    passes: tuple[list[str], Any] | None = None
-    answers: Rows | None = None
 
 
 def evaluation_rows(
@@ -65,23 +54,10 @@ def evaluation_rows(
     """
     recipe, judged = spec.recipe, dataset["sets"][name]
     what = Judging(
-        evaluation_id, training_id, judged["digest"], judged["has_groups"], recipe.rule, recipe.target_ed_recall,
-        spec.scoring, spec.seed, name,
+        evaluation_id, training_id, judged["digest"], judged["has_groups"], recipe.rule, spec.scoring,
+        spec.seed, name,
     )  # fmt: skip
     return judged_rows(what, read_scores(scores))
-
-
-def read_scores(folder: Path) -> Scored:
-    """The content of a sealed scores folder."""
-    manifest, passes, answers = verify(folder, deep=True), None, None
-    if (folder / "passes.npy").is_file():
-        ids = json.loads((folder / "passes.json").read_text())
-        passes = (ids, np.load(folder / "passes.npy", allow_pickle=False))
-    if (folder / "answers.jsonl").is_file():
-        answers = read_lines(folder / "answers.jsonl")
-    return Scored(
-        read_lines(folder / "calibration.jsonl"), read_lines(folder / "test.jsonl"), manifest, passes, answers
-    )
 
 
 def judged_rows(what: Judging, scored: Scored) -> dict[str, Rows]:
@@ -112,6 +88,7 @@ def judged_rows(what: Judging, scored: Scored) -> dict[str, Rows]:
         "evaluation": [evaluation],
         "prediction": _predictions(what.evaluation_id, test, argmax, primary.labels or [None] * len(test)),
         "metric": metrics + extra_metrics(what.evaluation_id, test, argmax, groups, scored.answers, what.seed),
+        "decision_rule": rule_rows(what.evaluation_id, scored.rules, manifest["test_scored_at"]),
         "gate": [_gate(what.evaluation_id, gate) for gate in gates],
         "mc_dropout": dropout,
         **trust_rows(what.evaluation_id, scored.calibration, test, primary, dropout, groups, what.scoring, what.seed),
@@ -119,19 +96,9 @@ def judged_rows(what: Judging, scored: Scored) -> dict[str, Rows]:
 
 
 def _rules(what: Judging, scored: Scored) -> dict[str, Decisions]:
-    judged = _cases(scored.test, what.evaluation_set)
-    rules = decide_all(_cases(scored.calibration), judged, target=what.target, costs=what.scoring.cost_matrix)
-    if scored.manifest.get("constant"):  # one probability for all cases: no threshold can be chosen on it
-        note = "not available: a constant answer has no scores to choose a rule on"
-        rules |= {name: Decisions(name, None, note) for name in rules if name != "argmax"}
-    return rules
-
-
-def _cases(rows: Rows, evaluation_set: str = "test") -> ScoredCases:
-    """An external set's ids are told apart by its name from those of the dataset: both may count from 1."""
-    source = "" if evaluation_set == "test" else f"{evaluation_set} "
-    p, ids = probability_table(rows), [f"{source}{r['case_id']}" for r in rows]
-    return ScoredCases(ids, p, [r["label"] for r in rows], [r["case_digest"] for r in rows])
+    judged = scored_cases(scored.test, what.evaluation_set)
+    refuse_overlap(scored_cases(scored.calibration), judged)
+    return {name: rule.decide(judged.p, what.scoring.cost_matrix) for name, rule in scored.rules.rules.items()}
 
 
 def _likelihood(test: Rows) -> dict[str, float | None]:

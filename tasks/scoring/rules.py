@@ -1,6 +1,7 @@
-"""Decision rules: argmax, target ED recall, minimum expected cost. Chosen on calibration cases, applied to the test set.
+"""Decision rules: argmax, target ED recall, minimum expected cost: the arithmetic of choosing and of applying them.
 
-Ties go to the more urgent label everywhere (LABELS is in order of urgency).
+`tasks/scoring/choice.py` chooses them on calibration cases and keeps what was chosen. Ties go to the more urgent label
+everywhere (LABELS is in order of urgency).
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from tasks.scoring.inputs import Costs, cost_array, label_codes, label_probabili
 from tasks.scoring.intervals import Floats, clopper_pearson
 from tasks.spec import LABELS, Label
 
-RULES = ("argmax", "target_recall", "min_cost")
 SMALLEST_P = 1e-12  # a probability that float32 rounded to 0 still needs a finite logarithm
 INVERSE_TEMPERATURE = (0.05, 10.0)  # separable calibration cases would push it to infinity
 BIAS = (-8.0, 8.0)
@@ -48,35 +48,6 @@ class VectorScaling:
         """Calibrated probabilities, shape (cases, 3), from log-probabilities of the same shape."""
         scaled = np.asarray(log_p, dtype=np.float64) / self.temperature + np.asarray(self.biases)
         return np.asarray(np.exp(log_softmax(scaled, axis=-1)))
-
-
-@dataclass(frozen=True)
-class ScoredCases:
-    """Label probabilities of one set, shape (cases, 3). Labels are read from calibration sets only."""
-
-    case_ids: Sequence[str]
-    p: ArrayLike
-    labels: Sequence[str] | None = None
-    digests: Sequence[str] | None = None
-
-
-@dataclass(frozen=True)
-class Decisions:
-    """What one rule decided on the test set; `labels` is None, with the reason, where the rule is not available."""
-
-    rule: str
-    labels: list[Label] | None
-    note: str | None = None
-    threshold: Threshold | None = None
-    scaling: VectorScaling | None = None
-
-    def repeat(self, p: ArrayLike, costs: Costs | None = None) -> list[Label]:
-        """The same rule on other probabilities, shape (cases, 3): those of a dropout pass, say. Learns nothing anew."""
-        if self.threshold is not None:
-            return threshold_rule(p, self.threshold.value)
-        if self.scaling is not None and costs is not None:
-            return min_cost_rule(self.scaling.apply(log_probabilities(p)), costs)
-        return argmax_rule(p)
 
 
 def _names(codes: ArrayLike) -> list[Label]:
@@ -152,66 +123,3 @@ def fit_vector_scaling(log_p: ArrayLike, labels: Sequence[str]) -> VectorScaling
     best = minimize(nll, np.array([1.0, 0.0, 0.0]), jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
     at_bound = any(min(v - low, high - v) < 1e-6 for v, (low, high) in zip(best, bounds, strict=True))
     return VectorScaling(float(1 / best[0]), (float(best[1]), float(best[2]), 0.0), at_bound)
-
-
-def refuse_overlap(calibration: ScoredCases, test: ScoredCases) -> None:
-    """BadInput when a case is in both sets, by id or by digest: a rule chosen on test cases proves nothing."""
-    pairs = [(calibration.case_ids, test.case_ids, "case id")]
-    if calibration.digests is not None and test.digests is not None:
-        pairs.append((calibration.digests, test.digests, "text digest"))
-    for ours, theirs, what in pairs:
-        shared = sorted(set(ours) & set(theirs))
-        if shared:
-            raise BadInput(
-                f"The calibration set overlaps the test set in {len(shared)} cases (same {what}, first {shared[0]!r}): "
-                "split the cases again so that each is in one set only."
-            )
-
-
-def decide(
-    rule: str, calibration: ScoredCases, test: ScoredCases, *, target: float | None = None, costs: Costs | None = None
-) -> Decisions:
-    """Apply one of RULES to the test set, with whatever it learns taken from the calibration set alone."""
-    refuse_overlap(calibration, test)
-    if rule == "argmax":
-        return Decisions(rule, argmax_rule(test.p))
-    if rule == "target_recall":
-        return _decide_target_recall(calibration, test, target)
-    if rule == "min_cost":
-        return _decide_min_cost(calibration, test, costs)
-    raise BadInput(f"There is no decision rule {rule!r}; use one of {', '.join(RULES)}.")
-
-
-def decide_all(
-    calibration: ScoredCases, test: ScoredCases, *, target: float | None = None, costs: Costs | None = None
-) -> dict[str, Decisions]:
-    """All rules side by side, in the order RULES."""
-    return {rule: decide(rule, calibration, test, target=target, costs=costs) for rule in RULES}
-
-
-def _decide_target_recall(calibration: ScoredCases, test: ScoredCases, target: float | None) -> Decisions:
-    if target is None:
-        return Decisions("target_recall", None, "not available: the recipe has no target ED recall")
-    labels = calibration.labels or []
-    p_ed = label_probabilities(calibration.p)[:, 0] if labels else np.empty(0)
-    threshold = target_recall_threshold(p_ed, labels, target)
-    if threshold is None:
-        return Decisions("target_recall", None, "not available: no ED case in the calibration set")
-    return Decisions("target_recall", threshold_rule(test.p, threshold.value), threshold=threshold)
-
-
-def _decide_min_cost(calibration: ScoredCases, test: ScoredCases, costs: Costs | None) -> Decisions:
-    if costs is None:
-        return Decisions("min_cost", None, "not available: no cost matrix")
-    labels = calibration.labels or []
-    missing = [label for label in LABELS if label not in labels]
-    if missing:
-        return Decisions("min_cost", None, f"not available: no {' or '.join(missing)} case in the calibration set")
-    scaling = fit_vector_scaling(log_probabilities(calibration.p), labels)
-    decided = min_cost_rule(scaling.apply(log_probabilities(test.p)), costs)
-    note = (
-        "the fit of the probabilities stopped at its bound: too few or separable calibration cases"
-        if scaling.at_bound
-        else None
-    )
-    return Decisions("min_cost", decided, note, scaling=scaling)

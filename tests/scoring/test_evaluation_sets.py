@@ -1,6 +1,7 @@
 """Further evaluation sets: scored with the trained adapter, judged by thresholds of the training dataset's calibration."""
 
 import json
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ from tasks.models.sources import fetch_base
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import verify
 from tasks.scoring import job
-from tasks.scoring.rows import Judging, Scored, evaluation_rows, judged_rows
+from tasks.scoring.choice import record_rules
+from tasks.scoring.rows import Judging, evaluation_rows, judged_rows
+from tasks.scoring.scored import Scored, scored_cases
 from tasks.spec import LABELS, EvaluationSet, Scoring, experiments
 from tasks.tuning import job as training_job
 from warehouse.query import query
@@ -77,11 +80,16 @@ def test_each_set_lands_as_a_source_of_its_own_with_the_tests_threshold(study, m
     landed = query("SELECT * FROM evaluation ORDER BY evaluation_set")
     assert landed.evaluation_set.tolist() == names and landed.cases.tolist() == [8, 300]
     assert set(landed.threshold) == {on_test["threshold"]} and set(landed.training_id) == {args["training_id"]}
+    rules = query("SELECT * FROM decision_rule JOIN evaluation USING (evaluation_id) WHERE rule = 'target_recall'")
+    record = json.loads((scores / "rules.json").read_text())
+    assert set(rules.chosen_at) == {datetime.fromisoformat(record["chosen_at"]).replace(tzinfo=None)}
+    assert rules.test_scored_at.nunique() == 2 and (rules.test_scored_at > rules.chosen_at).all()
     assert landed.has_groups.tolist() == [False, True]
     assert landed.mc_status.tolist() == ["not available"] * 2 and "test set only" in landed.mc_reason[0]
     for name, evaluation in zip(names, found, strict=True):
         folder = scores.parent / evaluation
-        assert (folder / "calibration.jsonl").read_bytes() == (scores / "calibration.jsonl").read_bytes()
+        for kept in ("calibration.jsonl", "rules.json"):
+            assert (folder / kept).read_bytes() == (scores / kept).read_bytes()
         expected = [case["case_id"] for case in lines(Path(args["data"]) / f"{name}.jsonl")]
         assert [case["case_id"] for case in lines(folder / "test.jsonl")] == expected
 
@@ -117,9 +125,11 @@ def test_ids_that_two_files_both_count_from_1_are_no_overlap_where_the_texts_dif
             "score_seconds": 0.0,
             "mc_seconds": 0.0,
             "created": "2026-01-01",
+            "test_scored_at": "2026-01-01",
         }
-        what = Judging("e", "t", "d", False, "argmax", None, Scoring(), 0, name)
-        return judged_rows(what, Scored(scored("ours"), scored(texts), manifest))
+        what = Judging("e", "t", "d", False, "argmax", Scoring(), 0, name)
+        rules = record_rules(scored_cases(scored("ours")), "digest")
+        return judged_rows(what, Scored(scored("ours"), scored(texts), rules, manifest))
 
     assert [row["decision"] for row in judged("clinic", "theirs")["prediction"]] == ["ED", "ED", "ED"]
     with pytest.raises(BadInput, match="in 3 cases .same text digest"):

@@ -1,6 +1,8 @@
 """Training and scoring as their child processes run them, on tiny models: stock agrees, dropout is alive."""
 
 import json
+import shutil
+from datetime import datetime
 from pathlib import Path
 
 import mlx.core as mx
@@ -19,7 +21,7 @@ from tasks.models.convert import base_folder, run_quantize
 from tasks.models.sources import fetch_base
 from tasks.runtime.device import compute_path
 from tasks.runtime.errors import TriageError
-from tasks.runtime.store import verify
+from tasks.runtime.store import seal, verify
 from tasks.scoring import fidelity_job, job, mc_dropout
 from tasks.scoring.generate import greedy_answers
 from tasks.scoring.rows import evaluation_rows
@@ -224,6 +226,46 @@ def test_the_settings_digest_covers_what_has_no_column_and_neither_bits_nor_seed
         digest(recipe={"cost_matrix": None}),
     ]  # fmt: skip
     assert own not in changed and len(set(changed)) == len(changed)
+
+
+def test_the_rules_are_written_before_the_first_test_case_is_scored(study, monkeypatch, tmp_path):
+    spec, args, scores = study["tiny-llama", "balanced_safe"]
+    few = spec.model_copy(update={"scoring": spec.scoring.model_copy(update={"passes": 2, "generated_cases": 0})})
+    written: list[bool] = []
+
+    def watched(adapted, prefix, cases):
+        written.append(any(tmp_path.glob(".tmp-*/rules.json")))
+        return score_cases(adapted, prefix, cases)
+
+    monkeypatch.setattr(job, "score_cases", watched)
+    job.run(args | {"experiment": few.model_dump(mode="json"), "scores": str(tmp_path / "scores")}, quiet)
+    assert written == [False, True]
+    assert "rules.json" in verify(tmp_path / "scores")["files"]
+    rows = evaluation_rows(spec, args["training_id"], scores.name, scores, verify(Path(args["data"])))["decision_rule"]
+    assert [r["rule"] for r in rows] == ["argmax", "target_recall", "min_cost"]
+    assert all(datetime.fromisoformat(r["chosen_at"]) <= datetime.fromisoformat(r["test_scored_at"]) for r in rows)
+    assert {r["calibration_digest"] for r in rows} == {verify(Path(args["data"]))["sets"]["calibration"]["digest"]}
+
+
+def test_the_rules_that_decide_are_the_stored_ones(study, tmp_path):
+    """Had rows chosen anew, another record would change nothing."""
+    spec, args, scores = study["tiny-llama", "balanced_safe"]
+    given = (spec, args["training_id"], scores.name)
+    before = evaluation_rows(*given, scores, verify(Path(args["data"])))
+    other = shutil.copytree(scores, tmp_path / scores.name)
+    record = json.loads((other / "rules.json").read_text())
+    calibration = [r for r in lines(other / "calibration.jsonl") if r["label"] == "ED"]
+    chosen = record["rules"]["target_recall"]["threshold"]
+    below = [r["p"]["ED"] < chosen["value"] for r in calibration]
+    assert (sum(below), chosen["n_ed"]) == (chosen["misses"], len(below)), "chosen on the calibration cases"
+    chosen["value"] = 2.0
+    (other / "rules.json").write_text(json.dumps(record))
+    manifest = json.loads((other / "manifest.json").read_text())
+    seal(other, {k: v for k, v in manifest.items() if k not in ("files", "created", "digest", "check")})
+    after = evaluation_rows(*given, other, verify(Path(args["data"])))
+    assert before["evaluation"][0]["threshold"] < 1
+    assert after["evaluation"][0]["threshold"] == 2
+    assert "ED" not in {p["decision"] for p in after["prediction"]}
 
 
 def test_the_primary_rule_is_repeated_in_each_pass(study):

@@ -8,12 +8,9 @@ from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 
 from tasks.runtime.errors import BadInput
+from tasks.scoring.choice import RULES, RuleRecord, ScoredCases, decide, record_rules, refuse_overlap, rule_rows
 from tasks.scoring.rules import (
-    RULES,
-    ScoredCases,
     argmax_rule,
-    decide,
-    decide_all,
     fit_vector_scaling,
     log_probabilities,
     min_cost_rule,
@@ -162,7 +159,7 @@ def test_separable_calibration_stops_at_its_bound_and_says_so():
 
 def test_all_rules_stand_side_by_side_and_read_no_test_label():
     calibration, test = scored(90), scored(30, 1, "t", labelled=False)
-    found = decide_all(calibration, test, target=0.9, costs=COSTS)
+    found = {rule: decide(rule, calibration, test, target=0.9, costs=COSTS) for rule in RULES}
     assert list(found) == list(RULES)
     assert all(d.labels is not None and len(d.labels) == 30 for d in found.values())
     threshold = found["target_recall"].threshold
@@ -171,6 +168,30 @@ def test_all_rules_stand_side_by_side_and_read_no_test_label():
     scaling = found["min_cost"].scaling
     assert found["min_cost"].labels == min_cost_rule(scaling.apply(log_probabilities(test.p)), COSTS)
     assert found["argmax"].labels == argmax_rule(test.p)
+
+
+def test_stored_rules_decide_as_the_chosen_ones_do_to_the_last_bit():
+    calibration, test = scored(90), scored(300, 1, "t", labelled=False)
+    record = record_rules(calibration, "digest", target=0.9, costs=COSTS)
+    again = RuleRecord.from_json(record.to_json())
+    assert again == record and list(again.rules) == list(RULES)
+    for rule in RULES:
+        direct = decide(rule, calibration, test, target=0.9, costs=COSTS)
+        assert again.rules[rule].decide(test.p, COSTS) == direct
+    rows = {row["rule"]: row for row in rule_rows("e", again, "2026-01-01T00:00:00")}
+    threshold, scaling = again.rules["target_recall"].threshold, again.rules["min_cost"].scaling
+    kept = [rows["target_recall"][key] for key in ("threshold", "allowed_misses", "misses", "n_ed", "bound", "target")]
+    assert kept == [*vars(threshold).values(), 0.9] and rows["argmax"]["threshold"] is None
+    assert rows["min_cost"]["temperature"] == scaling.temperature and rows["min_cost"]["bias_gp"] == scaling.biases[1]
+    assert rows["min_cost"]["bias_home"] == 0 and rows["min_cost"]["target"] is None
+
+
+def test_a_record_of_rules_that_could_not_be_chosen_keeps_the_reasons():
+    again = RuleRecord.from_json(record_rules(scored(30), "digest", constant=True, target=0.9, costs=COSTS).to_json())
+    assert again.rules["argmax"].available and not again.rules["target_recall"].available
+    assert again.rules["min_cost"].decide(scored(6).p, COSTS).labels is None
+    notes = [row["note"] for row in rule_rows("e", again, "2026-01-01T00:00:00")]
+    assert notes[0] is None and all("a constant answer" in note for note in notes[1:])
 
 
 def test_what_a_rule_lacks_is_said():
@@ -190,7 +211,7 @@ def test_what_a_rule_lacks_is_said():
 
 def test_a_calibration_set_that_overlaps_test_is_refused_by_id_and_by_digest():
     with pytest.raises(BadInput, match="overlaps the test set in 6 cases .same case id"):
-        decide_all(scored(30), scored(6, 1))
+        refuse_overlap(scored(30), scored(6, 1))
     one, two = scored(3), scored(3, 1, "t")
     same_text = [
         ScoredCases(s.case_ids, s.p, s.labels, [f"{k}a", f"{k}b", "shared"]) for k, s in (("x", one), ("y", two))

@@ -11,6 +11,7 @@ from tasks.scoring.calibration import reliability_rows
 from tasks.scoring.conformal import judge_conformal
 from tasks.scoring.gates import judge_gates
 from tasks.scoring.metrics import metric_table
+from tasks.spec import SCORING_VERSION
 from warehouse.landing import write_landing
 from warehouse.schema import tables
 
@@ -53,7 +54,7 @@ def evaluation(
         "training_id": training_id, "evaluation_set": "test", "set_digest": "set", "cases": len(cases),
         "has_groups": groups, "accuracy": sum(a == b for a, b in zip(labels, argmax, strict=True)) / len(cases),
         "primary_rule": "target_recall", "verdict": verdict, "ed_prevalence": labels.count("ED") / len(cases),
-        "scoring_version": 1, "created_at": datetime(2026, 1, 2), "loss": 0.5, "mc_status": "not available",
+        "scoring_version": SCORING_VERSION, "created_at": datetime(2026, 1, 2), "loss": 0.5, "mc_status": "not available",
         "mc_reason": "dropout is 0", "cost_matrix": json.dumps(COSTS),
     }  # fmt: skip
     return {
@@ -70,6 +71,13 @@ def evaluation(
             full("metric", evaluation_id=id, rule=rule, metric=m.name, value=m.value, low=m.low, high=m.high, n=m.n, note=m.note)
             for rule, chosen in (("argmax", argmax), ("target_recall", decisions))
             for m in metric_table(labels, chosen, named, COSTS, resamples=50)
+        ],
+        "decision_rule": [
+            full(
+                "decision_rule", evaluation_id=id, rule=rule, calibration_digest="calibration", note="decided by hand",
+                chosen_at=datetime(2026, 1, 2, 1), test_scored_at=datetime(2026, 1, 2, 2),
+            )
+            for rule in ("argmax", "target_recall", "min_cost")
         ],
         "reliability": [full("reliability", evaluation_id=id, **vars(r)) for r in reliability_rows(labels, [p[0] for p in ps])],
         "conformal": [full("conformal", evaluation_id=id, **vars(judge_conformal(ps, labels, ps, labels, 0.05)))],

@@ -8,6 +8,8 @@ SELECT 'prediction', evaluation_id, 'evaluation' FROM prediction ANTI JOIN evalu
 UNION
 SELECT 'metric', evaluation_id, 'evaluation' FROM metric ANTI JOIN evaluation USING (evaluation_id)
 UNION
+SELECT 'decision_rule', evaluation_id, 'evaluation' FROM decision_rule ANTI JOIN evaluation USING (evaluation_id)
+UNION
 SELECT 'gate', evaluation_id, 'evaluation' FROM gate ANTI JOIN evaluation USING (evaluation_id)
 UNION
 SELECT 'mc_dropout', evaluation_id, 'prediction' FROM mc_dropout ANTI JOIN prediction USING (evaluation_id, case_id)
