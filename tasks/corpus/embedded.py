@@ -18,7 +18,7 @@ from tasks.corpus.rules import Facts, Verdict, decide
 from tasks.corpus.sampler import draw_facts
 from tasks.spec import LABELS, Label
 
-GENERATOR_VERSION = 2
+GENERATOR_VERSION = 3
 SIZES = {"train": 3000, "valid": 600, "calibration": 1200, "test": 1500}
 SHARES: dict[Label, float] = {"ED": 0.27, "GP": 0.38, "HOME": 0.35}  # near a helpline's
 PROBLEM_SHARES = {"train": 0.485, "valid": 0.085, "calibration": 0.17, "test": 0.26}
@@ -47,12 +47,17 @@ def embedded_sets(seed: int = 42, shares: Mapping[Label, float] | None = None) -
     return sets
 
 
-@lru_cache(maxsize=2)
 def embedded_records(seed: int = 42, shares: tuple[float, ...] | None = None) -> tuple[Record, ...]:
     """Every case with its facts, the rule that fired and the guidance behind it. `shares`: in the order of LABELS."""
+    return _records(seed, shares or tuple(SHARES[label] for label in LABELS))
+
+
+@lru_cache(maxsize=2)
+def _records(seed: int, shares: tuple[float, ...]) -> tuple[Record, ...]:
+    """As above, under one key however the arguments are given, so that no process generates the same cases twice."""
     seen: set[str] = set()
     homes = assign_sets(seed)
-    by_label = dict(zip(LABELS, shares, strict=True)) if shares else SHARES
+    by_label = dict(zip(LABELS, shares, strict=True))
     return tuple(
         _record(problem, name, number, label, seed, seen)
         for name, size in SIZES.items()

@@ -30,7 +30,7 @@ def with_flags(problem: Problem, route: str, facts: Facts, rng: random.Random) -
         mild = rng.sample(harmless, min(1, len(harmless))) if rng.random() < 0.5 else []
     else:
         mild = _explanation(problem, facts, rng)
-    if red and amber and _overlap(problem.fact(red[0]), problem.fact(amber[0])):
+    if red and amber and (problem.fact(amber[0]).temp or _overlap(problem.fact(red[0]), problem.fact(amber[0]))):
         amber = []
     return replace(facts, red=tuple(red), amber=tuple(amber), mild=tuple(mild))
 
@@ -70,6 +70,7 @@ def _general(problem: Problem, kind: str, facts: Facts) -> dict[str, Fact]:
         if _suits(fact, facts)
         and name not in problem.without
         and not (problem.event and fact.ongoing)
+        and not (problem.temp == "febrile" and fact.temp)
         and not told & _words((fact.note, *fact.say))
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import tomllib
 from functools import cache
 from importlib.resources import files
@@ -19,6 +20,8 @@ Band = Literal["infant", "child", "teen", "adult", "older", "frail"]
 BAND_YEARS: dict[str, tuple[float, float]] = {
     "infant": (0.05, 1), "child": (1, 13), "teen": (13, 18), "adult": (18, 65), "older": (65, 80), "frail": (80, 97),
 }  # fmt: skip
+FEVER = 38.0  # degrees Celsius
+FEVER_WORDS = re.compile(r"fever|temperature|burning hot|chills")
 Phrases = dict[str, dict[str, list[str]]]
 
 
@@ -32,6 +35,9 @@ class Fact(Strict):
     ongoing: bool = Field(default=False, description="a general fact for complaints that last, not for events")
     also: bool = Field(default=False, description="a benign detail that can stand beside a red or amber flag")
     days: tuple[float, float] | None = Field(default=None, description="how long ago it must have begun")
+    temp: tuple[float, float] | None = Field(
+        default=None, description="what a thermometer shows, where the words say it"
+    )
     sex: Literal["f", "m"] | None = None
     min_age: float = 0
     max_age: float = 200
@@ -42,6 +48,13 @@ class Fact(Strict):
         """Whether `note` can follow "no" in a list; longer or other notes are denied by their own clause."""
         words = self.note.split()
         return len(words) <= 6 and words[0] not in phrases()["not_nouns"]["first"]
+
+    @property
+    def feverish(self) -> bool:
+        """Whether it says that there is a fever of 38 degrees or more."""
+        if self.temp is not None:
+            return self.temp[1] >= FEVER
+        return FEVER_WORDS.search(" ".join((self.note, *self.say))) is not None
 
 
 class Problem(Strict):

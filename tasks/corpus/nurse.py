@@ -26,7 +26,8 @@ def nurse_note(problem: Problem, facts: Facts, rng: random.Random) -> str:
 
 def _heading(problem: Problem, facts: Facts, rng: random.Random) -> str:
     sex = "F" if facts.sex == "f" else "M"
-    age = f"{int(facts.age)}{sex}" if facts.age >= 2 else f"{max(1, int(facts.age * 12))}/12 {sex}"
+    young = f"{int(facts.age * 12)}/12" if facts.age >= 0.25 else f"{max(1, int(facts.age * 52))}/52"
+    age = f"{int(facts.age)}{sex}" if facts.age >= 2 else f"{young} {sex}"
     count, unit = amount(facts.days)
     short = {"day": f"{count}/7", "week": f"{count}/52", "month": f"{count}/12"}.get(unit)
     plain = f"{count} {unit}{'' if count == 1 else 's'}"
@@ -59,10 +60,10 @@ def _extras(problem: Problem, facts: Facts, rng: random.Random) -> list[str]:
     sick = any(problem.fact(name).sick for name in facts.red)
     parts = (
         [rng.choice(phrases()["reassure"]["note"])]
-        if not sick and facts.severity != "severe" and rng.random() < 0.25
+        if not sick and facts.severity != "severe" and facts.age >= 2 and rng.random() < 0.25
         else []
     )
-    return parts + ([rng.choice(phrases()["tried"]["note"])] if rng.random() < 0.15 else [])
+    return parts + ([rng.choice(phrases()["tried"]["note"])] if rng.random() < 0.15 and facts.age >= 2 else [])
 
 
 def _readings(problem: Problem, facts: Facts, rng: random.Random) -> list[str]:

@@ -123,7 +123,8 @@ def _vital_clauses(problem: Problem, facts: Facts, style: Style, rng: random.Ran
 
 def _extras(problem: Problem, facts: Facts, style: Style, rng: random.Random) -> list[str]:
     sick = any(problem.fact(name).sick for name in facts.red)
-    clauses = [rng.choice(phrases()["aside"]["say"])] if rng.random() < 0.2 else []
+    asides = [a for a in phrases()["aside"]["say"] if facts.age >= 13 or "[I]" not in a]  # a baby has no plans
+    clauses = [rng.choice(asides)] if rng.random() < 0.2 else []
     if not sick and facts.severity != "severe" and facts.age >= 2 and rng.random() < 0.2:
         clauses.append(rng.choice(phrases()["reassure"]["say"]))
     return clauses + ([rng.choice(phrases()["tried"]["say"])] if rng.random() < 0.12 and facts.age >= 2 else [])

@@ -2,7 +2,8 @@
 
 1. a red flag of the problem or a general one: ED (guidance named at the problem or flag)
 2. a vital sign in the emergency range: ED (adults: a single NEWS2 score of 3, RCP 2017; children: saturation under
-   92 %, BTS/SIGN, or over 60 breaths a minute, NICE NG143)
+   92 %, BTS/SIGN, or over 60 breaths a minute, NICE NG143); under three months a fever of 38 degrees or more, measured
+   or told, whatever the complaint (NICE NG143)
 3. an age or context that makes this problem an emergency (`ed_under`, `ed_if`): ED
 4. an amber flag, likewise: GP
 5. an age or context that needs a doctor's look (`gp_under`, `gp_over`, `gp_if`): GP
@@ -15,11 +16,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tasks.corpus.knowledge_base import Problem
+from tasks.corpus.knowledge_base import FEVER, Problem
 from tasks.spec import Label
 
 NEWS2 = "RCP NEWS2 2017"
 CHILD_VITALS = "BTS/SIGN asthma; NICE NG143"
+YOUNG_FEVER = "NICE NG143"
+YOUNG = 0.25  # years: under three months any fever is an emergency
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ def decide(facts: Facts, problem: Problem) -> Verdict:
         return Verdict("ED", f"red:{facts.red[0]}", problem.fact(facts.red[0]).source or problem.source)
     if sign := emergency_vital(facts.vitals, facts.age, problem.spo2_floor):
         return Verdict("ED", f"vital:{sign}", NEWS2 if facts.age >= 16 else CHILD_VITALS)
+    if facts.age < YOUNG and _fever_told(facts, problem):
+        return Verdict("ED", "fever_under_3_months", YOUNG_FEVER)
     if reason := _who(facts, problem.ed_if, problem.ed_under, 200):
         return Verdict("ED", reason, problem.source)
     if facts.amber:
@@ -79,6 +84,11 @@ def decide(facts: Facts, problem: Problem) -> Verdict:
     if facts.severity == "severe":
         return Verdict("GP", "severe_despite_self_care", problem.source)
     return Verdict("HOME", "no_flag", problem.source)
+
+
+def _fever_told(facts: Facts, problem: Problem) -> bool:
+    """Whether the complaint or an amber fact says that there is a fever (a red one is ED by itself)."""
+    return problem.temp == "febrile" or any(problem.fact(name).feverish for name in facts.amber)
 
 
 def _who(facts: Facts, contexts: tuple[str, ...], under: float, over: float) -> str | None:
@@ -95,6 +105,8 @@ def emergency_vital(vitals: Vitals, age: float, spo2_floor: int = 91) -> str | N
         ("spo2", vitals.spo2, spo2_floor + 1, 101),
         ("rr", vitals.rr, 9 if adult else 10, 24 if adult else 60),
     ]
+    if age < YOUNG:
+        limits.append(("temp", vitals.temp, 0, FEVER - 0.1))
     if adult:
         limits += [("sbp", vitals.sbp, 91, 219), ("hr", vitals.hr, 41, 130), ("temp", vitals.temp, 35.1, 45)]
     return next((name for name, value, low, high in limits if value is not None and not low <= value <= high), None)

@@ -14,6 +14,7 @@ from tasks.corpus.flags import draw_denials, with_flags
 from tasks.corpus.knowledge_base import Context, Problem, contexts
 from tasks.corpus.rules import Facts, decide
 from tasks.corpus.vitals import draw_vitals
+from tasks.corpus.wording import lived_days
 from tasks.spec import Label
 
 ATTEMPTS = 400
@@ -96,7 +97,7 @@ def _fits(context: Context, age: float, sex: str) -> bool:
 
 
 def _days(problem: Problem, route: str, facts: Facts, rng: random.Random) -> float | None:
-    """A duration that suits the route and every fact that says when it began; None if there is none."""
+    """A duration that suits the route, the age and every fact that says when it began; None if there is none."""
     shortest, course, longest = problem.days
     low, high = (course * 1.3, longest) if route == "long" else (shortest, course * 0.9)
     if route in ("amber", "red", "severe") and rng.random() < 0.35:
@@ -104,6 +105,7 @@ def _days(problem: Problem, route: str, facts: Facts, rng: random.Random) -> flo
     bounds = [problem.fact(name).days for name in (*facts.red, *facts.amber, *facts.mild)]
     for bound in (b for b in bounds if b is not None):
         low, high = max(low, bound[0]), bound[1] if bound[0] > high else min(high, bound[1])
+    high = min(high, lived_days(facts.age))
     return round(math.exp(rng.uniform(math.log(low), math.log(high))), 2) if low <= high else None
 
 

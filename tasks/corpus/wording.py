@@ -32,6 +32,13 @@ def age_words(age: float) -> str:
     return str(int(age))
 
 
+def lived_days(age: float) -> float:
+    """The days lived by somebody whose age in years is told as `age_words` does: nobody has been ill for longer."""
+    if age < 0.25:
+        return max(1, int(age * 52)) * 7.0
+    return int(age * 12) * 30.4 if age < 2 else int(age) * 365.0
+
+
 def amount(days: float) -> tuple[int, str]:
     """A duration as a whole number of its natural unit, never rounded up across a week."""
     for unit, size in UNITS:

@@ -23,10 +23,12 @@ from tasks.corpus.embedded import (
     embedded_records,
     embedded_sets,
 )
-from tasks.corpus.knowledge_base import contexts, general, knowledge_digest, problems
+from tasks.corpus.knowledge_base import contexts, general, knowledge_digest, problems, tone
 from tasks.corpus.near import near_duplicates
-from tasks.corpus.rules import Facts, Vitals, decide
+from tasks.corpus.rules import CHILD_VITALS, Facts, Verdict, Vitals, decide
 from tasks.corpus.splits import check_sets
+from tasks.corpus.voices import american, conjugate, contract
+from tasks.corpus.wording import lived_days
 from tasks.spec import LABELS, digest_of
 
 PROBLEMS = {"train": 100, "valid": 20, "calibration": 40, "test": 60}
@@ -79,6 +81,132 @@ def test_the_adversarial_set_is_harder_in_the_ways_it_says(records: tuple[Record
     calm = [r for r in hard if r.case.subgroup["kind"] == "calm"]
     assert sum({*r.facts.red} <= {*problems()[r.facts.problem].red} for r in calm) >= 0.95 * len(calm)
     assert len({(r.case.subgroup["kind"], r.case.label) for r in hard}) >= 9
+
+
+@pytest.fixture(scope="module")
+def hard() -> dict[str, list[Record]]:
+    """The adversarial cases by kind."""
+    kinds = defaultdict(list)
+    for record in adversarial_records():
+        kinds[record.case.subgroup["kind"]].append(record)
+    return kinds
+
+
+def test_a_negated_case_denies_flags_in_their_own_words(hard: dict[str, list[Record]]) -> None:
+    lead = re.compile(r"none of these|denies|\bno\b|nil|not present|none\b", re.IGNORECASE)
+    assert [r.case.text for r in hard["negated"] if r.facts.denied and not lead.search(r.case.text)] == []
+    assert {r.case.label for r in hard["negated"]} == set(LABELS)
+
+
+@pytest.mark.parametrize(("kind", "labels"), [("calm", {"ED"}), ("frightening", {"GP", "HOME"})])
+def test_a_case_with_a_tone_is_told_in_it_twice(hard: dict[str, list[Record]], kind: str, labels: set[str]) -> None:
+    for record in hard[kind]:
+        text = _plain(record.case.text)
+        told = [aside for aside in tone()[kind] if _plain(aside) in text or _plain(american(aside)) in text]
+        assert record.case.subgroup["voice"] != "nurse" and record.case.label in labels
+        assert len(told) >= 2 or record.case.subgroup["voice"] == "terse"
+
+
+def test_a_metaphor_case_says_each_fact_in_its_most_pictorial_wording(hard: dict[str, list[Record]]) -> None:
+    pictured = []
+    for record in hard["metaphor"]:
+        voice, problem = record.case.subgroup["voice"], problems()[record.facts.problem]
+        assert voice != "nurse"
+        if voice == "terse":  # typing mistakes
+            continue
+        present = [problem.fact(name) for name in (*record.facts.red, *record.facts.amber, *record.facts.mild)]
+        wordings = [conjugate(fact.say[-1], "I" if voice == "patient" else record.facts.sex) for fact in present]
+        text = _plain(record.case.text)
+        assert all(_plain(words) in text or _plain(american(words)) in text for words in wordings)
+        pictured.append(any(len(fact.say) > 1 for fact in present))
+    assert len(pictured) >= 60 and sum(pictured) >= 0.9 * len(pictured), (sum(pictured), len(pictured))
+
+
+def _plain(text: str) -> str:
+    """Without capitals, marks and the spoken short forms."""
+    return re.sub(r"[^a-z0-9]+", " ", contract(text).lower().replace("'", "")).strip()
+
+
+def test_no_infant_under_three_months_with_a_fever_stays_away_from_the_emergency_department(
+    records: tuple[Record, ...],
+) -> None:
+    everyone = [*records, *adversarial_records()]
+    young = [record for record in everyone if record.facts.age < 0.25]
+    for record in young:
+        facts, problem = record.facts, problems()[record.facts.problem]
+        hot = (facts.vitals.temp or 0) >= 38 or any(problem.fact(name).feverish for name in (*facts.red, *facts.amber))
+        told = re.search(r"\b(38|39|40)\.\d\b", record.case.text) or problem.temp == "febrile"
+        assert record.case.label == "ED" or not (hot or told)
+    assert len(young) >= 80 and {"vital:temp"} & {record.verdict.rule for record in young}
+    cry = Facts("baby_crying", age=0.2, sex="f", mild=("evening",), days=2)
+    assert decide(cry, problems()["baby_crying"]).label == "HOME"
+    warm = replace(cry, vitals=Vitals(temp=38.0, hr=140, rr=40, spo2=98))
+    assert decide(warm, problems()["baby_crying"]) == Verdict("ED", "vital:temp", CHILD_VITALS)
+    assert decide(replace(warm, age=0.3), problems()["baby_crying"]).label == "HOME"
+    jab = Facts("post_vaccine", age=0.2, sex="f", amber=("fever_third",), days=4)
+    assert decide(jab, problems()["post_vaccine"]).rule == "fever_under_3_months"
+    assert decide(replace(jab, age=0.3), problems()["post_vaccine"]).label == "GP"
+
+
+def test_nobody_has_been_ill_for_longer_than_alive(records: tuple[Record, ...]) -> None:
+    assert [r.case.text for r in (*records, *adversarial_records()) if r.facts.days > r.facts.age * 365 + 2] == []
+    assert [lived_days(age) for age in (0.05, 0.2, 0.25, 1.5, 2, 40.9)] == [14, 70, 3 * 30.4, 18 * 30.4, 730, 14600]
+
+
+def test_a_thermometer_shows_what_the_words_say(records: tuple[Record, ...]) -> None:
+    shown = 0
+    for record in (*records, *adversarial_records()):
+        problem, facts = problems()[record.facts.problem], record.facts
+        for fact in (problem.fact(name) for name in (*facts.red, *facts.amber, *facts.mild)):
+            if fact.temp and facts.vitals.temp:
+                shown += 1
+                assert fact.temp[0] <= facts.vitals.temp <= fact.temp[1]
+    assert shown >= 20
+
+
+@pytest.mark.parametrize(
+    "problem", ["constipation", "head_injury", "headache", "back_pain", "fever_child", "rash_child"]
+)
+def test_sibling_problems_are_of_one_family(problem: str) -> None:
+    siblings = {
+        "constipation": ("baby_constipation", "child_constipation"), "head_injury": ("toddler_fall",),
+        "headache": ("migraine_known",), "back_pain": ("sudden_back_older", "pregnancy_back"),
+        "fever_child": ("febrile_fit_past",), "rash_child": ("chickenpox", "hand_foot_mouth", "slapped_cheek"),
+    }[problem]  # fmt: skip
+    assert {problems()[name].family for name in siblings} == {problems()[problem].family}
+
+
+BARE = frozenset(
+    """NICE|NICE CKS|NICE surveillance|NHS|NHS 111|UKHSA|RCEM|RCOG|RCN|RCPCH|FSRH|SDCEP|ENT UK|College of Optometrists|BNF
+    |Resuscitation Council UK|RLSS|NaTHNaC|JBDS|Diabetes UK|MHRA|TOXBASE|SIGN|BTS/SIGN|BSR|BSG|BGS|BASHH|BOA|EAU|ESC""".replace(
+        "\n", ""
+    ).split("|")
+)
+
+
+def test_every_source_says_which_guidance_of_its_publisher_is_meant() -> None:
+    sources = {fact.source for fact in (*general().red.values(), *general().amber.values())}
+    for problem in problems().values():
+        facts = (*problem.red.values(), *problem.amber.values(), *problem.mild.values())
+        sources |= {problem.source, *(fact.source for fact in facts if fact.source is not None)}
+    bare = {part.strip() for source in sources if source for part in source.split(";")} & {b.strip() for b in BARE}
+    assert bare == set() and None not in sources
+
+
+def test_a_flag_from_another_field_names_its_own_guidance() -> None:
+    wanted = {
+        ("memory_lapses", "since_fall"): "NICE NG232", ("restless_legs", "clot"): "NICE NG158",
+        ("restless_legs", "cauda"): "NICE CKS sciatica: cauda equina syndrome", ("smell_loss", "meningitis"): "NICE NG240",
+    }  # fmt: skip
+    for (problem, flag), source in wanted.items():
+        facts = Facts(problem, age=70, sex="f", red=(flag,), days=10)
+        assert decide(facts, problems()[problem]) == Verdict("ED", f"red:{flag}", source)
+
+
+def test_the_cases_are_generated_once_however_they_are_asked_for(records: tuple[Record, ...]) -> None:
+    assert embedded_records(42) is records and embedded_records(42, None) is records
+    assert embedded_records(seed=42, shares=(0.27, 0.38, 0.35)) is records
+    assert adversarial_records(42) is adversarial_records()
 
 
 def test_a_bag_of_words_finds_neither_chance_nor_the_answer() -> None:
