@@ -1,5 +1,6 @@
 """Step: what quantisation alone changes, per base model, against the most exact weights that are to be had."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ def fidelity(
                 "reference_precision": known["original_precision"], "random_weights": known["random_weights"],
                 "variant_digest": manifests[folder]["digest"], "reference_digest": known["digest"],
                 "dataset_digest": dataset["digest"], "set_cases": found["set_cases"],
+                "created_at": datetime.now(UTC).replace(tzinfo=None),
             }  # fmt: skip
             rows = [
                 whole_row("fidelity", {**shared, "distribution": distribution, **figures})

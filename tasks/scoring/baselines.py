@@ -127,6 +127,7 @@ def _scored(model: Model, sets: dict[str, Rows], scoring: Scoring, digest: str) 
     test = scored_lines(sets["test"], model.predict(sets["test"]))
     manifest = {
         "mc_status": NO_PASSES, "score_seconds": None, "mc_seconds": None, "test_scored_at": began.isoformat(),
+        "shortened_cases": 0,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
     return Scored(calibration, test, rules, manifest)

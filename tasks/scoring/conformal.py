@@ -20,6 +20,8 @@ from tasks.scoring.inputs import label_codes, label_probabilities
 from tasks.scoring.intervals import clopper_pearson
 from tasks.spec import LABELS
 
+EXTERNAL = "no guarantee here: the cases come from elsewhere than the calibration cases"
+
 
 @dataclass(frozen=True)
 class Conformal:
@@ -61,9 +63,10 @@ def conformal_sets(p: ArrayLike, thresholds: Sequence[float]) -> NDArray[np.bool
 
 
 def judge_conformal(
-    calibration_p: ArrayLike, calibration_labels: Sequence[str], p: ArrayLike, labels: Sequence[str], miss_rate: float
-) -> Conformal:
-    """Thresholds from the calibration cases, and what their sets do on an evaluation set."""
+    calibration_p: ArrayLike, calibration_labels: Sequence[str], p: ArrayLike, labels: Sequence[str], miss_rate: float,
+    external: bool = False,
+) -> Conformal:  # fmt: skip
+    """Thresholds from the calibration cases, and what their sets do on an evaluation set. `external`: from elsewhere."""
     own, truth, known = label_probabilities(calibration_p), label_codes(labels), label_codes(calibration_labels)
     counts = [int((known == i).sum()) for i in range(len(LABELS))]
     ed, gp, home = (conformal_threshold(own[known == i, i], miss_rate) for i in range(len(LABELS)))
@@ -76,12 +79,13 @@ def judge_conformal(
     return Conformal(
         miss_rate, ed, gp, home, counts[0], n_ed, missed if n_ed else None, missed / n_ed if n_ed else None, low, high,
         float((~decided).mean()), float(sizes.mean()), float(wrong[decided].mean()) if decided.any() else None,
-        _note(counts, n_ed, miss_rate),
+        _note(counts, n_ed, miss_rate, external),
     )  # fmt: skip
 
 
-def _note(counts: list[int], n_ed: int, miss_rate: float) -> str | None:
-    notes = [
+def _note(counts: list[int], n_ed: int, miss_rate: float, external: bool) -> str | None:
+    notes = [EXTERNAL] if external else []
+    notes += [
         f"{counts[i]} calibration cases of {label} are too few to rule it out at {miss_rate:g}"
         for i, label in enumerate(LABELS)
         if math.floor(miss_rate * (counts[i] + 1) + 1e-9) < 1

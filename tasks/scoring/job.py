@@ -17,6 +17,7 @@ import numpy as np
 
 from tasks.corpus.case import exact_digest
 from tasks.runtime.device import compute_path
+from tasks.runtime.errors import Diverged
 from tasks.runtime.store import build_folder, read_lines, verify, write_atomic
 from tasks.scoring.baselines import TARGET
 from tasks.scoring.choice import RECORD, record_rules
@@ -30,16 +31,18 @@ from tasks.tuning.engine import Scores, score_cases
 from tasks.tuning.frozen_prefix import Prefix, open_prefix
 from tasks.tuning.job import CACHE_BYTES
 from tasks.tuning.lora import Adapted, add_lora, load_variant, load_weights
-from tasks.tuning.sets import LoadedSet, load_set, load_template
+from tasks.tuning.sets import LoadedSet, load_set, load_template, tell_shortened
 
 Emit = Callable[[dict[str, Any]], None]
+UNTUNED = "the untuned model"
 TIMES = ("score_seconds", "mc_seconds", "mc_status")
 
 
 @dataclass(frozen=True)
 class Work:
-    """An adapted variant, and what to do with it. `dropout`, `seed`, `target` (ED recall): those of the recipe."""
+    """An adapted variant, its `name`, and what to do with it. `dropout`, `seed`, `target` (ED recall): those of the recipe."""
 
+    name: str
     adapted: Adapted
     scoring: Scoring
     max_tokens: int
@@ -51,6 +54,13 @@ class Work:
     data: Path
     home: Path
     emit: Emit
+
+    @property
+    def remedy(self) -> str:
+        """What to do about a model that computes no numbers."""
+        if self.name == UNTUNED:
+            return "its weights are damaged: delete its folder in models/ and run the command again"
+        return "train it again with a lower learning rate or scale"
 
 
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
@@ -75,7 +85,7 @@ def run_untuned(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     mx.set_cache_limit(CACHE_BYTES)
     stack = load_variant(Path(args["variant"]), compute_path())
     untuned = Adapted(stack, (), max(stack.depth - training.num_layers, 0), 0)  # a fresh adapter adds exactly nothing
-    work = _work(args, untuned, scoring, training, (0.0, 0, TARGET), emit)
+    work = _work(args, UNTUNED, untuned, scoring, training, (0.0, 0, TARGET), emit)
     manifest = build_folder(Path(args["scores"]), lambda out: _score_all(work, out))
     return {key: manifest[key] for key in TIMES}
 
@@ -97,12 +107,13 @@ def _score_set(work: Work, name: str, chosen: Path, out: Path) -> dict[str, Any]
     for kept in ("calibration.jsonl", RECORD):
         shutil.copyfile(chosen / kept, out / kept)
     began, started = datetime.now(UTC), time.perf_counter()
-    _score(work, name, out / "test.jsonl")
+    loaded, _ = _score(work, name, out / "test.jsonl")
     status = "not available: dropout passes run on the test set only"
     seconds = time.perf_counter() - started
     return {
         "evaluation_set": name, "score_seconds": seconds, "mc_seconds": 0.0, "mc_status": status,
         "test_scored_at": began.isoformat(),
+        "shortened_cases": loaded.shortened,
     }  # fmt: skip
 
 
@@ -114,16 +125,16 @@ def _trained(spec: ExperimentSpec, args: dict[str, Any], emit: Emit) -> Work:
     adapted = add_lora(load_variant(Path(args["variant"]), compute_path()), spec.recipe, spec.training, spec.seed)
     load_weights(adapted, folder / "adapters.safetensors")
     own = spec.recipe.dropout, spec.seed, spec.recipe.target_ed_recall
-    return _work(args, adapted, spec.scoring, spec.training, own, emit)
+    return _work(args, spec.cell_id, adapted, spec.scoring, spec.training, own, emit)
 
 
 def _work(
-    args: dict[str, Any], adapted: Adapted, scoring: Scoring, training: Training,
+    args: dict[str, Any], name: str, adapted: Adapted, scoring: Scoring, training: Training,
     own: tuple[float, int, float | None], emit: Emit,
 ) -> Work:  # fmt: skip
     variant = Path(args["variant"])
     return Work(
-        adapted, scoring, training.max_tokens, *own, load_template(variant),
+        name, adapted, scoring, training.max_tokens, *own, load_template(variant),
         verify(variant, deep=False)["digest"], Path(args["data"]), Path(args["home"]), emit,
     )  # fmt: skip
 
@@ -141,6 +152,7 @@ def _score_all(work: Work, out: Path) -> dict[str, Any]:
     return {
         "score_seconds": scored - started, "mc_seconds": done - scored, "mc_status": status,
         "test_scored_at": began.isoformat(),
+        "shortened_cases": loaded.shortened,
     }  # fmt: skip
 
 
@@ -155,16 +167,28 @@ def _choose_rules(work: Work, out: Path) -> None:
 def _score(work: Work, name: str, path: Path) -> tuple[LoadedSet, Prefix]:
     """Score one set into `path`; the set, encoded, and its frozen prefix serve again."""
     loaded = load_set(work.data, name, work.template, work.max_tokens)
+    tell_shortened(name, loaded, work.max_tokens, work.emit)
     prefix = open_prefix(work.adapted.stack, loaded.cases, work.adapted.boundary, work.home, work.digest, work.emit)
-    _write_scores(path, loaded, score_cases(work.adapted, prefix, loaded.cases))
-    count = len(loaded.records)
+    scores, count = score_cases(work.adapted, prefix, loaded.cases), len(loaded.records)
+    _refuse_not_finite(work, name, scores)
+    _write_scores(path, loaded, scores)
     work.emit({"event": "progress", "what": f"scored {name}", "done": count, "of": count})
     return loaded, prefix
 
 
+def _refuse_not_finite(work: Work, name: str, scores: Scores) -> None:
+    """Diverged where a score is NaN or infinite: sealed, it would stop every later run without a remedy."""
+    parts = [scores.label_loss, scores.other_loss, *scores.label_logp.T]
+    finite = np.isfinite(np.stack(parts)).all(axis=0)
+    if not finite.all():
+        lost = f"{int((~finite).sum())} of {len(finite)} cases of {name} have scores that are NaN or infinite"
+        raise Diverged(f"{work.name}: {lost}, so nothing is stored; {work.remedy}.")
+
+
 def _passes(work: Work, test: LoadedSet, prefix: Prefix, out: Path) -> str:
     if work.dropout == 0:
-        return "not available: the recipe has dropout 0, so every pass would be the same"
+        why = "the model is untuned" if work.name == UNTUNED else "the recipe has dropout 0"
+        return f"not available: {why}, so every pass would be the same"
     chosen = _sample(test, work.scoring.mc_cases)
     passes = dropout_passes(work.adapted, prefix, test.cases, chosen, work.scoring.passes, work.seed, work.emit)
     np.save(out / "passes.npy", passes, allow_pickle=False)

@@ -86,15 +86,15 @@ def _primary_votes(p: Any, primary: Decisions, scoring: Scoring) -> Rows:
 
 def trust_rows(
     evaluation_id: str, calibration: Rows, test: Rows, primary: Decisions, dropout: Rows, groups: list[str] | None,
-    scoring: Scoring, seed: int,
+    scoring: Scoring, seed: int, external: bool = False,
 ) -> dict[str, Rows]:  # fmt: skip
-    """Rows of subgroup_metric, reliability, review_flag and conformal."""
+    """Rows of subgroup_metric, reliability, review_flag and conformal. `external`: the set is not of the dataset."""
     labels = [r["label"] for r in test]
     reliable = reliability_rows(labels, probability_table(test)[:, 0])
     own = {"evaluation_id": evaluation_id}
     found: dict[str, Rows] = {
         "reliability": [own | asdict(row) for row in reliable],
-        "conformal": [own | asdict(_conformal(calibration, test, scoring))],
+        "conformal": [own | asdict(_conformal(calibration, test, scoring, external))],
         "subgroup_metric": [],
         "review_flag": [],
     }
@@ -107,10 +107,10 @@ def trust_rows(
     return found
 
 
-def _conformal(calibration: Rows, test: Rows, scoring: Scoring) -> Any:
+def _conformal(calibration: Rows, test: Rows, scoring: Scoring, external: bool) -> Any:
     known, labels = [r["label"] for r in calibration], [r["label"] for r in test]
     return judge_conformal(
-        probability_table(calibration), known, probability_table(test), labels, scoring.conformal_miss_rate
+        probability_table(calibration), known, probability_table(test), labels, scoring.conformal_miss_rate, external
     )
 
 

@@ -81,6 +81,7 @@ def judged_rows(what: Judging, scored: Scored) -> dict[str, Rows]:
         "ed_prevalence": Counter(labels)["ED"] / len(labels), "score_seconds": manifest["score_seconds"],
         "mc_seconds": manifest["mc_seconds"] if dropout else None, "scoring_version": SCORING_VERSION,
         "created_at": datetime.fromisoformat(manifest["created"]).astimezone(UTC).replace(tzinfo=None),
+        "shortened_cases": manifest["shortened_cases"],
         "cost_matrix": json.dumps(what.scoring.cost_matrix) if what.scoring.cost_matrix else None,
     }  # fmt: skip
     metrics = [row for rule in rules.values() for row in _metrics(what, rule, labels, groups)]
@@ -91,7 +92,17 @@ def judged_rows(what: Judging, scored: Scored) -> dict[str, Rows]:
         "decision_rule": rule_rows(what.evaluation_id, scored.rules, manifest["test_scored_at"]),
         "gate": [_gate(what.evaluation_id, gate) for gate in gates],
         "mc_dropout": dropout,
-        **trust_rows(what.evaluation_id, scored.calibration, test, primary, dropout, groups, what.scoring, what.seed),
+        **trust_rows(
+            what.evaluation_id,
+            scored.calibration,
+            test,
+            primary,
+            dropout,
+            groups,
+            what.scoring,
+            what.seed,
+            external=what.evaluation_set != "test",
+        ),
     }
 
 

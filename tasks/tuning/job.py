@@ -12,7 +12,6 @@ from typing import Any
 import mlx.core as mx
 
 from tasks.runtime.device import measure, peak_resident_bytes, slow_blas_warning
-from tasks.runtime.errors import BadInput
 from tasks.runtime.store import locked, seal, verify, write_atomic
 from tasks.spec import ExperimentSpec
 from tasks.tuning.batches import epoch_batches, padding_share
@@ -22,7 +21,7 @@ from tasks.tuning.frozen_prefix import open_prefix
 from tasks.tuning.lora import Adapted, adapter_config, adapter_weights, add_lora, load_variant
 from tasks.tuning.losses import make_objective
 from tasks.tuning.memory import STATE_BYTES, Choice, budget, choose, read_choice, write_choice
-from tasks.tuning.sets import LoadedSet, load_set, load_template
+from tasks.tuning.sets import load_set, load_template, tell_shortened
 from tasks.tuning.trainer import Split, train
 
 Emit = Callable[[dict[str, Any]], None]
@@ -64,7 +63,7 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
         splits, shortened = {}, 0
         for name in ("train", "valid"):
             loaded = load_set(data, name, template, spec.training.max_tokens)
-            _tell_shortened(name, loaded, spec.training.max_tokens, emit)
+            tell_shortened(name, loaded, spec.training.max_tokens, emit)
             prefix = open_prefix(stack, loaded.cases, adapted.boundary, Path(args["home"]), digest, emit)
             splits[name] = Split(loaded.cases, prefix)
             shortened += loaded.shortened
@@ -82,18 +81,6 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
         _write(folder, best, adapter_weights(adapted), spec, variant, progress)
         seal(folder, {"training_id": args["training_id"], "summary": summary}, OUTPUTS)
     return summary
-
-
-def _tell_shortened(name: str, loaded: LoadedSet, limit: int, emit: Emit) -> None:
-    total = len(loaded.cases.encoded)
-    if loaded.shortened == total:
-        raise BadInput(
-            f"Every case of {name} is longer than training.max_tokens = {limit} and would lose the middle of its text; "
-            "raise training.max_tokens."
-        )
-    if loaded.shortened:
-        lost = f"{loaded.shortened} of {total} cases of {name} are longer than training.max_tokens = {limit}"
-        emit({"event": "warning", "message": f"{lost}: the middle of their text is left out."})
 
 
 def _choice(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tasks.corpus.encode import Template, encode, make_template
 from tasks.corpus.prompts import load_prompt
+from tasks.runtime.errors import BadInput
 from tasks.runtime.store import read_lines, verify
 from tasks.tuning.batches import Cases, make_cases
 
@@ -35,3 +37,16 @@ def load_set(data: Path, name: str, template: Template, max_tokens: int) -> Load
     records = read_lines(data / f"{name}.jsonl")
     encoded = [encode(template, r["case_id"], r["text"], r["label"], max_tokens) for r in records]
     return LoadedSet(make_cases(template, encoded), tuple(records), sum(case.shortened for case in encoded))
+
+
+def tell_shortened(name: str, loaded: LoadedSet, limit: int, emit: Callable[[dict[str, Any]], None]) -> None:
+    """Warn of cases that lose the middle of their text; BadInput where all of them would."""
+    total = len(loaded.cases.encoded)
+    if loaded.shortened == total:
+        raise BadInput(
+            f"Every case of {name} is longer than training.max_tokens = {limit} and would lose the middle of its text; "
+            "raise training.max_tokens."
+        )
+    if loaded.shortened:
+        lost = f"{loaded.shortened} of {total} cases of {name} are longer than training.max_tokens = {limit}"
+        emit({"event": "warning", "message": f"{lost}: the middle of their text is left out."})

@@ -84,6 +84,8 @@ def test_each_set_lands_as_a_source_of_its_own_with_the_tests_threshold(study, m
     record = json.loads((scores / "rules.json").read_text())
     assert set(rules.chosen_at) == {datetime.fromisoformat(record["chosen_at"]).replace(tzinfo=None)}
     assert rules.test_scored_at.nunique() == 2 and (rules.test_scored_at > rules.chosen_at).all()
+    notes = query("SELECT note FROM conformal").note
+    assert len(notes) == 2 and all(note.startswith("no guarantee here") for note in notes)
     assert landed.has_groups.tolist() == [False, True]
     assert landed.mc_status.tolist() == ["not available"] * 2 and "test set only" in landed.mc_reason[0]
     for name, evaluation in zip(names, found, strict=True):
@@ -126,6 +128,7 @@ def test_ids_that_two_files_both_count_from_1_are_no_overlap_where_the_texts_dif
             "mc_seconds": 0.0,
             "created": "2026-01-01",
             "test_scored_at": "2026-01-01",
+            "shortened_cases": 0,
         }
         what = Judging("e", "t", "d", False, "argmax", Scoring(), 0, name)
         rules = record_rules(scored_cases(scored("ours")), "digest")

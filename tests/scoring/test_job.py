@@ -20,7 +20,7 @@ from tasks.identity import evaluation_of, scores_folder, training_of
 from tasks.models.convert import base_folder, run_quantize
 from tasks.models.sources import fetch_base
 from tasks.runtime.device import compute_path
-from tasks.runtime.errors import TriageError
+from tasks.runtime.errors import BadInput, Diverged, TriageError
 from tasks.runtime.store import seal, verify
 from tasks.scoring import fidelity_job, job, mc_dropout
 from tasks.scoring.generate import greedy_answers
@@ -109,6 +109,48 @@ def test_dropout_zero_says_not_available_and_gives_no_entropy(study, model):
     assert rows["mc_dropout"] == []
 
 
+def test_an_adapter_that_gives_nan_seals_no_scores_and_is_named_with_its_count(study, tmp_path):
+    """Sealed, the NaN would stop each later run when it lands, and no run would score again."""
+    spec, args, _ = study["tiny-llama", "balanced_safe"]
+    folder = shutil.copytree(args["folder"], tmp_path / "poisoned", ignore=shutil.ignore_patterns("scores"))
+    weights = mx.load(str(folder / "adapters.safetensors"))
+    mx.eval(weights)
+    name = next(iter(weights))
+    weights[name] = weights[name] * float("nan")
+    mx.save_safetensors(str(folder / "adapters.safetensors"), weights)
+    seal(folder, {}, training_job.OUTPUTS)
+    said = f"^{spec.cell_id}: 24 of 24 cases of calibration have scores that are NaN or infinite, .*; train it again"
+    with pytest.raises(Diverged, match=said):
+        job.run(args | {"folder": str(folder), "scores": str(tmp_path / "scores")}, quiet)
+    assert not (tmp_path / "scores").exists()
+
+
+def test_a_shortened_case_is_told_and_counted_and_a_window_that_fits_none_is_refused(study, tmp_path):
+    spec, args, _ = study["tiny-llama", "baseline"]
+    template = load_template(Path(args["variant"]))
+
+    def scored(window):
+        told: list[dict] = []
+        shorter = spec.model_copy(update={
+            "training": spec.training.model_copy(update={"max_tokens": window}),
+            "scoring": spec.scoring.model_copy(update={"generated_cases": 0}),
+        })  # fmt: skip
+        folder = tmp_path / str(window)
+        job.run(args | {"experiment": shorter.model_dump(mode="json"), "scores": str(folder)}, told.append)
+        return folder, [event["message"] for event in told if event["event"] == "warning"]
+
+    whole = load_set(Path(args["data"]), "test", template, 2048)
+    lengths = sorted(len(case.prompt) for case in whole.cases.encoded)
+    window = lengths[-3] + max(map(len, template.completions))
+    folder, warnings = scored(window)
+    lost = sum(length > lengths[-3] for length in lengths)
+    assert 0 < lost < 3 and any(f"{lost} of 24 cases of test are longer" in warning for warning in warnings)
+    found = evaluation_rows(spec, args["training_id"], folder.name, folder, verify(Path(args["data"])))["evaluation"]
+    assert found[0]["shortened_cases"] == lost
+    with pytest.raises(BadInput, match="Every case of (calibration|test) is longer"):
+        scored(lengths[0] - 1)
+
+
 def test_dead_dropout_is_refused_not_reported_as_certainty(study, monkeypatch, tmp_path):
     """The earlier attempt's defect: evaluation mode left dropout off, and every vote was unanimous."""
     from tasks.tuning.lora import KeyedDropout
@@ -146,6 +188,8 @@ def test_the_untuned_model_scores_as_a_fresh_adapter_does_and_through_the_same_p
     fresh = add_lora(stack, spec.recipe, spec.training, spec.seed)
     loaded = load_set(Path(args["data"]), "test", load_template(Path(args["variant"])), spec.training.max_tokens)
     expected = score_cases(fresh, Prefix(stack, loaded.cases, 0, None, None, None), loaded.cases).probabilities
+    why = verify(tmp_path / "untuned")["mc_status"]
+    assert why == "not available: the model is untuned, so every pass would be the same"
     ours = [[r["p"][label] for label in LABELS] for r in lines(tmp_path / "untuned" / "test.jsonl")]
     assert np.array(ours) == pytest.approx(expected, abs=1e-5)
     trained = [[r["p"][label] for label in LABELS] for r in lines(scores / "test.jsonl")]
