@@ -78,6 +78,7 @@ class PackageSource(Strict):
     version: str
     file: str = Field(description="path of the GGUF file inside the wheel, or the name to give the joined parts")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="digest of the GGUF file")
+    bytes: int | None = Field(default=None, ge=1, description="size of the GGUF file, to look for room beforehand")
     parts: tuple[str, ...] = ()
 
 

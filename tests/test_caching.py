@@ -1,5 +1,6 @@
 """Which errors are tried again, and when a cached result counts."""
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,12 @@ KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and is
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_what_may_pass_by_itself_is_tried_again_and_nothing_else(kind):
     assert is_transient(None, None, Failed(data=kind("A sentence."))) is (kind.__name__ in PASSES_BY_ITSELF)
+
+
+def test_a_source_whose_answer_stays_the_same_is_not_asked_again():
+    refusal = errors.SourceUnavailable("There is no such revision.", transient=False)
+    assert is_transient(None, None, Failed(data=refusal)) is False
+    assert is_transient(None, None, Failed(data=pickle.loads(pickle.dumps(refusal)))) is False
 
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), OSError("a disk"), KeyError("k"), RuntimeError("r")], ids=repr)

@@ -114,7 +114,8 @@ def _fetch(repo: str, revision: str) -> tuple[Path, str]:
     """The folder in the Hub's cache with the tables of a dataset at one commit, and that commit."""
     from huggingface_hub import HfApi, snapshot_download
 
-    from tasks.models.hub import CONNECT_SECONDS, patiently, sentences, verify_blob
+    from tasks.models.hub import CONNECT_SECONDS, verify_blob
+    from tasks.models.hub_errors import patiently, refused, sentences
 
     known = HubSource(kind="hub", repo=repo, revision=revision)
     wanted, commit, unreachable = [f"*{suffix}" for suffix in READERS], revision, None
@@ -126,6 +127,8 @@ def _fetch(repo: str, revision: str) -> tuple[Path, str]:
         if not wanted:
             raise BadInput(f"{repo} holds no {', '.join(READERS)} file; its loading code is never run.")
     except SourceUnavailable as error:
+        if refused(error):
+            raise SourceUnavailable(f"The dataset {repo}, which is no local path: {error}", transient=False) from error
         unreachable = error  # the local cache may have it
     options: dict[str, Any] = {"etag_timeout": CONNECT_SECONDS, "local_files_only": unreachable is not None}
 
@@ -136,7 +139,8 @@ def _fetch(repo: str, revision: str) -> tuple[Path, str]:
         with sentences(known):
             folder = Path(patiently(download))
     except SourceUnavailable as error:
-        raise SourceUnavailable(f"The dataset {repo}, which is no local path: {unreachable or error}") from error
+        reason = unreachable or error
+        raise SourceUnavailable(f"The dataset {repo}, which is no local path: {reason}", reason.transient) from error
     for path in folder.rglob("*"):
         if path.is_file():
             verify_blob(path)

@@ -40,7 +40,7 @@ def probe(source: FolderSource) -> str:
     """`reachable`. Raises SourceUnavailable if there is no such folder, BadInput if it is not a model."""
     folder = Path(source.path).expanduser()
     if not folder.is_dir():
-        raise SourceUnavailable(f"there is no folder {folder}.")
+        raise SourceUnavailable(f"there is no folder {folder}.", transient=False)
     if not (folder / "config.json").is_file():
         raise BadInput(f"The folder {folder} has no config.json; name a folder in the Hugging Face layout.")
     return "reachable"

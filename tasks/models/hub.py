@@ -1,34 +1,38 @@
 """A Hugging Face repository as a source of weights: pinned to a commit, only the files needed, no pickled weights.
 
-Files go through the Hub's own cache (resumable, shared with other tools) and are then placed in our folder. HF_ENDPOINT,
-HF_TOKEN, HF_HOME and HF_HUB_OFFLINE mean what they mean everywhere.
+Files go through the Hub's own cache (shared with other tools) and are then placed in our folder. A connection that breaks
+is taken up where it broke, and files that are complete are kept; a process that is killed begins its current file again,
+since huggingface_hub keeps no part of one. HF_ENDPOINT, HF_TOKEN, HF_HOME and HF_HUB_OFFLINE mean what they mean everywhere.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
+import re
 import shutil
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from tasks.models import layout
-from tasks.models.transfer import Progress, hub_bar
+from tasks.models.hub_errors import patiently, refused, sentences
+from tasks.models.transfer import Progress, check_room, hub_bar
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.runtime.store import file_digest
 from tasks.spec import HubSource
 
 CONNECT_SECONDS = 4.0
-T = TypeVar("T")
-BUSY_PAUSES = (1.0, 3.0)  # seconds between attempts while the server says that it is busy
+_SHARD = re.compile(r"model-\d+-of-(\d+)\.safetensors")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def describe(source: HubSource) -> str:
-    return f"Hub {source.repo}@{source.revision}"
+    return f"Hub {source.repo}@{source.revision[:12] if is_pinned(source) else source.revision}"
+
+
+def is_pinned(source: HubSource) -> bool:
+    """True if the revision is a commit, which never changes, and not the name of a branch or a tag."""
+    return _COMMIT.fullmatch(source.revision) is not None
 
 
 def key(source: HubSource) -> dict[str, Any]:
@@ -40,7 +44,7 @@ def fill(source: HubSource, target: Path, progress: Progress) -> dict[str, Any]:
 
     Raises SourceUnavailable if the Hub cannot be reached or refuses, BadInput for a repository that cannot be used.
     """
-    snapshot = _snapshot(source, not _reachable(source, target), progress)
+    snapshot = _snapshot(source, target, progress)
     for path in sorted(snapshot.iterdir()):
         if layout.wanted(path.name):
             verify_blob(path)
@@ -55,54 +59,83 @@ def fill(source: HubSource, target: Path, progress: Progress) -> dict[str, Any]:
 
 def probe(source: HubSource) -> str:
     """`reachable` if the Hub answers for the repository's config.json. Raises SourceUnavailable with the reason."""
-    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
 
-    if isinstance(try_to_load_from_cache(source.repo, "config.json", revision=source.revision), str):
+    if _cached(source):
         return "in the local Hub cache"
     if constants.is_offline_mode():
-        raise SourceUnavailable("HF_HUB_OFFLINE is set and the model is not in the local Hub cache.")
+        raise SourceUnavailable("HF_HUB_OFFLINE is set and the model is not in the local Hub cache.", transient=False)
     with sentences(source):
         get_hf_file_metadata(hf_hub_url(source.repo, "config.json", revision=source.revision), timeout=CONNECT_SECONDS)
     return "reachable"
 
 
-def _reachable(source: HubSource, target: Path) -> bool:
-    """True if the Hub answers; False if it does not, but its local cache has the revision.
-
-    Raises BadInput if the repository has no safetensors, or if the disk is too small for what would be fetched.
-    """
-    from huggingface_hub import HfApi, try_to_load_from_cache
-
+def _snapshot(source: HubSource, target: Path, progress: Progress) -> Path:
+    """The folder of the revision's commit in the Hub's cache, completed by what is missing; the cache as it is where
+    the Hub does not answer. What the Hub answers, a refusal too, is never hidden by an older copy."""
     try:
-        with sentences(source):
-            info = patiently(
-                lambda: HfApi().model_info(
-                    source.repo, revision=source.revision, files_metadata=True, timeout=CONNECT_SECONDS
-                )
+        info = _ask(source)
+    except SourceUnavailable as error:
+        if refused(error) or (folder := _cached(source)) is None:
+            raise
+        return folder
+    _check_room(source, info, target)
+    return _download(source, progress)
+
+
+def _ask(source: HubSource) -> Any:
+    """The Hub's listing of the revision: its commit, its files and their sizes. Raises BadInput without safetensors."""
+    from huggingface_hub import HfApi
+
+    with sentences(source):
+        info = patiently(
+            lambda: HfApi().model_info(
+                source.repo, revision=source.revision, files_metadata=True, timeout=CONNECT_SECONDS
             )
-    except SourceUnavailable:
-        if isinstance(try_to_load_from_cache(source.repo, "config.json", revision=source.revision), str):
-            return False
-        raise
-    sizes = {f.rfilename: f.size or 0 for f in info.siblings or [] if layout.wanted(f.rfilename)}
-    if not any(name.startswith("model") and name.endswith(".safetensors") for name in sizes):
+        )
+    if not any(f.rfilename.startswith("model") and f.rfilename.endswith(".safetensors") for f in info.siblings or []):
         raise BadInput(
             f"{source.repo} has no model*.safetensors weights; pickled weights (*.bin, *.pt) are never loaded."
         )
-    need, free = sum(sizes.values()), shutil.disk_usage(target).free
-    if need > free:
-        raise BadInput(
-            f"{source.repo} needs {need / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free; free some space."
-        )
-    return True
+    return info
 
 
-def _snapshot(source: HubSource, local: bool, progress: Progress) -> Path:
+def _cached(source: HubSource) -> Path | None:
+    """The revision's folder in the Hub's local cache if it holds a whole model, else None. Asks no network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(source.repo, "config.json", revision=source.revision)
+    if not isinstance(config, str):
+        return None
+    names = {path.name for path in Path(config).parent.iterdir() if path.is_file()}
+    return Path(config).parent if "tokenizer.json" in names and _whole_weights(names) else None
+
+
+def _whole_weights(names: set[str]) -> bool:
+    """True if the files hold all weights: `model.safetensors`, or every one of `model-00001-of-00003.safetensors`."""
+    shards = [found for name in names if (found := _SHARD.fullmatch(name))]
+    return "model.safetensors" in names or (bool(shards) and len(shards) == int(shards[0][1]))
+
+
+def _check_room(source: HubSource, info: Any, target: Path) -> None:
+    """Raise BadInput if what is still to be fetched does not fit where it goes: the Hub's cache, and the disk of
+    `target` if that is another one, since files cannot be shared across disks."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    sizes = {f.rfilename: f.size or 0 for f in info.siblings or [] if layout.wanted(f.rfilename)}
+    cached = {n for n in sizes if isinstance(try_to_load_from_cache(source.repo, n, revision=info.sha), str)}
+    cache = Path(constants.HF_HUB_CACHE).resolve()
+    there = next(path for path in (cache, *cache.parents) if path.exists())
+    check_room(source.repo, sum(size for name, size in sizes.items() if name not in cached), there, "HF_HOME")
+    if there.stat().st_dev != target.stat().st_dev:
+        check_room(source.repo, sum(sizes.values()), target, "TRIAGE_HOME")
+
+
+def _download(source: HubSource, progress: Progress) -> Path:
     """The folder of the revision's commit in the Hub's cache, completed by what is missing. The config comes first."""
     from huggingface_hub import hf_hub_download, snapshot_download
 
-    bar = hub_bar(source.repo, progress)
-    options: dict[str, Any] = {"etag_timeout": CONNECT_SECONDS, "local_files_only": local, "tqdm_class": bar}
+    options: dict[str, Any] = {"etag_timeout": CONNECT_SECONDS, "tqdm_class": hub_bar(source.repo, progress)}
     with sentences(source):
         config = Path(
             patiently(lambda: hf_hub_download(source.repo, "config.json", revision=source.revision, **options))
@@ -113,63 +146,6 @@ def _snapshot(source: HubSource, local: bool, progress: Progress) -> Path:
         return Path(
             patiently(lambda: snapshot_download(source.repo, revision=commit, allow_patterns=patterns, **options))
         )
-
-
-def patiently(ask: Callable[[], T]) -> T:
-    """Ask again where a busy server refused; what was fetched before is kept by the cache."""
-    from huggingface_hub import errors
-
-    for pause in BUSY_PAUSES:
-        try:
-            return ask()
-        except errors.HfHubHTTPError as error:
-            if error.response is None or error.response.status_code not in (429, 500, 502, 503, 504):
-                raise
-            time.sleep(pause)
-    return ask()
-
-
-@contextmanager
-def sentences(source: HubSource) -> Iterator[None]:
-    """Turn what huggingface_hub raises into a sentence."""
-    import httpx
-    from huggingface_hub import errors
-
-    try:
-        yield
-    except errors.GatedRepoError as error:
-        mirror = f", or list its open mirror {source.mirror} as a source" if source.mirror else ""
-        raise SourceUnavailable(
-            f"{source.repo} is gated: accept its licence on its Hub page and set HF_TOKEN to a token of that account"
-            f"{mirror}."
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise SourceUnavailable(f"{source.repo} has no revision {source.revision}.") from error
-    except errors.RepositoryNotFoundError as error:
-        raise SourceUnavailable(
-            f"there is no repository {source.repo}, or it is private and HF_TOKEN is not set."
-        ) from error
-    except errors.LocalEntryNotFoundError as error:
-        raise SourceUnavailable(
-            "the Hub cannot be reached and its local cache lacks files of this repository."
-        ) from error
-    except errors.OfflineModeIsEnabled as error:
-        raise SourceUnavailable("HF_HUB_OFFLINE is set and the repository is not in the local Hub cache.") from error
-    except errors.HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else "no status"
-        if status in (401, 403):
-            raise SourceUnavailable(
-                f"the Hub does not let you read {source.repo} ({status}); look at the token in HF_TOKEN."
-            ) from error
-        raise SourceUnavailable(f"the Hub answered with an error ({status}).") from error
-    except (ValueError, TypeError, KeyError) as error:
-        raise SourceUnavailable(
-            f"what answered is not the Hub ({type(error).__name__}); look at HF_ENDPOINT."
-        ) from error
-    except (httpx.HTTPError, OSError) as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise BadInput("The disk of the Hub's cache is full; free some space or set HF_HOME.") from error
-        raise SourceUnavailable(f"the Hub cannot be reached ({type(error).__name__}).") from error
 
 
 def verify_blob(path: Path) -> None:
@@ -185,7 +161,8 @@ def verify_blob(path: Path) -> None:
     if found != blob.name:
         blob.unlink(missing_ok=True)  # its name promises other bytes; a new attempt downloads it again
         raise SourceUnavailable(
-            f"{path.name} was damaged on its way from the Hub; run the command again to fetch it anew."
+            f"{path.name} was damaged on its way from the Hub; run the command again to fetch it anew.",
+            transient=False,
         )
 
 

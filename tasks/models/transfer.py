@@ -1,15 +1,29 @@
-"""How far a download is, for whoever shows it: called with what it is, and bytes done and in all."""
+"""What downloads share: how far one is, for whoever shows it, and whether there is room for it."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-Progress = Callable[[str, int, int], None]
+from tasks.runtime.errors import BadInput
+
+Progress = Callable[[str, int, int], None]  # called with what it is, and bytes done and in all
 
 
 def quiet(what: str, done: int, total: int) -> None:
     """Show nothing."""
+
+
+def check_room(what: str, need: int, folder: Path, setting: str) -> None:
+    """Raise BadInput if the disk of `folder`, which `setting` chooses, has less than `need` bytes free."""
+    free = shutil.disk_usage(folder).free
+    if need > free:
+        raise BadInput(
+            f"{what} needs {need / 1e9:.1f} GB in {folder}, whose disk has {free / 1e9:.1f} GB free; free some space, "
+            f"or set {setting} to a folder on another disk."
+        )
 
 
 def hub_bar(what: str, progress: Progress) -> type[Any]:

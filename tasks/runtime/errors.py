@@ -21,10 +21,14 @@ class BadInput(TriageError):
 
 
 class SourceUnavailable(TriageError):
-    """No listed source of a base model could be reached."""
+    """No listed source of a base model could be had; `transient=False` if its answer would be the same again."""
 
     exit_code = 65
     transient = True
+
+    def __init__(self, sentence: str, transient: bool = True) -> None:
+        super().__init__(sentence)
+        self.transient = transient
 
 
 class BrokenFolder(TriageError):

@@ -63,7 +63,10 @@ def test_an_error_gives_exit_code_1_without_a_traceback_and_the_parent_never_loa
     )
     assert done.returncode == 1 and done.stderr == "", done.stderr
     assert "set TRIAGE_HOME to another folder" in done.stdout
-    assert "weights smollm2-360m: Hub HuggingFaceTB/SmolLM2-360M-Instruct@main: HF_HUB_OFFLINE is set" in done.stdout
+    assert (
+        "weights smollm2-360m: Hub HuggingFaceTB/SmolLM2-360M-Instruct@a10cc1512eab: HF_HUB_OFFLINE is set"
+        in done.stdout
+    )
 
 
 @pytest.mark.parametrize(

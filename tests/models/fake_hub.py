@@ -18,10 +18,12 @@ class FakeHub:
         self.revisions = {"main", "v1", COMMIT}
         self.gated: int | None = None  # 401 without a token, 403 with one whose account has not accepted
         self.refuses: int | None = None  # a status without the Hub's own code, as for a token that is wrong
-        self.fail_first: dict[str, int] = {}  # file name or `listing`: how many times it answers 503 before it works
+        self.fail_first: dict[str, int] = {}  # file name, `HEAD` and one, or `listing`: how often it answers 503 first
+        self.breaks: dict[str, int] = {}  # file name: after how many bytes the connection breaks, once
         self.damage: dict[str, str] = {}  # file name: "truncate" or "flip"
         self.claimed_size = 0  # added to the size of each file in the listing
         self.asked: list[str] = []
+        self.sent: list[tuple[str, int, int]] = []  # file name, first byte, number of bytes, of each GET
 
     def etag(self, name: str) -> str:
         """The Hub's: SHA-256 of large files (weights), git's SHA-1 of the others."""
@@ -109,12 +111,22 @@ class _Handler(BaseHTTPRequestHandler):
             return self._error(404, "RevisionNotFound", "Invalid rev id")
         if name not in self.hub.files:
             return self._error(404, "EntryNotFound", "Entry not found")
-        if with_body and self._busy(name):
+        if self._busy(name if with_body else f"HEAD {name}"):
             return self._error(503, None, "Service unavailable")
-        headers = {"ETag": f'"{self.hub.etag(name)}"', "X-Repo-Commit": COMMIT}
+        headers = {"ETag": f'"{self.hub.etag(name)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
         content = self.hub.body(name)
-        cut = len(content) // 2 if self.hub.damage.get(name) == "truncate" else None
-        return self._send(200, headers, content, with_body, cut)
+        if not with_body:
+            return self._send(200, headers, content, False)
+        first = self._first_byte()
+        if first:
+            headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
+        cut = len(content) // 2 if self.hub.damage.get(name) == "truncate" else self.hub.breaks.pop(name, None)
+        self.hub.sent.append((name, first, len(content[first:][:cut])))
+        return self._send(206 if first else 200, headers, content[first:], True, cut)
+
+    def _first_byte(self) -> int:
+        """Where an open-ended Range begins, as in `bytes=100-`; 0 without one."""
+        return int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
 
     def _busy(self, name: str) -> bool:
         left = self.hub.fail_first.get(name, 0)

@@ -9,9 +9,9 @@ from tasks.runtime.errors import TriageError
 from tasks.spec import BaseModelSpec
 
 if __name__ == "__main__":
-    what, root, source = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
+    what, root, source = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])  # the sources, in order
     options = json.loads(sys.argv[4]) if len(sys.argv) > 4 else {}
-    spec = BaseModelSpec(name="m", licence="Apache-2.0", sources=(source,), **options)
+    spec = BaseModelSpec(name="m", licence="Apache-2.0", sources=tuple(source), **options)
     seen = []
     try:
         if what == "fetch":
@@ -20,5 +20,5 @@ if __name__ == "__main__":
         else:
             answer = {"state": availability(spec, root)[0][1]}
     except TriageError as error:
-        answer = {"error": str(error), "type": type(error).__name__}
+        answer = {"error": str(error), "type": type(error).__name__, "transient": error.transient}
     print(json.dumps(answer))

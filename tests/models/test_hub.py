@@ -5,15 +5,18 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
 from tasks.models.convert import run_convert
+from tasks.models.hub_errors import sentences
 from tasks.models.sources import fetch_base
 from tasks.runtime import store
-from tasks.spec import BaseModelSpec
+from tasks.runtime.errors import BadInput, SourceUnavailable
+from tasks.spec import BaseModelSpec, HubSource
 from tests.models.fake_hub import COMMIT, REPO, FakeHub, serve
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +40,8 @@ def hub(content):
 
 def ask(hub: FakeHub | None, tmp_path: Path, what: str = "fetch", **changes) -> dict:
     own = ("repo", "revision", "mirror")
-    source = json.dumps({"kind": "hub", "repo": REPO} | {k: v for k, v in changes.items() if k in own})
+    known = {"kind": "hub", "repo": REPO} | {k: v for k, v in changes.items() if k in own}
+    source = json.dumps([known, *changes.get("others", [])])
     environment = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1", **changes.get("env", {})}
     script = [sys.executable, "-m", "tests.models.fetch", what, str(tmp_path / "root"), source]
     script.append(json.dumps(changes.get("options", {})))
@@ -84,6 +88,100 @@ def test_the_hubs_own_cache_serves_when_the_hub_does_not(hub, tmp_path):
     assert answer["folder"] == first["folder"], "a Hub out of reach is no obstacle either"
 
 
+def forget(tmp_path: Path) -> None:
+    """Remove what was fetched, so that it is fetched again; the Hub's own cache stays."""
+    shutil.rmtree(tmp_path / "root")
+
+
+def lose(tmp_path: Path, name: str) -> None:
+    """Take a file out of the Hub's cache, as where its download was never finished."""
+    (link,) = (tmp_path / "hf").rglob(name)
+    link.unlink()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+@pytest.mark.parametrize("offline", [True, False])
+def test_a_part_of_a_model_in_the_hubs_cache_is_no_model_and_the_next_source_is_tried(hub, tmp_path, name, offline):
+    ask(hub, tmp_path)
+    forget(tmp_path)
+    lose(tmp_path, name)
+    network = {"env": {"HF_HUB_OFFLINE": "1"} if offline else {}}
+    answer = ask(None, tmp_path, **network)
+    assert answer["type"] == "SourceUnavailable" and "pickled" not in answer["error"]
+    assert ("HF_HUB_OFFLINE is set" if offline else "the Hub cannot be reached") in answer["error"]
+    assert "in the local Hub cache" not in ask(None, tmp_path, "probe", **network)["state"].replace("not in the", "")
+    other = {"kind": "random", "shape": "tiny-llama"}
+    assert (
+        "random weights"
+        in store.verify(Path(ask(None, tmp_path, others=[other], **network)["folder"]))["weights_source"]
+    )
+
+
+def test_a_refusal_is_told_even_where_the_hubs_cache_has_the_model_and_a_busy_hub_is_not(hub, tmp_path):
+    folder = ask(hub, tmp_path)["folder"]
+    for refusal, told in (("gated", "is gated"), ("refuses", "does not let you read team/model (403)")):
+        forget(tmp_path)
+        setattr(hub, refusal, 403)
+        assert told in ask(hub, tmp_path)["error"]
+        setattr(hub, refusal, None)
+    forget(tmp_path)
+    hub.fail_first["listing"] = 99
+    assert ask(hub, tmp_path)["folder"] == folder
+
+
+def test_what_may_pass_by_itself_is_told_from_what_will_not(hub, tmp_path):
+    assert ask(None, tmp_path)["transient"] is True
+    hub.fail_first["listing"] = 99
+    busy = ask(hub, tmp_path)
+    assert busy["transient"] is True and "the Hub answered with an error (503)" in busy["error"]
+    hub.fail_first.clear()
+    assert ask(hub, tmp_path, env={"HF_HUB_OFFLINE": "1"})["transient"] is False
+    gone = {"kind": "folder", "path": str(tmp_path / "gone")}
+    assert ask(hub, tmp_path, revision="v9", others=[gone])["transient"] is False
+    assert ask(None, tmp_path, others=[gone])["transient"] is True, "one of the sources may come back"
+
+
+def test_a_file_that_the_hub_is_too_busy_for_at_first_is_asked_for_again(hub, tmp_path):
+    hub.fail_first["HEAD model.safetensors"] = 2
+    assert "folder" in ask(hub, tmp_path)
+
+
+def test_a_hub_that_stays_busy_says_so_to_a_plan(hub, tmp_path):
+    hub.fail_first["HEAD config.json"] = 99
+    assert ask(hub, tmp_path, "probe")["state"] == "the Hub answered with an error (503)"
+
+
+@pytest.mark.nightly  # huggingface_hub waits for half a minute
+def test_files_that_the_hub_stays_too_busy_for_are_a_sentence_and_may_come_later(hub, tmp_path):
+    hub.fail_first["HEAD model.safetensors"] = 10**6
+    answer = ask(hub, tmp_path)
+    assert answer["transient"] is True and "the Hub answered with an error (503)" in answer["error"]
+
+
+def test_a_download_that_breaks_in_the_middle_is_taken_up_where_it_broke(hub, tmp_path):
+    size = 24 * 2**20
+    header = json.dumps({"w": {"dtype": "BF16", "shape": [size // 2], "data_offsets": [0, size]}}).encode()
+    weights = len(header).to_bytes(8, "little") + header + bytes(range(256)) * (size // 256)
+    hub.files["model.safetensors"] = weights
+    hub.breaks["model.safetensors"] = 15 * 2**20
+    folder = Path(ask(hub, tmp_path)["folder"])
+    assert (folder / "model.safetensors").read_bytes() == weights
+    kept = 10 * 2**20  # what was whole of the library's pieces of that size
+    assert [step for step in hub.sent if step[0] == "model.safetensors"] == [
+        ("model.safetensors", 0, 15 * 2**20), ("model.safetensors", kept, len(weights) - kept),
+    ]  # fmt: skip
+
+
+def test_what_hf_xet_raises_is_a_sentence():
+    source = HubSource(kind="hub", repo=REPO)
+    message = r"^the download from the Hub broke off \(Data error: two lines\)\.$"
+    with pytest.raises(SourceUnavailable, match=message) as caught, sentences(source):
+        raise RuntimeError("Data error:\n two lines.")
+    assert caught.value.transient
+    with pytest.raises(BadInput, match="disk of the Hub's cache is full"), sentences(source):
+        raise RuntimeError("I/O error: No space left on device (os error 28)")
+
+
 @pytest.mark.parametrize("what", ["model.safetensors", "config.json", "listing"])
 def test_a_server_that_is_busy_at_first_is_asked_again(hub, tmp_path, what):
     hub.fail_first[what] = 2
@@ -103,7 +201,9 @@ def test_damaged_weights_are_refused_and_nothing_half_made_stays(hub, tmp_path, 
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_gated_repository_says_what_to_do(hub, tmp_path, status):
     hub.gated = status
-    error = ask(hub, tmp_path)["error"]
+    answer = ask(hub, tmp_path)
+    error = answer["error"]
+    assert answer["transient"] is False
     assert "is gated: accept its licence on its Hub page and set HF_TOKEN" in error
     assert "is gated" in ask(hub, tmp_path, "probe")["state"]
 
@@ -123,6 +223,7 @@ def test_a_token_that_the_hub_refuses_is_a_sentence_and_nothing_half_made_stays(
     hub.refuses = status
     answer = ask(hub, tmp_path)
     assert answer["type"] == "SourceUnavailable" and "HF_TOKEN" in answer["error"] and "\n" not in answer["error"]
+    assert answer["transient"] is False
     assert not [p for p in (tmp_path / "root" / "sources").iterdir() if p.is_dir()]
 
 
@@ -141,7 +242,8 @@ def test_a_download_tells_how_far_it_is(hub, tmp_path, content):
     ],
 )
 def test_what_is_not_there_is_named(hub, tmp_path, changes, message):
-    assert message in ask(hub, tmp_path, **changes)["error"]
+    answer = ask(hub, tmp_path, **changes)
+    assert message in answer["error"] and answer["transient"] is False
     assert message in ask(hub, tmp_path, "probe", **changes)["state"]
 
 
@@ -163,7 +265,32 @@ def test_a_disk_that_is_too_small_is_a_sentence_before_any_download(hub, tmp_pat
     hub.claimed_size = 10**16
     answer = ask(hub, tmp_path)
     assert answer["type"] == "BadInput" and "free some space" in answer["error"]
+    assert f"GB in {tmp_path}" in answer["error"] and "set HF_HOME" in answer["error"]
     assert not [line for line in hub.asked if "/resolve/" in line]
+
+
+def test_files_that_are_in_the_hubs_cache_already_need_no_more_room(hub, tmp_path):
+    folder = ask(hub, tmp_path)["folder"]
+    forget(tmp_path)
+    hub.claimed_size = 10**16
+    assert ask(hub, tmp_path)["folder"] == folder
+
+
+SHARED_MEMORY = Path("/dev/shm")
+
+
+def free(path: Path) -> int:
+    return shutil.disk_usage(path).free
+
+
+@pytest.mark.skipif(not os.access(SHARED_MEMORY, os.W_OK), reason="no second disk")
+def test_room_is_looked_for_on_the_disk_to_which_the_files_go(hub, tmp_path):
+    if free(SHARED_MEMORY) > free(tmp_path) // 2:
+        pytest.skip("the second disk has as much room as the first")
+    hub.claimed_size = free(SHARED_MEMORY)
+    with tempfile.TemporaryDirectory(dir=SHARED_MEMORY) as small:
+        answer = ask(hub, tmp_path, env={"HF_HOME": small})
+    assert answer["type"] == "BadInput" and f"GB in {small}" in answer["error"]
 
 
 def test_availability_tells_reachable_here_and_out_of_reach_in_seconds(hub, tmp_path):

