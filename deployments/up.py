@@ -1,7 +1,8 @@
 """Starts what the Prefect UI needs on this machine: server, work pool, worker and deployments, all on 127.0.0.1.
 
-Runs in the foreground until Ctrl-C or SIGTERM, then stops what it started. Starting it twice is harmless. A worker that
-dies is started again; flow runs go on without it, and those that were lost with it are queued again.
+Runs in the foreground until Ctrl-C, SIGTERM or a closed terminal, then stops what it started. Starting it twice is
+harmless, and a start ends what a killed one left. A worker that dies is started again; flow runs go on without it, and
+those that were lost with it are queued again.
 """
 
 from __future__ import annotations
@@ -13,22 +14,20 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from importlib import metadata
-from importlib.resources import files
-from pathlib import Path
 
 from deployments.lost_runs import end_runs, queue_lost_runs
+from deployments.processes import end_leftovers, kill_group, start
+from deployments.setup import POOL, set_up
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.store import home, locked
 
 HOST = "127.0.0.1"
-POOL = "triage"
 START_SECONDS = 90.0
+INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 Say = Callable[[str], None]
 
 
@@ -39,10 +38,11 @@ def api_url(port: int) -> str:
 def up(port: int, say: Say) -> None:
     """Start everything and wait. Raises BadInput where the port or the server there cannot be used."""
     try:
-        with interrupted_by_sigterm(), locked(home() / "server"):
+        with interrupted_by_signals(), locked(home() / "server"):
             _run(port, say)
     except KeyboardInterrupt:
-        say("Stopped. What was running goes on at the next `triage up`.")
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            say("Stopped. What was running goes on at the next `triage up`.")
     except Locked:
         version = server_version(port)
         if version is None:
@@ -64,17 +64,29 @@ def server_version(port: int) -> str | None:
 def _run(port: int, say: Say) -> None:
     environment = _environment(port)
     with contextlib.ExitStack() as stack:
-        if _usable_server(port):
-            say(f"A Prefect server answers on port {port} already and is used; it stays when this stops.")
-        else:
-            server = _start(stack, ["server", "start", "--host", HOST, "--port", str(port)], environment, "server")
-            _wait_for(port, server)
-        _prefect(["work-pool", "create", POOL, "--type", "process", "--overwrite"], environment)
-        _prefect(["deploy", "--all", "--prefect-file", str(files("deployments") / "prefect.yaml")], environment)
-        say(f"Prefect UI: http://{HOST}:{port}  (deployments sweep/local, experiment/local, compare/local)")
-        say(f"For other terminals: export PREFECT_API_URL={api_url(port)}")
-        say("Stop with Ctrl-C.")
-        _keep_working(port, environment, say)
+        try:
+            _tidy_up(port, say)
+            if _usable_server(port):
+                say(f"A Prefect server answers on port {port} already and is used; it stays when this stops.")
+            else:
+                server = start(stack, ["server", "start", "--host", HOST, "--port", str(port)], environment, "server")
+                _wait_for(port, server)
+            set_up(api_url(port), environment)
+            say(f"Prefect UI: http://{HOST}:{port}  (deployments sweep/local, experiment/local, compare/local)")
+            say(f"For other terminals: export PREFECT_API_URL={api_url(port)}")
+            say("Stop with Ctrl-C.")
+            _keep_working(port, environment, say)
+        except KeyboardInterrupt:
+            _ignore_interruptions()
+            end_runs(api_url(port), home())  # also those of a worker that ended and was not started again yet
+            raise
+
+
+def _tidy_up(port: int, say: Say) -> None:
+    """End what a killed `triage up` left: a second worker would share the pool, and its server would stay for good."""
+    if left := end_leftovers(home()):
+        end_runs(api_url(port), home())
+        say(f"Ended what an earlier `triage up` left behind: processes {', '.join(map(str, left))}.")
 
 
 def _keep_working(port: int, environment: dict[str, str], say: Say) -> None:
@@ -84,15 +96,15 @@ def _keep_working(port: int, environment: dict[str, str], say: Say) -> None:
         for name in _lost_runs(port):
             say(f"Queued again, since its process is gone: {name}.")
         with contextlib.ExitStack() as stack:
-            worker = _start(stack, command, environment, "worker")
+            worker = start(stack, command, environment, "worker")
             say(f"Worker started (process {worker.pid}).")
             try:
                 worker.wait()
             except KeyboardInterrupt:
                 # Killed rather than asked: a worker that is asked waits for its run, for hours if need be. The run
                 # stays Running on the server, and the next start finds its process gone and queues it again.
-                os.killpg(worker.pid, signal.SIGKILL)
-                end_runs(api_url(port), home())
+                _ignore_interruptions()
+                kill_group(worker.pid)
                 raise
         say("The worker ended and is started again.")
         time.sleep(1)
@@ -141,55 +153,28 @@ def _environment(port: int) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def interrupted_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM do what Ctrl-C does while the block runs, so that what was started is stopped."""
+def interrupted_by_signals() -> Iterator[None]:
+    """Let SIGTERM, and SIGHUP where it is not ignored (nohup), do what Ctrl-C does while the block runs, so that what
+    was started is stopped."""
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.getsignal(number) for number in INTERRUPTIONS}
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if number == signal.SIGTERM or before[number] != signal.SIG_IGN:
+            signal.signal(number, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _start(
-    stack: contextlib.ExitStack, arguments: list[str], environment: dict[str, str], name: str
-) -> subprocess.Popen[bytes]:
-    """Start a Prefect command in its own process group, stopped with the stack; what it prints goes to a log."""
-    log = home() / "logs" / f"prefect-{name}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    handle = stack.enter_context(log.open("ab"))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "prefect", *arguments],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=handle,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    stack.callback(_stop, process)
-    return process
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End a process and its group: asked first, then told."""
-    for number, patience in ((signal.SIGTERM, 10), (signal.SIGKILL, 10)):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=patience)
-            if number == signal.SIGKILL or not _group_lives(process.pid):
-                return
-
-
-def _group_lives(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
+def _ignore_interruptions() -> None:
+    """A second Ctrl-C does not cut short what the first one asked for. `interrupted_by_signals` takes it back."""
+    for number in INTERRUPTIONS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
@@ -198,13 +183,3 @@ def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
         if server.poll() is not None or time.monotonic() > deadline:
             raise BadInput(f"The Prefect server did not start; its log is {home() / 'logs' / 'prefect-server.log'}.")
         time.sleep(0.5)
-
-
-def _prefect(arguments: list[str], environment: dict[str, str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "prefect", "--no-prompt", *arguments], env=environment, capture_output=True, text=True
-    )
-    if done.returncode:
-        log = Path(home() / "logs" / "prefect-setup.log")
-        log.write_text(done.stdout + done.stderr)
-        raise BadInput(f"`prefect {' '.join(arguments[:2])}` failed; what it said is in {log}.")

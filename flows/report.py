@@ -13,6 +13,7 @@ from flows.evidence import evidence
 from flows.plan import estimated_bytes, plan_cells, sources_of
 from flows.selection import Selection
 from flows.tables import NOT_A_DEVICE, check_prevalence, leaderboard, quantization
+from tasks.models.sources import unpinned
 from tasks.runtime.store import complete, existing_home, home
 from warehouse.connect import warehouse_path
 from warehouse.health import bring_up_to_date
@@ -58,6 +59,9 @@ def print_plan(console: Console, selection: Selection) -> None:
     for name, sources in sources_of(selection).items():
         for source, state in sources:
             console.print(f"weights  {name}: {source}: {state}", soft_wrap=True)
+    for model in selection.models:
+        for note in unpinned(model):
+            console.print(f"weights  {model.name}: {note}", soft_wrap=True)
     total = sum(cell.seconds for cell in cells)
     waiting = sum(not cell.trained for cell in cells)
     free = shutil.disk_usage(existing_home()).free

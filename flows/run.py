@@ -15,7 +15,7 @@ import flows.settings  # noqa: F401
 
 from rich.console import Console
 
-from deployments.up import interrupted_by_sigterm
+from deployments.up import interrupted_by_signals
 from flows.display import live
 from flows.report import print_comparison
 from flows.selection import Selection
@@ -33,7 +33,7 @@ def run_sweep(console: Console, selection: Selection, grid: str, *narrowing: Any
     console.print(f"Sweep {selection.grid.name}: {len(selection.cells)} experiments. Starting Prefect ...")
     from flows.sweep import sweep
 
-    with interrupted_by_sigterm():
+    with interrupted_by_signals():
         start_temporary_server()
         with live(console, len(selection.cells)), collected_failures() as failures:
             overrides, models, bits, recipes, limit = narrowing

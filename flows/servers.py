@@ -11,9 +11,9 @@ import contextlib
 import os
 import signal
 import socket
-import subprocess
 from pathlib import Path
 
+from deployments.processes import command_of
 from tasks.runtime.store import home, write_atomic
 
 SERVER = "prefect.server.api.server"
@@ -38,25 +38,14 @@ def start_temporary_server() -> None:
 def end_leftovers(root: Path) -> None:
     """End the servers whose sweeps are dead."""
     for record in sorted(_records(root).glob(f"{socket.gethostname()}-*")):
-        if _command(int(record.name.rpartition("-")[2])):
+        if command_of(int(record.name.rpartition("-")[2])):
             continue
         with contextlib.suppress(ValueError, OSError):
             pid = int(record.read_text())
-            if SERVER in _command(pid):  # and not another process that has its number by now
+            if SERVER in command_of(pid):  # and not another process that has its number by now
                 os.kill(pid, signal.SIGTERM)
         record.unlink(missing_ok=True)
 
 
 def _records(root: Path) -> Path:
     return root / "servers"
-
-
-def _command(pid: int) -> str:
-    """The command line of a running process; empty if there is none."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
-    except OSError:
-        if Path("/proc/self").exists():
-            return ""
-    listed = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return listed.stdout.strip()

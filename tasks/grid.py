@@ -58,6 +58,8 @@ def known_models(grid: Grid | None = None) -> dict[str, BaseModelSpec]:
     """Base models by name: the built-in ones and the grid's own, which win."""
     listed = _validate(_ModelList, _read_toml(BASE_MODELS), BASE_MODELS, [])
     known = {m.name: m for m in listed.base_model + (grid.base_models if grid else ())}
+    if grid and grid.allow_mirror:
+        known = {name: model.model_copy(update={"allow_mirror": True}) for name, model in known.items()}
     if grid and grid.weights == "random":
         return {name: _random(model) for name, model in known.items()}
     return known

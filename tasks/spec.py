@@ -254,6 +254,7 @@ class Grid(Strict):
     weights: Literal["listed", "random"] = Field(
         default="listed", description="random: none of a model's sources, but its true shape, for memory and speed only"
     )
+    allow_mirror: bool = Field(default=False, description="of every model: name a gated repository's open mirror")
     bits: tuple[Literal[4, 8], ...] = Field(min_length=1)
     seeds: tuple[Seed, ...] = Field(default=(42,), min_length=1)
     recipes: tuple[Recipe, ...] = Field(min_length=1, alias="recipe")

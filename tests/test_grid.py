@@ -255,3 +255,10 @@ def test_a_model_that_the_grid_does_not_list_may_be_asked_for():
 def test_a_selection_of_what_is_not_there_says_what_is(narrowing, words):
     with pytest.raises(BadInput, match=re.escape(words)):
         select("smoke", **narrowing)
+
+
+def test_one_line_of_a_grid_allows_the_open_mirrors_of_every_model(tmp_path):
+    assert not any(model.allow_mirror for model in known_models(load_grid("smoke")).values())
+    (tmp_path / "own.toml").write_text("allow_mirror = true\n" + SMOKE)
+    found = known_models(load_grid(str(tmp_path / "own.toml")))
+    assert found["gemma-3-270m"].allow_mirror and found["gemma-3-270m"].sources[0].mirror == "unsloth/gemma-3-270m-it"

@@ -196,6 +196,7 @@ def _describe(folder: Path, origin: dict[str, Any], extra: dict[str, Any]) -> di
     return {
         "base_model": origin["base_model"],
         **{name: origin[name] for name in _FROM_SOURCE},
+        **({"terms": origin["terms"]} if "terms" in origin else {}),  # of use, where the model has some
         **extra,
         **stored_sizes(folder, extra["bits"]),
         "prompt": layout.prompt_kind(folder),

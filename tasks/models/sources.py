@@ -87,6 +87,15 @@ def describe(source: Source) -> str:
     return str(_KINDS[source.kind].describe(source))
 
 
+def unpinned(spec: BaseModelSpec) -> list[str]:
+    """A sentence for each Hub source whose revision is a branch or a tag: what it names may change."""
+    return [
+        f"{source.repo}@{source.revision} names no commit and may change; the commit that it led to is kept with the weights."
+        for source in spec.sources
+        if isinstance(source, HubSource) and not hub.is_pinned(source)
+    ]
+
+
 def _state(spec: BaseModelSpec, source: Source, root: Path) -> str:
     place = _place(spec, source, root)
     if place is not None and store.complete(place) is not None:

@@ -44,13 +44,14 @@ def training_rows(
 
 def variant_row(variant_id: str, variant: dict[str, Any]) -> Rows:
     """Landing row of a variant, from its manifest."""
-    parts = variant["bytes_by_part"]
+    parts, terms = variant["bytes_by_part"], variant.get("terms", {})
     return [
         {
             "variant_id": variant_id, "base_model": variant["base_model"], "bits": variant["bits"],
             "group_size": variant["group_size"], **_weights(variant), "licence": variant["licence"],
             "parameters": variant["parameters"], "embedding_bytes": parts["embedding"],
             "projection_bytes": parts["projections"], "norm_bytes": parts["norms"],
+            "terms": terms.get("at"), "terms_shown_at": _utc(terms.get("shown")),
         }
     ]  # fmt: skip
 

@@ -3,19 +3,18 @@
 uv run pytest -m nightly tests/browser        (needs Debian's chromium, or `chromium` on the PATH)
 """
 
-import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+
+from tests.browser.study import new_study
 
 pytestmark = pytest.mark.nightly
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -23,72 +22,12 @@ FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-
          "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip
 
 
-class Study:
-    """A running `triage up` in a home of its own."""
-
-    def __init__(self, home, port):
-        self.home, self.port = home, port
-        self.api = f"http://127.0.0.1:{port}/api"
-        self.environment = os.environ | {
-            "TRIAGE_HOME": str(home), "TRIAGE_WAREHOUSE": str(home / "t.duckdb"), "PREFECT_HOME": str(home / "prefect"),
-            "PREFECT_API_URL": self.api, "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",
-        }  # fmt: skip
-
-    def triage(self, *arguments):
-        return [sys.executable, "-m", "flows.cli", *arguments]
-
-    def post(self, path, body):
-        request = urllib.request.Request(
-            self.api + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
-
-    def deployment(self, name):
-        with urllib.request.urlopen(f"{self.api}/deployments/name/{name}", timeout=30) as answer:
-            return json.load(answer)
-
-    def run(self, name, parameters):
-        return self.post(f"/deployments/{self.deployment(name)['id']}/create_flow_run", {"parameters": parameters})[
-            "id"
-        ]
-
-    def state(self, run):
-        with urllib.request.urlopen(f"{self.api}/flow_runs/{run}", timeout=30) as answer:
-            return json.load(answer)["state"]["type"]
-
-    def wait(self, run, seconds=240, until=("COMPLETED",)):
-        deadline = time.monotonic() + seconds
-        while (state := self.state(run)) not in until:
-            assert state not in ("FAILED", "CRASHED", "CANCELLED"), state
-            assert time.monotonic() < deadline, f"still {state}; worker log: {self.log()}"
-            time.sleep(1)
-
-    def log(self):
-        return (self.home / "logs" / "prefect-worker.log").read_text()[-3000:]
-
-
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    made = Study(tmp_path_factory.mktemp("home"), port)
-    process = subprocess.Popen(
-        made.triage("up", "--port", str(port)), env=made.environment, stdout=subprocess.PIPE, text=True
-    )
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if line.startswith("Worker started"):
-            break
-    assert f"http://127.0.0.1:{port}" in "".join(lines)
-    made.worker = int(line.split("process ")[1].split(")")[0])
+    made = new_study(tmp_path_factory.mktemp("home"))
+    process = made.up()
     yield made
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 0
-    with socket.socket() as probe:
-        assert probe.connect_ex(("127.0.0.1", port)) != 0, "the server still answers"
+    made.end(process)
 
 
 def test_a_second_up_says_that_it_runs_already(study):

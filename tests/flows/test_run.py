@@ -98,12 +98,12 @@ def test_sigterm_ends_a_sweep_as_ctrl_c_does_and_prefects_server_with_it(place):
         time.sleep(0.1)
     (record,) = (place.home / "servers").iterdir()
     server = int(record.read_text())
-    assert servers.SERVER in servers._command(server)
+    assert servers.SERVER in servers.command_of(server)
     process.terminate()
     found = place.finish(process)
     assert found.returncode == 130 and one_sentence(found.stderr) and "the same command goes on" in found.stderr
     deadline = time.monotonic() + 20
-    while servers.SERVER in servers._command(server) and time.monotonic() < deadline:
+    while servers.SERVER in servers.command_of(server) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert servers.SERVER not in servers._command(server)
+    assert servers.SERVER not in servers.command_of(server)
     assert list((place.home / "servers").iterdir()) == []

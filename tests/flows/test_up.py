@@ -6,15 +6,19 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import contextmanager
+import time
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib import metadata
 from threading import Thread
 
 import pytest
+import yaml
 
 from deployments.lost_runs import end_runs
-from deployments.up import _lost_runs, api_url, server_version, up
+from deployments.processes import end_leftovers, start
+from deployments.setup import FILE, _deployments, _prefect
+from deployments.up import _environment, _lost_runs, api_url, interrupted_by_signals, server_version, up
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import home, locked
 from tests.flows.conftest import ROOT, one_sentence
@@ -95,6 +99,77 @@ def test_a_server_that_no_longer_answers_is_a_sentence():
         port = freed.getsockname()[1]
     with pytest.raises(BadInput, match=f"server on port {port} no longer answers .URLError.*run `triage up`"):
         _lost_runs(port)
+
+
+@contextmanager
+def server_that_has(*paths: str):
+    """A server that knows these addresses and no other; yields its own."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200 if self.path in paths else 404)
+            self.end_headers()
+
+        def log_message(self, *args):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_schedules_are_given_to_new_deployments_only_and_what_the_server_has_stays():
+    with server_that_has() as api:
+        assert _deployments(api) == FILE
+    with server_that_has("/deployments/name/sweep/local") as api:
+        file = _deployments(api)
+    first, again = (yaml.safe_load(path.read_text())["deployments"] for path in (FILE, file))
+    assert [s["slug"] for s in first[0].pop("schedules")] == ["nightly", "weekly-paper"]
+    assert again == first, "nothing else differs"
+
+
+def test_a_set_up_that_fails_on_a_fresh_home_says_where_to_read_why():
+    with pytest.raises(BadInput, match="`prefect no-such command` failed; what it said is in .*prefect-setup.log"):
+        _prefect(["no-such", "command"], _environment(1))
+    assert "no-such" in (home() / "logs" / "prefect-setup.log").read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_closed_terminal_interrupts_as_ctrl_c_does_and_what_was_set_before_comes_back(number):
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), interrupted_by_signals():
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+    assert signal.getsignal(number) == before
+
+
+def test_a_study_under_nohup_outlives_its_terminal():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interrupted_by_signals():
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(0.1)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_what_a_killed_start_left_is_ended_and_a_process_that_has_its_number_by_now_is_not():
+    with ExitStack() as stack:
+        left = start(stack, ["worker", "start", "--help-me-not"], os.environ | {"PYTHONINSPECT": "1"}, "worker")
+        stack.pop_all()  # as if killed: nothing is tidied up
+    other = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
+    record = next((home() / "up").iterdir())
+    note = json.loads(record.read_text())
+    assert note == {"pid": left.pid, "command": "worker start --help-me-not"}
+    record.with_name(record.name + "-2").write_text(json.dumps(note | {"pid": other.pid}))
+    record.with_name(record.name + "-3").write_text("{")
+    try:
+        assert end_leftovers(home()) == [left.pid]
+        assert left.wait(10) == -signal.SIGKILL and other.poll() is None
+        assert list((home() / "up").iterdir()) == []
+    finally:
+        other.communicate(b"")
 
 
 def test_only_flow_runs_of_this_triage_home_and_server_are_ended(tmp_path):

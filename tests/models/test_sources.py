@@ -6,16 +6,22 @@ import time
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 
+import pyarrow.parquet as pq
 import pytest
 
+from tasks.grid import known_models
 from tasks.models import sources
-from tasks.models.sources import availability, fetch_base
+from tasks.models.convert import run_quantize
+from tasks.models.sources import availability, fetch_base, unpinned
 from tasks.runtime import store
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.spec import BaseModelSpec
+from tasks.tuning.rows import variant_row
 from tests.models import files
+from warehouse.landing import write_landing
 
 TINY = {"kind": "random", "shape": "tiny-llama"}
 CLOSED = "http://127.0.0.1:9"  # nothing listens on the discard port
@@ -100,6 +106,21 @@ def test_terms_of_use_are_shown_before_the_download_and_recorded(index, content,
     shown = len(lines)
     fetch_base(with_terms, tmp_path, lines.append)
     assert len(lines) == shown, "once: before first use"
+
+
+def test_terms_of_use_go_with_the_variant_into_the_warehouse(index, content, tmp_path):
+    files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": content})
+    bound = spec(package(content)).model_copy(update={"terms": "https://example.org/terms"})
+    for model, terms in ((bound, "https://example.org/terms"), (spec(TINY, name="free"), None)):
+        source = fetch_base(model, tmp_path)
+        args = {"source": str(source), "root": str(tmp_path), "bits": 4, "group_size": 64}
+        variant = store.verify(Path(run_quantize(args)["folder"]))
+        assert variant.get("terms") == store.verify(source).get("terms")
+        folder = write_landing(
+            tmp_path / "landing", model.name, "variant", {"variant": variant_row(model.name, variant)}
+        )
+        (row,) = pq.ParquetFile(folder / "variant.parquet").read().to_pylist()
+        assert row["terms"] == terms and (row["terms_shown_at"] is None) is (terms is None)
 
 
 def test_a_model_without_terms_of_its_own_shows_none(index, content, tmp_path):
@@ -218,6 +239,15 @@ def test_availability_tells_here_reachable_and_why_not_without_downloading(index
         ("folder nowhere", "there is no folder nowhere"),
     ]
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_branch_is_said_to_be_no_commit_and_the_studys_own_models_are_pinned():
+    (note,) = unpinned(
+        spec({"kind": "hub", "repo": "nobody/nothing"}, {"kind": "hub", "repo": "a/b", "revision": "e" * 40})
+    )
+    assert note.startswith("nobody/nothing@main names no commit and may change")
+    hubs = [source for model in known_models().values() for source in model.sources if source.kind == "hub"]
+    assert len(hubs) == 3 and not any(map(unpinned, known_models().values()))
 
 
 def test_an_unknown_shape_is_a_sentence(tmp_path):

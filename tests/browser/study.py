@@ -1,0 +1,92 @@
+"""A `triage up` in a home of its own, asked through Prefect's HTTP interface."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+
+class Study:
+    """A running `triage up` in a home of its own."""
+
+    def __init__(self, home, port):
+        self.home, self.port = home, port
+        self.api = f"http://127.0.0.1:{port}/api"
+        self.environment = os.environ | {
+            "TRIAGE_HOME": str(home), "TRIAGE_WAREHOUSE": str(home / "t.duckdb"), "PREFECT_HOME": str(home / "prefect"),
+            "PREFECT_API_URL": self.api, "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",
+        }  # fmt: skip
+
+    def triage(self, *arguments):
+        return [sys.executable, "-m", "flows.cli", *arguments]
+
+    def post(self, path, body):
+        request = urllib.request.Request(
+            self.api + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+    def deployment(self, name):
+        with urllib.request.urlopen(f"{self.api}/deployments/name/{name}", timeout=30) as answer:
+            return json.load(answer)
+
+    def run(self, name, parameters):
+        return self.post(f"/deployments/{self.deployment(name)['id']}/create_flow_run", {"parameters": parameters})[
+            "id"
+        ]
+
+    def state(self, run):
+        with urllib.request.urlopen(f"{self.api}/flow_runs/{run}", timeout=30) as answer:
+            return json.load(answer)["state"]["type"]
+
+    def wait(self, run, seconds=240, until=("COMPLETED",)):
+        deadline = time.monotonic() + seconds
+        while (state := self.state(run)) not in until:
+            assert state not in ("FAILED", "CRASHED", "CANCELLED"), state
+            assert time.monotonic() < deadline, f"still {state}; worker log: {self.log()}"
+            time.sleep(1)
+
+    def log(self):
+        return (self.home / "logs" / "prefect-worker.log").read_text()[-3000:]
+
+    def up(self):
+        """Start `triage up` and wait until its worker runs; returns the process, and what it printed as `said`."""
+        process = subprocess.Popen(
+            self.triage("up", "--port", str(self.port)), env=self.environment, stdout=subprocess.PIPE, text=True
+        )
+        process.said = []
+        for line in process.stdout:
+            process.said.append(line)
+            if line.startswith("Worker started"):
+                self.worker = int(line.split("process ")[1].split(")")[0])
+                break
+        assert any(f"http://127.0.0.1:{self.port}" in line for line in process.said), process.said
+        return process
+
+    def processes(self, *words):
+        """Ids of the running processes of this study whose command and environment hold every word."""
+        lines = subprocess.run(["ps", "axeww"], capture_output=True, text=True).stdout.splitlines()
+        return [int(p.split()[0]) for p in lines if f"TRIAGE_HOME={self.home}" in p and all(w in p for w in words)]
+
+    def workers(self):
+        return self.processes("worker start --pool triage")
+
+    def end(self, process, number=signal.SIGTERM):
+        """End `triage up` and see that nothing of it stays."""
+        process.send_signal(number)
+        assert process.wait(timeout=60) == 0
+        assert self.processes("prefect") == []
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", self.port)) != 0, "the server still answers"
+
+
+def new_study(home):
+    """A study in `home` on a port that is free."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return Study(home, probe.getsockname()[1])

@@ -1,0 +1,96 @@
+"""`triage up` over its life: its deployments, and being stopped, killed and started again in mid sweep.
+
+uv run pytest -m nightly tests/browser/test_up.py
+"""
+
+import signal
+import time
+import urllib.request
+
+import pytest
+
+from tests.browser.study import new_study
+
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(900)]
+LONG = {"grid": "smoke", "overrides": ["recipe.iterations=400"], "limit": 2}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    made = new_study(tmp_path_factory.mktemp("home"))
+    made.process = made.up()
+    yield made
+    made.end(made.process, signal.SIGHUP)
+
+
+def schedules(study):
+    found = study.deployment("sweep/local")["schedules"]
+    return sorted((s["slug"] or "", s["active"], str(s["schedule"]), str(s["parameters"])) for s in found)
+
+
+def change_schedules(study):
+    """What a person does in the UI: pause one schedule, add an own one."""
+    deployment = study.deployment("sweep/local")
+    (nightly,) = (s for s in deployment["schedules"] if s["slug"] == "nightly")
+    url = f"{study.api}/deployments/{deployment['id']}/schedules/{nightly['id']}"
+    request = urllib.request.Request(url, b'{"active": false}', {"Content-Type": "application/json"}, method="PATCH")
+    urllib.request.urlopen(request, timeout=30).close()
+    own = {"schedule": {"cron": "0 4 1 1 *"}, "active": True, "parameters": {"grid": "smoke"}}
+    study.post(f"/deployments/{deployment['id']}/schedules", [own])
+
+
+def name_of(study, run):
+    return study.post("/flow_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})[0]["name"]
+
+
+def sweep_in_the_middle(study):
+    """A sweep that has begun to train."""
+    run = study.run("sweep/local", LONG)
+    study.wait(run, until=("RUNNING",))
+    deadline = time.monotonic() + 120
+    while not list((study.home / "experiments").glob("*/checkpoint/[0-9]*")):
+        assert time.monotonic() < deadline, study.log()
+        time.sleep(0.2)
+    return run
+
+
+def test_one_experiment_and_the_comparison_run_as_deployments_under_readable_names(study):
+    cell = {"grid": "smoke", "model": "tiny-llama", "bits": 4, "recipe": "balanced_safe", "seed": 42}
+    experiment = study.run("experiment/local", cell)
+    study.wait(experiment)
+    assert name_of(study, experiment) == "tiny-llama 4bit balanced_safe s42"
+    comparison = study.run("compare/local", {})
+    study.wait(comparison)
+    keys = {a["key"] for a in study.post("/artifacts/filter", {})}
+    assert {"leaderboard", "comparison", "train-tiny-llama-4bit-balanced_safe-s42".replace("_", "-")} <= {
+        key.replace("_", "-") for key in keys if key
+    }
+
+
+def test_the_whole_smoke_grid_runs_as_a_deployment(study):
+    study.wait(study.run("sweep/local", {"grid": "smoke"}), seconds=400)
+
+
+def test_a_sweep_goes_on_when_triage_up_is_stopped_and_started_again_and_schedules_stay_as_they_were_left(study):
+    change_schedules(study)
+    left = schedules(study)
+    assert len(left) == 3
+    run = sweep_in_the_middle(study)
+    study.end(study.process)
+    study.process = study.up()
+    assert schedules(study) == left
+    study.wait(run, seconds=400)
+
+
+def test_what_a_killed_triage_up_leaves_is_ended_by_the_next_one(study):
+    run = study.run("sweep/local", LONG | {"overrides": ["recipe.iterations=401"]})
+    study.wait(run, until=("RUNNING",))
+    time.sleep(5)
+    orphan = study.worker
+    study.process.kill()
+    study.process.wait()
+    assert study.workers() == [orphan]
+    study.process = study.up()
+    assert any("Ended what an earlier `triage up` left behind" in line for line in study.process.said)
+    assert study.workers() == [study.worker] != [orphan]
+    study.wait(run, seconds=400)
