@@ -213,7 +213,7 @@ def test_an_unknown_grid_lists_the_known_ones(name):
         ("training.num_layers", "not of the form key=value"),
         ("training.num_layers=abc", "--set training.num_layers=abc: training.num_layers"),
         ("training.bogus=3", "--set training.bogus=3: unknown key 'training.bogus'; allowed are decay, evaluate_every"),
-        ("bogus.x=3", "--set bogus.x=3: unknown key 'bogus'; allowed are base_model"),
+        ("bogus.x=3", "--set bogus.x=3: unknown key 'bogus'; allowed are allow_mirror, base_model"),
         ("name.x=1", "goes below a key that holds a plain value"),
         ("recipe.scale=-1", "--set recipe.scale=-1: recipe[1].scale = -1 is not allowed"),
         ("bits=[5]", "--set bits=[5]: bits[1] = 5"),
