@@ -15,10 +15,12 @@ import numpy as np
 from tasks.runtime.errors import TriageError
 from tasks.scoring.uncertainty import passes_are_distinct
 from tasks.spec import LABELS
-from tasks.tuning.batches import TOKENS_AT_ONCE, Cases, make_batch, sorted_batches
+from tasks.tuning.architecture import SharedPast
+from tasks.tuning.batches import TOKENS_AT_ONCE, Batch, Cases, make_batch, sorted_batches
 from tasks.tuning.engine import label_terms, leading_past
 from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.lora import Adapted
+from tasks.tuning.streams import side_by_side
 
 PASS_KEY = 1_000_003  # keeps the keys of scoring apart from those of training
 
@@ -39,9 +41,14 @@ def dropout_passes(
     for number in range(passes):
         key = (PASS_KEY, seed, number)
         past = leading_past(adapted, prefix, (*key, 0))
-        for batch in batches:
+        mx.eval([p.arrays() for p in past if p])
+
+        def log_p_of(batch: Batch, key: tuple[int, ...] = key, past: list[SharedPast | None] = past) -> mx.array:
             adapted.set_dropout([(*key, 1 + row.number) for row in batch.rows])
-            log_p, places = label_terms(adapted, prefix, cases, batch, past).label_logp, [place[c] for c in batch.cases]
+            return label_terms(adapted, prefix, cases, batch, past).label_logp
+
+        for batch, log_p in side_by_side(batches, log_p_of):
+            places = [place[c] for c in batch.cases]
             logs[number, places] = np.array(log_p)
             out[number, places] = np.array(mx.softmax(log_p, axis=-1), np.float64)
         emit({"event": "progress", "what": "dropout passes", "done": number + 1, "of": passes})

@@ -21,6 +21,7 @@ from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.head import RowScores, score_rows
 from tasks.tuning.lora import Adapted
 from tasks.tuning.losses import Objective, Terms, case_terms, objective_sum, scored_tokens
+from tasks.tuning.streams import side_by_side
 
 LEADING = (1 << 31) - 1  # the place of the leading tokens in a dropout key: no case of a batch has it
 
@@ -94,12 +95,14 @@ def score_cases(adapted: Adapted, prefix: Prefix, cases: Cases, tokens_at_once: 
     adapted.set_dropout(None)
     past = leading_past(adapted, prefix)
     mx.eval([p.arrays() for p in past if p])
+
+    def terms_of(chosen: list[int]) -> tuple[mx.array, mx.array, mx.array]:
+        terms = batch_terms(adapted, prefix, cases, make_batch(cases, chosen), past)
+        return terms.label_loss, terms.other_loss, terms.label_logp
+
     out: dict[int, tuple[Any, Any, Any]] = {}
-    for chosen in sorted_batches(cases, tokens_at_once):
-        batch = make_batch(cases, chosen)
-        terms = batch_terms(adapted, prefix, cases, batch, past)
-        mx.eval(terms.label_loss, terms.other_loss, terms.label_logp)
-        arrays = (np.array(terms.label_loss), np.array(terms.other_loss), np.array(terms.label_logp))
+    for chosen, terms in side_by_side(sorted_batches(cases, tokens_at_once), terms_of):
+        arrays = [np.array(a) for a in terms]
         out.update({case: tuple(a[i] for a in arrays) for i, case in enumerate(chosen)})
     ordered = [out[i] for i in range(len(cases.encoded))]
     return Scores(*(np.stack([row[k] for row in ordered]) for k in range(3)))

@@ -22,9 +22,10 @@ import numpy as np
 from tasks.runtime.device import versions
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import build_folder, complete_once
-from tasks.spec import byte_count, short_digest
+from tasks.spec import ENGINE_VERSION, byte_count, short_digest
 from tasks.tuning.architecture import SharedPast, Stack, embed, run_blocks
 from tasks.tuning.batches import TOKENS_AT_ONCE, Cases, Row, filled_groups
+from tasks.tuning.streams import side_by_side
 
 PAYS_FROM = 0.15  # share of a step that a stored prefix saves, below which it is not worth its disk
 SHARE_OF_DISK = 0.25
@@ -135,6 +136,7 @@ def _digest(stack: Stack, cases: Cases, boundary: int, variant: str) -> str:
         {
             "compute_dtype": str(stack.dtype), "packed": packed,
             "variant": variant, "boundary": boundary, "dtype": np.dtype(STORED).name, "versions": versions(),
+            "engine": ENGINE_VERSION,
             "rows": short_digest({"rows": [row.inputs for row in cases.rows]}), "leading": cases.leading,
         }
     )  # fmt: skip
@@ -149,7 +151,7 @@ def _compute(stack: Stack, cases: Cases, boundary: int, variant: str, folder: Pa
     common = cases.leading
     past = [SharedPast() for _ in range(boundary)]
     leading = run_blocks(stack, embed(stack, mx.array([cases.rows[0].inputs[:common]])), 0, boundary, past)
-    mx.eval(leading)
+    mx.eval(leading, [p.arrays() for p in past])
     np.save(folder / "leading.npy", _stored_form(leading[0]), allow_pickle=False)
     lengths = [len(row.inputs) - common for row in cases.rows]
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
@@ -159,12 +161,15 @@ def _compute(stack: Stack, cases: Cases, boundary: int, variant: str, folder: Pa
     _reserve(folder / "own.npy")
     done = 0
     order = sorted(range(len(lengths)), key=lambda n: (lengths[n], n))
-    for numbers in filled_groups(order, [lengths[n] for n in order], TOKENS_AT_ONCE):
-        width = max(lengths[n] for n in numbers)
-        tokens = np.zeros((len(numbers), width), np.int32)
+
+    def hidden_of(numbers: list[int]) -> mx.array:
+        tokens = np.zeros((len(numbers), max(lengths[n] for n in numbers)), np.int32)
         for i, n in enumerate(numbers):
             tokens[i, : lengths[n]] = cases.rows[n].inputs[common:]
-        hidden = _stored_form(run_blocks(stack, embed(stack, mx.array(tokens)), 0, boundary, past))
+        return run_blocks(stack, embed(stack, mx.array(tokens)), 0, boundary, past)
+
+    for numbers, found in side_by_side(filled_groups(order, [lengths[n] for n in order], TOKENS_AT_ONCE), hidden_of):
+        hidden = _stored_form(found)
         for i, n in enumerate(numbers):
             own[starts[n] : starts[n + 1]] = hidden[i, : lengths[n]]
         done += len(numbers)

@@ -16,6 +16,7 @@ from mlx_lm.tuner.lora import LoRALinear
 from mlx_lm.tuner.utils import linear_to_lora_layers
 from mlx_lm.utils import dequantize_model, load_model
 
+from tasks.runtime.device import keep_freed_memory
 from tasks.runtime.errors import BadInput
 from tasks.spec import Recipe, Training
 from tasks.tuning.architecture import Stack, take_apart
@@ -67,6 +68,7 @@ class Adapted:
 
 def load_variant(folder: Path, compute_path: str) -> Stack:
     """Load a variant folder. `dequantised_f32` unpacks the same weights to float32; `packed` keeps them as stored."""
+    keep_freed_memory()
     model, _ = load_model(folder, lazy=False)
     if compute_path == "dequantised_f32":
         # float32 scales first: then unpacking is exact, and equals the packed layer to the last rounding.

@@ -1,0 +1,55 @@
+"""Forward passes side by side: on a CPU, one batch per core, each with single-threaded matrix products.
+
+MLX's elementwise kernels use one core, while a product uses all: a batch alone leaves the other cores idle (or waiting
+in a loop) for a good part of its time. Where no gradient is kept, batches are independent, so each core gets its own.
+Measured on two cores, 24 blocks of SmolLM2-135M: 1.5 times as many tokens a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from itertools import islice
+from typing import Any, TypeVar
+
+import mlx.core as mx
+
+from tasks.runtime.device import backend, blas_threads, cores
+
+Job = TypeVar("Job")
+
+
+def side_by_side(jobs: Iterable[Job], work: Callable[[Job], Any]) -> Iterator[tuple[Job, Any]]:
+    """(job, work(job)) in the order of the jobs, every array evaluated. `work` only builds arrays, lazily.
+
+    What `work` reads must be evaluated before. On Metal, and where the BLAS has no switch for its threads, one after
+    the other.
+    """
+    streams, remaining = _streams(), iter(jobs)
+    while some := list(islice(remaining, len(streams))):
+        results = []
+        for job, stream in zip(some, streams, strict=False):
+            with mx.stream(stream):
+                results.append(work(job))
+        # In one call: MLX lets only a few operations wait, so a graph handed over first would be done first.
+        with _single_threaded(len(some) > 1):
+            mx.eval(results)
+        yield from zip(some, results, strict=True)
+
+
+@cache
+def _streams() -> list[Any]:
+    if backend() == "metal" or blas_threads(cores()) is None:
+        return [mx.default_stream(mx.default_device())]
+    return [mx.new_stream(mx.cpu) for _ in range(cores())]
+
+
+@contextmanager
+def _single_threaded(wanted: bool) -> Iterator[None]:
+    before = blas_threads(1) if wanted else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            blas_threads(before)
