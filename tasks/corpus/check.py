@@ -10,15 +10,15 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
 
 from tasks.corpus.card import best_bound
-from tasks.corpus.embedded import embedded_records
-from tasks.corpus.knowledge_base import problems
+from tasks.corpus.derived import derive_again
 from tasks.corpus.lengths import Lengths
-from tasks.corpus.rules import decide
+from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.splits import COPY, SETS, SHARES, split_cases
 from tasks.corpus.tally import NO_GROUP, Tally, tally
 from tasks.spec import LABELS, Data, EvaluationSet
@@ -68,11 +68,12 @@ def check_data(data: Data, evaluation_sets: Iterable[EvaluationSet], tokenizers:
 
     `tokenizers`: tokenizer.json files by the name to show.
     """
-    rows = tally(data, evaluation_sets)
+    wanted = tuple(evaluation_sets)
+    rows = tally(data, wanted)
     sides = np.array([_side(name) for name in rows.sets])[_ints(rows.set_codes)]
     findings = [*_texts(rows, sides), _ids(rows), _copies(rows, sides), *_groups(rows, sides), *_labels(rows)]
     if data.source == "embedded":
-        findings.append(_derived(data))
+        findings.append(_derived(data, wanted))
     return Report(_set_lines(rows), [*findings, *_certifiable(rows, data)], rows.sample.lengths(tokenizers))
 
 
@@ -185,13 +186,15 @@ def _labels(rows: Tally) -> list[Finding]:
     return findings
 
 
-def _derived(data: Data) -> Finding:
-    """Labels of the embedded cases, worked out again from their facts."""
-    shares = tuple(data.shares[label] for label in LABELS) if data.shares else None
-    records = embedded_records(data.seed, shares)
-    agree = sum(decide(r.facts, problems()[r.facts.problem]).label == r.case.label for r in records)
-    verdict: Verdict = "ok" if agree == len(records) else "FAILS"
-    return Finding("labels derived again from the facts", f"{agree} of {len(records)}", verdict)
+def _derived(data: Data, evaluation_sets: tuple[EvaluationSet, ...]) -> Finding:
+    """Labels of the embedded cases, worked out again from the facts that are stored beside them."""
+    with TemporaryDirectory() as root:
+        own = tuple(wanted for wanted in evaluation_sets if wanted.source == "embedded")
+        found = derive_again(prepare_dataset(data.model_copy(update={"limits": {}}), Path(root), own))
+    what, counts = "labels derived again from the stored facts", f"{found.agree} of {found.cases}"
+    if found.agree == found.cases:
+        return Finding(what, counts)
+    return Finding(what, counts, "FAILS", f"mend the rules or the knowledge base; first: {found.first}")
 
 
 def _certifiable(rows: Tally, data: Data) -> list[Finding]:

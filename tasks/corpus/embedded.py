@@ -42,9 +42,14 @@ def embedded_cases(seed: int = 42) -> list[Case]:
 def embedded_sets(seed: int = 42, shares: Mapping[Label, float] | None = None) -> dict[str, list[Case]]:
     """The cases by set name; `shares` changes how many of each set have which label."""
     sets: dict[str, list[Case]] = {name: [] for name in SIZES}
-    for record in embedded_records(seed, tuple(shares[label] for label in LABELS) if shares else None):
+    for record in embedded_records(seed, share_key(shares)):
         sets[record.set].append(record.case)
     return sets
+
+
+def share_key(shares: Mapping[Label, float] | None) -> tuple[float, ...] | None:
+    """Class shares in the order of LABELS, as `embedded_records` takes them."""
+    return tuple(shares[label] for label in LABELS) if shares else None
 
 
 def embedded_records(seed: int = 42, shares: tuple[float, ...] | None = None) -> tuple[Record, ...]:

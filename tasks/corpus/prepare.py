@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.corpus.adversarial import adversarial_cases
+from tasks.corpus.adversarial import adversarial_cases, adversarial_records
 from tasks.corpus.card import data_card
 from tasks.corpus.case import Case, to_json
-from tasks.corpus.embedded import GENERATOR_VERSION, embedded_sets
+from tasks.corpus.derived import FACTS, write_facts
+from tasks.corpus.embedded import GENERATOR_VERSION, embedded_records, embedded_sets, share_key
 from tasks.corpus.knowledge_base import knowledge_digest
 from tasks.corpus.readers import read_cases
 from tasks.corpus.sources import Located, locate
@@ -21,7 +22,7 @@ from tasks.runtime.errors import BadInput
 from tasks.runtime.store import build_folder, file_digest
 from tasks.spec import LABELS, Columns, Data, EvaluationSet, short_digest
 
-PREPARE_VERSION = 2
+PREPARE_VERSION = 3
 CARD = "card.md"
 Sets = dict[str, list[Case]]
 
@@ -38,7 +39,8 @@ class Source:
 def prepare_dataset(data: Data, root: Path, evaluation_sets: Sequence[EvaluationSet] = ()) -> Path:
     """The folder `root`/data/<name>-<digest>, made if it is not there yet.
 
-    It holds train, valid, calibration, test and each evaluation set as JSONL, and a data card; its manifest gives,
+    It holds train, valid, calibration, test and each evaluation set as JSONL, a data card, and for embedded cases the
+    facts behind each (`derived`); its manifest gives,
     under `sets`, the cases, labels, groups and file digest of each. Changed files, settings or generator give another
     folder. Raises BadInput, also where an evaluation set shares texts with what a model learns from.
     """
@@ -95,7 +97,8 @@ def _build(data: Data, sources: Sequence[Source], folder: Path) -> dict[str, Any
     learned = {name: sets[name] for name in SETS if name != "test"}
     sets = {name: limited(cases, limits.get(name, len(cases)), data.seed) for name, cases in sets.items()}
     _check_labels(sets, data.source)
-    described = {}
+    described: dict[str, Any] = {}
+    written: Sets = {}
     for source in sources:
         columns, own = source.columns, sets
         if isinstance(columns, EvaluationSet):
@@ -105,12 +108,24 @@ def _build(data: Data, sources: Sequence[Source], folder: Path) -> dict[str, Any
             path = folder / f"{name}.jsonl"
             path.write_text("".join(to_json(case) + "\n" for case in cases), encoding="utf-8")
             described[name] = _describe(cases, path, source)
+            written[name] = list(cases)
+    _write_facts(data, sources, written, folder)
     manifest = {
         "source": data.source, "origin": sources[0].located.origin, "seed": data.seed, "sets": described,
         "has_groups": all(described[name]["has_groups"] for name in SETS),
     }  # fmt: skip
     (folder / CARD).write_text(data_card(manifest), encoding="utf-8")
     return manifest
+
+
+def _write_facts(data: Data, sources: Sequence[Source], sets: Sets, folder: Path) -> None:
+    """The facts of every embedded case that was written."""
+    records = list(embedded_records(data.seed, share_key(data.shares))) if data.source == "embedded" else []
+    if any(s.columns.source == "embedded" for s in sources[1:]):
+        records += adversarial_records(data.seed)
+    kept = {(name, case.case_id) for name, cases in sets.items() for case in cases}
+    if records:
+        write_facts(folder / FACTS, (r for r in records if (r.set, r.case.case_id) in kept))
 
 
 def _check_apart(columns: EvaluationSet, cases: Sequence[Case], learned: Sets) -> None:

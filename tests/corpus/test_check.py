@@ -147,7 +147,7 @@ def test_the_embedded_sets_pass_with_their_labels_derived_again() -> None:
     adversarial = (EvaluationSet(name="test_adversarial", source="embedded"),)
     report = check_data(Data(), adversarial, {})
     assert not report.fails and [line.name for line in report.sets][-1] == "test_adversarial"
-    assert found(report, "labels derived again from the facts").found == "6300 of 6300"
+    assert found(report, "labels derived again from the stored facts").found == "6600 of 6600"
 
 
 def run(*arguments: str) -> Any:

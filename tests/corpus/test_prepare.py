@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tasks.corpus import prepare
 from tasks.corpus.case import Case, from_json, to_json
+from tasks.corpus.derived import FACTS, Derivation, derive_again
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.splits import SETS
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import file_digest, read_manifest, verify
-from tasks.spec import LABELS, Data
+from tasks.spec import LABELS, Data, EvaluationSet
 
 
 def write(path: Path, start: int, count: int, group: str = "") -> None:
@@ -42,6 +46,30 @@ def test_the_embedded_set_with_the_demos_limits_is_whole_and_reused(tmp_path: Pa
     made = folder.stat().st_mtime_ns
     assert prepare_dataset(data, tmp_path) == folder and folder.stat().st_mtime_ns == made
     assert prepare_dataset(data.model_copy(update={"seed": 1}), tmp_path) != folder
+
+
+def test_the_facts_beside_the_sets_give_every_label_again_and_are_digested(tmp_path: Path) -> None:
+    folder = prepare_dataset(Data(), tmp_path, (EvaluationSet(name="test_adversarial", source="embedded"),))
+    assert derive_again(folder) == Derivation(6600, 6600)
+    files = (read_manifest(folder) or {})["files"]
+    assert files[FACTS]["sha256"] == file_digest(folder / FACTS)
+    assert not any("label" in json.loads(line) for line in (folder / FACTS).read_text().splitlines())
+    first = lines(folder, "train")[0]
+    other = "GP" if first.label != "GP" else "HOME"
+    rest = (folder / "train.jsonl").read_text().split("\n", 1)[1]
+    (folder / "train.jsonl").write_text(to_json(replace(first, label=other)) + "\n" + rest)  # type: ignore[arg-type]
+    assert derive_again(folder) == Derivation(6600, 6599, "train, case train-0001")
+    stored = (folder / FACTS).read_text().splitlines()
+    (folder / FACTS).write_text("\n".join(stored[2:]) + "\n")
+    assert derive_again(folder).agree == 6598
+
+
+def test_facts_are_stored_for_the_cases_that_are_kept_and_read_by_no_training(tmp_path: Path) -> None:
+    folder = prepare_dataset(Data(limits={"train": 30, "valid": 9, "calibration": 9, "test": 9}), tmp_path)
+    assert derive_again(folder) == Derivation(57, 57)
+    source = Path(prepare.__file__).parents[1]
+    readers = {p.name for p in source.rglob("*.py") if re.search(r"facts\.jsonl|\bderived\b import", p.read_text())}
+    assert readers == {"derived.py", "prepare.py", "check.py"}
 
 
 def test_a_file_is_split_and_a_changed_file_gives_another_folder(tmp_path: Path) -> None:
