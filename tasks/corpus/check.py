@@ -7,7 +7,8 @@ A table that we split is on a side of its own: within it copies are kept togethe
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,10 +17,11 @@ from typing import Any, Literal
 import numpy as np
 
 from tasks.corpus.card import best_bound
+from tasks.corpus.case import Case, text_digest
 from tasks.corpus.derived import derive_again
 from tasks.corpus.lengths import Lengths
 from tasks.corpus.prepare import prepare_dataset
-from tasks.corpus.splits import COPY, SETS, SHARES, split_cases
+from tasks.corpus.splits import COPY, SETS, SHARES, quotas, split_cases
 from tasks.corpus.tally import NO_GROUP, Tally, tally
 from tasks.spec import LABELS, Data, EvaluationSet
 
@@ -70,11 +72,12 @@ def check_data(data: Data, evaluation_sets: Iterable[EvaluationSet], tokenizers:
     """
     wanted = tuple(evaluation_sets)
     rows = tally(data, wanted)
+    lines = _set_lines(rows)
     sides = np.array([_side(name) for name in rows.sets])[_ints(rows.set_codes)]
-    findings = [*_texts(rows, sides), _ids(rows), _copies(rows, sides), *_groups(rows, sides), *_labels(rows)]
+    findings = [*_texts(rows, sides), _ids(rows), _copies(rows, sides), *_groups(rows, sides), *_labels(lines)]
     if data.source == "embedded":
         findings.append(_derived(data, wanted))
-    return Report(_set_lines(rows), [*findings, *_certifiable(rows, data)], rows.sample.lengths(tokenizers))
+    return Report(lines, [*findings, *_certifiable(lines, rows, data)], rows.sample.lengths(tokenizers))
 
 
 def _side(name: str) -> int:
@@ -106,9 +109,12 @@ def _texts(rows: Tally, sides: Any) -> list[Finding]:
     a, b = order[:-1][same], order[1:][same]
     labels = _ints(rows.label_codes)
     wrong, apart = labels[a] != labels[b], sides[a] != sides[b]
-    repeats = ~wrong & ~apart
+    sets, files = _ints(rows.set_codes), _ints(rows.file_codes)
+    parts = ~wrong & ~apart & (sets[a] == sets[b]) & (files[a] != files[b])
+    repeats = ~wrong & ~apart & ~parts
     return [
         _pairs("repeated rows", a[repeats], b[repeats], rows, "note", "kept once"),
+        _pairs("same text in two files of one set", a[parts], b[parts], rows, "FAILS", "delete one of the two"),
         _pairs("same text, other label", a[wrong], b[wrong], rows, "FAILS", "correct one of the two"),
         _pairs("same text in two sets", a[apart], b[apart], rows, "FAILS", "delete one of the two"),
     ]
@@ -157,8 +163,8 @@ def _groups(rows: Tally, sides: Any) -> list[Finding]:
                 "groups", "none", "note", "cases are taken for independent: name a group_column if some belong together"
             )
         ]
-    pairs = np.unique(np.stack([codes[grouped], sides[grouped]]), axis=1)
-    groups, counts = np.unique(pairs[0], return_counts=True)
+    pairs = np.unique(codes[grouped] * (len(SETS) + 1) + sides[grouped])  # one number per group and side
+    groups, counts = np.unique(pairs // (len(SETS) + 1), return_counts=True)
     crossing = groups[counts > 1]
     first = [rows.place(int(np.flatnonzero(codes == group)[0])) for group in crossing[:SHOWN]]
     found = [
@@ -174,9 +180,9 @@ def _groups(rows: Tally, sides: Any) -> list[Finding]:
     return found
 
 
-def _labels(rows: Tally) -> list[Finding]:
+def _labels(lines: Sequence[SetLine]) -> list[Finding]:
     findings = []
-    for line in _set_lines(rows):
+    for line in lines:
         missing = [label for label, count in zip(LABELS, line.labels, strict=True) if not count]
         if missing:
             learned = line.name == "train"
@@ -197,21 +203,46 @@ def _derived(data: Data, evaluation_sets: tuple[EvaluationSet, ...]) -> Finding:
     return Finding(what, counts, "FAILS", f"mend the rules or the knowledge base; first: {found.first}")
 
 
-def _certifiable(rows: Tally, data: Data) -> list[Finding]:
-    """The recall that a set could certify at best: no miss among its ED cases, exact 95 % interval."""
-    lines = {line.name: line.labels[0] for line in _set_lines(rows)}
+def _certifiable(found: Sequence[SetLine], rows: Tally, data: Data) -> list[Finding]:
+    """The recall that a set could certify at best: no miss among its ED cases, exact 95 % interval.
+
+    Where a grid limits its test set, what counts is what is left of it.
+    """
+    lines = {line.name: line.labels for line in found}
+    limit = data.limits.get("test")
+    counted = {name: labels[0] for name, labels in lines.items() if name not in (*SETS, "all")}
     if "all" in lines:
-        ed = lines.pop("all")
         about = rows.cases is None
-        split = round(ed * SHARES["test"]) if rows.cases is None else _split_ed(rows, data)
-        lines = {"all rows as an evaluation set": ed, f"our test set{' (about)' if about else ''}": split, **lines}
-    learned = SETS[:-1]
-    return [_bound(name, ed) for name, ed in lines.items() if name not in learned]
+        split = _about(lines["all"]) if about else _split(rows, data)
+        own = f"our test set{' (about)' if about else ''}{_limited(limit, split)}"
+        counted = {"all rows as an evaluation set": lines["all"][0], own: _kept(split, limit), **counted}
+    if "test" in lines:
+        counted = {f"test{_limited(limit, lines['test'])}": _kept(lines["test"], limit), **counted}
+    return [_bound(name, ed) for name, ed in counted.items()]
 
 
-def _split_ed(rows: Tally, data: Data) -> int:
-    unique = {case.case_id: case for case in rows.cases or []}
-    return sum(case.label == "ED" for case in split_cases(list(unique.values()), data.seed)["test"])
+def _kept(labels: Sequence[int], limit: int | None) -> int:
+    """ED cases among those that a limit leaves, label shares kept. `labels`: rows per label in the order of LABELS."""
+    if limit is None or sum(labels) <= limit:
+        return labels[0]
+    return quotas({label: range(count) for label, count in zip(LABELS, labels, strict=True)}, limit)["ED"]
+
+
+def _limited(limit: int | None, labels: Sequence[int]) -> str:
+    return f" (limited to {limit})" if limit is not None and limit < sum(labels) else ""
+
+
+def _about(labels: Sequence[int]) -> list[int]:
+    return [round(count * SHARES["test"]) for count in labels]
+
+
+def _split(rows: Tally, data: Data) -> list[int]:
+    """Rows per label of the test set that we split off, repeated texts counted once."""
+    unique: dict[str, Case] = {}
+    for case in rows.cases or []:
+        unique.setdefault(text_digest(case.text), case)
+    counts = Counter(case.label for case in split_cases(list(unique.values()), data.seed)["test"])
+    return [counts[label] for label in LABELS]
 
 
 def _bound(name: str, ed: int) -> Finding:

@@ -69,5 +69,5 @@ def _agrees(entry: dict[str, Any] | None, label: str) -> bool:
 
 def _facts(entry: dict[str, Any]) -> Facts:
     lists = {f.name for f in fields(Facts) if str(f.type).startswith("tuple")}
-    given = {key: tuple(value) if key in lists else value for key, value in entry.items()}
+    given: dict[str, Any] = {key: tuple(value) if key in lists else value for key, value in entry.items()}
     return Facts(**{**given, "vitals": Vitals(**entry["vitals"])})

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 SAMPLE = 20_000  # texts
+PORTION = 1_000_000  # characters that are given to a tokenizer at once
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,27 @@ class TextSample:
         for name, path in tokenizers.items():
             tokenizer = Tokenizer.from_file(str(path))
             tokenizer.no_truncation()
-            found = [len(e.ids) for e in tokenizer.encode_batch(self.texts, add_special_tokens=False)]
+            found = [
+                len(encoding.ids)
+                for texts in _portions(self.texts)
+                for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+            ]
             longest = len(tokenizer.encode(self.longest, add_special_tokens=False).ids)
             lines.append(_line(f"{name} tokens", found, max(longest, *found)))
         return lines
+
+
+def _portions(texts: list[str]) -> Iterator[list[str]]:
+    """The texts in order, about PORTION characters at a time: encodings of them all would be far larger than they are."""
+    portion, size = [], 0
+    for text in texts:
+        portion.append(text)
+        size += len(text)
+        if size >= PORTION:
+            yield portion
+            portion, size = [], 0
+    if portion:
+        yield portion
 
 
 def _line(unit: str, found: list[int], longest: int) -> Lengths:

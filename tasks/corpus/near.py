@@ -7,6 +7,7 @@ the index becomes an estimate.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -23,6 +24,7 @@ KEPT = 12_000_000  # runs
 COMMON = 50  # a run of words in more texts than this is a stock phrase and says nothing about copying
 PAIRS = 4_000_000  # candidate pairs; with more, `COMMON` is lowered until they fit
 COMPARED = 100_000  # candidates that are compared in full: those with most in common
+TOGETHER = 2_000_000  # runs of candidates that are compared at once
 PRIME = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2^64
 
 Hashes = NDArray[np.uint64]
@@ -114,15 +116,37 @@ def _stock_limit(lengths: NDArray[np.int64]) -> int:
 
 def _exact(hashes: Hashes, rows: Rows, a: Rows, b: Rows, threshold: float) -> list[tuple[int, int, float]]:
     order = np.argsort(rows, kind="stable")
-    hashes, rows = hashes[order], rows[order]  # by text, and ascending within one
-    found = []
-    for left, right in zip(a.tolist(), b.tolist(), strict=True):
-        one, other = (hashes[slice(*np.searchsorted(rows, (n, n + 1)))] for n in (left, right))
-        shared = len(np.intersect1d(one, other, assume_unique=True))
-        index = shared / (len(one) + len(other) - shared)
-        if index >= threshold:
-            found.append((left, right, round(index, 3)))
+    hashes = hashes[order]  # by text
+    sizes = np.bincount(rows, minlength=int(max(a.max(initial=0), b.max(initial=0))) + 1)
+    starts = np.cumsum(sizes) - sizes
+    found: list[tuple[int, int, float]] = []
+    for part in _portions(sizes[a] + sizes[b]):
+        left, right = a[part], b[part]
+        shared = _shared(hashes, starts, sizes, left, right)
+        index = shared / (sizes[left] + sizes[right] - shared)
+        chosen = np.flatnonzero(index >= threshold)
+        found += zip(left[chosen].tolist(), right[chosen].tolist(), np.round(index[chosen], 3).tolist(), strict=True)
     return sorted(found, key=lambda pair: (-pair[2], pair[0], pair[1]))
+
+
+def _portions(runs: NDArray[np.int64]) -> list[slice]:
+    """Slices of the pairs with about TOGETHER runs each. `runs`: those of both texts of each pair."""
+    ends = np.searchsorted(np.cumsum(runs), np.arange(TOGETHER, int(runs.sum()) + TOGETHER, TOGETHER), side="left") + 1
+    edges = sorted({0, *np.minimum(ends, len(runs)).tolist()})
+    return [slice(low, high) for low, high in itertools.pairwise(edges)]
+
+
+def _shared(hashes: Hashes, starts: Rows, sizes: Rows, left: Rows, right: Rows) -> NDArray[np.int64]:
+    """How many runs the two texts of each pair have in common. A text's own hashes differ from each other."""
+    texts = np.r_[left, right]
+    counts = sizes[texts]
+    pair = np.repeat(np.r_[np.arange(len(left)), np.arange(len(right))], counts)
+    place = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+    run = hashes[np.repeat(starts[texts], counts) + place]
+    order = np.lexsort((run, pair))
+    run, pair = run[order], pair[order]
+    both = (run[1:] == run[:-1]) & (pair[1:] == pair[:-1])
+    return np.bincount(pair[1:][both], minlength=len(left))
 
 
 def _runs(texts: Sequence[str]) -> tuple[Hashes, Rows]:

@@ -14,13 +14,14 @@ from tasks.corpus.case import Case, to_json
 from tasks.corpus.derived import FACTS, write_facts
 from tasks.corpus.embedded import GENERATOR_VERSION, embedded_records, embedded_sets, share_key
 from tasks.corpus.knowledge_base import knowledge_digest
-from tasks.corpus.readers import read_cases
+from tasks.corpus.reader_check import FILE as READER_CHECK
+from tasks.corpus.readers import read_set
 from tasks.corpus.sources import Located, locate
 from tasks.corpus.splits import SETS, SHARES, check_copies, check_sets, limited, split_cases
 from tasks.corpus.tables import check_readable
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import build_folder, file_digest
-from tasks.spec import LABELS, Columns, Data, EvaluationSet, short_digest
+from tasks.spec import LABELS, Data, EvaluationSet, short_digest
 
 PREPARE_VERSION = 3
 CARD = "card.md"
@@ -56,7 +57,13 @@ def prepare_dataset(data: Data, root: Path, evaluation_sets: Sequence[Evaluation
 def _source(columns: Data | EvaluationSet) -> Source:
     if columns.source == "embedded":
         return Source(
-            columns, Located("embedded", {}), {"knowledge": knowledge_digest(), "generator": GENERATOR_VERSION}
+            columns,
+            Located("embedded", {}),
+            {
+                "knowledge": knowledge_digest(),
+                "generator": GENERATOR_VERSION,
+                "reader_check": file_digest(READER_CHECK),
+            },
         )
     located = locate(columns.source, columns)
     if isinstance(columns, EvaluationSet) and "test" in located.files:
@@ -71,7 +78,7 @@ def _sets(data: Data, located: Located) -> Sets:
     """The four sets before any limit: embedded, given ones, or one table split by us."""
     if data.source == "embedded":
         return embedded_sets(data.seed, data.shares)
-    given = {name: _read(paths, data) for name, paths in located.files.items()}
+    given = {name: read_set(paths, data) for name, paths in located.files.items()}
     if "all" in given:
         return split_cases(given["all"], data.seed)
     shares = {name: SHARES[name] for name in ("train", "valid", "calibration") if name == "train" or name not in given}
@@ -83,11 +90,7 @@ def _sets(data: Data, located: Located) -> Sets:
 def _evaluation_cases(source: Source, seed: int) -> list[Case]:
     if source.columns.source == "embedded":
         return adversarial_cases(seed)
-    return [case for paths in source.located.files.values() for case in _read(paths, source.columns)]
-
-
-def _read(paths: Sequence[Path], columns: Columns) -> list[Case]:
-    return [case for path in paths for case in read_cases(path, columns)]
+    return read_set([path for paths in source.located.files.values() for path in paths], source.columns)
 
 
 def _build(data: Data, sources: Sequence[Source], folder: Path) -> dict[str, Any]:
@@ -112,10 +115,30 @@ def _build(data: Data, sources: Sequence[Source], folder: Path) -> dict[str, Any
     _write_facts(data, sources, written, folder)
     manifest = {
         "source": data.source, "origin": sources[0].located.origin, "seed": data.seed, "sets": described,
+        "columns": _columns(data), "split": _split_rule(data, sources[0].located),
         "has_groups": all(described[name]["has_groups"] for name in SETS),
     }  # fmt: skip
     (folder / CARD).write_text(data_card(manifest), encoding="utf-8")
     return manifest
+
+
+def _columns(data: Data) -> dict[str, Any]:
+    """Which column is taken for what, and the user's own label words."""
+    wanted = ("text_column", "label_column", "group_column", "rationale_column", "labels")
+    return {key: value for key, value in data.model_dump(mode="json").items() if key in wanted}
+
+
+def _split_rule(data: Data, located: Located) -> str:
+    """How the sets came about, as a sentence for the card."""
+    if data.source == "embedded":
+        return "The generator deals whole presenting problems into the sets."
+    how = f"seed {data.seed}; groups and near copies stay together, label shares are kept"
+    if "all" in located.files:
+        parts = ", ".join(f"{name} {share:.0%}" for name, share in SHARES.items())
+        return f"One table, split by us into {parts} ({how})."
+    made = [name for name in SETS if name not in located.files]
+    taken = f"; {' and '.join(made)} split off train by us ({how})" if made else ""
+    return f"Given: {', '.join(name for name in SETS if name in located.files)}{taken}."
 
 
 def _write_facts(data: Data, sources: Sequence[Source], sets: Sets, folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,24 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Reading:
-    """The cases of one file in file order, and how many repeated rows were left out."""
+    """The cases of the files of one set in order, and how many repeated rows were left out."""
 
     cases: list[Case] = field(default_factory=list)
     duplicates: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Where a text or an id was met first, and with which label."""
+
+    path: Path
+    number: int
+    label: Label
+
+    def seen_from(self, path: Path) -> str:
+        """The place; the file's name is left out where the reader is in that file anyway."""
+        where = place(self.path, self.number)
+        return where.removeprefix(f"{path}, ") if path == self.path else where
 
 
 def read_cases(path: Path, data: Columns) -> list[Case]:
@@ -32,38 +47,57 @@ def read_cases(path: Path, data: Columns) -> list[Case]:
     Columns and label words are named by `data`; a column `case_id` or `id` gives the ids, else the text's digest does.
     Without `data.group_column` a column `group` is used where there is one. Raises BadInput.
     """
-    reading = read_file(path, data)
+    return read_set([path], data)
+
+
+def read_set(paths: Sequence[Path], data: Columns) -> list[Case]:
+    """The cases of the files of one set, read as one table: see `read_cases`. A text or id in two files is refused."""
+    reading = read_files(paths, data)
     if reading.duplicates:
-        log.warning("%s: %d repeated rows were left out", path, reading.duplicates)
+        log.warning("%s: %d repeated rows were left out", paths[0], reading.duplicates)
     return reading.cases
 
 
 def read_file(path: Path, data: Columns) -> Reading:
     """Like `read_cases`, with the number of repeated rows."""
+    return read_files([path], data)
+
+
+def read_files(paths: Sequence[Path], data: Columns) -> Reading:
+    """Like `read_set`, with the number of repeated rows. Each file must hold a case."""
     reading = Reading()
     words = label_words(data)
-    by_text: dict[str, tuple[int, Label, str]] = {}
-    by_id: dict[str, int] = {}
-    for number, row in read_rows(path):
-        where = place(path, number)
-        case = row_case(row, data, words, where)
-        known = by_text.setdefault(text_digest(case.text), (number, case.label, _number_only(path, where)))
-        if known[0] != number:
-            _check_same_label(known, case, where)
-            reading.duplicates += 1
-            continue
-        if by_id.setdefault(case.case_id, number) != number:
-            first = _number_only(path, place(path, by_id[case.case_id]))
-            raise BadInput(f"{where}: has the id of {first} but another text; give each its own id.")
-        reading.cases.append(case)
-    if not reading.cases:
-        raise BadInput(f"{path} holds no cases; it needs rows with '{data.text_column}' and '{data.label_column}'.")
+    by_text: dict[str, Known] = {}
+    by_id: dict[str, Known] = {}
+    for path in paths:
+        empty = True
+        for number, row in read_rows(path):
+            empty = False
+            case = row_case(row, data, words, place(path, number))
+            here = Known(path, number, case.label)
+            known = by_text.setdefault(text_digest(case.text), here)
+            if known is not here:
+                _check_repeat(known, here)
+                reading.duplicates += 1
+                continue
+            known = by_id.setdefault(case.case_id, here)
+            if known is not here:
+                first = known.seen_from(path)
+                raise BadInput(f"{place(path, number)}: has the id of {first} but another text; give each its own id.")
+            reading.cases.append(case)
+        if empty:
+            raise no_cases(path, data)
     return reading
+
+
+def no_cases(path: Path | str, data: Columns) -> BadInput:
+    """The refusal of a source without a single row."""
+    return BadInput(f"{path} holds no cases; it needs rows with '{data.text_column}' and '{data.label_column}'.")
 
 
 def label_words(data: Columns) -> dict[str, Label]:
     """Every accepted label word, without case and outer space: the user's own, then ED, GP and HOME themselves."""
-    words: dict[str, Label] = {label.casefold(): label for label in LABELS}
+    words: dict[str, Label] = {word: label for label in LABELS for word in (label.casefold(), label)}
     words.update({normal_text(word): label for word, label in data.labels.items()})
     return words
 
@@ -73,7 +107,7 @@ def row_case(row: dict[str, Any], data: Columns, words: dict[str, Label], where:
     text = _value(row, data.text_column, "text", where)
     if not isinstance(text, str):
         raise BadInput(f"{where}: '{data.text_column}' is not a text but {_kind(text)}; write it as one string.")
-    text = text.strip()
+    text = _clean(text.strip(), where)
     if not text:
         raise BadInput(f"{where}: '{data.text_column}' is empty; fill it in or delete the row.")
     identifier = next((_scalar(row[name], name, where) for name in ID_COLUMNS if row.get(name) is not None), "")
@@ -81,8 +115,8 @@ def row_case(row: dict[str, Any], data: Columns, words: dict[str, Label], where:
     group = _value(row, group_column, "group", where) if data.group_column else row.get(group_column)
     rationale = _value(row, data.rationale_column, "rationale", where) if data.rationale_column else None
     return Case(
-        case_id=identifier or f"text-{text_digest(_clean(text, where))}",
-        text=_clean(text, where),
+        case_id=identifier or f"text-{text_digest(text)}",
+        text=text,
         label=_label(_value(row, data.label_column, "label", where), data, words, where),
         group=(_scalar(group, group_column, where) or None) if group is not None else None,
         rationale=(_scalar(rationale, str(data.rationale_column), where) or None) if rationale is not None else None,
@@ -97,6 +131,8 @@ def _value(row: dict[str, Any], column: str, key: str, where: str) -> Any:
 
 
 def _label(value: Any, data: Columns, words: dict[str, Label], where: str) -> Label:
+    if isinstance(value, str) and (known := words.get(value)):  # written as we know it: nothing to tidy up
+        return known
     word = _scalar(value, data.label_column, where) if value is not None else ""
     label = words.get(normal_text(word))
     if label is None and not word:
@@ -119,22 +155,32 @@ def _scalar(value: Any, column: str, where: str) -> str:
 
 
 def _clean(text: str, where: str) -> str:
-    if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
+    if "\0" in text or not (text.isascii() or _encodes(text)):
         raise BadInput(
             f"{where}: holds characters that are not valid text (NUL or half a surrogate pair); remove them."
         )
     return text
 
 
-def _check_same_label(known: tuple[int, Label, str], case: Case, where: str) -> None:
-    if known[1] != case.label:
+def _check_repeat(known: Known, here: Known) -> None:
+    """A repeat in one file is left out; another label, or the same text in another file of the set, is refused."""
+    where, first = place(here.path, here.number), known.seen_from(here.path)
+    if known.label != here.label:
         raise BadInput(
-            f"{where}: is labelled {case.label}, but {known[2]} has the same text as {known[1]}; correct one of the two rows."
+            f"{where}: is labelled {here.label}, but {first} has the same text as {known.label}; "
+            "correct one of the two rows."
         )
+    if known.path != here.path:
+        raise BadInput(f"{where}: has the same text as {first}; delete one of the two rows.")
 
 
-def _number_only(path: Path, where: str) -> str:
-    return where.removeprefix(f"{path}, ")
+def _encodes(text: str) -> bool:
+    """Whether a text holds whole characters only; half a surrogate pair cannot be encoded."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _kind(value: Any) -> str:

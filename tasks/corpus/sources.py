@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,11 @@ from typing import Any
 from tasks.corpus.splits import SETS
 from tasks.corpus.tables import READERS
 from tasks.runtime.errors import BadInput, SourceUnavailable
-from tasks.spec import Columns, HubSource
+from tasks.spec import Columns, EvaluationSet, HubSource
 
 # What others call the sets, as the beginning of a file's name; shards end in -00000-of-00002.
 NAMES = {"train": r"train(ing)?", "valid": r"valid(ation)?|val|dev", "calibration": r"calib(ration)?", "test": "test"}
+COMPRESSED = (".gz", ".zip", ".bz2", ".xz", ".zst", ".7z")
 SHARD = re.compile(r"-(\d{5})-of-(\d{5})$")
 
 
@@ -32,9 +33,12 @@ def locate(source: str, columns: Columns) -> Located:
     if is_hub(source):
         folder, commit = _fetch(source, columns.revision)
         origin = {"hub": source, "revision": columns.revision, "commit": commit}
-        return Located(_name(source.replace("/", "-")), _hub_files(folder, source), origin)
+        return Located(_name(source.replace("/", "-")), _hub_files(folder, source, columns), origin)
     path = Path(source)
-    return Located(_name(path.stem), set_files(path) if _is(Path.is_dir, path) else {"all": [path]})
+    if not _is(Path.is_dir, path):
+        return Located(_name(path.stem), {"all": [path]})
+    needed = ("test",) if isinstance(columns, EvaluationSet) else ("train", "test")
+    return Located(_name(path.stem), set_files(path, needed))
 
 
 def is_hub(source: str) -> bool:
@@ -52,20 +56,20 @@ def _is(question: Callable[[Path], bool], path: Path) -> bool:
         return False
 
 
-def set_files(folder: Path) -> dict[str, list[Path]]:
-    """A folder's files per set; `train` and `test` must be there."""
+def set_files(folder: Path, needed: Sequence[str] = ("train", "test")) -> dict[str, list[Path]]:
+    """A folder's files per set; those `needed` must be there (an evaluation set needs its test file alone)."""
     found = _by_set(folder, _tables(folder))
-    for name in ("train", "test"):
+    for name in needed:
         if name not in found:
             raise BadInput(f"{folder} has no {name} file; it needs {name}.jsonl, {name}.csv or {name}.parquet.")
     return found
 
 
-def _hub_files(folder: Path, source: str) -> dict[str, list[Path]]:
+def _hub_files(folder: Path, source: str, columns: Columns) -> dict[str, list[Path]]:
     """A repository's sets; where there is no test set, what there is (one table, or train) is split by us."""
     tables = _tables(folder)
     found = _by_set(folder, tables)
-    if "train" in found and "test" in found:
+    if "test" in found and ("train" in found or isinstance(columns, EvaluationSet)):
         return found
     if set(found) == {"train"} or (not found and len(tables) == 1):
         return {"all": found.get("train", tables)}
@@ -76,17 +80,25 @@ def _hub_files(folder: Path, source: str) -> dict[str, list[Path]]:
 
 
 def _tables(folder: Path) -> list[Path]:
-    """The table files of a folder and of `data` in it, by name."""
+    """The table files of a folder and of `data` in it, by name; what is named like a set and is none is refused."""
     try:
-        return sorted(
-            path
-            for place in (folder, folder / "data")
-            if place.is_dir()
-            for path in place.iterdir()
-            if path.suffix.lower() in READERS and path.is_file()
-        )
+        paths = sorted(path for place in (folder, folder / "data") if place.is_dir() for path in place.iterdir())
+        for path in paths:
+            _check_set_file(path)
+        return [path for path in paths if path.suffix.lower() in READERS and path.is_file()]
     except OSError as error:
         raise BadInput(f"{folder} cannot be read ({error.strerror}); check its permissions.") from error
+
+
+def _check_set_file(path: Path) -> None:
+    """Refuse a compressed file or a broken link with a set's name: skipped, it would silently be split off train."""
+    stem = SHARD.sub("", path.name.split(".")[0])
+    if not any(re.fullmatch(pattern, stem, re.IGNORECASE) for pattern in NAMES.values()):
+        return
+    if path.suffix.lower() in COMPRESSED:
+        raise BadInput(f"{path} is compressed; unpack it first, or remove it if it is not meant.")
+    if path.suffix.lower() in READERS and not path.is_file():
+        raise BadInput(f"{path} is no file but a folder or a link that leads nowhere; repair it or remove it.")
 
 
 def _by_set(folder: Path, tables: list[Path]) -> dict[str, list[Path]]:

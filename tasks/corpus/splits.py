@@ -22,7 +22,8 @@ def split_cases(cases: Sequence[Case], seed: int, shares: Mapping[str, float] = 
     Depends on the seed and the cases, not on their order. Within a set the order is that of the input.
     """
     units: dict[str, list[Case]] = defaultdict(list)
-    for key, case in zip(_units(cases), cases, strict=True):
+    keys = _units(cases)
+    for key, case in zip(keys, cases, strict=True):
         units[key].append(case)
     placed: dict[str, Counter[str]] = {name: Counter() for name in shares}
     total = Counter(str(case.label) for case in cases)
@@ -31,8 +32,7 @@ def split_cases(cases: Sequence[Case], seed: int, shares: Mapping[str, float] = 
         counts = Counter(str(case.label) for case in units[key])
         home[key] = max(shares, key=lambda name: _need(counts, placed[name], total, shares[name]))
         placed[home[key]].update(counts)
-    chosen = {case.case_id: home[key] for key, members in units.items() for case in members}
-    return {name: [case for case in cases if chosen[case.case_id] == name] for name in shares}
+    return {name: [case for key, case in zip(keys, cases, strict=True) if home[key] == name] for name in shares}
 
 
 def _units(cases: Sequence[Case]) -> list[str]:
@@ -65,7 +65,7 @@ def limited(cases: Sequence[Case], limit: int, seed: int) -> list[Case]:
     if len(cases) <= limit:
         return list(cases)
     queues = {str(label): _spread([c for c in cases if c.label == label], seed) for label in LABELS}
-    chosen = {c.case_id for label, n in _quotas(queues, limit).items() for c in queues[label][:n]}
+    chosen = {c.case_id for label, n in quotas(queues, limit).items() for c in queues[label][:n]}
     return [case for case in cases if case.case_id in chosen]
 
 
@@ -81,7 +81,7 @@ def _spread(cases: Sequence[Case], seed: int) -> list[Case]:
     return [case for _, _, case in sorted(rounds, key=lambda entry: entry[:2])]
 
 
-def _quotas(queues: Mapping[str, Sequence[Case]], limit: int) -> dict[str, int]:
+def quotas(queues: Mapping[str, Sequence[object]], limit: int) -> dict[str, int]:
     """Largest-remainder shares of `limit`, with at least one case of each label there is."""
     total = sum(len(queue) for queue in queues.values())
     exact = {label: limit * len(queue) / total for label, queue in queues.items()}

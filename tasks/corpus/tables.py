@@ -57,12 +57,14 @@ def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Lines with their numbers, decoded one by one so that an error can name the line; a leading BOM is dropped."""
     with path.open("rb") as handle:
         for number, raw in enumerate(handle, start=1):
-            where = place(path, number)
             if b"\0" in raw:
-                raise BadInput(f"{where}: holds NUL bytes, so it is not plain text; save the file as UTF-8.")
+                raise BadInput(
+                    f"{place(path, number)}: holds NUL bytes, so it is not plain text; save the file as UTF-8."
+                )
             try:
                 yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
+                where = place(path, number)
                 raise BadInput(f"{where}: is not UTF-8 at byte {error.start + 1}; save the file as UTF-8.") from error
 
 

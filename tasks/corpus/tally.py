@@ -13,13 +13,12 @@ from tasks.corpus.case import Case, text_digest
 from tasks.corpus.embedded import embedded_sets
 from tasks.corpus.lengths import TextSample
 from tasks.corpus.near import BATCH, Sketch
-from tasks.corpus.readers import label_words, row_case
+from tasks.corpus.readers import label_words, no_cases, row_case
 from tasks.corpus.sources import locate
 from tasks.corpus.tables import place, read_rows
-from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS, Columns, Data, EvaluationSet
 
-FEW = 50_000  # cases up to which they are kept whole, so that our split can be carried out
+FEW = 50_000  # cases of a table up to which they are kept whole, so that our split can be carried out
 NO_GROUP = -1
 
 Entry = tuple[str, str, int, Case]  # set; what a place begins with; its number; case
@@ -68,7 +67,7 @@ class Tally:
         if len(self.batch) == BATCH:
             self.sketch.add(self.batch)
             self.batch.clear()
-        if self.cases is not None:
+        if self.cases is not None and name == "all":
             self.cases.append(case)
             if len(self.cases) > FEW:
                 self.cases = None
@@ -81,9 +80,7 @@ def tally(data: Data, evaluation_sets: Iterable[EvaluationSet] = ()) -> Tally:
         found.add(*entry)
     found.sketch.add(found.batch)
     if not found.numbers:
-        raise BadInput(
-            f"{data.source} holds no cases; it needs rows with '{data.text_column}' and '{data.label_column}'."
-        )
+        raise no_cases(data.source, data)
     return found
 
 
@@ -111,5 +108,9 @@ def _read(name: str, paths: list[Path], columns: Columns) -> Iterator[Entry]:
     words = label_words(columns)
     for path in paths:
         start = place(path, 0).removesuffix("0")
+        empty = True
         for number, row in read_rows(path):
+            empty = False
             yield name, start, number, row_case(row, columns, words, f"{start}{number}")
+        if empty:
+            raise no_cases(path, columns)

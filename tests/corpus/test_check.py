@@ -14,6 +14,7 @@ from tasks.corpus import tally as tally_module
 from tasks.corpus.card import best_bound
 from tasks.corpus.check import Finding, Report, check_data
 from tasks.corpus.lengths import SAMPLE, TextSample
+from tasks.corpus.prepare import prepare_dataset
 from tasks.runtime.errors import BadInput
 from tasks.scoring.intervals import clopper_pearson
 from tasks.spec import LABELS, Data, EvaluationSet
@@ -132,6 +133,57 @@ def test_a_large_table_is_estimated_without_keeping_its_cases(tmp_path: Path, mo
     monkeypatch.setattr(tally_module, "FEW", 100)
     report = check(write(tmp_path / "a.jsonl", rows(300)))
     assert "(20 ED cases)" in found(report, "ED recall that our test set (about) can certify").found
+
+
+def test_the_certifiable_recall_counts_what_a_limit_leaves(tmp_path: Path) -> None:
+    report = check(folder(tmp_path, train=rows(30), test=rows(300, 1000)), limits={"test": 30, "train": 9})
+    assert found(report, "ED recall that test (limited to 30) can certify").found == "at best 0.691 (10 ED cases)"
+    report = check(write(tmp_path / "all.jsonl", rows(300)), limits={"test": 12})
+    assert "(4 ED cases)" in found(report, "ED recall that our test set (limited to 12) can certify").found
+    assert (
+        "(20 ED cases)"
+        in found(check(tmp_path / "all.jsonl", limits={"test": 99}), "ED recall that our test set can certify").found
+    )
+
+
+def test_cases_of_an_evaluation_set_are_not_split_with_the_table(tmp_path: Path) -> None:
+    what = "ED recall that our test set can certify"
+    alone = found(check(write(tmp_path / "b.jsonl", rows(60))), what)
+    assert found(with_evaluation_set(tmp_path, rows(60), rows(300, 100)), what) == alone
+
+
+@pytest.mark.parametrize("content", ["", "text,label\n"])
+@pytest.mark.parametrize("use", ["check", "prepare"])
+def test_an_empty_set_among_others_is_refused_as_when_the_data_is_made(content: str, use: str, tmp_path: Path) -> None:
+    source = folder(tmp_path, train=rows(60), test=rows(30, 100))
+    (source / "valid.csv").write_text(content)
+    with pytest.raises(BadInput, match=r"valid\.csv (is empty|holds no cases)"):
+        check(source) if use == "check" else prepare_dataset(Data(source=str(source)), tmp_path / "home")
+
+
+@pytest.mark.parametrize("name", ["valid.jsonl.gz", "valid.jsonl", "calibration.csv.zip", "dev.parquet"])
+def test_what_is_named_like_a_set_and_cannot_be_read_is_not_skipped(name: str, tmp_path: Path) -> None:
+    source = folder(tmp_path, train=rows(60), test=rows(30, 100))
+    path = source / name
+    path.write_bytes(b"\x1f\x8b") if name.endswith(("gz", "zip")) else path.symlink_to(source / "nowhere")
+    for use in (lambda: check(source), lambda: prepare_dataset(Data(source=str(source)), tmp_path / "home")):
+        with pytest.raises(BadInput) as caught:
+            use()
+        assert str(path) in str(caught.value) and "remove it" in str(caught.value)
+    path.unlink()
+    (source / "notes.jsonl.gz").write_bytes(b"\x1f\x8b")
+    assert not check(source).fails
+
+
+def test_an_evaluation_set_may_be_a_folder_with_a_test_file_alone(tmp_path: Path) -> None:
+    (tmp_path / "clinic").mkdir()
+    write(tmp_path / "clinic" / "test.jsonl", rows(30, 200))
+    clinic = EvaluationSet(name="clinic", source=str(tmp_path / "clinic"))
+    data = Data(source=str(write(tmp_path / "a.jsonl", rows(120))))
+    assert [line.rows for line in check_data(data, (clinic,), {}).sets] == [120, 30]
+    assert (prepare_dataset(data, tmp_path / "home", (clinic,)) / "clinic.jsonl").is_file()
+    with pytest.raises(BadInput, match="has no train file"):
+        check(tmp_path / "clinic")
 
 
 def test_a_sample_of_texts_is_even_and_holds_the_longest() -> None:

@@ -43,6 +43,16 @@ def test_it_finds_what_sets_of_runs_find(texts: list[list[str]]) -> None:
     assert {(a, b): index for a, b, index in sketch.pairs(0.3)} == expected
 
 
+def test_candidates_are_compared_alike_however_many_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(3)
+    texts = [" ".join(rng.choices(["ab", "cd", "ef"], k=rng.randint(4, 14))) for _ in range(60)]
+    at_once = Sketch.of(texts).pairs(0.2)
+    expected = {(i, j): round(plain(texts[i], texts[j]), 3) for i, j, _ in at_once}
+    assert len(at_once) > 30 and {(i, j): index for i, j, index in at_once} == expected
+    monkeypatch.setattr(near, "TOGETHER", 7)
+    assert Sketch.of(texts).pairs(0.2) == at_once
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.text(max_size=40), max_size=5))
 def test_any_text_can_be_added(texts: list[str]) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from tasks.corpus import prepare
 from tasks.corpus.case import Case, from_json, to_json
+from tasks.corpus.check import check_data
 from tasks.corpus.derived import FACTS, Derivation, derive_again
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.splits import SETS
@@ -68,8 +69,10 @@ def test_facts_are_stored_for_the_cases_that_are_kept_and_read_by_no_training(tm
     folder = prepare_dataset(Data(limits={"train": 30, "valid": 9, "calibration": 9, "test": 9}), tmp_path)
     assert derive_again(folder) == Derivation(57, 57)
     source = Path(prepare.__file__).parents[1]
-    readers = {p.name for p in source.rglob("*.py") if re.search(r"facts\.jsonl|\bderived\b import", p.read_text())}
-    assert readers == {"derived.py", "prepare.py", "check.py"}
+    naming = re.compile(r"facts\.jsonl|\bderived\b import")
+    assert {p.name for folder in ("tuning", "scoring", "runtime", "models") for p in (source / folder).rglob("*.py")}
+    naming_it = {p.relative_to(source).as_posix() for p in source.rglob("*.py") if naming.search(p.read_text())}
+    assert naming_it == {f"corpus/{name}.py" for name in ("card", "check", "derived", "prepare")}  # the card's words
 
 
 def test_a_file_is_split_and_a_changed_file_gives_another_folder(tmp_path: Path) -> None:
@@ -94,6 +97,48 @@ def test_a_folder_keeps_its_sets_and_missing_ones_come_from_train(tmp_path: Path
     assert all(groups) and sum(len(g) for g in groups) == 30
     (source / "valid.csv").write_text("text,label\nv1,ED\nv2,GP\nv3,HOME\n")
     assert [c.text for c in lines(prepare_dataset(Data(source=str(source)), tmp_path), "valid")] == ["v1", "v2", "v3"]
+
+
+def parts(root: Path, *shards: str) -> Path:
+    root.mkdir()
+    (root / "test.csv").write_text("text,label\nt1,ED\nt2,GP\nt3,HOME\n")
+    for n, shard in enumerate(shards):
+        (root / f"train-0000{n}-of-0000{len(shards)}.csv").write_text("id,text,label\n" + shard)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        ("7,sore  KNEE,GP\n", "is labelled GP, but {}, line 2 has the same text as ED; correct"),
+        ("7,Sore knee,ED\n", "has the same text as {}, line 2; delete"),
+        ("1,cold,GP\n", "has the id of {}, line 2 but another text; give"),
+    ],
+)
+def test_what_two_parts_of_a_set_must_not_share_is_refused_by_file_and_line(
+    second: str, said: str, tmp_path: Path
+) -> None:
+    source = parts(tmp_path / "given", "1,sore knee,ED\n2,cough,HOME\n", second)
+    first, other = (source / f"train-0000{n}-of-00002.csv" for n in (0, 1))
+    said = f"{other}, line 2: {said.format(first)}"
+    assert said in refused(Data(source=str(source)), tmp_path)
+    assert check_data(Data(source=str(source)), (), {}).fails
+    with pytest.raises(BadInput) as caught:
+        prepare_dataset(Data(), tmp_path, (EvaluationSet(name="clinic", source=str(only_test(source))),))
+    assert said.replace("train-", "test-") in str(caught.value)
+
+
+def only_test(source: Path) -> Path:
+    """The same folder with its train parts for a test set."""
+    (source / "test.csv").unlink()
+    for path in list(source.glob("train-*.csv")):
+        path.rename(path.with_name(path.name.replace("train-", "test-")))
+    return source
+
+
+def test_an_empty_part_of_a_set_is_refused(tmp_path: Path) -> None:
+    source = parts(tmp_path / "given", "1,sore knee,ED\n2,cough,HOME\n", "")
+    assert "train-00001-of-00002.csv holds no cases" in refused(Data(source=str(source)), tmp_path)
 
 
 def refused(data: Data, root: Path) -> str:

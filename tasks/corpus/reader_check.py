@@ -1,0 +1,65 @@
+"""What a reader who did not see the labels made of sampled cases: how many labels they share, of which corpus version."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from pydantic import Field, model_validator
+
+from tasks.corpus.embedded import GENERATOR_VERSION
+from tasks.spec import Label, Strict
+
+FILE = Path(__file__).with_name("reader_check.toml")
+
+
+class ReaderCheck(Strict):
+    """`reader_check.toml`: see there."""
+
+    generator: int = Field(ge=1, description="the corpus version that was read")
+    date: str = Field(pattern=r"^\d{4}-\d\d-\d\d$")
+    cases: int = Field(default=0, description="how many were read, where the single answers were not kept")
+    agreed: int = 0
+    answers: dict[str, tuple[Label, Label]] = Field(description="case id: the stored label, the reader's label")
+    remarks: dict[str, str] = Field(description="what became of the cases on which they differ")
+
+    @model_validator(mode="after")
+    def _counted_once(self) -> ReaderCheck:
+        if bool(self.answers) == bool(self.cases):
+            raise ValueError("give either the single answers or their number")
+        return self
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Cases read, and those with the same label from the reader."""
+
+    cases: int
+    agreed: int
+
+
+@cache
+def reader_check() -> ReaderCheck:
+    return ReaderCheck.model_validate(tomllib.loads(FILE.read_text(encoding="utf-8")))
+
+
+def agreement(check: ReaderCheck) -> Agreement:
+    """Counted from the answers where there are any."""
+    if not check.answers:
+        return Agreement(check.cases, check.agreed)
+    return Agreement(len(check.answers), sum(stored == read for stored, read in check.answers.values()))
+
+
+def told(check: ReaderCheck) -> str:
+    """The figure, its date and its corpus version, and what it says about the present version."""
+    found = agreement(check)
+    text = (
+        f"A reader who did not see the labels agreed with {found.agreed} of {found.cases} sampled cases of all sets "
+        f"(generator {check.generator}, {check.date})."
+    )
+    if check.generator != GENERATOR_VERSION:
+        text += f" That was another version of the corpus: generator {GENERATOR_VERSION} has not been read yet."
+    remarks = [f"- {name}: {remark}." for name, remark in check.remarks.items()]
+    return "\n".join([text, *(["", "Where they differed:", "", *remarks] if remarks else [])])

@@ -1,0 +1,79 @@
+"""Data cards: sources, how own data was read, and a reader's agreement tied to the version of the corpus that was read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from tasks.corpus.adversarial import adversarial_cases
+from tasks.corpus.card import data_card
+from tasks.corpus.embedded import GENERATOR_VERSION, embedded_cases
+from tasks.corpus.prepare import CARD, prepare_dataset
+from tasks.corpus.reader_check import Agreement, ReaderCheck, agreement, reader_check, told
+from tasks.spec import LABELS, Data
+
+
+def test_the_card_of_the_embedded_cases_lists_every_source(tmp_path: Path) -> None:
+    limits = {"train": 30, "valid": 9, "calibration": 9, "test": 9}
+    folder = prepare_dataset(Data.model_validate({"limits": limits}), tmp_path)
+    card = (folder / CARD).read_text()
+    sources = card.split("## Sources")[1]
+    for name in (
+        "NICE NG240",
+        "RCP NEWS2 2017",
+        "TOXBASE summary via NHS 111",
+        "NICE CKS sciatica: cauda equina syndrome",
+    ):
+        assert name in sources
+    assert told(reader_check()) in card and "facts.jsonl" in card
+
+
+def test_the_card_of_own_data_says_how_it_was_read_and_split(tmp_path: Path) -> None:
+    rows = [{"message": f"story {i}", "urgency": ("now", "GP", "home")[i % 3], "patient": i // 2} for i in range(90)]
+    source = tmp_path / "a.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    columns = {"text_column": "message", "label_column": "urgency", "group_column": "patient", "labels": {"now": "ED"}}
+    card = (prepare_dataset(Data.model_validate({"source": str(source), **columns}), tmp_path) / CARD).read_text()
+    assert "text from `message`, label from `urgency`, group from `patient`" in card and "`now` for ED" in card
+    assert "One table, split by us into train 50%, valid 10%, calibration 20%, test 20% (seed 42" in card
+    given = tmp_path / "given"
+    given.mkdir()
+    for name, start in (("train", 0), ("test", 100)):
+        entries = [{"text": f"tale {i}", "label": LABELS[i % 3]} for i in range(start, start + 60)]
+        (given / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in entries))
+    card = (prepare_dataset(Data(source=str(given)), tmp_path) / CARD).read_text()
+    assert "Given: train, test; valid and calibration split off train by us" in card
+
+
+def test_a_readers_figure_is_counted_from_the_answers_and_says_its_version() -> None:
+    answers = {"train-0001": ("ED", "ED"), "test-0001": ("GP", "HOME"), "test-0002": ("HOME", "HOME")}
+    check = ReaderCheck.model_validate({"generator": 1, "date": "2026-01-02", "answers": answers, "remarks": {}})
+    assert agreement(check) == Agreement(3, 2)
+    assert "2 of 3 sampled cases" in told(check) and "generator 1, 2026-01-02" in told(check)
+    assert f"generator {GENERATOR_VERSION} has not been read yet" in told(check)
+    now = check.model_copy(update={"generator": GENERATOR_VERSION})
+    assert "another version" not in told(now)
+    with pytest.raises(ValidationError):
+        ReaderCheck.model_validate({"generator": 1, "date": "2026-01-02", "answers": {}, "remarks": {}})
+
+
+def test_the_stored_reader_check_is_of_this_corpus_or_says_that_it_is_not() -> None:
+    check = reader_check()
+    found = agreement(check)
+    assert check.generator <= GENERATOR_VERSION and found.cases >= 100 and found.agreed >= 0.9 * found.cases
+    if check.generator == GENERATOR_VERSION:
+        labels = {case.case_id: case.label for case in (*embedded_cases(), *adversarial_cases())}
+        assert {case_id: labels.get(case_id) for case_id in check.answers} == {
+            case_id: stored for case_id, (stored, _) in check.answers.items()
+        }
+    else:
+        assert "has not been read yet" in told(check)
+
+
+def test_a_card_needs_no_external_set() -> None:
+    counts = {"cases": 3, "labels": dict.fromkeys(LABELS, 1), "groups": 0, "digest": "d" * 64, "external": False}
+    card = data_card({"source": "embedded", "origin": {}, "seed": 1, "sets": {"test": counts}})
+    assert "## Evaluation sets" not in card and "| test | 3 |" in card
