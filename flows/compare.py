@@ -35,7 +35,7 @@ def as_markdown(board: pd.DataFrame, pairs: pd.DataFrame) -> str:
 def _table(frame: pd.DataFrame) -> str:
     if frame.empty:
         return "No rows yet."
-    head = "| " + " | ".join(frame.columns) + " |\n|" + "---|" * len(frame.columns)
+    head = "| " + " | ".join(c.replace("\n", " ") for c in frame.columns) + " |\n|" + "---|" * len(frame.columns)
     return "\n".join(
         [
             head,

@@ -9,7 +9,7 @@ import pandas as pd
 from rich.console import Console
 
 from flows.report import print_frame
-from flows.tables import NOT_A_DEVICE, check_prevalence, figure, random_mark, restated
+from flows.tables import NOT_A_DEVICE, check_prevalence, figure, random_mark, restated, rows_of
 from tasks.corpus.case import exact_digest
 from tasks.corpus.tables import read_rows
 from tasks.runtime.errors import BadInput
@@ -45,7 +45,7 @@ def find_evaluations(experiment: str) -> list[Any]:
             )
         if cells:
             kinds = matches.groupby(["evaluation_set", "random_weights"], sort=False, dropna=False)
-            return list(kinds.tail(1).itertuples())
+            return rows_of(kinds.tail(1))
     known = ", ".join(sorted(set(frame.cell_id))[:6]) or "none yet"
     raise BadInput(f"The warehouse holds no finished experiment {experiment!r}; it has {known}.")
 
@@ -67,8 +67,8 @@ def _print_one(console: Console, e: Any, texts: dict[str, str] | None, prevalenc
     if len(groups):
         print_frame(console, groups, "ED recall by subgroup")
     missed = missed_emergencies(e.evaluation_id)
-    console.print(f"Missed emergencies: {len(missed)}" + (", most confident mistakes first" if len(missed) else ""))
-    rows: list[Any] = list(missed.itertuples())
+    console.print(f"Missed emergencies: {missed_in_words(e, len(missed))}", soft_wrap=True)
+    rows = rows_of(missed)
     for r in rows:
         flag = "" if pd.isna(r.review) else ", flagged for review" if r.review else ", not flagged"
         console.print(f"  {r.case_id}  decided {r.decision}, p(ED) {r.p_ed:.3f}{flag}", soft_wrap=True)
@@ -112,6 +112,22 @@ def missed_emergencies(evaluation_id: str) -> pd.DataFrame:
     )
 
 
+def missed_in_words(e: Any, missed: int) -> str:
+    """How many of an evaluation's emergencies were missed; the reason where nothing was decided or there is no emergency."""
+    counted = query(
+        "SELECT count(*) AS ed, count(decision) AS decided FROM prediction "
+        f"WHERE evaluation_id = {_quoted(e.evaluation_id)} AND label = 'ED'"
+    )
+    (ed, decided) = counted.iloc[0]
+    if not ed:
+        return "not available: no ED case in this set"
+    if not decided:
+        notes = [r.note for r in _rows("gate", e.evaluation_id) if r.note]
+        reason = str(notes[0]).removeprefix("not available: ") if notes else f"rule {e.primary_rule} gave no decision"
+        return f"not available for {ed} ED cases: {reason}"
+    return f"{missed} of {ed}" + (", most confident mistakes first" if missed else "")
+
+
 def _at(e: Any, prevalence: float | None) -> str:
     own = f"At this set's prevalence of {e.ed_prevalence:.1%} ED: precision {figure(e.ed_precision)}, F2 {figure(e.ed_f2)}."
     if prevalence is None:
@@ -123,7 +139,7 @@ def _at(e: Any, prevalence: float | None) -> str:
 
 
 def _rows(table: str, evaluation_id: str) -> list[Any]:
-    return list(query(f"FROM {table} WHERE evaluation_id = {_quoted(evaluation_id)} ORDER BY ALL").itertuples())
+    return rows_of(query(f"FROM {table} WHERE evaluation_id = {_quoted(evaluation_id)} ORDER BY ALL"))
 
 
 def _quoted(text: str) -> str:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from flows.display import clock
-from flows.evidence import evidence
+from flows.display import RANDOM, clock
+from flows.evidence import OWN_SHARE, evidence
 from flows.plan import estimated_bytes, plan_cells, sources_of
 from flows.selection import Selection
-from flows.tables import NOT_A_DEVICE, check_prevalence, leaderboard, quantization
+from flows.tables import NOT_A_DEVICE, check_prevalence, leaderboard, quantization, random_mark, rows_of
+from tasks.models.convert import essentials
 from tasks.models.sources import unpinned
 from tasks.runtime.store import complete, existing_home, home
 from warehouse.connect import warehouse_path
@@ -20,15 +24,15 @@ from warehouse.health import bring_up_to_date
 from warehouse.query import query
 
 MOST_ON_SIDE = 4
+MORE = "For gates, decision rules, confusion matrices, calibration, the review flag, flips and fidelity: triage compare"
 
 
 def print_frame(console: Console, frame: pd.DataFrame, title: str | None = None) -> None:
     """A data frame as a table; one that is too wide is turned on its side, a column for each record."""
     cells = [[str(v) for v in row] for row in frame.itertuples(index=False)]
     columns = [str(c) for c in frame.columns]
-    widths = [max(_width(text) for text in (name, *(row[i] for row in cells))) for i, name in enumerate(columns)]
     table = Table(title=title, title_justify="left", show_lines=any("\n" in text for row in cells for text in row))
-    if sum(widths) + 3 * len(widths) + 1 > console.width and len(cells) <= MOST_ON_SIDE:
+    if _total(_widths(frame)) > console.width and len(cells) <= MOST_ON_SIDE:
         table.add_column("", no_wrap=True)
         for _ in cells:
             table.add_column("", overflow="fold")
@@ -40,6 +44,27 @@ def print_frame(console: Console, frame: pd.DataFrame, title: str | None = None)
         for row in cells:
             table.add_row(*row)
     console.print(table)
+
+
+def print_in_parts(console: Console, frame: pd.DataFrame, title: str) -> None:
+    """A table of experiments; one that is too wide goes on in further tables, each with the first column again."""
+    widths, part = _widths(frame), [0]
+    console.print(title, style="italic", soft_wrap=True)
+    for i in range(1, len(widths)):
+        if len(part) > 1 and _total([widths[j] for j in (*part, i)]) > console.width:
+            print_frame(console, frame.iloc[:, part])
+            part = [0]
+        part.append(i)
+    print_frame(console, frame.iloc[:, part])
+
+
+def _widths(frame: pd.DataFrame) -> list[int]:
+    """Characters that each column needs."""
+    return [max(_width(str(text)) for text in (name, *frame.iloc[:, i])) for i, name in enumerate(frame.columns)]
+
+
+def _total(widths: list[int]) -> int:
+    return sum(widths) + 3 * len(widths) + 1
 
 
 def _width(text: str) -> int:
@@ -71,10 +96,13 @@ def print_plan(console: Console, selection: Selection) -> None:
     )
 
 
-def print_comparison(console: Console, cells: list[str] | None = None, prevalence: float | None = None) -> None:
+def print_comparison(
+    console: Console, cells: list[str] | None = None, prevalence: float | None = None, short: bool = False
+) -> None:
     """Leaderboard, 4-bit against 8-bit, and the evidence behind; `cells` keeps only those and their baselines.
 
-    `prevalence` restates precision and F2 at another share of emergencies.
+    `prevalence` restates precision and F2 at another share of emergencies. `short` leaves the evidence out, and says
+    where it is.
     """
     check_prevalence(prevalence)
     bring_up_to_date()
@@ -82,25 +110,27 @@ def print_comparison(console: Console, cells: list[str] | None = None, prevalenc
     if board.empty:
         console.print("The warehouse holds no finished experiment of these yet. Next: triage sweep demo")
         return
-    print_frame(console, board, "Experiments on the test set, with 95 % intervals")
+    print_in_parts(console, board, "Experiments on the test set, with 95 % intervals")
     if len(pairs):
-        print_frame(
-            console,
-            pairs,
-            "4 bits (first line) against 8 bits (second line); differences are 4 minus 8, paired by case",
-        )
-    for title, frame in evidence(cells):
-        print_frame(console, frame, title)
+        title = "4 bits (first line) against 8 bits (second line); differences are 4 minus 8, paired by case"
+        title += "" if prevalence is None else OWN_SHARE
+        show = print_frame if len(pairs) <= MOST_ON_SIDE else print_in_parts
+        show(console, pairs, title)
+    for title, frame in [] if short else evidence(cells, prevalence):
+        print_in_parts(console, frame, title)
+    if short:
+        console.print(MORE, soft_wrap=True)
     console.print(NOT_A_DEVICE)
 
 
 def print_status(console: Console) -> None:
-    """Experiments on this machine and what the warehouse holds."""
+    """Experiments on this machine and what the warehouse holds; those on random weights are marked."""
     root = home() / "experiments"
     folders = sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
-    landed: dict[str, str] = {}
+    landed: dict[str, Any] = {}
     if warehouse_path().exists():
-        landed = dict(query("SELECT training_id, status FROM experiment").itertuples(index=False, name=None))
+        rows = rows_of(query("SELECT training_id, status, random_weights FROM experiment"))
+        landed = {r.training_id: r for r in rows}
     if not folders and not landed:
         console.print("Nothing has run yet. Next: triage sweep demo")
         return
@@ -111,7 +141,18 @@ def print_status(console: Console) -> None:
         started = any((folder / "checkpoint").glob("[0-9]*"))
         trained = "done" if complete(folder) else ("resumable" if started else "not finished")
         scored = sum(complete(p) is not None for p in (folder / "scores").glob("*-e*"))
-        table.add_row(folder.name, trained, "done" if scored else "-", landed.pop(folder.name, "-"))
-    for training, state in landed.items():
-        table.add_row(training, "-", "-", state)
+        row = landed.pop(folder.name, None)
+        mark = random_mark(row) if row else RANDOM if _on_random_weights(folder) else ""
+        table.add_row(f"{folder.name}{mark}", trained, "done" if scored else "-", row.status if row else "-")
+    for training, row in landed.items():
+        table.add_row(f"{training}{random_mark(row)}", "-", "-", row.status)
     console.print(table)
+
+
+def _on_random_weights(folder: Path) -> bool:
+    """Whether the variant of a training that is not in the warehouse yet has random weights; False where it is gone."""
+    try:
+        args = json.loads((folder / "spec.json").read_text(encoding="utf-8"))["args"]
+    except (OSError, ValueError, KeyError):
+        return False
+    return bool((essentials(Path(args["variant"])) or {}).get("random_weights"))

@@ -39,7 +39,7 @@ def run_sweep(console: Console, selection: Selection, grid: str, *narrowing: Any
             overrides, models, bits, recipes, limit = narrowing
             state = sweep(grid, overrides, models, bits, recipes, limit, return_state=True)
     if warehouse_path().exists():
-        print_comparison(console, [spec.cell_id for spec in selection.cells])
+        print_comparison(console, [spec.cell_id for spec in selection.cells], short=True)
     if state.is_completed():
         console.print(f"{state.message}: {warehouse_path()}")
         console.print('Next: triage sql "SELECT * FROM quantization_comparison"')

@@ -24,11 +24,11 @@ def leaderboard(cells: list[str] | None = None, prevalence: float | None = None)
             "experiment": experiment_name(r),
             "accuracy": figure(r.accuracy, r.accuracy_low, r.accuracy_high),
             "ED recall": figure(r.ed_recall, r.ed_recall_low, r.ed_recall_high),
-            **_at_prevalence(r, prevalence),
+            **at_prevalence(r, prevalence),
             "over-triage": figure(r.over_triage, r.over_triage_low, r.over_triage_high),
-            "test loss": figure(r.test_loss), "gates": r.verdict, "trained in": _trained_in(r),
+            "gates": r.verdict, "test\nloss": figure(r.test_loss), "trained\nin": _trained_in(r),
         }
-        for r in _records(frame)
+        for r in rows_of(frame)
     ]  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -50,6 +50,12 @@ def experiment_name(r: Any) -> str:
     return f"{r.base_model} {int(r.bits)}bit\n{r.recipe}{seed}{random_mark(r)}"
 
 
+def on_cases(r: Any) -> str:
+    """The name of an evaluation: the experiment, and below it the cases that it was judged on."""
+    named = "" if r.evaluation_set == "test" else f"{r.evaluation_set}: "
+    return f"{experiment_name(r)}\n{named}{r.cases} cases, {r.ed_prevalence:.0%} ED"
+
+
 def random_mark(r: Any) -> str:
     """What stands behind the name of an experiment whose weights are random."""
     return RANDOM if not pd.isna(r.random_weights) and r.random_weights else ""
@@ -59,8 +65,8 @@ def _trained_in(r: Any) -> str:
     return "-" if pd.isna(r.train_seconds) else clock(r.train_seconds)
 
 
-def _at_prevalence(r: Any, prevalence: float | None) -> dict[str, str]:
-    """F2 and precision with their prevalence: the set's own, or restated."""
+def at_prevalence(r: Any, prevalence: float | None) -> dict[str, str]:
+    """F2 and precision of a row of evaluation_summary with their prevalence: the set's own, or restated."""
     precision, f2 = r.ed_precision, figure(r.ed_f2, r.ed_f2_low, r.ed_f2_high)
     if prevalence is not None:
         precision, value = restated(r.ed_recall, r.ed_precision, r.ed_prevalence, prevalence)
@@ -100,7 +106,7 @@ def quantization(cells: list[str] | None = None) -> pd.DataFrame:
             "ED within 2 %?": words(r.ed_recall_verdict), "test loss": both(r.loss_4bit, r.loss_8bit),
             "memory, time": _resources(r),
         }
-        for r in _records(query("SELECT * FROM quantization_comparison"))
+        for r in rows_of(query("SELECT * FROM quantization_comparison"))
         if _wanted(r, cells)
     ]  # fmt: skip
     return pd.DataFrame(rows)
@@ -119,7 +125,8 @@ def _pair(r: Any) -> str:
     return f"{r.base_model}\n{r.recipe} s{r.seed}{random_mark(r)}"
 
 
-def _records(frame: pd.DataFrame) -> list[Any]:
+def rows_of(frame: pd.DataFrame) -> list[Any]:
+    """Rows of a frame; figures of any type."""
     return list(frame.itertuples())
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import subprocess
+import sys
 from datetime import datetime
 
 import pytest
@@ -14,6 +16,7 @@ from flows.bench_corpus import _models
 from flows.gates import find_evaluations, print_gates
 from flows.tables import leaderboard, restated
 from tasks.runtime.errors import BadInput
+from tests.flows.conftest import ROOT, one_sentence
 from tests.warehouse.rows import FIVE, evaluation, land_pair, training
 from warehouse.landing import write_landing
 from warehouse.load import load_all
@@ -57,6 +60,53 @@ def test_what_is_not_there_or_not_one_experiment_is_a_sentence(landed, tmp_path)
     load_all(tmp_path / "more")
     with pytest.raises(BadInput, match="beginning of 2 experiments"):
         find_evaluations("t")
+
+
+def test_where_nothing_was_decided_or_there_is_no_emergency_no_zero_of_misses_is_printed(tmp_path):
+    """A rule that could not be applied misses nothing, and neither does a set without emergencies."""
+    note = "not available: the recipe has no target ED recall"
+    rows = evaluation("e4", "t4")
+    for row in rows["prediction"]:
+        row["decision"] = None
+    for row in rows["gate"]:
+        row |= {"state": "NOT AVAILABLE", "value": None, "bound": None, "successes": None, "note": note}
+    write_landing(tmp_path, "t4", "training", training("t4"))
+    write_landing(tmp_path, "e4", "evaluation", rows)
+    no_ed = [case for case in FIVE if case[0] != "ED"]
+    write_landing(
+        tmp_path, "x4", "evaluation", evaluation("x4", "t4", no_ed, evaluation_set="clinic", set_digest="other")
+    )
+    load_all(tmp_path)
+    text = printed("t4", None, None)
+    assert "Missed emergencies: not available for 2 ED cases: the recipe has no target ED recall" in text
+    assert "Missed emergencies: not available: no ED case in this set" in text and "Missed emergencies: 0" not in text
+
+
+def test_a_rule_that_misses_no_emergency_says_of_how_many(tmp_path):
+    write_landing(tmp_path, "t4", "training", training("t4"))
+    write_landing(tmp_path, "e4", "evaluation", evaluation("e4", "t4"))
+    load_all(tmp_path)
+    assert "Missed emergencies: 0 of 2\n" in printed("t4", None, None)
+
+
+def typed(*args):
+    """`triage ARGS` in a process of its own, in the warehouse of this test."""
+    return subprocess.run([sys.executable, "-m", "flows.cli", *args], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_the_command_prints_gates_texts_from_the_users_file_and_restated_figures(landed, tmp_path):
+    own = tmp_path / "own.jsonl"
+    own.write_text(json.dumps({"id": 1, "words": "message 5"}) + "\n")
+    done = typed("gates", "smol-4bit-r1-s42", "--show-text", str(own), "--prevalence", "0.1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "2 of 4" in done.stdout and "FAIL" in done.stdout and "Clopper-Pearson" in done.stdout
+    precision, f2 = restated(2 / 4, 2 / 3, 4 / 7, 0.1)
+    assert f"At 10.0%: precision {precision:.3f}, F2 {f2:.3f}" in done.stdout
+    after = done.stdout.split("c00005")[1].split("c00006")[0]
+    assert "message 5" in after and done.stdout.count("its text is not in that file") == 1
+    unknown, share = typed("gates", "nothing"), typed("gates", "t4", "--prevalence", "2")
+    for wrong, words in ((unknown, "no finished experiment 'nothing'"), (share, "--prevalence 2 is no share")):
+        assert (wrong.returncode, wrong.stdout) == (2, "") and one_sentence(wrong.stderr) and words in wrong.stderr
 
 
 def test_a_later_run_on_random_weights_stands_beside_the_real_model_and_says_what_it_is(landed, tmp_path):
