@@ -11,7 +11,7 @@ from flows.by_source import SOURCES, by_source
 from flows.cells import stacked, why_not, with_interval
 from flows.gate_tables import GATES, STANDARD, gates, standard
 from flows.precision_tables import FIDELITY, FLIPS, fidelity, flips
-from flows.rule_tables import CONFUSION, confusion, rules
+from flows.rule_tables import CHOICES, CONFUSION, choices, confusion, rules
 from flows.seed_tables import SEEDS, seeds
 from flows.tables import chosen, experiment_name, figure, rows_of
 from warehouse.query import query
@@ -35,6 +35,7 @@ def evidence(cells: list[str] | None = None, prevalence: float | None = None) ->
     made = [
         (GATES + own, gates(board)),
         *rules(board, prevalence),
+        (CHOICES + own, choices(board)),
         (CONFUSION + own, confusion(board)),
         (SOURCES + restated, by_source(board, prevalence)),
         (SEEDS + restated, seeds(board, prevalence)),

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from flows.cells import stacked, why_not, with_interval
-from flows.tables import on_cases, rows_of, restated
+from flows.tables import experiment_name, on_cases, restated, rows_of
 from tasks.spec import LABELS
 from warehouse.query import query
 
@@ -25,6 +25,9 @@ RULE_TABLES = {
         "expected_cost": "expected cost", "cost_skill": "cost skill",
     },
 }  # fmt: skip
+CHOICES = (
+    "What each rule chose on the calibration cases, and when: before the judged cases were scored (UTC; * primary)"
+)
 CONFUSION = "Confusion matrices, cases: a line for each true label, a column for each decision"
 RESTATED = ("ed_precision", "ed_f2")
 
@@ -78,6 +81,40 @@ def _figure(m: Any, name: str, others: dict[str, Any], r: Any, prevalence: float
     recall, precision = (None if other is None else other.value for other in others.values())
     found = dict(zip(RESTATED, restated(recall, precision, r.ed_prevalence, prevalence), strict=True))
     return with_interval(found[name])
+
+
+def choices(board: pd.DataFrame) -> pd.DataFrame:
+    """Per experiment of `board`: parameters of each rule, what they did on calibration, and both times."""
+    found = {(d.evaluation_id, d.rule): d for d in rows_of(query("FROM decision_rule"))}
+    return pd.DataFrame(
+        [
+            stacked(
+                {"experiment": experiment_name(r)},
+                [
+                    {"rule": f"{words}{' *' if rule == r.primary_rule else ''}"} | _choice(found.get((r.evaluation_id, rule)))
+                    for rule, words in RULES.items()
+                ],
+                widest=26,
+            )
+            for r in rows_of(board)
+        ]
+    )  # fmt: skip
+
+
+def _choice(d: Any) -> dict[str, str]:
+    if d is None:
+        said = "n/a: landed by a version that did not record it"
+        return {"chosen": said, "calibration": "n/a", "chosen at": "n/a", "judged from": "n/a"}
+    times = {"chosen at": f"{d.chosen_at:%Y-%m-%d %H:%M:%S}", "judged from": f"{d.test_scored_at:%Y-%m-%d %H:%M:%S}"}
+    if not pd.isna(d.threshold):
+        chosen = f"p(ED) >= {d.threshold:.3g}\nfor recall {d.target:g}"
+        missed = f"{d.misses:.0f} of {d.n_ed:.0f} ED missed\n{d.allowed_misses:.0f} allowed, bound {d.bound:.3f}"
+        return {"chosen": chosen, "calibration": missed} | times
+    if not pd.isna(d.temperature):
+        biases = f"biases {d.bias_ed:.2f}, {d.bias_gp:.2f}, {d.bias_home:.2f}"
+        edge = "fit at its bound" if d.at_bound else ""
+        return {"chosen": f"temperature {d.temperature:.2f}\n{biases}", "calibration": edge} | times
+    return {"chosen": "nothing to choose" if d.rule == "argmax" else why_not(d.note), "calibration": ""} | times
 
 
 def confusion(board: pd.DataFrame) -> pd.DataFrame:

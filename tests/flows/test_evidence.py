@@ -57,6 +57,7 @@ def test_the_long_form_has_the_table_of_each_question(tmp_path):
         "Gates of the primary rule, on each evaluation set: state, count or value, and the 95 % bound that PASS needs",
         "Decision rules: how emergencies fare on the test set", "Decision rules: errors of all cases",
         "Decision rules: what the decisions cost",
+        "What each rule chose on the calibration cases, and when: before the judged cases were scored",
         "Confusion matrices, cases: a line for each true label, a column for each decision",
         "Training, test loss and what it took", "Can the probabilities be trusted? Likelihood and calibration on the test set",
         "Conformal sets", "The review flag of Monte Carlo dropout against scores of one pass at equal load",
@@ -81,6 +82,23 @@ def test_every_rule_stands_beside_the_others_with_the_figures_of_its_own_decisio
             text = lines(frame, title)[line]
             assert text.startswith(f"{values[name]:.{digits}f} [") and text.endswith("]")
     assert lines(emergencies, "ED recall")[2].startswith("n/a: this evaluation")
+
+
+def test_what_was_chosen_on_which_cases_and_when_is_shown_beside_the_rules(tmp_path):
+    rows = evaluation("et4", "t4", CASES, threshold=0.25)
+    for row in rows["decision_rule"]:
+        if row["rule"] == "target_recall":
+            row |= {"target": 0.96, "threshold": 0.25, "allowed_misses": 2, "misses": 1, "n_ed": 30, "bound": 0.828}
+        if row["rule"] == "min_cost":
+            row |= {"note": "not available: no cost matrix"}
+    land(tmp_path, rows=rows)
+    shown = tables()["What each rule chose on the calibration cases, and when: before the judged cases were scored"]
+    assert lines(shown, "chosen") == ["nothing to choose", "p(ED) >= 0.25", "for recall 0.96", "n/a: no cost matrix"]
+    assert lines(shown, "calibration")[1:] == ["1 of 30 ED missed", "2 allowed, bound 0.828"]
+    assert (
+        lines(shown, "chosen at")[0] == "2026-01-02 01:00:00"
+        and lines(shown, "judged from")[0] == "2026-01-02 02:00:00"
+    )
 
 
 def test_a_rule_that_could_not_be_applied_gives_its_reason_and_no_zero_anywhere(tmp_path):
@@ -197,7 +215,7 @@ def test_every_row_of_every_table_marks_random_weights_and_none_hides_a_real_one
     before = {title: len(frame) for title, frame in evidence()}
     land_everything(tmp_path / "random", marked=True)
     made = [("leaderboard", leaderboard()), ("pairs", quantization()), *evidence()]
-    assert len(made) == 2 + 13
+    assert len(made) == 2 + 14
     for title, frame in made:
         first = frame["experiment" if "experiment" in frame else frame.columns[0]]
         marks = first.str.contains("(random weights)", regex=False)

@@ -10,6 +10,8 @@ import mlx.core as mx
 import pandas as pd
 import pytest
 
+from flows.evidence import evidence
+from flows.tables import leaderboard, quantization
 from tasks.grid import GRIDS
 from tasks.models.exact_sizes import expected_sizes, known_config
 from tasks.models.sizes import PARTS
@@ -105,6 +107,18 @@ def test_random_weights_are_marked_in_every_table(smoke):
         assert text.count("(random") >= 8 + 4, "each experiment, and each pair"
     board, pairs = (place.query(f"SELECT random_weights FROM {v}") for v in ("leaderboard", "quantization_comparison"))
     assert board.random_weights.all() and pairs.random_weights.all()
+
+
+def test_every_table_of_the_sweep_marks_every_row_but_those_of_baselines_without_a_model(smoke, monkeypatch):
+    place, _ = smoke
+    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(place.warehouse))
+    made = [("leaderboard", leaderboard()), ("pairs", quantization()), *evidence()]
+    assert len(made) == 2 + 12, "all but further evaluation sets and seeds, which this sweep has not"
+    for title, frame in made:
+        names = frame[frame.columns[0]]
+        unmarked = names[~names.str.contains("(random weights)", regex=False)]
+        assert len(unmarked) < len(names) and unmarked.str.contains("\nbaseline").all(), title
+    assert place.run("status").stdout.count("(random weights)") == 8 + 4, "experiments, and models untuned"
 
 
 def test_the_comparison_equals_a_recomputation_from_the_prediction_rows(smoke):
