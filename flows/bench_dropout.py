@@ -23,13 +23,17 @@ TITLES = {
     "generate": "greedy generations of 16 tokens", "score_ours": "scoring a set, ours",
     "score_full": "scoring a set, full logits, all layers",
 }  # fmt: skip
+SET_CASES = 1500  # of a whole evaluation set
 AGAINST = {"full": "ours", "generate": "ours", "score_full": "score_ours"}
 
 
 def bench_dropout(
-    console: Console, model: str, bits: int, layers: list[int], cases: int, passes: int, scored: int, repeats: int
-) -> list[dict[str, Any]]:
+    console: Console, model: str, bits: int, layers: list[int], cases: int, passes: int, scored: int, repeats: int,
+    seconds: float,
+) -> list[dict[str, Any]]:  # fmt: skip
     """Measure each engine in a process of its own at each number of trained blocks; print and land the figures.
+
+    `scored` cases of the scoring engines are timed and scaled to SET_CASES; `seconds`: about how long each engine is timed.
 
     Raises BadInput for an unknown model, other bits than 4 or 8, or more layers than the model has.
     """
@@ -37,15 +41,16 @@ def bench_dropout(
     blocks = blocks_of(variant, model, *layers)
     created = datetime.now(UTC)
     run_id = f"dropout-{created:%Y%m%dT%H%M%SZ}"
-    data = prepare_dataset(Data(limits={"train": 3, "valid": 3, "calibration": 3, "test": scored}), home())
+    candidates = max(scored, 10 * cases)
+    data = prepare_dataset(Data(limits={"train": 3, "valid": 3, "calibration": 3, "test": candidates}), home())
     reports = []
     for count in layers:
         folder = home() / "bench" / run_id
         setting = {"variant": str(variant), "data": str(data), "layers": count, "cases": cases, "passes": passes,
-                   "repeats": repeats, "folder": str(folder)}  # fmt: skip
+                   "scored": scored, "repeats": repeats, "seconds": seconds, "folder": str(folder)}  # fmt: skip
         measured = {}
         for engine, title in TITLES.items():
-            with console.status(f"{title}, {count} trained blocks; some minutes ..."):
+            with console.status(f"{title}, {count} trained blocks ..."):
                 measured[engine] = run_child("tasks.scoring.bench:run", setting | {"engine": engine}, folder / engine)
         shutil.rmtree(folder, ignore_errors=True)
         reports.append({"layers": count, "figures": figures(measured, passes), "measured": measured})
@@ -57,52 +62,77 @@ def bench_dropout(
 
 
 def figures(measured: dict[str, dict[str, Any]], passes: int) -> dict[str, dict[str, Any]]:
-    """Seconds of the whole task by engine, with `n`, `note` and how many times ours is faster; and how far the dropout
-    engines' means and standard deviations are apart, in standard errors of that difference (root mean square)."""
+    """Seconds of the whole task by engine (median, `least` and `most`) with `n`, `note` and how many times ours is faster;
+    and how far the dropout engines' means and standard deviations are apart, in standard errors of that difference."""
     found: dict[str, dict[str, Any]] = {}
     for engine, m in measured.items():
-        seconds, times = median(m["seconds"]), len(m["seconds"])
-        if engine in ("ours", "full"):
-            found[engine] = {"seconds": seconds * passes, "n": times, "note": f"median pass x {passes}"}
-        elif engine == "generate":
-            scale = passes * m["cases"]
-            found[engine] = {"seconds": seconds * scale, "n": times, "note": f"scaled: {times} timed of {scale}"}
-        else:
-            found[engine] = {"seconds": seconds, "n": times, "note": f"{m['cases']} cases"}
+        scale, note = _whole_task(engine, m, passes)
+        times = [t * scale for t in m["seconds"]]
+        found[engine] = {
+            "seconds": median(times),
+            "least": min(times),
+            "most": max(times),
+            "n": len(times),
+            "note": note,
+        }
     for engine, own in AGAINST.items():
         found[engine]["times_slower"] = found[engine]["seconds"] / found[own]["seconds"]
-    found["ours"] |= agreement(measured["ours"], measured["full"], passes)
+    found["ours"] |= agreement(measured["ours"], measured["full"])
     return found
 
 
-def agreement(ours: dict[str, Any], full: dict[str, Any], passes: int) -> dict[str, float]:
+def _whole_task(engine: str, m: dict[str, Any], passes: int) -> tuple[float, str]:
+    """How many of the timed pieces make the whole task, and what is to be said of them."""
+    timed = len(m["seconds"])
+    if engine in ("ours", "full"):
+        return passes, f"{passes} passes" if timed == passes else f"scaled: {timed} timed of {passes} passes"
+    if engine == "generate":
+        return passes * m["cases"], f"scaled: {timed} timed of {passes * m['cases']} generations"
+    if m["cases"] >= SET_CASES:
+        return 1, f"{m['cases']} cases"
+    return SET_CASES / m["cases"], f"scaled: {m['cases']} timed of {SET_CASES} cases"
+
+
+def agreement(ours: dict[str, Any], full: dict[str, Any]) -> dict[str, float]:
     """Root mean square of (difference / its standard error) of means and of standard deviations: near 1, or less, where
     both sample the same distribution. The error of a standard deviation is that of a normal one."""
     mean, sd = (np.asarray(ours[key]) - np.asarray(full[key]) for key in ("mean", "sd"))
-    variance = np.maximum(np.asarray(ours["sd"]) ** 2 + np.asarray(full["sd"]) ** 2, 1e-12)
-    z_mean, z_sd = mean / np.sqrt(variance / passes), sd / np.sqrt(variance / (2 * (passes - 1)))
+    variances, counts = [np.asarray(m["sd"]) ** 2 for m in (ours, full)], [len(m["seconds"]) for m in (ours, full)]
+    of_mean = sum(v / n for v, n in zip(variances, counts, strict=True))
+    of_sd = sum(v / (2 * (n - 1)) for v, n in zip(variances, counts, strict=True))
+    z_mean, z_sd = (d / np.sqrt(np.maximum(v, 1e-14)) for d, v in ((mean, of_mean), (sd, of_sd)))
     return {"mean_z_rms": float(np.sqrt((z_mean**2).mean())), "sd_z_rms": float(np.sqrt((z_sd**2).mean()))}
 
 
 def _print(console: Console, reports: list[dict[str, Any]], what: str, blocks: int) -> None:
-    first = reports[0]["measured"]["ours"]
-    table = Table(title=f"{what}: {first['cases']} cases of {first['tokens']:.0f} tokens", title_justify="left")
-    for column in ("trained blocks", "task", "seconds", "ours is faster", "how"):
+    measured = reports[0]["measured"]
+    table = Table(
+        title=f"{what}: {_cases(measured['ours'])}; scoring: {_cases(measured['score_ours'])}", title_justify="left"
+    )
+    for column in ("trained blocks", "task", "seconds", "range", "ours is faster", "how"):
         table.add_column(column, justify="right" if column in ("seconds", "ours is faster") else "left")
     for report in reports:
         for engine, f in report["figures"].items():
             ratio = f"{f['times_slower']:.1f} x" if "times_slower" in f else ""
-            how = f"{f['note']}, n={f['n']}"
-            table.add_row(f"{report['layers']} of {blocks}", TITLES[engine], f"{f['seconds']:.2f}", ratio, how)
+            span = f"{f['least']:.2f} to {f['most']:.2f}, n={f['n']}"
+            table.add_row(
+                f"{report['layers']} of {blocks}", TITLES[engine], f"{f['seconds']:.2f}", span, ratio, f["note"]
+            )
     console.print(table)
     for report in reports:
-        f, device = report["figures"]["ours"], report["measured"]["ours"]["device"]
+        f, full = (report["figures"][engine] for engine in ("ours", "full"))
+        device = report["measured"]["ours"]["device"]
         console.print(
-            f"{report['layers']} blocks: means and standard deviations over passes differ from those of full-logit passes "
-            f"by {f['mean_z_rms']:.2f} and {f['sd_z_rms']:.2f} of their sampling errors (root mean square; about 1 is "
-            f"chance). BLAS {device['blas']}, {device['gflops']:.0f} GFLOP/s.",
+            f"{report['layers']} blocks: means and standard deviations over {f['n']} passes differ from those over {full['n']} "
+            f"full-logit passes by {f['mean_z_rms']:.2f} and {f['sd_z_rms']:.2f} of their sampling errors (root mean square; "
+            f"about 1 is chance). BLAS {device['blas']}, {device['gflops']:.0f} GFLOP/s.",
             soft_wrap=True,
         )
+
+
+def _cases(m: dict[str, Any]) -> str:
+    tokens = m["tokens"]
+    return f"{m['cases']} cases of {tokens['mean']:.0f} tokens ({tokens['least']} to {tokens['most']})"
 
 
 def _rows(report: dict[str, Any], run_id: str, created: datetime, what: str) -> list[dict[str, Any]]:
@@ -111,7 +141,7 @@ def _rows(report: dict[str, Any], run_id: str, created: datetime, what: str) -> 
         {
             "run_id": run_id, "created_at": created, "machine": report["measured"][engine]["device"]["machine"],
             "versions": own, "name": "dropout", "case": f"{what}, {report['layers']} layers, {engine}", "metric": metric,
-            "value": value, "unit": "s" if metric == "seconds" else "1", "n": f["n"], "note": f["note"],
+            "value": value, "unit": "s" if metric in ("seconds", "least", "most") else "1", "n": f["n"], "note": f["note"],
         }
         for engine, f in report["figures"].items()
         for metric, value in f.items()

@@ -247,13 +247,18 @@ def bench_dropout(
     layers: Annotated[list[int] | None, typer.Option(help="trained blocks (repeatable; else 16 and 8)")] = None,
     cases: Annotated[int, typer.Option(min=3, max=200, help="cases of the dropout passes")] = 20,
     passes: Annotated[int, typer.Option(min=2, max=1000)] = 50,
-    scored: Annotated[int, typer.Option(min=20, max=1500, help="cases of the set that is scored")] = 1500,
-    repeats: Annotated[int, typer.Option(min=1, help="timed scorings of the set")] = 3,
+    scored: Annotated[
+        int, typer.Option(min=20, max=1500, help="cases whose scoring is timed, then scaled to 1500")
+    ] = 60,
+    repeats: Annotated[int, typer.Option(min=1, help="timed scorings")] = 3,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, help="about how long each engine is timed; the rest is scaled")
+    ] = 50,
 ) -> None:
     """Dropout passes and scoring from the stored prefix, against full logits over all layers and generation."""
     from flows.bench_dropout import bench_dropout as measure
 
-    measure(console, model, bits, layers or [16, 8], cases, passes, scored, repeats)
+    measure(console, model, bits, layers or [16, 8], cases, passes, scored, repeats, seconds)
 
 
 def main() -> None:

@@ -1,11 +1,12 @@
 """Dropout passes and scoring, timed: ours from the stored prefix, against full-logit passes over all layers, and generation.
 
-Each engine runs in a process of its own, on the same cases, with our BLAS. Engines:
+Each engine runs in a process of its own, on the same cases, with our BLAS, for about as many seconds as it is given: what
+is left undone then is scaled, and the figures say so. Engines:
     ours          `dropout_passes` from a prefix that was stored before
     full          each pass a batched forward of mlx-lm's own model, all layers and full logits, LoRA dropout on
     generate      mlx-lm's greedy generation of 16 tokens, one case after the other, dropout on
-    score_ours    `score_cases` of a whole set from its stored prefix
-    score_full    the same set by batched forwards with full logits
+    score_ours    `score_cases` of a sample of a set from its stored prefix
+    score_full    the same cases by batched forwards with full logits
 """
 
 from __future__ import annotations
@@ -30,19 +31,22 @@ from tasks.tuning.engine import score_cases
 from tasks.tuning.frozen_prefix import Prefix, open_prefix
 from tasks.tuning.job import CACHE_BYTES
 from tasks.tuning.lora import Adapted, add_lora, load_variant
-from tasks.tuning.sets import load_set, load_template
+from tasks.tuning.sets import LoadedSet, load_set, load_template
 
 Emit = Callable[[dict[str, Any]], None]
 SEED = 0
 GENERATED_TOKENS = 16
+CASE_TOKENS = 100  # the dropout engines' cases are those of the set whose prompts are nearest to this
+LEAST = {"ours": 20, "full": 6, "score": 2}  # passes or repeats, however long they take
 LOGITS_AT_ONCE = 1 << 28  # values of one forward's full logits: 1 GiB
 
 
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
-    """Measure one engine. `args`: engine, variant, data, folder, layers, passes, cases (of the dropout engines), repeats.
+    """Measure one engine. `args`: engine, variant, data, folder, layers, passes, cases (of the dropout engines), scored
+    (cases of the scoring engines), repeats, seconds (about how long to measure).
 
-    Returns `seconds` (of each pass, generation or repeat), `cases`, `tokens` (mean length), device; and of the dropout
-    engines `mean` and `sd` (cases, 3) over passes.
+    Returns `seconds` (of each pass, generation or repeat), `cases`, `tokens` (mean, least and most of a prompt), device;
+    and of the dropout engines `mean` and `sd` (cases, 3) over passes.
     """
     device = measure()
     mx.set_cache_limit(CACHE_BYTES)
@@ -53,14 +57,23 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     adapted = add_lora(load_variant(variant, compute_path()), recipe, training, SEED)
     start_adapter(adapted.stack.model)
     test = load_set(Path(args["data"]), "test", load_template(variant), training.max_tokens)
-    whole = args["engine"].startswith("score")
-    size = len(test.records) if whole else int(args["cases"])
-    chosen = sample_numbers([r["case_id"] for r in test.records], [r["label"] for r in test.records], size)
+    chosen = chosen_cases(test, args)
     cases = make_cases(load_template(variant), [test.cases.encoded[i] for i in chosen])
     folder, digest = Path(args["folder"]), verify(variant, deep=False)["digest"]
     found = ENGINES[args["engine"]](adapted, cases, args, lambda: _stored(adapted, cases, folder, digest, emit))
-    tokens = float(np.mean([len(case.prompt) for case in cases.encoded]))
+    lengths = [len(case.prompt) for case in cases.encoded]
+    tokens = {"mean": float(np.mean(lengths)), "least": min(lengths), "most": max(lengths)}
     return found | {"cases": len(chosen), "tokens": tokens, "device": asdict(device)}
+
+
+def chosen_cases(test: LoadedSet, args: dict[str, Any]) -> list[int]:
+    """Places in the set: of a stratified sample for the scoring engines, of the prompts nearest to CASE_TOKENS for others."""
+    ids = [r["case_id"] for r in test.records]
+    if args["engine"].startswith("score"):
+        return sample_numbers(ids, [r["label"] for r in test.records], int(args["scored"]))
+    lengths = [len(case.prompt) for case in test.cases.encoded]
+    nearest = sorted(range(len(ids)), key=lambda i: (abs(lengths[i] - CASE_TOKENS), ids[i]))
+    return sorted(nearest[: int(args["cases"])])
 
 
 def _stored(adapted: Adapted, cases: Cases, folder: Path, digest: str, emit: Emit) -> Prefix:
@@ -71,22 +84,30 @@ def _stored(adapted: Adapted, cases: Cases, folder: Path, digest: str, emit: Emi
 def _ours(adapted: Adapted, cases: Cases, args: dict[str, Any], stored: Callable[[], Prefix]) -> dict[str, Any]:
     prefix, everything = stored(), range(len(cases.encoded))
     times: list[float] = []
-    dropout_passes(adapted, prefix, cases, everything, 2, SEED + 1, lambda event: None)  # warm-up
-    times.append(time.perf_counter())
-    passes = dropout_passes(
-        adapted, prefix, cases, everything, args["passes"], SEED, lambda event: times.append(time.perf_counter())
-    )
-    return _summed_up(np.diff(times).tolist(), passes)
+
+    def passes(count: int, seed: int) -> np.ndarray:
+        times.append(time.perf_counter())
+        return dropout_passes(
+            adapted, prefix, cases, everything, count, seed, lambda event: times.append(time.perf_counter())
+        )
+
+    passes(2, SEED + 1)  # warm-up; its second pass says how many there is time for
+    affordable = int(args["seconds"] / (times[-1] - times[-2]))
+    times.clear()
+    made = passes(min(max(affordable, LEAST["ours"]), args["passes"]), SEED)
+    return _summed_up(np.diff(times).tolist(), made)
 
 
 def _full(adapted: Adapted, cases: Cases, args: dict[str, Any], stored: Callable[[], Prefix]) -> dict[str, Any]:
-    seconds, passes = [], []
-    for number in range(-1, args["passes"]):  # the first is a warm-up
-        start = time.perf_counter()
-        logp = _forward_all(adapted, cases, (PASS_KEY, SEED + 2, number + 1))
-        seconds.append(time.perf_counter() - start)
+    passes: list[np.ndarray] = []
+
+    def one_pass() -> None:
+        logp = _forward_all(adapted, cases, (PASS_KEY, SEED + 2, len(passes)))
         passes.append(np.exp(logp) / np.exp(logp).sum(axis=1, keepdims=True))
-    return _summed_up(seconds[1:], np.stack(passes[1:]))
+
+    one_pass()  # warm-up
+    seconds = _repeated(one_pass, args["passes"], LEAST["full"], args["seconds"])
+    return _summed_up(seconds, np.stack(passes[1:]))
 
 
 def _forward_all(adapted: Adapted, cases: Cases, key: tuple[int, ...] | None) -> np.ndarray:
@@ -124,11 +145,23 @@ def _generate(adapted: Adapted, cases: Cases, args: dict[str, Any], stored: Call
 
 def _score_ours(adapted: Adapted, cases: Cases, args: dict[str, Any], stored: Callable[[], Prefix]) -> dict[str, Any]:
     prefix = stored()
-    return {"seconds": [_timed(lambda: score_cases(adapted, prefix, cases)) for _ in range(args["repeats"])]}
+    return _scorings(lambda: score_cases(adapted, prefix, cases), args)
 
 
 def _score_full(adapted: Adapted, cases: Cases, args: dict[str, Any], stored: Callable[[], Prefix]) -> dict[str, Any]:
-    return {"seconds": [_timed(lambda: _forward_all(adapted, cases, None)) for _ in range(args["repeats"])]}
+    return _scorings(lambda: _forward_all(adapted, cases, None), args)
+
+
+def _scorings(work: Callable[[], Any], args: dict[str, Any]) -> dict[str, Any]:
+    return {"seconds": _repeated(work, args["repeats"], LEAST["score"], args["seconds"])}
+
+
+def _repeated(work: Callable[[], Any], most: int, least: int, seconds: float) -> list[float]:
+    """Seconds of each repeat: `most` of them, or fewer where `seconds` are over, but no fewer than `least`."""
+    times: list[float] = []
+    while len(times) < most and (len(times) < least or sum(times) < seconds):
+        times.append(_timed(work))
+    return times
 
 
 def _timed(work: Callable[[], Any]) -> float:
