@@ -49,7 +49,7 @@ def fidelity(board: pd.DataFrame) -> pd.DataFrame:
     """Per variant and distribution the latest measurement on the datasets of `board`; random weights hide no real ones."""
     frame = query(
         "SELECT f.* FROM fidelity AS f LEFT JOIN landed AS l ON l.id = f.fidelity_id "
-        "ORDER BY base_model, bits, distribution DESC, l.loaded_at, f.fidelity_id"
+        "ORDER BY base_model, bits, distribution DESC, coalesce(f.created_at, l.loaded_at), f.fidelity_id"
     )
     frame = frame[frame.base_model.isin(board.base_model) & frame.dataset_digest.isin(board.dataset_digest)]
     same = ["base_model", "bits", "distribution", "dataset_digest", "random_weights"]
