@@ -25,6 +25,7 @@ from tasks.scoring.baselines import (
 from tasks.scoring.rows import judged_rows
 from tasks.scoring.scored import read_scores
 from tasks.spec import Scoring, Training
+from tasks.tuning.rows import source_digest
 
 
 @task(task_run_name="baselines", retries=2, retry_delay_seconds=2, retry_condition_fn=is_transient)
@@ -68,6 +69,7 @@ def zero_shot(
     own = {
         "cell_id": f"{model['name']}-{bits}bit-{ZERO_SHOT}", "base_model": model["name"], "bits": bits,
         "recipe": ZERO_SHOT, "group_size": weights["group_size"], "weights_source": weights["weights_source"],
+        "source_digest": source_digest(weights),
         "original_precision": weights["original_precision"], "random_weights": weights["random_weights"],
         "weights_digest": weights["digest"], "stored_bytes": weights["stored_bytes"],
         "bits_per_weight": weights["bits_per_weight"], "compute_path": compute_path(), "backend": backend(),

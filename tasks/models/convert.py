@@ -197,6 +197,7 @@ def _describe(folder: Path, origin: dict[str, Any], extra: dict[str, Any]) -> di
         "base_model": origin["base_model"],
         **{name: origin[name] for name in _FROM_SOURCE},
         **({"terms": origin["terms"]} if "terms" in origin else {}),  # of use, where the model has some
+        "file_digest": origin.get("file_digest"),  # a base model of an earlier version does not know it
         **extra,
         **stored_sizes(folder, extra["bits"]),
         "prompt": layout.prompt_kind(folder),

@@ -13,6 +13,7 @@ import platform
 import resource
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -136,6 +137,15 @@ def measure() -> Device:
 
 def machine_name() -> str:
     return f"{platform.system()} {platform.machine()}"
+
+
+def tell_device(emit: Callable[[dict[str, Any]], None]) -> Device:
+    """Measure the device and say what it is, with a warning before where it is slow: the first events of a step."""
+    device = measure()
+    if warning := slow_blas_warning(device):
+        emit({"event": "warning", "message": warning})
+    emit({"event": "device", **device.as_dict()})
+    return device
 
 
 def slow_blas_warning(device: Device) -> str | None:

@@ -16,7 +16,7 @@ import mlx.core as mx
 import numpy as np
 
 from tasks.corpus.case import exact_digest
-from tasks.runtime.device import compute_path
+from tasks.runtime.device import compute_path, tell_device
 from tasks.runtime.errors import Diverged
 from tasks.runtime.store import build_folder, read_lines, verify, write_atomic
 from tasks.scoring.baselines import TARGET
@@ -82,6 +82,7 @@ def run_untuned(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     `args`: scoring, training (JSON), variant, data, home, scores (folder to make).
     """
     scoring, training = Scoring.model_validate(args["scoring"]), Training.model_validate(args["training"])
+    tell_device(emit)  # it runs before the first training, and is slow too where that will be
     mx.set_cache_limit(CACHE_BYTES)
     stack = load_variant(Path(args["variant"]), compute_path())
     untuned = Adapted(stack, (), max(stack.depth - training.num_layers, 0), 0)  # a fresh adapter adds exactly nothing

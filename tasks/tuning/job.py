@@ -11,7 +11,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from tasks.runtime.device import measure, peak_resident_bytes, slow_blas_warning
+from tasks.runtime.device import peak_resident_bytes, tell_device
 from tasks.runtime.store import locked, seal, verify, write_atomic
 from tasks.spec import ExperimentSpec
 from tasks.tuning.batches import epoch_batches, padding_share
@@ -21,6 +21,7 @@ from tasks.tuning.frozen_prefix import open_prefix
 from tasks.tuning.lora import Adapted, adapter_config, adapter_weights, add_lora, load_variant
 from tasks.tuning.losses import make_objective
 from tasks.tuning.memory import STATE_BYTES, Choice, budget, choose, read_choice, write_choice
+from tasks.tuning.rows import settings_digest
 from tasks.tuning.sets import load_set, load_template, tell_shortened
 from tasks.tuning.trainer import Split, train
 
@@ -48,10 +49,7 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     folder, variant, data = (Path(args[key]) for key in ("folder", "variant", "data"))
     with locked(folder):
         started = datetime.now(UTC)
-        device = measure()
-        if warning := slow_blas_warning(device):
-            emit({"event": "warning", "message": warning})
-        emit({"event": "device", **device.as_dict()})
+        device = tell_device(emit)
         if spec.recipe.kind == "safety" and spec.recipe.cost_weight > HEAVY_COST_WEIGHT:
             emit({"event": "warning", "message": heavy_cost_warning(spec.recipe.cost_weight)})
         mx.set_cache_limit(min(CACHE_BYTES, budget(spec) // 8))
@@ -79,7 +77,8 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
             "started_at": started.isoformat(), "finished_at": datetime.now(UTC).isoformat(),
         }  # fmt: skip
         _write(folder, best, adapter_weights(adapted), spec, variant, progress)
-        seal(folder, {"training_id": args["training_id"], "summary": summary}, OUTPUTS)
+        settings = settings_digest(spec, verify(data, deep=False))
+        seal(folder, {"training_id": args["training_id"], "settings_digest": settings, "summary": summary}, OUTPUTS)
     return summary
 
 

@@ -86,11 +86,17 @@ def _settings(spec: ExperimentSpec) -> dict[str, Any]:
 
 def _weights(variant: dict[str, Any]) -> dict[str, Any]:
     return {
-        "weights_source": variant["weights_source"],
+        "weights_source": variant["weights_source"], "source_digest": source_digest(variant),
         "original_precision": variant["original_precision"], "random_weights": variant["random_weights"],
         "weights_digest": variant["digest"], "stored_bytes": variant["stored_bytes"],
         "bits_per_weight": variant["bits_per_weight"],
     }  # fmt: skip
+
+
+def source_digest(variant: dict[str, Any]) -> str | None:
+    """SHA-256 of the file that a variant's weights were fetched as, from its manifest; None where it is not known."""
+    digest = variant.get("file_digest") or variant["source"].get("sha256")
+    return str(digest) if digest else None
 
 
 def _utc(text: str | None) -> datetime | None:

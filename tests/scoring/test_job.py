@@ -19,7 +19,7 @@ from tasks.grid import known_models, load_grid
 from tasks.identity import evaluation_of, scores_folder, training_of
 from tasks.models.convert import base_folder, run_quantize
 from tasks.models.sources import fetch_base
-from tasks.runtime.device import compute_path
+from tasks.runtime.device import backend, compute_path
 from tasks.runtime.errors import BadInput, Diverged, TriageError
 from tasks.runtime.store import seal, verify
 from tasks.scoring import fidelity_job, job, mc_dropout
@@ -45,12 +45,28 @@ def study(tmp_path_factory):
     patch = pytest.MonkeyPatch()
     home = tmp_path_factory.mktemp("study")
     patch.setenv("TRIAGE_HOME", str(home))
-    grid = load_grid("smoke", ["bits=[4]", "scoring.passes=20", "scoring.generated_cases=3", "recipe.iterations=3"])
+    yield made(home, 4, ("baseline", "balanced_safe"))
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def eight_bits(study):
+    """The recipe with dropout at 8 bits, beside the study."""
+    home = Path(study["tiny-llama", "baseline"][1]["home"])
+    return made(home, 8, ("balanced_safe",))
+
+
+def made(home, bits, recipes):
+    """Experiments of the smoke grid, made in this process: spec, arguments and scores by model and recipe."""
+    narrowed = [f"bits=[{bits}]", "scoring.passes=20", "scoring.generated_cases=3", "recipe.iterations=3"]
+    grid = load_grid("smoke", narrowed)
     data = prepare_dataset(grid.data, home)
     done = {}
     for spec in experiments(grid, known_models(grid)):
+        if spec.recipe.name not in recipes:
+            continue
         source = fetch_base(spec.model, home)
-        variant = run_quantize({"source": str(source), "root": str(home), "bits": 4, "group_size": 64})["folder"]
+        variant = run_quantize({"source": str(source), "root": str(home), "bits": bits, "group_size": 64})["folder"]
         training = training_of(spec, variant, data)
         args = {"experiment": spec.model_dump(mode="json"), "training_id": training, "variant": variant, "data": str(data),
                 "home": str(home), "folder": str(home / "experiments" / training)}  # fmt: skip
@@ -58,17 +74,19 @@ def study(tmp_path_factory):
         scores = scores_folder(spec, training, data)
         job.run(args | {"scores": str(scores)}, quiet)
         done[spec.model.name, spec.recipe.name] = (spec, args, scores)
-    yield done
-    patch.undo()
+    return done
 
 
 def lines(path: Path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.parametrize("bits", ["study", "eight_bits"])
 @pytest.mark.parametrize("model", ["tiny-llama", "tiny-gemma3"])
-def test_the_adapter_loads_in_stock_mlx_lm_and_gives_the_same_label_probabilities(study, model):
-    _, args, scores = study[model, "balanced_safe"]
+def test_the_adapter_loads_in_stock_mlx_lm_and_gives_the_same_label_probabilities(model, bits, request):
+    spec, args, scores = request.getfixturevalue(bits)[model, "balanced_safe"]
+    quantised = json.loads((Path(args["variant"]) / "config.json").read_text())["quantization"]
+    assert quantised["bits"] == spec.bits == {"study": 4, "eight_bits": 8}[bits]
     stock, tokenizer = load(args["variant"], adapter_path=args["folder"])
     stock.set_dtype(mx.float32)
     stock.eval()
@@ -177,12 +195,18 @@ def test_rows_hold_no_patient_text_and_their_figures_follow_from_the_scores(stud
 
 
 @pytest.mark.parametrize("model", ["tiny-llama", "tiny-gemma3"])
-def test_the_untuned_model_scores_as_a_fresh_adapter_does_and_through_the_same_prefix(study, model, tmp_path):
+def test_the_untuned_model_scores_as_a_fresh_adapter_does_and_through_the_same_prefix(
+    study, model, tmp_path, monkeypatch
+):
     """lora_b is zero before the first update, so that an untrained adapter adds exactly nothing."""
     spec, args, scores = study[model, "baseline"]
     stored = sorted(p.name for p in (Path(args["home"]) / "prefixes").iterdir())
     settings = {"scoring": spec.scoring.model_dump(mode="json"), "training": spec.training.model_dump(mode="json")}
-    job.run_untuned(args | settings | {"scores": str(tmp_path / "untuned")}, quiet)
+    monkeypatch.setattr("tasks.runtime.device.SLOW_GFLOPS", 1e9)  # no machine is fast enough
+    told = []
+    job.run_untuned(args | settings | {"scores": str(tmp_path / "untuned")}, told.append)
+    first = ["device"] if backend() == "metal" else ["warning", "device"]
+    assert [event["event"] for event in told][: len(first)] == first, "told before anything is computed"
     assert sorted(p.name for p in (Path(args["home"]) / "prefixes").iterdir()) == stored, "no prefix of its own"
     stack = load_variant(Path(args["variant"]), compute_path())
     fresh = add_lora(stack, spec.recipe, spec.training, spec.seed)
