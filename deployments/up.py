@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 import os
 import signal
 import socket
 import subprocess
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from importlib import metadata
 
+from deployments import server
 from deployments.lost_runs import end_runs, queue_lost_runs
 from deployments.processes import end_leftovers, kill_group, start
 from deployments.setup import POOL, set_up
@@ -55,9 +54,8 @@ def up(port: int, say: Say) -> None:
 def server_version(port: int) -> str | None:
     """Version of the Prefect server that answers on a port of this machine, or None."""
     try:
-        with urllib.request.urlopen(f"{api_url(port)}/admin/version", timeout=3) as answer:
-            return str(json.load(answer))
-    except (OSError, ValueError, http.client.HTTPException):
+        return server.server_version(api_url(port))
+    except server.NoVersion:
         return None
 
 
@@ -69,8 +67,8 @@ def _run(port: int, say: Say) -> None:
             if _usable_server(port):
                 say(f"A Prefect server answers on port {port} already and is used; it stays when this stops.")
             else:
-                server = start(stack, ["server", "start", "--host", HOST, "--port", str(port)], environment, "server")
-                _wait_for(port, server)
+                started = start(stack, ["server", "start", "--host", HOST, "--port", str(port)], environment, "server")
+                _wait_for(port, started)
             set_up(api_url(port), environment)
             say(f"Prefect UI: http://{HOST}:{port}  (deployments sweep/local, experiment/local, compare/local)")
             say(f"For other terminals: export PREFECT_API_URL={api_url(port)}")
@@ -177,9 +175,9 @@ def _ignore_interruptions() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
+def _wait_for(port: int, started: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + START_SECONDS
     while server_version(port) is None:
-        if server.poll() is not None or time.monotonic() > deadline:
+        if started.poll() is not None or time.monotonic() > deadline:
             raise BadInput(f"The Prefect server did not start; its log is {home() / 'logs' / 'prefect-server.log'}.")
         time.sleep(0.5)

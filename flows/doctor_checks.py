@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
 import platform
 import shutil
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -18,6 +14,7 @@ from typing import Literal
 
 import flows.settings  # noqa: F401  (before Prefect)
 
+from deployments.server import NoVersion, server_version
 from flows.plan import estimated_bytes
 from flows.selection import select
 from tasks.models.sources import availabilities
@@ -31,7 +28,6 @@ STUDY = "paper"
 LIBRARIES = ("triage-sweep", "mlx", "mlx-lm", "transformers", "huggingface_hub", "prefect", "duckdb")
 LITTLE_MEMORY, TOO_LITTLE_MEMORY = 6e9, 2e9  # the largest model in float32 takes 1.5 GB, and a step as much again
 TOO_LITTLE_DISK = 1e9
-SERVER_SECONDS = 3.0
 NO_ANSWER = ("no answer", "did not answer in time")
 CAN_BE_HAD = ("here", "reachable", "in the local Hub cache")
 
@@ -143,15 +139,13 @@ def prefect_server() -> list[Finding]:
     if not url:
         return [Finding("Prefect", "ok", "no server is set (PREFECT_API_URL): a sweep starts its own while it runs")]
     try:
-        with urllib.request.urlopen(f"{url}/admin/version", timeout=SERVER_SECONDS) as answer:
-            version = str(json.load(answer))
-    except urllib.error.HTTPError as error:
-        remedy = "check its address and your credentials, if sweeps do not appear there"
-        return [Finding("Prefect", "warning", f"{url} does not tell its version (status {error.code})", remedy)]
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", error)
+        version = server_version(url)
+    except NoVersion as error:
+        if error.status is not None:
+            remedy = "check its address and your credentials, if sweeps do not appear there"
+            return [Finding("Prefect", "warning", f"{url} does not tell its version ({error})", remedy)]
         remedy = "start it with `triage up`, or unset PREFECT_API_URL to do without"
-        return [Finding("Prefect", "error", f"no server answers at {url} ({reason})", remedy)]
+        return [Finding("Prefect", "error", f"no server answers at {url} ({error})", remedy)]
     if version != ours:
         remedy = f"stop that server and start one of this version with `triage up`, or use Prefect {version} here"
         return [Finding("Prefect", "error", f"the server at {url} is {version}, this project's is {ours}", remedy)]

@@ -14,23 +14,37 @@ import socket
 from pathlib import Path
 
 from deployments.processes import command_of
+from flows.doctor_checks import prefect_server
+from tasks.runtime.errors import BadInput, TriageError
 from tasks.runtime.store import home, write_atomic
 
 SERVER = "prefect.server.api.server"
 
 
 def start_temporary_server() -> None:
-    """Start the server that this process's flows will use until it exits; does nothing if one is configured."""
+    """Start the server that this process's flows will use until it exits; if one is configured, only look at that.
+
+    Raises BadInput with the remedy if the configured server does not answer, or is of another version.
+    """
     from prefect.server.api.server import SubprocessASGIServer
     from prefect.settings import PREFECT_API_URL
 
     if PREFECT_API_URL.value():
+        for finding in prefect_server():
+            if finding.level == "error":
+                raise BadInput(f"The Prefect server cannot be used: {finding.detail}; {finding.remedy}.")
         return
     end_leftovers(home())
     record = _records(home()) / f"{socket.gethostname()}-{os.getpid()}"
     atexit.register(record.unlink, missing_ok=True)  # runs after the server's own stop, which is registered later
     server = SubprocessASGIServer()
-    server.start()
+    try:
+        server.start()
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise TriageError(
+            f"Prefect's temporary server did not start ({reason}); is the machine busy? Type the same command again."
+        ) from error
     if server.server_process is not None:
         write_atomic(record, str(server.server_process.pid))
 

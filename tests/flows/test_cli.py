@@ -146,6 +146,14 @@ def test_without_network_and_package_the_reasons_come_within_seconds(place, clos
     assert not (place.home / "experiments").exists() and not (place.home / "sources").exists()
 
 
+def test_a_server_that_does_not_answer_is_a_sentence_before_anything_is_done(place, closed_port):
+    url = f"http://127.0.0.1:{closed_port}/api"
+    found = place.run("sweep", "smoke", "--limit", "1", PREFECT_API_URL=url)
+    assert found.returncode == 2 and one_sentence(found.stderr), found.stderr
+    assert f"no server answers at {url}" in found.stderr and "unset PREFECT_API_URL" in found.stderr
+    assert not (place.home / "experiments").exists() and not place.warehouse.exists()
+
+
 def test_the_paper_plan_lists_sixty_cells_before_any_download(place, closed_port):
     dead = f"http://127.0.0.1:{closed_port}"
     found = place.run(

@@ -1,0 +1,29 @@
+"""Asks a Prefect server for its version: before one is used, and to see whether one answers."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import urllib.error
+import urllib.request
+
+SECONDS = 3.0
+
+
+class NoVersion(Exception):
+    """No Prefect server tells its version there. `status`: the HTTP status, where a web server answered."""
+
+    def __init__(self, reason: str, status: int | None = None) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+def server_version(url: str) -> str:
+    """Version of the Prefect server whose API is at `url`, e.g. http://127.0.0.1:4200/api. Raises NoVersion."""
+    try:
+        with urllib.request.urlopen(f"{url.rstrip('/')}/admin/version", timeout=SECONDS) as answer:
+            return str(json.load(answer))
+    except urllib.error.HTTPError as error:
+        raise NoVersion(f"status {error.code}", error.code) from error
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise NoVersion(str(getattr(error, "reason", error))) from error
