@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +13,15 @@ from typing import Any
 
 from flows.selection import Selection
 from tasks.models.exact_sizes import is_known, known_config, tensors
-from tasks.models.sources import availabilities
+from tasks.corpus.prepare import prepare_dataset
+from tasks.identity import training_from
+from tasks.models.convert import variant_folder
+from tasks.models.sources import availabilities, stored
 from tasks.runtime.device import backend
-from tasks.runtime.store import complete, home
+from tasks.runtime.errors import TriageError
+from tasks.runtime.store import complete, home, read_manifest, verify
 from tasks.spec import ExperimentSpec
+from tasks.tuning.rows import settings_digest
 
 # Rough figures, to plan with: sustained GFLOP/s of a training step, tokens of a case, and dropout cases when "all".
 GFLOPS = {"cpu": 60.0, "metal": 1500.0}
@@ -25,7 +32,7 @@ TYPICAL_SHAPE = {"layers": 30, "block_parameters": 3.5e6, "parameters": 135e6}
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """One experiment of a plan; `trained` if a finished adapter of this cell and recipe is there already."""
+    """One experiment of a plan; `trained` if the adapter that a sweep would look for is there already."""
 
     spec: ExperimentSpec
     trained: bool
@@ -34,8 +41,10 @@ class PlannedCell:
 
 def plan_cells(selection: Selection) -> Iterator[PlannedCell]:
     """Every chosen cell, with whether it is trained and how long it may take."""
+    begun = {spec.cell_id: _candidates(spec) for spec in selection.cells}
+    dataset = _dataset(selection) if any(begun.values()) else None
     for spec in selection.cells:
-        trained = _is_trained(spec)
+        trained = dataset is not None and any(_is_it(folder, spec, dataset) for folder in begun[spec.cell_id])
         yield PlannedCell(spec, trained, 0.0 if trained else estimated_seconds(spec))
 
 
@@ -68,27 +77,39 @@ def estimated_bytes(selection: Selection) -> int:
     return int(total + 20e6 * len(selection.cells))
 
 
-def _is_trained(spec: ExperimentSpec) -> bool:
-    return any(_same_recipe(folder, spec) for folder in _candidates(spec))
-
-
 def _candidates(spec: ExperimentSpec) -> list[Path]:
     root = home() / "experiments"
     return [p for p in root.glob(f"{spec.cell_id}-*") if complete(p)] if root.is_dir() else []
 
 
-def _same_recipe(folder: Path, spec: ExperimentSpec) -> bool:
-    stored = json.loads((folder / "training.json").read_text())["spec"]
-    wanted = spec.model_dump(mode="json")
-    if _is_random(stored["model"]) != _is_random(wanted["model"]):
-        return False
-    for spec_ in (stored, wanted):
-        spec_["training"].pop("memory", None)  # a budget changes no result
-    return all(stored[key] == wanted[key] for key in ("recipe", "training", "data", "seed", "bits"))
+def _dataset(selection: Selection) -> dict[str, Any] | None:
+    """Manifest of the selection's cases as they are now, prepared in a folder that is thrown away: a plan writes nothing.
+
+    None where they cannot be had: then nothing is known to be trained on them.
+    """
+    with tempfile.TemporaryDirectory() as place, contextlib.suppress(TriageError):
+        return verify(prepare_dataset(selection.grid.data, Path(place), selection.grid.evaluation_sets), deep=False)
+    return None
 
 
-def _is_random(model: dict[str, Any]) -> bool:
-    return all(source["kind"] == "random" for source in model["sources"])
+def _is_it(folder: Path, spec: ExperimentSpec, dataset: dict[str, Any]) -> bool:
+    """Whether a finished training is the one that a sweep would look for: by its id where the variant is here, else by
+    all that decides it but the weights, which are made from the same source again."""
+    if (variant := _variant(spec)) is not None:
+        return folder.name == training_from(spec, variant, dataset)
+    manifest = read_manifest(folder) or {}
+    return manifest.get("settings_digest") == settings_digest(spec, dataset) and _same_sources(folder, spec)
+
+
+def _variant(spec: ExperimentSpec) -> dict[str, Any] | None:
+    """Manifest of the quantised variant, if it is on this machine."""
+    source = stored(spec.model, home())
+    return complete(variant_folder(source, home(), spec.bits, spec.training.group_size)) if source else None
+
+
+def _same_sources(folder: Path, spec: ExperimentSpec) -> bool:
+    told = json.loads((folder / "training.json").read_text())["spec"]
+    return bool(told["model"]["sources"] == spec.model.model_dump(mode="json")["sources"])
 
 
 def _shape(name: str) -> dict[str, Any]:

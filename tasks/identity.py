@@ -13,7 +13,11 @@ from tasks.spec import ExperimentSpec, evaluation_id, training_id
 
 def training_of(spec: ExperimentSpec, variant: str | Path, data: str | Path) -> str:
     """training_id of an experiment on a variant folder and a dataset folder."""
-    weights, dataset = _manifest(variant), _manifest(data)
+    return training_from(spec, _manifest(variant), _manifest(data))
+
+
+def training_from(spec: ExperimentSpec, weights: dict[str, Any], dataset: dict[str, Any]) -> str:
+    """training_id of an experiment on a variant and a dataset, given their manifests."""
     return training_id(
         spec, variant=weights["digest"], tokenizer=weights["tokenizer_digest"],
         train=dataset["sets"]["train"]["digest"], valid=dataset["sets"]["valid"]["digest"],

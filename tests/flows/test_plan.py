@@ -1,0 +1,71 @@
+"""What a plan calls trained is what a sweep would find done: after a smoke sweep, with one ingredient changed each time."""
+
+import shutil
+
+import pytest
+
+from flows.plan import plan_cells
+from flows.selection import select
+
+
+@pytest.fixture
+def trained(smoke, monkeypatch):
+    """Number of the smoke grid's eight cells that are trained, under overrides, in a home with a finished sweep."""
+    place, _ = smoke
+
+    def count(*overrides: str, home=place.home) -> int:
+        monkeypatch.setenv("TRIAGE_HOME", str(home))
+        return sum(cell.trained for cell in plan_cells(select("smoke", list(overrides))))
+
+    return count
+
+
+def without_variants(place, folder):
+    shutil.copytree(place.home / "experiments", folder / "experiments")
+    return folder
+
+
+def test_after_a_sweep_all_is_trained_whatever_changes_no_adapter(trained, smoke, tmp_path):
+    bare = without_variants(smoke[0], tmp_path / "bare")
+    for home in (smoke[0].home, bare):
+        assert trained(home=home) == 8
+        assert trained("training.memory='4GB'", "scoring.passes=20", home=home) == 8
+        assert trained("data.limits.test=12", home=home) == 8
+    assert {p.name for p in bare.iterdir()} == {"experiments"}, "a plan writes nothing"
+
+
+@pytest.mark.parametrize(
+    "overrides", [["recipe.iterations=4"], ["data.limits.train=40"], ["training.num_layers=1"], ["seeds=[7]"]]
+)
+def test_another_setting_or_other_cases_are_not_trained(overrides, trained, smoke, tmp_path):
+    assert trained(*overrides) == trained(*overrides, home=without_variants(smoke[0], tmp_path / "bare")) == 0
+
+
+@pytest.mark.parametrize("what", ["engine", "library", "prompt"])
+def test_another_engine_library_or_prompt_trains_anew(what, trained, smoke, tmp_path, monkeypatch):
+    if what == "engine":
+        monkeypatch.setattr("tasks.spec.ENGINE_VERSION", 10**6)
+        monkeypatch.setattr("tasks.tuning.rows.ENGINE_VERSION", 10**6)
+    for module in ("tasks.identity", "tasks.tuning.rows"):
+        if what == "library":
+            monkeypatch.setattr(f"{module}.versions", lambda: {"mlx": "0", "mlx-lm": "0"})
+        if what == "prompt":
+            other = type("Prompt", (), {"digest": "another"})
+            monkeypatch.setattr(f"{module}.load_prompt", lambda other=other: other)
+    assert trained() == trained(home=without_variants(smoke[0], tmp_path / "bare")) == 0
+
+
+def test_random_weights_of_another_seed_are_not_those_that_were_trained(trained, smoke, tmp_path, monkeypatch):
+    """By the variant, or where it is gone by the sources that the grid names."""
+    import flows.plan as plan
+
+    cells = select("smoke").cells
+    other = [
+        c.model_copy(update={"model": c.model.model_copy(update={"sources": (s.model_copy(update={"seed": 9}),)})})
+        for c in cells
+        for s in c.model.sources
+    ]
+    monkeypatch.setenv("TRIAGE_HOME", str(without_variants(smoke[0], tmp_path / "bare")))
+    chosen = select("smoke")
+    found = list(plan.plan_cells(type(chosen)(chosen.grid, other)))
+    assert len(found) == 8 and not any(cell.trained for cell in found)
