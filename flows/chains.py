@@ -20,7 +20,7 @@ from tasks.prepare import prepare
 from tasks.progress import tell
 from tasks.quantize import quantize
 from tasks.runtime.child import stop_children
-from tasks.runtime.errors import BadInput, disk_full, is_disk_full
+from tasks.runtime.errors import BadInput, TriageError, disk_full, is_disk_full
 from tasks.runtime.store import home
 from tasks.spec import ExperimentSpec
 from tasks.train import train
@@ -28,18 +28,20 @@ from tasks.train import train
 
 @dataclass(frozen=True)
 class Chain:
-    """The futures of one experiment; `landed` is the last. `beside`: named steps that stand beside the experiments."""
+    """The futures of one experiment; `landed` is the last. `before`: the steps that it shares with others, in order:
+    data, source, base model and variant. `beside`: named steps that stand beside the experiments."""
 
     spec: ExperimentSpec
     variant: Any
     data: Any
+    before: tuple[PrefectFuture[Any], ...]
     landed: PrefectFuture[str]
     steps: tuple[PrefectFuture[Any], ...]
     beside: tuple[tuple[str, Any], ...] = ()
 
 
-def submit_chain(spec: ExperimentSpec, variant: Any, data: Any) -> Chain:
-    """Submit the steps of one experiment. `variant`, `data`: folders, or futures of them.
+def submit_chain(spec: ExperimentSpec, data: Any, source: Any, base: Any, variant: Any) -> Chain:
+    """Submit the steps of one experiment. The others are the futures of the steps before it.
 
     No Prefect tags: for a tagged task Prefect asks for a slot of each tag's limit, which took 0.3 s a task.
     """
@@ -47,7 +49,7 @@ def submit_chain(spec: ExperimentSpec, variant: Any, data: Any) -> Chain:
     trained: Any = train.submit(experiment, variant, data)
     scored: Any = evaluate.submit(experiment, trained, variant, data)
     landed = land.submit(experiment, trained, scored, variant, data)
-    return Chain(spec, variant, data, landed, (trained, scored, landed))
+    return Chain(spec, variant, data, (data, source, base, variant), landed, (trained, scored, landed))
 
 
 def submit_experiments(selection: Selection) -> list[Chain]:
@@ -55,6 +57,7 @@ def submit_experiments(selection: Selection) -> list[Chain]:
     sets = [entry.model_dump(mode="json") for entry in selection.grid.evaluation_sets]
     data: Any = prepare.submit(selection.grid.data.model_dump(mode="json"), sets)
     # Futures, which Prefect resolves before the next step runs.
+    sources: dict[str, Any] = {}
     bases: dict[str, Any] = {}
     variants: dict[tuple[str, int], Any] = {}
     beside: list[tuple[str, Any]] = [("baselines", baselines.submit(_scoring(selection), data))]
@@ -63,14 +66,14 @@ def submit_experiments(selection: Selection) -> list[Chain]:
         name, variant = spec.model.name, (spec.model.name, spec.bits)
         model = spec.model.model_dump(mode="json")
         if name not in bases:
-            source: Any = acquire.submit(model)
-            bases[name] = convert.submit(model, source)
+            sources[name] = acquire.submit(model)
+            bases[name] = convert.submit(model, sources[name])
         if variant not in variants:
             variants[variant] = quantize.submit(model, bases[name], spec.bits, spec.training.group_size)
             shared = spec.training.model_dump(mode="json")
             untuned = zero_shot.submit(model, spec.bits, _scoring(selection), shared, variants[variant], data)
             beside.append((f"zero-shot {name} {spec.bits}bit", untuned))
-        chain = submit_chain(spec, variants[variant], data)
+        chain = submit_chain(spec, data, sources[name], bases[name], variants[variant])
         if sets:
             beside.append(_sets_of(chain, [entry["name"] for entry in sets]))
         chains.append(replace(chain, beside=tuple(beside)))
@@ -148,18 +151,23 @@ def beside_failures(chain: Chain) -> list[str]:
         if error := failure_of(step):
             tell(name, {"event": "warning", "message": f"{name}: {error}"})
             failures.append(f"{name}: {error}")
+        elif step.state.is_completed():
+            found = step.result()
+            tell(name, {"event": "beside", "ids": [found] if isinstance(found, str) else found})
     return failures
 
 
 def finish(chain: Chain) -> str | None:
     """Wait for one experiment; None if it landed, else its name with the reason, which is landed too."""
     chain.landed.wait()
-    error = next((e for step in (chain.data, chain.variant, *chain.steps) if (e := failure_of(step))), None)
-    if error is None:
-        tell(f"land {chain.spec.cell_id}", {"event": "landed"})
+    error = next((e for step in (*chain.before, *chain.steps) if (e := failure_of(step))), None)
+    if error is None and chain.landed.state.is_completed():
+        tell(f"land {chain.spec.cell_id}", {"event": "landed", "ids": [chain.landed.result()]})
         return None
+    # Whatever the reason is: what has not landed is not done.
+    error = error or TriageError(f"It never landed: its last step ended as {chain.landed.state.name}.")
     tell(f"land {chain.spec.cell_id}", {"event": "failed", "message": str(error), "error": error})
-    if not failure_of(chain.data) and not failure_of(chain.variant):
+    if all(step.state.is_completed() for step in chain.before):
         try:
             land_failure(chain.spec, chain.variant.result(), chain.data.result(), error)
         except Exception as problem:  # a failure that cannot be recorded must not stop the other experiments
@@ -168,8 +176,10 @@ def finish(chain: Chain) -> str | None:
 
 
 def failure_of(future: PrefectFuture[str]) -> Exception | None:
-    """The exception of a failed step, or None; a step that never ran because of another has none of its own."""
-    if not future.state.is_failed() and not future.state.is_crashed():
+    """The exception of a step that failed, crashed or was cancelled, or None; a step that never ran because of another
+    has none of its own."""
+    state = future.state
+    if not (state.is_failed() or state.is_crashed() or state.is_cancelled()):
         return None
     result = future.result(raise_on_failure=False)
     error = result if isinstance(result, Exception) else RuntimeError(str(result))

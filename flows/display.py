@@ -48,12 +48,13 @@ class _View:
         self.printed = 0.0
 
     def on_event(self, title: str, event: dict[str, Any]) -> None:
+        handler = getattr(self, f"_{event['event']}", None)
+        if handler is None:
+            return
         if title != self.current:
             self.current = title
             self.bars.reset(self.step, description=title, total=None)
-        handler = getattr(self, f"_{event['event']}", None)
-        if handler:
-            handler(title, event)
+        handler(title, event)
 
     def _print(self, text: str, style: str | None = None) -> None:
         self.bars.console.print(text, style=style, highlight=False, soft_wrap=True)

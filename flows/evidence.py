@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Collection
 from typing import Any
 
 import pandas as pd
@@ -13,7 +14,7 @@ from flows.gate_tables import GATES, STANDARD, gates, standard
 from flows.precision_tables import FIDELITY, FLIPS, fidelity, flips
 from flows.rule_tables import CHOICES, CONFUSION, choices, confusion, rules
 from flows.seed_tables import SEEDS, seeds
-from flows.tables import chosen, experiment_name, figure, rows_of
+from flows.tables import experiment_name, figure, rows_of
 from warehouse.query import query
 
 REVIEW = "The review flag of Monte Carlo dropout against scores of one pass at equal load; errors of the primary rule"
@@ -23,12 +24,12 @@ WITHOUT_DROPOUT = ("baseline",)
 OWN_SHARE = "; --prevalence does not apply"
 
 
-def evidence(cells: list[str] | None = None, prevalence: float | None = None) -> list[tuple[str, pd.DataFrame]]:
-    """Titles and tables, those without rows left out. `cells` keeps only these experiments and their baselines.
+def evidence(only: Collection[str] | None = None, prevalence: float | None = None) -> list[tuple[str, pd.DataFrame]]:
+    """Titles and tables, those without rows left out. `only`: ids of evaluations, instead of the latest.
 
     `prevalence` restates precision and F2 where a table has them; the titles of the others say that it does not apply.
     """
-    board = chosen(query("SELECT * FROM leaderboard"), cells)
+    board = query("SELECT * FROM leaderboard", only=only)
     own, restated = (
         ("", "") if prevalence is None else (OWN_SHARE, f"; precision and F2 restated at {prevalence:.1%} ED")
     )

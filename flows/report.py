@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -97,18 +98,20 @@ def print_plan(console: Console, selection: Selection) -> None:
 
 
 def print_comparison(
-    console: Console, cells: list[str] | None = None, prevalence: float | None = None, short: bool = False
+    console: Console, only: Collection[str] | None = None, prevalence: float | None = None, short: bool = False
 ) -> None:
-    """Leaderboard, 4-bit against 8-bit, and the evidence behind; `cells` keeps only those and their baselines.
+    """Leaderboard, 4-bit against 8-bit, and the evidence behind: of the latest evaluations, or of those whose
+    ids are in `only`.
 
     `prevalence` restates precision and F2 at another share of emergencies. `short` leaves the evidence out, and says
     where it is.
     """
     check_prevalence(prevalence)
     bring_up_to_date()
-    board, pairs = leaderboard(cells, prevalence), quantization(cells)
+    board, pairs = leaderboard(only, prevalence), quantization(only)
     if board.empty:
-        console.print("The warehouse holds no finished experiment of these yet. Next: triage sweep demo")
+        nothing = "The warehouse holds no finished experiment"
+        console.print(f"{nothing} yet. Next: triage sweep demo" if only is None else f"{nothing} of this sweep.")
         return
     print_in_parts(console, board, "Experiments on the test set, with 95 % intervals")
     if len(pairs):
@@ -116,7 +119,7 @@ def print_comparison(
         title += "" if prevalence is None else OWN_SHARE
         show = print_frame if len(pairs) <= MOST_ON_SIDE else print_in_parts
         show(console, pairs, title)
-    for title, frame in [] if short else evidence(cells, prevalence):
+    for title, frame in [] if short else evidence(only, prevalence):
         print_in_parts(console, frame, title)
     if short:
         console.print(MORE, soft_wrap=True)

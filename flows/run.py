@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 if "PREFECT_LOGGING_LEVEL" not in os.environ:  # before Prefect: the live display says it better; the UI gets all
@@ -28,40 +29,54 @@ from warehouse.connect import warehouse_path
 def run_sweep(console: Console, selection: Selection, grid: str, *narrowing: Any) -> int:
     """Run the sweep flow in this process; returns the exit code (1 if an experiment failed by itself).
 
-    Raises BadInput if all that failed did so for what the user must mend.
+    The last line printed says where the results are and what to type next. Raises BadInput if all that failed did so
+    for what the user must mend, or if the configured Prefect server cannot be used.
     """
     console.print(f"Sweep {selection.grid.name}: {len(selection.cells)} experiments. Starting Prefect ...")
     from flows.sweep import sweep
 
     with interrupted_by_signals():
         start_temporary_server()
-        with live(console, len(selection.cells)), collected_failures() as failures:
+        with live(console, len(selection.cells)), collected() as outcome:
             overrides, models, bits, recipes, limit = narrowing
             state = sweep(grid, overrides, models, bits, recipes, limit, return_state=True)
     if warehouse_path().exists():
-        print_comparison(console, [spec.cell_id for spec in selection.cells], short=True)
+        print_comparison(console, outcome.ids, short=True)
     if state.is_completed():
-        console.print(f"{state.message}: {warehouse_path()}")
-        console.print('Next: triage sql "SELECT * FROM quantization_comparison"')
+        view = "quantization_comparison" if len({spec.bits for spec in selection.cells}) > 1 else "leaderboard"
+        console.print(f'{state.message}: {warehouse_path()}; next: triage sql "SELECT * FROM {view}"', soft_wrap=True)
         return 0
-    if failures and all(isinstance(error, (BadInput, SourceUnavailable)) for error in failures):
-        raise BadInput(" ".join(dict.fromkeys(str(error) for error in failures)))
-    console.print(f"Not everything finished. {state.message}", style="bold red")
-    console.print("Next: mend what the messages say, then type the same command again; finished experiments are kept.")
+    mend = all(isinstance(error, (BadInput, SourceUnavailable)) for error in outcome.failures)
+    if not outcome.failures or not mend:
+        console.print(f"Not everything finished. {state.message}", style="bold red")
+    if warehouse_path().exists():
+        where = f"What has finished is in the warehouse: {warehouse_path()}"
+        console.print(f"{where}; next: mend what is said and type the same command again", soft_wrap=True)
+    if outcome.failures and mend:
+        raise BadInput(" ".join(dict.fromkeys(str(error) for error in outcome.failures)))
     return 1
 
 
+@dataclass
+class Outcome:
+    """What became of a sweep: the errors of its experiments, and the content ids of what it landed or found landed."""
+
+    failures: list[Exception] = field(default_factory=list)
+    ids: set[str] = field(default_factory=set)
+
+
 @contextlib.contextmanager
-def collected_failures() -> Iterator[list[Exception]]:
-    """The errors of the experiments that fail while the block runs."""
-    failures: list[Exception] = []
+def collected() -> Iterator[Outcome]:
+    """The outcome of the experiments that end while the block runs."""
+    outcome = Outcome()
 
     def on_event(title: str, event: Event) -> None:
         if event["event"] == "failed":
-            failures.append(event["error"])
+            outcome.failures.append(event["error"])
+        outcome.ids.update(event.get("ids", ()))
 
     listeners.append(on_event)
     try:
-        yield failures
+        yield outcome
     finally:
         listeners.remove(on_event)

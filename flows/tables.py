@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import pandas as pd
@@ -13,12 +14,12 @@ from warehouse.query import query
 NOT_A_DEVICE = "Research software, not a medical device; synthetic cases are no evidence about patients."
 
 
-def leaderboard(cells: list[str] | None = None, prevalence: float | None = None) -> pd.DataFrame:
-    """One row per experiment, best first, baselines among them; `cells` keeps only those cell ids and their baselines.
+def leaderboard(only: Collection[str] | None = None, prevalence: float | None = None) -> pd.DataFrame:
+    """One row per experiment, best first, baselines among them; `only`: ids of evaluations, instead of the latest ones.
 
     The interval is a cell's second line. `prevalence` restates ED precision and F2 at another share of emergencies.
     """
-    frame = chosen(query("SELECT * FROM leaderboard"), cells)
+    frame = query("SELECT * FROM leaderboard", only=only)
     rows = [
         {
             "experiment": experiment_name(r),
@@ -31,15 +32,6 @@ def leaderboard(cells: list[str] | None = None, prevalence: float | None = None)
         for r in rows_of(frame)
     ]  # fmt: skip
     return pd.DataFrame(rows)
-
-
-def chosen(frame: pd.DataFrame, cells: list[str] | None) -> pd.DataFrame:
-    """Rows of the leaderboard of these cells, and the baselines on their cases: of the dataset and of their variants."""
-    if cells is None:
-        return frame
-    own = frame[frame.cell_id.isin(cells)]
-    beside = ~frame.recipe_kind.isin(("standard", "safety")) & frame.set_digest.isin(own.set_digest)
-    return frame[frame.cell_id.isin(cells) | (beside & frame.base_model.isin(("none", *own.base_model)))]
 
 
 def experiment_name(r: Any) -> str:
@@ -93,7 +85,7 @@ def restated(recall: Any, precision: Any, prevalence: float, other: float) -> tu
     return hits / (hits + false), 5 * hits / (4 * other + hits + false)
 
 
-def quantization(cells: list[str] | None = None) -> pd.DataFrame:
+def quantization(only: Collection[str] | None = None) -> pd.DataFrame:
     """One row per pair of a 4-bit and an 8-bit experiment; every difference is 4 bits minus 8 bits."""
     rows = [
         {
@@ -106,19 +98,9 @@ def quantization(cells: list[str] | None = None) -> pd.DataFrame:
             "ED within 2 %?": words(r.ed_recall_verdict), "test loss": both(r.loss_4bit, r.loss_8bit),
             "memory, time": _resources(r),
         }
-        for r in rows_of(query("SELECT * FROM quantization_comparison"))
-        if _wanted(r, cells)
+        for r in rows_of(query("SELECT * FROM quantization_comparison", only=only))
     ]  # fmt: skip
     return pd.DataFrame(rows)
-
-
-def _wanted(r: Any, cells: list[str] | None) -> bool:
-    """Whether a pair's 4-bit cell is among the chosen ones; untuned models go with any cell of their base model."""
-    if cells is None:
-        return True
-    if r.recipe == "zero_shot":
-        return any(cell.startswith(f"{r.base_model}-") for cell in cells)
-    return f"{r.base_model}-4bit-{r.recipe}-s{r.seed}" in cells
 
 
 def _pair(r: Any) -> str:

@@ -1,4 +1,4 @@
-"""Keeps `pair_metric` equal to what the prediction rows of all matched pairs say."""
+"""Keeps `pair_metric` equal to what the prediction rows of all equal pairs say, the latest ones and those before."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def refresh(con: duckdb.DuckDBPyConnection, id: str) -> None:
         DELETE FROM pair_metric
         WHERE evaluation_4bit IN (SELECT evaluation_id FROM evaluation WHERE $id IN (evaluation_id, training_id))
            OR evaluation_8bit IN (SELECT evaluation_id FROM evaluation WHERE $id IN (evaluation_id, training_id))
-           OR (evaluation_4bit, evaluation_8bit) NOT IN (SELECT (evaluation_4bit, evaluation_8bit) FROM matched_pair)
+           OR (evaluation_4bit, evaluation_8bit) NOT IN (SELECT (evaluation_4bit, evaluation_8bit) FROM equal_pair)
         """,
         {"id": id},
     )
     missing = con.execute(
-        f"SELECT {', '.join(KEYS)} FROM matched_pair ANTI JOIN pair_metric USING (evaluation_4bit, evaluation_8bit)"
+        f"SELECT {', '.join(KEYS)} FROM equal_pair ANTI JOIN pair_metric USING (evaluation_4bit, evaluation_8bit)"
     ).fetchall()
     for pair in missing:
         _insert(con, dict(zip(KEYS, pair, strict=True)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 import duckdb
@@ -17,15 +18,19 @@ SEALED = {"enable_external_access": "false", "lock_configuration": "true"}
 ALLOWED = "SELECT, WITH, FROM, DESCRIBE, SHOW, SUMMARIZE or PIVOT"
 
 
-def query(sql: str, database: Path | None = None) -> pd.DataFrame:
+def query(sql: str, database: Path | None = None, only: Collection[str] | None = None) -> pd.DataFrame:
     """The rows of one reading statement, e.g. `query("FROM quantization_comparison")` in a notebook.
 
+    `only`: ids of evaluations; the views then show these, and no others, however many later ones there are.
     Raises BadInput, in a sentence, for anything but one such statement, for what DuckDB refuses, and where there is no
     warehouse yet. Keeps the warehouse open only while it runs.
     """
     with reading(database, config=SEALED) as con:
         try:
             _check(con.extract_statements(sql), sql)
+            if only is not None:
+                ids = ", ".join("'" + id.replace("'", "''") + "'" for id in sorted(only))
+                con.execute(f"SET VARIABLE only_evaluations = [{ids}]::VARCHAR[]")
             return con.execute(sql).df()
         except duckdb.Error as error:
             raise BadInput(f"The query failed: {_sentence(error)}") from error

@@ -16,6 +16,7 @@ from tasks.grid import GRIDS
 from tasks.models.exact_sizes import expected_sizes, known_config
 from tasks.models.sizes import PARTS
 from tasks.runtime.store import complete, home, locked, verify
+from tests.flows.conftest import one_sentence
 
 CELLS = [
     f"tiny-{model}-{bits}bit-{recipe}-s42"
@@ -41,10 +42,10 @@ def test_every_experiment_lands_and_the_command_says_what_to_type_next(smoke):
         "SELECT cell_id, status FROM experiment JOIN evaluation USING (training_id) WHERE recipe_kind <> 'baseline'"
     )
     assert dict(landed.itertuples(index=False)) == dict.fromkeys(CELLS, "completed")
-    assert first.stdout.splitlines()[-2:] == [
-        f"8 experiments are in the warehouse: {place.warehouse}",
-        'Next: triage sql "SELECT * FROM quantization_comparison"',
-    ]
+    assert first.stdout.splitlines()[-1] == (
+        f"8 experiments are in the warehouse: {place.warehouse}; "
+        'next: triage sql "SELECT * FROM quantization_comparison"'
+    )
 
 
 def test_every_folder_is_complete_and_nothing_temporary_is_left(smoke):
@@ -279,6 +280,52 @@ def test_a_diverged_training_is_not_tried_again_and_the_flow_run_has_failed(one_
     assert place.last_steps()["train poisoned 4bit baseline s7"] == ("Failed", 1)
     states = place.prefect("SELECT state_name FROM flow_run WHERE name LIKE 'sweep%' ORDER BY created DESC LIMIT 1")
     assert states == [("Failed",)]
+
+
+@pytest.fixture(scope="module")
+def one_can_be_had(again, tmp_path_factory):
+    """A sweep of three models: one is no model folder, one lacks a tensor, and the third is done already."""
+    place = again[0].copy(tmp_path_factory.mktemp("had") / "place")
+    empty, lacking = place.folder / "empty", place.folder / "lacking"
+    empty.mkdir()
+    shutil.copytree(next((place.home / "models").glob("tiny-llama-base-*")), lacking)
+    weights = mx.load(str(lacking / "model.safetensors"))
+    mx.eval(weights)
+    del weights["model.norm.weight"]
+    mx.save_safetensors(str(lacking / "model.safetensors"), weights, metadata={"format": "mlx"})
+    models = '"empty", "lacking", "tiny-llama"'
+    text = (GRIDS / "smoke.toml").read_text().replace('"tiny-llama", "tiny-gemma3"', models)
+    for path in (empty, lacking):
+        text += f'\n[[base_model]]\nname = "{path.name}"\nlicence = "none"\n'
+        text += f'[[base_model.sources]]\nkind = "folder"\npath = "{path}"\n'
+    grid = place.folder / "three.toml"
+    grid.write_text(text)
+    return place, place.run("sweep", str(grid), "--bits", "4", "--recipe", "baseline")
+
+
+def test_a_model_that_cannot_be_fetched_or_converted_fails_the_sweep_and_the_others_land(one_can_be_had):
+    """Its trainings never run, and what never ran was once told as landed."""
+    place, done = one_can_be_had
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "FAILED   empty-4bit-baseline-s42: The folder" in done.stdout and "has no config.json" in done.stderr
+    assert "FAILED   lacking-4bit-baseline-s42: The weights do not fit" in done.stdout
+    assert one_sentence(done.stderr) and "model.norm.weight" in done.stderr
+    assert done.stdout.count("landed   ") == 1 and "landed   tiny-llama-4bit-baseline-s42" in done.stdout
+    assert done.stdout.splitlines()[-1] == (
+        f"What has finished is in the warehouse: {place.warehouse}; "
+        "next: mend what is said and type the same command again"
+    )
+    steps = place.last_steps()
+    assert steps["acquire empty"][0] == steps["convert lacking"][0] == "Failed"
+    assert steps["land tiny-llama 4bit baseline s42"][0] == "Completed"
+
+
+def test_a_sweeps_table_shows_what_it_asked_for_and_no_other_cell_of_the_warehouse(one_can_be_had):
+    place, done = one_can_be_had
+    table = done.stdout.partition("Experiments on the test set")[2].partition("Can the probabilities")[0]
+    assert "tiny-llama 4bit" in table and "always_gp" in table and "zero_shot" in table
+    assert "gemma3" not in table and "8bit" not in table and "balanced_safe" not in table
+    assert len(place.query("FROM leaderboard WHERE recipe_kind <> 'baseline'")) == 8
 
 
 def test_a_home_of_the_users_choice_is_the_only_place_written(smoke):

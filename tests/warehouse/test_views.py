@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import f1_score, fbeta_score
 
+from flows.tables import leaderboard, quantization
 from tests.warehouse.rows import FIVE, evaluation, land_pair, training
 from warehouse.audit import run_audits
 from warehouse.connect import reading
@@ -103,6 +104,7 @@ def test_five_cases_give_the_figures_worked_by_hand(tmp_path):
     assert row["ed_f2_4bit"] == pytest.approx(5 * 2 / (4 * 2 + 3))
     assert (row["over_triage_4bit"], row["over_triage_8bit"]) == (0.2, 0.0)
     assert (row["stored_bytes_4bit"], row["stored_bytes_8bit"], row["bytes_ratio"]) == (4000, 8000, 0.5)
+    assert row["stored_bytes_diff"] == -4000
     assert row["loss_4bit"] == pytest.approx(0.2)
     assert row["accuracy_verdict"] == "cannot conclude"
     assert (row["right_at_4bit_only"], row["right_at_8bit_only"], row["accuracy_mcnemar_p"]) == (0, 1, 1.0)
@@ -152,6 +154,7 @@ def test_time_is_not_compared_between_machines(tmp_path):
     "other",
     [
         {"learning_rate": 3e-5}, {"weights_source": "package"}, {"original_precision": "Q4_1"}, {"dataset_digest": "other"},
+        {"source_digest": "other"},
         {"engine_version": 2}, {"seed": 7}, {"recipe": "r2"}, {"base_model": "big"}, {"status": "diverged"}, {"bits": None},
         {"cost_weight": 5.0}, {"compute_path": "dequantised_f32"}, {"settings_digest": "other"},
     ],
@@ -231,3 +234,25 @@ def test_the_leaderboard_gives_the_primary_rules_figures_with_their_intervals(tm
             f"SELECT value, low, high FROM metric WHERE rule = 'target_recall' AND metric = '{metric}'"
         ).values.tolist()
         assert [row[metric], row[f"{metric}_low"], row[f"{metric}_high"]] == landed
+
+
+def test_a_sweeps_own_tables_show_its_evaluations_although_later_ones_of_the_same_cells_are_there(tmp_path):
+    """`sweep X`, `sweep X` with another setting, `sweep X` again, which finds all done: its figures are the first's."""
+    for name, day, right in (("first", 1, FIVE), ("other", 2, [(label, label, label) for label, _, _ in FIVE])):
+        for bits in (4, 8):
+            values = {"bits": bits, "day": day, "cell": f"smol-{bits}bit", "settings_digest": name}
+            land(tmp_path, f"{name}{bits}", right, **values)
+    load_all(tmp_path)
+    own = ["e-first4", "e-first8"]
+    for only, shown, accuracy in ((None, ["e-other4", "e-other8"], 1.0), (own, own, 0.8)):
+        board = query("FROM leaderboard", only=only)
+        assert sorted(board.evaluation_id) == shown and set(board.accuracy) == {accuracy}
+        (pair,) = query("FROM quantization_comparison", only=only).to_dict("records")
+        assert [pair["evaluation_4bit"], pair["evaluation_8bit"], pair["accuracy_4bit"]] == [*shown, accuracy]
+        assert pair["accuracy_low"] <= pair["accuracy_diff"] <= pair["accuracy_high"]
+        (flip,) = query("FROM flips", only=only).itertuples()
+        assert [flip.evaluation_after, flip.evaluation_before] == shown
+    assert query("FROM leaderboard", only=[]).empty and query("FROM matched_pair", only=["e-first4"]).empty
+    assert leaderboard(own)["accuracy"].str.startswith("0.800").all() and len(quantization(own)) == 1
+    with reading() as con:
+        assert not any(run_audits(con).values())

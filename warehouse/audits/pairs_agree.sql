@@ -1,4 +1,4 @@
--- Matched pairs that lack their figures or whose cases differ, pair figures without a matched pair, and pair figures
+-- Equal pairs that lack their figures or whose cases differ, pair figures without an equal pair, and pair figures
 -- that differ from those computed from prediction rows.
 WITH computed AS (
     UNPIVOT (SELECT evaluation_id, rule, accuracy, ed_recall, ed_f2, macro_f1 FROM prediction_figures)
@@ -11,17 +11,17 @@ shared AS (
         count(*) FILTER (
             four.label IS DISTINCT FROM eight.label OR four.case_group IS DISTINCT FROM eight.case_group
         ) AS different
-    FROM matched_pair AS p
+    FROM equal_pair AS p
     JOIN evaluation AS e4 ON e4.evaluation_id = p.evaluation_4bit
     JOIN prediction AS four ON four.evaluation_id = p.evaluation_4bit
     LEFT JOIN prediction AS eight ON eight.evaluation_id = p.evaluation_8bit AND eight.case_id = four.case_id
     GROUP BY ALL
 )
 SELECT evaluation_4bit, evaluation_8bit, 'no figures' AS what
-FROM matched_pair ANTI JOIN pair_metric USING (evaluation_4bit, evaluation_8bit)
+FROM equal_pair ANTI JOIN pair_metric USING (evaluation_4bit, evaluation_8bit)
 UNION ALL
 SELECT DISTINCT evaluation_4bit, evaluation_8bit, 'not a pair'
-FROM pair_metric ANTI JOIN matched_pair USING (evaluation_4bit, evaluation_8bit)
+FROM pair_metric ANTI JOIN equal_pair USING (evaluation_4bit, evaluation_8bit)
 UNION ALL
 SELECT evaluation_4bit, evaluation_8bit, 'other cases' FROM shared WHERE different > 0
 UNION ALL

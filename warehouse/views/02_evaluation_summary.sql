@@ -1,5 +1,6 @@
 -- One row per evaluation of a completed training: what was trained, what it reached under its primary rule, what it
--- took. Memory and time are those of this experiment on its machine; quantization_comparison sets 4 against 8 bits.
+-- took. Memory and time are those of this experiment on its machine; quantization_comparison sets 4 against 8 bits. A
+-- session that sets the variable only_evaluations to a list of ids sees these alone, here and in all that follows.
 CREATE OR REPLACE VIEW evaluation_summary AS
 WITH primary_metric AS (
     SELECT metric.*
@@ -57,6 +58,7 @@ SELECT
     x.stored_bytes,
     x.compute_path,
     x.weights_source,
+    x.source_digest,
     x.original_precision,
     x.random_weights,
     x.settings_digest,
@@ -71,4 +73,5 @@ SELECT
 FROM evaluation AS e
 JOIN experiment AS x ON x.training_id = e.training_id AND x.status = 'completed'
 LEFT JOIN wide USING (evaluation_id)
-LEFT JOIN metric AS a ON a.evaluation_id = e.evaluation_id AND a.rule = 'argmax' AND a.metric = 'accuracy';
+LEFT JOIN metric AS a ON a.evaluation_id = e.evaluation_id AND a.rule = 'argmax' AND a.metric = 'accuracy'
+WHERE coalesce(list_contains(getvariable('only_evaluations')::VARCHAR[], e.evaluation_id), true);

@@ -1,6 +1,8 @@
--- One row per cell (base model, bits, recipe, seed), and another where its weights were random: the latest evaluation on the set 'test' of the latest completed
--- training. First those that pass the gates, by over-triage (never by cost: always-ED is nearly optimal there), then
--- provisional ones, then unsafe ones, both by ED recall.
+-- One row per cell (base model, bits, recipe, seed), and another where its weights were random: the latest evaluation on
+-- the set 'test' of the latest completed training. Latest is what was finished last, not what was asked for last: a
+-- sweep that finds all its trainings done changes nothing here, and what it asked for is in evaluation_summary. First
+-- those that pass the gates, by over-triage (never by cost: always-ED is nearly optimal there), then provisional ones,
+-- then unsafe ones, both by ED recall.
 CREATE OR REPLACE VIEW leaderboard AS
 SELECT *
 FROM evaluation_summary

@@ -1,5 +1,5 @@
 -- One row per base model, recipe and seed that has both a 4-bit and an 8-bit evaluation on the set 'test' of otherwise
--- equal experiments. Every _diff is 4 bits minus 8 bits, paired by case. Accuracy, ED figures, macro F1, over-triage
+-- equal experiments: of several such pairs the one finished last (matched_pair). Every _diff is 4 bits minus 8 bits, paired by case. Accuracy, ED figures, macro F1, over-triage
 -- and loss are computed from prediction rows; _low and _high are 95 % intervals and the verdict words non-inferiority
 -- at a margin of 0.02, both from pair_metric. Where neither model's accuracy interval lies above the accuracy of the best
 -- constant answer, their likeness is worth nothing, and both verdicts say so. Accuracy is the argmax's; the other decision figures follow the primary
@@ -61,6 +61,7 @@ SELECT
     r4.stored_bytes AS stored_bytes_4bit,
     r8.stored_bytes AS stored_bytes_8bit,
     r4.stored_bytes / nullif(r8.stored_bytes, 0) AS bytes_ratio,
+    r4.stored_bytes - r8.stored_bytes AS stored_bytes_diff,
     r4.bits_per_weight AS bits_per_weight_4bit,
     r8.bits_per_weight AS bits_per_weight_8bit,
     a4.accuracy AS accuracy_4bit,
@@ -117,6 +118,7 @@ SELECT
         ELSE 'measured'
     END AS resources,
     x.weights_source,
+    x.source_digest,
     x.original_precision,
     x.random_weights,
     x.settings_digest,
