@@ -169,6 +169,41 @@ def test_a_malformed_file_is_refused_with_file_place_and_remedy(
     assert any(f", {unit} " in message for unit in ("line", "row")) or any(words in message for words in whole_file)
 
 
+@pytest.mark.parametrize(("name", "file", "content"), BAD, ids=[name for name, _, _ in BAD])
+def test_a_malformed_file_is_refused_by_the_check_and_when_the_data_is_made(
+    name: str, file: str, content: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / file
+    path.write_bytes(content)
+    data = Data(source=str(path))
+    with pytest.raises(BadInput) as caught:
+        prepare_dataset(data, tmp_path / "home")
+    said = [str(caught.value)]
+    try:
+        report = check_data(data, (), {})
+        assert report.fails  # rows that are sound alone and contradict each other
+        said += [f.remedy + "." for f in report.findings if f.verdict == "FAILS"]
+    except BadInput as error:
+        said.append(str(error))
+    for sentence in said:
+        assert file in sentence and sentence.endswith(".") and "\n" not in sentence
+        assert any(word in sentence for word in REMEDIES), sentence
+
+
+def test_a_jsonl_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + line().encode())
+    assert read_cases(path, Data())[0].text == GOOD["text"]
+    assert check_data(Data(source=str(path)), (), {}).sets[0].rows == 1
+
+
+def test_a_text_of_a_hundred_thousand_words_goes_through_the_check(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(line() + line(text="very " * 99_999 + "sore"))
+    report = check_data(Data(source=str(path)), (), {})
+    assert not report.fails and report.lengths[0].longest == 100_000
+
+
 @pytest.mark.parametrize("name", FINE)
 def test_an_unusual_csv_is_read_as_meant(name: str, tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
@@ -251,3 +286,42 @@ def test_the_check_never_gives_a_traceback(entries: list[dict[str, Any]], raw: b
             assert check_data(Data(source=str(path)), (), {}).sets
         except BadInput as error:
             assert str(error).endswith(".") and "\n" not in str(error)
+
+
+cells = st.text(max_size=9) | st.sampled_from(["ED", "gp ", '"', ",", ";", "a\nb", "\0", "text", "label"])
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    header=st.lists(names, max_size=4), body=st.lists(st.lists(cells, max_size=4), max_size=5),
+    separator=st.sampled_from(",;\t|"),
+)  # fmt: skip
+def test_the_check_never_gives_a_traceback_for_a_csv(
+    header: list[str], body: list[list[str]], separator: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes("\n".join(map(separator.join, [header, *body])).encode("utf-8", "surrogatepass"))
+    checked(path)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    columns=st.dictionaries(names, st.sampled_from(["text", "number", "list", "null", "bytes", "truth"]), max_size=4),
+    rows=st.integers(0, 4), cut=st.integers(0, 40),
+)  # fmt: skip
+def test_the_check_never_gives_a_traceback_for_a_parquet(
+    columns: dict[str, str], rows: int, cut: int, tmp_path: Path
+) -> None:
+    kinds = {"text": "ED", "number": 1.5, "list": ["a"], "null": None, "bytes": b"\xff", "truth": True}
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({name: [kinds[kind]] * rows for name, kind in columns.items()}), buffer)
+    path = tmp_path / "a.parquet"
+    path.write_bytes(buffer.getvalue()[: len(buffer.getvalue()) - (cut if cut > 20 else 0)])
+    checked(path)
+
+
+def checked(path: Path) -> None:
+    try:
+        assert check_data(Data(source=str(path)), (), {}).sets
+    except BadInput as error:
+        assert str(error).endswith(".") and "\n" not in str(error)

@@ -234,12 +234,13 @@ def test_families_stay_together_and_every_body_system_is_trained_on() -> None:
 def test_the_same_seed_gives_the_same_bytes_in_another_process(records: tuple[Record, ...]) -> None:
     code = (
         "from tasks.corpus.embedded import embedded_cases as e; from tasks.corpus.case import to_json as j;"
-        "from tasks.spec import digest_of as d; print(d([j(c) for c in e()]))"
+        "from tasks.corpus.adversarial import adversarial_cases as a;"
+        "from tasks.spec import digest_of as d; print(d([j(c) for c in (*e(), *a())]))"
     )
     from tasks.corpus.case import to_json
 
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
-    assert other == digest_of([to_json(record.case) for record in records])
+    assert other == digest_of([to_json(record.case) for record in (*records, *adversarial_records())])
     assert embedded_cases(1) != embedded_cases(2)
 
 
