@@ -9,7 +9,6 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Literal
 
 import flows.settings  # noqa: F401  (before Prefect)
@@ -57,7 +56,7 @@ def machine() -> list[Finding]:
 
 
 def memory() -> list[Finding]:
-    size = min(total_memory(), _group_limit())
+    size = total_memory()
     text = f"{size / 1e9:.1f} GB"
     if size < LITTLE_MEMORY:
         level: Literal["warning", "error"] = "error" if size < TOO_LITTLE_MEMORY else "warning"
@@ -171,11 +170,3 @@ def _chip() -> str:
         return platform.machine()
     done = subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True)
     return done.stdout.strip() or platform.machine()
-
-
-def _group_limit() -> float:
-    """Bytes that a container may use (Linux control groups, version 2); infinity without such a limit."""
-    try:
-        return float(Path("/sys/fs/cgroup/memory.max").read_text())
-    except (OSError, ValueError):  # no such file, or "max"
-        return float("inf")

@@ -6,6 +6,7 @@ symbols before `import mlx.core` makes float32 matrix products a hundred times f
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
@@ -168,9 +169,31 @@ def slow_blas_warning(device: Device) -> str | None:
     )
 
 
-def total_memory() -> int:
-    """Bytes of physical memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def total_memory(root: Path = Path("/")) -> int:
+    """Bytes that this process may use at most: of physical memory, or of its control groups (a container) if less.
+
+    `root`: where /proc and /sys are found.
+    """
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([physical, *_group_limits(root)])
+
+
+def _group_limits(root: Path) -> list[int]:
+    """Memory limits of this process's control groups and of those above them (versions 1 and 2); none elsewhere."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    limits: list[int] = []
+    for controllers, path in (line.split(":", 2)[1:] for line in lines if line.count(":") >= 2):
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        place, name = ("memory", "memory.limit_in_bytes") if controllers else ("", "memory.max")
+        group = Path(path.lstrip("/"))
+        for above in (group, *group.parents):  # inside a container the own group may be mounted as the topmost
+            with contextlib.suppress(OSError, ValueError):  # not there, or "max"
+                limits.append(int((root / "sys/fs/cgroup" / place / above / name).read_text()))
+    return limits
 
 
 def resident_bytes() -> int:

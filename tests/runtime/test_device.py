@@ -45,5 +45,31 @@ def test_a_device_is_described_by_what_decides_its_numbers(measured):
     assert set(device.versions()) == {"mlx", "mlx-lm"}
 
 
+@pytest.mark.parametrize(
+    ("groups", "files", "limit"),
+    [
+        ("0::/user/job", {"user/job/memory.max": "max", "user/memory.max": "1000000"}, 1_000_000),
+        ("0::/somewhere/else", {"memory.max": "2000000"}, 2_000_000),
+        (
+            "9:cpu:/a\n4:memory:/job\n0::/",
+            {"memory/job/memory.limit_in_bytes": "3000000", "memory.max": "max"},
+            3_000_000,
+        ),
+        ("4:memory:/job\n0::/", {"memory/job/memory.limit_in_bytes": "9223372036854771712"}, None),
+        (None, {}, None),
+    ],
+)
+def test_memory_is_that_of_the_machine_or_of_the_container_if_less(groups, files, limit, tmp_path):
+    for name, text in files.items():
+        path = tmp_path / "sys/fs/cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    if groups:
+        (tmp_path / "proc/self").mkdir(parents=True)
+        (tmp_path / "proc/self/cgroup").write_text(groups)
+    physical = device.total_memory(tmp_path / "nothing")
+    assert physical > 1 << 28 and device.total_memory(tmp_path) == (limit or physical)
+
+
 def test_memory_figures_are_in_bytes():
     assert 1e6 < device.resident_bytes() <= 1.5 * device.peak_resident_bytes() < 1.5 * device.total_memory()
