@@ -11,7 +11,7 @@ from tasks.runtime.errors import Diverged
 from tasks.runtime.store import complete, home, verify
 from tasks.scoring.rows import evaluation_rows
 from tasks.spec import ExperimentSpec
-from tasks.tuning.rows import training_rows, variant_row
+from tasks.tuning.rows import diverged_summary, training_rows, variant_row
 from warehouse.landing import write_landing
 from warehouse.load import load_all, load_landing
 from warehouse.schema import tables as known_tables
@@ -41,13 +41,13 @@ def land_variant(folder: Path) -> None:
 
 
 def land_failure(spec: ExperimentSpec, variant: str, data: str, error: Exception) -> None:
-    """Record that an experiment did not finish, with the sentence that says why."""
+    """Record that an experiment did not finish, with the sentence that says why, and how far it came if it diverged."""
     folder = experiment_folder(spec, variant, data)
     status = "diverged" if isinstance(error, Diverged) else "failed"
     weights, dataset = verify(Path(variant), deep=False), verify(Path(data), deep=False)
-    land_rows(
-        folder.name, "training", training_rows(spec, folder.name, weights, dataset, {}, folder, (status, str(error)))
-    )
+    reached = diverged_summary(folder) if isinstance(error, Diverged) else {}
+    rows = training_rows(spec, folder.name, weights, dataset, reached, folder, (status, str(error)))
+    land_rows(folder.name, "training", rows)
 
 
 def refill_warehouse() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
+from typing import Any
 
 
 class TriageError(Exception):
@@ -44,9 +45,10 @@ class OutOfMemory(TriageError):
 
 
 class Diverged(TriageError):
-    """Training met NaN or infinity; the last good adapter is kept."""
+    """Training met NaN or infinity; the last good adapter is kept. `reached`: how far it had come, where that is known."""
 
     exit_code = 68
+    reached: Any = None
 
 
 class Locked(TriageError):

@@ -13,6 +13,7 @@ from tasks.runtime.device import backend, compute_dtype, compute_path, versions
 from tasks.spec import ENGINE_VERSION, ExperimentSpec, short_digest
 
 Rows = list[dict[str, Any]]
+DIVERGED = "diverged.json"  # summary and curve of a training up to the update at which it diverged
 MEASURED = (
     "trainable_parameters", "train_loss", "valid_loss", "best_iteration", "last_iteration", "train_seconds",
     "tokens_per_second", "weights_memory_bytes", "peak_memory_bytes", "peak_rss_bytes", "micro_batch", "shortened_cases",
@@ -24,8 +25,8 @@ def training_rows(
     spec: ExperimentSpec, training_id: str, variant: dict[str, Any], dataset: dict[str, Any], summary: dict[str, Any],
     folder: Path, error: tuple[str, str] | None = None,
 ) -> dict[str, Rows]:  # fmt: skip
-    """Landing rows of one training. `variant`, `dataset`: manifests; `summary`: empty and `error` (status, sentence)
-    where it did not finish."""
+    """Landing rows of one training. `variant`, `dataset`: manifests; `error` (status, sentence) where it did not finish,
+    with an empty `summary` unless it diverged: then with what was reached (see `diverged_summary`)."""
     device = summary.get("device", {})
     row = {
         "training_id": training_id, "cell_id": spec.cell_id, **_settings(spec), **_weights(variant),
@@ -38,8 +39,18 @@ def training_rows(
         **{key: summary.get(key) for key in MEASURED},
         "started_at": _utc(summary.get("started_at")), "finished_at": _utc(summary.get("finished_at")),
     }  # fmt: skip
-    curve = json.loads((folder / "training.json").read_text())["curve"] if summary else []
-    return {"experiment": [row], "training_curve": [{"training_id": training_id, **point} for point in curve]}
+    curve = json.loads((folder / (DIVERGED if error else "training.json")).read_text())["curve"] if summary else []
+    # a curve of an earlier version has no other_loss
+    points = [{"training_id": training_id, "other_loss": None, **point} for point in curve]
+    return {"experiment": [row], "training_curve": points}
+
+
+def diverged_summary(folder: Path) -> dict[str, Any]:
+    """How far a training had come when it diverged: its memory, its speed and its last values; empty if not recorded."""
+    try:
+        return dict(json.loads((folder / DIVERGED).read_text(encoding="utf-8"))["summary"])
+    except (OSError, ValueError, KeyError):
+        return {}
 
 
 def variant_row(variant_id: str, variant: dict[str, Any]) -> Rows:
