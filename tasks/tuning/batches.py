@@ -148,12 +148,15 @@ def filled_groups(order: Sequence[int], sizes: Sequence[int], budget: int) -> li
 
 
 def padding_share(cases: Cases, batches: Sequence[Sequence[int]]) -> float:
-    """Share of padded positions among all positions of some batches."""
+    """Share of padded positions among all that some batches compute case by case.
+
+    The common leading tokens are no part of either: they are computed once for all cases.
+    """
     real = total = 0
     for chosen in batches:
         rows = cases.rows_of(chosen)
-        real += sum(len(row.inputs) for row in rows)
-        total += _padded(rows) * len(rows)
+        real += sum(len(row.inputs) - cases.leading for row in rows)
+        total += (_padded(rows) - cases.leading) * len(rows)
     return 1 - real / total if total else 0.0
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,23 +19,34 @@ import mlx.core as mx
 import mlx.optimizers as optim
 from mlx.utils import tree_flatten, tree_unflatten
 
+from tasks.runtime.device import peak_resident_bytes
 from tasks.runtime.store import build_folder, complete
 from tasks.tuning.lora import Adapted, adapter_weights
 
 
 @dataclass
 class Progress:
-    """How far a training has come. `best_value` is the lowest validation value of the recipe's own objective."""
+    """How far a training has come. `best_value` is the lowest validation value of the recipe's own objective.
+
+    `peak_memory_bytes` (MLX) and `peak_rss_bytes` (process) are the largest of all processes that trained it so far.
+    """
 
     update: int = 0
     best_value: float | None = None
     best_update: int = 0
     train_seconds: float = 0.0
     trained_tokens: int = 0
+    peak_memory_bytes: int = 0
+    peak_rss_bytes: int = 0
     curve: list[dict[str, Any]] = field(default_factory=list)
     unreported: list[Any] = field(
         default_factory=list
     )  # (loss, parts) of the updates since the last point of the curve
+
+    def keep_peaks(self) -> None:
+        """Take this process's peaks into account: a resumed run starts with an empty memory."""
+        self.peak_memory_bytes = max(self.peak_memory_bytes, int(mx.get_peak_memory()))
+        self.peak_rss_bytes = max(self.peak_rss_bytes, peak_resident_bytes())
 
 
 def save(
@@ -57,10 +69,18 @@ def save(
             shutil.rmtree(other, ignore_errors=True) if other.is_dir() else other.unlink(missing_ok=True)
 
 
-def restore(folder: Path, adapted: Adapted, optimizer: optim.Optimizer) -> tuple[dict[str, mx.array], Progress] | None:
-    """Put the newest intact checkpoint into model and optimizer; returns (best adapters, progress), or None."""
+def restore(
+    folder: Path, adapted: Adapted, optimizer: optim.Optimizer, emit: Callable[[dict[str, Any]], None] | None = None
+) -> tuple[dict[str, mx.array], Progress] | None:
+    """Put the newest intact checkpoint into model and optimizer; returns (best adapters, progress), or None.
+
+    `emit` is told of each damaged one that is passed over.
+    """
     for candidate in sorted(folder.glob("[0-9]*"), reverse=True) if folder.is_dir() else []:
         if complete(candidate, deep=True) is None:
+            if emit:
+                where = f"The checkpoint of update {int(candidate.name)}, {candidate}, is damaged"
+                emit({"event": "warning", "message": f"{where}: the training goes on from an earlier state."})
             continue
         state: dict[str, mx.array] = mx.load(str(candidate / "state.safetensors"))  # type: ignore[assignment]
         best: dict[str, mx.array] = mx.load(str(candidate / "best.safetensors"))  # type: ignore[assignment]

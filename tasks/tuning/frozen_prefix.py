@@ -25,7 +25,8 @@ from tasks.runtime.store import build_folder, complete_once
 from tasks.spec import ENGINE_VERSION, byte_count, short_digest
 from tasks.tuning.architecture import SharedPast, Stack, embed, run_blocks
 from tasks.tuning.batches import TOKENS_AT_ONCE, Cases, Row, filled_groups
-from tasks.tuning.streams import side_by_side
+from tasks.tuning.memory import cache_limit
+from tasks.tuning.streams import side_by_side, together
 
 PAYS_FROM = 0.15  # share of a step that a stored prefix saves, below which it is not worth its disk
 SHARE_OF_DISK = 0.25
@@ -69,37 +70,65 @@ class Prefix:
         return mx.array(self.leading[None]).astype(self.stack.dtype)
 
 
-def open_prefix(stack: Stack, cases: Cases, boundary: int, root: Path, variant: str, log: Any = None) -> Prefix:
+def open_prefix(
+    stack: Stack, cases: Cases, boundary: int, root: Path, variant: str, log: Any = None, *,
+    limit: int | None = None, tokens_at_once: int = TOKENS_AT_ONCE, stored: bool | None = None,
+) -> Prefix:  # fmt: skip
     """The stored prefix of a set at a boundary, computed first if it is not there; `variant` is the weights' digest.
 
     Where storing does not pay, or would pass the byte budget, steps start from the embedding. `log` is told which.
+    Computing it takes at most `limit` bytes of MLX's memory and `tokens_at_once` tokens a pass. `stored`: what a training
+    that is resumed began with, to end with the same bits; None where it is not settled.
     """
-    share, wanted = saving(boundary, stack.depth), _bytes(stack, cases)
+    share, wanted, fresh = (
+        saving(boundary, stack.depth),
+        _bytes(stack, cases),
+        Prefix(stack, cases, 0, None, None, None),
+    )
     if cases.leading == 0 or share < PAYS_FROM:
         _say(log, f"Frozen prefix not stored: {boundary} of {stack.depth} blocks would save {share:.0%} of a step.")
-        return Prefix(stack, cases, 0, None, None, None)
-    folder = root / "prefixes" / _digest(stack, cases, boundary, variant)
-    if complete_once(folder) is None and (left := _left(root / "prefixes")) < wanted:
+        return fresh
+    if stored is False:
+        _say(log, "Frozen prefix not used: this training began without one, and is to end with the same bits.")
+        return fresh
+    key = _digest(stack, cases, boundary, variant)
+    folder = root / "prefixes" / key
+    if not _trusted(folder, key, log) and (left := _left(root / "prefixes")) < wanted:
         _say(
             log,
             f"Frozen prefix not stored: it takes {wanted / 1e9:.2f} GB, and {left / 1e9:.2f} GB are left of the budget "
             "(TRIAGE_PREFIX_BYTES); the frozen blocks are computed in every step.",
         )
-        return Prefix(stack, cases, 0, None, None, None)
+        if stored:
+            _say(log, "This training began with a stored prefix: its last bits may now differ.", "warning")
+        return fresh
     _say(
         log, f"Frozen prefix of {boundary} of {stack.depth} blocks: saves {share:.0%} of a step, {wanted / 1e9:.2f} GB."
     )
-    stored = build_folder(
-        folder, lambda temporary: _compute(stack, cases, boundary, variant, temporary, log), once=True
-    )
-    if (stored.get("variant"), stored.get("rows")) != (variant, len(cases.rows)):  # somebody put it there by hand
-        _say(log, f"{folder} holds another model's activations; it is computed again.")
-        shutil.rmtree(folder)
-        return open_prefix(stack, cases, boundary, root, variant, log)
+
+    def build(temporary: Path) -> dict[str, Any]:
+        tokens = _tokens_that_fit(stack, cases, boundary, limit, tokens_at_once)
+        return {"key": key, "variant": variant} | _compute(stack, cases, boundary, temporary, tokens, log)
+
+    build_folder(folder, build, once=True)
     arrays = [
         np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ("leading", "own", "starts")
     ]
     return Prefix(stack, cases, boundary, *arrays)
+
+
+def _trusted(folder: Path, key: str, log: Any) -> bool:
+    """Whether a stored prefix is there, whole, and the one that its name promises; else it is removed, and `log` told."""
+    manifest = complete_once(folder)
+    if manifest is not None and manifest.get("key") == key:
+        return True
+    if folder.exists():
+        what = (
+            "is damaged" if manifest is None else "holds another model's activations, or another boundary's or format's"
+        )
+        _say(log, f"The frozen prefix {folder} {what}; it is computed again.", "warning")
+        shutil.rmtree(folder)
+    return False
 
 
 def byte_budget(root: Path) -> int:
@@ -142,16 +171,38 @@ def _digest(stack: Stack, cases: Cases, boundary: int, variant: str) -> str:
     )  # fmt: skip
 
 
-def _say(log: Any, message: str) -> None:
+def _say(log: Any, message: str, event: str = "note") -> None:
     if log:
-        log({"event": "note", "message": message})
+        log({"event": event, "message": message})
 
 
-def _compute(stack: Stack, cases: Cases, boundary: int, variant: str, folder: Path, log: Any) -> dict[str, Any]:
-    common = cases.leading
+def _tokens_that_fit(stack: Stack, cases: Cases, boundary: int, limit: int | None, most: int) -> int:
+    """Tokens of one pass over the frozen blocks, of so many side by side, that stay within `limit` bytes: by what the
+    longest row takes."""
+    if limit is None:
+        return most
+    past, _ = _leading(stack, cases, boundary)
+    longest = max(cases.rows, key=lambda row: len(row.inputs)).inputs[cases.leading :]
+    mx.clear_cache()
+    held = mx.get_active_memory()
+    mx.reset_peak_memory()
+    mx.eval(run_blocks(stack, embed(stack, mx.array([longest])), 0, boundary, past))
+    room, taken = limit - cache_limit(limit) - held, mx.get_peak_memory() - held
+    return max(1, min(most, len(longest) * room // max(taken, 1) // together()))
+
+
+def _leading(stack: Stack, cases: Cases, boundary: int) -> tuple[list[SharedPast], mx.array]:
+    """Keys and values of the leading tokens in the frozen blocks, and their output (1, P, D)."""
     past = [SharedPast() for _ in range(boundary)]
-    leading = run_blocks(stack, embed(stack, mx.array([cases.rows[0].inputs[:common]])), 0, boundary, past)
+    tokens = mx.array([cases.rows[0].inputs[: cases.leading]])
+    leading = run_blocks(stack, embed(stack, tokens), 0, boundary, past)
     mx.eval(leading, [p.arrays() for p in past])
+    return past, leading
+
+
+def _compute(stack: Stack, cases: Cases, boundary: int, folder: Path, tokens_at_once: int, log: Any) -> dict[str, Any]:
+    common = cases.leading
+    past, leading = _leading(stack, cases, boundary)
     np.save(folder / "leading.npy", _stored_form(leading[0]), allow_pickle=False)
     lengths = [len(row.inputs) - common for row in cases.rows]
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
@@ -168,7 +219,8 @@ def _compute(stack: Stack, cases: Cases, boundary: int, variant: str, folder: Pa
             tokens[i, : lengths[n]] = cases.rows[n].inputs[common:]
         return run_blocks(stack, embed(stack, mx.array(tokens)), 0, boundary, past)
 
-    for numbers, found in side_by_side(filled_groups(order, [lengths[n] for n in order], TOKENS_AT_ONCE), hidden_of):
+    groups = filled_groups(order, [lengths[n] for n in order], tokens_at_once)
+    for numbers, found in side_by_side(groups, hidden_of):
         hidden = _stored_form(found)
         for i, n in enumerate(numbers):
             own[starts[n] : starts[n + 1]] = hidden[i, : lengths[n]]
@@ -176,7 +228,7 @@ def _compute(stack: Stack, cases: Cases, boundary: int, variant: str, folder: Pa
         if log:
             log({"event": "progress", "what": "frozen prefix", "done": done, "of": len(lengths)})
     own.flush()
-    return {"variant": variant, "boundary": boundary, "rows": len(lengths), "tokens": shape[0]}
+    return {"boundary": boundary, "rows": len(lengths), "tokens": shape[0]}
 
 
 def _stored_form(hidden: mx.array) -> np.ndarray:

@@ -11,23 +11,25 @@ from typing import Any
 
 import mlx.core as mx
 
-from tasks.runtime.device import peak_resident_bytes, tell_device
+from tasks.runtime.device import tell_device
+from tasks.runtime.errors import Diverged
 from tasks.runtime.store import locked, seal, verify, write_atomic
 from tasks.spec import ExperimentSpec
-from tasks.tuning.batches import epoch_batches, padding_share
+from tasks.tuning.batches import TOKENS_AT_ONCE, epoch_batches, padding_share
 from tasks.tuning.checkpoint import Progress
-from tasks.tuning.engine import step_peak
+from tasks.tuning.fit import fit
 from tasks.tuning.frozen_prefix import open_prefix
 from tasks.tuning.lora import Adapted, adapter_config, adapter_weights, add_lora, load_variant
 from tasks.tuning.losses import make_objective
-from tasks.tuning.memory import STATE_BYTES, Choice, budget, choose, read_choice, write_choice
-from tasks.tuning.rows import settings_digest
+from tasks.tuning.memory import CACHE_BYTES as CACHE_BYTES  # scoring keeps as much
+from tasks.tuning.memory import Choice, budget, cache_limit, read_choice, write_choice
+from tasks.tuning.rows import DIVERGED, settings_digest
 from tasks.tuning.sets import load_set, load_template, tell_shortened
 from tasks.tuning.trainer import Split, train
 
 Emit = Callable[[dict[str, Any]], None]
-CACHE_BYTES = 1 << 30  # freed buffers that MLX may keep for reuse; stock frees them all after every step
 OUTPUTS = ["adapters.safetensors", "adapters_last.safetensors", "adapter_config.json", "training.json"]
+SETS = ("train", "valid")
 HEAVY_COST_WEIGHT = 5.0
 
 
@@ -46,61 +48,80 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     or None.
     """
     spec = ExperimentSpec.model_validate(args["experiment"])
-    folder, variant, data = (Path(args[key]) for key in ("folder", "variant", "data"))
+    folder, variant = Path(args["folder"]), Path(args["variant"])
     with locked(folder):
         started = datetime.now(UTC)
+        (folder / DIVERGED).unlink(missing_ok=True)
         device = tell_device(emit)
         if spec.recipe.kind == "safety" and spec.recipe.cost_weight > HEAVY_COST_WEIGHT:
             emit({"event": "warning", "message": heavy_cost_warning(spec.recipe.cost_weight)})
-        mx.set_cache_limit(min(CACHE_BYTES, budget(spec) // 8))
+        limit = budget(spec)
+        mx.set_cache_limit(cache_limit(limit))
         stack = load_variant(variant, device.compute_path)
         adapted = add_lora(stack, spec.recipe, spec.training, spec.seed)
         weights_bytes = mx.get_active_memory()
-        template = load_template(variant)
-        digest = verify(variant, deep=False)["digest"]
-        splits, shortened = {}, 0
-        for name in ("train", "valid"):
-            loaded = load_set(data, name, template, spec.training.max_tokens)
-            tell_shortened(name, loaded, spec.training.max_tokens, emit)
-            prefix = open_prefix(stack, loaded.cases, adapted.boundary, Path(args["home"]), digest, emit)
-            splits[name] = Split(loaded.cases, prefix)
-            shortened += loaded.shortened
-        choice = _choice(args, spec, adapted, splits["train"], folder, emit)
+        told, kept = (Choice.of(args["choice"]) if args.get("choice") else None), read_choice(folder)
+        splits, shortened = _splits(args, spec, adapted, limit, told, kept, emit)
+        choice = _choice(spec, adapted, splits, limit, told, kept, emit)
+        write_choice(folder, choice)
+        mx.set_cache_limit(choice.cache_bytes)
         mx.clear_cache()
         mx.reset_peak_memory()
-        best, progress = train(adapted, spec, splits["train"], splits["valid"], folder, emit, choice)
-        summary = _summary(spec, progress, splits["train"], choice) | {
-            "device": device.as_dict(), "weights_memory_bytes": weights_bytes, "peak_memory_bytes": mx.get_peak_memory(),
-            "peak_rss_bytes": peak_resident_bytes(), "cache_memory_bytes": mx.get_cache_memory(),
-            "trainable_parameters": adapted.trainable,
-            "shortened_cases": shortened, "frozen_blocks_stored": splits["train"].prefix.boundary,
-            "started_at": started.isoformat(), "finished_at": datetime.now(UTC).isoformat(),
-        }  # fmt: skip
+
+        def summary(progress: Progress) -> dict[str, Any]:
+            return _summary(spec, progress, splits["train"], choice) | {
+                "device": device.as_dict(), "weights_memory_bytes": weights_bytes,
+                "cache_memory_bytes": mx.get_cache_memory(), "trainable_parameters": adapted.trainable,
+                "shortened_cases": shortened, "frozen_blocks_stored": splits["train"].prefix.boundary,
+                "started_at": started.isoformat(), "finished_at": datetime.now(UTC).isoformat(),
+            }  # fmt: skip
+
+        try:
+            best, progress = train(adapted, spec, splits["train"], splits["valid"], folder, emit, choice)
+        except Diverged as error:
+            reached = {"summary": summary(error.reached), "curve": error.reached.curve}
+            write_atomic(folder / DIVERGED, json.dumps(reached))
+            raise
         _write(folder, best, adapter_weights(adapted), spec, variant, progress)
-        settings = settings_digest(spec, verify(data, deep=False))
-        seal(folder, {"training_id": args["training_id"], "settings_digest": settings, "summary": summary}, OUTPUTS)
-    return summary
+        found = summary(progress)
+        settings = settings_digest(spec, verify(Path(args["data"]), deep=False))
+        seal(folder, {"training_id": args["training_id"], "settings_digest": settings, "summary": found}, OUTPUTS)
+    return found
+
+
+def _splits(
+    args: dict[str, Any], spec: ExperimentSpec, adapted: Adapted, limit: int, told: Choice | None, kept: Choice | None,
+    emit: Emit,
+) -> tuple[dict[str, Split], int]:  # fmt: skip
+    """Train and valid, encoded, with their prefixes, stored or not as this training began; and how many were shortened."""
+    variant, data, home = (Path(args[key]) for key in ("variant", "data", "home"))
+    template, digest = load_template(variant), verify(variant, deep=False)["digest"]
+    begun = next((c.stored for c in (told, kept) if c is not None and c.stored is not None), None)
+    tokens = told.tokens_at_once if told else TOKENS_AT_ONCE
+    splits, shortened = {}, 0
+    for name in SETS:
+        loaded = load_set(data, name, template, spec.training.max_tokens)
+        tell_shortened(name, loaded, spec.training.max_tokens, emit)
+        prefix = open_prefix(
+            adapted.stack, loaded.cases, adapted.boundary, home, digest, emit,
+            limit=limit, tokens_at_once=tokens, stored=None if begun is None else name in begun,
+        )  # fmt: skip
+        splits[name] = Split(loaded.cases, prefix)
+        shortened += loaded.shortened
+    return splits, shortened
 
 
 def _choice(
-    args: dict[str, Any], spec: ExperimentSpec, adapted: Adapted, split: Split, folder: Path, emit: Emit
-) -> Choice:
+    spec: ExperimentSpec, adapted: Adapted, splits: dict[str, Split], limit: int, told: Choice | None,
+    kept: Choice | None, emit: Emit,
+) -> Choice:  # fmt: skip
     """What the parent asks for after running out of memory; else what this training began with; else what fits."""
-    limit = budget(spec)
-    choice = Choice(**args["choice"]) if args.get("choice") else read_choice(folder)
-    if choice is None or choice.limit != limit:
+    choice = told or kept
+    if choice is None or (told is None and choice.limit != limit):
+        split = splits["train"]
         objective = make_objective(spec.recipe, split.cases.labels)
-
-        def peak(checkpointing: bool) -> int:
-            probed = replace(adapted, stack=replace(adapted.stack, checkpointing=checkpointing))
-            return step_peak(probed, split.prefix, split.cases, objective)
-
-        held = mx.get_active_memory() + STATE_BYTES * adapted.trainable
-        batch = min(spec.recipe.batch_size, len(split.cases.encoded))
-        longest = max(len(row.inputs) for row in split.cases.rows) * split.cases.per_case
-        choice = choose(peak, held, batch, longest, limit, emit)
-    write_choice(folder, choice)
-    return choice
+        choice = fit(adapted, split.prefix, split.cases, objective, spec.recipe.batch_size, limit, emit)
+    return replace(choice, limit=limit, stored=tuple(name for name in SETS if splits[name].prefix.boundary > 0))
 
 
 def _summary(spec: ExperimentSpec, progress: Progress, split: Split, choice: Choice) -> dict[str, Any]:
@@ -110,7 +131,8 @@ def _summary(spec: ExperimentSpec, progress: Progress, split: Split, choice: Cho
         "train_loss": train_points[-1] if train_points else None,
         "valid_loss": progress.best_value, "best_iteration": progress.best_update,
         "last_iteration": progress.update, "train_seconds": progress.train_seconds,
-        "tokens_per_second": progress.trained_tokens / progress.train_seconds,
+        "tokens_per_second": progress.trained_tokens / progress.train_seconds if progress.train_seconds else None,
+        "peak_memory_bytes": progress.peak_memory_bytes, "peak_rss_bytes": progress.peak_rss_bytes,
         "micro_batch": choice.micro_batch, "checkpointed_blocks": choice.checkpointing,
         "memory_budget_bytes": choice.limit,
         "padding_share": padding_share(split.cases, epoch),

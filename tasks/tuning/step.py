@@ -12,7 +12,9 @@ from tasks.runtime.device import total_memory
 from tasks.runtime.errors import OutOfMemory
 from tasks.runtime.store import complete
 from tasks.spec import ExperimentSpec
-from tasks.tuning.memory import Choice, read_choice
+from tasks.tuning.memory import Choice, after_out_of_memory, budget
+
+JOB = "tasks.tuning.job:run"
 
 
 def train_experiment(
@@ -23,7 +25,12 @@ def train_experiment(
     home: Path,
     on_event: Callable[[dict[str, Any]], None],
 ) -> str:
-    """Train into `folder` unless it is complete, and return the training id (the folder's name)."""
+    """Train into `folder` unless it is complete, and return the training id (the folder's name).
+
+    A child that is killed while it holds nearly all that it may take is out of memory: it is tried again with less, until
+    nothing smaller is left.
+    """
+    most = min(budget(spec), total_memory())
     choice: Choice | None = None
     while complete(folder, deep=True) is None:
         args = {
@@ -31,10 +38,9 @@ def train_experiment(
             "data": str(data), "home": str(home), "folder": str(folder), "choice": choice and asdict(choice),
         }  # fmt: skip
         try:
-            run_child("tasks.tuning.job:run", args, folder, on_event, memory_budget=total_memory())
+            run_child(JOB, args, folder, on_event, memory_budget=most)
         except OutOfMemory:
-            used = read_choice(folder)
-            if used is None or (choice := used.smaller()) is None:
+            if (choice := after_out_of_memory(choice, folder)) is None:
                 raise
             how = " and checkpointed blocks" if choice.checkpointing else ""
             message = f"Out of memory: trying again with micro-batch {choice.micro_batch}{how}."

@@ -38,6 +38,11 @@ def side_by_side(jobs: Iterable[Job], work: Callable[[Job], Any]) -> Iterator[tu
         yield from zip(some, results, strict=True)
 
 
+def together() -> int:
+    """How many batches run at once, each with memory of its own."""
+    return len(_streams())
+
+
 @cache
 def _streams() -> list[Any]:
     if backend() == "metal" or blas_threads(cores()) is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from tasks.spec import ExperimentSpec
 from tasks.tuning import checkpoint
 from tasks.tuning.batches import Cases, training_batches
 from tasks.tuning.engine import Scores, score_cases, update_gradients, validation_value
+from tasks.tuning.fit import with_checkpoints
 from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.lora import Adapted, adapter_weights
 from tasks.tuning.losses import Objective, make_objective
@@ -70,24 +71,46 @@ def train(
 ) -> tuple[dict[str, mx.array], checkpoint.Progress]:  # fmt: skip
     """Train to the recipe's last update, resuming from `folder`/checkpoint if there is one.
 
-    Returns the adapters with the lowest validation value, and the progress with its curve. Raises Diverged on NaN
-    and on an exploding gradient.
+    Returns the adapters with the lowest validation value, and the progress with its curve. Raises Diverged, with the
+    progress so far as its `reached`, on NaN and on an exploding gradient.
     """
-    recipe, cases = spec.recipe, train_split.cases
+    recipe = spec.recipe
     choice = choice or Choice(recipe.batch_size)
-    stepping = replace(adapted, stack=replace(adapted.stack, checkpointing=choice.checkpointing))
-    objective = make_objective(recipe, cases.labels)
+    stepping = with_checkpoints(adapted, choice.checkpointing)
+    objective = make_objective(recipe, train_split.cases.labels)
     optimizer = make_optimizer(spec)
     optimizer.init(adapted.stack.model.trainable_parameters())
-    restored = checkpoint.restore(folder / "checkpoint", adapted, optimizer)
+    restored = checkpoint.restore(folder / "checkpoint", adapted, optimizer, emit)
     best, progress = restored or (dict(adapter_weights(adapted)), checkpoint.Progress())
+    try:
+        best = _train(
+            stepping, spec, train_split, valid_split, objective, optimizer, choice, folder, emit, best, progress
+        )
+    except Diverged as error:
+        if progress.unreported:
+            rate = learning_rate(spec, progress.update - 1)
+            _report(progress.unreported, rate, recipe.iterations, progress, emit)
+        error.reached = progress
+        raise
+    finally:
+        progress.keep_peaks()
+    return best, progress
+
+
+def _train(
+    adapted: Adapted, spec: ExperimentSpec, train_split: Split, valid_split: Split, objective: Objective,
+    optimizer: optim.AdamW, choice: Choice, folder: Path, emit: Emit, best: dict[str, mx.array],
+    progress: checkpoint.Progress,
+) -> dict[str, mx.array]:  # fmt: skip
+    """The updates that are left, with their reports, evaluations and checkpoints; returns the best adapters."""
+    recipe, cases = spec.recipe, train_split.cases
     batches = training_batches(cases, recipe.batch_size, spec.seed, progress.update)
     while progress.update < recipe.iterations and not _out_of_patience(spec, progress):
         started = time.perf_counter()
         chosen = next(batches)
         rate = learning_rate(spec, progress.update)
         progress.unreported.append(
-            _update(stepping, train_split, chosen, objective, optimizer, rate, spec, progress, choice.micro_batch)
+            _update(adapted, train_split, chosen, objective, optimizer, rate, spec, progress, choice.micro_batch)
         )
         progress.train_seconds += time.perf_counter() - started
         progress.trained_tokens += sum(len(row.inputs) + 1 for row in cases.rows_of(chosen))
@@ -97,10 +120,13 @@ def train(
             _report(progress.unreported, rate, recipe.iterations, progress, emit)
             progress.unreported = []
         if last or progress.update % spec.training.evaluate_every == 0:
-            if _evaluate(adapted, valid_split, objective, progress, emit, choice.tokens_at_once):
+            if _evaluate(
+                with_checkpoints(adapted, False), valid_split, objective, progress, emit, choice.tokens_at_once
+            ):
                 best = dict(adapter_weights(adapted))
+            progress.keep_peaks()
             checkpoint.save(folder / "checkpoint", adapted, optimizer, best, progress)
-    return best, progress
+    return best
 
 
 def _update(
@@ -131,11 +157,11 @@ def _report(window: list[Any], rate: float, iterations: int, progress: checkpoin
     speed = progress.trained_tokens / progress.train_seconds
     left = progress.train_seconds / progress.update * (iterations - progress.update)
     point = {
-        "iteration": progress.update, "split": "train", "loss": loss, "label_loss": label, "cost": cost,
-        "learning_rate": rate, "tokens_per_second": speed, "ed_share": None, "specificity": None,
+        "iteration": progress.update, "split": "train", "loss": loss, "label_loss": label, "other_loss": other,
+        "cost": cost, "learning_rate": rate, "tokens_per_second": speed, "ed_share": None, "specificity": None,
     }  # fmt: skip
     progress.curve.append(point)
-    emit({"event": "train", **point, "other_loss": other, "iterations": iterations, "seconds_left": left})
+    emit({"event": "train", **point, "iterations": iterations, "seconds_left": left})
 
 
 def _evaluate(
@@ -143,13 +169,13 @@ def _evaluate(
 ) -> bool:
     """Validate on the whole split; True if this is the best so far."""
     scores = score_cases(adapted, split.prefix, split.cases, tokens_at_once)
-    value, (label, _, cost) = validation_value(scores, split.cases, objective)
+    value, (label, other, cost) = validation_value(scores, split.cases, objective)
     if not math.isfinite(value):
         raise Diverged(f"The validation value became {value} at update {progress.update}; lower the learning rate.")
     ed_share, specificity = _always_ed(scores, split.cases)
     point = {
-        "iteration": progress.update, "split": "valid", "loss": value, "label_loss": label, "cost": cost,
-        "learning_rate": None, "tokens_per_second": None, "ed_share": ed_share, "specificity": specificity,
+        "iteration": progress.update, "split": "valid", "loss": value, "label_loss": label, "other_loss": other,
+        "cost": cost, "learning_rate": None, "tokens_per_second": None, "ed_share": ed_share, "specificity": specificity,
     }  # fmt: skip
     progress.curve.append(point)
     emit({"event": "valid", **point, "always_ed": specificity is not None and specificity < 0.05})

@@ -52,8 +52,11 @@ def test_a_new_process_chain_reads_a_stored_prefix_in_full_and_computes_a_damage
     own.write_bytes(content)
     os.utime(own, ns=(times.st_atime_ns, times.st_mtime_ns))  # as a failing disk does it: no trace in the times
     monkeypatch.setenv("TRIAGE_CHAIN", "another")
-    np.testing.assert_array_equal(open_prefix(made.stack, some, made.boundary, tmp_path, "weights").own, first)
-    assert len(computed) == 2
+    told = []
+    np.testing.assert_array_equal(
+        open_prefix(made.stack, some, made.boundary, tmp_path, "weights", told.append).own, first
+    )
+    assert len(computed) == 2 and told[0]["event"] == "warning" and "is damaged" in told[0]["message"]
 
 
 def test_beyond_its_byte_budget_nothing_is_stored_the_log_says_so_and_scores_are_the_same(tmp_path, monkeypatch):
@@ -106,3 +109,24 @@ def test_a_prefix_of_another_model_is_computed_again(tmp_path, computed):
     again = open_prefix(gemma.stack, some, gemma.boundary, tmp_path / "a", "gemma", told.append)
     np.testing.assert_array_equal(again.own, right)
     assert any("another model's activations" in event["message"] for event in told) and len(computed) == 3
+
+
+@pytest.mark.parametrize("other", ["boundary", "packed", "bfloat16"])
+def test_a_prefix_of_the_same_variant_at_another_boundary_or_in_another_form_is_computed_again(
+    other, tmp_path, computed
+):
+    some, made = tiny.cases(6), tiny.adapted("llama", 4, True)
+    foreign = tiny.adapted("llama", 4, other == "boundary")
+    if other == "bfloat16":
+        foreign.stack.model.set_dtype(mx.bfloat16)
+    right = np.array(open_prefix(made.stack, some, 2, tmp_path / "a", "weights").own)
+    open_prefix(foreign.stack, some, 3 if other == "boundary" else 2, tmp_path / "b", "weights")
+    (own,), (others,) = ((tmp_path / name / "prefixes").iterdir() for name in "ab")
+    shutil.rmtree(own)
+    shutil.copytree(others, own)
+    told = []
+    again = open_prefix(made.stack, some, 2, tmp_path / "a", "weights", told.append)
+    np.testing.assert_array_equal(again.own, right)
+    assert told[0]["event"] == "warning" and "another boundary's or format's" in told[0]["message"]
+    open_prefix(made.stack, some, 2, tmp_path / "a", "weights")
+    assert len(computed) == 3

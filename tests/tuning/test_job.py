@@ -1,9 +1,11 @@
 """A training as its child process runs it: killed at any moment it ends with the same bytes, and refuses in sentences."""
 
+import itertools
 import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,10 +19,13 @@ from tasks.grid import known_models, load_grid
 from tasks.identity import training_of
 from tasks.models.convert import run_quantize
 from tasks.models.sources import fetch_base
-from tasks.runtime.errors import BadInput
+from tasks.runtime.errors import BadInput, Diverged, LostChild
 from tasks.runtime.store import verify
-from tasks.spec import experiments
-from tasks.tuning import job
+from tasks.spec import ExperimentSpec, experiments
+from tasks.tuning import frozen_prefix, job, step, trainer
+from tasks.tuning.batches import TOKENS_AT_ONCE
+from tasks.tuning.rows import diverged_summary, training_rows
+from warehouse.landing import write_landing
 
 UPDATES, CADENCE = 60, 3
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -50,42 +55,136 @@ def start(args, folder: Path) -> subprocess.Popen:
     )
     return subprocess.Popen(
         [sys.executable, "-m", "tasks.runtime.child", str(folder / "spec.json")], cwd=REPOSITORY, text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
 
 
-def run(args, folder: Path, kill_after: int | None = None, pause: float = 0.0) -> int:
-    """Run the training; with `kill_after`, kill -9 `pause` seconds after so many events of updates. The exit code."""
-    process, seen = start(args, folder), 0
-    for line in process.stdout:
-        seen += json.loads(line)["event"] in ("train", "valid")
-        if kill_after is not None and seen >= kill_after:
-            time.sleep(pause)
+def run(args, folder: Path, kill_at: float | None = None) -> int:
+    """Run the training; kill -9 `kill_at` seconds after its start, if it still runs then. The exit code."""
+    with start(args, folder) as process:
+        try:
+            return process.wait(timeout=kill_at)
+        except subprocess.TimeoutExpired:
             os.kill(process.pid, signal.SIGKILL)
-            break
-    return process.wait()
+            return process.wait()
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.nightly)])
+def outcome(folder: Path) -> tuple[bytes, bytes, list]:
+    """Best and last adapters, byte for byte, and the curve without its timings."""
+    curve = json.loads((folder / "training.json").read_text())["curve"]
+    points = [{key: value for key, value in point.items() if key != "tokens_per_second"} for point in curve]
+    return (folder / "adapters.safetensors").read_bytes(), (folder / "adapters_last.safetensors").read_bytes(), points
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=[pytest.mark.nightly, pytest.mark.timeout(1200)])])
 def test_a_training_killed_at_random_moments_writes_the_adapters_of_one_that_never_was(study, tmp_path, kills):
+    """Moments are uniform over the whole run: imports, prefix, updates, final files. A training that ends in spite of
+    its kills is compared, and the next one begins from nothing."""
+    folder, ends = tmp_path / "killed", []
+
+    def afresh():
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(Path(study["home"]) / "prefixes", ignore_errors=True)
+
+    afresh()
+    started = time.monotonic()
     assert run(study, tmp_path / "whole") == 0
-    random_moments = random.Random(kills)
-    codes = [
-        run(study, tmp_path / "killed", random_moments.randint(0, 4), random_moments.uniform(0, 0.2))
-        for _ in range(kills)
-    ]
-    assert codes.count(-signal.SIGKILL) >= kills - 1, "killed while it trained"
-    assert run(study, tmp_path / "killed") == 0
-    for name in ("adapters.safetensors", "adapters_last.safetensors"):
-        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    curves = [json.loads((tmp_path / run_ / "training.json").read_text())["curve"] for run_ in ("killed", "whole")]
-    for point in (point for curve in curves for point in curve):
-        point.pop("tokens_per_second")
-    assert curves[0] == curves[1]
+    seconds, moments, killed = time.monotonic() - started, random.Random(kills), 0
+    afresh()
+    while killed < kills:
+        code = run(study, folder, moments.uniform(0, seconds))
+        assert code in (0, -signal.SIGKILL)
+        killed += code != 0
+        if code == 0:
+            ends.append(outcome(folder))
+            afresh()
+    assert run(study, folder) == 0
+    assert all(end == outcome(tmp_path / "whole") for end in (*ends, outcome(folder)))
     summary = verify(tmp_path / "whole")["summary"]
     assert summary["peak_memory_bytes"] >= summary["weights_memory_bytes"] > 0 <= summary["cache_memory_bytes"]
     assert summary["micro_batch"] == 4 and summary["checkpointed_blocks"] is False
     assert summary["memory_budget_bytes"] > 1 << 30 and summary["peak_rss_bytes"] > 1 << 26
+
+
+def trained(study, folder, told=None, **recipe):
+    """Train in this process, for one update unless the recipe says otherwise; what the manifest keeps."""
+    recipe = study["experiment"]["recipe"] | {"iterations": 1} | recipe
+    args = study | {"experiment": study["experiment"] | {"recipe": recipe}, "folder": str(folder)}
+    return job.run(args, told.append if told is not None else lambda event: None)
+
+
+@pytest.mark.parametrize(
+    ("place", "micro_batch"),
+    [("in_prefix", 1), pytest.param("in_probe", 1, marks=pytest.mark.nightly), ("in_update", 2)],
+)
+def test_a_process_that_is_killed_holding_nearly_its_budget_is_tried_again_with_less(
+    study, tmp_path, monkeypatch, place, micro_batch
+):
+    told: list[dict] = []
+    monkeypatch.setattr(step, "JOB", f"tests.tuning.hungry:{place}")
+    experiment = study["experiment"] | {"training": study["experiment"]["training"] | {"memory": "1GB"}}
+    experiment = experiment | {"recipe": experiment["recipe"] | {"iterations": 2}}
+    paths = tmp_path / "training", Path(study["variant"]), Path(study["data"]), tmp_path / "home"
+    step.train_experiment(ExperimentSpec.model_validate(experiment), *paths, told.append)
+    summary = verify(tmp_path / "training")["summary"]
+    assert (summary["micro_batch"], summary["checkpointed_blocks"]) == (micro_batch, micro_batch == 1)
+    assert summary["memory_budget_bytes"] == 1_000_000_000
+    assert sum("Out of memory: trying again with micro-batch" in event.get("message", "") for event in told) == 1
+
+
+@pytest.mark.nightly
+def test_a_process_that_is_killed_holding_little_is_lost_and_not_out_of_memory(study, tmp_path, monkeypatch):
+    monkeypatch.setattr(step, "JOB", "tests.tuning.hungry:little_in_update")
+    paths = tmp_path / "training", Path(study["variant"]), Path(study["data"]), tmp_path / "home"
+    with pytest.raises(LostChild):
+        step.train_experiment(ExperimentSpec.model_validate(study["experiment"]), *paths, lambda event: None)
+
+
+def test_the_second_recipe_of_a_variant_computes_no_prefix(study, tmp_path, monkeypatch):
+    computed, compute = [], frozen_prefix._compute
+    monkeypatch.setattr(frozen_prefix, "_compute", lambda *args: computed.append(args[1]) or compute(*args))
+    study = study | {"home": str(tmp_path / "home")}
+    first = trained(study, tmp_path / "first")
+    assert len(computed) == 2 and first["frozen_blocks_stored"] == 2, "train and valid"
+    second = trained(study, tmp_path / "second", name="other", rank=8, scale=5.0, dropout=0.0, batch_size=2)
+    assert len(computed) == 2 and second["frozen_blocks_stored"] == 2
+
+
+def test_a_resumed_training_keeps_to_the_prefix_that_it_began_with(study, tmp_path, monkeypatch):
+    study, told = study | {"home": str(tmp_path / "home")}, []
+    monkeypatch.setenv("TRIAGE_PREFIX_BYTES", "1KB")
+    assert trained(study, tmp_path / "without")["frozen_blocks_stored"] == 0
+    monkeypatch.delenv("TRIAGE_PREFIX_BYTES")
+    assert trained(study, tmp_path / "with")["frozen_blocks_stored"] == 2
+    assert trained(study, tmp_path / "without", told, iterations=2)["frozen_blocks_stored"] == 0
+    assert any("began without one" in event.get("message", "") for event in told)
+    shutil.rmtree(tmp_path / "home/prefixes")
+    monkeypatch.setenv("TRIAGE_PREFIX_BYTES", "1KB")
+    assert trained(study, tmp_path / "with", told, iterations=2)["frozen_blocks_stored"] == 0
+    assert any(e["event"] == "warning" and "last bits may now differ" in e["message"] for e in told)
+
+
+def test_a_diverged_training_lands_its_curve_up_to_then_and_its_memory(study, tmp_path, monkeypatch):
+    update, calls = trainer.update_gradients, itertools.count(1)
+
+    def poisoned(*args):
+        loss, parts, gradients = update(*args)
+        return (loss * float("nan") if next(calls) == 4 else loss), parts, gradients
+
+    monkeypatch.setattr(trainer, "update_gradients", poisoned)
+    with pytest.raises(Diverged, match="at update 4") as error:
+        trained(study, tmp_path, iterations=6)
+    spec, (variant, data) = ExperimentSpec.model_validate(study["experiment"]), (study["variant"], study["data"])
+    manifests = verify(Path(variant)), verify(Path(data))
+    found = training_rows(
+        spec, "t1", *manifests, diverged_summary(tmp_path), tmp_path, ("diverged", str(error.value))
+    )  # fmt: skip
+    (row,), curve = found["experiment"], found["training_curve"]
+    assert row["status"] == "diverged" and row["last_iteration"] == 3
+    assert row["peak_memory_bytes"] >= row["weights_memory_bytes"] > 0 and row["peak_rss_bytes"] > 0
+    assert [(p["iteration"], p["split"]) for p in curve] == [(2, "train"), (3, "valid"), (3, "train")]
+    assert all(p["loss"] == pytest.approx(p["label_loss"] + p["other_loss"] + p["cost"]) for p in curve)
+    assert write_landing(tmp_path / "landing", "t1", "training", found).is_dir()
 
 
 def refusal(study, folder, **training) -> str:
@@ -114,14 +213,17 @@ def test_what_was_chosen_for_a_training_is_kept_and_another_budget_chooses_again
 
     told: list[dict] = []
     first = choice("2GB")
-    assert first == {"micro_batch": 4, "checkpointing": False, "limit": 2_000_000_000, "tokens_at_once": 4096}
+    assert first == {
+        "micro_batch": 4, "checkpointing": False, "limit": 2_000_000_000, "tokens_at_once": TOKENS_AT_ONCE,
+        "cache_bytes": 250_000_000, "stored": ["train", "valid"],
+    }  # fmt: skip
     probes = sum("micro-batch" in event.get("message", "") for event in told)
     choice("2GB")
     assert sum("micro-batch" in event.get("message", "") for event in told) == probes == 1
-    held, one = (float(words.split()[0]) for words in re.findall(r"[0-9.]+ MB", next(
+    held, _, one, more = (float(words.split()[0]) for words in re.findall(r"[0-9.]+ MB", next(
         event["message"] for event in told if "micro-batch" in event.get("message", "")
     ))[1:])  # fmt: skip
-    assert choice(f"{held + 2.5 * one}MB")["micro_batch"] == 2
+    assert choice(f"{(held + one + 1.5 * more) * 8 / 7}MB")["micro_batch"] == 2
 
 
 def test_a_cost_weight_above_5_is_warned_of_and_5_is_not(study, tmp_path):

@@ -1,8 +1,11 @@
 """The safety loss reaches the gradients, does what its formula says, and neither explodes nor collapses."""
 
+from dataclasses import replace
+
 import mlx.core as mx
 import numpy as np
 import pytest
+from mlx.utils import tree_flatten
 
 from tasks.spec import LABELS
 from tasks.tuning.engine import update_gradients
@@ -52,6 +55,31 @@ def test_the_objective_equals_its_formula_and_finite_differences():
         up[i, j] += 1e-4
         down[i, j] -= 1e-4
         assert gradient[i, j] == pytest.approx((by_hand(up) - by_hand(down)) / 2e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("template", [tiny.SINGLE, tiny.MULTI])
+def test_the_cost_reaches_every_lora_tensor_as_finite_differences_say(template):
+    """The whole way: costs, softmax over the labels, head, blocks, LoRA. In float32, so the three largest entries of each."""
+    a_recipe, some = tiny.safety(cost_weight=20.0), tiny.cases(6, template)
+    made = tiny.adapted("llama", 4, True, a_recipe)
+    objective, prefix = make_objective(a_recipe, some.labels), tiny.no_store(made, some)
+
+    def computed(weight):
+        weighted = replace(objective, cost_weight=weight)
+        return update_gradients(made, prefix, some, CHOSEN, weighted, len(CHOSEN), None)
+
+    with_cost, without = (tiny.flat(computed(weight)[2]) for weight in (20.0, 0.0))
+    for name, value in tree_flatten(made.stack.model.trainable_parameters()):
+        gradient, start = with_cost[name] - without[name], np.array(value)
+        for at in np.argsort(-np.abs(gradient), axis=None)[:3]:
+            costs = []
+            for step in (5e-3, -5e-3):
+                moved = start.copy()
+                moved.flat[at] += step
+                made.stack.model.load_weights([(name, mx.array(moved))], strict=False)
+                costs.append(computed(20.0)[1][2].item())
+            made.stack.model.load_weights([(name, mx.array(start))], strict=False)
+            assert gradient.flat[at] == pytest.approx((costs[0] - costs[1]) / 1e-2, rel=0.02, abs=1e-4)
 
 
 def test_a_constant_matrix_with_unit_weights_is_exactly_the_plain_loss():

@@ -7,13 +7,16 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from tasks.runtime.device import total_memory
 from tasks.runtime.errors import BadInput, OutOfMemory
 from tasks.spec import Training
-from tasks.tuning import step, trainer
+from tasks.tuning import memory, step, trainer
 from tasks.tuning.batches import TOKENS_AT_ONCE
 from tasks.tuning.engine import score_cases, step_peak, update_gradients
+from tasks.tuning.fit import fit
+from tasks.tuning.frozen_prefix import open_prefix
 from tasks.tuning.losses import make_objective
-from tasks.tuning.memory import Choice, budget, choose, read_choice, write_choice
+from tasks.tuning.memory import SMALLEST, STATE_BYTES, Choice, budget, choose, read_choice, write_choice
 from tasks.tuning.trainer import Split, train
 from tests.tuning import tiny
 from tests.tuning.test_trainer import experiment, separable
@@ -39,29 +42,61 @@ def test_checkpointed_blocks_give_the_same_gradients_with_dropout_in_less_memory
     assert peaks[0] < 0.85 * peaks[1]
 
 
-def test_the_micro_batch_is_the_largest_that_fits_and_checkpointing_comes_only_where_one_case_does_not():
-    def peak(checkpointing):
-        return 10 if checkpointing else 100
+def test_the_micro_batch_is_the_largest_that_fits_and_checkpointing_comes_only_where_one_case_does_not(monkeypatch):
+    def peak(checkpointing, count):
+        return 5 + 5 * count if checkpointing else 60 + 40 * count
 
     told = []
     chosen = {limit: choose(peak, 50, 8, 30, limit, told.append) for limit in (2000, 460, 150, 149, 80)}
     assert {limit: (c.micro_batch, c.checkpointing) for limit, c in chosen.items()} == {
-        2000: (8, False), 460: (4, False), 150: (1, False), 149: (8, True), 80: (3, True),
+        2000: (8, False), 460: (7, False), 150: (1, False), 149: (8, True), 80: (3, True),
     }  # fmt: skip
-    assert "micro-batch 4 of 8." in told[1]["message"] and "blocks checkpointed" in told[-1]["message"]
+    assert [chosen[limit].cache_bytes for limit in (2000, 460, 150, 149, 80)] == [250, 57, 0, 18, 10]
+    assert "micro-batch 7 of 8." in told[1]["message"] and "blocks checkpointed" in told[-1]["message"]
     with pytest.raises(BadInput, match="is less than one case needs"):
         choose(peak, 50, 8, 30, 59, told.append)
-    assert [chosen[limit].tokens_at_once for limit in (2000, 460, 150, 80)] == [19 * 30, 4 * 30, 30, 3 * 30]
+    monkeypatch.setattr(memory, "backend", lambda: "metal")
+    assert choose(peak, 50, 8, 30, 460, told.append).tokens_at_once == 7 * 30
+    monkeypatch.setattr(memory, "backend", lambda: "cpu")
+    monkeypatch.setattr(memory, "cores", lambda: 4)
+    assert choose(peak, 50, 8, 30, 460, told.append).tokens_at_once == 7 * 30 // 4, "side by side"
     assert choose(peak, 50, 8, 30, 10**6, told.append).tokens_at_once == TOKENS_AT_ONCE
 
 
-def test_a_step_of_the_chosen_micro_batch_stays_within_the_budget():
-    made, some = tiny.adapted("llama", 4, True), tiny.cases(12)
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_chosen_micro_batch_stays_within_the_budget_beside_the_cache_and_one_case_more_would_not(checkpointing):
+    made, some = tiny.adapted("llama", 4, True, training=Training(num_layers=4)), tiny.cases(12)
     objective, prefix = make_objective(tiny.recipe(), some.labels), tiny.no_store(made, some)
-    one = step_peak(made, prefix, some, objective)
-    for limit in (one * 3, one * 6):
-        chosen = choose(lambda checkpointing: one, 0, 12, 45, limit, lambda event: None)
-        assert limit / 2 < step_peak(made, prefix, some, objective, chosen.micro_batch) <= limit
+    plain, again = (step_peak(one, prefix, some, objective) for one in (made, checkpointed(made)))
+    held = mx.get_active_memory() + STATE_BYTES * made.trainable
+    limits = [held + plain * k for k in (3, 5)] if not checkpointing else [held + (again + plain) // 2]
+    for limit in limits:
+        chosen = fit(made, prefix, some, objective, 12, limit, lambda event: None)
+        assert chosen.checkpointing == checkpointing and (checkpointing or 1 < chosen.micro_batch < 12)
+        model = checkpointed(made) if checkpointing else made
+        taken = held + chosen.cache_bytes + step_peak(model, prefix, some, objective, chosen.micro_batch)
+        assert taken <= limit * 1.01 and chosen.cache_bytes <= limit / 8
+        more = step_peak(model, prefix, some, objective, chosen.micro_batch + 1)
+        assert chosen.micro_batch == 12 or held + chosen.cache_bytes + more > limit * 0.99
+
+
+def test_the_frozen_prefix_is_computed_within_the_budget_and_comes_out_the_same(tmp_path):
+    made, some = tiny.adapted("llama", 4, True), tiny.cases(80)
+
+    def opened(name, **bounds):
+        mx.clear_cache()
+        held = mx.get_active_memory()
+        mx.reset_peak_memory()
+        prefix = open_prefix(made.stack, some, made.boundary, tmp_path / name, "weights", **bounds)
+        return np.array(prefix.own), held, mx.get_peak_memory()
+
+    usual, held, peak = opened("usual", tokens_at_once=4096)
+    limit = held + (peak - held) // 4
+    bounded, _, within = opened("bounded", limit=limit, tokens_at_once=4096)
+    single, _, least = opened("single", tokens_at_once=1)
+    assert least <= within <= limit < peak
+    for other in (bounded, single):
+        np.testing.assert_allclose(other, usual, atol=1e-5)
 
 
 def test_validation_stays_within_the_budget_and_scores_the_same():
@@ -69,7 +104,7 @@ def test_validation_stays_within_the_budget_and_scores_the_same():
     objective, prefix = make_objective(tiny.recipe(), some.labels), tiny.no_store(made, some)
     limit = 2 * step_peak(made, prefix, some, objective)
     longest = max(len(row.inputs) for row in some.rows)
-    chosen = choose(lambda checkpointing: limit // 2, 0, 4, longest, limit, lambda event: None)
+    chosen = choose(lambda checkpointing, count: count * limit // 2, 0, 4, longest, limit, lambda event: None)
 
     def scored(tokens):
         mx.clear_cache()
@@ -77,7 +112,7 @@ def test_validation_stays_within_the_budget_and_scores_the_same():
         mx.reset_peak_memory()
         return score_cases(made, prefix, some, tokens).label_logp, mx.get_peak_memory() - held
 
-    (small, within), (usual, beyond) = scored(chosen.tokens_at_once), scored(TOKENS_AT_ONCE)
+    (small, within), (usual, beyond) = scored(chosen.tokens_at_once), scored(4096)
     assert within <= limit < beyond
     np.testing.assert_allclose(small, usual, atol=1e-5)
 
@@ -104,8 +139,24 @@ def test_out_of_memory_halves_the_micro_batch_then_checkpoints_then_gives_up(tmp
     assert tried == [(4, False), (2, False), (1, False), (1, True)]
     assert told[-1]["message"] == "Out of memory: trying again with micro-batch 1 and checkpointed blocks."
     assert read_choice(tmp_path / "x") == Choice(1, True, 7, TOKENS_AT_ONCE // 4) and asdict(Choice(1)) == {
-        "micro_batch": 1, "checkpointing": False, "limit": None, "tokens_at_once": TOKENS_AT_ONCE,
+        "micro_batch": 1, "checkpointing": False, "limit": None, "tokens_at_once": TOKENS_AT_ONCE, "cache_bytes": 0,
+        "stored": None,
     }  # fmt: skip
+
+
+def test_out_of_memory_before_anything_was_chosen_is_tried_once_more_with_the_least(tmp_path, monkeypatch):
+    tried = []
+
+    def child(function, args, folder: Path, on_event, memory_budget):
+        tried.append((args["choice"] and Choice.of(args["choice"]), memory_budget))
+        raise OutOfMemory("no more")
+
+    monkeypatch.setattr(step, "run_child", child)
+    for memory, most in (("1.5GB", 1_500_000_000), ("900TB", total_memory())):
+        spec, tried[:] = experiment(tiny.recipe(), memory=memory), []
+        with pytest.raises(OutOfMemory):
+            step.train_experiment(spec, tmp_path / "x", tmp_path, tmp_path, tmp_path, lambda event: None)
+        assert tried == [(None, most), (SMALLEST, most)]
 
 
 @pytest.mark.parametrize("choice", [Choice(2), Choice(1, True, tokens_at_once=64)])

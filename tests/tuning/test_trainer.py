@@ -82,8 +82,53 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_training_ends_the_same(dama
     damaged.write_bytes(damage(damaged.read_bytes()))
     ours = tiny.adapted("llama", 4, True, a_recipe)
     assert checkpoint.restore(tmp_path / "checkpoint", ours, trainer.make_optimizer(experiment(a_recipe))) is None
-    again, *_ = run(a_recipe, tmp_path)
+    told = []
+    again, *_ = run(a_recipe, tmp_path, emit=told.append)
     assert all((np.array(whole[k]) == np.array(again[k])).all() for k in whole)
+    assert any(e["event"] == "warning" and "The checkpoint of update 4" in e["message"] for e in told)
+
+
+def test_a_resumed_run_keeps_the_largest_peak_of_all_its_processes(tmp_path):
+    ballast = 64 << 20
+
+    class Killed(Exception):
+        pass
+
+    def grow_then_die(event):
+        if event["event"] == "train" and event["iteration"] == 2:
+            mx.eval(mx.zeros(ballast // 4) + 1)
+        if event["event"] == "train" and event["iteration"] == 6:
+            raise Killed
+
+    mx.reset_peak_memory()
+    with pytest.raises(Killed):
+        run(tiny.recipe(), tmp_path, emit=grow_then_die)
+    mx.reset_peak_memory()  # as a new process starts
+    _, progress, *_ = run(tiny.recipe(), tmp_path)
+    assert mx.get_peak_memory() < ballast <= progress.peak_memory_bytes
+    assert progress.peak_rss_bytes >= progress.peak_memory_bytes
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {
+            "cost_matrix": {
+                t: {a: 7 if (t, a) == ("GP", "HOME") else c for a, c in row.items()} for t, row in tiny.COST.items()
+            }
+        },
+        {"class_weights": tiny.WEIGHTS | {"GP": 3.0}},
+        {"cost_weight": 2.0},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_costs_and_weights_of_a_recipe_reach_the_adapter_that_is_trained(change, tmp_path):
+    """The defect of an earlier attempt: the cost matrix was read and never reached the loss."""
+    one, same, other = (
+        run(tiny.safety(**values), tmp_path / str(i))[0] for i, values in enumerate(({}, {}, change))
+    )  # fmt: skip
+    assert all((np.array(one[k]) == np.array(same[k])).all() for k in one)
+    assert tiny.largest_difference(tiny.flat(other), tiny.flat(one)) > 1e-6
 
 
 def test_the_best_adapter_is_kept_not_the_last(tmp_path):
@@ -128,6 +173,14 @@ def test_every_case_is_seen_once_an_epoch_and_the_order_depends_on_seed_and_epoc
     assert [next(resumed) for _ in range(7)] == ahead[8:]
     assert sorted(c for b in sorted_batches(some, 200) for c in b) == list(range(23))
     assert padding_share(some, [[0]]) < 0.3
+
+
+def test_padding_is_counted_where_it_is_computed_which_the_common_instruction_is_not():
+    short, long = (tiny.cases(2, shared=shared) for shared in (6, 46))
+    lengths = [len(row.inputs) - 6 for row in short.rows]
+    padded = -(-(max(lengths) + 6) // 8) * 8 - 6
+    assert padding_share(short, [[0, 1]]) == pytest.approx(1 - sum(lengths) / 2 / padded)
+    assert padding_share(long, [[0, 1]]) == padding_share(short, [[0, 1]])
 
 
 @pytest.mark.parametrize(

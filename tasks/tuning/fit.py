@@ -1,0 +1,36 @@
+"""The micro-batch of a training, chosen by probe steps on its longest case."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import mlx.core as mx
+
+from tasks.tuning.batches import Cases
+from tasks.tuning.engine import step_peak
+from tasks.tuning.frozen_prefix import Prefix
+from tasks.tuning.lora import Adapted
+from tasks.tuning.losses import Objective
+from tasks.tuning.memory import STATE_BYTES, Choice, choose
+
+
+def fit(
+    adapted: Adapted, prefix: Prefix, cases: Cases, objective: Objective, batch_size: int, limit: int,
+    emit: Callable[[dict[str, Any]], None],
+) -> Choice:  # fmt: skip
+    """What of an effective batch is computed at once within `limit` bytes, weights included. Raises BadInput if nothing."""
+
+    def peak(checkpointing: bool, count: int) -> int:
+        return step_peak(with_checkpoints(adapted, checkpointing), prefix, cases, objective, count)
+
+    held = mx.get_active_memory() + STATE_BYTES * adapted.trainable
+    batch = min(batch_size, len(cases.encoded))
+    longest = max(len(row.inputs) for row in cases.rows) * cases.per_case
+    return choose(peak, held, batch, longest, limit, emit)
+
+
+def with_checkpoints(adapted: Adapted, checkpointing: bool) -> Adapted:
+    """The same adapted model, whose blocks are computed again in the backward pass, or are not."""
+    return replace(adapted, stack=replace(adapted.stack, checkpointing=checkpointing))
