@@ -180,11 +180,14 @@ def bench_memory(
     batch: Annotated[int, typer.Option(min=1, max=64)] = 1,
     length: Annotated[int, typer.Option(min=16, max=2048, help="tokens per case")] = 64,
     layers: Annotated[int, typer.Option(min=1, help="trained blocks")] = 16,
+    memory: Annotated[
+        str | None, typer.Option(help="what a training may take, e.g. 4GB: show what it makes of that on this machine")
+    ] = None,
 ) -> None:
-    """Peak memory of one training step on quantised weights, as on Metal: a step is slow on other machines."""
+    """Peak memory of one training step on quantised weights, as on Metal (slow elsewhere), or within a budget."""
     from flows.bench_memory import bench_memory as measure
 
-    measure(console, model, bits, batch, length, layers)
+    measure(console, model, bits, batch, length, layers, memory)
 
 
 @bench.command("corpus")

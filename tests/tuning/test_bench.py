@@ -1,6 +1,7 @@
 """The training benchmark: every engine makes the same step, and what is printed, written and landed agrees."""
 
 import json
+import re
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -95,6 +96,33 @@ def test_a_packed_step_of_each_variant_is_measured_and_4_bits_hold_less_than_8()
     landed = query("FROM benchmark WHERE name = 'memory' AND metric = 'peak_memory_bytes' ORDER BY \"case\"")
     assert landed.value.tolist() == [four["peak_memory_bytes"], eight["peak_memory_bytes"]]
     assert landed.note.tolist() == ["packed; random weights"] * 2 and not list((home() / "bench").iterdir())
+
+
+def test_a_step_within_a_budget_is_made_as_a_training_makes_it_and_stays_within():
+    def measured(memory):
+        console = Console(record=True, width=200)
+        (report,) = bench_memory(console, ["tiny-gemma3"], [4], batch=8, length=256, layers=4, memory=memory)
+        return report["figures"], console.export_text()
+
+    roomy, text = measured("1GB")
+    assert (roomy["micro_batch"], roomy["checkpointed_blocks"]) == (8, 0) and "micro-batch 8 of 8." in text
+    held, _, one, more = (float(words.split()[0]) for words in re.findall(r"[0-9.]+ MB", text)[1:5])
+    limit = int((held + one * 0.9) * 1e6)
+    tight, text = measured(str(limit))
+    assert tight["checkpointed_blocks"] == 1 and tight["micro_batch"] < 8 and "blocks checkpointed." in text
+    assert tight["peak_memory_bytes"] <= limit == tight["memory_budget_bytes"] < roomy["peak_memory_bytes"]
+    assert tight["peak_over_weights_bytes"] == tight["peak_memory_bytes"] - tight["weights_memory_bytes"] and more > 0
+    assert f"within {limit}" in text and "checkpointed" in text
+    landed = query(f"FROM benchmark WHERE \"case\" = 'tiny-gemma3 4bit 8x256, 4 layers, within {limit}'").set_index(
+        "metric"
+    )
+    assert landed.value.to_dict() == tight and landed.unit["micro_batch"] == "cases"
+    for wrong, sentence in (
+        ("much", "--memory: 'much' is not a number of bytes"),
+        ("100KB", "less than one case needs"),
+    ):
+        with pytest.raises(BadInput, match=sentence):
+            measured(wrong)
 
 
 def test_the_table_has_a_line_per_case(monkeypatch):
