@@ -21,7 +21,7 @@ from tasks.models.exact_sizes import is_known
 from tasks.models.sources import fetch_base
 from tasks.runtime.child import run_child
 from tasks.runtime.device import backend, versions
-from tasks.runtime.errors import BadInput, SourceUnavailable
+from tasks.runtime.errors import BadInput, SourceUnavailable, TriageError
 from tasks.runtime.store import home, write_atomic
 from tasks.spec import RandomSource, Training, canonical_json
 from warehouse.landing import write_landing
@@ -79,9 +79,21 @@ def bench_train(
 
 
 def bench_table(console: Console, repeats: int) -> list[dict[str, Any]]:
-    """Measure every case of TABLE, print each, and then one line per case. For a quiet machine: it takes long."""
-    reports = [bench_train(console, model, 4, TABLE_BATCH, TABLE_LENGTH, layers, repeats) for model, layers in TABLE]
-    print_summary(console, reports)
+    """Measure every case of TABLE, print each, and then one line per case. For a quiet machine: it takes long.
+
+    A case that fails is told, and the others are measured all the same; raises TriageError in the end.
+    """
+    reports, failures = [], []
+    for model, layers in TABLE:
+        try:
+            reports.append(bench_train(console, model, 4, TABLE_BATCH, TABLE_LENGTH, layers, repeats))
+        except TriageError as error:
+            failures.append(f"{model}, {layers} layers: {error}")
+            console.print(f"FAILED {failures[-1]}", soft_wrap=True)
+    if reports:
+        print_summary(console, reports)
+    if failures:
+        raise TriageError(f"{len(failures)} of {len(TABLE)} cases could not be measured. {' '.join(failures)}")
     return reports
 
 

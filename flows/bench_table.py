@@ -11,6 +11,7 @@ from rich.table import Table
 from flows.display import RANDOM
 
 Figures = dict[str, Any]
+ENOUGH = 5  # timed steps that a median should have
 
 
 def _seconds(f: Figures, n: int) -> str:
@@ -82,6 +83,10 @@ def _remarks(report: dict[str, Any]) -> list[str]:
         lines.append(f"ours: reads the output of {prefix['blocks']} frozen blocks, computed once per variant ({once}).")
     else:
         lines.append("ours: no frozen blocks stored, since with so many trained ones it would not pay.")
+    if len(ours["seconds"]) < ENOUGH:
+        lines.append(
+            f"ours: the median of {len(ours['seconds'])} steps only; {ENOUGH} or more (--repeats) are steadier."
+        )
     lines.append("Gradients: largest difference over largest value of a tensor, the worst tensor; lora_b random.")
     return lines
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from flows import bench
 from flows.bench import bench_table, bench_train
 from flows.bench_memory import bench_memory
-from tasks.runtime.errors import BadInput
+from tasks.runtime.errors import BadInput, TriageError
 from tasks.runtime.store import home
 from tasks.tuning.bench_setting import bench_cases
 from tasks.tuning.flops import matmul_flops
@@ -38,6 +38,7 @@ def test_all_engines_make_the_same_step_and_the_figures_reach_the_warehouse(mode
 
     text = console.export_text()
     assert "2 of 4 blocks" in text and "(n=1)" in text and "random weights" in text
+    assert "the median of 2 steps only; 5 or more (--repeats)" in text
     assert "The first 10 of each prompt's 40 tokens (25%) are the same in all cases" in text
     assert "peak RSS of the process, MB" in text and "MLX cache after the last step, MB" in text
     assert json.loads((home() / "bench" / f"{report['run_id']}.json").read_text()) == json.loads(json.dumps(report))
@@ -148,3 +149,23 @@ def test_the_table_has_a_line_per_case(monkeypatch):
     assert "gemma-3-270m 4-bit, 8 of 30 blocks, 4 x 256" in text and all(
         figure in text for figure in ("51.2", "2.3", "0.46", "3.0e-06", "51%")
     )
+
+
+def test_a_case_that_fails_does_not_lose_the_others(monkeypatch):
+    figures = {"seconds_per_step": 1.5, "speed_up_over_stock": 51.2, "speed_up_over_stock_dense": 2.34,
+               "memory_against_stock_dense": 0.456}  # fmt: skip
+
+    def measure(console, model, bits, batch, length, layers, repeats):
+        if model == "smollm2-360m":
+            raise BadInput("no such weights.")
+        return {"model": model, "bits": bits, "batch": batch, "length": length, "layers": layers, "blocks": 30,
+                "random_weights": False, "engines": [{"engine": "ours", "figures": figures}]}  # fmt: skip
+
+    monkeypatch.setattr(bench, "bench_train", measure)
+    console = Console(record=True, width=160)
+    with pytest.raises(
+        TriageError, match="1 of 5 cases could not be measured. smollm2-360m, 16 layers: no such weights"
+    ):
+        bench_table(console, 5)
+    text = console.export_text()
+    assert text.count("51.2") == text.count("2.3") == text.count("0.46") == 4 and "FAILED smollm2-360m" in text

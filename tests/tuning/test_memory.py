@@ -152,8 +152,8 @@ def test_out_of_memory_before_anything_was_chosen_is_tried_once_more_with_the_le
         raise OutOfMemory("no more")
 
     monkeypatch.setattr(step, "run_child", child)
-    for memory, most in (("1.5GB", 1_500_000_000), ("900TB", total_memory())):
-        spec, tried[:] = experiment(tiny.recipe(), memory=memory), []
+    for size, most in (("1.5GB", 1_500_000_000), ("900TB", total_memory())):
+        spec, tried[:] = experiment(tiny.recipe(), memory=size), []
         with pytest.raises(OutOfMemory):
             step.train_experiment(spec, tmp_path / "x", tmp_path, tmp_path, tmp_path, lambda event: None)
         assert tried == [(None, most), (SMALLEST, most)]
