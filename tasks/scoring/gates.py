@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from tasks.scoring.intervals import Groups, clopper_pearson
+from tasks.scoring.intervals import Groups, Interval, bounds, clopper_pearson
 from tasks.scoring.metrics import EXACT, INDEPENDENT, NO_INTERVAL, Resampled, confusion, metric_values, resample_metrics
 
 ED_RECALL, ED_F2, ED_FALSE_NEGATIVE_RATE = 0.95, 0.90, 0.05
@@ -20,7 +20,10 @@ Verdict = Literal["passes_gates", "provisional", "unsafe"]
 
 @dataclass(frozen=True)
 class Gate:
-    """One gate. `bound` is the end of the 95 % interval that must hold; `successes` of `n` where it is a proportion."""
+    """One gate. `bound` is the end of the 95 % interval that must hold; `successes` of `n` where it is a proportion.
+
+    Both intervals behind the bound stand beside it: exact (proportions) and clustered (where cases have groups).
+    """
 
     name: str
     state: State
@@ -31,6 +34,10 @@ class Gate:
     n: int
     method: str
     note: str | None = None
+    exact_low: float | None = None
+    exact_high: float | None = None
+    clustered_low: float | None = None
+    clustered_high: float | None = None
 
 
 def judge_gates(
@@ -78,17 +85,19 @@ def _state(value: float, bound: float | None, threshold: float) -> State:
 
 
 def _recall_gate(caught: int, n_ed: int, resampled: Resampled) -> Gate:
-    value, exact = caught / n_ed, clopper_pearson(caught, n_ed)[0]
+    value, exact = caught / n_ed, Interval(*clopper_pearson(caught, n_ed), EXACT)
+    interval = resampled.interval("ed_recall") if resampled.clustered else None
+    bound, method = min((i.low, i.method) for i in (exact, interval) if i)
+    state, note = _state(value, bound, ED_RECALL), None
     if not resampled.clustered:
-        state = _state(value, exact, ED_RECALL)
-        return Gate("ed_recall", state, ED_RECALL, value, exact, caught, n_ed, EXACT, INDEPENDENT)
-    interval = resampled.interval("ed_recall")
-    if interval is None:
+        note = INDEPENDENT
+    elif interval is None:
         note = f"no clustered bound, so PASS is out of reach: {resampled.why_no_interval('ed_recall')}"
-        return Gate("ed_recall", _state(value, None, ED_RECALL), ED_RECALL, value, exact, caught, n_ed, EXACT, note)
-    bound, method = min((exact, EXACT), (interval.low, interval.method))
-    no_misses = "no misses to resample: the exact bound assumes independent cases" if caught == n_ed else None
-    return Gate("ed_recall", _state(value, bound, ED_RECALL), ED_RECALL, value, bound, caught, n_ed, method, no_misses)
+        state = _state(value, None, ED_RECALL)
+    elif caught == n_ed:
+        note = "no misses to resample: the exact bound assumes independent cases"
+    both = bounds(exact, interval)
+    return Gate("ed_recall", state, ED_RECALL, value, bound, caught, n_ed, method, note, **both)
 
 
 def _f2_gate(value: float, cases: int, resampled: Resampled) -> Gate:
@@ -100,7 +109,8 @@ def _f2_gate(value: float, cases: int, resampled: Resampled) -> Gate:
     if interval.low == interval.high:
         notes.append("every resample gives the same value: the bound says nothing beyond the estimate")
     state, text = _state(value, interval.low, ED_F2), "; ".join(notes) or None
-    return Gate("ed_f2", state, ED_F2, value, interval.low, None, cases, interval.method, text)
+    both = bounds(None, interval if resampled.clustered else None)
+    return Gate("ed_f2", state, ED_F2, value, interval.low, None, cases, interval.method, text, **both)
 
 
 def _false_negative_gate(recall: Gate) -> Gate:
@@ -111,4 +121,10 @@ def _false_negative_gate(recall: Gate) -> Gate:
     return replace(
         recall, name="ed_false_negative_rate", threshold=ED_FALSE_NEGATIVE_RATE, value=misses / recall.n,
         bound=1 - recall.bound, successes=misses, note=note,
+        exact_low=_complement(recall.exact_high), exact_high=_complement(recall.exact_low),
+        clustered_low=_complement(recall.clustered_high), clustered_high=_complement(recall.clustered_low),
     )  # fmt: skip
+
+
+def _complement(end: float | None) -> float | None:
+    return None if end is None else 1 - end

@@ -35,10 +35,12 @@ def generation_metrics(answers: Sequence[Answer], scored: Sequence[str], cases: 
         return [Metric(name, None, None, None, NO_INTERVAL, 0, note) for name in NAMES]
     hits = (sum(a.exact for a in answers), sum(a.label == s for a, s in zip(answers, scored, strict=True)))
     note = f"greedy, {len(answers)} of {cases} cases; {INDEPENDENT}"
-    return [
-        Metric(name, k / len(answers), *clopper_pearson(k, len(answers)), EXACT, len(answers), note)
-        for name, k in zip(NAMES, hits, strict=True)
-    ]
+    return [_share(name, k, len(answers), note) for name, k in zip(NAMES, hits, strict=True)]
+
+
+def _share(name: str, k: int, n: int, note: str) -> Metric:
+    low, high = clopper_pearson(k, n)
+    return Metric(name, k / n, low, high, EXACT, n, note, exact_low=low, exact_high=high)
 
 
 NAMES = ("format_compliance", "generation_agreement")

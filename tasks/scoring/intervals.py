@@ -53,6 +53,12 @@ def wider(a: Interval | None, b: Interval | None) -> Interval | None:
     return b if b.high - b.low > a.high - a.low else a
 
 
+def bounds(exact: Interval | None, clustered: Interval | None) -> dict[str, float | None]:
+    """Both intervals as columns; None for the ends of one that is missing."""
+    ends = {"exact": exact, "clustered": clustered}
+    return {f"{name}_{end}": getattr(i, end) if i else None for name, i in ends.items() for end in ("low", "high")}
+
+
 def group_codes(groups: Groups | None, cases: int) -> Ints | None:
     """Integer code of each case's group, shape (cases,); None when no case has a group.
 

@@ -34,7 +34,8 @@ def metric_row(evaluation_id: str, rule: str, m: Metric) -> dict[str, Any]:
     """A row of the table `metric`."""
     return {
         "evaluation_id": evaluation_id, "rule": rule, "metric": m.name, "value": m.value, "low": m.low, "high": m.high,
-        "method": m.method, "n": m.n, "note": m.note,
+        "method": m.method, "n": m.n, "note": m.note, "exact_low": m.exact_low, "exact_high": m.exact_high,
+        "clustered_low": m.clustered_low, "clustered_high": m.clustered_high,
     }  # fmt: skip
 
 

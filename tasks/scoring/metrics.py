@@ -20,6 +20,7 @@ from tasks.scoring.intervals import (
     Groups,
     Interval,
     Ints,
+    bounds,
     clopper_pearson,
     group_codes,
     percentile_interval,
@@ -42,7 +43,10 @@ METRICS = (
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric of one set. `n` is the denominator of a proportion, otherwise the number of cases."""
+    """One metric of one set. `n` is the denominator of a proportion, otherwise the number of cases.
+
+    `low` and `high` are the wider of both intervals: exact (proportions), clustered by group (where cases have groups).
+    """
 
     name: str
     value: float | None
@@ -51,6 +55,10 @@ class Metric:
     method: str
     n: int
     note: str | None = None
+    exact_low: float | None = None
+    exact_high: float | None = None
+    clustered_low: float | None = None
+    clustered_high: float | None = None
 
 
 def confusion(labels: Sequence[str], decisions: Sequence[str]) -> Ints:
@@ -163,7 +171,8 @@ def metric_table(
 ) -> list[Metric]:
     """Every metric of METRICS with a 95 % interval.
 
-    Proportions have the exact interval and, with groups, the clustered bootstrap: the wider one is given and named.
+    Proportions have the exact interval and, with groups, the clustered bootstrap: the wider one is named and used, both
+    stand beside it.
     Everything else has a bootstrap interval. Without groups a note says that independent cases are assumed.
     """
     table = confusion(labels, decisions)
@@ -200,7 +209,7 @@ def _metric(
         notes.append(f"over the classes present: {', '.join(held)}")
     exact = Interval(*clopper_pearson(*counts), EXACT) if counts else None
     bootstrap = resampled.interval(name) if resampled.clustered or not counts else None
-    chosen = wider(exact, bootstrap)
+    chosen, both = wider(exact, bootstrap), bounds(exact, bootstrap if resampled.clustered else None)
     if chosen is None:
         notes.append(f"no interval: {resampled.why_no_interval(name)}")
         return Metric(name, value, None, None, NO_INTERVAL, n, "; ".join(notes))
@@ -208,7 +217,7 @@ def _metric(
         notes.append(INDEPENDENT)
     elif bootstrap is None:
         notes.append(f"{INDEPENDENT}: {resampled.why_no_interval(name)}")
-    return Metric(name, value, chosen.low, chosen.high, chosen.method, n, "; ".join(notes) or None)
+    return Metric(name, value, chosen.low, chosen.high, chosen.method, n, "; ".join(notes) or None, **both)
 
 
 def _why_missing(name: str, table: Ints, costs: Costs | None) -> str:

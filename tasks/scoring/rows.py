@@ -18,8 +18,9 @@ import numpy as np
 
 from tasks.scoring.choice import Decisions, refuse_overlap, rule_rows
 from tasks.scoring.gates import Gate, judge_gates
+from tasks.scoring.intervals import bounds
 from tasks.scoring.judgements import extra_metrics, mc_rows, metric_row, probabilities, trust_rows
-from tasks.scoring.metrics import METRICS, NO_INTERVAL, metric_table
+from tasks.scoring.metrics import METRICS, NO_INTERVAL, Metric, metric_table
 from tasks.scoring.scored import Scored, read_scores, scored_cases
 from tasks.spec import LABELS, SCORING_VERSION, ExperimentSpec, Scoring
 
@@ -87,7 +88,7 @@ def judged_rows(what: Judging, scored: Scored) -> dict[str, Rows]:
     metrics = [row for rule in rules.values() for row in _metrics(what, rule, labels, groups)]
     return {
         "evaluation": [evaluation],
-        "prediction": _predictions(what.evaluation_id, test, argmax, primary.labels or [None] * len(test)),
+        "prediction": _predictions(what.evaluation_id, test, rules, what.rule),
         "metric": metrics + extra_metrics(what.evaluation_id, test, argmax, groups, scored.answers, what.seed),
         "decision_rule": rule_rows(what.evaluation_id, scored.rules, manifest["test_scored_at"]),
         "gate": [_gate(what.evaluation_id, gate) for gate in gates],
@@ -120,22 +121,24 @@ def _likelihood(test: Rows) -> dict[str, float | None]:
     return {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
 
 
-def _predictions(evaluation_id: str, test: Rows, argmax: list[Any], decisions: list[Any]) -> Rows:
+def _predictions(evaluation_id: str, test: Rows, rules: dict[str, Decisions], primary: str) -> Rows:
+    none: list[Any] = [None] * len(test)
+    decided = {name: rule.labels or none for name, rule in rules.items()}
     return [
         {
             "evaluation_id": evaluation_id, "case_id": r["case_id"], "case_digest": r["case_digest"],
             "case_group": r["group"], "label": r["label"], **probabilities([r["p"][label] for label in LABELS]),
             "nll": None if r["label_loss"] is None else (r["label_loss"] + r["other_loss"]) / r["tokens"],
-            "argmax": a, "decision": d,
+            "decision": decided[primary][i], **{name: labels[i] for name, labels in decided.items()},
         }
-        for r, a, d in zip(test, argmax, decisions, strict=True)
+        for i, r in enumerate(test)
     ]  # fmt: skip
 
 
 def _metrics(what: Judging, rule: Decisions, labels: list[str], groups: list[str] | None) -> Rows:
     if rule.labels is None:
-        empty = {"value": None, "low": None, "high": None, "method": NO_INTERVAL, "n": len(labels), "note": rule.note}
-        return [{"evaluation_id": what.evaluation_id, "rule": rule.rule, "metric": name, **empty} for name in METRICS]
+        empty = [Metric(name, None, None, None, NO_INTERVAL, len(labels), rule.note) for name in METRICS]
+        return [metric_row(what.evaluation_id, rule.rule, m) for m in empty]
     table = metric_table(labels, rule.labels, groups, what.scoring.cost_matrix, what.seed)
     return [
         metric_row(what.evaluation_id, rule.rule, replace(m, note="; ".join(filter(None, (m.note, rule.note))) or None))
@@ -148,7 +151,14 @@ def _judged(primary: Decisions, labels: list[str], groups: list[str] | None, see
     if primary.labels is not None:
         return judge_gates(labels, primary.labels, groups, seed)
     judged, _ = judge_gates(labels, labels, groups, seed)
-    empty = {"state": "NOT AVAILABLE", "value": None, "bound": None, "successes": None, "note": primary.note}
+    empty = {
+        "state": "NOT AVAILABLE",
+        "value": None,
+        "bound": None,
+        "successes": None,
+        "note": primary.note,
+        **bounds(None, None),
+    }
     return [replace(gate, **empty) for gate in judged], "unsafe"  # type: ignore[arg-type]
 
 
@@ -156,5 +166,6 @@ def _gate(evaluation_id: str, gate: Gate) -> dict[str, Any]:
     return {
         "evaluation_id": evaluation_id, "gate": gate.name, "state": gate.state, "threshold": gate.threshold,
         "value": gate.value, "bound": gate.bound, "successes": gate.successes, "n": gate.n, "method": gate.method,
-        "note": gate.note,
+        "note": gate.note, "exact_low": gate.exact_low, "exact_high": gate.exact_high,
+        "clustered_low": gate.clustered_low, "clustered_high": gate.clustered_high,
     }  # fmt: skip

@@ -10,6 +10,7 @@ from tasks.corpus.prepare import prepare_dataset
 from tasks.evaluation_sets import evaluate_sets
 from tasks.grid import known_models, load_grid
 from tasks.identity import scores_folder, training_of
+from tasks.land import land_rows, refill_warehouse
 from tasks.models.convert import run_quantize
 from tasks.models.sources import fetch_base
 from tasks.runtime.errors import BadInput
@@ -20,6 +21,9 @@ from tasks.scoring.rows import Judging, evaluation_rows, judged_rows
 from tasks.scoring.scored import Scored, scored_cases
 from tasks.spec import LABELS, EvaluationSet, Scoring, experiments
 from tasks.tuning import job as training_job
+from tasks.tuning.rows import training_rows
+from warehouse.audit import run_audits
+from warehouse.connect import reading, writing
 from warehouse.query import query
 
 
@@ -34,8 +38,12 @@ def study(tmp_path_factory):
     patch.setenv("TRIAGE_HOME", str(home))
     rows = [{"text": f"an outside story, number {i}", "label": LABELS[i % 2]} for i in range(8)]  # no HOME case
     (home / "clinic.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (home / "single.jsonl").write_text(json.dumps({"text": "an outside story of its own", "label": "ED"}) + "\n")
+    (home / "calm.jsonl").write_text(
+        "".join(json.dumps({"text": f"a calm story, number {i}", "label": LABELS[1 + i % 2]}) + "\n" for i in range(12))
+    )
     sets = [
-        EvaluationSet(name="clinic", source=str(home / "clinic.jsonl")),
+        *(EvaluationSet(name=name, source=str(home / f"{name}.jsonl")) for name in ("clinic", "single", "calm")),
         EvaluationSet(name="test_adversarial", source="embedded"),
     ]
     options = [
@@ -94,6 +102,34 @@ def test_each_set_lands_as_a_source_of_its_own_with_the_tests_threshold(study, m
             assert (folder / kept).read_bytes() == (scores / kept).read_bytes()
         expected = [case["case_id"] for case in lines(Path(args["data"]) / f"{name}.jsonl")]
         assert [case["case_id"] for case in lines(folder / "test.jsonl")] == expected
+
+
+def test_one_case_and_no_emergency_at_all_go_from_the_real_scoring_through_every_audit(study, monkeypatch, tmp_path):
+    spec, args, scores = study
+    monkeypatch.setenv("TRIAGE_HOME", args["home"])
+    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "triage.duckdb"))
+    monkeypatch.setattr("tasks.evaluation_sets.follow", lambda title: quiet)
+    dataset, folder, training = verify(Path(args["data"])), Path(args["folder"]), args["training_id"]
+    rows = training_rows(spec, training, verify(Path(args["variant"])), dataset, verify(folder)["summary"], folder)
+    land_rows(training, "training", rows)
+    land_rows(scores.name, "evaluation", evaluation_rows(spec, training, scores.name, scores, dataset))
+    evaluate_sets.fn(args["experiment"], training, scores.name, args["variant"], args["data"], ["single", "calm"])
+    refill_warehouse()
+    with reading() as con:
+        assert {name: found for name, found in run_audits(con).items() if found} == {}
+    landed = query("SELECT * FROM metric JOIN evaluation USING (evaluation_id) WHERE metric = 'ed_recall'")
+    single, calm = (landed[landed.evaluation_set == name] for name in ("single", "calm"))
+    assert len(single) == 3 and set(single.cases) == {1} and (single.exact_high - single.exact_low > 0.9).all()
+    assert len(calm) == 3 and calm.value.isna().all() and all("no ED case in this set" in note for note in calm.note)
+    gates = query(
+        "SELECT state, gate.note FROM gate JOIN evaluation USING (evaluation_id) WHERE evaluation_set = 'calm'"
+    )
+    assert set(gates.state) == {"NOT AVAILABLE"} and len(gates) == 3
+    wrong = "UPDATE prediction SET min_cost = 'HOME' WHERE min_cost <> 'HOME'"
+    with writing() as con:
+        con.execute(wrong)
+        found = run_audits(con)
+    assert found["rules_before_test"] and found["metrics_agree"], "audits recompute the rules that are not primary too"
 
 
 def test_what_has_landed_is_not_scored_again(study, monkeypatch):

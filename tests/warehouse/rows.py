@@ -62,22 +62,22 @@ def evaluation(
         "prediction": [
             full(
                 "prediction", evaluation_id=id, case_id=f"c{i:05}", case_group=named[i] if named else None,
-                label=labels[i], argmax=argmax[i], decision=decisions[i], nll=0.1 * (i % 7),
+                label=labels[i], argmax=argmax[i], decision=decisions[i], target_recall=decisions[i], nll=0.1 * (i % 7),
                 **dict(zip(("p_ed", "p_gp", "p_home"), PROBABILITIES[argmax[i]], strict=True)),
             )
             for i in range(len(cases))
         ],
         "metric": [
-            full("metric", evaluation_id=id, rule=rule, metric=m.name, value=m.value, low=m.low, high=m.high, n=m.n, note=m.note)
+            full("metric", evaluation_id=id, rule=rule, metric=m.name, **{k: v for k, v in vars(m).items() if k != "name"})
             for rule, chosen in (("argmax", argmax), ("target_recall", decisions))
             for m in metric_table(labels, chosen, named, COSTS, resamples=50)
         ],
         "decision_rule": [
             full(
-                "decision_rule", evaluation_id=id, rule=rule, calibration_digest="calibration", note="decided by hand",
+                "decision_rule", evaluation_id=id, rule=rule, calibration_digest="calibration", note=note,
                 chosen_at=datetime(2026, 1, 2, 1), test_scored_at=datetime(2026, 1, 2, 2),
             )
-            for rule in ("argmax", "target_recall", "min_cost")
+            for rule, note in (("argmax", None), ("target_recall", "by hand"), ("min_cost", "not available: by hand"))
         ],
         "reliability": [full("reliability", evaluation_id=id, **vars(r)) for r in reliability_rows(labels, [p[0] for p in ps])],
         "conformal": [full("conformal", evaluation_id=id, **vars(judge_conformal(ps, labels, ps, labels, 0.05)))],

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.spec import LABELS
 from tests.warehouse.rows import FIVE, full, land_pair, training
 from warehouse.audit import run_audits
 from warehouse.connect import writing
@@ -27,14 +28,42 @@ DEFECTS = [
     ("metrics_agree", "UPDATE metric SET value = 0.5 WHERE metric = 'macro_f1' AND rule = 'argmax'"),
     ("metrics_agree", "UPDATE metric SET value = 0 WHERE metric = 'ed_f2' AND rule = 'target_recall'"),
     ("metrics_agree", "UPDATE metric SET value = 1 WHERE metric = 'expected_cost' AND rule = 'argmax'"),
+    ("metrics_agree", "UPDATE metric SET value = 0.5, note = NULL WHERE metric = 'cost_skill' AND rule = 'argmax'"),
+    ("metrics_agree", "UPDATE metric SET value = 0.9 WHERE metric = 'home_f2' AND rule = 'target_recall'"),
+    ("metrics_agree", "UPDATE metric SET value = 0.9 WHERE metric = 'gp_precision' AND rule = 'argmax'"),
+    ("metrics_agree", "UPDATE metric SET value = NULL, note = 'not available' WHERE metric = 'under_triage'"),
+    ("metrics_agree", "UPDATE prediction SET label = 'HOME' WHERE label = 'ED' AND evaluation_id = 'e4'"),
+    ("metrics_agree", "UPDATE prediction SET target_recall = 'HOME' WHERE target_recall = 'ED'"),
+    (
+        "metrics_agree",
+        "INSERT INTO metric BY NAME SELECT 'e4' AS evaluation_id, 'min_cost' AS rule, 'ed_recall' AS metric, 1 AS value",
+    ),
+    ("metrics_agree", "UPDATE evaluation SET cost_matrix = NULL"),
+    ("confusion_agrees", "DELETE FROM prediction WHERE evaluation_id = 'e4'"),
+    ("confusion_agrees", "DELETE FROM prediction WHERE evaluation_id = 'e4' AND case_id = 'c00003'"),
+    ("confusion_agrees", "UPDATE prediction SET decision = NULL WHERE case_id = 'c00003'"),
+    ("confusion_agrees", "UPDATE decision_rule SET note = NULL WHERE rule = 'min_cost'"),
     ("metrics_are_complete", "DELETE FROM metric WHERE evaluation_id = 'e4'"),
     ("metrics_are_complete", "UPDATE metric SET low = 0.9, high = 0.1 WHERE metric = 'ed_f1'"),
+    ("metrics_are_complete", "UPDATE metric SET exact_low = exact_high + 0.1 WHERE metric = 'ed_recall'"),
+    (
+        "metrics_are_complete",
+        "UPDATE metric SET low = value, high = value WHERE metric = 'accuracy'",
+    ),
+    ("gates_agree", "UPDATE gate SET clustered_low = bound - 0.01 WHERE gate = 'ed_recall'"),
     ("rules_before_test", "DELETE FROM decision_rule WHERE rule = 'target_recall'"),
     ("rules_before_test", "UPDATE decision_rule SET chosen_at = test_scored_at + INTERVAL 1 MICROSECOND"),
     ("rules_before_test", "UPDATE decision_rule SET note = NULL WHERE rule = 'min_cost'"),
     ("rules_before_test", "UPDATE decision_rule SET misses = 1, allowed_misses = 0 WHERE rule = 'target_recall'"),
     ("rules_before_test", "UPDATE evaluation SET threshold = 0.3"),
     ("rules_before_test", "UPDATE evaluation SET threshold = 0.8; UPDATE decision_rule SET threshold = 0.8"),
+    ("rules_before_test", "UPDATE prediction SET decision = 'HOME' WHERE case_id = 'c00001'"),
+    ("rules_before_test", "UPDATE decision_rule SET threshold = 0.1 WHERE rule = 'target_recall'"),
+    (
+        "rules_before_test",
+        "UPDATE decision_rule SET temperature = 1, bias_ed = 0, bias_gp = 0, bias_home = 0 WHERE rule = 'min_cost'; "
+        "UPDATE prediction SET min_cost = 'GP'",
+    ),
     ("gates_agree", "UPDATE gate SET state = 'PASS' WHERE gate = 'ed_recall'"),
     ("gates_agree", "UPDATE gate SET state = 'FAIL' WHERE gate = 'ed_recall'"),
     ("gates_agree", "UPDATE evaluation SET verdict = 'passes_gates'"),
@@ -82,6 +111,26 @@ def test_honest_results_pass_every_audit(con):
 def test_a_planted_defect_is_found(audit, defect, con):
     con.execute(defect)
     assert run_audits(con)[audit] > 0
+
+
+def test_the_least_expected_cost_is_what_the_audit_expects_to_be_decided(con):
+    """p(ED) is at least 0.1 everywhere, and an emergency missed costs fifty times what a case sent too high does."""
+    con.execute("UPDATE prediction SET min_cost = 'ED'")
+    con.execute(
+        "UPDATE decision_rule SET temperature = 1, bias_ed = 0, bias_gp = 0, bias_home = 0 WHERE rule = 'min_cost'"
+    )
+    assert run_audits(con)["rules_before_test"] == 0
+
+
+def test_the_confusion_matrix_has_nine_cells_for_each_rule_that_decided(con):
+    found = con.execute("SELECT * FROM confusion_matrix WHERE evaluation_id = 'e4'").fetchall()
+    cells = {(rule, label, decision): cases for _, rule, label, decision, cases in found}
+    assert len(found) == len(cells) == 27 and {rule for rule, *_ in cells} == {"primary", "argmax", "target_recall"}
+    for rule, place in (("argmax", 1), ("target_recall", 2), ("primary", 2)):
+        for label in LABELS:
+            for decision in LABELS:
+                expected = sum(c[0] == label and c[place] == decision for c in FIVE * 6)
+                assert cells[rule, label, decision] == expected
 
 
 def test_every_audit_has_a_defect_that_it_finds():

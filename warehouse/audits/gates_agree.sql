@@ -1,5 +1,5 @@
 -- Gates whose state does not follow from value and bound, and verdicts that do not follow from the gates. A gate is
--- PROVISIONAL with a sufficient bound only for a stated reason.
+-- PROVISIONAL with a sufficient bound only for a stated reason, and its bound is the less favourable of both intervals'.
 WITH judged AS (
     SELECT
         *,
@@ -26,6 +26,7 @@ WHERE NOT CASE state
     WHEN 'FAIL' THEN coalesce(NOT value_holds, false)
     ELSE value IS NULL
 END
+    OR IF(lower_is_better, bound < greatest(exact_high, clustered_high), bound > least(exact_low, clustered_low))
 UNION ALL
 SELECT evaluation_id, 'verdict', verdict, NULL, NULL
 FROM verdicts

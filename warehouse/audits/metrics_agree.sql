@@ -1,34 +1,88 @@
--- Landed metrics that differ from the figures computed from prediction rows, expected cost included.
-WITH rules AS (
-    SELECT evaluation_id, 'argmax' AS rule, 'argmax' AS computed FROM evaluation
-    UNION
-    SELECT evaluation_id, primary_rule, 'primary' FROM evaluation
+-- Landed metrics that differ from the figures computed from prediction rows, for every rule whose decisions are stored
+-- (scoring version 3: all three). A value without a figure, and a figure without a value, differ too.
+WITH priced AS (
+    SELECT
+        c.*,
+        json_extract_string(cost_matrix, '$.' || label || '.' || decision)::DOUBLE AS cost,
+        json_extract_string(cost_matrix, '$.' || label || '.' || label)::DOUBLE AS least_cost,
+        json_extract_string(cost_matrix, '$.' || label || '.ED')::DOUBLE AS ed_cost
+    FROM confusion_matrix AS c JOIN evaluation USING (evaluation_id)
+    WHERE rule <> 'primary'
 ),
-spent AS (
+by_class AS (
     SELECT
         evaluation_id,
         rule,
-        IF(rule = 'argmax', argmax, decision) AS choice,
-        json_extract_string(cost_matrix, '$.' || label || '.' || choice)::DOUBLE AS cost
-    FROM prediction
-    JOIN evaluation USING (evaluation_id)
-    CROSS JOIN (VALUES ('argmax'), ('primary')) AS computed (rule)
+        class,
+        sum(cases) FILTER (label = class) AS labelled,
+        sum(cases) FILTER (decision = class) AS chosen,
+        sum(cases) FILTER (label = class AND decision = class) AS hit
+    FROM priced CROSS JOIN (VALUES ('ED'), ('GP'), ('HOME')) AS classes (class)
+    GROUP BY ALL
 ),
-mean_cost AS (
-    SELECT evaluation_id, rule, avg(cost) AS expected_cost FROM spent GROUP BY ALL
+totals AS (
+    SELECT
+        evaluation_id,
+        rule,
+        sum(cases) AS n,
+        sum(cases * cost) AS spent,
+        sum(cases * least_cost) AS least_spent,
+        sum(cases * ed_cost) AS spent_on_ed,
+        sum(cases) FILTER (label = decision) / n AS accuracy,
+        coalesce(sum(cases) FILTER (decision < label), 0) / n AS over_triage, -- the alphabet orders labels by urgency
+        coalesce(sum(cases) FILTER (decision > label), 0) / n AS under_triage
+    FROM priced
+    GROUP BY ALL
 ),
 computed AS (
-    UNPIVOT (
-        SELECT f.evaluation_id, f.rule, accuracy, macro_f1, ed_recall, ed_precision, ed_f2, over_triage, under_triage,
-            expected_cost
-        FROM prediction_figures AS f JOIN mean_cost USING (evaluation_id, rule)
-    ) ON COLUMNS (* EXCLUDE (evaluation_id, rule)) INTO NAME metric VALUE from_predictions
+    SELECT
+        evaluation_id,
+        rule,
+        unnest([
+            {metric: 'precision', figure: hit / nullif(chosen, 0)},
+            {metric: 'recall', figure: hit / labelled},
+            {metric: 'f1', figure: 2 * hit / (labelled + chosen)},
+            {metric: 'f2', figure: 5 * hit / (4 * labelled + chosen)},
+            {metric: 'false_negative_rate', figure: IF(class = 'ED', 1 - hit / labelled, NULL)}
+        ], recursive := true),
+        lower(class) || '_' AS of_class
+    FROM by_class
+    WHERE labelled > 0
+    UNION ALL
+    SELECT evaluation_id, rule, 'macro_f1', avg(2 * hit / (labelled + chosen)), ''
+    FROM by_class
+    WHERE labelled > 0
+    GROUP BY ALL
+    UNION ALL
+    SELECT
+        evaluation_id,
+        rule,
+        unnest([
+            {metric: 'accuracy', figure: accuracy},
+            {metric: 'over_triage', figure: over_triage},
+            {metric: 'under_triage', figure: under_triage},
+            {metric: 'expected_cost', figure: spent / n},
+            {
+                metric: 'cost_skill',
+                figure: IF(spent_on_ed > least_spent, 1 - (spent - least_spent) / (spent_on_ed - least_spent), NULL)
+            }
+        ], recursive := true),
+        ''
+    FROM totals
+),
+named AS (
+    SELECT evaluation_id, rule, of_class || metric AS metric, figure FROM computed WHERE figure IS NOT NULL
+),
+landed AS (
+    SELECT evaluation_id, rule, metric, value
+    FROM metric JOIN evaluation USING (evaluation_id)
+    WHERE value IS NOT NULL
+        AND (scoring_version >= 3 OR rule IN ('argmax', primary_rule))
+        AND (
+            metric IN ('accuracy', 'macro_f1', 'over_triage', 'under_triage', 'expected_cost', 'cost_skill')
+            OR regexp_matches(metric, '^(ed|gp|home)_(precision|recall|f1|f2|false_negative_rate)$')
+        )
 )
-SELECT metric.evaluation_id, metric.rule, metric.metric, metric.value, computed.from_predictions
-FROM metric
-JOIN rules USING (evaluation_id, rule)
-JOIN computed
-    ON computed.evaluation_id = metric.evaluation_id
-    AND computed.rule = rules.computed
-    AND computed.metric = metric.metric
-WHERE abs(metric.value - computed.from_predictions) > 1e-9 * greatest(1, abs(metric.value));
+SELECT evaluation_id, rule, metric, value, figure
+FROM landed FULL JOIN named USING (evaluation_id, rule, metric)
+WHERE value IS NULL OR figure IS NULL OR abs(value - figure) > 1e-9 * greatest(1, abs(value));

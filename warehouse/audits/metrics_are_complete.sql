@@ -1,4 +1,5 @@
--- Evaluations without the figures that every evaluation needs, and intervals upside down.
+-- Evaluations without the figures that every evaluation needs, intervals upside down, and intervals in use that are not
+-- the wider of both.
 WITH needed AS (
     SELECT unnest(
         ['accuracy', 'macro_f1', 'ed_recall', 'ed_precision', 'ed_f2', 'over_triage', 'under_triage']
@@ -14,4 +15,7 @@ ANTI JOIN metric ON
 UNION ALL
 SELECT evaluation_id, rule || ' ' || metric
 FROM metric
-WHERE low > high;
+WHERE low > high
+    OR exact_low > exact_high
+    OR clustered_low > clustered_high
+    OR abs(high - low - greatest(exact_high - exact_low, clustered_high - clustered_low)) > 1e-9;

@@ -1,5 +1,28 @@
 -- Decision rules without a record, chosen after the scoring of the cases that they decide had begun, without what they
 -- need, or other than those that decided. Evaluations of a scoring version below 3 have no record.
+WITH weighed AS (
+    SELECT
+        evaluation_id,
+        case_id,
+        min_cost AS choice,
+        cost_matrix,
+        exp(ln(greatest(p_ed, 1e-12)) / temperature + bias_ed) AS ed,
+        exp(ln(greatest(p_gp, 1e-12)) / temperature + bias_gp) AS gp,
+        exp(ln(greatest(p_home, 1e-12)) / temperature + bias_home) AS home
+    FROM prediction JOIN evaluation USING (evaluation_id) JOIN decision_rule USING (evaluation_id)
+    WHERE rule = 'min_cost' AND temperature IS NOT NULL
+),
+priced AS (
+    SELECT
+        evaluation_id,
+        case_id,
+        choice,
+        action,
+        ed * json_extract_string(cost_matrix, '$.ED.' || action)::DOUBLE
+        + gp * json_extract_string(cost_matrix, '$.GP.' || action)::DOUBLE
+        + home * json_extract_string(cost_matrix, '$.HOME.' || action)::DOUBLE AS cost
+    FROM weighed CROSS JOIN (VALUES ('ED'), ('GP'), ('HOME')) AS actions (action)
+)
 SELECT evaluation_id, rule, 'no record' AS what
 FROM evaluation
 CROSS JOIN (VALUES ('argmax'), ('target_recall'), ('min_cost')) AS rules (rule)
@@ -19,11 +42,20 @@ SELECT evaluation_id, rule, 'another threshold'
 FROM evaluation AS e JOIN decision_rule AS r USING (evaluation_id)
 WHERE r.rule = e.primary_rule AND e.threshold IS DISTINCT FROM r.threshold
 UNION ALL
-SELECT DISTINCT evaluation_id, r.rule, 'another decision'
-FROM prediction
-JOIN evaluation AS e USING (evaluation_id)
-JOIN decision_rule AS r USING (evaluation_id)
-WHERE r.rule = 'target_recall'
-    AND e.primary_rule = 'target_recall'
-    AND r.threshold IS NOT NULL
-    AND (decision = 'ED') IS DISTINCT FROM (p_ed >= r.threshold);
+SELECT DISTINCT evaluation_id, primary_rule, 'another decision'
+FROM prediction JOIN evaluation USING (evaluation_id)
+WHERE scoring_version >= 3
+    AND decision IS DISTINCT FROM CASE primary_rule
+        WHEN 'argmax' THEN argmax WHEN 'target_recall' THEN target_recall ELSE min_cost
+    END
+UNION ALL
+SELECT DISTINCT evaluation_id, rule, 'not what the threshold decides'
+FROM prediction JOIN decision_rule USING (evaluation_id)
+WHERE rule = 'target_recall'
+    AND threshold IS NOT NULL
+    AND target_recall IS DISTINCT FROM CASE WHEN p_ed >= threshold THEN 'ED' WHEN p_gp >= p_home THEN 'GP' ELSE 'HOME' END
+UNION ALL
+SELECT DISTINCT evaluation_id, 'min_cost', 'not the least expected cost'
+FROM priced
+GROUP BY evaluation_id, case_id
+HAVING coalesce(any_value(cost) FILTER (action = choice) > (1 + 1e-9) * min(cost), true);
