@@ -53,3 +53,29 @@ def test_an_overlong_text_loses_its_middle_and_says_so(template):
     assert not encode(template, "a", TEXT, "GP", 2048).shortened
     with pytest.raises(BadInput, match="max_tokens"):
         encode(template, "a", long, "GP", 8)
+
+
+class SharedLabel:
+    """A tokenizer to whose ear two labels are one word, as with a vocabulary that lacks one of them."""
+
+    def __init__(self):
+        self.words = []
+
+    def encode(self, text, add_special_tokens=True):
+        said = text.replace("HOME", "GP").split()
+        self.words += [word for word in said if word not in self.words]
+        return [self.words.index(word) for word in said]
+
+    def decode(self, tokens):
+        return " ".join(self.words[token] for token in tokens)
+
+
+def test_two_labels_with_the_same_tokens_are_refused(monkeypatch):
+    monkeypatch.setattr("tasks.corpus.encode._end_length", lambda *_: 1)  # which would miss HOME already
+    with pytest.raises(BadInput, match="Two labels have the same tokens in this tokenizer"):
+        make_template(SharedLabel(), load_prompt(), chat=False)
+
+
+def test_a_label_that_its_tokens_do_not_give_back_is_refused():
+    with pytest.raises(BadInput, match="does not give the label HOME back"):
+        make_template(SharedLabel(), load_prompt(), chat=False)

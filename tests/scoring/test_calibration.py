@@ -31,6 +31,37 @@ def by_name(*args, **options):
     return {m.name: m for m in calibration_table(*args, **options)}
 
 
+def random_probabilities(count, seed=0):
+    """Labels and probabilities of many kinds: one case, one class, ties, certainty, and enough cases for an ECE."""
+    rng = np.random.default_rng(seed)
+    for i in range(count):
+        n = 300 if i % 25 == 0 else int(rng.choice([1, 2, 3, 7, 20, 60]))
+        truth = rng.choice(rng.permutation(3)[: rng.integers(1, 4)], n)
+        p = softmax(rng.normal(size=(n, 3)) * rng.choice([0.1, 2, 40]), axis=1)
+        if rng.random() < 0.5:
+            p = rng.dirichlet([1, 1, 1], 3)[rng.integers(0, 3, n)]  # at most three different rows
+        yield truth, p
+
+
+def test_brier_and_ece_equal_scikit_learn_and_a_direct_sum_on_a_thousand_random_tables():
+    eces = 0
+    for truth, p in random_probabilities(1000):
+        found = {m.name: m.value for m in calibration_table([LABELS[t] for t in truth], p, resamples=2)}
+        whole = brier_score_loss(truth, p, labels=[0, 1, 2], scale_by_half=False)
+        assert found["brier"] == pytest.approx(whole, abs=1e-12)
+        of_ed = brier_score_loss(truth == 0, p[:, 0], labels=[False, True], pos_label=True)
+        assert found["ed_brier"] == pytest.approx(of_ed, abs=1e-12)
+        tops = {"ece": (p.max(axis=1), p.argmax(axis=1) == truth), "ed_ece": (p[:, 0], truth == 0)}
+        for name, (scores, hits) in tops.items():
+            edges = np.quantile(scores, np.arange(1, 10) / 10)
+            bins = np.array([(edges <= score).sum() for score in scores])
+            direct = sum(abs(hits[bins == b].sum() - scores[bins == b].sum()) / len(scores) for b in range(10))
+            assert expected_calibration_error(scores, hits) == pytest.approx(direct, abs=1e-12)
+            assert found[name] is None if len(truth) < 300 else found[name] == pytest.approx(direct, abs=1e-12)
+            eces += found[name] is not None
+    assert eces >= 80
+
+
 def test_ece_equals_a_loop_over_bins():
     labels, p = sample(500, sharpen=2)
     scores, hits = p.max(axis=1), np.array([LABELS[i] for i in p.argmax(axis=1)]) == labels

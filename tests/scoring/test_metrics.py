@@ -1,13 +1,18 @@
 import math
+from functools import cache
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, fbeta_score, precision_recall_fscore_support
+from statsmodels.stats.proportion import proportion_confint
 
 from tasks.runtime.errors import BadInput
+from tasks.scoring.gates import judge_gates
 from tasks.scoring.inputs import cost_array, label_codes, label_probabilities
+from tasks.scoring.intervals import clopper_pearson
 from tasks.scoring.metrics import (
     CLUSTERED,
     EXACT,
@@ -64,6 +69,45 @@ def test_every_metric_equals_scikit_learn_on_a_thousand_random_tables():
         assert same(ours["macro_f1"], macro)
         assert same(ours["ed_false_negative_rate"], 1 - recall[0])
     assert absent > 300 and empty_prediction > 200  # the corners were met
+
+
+@cache
+def exact_ends(k, n):
+    """SciPy's exact interval, which statsmodels' beta method must give as well."""
+    theirs = binomtest(k, n).proportion_ci(method="exact")
+    assert proportion_confint(k, n, method="beta") == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+    return theirs.low, theirs.high
+
+
+def test_triage_direction_cost_and_exact_intervals_equal_other_libraries_on_the_same_thousand_tables():
+    costs = np.array([[COSTS[t][a] for a in LABELS] for t in LABELS], dtype=float)
+    without_skill = intervals = 0
+    for labels, decisions in random_sets(1000):
+        truth, decided = label_codes(labels), label_codes(decisions)
+        found = {m.name: m for m in metric_table(labels, decisions, costs=COSTS, resamples=2)}
+        assert same(found["over_triage"].value, np.mean(decided < truth))
+        assert same(found["under_triage"].value, np.mean(decided > truth))
+        spent, perfect, always_ed = costs[truth, decided], costs[truth, truth], costs[truth, 0]
+        assert same(found["expected_cost"].value, spent.mean())
+        saved = always_ed.sum() - perfect.sum()
+        if saved > 0:
+            assert same(found["cost_skill"].value, (always_ed.sum() - spent.sum()) / saved)
+        else:
+            without_skill += 1
+            assert found["cost_skill"].value is None and "always-ED costs no more" in found["cost_skill"].note
+        for name, m in found.items():
+            assert (m.exact_low is None) == (m.value is None or not is_proportion(name)), name
+            if m.exact_low is not None:
+                intervals += 1
+                expected = exact_ends(round(m.value * m.n), m.n)
+                assert (m.exact_low, m.exact_high) == pytest.approx(expected, abs=1e-9), (name, m)
+    assert without_skill > 50 and intervals > 5000 and exact_ends.cache_info().currsize > 300
+
+
+def is_proportion(name):
+    return name in ("accuracy", "over_triage", "under_triage", "ed_false_negative_rate") or name.endswith(
+        ("_recall", "_precision")
+    )
 
 
 def test_a_stack_of_tables_gives_what_each_table_gives():
@@ -165,6 +209,25 @@ def test_the_wider_interval_is_used_and_named():
     assert dependent.method == CLUSTERED and single.method == none.method == EXACT
     assert dependent.high - dependent.low > 2 * (single.high - single.low)
     assert none.note == "assumes independent cases" and dependent.note is None
+
+
+def test_both_intervals_stand_beside_the_wider_one():
+    labels, decisions = ["ED"] * 200 + ["GP"] * 200, ["ED"] * 150 + ["GP"] * 50 + ["GP"] * 200
+    groups = [f"g{i // 10}" for i in range(400)]
+    for m in by_name(labels, decisions, groups, COSTS).values():
+        ends = {(m.exact_low, m.exact_high), (m.clustered_low, m.clustered_high)}
+        assert m.value is None or (m.low, m.high) in ends
+    recall, f2 = by_name(labels, decisions, groups)["ed_recall"], by_name(labels, decisions, groups)["ed_f2"]
+    assert (recall.exact_low, recall.exact_high) == clopper_pearson(150, 200)
+    assert recall.clustered_low < recall.exact_low < recall.exact_high < recall.clustered_high
+    assert f2.exact_low is None and f2.clustered_low == f2.low
+    alone = by_name(labels, decisions)
+    assert alone["ed_recall"].clustered_low is None and alone["ed_f2"].clustered_low is alone["ed_f2"].exact_low is None
+    gates = {g.name: g for g in judge_gates(labels, decisions, groups)[0]}
+    assert gates["ed_recall"].bound == gates["ed_recall"].clustered_low < gates["ed_recall"].exact_low
+    rate = gates["ed_false_negative_rate"]
+    assert rate.clustered_high == rate.bound == pytest.approx(1 - gates["ed_recall"].clustered_low)
+    assert rate.exact_low == pytest.approx(clopper_pearson(50, 200)[0])
 
 
 def test_few_groups_say_that_the_interval_assumes_independent_cases():
