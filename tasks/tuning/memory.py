@@ -118,6 +118,9 @@ def choose(
         emit(
             {
                 "event": "note",
+                "held_bytes": held,
+                "case_bytes": one,
+                "further_bytes": more,
                 "message": f"Memory: {limit / 1e6:.1f} MB, {held / 1e6:.1f} MB of it for weights and optimizer and up to "
                 f"{cache / 1e6:.1f} MB for reuse; the longest case takes {one / 1e6:.1f} MB, each further one "
                 f"{more / 1e6:.1f} MB: micro-batch {micro_batch} of {batch}"

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import sys
-import time
 
 from tasks.runtime.device import resident_bytes
 from tasks.spec import ExperimentSpec
@@ -31,19 +29,20 @@ def _killed(args, emit, module, name, hungry=True):
     """The real job, which is killed in `module.name` unless its parent has told it to take less."""
 
     def die(*given, **named):
-        held = _take(0.95 * budget(ExperimentSpec.model_validate(args["experiment"]))) if hungry else b""
-        time.sleep(1)  # until a heartbeat has told
+        held = _take(0.95 * budget(ExperimentSpec.model_validate(args["experiment"]))) if hungry else []
+        emit({"event": "heartbeat", "resident_bytes": resident_bytes()})  # the next one may come too late
         os.kill(os.getpid(), signal.SIGKILL)
         return held
 
-    sys.modules["__main__"].HEARTBEAT_SECONDS = 0.2
     if args["choice"] is None:
         setattr(module, name, die)
     return job.run(args, emit)
 
 
 def _take(wanted):
-    held = bytearray(max(0, int(wanted) - resident_bytes()))
-    page = os.sysconf("SC_PAGE_SIZE")
-    held[::page] = b"x" * len(held[::page])
+    """Memory, until the process holds so much: what was freed before may be given again."""
+    held, page = [], os.sysconf("SC_PAGE_SIZE")
+    while resident_bytes() < wanted:
+        held.append(bytearray(16 << 20))
+        held[-1][::page] = b"x" * len(held[-1][::page])
     return held

@@ -4,7 +4,6 @@ import itertools
 import json
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -220,10 +219,9 @@ def test_what_was_chosen_for_a_training_is_kept_and_another_budget_chooses_again
     probes = sum("micro-batch" in event.get("message", "") for event in told)
     choice("2GB")
     assert sum("micro-batch" in event.get("message", "") for event in told) == probes == 1
-    held, _, one, more = (float(words.split()[0]) for words in re.findall(r"[0-9.]+ MB", next(
-        event["message"] for event in told if "micro-batch" in event.get("message", "")
-    ))[1:])  # fmt: skip
-    assert choice(f"{(held + one + 1.5 * more) * 8 / 7}MB")["micro_batch"] == 2
+    said = next(event for event in told if "micro-batch" in event.get("message", ""))
+    held, one, more = said["held_bytes"], said["case_bytes"], said["further_bytes"]
+    assert choice(f"{(held + one + 1.5 * more) * 8 / 7}")["micro_batch"] == 2
 
 
 def test_a_cost_weight_above_5_is_warned_of_and_5_is_not(study, tmp_path):

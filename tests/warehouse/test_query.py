@@ -37,7 +37,7 @@ def loaded(made_once, tmp_path, monkeypatch):
         ("WITH p AS (FROM prediction) SELECT * FROM p LIMIT 3", 3),
         ("DESCRIBE leaderboard", None),
         ("SHOW TABLES", None),
-        ("SUMMARIZE prediction", 11),
+        ("SUMMARIZE prediction", 13),
         ("PIVOT prediction ON argmax USING count(*) GROUP BY evaluation_id", 2),
         ("PIVOT prediction ON argmax IN ('ED') USING count(*) GROUP BY evaluation_id", 2),
     ],
