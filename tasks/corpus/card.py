@@ -7,8 +7,8 @@ from typing import Any
 
 from tasks.corpus.embedded import GENERATOR_VERSION
 from tasks.corpus.knowledge_base import general, knowledge_digest, problems
-from tasks.corpus.reader_check import reader_check, told
-from tasks.corpus.rules import CHILD_VITALS, NEWS2, YOUNG_FEVER
+from tasks.corpus.reader_check import all_told
+from tasks.corpus.rules import CHILD_VITALS, NEWS2, WORSE_LATER, YOUNG_FEVER
 from tasks.spec import LABELS
 
 NOTICE = "synthetic: for building and comparing, not evidence about patients"
@@ -26,9 +26,10 @@ every label. The text is written from the facts in several voices; label, rule, 
 
 The first that fires decides: a red flag (ED); a vital sign in the emergency range, NEWS2 or children's limits (ED); an
 age or illness that makes the problem an emergency (ED); an amber flag (GP); an age or illness that needs a doctor (GP);
-longer than the natural course without getting better (GP); severe in spite of self-care (GP); else HOME. Red and amber
-flags follow public guidance, named for each problem: {sources} distinct references, most often NICE guidelines and CKS,
-NHS pages, SIGN, RCOG and Resuscitation Council UK; they are listed below. Facts only, in the project's own words.
+longer than the natural course without getting better (GP); severe in spite of self-care (GP); getting worse at 65 or
+older (GP); else HOME. Red and amber flags follow public guidance, named for each problem: {sources} distinct references,
+most often NICE guidelines and CKS, NHS pages, SIGN, RCOG and Resuscitation Council UK; they are listed below. Facts only,
+in the project's own words.
 
 ## How far the labels can be trusted
 
@@ -76,7 +77,7 @@ def data_card(manifest: Mapping[str, Any]) -> str:
             EMBEDDED.format(
                 problems=len(known), systems=len({p.system for p in known}), sources=len(references),
                 generator=GENERATOR_VERSION, knowledge=knowledge_digest()[:12], notice=NOTICE.capitalize(),
-                reader=told(reader_check()), references="; ".join(references),
+                reader=all_told(), references="; ".join(references),
             )
         )  # fmt: skip
     else:
@@ -102,7 +103,7 @@ def data_card(manifest: Mapping[str, Any]) -> str:
 def _references() -> list[str]:
     """Every public reference behind a rule, once, in order of its name; 'NG109 and NG111' count as one."""
     flags = [*general().red.values(), *general().amber.values()]
-    named = [NEWS2, CHILD_VITALS, YOUNG_FEVER]
+    named = [NEWS2, CHILD_VITALS, YOUNG_FEVER, WORSE_LATER]
     for problem in problems().values():
         named.append(problem.source)
         flags += [*problem.red.values(), *problem.amber.values()]

@@ -70,6 +70,7 @@ class Problem(Strict):
     days: tuple[float, float, float] = Field(description="shortest, natural course, longest duration in days")
     event: bool = Field(default=False, description="something that happened, rather than something that lasts")
     temp: Literal["normal", "febrile"] = "normal"
+    painless: bool = Field(default=False, description="nobody would rate it 8 out of 10 in spite of painkillers")
     note: str
     complaint: tuple[str, ...] = Field(min_length=2)
     voices: tuple[str, ...] = ()

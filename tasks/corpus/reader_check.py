@@ -16,7 +16,7 @@ FILE = Path(__file__).with_name("reader_check.toml")
 
 
 class ReaderCheck(Strict):
-    """`reader_check.toml`: see there."""
+    """One check of `reader_check.toml`: see there."""
 
     generator: int = Field(ge=1, description="the corpus version that was read")
     date: str = Field(pattern=r"^\d{4}-\d\d-\d\d$")
@@ -40,9 +40,28 @@ class Agreement:
     agreed: int
 
 
+class ReaderChecks(Strict):
+    """All checks, newest first."""
+
+    check: tuple[ReaderCheck, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _newest_first(self) -> ReaderChecks:
+        order = [(check.generator, check.date) for check in self.check]
+        if order != sorted(order, reverse=True):
+            raise ValueError("the newest check comes first")
+        return self
+
+
 @cache
+def reader_checks() -> tuple[ReaderCheck, ...]:
+    """Every check that is kept, newest first."""
+    return ReaderChecks.model_validate(tomllib.loads(FILE.read_text(encoding="utf-8"))).check
+
+
 def reader_check() -> ReaderCheck:
-    return ReaderCheck.model_validate(tomllib.loads(FILE.read_text(encoding="utf-8")))
+    """The newest check."""
+    return reader_checks()[0]
 
 
 def agreement(check: ReaderCheck) -> Agreement:
@@ -52,14 +71,21 @@ def agreement(check: ReaderCheck) -> Agreement:
     return Agreement(len(check.answers), sum(stored == read for stored, read in check.answers.values()))
 
 
-def told(check: ReaderCheck) -> str:
-    """The figure, its date and its corpus version, and what it says about the present version."""
+def told(check: ReaderCheck, read: bool = False) -> str:
+    """The figure, its date and its corpus version; unless `read`, also that the present version has not been read."""
     found = agreement(check)
     text = (
-        f"A reader who did not see the labels agreed with {found.agreed} of {found.cases} sampled cases of all sets "
+        f"A reader who did not see the labels agreed with {found.agreed} of {found.cases} sampled cases "
         f"(generator {check.generator}, {check.date})."
     )
     if check.generator != GENERATOR_VERSION:
-        text += f" That was another version of the corpus: generator {GENERATOR_VERSION} has not been read yet."
+        text += " That was another version of the corpus"
+        text += "." if read else f": generator {GENERATOR_VERSION} has not been read yet."
     remarks = [f"- {name}: {remark}." for name, remark in check.remarks.items()]
     return "\n".join([text, *(["", "Where they differed:", "", *remarks] if remarks else [])])
+
+
+def all_told() -> str:
+    """Every check, newest first."""
+    read = any(check.generator == GENERATOR_VERSION for check in reader_checks())
+    return "\n\n".join(told(check, read or number > 0) for number, check in enumerate(reader_checks()))

@@ -9,7 +9,8 @@
 5. an age or context that needs a doctor's look (`gp_under`, `gp_over`, `gp_if`): GP
 6. longer than the natural course without getting better: GP
 7. severe in spite of self-care: GP
-8. none of these: HOME
+8. getting worse at 65 or older (BGS frailty): GP
+9. none of these: HOME
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from tasks.spec import Label
 NEWS2 = "RCP NEWS2 2017"
 CHILD_VITALS = "BTS/SIGN asthma; NICE NG143"
 YOUNG_FEVER = "NICE NG143"
+LATER_LIFE = 65  # years: from here on what gets worse is looked at
+WORSE_LATER = "BGS frailty; NICE NG56"
 YOUNG = 0.25  # years: under three months any fever is an emergency
 
 
@@ -83,6 +86,8 @@ def decide(facts: Facts, problem: Problem) -> Verdict:
         return Verdict("GP", "longer_than_natural_course", problem.source)
     if facts.severity == "severe":
         return Verdict("GP", "severe_despite_self_care", problem.source)
+    if facts.trend == "worse" and facts.age >= LATER_LIFE:
+        return Verdict("GP", "worse_in_later_life", WORSE_LATER)
     return Verdict("HOME", "no_flag", problem.source)
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from tasks.corpus.flags import draw_denials, with_flags
 from tasks.corpus.knowledge_base import Context, Problem, contexts
-from tasks.corpus.rules import Facts, decide
+from tasks.corpus.rules import LATER_LIFE, Facts, decide
 from tasks.corpus.vitals import draw_vitals
 from tasks.corpus.wording import lived_days
 from tasks.spec import Label
@@ -21,9 +21,10 @@ ATTEMPTS = 400
 MENDING = re.compile(
     r"\b(better|gone|fading|fades|heal\w*|shr[iu]nk\w*|smaller|settled|settles|settling|eases|easing|pink again)\b"
 )
+MINOR = re.compile(r"\b(few|little|slight\w*|small|tiny|once|twinge|itch\w*|drops?|mild\w*|hardly|asks?|dot|only)\b")
 ROUTES: dict[str, dict[str, float]] = {
     "ED": {"red": 0.9, "vital": 0.08, "who": 0.35},
-    "GP": {"amber": 0.62, "who": 0.5, "long": 0.24, "severe": 0.12},
+    "GP": {"amber": 0.62, "who": 0.5, "long": 0.24, "severe": 0.3, "worse": 0.3},
     "HOME": {"none": 1.0},
 }
 
@@ -42,15 +43,16 @@ def _propose(problem: Problem, label: Label, rng: random.Random) -> Facts | None
     facts = _person(problem, route, label, rng)
     facts = with_flags(problem, route, facts, rng)
     days = _days(problem, route, facts, rng)
-    mending = any(MENDING.search(" ".join(problem.fact(name).say)) for name in facts.mild)
-    if days is None or (mending and route in ("long", "severe")):
+    told = " ".join(clause for name in facts.mild for clause in (problem.fact(name).note, *problem.fact(name).say))
+    mending = MENDING.search(told) is not None
+    if days is None or (mending and route in ("long", "severe", "worse")) or (route == "severe" and MINOR.search(told)):
         return None
     trend = _trend(route, rng)
     facts = replace(
         facts,
         days=days,
         trend=None if mending and trend != "better" else trend,
-        severity=_severity(route, facts.age, rng),
+        severity=_severity(problem, route, facts.age, rng),
     )
     facts = replace(facts, denied=draw_denials(problem, facts, rng))
     return replace(facts, vitals=draw_vitals(problem, route, facts, rng))
@@ -60,7 +62,8 @@ def _routes(problem: Problem, label: Label) -> dict[str, float]:
     """The weights of a label's routes; where age or context move this problem's threshold, they often do."""
     ed, gp = bool(problem.ed_if or problem.ed_under), bool(problem.gp_if or problem.gp_under or problem.gp_over < 120)
     moved = {"ED": ed, "GP": gp, "HOME": False}[label]
-    return {route: weight for route, weight in ROUTES[label].items() if moved or route != "who"}
+    unfit = {"who": not moved, "severe": problem.painless, "worse": not {"older", "frail"} & {*problem.ages}}
+    return {route: weight for route, weight in ROUTES[label].items() if not unfit.get(route, False)}
 
 
 def _pick(weights: dict[str, float], rng: random.Random) -> str:
@@ -69,7 +72,7 @@ def _pick(weights: dict[str, float], rng: random.Random) -> str:
 
 def _person(problem: Problem, route: str, label: Label, rng: random.Random) -> Facts:
     low, high = rng.choice([span for span in map(problem.age_range, problem.ages) if span[0] < span[1]])
-    age = rng.uniform(low, high)
+    age = rng.uniform(max(low, LATER_LIFE) if route == "worse" and high > LATER_LIFE else low, high)
     limits = [n for n in ((problem.ed_under,) if label == "ED" else (problem.gp_under, problem.gp_over)) if 0 < n < 120]
     if route == "who" and limits and rng.random() < 0.5:  # near the limit, where the age decides
         age = min(max(rng.uniform(limits[-1] * 0.5, limits[-1] * 1.3), low), high)
@@ -113,15 +116,16 @@ def _trend(route: str, rng: random.Random) -> str | None:
     weights = {
         "red": (0.62, 0.10, 0.12, 0.16), "vital": (0.5, 0.15, 0.15, 0.2), "who": (0.5, 0.2, 0.15, 0.15),
         "amber": (0.5, 0.14, 0.18, 0.18), "long": (0.2, 0.0, 0.4, 0.4), "severe": (0.5, 0.0, 0.2, 0.3),
-        "none": (0.45, 0.25, 0.18, 0.12),
+        "none": (0.45, 0.25, 0.18, 0.12), "worse": (0.0, 0.0, 0.0, 1.0),
     }[route]  # fmt: skip
     return rng.choices((None, "better", "same", "worse"), weights)[0]
 
 
-def _severity(route: str, age: float, rng: random.Random) -> str | None:
+def _severity(problem: Problem, route: str, age: float, rng: random.Random) -> str | None:
     if age < 5:  # too young to rate it
         return None
     if route == "severe":
         return "severe"
     weights = {"red": (0.7, 0.14, 0.1, 0.06), "amber": (0.6, 0.2, 0.17, 0.03)}.get(route, (0.6, 0.21, 0.19, 0.0))
-    return rng.choices((None, "mild", "moderate", "severe"), weights)[0]
+    drawn = rng.choices((None, "mild", "moderate", "severe"), weights)[0]
+    return None if drawn == "severe" and problem.painless else drawn

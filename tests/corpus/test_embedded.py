@@ -311,6 +311,34 @@ def test_age_and_medicines_move_the_threshold() -> None:
     assert decide(replace(fever, age=2), problems()["fever_child"]).label == "HOME"
 
 
+def test_what_gets_worse_in_later_life_is_looked_at() -> None:
+    arm = Facts("red_skin", age=64, sex="f", mild=("scratch",), days=1, trend="worse")
+    assert decide(arm, problems()["red_skin"]).label == "HOME"
+    assert decide(replace(arm, age=66), problems()["red_skin"]).rule == "worse_in_later_life"
+    assert decide(replace(arm, age=66, trend="same"), problems()["red_skin"]).label == "HOME"
+
+
+@pytest.mark.parametrize(
+    ("problem", "flag", "age"),
+    [("bedwetting", "drink_weight", 6), ("early_bleeding", "past_ectopic", 30), ("calf_strain", "swell_later", 40),
+     ("near_drown", "fever_day", 8), ("flu_like", "tropical", 30), ("newborn_yellow", "fewer_nappies", 0.02)],
+)  # fmt: skip
+def test_what_guidance_wants_seen_the_same_day_in_hospital_is_red(problem: str, flag: str, age: float) -> None:
+    assert flag in problems()[problem].red and problems()[problem].fact(flag).min_age <= age
+
+
+def test_nobody_rates_a_painless_complaint_in_spite_of_painkillers(records: tuple[Record, ...]) -> None:
+    painless = [r for r in (*records, *adversarial_records()) if problems()[r.facts.problem].painless]
+    assert len(painless) >= 1000 and {r.facts.severity for r in painless} == {None, "mild", "moderate"}
+
+
+def test_american_words_and_nurses_lists_stay_grammatical(records: tuple[Record, ...]) -> None:
+    odd = re.compile(
+        r"\b[Nn]o an? |that seizures|\ba two weeks\b|felt on the bathroom|\b[Nn]o (intends|wants|bleeds|vomits|holds|does)\b"
+    )
+    assert [r.case.text for r in (*records, *adversarial_records()) if odd.search(r.case.text)] == []
+
+
 def test_a_childs_normal_breathing_rate_is_no_emergency_and_an_adults_same_rate_is() -> None:
     vitals = Vitals(temp=37.0, hr=110, rr=34, spo2=98, sbp=110, dbp=70)
     child = Facts("cough", age=2, sex="m", mild=("tickle",), days=2, vitals=vitals)
