@@ -18,7 +18,6 @@ from rich.console import Console
 
 from deployments.up import interrupted_by_signals
 from flows.display import live
-from flows.report import print_comparison
 from flows.selection import Selection
 from flows.servers import start_temporary_server
 from tasks.progress import Event, listeners
@@ -33,10 +32,12 @@ def run_sweep(console: Console, selection: Selection, grid: str, *narrowing: Any
     for what the user must mend, or if the configured Prefect server cannot be used.
     """
     console.print(f"Sweep {selection.grid.name}: {len(selection.cells)} experiments. Starting Prefect ...")
-    from flows.sweep import sweep
-
     with interrupted_by_signals():
-        start_temporary_server()
+        ready = start_temporary_server()
+        from flows.report import print_comparison  # pandas and the flow take as long to import as the server to start
+        from flows.sweep import sweep
+
+        ready()
         with live(console, len(selection.cells)), collected() as outcome:
             overrides, models, bits, recipes, limit = narrowing
             state = sweep(grid, overrides, models, bits, recipes, limit, return_state=True)

@@ -11,6 +11,8 @@ import contextlib
 import os
 import signal
 import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from deployments.processes import command_of
@@ -21,9 +23,10 @@ from tasks.runtime.store import home, write_atomic
 SERVER = "prefect.server.api.server"
 
 
-def start_temporary_server() -> None:
+def start_temporary_server() -> Callable[[], None]:
     """Start the server that this process's flows will use until it exits; if one is configured, only look at that.
 
+    Returns at once what waits until it answers: starting takes seconds, in which the caller can import what it needs.
     Raises BadInput with the remedy if the configured server does not answer, or is of another version.
     """
     from prefect.server.api.server import SubprocessASGIServer
@@ -33,20 +36,25 @@ def start_temporary_server() -> None:
         for finding in prefect_server():
             if finding.level == "error":
                 raise BadInput(f"The Prefect server cannot be used: {finding.detail}; {finding.remedy}.")
-        return
+        return lambda: None
     end_leftovers(home())
     record = _records(home()) / f"{socket.gethostname()}-{os.getpid()}"
     atexit.register(record.unlink, missing_ok=True)  # runs after the server's own stop, which is registered later
     server = SubprocessASGIServer()
-    try:
-        server.start()
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise TriageError(
-            f"Prefect's temporary server did not start ({reason}); is the machine busy? Type the same command again."
-        ) from error
-    if server.server_process is not None:
-        write_atomic(record, str(server.server_process.pid))
+    starting = ThreadPoolExecutor(1).submit(server.start)
+
+    def ready() -> None:
+        try:
+            starting.result()
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise TriageError(
+                f"Prefect's temporary server did not start ({reason}); is the machine busy? Type the same command again."
+            ) from error
+        if server.server_process is not None:
+            write_atomic(record, str(server.server_process.pid))
+
+    return ready
 
 
 def end_leftovers(root: Path) -> None:

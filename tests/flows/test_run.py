@@ -29,7 +29,7 @@ def ends_with(monkeypatch):
             return Failed(message="not all") if errors else Completed(message="all")
 
         monkeypatch.setattr(flows.sweep, "sweep", flow)
-        monkeypatch.setattr(run, "start_temporary_server", lambda: None)
+        monkeypatch.setattr(run, "start_temporary_server", lambda: lambda: None)
         return run.run_sweep(Console(quiet=True), select("smoke"), "smoke", None, None, None, None, None)
 
     return run_it
