@@ -109,6 +109,41 @@ def test_the_adapter_loads_in_stock_mlx_lm_and_gives_the_same_label_probabilitie
 
 
 @pytest.mark.parametrize("model", ["tiny-llama", "tiny-gemma3"])
+def test_the_validation_loss_of_a_training_is_stocks_over_the_conversation_as_its_template_writes_it(study, model):
+    """A template that training alone got wrong would show here: rendered otherwise, the same cases lose otherwise."""
+    _, args, _ = study[model, "baseline"]
+    stock, tokenizer = load(args["variant"], adapter_path=args["folder"])
+    stock.set_dtype(mx.float32)
+    stock.eval()
+    chat, prompt = verify(Path(args["variant"]), deep=False)["prompt"] == "chat", load_prompt()
+    valid = lines(Path(args["data"]) / "valid.jsonl")
+
+    def rendered(record, as_chat):
+        if as_chat:
+            said = prompt.messages(record["text"])
+            answer = {"role": "assistant", "content": record["label"]}
+            return (list(tokenizer.apply_chat_template(said, add_generation_prompt=True)),
+                    list(tokenizer.apply_chat_template([*said, answer])))  # fmt: skip
+        start = tokenizer.encode(prompt.plain_text(record["text"]))
+        return start, start + tokenizer.encode(f" {record['label']}{prompt.plain_end}", add_special_tokens=False)
+
+    def stock_loss(as_chat):
+        total, count = 0.0, 0
+        for record in valid:
+            start, whole = rendered(record, as_chat)
+            logits = stock(mx.array([whole[:-1]]))[0]
+            losses = nn.losses.cross_entropy(logits[len(start) - 1 :], mx.array(whole[len(start) :]))
+            total, count = total + losses.sum().item(), count + losses.size
+        return total / count
+
+    curve = json.loads((Path(args["folder"]) / "training.json").read_text())["curve"]
+    best = min(point["loss"] for point in curve if point["split"] == "valid")
+    assert best == pytest.approx(stock_loss(chat), rel=1e-4)
+    if chat:
+        assert abs(stock_loss(False) - best) > 0.01
+
+
+@pytest.mark.parametrize("model", ["tiny-llama", "tiny-gemma3"])
 def test_twenty_passes_give_twenty_distinct_probability_vectors(study, model):
     _, _, scores = study[model, "balanced_safe"]
     passes = np.load(scores / "passes.npy", allow_pickle=False)
