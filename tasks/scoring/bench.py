@@ -29,8 +29,8 @@ from tasks.tuning.batches import TOKENS_AT_ONCE, Cases, make_batch, make_cases, 
 from tasks.tuning.bench_setting import start_adapter
 from tasks.tuning.engine import score_cases
 from tasks.tuning.frozen_prefix import Prefix, open_prefix
-from tasks.tuning.job import CACHE_BYTES
 from tasks.tuning.lora import Adapted, add_lora, load_variant
+from tasks.tuning.memory import CACHE_BYTES
 from tasks.tuning.sets import LoadedSet, load_set, load_template
 
 Emit = Callable[[dict[str, Any]], None]

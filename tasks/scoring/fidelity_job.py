@@ -18,8 +18,8 @@ from tasks.tuning.architecture import project, run_blocks
 from tasks.tuning.batches import Batch, Cases, make_batch, sorted_batches
 from tasks.tuning.engine import label_terms, leading_past
 from tasks.tuning.frozen_prefix import Prefix, open_prefix
-from tasks.tuning.job import CACHE_BYTES
 from tasks.tuning.lora import Adapted, load_variant
+from tasks.tuning.memory import CACHE_BYTES
 from tasks.tuning.sets import LoadedSet, load_set, load_template
 
 Emit = Callable[[dict[str, Any]], None]

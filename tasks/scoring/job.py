@@ -29,8 +29,8 @@ from tasks.scoring.scored import scored_cases
 from tasks.spec import LABELS, ExperimentSpec, Scoring, Training
 from tasks.tuning.engine import Scores, score_cases
 from tasks.tuning.frozen_prefix import Prefix, open_prefix
-from tasks.tuning.job import CACHE_BYTES
 from tasks.tuning.lora import Adapted, add_lora, load_variant, load_weights
+from tasks.tuning.memory import CACHE_BYTES
 from tasks.tuning.sets import LoadedSet, load_set, load_template, tell_shortened
 
 Emit = Callable[[dict[str, Any]], None]

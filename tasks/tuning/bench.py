@@ -31,9 +31,9 @@ from tasks.tuning.bench_stock import float64_gradients, measure_stock
 from tasks.tuning.engine import batch_terms, leading_past, update_gradients
 from tasks.tuning.flops import matmul_flops, matmul_speed
 from tasks.tuning.frozen_prefix import Prefix, open_prefix
-from tasks.tuning.job import CACHE_BYTES
 from tasks.tuning.lora import Adapted, add_lora, load_variant
 from tasks.tuning.losses import Objective, make_objective, objective_sum, scored_tokens
+from tasks.tuning.memory import CACHE_BYTES
 
 Emit = Callable[[dict[str, Any]], None]
 GRADIENTS = "gradients.safetensors"

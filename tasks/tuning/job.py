@@ -21,7 +21,6 @@ from tasks.tuning.fit import fit
 from tasks.tuning.frozen_prefix import open_prefix
 from tasks.tuning.lora import Adapted, adapter_config, adapter_weights, add_lora, load_variant
 from tasks.tuning.losses import make_objective
-from tasks.tuning.memory import CACHE_BYTES as CACHE_BYTES  # scoring keeps as much
 from tasks.tuning.memory import Choice, budget, cache_limit, read_choice, write_choice
 from tasks.tuning.rows import DIVERGED, settings_digest
 from tasks.tuning.sets import load_set, load_template, tell_shortened
