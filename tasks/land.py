@@ -24,7 +24,9 @@ Rows = dict[str, list[dict[str, Any]]]
     retries=3, retry_delay_seconds=2, retry_condition_fn=is_transient,
 )  # fmt: skip
 def land(experiment: dict[str, Any], training: str, evaluation: str, variant: str, data: str) -> str:
-    """evaluation_id, once training and evaluation are in the warehouse; landing again changes nothing."""
+    """evaluation_id, once training and evaluation are in the warehouse; what has landed is not worked out again."""
+    if is_landed(evaluation):  # its training landed before it, and a sweep begins by loading all that has landed
+        return evaluation
     spec = ExperimentSpec.model_validate(experiment)
     folder = home() / "experiments" / training
     weights, dataset = verify(Path(variant), deep=False), verify(Path(data), deep=False)

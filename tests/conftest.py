@@ -1,4 +1,4 @@
-"""Shared set-up: a fast BLAS before MLX is first imported, and a home of its own for every test."""
+"""Shared set-up: a fast BLAS before MLX is first imported, a home of its own for every test, and who runs which file."""
 
 import os
 
@@ -6,6 +6,8 @@ import pytest
 
 from tasks.runtime.device import load_blas
 
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # side by side: each its share of the cores
+    os.environ.setdefault("MKL_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 load_blas()
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
@@ -16,3 +18,15 @@ def own_home(tmp_path, monkeypatch):
     """Nothing a test makes lands in the checkout."""
     monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "home" / "triage.duckdb"))
+
+
+LONGEST = ("smoke", "tests/flows/test_kill.py", "tests/models/test_real_weights.py")  # first, so that none ends alone
+
+
+def pytest_collection_modifyitems(items):
+    """One process per file, for what its tests share, and one for all files that read the shared smoke sweep."""
+    sharing = {item.path for item in items if "smoke" in getattr(item, "fixturenames", ())}
+    groups = {item: "smoke" if item.path in sharing else item.nodeid.partition("::")[0] for item in items}
+    for item, group in groups.items():
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: LONGEST.index(groups[item]) if groups[item] in LONGEST else len(LONGEST))

@@ -8,7 +8,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,22 +105,11 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path / "place")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def smoke_started(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The shared sweep, running while other tests do theirs; None where no test will ask for it."""
-    if not any("smoke" in getattr(item, "fixturenames", ()) for item in request.session.items):
-        yield None
-        return
-    made = Place(tmp_path_factory.mktemp("smoke") / "place")
-    process = made.start("sweep", "smoke")
-    yield made, process
-    process.kill()
-
-
 @pytest.fixture(scope="session")
-def smoke(smoke_started: Any) -> tuple[Place, subprocess.CompletedProcess[str]]:
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, subprocess.CompletedProcess[str]]:
     """A finished smoke sweep, which tests only read, and what it printed."""
-    return smoke_started[0], smoke_started[0].finish(smoke_started[1])
+    made = Place(tmp_path_factory.mktemp("smoke") / "place")
+    return made, made.run("sweep", "smoke")
 
 
 def one_sentence(text: str) -> bool:
