@@ -20,6 +20,7 @@ from tasks.scoring.baselines import (
     baseline_judging,
     dataset_baseline_id,
     dataset_baseline_rows,
+    judged_sets,
     zero_shot_id,
 )
 from tasks.scoring.rows import judged_rows
@@ -30,17 +31,25 @@ from tasks.tuning.rows import source_digest
 
 @task(task_run_name="baselines", retries=2, retry_delay_seconds=2, retry_condition_fn=is_transient)
 def baselines(scoring: dict[str, Any], data: str) -> list[str]:
-    """evaluation_ids of always_gp, always_ed and tfidf_lr on a dataset; each is computed and landed once."""
-    settings, dataset, landed = Scoring.model_validate(scoring), verify(Path(data), deep=False), []
+    """evaluation_ids of always_gp, always_ed and tfidf_lr on a dataset's test set and on the grid's further evaluation
+    sets; each is computed and landed once."""
+    settings, dataset = Scoring.model_validate(scoring), verify(Path(data), deep=False)
+    landed: list[str] = []
     for name in OF_A_DATASET:
         training = dataset_baseline_id(name, dataset)
-        evaluation = baseline_evaluation_id(training, settings, dataset)
-        if not is_landed(evaluation):
-            rows = dataset_baseline_rows(name, evaluation, settings, Path(data), dataset)
+        ids = {
+            judged: baseline_evaluation_id(training, settings, dataset, judged=judged)
+            for judged in judged_sets(dataset)
+        }
+        missing = {judged: evaluation for judged, evaluation in ids.items() if not is_landed(evaluation)}
+        landed += ids.values()
+        if not missing:
+            continue
+        for judged, rows in dataset_baseline_rows(name, missing, settings, Path(data), dataset).items():
             own = {"cell_id": name, "base_model": "none", "recipe": name}
-            _land_experiment(training, own, dataset, rows["evaluation"][0]["created_at"])
-            land_rows(evaluation, "evaluation", rows)
-        landed.append(evaluation)
+            if not is_landed(training):
+                _land_experiment(training, own, dataset, rows["evaluation"][0]["created_at"])
+            land_rows(missing[judged], "evaluation", rows)
     return landed
 
 
@@ -50,24 +59,36 @@ def baselines(scoring: dict[str, Any], data: str) -> list[str]:
 )  # fmt: skip
 def zero_shot(
     model: dict[str, Any], bits: int, scoring: dict[str, Any], training: dict[str, Any], variant: str, data: str
-) -> str:
-    """evaluation_id of the untuned variant, scored in a child process through the prefix that its recipes share."""
+) -> list[str]:
+    """evaluation_ids of the untuned variant on test and on the grid's further evaluation sets, scored in a child process
+    through the prefix that its recipes share."""
     settings, dataset = Scoring.model_validate(scoring), verify(Path(data), deep=False)
     weights = verify(Path(variant), deep=False)
     name = zero_shot_id(weights, load_prompt().digest, versions(), compute_dtype())
     max_tokens = Training.model_validate(training).max_tokens
-    evaluation = baseline_evaluation_id(name, settings, dataset, max_tokens)
-    if is_landed(evaluation):
-        return evaluation
-    scores = home() / "baselines" / evaluation
-    if complete(scores, deep=True) is None:
+    ids = {
+        judged: baseline_evaluation_id(name, settings, dataset, max_tokens, judged) for judged in judged_sets(dataset)
+    }
+    folders = {judged: home() / "baselines" / ids[judged] for judged in ids if not is_landed(ids[judged])}
+    if any(complete(scores, deep=True) is None for scores in folders.values()):
         args = {"scoring": scoring, "training": training, "variant": variant, "data": data, "home": str(home()),
-                "scores": str(scores)}  # fmt: skip
+                "scores": str(home() / "baselines" / ids["test"]),
+                "sets": {judged: str(scores) for judged, scores in folders.items() if judged != "test"}}  # fmt: skip
         title = f"zero-shot {model['name']} {bits}bit"
-        run_child("tasks.scoring.job:run_untuned", args, home() / "logs" / scores.name, follow(title))
-    rows = judged_rows(baseline_judging(name, evaluation, settings, dataset, seed=0), read_scores(scores))
-    own = {
-        "cell_id": f"{model['name']}-{bits}bit-{ZERO_SHOT}", "base_model": model["name"], "bits": bits,
+        run_child("tasks.scoring.job:run_untuned", args, home() / "logs" / ids["test"], follow(title))
+    for judged, scores in folders.items():
+        what = baseline_judging(name, ids[judged], settings, dataset, 0, judged)
+        rows = judged_rows(what, read_scores(scores))
+        if not is_landed(name):
+            _land_experiment(name, _untuned(model["name"], bits, weights), dataset, rows["evaluation"][0]["created_at"])
+        land_rows(ids[judged], "evaluation", rows)
+    return list(ids.values())
+
+
+def _untuned(model: str, bits: int, weights: dict[str, Any]) -> dict[str, Any]:
+    """Columns of the experiment table for a variant as it is; `weights`: its manifest."""
+    return {
+        "cell_id": f"{model}-{bits}bit-{ZERO_SHOT}", "base_model": model, "bits": bits,
         "recipe": ZERO_SHOT, "group_size": weights["group_size"], "weights_source": weights["weights_source"],
         "source_digest": source_digest(weights),
         "original_precision": weights["original_precision"], "random_weights": weights["random_weights"],
@@ -75,9 +96,6 @@ def zero_shot(
         "bits_per_weight": weights["bits_per_weight"], "compute_path": compute_path(), "backend": backend(),
         "compute_dtype": compute_dtype(), "mlx_version": versions()["mlx"], "mlx_lm_version": versions()["mlx-lm"],
     }  # fmt: skip
-    _land_experiment(name, own, dataset, rows["evaluation"][0]["created_at"])
-    land_rows(evaluation, "evaluation", rows)
-    return evaluation
 
 
 def _land_experiment(training: str, own: dict[str, Any], dataset: dict[str, Any], finished: datetime) -> None:

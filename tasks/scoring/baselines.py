@@ -16,7 +16,7 @@ import numpy as np
 
 from tasks.corpus.case import exact_digest
 from tasks.runtime.store import read_lines
-from tasks.scoring.choice import record_rules
+from tasks.scoring.choice import RuleRecord, record_rules
 from tasks.scoring.intervals import Floats
 from tasks.scoring.rows import Judging, Rows, judged_rows
 from tasks.scoring.scored import Scored, scored_cases
@@ -44,11 +44,20 @@ def zero_shot_id(variant: dict[str, Any], prompt: str, versions: dict[str, str],
     return f"{variant['base_model']}-{variant['bits']}bit-{ZERO_SHOT}-{short_digest(made_of)}"
 
 
-def baseline_evaluation_id(training_id: str, scoring: Scoring, dataset: dict[str, Any], max_tokens: int = 0) -> str:
-    """evaluation_id of a baseline on a dataset's test set; `max_tokens` where a tokenizer may shorten cases."""
-    sets = {key: dataset["sets"][key]["digest"] for key in ("calibration", "test")}
-    made_of = {**sets, "scoring": _used(scoring), "version": SCORING_VERSION, "max_tokens": max_tokens}
+def baseline_evaluation_id(
+    training_id: str, scoring: Scoring, dataset: dict[str, Any], max_tokens: int = 0, judged: str = "test"
+) -> str:
+    """evaluation_id of a baseline on a dataset's test set, or on another set; `max_tokens` where a tokenizer may
+    shorten cases."""
+    sets = {"calibration": dataset["sets"]["calibration"]["digest"], "test": dataset["sets"][judged]["digest"]}
+    named = {} if judged == "test" else {"name": judged}
+    made_of = {**sets, **named, "scoring": _used(scoring), "version": SCORING_VERSION, "max_tokens": max_tokens}
     return f"{training_id}-e{short_digest(made_of)}"
+
+
+def judged_sets(dataset: dict[str, Any]) -> list[str]:
+    """Names of the sets on which a dataset's baselines are judged: test, then the grid's further evaluation sets."""
+    return ["test", *sorted(set(dataset["sets"]) - {"train", "valid", "calibration", "test"})]
 
 
 def _used(scoring: Scoring) -> dict[str, Any]:
@@ -56,21 +65,29 @@ def _used(scoring: Scoring) -> dict[str, Any]:
 
 
 def baseline_judging(
-    training_id: str, evaluation_id: str, scoring: Scoring, dataset: dict[str, Any], seed: int
+    training_id: str, evaluation_id: str, scoring: Scoring, dataset: dict[str, Any], seed: int, judged: str = "test"
 ) -> Judging:
     """How every baseline is judged: argmax is gated, the other rules stand beside it."""
-    test = dataset["sets"]["test"]["digest"]
-    return Judging(evaluation_id, training_id, test, dataset["has_groups"], "argmax", scoring, seed)
+    own = dataset["sets"][judged]
+    return Judging(evaluation_id, training_id, own["digest"], own["has_groups"], "argmax", scoring, seed, judged)
 
 
 def dataset_baseline_rows(
-    name: str, evaluation_id: str, scoring: Scoring, data: Path, dataset: dict[str, Any]
-) -> dict[str, Rows]:
-    """Landing rows of the evaluation of one of OF_A_DATASET."""
-    sets = {key: read_lines(data / f"{key}.jsonl") for key in ("train", "valid", "calibration", "test")}
+    name: str, evaluation_ids: dict[str, str], scoring: Scoring, data: Path, dataset: dict[str, Any]
+) -> dict[str, dict[str, Rows]]:
+    """Landing rows, by evaluated set, of one of OF_A_DATASET; `evaluation_ids` names each set's. It is fitted once."""
+    fitted_on = ("train", "valid", "calibration")
+    sets = {key: read_lines(data / f"{key}.jsonl") for key in (*fitted_on, *evaluation_ids)}
     model = _constant(CONSTANT[name]) if name in CONSTANT else bag_of_words(sets)
-    what = baseline_judging(dataset_baseline_id(name, dataset), evaluation_id, scoring, dataset, seed=0)
-    return judged_rows(what, _scored(model, sets, scoring, dataset["sets"]["calibration"]["digest"]))
+    training, digest = dataset_baseline_id(name, dataset), dataset["sets"]["calibration"]["digest"]
+    rules, calibration = _chosen(model, sets["calibration"], scoring, digest)
+    return {
+        judged: judged_rows(
+            baseline_judging(training, evaluation, scoring, dataset, 0, judged),
+            _scored(model, sets[judged], rules, calibration),
+        )
+        for judged, evaluation in evaluation_ids.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -117,14 +134,18 @@ def _loss(p: Floats, rows: Rows) -> float:
     return float(-np.log(np.maximum(p[np.arange(len(rows)), truth], 1e-12)).mean())
 
 
-def _scored(model: Model, sets: dict[str, Rows], scoring: Scoring, digest: str) -> Scored:
-    """Calibration first, then the rules, then test. `digest`: of the calibration set."""
-    calibration = scored_lines(sets["calibration"], model.predict(sets["calibration"]))
-    rules = record_rules(
+def _chosen(model: Model, rows: Rows, scoring: Scoring, digest: str) -> tuple[RuleRecord, Rows]:
+    """The rules, chosen on the calibration cases before any other is scored. `digest`: of that set."""
+    calibration = scored_lines(rows, model.predict(rows))
+    chosen = record_rules(
         scored_cases(calibration), digest, target=TARGET, costs=scoring.cost_matrix, constant=model.constant
     )
+    return chosen, calibration
+
+
+def _scored(model: Model, rows: Rows, rules: RuleRecord, calibration: Rows) -> Scored:
     began = datetime.now(UTC)
-    test = scored_lines(sets["test"], model.predict(sets["test"]))
+    test = scored_lines(rows, model.predict(rows))
     manifest = {
         "mc_status": NO_PASSES, "score_seconds": None, "mc_seconds": None, "test_scored_at": began.isoformat(),
         "shortened_cases": 0,

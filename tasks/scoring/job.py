@@ -79,7 +79,7 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
 def run_untuned(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     """Score a variant as it is, zero-shot, from the frozen prefix that its recipes share.
 
-    `args`: scoring, training (JSON), variant, data, home, scores (folder to make).
+    `args`: scoring, training (JSON), variant, data, home, scores (folder to make), and `sets` as for `run_sets`.
     """
     scoring, training = Scoring.model_validate(args["scoring"]), Training.model_validate(args["training"])
     tell_device(emit)  # it runs before the first training, and is slow too where that will be
@@ -88,6 +88,8 @@ def run_untuned(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     untuned = Adapted(stack, (), max(stack.depth - training.num_layers, 0), 0)  # a fresh adapter adds exactly nothing
     work = _work(args, UNTUNED, untuned, scoring, training, (0.0, 0, TARGET), emit)
     manifest = build_folder(Path(args["scores"]), lambda out: _score_all(work, out))
+    for name, scores in args["sets"].items():
+        build_folder(Path(scores), partial(_score_set, work, name, Path(args["scores"])))
     return {key: manifest[key] for key in TIMES}
 
 

@@ -12,6 +12,7 @@ from tasks.scoring.baselines import (
     baseline_evaluation_id,
     dataset_baseline_id,
     dataset_baseline_rows,
+    judged_sets,
 )
 from tasks.spec import LABELS, Scoring
 
@@ -21,13 +22,14 @@ COSTS = {
     "HOME": {"ED": 2, "GP": 3, "HOME": 1},
 }
 WORDS = {"ED": "crushing chest pain", "GP": "rash for weeks", "HOME": "runny nose"}
-DATASET = {"has_groups": False, "sets": {name: {"digest": name} for name in ("train", "valid", "calibration", "test")}}
+SETS = ("train", "valid", "calibration", "test", "clinic")
+DATASET = {"sets": {name: {"digest": name, "has_groups": False} for name in SETS}}
 
 
 @pytest.fixture
 def data(tmp_path):
     rng = np.random.default_rng(0)
-    for name, n in (("train", 90), ("valid", 30), ("calibration", 60), ("test", 60)):
+    for name, n in (("train", 90), ("valid", 30), ("calibration", 60), ("test", 60), ("clinic", 30)):
         lines = []
         for i in range(n):
             label = LABELS[i % 3]
@@ -38,9 +40,16 @@ def data(tmp_path):
     return tmp_path
 
 
+def rows_by_set(name, data):
+    settings, training = Scoring(cost_matrix=COSTS), dataset_baseline_id(name, DATASET)
+    ids = {
+        judged: baseline_evaluation_id(training, settings, DATASET, judged=judged) for judged in judged_sets(DATASET)
+    }
+    return dataset_baseline_rows(name, ids, settings, data, DATASET)
+
+
 def rows(name, data):
-    evaluation = baseline_evaluation_id(dataset_baseline_id(name, DATASET), Scoring(cost_matrix=COSTS), DATASET)
-    return dataset_baseline_rows(name, evaluation, Scoring(cost_matrix=COSTS), data, DATASET)
+    return rows_by_set(name, data)["test"]
 
 
 @pytest.mark.parametrize(("name", "label"), [("always_gp", "GP"), ("always_ed", "ED")])
@@ -70,6 +79,17 @@ def test_the_bag_of_words_is_scikit_learns_and_is_gated_by_argmax(data):
     assert ours == pytest.approx(expected, abs=1e-9)
     assert found["evaluation"][0]["primary_rule"] == "argmax" and found["evaluation"][0]["accuracy"] > 0.6
     assert {m["rule"] for m in found["metric"] if m["value"] is not None} == {"argmax", "target_recall", "min_cost"}
+
+
+def test_a_further_set_is_judged_by_the_rules_of_the_calibration_set_as_a_source_of_its_own(data):
+    found = rows_by_set("tfidf_lr", data)
+    assert list(found) == ["test", "clinic"]
+    test, clinic = (found[name]["evaluation"][0] for name in found)
+    assert (clinic["evaluation_set"], clinic["cases"], clinic["set_digest"]) == ("clinic", 30, "clinic")
+    assert clinic["training_id"] == test["training_id"] and clinic["evaluation_id"] != test["evaluation_id"]
+    chosen = [{rule["rule"]: rule["threshold"] for rule in found[name]["decision_rule"]} for name in found]
+    assert chosen[0] == chosen[1] and chosen[0]["target_recall"] is not None
+    assert {p["case_id"].partition("-")[0] for p in found["clinic"]["prediction"]} == {"clinic"}
 
 
 def test_one_class_in_train_gives_a_constant_instead_of_an_error(data):

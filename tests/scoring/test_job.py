@@ -239,7 +239,7 @@ def test_the_untuned_model_scores_as_a_fresh_adapter_does_and_through_the_same_p
     settings = {"scoring": spec.scoring.model_dump(mode="json"), "training": spec.training.model_dump(mode="json")}
     monkeypatch.setattr("tasks.runtime.device.SLOW_GFLOPS", 1e9)  # no machine is fast enough
     told = []
-    job.run_untuned(args | settings | {"scores": str(tmp_path / "untuned")}, told.append)
+    job.run_untuned(args | settings | {"scores": str(tmp_path / "untuned"), "sets": {}}, told.append)
     first = ["device"] if backend() == "metal" else ["warning", "device"]
     assert [event["event"] for event in told][: len(first)] == first, "told before anything is computed"
     assert sorted(p.name for p in (Path(args["home"]) / "prefixes").iterdir()) == stored, "no prefix of its own"
