@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from warehouse.query import query
 
 BASELINE = "TF-IDF (words, pairs) + logistic regression"
 METRICS = {"macro_f1": "macro F1", "ed_f2": "ED F2"}
+MARGINS = {"test": 0.05, ADVERSARIAL: 0.0}  # by how much a model must beat the baseline to earn its place
+Difference = tuple[float, float | None, float | None]  # model minus baseline, with the bounds of its interval
 
 
 @dataclass(frozen=True)
@@ -93,13 +96,25 @@ def _row(name: str, model: str, found: Decided, baseline: Decided | None) -> dic
     row = {"set": f"{name}, {len(found.labels)} cases", "model": model}
     ids = list(found.labels)
     own = _figures(_tables(found, ids))
+    differences = {} if baseline is None else {key: _difference(key, found, baseline, ids) for key in METRICS}
     for metric, title in METRICS.items():
         row[title] = figure(own[metric])
-        row[f"{title}, difference"] = "" if baseline is None else _difference(metric, found, baseline, ids)
+        row[f"{title}, difference"] = figure(*differences[metric], sign=True) if differences else ""
+    row["earns its place?"] = _verdict(differences.values(), MARGINS[name]) if differences else ""
     return row
 
 
-def _difference(metric: str, model: Decided, baseline: Decided, ids: list[str]) -> str:
+def _verdict(differences: Iterable[Difference], margin: float) -> str:
+    """Yes: every difference is at least the margin with its interval above 0. No: some interval lies below the margin."""
+    known = [(point, low, high) for point, low, high in differences if low is not None and high is not None]
+    if any(high <= margin for _, _, high in known):
+        return f"no, not by {margin}" if margin else "no"
+    if len(known) == len(METRICS) and all(point >= margin and low > 0 for point, low, _ in known):
+        return f"yes, by {margin}" if margin else "yes"
+    return "cannot conclude"
+
+
+def _difference(metric: str, model: Decided, baseline: Decided, ids: list[str]) -> Difference:
     """Model minus baseline with a paired bootstrap interval that resamples whole conditions."""
     pair = [_tables(one, ids) for one in (model, baseline)]
 
@@ -109,8 +124,7 @@ def _difference(metric: str, model: Decided, baseline: Decided, ids: list[str]) 
 
     point = float(_figures(pair[0])[metric] - _figures(pair[1])[metric])
     bounds = clustered_bootstrap(statistic, *pair, groups=[model.groups[i] for i in ids], seed=0)
-    low, high = bounds or (None, None)
-    return figure(point, low, high, sign=True)
+    return (point, *(bounds or (None, None)))
 
 
 def _tables(found: Decided, ids: list[str]) -> Floats:

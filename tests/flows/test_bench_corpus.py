@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flows.bench_corpus import Decided, _difference, _row
+from flows.bench_corpus import Decided, _difference, _row, _verdict
 
 TRUTH = ["ED", "GP", "HOME", "ED", "GP", "HOME"] * 20
 LABELS = {f"c{i}": label for i, label in enumerate(TRUTH)}
@@ -25,16 +25,33 @@ def test_a_model_without_an_error_beats_a_baseline_with_some_by_the_difference_o
     point, interval = row["ED F2, difference"].split("\n")
     low, high = map(float, interval.split(" to "))
     assert point == "+0.211" and 0 < low < 0.211 < high <= 1
+    assert row["earns its place?"] == "yes, by 0.05" and shown["earns its place?"] == ""
 
 
 def test_no_difference_gives_zero_and_an_interval_of_zero() -> None:
     same = decided(c0="GP")
-    shown = _difference("macro_f1", same, same, list(LABELS))
-    assert shown == "+0.000\n+0.000 to +0.000"
+    assert _difference("macro_f1", same, same, list(LABELS)) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("metric", ["macro_f1", "ed_f2"])
 def test_the_order_of_the_models_turns_the_sign(metric: str) -> None:
     good, bad = decided(), decided(c0="GP", c6="HOME", c12="GP")
-    assert _difference(metric, good, bad, list(LABELS)).startswith("+")
-    assert not _difference(metric, bad, good, list(LABELS)).startswith("+")
+    assert _difference(metric, good, bad, list(LABELS))[0] > 0 > _difference(metric, bad, good, list(LABELS))[0]
+
+
+@pytest.mark.parametrize(
+    ("differences", "margin", "verdict"),
+    [
+        ([(0.06, 0.01, 0.11), (0.05, 0.02, 0.08)], 0.05, "yes, by 0.05"),
+        ([(0.06, 0.01, 0.11), (0.04, 0.02, 0.08)], 0.05, "cannot conclude"),
+        ([(0.06, -0.01, 0.11), (0.06, 0.02, 0.08)], 0.05, "cannot conclude"),
+        ([(0.06, 0.01, 0.11), (0.01, -0.02, 0.04)], 0.05, "no, not by 0.05"),
+        ([(0.02, 0.01, 0.03), (0.04, 0.01, 0.08)], 0.0, "yes"),
+        ([(0.02, 0.01, 0.03), (-0.04, -0.08, 0.0)], 0.0, "no"),
+        ([(0.06, None, None), (0.06, 0.02, 0.08)], 0.05, "cannot conclude"),
+    ],
+)
+def test_a_model_earns_its_place_by_the_margin_in_both_figures_with_intervals_above_zero(
+    differences, margin, verdict
+) -> None:
+    assert _verdict(differences, margin) == verdict
