@@ -1,4 +1,4 @@
-"""Forward passes side by side: on a CPU, one batch per core, each with single-threaded matrix products.
+"""Forward passes side by side: on a CPU, one batch per thread of the BLAS, each with single-threaded matrix products.
 
 MLX's elementwise kernels use one core, while a product uses all: a batch alone leaves the other cores idle (or waiting
 in a loop) for a good part of its time. Where no gradient is kept, batches are independent, so each core gets its own.
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import mlx.core as mx
 
-from tasks.runtime.device import backend, blas_threads, cores
+from tasks.runtime.device import backend, blas_threads
 
 Job = TypeVar("Job")
 
@@ -45,9 +45,11 @@ def together() -> int:
 
 @cache
 def _streams() -> list[Any]:
-    if backend() == "metal" or blas_threads(cores()) is None:
+    threads = None if backend() == "metal" else blas_threads(1)
+    if threads is None:
         return [mx.default_stream(mx.default_device())]
-    return [mx.new_stream(mx.cpu) for _ in range(cores())]
+    blas_threads(threads)  # as many as it was given: a user may have set fewer than there are cores
+    return [mx.new_stream(mx.cpu) for _ in range(threads)]
 
 
 @contextmanager
