@@ -217,13 +217,16 @@ def data_check(
     rationale_column: Column = None,
     label: Words = None,
     revision: Revision = None,
+    listing: Annotated[
+        bool, typer.Option("--list", help="list each set's groups and all pairs of near copies")
+    ] = False,
 ) -> None:
     """Rows, labels, lengths, repeats, contradictions, leaks between sets, and the recall that the test set can certify."""
     from flows.data import check, wanted
 
     names = {"text": text_column, "label": label_column, "group": group_column, "rationale": rationale_column}
     options = {f"{key}_column": value for key, value in names.items()} | {"revision": revision}
-    raise typer.Exit(check(console, *wanted(source, options, label or [])))
+    raise typer.Exit(check(console, *wanted(source, options, label or []), listing))
 
 
 @data.command("card")

@@ -41,8 +41,9 @@ def wanted(source: str, options: dict[str, str | None], labels: list[str]) -> Wa
     return data, adversarial
 
 
-def check(console: Console, data: Data, evaluation_sets: tuple[EvaluationSet, ...]) -> int:
-    """Print the report; 1 if something fails, else 0."""
+def check(console: Console, data: Data, evaluation_sets: tuple[EvaluationSet, ...], listing: bool = False) -> int:
+    """Print the report, and with `listing` every group of each set and every pair of near copies; 1 if something
+    fails, else 0."""
     known = tokenizers()
     report = check_data(data, evaluation_sets, known)
     console.print(_sets(report))
@@ -51,6 +52,8 @@ def check(console: Console, data: Data, evaluation_sets: tuple[EvaluationSet, ..
         console.print(
             "No tokenizer is at hand, so lengths are in words; `triage sweep demo` brings one.", soft_wrap=True
         )
+    if listing:
+        _list(console, report)
     console.print(_findings(report))
     failing = sum(finding.verdict == "FAILS" for finding in report.findings)
     console.print(f"{failing} checks fail." if report.fails else "No check fails.")
@@ -82,8 +85,17 @@ def _sets(report: Report) -> Table:
     for line in report.sets:
         labels = [f"{count} ({count / line.rows:.0%})" for count in line.labels]
         name = "all (split by us)" if line.name == "all" else line.name
-        table.add_row(name, str(line.rows), *labels, str(line.groups or "none"), f"{line.words:.0f}")
+        table.add_row(name, str(line.rows), *labels, str(len(line.groups) or "none"), f"{line.words:.0f}")
     return table
+
+
+def _list(console: Console, report: Report) -> None:
+    """Groups set by set, and near copies as places: never a patient's words."""
+    for line in report.sets:
+        console.print(f"Groups of {line.name} ({len(line.groups)}): {', '.join(line.groups) or 'none'}", soft_wrap=True)
+    console.print(f"Pairs of nearly the same text ({len(report.alike)}){':' if report.alike else ''}")
+    for one, other, index in report.alike:
+        console.print(f"  {index:.0%}  {one}  and  {other}", soft_wrap=True, highlight=False)
 
 
 def _lengths(report: Report) -> Table:

@@ -43,12 +43,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class SetLine:
-    """One set: rows, rows per label in the order of LABELS, distinct groups (0: none), median words."""
+    """One set: rows, rows per label in the order of LABELS, names of its groups, median words."""
 
     name: str
     rows: int
     labels: tuple[int, ...]
-    groups: int
+    groups: list[str]
     words: float
 
 
@@ -59,6 +59,7 @@ class Report:
     sets: list[SetLine]
     findings: list[Finding]
     lengths: list[Lengths]
+    alike: list[tuple[str, str, float]]  # places of two nearly equal texts, and the share of runs of words in common
 
     @property
     def fails(self) -> bool:
@@ -74,10 +75,13 @@ def check_data(data: Data, evaluation_sets: Iterable[EvaluationSet], tokenizers:
     rows = tally(data, wanted)
     lines = _set_lines(rows)
     sides = np.array([_side(name) for name in rows.sets])[_ints(rows.set_codes)]
-    findings = [*_texts(rows, sides), _ids(rows), _copies(rows, sides), *_groups(rows, sides), *_labels(lines)]
+    alike = _alike(rows, sides)
+    copies = _copies(rows, sides, alike)
+    findings = [*_texts(rows, sides), _ids(rows), copies, *_groups(rows, sides), *_labels(lines)]
     if data.source == "embedded":
         findings.append(_derived(data, wanted))
-    return Report(lines, [*findings, *_certifiable(lines, rows, data)], rows.sample.lengths(tokenizers))
+    places = [(rows.place(a), rows.place(b), index) for a, b, index in alike]
+    return Report(lines, [*findings, *_certifiable(lines, rows, data)], rows.sample.lengths(tokenizers), places)
 
 
 def _side(name: str) -> int:
@@ -92,13 +96,13 @@ def _ints(column: Any) -> Any:
 
 
 def _set_lines(rows: Tally) -> list[SetLine]:
-    lines = []
+    lines, names = [], list(rows.groups)
     for code, name in enumerate(rows.sets):
         own = _ints(rows.set_codes) == code
-        groups = np.unique(_ints(rows.group_codes)[own])
+        groups = sorted(names[group] for group in np.unique(_ints(rows.group_codes)[own]) if group != NO_GROUP)
         counts = np.bincount(_ints(rows.label_codes)[own], minlength=len(LABELS))
         words = float(np.median(_ints(rows.words)[own]))
-        lines.append(SetLine(name, int(own.sum()), tuple(counts.tolist()), int((groups != NO_GROUP).sum()), words))
+        lines.append(SetLine(name, int(own.sum()), tuple(counts.tolist()), groups, words))
     return lines
 
 
@@ -129,17 +133,20 @@ def _ids(rows: Tally) -> Finding:
     return _pairs("same id, other text", order[:-1][same], order[1:][same], rows, "FAILS", "give each its own id")
 
 
-def _copies(rows: Tally, sides: Any) -> Finding:
-    """Nearly equal texts: across sides they leak; within one table our split keeps them together."""
-    ours = "all" in rows.sets
-    alike = rows.sketch.pairs(ALIKE, None if ours else sides)
+def _alike(rows: Tally, sides: Any) -> list[tuple[int, int, float]]:
+    """Nearly equal texts on two sides, or within the table that we split, the most alike first."""
+    found = rows.sketch.pairs(ALIKE, None if "all" in rows.sets else sides)
     digests, table = rows.digests, _side("all")
-    alike = [
+    return [
         (a, b, index)
-        for a, b, index in alike
+        for a, b, index in found
         if digests[a] != digests[b] and (sides[a] != sides[b] or sides[a] == table)
     ]
-    every = rows.sketch.every
+
+
+def _copies(rows: Tally, sides: Any, alike: list[tuple[int, int, float]]) -> Finding:
+    """Nearly equal texts: across sides they leak; within one table our split keeps them together."""
+    ours, every = "all" in rows.sets, rows.sketch.every
     how = f" (from 1 in {every} runs of words)" if every > 1 else ""
     if not alike:
         return Finding("nearly the same text", f"0 pairs{how}")

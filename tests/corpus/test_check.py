@@ -45,7 +45,7 @@ def check(path: Path, **settings: Any) -> Report:
 def test_a_sound_table_passes_with_its_numbers(tmp_path: Path) -> None:
     report = check(write(tmp_path / "a.jsonl", rows(300, group="g")))
     (line,) = report.sets
-    assert (line.name, line.rows, line.labels, line.groups, line.words) == ("all", 300, (100, 100, 100), 1, 8)
+    assert (line.name, line.rows, line.labels, line.groups, line.words) == ("all", 300, (100, 100, 100), ["g"], 8)
     assert not report.fails and report.lengths[0].unit == "words" and report.lengths[0].longest == 8
 
 
@@ -78,6 +78,18 @@ def test_what_crosses_given_sets_fails(tmp_path: Path) -> None:
     assert found(report, "groups that cross sets").found == "1 of 3"
     copies = found(report, "nearly the same text across sets")
     assert copies.verdict == "FAILS" and "train.jsonl, line 31 and" in copies.remedy
+
+
+def test_the_list_names_each_sets_groups_and_places_each_pair_without_a_word_of_a_case(tmp_path: Path) -> None:
+    near = {"text": STORY + " now", "label": "GP", "group": "b"}
+    train = [*rows(30, group="a"), {"text": STORY, "label": "GP", "group": "c"}]
+    source = folder(tmp_path, train=train, test=[*rows(30, 100, group="t"), near])
+    result = CliRunner().invoke(app, ["data", "check", str(source), "--list"])
+    assert "Groups of train (2): a, c\n" in result.stdout and "Groups of test (2): b, t\n" in result.stdout
+    assert "Pairs of nearly the same text (1):\n" in result.stdout
+    assert f"{source / 'train.jsonl'}, line 31  and  {source / 'test.jsonl'}, line 31\n" in result.stdout
+    assert "knee" not in result.stdout and result.exit_code == 1
+    assert "Groups of" not in CliRunner().invoke(app, ["data", "check", str(source)]).stdout
 
 
 def test_copies_within_one_table_are_a_note_since_our_split_keeps_them_together(tmp_path: Path) -> None:
