@@ -203,7 +203,7 @@ def test_a_byte_order_mark_is_no_mistake(tmp_path):
 
 @pytest.mark.parametrize("name", ["demoo", "", "no/such.toml", "."])
 def test_an_unknown_grid_lists_the_known_ones(name):
-    assert "demo, paper, smoke" in refusal(name)
+    assert "demo, long, paper, smoke" in refusal(name)
 
 
 @pytest.mark.parametrize(
