@@ -23,6 +23,7 @@ def seeds(board: pd.DataFrame, prevalence: float | None = None) -> pd.DataFrame:
             "worst\nED recall": figure(r.ed_recall_worst), **found[_key(r)], "passes,\nunsafe": f"{r.passes_gates}, {r.unsafe}",
         }
         for r in _of(board, "seeds")
+        if _key(r) in found
     ]  # fmt: skip
     pairs = [
         {
@@ -39,22 +40,26 @@ def seeds(board: pd.DataFrame, prevalence: float | None = None) -> pd.DataFrame:
 def _restated_of(board: pd.DataFrame, prevalence: float | None) -> dict[tuple[str, ...], dict[str, str]]:
     """ED precision and F2 over the seeds of each experiment, at the set's own prevalence or restated seed by seed."""
     made: dict[tuple[str, ...], list[tuple[Any, Any]]] = {}
+    shares = {}
     for r in rows_of(board):
         own = r.ed_precision, r.ed_f2
         if prevalence is not None:
             own = restated(r.ed_recall, r.ed_precision, r.ed_prevalence, prevalence)
         made.setdefault(_key(r), []).append(own)
-    return {key: _over_seeds(pd.DataFrame(own, dtype=float)) for key, own in made.items()}
+        shares[_key(r)] = prevalence if prevalence is not None else r.ed_prevalence  # of one set, so one for all seeds
+    return {key: _over_seeds(pd.DataFrame(own, dtype=float), shares[key]) for key, own in made.items()}
 
 
-def _over_seeds(own: pd.DataFrame) -> dict[str, str]:
+def _over_seeds(own: pd.DataFrame, share: float) -> dict[str, str]:
     """Precision and F2, a row per seed. A mean over some of the seeds would flatter: n/a where one of them has none."""
     mean, sd = own.mean(skipna=False), own.std(skipna=False)
-    return {words: _spread(mean[i], sd[i]) for i, words in enumerate(("ED precision", "ED F2"))}
+    return {"ED precision": f"{_spread(mean[0], sd[0])}\nof {share:.0%} ED", "ED F2": _spread(mean[1], sd[1])}
 
 
 def _key(r: Any) -> tuple[str, ...]:
-    return tuple(str(None if pd.isna(value) else value) for value in (getattr(r, name) for name in SAME))
+    """The experiment of a row. `bits` are decimals where a baseline, which has none, stands in the same column."""
+    values = (getattr(r, name) for name in SAME)
+    return tuple("" if pd.isna(value) else str(int(value) if isinstance(value, float) else value) for value in values)
 
 
 def _of(board: pd.DataFrame, view: str) -> list[Any]:

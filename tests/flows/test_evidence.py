@@ -223,6 +223,17 @@ def test_every_row_of_every_table_marks_random_weights_and_none_hides_a_real_one
         assert title not in before or before[title] * 2 == len(frame), title
 
 
+def test_seeds_stand_beside_baselines_which_have_no_bits_and_where_only_some_experiments_are_shown(tmp_path):
+    land_everything(tmp_path / "real", marked=False)
+    land(tmp_path / "base", "b", recipe="tfidf_lr", recipe_kind="baseline", base_model="none", cell_id="tfidf_lr",
+         bits=None, compute_path=None, peak_memory_bytes=None, train_seconds=None)  # fmt: skip
+    spread = next(frame for title, frame in evidence() if title.startswith("Spread"))
+    assert spread["experiment"].tolist() == ["smol 4bit\nr1", "smol 8bit\nr1", "smol 4 minus 8 bits\nr1"]
+    assert lines(spread, "ED precision")[-1] == f"of {sum(case[1] == 'ED' for case in CASES) / 60:.0%} ED"
+    spread = next(frame for title, frame in evidence({"ereal4s42"}) if title.startswith("Spread"))
+    assert spread["experiment"].tolist() == ["smol 4bit\nr1", "smol 4 minus 8 bits\nr1"]
+
+
 def test_the_latest_fidelity_on_the_same_dataset_is_shown_whatever_its_hash(tmp_path):
     land(tmp_path)
     for id, kl, dataset in (("z-old", 0.9, "data"), ("a-new", 0.1, "data"), ("b-other", 0.7, "elsewhere")):
