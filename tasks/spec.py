@@ -204,7 +204,7 @@ Shares = Annotated[
 
 
 class Data(Columns):
-    """Which cases: `embedded`, a file (split by us), a folder with train and test files, or a Hub dataset."""
+    """Which cases: `embedded`, a file, a folder of tables or a Hub dataset; split by us unless train and test are given."""
 
     source: str = "embedded"
     shares: Shares | None = Field(default=None, description="class shares of the embedded sets")

@@ -135,7 +135,9 @@ def _split_rule(data: Data, located: Located) -> str:
     how = f"seed {data.seed}; groups and near copies stay together, label shares are kept"
     if "all" in located.files:
         parts = ", ".join(f"{name} {share:.0%}" for name, share in SHARES.items())
-        return f"One table, split by us into {parts} ({how})."
+        count = len(located.files["all"])
+        table = "One table," if count == 1 else f"{count} files, read as one table,"
+        return f"{table} split by us into {parts} ({how})."
     made = [name for name in SETS if name not in located.files]
     taken = f"; {' and '.join(made)} split off train by us ({how})" if made else ""
     return f"Given: {', '.join(name for name in SETS if name in located.files)}{taken}."

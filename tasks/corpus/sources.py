@@ -1,9 +1,9 @@
-"""Where cases come from: a file, a folder of sets, or a dataset on the Hub (tables only, never its code)."""
+"""Where cases come from: a file, a folder of tables, or a dataset on the Hub (tables only, never its code)."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,11 @@ def locate(source: str, columns: Columns) -> Located:
     if is_hub(source):
         folder, commit = _fetch(source, columns.revision)
         origin = {"hub": source, "revision": columns.revision, "commit": commit}
-        return Located(_name(source.replace("/", "-")), _hub_files(folder, source, columns), origin)
+        return Located(_name(source.replace("/", "-")), _folder_files(folder, source, columns), origin)
     path = Path(source)
     if not _is(Path.is_dir, path):
         return Located(_name(path.stem), {"all": [path]})
-    needed = ("test",) if isinstance(columns, EvaluationSet) else ("train", "test")
-    return Located(_name(path.stem), set_files(path, needed))
+    return Located(_name(path.stem), _folder_files(path, source, columns))
 
 
 def is_hub(source: str) -> bool:
@@ -56,48 +55,63 @@ def _is(question: Callable[[Path], bool], path: Path) -> bool:
         return False
 
 
-def set_files(folder: Path, needed: Sequence[str] = ("train", "test")) -> dict[str, list[Path]]:
-    """A folder's files per set; those `needed` must be there (an evaluation set needs its test file alone)."""
-    found = _by_set(folder, _tables(folder))
-    for name in needed:
-        if name not in found:
-            raise BadInput(f"{folder} has no {name} file; it needs {name}.jsonl, {name}.csv or {name}.parquet.")
-    return found
+def _folder_files(folder: Path, source: str, columns: Columns) -> dict[str, list[Path]]:
+    """A folder's files per set where train and test are there (for an evaluation set: test); else all as one table.
 
-
-def _hub_files(folder: Path, source: str, columns: Columns) -> dict[str, list[Path]]:
-    """A repository's sets; where there is no test set, what there is (one table, or train) is split by us."""
+    Rows under one entry `all` are split by us. Files of which only some are named like sets are refused.
+    """
     tables = _tables(folder)
     found = _by_set(folder, tables)
-    if "test" in found and ("train" in found or isinstance(columns, EvaluationSet)):
+    needed = ("test",) if isinstance(columns, EvaluationSet) else ("train", "test")
+    missing = [name for name in needed if name not in found]
+    if not missing:
         return found
-    if set(found) == {"train"} or (not found and len(tables) == 1):
-        return {"all": found.get("train", tables)}
-    shown = ", ".join(path.name for path in tables[:5]) or "none"
+    if not tables:
+        raise BadInput(f"{source} holds no table, nor has its folder data; put {', '.join(READERS)} files into it.")
+    if not found or found == {"train": tables}:
+        _check_whole(folder, tables)
+        return {"all": tables}
+    shown = ", ".join(path.name for path in tables[:5])
     raise BadInput(
-        f"{source} has no train and test files, nor a single table (its tables: {shown}); use another source."
+        f"{source} has no {missing[0]} file, and only some of its tables are named like sets ({shown}); "
+        f"add {missing[0]}.jsonl, {missing[0]}.csv or {missing[0]}.parquet, or give its tables other names and they "
+        "are read as one."
     )
+
+
+def _check_whole(folder: Path, tables: list[Path]) -> None:
+    """Refuse what would be missing from a folder that is read as one table: a part, a compressed or a broken file."""
+    for path in _entries(folder):
+        inner = Path(path.stem).suffix if path.suffix.lower() in COMPRESSED else path.suffix
+        if inner.lower() in READERS:
+            _check_table(path)
+    for stem in {SHARD.sub("", path.stem) for path in tables}:
+        _check_parts(folder, stem, [path for path in tables if SHARD.sub("", path.stem) == stem])
 
 
 def _tables(folder: Path) -> list[Path]:
     """The table files of a folder and of `data` in it, by name; what is named like a set and is none is refused."""
+    paths = _entries(folder)
+    for path in paths:
+        if any(re.fullmatch(name, SHARD.sub("", path.name.split(".")[0]), re.IGNORECASE) for name in NAMES.values()):
+            _check_table(path)
+    return [path for path in paths if path.suffix.lower() in READERS and _is(Path.is_file, path)]
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What lies in a folder and in `data` in it, by name; hidden files (a Mac's ._cases.csv, say) are none of it."""
     try:
         paths = sorted(path for place in (folder, folder / "data") if place.is_dir() for path in place.iterdir())
-        for path in paths:
-            _check_set_file(path)
-        return [path for path in paths if path.suffix.lower() in READERS and path.is_file()]
     except OSError as error:
         raise BadInput(f"{folder} cannot be read ({error.strerror}); check its permissions.") from error
+    return [path for path in paths if not path.name.startswith(".")]
 
 
-def _check_set_file(path: Path) -> None:
-    """Refuse a compressed file or a broken link with a set's name: skipped, it would silently be split off train."""
-    stem = SHARD.sub("", path.name.split(".")[0])
-    if not any(re.fullmatch(pattern, stem, re.IGNORECASE) for pattern in NAMES.values()):
-        return
+def _check_table(path: Path) -> None:
+    """Refuse a compressed file or a broken link in a table's place: skipped, its rows would silently be missing."""
     if path.suffix.lower() in COMPRESSED:
         raise BadInput(f"{path} is compressed; unpack it first, or remove it if it is not meant.")
-    if path.suffix.lower() in READERS and not path.is_file():
+    if path.suffix.lower() in READERS and not _is(Path.is_file, path):
         raise BadInput(f"{path} is no file but a folder or a link that leads nowhere; repair it or remove it.")
 
 
@@ -105,16 +119,19 @@ def _by_set(folder: Path, tables: list[Path]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for name in SETS:
         own = [path for path in tables if re.fullmatch(NAMES[name], SHARD.sub("", path.stem), re.IGNORECASE)]
-        shards = [SHARD.search(path.stem) for path in own]
-        if len(own) > 1 and not all(shards):
+        if len(own) > 1 and not all(SHARD.search(path.stem) for path in own):
             raise BadInput(f"{folder} holds {own[0].name} and {own[1].name}; keep one file of each set.")
-        if shards and shards[0] and len(own) != int(shards[0].group(2)):
-            raise BadInput(
-                f"{folder} holds {len(own)} of the {int(shards[0].group(2))} parts of {name}; add the others."
-            )
+        _check_parts(folder, name, own)
         if own:
             found[name] = own
     return found
+
+
+def _check_parts(folder: Path, name: str, parts: list[Path]) -> None:
+    """Refuse a table in parts of which some are not there. `parts`: the files that are."""
+    first = SHARD.search(parts[0].stem) if parts else None
+    if first and len(parts) != int(first.group(2)):
+        raise BadInput(f"{folder} holds {len(parts)} of the {int(first.group(2))} parts of {name}; add the others.")
 
 
 def _name(text: str) -> str:

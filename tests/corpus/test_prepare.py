@@ -152,7 +152,9 @@ def test_leaks_and_missing_labels_are_refused_and_leave_nothing_behind(tmp_path:
     source = tmp_path / "given"
     source.mkdir()
     write(source / "train.jsonl", 0, 60)
+    write(source / "valid.jsonl", 60, 6)
     assert "has no test file" in refused(Data(source=str(source)), tmp_path)
+    (source / "valid.jsonl").unlink()
     write(source / "test.jsonl", 57, 6)
     assert "in test has the same text as case c57 in" in refused(Data(source=str(source)), tmp_path)
     write(source / "test.jsonl", 90, 6)

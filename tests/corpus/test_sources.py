@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tasks.corpus.case import Case, from_json
+from tasks.corpus.check import check_data
 from tasks.corpus.embedded import embedded_sets
 from tasks.corpus.prepare import CARD, prepare_dataset
 from tasks.corpus.readers import read_cases
@@ -87,6 +88,83 @@ def test_shards_and_usual_names_are_understood_and_half_a_set_is_refused(tmp_pat
     (tmp_path / "test-00001-of-00002.jsonl").unlink()
     with pytest.raises(BadInput, match="holds 1 of the 2 parts of test"):
         locate(str(tmp_path), Data())
+
+
+ONE = [
+    ["cases.jsonl"],
+    ["train.jsonl"],
+    ["a.jsonl", "b.csv"],
+    ["data/a.jsonl", "data/b.jsonl"],
+    ["more.jsonl", "._more.jsonl"],
+]
+
+
+def put(folder: Path, names: list[str]) -> Path:
+    """A folder with 60 cases in each file, of texts that no other file has; files whose name begins with a dot are no tables."""
+    for n, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows = [json.loads(line) for line in table(60 * n, 60).splitlines()]
+        as_csv = "text,label\n" + "".join(f"{row['text']},{row['label']}\n" for row in rows)
+        path.write_bytes(
+            b"\x00\x05" if path.name[0] == "." else as_csv.encode() if ".csv" in name else table(60 * n, 60)
+        )
+    return folder
+
+
+@pytest.mark.parametrize("names", ONE)
+def test_a_folder_without_given_sets_is_one_table_that_we_split(names: list[str], tmp_path: Path) -> None:
+    source = put(tmp_path / "cases", names)
+    tables = [name for name in names if "._" not in name]
+    assert locate(str(source), Data()).files == {"all": [source / name for name in tables]}
+    folder = prepare_dataset(Data(source=str(source)), tmp_path / "home")
+    sets = (read_manifest(folder) or {})["sets"]
+    assert sum(sets[name]["cases"] for name in SETS) == 60 * len(tables) and sets["test"]["cases"] == 12 * len(tables)
+    count = "One table, split" if len(tables) == 1 else "2 files, read as one table, split"
+    assert f"{count} by us into train 50%" in (folder / CARD).read_text()
+    assert check_data(Data(source=str(source)), (), {}).sets[0].rows == 60 * len(tables)
+
+
+@pytest.mark.parametrize("names", [*ONE, ["train.jsonl", "test.jsonl"], ["test.jsonl"]])
+def test_a_folder_is_an_evaluation_set_by_its_test_file_or_by_all_its_tables(names: list[str], tmp_path: Path) -> None:
+    clinic = EvaluationSet(name="clinic", source=str(put(tmp_path / "clinic", names)))
+    folder = prepare_dataset(Data(limits={"train": 30, "valid": 9, "calibration": 9, "test": 9}), tmp_path, [clinic])
+    whole = 60 * len([name for name in names if "._" not in name])
+    cases = (read_manifest(folder) or {})["sets"]["clinic"]["cases"]
+    assert cases == (60 if "test.jsonl" in names else whole)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["test.jsonl"], r"no train file, .* \(test\.jsonl\); add train\.jsonl"),
+        (["train.jsonl", "valid.jsonl"], r"no test file, .* \(train\.jsonl, valid\.jsonl\); add test\.jsonl"),
+        (["train.jsonl", "more.csv"], r"no test file, .* \(more\.csv, train\.jsonl\); add test\.jsonl"),
+        (["dev.csv", "more.csv"], "no train file"),
+        (["a.csv", "b.csv.gz"], r"b\.csv\.gz is compressed; unpack it first"),
+        (["a-00000-of-00003.csv", "a-00001-of-00003.csv", "b.csv"], "holds 2 of the 3 parts of a; add the others"),
+        (["notes.txt"], "holds no table, nor has its folder data; put .jsonl, .csv, .parquet files into it"),
+    ],
+)
+def test_a_folder_that_may_mean_two_things_or_lacks_a_part_is_refused(
+    names: list[str], said: str, tmp_path: Path
+) -> None:
+    source = put(tmp_path / "cases", names)
+    for use in (lambda data: locate(data.source, data), lambda data: check_data(data, (), {})):
+        with pytest.raises(BadInput, match=said):
+            use(Data(source=str(source)))
+
+
+def test_a_broken_link_among_tables_that_are_read_as_one_is_refused(tmp_path: Path) -> None:
+    source = put(tmp_path / "cases", ["a.csv"])
+    (source / "b.csv").symlink_to(source / "nowhere.csv")
+    with pytest.raises(BadInput, match=r"b\.csv is no file but a folder or a link that leads nowhere"):
+        locate(str(source), Data())
+
+
+def test_a_hub_dataset_is_read_by_the_same_rule_as_a_folder(hub: FakeHub) -> None:
+    hub.files = {"a.jsonl": table(0, 30), "data/b.jsonl": table(30, 30)}
+    assert [path.name for path in locate(REPO, Data()).files["all"]] == ["a.jsonl", "b.jsonl"]
 
 
 def test_a_rationale_is_kept_with_the_case_and_never_shown(tmp_path: Path) -> None:
