@@ -69,6 +69,8 @@ def _print_one(console: Console, e: Any, texts: dict[str, str] | None, prevalenc
     missed = missed_emergencies(e.evaluation_id)
     console.print(f"Missed emergencies: {missed_in_words(e, len(missed))}", soft_wrap=True)
     rows = rows_of(missed)
+    if rows:
+        console.print(_dropout(_rows("evaluation", e.evaluation_id)[0]), soft_wrap=True)
     for r in rows:
         flag = "" if pd.isna(r.review) else ", flagged for review" if r.review else ", not flagged"
         console.print(f"  {r.case_id}  decided {r.decision}, p(ED) {r.p_ed:.3f}{flag}", soft_wrap=True)
@@ -126,6 +128,13 @@ def missed_in_words(e: Any, missed: int) -> str:
         reason = str(notes[0]).removeprefix("not available: ") if notes else f"rule {e.primary_rule} gave no decision"
         return f"not available for {ed} ED cases: {reason}"
     return f"{missed} of {ed}" + (", most confident mistakes first" if missed else "")
+
+
+def _dropout(e: Any) -> str:
+    """On which cases the review flag of a row of `evaluation` rests: a case outside the sample has none."""
+    if e.mc_status != "available":
+        return f"Review flag: not available: {e.mc_reason}"
+    return f"Review flag: from {e.mc_passes:.0f} dropout passes on {e.mc_cases:.0f} of {e.cases} cases"
 
 
 def _at(e: Any, prevalence: float | None) -> str:

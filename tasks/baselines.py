@@ -26,7 +26,7 @@ from tasks.scoring.baselines import (
 from tasks.scoring.rows import judged_rows
 from tasks.scoring.scored import read_scores
 from tasks.spec import Scoring, Training
-from tasks.tuning.rows import source_digest
+from tasks.tuning.rows import dataset_digest, source_digest
 
 
 @task(task_run_name="baselines", retries=2, retry_delay_seconds=2, retry_condition_fn=is_transient)
@@ -101,6 +101,6 @@ def _untuned(model: str, bits: int, weights: dict[str, Any]) -> dict[str, Any]:
 def _land_experiment(training: str, own: dict[str, Any], dataset: dict[str, Any], finished: datetime) -> None:
     row = {
         "training_id": training, "recipe_kind": "baseline", "seed": 0, "status": "completed", "finished_at": finished,
-        "dataset_digest": dataset["digest"], **own,
+        "dataset_digest": dataset_digest(dataset), **own,
     }  # fmt: skip
     land_rows(training, "training", {"experiment": [whole_row("experiment", row)]})

@@ -15,6 +15,7 @@ from tasks.runtime.child import run_child
 from tasks.runtime.device import versions
 from tasks.runtime.store import home, verify
 from tasks.spec import SCORING_VERSION, Scoring, Training, short_digest
+from tasks.tuning.rows import dataset_digest
 
 
 @task(
@@ -47,7 +48,7 @@ def fidelity(
                 "fidelity_id": ids[folder], "base_model": model["name"], "bits": int(bits),
                 "reference_precision": known["original_precision"], "random_weights": known["random_weights"],
                 "variant_digest": manifests[folder]["digest"], "reference_digest": known["digest"],
-                "dataset_digest": dataset["digest"], "set_cases": found["set_cases"],
+                "dataset_digest": dataset_digest(dataset), "set_cases": found["set_cases"],
                 "created_at": datetime.now(UTC).replace(tzinfo=None),
             }  # fmt: skip
             rows = [

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 from prefect import task
 
 from tasks.caching import is_transient
@@ -45,11 +46,18 @@ def land_variant(folder: Path) -> None:
 def land_failure(spec: ExperimentSpec, variant: str, data: str, error: Exception) -> None:
     """Record that an experiment did not finish, with the sentence that says why, and how far it came if it diverged."""
     folder = experiment_folder(spec, variant, data)
+    if complete(folder) and _landed_status(folder.name) == "completed":
+        return  # what failed is an evaluation: the training and its other evaluations stay what they are
     status = "diverged" if isinstance(error, Diverged) else "failed"
     weights, dataset = verify(Path(variant), deep=False), verify(Path(data), deep=False)
     reached = diverged_summary(folder) if isinstance(error, Diverged) else {}
     rows = training_rows(spec, folder.name, weights, dataset, reached, folder, (status, str(error)))
     land_rows(folder.name, "training", rows)
+
+
+def _landed_status(training: str) -> str | None:
+    path = home() / "landing" / training / "experiment.parquet"
+    return str(pq.read_table(path, columns=["status"])["status"][0]) if path.is_file() else None
 
 
 def refill_warehouse() -> None:

@@ -17,6 +17,9 @@ from tasks.scoring.intervals import Floats
 PERCENTILES = {"kl_median": 50.0, "kl_p95": 95.0, "kl_p99": 99.0, "kl_p999": 99.9, "kl_max": 100.0}
 
 
+NO_TEXT = "no perplexity: a single case has no token of its own before the label"
+
+
 @dataclass(frozen=True)
 class Predicted:
     """One model on N cases: float32 logits (N, V) at the label's position, log P(label) (N, 3), and the sum of negative
@@ -28,8 +31,9 @@ class Predicted:
     text_tokens: int
 
     @property
-    def perplexity(self) -> float:
-        return float(np.exp(self.text_nll / self.text_tokens))
+    def perplexity(self) -> float | None:
+        """Of the messages' own tokens; None without any: of a single case, all but the last count as instruction."""
+        return float(np.exp(self.text_nll / self.text_tokens)) if self.text_tokens else None
 
 
 def divergences(reference_logits: Any, logits: Any) -> Floats:
@@ -41,9 +45,11 @@ def divergences(reference_logits: Any, logits: Any) -> Floats:
 
 def fidelity_figures(reference: Predicted, variant: Predicted) -> dict[str, dict[str, Any]]:
     """Columns of the table `fidelity` for the distributions `vocabulary` and `labels`."""
+    theirs, own = reference.perplexity, variant.perplexity
     shared = {
-        "cases": len(reference.logits), "text_tokens": reference.text_tokens, "perplexity": variant.perplexity,
-        "reference_perplexity": reference.perplexity, "perplexity_ratio": variant.perplexity / reference.perplexity,
+        "cases": len(reference.logits), "text_tokens": reference.text_tokens, "perplexity": own,
+        "reference_perplexity": theirs, "perplexity_ratio": own / theirs if own and theirs else None,
+        "note": None if own and theirs else NO_TEXT,
     }  # fmt: skip
     pairs = {
         "vocabulary": (reference.logits, variant.logits),

@@ -82,8 +82,9 @@ def _forward(
         own = project(stack, hidden[i, : row.first + 1 - skip])
         found.append(own[-1])
         following = mx.array(row.inputs[skip + 1 : row.first + 1])
-        chosen = mx.take_along_axis(own[:-1], following[:, None], axis=1)[:, 0]
-        nll = nll + (mx.logsumexp(own[:-1], axis=1) - chosen).sum()
+        if len(following):  # of a single case, all tokens but the last are common to all cases
+            chosen = mx.take_along_axis(own[:-1], following[:, None], axis=1)[:, 0]
+            nll = nll + (mx.logsumexp(own[:-1], axis=1) - chosen).sum()
         tokens += len(following)
         mx.eval(nll, found[-1])
     return [np.array(f) for f in found], float(np.array(nll)), tokens

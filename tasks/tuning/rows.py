@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.corpus.prompts import load_prompt
+from tasks.corpus.splits import SETS
 from tasks.runtime.device import backend, compute_dtype, compute_path, versions
 from tasks.spec import ENGINE_VERSION, ExperimentSpec, short_digest
 
@@ -31,7 +32,7 @@ def training_rows(
     row = {
         "training_id": training_id, "cell_id": spec.cell_id, **_settings(spec), **_weights(variant),
         "settings_digest": settings_digest(spec, dataset), "source_training_id": None,
-        "dataset_digest": dataset["digest"], "status": error[0] if error else "completed",
+        "dataset_digest": dataset_digest(dataset), "status": error[0] if error else "completed",
         "error": error[1] if error else None, "compute_path": compute_path(), "backend": backend(),
         "compute_dtype": compute_dtype(), "blas": device.get("blas"), "gflops": device.get("gflops"),
         "machine": device.get("machine"), "triage_version": metadata.version("triage-sweep"),
@@ -67,6 +68,11 @@ def variant_row(variant_id: str, variant: dict[str, Any]) -> Rows:
     ]  # fmt: skip
 
 
+def dataset_digest(dataset: dict[str, Any]) -> str:
+    """Digest of a dataset's four sets, from its manifest: a further evaluation set makes it no other dataset."""
+    return short_digest({name: dataset["sets"][name]["digest"] for name in SETS})
+
+
 def settings_digest(spec: ExperimentSpec, dataset: dict[str, Any]) -> str:
     """Digest of all that decides a training except its weights, bits and seed. `dataset`: its manifest.
 
@@ -74,7 +80,8 @@ def settings_digest(spec: ExperimentSpec, dataset: dict[str, Any]) -> str:
     """
     return short_digest(
         {
-            "recipe": spec.recipe.model_dump(mode="json", exclude={"name"}),
+            # how it is judged decides no training; equal_pair looks at the target and the rule of each evaluation
+            "recipe": spec.recipe.model_dump(mode="json", exclude={"name", "target_ed_recall", "primary_rule"}),
             "training": spec.training.model_dump(mode="json", exclude={"memory"}),  # it never changes results
             "sets": {name: dataset["sets"][name]["digest"] for name in ("train", "valid")},
             "prompt": load_prompt().digest, "engine": ENGINE_VERSION, "versions": versions(),

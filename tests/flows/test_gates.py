@@ -100,6 +100,7 @@ def test_the_command_prints_gates_texts_from_the_users_file_and_restated_figures
     done = typed("gates", "smol-4bit-r1-s42", "--show-text", str(own), "--prevalence", "0.1")
     assert (done.returncode, done.stderr) == (0, "")
     assert "2 of 4" in done.stdout and "FAIL" in done.stdout and "Clopper-Pearson" in done.stdout
+    assert "Review flag: not available: dropout is 0" in done.stdout
     precision, f2 = restated(2 / 4, 2 / 3, 4 / 7, 0.1)
     assert f"At 10.0%: precision {precision:.3f}, F2 {f2:.3f}" in done.stdout
     after = done.stdout.split("c00005")[1].split("c00006")[0]
@@ -107,6 +108,14 @@ def test_the_command_prints_gates_texts_from_the_users_file_and_restated_figures
     unknown, share = typed("gates", "nothing"), typed("gates", "t4", "--prevalence", "2")
     for wrong, words in ((unknown, "no finished experiment 'nothing'"), (share, "--prevalence 2 is no share")):
         assert (wrong.returncode, wrong.stdout) == (2, "") and one_sentence(wrong.stderr) and words in wrong.stderr
+
+
+def test_a_flag_from_a_sample_says_on_how_many_cases_it_rests(landed, tmp_path):
+    missed = [*FIVE, ("ED", "GP", "GP"), ("ED", "HOME", "HOME")]
+    rows = evaluation("e4", "t4", missed, mc_status="available", mc_reason=None, mc_passes=50, mc_cases=3)
+    write_landing(tmp_path, "e4", "evaluation", rows)
+    load_all(tmp_path)
+    assert "Review flag: from 50 dropout passes on 3 of 7 cases" in printed("t4", None, None)
 
 
 def test_a_later_run_on_random_weights_stands_beside_the_real_model_and_says_what_it_is(landed, tmp_path):

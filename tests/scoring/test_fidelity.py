@@ -41,6 +41,15 @@ def test_the_tail_is_seen_where_the_median_is_calm():
     assert vocabulary["perplexity_ratio"] == pytest.approx(np.exp(0.2))
 
 
+def test_without_a_token_of_the_messages_there_is_no_perplexity_and_the_reason_is_said():
+    one = Predicted(np.array([[1.0, 0.0, 0.5]]), np.array([[1.0, 0.0, 0.5]]), 0.0, 0)
+    for figures in fidelity_figures(one, one).values():
+        assert figures["perplexity"] is figures["reference_perplexity"] is figures["perplexity_ratio"] is None
+        assert "single case" in figures["note"] and figures["kl_max"] == 0
+    many = predicted(np.random.default_rng(1).normal(size=(20, 40)))
+    assert all(figures["note"] is None for figures in fidelity_figures(many, many).values())
+
+
 def test_the_direction_is_from_the_reference():
     sharp, flat = np.array([[5.0, 0.0, 0.0]]), np.zeros((1, 3))
     assert divergences(sharp, flat)[0] == pytest.approx(entropy(softmax(sharp)[0], [1 / 3] * 3))

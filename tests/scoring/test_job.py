@@ -17,6 +17,7 @@ from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.prompts import load_prompt
 from tasks.grid import known_models, load_grid
 from tasks.identity import evaluation_of, scores_folder, training_of
+from tasks.land import land, land_failure
 from tasks.models.convert import base_folder, run_quantize
 from tasks.models.sources import fetch_base
 from tasks.runtime.device import backend, compute_path
@@ -26,13 +27,14 @@ from tasks.scoring import fidelity_job, job, mc_dropout
 from tasks.scoring.generate import greedy_answers
 from tasks.scoring.rows import evaluation_rows
 from tasks.scoring.sample import sample_numbers
-from tasks.spec import LABELS, experiments
+from tasks.spec import LABELS, EvaluationSet, experiments
 from tasks.tuning import job as training_job
 from tasks.tuning.engine import score_cases
 from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.lora import add_lora, load_variant, load_weights
-from tasks.tuning.rows import settings_digest
+from tasks.tuning.rows import dataset_digest, settings_digest
 from tasks.tuning.sets import load_set, load_template
+from warehouse.query import query
 
 
 def quiet(event):
@@ -312,6 +314,31 @@ def test_fidelity_is_measured_against_the_unquantised_model_and_8_bits_are_close
     assert figures["4"]["reference_perplexity"] == pytest.approx(np.exp(nll / count), rel=1e-4)
 
 
+def test_fidelity_of_a_set_with_one_case_has_divergences_and_no_perplexity_and_nan_is_refused(study, tmp_path):
+    spec, args, _ = study["tiny-llama", "baseline"]
+    data = shutil.copytree(args["data"], tmp_path / "data")
+    first = (data / "test.jsonl").read_text().splitlines()[0]
+    (data / "test.jsonl").write_text(first + "\n")
+    base = base_folder(fetch_base(spec.model, Path(args["home"])), Path(args["home"]))
+    common = {"reference": str(base), "cases": 10, "data": str(data), "home": str(tmp_path),
+              "training": spec.training.model_dump(mode="json")}  # fmt: skip
+    found = fidelity_job.run(common | {"variants": {"4": args["variant"]}}, quiet)
+    own = found["figures"]["4"]["vocabulary"]
+    assert found["set_cases"] == own["cases"] == 1 and own["kl_mean"] > 0 and own["perplexity"] is None
+    damaged = shutil.copytree(args["variant"], tmp_path / "damaged")
+    weights = mx.load(str(damaged / "model.safetensors"))
+    mx.eval(weights)
+    name = next(key for key in weights if key.endswith("norm.weight"))
+    mx.save_safetensors(str(damaged / "model.safetensors"), weights | {name: weights[name] * float("nan")})
+    made = {
+        key: value for key, value in verify(Path(args["variant"])).items() if key not in ("files", "check", "digest")
+    }
+    (damaged / "manifest.json").unlink()
+    seal(damaged, made)
+    with pytest.raises(TriageError, match="logits that are not finite"):
+        fidelity_job.run(common | {"data": args["data"], "variants": {"4": str(damaged)}}, quiet)
+
+
 def test_the_settings_digest_covers_what_has_no_column_and_neither_bits_nor_seed_nor_memory(study):
     spec, args, _ = study["tiny-llama", "balanced_safe"]
     dataset = verify(Path(args["data"]))
@@ -382,3 +409,27 @@ def test_the_primary_rule_is_repeated_in_each_pass(study):
     )
     assert len(found["review_flag"]) == 3 and len(found["reliability"]) == 9 and len(found["conformal"]) == 1
     assert {m["metric"] for m in found["metric"]} >= {"brier", "ece", "ed_ece", "format_compliance"}
+
+
+def test_an_evaluation_that_fails_leaves_the_landed_training_and_its_other_evaluations(study, tmp_path, monkeypatch):
+    """Overwritten as failed, the training would take every evaluation that it has out of all comparisons."""
+    spec, args, scores = study["tiny-llama", "balanced_safe"]
+    monkeypatch.setenv("TRIAGE_HOME", args["home"])
+    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "triage.duckdb"))
+    given = args["training_id"], scores.name, args["variant"], args["data"]
+    land.fn(args["experiment"], *given)
+    land_failure(spec, args["variant"], args["data"], RuntimeError("the disk was full while 100 passes were written"))
+    kept = query("SELECT status, error, evaluation_id FROM experiment JOIN evaluation USING (training_id)")
+    assert kept.values.tolist() == [["completed", None, scores.name]]
+    (Path(args["home"]) / "landing" / args["training_id"]).rename(tmp_path / "gone")
+    land_failure(spec, args["variant"], args["data"], RuntimeError("the first evaluation failed"))
+    assert query("SELECT status FROM experiment").status.tolist() == ["failed"], "nothing had landed: it is told"
+
+
+def test_a_further_evaluation_set_or_another_target_makes_no_other_dataset_and_no_other_settings(study, tmp_path):
+    spec, args, _ = study["tiny-llama", "balanced_safe"]
+    more = prepare_dataset(spec.data, tmp_path, [EvaluationSet(name="test_adversarial", source="embedded")])
+    alone, both = verify(Path(args["data"])), verify(more)
+    assert alone["digest"] != both["digest"] and dataset_digest(alone) == dataset_digest(both)
+    recipe = spec.recipe.model_copy(update={"target_ed_recall": 0.8, "primary_rule": "min_cost"})
+    assert settings_digest(spec.model_copy(update={"recipe": recipe}), both) == settings_digest(spec, alone)

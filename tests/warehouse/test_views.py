@@ -177,6 +177,17 @@ def test_evaluations_of_other_cases_or_another_scoring_are_no_pair(other, tmp_pa
     assert len(query("FROM quantization_comparison")) == 0
 
 
+def test_evaluations_at_other_targets_of_one_training_are_paired_by_target(tmp_path):
+    """A training is not done again for another target: its evaluations at each stay comparable."""
+    land_pair(tmp_path)
+    for id, training_id, target in (("e4", "t4", 0.9), ("e8", "t8", 0.96), ("f8", "t8", 0.9)):
+        rows = evaluation(id, training_id)
+        next(r for r in rows["decision_rule"] if r["rule"] == "target_recall")["target"] = target
+        write_landing(tmp_path, id, "evaluation", rows)
+    load_all(tmp_path)
+    assert query("SELECT evaluation_4bit, evaluation_8bit FROM equal_pair").values.tolist() == [["e4", "f8"]]
+
+
 def test_a_later_pair_of_random_weights_does_not_hide_the_pair_of_real_ones(tmp_path):
     for kind, day in ((False, 1), (True, 2)):
         for bits in (4, 8):

@@ -8,7 +8,7 @@ WITH side AS (
         e.* EXCLUDE (training_id),
         {
             group_size: group_size, num_layers: num_layers, learning_rate: learning_rate, batch_size: batch_size,
-            rank: rank, scale: scale, dropout: dropout, iterations: iterations, target_ed_recall: target_ed_recall,
+            rank: rank, scale: scale, dropout: dropout, iterations: iterations, target: d.target,
             cost_weight: cost_weight, has_cost_matrix: has_cost_matrix, has_class_weights: has_class_weights,
             weights_source: weights_source, source_digest: source_digest, original_precision: original_precision, random_weights: random_weights,
             settings_digest: settings_digest, dataset_digest: dataset_digest, engine_version: engine_version,
@@ -18,6 +18,8 @@ WITH side AS (
         }::VARCHAR AS conditions
     FROM experiment AS x
     JOIN evaluation AS e USING (training_id)
+    -- the target is the evaluation's: one training may be judged at several
+    LEFT JOIN decision_rule AS d ON d.evaluation_id = e.evaluation_id AND d.rule = 'target_recall'
     WHERE x.status = 'completed'
 )
 SELECT
