@@ -125,7 +125,8 @@ def test_schedules_are_given_to_new_deployments_only_and_what_the_server_has_sta
     with server_that_has("/deployments/name/sweep/local") as api:
         file = _deployments(api)
     first, again = (yaml.safe_load(path.read_text())["deployments"] for path in (FILE, file))
-    assert [s["slug"] for s in first[0].pop("schedules")] == ["nightly", "weekly-paper"]
+    schedules = [(s["slug"], s.get("active", True), s["parameters"]) for s in first[0].pop("schedules")]
+    assert schedules == [("nightly", True, {"grid": "demo"}), ("weekly-paper", False, {"grid": "paper"})]
     assert again == first, "nothing else differs"
 
 
