@@ -10,7 +10,7 @@ from typing import Any
 
 from tasks.corpus.adversarial import adversarial_cases, adversarial_records
 from tasks.corpus.card import data_card
-from tasks.corpus.case import Case, to_json
+from tasks.corpus.case import Case, text_digest, to_json
 from tasks.corpus.derived import FACTS, write_facts
 from tasks.corpus.embedded import GENERATOR_VERSION, embedded_records, embedded_sets, share_key
 from tasks.corpus.knowledge_base import knowledge_digest
@@ -97,7 +97,7 @@ def _build(data: Data, sources: Sequence[Source], folder: Path) -> dict[str, Any
     sets = _sets(data, sources[0].located)
     check_sets(sets)
     limits: Mapping[str, int] = {str(name): limit for name, limit in data.limits.items()}
-    learned = {name: sets[name] for name in SETS if name != "test"}
+    learned = _learned(sets, sources[0].located)
     sets = {name: limited(cases, limits.get(name, len(cases)), data.seed) for name, cases in sets.items()}
     _check_labels(sets, data.source)
     described: dict[str, Any] = {}
@@ -153,14 +153,31 @@ def _write_facts(data: Data, sources: Sequence[Source], sets: Sets, folder: Path
         write_facts(folder / FACTS, (r for r in records if (r.set, r.case.case_id) in kept))
 
 
+def _learned(sets: Sets, located: Located) -> Sets:
+    """What an evaluation set must be apart from, by the name to tell it by.
+
+    Of a table that we split that is all of it: which of its cases go to test is the seed's doing.
+    """
+    if "all" in located.files:
+        return {"the table that is split": [case for cases in sets.values() for case in cases]}
+    return {name: sets[name] for name in SETS if name != "test"}
+
+
 def _check_apart(columns: EvaluationSet, cases: Sequence[Case], learned: Sets) -> None:
-    """An evaluation set must not hold texts, or near copies, of what models learn or choose thresholds from."""
-    texts = {case.text: (name, case.case_id) for name, members in learned.items() for case in members}
+    """An evaluation set must hold no text, near copy or group of what models learn or choose thresholds from."""
+    texts = {text_digest(case.text): (name, case.case_id) for name, members in learned.items() for case in members}
+    groups = {case.group: (name, case.case_id) for name, members in learned.items() for case in members if case.group}
     where = f"The evaluation set {columns.name} ({columns.source})"
     for case in cases:
-        if case.text in texts:
-            name, other = texts[case.text]
-            raise BadInput(f"{where} has case {case.case_id} with the text of case {other} in {name}; leave one out.")
+        if found := texts.get(text_digest(case.text)):
+            raise BadInput(
+                f"{where} has case {case.case_id} with the text of case {found[1]} in {found[0]}; leave one out."
+            )
+        if case.group and (found := groups.get(case.group)):
+            raise BadInput(
+                f"{where} shares the group {case.group!r} with {found[0]} (its case {case.case_id}, case {found[1]} there); "
+                "leave the group out of one of the two, or rename the group in one if they have only the name in common."
+            )
     for name, members in learned.items():
         try:
             check_copies({name: members, columns.name: cases})

@@ -219,6 +219,57 @@ def test_an_evaluation_set_with_a_text_that_is_learned_from_is_refused(near: boo
         prepare_dataset(Data(), tmp_path, [EvaluationSet(name="clinic", source=str(path))])
 
 
+def grouped(path: Path, start: int, groups: list[str]) -> Path:
+    """Twelve cases of each group, of texts that no other file has."""
+    path.parent.mkdir(exist_ok=True)
+    rows = [json.loads(line) for line in table(start, 12 * len(groups)).splitlines()]
+    lines = [json.dumps(row | {"group": groups[i // 12]}) + "\n" for i, row in enumerate(rows)]
+    path.write_text("".join(lines))
+    return path
+
+
+@pytest.mark.parametrize("shared", [*SETS, "none of them"])
+def test_an_evaluation_set_may_share_a_group_with_test_and_with_nothing_that_is_learned_from(
+    shared: str, tmp_path: Path
+) -> None:
+    for n, name in enumerate(SETS):
+        grouped(tmp_path / "cases" / f"{name}.jsonl", 100 * n, [f"{name}-{i}" for i in range(3)])
+    clinic = EvaluationSet(
+        name="clinic", source=str(grouped(tmp_path / "clinic.jsonl", 900, ["other", f"{shared}-1", "more"]))
+    )
+    data = Data(source=str(tmp_path / "cases"))
+    sound = shared in ("test", "none of them")
+    assert check_data(data, (clinic,), {}).fails != sound
+    if sound:
+        assert (prepare_dataset(data, tmp_path / "home", (clinic,)) / "clinic.jsonl").is_file()
+        return
+    with pytest.raises(BadInput, match=rf"clinic .* shares the group '{shared}-1' with {shared} .* rename the group"):
+        prepare_dataset(data, tmp_path / "home", (clinic,))
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_an_evaluation_set_is_apart_from_all_of_a_table_that_we_split_whatever_the_seed(
+    seed: int, tmp_path: Path
+) -> None:
+    data = Data(source=str(grouped(tmp_path / "a.jsonl", 0, [f"g{i}" for i in range(20)])), seed=seed)
+    text = json.loads((tmp_path / "a.jsonl").read_text().splitlines()[100])["text"].upper()
+    (tmp_path / "same.jsonl").write_text(json.dumps({"text": text, "label": LABELS[100 % 3]}) + "\n")
+    grouped(tmp_path / "kin.jsonl", 900, ["g8"])
+    grouped(tmp_path / "sound.jsonl", 900, ["new"])
+    for name, said in (
+        ("same", "with the text of case"),
+        ("kin", "shares the group 'g8' with the table"),
+        ("sound", ""),
+    ):
+        outside = EvaluationSet(name=name, source=str(tmp_path / f"{name}.jsonl"))
+        assert check_data(data, (outside,), {}).fails == bool(said)
+        if not said:
+            assert prepare_dataset(data, tmp_path / "home", (outside,)).is_dir()
+            continue
+        with pytest.raises(BadInput, match=said):
+            prepare_dataset(data, tmp_path / "home", (outside,))
+
+
 def test_names_of_evaluation_sets_that_would_confuse_are_refused() -> None:
     for name in SETS:
         with pytest.raises(ValueError, match="taken by the training dataset"):
