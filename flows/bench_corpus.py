@@ -86,10 +86,15 @@ def _models(set_digest: str, test_digest: str) -> list[tuple[str, Decided]]:
     cases = query("SELECT evaluation_id, case_id, case_group, label, argmax FROM prediction")
     found = []
     for r in frame.sort_values(["cell_id", "random_weights"]).itertuples():
-        own = cases[cases.evaluation_id == r.evaluation_id]
-        columns = (dict(zip(own.case_id, own[name], strict=True)) for name in ("label", "case_group", "argmax"))
-        found.append((experiment_name(r), Decided(*columns)))
+        found.append((experiment_name(r), decided_of(cases[cases.evaluation_id == r.evaluation_id])))
     return found
+
+
+def decided_of(cases: pd.DataFrame) -> Decided:
+    """The prediction rows of one evaluation by case; pandas' mark for no group becomes None, which is a group of its own."""
+    groups = [group if isinstance(group, str) else None for group in cases.case_group]
+    columns = (dict(zip(cases.case_id, values, strict=True)) for values in (cases.label, groups, cases.argmax))
+    return Decided(*columns)
 
 
 def _row(name: str, model: str, found: Decided, baseline: Decided | None) -> dict[str, str]:

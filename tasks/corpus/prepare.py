@@ -116,7 +116,7 @@ def _build(data: Data, sources: Sequence[Source], folder: Path) -> dict[str, Any
     manifest = {
         "source": data.source, "origin": sources[0].located.origin, "seed": data.seed, "sets": described,
         "columns": _columns(data), "split": _split_rule(data, sources[0].located),
-        "has_groups": all(described[name]["has_groups"] for name in SETS),
+        "has_groups": any(described[name]["has_groups"] for name in SETS),
     }  # fmt: skip
     (folder / CARD).write_text(data_card(manifest), encoding="utf-8")
     return manifest
@@ -199,10 +199,11 @@ def _check_labels(sets: Mapping[str, Sequence[Case]], source: str) -> None:
 
 
 def _describe(cases: Sequence[Case], path: Path, source: Source) -> dict[str, Any]:
+    """A set's entry in the manifest. With one group it has groups: a case without one is a group of its own."""
     counts = Counter(case.label for case in cases)
     groups = [case.group for case in cases if case.group is not None]
     return {
         "cases": len(cases), "digest": file_digest(path), "labels": {label: counts[label] for label in LABELS},
-        "groups": len(set(groups)), "has_groups": len(groups) == len(cases), "source": source.columns.source,
+        "groups": len(set(groups)), "has_groups": bool(groups), "source": source.columns.source,
         "origin": source.located.origin, "external": isinstance(source.columns, EvaluationSet),
     }  # fmt: skip

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tasks.spec import LABELS
-from tests.warehouse.rows import FIVE, full, land_pair, training
+from tests.warehouse.rows import FIVE, evaluation, full, land_pair, training
 from warehouse.audit import run_audits
 from warehouse.connect import writing
 from warehouse.landing import write_landing
@@ -24,6 +24,8 @@ DEFECTS = [
     ("argmax_is_most_probable", "UPDATE prediction SET p_ed = 0.1, p_gp = 0.8 WHERE argmax = 'ED'"),
     ("counts_agree", "UPDATE evaluation SET cases = 7 WHERE evaluation_id = 'e4'"),
     ("counts_agree", "UPDATE evaluation SET accuracy = 0 WHERE evaluation_id = 'e4'"),
+    ("counts_agree", "UPDATE prediction SET case_group = NULL WHERE evaluation_id = 'e4'"),
+    ("counts_agree", "UPDATE evaluation SET has_groups = false WHERE evaluation_id = 'e4'"),
     ("counts_agree", "UPDATE evaluation SET mc_status = 'available', mc_cases = 60"),
     ("metrics_agree", "UPDATE metric SET value = 0.5 WHERE metric = 'macro_f1' AND rule = 'argmax'"),
     ("metrics_agree", "UPDATE metric SET value = 0 WHERE metric = 'ed_f2' AND rule = 'target_recall'"),
@@ -105,6 +107,18 @@ def con(honest, tmp_path):
 
 def test_honest_results_pass_every_audit(con):
     assert run_audits(con) == {name: 0 for name, _ in sql_files("audits")}
+
+
+def test_a_case_without_a_group_among_grouped_ones_is_a_unit_of_its_own_and_passes_every_audit(tmp_path):
+    for bits in (4, 8):
+        rows = evaluation(f"e{bits}", f"t{bits}", FIVE * 6, groups=True)
+        rows["prediction"][0]["case_group"] = None
+        write_landing(tmp_path, f"t{bits}", "training", training(f"t{bits}", bits))
+        write_landing(tmp_path, f"e{bits}", "evaluation", rows)
+    load_all(tmp_path, tmp_path / "one.duckdb")
+    with writing(tmp_path / "one.duckdb") as con:
+        assert run_audits(con) == {name: 0 for name, _ in sql_files("audits")}
+        assert con.execute("SELECT DISTINCT groups FROM pair_metric WHERE metric = 'accuracy'").fetchall() == [(16,)]
 
 
 @pytest.mark.parametrize(("audit", "defect"), DEFECTS)

@@ -1,4 +1,5 @@
--- Evaluations whose stated counts or accuracy differ from their prediction and dropout rows.
+-- Evaluations whose stated counts, groups or accuracy differ from their prediction and dropout rows. With one grouped case
+-- a set has groups: each case without one is a group of its own.
 WITH predicted AS (
     SELECT
         evaluation_id,
@@ -19,6 +20,6 @@ LEFT JOIN sampled USING (evaluation_id)
 WHERE cases IS DISTINCT FROM predictions
     OR abs(accuracy - right_share) > 1e-9
     OR abs(ed_prevalence - prevalence) > 1e-9
-    OR (has_groups AND grouped < cases)
+    OR has_groups <> (grouped > 0)
     OR (dropout_cases IS NOT NULL) <> (mc_status IS NOT DISTINCT FROM 'available')
     OR mc_cases IS DISTINCT FROM dropout_cases;

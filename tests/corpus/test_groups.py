@@ -1,0 +1,65 @@
+"""One case without a group among grouped ones: it is a group of its own, from the data folder to gates and audits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flows.bench_corpus import decided_of
+from tasks.baselines import baselines
+from tasks.corpus.prepare import prepare_dataset
+from tasks.corpus.splits import SETS
+from tasks.runtime.store import read_manifest
+from tasks.spec import LABELS, Data, Scoring
+from warehouse.audit import run_audits
+from warehouse.connect import reading
+from warehouse.query import query
+
+ALONE = "test-40"
+
+
+@pytest.fixture(params=["one", "all"])
+def given(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, bool]:
+    """A folder of four sets, ten groups of six cases in each; one case of test, or every case of every set, has no group."""
+    none = request.param == "all"
+    (tmp_path / "given").mkdir()
+    for name in SETS:
+        words = ("chest pain", "old rash", "runny nose")
+        rows = [
+            {
+                "id": f"{name}-{i}",
+                "text": f"{words[i % 3]} of {name} {i * 7}",
+                "label": LABELS[i % 3],
+                "group": f"{name}{i // 6}",
+            }
+            for i in range(60)
+        ]
+        for row in rows:
+            if none or row["id"] == ALONE:
+                del row["group"]
+        (tmp_path / "given" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path / "given", none
+
+
+def test_a_single_case_without_a_group_leaves_the_intervals_clustered(
+    given: tuple[Path, bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, none = given
+    monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "triage.duckdb"))
+    folder = prepare_dataset(Data(source=str(source)), tmp_path / "home")
+    manifest = read_manifest(folder) or {}
+    assert manifest["has_groups"] != none and manifest["sets"]["test"]["has_groups"] != none
+    assert manifest["sets"]["test"]["groups"] == (0 if none else 10)
+    baselines.fn(Scoring().model_dump(mode="json"), str(folder))
+    with reading() as con:
+        assert {name: found for name, found in run_audits(con).items() if found} == {}
+    landed = query("SELECT * FROM evaluation JOIN gate USING (evaluation_id) WHERE gate = 'ed_recall'")
+    assert len(landed) == 3 and set(landed.has_groups) == {not none}
+    assert landed.clustered_low.notna().tolist() == [not none] * 3
+    assert landed.note.fillna("").str.contains("independent").all() == none
+    cases = query(f"SELECT * FROM prediction WHERE evaluation_id = '{landed.evaluation_id[0]}'")
+    groups = decided_of(cases).groups
+    assert groups[ALONE] is None and len(groups) == 60 and len({*groups.values()} - {None}) == (0 if none else 10)
