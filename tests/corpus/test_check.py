@@ -6,15 +6,23 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 from flows.cli import app
+from flows.data import tokenizers
+from tasks.corpus import lengths
 from tasks.corpus import tally as tally_module
 from tasks.corpus.card import best_bound
 from tasks.corpus.check import Finding, Report, check_data
 from tasks.corpus.lengths import SAMPLE, TextSample
 from tasks.corpus.prepare import prepare_dataset
+from tasks.grid import known_models
+from tasks.models.convert import run_quantize
+from tasks.models.sources import fetch_base
+from tasks.models.tiny_tokenizer import write_tiny_tokenizer
 from tasks.runtime.errors import BadInput
 from tasks.scoring.intervals import clopper_pearson
 from tasks.spec import LABELS, Data, EvaluationSet
@@ -205,6 +213,39 @@ def test_a_sample_of_texts_is_even_and_holds_the_longest() -> None:
     sample.add("a b c d", 4)
     assert sample.step == 4 and len(sample.texts) <= SAMPLE and sample.texts[1] == "text 4"
     assert sample.lengths({})[0].longest == 4
+
+
+@pytest.mark.parametrize("portion", [lengths.PORTION, 50])
+@pytest.mark.parametrize("chat", [True, False])
+def test_lengths_in_tokens_are_those_of_the_texts_alone(
+    chat: bool, portion: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lengths, "PORTION", portion)  # texts are given to the tokenizer in portions of 50 characters
+    write_tiny_tokenizer(tmp_path, chat)
+    sample, texts = TextSample(), [row["text"] for row in rows(60)] + [STORY, "a b c d e f g h i j k l m n o p q r s t"]
+    for text in texts:
+        sample.add(text, len(text.split()))
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    counts = [len(tokenizer.encode(text, add_special_tokens=False)) for text in texts]
+    (line,) = sample.lengths({"tiny": tmp_path / "tokenizer.json"})
+    median, high = np.quantile(counts, (0.5, 0.95))
+    assert line == lengths.Lengths("tiny tokens", median, high, max(counts), len(texts)) and len(set(counts)) > 3
+    assert chat or len(tokenizer.encode(STORY)) == counts[-2] + 1  # a special token at the start, which is not counted
+
+
+def test_the_check_measures_in_the_tokens_of_each_stored_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIAGE_HOME", str(tmp_path))
+    assert tokenizers() == {}
+    models = {name: fetch_base(known_models()[name], tmp_path) for name in ("tiny-llama", "tiny-gemma3")}
+    for name, source in models.items():
+        for bits in (4, 8) if name == "tiny-llama" else (4,):
+            run_quantize({"source": str(source), "root": str(tmp_path), "bits": bits, "group_size": 64})
+    known = tokenizers()
+    assert sorted(known) == ["tiny-gemma3", "tiny-llama"] and all(path.is_file() for path in known.values())
+    for name, path in known.items():
+        assert json.loads((path.parent / "manifest.json").read_text())["base_model"] == name
+    shown = run("check", str(write(tmp_path / "a.jsonl", rows(30)))).output
+    assert "tiny-llama tokens" in shown and "tiny-gemma3 tokens" in shown and "No tokenizer is at hand" not in shown
 
 
 def test_the_embedded_sets_pass_with_their_labels_derived_again() -> None:
