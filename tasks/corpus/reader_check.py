@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from pydantic import Field, model_validator
 
+from tasks.corpus.case import Case
 from tasks.corpus.embedded import GENERATOR_VERSION
-from tasks.spec import Label, Strict
+from tasks.spec import Label, Strict, digest_of
 
 FILE = Path(__file__).with_name("reader_check.toml")
 
@@ -24,6 +26,7 @@ class ReaderCheck(Strict):
     agreed: int = 0
     answers: dict[str, tuple[Label, Label]] = Field(description="case id: the stored label, the reader's label")
     remarks: dict[str, str] = Field(description="what became of the cases on which they differ")
+    texts: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="`texts_digest` of the texts read")
 
     @model_validator(mode="after")
     def _counted_once(self) -> ReaderCheck:
@@ -51,6 +54,12 @@ class ReaderChecks(Strict):
         if order != sorted(order, reverse=True):
             raise ValueError("the newest check comes first")
         return self
+
+
+def texts_digest(check: ReaderCheck, cases: Iterable[Case]) -> str:
+    """SHA-256 over the texts of the cases that were read, by id. Raises KeyError if one of them is not among `cases`."""
+    texts = {case.case_id: case.text for case in cases}
+    return digest_of({case_id: texts[case_id] for case_id in check.answers})
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from tasks.corpus.reader_check import (
     all_told,
     reader_check,
     reader_checks,
+    texts_digest,
     told,
 )
 from tasks.spec import LABELS, Data
@@ -79,12 +81,25 @@ def test_the_stored_reader_check_is_of_this_corpus_or_says_that_it_is_not() -> N
     assert any(agreement(other).agreed >= 0.9 * agreement(other).cases for other in reader_checks())
     if check.generator == GENERATOR_VERSION:
         assert found.agreed >= 0.9 * found.cases
-        labels = {case.case_id: case.label for case in (*embedded_cases(), *adversarial_cases())}
+        cases = (*embedded_cases(), *adversarial_cases())
+        assert check.texts == texts_digest(check, cases), (
+            "texts were rewritten since they were read: raise the generator"
+        )
+        labels = {case.case_id: case.label for case in cases}
         assert {case_id: labels.get(case_id) for case_id in check.answers} == {
             case_id: stored for case_id, (stored, _) in check.answers.items()
         }
     else:
         assert "has not been read yet" in told(check)
+
+
+def test_one_letter_of_a_text_that_was_read_changes_the_digest_and_another_text_does_not() -> None:
+    check, cases = reader_check(), list(embedded_cases())
+    place = next(i for i, case in enumerate(cases) if case.case_id in check.answers)
+    other = next(i for i, case in enumerate(cases) if case.case_id not in check.answers)
+    for changed, alike in ((place, False), (other, True)):
+        told_anew = [replace(case, text=case.text + "!") if i == changed else case for i, case in enumerate(cases)]
+        assert (texts_digest(check, told_anew) == texts_digest(check, cases)) == alike
 
 
 def test_every_check_is_kept_newest_first_and_each_disagreement_has_its_remark() -> None:
