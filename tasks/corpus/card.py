@@ -39,6 +39,7 @@ check by `triage data check embedded`, and a test. {reader}
 ## Limits
 
 - The wording is a generator's: short clauses in random order, some stilted. Real messages ramble, omit and mislead.
+- {wordings}
 - A case has one complaint; severity, duration and trend are drawn with little regard to each other.
 - The rules are those of British primary care guidance, simplified; other systems triage otherwise.
 - Problems of one set are absent from the others, so results are about new problems, not about rephrased known ones.
@@ -77,7 +78,7 @@ def data_card(manifest: Mapping[str, Any]) -> str:
             EMBEDDED.format(
                 problems=len(known), systems=len({p.system for p in known}), sources=len(references),
                 generator=GENERATOR_VERSION, knowledge=knowledge_digest()[:12], notice=NOTICE.capitalize(),
-                reader=all_told(), references="; ".join(references),
+                reader=all_told(), wordings=_wordings(), references="; ".join(references),
             )
         )  # fmt: skip
     else:
@@ -98,6 +99,21 @@ def data_card(manifest: Mapping[str, Any]) -> str:
         lines += [f"- `{name}`: `{entry['source']}`{_origin(entry['origin'])}" for name, entry in external.items()]
     lines += ["", f"Split and draws: seed {manifest['seed']}. Research software, not a medical device."]
     return "\n".join(lines) + "\n"
+
+
+def _wordings() -> str:
+    """How many facts of the knowledge base have more than one wording, and how many only one."""
+    everything = general()
+    kinds = [everything.red, everything.amber, everything.mild]
+    kinds += [own for problem in problems().values() for own in (problem.red, problem.amber, problem.mild)]
+    facts = [fact for own in kinds for fact in own.values()]
+    denied = [fact for fact in facts if fact.deny]
+    said, denials = (sum(len(words) > 1 for words in of) for of in ([f.say for f in facts], [f.deny for f in denied]))
+    return (
+        f"Of {len(facts)} facts {said} are said in more than one wording and {len(facts) - said} in only one (a nurse's note "
+        f"is one more); of the {len(denied)} that can be denied in a clause of their own, {denials} have more than one and "
+        f"{len(denied) - denials} only one. Cases of a set repeat clauses: their number overstates their variety."
+    )
 
 
 def _references() -> list[str]:
