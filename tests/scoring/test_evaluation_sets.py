@@ -26,6 +26,9 @@ from warehouse.audit import run_audits
 from warehouse.connect import reading, writing
 from warehouse.query import query
 
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+PUBLIC = {"clinicaflow224": 224, "nursesim160": 160, "stcc-cases": 57}
+
 
 def quiet(event):
     pass
@@ -46,6 +49,8 @@ def study(tmp_path_factory):
         *(EvaluationSet(name=name, source=str(home / f"{name}.jsonl")) for name in ("clinic", "single", "calm")),
         EvaluationSet(name="test_adversarial", source="embedded"),
     ]
+    if SHARED.is_dir():
+        sets += [EvaluationSet(name=name, source=str(public_file(name))) for name in PUBLIC]
     options = [
         "bits=[4]",
         "models=['tiny-llama']",
@@ -66,6 +71,18 @@ def study(tmp_path_factory):
     job.run(args, quiet)
     yield spec, args, scores
     patch.undo()
+
+
+def public_file(name: str) -> Path:
+    return SHARED / f"{name.replace('-', '_')}.jsonl"
+
+
+def land_training(spec, args, scores):
+    """The training of the study and its evaluation on test, to which all others belong."""
+    dataset, folder, training = verify(Path(args["data"])), Path(args["folder"]), args["training_id"]
+    rows = training_rows(spec, training, verify(Path(args["variant"])), dataset, verify(folder)["summary"], folder)
+    land_rows(training, "training", rows)
+    land_rows(scores.name, "evaluation", evaluation_rows(spec, training, scores.name, scores, dataset))
 
 
 def lines(path: Path):
@@ -109,11 +126,10 @@ def test_one_case_and_no_emergency_at_all_go_from_the_real_scoring_through_every
     monkeypatch.setenv("TRIAGE_HOME", args["home"])
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "triage.duckdb"))
     monkeypatch.setattr("tasks.evaluation_sets.follow", lambda title: quiet)
-    dataset, folder, training = verify(Path(args["data"])), Path(args["folder"]), args["training_id"]
-    rows = training_rows(spec, training, verify(Path(args["variant"])), dataset, verify(folder)["summary"], folder)
-    land_rows(training, "training", rows)
-    land_rows(scores.name, "evaluation", evaluation_rows(spec, training, scores.name, scores, dataset))
-    evaluate_sets.fn(args["experiment"], training, scores.name, args["variant"], args["data"], ["single", "calm"])
+    land_training(spec, args, scores)
+    evaluate_sets.fn(
+        args["experiment"], args["training_id"], scores.name, args["variant"], args["data"], ["single", "calm"]
+    )
     refill_warehouse()
     with reading() as con:
         assert {name: found for name, found in run_audits(con).items() if found} == {}
@@ -130,6 +146,28 @@ def test_one_case_and_no_emergency_at_all_go_from_the_real_scoring_through_every
         con.execute(wrong)
         found = run_audits(con)
     assert found["rules_before_test"] and found["metrics_agree"], "audits recompute the rules that are not primary too"
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="there is no shared/data beside the repository")
+def test_the_public_sets_are_scored_and_land_each_as_a_source_of_its_own(study, monkeypatch, tmp_path):
+    spec, args, scores = study
+    monkeypatch.setenv("TRIAGE_HOME", args["home"])
+    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "triage.duckdb"))
+    monkeypatch.setattr("tasks.evaluation_sets.follow", lambda title: quiet)
+    land_training(spec, args, scores)
+    evaluate_sets.fn(args["experiment"], args["training_id"], scores.name, args["variant"], args["data"], list(PUBLIC))
+    refill_warehouse()
+    with reading() as con:
+        assert {name: found for name, found in run_audits(con).items() if found} == {}
+    landed = query("SELECT * FROM evaluation").set_index("evaluation_set")
+    on_test = landed.loc["test"]
+    for name, cases in PUBLIC.items():
+        own = landed.loc[name]
+        assert own.cases == cases and own.threshold == on_test.threshold and own.set_digest != on_test.set_digest
+        found = query(f"SELECT case_id, label FROM prediction WHERE evaluation_id = '{own.evaluation_id}'")
+        assert dict(found.values.tolist()) == {str(row["id"]): row["label"] for row in lines(public_file(name))}
+        assert query(f"SELECT cases FROM evaluation_summary WHERE evaluation_set = '{name}'").cases.tolist() == [cases]
+    assert query("SELECT DISTINCT evaluation_set FROM leaderboard").evaluation_set.tolist() == ["test"]
 
 
 def test_what_has_landed_is_not_scored_again(study, monkeypatch):
