@@ -14,12 +14,13 @@ from typing import Any
 from flows.selection import Selection
 from tasks.models.exact_sizes import is_known, known_config, tensors
 from tasks.corpus.prepare import prepare_dataset
-from tasks.identity import training_from
+from tasks.identity import evaluation_from, training_from
 from tasks.models.convert import variant_folder
 from tasks.models.sources import availabilities, stored
 from tasks.runtime.device import backend
 from tasks.runtime.errors import TriageError
 from tasks.runtime.store import complete, home, read_manifest, verify
+from tasks.scoring.baselines import judged_sets
 from tasks.spec import ExperimentSpec
 from tasks.tuning.rows import settings_digest
 
@@ -32,20 +33,30 @@ TYPICAL_SHAPE = {"layers": 30, "block_parameters": 3.5e6, "parameters": 135e6}
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """One experiment of a plan; `trained` if the adapter that a sweep would look for is there already."""
+    """One experiment of a plan: whether the adapter that a sweep would look for is there, whether it has been scored on
+    every set that the grid wants, and about how long the rest takes."""
 
     spec: ExperimentSpec
     trained: bool
+    scored: bool
     seconds: float
+
+    @property
+    def state(self) -> str:
+        return "done" if self.scored else "to score" if self.trained else "to train"
 
 
 def plan_cells(selection: Selection) -> Iterator[PlannedCell]:
-    """Every chosen cell, with whether it is trained and how long it may take."""
+    """Every chosen cell, with what is done of it and how long the rest may take."""
     begun = {spec.cell_id: _candidates(spec) for spec in selection.cells}
     dataset = _dataset(selection) if any(begun.values()) else None
     for spec in selection.cells:
-        trained = dataset is not None and any(_is_it(folder, spec, dataset) for folder in begun[spec.cell_id])
-        yield PlannedCell(spec, trained, 0.0 if trained else estimated_seconds(spec))
+        found = None
+        if dataset is not None:
+            found = next((folder for folder in begun[spec.cell_id] if _is_it(folder, spec, dataset)), None)
+        scored = found is not None and dataset is not None and _is_scored(found, spec, dataset)
+        training = 0.0 if found else training_seconds(spec)
+        yield PlannedCell(spec, found is not None, scored, training + (0.0 if scored else scoring_seconds(spec)))
 
 
 def sources_of(selection: Selection) -> dict[str, list[tuple[str, str]]]:
@@ -53,18 +64,25 @@ def sources_of(selection: Selection) -> dict[str, list[tuple[str, str]]]:
     return availabilities(selection.models, home())
 
 
-def estimated_seconds(spec: ExperimentSpec) -> float:
-    """Training (forward and backward through the trained blocks) and dropout passes, from operation counts."""
+def training_seconds(spec: ExperimentSpec) -> float:
+    """Forward and backward through the trained blocks, from operation counts."""
+    cases = spec.recipe.iterations * spec.recipe.batch_size
+    return _seconds(spec, 2 * cases * TOKENS_PER_CASE)
+
+
+def scoring_seconds(spec: ExperimentSpec) -> float:
+    """Forward through the trained blocks: calibration and test once, and the cases of the dropout passes each time."""
+    limits, cases = spec.data.limits, spec.data.limits.get("test", SCORED_CASES)
+    chosen = cases if spec.scoring.mc_cases == "all" else min(cases, spec.scoring.mc_cases)
+    passes = spec.scoring.passes * chosen if spec.recipe.dropout else 0
+    # The instruction is run once for a whole batch, so a case costs its own tokens only.
+    return _seconds(spec, OWN_TOKENS_PER_CASE * (cases + limits.get("calibration", SCORED_CASES) + passes))
+
+
+def _seconds(spec: ExperimentSpec, tokens: float) -> float:
     shape = _shape(spec.model.name)
     trained = min(spec.training.num_layers, shape["layers"])
-    per_case = 2 * TOKENS_PER_CASE * shape["block_parameters"]
-    tuning = spec.recipe.iterations * spec.recipe.batch_size * per_case * 2 * trained
-    cases = spec.data.limits.get("test", SCORED_CASES)
-    cases = cases if spec.scoring.mc_cases == "all" else min(cases, spec.scoring.mc_cases)
-    # The instruction is run once a pass, so a case costs its own tokens only.
-    per_pass = 2 * OWN_TOKENS_PER_CASE * shape["block_parameters"]
-    passes = spec.scoring.passes * cases * per_pass * trained if spec.recipe.dropout else 0
-    return float((tuning + passes) / (GFLOPS[backend()] * 1e9))
+    return float(2 * tokens * shape["block_parameters"] * trained / (GFLOPS[backend()] * 1e9))
 
 
 def estimated_bytes(selection: Selection) -> int:
@@ -99,6 +117,12 @@ def _is_it(folder: Path, spec: ExperimentSpec, dataset: dict[str, Any]) -> bool:
         return folder.name == training_from(spec, variant, dataset)
     manifest = read_manifest(folder) or {}
     return manifest.get("settings_digest") == settings_digest(spec, dataset) and _same_sources(folder, spec)
+
+
+def _is_scored(folder: Path, spec: ExperimentSpec, dataset: dict[str, Any]) -> bool:
+    """Whether a finished training has its scores on test and on each further evaluation set."""
+    ids = (evaluation_from(spec, folder.name, dataset, name) for name in judged_sets(dataset))
+    return all(complete(folder / "scores" / evaluation) for evaluation in ids)
 
 
 def _variant(spec: ExperimentSpec) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -79,8 +80,7 @@ def print_plan(console: Console, selection: Selection) -> None:
         table.add_column(column, no_wrap=True)
     cells = list(plan_cells(selection))
     for number, cell in enumerate(cells, 1):
-        state = "trained" if cell.trained else "to train"
-        table.add_row(str(number), cell.spec.cell_id, state, "" if cell.trained else clock(cell.seconds))
+        table.add_row(str(number), cell.spec.cell_id, cell.state, "" if cell.scored else clock(cell.seconds))
     console.print(table)
     for name, sources in sources_of(selection).items():
         for source, state in sources:
@@ -89,10 +89,11 @@ def print_plan(console: Console, selection: Selection) -> None:
         for note in unpinned(model):
             console.print(f"weights  {model.name}: {note}", soft_wrap=True)
     total = sum(cell.seconds for cell in cells)
-    waiting = sum(not cell.trained for cell in cells)
+    waiting, states = sum(not cell.trained for cell in cells), Counter(cell.state for cell in cells)
     free = shutil.disk_usage(existing_home()).free
     console.print(
-        f"{len(cells)} experiments, {len(cells) - waiting} trained, {waiting} to train: about {clock(total)}, "
+        f"{len(cells)} experiments, {len(cells) - waiting} trained, {waiting} to train, {states['to score']} to score: "
+        f"about {clock(total)}, "
         f"about {estimated_bytes(selection) / 1e9:.1f} GB of disk ({free / 1e9:.0f} GB free)."
     )
 

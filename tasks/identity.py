@@ -27,7 +27,12 @@ def training_from(spec: ExperimentSpec, weights: dict[str, Any], dataset: dict[s
 
 def evaluation_of(spec: ExperimentSpec, training: str, data: str | Path, name: str = "test") -> str:
     """evaluation_id of a trained experiment on a dataset's test set, or on another evaluation set of its folder."""
-    sets = _manifest(data)["sets"]
+    return evaluation_from(spec, training, _manifest(data), name)
+
+
+def evaluation_from(spec: ExperimentSpec, training: str, dataset: dict[str, Any], name: str = "test") -> str:
+    """evaluation_id of a trained experiment on a set of a dataset, given its manifest."""
+    sets = dataset["sets"]
     calibration, judged = (sets[key]["digest"] for key in ("calibration", name))
     return evaluation_id(training, spec, calibration=calibration, evaluation_set=judged, name=name)
 

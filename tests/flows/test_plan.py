@@ -34,6 +34,19 @@ def test_after_a_sweep_all_is_trained_whatever_changes_no_adapter(trained, smoke
     assert {p.name for p in bare.iterdir()} == {"experiments"}, "a plan writes nothing"
 
 
+def test_what_is_trained_and_would_be_scored_again_is_said_with_its_time(smoke, monkeypatch):
+    monkeypatch.setenv("TRIAGE_HOME", str(smoke[0].home))
+
+    def cells(*overrides):
+        return list(plan_cells(select("smoke", list(overrides))))
+
+    assert {(cell.state, cell.seconds) for cell in cells()} == {("done", 0.0)}
+    more = cells("scoring.passes=20")
+    assert {cell.state for cell in more} == {"to score"} and all(cell.seconds > 0 for cell in more)
+    assert {cell.state for cell in cells("data.limits.test=12")} == {"to score"}
+    assert {cell.state for cell in cells("recipe.iterations=4")} == {"to train"}
+
+
 @pytest.mark.parametrize(
     "overrides", [["recipe.iterations=4"], ["data.limits.train=40"], ["training.num_layers=1"], ["seeds=[7]"]]
 )
