@@ -5,7 +5,7 @@ from typing import Any
 from prefect import task
 
 from tasks.caching import is_transient
-from tasks.models.sources import fetch_base
+from tasks.models.sources import fetch_base, way_back
 from tasks.progress import follow
 from tasks.runtime.store import home, verify
 from tasks.spec import BaseModelSpec
@@ -24,4 +24,6 @@ def acquire(model: dict[str, Any]) -> str:
     manifest = verify(folder, deep=False)
     source = f"{manifest['weights_source']}, originally {manifest['original_precision']}"
     on_event({"event": "source", "model": spec.name, "source": source, "digest": manifest["digest"]})
+    if (hint := way_back(spec, folder)) is not None:
+        on_event({"event": "note", "message": hint})
     return str(folder)

@@ -161,8 +161,7 @@ def verify_blob(path: Path) -> None:
     if found != blob.name:
         blob.unlink(missing_ok=True)  # its name promises other bytes; a new attempt downloads it again
         raise SourceUnavailable(
-            f"{path.name} was damaged on its way from the Hub; run the command again to fetch it anew.",
-            transient=False,
+            f"{path.name} was damaged on its way from the Hub, and the next attempt fetches it anew.", elsewhere=False
         )
 
 

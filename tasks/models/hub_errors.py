@@ -97,7 +97,8 @@ def _answered(error: Exception, source: HubSource) -> SourceUnavailable:
         text = f"the Hub does not let you read {repo} ({status}); look at the token in HF_TOKEN."
     else:
         text = f"the Hub answered with an error ({status or 'no status'})."
-    return SourceUnavailable(text, transient=status in BUSY or (status or 500) >= 500)
+    busy = status in BUSY or (status or 500) >= 500
+    return SourceUnavailable(text, transient=busy, elsewhere=not busy)
 
 
 def _line(error: Exception) -> str:

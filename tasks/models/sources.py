@@ -33,16 +33,18 @@ def fetch_base(
     weights_source (for people), source (resolved), format (`safetensors`, `gguf` or `random`), original_precision,
     random_weights, file_digest.
     Raises SourceUnavailable with the reason of each source that could not be had; it is transient, and worth another
-    attempt, if one of the reasons is.
+    attempt, if one of the reasons is. A source that is there, but busy or damaged on its way, is the end of the search.
     """
     if (found := stored(spec, root)) is not None:
         return found
     notice = _show_terms(spec, log)
     reasons, transient = [], False
-    for source in _told(spec):
+    for number, source in enumerate(_told(spec), start=1):
         try:
             return _fetch(spec, source, root, notice, log, progress)
         except SourceUnavailable as error:
+            if not error.elsewhere:
+                raise _stopped(spec, number, error) from error
             reasons.append(f"{describe(source)}: {_clause(error)}")
             transient |= error.transient
             log(f"{reasons[-1]}.")
@@ -60,6 +62,13 @@ def stored(spec: BaseModelSpec, root: Path) -> Path | None:
         if place is not None and store.complete(place) is not None:
             return place
     return None
+
+
+def way_back(spec: BaseModelSpec, folder: Path) -> str | None:
+    """How to have the first listed source again where `folder` is of a later one, which stays in use; else None."""
+    if folder == _place(spec, spec.sources[0], folder.parents[1]):
+        return None
+    return f"{spec.name} is not from {describe(spec.sources[0])}: to ask that again, delete {folder}."
 
 
 def availability(spec: BaseModelSpec, root: Path) -> list[tuple[str, str]]:
@@ -129,6 +138,19 @@ def _fetch(
     with store.locked(place):
         store.build_folder(place, build)
     return place
+
+
+def _stopped(spec: BaseModelSpec, number: int, error: SourceUnavailable) -> SourceUnavailable:
+    """The sentence where a source, counted from 1, has the weights, but they did not arrive whole or not now."""
+    source = spec.sources[number - 1]
+    later = [other for other in spec.sources[number:] if not isinstance(other, HubSource)]
+    remedy = "run the command again"
+    if not error.transient:
+        remedy = "no other source takes its place; correct this one, or take it out of the list"
+    elif isinstance(source, HubSource) and later:
+        remedy += f", or set HF_HUB_OFFLINE=1 to use {describe(later[0])} in its place"
+    text = f"No weights for {spec.name} from {describe(source)}: {_clause(error)}; {remedy}."
+    return SourceUnavailable(text, error.transient, elsewhere=False)
 
 
 def _show_terms(spec: BaseModelSpec, log: Callable[[str], None]) -> str | None:

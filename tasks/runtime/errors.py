@@ -22,14 +22,19 @@ class BadInput(TriageError):
 
 
 class SourceUnavailable(TriageError):
-    """No listed source of a base model could be had; `transient=False` if its answer would be the same again."""
+    """No listed source of a base model could be had; `transient=False` if its answer would be the same again.
+
+    `elsewhere=False` if the source has the weights and only what arrived is damaged, or the server busy: another source,
+    which may hold other weights under the same name, must not take its place without a word.
+    """
 
     exit_code = 65
     transient = True
 
-    def __init__(self, sentence: str, transient: bool = True) -> None:
+    def __init__(self, sentence: str, transient: bool = True, elsewhere: bool = True) -> None:
         super().__init__(sentence)
         self.transient = transient
+        self.elsewhere = elsewhere
 
 
 class BrokenFolder(TriageError):

@@ -198,6 +198,40 @@ def test_damaged_weights_are_refused_and_nothing_half_made_stays(hub, tmp_path, 
     assert "folder" in ask(hub, tmp_path), "the next attempt starts from sound files"
 
 
+OTHER = {"kind": "random", "shape": "tiny-llama"}
+INSTEAD = "set HF_HUB_OFFLINE=1 to use random weights of the shape tiny-llama, seed 0 in its place"
+
+
+def test_damaged_weights_are_not_replaced_by_those_of_another_source_but_fetched_anew(hub, tmp_path):
+    hub.damage["model.safetensors"] = "flip"
+    answer = ask(hub, tmp_path, others=[OTHER])
+    assert answer["type"] == "SourceUnavailable" and answer["transient"] is True, "the step is tried again"
+    assert "model.safetensors was damaged on its way from the Hub, and the next attempt fetches it" in answer["error"]
+    assert INSTEAD in answer["error"] and answer["error"].startswith(f"No weights for m from Hub {REPO}@main: ")
+    hub.damage.clear()
+    found = store.verify(Path(ask(hub, tmp_path, others=[OTHER])["folder"]))
+    assert found["weights_source"] == f"Hub {REPO}@{COMMIT[:12]}"
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_hub_is_waited_for_and_not_replaced_by_another_source(hub, tmp_path, status):
+    hub.refuses = status
+    answer = ask(hub, tmp_path, others=[OTHER])
+    assert (
+        answer["transient"] is True and f"the Hub answered with an error ({status}); run the command" in answer["error"]
+    )
+    assert INSTEAD in answer["error"] and not list((tmp_path / "root" / "sources").glob("m-*"))
+    if status == 503:
+        told = ask(hub, tmp_path, others=[OTHER], env={"HF_HUB_OFFLINE": "1"})
+        assert store.verify(Path(told["folder"]))["random_weights"] is True, "as the sentence says"
+
+
+@pytest.mark.parametrize("changes", [{"gated": 401}, {"revisions": set()}], ids=str)
+def test_a_hub_that_does_not_give_the_model_is_passed_over(hub, tmp_path, changes):
+    vars(hub).update(changes)
+    assert store.verify(Path(ask(hub, tmp_path, others=[OTHER])["folder"]))["random_weights"] is True
+
+
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_gated_repository_says_what_to_do(hub, tmp_path, status):
     hub.gated = status

