@@ -79,7 +79,8 @@ def _snapshot(source: HubSource, target: Path, progress: Progress) -> Path:
         if refused(error) or (folder := _cached(source)) is None:
             raise
         return folder
-    _check_room(source, info, target)
+    with sentences(source):  # it looks into the cache, which may be closed to us
+        _check_room(source, info, target)
     return _download(source, progress)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +15,10 @@ from tasks.spec import HubSource
 
 T = TypeVar("T")
 BUSY = (408, 429, 500, 502, 503, 504)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+# What huggingface_hub raises for a file of another size than was announced, and httpx where the connection ends within.
+_CUT_SHORT = re.compile(r"Consistency check failed|without sending complete message body")
 BUSY_PAUSES = (1.0, 3.0)  # seconds between attempts while the server says that it is busy
 
 
@@ -62,19 +68,39 @@ def sentences(source: HubSource) -> Iterator[None]:
             f"what answered is not the Hub ({type(error).__name__}); look at HF_ENDPOINT."
         ) from error
     except (httpx.HTTPError, OSError) as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise BadInput("The disk of the Hub's cache is full; free some space or set HF_HOME.") from error
+        if isinstance(error, OSError) and (refusal := _disk_refusal(error)) is not None:
+            raise refusal from error
+        if _CUT_SHORT.search(str(error)):
+            raise SourceUnavailable(
+                "a file arrived shorter than the Hub said, and the next attempt fetches it anew.", elsewhere=False
+            ) from error
         raise SourceUnavailable(f"the Hub cannot be reached ({type(error).__name__}).") from error
     except RuntimeError as error:  # hf_xet, which moves large files, has no errors of its own
-        if "No space left" in str(error):
-            raise BadInput("The disk of the Hub's cache is full; free some space or set HF_HOME.") from error
-        raise SourceUnavailable(f"the download from the Hub broke off ({_line(error)}).") from error
+        if (refusal := _disk_refusal(error)) is not None:
+            raise refusal from error
+        raise SourceUnavailable(f"the download from the Hub broke off ({_line(error)}).", elsewhere=False) from error
 
 
 def status_of(error: Exception) -> int | None:
     """The HTTP status that an error of huggingface_hub carries, if any."""
     response = getattr(error, "response", None)
     return None if response is None else int(response.status_code)
+
+
+def _disk_refusal(error: Exception) -> BadInput | None:
+    """The sentence where the disk refused what goes into the Hub's cache; None if it did not. hf_xet tells it in words."""
+    from huggingface_hub import constants
+
+    found = _OS_ERROR.search(str(error))
+    number = getattr(error, "errno", None) or (int(found[1]) if found else None)
+    if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+        return BadInput("The disk of the Hub's cache is full; free some space or set HF_HOME.")
+    if number in _FORBIDDEN:
+        place = getattr(error, "filename", None) or constants.HF_HUB_CACHE
+        return BadInput(
+            f"The Hub's cache may not be written ({os.strerror(number)}: {place}); set HF_HOME to a folder of your own."
+        )
+    return None
 
 
 def _answered(error: Exception, source: HubSource) -> SourceUnavailable:

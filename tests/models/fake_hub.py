@@ -20,7 +20,9 @@ class FakeHub:
         self.refuses: int | None = None  # a status without the Hub's own code, as for a token that is wrong
         self.fail_first: dict[str, int] = {}  # file name, `HEAD` and one, or `listing`: how often it answers 503 first
         self.breaks: dict[str, int] = {}  # file name: after how many bytes the connection breaks, once
-        self.damage: dict[str, str] = {}  # file name: "truncate" or "flip"
+        self.damage: dict[
+            str, str
+        ] = {}  # file name: "truncate" (the connection ends within), "short" (a whole answer, too short) or "flip"
         self.claimed_size = 0  # added to the size of each file in the listing
         self.asked: list[str] = []
         self.sent: list[tuple[str, int, int]] = []  # file name, first byte, number of bytes, of each GET
@@ -49,6 +51,8 @@ class FakeHub:
         content = bytearray(self.files[name])
         if self.damage.get(name) == "flip":
             content[-1] ^= 1
+        if self.damage.get(name) == "short":
+            del content[len(content) // 2 :]
         return bytes(content)
 
 
@@ -116,7 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"ETag": f'"{self.hub.etag(name)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
         content = self.hub.body(name)
         if not with_body:
-            return self._send(200, headers, content, False)
+            return self._send(200, headers, self.hub.files[name], False)
         first = self._first_byte()
         if first:
             headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"

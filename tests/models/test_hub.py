@@ -1,5 +1,6 @@
 """The Hub client against a local stand-in of the Hub: pinned, filtered, verified, resumable, and plain about failures."""
 
+import errno
 import json
 import os
 import shutil
@@ -182,17 +183,37 @@ def test_what_hf_xet_raises_is_a_sentence():
         raise RuntimeError("I/O error: No space left on device (os error 28)")
 
 
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_a_hub_cache_that_may_not_be_written_names_hf_home(number):
+    message = (
+        rf"^The Hub's cache may not be written \({os.strerror(number)}: /locked/hub\); set HF_HOME to a folder of "
+    )
+    with pytest.raises(BadInput, match=message), sentences(HubSource(kind="hub", repo=REPO)):
+        raise OSError(number, os.strerror(number), "/locked/hub")
+    with pytest.raises(BadInput, match="set HF_HOME"), sentences(HubSource(kind="hub", repo=REPO)):
+        raise RuntimeError(f"I/O error: {os.strerror(number)} (os error {number})")
+
+
+def test_a_hub_cache_that_cannot_be_made_is_no_reason_for_another_source(hub, tmp_path):
+    (tmp_path / "hf").write_text("a file where the cache should be")
+    answer = ask(hub, tmp_path, others=[OTHER])
+    assert answer["type"] == "BadInput" and "set HF_HOME to a folder of your own" in answer["error"]
+    assert not list((tmp_path / "root" / "sources").glob("m-*"))
+
+
 @pytest.mark.parametrize("what", ["model.safetensors", "config.json", "listing"])
 def test_a_server_that_is_busy_at_first_is_asked_again(hub, tmp_path, what):
     hub.fail_first[what] = 2
     assert "folder" in ask(hub, tmp_path)
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "short"])
 def test_damaged_weights_are_refused_and_nothing_half_made_stays(hub, tmp_path, damage):
     hub.damage["model.safetensors"] = damage
     answer = ask(hub, tmp_path)
     assert answer["type"] == "SourceUnavailable" and "\n" not in answer["error"]
+    told = "was damaged on its way" if damage == "flip" else "a file arrived shorter than the Hub said, and the next"
+    assert told in answer["error"] and "cannot be reached" not in answer["error"] and answer["transient"] is True
     assert not [p for p in (tmp_path / "root" / "sources").iterdir() if p.is_dir()]
     hub.damage.clear()
     assert "folder" in ask(hub, tmp_path), "the next attempt starts from sound files"
