@@ -85,7 +85,7 @@ def _convert(source: Path, target: Path) -> dict[str, Any]:
 
     manifest = _whole(source)
     with mx.stream(mx.cpu):  # decoding is read once and rounded once: nothing for an accelerator
-        staged = _stage(source, manifest["format"], target / "staged")
+        staged = _stage(source, manifest, target / "staged")
         if manifest["format"] == "random":
             model, _ = load_model(staged, lazy=True, strict=False)
             _draw_weights(model, manifest["seed"])
@@ -119,13 +119,13 @@ def _whole(source: Path) -> dict[str, Any]:
         raise BrokenFolder(f"{str(error).rstrip('.')}; it is fetched anew when you run the command again.") from error
 
 
-def _stage(source: Path, kind: str, staged: Path) -> Path:
+def _stage(source: Path, manifest: dict[str, Any], staged: Path) -> Path:
     """A folder in the Hugging Face layout that mlx-lm can load: the source itself, or one decoded from GGUF."""
-    if kind != "gguf":
+    if manifest["format"] != "gguf":
         return source
     import mlx.core as mx
 
-    file = open_gguf(source / "model.gguf")
+    file = open_gguf(source / "model.gguf", manifest.get("weights_source"))
     staged.mkdir()
     (staged / "config.json").write_text(json.dumps(hf_config(file)), encoding="utf-8")
     write_tokenizer(file, staged)

@@ -25,14 +25,14 @@ def write_tokenizer(file: Gguf, folder: Path) -> None:
     tokens = [str(t) for t in file.need("tokenizer.ggml.tokens")]
     types = [int(t) for t in file.need("tokenizer.ggml.token_type")]
     if unknown := set(types) - _TYPES:
-        raise BadInput(f"{file.path}: the tokenizer has tokens of type {min(unknown)}, which is not known here.")
+        raise BadInput(f"{file.where}: the tokenizer has tokens of type {min(unknown)}, which is not known here.")
     kind = (file.need("tokenizer.ggml.model"), file.get("tokenizer.ggml.pre", "default"))
     if kind == ("gpt2", "smollm"):
         tokenizer = digits_bpe(tokens, types, [str(m) for m in file.need("tokenizer.ggml.merges")])
     elif kind[0] == "llama" and file.architecture == "gemma3":
         tokenizer = gemma_bpe(tokens, types)
     else:
-        raise BadInput(f"{file.path}: the tokenizer {'/'.join(kind)} is not supported; the file is refused.")
+        raise BadInput(f"{file.where}: the tokenizer {'/'.join(kind)} is not supported; the file is refused.")
     special = _special_tokens(file, tokens)
     if file.get("tokenizer.ggml.add_bos_token", False):
         tokenizer.post_processor = start_with(special["bos_token"], file.get("tokenizer.ggml.bos_token_id"))

@@ -20,6 +20,8 @@ from tasks.runtime.errors import BadInput
 
 # Types whose decoding the tests compare with the block layouts of the GGML format.
 TYPES = frozenset({"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q8_0", "Q4_K", "Q6_K"})
+REMEDY = "list another source of this model, such as its Hub repository or a folder with safetensors"
+_UNKNOWN_TYPE = re.compile(r"(\d+)\)? is not a valid GGMLQuantizationType")  # the reader knows no other words for it
 
 _LLAMA_BLOCK = {
     "attn_norm": "input_layernorm",
@@ -52,9 +54,9 @@ _COMMON_KEYS = frozenset(
 
 @dataclass(frozen=True)
 class Gguf:
-    """An opened GGUF file; `fields` are its metadata without the long token lists' values."""
+    """An opened GGUF file; `where` is what sentences call it, such as the package that it came in."""
 
-    path: Path
+    where: str
     reader: Any
     architecture: str
 
@@ -67,24 +69,30 @@ class Gguf:
         """A metadata value that must be there. Raises BadInput."""
         value = self.get(key)
         if value is None:
-            raise BadInput(f"{self.path}: the GGUF file lacks the field {key}, so its model cannot be rebuilt.")
+            raise BadInput(f"{self.where}: the GGUF file lacks the field {key}, so its model cannot be rebuilt.")
         return value
 
     def hyper(self, key: str) -> Any:
         return self.need(f"{self.architecture}.{key}")
 
 
-def open_gguf(path: Path) -> Gguf:
-    """Open a GGUF file. Raises BadInput if it is damaged or its architecture is not llama or gemma3."""
+def open_gguf(path: Path, origin: str | None = None) -> Gguf:
+    """Open a GGUF file, called by its path or by where it is from. Raises BadInput if it is damaged, has a tensor type
+    that the gguf library does not know, or its architecture is not llama or gemma3."""
+    where = origin or str(path)
     try:
         reader = gguf.GGUFReader(str(path))
     except (ValueError, KeyError, IndexError, OSError) as error:
-        raise BadInput(f"{path} is not a readable GGUF file ({error}); delete it to fetch it again.") from error
+        if unknown := _UNKNOWN_TYPE.search(str(error)):
+            raise BadInput(
+                f"{where}: the GGUF file has a tensor of the type number {unknown[1]}, which is not supported; {REMEDY}."
+            ) from error
+        raise BadInput(f"{where} is not a readable GGUF file ({error}); {REMEDY}.") from error
     field = reader.fields.get("general.architecture")
     architecture = str(field.contents()) if field else "none"
     if architecture not in ("llama", "gemma3"):
-        raise BadInput(f"{path}: the GGUF architecture {architecture!r} is not supported; known are llama and gemma3.")
-    return Gguf(path, reader, architecture)
+        raise BadInput(f"{where}: the GGUF architecture {architecture!r} is not supported; known are llama and gemma3.")
+    return Gguf(where, reader, architecture)
 
 
 def precision_name(file: Gguf) -> str:
@@ -142,14 +150,14 @@ def hf_name(file: Gguf, name: str) -> str:
         return f"{_OUTER[stem]}.weight"
     if name.endswith(".weight") and inner and inner[2] in block:
         return f"model.layers.{inner[1]}.{block[inner[2]]}.weight"
-    raise BadInput(f"{file.path}: the tensor {name!r} is not known for {file.architecture}; the file is refused.")
+    raise BadInput(f"{file.where}: the tensor {name!r} is not known for {file.architecture}; the file is refused.")
 
 
 def decode(file: Gguf, tensor: Any) -> NDArray[np.float32]:
     """One tensor as float32, in row-major shape (rows, columns). Raises BadInput for a type not in TYPES."""
     kind = tensor.tensor_type.name
     if kind not in TYPES:
-        raise BadInput(f"{file.path}: {tensor.name} has the type {kind}, which is not supported; the file is refused.")
+        raise BadInput(f"{file.where}: {tensor.name} has the type {kind}, which is not supported; {REMEDY}.")
     values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
     return values.astype(np.float32, copy=False).reshape([int(n) for n in reversed(tensor.shape)])
 
@@ -173,7 +181,7 @@ def _llama_config() -> dict[str, Any]:
 def _gemma3_config(file: Gguf) -> dict[str, Any]:
     # Pattern, local base and scale are not in the file: llama.cpp, too, has them as constants of the architecture.
     if file.hyper("block_count") == 62:
-        raise BadInput(f"{file.path}: Gemma 3 27B scales its attention differently and is not supported.")
+        raise BadInput(f"{file.where}: Gemma 3 27B scales its attention differently and is not supported.")
     return {
         "architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text",
         "hidden_activation": "gelu_pytorch_tanh", "attention_bias": False,
@@ -187,7 +195,7 @@ def _refuse_unknown_keys(file: Gguf) -> None:
     prefix = f"{file.architecture}."
     unknown = sorted(k for k in file.reader.fields if k.startswith(prefix) and k.removeprefix(prefix) not in known)
     if unknown:
-        raise BadInput(f"{file.path}: the GGUF setting {unknown[0]} is not known here, so the file is refused.")
+        raise BadInput(f"{file.where}: the GGUF setting {unknown[0]} is not known here, so the file is refused.")
 
 
 def _token_ids(file: Gguf) -> dict[str, int]:
@@ -212,7 +220,7 @@ def _tensor(file: Gguf, name: str) -> Any:
     for tensor in file.reader.tensors:
         if tensor.name == name:
             return tensor
-    raise BadInput(f"{file.path}: the GGUF file has no tensor {name}.")
+    raise BadInput(f"{file.where}: the GGUF file has no tensor {name}.")
 
 
 def _decimal(value: float) -> float:

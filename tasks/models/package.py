@@ -61,8 +61,9 @@ def fill(source: PackageSource, target: Path, progress: Progress) -> dict[str, A
             transient=False,
             elsewhere=False,
         )
+    precision = precision_name(open_gguf(target / GGUF_NAME, describe(source)))
     return {
-        "format": "gguf", "original_precision": precision_name(open_gguf(target / GGUF_NAME)), "random_weights": False,
+        "format": "gguf", "original_precision": precision, "random_weights": False,
         "file_digest": source.sha256, "weights_source": describe(source), "source": key(source),
     }  # fmt: skip
 

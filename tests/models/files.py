@@ -32,6 +32,14 @@ def one_tensor(path: Path, data: np.ndarray, kind: str | None = None, name: str 
     return _finish(writer, path)
 
 
+def with_type(content: bytes, name: str, number: int) -> bytes:
+    """A GGUF file whose tensor `name` has another type number; its place follows the name and the dimensions."""
+    place = content.index(name.encode()) + len(name)
+    (dimensions,) = struct.unpack_from("<I", content, place)
+    place += 4 + 8 * dimensions
+    return content[:place] + struct.pack("<I", number) + content[place + 4 :]
+
+
 def tiny_llama(path: Path, seed: int = 0, extra: dict | None = None, **tensors: np.ndarray) -> Path:
     """A whole llama model with its tokenizer, as llama.cpp writes it: Q8_0 matrices, float32 norms."""
     generator = np.random.default_rng(seed)

@@ -110,6 +110,17 @@ def test_a_type_we_do_not_know_is_refused(tmp_path, kind):
         decode(file, file.reader.tensors[0])
 
 
+@pytest.mark.parametrize("number", [4, 99])  # one that was given up, and one that never was
+def test_a_type_number_that_the_library_does_not_know_is_told_from_a_damaged_file(tmp_path, number):
+    path = files.one_tensor(tmp_path / "t.gguf", np.zeros((2, 32), np.float32))
+    path.write_bytes(files.with_type(path.read_bytes(), "token_embd.weight", number))
+    message = (
+        f"^package w 1.0: the GGUF file has a tensor of the type number {number}, which is not supported; list another"
+    )
+    with pytest.raises(BadInput, match=message):
+        open_gguf(path, "package w 1.0")
+
+
 @pytest.mark.parametrize(
     "name", ["blk.0.attn_qkv.weight", "blk.0.attn_q.bias", "rope_freqs.weight", "blk.x.attn_q.weight"]
 )

