@@ -26,12 +26,16 @@ def key(source: FolderSource) -> dict[str, Any] | None:
 
 
 def fill(source: FolderSource, target: Path, progress: Progress) -> dict[str, Any]:
-    """Copy what a model needs into `target`. Raises BadInput if the folder does not hold a model we know."""
+    """Copy what a model needs into `target`, and licence texts into `licences` there.
+
+    Raises BadInput if the folder does not hold a model we know.
+    """
     probe(source)
     origin = Path(source.path).expanduser()
-    for path in sorted(origin.iterdir()):
+    ours = (text for pattern in layout.LICENCES for text in origin.glob(f"licences/{pattern}"))  # as we keep them
+    for path in sorted([*origin.iterdir(), *ours]):
         if path.is_file() and layout.wanted(path.name):
-            shutil.copyfile(path, target / path.name)
+            shutil.copyfile(path, layout.place(target, path.name))
     facts = layout.check(target, str(origin))
     return {**facts, "weights_source": describe(source), "source": {"kind": "folder", "path": str(origin.resolve())}}
 

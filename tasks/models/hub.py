@@ -40,7 +40,7 @@ def key(source: HubSource) -> dict[str, Any]:
 
 
 def fill(source: HubSource, target: Path, progress: Progress) -> dict[str, Any]:
-    """Put config, tokenizer and safetensors of the repository into `target`.
+    """Put config, tokenizer and safetensors of the repository into `target`, and its licence texts into `licences` there.
 
     Raises SourceUnavailable if the Hub cannot be reached or refuses, BadInput for a repository that cannot be used.
     """
@@ -48,7 +48,7 @@ def fill(source: HubSource, target: Path, progress: Progress) -> dict[str, Any]:
     for path in sorted(snapshot.iterdir()):
         if layout.wanted(path.name):
             verify_blob(path)
-            _place(path.resolve(), target / path.name)
+            _place(path.resolve(), layout.place(target, path.name))
     facts = layout.check(target, f"{source.repo}@{source.revision}")
     commit = snapshot.name
     return {

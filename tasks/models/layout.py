@@ -14,13 +14,22 @@ from tasks.spec import digest_of
 
 MODEL_TYPES = ("llama", "gemma3_text")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+LICENCES = ("LICENSE*", "NOTICE*")
 # Weights as safetensors only: other formats of the Hub run code when they are read.
-PATTERNS = (*TOKENIZER_FILES, "config.json", "generation_config.json", "model*.safetensors", "LICENSE*", "NOTICE*")
+PATTERNS = (*TOKENIZER_FILES, "config.json", "generation_config.json", "model*.safetensors", *LICENCES)
 
 
 def wanted(name: str) -> bool:
     """True for the files that are fetched or copied."""
     return any(fnmatch(name, pattern) for pattern in PATTERNS)
+
+
+def place(folder: Path, name: str) -> Path:
+    """Where a wanted file goes: a licence text into `licences`, made here, and all else into the folder itself."""
+    if not any(fnmatch(name, pattern) for pattern in LICENCES):
+        return folder / name
+    (folder / "licences").mkdir(exist_ok=True)
+    return folder / "licences" / name
 
 
 def check_config(path: Path, where: str) -> dict[str, Any]:

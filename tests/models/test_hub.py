@@ -73,6 +73,15 @@ def test_only_the_files_a_model_needs_are_fetched_at_the_commit_that_the_revisio
     assert made["parameters"] == 197_184
 
 
+def test_licence_texts_of_a_repository_are_kept_where_the_notice_says(hub, tmp_path):
+    hub.files |= {"LICENSE": b"terms", "NOTICE.txt": b"note"}
+    folder = Path(ask(hub, tmp_path, options={"terms": "https://example.org/terms"})["folder"])
+    terms = store.verify(folder)["terms"]
+    assert terms["texts"] == ["licences/LICENSE", "licences/NOTICE.txt"]
+    assert "kept in `licences` beside them" in terms["notice"]
+    assert [(folder / name).read_bytes() for name in terms["texts"]] == [b"terms", b"note"]
+
+
 def test_a_second_fetch_needs_no_hub(hub, tmp_path):
     first = ask(hub, tmp_path)
     assert ask(None, tmp_path) == first | {"progress": []}

@@ -17,7 +17,7 @@ from tasks import progress
 from tasks.acquire import acquire
 from tasks.grid import known_models
 from tasks.models import sources
-from tasks.models.convert import run_quantize
+from tasks.models.convert import run_convert, run_quantize
 from tasks.models.sources import availability, fetch_base, unpinned
 from tasks.runtime import store
 from tasks.runtime.errors import BadInput, SourceUnavailable
@@ -109,6 +109,17 @@ def test_terms_of_use_are_shown_before_the_download_and_recorded(index, content,
     shown = len(lines)
     fetch_base(with_terms, tmp_path, lines.append)
     assert len(lines) == shown, "once: before first use"
+
+
+def test_licence_texts_of_a_folder_are_kept_where_the_notice_says(tmp_path):
+    made = Path(run_convert({"source": str(fetch_base(spec(TINY), tmp_path)), "root": str(tmp_path)})["folder"])
+    (made / "LICENSE.md").write_bytes(b"terms")
+    first = fetch_base(spec({"kind": "folder", "path": str(made)}, name="a"), tmp_path)
+    bound = spec({"kind": "folder", "path": str(first)}, name="b").model_copy(update={"terms": "https://example.org"})
+    folder = fetch_base(bound, tmp_path)
+    assert store.verify(folder)["terms"]["texts"] == ["licences/LICENSE.md"], "a folder of our own passes them on"
+    for place in (first, folder):
+        assert (place / "licences" / "LICENSE.md").read_bytes() == b"terms" and not (place / "LICENSE.md").exists()
 
 
 def test_terms_of_use_go_with_the_variant_into_the_warehouse(index, content, tmp_path):
