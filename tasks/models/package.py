@@ -25,6 +25,7 @@ _PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
 _NETWORK = re.compile(
     r"connection broken|ConnectionError|Timeout|resolve|unreachable|ProxyError|SSLError", re.IGNORECASE
 )
+_DAMAGED = re.compile(r"located at .* is invalid|DO NOT MATCH THE HASHES")
 _REFUSED = re.compile(r"\b(401|403|404) Client Error|HTTP error (401|403|404)\b")
 
 
@@ -139,6 +140,8 @@ def _pip_error(errors: str, name: str, version: str) -> SourceUnavailable:
         return SourceUnavailable("the package index cannot be reached.")
     if "No matching distribution" in errors:
         return SourceUnavailable(f"the package index has no {name} {version}.", transient=False)
+    if _DAMAGED.search(errors):
+        return SourceUnavailable(f"the wheel of {name} {version} was damaged on its way.", elsewhere=False)
     last = [line for line in errors.splitlines() if line.startswith("ERROR")] or ["no message"]
     reason = last[-1].removeprefix("ERROR: ").rstrip(".")
     return SourceUnavailable(
