@@ -17,10 +17,8 @@ import flows.settings  # noqa: F401
 from rich.console import Console
 
 from deployments.up import interrupted_by_signals
-from flows.display import live
 from flows.selection import Selection
 from flows.servers import start_temporary_server
-from tasks.progress import Event, listeners
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from warehouse.connect import warehouse_path
 
@@ -34,11 +32,11 @@ def run_sweep(console: Console, selection: Selection, grid: str, *narrowing: Any
     console.print(f"Sweep {selection.grid.name}: {len(selection.cells)} experiments. Starting Prefect ...")
     with interrupted_by_signals():
         ready = start_temporary_server()
-        from flows.report import print_comparison  # pandas and the flow take as long to import as the server to start
+        from flows.display import live  # Prefect, pandas and the flow take as long to import as the server to start
+        from flows.report import print_comparison
         from flows.sweep import sweep
 
-        ready()
-        with live(console, len(selection.cells)), collected() as outcome:
+        with ready(), live(console, len(selection.cells)), collected() as outcome:
             overrides, models, bits, recipes, limit = narrowing
             state = sweep(grid, overrides, models, bits, recipes, limit, return_state=True)
     if warehouse_path().exists():
@@ -69,9 +67,11 @@ class Outcome:
 @contextlib.contextmanager
 def collected() -> Iterator[Outcome]:
     """The outcome of the experiments that end while the block runs."""
+    from tasks.progress import listeners
+
     outcome = Outcome()
 
-    def on_event(title: str, event: Event) -> None:
+    def on_event(title: str, event: dict[str, Any]) -> None:
         if event["event"] == "failed":
             outcome.failures.append(event["error"])
         outcome.ids.update(event.get("ids", ()))

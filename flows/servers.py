@@ -1,58 +1,59 @@
 """Prefect's temporary server, where no other is configured.
 
-Prefect starts one for a run and stops it at the end, but a killed sweep leaves its server running for good. So it is
-started here, its process is written down, and the next sweep of the same home ends what a dead one left.
+Prefect would start one by itself, after four seconds of imports that only a server needs, and a killed sweep would leave
+it running for good. So it is started here as Prefect starts it, its process is written down, and the next sweep of the
+same home ends what a dead one left.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import importlib.util
 import os
 import signal
 import socket
+import subprocess
+import sys
+import time
+import urllib.request
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from deployments.processes import command_of
-from flows.doctor_checks import prefect_server
 from tasks.runtime.errors import BadInput, TriageError
 from tasks.runtime.store import home, write_atomic
 
 SERVER = "prefect.server.api.server"
+LIKE_PREFECTS_OWN = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+NAMES_A_SERVER = ("PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH")
+SECONDS = "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"
+HOST = "127.0.0.1"
 
 
-def start_temporary_server() -> Callable[[], None]:
-    """Start the server that this process's flows will use until it exits; if one is configured, only look at that.
+def start_temporary_server() -> Callable[[], AbstractContextManager[object]]:
+    """Start a server that lives until this process exits; if one is configured, only look at that.
 
-    Returns at once what waits until it answers: starting takes seconds, in which the caller can import what it needs.
-    Raises BadInput with the remedy if the configured server does not answer, or is of another version.
+    Returns at once a function that waits until the server answers and gives the context to run flows in: starting takes
+    seconds, in which the caller can import what it needs, Prefect first of all. Raises BadInput with the remedy if the
+    configured server does not answer, or is of another version.
     """
-    from prefect.server.api.server import SubprocessASGIServer
-    from prefect.settings import PREFECT_API_URL
-
-    if PREFECT_API_URL.value():
-        for finding in prefect_server():
-            if finding.level == "error":
-                raise BadInput(f"The Prefect server cannot be used: {finding.detail}; {finding.remedy}.")
-        return lambda: None
+    if _may_be_configured() and _configured_server_answers():
+        return nullcontext
     end_leftovers(home())
+    port = _free_port()
+    process = _start(port)
     record = _records(home()) / f"{socket.gethostname()}-{os.getpid()}"
-    atexit.register(record.unlink, missing_ok=True)  # runs after the server's own stop, which is registered later
-    server = SubprocessASGIServer()
-    starting = ThreadPoolExecutor(1).submit(server.start)
+    write_atomic(record, str(process.pid))
+    atexit.register(_end, process, record)
 
-    def ready() -> None:
-        try:
-            starting.result()
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0].rstrip(".")
-            raise TriageError(
-                f"Prefect's temporary server did not start ({reason}); is the machine busy? Type the same command again."
-            ) from error
-        if server.server_process is not None:
-            write_atomic(record, str(server.server_process.pid))
+    def ready() -> AbstractContextManager[object]:
+        from prefect.settings import PREFECT_API_URL, temporary_settings
+
+        url = f"http://{HOST}:{port}/api"
+        _wait(process, url)
+        return temporary_settings({PREFECT_API_URL: url})
 
     return ready
 
@@ -67,6 +68,70 @@ def end_leftovers(root: Path) -> None:
             if SERVER in command_of(pid):  # and not another process that has its number by now
                 os.kill(pid, signal.SIGTERM)
         record.unlink(missing_ok=True)
+
+
+def _may_be_configured() -> bool:
+    """Whether any of the places that Prefect reads its settings from could name a server; if none, do not wait for it."""
+    own = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
+    project = Path("pyproject.toml")
+    return (
+        any(name in os.environ for name in NAMES_A_SERVER)
+        or any(path.exists() for path in (own / "profiles.toml", Path(".env"), Path("prefect.toml")))
+        or (project.is_file() and b"[tool.prefect" in project.read_bytes())
+        or "prefect.context" in sys.modules  # asking is free, and a program may have set one
+    )
+
+
+def _configured_server_answers() -> bool:
+    """False where no server is configured."""
+    from prefect.settings import PREFECT_API_URL
+
+    from flows.doctor_checks import prefect_server
+
+    if not PREFECT_API_URL.value():
+        return False
+    for finding in prefect_server():
+        if finding.level == "error":
+            raise BadInput(f"The Prefect server cannot be used: {finding.detail}; {finding.remedy}.")
+    return True
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _start(port: int) -> subprocess.Popen[bytes]:
+    found = importlib.util.find_spec("prefect")
+    assert found is not None and found.origin is not None
+    packages = str(Path(found.origin).parent.parent)  # and never the current folder, which may hold any module
+    command = ["-P", "-m", "uvicorn", "--app-dir", packages, "--factory", f"{SERVER}:create_app", "--host", HOST]
+    quiet = ["--port", str(port), "--log-level", "error", "--lifespan", "on"]
+    return subprocess.Popen([sys.executable, *command, *quiet], env=os.environ | LIKE_PREFECTS_OWN)
+
+
+def _wait(process: subprocess.Popen[bytes], url: str) -> None:
+    """Return once the server answers. Raises TriageError if it ends before, or takes too long."""
+    deadline = time.monotonic() + float(os.environ.get(SECONDS) or 120)
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=5):
+            return
+        time.sleep(0.05)
+    reason = "it does not answer" if process.returncode is None else f"it ended with code {process.returncode}"
+    raise TriageError(
+        f"Prefect's temporary server did not start ({reason}); is the machine busy? Type the same command again."
+    )
+
+
+def _end(process: subprocess.Popen[bytes], record: Path) -> None:
+    process.terminate()
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    record.unlink(missing_ok=True)
 
 
 def _records(root: Path) -> Path:

@@ -3,7 +3,9 @@
 import os
 import socket
 import subprocess
+import sys
 import time
+from contextlib import nullcontext
 
 import pytest
 from prefect.states import Completed, Failed
@@ -12,7 +14,7 @@ from rich.console import Console
 from flows import run, servers
 from flows.selection import select
 from tasks.progress import listeners, tell
-from tasks.runtime.errors import BadInput, Diverged, LostChild, SourceUnavailable
+from tasks.runtime.errors import BadInput, Diverged, LostChild, SourceUnavailable, TriageError
 from tasks.runtime.store import home
 from tests.flows.conftest import Place, one_sentence
 
@@ -29,7 +31,7 @@ def ends_with(monkeypatch):
             return Failed(message="not all") if errors else Completed(message="all")
 
         monkeypatch.setattr(flows.sweep, "sweep", flow)
-        monkeypatch.setattr(run, "start_temporary_server", lambda: lambda: None)
+        monkeypatch.setattr(run, "start_temporary_server", lambda: nullcontext)
         return run.run_sweep(Console(quiet=True), select("smoke"), "smoke", None, None, None, None, None)
 
     return run_it
@@ -107,3 +109,36 @@ def test_sigterm_ends_a_sweep_as_ctrl_c_does_and_prefects_server_with_it(place):
         time.sleep(0.1)
     assert servers.SERVER not in servers.command_of(server)
     assert list((place.home / "servers").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["profiles.toml", ".env", "prefect.toml", "pyproject.toml"])
+def test_prefect_is_asked_for_a_server_wherever_one_may_be_configured(name, tmp_path, monkeypatch):
+    for variable in servers.NAMES_A_SERVER:
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.delitem(sys.modules, "prefect.context")
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert not servers._may_be_configured()
+    (tmp_path / name).write_text("[project]\n")
+    assert servers._may_be_configured() == (name != "pyproject.toml")
+    (tmp_path / name).write_text('[tool.prefect.api]\nurl = "http://127.0.0.1:4200/api"\n')
+    assert servers._may_be_configured()
+
+
+def test_a_server_in_a_profile_is_used_and_none_started(place):
+    profile = place.folder / "own" / "profiles.toml"
+    profile.parent.mkdir(parents=True)
+    profile.write_text('active = "own"\n[profiles.own]\nPREFECT_API_URL = "http://127.0.0.1:9/api"\n')
+    found = place.run("sweep", "smoke", PREFECT_HOME=str(profile.parent))
+    assert found.returncode == 2 and one_sentence(found.stderr)
+    assert "no server answers at http://127.0.0.1:9" in found.stderr
+    assert not (place.home / "servers").exists()
+
+
+def test_a_server_that_ends_at_once_is_one_sentence(monkeypatch):
+    process = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
+    with pytest.raises(TriageError, match=r"did not start \(it ended with code 3\).*Type the same command again"):
+        servers._wait(process, "http://127.0.0.1:9/api")
+    monkeypatch.setenv(servers.SECONDS, "0.2")
+    with pytest.raises(TriageError, match=r"did not start \(it does not answer\)"):
+        servers._wait(subprocess.Popen(["sleep", "2"]), "http://127.0.0.1:9/api")
