@@ -208,15 +208,18 @@ class Data(Columns):
 
     source: str = "embedded"
     shares: Shares | None = Field(default=None, description="class shares of the embedded sets")
+    train_cases: Annotated[int, Field(ge=100, le=100_000)] | None = Field(
+        default=None, description="so many embedded cases in train (else 3,000), about the same problems"
+    )
     seed: int = 42
     limits: dict[Literal["train", "valid", "calibration", "test"], Annotated[int, Field(ge=3)]] = Field(
         default_factory=dict, description="at most so many cases of a set, stratified by label"
     )
 
     @model_validator(mode="after")
-    def _shares_are_of_the_embedded_cases(self) -> Data:
-        if self.shares and self.source != "embedded":
-            raise ValueError("shares can be set for source = 'embedded' only; other cases keep theirs")
+    def _shares_and_size_are_of_the_embedded_cases(self) -> Data:
+        if (self.shares or self.train_cases) and self.source != "embedded":
+            raise ValueError("shares and train_cases are for source = 'embedded' only; other cases keep theirs")
         return self
 
 

@@ -39,10 +39,12 @@ def embedded_cases(seed: int = 42) -> list[Case]:
     return [record.case for record in embedded_records(seed)]
 
 
-def embedded_sets(seed: int = 42, shares: Mapping[Label, float] | None = None) -> dict[str, list[Case]]:
-    """The cases by set name; `shares` changes how many of each set have which label."""
+def embedded_sets(
+    seed: int = 42, shares: Mapping[Label, float] | None = None, train_cases: int | None = None
+) -> dict[str, list[Case]]:
+    """The cases by set name; `shares` changes how many of each set have which label, `train_cases` how many train has."""
     sets: dict[str, list[Case]] = {name: [] for name in SIZES}
-    for record in embedded_records(seed, share_key(shares)):
+    for record in embedded_records(seed, share_key(shares), train_cases):
         sets[record.set].append(record.case)
     return sets
 
@@ -52,20 +54,25 @@ def share_key(shares: Mapping[Label, float] | None) -> tuple[float, ...] | None:
     return tuple(shares[label] for label in LABELS) if shares else None
 
 
-def embedded_records(seed: int = 42, shares: tuple[float, ...] | None = None) -> tuple[Record, ...]:
-    """Every case with its facts, the rule that fired and the guidance behind it. `shares`: in the order of LABELS."""
-    return _records(seed, shares or tuple(SHARES[label] for label in LABELS))
+def embedded_records(
+    seed: int = 42, shares: tuple[float, ...] | None = None, train_cases: int | None = None
+) -> tuple[Record, ...]:
+    """Every case with its facts, the rule that fired and the guidance behind it. `shares`: in the order of LABELS.
+
+    `train_cases` writes more (or fewer) cases about the same problems of train; the other sets stay as they are.
+    """
+    return _records(seed, shares or tuple(SHARES[label] for label in LABELS), train_cases or SIZES["train"])
 
 
 @lru_cache(maxsize=2)
-def _records(seed: int, shares: tuple[float, ...]) -> tuple[Record, ...]:
+def _records(seed: int, shares: tuple[float, ...], train_cases: int) -> tuple[Record, ...]:
     """As above, under one key however the arguments are given, so that no process generates the same cases twice."""
     seen: set[str] = set()
     homes = assign_sets(seed)
     by_label = dict(zip(LABELS, shares, strict=True))
     return tuple(
         _record(problem, name, number, label, seed, seen)
-        for name, size in SIZES.items()
+        for name, size in (SIZES | {"train": train_cases}).items()
         for number, (problem, label) in enumerate(_plan(name, label_counts(size, by_label), homes, seed))
     )
 

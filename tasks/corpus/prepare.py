@@ -12,7 +12,7 @@ from tasks.corpus.adversarial import adversarial_cases, adversarial_records
 from tasks.corpus.card import data_card
 from tasks.corpus.case import Case, text_digest, to_json
 from tasks.corpus.derived import FACTS, write_facts
-from tasks.corpus.embedded import GENERATOR_VERSION, embedded_records, embedded_sets, share_key
+from tasks.corpus.embedded import GENERATOR_VERSION, Record, embedded_records, embedded_sets, share_key
 from tasks.corpus.knowledge_base import knowledge_digest
 from tasks.corpus.reader_check import FILE as READER_CHECK
 from tasks.corpus.readers import read_set
@@ -77,7 +77,7 @@ def _source(columns: Data | EvaluationSet) -> Source:
 def _sets(data: Data, located: Located) -> Sets:
     """The four sets before any limit: embedded, given ones, or one table split by us."""
     if data.source == "embedded":
-        return embedded_sets(data.seed, data.shares)
+        return embedded_sets(data.seed, data.shares, data.train_cases)
     given = {name: read_set(paths, data) for name, paths in located.files.items()}
     if "all" in given:
         return split_cases(given["all"], data.seed)
@@ -145,7 +145,9 @@ def _split_rule(data: Data, located: Located) -> str:
 
 def _write_facts(data: Data, sources: Sequence[Source], sets: Sets, folder: Path) -> None:
     """The facts of every embedded case that was written."""
-    records = list(embedded_records(data.seed, share_key(data.shares))) if data.source == "embedded" else []
+    records: list[Record] = []
+    if data.source == "embedded":
+        records += embedded_records(data.seed, share_key(data.shares), data.train_cases)
     if any(s.columns.source == "embedded" for s in sources[1:]):
         records += adversarial_records(data.seed)
     kept = {(name, case.case_id) for name, cases in sets.items() for case in cases}

@@ -186,6 +186,15 @@ def test_shares_of_the_embedded_classes_can_be_set_and_must_add_up() -> None:
         Data(source="a.csv", shares={"ED": 0.5, "GP": 0.25, "HOME": 0.25})
 
 
+def test_more_training_cases_can_be_had_of_the_same_problems_and_the_other_sets_stay() -> None:
+    usual, more = embedded_sets(), embedded_sets(train_cases=4000)
+    assert len(more["train"]) == 4000 and len({case.text for case in more["train"]}) == 4000
+    assert {case.group for case in more["train"]} == {case.group for case in usual["train"]}
+    assert all(more[name] == usual[name] for name in SETS if name != "train")
+    with pytest.raises(ValueError, match="train_cases are for source = 'embedded' only"):
+        Data(source="a.csv", train_cases=4000)
+
+
 def own(tmp_path: Path, extra: bytes = b"") -> Path:
     path = tmp_path / "external.jsonl"
     path.write_bytes(table(0, 12, "an external story that nobody has told before with") + extra)
