@@ -17,10 +17,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from tasks.runtime import spare
 from tasks.runtime.device import load_blas, resident_bytes
 from tasks.runtime.errors import (
     BY_EXIT_CODE,
@@ -36,10 +37,12 @@ from tasks.runtime.errors import (
 from tasks.runtime.store import process_chain, write_atomic
 
 Event = dict[str, Any]
+MODULE = "tasks.runtime.child"
 HEARTBEAT_SECONDS = 2.0
 MEMORY_SHARE_OF_OOM = 0.9
 NEARLY_FULL_BYTES = 16 << 20
 _running: set[subprocess.Popen[str]] = set()
+_modules: set[str] = set()  # of the steps that this process has run
 _stopping = threading.Event()
 
 
@@ -61,13 +64,11 @@ def run_child(
         raise Stopped("The sweep is being stopped.")
     spec = folder / "spec.json"
     write_atomic(spec, json.dumps({"function": function, "args": args}, indent=1))
-    with (folder / "child.log").open("a") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tasks.runtime.child", str(spec)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
-            env=_environment() | (environment or {}),
-        )  # fmt: skip
+    process = _start(spec, folder / "child.log", environment)
     _running.add(process)
+    _modules.add(function.partition(":")[0])
+    if environment is None:
+        spare.start(MODULE, _environment(), _modules)
     try:
         final, resident = _follow(process, on_event or (lambda event: None))
         code = process.wait()
@@ -85,8 +86,20 @@ def run_child(
 def stop_children() -> None:
     """End every child of this process, and start no more; called when the sweep is interrupted."""
     _stopping.set()
+    spare.end()
     for process in list(_running):
         _end(process)  # its own thread closes its streams, which it is reading from
+
+
+def _start(spec: Path, log: Path, environment: dict[str, str] | None) -> subprocess.Popen[str]:
+    wanted = _environment() | (environment or {})
+    if (ready := spare.take(spec, log, wanted)) is not None:
+        return ready
+    with log.open("a") as stream:
+        return subprocess.Popen(
+            [sys.executable, "-m", MODULE, str(spec)], env=wanted,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stream, text=True,
+        )  # fmt: skip
 
 
 def _environment() -> dict[str, str]:
@@ -149,11 +162,12 @@ def _error(code: int, final: Event, resident: int, budget: int | None, log: Path
 # --- inside the child ---------------------------------------------------------------------------------------------
 
 
-def main(spec_path: str) -> NoReturn:
-    """Run the function that the spec names; never returns."""
+def main(spec_path: str | None, modules: Sequence[str] = ()) -> NoReturn:
+    """Run the function that the spec names; never returns. None: import `modules`, then wait for the spec's path."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the parent decides what it means
     events = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever a library prints goes to the log, not into the event stream
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the parent decides what it means
+    spec_path = spec_path or _wait(modules)
     lock = threading.Lock()
 
     def emit(event: Event) -> None:
@@ -165,6 +179,24 @@ def main(spec_path: str) -> NoReturn:
     code = _call(json.loads(Path(spec_path).read_text()), Path(spec_path).parent, emit)
     events.flush()
     os._exit(code)  # skips library teardown, which has nothing left to do and can hang
+
+
+def _wait(modules: Sequence[str]) -> str:
+    """The path of a spec, from standard input; until then, import what steps before it have needed."""
+    load_blas()
+    for name in modules:
+        with contextlib.suppress(Exception):  # the step that needs it will say so
+            importlib.import_module(name)
+    order = b""
+    while not order.endswith(b"\n"):
+        if not (part := os.read(0, 4096)):
+            os._exit(LOST_PARENT)
+        order += part
+    wanted = json.loads(order)
+    log = os.open(wanted["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    os.dup2(log, 2)
+    os.dup2(log, 1)
+    return str(wanted["spec"])
 
 
 def _call(spec: dict[str, Any], folder: Path, emit: Callable[[Event], None]) -> int:
@@ -210,6 +242,8 @@ def _beat(emit: Callable[[Event], None]) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == [spare.OPTION]:
+        main(None, sys.argv[2:])
     if len(sys.argv) != 2:
-        raise SystemExit(str(BadInput("usage: python -m tasks.runtime.child spec.json")))
+        raise SystemExit(str(BadInput(f"usage: python -m {MODULE} spec.json")))
     main(sys.argv[1])

@@ -11,10 +11,22 @@ from pathlib import Path
 from tasks.runtime import errors
 from tasks.runtime.store import build_folder, locked
 
+IMPORTED = time.time()
+
 
 def add(args, emit):
     emit({"event": "note", "message": "adding"})
     return {"sum": args["a"] + args["b"]}
+
+
+def tell_pid(args, emit):
+    emit({"event": "note", "pid": os.getpid()})
+    return {}
+
+
+def imported_early(args, emit):
+    """Whether this module was imported before the step was known."""
+    return {"early": Path(args["spec"]).stat().st_mtime > IMPORTED}
 
 
 def chatter(args, emit):
