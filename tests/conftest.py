@@ -25,6 +25,7 @@ def own_home(tmp_path, monkeypatch):
 LONGEST = ("smoke", "tests/flows/test_kill.py", "tests/models/test_real_weights.py")  # first, so that none ends alone
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items):
     """One process per file, for what its tests share, and one for all files that read the shared smoke sweep."""
     sharing = {item.path for item in items if "smoke" in getattr(item, "fixturenames", ())}
