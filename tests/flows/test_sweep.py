@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from flows.evidence import evidence
+from flows.servers import end_leftovers
 from flows.tables import leaderboard, quantization
 from tasks.grid import GRIDS
 from tasks.models.exact_sizes import expected_sizes, known_config
@@ -189,6 +190,8 @@ def diverging(smoke, tmp_path_factory):
     process = place.start("sweep", str(grid), "--bits", "4", "--recipe", "baseline", "--set", "seeds=[7]")
     yield place, process
     process.kill()
+    process.wait()
+    end_leftovers(place.home)  # its server, where it was still running
 
 
 @pytest.fixture(scope="module")
