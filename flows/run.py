@@ -67,11 +67,11 @@ class Outcome:
 @contextlib.contextmanager
 def collected() -> Iterator[Outcome]:
     """The outcome of the experiments that end while the block runs."""
-    from tasks.progress import listeners
+    from tasks.progress import Event, listeners
 
     outcome = Outcome()
 
-    def on_event(title: str, event: dict[str, Any]) -> None:
+    def on_event(title: str, event: Event) -> None:
         if event["event"] == "failed":
             outcome.failures.append(event["error"])
         outcome.ids.update(event.get("ids", ()))

@@ -16,20 +16,20 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from deployments.processes import command_of
+from deployments.server import NoVersion, server_version
+from deployments.up import HOST, api_url
+from tasks.runtime.child import end_process
 from tasks.runtime.errors import BadInput, TriageError
 from tasks.runtime.store import home, write_atomic
 
 SERVER = "prefect.server.api.server"
 LIKE_PREFECTS_OWN = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
 NAMES_A_SERVER = ("PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH")
-SECONDS = "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"
-HOST = "127.0.0.1"
 
 
 def start_temporary_server() -> Callable[[], AbstractContextManager[object]]:
@@ -46,14 +46,18 @@ def start_temporary_server() -> Callable[[], AbstractContextManager[object]]:
     process = _start(port)
     record = _records(home()) / f"{socket.gethostname()}-{os.getpid()}"
     write_atomic(record, str(process.pid))
-    atexit.register(_end, process, record)
+    atexit.register(record.unlink, missing_ok=True)
+    atexit.register(end_process, process)  # runs before the one above, and after Prefect's own, registered later
 
     def ready() -> AbstractContextManager[object]:
-        from prefect.settings import PREFECT_API_URL, temporary_settings
+        from prefect.settings import (
+            PREFECT_API_URL,
+            PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+            temporary_settings,
+        )
 
-        url = f"http://{HOST}:{port}/api"
-        _wait(process, url)
-        return temporary_settings({PREFECT_API_URL: url})
+        _wait(process, api_url(port), PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value())
+        return temporary_settings({PREFECT_API_URL: api_url(port)})
 
     return ready
 
@@ -111,27 +115,18 @@ def _start(port: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, *command, *quiet], env=os.environ | LIKE_PREFECTS_OWN)
 
 
-def _wait(process: subprocess.Popen[bytes], url: str) -> None:
-    """Return once the server answers. Raises TriageError if it ends before, or takes too long."""
-    deadline = time.monotonic() + float(os.environ.get(SECONDS) or 120)
+def _wait(process: subprocess.Popen[bytes], url: str, seconds: float) -> None:
+    """Return once the server answers. Raises TriageError if it ends before, or takes longer than `seconds`."""
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=5):
+        with contextlib.suppress(NoVersion):
+            server_version(url)
             return
         time.sleep(0.05)
     reason = "it does not answer" if process.returncode is None else f"it ended with code {process.returncode}"
     raise TriageError(
         f"Prefect's temporary server did not start ({reason}); is the machine busy? Type the same command again."
     )
-
-
-def _end(process: subprocess.Popen[bytes], record: Path) -> None:
-    process.terminate()
-    try:
-        process.wait(5)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    record.unlink(missing_ok=True)
 
 
 def _records(root: Path) -> Path:

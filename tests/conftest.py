@@ -4,13 +4,11 @@ import os
 
 import pytest
 
-from tasks.runtime import spare
 from tasks.runtime.device import load_blas
 
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # side by side: each its share of the cores
     os.environ.setdefault("MKL_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 load_blas()
-spare.cores = lambda: 1  # no spare would fit a test's own environment; the commands that tests run keep theirs
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 

@@ -64,16 +64,17 @@ def run_child(
         raise Stopped("The sweep is being stopped.")
     spec = folder / "spec.json"
     write_atomic(spec, json.dumps({"function": function, "args": args}, indent=1))
-    process = _start(spec, folder / "child.log", environment)
+    wanted = _environment() | (environment or {})
+    process = _start(spec, folder / "child.log", wanted)
     _running.add(process)
     _modules.add(function.partition(":")[0])
     if environment is None:
-        spare.start(MODULE, _environment(), _modules)
+        spare.start(MODULE, wanted, _modules)
     try:
         final, resident = _follow(process, on_event or (lambda event: None))
         code = process.wait()
     finally:
-        _end(process)
+        end_process(process)
         _close(process)
         _running.discard(process)
     if code == 0 and final.get("event") == "result":
@@ -88,16 +89,15 @@ def stop_children() -> None:
     _stopping.set()
     spare.end()
     for process in list(_running):
-        _end(process)  # its own thread closes its streams, which it is reading from
+        end_process(process)  # its own thread closes its streams, which it is reading from
 
 
-def _start(spec: Path, log: Path, environment: dict[str, str] | None) -> subprocess.Popen[str]:
-    wanted = _environment() | (environment or {})
-    if (ready := spare.take(spec, log, wanted)) is not None:
+def _start(spec: Path, log: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
+    if (ready := spare.take(spec, log, environment)) is not None:
         return ready
     with log.open("a") as stream:
         return subprocess.Popen(
-            [sys.executable, "-m", MODULE, str(spec)], env=wanted,
+            [sys.executable, "-m", MODULE, str(spec)], env=environment,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stream, text=True,
         )  # fmt: skip
 
@@ -127,7 +127,8 @@ def _follow(process: subprocess.Popen[str], on_event: Callable[[Event], None]) -
     return final, resident
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def end_process(process: subprocess.Popen[Any]) -> None:
+    """Ask a process of ours to end, and kill it if it has not within five seconds."""
     if process.poll() is None:
         process.terminate()
         try:

@@ -1,17 +1,18 @@
 """A process that has imported what a step needs, while the step before it still runs: imports take seconds.
 
-A process that runs steps keeps one spare at most, with the modules that its steps have needed so far. The spare reads
-what to do as one line on its standard input, and leaves where that closes.
+Only where steps follow each other (`kept`), and not beside a measurement. There is one spare at most, with the modules
+that the steps of its parent have needed so far. It reads what to do as one line on its standard input, and leaves where
+that closes.
 """
 
 from __future__ import annotations
 
-import atexit
+import contextlib
 import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,12 +30,25 @@ class _Spare:
 
 _spares: list[_Spare] = []
 _lock = threading.Lock()
+_kept = threading.Event()
+
+
+@contextlib.contextmanager
+def kept() -> Iterator[None]:
+    """While the block runs, each step starts a spare for the next one."""
+    _kept.set()
+    try:
+        yield
+    finally:
+        _kept.clear()
+        end()
 
 
 def start(child: str, environment: dict[str, str], modules: Iterable[str]) -> None:
-    """Start a spare for module `child`, which imports `modules` and waits; unless there is one, or only one core."""
+    """Start a spare for module `child`, which imports `modules` and waits: if spares are kept, there is none yet, and
+    there is a core for it."""
     with _lock:
-        if _spares or cores() < 2:
+        if not _kept.is_set() or _spares or cores() < 2:
             return
         process = subprocess.Popen(
             [sys.executable, "-m", child, OPTION, *sorted(modules)], env=environment, text=True,
@@ -62,7 +76,6 @@ def take(spec: Path, log: Path, environment: dict[str, str]) -> subprocess.Popen
     return None
 
 
-@atexit.register
 def end() -> None:
     """End the spare, if there is one."""
     with _lock:

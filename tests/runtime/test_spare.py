@@ -19,12 +19,11 @@ STEPS = "tests.runtime.steps"
 
 
 @pytest.fixture(autouse=True)
-def two_cores_and_no_spare(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def two_cores_and_spares_kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(spare, "cores", lambda: 2)
     monkeypatch.setattr(child, "_modules", set())  # and not all that other tests' steps have needed
-    spare.end()
-    yield
-    spare.end()
+    with spare.kept():
+        yield
 
 
 def waiting() -> int:
@@ -89,11 +88,20 @@ def test_stopping_ends_it(tmp_path, monkeypatch):
     assert not alive(left) and not spare._spares
 
 
+def test_none_is_started_where_none_is_kept_as_in_a_benchmark(tmp_path):
+    with spare.kept():
+        pid_of(tmp_path / "log")
+        left = waiting()
+    assert not alive(left)
+    pid_of(tmp_path / "log")
+    assert not spare._spares
+
+
 @pytest.mark.parametrize("end", ["exit", "kill"])
 def test_it_leaves_with_its_parent(end, tmp_path):
     code = (
         "import os, sys; from pathlib import Path; from tasks.runtime import spare; from tasks.runtime.child import run_child\n"
-        f"spare.cores = lambda: 2; run_child('{STEPS}:tell_pid', {{}}, Path(sys.argv[1]))\n"
+        f"spare.cores = lambda: 2; spare._kept.set(); run_child('{STEPS}:tell_pid', {{}}, Path(sys.argv[1]))\n"
         "print(spare._spares[0].process.pid, flush=True)\n"
         f"os.kill(os.getpid(), {int(signal.SIGKILL)}) if {end == 'kill'} else None"
     )
