@@ -1,9 +1,6 @@
 """Shared set-up: a fast BLAS before MLX is first imported, a home of its own for every test, and who runs which file."""
 
-import fcntl
 import os
-import tempfile
-from pathlib import Path
 
 import pytest
 
@@ -23,25 +20,7 @@ def own_home(tmp_path, monkeypatch):
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "home" / "triage.duckdb"))
 
 
-# Peaks that depend on how far MLX's stream lags behind the thread that allocates: not beside another test's work.
-ALONE = ("tests/tuning/test_memory.py", "tests/tuning/test_bench.py")
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)  # outside of the time limit
-def pytest_runtest_protocol(item):
-    """Side by side, all tests share a room, which a test of ALONE has to itself. Who waits for it holds the door, so that
-    nobody enters meanwhile."""
-    if not workers:
-        return (yield)
-    place = Path(tempfile.gettempdir()) / f"triage-tests-{os.environ['PYTEST_XDIST_TESTRUNUID']}"
-    with Path(f"{place}.door").open("w") as door, Path(f"{place}.room").open("w") as room:
-        fcntl.flock(door, fcntl.LOCK_EX)
-        fcntl.flock(room, fcntl.LOCK_EX if item.nodeid.startswith(ALONE) else fcntl.LOCK_SH)
-        fcntl.flock(door, fcntl.LOCK_UN)
-        return (yield)
-
-
-LONGEST = ("smoke", "tests/flows/test_kill.py", "tests/models/test_real_weights.py")  # first, so that none ends last
+LONGEST = ("smoke", "tests/flows/test_kill.py", "tests/models/test_real_weights.py")  # first, so that none ends alone
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
@@ -51,5 +30,4 @@ def pytest_collection_modifyitems(items):
     groups = {item: "smoke" if item.path in sharing else item.nodeid.partition("::")[0] for item in items}
     for item, group in groups.items():
         item.add_marker(pytest.mark.xdist_group(group))
-    first = {group: number for number, group in enumerate(LONGEST)}
-    items.sort(key=lambda item: first.get(groups[item], len(LONGEST) + (groups[item] in ALONE)))
+    items.sort(key=lambda item: LONGEST.index(groups[item]) if groups[item] in LONGEST else len(LONGEST))

@@ -14,7 +14,7 @@ from tasks.runtime.store import verify
 from tasks.tuning.batches import Cases
 from tasks.tuning.bench_setting import Setting, bench_cases
 from tasks.tuning.engine import score_cases, update_gradients
-from tasks.tuning.fit import fit, with_checkpoints
+from tasks.tuning.fit import fit, keep_within, with_checkpoints
 from tasks.tuning.frozen_prefix import Prefix, open_prefix
 from tasks.tuning.lora import Adapted, add_lora, load_variant
 from tasks.tuning.losses import Objective, make_objective
@@ -44,14 +44,14 @@ def run_within(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     """
     limit = args.pop("memory")
     setting = Setting.of(args)
-    mx.set_cache_limit(cache_limit(limit))
+    keep_within(limit, cache_limit(limit))
     adapted, weights = _load(setting, compute_path())
     cases = bench_cases(setting.config["vocab_size"], setting.batch, setting.length)
     digest = _manifest(setting)["digest"]
     prefix = open_prefix(adapted.stack, cases, adapted.boundary, setting.folder, digest, emit, limit=limit)
     objective = make_objective(setting.recipe, cases.labels)
     choice = fit(adapted, prefix, cases, objective, setting.batch, limit, emit)
-    mx.set_cache_limit(choice.cache_bytes)
+    keep_within(limit, choice.cache_bytes)
     figures = _step(setting, adapted, prefix, cases, objective, choice, weights)
     chosen = {"micro_batch": choice.micro_batch, "checkpointed_blocks": int(choice.checkpointing)}
     return figures | {"memory_budget_bytes": limit} | chosen

@@ -81,12 +81,15 @@ def update_gradients(
 
 
 def step_peak(adapted: Adapted, prefix: Prefix, cases: Cases, objective: Objective, count: int = 1) -> int:
-    """Bytes that the gradients of `count` of the set's longest cases take at their peak, on top of what is held."""
+    """Bytes that the gradients of `count` of the set's longest cases need at their peak, on top of what is held: each
+    result is finished before the next is allocated, so that it does not depend on what else the machine does."""
     longest = max(range(len(cases.encoded)), key=lambda c: len(cases.encoded[c].prompt))
     mx.clear_cache()
     held = mx.get_active_memory()
     mx.reset_peak_memory()
+    usual = mx.set_memory_limit(0)
     update_gradients(adapted, prefix, cases, [longest] * count, objective, count, (0, 0))
+    mx.set_memory_limit(usual)
     return int(mx.get_peak_memory() - held)
 
 

@@ -13,7 +13,7 @@ from tasks.tuning.engine import step_peak
 from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.lora import Adapted
 from tasks.tuning.losses import Objective
-from tasks.tuning.memory import STATE_BYTES, Choice, choose
+from tasks.tuning.memory import SLACK, STATE_BYTES, Choice, choose
 
 
 def fit(
@@ -23,7 +23,7 @@ def fit(
     """What of an effective batch is computed at once within `limit` bytes, weights included. Raises BadInput if nothing."""
 
     def peak(checkpointing: bool, count: int) -> int:
-        return step_peak(with_checkpoints(adapted, checkpointing), prefix, cases, objective, count)
+        return int(SLACK * step_peak(with_checkpoints(adapted, checkpointing), prefix, cases, objective, count))
 
     held = mx.get_active_memory() + STATE_BYTES * adapted.trainable
     batch = min(batch_size, len(cases.encoded))
@@ -34,3 +34,13 @@ def fit(
 def with_checkpoints(adapted: Adapted, checkpointing: bool) -> Adapted:
     """The same adapted model, whose blocks are computed again in the backward pass, or are not."""
     return replace(adapted, stack=replace(adapted.stack, checkpointing=checkpointing))
+
+
+def keep_within(limit: int, cache_bytes: int) -> None:
+    """Hold MLX to a budget of `limit` bytes, `cache_bytes` of them for freed buffers, for the rest of this process.
+
+    MLX allocates ahead of the work that fills what it allocates, how far depends on what else the machine does. Past its
+    memory limit it waits for that work (`mlx.core.set_memory_limit`), after one more result: hence the slack.
+    """
+    mx.set_cache_limit(cache_bytes)
+    mx.set_memory_limit(int((limit - cache_bytes) / SLACK))

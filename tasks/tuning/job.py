@@ -17,7 +17,7 @@ from tasks.runtime.store import locked, seal, verify, write_atomic
 from tasks.spec import ExperimentSpec
 from tasks.tuning.batches import TOKENS_AT_ONCE, epoch_batches, padding_share
 from tasks.tuning.checkpoint import Progress
-from tasks.tuning.fit import fit
+from tasks.tuning.fit import fit, keep_within
 from tasks.tuning.frozen_prefix import open_prefix
 from tasks.tuning.lora import Adapted, adapter_config, adapter_weights, add_lora, load_variant
 from tasks.tuning.losses import make_objective
@@ -55,7 +55,7 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
         if spec.recipe.kind == "safety" and spec.recipe.cost_weight > HEAVY_COST_WEIGHT:
             emit({"event": "warning", "message": heavy_cost_warning(spec.recipe.cost_weight)})
         limit = budget(spec)
-        mx.set_cache_limit(cache_limit(limit))
+        keep_within(limit, cache_limit(limit))
         stack = load_variant(variant, device.compute_path)
         adapted = add_lora(stack, spec.recipe, spec.training, spec.seed)
         weights_bytes = mx.get_active_memory()
@@ -63,7 +63,7 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
         splits, shortened = _splits(args, spec, adapted, limit, told, kept, emit)
         choice = _choice(spec, adapted, splits, limit, told, kept, emit)
         write_choice(folder, choice)
-        mx.set_cache_limit(choice.cache_bytes)
+        keep_within(limit, choice.cache_bytes)
         mx.clear_cache()
         mx.reset_peak_memory()
 

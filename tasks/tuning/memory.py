@@ -2,8 +2,7 @@
 
 A step over n cases is taken to need what the longest case alone needs, and for each further case as much as a second
 longest one adds; what comes out is measured, and lessened in proportion if it is too much. Validation of as many tokens,
-which keeps no gradient, needs no more than such a step. Where one case does not
-fit, blocks are checkpointed. Nothing here changes a result beyond the order of sums; what was chosen is written down, so
+which keeps no gradient, needs no more than such a step. Where one case does not fit, blocks are checkpointed. Nothing here changes a result beyond the order of sums; what was chosen is written down, so
 that a resumed run sums in the same order. This file imports no MLX: the parent process reads budgets and choices too.
 """
 
@@ -26,6 +25,7 @@ DEFAULT_SHARE = 0.6  # of the machine's memory: it should stay usable, and Metal
 STATE_BYTES = 12  # per trained value: AdamW's two moments, and the accumulated gradient
 CACHE_BYTES = 1 << 30  # freed buffers that MLX may keep for reuse; stock frees them all after every step
 CACHE_SHARE = 8  # but one byte in so many of the budget at most
+SLACK = 1.1  # by what two steps over the same cases may differ at their peak, and MLX goes beyond its limit
 
 
 @dataclass(frozen=True)
@@ -130,5 +130,5 @@ def choose(
         return Choice(micro_batch, checkpointing, limit, tokens, cache)
     raise BadInput(
         f"training.memory = {limit / 1e6:.1f} MB is less than one case needs, {need / 1e6:.1f} MB with checkpointed blocks; "
-        "give that much with --memory, or shorten cases with training.max_tokens."
+        f"give {SLACK * need / 1e6:.1f} MB with --memory, or shorten cases with training.max_tokens."
     )

@@ -13,10 +13,20 @@ from tasks.spec import Training
 from tasks.tuning import memory, step, trainer
 from tasks.tuning.batches import TOKENS_AT_ONCE
 from tasks.tuning.engine import score_cases, step_peak, update_gradients
-from tasks.tuning.fit import fit
+from tasks.tuning.fit import fit, keep_within
 from tasks.tuning.frozen_prefix import open_prefix
 from tasks.tuning.losses import make_objective
-from tasks.tuning.memory import SMALLEST, STATE_BYTES, Choice, budget, choose, read_choice, write_choice
+from tasks.tuning.memory import (
+    SLACK,
+    SMALLEST,
+    STATE_BYTES,
+    Choice,
+    budget,
+    cache_limit,
+    choose,
+    read_choice,
+    write_choice,
+)
 from tasks.tuning.trainer import Split, train
 from tests.tuning import tiny
 from tests.tuning.test_trainer import experiment, separable
@@ -63,23 +73,38 @@ def test_the_micro_batch_is_the_largest_that_fits_and_checkpointing_comes_only_w
     assert choose(peak, 50, 8, 30, 10**6, told.append).tokens_at_once == TOKENS_AT_ONCE
 
 
+@pytest.fixture
+def limits_put_back():
+    cache, memory = mx.set_cache_limit(1 << 30), mx.set_memory_limit(total_memory())
+    yield
+    mx.set_cache_limit(cache)
+    mx.set_memory_limit(memory)
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.usefixtures("limits_put_back")
 def test_the_chosen_micro_batch_stays_within_the_budget_beside_the_cache_and_one_case_more_would_not(checkpointing):
     made, some = tiny.adapted("llama", 4, True, training=Training(num_layers=4)), tiny.cases(12)
     objective, prefix = make_objective(tiny.recipe(), some.labels), tiny.no_store(made, some)
     plain, again = (step_peak(one, prefix, some, objective) for one in (made, checkpointed(made)))
-    held = mx.get_active_memory() + STATE_BYTES * made.trainable
+    state_bytes = STATE_BYTES * made.trainable
+    held = mx.get_active_memory() + state_bytes
     limits = [held + plain * k for k in (3, 5)] if not checkpointing else [held + (again + plain) // 2]
     for limit in limits:
         chosen = fit(made, prefix, some, objective, 12, limit, lambda event: None)
         assert chosen.checkpointing == checkpointing and (checkpointing or 1 < chosen.micro_batch < 12)
         model = checkpointed(made) if checkpointing else made
+        more = max(step_peak(model, prefix, some, objective, chosen.micro_batch + 1) for _ in range(5))
+        keep_within(limit, chosen.cache_bytes)
+        mx.eval(state := mx.zeros((state_bytes,), dtype=mx.uint8))
         taken = held + chosen.cache_bytes + step_peak(model, prefix, some, objective, chosen.micro_batch)
-        assert taken <= limit * 1.01 and chosen.cache_bytes <= limit / 8
-        more = step_peak(model, prefix, some, objective, chosen.micro_batch + 1)
-        assert chosen.micro_batch == 12 or held + chosen.cache_bytes + more > limit * 0.99
+        del state
+        mx.set_memory_limit(total_memory())
+        assert taken <= limit and chosen.cache_bytes <= limit / 8
+        assert chosen.micro_batch == 12 or held + chosen.cache_bytes + SLACK * more > limit * 0.99
 
 
+@pytest.mark.usefixtures("limits_put_back")
 def test_the_frozen_prefix_is_computed_within_the_budget_and_comes_out_the_same(tmp_path):
     made, some = tiny.adapted("llama", 4, True), tiny.cases(80)
 
@@ -92,6 +117,7 @@ def test_the_frozen_prefix_is_computed_within_the_budget_and_comes_out_the_same(
 
     usual, held, peak = opened("usual", tokens_at_once=4096)
     limit = held + (peak - held) // 4
+    keep_within(limit, cache_limit(limit))
     bounded, _, within = opened("bounded", limit=limit, tokens_at_once=4096)
     single, _, least = opened("single", tokens_at_once=1)
     assert least <= within <= limit < peak
@@ -99,6 +125,7 @@ def test_the_frozen_prefix_is_computed_within_the_budget_and_comes_out_the_same(
         np.testing.assert_allclose(other, usual, atol=1e-5)
 
 
+@pytest.mark.usefixtures("limits_put_back")
 def test_validation_stays_within_the_budget_and_scores_the_same():
     made, some = tiny.adapted("llama", 4, True), tiny.cases(80)
     objective, prefix = make_objective(tiny.recipe(), some.labels), tiny.no_store(made, some)
@@ -109,6 +136,7 @@ def test_validation_stays_within_the_budget_and_scores_the_same():
     def scored(tokens):
         mx.clear_cache()
         held = mx.get_active_memory()
+        keep_within(held + limit, 0)
         mx.reset_peak_memory()
         return score_cases(made, prefix, some, tokens).label_logp, mx.get_peak_memory() - held
 
