@@ -46,7 +46,7 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     (cases of the scoring engines), repeats, seconds (about how long to measure).
 
     Returns `seconds` (of each pass, generation or repeat), `cases`, `tokens` (mean, least and most of a prompt), device;
-    and of the dropout engines `mean` and `sd` (cases, 3) over passes.
+    and of the dropout engines `probabilities` (passes, cases, 3).
     """
     device = measure()
     mx.set_cache_limit(CACHE_BYTES)
@@ -95,7 +95,7 @@ def _ours(adapted: Adapted, cases: Cases, args: dict[str, Any], stored: Callable
     affordable = int(args["seconds"] / (times[-1] - times[-2]))
     times.clear()
     made = passes(min(max(affordable, LEAST["ours"]), args["passes"]), SEED)
-    return _summed_up(np.diff(times).tolist(), made)
+    return {"seconds": np.diff(times).tolist(), "probabilities": made.tolist()}
 
 
 def _full(adapted: Adapted, cases: Cases, args: dict[str, Any], stored: Callable[[], Prefix]) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def _full(adapted: Adapted, cases: Cases, args: dict[str, Any], stored: Callable
 
     one_pass()  # warm-up
     seconds = _repeated(one_pass, args["passes"], LEAST["full"], args["seconds"])
-    return _summed_up(seconds, np.stack(passes[1:]))
+    return {"seconds": seconds, "probabilities": np.stack(passes[1:]).tolist()}
 
 
 def _forward_all(adapted: Adapted, cases: Cases, key: tuple[int, ...] | None) -> np.ndarray:
@@ -168,10 +168,6 @@ def _timed(work: Callable[[], Any]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
-
-
-def _summed_up(seconds: list[float], passes: np.ndarray) -> dict[str, Any]:
-    return {"seconds": seconds, "mean": passes.mean(axis=0).tolist(), "sd": passes.std(axis=0, ddof=1).tolist()}
 
 
 ENGINES: dict[str, Callable[..., dict[str, Any]]] = {

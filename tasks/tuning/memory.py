@@ -2,8 +2,9 @@
 
 A step over n cases is taken to need what the longest case alone needs, and for each further case as much as a second
 longest one adds; what comes out is measured, and lessened in proportion if it is too much. Validation of as many tokens,
-which keeps no gradient, needs no more than such a step. Where one case does not fit, blocks are checkpointed. Nothing here changes a result beyond the order of sums; what was chosen is written down, so
-that a resumed run sums in the same order. This file imports no MLX: the parent process reads budgets and choices too.
+which keeps no gradient, needs no more than such a step. Where one case does not fit, blocks are checkpointed. Nothing here
+changes a result beyond the order of sums; what was chosen is written down, so that a resumed run sums in the same order.
+This file imports no MLX: the parent process reads budgets and choices too.
 """
 
 from __future__ import annotations
