@@ -105,7 +105,7 @@ def agreement(ours: dict[str, Any], full: dict[str, Any]) -> dict[str, float]:
     passes = np.concatenate([np.asarray(m["probabilities"]) for m in (ours, full)])
     which = np.split(np.arange(len(passes)), [len(ours["probabilities"])])
     unit = np.maximum(passes.std(axis=0, ddof=1), 1e-7)
-    found = {}
+    found: dict[str, float] = {}
     for name, of in (("mean", np.mean), ("sd", partial(np.std, ddof=1))):
 
         def apart(first: np.ndarray, second: np.ndarray, of: Any = of) -> float:
