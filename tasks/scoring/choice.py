@@ -124,14 +124,6 @@ def choose(
     raise BadInput(f"There is no decision rule {rule!r}; use one of {', '.join(RULES)}.")
 
 
-def decide(
-    rule: str, calibration: ScoredCases, test: ScoredCases, *, target: float | None = None, costs: Costs | None = None
-) -> Decisions:
-    """Choose one of RULES on the calibration cases and apply it to the test cases."""
-    refuse_overlap(calibration, test)
-    return choose(rule, calibration, target=target, costs=costs).decide(test.p, costs)
-
-
 def refuse_overlap(calibration: ScoredCases, test: ScoredCases) -> None:
     """BadInput when a case is in both sets, by id or by digest: a rule chosen on test cases proves nothing."""
     pairs = [(calibration.case_ids, test.case_ids, "case id")]

@@ -8,7 +8,7 @@ from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 
 from tasks.runtime.errors import BadInput
-from tasks.scoring.choice import RULES, RuleRecord, ScoredCases, decide, record_rules, refuse_overlap, rule_rows
+from tasks.scoring.choice import RULES, RuleRecord, ScoredCases, choose, record_rules, refuse_overlap, rule_rows
 from tasks.scoring.rules import (
     argmax_rule,
     fit_vector_scaling,
@@ -20,6 +20,12 @@ from tasks.scoring.rules import (
 from tasks.spec import LABELS
 
 COSTS = [[1, 100, 100], [2, 1, 10], [2, 3, 1]]
+
+
+def decide(rule, calibration, test, target=None, costs=None):
+    """Choose a rule on the calibration cases and apply it to the test cases, as an evaluation does."""
+    refuse_overlap(calibration, test)
+    return choose(rule, calibration, target=target, costs=costs).decide(test.p, costs)
 
 
 def scored(n, seed=0, prefix="c", labelled=True, spread=1.5):
