@@ -58,7 +58,7 @@ class Place:
     def finish(self, process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
         """Wait for a command that was started here; what it printed comes with its exit code."""
         try:
-            code = process.wait(timeout=280)
+            code = process.wait(timeout=560)
         finally:
             process.kill()
         out, err = ((self.folder / name).read_text() for name in ("out", "err"))

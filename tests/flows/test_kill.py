@@ -55,7 +55,7 @@ def checkpoint(place: Place, cell: str) -> int:
 def start_and_wait(place: Place, cell: str, beyond: int = 0) -> tuple[subprocess.Popen[str], int]:
     """The sweep, running, with the training of `cell` past a later checkpoint; and the id of its child process."""
     process = place.start(*SWEEP)
-    deadline = time.monotonic() + 150
+    deadline = time.monotonic() + 300
     while checkpoint(place, cell) <= beyond and time.monotonic() < deadline:
         assert process.poll() is None, (place.folder / "err").read_text()
         time.sleep(0.02)
