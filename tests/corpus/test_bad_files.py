@@ -61,7 +61,7 @@ LINES = {
 }  # fmt: skip
 ENCODINGS = ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1", "cp1252", "cp437", "mac-roman", "shift-jis")
 RAW = {
-    "gzip": gzip.compress(b"text,label\na,ED\n"), "zip": b"PK\x03\x04rest", "empty": b"", "one line break": b"\n",
+    "gzip": gzip.compress(b"text,label\na,ED\n", mtime=0), "zip": b"PK\x03\x04rest", "empty": b"", "one line break": b"\n",
     "spaces": b"   \n  \n", "nul": b"text,label\na\0b,ED\n", "all nul": b"\0" * 64,
     "lone surrogate": b'{"text": "\xed\xa0\x80", "label": "ED"}\n', "cut character": b"text,label\n\xe2\x82",
     "bad byte": b"text,label\n\xff,ED\n", "bom alone": b"\xef\xbb\xbf", "random": bytes(range(256)),
