@@ -1,10 +1,11 @@
 """Shared set-up: a fast BLAS before MLX is first imported, a home of its own for every test, and who runs which file."""
 
 import os
+import sys
 
 import pytest
 
-from tasks.runtime.device import load_blas
+from tasks.runtime.device import load_blas, total_memory
 
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # side by side: each its share of the cores
     os.environ.setdefault("MKL_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
@@ -18,6 +19,15 @@ def own_home(tmp_path, monkeypatch):
     """Nothing a test makes lands in the checkout."""
     monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "home" / "triage.duckdb"))
+
+
+@pytest.fixture(autouse=True)
+def mlx_limits_put_back():
+    """A training sets MLX's limits for the rest of its process, which is here that of the next tests."""
+    yield
+    if mx := sys.modules.get("mlx.core"):
+        mx.set_cache_limit(total_memory())
+        mx.set_memory_limit(total_memory())
 
 
 LONGEST = ("smoke", "tests/flows/test_kill.py", "tests/models/test_real_weights.py")  # first, so that none ends alone

@@ -1,5 +1,6 @@
 """A training as its child process runs it: killed at any moment it ends with the same bytes, and refuses in sentences."""
 
+import gc
 import itertools
 import json
 import os
@@ -204,6 +205,7 @@ def test_what_was_chosen_for_a_training_is_kept_and_another_budget_chooses_again
     def choice(memory):
         experiment = study["experiment"] | {"training": study["experiment"]["training"] | {"memory": memory}}
         recipe = experiment["recipe"] | {"iterations": 1}
+        gc.collect()  # a training has a process of its own, which holds nothing of an earlier one
         job.run(
             study | {"experiment": experiment | {"recipe": recipe}, "folder": str(tmp_path)},
             lambda event: told.append(event),

@@ -73,14 +73,6 @@ def test_the_micro_batch_is_the_largest_that_fits_and_checkpointing_comes_only_w
     assert choose(peak, 50, 8, 30, 10**6, told.append).tokens_at_once == TOKENS_AT_ONCE
 
 
-@pytest.fixture
-def limits_put_back():
-    cache, memory = mx.set_cache_limit(1 << 30), mx.set_memory_limit(total_memory())
-    yield
-    mx.set_cache_limit(cache)
-    mx.set_memory_limit(memory)
-
-
 def training_peak(made, prefix, some, objective, count):
     """What MLX holds at most in a step over `count` longest cases as a training makes it: not a probe, which waits for
     each result whatever the limit is."""
@@ -92,7 +84,6 @@ def training_peak(made, prefix, some, objective, count):
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.usefixtures("limits_put_back")
 def test_the_chosen_micro_batch_stays_within_the_budget_beside_the_cache_and_one_case_more_would_not(checkpointing):
     made, some = tiny.adapted("llama", 4, True, training=Training(num_layers=4)), tiny.cases(12)
     objective, prefix = make_objective(tiny.recipe(), some.labels), tiny.no_store(made, some)
@@ -109,12 +100,10 @@ def test_the_chosen_micro_batch_stays_within_the_budget_beside_the_cache_and_one
         mx.eval(state := mx.zeros((state_bytes,), dtype=mx.uint8))
         taken = chosen.cache_bytes + training_peak(model, prefix, some, objective, chosen.micro_batch)
         del state
-        mx.set_memory_limit(total_memory())
         assert taken <= limit and chosen.cache_bytes <= limit / 8
         assert chosen.micro_batch == 12 or held + chosen.cache_bytes + SLACK * more > limit * 0.99
 
 
-@pytest.mark.usefixtures("limits_put_back")
 def test_the_frozen_prefix_is_computed_within_the_budget_and_comes_out_the_same(tmp_path):
     made, some = tiny.adapted("llama", 4, True), tiny.cases(80)
 
@@ -135,7 +124,6 @@ def test_the_frozen_prefix_is_computed_within_the_budget_and_comes_out_the_same(
         np.testing.assert_allclose(other, usual, atol=1e-5)
 
 
-@pytest.mark.usefixtures("limits_put_back")
 def test_validation_stays_within_the_budget_and_scores_the_same():
     made, some = tiny.adapted("llama", 4, True), tiny.cases(80)
     objective, prefix = make_objective(tiny.recipe(), some.labels), tiny.no_store(made, some)
