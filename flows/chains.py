@@ -19,7 +19,7 @@ from tasks.move import move_adapter
 from tasks.prepare import prepare
 from tasks.progress import tell
 from tasks.quantize import quantize
-from tasks.runtime import spare
+from tasks.runtime import fork_server
 from tasks.runtime.child import stop_children
 from tasks.runtime.errors import BadInput, TriageError, disk_full, is_disk_full
 from tasks.runtime.store import home
@@ -138,7 +138,7 @@ def _scoring(selection: Selection) -> dict[str, Any]:
 def finish_all(chains: list[Chain]) -> list[str]:
     """Wait for every experiment; returns the failures. An interruption ends the steps' processes at once."""
     try:
-        with spare.kept():
+        with fork_server.kept():
             return [failure for chain in chains for failure in (finish(chain), *beside_failures(chain)) if failure]
     except BaseException:  # Ctrl-C, or Prefect's own signal for SIGTERM
         stop_children()

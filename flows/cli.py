@@ -51,9 +51,6 @@ def sweep(
 
         print_plan(console, selection)
         return
-    from flows.preflight import check
-
-    check(selection)  # before Prefect and pandas are imported, so that a slip is answered at once
     from flows.run import run_sweep
 
     try:

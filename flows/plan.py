@@ -48,7 +48,7 @@ class PlannedCell:
 
 def plan_cells(selection: Selection) -> Iterator[PlannedCell]:
     """Every chosen cell, with what is done of it and how long the rest may take."""
-    begun = {spec.cell_id: _candidates(spec) for spec in selection.cells}
+    begun = {spec.cell_id: finished_trainings(spec) for spec in selection.cells}
     dataset = _dataset(selection) if any(begun.values()) else None
     for spec in selection.cells:
         found = None
@@ -95,7 +95,8 @@ def estimated_bytes(selection: Selection) -> int:
     return int(total + 20e6 * len(selection.cells))
 
 
-def _candidates(spec: ExperimentSpec) -> list[Path]:
+def finished_trainings(spec: ExperimentSpec) -> list[Path]:
+    """Folders of a cell's finished trainings, whatever cases and weights they were made with."""
     root = home() / "experiments"
     return [p for p in root.glob(f"{spec.cell_id}-*") if complete(p)] if root.is_dir() else []
 

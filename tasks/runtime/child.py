@@ -17,11 +17,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tasks.runtime import spare
+from tasks.runtime import fork_server
 from tasks.runtime.device import load_blas, resident_bytes
 from tasks.runtime.errors import (
     BY_EXIT_CODE,
@@ -37,12 +37,12 @@ from tasks.runtime.errors import (
 from tasks.runtime.store import process_chain, write_atomic
 
 Event = dict[str, Any]
+Process = subprocess.Popen[str] | fork_server.Forked
 MODULE = "tasks.runtime.child"
 HEARTBEAT_SECONDS = 2.0
 MEMORY_SHARE_OF_OOM = 0.9
 NEARLY_FULL_BYTES = 16 << 20
-_running: set[subprocess.Popen[str]] = set()
-_modules: set[str] = set()  # of the steps that this process has run
+_running: set[Process] = set()
 _stopping = threading.Event()
 
 
@@ -64,13 +64,11 @@ def run_child(
         raise Stopped("The sweep is being stopped.")
     spec = folder / "spec.json"
     write_atomic(spec, json.dumps({"function": function, "args": args}, indent=1))
-    wanted = _environment() | (environment or {})
-    process = _start(spec, folder / "child.log", wanted)
+    process = _start(function, spec, folder / "child.log", environment)
     _running.add(process)
-    _modules.add(function.partition(":")[0])
-    if environment is None:
-        spare.start(MODULE, wanted, _modules)
     try:
+        if _stopping.is_set():  # since the question above
+            raise Stopped("The sweep was stopped.")
         final, resident = _follow(process, on_event or (lambda event: None))
         code = process.wait()
     finally:
@@ -84,20 +82,26 @@ def run_child(
     raise _error(code, final, resident, memory_budget, folder / "child.log")
 
 
+def import_ahead(*modules: str) -> None:
+    """Where steps are forked, let a process import the modules of steps to come while this one does other things."""
+    fork_server.start(MODULE, _environment(), *modules)
+
+
 def stop_children() -> None:
     """End every child of this process, and start no more; called when the sweep is interrupted."""
     _stopping.set()
-    spare.end()
     for process in list(_running):
         end_process(process)  # its own thread closes its streams, which it is reading from
+    fork_server.end()
 
 
-def _start(spec: Path, log: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
-    if (ready := spare.take(spec, log, environment)) is not None:
-        return ready
+def _start(function: str, spec: Path, log: Path, environment: dict[str, str] | None) -> Process:
+    wanted = _environment()
+    if environment is None and (forked := fork_server.fork(MODULE, function, spec, log, wanted)) is not None:
+        return forked
     with log.open("a") as stream:
         return subprocess.Popen(
-            [sys.executable, "-m", MODULE, str(spec)], env=environment,
+            [sys.executable, "-m", MODULE, str(spec)], env=wanted | (environment or {}),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stream, text=True,
         )  # fmt: skip
 
@@ -110,7 +114,7 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
 
 
-def _follow(process: subprocess.Popen[str], on_event: Callable[[Event], None]) -> tuple[Event, int]:
+def _follow(process: Process, on_event: Callable[[Event], None]) -> tuple[Event, int]:
     final: Event = {}
     resident = 0
     assert process.stdout is not None
@@ -127,7 +131,7 @@ def _follow(process: subprocess.Popen[str], on_event: Callable[[Event], None]) -
     return final, resident
 
 
-def end_process(process: subprocess.Popen[Any]) -> None:
+def end_process(process: subprocess.Popen[Any] | fork_server.Forked) -> None:
     """Ask a process of ours to end, and kill it if it has not within five seconds."""
     if process.poll() is None:
         process.terminate()
@@ -138,7 +142,7 @@ def end_process(process: subprocess.Popen[Any]) -> None:
             process.wait()
 
 
-def _close(process: subprocess.Popen[str]) -> None:
+def _close(process: Process) -> None:
     for stream in (process.stdin, process.stdout):
         if stream is not None:
             with contextlib.suppress(OSError):
@@ -163,12 +167,14 @@ def _error(code: int, final: Event, resident: int, budget: int | None, log: Path
 # --- inside the child ---------------------------------------------------------------------------------------------
 
 
-def main(spec_path: str | None, modules: Sequence[str] = ()) -> NoReturn:
-    """Run the function that the spec names; never returns. None: import `modules`, then wait for the spec's path."""
+def main(first: str, *modules: str) -> NoReturn:
+    """Run the function that the spec at `first` names; never returns. With the fork server's option in its place, do so
+    in a process of its own for each spec that the parent orders."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the parent decides what it means
+    load_blas()  # before anything imports mlx
+    spec_path = fork_server.serve(modules) if first == fork_server.OPTION else first
     events = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever a library prints goes to the log, not into the event stream
-    spec_path = spec_path or _wait(modules)
     lock = threading.Lock()
 
     def emit(event: Event) -> None:
@@ -182,27 +188,8 @@ def main(spec_path: str | None, modules: Sequence[str] = ()) -> NoReturn:
     os._exit(code)  # skips library teardown, which has nothing left to do and can hang
 
 
-def _wait(modules: Sequence[str]) -> str:
-    """The path of a spec, from standard input; until then, import what steps before it have needed."""
-    load_blas()
-    for name in modules:
-        with contextlib.suppress(Exception):  # the step that needs it will say so
-            importlib.import_module(name)
-    order = b""
-    while not order.endswith(b"\n"):
-        if not (part := os.read(0, 4096)):
-            os._exit(LOST_PARENT)
-        order += part
-    wanted = json.loads(order)
-    log = os.open(wanted["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    os.dup2(log, 2)
-    os.dup2(log, 1)
-    return str(wanted["spec"])
-
-
 def _call(spec: dict[str, Any], folder: Path, emit: Callable[[Event], None]) -> int:
     module, _, name = spec["function"].partition(":")
-    load_blas()  # before anything imports mlx
     try:
         result = getattr(importlib.import_module(module), name)(spec["args"], emit)
     except TriageError as error:
@@ -243,8 +230,6 @@ def _beat(emit: Callable[[Event], None]) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == [spare.OPTION]:
-        main(None, sys.argv[2:])
-    if len(sys.argv) != 2:
+    if len(sys.argv) < 2:
         raise SystemExit(str(BadInput(f"usage: python -m {MODULE} spec.json")))
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -20,8 +20,25 @@ def add(args, emit):
 
 
 def tell_pid(args, emit):
-    emit({"event": "note", "pid": os.getpid()})
+    emit({"event": "note", "pid": os.getpid(), "parent": os.getppid()})
     return {}
+
+
+def count_calls(args, emit):
+    """How often this process has called it."""
+    count_calls.calls = getattr(count_calls, "calls", 0) + 1
+    return {"calls": count_calls.calls}
+
+
+def surroundings(args, emit):
+    return {"value": os.environ.get(args["name"]), "folder": str(Path.cwd()), "parent": os.getppid()}
+
+
+def product(args, emit):
+    import mlx.core as mx
+
+    a = mx.random.normal((300, 300), key=mx.random.key(0))
+    return {"sum": float((a @ a).sum())}
 
 
 def imported_early(args, emit):

@@ -1,0 +1,189 @@
+"""Steps of a sweep are forked from a process that has their imports behind it, and run as any others."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.runtime import child, fork_server
+from tasks.runtime.child import run_child, stop_children
+from tasks.runtime.errors import LostChild, Stopped
+from tests.runtime.test_child import ROOT, alive
+
+STEPS = "tests.runtime.steps"
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="steps are forked on Linux only")
+
+
+@pytest.fixture(autouse=True)
+def server_kept() -> Iterator[None]:
+    with fork_server.kept():
+        yield
+
+
+def server() -> int:
+    assert fork_server._server is not None
+    return fork_server._server.process.pid
+
+
+def parent_of(folder: Path, **options) -> int:
+    """The process id of what a step was forked from."""
+    events: list[dict] = []
+    run_child(f"{STEPS}:tell_pid", {}, folder, events.append, **options)
+    return events[0]["parent"]
+
+
+def in_thread(work: Callable[[], object]) -> tuple[threading.Thread, list[Exception]]:
+    """A thread that works, started, and what it raises."""
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            work()
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread, errors
+
+
+def test_steps_are_forked_from_one_server_and_what_they_print_goes_to_their_own_logs(tmp_path):
+    assert parent_of(tmp_path / "first") == server()
+    events: list[dict] = []
+    assert run_child(f"{STEPS}:chatter", {}, tmp_path / "second", events.append) == {"sum": 3}
+    assert parent_of(tmp_path / "third") == server()
+    assert events == [{"event": "note", "message": "a line\nwith a break and ünïcode"}]
+    log = (tmp_path / "second" / "child.log").read_text()
+    assert "a warning" in log and "not from us" in log and not (tmp_path / "first" / "child.log").read_text()
+
+
+def test_a_step_finds_its_imports_done_and_nothing_of_the_step_before(tmp_path):
+    args = {"spec": str(tmp_path / "spec.json")}
+    run_child(f"{STEPS}:imported_early", args, tmp_path)
+    assert run_child(f"{STEPS}:imported_early", args, tmp_path) == {"early": True}
+    counts = [run_child(f"{STEPS}:count_calls", {}, tmp_path)["calls"] for _ in range(2)]
+    assert counts == [1, 1]
+
+
+def test_mlx_and_the_blas_compute_in_forked_steps_as_in_others(tmp_path):
+    forked = [run_child(f"{STEPS}:product", {}, tmp_path) for _ in range(2)]
+    own = run_child(f"{STEPS}:product", {}, tmp_path, environment={"TRIAGE_X": "1"})
+    assert forked == [own, own]
+
+
+def test_each_step_gets_the_environment_and_folder_of_its_time(tmp_path, monkeypatch):
+    assert parent_of(tmp_path) == server()
+    monkeypatch.setenv("TRIAGE_X", "1")
+    monkeypatch.chdir(tmp_path)
+    found = run_child(f"{STEPS}:surroundings", {"name": "TRIAGE_X"}, tmp_path)
+    assert found == {"value": "1", "folder": str(tmp_path), "parent": server()}
+    monkeypatch.delenv("TRIAGE_X")
+    assert run_child(f"{STEPS}:surroundings", {"name": "TRIAGE_X"}, tmp_path)["value"] is None
+
+
+def test_a_step_that_asks_for_an_environment_as_in_a_benchmark_is_not_forked(tmp_path):
+    assert parent_of(tmp_path) == server()
+    assert parent_of(tmp_path, environment={"TRIAGE_X": "2"}) == os.getpid()
+
+
+def test_imports_can_be_made_ahead_of_the_first_step(tmp_path):
+    args = {"spec": str(tmp_path / "spec.json")}
+    for seconds in (2, 10, 30):  # for the imports, on a busy machine
+        with fork_server.kept():
+            child.import_ahead(STEPS)
+            time.sleep(seconds)
+            if run_child(f"{STEPS}:imported_early", args, tmp_path)["early"]:
+                return
+    pytest.fail("the first step came before its imports")
+
+
+def test_beside_a_step_that_runs_another_is_started_anew(tmp_path):
+    started, events = threading.Event(), []
+
+    def on_event(event: dict) -> None:
+        events.append(event)
+        started.set()
+
+    args = {"folder": str(tmp_path / "locked")}
+    other, errors = in_thread(lambda: run_child(f"{STEPS}:wait", args, tmp_path, on_event))
+    assert started.wait(60)
+    assert parent_of(tmp_path / "beside") == os.getpid()
+    os.kill(events[0]["pid"], signal.SIGKILL)
+    other.join(60)
+    assert [type(error) for error in errors] == [LostChild]
+    assert parent_of(tmp_path) == server()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGBUS, signal.SIGTERM])
+def test_a_forked_step_that_a_signal_ends_is_lost_and_the_next_is_forked(number, tmp_path):
+    with pytest.raises(LostChild, match=f"signal {int(number)}"):
+        run_child(f"{STEPS}:signalled", {"signal": int(number)}, tmp_path)
+    assert parent_of(tmp_path) == server()
+
+
+def test_a_killed_server_is_done_without_and_its_step_is_lost(tmp_path):
+    events: list[dict] = []
+
+    def kill_both(event: dict) -> None:
+        events.append(event)
+        os.kill(server(), signal.SIGKILL)
+        os.kill(event["pid"], signal.SIGKILL)
+
+    with pytest.raises(LostChild):
+        run_child(f"{STEPS}:wait", {"folder": str(tmp_path / "x")}, tmp_path, kill_both)
+    assert not alive(events[0]["pid"])
+    assert parent_of(tmp_path) == os.getpid()
+
+
+def test_stopping_ends_the_step_and_the_server(tmp_path, monkeypatch):
+    monkeypatch.setattr(child, "_stopping", type(child._stopping)())
+    pids: list[int] = []
+
+    def stop(event: dict) -> None:
+        pids.extend([server(), event["pid"]])
+        stop_children()
+
+    with pytest.raises(Stopped):
+        run_child(f"{STEPS}:wait", {"folder": str(tmp_path / "x")}, tmp_path, stop)
+    assert not any(alive(pid) for pid in pids) and fork_server._server is None
+
+
+def test_stopping_does_not_wait_for_the_imports_of_the_server(tmp_path, monkeypatch):
+    monkeypatch.setattr(child, "_stopping", type(child._stopping)())
+    step, errors = in_thread(lambda: run_child("tests.runtime.slow_import:nothing", {}, tmp_path))
+    while fork_server._server is None:
+        time.sleep(0.01)
+    started = time.monotonic()
+    stop_children()
+    step.join(60)
+    assert [type(error) for error in errors] == [Stopped] and time.monotonic() - started < 20
+
+
+def test_none_is_forked_where_no_server_is_kept_as_in_a_benchmark(tmp_path):
+    with fork_server.kept():
+        left = parent_of(tmp_path)
+        assert left == server()
+    assert not alive(left)
+    assert parent_of(tmp_path) == os.getpid() and fork_server._server is None
+
+
+@pytest.mark.parametrize("end", ["exit", "kill"])
+def test_the_server_leaves_with_its_parent(end, tmp_path):
+    code = (
+        "import os, sys; from pathlib import Path; from tasks.runtime import fork_server\n"
+        "from tasks.runtime.child import run_child\n"
+        f"fork_server._kept.set(); run_child('{STEPS}:tell_pid', {{}}, Path(sys.argv[1]))\n"
+        "print(fork_server._server.process.pid, flush=True)\n"
+        f"os.kill(os.getpid(), {int(signal.SIGKILL)}) if {end == 'kill'} else None"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    deadline = time.monotonic() + 30
+    while alive(int(done.stdout)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(int(done.stdout))
