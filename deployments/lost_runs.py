@@ -23,7 +23,7 @@ def queue_lost_runs(api: str, pool: str) -> list[str]:
         f"{api}/flow_runs/filter",
         {"flow_runs": {"state": states}, "work_pools": {"name": {"any_": [pool]}}},
     )
-    processes = _process_environments() if runs else ""
+    processes = process_environments() if runs else ""
     lost = [run for run in runs if f"PREFECT__FLOW_RUN_ID={run['id']}" not in processes]
     for run in lost:
         ending = run["state"]["type"] == "CANCELLING"
@@ -35,13 +35,13 @@ def queue_lost_runs(api: str, pool: str) -> list[str]:
 def end_runs(api: str, home: Path) -> None:
     """Kill the processes of flow runs that report to `api` from this TRIAGE_HOME; the steps they started leave too."""
     ours = {f"PREFECT_API_URL={api}", f"TRIAGE_HOME={home}"}
-    for line in _process_environments().splitlines():
+    for line in process_environments().splitlines():
         if "prefect.engine" in line and "PREFECT__FLOW_RUN_ID=" in line and ours <= set(line.split()):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(line.split()[0]), signal.SIGKILL)
 
 
-def _process_environments() -> str:
+def process_environments() -> str:
     """Commands and environments of this user's processes, as `ps` of Linux and macOS prints them."""
     return subprocess.run(["ps", "axeww"], capture_output=True, text=True, check=True).stdout
 

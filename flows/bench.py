@@ -39,10 +39,11 @@ class Engine:
     environment: dict[str, str]
 
 
-STOCK = Engine("stock", "stock as installed", {"TRIAGE_BLAS": "none"})
+WHEELS_OWN_BLAS = {"TRIAGE_BLAS": "none"}
+STOCK = Engine("stock", "stock as installed", WHEELS_OWN_BLAS)
 STOCK_DENSE = Engine("stock_dense", "stock, fast BLAS, dense float32", {})
 OURS = Engine("ours", "ours", {})
-STOCK_BFLOAT16 = Engine("stock_bfloat16", "stock, bfloat16 as stored", {"TRIAGE_BLAS": "none"})
+STOCK_BFLOAT16 = Engine("stock_bfloat16", "stock, bfloat16 as stored", WHEELS_OWN_BLAS)
 # Base model, trained blocks: each at 4 bits and 4 x 256 tokens.
 TABLE = (("smollm2-135m", 16), ("smollm2-135m", 8), ("smollm2-360m", 16), ("gemma-3-270m", 16), ("gemma-3-270m", 8))
 TABLE_BATCH, TABLE_LENGTH = 4, 256

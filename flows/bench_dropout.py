@@ -13,20 +13,23 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import permutation_test
 
-from flows.bench import blocks_of, has_random_weights, land_benchmark, own_versions, variant_of
+from flows.bench import WHEELS_OWN_BLAS, blocks_of, has_random_weights, land_benchmark, own_versions, variant_of
 from flows.display import RANDOM
 from tasks.corpus.prepare import prepare_dataset
 from tasks.runtime.child import run_child
+from tasks.runtime.device import backend
 from tasks.runtime.store import home
 from tasks.spec import Data, canonical_json
 
 TITLES = {
     "ours": "dropout passes, ours", "full": "dropout passes, full logits, all layers",
-    "generate": "greedy generations of 16 tokens", "score_ours": "scoring a set, ours",
+    "generate": "greedy generations of 16 tokens",
+    "generate_stock": "greedy generations of 16 tokens, mlx-lm as installed", "score_ours": "scoring a set, ours",
     "score_full": "scoring a set, full logits, all layers",
 }  # fmt: skip
+STOCK = "generate_stock"
 SET_CASES = 1500  # of a whole evaluation set
-AGAINST = {"full": "ours", "generate": "ours", "score_full": "score_ours"}
+AGAINST = {"full": "ours", "generate": "ours", "generate_stock": "ours", "score_full": "score_ours"}
 
 
 def bench_dropout(
@@ -52,8 +55,13 @@ def bench_dropout(
                    "scored": scored, "repeats": repeats, "seconds": seconds, "folder": str(folder)}  # fmt: skip
         measured = {}
         for engine, title in TITLES.items():
+            if engine == STOCK and backend() != "cpu":
+                continue  # there, as installed is what `generate` is
+            environment = WHEELS_OWN_BLAS if engine == STOCK else None
             with console.status(f"{title}, {count} trained blocks ..."):
-                measured[engine] = run_child("tasks.scoring.bench:run", setting | {"engine": engine}, folder / engine)
+                measured[engine] = run_child(
+                    "tasks.scoring.bench:run", setting | {"engine": engine}, folder / engine, environment=environment
+                )
         shutil.rmtree(folder, ignore_errors=True)
         reports.append({"layers": count, "figures": figures(measured, passes), "measured": measured})
     what = f"{model} {bits}bit{RANDOM if has_random_weights(variant) else ''}"
@@ -78,7 +86,8 @@ def figures(measured: dict[str, dict[str, Any]], passes: int) -> dict[str, dict[
             "note": note,
         }
     for engine, own in AGAINST.items():
-        found[engine]["times_slower"] = found[engine]["seconds"] / found[own]["seconds"]
+        if engine in found:
+            found[engine]["times_slower"] = found[engine]["seconds"] / found[own]["seconds"]
     found["ours"] |= agreement(measured["ours"], measured["full"])
     return found
 
@@ -88,7 +97,7 @@ def _whole_task(engine: str, m: dict[str, Any], passes: int) -> tuple[float, str
     timed = len(m["seconds"])
     if engine in ("ours", "full"):
         return passes, f"{passes} passes" if timed == passes else f"scaled: {timed} timed of {passes} passes"
-    if engine == "generate":
+    if engine in ("generate", STOCK):
         return passes * m["cases"], f"scaled: {timed} timed of {passes * m['cases']} generations"
     if m["cases"] >= SET_CASES:
         return 1, f"{m['cases']} cases"

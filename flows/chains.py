@@ -137,12 +137,12 @@ def _scoring(selection: Selection) -> dict[str, Any]:
 
 def finish_all(chains: list[Chain]) -> list[str]:
     """Wait for every experiment; returns the failures. An interruption ends the steps' processes at once."""
-    try:
-        with fork_server.kept():
+    with fork_server.kept():
+        try:
             return [failure for chain in chains for failure in (finish(chain), *beside_failures(chain)) if failure]
-    except BaseException:  # Ctrl-C, or Prefect's own signal for SIGTERM
-        stop_children()
-        raise
+        except BaseException:  # Ctrl-C, or Prefect's own signal for SIGTERM
+            stop_children()
+            raise
 
 
 def beside_failures(chain: Chain) -> list[str]:

@@ -21,6 +21,7 @@ from flows.plan import finished_trainings
 from flows.preflight import check
 from flows.selection import Selection
 from flows.servers import start_temporary_server
+from tasks.runtime import fork_server
 from tasks.runtime.child import import_ahead
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from warehouse.connect import warehouse_path
@@ -32,12 +33,13 @@ def run_sweep(console: Console, selection: Selection, grid: str, *narrowing: Any
     The last line printed says where the results are and what to type next. Raises BadInput if all that failed did so
     for what the user must mend, or if the configured Prefect server cannot be used.
     """
-    with interrupted_by_signals():
+    with interrupted_by_signals(), contextlib.ExitStack() as at_last:
         ready = start_temporary_server()  # which takes as long as what follows, up to the flow
         check(selection)
         console.print(f"Sweep {selection.grid.name}: {len(selection.cells)} experiments. Starting Prefect ...")
         if not all(finished_trainings(spec) for spec in selection.cells):
             import_ahead("tasks.tuning.job", "tasks.scoring.job")
+            at_last.callback(fork_server.end)
         from flows.display import live  # Prefect and pandas, too
         from flows.report import print_comparison
         from flows.sweep import sweep

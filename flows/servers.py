@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -45,9 +46,10 @@ def start_temporary_server() -> Callable[[], AbstractContextManager[object]]:
     port = _free_port()
     process = _start(port)
     record = _records(home()) / f"{socket.gethostname()}-{os.getpid()}"
+    atexit.register(_forget, record)
+    answered = threading.Event()
+    atexit.register(_end, process, answered)  # runs before the one above, and after Prefect's own, registered later
     write_atomic(record, str(process.pid))
-    atexit.register(record.unlink, missing_ok=True)
-    atexit.register(end_process, process)  # runs before the one above, and after Prefect's own, registered later
 
     def ready() -> AbstractContextManager[object]:
         from prefect.settings import (
@@ -57,6 +59,7 @@ def start_temporary_server() -> Callable[[], AbstractContextManager[object]]:
         )
 
         _wait(process, api_url(port), PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value())
+        answered.set()
         return temporary_settings({PREFECT_API_URL: api_url(port)})
 
     return ready
@@ -127,6 +130,17 @@ def _wait(process: subprocess.Popen[bytes], url: str, seconds: float) -> None:
     raise TriageError(
         f"Prefect's temporary server did not start ({reason}); is the machine busy? Type the same command again."
     )
+
+
+def _end(process: subprocess.Popen[bytes], answered: threading.Event) -> None:
+    if not answered.is_set():
+        process.kill()  # asked to, it would first finish starting
+    end_process(process)
+
+
+def _forget(record: Path) -> None:
+    with contextlib.suppress(OSError):
+        record.unlink()
 
 
 def _records(root: Path) -> Path:

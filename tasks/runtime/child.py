@@ -1,4 +1,4 @@
-"""One operating-system process per MLX step: `python -m tasks.runtime.child spec.json`.
+"""One operating-system process per MLX step: `python -m tasks.runtime.child spec.json`, or forked (fork_server.py).
 
 The child writes progress events as JSON lines on its standard output and ends with a `result` or `error` event; its
 exit code names the error's type. Its standard input is a pipe that the parent holds open: when the parent dies, however

@@ -1,8 +1,8 @@
 """A process that imports what steps need and forks one process per step: imports take seconds, a fork takes none.
 
 Only where steps follow each other (`kept`), not in a benchmark, and only on Linux: with Metal a forked process may not
-compute. The server runs one step at a time. It computes nothing itself, so that neither MLX nor the BLAS has threads
-yet when it forks. It leaves when its socket closes, which its parent's end does.
+compute. The server runs one step at a time. It computes nothing itself, so that MLX and MKL have no threads yet when it
+forks (OpenBLAS has, and sees to them itself). It leaves when its socket closes, which its parent's end does.
 """
 
 from __future__ import annotations
@@ -43,18 +43,20 @@ class Forked:
             if self.returncode is None and select.select([self._server], [], [], 0)[0]:
                 try:
                     self.returncode = _receive(self._server)
-                except OSError:  # the server was killed and cannot say how its step ended: lost with it
+                except OSError:  # the server was killed and cannot say how its step ends: lost with it
                     self.returncode = -signal.SIGKILL
+                    with contextlib.suppress(OSError):
+                        self.stdin.close()  # at which a step leaves; its process id may be another's by now
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
         """Its exit code; subprocess.TimeoutExpired after `timeout` seconds."""
         end = None if timeout is None else time.monotonic() + timeout
         while (code := self.poll()) is None:
-            left = None if end is None else end - time.monotonic()
-            if left is not None and left <= 0:
+            left = 1.0 if end is None else end - time.monotonic()
+            if left <= 0:
                 raise subprocess.TimeoutExpired("step", timeout or 0)
-            select.select([self._server], [], [], left)
+            select.select([self._server], [], [], min(left, 1.0))  # another thread may have read the code
         return code
 
     def terminate(self) -> None:
@@ -93,7 +95,7 @@ def kept() -> Iterator[None]:
 
 def fork(child: str, function: str, spec: Path, log: Path, environment: dict[str, str]) -> Forked | None:
     """The process of a step, started; `child` is the module that serves. None where it cannot be forked: no server is
-    kept, it is busy, or it has died. Of the environment, what is read on import stays as it was with the first step."""
+    kept, it is busy, or it has died. Of the environment, what is read on import stays as it was when the server started."""
     global _last
     if not _kept.is_set() or sys.platform != "linux":
         return None
@@ -101,9 +103,9 @@ def fork(child: str, function: str, spec: Path, log: Path, environment: dict[str
     with _lock:
         if _server is None or _server.process.poll() is not None or (_last is not None and _last.poll() is None):
             return None
-        wanted = {"module": function.partition(":")[0], "spec": str(spec.resolve()), "environment": environment,
-                  "folder": str(Path.cwd())}  # fmt: skip
         try:
+            wanted = {"module": function.partition(":")[0], "spec": str(spec.resolve()), "environment": environment,
+                      "folder": str(Path.cwd())}  # fmt: skip
             _last = _order(_server.socket, wanted, log)
         except OSError:
             return None
@@ -121,11 +123,16 @@ def start(child: str, environment: dict[str, str], *modules: str) -> None:
 def end() -> None:
     """End the server, if there is one."""
     global _last, _server
-    if (server := _server) is not None:  # first, since `fork` may wait for its imports
+    _kill(_server)  # first, since `fork` may hold the lock while it waits for imports
+    with _lock:
+        _kill(_server)
+        _server = _last = None
+
+
+def _kill(server: _Server | None) -> None:
+    if server is not None:
         server.process.kill()  # it holds nothing; a step that still runs is its parent's to end
         server.process.wait()
-    with _lock:
-        _server = _last = None
 
 
 def _start(child: str, environment: dict[str, str], modules: tuple[str, ...]) -> _Server:
@@ -139,19 +146,23 @@ def _start(child: str, environment: dict[str, str], modules: tuple[str, ...]) ->
 
 
 def _order(server: socket.socket, wanted: dict[str, Any], log: Path) -> Forked:
-    (its_in, stdin), (stdout, its_out) = os.pipe(), os.pipe()
-    ours = os.fdopen(stdin, "w"), os.fdopen(stdout)
-    its = [its_in, its_out, os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)]
-    try:
-        socket.send_fds(server, [json.dumps(wanted).encode()], its)
-        return Forked(server, *ours)
-    except OSError:
-        for stream in ours:
-            stream.close()
-        raise
-    finally:
-        for number in its:
-            os.close(number)
+    with log.open("a") as its_log, contextlib.ExitStack() as ours:
+        its_in, stdin = _pipe()
+        ours.enter_context(stdin)
+        with its_in:
+            stdout, its_out = _pipe()
+            ours.enter_context(stdout)
+            with its_out:
+                streams = [stream.fileno() for stream in (its_in, its_out, its_log)]
+                socket.send_fds(server, [json.dumps(wanted).encode()], streams)
+                forked = Forked(server, stdin, stdout)
+        ours.pop_all()  # the step's to close, by its parent
+        return forked
+
+
+def _pipe() -> tuple[IO[str], IO[str]]:
+    read, write = os.pipe()
+    return os.fdopen(read), os.fdopen(write, "w")
 
 
 def _receive(server: socket.socket) -> int:
@@ -171,9 +182,7 @@ def serve(modules: Sequence[str]) -> str:
         _import(module)
     with socket.socket(fileno=0) as orders:
         while True:
-            order, streams, _, _ = socket.recv_fds(orders, ORDER_BYTES, 3)
-            if not order:
-                os._exit(0)
+            order, streams = _next(orders)
             wanted = json.loads(order)
             _import(wanted["module"])
             if (pid := os.fork()) == 0:
@@ -181,9 +190,9 @@ def serve(modules: Sequence[str]) -> str:
                 break
             for number in streams:
                 os.close(number)
-            orders.sendall(NUMBER.pack(pid))
+            _tell(orders, pid)
             _, status = os.waitpid(pid, 0)
-            orders.sendall(NUMBER.pack(os.waitstatus_to_exitcode(status)))
+            _tell(orders, os.waitstatus_to_exitcode(status))
     for number, standard in zip(streams, (0, 1, 2), strict=True):
         os.dup2(number, standard)
         os.close(number)
@@ -191,6 +200,23 @@ def serve(modules: Sequence[str]) -> str:
     os.environ.update(wanted["environment"])
     os.chdir(wanted["folder"])
     return str(wanted["spec"])
+
+
+def _next(orders: socket.socket) -> tuple[bytes, list[int]]:
+    try:
+        order, streams, _, _ = socket.recv_fds(orders, ORDER_BYTES, 3)
+    except OSError:  # its parent was killed before it read how a step ended
+        os._exit(0)
+    if not order:
+        os._exit(0)
+    return order, streams
+
+
+def _tell(orders: socket.socket, number: int) -> None:
+    try:
+        orders.sendall(NUMBER.pack(number))
+    except OSError:  # its parent is gone
+        os._exit(0)
 
 
 def _import(module: str) -> None:

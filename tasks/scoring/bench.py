@@ -1,12 +1,15 @@
 """Dropout passes and scoring, timed: ours from the stored prefix, against full-logit passes over all layers, and generation.
 
-Each engine runs in a process of its own, on the same cases, with our BLAS, for about as many seconds as it is given: what
-is left undone then is scaled, and the figures say so. Engines:
-    ours          `dropout_passes` from a prefix that was stored before
-    full          each pass a batched forward of mlx-lm's own model, all layers and full logits, LoRA dropout on
-    generate      mlx-lm's greedy generation of 16 tokens, one case after the other, dropout on
-    score_ours    `score_cases` of a sample of a set from its stored prefix
-    score_full    the same cases by batched forwards with full logits
+Each engine runs in a process of its own, on the same cases, with our BLAS but for one. Passes and scoring are timed for about
+as many seconds as they are given, generation once for each case; what is left undone is scaled, and the figures say so.
+Engines:
+    ours            `dropout_passes` from a prefix that was stored before
+    full            each pass a batched forward of mlx-lm's own model, all layers and full logits, LoRA dropout on
+    generate        mlx-lm's greedy generation of 16 tokens, one case after the other, dropout on
+    generate_stock  the same as mlx-lm is installed: the wheel's own BLAS, packed weights with float32 scales and norms
+                    (glibc keeps freed memory here too, which an installation does not ask it to: it is a little faster)
+    score_ours      `score_cases` of a sample of a set from its stored prefix
+    score_full      the same cases by batched forwards with full logits
 """
 
 from __future__ import annotations
@@ -54,7 +57,10 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     recipe = Recipe(
         name="bench", kind="standard", learning_rate=1e-5, batch_size=4, rank=8, scale=20, dropout=0.1, iterations=1
     )
-    adapted = add_lora(load_variant(variant, compute_path()), recipe, training, SEED)
+    stock = args["engine"] == "generate_stock"
+    adapted = add_lora(load_variant(variant, "packed" if stock else compute_path()), recipe, training, SEED)
+    if stock:
+        adapted.stack.model.set_dtype(mx.float32)  # bfloat16 is slower still on CPU
     start_adapter(adapted.stack.model)
     test = load_set(Path(args["data"]), "test", load_template(variant), training.max_tokens)
     chosen = chosen_cases(test, args)
@@ -171,5 +177,6 @@ def _timed(work: Callable[[], Any]) -> float:
 
 
 ENGINES: dict[str, Callable[..., dict[str, Any]]] = {
-    "ours": _ours, "full": _full, "generate": _generate, "score_ours": _score_ours, "score_full": _score_full,
+    "ours": _ours, "full": _full, "generate": _generate,
+    "generate_stock": _generate, "score_ours": _score_ours, "score_full": _score_full,
 }  # fmt: skip

@@ -40,10 +40,10 @@ def gone(pid: int, seconds: float) -> bool:
 
 
 def training_child(parent: int) -> int:
-    """The older of the two: the younger waits for the next step."""
-    return min(
-        pid for pid, (ppid, command) in processes().items() if ppid == parent and "tasks.runtime.child" in command
-    )
+    """The process that trains: forked by a child of the sweep, or that child itself where steps are not forked."""
+    steps = {pid: ppid for pid, (ppid, command) in processes().items() if "tasks.runtime.child" in command}
+    children = [pid for pid, ppid in steps.items() if ppid == parent]
+    return next((pid for pid, ppid in steps.items() if ppid in children), children[0])
 
 
 def checkpoint(place: Place, cell: str) -> int:
@@ -71,6 +71,7 @@ class Story:
     interrupted: subprocess.CompletedProcess[str]
     seconds_to_stop: float
     child_left: list[bool]
+    stopped_before_its_end: bool
     first_written: int
     killed_at: int
     server: int
@@ -92,6 +93,7 @@ def tell_story(place: Place) -> Story:
     process.send_signal(signal.SIGINT)
     interrupted, seconds = place.finish(process), time.monotonic() - start
     left = [gone(child, 5)]
+    unfinished = not any(complete(folder) for folder in (place.home / "experiments").glob(f"{FIRST}-*"))
 
     process, child = start_and_wait(place, SECOND)
     process.kill()
@@ -104,7 +106,7 @@ def tell_story(place: Place) -> Story:
 
     process, child = start_and_wait(place, SECOND, beyond=at)
     os.kill(child, signal.SIGKILL)  # as the system does when memory is short, or a user by mistake
-    return Story(place, interrupted, seconds, left, written, at, server, place.finish(process))
+    return Story(place, interrupted, seconds, left, unfinished, written, at, server, place.finish(process))
 
 
 def adapter(place: Place, cell: str) -> Path:
@@ -116,7 +118,7 @@ def test_ctrl_c_ends_the_step_at_once_and_says_that_the_same_command_goes_on(sto
     assert story.interrupted.stderr == (
         "triage: interrupted. What is finished is kept; the same command goes on from here.\n"
     )
-    assert story.seconds_to_stop < 30
+    assert story.seconds_to_stop < 30 and story.stopped_before_its_end
 
 
 def test_the_training_process_leaves_with_its_parent(story):

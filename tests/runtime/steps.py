@@ -34,13 +34,6 @@ def surroundings(args, emit):
     return {"value": os.environ.get(args["name"]), "folder": str(Path.cwd()), "parent": os.getppid()}
 
 
-def product(args, emit):
-    import mlx.core as mx
-
-    a = mx.random.normal((300, 300), key=mx.random.key(0))
-    return {"sum": float((a @ a).sum())}
-
-
 def imported_early(args, emit):
     """Whether this module was imported before the step was known."""
     return {"early": Path(args["spec"]).stat().st_mtime > IMPORTED}

@@ -6,12 +6,15 @@ from rich.console import Console
 
 from flows.bench_dropout import agreement, bench_dropout, figures
 from tasks.corpus.encode import Encoded
+from tasks.runtime.device import backend
 from tasks.runtime.errors import BadInput
 from tasks.scoring.bench import CASE_TOKENS, _repeated, chosen_cases
 from tasks.tuning.batches import make_cases
 from tasks.tuning.sets import LoadedSet
 from tests.tuning.tiny import SINGLE
 from warehouse.query import query
+
+STOCK = {"generate_stock"} if backend() == "cpu" else set()
 
 
 def sampled(passes, seed, shift=0.0, stretch=1.0, rare=False):
@@ -27,6 +30,7 @@ def measured():
     ours["seconds"], full["seconds"] = [2.0, 1.0, 3.0] * 16 + [2.0, 2.0], [6.0, 5.0] * 5
     return {
         "ours": ours, "full": full, "generate": {"seconds": [0.5] * 20, "cases": 20},
+        "generate_stock": {"seconds": [2.0] * 20, "cases": 20},
         "score_ours": {"seconds": [4.0, 3.0, 5.0], "cases": 60}, "score_full": {"seconds": [10.0, 12.0], "cases": 60},
     }  # fmt: skip
 
@@ -38,7 +42,8 @@ def test_each_figure_is_of_the_whole_task_and_says_what_was_scaled():
     assert (found["full"]["seconds"], found["full"]["n"]) == (275.0, 10)
     assert found["full"]["note"] == "scaled: 10 timed of 50 passes" and found["full"]["times_slower"] == 2.75
     assert found["generate"]["seconds"] == 500.0 and found["generate"]["times_slower"] == 5.0
-    assert found["generate"]["note"] == "scaled: 20 timed of 1000 generations"
+    assert found["generate_stock"]["seconds"] == 2000.0 and found["generate_stock"]["times_slower"] == 20.0
+    assert found["generate"]["note"] == found["generate_stock"]["note"] == "scaled: 20 timed of 1000 generations"
     assert (found["score_ours"]["seconds"], found["score_full"]["seconds"]) == (100.0, 275.0)
     assert (
         found["score_full"]["note"] == "scaled: 60 timed of 1500 cases" and found["score_full"]["times_slower"] == 2.75
@@ -90,18 +95,19 @@ def test_a_whole_run_prints_and_lands_every_figure():
     text = console.export_text()
     for report in reports:
         found, made = report["figures"], report["measured"]
-        assert set(found) == {"ours", "full", "generate", "score_ours", "score_full"}
+        assert set(found) == {"ours", "full", "generate", "score_ours", "score_full"} | STOCK
         assert all(f["seconds"] > 0 and f["least"] <= f["seconds"] <= f["most"] for f in found.values())
         assert found["ours"]["mean_p"] > 0.01 and found["ours"]["sd_p"] > 0.01, "both draw from one distribution"
         for engine in ("ours", "full"):
             assert np.asarray(made[engine]["probabilities"]).std(axis=0).min() > 0, "dropout is on"
         assert made["generate"]["cases"] == len(made["generate"]["seconds"]) == 6 and made["score_full"]["cases"] == 20
+        assert all(made[engine]["device"]["blas"] == "reference" for engine in STOCK), "as installed"
         tokens = made["ours"]["tokens"]
         assert f"6 cases of {tokens['mean']:.0f} tokens ({tokens['least']} to {tokens['most']})" in text
     assert "tiny-llama 4bit (random weights)" in text and "scaled: 6 timed of 180 generations" in text
     assert text.count("chance does as much") == 1 and "scaled: 20 timed of 1500 cases" in text
     landed = query("SELECT \"case\", metric, value FROM benchmark WHERE name = 'dropout' AND metric = 'times_slower'")
-    assert len(landed) == 3 and (landed.value > 0).all()
+    assert len(landed) == 3 + len(STOCK) and (landed.value > 0).all()
 
 
 def test_a_number_of_blocks_that_the_model_has_not_is_refused():
