@@ -13,7 +13,15 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import permutation_test
 
-from flows.bench import WHEELS_OWN_BLAS, blocks_of, has_random_weights, land_benchmark, own_versions, variant_of
+from flows.bench import (
+    WHEELS_OWN_BLAS,
+    Engine,
+    blocks_of,
+    has_random_weights,
+    land_benchmark,
+    own_versions,
+    variant_of,
+)
 from flows.display import RANDOM
 from tasks.corpus.prepare import prepare_dataset
 from tasks.runtime.child import run_child
@@ -21,13 +29,16 @@ from tasks.runtime.device import backend
 from tasks.runtime.store import home
 from tasks.spec import Data, canonical_json
 
-TITLES = {
-    "ours": "dropout passes, ours", "full": "dropout passes, full logits, all layers",
-    "generate": "greedy generations of 16 tokens",
-    "generate_stock": "greedy generations of 16 tokens, mlx-lm as installed", "score_ours": "scoring a set, ours",
-    "score_full": "scoring a set, full logits, all layers",
-}  # fmt: skip
-STOCK = "generate_stock"
+ENGINES = [
+    Engine("ours", "dropout passes, ours", {}),
+    Engine("full", "dropout passes, full logits, all layers", {}),
+    Engine("generate", "greedy generations of 16 tokens", {}),
+    Engine("generate_stock", "greedy generations of 16 tokens, mlx-lm as installed", WHEELS_OWN_BLAS),
+    Engine("score_ours", "scoring a set, ours", {}),
+    Engine("score_full", "scoring a set, full logits, all layers", {}),
+]
+TITLES = {engine.key: engine.title for engine in ENGINES}
+GENERATIONS = ("generate", "generate_stock")
 SET_CASES = 1500  # of a whole evaluation set
 AGAINST = {"full": "ours", "generate": "ours", "generate_stock": "ours", "score_full": "score_ours"}
 
@@ -54,14 +65,14 @@ def bench_dropout(
         setting = {"variant": str(variant), "data": str(data), "layers": count, "cases": cases, "passes": passes,
                    "scored": scored, "repeats": repeats, "seconds": seconds, "folder": str(folder)}  # fmt: skip
         measured = {}
-        for engine, title in TITLES.items():
-            if engine == STOCK and backend() != "cpu":
+        for engine in ENGINES:
+            if engine.key == "generate_stock" and backend() != "cpu":
                 continue  # there, as installed is what `generate` is
-            environment = WHEELS_OWN_BLAS if engine == STOCK else None
-            with console.status(f"{title}, {count} trained blocks ..."):
-                measured[engine] = run_child(
-                    "tasks.scoring.bench:run", setting | {"engine": engine}, folder / engine, environment=environment
-                )
+            with console.status(f"{engine.title}, {count} trained blocks ..."):
+                measured[engine.key] = run_child(
+                    "tasks.scoring.bench:run", setting | {"engine": engine.key}, folder / engine.key,
+                    environment=engine.environment,
+                )  # fmt: skip
         shutil.rmtree(folder, ignore_errors=True)
         reports.append({"layers": count, "figures": figures(measured, passes), "measured": measured})
     what = f"{model} {bits}bit{RANDOM if has_random_weights(variant) else ''}"
@@ -97,7 +108,7 @@ def _whole_task(engine: str, m: dict[str, Any], passes: int) -> tuple[float, str
     timed = len(m["seconds"])
     if engine in ("ours", "full"):
         return passes, f"{passes} passes" if timed == passes else f"scaled: {timed} timed of {passes} passes"
-    if engine in ("generate", STOCK):
+    if engine in GENERATIONS:
         return passes * m["cases"], f"scaled: {timed} timed of {passes * m['cases']} generations"
     if m["cases"] >= SET_CASES:
         return 1, f"{m['cases']} cases"
