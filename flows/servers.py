@@ -54,13 +54,15 @@ def start_temporary_server() -> Callable[[], AbstractContextManager[object]]:
     def ready() -> AbstractContextManager[object]:
         from prefect.settings import (
             PREFECT_API_URL,
+            PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
             PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
             temporary_settings,
         )
 
         _wait(process, api_url(port), PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value())
         answered.set()
-        return temporary_settings({PREFECT_API_URL: api_url(port)})
+        # Nobody looks for lost runs there, and the end of each flow would wait a second for its heartbeat.
+        return temporary_settings({PREFECT_API_URL: api_url(port), PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
 
     return ready
 
