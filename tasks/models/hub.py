@@ -141,6 +141,7 @@ def _download(source: HubSource, progress: Progress) -> Path:
         config = Path(
             patiently(lambda: hf_hub_download(source.repo, "config.json", revision=source.revision, **options))
         )
+        verify_blob(config)  # before it is read: a damaged one must not stay in the cache
         layout.check_config(config, source.repo)
         commit = config.parent.name  # the cache keeps each commit in a folder of that name
         patterns = list(layout.PATTERNS)

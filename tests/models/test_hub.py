@@ -216,12 +216,19 @@ def test_a_server_that_is_busy_at_first_is_asked_again(hub, tmp_path, what):
     assert "folder" in ask(hub, tmp_path)
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate", "short"])
-def test_damaged_weights_are_refused_and_nothing_half_made_stays(hub, tmp_path, damage):
-    hub.damage["model.safetensors"] = damage
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        *((name, "flip") for name in ("config.json", "tokenizer.json", "model.safetensors")),
+        *(("model.safetensors", damage) for damage in ("truncate", "short")),
+    ],
+)
+def test_a_damaged_file_is_refused_and_nothing_half_made_stays(hub, tmp_path, name, damage):
+    hub.damage[name] = damage
     answer = ask(hub, tmp_path)
     assert answer["type"] == "SourceUnavailable" and "\n" not in answer["error"]
-    told = "was damaged on its way" if damage == "flip" else "a file arrived shorter than the Hub said, and the next"
+    flipped, shorter = f"{name} was damaged on its way", "a file arrived shorter than the Hub said, and the next"
+    told = flipped if damage == "flip" else shorter
     assert told in answer["error"] and "cannot be reached" not in answer["error"] and answer["transient"] is True
     assert not [p for p in (tmp_path / "root" / "sources").iterdir() if p.is_dir()]
     hub.damage.clear()
