@@ -1,5 +1,6 @@
 """Step: a base model's weights and tokenizer from the first of its sources that can be had."""
 
+from contextvars import copy_context
 from typing import Any
 
 from prefect import task
@@ -16,9 +17,13 @@ def acquire(model: dict[str, Any]) -> str:
     """Path of the source folder of a base model (its spec as JSON)."""
     spec = BaseModelSpec.model_validate(model)
     on_event = follow(f"acquire {spec.name}")
+    here = copy_context()
 
     def progress(what: str, done: int, total: int) -> None:
-        on_event({"event": "progress", "what": f"megabytes of {what}", "done": done // 10**6, "of": total // 10**6})
+        event = {"event": "progress", "what": f"megabytes of {what}", "done": done // 10**6, "of": total // 10**6}
+        # huggingface_hub calls from threads of its own, which know neither this run nor the address of its server. Only
+        # one thread at a time may be in a context, so each call has a copy.
+        here.copy().run(on_event, event)
 
     folder = fetch_base(spec, home(), lambda line: on_event({"event": "note", "message": line}), progress)
     manifest = verify(folder, deep=False)

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,17 +40,26 @@ def hub(content):
     return FakeHub(dict(content))
 
 
+def own_cache(tmp_path: Path) -> dict[str, str]:
+    return {**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
+
+
 def ask(hub: FakeHub | None, tmp_path: Path, what: str = "fetch", **changes) -> dict:
     own = ("repo", "revision", "mirror")
     known = {"kind": "hub", "repo": REPO} | {k: v for k, v in changes.items() if k in own}
     source = json.dumps([known, *changes.get("others", [])])
-    environment = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1", **changes.get("env", {})}
-    script = [sys.executable, "-m", "tests.models.fetch", what, str(tmp_path / "root"), source]
-    script.append(json.dumps(changes.get("options", {})))
+    environment = own_cache(tmp_path) | changes.get("env", {})
+    options = json.dumps(changes.get("options", {}))
+    return run(hub, environment, "tests.models.fetch", what, str(tmp_path / "root"), source, options)
 
-    def go(address: str) -> dict:
-        environment["HF_ENDPOINT"] = address
-        done = subprocess.run(script, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+
+def run(hub: FakeHub | None, environment: dict[str, str], module: str, *arguments: str) -> Any:
+    """What a module prints as JSON, in a process of its own for which `hub` is the Hub."""
+
+    def go(address: str) -> Any:
+        settings = environment | {"HF_ENDPOINT": address}
+        script = [sys.executable, "-m", module, *arguments]
+        done = subprocess.run(script, cwd=ROOT, env=settings, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
@@ -303,6 +313,12 @@ def test_a_download_tells_how_far_it_is(hub, tmp_path, content):
     assert {what for what, _, _ in steps} == {REPO}
     assert all(0 < done <= total for _, done, total in steps)
     assert max(done for _, done, _ in steps) >= len(content["model.safetensors"])
+
+
+def test_the_progress_of_a_hub_download_knows_the_run_that_it_belongs_to(hub, tmp_path):
+    steps = run(hub, own_cache(tmp_path), "tests.models.acquire_in_context", REPO)  # its TRIAGE_HOME is this test's
+    assert any(not in_main_thread for _, in_main_thread in steps), "huggingface_hub reports from threads of its own"
+    assert {variable for variable, _ in steps} == {"seen"}
 
 
 @pytest.mark.parametrize(

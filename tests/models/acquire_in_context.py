@@ -1,0 +1,25 @@
+"""Run in a process of its own, since huggingface_hub reads its settings once: the `acquire` step for a Hub model, and what
+its progress sees, call by call, of a variable that the caller of the step has set."""
+
+import json
+import sys
+import threading
+from contextvars import ContextVar
+
+import tasks.acquire
+
+OURS = ContextVar("OURS", default="lost")
+seen: list[tuple[str, bool]] = []
+
+
+def on_event(event: dict) -> None:
+    if event["event"] == "progress":
+        seen.append((OURS.get(), threading.current_thread() is threading.main_thread()))
+
+
+if __name__ == "__main__":
+    tasks.acquire.follow = lambda title: on_event
+    OURS.set("seen")
+    source = {"kind": "hub", "repo": sys.argv[1]}
+    tasks.acquire.acquire.fn({"name": "m", "licence": "Apache-2.0", "sources": [source]})
+    print(json.dumps(seen))
