@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import urllib.request
@@ -34,11 +35,17 @@ def queue_lost_runs(api: str, pool: str) -> list[str]:
 
 def end_runs(api: str, home: Path) -> None:
     """Kill the processes of flow runs that report to `api` from this TRIAGE_HOME; the steps they started leave too."""
-    ours = {f"PREFECT_API_URL={api}", f"TRIAGE_HOME={home}"}
+    ours = {"PREFECT_API_URL": api, "TRIAGE_HOME": str(home)}
     for line in process_environments().splitlines():
-        if "prefect.engine" in line and "PREFECT__FLOW_RUN_ID=" in line and ours <= set(line.split()):
+        of_us = all(_sets(line, name, value) for name, value in ours.items())
+        if "prefect.engine" in line and "PREFECT__FLOW_RUN_ID=" in line and of_us:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(line.split()[0]), signal.SIGKILL)
+
+
+def _sets(line: str, name: str, value: str) -> bool:
+    """Whether a process has a variable of this value: `ps` divides with spaces, and a value may hold some itself."""
+    return re.search(rf" {name}={re.escape(value)}(?= [^ =]+=| *$)", line) is not None
 
 
 def process_environments() -> str:

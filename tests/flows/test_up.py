@@ -10,6 +10,7 @@ import time
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib import metadata
+from pathlib import Path
 from threading import Thread
 
 import pytest
@@ -176,15 +177,17 @@ def test_what_a_killed_start_left_is_ended_and_a_process_that_has_its_number_by_
         other.communicate(b"")
 
 
-def test_only_flow_runs_of_this_triage_home_and_server_are_ended(tmp_path):
-    api = api_url(1)
+@pytest.mark.parametrize("name", ["home", "my own home"])
+def test_only_flow_runs_of_this_triage_home_and_server_are_ended(tmp_path, name):
+    api, folder = api_url(1), f"{tmp_path}/{name}"
     command = [sys.executable, "-c", "import sys; sys.stdin.read()", "prefect.engine"]
-    own = {"PREFECT__FLOW_RUN_ID": "a", "PREFECT_API_URL": api, "TRIAGE_HOME": str(tmp_path)}
-    others = ({"TRIAGE_HOME": f"{tmp_path}/other"}, {"PREFECT_API_URL": api_url(2)}, {})
-    runs = [subprocess.Popen(command, env=os.environ | own | other, stdin=subprocess.PIPE) for other in others]
+    own = {"PREFECT__FLOW_RUN_ID": "a", "PREFECT_API_URL": api, "TRIAGE_HOME": folder}
+    others = [{"TRIAGE_HOME": f"{folder}{end}"} for end in ("/other", " of others", " of/others")]
+    others += [{"PREFECT_API_URL": api_url(2)}]
+    runs = [subprocess.Popen(command, env=os.environ | own | other, stdin=subprocess.PIPE) for other in (*others, {})]
     try:
-        end_runs(api, tmp_path)
-        assert runs[2].wait(10) == -signal.SIGKILL and [run.poll() for run in runs[:2]] == [None, None]
+        end_runs(api, Path(folder))
+        assert runs[-1].wait(10) == -signal.SIGKILL and [run.poll() for run in runs[:-1]] == [None] * len(others)
     finally:
         for run in runs:
             run.communicate()
