@@ -26,6 +26,8 @@ from tasks.runtime.store import home, locked
 
 HOST = "127.0.0.1"
 START_SECONDS = 90.0
+PAUSE = 1.0  # seconds before a worker that ended is started again
+EARLY, EARLY_ENDS = 60.0, 5  # so many workers in a row that end within so many seconds: no further one would live
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 Say = Callable[[str], None]
 
@@ -88,11 +90,16 @@ def _tidy_up(port: int, say: Say) -> None:
 
 
 def _keep_working(port: int, environment: dict[str, str], say: Say) -> None:
-    """Run a worker, one flow run at a time, and start it again whenever it ends, until interrupted."""
+    """Run a worker, one flow run at a time, and start it again whenever it ends, until interrupted.
+
+    Raises BadInput with where to read why, if it keeps ending at once.
+    """
     command = ["worker", "start", "--pool", POOL, "--limit", "1", "--name", f"triage-{socket.gethostname()}"]
-    while True:
+    early_ends = 0
+    while early_ends < EARLY_ENDS:
         for name in _lost_runs(port):
             say(f"Queued again, since its process is gone: {name}.")
+        started = time.monotonic()
         with contextlib.ExitStack() as stack:
             worker = start(stack, command, environment, "worker")
             say(f"Worker started (process {worker.pid}).")
@@ -104,8 +111,13 @@ def _keep_working(port: int, environment: dict[str, str], say: Say) -> None:
                 _ignore_interruptions()
                 kill_group(worker.pid)
                 raise
-        say("The worker ended and is started again.")
-        time.sleep(1)
+        early_ends = early_ends + 1 if time.monotonic() - started < EARLY else 0
+        say("The worker ended.")
+        time.sleep(PAUSE)
+    raise BadInput(
+        f"The Prefect worker ended within {EARLY:.0f} s of its start {EARLY_ENDS} times in a row; what it said is in "
+        f"{home() / 'logs' / 'prefect-worker.log'}: mend that, then run `triage up` again."
+    )
 
 
 def _lost_runs(port: int) -> list[str]:

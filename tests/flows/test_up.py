@@ -1,7 +1,8 @@
-"""`triage up` where it cannot start: a sentence each, before anything is started."""
+"""`triage up` where it cannot start or go on, a sentence each, and what it ends, queues again and leaves alone."""
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,7 +20,16 @@ import yaml
 from deployments.lost_runs import end_runs
 from deployments.processes import end_leftovers, start
 from deployments.setup import FILE, _deployments, _prefect
-from deployments.up import _environment, _lost_runs, api_url, interrupted_by_signals, server_version, up
+from deployments.up import (
+    EARLY_ENDS,
+    _environment,
+    _keep_working,
+    _lost_runs,
+    api_url,
+    interrupted_by_signals,
+    server_version,
+    up,
+)
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import home, locked
 from tests.flows.conftest import ROOT, one_sentence
@@ -100,6 +110,17 @@ def test_a_server_that_no_longer_answers_is_a_sentence():
         port = freed.getsockname()[1]
     with pytest.raises(BadInput, match=f"server on port {port} no longer answers .URLError.*run `triage up`"):
         _lost_runs(port)
+
+
+def test_a_worker_that_ends_at_once_is_not_started_for_ever_and_the_sentence_says_where_to_read_why(monkeypatch):
+    said, log = [], home() / "logs" / "prefect-worker.log"
+    monkeypatch.setattr("deployments.up.queue_lost_runs", lambda *args: [])
+    monkeypatch.setattr("deployments.up.PAUSE", 0.0)
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    with pytest.raises(BadInput, match=f"worker ended within 60 s .* {EARLY_ENDS} times in a row; .* in {log}: mend"):
+        _keep_working(1, _environment(1), said.append)
+    assert [line.split("(")[0] for line in said] == ["Worker started ", "The worker ended."] * EARLY_ENDS
+    assert log.exists()
 
 
 @contextmanager
