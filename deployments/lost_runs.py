@@ -7,20 +7,19 @@ finished work: every step is content-addressed, and a training resumes from its 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import signal
 import subprocess
-import urllib.request
 from pathlib import Path
-from typing import Any
+
+from deployments.server import post
 
 
 def queue_lost_runs(api: str, pool: str) -> list[str]:
     """Names of the runs that were put back into the queue of `pool`; `api` is the server's API address."""
     states = {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}
-    runs = _post(
+    runs = post(
         f"{api}/flow_runs/filter",
         {"flow_runs": {"state": states}, "work_pools": {"name": {"any_": [pool]}}},
     )
@@ -29,7 +28,7 @@ def queue_lost_runs(api: str, pool: str) -> list[str]:
     for run in lost:
         ending = run["state"]["type"] == "CANCELLING"
         state = {"type": "CANCELLED"} if ending else {"type": "SCHEDULED", "name": "AwaitingRetry"}
-        _post(f"{api}/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
+        post(f"{api}/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
     return [str(run["name"]) for run in lost]
 
 
@@ -51,9 +50,3 @@ def _sets(line: str, name: str, value: str) -> bool:
 def process_environments() -> str:
     """Commands and environments of this user's processes, as `ps` of Linux and macOS prints them."""
     return subprocess.run(["ps", "axeww"], capture_output=True, text=True, check=True).stdout
-
-
-def _post(url: str, body: dict[str, Any]) -> Any:
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=20) as answer:
-        return json.load(answer)

@@ -1,4 +1,4 @@
-"""Asks a Prefect server for its version: before one is used, and to see whether one answers."""
+"""Asks a Prefect server: for its version, before one is used and to see whether one answers, and for what it holds."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import http.client
 import json
 import urllib.error
 import urllib.request
+from typing import Any
 
 SECONDS = 3.0
 
@@ -27,3 +28,10 @@ def server_version(url: str) -> str:
         raise NoVersion(f"status {error.code}", error.code) from error
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise NoVersion(str(getattr(error, "reason", error))) from error
+
+
+def post(url: str, body: dict[str, Any]) -> Any:
+    """What a Prefect server answers to a request with a body. Raises OSError or HTTPException if it does not."""
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return json.load(answer)

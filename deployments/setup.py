@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
+from deployments.workers import refuse_other_workers
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import home, write_atomic
 
@@ -25,9 +26,11 @@ FILE = Path(str(files("deployments"))) / "prefect.yaml"
 
 
 def set_up(api: str, environment: dict[str, str]) -> None:
-    """Create the pool and the deployments on the server at `api`. Raises BadInput with where to read what failed."""
+    """Create the pool and the deployments on the server at `api`. Raises BadInput with where to read what failed, or
+    with the workers of others that serve the pool."""
     if not _is_there(f"{api}/work_pools/{POOL}"):
         _prefect(["work-pool", "create", POOL, "--type", "process"], environment)
+    refuse_other_workers(api, POOL)
     _prefect(["deploy", "--all", "--prefect-file", str(_deployments(api))], environment)
 
 

@@ -21,6 +21,7 @@ from deployments import server
 from deployments.lost_runs import end_runs, queue_lost_runs
 from deployments.processes import end_leftovers, kill_group, start
 from deployments.setup import POOL, set_up
+from deployments.workers import worker_name
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.store import home, locked
 
@@ -71,7 +72,8 @@ def _run(port: int, say: Say) -> None:
             else:
                 started = start(stack, ["server", "start", "--host", HOST, "--port", str(port)], environment, "server")
                 _wait_for(port, started)
-            set_up(api_url(port), environment)
+            with _answering(port):
+                set_up(api_url(port), environment)
             say(f"Prefect UI: http://{HOST}:{port}  (deployments sweep/local, experiment/local, compare/local)")
             say(f"For other terminals: export PREFECT_API_URL={api_url(port)}")
             say("Stop with Ctrl-C.")
@@ -94,7 +96,7 @@ def _keep_working(port: int, environment: dict[str, str], say: Say) -> None:
 
     Raises BadInput with where to read why, if it keeps ending at once.
     """
-    command = ["worker", "start", "--pool", POOL, "--limit", "1", "--name", f"triage-{socket.gethostname()}"]
+    command = ["worker", "start", "--pool", POOL, "--limit", "1", "--name", worker_name()]
     early_ends = 0
     while early_ends < EARLY_ENDS:
         for name in _lost_runs(port):
@@ -121,8 +123,15 @@ def _keep_working(port: int, environment: dict[str, str], say: Say) -> None:
 
 
 def _lost_runs(port: int) -> list[str]:
-    try:
+    with _answering(port):
         return queue_lost_runs(api_url(port), POOL)
+
+
+@contextlib.contextmanager
+def _answering(port: int) -> Iterator[None]:
+    """Says in a sentence that the server does not answer to what the block asks."""
+    try:
+        yield
     except (OSError, http.client.HTTPException) as error:
         raise BadInput(
             f"The Prefect server on port {port} no longer answers ({type(error).__name__}); its log is in "

@@ -19,7 +19,7 @@ import yaml
 
 from deployments.lost_runs import end_runs
 from deployments.processes import end_leftovers, start
-from deployments.setup import FILE, _deployments, _prefect
+from deployments.setup import FILE, _deployments, _prefect, set_up
 from deployments.up import (
     EARLY_ENDS,
     _environment,
@@ -30,6 +30,7 @@ from deployments.up import (
     server_version,
     up,
 )
+from deployments.workers import worker_name
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import home, locked
 from tests.flows.conftest import ROOT, one_sentence
@@ -124,27 +125,69 @@ def test_a_worker_that_ends_at_once_is_not_started_for_ever_and_the_sentence_say
 
 
 @contextmanager
-def server_that_has(*paths: str):
-    """A server that knows these addresses and no other; yields its own."""
+def server_that_has(*paths: str, answers: dict[str, object] | None = None):
+    """A server that knows these addresses and no other, and these `answers` to requests with a body; yields its own
+    address, and the requests with a body as they come."""
+    asked = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(200 if self.path in paths else 404)
             self.end_headers()
 
+        def do_POST(self):
+            asked.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+            self.send_response(200 if self.path in (answers or {}) else 404)
+            self.end_headers()
+            self.wfile.write(json.dumps((answers or {}).get(self.path)).encode())
+
         def log_message(self, *args):
             pass
 
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"http://127.0.0.1:{server.server_port}", asked
         server.shutdown()
 
 
+WORKERS = "/work_pools/triage/workers/filter"
+
+
+def worker_of(host="here", home_id="0123456789ab", status="ONLINE"):
+    return {"name": f"triage-{host}-{home_id}", "status": status}
+
+
+@pytest.mark.parametrize("other", [worker_of(), worker_of(socket.gethostname()), {"name": "x", "status": "ONLINE"}])
+def test_a_pool_that_a_worker_of_another_home_serves_is_refused_before_anything_is_deployed(other, monkeypatch):
+    monkeypatch.setattr("deployments.setup._prefect", lambda *args: pytest.fail("deployed"))
+    workers = [{"name": worker_name(), "status": "ONLINE"}, other, worker_of("gone", status="OFFLINE")]
+    with server_that_has("/work_pools/triage", answers={WORKERS: workers}) as (api, _):
+        sentence = f"pool triage of {api} is served by {other['name']}; choose another port with --port, or stop that"
+        with pytest.raises(BadInput, match=sentence):
+            set_up(api, {})
+
+
+def test_an_own_worker_and_one_that_is_gone_are_no_reason_to_refuse(monkeypatch):
+    done, own = [], worker_name()
+    monkeypatch.setattr("deployments.setup._prefect", lambda arguments, environment: done.append(arguments[0]))
+    monkeypatch.setattr(socket, "gethostname", lambda: "another-network")
+    assert worker_name() == f"triage-another-network-{own[-12:]}" != own
+    workers = [{"name": own, "status": "ONLINE"}, worker_of(status="OFFLINE")]
+    with server_that_has("/work_pools/triage", answers={WORKERS: workers}) as (api, _):
+        set_up(api, {})
+    assert done == ["deploy"]
+
+
+def test_two_homes_have_workers_of_different_names(tmp_path, monkeypatch):
+    names = [worker_name(), worker_name()]
+    monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "other"))
+    assert names[0] == names[1] != worker_name()
+
+
 def test_schedules_are_given_to_new_deployments_only_and_what_the_server_has_stays():
-    with server_that_has() as api:
+    with server_that_has() as (api, _):
         assert _deployments(api) == FILE
-    with server_that_has("/deployments/name/sweep/local") as api:
+    with server_that_has("/deployments/name/sweep/local") as (api, _):
         file = _deployments(api)
     first, again = (yaml.safe_load(path.read_text())["deployments"] for path in (FILE, file))
     schedules = [(s["slug"], s.get("active", True), s["parameters"]) for s in first[0].pop("schedules")]
