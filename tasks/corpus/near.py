@@ -7,7 +7,6 @@ the index becomes an estimate.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,19 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.corpus.candidates import Hashes, Rows, matches
 from tasks.corpus.case import Case
 
 RUN = 4  # words
 BATCH = 4096  # texts hashed at once
 KEPT = 12_000_000  # runs
-COMMON = 50  # a run of words in more texts than this is a stock phrase and says nothing about copying
-PAIRS = 4_000_000  # candidate pairs; with more, `COMMON` is lowered until they fit
-COMPARED = 100_000  # candidates that are compared in full: those with most in common
-TOGETHER = 2_000_000  # runs of candidates that are compared at once
 PRIME = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2^64
-
-Hashes = NDArray[np.uint64]
-Rows = NDArray[np.int64]
 
 
 @dataclass
@@ -77,76 +70,8 @@ class Sketch:
         first = np.ones(len(hashes), dtype=bool)
         first[1:] = (hashes[1:] != hashes[:-1]) | (rows[1:] != rows[:-1])
         hashes, rows = hashes[first], rows[first]
-        return _matches(hashes, rows, self.texts, threshold, sides)
-
-
-def _matches(hashes: Hashes, rows: Rows, texts: int, threshold: float, sides: Any) -> list[tuple[int, int, float]]:
-    starts = np.flatnonzero(np.r_[True, hashes[1:] != hashes[:-1]])
-    lengths = np.diff(np.r_[starts, len(hashes)])
-    limit = _stock_limit(lengths)
-    rare = np.repeat((lengths >= 2) & (lengths <= limit), lengths)
-    common = np.bincount(rows[np.repeat(lengths > limit, lengths)], minlength=texts)
-    size = np.bincount(rows, minlength=texts)
-    run, holder = np.repeat(np.arange(len(starts)), lengths)[rare], rows[rare]
-    keys = [
-        holder[:-step][same] * texts + holder[step:][same]
-        for step in range(1, limit)
-        if (same := run[:-step] == run[step:]).any()
-    ]
-    if not keys:
-        return []
-    pair, shared = np.unique(np.concatenate(keys), return_counts=True)
-    a, b = pair // texts, pair % texts
-    most = shared + np.minimum(common[a], common[b])  # as if all stock phrases of one were in the other
-    able = most >= threshold * (size[a] + size[b] - most)
-    if sides is not None:
-        able &= np.asarray(sides)[a] != np.asarray(sides)[b]
-    a, b, alike = a[able], b[able], (most / (size[a] + size[b] - most))[able]
-    chosen = np.argsort(-alike, kind="stable")[:COMPARED]
-    return _exact(hashes, rows, a[chosen], b[chosen], threshold)
-
-
-def _stock_limit(lengths: NDArray[np.int64]) -> int:
-    """The longest list of holders whose pairs still fit into memory together with all shorter ones'."""
-    counts = np.bincount(np.minimum(lengths, COMMON + 1), minlength=COMMON + 2)[: COMMON + 1]
-    sizes = np.arange(COMMON + 1)
-    total = np.cumsum(counts * sizes * (sizes - 1) // 2)
-    return max(2, int(np.searchsorted(total, PAIRS, side="right")) - 1)
-
-
-def _exact(hashes: Hashes, rows: Rows, a: Rows, b: Rows, threshold: float) -> list[tuple[int, int, float]]:
-    order = np.argsort(rows, kind="stable")
-    hashes = hashes[order]  # by text
-    sizes = np.bincount(rows, minlength=int(max(a.max(initial=0), b.max(initial=0))) + 1)
-    starts = np.cumsum(sizes) - sizes
-    found: list[tuple[int, int, float]] = []
-    for part in _portions(sizes[a] + sizes[b]):
-        left, right = a[part], b[part]
-        shared = _shared(hashes, starts, sizes, left, right)
-        index = shared / (sizes[left] + sizes[right] - shared)
-        chosen = np.flatnonzero(index >= threshold)
-        found += zip(left[chosen].tolist(), right[chosen].tolist(), np.round(index[chosen], 3).tolist(), strict=True)
-    return sorted(found, key=lambda pair: (-pair[2], pair[0], pair[1]))
-
-
-def _portions(runs: NDArray[np.int64]) -> list[slice]:
-    """Slices of the pairs with about TOGETHER runs each. `runs`: those of both texts of each pair."""
-    ends = np.searchsorted(np.cumsum(runs), np.arange(TOGETHER, int(runs.sum()) + TOGETHER, TOGETHER), side="left") + 1
-    edges = sorted({0, *np.minimum(ends, len(runs)).tolist()})
-    return [slice(low, high) for low, high in itertools.pairwise(edges)]
-
-
-def _shared(hashes: Hashes, starts: Rows, sizes: Rows, left: Rows, right: Rows) -> NDArray[np.int64]:
-    """How many runs the two texts of each pair have in common. A text's own hashes differ from each other."""
-    texts = np.r_[left, right]
-    counts = sizes[texts]
-    pair = np.repeat(np.r_[np.arange(len(left)), np.arange(len(right))], counts)
-    place = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
-    run = hashes[np.repeat(starts[texts], counts) + place]
-    order = np.lexsort((run, pair))
-    run, pair = run[order], pair[order]
-    both = (run[1:] == run[:-1]) & (pair[1:] == pair[:-1])
-    return np.bincount(pair[1:][both], minlength=len(left))
+        codes = None if sides is None else np.asarray(sides)
+        return matches(hashes, rows, self.texts, threshold, codes, sampled=self.every > 1)
 
 
 def _runs(texts: Sequence[str]) -> tuple[Hashes, Rows]:

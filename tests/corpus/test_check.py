@@ -19,6 +19,7 @@ from tasks.corpus.card import best_bound
 from tasks.corpus.check import Finding, Report, check_data
 from tasks.corpus.lengths import SAMPLE, TextSample
 from tasks.corpus.prepare import prepare_dataset
+from tasks.corpus.splits import SETS
 from tasks.grid import known_models
 from tasks.models.convert import run_quantize
 from tasks.models.sources import fetch_base
@@ -71,6 +72,7 @@ def test_repeats_contradictions_and_ids_are_told_apart_and_placed(tmp_path: Path
 
 
 def folder(tmp_path: Path, **sets: list[dict[str, Any]]) -> Path:
+    tmp_path.mkdir(exist_ok=True)
     for name, entries in sets.items():
         write(tmp_path / f"{name}.jsonl", entries)
     return tmp_path
@@ -98,6 +100,25 @@ def test_the_list_names_each_sets_groups_and_places_each_pair_without_a_word_of_
     assert f"{source / 'train.jsonl'}, line 31  and  {source / 'test.jsonl'}, line 31\n" in result.stdout
     assert "knee" not in result.stdout and result.exit_code == 1
     assert "Groups of" not in CliRunner().invoke(app, ["data", "check", str(source)]).stdout
+
+
+@pytest.mark.parametrize("count", [3, 60])
+@pytest.mark.parametrize("given", [True, False])
+def test_a_cluster_of_near_copies_is_judged_alike_whatever_its_size(given: bool, count: int, tmp_path: Path) -> None:
+    copies = [{"text": f"{STORY} {i}", "label": "GP"} for i in range(count)]
+    test = rows(90, 100) if given else []
+    source = folder(tmp_path / "cases", train=[*rows(90), *copies[:-1]], test=[*test, copies[-1]])
+    report = check(source if given else write(tmp_path / "a.jsonl", [*rows(90), *copies]))
+    data = Data(source=str(source if given else tmp_path / "a.jsonl"))
+    if given:
+        assert found(report, "nearly the same text across sets").verdict == "FAILS"
+        with pytest.raises(BadInput, match="nearly the same text"):
+            prepare_dataset(data, tmp_path / "home")
+        return
+    assert not report.fails and "kept in one set" in found(report, "nearly the same text").remedy
+    made = prepare_dataset(data, tmp_path / "home")
+    counts = [(made / f"{name}.jsonl").read_text().count("creaks") for name in SETS]
+    assert sorted(counts) == [0, 0, 0, count]
 
 
 def test_copies_within_one_table_are_a_note_since_our_split_keeps_them_together(tmp_path: Path) -> None:

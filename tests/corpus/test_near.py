@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.corpus import near
+from tasks.corpus import candidates, near
 from tasks.corpus.near import Sketch
 
 
@@ -49,7 +49,7 @@ def test_candidates_are_compared_alike_however_many_at_once(monkeypatch: pytest.
     at_once = Sketch.of(texts).pairs(0.2)
     expected = {(i, j): round(plain(texts[i], texts[j]), 3) for i, j, _ in at_once}
     assert len(at_once) > 30 and {(i, j): index for i, j, index in at_once} == expected
-    monkeypatch.setattr(near, "TOGETHER", 7)
+    monkeypatch.setattr(candidates, "TOGETHER", 7)
     assert Sketch.of(texts).pairs(0.2) == at_once
 
 
@@ -87,3 +87,36 @@ def test_only_other_sides_count_and_stock_phrases_make_no_pairs() -> None:
     assert sketch.pairs(0.05, np.zeros(202, dtype=int)) == []
     sides = np.r_[np.zeros(201, dtype=int), [1]]
     assert [(a, b) for a, b, _ in sketch.pairs(0.05, sides)] == [(1, 201)]
+
+
+@pytest.mark.parametrize("count", [51, 60, 2000])
+def test_however_many_near_copies_are_chained_together_and_across_sides(count: int) -> None:
+    rng = random.Random(4)
+    texts = [story(rng) for _ in range(30)]
+    copies = [
+        f"my knee has been sore since I fell on the stairs and it creaks when I bend it {i}" for i in range(count)
+    ]
+    sketch = Sketch.of([*texts, *copies])
+    pairs = sketch.pairs(0.8)
+    assert {a for a, *_ in pairs} | {b for _, b, _ in pairs} == set(range(30, 30 + count))
+    assert {(30 + i, 31 + i) for i in range(count - 1)} <= {(a, b) for a, b, _ in pairs} and len(pairs) < 2 * count
+    sides = np.zeros(30 + count, dtype=int)
+    sides[[40, 50]] = 1, 2
+    crossing = {(a, b) for a, b, _ in sketch.pairs(0.8, sides)}
+    assert crossing >= {(30, 40), (30, 50)} and {n for pair in crossing for n in pair} == set(range(30, 30 + count))
+    assert all(sides[a] != sides[b] for a, b in crossing)
+
+
+def test_more_candidates_than_fit_are_chained_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidates, "PAIRS", 100)
+    texts = [f"{' '.join(f'w{n}' for n in range(20))} {i}" for i in range(40)]
+    assert {(i, i + 1) for i in range(39)} <= {(a, b) for a, b, _ in Sketch.of(texts).pairs(0.8)}
+
+
+def test_a_stock_phrase_that_is_most_of_what_a_sample_kept_makes_no_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(near, "KEPT", 2000)
+    rng = random.Random(5)
+    phrase = "please help me as soon as you can since we are quite worried and have waited for a week without any word"
+    texts = [f"{phrase} {' '.join(str(rng.random())[2:] for _ in range(12))}" for _ in range(400)]
+    sketch = Sketch.of(texts)
+    assert sketch.every > 4 and sketch.pairs(0.8) == []
