@@ -1,7 +1,8 @@
 """Flow runs whose process is gone, as after a power cut: Prefect leaves them Running for ever, so they are queued again.
 
-Only runs of our work pool, and only where no process of this machine carries the run's id. Running one again repeats no
-finished work: every step is content-addressed, and a training resumes from its checkpoint.
+Only runs of our work pool, only where no process of this machine carries the run's id, and not what a worker elsewhere
+has taken. Running one again repeats no finished work: every step is content-addressed, and a training resumes from its
+checkpoint.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import subprocess
 from pathlib import Path
 
 from deployments.server import post
+from deployments.workers import is_elsewhere, other_workers
 
 
 def queue_lost_runs(api: str, pool: str) -> list[str]:
@@ -25,6 +27,8 @@ def queue_lost_runs(api: str, pool: str) -> list[str]:
     )
     processes = process_environments() if runs else ""
     lost = [run for run in runs if f"PREFECT__FLOW_RUN_ID={run['id']}" not in processes]
+    others = other_workers(api, pool) if lost else []
+    lost = [run for run in lost if not is_elsewhere(run["labels"].get("prefect.worker.name", ""), others)]
     for run in lost:
         ending = run["state"]["type"] == "CANCELLING"
         state = {"type": "CANCELLED"} if ending else {"type": "SCHEDULED", "name": "AwaitingRetry"}

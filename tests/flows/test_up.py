@@ -17,7 +17,7 @@ from threading import Thread
 import pytest
 import yaml
 
-from deployments.lost_runs import end_runs
+from deployments.lost_runs import end_runs, queue_lost_runs
 from deployments.processes import end_leftovers, start
 from deployments.setup import FILE, _deployments, _prefect, set_up
 from deployments.up import (
@@ -182,6 +182,31 @@ def test_two_homes_have_workers_of_different_names(tmp_path, monkeypatch):
     names = [worker_name(), worker_name()]
     monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "other"))
     assert names[0] == names[1] != worker_name()
+
+
+def run_of(worker: str | None) -> dict[str, object]:
+    labels = {} if worker is None else {"prefect.worker.name": worker}
+    return {"id": "r", "name": f"run of {worker}", "state": {"type": "RUNNING"}, "labels": labels}
+
+
+HERE, ELSEWHERE = worker_of(socket.gethostname())["name"], worker_of("elsewhere")["name"]
+
+
+@pytest.mark.parametrize(
+    ("worker", "queued"),
+    [("ours", True), ("ours before the network changed", True), (HERE, True), (ELSEWHERE, False), (None, True),
+     ("of a name of its own", True), ("of a name of its own, at work", False)],
+)  # fmt: skip
+def test_a_lost_run_is_queued_again_unless_it_is_surely_of_another_machine(worker, queued):
+    ours = worker_name()
+    named = {"ours": ours, "ours before the network changed": f"triage-before-{ours[-12:]}"}
+    run = run_of(named.get(worker, worker))
+    workers = [{"name": ours, "status": "ONLINE"}, {"name": "of a name of its own, at work", "status": "ONLINE"}]
+    answers = {"/flow_runs/filter": [run], WORKERS: workers, "/flow_runs/r/set_state": {}}
+    with server_that_has(answers=answers) as (api, asked):
+        assert queue_lost_runs(api, "triage") == ([run["name"]] if queued else [])
+    state = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}, "force": True}
+    assert [body for path, body in asked if path == "/flow_runs/r/set_state"] == ([state] if queued else [])
 
 
 def test_schedules_are_given_to_new_deployments_only_and_what_the_server_has_stays():
