@@ -123,9 +123,9 @@ def _moves(selection: Selection, chains: list[Chain], variants: dict[Any, Any], 
     for chain in chains:
         spec, other = chain.spec, 12 - chain.spec.bits
         if (spec.model.name, other) in variants:
-            trained: Any = chain.steps[0]
+            trained, scored = chain.steps[:2]
             moved: Any = move_adapter.submit(
-                spec.model_dump(mode="json"), trained, other, variants[spec.model.name, other], data
+                spec.model_dump(mode="json"), trained, scored, other, variants[spec.model.name, other], data
             )
             steps.append((f"move {spec.cell_id} to {other}bit", moved))
     return steps

@@ -10,7 +10,8 @@ from flows.tables import figure, random_mark, rows_of, restated
 from warehouse.query import query
 
 SEEDS = "Spread between seeds of one experiment: mean, and below it the standard deviation"
-SAME = ["base_model", "bits", "recipe", "random_weights", "settings_digest", "set_digest"]
+JUDGED = ["primary_rule", "target_ed_recall", "cost_matrix"]
+SAME = ["base_model", "bits", "recipe", "random_weights", "settings_digest", "set_digest", *JUDGED]
 
 
 def seeds(board: pd.DataFrame, prevalence: float | None = None) -> pd.DataFrame:
@@ -59,7 +60,7 @@ def _over_seeds(own: pd.DataFrame, share: float) -> dict[str, str]:
 def _key(r: Any) -> tuple[str, ...]:
     """The experiment of a row. `bits` are decimals where a baseline, which has none, stands in the same column."""
     values = (getattr(r, name) for name in SAME)
-    return tuple("" if pd.isna(value) else str(int(value) if isinstance(value, float) else value) for value in values)
+    return tuple("" if pd.isna(value) else f"{value:g}" if isinstance(value, float) else str(value) for value in values)
 
 
 def _of(board: pd.DataFrame, view: str) -> list[Any]:

@@ -76,10 +76,12 @@ def check_prevalence(prevalence: float | None) -> None:
 def restated(recall: Any, precision: Any, prevalence: float, other: float) -> tuple[float | None, float | None]:
     """ED precision and F2 at another prevalence, recall and the rate of false alarms unchanged (Bayes).
 
-    None where they are not available: no emergency, nothing decided ED, or nothing but emergencies in the set.
+    None where they are not available: no emergency or nothing else in the set; precision where nothing is decided ED.
     """
-    if any(pd.isna(v) for v in (recall, precision)) or not precision or not 0 < prevalence < 1:
+    if pd.isna(recall) or not 0 < prevalence < 1:
         return None, None
+    if pd.isna(precision) or not precision:  # nothing decided ED, or only wrongly: no hit at any prevalence
+        return (None if pd.isna(precision) else 0.0), 0.0
     alarms = prevalence * recall * (1 - precision) / precision / (1 - prevalence)  # per case that is no emergency
     hits, false = other * recall, (1 - other) * alarms
     return hits / (hits + false), 5 * hits / (4 * other + hits + false)

@@ -39,7 +39,7 @@ def refresh(con: duckdb.DuckDBPyConnection, id: str) -> None:
 def _insert(con: duckdb.DuckDBPyConnection, pair: dict[str, Any]) -> None:
     cases, cost = _cases(con, pair), _cost_matrix(con, pair)
     if cases.empty:
-        return  # the audit `pairs_complete` tells
+        return  # the audit `pairs_agree` tells
     columns = [*KEYS, "rule", *(field.name for field in fields(Comparison))]
     rows = [
         [*pair.values(), rule, *astuple(figure)]

@@ -6,6 +6,7 @@ A completion is the label and the end of the turn. With a chat template the toke
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,9 +58,19 @@ def make_template(tokenizer: Any, prompt: Prompt, chat: bool) -> Template:
         end = _end_length(tokenizer, prompt, chat, completion, label)
         completions.append(completion)
         lengths.append(len(completion) - end)
-    if len(set(completions)) < len(LABELS):
-        raise BadInput("Two labels have the same tokens in this tokenizer; the model cannot tell them apart.")
+    _refuse_shared(completions, lengths)
     return Template(tokenizer, prompt, chat, tuple(completions), tuple(lengths))
+
+
+def _refuse_shared(completions: list[tuple[int, ...]], lengths: list[int]) -> None:
+    """A label whose tokens begin another's holds that one's probability too, so the other could never be decided."""
+    own = [completion[:length] for completion, length in zip(completions, lengths, strict=True)]
+    for (a, one), (b, other) in itertools.permutations(zip(LABELS, own, strict=True), 2):
+        if other[: len(one)] == one:
+            same = "is the same as" if one == other else "begins like"
+            raise BadInput(
+                f"The label {b} {same} {a} in this tokenizer; the model cannot tell them apart: use another."
+            )
 
 
 def encode(template: Template, case_id: str, text: str, label: str, max_tokens: int) -> Encoded:

@@ -57,7 +57,9 @@ class Chosen:
         """What the rule decides on probabilities, shape (cases, 3): of a set, or of a dropout pass. Learns nothing."""
         if self.threshold is not None:
             return threshold_rule(p, self.threshold.value)
-        if self.scaling is not None and costs is not None:
+        if self.scaling is not None:
+            if costs is None:
+                raise ValueError("the rule min_cost decides by a cost matrix, and none was given")
             return min_cost_rule(self.scaling.apply(log_probabilities(p)), costs)
         return argmax_rule(p)
 

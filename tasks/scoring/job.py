@@ -66,13 +66,15 @@ class Work:
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     """Score calibration, choose the rules on it, score test, then the dropout passes; returns timings.
 
-    `args`: experiment (JSON), variant, data, home, folder (the trained adapter), scores (folder to make).
+    `args`: experiment (JSON), variant, data, home, folder (the trained adapter), scores (folder to make), and for an
+    adapter on other weights `chosen`, the scores folder whose rules serve here too.
     The scores folder holds calibration.jsonl, rules.json and test.jsonl (no patient text), answers.jsonl (what was
     generated, read but not kept) and passes.npy (T, N, 3) + passes.json.
     """
     spec = ExperimentSpec.model_validate(args["experiment"])
     work = _trained(spec, args, emit)
-    manifest = build_folder(Path(args["scores"]), lambda out: _score_all(work, out))
+    chosen = Path(args["chosen"]) if "chosen" in args else None
+    manifest = build_folder(Path(args["scores"]), lambda out: _score_all(work, out, chosen))
     return {key: manifest[key] for key in TIMES}
 
 
@@ -107,8 +109,7 @@ def run_sets(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
 
 
 def _score_set(work: Work, name: str, chosen: Path, out: Path) -> dict[str, Any]:
-    for kept in ("calibration.jsonl", RECORD):
-        shutil.copyfile(chosen / kept, out / kept)
+    _keep_rules(chosen, out)
     began, started = datetime.now(UTC), time.perf_counter()
     loaded, _ = _score(work, name, out / "test.jsonl")
     status = "not available: dropout passes run on the test set only"
@@ -142,10 +143,13 @@ def _work(
     )  # fmt: skip
 
 
-def _score_all(work: Work, out: Path) -> dict[str, Any]:
+def _score_all(work: Work, out: Path, chosen: Path | None = None) -> dict[str, Any]:
     started = time.perf_counter()
-    _score(work, "calibration", out / "calibration.jsonl")
-    _choose_rules(work, out)
+    if chosen is None:
+        _score(work, "calibration", out / "calibration.jsonl")
+        _choose_rules(work, out)
+    else:
+        _keep_rules(chosen, out)
     began = datetime.now(UTC)
     loaded, prefix = _score(work, "test", out / "test.jsonl")
     scored = time.perf_counter()
@@ -157,6 +161,12 @@ def _score_all(work: Work, out: Path) -> dict[str, Any]:
         "test_scored_at": began.isoformat(),
         "shortened_cases": loaded.shortened,
     }  # fmt: skip
+
+
+def _keep_rules(chosen: Path, out: Path) -> None:
+    """The rules of another scores folder, with the calibration scores that they were chosen on."""
+    for kept in ("calibration.jsonl", RECORD):
+        shutil.copyfile(chosen / kept, out / kept)
 
 
 def _choose_rules(work: Work, out: Path) -> None:
@@ -230,7 +240,7 @@ def _write_scores(path: Path, loaded: LoadedSet, scores: Scores) -> None:
                         "case_digest": exact_digest(record["text"]),
                         "p": dict(zip(LABELS, probabilities[i].tolist(), strict=True)),
                         "label_loss": float(scores.label_loss[i]), "other_loss": float(scores.other_loss[i]),
-                        "tokens": len(row.targets), "label_mass": float(np.exp(scores.label_logp[i].astype(float)).sum()),
+                        "tokens": len(row.targets),
                     }
                 )
                 + "\n"

@@ -71,9 +71,20 @@ class SharedLabel:
 
 
 def test_two_labels_with_the_same_tokens_are_refused(monkeypatch):
-    monkeypatch.setattr("tasks.corpus.encode._end_length", lambda *_: 1)  # which would miss HOME already
-    with pytest.raises(BadInput, match="Two labels have the same tokens in this tokenizer"):
+    monkeypatch.setattr("tasks.corpus.encode._end_length", lambda *_: 0)  # which would miss HOME already
+    with pytest.raises(BadInput, match="The label HOME is the same as GP in this tokenizer"):
         make_template(SharedLabel(), load_prompt(), chat=False)
+
+
+@pytest.mark.parametrize("own", [[(14,), (7,), (14, 24)], [(14, 24), (7,), (14,)]])
+def test_a_label_whose_tokens_begin_anothers_is_refused(own, monkeypatch):
+    """Its probability would hold the other's, which then could never be decided."""
+    words = dict(zip(LABELS, own, strict=True))
+    monkeypatch.setattr("tasks.corpus.encode._prompt_tokens", lambda *_: (1, 2))
+    monkeypatch.setattr("tasks.corpus.encode._whole_tokens", lambda *args: (1, 2, *words[args[-1]], 99))
+    monkeypatch.setattr("tasks.corpus.encode._end_length", lambda *_: 1)
+    with pytest.raises(BadInput, match="The label (HOME begins like ED|ED begins like HOME) in this tokenizer"):
+        make_template(None, load_prompt(), chat=False)
 
 
 def test_a_label_that_its_tokens_do_not_give_back_is_refused():

@@ -110,18 +110,15 @@ def test_the_adapter_loads_in_stock_mlx_lm_and_gives_the_same_label_probabilitie
         assert ours == pytest.approx(expected, abs=1e-4)
 
 
-@pytest.mark.parametrize("model", ["tiny-llama", "tiny-gemma3"])
-def test_the_validation_loss_of_a_training_is_stocks_over_the_conversation_as_its_template_writes_it(study, model):
-    """A template that training alone got wrong would show here: rendered otherwise, the same cases lose otherwise."""
-    _, args, _ = study[model, "baseline"]
+def stock_losses(args, name, as_chat=None):
+    """Stock's loss of each completion token of each case of a set, under the variant's own template or the other one."""
     stock, tokenizer = load(args["variant"], adapter_path=args["folder"])
     stock.set_dtype(mx.float32)
     stock.eval()
-    chat, prompt = verify(Path(args["variant"]), deep=False)["prompt"] == "chat", load_prompt()
-    valid = lines(Path(args["data"]) / "valid.jsonl")
+    prompt = load_prompt()
 
-    def rendered(record, as_chat):
-        if as_chat:
+    def rendered(record):
+        if is_chat(args) if as_chat is None else as_chat:
             said = prompt.messages(record["text"])
             answer = {"role": "assistant", "content": record["label"]}
             return (list(tokenizer.apply_chat_template(said, add_generation_prompt=True)),
@@ -129,20 +126,39 @@ def test_the_validation_loss_of_a_training_is_stocks_over_the_conversation_as_it
         start = tokenizer.encode(prompt.plain_text(record["text"]))
         return start, start + tokenizer.encode(f" {record['label']}{prompt.plain_end}", add_special_tokens=False)
 
-    def stock_loss(as_chat):
-        total, count = 0.0, 0
-        for record in valid:
-            start, whole = rendered(record, as_chat)
-            logits = stock(mx.array([whole[:-1]]))[0]
-            losses = nn.losses.cross_entropy(logits[len(start) - 1 :], mx.array(whole[len(start) :]))
-            total, count = total + losses.sum().item(), count + losses.size
-        return total / count
+    found = []
+    for record in lines(Path(args["data"]) / f"{name}.jsonl"):
+        start, whole = rendered(record)
+        logits = stock(mx.array([whole[:-1]]))[0]
+        losses = nn.losses.cross_entropy(logits[len(start) - 1 :], mx.array(whole[len(start) :]))
+        found.append(np.array(losses.tolist()))
+    return found
 
+
+def is_chat(args):
+    return verify(Path(args["variant"]), deep=False)["prompt"] == "chat"
+
+
+@pytest.mark.parametrize("model", ["tiny-llama", "tiny-gemma3"])
+def test_the_validation_loss_of_a_training_is_stocks_over_the_conversation_as_its_template_writes_it(study, model):
+    """A template that training alone got wrong would show here: rendered otherwise, the same cases lose otherwise."""
+    _, args, _ = study[model, "baseline"]
     curve = json.loads((Path(args["folder"]) / "training.json").read_text())["curve"]
     best = min(point["loss"] for point in curve if point["split"] == "valid")
-    assert best == pytest.approx(stock_loss(chat), rel=1e-4)
-    if chat:
-        assert abs(stock_loss(False) - best) > 0.01
+    assert best == pytest.approx(np.concatenate(stock_losses(args, "valid")).mean(), rel=1e-4)
+    if is_chat(args):
+        assert abs(np.concatenate(stock_losses(args, "valid", as_chat=False)).mean() - best) > 0.01
+
+
+@pytest.mark.parametrize("model", ["tiny-llama", "tiny-gemma3"])
+def test_the_test_loss_its_perplexity_and_the_loss_of_each_case_are_stocks(study, model):
+    spec, args, scores = study[model, "baseline"]
+    rows = evaluation_rows(spec, args["training_id"], scores.name, scores, verify(Path(args["data"])))
+    stock = stock_losses(args, "test")
+    loss = np.concatenate(stock).mean()
+    assert rows["evaluation"][0]["loss"] == pytest.approx(loss, rel=1e-4)
+    assert rows["evaluation"][0]["perplexity"] == pytest.approx(np.exp(loss), rel=1e-3)
+    assert [r["nll"] for r in rows["prediction"]] == pytest.approx([own.mean() for own in stock], rel=1e-4)
 
 
 @pytest.mark.parametrize("model", ["tiny-llama", "tiny-gemma3"])
@@ -433,3 +449,39 @@ def test_a_further_evaluation_set_or_another_target_makes_no_other_dataset_and_n
     assert alone["digest"] != both["digest"] and dataset_digest(alone) == dataset_digest(both)
     recipe = spec.recipe.model_copy(update={"target_ed_recall": 0.8, "primary_rule": "min_cost"})
     assert settings_digest(spec.model_copy(update={"recipe": recipe}), both) == settings_digest(spec, alone)
+
+
+def test_a_moved_adapter_is_judged_by_its_own_rules_and_not_by_ones_chosen_anew(study, eight_bits, tmp_path):
+    """A threshold chosen on the other weights would make up for the shift that the arm is there to show."""
+    spec, args, scores = study["tiny-llama", "balanced_safe"]
+    other = eight_bits["tiny-llama", "balanced_safe"][1]["variant"]
+    moved, anew = ({**args, "variant": other, "scores": str(tmp_path / name)} for name in ("moved", "anew"))
+    job.run({**moved, "chosen": str(scores)}, quiet)
+    job.run(anew, quiet)
+    kept, chosen = ((tmp_path / name / "rules.json").read_text() for name in ("moved", "anew"))
+    assert kept == (scores / "rules.json").read_text() != chosen
+    assert lines(tmp_path / "moved" / "test.jsonl") == lines(tmp_path / "anew" / "test.jsonl"), "scored alike"
+    manifest = verify(Path(args["data"]))
+    (own,), (arm,) = (
+        evaluation_rows(spec, args["training_id"], folder.name, folder, manifest)["evaluation"]
+        for folder in (scores, tmp_path / "moved")
+    )
+    assert own["threshold"] == arm["threshold"]
+
+
+def test_a_test_set_with_one_case_has_scores_dropout_passes_and_an_answer(study, tmp_path):
+    spec, args, _ = study["tiny-llama", "balanced_safe"]
+    data = shutil.copytree(args["data"], tmp_path / "one")
+    (data / "test.jsonl").write_text((data / "test.jsonl").read_text().splitlines(keepends=True)[0])
+    manifest = json.loads((data / "manifest.json").read_text())
+    seal(
+        data,
+        {k: v for k, v in manifest.items() if k not in ("files", "created", "digest", "check")},
+        list(manifest["files"]),
+    )
+    job.run({**args, "data": str(data), "scores": str(tmp_path / "scores")}, quiet)
+    rows = evaluation_rows(spec, args["training_id"], "one", tmp_path / "scores", verify(data))
+    (case,) = rows["mc_dropout"]
+    assert rows["evaluation"][0]["cases"] == 1 and case["passes"] == 20
+    recall = next(r for r in rows["metric"] if r["metric"] == "ed_recall" and r["rule"] == "argmax")
+    assert recall["value"] in (None, 0.0, 1.0) and (recall["value"] is not None or recall["note"])

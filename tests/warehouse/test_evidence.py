@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 
 import numpy as np
 import pandas as pd
@@ -122,6 +123,42 @@ def test_a_moved_adapter_of_another_training_or_on_random_weights_is_not_compare
     land_moved(tmp_path, **other)
     load_all(tmp_path)
     assert query("FROM flips").empty
+
+
+def judged_at(id, target, cases=FIVE, **values):
+    """An evaluation by a threshold that was chosen for a target."""
+    rows = evaluation(id, cases=cases, **values)
+    for row in rows["decision_rule"]:
+        row["target"] = target if row["rule"] == "target_recall" else None
+    return rows
+
+
+def test_a_moved_adapter_is_compared_with_the_evaluation_of_its_own_target(tmp_path):
+    """The training was judged again, at another target, after its adapter was moved: what differs then is the target."""
+    own, moved = pair_of_cases(50, 7)
+    write_landing(tmp_path, "t4", "training", training("t4", 4))
+    write_landing(tmp_path, "e4", "evaluation", judged_at("e4", 0.96, own, training_id="t4"))
+    later = judged_at("e4-again", 0.5, moved, training_id="t4", created_at=datetime(2026, 6, 1))
+    write_landing(tmp_path, "e4-again", "evaluation", later)
+    land_moved(tmp_path, moved)
+    arm = judged_at("em8", 0.96, moved, training_id="m8", created_at=datetime(2026, 6, 2))
+    write_landing(tmp_path, "em8", "evaluation", arm)
+    load_all(tmp_path)
+    (row,) = query("FROM flips").itertuples(index=False)
+    assert (row.evaluation_before, row.evaluation_after) == ("e4", "em8")
+    assert row.flips == sum(a[2] != b[2] for a, b in zip(own, moved, strict=True)) > 0
+
+
+def test_seeds_that_were_judged_at_different_targets_are_not_averaged(tmp_path):
+    for seed, target in ((42, 0.5), (43, 0.96), (44, 0.96)):
+        for bits in (4, 8):
+            id = f"{bits}-{seed}"
+            write_landing(tmp_path, f"t{id}", "training", training(f"t{id}", bits, seed=seed, cell_id=f"c{id}"))
+            write_landing(tmp_path, f"e{id}", "evaluation", judged_at(f"e{id}", target, training_id=f"t{id}"))
+    load_all(tmp_path)
+    for view in ("seeds", "seed_differences"):
+        found = query(f"FROM {view}")
+        assert set(found.seeds) == {2} and set(found.target_ed_recall) == {0.96}, view
 
 
 def test_harmless_is_not_available_without_a_cost_matrix(tmp_path):

@@ -40,6 +40,9 @@ SELECT
     e.cases,
     e.ed_prevalence,
     e.primary_rule,
+    d.target AS target_ed_recall,
+    e.cost_matrix,
+    e.scoring_version,
     e.accuracy,
     a.low AS accuracy_low,
     a.high AS accuracy_high,
@@ -73,5 +76,7 @@ SELECT
 FROM evaluation AS e
 JOIN experiment AS x ON x.training_id = e.training_id AND x.status = 'completed'
 LEFT JOIN wide USING (evaluation_id)
+-- the target is the evaluation's: one training may be judged at several
+LEFT JOIN decision_rule AS d ON d.evaluation_id = e.evaluation_id AND d.rule = 'target_recall'
 LEFT JOIN metric AS a ON a.evaluation_id = e.evaluation_id AND a.rule = 'argmax' AND a.metric = 'accuracy'
 WHERE coalesce(list_contains(getvariable('only_evaluations')::VARCHAR[], e.evaluation_id), true);

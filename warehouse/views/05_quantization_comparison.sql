@@ -122,6 +122,9 @@ SELECT
     x.original_precision,
     x.random_weights,
     x.settings_digest,
+    e4.primary_rule,
+    d.target AS target_ed_recall,
+    e4.cost_matrix,
     p.dataset_digest,
     p.set_digest,
     p.evaluation_4bit,
@@ -130,6 +133,7 @@ FROM matched_pair AS p
 JOIN evaluation AS e4 ON e4.evaluation_id = p.evaluation_4bit
 JOIN evaluation AS e8 ON e8.evaluation_id = p.evaluation_8bit
 JOIN experiment AS x ON x.training_id = p.training_4bit
+LEFT JOIN decision_rule AS d ON d.evaluation_id = p.evaluation_4bit AND d.rule = 'target_recall'
 LEFT JOIN prediction_figures AS f4 ON f4.evaluation_id = p.evaluation_4bit AND f4.rule = 'primary'
 LEFT JOIN prediction_figures AS f8 ON f8.evaluation_id = p.evaluation_8bit AND f8.rule = 'primary'
 JOIN prediction_figures AS a4 ON a4.evaluation_id = p.evaluation_4bit AND a4.rule = 'argmax'

@@ -1,6 +1,7 @@
 -- One row per pair of evaluations that decided the same cases before and after a change of precision: what the primary
 -- rule decides differently. change '8 to 4 bits': each side has its own adapter; 'adapter moved ...': the same adapter
--- on the other bit width, so that only the weights differ. A correct decision lost may be an emergency lost; a harmless
+-- on the other bit width, judged by the same rule with the same threshold, so that only the weights differ: the latest
+-- such pair. A correct decision lost may be an emergency lost; a harmless
 -- flip goes from one wrong decision to another that costs no more, and is NULL where no cost matrix can tell. Cost: the
 -- sum of what the flips cost, by the evaluation's own matrix. Flagged: the review flag of either side, among the cases
 -- that went through dropout.
@@ -17,11 +18,22 @@ WITH compared AS (
         'adapter moved from ' || own.bits || ' to ' || moved.bits || ' bits',
         own.evaluation_id,
         moved.evaluation_id
-    FROM leaderboard AS own
-    JOIN leaderboard AS moved
+    FROM evaluation_summary AS own
+    JOIN evaluation_summary AS moved
         ON moved.source_training_id = own.training_id
         AND moved.random_weights IS NOT DISTINCT FROM own.random_weights
         AND moved.set_digest = own.set_digest
+        AND moved.primary_rule = own.primary_rule
+        AND moved.target_ed_recall IS NOT DISTINCT FROM own.target_ed_recall
+        AND moved.cost_matrix IS NOT DISTINCT FROM own.cost_matrix
+        AND moved.scoring_version = own.scoring_version
+    WHERE own.evaluation_set = 'test' AND moved.evaluation_set = 'test'
+    QUALIFY row_number() OVER (
+        PARTITION BY moved.cell_id, moved.random_weights
+        ORDER BY
+            own.finished_at DESC NULLS LAST, own.training_id DESC,
+            least(own.created_at, moved.created_at) DESC, moved.created_at DESC, moved.evaluation_id DESC
+    ) = 1
 ),
 reviewed AS (
     SELECT before, after, case_id, bool_or(review) AS flagged

@@ -1,4 +1,4 @@
--- One row per base model, bits, recipe and its settings, trained with more than one seed on one set: how far figures
+-- One row per base model, bits, recipe and its settings, trained with more than one seed and judged alike on one set: how far figures
 -- spread by the seed alone. A difference between 4 and 8 bits that is smaller than this spread may be chance of training.
 CREATE OR REPLACE VIEW seeds AS
 SELECT
@@ -8,6 +8,9 @@ SELECT
     random_weights,
     settings_digest,
     set_digest,
+    primary_rule,
+    target_ed_recall,
+    cost_matrix,
     count(*) AS seeds,
     avg(accuracy) AS accuracy_mean,
     stddev_samp(accuracy) AS accuracy_sd,

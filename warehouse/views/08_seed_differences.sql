@@ -1,4 +1,4 @@
--- One row per base model, recipe and its settings with pairs of more than one seed: 4 bits minus 8 bits, averaged over
+-- One row per base model, recipe and its settings with pairs of more than one seed, judged alike: 4 bits minus 8 bits, averaged over
 -- seeds, and how far it spreads between them. `same_sign`: seeds whose difference has the sign of the mean.
 CREATE OR REPLACE VIEW seed_differences AS
 SELECT
@@ -7,6 +7,9 @@ SELECT
     random_weights,
     settings_digest,
     set_digest,
+    primary_rule,
+    target_ed_recall,
+    cost_matrix,
     count(*) AS seeds,
     avg(accuracy_diff) AS accuracy_diff_mean,
     stddev_samp(accuracy_diff) AS accuracy_diff_sd,
@@ -20,8 +23,11 @@ FROM (
         avg(accuracy_diff) OVER alike AS mean_accuracy,
         avg(ed_recall_diff) OVER alike AS mean_ed_recall
     FROM quantization_comparison
-    WINDOW alike AS (PARTITION BY base_model, recipe, random_weights, settings_digest, set_digest)
+    WINDOW alike AS (
+        PARTITION BY
+            base_model, recipe, random_weights, settings_digest, set_digest, primary_rule, target_ed_recall, cost_matrix
+    )
 )
-GROUP BY base_model, recipe, random_weights, settings_digest, set_digest
+GROUP BY base_model, recipe, random_weights, settings_digest, set_digest, primary_rule, target_ed_recall, cost_matrix
 HAVING count(*) > 1
 ORDER BY base_model, recipe;
