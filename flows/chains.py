@@ -123,7 +123,8 @@ def _moves(selection: Selection, chains: list[Chain], variants: dict[Any, Any], 
     for chain in chains:
         spec, other = chain.spec, 12 - chain.spec.bits
         if (spec.model.name, other) in variants:
-            trained, scored = chain.steps[:2]
+            trained: Any = chain.steps[0]
+            scored: Any = chain.steps[1]
             moved: Any = move_adapter.submit(
                 spec.model_dump(mode="json"), trained, scored, other, variants[spec.model.name, other], data
             )
