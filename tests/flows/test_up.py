@@ -31,6 +31,7 @@ from deployments.up import (
     up,
 )
 from deployments.workers import worker_name
+from flows.compare import compare
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import home, locked
 from tests.flows.conftest import ROOT, one_sentence
@@ -122,6 +123,16 @@ def test_a_worker_that_ends_at_once_is_not_started_for_ever_and_the_sentence_say
         _keep_working(1, _environment(1), said.append)
     assert [line.split("(")[0] for line in said] == ["Worker started ", "The worker ended."] * EARLY_ENDS
     assert log.exists()
+
+
+def test_a_comparison_before_anything_has_run_says_so_in_its_artifact(monkeypatch):
+    published = {}
+    monkeypatch.setattr(
+        "flows.compare.create_markdown_artifact", lambda key, markdown, description: published.update({key: markdown})
+    )
+    compare.fn()
+    assert published == {"comparison": "# 4 bits against 8 bits\n\nNo rows yet."}
+    assert not home().exists(), "a comparison makes no warehouse"
 
 
 @contextmanager
