@@ -57,8 +57,9 @@ class Study:
     def up(self):
         """Start `triage up` and wait until its worker runs; returns the process, and what it printed as `said`."""
         process = subprocess.Popen(
-            self.triage("up", "--port", str(self.port)), env=self.environment, stdout=subprocess.PIPE, text=True
-        )
+            self.triage("up", "--port", str(self.port)), env=self.environment, stdout=subprocess.PIPE, text=True,
+            preexec_fn=_as_at_a_terminal,
+        )  # fmt: skip
         process.said = []
         for line in process.stdout:
             process.said.append(line)
@@ -83,6 +84,12 @@ class Study:
         assert self.processes("prefect") == []
         with socket.socket() as probe:
             assert probe.connect_ex(("127.0.0.1", self.port)) != 0, "the server still answers"
+
+
+def _as_at_a_terminal():
+    """Under nohup or in a shell's background job a signal is ignored, and so it would be by whatever the tests start."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def new_study(home):
