@@ -16,6 +16,7 @@ from flows.data import tokenizers
 from tasks.corpus import lengths
 from tasks.corpus import tally as tally_module
 from tasks.corpus.card import best_bound
+from tasks.corpus.case import Case
 from tasks.corpus.check import Finding, Report, check_data
 from tasks.corpus.lengths import SAMPLE, TextSample
 from tasks.corpus.prepare import prepare_dataset
@@ -149,6 +150,17 @@ def test_ids_of_an_evaluation_set_may_be_those_of_other_cases_in_the_table(tmp_p
     assert not with_evaluation_set(tmp_path, rows(60), outside).fails
     twice = with_evaluation_set(tmp_path, rows(60), [*outside, {"id": "c0", "text": "another story", "label": "ED"}])
     assert found(twice, "same id, other text").verdict == "FAILS"
+
+
+def test_there_may_be_any_number_of_evaluation_sets_and_files(tmp_path: Path) -> None:
+    path = write(tmp_path / "one.jsonl", rows(3, 100))
+    wanted = [EvaluationSet(name=f"clinic{i}", source=str(path)) for i in range(260)]
+    report = check_data(Data(source=str(write(tmp_path / "a.jsonl", rows(60)))), wanted, {})
+    assert [line.name for line in report.sets][-1] == "clinic259" and len(report.sets) == 261
+    found = tally_module.Tally()
+    for i in range(70_000):
+        found.add("all", f"file {i}, line ", 1, Case("a", "b", "ED"))
+    assert found.place(69_999) == "file 69999, line 1"
 
 
 def test_a_missing_label_fails_for_train_and_is_a_note_elsewhere(tmp_path: Path) -> None:
