@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import shlex
+from collections import Counter
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,19 +13,21 @@ import pandas as pd
 from rich.console import Console
 
 from flows.report import print_frame
-from flows.tables import NOT_A_DEVICE, experiment_name, figure
+from flows.tables import NOT_A_DEVICE, experiment_name, figure, rows_of
 from tasks.corpus.adversarial import NAME as ADVERSARIAL
 from tasks.corpus.prepare import prepare_dataset
 from tasks.grid import load_grid
-from tasks.runtime.store import home, read_lines, read_manifest
-from tasks.scoring.baselines import bag_of_words, scored_lines
+from tasks.runtime.store import complete, home, read_lines, read_manifest
+from tasks.scoring.baselines import Model, bag_of_words, scored_lines
 from tasks.scoring.intervals import Floats, clustered_bootstrap
 from tasks.scoring.metrics import confusion, metric_values
 from tasks.spec import LABELS, EvaluationSet
+from tasks.tuning.rows import dataset_digest
 from warehouse.connect import warehouse_path
 from warehouse.query import query
 
 BASELINE = "TF-IDF (words, pairs) + logistic regression"
+LEARNED = ("train", "valid")  # the sets that decide what a model, or the bag of words, has learned
 METRICS = {"macro_f1": "macro F1", "ed_f2": "ED F2"}
 MARGINS = {"test": 0.05, ADVERSARIAL: 0.0}  # by how much a model must beat the baseline to earn its place
 Difference = tuple[float, float | None, float | None]  # model minus baseline, with the bounds of its interval
@@ -39,55 +42,82 @@ class Decided:
     decisions: dict[str, str]
 
 
-def bench_corpus(console: Console, grid: str) -> pd.DataFrame:
-    """Print and return, per set, the baseline and every landed model of the grid's dataset with paired differences."""
-    wanted = load_grid(grid)
+def bench_corpus(console: Console, grid: str, overrides: list[str] | None = None) -> pd.DataFrame:
+    """Print and return, per set, the baseline and every landed model trained on the same cases, with paired differences.
+
+    `overrides`: as `triage sweep --set` takes them, e.g. `data.train_cases=12000`.
+    """
+    wanted = load_grid(grid, overrides)
     adversarial = EvaluationSet(name=ADVERSARIAL, source="embedded")
     folder = prepare_dataset(wanted.data, home(), (adversarial,))
-    digests = {name: (read_manifest(folder) or {})["sets"][name]["digest"] for name in ("test", ADVERSARIAL)}
-    rows = []
+    manifest = read_manifest(folder) or {}
+    digests, datasets = {name: manifest["sets"][name]["digest"] for name in MARGINS}, _learned_alike(manifest)
+    fitted, rows = bag_of_words({name: read_lines(folder / f"{name}.jsonl") for name in LEARNED}), []
     for name, digest in digests.items():
-        baseline = _baseline(folder, name)
+        baseline = _decided_by(fitted, read_lines(folder / f"{name}.jsonl"))
         rows.append(_row(name, BASELINE, baseline, None))
-        rows += [_row(name, model, found, baseline) for model, found in _models(digest, digests["test"])]
+        rows += [_row(name, model, found, baseline) for model, found in _models(digest, digests["test"], datasets)]
     frame = pd.DataFrame(rows)
     title = "Most probable label; differences are model minus baseline, paired by case, resampled by condition, 95 %"
     print_frame(console, frame, title)
     if len(frame) == len(digests):
+        given = "".join(f" --set {shlex.quote(item)}" for item in overrides or [])
         console.print(
-            "The warehouse has no model scored on these sets yet. "
-            f"Next: triage sweep {grid} --model smollm2-135m --bits 4",
+            "The warehouse has no model trained on these cases and scored on these sets yet. "
+            f"Next: triage sweep {shlex.quote(grid)} --model smollm2-135m --bits 4{given}",
             soft_wrap=True,
         )
     console.print(NOT_A_DEVICE)
     return frame
 
 
-def _baseline(folder: Path, name: str) -> Decided:
-    sets = {key: read_lines(folder / f"{key}.jsonl") for key in ("train", "valid")}
-    cases = read_lines(folder / f"{name}.jsonl")
-    scored = scored_lines(cases, bag_of_words(sets).predict(cases))
+def _decided_by(model: Model, cases: list[dict[str, Any]]) -> Decided:
+    scored = scored_lines(cases, model.predict(cases))
     return Decided(
         {r["case_id"]: r["label"] for r in scored}, {r["case_id"]: r["group"] for r in scored},
         {r["case_id"]: max(LABELS, key=lambda label: r["p"][label]) for r in scored},
     )  # fmt: skip
 
 
-def _models(set_digest: str, test_digest: str) -> list[tuple[str, Decided]]:
-    """The latest evaluation of each landed model on exactly these cases, if its own test set is the one that is meant."""
+def _learned_alike(own: dict[str, Any]) -> set[str]:
+    """Digests of the datasets in this home with the train and valid of `own`, a manifest; its own is among them.
+
+    A training is made of these two sets alone, and its row names the dataset with which it landed last: there the test
+    set may have had other limits.
+    """
+    here = [own, *filter(None, map(complete, (home() / "data").iterdir()))]
+    learned = [[manifest["sets"][name]["digest"] for name in LEARNED] for manifest in here]
+    return {dataset_digest(manifest) for manifest, sets in zip(here, learned, strict=True) if sets == learned[0]}
+
+
+def _models(set_digest: str, test_digest: str, datasets: Collection[str] | None = None) -> list[tuple[str, Decided]]:
+    """The latest evaluation of each landed training on exactly these cases, if it was judged on the test set meant.
+
+    `datasets`: digests of those that a training may have learned from; an untuned model has learned from none.
+    """
     if not warehouse_path().exists():
         return []
     frame = query("SELECT * FROM evaluation_summary ORDER BY created_at")
     frame = frame[frame.training_id.isin(frame[frame.set_digest == test_digest].training_id) & frame.bits.notna()]
-    frame = frame[frame.set_digest == set_digest]
-    frame = frame.drop_duplicates(["cell_id", "random_weights"], keep="last")  # random weights never hide real ones
+    if datasets is not None:
+        frame = frame[frame.dataset_digest.isin(datasets) | (frame.recipe_kind == "baseline")]
+    names = _names(frame)
+    frame = frame[frame.set_digest == set_digest].drop_duplicates("training_id", keep="last")
     if frame.empty:
         return []
     cases = query("SELECT evaluation_id, case_id, case_group, label, argmax FROM prediction")
-    found = []
-    for r in frame.sort_values(["cell_id", "random_weights"]).itertuples():
-        found.append((experiment_name(r), decided_of(cases[cases.evaluation_id == r.evaluation_id])))
-    return found
+    order = ["cell_id", "random_weights", "finished_at", "training_id"]
+    return [
+        (names[r.training_id], decided_of(cases[cases.evaluation_id == r.evaluation_id]))
+        for r in rows_of(frame.sort_values(order))
+    ]
+
+
+def _names(frame: pd.DataFrame) -> dict[str, str]:
+    """The shown name of each training; trainings of one name differ in settings or weights, and get their ids."""
+    names = {r.training_id: experiment_name(r) for r in rows_of(frame)}
+    shown = Counter(names.values())
+    return {id: f"{name}\n{id}" if shown[name] > 1 else name for id, name in names.items()}
 
 
 def decided_of(cases: pd.DataFrame) -> Decided:

@@ -190,11 +190,12 @@ def bench_memory(
 @bench.command("corpus")
 def bench_corpus_(
     grid: Annotated[str, typer.Argument(help="whose dataset: demo, paper, or the path of a grid file")] = "paper",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value, e.g. data.train_cases=12000")] = None,
 ) -> None:
-    """Bag of words against the landed models, on the test set and on the adversarial one."""
+    """Bag of words against the models landed from the same cases, on the test set and on the adversarial one."""
     from flows.bench_corpus import bench_corpus
 
-    bench_corpus(console, grid)
+    bench_corpus(console, grid, set_)
 
 
 Source = Annotated[

@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
-import pytest
+import io
+from datetime import datetime
+from pathlib import Path
+from typing import Any
 
-from flows.bench_corpus import Decided, _difference, _row, _verdict
+import pandas as pd
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from flows.bench_corpus import BASELINE, Decided, _difference, _models, _row, _verdict, bench_corpus
+from flows.cli import app
+from tasks.corpus.adversarial import NAME as ADVERSARIAL
+from tasks.corpus.prepare import prepare_dataset
+from tasks.grid import load_grid
+from tasks.runtime.store import home, read_lines, read_manifest
+from tasks.spec import EvaluationSet
+from tasks.tuning.rows import dataset_digest
+from tests.warehouse.rows import evaluation, training
+from warehouse.landing import write_landing
+from warehouse.load import load_all
 
 TRUTH = ["ED", "GP", "HOME", "ED", "GP", "HOME"] * 20
 LABELS = {f"c{i}": label for i, label in enumerate(TRUTH)}
@@ -55,3 +73,84 @@ def test_a_model_earns_its_place_by_the_margin_in_both_figures_with_intervals_ab
     differences, margin, verdict
 ) -> None:
     assert _verdict(differences, margin) == verdict
+
+
+FEW = {"valid": 30, "calibration": 30, "test": 30}
+
+
+def options(train: int, **limits: int) -> list[str]:
+    return [f"data.limits.{name}={limit}" for name, limit in {**FEW, "train": train, **limits}.items()]
+
+
+def shown(overrides: list[str]) -> pd.DataFrame:
+    return bench_corpus(Console(file=io.StringIO(), width=140), "long", overrides)
+
+
+def prepared(overrides: list[str]) -> tuple[Path, dict[str, Any]]:
+    """The folder and the manifest that the benchmark itself looks for."""
+    sets = (EvaluationSet(name=ADVERSARIAL, source="embedded"),)
+    folder = prepare_dataset(load_grid("long", overrides).data, home(), sets)
+    return folder, read_manifest(folder) or {}
+
+
+def land(root: Path, id: str, overrides: list[str], wrong: int) -> None:
+    """A training on a dataset, scored on test and on the harder cases, of which it gets the first `wrong` wrong."""
+    folder, manifest = prepared(overrides)
+    own = {"dataset_digest": dataset_digest(manifest), "settings_digest": f"settings of {id}"}
+    write_landing(root, id, "training", training(id, **own))
+    for name in ("test", ADVERSARIAL):
+        cases = read_lines(folder / f"{name}.jsonl")
+        judged = [(c["label"], "GP" if i < wrong else c["label"], c["label"]) for i, c in enumerate(cases)]
+        rows = evaluation(f"{name}-{id}", id, judged, evaluation_set=name, set_digest=manifest["sets"][name]["digest"])
+        for row, case in zip(rows["prediction"], cases, strict=True):
+            row["case_id"] = case["case_id"]
+        write_landing(root, f"{name}-{id}", "evaluation", rows)
+    load_all(root)
+
+
+def test_a_training_is_set_against_the_baseline_of_its_own_train_set_alone(tmp_path: Path) -> None:
+    """Two trainings of one cell, which have the test set in common; the grid's `--set` says which is meant."""
+    baselines = {}
+    # Landed with more calibration cases than are asked for below: that changes nothing of what it has learned.
+    land(tmp_path, "t60", options(60, calibration=60), 0)
+    land(tmp_path, "t90", options(90), 25)
+    for train, wrong in ((60, 0), (90, 25)):
+        frame = shown(options(train))
+        assert frame.model.tolist() == [BASELINE, "smol 4bit\nr1 s42"] * 2
+        for place in (0, 2):
+            baseline, model = frame.iloc[place], frame.iloc[place + 1]
+            assert baseline.set == model.set and (model["macro F1"] == "1.000") == (not wrong)
+            difference = float(model["macro F1, difference"].split("\n")[0])
+            assert difference == pytest.approx(float(model["macro F1"]) - float(baseline["macro F1"]), abs=0.0011)
+        baselines[train] = frame.iloc[0]["macro F1"]
+    assert baselines[60] != baselines[90], "the two could not be told apart"
+
+
+def test_the_command_takes_set_and_names_the_sweep_that_would_fill_the_table() -> None:
+    typed = [word for option in options(90) for word in ("--set", option)]
+    done = CliRunner().invoke(app, ["bench", "corpus", "long", *typed])
+    text = done.stdout.replace("\n", " ")
+    assert done.exit_code == 0 and "no model trained on these cases" in text
+    assert "Next: triage sweep long --model smollm2-135m --bits 4 " + " ".join(typed) in text
+
+
+def test_trainings_of_one_cell_stand_side_by_side_with_their_ids_and_an_untuned_model_beside_any(
+    tmp_path: Path,
+) -> None:
+    untuned = {"cell_id": "smol-4bit-zero_shot", "recipe": "zero_shot", "recipe_kind": "baseline"}
+    own: dict[str, dict[str, Any]] = {
+        "t1": {"settings_digest": "one"},
+        "t2": {"settings_digest": "two"},
+        "t3": {"settings_digest": "three", "dataset_digest": "other"},
+        "z": {**untuned, "dataset_digest": "first"},
+    }
+    for day, (id, values) in enumerate(own.items(), start=1):
+        write_landing(tmp_path, id, "training", training(id, day=day, **values))
+        write_landing(tmp_path, f"e-{id}", "evaluation", evaluation(f"e-{id}", id))
+    again = evaluation("e-again", "t1", [("ED", "HOME", "ED")], created_at=datetime(2026, 3, 1))
+    write_landing(tmp_path, "e-again", "evaluation", again)
+    load_all(tmp_path)
+    found = _models("set", "set", {"data"})
+    assert [name for name, _ in found] == ["smol 4bit\nr1 s42\nt1", "smol 4bit\nr1 s42\nt2", "smol 4bit\nzero_shot"]
+    assert found[0][1].decisions == {"c00000": "HOME"}, "the latest evaluation of a training"
+    assert _models("set", "set", {"other"})[0][0] == "smol 4bit\nr1 s42"
