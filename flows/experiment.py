@@ -15,6 +15,7 @@ from flows.selection import Selection, select
 from flows.sweep import ONE_AT_A_TIME
 from flows.tagging import tag_run
 from tasks.runtime.errors import BadInput
+from tasks.spec import Seed
 
 
 @flow(name="experiment", flow_run_name="{model} {bits}bit {recipe} s{seed}", task_runner=ONE_AT_A_TIME)
@@ -22,7 +23,7 @@ def experiment(
     model: str = "smollm2-135m",
     bits: Literal[4, 8] = 4,
     recipe: str = "ultra_safe",
-    seed: int = 42,
+    seed: Seed = 42,
     grid: str = "paper",
     overrides: list[str] | None = None,
 ) -> State[Any]:

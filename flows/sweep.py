@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import flows.settings  # noqa: F401  (before Prefect)
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import Field
 
 from flows.chains import finish_all, submit_experiments
 from flows.compare import compare
@@ -29,7 +30,8 @@ ONE_AT_A_TIME: Any = ThreadPoolTaskRunner(max_workers=1)
 @flow(name="sweep", flow_run_name="sweep {grid}", task_runner=ONE_AT_A_TIME)
 def sweep(
     grid: str = "demo", overrides: list[str] | None = None, models: list[str] | None = None,
-    bits: list[Literal[4, 8]] | None = None, recipes: list[str] | None = None, limit: int | None = None,
+    bits: list[Literal[4, 8]] | None = None, recipes: list[str] | None = None,
+    limit: Annotated[int, Field(ge=1)] | None = None,
 ) -> State[Any]:  # fmt: skip
     """Run every experiment of a grid that is not finished yet, land each in the warehouse, and compare.
 

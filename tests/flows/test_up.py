@@ -16,6 +16,7 @@ from threading import Thread
 
 import pytest
 import yaml
+from prefect.exceptions import ParameterTypeError
 
 from deployments.lost_runs import end_runs, queue_lost_runs
 from deployments.processes import end_leftovers, start
@@ -32,6 +33,8 @@ from deployments.up import (
 )
 from deployments.workers import worker_name
 from flows.compare import compare
+from flows.experiment import experiment
+from flows.sweep import sweep
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import home, locked
 from tests.flows.conftest import ROOT, one_sentence
@@ -133,6 +136,16 @@ def test_a_comparison_before_anything_has_run_says_so_in_its_artifact(monkeypatc
     compare.fn()
     assert published == {"comparison": "# 4 bits against 8 bits\n\nNo rows yet."}
     assert not home().exists(), "a comparison makes no warehouse"
+
+
+def test_the_forms_of_the_ui_refuse_a_limit_and_a_seed_that_are_nonsense():
+    limit, seed = sweep.parameters.properties["limit"], experiment.parameters.properties["seed"]
+    assert limit["anyOf"] == [{"type": "integer", "minimum": 1}, {"type": "null"}]
+    assert (seed["type"], seed["minimum"], seed["exclusiveMaximum"]) == ("integer", 0, 2**32)
+    assert sweep.validate_parameters({"limit": 1})["limit"] == 1
+    for flow, wrong in ((sweep, {"limit": 0}), (experiment, {"seed": -1})):
+        with pytest.raises(ParameterTypeError, match="greater than or equal to"):
+            flow.validate_parameters(wrong)
 
 
 @contextmanager
