@@ -96,10 +96,20 @@ def no_cases(path: Path | str, data: Columns) -> BadInput:
 
 
 def label_words(data: Columns) -> dict[str, Label]:
-    """Every accepted label word, without case and outer space: the user's own, then ED, GP and HOME themselves."""
-    words: dict[str, Label] = {word: label for label in LABELS for word in (label.casefold(), label)}
-    words.update({normal_text(word): label for word, label in data.labels.items()})
-    return words
+    """Every accepted label word as `normal_text`: the user's own first, then ED, GP and HOME; those also as written here.
+
+    Raises BadInput where the user maps one word to two labels.
+    """
+    own: dict[str, tuple[str, Label]] = {}
+    for word, label in data.labels.items():
+        first = own.setdefault(normal_text(word), (word, label))
+        if first[1] != label:
+            raise BadInput(
+                f"[data.labels] maps {_shown(first[0])} to {first[1]} and {_shown(word)} to {label}, but case and spaces "
+                "do not count, so they are one word; remove one of the two."
+            )
+    words = {normal_text(label): label for label in LABELS} | {word: label for word, (_, label) in own.items()}
+    return words | {label: words[normal_text(label)] for label in LABELS}  # found as it is, which is fast
 
 
 def row_case(row: dict[str, Any], data: Columns, words: dict[str, Label], where: str) -> Case:

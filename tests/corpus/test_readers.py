@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tasks.corpus.case import Case, from_json, text_digest, to_json
+from tasks.corpus.check import check_data
 from tasks.corpus.readers import read_cases, read_file
 from tasks.runtime.errors import BadInput
 from tasks.spec import Data
@@ -70,6 +71,24 @@ def test_columns_labels_groups_and_ids_can_be_named(tmp_path: Path) -> None:
 
 def test_a_group_column_is_used_without_being_named(tmp_path: Path) -> None:
     assert read_cases(jsonl(tmp_path / "a.jsonl", [{**GOOD[0], "group": 3}]), Data())[0].group == "3"
+
+
+@pytest.mark.parametrize("word", ["ED", "ed", " Ed "])
+def test_a_users_word_for_a_label_wins_however_it_is_written(word: str, tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "a.jsonl", [{"text": f"story {n}", "label": label} for n, label in enumerate(WRITTEN)])
+    assert [case.label for case in read_cases(path, Data(labels={word: "HOME"}))] == ["HOME"] * 3 + ["GP"] * 2
+
+
+WRITTEN = ("ED", "ed", " Ed\n", "GP", "gp")
+
+
+def test_two_words_that_are_one_must_mean_the_same(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "a.jsonl", [{"text": "story", "label": "now"}])
+    assert read_cases(path, Data(labels={"Now": "ED", "now ": "ED"}))[0].label == "ED"
+    said = r"\[data\.labels\] maps 'Now' to ED and 'now ' to GP, .* remove one of the two\."
+    for read in (lambda data: read_cases(path, data), lambda data: check_data(data, (), {})):
+        with pytest.raises(BadInput, match=said):
+            read(Data(source=str(path), labels={"Now": "ED", "now ": "GP"}))
 
 
 def test_exact_repeats_are_kept_once_and_counted(tmp_path: Path) -> None:
