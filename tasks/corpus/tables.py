@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -68,12 +69,36 @@ def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
                 raise BadInput(f"{where}: is not UTF-8 at byte {error.start + 1}; save the file as UTF-8.") from error
 
 
+class _Twice(ValueError):
+    """A key that stands twice in one JSON object."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose keys differ; by itself Python would keep the last value and drop the others."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Twice(_first_twice(names))
+    return found
+
+
+def _first_twice(names: list[str]) -> str:
+    """The first name, in order of the alphabet, that stands twice; a long one may be a patient's text and is not shown."""
+    name = min(name for name, count in Counter(names).items() if count > 1)
+    return repr(name) if len(name) <= 40 else f"of {len(name)} characters"
+
+
+DECODE = json.JSONDecoder(object_pairs_hook=_once).decode
+
+
 def _jsonl(path: Path) -> Iterator[Row]:
     for number, line in _text_lines(path):
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
+            value = DECODE(line)
+        except _Twice as error:
+            raise BadInput(f"{place(path, number)}: has the key {error} twice; keep one of the two.") from error
         except (ValueError, RecursionError) as error:
             reason = getattr(error, "msg", "too deeply nested or too large a number")
             raise BadInput(
@@ -122,10 +147,13 @@ def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
 
 def _header(path: Path, number: int, values: list[str]) -> list[str]:
     names = [value.strip() for value in values]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise BadInput(f"{place(path, number)}: has the column {twice[0]!r} twice; give each column its own name.")
+    _check_header(place(path, number), names)
     return names
+
+
+def _check_header(where: str, names: list[str]) -> None:
+    if len(set(names)) < len(names):
+        raise BadInput(f"{where}: has the column {_first_twice(names)} twice; give each column its own name.")
 
 
 def _parquet(path: Path) -> Iterator[Row]:
@@ -135,6 +163,7 @@ def _parquet(path: Path) -> Iterator[Row]:
     number = 0
     try:
         with pq.ParquetFile(path) as file:
+            _check_header(str(path), file.schema_arrow.names)
             for batch in file.iter_batches(batch_size=4096):
                 for row in batch.to_pylist():
                     number += 1

@@ -57,6 +57,8 @@ LINES = {
     "control sign": '{"text": "a\x01", "label": "ED"}', "bare word": "{text: a}",
     "hex": '{"text": "\\x41", "label": "ED"}', "bad escape": '{"text": "\\u12", "label": "ED"}',
     "plus": '{"text": "a", "label": +1}', "xml": "<text>a</text>", "yaml": "text: a\tlabel: ED",
+    "key twice": '{"text": "a", "label": "ED", "text": "b"}', "label twice": '{"text": "a", "label": "ED", "label": "ED"}',
+    "long key twice": f'{{"{"a" * 600}": 1, "{"a" * 600}": 2}}', "key within twice": '{"a": [{"b": 1, "b": 2}]}',
     "second bom": '\ufeff{"text": "a", "label": "ED"}',
 }  # fmt: skip
 ENCODINGS = ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1", "cp1252", "cp437", "mac-roman", "shift-jis")
@@ -138,6 +140,9 @@ def bad_parquets() -> list[Bad]:
         pq.write_table(pa.table(columns), buffer)
         found.append((f"parquet: {name}", "a.parquet", buffer.getvalue()))
     whole = found[-1][2]
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_arrays([["a"], ["b"], ["ED"]], names=["text", "text", "label"]), buffer)
+    found.append(("parquet: column twice", "a.parquet", buffer.getvalue()))
     cuts = {
         "half": whole[: len(whole) // 2],
         "no footer": whole[:-20],
@@ -165,7 +170,7 @@ def test_a_malformed_file_is_refused_with_file_place_and_remedy(
     message = str(caught.value)
     assert str(path) in message and message.endswith(".") and "\n" not in message and len(message) < 600
     assert any(word in message for word in REMEDIES), message
-    whole_file = ("ends in", "is empty", "compressed", "zip file", "holds no cases")
+    whole_file = ("ends in", "is empty", "compressed", "zip file", "holds no cases", "has the column")
     assert any(f", {unit} " in message for unit in ("line", "row")) or any(words in message for words in whole_file)
 
 
