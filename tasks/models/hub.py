@@ -59,14 +59,14 @@ def fill(source: HubSource, target: Path, progress: Progress) -> dict[str, Any]:
 
 def probe(source: HubSource) -> str:
     """`reachable` if the Hub answers for the repository's config.json. Raises SourceUnavailable with the reason."""
-    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+    from huggingface_hub import constants
 
     if _cached(source):
         return "in the local Hub cache"
     if constants.is_offline_mode():
         raise SourceUnavailable("HF_HUB_OFFLINE is set and the model is not in the local Hub cache.", transient=False)
     with sentences(source):
-        get_hf_file_metadata(hf_hub_url(source.repo, "config.json", revision=source.revision), timeout=CONNECT_SECONDS)
+        _ask_for_config(source)
     return "reachable"
 
 
@@ -85,7 +85,10 @@ def _snapshot(source: HubSource, target: Path, progress: Progress) -> Path:
 
 
 def _ask(source: HubSource) -> Any:
-    """The Hub's listing of the revision: its commit, its files and their sizes. Raises BadInput without safetensors."""
+    """The Hub's listing of the revision: its commit, its files and their sizes. Raises BadInput without safetensors.
+
+    Raises SourceUnavailable if the Hub does not give the files, which it tells for one of them.
+    """
     from huggingface_hub import HfApi
 
     with sentences(source):
@@ -98,7 +101,16 @@ def _ask(source: HubSource) -> Any:
         raise BadInput(
             f"{source.repo} has no model*.safetensors weights; pickled weights (*.bin, *.pt) are never loaded."
         )
+    with sentences(source):  # anyone may see the listing of a gated repository; its files tell whether we may read them
+        patiently(lambda: _ask_for_config(source))
     return info
+
+
+def _ask_for_config(source: HubSource) -> None:
+    """Ask the Hub whether it gives the revision's config.json, without fetching it."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    get_hf_file_metadata(hf_hub_url(source.repo, "config.json", revision=source.revision), timeout=CONNECT_SECONDS)
 
 
 def _cached(source: HubSource) -> Path | None:

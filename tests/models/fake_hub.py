@@ -87,8 +87,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.asked.append(f"{self.command} {path}")
         if self.hub.refuses:
             return self._error(self.hub.refuses, None, "Invalid credentials in Authorization header")
-        if self.hub.gated:
-            return self._error(self.hub.gated, "GatedRepo", "Access to model team/model is restricted.")
         parts = path.strip("/").split("/")
         if parts[:2] in (["api", "models"], ["api", "datasets"]):
             if "/".join(parts[2:4]) != REPO:
@@ -110,6 +108,8 @@ class _Handler(BaseHTTPRequestHandler):
         parts = parts[1:] if parts[0] == "datasets" else parts
         if "/".join(parts[:2]) != REPO:
             return self._error(404, "RepoNotFound", "Repository not found")
+        if self.hub.gated:  # its files only: anyone may read the listing
+            return self._error(self.hub.gated, "GatedRepo", "Access to model team/model is restricted.")
         revision, name = parts[3], "/".join(parts[4:])
         if revision not in self.hub.revisions:
             return self._error(404, "RevisionNotFound", "Invalid rev id")
