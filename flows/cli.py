@@ -233,13 +233,14 @@ def data_card(
     text_column: Column = None,
     label_column: Column = None,
     group_column: Column = None,
+    rationale_column: Column = None,
     label: Words = None,
     revision: Revision = None,
 ) -> None:
     """The data card: what a data set is, from where, and what it cannot show."""
     from flows.data import card, wanted
 
-    names = {"text": text_column, "label": label_column, "group": group_column}
+    names = {"text": text_column, "label": label_column, "group": group_column, "rationale": rationale_column}
     options = {f"{key}_column": value for key, value in names.items()} | {"revision": revision}
     card(console, *wanted(source, options, label or []))
 

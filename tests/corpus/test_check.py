@@ -20,6 +20,7 @@ from tasks.corpus.case import Case
 from tasks.corpus.check import Finding, Report, check_data
 from tasks.corpus.lengths import SAMPLE, TextSample
 from tasks.corpus.prepare import prepare_dataset
+from tasks.corpus.reader_check import agreement, reader_check
 from tasks.corpus.splits import SETS
 from tasks.grid import known_models
 from tasks.models.convert import run_quantize
@@ -318,8 +319,18 @@ def test_a_grid_names_its_own_data_and_evaluation_sets(tmp_path: Path) -> None:
     assert done.exit_code == 0 and "test_adversarial" in done.output
 
 
+def test_the_card_takes_the_same_columns_as_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "home"))
+    path = str(write(tmp_path / "a.jsonl", rows(60, why="needs a look")))
+    for command in ("check", "card"):
+        assert run(command, path, "--rationale-column", "why").exit_code == 0
+        assert "as rationale_column" in str(run(command, path, "--rationale-column", "because").exception)
+
+
 def test_the_card_is_shown_and_says_what_the_cases_are_not() -> None:
     done = run("card", "embedded")
     assert done.exit_code == 0
     assert "ynthetic: for building and comparing, not evidence about patients" in done.output
-    assert "| test | 1500 |" in done.output and "97 of 100" in done.output
+    newest = agreement(reader_check())
+    told = f"{newest.agreed} of {newest.cases} sampled cases (generator {reader_check().generator}, "
+    assert "| test | 1500 |" in done.output and told in done.output
