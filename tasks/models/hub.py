@@ -85,7 +85,7 @@ def _snapshot(source: HubSource, target: Path, progress: Progress) -> Path:
 
 
 def _ask(source: HubSource) -> Any:
-    """The Hub's listing of the revision: its commit, its files and their sizes. Raises BadInput without safetensors.
+    """The Hub's listing of the revision: its commit, its files and their sizes. Raises BadInput if it is no whole model.
 
     Raises SourceUnavailable if the Hub does not give the files, which it tells for one of them.
     """
@@ -97,13 +97,19 @@ def _ask(source: HubSource) -> Any:
                 source.repo, revision=source.revision, files_metadata=True, timeout=CONNECT_SECONDS
             )
         )
-    if not any(f.rfilename.startswith("model") and f.rfilename.endswith(".safetensors") for f in info.siblings or []):
-        raise BadInput(
-            f"{source.repo} has no model*.safetensors weights; pickled weights (*.bin, *.pt) are never loaded."
-        )
+    _refuse_unless_whole(source.repo, {f.rfilename for f in info.siblings or []})
     with sentences(source):  # anyone may see the listing of a gated repository; its files tell whether we may read them
         patiently(lambda: _ask_for_config(source))
     return info
+
+
+def _refuse_unless_whole(repo: str, names: set[str]) -> None:
+    """Raise BadInput for what the listing lacks, before gigabytes are fetched."""
+    if not any(name.startswith("model") and name.endswith(".safetensors") for name in names):
+        raise BadInput(f"{repo} has no model*.safetensors weights; pickled weights (*.bin, *.pt) are never loaded.")
+    for name in ("config.json", "tokenizer.json"):
+        if name not in names:
+            raise BadInput(f"{repo} has no {name}, without which its model cannot be rebuilt; name another repository.")
 
 
 def _ask_for_config(source: HubSource) -> None:

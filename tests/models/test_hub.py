@@ -334,10 +334,18 @@ def test_what_is_not_there_is_named(hub, tmp_path, changes, message):
     assert message in ask(hub, tmp_path, "probe", **changes)["state"]
 
 
-def test_a_repository_with_pickled_weights_only_is_refused_before_any_download(hub, tmp_path):
-    hub.files.pop("model.safetensors")
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("model.safetensors", "team/model has no model*.safetensors weights; pickled weights"),
+        ("config.json", "team/model has no config.json, without which"),
+        ("tokenizer.json", "team/model has no tokenizer.json, without which"),
+    ],
+)
+def test_a_repository_that_is_no_whole_model_is_refused_before_any_download(hub, tmp_path, name, told):
+    hub.files.pop(name)
     answer = ask(hub, tmp_path)
-    assert answer["type"] == "BadInput" and "pickled weights" in answer["error"]
+    assert answer["type"] == "BadInput" and told in answer["error"]
     assert not [line for line in hub.asked if "/resolve/" in line]
 
 
