@@ -19,8 +19,9 @@ from flows.plan import estimated_bytes, plan_cells, sources_of
 from flows.selection import Selection
 from flows.tables import NOT_A_DEVICE, check_prevalence, leaderboard, quantization, random_mark, rows_of
 from tasks.models.convert import essentials
-from tasks.models.sources import unpinned
+from tasks.models.sources import stored, unpinned
 from tasks.runtime.store import complete, existing_home, home
+from tasks.spec import BaseModelSpec
 from warehouse.connect import warehouse_path
 from warehouse.health import bring_up_to_date
 from warehouse.query import query
@@ -77,10 +78,12 @@ def print_plan(console: Console, selection: Selection) -> None:
     """Cells of a sweep, what is cached, where weights can be had, and estimates of time and disk."""
     table = Table(title=f"Grid {selection.grid.name}", title_justify="left")
     for column in ("#", "experiment", "state", "about"):
-        table.add_column(column, no_wrap=True)
+        table.add_column(column, no_wrap=column != "experiment", overflow="fold")
     cells = list(plan_cells(selection))
+    marks = {model.name: RANDOM if _is_random(model) else "" for model in selection.models}
     for number, cell in enumerate(cells, 1):
-        table.add_row(str(number), cell.spec.cell_id, cell.state, "" if cell.scored else clock(cell.seconds))
+        name = f"{cell.spec.cell_id}{marks[cell.spec.model.name]}"
+        table.add_row(str(number), name, cell.state, "" if cell.scored else clock(cell.seconds))
     console.print(table)
     for name, sources in sources_of(selection).items():
         for source, state in sources:
@@ -96,6 +99,13 @@ def print_plan(console: Console, selection: Selection) -> None:
         f"about {clock(total)}, "
         f"about {estimated_bytes(selection) / 1e9:.1f} GB of disk ({free / 1e9:.0f} GB free)."
     )
+
+
+def _is_random(model: BaseModelSpec) -> bool:
+    """Whether a base model's weights are random: those on this machine, or all that it could have."""
+    if folder := stored(model, home()):
+        return bool((essentials(folder) or {}).get("random_weights"))
+    return all(source.kind == "random" for source in model.sources)
 
 
 def print_comparison(

@@ -1,11 +1,18 @@
 """What a plan calls trained is what a sweep would find done: after a smoke sweep, with one ingredient changed each time."""
 
 import shutil
+from io import StringIO
 
 import pytest
+from rich.console import Console
 
+from flows.display import RANDOM
 from flows.plan import plan_cells
-from flows.selection import select
+from flows.report import print_plan
+from flows.selection import Selection, select
+from tasks.models.sources import fetch_base
+from tasks.runtime import store
+from tasks.spec import FolderSource
 
 
 @pytest.fixture
@@ -45,6 +52,26 @@ def test_what_is_trained_and_would_be_scored_again_is_said_with_its_time(smoke, 
     assert {cell.state for cell in more} == {"to score"} and all(cell.seconds > 0 for cell in more)
     assert {cell.state for cell in cells("data.limits.test=12")} == {"to score"}
     assert {cell.state for cell in cells("recipe.iterations=4")} == {"to train"}
+
+
+def test_a_plan_marks_random_weights_those_that_are_here_or_else_all_that_the_grid_names(tmp_path, monkeypatch):
+    monkeypatch.setattr("flows.report.sources_of", lambda selection: {})  # asks networks
+    chosen = select("smoke", models=["tiny-llama", "smollm2-135m"], bits=[4], recipes=["baseline"])
+    tiny = chosen.cells[0]
+    missing = FolderSource(kind="folder", path=str(tmp_path / "missing"))
+    either = tiny.model.model_copy(update={"name": "either", "sources": (missing, *tiny.model.sources)})
+    cells = [*chosen.cells, tiny.model_copy(update={"model": either})]
+
+    def marked() -> set[str]:
+        out = StringIO()
+        print_plan(Console(file=out, width=200), Selection(chosen.grid, cells))
+        return {spec.model.name for spec in cells if f"{spec.cell_id}{RANDOM}" in out.getvalue()}
+
+    assert marked() == {"tiny-llama"}, "what either gets is not known yet"
+    fetch_base(either, store.home())
+    assert marked() == {"tiny-llama", "either"}
+    print_plan(Console(file=(narrow := StringIO()), width=60), Selection(chosen.grid, cells))
+    assert narrow.getvalue().count("weights)") == 2 and "…" not in narrow.getvalue(), "nothing is cut"
 
 
 @pytest.mark.parametrize(
