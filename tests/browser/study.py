@@ -51,6 +51,20 @@ class Study:
             assert time.monotonic() < deadline, f"still {state}; worker log: {self.log()}"
             time.sleep(1)
 
+    def sweep_in_the_middle(self, **parameters):
+        """A sweep of the smoke grid that has begun to train; its id. What was trained here before has checkpoints too."""
+        before = self.checkpoints()
+        run = self.run("sweep/local", {"grid": "smoke", **parameters})
+        self.wait(run, until=("RUNNING",))
+        deadline = time.monotonic() + 120
+        while self.checkpoints() <= before:
+            assert time.monotonic() < deadline, self.log()
+            time.sleep(0.2)
+        return run
+
+    def checkpoints(self):
+        return set((self.home / "experiments").glob("*/checkpoint/[0-9]*"))
+
     def log(self):
         return (self.home / "logs" / "prefect-worker.log").read_text()[-3000:]
 

@@ -112,17 +112,13 @@ def test_the_ui_shows_what_ran_what_will_run_and_what_came_of_it(study, page, tm
 
 
 def test_a_sweep_survives_its_worker_being_killed(study):
-    run = study.run("sweep/local", {"grid": "smoke", "overrides": ["recipe.iterations=400"], "limit": 1})
-    study.wait(run, until=("RUNNING",))
-    time.sleep(5)
+    run = study.sweep_in_the_middle(overrides=["recipe.iterations=400"], limit=1)
     os.kill(study.worker, signal.SIGKILL)
     study.wait(run)
 
 
 def test_a_sweep_lost_with_its_worker_goes_on_with_the_next(study):
-    run = study.run("sweep/local", {"grid": "smoke", "overrides": ["recipe.iterations=600"], "limit": 1})
-    study.wait(run, until=("RUNNING",))
-    time.sleep(8)
+    run = study.sweep_in_the_middle(overrides=["recipe.iterations=600"], limit=1)
     processes = subprocess.run(["ps", "axeww"], capture_output=True, text=True).stdout.splitlines()
     mine = [int(p.split()[0]) for p in processes if f"PREFECT__FLOW_RUN_ID={run}" in p]
     workers = [int(p.split()[0]) for p in processes if "worker start --pool triage" in p and study.api in p]

@@ -4,7 +4,6 @@ uv run pytest -m nightly tests/browser/test_up.py
 """
 
 import signal
-import time
 import urllib.request
 
 import pytest
@@ -12,7 +11,7 @@ import pytest
 from tests.browser.study import new_study
 
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(900)]
-LONG = {"grid": "smoke", "overrides": ["recipe.iterations=400"], "limit": 2}
+LONG = {"overrides": ["recipe.iterations=400"], "limit": 2}
 
 
 @pytest.fixture(scope="module")
@@ -43,17 +42,6 @@ def name_of(study, run):
     return study.post("/flow_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})[0]["name"]
 
 
-def sweep_in_the_middle(study):
-    """A sweep that has begun to train."""
-    run = study.run("sweep/local", LONG)
-    study.wait(run, until=("RUNNING",))
-    deadline = time.monotonic() + 120
-    while not list((study.home / "experiments").glob("*/checkpoint/[0-9]*")):
-        assert time.monotonic() < deadline, study.log()
-        time.sleep(0.2)
-    return run
-
-
 def test_one_experiment_and_the_comparison_run_as_deployments_under_readable_names(study):
     cell = {"grid": "smoke", "model": "tiny-llama", "bits": 4, "recipe": "balanced_safe", "seed": 42}
     experiment = study.run("experiment/local", cell)
@@ -75,7 +63,7 @@ def test_a_sweep_goes_on_when_triage_up_is_stopped_and_started_again_and_schedul
     change_schedules(study)
     left = schedules(study)
     assert len(left) == 3
-    run = sweep_in_the_middle(study)
+    run = study.sweep_in_the_middle(**LONG)
     study.end(study.process)
     study.process = study.up()
     assert schedules(study) == left
@@ -83,9 +71,7 @@ def test_a_sweep_goes_on_when_triage_up_is_stopped_and_started_again_and_schedul
 
 
 def test_what_a_killed_triage_up_leaves_is_ended_by_the_next_one(study):
-    run = study.run("sweep/local", LONG | {"overrides": ["recipe.iterations=401"]})
-    study.wait(run, until=("RUNNING",))
-    time.sleep(5)
+    run = study.sweep_in_the_middle(**LONG | {"overrides": ["recipe.iterations=401"]})
     orphan = study.worker
     study.process.kill()
     study.process.wait()
