@@ -128,7 +128,8 @@ def _trained(spec: ExperimentSpec, args: dict[str, Any], emit: Emit) -> Work:
     mx.set_cache_limit(CACHE_BYTES)
     adapted = add_lora(load_variant(Path(args["variant"]), compute_path()), spec.recipe, spec.training, spec.seed)
     load_weights(adapted, folder / "adapters.safetensors")
-    own = spec.recipe.dropout, spec.seed, spec.recipe.target_ed_recall
+    # Without a target of its own a recipe is read at the baselines', beside its primary rule: at equal recall.
+    own = spec.recipe.dropout, spec.seed, spec.recipe.target_ed_recall or TARGET
     return _work(args, spec.cell_id, adapted, spec.scoring, spec.training, own, emit)
 
 

@@ -393,6 +393,16 @@ def test_the_rules_are_written_before_the_first_test_case_is_scored(study, monke
     assert {r["calibration_digest"] for r in rows} == {verify(Path(args["data"]))["sets"]["calibration"]["digest"]}
 
 
+def test_a_recipe_without_a_target_is_read_at_that_of_the_baselines_beside_its_primary_rule(study):
+    """So that standard and safety recipes and the bag of words can be compared at equal recall."""
+    spec, args, scores = study["tiny-llama", "baseline"]
+    assert spec.recipe.target_ed_recall is None and spec.recipe.rule == "argmax"
+    rows = evaluation_rows(spec, args["training_id"], scores.name, scores, verify(Path(args["data"])))
+    (rule,) = (r for r in rows["decision_rule"] if r["rule"] == "target_recall")
+    assert rule["target"] == 0.95 and rule["threshold"] > 0
+    assert all(r["target_recall"] for r in rows["prediction"]) and rows["evaluation"][0]["primary_rule"] == "argmax"
+
+
 def test_the_rules_that_decide_are_the_stored_ones(study, tmp_path):
     """Had rows chosen anew, another record would change nothing."""
     spec, args, scores = study["tiny-llama", "balanced_safe"]
