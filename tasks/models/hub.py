@@ -61,11 +61,13 @@ def probe(source: HubSource) -> str:
     """`reachable` if the Hub answers for the repository's config.json. Raises SourceUnavailable with the reason."""
     from huggingface_hub import constants
 
-    if _cached(source):
-        return "in the local Hub cache"
-    if constants.is_offline_mode():
-        raise SourceUnavailable("HF_HUB_OFFLINE is set and the model is not in the local Hub cache.", transient=False)
     with sentences(source):
+        if _cached(source):
+            return "in the local Hub cache"
+        if constants.is_offline_mode():
+            raise SourceUnavailable(
+                "HF_HUB_OFFLINE is set and the model is not in the local Hub cache.", transient=False
+            )
         _ask_for_config(source)
     return "reachable"
 

@@ -63,6 +63,8 @@ def sentences(source: HubSource) -> Iterator[None]:
         ) from error
     except errors.HfHubHTTPError as error:
         raise _answered(error, source) from error
+    except errors.HFValidationError as error:  # a ValueError too, but of a name that never reached the Hub
+        raise BadInput(f"{source.repo} cannot be a Hub repository ({_line(error)}); correct `repo`.") from error
     except (ValueError, TypeError, KeyError) as error:
         raise SourceUnavailable(
             f"what answered is not the Hub ({type(error).__name__}); look at HF_ENDPOINT."

@@ -334,6 +334,14 @@ def test_what_is_not_there_is_named(hub, tmp_path, changes, message):
     assert message in ask(hub, tmp_path, "probe", **changes)["state"]
 
 
+def test_a_name_that_no_repository_can_have_is_the_users_to_correct(hub, tmp_path):
+    answer = ask(hub, tmp_path, repo="team/a--b", others=[OTHER])
+    assert answer["type"] == "BadInput" and "\n" not in answer["error"]
+    assert answer["error"].startswith("team/a--b cannot be a Hub repository (") and "Cannot have --" in answer["error"]
+    assert answer["error"].endswith("; correct `repo`.") and not hub.asked
+    assert "cannot be a Hub repository" in ask(hub, tmp_path, "probe", repo="team/a--b")["state"]
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [
