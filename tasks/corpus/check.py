@@ -111,17 +111,25 @@ def _texts(rows: Tally, sides: Any) -> list[Finding]:
     order = np.argsort(_ints(rows.digests), kind="stable")
     same = _ints(rows.digests)[order][1:] == _ints(rows.digests)[order][:-1]
     a, b = order[:-1][same], order[1:][same]
-    labels = _ints(rows.label_codes)
-    wrong, apart = labels[a] != labels[b], sides[a] != sides[b]
-    sets, files = _ints(rows.set_codes), _ints(rows.file_codes)
-    parts = ~wrong & ~apart & (sets[a] == sets[b]) & (files[a] != files[b])
-    repeats = ~wrong & ~apart & ~parts
+    labels, sets, files = _ints(rows.label_codes), _ints(rows.set_codes), _ints(rows.file_codes)
+    apart = sides[a] != sides[b]
+    scored = ~apart & (
+        sets[a] != sets[b]
+    )  # test and evaluation sets: nothing is learned, so each may have its own label
+    wrong = (labels[a] != labels[b]) & ~scored
+    parts = ~wrong & ~apart & ~scored & (files[a] != files[b])
+    repeats = ~wrong & ~apart & ~scored & ~parts
+    other = bool((labels[a] != labels[b])[scored].any())
     return [
         _pairs("repeated rows", a[repeats], b[repeats], rows, "note", "kept once"),
         _pairs("same text in two files of one set", a[parts], b[parts], rows, "FAILS", "delete one of the two"),
         _pairs("same text, other label", a[wrong], b[wrong], rows, "FAILS", "correct one of the two"),
         _pairs("same text in two sets", a[apart], b[apart], rows, "FAILS", "delete one of the two"),
-    ]
+        _pairs(
+            "same text in two scored sets", a[scored], b[scored], rows, "note",
+            f"scored in each{', in some with another label' if other else ''}",
+        ),
+    ]  # fmt: skip
 
 
 def _ids(rows: Tally) -> Finding:

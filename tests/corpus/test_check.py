@@ -146,6 +146,20 @@ def test_a_text_of_the_table_in_an_evaluation_set_fails_as_it_does_when_the_data
     assert copies.verdict == "FAILS" and "clinic.jsonl, line 10" in copies.remedy
 
 
+@pytest.mark.parametrize("label", ["ED", "GP"])
+def test_a_text_of_test_in_an_evaluation_set_is_scored_in_both(label: str, tmp_path: Path) -> None:
+    source = folder(tmp_path / "cases", train=rows(60), test=rows(30, 102))
+    outside = [*rows(9, 200), rows(1, 102)[0] | {"label": label}]
+    clinic = EvaluationSet(name="clinic", source=str(write(tmp_path / "clinic.jsonl", outside)))
+    report = check_data(Data(source=str(source)), (clinic,), {})
+    twice = found(report, "same text in two scored sets")
+    assert twice.verdict == "note" and "clinic.jsonl, line 10" in twice.remedy
+    assert ("another label" in twice.remedy) == (label == "GP")
+    assert not report.fails and found(report, "repeated rows").found == "0"
+    made = prepare_dataset(Data(source=str(source)), tmp_path / "home", (clinic,))
+    assert [len((made / f"{name}.jsonl").read_text().splitlines()) for name in ("test", "clinic")] == [30, 10]
+
+
 def test_ids_of_an_evaluation_set_may_be_those_of_other_cases_in_the_table(tmp_path: Path) -> None:
     outside = [row | {"id": f"c{i}"} for i, row in enumerate(rows(9, 100))]
     assert not with_evaluation_set(tmp_path, rows(60), outside).fails
