@@ -83,6 +83,15 @@ def test_the_examples_train_and_score(study):
         verify(scores)
 
 
+@pytest.mark.nightly
+def test_the_written_grid_runs_through_the_command(study):
+    overrides = [part for one in (*TINY, "scoring.passes=2") for part in ("--set", one)]
+    done = triage("sweep", "my_grid.toml", *overrides, "--bits", "4", "--recipe", "safe", folder=study)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    assert "landed   tiny-llama-4bit-safe-s42" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith(f"1 experiment is in the warehouse: {home() / 'triage.duckdb'}")
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_that_is_there_is_never_overwritten_and_nothing_is_written_beside_it(tmp_path, name):
     (tmp_path / name).write_text("mine")
