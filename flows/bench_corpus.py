@@ -90,7 +90,7 @@ def _learned_alike(own: dict[str, Any]) -> set[str]:
     return {dataset_digest(manifest) for manifest, sets in zip(here, learned, strict=True) if sets == learned[0]}
 
 
-def _models(set_digest: str, test_digest: str, datasets: Collection[str] | None = None) -> list[tuple[str, Decided]]:
+def _models(set_digest: str, test_digest: str, datasets: Collection[str]) -> list[tuple[str, Decided]]:
     """The latest evaluation of each landed training on exactly these cases, if it was judged on the test set meant.
 
     `datasets`: digests of those that a training may have learned from; an untuned model has learned from none.
@@ -99,8 +99,7 @@ def _models(set_digest: str, test_digest: str, datasets: Collection[str] | None 
         return []
     frame = query("SELECT * FROM evaluation_summary ORDER BY created_at")
     frame = frame[frame.training_id.isin(frame[frame.set_digest == test_digest].training_id) & frame.bits.notna()]
-    if datasets is not None:
-        frame = frame[frame.dataset_digest.isin(datasets) | (frame.recipe_kind == "baseline")]
+    frame = frame[frame.dataset_digest.isin(datasets) | (frame.recipe_kind == "baseline")]
     names = _names(frame)
     frame = frame[frame.set_digest == set_digest].drop_duplicates("training_id", keep="last")
     if frame.empty:
