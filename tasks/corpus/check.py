@@ -20,9 +20,10 @@ from tasks.corpus.card import best_bound
 from tasks.corpus.case import Case, text_digest
 from tasks.corpus.derived import derive_again
 from tasks.corpus.lengths import Lengths
-from tasks.corpus.prepare import prepare_dataset
+from tasks.corpus.prepare import check_filled, check_labels, prepare_dataset
 from tasks.corpus.splits import COPY, SETS, SHARES, quotas, split_cases
 from tasks.corpus.tally import NO_GROUP, Tally, tally
+from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS, Data, EvaluationSet
 
 ALIKE = 0.5  # Jaccard index from which two texts are shown as nearly the same; from COPY on they are copies
@@ -80,6 +81,8 @@ def check_data(data: Data, evaluation_sets: Iterable[EvaluationSet], tokenizers:
     findings = [*_texts(rows, sides), _ids(rows), copies, *_groups(rows, sides), *_labels(lines)]
     if data.source == "embedded":
         findings.append(_derived(data, wanted))
+    if "all" in rows.sets and rows.cases is not None:
+        findings.append(_our_split(rows, data))
     places = [(rows.place(a), rows.place(b), index) for a, b, index in alike]
     return Report(lines, [*findings, *_certifiable(lines, rows, data)], rows.sample.lengths(tokenizers), places)
 
@@ -228,7 +231,7 @@ def _certifiable(found: Sequence[SetLine], rows: Tally, data: Data) -> list[Find
     counted = {name: labels[0] for name, labels in lines.items() if name not in (*SETS, "all")}
     if "all" in lines:
         about = rows.cases is None
-        split = _about(lines["all"]) if about else _split(rows, data)
+        split = _about(lines["all"]) if about else _counts(_split(rows, data)["test"])
         own = f"our test set{' (about)' if about else ''}{_limited(limit, split)}"
         counted = {"all rows as an evaluation set": lines["all"][0], own: _kept(split, limit), **counted}
     if "test" in lines:
@@ -251,13 +254,30 @@ def _about(labels: Sequence[int]) -> list[int]:
     return [round(count * SHARES["test"]) for count in labels]
 
 
-def _split(rows: Tally, data: Data) -> list[int]:
-    """Rows per label of the test set that we split off, repeated texts counted once."""
+def _counts(cases: Sequence[Case]) -> list[int]:
+    counts = Counter(case.label for case in cases)
+    return [counts[label] for label in LABELS]
+
+
+def _split(rows: Tally, data: Data) -> dict[str, list[Case]]:
+    """The sets into which we split the table, repeated texts counted once."""
     unique: dict[str, Case] = {}
     for case in rows.cases or []:
         unique.setdefault(text_digest(case.text), case)
-    counts = Counter(case.label for case in split_cases(list(unique.values()), data.seed)["test"])
-    return [counts[label] for label in LABELS]
+    return split_cases(list(unique.values()), data.seed)
+
+
+def _our_split(rows: Tally, data: Data) -> Finding:
+    """Whether the split leaves a model something to learn from and to be judged by, as when the data is made.
+
+    A table without one of the labels can only be an evaluation set, which `_labels` says; it must fill the sets alone.
+    """
+    whole = {case.label for case in rows.cases or []} == set(LABELS)
+    try:
+        (check_labels if whole else check_filled)(_split(rows, data), data.source)
+    except BadInput as error:
+        return Finding("our split", "cannot be trained on", "FAILS", str(error).removesuffix("."))
+    return Finding("our split", "every set has cases")
 
 
 def _bound(name: str, ed: int) -> Finding:

@@ -99,7 +99,7 @@ def _build(data: Data, sources: Sequence[Source], folder: Path) -> dict[str, Any
     limits: Mapping[str, int] = {str(name): limit for name, limit in data.limits.items()}
     learned = _learned(sets, sources[0].located)
     sets = {name: limited(cases, limits.get(name, len(cases)), data.seed) for name, cases in sets.items()}
-    _check_labels(sets, data.source)
+    check_labels(sets, data.source)
     described: dict[str, Any] = {}
     written: Sets = {}
     for source in sources:
@@ -187,12 +187,18 @@ def _check_apart(columns: EvaluationSet, cases: Sequence[Case], learned: Sets) -
             raise BadInput(f"{where} is not apart from {name}: {error}") from error
 
 
-def _check_labels(sets: Mapping[str, Sequence[Case]], source: str) -> None:
+def check_filled(sets: Mapping[str, Sequence[Case]], source: str) -> None:
+    """Refuse a set without a case. Raises BadInput."""
     for name, cases in sets.items():
         if not cases:
             raise BadInput(
                 f"{source}: no cases are left for {name}; give more cases, more groups, or fewer copies of one text."
             )
+
+
+def check_labels(sets: Mapping[str, Sequence[Case]], source: str) -> None:
+    """Refuse an empty set, and a train set that lacks a label. Raises BadInput."""
+    check_filled(sets, source)
     missing = sorted(set(LABELS) - {case.label for case in sets["train"]})
     if missing:
         raise BadInput(

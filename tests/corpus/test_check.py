@@ -54,17 +54,33 @@ def check(path: Path, **settings: Any) -> Report:
 
 
 def test_a_sound_table_passes_with_its_numbers(tmp_path: Path) -> None:
-    report = check(write(tmp_path / "a.jsonl", rows(300, group="g")))
+    report = check(write(tmp_path / "a.jsonl", [row | {"group": f"g{i // 30}"} for i, row in enumerate(rows(300))]))
     (line,) = report.sets
-    assert (line.name, line.rows, line.labels, line.groups, line.words) == ("all", 300, (100, 100, 100), ["g"], 8)
+    groups = [f"g{i}" for i in range(10)]
+    assert (line.name, line.rows, line.labels, line.groups, line.words) == ("all", 300, (100, 100, 100), groups, 8)
     assert not report.fails and report.lengths[0].unit == "words" and report.lengths[0].longest == 8
 
 
+@pytest.mark.parametrize("entries", [rows(2), rows(300, group="g"), rows(30), [*rows(60, group="g"), *rows(9, 99)]])
+def test_a_table_too_small_to_be_split_fails_as_when_the_data_is_made(
+    entries: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    path = write(tmp_path / "a.jsonl", entries)
+    try:
+        prepare_dataset(Data(source=str(path)), tmp_path / "home")
+        said = ""
+    except BadInput as error:
+        said = str(error)
+    assert bool(said) == (len(entries) in (2, 300))
+    split = found(check(path), "our split")
+    assert split.verdict == ("FAILS" if said else "ok") and split.remedy + "." * bool(said) == said
+
+
 def test_repeats_contradictions_and_ids_are_told_apart_and_placed(tmp_path: Path) -> None:
-    entries = [*rows(9), {"text": "STORY 0  of a kind with 0 words", "label": "ED"}]
+    entries = [*rows(30), {"text": "STORY 0  of a kind with 0 words", "label": "ED"}]
     report = check(write(tmp_path / "a.jsonl", entries))
     assert not report.fails and found(report, "repeated rows").verdict == "note"
-    assert "a.jsonl, line 1 and" in found(report, "repeated rows").remedy and "line 10" in report.findings[0].remedy
+    assert "a.jsonl, line 1 and" in found(report, "repeated rows").remedy and "line 31" in report.findings[0].remedy
     entries += [{"text": entries[1]["text"], "label": "ED"}, {"id": "c2", "text": "another", "label": "ED"}]
     report = check(write(tmp_path / "a.jsonl", entries))
     assert report.fails
