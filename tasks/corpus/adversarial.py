@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from tasks.corpus.case import Case, normal_text
-from tasks.corpus.embedded import Record, assign_sets, embedded_records
+from tasks.corpus.embedded import TRIES, Record, assign_sets, embedded_records
 from tasks.corpus.flags import draw_denials
 from tasks.corpus.knowledge_base import Problem, problems, tone
 from tasks.corpus.render import Style, band_of, draw_style, render
@@ -56,12 +56,17 @@ def _records(seed: int) -> tuple[Record, ...]:
 
 def _record(problem: Problem, n: int, kind: str, label: Label, seed: int, seen: set[str]) -> Record:
     rng = random.Random(f"adversarial-{seed}-{n}-{problem.id}")
-    while True:
+    for _ in range(TRIES):
         facts = _facts(problem, kind, label, rng)
         style = _style(problem, facts, kind, rng)
         text = render(problem, facts, style, rng)
         if normal_text(text) not in seen:
             break
+    else:
+        raise RuntimeError(
+            f"Case {n + 1} of {NAME} ({problem.id}, {kind}, {label}) came out as a text that is there already, in all of "
+            f"{TRIES} tries; give the problem more facts or wordings."
+        )
     seen.add(normal_text(text))
     verdict = decide(facts, problem)
     subgroup = {"age_band": band_of(facts.age), "voice": style.voice, "spelling": style.spelling, "kind": kind}

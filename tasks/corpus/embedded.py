@@ -19,6 +19,7 @@ from tasks.corpus.sampler import draw_facts
 from tasks.spec import LABELS, Label
 
 GENERATOR_VERSION = 4
+TRIES = 50  # to write a case that no other case is
 SIZES = {"train": 3000, "valid": 600, "calibration": 1200, "test": 1500}
 SHARES: dict[Label, float] = {"ED": 0.27, "GP": 0.38, "HOME": 0.35}  # near a helpline's
 PROBLEM_SHARES = {"train": 0.485, "valid": 0.085, "calibration": 0.17, "test": 0.26}
@@ -115,12 +116,17 @@ def _plan(name: str, counts: dict[Label, int], homes: dict[str, str], seed: int)
 
 def _record(problem: Problem, name: str, number: int, label: Label, seed: int, seen: set[str]) -> Record:
     rng = random.Random(f"case-{seed}-{name}-{number}-{problem.id}")
-    for _ in range(50):
+    for _ in range(TRIES):
         facts = draw_facts(problem, label, rng)
         style = draw_style(problem, facts, rng)
         text = render(problem, facts, style, rng)
         if normal_text(text) not in seen:
             break
+    else:
+        raise RuntimeError(
+            f"Case {number + 1} of {name} ({problem.id}, {label}) came out as a text that is there already, in all of "
+            f"{TRIES} tries; give the problem more facts or wordings, or ask for fewer cases."
+        )
     seen.add(normal_text(text))
     subgroup = {"age_band": band_of(facts.age), "voice": style.voice, "spelling": style.spelling}
     verdict = decide(facts, problem)

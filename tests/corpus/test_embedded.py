@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from sklearn.metrics import f1_score
 
+from tasks.corpus import adversarial, embedded
 from tasks.corpus.adversarial import adversarial_records
 from tasks.corpus.case import normal_text
 from tasks.corpus.embedded import (
@@ -351,3 +352,10 @@ def test_the_knowledge_names_only_known_contexts_and_every_problem_its_guidance(
         assert {*problem.ed_if, *problem.gp_if, *problem.always} <= set(contexts())
         assert problem.source and problem.days[0] < problem.days[1] < problem.days[2]
     assert re.fullmatch(r"[0-9a-f]{64}", knowledge_digest())
+
+
+@pytest.mark.parametrize("module", [embedded, adversarial])
+def test_a_text_that_can_only_be_repeated_is_an_error(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "render", lambda *_: "always the same")
+    with pytest.raises(RuntimeError, match=r"came out as a text that is there already, in all of 50 tries"):
+        module._records.__wrapped__(*((7, (0.27, 0.38, 0.35), 100) if module is embedded else (42,)))
