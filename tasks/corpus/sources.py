@@ -61,6 +61,7 @@ def _folder_files(folder: Path, source: str, columns: Columns) -> dict[str, list
     Rows under one entry `all` are split by us. Files of which only some are named like sets are refused.
     """
     tables = _tables(folder)
+    _check_unread(folder, source)
     found = _by_set(folder, tables)
     needed = ("test",) if isinstance(columns, EvaluationSet) else ("train", "test")
     missing = [name for name in needed if name not in found]
@@ -105,6 +106,19 @@ def _entries(folder: Path) -> list[Path]:
     except OSError as error:
         raise BadInput(f"{folder} cannot be read ({error.strerror}); check its permissions.") from error
     return [path for path in paths if not path.name.startswith(".")]
+
+
+def _check_unread(folder: Path, source: str) -> None:
+    """Refuse tables that lie deeper than a folder and `data` in it: their rows would be missing."""
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder)
+        if any(part.startswith(".") for part in inside.parts) or not _is(Path.is_file, path):
+            continue
+        if inside.parent not in (Path(), Path("data")) and path.suffix.lower() in READERS:
+            raise BadInput(
+                f"{source}: {inside} lies deeper than the folder and its folder data, where tables are read; move it up, "
+                "remove it, or name as source the folder or file that is meant."
+            )
 
 
 def _check_table(path: Path) -> None:

@@ -95,7 +95,7 @@ ONE = [
     ["train.jsonl"],
     ["a.jsonl", "b.csv"],
     ["data/a.jsonl", "data/b.jsonl"],
-    ["more.jsonl", "._more.jsonl"],
+    ["more.jsonl", "._more.jsonl", ".old/._a.jsonl"],
 ]
 
 
@@ -143,6 +143,8 @@ def test_a_folder_is_an_evaluation_set_by_its_test_file_or_by_all_its_tables(nam
         (["dev.csv", "more.csv"], "no train file"),
         (["a.csv", "b.csv.gz"], r"b\.csv\.gz is compressed; unpack it first"),
         (["a-00000-of-00003.csv", "a-00001-of-00003.csv", "b.csv"], "holds 2 of the 3 parts of a; add the others"),
+        (["a.jsonl", "sub/b.jsonl"], r"sub/b\.jsonl lies deeper than the folder .* move it up"),
+        (["train.jsonl", "test.jsonl", "data/more/b.csv"], r"data/more/b\.csv lies deeper"),
         (["notes.txt"], "holds no table, nor has its folder data; put .jsonl, .csv, .parquet files into it"),
     ],
 )
@@ -165,6 +167,12 @@ def test_a_broken_link_among_tables_that_are_read_as_one_is_refused(tmp_path: Pa
 def test_a_hub_dataset_is_read_by_the_same_rule_as_a_folder(hub: FakeHub) -> None:
     hub.files = {"a.jsonl": table(0, 30), "data/b.jsonl": table(30, 30)}
     assert [path.name for path in locate(REPO, Data()).files["all"]] == ["a.jsonl", "b.jsonl"]
+
+
+def test_a_table_of_a_hub_dataset_that_would_not_be_read_is_refused(hub: FakeHub) -> None:
+    hub.files = {"a.jsonl": table(0, 30), "english/b.jsonl": table(30, 30)}
+    with pytest.raises(BadInput, match=rf"{REPO}: english/b\.jsonl lies deeper"):
+        locate(REPO, Data())
 
 
 def test_a_rationale_is_kept_with_the_case_and_never_shown(tmp_path: Path) -> None:
