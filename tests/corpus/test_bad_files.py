@@ -9,6 +9,7 @@ import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
@@ -21,7 +22,7 @@ from tasks.corpus.check import check_data
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.readers import read_cases
 from tasks.runtime.errors import BadInput
-from tasks.spec import Data
+from tasks.spec import LABELS, Data, Label
 
 GOOD = {"text": "Chest pain since noon", "label": "ED"}
 REMEDIES = (
@@ -331,3 +332,32 @@ def checked(path: Path) -> None:
         assert check_data(Data(source=str(path)), (), {}).sets
     except BadInput as error:
         assert str(error).endswith(".") and "\n" not in str(error)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    entries=st.lists(st.dictionaries(names, values, max_size=5), max_size=6),
+    columns=st.lists(names, min_size=3, max_size=3, unique=True),
+    words=st.dictionaries(st.sampled_from(["ED", "ed", " gp", "now", ""]), st.sampled_from(LABELS), max_size=3),
+    sound=st.booleans(),
+)  # fmt: skip
+def test_columns_and_label_words_never_give_a_traceback_in_check_or_prepare(
+    entries: list[dict[str, Any]], columns: list[str], words: dict[str, Label], sound: bool, tmp_path: Path
+) -> None:
+    text, label, group = columns
+    table = [{text: f"story {n}", group: f"g{n}", label: LABELS[n % 3]} for n in range(30)] if sound else []
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(map(json.dumps, [*table, *entries])))
+    data = Data(source=str(path), text_column=text, label_column=label, group_column=group, labels=words)
+    try:
+        fails = check_data(data, (), {}).fails
+    except BadInput as error:
+        assert str(error).endswith(".") and "\n" not in str(error)
+        fails = True
+    try:
+        with TemporaryDirectory() as home:
+            prepare_dataset(data, Path(home))
+    except BadInput as error:
+        assert str(error).endswith(".") and "\n" not in str(error)
+        return
+    assert not fails, "what the check refuses is not made"
