@@ -16,7 +16,7 @@ from rich.console import Console
 
 from flows.bench_table import print_summary, print_table
 from tasks.grid import known_models
-from tasks.models.convert import essentials, variant_folder
+from tasks.models.convert import essentials, has_random_weights, variant_folder
 from tasks.models.exact_sizes import is_known
 from tasks.models.sources import fetch_base
 from tasks.runtime.child import run_child
@@ -132,10 +132,6 @@ def blocks_of(variant: Path, model: str, *layers: int) -> int:
         if not 1 <= count <= blocks:
             raise BadInput(f"--layers {count}, but {model} has {blocks} blocks; give at most {blocks}, and at least 1.")
     return blocks
-
-
-def has_random_weights(variant: Path) -> bool:
-    return bool((essentials(variant) or {}).get("random_weights"))
 
 
 def own_versions() -> dict[str, str]:

@@ -17,13 +17,13 @@ from flows.bench import (
     WHEELS_OWN_BLAS,
     Engine,
     blocks_of,
-    has_random_weights,
     land_benchmark,
     own_versions,
     variant_of,
 )
 from flows.display import RANDOM
 from tasks.corpus.prepare import prepare_dataset
+from tasks.models.convert import has_random_weights
 from tasks.runtime.child import run_child
 from tasks.runtime.device import backend
 from tasks.runtime.store import home

@@ -11,8 +11,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from flows.bench import BITS, blocks_of, has_random_weights, land_benchmark, own_versions, variant_of
+from flows.bench import BITS, blocks_of, land_benchmark, own_versions, variant_of
 from flows.display import RANDOM
+from tasks.models.convert import has_random_weights
 from tasks.runtime.child import run_child
 from tasks.runtime.device import compute_path, machine_name
 from tasks.runtime.errors import BadInput

@@ -18,7 +18,7 @@ from flows.evidence import OWN_SHARE, evidence
 from flows.plan import estimated_bytes, plan_cells, sources_of
 from flows.selection import Selection
 from flows.tables import NOT_A_DEVICE, check_prevalence, leaderboard, quantization, random_mark, rows_of
-from tasks.models.convert import essentials
+from tasks.models.convert import has_random_weights
 from tasks.models.sources import stored, unpinned
 from tasks.runtime.store import complete, existing_home, home
 from tasks.spec import BaseModelSpec
@@ -104,7 +104,7 @@ def print_plan(console: Console, selection: Selection) -> None:
 def _is_random(model: BaseModelSpec) -> bool:
     """Whether a base model's weights are random: those on this machine, or all that it could have."""
     if folder := stored(model, home()):
-        return bool((essentials(folder) or {}).get("random_weights"))
+        return has_random_weights(folder)
     return all(source.kind == "random" for source in model.sources)
 
 
@@ -169,4 +169,4 @@ def _on_random_weights(folder: Path) -> bool:
         args = json.loads((folder / "spec.json").read_text(encoding="utf-8"))["args"]
     except (OSError, ValueError, KeyError):
         return False
-    return bool((essentials(Path(args["variant"])) or {}).get("random_weights"))
+    return has_random_weights(Path(args["variant"]))

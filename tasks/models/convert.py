@@ -68,6 +68,11 @@ def essentials(folder: Path) -> dict[str, Any] | None:
     return {"folder": str(folder), **{k: v for k, v in manifest.items() if k != "files"}}
 
 
+def has_random_weights(folder: Path) -> bool:
+    """Whether a model folder holds random weights; False where it is not complete."""
+    return bool((essentials(folder) or {}).get("random_weights"))
+
+
 def _make(folder: Path, build: Callable[[Path], dict[str, Any]], trusted: bool = True) -> dict[str, Any]:
     """Build a folder unless it is complete; `trusted=False` compares its digests first, and rebuilds it if they differ."""
     found = essentials(folder)
