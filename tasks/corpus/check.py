@@ -115,14 +115,12 @@ def _texts(rows: Tally, sides: Any) -> list[Finding]:
     same = _ints(rows.digests)[order][1:] == _ints(rows.digests)[order][:-1]
     a, b = order[:-1][same], order[1:][same]
     labels, sets, files = _ints(rows.label_codes), _ints(rows.set_codes), _ints(rows.file_codes)
-    apart = sides[a] != sides[b]
-    scored = ~apart & (
-        sets[a] != sets[b]
-    )  # test and evaluation sets: nothing is learned, so each may have its own label
-    wrong = (labels[a] != labels[b]) & ~scored
+    apart, other = sides[a] != sides[b], labels[a] != labels[b]
+    # Test and evaluation sets: nothing is learned from them, so each may have its own label.
+    scored = ~apart & (sets[a] != sets[b])
+    wrong = other & ~scored
     parts = ~wrong & ~apart & ~scored & (files[a] != files[b])
     repeats = ~wrong & ~apart & ~scored & ~parts
-    other = bool((labels[a] != labels[b])[scored].any())
     return [
         _pairs("repeated rows", a[repeats], b[repeats], rows, "note", "kept once"),
         _pairs("same text in two files of one set", a[parts], b[parts], rows, "FAILS", "delete one of the two"),
@@ -130,7 +128,7 @@ def _texts(rows: Tally, sides: Any) -> list[Finding]:
         _pairs("same text in two sets", a[apart], b[apart], rows, "FAILS", "delete one of the two"),
         _pairs(
             "same text in two scored sets", a[scored], b[scored], rows, "note",
-            f"scored in each{', in some with another label' if other else ''}",
+            f"scored in each{', in some with another label' if other[scored].any() else ''}",
         ),
     ]  # fmt: skip
 

@@ -112,9 +112,9 @@ def _check_unread(folder: Path, source: str) -> None:
     """Refuse tables that lie deeper than a folder and `data` in it: their rows would be missing."""
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
-        if any(part.startswith(".") for part in inside.parts) or not _is(Path.is_file, path):
+        if path.suffix.lower() not in READERS or inside.parent in (Path(), Path("data")):
             continue
-        if inside.parent not in (Path(), Path("data")) and path.suffix.lower() in READERS:
+        if not any(part.startswith(".") for part in inside.parts) and _is(Path.is_file, path):
             raise BadInput(
                 f"{source}: {inside} lies deeper than the folder and its folder data, where tables are read; move it up, "
                 "remove it, or name as source the folder or file that is meant."

@@ -1,5 +1,5 @@
--- One row per base model, bits, recipe and its settings, trained with more than one seed and judged alike on one set: how far figures
--- spread by the seed alone. A difference between 4 and 8 bits that is smaller than this spread may be chance of training.
+-- One row per base model, bits, recipe and its settings, trained with more than one seed and judged alike on one set:
+-- how far figures spread by the seed alone. A difference between 4 and 8 bits that is smaller than this spread may be chance of training.
 CREATE OR REPLACE VIEW seeds AS
 SELECT
     base_model,

@@ -1,5 +1,5 @@
--- One row per base model, recipe and its settings with pairs of more than one seed, judged alike: 4 bits minus 8 bits, averaged over
--- seeds, and how far it spreads between them. `same_sign`: seeds whose difference has the sign of the mean.
+-- One row per base model, recipe and its settings with pairs of more than one seed, judged alike: 4 bits minus 8 bits,
+-- averaged over seeds, and how far it spreads between them. `same_sign`: seeds whose difference has the sign of the mean.
 CREATE OR REPLACE VIEW seed_differences AS
 SELECT
     base_model,
