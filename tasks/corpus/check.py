@@ -20,7 +20,7 @@ from tasks.corpus.card import best_bound
 from tasks.corpus.case import Case, text_digest
 from tasks.corpus.derived import derive_again
 from tasks.corpus.lengths import Lengths
-from tasks.corpus.prepare import check_filled, check_labels, prepare_dataset
+from tasks.corpus.prepare import check_filled, check_labels, prepare_dataset, split_off
 from tasks.corpus.splits import COPY, SETS, SHARES, quotas, split_cases
 from tasks.corpus.tally import NO_GROUP, Tally, tally
 from tasks.runtime.errors import BadInput
@@ -81,7 +81,7 @@ def check_data(data: Data, evaluation_sets: Iterable[EvaluationSet], tokenizers:
     findings = [*_texts(rows, sides), _ids(rows), copies, *_groups(rows, sides), *_labels(lines)]
     if data.source == "embedded":
         findings.append(_derived(data, wanted))
-    if "all" in rows.sets and rows.cases is not None:
+    if rows.cases and not {*SETS} <= {*rows.sets}:
         findings.append(_our_split(rows, data))
     places = [(rows.place(a), rows.place(b), index) for a, b, index in alike]
     return Report(lines, [*findings, *_certifiable(lines, rows, data)], rows.sample.lengths(tokenizers), places)
@@ -228,7 +228,7 @@ def _certifiable(found: Sequence[SetLine], rows: Tally, data: Data) -> list[Find
     limit = data.limits.get("test")
     counted = {name: labels[0] for name, labels in lines.items() if name not in (*SETS, "all")}
     if "all" in lines:
-        about = rows.cases is None
+        about = not rows.cases
         split = _about(lines["all"]) if about else _counts(_split(rows, data)["test"])
         own = f"our test set{' (about)' if about else ''}{_limited(limit, split)}"
         counted = {"all rows as an evaluation set": lines["all"][0], own: _kept(split, limit), **counted}
@@ -258,15 +258,17 @@ def _counts(cases: Sequence[Case]) -> list[int]:
 
 
 def _split(rows: Tally, data: Data) -> dict[str, list[Case]]:
-    """The sets into which we split the table, repeated texts counted once."""
+    """The sets into which we split the table, or what is given as train; repeated texts counted once."""
     unique: dict[str, Case] = {}
     for case in rows.cases or []:
         unique.setdefault(text_digest(case.text), case)
-    return split_cases(list(unique.values()), data.seed)
+    if "all" in rows.sets:
+        return split_cases(list(unique.values()), data.seed)
+    return split_off(list(unique.values()), data.seed, rows.sets)
 
 
 def _our_split(rows: Tally, data: Data) -> Finding:
-    """Whether the split leaves a model something to learn from and to be judged by, as when the data is made.
+    """Whether our split leaves a model something to learn from and to be judged by, as when the data is made.
 
     A table without one of the labels can only be an evaluation set, which `_labels` says; it must fill the sets alone.
     """

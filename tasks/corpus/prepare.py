@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,10 +81,15 @@ def _sets(data: Data, located: Located) -> Sets:
     given = {name: read_set(paths, data) for name, paths in located.files.items()}
     if "all" in given:
         return split_cases(given["all"], data.seed)
+    given.update(split_off(given["train"], data.seed, given))
+    return {name: given[name] for name in SETS}
+
+
+def split_off(train: Sequence[Case], seed: int, given: Collection[str]) -> Sets:
+    """The cases given as train without those that become valid and calibration, where these are not given; and these."""
     shares = {name: SHARES[name] for name in ("train", "valid", "calibration") if name == "train" or name not in given}
     whole = sum(shares.values())
-    given.update(split_cases(given["train"], data.seed, {name: share / whole for name, share in shares.items()}))
-    return {name: given[name] for name in SETS}
+    return split_cases(train, seed, {name: share / whole for name, share in shares.items()})
 
 
 def _evaluation_cases(source: Source, seed: int) -> list[Case]:

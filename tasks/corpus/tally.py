@@ -18,7 +18,7 @@ from tasks.corpus.sources import locate
 from tasks.corpus.tables import place, read_rows
 from tasks.spec import LABELS, Columns, Data, EvaluationSet
 
-FEW = 50_000  # cases of a table up to which they are kept whole, so that our split can be carried out
+FEW = 50_000  # cases of a table or train set up to which they are kept whole, so that our split can be carried out
 NO_GROUP = -1
 
 Entry = tuple[str, str, int, Case]  # set; what a place begins with; its number; case
@@ -67,7 +67,7 @@ class Tally:
         if len(self.batch) == BATCH:
             self.sketch.add(self.batch)
             self.batch.clear()
-        if self.cases is not None and name == "all":
+        if self.cases is not None and name in ("all", "train"):
             self.cases.append(case)
             if len(self.cases) > FEW:
                 self.cases = None

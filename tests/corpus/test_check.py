@@ -76,6 +76,21 @@ def test_a_table_too_small_to_be_split_fails_as_when_the_data_is_made(
     assert split.verdict == ("FAILS" if said else "ok") and split.remedy + "." * bool(said) == said
 
 
+@pytest.mark.parametrize("count", [4, 300])
+def test_a_given_train_set_too_small_for_what_is_split_off_it_fails_as_when_the_data_is_made(
+    count: int, tmp_path: Path
+) -> None:
+    source = folder(tmp_path / "given", train=rows(count), test=rows(30, 1000))
+    said = ""
+    try:
+        prepare_dataset(Data(source=str(source)), tmp_path / "home")
+    except BadInput as error:
+        said = str(error)
+    assert bool(said) == (count == 4)
+    split = found(check(source), "our split")
+    assert split.verdict == ("FAILS" if said else "ok") and split.remedy + "." * bool(said) == said
+
+
 def test_repeats_contradictions_and_ids_are_told_apart_and_placed(tmp_path: Path) -> None:
     entries = [*rows(30), {"text": "STORY 0  of a kind with 0 words", "label": "ED"}]
     report = check(write(tmp_path / "a.jsonl", entries))
@@ -97,13 +112,14 @@ def folder(tmp_path: Path, **sets: list[dict[str, Any]]) -> Path:
 
 
 def test_what_crosses_given_sets_fails(tmp_path: Path) -> None:
-    train = [*rows(30, group="a"), {"text": STORY, "label": "GP", "group": "b"}]
+    apart = [row for n, group in enumerate("ade") for row in rows(10, 10 * n, group=group)]  # enough for our split
+    train = [*apart, {"text": STORY, "label": "GP", "group": "b"}]
     report = check(folder(tmp_path, train=train, test=rows(30, 100, group="t")))
     assert not report.fails
     near = {"text": STORY + " now", "label": "GP", "group": "c"}
     report = check(folder(tmp_path, train=train, test=[*rows(30, 100, group="a"), near, train[3]]))
     assert found(report, "same text in two sets").verdict == "FAILS"
-    assert found(report, "groups that cross sets").found == "1 of 3"
+    assert found(report, "groups that cross sets").found == "1 of 5"
     copies = found(report, "nearly the same text across sets")
     assert copies.verdict == "FAILS" and "train.jsonl, line 31 and" in copies.remedy
 
