@@ -16,6 +16,7 @@ from tasks.spec import Columns, EvaluationSet, HubSource
 # What others call the sets, as the beginning of a file's name; shards end in -00000-of-00002.
 NAMES = {"train": r"train(ing)?", "valid": r"valid(ation)?|val|dev", "calibration": r"calib(ration)?", "test": "test"}
 COMPRESSED = (".gz", ".zip", ".bz2", ".xz", ".zst", ".7z")
+OTHER_TABLES = (".ndjson", ".tsv", ".xls", ".xlsx", ".ods", ".arrow", ".feather")  # which are not read
 SHARD = re.compile(r"-(\d{5})-of-(\d{5})$")
 
 
@@ -81,10 +82,13 @@ def _folder_files(folder: Path, source: str, columns: Columns) -> dict[str, list
 
 
 def _check_whole(folder: Path, tables: list[Path]) -> None:
-    """Refuse what would be missing from a folder that is read as one table: a part, a compressed or a broken file."""
+    """Refuse what would be missing from a folder that is read as one table: a part, a compressed, broken or other file.
+
+    A .json file that is not named like a set is left alone: in a folder of tables it describes them.
+    """
     for path in _entries(folder):
         inner = Path(path.stem).suffix if path.suffix.lower() in COMPRESSED else path.suffix
-        if inner.lower() in READERS:
+        if inner.lower() in (*READERS, *OTHER_TABLES):
             _check_table(path)
     for stem in {SHARD.sub("", path.stem) for path in tables}:
         _check_parts(folder, stem, [path for path in tables if SHARD.sub("", path.stem) == stem])
@@ -122,9 +126,14 @@ def _check_unread(folder: Path, source: str) -> None:
 
 
 def _check_table(path: Path) -> None:
-    """Refuse a compressed file or a broken link in a table's place: skipped, its rows would silently be missing."""
+    """Refuse what is not read in a table's place, compressed files and broken links: its rows would silently be missing."""
     if path.suffix.lower() in COMPRESSED:
         raise BadInput(f"{path} is compressed; unpack it first, or remove it if it is not meant.")
+    if path.suffix.lower() in (*OTHER_TABLES, ".json"):
+        kinds = ", ".join(READERS)
+        raise BadInput(
+            f"{path} is of a kind that is not read ({kinds} are); convert it, or remove it if it is not meant."
+        )
     if path.suffix.lower() in READERS and not _is(Path.is_file, path):
         raise BadInput(f"{path} is no file but a folder or a link that leads nowhere; repair it or remove it.")
 
