@@ -1,4 +1,4 @@
-"""The prompt, as text: one versioned template that training and scoring share."""
+"""The prompt, as text: one versioned template per purpose, so that training and scoring share theirs."""
 
 from __future__ import annotations
 
@@ -30,6 +30,6 @@ class Prompt:
         return self.plain.format(instruction=self.instruction, text=text)
 
 
-def load_prompt() -> Prompt:
-    """The project's prompt, from `prompts.toml`."""
-    return Prompt(**tomllib.loads((files(__package__) / "prompts.toml").read_text(encoding="utf-8")))
+def load_prompt(purpose: str = "triage") -> Prompt:
+    """The prompt of one purpose, a table of `prompts.toml`."""
+    return Prompt(**tomllib.loads((files(__package__) / "prompts.toml").read_text(encoding="utf-8"))[purpose])

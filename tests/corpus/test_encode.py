@@ -31,10 +31,19 @@ def test_prompt_and_completion_are_the_tokens_of_the_whole_conversation(template
         if template.chat:
             messages = [*prompt.messages(TEXT), {"role": "assistant", "content": label}]
             whole = template.tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
-            assert ours == list(whole)
+        else:
+            whole = template.tokenizer.encode(prompt.plain_text(TEXT))
+            whole += template.tokenizer.encode(f" {label}{prompt.plain_end}", add_special_tokens=False)
+        assert ours == list(whole)
         text = template.tokenizer.decode(ours)
         assert TEXT in text and prompt.instruction in text
         assert template.tokenizer.decode(list(template.completions[k])[: template.label_lengths[k]]).strip() == label
+
+
+def test_a_prompts_text_changes_only_with_its_version():
+    assert {load_prompt().version: load_prompt().digest} == {1: "5f8e8a155a5a"}, (
+        "raise version in prompts.toml, then pin it here"
+    )
 
 
 def test_labels_inside_other_words_mean_nothing_since_no_text_is_parsed(template):
