@@ -3,7 +3,7 @@
 - `negated`: several red flags named and said to be absent; the label follows from the one fact that is there
 - `frightening`: alarm in every sentence around a core that is no emergency; GP or HOME
 - `calm`: an understated, hopeful story, with much that is well, around a red flag; ED
-- `metaphor`: every fact in its most pictorial wording; any label
+- `metaphor`: every fact in its most pictorial wording, and the label follows from those; any label
 
 The deciding facts are the problem's own, never the general ones that the training cases share word for word.
 """
@@ -24,6 +24,7 @@ from tasks.corpus.sampler import draw_facts
 from tasks.spec import Label
 
 SIZE = 300
+NAMED = 2  # flags, at least, that a negated case names and says to be absent
 NAME = "test_adversarial"
 KINDS: tuple[tuple[str, Label], ...] = (
     ("negated", "HOME"), ("calm", "ED"), ("frightening", "GP"),
@@ -78,13 +79,12 @@ def _facts(problem: Problem, kind: str, label: Label, rng: random.Random) -> Fac
     nearest = None
     for _ in range(120):
         facts = draw_facts(problem, label, rng)
+        facts = _denying(problem, facts, rng) if kind == "negated" else facts
         if _suits(problem, facts, kind):
             break
         nearest = facts if _own(problem, facts) else nearest
     else:
         facts = nearest or facts
-    if kind == "negated":
-        return replace(facts, denied=draw_denials(problem, facts, rng, wanted=6)[:4])
     if kind == "calm":
         facts = replace(facts, trend=rng.choice(("better", None)), severity=rng.choice(("mild", None)))
         return replace(facts, denied=draw_denials(problem, facts, rng, wanted=4)[:3])
@@ -94,14 +94,21 @@ def _facts(problem: Problem, kind: str, label: Label, rng: random.Random) -> Fac
     return facts
 
 
+def _denying(problem: Problem, facts: Facts, rng: random.Random) -> Facts:
+    """The facts with four flags denied, those first that can be named in a list."""
+    drawn = draw_denials(problem, facts, rng, wanted=9)
+    return replace(facts, denied=tuple(sorted(drawn, key=lambda name: not problem.fact(name).listable)[:4]))
+
+
 def _suits(problem: Problem, facts: Facts, kind: str) -> bool:
     """Decided by the problem's own facts, and in the way that the kind is about."""
     if not _own(problem, facts) or facts.severity == "severe":
         return False
     if kind == "calm":
         return bool(facts.red) and not any(problem.fact(name).sick for name in facts.red)
-    present = [problem.fact(name) for name in (*facts.red, *facts.amber, *facts.mild)]
-    return kind != "metaphor" or any(len(fact.say) > 1 for fact in present)
+    if kind == "negated":
+        return sum(problem.fact(name).listable for name in facts.denied) >= NAMED
+    return kind != "metaphor" or decide(facts, problem).rule.startswith(("red:", "amber:", "no_flag"))
 
 
 def _own(problem: Problem, facts: Facts) -> bool:

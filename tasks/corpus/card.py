@@ -15,8 +15,8 @@ NOTICE = "synthetic: for building and comparing, not evidence about patients"
 EMBEDDED = """\
 ## What it is
 
-Vignettes written by a generator from a knowledge base in plain data files ({problems} presenting problems, {systems}
-body systems, generator {generator}, knowledge {knowledge}). {notice}.
+Vignettes written by a generator from a knowledge base in plain data files ({problems} presenting problems in {systems}
+fields, generator {generator}, knowledge {knowledge}). {notice}.
 
 A case is drawn as facts: age, sex, flags that are present or said to be absent, illnesses and medicines, duration,
 trend, severity, vital signs. Rules turn the facts into the label, never the problem's name: each problem has cases of
@@ -102,17 +102,16 @@ def data_card(manifest: Mapping[str, Any]) -> str:
 
 
 def _wordings() -> str:
-    """How many facts of the knowledge base have more than one wording, and how many only one."""
+    """In how many wordings the facts of the knowledge base are said and denied."""
     everything = general()
     kinds = [everything.red, everything.amber, everything.mild]
     kinds += [own for problem in problems().values() for own in (problem.red, problem.amber, problem.mild)]
     facts = [fact for own in kinds for fact in own.values()]
-    denied = [fact for fact in facts if fact.deny]
-    said, denials = (sum(len(words) > 1 for words in of) for of in ([f.say for f in facts], [f.deny for f in denied]))
+    said, denials = ([len(words) for words in of if words] for of in ([f.say for f in facts], [f.deny for f in facts]))
     return (
-        f"Of {len(facts)} facts {said} are said in more than one wording and {len(facts) - said} in only one (a nurse's note "
-        f"is one more); of the {len(denied)} that can be denied in a clause of their own, {denials} have more than one and "
-        f"{len(denied) - denials} only one. Cases of a set repeat clauses: their number overstates their variety."
+        f"Each of {len(facts)} facts is said in {min(said)} to {max(said)} wordings ({sum(said)} in all; a nurse's note is one "
+        f"more), and each of the {len(denials)} that can be denied in {min(denials)} to {max(denials)} ({sum(denials)} in "
+        "all). Cases of a set repeat clauses: their number overstates their variety."
     )
 
 

@@ -20,6 +20,7 @@ Band = Literal["infant", "child", "teen", "adult", "older", "frail"]
 BAND_YEARS: dict[str, tuple[float, float]] = {
     "infant": (0.05, 1), "child": (1, 13), "teen": (13, 18), "adult": (18, 65), "older": (65, 80), "frail": (80, 97),
 }  # fmt: skip
+WORDINGS = 3  # at least, of a complaint, a fact and its denial, so that none is known by its words
 FEVER = 38.0  # degrees Celsius
 FEVER_WORDS = re.compile(r"fever|temperature|burning hot|chills")
 Phrases = dict[str, dict[str, list[str]]]
@@ -29,7 +30,7 @@ class Fact(Strict):
     """One thing that is so or not so: as a clause (`say`), as its opposite (`deny`), and as a noun phrase (`note`)."""
 
     note: str
-    say: tuple[str, ...] = Field(min_length=1)
+    say: tuple[str, ...] = Field(min_length=WORDINGS)
     deny: tuple[str, ...] = ()
     sick: bool = Field(default=False, description="visibly ill: no reassuring facts beside it")
     ongoing: bool = Field(default=False, description="a general fact for complaints that last, not for events")
@@ -48,6 +49,11 @@ class Fact(Strict):
         """Whether `note` can follow "no" in a list; longer or other notes are denied by their own clause."""
         words = self.note.split()
         return len(words) <= 6 and words[0] not in phrases()["not_nouns"]["first"]
+
+    @property
+    def listable(self) -> bool:
+        """Whether `note` can stand in a list among others without being taken for two."""
+        return self.nameable and "," not in self.note
 
     @property
     def feverish(self) -> bool:
@@ -72,7 +78,7 @@ class Problem(Strict):
     temp: Literal["normal", "febrile"] = "normal"
     painless: bool = Field(default=False, description="nobody would rate it 8 out of 10 in spite of painkillers")
     note: str
-    complaint: tuple[str, ...] = Field(min_length=2)
+    complaint: tuple[str, ...] = Field(min_length=WORDINGS)
     voices: tuple[str, ...] = ()
     always: tuple[str, ...] = ()
     without: tuple[str, ...] = Field(default=(), description="general facts that do not suit this problem")
@@ -90,8 +96,8 @@ class Problem(Strict):
     def _flags_are_distinct(self) -> Problem:
         if len({*self.red, *self.amber, *self.mild}) < len(self.red) + len(self.amber) + len(self.mild):
             raise ValueError(f"{self.id}: a fact's name may be used once in a problem")
-        if any(not fact.deny for fact in (*self.red.values(), *self.amber.values())):
-            raise ValueError(f"{self.id}: each red and amber fact needs a 'deny'")
+        if any(len(fact.deny) < WORDINGS for fact in (*self.red.values(), *self.amber.values())):
+            raise ValueError(f"{self.id}: each red and amber fact needs {WORDINGS} wordings of its 'deny'")
         return self
 
     def age_range(self, band: str) -> tuple[float, float]:

@@ -50,7 +50,9 @@ def _history(problem: Problem, facts: Facts, rng: random.Random) -> list[str]:
     known = [contexts()[name].note for name in facts.contexts if name not in problem.always]
     parts = [f"{rng.choice(('PMH', 'background', 'hx'))}: {', '.join(known)}"] if known else []
     return parts + [
-        f"not {contexts()[name].note}" if "on " in contexts()[name].note else f"no {contexts()[name].note}"
+        f"not {contexts()[name].note}"
+        if contexts()[name].note.startswith(("on ", "having "))
+        else f"no {contexts()[name].note}"
         for name in facts.absent_contexts
         if name != "pregnant"
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from functools import partial
 
 from tasks.corpus.knowledge_base import Problem, contexts, phrases
 from tasks.corpus.nurse import nurse_note
@@ -18,6 +19,7 @@ from tasks.corpus.wording import (
 )
 
 MAX_WORDS = 100
+RETELLINGS = 20  # of a text that came out too long, in other wordings
 BY_BAND: dict[str, dict[str, float]] = {
     "infant": {"parent": 0.7, "nurse": 0.2, "terse": 0.1},
     "child": {"parent": 0.65, "nurse": 0.2, "terse": 0.15},
@@ -62,8 +64,12 @@ def draw_style(problem: Problem, facts: Facts, rng: random.Random) -> Style:
 
 def render(problem: Problem, facts: Facts, style: Style, rng: random.Random) -> str:
     """The text of a case, at most MAX_WORDS words where the facts allow it."""
-    nurse = style.voice == "nurse"
-    text = nurse_note(problem, facts, rng) if nurse else _spoken(problem, facts, style, rng)
+    write = nurse_note if style.voice == "nurse" else partial(_spoken, style=style)
+    text = write(problem, facts, rng=rng)
+    for _ in range(RETELLINGS):
+        if len(text.split()) <= MAX_WORDS:
+            break
+        text = min(text, write(problem, facts, rng=rng), key=lambda told: len(told.split()))
     if style.spelling == "american":
         text = american(text)
     return texted(text, rng) if style.voice == "terse" else text
@@ -77,8 +83,8 @@ def _spoken(problem: Problem, facts: Facts, style: Style, rng: random.Random) ->
         needed.append(rng.choice(phrases()["trend"][facts.trend]))
     if facts.severity:
         needed.append(rng.choice(phrases()["severity"][facts.severity]))
-    needed += _vital_clauses(problem, facts, style, rng)
-    optional = _denials(problem, facts, style, rng) + _extras(problem, facts, style, rng)
+    needed += _vital_clauses(problem, facts, style, rng) + _denials(problem, facts, style, rng)
+    optional = _extras(problem, facts, style, rng)
     opening = _opening(problem, facts, style, rng)
     body = _fit(opening, needed, optional, rng)
     text = " ".join([*_framed(style, opening, rng), *(sentence(conjugate(clause, person)) for clause in body)])
@@ -106,8 +112,9 @@ def _denials(problem: Problem, facts: Facts, style: Style, rng: random.Random) -
     """Absent flags: each as its own clause, or together as a list of nouns with "no"."""
     absent = [problem.fact(name) for name in facts.denied]
     nouns = [fact.note for fact in absent if fact.nameable]
-    if style.listed and (plain := [noun for noun in nouns if "," not in noun]):
-        return [f"none of these: {listed(plain, 'or')}"]
+    if style.listed and (plain := [fact for fact in absent if fact.listable]):
+        rest = [rng.choice(fact.deny) for fact in absent if fact not in plain]
+        return [f"none of these: {listed([fact.note for fact in plain], 'or')}", *rest]
     if len(nouns) < 2 or rng.random() < 0.5:
         return [rng.choice(fact.deny) for fact in absent]
     lead = rng.choice(("there is no ", "[I] [have] had no ", "no "))

@@ -45,14 +45,17 @@ def _propose(problem: Problem, label: Label, rng: random.Random) -> Facts | None
     days = _days(problem, route, facts, rng)
     told = " ".join(clause for name in facts.mild for clause in (problem.fact(name).note, *problem.fact(name).say))
     mending = MENDING.search(told) is not None
-    if days is None or (mending and route in ("long", "severe", "worse")) or (route == "severe" and MINOR.search(told)):
+    severity = _severity(problem, route, facts.age, rng)
+    if days is None or (mending and route in ("long", "worse")):
+        return None
+    if severity == "severe" and (mending or MINOR.search(told)):  # the two would contradict each other
         return None
     trend = _trend(route, rng)
     facts = replace(
         facts,
         days=days,
         trend=None if mending and trend != "better" else trend,
-        severity=_severity(problem, route, facts.age, rng),
+        severity=severity,
     )
     facts = replace(facts, denied=draw_denials(problem, facts, rng))
     return replace(facts, vitals=draw_vitals(problem, route, facts, rng))
@@ -126,6 +129,6 @@ def _severity(problem: Problem, route: str, age: float, rng: random.Random) -> s
         return None
     if route == "severe":
         return "severe"
-    weights = {"red": (0.7, 0.14, 0.1, 0.06), "amber": (0.6, 0.2, 0.17, 0.03)}.get(route, (0.6, 0.21, 0.19, 0.0))
+    weights = {"red": (0.7, 0.14, 0.1, 0.06), "amber": (0.6, 0.21, 0.19, 0.0)}.get(route, (0.6, 0.21, 0.19, 0.0))
     drawn = rng.choices((None, "mild", "moderate", "severe"), weights)[0]
     return None if drawn == "severe" and problem.painless else drawn

@@ -93,10 +93,40 @@ def hard() -> dict[str, list[Record]]:
     return kinds
 
 
+def test_every_fact_of_a_case_is_told_in_its_text_and_so_is_every_denial(records: tuple[Record, ...]) -> None:
+    checked = 0
+    for record in (*records, *adversarial_records()):
+        facts, problem = record.facts, problems()[record.facts.problem]
+        if record.case.subgroup["voice"] == "terse":  # typing mistakes
+            continue
+        present = [problem.fact(name) for name in (*facts.red, *facts.amber, *facts.mild)]
+        absent = [problem.fact(name) for name in facts.denied]
+        for note, wordings in ((f.note, f.say) for f in present):
+            assert _told(record, note, wordings), (record.case.case_id, note)
+        for note, wordings in ((f.note, f.deny) for f in absent):
+            assert _told(record, note, wordings), (record.case.case_id, note)
+        checked += len(absent)
+    assert checked > 3000
+
+
+def _told(record: Record, note: str, wordings: tuple[str, ...]) -> bool:
+    """Whether the text of a case holds a fact's noun phrase or one of its wordings."""
+    person = "I" if record.case.subgroup["voice"] == "patient" else record.facts.sex
+    text, clauses = _plain(record.case.text), [note, *(conjugate(words, person) for words in wordings)]
+    swapped = [
+        american(f"no {words}").removeprefix("no ") for words in clauses
+    ]  # "no fit" is no seizure, "fit" may be well
+    return any(_plain(words) in text for words in (*clauses, *swapped))
+
+
 def test_a_negated_case_denies_flags_in_their_own_words(hard: dict[str, list[Record]]) -> None:
     lead = re.compile(r"none of these|denies|\bno\b|nil|not present|none\b", re.IGNORECASE)
     assert [r.case.text for r in hard["negated"] if r.facts.denied and not lead.search(r.case.text)] == []
     assert {r.case.label for r in hard["negated"]} == set(LABELS)
+    for record in hard["negated"]:
+        notes = [fact.note for fact in map(problems()[record.facts.problem].fact, record.facts.denied) if fact.listable]
+        named = [note for note in notes if _told(record, note, ())]
+        assert len(named) >= 2 or record.case.subgroup["voice"] == "terse", record.case.text
 
 
 @pytest.mark.parametrize(("kind", "labels"), [("calm", {"ED"}), ("frightening", {"GP", "HOME"})])
@@ -112,7 +142,7 @@ def test_a_metaphor_case_says_each_fact_in_its_most_pictorial_wording(hard: dict
     pictured = []
     for record in hard["metaphor"]:
         voice, problem = record.case.subgroup["voice"], problems()[record.facts.problem]
-        assert voice != "nurse"
+        assert voice != "nurse" and record.verdict.rule.startswith(("red:", "amber:", "no_flag"))
         if voice == "terse":  # typing mistakes
             continue
         present = [problem.fact(name) for name in (*record.facts.red, *record.facts.amber, *record.facts.mild)]
@@ -246,7 +276,7 @@ def test_the_same_seed_gives_the_same_bytes_in_another_process(records: tuple[Re
 
 def test_texts_are_short_complete_and_free_of_template_marks(records: tuple[Record, ...]) -> None:
     words = sorted(len(record.case.text.split()) for record in records)
-    assert 35 <= words[len(words) // 2] <= 60 and words[-1] <= 110
+    assert 35 <= words[len(words) // 2] <= 60 and words[-1] <= 100
     marks = re.compile(
         r"[\[\]{}]|\bI (is|has|does|feels)\b|\b(she|he) (am|have|do|feel|want|plan|need)\b|\bcans\b| {2}"
     )
