@@ -101,9 +101,13 @@ def _metric(found: dict[tuple[str, str], Any], r: Any, name: str, counted: bool 
 def _conformal(c: Any) -> dict[str, str]:
     if c is None:
         return dict.fromkeys(("ED missed", "abstains", "mind"), "n/a")
-    missed = why_not(c.note) if pd.isna(c.ed_missed) else f"{int(c.ed_missed)} of {int(c.ed_cases)}"
+    missed = why_not(c.note)
+    if not pd.isna(c.ed_missed):
+        share = with_interval(c.ed_miss_rate, c.miss_low, c.miss_high)
+        missed = f"{int(c.ed_missed)} of {int(c.ed_cases)}: {share}"
     return {
-        "ED missed": f"{missed}\n(at most {c.miss_rate:.0%})", "abstains": f"{c.abstain_rate:.0%}",
+        "ED missed": f"{missed}\n(aim: {c.miss_rate:.0%} at most)",
+        "abstains": with_interval(c.abstain_rate, c.abstain_low, c.abstain_high),
         "mind": "" if pd.isna(c.note) else str(c.note),
     }  # fmt: skip
 

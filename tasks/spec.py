@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 Label = Literal["ED", "GP", "HOME"]
 LABELS: tuple[Label, ...] = ("ED", "GP", "HOME")
 ENGINE_VERSION = 4
-SCORING_VERSION = 4
+SCORING_VERSION = 5
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=60)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 

@@ -17,7 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from tasks.runtime.errors import BadInput
 from tasks.scoring.inputs import label_codes, label_probabilities
-from tasks.scoring.intervals import clopper_pearson
+from tasks.scoring.intervals import Groups
+from tasks.scoring.metrics import NO_INTERVAL, Metric
+from tasks.scoring.shares import share_metric, those
 from tasks.spec import LABELS
 
 EXTERNAL = "no guarantee here: the cases come from elsewhere than the calibration cases"
@@ -37,9 +39,14 @@ class Conformal:
     ed_miss_rate: float | None
     miss_low: float | None
     miss_high: float | None
+    miss_method: str | None
     abstain_rate: float
+    abstain_low: float | None
+    abstain_high: float | None
     mean_set_size: float
     error_decided: float | None
+    error_low: float | None
+    error_high: float | None
     note: str | None
 
 
@@ -64,23 +71,35 @@ def conformal_sets(p: ArrayLike, thresholds: Sequence[float]) -> NDArray[np.bool
 
 def judge_conformal(
     calibration_p: ArrayLike, calibration_labels: Sequence[str], p: ArrayLike, labels: Sequence[str], miss_rate: float,
-    external: bool = False,
+    groups: Groups | None = None, seed: int = 0, external: bool = False,
 ) -> Conformal:  # fmt: skip
-    """Thresholds from the calibration cases, and what their sets do on an evaluation set. `external`: from elsewhere."""
+    """Thresholds from the calibration cases, and what their sets do on an evaluation set, with 95 % intervals.
+
+    `groups`: of the evaluation set's cases. `external`: these come from elsewhere than the calibration cases.
+    """
     own, truth, known = label_probabilities(calibration_p), label_codes(labels), label_codes(calibration_labels)
     counts = [int((known == i).sum()) for i in range(len(LABELS))]
     ed, gp, home = (conformal_threshold(own[known == i, i], miss_rate) for i in range(len(LABELS)))
     sets = conformal_sets(p, (ed, gp, home))
     sizes, is_ed = sets.sum(axis=1), truth == 0
-    n_ed, missed = int(is_ed.sum()), int((is_ed & ~sets[:, 0]).sum())
     decided = sizes == 1
     wrong = ~sets[np.arange(len(truth)), truth]
-    low, high = clopper_pearson(missed, n_ed) if n_ed else (None, None)
+    miss, error = (_share(wrong[among], those(groups, among), seed) for among in (is_ed, decided))
+    abstain = _share(~decided, groups, seed)
+    n_ed = int(is_ed.sum())
     return Conformal(
-        miss_rate, ed, gp, home, counts[0], n_ed, missed if n_ed else None, missed / n_ed if n_ed else None, low, high,
-        float((~decided).mean()), float(sizes.mean()), float(wrong[decided].mean()) if decided.any() else None,
+        miss_rate, ed, gp, home, counts[0], n_ed, int(wrong[is_ed].sum()) if n_ed else None,
+        miss.value, miss.low, miss.high, miss.method if n_ed else None,
+        float((~decided).mean()), abstain.low, abstain.high, float(sizes.mean()), error.value, error.low, error.high,
         _note(counts, n_ed, miss_rate, external),
     )  # fmt: skip
+
+
+def _share(hits: NDArray[np.bool_], groups: Groups | None, seed: int) -> Metric:
+    """A share with its interval; without a case there is neither."""
+    if not len(hits):
+        return Metric("share", None, None, None, NO_INTERVAL, 0)
+    return share_metric("share", hits, groups, seed)
 
 
 def _note(counts: list[int], n_ed: int, miss_rate: float, external: bool) -> str | None:

@@ -6,8 +6,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tasks.scoring.intervals import clopper_pearson
-from tasks.scoring.metrics import EXACT, INDEPENDENT, NO_INTERVAL, Metric
+from tasks.scoring.intervals import Groups
+from tasks.scoring.metrics import NO_INTERVAL, Metric
+from tasks.scoring.shares import share_metric
 from tasks.spec import LABELS, Label
 
 WORDS = re.compile(rf"\b({'|'.join(LABELS)})\b")
@@ -27,20 +28,17 @@ def read_answer(text: str) -> Answer:
     return Answer(text.strip() in LABELS, next(iter(found)) if len(found) == 1 else None)
 
 
-def generation_metrics(answers: Sequence[Answer], scored: Sequence[str], cases: int) -> list[Metric]:
+def generation_metrics(
+    answers: Sequence[Answer], scored: Sequence[str], cases: int, groups: Groups | None = None, seed: int = 0
+) -> list[Metric]:
     """format_compliance (the answer is one label and nothing else) and generation_agreement (its one label is the
-    scored argmax; an answer without one disagrees). `cases`: how many the whole set has."""
+    scored argmax; an answer without one disagrees). `cases`: how many the whole set has; `groups`: of the answered ones."""
     if not answers:
         note = "not available: no answers were generated"
         return [Metric(name, None, None, None, NO_INTERVAL, 0, note) for name in NAMES]
-    hits = (sum(a.exact for a in answers), sum(a.label == s for a, s in zip(answers, scored, strict=True)))
-    note = f"greedy, {len(answers)} of {cases} cases; {INDEPENDENT}"
-    return [_share(name, k, len(answers), note) for name, k in zip(NAMES, hits, strict=True)]
-
-
-def _share(name: str, k: int, n: int, note: str) -> Metric:
-    low, high = clopper_pearson(k, n)
-    return Metric(name, k / n, low, high, EXACT, n, note, exact_low=low, exact_high=high)
+    hits = ([a.exact for a in answers], [a.label == s for a, s in zip(answers, scored, strict=True)])
+    note = f"greedy, {len(answers)} of {cases} cases"
+    return [share_metric(name, found, groups, seed, note) for name, found in zip(NAMES, hits, strict=True)]
 
 
 NAMES = ("format_compliance", "generation_agreement")

@@ -9,7 +9,7 @@ import numpy as np
 
 from tasks.scoring.calibration import calibration_table, reliability_rows
 from tasks.scoring.choice import Decisions
-from tasks.scoring.conformal import judge_conformal
+from tasks.scoring.conformal import Conformal, judge_conformal
 from tasks.scoring.generation import Answer, generation_metrics
 from tasks.scoring.metrics import Metric
 from tasks.scoring.review import judge_review
@@ -45,9 +45,11 @@ def extra_metrics(
     """Metric rows that belong to no decision rule and stand with argmax: calibration, and what was generated."""
     found = calibration_table([r["label"] for r in test], probability_table(test), groups, seed)
     if answers is not None:
-        by_case = {r["case_id"]: a for r, a in zip(test, argmax, strict=True)}
+        place = {r["case_id"]: i for i, r in enumerate(test)}
+        rows = [place[a["case_id"]] for a in answers]
         read = [Answer(a["exact"], a["label"]) for a in answers]
-        found += generation_metrics(read, [by_case[a["case_id"]] for a in answers], len(test))
+        own = [groups[i] for i in rows] if groups else None
+        found += generation_metrics(read, [argmax[i] for i in rows], len(test), own, seed)
     return [metric_row(evaluation_id, "argmax", m) for m in found]
 
 
@@ -95,7 +97,7 @@ def trust_rows(
     own = {"evaluation_id": evaluation_id}
     found: dict[str, Rows] = {
         "reliability": [own | asdict(row) for row in reliable],
-        "conformal": [own | asdict(_conformal(calibration, test, scoring, external))],
+        "conformal": [own | asdict(_conformal(calibration, test, scoring, groups, seed, external))],
         "subgroup_metric": [],
         "review_flag": [],
     }
@@ -108,11 +110,14 @@ def trust_rows(
     return found
 
 
-def _conformal(calibration: Rows, test: Rows, scoring: Scoring, external: bool) -> Any:
+def _conformal(
+    calibration: Rows, test: Rows, scoring: Scoring, groups: list[str] | None, seed: int, external: bool
+) -> Conformal:
     known, labels = [r["label"] for r in calibration], [r["label"] for r in test]
     return judge_conformal(
-        probability_table(calibration), known, probability_table(test), labels, scoring.conformal_miss_rate, external
-    )
+        probability_table(calibration), known, probability_table(test), labels, scoring.conformal_miss_rate, groups, seed,
+        external,
+    )  # fmt: skip
 
 
 def _subgroup_row(evaluation_id: str, field: str, value: str, m: Metric) -> dict[str, Any]:

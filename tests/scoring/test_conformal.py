@@ -3,6 +3,8 @@ import pytest
 
 from tasks.runtime.errors import BadInput
 from tasks.scoring.conformal import conformal_sets, conformal_threshold, judge_conformal
+from tasks.scoring.intervals import clopper_pearson
+from tasks.scoring.metrics import CLUSTERED, EXACT
 from tasks.scoring.rules import target_recall_threshold
 
 
@@ -57,12 +59,32 @@ def test_sets_abstentions_and_misses_are_what_a_loop_counts():
     assert (conformal_sets(p, limits).sum(axis=1) == [len(s) for s in sets]).all()
 
 
+def test_each_share_has_the_wider_of_the_exact_and_the_clustered_interval():
+    rng = np.random.default_rng(3)
+    truth, p, labels = draw(rng, 300)
+    _, q, others = draw(rng, 400)
+    alone, own = judge_conformal(q, others, p, labels, 0.1), [f"c{i}" for i in range(300)]
+    assert (alone.miss_low, alone.miss_high) == clopper_pearson(alone.ed_missed, alone.ed_cases)
+    assert alone.miss_method == EXACT and alone.abstain_low < alone.abstain_rate < alone.abstain_high
+    # Sixty conditions of five like cases each: all of a condition's decisions stand or fall together.
+    first = np.repeat(np.arange(0, 300, 5), 5)
+    like = judge_conformal(q, others, p[first], [labels[i] for i in first], 0.1, [own[i] for i in first], seed=1)
+    sets = conformal_sets(p[first], (like.threshold_ed, like.threshold_gp, like.threshold_home))
+    for name, hits, low, high in (
+        ("miss", ~sets[truth[first] == 0, 0], like.miss_low, like.miss_high),
+        ("abstain", sets.sum(axis=1) != 1, like.abstain_low, like.abstain_high),
+    ):
+        exact = clopper_pearson(int(hits.sum()), len(hits))
+        assert high - low > 1.5 * (exact[1] - exact[0]), name
+    assert like.miss_method == CLUSTERED
+
+
 def test_no_emergency_has_no_miss_rate_and_nan_is_refused():
     rng = np.random.default_rng(2)
     _, p, labels = draw(rng, 90)
     calm = [i for i, label in enumerate(labels) if label != "ED"]
     found = judge_conformal(p, labels, p[calm], [labels[i] for i in calm], 0.05)
-    assert found.ed_miss_rate is None and "no ED case" in found.note
+    assert found.ed_miss_rate is found.miss_low is found.miss_method is None and "no ED case" in found.note
     with pytest.raises(BadInput, match="finite"):
         conformal_threshold([0.1, np.nan], 0.05)
     with pytest.raises(BadInput, match="between 0 and 1"):

@@ -1,6 +1,7 @@
 import pytest
 
 from tasks.scoring.generation import Answer, generation_metrics, read_answer
+from tasks.scoring.metrics import CLUSTERED, EXACT, INDEPENDENT
 
 
 @pytest.mark.parametrize("text", ["GP", " HOME\n", "ED"])
@@ -25,6 +26,16 @@ def test_compliance_and_agreement_are_counted_on_the_sample_and_it_is_said():
     compliance, agreement = generation_metrics(answers, ["ED", "ED", "GP", "GP"], 200)
     assert (compliance.value, compliance.n) == (0.5, 4) and agreement.value == 0.5
     assert "4 of 200 cases" in compliance.note and compliance.low < 0.5 < compliance.high
+
+
+def test_answers_to_cases_of_few_conditions_are_not_taken_for_independent():
+    answers = [read_answer("ED" if i // 10 % 2 else "needed") for i in range(200)]
+    scored, groups = ["ED"] * 200, [str(i // 10) for i in range(200)]
+    alone, grouped = (generation_metrics(answers, scored, 200, own, seed=1)[0] for own in (None, groups))
+    assert alone.method == EXACT and INDEPENDENT in alone.note and alone.clustered_low is None
+    assert grouped.method == CLUSTERED and INDEPENDENT not in grouped.note and grouped.value == alone.value == 0.5
+    assert (grouped.exact_low, grouped.exact_high) == (alone.low, alone.high)
+    assert grouped.high - grouped.low > 2 * (alone.high - alone.low)
 
 
 def test_without_answers_nothing_is_claimed():
