@@ -89,6 +89,7 @@ def draw_denials(problem: Problem, facts: Facts, rng: random.Random, wanted: int
     able: list[list[str]] = []
     for pool in ({**_own(problem, "red", facts), **_own(problem, "amber", facts)}, _general(problem, "red", facts)):
         clear = {n: f for n, f in pool.items() if not (sick and f.sick) and not any(_overlap(f, p) for p in present)}
+        clear = {n: f for n, f in clear.items() if not (f.days and f.days[0] <= facts.days)}  # "not for five days"
         able.append([name for name in clear if name not in (*facts.red, *facts.amber)])
     if wanted is None:
         wanted = rng.choices((0, 1, 2, 3), (0.35, 0.35, 0.2, 0.1) if facts.red else (0.15, 0.35, 0.3, 0.2))[0]

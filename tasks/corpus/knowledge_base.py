@@ -45,15 +45,10 @@ class Fact(Strict):
     source: str | None = None
 
     @property
-    def nameable(self) -> bool:
+    def listable(self) -> bool:
         """Whether `note` can follow "no" in a list; longer or other notes are denied by their own clause."""
         words = self.note.split()
-        return len(words) <= 6 and words[0] not in phrases()["not_nouns"]["first"]
-
-    @property
-    def listable(self) -> bool:
-        """Whether `note` can stand in a list among others without being taken for two."""
-        return self.nameable and "," not in self.note
+        return len(words) <= 6 and words[0] not in phrases()["not_nouns"]["first"] and "," not in self.note
 
     @property
     def feverish(self) -> bool:

@@ -38,8 +38,8 @@ def _heading(problem: Problem, facts: Facts, rng: random.Random) -> str:
 
 def _denials(problem: Problem, facts: Facts, rng: random.Random) -> list[str]:
     absent = [problem.fact(name) for name in facts.denied]
-    notes = [fact.note for fact in absent if fact.nameable]
-    clauses = [conjugate(rng.choice(fact.deny), facts.sex) for fact in absent if not fact.nameable]
+    notes = [fact.note for fact in absent if fact.listable]
+    clauses = [conjugate(rng.choice(fact.deny), facts.sex) for fact in absent if not fact.listable]
     if not notes:
         return clauses
     form = rng.choice(("denies {}", "no {}", "nil {}", "not present: {}", "asked about {}: none"))

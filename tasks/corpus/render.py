@@ -19,6 +19,7 @@ from tasks.corpus.wording import (
 )
 
 MAX_WORDS = 100
+DAYS_TO_COMPARE = 3  # from here on "every day is a bit harder than the last" can be said
 RETELLINGS = 20  # of a text that came out too long, in other wordings
 BY_BAND: dict[str, dict[str, float]] = {
     "infant": {"parent": 0.7, "nurse": 0.2, "terse": 0.1},
@@ -80,7 +81,10 @@ def _spoken(problem: Problem, facts: Facts, style: Style, rng: random.Random) ->
     needed = [_say(problem.fact(name).say, style, rng) for name in (*facts.red, *facts.amber, *facts.mild)]
     needed += [*_contexts(problem, facts, rng), *style.asides]
     if facts.trend:
-        needed.append(rng.choice(phrases()["trend"][facts.trend]))
+        told = [
+            words for words in phrases()["trend"][facts.trend] if facts.days >= DAYS_TO_COMPARE or " day" not in words
+        ]
+        needed.append(rng.choice(told))
     if facts.severity:
         needed.append(rng.choice(phrases()["severity"][facts.severity]))
     needed += _vital_clauses(problem, facts, style, rng) + _denials(problem, facts, style, rng)
@@ -111,14 +115,13 @@ def _contexts(problem: Problem, facts: Facts, rng: random.Random) -> list[str]:
 def _denials(problem: Problem, facts: Facts, style: Style, rng: random.Random) -> list[str]:
     """Absent flags: each as its own clause, or together as a list of nouns with "no"."""
     absent = [problem.fact(name) for name in facts.denied]
-    nouns = [fact.note for fact in absent if fact.nameable]
-    if style.listed and (plain := [fact for fact in absent if fact.listable]):
-        rest = [rng.choice(fact.deny) for fact in absent if fact not in plain]
-        return [f"none of these: {listed([fact.note for fact in plain], 'or')}", *rest]
+    nouns = [fact.note for fact in absent if fact.listable]
+    rest = [rng.choice(fact.deny) for fact in absent if not fact.listable]
+    if style.listed and nouns:
+        return [f"none of these: {listed(nouns, 'or')}", *rest]
     if len(nouns) < 2 or rng.random() < 0.5:
         return [rng.choice(fact.deny) for fact in absent]
-    lead = rng.choice(("there is no ", "[I] [have] had no ", "no "))
-    return [lead + listed(nouns, "or"), *(rng.choice(fact.deny) for fact in absent if not fact.nameable)]
+    return [rng.choice(("there is no ", "[I] [have] had no ", "no ")) + listed(nouns, "or"), *rest]
 
 
 def _vital_clauses(problem: Problem, facts: Facts, style: Style, rng: random.Random) -> list[str]:
@@ -176,9 +179,9 @@ def _noun(facts: Facts) -> str:
 def _relation(facts: Facts, style: Style, rng: random.Random) -> str:
     female = facts.sex == "f"
     if facts.age < 18:
-        return rng.choice(
-            ("my daughter", "my little girl", "our girl") if female else ("my son", "my little boy", "our boy")
-        )
+        child = ("my daughter", "our girl") if female else ("my son", "our boy")
+        little = ("my little girl" if female else "my little boy",) if facts.age < 10 else ()
+        return rng.choice(child + little)
     if facts.age < 65:
         return rng.choice(
             ("my wife", "my sister", "my flatmate") if female else ("my husband", "my brother", "my flatmate")

@@ -18,6 +18,7 @@ from tasks.corpus.wording import lived_days
 from tasks.spec import Label
 
 ATTEMPTS = 400
+PLAINLY_LONGER = 1.5  # than the natural course, so that a reader sees it too
 MENDING = re.compile(
     r"\b(better|gone|fading|fades|heal\w*|shr[iu]nk\w*|smaller|settled|settles|settling|eases|easing|pink again)\b"
 )
@@ -51,12 +52,11 @@ def _propose(problem: Problem, label: Label, rng: random.Random) -> Facts | None
     if severity == "severe" and (mending or MINOR.search(told)):  # the two would contradict each other
         return None
     trend = _trend(route, rng)
-    facts = replace(
-        facts,
-        days=days,
-        trend=None if mending and trend != "better" else trend,
-        severity=severity,
-    )
+    if any(problem.fact(name).sick for name in facts.red):  # nobody at death's door is on the mend or mildly so
+        trend, severity = None if trend == "better" else trend, "severe" if severity == "severe" else None
+    if trend == "worse" and facts.age >= LATER_LIFE and severity == "mild":  # what gets worse is to be looked at
+        severity = None
+    facts = replace(facts, days=days, trend=None if mending and trend != "better" else trend, severity=severity)
     facts = replace(facts, denied=draw_denials(problem, facts, rng))
     return replace(facts, vitals=draw_vitals(problem, route, facts, rng))
 
@@ -65,7 +65,11 @@ def _routes(problem: Problem, label: Label) -> dict[str, float]:
     """The weights of a label's routes; where age or context move this problem's threshold, they often do."""
     ed, gp = bool(problem.ed_if or problem.ed_under), bool(problem.gp_if or problem.gp_under or problem.gp_over < 120)
     moved = {"ED": ed, "GP": gp, "HOME": False}[label]
-    unfit = {"who": not moved, "severe": problem.painless, "worse": not {"older", "frail"} & {*problem.ages}}
+    unfit = {
+        "who": not moved,
+        "severe": problem.painless,
+        "worse": problem.event or not {"older", "frail"} & {*problem.ages},
+    }
     return {route: weight for route, weight in ROUTES[label].items() if not unfit.get(route, False)}
 
 
@@ -105,7 +109,7 @@ def _fits(context: Context, age: float, sex: str) -> bool:
 def _days(problem: Problem, route: str, facts: Facts, rng: random.Random) -> float | None:
     """A duration that suits the route, the age and every fact that says when it began; None if there is none."""
     shortest, course, longest = problem.days
-    low, high = (course * 1.3, longest) if route == "long" else (shortest, course * 0.9)
+    low, high = (course * PLAINLY_LONGER, longest) if route == "long" else (shortest, course * 0.9)
     if route in ("amber", "red", "severe") and rng.random() < 0.35:
         high = min(longest, course * 3)
     bounds = [problem.fact(name).days for name in (*facts.red, *facts.amber, *facts.mild)]
