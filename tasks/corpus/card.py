@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from tasks.corpus.embedded import GENERATOR_VERSION
+from tasks.corpus.embedded import GENERATOR_VERSION, embedded_records
 from tasks.corpus.knowledge_base import general, knowledge_digest, problems
 from tasks.corpus.reader_check import all_told
 from tasks.corpus.rules import CHILD_VITALS, NEWS2, WORSE_LATER, YOUNG_FEVER
@@ -24,12 +25,13 @@ every label. The text is written from the facts in several voices; label, rule, 
 
 ## Rules
 
-The first that fires decides: a red flag (ED); a vital sign in the emergency range, NEWS2 or children's limits (ED); an
-age or illness that makes the problem an emergency (ED); an amber flag (GP); an age or illness that needs a doctor (GP);
-longer than the natural course without getting better (GP); severe in spite of self-care (GP); getting worse at 65 or
-older (GP); else HOME. Red and amber flags follow public guidance, named for each problem: {sources} distinct references,
-most often NICE guidelines and CKS, NHS pages, SIGN, RCOG and Resuscitation Council UK; they are listed below. Facts only,
-in the project's own words.
+The first that fires decides: a red flag (ED); a vital sign in the emergency range, NEWS2 or children's limits (ED); a
+fever under three months (ED); an age or illness that makes the problem an emergency (ED); an amber flag (GP); an age
+or illness that needs a doctor (GP); longer than the natural course without getting better (GP; in {lasting} problems,
+the others may last); severe in spite of self-care (GP); getting worse at 65 or older (GP); else HOME. Red and amber
+flags follow public guidance, named for each problem: {sources} distinct references, most often NICE guidelines and
+CKS, NHS pages, SIGN, RCOG and Resuscitation Council UK; they are listed below. Facts only, in the project's own
+words.
 
 ## How far the labels can be trusted
 
@@ -42,7 +44,8 @@ check by `triage data check embedded`, and a test. {reader}
 - {wordings}
 - A case has one complaint; severity, duration and trend are drawn with little regard to each other.
 - The rules are those of British primary care guidance, simplified; other systems triage otherwise.
-- Problems of one set are absent from the others, so results are about new problems, not about rephrased known ones.
+- Problems of one set are absent from the others, so results are about new problems, not about rephrased known ones. But
+  some flags (collapse, weight loss) can join any problem in the same words: {shared}.
 - `test_adversarial` uses the test set's problems: it is a second look at them, not an independent sample.
 
 ## Sources
@@ -78,7 +81,8 @@ def data_card(manifest: Mapping[str, Any]) -> str:
             EMBEDDED.format(
                 problems=len(known), systems=len({p.system for p in known}), sources=len(references),
                 generator=GENERATOR_VERSION, knowledge=knowledge_digest()[:12], notice=NOTICE.capitalize(),
-                reader=all_told(), wordings=_wordings(), references="; ".join(references),
+                reader=all_told(), wordings=_wordings(), shared=_shared(),
+                lasting=sum(problem.lasting_decides for problem in known), references="; ".join(references),
             )
         )  # fmt: skip
     else:
@@ -113,6 +117,20 @@ def _wordings() -> str:
         f"more), and each of the {len(denials)} that can be denied in {min(denials)} to {max(denials)} ({sum(denials)} in "
         "all). Cases of a set repeat clauses: their number overstates their variety."
     )
+
+
+def _shared() -> str:
+    """How many ED and GP cases of the embedded test set are decided by a fact that train has in the same words."""
+    decided: Counter[tuple[str, bool]] = Counter()
+    for record in embedded_records():
+        if record.set == "test" and record.case.label != "HOME":
+            kind, _, name = record.verdict.rule.partition(":")
+            decided[record.case.label, name in {"red": general().red, "amber": general().amber}.get(kind, {})] += 1
+    parts = [
+        f"{decided[label, True]} of {decided[label, True] + decided[label, False]} {label} cases"
+        for label in LABELS[:2]
+    ]
+    return f"they decide {' and '.join(parts)} of the standard test set"
 
 
 def _references() -> list[str]:

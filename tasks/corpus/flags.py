@@ -89,12 +89,19 @@ def draw_denials(problem: Problem, facts: Facts, rng: random.Random, wanted: int
     able: list[list[str]] = []
     for pool in ({**_own(problem, "red", facts), **_own(problem, "amber", facts)}, _general(problem, "red", facts)):
         clear = {n: f for n, f in pool.items() if not (sick and f.sick) and not any(_overlap(f, p) for p in present)}
-        clear = {n: f for n, f in clear.items() if not (f.days and f.days[0] <= facts.days)}  # "not for five days"
+        clear = {n: f for n, f in clear.items() if not (f.days and f.days[0] <= facts.days)}  # a denied time has passed
         able.append([name for name in clear if name not in (*facts.red, *facts.amber)])
     if wanted is None:
         wanted = rng.choices((0, 1, 2, 3), (0.35, 0.35, 0.2, 0.1) if facts.red else (0.15, 0.35, 0.3, 0.2))[0]
     picked = [rng.choice(able[kind]) for kind in rng.choices((0, 1), (0.6, 0.4), k=wanted) if able[kind]]
     return tuple(dict.fromkeys(picked))
+
+
+def in_harmony(words: str, problem: Problem, facts: Facts) -> bool:
+    """Whether a reassurance speaks of nothing that the complaint or a fact speaks of, so that it cannot contradict it."""
+    present = [problem.fact(name) for name in (*facts.red, *facts.amber, *facts.mild)]
+    told = (problem.note, *problem.complaint, *(text for fact in present for text in (fact.note, *fact.say)))
+    return not _words((words,)) & _words(told)
 
 
 def _overlap(denied: Fact, present: Fact) -> bool:

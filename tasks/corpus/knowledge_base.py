@@ -21,6 +21,7 @@ BAND_YEARS: dict[str, tuple[float, float]] = {
     "infant": (0.05, 1), "child": (1, 13), "teen": (13, 18), "adult": (18, 65), "older": (65, 80), "frail": (80, 97),
 }  # fmt: skip
 WORDINGS = 3  # at least, of a complaint, a fact and its denial, so that none is known by its words
+PLAINLY_LONGER = 1.5  # than the natural course, so that a reader sees it too
 FEVER = 38.0  # degrees Celsius
 FEVER_WORDS = re.compile(r"fever|temperature|burning hot|chills")
 Phrases = dict[str, dict[str, list[str]]]
@@ -94,6 +95,11 @@ class Problem(Strict):
         if any(len(fact.deny) < WORDINGS for fact in (*self.red.values(), *self.amber.values())):
             raise ValueError(f"{self.id}: each red and amber fact needs {WORDINGS} wordings of its 'deny'")
         return self
+
+    @property
+    def lasting_decides(self) -> bool:
+        """Whether it can last plainly longer than its natural course, which then is a reason for a doctor's look."""
+        return self.days[1] * PLAINLY_LONGER < self.days[2]
 
     def age_range(self, band: str) -> tuple[float, float]:
         """Youngest and oldest age in years for a band, narrowed by the problem and by contexts that come with it."""

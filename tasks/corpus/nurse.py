@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import random
 
+from tasks.corpus.flags import in_harmony
 from tasks.corpus.knowledge_base import Problem, contexts, phrases
 from tasks.corpus.rules import Facts, emergency_vital
 from tasks.corpus.voices import conjugate
 from tasks.corpus.wording import amount, listed
+
+NO_NOUNS = ("on ", "having ", "pregnant")  # contexts that are denied by "not" rather than "no"
 
 
 def nurse_note(problem: Problem, facts: Facts, rng: random.Random) -> str:
@@ -48,23 +51,17 @@ def _denials(problem: Problem, facts: Facts, rng: random.Random) -> list[str]:
 
 def _history(problem: Problem, facts: Facts, rng: random.Random) -> list[str]:
     known = [contexts()[name].note for name in facts.contexts if name not in problem.always]
+    absent = [contexts()[name].note for name in facts.absent_contexts]
     parts = [f"{rng.choice(('PMH', 'background', 'hx'))}: {', '.join(known)}"] if known else []
-    return parts + [
-        f"not {contexts()[name].note}"
-        if contexts()[name].note.startswith(("on ", "having "))
-        else f"no {contexts()[name].note}"
-        for name in facts.absent_contexts
-        if name != "pregnant"
-    ]
+    return parts + [f"{'not' if note.startswith(NO_NOUNS) else 'no'} {note}" for note in absent]
 
 
 def _extras(problem: Problem, facts: Facts, rng: random.Random) -> list[str]:
     sick = any(problem.fact(name).sick for name in facts.red)
-    parts = (
-        [rng.choice(phrases()["reassure"]["note"])]
-        if not sick and facts.severity != "severe" and facts.age >= 2 and rng.random() < 0.25
-        else []
-    )
+    parts = []
+    if not sick and facts.severity != "severe" and facts.age >= 2 and rng.random() < 0.25:
+        fitting = [words for words in phrases()["reassure"]["note"] if in_harmony(words, problem, facts)]
+        parts += [rng.choice(fitting)] if fitting else []
     return parts + ([rng.choice(phrases()["tried"]["note"])] if rng.random() < 0.15 and facts.age >= 2 else [])
 
 

@@ -30,6 +30,6 @@ class Prompt:
         return self.plain.format(instruction=self.instruction, text=text)
 
 
-def load_prompt(purpose: str = "triage") -> Prompt:
-    """The prompt of one purpose, a table of `prompts.toml`."""
-    return Prompt(**tomllib.loads((files(__package__) / "prompts.toml").read_text(encoding="utf-8"))[purpose])
+def load_prompt() -> Prompt:
+    """The prompt of training, scoring and generation: the table `triage` of `prompts.toml`."""
+    return Prompt(**tomllib.loads((files(__package__) / "prompts.toml").read_text(encoding="utf-8"))["triage"])

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from tasks.corpus.case import Case
 from tasks.corpus.embedded import GENERATOR_VERSION
+from tasks.corpus.wording import listed
 from tasks.spec import Label, Strict, digest_of
 
 FILE = Path(__file__).with_name("reader_check.toml")
@@ -24,6 +25,7 @@ class ReaderCheck(Strict):
     date: str = Field(pattern=r"^\d{4}-\d\d-\d\d$")
     cases: int = Field(default=0, description="how many were read, where the single answers were not kept")
     agreed: int = 0
+    reader: str = Field(description="who read: a language model's reading is no clinician's")
     answers: dict[str, tuple[Label, Label]] = Field(description="case id: the stored label, the reader's label")
     remarks: dict[str, str] = Field(description="what became of the cases on which they differ")
     texts: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="`texts_digest` of the texts read")
@@ -83,9 +85,11 @@ def agreement(check: ReaderCheck) -> Agreement:
 def told(check: ReaderCheck, read: bool = False) -> str:
     """The figure, its date and its corpus version; unless `read`, also that the present version has not been read."""
     found = agreement(check)
+    sets = sorted({case_id.rpartition("-")[0] for case_id in check.answers})
+    of = f" of {listed(sets, 'and')}" if sets else ""
     text = (
-        f"A reader who did not see the labels agreed with {found.agreed} of {found.cases} sampled cases "
-        f"(generator {check.generator}, {check.date})."
+        f"A reader ({check.reader}) who did not see the labels agreed with {found.agreed} of {found.cases} sampled cases"
+        f"{of} (generator {check.generator}, {check.date})."
     )
     if check.generator != GENERATOR_VERSION:
         text += " That was another version of the corpus"

@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass
 from functools import partial
 
+from tasks.corpus.flags import in_harmony
 from tasks.corpus.knowledge_base import Problem, contexts, phrases
 from tasks.corpus.nurse import nurse_note
 from tasks.corpus.rules import Facts, emergency_vital
@@ -92,7 +93,7 @@ def _spoken(problem: Problem, facts: Facts, style: Style, rng: random.Random) ->
     opening = _opening(problem, facts, style, rng)
     body = _fit(opening, needed, optional, rng)
     text = " ".join([*_framed(style, opening, rng), *(sentence(conjugate(clause, person)) for clause in body)])
-    text = " ".join([text, *_closing(style, person, rng)])
+    text = " ".join([text, *_closing(style, rng)])
     return contract(text) if rng.random() < 0.6 else text
 
 
@@ -136,7 +137,8 @@ def _extras(problem: Problem, facts: Facts, style: Style, rng: random.Random) ->
     asides = [a for a in phrases()["aside"]["say"] if facts.age >= 13 or "[I]" not in a]  # a baby has no plans
     clauses = [rng.choice(asides)] if rng.random() < 0.2 else []
     if not sick and facts.severity != "severe" and facts.age >= 2 and rng.random() < 0.2:
-        clauses.append(rng.choice(phrases()["reassure"]["say"]))
+        fitting = [words for words in phrases()["reassure"]["say"] if in_harmony(words, problem, facts)]
+        clauses += [rng.choice(fitting)] if fitting else []
     return clauses + ([rng.choice(phrases()["tried"]["say"])] if rng.random() < 0.12 and facts.age >= 2 else [])
 
 
@@ -199,7 +201,7 @@ def _framed(style: Style, opening: str, rng: random.Random) -> list[str]:
     return [sentence(conjugate(rng.choice(phrases()["opener"][style.mood]), "I")), opening]
 
 
-def _closing(style: Style, person: str, rng: random.Random) -> list[str]:
+def _closing(style: Style, rng: random.Random) -> list[str]:
     if rng.random() < (0.6 if style.mood == "plain" else 0.5):
         return []
     return [sentence(conjugate(rng.choice(phrases()["closer"][style.mood]), "I"))]

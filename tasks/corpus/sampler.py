@@ -11,21 +11,20 @@ import re
 from dataclasses import replace
 
 from tasks.corpus.flags import draw_denials, with_flags
-from tasks.corpus.knowledge_base import Context, Problem, contexts
+from tasks.corpus.knowledge_base import PLAINLY_LONGER, Context, Problem, contexts
 from tasks.corpus.rules import LATER_LIFE, Facts, decide
 from tasks.corpus.vitals import draw_vitals
 from tasks.corpus.wording import lived_days
 from tasks.spec import Label
 
 ATTEMPTS = 400
-PLAINLY_LONGER = 1.5  # than the natural course, so that a reader sees it too
 MENDING = re.compile(
     r"\b(better|gone|fading|fades|heal\w*|shr[iu]nk\w*|smaller|settled|settles|settling|eases|easing|pink again)\b"
 )
 MINOR = re.compile(r"\b(few|little|slight\w*|small|tiny|once|twinge|itch\w*|drops?|mild\w*|hardly|asks?|dot|only)\b")
 ROUTES: dict[str, dict[str, float]] = {
-    "ED": {"red": 0.9, "vital": 0.08, "who": 0.35},
-    "GP": {"amber": 0.62, "who": 0.5, "long": 0.24, "severe": 0.3, "worse": 0.3},
+    "ED": {"red": 0.9, "vital": 0.08, "who": 0.9},
+    "GP": {"amber": 0.62, "who": 0.5, "long": 0.5, "severe": 0.3, "worse": 0.3},
     "HOME": {"none": 1.0},
 }
 
@@ -67,6 +66,7 @@ def _routes(problem: Problem, label: Label) -> dict[str, float]:
     moved = {"ED": ed, "GP": gp, "HOME": False}[label]
     unfit = {
         "who": not moved,
+        "long": not problem.lasting_decides,
         "severe": problem.painless,
         "worse": problem.event or not {"older", "frail"} & {*problem.ages},
     }
@@ -78,11 +78,13 @@ def _pick(weights: dict[str, float], rng: random.Random) -> str:
 
 
 def _person(problem: Problem, route: str, label: Label, rng: random.Random) -> Facts:
-    low, high = rng.choice([span for span in map(problem.age_range, problem.ages) if span[0] < span[1]])
+    spans = [span for span in map(problem.age_range, problem.ages) if span[0] < span[1]]
+    deciding = _deciding_years(problem, label) if route == "who" and rng.random() < 0.5 else None
+    if deciding:
+        spans = [(max(low, deciding[0]), min(high, deciding[1])) for low, high in spans]
+        spans = [span for span in spans if span[0] < span[1]] or [problem.age_range(problem.ages[0])]
+    low, high = rng.choice(spans)
     age = rng.uniform(max(low, LATER_LIFE) if route == "worse" and high > LATER_LIFE else low, high)
-    limits = [n for n in ((problem.ed_under,) if label == "ED" else (problem.gp_under, problem.gp_over)) if 0 < n < 120]
-    if route == "who" and limits and rng.random() < 0.5:  # near the limit, where the age decides
-        age = min(max(rng.uniform(limits[-1] * 0.5, limits[-1] * 1.3), low), high)
     sex = rng.choice("fm") if problem.sex == "any" else problem.sex
     named = (*problem.ed_if, *problem.gp_if)
     able = [
@@ -100,6 +102,15 @@ def _person(problem: Problem, route: str, label: Label, rng: random.Random) -> F
     absent = [n for n in (moved or able) if n not in chosen and contexts()[n].deny]
     denied = (rng.choice(absent),) if absent and rng.random() < 0.3 else ()
     return Facts(problem.id, round(age, 2), sex, contexts=tuple(chosen), absent_contexts=denied)
+
+
+def _deciding_years(problem: Problem, label: Label) -> tuple[float, float] | None:
+    """The ages in years on the far side of the limit that makes this problem an emergency or a doctor's, near to it."""
+    if label == "ED":
+        return (0, problem.ed_under) if problem.ed_under else None
+    if problem.gp_under:
+        return (0, problem.gp_under)
+    return (problem.gp_over, problem.gp_over * 1.3) if problem.gp_over < 120 else None
 
 
 def _fits(context: Context, age: float, sex: str) -> bool:
@@ -133,6 +144,6 @@ def _severity(problem: Problem, route: str, age: float, rng: random.Random) -> s
         return None
     if route == "severe":
         return "severe"
-    weights = {"red": (0.7, 0.14, 0.1, 0.06), "amber": (0.6, 0.21, 0.19, 0.0)}.get(route, (0.6, 0.21, 0.19, 0.0))
+    weights = (0.7, 0.14, 0.1, 0.06) if route == "red" else (0.6, 0.21, 0.19, 0.0)
     drawn = rng.choices((None, "mild", "moderate", "severe"), weights)[0]
     return None if drawn == "severe" and problem.painless else drawn

@@ -84,7 +84,7 @@ def _folder_files(folder: Path, source: str, columns: Columns) -> dict[str, list
 def _check_whole(folder: Path, tables: list[Path]) -> None:
     """Refuse what would be missing from a folder that is read as one table: a part, a compressed, broken or other file.
 
-    A .json file that is not named like a set is left alone: in a folder of tables it describes them.
+    A .json or .txt file that is not named like a set is left alone: in a folder of tables it describes them.
     """
     for path in _entries(folder):
         inner = Path(path.stem).suffix if path.suffix.lower() in COMPRESSED else path.suffix
@@ -129,7 +129,7 @@ def _check_table(path: Path) -> None:
     """Refuse what is not read in a table's place, compressed files and broken links: its rows would silently be missing."""
     if path.suffix.lower() in COMPRESSED:
         raise BadInput(f"{path} is compressed; unpack it first, or remove it if it is not meant.")
-    if path.suffix.lower() in (*OTHER_TABLES, ".json"):
+    if path.suffix.lower() in (*OTHER_TABLES, ".json", ".txt"):
         kinds = ", ".join(READERS)
         raise BadInput(
             f"{path} is of a kind that is not read ({kinds} are); convert it, or remove it if it is not meant."

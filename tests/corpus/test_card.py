@@ -84,14 +84,16 @@ def test_the_card_of_own_data_says_how_it_was_read_and_split(tmp_path: Path) -> 
 
 def test_a_readers_figure_is_counted_from_the_answers_and_says_its_version() -> None:
     answers = {"train-0001": ("ED", "ED"), "test-0001": ("GP", "HOME"), "test-0002": ("HOME", "HOME")}
-    check = ReaderCheck.model_validate({"generator": 1, "date": "2026-01-02", "answers": answers, "remarks": {}})
+    entry = {"generator": 1, "date": "2026-01-02", "reader": "a nurse", "answers": answers, "remarks": {}}
+    check = ReaderCheck.model_validate(entry)
     assert agreement(check) == Agreement(3, 2)
-    assert "2 of 3 sampled cases" in told(check) and "generator 1, 2026-01-02" in told(check)
+    assert "(a nurse) who did not see the labels agreed with 2 of 3 sampled cases of test and train" in told(check)
+    assert "generator 1, 2026-01-02" in told(check)
     assert f"generator {GENERATOR_VERSION} has not been read yet" in told(check)
     now = check.model_copy(update={"generator": GENERATOR_VERSION})
     assert "another version" not in told(now)
     with pytest.raises(ValidationError):
-        ReaderCheck.model_validate({"generator": 1, "date": "2026-01-02", "answers": {}, "remarks": {}})
+        ReaderCheck.model_validate(entry | {"answers": {}})
 
 
 def test_the_stored_reader_check_is_of_this_corpus_or_says_that_it_is_not() -> None:
@@ -114,7 +116,7 @@ def test_the_stored_reader_check_is_of_this_corpus_or_says_that_it_is_not() -> N
 
 
 def test_one_letter_of_a_text_that_was_read_changes_the_digest_and_another_text_does_not() -> None:
-    check, cases = reader_check(), list(embedded_cases())
+    check, cases = reader_check(), [*embedded_cases(), *adversarial_cases()]
     place = next(i for i, case in enumerate(cases) if case.case_id in check.answers)
     other = next(i for i, case in enumerate(cases) if case.case_id not in check.answers)
     for changed, alike in ((place, False), (other, True)):

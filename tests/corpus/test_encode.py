@@ -36,6 +36,8 @@ def test_prompt_and_completion_are_the_tokens_of_the_whole_conversation(template
             whole += template.tokenizer.encode(f" {label}{prompt.plain_end}", add_special_tokens=False)
         assert ours == list(whole)
         text = template.tokenizer.decode(ours)
+        if not template.chat:
+            assert text.endswith(f"{prompt.instruction}\n\nMessage: {TEXT}\nAnswer: {label}\n")
         assert TEXT in text and prompt.instruction in text
         assert template.tokenizer.decode(list(template.completions[k])[: template.label_lengths[k]]).strip() == label
 

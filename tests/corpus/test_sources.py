@@ -143,6 +143,7 @@ def test_a_folder_is_an_evaluation_set_by_its_test_file_or_by_all_its_tables(nam
         (["dev.csv", "more.csv"], "no train file"),
         (["a.csv", "b.csv.gz"], r"b\.csv\.gz is compressed; unpack it first"),
         (["train.json", "train.jsonl", "test.jsonl"], r"train\.json is of a kind that is not read .* convert it"),
+        (["train.jsonl", "test.jsonl", "valid.txt"], r"valid\.txt is of a kind that is not read"),
         (["a.csv", "b.xlsx"], r"b\.xlsx is of a kind that is not read"),
         (["a-00000-of-00003.csv", "a-00001-of-00003.csv", "b.csv"], "holds 2 of the 3 parts of a; add the others"),
         (["a.jsonl", "sub/b.jsonl"], r"sub/b\.jsonl lies deeper than the folder .* move it up"),
