@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter, defaultdict
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from tasks.corpus.embedded import (
 )
 from tasks.corpus.knowledge_base import contexts, general, knowledge_digest, problems, tone
 from tasks.corpus.near import near_duplicates
+from tasks.corpus.reader_check import agreement, reader_check
 from tasks.corpus.rules import CHILD_VITALS, Facts, Verdict, Vitals, decide
 from tasks.corpus.splits import check_sets
 from tasks.corpus.voices import american, conjugate, contract
@@ -260,6 +262,10 @@ def test_the_baselines_bag_of_words_finds_neither_chance_nor_the_answer() -> Non
 
     on_test, on_hard = macro_f1(sets["test"]), macro_f1([asdict(record.case) for record in adversarial_records()])
     assert 0.55 <= on_test <= 0.80 and 0.40 <= on_hard <= on_test - 0.10
+    readme = " ".join((Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8").split())
+    said = re.search(r"macro-F1 (0\.\d{3}) on `test` and (0\.\d{3}) on `test_adversarial`", readme)
+    assert said and [float(figure) for figure in said.groups()] == pytest.approx([on_test, on_hard], abs=0.005)
+    assert f"agreed with {agreement(reader_check()).agreed} of 100 cases" in readme
 
 
 def test_families_stay_together_and_every_body_system_is_trained_on() -> None:
