@@ -345,6 +345,24 @@ def test_a_flag_that_is_present_is_never_denied_in_the_same_case(records: tuple[
         assert not set(facts.contexts) & set(facts.absent_contexts)
 
 
+def test_no_reassurance_speaks_of_what_the_case_is_about(records: tuple[Record, ...]) -> None:
+    about = ("sleep", "slept", "night"), ("eat", "food", "appetite", "meal", "drink")
+    heard = 0
+    for record in records:
+        facts, problem = record.facts, problems()[record.facts.problem]
+        present = [problem.fact(name) for name in (*facts.red, *facts.amber, *facts.mild)]
+        own = " ".join((problem.note, *problem.complaint, *(w for f in present for w in (f.note, *f.say)))).lower()
+        for reassurance in (*phrases()["reassure"]["say"], *phrases()["reassure"]["note"]):
+            if record.case.subgroup["voice"] != "terse" and _told(record, (reassurance,)):
+                heard += 1
+                for words in about:
+                    spoken = any(word in reassurance.split() for word in words)
+                    assert not (
+                        spoken and any(f" {word} " in f" {own} " for word in reassurance.split() if word in words)
+                    )
+    assert heard > 300
+
+
 HEADACHE = Facts("headache", age=30, sex="f", mild=("screen",), days=2)
 
 
