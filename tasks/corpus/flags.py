@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 from functools import cache
 
-from tasks.corpus.knowledge_base import Fact, Problem, general
+from tasks.corpus.knowledge_base import Fact, Problem, general, phrases
 from tasks.corpus.rules import Facts
 
 GENERAL_SHARE = {"red": 0.2, "amber": 0.22, "mild": 1.0}
@@ -84,7 +84,7 @@ def draw_denials(problem: Problem, facts: Facts, rng: random.Random, wanted: int
 
     `wanted`: about so many, else a random number of them.
     """
-    present = [problem.fact(name) for name in (*facts.red, *facts.amber, *facts.mild)]
+    present = _present(problem, facts)
     sick = any(fact.sick for fact in present)
     able: list[list[str]] = []
     for pool in ({**_own(problem, "red", facts), **_own(problem, "amber", facts)}, _general(problem, "red", facts)):
@@ -97,11 +97,22 @@ def draw_denials(problem: Problem, facts: Facts, rng: random.Random, wanted: int
     return tuple(dict.fromkeys(picked))
 
 
-def in_harmony(words: str, problem: Problem, facts: Facts) -> bool:
-    """Whether a reassurance speaks of nothing that the complaint or a fact speaks of, so that it cannot contradict it."""
-    present = [problem.fact(name) for name in (*facts.red, *facts.amber, *facts.mild)]
-    told = (problem.note, *problem.complaint, *(text for fact in present for text in (fact.note, *fact.say)))
-    return not _words((words,)) & _words(told)
+def draw_reassurance(form: str, share: float, problem: Problem, facts: Facts, rng: random.Random) -> list[str]:
+    """In `share` of the cases that allow it something that is well: nothing that the complaint or a fact speaks of.
+
+    `form`: as a clause (`say`) or as a nurse's `note`.
+    """
+    sick = any(problem.fact(name).sick for name in facts.red)
+    if sick or facts.severity == "severe" or facts.age < 2 or rng.random() >= share:
+        return []
+    clauses = (clause for fact in _present(problem, facts) for clause in (fact.note, *fact.say))
+    told = _words((problem.note, *problem.complaint, *clauses))
+    fitting = [words for words in phrases()["reassure"][form] if not _words((words,)) & told]
+    return [rng.choice(fitting)] if fitting else []
+
+
+def _present(problem: Problem, facts: Facts) -> list[Fact]:
+    return [problem.fact(name) for name in (*facts.red, *facts.amber, *facts.mild)]
 
 
 def _overlap(denied: Fact, present: Fact) -> bool:

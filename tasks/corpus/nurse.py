@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from tasks.corpus.flags import in_harmony
+from tasks.corpus.flags import draw_reassurance
 from tasks.corpus.knowledge_base import Problem, contexts, phrases
 from tasks.corpus.rules import Facts, emergency_vital
 from tasks.corpus.voices import conjugate
@@ -57,11 +57,7 @@ def _history(problem: Problem, facts: Facts, rng: random.Random) -> list[str]:
 
 
 def _extras(problem: Problem, facts: Facts, rng: random.Random) -> list[str]:
-    sick = any(problem.fact(name).sick for name in facts.red)
-    parts = []
-    if not sick and facts.severity != "severe" and facts.age >= 2 and rng.random() < 0.25:
-        fitting = [words for words in phrases()["reassure"]["note"] if in_harmony(words, problem, facts)]
-        parts += [rng.choice(fitting)] if fitting else []
+    parts = draw_reassurance("note", 0.25, problem, facts, rng)
     return parts + ([rng.choice(phrases()["tried"]["note"])] if rng.random() < 0.15 and facts.age >= 2 else [])
 
 

@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 from functools import partial
 
-from tasks.corpus.flags import in_harmony
+from tasks.corpus.flags import draw_reassurance
 from tasks.corpus.knowledge_base import Problem, contexts, phrases
 from tasks.corpus.nurse import nurse_note
 from tasks.corpus.rules import Facts, emergency_vital
@@ -133,12 +133,9 @@ def _vital_clauses(problem: Problem, facts: Facts, style: Style, rng: random.Ran
 
 
 def _extras(problem: Problem, facts: Facts, style: Style, rng: random.Random) -> list[str]:
-    sick = any(problem.fact(name).sick for name in facts.red)
     asides = [a for a in phrases()["aside"]["say"] if facts.age >= 13 or "[I]" not in a]  # a baby has no plans
     clauses = [rng.choice(asides)] if rng.random() < 0.2 else []
-    if not sick and facts.severity != "severe" and facts.age >= 2 and rng.random() < 0.2:
-        fitting = [words for words in phrases()["reassure"]["say"] if in_harmony(words, problem, facts)]
-        clauses += [rng.choice(fitting)] if fitting else []
+    clauses += draw_reassurance("say", 0.2, problem, facts, rng)
     return clauses + ([rng.choice(phrases()["tried"]["say"])] if rng.random() < 0.12 and facts.age >= 2 else [])
 
 

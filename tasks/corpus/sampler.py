@@ -81,8 +81,8 @@ def _person(problem: Problem, route: str, label: Label, rng: random.Random) -> F
     spans = [span for span in map(problem.age_range, problem.ages) if span[0] < span[1]]
     deciding = _deciding_years(problem, label) if route == "who" and rng.random() < 0.5 else None
     if deciding:
-        spans = [(max(low, deciding[0]), min(high, deciding[1])) for low, high in spans]
-        spans = [span for span in spans if span[0] < span[1]] or [problem.age_range(problem.ages[0])]
+        near = [(max(low, deciding[0]), min(high, deciding[1])) for low, high in spans]
+        spans = [span for span in near if span[0] < span[1]] or spans
     low, high = rng.choice(spans)
     age = rng.uniform(max(low, LATER_LIFE) if route == "worse" and high > LATER_LIFE else low, high)
     sex = rng.choice("fm") if problem.sex == "any" else problem.sex

@@ -135,9 +135,7 @@ def _told(record: Record, wordings: tuple[str, ...]) -> bool:
     """Whether the text of a case holds one of the wordings."""
     person = "I" if record.case.subgroup["voice"] == "patient" else record.facts.sex
     text, clauses = _plain(record.case.text), [conjugate(words, person) for words in wordings]
-    swapped = [
-        american(f"no {words}").removeprefix("no ") for words in clauses
-    ]  # "no fit" is no seizure, "fit" may be well
+    swapped = [american(f"no {words}").removeprefix("no ") for words in clauses]  # "no fit" is no seizure
     return any(_plain(words) in text for words in (*clauses, *swapped))
 
 
@@ -346,7 +344,7 @@ def test_a_flag_that_is_present_is_never_denied_in_the_same_case(records: tuple[
 
 
 def test_no_reassurance_speaks_of_what_the_case_is_about(records: tuple[Record, ...]) -> None:
-    about = ("sleep", "slept", "night"), ("eat", "food", "appetite", "meal", "drink")
+    about = ("sleep", "slept", "night", "eat", "food", "appetite", "meal", "drink")
     heard = 0
     for record in records:
         facts, problem = record.facts, problems()[record.facts.problem]
@@ -355,11 +353,7 @@ def test_no_reassurance_speaks_of_what_the_case_is_about(records: tuple[Record, 
         for reassurance in (*phrases()["reassure"]["say"], *phrases()["reassure"]["note"]):
             if record.case.subgroup["voice"] != "terse" and _told(record, (reassurance,)):
                 heard += 1
-                for words in about:
-                    spoken = any(word in reassurance.split() for word in words)
-                    assert not (
-                        spoken and any(f" {word} " in f" {own} " for word in reassurance.split() if word in words)
-                    )
+                assert not [word for word in about if word in reassurance.split() and f" {word} " in f" {own} "]
     assert heard > 300
 
 
