@@ -3,6 +3,7 @@
 import hashlib
 import json
 import threading
+import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
@@ -23,6 +24,7 @@ class FakeHub:
         self.damage: dict[
             str, str
         ] = {}  # file name: "truncate" (the connection ends within), "short" (a whole answer, too short) or "flip"
+        self.slow: dict[str, float] = {}  # file name: seconds before its content comes
         self.claimed_size = 0  # added to the size of each file in the listing
         self.asked: list[str] = []
         self.sent: list[tuple[str, int, int]] = []  # file name, first byte, number of bytes, of each GET
@@ -125,6 +127,7 @@ class _Handler(BaseHTTPRequestHandler):
         if first:
             headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
         cut = len(content) // 2 if self.hub.damage.get(name) == "truncate" else self.hub.breaks.pop(name, None)
+        time.sleep(self.hub.slow.get(name, 0))
         self.hub.sent.append((name, first, len(content[first:][:cut])))
         return self._send(206 if first else 200, headers, content[first:], True, cut)
 
