@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from flows.tables import at_prevalence, experiment_name, figure, rows_of
+from flows.tables import at_prevalence, experiment_name, figure, percent, rows_of, verdict
 from warehouse.query import query
 
 SOURCES = "On further evaluation sets, source by source (thresholds from calibration; never used for choosing)"
@@ -20,11 +20,11 @@ def by_source(board: pd.DataFrame, prevalence: float | None = None) -> pd.DataFr
     frame = frame.drop_duplicates(["evaluation_set", "training_id"], keep="last")
     rows = [
         {
-            "set": f"{r.evaluation_set}\n{r.cases} cases, {r.ed_prevalence:.0%} ED", "experiment": experiment_name(r),
+            "set": f"{r.evaluation_set}\n{r.cases} cases, {percent(r.ed_prevalence)} ED", "experiment": experiment_name(r),
             "accuracy": figure(r.accuracy, r.accuracy_low, r.accuracy_high), "macro F1": figure(r.macro_f1),
             "ED recall": figure(r.ed_recall, r.ed_recall_low, r.ed_recall_high),
             **at_prevalence(r, prevalence),
-            "over-triage": figure(r.over_triage, r.over_triage_low, r.over_triage_high), "gates": r.verdict,
+            "over-triage": figure(r.over_triage, r.over_triage_low, r.over_triage_high), "gates": verdict(r),
         }
         for r in rows_of(frame)
     ]  # fmt: skip

@@ -14,7 +14,7 @@ from flows.gate_tables import GATES, STANDARD, gates, standard
 from flows.precision_tables import FIDELITY, FLIPS, fidelity, flips
 from flows.rule_tables import CHOICES, CONFUSION, choices, confusion, rules
 from flows.seed_tables import SEEDS, seeds
-from flows.tables import experiment_name, figure, rows_of
+from flows.tables import experiment_name, figure, percent, rows_of
 from warehouse.query import query
 
 REVIEW = "The review flag of Monte Carlo dropout against scores of one pass at equal load; errors of the primary rule"
@@ -106,7 +106,7 @@ def _conformal(c: Any) -> dict[str, str]:
         share = with_interval(c.ed_miss_rate, c.miss_low, c.miss_high)
         missed = f"{int(c.ed_missed)} of {int(c.ed_cases)}: {share}"
     return {
-        "ED missed": f"{missed}\n(aim: {c.miss_rate:.0%} at most)",
+        "ED missed": f"{missed}\n(aim: {percent(c.miss_rate)} at most)",
         "abstains": with_interval(c.abstain_rate, c.abstain_low, c.abstain_high),
         "mind": "" if pd.isna(c.note) else str(c.note),
     }  # fmt: skip

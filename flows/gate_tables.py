@@ -8,7 +8,7 @@ import pandas as pd
 
 from flows.cells import stacked, why_not
 from flows.display import clock
-from flows.tables import experiment_name, figure, on_cases, rows_of
+from flows.tables import experiment_name, figure, on_cases, rows_of, verdict
 from warehouse.query import query
 
 GATES = "Gates of the primary rule, on each evaluation set: state, count or value, and the 95 % bound that PASS needs"
@@ -26,7 +26,7 @@ def gates(board: pd.DataFrame) -> pd.DataFrame:
     limits = {g.gate: g.threshold for g in rows_of(found)}
     rows = []
     for r in rows_of(evaluations(board)):
-        record = {"verdict": f"{r.verdict}\nby {r.primary_rule.replace('_', ' ')}"}
+        record = {"verdict": f"{verdict(r)}\nby {r.primary_rule.replace('_', ' ')}"}
         for gate, words in NAMES.items():
             sign = "<=" if gate == "ed_false_negative_rate" else ">="
             record[f"{words} {sign} {limits.get(gate, 0):g}"] = _gate(known.get((r.evaluation_id, gate)))

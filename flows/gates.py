@@ -9,7 +9,7 @@ import pandas as pd
 from rich.console import Console
 
 from flows.report import print_frame
-from flows.tables import NOT_A_DEVICE, check_prevalence, figure, random_mark, restated, rows_of
+from flows.tables import NOT_A_DEVICE, check_prevalence, figure, random_mark, restated, rows_of, verdict
 from tasks.corpus.case import exact_digest
 from tasks.corpus.tables import read_rows
 from tasks.runtime.errors import BadInput
@@ -57,8 +57,9 @@ def texts_by_digest(path: Path) -> dict[str, str]:
 
 
 def _print_one(console: Console, e: Any, texts: dict[str, str] | None, prevalence: float | None) -> None:
+    found = verdict(e).replace("\n", " ")
     console.print(
-        f"{e.cell_id}{random_mark(e)} on {e.evaluation_set}: {e.verdict} ({e.cases} cases, rule {e.primary_rule})",
+        f"{e.cell_id}{random_mark(e)} on {e.evaluation_set}: {found} ({e.cases} cases, rule {e.primary_rule})",
         style="bold",
     )
     print_frame(console, gate_table(e.evaluation_id), "Gates")
@@ -66,6 +67,11 @@ def _print_one(console: Console, e: Any, texts: dict[str, str] | None, prevalenc
     groups = subgroup_table(e.evaluation_id)
     if len(groups):
         print_frame(console, groups, "ED recall by subgroup")
+    else:
+        console.print(
+            "ED recall by subgroup: not available, no emergency names one (`subgroup_columns` reads them from your cases).",
+            soft_wrap=True,
+        )
     missed = missed_emergencies(e.evaluation_id)
     console.print(f"Missed emergencies: {missed_in_words(e, len(missed))}", soft_wrap=True)
     rows = rows_of(missed)

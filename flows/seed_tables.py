@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from flows.tables import figure, random_mark, rows_of, restated
+from flows.tables import figure, percent, random_mark, restated, rows_of
 from warehouse.query import query
 
 SEEDS = "Spread between seeds of one experiment: mean, and below it the standard deviation"
@@ -54,7 +54,7 @@ def _restated_of(board: pd.DataFrame, prevalence: float | None) -> dict[tuple[st
 def _over_seeds(own: pd.DataFrame, share: float) -> dict[str, str]:
     """Precision and F2, a row per seed. A mean over some of the seeds would flatter: n/a where one of them has none."""
     mean, sd = own.mean(skipna=False), own.std(skipna=False)
-    return {"ED precision": f"{_spread(mean[0], sd[0])}\nof {share:.0%} ED", "ED F2": _spread(mean[1], sd[1])}
+    return {"ED precision": f"{_spread(mean[0], sd[0])}\nof {percent(share)} ED", "ED F2": _spread(mean[1], sd[1])}
 
 
 def _key(r: Any) -> tuple[str, ...]:

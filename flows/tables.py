@@ -27,7 +27,7 @@ def leaderboard(only: Collection[str] | None = None, prevalence: float | None = 
             "ED recall": figure(r.ed_recall, r.ed_recall_low, r.ed_recall_high),
             **at_prevalence(r, prevalence),
             "over-triage": figure(r.over_triage, r.over_triage_low, r.over_triage_high),
-            "gates": r.verdict, "test\nloss": figure(r.test_loss), "trained\nin": _trained_in(r),
+            "gates": verdict(r), "test\nloss": figure(r.test_loss), "trained\nin": _trained_in(r),
         }
         for r in rows_of(frame)
     ]  # fmt: skip
@@ -45,7 +45,7 @@ def experiment_name(r: Any) -> str:
 def on_cases(r: Any) -> str:
     """The name of an evaluation: the experiment, and below it the cases that it was judged on."""
     named = "" if r.evaluation_set == "test" else f"{r.evaluation_set}: "
-    return f"{experiment_name(r)}\n{named}{r.cases} cases, {r.ed_prevalence:.0%} ED"
+    return f"{experiment_name(r)}\n{named}{r.cases} cases, {percent(r.ed_prevalence)} ED"
 
 
 def random_mark(r: Any) -> str:
@@ -63,8 +63,24 @@ def at_prevalence(r: Any, prevalence: float | None) -> dict[str, str]:
     if prevalence is not None:
         precision, value = restated(r.ed_recall, r.ed_precision, r.ed_prevalence, prevalence)
         f2 = figure(value)
-    share = f"of {prevalence if prevalence is not None else r.ed_prevalence:.0%} ED"
-    return {"ED F2": f2, "ED precision": f"{figure(precision)}\n{share}"}
+    share = percent(prevalence if prevalence is not None else r.ed_prevalence)
+    return {"ED F2": f2, "ED precision": f"{figure(precision)}\nof {share} ED"}
+
+
+def percent(share: float) -> str:
+    """A share in words of three digits, so that neither half a percent nor two and a half are rounded to a whole one."""
+    return f"{100 * share:.3g}%"
+
+
+def verdict(r: Any) -> str:
+    """The verdict of a row of evaluation_summary, or why its set could give none: `unsafe` would be a finding."""
+    from tasks.scoring.gates import ED_RECALL  # SciPy comes with it
+
+    if r.verdict != "unsafe" or 0 < r.ed_prevalence < 1:
+        return str(r.verdict)
+    if r.ed_prevalence == 0:
+        return "not judged:\nno ED case"
+    return "not judged:\nemergencies only" if r.ed_recall >= ED_RECALL else "unsafe"
 
 
 def check_prevalence(prevalence: float | None) -> None:

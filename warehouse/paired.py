@@ -20,6 +20,7 @@ Ints = NDArray[np.int64]
 RESAMPLES = 2000
 SEED = 42
 MIN_UNITS = 10  # fewer groups or cases than this, and a percentile bootstrap is too narrow to be shown
+MAX_UNDEFINED = 0.05  # largest share of resamples in which a metric may be undefined (a class not drawn)
 MARGIN = 0.02  # a loss of two points is the most that still counts as "not inferior"
 PROPORTIONS = ("accuracy", "ed_recall")
 METRICS = (*PROPORTIONS, "ed_f2", "macro_f1", "expected_cost")
@@ -105,7 +106,8 @@ def resampled(sums: Array) -> Array:
 def figures(confusion: Array, cost: Array | None) -> dict[str, Array]:
     """METRICS of confusion matrices (R, 3, 3; row = truth), each (R,); NaN where a metric has no meaning.
 
-    ED figures need an ED case, macro F1 averages the classes that the set has cases of: as tasks/scoring/metrics.py.
+    ED figures need an ED case, macro F1 averages the classes that any of the matrices has cases of (so a resample
+    without one of them has none): as tasks/scoring/metrics.py.
     """
     right = np.diagonal(confusion, axis1=1, axis2=2)
     truth, chosen, total = (confusion.sum(axis=2), confusion.sum(axis=1), confusion.sum(axis=(1, 2)))
@@ -113,10 +115,11 @@ def figures(confusion: Array, cost: Array | None) -> dict[str, Array]:
         recall = right[:, 0] / truth[:, 0]
         f2 = np.where(truth[:, 0] > 0, 5 * right[:, 0] / (4 * truth[:, 0] + chosen[:, 0]), np.nan)
         f1 = np.where(truth > 0, 2 * right / (truth + chosen), np.nan)
+    held = truth.any(axis=0)
     spent = np.full(len(confusion), np.nan) if cost is None else (confusion * cost).sum(axis=(1, 2)) / total
     return {
         "accuracy": right.sum(axis=1) / total, "ed_recall": recall, "ed_f2": f2,
-        "macro_f1": np.nanmean(f1, axis=1), "expected_cost": spent,
+        "macro_f1": f1[:, held].mean(axis=1), "expected_cost": spent,
     }  # fmt: skip
 
 
@@ -130,12 +133,23 @@ def _comparison(name: str, pair: Decided, four: float, eight: float, drawn: Arra
         reason = "no cost matrix was given" if name == "expected_cost" else "no ED case in the set"
         return replace(empty, note=f"not available: {reason}")
     found = replace(empty, value_4bit=four, value_8bit=eight, difference=four - eight)
-    if units < MIN_UNITS:
-        found = replace(found, method="none", note=f"no bootstrap: {units} {unit} are too few (it needs {MIN_UNITS})")
+    if why := _why_no_bootstrap(name, pair, units, drawn):
+        found = replace(found, method="none", note=f"no bootstrap: {why}")
     else:
         low, high = (float(x) for x in np.nanpercentile(drawn, [2.5, 97.5]))
         found = replace(found, low=low, high=high, bootstrap_low=low, bootstrap_high=high)
     return _judged(_with_exact_tests(found, pair, kept) if name in PROPORTIONS else found)
+
+
+def _why_no_bootstrap(name: str, pair: Decided, units: int, drawn: Array) -> str | None:
+    """Why resampling `units` units says too little about a metric, or None."""
+    unit = "groups" if pair.grouped else "cases (assumes independent cases)"
+    if name == "macro_f1":  # as sure as its rarest class is
+        units = min(len(np.unique(pair.unit[pair.label == label])) for label in np.unique(pair.label))
+        unit += " of the rarest class"
+    if units < MIN_UNITS:
+        return f"{units} {unit} are too few (it needs {MIN_UNITS})"
+    return "undefined in too many resamples" if np.isnan(drawn).mean() > MAX_UNDEFINED else None
 
 
 def _with_exact_tests(found: Comparison, pair: Decided, kept: NDArray[np.bool_]) -> Comparison:
@@ -160,11 +174,13 @@ def _with_exact_tests(found: Comparison, pair: Decided, kept: NDArray[np.bool_])
 
 
 def _judged(found: Comparison) -> Comparison:
-    """Add the non-inferiority verdict: which side of -MARGIN the interval lies on, if on one."""
+    """Add the non-inferiority verdict: which side of -MARGIN the interval lies on, if on one and if groups allow one."""
     if found.metric == "expected_cost":
         return replace(found, note=_joined(found.note, "no margin is defined for a cost"))
     found = replace(found, margin=MARGIN, verdict="cannot conclude")
     if found.low is None or found.high is None:
+        return found
+    if found.groups is not None and found.bootstrap_low is None:  # what is left assumes that cases are independent
         return found
     if found.low == found.high:
         note = "every resample gives the same difference, so that the interval has no width"

@@ -18,8 +18,9 @@ KEYS = ("base_model", "recipe", "seed", "evaluation_set", "evaluation_4bit", "ev
 _CODE = {label: code for code, label in enumerate(LABELS)}
 
 
-def refresh(con: duckdb.DuckDBPyConnection, id: str) -> None:
-    """Bring `pair_metric` up to date after training or evaluation `id` was loaded, inside the caller's transaction."""
+def refresh(con: duckdb.DuckDBPyConnection, id: str | None = None) -> None:
+    """Bring `pair_metric` up to date after training or evaluation `id` was loaded, or after the views, which may
+    see other pairs now, were renewed (None). Inside the caller's transaction."""
     con.execute(
         """
         DELETE FROM pair_metric

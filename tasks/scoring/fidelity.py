@@ -38,18 +38,25 @@ class Predicted:
 
 def divergences(reference_logits: Any, logits: Any) -> Floats:
     """KL(reference || other) in nats of each row, logits (N, K) -> (N,); sums are float64."""
-    ours = np.asarray(log_softmax(np.asarray(reference_logits, dtype=np.float64), axis=1))
-    theirs = np.asarray(log_softmax(np.asarray(logits, dtype=np.float64), axis=1))
-    return np.asarray(np.maximum((np.exp(ours) * (ours - theirs)).sum(axis=1), 0.0))  # rounding can make it -1e-17
+    pairs = zip(np.asarray(reference_logits), np.asarray(logits), strict=True)
+    return np.array([_divergence(*pair) for pair in pairs])  # row by row: thousands over a vocabulary are gigabytes
+
+
+def _divergence(reference: Floats, other: Floats) -> float:
+    ours, theirs = (np.asarray(log_softmax(row.astype(np.float64))) for row in (reference, other))
+    return max(float((np.exp(ours) * (ours - theirs)).sum()), 0.0)  # rounding can make it -1e-17
 
 
 def fidelity_figures(reference: Predicted, variant: Predicted) -> dict[str, dict[str, Any]]:
     """Columns of the table `fidelity` for the distributions `vocabulary` and `labels`."""
-    theirs, own = reference.perplexity, variant.perplexity
+    theirs, own, cases = reference.perplexity, variant.perplexity, len(reference.logits)
+    notes = [] if own and theirs else [NO_TEXT]
+    if few := [f"{q:g} %" for q in PERCENTILES.values() if _too_few(cases, q)]:
+        notes.append(f"no percentile {' and '.join(few)} of {cases} cases")
     shared = {
-        "cases": len(reference.logits), "text_tokens": reference.text_tokens, "perplexity": own,
+        "cases": cases, "text_tokens": reference.text_tokens, "perplexity": own,
         "reference_perplexity": theirs, "perplexity_ratio": own / theirs if own and theirs else None,
-        "note": None if own and theirs else NO_TEXT,
+        "note": "; ".join(notes) or None,
     }  # fmt: skip
     pairs = {
         "vocabulary": (reference.logits, variant.logits),
@@ -58,8 +65,13 @@ def fidelity_figures(reference: Predicted, variant: Predicted) -> dict[str, dict
     return {name: _figures(*pair) | shared for name, pair in pairs.items()}
 
 
-def _figures(reference: Any, variant: Any) -> dict[str, float]:
+def _too_few(cases: int, q: float) -> bool:
+    """Whether less than one case lies beyond the percentile: it would be read off between the two largest values."""
+    return q < 100 and cases < round(100 / (100 - q))
+
+
+def _figures(reference: Any, variant: Any) -> dict[str, float | None]:
     kl = divergences(reference, variant)
     same = np.argmax(reference, axis=1) == np.argmax(variant, axis=1)
-    figures = {name: float(np.percentile(kl, q)) for name, q in PERCENTILES.items()}
+    figures = {name: None if _too_few(len(kl), q) else float(np.percentile(kl, q)) for name, q in PERCENTILES.items()}
     return {"kl_mean": float(kl.mean()), "same_top1": float(same.mean()), **figures}

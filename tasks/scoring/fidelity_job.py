@@ -13,7 +13,7 @@ from tasks.runtime.errors import TriageError
 from tasks.runtime.store import verify
 from tasks.scoring.fidelity import Predicted, fidelity_figures
 from tasks.scoring.sample import sample_numbers
-from tasks.spec import Training
+from tasks.spec import LABELS, Training
 from tasks.tuning.architecture import project, run_blocks
 from tasks.tuning.batches import Batch, Cases, make_batch, sorted_batches
 from tasks.tuning.engine import label_terms, leading_past
@@ -53,21 +53,24 @@ def _predict(folder: Path, test: LoadedSet, chosen: list[int], layers: int, home
     prefix = open_prefix(stack, test.cases, boundary, home, digest, emit)
     past = leading_past(model, prefix)
     cases, place = test.cases, {case: i for i, case in enumerate(chosen)}
-    logits: dict[int, Any] = {}
-    label_logp: dict[int, Any] = {}
-    nll, tokens = 0.0, 0
+    logits: np.ndarray | None = None
+    label_logp = np.empty((len(chosen), len(LABELS)), np.float32)
+    nll, tokens, done = 0.0, 0, 0
     for some in sorted_batches(cases, TOKENS_AT_ONCE, chosen):
         batch = make_batch(cases, some)
         found, losses, count = _forward(model, prefix, cases, batch, past)
         nll, tokens = nll + losses, tokens + count
-        logits.update(zip(some, found, strict=True))
-        label_logp.update(zip(some, _labels(model, prefix, cases, batch, past, found), strict=True))
-        emit({"event": "progress", "what": f"fidelity of {folder.name}", "done": len(logits), "of": len(place)})
-    ordered = np.stack([logits[case] for case in chosen])
-    if not np.isfinite(ordered).all():
+        if logits is None:  # one array from the start: a second copy of a thousand rows of Gemma's is a gigabyte
+            logits = np.empty((len(chosen), len(found[0])), np.float32)
+        for case, own, labels in zip(some, found, _labels(model, prefix, cases, batch, past, found), strict=True):
+            logits[place[case]], label_logp[place[case]] = own, labels
+        done += len(some)
+        emit({"event": "progress", "what": f"fidelity of {folder.name}", "done": done, "of": len(place)})
+    assert logits is not None  # a set has cases
+    if not np.isfinite(logits).all():
         raise TriageError(f"{folder.name} gives logits that are not finite, so its fidelity cannot be measured.")
     mx.clear_cache()
-    return Predicted(ordered, np.stack([label_logp[case] for case in chosen]), nll, tokens)
+    return Predicted(logits, label_logp, nll, tokens)
 
 
 def _forward(

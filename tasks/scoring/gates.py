@@ -46,16 +46,16 @@ def judge_gates(
     """Gates ed_recall, ed_f2 and ed_false_negative_rate of the primary rule's decisions, and the verdict.
 
     PASS: the bound holds (recall: exact, and with groups also the clustered bootstrap; F2: bootstrap alone).
-    PROVISIONAL: only the estimate holds. FAIL: not even that. NOT AVAILABLE: no ED case.
+    PROVISIONAL: only the estimate holds. FAIL: not even that. NOT AVAILABLE: no ED case; F2: no other case.
     """
     table = confusion(labels, decisions)
     n_ed = int(table[0].sum())
     if n_ed == 0:
-        gates = [_not_available(name, threshold) for name, threshold in _thresholds().items()]
+        gates = [_not_available(name, threshold, "no ED case") for name, threshold in _thresholds().items()]
         return gates, verdict(gates)
     resampled = resample_metrics(labels, decisions, groups, seed=seed)
     recall = _recall_gate(int(table[0, 0]), n_ed, resampled)
-    f2 = _f2_gate(float(metric_values(table)["ed_f2"]), len(labels), resampled)
+    f2 = _f2_gate(float(metric_values(table)["ed_f2"]), n_ed, len(labels), resampled)
     gates = [recall, f2, _false_negative_gate(recall)]
     return gates, verdict(gates)
 
@@ -72,10 +72,9 @@ def _thresholds() -> dict[str, float]:
     return {"ed_recall": ED_RECALL, "ed_f2": ED_F2, "ed_false_negative_rate": ED_FALSE_NEGATIVE_RATE}
 
 
-def _not_available(name: str, threshold: float) -> Gate:
-    return Gate(
-        name, "NOT AVAILABLE", threshold, None, None, None, 0, NO_INTERVAL, "not available: no ED case in this set"
-    )
+def _not_available(name: str, threshold: float, lacking: str, cases: int = 0) -> Gate:
+    note = f"not available: {lacking} in this set"
+    return Gate(name, "NOT AVAILABLE", threshold, None, None, None, cases, NO_INTERVAL, note)
 
 
 def _state(value: float, bound: float | None, threshold: float) -> State:
@@ -100,7 +99,9 @@ def _recall_gate(caught: int, n_ed: int, resampled: Resampled) -> Gate:
     return Gate("ed_recall", state, ED_RECALL, value, bound, caught, n_ed, method, note, **both)
 
 
-def _f2_gate(value: float, cases: int, resampled: Resampled) -> Gate:
+def _f2_gate(value: float, n_ed: int, cases: int, resampled: Resampled) -> Gate:
+    if n_ed == cases:  # nothing could be a false alarm, so always-ED would pass
+        return _not_available("ed_f2", ED_F2, "emergencies only", cases)
     interval = resampled.interval("ed_f2")
     if interval is None:
         note = f"no bound, so PASS is out of reach: {resampled.why_no_interval('ed_f2')}"
@@ -108,6 +109,8 @@ def _f2_gate(value: float, cases: int, resampled: Resampled) -> Gate:
     notes = [] if resampled.clustered else [INDEPENDENT]
     if interval.low == interval.high:
         notes.append("every resample gives the same value: the bound says nothing beyond the estimate")
+    if (constant := 5 * n_ed / (4 * n_ed + cases)) >= ED_F2:
+        notes.append(f"so many emergencies that always-ED has {constant:.3f}")
     state, text = _state(value, interval.low, ED_F2), "; ".join(notes) or None
     both = bounds(None, interval if resampled.clustered else None)
     return Gate("ed_f2", state, ED_F2, value, interval.low, None, cases, interval.method, text, **both)

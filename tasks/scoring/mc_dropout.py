@@ -44,7 +44,8 @@ def dropout_passes(
         mx.eval([p.arrays() for p in past if p])
 
         def log_p_of(batch: Batch, key: tuple[int, ...] = key, past: list[SharedPast | None] = past) -> mx.array:
-            adapted.set_dropout([(*key, 1 + row.number) for row in batch.rows])
+            # one mask a case, also where each label is a row of its own: a pass is one model for all three of them
+            adapted.set_dropout([(*key, 1 + row.number // cases.per_case) for row in batch.rows])
             return label_terms(adapted, prefix, cases, batch, past).label_logp
 
         for batch, log_p in side_by_side(batches, log_p_of):

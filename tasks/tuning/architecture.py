@@ -160,10 +160,16 @@ def run_last_block(stack: Stack, hidden: mx.array, first_row: mx.array, rows: in
 
 def project(stack: Stack, hidden: mx.array) -> mx.array:
     """Final norm and head: (..., D) -> logits (..., V) in float32."""
-    normed = stack.model.model.norm(hidden)
+    normed = final_norm(stack, hidden)
     if "lm_head" in stack.model:
-        return stack.model.lm_head(normed).astype(mx.float32)
-    return stack.model.model.embed_tokens.as_linear(normed).astype(mx.float32)
+        return stack.model.lm_head(normed)
+    return stack.model.model.embed_tokens.as_linear(normed)
+
+
+def final_norm(stack: Stack, hidden: mx.array) -> mx.array:
+    """(..., D) -> (..., D), float32 whatever the blocks compute in: a bfloat16 product would round logits of 16 and more
+    to eighths, so that labels tie."""
+    return stack.model.model.norm(hidden).astype(mx.float32)
 
 
 def _mask(stack: Stack, hidden: mx.array, window: int | None, offset: int) -> Any:

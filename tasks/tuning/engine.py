@@ -61,10 +61,10 @@ def update_gradients(
     model = adapted.stack.model
     total, parts, gradients = mx.array(0.0), mx.zeros(3), None
 
-    def loss_of(model: nn.Module, batch: Batch, first: int) -> tuple[mx.array, mx.array]:
+    def loss_of(model: nn.Module, batch: Batch, start: int) -> tuple[mx.array, mx.array]:
         past = leading_past(adapted, prefix, (*dropout_key, LEADING) if dropout_key else None)
         if dropout_key is not None:
-            adapted.set_dropout([(*dropout_key, first + i) for i in range(len(batch.rows))])
+            adapted.set_dropout([(*dropout_key, start + i // cases.per_case) for i in range(len(batch.rows))])
         terms = batch_terms(adapted, prefix, cases, batch, past)
         adapted.set_dropout(None)
         return objective_sum(terms, batch.labels, objective, tokens, count)
@@ -72,7 +72,7 @@ def update_gradients(
     value_and_gradient, own = nn.value_and_grad(model, loss_of), model.trainable_parameters()
     for start in range(0, count, micro_batch):
         batch = make_batch(cases, chosen[start : start + micro_batch], length)
-        (loss, part), gradient = value_and_gradient(model, batch, start * cases.per_case)
+        (loss, part), gradient = value_and_gradient(model, batch, start)
         gradients = gradient if gradients is None else tree_map(mx.add, gradients, gradient)
         total, parts = total + loss, parts + part
         mx.eval(total, parts, gradients)

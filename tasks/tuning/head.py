@@ -15,7 +15,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from tasks.tuning.architecture import Stack, project
+from tasks.tuning.architecture import Stack, final_norm, project
 from tasks.tuning.cpu_kernels import exp_of_minus
 
 
@@ -35,13 +35,13 @@ def score_rows(stack: Stack, hidden: mx.array, targets: mx.array, labels: mx.arr
         logits = project(stack, hidden)
         chosen = mx.take_along_axis(logits, targets[:, :, None], axis=-1)[:, :, 0]
         return RowScores(mx.logsumexp(logits, axis=-1), chosen, logits[:, 0, labels])
-    normed = stack.model.model.norm(hidden)
+    normed = final_norm(stack, hidden)
     normaliser = blocked_logsumexp(
         _head(stack), normed.reshape(rows, -1), max(1, stack.logit_bytes // (4 * rows)), stack.cpu_kernels
     )
     # (N, R, 1, D) against a row of the head each, and (N, D) against those of the labels
-    chosen = (normed * _rows(_head(stack), targets)).sum(axis=-1).astype(mx.float32)
-    first = (normed[:, 0] @ _rows(_head(stack), labels).T).astype(mx.float32)
+    chosen = (normed * _rows(_head(stack), targets)).sum(axis=-1)
+    first = normed[:, 0] @ _rows(_head(stack), labels).T
     return RowScores(normaliser.reshape(targets.shape), chosen, first)
 
 
@@ -65,7 +65,7 @@ def blocked_logsumexp(head: nn.Module, hidden: mx.array, block: int, fast_exp: b
         gradient = mx.zeros_like(x)
         for a, b in itertools.pairwise(ends):
             share = exp(value[:, None] - _logits(head, mx.depends(x, gradient), a, b)) * wanted[:, None]
-            gradient = gradient + _back(head, share.astype(x.dtype), a, b)
+            gradient = gradient + _back(head, share, a, b)
         return gradient
 
     result: mx.array = total(hidden)  # type: ignore[assignment]
@@ -81,8 +81,8 @@ def _size(head: nn.Module) -> int:
 
 
 def _logits(head: nn.Module, x: mx.array, a: int, b: int) -> mx.array:
-    """(M, D) -> (M, b - a) in float32."""
-    return _product(head, x, slice(a, b), transpose=True).astype(mx.float32)
+    """(M, D) -> (M, b - a), float32 as `x` is."""
+    return _product(head, x, slice(a, b), transpose=True)
 
 
 def _back(head: nn.Module, share: mx.array, a: int, b: int) -> mx.array:
@@ -101,11 +101,12 @@ def _product(head: nn.Module, x: mx.array, columns: slice, transpose: bool) -> m
 
 
 def _rows(head: nn.Module, ids: mx.array) -> mx.array:
-    """Rows of the head's matrix (..., D) for token ids."""
+    """Rows of the head's matrix (..., D) for token ids, in float32 as a product with float32 unpacks them."""
     if "scales" not in head:
-        return head.weight[ids]
+        return head.weight[ids].astype(mx.float32)
     biases = head.get("biases")
     return mx.dequantize(
-        head.weight[ids], scales=head.scales[ids], biases=None if biases is None else biases[ids],
+        head.weight[ids], scales=head.scales[ids].astype(mx.float32),
+        biases=None if biases is None else biases[ids].astype(mx.float32),
         group_size=head.group_size, bits=head.bits, mode=head.mode,
     )  # fmt: skip

@@ -11,7 +11,7 @@ from rich.console import Console
 from flows.compare import as_markdown
 from flows.evidence import evidence
 from flows.report import print_comparison, print_frame, print_in_parts, print_status
-from flows.tables import leaderboard, quantization, restated
+from flows.tables import leaderboard, percent, quantization, restated
 from tasks.scoring.metrics import confusion, metric_values
 from tests.warehouse.rows import COSTS, FIVE, evaluation, full, land_pair, training
 from tests.warehouse.test_views import random_cases
@@ -128,6 +128,10 @@ def test_the_confusion_matrices_are_those_of_the_decisions(tmp_path):
         )
 
 
+def test_shares_keep_three_digits():
+    assert [percent(share) for share in (0.27, 0.125, 0.005, 0.025, 1.0)] == ["27%", "12.5%", "0.5%", "2.5%", "100%"]
+
+
 def test_gates_show_state_count_bound_and_method_on_every_set(tmp_path):
     write_landing(
         tmp_path, "x4", "evaluation", evaluation("x4", "t4", FIVE, evaluation_set="clinic", set_digest="other")
@@ -229,7 +233,7 @@ def test_seeds_stand_beside_baselines_which_have_no_bits_and_where_only_some_exp
          bits=None, compute_path=None, peak_memory_bytes=None, train_seconds=None)  # fmt: skip
     spread = next(frame for title, frame in evidence() if title.startswith("Spread"))
     assert spread["experiment"].tolist() == ["smol 4bit\nr1", "smol 8bit\nr1", "smol 4 minus 8 bits\nr1"]
-    assert lines(spread, "ED precision")[-1] == f"of {sum(case[1] == 'ED' for case in CASES) / 60:.0%} ED"
+    assert lines(spread, "ED precision")[-1] == f"of {percent(sum(case[1] == 'ED' for case in CASES) / 60)} ED"
     spread = next(frame for title, frame in evidence({"ereal4s42"}) if title.startswith("Spread"))
     assert spread["experiment"].tolist() == ["smol 4bit\nr1", "smol 4 minus 8 bits\nr1"]
 

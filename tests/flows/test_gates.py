@@ -78,8 +78,21 @@ def test_where_nothing_was_decided_or_there_is_no_emergency_no_zero_of_misses_is
     )
     load_all(tmp_path)
     text = printed("t4", None, None)
+    assert "on clinic: not judged: no ED case (3 cases" in text
+    assert "ED recall by subgroup: not available, no emergency names one" in text
     assert "Missed emergencies: not available for 2 ED cases: the recipe has no target ED recall" in text
     assert "Missed emergencies: not available: no ED case in this set" in text and "Missed emergencies: 0" not in text
+
+
+def test_among_emergencies_alone_a_model_is_not_judged_unless_it_misses_too_many(tmp_path):
+    write_landing(tmp_path, "t4", "training", training("t4"))
+    for id, name, decision in (("e4", "test", "ED"), ("x4", "clinic", "GP")):
+        cases = [("ED", decision, decision)] * 5
+        rows = evaluation(id, "t4", cases, evaluation_set=name, set_digest=name)
+        write_landing(tmp_path, id, "evaluation", rows)
+    load_all(tmp_path)
+    text = printed("t4", None, None)
+    assert "on test: not judged: emergencies only (5 cases" in text and "on clinic: unsafe (5 cases" in text
 
 
 def test_a_rule_that_misses_no_emergency_says_of_how_many(tmp_path):
@@ -148,4 +161,4 @@ def test_without_a_precision_nothing_is_restated_and_the_leaderboard_names_the_s
     assert restated(0.0, None, 0.2, 0.1) == (None, 0.0), "nothing decided ED: no precision, and no F2 at any prevalence"
     assert restated(0.0, 0.0, 0.2, 0.1) == (0.0, 0.0), "decided ED, always wrongly"
     assert restated(None, 0.5, 0.2, 0.1) == (None, None), "no emergencies"
-    assert "of 57% ED" in leaderboard()["ED precision"][0] and "of 10% ED" in leaderboard(None, 0.1)["ED precision"][0]
+    assert "of 57.1% ED" in leaderboard()["ED precision"][0] and "of 10% ED" in leaderboard(None, 0.1)["ED precision"][0]

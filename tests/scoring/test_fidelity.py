@@ -41,13 +41,23 @@ def test_the_tail_is_seen_where_the_median_is_calm():
     assert vocabulary["perplexity_ratio"] == pytest.approx(np.exp(0.2))
 
 
+def test_a_percentile_beyond_which_no_case_lies_is_not_read_off_between_two_others():
+    logits = np.random.default_rng(3).normal(size=(1000, 40))
+    few = fidelity_figures(predicted(logits[:99]), predicted(-logits[:99]))["labels"]
+    assert few["kl_p95"] is not None and few["kl_p99"] is None and few["kl_p999"] is None
+    assert few["note"] == "no percentile 99 % and 99.9 % of 99 cases"
+    hundred = fidelity_figures(predicted(logits[:100]), predicted(-logits[:100]))["labels"]
+    assert hundred["kl_p99"] is not None and hundred["kl_p999"] is None
+    assert fidelity_figures(predicted(logits), predicted(-logits))["labels"]["kl_p999"] is not None
+
+
 def test_without_a_token_of_the_messages_there_is_no_perplexity_and_the_reason_is_said():
     one = Predicted(np.array([[1.0, 0.0, 0.5]]), np.array([[1.0, 0.0, 0.5]]), 0.0, 0)
     for figures in fidelity_figures(one, one).values():
         assert figures["perplexity"] is figures["reference_perplexity"] is figures["perplexity_ratio"] is None
         assert "single case" in figures["note"] and figures["kl_max"] == 0
     many = predicted(np.random.default_rng(1).normal(size=(20, 40)))
-    assert all(figures["note"] is None for figures in fidelity_figures(many, many).values())
+    assert all("perplexity" not in figures["note"] for figures in fidelity_figures(many, many).values())
 
 
 def test_the_direction_is_from_the_reference():

@@ -52,6 +52,18 @@ def test_f2_fails_a_model_that_always_says_ed():
     assert found["ed_recall"] == "PASS" and found["ed_f2"] == "FAIL" and found["verdict"] == "unsafe"
 
 
+def test_among_emergencies_alone_f2_cannot_be_judged_and_nothing_passes():
+    gates, verdict = judge_gates(["ED"] * 80, ["ED"] * 80)
+    assert [gate.state for gate in gates] == ["PASS", "NOT AVAILABLE", "PASS"] and verdict == "unsafe"
+    assert gates[1].note == "not available: emergencies only in this set" and gates[1].value is None
+
+
+def test_f2_says_where_always_ed_would_pass_it():
+    gates, _ = judge_gates(*emergencies(80, 0, others=40, alarms=40))
+    assert gates[1].state == "PASS" and "always-ED has 0.909" in gates[1].note
+    assert "always-ED" not in str(judge_gates(*emergencies(80, 0, others=60))[0][1].note)
+
+
 def test_f2_between_bound_and_estimate_is_provisional():
     gates, verdict = judge_gates(*emergencies(110, 0, others=400, alarms=50))
     f2 = gates[1]

@@ -7,12 +7,20 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
+from tasks.scoring.mc_dropout import dropout_passes
 from tasks.tuning.engine import score_cases, update_gradients
-from tasks.tuning.head import blocked_logsumexp
+from tasks.tuning.head import blocked_logsumexp, score_rows
 from tasks.tuning.losses import make_objective
 from tests.tuning import tiny
 
 ROWS, WIDTH, VOCABULARY = 6, 64, 1000
+
+
+def record_keys(made):
+    """A list that gets the keys of each use of the first dropout module."""
+    used, module = [], made.dropouts[0]
+    module.set_keys = lambda keys: (used.append(keys), type(module).set_keys(module, keys))
+    return used
 
 
 def head(bits):
@@ -66,3 +74,34 @@ def test_a_step_and_scores_with_logits_in_blocks_equal_those_without(architectur
     assert tiny.largest_difference(tiny.flat(one[2]), tiny.flat(other[2])) <= 5e-6
     scores = [score_cases(a, prefix, some).label_logp for a in (blocked, made)]
     np.testing.assert_allclose(scores[0], scores[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("logit_bytes", [16_000_000, 1000])
+def test_labels_keep_their_float32_logits_where_the_blocks_compute_in_bfloat16(logit_bytes):
+    """As on Metal: logits of about 20 would be rounded to eighths, and labels closer than that would tie."""
+    stack = replace(tiny.adapted("llama", 8, dense=False).stack, logit_bytes=logit_bytes)
+    stack.model.set_dtype(mx.bfloat16)
+    hidden = mx.random.normal((32, 1, 64), key=mx.random.key(4)).astype(mx.bfloat16)
+    stack.model.model.norm.weight = 30 * stack.model.model.norm.weight
+    embedding = stack.model.model.embed_tokens
+    unpacked = mx.dequantize(
+        embedding.weight, embedding.scales.astype(mx.float32), embedding.biases.astype(mx.float32), 64, 8
+    )
+    wanted = stack.model.model.norm(hidden).astype(mx.float32) @ unpacked[mx.array([5, 6, 7])].T
+    found = score_rows(stack, hidden, mx.full((32, 1), 5), mx.array([5, 6, 7]))
+    assert found.labels.dtype == found.chosen.dtype == found.normaliser.dtype == mx.float32
+    np.testing.assert_allclose(found.labels, wanted[:, 0], rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(found.chosen[:, 0], wanted[:, 0, 0], rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
+def test_the_rows_of_a_case_have_one_mask(architecture):
+    """With labels of several tokens each case is three rows, of one sampled model."""
+    made, some = tiny.adapted(architecture, 4, True, tiny.safety(dropout=0.4)), tiny.cases(6, tiny.MULTI)
+    keys = record_keys(made)
+    update_gradients(
+        made, tiny.no_store(made, some), some, range(6), make_objective(tiny.safety(), some.labels), 2, (42, 1)
+    )
+    dropout_passes(made, tiny.no_store(made, some), some, range(6), 3, 42, lambda event: None)
+    of_cases = [k for k in keys if k and len(k) > 1]
+    assert of_cases and all(k[0::3] == k[1::3] == k[2::3] and len({*k}) == len(k) // 3 for k in of_cases)

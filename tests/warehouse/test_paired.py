@@ -149,6 +149,29 @@ def test_an_interval_without_width_or_of_too_few_groups_concludes_nothing():
     assert "9 groups are too few" in few["accuracy"].note
 
 
+def test_few_groups_conclude_nothing_however_many_cases_they_hold():
+    """The Tango interval of 400 cases decided alike lies above the margin, and assumes that they are independent."""
+    label = np.zeros(400, dtype=int)
+    few = by_name(decided(label, label, label, unit=np.arange(400) % 9))["ed_recall"]
+    assert few.low == few.tango_low > -0.02 and few.verdict == "cannot conclude"
+    assert by_name(decided(label, label, label, unit=np.arange(400) % 10))["ed_recall"].verdict == "not inferior"
+
+
+def test_macro_f1_has_no_interval_where_one_class_is_in_a_few_groups_only():
+    label, four, eight = noisy(300, 1)
+    unit = np.arange(300) % 60
+    label = np.where((label == 2) & (unit > 5), 1, label)
+    found = by_name(decided(label, four, eight, unit=unit))["macro_f1"]
+    assert found.difference is not None and found.low is None and found.verdict == "cannot conclude"
+    assert "groups of the rarest class are too few" in found.note
+
+
+def test_a_resample_without_one_of_the_classes_has_no_macro_f1():
+    whole, without = np.full((3, 3), 2.0), np.array([[3.0, 0, 0], [1, 2, 0], [0, 0, 0]])
+    found = figures(np.stack([whole, without]), COST)["macro_f1"]
+    assert found[0] == pytest.approx(1 / 3) and np.isnan(found[1])
+
+
 def test_a_cost_has_no_verdict():
     found = by_name(decided(*noisy(100, 2)))["expected_cost"]
     assert found.verdict is None and found.margin is None and found.low < found.high

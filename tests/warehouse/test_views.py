@@ -12,7 +12,8 @@ from sklearn.metrics import f1_score, fbeta_score
 from flows.tables import leaderboard, quantization
 from tests.warehouse.rows import FIVE, evaluation, land_pair, training
 from warehouse.audit import run_audits
-from warehouse.connect import reading
+from warehouse.connect import reading, writing
+from warehouse.health import bring_up_to_date
 from warehouse.landing import write_landing
 from warehouse.load import load_all
 from warehouse.query import query
@@ -153,7 +154,7 @@ def test_time_is_not_compared_between_machines(tmp_path):
 @pytest.mark.parametrize(
     "other",
     [
-        {"learning_rate": 3e-5}, {"weights_source": "package"}, {"original_precision": "Q4_1"}, {"dataset_digest": "other"},
+        {"learning_rate": 3e-5}, {"weights_source": "package"}, {"original_precision": "Q4_1"},
         {"source_digest": "other"},
         {"engine_version": 2}, {"seed": 7}, {"recipe": "r2"}, {"base_model": "big"}, {"status": "diverged"}, {"bits": None},
         {"cost_weight": 5.0}, {"compute_path": "dequantised_f32"}, {"settings_digest": "other"},
@@ -173,6 +174,31 @@ def test_sides_that_differ_in_anything_but_bits_are_no_pair(other, tmp_path):
 def test_evaluations_of_other_cases_or_another_scoring_are_no_pair(other, tmp_path):
     land_pair(tmp_path)
     write_landing(tmp_path, "e8", "evaluation", evaluation("e8", "t8", **other))
+    load_all(tmp_path)
+    assert len(query("FROM quantization_comparison")) == 0
+
+
+def test_a_warehouse_whose_views_change_gets_the_pairs_that_they_see_now(tmp_path):
+    land_pair(tmp_path)
+    load_all(tmp_path)
+    before = len(query("FROM pair_metric"))
+    with writing() as con:  # as a version left it that saw no such pair
+        con.execute("DELETE FROM pair_metric")
+        con.execute("UPDATE schema_migrations SET sha256 = 'older' WHERE version = 0")
+    bring_up_to_date()
+    assert len(query("FROM pair_metric")) == before > 0
+
+
+def test_thresholds_chosen_on_other_cases_are_no_pair_and_other_test_cases_of_the_dataset_keep_it(tmp_path):
+    """An untuned model keeps the dataset that it was first judged on, and a training is landed again with a later one."""
+    land_pair(tmp_path)
+    write_landing(tmp_path, "t8", "training", training("t8", 8, dataset_digest="other"))
+    load_all(tmp_path)
+    assert len(query("FROM quantization_comparison")) == 1 and len(query("FROM pair_metric")) > 0
+    rows = evaluation("e8", "t8")
+    for rule in rows["decision_rule"]:
+        rule["calibration_digest"] = "other"
+    write_landing(tmp_path, "e8", "evaluation", rows)
     load_all(tmp_path)
     assert len(query("FROM quantization_comparison")) == 0
 

@@ -1,6 +1,7 @@
 -- One row per two evaluations that differ in bits and in nothing that could be mistaken for an effect of bits: recipe
 -- values, weights, data, engine and scoring are equal. The settings digest also covers what has no column: decay,
--- clipping, patience, class weights, costs, prompt and the like.
+-- clipping, patience, class weights, costs, prompt, and the cases that are learned from. Those of calibration and those judged
+-- have digests of their own: the dataset's would tell the same training apart by a test set that it never saw.
 CREATE OR REPLACE VIEW equal_pair AS
 WITH side AS (
     SELECT
@@ -11,7 +12,7 @@ WITH side AS (
             rank: rank, scale: scale, dropout: dropout, iterations: iterations, target: d.target,
             cost_weight: cost_weight, has_cost_matrix: has_cost_matrix, has_class_weights: has_class_weights,
             weights_source: weights_source, source_digest: source_digest, original_precision: original_precision, random_weights: random_weights,
-            settings_digest: settings_digest, dataset_digest: dataset_digest, engine_version: engine_version,
+            settings_digest: settings_digest, calibration_digest: d.calibration_digest, engine_version: engine_version,
             compute_path: compute_path,
             set_digest: set_digest, primary_rule: primary_rule, cost_matrix: cost_matrix,
             scoring_version: scoring_version
