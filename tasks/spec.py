@@ -15,8 +15,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 Label = Literal["ED", "GP", "HOME"]
 LABELS: tuple[Label, ...] = ("ED", "GP", "HOME")
-ENGINE_VERSION = 4
-SCORING_VERSION = 5
+ENGINE_VERSION = 5
+SCORING_VERSION = 6
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=60)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -173,6 +173,9 @@ class Columns(Strict):
     label_column: str = "label"
     group_column: str | None = None
     rationale_column: str | None = Field(default=None, description="kept with the cases, never shown to a model")
+    subgroup_columns: tuple[str, ...] = Field(
+        default=(), description="ED recall is also told within each value of these"
+    )
     labels: dict[str, Label] = Field(default_factory=dict, description="other label words, e.g. emergency = 'ED'")
     revision: str = Field(default="main", description="branch, tag or commit of a Hub dataset")
 
@@ -185,8 +188,8 @@ class EvaluationSet(Columns):
 
     @model_validator(mode="after")
     def _name_is_free(self) -> EvaluationSet:
-        if self.name in ("train", "valid", "calibration", "test", "all"):
-            raise ValueError(f"the name {self.name} is taken by the training dataset's own set; choose another")
+        if self.name in ("train", "valid", "calibration", "test", "all", "facts"):
+            raise ValueError(f"the name {self.name} is taken by the training dataset itself; choose another")
         if self.source == "embedded" and self.name != "test_adversarial":
             raise ValueError("the one embedded evaluation set is named test_adversarial")
         return self

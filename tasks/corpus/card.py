@@ -9,7 +9,7 @@ from typing import Any
 from tasks.corpus.embedded import GENERATOR_VERSION, embedded_records
 from tasks.corpus.knowledge_base import general, knowledge_digest, problems
 from tasks.corpus.reader_check import all_told
-from tasks.corpus.rules import CHILD_VITALS, NEWS2, WORSE_LATER, YOUNG_FEVER
+from tasks.corpus.rules import CHILD_VITALS, IMMUNE_FEVER, NEWS2, WORSE_LATER, YOUNG_FEVER
 from tasks.spec import LABELS
 
 NOTICE = "synthetic: for building and comparing, not evidence about patients"
@@ -26,12 +26,13 @@ every label. The text is written from the facts in several voices; label, rule, 
 ## Rules
 
 The first that fires decides: a red flag (ED); a vital sign in the emergency range, NEWS2 or children's limits (ED); a
-fever under three months (ED); an age or illness that makes the problem an emergency (ED); an amber flag (GP); an age
-or illness that needs a doctor (GP); longer than the natural course without getting better (GP; in {lasting} problems,
-the others may last); severe in spite of self-care (GP); getting worse at 65 or older (GP); else HOME. Red and amber
-flags follow public guidance, named for each problem: {sources} distinct references, most often NICE guidelines and
-CKS, NHS pages, SIGN, RCOG and Resuscitation Council UK; they are listed below. Facts only, in the project's own
-words.
+fever under three months, or with an immune system that medicine holds down (ED); an age or illness that makes the
+problem an emergency (ED); an amber flag (GP); an age or illness that needs a doctor (GP); longer than the natural
+course without getting better (GP; in {lasting} problems, the others may last); severe in spite of self-care (GP);
+getting worse at 65 or older, or at any age in the {worsening} problems that are not expected to get worse before they
+get better (GP); else HOME. Red and amber flags follow public guidance, named for each problem: {sources} distinct
+references, most often NICE guidelines and CKS, NHS pages, SIGN, RCOG and Resuscitation Council UK; they are listed
+below. Facts only, in the project's own words.
 
 ## How far the labels can be trusted
 
@@ -82,7 +83,8 @@ def data_card(manifest: Mapping[str, Any]) -> str:
                 problems=len(known), systems=len({p.system for p in known}), sources=len(references),
                 generator=GENERATOR_VERSION, knowledge=knowledge_digest()[:12], notice=NOTICE.capitalize(),
                 reader=all_told(), wordings=_wordings(), shared=_shared(),
-                lasting=sum(problem.lasting_decides for problem in known), references="; ".join(references),
+                lasting=sum(problem.lasting_decides for problem in known),
+                worsening=sum(problem.worse_decides for problem in known), references="; ".join(references),
             )
         )  # fmt: skip
     else:
@@ -136,7 +138,7 @@ def _shared() -> str:
 def _references() -> list[str]:
     """Every public reference behind a rule, once, in order of its name; 'NG109 and NG111' count as one."""
     flags = [*general().red.values(), *general().amber.values()]
-    named = [NEWS2, CHILD_VITALS, YOUNG_FEVER, WORSE_LATER]
+    named = [NEWS2, CHILD_VITALS, YOUNG_FEVER, IMMUNE_FEVER, WORSE_LATER]
     for problem in problems().values():
         named.append(problem.source)
         flags += [*problem.red.values(), *problem.amber.values()]
@@ -152,6 +154,7 @@ def _mapping(columns: Mapping[str, Any]) -> str:
     )
     if columns["rationale_column"]:
         parts.append(f"rationale from `{columns['rationale_column']}`")
+    parts += [f"subgroup from `{column}`" for column in columns["subgroup_columns"]]
     words = [f"`{word}` for {label}" for word, label in columns["labels"].items()]
     known = "Labels are ED, GP and HOME, in any case" + (f", and {', '.join(words)}." if words else ".")
     return f"Columns: {', '.join(parts)}. {known}"

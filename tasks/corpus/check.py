@@ -21,7 +21,7 @@ from tasks.corpus.case import Case, text_digest
 from tasks.corpus.derived import derive_again
 from tasks.corpus.lengths import Lengths
 from tasks.corpus.prepare import check_filled, check_labels, prepare_dataset, split_off
-from tasks.corpus.splits import COPY, SETS, SHARES, quotas, split_cases
+from tasks.corpus.splits import COPY, SETS, SHARES, check_copies, quotas, split_cases
 from tasks.corpus.tally import NO_GROUP, Tally, tally
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS, Data, EvaluationSet
@@ -30,6 +30,7 @@ ALIKE = 0.5  # Jaccard index from which two texts are shown as nearly the same; 
 FEWEST = 72  # ED cases that certify a recall of 0.95 without a miss
 SHOWN = 3  # places
 Verdict = Literal["ok", "note", "FAILS"]
+Split = dict[str, list[Case]]
 
 
 @dataclass(frozen=True)
@@ -81,10 +82,12 @@ def check_data(data: Data, evaluation_sets: Iterable[EvaluationSet], tokenizers:
     findings = [*_texts(rows, sides), _ids(rows), copies, *_groups(rows, sides), *_labels(lines)]
     if data.source == "embedded":
         findings.append(_derived(data, wanted))
-    if rows.cases and not {*SETS} <= {*rows.sets}:
-        findings.append(_our_split(rows, data))
+    ours = not {*SETS} <= {*rows.sets}
+    split = _split(rows, data) if ours and rows.cases else None
+    if ours:
+        findings.append(_our_split(split, data))
     places = [(rows.place(a), rows.place(b), index) for a, b, index in alike]
-    return Report(lines, [*findings, *_certifiable(lines, rows, data)], rows.sample.lengths(tokenizers), places)
+    return Report(lines, [*findings, *_certifiable(lines, split, data)], rows.sample.lengths(tokenizers), places)
 
 
 def _side(name: str) -> int:
@@ -201,11 +204,26 @@ def _labels(lines: Sequence[SetLine]) -> list[Finding]:
     for line in lines:
         missing = [label for label, count in zip(LABELS, line.labels, strict=True) if not count]
         if missing:
-            learned = line.name == "train"
-            remedy = "train needs every label" if learned else "it can be an evaluation set, and cannot be trained on"
-            verdict: Verdict = "FAILS" if learned else "note"
-            findings.append(Finding(f"labels of {line.name}", f"no {' and no '.join(missing)}", verdict, remedy))
+            verdict: Verdict = "FAILS" if line.name == "train" else "note"
+            found, means = f"no {' and no '.join(missing)}", _without("ED" not in missing, line.name)
+            findings.append(Finding(f"labels of {line.name}", found, verdict, means))
     return findings
+
+
+def _without(has_ed: bool, name: str) -> str:
+    """What follows where a set lacks a label. `has_ed`: it is not that one."""
+    if name == "train":
+        return "train needs every label"
+    if name == "all":
+        return "it can be an evaluation set, and cannot be trained on"
+    if name == "valid":
+        return "the checkpoint of a training is chosen without such cases"
+    if name == "calibration":
+        rule = "without every label the rule of least expected cost is not available"
+        return rule if has_ed else "without ED no threshold can be chosen, so safety recipes cannot be judged"
+    return (
+        "its figures say nothing of such cases" if has_ed else "without ED there is no ED recall, so no gate can pass"
+    )
 
 
 def _derived(data: Data, evaluation_sets: tuple[EvaluationSet, ...]) -> Finding:
@@ -219,18 +237,17 @@ def _derived(data: Data, evaluation_sets: tuple[EvaluationSet, ...]) -> Finding:
     return Finding(what, counts, "FAILS", f"mend the rules or the knowledge base; first: {found.first}")
 
 
-def _certifiable(found: Sequence[SetLine], rows: Tally, data: Data) -> list[Finding]:
+def _certifiable(found: Sequence[SetLine], ours: Split | None, data: Data) -> list[Finding]:
     """The recall that a set could certify at best: no miss among its ED cases, exact 95 % interval.
 
-    Where a grid limits its test set, what counts is what is left of it.
+    Where a grid limits its test set, what counts is what is left of it. `ours`: our split, where it was tried.
     """
     lines = {line.name: line.labels for line in found}
     limit = data.limits.get("test")
     counted = {name: labels[0] for name, labels in lines.items() if name not in (*SETS, "all")}
     if "all" in lines:
-        about = not rows.cases
-        split = _about(lines["all"]) if about else _counts(_split(rows, data)["test"])
-        own = f"our test set{' (about)' if about else ''}{_limited(limit, split)}"
+        split = _counts(ours["test"]) if ours else _about(lines["all"])
+        own = f"our test set{'' if ours else ' (about)'}{_limited(limit, split)}"
         counted = {"all rows as an evaluation set": lines["all"][0], own: _kept(split, limit), **counted}
     if "test" in lines:
         counted = {f"test{_limited(limit, lines['test'])}": _kept(lines["test"], limit), **counted}
@@ -257,7 +274,7 @@ def _counts(cases: Sequence[Case]) -> list[int]:
     return [counts[label] for label in LABELS]
 
 
-def _split(rows: Tally, data: Data) -> dict[str, list[Case]]:
+def _split(rows: Tally, data: Data) -> Split:
     """The sets into which we split the table, or what is given as train; repeated texts counted once."""
     unique: dict[str, Case] = {}
     for case in rows.cases or []:
@@ -267,14 +284,20 @@ def _split(rows: Tally, data: Data) -> dict[str, list[Case]]:
     return split_off(list(unique.values()), data.seed, rows.sets)
 
 
-def _our_split(rows: Tally, data: Data) -> Finding:
+def _our_split(sets: Split | None, data: Data) -> Finding:
     """Whether our split leaves a model something to learn from and to be judged by, as when the data is made.
 
     A table without one of the labels can only be an evaluation set, which `_labels` says; it must fill the sets alone.
+    `sets`: None where there are too many cases to try it.
     """
-    whole = {case.label for case in rows.cases or []} == set(LABELS)
+    if sets is None:
+        many = "too many cases for a check: `triage data card` makes it, and says what is wrong with it"
+        return Finding("our split", "not tried", "note", many)
+    whole = {case.label for cases in sets.values() for case in cases} == set(LABELS)
     try:
-        (check_labels if whole else check_filled)(_split(rows, data), data.source)
+        if whole:
+            check_copies(sets)
+        (check_labels if whole else check_filled)(sets, data.source)
     except BadInput as error:
         return Finding("our split", "cannot be trained on", "FAILS", str(error).removesuffix("."))
     return Finding("our split", "every set has cases")

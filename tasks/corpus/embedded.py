@@ -18,7 +18,7 @@ from tasks.corpus.rules import Facts, Verdict, decide
 from tasks.corpus.sampler import draw_facts
 from tasks.spec import LABELS, Label
 
-GENERATOR_VERSION = 7
+GENERATOR_VERSION = 8
 TRIES = 50  # to write a case that no other case is
 SIZES = {"train": 3000, "valid": 600, "calibration": 1200, "test": 1500}
 SHARES: dict[Label, float] = {"ED": 0.27, "GP": 0.38, "HOME": 0.35}  # near a helpline's

@@ -21,7 +21,7 @@ COMMON = frozenset(COMMON_WORDS.split())  # longer words that do not tell what a
 
 def with_flags(problem: Problem, route: str, facts: Facts, rng: random.Random) -> Facts:
     """The facts with red, amber and mild ones that suit the route."""
-    second = route in ("red", "vital", "who") and rng.random() < 0.12
+    second = rng.random() < {"red": 0.12, "vital": 0.12, "who": 0.12, "fever": 0.5}.get(route, 0)
     red = _some(problem, "red", 1 if rng.random() < 0.85 else 2, facts, rng) if route == "red" else []
     amber = _some(problem, "amber", 1, facts, rng) if route == "amber" or second else []
     sick = any(problem.fact(name).sick for name in red)
@@ -90,6 +90,7 @@ def draw_denials(problem: Problem, facts: Facts, rng: random.Random, wanted: int
     for pool in ({**_own(problem, "red", facts), **_own(problem, "amber", facts)}, _general(problem, "red", facts)):
         clear = {n: f for n, f in pool.items() if not (sick and f.sick) and not any(_overlap(f, p) for p in present)}
         clear = {n: f for n, f in clear.items() if not (f.days and f.days[0] <= facts.days)}  # a denied time has passed
+        clear = {n: f for n, f in clear.items() if not (facts.vitals.fever and f.feverish)}
         able.append([name for name in clear if name not in (*facts.red, *facts.amber)])
     if wanted is None:
         wanted = rng.choices((0, 1, 2, 3), (0.35, 0.35, 0.2, 0.1) if facts.red else (0.15, 0.35, 0.3, 0.2))[0]
@@ -103,7 +104,8 @@ def draw_reassurance(form: str, share: float, problem: Problem, facts: Facts, rn
     `form`: as a clause (`say`) or as a nurse's `note`.
     """
     sick = any(problem.fact(name).sick for name in facts.red)
-    if sick or facts.severity == "severe" or facts.age < 2 or rng.random() >= share:
+    grave = sick or facts.severity == "severe" or facts.trend == "worse"
+    if grave or facts.age < 2 or rng.random() >= share:
         return []
     clauses = (clause for fact in _present(problem, facts) for clause in (fact.note, *fact.say))
     told = _words((problem.note, *problem.complaint, *clauses))

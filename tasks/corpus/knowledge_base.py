@@ -73,6 +73,9 @@ class Problem(Strict):
     event: bool = Field(default=False, description="something that happened, rather than something that lasts")
     temp: Literal["normal", "febrile"] = "normal"
     painless: bool = Field(default=False, description="nobody would rate it 8 out of 10 in spite of painkillers")
+    worse_decides: bool = Field(
+        default=False, description="getting worse is a reason for a doctor's look, as it is not the expected course"
+    )
     note: str
     complaint: tuple[str, ...] = Field(min_length=WORDINGS)
     voices: tuple[str, ...] = ()

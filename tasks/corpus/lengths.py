@@ -52,6 +52,7 @@ class TextSample:
         for name, path in tokenizers.items():
             tokenizer = Tokenizer.from_file(str(path))
             tokenizer.no_truncation()
+            tokenizer.no_padding()
             found = [
                 len(encoding.ids)
                 for texts in _portions(self.texts)

@@ -6,7 +6,7 @@ import random
 
 from tasks.corpus.flags import draw_reassurance
 from tasks.corpus.knowledge_base import Problem, contexts, phrases
-from tasks.corpus.rules import Facts, emergency_vital
+from tasks.corpus.rules import Facts, decisive_vital
 from tasks.corpus.voices import conjugate
 from tasks.corpus.wording import amount, listed
 
@@ -66,7 +66,7 @@ def _readings(problem: Problem, facts: Facts, rng: random.Random) -> list[str]:
     vitals = facts.vitals
     if vitals.temp is None:
         return []
-    decisive = emergency_vital(vitals, facts.age, problem.spo2_floor)
+    decisive = decisive_vital(facts, problem)
     if decisive is None and rng.random() < 0.35:
         return []
     shown = {

@@ -23,7 +23,7 @@ from tasks.runtime.errors import BadInput
 from tasks.runtime.store import build_folder, file_digest
 from tasks.spec import LABELS, Data, EvaluationSet, short_digest
 
-PREPARE_VERSION = 3
+PREPARE_VERSION = 4
 CARD = "card.md"
 Sets = dict[str, list[Case]]
 
@@ -129,7 +129,7 @@ def _build(data: Data, sources: Sequence[Source], folder: Path) -> dict[str, Any
 
 def _columns(data: Data) -> dict[str, Any]:
     """Which column is taken for what, and the user's own label words."""
-    wanted = ("text_column", "label_column", "group_column", "rationale_column", "labels")
+    wanted = ("text_column", "label_column", "group_column", "rationale_column", "subgroup_columns", "labels")
     return {key: value for key, value in data.model_dump(mode="json").items() if key in wanted}
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS, Columns, Label
 
 ID_COLUMNS = ("case_id", "id")
+LONGEST_SUBGROUP = 100  # characters: reports show its name, and a patient's text must not come into them
+WHOLE = re.compile(r"(-?[0-9]+)\.0+")
 log = logging.getLogger(__name__)
 
 
@@ -66,14 +69,10 @@ def read_file(path: Path, data: Columns) -> Reading:
 def read_files(paths: Sequence[Path], data: Columns) -> Reading:
     """Like `read_set`, with the number of repeated rows. Each file must hold a case."""
     reading = Reading()
-    words = label_words(data)
     by_text: dict[str, Known] = {}
     by_id: dict[str, Known] = {}
     for path in paths:
-        empty = True
-        for number, row in read_rows(path):
-            empty = False
-            case = row_case(row, data, words, place(path, number))
+        for number, case in numbered_cases(path, data):
             here = Known(path, number, case.label)
             known = by_text.setdefault(text_digest(case.text), here)
             if known is not here:
@@ -85,9 +84,31 @@ def read_files(paths: Sequence[Path], data: Columns) -> Reading:
                 first = known.seen_from(path)
                 raise BadInput(f"{place(path, number)}: has the id of {first} but another text; give each its own id.")
             reading.cases.append(case)
-        if empty:
-            raise no_cases(path, data)
     return reading
+
+
+def numbered_cases(path: Path, data: Columns) -> Iterator[tuple[int, Case]]:
+    """The case of each row of a file, with the row's number.
+
+    Raises BadInput, also for a file without a row, and for a column that a row may lack where every row lacks it.
+    """
+    words, start, lacking = label_words(data), place(path, 0).removesuffix("0"), _optional(data)
+    first: tuple[str, dict[str, Any]] | None = None
+    for number, row in read_rows(path):
+        first = first or (f"{start}{number}", row)
+        if lacking:
+            lacking = {column: key for column, key in lacking.items() if column not in row}
+        yield number, row_case(row, data, words, f"{start}{number}")
+    if first is None:
+        raise no_cases(path, data)
+    for column, key in lacking.items():
+        raise _no_column(*first, column, f"{key}, or add it (null where a case has none)")
+
+
+def _optional(data: Columns) -> dict[str, str]:
+    """The named columns that a row may lack, and what their setting is called."""
+    found = dict.fromkeys(data.subgroup_columns, "one of subgroup_columns")
+    return found | ({data.rationale_column: "rationale_column"} if data.rationale_column else {})
 
 
 def no_cases(path: Path | str, data: Columns) -> BadInput:
@@ -123,21 +144,46 @@ def row_case(row: dict[str, Any], data: Columns, words: dict[str, Label], where:
     identifier = next((_scalar(row[name], name, where) for name in ID_COLUMNS if row.get(name) is not None), "")
     group_column = data.group_column or "group"
     group = _value(row, group_column, "group", where) if data.group_column else row.get(group_column)
-    rationale = _value(row, data.rationale_column, "rationale", where) if data.rationale_column else None
+    rationale = row.get(data.rationale_column) if data.rationale_column else None
     return Case(
         case_id=identifier or f"text-{text_digest(text)}",
         text=text,
         label=_label(_value(row, data.label_column, "label", where), data, words, where),
-        group=(_scalar(group, group_column, where) or None) if group is not None else None,
+        group=_group(_scalar(group, group_column, where)) if group is not None else None,
+        subgroup=_subgroup(row, data, where) if data.subgroup_columns else {},
         rationale=(_scalar(rationale, str(data.rationale_column), where) or None) if rationale is not None else None,
     )
 
 
 def _value(row: dict[str, Any], column: str, key: str, where: str) -> Any:
     if column not in row:
-        has = ", ".join(_shown(name) for name in row) or "none"
-        raise BadInput(f"{where}: has no column '{column}'; its columns are {has}; name the right one as {key}_column.")
+        added = ", or add it (null where a case has none)" if key == "group" else ""
+        raise _no_column(where, row, column, f"{key}_column{added}")
     return row[column]
+
+
+def _no_column(where: str, row: dict[str, Any], column: str, key: str) -> BadInput:
+    has = ", ".join(_shown(name) for name in row) or "none"
+    return BadInput(f"{where}: has no column '{column}'; its columns are {has}; name the right one as {key}.")
+
+
+def _group(name: str) -> str | None:
+    """The group of that name: 7.0 is 7, as pandas writes it where another row has no group."""
+    whole = WHOLE.fullmatch(name)
+    return whole[1] if whole else name or None
+
+
+def _subgroup(row: dict[str, Any], data: Columns, where: str) -> dict[str, str]:
+    """The row's value in each subgroup column in which it has one."""
+    given = {column: row[column] for column in data.subgroup_columns if row.get(column) is not None}
+    found = {column: word for column, value in given.items() if (word := _scalar(value, column, where))}
+    for column, word in found.items():
+        if len(word) > LONGEST_SUBGROUP:
+            raise BadInput(
+                f"{where}: '{column}' holds {len(word)} characters, and reports show what a subgroup is called; "
+                f"write at most {LONGEST_SUBGROUP}, or remove it from subgroup_columns."
+            )
+    return found
 
 
 def _label(value: Any, data: Columns, words: dict[str, Label], where: str) -> Label:
@@ -159,6 +205,8 @@ def _scalar(value: Any, column: str, where: str) -> str:
     """Text of a short value: ids, groups and labels may be numbers; nested values are refused."""
     if isinstance(value, float) and math.isnan(value):  # NaN is how pandas writes a missing number
         return ""
+    if isinstance(value, float) and value.is_integer():  # and whole numbers become floats beside it
+        value = int(value)
     if isinstance(value, (str, int, float)):
         return _clean(str(value).strip(), where)
     raise BadInput(f"{where}: '{column}' is {_kind(value)}; it must be a plain text or number.")

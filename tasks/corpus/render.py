@@ -9,7 +9,7 @@ from functools import partial
 from tasks.corpus.flags import draw_reassurance
 from tasks.corpus.knowledge_base import Problem, contexts, phrases
 from tasks.corpus.nurse import nurse_note
-from tasks.corpus.rules import Facts, emergency_vital
+from tasks.corpus.rules import Facts, decisive_vital
 from tasks.corpus.voices import american, conjugate, contract, texted
 from tasks.corpus.wording import (
     age_words,
@@ -127,7 +127,7 @@ def _denials(problem: Problem, facts: Facts, style: Style, rng: random.Random) -
 
 def _vital_clauses(problem: Problem, facts: Facts, style: Style, rng: random.Random) -> list[str]:
     """A decisive vital sign is always told; others now and then, as people with a thermometer do."""
-    decisive = emergency_vital(facts.vitals, facts.age, problem.spo2_floor)
+    decisive = decisive_vital(facts, problem)
     kind = decisive or rng.choices((None, "temp", "spo2", "sbp"), (0.85, 0.08, 0.05, 0.02 if facts.age > 30 else 0))[0]
     return [vital_clause(kind, facts.vitals, style.spelling, rng)] if kind and facts.vitals.temp is not None else []
 

@@ -2,14 +2,15 @@
 
 1. a red flag of the problem or a general one: ED (guidance named at the problem or flag)
 2. a vital sign in the emergency range: ED (adults: a single NEWS2 score of 3, RCP 2017; children: saturation under
-   92 %, BTS/SIGN, or over 60 breaths a minute, NICE NG143); under three months a fever of 38 degrees or more, measured
-   or told, whatever the complaint (NICE NG143)
+   92 %, BTS/SIGN, or over 60 breaths a minute, NICE NG143); whatever the complaint, a fever of 38 degrees or more,
+   measured or told, under three months (NICE NG143) or with an immune system that medicine holds down (NICE CG151)
 3. an age or context that makes this problem an emergency (`ed_under`, `ed_if`): ED
 4. an amber flag, likewise: GP
 5. an age or context that needs a doctor's look (`gp_under`, `gp_over`, `gp_if`): GP
 6. longer than the natural course without getting better: GP
 7. severe in spite of self-care: GP
-8. getting worse at 65 or older (BGS frailty): GP
+8. getting worse at 65 or older (BGS frailty), or at any age where this problem is not expected to get worse before it
+   gets better (`worse_decides`): GP
 9. none of these: HOME
 """
 
@@ -23,6 +24,8 @@ from tasks.spec import Label
 NEWS2 = "RCP NEWS2 2017"
 CHILD_VITALS = "BTS/SIGN asthma; NICE NG143"
 YOUNG_FEVER = "NICE NG143"
+IMMUNE_FEVER = "NICE CG151"
+IMMUNE = "immunosuppressed"  # the context of chemotherapy and of medicine against rejection
 LATER_LIFE = 65  # years: from here on what gets worse is looked at
 WORSE_LATER = "BGS frailty; NICE NG56"
 YOUNG = 0.25  # years: under three months any fever is an emergency
@@ -38,6 +41,10 @@ class Vitals:
     spo2: int | None = None
     sbp: int | None = None
     dbp: int | None = None
+
+    @property
+    def fever(self) -> bool:
+        return self.temp is not None and self.temp >= FEVER
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,8 @@ def decide(facts: Facts, problem: Problem) -> Verdict:
         return Verdict("ED", f"vital:{sign}", NEWS2 if facts.age >= 16 else CHILD_VITALS)
     if facts.age < YOUNG and _fever_told(facts, problem):
         return Verdict("ED", "fever_under_3_months", YOUNG_FEVER)
+    if IMMUNE in facts.contexts and (facts.vitals.fever or _fever_told(facts, problem)):
+        return Verdict("ED", "fever_immunosuppressed", IMMUNE_FEVER)
     if reason := _who(facts, problem.ed_if, problem.ed_under, 200):
         return Verdict("ED", reason, problem.source)
     if facts.amber:
@@ -88,6 +97,8 @@ def decide(facts: Facts, problem: Problem) -> Verdict:
         return Verdict("GP", "severe_despite_self_care", problem.source)
     if facts.trend == "worse" and facts.age >= LATER_LIFE:
         return Verdict("GP", "worse_in_later_life", WORSE_LATER)
+    if facts.trend == "worse" and problem.worse_decides:
+        return Verdict("GP", "getting_worse", problem.source)
     return Verdict("HOME", "no_flag", problem.source)
 
 
@@ -101,6 +112,12 @@ def _who(facts: Facts, contexts: tuple[str, ...], under: float, over: float) -> 
     if facts.age < under or facts.age >= over:
         return "age"
     return next((f"context:{name}" for name in facts.contexts if name in contexts), None)
+
+
+def decisive_vital(facts: Facts, problem: Problem) -> str | None:
+    """The vital sign that makes this case an emergency, which its text has to show, or None."""
+    sign = emergency_vital(facts.vitals, facts.age, problem.spo2_floor)
+    return sign or ("temp" if IMMUNE in facts.contexts and facts.vitals.fever else None)
 
 
 def emergency_vital(vitals: Vitals, age: float, spo2_floor: int = 91) -> str | None:

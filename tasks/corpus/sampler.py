@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from tasks.corpus.flags import draw_denials, with_flags
 from tasks.corpus.knowledge_base import PLAINLY_LONGER, Context, Problem, contexts
-from tasks.corpus.rules import LATER_LIFE, Facts, decide
+from tasks.corpus.rules import IMMUNE, LATER_LIFE, Facts, decide
 from tasks.corpus.vitals import draw_vitals
 from tasks.corpus.wording import lived_days
 from tasks.spec import Label
@@ -21,10 +21,15 @@ ATTEMPTS = 400
 MENDING = re.compile(
     r"\b(better|gone|fading|fades|heal\w*|shr[iu]nk\w*|smaller|settled|settles|settling|eases|easing|pink again)\b"
 )
+STEADY = re.compile(  # as before, over, or nothing much
+    r"\b(same|unchanged|steady|stopped|dry|safe|well|fit|hardly|again|once|later|(normal|usual)\w*|comes and goes"
+    r"|as (always|ever|usual|before|known)|for years|no (different|worse|bigger)|nothing (since|more|new)"
+    r"|over (in|within|by)|out whole)\b"
+)
 MINOR = re.compile(r"\b(few|little|slight\w*|small|tiny|once|twinge|itch\w*|drops?|mild\w*|hardly|asks?|dot|only)\b")
 ROUTES: dict[str, dict[str, float]] = {
-    "ED": {"red": 0.9, "vital": 0.08, "who": 0.9},
-    "GP": {"amber": 0.62, "who": 0.5, "long": 0.5, "severe": 0.3, "worse": 0.3},
+    "ED": {"red": 0.9, "vital": 0.08, "who": 0.9, "fever": 0.15},
+    "GP": {"amber": 0.62, "who": 0.5, "long": 0.5, "severe": 0.3, "worse": 0.4},
     "HOME": {"none": 1.0},
 }
 
@@ -53,22 +58,30 @@ def _propose(problem: Problem, label: Label, rng: random.Random) -> Facts | None
     trend = _trend(route, rng)
     if any(problem.fact(name).sick for name in facts.red):  # nobody at death's door is on the mend or mildly so
         trend, severity = None if trend == "better" else trend, "severe" if severity == "severe" else None
-    if trend == "worse" and facts.age >= LATER_LIFE and severity == "mild":  # what gets worse is to be looked at
-        severity = None
+    over = STEADY.search(told) or (problem.event and problem.painless)  # what is over and does not hurt stays as it is
+    if trend == "worse" and over and not (facts.red or facts.amber):
+        trend = None
+    if trend == "worse" and severity == "mild" and (problem.worse_decides or facts.age >= LATER_LIFE):
+        severity = None  # what gets worse is to be looked at
     facts = replace(facts, days=days, trend=None if mending and trend != "better" else trend, severity=severity)
-    facts = replace(facts, denied=draw_denials(problem, facts, rng))
-    return replace(facts, vitals=draw_vitals(problem, route, facts, rng))
+    facts = replace(facts, vitals=draw_vitals(problem, route, facts, rng))
+    of_fever = problem.temp != "febrile" and any(problem.fact(name).feverish for name in facts.mild)
+    if of_fever and facts.vitals.fever:  # such a detail says that there is none, or none any more
+        return None
+    return replace(facts, denied=draw_denials(problem, facts, rng))
 
 
 def _routes(problem: Problem, label: Label) -> dict[str, float]:
     """The weights of a label's routes; where age or context move this problem's threshold, they often do."""
     ed, gp = bool(problem.ed_if or problem.ed_under), bool(problem.gp_if or problem.gp_under or problem.gp_over < 120)
     moved = {"ED": ed, "GP": gp, "HOME": False}[label]
+    worsens = problem.worse_decides or {"older", "frail"} & {*problem.ages}
     unfit = {
         "who": not moved,
+        "fever": IMMUNE not in problem.gp_if,
         "long": not problem.lasting_decides,
         "severe": problem.painless,
-        "worse": problem.event or not {"older", "frail"} & {*problem.ages},
+        "worse": not worsens or (problem.event and problem.painless),
     }
     return {route: weight for route, weight in ROUTES[label].items() if not unfit.get(route, False)}
 
@@ -84,7 +97,8 @@ def _person(problem: Problem, route: str, label: Label, rng: random.Random) -> F
         near = [(max(low, deciding[0]), min(high, deciding[1])) for low, high in spans]
         spans = [span for span in near if span[0] < span[1]] or spans
     low, high = rng.choice(spans)
-    age = rng.uniform(max(low, LATER_LIFE) if route == "worse" and high > LATER_LIFE else low, high)
+    later = route == "worse" and not problem.worse_decides and high > LATER_LIFE
+    age = rng.uniform(max(low, LATER_LIFE) if later else low, high)
     sex = rng.choice("fm") if problem.sex == "any" else problem.sex
     named = (*problem.ed_if, *problem.gp_if)
     able = [
@@ -94,7 +108,9 @@ def _person(problem: Problem, route: str, label: Label, rng: random.Random) -> F
     ]
     decisive = [n for n in able if n in (problem.ed_if if label == "ED" else problem.gp_if)]
     chosen = list(problem.always)
-    if route == "who" and decisive:
+    if route == "fever" and IMMUNE in able:
+        chosen.append(IMMUNE)
+    elif route == "who" and decisive:
         chosen.append(rng.choice(decisive))
     elif able and rng.random() < 0.4:
         chosen.append(rng.choice(able))
@@ -134,7 +150,7 @@ def _trend(route: str, rng: random.Random) -> str | None:
     weights = {
         "red": (0.62, 0.10, 0.12, 0.16), "vital": (0.5, 0.15, 0.15, 0.2), "who": (0.5, 0.2, 0.15, 0.15),
         "amber": (0.5, 0.14, 0.18, 0.18), "long": (0.2, 0.0, 0.4, 0.4), "severe": (0.5, 0.0, 0.2, 0.3),
-        "none": (0.45, 0.25, 0.18, 0.12), "worse": (0.0, 0.0, 0.0, 1.0),
+        "none": (0.45, 0.25, 0.18, 0.12), "worse": (0.0, 0.0, 0.0, 1.0), "fever": (0.5, 0.1, 0.2, 0.2),
     }[route]  # fmt: skip
     return rng.choices((None, "better", "same", "worse"), weights)[0]
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from tasks.corpus.hub_tables import fetch_tables
 from tasks.corpus.splits import SETS
 from tasks.corpus.tables import READERS
-from tasks.runtime.errors import BadInput, SourceUnavailable
-from tasks.spec import Columns, EvaluationSet, HubSource
+from tasks.runtime.errors import BadInput
+from tasks.spec import Columns, EvaluationSet
 
-# What others call the sets, as the beginning of a file's name; shards end in -00000-of-00002.
-NAMES = {"train": r"train(ing)?", "valid": r"valid(ation)?|val|dev", "calibration": r"calib(ration)?", "test": "test"}
+# What others call the sets, as the beginning of a file's name; shards end in -00000-of-00002, or that and 16 hex digits.
+VALID = r"valid(ation|ate)?|val|dev"
+NAMES = {"train": r"train(ing)?", "valid": VALID, "calibration": r"calib(ration)?", "test": "test"}
 COMPRESSED = (".gz", ".zip", ".bz2", ".xz", ".zst", ".7z")
 OTHER_TABLES = (".ndjson", ".tsv", ".xls", ".xlsx", ".ods", ".arrow", ".feather")  # which are not read
-SHARD = re.compile(r"-(\d{5})-of-(\d{5})$")
+SHARD = re.compile(r"-(\d{5})-of-(\d{5})(-[0-9a-f]{16})?$")
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,33 @@ class Located:
 def locate(source: str, columns: Columns) -> Located:
     """The files of a source, fetched first if it is on the Hub. Raises BadInput, or SourceUnavailable for the Hub."""
     if is_hub(source):
-        folder, commit = _fetch(source, columns.revision)
-        origin = {"hub": source, "revision": columns.revision, "commit": commit}
-        return Located(_name(source.replace("/", "-")), _folder_files(folder, source, columns), origin)
+        folder = fetch_tables(source, columns.revision, lambda files: _check_listing(files, source, columns))
+        origin = {"hub": source, "revision": columns.revision, "commit": folder.name}
+        with _to_be_downloaded(source):
+            return Located(_name(source.replace("/", "-")), _folder_files(folder, source, columns), origin)
     path = Path(source)
     if not _is(Path.is_dir, path):
         return Located(_name(path.stem), {"all": [path]})
     return Located(_name(path.stem), _folder_files(path, source, columns))
+
+
+def _check_listing(files: list[Path], repo: str, columns: Columns) -> None:
+    """Refuse before the download what `_folder_files` would refuse after it. `files`: relative paths of tables."""
+    with _to_be_downloaded(repo):
+        _check_unread(files, repo)
+        _assigned([path for path in files if _is_read(path) and path.name[0] != "."], repo, columns)
+
+
+@contextmanager
+def _to_be_downloaded(repo: str) -> Iterator[None]:
+    """To what is wrong with the files of a Hub dataset, and how to mend it, add where that can be done."""
+    try:
+        yield
+    except BadInput as error:
+        raise BadInput(
+            f"{str(error).removesuffix('.')}; for that, download it (`hf download --repo-type dataset {repo} --local-dir "
+            "FOLDER`) and name its folder as source."
+        ) from error
 
 
 def is_hub(source: str) -> bool:
@@ -57,21 +79,32 @@ def _is(question: Callable[[Path], bool], path: Path) -> bool:
 
 
 def _folder_files(folder: Path, source: str, columns: Columns) -> dict[str, list[Path]]:
-    """A folder's files per set where train and test are there (for an evaluation set: test); else all as one table.
-
-    Rows under one entry `all` are split by us. Files of which only some are named like sets are refused.
-    """
+    """The tables of a folder by the set that they are; see `_assigned`."""
     tables = _tables(folder)
-    _check_unread(folder, source)
-    found = _by_set(folder, tables)
+    inside = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in READERS and _is(Path.is_file, path))
+    _check_unread((path.relative_to(folder) for path in inside), source)
+    found = _assigned(tables, source, columns)
+    if "all" in found:
+        _check_whole(folder)
+    return found
+
+
+def _assigned(tables: list[Path], source: str, columns: Columns) -> dict[str, list[Path]]:
+    """The tables per set where train and test are there (for an evaluation set: test); else all as one table.
+
+    Rows under one entry `all` are split by us. Tables of which only some are named like sets are refused.
+    """
+    found = _by_set(source, tables)
     needed = ("test",) if isinstance(columns, EvaluationSet) else ("train", "test")
     missing = [name for name in needed if name not in found]
     if not missing:
+        _check_none_left(tables, found, source)
         return found
     if not tables:
         raise BadInput(f"{source} holds no table, nor has its folder data; put {', '.join(READERS)} files into it.")
     if not found or found == {"train": tables}:
-        _check_whole(folder, tables)
+        for stem in {SHARD.sub("", path.stem) for path in tables}:
+            _check_parts(source, stem, [path for path in tables if SHARD.sub("", path.stem) == stem])
         return {"all": tables}
     shown = ", ".join(path.name for path in tables[:5])
     raise BadInput(
@@ -81,8 +114,19 @@ def _folder_files(folder: Path, source: str, columns: Columns) -> dict[str, list
     )
 
 
-def _check_whole(folder: Path, tables: list[Path]) -> None:
-    """Refuse what would be missing from a folder that is read as one table: a part, a compressed, broken or other file.
+def _check_none_left(tables: Iterable[Path], found: dict[str, list[Path]], source: str) -> None:
+    """Refuse a table beside the sets that is none of them: its rows would be missing."""
+    taken = {path for own in found.values() for path in own}
+    for path in tables:
+        if path not in taken:
+            raise BadInput(
+                f"{source}: {path.name} is named like none of the sets that lie beside it, so it would not be read; "
+                f"rename it to the one that it is ({', '.join(SETS)}), or move it away."
+            )
+
+
+def _check_whole(folder: Path) -> None:
+    """Refuse what would be missing from a folder that is read as one table: a compressed, broken or other file.
 
     A .json or .txt file that is not named like a set is left alone: in a folder of tables it describes them.
     """
@@ -90,8 +134,6 @@ def _check_whole(folder: Path, tables: list[Path]) -> None:
         inner = Path(path.stem).suffix if path.suffix.lower() in COMPRESSED else path.suffix
         if inner.lower() in (*READERS, *OTHER_TABLES):
             _check_table(path)
-    for stem in {SHARD.sub("", path.stem) for path in tables}:
-        _check_parts(folder, stem, [path for path in tables if SHARD.sub("", path.stem) == stem])
 
 
 def _tables(folder: Path) -> list[Path]:
@@ -112,17 +154,18 @@ def _entries(folder: Path) -> list[Path]:
     return [path for path in paths if not path.name.startswith(".")]
 
 
-def _check_unread(folder: Path, source: str) -> None:
-    """Refuse tables that lie deeper than a folder and `data` in it: their rows would be missing."""
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder)
-        if path.suffix.lower() not in READERS or inside.parent in (Path(), Path("data")):
-            continue
-        if not any(part.startswith(".") for part in inside.parts) and _is(Path.is_file, path):
+def _check_unread(tables: Iterable[Path], source: str) -> None:
+    """Refuse tables that lie deeper than a folder and `data` in it: their rows would be missing. The paths are relative."""
+    for inside in tables:
+        if not _is_read(inside) and not any(part.startswith(".") for part in inside.parts):
             raise BadInput(
                 f"{source}: {inside} lies deeper than the folder and its folder data, where tables are read; move it up, "
                 "remove it, or name as source the folder or file that is meant."
             )
+
+
+def _is_read(inside: Path) -> bool:
+    return inside.parent in (Path(), Path("data"))
 
 
 def _check_table(path: Path) -> None:
@@ -138,62 +181,30 @@ def _check_table(path: Path) -> None:
         raise BadInput(f"{path} is no file but a folder or a link that leads nowhere; repair it or remove it.")
 
 
-def _by_set(folder: Path, tables: list[Path]) -> dict[str, list[Path]]:
+def _by_set(source: str, tables: list[Path]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for name in SETS:
         own = [path for path in tables if re.fullmatch(NAMES[name], SHARD.sub("", path.stem), re.IGNORECASE)]
         if len(own) > 1 and not all(SHARD.search(path.stem) for path in own):
-            raise BadInput(f"{folder} holds {own[0].name} and {own[1].name}; keep one file of each set.")
-        _check_parts(folder, name, own)
+            raise BadInput(f"{source} holds {own[0].name} and {own[1].name}; keep one file of each set.")
+        _check_parts(source, name, own)
         if own:
             found[name] = own
     return found
 
 
-def _check_parts(folder: Path, name: str, parts: list[Path]) -> None:
-    """Refuse a table in parts of which some are not there. `parts`: the files that are."""
+def _check_parts(source: str, name: str, parts: list[Path]) -> None:
+    """Refuse a table in parts of which some are not there, or twice. `parts`: the files that are."""
     first = SHARD.search(parts[0].stem) if parts else None
-    if first and len(parts) != int(first.group(2)):
-        raise BadInput(f"{folder} holds {len(parts)} of the {int(first.group(2))} parts of {name}; add the others.")
+    whole = int(first.group(2)) if first else len(parts)
+    if len(parts) < whole:
+        raise BadInput(f"{source} holds {len(parts)} of the {whole} parts of {name}; add the others.")
+    if len(parts) > whole:
+        raise BadInput(
+            f"{source} holds {len(parts)} files for the {whole} parts of {name}; remove those that are older."
+        )
 
 
 def _name(text: str) -> str:
     """The readable part of a dataset folder's name."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40] or "cases"
-
-
-def _fetch(repo: str, revision: str) -> tuple[Path, str]:
-    """The folder in the Hub's cache with the tables of a dataset at one commit, and that commit."""
-    from huggingface_hub import HfApi, snapshot_download
-
-    from tasks.models.hub import CONNECT_SECONDS, verify_blob
-    from tasks.models.hub_errors import patiently, refused, sentences
-
-    known = HubSource(kind="hub", repo=repo, revision=revision)
-    wanted, commit, unreachable = [f"*{suffix}" for suffix in READERS], revision, None
-    try:
-        with sentences(known):
-            info = patiently(lambda: HfApi().dataset_info(repo, revision=revision, timeout=CONNECT_SECONDS))
-        commit = str(info.sha)
-        wanted = [f.rfilename for f in info.siblings or [] if Path(f.rfilename).suffix.lower() in READERS]
-        if not wanted:
-            raise BadInput(f"{repo} holds no {', '.join(READERS)} file; its loading code is never run.")
-    except SourceUnavailable as error:
-        if refused(error):
-            raise SourceUnavailable(f"The dataset {repo}, which is no local path: {error}", transient=False) from error
-        unreachable = error  # the local cache may have it
-    options: dict[str, Any] = {"etag_timeout": CONNECT_SECONDS, "local_files_only": unreachable is not None}
-
-    def download() -> str:
-        return snapshot_download(repo, repo_type="dataset", revision=commit, allow_patterns=wanted, **options)
-
-    try:
-        with sentences(known):
-            folder = Path(patiently(download))
-    except SourceUnavailable as error:
-        reason = unreachable or error
-        raise SourceUnavailable(f"The dataset {repo}, which is no local path: {reason}", reason.transient) from error
-    for path in folder.rglob("*"):
-        if path.is_file():
-            verify_blob(path)
-    return folder, folder.name

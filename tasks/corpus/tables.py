@@ -115,6 +115,8 @@ def _csv(path: Path) -> Iterator[Row]:
     """Comma, semicolon (Excel in much of Europe) or tab; quoted fields may hold line breaks."""
     lines = (line for _, line in _text_lines(path))
     header_line = next(lines)
+    if "\r" in header_line.rstrip("\r\n"):  # a line here ends with \n, so all lines of such a file are one
+        raise BadInput(f'{path} has old Mac line ends; save it as "CSV UTF-8".')
     first = 1
     if header_line.lower().startswith("sep="):
         header_line, first = next(lines, ""), 2

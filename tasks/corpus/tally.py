@@ -13,9 +13,9 @@ from tasks.corpus.case import Case, text_digest
 from tasks.corpus.embedded import embedded_sets
 from tasks.corpus.lengths import TextSample
 from tasks.corpus.near import BATCH, Sketch
-from tasks.corpus.readers import label_words, no_cases, row_case
+from tasks.corpus.readers import no_cases, numbered_cases
 from tasks.corpus.sources import locate
-from tasks.corpus.tables import place, read_rows
+from tasks.corpus.tables import place
 from tasks.spec import LABELS, Columns, Data, EvaluationSet
 
 FEW = 50_000  # cases of a table or train set up to which they are kept whole, so that our split can be carried out
@@ -105,12 +105,6 @@ def _made(name: str, cases: list[Case]) -> Iterator[Entry]:
 
 
 def _read(name: str, paths: list[Path], columns: Columns) -> Iterator[Entry]:
-    words = label_words(columns)
     for path in paths:
         start = place(path, 0).removesuffix("0")
-        empty = True
-        for number, row in read_rows(path):
-            empty = False
-            yield name, start, number, row_case(row, columns, words, f"{start}{number}")
-        if empty:
-            raise no_cases(path, columns)
+        yield from ((name, start, number, case) for number, case in numbered_cases(path, columns))

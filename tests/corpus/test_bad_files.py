@@ -80,7 +80,7 @@ CSV = {
     "wrong names": "a,b\na,ED\n", "wrong case": "Text,Label\na,ED\n", "sep alone": "sep=;\n",
     "pipe": "text|label\na|ED\n", "one column": "text\na\n", "blank header": ",\na,ED\n",
     "only separators": ",,,\n,,,\n", "contradiction": "text,label\na,ED\na,GP\n",
-    "same id": "id,text,label\n1,a,ED\n1,b,ED\n", "bare return": "text,label\ra,ED\rb",
+    "same id": "id,text,label\n1,a,ED\n1,b,ED\n", "old mac": "text,label\ra,ED\rb",
     "second header": "text,label\na,ED\ntext,label\n", "tabs in a comma file": "text,label\na\tED\n",
     "text of blanks": 'text,label\n" ",ED\n',
 }  # fmt: skip
@@ -90,7 +90,7 @@ FINE = {
     "quoted break": 'text,label\n"a\nb",ED\n', "doubled quotes": 'text,label\n"a ""b""",ED\n',
     "blank lines": "text,label\n\na,ED\n\n\n", "extra column": "text,label,note\na,ED,\n",
     "spaced header": " text , label \na,ED\n", "no last break": "text,label\na,ED",
-    "old mac": "text,label\r\na,ED\r\n", "unicode": "text,label\nfièvre 39 °C 😷,ED\n",
+    "windows": "text,label\r\na,ED\r\n", "unicode": "text,label\nfièvre 39 °C 😷,ED\n",
     "bom": "\ufefftext,label\na,ED\n", "long text": f"text,label\n{'very ' * 100_000}sore,ED\n",
     "label case": "text,label\na, ed \n", "group": "text,label,group\na,ED,3\n",
 }  # fmt: skip
@@ -171,7 +171,15 @@ def test_a_malformed_file_is_refused_with_file_place_and_remedy(
     message = str(caught.value)
     assert str(path) in message and message.endswith(".") and "\n" not in message and len(message) < 600
     assert any(word in message for word in REMEDIES), message
-    whole_file = ("ends in", "is empty", "compressed", "zip file", "holds no cases", "has the column")
+    whole_file = (
+        "ends in",
+        "is empty",
+        "compressed",
+        "zip file",
+        "holds no cases",
+        "has the column",
+        "old Mac line ends",
+    )
     assert any(f", {unit} " in message for unit in ("line", "row")) or any(words in message for words in whole_file)
 
 

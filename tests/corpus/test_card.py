@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from tasks.corpus.adversarial import adversarial_cases
 from tasks.corpus.card import data_card
 from tasks.corpus.embedded import GENERATOR_VERSION, embedded_cases
-from tasks.corpus.knowledge_base import FOLDER, NOT_PROBLEMS, WORDINGS
+from tasks.corpus.knowledge_base import FOLDER, NOT_PROBLEMS, WORDINGS, problems
 from tasks.corpus.prepare import CARD, prepare_dataset
 from tasks.corpus.reader_check import (
     Agreement,
@@ -45,6 +45,8 @@ def test_the_card_of_the_embedded_cases_lists_every_source(tmp_path: Path) -> No
         told(check, True).split(" That")[0].split("\n")[0] in card for check in reader_checks()
     )
     assert told(reader_check()) in card and "facts.jsonl" in card
+    worsening = sum(problem.worse_decides for problem in problems().values())
+    assert f"or at any age in the {worsening} problems" in card and "medicine holds down (ED)" in " ".join(card.split())
 
 
 def test_the_card_counts_the_wordings_of_the_facts() -> None:

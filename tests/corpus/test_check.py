@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import random
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
-from flows.cli import app
+from flows.cli import app, main
 from flows.data import tokenizers
 from tasks.corpus import lengths
 from tasks.corpus import tally as tally_module
@@ -89,6 +94,19 @@ def test_a_given_train_set_too_small_for_what_is_split_off_it_fails_as_when_the_
     assert bool(said) == (count == 4)
     split = found(check(source), "our split")
     assert split.verdict == ("FAILS" if said else "ok") and split.remedy + "." * bool(said) == said
+
+
+def test_copies_that_our_split_parts_fail_as_when_the_data_is_made(tmp_path: Path) -> None:
+    """Letters put together from six stock sentences: too many are alike for all pairs to be found at once."""
+    rng, entries = random.Random(1), []
+    stock = [" ".join(f"{a}{b}" for b in "abcdefgh") for a in "uvwxyz"]
+    for row in rows(800):
+        entries.append(row | {"text": f"{' '.join(rng.sample(stock, 4))} {row['id']}"})
+    path = write(tmp_path / "a.jsonl", entries)
+    with pytest.raises(BadInput, match="is nearly the same text as case") as refusal:
+        prepare_dataset(Data(source=str(path)), tmp_path / "home")
+    split = found(check(path), "our split")
+    assert split.verdict == "FAILS" and f"{split.remedy}." == str(refusal.value)
 
 
 def test_repeats_contradictions_and_ids_are_told_apart_and_placed(tmp_path: Path) -> None:
@@ -213,8 +231,48 @@ def test_there_may_be_any_number_of_evaluation_sets_and_files(tmp_path: Path) ->
 def test_a_missing_label_fails_for_train_and_is_a_note_elsewhere(tmp_path: Path) -> None:
     some = [row for row in rows(30) if row["label"] != "HOME"]
     assert not check(write(tmp_path / "a.jsonl", some)).fails
-    report = check(folder(tmp_path, train=some, test=rows(30, 100)))
+    report = check(folder(tmp_path / "given", train=some, test=rows(30, 100)))
     assert found(report, "labels of train").verdict == "FAILS"
+
+
+@pytest.mark.parametrize(
+    ("name", "lacks", "means"),
+    [
+        ("train", "ED", "train needs every label"),
+        ("valid", "ED", "the checkpoint of a training is chosen without such cases"),
+        ("calibration", "ED", "without ED no threshold can be chosen, so safety recipes cannot be judged"),
+        ("calibration", "GP", "without every label the rule of least expected cost is not available"),
+        ("test", "ED", "without ED there is no ED recall, so no gate can pass"),
+        ("test", "HOME", "its figures say nothing of such cases"),
+        ("clinic", "ED", "without ED there is no ED recall, so no gate can pass"),
+    ],
+)
+def test_what_a_missing_label_means_is_told_for_the_set_that_lacks_it(
+    name: str, lacks: str, means: str, tmp_path: Path
+) -> None:
+    sets = {of: rows(60, 100 * n) for n, of in enumerate((*SETS, "clinic"))}
+    sets[name] = [row for row in sets[name] if row["label"] != lacks]
+    clinic = EvaluationSet(name="clinic", source=str(write(tmp_path / "clinic.jsonl", sets.pop("clinic"))))
+    report = check_data(Data(source=str(folder(tmp_path / "given", **sets))), (clinic,), {})
+    (finding,) = (one for one in report.findings if one.what.startswith("labels of"))
+    assert finding.what == f"labels of {name}" and finding.remedy == means and report.fails == (name == "train")
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_a_group_of_whole_numbers_in_one_file_and_floats_in_the_other_crosses(kind: str, tmp_path: Path) -> None:
+    source = tmp_path / "given"
+    source.mkdir()
+    for name, start, numbers in (("train", 0, [*range(30)]), ("test", 100, [None, *map(float, range(29, 58))])):
+        columns = {key: [row[key] for row in rows(30, start)] for key in ("text", "label")} | {"group": numbers}
+        if kind == "parquet":
+            pq.write_table(pa.table(columns), source / f"{name}.parquet")
+            continue
+        lines = zip(*columns.values(), strict=True)
+        text = "".join(f"{text},{label},{'' if group is None else group}\n" for text, label, group in lines)
+        (source / f"{name}.csv").write_text("text,label,group\n" + text)
+    assert found(check(source), "groups that cross sets").found == "1 of 58"
+    with pytest.raises(BadInput, match="is of the same group as case"):
+        prepare_dataset(Data(source=str(source)), tmp_path / "home")
 
 
 @pytest.mark.parametrize("cases", [1, 36, 72, 405])
@@ -233,6 +291,8 @@ def test_a_large_table_is_estimated_without_keeping_its_cases(tmp_path: Path, mo
     monkeypatch.setattr(tally_module, "FEW", 100)
     report = check(write(tmp_path / "a.jsonl", rows(300)))
     assert "(20 ED cases)" in found(report, "ED recall that our test set (about) can certify").found
+    untried = found(report, "our split")
+    assert (untried.found, untried.verdict) == ("not tried", "note") and "triage data card" in untried.remedy
 
 
 def test_the_certifiable_recall_counts_what_a_limit_leaves(tmp_path: Path) -> None:
@@ -313,6 +373,19 @@ def test_lengths_in_tokens_are_those_of_the_texts_alone(
     assert chat or len(tokenizer.encode(STORY)) == counts[-2] + 1  # a special token at the start, which is not counted
 
 
+def test_lengths_in_tokens_are_neither_padded_nor_cut(tmp_path: Path) -> None:
+    write_tiny_tokenizer(tmp_path, False)
+    path, sample = tmp_path / "tokenizer.json", TextSample()
+    for row in rows(9):
+        sample.add(row["text"], 8)
+    plain = sample.lengths({"tiny": path})
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.enable_padding(length=64)
+    tokenizer.enable_truncation(4)
+    tokenizer.save(str(path))
+    assert sample.lengths({"tiny": path}) == plain
+
+
 def test_the_check_measures_in_the_tokens_of_each_stored_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRIAGE_HOME", str(tmp_path))
     assert tokenizers() == {}
@@ -339,15 +412,19 @@ def run(*arguments: str) -> Any:
     return CliRunner().invoke(app, ["data", *arguments])
 
 
-def test_the_command_exits_0_1_or_2(tmp_path: Path) -> None:
+def test_the_command_exits_0_1_or_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     sound = write(tmp_path / "a.jsonl", rows(30))
     done = run("check", str(sound))
     assert done.exit_code == 0 and "No check fails" in done.output
     contradicting = write(tmp_path / "b.jsonl", [*rows(30), {"text": rows(1)[0]["text"], "label": "GP"}])
     assert run("check", str(contradicting)).exit_code == 1
     bad = write(tmp_path / "c.jsonl", [{"text": "a", "label": "sofa"}])
-    done = run("check", str(bad))
-    assert isinstance(done.exception, BadInput) and "line 1" in str(done.exception)
+    monkeypatch.setattr(sys, "argv", ["triage", "data", "check", str(bad)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2 and f"{bad}, line 1: has the unknown label" in capsys.readouterr().err
 
 
 def test_columns_and_label_words_can_be_given_on_the_command_line(tmp_path: Path) -> None:

@@ -27,7 +27,8 @@ from tasks.corpus.embedded import (
 from tasks.corpus.knowledge_base import contexts, general, knowledge_digest, phrases, problems, tone
 from tasks.corpus.near import near_duplicates
 from tasks.corpus.reader_check import agreement, reader_check
-from tasks.corpus.rules import CHILD_VITALS, Facts, Verdict, Vitals, decide
+from tasks.corpus.rules import CHILD_VITALS, WORSE_LATER, Facts, Verdict, Vitals, decide, decisive_vital
+from tasks.corpus.sampler import MENDING, STEADY
 from tasks.corpus.splits import check_sets
 from tasks.corpus.voices import american, conjugate, contract
 from tasks.corpus.wording import lived_days
@@ -51,9 +52,9 @@ def test_the_label_of_every_case_is_derived_again_from_its_facts(records: tuple[
 def test_every_rule_decides_cases(records: tuple[Record, ...]) -> None:
     decided = Counter((record.case.label, record.verdict.rule.split(":")[0]) for record in records)
     fewest = {
-        ("ED", "red"): 1000, ("ED", "vital"): 80, ("ED", "context"): 10, ("GP", "amber"): 1000, ("GP", "context"): 120,
-        ("GP", "age"): 80, ("GP", "longer_than_natural_course"): 120, ("GP", "worse_in_later_life"): 60,
-        ("GP", "severe_despite_self_care"): 40,
+        ("ED", "red"): 1000, ("ED", "vital"): 80, ("ED", "context"): 4, ("GP", "amber"): 1000, ("GP", "context"): 120,
+        ("GP", "age"): 80, ("GP", "longer_than_natural_course"): 120, ("GP", "worse_in_later_life"): 25,
+        ("GP", "severe_despite_self_care"): 40, ("GP", "getting_worse"): 100, ("ED", "fever_immunosuppressed"): 20,
     }  # fmt: skip
     assert {rule for rule, least in fewest.items() if decided[rule] < least} == set()
 
@@ -374,7 +375,8 @@ HEADACHE = Facts("headache", age=30, sex="f", mild=("screen",), days=2)
         ({"days": 21}, "GP", "longer_than_natural_course"),
         ({"days": 21, "trend": "better"}, "HOME", "no_flag"),
         ({"severity": "severe"}, "GP", "severe_despite_self_care"),
-        ({"trend": "worse"}, "HOME", "no_flag"),
+        ({"trend": "worse"}, "GP", "getting_worse"),
+        ({"trend": "same"}, "HOME", "no_flag"),
     ],
 )
 def test_one_presentation_gets_every_label_by_its_facts(change: dict[str, object], label: str, rule: str) -> None:
@@ -392,10 +394,112 @@ def test_age_and_medicines_move_the_threshold() -> None:
 
 
 def test_what_gets_worse_in_later_life_is_looked_at() -> None:
-    arm = Facts("red_skin", age=64, sex="f", mild=("scratch",), days=1, trend="worse")
-    assert decide(arm, problems()["red_skin"]).label == "HOME"
-    assert decide(replace(arm, age=66), problems()["red_skin"]).rule == "worse_in_later_life"
-    assert decide(replace(arm, age=66, trend="same"), problems()["red_skin"]).label == "HOME"
+    cough = Facts("cough", age=64, sex="f", mild=("tickle",), days=1, trend="worse")
+    assert decide(cough, problems()["cough"]).label == "HOME"
+    assert decide(replace(cough, age=66), problems()["cough"]) == Verdict("GP", "worse_in_later_life", WORSE_LATER)
+    assert decide(replace(cough, age=66, trend="same"), problems()["cough"]).label == "HOME"
+
+
+@pytest.mark.parametrize(
+    ("problem", "age"),
+    [("fetal_movements", 30), ("toddler_fall", 2), ("head_injury", 6), ("cleaner_swallowed", 2), ("poison_plant", 3),
+     ("early_bleeding", 30), ("low_sugar", 40), ("opioid_side", 40), ("chest_pain", 40), ("jaw_click", 30),
+     ("pregnancy_sickness", 30), ("animal_bite", 20), ("breathless", 40), ("abdominal_pain", 30), ("low_mood", 30),
+     ("after_surgery_wound", 30), ("red_eye", 30), ("numb_hand", 40), ("mole", 40), ("speech_delay", 2)],
+)  # fmt: skip
+def test_what_is_not_expected_to_get_worse_is_looked_at_when_it_does(problem: str, age: float) -> None:
+    facts = Facts(problem, age=age, sex="f", days=problems()[problem].days[0], trend="worse")
+    assert decide(facts, problems()[problem]) == Verdict("GP", "getting_worse", problems()[problem].source)
+    assert decide(replace(facts, trend="same"), problems()[problem]).label == "HOME"
+
+
+@pytest.mark.parametrize(
+    "problem", ["common_cold", "cough", "sore_throat", "diarrhoea", "chickenpox", "hayfever", "sunburn", "flu_like"]
+)
+def test_what_gets_worse_before_it_gets_better_may_wait(problem: str) -> None:
+    facts = Facts(problem, age=12, sex="f", days=problems()[problem].days[0], trend="worse")
+    assert decide(facts, problems()[problem]).label == "HOME"
+
+
+def test_no_case_at_home_gets_worse_where_that_is_not_expected(records: tuple[Record, ...]) -> None:
+    home = [r for r in (*records, *adversarial_records()) if r.case.label == "HOME"]
+    worsening = [*phrases()["trend"]["worse"], *phrases()["trend_note"]["worse"]]
+    for record in home:
+        if problems()[record.facts.problem].worse_decides:
+            assert record.facts.trend != "worse"
+            assert not any(_sentence(record, words) for words in worsening), record.case.text
+    assert len([r for r in home if r.facts.trend == "worse"]) >= 10
+
+
+def test_what_goes_to_a_doctor_for_getting_worse_is_not_said_to_mend_nor_to_be_slight(
+    records: tuple[Record, ...],
+) -> None:
+    decided = [r for r in records if r.verdict.rule in ("getting_worse", "worse_in_later_life")]
+    for record in decided:
+        facts, problem = record.facts, problems()[record.facts.problem]
+        told = " ".join(clause for f in map(problem.fact, facts.mild) for clause in (f.note, *f.say))
+        assert facts.severity != "mild" and not (problem.event and problem.painless)
+        assert not MENDING.search(told) and not STEADY.search(told), record.case.text
+        assert not any(_sentence(record, words) for of in phrases()["reassure"].values() for words in of)
+    assert len(decided) >= 150
+
+
+def _sentence(record: Record, clause: str) -> bool:
+    """Whether a sentence of the text is this clause and nothing else."""
+    person = "I" if record.case.subgroup["voice"] == "patient" else record.facts.sex
+    told = {_plain(sentence) for sentence in re.split(r"\.(?:\s|$)", record.case.text)}
+    return _plain(conjugate(clause, person)) in told
+
+
+BOIL = Facts("boil", age=40, sex="f", amber=("large",), days=2)
+
+
+def test_a_fever_during_chemotherapy_is_an_emergency_whatever_the_complaint() -> None:
+    boil = problems()["boil"]
+    fever = Verdict("ED", "fever_immunosuppressed", "NICE CG151")
+    treated = replace(BOIL, contexts=("immunosuppressed",))
+    assert decide(BOIL, boil).label == "GP" and decide(treated, boil) == fever
+    hot = replace(treated, amber=(), vitals=Vitals(temp=38.0, hr=80, rr=16, spo2=98, sbp=120, dbp=80))
+    assert decide(hot, boil) == fever and decisive_vital(hot, boil) == "temp"
+    assert decide(replace(hot, contexts=()), boil).label == "HOME"
+    assert decisive_vital(replace(hot, contexts=()), boil) is None
+    assert decide(replace(hot, vitals=replace(hot.vitals, temp=37.9)), boil).rule == "context:immunosuppressed"
+    assert decide(replace(hot, vitals=replace(hot.vitals, spo2=88)), boil).rule == "vital:spo2"
+
+
+def test_every_fever_during_chemotherapy_is_told_and_goes_to_the_emergency_department(
+    records: tuple[Record, ...],
+) -> None:
+    measured = 0
+    for record in (*records, *adversarial_records()):
+        facts, problem = record.facts, problems()[record.facts.problem]
+        present = [problem.fact(name) for name in (*facts.red, *facts.amber)]
+        told = problem.temp == "febrile" or any(fact.feverish for fact in present)
+        if "immunosuppressed" not in facts.contexts or not (told or facts.vitals.fever):
+            continue
+        assert record.case.label == "ED"
+        if facts.vitals.fever and record.verdict.rule == "fever_immunosuppressed":
+            assert facts.vitals.temp is not None
+            shown = (f"{facts.vitals.temp}", f"{facts.vitals.temp * 9 / 5 + 32:.1f}")
+            assert any(figure in record.case.text for figure in shown), record.case.text
+            said = [problem.fact(name) for name in (*facts.denied, *facts.mild)]
+            assert problem.temp == "febrile" or not any(fact.feverish for fact in said), record.case.text
+            measured += 1
+    assert measured >= 15
+
+
+def test_no_child_stays_at_home_with_a_vital_sign_that_is_amber(records: tuple[Record, ...]) -> None:
+    """NICE NG143: heart and breathing rates by age, saturation, and a temperature of 39 or more at 3 to 6 months."""
+    small = [r.facts for r in (*records, *adversarial_records()) if r.case.label == "HOME" and r.facts.age < 5]
+    for facts in small:
+        age, seen = facts.age, facts.vitals
+        if seen.hr is None or seen.rr is None or seen.spo2 is None or seen.temp is None:
+            continue
+        assert seen.hr <= (160 if age < 1 else 150 if age < 2 else 140)
+        assert seen.rr <= (50 if age < 1 else 40) and seen.spo2 > 95
+        assert seen.temp < 39 or age >= 0.5
+    for low, high in ((0.25, 1), (1, 2), (2, 5)):
+        assert len([f for f in small if low <= f.age < high and f.vitals.hr]) >= 10
 
 
 @pytest.mark.parametrize(

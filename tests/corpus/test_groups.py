@@ -9,7 +9,8 @@ import pytest
 
 from flows.bench_corpus import decided_of
 from tasks.baselines import baselines
-from tasks.corpus.prepare import prepare_dataset
+from tasks.corpus.case import from_json
+from tasks.corpus.prepare import CARD, prepare_dataset
 from tasks.corpus.splits import SETS
 from tasks.runtime.store import read_manifest
 from tasks.spec import LABELS, Data, Scoring
@@ -63,3 +64,30 @@ def test_a_single_case_without_a_group_leaves_the_intervals_clustered(
     cases = query(f"SELECT * FROM prediction WHERE evaluation_id = '{landed.evaluation_id[0]}'")
     groups = decided_of(cases).groups
     assert groups[ALONE] is None and len(groups) == 60 and len({*groups.values()} - {None}) == (0 if none else 10)
+
+
+def test_subgroups_of_own_cases_reach_the_stored_cases_and_the_warehouse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "triage.duckdb"))
+    (tmp_path / "given").mkdir()
+    for name in SETS:
+        bands = ["child"] * 30 + ["adult"] * 29 + [None]
+        rows = [
+            {"id": f"{name}-{i}", "text": f"{name} story {i * 7}", "label": LABELS[i % 3], "age_band": bands[i]}
+            for i in range(60)
+        ]
+        (tmp_path / "given" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = Data.model_validate({"source": str(tmp_path / "given"), "subgroup_columns": ["age_band"]})
+    folder = prepare_dataset(data, tmp_path / "home")
+    cases = [from_json(line) for line in (folder / "test.jsonl").read_text().splitlines()]
+    assert [case.subgroup for case in cases[28:32]] == [{"age_band": "child"}] * 2 + [{"age_band": "adult"}] * 2
+    assert cases[59].subgroup == {} and "subgroup from `age_band`" in (folder / CARD).read_text()
+    baselines.fn(Scoring().model_dump(mode="json"), str(folder))
+    with reading() as con:
+        assert {name: found for name, found in run_audits(con).items() if found} == {}
+    landed = query(
+        "SELECT field, subgroup, n, count(*) AS evaluations FROM subgroup_metric GROUP BY ALL ORDER BY subgroup"
+    )
+    assert landed.values.tolist() == [["age_band", "adult", 10, 3], ["age_band", "child", 10, 3]]

@@ -73,6 +73,48 @@ def test_a_group_column_is_used_without_being_named(tmp_path: Path) -> None:
     assert read_cases(jsonl(tmp_path / "a.jsonl", [{**GOOD[0], "group": 3}]), Data())[0].group == "3"
 
 
+def test_a_named_group_column_must_be_in_every_row_and_may_be_null(tmp_path: Path) -> None:
+    rows = [{**GOOD[0], "topic": "heart"}, {**GOOD[1], "topic": None}]
+    data = Data(group_column="topic")
+    assert [case.group for case in read_cases(jsonl(tmp_path / "a.jsonl", rows), data)] == ["heart", None]
+    message = refusal(jsonl(tmp_path / "a.jsonl", [rows[0], GOOD[1]]), data)
+    assert "line 2: has no column 'topic'" in message and "as group_column, or add it (null where" in message
+
+
+@pytest.mark.parametrize(
+    ("value", "read"), [(7.0, "7"), ("7.0", "7"), (7.5, "7.5"), ("07.0", "07"), ("v7.0", "v7.0"), (float("inf"), "inf")]
+)
+def test_a_whole_number_is_one_group_however_it_is_written(value: Any, read: str, tmp_path: Path) -> None:
+    assert read_cases(jsonl(tmp_path / "a.jsonl", [{**GOOD[0], "group": value}]), Data())[0].group == read
+
+
+def test_a_float_that_is_a_whole_number_is_read_as_one(tmp_path: Path) -> None:
+    row = {"id": 7.0, "text": "Sore knee", "label": 1.0, "band": 3.0, "why": 2.5}
+    data = Data(labels={"1": "ED"}, subgroup_columns=("band",), rationale_column="why")
+    (case,) = read_cases(jsonl(tmp_path / "a.jsonl", [row]), data)
+    assert case == Case("7", "Sore knee", "ED", subgroup={"band": "3"}, rationale="2.5")
+
+
+def test_subgroups_are_read_from_the_columns_that_are_named(tmp_path: Path) -> None:
+    rows = [
+        {**GOOD[0], "age_band": " child ", "clinic": 3, "sex": "f"},
+        {**GOOD[1], "age_band": None},
+        {"text": "Sore knee", "label": "GP", "age_band": "", "clinic": float("nan")},
+    ]
+    path = jsonl(tmp_path / "a.jsonl", rows)
+    cases = read_cases(path, Data(subgroup_columns=("age_band", "clinic")))
+    assert [case.subgroup for case in cases] == [{"age_band": "child", "clinic": "3"}, {}, {}]
+    assert [case.subgroup for case in read_cases(path, Data())] == [{}] * 3
+    message = refusal(path, Data(subgroup_columns=("sex", "age")))
+    assert "line 1: has no column 'age'" in message and "as one of subgroup_columns, or add it" in message
+
+
+@pytest.mark.parametrize(("value", "said"), [("a" * 101, "holds 101 characters"), (["a"], "is a list")])
+def test_what_cannot_be_a_subgroups_name_is_refused_with_its_line(value: Any, said: str, tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "a.jsonl", [GOOD[0], {**GOOD[1], "note": value}])
+    assert f"line 2: 'note' {said}" in refusal(path, Data(subgroup_columns=("note",)))
+
+
 @pytest.mark.parametrize("word", ["ED", "ed", " Ed "])
 def test_a_users_word_for_a_label_wins_however_it_is_written(word: str, tmp_path: Path) -> None:
     path = jsonl(tmp_path / "a.jsonl", [{"text": f"story {n}", "label": label} for n, label in enumerate(WRITTEN)])
@@ -145,6 +187,8 @@ def test_a_bad_row_is_refused_with_its_line(second: Any, expected: str, tmp_path
         ("text,label\na,ED\n".encode("utf-16"), "line 1: "),
         (b"text,label\na\0b,ED\n", "line 2: holds NUL bytes"),
         (b"text,label\n", "holds no cases"),
+        (b"text,label\ra,ED\rb,GP\r", 'has old Mac line ends; save it as "CSV UTF-8".'),
+        (b'sep=;\rtext;label\r"a\nb";ED\r', "has old Mac line ends"),
         (b"", "is empty"),
         (gzip.compress(b"text,label\na,ED\n", mtime=0), "compressed with gzip"),
         (b"PK\x03\x04rest", "Excel workbook"),

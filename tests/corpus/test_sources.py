@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,14 +30,19 @@ def table(start: int, count: int, words: str = "case") -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
+def dataset() -> FakeHub:
+    made = FakeHub({"README.md": b"# cases", "loader.py": b"raise SystemExit"})
+    made.files |= {f"data/train-0000{i}-of-00002.jsonl": table(60 * i, 60) for i in (0, 1)}
+    made.files["data/test-00000-of-00001.jsonl"] = table(200, 30)
+    return made
+
+
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A served dataset repository; its address and caches are set for this test alone."""
     from huggingface_hub import constants
 
-    made = FakeHub({"README.md": b"# cases", "loader.py": b"raise SystemExit"})
-    made.files |= {f"data/train-0000{i}-of-00002.jsonl": table(60 * i, 60) for i in (0, 1)}
-    made.files["data/test-00000-of-00001.jsonl"] = table(200, 30)
+    made = dataset()
     with serve(made) as address:
         monkeypatch.setattr(constants, "ENDPOINT", address)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
@@ -52,6 +61,45 @@ def test_a_hub_dataset_is_pinned_to_its_commit_and_its_code_is_never_fetched(hub
     assert COMMIT in (folder / CARD).read_text()
     assert not any("loader.py" in request for request in hub.asked)
     assert prepare_dataset(Data(source=REPO, revision="v1"), tmp_path / "home") != folder
+
+
+LOCATE = """
+import json, sys
+from tasks.corpus.sources import locate
+from tasks.spec import Data
+found = locate(sys.argv[1], Data(revision=sys.argv[2]))
+print(json.dumps([found.origin, {name: [path.name for path in paths] for name, paths in found.files.items()}]))
+"""
+
+
+@pytest.mark.parametrize("revision", ["main", "v1", COMMIT])
+def test_a_hub_dataset_that_was_fetched_once_is_there_without_the_hub(revision: str, tmp_path: Path) -> None:
+    def ask(address: str, **more: str) -> Any:  # in a process of its own: huggingface_hub reads its settings once
+        own = {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1", "HF_ENDPOINT": address} | more
+        script = [sys.executable, "-c", LOCATE, REPO, revision]
+        done = subprocess.run(script, env={**os.environ, **own}, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    with serve(dataset()) as address:
+        first = ask(address)
+    assert first[0]["commit"] == COMMIT and {name: len(files) for name, files in first[1].items()} == {
+        "train": 2,
+        "test": 1,
+    }
+    nowhere = "http://127.0.0.1:9"
+    assert ask(nowhere, HF_HUB_OFFLINE="1") == first == ask(nowhere)
+
+
+def test_a_hub_dataset_that_changes_between_listing_and_download_is_not_taken(hub: FakeHub) -> None:
+    other = "b2" * 20
+    hub.revisions.add(other)
+    listing, commits = hub.listing, iter([COMMIT])
+    hub.listing = lambda: listing() | {"sha": next(commits, other)}  # type: ignore[method-assign]
+    with pytest.raises(
+        SourceUnavailable, match=r"listed at commit a1a1\S+ and came at b2b2\S+: .* run the command again"
+    ):
+        locate(REPO, Data())
 
 
 def test_a_hub_dataset_with_one_table_is_split_by_us_and_one_without_any_is_refused(hub: FakeHub) -> None:
@@ -80,6 +128,16 @@ def test_a_path_is_not_taken_for_a_hub_id(tmp_path: Path, monkeypatch: pytest.Mo
     assert not any(map(is_hub, ("mine/cases", "mine", "./mine", "someone/cases.csv", "/a/b", "../a", "a/b/c")))
 
 
+def test_shards_named_with_a_digest_are_parts_of_their_set(tmp_path: Path) -> None:
+    names = ["train-00000-of-00002-daf190ce720b3dbb", "train-00001-of-00002-0123456789abcdef"]
+    put(tmp_path, [f"data/{name}.jsonl" for name in (*names, "test-00000-of-00001-daf190ce720b3dbb")])
+    files = locate(str(tmp_path), Data()).files
+    assert {name: len(paths) for name, paths in files.items()} == {"train": 2, "test": 1}
+    put(tmp_path, ["data/test-00000-of-00001-0123456789abcdef.jsonl"])
+    with pytest.raises(BadInput, match="holds 2 files for the 1 parts of test; remove those that are older"):
+        locate(str(tmp_path), Data())
+
+
 def test_shards_and_usual_names_are_understood_and_half_a_set_is_refused(tmp_path: Path) -> None:
     for name in ("training.jsonl", "dev.jsonl", "test-00000-of-00002.jsonl", "test-00001-of-00002.jsonl"):
         (tmp_path / name).write_bytes(table(0, 3, name))
@@ -88,6 +146,15 @@ def test_shards_and_usual_names_are_understood_and_half_a_set_is_refused(tmp_pat
     (tmp_path / "test-00001-of-00002.jsonl").unlink()
     with pytest.raises(BadInput, match="holds 1 of the 2 parts of test"):
         locate(str(tmp_path), Data())
+
+
+def test_validate_is_a_name_of_valid(tmp_path: Path) -> None:
+    files = locate(str(put(tmp_path, ["train.csv", "validate.csv", "test.csv"])), Data()).files
+    assert {name: [path.name for path in paths] for name, paths in files.items()} == {
+        "train": ["train.csv"],
+        "valid": ["validate.csv"],
+        "test": ["test.csv"],
+    }
 
 
 ONE = [
@@ -148,6 +215,11 @@ def test_a_folder_is_an_evaluation_set_by_its_test_file_or_by_all_its_tables(nam
         (["a-00000-of-00003.csv", "a-00001-of-00003.csv", "b.csv"], "holds 2 of the 3 parts of a; add the others"),
         (["a.jsonl", "sub/b.jsonl"], r"sub/b\.jsonl lies deeper than the folder .* move it up"),
         (["train.jsonl", "test.jsonl", "data/more/b.csv"], r"data/more/b\.csv lies deeper"),
+        (
+            ["train.jsonl", "test.jsonl", "more.csv"],
+            r"more\.csv is named like none of the sets .* rename it .* move it",
+        ),
+        (["train.jsonl", "test.jsonl", "data/validates.csv"], r"validates\.csv is named like none of the sets"),
         (["notes.txt"], "holds no table, nor has its folder data; put .jsonl, .csv, .parquet files into it"),
     ],
 )
@@ -158,6 +230,12 @@ def test_a_folder_that_may_mean_two_things_or_lacks_a_part_is_refused(
     for use in (lambda data: locate(data.source, data), lambda data: check_data(data, (), {})):
         with pytest.raises(BadInput, match=said):
             use(Data(source=str(source)))
+
+
+def test_a_table_beside_the_test_file_of_an_evaluation_set_is_refused(tmp_path: Path) -> None:
+    clinic = EvaluationSet(name="clinic", source=str(put(tmp_path / "clinic", ["test.jsonl", "more.csv"])))
+    with pytest.raises(BadInput, match=r"more\.csv is named like none of the sets"):
+        locate(clinic.source, clinic)
 
 
 def test_a_broken_link_among_tables_that_are_read_as_one_is_refused(tmp_path: Path) -> None:
@@ -172,10 +250,25 @@ def test_a_hub_dataset_is_read_by_the_same_rule_as_a_folder(hub: FakeHub) -> Non
     assert [path.name for path in locate(REPO, Data()).files["all"]] == ["a.jsonl", "b.jsonl"]
 
 
-def test_a_table_of_a_hub_dataset_that_would_not_be_read_is_refused(hub: FakeHub) -> None:
-    hub.files = {"a.jsonl": table(0, 30), "english/b.jsonl": table(30, 30)}
-    with pytest.raises(BadInput, match=rf"{REPO}: english/b\.jsonl lies deeper"):
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["a.jsonl", "english/b.jsonl"], r"english/b\.jsonl lies deeper"),
+        (["train.jsonl", "test.jsonl", "more.jsonl"], r"more\.jsonl is named like none of the sets"),
+        (["train.jsonl", "valid.jsonl"], "has no test file"),
+        (["a-00000-of-00002.jsonl"], "holds 1 of the 2 parts of a"),
+    ],
+)
+def test_a_hub_dataset_that_is_not_read_whole_is_refused_before_it_is_fetched(
+    names: list[str], said: str, hub: FakeHub
+) -> None:
+    hub.files = {name: table(30 * n, 30) for n, name in enumerate(names)}
+    remedy = (
+        rf"download it \(`hf download --repo-type dataset {REPO} --local-dir FOLDER`\) and name its folder as source"
+    )
+    with pytest.raises(BadInput, match=rf"{REPO}:? {said}.*; for that, {remedy}\.$"):
         locate(REPO, Data())
+    assert hub.sent == []
 
 
 def test_a_rationale_is_kept_with_the_case_and_never_shown(tmp_path: Path) -> None:
@@ -185,6 +278,9 @@ def test_a_rationale_is_kept_with_the_case_and_never_shown(tmp_path: Path) -> No
     assert case == Case(case.case_id, "sore knee", "GP", rationale="needs a look") and "look" not in case.text
     with pytest.raises(BadInput, match="has no column 'because'; .* as rationale_column"):
         read_cases(path, Data(rationale_column="because"))
+    with path.open("a") as handle:
+        handle.write(json.dumps({"text": "a cold", "label": "HOME"}) + "\n")
+    assert [case.rationale for case in read_cases(path, Data(rationale_column="why"))] == ["needs a look", None]
 
 
 def test_shares_of_the_embedded_classes_can_be_set_and_must_add_up() -> None:
@@ -291,7 +387,7 @@ def test_an_evaluation_set_is_apart_from_all_of_a_table_that_we_split_whatever_t
 
 
 def test_names_of_evaluation_sets_that_would_confuse_are_refused() -> None:
-    for name in SETS:
+    for name in (*SETS, "facts"):
         with pytest.raises(ValueError, match="taken by the training dataset"):
             EvaluationSet(name=name, source="a.csv")
     with pytest.raises(ValueError, match="test_adversarial"):
