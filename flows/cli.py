@@ -29,7 +29,9 @@ Many = Annotated[list[str] | None, typer.Option()]
 
 @app.command()
 def sweep(
-    grid: Annotated[str, typer.Argument(help="demo, paper, ablation, smoke, or the path of a grid file")] = "demo",
+    grid: Annotated[
+        str, typer.Argument(help="demo, paper, long, ablation, smoke, or the path of a grid file")
+    ] = "demo",
     set_: Annotated[list[str] | None, typer.Option("--set", help="key=value, e.g. recipe.iterations=50")] = None,
     model: Annotated[list[str] | None, typer.Option(help="only this base model (repeatable)")] = None,
     bits: Annotated[list[int] | None, typer.Option(help="only 4 or only 8")] = None,
@@ -65,7 +67,7 @@ def sweep(
 
 @app.command()
 def status() -> None:
-    """What is trained, scored, running and landed."""
+    """Each experiment here: its training done, resumable or not finished, whether it is scored, and what has landed."""
     from flows.report import print_status
 
     print_status(console)

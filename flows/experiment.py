@@ -34,7 +34,7 @@ def experiment(
         bits: 4 or 8
         recipe: a recipe of the grid
         seed: a seed of the grid
-        grid: demo, paper, smoke, or the path of a grid file
+        grid: demo, paper, long, ablation, smoke, or the path of a grid file
         overrides: key=value changes of the grid, e.g. recipe.iterations=50
     """
     selection = select(grid, overrides, [model], [bits], [recipe])

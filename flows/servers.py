@@ -15,7 +15,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -43,13 +42,9 @@ def start_temporary_server() -> Callable[[], AbstractContextManager[object]]:
     if _may_be_configured() and _configured_server_answers():
         return nullcontext
     end_leftovers(home())
-    port = _free_port()
-    process = _start(port)
-    record = _records(home()) / f"{socket.gethostname()}-{os.getpid()}"
-    atexit.register(_forget, record)
-    answered = threading.Event()
-    atexit.register(_end, process, answered)  # runs before the one above, and after Prefect's own, registered later
-    write_atomic(record, str(process.pid))
+    server = _Server(_records(home()) / f"{socket.gethostname()}-{os.getpid()}")
+    atexit.register(server.end)  # runs after Prefect's own, registered later
+    server.start()
 
     def ready() -> AbstractContextManager[object]:
         from prefect.settings import (
@@ -59,12 +54,56 @@ def start_temporary_server() -> Callable[[], AbstractContextManager[object]]:
             temporary_settings,
         )
 
-        _wait(process, api_url(port), PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value())
-        answered.set()
+        server.wait(PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value())
         # Nobody looks for lost runs there, and the end of each flow would wait a second for its heartbeat.
-        return temporary_settings({PREFECT_API_URL: api_url(port), PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
+        return temporary_settings({PREFECT_API_URL: api_url(server.port), PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
 
     return ready
+
+
+class _Server:
+    """Prefect's server, in a process that is written down in `record` until it has ended."""
+
+    def __init__(self, record: Path) -> None:
+        self.port, self._record, self._answered = 0, record, False
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.port = _free_port()
+        self._process = _start(self.port)
+        write_atomic(self._record, str(self._process.pid))
+
+    def wait(self, seconds: float) -> None:
+        """Return once it answers. Raises TriageError if it ends before, twice, or takes longer than `seconds`."""
+        deadline = time.monotonic() + seconds
+        if not self._answers(deadline) and time.monotonic() < deadline:
+            self.start()  # another program may have taken its port before it did
+            self._answers(deadline)
+        if not self._answered:
+            code = self._process.poll() if self._process else None
+            reason = "it does not answer" if code is None else f"it ended with code {code}"
+            raise TriageError(
+                f"Prefect's temporary server did not start ({reason}); is the machine busy? Type the same command again."
+            )
+
+    def _answers(self, deadline: float) -> bool:
+        """Wait until it answers; False if it ended before, or the time is over."""
+        while time.monotonic() < deadline and self._process and self._process.poll() is None:
+            with contextlib.suppress(NoVersion):
+                server_version(api_url(self.port))
+                self._answered = True
+                break
+            time.sleep(0.05)
+        return self._answered
+
+    def end(self) -> None:
+        """End it, and forget it."""
+        if self._process is not None:
+            if not self._answered:
+                self._process.kill()  # asked to, it would first finish starting
+            end_process(self._process)
+        with contextlib.suppress(OSError):
+            self._record.unlink()
 
 
 def end_leftovers(root: Path) -> None:
@@ -117,32 +156,10 @@ def _start(port: int) -> subprocess.Popen[bytes]:
     packages = str(Path(found.origin).parent.parent)  # and never the current folder, which may hold any module
     command = ["-P", "-m", "uvicorn", "--app-dir", packages, "--factory", f"{SERVER}:create_app", "--host", HOST]
     quiet = ["--port", str(port), "--log-level", "error", "--lifespan", "on"]
-    return subprocess.Popen([sys.executable, *command, *quiet], env=os.environ | LIKE_PREFECTS_OWN)
-
-
-def _wait(process: subprocess.Popen[bytes], url: str, seconds: float) -> None:
-    """Return once the server answers. Raises TriageError if it ends before, or takes longer than `seconds`."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(NoVersion):
-            server_version(url)
-            return
-        time.sleep(0.05)
-    reason = "it does not answer" if process.returncode is None else f"it ended with code {process.returncode}"
-    raise TriageError(
-        f"Prefect's temporary server did not start ({reason}); is the machine busy? Type the same command again."
+    # Ctrl-C at a terminal goes to all that share its session. The sweep, which ends the server, must still reach it.
+    return subprocess.Popen(
+        [sys.executable, *command, *quiet], env=os.environ | LIKE_PREFECTS_OWN, start_new_session=True
     )
-
-
-def _end(process: subprocess.Popen[bytes], answered: threading.Event) -> None:
-    if not answered.is_set():
-        process.kill()  # asked to, it would first finish starting
-    end_process(process)
-
-
-def _forget(record: Path) -> None:
-    with contextlib.suppress(OSError):
-        record.unlink()
 
 
 def _records(root: Path) -> Path:

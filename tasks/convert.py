@@ -18,8 +18,8 @@ def convert(model: dict[str, Any], source: str) -> str:
     """The source folder, once its converted base model is there and its sizes are in the warehouse."""
     folder = base_folder(Path(source), home())
     if essentials(folder) is None:
-        name = f"convert {model['name']}"
         args = {"source": source, "root": str(home())}
-        run_child("tasks.models.convert:run_convert", args, home() / "logs" / name.replace(" ", "-"), follow(name))
+        log = home() / "logs" / f"convert-{folder.name}"
+        run_child("tasks.models.convert:run_convert", args, log, follow(f"convert {model['name']}"))
     land_variant(folder)
     return source

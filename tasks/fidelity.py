@@ -39,10 +39,9 @@ def fidelity(
     if waiting:
         args = {"reference": str(reference), "variants": waiting, "cases": settings[0].fidelity_cases, "training": training,
                 "data": data, "home": str(home())}  # fmt: skip
-        title = f"fidelity {model['name']}"
-        found = run_child(
-            "tasks.scoring.fidelity_job:run", args, home() / "logs" / title.replace(" ", "-"), follow(title)
-        )
+        # Another sweep may measure the same model in other ways at once, and must not read what this one orders.
+        log = home() / "logs" / f"fidelity-{model['name']}-{short_digest({'ids': [ids[f] for f in waiting.values()]})}"
+        found = run_child("tasks.scoring.fidelity_job:run", args, log, follow(f"fidelity {model['name']}"))
         for bits, folder in waiting.items():
             shared = {
                 "fidelity_id": ids[folder], "base_model": model["name"], "bits": int(bits),

@@ -9,7 +9,7 @@ from prefect import task
 from tasks.caching import is_transient
 from tasks.identity import experiment_folder
 from tasks.runtime.errors import Diverged
-from tasks.runtime.store import complete, home, verify
+from tasks.runtime.store import complete, home, locked, verify
 from tasks.scoring.rows import evaluation_rows
 from tasks.spec import ExperimentSpec
 from tasks.tuning.rows import diverged_summary, training_rows, variant_row
@@ -26,7 +26,9 @@ Rows = dict[str, list[dict[str, Any]]]
 )  # fmt: skip
 def land(experiment: dict[str, Any], training: str, evaluation: str, variant: str, data: str) -> str:
     """evaluation_id, once training and evaluation are in the warehouse; what has landed is not worked out again."""
-    if is_landed(evaluation):  # its training landed before it, and a sweep begins by loading all that has landed
+    # A training that lost its folder and failed to come back has a row that says so, and is complete by now. What has
+    # landed need not be loaded: a sweep begins with that.
+    if is_landed(evaluation) and _landed_status(training) == "completed":
         return evaluation
     spec = ExperimentSpec.model_validate(experiment)
     folder = home() / "experiments" / training
@@ -56,8 +58,11 @@ def land_failure(spec: ExperimentSpec, variant: str, data: str, error: Exception
 
 
 def _landed_status(training: str) -> str | None:
-    path = home() / "landing" / training / "experiment.parquet"
-    return str(pq.read_table(path, columns=["status"])["status"][0]) if path.is_file() else None
+    """None where nothing has landed, or nothing that can be read: another sweep may be replacing it."""
+    try:
+        return str(pq.read_table(home() / "landing" / training / "experiment.parquet", columns=["status"])["status"][0])
+    except (OSError, ValueError):
+        return None
 
 
 def refill_warehouse() -> None:
@@ -67,8 +72,9 @@ def refill_warehouse() -> None:
 
 
 def land_rows(id: str, kind: Any, tables: Rows) -> None:
-    """Write the rows of `id` to its landing folder and load that."""
-    load_landing(write_landing(home() / "landing", id, kind, tables))
+    """Write the rows of `id` to its landing folder and load that. Raises Locked while another sweep does so."""
+    with locked(home() / "landing" / id):
+        load_landing(write_landing(home() / "landing", id, kind, tables))
 
 
 def is_landed(id: str) -> bool:

@@ -21,8 +21,8 @@ def quantize(model: dict[str, Any], source: str, bits: int, group_size: int) -> 
     """Folder of the quantised variant of a converted source, whose sizes are then in the warehouse."""
     folder = variant_folder(Path(source), home(), bits, group_size)
     if essentials(folder) is None:
-        name = f"quantize {model['name']} {bits}bit"
         args = {"source": source, "root": str(home()), "bits": bits, "group_size": group_size}
-        run_child("tasks.models.convert:run_quantize", args, home() / "logs" / name.replace(" ", "-"), follow(name))
+        log = home() / "logs" / f"quantize-{folder.name}"
+        run_child("tasks.models.convert:run_quantize", args, log, follow(f"quantize {model['name']} {bits}bit"))
     land_variant(folder)
     return str(folder)

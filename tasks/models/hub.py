@@ -57,6 +57,12 @@ def fill(source: HubSource, target: Path, progress: Progress) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def import_ahead() -> None:
+    """Import what `probe` needs: on a busy machine that takes longer than the Hub has to answer."""
+    import httpx  # noqa: F401
+    import huggingface_hub.file_download  # noqa: F401
+
+
 def probe(source: HubSource) -> str:
     """`reachable` if the Hub answers for the repository's config.json. Raises SourceUnavailable with the reason."""
     from huggingface_hub import constants

@@ -57,11 +57,8 @@ def fetch_base(
 
 def stored(spec: BaseModelSpec, root: Path) -> Path | None:
     """The complete folder of the first listed source that is on this machine, or None. Asks no network."""
-    for source in spec.sources:
-        place = _place(spec, source, root)
-        if place is not None and store.complete(place) is not None:
-            return place
-    return None
+    places = (_place(spec, source, root) for source in spec.sources)
+    return next((place for place in places if place is not None and store.complete(place) is not None), None)
 
 
 def way_back(spec: BaseModelSpec, folder: Path) -> str | None:
@@ -77,8 +74,10 @@ def availability(spec: BaseModelSpec, root: Path) -> list[tuple[str, str]]:
 
 
 def availabilities(specs: Iterable[BaseModelSpec], root: Path) -> dict[str, list[tuple[str, str]]]:
-    """`availability` of several models by name, asked side by side in at most PROBE_SECONDS."""
+    """`availability` of several models by name, asked side by side in at most PROBE_SECONDS; imports come before."""
     asked = [(spec, source) for spec in specs for source in _told(spec)]
+    if any(isinstance(source, HubSource) and not _is_here(spec, source, root) for spec, source in asked):
+        hub.import_ahead()
     pool = ThreadPoolExecutor(max_workers=max(1, min(8, len(asked))))
     futures = [pool.submit(_state, spec, source, root) for spec, source in asked]
     wait(futures, timeout=PROBE_SECONDS)
@@ -106,13 +105,17 @@ def unpinned(spec: BaseModelSpec) -> list[str]:
 
 
 def _state(spec: BaseModelSpec, source: Source, root: Path) -> str:
-    place = _place(spec, source, root)
-    if place is not None and store.complete(place) is not None:
+    if _is_here(spec, source, root):
         return "here"
     try:
         return str(_KINDS[source.kind].probe(source))
     except TriageError as error:
         return _clause(error)
+
+
+def _is_here(spec: BaseModelSpec, source: Source, root: Path) -> bool:
+    place = _place(spec, source, root)
+    return place is not None and store.complete(place) is not None
 
 
 def _told(spec: BaseModelSpec) -> Iterator[Source]:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tasks.runtime.errors import BadInput
+from tasks.runtime.errors import BadInput, TriageError
 
-Progress = Callable[[str, int, int], None]  # called with what it is, and bytes done and in all
+Progress = Callable[[str, int, int], None]  # given what it is, and bytes done and in all; may end it by a TriageError
 
 
 def quiet(what: str, done: int, total: int) -> None:
@@ -31,14 +31,25 @@ def hub_bar(what: str, progress: Progress) -> type[Any]:
     from tqdm import tqdm  # type: ignore[import-untyped]
 
     class Bar(tqdm):
-        """tqdm calls `display` at most ten times a second, and when it ends."""
+        """tqdm calls `display` at most ten times a second, and when it ends; what `progress` raises, `update` raises."""
+
+        _refused: TriageError | None = None
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **{**kwargs, "disable": False, "gui": False})
 
         def display(self, msg: str | None = None, pos: int | None = None) -> bool:
             if self.unit == "B" and self.total and self.n:
-                progress(what, min(int(self.n), int(self.total)), int(self.total))
+                try:
+                    progress(what, min(int(self.n), int(self.total)), int(self.total))
+                except TriageError as error:
+                    self._refused = error  # raised here, it would leave tqdm's lock held for good
             return True
+
+        def update(self, n: float | None = 1) -> bool | None:
+            shown: bool | None = super().update(n)
+            if self._refused is not None:
+                raise self._refused
+            return shown
 
     return Bar

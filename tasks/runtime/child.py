@@ -60,15 +60,13 @@ def run_child(
     Raises the typed error that the child reported, LostChild if a signal killed it, or OutOfMemory if it was killed
     with its memory at 90 % of the budget.
     """
-    if _stopping.is_set():
-        raise Stopped("The sweep is being stopped.")
+    refuse_if_stopping()
     spec = folder / "spec.json"
     write_atomic(spec, json.dumps({"function": function, "args": args}, indent=1))
     process = _start(function, spec, folder / "child.log", environment)
     _running.add(process)
     try:
-        if _stopping.is_set():  # since the question above
-            raise Stopped("The sweep was stopped.")
+        refuse_if_stopping()  # since the question above
         final, resident = _follow(process, on_event or (lambda event: None))
         code = process.wait()
     finally:
@@ -77,9 +75,14 @@ def run_child(
         _running.discard(process)
     if code == 0 and final.get("event") == "result":
         return dict(final["result"])
+    refuse_if_stopping()
+    raise _error(code, final, resident, memory_budget, folder / "child.log")
+
+
+def refuse_if_stopping() -> None:
+    """Raise Stopped once the sweep has been interrupted."""
     if _stopping.is_set():
         raise Stopped("The sweep was stopped.")
-    raise _error(code, final, resident, memory_budget, folder / "child.log")
 
 
 def import_ahead(*modules: str) -> None:
@@ -158,7 +161,9 @@ def _error(code: int, final: Event, resident: int, budget: int | None, log: Path
         )
     if code == -signal.SIGBUS and shutil.disk_usage(log.parent).free < NEARLY_FULL_BYTES:
         return disk_full(log.parent)  # how a write into a mapped file ends on a full disk
-    if code < 0 or code == LOST_PARENT:
+    if code == LOST_PARENT:
+        return LostChild(f"The step's process left, since the pipe from the sweep had closed; its log is {log}.")
+    if code < 0:
         return LostChild(f"The step's process was ended by signal {-code}; its log is {log}.")
     message = final.get("message", f"exit code {code}")
     return TriageError(f"The step failed: {message}. Its log is {log}.")

@@ -178,11 +178,12 @@ def build_folder(final: Path, build: Callable[[Path], dict[str, Any]], once: boo
         temporary.mkdir()
         with _held(temporary):
             manifest = seal(temporary, build(temporary))
-            if (other := complete(final, deep=True)) is not None:  # another process was faster
-                return other
-            if final.exists():
-                shutil.rmtree(final)
-            temporary.replace(final)
+            with replacing(final):
+                if (other := complete(final, deep=True)) is not None:  # another process was faster
+                    return other
+                if final.exists():
+                    shutil.rmtree(final)
+                temporary.replace(final)
     except OSError as error:
         raise disk_error(error, final) from error
     finally:
@@ -195,12 +196,28 @@ def _temporary_prefix(final: Path) -> str:
 
 
 @contextlib.contextmanager
+def replacing(final: Path) -> Iterator[None]:
+    """Look at a folder, remove it or put another in its place while nobody else does; waits for whoever is at it.
+
+    The lock is that of the folder above, which stays: between a look and a removal another builder's folder may appear.
+    """
+    with _flock(final.parent, fcntl.LOCK_EX):
+        yield
+
+
+@contextlib.contextmanager
 def _held(folder: Path) -> Iterator[None]:
     """Lock a temporary folder itself, so that others can tell that its builder is alive."""
+    with _flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
+        yield
+
+
+@contextlib.contextmanager
+def _flock(folder: Path, how: int) -> Iterator[None]:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # a file system without locks keeps its leftovers
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with contextlib.suppress(OSError):  # a file system without locks keeps its leftovers, and its races
+            fcntl.flock(descriptor, how)
         yield
     finally:
         os.close(descriptor)

@@ -21,7 +21,7 @@ import numpy as np
 
 from tasks.runtime.device import versions
 from tasks.runtime.errors import BadInput
-from tasks.runtime.store import build_folder, complete_once
+from tasks.runtime.store import build_folder, complete_once, replacing
 from tasks.spec import ENGINE_VERSION, byte_count, short_digest
 from tasks.tuning.architecture import SharedPast, Stack, embed, run_blocks
 from tasks.tuning.batches import TOKENS_AT_ONCE, Cases, Row, filled_groups
@@ -119,16 +119,24 @@ def open_prefix(
 
 def _trusted(folder: Path, key: str, log: Any) -> bool:
     """Whether a stored prefix is there, whole, and the one that its name promises; else it is removed, and `log` told."""
-    manifest = complete_once(folder)
-    if manifest is not None and manifest.get("key") == key:
+    if _promised(complete_once(folder), key):
         return True
-    if folder.exists():
-        what = (
-            "is damaged" if manifest is None else "holds another model's activations, or another boundary's or format's"
-        )
-        _say(log, f"The frozen prefix {folder} {what}; it is computed again.", "warning")
-        shutil.rmtree(folder)
+    if not folder.exists():
+        return False
+    with replacing(folder):
+        manifest = complete_once(folder)
+        if _promised(manifest, key):  # another process has just put it there
+            return True
+        if folder.exists():
+            other = "holds another model's activations, or another boundary's or format's"
+            what = "is damaged" if manifest is None else other
+            _say(log, f"The frozen prefix {folder} {what}; it is computed again.", "warning")
+            shutil.rmtree(folder)
     return False
+
+
+def _promised(manifest: dict[str, Any] | None, key: str) -> bool:
+    return manifest is not None and manifest.get("key") == key
 
 
 def byte_budget(root: Path) -> int:

@@ -42,14 +42,15 @@ class Place:
         return inherited | {key: str(value) for key, value in own.items()}
 
     def start(self, *args: str, **environment: str) -> subprocess.Popen[str]:
-        """`triage ARGS` in the background; its outputs go to the files `out` and `err` of the folder."""
+        """`triage ARGS` in the background, the leader of a process group; its outputs go to the files `out` and `err` of
+        the folder."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "out").open("w") as out, (self.folder / "err").open("w") as err:
             return subprocess.Popen(
                 [sys.executable, "-m", "flows.cli", *args], cwd=self.folder, env=self.environment | environment,
                 stdin=subprocess.DEVNULL, stdout=out, stderr=err, text=True,
                 # As at a terminal: a shell's background job ignores Ctrl-C, and so would whatever its tests start.
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), start_new_session=True,
             )  # fmt: skip
 
     def run(self, *args: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -1,6 +1,7 @@
 """Bad input through the real command: exit code 2, one sentence on standard error, nothing half-made."""
 
 import os
+import re
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,6 +9,9 @@ import pandas as pd
 import pytest
 
 from deployments.lost_runs import process_environments
+from flows.experiment import experiment
+from flows.sweep import sweep
+from tasks.grid import GRIDS
 from tests.flows.conftest import Place, one_sentence
 
 HEAD = "text,label\n"
@@ -189,6 +193,13 @@ def test_a_home_that_may_not_be_written_is_a_sentence(place):
     place.home.chmod(0o500)
     found = place.run("sweep", "smoke")
     assert found.returncode == 2 and one_sentence(found.stderr)
+
+
+def test_wherever_a_grid_is_asked_for_all_built_in_ones_are_named(place):
+    names = {path.stem for path in GRIDS.glob("*.toml")}
+    form = [flow.parameters.properties["grid"]["description"] for flow in (sweep, experiment)]
+    for text in (place.run("sweep", "--help").stdout, *form):
+        assert names - set(re.findall(r"\w+", text)) == set()
 
 
 def test_help_names_every_command(place):

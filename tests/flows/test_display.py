@@ -20,7 +20,9 @@ def test_a_terminal_shows_experiment_loss_speed_time_left_and_how_much_is_done()
     console = Console(file=written, force_terminal=True, width=160, color_system=None)
     with live(console, 4):
         tell("train smol-4bit-r1-s42", TRAIN)
-        time.sleep(0.5)  # it is drawn ten times a second
+        deadline = time.monotonic() + 60  # it is drawn ten times a second
+        while "loss" not in written.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.02)
         tell("land smol-4bit-r1-s42", {"event": "landed"})
     shown = written.getvalue()
     assert "train smol-4bit-r1-s42  loss 0.457  812 tokens/s  5 min left" in shown and "40/120" in shown

@@ -57,7 +57,10 @@ def test_a_sound_machine_has_no_error_and_the_selftest_writes_what_it_found(monk
 
 def test_an_error_gives_exit_code_1_without_a_traceback_and_the_parent_never_loads_mlx(tmp_path):
     (tmp_path / "file").write_text("")
-    script = "import sys\nfrom flows.cli import app\ncode = app(['doctor'], standalone_mode=False)\n"
+    script = (
+        "import sys\nfrom tasks.models import sources\nsources.PROBE_SECONDS = 60.0\n"  # beside pip on a busy machine
+    )
+    script += "from flows.cli import app\ncode = app(['doctor'], standalone_mode=False)\n"
     script += "assert not {'mlx', 'mlx_lm', 'transformers'} & set(sys.modules)\nsys.exit(code)\n"
     environment = {**os.environ, **NO_NETWORK, "TRIAGE_HOME": str(tmp_path / "file" / "home")}
     done = subprocess.run(

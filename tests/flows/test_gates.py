@@ -161,4 +161,6 @@ def test_without_a_precision_nothing_is_restated_and_the_leaderboard_names_the_s
     assert restated(0.0, None, 0.2, 0.1) == (None, 0.0), "nothing decided ED: no precision, and no F2 at any prevalence"
     assert restated(0.0, 0.0, 0.2, 0.1) == (0.0, 0.0), "decided ED, always wrongly"
     assert restated(None, 0.5, 0.2, 0.1) == (None, None), "no emergencies"
-    assert "of 57.1% ED" in leaderboard()["ED precision"][0] and "of 10% ED" in leaderboard(None, 0.1)["ED precision"][0]
+    assert (
+        "of 57.1% ED" in leaderboard()["ED precision"][0] and "of 10% ED" in leaderboard(None, 0.1)["ED precision"][0]
+    )

@@ -135,9 +135,50 @@ def test_a_server_in_a_profile_is_used_and_none_started(place):
     assert not (place.home / "servers").exists()
 
 
-def test_a_server_that_ends_at_once_is_one_sentence():
-    process = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
+ANSWERS = """
+import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+class Version(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'"3.9.1"')
+
+HTTPServer(("127.0.0.1", int(sys.argv[1])), Version).serve_forever()
+"""
+
+
+@pytest.fixture
+def started(monkeypatch, tmp_path):
+    """Prefect's server, of which only the process is replaced: by ones of the given commands, one at each start."""
+
+    def start(*commands: list[str]) -> servers._Server:
+        left = list(commands)
+        monkeypatch.setattr(servers, "_start", lambda port: subprocess.Popen([*left.pop(0), str(port)]))
+        server = servers._Server(tmp_path / "record")
+        server.start()
+        ends.append(server.end)
+        return server
+
+    ends: list = []
+    yield start
+    for end in ends:
+        end()
+
+
+def test_a_server_that_ends_at_once_twice_is_one_sentence(started):
+    fails = [sys.executable, "-c", "raise SystemExit(3)"]
     with pytest.raises(TriageError, match=r"did not start \(it ended with code 3\).*Type the same command again"):
-        servers._wait(process, "http://127.0.0.1:9/api", 60)
+        started(fails, fails).wait(60)
     with pytest.raises(TriageError, match=r"did not start \(it does not answer\)"):
-        servers._wait(subprocess.Popen(["sleep", "2"]), "http://127.0.0.1:9/api", 0.2)
+        started(["sleep"]).wait(0.2)
+
+
+def test_a_server_that_ends_at_once_as_where_its_port_is_taken_is_started_again_on_another(started, tmp_path):
+    server = started(["false"], [sys.executable, "-c", ANSWERS])
+    taken, first = server.port, (tmp_path / "record").read_text()
+    server.wait(60)
+    assert server.port != taken and (tmp_path / "record").read_text() != first
+    server.end()
+    assert not (tmp_path / "record").exists()

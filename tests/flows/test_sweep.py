@@ -211,8 +211,8 @@ def mended(again, diverging, tmp_path_factory):
         deadline = time.monotonic() + 120
         while not waiting_to_retry(place) and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.2)
-    code = process.wait(timeout=180)
-    return place, again[0], code, (place.folder / "out").read_text() + (place.folder / "err").read_text()
+    done = place.finish(process)
+    return place, again[0], done.returncode, done.stdout + done.stderr
 
 
 def waiting_to_retry(place) -> bool:
@@ -240,7 +240,8 @@ def test_what_is_deleted_or_damaged_is_rebuilt_although_prefect_has_its_result(m
 
 def test_a_folder_that_another_process_holds_is_tried_again(mended):
     place, *_ = mended
-    assert place.last_steps()["train tiny-llama 4bit baseline s42"] == ("Completed", 2)
+    state, attempts = place.last_steps()["train tiny-llama 4bit baseline s42"]
+    assert state == "Completed" and attempts >= 2
 
 
 def test_a_lost_warehouse_is_refilled_from_what_has_landed(mended):

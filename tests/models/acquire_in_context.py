@@ -1,5 +1,6 @@
 """Run in a process of its own, since huggingface_hub reads its settings once: the `acquire` step for a Hub model, and what
-its progress sees, call by call, of a variable that the caller of the step has set."""
+its progress sees, call by call, of a variable that the caller of the step has set. With `stop` behind the repository, the
+sweep is stopped at the first of these calls."""
 
 import json
 import sys
@@ -7,6 +8,8 @@ import threading
 from contextvars import ContextVar
 
 import tasks.acquire
+from tasks.runtime.child import stop_children
+from tasks.runtime.errors import Stopped
 
 OURS = ContextVar("OURS", default="lost")
 seen: list[tuple[str, bool]] = []
@@ -15,11 +18,16 @@ seen: list[tuple[str, bool]] = []
 def on_event(event: dict) -> None:
     if event["event"] == "progress":
         seen.append((OURS.get(), threading.current_thread() is threading.main_thread()))
+        if "stop" in sys.argv:
+            stop_children()
 
 
 if __name__ == "__main__":
     tasks.acquire.follow = lambda title: on_event
     OURS.set("seen")
     source = {"kind": "hub", "repo": sys.argv[1]}
-    tasks.acquire.acquire.fn({"name": "m", "licence": "Apache-2.0", "sources": [source]})
+    try:
+        tasks.acquire.acquire.fn({"name": "m", "licence": "Apache-2.0", "sources": [source]})
+    except Stopped:
+        seen.append(("stopped", True))
     print(json.dumps(seen))

@@ -5,6 +5,7 @@ import errno
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -79,11 +80,19 @@ def signalled(args, emit):
     return {}
 
 
+def leave(args, emit):
+    os._exit(args["code"])
+
+
 def large_then_killed(args, emit):
-    """Holds `bytes` of memory, waits until a heartbeat has told so, and is killed."""
+    """Holds `bytes` of memory, and is killed when a heartbeat has told so: as the one after it begins."""
     held = bytearray(args["bytes"])
     held[:: os.sysconf("SC_PAGE_SIZE")] = b"x" * len(held[:: os.sysconf("SC_PAGE_SIZE")])
-    time.sleep(2.5)
+    child, begun = sys.modules["__main__"], threading.Semaphore(0)
+    child.HEARTBEAT_SECONDS, measured = 0.05, child.resident_bytes
+    child.resident_bytes = lambda: begun.release() or measured()
+    for _ in range(2):
+        begun.acquire()
     os.kill(os.getpid(), signal.SIGKILL)
     return {"held": len(held)}
 

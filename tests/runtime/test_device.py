@@ -20,16 +20,28 @@ def measured(tmp_path, monkeypatch):
     return run
 
 
-def test_the_blas_that_is_loaded_is_several_times_faster_than_the_wheels_own(measured):
+def test_the_blas_that_is_loaded_is_faster_than_the_wheels_own(measured):
     fast, slow = measured(None), measured(REFERENCE)
     assert slow["blas"] == "reference" and fast["blas"] != "reference"
-    assert fast["gflops"] > 4 * slow["gflops"]
-    assert fast["warning"] is None
+    assert fast["gflops"] > slow["gflops"]
 
 
-def test_slow_products_give_a_warning_that_says_what_to_install(measured):
-    warning = measured(REFERENCE)["warning"]
-    assert "BLAS 'reference'" in warning and "pip install mkl" in warning and "libopenblas" in warning
+@pytest.mark.parametrize(
+    ("backend", "blas", "gflops", "words"),
+    [
+        ("cpu", "reference", 19.9, ("BLAS 'reference'", "pip install mkl", "libopenblas")),
+        ("cpu", "libmkl_rt.so.2", 19.9, ("although libmkl_rt.so.2 is loaded", "busy?")),
+        ("cpu", "reference", 20.0, None),
+        ("metal", "accelerate", 1.0, None),
+    ],
+)
+def test_slow_products_give_a_warning_that_says_what_to_install_or_that_the_machine_is_busy(
+    backend, blas, gflops, words, monkeypatch
+):
+    monkeypatch.delenv("TRIAGE_BLAS", raising=False)
+    made = device.Device(backend, "dequantised_f32", "float32", blas, gflops, 2, "Linux x86_64")
+    warning = device.slow_blas_warning(made)
+    assert warning is None if words is None else all(word in warning for word in words)
 
 
 @pytest.mark.parametrize("name", ["/no/such/libblas.so", __file__])

@@ -7,13 +7,24 @@ import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 
 from tasks.runtime import store
 from tasks.runtime.child import run_child
 from tasks.runtime.errors import BadInput, BrokenFolder, Locked, LostChild
-from tasks.runtime.store import build_folder, complete, file_digest, locked, read_manifest, seal, verify, write_atomic
+from tasks.runtime.store import (
+    build_folder,
+    complete,
+    file_digest,
+    locked,
+    read_manifest,
+    replacing,
+    seal,
+    verify,
+    write_atomic,
+)
 
 CONTENT = {"a.bin": b"alpha", "sub/b.bin": b"beta" * 10}
 
@@ -109,6 +120,24 @@ def test_two_processes_that_build_the_same_folder_both_get_the_one_that_won(tmp_
     assert len({result["builder"] for result in results}) == 1
     assert complete(tmp_path / "made", deep=True)["builder"] == results[0]["builder"]
     assert names(tmp_path) == ["log0", "log1", "log2", "made"]
+
+
+def test_a_builder_waits_while_another_puts_its_folder_in_place_and_then_takes_that_one(tmp_path):
+    final, built = tmp_path / "made", Event()
+
+    def build(folder: Path):
+        built.set()
+        return fill(folder)
+
+    first = build_folder(tmp_path / "aside" / "made", fill)
+    with ThreadPoolExecutor(1) as pool, replacing(final):
+        second = pool.submit(build_folder, final, build)
+        assert built.wait(60)
+        with pytest.raises(TimeoutError):
+            second.result(0.5)
+        (tmp_path / "aside" / "made").rename(final)
+    assert second.result()["check"] == first["check"] == verify(final)["check"]
+    assert names(tmp_path) == ["aside", "made"]
 
 
 def test_any_flipped_byte_is_noticed_and_the_folder_is_rebuilt(tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import mlx.core as mx
 import numpy as np
@@ -109,6 +110,22 @@ def test_a_prefix_of_another_model_is_computed_again(tmp_path, computed):
     again = open_prefix(gemma.stack, some, gemma.boundary, tmp_path / "a", "gemma", told.append)
     np.testing.assert_array_equal(again.own, right)
     assert any("another model's activations" in event["message"] for event in told) and len(computed) == 3
+
+
+def test_a_damaged_prefix_that_another_process_has_replaced_meanwhile_is_not_removed(tmp_path):
+    folder, told = tmp_path / "key", []
+    for made in (folder, tmp_path / "whole"):
+        made.mkdir()
+        (made / "own.npy").write_bytes(b"numbers")
+        store.seal(made, {"key": "key"})
+    (folder / "own.npy").unlink()
+    with ThreadPoolExecutor(1) as pool, store.replacing(folder):
+        trusted = pool.submit(frozen_prefix._trusted, folder, "key", told.append)
+        with pytest.raises(TimeoutError):
+            trusted.result(0.5)
+        shutil.rmtree(folder)
+        (tmp_path / "whole").rename(folder)
+    assert trusted.result() is True and told == [] and store.verify(folder)
 
 
 @pytest.mark.parametrize("other", ["boundary", "packed", "bfloat16"])

