@@ -36,6 +36,14 @@ def test_two_models_that_beat_no_constant_answer_conclude_nothing(tmp_path):
     assert raw == "not inferior", "the pair alone would have said so"
 
 
+def test_a_loss_of_emergencies_is_told_even_of_two_models_that_beat_no_constant_answer(tmp_path):
+    """Both are right less often than always-GP; the 4-bit one sends half as many emergencies to the ED."""
+    labels = ["GP"] * 300 + ["ED"] * 200 + ["HOME"] * 100
+    eight = [(label, "ED", "ED") for label in labels]
+    four = [(label, *["GP" if i % 2 else "ED"] * 2) for i, label in enumerate(labels)]
+    assert verdicts(tmp_path, four, eight) == (HOPELESS, "inferior")
+
+
 def test_one_good_side_is_enough_to_conclude(tmp_path):
     good = [(label, label, label) for label in ["GP"] * 300 + ["ED"] * 200 + ["HOME"] * 100]
     poor = [(label, "GP", "GP") for label, *_ in good]

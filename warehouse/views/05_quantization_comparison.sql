@@ -1,10 +1,11 @@
 -- One row per base model, recipe and seed that has both a 4-bit and an 8-bit evaluation on the set 'test' of otherwise
--- equal experiments: of several such pairs the one finished last (matched_pair). Every _diff is 4 bits minus 8 bits, paired by case. Accuracy, ED figures, macro F1, over-triage
--- and loss are computed from prediction rows; _low and _high are 95 % intervals and the verdict words non-inferiority
--- at a margin of 0.02, both from pair_metric. Where neither model's accuracy interval lies above the accuracy of the best
--- constant answer, their likeness is worth nothing, and both verdicts say so. Accuracy is the argmax's; the other decision figures follow the primary
--- rule, and _argmax columns the argmax. Memory and time only where quantised kernels did the work: dequantised weights
--- make both sides equal by construction. Time also needs both on one machine.
+-- equal experiments: of several such pairs the one finished last (matched_pair). Every _diff is 4 bits minus 8 bits, paired
+-- by case. Accuracy, ED figures, macro F1, over-triage and loss are computed from prediction rows; _low and _high are 95 %
+-- intervals and the verdict words non-inferiority at a margin of 0.02, both from pair_metric. Where neither model's accuracy
+-- interval lies above the accuracy of the best constant answer, their likeness is worth nothing, and both verdicts say so;
+-- a loss stays one. Accuracy is the argmax's; the other decision figures follow the primary rule, and _argmax columns the
+-- argmax. Memory and time only where quantised kernels did the work: dequantised weights make both sides equal by
+-- construction. Time also needs both on one machine.
 CREATE OR REPLACE VIEW quantization_comparison AS
 WITH interval AS (
     SELECT evaluation_4bit, evaluation_8bit, rule || ' ' || metric AS figure, low, high, verdict, b, c, mcnemar_p
@@ -69,7 +70,7 @@ SELECT
     a4.accuracy - a8.accuracy AS accuracy_diff,
     accuracy_low,
     accuracy_high,
-    CASE WHEN accuracy_verdict IS NOT NULL THEN coalesce(uninformed, accuracy_verdict) END AS accuracy_verdict,
+    CASE WHEN accuracy_verdict <> 'inferior' THEN coalesce(uninformed, accuracy_verdict) ELSE accuracy_verdict END AS accuracy_verdict,
     right_at_4bit_only,
     right_at_8bit_only,
     accuracy_mcnemar_p,
@@ -78,7 +79,7 @@ SELECT
     f4.ed_recall - f8.ed_recall AS ed_recall_diff,
     ed_recall_low,
     ed_recall_high,
-    CASE WHEN ed_recall_verdict IS NOT NULL THEN coalesce(uninformed, ed_recall_verdict) END AS ed_recall_verdict,
+    CASE WHEN ed_recall_verdict <> 'inferior' THEN coalesce(uninformed, ed_recall_verdict) ELSE ed_recall_verdict END AS ed_recall_verdict,
     ed_caught_at_4bit_only,
     ed_caught_at_8bit_only,
     a4.ed_recall AS ed_recall_argmax_4bit,
