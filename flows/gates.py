@@ -69,7 +69,8 @@ def _print_one(console: Console, e: Any, texts: dict[str, str] | None, prevalenc
         print_frame(console, groups, "ED recall by subgroup")
     else:
         console.print(
-            "ED recall by subgroup: not available, no emergency names one (`subgroup_columns` reads them from your cases).",
+            "ED recall by subgroup: not available, no judged emergency names one (`subgroup_columns` reads them from your "
+            "cases, which makes another dataset: its models are trained anew).",
             soft_wrap=True,
         )
     missed = missed_emergencies(e.evaluation_id)

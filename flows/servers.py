@@ -156,7 +156,7 @@ def _start(port: int) -> subprocess.Popen[bytes]:
     packages = str(Path(found.origin).parent.parent)  # and never the current folder, which may hold any module
     command = ["-P", "-m", "uvicorn", "--app-dir", packages, "--factory", f"{SERVER}:create_app", "--host", HOST]
     quiet = ["--port", str(port), "--log-level", "error", "--lifespan", "on"]
-    # Ctrl-C at a terminal goes to all that share its session. The sweep, which ends the server, must still reach it.
+    # Ctrl-C goes to all in the terminal's foreground. The sweep, which ends the server, must still reach it.
     return subprocess.Popen(
         [sys.executable, *command, *quiet], env=os.environ | LIKE_PREFECTS_OWN, start_new_session=True
     )

@@ -17,6 +17,7 @@ from warehouse.landing import write_landing
 from warehouse.load import load_all, load_landing
 from warehouse.schema import tables as known_tables
 
+LANDING_SECONDS = 60.0  # twice as long as a landing waits for the warehouse
 Rows = dict[str, list[dict[str, Any]]]
 
 
@@ -72,8 +73,8 @@ def refill_warehouse() -> None:
 
 
 def land_rows(id: str, kind: Any, tables: Rows) -> None:
-    """Write the rows of `id` to its landing folder and load that. Raises Locked while another sweep does so."""
-    with locked(home() / "landing" / id):
+    """Write the rows of `id` to its landing folder and load that. Raises Locked if another sweep does so for too long."""
+    with locked(home() / "landing" / id, LANDING_SECONDS):
         load_landing(write_landing(home() / "landing", id, kind, tables))
 
 

@@ -179,6 +179,13 @@ class Columns(Strict):
     labels: dict[str, Label] = Field(default_factory=dict, description="other label words, e.g. emergency = 'ED'")
     revision: str = Field(default="main", description="branch, tag or commit of a Hub dataset")
 
+    @model_validator(mode="after")
+    def _subgroups_are_no_texts(self) -> Columns:
+        own = {self.text_column, self.label_column, self.rationale_column, "case_id", "id"}
+        if taken := [column for column in self.subgroup_columns if column in own]:
+            raise ValueError(f"subgroup_columns names {taken[0]}, and reports show what stands there; leave it out")
+        return self
+
 
 class EvaluationSet(Columns):
     """A named set that trained models are also scored on: never for training, for thresholds or for choosing."""

@@ -7,7 +7,6 @@ from pathlib import Path
 import duckdb
 
 from tasks.runtime.errors import BadInput
-from warehouse import pairs
 from warehouse.audit import run_audits
 from warehouse.connect import first_line, reading, writing
 from warehouse.migrate import migrate
@@ -41,9 +40,6 @@ def bring_up_to_date(path: Path | None = None) -> None:
     if not current:
         with writing(path) as con:
             migrate(con)
-            con.begin()
-            pairs.refresh(con)
-            con.commit()
 
 
 def _is_current(con: duckdb.DuckDBPyConnection) -> bool:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 import duckdb
 
 from tasks.runtime.errors import BadInput
+from warehouse import pairs
 from warehouse.connect import utc_now
 
 VIEWS = 0  # the version under which schema_migrations remembers the views
@@ -21,7 +23,8 @@ def sql_files(folder: str) -> list[tuple[str, str]]:
 
 
 def migrate(con: duckdb.DuckDBPyConnection) -> list[str]:
-    """Bring a file up to date: unapplied migrations, each in a transaction, then the views. Returns what was applied.
+    """Bring a file up to date: unapplied migrations, each in a transaction, then the views and the pairs that they see.
+    Returns what was applied.
 
     Raises BadInput if an applied migration was edited since, or if a newer version of the program made the file.
     """
@@ -42,7 +45,7 @@ def migrate(con: duckdb.DuckDBPyConnection) -> list[str]:
         done.append(name)
     views = "\n".join(text for _, text in sql_files("views"))
     if done or applied.get(VIEWS, ("", ""))[1] != _sha256(views):
-        _apply(con, VIEWS, "views", views, _sha256(views))
+        _apply(con, VIEWS, "views", views, _sha256(views), pairs.refresh)
     return done
 
 
@@ -54,10 +57,15 @@ def _applied(con: duckdb.DuckDBPyConnection) -> dict[int, tuple[str, str]]:
     return {version: (name, sha256) for version, name, sha256 in rows}
 
 
-def _apply(con: duckdb.DuckDBPyConnection, version: int, name: str, text: str, sha256: str) -> None:
+def _apply(
+    con: duckdb.DuckDBPyConnection, version: int, name: str, text: str, sha256: str,
+    then: Callable[[duckdb.DuckDBPyConnection], None] | None = None,
+) -> None:  # fmt: skip
     con.begin()
     try:
         con.execute(text)
+        if then is not None:
+            then(con)
         con.execute("DELETE FROM schema_migrations WHERE version = ?", [version])
         con.execute(
             "INSERT INTO schema_migrations VALUES (?, ?, ?, ?, ?)",

@@ -14,7 +14,7 @@ from tasks.spec import HubSource
 def fetch_tables(repo: str, revision: str, check: Callable[[list[Path]], None]) -> Path:
     """The folder in the Hub's cache with the tables of a dataset; its name is their commit.
 
-    `check` is given the paths of all tables before any is fetched, to refuse them. Where the Hub is out of reach, the
+    `check` is given the paths of all files before any is fetched, to refuse them. Where the Hub is out of reach, the
     cache answers. Raises BadInput, or SourceUnavailable.
     """
     from huggingface_hub import HfApi, snapshot_download
@@ -28,10 +28,11 @@ def fetch_tables(repo: str, revision: str, check: Callable[[list[Path]], None]) 
         with sentences(known):
             info = patiently(lambda: HfApi().dataset_info(repo, revision=revision, timeout=CONNECT_SECONDS))
         listed = str(info.sha)
-        wanted = [f.rfilename for f in info.siblings or [] if Path(f.rfilename).suffix.lower() in READERS]
+        files = [f.rfilename for f in info.siblings or []]
+        wanted = [name for name in files if Path(name).suffix.lower() in READERS]
         if not wanted:
             raise BadInput(f"{repo} holds no {', '.join(READERS)} file; its loading code is never run.")
-        check(sorted(map(Path, wanted)))
+        check(sorted(map(Path, files)))
     except SourceUnavailable as error:
         if refused(error):
             raise SourceUnavailable(f"The dataset {repo}, which is no local path: {error}", transient=False) from error

@@ -123,7 +123,7 @@ def label_words(data: Columns) -> dict[str, Label]:
     """
     own: dict[str, tuple[str, Label]] = {}
     for word, label in data.labels.items():
-        first = own.setdefault(normal_text(word), (word, label))
+        first = own.setdefault(normal_text(_plain(word)), (word, label))
         if first[1] != label:
             raise BadInput(
                 f"[data.labels] maps {_shown(first[0])} to {first[1]} and {_shown(word)} to {label}, but case and spaces "
@@ -149,7 +149,7 @@ def row_case(row: dict[str, Any], data: Columns, words: dict[str, Label], where:
         case_id=identifier or f"text-{text_digest(text)}",
         text=text,
         label=_label(_value(row, data.label_column, "label", where), data, words, where),
-        group=_group(_scalar(group, group_column, where)) if group is not None else None,
+        group=(_plain(_scalar(group, group_column, where)) or None) if group is not None else None,
         subgroup=_subgroup(row, data, where) if data.subgroup_columns else {},
         rationale=(_scalar(rationale, str(data.rationale_column), where) or None) if rationale is not None else None,
     )
@@ -167,16 +167,16 @@ def _no_column(where: str, row: dict[str, Any], column: str, key: str) -> BadInp
     return BadInput(f"{where}: has no column '{column}'; its columns are {has}; name the right one as {key}.")
 
 
-def _group(name: str) -> str | None:
-    """The group of that name: 7.0 is 7, as pandas writes it where another row has no group."""
+def _plain(name: str) -> str:
+    """A group, subgroup or label word: 7.0 is 7, as pandas writes it where another row has none."""
     whole = WHOLE.fullmatch(name)
-    return whole[1] if whole else name or None
+    return whole[1] if whole else name
 
 
 def _subgroup(row: dict[str, Any], data: Columns, where: str) -> dict[str, str]:
     """The row's value in each subgroup column in which it has one."""
     given = {column: row[column] for column in data.subgroup_columns if row.get(column) is not None}
-    found = {column: word for column, value in given.items() if (word := _scalar(value, column, where))}
+    found = {column: word for column, value in given.items() if (word := _plain(_scalar(value, column, where)))}
     for column, word in found.items():
         if len(word) > LONGEST_SUBGROUP:
             raise BadInput(
@@ -190,7 +190,7 @@ def _label(value: Any, data: Columns, words: dict[str, Label], where: str) -> La
     if isinstance(value, str) and (known := words.get(value)):  # written as we know it: nothing to tidy up
         return known
     word = _scalar(value, data.label_column, where) if value is not None else ""
-    label = words.get(normal_text(word))
+    label = words.get(normal_text(_plain(word)))
     if label is None and not word:
         raise BadInput(f"{where}: has no label; write ED, GP or HOME in '{data.label_column}', or delete the row.")
     if label is None:

@@ -45,10 +45,17 @@ def locate(source: str, columns: Columns) -> Located:
 
 
 def _check_listing(files: list[Path], repo: str, columns: Columns) -> None:
-    """Refuse before the download what `_folder_files` would refuse after it. `files`: relative paths of tables."""
+    """Refuse before the download what `_folder_files` would refuse of a folder. `files`: relative paths of all files."""
     with _to_be_downloaded(repo):
-        _check_unread(files, repo)
-        _assigned([path for path in files if _is_read(path) and path.name[0] != "."], repo, columns)
+        _check_unread((path for path in files if path.suffix.lower() in READERS), repo)
+        entries = [path for path in files if _is_read(path) and path.name[0] != "."]
+        for path in entries:
+            if _named_like_a_set(path):
+                _check_kind(path, f"{repo}: {path}")
+        found = _assigned([path for path in entries if path.suffix.lower() in READERS], repo, columns)
+        for path in entries if "all" in found else ():
+            if _is_table(path):
+                _check_kind(path, f"{repo}: {path}")
 
 
 @contextmanager
@@ -131,16 +138,26 @@ def _check_whole(folder: Path) -> None:
     A .json or .txt file that is not named like a set is left alone: in a folder of tables it describes them.
     """
     for path in _entries(folder):
-        inner = Path(path.stem).suffix if path.suffix.lower() in COMPRESSED else path.suffix
-        if inner.lower() in (*READERS, *OTHER_TABLES):
+        if _is_table(path):
             _check_table(path)
+
+
+def _is_table(path: Path) -> bool:
+    """By its ending, or the one before that of its compression."""
+    inner = Path(path.stem).suffix if path.suffix.lower() in COMPRESSED else path.suffix
+    return inner.lower() in (*READERS, *OTHER_TABLES)
+
+
+def _named_like_a_set(path: Path) -> bool:
+    stem = SHARD.sub("", path.name.split(".")[0])
+    return any(re.fullmatch(name, stem, re.IGNORECASE) for name in NAMES.values())
 
 
 def _tables(folder: Path) -> list[Path]:
     """The table files of a folder and of `data` in it, by name; what is named like a set and is none is refused."""
     paths = _entries(folder)
     for path in paths:
-        if any(re.fullmatch(name, SHARD.sub("", path.name.split(".")[0]), re.IGNORECASE) for name in NAMES.values()):
+        if _named_like_a_set(path):
             _check_table(path)
     return [path for path in paths if path.suffix.lower() in READERS and _is(Path.is_file, path)]
 
@@ -170,15 +187,19 @@ def _is_read(inside: Path) -> bool:
 
 def _check_table(path: Path) -> None:
     """Refuse what is not read in a table's place, compressed files and broken links: its rows would silently be missing."""
+    _check_kind(path, str(path))
+    if path.suffix.lower() in READERS and not _is(Path.is_file, path):
+        raise BadInput(f"{path} is no file but a folder or a link that leads nowhere; repair it or remove it.")
+
+
+def _check_kind(path: Path, shown: str) -> None:
     if path.suffix.lower() in COMPRESSED:
-        raise BadInput(f"{path} is compressed; unpack it first, or remove it if it is not meant.")
+        raise BadInput(f"{shown} is compressed; unpack it first, or remove it if it is not meant.")
     if path.suffix.lower() in (*OTHER_TABLES, ".json", ".txt"):
         kinds = ", ".join(READERS)
         raise BadInput(
-            f"{path} is of a kind that is not read ({kinds} are); convert it, or remove it if it is not meant."
+            f"{shown} is of a kind that is not read ({kinds} are); convert it, or remove it if it is not meant."
         )
-    if path.suffix.lower() in READERS and not _is(Path.is_file, path):
-        raise BadInput(f"{path} is no file but a folder or a link that leads nowhere; repair it or remove it.")
 
 
 def _by_set(source: str, tables: list[Path]) -> dict[str, list[Path]]:
@@ -195,10 +216,12 @@ def _by_set(source: str, tables: list[Path]) -> dict[str, list[Path]]:
 
 def _check_parts(source: str, name: str, parts: list[Path]) -> None:
     """Refuse a table in parts of which some are not there, or twice. `parts`: the files that are."""
-    first = SHARD.search(parts[0].stem) if parts else None
-    whole = int(first.group(2)) if first else len(parts)
-    if len(parts) < whole:
-        raise BadInput(f"{source} holds {len(parts)} of the {whole} parts of {name}; add the others.")
+    marks = [(int(found[1]), int(found[2])) for path in parts if (found := SHARD.search(path.stem))]
+    if not marks:
+        return
+    whole = max(total for _, total in marks)
+    if lacking := {(i, whole) for i in range(whole)} - set(marks):
+        raise BadInput(f"{source} holds {whole - len(lacking)} of the {whole} parts of {name}; add the others.")
     if len(parts) > whole:
         raise BadInput(
             f"{source} holds {len(parts)} files for the {whole} parts of {name}; remove those that are older."

@@ -239,8 +239,9 @@ def _remove_abandoned(final: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold an exclusive lock for `folder`; raises Locked if another process has it. Freed when the process dies."""
+def locked(folder: Path, wait: float = 0.0) -> Iterator[None]:
+    """Hold an exclusive lock for `folder`; raises Locked if another process has it, after `wait` seconds. Freed when the
+    process dies."""
     path = folder.parent / f".{folder.name}.lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -248,10 +249,15 @@ def locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise disk_error(error, path) from error
     with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise Locked(f"Another process is working on {folder}; wait for it or stop it.") from error
+        deadline = time.monotonic() + wait
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if time.monotonic() >= deadline:
+                    raise Locked(f"Another process is working on {folder}; wait for it or stop it.") from error
+            time.sleep(0.02)
         yield
 
 

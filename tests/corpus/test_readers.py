@@ -90,9 +90,16 @@ def test_a_whole_number_is_one_group_however_it_is_written(value: Any, read: str
 
 def test_a_float_that_is_a_whole_number_is_read_as_one(tmp_path: Path) -> None:
     row = {"id": 7.0, "text": "Sore knee", "label": 1.0, "band": 3.0, "why": 2.5}
-    data = Data(labels={"1": "ED"}, subgroup_columns=("band",), rationale_column="why")
-    (case,) = read_cases(jsonl(tmp_path / "a.jsonl", [row]), data)
-    assert case == Case("7", "Sore knee", "ED", subgroup={"band": "3"}, rationale="2.5")
+    for word in ("1", "1.0"):  # the setting may say either
+        data = Data(labels={word: "ED"}, subgroup_columns=("band",), rationale_column="why")
+        (case,) = read_cases(jsonl(tmp_path / "a.jsonl", [row]), data)
+        assert case == Case("7", "Sore knee", "ED", subgroup={"band": "3"}, rationale="2.5")
+
+
+@pytest.mark.parametrize("column", ["text", "label", "why", "id"])
+def test_no_text_and_no_id_can_be_a_subgroup(column: str) -> None:
+    with pytest.raises(ValueError, match=f"subgroup_columns names {column}, and reports show"):
+        Data(subgroup_columns=("band", column), rationale_column="why")
 
 
 def test_subgroups_are_read_from_the_columns_that_are_named(tmp_path: Path) -> None:

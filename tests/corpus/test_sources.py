@@ -138,6 +138,19 @@ def test_shards_named_with_a_digest_are_parts_of_their_set(tmp_path: Path) -> No
         locate(str(tmp_path), Data())
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["train-00000-of-00002", "train-00000-of-00003"],
+        ["train-00000-of-00002-daf190ce720b3dbb", "train-00000-of-00002-0123456789abcdef"],
+    ],
+)
+def test_as_many_parts_as_there_should_be_are_not_all_of_them(names: list[str], tmp_path: Path) -> None:
+    put(tmp_path, [f"{name}.jsonl" for name in (*names, "test")])
+    with pytest.raises(BadInput, match="holds 1 of the [23] parts of train; add the others"):
+        locate(str(tmp_path), Data())
+
+
 def test_shards_and_usual_names_are_understood_and_half_a_set_is_refused(tmp_path: Path) -> None:
     for name in ("training.jsonl", "dev.jsonl", "test-00000-of-00002.jsonl", "test-00001-of-00002.jsonl"):
         (tmp_path / name).write_bytes(table(0, 3, name))
@@ -257,6 +270,8 @@ def test_a_hub_dataset_is_read_by_the_same_rule_as_a_folder(hub: FakeHub) -> Non
         (["train.jsonl", "test.jsonl", "more.jsonl"], r"more\.jsonl is named like none of the sets"),
         (["train.jsonl", "valid.jsonl"], "has no test file"),
         (["a-00000-of-00002.jsonl"], "holds 1 of the 2 parts of a"),
+        (["train.jsonl", "test.jsonl", "valid.jsonl.gz"], r"valid\.jsonl\.gz is compressed"),
+        (["a.jsonl", "b.tsv"], r"b\.tsv is of a kind that is not read"),
     ],
 )
 def test_a_hub_dataset_that_is_not_read_whole_is_refused_before_it_is_fetched(

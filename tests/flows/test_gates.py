@@ -79,7 +79,7 @@ def test_where_nothing_was_decided_or_there_is_no_emergency_no_zero_of_misses_is
     load_all(tmp_path)
     text = printed("t4", None, None)
     assert "on clinic: not judged: no ED case (3 cases" in text
-    assert "ED recall by subgroup: not available, no emergency names one" in text
+    assert "ED recall by subgroup: not available, no judged emergency names one" in text
     assert "Missed emergencies: not available for 2 ED cases: the recipe has no target ED recall" in text
     assert "Missed emergencies: not available: no ED case in this set" in text and "Missed emergencies: 0" not in text
 

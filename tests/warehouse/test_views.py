@@ -178,14 +178,18 @@ def test_evaluations_of_other_cases_or_another_scoring_are_no_pair(other, tmp_pa
     assert len(query("FROM quantization_comparison")) == 0
 
 
-def test_a_warehouse_whose_views_change_gets_the_pairs_that_they_see_now(tmp_path):
+@pytest.mark.parametrize("renewed_by_a_sweep", [False, True])
+def test_a_warehouse_whose_views_change_gets_the_pairs_that_they_see_now(renewed_by_a_sweep, tmp_path):
     land_pair(tmp_path)
     load_all(tmp_path)
     before = len(query("FROM pair_metric"))
     with writing() as con:  # as a version left it that saw no such pair
         con.execute("DELETE FROM pair_metric")
         con.execute("UPDATE schema_migrations SET sha256 = 'older' WHERE version = 0")
-    bring_up_to_date()
+    if renewed_by_a_sweep:
+        load_all(tmp_path)
+    else:
+        bring_up_to_date()
     assert len(query("FROM pair_metric")) == before > 0
 
 

@@ -12,7 +12,7 @@ WITH side AS (
             rank: rank, scale: scale, dropout: dropout, iterations: iterations, target: d.target,
             cost_weight: cost_weight, has_cost_matrix: has_cost_matrix, has_class_weights: has_class_weights,
             weights_source: weights_source, source_digest: source_digest, original_precision: original_precision, random_weights: random_weights,
-            settings_digest: settings_digest, calibration_digest: d.calibration_digest, engine_version: engine_version,
+            settings_digest: settings_digest, calibration_digest: coalesce(d.calibration_digest, dataset_digest), engine_version: engine_version,
             compute_path: compute_path,
             set_digest: set_digest, primary_rule: primary_rule, cost_matrix: cost_matrix,
             scoring_version: scoring_version
