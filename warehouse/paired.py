@@ -133,7 +133,7 @@ def _comparison(name: str, pair: Decided, four: float, eight: float, drawn: Arra
         reason = "no cost matrix was given" if name == "expected_cost" else "no ED case in the set"
         return replace(empty, note=f"not available: {reason}")
     found = replace(empty, value_4bit=four, value_8bit=eight, difference=four - eight)
-    if why := _why_no_bootstrap(name, pair, units, drawn):
+    if why := _why_no_bootstrap(name, pair, units, unit, drawn):
         found = replace(found, method="none", note=f"no bootstrap: {why}")
     else:
         low, high = (float(x) for x in np.nanpercentile(drawn, [2.5, 97.5]))
@@ -141,9 +141,8 @@ def _comparison(name: str, pair: Decided, four: float, eight: float, drawn: Arra
     return _judged(_with_exact_tests(found, pair, kept) if name in PROPORTIONS else found)
 
 
-def _why_no_bootstrap(name: str, pair: Decided, units: int, drawn: Array) -> str | None:
-    """Why resampling `units` units says too little about a metric, or None."""
-    unit = "groups" if pair.grouped else "cases (assumes independent cases)"
+def _why_no_bootstrap(name: str, pair: Decided, units: int, unit: str, drawn: Array) -> str | None:
+    """Why resampling `units` of `unit` says too little about a metric, or None."""
     if name == "macro_f1":  # as sure as its rarest class is
         units = min(len(np.unique(pair.unit[pair.label == label])) for label in np.unique(pair.label))
         unit += " of the rarest class"

@@ -73,9 +73,7 @@ class Problem(Strict):
     event: bool = Field(default=False, description="something that happened, rather than something that lasts")
     temp: Literal["normal", "febrile"] = "normal"
     painless: bool = Field(default=False, description="nobody would rate it 8 out of 10 in spite of painkillers")
-    worse_decides: bool = Field(
-        default=False, description="getting worse is a reason for a doctor's look, as it is not the expected course"
-    )
+    worsens_first: bool = Field(default=False, description="it is expected to get worse before it gets better")
     note: str
     complaint: tuple[str, ...] = Field(min_length=WORDINGS)
     voices: tuple[str, ...] = ()
@@ -103,6 +101,11 @@ class Problem(Strict):
     def lasting_decides(self) -> bool:
         """Whether it can last plainly longer than its natural course, which then is a reason for a doctor's look."""
         return self.days[1] * PLAINLY_LONGER < self.days[2]
+
+    @property
+    def worse_decides(self) -> bool:
+        """Whether getting worse is a reason for a doctor's look, as it is not the expected course."""
+        return not self.worsens_first
 
     def age_range(self, band: str) -> tuple[float, float]:
         """Youngest and oldest age in years for a band, narrowed by the problem and by contexts that come with it."""

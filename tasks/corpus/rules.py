@@ -10,7 +10,7 @@
 6. longer than the natural course without getting better: GP
 7. severe in spite of self-care: GP
 8. getting worse at 65 or older (BGS frailty), or at any age where this problem is not expected to get worse before it
-   gets better (`worse_decides`): GP
+   gets better (all but `worsens_first`): GP
 9. none of these: HOME
 """
 

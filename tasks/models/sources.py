@@ -57,8 +57,7 @@ def fetch_base(
 
 def stored(spec: BaseModelSpec, root: Path) -> Path | None:
     """The complete folder of the first listed source that is on this machine, or None. Asks no network."""
-    places = (_place(spec, source, root) for source in spec.sources)
-    return next((place for place in places if place is not None and store.complete(place) is not None), None)
+    return next(filter(None, (_here(spec, source, root) for source in spec.sources)), None)
 
 
 def way_back(spec: BaseModelSpec, folder: Path) -> str | None:
@@ -76,7 +75,7 @@ def availability(spec: BaseModelSpec, root: Path) -> list[tuple[str, str]]:
 def availabilities(specs: Iterable[BaseModelSpec], root: Path) -> dict[str, list[tuple[str, str]]]:
     """`availability` of several models by name, asked side by side in at most PROBE_SECONDS; imports come before."""
     asked = [(spec, source) for spec in specs for source in _told(spec)]
-    if any(isinstance(source, HubSource) and not _is_here(spec, source, root) for spec, source in asked):
+    if any(isinstance(source, HubSource) and _here(spec, source, root) is None for spec, source in asked):
         hub.import_ahead()
     pool = ThreadPoolExecutor(max_workers=max(1, min(8, len(asked))))
     futures = [pool.submit(_state, spec, source, root) for spec, source in asked]
@@ -105,7 +104,7 @@ def unpinned(spec: BaseModelSpec) -> list[str]:
 
 
 def _state(spec: BaseModelSpec, source: Source, root: Path) -> str:
-    if _is_here(spec, source, root):
+    if _here(spec, source, root) is not None:
         return "here"
     try:
         return str(_KINDS[source.kind].probe(source))
@@ -113,9 +112,10 @@ def _state(spec: BaseModelSpec, source: Source, root: Path) -> str:
         return _clause(error)
 
 
-def _is_here(spec: BaseModelSpec, source: Source, root: Path) -> bool:
+def _here(spec: BaseModelSpec, source: Source, root: Path) -> Path | None:
+    """The complete folder of a source on this machine, or None."""
     place = _place(spec, source, root)
-    return place is not None and store.complete(place) is not None
+    return place if place is not None and store.complete(place) is not None else None
 
 
 def _told(spec: BaseModelSpec) -> Iterator[Source]:
