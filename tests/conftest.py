@@ -4,12 +4,15 @@ import os
 import sys
 
 import pytest
+from hypothesis import settings
 
 from tasks.runtime.device import load_blas, total_memory
 
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # side by side: each its share of the cores
     os.environ.setdefault("MKL_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 load_blas()
+settings.register_profile("gate", derandomize=True)  # whether a change lands is not left to chance
+settings.load_profile("gate")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 

@@ -23,6 +23,7 @@ class Place:
     """A home, a warehouse and a Prefect home in one folder, and the command run there."""
 
     folder: Path
+    command: tuple[str, ...] = ("-m", "flows.cli")
 
     @property
     def home(self) -> Path:
@@ -47,7 +48,7 @@ class Place:
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "out").open("w") as out, (self.folder / "err").open("w") as err:
             return subprocess.Popen(
-                [sys.executable, "-m", "flows.cli", *args], cwd=self.folder, env=self.environment | environment,
+                [sys.executable, *self.command, *args], cwd=self.folder, env=self.environment | environment,
                 stdin=subprocess.DEVNULL, stdout=out, stderr=err, text=True,
                 # As at a terminal: a shell's background job ignores Ctrl-C, and so would whatever its tests start.
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), start_new_session=True,
@@ -59,7 +60,7 @@ class Place:
     def finish(self, process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
         """Wait for a command that was started here; what it printed comes with its exit code."""
         try:
-            code = process.wait(timeout=560)
+            code = process.wait(timeout=1400)
         finally:
             process.kill()
         out, err = ((self.folder / name).read_text() for name in ("out", "err"))

@@ -178,7 +178,9 @@ def test_a_server_that_ends_at_once_twice_is_one_sentence(started):
 def test_a_server_that_ends_at_once_as_where_its_port_is_taken_is_started_again_on_another(started, tmp_path):
     server = started(["false"], [sys.executable, "-c", ANSWERS])
     taken, first = server.port, (tmp_path / "record").read_text()
-    server.wait(60)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", taken))
+        server.wait(60)
     assert server.port != taken and (tmp_path / "record").read_text() != first
     server.end()
     assert not (tmp_path / "record").exists()

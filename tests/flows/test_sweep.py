@@ -208,7 +208,7 @@ def mended(again, diverging, tmp_path_factory):
     place.warehouse.unlink()
     with locked(gone):
         process = place.start("sweep", "smoke", "--model", "tiny-llama")
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while not waiting_to_retry(place) and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.2)
     done = place.finish(process)

@@ -19,7 +19,7 @@ import yaml
 from prefect.exceptions import ParameterTypeError
 
 from deployments.lost_runs import end_runs, queue_lost_runs
-from deployments.processes import end_leftovers, start
+from deployments.processes import command_of, end_leftovers, start
 from deployments.setup import FILE, _deployments, _prefect, set_up
 from deployments.up import (
     EARLY_ENDS,
@@ -67,11 +67,17 @@ def busy_port():
         yield taken.getsockname()[1]
 
 
+@pytest.fixture
+def patient(monkeypatch):
+    """The wait for a server's version is as long as a busy machine needs."""
+    monkeypatch.setattr("deployments.server.SECONDS", 60.0)
+
+
 def nothing_was_started() -> bool:
     return not (home() / "logs").exists()
 
 
-def test_a_server_of_another_version_is_named_with_both_versions():
+def test_a_server_of_another_version_is_named_with_both_versions(patient):
     ours = metadata.version("prefect")
     with prefect_of("2.20.1") as port, pytest.raises(BadInput, match=rf"of version 2\.20\.1, .* uses {ours}; stop"):
         up(port, print)
@@ -84,7 +90,7 @@ def test_a_port_that_another_program_has_is_named(busy_port):
     assert nothing_was_started()
 
 
-def test_a_second_start_says_where_the_first_is_or_that_it_has_another_port():
+def test_a_second_start_says_where_the_first_is_or_that_it_has_another_port(patient):
     said = []
     code = "import sys; from pathlib import Path; from tasks.runtime.store import *\nwith locked(home() / 'server'):\n"
     code += "    print('held', flush=True); sys.stdin.read()"
@@ -272,14 +278,22 @@ def test_a_study_under_nohup_outlives_its_terminal():
         signal.signal(signal.SIGHUP, before)
 
 
-def test_what_a_killed_start_left_is_ended_and_a_process_that_has_its_number_by_now_is_not():
+WAITS = "import sys, time\nif '--for-ever' in sys.orig_argv:\n    time.sleep(300)\n"
+
+
+def test_what_a_killed_start_left_is_ended_and_a_process_that_has_its_number_by_now_is_not(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(WAITS)
     with ExitStack() as stack:
-        left = start(stack, ["worker", "start", "--help-me-not"], os.environ | {"PYTHONINSPECT": "1"}, "worker")
+        path = {"PYTHONPATH": str(tmp_path)}
+        left = start(stack, ["worker", "start", "--for-ever"], os.environ | path, "worker")
         stack.pop_all()  # as if killed: nothing is tidied up
+    deadline = time.monotonic() + 60
+    while "--for-ever" not in command_of(left.pid) and time.monotonic() < deadline:
+        time.sleep(0.02)  # just started, it may still have its parent's command
     other = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
     record = next((home() / "up").iterdir())
     note = json.loads(record.read_text())
-    assert note == {"pid": left.pid, "command": "worker start --help-me-not"}
+    assert note == {"pid": left.pid, "command": "worker start --for-ever"}
     record.with_name(record.name + "-2").write_text(json.dumps(note | {"pid": other.pid}))
     record.with_name(record.name + "-3").write_text("{")
     try:
@@ -293,12 +307,17 @@ def test_what_a_killed_start_left_is_ended_and_a_process_that_has_its_number_by_
 @pytest.mark.parametrize("name", ["home", "my own home"])
 def test_only_flow_runs_of_this_triage_home_and_server_are_ended(tmp_path, name):
     api, folder = api_url(1), f"{tmp_path}/{name}"
-    command = [sys.executable, "-c", "import sys; sys.stdin.read()", "prefect.engine"]
+    command = [sys.executable, "-c", "print(flush=True); import sys; sys.stdin.read()", "prefect.engine"]
     own = {"PREFECT__FLOW_RUN_ID": "a", "PREFECT_API_URL": api, "TRIAGE_HOME": folder}
     others = [{"TRIAGE_HOME": f"{folder}{end}"} for end in ("/other", " of others", " of/others")]
     others += [{"PREFECT_API_URL": api_url(2)}]
-    runs = [subprocess.Popen(command, env=os.environ | own | other, stdin=subprocess.PIPE) for other in (*others, {})]
+    runs = [
+        subprocess.Popen(command, env=os.environ | own | other, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for other in (*others, {})
+    ]
     try:
+        for run in runs:
+            run.stdout.readline()  # until it has written, a list of processes may show its parent's command
         end_runs(api, Path(folder))
         assert runs[-1].wait(10) == -signal.SIGKILL and [run.poll() for run in runs[:-1]] == [None] * len(others)
     finally:

@@ -8,6 +8,7 @@ import threading
 from contextvars import ContextVar
 
 import tasks.acquire
+from tasks.models import hub
 from tasks.runtime.child import stop_children
 from tasks.runtime.errors import Stopped
 
@@ -23,6 +24,7 @@ def on_event(event: dict) -> None:
 
 
 if __name__ == "__main__":
+    hub.CONNECT_SECONDS = 60.0  # as long as a busy machine needs
     tasks.acquire.follow = lambda title: on_event
     OURS.set("seen")
     source = {"kind": "hub", "repo": sys.argv[1]}

