@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+PATIENT = "from tasks.models import sources; sources.PROBE_SECONDS = 60.0\n"  # as long as a busy machine needs
 
 
 @dataclass
@@ -117,3 +118,9 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, subprocess.C
 def one_sentence(text: str) -> bool:
     """`triage: ...` on one line, ended by a full stop, and nothing else: no traceback, no log line."""
     return text.startswith("triage: ") and text.count("\n") == 1 and text.rstrip().endswith(".")
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wait for a Prefect server's version is as long as a busy machine needs."""
+    monkeypatch.setattr("deployments.server.SECONDS", 60.0)

@@ -12,16 +12,13 @@ from deployments.lost_runs import process_environments
 from flows.experiment import experiment
 from flows.sweep import sweep
 from tasks.grid import GRIDS
-from tests.flows.conftest import Place, one_sentence
+from tests.flows.conftest import PATIENT, Place, one_sentence
 
 HEAD = "text,label\n"
 GOOD = "".join(
     f"{text} number {i},{label}\n"
     for label, text in (("ED", "crushing pain"), ("GP", "an itch"), ("HOME", "a cold"))
     for i in range(12)
-)
-PATIENT = (  # on a busy machine a closed port, too, may answer late
-    "from tasks.models import sources; sources.PROBE_SECONDS = 60.0; from flows.cli import main; main()"
 )
 HUB_ONLY = """
 name = "far"
@@ -146,7 +143,7 @@ def test_without_network_and_package_the_reasons_come_within_seconds(place, clos
     place.folder.mkdir()
     grid = place.folder / "far.toml"
     grid.write_text(HUB_ONLY)
-    place.command = ("-c", PATIENT)
+    place.command = ("-c", PATIENT + "from flows.cli import main; main()")
     found = place.run(
         "sweep", str(grid), HF_ENDPOINT=f"http://127.0.0.1:{closed_port}", HF_HOME=str(place.folder / "hf")
     )

@@ -10,7 +10,6 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib import metadata
-from pathlib import Path
 
 import mlx.core as mx
 import pytest
@@ -23,10 +22,10 @@ from flows.servers import start_temporary_server
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.store import file_digest, home
 from tasks.tuning import selftest
+from tests.flows.conftest import PATIENT, ROOT
 from warehouse.connect import warehouse_path, writing
 from warehouse.migrate import migrate
 
-ROOT = Path(__file__).parents[2]
 NO_NETWORK = {"HF_HUB_OFFLINE": "1", "PIP_NO_INDEX": "1"}
 
 
@@ -57,10 +56,7 @@ def test_a_sound_machine_has_no_error_and_the_selftest_writes_what_it_found(monk
 
 def test_an_error_gives_exit_code_1_without_a_traceback_and_the_parent_never_loads_mlx(tmp_path):
     (tmp_path / "file").write_text("")
-    script = (
-        "import sys\nfrom tasks.models import sources\nsources.PROBE_SECONDS = 60.0\n"  # beside pip on a busy machine
-    )
-    script += "from flows.cli import app\ncode = app(['doctor'], standalone_mode=False)\n"
+    script = PATIENT + "import sys\nfrom flows.cli import app\ncode = app(['doctor'], standalone_mode=False)\n"
     script += "assert not {'mlx', 'mlx_lm', 'transformers'} & set(sys.modules)\nsys.exit(code)\n"
     environment = {**os.environ, **NO_NETWORK, "TRIAGE_HOME": str(tmp_path / "file" / "home")}
     done = subprocess.run(
@@ -116,8 +112,7 @@ class Answer(BaseHTTPRequestHandler):
         (401, "", "warning", "status 401"),
     ],
 )
-def test_the_prefect_server_must_be_of_this_version(status, body, level, words, monkeypatch):
-    monkeypatch.setattr("deployments.server.SECONDS", 60.0)  # as long as a busy machine needs
+def test_the_prefect_server_must_be_of_this_version(status, body, level, words, patient):
     handler = type("Handler", (Answer,), {"status": status, "body": body})
     with HTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()

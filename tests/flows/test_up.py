@@ -67,12 +67,6 @@ def busy_port():
         yield taken.getsockname()[1]
 
 
-@pytest.fixture
-def patient(monkeypatch):
-    """The wait for a server's version is as long as a busy machine needs."""
-    monkeypatch.setattr("deployments.server.SECONDS", 60.0)
-
-
 def nothing_was_started() -> bool:
     return not (home() / "logs").exists()
 

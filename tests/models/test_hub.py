@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -444,6 +445,8 @@ def test_the_seconds_that_a_hub_has_to_answer_are_not_spent_on_imports(hub, tmp_
 def test_availability_tells_reachable_here_and_out_of_reach_in_seconds(hub, tmp_path):
     assert ask(hub, tmp_path, "probe")["state"] == "reachable"
     assert [line.split()[0] for line in hub.asked] == ["HEAD"], "nothing is downloaded to find out"
-    assert "the Hub cannot be reached" in ask(None, tmp_path, "probe")["state"], "not: no answer within 60 s"
+    start = time.monotonic()
+    assert "the Hub cannot be reached" in ask(None, tmp_path, "probe")["state"]
+    assert time.monotonic() - start < 60
     ask(hub, tmp_path)
     assert ask(None, tmp_path, "probe")["state"] == "here"

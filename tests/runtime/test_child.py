@@ -126,14 +126,19 @@ def test_a_child_leaves_within_seconds_when_its_parent_is_killed_and_frees_its_l
         pid = int(parent.stdout.readline())
         assert alive(pid)
         parent.kill()
-    deadline = time.monotonic() + 30
-    while alive(pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not alive(pid)
+    assert ended(pid)
     from tasks.runtime.store import locked
 
     with locked(folder, wait=10):  # its other threads may still be closing the file
         pass
+
+
+def ended(pid: int, seconds: float = 30.0) -> bool:
+    """Whether a process ends within so long."""
+    deadline = time.monotonic() + seconds
+    while alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not alive(pid)
 
 
 def alive(pid: int) -> bool:

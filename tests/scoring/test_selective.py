@@ -28,7 +28,7 @@ def test_ties_count_as_the_mean_over_orders_and_the_order_of_cases_decides_nothi
     assert aurc(scores[shuffle], wrong[shuffle]) == pytest.approx(aurc(scores, wrong))
     rng = np.random.default_rng(seed)
     jittered = [aurc(scores + 1e-6 * rng.random(len(cases)), wrong) for _ in range(400)]
-    assert aurc(scores, wrong) == pytest.approx(np.mean(jittered), abs=0.1)
+    assert aurc(scores, wrong) == pytest.approx(np.mean(jittered), abs=0.06)
 
 
 @settings(max_examples=100, deadline=None)

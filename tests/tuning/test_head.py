@@ -59,7 +59,7 @@ def test_no_more_than_a_block_of_logits_is_held_at_once():
         mx.eval(mx.value_and_grad(loss)(hidden))
         return mx.get_peak_memory() - held
 
-    assert peak(lambda x: mx.logsumexp(module.as_linear(x), axis=-1).sum()) > 1.9 * 4 * ROWS * columns
+    assert peak(lambda x: mx.logsumexp(module.as_linear(x), axis=-1).sum()) > 2 * 4 * ROWS * columns
     assert peak(lambda x: blocked_logsumexp(module, x, block).sum()) < 12 * 4 * ROWS * block
 
 

@@ -220,11 +220,16 @@ def test_what_was_chosen_for_a_training_is_kept_and_another_budget_chooses_again
     probes = sum("micro-batch" in event.get("message", "") for event in told)
     choice("2GB")
     assert sum("micro-batch" in event.get("message", "") for event in told) == probes == 1
-    said = next(event for event in told if "micro-batch" in event.get("message", ""))
-    held, one, more = said["held_bytes"], said["case_bytes"], said["further_bytes"]
-    less = choice(f"{(held + one + 1.5 * more) * 8 / 7}")  # peaks of so small a model vary by half with its threads
-    assert 1 <= less["micro_batch"] < 4 and less["limit"] < 20e6
+
+    def measured():
+        *_, said = (event for event in told if "micro-batch" in event.get("message", ""))
+        return said["held_bytes"], said["case_bytes"], said["further_bytes"]
+
+    held, one, more = measured()
+    less = choice(f"{(held + one + 1.5 * more) * 8 / 7}")
     assert sum("micro-batch" in event.get("message", "") for event in told) == 2
+    held, one, more = measured()  # anew: the peaks of so small a model vary by a third with its threads
+    assert less["micro_batch"] == 1 + (less["limit"] - held - one - less["cache_bytes"]) // more < 4
 
 
 def test_a_cost_weight_above_5_is_warned_of_and_5_is_not(study, tmp_path):

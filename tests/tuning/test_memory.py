@@ -110,6 +110,8 @@ def test_the_chosen_micro_batch_stays_within_the_budget_beside_the_cache_and_one
         taken = chosen.cache_bytes + training_peak(model, prefix, some, objective, chosen.micro_batch)
         del state
         assert taken - held <= SLACK * (limit - held) and chosen.cache_bytes <= limit / 8
+        more = max(step_peak(model, prefix, some, objective, 2 * chosen.micro_batch + 1) for _ in range(5))
+        assert chosen.micro_batch == 12 or held + chosen.cache_bytes + SLACK * more > limit, "nor twice as many"
         needed = told[-1]["held_bytes"] + told[-1]["case_bytes"] + chosen.micro_batch * told[-1]["further_bytes"]
         assert chosen.micro_batch == 12 or needed + chosen.cache_bytes > limit, (
             "by its probes, which vary, no case more"
