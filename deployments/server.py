@@ -6,7 +6,10 @@ import http.client
 import json
 import urllib.error
 import urllib.request
+from importlib import metadata
 from typing import Any
+
+from tasks.runtime.findings import Finding
 
 SECONDS = 3.0
 
@@ -35,3 +38,24 @@ def post(url: str, body: dict[str, Any]) -> Any:
     request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=20) as answer:
         return json.load(answer)
+
+
+def prefect_server() -> list[Finding]:
+    """The server that PREFECT_API_URL, or Prefect's own settings, name."""
+    from prefect.settings import PREFECT_API_URL
+
+    url, ours = PREFECT_API_URL.value(), metadata.version("prefect")
+    if not url:
+        return [Finding("Prefect", "ok", "no server is set (PREFECT_API_URL): a sweep starts its own while it runs")]
+    try:
+        version = server_version(url)
+    except NoVersion as error:
+        if error.status is not None:
+            remedy = "check its address and your credentials, if sweeps do not appear there"
+            return [Finding("Prefect", "warning", f"{url} does not tell its version ({error})", remedy)]
+        remedy = "start it with `triage up`, or unset PREFECT_API_URL to do without"
+        return [Finding("Prefect", "error", f"no server answers at {url} ({error})", remedy)]
+    if version != ours:
+        remedy = f"stop that server and start one of this version with `triage up`, or use Prefect {version} here"
+        return [Finding("Prefect", "error", f"the server at {url} is {version}, this project's is {ours}", remedy)]
+    return [Finding("Prefect", "ok", f"server {version} at {url}")]

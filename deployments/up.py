@@ -20,7 +20,7 @@ from importlib import metadata
 from deployments import server
 from deployments.lost_runs import end_runs, queue_lost_runs
 from deployments.processes import end_leftovers, kill_group, start
-from deployments.setup import POOL, set_up
+from deployments.register import POOL, set_up
 from deployments.workers import worker_name
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.store import home, locked

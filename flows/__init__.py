@@ -1,0 +1,16 @@
+"""Flows and what people type. Prefect's settings are applied here, so before any module that imports Prefect."""
+
+import os
+
+from tasks.runtime.store import home
+
+
+def apply_settings() -> None:
+    """Keep results with the study, and ask nobody for analytics. What the user has set stays."""
+    os.environ.setdefault("PREFECT_RESULTS_LOCAL_STORAGE_PATH", str(home() / "results"))
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+
+
+apply_settings()

@@ -14,7 +14,8 @@ from tasks.convert import convert
 from tasks.evaluate import evaluate
 from tasks.evaluation_sets import evaluate_sets
 from tasks.fidelity import fidelity
-from tasks.land import land, land_failure
+from tasks.land import land
+from tasks.landing import land_failure
 from tasks.move import move_adapter
 from tasks.prepare import prepare
 from tasks.progress import tell

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import flows.settings  # noqa: F401  (before Prefect)
-
 from typing import Any, Literal
 
 from prefect import flow
@@ -13,7 +11,7 @@ from prefect.states import Completed, Failed
 from flows.chains import finish_all, submit_experiments
 from flows.selection import Selection, select
 from flows.sweep import ONE_AT_A_TIME
-from flows.tagging import tag_run
+from flows.tags import tag_run
 from tasks.runtime.errors import BadInput
 from tasks.spec import Seed
 

@@ -12,17 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from flows.selection import Selection
-from tasks.models.exact_sizes import is_known, known_config, tensors
-from tasks.corpus.prepare import prepare_dataset
+from tasks.corpus.prepare import judged_sets, prepare_dataset
 from tasks.identity import evaluation_from, training_from
 from tasks.models.convert import variant_folder
+from tasks.models.expected_sizes import is_known, known_config, tensors
 from tasks.models.sources import availabilities, stored
 from tasks.runtime.device import backend
 from tasks.runtime.errors import TriageError
 from tasks.runtime.store import complete, home, read_manifest, verify
-from tasks.scoring.baselines import judged_sets
 from tasks.spec import ExperimentSpec
-from tasks.tuning.rows import settings_digest
+from tasks.tuning.training_rows import settings_digest
 
 # Rough figures, to plan with: sustained GFLOP/s of a training step, tokens of a case, and dropout cases when "all".
 GFLOPS = {"cpu": 60.0, "metal": 1500.0}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tasks.grid import known_models, load_grid
-from tasks.models.exact_sizes import expected_sizes, is_known, known_config
+from tasks.models.expected_sizes import expected_sizes, is_known, known_config
 from tasks.runtime.errors import BadInput
 from tasks.spec import BaseModelSpec, ExperimentSpec, Grid, experiments
 

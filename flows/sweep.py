@@ -7,8 +7,6 @@ accelerator, so steps never share it.
 
 from __future__ import annotations
 
-import flows.settings  # noqa: F401  (before Prefect)
-
 from typing import Annotated, Any, Literal
 
 from prefect import flow
@@ -20,9 +18,8 @@ from pydantic import Field
 from flows.chains import finish_all, submit_experiments
 from flows.compare import compare
 from flows.selection import select
-from flows.tagging import tag_run
-from tasks.land import refill_warehouse
-
+from flows.tags import tag_run
+from tasks.landing import refill_warehouse
 
 ONE_AT_A_TIME: Any = ThreadPoolTaskRunner(max_workers=1)
 

@@ -7,8 +7,11 @@ from typing import Any
 from prefect import task
 
 from tasks.caching import is_transient
+from tasks.corpus.prepare import judged_sets
 from tasks.corpus.prompts import load_prompt
-from tasks.land import is_landed, land_rows, whole_row
+from tasks.judging.evaluation_rows import judged_rows
+from tasks.judging.scores_folder import read_scores
+from tasks.landing import is_landed, land_rows, whole_row
 from tasks.progress import follow
 from tasks.runtime.child import run_child
 from tasks.runtime.device import backend, compute_dtype, compute_path, versions
@@ -20,13 +23,10 @@ from tasks.scoring.baselines import (
     baseline_judging,
     dataset_baseline_id,
     dataset_baseline_rows,
-    judged_sets,
     zero_shot_id,
 )
-from tasks.scoring.rows import judged_rows
-from tasks.scoring.scored import read_scores
 from tasks.spec import Scoring, Training
-from tasks.tuning.rows import dataset_digest, source_digest
+from tasks.tuning.training_rows import dataset_digest, source_digest
 
 
 @task(task_run_name="baselines", retries=2, retry_delay_seconds=2, retry_condition_fn=is_transient)

@@ -8,14 +8,14 @@ from prefect import task
 
 from tasks.caching import is_transient
 from tasks.corpus.prompts import load_prompt
-from tasks.land import is_landed, land_rows, whole_row
+from tasks.landing import is_landed, land_rows, whole_row
 from tasks.models.convert import base_folder
 from tasks.progress import follow
 from tasks.runtime.child import run_child
 from tasks.runtime.device import versions
 from tasks.runtime.store import home, verify
 from tasks.spec import SCORING_VERSION, Scoring, Training, short_digest
-from tasks.tuning.rows import dataset_digest
+from tasks.tuning.training_rows import dataset_digest
 
 
 @task(

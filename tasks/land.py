@@ -3,22 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 from prefect import task
 
 from tasks.caching import is_transient
-from tasks.identity import experiment_folder
-from tasks.runtime.errors import Diverged
-from tasks.runtime.store import complete, home, locked, verify
-from tasks.scoring.rows import evaluation_rows
+from tasks.judging.evaluation_rows import evaluation_rows
+from tasks.landing import _landed_status, is_landed, land_rows
+from tasks.runtime.store import home, verify
 from tasks.spec import ExperimentSpec
-from tasks.tuning.rows import diverged_summary, training_rows, variant_row
-from warehouse.landing import write_landing
-from warehouse.load import load_all, load_landing
-from warehouse.schema import tables as known_tables
-
-LANDING_SECONDS = 60.0  # twice as long as a landing waits for the warehouse
-Rows = dict[str, list[dict[str, Any]]]
+from tasks.tuning.training_rows import training_rows
 
 
 @task(
@@ -39,50 +31,3 @@ def land(experiment: dict[str, Any], training: str, evaluation: str, variant: st
     scores = folder / "scores" / evaluation
     land_rows(evaluation, "evaluation", evaluation_rows(spec, training, evaluation, scores, dataset))
     return evaluation
-
-
-def land_variant(folder: Path) -> None:
-    """Record the exact sizes of a model folder, quantised or not, as soon as it is there."""
-    land_rows(folder.name, "variant", {"variant": variant_row(folder.name, verify(folder, deep=False))})
-
-
-def land_failure(spec: ExperimentSpec, variant: str, data: str, error: Exception) -> None:
-    """Record that an experiment did not finish, with the sentence that says why, and how far it came if it diverged."""
-    folder = experiment_folder(spec, variant, data)
-    if complete(folder) and _landed_status(folder.name) == "completed":
-        return  # what failed is an evaluation: the training and its other evaluations stay what they are
-    status = "diverged" if isinstance(error, Diverged) else "failed"
-    weights, dataset = verify(Path(variant), deep=False), verify(Path(data), deep=False)
-    reached = diverged_summary(folder) if isinstance(error, Diverged) else {}
-    rows = training_rows(spec, folder.name, weights, dataset, reached, folder, (status, str(error)))
-    land_rows(folder.name, "training", rows)
-
-
-def _landed_status(training: str) -> str | None:
-    """None where nothing has landed, or nothing that can be read: another sweep may be replacing it."""
-    try:
-        return str(pq.read_table(home() / "landing" / training / "experiment.parquet", columns=["status"])["status"][0])
-    except (OSError, ValueError):
-        return None
-
-
-def refill_warehouse() -> None:
-    """Bring the warehouse up to date with everything that has landed: it may be new, older than the code, or deleted."""
-    if (home() / "landing").is_dir():
-        load_all(home() / "landing")
-
-
-def land_rows(id: str, kind: Any, tables: Rows) -> None:
-    """Write the rows of `id` to its landing folder and load that. Raises Locked if another sweep does so for too long."""
-    with locked(home() / "landing" / id, LANDING_SECONDS):
-        load_landing(write_landing(home() / "landing", id, kind, tables))
-
-
-def is_landed(id: str) -> bool:
-    """Whether a content id has landed: the same content need not be computed again."""
-    return complete(home() / "landing" / id) is not None
-
-
-def whole_row(table: str, values: dict[str, Any]) -> dict[str, Any]:
-    """A landing row with every column of a table, NULL where nothing is given."""
-    return {**dict.fromkeys(known_tables()[table].columns), **values}

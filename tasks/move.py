@@ -7,13 +7,13 @@ from prefect import task
 
 from tasks.caching import is_transient
 from tasks.identity import evaluation_of
-from tasks.land import is_landed, land_rows
+from tasks.judging.evaluation_rows import evaluation_rows
+from tasks.landing import is_landed, land_rows
 from tasks.progress import follow
 from tasks.runtime.child import run_child
 from tasks.runtime.store import complete, home, verify
-from tasks.scoring.rows import evaluation_rows
 from tasks.spec import ExperimentSpec, short_digest
-from tasks.tuning.rows import training_rows
+from tasks.tuning.training_rows import training_rows
 
 
 @task(

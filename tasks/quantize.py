@@ -6,7 +6,7 @@ from typing import Any
 from prefect import task
 
 from tasks.caching import is_transient
-from tasks.land import land_variant
+from tasks.landing import land_variant
 from tasks.models.convert import essentials, variant_folder
 from tasks.progress import follow
 from tasks.runtime.child import run_child

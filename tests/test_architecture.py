@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 OURS = ("flows", "tasks", "warehouse", "deployments")
 FILES = sorted(path for top in OURS for path in (ROOT / top).rglob("*.py"))
-STEPS = ("tasks.corpus", "tasks.models", "tasks.tuning", "tasks.scoring")
+STEPS = ("tasks.corpus", "tasks.models", "tasks.judging", "tasks.tuning", "tasks.scoring", "tasks.bench")
 LEAF = "tasks.spec"
 # A layer may import itself and what stands in its row; `tasks.spec` is a leaf that everyone may import.
 ALLOWED = {
@@ -56,7 +56,7 @@ def broken_rules(importer: str, imported: str) -> bool:
     here, there = layer(importer), layer(imported)
     if there is None or here == there or imported in (LEAF, "tasks"):
         return False
-    if importer == "tasks.land" and there == "warehouse":
+    if importer == "tasks.landing" and there == "warehouse":
         return False
     return there not in ALLOWED[str(here)]
 
@@ -74,8 +74,9 @@ def test_imports_go_downward_only(module):
         ("tasks.train", "flows.sweep", True),
         ("tasks.train", "warehouse.load", True),
         ("tasks.runtime.child", "tasks.tuning.job", True),
-        ("warehouse.load", "tasks.scoring.rows", True),
-        ("tasks.land", "warehouse.load", False),
+        ("warehouse.load", "tasks.judging.evaluation_rows", True),
+        ("tasks.landing", "warehouse.load", False),
+        ("tasks.land", "warehouse.load", True),
         ("warehouse.load", "tasks.runtime.errors", False),
         ("tasks.runtime.child", "tasks.spec", False),
         ("tasks.scoring.job", "tasks.tuning.job", False),
@@ -104,6 +105,14 @@ def test_the_folders_of_the_steps_do_not_import_each_other_in_a_circle():
 def test_the_plain_code_imports_no_prefect_and_the_warehouse_no_mlx_either(module):
     forbidden = {"prefect"} | ({"mlx", "mlx_lm", "transformers"} if layer(module) == "warehouse" else set())
     assert not forbidden & {name.split(".")[0] for name in imports(MODULES[module])}
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m.startswith("tasks.judging")])
+def test_judging_is_statistics_it_loads_neither_mlx_nor_what_runs_a_model(module):
+    """Its direct imports; what those import is held by the order of the layers."""
+    names = set(imports(MODULES[module]))
+    assert not {name.split(".")[0] for name in names} & {"mlx", "mlx_lm", "transformers"}
+    assert not {name for name in names if name.startswith(("tasks.tuning", "tasks.scoring", "tasks.bench"))}
 
 
 def test_the_parent_process_never_loads_mlx():

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.land import land_rows
+from tasks.landing import land_rows
 from tasks.runtime.errors import Locked
 from tasks.runtime.store import home, locked, verify
 from tests.warehouse.rows import training
@@ -13,7 +13,7 @@ from warehouse.query import query
 
 
 def test_an_id_that_another_process_is_landing_is_tried_again_later(monkeypatch):
-    monkeypatch.setattr("tasks.land.LANDING_SECONDS", 0.1)
+    monkeypatch.setattr("tasks.landing.LANDING_SECONDS", 0.1)
     with locked(home() / "landing" / "t1"), pytest.raises(Locked) as caught:
         land_rows("t1", "training", training("t1"))
     assert caught.value.transient and not (home() / "landing" / "t1").exists()

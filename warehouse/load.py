@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from tasks.runtime.errors import BadInput, BrokenFolder, TriageError
 from tasks.runtime.store import MANIFEST, verify
-from warehouse import pairs
+from warehouse import refresh_pairs
 from warehouse.connect import utc_now, warehouse_path, writing
 from warehouse.migrate import migrate
 from warehouse.schema import FACTS, Fact, insert
@@ -86,7 +86,7 @@ def _load(con: duckdb.DuckDBPyConnection, folder: Path, manifest: dict[str, Any]
         _replace(con, folder, FACTS[kind], id)
         con.execute("DELETE FROM landed WHERE id = ?", [id])
         con.execute("INSERT INTO landed VALUES (?, ?, ?, ?)", [id, kind, digest, utc_now()])
-        pairs.refresh(con, id)
+        refresh_pairs.refresh(con, id)
         con.commit()
     except BadInput as error:
         con.rollback()

@@ -10,7 +10,7 @@ from importlib.resources.abc import Traversable
 import duckdb
 
 from tasks.runtime.errors import BadInput
-from warehouse import pairs
+from warehouse import refresh_pairs
 from warehouse.connect import utc_now
 
 VIEWS = 0  # the version under which schema_migrations remembers the views
@@ -45,7 +45,7 @@ def migrate(con: duckdb.DuckDBPyConnection) -> list[str]:
         done.append(name)
     views = "\n".join(text for _, text in sql_files("views"))
     if done or applied.get(VIEWS, ("", ""))[1] != _sha256(views):
-        _apply(con, VIEWS, "views", views, _sha256(views), pairs.refresh)
+        _apply(con, VIEWS, "views", views, _sha256(views), refresh_pairs.refresh)
     return done
 
 

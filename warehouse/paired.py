@@ -107,7 +107,7 @@ def figures(confusion: Array, cost: Array | None) -> dict[str, Array]:
     """METRICS of confusion matrices (R, 3, 3; row = truth), each (R,); NaN where a metric has no meaning.
 
     ED figures need an ED case, macro F1 averages the classes that any of the matrices has cases of (so a resample
-    without one of them has none): as tasks/scoring/metrics.py.
+    without one of them has none): as tasks/judging/metrics.py.
     """
     right = np.diagonal(confusion, axis1=1, axis2=2)
     truth, chosen, total = (confusion.sum(axis=2), confusion.sum(axis=1), confusion.sum(axis=(1, 2)))

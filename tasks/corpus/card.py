@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from tasks.corpus.embedded import GENERATOR_VERSION, embedded_records
-from tasks.corpus.knowledge_base import general, knowledge_digest, problems
-from tasks.corpus.reader_check import all_told
-from tasks.corpus.rules import CHILD_VITALS, IMMUNE_FEVER, NEWS2, WORSE_LATER, YOUNG_FEVER
+from tasks.corpus.vignettes.generator import GENERATOR_VERSION, embedded_records
+from tasks.corpus.vignettes.knowledge_base import general, knowledge_digest, problems
+from tasks.corpus.vignettes.label_rules import CHILD_VITALS, IMMUNE_FEVER, NEWS2, WORSE_LATER, YOUNG_FEVER
+from tasks.corpus.vignettes.reader_check import all_told
 from tasks.spec import LABELS
 
 NOTICE = "synthetic: for building and comparing, not evidence about patients"

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.corpus.adversarial import adversarial_cases, adversarial_records
 from tasks.corpus.card import data_card
 from tasks.corpus.case import Case, text_digest, to_json
-from tasks.corpus.derived import FACTS, write_facts
-from tasks.corpus.embedded import GENERATOR_VERSION, Record, embedded_records, embedded_sets, share_key
-from tasks.corpus.knowledge_base import knowledge_digest
-from tasks.corpus.reader_check import FILE as READER_CHECK
 from tasks.corpus.readers import read_set
 from tasks.corpus.sources import Located, locate
 from tasks.corpus.splits import SETS, SHARES, check_copies, check_sets, limited, split_cases
 from tasks.corpus.tables import check_readable
+from tasks.corpus.vignettes.adversarial import adversarial_cases, adversarial_records
+from tasks.corpus.vignettes.generator import GENERATOR_VERSION, Record, embedded_records, embedded_sets, share_key
+from tasks.corpus.vignettes.knowledge_base import knowledge_digest
+from tasks.corpus.vignettes.reader_check import FILE as READER_CHECK
+from tasks.corpus.vignettes.stored_facts import FACTS, write_facts
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import build_folder, file_digest
 from tasks.spec import LABELS, Data, EvaluationSet, short_digest
@@ -220,3 +220,8 @@ def _describe(cases: Sequence[Case], path: Path, source: Source) -> dict[str, An
         "groups": len(set(groups)), "has_groups": bool(groups), "source": source.columns.source,
         "origin": source.located.origin, "external": isinstance(source.columns, EvaluationSet),
     }  # fmt: skip
+
+
+def judged_sets(dataset: dict[str, Any]) -> list[str]:
+    """Names of the sets on which a dataset's baselines are judged: test, then the grid's further evaluation sets."""
+    return ["test", *sorted(set(dataset["sets"]) - {"train", "valid", "calibration", "test"})]

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from tasks.corpus.case import Case, text_digest
-from tasks.corpus.near import Sketch, near_duplicates
+from tasks.corpus.near_copies import Sketch, near_duplicates
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from tasks.corpus.adversarial import adversarial_cases
 from tasks.corpus.case import Case, text_digest
-from tasks.corpus.embedded import embedded_sets
 from tasks.corpus.lengths import TextSample
-from tasks.corpus.near import BATCH, Sketch
+from tasks.corpus.near_copies import BATCH, Sketch
 from tasks.corpus.readers import no_cases, numbered_cases
 from tasks.corpus.sources import locate
 from tasks.corpus.tables import place
+from tasks.corpus.vignettes.adversarial import adversarial_cases
+from tasks.corpus.vignettes.generator import embedded_sets
 from tasks.spec import LABELS, Columns, Data, EvaluationSet
 
 FEW = 50_000  # cases of a table or train set up to which they are kept whole, so that our split can be carried out

@@ -17,7 +17,7 @@ from tasks.models import layout
 from tasks.models.gguf_tokenizer import write_tokenizer
 from tasks.models.gguf_weights import hf_config, hf_tensors, open_gguf
 from tasks.models.shapes import random_tensor
-from tasks.models.sizes import stored_sizes
+from tasks.models.stored_sizes import stored_sizes
 from tasks.runtime import store
 from tasks.runtime.errors import BadInput, BrokenFolder
 from tasks.spec import short_digest

@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from tasks.models.sizes import tensor_headers
+from tasks.models.stored_sizes import tensor_headers
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import file_digest
 from tasks.spec import digest_of

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from tasks.corpus.case import exact_digest
+from tasks.judging.choose_rules import RuleRecord, record_rules
+from tasks.judging.evaluation_rows import Judging, Rows, judged_rows
+from tasks.judging.intervals import Floats
+from tasks.judging.scores_folder import Scored, scored_cases
 from tasks.runtime.store import read_lines
-from tasks.scoring.choice import RuleRecord, record_rules
-from tasks.scoring.intervals import Floats
-from tasks.scoring.rows import Judging, Rows, judged_rows
-from tasks.scoring.scored import Scored, scored_cases
 from tasks.spec import LABELS, SCORING_VERSION, Scoring, short_digest
 
 CONSTANT = {"always_gp": "GP", "always_ed": "ED"}
@@ -53,11 +53,6 @@ def baseline_evaluation_id(
     named = {} if judged == "test" else {"name": judged}
     made_of = {**sets, **named, "scoring": _used(scoring), "version": SCORING_VERSION, "max_tokens": max_tokens}
     return f"{training_id}-e{short_digest(made_of)}"
-
-
-def judged_sets(dataset: dict[str, Any]) -> list[str]:
-    """Names of the sets on which a dataset's baselines are judged: test, then the grid's further evaluation sets."""
-    return ["test", *sorted(set(dataset["sets"]) - {"train", "valid", "calibration", "test"})]
 
 
 def _used(scoring: Scoring) -> dict[str, Any]:

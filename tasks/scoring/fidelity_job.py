@@ -9,9 +9,9 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from tasks.judging.fidelity import Predicted, fidelity_figures
 from tasks.runtime.errors import TriageError
 from tasks.runtime.store import verify
-from tasks.scoring.fidelity import Predicted, fidelity_figures
 from tasks.scoring.sample import sample_numbers
 from tasks.spec import LABELS, Training
 from tasks.tuning.architecture import project, run_blocks

@@ -16,16 +16,16 @@ import mlx.core as mx
 import numpy as np
 
 from tasks.corpus.case import exact_digest
+from tasks.judging.choose_rules import RECORD, record_rules
+from tasks.judging.scores_folder import scored_cases
+from tasks.judging.written_answers import read_answer
 from tasks.runtime.device import compute_path, tell_device
 from tasks.runtime.errors import Diverged
 from tasks.runtime.store import build_folder, read_lines, verify, write_atomic
 from tasks.scoring.baselines import TARGET
-from tasks.scoring.choice import RECORD, record_rules
 from tasks.scoring.generate import greedy_answers
-from tasks.scoring.generation import read_answer
 from tasks.scoring.mc_dropout import dropout_passes
 from tasks.scoring.sample import sample_numbers
-from tasks.scoring.scored import scored_cases
 from tasks.spec import LABELS, ExperimentSpec, Scoring, Training
 from tasks.tuning.engine import Scores, score_cases
 from tasks.tuning.frozen_prefix import Prefix, open_prefix

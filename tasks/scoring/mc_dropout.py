@@ -12,8 +12,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from tasks.judging.uncertainty import passes_are_distinct
 from tasks.runtime.errors import TriageError
-from tasks.scoring.uncertainty import passes_are_distinct
 from tasks.spec import LABELS
 from tasks.tuning.architecture import SharedPast
 from tasks.tuning.batches import TOKENS_AT_ONCE, Batch, Cases, make_batch, sorted_batches

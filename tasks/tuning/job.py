@@ -22,9 +22,9 @@ from tasks.tuning.frozen_prefix import open_prefix
 from tasks.tuning.lora import Adapted, adapter_config, adapter_weights, add_lora, load_variant
 from tasks.tuning.losses import make_objective
 from tasks.tuning.memory import Choice, budget, cache_limit, read_choice, write_choice
-from tasks.tuning.rows import DIVERGED, settings_digest
 from tasks.tuning.sets import load_set, load_template, tell_shortened
 from tasks.tuning.trainer import Split, train
+from tasks.tuning.training_rows import DIVERGED, settings_digest
 
 Emit = Callable[[dict[str, Any]], None]
 OUTPUTS = ["adapters.safetensors", "adapters_last.safetensors", "adapter_config.json", "training.json"]

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from tasks.corpus.adversarial import adversarial_cases
 from tasks.corpus.card import data_card
-from tasks.corpus.embedded import GENERATOR_VERSION, embedded_cases
-from tasks.corpus.knowledge_base import FOLDER, NOT_PROBLEMS, WORDINGS, problems
 from tasks.corpus.prepare import CARD, prepare_dataset
-from tasks.corpus.reader_check import (
+from tasks.corpus.vignettes.adversarial import adversarial_cases
+from tasks.corpus.vignettes.generator import GENERATOR_VERSION, embedded_cases
+from tasks.corpus.vignettes.knowledge_base import FOLDER, NOT_PROBLEMS, WORDINGS, problems
+from tasks.corpus.vignettes.reader_check import (
     Agreement,
     ReaderCheck,
     ReaderChecks,

@@ -16,8 +16,8 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
-from flows.cli import app, main
-from flows.data import tokenizers
+from flows.cli.data_check import tokenizers
+from flows.cli.main import app, main
 from tasks.corpus import lengths
 from tasks.corpus import tally as tally_module
 from tasks.corpus.card import best_bound
@@ -25,14 +25,14 @@ from tasks.corpus.case import Case
 from tasks.corpus.check import Finding, Report, check_data
 from tasks.corpus.lengths import SAMPLE, TextSample
 from tasks.corpus.prepare import prepare_dataset
-from tasks.corpus.reader_check import reader_check, told
 from tasks.corpus.splits import SETS
+from tasks.corpus.vignettes.reader_check import reader_check, told
 from tasks.grid import known_models
+from tasks.judging.intervals import clopper_pearson
 from tasks.models.convert import run_quantize
 from tasks.models.sources import fetch_base
 from tasks.models.tiny_tokenizer import write_tiny_tokenizer
 from tasks.runtime.errors import BadInput
-from tasks.scoring.intervals import clopper_pearson
 from tasks.spec import LABELS, Data, EvaluationSet
 
 STORY = "my knee has been sore since I fell on the stairs three days ago and it creaks when I bend it"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.bench_corpus import decided_of
+from flows.bench.corpus import decided_of
 from tasks.baselines import baselines
 from tasks.corpus.case import from_json
 from tasks.corpus.prepare import CARD, prepare_dataset

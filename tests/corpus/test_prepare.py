@@ -12,9 +12,9 @@ import pytest
 from tasks.corpus import prepare
 from tasks.corpus.case import Case, from_json, to_json
 from tasks.corpus.check import check_data
-from tasks.corpus.derived import FACTS, Derivation, derive_again
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.splits import SETS
+from tasks.corpus.vignettes.stored_facts import FACTS, Derivation, derive_again
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import file_digest, read_manifest, verify
 from tasks.spec import LABELS, Data, EvaluationSet
@@ -69,10 +69,12 @@ def test_facts_are_stored_for_the_cases_that_are_kept_and_read_by_no_training(tm
     folder = prepare_dataset(Data(limits={"train": 30, "valid": 9, "calibration": 9, "test": 9}), tmp_path)
     assert derive_again(folder) == Derivation(57, 57)
     source = Path(prepare.__file__).parents[1]
-    naming = re.compile(r"facts\.jsonl|\bderived\b import")
+    naming = re.compile(r"facts\.jsonl|\bstored_facts\b import")
     assert {p.name for folder in ("tuning", "scoring", "runtime", "models") for p in (source / folder).rglob("*.py")}
     naming_it = {p.relative_to(source).as_posix() for p in source.rglob("*.py") if naming.search(p.read_text())}
-    assert naming_it == {f"corpus/{name}.py" for name in ("card", "check", "derived", "prepare")}  # the card's words
+    assert naming_it == {
+        f"corpus/{name}.py" for name in ("card", "check", "vignettes/stored_facts", "prepare")
+    }  # the card's words
 
 
 def test_a_file_is_split_and_a_changed_file_gives_another_folder(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.corpus.case import Case
-from tasks.corpus.near import near_duplicates
+from tasks.corpus.near_copies import near_duplicates
 from tasks.corpus.splits import SETS, check_sets, limited, split_cases
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS

@@ -2,105 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
-import sqlite3
 import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-PATIENT = "from tasks.models import sources; sources.PROBE_SECONDS = 60.0\n"  # as long as a busy machine needs
-
-
-@dataclass
-class Place:
-    """A home, a warehouse and a Prefect home in one folder, and the command run there."""
-
-    folder: Path
-    command: tuple[str, ...] = ("-m", "flows.cli")
-
-    @property
-    def home(self) -> Path:
-        return self.folder / "home"
-
-    @property
-    def warehouse(self) -> Path:
-        return self.home / "triage.duckdb"
-
-    @property
-    def environment(self) -> dict[str, str]:
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "TRIAGE_", "HF_"))}
-        own = {
-            "TRIAGE_HOME": self.home, "TRIAGE_WAREHOUSE": self.warehouse, "PREFECT_HOME": self.folder / "prefect",
-            "PYTHONPATH": ROOT, "DO_NOT_TRACK": 1, "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        }  # fmt: skip
-        return inherited | {key: str(value) for key, value in own.items()}
-
-    def start(self, *args: str, **environment: str) -> subprocess.Popen[str]:
-        """`triage ARGS` in the background, the leader of a process group; its outputs go to the files `out` and `err` of
-        the folder."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "out").open("w") as out, (self.folder / "err").open("w") as err:
-            return subprocess.Popen(
-                [sys.executable, *self.command, *args], cwd=self.folder, env=self.environment | environment,
-                stdin=subprocess.DEVNULL, stdout=out, stderr=err, text=True,
-                # As at a terminal: a shell's background job ignores Ctrl-C, and so would whatever its tests start.
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), start_new_session=True,
-            )  # fmt: skip
-
-    def run(self, *args: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return self.finish(self.start(*args, **environment))
-
-    def finish(self, process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
-        """Wait for a command that was started here; what it printed comes with its exit code."""
-        try:
-            code = process.wait(timeout=1400)
-        finally:
-            process.kill()
-        out, err = ((self.folder / name).read_text() for name in ("out", "err"))
-        return subprocess.CompletedProcess(process.args, code, out, err)
-
-    def query(self, sql: str) -> pd.DataFrame:
-        """Rows of the warehouse."""
-        from warehouse.query import query
-
-        return query(sql, self.warehouse)
-
-    def audits(self) -> dict[str, int]:
-        """The audits that found something, with the number of rows."""
-        from warehouse.audit import run_audits
-        from warehouse.connect import reading
-
-        with reading(self.warehouse) as connection:
-            return {name: rows for name, rows in run_audits(connection).items() if rows}
-
-    def prefect(self, sql: str) -> list[tuple[Any, ...]]:
-        """Rows of Prefect's own database."""
-        with sqlite3.connect(f"file:{self.folder / 'prefect' / 'prefect.db'}?mode=ro", uri=True) as connection:
-            return connection.execute(sql).fetchall()
-
-    def last_steps(self) -> dict[str, tuple[str, int]]:
-        """State name and number of attempts of each step of the latest sweep, by name."""
-        flow = self.prefect("SELECT id FROM flow_run WHERE name LIKE 'sweep%' ORDER BY created DESC LIMIT 1")[0][0]
-        rows = self.prefect(f"SELECT name, state_name, run_count FROM task_run WHERE flow_run_id = '{flow}'")
-        return {name: (state, count) for name, state, count in rows}
-
-    def experiment(self, cell: str) -> Path:
-        """The folder of an experiment by its cell id."""
-        (found,) = (p for p in (self.home / "experiments").iterdir() if p.name.startswith(f"{cell}-"))
-        return found
-
-    def copy(self, folder: Path) -> Place:
-        """The same state elsewhere, to be changed by one test."""
-        shutil.copytree(self.folder, folder)
-        return Place(folder)
+from tests.place import Place
 
 
 @pytest.fixture
@@ -113,11 +20,6 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, subprocess.C
     """A finished smoke sweep, which tests only read, and what it printed."""
     made = Place(tmp_path_factory.mktemp("smoke") / "place")
     return made, made.run("sweep", "smoke")
-
-
-def one_sentence(text: str) -> bool:
-    """`triage: ...` on one line, ended by a full stop, and nothing else: no traceback, no log line."""
-    return text.startswith("triage: ") and text.count("\n") == 1 and text.rstrip().endswith(".")
 
 
 @pytest.fixture

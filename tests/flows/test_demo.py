@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.flows.conftest import Place
+from tests.place import Place
 
 SHORT = [
     "--set", "recipe.iterations=2", "--set", "data.limits={train=24, valid=12, calibration=24, test=24}",

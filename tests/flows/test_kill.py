@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from flows.servers import end_leftovers
+from deployments.temporary_server import end_leftovers
 from tasks.runtime.child import run_child
 from tasks.runtime.store import complete
-from tests.flows.conftest import Place
+from tests.place import Place
 
 SWEEP = [
     "sweep", "smoke", "--model", "tiny-llama", "--recipe", "balanced_safe",

@@ -10,14 +10,15 @@ import mlx.core as mx
 import pandas as pd
 import pytest
 
-from flows.evidence import evidence
-from flows.servers import end_leftovers
-from flows.tables import leaderboard, quantization
+from deployments.temporary_server import end_leftovers
+from flows.report.evidence import evidence
+from flows.report.leaderboard import leaderboard
+from flows.report.pairs import quantization
 from tasks.grid import GRIDS
-from tasks.models.exact_sizes import expected_sizes, known_config
-from tasks.models.sizes import PARTS
+from tasks.models.expected_sizes import expected_sizes, known_config
+from tasks.models.stored_sizes import PARTS
 from tasks.runtime.store import complete, home, locked, verify
-from tests.flows.conftest import one_sentence
+from tests.place import one_sentence
 
 CELLS = [
     f"tiny-{model}-{bits}bit-{recipe}-s42"

@@ -20,7 +20,7 @@ from prefect.exceptions import ParameterTypeError
 
 from deployments.lost_runs import end_runs, queue_lost_runs
 from deployments.processes import command_of, end_leftovers, start
-from deployments.setup import FILE, _deployments, _prefect, set_up
+from deployments.register import FILE, _deployments, _prefect, set_up
 from deployments.up import (
     EARLY_ENDS,
     _environment,
@@ -37,7 +37,7 @@ from flows.experiment import experiment
 from flows.sweep import sweep
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import home, locked
-from tests.flows.conftest import ROOT, one_sentence
+from tests.place import ROOT, one_sentence
 
 
 @contextmanager
@@ -183,7 +183,7 @@ def worker_of(host="here", home_id="0123456789ab", status="ONLINE"):
 
 @pytest.mark.parametrize("other", [worker_of(), worker_of(socket.gethostname()), {"name": "x", "status": "ONLINE"}])
 def test_a_pool_that_a_worker_of_another_home_serves_is_refused_before_anything_is_deployed(other, monkeypatch):
-    monkeypatch.setattr("deployments.setup._prefect", lambda *args: pytest.fail("deployed"))
+    monkeypatch.setattr("deployments.register._prefect", lambda *args: pytest.fail("deployed"))
     workers = [{"name": worker_name(), "status": "ONLINE"}, other, worker_of("gone", status="OFFLINE")]
     with server_that_has("/work_pools/triage", answers={WORKERS: workers}) as (api, _):
         sentence = f"pool triage of {api} is served by {other['name']}; choose another port with --port, or stop that"
@@ -193,7 +193,7 @@ def test_a_pool_that_a_worker_of_another_home_serves_is_refused_before_anything_
 
 def test_an_own_worker_and_one_that_is_gone_are_no_reason_to_refuse(monkeypatch):
     done, own = [], worker_name()
-    monkeypatch.setattr("deployments.setup._prefect", lambda arguments, environment: done.append(arguments[0]))
+    monkeypatch.setattr("deployments.register._prefect", lambda arguments, environment: done.append(arguments[0]))
     monkeypatch.setattr(socket, "gethostname", lambda: "another-network")
     assert worker_name() == f"triage-another-network-{own[-12:]}" != own
     workers = [{"name": own, "status": "ONLINE"}, worker_of(status="OFFLINE")]

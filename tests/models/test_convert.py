@@ -40,7 +40,7 @@ def test_a_variant_made_in_a_child_loads_in_stock_mlx_lm_and_answers(tmp_path, s
     args = {"source": str(source), "root": str(tmp_path), "bits": 4, "group_size": 64}
     made = run_child("tasks.models.convert:run_quantize", args, tmp_path / "work")
     assert made["folder"] == str(variant_folder(source, tmp_path, 4, 64))
-    script = [sys.executable, "-m", "tests.models.complete", made["folder"], "I have a sore throat.", "3"]
+    script = [sys.executable, "-m", "tests.models.programs.complete", made["folder"], "I have a sore throat.", "3"]
     done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert isinstance(json.loads(done.stdout), str)

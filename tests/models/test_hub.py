@@ -51,7 +51,7 @@ def ask(hub: FakeHub | None, tmp_path: Path, what: str = "fetch", **changes) -> 
     source = json.dumps([known, *changes.get("others", [])])
     environment = own_cache(tmp_path) | changes.get("env", {})
     options = json.dumps(changes.get("options", {}))
-    return run(hub, environment, "tests.models.fetch", what, str(tmp_path / "root"), source, options)
+    return run(hub, environment, "tests.models.programs.fetch", what, str(tmp_path / "root"), source, options)
 
 
 def run(hub: FakeHub | None, environment: dict[str, str], module: str, *arguments: str) -> Any:
@@ -318,14 +318,16 @@ def test_a_download_tells_how_far_it_is(hub, tmp_path, content):
 
 def test_the_progress_of_a_hub_download_knows_the_run_that_it_belongs_to(hub, tmp_path):
     hub.slow["model.safetensors"] = 0.5  # a bar that is done within its 0.1 seconds reports once, when it is closed
-    steps = run(hub, own_cache(tmp_path), "tests.models.acquire_in_context", REPO)  # its TRIAGE_HOME is this test's
+    steps = run(
+        hub, own_cache(tmp_path), "tests.models.programs.acquire_in_context", REPO
+    )  # its TRIAGE_HOME is this test's
     assert any(not in_main_thread for _, in_main_thread in steps), "huggingface_hub reports from threads of its own"
     assert {variable for variable, _ in steps} == {"seen"}
 
 
 def test_a_download_ends_when_the_sweep_is_stopped(hub, tmp_path):
     hub.slow["model.safetensors"] = 0.5  # so that the bar reports before its end
-    steps = run(hub, own_cache(tmp_path), "tests.models.acquire_in_context", REPO, "stop")
+    steps = run(hub, own_cache(tmp_path), "tests.models.programs.acquire_in_context", REPO, "stop")
     assert [variable for variable, _ in steps] == ["seen", "stopped"]
     assert not [path for path in (tmp_path / "home" / "sources").iterdir() if path.is_dir()]
 

@@ -117,7 +117,7 @@ def test_stored_bytes_are_exact(real, bits):
 @pytest.mark.parametrize("bits", [None, 4])
 def test_the_capital_of_france_is_paris(real, bits):
     folder = made(real, bits)["folder"]
-    script = [sys.executable, "-m", "tests.models.complete", folder, QUESTION[real[0]], "4"]
+    script = [sys.executable, "-m", "tests.models.programs.complete", folder, QUESTION[real[0]], "4"]
     done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "Paris" in json.loads(done.stdout)

@@ -23,7 +23,7 @@ from tasks.models.sources import availability, fetch_base, unpinned
 from tasks.runtime import child, store
 from tasks.runtime.errors import BadInput, SourceUnavailable, Stopped
 from tasks.spec import BaseModelSpec
-from tasks.tuning.rows import variant_row
+from tasks.tuning.training_rows import variant_row
 from tests.models import files
 from warehouse.landing import write_landing
 

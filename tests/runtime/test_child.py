@@ -19,14 +19,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def step(name: str, args: dict, folder: Path, **options):
     events: list[dict] = []
-    return run_child(f"tests.runtime.steps:{name}", args, folder, events.append, **options), events
+    return run_child(f"tests.runtime.programs.steps:{name}", args, folder, events.append, **options), events
 
 
 def test_a_result_and_the_events_come_back_and_the_spec_is_kept(tmp_path):
     result, events = step("add", {"a": 1, "b": 2}, tmp_path)
     assert result == {"sum": 3} and events == [{"event": "note", "message": "adding"}]
     spec = json.loads((tmp_path / "spec.json").read_text())
-    assert spec == {"function": "tests.runtime.steps:add", "args": {"a": 1, "b": 2}}
+    assert spec == {"function": "tests.runtime.programs.steps:add", "args": {"a": 1, "b": 2}}
 
 
 def test_what_libraries_print_goes_to_the_log_and_never_into_the_events(tmp_path):
@@ -102,7 +102,7 @@ def add_after_interrupt(folder: str) -> None:
         for process in child._running:
             process.send_signal(signal.SIGINT)
 
-    print(run_child("tests.runtime.steps:add", {"a": 1, "b": 2}, Path(folder), interrupt))
+    print(run_child("tests.runtime.programs.steps:add", {"a": 1, "b": 2}, Path(folder), interrupt))
 
 
 def test_a_kill_near_the_memory_budget_is_out_of_memory_and_far_from_it_a_lost_child(tmp_path):
@@ -117,7 +117,7 @@ def test_a_child_leaves_within_seconds_when_its_parent_is_killed_and_frees_its_l
     """A grandparent (this test) kills the parent with SIGKILL: only the closed pipe can tell the child."""
     code = (
         "import sys; from pathlib import Path; from tasks.runtime.child import run_child\n"
-        "run_child('tests.runtime.steps:wait', {'folder': sys.argv[1]}, Path(sys.argv[2]), "
+        "run_child('tests.runtime.programs.steps:wait', {'folder': sys.argv[1]}, Path(sys.argv[2]), "
         "lambda event: print(event['pid'], flush=True))"
     )
     folder = tmp_path / "experiment"
@@ -155,7 +155,7 @@ def test_a_failing_listener_ends_the_child_and_nothing_keeps_running(tmp_path):
         raise RuntimeError("the listener has a bug")
 
     with pytest.raises(RuntimeError, match="listener"):
-        run_child("tests.runtime.steps:wait", {"folder": str(tmp_path / "x")}, tmp_path / "log", listener)
+        run_child("tests.runtime.programs.steps:wait", {"folder": str(tmp_path / "x")}, tmp_path / "log", listener)
     assert not alive(pids[0]) and not child._running
 
 
@@ -163,7 +163,10 @@ def test_stopping_ends_the_running_child_and_starts_no_other(tmp_path, monkeypat
     monkeypatch.setattr(child, "_stopping", type(child._stopping)())
     with pytest.raises(Stopped) as caught:
         run_child(
-            "tests.runtime.steps:wait", {"folder": str(tmp_path / "x")}, tmp_path / "log", lambda e: stop_children()
+            "tests.runtime.programs.steps:wait",
+            {"folder": str(tmp_path / "x")},
+            tmp_path / "log",
+            lambda e: stop_children(),
         )
     assert not caught.value.transient, "a step that was stopped on purpose is not tried again"
     with pytest.raises(Stopped):

@@ -15,7 +15,9 @@ def measured(tmp_path, monkeypatch):
 
     def run(blas: str | None) -> dict:
         monkeypatch.delenv("TRIAGE_BLAS", raising=False)
-        return run_child("tests.runtime.steps:measure", {}, tmp_path, environment={"TRIAGE_BLAS": blas} if blas else {})
+        return run_child(
+            "tests.runtime.programs.steps:measure", {}, tmp_path, environment={"TRIAGE_BLAS": blas} if blas else {}
+        )
 
     return run
 

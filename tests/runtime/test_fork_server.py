@@ -16,7 +16,7 @@ from tasks.runtime.child import run_child, stop_children
 from tasks.runtime.errors import LostChild, Stopped
 from tests.runtime.test_child import ROOT, alive, ended
 
-STEPS = "tests.runtime.steps"
+STEPS = "tests.runtime.programs.steps"
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="steps are forked on Linux only")
 
 
@@ -73,7 +73,7 @@ def test_a_step_finds_its_imports_done_and_nothing_of_the_step_before(tmp_path):
 
 def test_mlx_and_the_blas_compute_in_forked_steps_as_in_others(tmp_path):
     """MLX is imported before the fork, as it is by the real steps' modules."""
-    step = "tests.runtime.mlx_steps:product"
+    step = "tests.runtime.programs.mlx_steps:product"
     forked = [run_child(step, {}, tmp_path) for _ in range(2)]
     own = run_child(step, {}, tmp_path, environment={"TRIAGE_X": "1"})
     assert forked == [own, own]
@@ -160,7 +160,7 @@ def test_stopping_ends_the_step_and_the_server(tmp_path, monkeypatch):
 
 def test_stopping_does_not_wait_for_the_imports_of_the_server(tmp_path, monkeypatch):
     monkeypatch.setattr(child, "_stopping", type(child._stopping)())
-    step, errors = in_thread(lambda: run_child("tests.runtime.slow_import:nothing", {}, tmp_path))
+    step, errors = in_thread(lambda: run_child("tests.runtime.programs.slow_import:nothing", {}, tmp_path))
     while fork_server._server is None:
         time.sleep(0.01)
     started = time.monotonic()

@@ -81,7 +81,7 @@ def test_a_kill_in_mid_build_leaves_no_folder_and_the_next_builder_clears_up(tmp
         os.kill(next(iter(running())).pid, signal.SIGKILL)
 
     with pytest.raises(LostChild):
-        run_child("tests.runtime.steps:build_slowly", {"folder": str(final)}, tmp_path / "log", kill)
+        run_child("tests.runtime.programs.steps:build_slowly", {"folder": str(final)}, tmp_path / "log", kill)
     (left,) = [p for p in tmp_path.iterdir() if p.name.startswith(".tmp-made-")]
     assert complete(final) is None and not final.exists()
     build_folder(final, fill)
@@ -115,7 +115,9 @@ def test_two_processes_that_build_the_same_folder_both_get_the_one_that_won(tmp_
     args = {"folder": str(tmp_path / "made")}
     with ThreadPoolExecutor(3) as pool:
         results = list(
-            pool.map(lambda i: run_child("tests.runtime.steps:build_quickly", args, tmp_path / f"log{i}"), range(3))
+            pool.map(
+                lambda i: run_child("tests.runtime.programs.steps:build_quickly", args, tmp_path / f"log{i}"), range(3)
+            )
         )
     assert len({result["builder"] for result in results}) == 1
     assert complete(tmp_path / "made", deep=True)["builder"] == results[0]["builder"]
@@ -270,7 +272,7 @@ def test_a_lock_is_refused_while_another_process_holds_it_and_free_when_that_die
         os.kill(event["pid"], signal.SIGKILL)
 
     with pytest.raises(LostChild):
-        run_child("tests.runtime.steps:wait", {"folder": str(folder)}, tmp_path / "log", try_it)
+        run_child("tests.runtime.programs.steps:wait", {"folder": str(folder)}, tmp_path / "log", try_it)
     assert refusals == ["locked"]
     with locked(folder):
         assert not folder.exists(), "the lock lies beside the folder, which may be replaced"

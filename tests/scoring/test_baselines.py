@@ -5,6 +5,7 @@ import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
+from tasks.corpus.prepare import judged_sets
 from tasks.scoring import baselines
 from tasks.scoring.baselines import (
     OF_A_DATASET,
@@ -12,7 +13,6 @@ from tasks.scoring.baselines import (
     baseline_evaluation_id,
     dataset_baseline_id,
     dataset_baseline_rows,
-    judged_sets,
 )
 from tasks.spec import LABELS, Scoring
 

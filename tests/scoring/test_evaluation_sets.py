@@ -10,18 +10,18 @@ from tasks.corpus.prepare import prepare_dataset
 from tasks.evaluation_sets import evaluate_sets
 from tasks.grid import known_models, load_grid
 from tasks.identity import scores_folder, training_of
-from tasks.land import land_rows, refill_warehouse
+from tasks.judging.choose_rules import record_rules
+from tasks.judging.evaluation_rows import Judging, evaluation_rows, judged_rows
+from tasks.judging.scores_folder import Scored, scored_cases
+from tasks.landing import land_rows, refill_warehouse
 from tasks.models.convert import run_quantize
 from tasks.models.sources import fetch_base
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import verify
 from tasks.scoring import job
-from tasks.scoring.choice import record_rules
-from tasks.scoring.rows import Judging, evaluation_rows, judged_rows
-from tasks.scoring.scored import Scored, scored_cases
 from tasks.spec import LABELS, EvaluationSet, Scoring, experiments
 from tasks.tuning import job as training_job
-from tasks.tuning.rows import training_rows
+from tasks.tuning.training_rows import training_rows
 from warehouse.audit import run_audits
 from warehouse.connect import reading, writing
 from warehouse.query import query

@@ -17,7 +17,9 @@ from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.prompts import load_prompt
 from tasks.grid import known_models, load_grid
 from tasks.identity import evaluation_of, scores_folder, training_of
-from tasks.land import land, land_failure
+from tasks.judging.evaluation_rows import evaluation_rows
+from tasks.land import land
+from tasks.landing import land_failure
 from tasks.models.convert import base_folder, run_quantize
 from tasks.models.sources import fetch_base
 from tasks.runtime.device import backend, compute_path
@@ -25,15 +27,14 @@ from tasks.runtime.errors import BadInput, Diverged, TriageError
 from tasks.runtime.store import seal, verify
 from tasks.scoring import fidelity_job, job, mc_dropout
 from tasks.scoring.generate import greedy_answers
-from tasks.scoring.rows import evaluation_rows
 from tasks.scoring.sample import sample_numbers
 from tasks.spec import LABELS, EvaluationSet, experiments
 from tasks.tuning import job as training_job
 from tasks.tuning.engine import score_cases
 from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.lora import add_lora, load_variant, load_weights
-from tasks.tuning.rows import dataset_digest, settings_digest
 from tasks.tuning.sets import load_set, load_template
+from tasks.tuning.training_rows import dataset_digest, settings_digest
 from warehouse.query import query
 
 

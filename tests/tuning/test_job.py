@@ -23,7 +23,7 @@ from tasks.runtime.store import verify
 from tasks.spec import ExperimentSpec, experiments
 from tasks.tuning import frozen_prefix, job, step, trainer
 from tasks.tuning.batches import TOKENS_AT_ONCE
-from tasks.tuning.rows import diverged_summary, training_rows
+from tasks.tuning.training_rows import diverged_summary, training_rows
 from warehouse.landing import write_landing
 
 UPDATES, CADENCE = 60, 3
@@ -120,7 +120,7 @@ def test_a_process_that_is_killed_holding_nearly_its_budget_is_tried_again_with_
     study, tmp_path, monkeypatch, place, micro_batch
 ):
     told: list[dict] = []
-    monkeypatch.setattr(step, "JOB", f"tests.tuning.hungry:{place}")
+    monkeypatch.setattr(step, "JOB", f"tests.tuning.programs.hungry:{place}")
     experiment = study["experiment"] | {"training": study["experiment"]["training"] | {"memory": "1GB"}}
     experiment = experiment | {"recipe": experiment["recipe"] | {"iterations": 2}}
     paths = tmp_path / "training", Path(study["variant"]), Path(study["data"]), tmp_path / "home"
@@ -133,7 +133,7 @@ def test_a_process_that_is_killed_holding_nearly_its_budget_is_tried_again_with_
 
 @pytest.mark.nightly
 def test_a_process_that_is_killed_holding_little_is_lost_and_not_out_of_memory(study, tmp_path, monkeypatch):
-    monkeypatch.setattr(step, "JOB", "tests.tuning.hungry:little_in_update")
+    monkeypatch.setattr(step, "JOB", "tests.tuning.programs.hungry:little_in_update")
     paths = tmp_path / "training", Path(study["variant"]), Path(study["data"]), tmp_path / "home"
     with pytest.raises(LostChild):
         step.train_experiment(ExperimentSpec.model_validate(study["experiment"]), *paths, lambda event: None)

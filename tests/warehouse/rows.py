@@ -7,10 +7,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.scoring.calibration import reliability_rows
-from tasks.scoring.conformal import judge_conformal
-from tasks.scoring.gates import judge_gates
-from tasks.scoring.metrics import metric_table
+from tasks.judging.calibration import reliability_rows
+from tasks.judging.conformal import judge_conformal
+from tasks.judging.gates import judge_gates
+from tasks.judging.metrics import metric_table
 from tasks.spec import SCORING_VERSION
 from warehouse.landing import write_landing
 from warehouse.schema import tables

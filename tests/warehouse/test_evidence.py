@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.scoring.review import judge_review
+from tasks.judging.review_flag import judge_review
 from tests.warehouse.rows import COSTS, FIVE, evaluation, full, land_pair, training
 from tests.warehouse.test_views import pair_of_cases, random_cases
 from warehouse.audit import run_audits

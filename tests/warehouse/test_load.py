@@ -189,11 +189,11 @@ for folder in sys.argv[1:]:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from warehouse import load, pairs
+from warehouse import load, refresh_pairs
 def die(*args):
     os.kill(os.getpid(), signal.SIGKILL)
 if sys.argv[2] == "before commit":
-    pairs.refresh = die
+    refresh_pairs.refresh = die
 folder, real = Path(sys.argv[1]), load.writing
 with real() as con:
     load.migrate(con)

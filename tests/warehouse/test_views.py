@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import f1_score, fbeta_score
 
-from flows.tables import leaderboard, quantization
+from flows.report.leaderboard import leaderboard
+from flows.report.pairs import quantization
 from tests.warehouse.rows import FIVE, evaluation, land_pair, training
 from warehouse.audit import run_audits
 from warehouse.connect import reading, writing

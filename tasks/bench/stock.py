@@ -1,0 +1,110 @@
+"""Stock mlx-lm in the training benchmark: its own loop, loss, batches and defaults."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+from mlx.utils import tree_flatten
+from mlx_lm.tuner.callbacks import TrainingCallback
+from mlx_lm.tuner.trainer import TrainingArgs, default_loss, iterate_batches, train
+from mlx_lm.tuner.utils import linear_to_lora_layers
+from mlx_lm.utils import dequantize_model, load_model
+
+from tasks.bench.flops import matmul_flops
+from tasks.bench.setting import Measured, Setting, Weights, bench_cases, first_gradients, start_adapter
+from tasks.runtime.device import backend, compute_dtype
+from tasks.tuning.batches import Cases
+
+WARM_UP_CASES, WARM_UP_TOKENS = 2, 16  # a full step of stock as installed takes about a minute
+PADDING = 64  # room for stock's padding; at its limit stock would cut the padding target off
+
+
+def measure_stock(setting: Setting, cases: Cases) -> Measured:
+    """Time `train()` on the batch: several steps where the weights are dense, one where they are packed."""
+    dense = setting.engine == "stock_dense"
+    notes = _compile_where_possible()
+    model = _stock_model(setting, dense)
+    weights_bytes = mx.get_active_memory()
+    warm_up = bench_cases(setting.config["vocab_size"], min(WARM_UP_CASES, setting.batch), WARM_UP_TOKENS)
+    _train(model, setting, warm_up, steps=1)
+    start_adapter(model)
+    mx.reset_peak_memory()
+    clock = _train(model, setting, cases, steps=1 + setting.repeats if dense else 1)
+    peak, cached = mx.get_peak_memory(), mx.get_cache_memory()
+    if dense:
+        seconds, warm = clock.seconds[1:], "after a warm-up step"
+    else:
+        seconds, warm = clock.seconds, f"n=1, after a warm-up step of {len(warm_up.rows)} x {WARM_UP_TOKENS} tokens"
+    tokens, lengths = next(iterate_batches(_dataset(cases), setting.batch, setting.length + PADDING))
+    flops = matmul_flops(model, lambda m: default_loss(m, tokens, lengths)[0])
+    return Measured(seconds, weights_bytes, peak, cached, flops, clock.gradients, [warm, *notes])
+
+
+def float64_gradients(setting: Setting) -> Weights:
+    """Stock's loss on the dense weights in float64, case by case to spare memory (all have as many scored tokens)."""
+    model = _stock_model(setting, dense=True)
+    model.set_dtype(mx.float64)
+    cases = bench_cases(setting.config["vocab_size"], setting.batch, setting.length)
+    step = nn.value_and_grad(model, lambda m, tokens, lengths: default_loss(m, tokens, lengths)[0])
+    total: Weights = {}
+    for case in _dataset(cases):
+        _, gradients = step(model, *next(iterate_batches([case], 1, setting.length + PADDING)))
+        total = {name: g / setting.batch + total.get(name, 0) for name, g in tree_flatten(gradients)}
+        mx.eval(total)
+    return total
+
+
+def _compile_where_possible() -> list[str]:
+    if backend() == "metal" or shutil.which("g++"):
+        return []
+    mx.disable_compile()
+    return ["not compiled, since MLX on CPU needs g++ for that"]
+
+
+def _stock_model(setting: Setting, dense: bool) -> nn.Module:
+    model, _ = load_model(setting.variant)
+    if compute_dtype() == "float32" and setting.engine != "stock_bfloat16":
+        model.set_dtype(mx.float32)
+    if dense:
+        model = dequantize_model(model)
+    model.freeze()
+    recipe, targets = setting.recipe, list(setting.training.target_modules)
+    config = {"rank": recipe.rank, "scale": recipe.scale, "dropout": recipe.dropout, "keys": targets}
+    linear_to_lora_layers(model, setting.layers, config)
+    start_adapter(model)
+    return model
+
+
+class _Clock(TrainingCallback):
+    """Keeps the time of every step as stock's `train()` takes it, and the gradients of the first."""
+
+    def __init__(self, optimizer: optim.Optimizer) -> None:
+        self.optimizer = optimizer
+        self.seconds: list[float] = []
+        self.gradients: Weights = {}
+
+    def on_train_loss_report(self, train_info: dict[str, Any]) -> None:
+        self.seconds.append(1 / train_info["iterations_per_second"])
+        self.gradients = self.gradients or first_gradients(self.optimizer)
+
+
+def _train(model: nn.Module, setting: Setting, cases: Cases, steps: int) -> _Clock:
+    """Stock's own training loop and batches, with its defaults."""
+    optimizer = setting.optimizer()
+    optimizer.init(model.trainable_parameters())  # else its state grows in the first step, and the second compiles anew
+    clock = _Clock(optimizer)
+    args = TrainingArgs(
+        batch_size=len(cases.rows), iters=steps, steps_per_report=1, max_seq_length=setting.length + PADDING,
+        adapter_file=str(setting.folder / "adapters.safetensors"),
+    )  # fmt: skip
+    train(model, optimizer, _dataset(cases), args=args, training_callback=clock)
+    return clock
+
+
+def _dataset(cases: Cases) -> list[tuple[list[int], int]]:
+    """(tokens, length of the prompt) of each case: with stock's mask a row's inputs are the whole sequence."""
+    return [(list(row.inputs), row.first + 1) for row in cases.rows]

@@ -1,0 +1,200 @@
+"""Reads the knowledge base: presenting problems, contexts and wordings, written as TOML for clinicians to read and amend."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from tasks.spec import Strict
+
+FOLDER = Path(str(files("tasks.corpus.vignettes"))) / "knowledge"
+NOT_PROBLEMS = ("american", "contexts", "general", "phrases", "tone")
+Band = Literal["infant", "child", "teen", "adult", "older", "frail"]
+BAND_YEARS: dict[str, tuple[float, float]] = {
+    "infant": (0.05, 1), "child": (1, 13), "teen": (13, 18), "adult": (18, 65), "older": (65, 80), "frail": (80, 97),
+}  # fmt: skip
+WORDINGS = 3  # at least, of a complaint, a fact and its denial, so that none is known by its words
+PLAINLY_LONGER = 1.5  # than the natural course, so that a reader sees it too
+FEVER = 38.0  # degrees Celsius
+FEVER_WORDS = re.compile(r"fever|temperature|burning hot|chills")
+Phrases = dict[str, dict[str, list[str]]]
+
+
+class Fact(Strict):
+    """One thing that is so or not so: as a clause (`say`), as its opposite (`deny`), and as a noun phrase (`note`)."""
+
+    note: str
+    say: tuple[str, ...] = Field(min_length=WORDINGS)
+    deny: tuple[str, ...] = ()
+    sick: bool = Field(default=False, description="visibly ill: no reassuring facts beside it")
+    ongoing: bool = Field(default=False, description="a general fact for complaints that last, not for events")
+    also: bool = Field(default=False, description="a benign detail that can stand beside a red or amber flag")
+    days: tuple[float, float] | None = Field(default=None, description="how long ago it must have begun")
+    temp: tuple[float, float] | None = Field(
+        default=None, description="what a thermometer shows, where the words say it"
+    )
+    sex: Literal["f", "m"] | None = None
+    min_age: float = 0
+    max_age: float = 200
+    source: str | None = None
+
+    @property
+    def listable(self) -> bool:
+        """Whether `note` can follow "no" in a list; longer or other notes are denied by their own clause."""
+        words = self.note.split()
+        return len(words) <= 6 and words[0] not in phrases()["not_nouns"]["first"] and "," not in self.note
+
+    @property
+    def feverish(self) -> bool:
+        """Whether it says that there is a fever of 38 degrees or more."""
+        if self.temp is not None:
+            return self.temp[1] >= FEVER
+        return FEVER_WORDS.search(" ".join((self.note, *self.say))) is not None
+
+
+class Problem(Strict):
+    """A presenting problem. `red` facts make it ED, `amber` ones GP, `mild` ones leave it HOME; see `rules.decide`."""
+
+    id: str
+    system: str
+    source: str = Field(description="public guidance that the rules follow")
+    family: str = Field(description="problems of one family stay in one set")
+    ages: tuple[Band, ...] = Field(min_length=1)
+    years: tuple[float, float] = Field(default=(0, 200), description="age limits in years within the bands")
+    sex: Literal["any", "f", "m"] = "any"
+    days: tuple[float, float, float] = Field(description="shortest, natural course, longest duration in days")
+    event: bool = Field(default=False, description="something that happened, rather than something that lasts")
+    temp: Literal["normal", "febrile"] = "normal"
+    painless: bool = Field(default=False, description="nobody would rate it 8 out of 10 in spite of painkillers")
+    worsens_first: bool = Field(default=False, description="it is expected to get worse before it gets better")
+    note: str
+    complaint: tuple[str, ...] = Field(min_length=WORDINGS)
+    voices: tuple[str, ...] = ()
+    always: tuple[str, ...] = ()
+    without: tuple[str, ...] = Field(default=(), description="general facts that do not suit this problem")
+    ed_if: tuple[str, ...] = ()
+    gp_if: tuple[str, ...] = ()
+    ed_under: float = 0
+    gp_under: float = 0
+    gp_over: float = 200
+    spo2_floor: int = Field(default=91, description="highest saturation in % that is an emergency by itself")
+    red: dict[str, Fact] = Field(min_length=2)
+    amber: dict[str, Fact] = Field(min_length=1)
+    mild: dict[str, Fact] = Field(min_length=2)
+
+    @model_validator(mode="after")
+    def _flags_are_distinct(self) -> Problem:
+        if len({*self.red, *self.amber, *self.mild}) < len(self.red) + len(self.amber) + len(self.mild):
+            raise ValueError(f"{self.id}: a fact's name may be used once in a problem")
+        if any(len(fact.deny) < WORDINGS for fact in (*self.red.values(), *self.amber.values())):
+            raise ValueError(f"{self.id}: each red and amber fact needs {WORDINGS} wordings of its 'deny'")
+        return self
+
+    @property
+    def lasting_decides(self) -> bool:
+        """Whether it can last plainly longer than its natural course, which then is a reason for a doctor's look."""
+        return self.days[1] * PLAINLY_LONGER < self.days[2]
+
+    @property
+    def worse_decides(self) -> bool:
+        """Whether getting worse is a reason for a doctor's look, as it is not the expected course."""
+        return not self.worsens_first
+
+    def age_range(self, band: str) -> tuple[float, float]:
+        """Youngest and oldest age in years for a band, narrowed by the problem and by contexts that come with it."""
+        ranges = [BAND_YEARS[band], self.years, *((contexts()[n].min_age, contexts()[n].max_age) for n in self.always)]
+        return max(low for low, _ in ranges), min(high for _, high in ranges)
+
+    def fact(self, name: str) -> Fact:
+        """One of the problem's own facts, or a general one."""
+        for kind in (self, general()):
+            for facts in (kind.red, kind.amber, kind.mild):
+                if name in facts:
+                    return facts[name]
+        raise KeyError(f"{self.id} has no fact {name}")
+
+
+class General(Strict):
+    """Facts that can join any problem, by kind."""
+
+    red: dict[str, Fact]
+    amber: dict[str, Fact]
+    mild: dict[str, Fact]
+
+
+class Context(Strict):
+    """An illness, medicine or circumstance of the patient, within an age range in years.
+
+    One that is `serious` appears only with problems that say what it means for them.
+    """
+
+    note: str
+    say: tuple[str, ...] = Field(min_length=1)
+    deny: tuple[str, ...] = ()
+    min_age: float = 0
+    max_age: float = 200
+    serious: bool = False
+    sex: Literal["f", "m"] | None = None
+
+
+@cache
+def problems() -> dict[str, Problem]:
+    """All presenting problems by id, in the order of file name and place in the file."""
+    found: dict[str, Problem] = {}
+    for path in sorted(FOLDER.glob("*.toml")):
+        if path.stem in NOT_PROBLEMS:
+            continue
+        for name, entry in _read(path).items():
+            if name in found:
+                raise ValueError(f"{path.name}: the problem {name} is also in another file")
+            problem = Problem.model_validate({"id": name, "system": path.stem, "family": name, **entry})
+            if {*general().red, *general().amber, *general().mild} & {*problem.red, *problem.amber, *problem.mild}:
+                raise ValueError(f"{path.name}: {name} has a fact named like a general one")
+            found[name] = problem
+    return found
+
+
+@cache
+def general() -> General:
+    return General.model_validate(_read(FOLDER / "general.toml"))
+
+
+@cache
+def contexts() -> dict[str, Context]:
+    return {name: Context.model_validate(entry) for name, entry in _read(FOLDER / "contexts.toml").items()}
+
+
+@cache
+def phrases() -> Phrases:
+    return _read(FOLDER / "phrases.toml")
+
+
+@cache
+def tone() -> dict[str, list[str]]:
+    return _read(FOLDER / "tone.toml")
+
+
+@cache
+def american_words() -> dict[str, str]:
+    return _read(FOLDER / "american.toml")
+
+
+@cache
+def knowledge_digest() -> str:
+    """SHA-256 over all knowledge files: any change of a wording makes a new data set."""
+    digest = hashlib.sha256()
+    for path in sorted(FOLDER.glob("*.toml")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    with path.open("rb") as handle:
+        return tomllib.load(handle)

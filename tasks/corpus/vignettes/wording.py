@@ -1,0 +1,69 @@
+"""Small pieces of language: ages, durations, lists, sentences, readings."""
+
+from __future__ import annotations
+
+import random
+
+from tasks.corpus.vignettes.knowledge_base import phrases
+from tasks.corpus.vignettes.label_rules import Vitals
+
+NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+UNITS = (("year", 365.0), ("month", 30.4), ("week", 7.0), ("day", 1.0), ("hour", 1 / 24), ("minute", 1 / 1440))
+
+
+def sentence(clause: str) -> str:
+    """A clause with a capital letter and a full stop."""
+    clause = clause.strip()
+    return clause[:1].upper() + clause[1:] + ("" if clause.endswith((".", "?", "!")) else ".")
+
+
+def listed(items: list[str], joiner: str) -> str:
+    """a, b or c"""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {joiner} {items[-1]}"
+
+
+def age_words(age: float) -> str:
+    """Weeks below three months, months below two years, then whole years."""
+    if age < 0.25:
+        weeks = max(1, int(age * 52))
+        return f"{weeks} {'week' if weeks == 1 else 'weeks'} old"
+    if age < 2:
+        return f"{int(age * 12)} months old"
+    return str(int(age))
+
+
+def lived_days(age: float) -> float:
+    """The days lived by somebody whose age in years is told as `age_words` does: nobody has been ill for longer."""
+    if age < 0.25:
+        return max(1, int(age * 52)) * 7.0
+    return int(age * 12) * 30.4 if age < 2 else int(age) * 365.0
+
+
+def amount(days: float) -> tuple[int, str]:
+    """A duration as a whole number of its natural unit, never rounded up across a week."""
+    for unit, size in UNITS:
+        enough = 3 if unit == "month" else 2 if unit in ("week", "year") else 1
+        if days >= size * enough or unit == "minute":
+            return max(1, int(days / size + 0.01)), unit
+    raise AssertionError("minutes take whatever is left")
+
+
+def duration_words(days: float, rng: random.Random, ago: bool) -> str:
+    """For how long, or how long ago; digits and number words alike."""
+    count, unit = amount(days)
+    number = NUMBERS[count] if count < len(NUMBERS) and rng.random() < 0.6 else str(count)
+    units = unit if count == 1 else unit + "s"
+    if count == 1:
+        number = "an" if unit == "hour" else "a"
+    if ago:
+        return rng.choice((f"{number} {units} ago", f"about {number} {units} ago"))
+    start = f"it started {number} {units} ago"
+    return rng.choice((f"for {number} {units}", f"for {number} {units} now", f"{number} {units} so far", start))
+
+
+def vital_clause(kind: str, vitals: Vitals, spelling: str, rng: random.Random) -> str:
+    """One reading as a lay person would report it; Fahrenheit for American writers."""
+    source = {"temp": "thermometer", "spo2": "oximeter", "sbp": "cuff", "rr": "breaths", "hr": "pulse"}[kind]
+    temp = f"{vitals.temp}" if spelling == "british" or vitals.temp is None else f"{vitals.temp * 9 / 5 + 32:.1f} F"
+    template = rng.choice(phrases()[source]["say"])
+    return template.format(temp=temp, spo2=vitals.spo2, sbp=vitals.sbp, dbp=vitals.dbp, rr=vitals.rr, hr=vitals.hr)

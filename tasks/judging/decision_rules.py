@@ -1,0 +1,125 @@
+"""Decision rules: argmax, target ED recall, minimum expected cost: the arithmetic of choosing and of applying them.
+
+`tasks/judging/choose_rules.py` chooses them on calibration cases and keeps what was chosen. Ties go to the more urgent label
+everywhere (LABELS is in order of urgency).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.optimize import minimize
+from scipy.special import log_softmax
+
+from tasks.judging.inputs import Costs, cost_array, label_codes, label_probabilities
+from tasks.judging.intervals import Floats, clopper_pearson
+from tasks.runtime.errors import BadInput
+from tasks.spec import LABELS, Label
+
+SMALLEST_P = 1e-12  # a probability that float32 rounded to 0 still needs a finite logarithm
+INVERSE_TEMPERATURE = (0.05, 10.0)  # separable calibration cases would push it to infinity
+BIAS = (-8.0, 8.0)
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A threshold on p(ED) and what it did on the calibration cases. `bound`: lower 95 % bound of its ED recall."""
+
+    value: float
+    allowed_misses: int
+    misses: int
+    n_ed: int
+    bound: float
+
+
+@dataclass(frozen=True)
+class VectorScaling:
+    """softmax(log p / temperature + biases); the last bias is 0, since only differences matter."""
+
+    temperature: float
+    biases: tuple[float, float, float]
+    at_bound: bool = False
+
+    def apply(self, log_p: ArrayLike) -> Floats:
+        """Calibrated probabilities, shape (cases, 3), from log-probabilities of the same shape."""
+        scaled = np.asarray(log_p, dtype=np.float64) / self.temperature + np.asarray(self.biases)
+        return np.asarray(np.exp(log_softmax(scaled, axis=-1)))
+
+
+def _names(codes: ArrayLike) -> list[Label]:
+    return [LABELS[int(code)] for code in np.asarray(codes)]
+
+
+def log_probabilities(p: ArrayLike) -> Floats:
+    """Finite logarithms of checked label probabilities."""
+    return np.log(np.maximum(label_probabilities(p), SMALLEST_P))
+
+
+def argmax_rule(p: ArrayLike) -> list[Label]:
+    """The most probable label of each case, p of shape (cases, 3)."""
+    return _names(label_probabilities(p).argmax(axis=1))
+
+
+def target_recall_threshold(p_ed: ArrayLike, labels: Sequence[str], target: float) -> Threshold | None:
+    """The highest threshold on p(ED) with at most floor((1 - target)(n_ED + 1)) misses among the calibration cases.
+
+    The recall that an unseen ED case can expect is (n_ED - misses) / (n_ED + 1); `bound` is the exact two-sided lower
+    bound, valid although the threshold was chosen on these cases, since it is an order statistic of them. At least one
+    ED case stays caught. None without an ED case.
+    """
+    if not 0 < target < 1:
+        raise BadInput(f"The target ED recall is {target}; it must lie between 0 and 1.")
+    scores, truth = np.asarray(p_ed, dtype=np.float64), label_codes(labels)
+    if scores.shape != truth.shape or not np.isfinite(scores).all():
+        raise BadInput("Calibration needs one finite p(ED) for each labelled case: score the calibration set again.")
+    of_ed = np.sort(scores[truth == 0])
+    n = len(of_ed)
+    if n == 0:
+        return None
+    allowed = min(math.floor((1 - target) * (n + 1) + 1e-9), n - 1)  # 1 - 0.9 is a little under 0.1 in floating point
+    value = float(of_ed[allowed])
+    misses = int((of_ed < value).sum())
+    return Threshold(value, allowed, misses, n, clopper_pearson(n - misses, n)[0])
+
+
+def threshold_rule(p: ArrayLike, threshold: float) -> list[Label]:
+    """ED if p(ED) >= threshold, else the more probable of GP and HOME."""
+    values = label_probabilities(p)
+    return _names(np.where(values[:, 0] >= threshold, 0, 1 + values[:, 1:].argmax(axis=1)))
+
+
+def min_cost_rule(p: ArrayLike, cost_matrix: Costs) -> list[Label]:
+    """The label of least expected cost, argmin_a sum_t p(t) C[t, a] (Elkan, IJCAI 2001); p must be calibrated."""
+    return _names((label_probabilities(p) @ cost_array(cost_matrix)).argmin(axis=1))
+
+
+def fit_vector_scaling(log_p: ArrayLike, labels: Sequence[str]) -> VectorScaling:
+    """Temperature and two free biases of least NLL on calibration cases, log_p of shape (cases, 3).
+
+    Biases are needed since a temperature cannot undo the tilt that weighted training gives. In (1/temperature, biases)
+    the NLL is convex; no penalty, but bounds, because separable cases have no finite optimum. BadInput unless each
+    label occurs.
+    """
+    x, truth = np.asarray(log_p, dtype=np.float64), label_codes(labels)
+    if x.shape != (len(truth), 3) or not np.isfinite(x).all():
+        raise BadInput("Calibration needs three finite log-probabilities for each labelled case: score the set again.")
+    if len(set(truth.tolist())) < 3:
+        raise BadInput(f"Vector scaling needs calibration cases of each label; there are only {sorted(set(labels))}.")
+    onehot = np.eye(3)[truth]
+
+    def nll(v: Floats) -> tuple[float, Floats]:
+        log_q = log_softmax(v[0] * x + np.append(v[1:], 0.0), axis=1)
+        slope = (np.exp(log_q) - onehot) / len(x)
+        return -float((log_q * onehot).sum()) / len(x), np.array(
+            [(slope * x).sum(), slope[:, 0].sum(), slope[:, 1].sum()]
+        )
+
+    bounds = [INVERSE_TEMPERATURE, BIAS, BIAS]
+    options = {"ftol": 1e-14, "gtol": 1e-9, "maxiter": 1000}
+    best = minimize(nll, np.array([1.0, 0.0, 0.0]), jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
+    at_bound = any(min(v - low, high - v) < 1e-6 for v, (low, high) in zip(best, bounds, strict=True))
+    return VectorScaling(float(1 / best[0]), (float(best[1]), float(best[2]), 0.0), at_bound)

@@ -1,0 +1,122 @@
+"""Nearly equal texts: the sketch agrees with plain sets of runs of words, also when it keeps only a part of them."""
+
+from __future__ import annotations
+
+import random
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.corpus import near_candidates, near_copies
+from tasks.corpus.near_copies import Sketch
+
+
+def plain(a: str, b: str) -> float:
+    one, other = ({tuple(w[i : i + 4]) for i in range(max(1, len(w) - 3))} for w in (words(a), words(b)))
+    return len(one & other) / len(one | other)
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.lists(st.sampled_from(["ab", "cd", "ef", "gh", "ij", "kl"]), min_size=4, max_size=12), min_size=2, max_size=6
+    )
+)
+def test_it_finds_what_sets_of_runs_find(texts: list[list[str]]) -> None:
+    joined = [", ".join(text) for text in texts]
+    sketch = Sketch()
+    sketch.add(joined[:1])
+    sketch.add(joined[1:])
+    expected = {
+        (i, j): round(plain(joined[i], joined[j]), 3)
+        for i in range(len(joined))
+        for j in range(i + 1, len(joined))
+        if plain(joined[i], joined[j]) >= 0.3
+    }
+    assert {(a, b): index for a, b, index in sketch.pairs(0.3)} == expected
+
+
+def test_candidates_are_compared_alike_however_many_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(3)
+    texts = [" ".join(rng.choices(["ab", "cd", "ef"], k=rng.randint(4, 14))) for _ in range(60)]
+    at_once = Sketch.of(texts).pairs(0.2)
+    expected = {(i, j): round(plain(texts[i], texts[j]), 3) for i, j, _ in at_once}
+    assert len(at_once) > 30 and {(i, j): index for i, j, index in at_once} == expected
+    monkeypatch.setattr(near_candidates, "TOGETHER", 7)
+    assert Sketch.of(texts).pairs(0.2) == at_once
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.text(max_size=40), max_size=5))
+def test_any_text_can_be_added(texts: list[str]) -> None:
+    sketch = Sketch()
+    sketch.add(texts)
+    sketch.pairs(0.5)
+
+
+def story(rng: random.Random, length: int = 60) -> str:
+    return " ".join(str(rng.randrange(5000)) for _ in range(length))
+
+
+def test_a_part_of_the_runs_is_enough_to_find_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(near_copies, "KEPT", 8000)
+    rng = random.Random(1)
+    texts = [story(rng, 150) for _ in range(400)]
+    texts[399] = texts[7] + " and one more word"
+    sketch = Sketch()
+    for start in range(0, 400, 50):
+        sketch.add(texts[start : start + 50])
+    assert sketch.every > 1 and sketch.kept <= 8000
+    assert [(a, b) for a, b, _ in sketch.pairs(0.8)] == [(7, 399)]
+
+
+def test_only_other_sides_count_and_stock_phrases_make_no_pairs() -> None:
+    rng = random.Random(2)
+    texts = [f"please help me as soon as you can {story(rng)}" for _ in range(200)]
+    texts += [texts[0], texts[1]]
+    sketch = Sketch()
+    sketch.add(texts)
+    assert [(a, b) for a, b, _ in sketch.pairs(0.05)] == [(0, 200), (1, 201)]
+    assert sketch.pairs(0.05, np.zeros(202, dtype=int)) == []
+    sides = np.r_[np.zeros(201, dtype=int), [1]]
+    assert [(a, b) for a, b, _ in sketch.pairs(0.05, sides)] == [(1, 201)]
+
+
+@pytest.mark.parametrize("count", [51, 60, 2000])
+def test_however_many_near_copies_are_chained_together_and_across_sides(count: int) -> None:
+    rng = random.Random(4)
+    texts = [story(rng) for _ in range(30)]
+    copies = [
+        f"my knee has been sore since I fell on the stairs and it creaks when I bend it {i}" for i in range(count)
+    ]
+    sketch = Sketch.of([*texts, *copies])
+    pairs = sketch.pairs(0.8)
+    assert {a for a, *_ in pairs} | {b for _, b, _ in pairs} == set(range(30, 30 + count))
+    assert {(30 + i, 31 + i) for i in range(count - 1)} <= {(a, b) for a, b, _ in pairs} and len(pairs) < 2 * count
+    sides = np.zeros(30 + count, dtype=int)
+    sides[[40, 50]] = 1, 2
+    crossing = {(a, b) for a, b, _ in sketch.pairs(0.8, sides)}
+    assert crossing >= {(30, 40), (30, 50)} and {n for pair in crossing for n in pair} == set(range(30, 30 + count))
+    assert all(sides[a] != sides[b] for a, b in crossing)
+
+
+def test_more_candidates_than_fit_are_chained_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(near_candidates, "PAIRS", 100)
+    texts = [f"{' '.join(f'w{n}' for n in range(20))} {i}" for i in range(40)]
+    assert {(i, i + 1) for i in range(39)} <= {(a, b) for a, b, _ in Sketch.of(texts).pairs(0.8)}
+
+
+def test_a_stock_phrase_that_is_most_of_what_a_sample_kept_makes_no_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(near_copies, "KEPT", 2000)
+    rng = random.Random(5)
+    phrase = "please help me as soon as you can since we are quite worried and have waited for a week without any word"
+    texts = [f"{phrase} {' '.join(str(rng.random())[2:] for _ in range(12))}" for _ in range(400)]
+    sketch = Sketch.of(texts)
+    assert sketch.every > 4 and sketch.pairs(0.8) == []

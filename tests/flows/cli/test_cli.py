@@ -1,0 +1,208 @@
+"""Bad input through the real command: exit code 2, one sentence on standard error, nothing half-made."""
+
+import os
+import re
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
+import pandas as pd
+import pytest
+
+from deployments.lost_runs import process_environments
+from flows.experiment import experiment
+from flows.sweep import sweep
+from tasks.grid import GRIDS
+from tests.place import PATIENT, Place, one_sentence
+
+HEAD = "text,label\n"
+GOOD = "".join(
+    f"{text} number {i},{label}\n"
+    for label, text in (("ED", "crushing pain"), ("GP", "an itch"), ("HOME", "a cold"))
+    for i in range(12)
+)
+HUB_ONLY = """
+name = "far"
+models = ["far-away"]
+bits = [4]
+[[base_model]]
+name = "far-away"
+licence = "none"
+[[base_model.sources]]
+kind = "hub"
+repo = "nobody/far-away"
+[[recipe]]
+name = "r"
+kind = "standard"
+learning_rate = 1e-3
+batch_size = 4
+rank = 4
+scale = 20
+dropout = 0.0
+iterations = 2
+"""
+# What is typed, and what the sentence must hold. FILE stands for the bad file, which each case may write.
+GRID = {
+    "unknown grid": (["sweep", "demoo"], ["no grid 'demoo'", "demo, long, paper, smoke"]),
+    "unknown key": (["sweep", "smoke", "--set", "training.layers=3"], ["--set training.layers=3", "num_layers"]),
+    "unknown model": (["sweep", "smoke", "--model", "gpt"], ["--model gpt", "smollm2-135m"]),
+    "unknown recipe": (["sweep", "smoke", "--recipe", "best"], ["no recipe best", "balanced_safe"]),
+    "unknown bits": (["sweep", "smoke", "--bits", "5"], ["no bits 5", "4, 8"]),
+    "bits are numbers": (["sweep", "smoke", "--bits", "abc"], ["--bits", "integer"]),
+    "unknown option": (["sweep", "smoke", "--modle", "x"], ["--modle"]),
+    "unfit group size": (
+        ["sweep", "demo", "--set", "training.group_size=128", "--plan"],
+        ["training.group_size = 128 does not fit smollm2-135m", "rows of 576 values", "Choose 64 or 32"],
+    ),
+    "nothing to do": (["sweep", "smoke", "--limit", "0"], ["--limit 0"]),
+    "no form": (["sweep", "smoke", "--set", "layers"], ["not of the form key=value"]),
+    "brackets are shown": (["sweep", "smoke", "--set", "seeds=[x]"], ['seeds = "[x]" is not allowed']),
+}
+DATA = {
+    "missing column": (b"words,label\nhello,ED\n", ["FILE, line 2", "no column 'text'", "'words', 'label'"]),
+    "unknown label": ((HEAD + GOOD + "a fall,MAYBE\n").encode(), ["FILE, line 38", "'MAYBE'", "[data.labels]"]),
+    "empty text": ((HEAD + GOOD + "  ,ED\n").encode(), ["FILE, line 38", "empty"]),
+    "no label": ((HEAD + "a fall,\n").encode(), ["FILE, line 2", "no label"]),
+    "contradiction": ((HEAD + GOOD + "a cold number 3,ED\n").encode(), ["FILE, line 38", "labelled ED", "line 29", "HOME"]),
+    "not text": (b"\x00\x01\x02", ["FILE, line 1", "NUL"]),
+    "not UTF-8": (b"text,label\ncaf\xe9,ED\n", ["FILE, line 2", "UTF-8"]),
+    "empty": (b"", ["FILE is empty"]),
+    "only a head": (HEAD.encode(), ["FILE holds no cases"]),
+    "one class": ((HEAD + "".join(f"pain {i},ED\n" for i in range(30))).encode(), ["FILE", "no case labelled GP"]),
+    "too few fields": ((HEAD + "a fall\n").encode(), ["FILE, line 2", "1 fields"]),
+}  # fmt: skip
+EARLY = {
+    "select": (["sql", "SELECT 1"], ["no warehouse yet", "triage sweep demo"]),
+    "compare": (["compare"], ["no warehouse yet", "triage sweep demo"]),
+}
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    """Every command above, each in a folder of its own, two at a time."""
+    root = tmp_path_factory.mktemp("bad")
+    commands: dict[str, list[str]] = {}
+    for name, (args, _) in (GRID | EARLY).items():
+        commands[name] = args
+    for name, (content, _) in DATA.items():
+        path = root / f"{name}.csv"
+        path.write_bytes(content)
+        commands[name] = ["sweep", "smoke", "--set", f"data.source={path}"]
+    commands["no such file"] = ["sweep", "smoke", "--set", f"data.source={root / 'nowhere.csv'}"]
+    with ThreadPoolExecutor(2) as pool:
+        runs = pool.map(lambda item: Place(root / item[0].replace(" ", "-")).run(*item[1]), commands.items())
+    return root, dict(zip(commands, runs, strict=True))
+
+
+@pytest.mark.parametrize("name", [*GRID, *EARLY, *DATA])
+def test_bad_input_is_one_sentence_and_exit_code_two(name, answers):
+    root, runs = answers
+    parts = (GRID | EARLY | DATA)[name][1]
+    assert one_sentence(runs[name].stderr), runs[name].stderr
+    assert [p for p in parts if p.replace("FILE", str(root / f"{name}.csv")) not in runs[name].stderr] == []
+    assert (runs[name].returncode, runs[name].stdout) == (2, "")
+
+
+@pytest.mark.parametrize("name", [*GRID, *EARLY, *DATA, "no such file"])
+def test_after_bad_input_nothing_is_half_written(name, answers):
+    home = answers[0] / name.replace(" ", "-") / "home"
+    assert [p for p in home.rglob("*") if p.is_file()] == [] if home.exists() else True
+
+
+def test_an_unreadable_file_is_named_with_the_reason(answers):
+    root, runs = answers
+    assert one_sentence(runs["no such file"].stderr) and runs["no such file"].returncode == 2
+    assert f"{root / 'nowhere.csv'} cannot be read (No such file" in runs["no such file"].stderr
+
+
+def test_a_mistake_in_a_users_own_grid_names_its_line(place):
+    place.folder.mkdir()
+    grid = place.folder / "mine.toml"
+    grid.write_text(HUB_ONLY.replace("rank = 4", "rank = 0"))
+    found = place.run("sweep", str(grid))
+    line = grid.read_text().split("rank")[0].count("\n") + 1
+    assert found.returncode == 2 and f"mine.toml, line {line}: recipe[1].rank = 0" in found.stderr
+
+
+def test_a_bad_row_of_a_parquet_file_is_named(place):
+    place.folder.mkdir()
+    path = place.folder / "cases.parquet"
+    pd.DataFrame({"text": ["a", "b"], "label": ["ED", "sometimes"]}).to_parquet(path)
+    found = place.run("sweep", "smoke", "--set", f"data.source={path}")
+    assert found.returncode == 2 and one_sentence(found.stderr) and f"{path}, row 2" in found.stderr
+
+
+@pytest.fixture
+def closed_port():
+    """A port on which nobody listens, and which nobody else gets meanwhile."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+def test_without_network_and_package_the_reasons_come_within_seconds(place, closed_port):
+    place.folder.mkdir()
+    grid = place.folder / "far.toml"
+    grid.write_text(HUB_ONLY)
+    place.command = ("-c", PATIENT + "from flows.cli import main; main()")
+    found = place.run(
+        "sweep", str(grid), HF_ENDPOINT=f"http://127.0.0.1:{closed_port}", HF_HOME=str(place.folder / "hf")
+    )
+    assert found.returncode == 2 and one_sentence(found.stderr), found.stderr
+    assert "No weights can be had (far-away: Hub nobody/far-away@main: the Hub cannot be reached" in found.stderr
+    assert not (place.home / "experiments").exists() and not (place.home / "sources").exists()
+
+
+def test_a_server_that_does_not_answer_is_a_sentence_before_anything_is_done(place, closed_port):
+    url = f"http://127.0.0.1:{closed_port}/api"
+    found = place.run("sweep", "smoke", "--limit", "1", PREFECT_API_URL=url)
+    assert found.returncode == 2 and one_sentence(found.stderr), found.stderr
+    assert f"no server answers at {url}" in found.stderr and "unset PREFECT_API_URL" in found.stderr
+    assert not (place.home / "experiments").exists() and not place.warehouse.exists()
+
+
+def test_the_paper_plan_lists_sixty_cells_before_any_download(place, closed_port):
+    dead = f"http://127.0.0.1:{closed_port}"
+    found = place.run(
+        "sweep", "paper", "--plan", HF_ENDPOINT=dead, PIP_INDEX_URL=f"{dead}/simple", HF_HOME=str(place.folder / "hf")
+    )
+    assert found.returncode == 0 and found.stderr == ""
+    ids = [word for word in found.stdout.split() if word.endswith("-s42")]
+    assert len(ids) == len(set(ids)) == 60 and "60 experiments, 0 trained, 60 to train" in found.stdout
+    for name in ("smollm2-135m", "smollm2-360m", "gemma-3-270m"):
+        assert f"weights  {name}: Hub " in found.stdout
+    assert not place.home.exists(), "a plan writes nothing"
+
+
+def test_status_before_any_sweep_says_what_to_type(place):
+    found = place.run("status")
+    assert found.returncode == 0 and found.stdout == "Nothing has run yet. Next: triage sweep demo\n"
+
+
+@pytest.mark.parametrize("blocked", ["file", "file below"])
+def test_a_home_that_cannot_be_one_is_a_sentence(blocked, place):
+    place.folder.mkdir()
+    (place.folder / "home").write_text("a file")
+    home = place.home if blocked == "file" else place.home / "deeper"
+    found = place.run("sweep", "smoke", TRIAGE_HOME=str(home))
+    assert found.returncode == 2 and one_sentence(found.stderr) and "TRIAGE_HOME" in found.stderr, found.stderr
+    assert str(home) not in process_environments(), "no server of it is left"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_home_that_may_not_be_written_is_a_sentence(place):
+    place.home.mkdir(parents=True)
+    place.home.chmod(0o500)
+    found = place.run("sweep", "smoke")
+    assert found.returncode == 2 and one_sentence(found.stderr)
+
+
+def test_wherever_a_grid_is_asked_for_all_built_in_ones_are_named(place):
+    names = {path.stem for path in GRIDS.glob("*.toml")}
+    form = [flow.parameters.properties["grid"]["description"] for flow in (sweep, experiment)]
+    for text in (place.run("sweep", "--help").stdout, *form):
+        assert names - set(re.findall(r"\w+", text)) == set()
+
+
+def test_help_names_every_command(place):
+    out = place.run("--help").stdout
+    assert [name for name in ("sweep", "status", "compare", "sql", "bench") if name not in out] == []

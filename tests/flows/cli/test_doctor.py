@@ -1,0 +1,275 @@
+"""`triage doctor`: every finding names the remedy, and only errors fail."""
+
+import contextlib
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib import metadata
+
+import mlx.core as mx
+import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from rich.console import Console
+
+from deployments.server import prefect_server
+from deployments.temporary_server import start_temporary_server
+from flows.cli import doctor_checks as checks
+from flows.cli.doctor import _result, doctor
+from tasks.bench import selftest
+from tasks.runtime.errors import BadInput, Locked
+from tasks.runtime.store import file_digest, home
+from tests.place import PATIENT, ROOT
+from warehouse.connect import warehouse_path, writing
+from warehouse.migrate import migrate
+
+NO_NETWORK = {"HF_HUB_OFFLINE": "1", "PIP_NO_INDEX": "1"}
+
+
+def levels(findings):
+    return [finding.level for finding in findings]
+
+
+def answers(*states):
+    return lambda specs, root: {f"model-{i}": list(sources) for i, sources in enumerate(states)}
+
+
+def test_a_sound_machine_has_no_error_and_the_selftest_writes_what_it_found(monkeypatch):
+    monkeypatch.setattr(checks, "availabilities", answers([("Hub a/b", "reachable")]))
+    out = io.StringIO()
+    assert doctor(Console(file=out, width=200), selftest=True) == 0
+    text = out.getvalue()
+    assert "no errors" in text and "GFLOP/s" in text and "weights model-0: Hub a/b: reachable" in text
+    (path,) = home().glob("doctor-*.json")
+    assert f"Written to {path}" in text
+    report = json.loads(path.read_text())
+    assert {check["name"].partition(": ")[2] for check in report["selftest"]} >= {
+        "packed against dequantised", "loss against stock mlx-lm", "gradients against stock mlx-lm"
+    }  # fmt: skip
+    assert all(check["ok"] and check["value"] >= 0 for check in report["selftest"])
+    assert len(report["findings"]) > len(report["selftest"]) >= 12
+    assert report["versions"]["mlx"] == metadata.version("mlx")
+
+
+def test_an_error_gives_exit_code_1_without_a_traceback_and_the_parent_never_loads_mlx(tmp_path):
+    (tmp_path / "file").write_text("")
+    script = PATIENT + "import sys\nfrom flows.cli import app\ncode = app(['doctor'], standalone_mode=False)\n"
+    script += "assert not {'mlx', 'mlx_lm', 'transformers'} & set(sys.modules)\nsys.exit(code)\n"
+    environment = {**os.environ, **NO_NETWORK, "TRIAGE_HOME": str(tmp_path / "file" / "home")}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1 and done.stderr == "", done.stderr
+    assert "set TRIAGE_HOME to another folder" in done.stdout
+    assert (
+        "weights smollm2-360m: Hub HuggingFaceTB/SmolLM2-360M-Instruct@a10cc1512eab: HF_HUB_OFFLINE is set"
+        in done.stdout
+    )
+
+
+@pytest.mark.parametrize(
+    ("states", "expected"),
+    [
+        ([[("Hub", "reachable"), ("package", "no")]], ["ok"]),
+        ([[("Hub", "cannot be reached"), ("package", "here")]], ["ok"]),
+        ([[("Hub", "cannot be reached"), ("package", "reachable")]], ["warning"]),
+        ([[("Hub", "cannot be reached")], [("Hub", "in the local Hub cache")]], ["warning", "ok"]),
+        ([[("Hub", "cannot be reached")], [("Hub", "is gated")]], ["error", "error"]),
+        (
+            [[("Hub", "no answer within 5 s")], [("package", "the package index did not answer in time")]],
+            ["warning"] * 2,
+        ),
+    ],
+)
+def test_weights_are_an_error_only_if_no_model_can_be_had_at_all(monkeypatch, states, expected):
+    monkeypatch.setattr(checks, "availabilities", answers(*states))
+    found = checks.weights()
+    assert levels(found) == expected
+    assert all(bool(finding.remedy) == (finding.level != "ok") for finding in found)
+
+
+class Answer(BaseHTTPRequestHandler):
+    status, body = 200, ""
+
+    def do_GET(self):
+        self.send_response(self.status if self.path == "/api/admin/version" else 404)
+        self.end_headers()
+        self.wfile.write(self.body.encode())
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "level", "words"),
+    [
+        (200, json.dumps(metadata.version("prefect")), "ok", "server"),
+        (200, '"2.0.0"', "error", "is 2.0.0, this project's is"),
+        (200, "<html>", "error", "no server answers"),
+        (401, "", "warning", "status 401"),
+    ],
+)
+def test_the_prefect_server_must_be_of_this_version(status, body, level, words, patient):
+    handler = type("Handler", (Answer,), {"status": status, "body": body})
+    with HTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/api"
+        with temporary_settings({PREFECT_API_URL: url}):
+            (finding,) = prefect_server()
+            with pytest.raises(BadInput, match=words) if level == "error" else contextlib.nullcontext():
+                start_temporary_server()  # a sweep refuses what the doctor calls an error, and takes the rest
+        server.shutdown()
+    assert finding.level == level and words in finding.detail and url in finding.detail
+
+
+@pytest.mark.parametrize("banner", [b"SSH-2.0-OpenSSH_9.9\r\n", None])
+def test_a_port_without_a_web_server_is_an_error_with_two_remedies(banner):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        if banner:
+            listener.listen()
+            threading.Thread(target=lambda: listener.accept()[0].sendall(banner), daemon=True).start()
+        with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{listener.getsockname()[1]}/api"}):
+            (finding,) = prefect_server()
+    assert finding.level == "error" and "triage up" in finding.remedy and "unset PREFECT_API_URL" in finding.remedy
+
+
+def test_without_a_server_and_without_a_warehouse_all_is_well():
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
+        assert levels(prefect_server()) == ["ok"]
+    assert levels(checks.warehouse()) == ["ok"] and not warehouse_path().exists()
+
+
+def test_a_warehouse_is_only_looked_at():
+    with writing() as con:
+        migrate(con)
+    before = file_digest(warehouse_path())
+    (finding,) = checks.warehouse()
+    assert finding.level == "ok" and "audits pass" in finding.detail
+    with writing() as con:
+        con.execute("DELETE FROM schema_migrations WHERE version = (SELECT max(version) FROM schema_migrations)")
+    (finding,) = checks.warehouse()
+    assert finding.level == "warning" and "earlier version" in finding.detail
+    assert before != file_digest(warehouse_path())  # our deletion; a digest that never changes would prove nothing
+    changed = file_digest(warehouse_path())
+    checks.warehouse()
+    assert changed == file_digest(warehouse_path())
+
+
+def test_a_failing_audit_and_a_foreign_file_are_errors_with_a_remedy():
+    with writing() as con:
+        migrate(con)
+        con.execute(
+            "INSERT INTO prediction (evaluation_id, case_id, label, p_ed, p_gp, p_home, nll, argmax, decision) "
+            "VALUES ('nowhere', 'case', 'ED', 0.9, 0.9, 0.9, 0.1, 'ED', 'ED')"
+        )
+    (finding,) = checks.warehouse()
+    assert finding.level == "error" and "probabilities_sum_to_one (1 rows)" in finding.detail
+    assert str(home() / "landing") in finding.remedy
+    warehouse_path().write_text("no database")
+    (finding,) = _result("warehouse", checks.warehouse)
+    assert finding.level == "error" and "cannot be opened as a warehouse" in finding.detail
+
+
+def test_a_warehouse_in_use_is_a_warning():
+    def locked():
+        raise Locked("It is in use by python (process 7); close it there.")
+
+    (finding,) = _result("warehouse", locked)
+    assert finding.level == "warning" and "process 7" in finding.detail
+
+
+@pytest.mark.parametrize(("size", "level"), [(16e9, "ok"), (4e9, "warning"), (1e9, "error")])
+def test_little_memory_is_told(monkeypatch, size, level):
+    monkeypatch.setattr(checks, "total_memory", lambda: size)
+    assert levels(checks.memory()) == [level]
+
+
+@pytest.mark.parametrize(("free", "level"), [(1e12, "ok"), (2e9, "warning"), (5e8, "error")])
+def test_little_disk_is_told_before_a_study_fills_it(monkeypatch, free, level):
+    monkeypatch.setattr(checks.shutil, "disk_usage", lambda path: type("Usage", (), {"free": free}))
+    (finding,) = checks.disk()
+    assert finding.level == level and bool(finding.remedy) == (level != "ok")
+
+
+@pytest.mark.parametrize(
+    ("name", "needs", "level"), [("triage-sweep", "mlx<0.1", "error"), ("other", "no-such-thing>=1", "warning")]
+)
+def test_a_library_of_the_wrong_version_is_named(tmp_path, monkeypatch, name, needs, level):
+    info = tmp_path / f"{name.replace('-', '_')}-9.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 9\nRequires-Dist: {needs}\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    found = checks.libraries()
+    assert levels(found) == ["ok", level] and needs.partition("<")[0].partition(">")[0] in found[1].detail
+
+
+def test_a_mac_with_a_python_for_intel_is_refused(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(checks, "backend", lambda: "cpu")
+    monkeypatch.setattr(checks, "_chip", lambda: "Apple M4")
+    assert levels(checks.machine()) == ["error"]
+
+
+@pytest.mark.parametrize(("blas", "words"), [("reference", "pip install mkl"), ("libmkl_rt.so.2", "busy")])
+def test_slow_products_have_a_remedy_that_fits_the_library(monkeypatch, blas, words):
+    device = {
+        "backend": "cpu",
+        "compute_path": "dequantised_f32",
+        "compute_dtype": "float32",
+        "blas": blas,
+        "gflops": 5,
+    }
+    found = {"device": device, "warning": "Slow: install one with `pip install mkl`.", "metal": False}
+    monkeypatch.setattr(checks, "run_child", lambda *args: found)
+    speed, backend = checks.computing()
+    assert (speed.level, backend.level) == ("warning", "ok") and words in speed.remedy
+
+
+def test_a_mac_whose_metal_cannot_be_used_is_an_error(monkeypatch):
+    device = {
+        "backend": "metal",
+        "compute_path": "packed",
+        "compute_dtype": "bfloat16",
+        "blas": "accelerate",
+        "gflops": 9,
+    }
+    monkeypatch.setattr(checks, "run_child", lambda *args: {"device": device, "warning": None, "metal": False})
+    assert levels(checks.computing()) == ["ok", "error"]
+
+
+def test_the_selftest_sees_wrong_gradients_and_wrong_kernels(tmp_path, monkeypatch):
+    ours, outputs, calls = selftest._ours, selftest._outputs, []
+
+    def scaled(adapted, cases):
+        loss, gradients = ours(adapted, cases)
+        return loss, {name: value * 1.01 for name, value in gradients.items()}
+
+    def shifted(stack):
+        calls.append(stack)
+        return outputs(stack) + 0.01 * len(calls)
+
+    monkeypatch.setattr(selftest, "_ours", scaled)
+    monkeypatch.setattr(selftest, "_outputs", shifted)
+    found = {c["name"].partition(": ")[2]: c["ok"] for c in selftest._variant_checks("tiny-llama", 4, tmp_path)}
+    assert found.items() >= {
+        "packed against dequantised": False, "loss against stock mlx-lm": True, "gradients against stock mlx-lm": False
+    }.items()  # fmt: skip
+    assert not selftest._check("NaN", float("nan"), 1.0)["ok"]
+
+
+def test_the_checks_for_metal_run_and_put_the_limits_back(tmp_path, monkeypatch):
+    folder = selftest._make("tiny-gemma3", 8, tmp_path)
+    check = selftest._bfloat16("tiny", selftest.load_variant(folder, "packed"), folder)
+    assert 0.5 < check["value"] < 10
+    before = mx.set_cache_limit(1 << 30)
+    try:
+        check = selftest._cache_limit()
+        assert check["ok"] and check["value"] <= check["limit"]
+        assert mx.set_cache_limit(1 << 30) == 1 << 30
+    finally:
+        mx.set_cache_limit(before)

@@ -1,0 +1,167 @@
+"""`triage gates` and restated prevalence, on a small warehouse."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import subprocess
+import sys
+from datetime import datetime
+
+import pytest
+from rich.console import Console
+
+from flows.bench.corpus import _models
+from flows.cli.gates import find_evaluations, print_gates
+from flows.report.leaderboard import leaderboard
+from flows.report.prevalence import restated
+from tasks.runtime.errors import BadInput
+from tests.place import ROOT, one_sentence
+from tests.warehouse.rows import FIVE, evaluation, land_pair, training
+from warehouse.landing import write_landing
+from warehouse.load import load_all
+
+
+def printed(*args) -> str:
+    out = io.StringIO()
+    print_gates(Console(file=out, width=200), *args)
+    return out.getvalue()
+
+
+@pytest.fixture
+def landed(tmp_path):
+    rows = evaluation("e4", "t4", [*FIVE, ("ED", "GP", "GP"), ("ED", "HOME", "HOME")])
+    for i, row in enumerate(rows["prediction"]):
+        row["case_digest"] = hashlib.sha256(f"message {i}".encode()).hexdigest()
+    write_landing(tmp_path, "t4", "training", training("t4"))
+    write_landing(tmp_path, "e4", "evaluation", rows)
+    load_all(tmp_path)
+
+
+def test_gates_show_counts_bound_method_and_the_missed_cases_by_id_alone(landed):
+    text = printed("smol-4bit-r1-s42", None, None)
+    assert "2 of 4" in text and "FAIL" in text and "Clopper-Pearson" in text and "unsafe" in text
+    assert "Missed emergencies: 2" in text and "c00005" in text and "c00006" in text and "message" not in text
+
+
+def test_texts_come_from_the_users_own_file_only(landed, tmp_path):
+    own = tmp_path / "own.jsonl"
+    own.write_text(json.dumps({"id": 1, "words": " message 5 "}) + "\n")
+    text = printed("t4", own, None)
+    assert "message 5" in text and "its text is not in that file" in text and "message 6" not in text
+
+
+def test_what_is_not_there_or_not_one_experiment_is_a_sentence(landed, tmp_path):
+    with pytest.raises(BadInput, match="no finished experiment 'other'"):
+        find_evaluations("other")
+    with pytest.raises(BadInput, match="no share"):
+        printed("t4", None, 1.5)
+    land_pair(tmp_path / "more")
+    load_all(tmp_path / "more")
+    with pytest.raises(BadInput, match="beginning of 2 experiments"):
+        find_evaluations("t")
+
+
+def test_where_nothing_was_decided_or_there_is_no_emergency_no_zero_of_misses_is_printed(tmp_path):
+    """A rule that could not be applied misses nothing, and neither does a set without emergencies."""
+    note = "not available: the recipe has no target ED recall"
+    rows = evaluation("e4", "t4")
+    for row in rows["prediction"]:
+        row["decision"] = None
+    for row in rows["gate"]:
+        row |= {"state": "NOT AVAILABLE", "value": None, "bound": None, "successes": None, "note": note}
+    write_landing(tmp_path, "t4", "training", training("t4"))
+    write_landing(tmp_path, "e4", "evaluation", rows)
+    no_ed = [case for case in FIVE if case[0] != "ED"]
+    write_landing(
+        tmp_path, "x4", "evaluation", evaluation("x4", "t4", no_ed, evaluation_set="clinic", set_digest="other")
+    )
+    load_all(tmp_path)
+    text = printed("t4", None, None)
+    assert "on clinic: not judged: no ED case (3 cases" in text
+    assert "ED recall by subgroup: not available, no judged emergency names one" in text
+    assert "Missed emergencies: not available for 2 ED cases: the recipe has no target ED recall" in text
+    assert "Missed emergencies: not available: no ED case in this set" in text and "Missed emergencies: 0" not in text
+
+
+def test_among_emergencies_alone_a_model_is_not_judged_unless_it_misses_too_many(tmp_path):
+    write_landing(tmp_path, "t4", "training", training("t4"))
+    for id, name, decision in (("e4", "test", "ED"), ("x4", "clinic", "GP")):
+        cases = [("ED", decision, decision)] * 5
+        rows = evaluation(id, "t4", cases, evaluation_set=name, set_digest=name)
+        write_landing(tmp_path, id, "evaluation", rows)
+    load_all(tmp_path)
+    text = printed("t4", None, None)
+    assert "on test: not judged: emergencies only (5 cases" in text and "on clinic: unsafe (5 cases" in text
+
+
+def test_a_rule_that_misses_no_emergency_says_of_how_many(tmp_path):
+    write_landing(tmp_path, "t4", "training", training("t4"))
+    write_landing(tmp_path, "e4", "evaluation", evaluation("e4", "t4"))
+    load_all(tmp_path)
+    assert "Missed emergencies: 0 of 2\n" in printed("t4", None, None)
+
+
+def typed(*args):
+    """`triage ARGS` in a process of its own, in the warehouse of this test."""
+    return subprocess.run([sys.executable, "-m", "flows.cli", *args], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_the_command_prints_gates_texts_from_the_users_file_and_restated_figures(landed, tmp_path):
+    own = tmp_path / "own.jsonl"
+    own.write_text(json.dumps({"id": 1, "words": "message 5"}) + "\n")
+    done = typed("gates", "smol-4bit-r1-s42", "--show-text", str(own), "--prevalence", "0.1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "2 of 4" in done.stdout and "FAIL" in done.stdout and "Clopper-Pearson" in done.stdout
+    assert "Review flag: not available: dropout is 0" in done.stdout
+    precision, f2 = restated(2 / 4, 2 / 3, 4 / 7, 0.1)
+    assert f"At 10.0%: precision {precision:.3f}, F2 {f2:.3f}" in done.stdout
+    after = done.stdout.split("c00005")[1].split("c00006")[0]
+    assert "message 5" in after and done.stdout.count("its text is not in that file") == 1
+    unknown, share = typed("gates", "nothing"), typed("gates", "t4", "--prevalence", "2")
+    for wrong, words in ((unknown, "no finished experiment 'nothing'"), (share, "--prevalence 2 is no share")):
+        assert (wrong.returncode, wrong.stdout) == (2, "") and one_sentence(wrong.stderr) and words in wrong.stderr
+
+
+def test_a_flag_from_a_sample_says_on_how_many_cases_it_rests(landed, tmp_path):
+    missed = [*FIVE, ("ED", "GP", "GP"), ("ED", "HOME", "HOME")]
+    rows = evaluation("e4", "t4", missed, mc_status="available", mc_reason=None, mc_passes=50, mc_cases=3)
+    write_landing(tmp_path, "e4", "evaluation", rows)
+    load_all(tmp_path)
+    assert "Review flag: from 50 dropout passes on 3 of 7 cases" in printed("t4", None, None)
+
+
+def test_a_later_run_on_random_weights_stands_beside_the_real_model_and_says_what_it_is(landed, tmp_path):
+    write_landing(tmp_path, "r4", "training", training("r4", day=9, random_weights=True))
+    write_landing(tmp_path, "er4", "evaluation", evaluation("er4", "r4"))
+    load_all(tmp_path)
+    assert [e.evaluation_id for e in find_evaluations("smol-4bit-r1-s42")] == ["e4", "er4"]
+    text = printed("smol-4bit-r1-s42", None, None)
+    assert "s42 on test" in text and "s42 (random weights) on test" in text
+
+
+def test_the_corpus_benchmark_shows_random_weights_beside_the_real_model(landed, tmp_path):
+    write_landing(tmp_path, "r4", "training", training("r4", day=9, random_weights=True))
+    write_landing(tmp_path, "er4", "evaluation", evaluation("er4", "r4", created_at=datetime(2026, 3, 1)))
+    load_all(tmp_path)
+    names = [name for name, _ in _models("set", "set", {"data"})]
+    assert len(names) == 2 and ["random weights" in name for name in names] == [False, True]
+
+
+@pytest.mark.parametrize("other", [0.1, 0.27, 0.6])
+def test_restated_figures_are_those_of_a_set_with_that_prevalence(other):
+    """1,000 cases at the other prevalence, with the same recall and the same rate of false alarms."""
+    hits, ed, alarms, rest = 45, 54, 30, 146
+    precision, f2 = restated(hits / ed, hits / (hits + alarms), ed / (ed + rest), other)
+    tp, fp, fn = 1000 * other * hits / ed, 1000 * (1 - other) * alarms / rest, 1000 * other * (1 - hits / ed)
+    assert precision == pytest.approx(tp / (tp + fp)) and f2 == pytest.approx(5 * tp / (5 * tp + 4 * fn + fp))
+
+
+def test_without_a_precision_nothing_is_restated_and_the_leaderboard_names_the_share(landed):
+    assert restated(0.0, None, 0.2, 0.1) == (None, 0.0), "nothing decided ED: no precision, and no F2 at any prevalence"
+    assert restated(0.0, 0.0, 0.2, 0.1) == (0.0, 0.0), "decided ED, always wrongly"
+    assert restated(None, 0.5, 0.2, 0.1) == (None, None), "no emergencies"
+    assert (
+        "of 57.1% ED" in leaderboard()["ED precision"][0] and "of 10% ED" in leaderboard(None, 0.1)["ED precision"][0]
+    )

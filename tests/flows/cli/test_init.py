@@ -1,0 +1,108 @@
+"""`triage init DIR`: what it writes runs as it is, from inside the folder."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows.cli.init import FILES, write_examples
+from flows.selection import select
+from tasks.corpus.prepare import prepare_dataset
+from tasks.corpus.splits import near_duplicates
+from tasks.identity import scores_folder, training_of
+from tasks.models.convert import run_quantize
+from tasks.models.sources import fetch_base
+from tasks.runtime.errors import BadInput
+from tasks.runtime.store import home, verify
+
+TINY = ['models=["tiny-llama"]', "recipe.iterations=3", "training.num_layers=2"]
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """Inside a freshly written folder."""
+    folder = tmp_path / "study"
+    write_examples(folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def triage(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    command = [sys.executable, "-m", "flows.cli", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_the_written_grid_can_be_planned_from_inside_the_folder(tmp_path):
+    written = triage("init", "study", folder=tmp_path)
+    assert written.returncode == 0 and "cd study && triage sweep my_grid.toml --plan" in written.stdout
+    plan = triage("sweep", "my_grid.toml", "--set", TINY[0], "--plan", folder=tmp_path / "study")
+    assert plan.returncode == 0, plan.stderr
+    assert "tiny-llama-8bit-safe-s42" in plan.stdout and "4 experiments" in plan.stdout
+
+
+def test_the_grid_is_small_and_compares_both_precisions_under_a_standard_and_a_safety_recipe(study):
+    cells = select("my_grid.toml").cells
+    assert [(c.model.name, c.bits, c.recipe.kind) for c in cells] == [
+        ("smollm2-135m", bits, kind) for bits in (4, 8) for kind in ("standard", "safety")
+    ]
+    assert all(c.recipe.cost_matrix for c in cells if c.recipe.kind == "safety")
+
+
+@pytest.mark.parametrize("seed", [42, 0, 1, 2, 3])
+def test_every_set_of_the_cases_has_every_label_and_whole_groups(study, seed):
+    data = select("my_grid.toml", [f"data.seed={seed}"]).grid.data
+    manifest = verify(prepare_dataset(data, home()))
+    assert sum(s["cases"] for s in manifest["sets"].values()) == 60 and manifest["has_groups"]
+    assert all(min(s["labels"].values()) >= 2 for s in manifest["sets"].values())
+
+
+def test_no_case_is_a_near_copy_of_another(study):
+    from tasks.corpus.readers import read_cases
+
+    cases = read_cases(Path("my_cases.csv"), select("my_grid.toml").grid.data)
+    assert near_duplicates({case.case_id: [case] for case in cases}, threshold=0.1) == []
+
+
+def test_the_examples_train_and_score(study):
+    from tasks.scoring import job as scoring
+    from tasks.tuning import job as training
+
+    data = prepare_dataset(select("my_grid.toml").grid.data, home())
+    for spec in select("my_grid.toml", TINY, bits=[4]).cells:
+        source = fetch_base(spec.model, home())
+        variant = run_quantize({"source": str(source), "root": str(home()), "bits": 4, "group_size": 64})["folder"]
+        name = training_of(spec, variant, data)
+        args = {"experiment": spec.model_dump(mode="json"), "training_id": name, "variant": variant, "data": str(data),
+                "home": str(home()), "folder": str(home() / "experiments" / name)}  # fmt: skip
+        training.run(args, lambda event: None)
+        scores = scores_folder(spec, name, data)
+        scoring.run(args | {"scores": str(scores)}, lambda event: None)
+        verify(scores)
+
+
+@pytest.mark.nightly
+def test_the_written_grid_runs_through_the_command(study):
+    overrides = [part for one in (*TINY, "scoring.passes=2") for part in ("--set", one)]
+    done = triage("sweep", "my_grid.toml", *overrides, "--bits", "4", "--recipe", "safe", folder=study)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    assert "landed   tiny-llama-4bit-safe-s42" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith(f"1 experiment is in the warehouse: {home() / 'triage.duckdb'}")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_is_there_is_never_overwritten_and_nothing_is_written_beside_it(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(BadInput, match=f"{name} is there already"):
+        write_examples(tmp_path)
+    assert [p.name for p in tmp_path.iterdir() if p.name in FILES] == [name]
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_folder_that_cannot_be_made_is_refused_in_a_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = triage("init", "file/study", folder=tmp_path)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "file/study cannot be written (Not a directory)" in done.stderr

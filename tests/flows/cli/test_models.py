@@ -1,0 +1,103 @@
+"""`triage models`: sizes that follow from shapes are those of real folders, to the byte."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from flows.cli.models import disagreement, model_sizes, print_models
+from tasks.grid import known_models, load_grid
+from tasks.models.convert import run_quantize
+from tasks.models.expected_sizes import expected_sizes, known_config, lora_parameters
+from tasks.models.sources import fetch_base
+from tasks.runtime.errors import BadInput
+from tasks.runtime.store import home, read_manifest, seal
+
+PUBLISHED = {
+    ("smollm2-135m", 4): 75_715_200, ("smollm2-135m", 8): 142_955_136, ("smollm2-360m", 4): 203_614_080,
+    ("smollm2-360m", 8): 384_493_440, ("gemma-3-270m", 4): 150_885_632, ("gemma-3-270m", 8): 284_906_752,
+    ("smollm2-135m", None): 2 * 134_515_008, ("smollm2-360m", None): 2 * 361_821_120,
+    ("gemma-3-270m", None): 2 * 268_098_176,
+}  # fmt: skip
+QV = ("self_attn.q_proj", "self_attn.v_proj")
+
+
+def printed() -> str:
+    out = io.StringIO()
+    print_models(Console(width=140, file=out))
+    return out.getvalue()
+
+
+def make(name: str, bits: int) -> None:
+    source = fetch_base(known_models()[name], home())
+    run_quantize({"source": str(source), "root": str(home()), "bits": bits, "group_size": 64})
+
+
+def test_every_variant_of_the_study_has_exactly_the_published_bytes():
+    for (name, bits), total in PUBLISHED.items():
+        sizes = expected_sizes(known_config(name), bits, 64)
+        assert sizes["stored_bytes"] == total == sum(sizes["bytes_by_part"].values())
+
+
+@pytest.mark.parametrize("name", ["tiny-llama", "tiny-gemma3"])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_the_formula_gives_what_a_real_folder_holds_part_by_part(name, bits):
+    make(name, bits)
+    rows = {row.bits: row for row in model_sizes(load_grid("smoke"), home()) if row.base_model == name}
+    assert rows[bits].measured and rows[None].measured and not rows[12 - bits].measured
+    assert [disagreement(row) for row in rows.values()] == [None, None, None]
+    assert "random weights" in rows[bits].source
+    assert rows[12 - bits].source == f"fetched ({rows[bits].source}), not converted yet"
+
+
+def test_a_folder_that_holds_other_bytes_than_its_shape_gives_is_named():
+    make("tiny-llama", 4)
+    (folder,) = (home() / "models").glob("tiny-llama-4bit-*")
+    manifest = read_manifest(folder)
+    (base,) = (home() / "models").glob("tiny-llama-base-*")
+    (folder / "model.safetensors").write_bytes((base / "model.safetensors").read_bytes())  # not quantised at all
+    seal(folder, {key: manifest[key] for key in ("group_size", "random_weights", "weights_source")})
+    row = next(row for row in model_sizes(load_grid("smoke"), home()) if row.bits == 4 and row.measured)
+    text = disagreement(row)
+    assert text is not None and "embedding 98,304 where its shape gives 27,648" in text and "norms" not in text
+
+
+def test_trainable_parameters_are_those_that_the_engine_counts():
+    # rank x (inputs + outputs) by hand: q 576 -> 576 and v 576 -> 192 in each of 16 blocks.
+    assert lora_parameters(known_config("smollm2-135m"), 8, 16, QV) == 16 * 8 * (576 + 576 + 576 + 192)
+    from tasks.tuning.architecture import take_apart
+    from tasks.tuning.lora import add_lora
+    from tests.tuning import tiny
+
+    model, _ = tiny.base_model("gemma3_text")
+    config = {**vars(model.args), "tie_word_embeddings": True}
+    made = add_lora(take_apart(model), tiny.recipe(rank=6), tiny.TRAINING, seed=1)
+    assert lora_parameters(config, 6, tiny.TRAINING.num_layers, QV) == made.trainable
+
+
+def test_more_blocks_than_the_model_has_and_unknown_modules_are_refused():
+    with pytest.raises(BadInput, match="has 18 blocks"):
+        lora_parameters(known_config("gemma-3-270m"), 8, 19, QV)
+    with pytest.raises(BadInput, match=r"'self_attn\.q'"):
+        lora_parameters(known_config("gemma-3-270m"), 8, 16, ("self_attn.q",))
+
+
+def test_nothing_fetched_prints_the_exact_sizes_of_all_and_each_recipes_share():
+    text = printed()
+    assert all(f"{total:,}" in text for total in PUBLISHED.values())
+    assert text.count("not fetched") == 9 + 1  # every row, and the line that explains it
+    assert "WARNING" not in text
+    for recipe in load_grid("paper").recipes:
+        assert recipe.name in text
+    assert "245,760 (0.18%)" in text
+
+
+def test_random_weights_of_the_true_shapes_take_the_place_of_every_source():
+    grid = load_grid("paper", ["weights=random"])
+    for name in grid.models:
+        model = known_models(grid)[name]
+        assert [(source.kind, source.shape) for source in model.sources] == [("random", name)]
+        assert model.terms is None, "nobody's terms bind random numbers"
+    assert known_models(load_grid("paper"))["gemma-3-270m"].terms
+    with pytest.raises(BadInput, match='weights = "rnd" is not allowed'):
+        load_grid("paper", ["weights=rnd"])

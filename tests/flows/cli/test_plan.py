@@ -1,0 +1,111 @@
+"""What a plan calls trained is what a sweep would find done: after a smoke sweep, with one ingredient changed each time."""
+
+import shutil
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from flows.cli.plan import print_plan
+from flows.plan import plan_cells
+from flows.report.names import RANDOM
+from flows.selection import Selection, select
+from tasks.models.sources import fetch_base
+from tasks.runtime import store
+from tasks.spec import FolderSource
+
+
+@pytest.fixture
+def trained(smoke, monkeypatch):
+    """Number of the smoke grid's eight cells that are trained, under overrides, in a home with a finished sweep."""
+    place, _ = smoke
+
+    def count(*overrides: str, home=place.home) -> int:
+        monkeypatch.setenv("TRIAGE_HOME", str(home))
+        return sum(cell.trained for cell in plan_cells(select("smoke", list(overrides))))
+
+    return count
+
+
+def without_variants(place, folder):
+    shutil.copytree(place.home / "experiments", folder / "experiments")
+    return folder
+
+
+def test_after_a_sweep_all_is_trained_whatever_changes_no_adapter(trained, smoke, tmp_path):
+    bare = without_variants(smoke[0], tmp_path / "bare")
+    for home in (smoke[0].home, bare):
+        assert trained(home=home) == 8
+        assert trained("training.memory='4GB'", "scoring.passes=20", home=home) == 8
+        assert trained("data.limits.test=12", home=home) == 8
+    assert {p.name for p in bare.iterdir()} == {"experiments"}, "a plan writes nothing"
+
+
+def test_what_is_trained_and_would_be_scored_again_is_said_with_its_time(smoke, monkeypatch):
+    monkeypatch.setenv("TRIAGE_HOME", str(smoke[0].home))
+
+    def cells(*overrides):
+        return list(plan_cells(select("smoke", list(overrides))))
+
+    assert {(cell.state, cell.seconds) for cell in cells()} == {("done", 0.0)}
+    more = cells("scoring.passes=20")
+    assert {cell.state for cell in more} == {"to score"} and all(cell.seconds > 0 for cell in more)
+    assert {cell.state for cell in cells("data.limits.test=12")} == {"to score"}
+    assert {cell.state for cell in cells("recipe.iterations=4")} == {"to train"}
+
+
+def test_a_plan_marks_random_weights_those_that_are_here_or_else_all_that_the_grid_names(tmp_path, monkeypatch):
+    monkeypatch.setattr("flows.cli.plan.sources_of", lambda selection: {})  # asks networks
+    chosen = select("smoke", models=["tiny-llama", "smollm2-135m"], bits=[4], recipes=["baseline"])
+    tiny = chosen.cells[0]
+    missing = FolderSource(kind="folder", path=str(tmp_path / "missing"))
+    either = tiny.model.model_copy(update={"name": "either", "sources": (missing, *tiny.model.sources)})
+    cells = [*chosen.cells, tiny.model_copy(update={"model": either})]
+
+    def marked() -> set[str]:
+        out = StringIO()
+        print_plan(Console(file=out, width=200), Selection(chosen.grid, cells))
+        return {spec.model.name for spec in cells if f"{spec.cell_id}{RANDOM}" in out.getvalue()}
+
+    assert marked() == {"tiny-llama"}, "what either gets is not known yet"
+    fetch_base(either, store.home())
+    assert marked() == {"tiny-llama", "either"}
+    print_plan(Console(file=(narrow := StringIO()), width=60), Selection(chosen.grid, cells))
+    assert narrow.getvalue().count("weights)") == 2 and "…" not in narrow.getvalue(), "nothing is cut"
+
+
+@pytest.mark.parametrize(
+    "overrides", [["recipe.iterations=4"], ["data.limits.train=40"], ["training.num_layers=1"], ["seeds=[7]"]]
+)
+def test_another_setting_or_other_cases_are_not_trained(overrides, trained, smoke, tmp_path):
+    assert trained(*overrides) == trained(*overrides, home=without_variants(smoke[0], tmp_path / "bare")) == 0
+
+
+@pytest.mark.parametrize("what", ["engine", "library", "prompt"])
+def test_another_engine_library_or_prompt_trains_anew(what, trained, smoke, tmp_path, monkeypatch):
+    if what == "engine":
+        monkeypatch.setattr("tasks.spec.ENGINE_VERSION", 10**6)
+        monkeypatch.setattr("tasks.tuning.training_rows.ENGINE_VERSION", 10**6)
+    for module in ("tasks.identity", "tasks.tuning.training_rows"):
+        if what == "library":
+            monkeypatch.setattr(f"{module}.versions", lambda: {"mlx": "0", "mlx-lm": "0"})
+        if what == "prompt":
+            other = type("Prompt", (), {"digest": "another"})
+            monkeypatch.setattr(f"{module}.load_prompt", lambda other=other: other)
+    assert trained() == trained(home=without_variants(smoke[0], tmp_path / "bare")) == 0
+
+
+def test_random_weights_of_another_seed_are_not_those_that_were_trained(trained, smoke, tmp_path, monkeypatch):
+    """By the variant, or where it is gone by the sources that the grid names."""
+    import flows.plan as plan
+
+    cells = select("smoke").cells
+    other = [
+        c.model_copy(update={"model": c.model.model_copy(update={"sources": (s.model_copy(update={"seed": 9}),)})})
+        for c in cells
+        for s in c.model.sources
+    ]
+    monkeypatch.setenv("TRIAGE_HOME", str(without_variants(smoke[0], tmp_path / "bare")))
+    chosen = select("smoke")
+    found = list(plan.plan_cells(type(chosen)(chosen.grid, other)))
+    assert len(found) == 8 and not any(cell.trained for cell in found)

@@ -1,0 +1,315 @@
+"""The tables of `triage compare`, on a small warehouse: every figure with its reason where there is none, every mark."""
+
+from __future__ import annotations
+
+import io
+from datetime import datetime
+
+import pandas as pd
+from rich.console import Console
+
+from flows.cli.compare import print_comparison
+from flows.cli.status import print_status
+from flows.report.evidence import evidence
+from flows.report.figures import percent
+from flows.report.frames import print_frame, print_in_parts
+from flows.report.leaderboard import leaderboard
+from flows.report.markdown import as_markdown
+from flows.report.pairs import quantization
+from flows.report.prevalence import restated
+from tasks.judging.metrics import confusion, metric_values
+from tests.warehouse.rows import COSTS, FIVE, evaluation, full, land_pair, training
+from tests.warehouse.test_views import random_cases
+from warehouse.landing import write_landing
+from warehouse.load import load_all
+from warehouse.query import query
+
+CASES = random_cases(60, 1)
+NO_RULE = "not available: the recipe has no target ED recall"
+
+
+def land(root, id="t4", rows=None, **values):
+    write_landing(root, id, "training", training(id, **values))
+    write_landing(root, f"e{id}", "evaluation", rows or evaluation(f"e{id}", id, CASES))
+    load_all(root)
+
+
+def tables(cells=None, prevalence=None):
+    """The tables of the long form by the first words of their titles."""
+    return {title.split(";")[0].split(" (")[0]: frame for title, frame in evidence(cells, prevalence)}
+
+
+def lines(frame, column, row=0):
+    return frame[column][row].split("\n")
+
+
+def without_primary_rule(id="et4", training_id="t4"):
+    """An evaluation whose primary rule could not be applied, as rows.py lands one."""
+    rows = evaluation(id, training_id, CASES)
+    for row in rows["prediction"]:
+        row["decision"] = None
+    for row in rows["metric"]:
+        if row["rule"] == "target_recall":
+            row |= {"value": None, "low": None, "high": None, "note": NO_RULE}
+    for row in rows["gate"]:
+        row |= {"state": "NOT AVAILABLE", "value": None, "bound": None, "successes": None, "note": NO_RULE}
+    return rows
+
+
+def test_the_long_form_has_the_table_of_each_question(tmp_path):
+    land(tmp_path)
+    assert list(tables()) == [
+        "Gates of the primary rule, on each evaluation set: state, count or value, and the 95 % bound that PASS needs",
+        "Decision rules: how emergencies fare on the test set", "Decision rules: errors of all cases",
+        "Decision rules: what the decisions cost",
+        "What each rule chose on the calibration cases, and when: before the judged cases were scored",
+        "Confusion matrices, cases: a line for each true label, a column for each decision",
+        "Training, test loss and what it took", "Can the probabilities be trusted? Likelihood and calibration on the test set",
+        "Conformal sets", "The review flag of Monte Carlo dropout against scores of one pass at equal load",
+    ]  # fmt: skip
+
+
+def test_every_rule_stands_beside_the_others_with_the_figures_of_its_own_decisions(tmp_path):
+    land(tmp_path)
+    found = tables()
+    emergencies = found["Decision rules: how emergencies fare on the test set"]
+    assert [line for line in lines(emergencies, "rule") if line] == ["argmax", "target recall *", "min cost"]
+    labels, argmax, decisions = ([case[i] for case in CASES] for i in range(3))
+    both = {0: metric_values(confusion(labels, argmax), COSTS), 1: metric_values(confusion(labels, decisions), COSTS)}
+    shown = {
+        "ED recall": "ed_recall", "ED precision": "ed_precision", "ED F2": "ed_f2", "over-triage": "over_triage",
+        "under-triage": "under_triage", "macro-F1": "macro_f1", "expected cost": "expected_cost", "cost skill": "cost_skill",
+    }  # fmt: skip
+    for title, name in shown.items():
+        (frame,) = (f for key, f in found.items() if key.startswith("Decision rules") and title in f)
+        for line, values in both.items():
+            digits = 2 if "cost" in name else 3
+            text = lines(frame, title)[line]
+            assert text.startswith(f"{values[name]:.{digits}f} [") and text.endswith("]")
+    assert lines(emergencies, "ED recall")[2].startswith("n/a: this evaluation")
+
+
+def test_what_was_chosen_on_which_cases_and_when_is_shown_beside_the_rules(tmp_path):
+    rows = evaluation("et4", "t4", CASES, threshold=0.25)
+    for row in rows["decision_rule"]:
+        if row["rule"] == "target_recall":
+            row |= {"target": 0.96, "threshold": 0.25, "allowed_misses": 2, "misses": 1, "n_ed": 30, "bound": 0.828}
+        if row["rule"] == "min_cost":
+            row |= {"note": "not available: no cost matrix"}
+    land(tmp_path, rows=rows)
+    shown = tables()["What each rule chose on the calibration cases, and when: before the judged cases were scored"]
+    assert lines(shown, "chosen") == ["nothing to choose", "p(ED) >= 0.25", "for recall 0.96", "n/a: no cost matrix"]
+    assert lines(shown, "calibration")[1:] == ["1 of 30 ED missed", "2 allowed, bound 0.828"]
+    assert (
+        lines(shown, "chosen at")[0] == "2026-01-02 01:00:00"
+        and lines(shown, "judged from")[0] == "2026-01-02 02:00:00"
+    )
+
+
+def test_a_rule_that_could_not_be_applied_gives_its_reason_and_no_zero_anywhere(tmp_path):
+    land(tmp_path, rows=without_primary_rule())
+    found = tables()
+    rules = found["Decision rules: how emergencies fare on the test set"]
+    assert "n/a: the recipe has no target ED recall" in " ".join(lines(rules, "ED recall"))
+    assert lines(rules, "ED F2")[1] == "n/a"
+    matrix = found["Confusion matrices, cases: a line for each true label, a column for each decision"]
+    assert {cell for choice in ("ED", "GP", "HOME") for cell in lines(matrix, f"primary: {choice}")} == {"n/a"}
+    gates = found[
+        "Gates of the primary rule, on each evaluation set: state, count or value, and the 95 % bound that PASS needs"
+    ]
+    for column in gates.columns[2:]:
+        assert " ".join(lines(gates, column)) == "NOT AVAILABLE n/a: the recipe has no target ED recall"
+
+
+def test_the_confusion_matrices_are_those_of_the_decisions(tmp_path):
+    land(tmp_path)
+    matrix = tables()["Confusion matrices, cases: a line for each true label, a column for each decision"]
+    labels = [case[0] for case in CASES]
+    for rule, i in (("argmax", 1), ("primary", 2)):
+        expected = confusion(labels, [case[i] for case in CASES])
+        shown = [[int(n) for n in lines(matrix, f"{rule}: {choice}")] for choice in ("ED", "GP", "HOME")]
+        assert [list(column) for column in zip(*shown, strict=True)] == expected.tolist() and expected.sum() == len(
+            CASES
+        )
+
+
+def test_shares_keep_three_digits():
+    assert [percent(share) for share in (0.27, 0.125, 0.005, 0.025, 1.0)] == ["27%", "12.5%", "0.5%", "2.5%", "100%"]
+
+
+def test_gates_show_state_count_bound_and_method_on_every_set(tmp_path):
+    write_landing(
+        tmp_path, "x4", "evaluation", evaluation("x4", "t4", FIVE, evaluation_set="clinic", set_digest="other")
+    )
+    land(tmp_path)
+    gates = next(frame for title, frame in tables().items() if title.startswith("Gates"))
+    assert lines(gates, "experiment", 1)[-1] == "clinic: 5 cases, 40% ED"
+    for row, id in enumerate(("et4", "x4")):
+        (g,) = query(f"FROM gate WHERE gate = 'ed_recall' AND evaluation_id = '{id}'").itertuples()
+        shown = lines(gates, "ED recall >= 0.95", row)
+        assert shown[:3] == [g.state, f"{g.successes} of {g.n} = {g.value:.3f}", f"bound {g.bound:.3f}"]
+        assert shown[3].startswith("exact (Clopper-Pearson)")
+
+
+def test_a_reason_is_printed_whole_where_there_is_no_figure(tmp_path):
+    rows = evaluation("et4", "t4", [(t, a, d) for t, a, d in CASES if t != "ED"])
+    note = "not available: 40 cases, an ECE needs 300"
+    rows["metric"].append(full("metric", evaluation_id="et4", rule="argmax", metric="ece", n=40, note=note))
+    land(tmp_path, rows=rows)
+    found = tables()
+    trust = next(frame for title, frame in found.items() if title.startswith("Can the"))
+    assert " ".join(lines(trust, "ECE")) == "n/a: 40 cases, an ECE needs 300"
+    sets = " ".join(lines(found["Conformal sets"], "ED missed"))
+    assert "no ED case in this set" in sets and "0 of 0" not in sets
+    gates = next(frame for title, frame in found.items() if title.startswith("Gates"))
+    assert " ".join(lines(gates, "ED recall >= 0.95")) == "NOT AVAILABLE n/a: no ED case in this set"
+
+
+def test_what_is_to_be_minded_of_conformal_sets_is_said(tmp_path):
+    land(tmp_path)
+    note = query("SELECT note FROM conformal").note[0]
+    assert note and " ".join(tables()["Conformal sets"]["mind"][0].split()) == note
+
+
+def test_a_recipe_without_dropout_reads_not_available_with_the_reason(tmp_path):
+    land(
+        tmp_path,
+        rows=evaluation("et4", "t4", CASES, mc_reason="the recipe has dropout 0, so every pass would be the same"),
+    )
+    review = tables()["The review flag of Monte Carlo dropout against scores of one pass at equal load"]
+    said = " ".join(lines(review, "score"))
+    assert said == "not available: the recipe has dropout 0, so every pass would be the same"
+    assert review["load"][0] == "n/a"
+
+
+def test_losses_time_speed_and_memory_are_shown_and_nothing_for_what_was_not_trained(tmp_path):
+    values = {"train_loss": 0.25, "valid_loss": 0.5, "tokens_per_second": 1234.0, "weights_memory_bytes": 5e8}
+    land(tmp_path, rows=evaluation("et4", "t4", CASES, perplexity=1.65), **values)
+    land(tmp_path, "b", recipe="tfidf_lr", recipe_kind="baseline", base_model="none", cell_id="tfidf_lr",
+         bits=None, compute_path=None, peak_memory_bytes=None, train_seconds=None)  # fmt: skip
+    shown = tables()["Training, test loss and what it took"].set_index("experiment").to_dict("index")
+    own = shown["smol 4bit\nr1 s42"]
+    assert (own["train\nloss"], own["valid.\nloss"], own["test loss,\nperplexity"]) == ("0.250", "0.500", "0.500\n1.65")
+    assert (own["trained\nin"], own["tokens/s"], own["weights\nMB"]) == ("40 s", "1234", "500")
+    other = shown["tfidf_lr\nbaseline"]
+    assert {other[name] for name in ("train\nloss", "trained\nin", "tokens/s", "weights\nMB", "peak\nMB")} == {"n/a"}
+
+
+def land_everything(root, marked):
+    """A pair, its moved adapter, two seeds, dropout, a further set and fidelity, all on random weights or on real ones."""
+    prefix = "random" if marked else "real"
+    for seed in (42, 43):
+        for bits in (4, 8):
+            id = f"{prefix}{bits}s{seed}"
+            own = {"seed": seed, "cell_id": f"smol-{bits}bit-r1-s{seed}", "random_weights": marked}
+            write_landing(root, id, "training", training(id, bits, day=9 if marked else 1, **own))
+            write_landing(
+                root, f"e{id}", "evaluation", evaluation(f"e{id}", id, CASES, created_at=datetime(2026, 1, 3))
+            )
+            further = evaluation(f"x{id}", id, FIVE, evaluation_set="clinic", set_digest="other")
+            write_landing(root, f"x{id}", "evaluation", further)
+    for bits in (4, 8):
+        id = f"fidelity-{prefix}-{bits}"
+        row = full(
+            "fidelity", fidelity_id=id, base_model="smol", bits=bits, distribution="labels", reference_precision="bf16",
+            random_weights=marked, variant_digest="v", reference_digest="r", dataset_digest="data", cases=6, set_cases=60,
+            kl_mean=0.5 if marked else 0.25, same_top1=1.0,
+        )  # fmt: skip
+        write_landing(root, id, "fidelity", {"fidelity": [row]})
+    load_all(root)
+
+
+def test_every_row_of_every_table_marks_random_weights_and_none_hides_a_real_one(tmp_path):
+    land_everything(tmp_path / "real", marked=False)
+    before = {title: len(frame) for title, frame in evidence()}
+    land_everything(tmp_path / "random", marked=True)
+    made = [("leaderboard", leaderboard()), ("pairs", quantization()), *evidence()]
+    assert len(made) == 2 + 14
+    for title, frame in made:
+        first = frame["experiment" if "experiment" in frame else frame.columns[0]]
+        marks = first.str.contains("(random weights)", regex=False)
+        assert marks.sum() * 2 == len(frame), title
+        assert title not in before or before[title] * 2 == len(frame), title
+
+
+def test_seeds_stand_beside_baselines_which_have_no_bits_and_where_only_some_experiments_are_shown(tmp_path):
+    land_everything(tmp_path / "real", marked=False)
+    land(tmp_path / "base", "b", recipe="tfidf_lr", recipe_kind="baseline", base_model="none", cell_id="tfidf_lr",
+         bits=None, compute_path=None, peak_memory_bytes=None, train_seconds=None)  # fmt: skip
+    spread = next(frame for title, frame in evidence() if title.startswith("Spread"))
+    assert spread["experiment"].tolist() == ["smol 4bit\nr1", "smol 8bit\nr1", "smol 4 minus 8 bits\nr1"]
+    assert lines(spread, "ED precision")[-1] == f"of {percent(sum(case[1] == 'ED' for case in CASES) / 60)} ED"
+    spread = next(frame for title, frame in evidence({"ereal4s42"}) if title.startswith("Spread"))
+    assert spread["experiment"].tolist() == ["smol 4bit\nr1", "smol 4 minus 8 bits\nr1"]
+
+
+def test_the_latest_fidelity_on_the_same_dataset_is_shown_whatever_its_hash(tmp_path):
+    land(tmp_path)
+    for id, kl, dataset in (("z-old", 0.9, "data"), ("a-new", 0.1, "data"), ("b-other", 0.7, "elsewhere")):
+        row = full(
+            "fidelity", fidelity_id=id, base_model="smol", bits=4, distribution="labels", reference_precision="bf16",
+            random_weights=False, variant_digest="v", reference_digest="r", dataset_digest=dataset, cases=6, set_cases=60,
+            kl_mean=kl, same_top1=1.0,
+        )  # fmt: skip
+        write_landing(tmp_path, id, "fidelity", {"fidelity": [row]})
+        load_all(tmp_path)
+    shown = tables()["What quantisation alone changes, before any training: KL divergence to the reference, in nats"]
+    assert shown["mean"].tolist() == ["0.10000"]
+
+
+def test_prevalence_reaches_every_table_or_is_said_not_to_apply(tmp_path):
+    land_everything(tmp_path, marked=False)
+    changed = dict(evidence(None, 0.1))
+    own = [frame for _, frame in evidence()]
+    for (title, frame), before in zip(changed.items(), own, strict=True):
+        assert title.endswith("restated at 10.0% ED") != title.endswith("--prevalence does not apply"), title
+        assert frame.equals(before) == title.endswith("does not apply"), title
+    board = query("SELECT * FROM leaderboard").iloc[0]
+    precision, f2 = restated(board.ed_recall, board.ed_precision, board.ed_prevalence, 0.1)
+    rules = next(frame for title, frame in changed.items() if "how emergencies fare" in title)
+    assert lines(rules, "ED precision")[1] == f"{precision:.3f}" and lines(rules, "ED F2")[1] == f"{f2:.3f}"
+    (seeds,) = (frame for title, frame in changed.items() if title.startswith("Spread"))
+    assert lines(seeds, "ED F2")[0] == f"{f2:.3f}" and lines(seeds, "ED precision")[0] == f"{precision:.3f}"
+    (further,) = (frame for title, frame in changed.items() if title.startswith("On further"))
+    assert lines(further, "ED precision")[1] == "of 10% ED"
+
+
+def test_the_end_of_a_sweep_keeps_to_the_short_form_and_says_where_the_rest_is(tmp_path):
+    land_pair(tmp_path)
+    load_all(tmp_path)
+    out = {}
+    for short in (True, False):
+        console = Console(file=io.StringIO(), width=120)
+        print_comparison(console, short=short)
+        out[short] = console.file.getvalue()
+    assert "Gates of the primary rule" in out[False] and "Gates of the primary rule" not in out[True]
+    assert "triage compare" in out[True] and out[True].count("\n") * 2 < out[False].count("\n")
+    assert max(len(line) for line in out[False].splitlines() if line.startswith(("│", "┃", "┏"))) <= 120
+
+
+def test_a_table_too_wide_goes_on_with_the_first_column_again_and_loses_nothing():
+    frame = pd.DataFrame([{f"column {i}": f"{'x' * 30}{i}" for i in range(6)}] * 6)
+    console = Console(file=io.StringIO(), width=120)
+    print_in_parts(console, frame, "A title")
+    text = console.file.getvalue()
+    assert text.count("A title") == 1 and text.count("column 0") > 1
+    assert all(text.count(f"{'x' * 30}{i}") == 6 for i in range(1, 6))
+    narrow = Console(file=io.StringIO(), width=120)
+    print_frame(narrow, frame.iloc[:, :2])
+    assert narrow.file.getvalue().count("column 0") == 1
+
+
+def test_the_artifact_holds_the_long_form_in_whole_rows(tmp_path):
+    land(tmp_path)
+    page = as_markdown(leaderboard(), quantization())
+    assert "# Gates of the primary rule" in page and "# Confusion matrices" in page
+    assert all(line.endswith("|") for line in page.splitlines() if line.startswith("|"))
+
+
+def test_status_marks_random_weights(tmp_path):
+    land(tmp_path, random_weights=True)
+    land(tmp_path / "other", "t8", bits=8)
+    console = Console(file=io.StringIO(), width=120)
+    print_status(console)
+    marked = {line.split("│")[1].strip() for line in console.file.getvalue().splitlines() if line.startswith("│")}
+    assert marked == {"t4 (random weights)", "t8"}

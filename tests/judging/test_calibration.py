@@ -1,0 +1,157 @@
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import softmax
+from sklearn.metrics import brier_score_loss
+
+from tasks.judging.calibration import (
+    EDGES,
+    calibration_table,
+    equal_mass_bins,
+    expected_calibration_error,
+    reliability_rows,
+)
+from tasks.runtime.errors import BadInput
+from tasks.spec import LABELS
+
+
+def sample(n, seed=0, sharpen=1.0):
+    """Labels drawn from true probabilities, and the probabilities that a (too sharp) model gives."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(n, 3)) * 1.5
+    truth = (softmax(logits, axis=1).cumsum(axis=1) > rng.random(n)[:, None]).argmax(axis=1)
+    return [LABELS[i] for i in truth], softmax(logits * sharpen, axis=1)
+
+
+def by_name(*args, **options):
+    return {m.name: m for m in calibration_table(*args, **options)}
+
+
+def random_probabilities(count, seed=0):
+    """Labels and probabilities of many kinds: one case, one class, ties, certainty, and enough cases for an ECE."""
+    rng = np.random.default_rng(seed)
+    for i in range(count):
+        n = 300 if i % 25 == 0 else int(rng.choice([1, 2, 3, 7, 20, 60]))
+        truth = rng.choice(rng.permutation(3)[: rng.integers(1, 4)], n)
+        p = softmax(rng.normal(size=(n, 3)) * rng.choice([0.1, 2, 40]), axis=1)
+        if rng.random() < 0.5:
+            p = rng.dirichlet([1, 1, 1], 3)[rng.integers(0, 3, n)]  # at most three different rows
+        yield truth, p
+
+
+def test_brier_and_ece_equal_scikit_learn_and_a_direct_sum_on_a_thousand_random_tables():
+    eces = 0
+    for truth, p in random_probabilities(1000):
+        found = {m.name: m.value for m in calibration_table([LABELS[t] for t in truth], p, resamples=2)}
+        whole = brier_score_loss(truth, p, labels=[0, 1, 2], scale_by_half=False)
+        assert found["brier"] == pytest.approx(whole, abs=1e-12)
+        of_ed = brier_score_loss(truth == 0, p[:, 0], labels=[False, True], pos_label=True)
+        assert found["ed_brier"] == pytest.approx(of_ed, abs=1e-12)
+        tops = {"ece": (p.max(axis=1), p.argmax(axis=1) == truth), "ed_ece": (p[:, 0], truth == 0)}
+        for name, (scores, hits) in tops.items():
+            edges = np.quantile(scores, np.arange(1, 10) / 10)
+            bins = np.array([(edges <= score).sum() for score in scores])
+            direct = sum(abs(hits[bins == b].sum() - scores[bins == b].sum()) / len(scores) for b in range(10))
+            assert expected_calibration_error(scores, hits) == pytest.approx(direct, abs=1e-12)
+            assert found[name] is None if len(truth) < 300 else found[name] == pytest.approx(direct, abs=1e-12)
+            eces += found[name] is not None
+    assert eces >= 80
+
+
+def test_ece_equals_a_loop_over_bins():
+    labels, p = sample(500, sharpen=2)
+    scores, hits = p.max(axis=1), np.array([LABELS[i] for i in p.argmax(axis=1)]) == labels
+    order = np.argsort(scores)
+    expected = sum(len(b) / 500 * abs(hits[b].mean() - scores[b].mean()) for b in np.array_split(order, 10))
+    assert expected_calibration_error(scores, hits) == pytest.approx(expected)
+    assert by_name(labels, p)["ece"].value == pytest.approx(expected)
+    ed = np.array(labels) == "ED"
+    assert by_name(labels, p)["ed_ece"].value == pytest.approx(expected_calibration_error(p[:, 0], ed))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=200), st.integers(0, 2**32 - 1))
+def test_bins_keep_equal_scores_together_and_ignore_the_order_of_cases(values, seed):
+    scores = np.array(values) / 30
+    bins = equal_mass_bins(scores)
+    shuffle = np.random.default_rng(seed).permutation(len(scores))
+    assert (equal_mass_bins(scores[shuffle]) == bins[shuffle]).all()
+    assert all(len(set(bins[scores == v])) == 1 for v in set(scores))
+    assert (np.diff(bins[np.argsort(scores, kind="stable")]) >= 0).all() and bins.max() < 10
+
+
+def test_distinct_scores_fill_bins_equally():
+    assert (np.bincount(equal_mass_bins(np.random.default_rng(0).random(1000))) == 100).all()
+
+
+def test_below_300_cases_there_is_no_ece_but_a_brier_score():
+    rows = by_name(*sample(299))
+    assert rows["ece"].value is None and rows["ece"].note == "not available: 299 cases, an ECE needs 300"
+    assert rows["ed_ece"].value is None and rows["brier"].value > 0
+    assert by_name(*sample(300))["ece"].value is not None
+    assert all(m.value is None and m.note.startswith("not available") for m in calibration_table([], np.empty((0, 3))))
+
+
+def test_brier_equals_scikit_learn():
+    labels, p = sample(400)
+    rows = by_name(labels, p)
+    assert rows["ed_brier"].value == pytest.approx(brier_score_loss(np.array(labels) == "ED", p[:, 0]))
+    parts = [brier_score_loss(np.array(labels) == label, p[:, i]) for i, label in enumerate(LABELS)]
+    assert rows["brier"].value == pytest.approx(sum(parts))
+
+
+def test_the_interval_of_a_calibrated_model_reaches_zero_and_that_of_a_sharpened_one_does_not():
+    """The plain percentile interval would exclude the truth, 0, in every one of these sets."""
+    reach = sum(by_name(*sample(400, seed), resamples=400)["ece"].low == 0 for seed in range(20))
+    sharp = [by_name(*sample(400, seed, sharpen=4), resamples=400)["ece"] for seed in range(5)]
+    assert reach >= 17
+    assert all(0 < m.low < m.value < m.high and m.value > 0.1 for m in sharp)
+
+
+def test_each_metric_has_the_interval_of_its_own_values():
+    """All share one set of resamples, so their columns must not be mixed up."""
+    labels, p = sample(400)
+    squares = (p - np.eye(3)[[LABELS.index(x) for x in labels]]) ** 2
+    rows = by_name(labels, p)
+    for name, values in {"brier": squares.sum(axis=1), "ed_brier": squares[:, 0]}.items():
+        error = 1.96 * values.std() / 20
+        normal = (values.mean() - error, values.mean() + error)
+        assert (rows[name].low, rows[name].high) == pytest.approx(normal, rel=0.02)
+    for name in ("ece", "ed_ece"):
+        assert rows[name].low <= rows[name].value + 0.02 and rows[name].high - rows[name].low < 0.12
+
+
+def test_groups_of_equal_cases_widen_the_interval():
+    labels, p = sample(60, 3)
+    groups = [str(i) for i in range(60) for _ in range(10)]
+    many = [label for label in labels for _ in range(10)], np.repeat(p, 10, axis=0)
+    clustered, independent = by_name(*many, groups)["brier"], by_name(*many)["brier"]
+    assert clustered.high - clustered.low > 2 * (independent.high - independent.low)
+    assert independent.note == "assumes independent cases" and clustered.note is None
+    few = by_name(*many, [g[-1] if int(g) < 9 else "0" for g in groups])
+    assert few["brier"].low is None and few["ece"].low is None and "fewer than 10 independent units" in few["ece"].note
+
+
+def test_reliability_looks_closely_at_small_probabilities_and_keeps_empty_rows():
+    labels = ["GP"] * 96 + ["ED"] * 4 + ["ED", "HOME"]
+    rows = reliability_rows(labels, [0.004] * 100 + [1.0, 0.5])
+    assert [(r.low, r.high) for r in rows] == list(pairwise(EDGES))
+    small, last = rows[1], rows[-1]
+    assert (small.n, small.mean_p_ed, small.ed_share) == (100, pytest.approx(0.004), 0.04)
+    assert small.share_low == pytest.approx(0.011, abs=1e-3)  # the model's 0.004 lies below it: too sure
+    assert (last.n, last.ed_share) == (2, 0.5)  # 0.5 belongs to the row that begins there, 1.0 to the last
+    assert rows[0].n == 0 and rows[0].ed_share is None and rows[0].share_low is None
+    assert sum(r.n for r in rows) == 102
+
+
+def test_unusable_input_is_refused_in_a_sentence():
+    with pytest.raises(BadInput, match="2 labels but probabilities of shape"):
+        calibration_table(["ED", "GP"], [[1, 0, 0]])
+    with pytest.raises(BadInput, match="NaN"):
+        calibration_table(["ED"], [[math.nan, 0, 0]])
+    with pytest.raises(BadInput, match="one finite p"):
+        reliability_rows(["ED"], [math.nan])

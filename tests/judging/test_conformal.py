@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+
+from tasks.judging.conformal import conformal_sets, conformal_threshold, judge_conformal
+from tasks.judging.decision_rules import target_recall_threshold
+from tasks.judging.intervals import clopper_pearson
+from tasks.judging.metrics import CLUSTERED, EXACT
+from tasks.runtime.errors import BadInput
+
+
+def draw(rng, n):
+    """Labels and probabilities of an imperfect model, all three labels equally often."""
+    truth = rng.integers(0, 3, n)
+    logits = rng.normal(size=(n, 3)) + 1.5 * np.eye(3)[truth]
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return truth, p, [("ED", "GP", "HOME")[t] for t in truth]
+
+
+@pytest.mark.parametrize(("n", "miss_rate"), [(19, 0.05), (39, 0.05), (30, 0.1), (57, 0.05)])
+def test_the_miss_rate_is_guaranteed_over_calibration_sets_and_is_not_wasted(n, miss_rate):
+    """At n = 19 and 0.05 the rate is exactly 1/20; one rank further, as the target rule goes, it would be 2/20."""
+    rng = np.random.default_rng(n)
+    scores, new = rng.random((40_000, n)), rng.random(40_000)
+    thresholds = np.array([conformal_threshold(row, miss_rate) for row in scores[:4000]])
+    missed = (new[:4000] < thresholds).mean()
+    expected = np.floor(miss_rate * (n + 1) + 1e-9) / (n + 1)
+    assert expected <= miss_rate
+    assert missed == pytest.approx(expected, abs=3.5 * np.sqrt(miss_rate / 4000))
+
+
+def test_the_target_rule_is_one_rank_bolder_than_the_guarantee():
+    scores = np.linspace(0.1, 0.9, 39)
+    target = target_recall_threshold(scores, ["ED"] * 39, 0.95).value
+    assert conformal_threshold(scores, 0.05) < target
+    assert (scores < target).sum() == (scores < conformal_threshold(scores, 0.05)).sum() + 1
+
+
+def test_too_few_calibration_cases_rule_nothing_out_and_say_so():
+    rng = np.random.default_rng(0)
+    _, p, labels = draw(rng, 40)
+    _, q, others = draw(rng, 50)
+    few = [i for i, label in enumerate(labels) if label != "ED"]
+    found = judge_conformal(p[few], [labels[i] for i in few], q, others, 0.05)
+    assert found.threshold_ed == 0 and found.ed_missed == 0 and "0 calibration cases of ED" in found.note
+    assert conformal_threshold(np.ones(18), 0.05) == 0 and conformal_threshold(np.ones(19), 0.05) == 1
+
+
+def test_sets_abstentions_and_misses_are_what_a_loop_counts():
+    rng = np.random.default_rng(1)
+    truth, p, labels = draw(rng, 300)
+    _, q, others = draw(rng, 400)
+    found = judge_conformal(q, others, p, labels, 0.1)
+    limits = (found.threshold_ed, found.threshold_gp, found.threshold_home)
+    sets = [{k for k in range(3) if row[k] >= limits[k]} for row in p]
+    assert found.ed_missed == sum(t == 0 and 0 not in s for t, s in zip(truth, sets, strict=True))
+    assert found.abstain_rate == pytest.approx(np.mean([len(s) != 1 for s in sets]))
+    decided = [t in s for t, s in zip(truth, sets, strict=True) if len(s) == 1]
+    assert found.error_decided == pytest.approx(1 - np.mean(decided))
+    assert (conformal_sets(p, limits).sum(axis=1) == [len(s) for s in sets]).all()
+
+
+def test_each_share_has_the_wider_of_the_exact_and_the_clustered_interval():
+    rng = np.random.default_rng(3)
+    truth, p, labels = draw(rng, 300)
+    _, q, others = draw(rng, 400)
+    alone, own = judge_conformal(q, others, p, labels, 0.1), [f"c{i}" for i in range(300)]
+    assert (alone.miss_low, alone.miss_high) == clopper_pearson(alone.ed_missed, alone.ed_cases)
+    assert alone.miss_method == EXACT and alone.abstain_low < alone.abstain_rate < alone.abstain_high
+    # Sixty conditions of five like cases each: all of a condition's decisions stand or fall together.
+    first = np.repeat(np.arange(0, 300, 5), 5)
+    like = judge_conformal(q, others, p[first], [labels[i] for i in first], 0.1, [own[i] for i in first], seed=1)
+    sets = conformal_sets(p[first], (like.threshold_ed, like.threshold_gp, like.threshold_home))
+    for name, hits, low, high in (
+        ("miss", ~sets[truth[first] == 0, 0], like.miss_low, like.miss_high),
+        ("abstain", sets.sum(axis=1) != 1, like.abstain_low, like.abstain_high),
+    ):
+        exact = clopper_pearson(int(hits.sum()), len(hits))
+        assert high - low > 1.5 * (exact[1] - exact[0]), name
+    assert like.miss_method == CLUSTERED
+
+
+def test_no_emergency_has_no_miss_rate_and_nan_is_refused():
+    rng = np.random.default_rng(2)
+    _, p, labels = draw(rng, 90)
+    calm = [i for i, label in enumerate(labels) if label != "ED"]
+    found = judge_conformal(p, labels, p[calm], [labels[i] for i in calm], 0.05)
+    assert found.ed_miss_rate is found.miss_low is found.miss_method is None and "no ED case" in found.note
+    with pytest.raises(BadInput, match="finite"):
+        conformal_threshold([0.1, np.nan], 0.05)
+    with pytest.raises(BadInput, match="between 0 and 1"):
+        conformal_threshold([0.1], 1.5)

@@ -1,0 +1,246 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import log_softmax, softmax
+from sklearn.linear_model import LogisticRegression
+
+from tasks.judging.choose_rules import RULES, RuleRecord, ScoredCases, choose, record_rules, refuse_overlap, rule_rows
+from tasks.judging.decision_rules import (
+    argmax_rule,
+    fit_vector_scaling,
+    log_probabilities,
+    min_cost_rule,
+    target_recall_threshold,
+    threshold_rule,
+)
+from tasks.runtime.errors import BadInput
+from tasks.spec import LABELS
+
+COSTS = [[1, 100, 100], [2, 1, 10], [2, 3, 1]]
+
+
+def decide(rule, calibration, test, target=None, costs=None):
+    """Choose a rule on the calibration cases and apply it to the test cases, as an evaluation does."""
+    refuse_overlap(calibration, test)
+    return choose(rule, calibration, target=target, costs=costs).decide(test.p, costs)
+
+
+def scored(n, seed=0, prefix="c", labelled=True, spread=1.5):
+    """n cases whose probabilities lean towards their labels."""
+    rng = np.random.default_rng(seed)
+    truth = np.arange(n) % 3
+    p = softmax(rng.normal(size=(n, 3)) + spread * np.eye(3)[truth], axis=1)
+    ids = [f"{prefix}{i}" for i in range(n)]
+    return ScoredCases(ids, p, [LABELS[i] for i in truth] if labelled else None)
+
+
+def test_ties_go_to_the_more_urgent_label():
+    third = [[1 / 3, 1 / 3, 1 / 3], [0.2, 0.4, 0.4]]
+    assert argmax_rule(third) == ["ED", "GP"]
+    assert threshold_rule([[0.2, 0.4, 0.4]], 0.3) == ["GP"]
+    assert min_cost_rule(third, np.ones((3, 3))) == ["ED", "ED"]
+
+
+@pytest.mark.parametrize(
+    ("n_ed", "target", "allowed"),
+    [
+        (49, 0.98, 1),
+        (48, 0.98, 0),
+        (353, 0.95, 17),
+        (9, 0.9, 1),
+        (8, 0.9, 0),
+        (19, 0.95, 1),
+        (24, 0.96, 1),
+        (1, 0.5, 0),
+    ],
+)
+def test_allowed_misses_are_the_floor_of_the_formula_despite_rounding(n_ed, target, allowed):
+    threshold = target_recall_threshold(np.linspace(0.1, 0.9, n_ed), ["ED"] * n_ed, target)
+    assert (threshold.allowed_misses, threshold.misses, threshold.n_ed) == (allowed, allowed, n_ed)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(LABELS), st.integers(0, 20)), min_size=1, max_size=60),
+    st.sampled_from([0.5, 0.8, 0.9, 0.95, 0.98]),
+)
+def test_the_threshold_is_the_highest_one_with_few_enough_misses(cases, target):
+    labels, scores = [label for label, _ in cases], np.array([score / 20 for _, score in cases])
+    of_ed = scores[np.array(labels) == "ED"]
+    threshold = target_recall_threshold(scores, labels, target)
+    if not len(of_ed):
+        assert threshold is None
+        return
+    allowed = min(math.floor((1 - target) * (len(of_ed) + 1) + 1e-9), len(of_ed) - 1)
+    highest = max(v for v in of_ed if (of_ed < v).sum() <= allowed)
+    assert threshold.value == highest
+    assert threshold.misses == (of_ed < highest).sum() <= allowed
+
+
+def test_the_threshold_decides_ed_at_and_above_it():
+    p = [[0.3, 0.5, 0.2], [0.29, 0.5, 0.21], [0.1, 0.2, 0.7]]
+    assert threshold_rule(p, 0.3) == ["ED", "GP", "HOME"]
+
+
+def test_the_bound_of_the_threshold_holds_in_95_of_100_calibration_sets():
+    """True recall of the chosen threshold against its one-sided 97.5 % bound, for a known score distribution."""
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(400):
+        threshold = target_recall_threshold(rng.random(60), ["ED"] * 60, 0.95)
+        held += (1 - threshold.value) >= threshold.bound  # scores are uniform: recall is 1 - threshold
+    assert 0.95 <= held / 400 < 1
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.floats(0.001, 1), min_size=3, max_size=3))
+def test_minimum_cost_is_the_cheapest_of_three_by_hand(weights):
+    p = np.array(weights) / sum(weights)
+    expected = [sum(p[t] * COSTS[t][a] for t in range(3)) for a in range(3)]
+    chosen = LABELS.index(min_cost_rule([p], COSTS)[0])
+    assert expected[chosen] <= min(expected) + 1e-12
+
+
+def test_a_changed_cost_changes_decisions():
+    """A cost matrix that is read and then ignored would pass everything else."""
+    p = [[0.02, 0.58, 0.4]]
+    assert min_cost_rule(p, COSTS) == ["ED"]
+    assert min_cost_rule(p, [[1, 5, 5], [2, 1, 10], [2, 3, 1]]) == ["GP"]
+    assert min_cost_rule(p, [[1, 5, 5], [2, 1, 1], [2, 9, 1]]) == ["HOME"]
+
+
+def test_vector_scaling_finds_the_temperature_and_biases_that_were_planted():
+    rng = np.random.default_rng(0)
+    true_log = log_softmax(rng.normal(size=(20_000, 3)) * 2, axis=1)
+    drawn = (np.exp(true_log).cumsum(axis=1) > rng.random(20_000)[:, None]).argmax(axis=1)
+    truth = [LABELS[i] for i in drawn]
+    temperature, biases = 2.5, np.array([1.0, -0.5, 0.0])
+    distorted = log_softmax((true_log - biases) * temperature, axis=1)
+    fit = fit_vector_scaling(distorted, truth)
+    assert fit.temperature == pytest.approx(temperature, rel=0.05)
+    assert fit.biases == pytest.approx(tuple(biases), abs=0.1) and not fit.at_bound
+    assert np.abs(fit.apply(distorted) - np.exp(true_log)).max() < 0.03
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(12, 200))
+def test_vector_scaling_is_at_the_optimum(seed, n):
+    cases = scored(n, seed, spread=0.7)
+    x, truth = log_probabilities(cases.p), np.arange(n) % 3
+    fit = fit_vector_scaling(x, cases.labels)
+
+    def nll(temperature, biases):
+        return -log_softmax(x / temperature + biases, axis=1)[np.arange(n), truth].mean()
+
+    best = nll(fit.temperature, np.array(fit.biases))
+    rng = np.random.default_rng(seed)
+    if not fit.at_bound:
+        for step in rng.normal(scale=0.05, size=(20, 3)):
+            inverse = max(1 / fit.temperature + step[0], 0.05)
+            assert best <= nll(1 / inverse, np.array(fit.biases) + np.array([step[1], step[2], 0])) + 1e-9
+
+
+def test_vector_scaling_loses_little_to_a_full_logistic_regression():
+    """The regression has nine free slopes in place of one temperature: never worse, and hardly better here."""
+    cases = scored(600, 3)
+    x = log_probabilities(cases.p)
+    ours = fit_vector_scaling(x, cases.labels).apply(x)
+    model = LogisticRegression(C=1e6, max_iter=2000).fit(x, cases.labels)
+    theirs = model.predict_proba(x)
+    truth = np.arange(600) % 3
+    nll = [-np.log(q[np.arange(600), truth]).mean() for q in (ours, theirs)]
+    assert nll[1] <= nll[0] + 1e-6 and nll[0] - nll[1] < 0.01
+
+
+def test_separable_calibration_stops_at_its_bound_and_says_so():
+    p = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]] * 4)
+    fit = fit_vector_scaling(np.log(p), ["ED", "GP", "HOME"] * 4)
+    assert fit.at_bound and fit.temperature == pytest.approx(0.1)
+    calibration = ScoredCases([str(i) for i in range(12)], p, ["ED", "GP", "HOME"] * 4)
+    assert "stopped at its bound" in decide("min_cost", calibration, scored(6, prefix="t"), costs=COSTS).note
+
+
+def test_all_rules_stand_side_by_side_and_read_no_test_label():
+    calibration, test = scored(90), scored(30, 1, "t", labelled=False)
+    found = {rule: decide(rule, calibration, test, target=0.9, costs=COSTS) for rule in RULES}
+    assert list(found) == list(RULES)
+    assert all(d.labels is not None and len(d.labels) == 30 for d in found.values())
+    threshold = found["target_recall"].threshold
+    assert threshold == target_recall_threshold(np.asarray(calibration.p)[:, 0], calibration.labels, 0.9)
+    assert found["target_recall"].labels == threshold_rule(test.p, threshold.value)
+    scaling = found["min_cost"].scaling
+    assert found["min_cost"].labels == min_cost_rule(scaling.apply(log_probabilities(test.p)), COSTS)
+    assert found["argmax"].labels == argmax_rule(test.p)
+
+
+def test_stored_rules_decide_as_the_chosen_ones_do_to_the_last_bit():
+    calibration, test = scored(90), scored(300, 1, "t", labelled=False)
+    record = record_rules(calibration, "digest", target=0.9, costs=COSTS)
+    again = RuleRecord.from_json(record.to_json())
+    assert again == record and list(again.rules) == list(RULES)
+    for rule in RULES:
+        direct = decide(rule, calibration, test, target=0.9, costs=COSTS)
+        assert again.rules[rule].decide(test.p, COSTS) == direct
+    rows = {row["rule"]: row for row in rule_rows("e", again, "2026-01-01T00:00:00")}
+    threshold, scaling = again.rules["target_recall"].threshold, again.rules["min_cost"].scaling
+    kept = [rows["target_recall"][key] for key in ("threshold", "allowed_misses", "misses", "n_ed", "bound", "target")]
+    assert kept == [*vars(threshold).values(), 0.9] and rows["argmax"]["threshold"] is None
+    assert rows["min_cost"]["temperature"] == scaling.temperature and rows["min_cost"]["bias_gp"] == scaling.biases[1]
+    assert rows["min_cost"]["bias_home"] == 0 and rows["min_cost"]["target"] is None
+
+
+def test_a_record_of_rules_that_could_not_be_chosen_keeps_the_reasons():
+    again = RuleRecord.from_json(record_rules(scored(30), "digest", constant=True, target=0.9, costs=COSTS).to_json())
+    assert again.rules["argmax"].available and not again.rules["target_recall"].available
+    assert again.rules["min_cost"].decide(scored(6).p, COSTS).labels is None
+    notes = [row["note"] for row in rule_rows("e", again, "2026-01-01T00:00:00")]
+    assert notes[0] is None and all("a constant answer" in note for note in notes[1:])
+
+
+def test_what_a_rule_lacks_is_said():
+    test = scored(6, 1, "t")
+    plain = scored(30)
+    assert decide("target_recall", plain, test).note == "not available: the recipe has no target ED recall"
+    assert decide("min_cost", plain, test).note == "not available: no cost matrix"
+    keep = [i for i, label in enumerate(plain.labels) if label != "ED"]
+    without = ScoredCases([plain.case_ids[i] for i in keep], np.asarray(plain.p)[keep], [plain.labels[i] for i in keep])
+    for rule in ("target_recall", "min_cost"):
+        found = decide(rule, without, test, target=0.95, costs=COSTS)
+        assert found.labels is None and found.note == "not available: no ED case in the calibration set"
+    empty = ScoredCases([], np.empty((0, 3)), [])
+    assert decide("target_recall", empty, test, target=0.95).labels is None
+    assert decide("argmax", empty, test).labels == argmax_rule(test.p)
+
+
+def test_a_calibration_set_that_overlaps_test_is_refused_by_id_and_by_digest():
+    with pytest.raises(BadInput, match="overlaps the test set in 6 cases .same case id"):
+        refuse_overlap(scored(30), scored(6, 1))
+    one, two = scored(3), scored(3, 1, "t")
+    same_text = [
+        ScoredCases(s.case_ids, s.p, s.labels, [f"{k}a", f"{k}b", "shared"]) for k, s in (("x", one), ("y", two))
+    ]
+    with pytest.raises(BadInput, match="in 1 cases .same text digest, first 'shared'"):
+        decide("argmax", *same_text)
+
+
+def test_unusable_input_is_refused_in_a_sentence():
+    with pytest.raises(BadInput, match="no decision rule 'magic'; use one of argmax"):
+        decide("magic", scored(3), scored(3, prefix="t"))
+    with pytest.raises(BadInput, match="target ED recall is 1.5"):
+        target_recall_threshold([0.5], ["ED"], 1.5)
+    with pytest.raises(BadInput, match="finite p"):
+        target_recall_threshold([math.nan], ["ED"], 0.9)
+    with pytest.raises(BadInput, match="NaN or infinity"):
+        argmax_rule([[math.nan, 0.5, 0.5]])
+    with pytest.raises(BadInput, match="needs calibration cases of each label; there are only .'ED', 'GP'."):
+        fit_vector_scaling(np.log([[0.5, 0.3, 0.2]] * 2), ["ED", "GP"])
+    with pytest.raises(BadInput, match="three finite log-probabilities"):
+        fit_vector_scaling([[-math.inf, 0, 0]] * 3, ["ED", "GP", "HOME"])
+
+
+def test_a_probability_rounded_to_zero_stays_usable():
+    logs = log_probabilities([[0.0, 1.0, 0.0]])
+    assert np.isfinite(logs).all() and logs[0, 0] < -27

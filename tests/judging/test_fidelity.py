@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+from scipy.stats import entropy
+
+from tasks.judging.fidelity import Predicted, divergences, fidelity_figures
+
+
+def predicted(logits, label_logp=None, nll=100.0):
+    return Predicted(logits, logits[:, :3] if label_logp is None else label_logp, nll, 50)
+
+
+def softmax(x):
+    e = np.exp(x - x.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+def test_every_divergence_equals_scipys():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(0, 5, (50, 300)), rng.normal(0, 5, (50, 300))
+    assert divergences(a, b) == pytest.approx(entropy(softmax(a), softmax(b), axis=1), rel=1e-9)
+
+
+def test_a_model_against_itself_differs_in_nothing():
+    logits = np.random.default_rng(1).normal(size=(20, 40)).astype(np.float32)
+    for figures in fidelity_figures(predicted(logits), predicted(logits + 3)).values():  # a shift changes no softmax
+        assert figures["kl_max"] == pytest.approx(0, abs=1e-6) and figures["same_top1"] == 1
+        assert figures["perplexity_ratio"] == 1
+
+
+def test_the_tail_is_seen_where_the_median_is_calm():
+    rng = np.random.default_rng(2)
+    reference = rng.normal(size=(1000, 40))
+    other = reference.copy()
+    other[:3] = -other[:3] * 4
+    figures = fidelity_figures(predicted(reference), predicted(other, nll=110.0))
+    vocabulary = figures["vocabulary"]
+    kl = divergences(reference, other)
+    assert vocabulary["kl_median"] == pytest.approx(0, abs=1e-9) and vocabulary["kl_max"] == pytest.approx(kl.max())
+    assert vocabulary["kl_p999"] == pytest.approx(np.percentile(kl, 99.9)) and vocabulary["kl_p999"] > 1
+    assert vocabulary["same_top1"] == pytest.approx(0.997)
+    assert vocabulary["perplexity_ratio"] == pytest.approx(np.exp(0.2))
+
+
+def test_a_percentile_beyond_which_no_case_lies_is_not_read_off_between_two_others():
+    logits = np.random.default_rng(3).normal(size=(1000, 40))
+    few = fidelity_figures(predicted(logits[:99]), predicted(-logits[:99]))["labels"]
+    assert few["kl_p95"] is not None and few["kl_p99"] is None and few["kl_p999"] is None
+    assert few["note"] == "no percentile 99 % and 99.9 % of 99 cases"
+    hundred = fidelity_figures(predicted(logits[:100]), predicted(-logits[:100]))["labels"]
+    assert hundred["kl_p99"] is not None and hundred["kl_p999"] is None
+    assert fidelity_figures(predicted(logits), predicted(-logits))["labels"]["kl_p999"] is not None
+
+
+def test_without_a_token_of_the_messages_there_is_no_perplexity_and_the_reason_is_said():
+    one = Predicted(np.array([[1.0, 0.0, 0.5]]), np.array([[1.0, 0.0, 0.5]]), 0.0, 0)
+    for figures in fidelity_figures(one, one).values():
+        assert figures["perplexity"] is figures["reference_perplexity"] is figures["perplexity_ratio"] is None
+        assert "single case" in figures["note"] and figures["kl_max"] == 0
+    many = predicted(np.random.default_rng(1).normal(size=(20, 40)))
+    assert all("perplexity" not in figures["note"] for figures in fidelity_figures(many, many).values())
+
+
+def test_the_direction_is_from_the_reference():
+    sharp, flat = np.array([[5.0, 0.0, 0.0]]), np.zeros((1, 3))
+    assert divergences(sharp, flat)[0] == pytest.approx(entropy(softmax(sharp)[0], [1 / 3] * 3))
+    assert divergences(sharp, flat)[0] != pytest.approx(divergences(flat, sharp)[0])

@@ -1,0 +1,127 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.judging.gates import judge_gates
+from tasks.judging.metrics import CLUSTERED, EXACT
+from tasks.spec import LABELS
+
+
+def emergencies(n, misses, others=100, alarms=0):
+    """Labels and decisions: n emergencies with some misses, other cases with some false alarms."""
+    decisions = ["GP"] * misses + ["ED"] * (n - misses) + ["ED"] * alarms + ["GP"] * (others - alarms)
+    return ["ED"] * n + ["GP"] * others, decisions
+
+
+def states(*args, **options):
+    gates, verdict = judge_gates(*args, **options)
+    return {gate.name: gate.state for gate in gates} | {"verdict": verdict}
+
+
+@pytest.mark.parametrize(("misses", "n"), [(0, 72), (1, 110), (2, 142), (5, 230), (9, 338)])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_enough_emergencies_pass_and_one_fewer_is_provisional(misses, n, grouped):
+    labels, decisions = emergencies(n, misses)
+    groups = [f"g{i}" for i in range(len(labels))] if grouped else None
+    assert set(states(labels, decisions, groups).values()) == {"PASS", "passes_gates"}
+    labels, decisions = emergencies(n - 1, misses)
+    groups = groups[:-1] if groups else None
+    found = states(labels, decisions, groups)
+    assert found["ed_recall"] == found["ed_false_negative_rate"] == "PROVISIONAL"
+    assert found["ed_f2"] == "PASS" and found["verdict"] == "provisional"
+
+
+def test_all_of_36_emergencies_are_not_enough():
+    assert states(*emergencies(36, 0))["verdict"] == "provisional"
+
+
+def test_an_estimate_below_the_gate_fails_and_is_unsafe():
+    found = states(*emergencies(100, 6))
+    assert found["ed_recall"] == found["ed_false_negative_rate"] == "FAIL" and found["verdict"] == "unsafe"
+
+
+def test_an_estimate_exactly_at_the_gate_is_provisional_in_both_forms():
+    found = states(*emergencies(20, 1))
+    assert found["ed_recall"] == found["ed_false_negative_rate"] == "PROVISIONAL"
+
+
+def test_f2_fails_a_model_that_always_says_ed():
+    labels, _ = emergencies(338, 0, others=1500)
+    found = states(labels, ["ED"] * len(labels))
+    assert found["ed_recall"] == "PASS" and found["ed_f2"] == "FAIL" and found["verdict"] == "unsafe"
+
+
+def test_among_emergencies_alone_f2_cannot_be_judged_and_nothing_passes():
+    gates, verdict = judge_gates(["ED"] * 80, ["ED"] * 80)
+    assert [gate.state for gate in gates] == ["PASS", "NOT AVAILABLE", "PASS"] and verdict == "unsafe"
+    assert gates[1].note == "not available: emergencies only in this set" and gates[1].value is None
+
+
+def test_f2_says_where_always_ed_would_pass_it():
+    gates, _ = judge_gates(*emergencies(80, 0, others=40, alarms=40))
+    assert gates[1].state == "PASS" and "always-ED has 0.909" in gates[1].note
+    assert "always-ED" not in str(judge_gates(*emergencies(80, 0, others=60))[0][1].note)
+
+
+def test_f2_between_bound_and_estimate_is_provisional():
+    gates, verdict = judge_gates(*emergencies(110, 0, others=400, alarms=50))
+    f2 = gates[1]
+    assert f2.state == "PROVISIONAL" and f2.bound < 0.90 <= f2.value and verdict == "provisional"
+
+
+def test_misses_that_cluster_in_one_condition_take_the_pass_away():
+    """9 misses of 338 pass when independent; when they are one condition of twelve they could as well have been more."""
+    labels, decisions = emergencies(338, 9)
+    spread = [f"g{i}" for i in range(len(labels))]
+    clustered = ["missed" if i < 9 else f"g{i % 11}" for i in range(338)] + [f"o{i % 20}" for i in range(100)]
+    assert states(labels, decisions, spread)["ed_recall"] == "PASS"
+    gate = judge_gates(labels, decisions, clustered)[0][0]
+    assert gate.state == "PROVISIONAL" and gate.method == CLUSTERED and gate.bound < 0.95
+
+
+def test_few_conditions_cannot_pass():
+    labels, decisions = emergencies(300, 0)
+    groups = [f"g{i % 9}" for i in range(300)] + [f"o{i}" for i in range(100)]
+    gates, verdict = judge_gates(labels, decisions, groups)
+    assert verdict == "provisional" and {g.state for g in gates} == {"PROVISIONAL"}
+    assert "9 groups are too few" in gates[0].note and "9 groups are too few" in gates[1].note
+
+
+def test_no_emergency_is_not_available_and_unsafe():
+    gates, verdict = judge_gates(["GP", "HOME"], ["GP", "HOME"])
+    assert verdict == "unsafe"
+    assert all((g.state, g.value, g.bound, g.n) == ("NOT AVAILABLE", None, None, 0) for g in gates)
+    assert judge_gates([], [])[1] == "unsafe"
+
+
+def test_gates_carry_counts_bound_method_and_what_they_assume():
+    recall, f2, fnr = judge_gates(*emergencies(110, 1))[0]
+    assert (recall.successes, recall.n, recall.method, recall.note) == (109, 110, EXACT, "assumes independent cases")
+    assert recall.bound == pytest.approx(0.9503888, abs=1e-6) and recall.threshold == 0.95
+    assert (fnr.successes, fnr.n, fnr.value, fnr.threshold) == (1, 110, 1 / 110, 0.05)
+    assert fnr.bound == pytest.approx(1 - recall.bound) and fnr.note.startswith("1 - ed_recall: the same evidence")
+    assert f2.successes is None and f2.n == 210 and "assumes independent cases" in f2.note
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 400), st.integers(0, 12), st.booleans(), st.integers(0, 5))
+def test_recall_and_false_negative_rate_never_disagree(n, misses, grouped, seed):
+    labels, decisions = emergencies(n, min(misses, n), others=20)
+    groups = [f"g{i // 3}" for i in range(len(labels))] if grouped else None
+    found = states(labels, decisions, groups, seed=seed)
+    assert found["ed_recall"] == found["ed_false_negative_rate"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.booleans())
+def test_the_verdict_follows_from_the_states(seed, grouped):
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(1, 300))
+    truth = rng.choice(3, n, p=[0.5, 0.3, 0.2])
+    decided = np.where(rng.random(n) < rng.choice([0.9, 0.99, 1]), truth, rng.integers(0, 3, n))
+    groups = [str(i % 40) for i in range(n)] if grouped else None
+    gates, verdict = judge_gates([LABELS[i] for i in truth], [LABELS[i] for i in decided], groups)
+    found = {g.state for g in gates}
+    expected = "unsafe" if found & {"FAIL", "NOT AVAILABLE"} else "passes_gates" if found == {"PASS"} else "provisional"
+    assert verdict == expected

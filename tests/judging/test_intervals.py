@@ -1,0 +1,126 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from tasks.judging import intervals
+from tasks.judging.intervals import (
+    MIN_UNITS,
+    Interval,
+    clopper_pearson,
+    clustered_bootstrap,
+    percentile_interval,
+    resample_totals,
+    wider,
+)
+
+# misses allowed -> smallest number of cases whose two-sided exact lower bound stays at 0.95
+ALLOWED = {0: 72, 1: 110, 2: 142, 3: 173, 4: 202, 5: 230, 7: 285, 9: 338, 10: 364}
+
+
+def share(totals):
+    return totals[:, 0] / totals[:, 1]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data(), st.sampled_from([0.8, 0.95, 0.99]))
+def test_exact_interval_equals_scipy(data, level):
+    n = data.draw(st.integers(1, 3000))
+    k = data.draw(st.integers(0, n))
+    expected = binomtest(k, n).proportion_ci(confidence_level=level, method="exact")
+    assert clopper_pearson(k, n, level) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+@pytest.mark.parametrize(("misses", "n"), ALLOWED.items())
+def test_allowed_misses_follow_the_published_table(misses, n):
+    assert clopper_pearson(n - misses, n)[0] >= 0.95
+    assert clopper_pearson(n - 1 - misses, n - 1)[0] < 0.95
+
+
+@pytest.mark.parametrize(("k", "n", "level"), [(0, 0, 0.95), (3, 2, 0.95), (-1, 2, 0.95), (1, 2, 1.0)])
+def test_impossible_counts_are_refused(k, n, level):
+    with pytest.raises(ValueError, match="needs 0 <= k <= n"):
+        clopper_pearson(k, n, level)
+
+
+def test_the_wider_interval_wins_and_keeps_its_name():
+    narrow, wide = Interval(0.4, 0.5, "narrow"), Interval(0.45, 0.6, "wide")
+    assert wider(narrow, wide) is wide and wider(wide, narrow) is wide
+    assert wider(None, narrow) is narrow and wider(narrow, None) is narrow and wider(None, None) is None
+    first, second = Interval(0.0, 0.5, "first"), Interval(0.5, 1.0, "second")
+    assert wider(first, second) is first
+
+
+def test_bootstrap_has_the_distribution_of_drawing_whole_groups_by_index():
+    rng = np.random.default_rng(1)
+    groups = [f"g{i}" for i in rng.integers(0, 25, 150)]
+    values = np.column_stack([rng.random(150) < 0.7, np.ones(150)]).astype(float)
+    names = sorted(set(groups))
+    members = {name: [i for i, g in enumerate(groups) if g == name] for name in names}
+    naive = []
+    for _ in range(4000):
+        picked = np.concatenate([members[name] for name in rng.choice(names, len(names))]).astype(int)
+        naive.append(values[picked, 0].mean())
+    ours = share(resample_totals(values, groups=groups, seed=0, resamples=20_000))
+    assert np.quantile(ours, [0.025, 0.5, 0.975]) == pytest.approx(np.quantile(naive, [0.025, 0.5, 0.975]), abs=0.012)
+
+
+def test_order_of_cases_and_names_of_groups_change_nothing():
+    rng = np.random.default_rng(2)
+    codes = rng.integers(0, 20, 100)
+    values = np.column_stack([rng.integers(0, 2, 100), np.ones(100)])
+    shuffle = rng.permutation(100)
+    one = clustered_bootstrap(share, values, groups=[f"g{c}" for c in codes], seed=5)
+    two = clustered_bootstrap(share, values[shuffle], groups=[f"x{99 - codes[i]}" for i in shuffle], seed=5)
+    assert one == two
+    assert one != clustered_bootstrap(share, values, groups=[f"g{c}" for c in codes], seed=6)
+
+
+def test_identical_cases_in_a_group_count_once():
+    """20 groups of 25 equal cases hold 20 observations: the interval is about 5 times as wide as for 500 cases."""
+    hit = np.repeat(np.arange(20) % 2, 25)
+    clustered = clustered_bootstrap(share, hit, np.ones(500), groups=[str(i // 25) for i in range(500)], seed=0)
+    independent = clustered_bootstrap(share, hit, np.ones(500), groups=None, seed=0)
+    ratio = (clustered[1] - clustered[0]) / (independent[1] - independent[0])
+    assert 4 < ratio < 6
+
+
+def test_strata_keep_their_sizes():
+    strata = np.repeat([0, 1], [30, 70])
+    totals = resample_totals(np.eye(2)[strata], groups=None, strata=strata, seed=0, resamples=50)
+    assert (totals == [30, 70]).all()
+
+
+def test_without_strata_or_groups_cases_are_drawn_freely():
+    totals = resample_totals(np.eye(2)[np.repeat([0, 1], [30, 70])], groups=None, seed=0, resamples=50)
+    assert len(set(totals[:, 0])) > 5 and (totals.sum(axis=1) == 100).all()
+
+
+def test_a_case_without_a_group_is_a_group_of_its_own():
+    values = np.arange(12.0)[:, None]
+    mixed = resample_totals(values, groups=["a", "a", *[None] * 10], seed=0, resamples=10)
+    named = resample_totals(values, groups=["a", "a", *map(str, range(10))], seed=0, resamples=10)
+    assert (mixed == named).all()
+
+
+def test_work_in_blocks_gives_the_same_numbers(monkeypatch):
+    values = np.random.default_rng(3).random((40, 2))
+    whole = resample_totals(values, groups=None, seed=0, resamples=101)
+    monkeypatch.setattr(intervals, "BLOCK", 40 * 7)
+    # Not to the last bit: how a product sums depends on its shape, and on the processor.
+    np.testing.assert_allclose(resample_totals(values, groups=None, seed=0, resamples=101), whole, rtol=1e-13)
+
+
+def test_too_few_groups_give_no_interval_rather_than_a_sure_one():
+    hit = np.ones(200)
+    few = [str(i % (MIN_UNITS - 1)) for i in range(200)]
+    enough = [str(i % MIN_UNITS) for i in range(200)]
+    assert clustered_bootstrap(share, hit, np.ones(200), groups=few, seed=0) is None
+    assert clustered_bootstrap(share, hit, np.ones(200), groups=enough, seed=0) == (1.0, 1.0)
+
+
+def test_a_statistic_that_is_often_undefined_gives_no_interval():
+    assert percentile_interval([np.nan] * 6 + [0.5] * 94) is None
+    assert percentile_interval([np.nan] * 5 + [0.5] * 95) == (0.5, 0.5)
+    assert percentile_interval([]) is None

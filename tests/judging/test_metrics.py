@@ -1,0 +1,274 @@
+import math
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, fbeta_score, precision_recall_fscore_support
+from statsmodels.stats.proportion import proportion_confint
+
+from tasks.judging.gates import judge_gates
+from tasks.judging.inputs import cost_array, label_codes, label_probabilities
+from tasks.judging.intervals import clopper_pearson
+from tasks.judging.metrics import (
+    CLUSTERED,
+    EXACT,
+    METRICS,
+    STRATIFIED,
+    confusion,
+    metric_table,
+    metric_values,
+    resample_metrics,
+)
+from tasks.runtime.errors import BadInput
+from tasks.spec import LABELS
+
+COSTS = {
+    "ED": {"ED": 1, "GP": 100, "HOME": 100},
+    "GP": {"ED": 2, "GP": 1, "HOME": 10},
+    "HOME": {"ED": 2, "GP": 3, "HOME": 1},
+}
+LABEL_LISTS = st.lists(st.tuples(st.sampled_from(LABELS), st.sampled_from(LABELS)), min_size=1, max_size=40)
+
+
+def random_sets(count, seed=0):
+    """Labels and decisions of many kinds: few cases, absent classes, one class, one decision, perfect, hopeless."""
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        n = int(rng.choice([1, 2, 3, 5, 12, 60]))
+        true_classes, decided_classes = (rng.permutation(3)[: rng.integers(1, 4)] for _ in range(2))
+        truth, decided = rng.choice(true_classes, n), rng.choice(decided_classes, n)
+        keep = rng.random(n) < rng.choice([0, 0.5, 0.95, 1])
+        yield [LABELS[i] for i in truth], [LABELS[i] for i in np.where(keep, truth, decided)]
+
+
+def same(ours, theirs):
+    return (math.isnan(ours) and math.isnan(theirs)) or ours == pytest.approx(theirs, abs=1e-12)
+
+
+def test_every_metric_equals_scikit_learn_on_a_thousand_random_tables():
+    absent = empty_prediction = 0
+    for labels, decisions in random_sets(1000):
+        table = confusion(labels, decisions)
+        truth, decided = label_codes(labels), label_codes(decisions)  # scikit-learn is slow on strings
+        assert (table == confusion_matrix(truth, decided, labels=range(3))).all()
+        ours = metric_values(table, COSTS)
+        assert same(ours["accuracy"], accuracy_score(truth, decided))
+        options = {"labels": range(3), "zero_division": np.nan}
+        precision, recall, f1, support = precision_recall_fscore_support(truth, decided, **options)
+        f2 = fbeta_score(truth, decided, beta=2, average=None, **options)
+        for i, label in enumerate(LABELS):
+            for name, theirs in {"precision": precision, "recall": recall, "f1": f1, "f2": f2}.items():
+                expected = theirs[i] if support[i] else math.nan
+                assert same(ours[f"{label.lower()}_{name}"], expected), (label, name, table)
+            absent += support[i] == 0
+            empty_prediction += support[i] > 0 and i not in decided
+        macro = f1_score(truth, decided, labels=np.unique(truth), average="macro", zero_division=np.nan)
+        assert same(ours["macro_f1"], macro)
+        assert same(ours["ed_false_negative_rate"], 1 - recall[0])
+    assert absent > 300 and empty_prediction > 200  # the corners were met
+
+
+@cache
+def exact_ends(k, n):
+    """SciPy's exact interval, which statsmodels' beta method must give as well."""
+    theirs = binomtest(k, n).proportion_ci(method="exact")
+    assert proportion_confint(k, n, method="beta") == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+    return theirs.low, theirs.high
+
+
+def test_triage_direction_cost_and_exact_intervals_equal_other_libraries_on_the_same_thousand_tables():
+    costs = np.array([[COSTS[t][a] for a in LABELS] for t in LABELS], dtype=float)
+    without_skill = intervals = 0
+    for labels, decisions in random_sets(1000):
+        truth, decided = label_codes(labels), label_codes(decisions)
+        found = {m.name: m for m in metric_table(labels, decisions, costs=COSTS, resamples=2)}
+        assert same(found["over_triage"].value, np.mean(decided < truth))
+        assert same(found["under_triage"].value, np.mean(decided > truth))
+        spent, perfect, always_ed = costs[truth, decided], costs[truth, truth], costs[truth, 0]
+        assert same(found["expected_cost"].value, spent.mean())
+        saved = always_ed.sum() - perfect.sum()
+        if saved > 0:
+            assert same(found["cost_skill"].value, (always_ed.sum() - spent.sum()) / saved)
+        else:
+            without_skill += 1
+            assert found["cost_skill"].value is None and "always-ED costs no more" in found["cost_skill"].note
+        for name, m in found.items():
+            assert (m.exact_low is None) == (m.value is None or not is_proportion(name)), name
+            if m.exact_low is not None:
+                intervals += 1
+                expected = exact_ends(round(m.value * m.n), m.n)
+                assert (m.exact_low, m.exact_high) == pytest.approx(expected, abs=1e-9), (name, m)
+    assert without_skill > 50 and intervals > 5000 and exact_ends.cache_info().currsize > 300
+
+
+def is_proportion(name):
+    return name in ("accuracy", "over_triage", "under_triage", "ed_false_negative_rate") or name.endswith(
+        ("_recall", "_precision")
+    )
+
+
+def test_a_stack_of_tables_gives_what_each_table_gives():
+    tables = np.array([confusion(*case) for case in random_sets(50) if len(set(case[0])) == 3])
+    stacked = metric_values(tables, COSTS)
+    assert list(stacked) == list(METRICS)
+    for i, table in enumerate(tables):
+        single = metric_values(table, COSTS)
+        assert all(same(stacked[name][i], float(single[name])) for name in METRICS)
+
+
+@settings(max_examples=200, deadline=None)
+@given(LABEL_LISTS)
+def test_triage_direction_and_cost_equal_a_count_by_hand(cases):
+    level = {"ED": 2, "GP": 1, "HOME": 0}
+    values = metric_values(confusion(*zip(*cases, strict=True)), COSTS)
+    assert values["over_triage"] == pytest.approx(np.mean([level[d] > level[t] for t, d in cases]))
+    assert values["under_triage"] == pytest.approx(np.mean([level[d] < level[t] for t, d in cases]))
+    assert values["expected_cost"] == pytest.approx(np.mean([COSTS[t][d] for t, d in cases]))
+
+
+def test_cost_skill_is_one_for_perfect_and_zero_for_always_ed():
+    labels = ["ED"] * 10 + ["GP"] * 20 + ["HOME"] * 30
+    assert metric_values(confusion(labels, labels), COSTS)["cost_skill"] == pytest.approx(1)
+    assert metric_values(confusion(labels, ["ED"] * 60), COSTS)["cost_skill"] == pytest.approx(0)
+    assert metric_values(confusion(labels, ["HOME"] * 60), COSTS)["cost_skill"] < -10
+
+
+def by_name(*args, **options):
+    return {m.name: m for m in metric_table(*args, **options)}
+
+
+def test_an_absent_class_is_not_available_and_never_zero():
+    rows = by_name(["GP", "HOME"] * 20, ["GP", "ED"] * 20, costs=COSTS)
+    for name in ("ed_precision", "ed_recall", "ed_f1", "ed_f2", "ed_false_negative_rate"):
+        assert rows[name].value is None and rows[name].low is None
+        assert rows[name].note == "not available: no ED case in this set"
+    assert rows["macro_f1"].value == pytest.approx(0.5)
+    assert rows["macro_f1"].note.startswith("over the classes present: GP, HOME")
+
+
+def test_a_label_never_decided_has_no_precision_but_a_true_zero_f2():
+    rows = by_name(["ED", "GP", "HOME"] * 20, ["GP", "GP", "HOME"] * 20)
+    assert rows["ed_precision"].value is None and rows["ed_precision"].note == "not available: no case was decided ED"
+    assert (rows["ed_recall"].value, rows["ed_f2"].value, rows["ed_false_negative_rate"].value) == (0, 0, 1)
+
+
+def test_an_empty_set_has_no_result_at_all():
+    """An all-zero confusion matrix must not read as accuracy 0."""
+    rows = metric_table([], [], costs=COSTS)
+    assert [r.name for r in rows] == list(METRICS)
+    assert all(r.value is None and r.note == "not available: no cases" for r in rows)
+
+
+def test_a_set_with_one_case_has_exact_intervals_and_no_bootstrap():
+    rows = by_name(["ED"], ["ED"], costs=COSTS)
+    assert (rows["ed_recall"].low, rows["ed_recall"].high) == (pytest.approx(0.025), 1)
+    assert rows["ed_f2"].value == 1 and rows["ed_f2"].low is None
+    assert rows["ed_f2"].note == "no interval: 1 cases are too few for a bootstrap (it needs 10)"
+    assert rows["cost_skill"].note == "not available: always-ED costs no more than perfect decisions on these cases"
+
+
+def test_misses_among_emergencies_alone_give_no_cost_skill():
+    rows = by_name(["ED"] * 20, ["ED", "GP"] * 10, costs=COSTS)
+    assert rows["cost_skill"].value is None and rows["expected_cost"].value == 50.5
+
+
+def test_without_groups_each_class_keeps_its_number_of_cases_in_every_resample():
+    labels, decisions = ["ED"] * 16 + ["GP"] * 184, ["ED"] * 12 + ["GP"] * 188
+    caught = resample_metrics(labels, decisions).values["ed_recall"] * 16
+    assert np.allclose(caught, caught.round()) and len(set(caught.round())) > 5
+
+
+def test_without_costs_cost_metrics_are_not_available():
+    rows = by_name(["ED", "GP"] * 10, ["ED", "GP"] * 10)
+    assert rows["expected_cost"].note == rows["cost_skill"].note == "not available: no cost matrix"
+
+
+@settings(max_examples=40, deadline=None)
+@given(LABEL_LISTS, st.booleans(), st.integers(0, 3))
+def test_each_row_is_a_result_with_an_interval_or_a_reason(cases, grouped, seed):
+    groups = [f"g{i // 2}" for i in range(len(cases))] if grouped else None
+    for m in metric_table(*zip(*cases, strict=True), groups, COSTS, seed=seed, resamples=200):
+        if m.value is None:
+            assert m.note.startswith("not available: ") and m.low is m.high is None
+        elif m.low is None:
+            assert "no interval: " in m.note and m.method == "none"
+        else:
+            assert m.low <= m.high and (m.method != EXACT or m.low <= m.value <= m.high)
+
+
+def test_the_wider_interval_is_used_and_named():
+    """Groups of equal cases make the clustered interval wider; groups of one leave the exact one wider."""
+    labels = ["ED"] * 200 + ["GP"] * 200
+    decisions = ["ED"] * 150 + ["GP"] * 50 + ["GP"] * 200
+    dependent = by_name(labels, decisions, [f"g{i // 10}" for i in range(400)])["ed_recall"]
+    single = by_name(labels, decisions, [f"g{i}" for i in range(400)])["ed_recall"]
+    none = by_name(labels, decisions)["ed_recall"]
+    assert dependent.method == CLUSTERED and single.method == none.method == EXACT
+    assert dependent.high - dependent.low > 2 * (single.high - single.low)
+    assert none.note == "assumes independent cases" and dependent.note is None
+
+
+def test_both_intervals_stand_beside_the_wider_one():
+    labels, decisions = ["ED"] * 200 + ["GP"] * 200, ["ED"] * 150 + ["GP"] * 50 + ["GP"] * 200
+    groups = [f"g{i // 10}" for i in range(400)]
+    for m in by_name(labels, decisions, groups, COSTS).values():
+        ends = {(m.exact_low, m.exact_high), (m.clustered_low, m.clustered_high)}
+        assert m.value is None or (m.low, m.high) in ends
+    recall, f2 = by_name(labels, decisions, groups)["ed_recall"], by_name(labels, decisions, groups)["ed_f2"]
+    assert (recall.exact_low, recall.exact_high) == clopper_pearson(150, 200)
+    assert recall.clustered_low < recall.exact_low < recall.exact_high < recall.clustered_high
+    assert f2.exact_low is None and f2.clustered_low == f2.low
+    alone = by_name(labels, decisions)
+    assert alone["ed_recall"].clustered_low is None and alone["ed_f2"].clustered_low is alone["ed_f2"].exact_low is None
+    gates = {g.name: g for g in judge_gates(labels, decisions, groups)[0]}
+    assert gates["ed_recall"].bound == gates["ed_recall"].clustered_low < gates["ed_recall"].exact_low
+    rate = gates["ed_false_negative_rate"]
+    assert rate.clustered_high == rate.bound == pytest.approx(1 - gates["ed_recall"].clustered_low)
+    assert rate.exact_low == pytest.approx(clopper_pearson(50, 200)[0])
+
+
+def test_few_groups_say_that_the_interval_assumes_independent_cases():
+    row = by_name(["ED"] * 60, ["ED"] * 60, [f"g{i // 20}" for i in range(60)])["ed_recall"]
+    assert row.method == EXACT
+    assert row.note == "assumes independent cases: 3 groups are too few for a bootstrap (it needs 10)"
+
+
+def test_the_bootstrap_of_f2_covers_the_truth():
+    """Of 100 sets drawn from one model with a known F2, about 95 intervals hold it."""
+    rng = np.random.default_rng(0)
+    truth = ["ED"] * 60 + ["GP"] * 140
+    recall, false_alarm = 0.85, 0.1
+    f2 = 5 * 60 * recall / (4 * 60 + 60 * recall + 140 * false_alarm)
+    held = 0
+    for _ in range(100):
+        ed = np.concatenate([rng.random(60) < recall, rng.random(140) < false_alarm])
+        interval = resample_metrics(truth, ["ED" if e else "GP" for e in ed], resamples=500).interval("ed_f2")
+        assert interval.method == STRATIFIED
+        held += interval.low <= f2 <= interval.high
+    assert held >= 88
+
+
+def test_a_seed_fixes_the_intervals():
+    args = (["ED", "GP", "HOME"] * 20, ["ED", "GP", "GP", "HOME", "ED", "HOME"] * 10)
+    assert metric_table(*args, seed=1) == metric_table(*args, seed=1)
+    assert metric_table(*args, seed=1) != metric_table(*args, seed=2)
+
+
+def test_bad_labels_probabilities_and_costs_are_refused_in_a_sentence():
+    with pytest.raises(BadInput, match="3 labels but 2 decisions"):
+        confusion(["ED"] * 3, ["ED"] * 2)
+    with pytest.raises(BadInput, match="Case 2 has the unknown label 'UNKNOWN'"):
+        confusion(["ED", "GP"], ["ED", "UNKNOWN"])
+    with pytest.raises(BadInput, match="Row 2 of the label probabilities holds NaN"):
+        label_probabilities([[1, 0, 0], [math.nan, 0.5, 0.5]])
+    with pytest.raises(BadInput, match="Row 1 of the label probabilities is negative or does not sum to 1"):
+        label_probabilities([[0.5, 0.4, 0.0]])
+    with pytest.raises(BadInput, match="one column each for ED, GP, HOME"):
+        label_probabilities([[0.5, 0.5]])
+    with pytest.raises(BadInput, match="no entry for HOME -> ED"):
+        cost_array({"ED": COSTS["ED"], "GP": COSTS["GP"], "HOME": {"GP": 3, "HOME": 1}})
+    with pytest.raises(BadInput, match="3 x 3 finite numbers"):
+        cost_array([[1, 2], [3, 4]])

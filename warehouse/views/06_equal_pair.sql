@@ -1,0 +1,44 @@
+-- One row per two evaluations that differ in bits and in nothing that could be mistaken for an effect of bits: recipe
+-- values, weights, data, engine and scoring are equal. The settings digest also covers what has no column: decay,
+-- clipping, patience, class weights, costs, prompt, and the cases that are learned from. Those of calibration and those judged
+-- have digests of their own: the dataset's would tell the same training apart by a test set that it never saw.
+CREATE OR REPLACE VIEW equal_pair AS
+WITH side AS (
+    SELECT
+        x.* EXCLUDE (cell_id),
+        e.* EXCLUDE (training_id),
+        {
+            group_size: group_size, num_layers: num_layers, learning_rate: learning_rate, batch_size: batch_size,
+            rank: rank, scale: scale, dropout: dropout, iterations: iterations, target: d.target,
+            cost_weight: cost_weight, has_cost_matrix: has_cost_matrix, has_class_weights: has_class_weights,
+            weights_source: weights_source, source_digest: source_digest, original_precision: original_precision, random_weights: random_weights,
+            settings_digest: settings_digest, calibration_digest: coalesce(d.calibration_digest, dataset_digest), engine_version: engine_version,
+            compute_path: compute_path,
+            set_digest: set_digest, primary_rule: primary_rule, cost_matrix: cost_matrix,
+            scoring_version: scoring_version
+        }::VARCHAR AS conditions
+    FROM experiment AS x
+    JOIN evaluation AS e USING (training_id)
+    -- the target is the evaluation's: one training may be judged at several
+    LEFT JOIN decision_rule AS d ON d.evaluation_id = e.evaluation_id AND d.rule = 'target_recall'
+    WHERE x.status = 'completed'
+)
+SELECT
+    base_model,
+    recipe,
+    seed,
+    evaluation_set,
+    four.set_digest,
+    four.dataset_digest,
+    four.training_id AS training_4bit,
+    eight.training_id AS training_8bit,
+    four.evaluation_id AS evaluation_4bit,
+    eight.evaluation_id AS evaluation_8bit,
+    four.random_weights,
+    four.finished_at AS finished_4bit,
+    eight.finished_at AS finished_8bit,
+    four.created_at AS created_4bit,
+    eight.created_at AS created_8bit
+FROM side AS four
+JOIN side AS eight USING (base_model, recipe, seed, evaluation_set, conditions)
+WHERE four.bits = 4 AND eight.bits = 8;

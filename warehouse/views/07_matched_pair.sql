@@ -1,0 +1,28 @@
+-- One row per base model, recipe, seed and evaluation set, and another where weights were random: the latest of the equal
+-- pairs, which is the one finished last, not the one asked for last. Of the pairs in only_evaluations where that is set.
+CREATE OR REPLACE VIEW matched_pair AS
+SELECT
+    base_model,
+    recipe,
+    seed,
+    evaluation_set,
+    set_digest,
+    dataset_digest,
+    training_4bit,
+    training_8bit,
+    evaluation_4bit,
+    evaluation_8bit
+FROM equal_pair
+WHERE coalesce(
+    list_has_all(getvariable('only_evaluations')::VARCHAR[], [evaluation_4bit, evaluation_8bit]), true
+)
+QUALIFY row_number() OVER (
+    PARTITION BY base_model, recipe, seed, evaluation_set, random_weights
+    ORDER BY
+        least(finished_4bit, finished_8bit) DESC NULLS LAST,
+        greatest(finished_4bit, finished_8bit) DESC NULLS LAST,
+        least(created_4bit, created_8bit) DESC,
+        greatest(created_4bit, created_8bit) DESC,
+        evaluation_4bit DESC,
+        evaluation_8bit DESC
+) = 1;
