@@ -28,7 +28,11 @@ def queue_lost_runs(api: str, pool: str) -> list[str]:
     processes = process_environments() if runs else ""
     lost = [run for run in runs if f"PREFECT__FLOW_RUN_ID={run['id']}" not in processes]
     others = other_workers(api, pool) if lost else []
-    lost = [run for run in lost if not is_elsewhere(run["labels"].get("prefect.worker.name", ""), others)]
+    lost = [
+        run
+        for run in lost
+        if not is_elsewhere(run["labels"].get("prefect.worker.name", ""), others)
+    ]
     for run in lost:
         ending = run["state"]["type"] == "CANCELLING"
         state = {"type": "CANCELLED"} if ending else {"type": "SCHEDULED", "name": "AwaitingRetry"}

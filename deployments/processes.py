@@ -53,7 +53,9 @@ def end_leftovers(root: Path) -> list[int]:
         with contextlib.suppress(ValueError, KeyError, TypeError):
             left = json.loads(record.read_text(encoding="utf-8"))
             pid = int(left["pid"])
-            if left["command"] in command_of(pid):  # and not another process that has its number by now
+            if left["command"] in command_of(
+                pid
+            ):  # and not another process that has its number by now
                 if left["command"].startswith("worker "):
                     kill_group(pid)
                 _end(pid, lambda pid=pid: not command_of(pid))  # type: ignore[misc]
@@ -71,11 +73,15 @@ def kill_group(group: int) -> None:
 def command_of(pid: int) -> str:
     """The command line of a running process; empty if there is none."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        return (
+            Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        )
     except OSError:
         if Path("/proc/self").exists():
             return ""
-    listed = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    listed = subprocess.run(
+        ["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
     return listed.stdout.strip()
 
 

@@ -70,7 +70,10 @@ def _is_there(url: str) -> bool:
 
 def _prefect(arguments: list[str], environment: dict[str, str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "prefect", "--no-prompt", *arguments], env=environment, capture_output=True, text=True
+        [sys.executable, "-m", "prefect", "--no-prompt", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     if done.returncode:
         log = home() / "logs" / "prefect-setup.log"

@@ -35,7 +35,9 @@ def server_version(url: str) -> str:
 
 def post(url: str, body: dict[str, Any]) -> Any:
     """What a Prefect server answers to a request with a body. Raises OSError or HTTPException if it does not."""
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    request = urllib.request.Request(
+        url, json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
     with urllib.request.urlopen(request, timeout=20) as answer:
         return json.load(answer)
 
@@ -46,16 +48,31 @@ def prefect_server() -> list[Finding]:
 
     url, ours = PREFECT_API_URL.value(), metadata.version("prefect")
     if not url:
-        return [Finding("Prefect", "ok", "no server is set (PREFECT_API_URL): a sweep starts its own while it runs")]
+        return [
+            Finding(
+                "Prefect",
+                "ok",
+                "no server is set (PREFECT_API_URL): a sweep starts its own while it runs",
+            )
+        ]
     try:
         version = server_version(url)
     except NoVersion as error:
         if error.status is not None:
             remedy = "check its address and your credentials, if sweeps do not appear there"
-            return [Finding("Prefect", "warning", f"{url} does not tell its version ({error})", remedy)]
+            return [
+                Finding("Prefect", "warning", f"{url} does not tell its version ({error})", remedy)
+            ]
         remedy = "start it with `triage up`, or unset PREFECT_API_URL to do without"
         return [Finding("Prefect", "error", f"no server answers at {url} ({error})", remedy)]
     if version != ours:
         remedy = f"stop that server and start one of this version with `triage up`, or use Prefect {version} here"
-        return [Finding("Prefect", "error", f"the server at {url} is {version}, this project's is {ours}", remedy)]
+        return [
+            Finding(
+                "Prefect",
+                "error",
+                f"the server at {url} is {version}, this project's is {ours}",
+                remedy,
+            )
+        ]
     return [Finding("Prefect", "ok", f"server {version} at {url}")]

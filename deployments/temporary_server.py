@@ -28,7 +28,11 @@ from tasks.runtime.errors import BadInput, TriageError
 from tasks.runtime.store import home, write_atomic
 
 SERVER = "prefect.server.api.server"
-LIKE_PREFECTS_OWN = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+LIKE_PREFECTS_OWN = {
+    "PREFECT_UI_ENABLED": "0",
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT__SERVER_FINAL": "1",
+}
 NAMES_A_SERVER = ("PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH")
 
 
@@ -56,7 +60,9 @@ def start_temporary_server() -> Callable[[], AbstractContextManager[object]]:
 
         server.wait(PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value())
         # Nobody looks for lost runs there, and the end of each flow would wait a second for its heartbeat.
-        return temporary_settings({PREFECT_API_URL: api_url(server.port), PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
+        return temporary_settings(
+            {PREFECT_API_URL: api_url(server.port), PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+        )
 
     return ready
 
@@ -124,7 +130,9 @@ def _may_be_configured() -> bool:
     project = Path("pyproject.toml")
     return (
         any(name in os.environ for name in NAMES_A_SERVER)
-        or any(path.exists() for path in (own / "profiles.toml", Path(".env"), Path("prefect.toml")))
+        or any(
+            path.exists() for path in (own / "profiles.toml", Path(".env"), Path("prefect.toml"))
+        )
         or (project.is_file() and b"[tool.prefect" in project.read_bytes())
         or "prefect.context" in sys.modules  # asking is free, and a program may have set one
     )
@@ -140,7 +148,9 @@ def _configured_server_answers() -> bool:
         return False
     for finding in prefect_server():
         if finding.level == "error":
-            raise BadInput(f"The Prefect server cannot be used: {finding.detail}; {finding.remedy}.")
+            raise BadInput(
+                f"The Prefect server cannot be used: {finding.detail}; {finding.remedy}."
+            )
     return True
 
 
@@ -153,12 +163,26 @@ def _free_port() -> int:
 def _start(port: int) -> subprocess.Popen[bytes]:
     found = importlib.util.find_spec("prefect")
     assert found is not None and found.origin is not None
-    packages = str(Path(found.origin).parent.parent)  # and never the current folder, which may hold any module
-    command = ["-P", "-m", "uvicorn", "--app-dir", packages, "--factory", f"{SERVER}:create_app", "--host", HOST]
+    packages = str(
+        Path(found.origin).parent.parent
+    )  # and never the current folder, which may hold any module
+    command = [
+        "-P",
+        "-m",
+        "uvicorn",
+        "--app-dir",
+        packages,
+        "--factory",
+        f"{SERVER}:create_app",
+        "--host",
+        HOST,
+    ]
     quiet = ["--port", str(port), "--log-level", "error", "--lifespan", "on"]
     # Ctrl-C goes to all in the terminal's foreground. The sweep, which ends the server, must still reach it.
     return subprocess.Popen(
-        [sys.executable, *command, *quiet], env=os.environ | LIKE_PREFECTS_OWN, start_new_session=True
+        [sys.executable, *command, *quiet],
+        env=os.environ | LIKE_PREFECTS_OWN,
+        start_new_session=True,
     )
 
 

@@ -28,7 +28,10 @@ from tasks.runtime.store import home, locked
 HOST = "127.0.0.1"
 START_SECONDS = 90.0
 PAUSE = 1.0  # seconds before a worker that ended is started again
-EARLY, EARLY_ENDS = 60.0, 5  # so many workers in a row that end within so many seconds: no further one would live
+EARLY, EARLY_ENDS = (
+    60.0,
+    5,
+)  # so many workers in a row that end within so many seconds: no further one would live
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 Say = Callable[[str], None]
 
@@ -68,19 +71,30 @@ def _run(port: int, say: Say) -> None:
         try:
             _tidy_up(port, say)
             if _usable_server(port):
-                say(f"A Prefect server answers on port {port} already and is used; it stays when this stops.")
+                say(
+                    f"A Prefect server answers on port {port} already and is used; it stays when this stops."
+                )
             else:
-                started = start(stack, ["server", "start", "--host", HOST, "--port", str(port)], environment, "server")
+                started = start(
+                    stack,
+                    ["server", "start", "--host", HOST, "--port", str(port)],
+                    environment,
+                    "server",
+                )
                 _wait_for(port, started)
             with _answering(port):
                 set_up(api_url(port), environment)
-            say(f"Prefect UI: http://{HOST}:{port}  (deployments sweep/local, experiment/local, compare/local)")
+            say(
+                f"Prefect UI: http://{HOST}:{port}  (deployments sweep/local, experiment/local, compare/local)"
+            )
             say(f"For other terminals: export PREFECT_API_URL={api_url(port)}")
             say("Stop with Ctrl-C.")
             _keep_working(port, environment, say)
         except KeyboardInterrupt:
             _ignore_interruptions()
-            end_runs(api_url(port), home())  # also those of a worker that ended and was not started again yet
+            end_runs(
+                api_url(port), home()
+            )  # also those of a worker that ended and was not started again yet
             raise
 
 
@@ -88,7 +102,9 @@ def _tidy_up(port: int, say: Say) -> None:
     """End what a killed `triage up` left: a second worker would share the pool, and its server would stay for good."""
     if left := end_leftovers(home()):
         end_runs(api_url(port), home())
-        say(f"Ended what an earlier `triage up` left behind: processes {', '.join(map(str, left))}.")
+        say(
+            f"Ended what an earlier `triage up` left behind: processes {', '.join(map(str, left))}."
+        )
 
 
 def _keep_working(port: int, environment: dict[str, str], say: Say) -> None:
@@ -200,5 +216,7 @@ def _wait_for(port: int, started: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + START_SECONDS
     while server_version(port) is None:
         if started.poll() is not None or time.monotonic() > deadline:
-            raise BadInput(f"The Prefect server did not start; its log is {home() / 'logs' / 'prefect-server.log'}.")
+            raise BadInput(
+                f"The Prefect server did not start; its log is {home() / 'logs' / 'prefect-server.log'}."
+            )
         time.sleep(0.5)

@@ -40,7 +40,9 @@ def is_elsewhere(worker: str, others: list[str]) -> bool:
     """Whether what a worker took is surely not of this machine: it is one of the `others`, which serve the pool now, or
     has the name of another home on another machine. Other names tell nothing."""
     parts = _NAME.fullmatch(worker)
-    return worker in others or (parts is not None and not _is_ours(worker) and parts["host"] != socket.gethostname())
+    return worker in others or (
+        parts is not None and not _is_ours(worker) and parts["host"] != socket.gethostname()
+    )
 
 
 def _is_ours(worker: str) -> bool:

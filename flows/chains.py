@@ -51,7 +51,9 @@ def submit_chain(spec: ExperimentSpec, data: Any, source: Any, base: Any, varian
     trained: Any = train.submit(experiment, variant, data)
     scored: Any = evaluate.submit(experiment, trained, variant, data)
     landed = land.submit(experiment, trained, scored, variant, data)
-    return Chain(spec, variant, data, (data, source, base, variant), landed, (trained, scored, landed))
+    return Chain(
+        spec, variant, data, (data, source, base, variant), landed, (trained, scored, landed)
+    )
 
 
 def submit_experiments(selection: Selection) -> list[Chain]:
@@ -71,16 +73,23 @@ def submit_experiments(selection: Selection) -> list[Chain]:
             sources[name] = acquire.submit(model)
             bases[name] = convert.submit(model, sources[name])
         if variant not in variants:
-            variants[variant] = quantize.submit(model, bases[name], spec.bits, spec.training.group_size)
+            variants[variant] = quantize.submit(
+                model, bases[name], spec.bits, spec.training.group_size
+            )
             shared = spec.training.model_dump(mode="json")
-            untuned = zero_shot.submit(model, spec.bits, _scoring(selection), shared, variants[variant], data)
+            untuned = zero_shot.submit(
+                model, spec.bits, _scoring(selection), shared, variants[variant], data
+            )
             beside.append((f"zero-shot {name} {spec.bits}bit", untuned))
         chain = submit_chain(spec, data, sources[name], bases[name], variants[variant])
         if sets:
             beside.append(_sets_of(chain, [entry["name"] for entry in sets]))
         chains.append(replace(chain, beside=tuple(beside)))
         beside = []
-    late = [*_fidelities(selection, bases, variants, data), *_moves(selection, chains, variants, data)]
+    late = [
+        *_fidelities(selection, bases, variants, data),
+        *_moves(selection, chains, variants, data),
+    ]
     chains[-1] = replace(chains[-1], beside=(*chains[-1].beside, *late))
     return chains
 
@@ -110,13 +119,20 @@ def _fidelities(
     for model in selection.models:
         own = [variants[name, bits] for name, bits in variants if name == model.name]
         found: Any = fidelity.submit(
-            model.model_dump(mode="json"), bases[model.name], _scoring(selection), settings, own, data
+            model.model_dump(mode="json"),
+            bases[model.name],
+            _scoring(selection),
+            settings,
+            own,
+            data,
         )
         steps.append((f"fidelity {model.name}", found))
     return steps
 
 
-def _moves(selection: Selection, chains: list[Chain], variants: dict[Any, Any], data: Any) -> list[tuple[str, Any]]:
+def _moves(
+    selection: Selection, chains: list[Chain], variants: dict[Any, Any], data: Any
+) -> list[tuple[str, Any]]:
     """If the grid asks for it: every adapter on the other bit width, where the sweep has that variant."""
     if not selection.grid.scoring.move_adapters:
         return []
@@ -127,7 +143,12 @@ def _moves(selection: Selection, chains: list[Chain], variants: dict[Any, Any], 
             trained: Any = chain.steps[0]
             scored: Any = chain.steps[1]
             moved: Any = move_adapter.submit(
-                spec.model_dump(mode="json"), trained, scored, other, variants[spec.model.name, other], data
+                spec.model_dump(mode="json"),
+                trained,
+                scored,
+                other,
+                variants[spec.model.name, other],
+                data,
             )
             steps.append((f"move {spec.cell_id} to {other}bit", moved))
     return steps
@@ -141,7 +162,12 @@ def finish_all(chains: list[Chain]) -> list[str]:
     """Wait for every experiment; returns the failures. An interruption ends the steps' processes at once."""
     with fork_server.kept():
         try:
-            return [failure for chain in chains for failure in (finish(chain), *beside_failures(chain)) if failure]
+            return [
+                failure
+                for chain in chains
+                for failure in (finish(chain), *beside_failures(chain))
+                if failure
+            ]
         except BaseException:  # Ctrl-C, or Prefect's own signal for SIGTERM
             stop_children()
             raise
@@ -169,13 +195,20 @@ def finish(chain: Chain) -> str | None:
         tell(f"land {chain.spec.cell_id}", {"event": "landed", "ids": [chain.landed.result()]})
         return None
     # Whatever the reason is: what has not landed is not done.
-    error = error or TriageError(f"It never landed: its last step ended as {chain.landed.state.name}.")
+    error = error or TriageError(
+        f"It never landed: its last step ended as {chain.landed.state.name}."
+    )
     tell(f"land {chain.spec.cell_id}", {"event": "failed", "message": str(error), "error": error})
     if all(step.state.is_completed() for step in chain.before):
         try:
             land_failure(chain.spec, chain.variant.result(), chain.data.result(), error)
-        except Exception as problem:  # a failure that cannot be recorded must not stop the other experiments
-            tell(f"land {chain.spec.cell_id}", {"event": "warning", "message": f"Not recorded: {problem}"})
+        except (
+            Exception
+        ) as problem:  # a failure that cannot be recorded must not stop the other experiments
+            tell(
+                f"land {chain.spec.cell_id}",
+                {"event": "warning", "message": f"Not recorded: {problem}"},
+            )
     return f"{chain.spec.cell_id}: {error}"
 
 

@@ -16,7 +16,9 @@ from tasks.runtime.errors import BadInput
 from tasks.spec import Seed
 
 
-@flow(name="experiment", flow_run_name="{model} {bits}bit {recipe} s{seed}", task_runner=ONE_AT_A_TIME)
+@flow(
+    name="experiment", flow_run_name="{model} {bits}bit {recipe} s{seed}", task_runner=ONE_AT_A_TIME
+)
 def experiment(
     model: str = "smollm2-135m",
     bits: Literal[4, 8] = 4,
@@ -38,7 +40,9 @@ def experiment(
     selection = select(grid, overrides, [model], [bits], [recipe])
     cells = [spec for spec in selection.cells if spec.seed == seed]
     if not cells:
-        raise BadInput(f"The grid {grid} has no seed {seed}; it has {', '.join(map(str, selection.grid.seeds))}.")
+        raise BadInput(
+            f"The grid {grid} has no seed {seed}; it has {', '.join(map(str, selection.grid.seeds))}."
+        )
     tag_run(cells)
     failures = finish_all(submit_experiments(Selection(selection.grid, cells)))
     if failures:

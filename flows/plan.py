@@ -52,10 +52,14 @@ def plan_cells(selection: Selection) -> Iterator[PlannedCell]:
     for spec in selection.cells:
         found = None
         if dataset is not None:
-            found = next((folder for folder in begun[spec.cell_id] if _is_it(folder, spec, dataset)), None)
+            found = next(
+                (folder for folder in begun[spec.cell_id] if _is_it(folder, spec, dataset)), None
+            )
         scored = found is not None and dataset is not None and _is_scored(found, spec, dataset)
         training = 0.0 if found else training_seconds(spec)
-        yield PlannedCell(spec, found is not None, scored, training + (0.0 if scored else scoring_seconds(spec)))
+        yield PlannedCell(
+            spec, found is not None, scored, training + (0.0 if scored else scoring_seconds(spec))
+        )
 
 
 def sources_of(selection: Selection) -> dict[str, list[tuple[str, str]]]:
@@ -75,7 +79,9 @@ def scoring_seconds(spec: ExperimentSpec) -> float:
     chosen = cases if spec.scoring.mc_cases == "all" else min(cases, spec.scoring.mc_cases)
     passes = spec.scoring.passes * chosen if spec.recipe.dropout else 0
     # The instruction is run once for a whole batch, so a case costs its own tokens only.
-    return _seconds(spec, OWN_TOKENS_PER_CASE * (cases + limits.get("calibration", SCORED_CASES) + passes))
+    return _seconds(
+        spec, OWN_TOKENS_PER_CASE * (cases + limits.get("calibration", SCORED_CASES) + passes)
+    )
 
 
 def _seconds(spec: ExperimentSpec, tokens: float) -> float:
@@ -106,7 +112,10 @@ def _dataset(selection: Selection) -> dict[str, Any] | None:
     None where they cannot be had: then nothing is known to be trained on them.
     """
     with tempfile.TemporaryDirectory() as place, contextlib.suppress(TriageError):
-        return verify(prepare_dataset(selection.grid.data, Path(place), selection.grid.evaluation_sets), deep=False)
+        return verify(
+            prepare_dataset(selection.grid.data, Path(place), selection.grid.evaluation_sets),
+            deep=False,
+        )
     return None
 
 
@@ -116,7 +125,9 @@ def _is_it(folder: Path, spec: ExperimentSpec, dataset: dict[str, Any]) -> bool:
     if (variant := _variant(spec)) is not None:
         return folder.name == training_from(spec, variant, dataset)
     manifest = read_manifest(folder) or {}
-    return manifest.get("settings_digest") == settings_digest(spec, dataset) and _same_sources(folder, spec)
+    return manifest.get("settings_digest") == settings_digest(spec, dataset) and _same_sources(
+        folder, spec
+    )
 
 
 def _is_scored(folder: Path, spec: ExperimentSpec, dataset: dict[str, Any]) -> bool:
@@ -128,7 +139,11 @@ def _is_scored(folder: Path, spec: ExperimentSpec, dataset: dict[str, Any]) -> b
 def _variant(spec: ExperimentSpec) -> dict[str, Any] | None:
     """Manifest of the quantised variant, if it is on this machine."""
     source = stored(spec.model, home())
-    return complete(variant_folder(source, home(), spec.bits, spec.training.group_size)) if source else None
+    return (
+        complete(variant_folder(source, home(), spec.bits, spec.training.group_size))
+        if source
+        else None
+    )
 
 
 def _same_sources(folder: Path, spec: ExperimentSpec) -> bool:
@@ -141,5 +156,13 @@ def _shape(name: str) -> dict[str, Any]:
         return TYPICAL_SHAPE
     config = known_config(name)
     sizes = {tensor: math.prod(shape) for tensor, shape in tensors(config)}
-    block = sum(size for tensor, size in sizes.items() if tensor.startswith("model.layers.0.") and "norm" not in tensor)
-    return {"layers": config["num_hidden_layers"], "block_parameters": block, "parameters": sum(sizes.values())}
+    block = sum(
+        size
+        for tensor, size in sizes.items()
+        if tensor.startswith("model.layers.0.") and "norm" not in tensor
+    )
+    return {
+        "layers": config["num_hidden_layers"],
+        "block_parameters": block,
+        "parameters": sum(sizes.values()),
+    }

@@ -11,7 +11,12 @@ from tasks.runtime.errors import SourceUnavailable
 from tasks.runtime.store import home
 from tasks.spec import BaseModelSpec
 
-CAN_BE_HAD = ("here", "reachable", "in the local Hub cache", "no answer")  # the last may be a slow line
+CAN_BE_HAD = (
+    "here",
+    "reachable",
+    "in the local Hub cache",
+    "no answer",
+)  # the last may be a slow line
 
 
 def check(selection: Selection) -> None:
@@ -28,7 +33,11 @@ def refuse_without_weights(models: list[BaseModelSpec], root: Path) -> None:
     answers = availabilities(models, root)
     if any(state.startswith(CAN_BE_HAD) for sources in answers.values() for _, state in sources):
         return
-    reasons = [f"{name}: {source}: {state}" for name, sources in answers.items() for source, state in sources]
+    reasons = [
+        f"{name}: {source}: {state}"
+        for name, sources in answers.items()
+        for source, state in sources
+    ]
     raise SourceUnavailable(
         f"No weights can be had ({'; '.join(reasons)}); connect to a network, or list a source with kind = 'folder' "
         "in the grid."

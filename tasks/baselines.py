@@ -41,11 +41,15 @@ def baselines(scoring: dict[str, Any], data: str) -> list[str]:
             judged: baseline_evaluation_id(training, settings, dataset, judged=judged)
             for judged in judged_sets(dataset)
         }
-        missing = {judged: evaluation for judged, evaluation in ids.items() if not is_landed(evaluation)}
+        missing = {
+            judged: evaluation for judged, evaluation in ids.items() if not is_landed(evaluation)
+        }
         landed += ids.values()
         if not missing:
             continue
-        for judged, rows in dataset_baseline_rows(name, missing, settings, Path(data), dataset).items():
+        for judged, rows in dataset_baseline_rows(
+            name, missing, settings, Path(data), dataset
+        ).items():
             own = {"cell_id": name, "base_model": "none", "recipe": name}
             if not is_landed(training):
                 _land_experiment(training, own, dataset, rows["evaluation"][0]["created_at"])
@@ -58,7 +62,12 @@ def baselines(scoring: dict[str, Any], data: str) -> list[str]:
     retries=2, retry_delay_seconds=5, retry_condition_fn=is_transient,
 )  # fmt: skip
 def zero_shot(
-    model: dict[str, Any], bits: int, scoring: dict[str, Any], training: dict[str, Any], variant: str, data: str
+    model: dict[str, Any],
+    bits: int,
+    scoring: dict[str, Any],
+    training: dict[str, Any],
+    variant: str,
+    data: str,
 ) -> list[str]:
     """evaluation_ids of the untuned variant on test and on the grid's further evaluation sets, scored in a child process
     through the prefix that its recipes share."""
@@ -67,20 +76,30 @@ def zero_shot(
     name = zero_shot_id(weights, load_prompt().digest, versions(), compute_dtype())
     max_tokens = Training.model_validate(training).max_tokens
     ids = {
-        judged: baseline_evaluation_id(name, settings, dataset, max_tokens, judged) for judged in judged_sets(dataset)
+        judged: baseline_evaluation_id(name, settings, dataset, max_tokens, judged)
+        for judged in judged_sets(dataset)
     }
-    folders = {judged: home() / "baselines" / ids[judged] for judged in ids if not is_landed(ids[judged])}
+    folders = {
+        judged: home() / "baselines" / ids[judged] for judged in ids if not is_landed(ids[judged])
+    }
     if any(complete(scores, deep=True) is None for scores in folders.values()):
         args = {"scoring": scoring, "training": training, "variant": variant, "data": data, "home": str(home()),
                 "scores": str(home() / "baselines" / ids["test"]),
                 "sets": {judged: str(scores) for judged, scores in folders.items() if judged != "test"}}  # fmt: skip
         title = f"zero-shot {model['name']} {bits}bit"
-        run_child("tasks.scoring.job:run_untuned", args, home() / "logs" / ids["test"], follow(title))
+        run_child(
+            "tasks.scoring.job:run_untuned", args, home() / "logs" / ids["test"], follow(title)
+        )
     for judged, scores in folders.items():
         what = baseline_judging(name, ids[judged], settings, dataset, 0, judged)
         rows = judged_rows(what, read_scores(scores))
         if not is_landed(name):
-            _land_experiment(name, _untuned(model["name"], bits, weights), dataset, rows["evaluation"][0]["created_at"])
+            _land_experiment(
+                name,
+                _untuned(model["name"], bits, weights),
+                dataset,
+                rows["evaluation"][0]["created_at"],
+            )
         land_rows(ids[judged], "evaluation", rows)
     return list(ids.values())
 
@@ -98,7 +117,9 @@ def _untuned(model: str, bits: int, weights: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _land_experiment(training: str, own: dict[str, Any], dataset: dict[str, Any], finished: datetime) -> None:
+def _land_experiment(
+    training: str, own: dict[str, Any], dataset: dict[str, Any], finished: datetime
+) -> None:
     row = {
         "training_id": training, "recipe_kind": "baseline", "seed": 0, "status": "completed", "finished_at": finished,
         "dataset_digest": dataset_digest(dataset), **own,

@@ -21,7 +21,9 @@ from tasks.runtime.store import complete
 CACHE_VERSION = "v1"
 
 
-def cached_folder(step: str, name_of: Callable[..., Path]) -> Callable[[TaskRunContext, dict[str, Any]], str]:
+def cached_folder(
+    step: str, name_of: Callable[..., Path]
+) -> Callable[[TaskRunContext, dict[str, Any]], str]:
     """A Prefect `cache_key_fn` for a step that makes the folder `name_of(**parameters)`."""
 
     def key(context: TaskRunContext, parameters: dict[str, Any]) -> str:

@@ -13,7 +13,12 @@ from tasks.runtime.child import run_child
 from tasks.runtime.store import home
 
 
-@task(task_run_name="convert {model[name]}", retries=3, retry_delay_seconds=2, retry_condition_fn=is_transient)
+@task(
+    task_run_name="convert {model[name]}",
+    retries=3,
+    retry_delay_seconds=2,
+    retry_condition_fn=is_transient,
+)
 def convert(model: dict[str, Any], source: str) -> str:
     """The source folder, once its converted base model is there and its sizes are in the warehouse."""
     folder = base_folder(Path(source), home())

@@ -20,7 +20,12 @@ from tasks.spec import ExperimentSpec
     retries=2, retry_delay_seconds=5, retry_condition_fn=is_transient,
 )  # fmt: skip
 def evaluate_sets(
-    experiment: dict[str, Any], training: str, evaluation: str, variant: str, data: str, names: list[str]
+    experiment: dict[str, Any],
+    training: str,
+    evaluation: str,
+    variant: str,
+    data: str,
+    names: list[str],
 ) -> list[str]:
     """evaluation_ids of the named sets, in that order; what has landed is not scored again.
 
@@ -28,7 +33,9 @@ def evaluate_sets(
     """
     spec, dataset = ExperimentSpec.model_validate(experiment), verify(Path(data), deep=False)
     folders = {name: scores_folder(spec, training, data, name) for name in names}
-    missing = {name: str(path) for name, path in folders.items() if complete(path, deep=True) is None}
+    missing = {
+        name: str(path) for name, path in folders.items() if complete(path, deep=True) is None
+    }
     if missing:
         folder = home() / "experiments" / training
         args = {
@@ -36,7 +43,12 @@ def evaluate_sets(
             "chosen": str(folder / "scores" / evaluation), "sets": missing,
         }  # fmt: skip
         title = f"evaluation sets {spec.cell_id}"
-        run_child("tasks.scoring.job:run_sets", args, home() / "logs" / f"sets-{evaluation}", follow(title))
+        run_child(
+            "tasks.scoring.job:run_sets",
+            args,
+            home() / "logs" / f"sets-{evaluation}",
+            follow(title),
+        )
     for name, scores in folders.items():
         if not is_landed(scores.name):
             rows = evaluation_rows(spec, training, scores.name, scores, dataset, name)

@@ -34,14 +34,22 @@ def fidelity(
     known = verify(reference, deep=False)
     settings = Scoring.model_validate(scoring), Training.model_validate(training)
     manifests = {folder: verify(Path(folder), deep=False) for folder in variants}
-    ids = {folder: _id(manifest, known, dataset, *settings) for folder, manifest in manifests.items()}
+    ids = {
+        folder: _id(manifest, known, dataset, *settings) for folder, manifest in manifests.items()
+    }
     waiting = {str(manifests[f]["bits"]): f for f in variants if not is_landed(ids[f])}
     if waiting:
         args = {"reference": str(reference), "variants": waiting, "cases": settings[0].fidelity_cases, "training": training,
                 "data": data, "home": str(home())}  # fmt: skip
         # Another sweep may measure the same model in other ways at once, and must not read what this one orders.
-        log = home() / "logs" / f"fidelity-{model['name']}-{short_digest({'ids': [ids[f] for f in waiting.values()]})}"
-        found = run_child("tasks.scoring.fidelity_job:run", args, log, follow(f"fidelity {model['name']}"))
+        log = (
+            home()
+            / "logs"
+            / f"fidelity-{model['name']}-{short_digest({'ids': [ids[f] for f in waiting.values()]})}"
+        )
+        found = run_child(
+            "tasks.scoring.fidelity_job:run", args, log, follow(f"fidelity {model['name']}")
+        )
         for bits, folder in waiting.items():
             shared = {
                 "fidelity_id": ids[folder], "base_model": model["name"], "bits": int(bits),
@@ -59,7 +67,11 @@ def fidelity(
 
 
 def _id(
-    variant: dict[str, Any], reference: dict[str, Any], dataset: dict[str, Any], scoring: Scoring, training: Training
+    variant: dict[str, Any],
+    reference: dict[str, Any],
+    dataset: dict[str, Any],
+    scoring: Scoring,
+    training: Training,
 ) -> str:
     made_of = {
         "variant": variant["digest"], "reference": reference["digest"], "test": dataset["sets"]["test"]["digest"],

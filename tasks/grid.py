@@ -32,7 +32,9 @@ def grid_path(name: str) -> Path:
     path = Path(name) if name.endswith(".toml") or "/" in name else GRIDS / f"{name}.toml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in GRIDS.glob("*.toml")))
-        raise BadInput(f"There is no grid {name!r}; the built-in grids are {known}, or give the path of a .toml file.")
+        raise BadInput(
+            f"There is no grid {name!r}; the built-in grids are {known}, or give the path of a .toml file."
+        )
     return path
 
 
@@ -59,7 +61,9 @@ def known_models(grid: Grid | None = None) -> dict[str, BaseModelSpec]:
     listed = _validate(_ModelList, _read_toml(BASE_MODELS), BASE_MODELS, [])
     known = {m.name: m for m in listed.base_model + (grid.base_models if grid else ())}
     if grid and grid.allow_mirror:
-        known = {name: model.model_copy(update={"allow_mirror": True}) for name, model in known.items()}
+        known = {
+            name: model.model_copy(update={"allow_mirror": True}) for name, model in known.items()
+        }
     if grid and grid.weights == "random":
         return {name: _random(model) for name, model in known.items()}
     return known
@@ -84,7 +88,9 @@ def _override(raw: dict[str, Any], item: str) -> None:
     """Apply one `key=value`: `training.num_layers=8`, `recipe.iterations=20` (every recipe), `seeds=[1,2]`."""
     key, separator, text = item.partition("=")
     if not separator or not key.strip():
-        raise BadInput(f"--set {item!r} is not of the form key=value, e.g. --set training.num_layers=8.")
+        raise BadInput(
+            f"--set {item!r} is not of the form key=value, e.g. --set training.num_layers=8."
+        )
     try:
         parsed = tomllib.loads(f"value = {text}")
         value = parsed["value"] if len(parsed) == 1 else text
@@ -93,7 +99,9 @@ def _override(raw: dict[str, Any], item: str) -> None:
     *parents, last = key.strip().split(".")
     targets = [raw]
     for parent in parents:
-        targets = [child for target in targets for child in _children(target.setdefault(parent, {}), item)]
+        targets = [
+            child for target in targets for child in _children(target.setdefault(parent, {}), item)
+        ]
     for target in targets:
         target[last] = value
 
@@ -112,12 +120,18 @@ def _inherit_safety(raw: dict[str, Any], path: Path, overrides: list[str]) -> No
     """
     shared = {"safety": raw.pop("safety", {})}
     _validate(_Shared, shared, path, overrides)
-    costs, recipes, scoring = shared["safety"].get("cost_matrix"), raw.get("recipe"), raw.setdefault("scoring", {})
+    costs, recipes, scoring = (
+        shared["safety"].get("cost_matrix"),
+        raw.get("recipe"),
+        raw.setdefault("scoring", {}),
+    )
     if costs and isinstance(scoring, dict):
         scoring.setdefault("cost_matrix", costs)
     for recipe in recipes if isinstance(recipes, list) else []:
         if isinstance(recipe, dict) and recipe.get("kind") == "safety":
-            recipe.update({key: value for key, value in shared["safety"].items() if key not in recipe})
+            recipe.update(
+                {key: value for key, value in shared["safety"].items() if key not in recipe}
+            )
 
 
 def _validate(model: type[T], raw: dict[str, Any], path: Path, overrides: list[str]) -> T:

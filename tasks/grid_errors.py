@@ -17,11 +17,16 @@ _WORDS = (
     (r"input should be a valid dictionary.*", "input should be a table"),
     (r", unable to parse string as an? \w+", ""),
     (r"input tag .* expected tags: (.*)", r"kind should be one of \1"),
-    (r"unable to extract tag using discriminator 'kind'", "kind is missing; it says where the weights are"),
+    (
+        r"unable to extract tag using discriminator 'kind'",
+        "kind is missing; it says where the weights are",
+    ),
 )
 
 
-def sentence(error: ValidationError, model: type[BaseModel], path: Path, overrides: list[str]) -> str:
+def sentence(
+    error: ValidationError, model: type[BaseModel], path: Path, overrides: list[str]
+) -> str:
     """The most telling of pydantic's complaints about a grid as one sentence for its author."""
     found = error.errors(include_url=False)
     # A misspelt key gives two complaints, that it is unknown and that the right one is missing: the first helps more.
@@ -32,7 +37,9 @@ def sentence(error: ValidationError, model: type[BaseModel], path: Path, overrid
     unknown = first["type"] == "extra_forbidden"
     place = where(path, loc, overrides, message, above=unknown)
     if unknown:
-        return f"{place}: unknown key {key!r}; allowed are {', '.join(_allowed(model, first['loc']))}."
+        return (
+            f"{place}: unknown key {key!r}; allowed are {', '.join(_allowed(model, first['loc']))}."
+        )
     if first["type"] == "missing":
         table = key.rpartition(".")[0]
         return f"{place}: {table or 'the grid'} has no {loc[-1]!r}; add it."
@@ -64,13 +71,19 @@ def _allowed(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
         if part in branches:
             node = {"$ref": branches[part]}
         else:
-            node = node.get("items", node) if isinstance(part, int) else node.get("properties", {}).get(part, {})
+            node = (
+                node.get("items", node)
+                if isinstance(part, int)
+                else node.get("properties", {}).get(part, {})
+            )
         while "$ref" in node:
             node = schema["$defs"][node["$ref"].rsplit("/", 1)[1]]
     return sorted(node.get("properties", {}))
 
 
-def where(path: Path, loc: list[int | str], overrides: list[str], message: str = "", above: bool = False) -> str:
+def where(
+    path: Path, loc: list[int | str], overrides: list[str], message: str = "", above: bool = False
+) -> str:
     """The file and line of a key, or the --set that put it, a table around it or (`above`) a key below it there."""
     names = [part for part in loc if isinstance(part, str)] or [message.partition(":")[0]]
     for item in reversed(overrides):

@@ -30,7 +30,9 @@ def evaluation_of(spec: ExperimentSpec, training: str, data: str | Path, name: s
     return evaluation_from(spec, training, _manifest(data), name)
 
 
-def evaluation_from(spec: ExperimentSpec, training: str, dataset: dict[str, Any], name: str = "test") -> str:
+def evaluation_from(
+    spec: ExperimentSpec, training: str, dataset: dict[str, Any], name: str = "test"
+) -> str:
     """evaluation_id of a trained experiment on a set of a dataset, given its manifest."""
     sets = dataset["sets"]
     calibration, judged = (sets[key]["digest"] for key in ("calibration", name))
@@ -41,7 +43,9 @@ def experiment_folder(spec: ExperimentSpec, variant: str | Path, data: str | Pat
     return home() / "experiments" / training_of(spec, variant, data)
 
 
-def scores_folder(spec: ExperimentSpec, training: str, data: str | Path, name: str = "test") -> Path:
+def scores_folder(
+    spec: ExperimentSpec, training: str, data: str | Path, name: str = "test"
+) -> Path:
     return home() / "experiments" / training / "scores" / evaluation_of(spec, training, data, name)
 
 

@@ -24,7 +24,9 @@ Rows = dict[str, list[dict[str, Any]]]
 
 def land_variant(folder: Path) -> None:
     """Record the exact sizes of a model folder, quantised or not, as soon as it is there."""
-    land_rows(folder.name, "variant", {"variant": variant_row(folder.name, verify(folder, deep=False))})
+    land_rows(
+        folder.name, "variant", {"variant": variant_row(folder.name, verify(folder, deep=False))}
+    )
 
 
 def land_failure(spec: ExperimentSpec, variant: str, data: str, error: Exception) -> None:
@@ -42,7 +44,11 @@ def land_failure(spec: ExperimentSpec, variant: str, data: str, error: Exception
 def _landed_status(training: str) -> str | None:
     """None where nothing has landed, or nothing that can be read: another sweep may be replacing it."""
     try:
-        return str(pq.read_table(home() / "landing" / training / "experiment.parquet", columns=["status"])["status"][0])
+        return str(
+            pq.read_table(home() / "landing" / training / "experiment.parquet", columns=["status"])[
+                "status"
+            ][0]
+        )
     except (OSError, ValueError):
         return None
 

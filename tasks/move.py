@@ -20,7 +20,9 @@ from tasks.tuning.training_rows import training_rows
     task_run_name="move {experiment[model][name]} {experiment[bits]}bit {experiment[recipe][name]} to {bits}bit",
     retries=2, retry_delay_seconds=5, retry_condition_fn=is_transient,
 )  # fmt: skip
-def move_adapter(experiment: dict[str, Any], training: str, evaluation: str, bits: int, variant: str, data: str) -> str:
+def move_adapter(
+    experiment: dict[str, Any], training: str, evaluation: str, bits: int, variant: str, data: str
+) -> str:
     """evaluation_id of a trained adapter scored on the variant with `bits`; lands as an experiment of its own kind.
 
     `evaluation`: the adapter's own, whose threshold and scaling serve here too. Chosen anew, they would make up for the
@@ -37,7 +39,12 @@ def move_adapter(experiment: dict[str, Any], training: str, evaluation: str, bit
     if complete(scores, deep=True) is None:
         args = {"experiment": experiment, "variant": variant, "data": data, "home": str(home()),
                 "folder": str(folder), "scores": str(scores), "chosen": str(folder / "scores" / evaluation)}  # fmt: skip
-        run_child("tasks.scoring.job:run", args, home() / "logs" / f"move-{scores.name}", follow(f"move {cell}"))
+        run_child(
+            "tasks.scoring.job:run",
+            args,
+            home() / "logs" / f"move-{scores.name}",
+            follow(f"move {cell}"),
+        )
     rows = evaluation_rows(spec, moved, landed, scores, dataset)
     own = training_rows(spec.model_copy(update={"bits": bits}), moved, weights, dataset, {}, scores)
     own["experiment"][0] |= {

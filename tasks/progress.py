@@ -36,9 +36,13 @@ def follow(title: str) -> Callable[[Event], None]:
         if share is None or (share < 100 and time.monotonic() - updated < ARTIFACT_SECONDS):
             return
         updated = time.monotonic()
-        with contextlib.suppress(Exception):  # a picture of the progress; no reason to lose the training it shows
+        with contextlib.suppress(
+            Exception
+        ):  # a picture of the progress; no reason to lose the training it shows
             if artifact is None:
-                artifact = create_progress_artifact(progress=share, key=artifact_key(title), description=title)  # type: ignore[assignment]
+                artifact = create_progress_artifact(
+                    progress=share, key=artifact_key(title), description=title
+                )  # type: ignore[assignment]
             else:
                 update_progress_artifact(artifact_id=artifact, progress=share)
 
@@ -84,4 +88,6 @@ def _log(title: str, event: Event) -> None:
         if event["always_ed"]:
             logger.warning("%s: always_ed, specificity is below 5 %%", title)
     elif kind == "device":
-        logger.info("%s: %s, BLAS %s, %.0f GFLOP/s", title, event["backend"], event["blas"], event["gflops"])
+        logger.info(
+            "%s: %s, BLAS %s, %.0f GFLOP/s", title, event["backend"], event["blas"], event["gflops"]
+        )

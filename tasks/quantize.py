@@ -23,6 +23,11 @@ def quantize(model: dict[str, Any], source: str, bits: int, group_size: int) -> 
     if essentials(folder) is None:
         args = {"source": source, "root": str(home()), "bits": bits, "group_size": group_size}
         log = home() / "logs" / f"quantize-{folder.name}"
-        run_child("tasks.models.convert:run_quantize", args, log, follow(f"quantize {model['name']} {bits}bit"))
+        run_child(
+            "tasks.models.convert:run_quantize",
+            args,
+            log,
+            follow(f"quantize {model['name']} {bits}bit"),
+        )
     land_variant(folder)
     return str(folder)

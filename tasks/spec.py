@@ -31,7 +31,9 @@ def byte_count(text: str) -> int:
 
 def _every_label(value: dict[Label, Any]) -> dict[Label, Any]:
     if missing := [label for label in LABELS if label not in value]:
-        raise ValueError(f"there is no entry for {missing[0]}; it needs one for each of {', '.join(LABELS)}")
+        raise ValueError(
+            f"there is no entry for {missing[0]}; it needs one for each of {', '.join(LABELS)}"
+        )
     return value
 
 
@@ -42,9 +44,15 @@ def _right_is_cheapest(value: dict[Label, dict[Label, float]]) -> dict[Label, di
     return value
 
 
-RowCosts = Annotated[dict[Label, Annotated[float, Field(ge=0, le=1e6)]], AfterValidator(_every_label)]
-CostMatrix = Annotated[dict[Label, RowCosts], AfterValidator(_every_label), AfterValidator(_right_is_cheapest)]
-ClassWeights = Annotated[dict[Label, Annotated[float, Field(gt=0, le=1e6)]], AfterValidator(_every_label)]
+RowCosts = Annotated[
+    dict[Label, Annotated[float, Field(ge=0, le=1e6)]], AfterValidator(_every_label)
+]
+CostMatrix = Annotated[
+    dict[Label, RowCosts], AfterValidator(_every_label), AfterValidator(_right_is_cheapest)
+]
+ClassWeights = Annotated[
+    dict[Label, Annotated[float, Field(gt=0, le=1e6)]], AfterValidator(_every_label)
+]
 
 
 def _is_byte_count(text: str) -> str:
@@ -67,7 +75,9 @@ class HubSource(Strict):
     kind: Literal["hub"]
     repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
     revision: str = "main"
-    mirror: str | None = Field(default=None, description="an open repository with the same files, for a gated one")
+    mirror: str | None = Field(
+        default=None, description="an open repository with the same files, for a gated one"
+    )
 
 
 class PackageSource(Strict):
@@ -76,9 +86,13 @@ class PackageSource(Strict):
     kind: Literal["package"]
     package: str
     version: str
-    file: str = Field(description="path of the GGUF file inside the wheel, or the name to give the joined parts")
+    file: str = Field(
+        description="path of the GGUF file inside the wheel, or the name to give the joined parts"
+    )
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="digest of the GGUF file")
-    bytes: int | None = Field(default=None, ge=1, description="size of the GGUF file, to look for room beforehand")
+    bytes: int | None = Field(
+        default=None, ge=1, description="size of the GGUF file, to look for room beforehand"
+    )
     parts: tuple[str, ...] = ()
 
 
@@ -97,7 +111,9 @@ class RandomSource(Strict):
     seed: int = 0
 
 
-Source = Annotated[HubSource | PackageSource | FolderSource | RandomSource, Field(discriminator="kind")]
+Source = Annotated[
+    HubSource | PackageSource | FolderSource | RandomSource, Field(discriminator="kind")
+]
 
 
 class BaseModelSpec(Strict):
@@ -105,8 +121,12 @@ class BaseModelSpec(Strict):
 
     name: Name
     licence: str
-    terms: str | None = Field(default=None, description="where the terms of use can be read, shown before first use")
-    allow_mirror: bool = Field(default=False, description="name a gated repository's open mirror where access fails")
+    terms: str | None = Field(
+        default=None, description="where the terms of use can be read, shown before first use"
+    )
+    allow_mirror: bool = Field(
+        default=False, description="name a gated repository's open mirror where access fails"
+    )
     sources: tuple[Source, ...] = Field(min_length=1)
 
 
@@ -116,20 +136,28 @@ class Recipe(Strict):
     name: Name
     kind: Literal["standard", "safety"]
     learning_rate: float = Field(gt=0, lt=1)
-    batch_size: int = Field(ge=1, le=64, description="cases per optimizer update (the effective batch)")
+    batch_size: int = Field(
+        ge=1, le=64, description="cases per optimizer update (the effective batch)"
+    )
     rank: int = Field(ge=1, le=256)
     scale: float = Field(gt=0, le=1000)
     dropout: float = Field(ge=0, lt=1)
     iterations: int = Field(ge=1, le=100_000, description="optimizer updates")
     target_ed_recall: float | None = Field(default=None, gt=0, lt=1)
-    cost_weight: float = Field(default=1.0, ge=0, le=100, description="lambda of the expected-cost term")
-    cost_matrix: CostMatrix | None = Field(default=None, description="row = truth, column = decision")
+    cost_weight: float = Field(
+        default=1.0, ge=0, le=100, description="lambda of the expected-cost term"
+    )
+    cost_matrix: CostMatrix | None = Field(
+        default=None, description="row = truth, column = decision"
+    )
     class_weights: ClassWeights | None = None
     primary_rule: Literal["argmax", "target_recall", "min_cost"] | None = None
 
     @model_validator(mode="after")
     def _safety_keys_belong_to_safety(self) -> Recipe:
-        if self.kind == "standard" and (self.cost_matrix or self.class_weights or self.target_ed_recall):
+        if self.kind == "standard" and (
+            self.cost_matrix or self.class_weights or self.target_ed_recall
+        ):
             raise ValueError("cost_matrix, class_weights and target_ed_recall need kind = 'safety'")
         if self.rule == "target_recall" and self.target_ed_recall is None:
             raise ValueError("the rule 'target_recall' needs target_ed_recall")
@@ -154,9 +182,15 @@ class Training(Strict):
     optimizer: Literal["adamw"] = "adamw"
     weight_decay: float = Field(default=0.01, ge=0, le=1)
     warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
-    decay: Literal["none", "linear", "cosine"] = Field(default="none", description="of the rate, after the warm-up")
-    max_gradient_norm: float | None = Field(default=None, gt=0, description="clip the gradient to this norm")
-    patience: int | None = Field(default=None, ge=1, description="stop after so many evaluations without a better one")
+    decay: Literal["none", "linear", "cosine"] = Field(
+        default="none", description="of the rate, after the warm-up"
+    )
+    max_gradient_norm: float | None = Field(
+        default=None, gt=0, description="clip the gradient to this norm"
+    )
+    patience: int | None = Field(
+        default=None, ge=1, description="stop after so many evaluations without a better one"
+    )
     memory: Memory | None = Field(
         default=None, description="a training may take so much, e.g. '4GB'; never changes results"
     )
@@ -172,18 +206,24 @@ class Columns(Strict):
     text_column: str = "text"
     label_column: str = "label"
     group_column: str | None = None
-    rationale_column: str | None = Field(default=None, description="kept with the cases, never shown to a model")
+    rationale_column: str | None = Field(
+        default=None, description="kept with the cases, never shown to a model"
+    )
     subgroup_columns: tuple[str, ...] = Field(
         default=(), description="ED recall is also told within each value of these"
     )
-    labels: dict[str, Label] = Field(default_factory=dict, description="other label words, e.g. emergency = 'ED'")
+    labels: dict[str, Label] = Field(
+        default_factory=dict, description="other label words, e.g. emergency = 'ED'"
+    )
     revision: str = Field(default="main", description="branch, tag or commit of a Hub dataset")
 
     @model_validator(mode="after")
     def _subgroups_are_no_texts(self) -> Columns:
         own = {self.text_column, self.label_column, self.rationale_column, "case_id", "id"}
         if taken := [column for column in self.subgroup_columns if column in own]:
-            raise ValueError(f"subgroup_columns names {taken[0]}, and reports show what stands there; leave it out")
+            raise ValueError(
+                f"subgroup_columns names {taken[0]}, and reports show what stands there; leave it out"
+            )
         return self
 
 
@@ -196,7 +236,9 @@ class EvaluationSet(Columns):
     @model_validator(mode="after")
     def _name_is_free(self) -> EvaluationSet:
         if self.name in ("train", "valid", "calibration", "test", "all", "facts"):
-            raise ValueError(f"the name {self.name} is taken by the training dataset itself; choose another")
+            raise ValueError(
+                f"the name {self.name} is taken by the training dataset itself; choose another"
+            )
         if self.source == "embedded" and self.name != "test_adversarial":
             raise ValueError("the one embedded evaluation set is named test_adversarial")
         return self
@@ -209,7 +251,9 @@ def _add_up(value: dict[Label, float]) -> dict[Label, float]:
 
 
 Shares = Annotated[
-    dict[Label, Annotated[float, Field(gt=0, lt=1)]], AfterValidator(_every_label), AfterValidator(_add_up)
+    dict[Label, Annotated[float, Field(gt=0, lt=1)]],
+    AfterValidator(_every_label),
+    AfterValidator(_add_up),
 ]
 
 
@@ -219,17 +263,22 @@ class Data(Columns):
     source: str = "embedded"
     shares: Shares | None = Field(default=None, description="class shares of the embedded sets")
     train_cases: Annotated[int, Field(ge=100, le=100_000)] | None = Field(
-        default=None, description="so many embedded cases in train (else 3,000), about the same problems"
+        default=None,
+        description="so many embedded cases in train (else 3,000), about the same problems",
     )
     seed: int = 42
-    limits: dict[Literal["train", "valid", "calibration", "test"], Annotated[int, Field(ge=3)]] = Field(
-        default_factory=dict, description="at most so many cases of a set, stratified by label"
+    limits: dict[Literal["train", "valid", "calibration", "test"], Annotated[int, Field(ge=3)]] = (
+        Field(
+            default_factory=dict, description="at most so many cases of a set, stratified by label"
+        )
     )
 
     @model_validator(mode="after")
     def _shares_and_size_are_of_the_embedded_cases(self) -> Data:
         if (self.shares or self.train_cases) and self.source != "embedded":
-            raise ValueError("shares and train_cases are for source = 'embedded' only; other cases keep theirs")
+            raise ValueError(
+                "shares and train_cases are for source = 'embedded' only; other cases keep theirs"
+            )
         return self
 
 
@@ -243,13 +292,21 @@ class Scoring(Strict):
     review_entropy: float = Field(
         default=0.3, ge=0, le=1.0987, description="vote entropy in nats above which to review"
     )
-    cost_matrix: CostMatrix | None = Field(default=None, description="for expected cost and minimum cost")
+    cost_matrix: CostMatrix | None = Field(
+        default=None, description="for expected cost and minimum cost"
+    )
     conformal_miss_rate: float = Field(
         default=0.05, gt=0, lt=1, description="guaranteed ED miss rate of conformal sets"
     )
-    generated_cases: int = Field(default=20, ge=0, le=10_000, description="a sample that also writes its answer")
-    fidelity_cases: int = Field(default=100, ge=3, description="a sample on which unquantised weights are run too")
-    move_adapters: bool = Field(default=False, description="also score each adapter on the other bit width")
+    generated_cases: int = Field(
+        default=20, ge=0, le=10_000, description="a sample that also writes its answer"
+    )
+    fidelity_cases: int = Field(
+        default=100, ge=3, description="a sample on which unquantised weights are run too"
+    )
+    move_adapters: bool = Field(
+        default=False, description="also score each adapter on the other bit width"
+    )
 
 
 class Safety(Strict):
@@ -265,9 +322,12 @@ class Grid(Strict):
     name: Name
     models: tuple[Name, ...] = Field(min_length=1)
     weights: Literal["listed", "random"] = Field(
-        default="listed", description="random: none of a model's sources, but its true shape, for memory and speed only"
+        default="listed",
+        description="random: none of a model's sources, but its true shape, for memory and speed only",
     )
-    allow_mirror: bool = Field(default=False, description="of every model: name a gated repository's open mirror")
+    allow_mirror: bool = Field(
+        default=False, description="of every model: name a gated repository's open mirror"
+    )
     bits: tuple[Literal[4, 8], ...] = Field(min_length=1)
     seeds: tuple[Seed, ...] = Field(default=(42,), min_length=1)
     recipes: tuple[Recipe, ...] = Field(min_length=1, alias="recipe")
@@ -322,7 +382,9 @@ def experiments(grid: Grid, models: dict[str, BaseModelSpec]) -> Iterator[Experi
 
 def canonical_json(value: Any) -> str:
     """JSON with sorted keys and no spaces: equal values give equal text, so digests can be compared."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
 
 
 def digest_of(value: Any) -> str:
@@ -363,7 +425,12 @@ def training_id(
 
 
 def evaluation_id(
-    training: str, spec: ExperimentSpec, *, calibration: str, evaluation_set: str, name: str = "test"
+    training: str,
+    spec: ExperimentSpec,
+    *,
+    calibration: str,
+    evaluation_set: str,
+    name: str = "test",
 ) -> str:
     """Id of one evaluation of a trained adapter: more passes or another set never retrain.
 

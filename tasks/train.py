@@ -26,4 +26,6 @@ def train(experiment: dict[str, Any], variant: str, data: str) -> str:
     """training_id of the trained experiment; its folder holds adapters, curve and summary."""
     spec = ExperimentSpec.model_validate(experiment)
     folder = experiment_folder(spec, variant, data)
-    return train_experiment(spec, folder, Path(variant), Path(data), home(), follow(f"train {spec.cell_id}"))
+    return train_experiment(
+        spec, folder, Path(variant), Path(data), home(), follow(f"train {spec.cell_id}")
+    )

@@ -25,7 +25,9 @@ from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.store import home
 
 FILE = "triage.duckdb"
-STORAGE = {"storage_compatibility_version": "v1.5.0"}  # without it, DuckDB 1.5 could not open a file made by 2.0
+STORAGE = {
+    "storage_compatibility_version": "v1.5.0"
+}  # without it, DuckDB 1.5 could not open a file made by 2.0
 _one_at_a_time = threading.RLock()
 
 
@@ -76,7 +78,9 @@ def reading(
 @contextlib.contextmanager
 def _opened(path: Path, wait: float, **options: Any) -> Iterator[duckdb.DuckDBPyConnection]:
     if not _one_at_a_time.acquire(timeout=wait):
-        raise Locked(f"Another thread of this process has used {path} for {wait:g} s; try again when it has finished.")
+        raise Locked(
+            f"Another thread of this process has used {path} for {wait:g} s; try again when it has finished."
+        )
     try:
         con = _connect(path, wait, **options)
         try:
@@ -94,13 +98,19 @@ def _connect(path: Path, wait: float, **options: Any) -> duckdb.DuckDBPyConnecti
             return duckdb.connect(str(path), **options)
         except duckdb.IOException as error:
             if not is_lock(error):
-                raise BadInput(f"{path} cannot be opened as a warehouse: {first_line(error)}.") from error
+                raise BadInput(
+                    f"{path} cannot be opened as a warehouse: {first_line(error)}."
+                ) from error
             if time.monotonic() >= deadline:
                 raise Locked(_held(path, str(error))) from error
         except duckdb.ConnectionException as error:
-            raise BadInput(f"This process has {path} open by a connection of its own; close that one first.") from error
+            raise BadInput(
+                f"This process has {path} open by a connection of its own; close that one first."
+            ) from error
         except duckdb.Error as error:
-            raise BadInput(f"{path} cannot be opened as a warehouse: {first_line(error)}.") from error
+            raise BadInput(
+                f"{path} cannot be opened as a warehouse: {first_line(error)}."
+            ) from error
         time.sleep(random.uniform(0, pause))  # jitter: equal waits would collide again
         pause = min(2 * pause, 0.5)
 

@@ -45,6 +45,8 @@ def bring_up_to_date(path: Path | None = None) -> None:
 def _is_current(con: duckdb.DuckDBPyConnection) -> bool:
     try:
         migrate(con)
-    except duckdb.InvalidInputException:  # the connection is read-only, so there was something to apply
+    except (
+        duckdb.InvalidInputException
+    ):  # the connection is read-only, so there was something to apply
         return False
     return True

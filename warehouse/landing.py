@@ -34,11 +34,15 @@ def write_landing(root: Path, id: str, kind: Kind, tables: dict[str, Rows]) -> P
     Raises BadInput naming table, row and column where rows do not fit the schema.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", id):
-        raise BadInput(f"{id!r} cannot name a landing folder; use letters, digits, dots, dashes and underscores.")
+        raise BadInput(
+            f"{id!r} cannot name a landing folder; use letters, digits, dots, dashes and underscores."
+        )
     arrow = _arrow_tables(id, kind, tables)
     check(arrow)
     files = {f"{name}.parquet": _parquet(table) for name, table in arrow.items()}
-    digest = digest_of({name: hashlib.sha256(content).hexdigest() for name, content in files.items()})
+    digest = digest_of(
+        {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    )
     final = root / id
     there = complete(final)
     if there is not None and there["digest"] == digest:
@@ -73,7 +77,10 @@ def _arrow_tables(id: str, kind: Kind, tables: dict[str, Rows]) -> dict[str, Any
         )
     if not tables.get(fact.tables[0]):
         raise BadInput(f"Landing {kind} {id!r} needs a row in table {fact.tables[0]!r}.")
-    return {name: _arrow(known_tables()[name], tables.get(name, []), fact.id_column, id) for name in fact.tables}
+    return {
+        name: _arrow(known_tables()[name], tables.get(name, []), fact.id_column, id)
+        for name in fact.tables
+    }
 
 
 def _arrow(table: Table, rows: Rows, id_column: str, id: str) -> Any:
@@ -82,7 +89,9 @@ def _arrow(table: Table, rows: Rows, id_column: str, id: str) -> Any:
         where = f"Table {table.name}, row {number}"
         _check_columns(table, row, where)
         if row[id_column] != id:
-            raise BadInput(f"{where}: {id_column} is {row[id_column]!r}, but the rows are landed under {id!r}.")
+            raise BadInput(
+                f"{where}: {id_column} is {row[id_column]!r}, but the rows are landed under {id!r}."
+            )
         key = tuple(row[column] for column in table.key)
         if key in keys:
             raise BadInput(f"{where}: a row with {', '.join(table.key)} = {key} is already there.")
@@ -92,9 +101,13 @@ def _arrow(table: Table, rows: Rows, id_column: str, id: str) -> Any:
 
 def _check_columns(table: Table, row: dict[str, Any], where: str) -> None:
     if unknown := sorted(set(row) - set(table.columns)):
-        raise BadInput(f"{where}: unknown column {unknown[0]!r}; the columns are {', '.join(table.columns)}.")
+        raise BadInput(
+            f"{where}: unknown column {unknown[0]!r}; the columns are {', '.join(table.columns)}."
+        )
     if missing := [column for column in table.columns if column not in row]:
-        raise BadInput(f"{where}: column {missing[0]!r} is missing; give None where it is not available.")
+        raise BadInput(
+            f"{where}: column {missing[0]!r} is missing; give None where it is not available."
+        )
 
 
 def _column(table: Table, column: str, rows: Rows) -> Any:
@@ -106,7 +119,9 @@ def _column(table: Table, column: str, rows: Rows) -> Any:
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
         number = next((i for i, value in enumerate(values, start=1) if not _fits(value, kind)), 0)
         shown = repr(values[number - 1])[:60]
-        raise BadInput(f"Table {table.name}, row {number}: {column} = {shown} is not of type {kind}.") from error
+        raise BadInput(
+            f"Table {table.name}, row {number}: {column} = {shown} is not of type {kind}."
+        ) from error
     if column in table.required and array.null_count:
         number = next(i for i, value in enumerate(values, start=1) if value is None)
         raise BadInput(f"Table {table.name}, row {number}: {column} is needed and has no value.")

@@ -45,7 +45,9 @@ def load_all(root: Path, database: Path | None = None) -> Loaded:
     done = Loaded()
     with writing(database) as con:
         migrate(con)
-        for folder in sorted(path.parent for path in root.glob(f"*/{MANIFEST}") if path.parent.name[0] != "."):
+        for folder in sorted(
+            path.parent for path in root.glob(f"*/{MANIFEST}") if path.parent.name[0] != "."
+        ):
             try:
                 new = _load(con, folder, verify(folder))
             except TriageError as error:
@@ -61,7 +63,9 @@ def rebuild(root: Path, database: Path | None = None) -> Loaded:
     fresh = path.with_name(f".{path.name}.rebuild")
     _remove(fresh)
     done = load_all(root, fresh)
-    _wal(path).unlink(missing_ok=True)  # a log of the old file must not be replayed into the new one
+    _wal(path).unlink(
+        missing_ok=True
+    )  # a log of the old file must not be replayed into the new one
     fresh.replace(path)
     return done
 
@@ -78,8 +82,12 @@ def _wal(path: Path) -> Path:
 def _load(con: duckdb.DuckDBPyConnection, folder: Path, manifest: dict[str, Any]) -> bool:
     id, kind, digest = manifest.get("id"), manifest.get("kind"), manifest["digest"]
     if kind not in FACTS or id != folder.name:
-        raise BrokenFolder(f"{folder} is not a landing folder of this version (kind {kind!r}, id {id!r}).")
-    if con.execute("SELECT 1 FROM landed WHERE id = ? AND manifest_digest = ?", [id, digest]).fetchone():
+        raise BrokenFolder(
+            f"{folder} is not a landing folder of this version (kind {kind!r}, id {id!r})."
+        )
+    if con.execute(
+        "SELECT 1 FROM landed WHERE id = ? AND manifest_digest = ?", [id, digest]
+    ).fetchone():
         return False
     con.begin()
     try:

@@ -18,7 +18,9 @@ VIEWS = 0  # the version under which schema_migrations remembers the views
 
 def sql_files(folder: str) -> list[tuple[str, str]]:
     """Name (without .sql) and text of the SQL files of `warehouse/<folder>`, in order of their names."""
-    found: list[Traversable] = [f for f in (files("warehouse") / folder).iterdir() if f.name.endswith(".sql")]
+    found: list[Traversable] = [
+        f for f in (files("warehouse") / folder).iterdir() if f.name.endswith(".sql")
+    ]
     return sorted((f.name.removesuffix(".sql"), f.read_text(encoding="utf-8")) for f in found)
 
 
@@ -32,7 +34,9 @@ def migrate(con: duckdb.DuckDBPyConnection) -> list[str]:
     known = {int(name[:4]): (name, text, _sha256(text)) for name, text in sql_files("migrations")}
     for version, (name, sha256) in applied.items():
         if version != VIEWS and version not in known:
-            raise BadInput(f"A newer version of triage made this warehouse (migration {name}); update triage.")
+            raise BadInput(
+                f"A newer version of triage made this warehouse (migration {name}); update triage."
+            )
         if version != VIEWS and known[version][2] != sha256:
             raise BadInput(
                 f"Migration {name} was edited after it had been applied to this warehouse; undo the edit and put the "
@@ -50,10 +54,14 @@ def migrate(con: duckdb.DuckDBPyConnection) -> list[str]:
 
 
 def _applied(con: duckdb.DuckDBPyConnection) -> dict[int, tuple[str, str]]:
-    there = con.execute("SELECT count(*) FROM duckdb_tables() WHERE table_name = 'schema_migrations'").fetchone()
+    there = con.execute(
+        "SELECT count(*) FROM duckdb_tables() WHERE table_name = 'schema_migrations'"
+    ).fetchone()
     if not there or not there[0]:
         return {}
-    rows = con.execute("SELECT version, name, sha256 FROM schema_migrations ORDER BY version").fetchall()
+    rows = con.execute(
+        "SELECT version, name, sha256 FROM schema_migrations ORDER BY version"
+    ).fetchall()
     return {version: (name, sha256) for version, name, sha256 in rows}
 
 

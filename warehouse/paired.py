@@ -19,8 +19,12 @@ Ints = NDArray[np.int64]
 
 RESAMPLES = 2000
 SEED = 42
-MIN_UNITS = 10  # fewer groups or cases than this, and a percentile bootstrap is too narrow to be shown
-MAX_UNDEFINED = 0.05  # largest share of resamples in which a metric may be undefined (a class not drawn)
+MIN_UNITS = (
+    10  # fewer groups or cases than this, and a percentile bootstrap is too narrow to be shown
+)
+MAX_UNDEFINED = (
+    0.05  # largest share of resamples in which a metric may be undefined (a class not drawn)
+)
 MARGIN = 0.02  # a loss of two points is the most that still counts as "not inferior"
 PROPORTIONS = ("accuracy", "ed_recall")
 METRICS = (*PROPORTIONS, "ed_f2", "macro_f1", "expected_cost")
@@ -65,20 +69,30 @@ class Comparison:
 
 def compare(pair: Decided, cost: Array | None) -> list[Comparison]:
     """All METRICS of a pair with 95 % intervals. `cost` (3, 3): row = truth, column = decision; None: no cost."""
-    counts = np.concatenate([_one_hot(pair.label, pair.four), _one_hot(pair.label, pair.eight)], axis=1)
+    counts = np.concatenate(
+        [_one_hot(pair.label, pair.four), _one_hot(pair.label, pair.eight)], axis=1
+    )
     sums = np.zeros((int(pair.unit.max()) + 1, 18))
     np.add.at(sums, pair.unit, counts)
     point_4, point_8 = _both(sums.sum(axis=0, keepdims=True), cost)
     drawn_4, drawn_8 = _both(resampled(sums), cost)
     return [
-        _comparison(name, pair, float(point_4[name][0]), float(point_8[name][0]), drawn_4[name] - drawn_8[name])
+        _comparison(
+            name,
+            pair,
+            float(point_4[name][0]),
+            float(point_8[name][0]),
+            drawn_4[name] - drawn_8[name],
+        )
         for name in METRICS
     ]
 
 
 def not_available(cases: int, reason: str) -> list[Comparison]:
     """METRICS of a pair that cannot be compared by this rule."""
-    return [Comparison(name, "none", cases, None, note=f"not available: {reason}") for name in METRICS]
+    return [
+        Comparison(name, "none", cases, None, note=f"not available: {reason}") for name in METRICS
+    ]
 
 
 def _one_hot(label: Ints, decision: Ints) -> Array:
@@ -88,7 +102,9 @@ def _one_hot(label: Ints, decision: Ints) -> Array:
 
 
 def _both(sums: Array, cost: Array | None) -> tuple[dict[str, Array], dict[str, Array]]:
-    return figures(sums[:, :9].reshape(-1, 3, 3), cost), figures(sums[:, 9:].reshape(-1, 3, 3), cost)
+    return figures(sums[:, :9].reshape(-1, 3, 3), cost), figures(
+        sums[:, 9:].reshape(-1, 3, 3), cost
+    )
 
 
 def resampled(sums: Array) -> Array:
@@ -110,13 +126,21 @@ def figures(confusion: Array, cost: Array | None) -> dict[str, Array]:
     without one of them has none): as tasks/judging/metrics.py.
     """
     right = np.diagonal(confusion, axis1=1, axis2=2)
-    truth, chosen, total = (confusion.sum(axis=2), confusion.sum(axis=1), confusion.sum(axis=(1, 2)))
+    truth, chosen, total = (
+        confusion.sum(axis=2),
+        confusion.sum(axis=1),
+        confusion.sum(axis=(1, 2)),
+    )
     with np.errstate(invalid="ignore", divide="ignore"):
         recall = right[:, 0] / truth[:, 0]
         f2 = np.where(truth[:, 0] > 0, 5 * right[:, 0] / (4 * truth[:, 0] + chosen[:, 0]), np.nan)
         f1 = np.where(truth > 0, 2 * right / (truth + chosen), np.nan)
     held = truth.any(axis=0)
-    spent = np.full(len(confusion), np.nan) if cost is None else (confusion * cost).sum(axis=(1, 2)) / total
+    spent = (
+        np.full(len(confusion), np.nan)
+        if cost is None
+        else (confusion * cost).sum(axis=(1, 2)) / total
+    )
     return {
         "accuracy": right.sum(axis=1) / total, "ed_recall": recall, "ed_f2": f2,
         "macro_f1": f1[:, held].mean(axis=1), "expected_cost": spent,
@@ -144,7 +168,9 @@ def _comparison(name: str, pair: Decided, four: float, eight: float, drawn: Arra
 def _why_no_bootstrap(name: str, pair: Decided, units: int, unit: str, drawn: Array) -> str | None:
     """Why resampling `units` of `unit` says too little about a metric, or None."""
     if name == "macro_f1":  # as sure as its rarest class is
-        units = min(len(np.unique(pair.unit[pair.label == label])) for label in np.unique(pair.label))
+        units = min(
+            len(np.unique(pair.unit[pair.label == label])) for label in np.unique(pair.label)
+        )
         unit += " of the rarest class"
     if units < MIN_UNITS:
         return f"{units} {unit} are too few (it needs {MIN_UNITS})"
@@ -156,7 +182,9 @@ def _with_exact_tests(found: Comparison, pair: Decided, kept: NDArray[np.bool_])
     b, c = discordant(pair, kept)
     tango = tango_interval(b, c, found.n)
     low, high = (
-        tango if found.low is None or found.high is None else (min(found.low, tango[0]), max(found.high, tango[1]))
+        tango
+        if found.low is None or found.high is None
+        else (min(found.low, tango[0]), max(found.high, tango[1]))
     )
     both = TANGO if found.low is None else f"{found.method}; {TANGO}; the wider bounds count"
     return replace(
@@ -179,7 +207,9 @@ def _judged(found: Comparison) -> Comparison:
     found = replace(found, margin=MARGIN, verdict="cannot conclude")
     if found.low is None or found.high is None:
         return found
-    if found.groups is not None and found.bootstrap_low is None:  # what is left assumes that cases are independent
+    if (
+        found.groups is not None and found.bootstrap_low is None
+    ):  # what is left assumes that cases are independent
         return found
     if found.low == found.high:
         note = "every resample gives the same difference, so that the interval has no width"

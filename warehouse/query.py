@@ -18,7 +18,9 @@ SEALED = {"enable_external_access": "false", "lock_configuration": "true"}
 ALLOWED = "SELECT, WITH, FROM, DESCRIBE, SHOW, SUMMARIZE or PIVOT"
 
 
-def query(sql: str, database: Path | None = None, only: Collection[str] | None = None) -> pd.DataFrame:
+def query(
+    sql: str, database: Path | None = None, only: Collection[str] | None = None
+) -> pd.DataFrame:
     """The rows of one reading statement, e.g. `query("FROM quantization_comparison")` in a notebook.
 
     `only`: ids of evaluations; the views then show these, and no others, however many later ones there are.

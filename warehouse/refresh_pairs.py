@@ -88,13 +88,17 @@ def _cost_matrix(con: duckdb.DuckDBPyConnection, pair: dict[str, Any]) -> Array 
     ids = [pair["evaluation_4bit"], pair["evaluation_8bit"]]
     found = {
         text
-        for (text,) in con.execute("SELECT cost_matrix FROM evaluation WHERE evaluation_id IN (?, ?)", ids).fetchall()
+        for (text,) in con.execute(
+            "SELECT cost_matrix FROM evaluation WHERE evaluation_id IN (?, ?)", ids
+        ).fetchall()
     }
     if len(found) != 1 or (text := found.pop()) is None:
         return None
     try:
         matrix = json.loads(text)
-        return np.array([[matrix[truth][choice] for choice in LABELS] for truth in LABELS], dtype=np.float64)
+        return np.array(
+            [[matrix[truth][choice] for choice in LABELS] for truth in LABELS], dtype=np.float64
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(
             f"Table evaluation: cost_matrix of {ids[0]} is not JSON of the form {{truth: {{decision: cost}}}}."

@@ -84,7 +84,8 @@ def _empty() -> duckdb.DuckDBPyConnection:
 def _described(con: duckdb.DuckDBPyConnection, name: str) -> Table:
     arrow = con.sql(f"SELECT * FROM {name} LIMIT 0").to_arrow_table().schema
     constraints = con.execute(
-        "SELECT constraint_type, constraint_column_names FROM duckdb_constraints() WHERE table_name = ?", [name]
+        "SELECT constraint_type, constraint_column_names FROM duckdb_constraints() WHERE table_name = ?",
+        [name],
     ).fetchall()
     key = next(tuple(columns) for kind, columns in constraints if kind == "PRIMARY KEY")
     required = {column for kind, columns in constraints if kind == "NOT NULL" for column in columns}
@@ -111,8 +112,14 @@ def insert(con: duckdb.DuckDBPyConnection, name: str, table: Any) -> None:
     con.register("incoming", table)
     try:
         con.execute(f"INSERT INTO {name} BY NAME SELECT * FROM incoming")
-    except (duckdb.ConstraintException, duckdb.BinderException, duckdb.ConversionException) as error:
+    except (
+        duckdb.ConstraintException,
+        duckdb.BinderException,
+        duckdb.ConversionException,
+    ) as error:
         raise BadInput(f"Table {name} refuses a row: {first_line(error)}.") from error
     finally:
-        with contextlib.suppress(duckdb.Error):  # refused in an aborted transaction, whose rollback drops it anyway
+        with contextlib.suppress(
+            duckdb.Error
+        ):  # refused in an aborted transaction, whose rollback drops it anyway
             con.unregister("incoming")

@@ -30,8 +30,13 @@ from warehouse.query import query
 BASELINE = "TF-IDF (words, pairs) + logistic regression"
 LEARNED = ("train", "valid")  # the sets that decide what a model, or the bag of words, has learned
 METRICS = {"macro_f1": "macro F1", "ed_f2": "ED F2"}
-MARGINS = {"test": 0.05, ADVERSARIAL: 0.0}  # by how much a model must beat the baseline to earn its place
-Difference = tuple[float, float | None, float | None]  # model minus baseline, with the bounds of its interval
+MARGINS = {
+    "test": 0.05,
+    ADVERSARIAL: 0.0,
+}  # by how much a model must beat the baseline to earn its place
+Difference = tuple[
+    float, float | None, float | None
+]  # model minus baseline, with the bounds of its interval
 
 
 @dataclass(frozen=True)
@@ -52,12 +57,21 @@ def bench_corpus(console: Console, grid: str, overrides: list[str] | None = None
     adversarial = EvaluationSet(name=ADVERSARIAL, source="embedded")
     folder = prepare_dataset(wanted.data, home(), (adversarial,))
     manifest = read_manifest(folder) or {}
-    digests, datasets = {name: manifest["sets"][name]["digest"] for name in MARGINS}, _learned_alike(manifest)
-    fitted, rows = bag_of_words({name: read_lines(folder / f"{name}.jsonl") for name in LEARNED}), []
+    digests, datasets = (
+        {name: manifest["sets"][name]["digest"] for name in MARGINS},
+        _learned_alike(manifest),
+    )
+    fitted, rows = (
+        bag_of_words({name: read_lines(folder / f"{name}.jsonl") for name in LEARNED}),
+        [],
+    )
     for name, digest in digests.items():
         baseline = _decided_by(fitted, read_lines(folder / f"{name}.jsonl"))
         rows.append(_row(name, BASELINE, baseline, None))
-        rows += [_row(name, model, found, baseline) for model, found in _models(digest, digests["test"], datasets)]
+        rows += [
+            _row(name, model, found, baseline)
+            for model, found in _models(digest, digests["test"], datasets)
+        ]
     frame = pd.DataFrame(rows)
     title = "Most probable label; differences are model minus baseline, paired by case, resampled by condition, 95 %"
     print_frame(console, frame, title)
@@ -88,10 +102,16 @@ def _learned_alike(own: dict[str, Any]) -> set[str]:
     """
     here = [own, *filter(None, map(complete, (home() / "data").iterdir()))]
     learned = [[manifest["sets"][name]["digest"] for name in LEARNED] for manifest in here]
-    return {dataset_digest(manifest) for manifest, sets in zip(here, learned, strict=True) if sets == learned[0]}
+    return {
+        dataset_digest(manifest)
+        for manifest, sets in zip(here, learned, strict=True)
+        if sets == learned[0]
+    }
 
 
-def _models(set_digest: str, test_digest: str, datasets: Collection[str]) -> list[tuple[str, Decided]]:
+def _models(
+    set_digest: str, test_digest: str, datasets: Collection[str]
+) -> list[tuple[str, Decided]]:
     """The latest evaluation of each landed training on exactly these cases, if it was judged on the test set meant.
 
     `datasets`: digests of those that a training may have learned from; an untuned model has learned from none.
@@ -99,7 +119,10 @@ def _models(set_digest: str, test_digest: str, datasets: Collection[str]) -> lis
     if not warehouse_path().exists():
         return []
     frame = query("SELECT * FROM evaluation_summary ORDER BY created_at")
-    frame = frame[frame.training_id.isin(frame[frame.set_digest == test_digest].training_id) & frame.bits.notna()]
+    frame = frame[
+        frame.training_id.isin(frame[frame.set_digest == test_digest].training_id)
+        & frame.bits.notna()
+    ]
     frame = frame[frame.dataset_digest.isin(datasets) | (frame.recipe_kind == "baseline")]
     names = _names(frame)
     frame = frame[frame.set_digest == set_digest].drop_duplicates("training_id", keep="last")
@@ -123,7 +146,10 @@ def _names(frame: pd.DataFrame) -> dict[str, str]:
 def decided_of(cases: pd.DataFrame) -> Decided:
     """The prediction rows of one evaluation by case; pandas' mark for no group becomes None, which is a group of its own."""
     groups = [group if isinstance(group, str) else None for group in cases.case_group]
-    columns = (dict(zip(cases.case_id, values, strict=True)) for values in (cases.label, groups, cases.argmax))
+    columns = (
+        dict(zip(cases.case_id, values, strict=True))
+        for values in (cases.label, groups, cases.argmax)
+    )
     return Decided(*columns)
 
 
@@ -131,7 +157,9 @@ def _row(name: str, model: str, found: Decided, baseline: Decided | None) -> dic
     row = {"set": f"{name}, {len(found.labels)} cases", "model": model}
     ids = list(found.labels)
     own = _figures(_tables(found, ids))
-    differences = {} if baseline is None else {key: _difference(key, found, baseline, ids) for key in METRICS}
+    differences = (
+        {} if baseline is None else {key: _difference(key, found, baseline, ids) for key in METRICS}
+    )
     for metric, title in METRICS.items():
         row[title] = figure(own[metric])
         row[f"{title}, difference"] = figure(*differences[metric], sign=True) if differences else ""
@@ -141,7 +169,11 @@ def _row(name: str, model: str, found: Decided, baseline: Decided | None) -> dic
 
 def _verdict(differences: Iterable[Difference], margin: float) -> str:
     """Yes: every difference is at least the margin with its interval above 0. No: some interval lies below the margin."""
-    known = [(point, low, high) for point, low, high in differences if low is not None and high is not None]
+    known = [
+        (point, low, high)
+        for point, low, high in differences
+        if low is not None and high is not None
+    ]
     if any(high <= margin for _, _, high in known):
         return f"no, not by {margin}" if margin else "no"
     if len(known) == len(METRICS) and all(point >= margin and low > 0 for point, low, _ in known):
@@ -154,7 +186,9 @@ def _difference(metric: str, model: Decided, baseline: Decided, ids: list[str]) 
     pair = [_tables(one, ids) for one in (model, baseline)]
 
     def statistic(totals: Floats) -> Floats:
-        one, other = (metric_values(part.reshape(-1, 3, 3))[metric] for part in (totals[:, :9], totals[:, 9:]))
+        one, other = (
+            metric_values(part.reshape(-1, 3, 3))[metric] for part in (totals[:, :9], totals[:, 9:])
+        )
         return one - other
 
     point = float(_figures(pair[0])[metric] - _figures(pair[1])[metric])
@@ -164,7 +198,9 @@ def _difference(metric: str, model: Decided, baseline: Decided, ids: list[str]) 
 
 def _tables(found: Decided, ids: list[str]) -> Floats:
     """Each case's own confusion table, shape (cases, 9)."""
-    return np.stack([confusion([found.labels[i]], [found.decisions[i]]).reshape(9) for i in ids]).astype(np.float64)
+    return np.stack(
+        [confusion([found.labels[i]], [found.decisions[i]]).reshape(9) for i in ids]
+    ).astype(np.float64)
 
 
 def _figures(tables: Floats) -> dict[str, Any]:

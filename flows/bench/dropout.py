@@ -13,7 +13,14 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import permutation_test
 
-from flows.bench.shared import WHEELS_OWN_BLAS, Engine, blocks_of, land_benchmark, own_versions, variant_of
+from flows.bench.shared import (
+    WHEELS_OWN_BLAS,
+    Engine,
+    blocks_of,
+    land_benchmark,
+    own_versions,
+    variant_of,
+)
 from flows.report.names import RANDOM
 from tasks.corpus.prepare import prepare_dataset
 from tasks.models.convert import has_random_weights
@@ -26,7 +33,9 @@ ENGINES = [
     Engine("ours", "dropout passes, ours", {}),
     Engine("full", "dropout passes, full logits, all layers", {}),
     Engine("generate", "greedy generations of 16 tokens", {}),
-    Engine("generate_stock", "greedy generations of 16 tokens, mlx-lm as installed", WHEELS_OWN_BLAS),
+    Engine(
+        "generate_stock", "greedy generations of 16 tokens, mlx-lm as installed", WHEELS_OWN_BLAS
+    ),
     Engine("score_ours", "scoring a set, ours", {}),
     Engine("score_full", "scoring a set, full logits, all layers", {}),
 ]
@@ -51,7 +60,9 @@ def bench_dropout(
     created = datetime.now(UTC)
     run_id = f"dropout-{created:%Y%m%dT%H%M%SZ}"
     candidates = max(scored, 10 * cases)
-    data = prepare_dataset(Data(limits={"train": 3, "valid": 3, "calibration": 3, "test": candidates}), home())
+    data = prepare_dataset(
+        Data(limits={"train": 3, "valid": 3, "calibration": 3, "test": candidates}), home()
+    )
     reports = []
     for count in layers:
         folder = home() / "bench" / run_id
@@ -67,7 +78,9 @@ def bench_dropout(
                     environment=engine.environment,
                 )  # fmt: skip
         shutil.rmtree(folder, ignore_errors=True)
-        reports.append({"layers": count, "figures": figures(measured, passes), "measured": measured})
+        reports.append(
+            {"layers": count, "figures": figures(measured, passes), "measured": measured}
+        )
     what = f"{model} {bits}bit{RANDOM if has_random_weights(variant) else ''}"
     _print(console, reports, what, blocks)
     rows = [row for report in reports for row in _rows(report, run_id, created, what)]
@@ -100,7 +113,10 @@ def _whole_task(engine: str, m: dict[str, Any], passes: int) -> tuple[float, str
     """How many of the timed pieces make the whole task, and what is to be said of them."""
     timed = len(m["seconds"])
     if engine in ("ours", "full"):
-        return passes, f"{passes} passes" if timed == passes else f"scaled: {timed} timed of {passes} passes"
+        return (
+            passes,
+            f"{passes} passes" if timed == passes else f"scaled: {timed} timed of {passes} passes",
+        )
     if engine in GENERATIONS:
         return passes * m["cases"], f"scaled: {timed} timed of {passes * m['cases']} generations"
     if m["cases"] >= SET_CASES:
@@ -125,7 +141,9 @@ def agreement(ours: dict[str, Any], full: dict[str, Any]) -> dict[str, float]:
             one, other = (of(passes[part.astype(int)], axis=0) for part in (first, second))
             return float(np.sqrt((((one - other) / unit) ** 2).mean()))
 
-        test = permutation_test(which, apart, n_resamples=999, vectorized=False, alternative="greater", rng=0)
+        test = permutation_test(
+            which, apart, n_resamples=999, vectorized=False, alternative="greater", rng=0
+        )
         found |= {f"{name}_apart": float(test.statistic), f"{name}_p": float(test.pvalue)}
     return found
 
@@ -133,16 +151,24 @@ def agreement(ours: dict[str, Any], full: dict[str, Any]) -> dict[str, float]:
 def _print(console: Console, reports: list[dict[str, Any]], what: str, blocks: int) -> None:
     measured = reports[0]["measured"]
     table = Table(
-        title=f"{what}: {_cases(measured['ours'])}; scoring: {_cases(measured['score_ours'])}", title_justify="left"
+        title=f"{what}: {_cases(measured['ours'])}; scoring: {_cases(measured['score_ours'])}",
+        title_justify="left",
     )
     for column in ("trained blocks", "task", "seconds", "range", "ours is faster", "how"):
-        table.add_column(column, justify="right" if column in ("seconds", "ours is faster") else "left")
+        table.add_column(
+            column, justify="right" if column in ("seconds", "ours is faster") else "left"
+        )
     for report in reports:
         for engine, f in report["figures"].items():
             ratio = f"{f['times_slower']:.1f} x" if "times_slower" in f else ""
             span = f"{f['least']:.2f} to {f['most']:.2f}, n={f['n']}"
             table.add_row(
-                f"{report['layers']} of {blocks}", TITLES[engine], f"{f['seconds']:.2f}", span, ratio, f["note"]
+                f"{report['layers']} of {blocks}",
+                TITLES[engine],
+                f"{f['seconds']:.2f}",
+                span,
+                ratio,
+                f["note"],
             )
     console.print(table)
     for report in reports:
@@ -159,10 +185,14 @@ def _print(console: Console, reports: list[dict[str, Any]], what: str, blocks: i
 
 def _cases(m: dict[str, Any]) -> str:
     tokens = m["tokens"]
-    return f"{m['cases']} cases of {tokens['mean']:.0f} tokens ({tokens['least']} to {tokens['most']})"
+    return (
+        f"{m['cases']} cases of {tokens['mean']:.0f} tokens ({tokens['least']} to {tokens['most']})"
+    )
 
 
-def _rows(report: dict[str, Any], run_id: str, created: datetime, what: str) -> list[dict[str, Any]]:
+def _rows(
+    report: dict[str, Any], run_id: str, created: datetime, what: str
+) -> list[dict[str, Any]]:
     own = canonical_json(own_versions())
     return [
         {

@@ -48,12 +48,26 @@ def bench_memory(
         for width in bits or BITS:
             variant = variant_of(console, model, width)
             blocks_of(variant, model, layers)
-            with console.status(f"One step of {model} {width}bit; some minutes where there is no Metal ..."):
-                figures = _measure(console, variant, home() / "bench" / run_id, batch, length, layers, budget)
+            with console.status(
+                f"One step of {model} {width}bit; some minutes where there is no Metal ..."
+            ):
+                figures = _measure(
+                    console, variant, home() / "bench" / run_id, batch, length, layers, budget
+                )
             random = has_random_weights(variant)
-            reports.append({"model": model, "bits": width, "random_weights": random, "path": path, "figures": figures})
+            reports.append(
+                {
+                    "model": model,
+                    "bits": width,
+                    "random_weights": random,
+                    "path": path,
+                    "figures": figures,
+                }
+            )
     _print(console, reports, _title(batch, length, layers, memory, path))
-    land_benchmark(run_id, [row for report in reports for row in _rows(report, run_id, created, what)])
+    land_benchmark(
+        run_id, [row for report in reports for row in _rows(report, run_id, created, what)]
+    )
     return reports
 
 
@@ -70,7 +84,13 @@ def _title(batch: int, length: int, layers: int, memory: str | None, path: str) 
 
 
 def _measure(
-    console: Console, variant: Path, folder: Path, batch: int, length: int, layers: int, budget: int | None
+    console: Console,
+    variant: Path,
+    folder: Path,
+    batch: int,
+    length: int,
+    layers: int,
+    budget: int | None,
 ) -> dict[str, Any]:
     args = {
         "engine": "memory", "variant": str(variant), "folder": str(folder), "batch": batch, "length": length,
@@ -83,7 +103,9 @@ def _measure(
             console.print(event["message"], soft_wrap=True)
 
     try:
-        return run_child(f"tasks.bench.memory:{name}", args | ({"memory": budget} if budget else {}), folder, say)
+        return run_child(
+            f"tasks.bench.memory:{name}", args | ({"memory": budget} if budget else {}), folder, say
+        )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -104,7 +126,9 @@ def _print(console: Console, reports: list[dict[str, Any]], title: str) -> None:
     console.print(table)
 
 
-def _rows(report: dict[str, Any], run_id: str, created: datetime, what: str) -> list[dict[str, Any]]:
+def _rows(
+    report: dict[str, Any], run_id: str, created: datetime, what: str
+) -> list[dict[str, Any]]:
     return [
         {
             "run_id": run_id, "created_at": created.isoformat(), "machine": machine_name(),

@@ -61,16 +61,24 @@ def variant_of(console: Console, model: str, bits: int) -> Path:
     folder = variant_folder(source, home(), bits, group_size)
     if essentials(folder) is None:
         args = {"source": str(source), "root": str(home()), "bits": bits, "group_size": group_size}
-        run_child("tasks.models.convert:run_quantize", args, home() / "logs" / f"quantize-{model}-{bits}bit")
+        run_child(
+            "tasks.models.convert:run_quantize",
+            args,
+            home() / "logs" / f"quantize-{model}-{bits}bit",
+        )
     return folder
 
 
 def blocks_of(variant: Path, model: str, *layers: int) -> int:
     """How many blocks a variant has. Raises BadInput for a number of trained `layers` that it cannot have."""
-    blocks = int(json.loads((variant / "config.json").read_text(encoding="utf-8"))["num_hidden_layers"])
+    blocks = int(
+        json.loads((variant / "config.json").read_text(encoding="utf-8"))["num_hidden_layers"]
+    )
     for count in layers:
         if not 1 <= count <= blocks:
-            raise BadInput(f"--layers {count}, but {model} has {blocks} blocks; give at most {blocks}, and at least 1.")
+            raise BadInput(
+                f"--layers {count}, but {model} has {blocks} blocks; give at most {blocks}, and at least 1."
+            )
     return blocks
 
 

@@ -11,7 +11,14 @@ from typing import Any
 
 from rich.console import Console
 
-from flows.bench.shared import WHEELS_OWN_BLAS, Engine, blocks_of, land_benchmark, own_versions, variant_of
+from flows.bench.shared import (
+    WHEELS_OWN_BLAS,
+    Engine,
+    blocks_of,
+    land_benchmark,
+    own_versions,
+    variant_of,
+)
 from flows.bench.training_table import print_summary, print_table
 from tasks.models.convert import has_random_weights
 from tasks.runtime.child import run_child
@@ -25,12 +32,25 @@ STOCK_DENSE = Engine("stock_dense", "stock, fast BLAS, dense float32", {})
 OURS = Engine("ours", "ours", {})
 STOCK_BFLOAT16 = Engine("stock_bfloat16", "stock, bfloat16 as stored", WHEELS_OWN_BLAS)
 # Base model, trained blocks: each at 4 bits and 4 x 256 tokens.
-TABLE = (("smollm2-135m", 16), ("smollm2-135m", 8), ("smollm2-360m", 16), ("gemma-3-270m", 16), ("gemma-3-270m", 8))
+TABLE = (
+    ("smollm2-135m", 16),
+    ("smollm2-135m", 8),
+    ("smollm2-360m", 16),
+    ("gemma-3-270m", 16),
+    ("gemma-3-270m", 8),
+)
 TABLE_BATCH, TABLE_LENGTH = 4, 256
 
 
 def bench_train(
-    console: Console, model: str, bits: int, batch: int, length: int, layers: int, repeats: int, bfloat16: bool = False
+    console: Console,
+    model: str,
+    bits: int,
+    batch: int,
+    length: int,
+    layers: int,
+    repeats: int,
+    bfloat16: bool = False,
 ) -> dict[str, Any]:
     """Measure, print a table, write `bench/<run id>.json` under TRIAGE_HOME and load it into the warehouse.
 
@@ -38,7 +58,13 @@ def bench_train(
     """
     variant = variant_of(console, model, bits)
     blocks = blocks_of(variant, model, layers)
-    setting = {"variant": str(variant), "batch": batch, "length": length, "layers": layers, "repeats": repeats}
+    setting = {
+        "variant": str(variant),
+        "batch": batch,
+        "length": length,
+        "layers": layers,
+        "repeats": repeats,
+    }
     created = datetime.now(UTC)
     run_id = f"train-{created:%Y%m%dT%H%M%SZ}"
     folder = home() / "bench" / run_id
@@ -67,14 +93,18 @@ def bench_table(console: Console, repeats: int) -> list[dict[str, Any]]:
     reports, failures = [], []
     for model, layers in TABLE:
         try:
-            reports.append(bench_train(console, model, 4, TABLE_BATCH, TABLE_LENGTH, layers, repeats))
+            reports.append(
+                bench_train(console, model, 4, TABLE_BATCH, TABLE_LENGTH, layers, repeats)
+            )
         except TriageError as error:
             failures.append(f"{model}, {layers} layers: {error}")
             console.print(f"FAILED {failures[-1]}", soft_wrap=True)
     if reports:
         print_summary(console, reports)
     if failures:
-        raise TriageError(f"{len(failures)} of {len(TABLE)} cases could not be measured. {' '.join(failures)}")
+        raise TriageError(
+            f"{len(failures)} of {len(TABLE)} cases could not be measured. {' '.join(failures)}"
+        )
     return reports
 
 
@@ -86,10 +116,16 @@ def _measure(
     for engine in engines:
         place = folder / engine.key
         args = {**setting, "engine": engine.key, "folder": str(place)}
-        with console.status(f"Measuring {engine.title}; stock as installed may take some minutes ..."):
-            measured[engine.key] = run_child("tasks.bench.training:run", args, place, environment=engine.environment)
+        with console.status(
+            f"Measuring {engine.title}; stock as installed may take some minutes ..."
+        ):
+            measured[engine.key] = run_child(
+                "tasks.bench.training:run", args, place, environment=engine.environment
+            )
     with console.status("Comparing gradients ..."):
-        gradients = {engine.key: str(folder / engine.key / "gradients.safetensors") for engine in engines}
+        gradients = {
+            engine.key: str(folder / engine.key / "gradients.safetensors") for engine in engines
+        }
         args = {**setting, "engine": "float64", "folder": str(folder), "gradients": gradients}
         differences = run_child("tasks.bench.training:compare", args, folder)
     # The best that any process saw, so that a busy moment flatters nobody's share of it.
@@ -104,7 +140,9 @@ def _measure(
     return measured
 
 
-def _figures(setting: dict[str, Any], found: dict[str, Any], matmul_gflops: float) -> dict[str, Any]:
+def _figures(
+    setting: dict[str, Any], found: dict[str, Any], matmul_gflops: float
+) -> dict[str, Any]:
     """The figures of one engine; `matmul_gflops`: what the machine reaches at the shape of an MLP product."""
     seconds = median(found["seconds"])
     return {
@@ -126,7 +164,9 @@ def _ratios(measured: dict[str, dict[str, Any]], key: str) -> dict[str, float]:
     for stock in (e for e in (STOCK.key, STOCK_DENSE.key) if e in measured):
         other = measured[stock]["figures"]
         ratios[f"speed_up_over_{stock}"] = other["seconds_per_step"] / own["seconds_per_step"]
-        ratios[f"memory_against_{stock}"] = own["peak_over_weights_bytes"] / other["peak_over_weights_bytes"]
+        ratios[f"memory_against_{stock}"] = (
+            own["peak_over_weights_bytes"] / other["peak_over_weights_bytes"]
+        )
     return ratios
 
 
@@ -149,4 +189,6 @@ def _rows(report: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _unit(metric: str) -> str:
     units = {"tokens_per_second": "tokens/s", "matmul_flops": "FLOP", "matmul_gflops": "GFLOP/s"}
-    return units.get(metric) or next((unit for part, unit in (("seconds", "s"), ("bytes", "B")) if part in metric), "1")
+    return units.get(metric) or next(
+        (unit for part, unit in (("seconds", "s"), ("bytes", "B")) if part in metric), "1"
+    )

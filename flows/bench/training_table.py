@@ -39,7 +39,10 @@ LINES: tuple[tuple[str, Callable[[Figures, int], str]], ...] = (
     ("  of that of stock, fast BLAS", _shown("memory_against_stock_dense", "{:.2f}")),
     ("MLX cache after the last step, MB", _shown("cache_memory_bytes", "{:.0f}", 1e-6)),
     ("peak RSS of the process, MB", _shown("peak_rss_bytes", "{:.0f}", 1e-6)),
-    ("gradients: difference to stock as installed", _shown("gradient_difference_to_stock", "{:.1e}")),
+    (
+        "gradients: difference to stock as installed",
+        _shown("gradient_difference_to_stock", "{:.1e}"),
+    ),
     ("gradients: difference to float64", _shown("gradient_difference_to_float64", "{:.1e}")),
     ("matrix products of a step, GFLOP", _shown("matmul_flops", "{:.3g}", 1e-9)),
     ("share of this machine's matmul speed", _shown("matmul_share", "{:.0%}")),
@@ -80,14 +83,20 @@ def _remarks(report: dict[str, Any]) -> list[str]:
     )
     if prefix["blocks"]:
         once = f"{prefix['seconds']:.2g} s for this batch"
-        lines.append(f"ours: reads the output of {prefix['blocks']} frozen blocks, computed once per variant ({once}).")
+        lines.append(
+            f"ours: reads the output of {prefix['blocks']} frozen blocks, computed once per variant ({once})."
+        )
     else:
-        lines.append("ours: no frozen blocks stored, since with so many trained ones it would not pay.")
+        lines.append(
+            "ours: no frozen blocks stored, since with so many trained ones it would not pay."
+        )
     if len(ours["seconds"]) < ENOUGH:
         lines.append(
             f"ours: the median of {len(ours['seconds'])} steps only; {ENOUGH} or more (--repeats) are steadier."
         )
-    lines.append("Gradients: largest difference over largest value of a tensor, the worst tensor; lora_b random.")
+    lines.append(
+        "Gradients: largest difference over largest value of a tensor, the worst tensor; lora_b random."
+    )
     return lines
 
 

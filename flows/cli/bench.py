@@ -38,13 +38,18 @@ def bench_train(
 
 @bench.command("memory")
 def bench_memory(
-    model: Annotated[list[str] | None, typer.Option(help="only this base model (repeatable)")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="only this base model (repeatable)")
+    ] = None,
     bits: Annotated[list[int] | None, typer.Option(help="only 4 or only 8")] = None,
     batch: Annotated[int, typer.Option(min=1, max=64)] = 1,
     length: Annotated[int, typer.Option(min=16, max=2048, help="tokens per case")] = 64,
     layers: Annotated[int, typer.Option(min=1, help="trained blocks")] = 16,
     memory: Annotated[
-        str | None, typer.Option(help="what a training may take, e.g. 4GB: show what it makes of that on this machine")
+        str | None,
+        typer.Option(
+            help="what a training may take, e.g. 4GB: show what it makes of that on this machine"
+        ),
     ] = None,
 ) -> None:
     """Peak memory of one training step on quantised weights, as on Metal (slow elsewhere), or within a budget."""
@@ -55,8 +60,12 @@ def bench_memory(
 
 @bench.command("corpus")
 def bench_corpus_(
-    grid: Annotated[str, typer.Argument(help="whose dataset: demo, paper, or the path of a grid file")] = "paper",
-    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value, e.g. data.train_cases=12000")] = None,
+    grid: Annotated[
+        str, typer.Argument(help="whose dataset: demo, paper, or the path of a grid file")
+    ] = "paper",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value, e.g. data.train_cases=12000")
+    ] = None,
 ) -> None:
     """Bag of words against the models landed from the same cases, on the test set and on the adversarial one."""
     from flows.bench.corpus import bench_corpus
@@ -68,11 +77,14 @@ def bench_corpus_(
 def bench_dropout(
     model: Annotated[str, typer.Option(help="base model")] = "smollm2-135m",
     bits: Annotated[int, typer.Option(help="4 or 8")] = 4,
-    layers: Annotated[list[int] | None, typer.Option(help="trained blocks (repeatable; else 16 and 8)")] = None,
+    layers: Annotated[
+        list[int] | None, typer.Option(help="trained blocks (repeatable; else 16 and 8)")
+    ] = None,
     cases: Annotated[int, typer.Option(min=3, max=200, help="cases of the dropout passes")] = 20,
     passes: Annotated[int, typer.Option(min=2, max=1000)] = 50,
     scored: Annotated[
-        int, typer.Option(min=20, max=1500, help="cases whose scoring is timed, then scaled to 1500")
+        int,
+        typer.Option(min=20, max=1500, help="cases whose scoring is timed, then scaled to 1500"),
     ] = 60,
     repeats: Annotated[int, typer.Option(min=1, help="timed scorings")] = 3,
     seconds: Annotated[

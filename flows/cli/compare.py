@@ -18,7 +18,10 @@ MORE = "For gates, decision rules, confusion matrices, calibration, the review f
 
 
 def print_comparison(
-    console: Console, only: Collection[str] | None = None, prevalence: float | None = None, short: bool = False
+    console: Console,
+    only: Collection[str] | None = None,
+    prevalence: float | None = None,
+    short: bool = False,
 ) -> None:
     """Leaderboard, 4-bit against 8-bit, and the evidence behind: of the latest evaluations, or of those whose
     ids are in `only`.
@@ -31,7 +34,11 @@ def print_comparison(
     board, pairs = leaderboard(only, prevalence), quantization(only)
     if board.empty:
         nothing = "The warehouse holds no finished experiment"
-        console.print(f"{nothing} yet. Next: triage sweep demo" if only is None else f"{nothing} of this sweep.")
+        console.print(
+            f"{nothing} yet. Next: triage sweep demo"
+            if only is None
+            else f"{nothing} of this sweep."
+        )
         return
     print_in_parts(console, board, "Experiments on the test set, with 95 % intervals")
     if len(pairs):

@@ -12,14 +12,20 @@ data = typer.Typer(no_args_is_help=True, help="What is in a data set, and what i
 
 
 Source = Annotated[
-    str, typer.Argument(help="embedded, a file, a folder of sets, a Hub dataset (owner/name), or a grid file")
+    str,
+    typer.Argument(
+        help="embedded, a file, a folder of sets, a Hub dataset (owner/name), or a grid file"
+    ),
 ]
 
 
 Column = Annotated[str | None, typer.Option(help="its name in your table")]
 
 
-Words = Annotated[list[str] | None, typer.Option("--label", help="another label word, e.g. emergency=ED (repeatable)")]
+Words = Annotated[
+    list[str] | None,
+    typer.Option("--label", help="another label word, e.g. emergency=ED (repeatable)"),
+]
 
 
 Revision = Annotated[str | None, typer.Option(help="branch, tag or commit of a Hub dataset")]
@@ -41,7 +47,12 @@ def data_check(
     """Rows, labels, lengths, repeats, contradictions, leaks between sets, and the recall that the test set can certify."""
     from flows.cli.data_check import check, wanted
 
-    names = {"text": text_column, "label": label_column, "group": group_column, "rationale": rationale_column}
+    names = {
+        "text": text_column,
+        "label": label_column,
+        "group": group_column,
+        "rationale": rationale_column,
+    }
     options = {f"{key}_column": value for key, value in names.items()} | {"revision": revision}
     raise typer.Exit(check(console, *wanted(source, options, label or []), listing))
 
@@ -59,6 +70,11 @@ def data_card(
     """The data card: what a data set is, from where, and what it cannot show."""
     from flows.cli.data_check import card, wanted
 
-    names = {"text": text_column, "label": label_column, "group": group_column, "rationale": rationale_column}
+    names = {
+        "text": text_column,
+        "label": label_column,
+        "group": group_column,
+        "rationale": rationale_column,
+    }
     options = {f"{key}_column": value for key, value in names.items()} | {"revision": revision}
     card(console, *wanted(source, options, label or []))

@@ -37,11 +37,15 @@ def wanted(source: str, options: dict[str, str | None], labels: list[str]) -> Wa
             raise BadInput(f"--label {item!r} is not of the form word=ED, word=GP or word=HOME.")
         words[word] = label
     data = Data.model_validate({"source": source, "labels": words, **given})
-    adversarial = (EvaluationSet(name="test_adversarial", source="embedded"),) if source == "embedded" else ()
+    adversarial = (
+        (EvaluationSet(name="test_adversarial", source="embedded"),) if source == "embedded" else ()
+    )
     return data, adversarial
 
 
-def check(console: Console, data: Data, evaluation_sets: tuple[EvaluationSet, ...], listing: bool = False) -> int:
+def check(
+    console: Console, data: Data, evaluation_sets: tuple[EvaluationSet, ...], listing: bool = False
+) -> int:
     """Print the report, and with `listing` every group of each set and every pair of near copies; 1 if something
     fails, else 0."""
     known = tokenizers()
@@ -50,7 +54,8 @@ def check(console: Console, data: Data, evaluation_sets: tuple[EvaluationSet, ..
     console.print(_lengths(report))
     if not known:
         console.print(
-            "No tokenizer is at hand, so lengths are in words; `triage sweep demo` brings one.", soft_wrap=True
+            "No tokenizer is at hand, so lengths are in words; `triage sweep demo` brings one.",
+            soft_wrap=True,
         )
     if listing:
         _list(console, report)
@@ -74,7 +79,9 @@ def tokenizers() -> dict[str, Path]:
     for folder in sorted(models.iterdir()) if models.is_dir() else []:
         path, manifest = folder / "tokenizer.json", complete(folder)
         if manifest and path.is_file():
-            found.setdefault(manifest["files"]["tokenizer.json"]["sha256"], (str(manifest["base_model"]), path))
+            found.setdefault(
+                manifest["files"]["tokenizer.json"]["sha256"], (str(manifest["base_model"]), path)
+            )
     return dict(found.values())
 
 
@@ -85,15 +92,22 @@ def _sets(report: Report) -> Table:
     for line in report.sets:
         labels = [f"{count} ({count / line.rows:.0%})" for count in line.labels]
         name = "all (split by us)" if line.name == "all" else line.name
-        table.add_row(name, str(line.rows), *labels, str(len(line.groups) or "none"), f"{line.words:.0f}")
+        table.add_row(
+            name, str(line.rows), *labels, str(len(line.groups) or "none"), f"{line.words:.0f}"
+        )
     return table
 
 
 def _list(console: Console, report: Report) -> None:
     """Groups set by set, and near copies as places: never a patient's words."""
     for line in report.sets:
-        console.print(f"Groups of {line.name} ({len(line.groups)}): {', '.join(line.groups) or 'none'}", soft_wrap=True)
-    console.print(f"Pairs of nearly the same text ({len(report.alike)}){':' if report.alike else ''}")
+        console.print(
+            f"Groups of {line.name} ({len(line.groups)}): {', '.join(line.groups) or 'none'}",
+            soft_wrap=True,
+        )
+    console.print(
+        f"Pairs of nearly the same text ({len(report.alike)}){':' if report.alike else ''}"
+    )
     for one, other, index in report.alike:
         console.print(f"  {index:.0%}  {one}  and  {other}", soft_wrap=True, highlight=False)
 
@@ -103,7 +117,13 @@ def _lengths(report: Report) -> Table:
     for column in ("in", "median", "95 % below", "longest", "measured on"):
         table.add_column(column, justify="left" if column == "in" else "right")
     for line in report.lengths:
-        table.add_row(line.unit, f"{line.median:.0f}", f"{line.high:.0f}", str(line.longest), f"{line.on} texts")
+        table.add_row(
+            line.unit,
+            f"{line.median:.0f}",
+            f"{line.high:.0f}",
+            str(line.longest),
+            f"{line.on} texts",
+        )
     return table
 
 

@@ -69,9 +69,18 @@ def _selftest() -> tuple[list[Finding], list[dict[str, Any]]]:
     """Findings of the self-test, and its figures; the tiny models are thrown away."""
     try:
         with tempfile.TemporaryDirectory() as place:
-            done = run_child("tasks.bench.selftest:run", {"folder": place}, home() / "logs" / "doctor")
+            done = run_child(
+                "tasks.bench.selftest:run", {"folder": place}, home() / "logs" / "doctor"
+            )
     except TriageError as error:
-        return [Finding("self-test", "error", str(error), "read the log; without this, no result can be trusted")], []
+        return [
+            Finding(
+                "self-test",
+                "error",
+                str(error),
+                "read the log; without this, no result can be trusted",
+            )
+        ], []
     return [_of(check) for check in done["checks"]], done["checks"]
 
 

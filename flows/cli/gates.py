@@ -19,7 +19,9 @@ from warehouse.health import bring_up_to_date
 from warehouse.query import query
 
 
-def print_gates(console: Console, experiment: str, show_text: Path | None, prevalence: float | None) -> None:
+def print_gates(
+    console: Console, experiment: str, show_text: Path | None, prevalence: float | None
+) -> None:
     """Print gates, subgroups and missed emergencies of the latest evaluation of an experiment on each of its sets.
 
     `experiment`: a cell id, training id or evaluation id, or an unambiguous beginning of one. `show_text`: the user's
@@ -37,8 +39,15 @@ def find_evaluations(experiment: str) -> list[Any]:
     """Rows of evaluation_summary: the latest of the experiment on each evaluation set, and of its run on random weights."""
     frame = query("SELECT * FROM evaluation_summary ORDER BY finished_at, created_at")
     for matches in (
-        frame[(frame.cell_id == experiment) | (frame.training_id == experiment) | (frame.evaluation_id == experiment)],
-        frame[frame.training_id.str.startswith(experiment) | frame.evaluation_id.str.startswith(experiment)],
+        frame[
+            (frame.cell_id == experiment)
+            | (frame.training_id == experiment)
+            | (frame.evaluation_id == experiment)
+        ],
+        frame[
+            frame.training_id.str.startswith(experiment)
+            | frame.evaluation_id.str.startswith(experiment)
+        ],
     ):
         cells = sorted(set(matches.cell_id))
         if len(cells) > 1:
@@ -54,11 +63,15 @@ def find_evaluations(experiment: str) -> list[Any]:
 
 def texts_by_digest(path: Path) -> dict[str, str]:
     """Every text of a JSONL, CSV or Parquet file by its digest, as prediction rows know it. Raises BadInput."""
-    values = (value for _, row in read_rows(path) for value in row.values() if isinstance(value, str))
+    values = (
+        value for _, row in read_rows(path) for value in row.values() if isinstance(value, str)
+    )
     return {exact_digest(text): text for value in values for text in (value, value.strip())}
 
 
-def _print_one(console: Console, e: Any, texts: dict[str, str] | None, prevalence: float | None) -> None:
+def _print_one(
+    console: Console, e: Any, texts: dict[str, str] | None, prevalence: float | None
+) -> None:
     found = verdict(e).replace("\n", " ")
     console.print(
         f"{e.cell_id}{random_mark(e)} on {e.evaluation_set}: {found} ({e.cases} cases, rule {e.primary_rule})",
@@ -82,9 +95,13 @@ def _print_one(console: Console, e: Any, texts: dict[str, str] | None, prevalenc
         console.print(_dropout(_rows("evaluation", e.evaluation_id)[0]), soft_wrap=True)
     for r in rows:
         flag = "" if pd.isna(r.review) else ", flagged for review" if r.review else ", not flagged"
-        console.print(f"  {r.case_id}  decided {r.decision}, p(ED) {r.p_ed:.3f}{flag}", soft_wrap=True)
+        console.print(
+            f"  {r.case_id}  decided {r.decision}, p(ED) {r.p_ed:.3f}{flag}", soft_wrap=True
+        )
         if texts is not None:
-            console.print(f"    {texts.get(r.case_digest, 'its text is not in that file')}", soft_wrap=True)
+            console.print(
+                f"    {texts.get(r.case_digest, 'its text is not in that file')}", soft_wrap=True
+            )
 
 
 def gate_table(evaluation_id: str) -> pd.DataFrame:
@@ -134,7 +151,11 @@ def missed_in_words(e: Any, missed: int) -> str:
         return "not available: no ED case in this set"
     if not decided:
         notes = [r.note for r in _rows("gate", e.evaluation_id) if r.note]
-        reason = str(notes[0]).removeprefix("not available: ") if notes else f"rule {e.primary_rule} gave no decision"
+        reason = (
+            str(notes[0]).removeprefix("not available: ")
+            if notes
+            else f"rule {e.primary_rule} gave no decision"
+        )
         return f"not available for {ed} ED cases: {reason}"
     return f"{missed} of {ed}" + (", most confident mistakes first" if missed else "")
 
@@ -143,7 +164,9 @@ def _dropout(e: Any) -> str:
     """On which cases the review flag of a row of `evaluation` rests: a case outside the sample has none."""
     if e.mc_status != "available":
         return f"Review flag: not available: {e.mc_reason}"
-    return f"Review flag: from {e.mc_passes:.0f} dropout passes on {e.mc_cases:.0f} of {e.cases} cases"
+    return (
+        f"Review flag: from {e.mc_passes:.0f} dropout passes on {e.mc_cases:.0f} of {e.cases} cases"
+    )
 
 
 def _at(e: Any, prevalence: float | None) -> str:
@@ -151,13 +174,13 @@ def _at(e: Any, prevalence: float | None) -> str:
     if prevalence is None:
         return own
     precision, f2 = restated(e.ed_recall, e.ed_precision, e.ed_prevalence, prevalence)
-    return (
-        f"{own} At {prevalence:.1%}: precision {figure(precision)}, F2 {figure(f2)} (same recall, same false alarms)."
-    )
+    return f"{own} At {prevalence:.1%}: precision {figure(precision)}, F2 {figure(f2)} (same recall, same false alarms)."
 
 
 def _rows(table: str, evaluation_id: str) -> list[Any]:
-    return rows_of(query(f"FROM {table} WHERE evaluation_id = {_quoted(evaluation_id)} ORDER BY ALL"))
+    return rows_of(
+        query(f"FROM {table} WHERE evaluation_id = {_quoted(evaluation_id)} ORDER BY ALL")
+    )
 
 
 def _quoted(text: str) -> str:

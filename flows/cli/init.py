@@ -20,14 +20,18 @@ def write_examples(folder: Path) -> list[Path]:
     """
     places = [folder / name for name in FILES]
     if there := [path for path in places if path.exists() or path.is_symlink()]:
-        raise BadInput(f"{there[0]} is there already and is not overwritten; move it away or choose another folder.")
+        raise BadInput(
+            f"{there[0]} is there already and is not overwritten; move it away or choose another folder."
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path in places:
             path.write_bytes((files("deployments") / "examples" / path.name).read_bytes())
     except OSError as error:
         _remove(places)
-        raise BadInput(f"{folder} cannot be written ({error.strerror}); choose another folder.") from error
+        raise BadInput(
+            f"{folder} cannot be written ({error.strerror}); choose another folder."
+        ) from error
     return places
 
 
@@ -40,7 +44,9 @@ def _remove(places: list[Path]) -> None:
 def init(console: Console, folder: Path) -> None:
     """Write the examples and say what to type next."""
     grid, cases = write_examples(folder)
-    console.print(f"{grid}: a grid of four experiments, with a comment on each setting", soft_wrap=True)
+    console.print(
+        f"{grid}: a grid of four experiments, with a comment on each setting", soft_wrap=True
+    )
     console.print(f"{cases}: sixty synthetic cases, as a pattern for your own", soft_wrap=True)
     here = "" if folder.resolve() == Path.cwd() else f"cd {folder} && "
     console.print(f"Next: {here}triage sweep {grid.name} --plan", soft_wrap=True)

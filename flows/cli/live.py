@@ -13,13 +13,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from flows.report.figures import clock
 from tasks.progress import listeners
 
-LOG_SECONDS = 15.0  # where there is no live line (a log file, a pipe), the current step is printed this often
+LOG_SECONDS = (
+    15.0  # where there is no live line (a log file, a pipe), the current step is printed this often
+)
 
 
 @contextlib.contextmanager
 def live(console: Console, experiments: int) -> Iterator[None]:
     """Show the events of the steps while the block runs."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as bars:
         view = _View(bars, experiments)
         listeners.append(view.on_event)
@@ -72,7 +79,9 @@ class _View:
 
     def _valid(self, title: str, event: dict[str, Any]) -> None:
         note = "  always_ed: nearly everything is answered ED" if event["always_ed"] else ""
-        self._print(f"{title}  iteration {event['iteration']}: validation {event['loss']:.4f}{note}")
+        self._print(
+            f"{title}  iteration {event['iteration']}: validation {event['loss']:.4f}{note}"
+        )
 
     def _progress(self, title: str, event: dict[str, Any]) -> None:
         text = f"{title}  {event['what']}"

@@ -14,7 +14,9 @@ from flows.cli.data import data
 from flows.cli.terminal import Prevalence, console, errors
 from tasks.runtime.errors import TriageError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
+)
 app.add_typer(bench, name="bench")
 app.add_typer(data, name="data")
 
@@ -28,8 +30,12 @@ def sweep(
     grid: Annotated[
         str, typer.Argument(help="demo, paper, long, ablation, smoke, or the path of a grid file")
     ] = "demo",
-    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value, e.g. recipe.iterations=50")] = None,
-    model: Annotated[list[str] | None, typer.Option(help="only this base model (repeatable)")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value, e.g. recipe.iterations=50")
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="only this base model (repeatable)")
+    ] = None,
     bits: Annotated[list[int] | None, typer.Option(help="only 4 or only 8")] = None,
     recipe: Annotated[list[str] | None, typer.Option(help="only this recipe (repeatable)")] = None,
     limit: Annotated[int | None, typer.Option(help="only the first N experiments")] = None,
@@ -55,7 +61,8 @@ def sweep(
         code = run_sweep(console, selection, grid, set_, model, bits, recipe, limit)
     except KeyboardInterrupt:
         errors.print(
-            "triage: interrupted. What is finished is kept; the same command goes on from here.", soft_wrap=True
+            "triage: interrupted. What is finished is kept; the same command goes on from here.",
+            soft_wrap=True,
         )
         code = 130
     raise typer.Exit(code)
@@ -79,9 +86,14 @@ def compare(prevalence: Prevalence = None) -> None:
 
 @app.command()
 def gates(
-    experiment: Annotated[str, typer.Argument(help="a cell, training or evaluation id, or the beginning of one")],
+    experiment: Annotated[
+        str, typer.Argument(help="a cell, training or evaluation id, or the beginning of one")
+    ],
     show_text: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="also show missed cases' texts, read from this file of yours")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="also show missed cases' texts, read from this file of yours"
+        ),
     ] = None,
     prevalence: Prevalence = None,
 ) -> None:
@@ -94,7 +106,9 @@ def gates(
 @app.command()
 def sql(
     query: Annotated[str, typer.Argument(help="one SELECT statement")],
-    csv: Annotated[bool, typer.Option("--csv", help="comma-separated values instead of a table")] = False,
+    csv: Annotated[
+        bool, typer.Option("--csv", help="comma-separated values instead of a table")
+    ] = False,
 ) -> None:
     """Ask the warehouse (read-only), e.g. triage sql "SELECT * FROM quantization_comparison"."""
     from flows.report.frames import print_frame
@@ -116,7 +130,9 @@ def models() -> None:
 
 
 @app.command()
-def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="made if it is not there")]) -> None:
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="made if it is not there")],
+) -> None:
     """Write an own grid and an own-data example that run, to be changed into a study."""
     from flows.cli.init import init as write
 
@@ -136,7 +152,11 @@ def doctor(
 
 
 @app.command()
-def up(port: Annotated[int, typer.Option(min=1024, max=65535, help="port of the UI on 127.0.0.1")] = 4200) -> None:
+def up(
+    port: Annotated[
+        int, typer.Option(min=1024, max=65535, help="port of the UI on 127.0.0.1")
+    ] = 4200,
+) -> None:
     """Start the Prefect server, work pool, worker and deployments on this machine, until Ctrl-C."""
     from deployments.up import up as start
 

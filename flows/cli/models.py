@@ -44,7 +44,8 @@ def print_models(console: Console) -> None:
     group_size = grid.training.group_size
     columns = ("model and weights", "bytes", *PARTS, "bits per weight")
     table = Table(
-        title=f"Stored bytes of all tensors (group size {group_size}, bfloat16 scales and biases)", title_justify="left"
+        title=f"Stored bytes of all tensors (group size {group_size}, bfloat16 scales and biases)",
+        title_justify="left",
     )
     for i, column in enumerate(columns):
         table.add_column(column, justify="right" if i else "left", no_wrap=bool(i), overflow="fold")
@@ -53,7 +54,9 @@ def print_models(console: Console) -> None:
         total, ratio = f"{row.sizes['stored_bytes']:,}", f"{row.sizes['bits_per_weight']:.3f}"
         table.add_row(f"{row.name}\n  {row.source}", total, *parts, ratio)
     console.print(table)
-    console.print("Measured where weights are named; computed from the model's shape where they are not fetched.")
+    console.print(
+        "Measured where weights are named; computed from the model's shape where they are not fetched."
+    )
     for row in rows:
         if text := disagreement(row):
             console.print(f"WARNING  {text}", style="bold yellow", soft_wrap=True)
@@ -69,7 +72,9 @@ def model_sizes(grid: Grid, root: Path) -> Iterator[Size]:
             expected = expected_sizes(config, bits, grid.training.group_size)
             found = list(_folders(root, name, bits, grid.training.group_size))
             for folder, manifest in found:
-                yield Size(name, bits, _source(manifest), True, stored_sizes(folder, bits), expected)
+                yield Size(
+                    name, bits, _source(manifest), True, stored_sizes(folder, bits), expected
+                )
             if not found:
                 yield Size(name, bits, _not_made(models[name], root), False, expected, expected)
 
@@ -79,17 +84,21 @@ def disagreement(row: Size) -> str | None:
     if row.sizes == row.expected:
         return None
     got, due = row.sizes["bytes_by_part"], row.expected["bytes_by_part"]
-    parts = [f"{part} {got[part]:,} where its shape gives {due[part]:,}" for part in PARTS if got[part] != due[part]]
+    parts = [
+        f"{part} {got[part]:,} where its shape gives {due[part]:,}"
+        for part in PARTS
+        if got[part] != due[part]
+    ]
     what = (
         ", ".join(parts)
         or f"{row.sizes['parameters']:,} parameters where its shape gives {row.expected['parameters']:,}"
     )
-    return (
-        f"{row.name} ({row.source}) holds {what}: it is another model than the study's, or was not quantised as named."
-    )
+    return f"{row.name} ({row.source}) holds {what}: it is another model than the study's, or was not quantised as named."
 
 
-def _folders(root: Path, name: str, bits: int | None, group_size: int) -> Iterator[tuple[Path, dict[str, Any]]]:
+def _folders(
+    root: Path, name: str, bits: int | None, group_size: int
+) -> Iterator[tuple[Path, dict[str, Any]]]:
     pattern = f"{name}-{f'{bits}bit' if bits else 'base'}-*"
     for folder in sorted((root / "models").glob(pattern)):
         manifest = complete(folder)
@@ -106,7 +115,9 @@ def _source(manifest: dict[str, Any]) -> str:
 def _not_made(model: BaseModelSpec, root: Path) -> str:
     place = stored(model, root)
     manifest = read_manifest(place) if place else None
-    return f"fetched ({manifest['weights_source']}), not converted yet" if manifest else "not fetched"
+    return (
+        f"fetched ({manifest['weights_source']}), not converted yet" if manifest else "not fetched"
+    )
 
 
 def _trainable(grid: Grid) -> Table:

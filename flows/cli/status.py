@@ -37,7 +37,9 @@ def print_status(console: Console) -> None:
         scored = sum(complete(p) is not None for p in (folder / "scores").glob("*-e*"))
         row = landed.pop(folder.name, None)
         mark = random_mark(row) if row else RANDOM if _on_random_weights(folder) else ""
-        table.add_row(f"{folder.name}{mark}", trained, "done" if scored else "-", row.status if row else "-")
+        table.add_row(
+            f"{folder.name}{mark}", trained, "done" if scored else "-", row.status if row else "-"
+        )
     for training, row in landed.items():
         table.add_row(f"{training}{random_mark(row)}", "-", "-", row.status)
     console.print(table)

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-if "PREFECT_LOGGING_LEVEL" not in os.environ:  # before Prefect: the live display says it better; the UI gets all
+if (
+    "PREFECT_LOGGING_LEVEL" not in os.environ
+):  # before Prefect: the live display says it better; the UI gets all
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "ERROR")
 
@@ -35,7 +37,9 @@ def run_sweep(console: Console, selection: Selection, grid: str, *narrowing: Any
     with interrupted_by_signals(), contextlib.ExitStack() as at_last:
         ready = start_temporary_server()  # which takes as long as what follows, up to the flow
         check(selection)
-        console.print(f"Sweep {selection.grid.name}: {len(selection.cells)} experiments. Starting Prefect ...")
+        console.print(
+            f"Sweep {selection.grid.name}: {len(selection.cells)} experiments. Starting Prefect ..."
+        )
         if not all(finished_trainings(spec) for spec in selection.cells):
             import_ahead("tasks.tuning.job", "tasks.scoring.job")
             at_last.callback(fork_server.end)
@@ -49,15 +53,24 @@ def run_sweep(console: Console, selection: Selection, grid: str, *narrowing: Any
     if warehouse_path().exists():
         print_comparison(console, outcome.ids, short=True)
     if state.is_completed():
-        view = "quantization_comparison" if len({spec.bits for spec in selection.cells}) > 1 else "leaderboard"
-        console.print(f'{state.message}: {warehouse_path()}; next: triage sql "SELECT * FROM {view}"', soft_wrap=True)
+        view = (
+            "quantization_comparison"
+            if len({spec.bits for spec in selection.cells}) > 1
+            else "leaderboard"
+        )
+        console.print(
+            f'{state.message}: {warehouse_path()}; next: triage sql "SELECT * FROM {view}"',
+            soft_wrap=True,
+        )
         return 0
     mend = all(isinstance(error, (BadInput, SourceUnavailable)) for error in outcome.failures)
     if not outcome.failures or not mend:
         console.print(f"Not everything finished. {state.message}", style="bold red")
     if warehouse_path().exists():
         where = f"What has finished is in the warehouse: {warehouse_path()}"
-        console.print(f"{where}; next: mend what is said and type the same command again", soft_wrap=True)
+        console.print(
+            f"{where}; next: mend what is said and type the same command again", soft_wrap=True
+        )
     if outcome.failures and mend:
         raise BadInput(" ".join(dict.fromkeys(str(error) for error in outcome.failures)))
     return 1

@@ -15,4 +15,6 @@ console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty
 errors = Console(stderr=True, highlight=False, markup=False)
 
 
-Prevalence = Annotated[float | None, typer.Option(help="restate precision and F2 at this share of emergencies")]
+Prevalence = Annotated[
+    float | None, typer.Option(help="restate precision and F2 at this share of emergencies")
+]

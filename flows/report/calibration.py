@@ -10,7 +10,9 @@ from flows.report.figures import figure, percent, rows_of, stacked, why_not, wit
 from flows.report.names import experiment_name
 from warehouse.query import query
 
-CALIBRATION = "Can the probabilities be trusted? Likelihood and calibration on the test set; brackets: 95 %"
+CALIBRATION = (
+    "Can the probabilities be trusted? Likelihood and calibration on the test set; brackets: 95 %"
+)
 
 
 SETS = "Conformal sets (at most so many emergencies missed on average), and answers as the model writes them"

@@ -17,7 +17,9 @@ def by_source(board: pd.DataFrame, prevalence: float | None = None) -> pd.DataFr
 
     `prevalence` restates ED precision and F2 at another share of emergencies.
     """
-    frame = query("SELECT * FROM evaluation_summary WHERE evaluation_set <> 'test' ORDER BY evaluation_set, created_at")
+    frame = query(
+        "SELECT * FROM evaluation_summary WHERE evaluation_set <> 'test' ORDER BY evaluation_set, created_at"
+    )
     frame = frame[frame.training_id.isin(set(board.training_id))]
     frame = frame.drop_duplicates(["evaluation_set", "training_id"], keep="last")
     rows = [

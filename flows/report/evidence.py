@@ -18,14 +18,18 @@ from warehouse.query import query
 OWN_SHARE = "; --prevalence does not apply"
 
 
-def evidence(only: Collection[str] | None = None, prevalence: float | None = None) -> list[tuple[str, pd.DataFrame]]:
+def evidence(
+    only: Collection[str] | None = None, prevalence: float | None = None
+) -> list[tuple[str, pd.DataFrame]]:
     """Titles and tables, those without rows left out. `only`: ids of evaluations, instead of the latest.
 
     `prevalence` restates precision and F2 where a table has them; the titles of the others say that it does not apply.
     """
     board = query("SELECT * FROM leaderboard", only=only)
     own, restated = (
-        ("", "") if prevalence is None else (OWN_SHARE, f"; precision and F2 restated at {prevalence:.1%} ED")
+        ("", "")
+        if prevalence is None
+        else (OWN_SHARE, f"; precision and F2 restated at {prevalence:.1%} ED")
     )
     made = [
         (GATES + own, gates(board)),

@@ -10,7 +10,9 @@ import pandas as pd
 WIDEST = 24  # characters: a figure with its interval fits; a longer sentence is wrapped
 
 
-def with_interval(value: Any, low: Any = None, high: Any = None, digits: int = 3, sign: bool = False) -> str:
+def with_interval(
+    value: Any, low: Any = None, high: Any = None, digits: int = 3, sign: bool = False
+) -> str:
     """A figure and its 95 % interval, `0.912 [0.871, 0.944]`, or the figure alone; `n/a` where there is none."""
     if value is None or pd.isna(value):
         return "n/a"
@@ -27,7 +29,9 @@ def why_not(note: Any) -> str:
     return f"n/a: {str(note).removeprefix('not available: ')}"
 
 
-def stacked(head: dict[str, str], records: list[dict[str, str]], widest: int = WIDEST) -> dict[str, str]:
+def stacked(
+    head: dict[str, str], records: list[dict[str, str]], widest: int = WIDEST
+) -> dict[str, str]:
     """One row of a table from several records, one below the other: `head`'s cells stand once, as they are.
 
     A sentence of more than `widest` characters is wrapped, and the other columns of that record wait for it.
@@ -42,7 +46,11 @@ def stacked(head: dict[str, str], records: list[dict[str, str]], widest: int = W
 
 
 def _wrapped(text: str, widest: int) -> list[str]:
-    return [part for line in text.split("\n") for part in textwrap.wrap(line, widest, break_on_hyphens=False) or [""]]
+    return [
+        part
+        for line in text.split("\n")
+        for part in textwrap.wrap(line, widest, break_on_hyphens=False) or [""]
+    ]
 
 
 def clock(seconds: float) -> str:
@@ -62,7 +70,9 @@ def rows_of(frame: pd.DataFrame) -> list[Any]:
     return list(frame.itertuples())
 
 
-def figure(value: Any, low: Any = None, high: Any = None, digits: int = 3, sign: bool = False) -> str:
+def figure(
+    value: Any, low: Any = None, high: Any = None, digits: int = 3, sign: bool = False
+) -> str:
     """A figure with its 95 % interval, e.g. `0.912` and below it `0.871 to 0.944`; `n/a` where there is none."""
     if value is None or pd.isna(value):
         return "n/a"

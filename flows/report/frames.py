@@ -13,7 +13,11 @@ def print_frame(console: Console, frame: pd.DataFrame, title: str | None = None)
     """A data frame as a table; one that is too wide is turned on its side, a column for each record."""
     cells = [[str(v) for v in row] for row in frame.itertuples(index=False)]
     columns = [str(c) for c in frame.columns]
-    table = Table(title=title, title_justify="left", show_lines=any("\n" in text for row in cells for text in row))
+    table = Table(
+        title=title,
+        title_justify="left",
+        show_lines=any("\n" in text for row in cells for text in row),
+    )
     if _total(_widths(frame)) > console.width and len(cells) <= MOST_ON_SIDE:
         table.add_column("", no_wrap=True)
         for _ in cells:
@@ -42,7 +46,10 @@ def print_in_parts(console: Console, frame: pd.DataFrame, title: str) -> None:
 
 def _widths(frame: pd.DataFrame) -> list[int]:
     """Characters that each column needs."""
-    return [max(_width(str(text)) for text in (name, *frame.iloc[:, i])) for i, name in enumerate(frame.columns)]
+    return [
+        max(_width(str(text)) for text in (name, *frame.iloc[:, i]))
+        for i, name in enumerate(frame.columns)
+    ]
 
 
 def _total(widths: list[int]) -> int:

@@ -28,7 +28,9 @@ def gates(board: pd.DataFrame) -> pd.DataFrame:
         record = {"verdict": f"{verdict(r)}\nby {r.primary_rule.replace('_', ' ')}"}
         for gate, words in NAMES.items():
             sign = "<=" if gate == "ed_false_negative_rate" else ">="
-            record[f"{words} {sign} {limits.get(gate, 0):g}"] = _gate(known.get((r.evaluation_id, gate)))
+            record[f"{words} {sign} {limits.get(gate, 0):g}"] = _gate(
+                known.get((r.evaluation_id, gate))
+            )
         rows.append(stacked({"experiment": on_cases(r)}, [record]))
     return pd.DataFrame(rows)
 

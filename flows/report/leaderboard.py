@@ -13,7 +13,9 @@ from flows.report.prevalence import at_prevalence
 from warehouse.query import query
 
 
-def leaderboard(only: Collection[str] | None = None, prevalence: float | None = None) -> pd.DataFrame:
+def leaderboard(
+    only: Collection[str] | None = None, prevalence: float | None = None
+) -> pd.DataFrame:
     """One row per experiment, best first, baselines among them; `only`: ids of evaluations, instead of the latest ones.
 
     The interval is a cell's second line. `prevalence` restates ED precision and F2 at another share of emergencies.

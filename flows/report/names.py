@@ -9,7 +9,9 @@ import pandas as pd
 from flows.report.figures import percent
 
 RANDOM = " (random weights)"  # behind the name of whatever was measured with them
-NOT_A_DEVICE = "Research software, not a medical device; synthetic cases are no evidence about patients."
+NOT_A_DEVICE = (
+    "Research software, not a medical device; synthetic cases are no evidence about patients."
+)
 
 
 def experiment_name(r: Any) -> str:

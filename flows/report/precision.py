@@ -11,7 +11,9 @@ from flows.report.names import random_mark
 from warehouse.query import query
 
 FLIPS = "Decisions that flip with the precision (primary rule); harmless: from one wrong decision to another that costs no more"
-FIDELITY = "What quantisation alone changes, before any training: KL divergence to the reference, in nats"
+FIDELITY = (
+    "What quantisation alone changes, before any training: KL divergence to the reference, in nats"
+)
 KL = {
     "mean": "kl_mean",
     "median": "kl_median",
@@ -26,7 +28,9 @@ def flips(board: pd.DataFrame) -> pd.DataFrame:
     """Per pair of evaluations of `board`: decisions lost and gained, their cost, and how many the review flag caught."""
     random = dict(zip(board.evaluation_id, board.random_weights, strict=True))
     found = query("FROM flips")
-    found = found[found.evaluation_before.isin(set(random)) & found.evaluation_after.isin(set(random))]
+    found = found[
+        found.evaluation_before.isin(set(random)) & found.evaluation_after.isin(set(random))
+    ]
     found = found.assign(random_weights=found.evaluation_after.map(random))
     rows = [
         {
@@ -52,7 +56,9 @@ def fidelity(board: pd.DataFrame) -> pd.DataFrame:
         "SELECT f.* FROM fidelity AS f LEFT JOIN landed AS l ON l.id = f.fidelity_id "
         "ORDER BY base_model, bits, distribution DESC, coalesce(f.created_at, l.loaded_at), f.fidelity_id"
     )
-    frame = frame[frame.base_model.isin(board.base_model) & frame.dataset_digest.isin(board.dataset_digest)]
+    frame = frame[
+        frame.base_model.isin(board.base_model) & frame.dataset_digest.isin(board.dataset_digest)
+    ]
     same = ["base_model", "bits", "distribution", "dataset_digest", "random_weights"]
     frame = frame.drop_duplicates(same, keep="last")
     several = frame.dataset_digest.nunique() > 1

@@ -23,18 +23,26 @@ def at_prevalence(r: Any, prevalence: float | None) -> dict[str, str]:
 def check_prevalence(prevalence: float | None) -> None:
     """Raise BadInput for a `--prevalence` that is no share."""
     if prevalence is not None and not 0 < prevalence < 1:
-        raise BadInput(f"--prevalence {prevalence:g} is no share; give one between 0 and 1, e.g. 0.1.")
+        raise BadInput(
+            f"--prevalence {prevalence:g} is no share; give one between 0 and 1, e.g. 0.1."
+        )
 
 
-def restated(recall: Any, precision: Any, prevalence: float, other: float) -> tuple[float | None, float | None]:
+def restated(
+    recall: Any, precision: Any, prevalence: float, other: float
+) -> tuple[float | None, float | None]:
     """ED precision and F2 at another prevalence, recall and the rate of false alarms unchanged (Bayes).
 
     None where they are not available: no emergency or nothing else in the set; precision where nothing is decided ED.
     """
     if pd.isna(recall) or not 0 < prevalence < 1:
         return None, None
-    if pd.isna(precision) or not precision:  # nothing decided ED, or only wrongly: no hit at any prevalence
+    if (
+        pd.isna(precision) or not precision
+    ):  # nothing decided ED, or only wrongly: no hit at any prevalence
         return (None if pd.isna(precision) else 0.0), 0.0
-    alarms = prevalence * recall * (1 - precision) / precision / (1 - prevalence)  # per case that is no emergency
+    alarms = (
+        prevalence * recall * (1 - precision) / precision / (1 - prevalence)
+    )  # per case that is no emergency
     hits, false = other * recall, (1 - other) * alarms
     return hits / (hits + false), 5 * hits / (4 * other + hits + false)

@@ -22,13 +22,19 @@ def review(board: pd.DataFrame) -> pd.DataFrame:
     flags = query("FROM review_flag ORDER BY score DESC")
     passes: dict[Any, Any] = {
         e.evaluation_id: e
-        for e in rows_of(query("SELECT evaluation_id, mc_status, mc_reason, mc_passes, cases FROM evaluation"))
+        for e in rows_of(
+            query("SELECT evaluation_id, mc_status, mc_reason, mc_passes, cases FROM evaluation")
+        )
     }
     rows = []
     for r in rows_of(board[~board.recipe_kind.isin(WITHOUT_DROPOUT)]):
         own: list[Any] = rows_of(flags[flags.evaluation_id == r.evaluation_id])
         e = passes[r.evaluation_id]
-        on = f"{own[0].cases} of {e.cases} cases\n{int(e.mc_passes)} passes" if own else f"{e.cases} cases"
+        on = (
+            f"{own[0].cases} of {e.cases} cases\n{int(e.mc_passes)} passes"
+            if own
+            else f"{e.cases} cases"
+        )
         records = [_flag(f) for f in own] or [_no_flag(e)]
         rows.append(stacked({"experiment": f"{experiment_name(r)}\n{on}"}, records))
     return pd.DataFrame(rows)

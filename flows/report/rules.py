@@ -26,9 +26,7 @@ RULE_TABLES = {
         "expected_cost": "expected cost", "cost_skill": "cost skill",
     },
 }  # fmt: skip
-CHOICES = (
-    "What each rule chose on the calibration cases, and when: before the judged cases were scored (UTC; * primary)"
-)
+CHOICES = "What each rule chose on the calibration cases, and when: before the judged cases were scored (UTC; * primary)"
 CONFUSION = "Confusion matrices, cases: a line for each true label, a column for each decision"
 RESTATED = ("ed_precision", "ed_f2")
 
@@ -53,21 +51,35 @@ def _titled(title: str, metrics: dict[str, str], prevalence: float | None) -> st
 
 def _metrics() -> dict[tuple[str, str, str], Any]:
     names = ", ".join(f"'{name}'" for metrics in RULE_TABLES.values() for name in metrics)
-    rows = query(f"SELECT evaluation_id, rule, metric, value, low, high, note FROM metric WHERE metric IN ({names})")
+    rows = query(
+        f"SELECT evaluation_id, rule, metric, value, low, high, note FROM metric WHERE metric IN ({names})"
+    )
     return {(r.evaluation_id, r.rule, r.metric): r for r in rows_of(rows)}
 
 
-def _rules_of(r: Any, found: dict[Any, Any], metrics: dict[str, str], prevalence: float | None) -> dict[str, str]:
+def _rules_of(
+    r: Any, found: dict[Any, Any], metrics: dict[str, str], prevalence: float | None
+) -> dict[str, str]:
     records = []
     for rule, words in RULES.items():
         record = {"rule": f"{words}{' *' if rule == r.primary_rule else ''}"}
         own = {name: found.get((r.evaluation_id, rule, name)) for name in metrics}
         if all(m is None or pd.isna(m.value) for m in own.values()):
-            note = next((m.note for m in own.values() if m is not None), "this evaluation has no such rule")
-            figures = dict.fromkeys(metrics.values(), "n/a") | {next(iter(metrics.values())): why_not(note)}
+            note = next(
+                (m.note for m in own.values() if m is not None), "this evaluation has no such rule"
+            )
+            figures = dict.fromkeys(metrics.values(), "n/a") | {
+                next(iter(metrics.values())): why_not(note)
+            }
         else:
-            others = {name: found.get((r.evaluation_id, rule, name)) for name in ("ed_recall", "ed_precision")}
-            figures = {title: _figure(own[name], name, others, r, prevalence) for name, title in metrics.items()}
+            others = {
+                name: found.get((r.evaluation_id, rule, name))
+                for name in ("ed_recall", "ed_precision")
+            }
+            figures = {
+                title: _figure(own[name], name, others, r, prevalence)
+                for name, title in metrics.items()
+            }
         records.append(record | figures)
     return stacked({"experiment": on_cases(r)}, records)
 
@@ -80,7 +92,9 @@ def _figure(m: Any, name: str, others: dict[str, Any], r: Any, prevalence: float
     if prevalence is None or name not in RESTATED:
         return with_interval(m.value, m.low, m.high, digits=2 if "cost" in name else 3)
     recall, precision = (None if other is None else other.value for other in others.values())
-    found = dict(zip(RESTATED, restated(recall, precision, r.ed_prevalence, prevalence), strict=True))
+    found = dict(
+        zip(RESTATED, restated(recall, precision, r.ed_prevalence, prevalence), strict=True)
+    )
     return with_interval(found[name])
 
 
@@ -106,7 +120,10 @@ def _choice(d: Any) -> dict[str, str]:
     if d is None:
         said = "n/a: landed by a version that did not record it"
         return {"chosen": said, "calibration": "n/a", "chosen at": "n/a", "judged from": "n/a"}
-    times = {"chosen at": f"{d.chosen_at:%Y-%m-%d %H:%M:%S}", "judged from": f"{d.test_scored_at:%Y-%m-%d %H:%M:%S}"}
+    times = {
+        "chosen at": f"{d.chosen_at:%Y-%m-%d %H:%M:%S}",
+        "judged from": f"{d.test_scored_at:%Y-%m-%d %H:%M:%S}",
+    }
     if not pd.isna(d.threshold):
         chosen = f"p(ED) >= {d.threshold:.3g}\nfor recall {d.target:g}"
         missed = f"{d.misses:.0f} of {d.n_ed:.0f} ED missed\n{d.allowed_misses:.0f} allowed, bound {d.bound:.3f}"
@@ -115,7 +132,10 @@ def _choice(d: Any) -> dict[str, str]:
         biases = f"biases {d.bias_ed:.2f}, {d.bias_gp:.2f}, {d.bias_home:.2f}"
         edge = "fit at its bound" if d.at_bound else ""
         return {"chosen": f"temperature {d.temperature:.2f}\n{biases}", "calibration": edge} | times
-    return {"chosen": "nothing to choose" if d.rule == "argmax" else why_not(d.note), "calibration": ""} | times
+    return {
+        "chosen": "nothing to choose" if d.rule == "argmax" else why_not(d.note),
+        "calibration": "",
+    } | times
 
 
 def confusion(board: pd.DataFrame) -> pd.DataFrame:
@@ -135,7 +155,9 @@ def confusion(board: pd.DataFrame) -> pd.DataFrame:
             for rule in ("argmax", "primary"):
                 for choice in LABELS:
                     n = known.get((r.evaluation_id, rule, truth, choice), 0)
-                    record[f"{rule}: {choice}"] = str(n) if (r.evaluation_id, rule) in decided else "n/a"
+                    record[f"{rule}: {choice}"] = (
+                        str(n) if (r.evaluation_id, rule) in decided else "n/a"
+                    )
             records.append(record)
         rows.append(stacked({"experiment": on_cases(r)}, records))
     return pd.DataFrame(rows)

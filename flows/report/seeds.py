@@ -40,7 +40,9 @@ def seeds(board: pd.DataFrame, prevalence: float | None = None) -> pd.DataFrame:
     return pd.DataFrame(rows + pairs)
 
 
-def _restated_of(board: pd.DataFrame, prevalence: float | None) -> dict[tuple[str, ...], dict[str, str]]:
+def _restated_of(
+    board: pd.DataFrame, prevalence: float | None
+) -> dict[tuple[str, ...], dict[str, str]]:
     """ED precision and F2 over the seeds of each experiment, at the set's own prevalence or restated seed by seed."""
     made: dict[tuple[str, ...], list[tuple[Any, Any]]] = {}
     shares = {}
@@ -49,20 +51,30 @@ def _restated_of(board: pd.DataFrame, prevalence: float | None) -> dict[tuple[st
         if prevalence is not None:
             own = restated(r.ed_recall, r.ed_precision, r.ed_prevalence, prevalence)
         made.setdefault(_key(r), []).append(own)
-        shares[_key(r)] = prevalence if prevalence is not None else r.ed_prevalence  # of one set, so one for all seeds
-    return {key: _over_seeds(pd.DataFrame(own, dtype=float), shares[key]) for key, own in made.items()}
+        shares[_key(r)] = (
+            prevalence if prevalence is not None else r.ed_prevalence
+        )  # of one set, so one for all seeds
+    return {
+        key: _over_seeds(pd.DataFrame(own, dtype=float), shares[key]) for key, own in made.items()
+    }
 
 
 def _over_seeds(own: pd.DataFrame, share: float) -> dict[str, str]:
     """Precision and F2, a row per seed. A mean over some of the seeds would flatter: n/a where one of them has none."""
     mean, sd = own.mean(skipna=False), own.std(skipna=False)
-    return {"ED precision": f"{_spread(mean[0], sd[0])}\nof {percent(share)} ED", "ED F2": _spread(mean[1], sd[1])}
+    return {
+        "ED precision": f"{_spread(mean[0], sd[0])}\nof {percent(share)} ED",
+        "ED F2": _spread(mean[1], sd[1]),
+    }
 
 
 def _key(r: Any) -> tuple[str, ...]:
     """The experiment of a row. `bits` are decimals where a baseline, which has none, stands in the same column."""
     values = (getattr(r, name) for name in SAME)
-    return tuple("" if pd.isna(value) else f"{value:g}" if isinstance(value, float) else str(value) for value in values)
+    return tuple(
+        "" if pd.isna(value) else f"{value:g}" if isinstance(value, float) else str(value)
+        for value in values
+    )
 
 
 def _of(board: pd.DataFrame, view: str) -> list[Any]:

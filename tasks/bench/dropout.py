@@ -39,7 +39,9 @@ from tasks.tuning.sets import LoadedSet, load_set, load_template
 Emit = Callable[[dict[str, Any]], None]
 SEED = 0
 GENERATED_TOKENS = 16
-CASE_TOKENS = 100  # the dropout engines' cases are those of the set whose prompts are nearest to this
+CASE_TOKENS = (
+    100  # the dropout engines' cases are those of the set whose prompts are nearest to this
+)
 LEAST = {"ours": 20, "full": 6, "score": 2}  # passes or repeats, however long they take
 LOGITS_AT_ONCE = 1 << 28  # values of one forward's full logits: 1 GiB
 
@@ -55,10 +57,19 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     mx.set_cache_limit(CACHE_BYTES)
     variant, training = Path(args["variant"]), Training(num_layers=args["layers"])
     recipe = Recipe(
-        name="bench", kind="standard", learning_rate=1e-5, batch_size=4, rank=8, scale=20, dropout=0.1, iterations=1
+        name="bench",
+        kind="standard",
+        learning_rate=1e-5,
+        batch_size=4,
+        rank=8,
+        scale=20,
+        dropout=0.1,
+        iterations=1,
     )
     stock = args["engine"] == "generate_stock"
-    adapted = add_lora(load_variant(variant, "packed" if stock else compute_path()), recipe, training, SEED)
+    adapted = add_lora(
+        load_variant(variant, "packed" if stock else compute_path()), recipe, training, SEED
+    )
     if stock:
         adapted.stack.model.set_dtype(mx.float32)  # bfloat16 is slower still on CPU
     start_adapter(adapted.stack.model)
@@ -66,7 +77,9 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     chosen = chosen_cases(test, args)
     cases = make_cases(load_template(variant), [test.cases.encoded[i] for i in chosen])
     folder, digest = Path(args["folder"]), verify(variant, deep=False)["digest"]
-    found = ENGINES[args["engine"]](adapted, cases, args, lambda: _stored(adapted, cases, folder, digest, emit))
+    found = ENGINES[args["engine"]](
+        adapted, cases, args, lambda: _stored(adapted, cases, folder, digest, emit)
+    )
     lengths = [len(case.prompt) for case in cases.encoded]
     tokens = {"mean": float(np.mean(lengths)), "least": min(lengths), "most": max(lengths)}
     return found | {"cases": len(chosen), "tokens": tokens, "device": asdict(device)}
@@ -87,14 +100,22 @@ def _stored(adapted: Adapted, cases: Cases, folder: Path, digest: str, emit: Emi
     return open_prefix(adapted.stack, cases, adapted.boundary, folder, digest, emit)
 
 
-def _ours(adapted: Adapted, cases: Cases, args: dict[str, Any], stored: Callable[[], Prefix]) -> dict[str, Any]:
+def _ours(
+    adapted: Adapted, cases: Cases, args: dict[str, Any], stored: Callable[[], Prefix]
+) -> dict[str, Any]:
     prefix, everything = stored(), range(len(cases.encoded))
     times: list[float] = []
 
     def passes(count: int, seed: int) -> np.ndarray:
         times.append(time.perf_counter())
         return dropout_passes(
-            adapted, prefix, cases, everything, count, seed, lambda event: times.append(time.perf_counter())
+            adapted,
+            prefix,
+            cases,
+            everything,
+            count,
+            seed,
+            lambda event: times.append(time.perf_counter()),
         )
 
     passes(2, SEED + 1)  # warm-up; its second pass says how many there is time for
@@ -104,7 +125,9 @@ def _ours(adapted: Adapted, cases: Cases, args: dict[str, Any], stored: Callable
     return {"seconds": np.diff(times).tolist(), "probabilities": made.tolist()}
 
 
-def _full(adapted: Adapted, cases: Cases, args: dict[str, Any], stored: Callable[[], Prefix]) -> dict[str, Any]:
+def _full(
+    adapted: Adapted, cases: Cases, args: dict[str, Any], stored: Callable[[], Prefix]
+) -> dict[str, Any]:
     passes: list[np.ndarray] = []
 
     def one_pass() -> None:
@@ -128,33 +151,43 @@ def _forward_all(adapted: Adapted, cases: Cases, key: tuple[int, ...] | None) ->
             tokens[i, : len(row.inputs)] = row.inputs
         logits = adapted.stack.model(mx.array(tokens)).astype(mx.float32)
         mx.eval(logits)
-        picked = np.array(logits[mx.arange(len(batch.rows)), mx.array(batch.first)])[:: cases.per_case]
+        picked = np.array(logits[mx.arange(len(batch.rows)), mx.array(batch.first)])[
+            :: cases.per_case
+        ]
         picked = picked[:, list(cases.label_tokens)].astype(np.float64)
         out[list(some)] = picked - picked.max(axis=1, keepdims=True)
     adapted.set_dropout(None)
     return out
 
 
-def _generate(adapted: Adapted, cases: Cases, args: dict[str, Any], stored: Callable[[], Prefix]) -> dict[str, Any]:
+def _generate(
+    adapted: Adapted, cases: Cases, args: dict[str, Any], stored: Callable[[], Prefix]
+) -> dict[str, Any]:
     from mlx_lm.generate import generate_step
 
     seconds = []
     for number, case in enumerate(cases.encoded):
         adapted.set_dropout([(PASS_KEY, SEED + 3, number)])
         start = time.perf_counter()
-        steps = generate_step(mx.array(case.prompt), adapted.stack.model, max_tokens=GENERATED_TOKENS)
+        steps = generate_step(
+            mx.array(case.prompt), adapted.stack.model, max_tokens=GENERATED_TOKENS
+        )
         made = sum(1 for _ in steps)
         seconds.append(time.perf_counter() - start)
         assert made == GENERATED_TOKENS
     return {"seconds": seconds}
 
 
-def _score_ours(adapted: Adapted, cases: Cases, args: dict[str, Any], stored: Callable[[], Prefix]) -> dict[str, Any]:
+def _score_ours(
+    adapted: Adapted, cases: Cases, args: dict[str, Any], stored: Callable[[], Prefix]
+) -> dict[str, Any]:
     prefix = stored()
     return _scorings(lambda: score_cases(adapted, prefix, cases), args)
 
 
-def _score_full(adapted: Adapted, cases: Cases, args: dict[str, Any], stored: Callable[[], Prefix]) -> dict[str, Any]:
+def _score_full(
+    adapted: Adapted, cases: Cases, args: dict[str, Any], stored: Callable[[], Prefix]
+) -> dict[str, Any]:
     return _scorings(lambda: _forward_all(adapted, cases, None), args)
 
 

@@ -42,7 +42,10 @@ def _flops(node: dict[str, Any]) -> int:
 
 def matmul_speed(rows: int, inner: int, columns: int) -> float:
     """Median speed in GFLOP/s of float32 products (rows, inner) x (inner, columns), laid out as a linear layer's."""
-    x, weight = (mx.array(np.random.default_rng(0).random(s, np.float32)) for s in ((rows, inner), (columns, inner)))
+    x, weight = (
+        mx.array(np.random.default_rng(0).random(s, np.float32))
+        for s in ((rows, inner), (columns, inner))
+    )
     mx.eval(x @ weight.T)
     seconds = []
     for _ in range(SPEED_REPEATS):

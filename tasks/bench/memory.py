@@ -31,7 +31,9 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     setting = Setting.of(args)
     adapted, weights = _load(setting, "packed")
     cases = bench_cases(setting.config["vocab_size"], setting.batch, setting.length)
-    prefix = open_prefix(adapted.stack, cases, adapted.boundary, setting.folder, _manifest(setting)["digest"])
+    prefix = open_prefix(
+        adapted.stack, cases, adapted.boundary, setting.folder, _manifest(setting)["digest"]
+    )
     objective = make_objective(setting.recipe, cases.labels)
     return _step(setting, adapted, prefix, cases, objective, Choice(setting.batch), weights)
 
@@ -48,7 +50,9 @@ def run_within(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     adapted, weights = _load(setting, compute_path())
     cases = bench_cases(setting.config["vocab_size"], setting.batch, setting.length)
     digest = _manifest(setting)["digest"]
-    prefix = open_prefix(adapted.stack, cases, adapted.boundary, setting.folder, digest, emit, limit=limit)
+    prefix = open_prefix(
+        adapted.stack, cases, adapted.boundary, setting.folder, digest, emit, limit=limit
+    )
     objective = make_objective(setting.recipe, cases.labels)
     choice = fit(adapted, prefix, cases, objective, setting.batch, limit, emit)
     keep_within(limit, choice.cache_bytes)
@@ -63,12 +67,20 @@ def _manifest(setting: Setting) -> dict[str, Any]:
 
 def _load(setting: Setting, path: str) -> tuple[Adapted, int]:
     """The adapted variant, and the bytes that MLX holds with it."""
-    adapted = add_lora(load_variant(setting.variant, path), setting.recipe, setting.training, seed=0)
+    adapted = add_lora(
+        load_variant(setting.variant, path), setting.recipe, setting.training, seed=0
+    )
     return adapted, int(mx.get_active_memory())
 
 
 def _step(
-    setting: Setting, adapted: Adapted, prefix: Prefix, cases: Cases, objective: Objective, choice: Choice, weights: int
+    setting: Setting,
+    adapted: Adapted,
+    prefix: Prefix,
+    cases: Cases,
+    objective: Objective,
+    choice: Choice,
+    weights: int,
 ) -> dict[str, Any]:
     """An update, and where a budget bounds it the validation that a training makes too; what they took."""
     model, optimizer = adapted.stack.model, setting.optimizer()

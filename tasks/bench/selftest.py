@@ -38,7 +38,14 @@ LIMITS = {"cpu": 1e-5, "metal": 1e-3}
 BFLOAT16_LIMIT = 2.0
 TRAINING = Training(num_layers=2)
 RECIPE = Recipe(
-    name="selftest", kind="standard", learning_rate=1e-4, batch_size=CASES, rank=4, scale=5, dropout=0, iterations=1
+    name="selftest",
+    kind="standard",
+    learning_rate=1e-4,
+    batch_size=CASES,
+    rank=4,
+    scale=5,
+    dropout=0,
+    iterations=1,
 )
 CACHE_LIMIT = 64 << 20
 WRONG = "run `uv sync` to get the versions that the study was tested with; if it stays, report it with the file below"
@@ -51,7 +58,10 @@ def run(args: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> dict[st
     A check has name, ok, value, limit, unit, and what to do (`remedy`) and how bad it is (`level`) if it is not ok.
     """
     checks = [
-        check for name in MODELS for bits in (4, 8) for check in _variant_checks(name, bits, Path(args["folder"]))
+        check
+        for name in MODELS
+        for bits in (4, 8)
+        for check in _variant_checks(name, bits, Path(args["folder"]))
     ]
     if backend() == "metal":
         checks += [_wired_limit(), _cache_limit()]
@@ -65,15 +75,26 @@ def _variant_checks(name: str, bits: int, root: Path) -> Iterator[Check]:
     if backend() == "metal":
         yield _bfloat16(title, packed, folder)
     packed.model.set_dtype(mx.float32)
-    yield _check(f"{title}: packed against dequantised", _apart(_outputs(packed), _outputs(dense)), limit)
+    yield _check(
+        f"{title}: packed against dequantised", _apart(_outputs(packed), _outputs(dense)), limit
+    )
 
     cases = bench_cases(dense.model.args.vocab_size, CASES, LENGTH)
-    oracle, stack = _adapted(packed), load_variant(folder, "dequantised_f32" if backend() == "cpu" else "packed")
+    oracle, stack = (
+        _adapted(packed),
+        load_variant(folder, "dequantised_f32" if backend() == "cpu" else "packed"),
+    )
     stack.model.set_dtype(mx.float32)
     stock_loss, stock_gradients = _stock(oracle, cases)
     loss, gradients = _ours(_adapted(stack), cases)
-    yield _check(f"{title}: loss against stock mlx-lm", abs(loss - stock_loss) / abs(stock_loss), limit)
-    yield _check(f"{title}: gradients against stock mlx-lm", largest_difference(gradients, stock_gradients), limit)
+    yield _check(
+        f"{title}: loss against stock mlx-lm", abs(loss - stock_loss) / abs(stock_loss), limit
+    )
+    yield _check(
+        f"{title}: gradients against stock mlx-lm",
+        largest_difference(gradients, stock_gradients),
+        limit,
+    )
 
 
 def _bfloat16(title: str, packed: Stack, folder: Path) -> Check:
@@ -87,7 +108,15 @@ def _bfloat16(title: str, packed: Stack, folder: Path) -> Check:
 
 def _check(name: str, value: float, limit: float, unit: str = "relative difference") -> Check:
     ok = bool(value <= limit)  # NaN is not
-    return {"name": name, "ok": ok, "value": value, "limit": limit, "unit": unit, "level": "error", "remedy": WRONG}
+    return {
+        "name": name,
+        "ok": ok,
+        "value": value,
+        "limit": limit,
+        "unit": unit,
+        "level": "error",
+        "remedy": WRONG,
+    }
 
 
 def _memory_check(name: str, ok: bool, value: int, limit: int, remedy: str) -> Check:
@@ -99,7 +128,12 @@ def _memory_check(name: str, ok: bool, value: int, limit: int, remedy: str) -> C
 def _make(name: str, bits: int, root: Path) -> Path:
     source = RandomSource(kind="random", shape=name)
     spec = BaseModelSpec(name=name, licence="Apache-2.0", sources=(source,))
-    args = {"source": str(fetch_base(spec, root)), "root": str(root), "bits": bits, "group_size": TRAINING.group_size}
+    args = {
+        "source": str(fetch_base(spec, root)),
+        "root": str(root),
+        "bits": bits,
+        "group_size": TRAINING.group_size,
+    }
     return Path(run_quantize(args)["folder"])
 
 
@@ -130,7 +164,9 @@ def _stock(adapted: Adapted, cases: Cases) -> tuple[float, Weights]:
     for i, row in enumerate(rows):
         tokens[i, : len(row.inputs)] = row.inputs
     lengths = mx.array([(row.first + 1, len(row.inputs)) for row in rows])
-    step = nn.value_and_grad(adapted.stack.model, lambda model: default_loss(model, mx.array(tokens), lengths)[0])
+    step = nn.value_and_grad(
+        adapted.stack.model, lambda model: default_loss(model, mx.array(tokens), lengths)[0]
+    )
     loss, gradients = step(adapted.stack.model)
     return float(np.array(loss)), dict(tree_flatten(gradients))
 
@@ -138,7 +174,9 @@ def _stock(adapted: Adapted, cases: Cases) -> tuple[float, Weights]:
 def _ours(adapted: Adapted, cases: Cases) -> tuple[float, Weights]:
     prefix = Prefix(adapted.stack, cases, 0, None, None, None)
     objective = make_objective(RECIPE, cases.labels)
-    loss, _, gradients = update_gradients(adapted, prefix, cases, range(CASES), objective, CASES, None)
+    loss, _, gradients = update_gradients(
+        adapted, prefix, cases, range(CASES), objective, CASES, None
+    )
     return float(np.array(loss)), dict(tree_flatten(gradients))
 
 

@@ -87,10 +87,15 @@ def bench_cases(vocabulary: int, batch: int, length: int) -> Cases:
     rng = np.random.default_rng([SEED, vocabulary, batch, length])
     first = rng.choice(np.arange(1, vocabulary), len(LABELS), replace=False).tolist()
     end = rng.integers(1, vocabulary, COMPLETION - 1).tolist()
-    template = Template(None, load_prompt(), False, tuple((f, *end) for f in first), (1,) * len(LABELS))
+    template = Template(
+        None, load_prompt(), False, tuple((f, *end) for f in first), (1,) * len(LABELS)
+    )
     prompts = rng.integers(1, vocabulary, (batch, length - COMPLETION))
     prompts[:, : length // LEADING_SHARE] = prompts[0, : length // LEADING_SHARE]
-    encoded = [Encoded(f"case-{i}", i % len(LABELS), tuple(row), False) for i, row in enumerate(prompts.tolist())]
+    encoded = [
+        Encoded(f"case-{i}", i % len(LABELS), tuple(row), False)
+        for i, row in enumerate(prompts.tolist())
+    ]
     return make_cases(template, encoded, stock_mask=True)
 
 
@@ -99,7 +104,14 @@ def start_adapter(model: nn.Module) -> None:
     values = []
     for i, (name, old) in enumerate(sorted(tree_flatten(model.trainable_parameters()))):
         limit = LARGEST_LORA_B if name.endswith("lora_b") else 1 / math.sqrt(old.shape[0])
-        values.append((name, mx.array(np.random.default_rng([SEED, i]).uniform(-limit, limit, old.shape), mx.float32)))
+        values.append(
+            (
+                name,
+                mx.array(
+                    np.random.default_rng([SEED, i]).uniform(-limit, limit, old.shape), mx.float32
+                ),
+            )
+        )
     model.load_weights(values, strict=False)
     mx.eval(model.parameters())
 
@@ -118,5 +130,10 @@ def first_gradients(optimizer: optim.Optimizer) -> Weights:
 def largest_difference(ours: Weights, expected: Weights) -> float:
     """Over all tensors: the largest absolute difference divided by the tensor's largest value."""
     if ours.keys() != expected.keys():
-        raise ValueError(f"the engines trained different tensors: {sorted(ours.keys() ^ expected.keys())[:3]}")
-    return max(float(np.array(mx.abs(ours[k] - expected[k]).max() / mx.abs(expected[k]).max())) for k in expected)
+        raise ValueError(
+            f"the engines trained different tensors: {sorted(ours.keys() ^ expected.keys())[:3]}"
+        )
+    return max(
+        float(np.array(mx.abs(ours[k] - expected[k]).max() / mx.abs(expected[k]).max()))
+        for k in expected
+    )

@@ -15,7 +15,14 @@ from mlx_lm.tuner.utils import linear_to_lora_layers
 from mlx_lm.utils import dequantize_model, load_model
 
 from tasks.bench.flops import matmul_flops
-from tasks.bench.setting import Measured, Setting, Weights, bench_cases, first_gradients, start_adapter
+from tasks.bench.setting import (
+    Measured,
+    Setting,
+    Weights,
+    bench_cases,
+    first_gradients,
+    start_adapter,
+)
 from tasks.runtime.device import backend, compute_dtype
 from tasks.tuning.batches import Cases
 
@@ -29,7 +36,9 @@ def measure_stock(setting: Setting, cases: Cases) -> Measured:
     notes = _compile_where_possible()
     model = _stock_model(setting, dense)
     weights_bytes = mx.get_active_memory()
-    warm_up = bench_cases(setting.config["vocab_size"], min(WARM_UP_CASES, setting.batch), WARM_UP_TOKENS)
+    warm_up = bench_cases(
+        setting.config["vocab_size"], min(WARM_UP_CASES, setting.batch), WARM_UP_TOKENS
+    )
     _train(model, setting, warm_up, steps=1)
     start_adapter(model)
     mx.reset_peak_memory()
@@ -38,8 +47,13 @@ def measure_stock(setting: Setting, cases: Cases) -> Measured:
     if dense:
         seconds, warm = clock.seconds[1:], "after a warm-up step"
     else:
-        seconds, warm = clock.seconds, f"n=1, after a warm-up step of {len(warm_up.rows)} x {WARM_UP_TOKENS} tokens"
-    tokens, lengths = next(iterate_batches(_dataset(cases), setting.batch, setting.length + PADDING))
+        seconds, warm = (
+            clock.seconds,
+            f"n=1, after a warm-up step of {len(warm_up.rows)} x {WARM_UP_TOKENS} tokens",
+        )
+    tokens, lengths = next(
+        iterate_batches(_dataset(cases), setting.batch, setting.length + PADDING)
+    )
     flops = matmul_flops(model, lambda m: default_loss(m, tokens, lengths)[0])
     return Measured(seconds, weights_bytes, peak, cached, flops, clock.gradients, [warm, *notes])
 
@@ -53,7 +67,9 @@ def float64_gradients(setting: Setting) -> Weights:
     total: Weights = {}
     for case in _dataset(cases):
         _, gradients = step(model, *next(iterate_batches([case], 1, setting.length + PADDING)))
-        total = {name: g / setting.batch + total.get(name, 0) for name, g in tree_flatten(gradients)}
+        total = {
+            name: g / setting.batch + total.get(name, 0) for name, g in tree_flatten(gradients)
+        }
         mx.eval(total)
     return total
 
@@ -73,7 +89,12 @@ def _stock_model(setting: Setting, dense: bool) -> nn.Module:
         model = dequantize_model(model)
     model.freeze()
     recipe, targets = setting.recipe, list(setting.training.target_modules)
-    config = {"rank": recipe.rank, "scale": recipe.scale, "dropout": recipe.dropout, "keys": targets}
+    config = {
+        "rank": recipe.rank,
+        "scale": recipe.scale,
+        "dropout": recipe.dropout,
+        "keys": targets,
+    }
     linear_to_lora_layers(model, setting.layers, config)
     start_adapter(model)
     return model
@@ -95,7 +116,9 @@ class _Clock(TrainingCallback):
 def _train(model: nn.Module, setting: Setting, cases: Cases, steps: int) -> _Clock:
     """Stock's own training loop and batches, with its defaults."""
     optimizer = setting.optimizer()
-    optimizer.init(model.trainable_parameters())  # else its state grows in the first step, and the second compiles anew
+    optimizer.init(
+        model.trainable_parameters()
+    )  # else its state grows in the first step, and the second compiles anew
     clock = _Clock(optimizer)
     args = TrainingArgs(
         batch_size=len(cases.rows), iters=steps, steps_per_report=1, max_seq_length=setting.length + PADDING,

@@ -71,7 +71,9 @@ def compare(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     found: dict[str, Weights] = {engine: mx.load(path) for engine, path in files.items()}  # type: ignore[misc]
     return {
         engine: {
-            "to_stock": largest_difference(gradients, found["stock"]) if engine != "stock" else None,
+            "to_stock": largest_difference(gradients, found["stock"])
+            if engine != "stock"
+            else None,
             "to_float64": largest_difference(gradients, exact),
         }
         for engine, gradients in found.items()
@@ -104,7 +106,9 @@ def _ours(setting: Setting, cases: Cases) -> Measured:
     # MLX cannot write down a graph with derivatives of our own; the products are the same without them.
     counted = replace(adapted, stack=replace(stack, cpu_kernels=False, logit_bytes=1 << 62))
     flops = matmul_flops(stack.model, lambda _: _our_loss(counted, prefix, cases, objective))
-    return Measured(seconds[1:], weights_bytes, peak, cached, flops, gradients, ["after a warm-up step"], stored)
+    return Measured(
+        seconds[1:], weights_bytes, peak, cached, flops, gradients, ["after a warm-up step"], stored
+    )
 
 
 def _prefix(setting: Setting, adapted: Adapted, cases: Cases) -> tuple[Prefix, dict[str, Any]]:
@@ -113,7 +117,10 @@ def _prefix(setting: Setting, adapted: Adapted, cases: Cases) -> tuple[Prefix, d
     digest = verify(setting.variant, deep=False)["digest"]
     prefix = open_prefix(adapted.stack, cases, adapted.boundary, setting.folder, digest)
     stored = prefix.boundary > 0
-    return prefix, {"blocks": prefix.boundary, "seconds": time.perf_counter() - start if stored else None}
+    return prefix, {
+        "blocks": prefix.boundary,
+        "seconds": time.perf_counter() - start if stored else None,
+    }
 
 
 def _our_loss(adapted: Adapted, prefix: Prefix, cases: Cases, objective: Objective) -> mx.array:

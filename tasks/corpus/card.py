@@ -8,7 +8,13 @@ from typing import Any
 
 from tasks.corpus.vignettes.generator import GENERATOR_VERSION, embedded_records
 from tasks.corpus.vignettes.knowledge_base import general, knowledge_digest, problems
-from tasks.corpus.vignettes.label_rules import CHILD_VITALS, IMMUNE_FEVER, NEWS2, WORSE_LATER, YOUNG_FEVER
+from tasks.corpus.vignettes.label_rules import (
+    CHILD_VITALS,
+    IMMUNE_FEVER,
+    NEWS2,
+    WORSE_LATER,
+    YOUNG_FEVER,
+)
 from tasks.corpus.vignettes.reader_check import all_told
 from tasks.spec import LABELS
 
@@ -102,8 +108,14 @@ def data_card(manifest: Mapping[str, Any]) -> str:
             "Scored after training; never used for training, thresholds or choosing.",
             "",
         ]
-        lines += [f"- `{name}`: `{entry['source']}`{_origin(entry['origin'])}" for name, entry in external.items()]
-    lines += ["", f"Split and draws: seed {manifest['seed']}. Research software, not a medical device."]
+        lines += [
+            f"- `{name}`: `{entry['source']}`{_origin(entry['origin'])}"
+            for name, entry in external.items()
+        ]
+    lines += [
+        "",
+        f"Split and draws: seed {manifest['seed']}. Research software, not a medical device.",
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -111,9 +123,14 @@ def _wordings() -> str:
     """In how many wordings the facts of the knowledge base are said and denied."""
     everything = general()
     kinds = [everything.red, everything.amber, everything.mild]
-    kinds += [own for problem in problems().values() for own in (problem.red, problem.amber, problem.mild)]
+    kinds += [
+        own for problem in problems().values() for own in (problem.red, problem.amber, problem.mild)
+    ]
     facts = [fact for own in kinds for fact in own.values()]
-    said, denials = ([len(words) for words in of if words] for of in ([f.say for f in facts], [f.deny for f in facts]))
+    said, denials = (
+        [len(words) for words in of if words]
+        for of in ([f.say for f in facts], [f.deny for f in facts])
+    )
     return (
         f"Each of {len(facts)} facts is said in {min(said)} to {max(said)} wordings ({sum(said)} in all; a nurse's note is one "
         f"more), and each of the {len(denials)} that can be denied in {min(denials)} to {max(denials)} ({sum(denials)} in "
@@ -127,7 +144,10 @@ def _shared() -> str:
     for record in embedded_records():
         if record.set == "test" and record.case.label != "HOME":
             kind, _, name = record.verdict.rule.partition(":")
-            decided[record.case.label, name in {"red": general().red, "amber": general().amber}.get(kind, {})] += 1
+            decided[
+                record.case.label,
+                name in {"red": general().red, "amber": general().amber}.get(kind, {}),
+            ] += 1
     parts = [
         f"{decided[label, True]} of {decided[label, True] + decided[label, False]} {label} cases"
         for label in LABELS[:2]
@@ -143,7 +163,9 @@ def _references() -> list[str]:
         named.append(problem.source)
         flags += [*problem.red.values(), *problem.amber.values()]
     named += [flag.source for flag in flags if flag.source]
-    return sorted({part.strip() for source in named for part in source.split(";")}, key=str.casefold)
+    return sorted(
+        {part.strip() for source in named for part in source.split(";")}, key=str.casefold
+    )
 
 
 def _mapping(columns: Mapping[str, Any]) -> str:
@@ -156,16 +178,23 @@ def _mapping(columns: Mapping[str, Any]) -> str:
         parts.append(f"rationale from `{columns['rationale_column']}`")
     parts += [f"subgroup from `{column}`" for column in columns["subgroup_columns"]]
     words = [f"`{word}` for {label}" for word, label in columns["labels"].items()]
-    known = "Labels are ED, GP and HOME, in any case" + (f", and {', '.join(words)}." if words else ".")
+    known = "Labels are ED, GP and HOME, in any case" + (
+        f", and {', '.join(words)}." if words else "."
+    )
     return f"Columns: {', '.join(parts)}. {known}"
 
 
 def _table(sets: Mapping[str, Any]) -> list[str]:
     rows = [f"| set | cases | {' | '.join(LABELS)} | groups | SHA-256 |", "|" + "---|" * 7]
     for name, entry in sets.items():
-        labels = [f"{entry['labels'][label]} ({entry['labels'][label] / entry['cases']:.0%})" for label in LABELS]
+        labels = [
+            f"{entry['labels'][label]} ({entry['labels'][label] / entry['cases']:.0%})"
+            for label in LABELS
+        ]
         digest = entry["digest"][:12]
-        rows.append(f"| {name} | {entry['cases']} | {' | '.join(labels)} | {entry['groups'] or 'none'} | {digest} |")
+        rows.append(
+            f"| {name} | {entry['cases']} | {' | '.join(labels)} | {entry['groups'] or 'none'} | {digest} |"
+        )
     return rows
 
 

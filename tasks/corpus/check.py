@@ -61,14 +61,18 @@ class Report:
     sets: list[SetLine]
     findings: list[Finding]
     lengths: list[Lengths]
-    alike: list[tuple[str, str, float]]  # places of two nearly equal texts, and the share of runs of words in common
+    alike: list[
+        tuple[str, str, float]
+    ]  # places of two nearly equal texts, and the share of runs of words in common
 
     @property
     def fails(self) -> bool:
         return any(finding.verdict == "FAILS" for finding in self.findings)
 
 
-def check_data(data: Data, evaluation_sets: Iterable[EvaluationSet], tokenizers: Mapping[str, Path]) -> Report:
+def check_data(
+    data: Data, evaluation_sets: Iterable[EvaluationSet], tokenizers: Mapping[str, Path]
+) -> Report:
     """Read all rows and judge them. Raises BadInput for what cannot be read.
 
     `tokenizers`: tokenizer.json files by the name to show.
@@ -87,7 +91,12 @@ def check_data(data: Data, evaluation_sets: Iterable[EvaluationSet], tokenizers:
     if ours:
         findings.append(_our_split(split, data))
     places = [(rows.place(a), rows.place(b), index) for a, b, index in alike]
-    return Report(lines, [*findings, *_certifiable(lines, split, data)], rows.sample.lengths(tokenizers), places)
+    return Report(
+        lines,
+        [*findings, *_certifiable(lines, split, data)],
+        rows.sample.lengths(tokenizers),
+        places,
+    )
 
 
 def _side(name: str) -> int:
@@ -105,7 +114,9 @@ def _set_lines(rows: Tally) -> list[SetLine]:
     lines, names = [], list(rows.groups)
     for code, name in enumerate(rows.sets):
         own = _ints(rows.set_codes) == code
-        groups = sorted(names[group] for group in np.unique(_ints(rows.group_codes)[own]) if group != NO_GROUP)
+        groups = sorted(
+            names[group] for group in np.unique(_ints(rows.group_codes)[own]) if group != NO_GROUP
+        )
         counts = np.bincount(_ints(rows.label_codes)[own], minlength=len(LABELS))
         words = float(np.median(_ints(rows.words)[own]))
         lines.append(SetLine(name, int(own.sum()), tuple(counts.tolist()), groups, words))
@@ -138,11 +149,20 @@ def _texts(rows: Tally, sides: Any) -> list[Finding]:
 
 def _ids(rows: Tally) -> Finding:
     """Ids are compared within the dataset, and within each evaluation set: two files may both count from 1."""
-    own = np.array([0 if name in (*SETS, "all") else 1 + n for n, name in enumerate(rows.sets)])[_ints(rows.set_codes)]
+    own = np.array([0 if name in (*SETS, "all") else 1 + n for n, name in enumerate(rows.sets)])[
+        _ints(rows.set_codes)
+    ]
     order = np.lexsort((_ints(rows.digests), _ints(rows.ids), own))
     ids, digests, own = _ints(rows.ids)[order], _ints(rows.digests)[order], own[order]
     same = (ids[1:] == ids[:-1]) & (own[1:] == own[:-1]) & (digests[1:] != digests[:-1])
-    return _pairs("same id, other text", order[:-1][same], order[1:][same], rows, "FAILS", "give each its own id")
+    return _pairs(
+        "same id, other text",
+        order[:-1][same],
+        order[1:][same],
+        rows,
+        "FAILS",
+        "give each its own id",
+    )
 
 
 def _alike(rows: Tally, sides: Any) -> list[tuple[int, int, float]]:
@@ -168,9 +188,13 @@ def _copies(rows: Tally, sides: Any, alike: list[tuple[int, int, float]]) -> Fin
     places = f"most alike: {rows.place(a)} and {rows.place(b)}, {index:.0%} of their runs of words"
     found = f"{len(alike)} pairs, {close} of them copies{how}"
     if leaks:
-        return Finding("nearly the same text across sets", found, "FAILS", f"delete one of the two; {places}")
+        return Finding(
+            "nearly the same text across sets", found, "FAILS", f"delete one of the two; {places}"
+        )
     kept = "copies are kept in one set; " if close else ""
-    return Finding(f"nearly the same text{'' if ours else ' across sets'}", found, "note", kept + places)
+    return Finding(
+        f"nearly the same text{'' if ours else ' across sets'}", found, "note", kept + places
+    )
 
 
 def _groups(rows: Tally, sides: Any) -> list[Finding]:
@@ -179,10 +203,15 @@ def _groups(rows: Tally, sides: Any) -> list[Finding]:
     if not grouped.any():
         return [
             Finding(
-                "groups", "none", "note", "cases are taken for independent: name a group_column if some belong together"
+                "groups",
+                "none",
+                "note",
+                "cases are taken for independent: name a group_column if some belong together",
             )
         ]
-    pairs = np.unique(codes[grouped] * (len(SETS) + 1) + sides[grouped])  # one number per group and side
+    pairs = np.unique(
+        codes[grouped] * (len(SETS) + 1) + sides[grouped]
+    )  # one number per group and side
     groups, counts = np.unique(pairs // (len(SETS) + 1), return_counts=True)
     crossing = groups[counts > 1]
     first = [rows.place(int(np.flatnonzero(codes == group)[0])) for group in crossing[:SHOWN]]
@@ -194,7 +223,12 @@ def _groups(rows: Tally, sides: Any) -> list[Finding]:
     ]  # fmt: skip
     if not grouped.all():
         found.append(
-            Finding("rows without a group", str(int((~grouped).sum())), "note", "each counts as a group of its own")
+            Finding(
+                "rows without a group",
+                str(int((~grouped).sum())),
+                "note",
+                "each counts as a group of its own",
+            )
         )
     return found
 
@@ -205,7 +239,10 @@ def _labels(lines: Sequence[SetLine]) -> list[Finding]:
         missing = [label for label, count in zip(LABELS, line.labels, strict=True) if not count]
         if missing:
             verdict: Verdict = "FAILS" if line.name == "train" else "note"
-            found, means = f"no {' and no '.join(missing)}", _without("ED" not in missing, line.name)
+            found, means = (
+                f"no {' and no '.join(missing)}",
+                _without("ED" not in missing, line.name),
+            )
             findings.append(Finding(f"labels of {line.name}", found, verdict, means))
     return findings
 
@@ -220,9 +257,15 @@ def _without(has_ed: bool, name: str) -> str:
         return "the checkpoint of a training is chosen without such cases"
     if name == "calibration":
         rule = "without every label the rule of least expected cost is not available"
-        return rule if has_ed else "without ED no threshold can be chosen, so safety recipes cannot be judged"
+        return (
+            rule
+            if has_ed
+            else "without ED no threshold can be chosen, so safety recipes cannot be judged"
+        )
     return (
-        "its figures say nothing of such cases" if has_ed else "without ED there is no ED recall, so no gate can pass"
+        "its figures say nothing of such cases"
+        if has_ed
+        else "without ED there is no ED recall, so no gate can pass"
     )
 
 
@@ -230,11 +273,15 @@ def _derived(data: Data, evaluation_sets: tuple[EvaluationSet, ...]) -> Finding:
     """Labels of the embedded cases, worked out again from the facts that are stored beside them."""
     with TemporaryDirectory() as root:
         own = tuple(wanted for wanted in evaluation_sets if wanted.source == "embedded")
-        found = derive_again(prepare_dataset(data.model_copy(update={"limits": {}}), Path(root), own))
+        found = derive_again(
+            prepare_dataset(data.model_copy(update={"limits": {}}), Path(root), own)
+        )
     what, counts = "labels derived again from the stored facts", f"{found.agree} of {found.cases}"
     if found.agree == found.cases:
         return Finding(what, counts)
-    return Finding(what, counts, "FAILS", f"mend the rules or the knowledge base; first: {found.first}")
+    return Finding(
+        what, counts, "FAILS", f"mend the rules or the knowledge base; first: {found.first}"
+    )
 
 
 def _certifiable(found: Sequence[SetLine], ours: Split | None, data: Data) -> list[Finding]:
@@ -248,7 +295,11 @@ def _certifiable(found: Sequence[SetLine], ours: Split | None, data: Data) -> li
     if "all" in lines:
         split = _counts(ours["test"]) if ours else _about(lines["all"])
         own = f"our test set{'' if ours else ' (about)'}{_limited(limit, split)}"
-        counted = {"all rows as an evaluation set": lines["all"][0], own: _kept(split, limit), **counted}
+        counted = {
+            "all rows as an evaluation set": lines["all"][0],
+            own: _kept(split, limit),
+            **counted,
+        }
     if "test" in lines:
         counted = {f"test{_limited(limit, lines['test'])}": _kept(lines["test"], limit), **counted}
     return [_bound(name, ed) for name, ed in counted.items()]
@@ -258,7 +309,9 @@ def _kept(labels: Sequence[int], limit: int | None) -> int:
     """ED cases among those that a limit leaves, label shares kept. `labels`: rows per label in the order of LABELS."""
     if limit is None or sum(labels) <= limit:
         return labels[0]
-    return quotas({label: range(count) for label, count in zip(LABELS, labels, strict=True)}, limit)["ED"]
+    return quotas(
+        {label: range(count) for label, count in zip(LABELS, labels, strict=True)}, limit
+    )["ED"]
 
 
 def _limited(limit: int | None, labels: Sequence[int]) -> str:
@@ -310,7 +363,10 @@ def _bound(name: str, ed: int) -> Finding:
     few = ed < FEWEST
     remedy = f"{FEWEST} ED cases without a miss are the fewest that certify 0.95" if few else ""
     return Finding(
-        what, f"at best {math.floor(1000 * best_bound(ed)) / 1000:.3f} ({ed} ED cases)", "note" if few else "ok", remedy
+        what,
+        f"at best {math.floor(1000 * best_bound(ed)) / 1000:.3f} ({ed} ED cases)",
+        "note" if few else "ok",
+        remedy,
     )
 
 

@@ -84,7 +84,9 @@ def encode(template: Template, case_id: str, text: str, label: str, max_tokens: 
     keep = len(text)
     while len(tokens) > room:
         if keep == 0:
-            raise BadInput(f"The prompt alone is longer than max_tokens = {max_tokens}; raise training.max_tokens.")
+            raise BadInput(
+                f"The prompt alone is longer than max_tokens = {max_tokens}; raise training.max_tokens."
+            )
         keep = min(keep - 1, int(keep * room / len(tokens)))
         half = keep // 2
         cut = text[:half] + ELLIPSIS + text[len(text) - half :] if keep else ""
@@ -101,22 +103,30 @@ def _prompt_tokens(tokenizer: Any, prompt: Prompt, chat: bool, text: str) -> lis
 def _whole_tokens(tokenizer: Any, prompt: Prompt, chat: bool, text: str, label: str) -> list[int]:
     if chat:
         answer = {"role": "assistant", "content": label}
-        return _chat_tokens(tokenizer, [*prompt.messages(text), answer], add_generation_prompt=False)
+        return _chat_tokens(
+            tokenizer, [*prompt.messages(text), answer], add_generation_prompt=False
+        )
     # The label's tokens are appended, never merged with the prompt's last token.
     head = list(tokenizer.encode(prompt.plain_text(text)))
     return head + list(tokenizer.encode(f" {label}{prompt.plain_end}", add_special_tokens=False))
 
 
-def _chat_tokens(tokenizer: Any, messages: list[dict[str, str]], add_generation_prompt: bool) -> list[int]:
+def _chat_tokens(
+    tokenizer: Any, messages: list[dict[str, str]], add_generation_prompt: bool
+) -> list[int]:
     tokens = tokenizer.apply_chat_template(
         messages, add_generation_prompt=add_generation_prompt, tokenize=True, return_dict=False
     )
     return list(tokens)
 
 
-def _end_length(tokenizer: Any, prompt: Prompt, chat: bool, completion: tuple[int, ...], label: str) -> int:
+def _end_length(
+    tokenizer: Any, prompt: Prompt, chat: bool, completion: tuple[int, ...], label: str
+) -> int:
     """How many tokens of a completion come after the label itself."""
     for length in range(1, len(completion) + 1):
         if tokenizer.decode(list(completion[:length])).strip() == label:
             return len(completion) - length
-    raise BadInput(f"The tokenizer does not give the label {label} back when its tokens are decoded.")
+    raise BadInput(
+        f"The tokenizer does not give the label {label} back when its tokens are decoded."
+    )

@@ -26,28 +26,43 @@ def fetch_tables(repo: str, revision: str, check: Callable[[list[Path]], None]) 
     wanted, listed, unreachable = [f"*{suffix}" for suffix in READERS], "", None
     try:
         with sentences(known):
-            info = patiently(lambda: HfApi().dataset_info(repo, revision=revision, timeout=CONNECT_SECONDS))
+            info = patiently(
+                lambda: HfApi().dataset_info(repo, revision=revision, timeout=CONNECT_SECONDS)
+            )
         listed = str(info.sha)
         files = [f.rfilename for f in info.siblings or []]
         wanted = [name for name in files if Path(name).suffix.lower() in READERS]
         if not wanted:
-            raise BadInput(f"{repo} holds no {', '.join(READERS)} file; its loading code is never run.")
+            raise BadInput(
+                f"{repo} holds no {', '.join(READERS)} file; its loading code is never run."
+            )
         check(sorted(map(Path, files)))
     except SourceUnavailable as error:
         if refused(error):
-            raise SourceUnavailable(f"The dataset {repo}, which is no local path: {error}", transient=False) from error
+            raise SourceUnavailable(
+                f"The dataset {repo}, which is no local path: {error}", transient=False
+            ) from error
         unreachable = error  # the local cache may have it
-    options: dict[str, Any] = {"etag_timeout": CONNECT_SECONDS, "local_files_only": unreachable is not None}
+    options: dict[str, Any] = {
+        "etag_timeout": CONNECT_SECONDS,
+        "local_files_only": unreachable is not None,
+    }
 
-    def download() -> str:  # by the revision's own name, whose commit the cache only notes when it is asked so
-        return snapshot_download(repo, repo_type="dataset", revision=revision, allow_patterns=wanted, **options)
+    def download() -> (
+        str
+    ):  # by the revision's own name, whose commit the cache only notes when it is asked so
+        return snapshot_download(
+            repo, repo_type="dataset", revision=revision, allow_patterns=wanted, **options
+        )
 
     try:
         with sentences(known):
             folder = Path(patiently(download))
     except SourceUnavailable as error:
         reason = unreachable or error
-        raise SourceUnavailable(f"The dataset {repo}, which is no local path: {reason}", reason.transient) from error
+        raise SourceUnavailable(
+            f"The dataset {repo}, which is no local path: {reason}", reason.transient
+        ) from error
     if listed and folder.name != listed:
         raise SourceUnavailable(
             f"The dataset {repo} was listed at commit {listed[:12]} and came at {folder.name[:12]}: it changed meanwhile, "

@@ -69,9 +69,13 @@ def matches(
     kept = fit[rows] & in_stock
     held = np.bincount(np.repeat(np.arange(len(lengths)), lengths)[kept])
     many, many_shared = texts.counted(_some_of_many(rows[kept], held[held >= 1], sides))
-    met = many_shared >= np.minimum(2, np.minimum(common[many // number], common[many % number]))  # else by chance
+    met = many_shared >= np.minimum(
+        2, np.minimum(common[many // number], common[many % number])
+    )  # else by chance
     many, many_shared = many[met], many_shared[met]
-    pair, _ = np.unique(np.concatenate([few, many]), return_counts=True)  # with counts it sorts, which is faster here
+    pair, _ = np.unique(
+        np.concatenate([few, many]), return_counts=True
+    )  # with counts it sorts, which is faster here
     a, b = pair // number, pair % number
     shared = _spread(few, few_shared, pair)
     # As if all stock phrases of one text were in the other.
@@ -115,7 +119,9 @@ def _some_of_many(holders: Rows, lengths: Rows, sides: Any) -> Pairs:
             yield texts[first[place > first]], texts[place > first]
             continue
         with_first = sides[texts] == sides[texts[first]]
-        opposite = np.repeat(np.minimum.reduceat(np.where(with_first, len(texts), place), begin), own)
+        opposite = np.repeat(
+            np.minimum.reduceat(np.where(with_first, len(texts), place), begin), own
+        )
         crossing = opposite < len(texts)
         partner = np.where(with_first, opposite, first)
         yield texts[crossing], texts[partner[crossing]]
@@ -128,7 +134,9 @@ def _spread(keys: Rows, counts: Rows, wanted: Rows) -> Rows:
     return found
 
 
-def _exact(hashes: Hashes, rows: Rows, a: Rows, b: Rows, threshold: float) -> list[tuple[int, int, float]]:
+def _exact(
+    hashes: Hashes, rows: Rows, a: Rows, b: Rows, threshold: float
+) -> list[tuple[int, int, float]]:
     order = np.argsort(rows, kind="stable")
     hashes = hashes[order]  # by text
     sizes = np.bincount(rows, minlength=int(max(a.max(initial=0), b.max(initial=0))) + 1)
@@ -139,18 +147,30 @@ def _exact(hashes: Hashes, rows: Rows, a: Rows, b: Rows, threshold: float) -> li
         shared = _shared(hashes, starts, sizes, left, right)
         index = shared / (sizes[left] + sizes[right] - shared)
         chosen = np.flatnonzero(index >= threshold)
-        found += zip(left[chosen].tolist(), right[chosen].tolist(), np.round(index[chosen], 3).tolist(), strict=True)
+        found += zip(
+            left[chosen].tolist(),
+            right[chosen].tolist(),
+            np.round(index[chosen], 3).tolist(),
+            strict=True,
+        )
     return sorted(found, key=lambda pair: (-pair[2], pair[0], pair[1]))
 
 
 def _portions(runs: NDArray[np.int64]) -> list[slice]:
     """Slices of the pairs with about TOGETHER runs each. `runs`: those of both texts of each pair."""
-    ends = np.searchsorted(np.cumsum(runs), np.arange(TOGETHER, int(runs.sum()) + TOGETHER, TOGETHER), side="left") + 1
+    ends = (
+        np.searchsorted(
+            np.cumsum(runs), np.arange(TOGETHER, int(runs.sum()) + TOGETHER, TOGETHER), side="left"
+        )
+        + 1
+    )
     edges = sorted({0, *np.minimum(ends, len(runs)).tolist()})
     return [slice(low, high) for low, high in itertools.pairwise(edges)]
 
 
-def _shared(hashes: Hashes, starts: Rows, sizes: Rows, left: Rows, right: Rows) -> NDArray[np.int64]:
+def _shared(
+    hashes: Hashes, starts: Rows, sizes: Rows, left: Rows, right: Rows
+) -> NDArray[np.int64]:
     """How many runs the two texts of each pair have in common. A text's own hashes differ from each other."""
     texts = np.r_[left, right]
     counts = sizes[texts]

@@ -65,7 +65,9 @@ class Sketch:
             return []
         hashes = np.concatenate([part[0] for part in self.parts])
         rows = np.concatenate([part[1] for part in self.parts]).astype(np.int64)
-        order = np.argsort(hashes, kind="stable")  # rows were added in order, so they ascend within a hash
+        order = np.argsort(
+            hashes, kind="stable"
+        )  # rows were added in order, so they ascend within a hash
         hashes, rows = hashes[order], rows[order]
         first = np.ones(len(hashes), dtype=bool)
         first[1:] = (hashes[1:] != hashes[:-1]) | (rows[1:] != rows[:-1])
@@ -82,7 +84,9 @@ def _runs(texts: Sequence[str]) -> tuple[Hashes, Rows]:
     edges = np.flatnonzero(inside[1:] != inside[:-1])
     starts, ends = edges[::2], edges[1::2]
     powers, inverse = _powers(1 << len(content).bit_length())
-    sums = np.r_[np.zeros(1, np.uint64), np.cumsum((content.astype(np.uint64) + 1) * powers[: len(content)])]
+    sums = np.r_[
+        np.zeros(1, np.uint64), np.cumsum((content.astype(np.uint64) + 1) * powers[: len(content)])
+    ]
     words = _mix((sums[ends] - sums[starts]) * inverse[starts])
     row_ends = np.cumsum([len(part) + 1 for part in encoded])
     rows = np.searchsorted(row_ends, starts, side="right").astype(np.int64)
@@ -99,7 +103,10 @@ def _runs(texts: Sequence[str]) -> tuple[Hashes, Rows]:
     short = np.flatnonzero((counts > 0) & (counts < RUN))
     if len(short):
         begin = np.searchsorted(rows, short)
-        parts = [_mix(words[i : i + counts[n]].sum(keepdims=True)) for i, n in zip(begin, short, strict=True)]
+        parts = [
+            _mix(words[i : i + counts[n]].sum(keepdims=True))
+            for i, n in zip(begin, short, strict=True)
+        ]
         hashes, owners = np.r_[hashes, np.concatenate(parts)], np.r_[owners, short]
         order = np.argsort(owners, kind="stable")
         hashes, owners = hashes[order], owners[order]
@@ -141,7 +148,9 @@ class NearDuplicate:
     similarity: float
 
 
-def near_duplicates(sets: Mapping[str, Sequence[Case]], threshold: float = 0.5) -> list[NearDuplicate]:
+def near_duplicates(
+    sets: Mapping[str, Sequence[Case]], threshold: float = 0.5
+) -> list[NearDuplicate]:
     """Pairs across sets whose runs of words overlap by `threshold` or more, most alike first."""
     keys = [(name, case.case_id) for name, cases in sets.items() for case in cases]
     sides = np.repeat(np.arange(len(sets)), [len(cases) for cases in sets.values()])

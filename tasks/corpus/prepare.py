@@ -15,7 +15,13 @@ from tasks.corpus.sources import Located, locate
 from tasks.corpus.splits import SETS, SHARES, check_copies, check_sets, limited, split_cases
 from tasks.corpus.tables import check_readable
 from tasks.corpus.vignettes.adversarial import adversarial_cases, adversarial_records
-from tasks.corpus.vignettes.generator import GENERATOR_VERSION, Record, embedded_records, embedded_sets, share_key
+from tasks.corpus.vignettes.generator import (
+    GENERATOR_VERSION,
+    Record,
+    embedded_records,
+    embedded_sets,
+    share_key,
+)
 from tasks.corpus.vignettes.knowledge_base import knowledge_digest
 from tasks.corpus.vignettes.reader_check import FILE as READER_CHECK
 from tasks.corpus.vignettes.stored_facts import FACTS, write_facts
@@ -47,7 +53,10 @@ def prepare_dataset(data: Data, root: Path, evaluation_sets: Sequence[Evaluation
     """
     wanted: list[Data | EvaluationSet] = [data, *evaluation_sets]
     sources = [_source(columns) for columns in wanted]
-    what = [{"columns": s.columns.model_dump(mode="json", exclude_defaults=True), "inputs": s.digests} for s in sources]
+    what = [
+        {"columns": s.columns.model_dump(mode="json", exclude_defaults=True), "inputs": s.digests}
+        for s in sources
+    ]
     digest = short_digest({"sources": what, "version": PREPARE_VERSION})
     folder = root / "data" / f"{sources[0].located.name}-{digest}"
     build_folder(folder, lambda temporary: _build(data, sources, temporary))
@@ -71,7 +80,11 @@ def _source(columns: Data | EvaluationSet) -> Source:
     for paths in located.files.values():
         for path in paths:
             check_readable(path)
-    return Source(columns, located, {key: [file_digest(p) for p in paths] for key, paths in located.files.items()})
+    return Source(
+        columns,
+        located,
+        {key: [file_digest(p) for p in paths] for key, paths in located.files.items()},
+    )
 
 
 def _sets(data: Data, located: Located) -> Sets:
@@ -87,7 +100,11 @@ def _sets(data: Data, located: Located) -> Sets:
 
 def split_off(train: Sequence[Case], seed: int, given: Collection[str]) -> Sets:
     """The cases given as train without those that become valid and calibration, where these are not given; and these."""
-    shares = {name: SHARES[name] for name in ("train", "valid", "calibration") if name == "train" or name not in given}
+    shares = {
+        name: SHARES[name]
+        for name in ("train", "valid", "calibration")
+        if name == "train" or name not in given
+    }
     whole = sum(shares.values())
     return split_cases(train, seed, {name: share / whole for name, share in shares.items()})
 
@@ -95,7 +112,9 @@ def split_off(train: Sequence[Case], seed: int, given: Collection[str]) -> Sets:
 def _evaluation_cases(source: Source, seed: int) -> list[Case]:
     if source.columns.source == "embedded":
         return adversarial_cases(seed)
-    return read_set([path for paths in source.located.files.values() for path in paths], source.columns)
+    return read_set(
+        [path for paths in source.located.files.values() for path in paths], source.columns
+    )
 
 
 def _build(data: Data, sources: Sequence[Source], folder: Path) -> dict[str, Any]:
@@ -103,7 +122,10 @@ def _build(data: Data, sources: Sequence[Source], folder: Path) -> dict[str, Any
     check_sets(sets)
     limits: Mapping[str, int] = {str(name): limit for name, limit in data.limits.items()}
     learned = _learned(sets, sources[0].located)
-    sets = {name: limited(cases, limits.get(name, len(cases)), data.seed) for name, cases in sets.items()}
+    sets = {
+        name: limited(cases, limits.get(name, len(cases)), data.seed)
+        for name, cases in sets.items()
+    }
     check_labels(sets, data.source)
     described: dict[str, Any] = {}
     written: Sets = {}
@@ -129,7 +151,14 @@ def _build(data: Data, sources: Sequence[Source], folder: Path) -> dict[str, Any
 
 def _columns(data: Data) -> dict[str, Any]:
     """Which column is taken for what, and the user's own label words."""
-    wanted = ("text_column", "label_column", "group_column", "rationale_column", "subgroup_columns", "labels")
+    wanted = (
+        "text_column",
+        "label_column",
+        "group_column",
+        "rationale_column",
+        "subgroup_columns",
+        "labels",
+    )
     return {key: value for key, value in data.model_dump(mode="json").items() if key in wanted}
 
 
@@ -172,8 +201,17 @@ def _learned(sets: Sets, located: Located) -> Sets:
 
 def _check_apart(columns: EvaluationSet, cases: Sequence[Case], learned: Sets) -> None:
     """An evaluation set must hold no text, near copy or group of what models learn or choose thresholds from."""
-    texts = {text_digest(case.text): (name, case.case_id) for name, members in learned.items() for case in members}
-    groups = {case.group: (name, case.case_id) for name, members in learned.items() for case in members if case.group}
+    texts = {
+        text_digest(case.text): (name, case.case_id)
+        for name, members in learned.items()
+        for case in members
+    }
+    groups = {
+        case.group: (name, case.case_id)
+        for name, members in learned.items()
+        for case in members
+        if case.group
+    }
     where = f"The evaluation set {columns.name} ({columns.source})"
     for case in cases:
         if found := texts.get(text_digest(case.text)):

@@ -32,4 +32,6 @@ class Prompt:
 
 def load_prompt() -> Prompt:
     """The prompt of training, scoring and generation: the table `triage` of `prompts.toml`."""
-    return Prompt(**tomllib.loads((files(__package__) / "prompts.toml").read_text(encoding="utf-8"))["triage"])
+    return Prompt(
+        **tomllib.loads((files(__package__) / "prompts.toml").read_text(encoding="utf-8"))["triage"]
+    )

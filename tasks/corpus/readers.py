@@ -17,7 +17,9 @@ from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS, Columns, Label
 
 ID_COLUMNS = ("case_id", "id")
-LONGEST_SUBGROUP = 100  # characters: reports show its name, and a patient's text must not come into them
+LONGEST_SUBGROUP = (
+    100  # characters: reports show its name, and a patient's text must not come into them
+)
 WHOLE = re.compile(r"(-?[0-9]+)\.0+")
 log = logging.getLogger(__name__)
 
@@ -82,7 +84,9 @@ def read_files(paths: Sequence[Path], data: Columns) -> Reading:
             known = by_id.setdefault(case.case_id, here)
             if known is not here:
                 first = known.seen_from(path)
-                raise BadInput(f"{place(path, number)}: has the id of {first} but another text; give each its own id.")
+                raise BadInput(
+                    f"{place(path, number)}: has the id of {first} but another text; give each its own id."
+                )
             reading.cases.append(case)
     return reading
 
@@ -113,7 +117,9 @@ def _optional(data: Columns) -> dict[str, str]:
 
 def no_cases(path: Path | str, data: Columns) -> BadInput:
     """The refusal of a source without a single row."""
-    return BadInput(f"{path} holds no cases; it needs rows with '{data.text_column}' and '{data.label_column}'.")
+    return BadInput(
+        f"{path} holds no cases; it needs rows with '{data.text_column}' and '{data.label_column}'."
+    )
 
 
 def label_words(data: Columns) -> dict[str, Label]:
@@ -129,21 +135,31 @@ def label_words(data: Columns) -> dict[str, Label]:
                 f"[data.labels] maps {_shown(first[0])} to {first[1]} and {_shown(word)} to {label}, but case and spaces "
                 "do not count, so they are one word; remove one of the two."
             )
-    words = {normal_text(label): label for label in LABELS} | {word: label for word, (_, label) in own.items()}
-    return words | {label: words[normal_text(label)] for label in LABELS}  # found as it is, which is fast
+    words = {normal_text(label): label for label in LABELS} | {
+        word: label for word, (_, label) in own.items()
+    }
+    return words | {
+        label: words[normal_text(label)] for label in LABELS
+    }  # found as it is, which is fast
 
 
 def row_case(row: dict[str, Any], data: Columns, words: dict[str, Label], where: str) -> Case:
     """The case of one row; `words` are `label_words(data)`, `where` the place that a refusal (BadInput) names."""
     text = _value(row, data.text_column, "text", where)
     if not isinstance(text, str):
-        raise BadInput(f"{where}: '{data.text_column}' is not a text but {_kind(text)}; write it as one string.")
+        raise BadInput(
+            f"{where}: '{data.text_column}' is not a text but {_kind(text)}; write it as one string."
+        )
     text = _clean(text.strip(), where)
     if not text:
         raise BadInput(f"{where}: '{data.text_column}' is empty; fill it in or delete the row.")
-    identifier = next((_scalar(row[name], name, where) for name in ID_COLUMNS if row.get(name) is not None), "")
+    identifier = next(
+        (_scalar(row[name], name, where) for name in ID_COLUMNS if row.get(name) is not None), ""
+    )
     group_column = data.group_column or "group"
-    group = _value(row, group_column, "group", where) if data.group_column else row.get(group_column)
+    group = (
+        _value(row, group_column, "group", where) if data.group_column else row.get(group_column)
+    )
     rationale = row.get(data.rationale_column) if data.rationale_column else None
     return Case(
         case_id=identifier or f"text-{text_digest(text)}",
@@ -151,7 +167,9 @@ def row_case(row: dict[str, Any], data: Columns, words: dict[str, Label], where:
         label=_label(_value(row, data.label_column, "label", where), data, words, where),
         group=(_plain(_scalar(group, group_column, where)) or None) if group is not None else None,
         subgroup=_subgroup(row, data, where) if data.subgroup_columns else {},
-        rationale=(_scalar(rationale, str(data.rationale_column), where) or None) if rationale is not None else None,
+        rationale=(_scalar(rationale, str(data.rationale_column), where) or None)
+        if rationale is not None
+        else None,
     )
 
 
@@ -164,7 +182,9 @@ def _value(row: dict[str, Any], column: str, key: str, where: str) -> Any:
 
 def _no_column(where: str, row: dict[str, Any], column: str, key: str) -> BadInput:
     has = ", ".join(_shown(name) for name in row) or "none"
-    return BadInput(f"{where}: has no column '{column}'; its columns are {has}; name the right one as {key}.")
+    return BadInput(
+        f"{where}: has no column '{column}'; its columns are {has}; name the right one as {key}."
+    )
 
 
 def _plain(name: str) -> str:
@@ -176,7 +196,11 @@ def _plain(name: str) -> str:
 def _subgroup(row: dict[str, Any], data: Columns, where: str) -> dict[str, str]:
     """The row's value in each subgroup column in which it has one."""
     given = {column: row[column] for column in data.subgroup_columns if row.get(column) is not None}
-    found = {column: word for column, value in given.items() if (word := _plain(_scalar(value, column, where)))}
+    found = {
+        column: word
+        for column, value in given.items()
+        if (word := _plain(_scalar(value, column, where)))
+    }
     for column, word in found.items():
         if len(word) > LONGEST_SUBGROUP:
             raise BadInput(
@@ -187,12 +211,16 @@ def _subgroup(row: dict[str, Any], data: Columns, where: str) -> dict[str, str]:
 
 
 def _label(value: Any, data: Columns, words: dict[str, Label], where: str) -> Label:
-    if isinstance(value, str) and (known := words.get(value)):  # written as we know it: nothing to tidy up
+    if isinstance(value, str) and (
+        known := words.get(value)
+    ):  # written as we know it: nothing to tidy up
         return known
     word = _scalar(value, data.label_column, where) if value is not None else ""
     label = words.get(normal_text(_plain(word)))
     if label is None and not word:
-        raise BadInput(f"{where}: has no label; write ED, GP or HOME in '{data.label_column}', or delete the row.")
+        raise BadInput(
+            f"{where}: has no label; write ED, GP or HOME in '{data.label_column}', or delete the row."
+        )
     if label is None:
         example = f'{json.dumps(word)} = "ED"' if len(word) <= 40 else '"your word" = "ED"'
         raise BadInput(
@@ -242,8 +270,16 @@ def _encodes(text: str) -> bool:
 
 
 def _kind(value: Any) -> str:
-    names = {dict: "a nested object", list: "a list", bool: "true or false", type(None): "missing", bytes: "bytes"}
-    return names.get(type(value), "a number" if isinstance(value, (int, float)) else f"a {type(value).__name__}")
+    names = {
+        dict: "a nested object",
+        list: "a list",
+        bool: "true or false",
+        type(None): "missing",
+        bytes: "bytes",
+    }
+    return names.get(
+        type(value), "a number" if isinstance(value, (int, float)) else f"a {type(value).__name__}"
+    )
 
 
 def _shown(word: str) -> str:

@@ -18,7 +18,15 @@ from tasks.spec import Columns, EvaluationSet
 VALID = r"valid(ation|ate)?|val|dev"
 NAMES = {"train": r"train(ing)?", "valid": VALID, "calibration": r"calib(ration)?", "test": "test"}
 COMPRESSED = (".gz", ".zip", ".bz2", ".xz", ".zst", ".7z")
-OTHER_TABLES = (".ndjson", ".tsv", ".xls", ".xlsx", ".ods", ".arrow", ".feather")  # which are not read
+OTHER_TABLES = (
+    ".ndjson",
+    ".tsv",
+    ".xls",
+    ".xlsx",
+    ".ods",
+    ".arrow",
+    ".feather",
+)  # which are not read
 SHARD = re.compile(r"-(\d{5})-of-(\d{5})(-[0-9a-f]{16})?$")
 
 
@@ -34,10 +42,14 @@ class Located:
 def locate(source: str, columns: Columns) -> Located:
     """The files of a source, fetched first if it is on the Hub. Raises BadInput, or SourceUnavailable for the Hub."""
     if is_hub(source):
-        folder = fetch_tables(source, columns.revision, lambda files: _check_listing(files, source, columns))
+        folder = fetch_tables(
+            source, columns.revision, lambda files: _check_listing(files, source, columns)
+        )
         origin = {"hub": source, "revision": columns.revision, "commit": folder.name}
         with _to_be_downloaded(source):
-            return Located(_name(source.replace("/", "-")), _folder_files(folder, source, columns), origin)
+            return Located(
+                _name(source.replace("/", "-")), _folder_files(folder, source, columns), origin
+            )
     path = Path(source)
     if not _is(Path.is_dir, path):
         return Located(_name(path.stem), {"all": [path]})
@@ -52,7 +64,9 @@ def _check_listing(files: list[Path], repo: str, columns: Columns) -> None:
         for path in entries:
             if _named_like_a_set(path):
                 _check_kind(path, f"{repo}: {path}")
-        found = _assigned([path for path in entries if path.suffix.lower() in READERS], repo, columns)
+        found = _assigned(
+            [path for path in entries if path.suffix.lower() in READERS], repo, columns
+        )
         for path in entries if "all" in found else ():
             if _is_table(path):
                 _check_kind(path, f"{repo}: {path}")
@@ -72,7 +86,11 @@ def _to_be_downloaded(repo: str) -> Iterator[None]:
 
 def is_hub(source: str) -> bool:
     """Whether a source is a Hub id (`owner/name`): something at that path, or the ending of a table, says it is not."""
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", source) is None or source[0] == "." or Path(source).suffix in READERS:
+    if (
+        re.fullmatch(r"[\w.-]+/[\w.-]+", source) is None
+        or source[0] == "."
+        or Path(source).suffix in READERS
+    ):
         return False
     return not _is(Path.exists, Path(source)) and not _is(Path.is_dir, Path(source).parent)
 
@@ -88,7 +106,11 @@ def _is(question: Callable[[Path], bool], path: Path) -> bool:
 def _folder_files(folder: Path, source: str, columns: Columns) -> dict[str, list[Path]]:
     """The tables of a folder by the set that they are; see `_assigned`."""
     tables = _tables(folder)
-    inside = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in READERS and _is(Path.is_file, path))
+    inside = (
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in READERS and _is(Path.is_file, path)
+    )
     _check_unread((path.relative_to(folder) for path in inside), source)
     found = _assigned(tables, source, columns)
     if "all" in found:
@@ -108,10 +130,14 @@ def _assigned(tables: list[Path], source: str, columns: Columns) -> dict[str, li
         _check_none_left(tables, found, source)
         return found
     if not tables:
-        raise BadInput(f"{source} holds no table, nor has its folder data; put {', '.join(READERS)} files into it.")
+        raise BadInput(
+            f"{source} holds no table, nor has its folder data; put {', '.join(READERS)} files into it."
+        )
     if not found or found == {"train": tables}:
         for stem in {SHARD.sub("", path.stem) for path in tables}:
-            _check_parts(source, stem, [path for path in tables if SHARD.sub("", path.stem) == stem])
+            _check_parts(
+                source, stem, [path for path in tables if SHARD.sub("", path.stem) == stem]
+            )
         return {"all": tables}
     shown = ", ".join(path.name for path in tables[:5])
     raise BadInput(
@@ -165,9 +191,16 @@ def _tables(folder: Path) -> list[Path]:
 def _entries(folder: Path) -> list[Path]:
     """What lies in a folder and in `data` in it, by name; hidden files (a Mac's ._cases.csv, say) are none of it."""
     try:
-        paths = sorted(path for place in (folder, folder / "data") if place.is_dir() for path in place.iterdir())
+        paths = sorted(
+            path
+            for place in (folder, folder / "data")
+            if place.is_dir()
+            for path in place.iterdir()
+        )
     except OSError as error:
-        raise BadInput(f"{folder} cannot be read ({error.strerror}); check its permissions.") from error
+        raise BadInput(
+            f"{folder} cannot be read ({error.strerror}); check its permissions."
+        ) from error
     return [path for path in paths if not path.name.startswith(".")]
 
 
@@ -189,7 +222,9 @@ def _check_table(path: Path) -> None:
     """Refuse what is not read in a table's place, compressed files and broken links: its rows would silently be missing."""
     _check_kind(path, str(path))
     if path.suffix.lower() in READERS and not _is(Path.is_file, path):
-        raise BadInput(f"{path} is no file but a folder or a link that leads nowhere; repair it or remove it.")
+        raise BadInput(
+            f"{path} is no file but a folder or a link that leads nowhere; repair it or remove it."
+        )
 
 
 def _check_kind(path: Path, shown: str) -> None:
@@ -205,9 +240,15 @@ def _check_kind(path: Path, shown: str) -> None:
 def _by_set(source: str, tables: list[Path]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for name in SETS:
-        own = [path for path in tables if re.fullmatch(NAMES[name], SHARD.sub("", path.stem), re.IGNORECASE)]
+        own = [
+            path
+            for path in tables
+            if re.fullmatch(NAMES[name], SHARD.sub("", path.stem), re.IGNORECASE)
+        ]
         if len(own) > 1 and not all(SHARD.search(path.stem) for path in own):
-            raise BadInput(f"{source} holds {own[0].name} and {own[1].name}; keep one file of each set.")
+            raise BadInput(
+                f"{source} holds {own[0].name} and {own[1].name}; keep one file of each set."
+            )
         _check_parts(source, name, own)
         if own:
             found[name] = own
@@ -221,7 +262,9 @@ def _check_parts(source: str, name: str, parts: list[Path]) -> None:
         return
     whole = max(total for _, total in marks)
     if lacking := {(i, whole) for i in range(whole)} - set(marks):
-        raise BadInput(f"{source} holds {whole - len(lacking)} of the {whole} parts of {name}; add the others.")
+        raise BadInput(
+            f"{source} holds {whole - len(lacking)} of the {whole} parts of {name}; add the others."
+        )
     if len(parts) > whole:
         raise BadInput(
             f"{source} holds {len(parts)} files for the {whole} parts of {name}; remove those that are older."

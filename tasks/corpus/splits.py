@@ -16,7 +16,9 @@ SHARES = {"train": 0.5, "valid": 0.1, "calibration": 0.2, "test": 0.2}
 COPY = 0.8  # share of common runs of words from which two texts are taken for copies of each other
 
 
-def split_cases(cases: Sequence[Case], seed: int, shares: Mapping[str, float] = SHARES) -> dict[str, list[Case]]:
+def split_cases(
+    cases: Sequence[Case], seed: int, shares: Mapping[str, float] = SHARES
+) -> dict[str, list[Case]]:
     """Deal cases into the sets of `shares`. Groups and near copies stay together; others are dealt label by label.
 
     Depends on the seed and the cases, not on their order. Within a set the order is that of the input.
@@ -32,12 +34,18 @@ def split_cases(cases: Sequence[Case], seed: int, shares: Mapping[str, float] = 
         counts = Counter(str(case.label) for case in units[key])
         home[key] = max(shares, key=lambda name: _need(counts, placed[name], total, shares[name]))
         placed[home[key]].update(counts)
-    return {name: [case for key, case in zip(keys, cases, strict=True) if home[key] == name] for name in shares}
+    return {
+        name: [case for key, case in zip(keys, cases, strict=True) if home[key] == name]
+        for name in shares
+    }
 
 
 def _units(cases: Sequence[Case]) -> list[str]:
     """A key per case: its group, or else its text; near copies share the first one's."""
-    keys = [f"g:{case.group}" if case.group is not None else f"t:{text_digest(case.text)}" for case in cases]
+    keys = [
+        f"g:{case.group}" if case.group is not None else f"t:{text_digest(case.text)}"
+        for case in cases
+    ]
     leader = {key: key for key in keys}
 
     def lead(key: str) -> str:
@@ -53,7 +61,10 @@ def _units(cases: Sequence[Case]) -> list[str]:
 
 def _need(counts: Counter[str], placed: Counter[str], total: Counter[str], share: float) -> float:
     """How far the set is behind its share in the labels that this unit brings, rarest labels first."""
-    return sum(n * (1 - placed[label] / (share * total[label])) / total[label] for label, n in counts.items())
+    return sum(
+        n * (1 - placed[label] / (share * total[label])) / total[label]
+        for label, n in counts.items()
+    )
 
 
 def _draw(key: str, seed: int) -> str:
@@ -87,7 +98,12 @@ def quotas(queues: Mapping[str, Sequence[object]], limit: int) -> dict[str, int]
     exact = {label: limit * len(queue) / total for label, queue in queues.items()}
     quotas = {label: max(int(share), 1 if queues[label] else 0) for label, share in exact.items()}
     while sum(quotas.values()) < limit:
-        quotas[max((n for n in queues if quotas[n] < len(queues[n])), key=lambda n: exact[n] - quotas[n])] += 1
+        quotas[
+            max(
+                (n for n in queues if quotas[n] < len(queues[n])),
+                key=lambda n: exact[n] - quotas[n],
+            )
+        ] += 1
     while sum(quotas.values()) > limit:
         quotas[max(quotas, key=lambda label: quotas[label])] -= 1
     return quotas

@@ -15,7 +15,9 @@ from tasks.runtime.errors import BadInput
 Row = tuple[int, dict[str, Any]]
 """A line number (row number for Parquet), counted from 1, and the values by column name."""
 
-csv.field_size_limit(1 << 28)  # the default refuses a long letter; a whole file of it is still refused by `strict`
+csv.field_size_limit(
+    1 << 28
+)  # the default refuses a long letter; a whole file of it is still refused by `strict`
 
 
 def read_rows(path: Path) -> Iterator[Row]:
@@ -23,7 +25,9 @@ def read_rows(path: Path) -> Iterator[Row]:
     kind = path.suffix.lower()
     if kind not in READERS:
         known = ", ".join(READERS)
-        raise BadInput(f"{path} ends in '{kind or path.name}'; give a file of one of these kinds: {known}.")
+        raise BadInput(
+            f"{path} ends in '{kind or path.name}'; give a file of one of these kinds: {known}."
+        )
     check_readable(path)
     return READERS[kind](path)
 
@@ -45,11 +49,15 @@ def check_readable(path: Path) -> None:
             start = handle.read(4)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise BadInput(f"{path} cannot be read ({reason}); check the path and its permissions.") from error
+        raise BadInput(
+            f"{path} cannot be read ({reason}); check the path and its permissions."
+        ) from error
     if start[:2] == b"\x1f\x8b":
         raise BadInput(f"{path} is compressed with gzip; unpack it first, for example with gunzip.")
     if start[:4] == b"PK\x03\x04":
-        raise BadInput(f"{path} is a zip file or an Excel workbook; unpack it or save it as 'CSV UTF-8'.")
+        raise BadInput(
+            f"{path} is a zip file or an Excel workbook; unpack it or save it as 'CSV UTF-8'."
+        )
     if not start:
         raise BadInput(f"{path} is empty; it needs at least one case.")
 
@@ -66,7 +74,9 @@ def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
                 yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
                 where = place(path, number)
-                raise BadInput(f"{where}: is not UTF-8 at byte {error.start + 1}; save the file as UTF-8.") from error
+                raise BadInput(
+                    f"{where}: is not UTF-8 at byte {error.start + 1}; save the file as UTF-8."
+                ) from error
 
 
 class _Twice(ValueError):
@@ -98,7 +108,9 @@ def _jsonl(path: Path) -> Iterator[Row]:
         try:
             value = DECODE(line)
         except _Twice as error:
-            raise BadInput(f"{place(path, number)}: has the key {error} twice; keep one of the two.") from error
+            raise BadInput(
+                f"{place(path, number)}: has the key {error} twice; keep one of the two."
+            ) from error
         except (ValueError, RecursionError) as error:
             reason = getattr(error, "msg", "too deeply nested or too large a number")
             raise BadInput(
@@ -115,7 +127,9 @@ def _csv(path: Path) -> Iterator[Row]:
     """Comma, semicolon (Excel in much of Europe) or tab; quoted fields may hold line breaks."""
     lines = (line for _, line in _text_lines(path))
     header_line = next(lines)
-    if "\r" in header_line.rstrip("\r\n"):  # a line here ends with \n, so all lines of such a file are one
+    if "\r" in header_line.rstrip(
+        "\r\n"
+    ):  # a line here ends with \n, so all lines of such a file are one
         raise BadInput(f'{path} has old Mac line ends; save it as "CSV UTF-8".')
     first = 1
     if header_line.lower().startswith("sep="):
@@ -139,7 +153,9 @@ def _csv(path: Path) -> Iterator[Row]:
                 )
             yield number, dict(zip(header, values, strict=True))
     except csv.Error as error:
-        raise BadInput(f"{place(path, line)}: is not valid CSV ({error}); check its quotation marks.") from error
+        raise BadInput(
+            f"{place(path, line)}: is not valid CSV ({error}); check its quotation marks."
+        ) from error
 
 
 def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
@@ -155,7 +171,9 @@ def _header(path: Path, number: int, values: list[str]) -> list[str]:
 
 def _check_header(where: str, names: list[str]) -> None:
     if len(set(names)) < len(names):
-        raise BadInput(f"{where}: has the column {_first_twice(names)} twice; give each column its own name.")
+        raise BadInput(
+            f"{where}: has the column {_first_twice(names)} twice; give each column its own name."
+        )
 
 
 def _parquet(path: Path) -> Iterator[Row]:
@@ -177,4 +195,8 @@ def _parquet(path: Path) -> Iterator[Row]:
         ) from error
 
 
-READERS: dict[str, Callable[[Path], Iterator[Row]]] = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
+READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
+    ".jsonl": _jsonl,
+    ".csv": _csv,
+    ".parquet": _parquet,
+}

@@ -60,7 +60,9 @@ class Tally:
         self.digests.append(int(text_digest(case.text), 16))
         self.ids.append(hash(case.case_id))
         known = self.groups
-        self.group_codes.append(NO_GROUP if case.group is None else known.setdefault(case.group, len(known)))
+        self.group_codes.append(
+            NO_GROUP if case.group is None else known.setdefault(case.group, len(known))
+        )
         self.words.append(len(case.text.split()))
         self.sample.add(case.text, self.words[-1])
         self.batch.append(case.text)
@@ -101,7 +103,10 @@ def _entries(data: Data, evaluation_sets: Iterable[EvaluationSet]) -> Iterator[E
 
 
 def _made(name: str, cases: list[Case]) -> Iterator[Entry]:
-    yield from ((name, f"embedded {name}, case ", number, case) for number, case in enumerate(cases, start=1))
+    yield from (
+        (name, f"embedded {name}, case ", number, case)
+        for number, case in enumerate(cases, start=1)
+    )
 
 
 def _read(name: str, paths: list[Path], columns: Columns) -> Iterator[Entry]:

@@ -49,7 +49,11 @@ class ReliabilityRow:
 
 
 def calibration_table(
-    labels: Sequence[str], p: ArrayLike, groups: Groups | None = None, seed: int = 0, resamples: int = 2000
+    labels: Sequence[str],
+    p: ArrayLike,
+    groups: Groups | None = None,
+    seed: int = 0,
+    resamples: int = 2000,
 ) -> list[Metric]:
     """Metrics ece (top label), ed_ece, brier (sum over labels, 0 to 2) and ed_brier; p has shape (cases, 3).
 
@@ -89,12 +93,17 @@ def _gaps(scores: ArrayLike, hits: ArrayLike) -> Floats:
     return np.eye(BINS)[equal_mass_bins(scores)] * gaps[:, None]
 
 
-def _resample(parts: dict[str, Floats], n: int, groups: Groups | None, seed: int, resamples: int) -> dict[str, Floats]:
+def _resample(
+    parts: dict[str, Floats], n: int, groups: Groups | None, seed: int, resamples: int
+) -> dict[str, Floats]:
     """Resampled values of each metric; nothing when there are too few units to draw from."""
     if smallest_unit_count(n, groups) < MIN_UNITS:
         return {}
     totals = resample_totals(
-        np.column_stack([*parts.values(), np.ones(n)]), groups=groups, seed=seed, resamples=resamples
+        np.column_stack([*parts.values(), np.ones(n)]),
+        groups=groups,
+        seed=seed,
+        resamples=resamples,
     )
     ends = np.cumsum([columns.shape[1] for columns in parts.values()])
     means = np.split(totals[:, :-1] / totals[:, -1:], ends[:-1], axis=1)
@@ -124,14 +133,20 @@ def _metric(
     return Metric(name, value, *bounds, method, n, note)
 
 
-def _reflected(value: float, bounds: tuple[float, float], scores: Floats, seed: int) -> tuple[float, float]:
+def _reflected(
+    value: float, bounds: tuple[float, float], scores: Floats, seed: int
+) -> tuple[float, float]:
     """Interval of an ECE. The plain percentile interval never holds the truth for a well calibrated model.
 
     Noise alone makes an ECE positive, and resampling adds more of it. So the bootstrap is reflected about the estimate
     (basic bootstrap), and reaches down to 0 whenever a perfectly calibrated model would often show as much (consistency
     resampling, Broecker and Smith, 2007). In simulations it held the truth in 87 to 98 of 100 sets.
     """
-    low = 0.0 if value <= _ece_of_perfect_calibration(scores, seed) else max(0.0, 2 * value - bounds[1])
+    low = (
+        0.0
+        if value <= _ece_of_perfect_calibration(scores, seed)
+        else max(0.0, 2 * value - bounds[1])
+    )
     return low, max(2 * value - bounds[0], low)
 
 
@@ -150,7 +165,9 @@ def _ece_of_perfect_calibration(scores: Floats, seed: int, resamples: int = 500)
     return float(np.quantile(np.abs(gaps @ bins).sum(axis=1) / len(scores), 0.975))
 
 
-def reliability_rows(labels: Sequence[str], p_ed: ArrayLike, edges: Sequence[float] = EDGES) -> list[ReliabilityRow]:
+def reliability_rows(
+    labels: Sequence[str], p_ed: ArrayLike, edges: Sequence[float] = EDGES
+) -> list[ReliabilityRow]:
     """Reliability of p(ED), one row per bin of `edges`, narrow near 0; a bin without cases keeps its row, with None."""
     scores, is_ed = np.asarray(p_ed, dtype=np.float64), label_codes(labels) == 0
     if scores.shape != is_ed.shape or not np.isfinite(scores).all():
@@ -162,7 +179,9 @@ def reliability_rows(labels: Sequence[str], p_ed: ArrayLike, edges: Sequence[flo
     ]
 
 
-def _reliability_row(low: float, high: float, scores: Floats, is_ed: NDArray[np.bool_]) -> ReliabilityRow:
+def _reliability_row(
+    low: float, high: float, scores: Floats, is_ed: NDArray[np.bool_]
+) -> ReliabilityRow:
     n, hits = len(scores), int(is_ed.sum())
     if n == 0:
         return ReliabilityRow(low, high, 0, None, None, None, None)

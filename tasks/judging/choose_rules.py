@@ -90,7 +90,9 @@ class RuleRecord:
     @staticmethod
     def from_json(text: str) -> RuleRecord:
         values = json.loads(text)
-        return RuleRecord(**values | {"rules": {name: _chosen(rule) for name, rule in values["rules"].items()}})
+        return RuleRecord(
+            **values | {"rules": {name: _chosen(rule) for name, rule in values["rules"].items()}}
+        )
 
 
 def _chosen(values: dict[str, Any]) -> Chosen:
@@ -109,7 +111,9 @@ def record_rules(
     """Choose every rule on the calibration cases, now. `digest`: of that set's cases; `constant`: one answer for all."""
     rules = {rule: choose(rule, calibration, target=target, costs=costs) for rule in RULES}
     if constant:  # one probability for all cases: no threshold can be chosen on it
-        rules |= {name: Chosen(name, CONSTANT, available=False) for name in RULES if name != "argmax"}
+        rules |= {
+            name: Chosen(name, CONSTANT, available=False) for name in RULES if name != "argmax"
+        }
     return RuleRecord(rules, target, digest, datetime.now(UTC).isoformat())
 
 
@@ -142,12 +146,16 @@ def refuse_overlap(calibration: ScoredCases, test: ScoredCases) -> None:
 
 def _choose_target_recall(calibration: ScoredCases, target: float | None) -> Chosen:
     if target is None:
-        return Chosen("target_recall", "not available: the recipe has no target ED recall", available=False)
+        return Chosen(
+            "target_recall", "not available: the recipe has no target ED recall", available=False
+        )
     labels = calibration.labels or []
     p_ed: ArrayLike = label_probabilities(calibration.p)[:, 0] if labels else []
     threshold = target_recall_threshold(p_ed, labels, target)
     if threshold is None:
-        return Chosen("target_recall", "not available: no ED case in the calibration set", available=False)
+        return Chosen(
+            "target_recall", "not available: no ED case in the calibration set", available=False
+        )
     return Chosen("target_recall", threshold=threshold)
 
 
@@ -159,7 +167,9 @@ def _choose_min_cost(calibration: ScoredCases, costs: Costs | None) -> Chosen:
         note = f"not available: no {' or '.join(missing)} case in the calibration set"
         return Chosen("min_cost", note, available=False)
     scaling = fit_vector_scaling(log_probabilities(calibration.p), labels)
-    stopped = "the fit of the probabilities stopped at its bound: too few or separable calibration cases"
+    stopped = (
+        "the fit of the probabilities stopped at its bound: too few or separable calibration cases"
+    )
     return Chosen("min_cost", stopped if scaling.at_bound else None, scaling=scaling)
 
 

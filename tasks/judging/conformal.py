@@ -77,7 +77,11 @@ def judge_conformal(
 
     `groups`: of the evaluation set's cases. `external`: these come from elsewhere than the calibration cases.
     """
-    own, truth, known = label_probabilities(calibration_p), label_codes(labels), label_codes(calibration_labels)
+    own, truth, known = (
+        label_probabilities(calibration_p),
+        label_codes(labels),
+        label_codes(calibration_labels),
+    )
     counts = [int((known == i).sum()) for i in range(len(LABELS))]
     ed, gp, home = (conformal_threshold(own[known == i, i], miss_rate) for i in range(len(LABELS)))
     sets = conformal_sets(p, (ed, gp, home))

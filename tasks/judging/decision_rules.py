@@ -64,7 +64,9 @@ def argmax_rule(p: ArrayLike) -> list[Label]:
     return _names(label_probabilities(p).argmax(axis=1))
 
 
-def target_recall_threshold(p_ed: ArrayLike, labels: Sequence[str], target: float) -> Threshold | None:
+def target_recall_threshold(
+    p_ed: ArrayLike, labels: Sequence[str], target: float
+) -> Threshold | None:
     """The highest threshold on p(ED) with at most floor((1 - target)(n_ED + 1)) misses among the calibration cases.
 
     The recall that an unseen ED case can expect is (n_ED - misses) / (n_ED + 1); `bound` is the exact two-sided lower
@@ -75,12 +77,16 @@ def target_recall_threshold(p_ed: ArrayLike, labels: Sequence[str], target: floa
         raise BadInput(f"The target ED recall is {target}; it must lie between 0 and 1.")
     scores, truth = np.asarray(p_ed, dtype=np.float64), label_codes(labels)
     if scores.shape != truth.shape or not np.isfinite(scores).all():
-        raise BadInput("Calibration needs one finite p(ED) for each labelled case: score the calibration set again.")
+        raise BadInput(
+            "Calibration needs one finite p(ED) for each labelled case: score the calibration set again."
+        )
     of_ed = np.sort(scores[truth == 0])
     n = len(of_ed)
     if n == 0:
         return None
-    allowed = min(math.floor((1 - target) * (n + 1) + 1e-9), n - 1)  # 1 - 0.9 is a little under 0.1 in floating point
+    allowed = min(
+        math.floor((1 - target) * (n + 1) + 1e-9), n - 1
+    )  # 1 - 0.9 is a little under 0.1 in floating point
     value = float(of_ed[allowed])
     misses = int((of_ed < value).sum())
     return Threshold(value, allowed, misses, n, clopper_pearson(n - misses, n)[0])
@@ -106,9 +112,13 @@ def fit_vector_scaling(log_p: ArrayLike, labels: Sequence[str]) -> VectorScaling
     """
     x, truth = np.asarray(log_p, dtype=np.float64), label_codes(labels)
     if x.shape != (len(truth), 3) or not np.isfinite(x).all():
-        raise BadInput("Calibration needs three finite log-probabilities for each labelled case: score the set again.")
+        raise BadInput(
+            "Calibration needs three finite log-probabilities for each labelled case: score the set again."
+        )
     if len(set(truth.tolist())) < 3:
-        raise BadInput(f"Vector scaling needs calibration cases of each label; there are only {sorted(set(labels))}.")
+        raise BadInput(
+            f"Vector scaling needs calibration cases of each label; there are only {sorted(set(labels))}."
+        )
     onehot = np.eye(3)[truth]
 
     def nll(v: Floats) -> tuple[float, Floats]:
@@ -120,6 +130,10 @@ def fit_vector_scaling(log_p: ArrayLike, labels: Sequence[str]) -> VectorScaling
 
     bounds = [INVERSE_TEMPERATURE, BIAS, BIAS]
     options = {"ftol": 1e-14, "gtol": 1e-9, "maxiter": 1000}
-    best = minimize(nll, np.array([1.0, 0.0, 0.0]), jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
-    at_bound = any(min(v - low, high - v) < 1e-6 for v, (low, high) in zip(best, bounds, strict=True))
+    best = minimize(
+        nll, np.array([1.0, 0.0, 0.0]), jac=True, method="L-BFGS-B", bounds=bounds, options=options
+    ).x
+    at_bound = any(
+        min(v - low, high - v) < 1e-6 for v, (low, high) in zip(best, bounds, strict=True)
+    )
     return VectorScaling(float(1 / best[0]), (float(best[1]), float(best[2]), 0.0), at_bound)

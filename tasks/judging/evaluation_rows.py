@@ -89,7 +89,8 @@ def judged_rows(what: Judging, scored: Scored) -> dict[str, Rows]:
     return {
         "evaluation": [evaluation],
         "prediction": _predictions(what.evaluation_id, test, rules, what.rule),
-        "metric": metrics + extra_metrics(what.evaluation_id, test, argmax, groups, scored.answers, what.seed),
+        "metric": metrics
+        + extra_metrics(what.evaluation_id, test, argmax, groups, scored.answers, what.seed),
         "decision_rule": rule_rows(what.evaluation_id, scored.rules, manifest["test_scored_at"]),
         "gate": [_gate(what.evaluation_id, gate) for gate in gates],
         "mc_dropout": dropout,
@@ -110,7 +111,10 @@ def judged_rows(what: Judging, scored: Scored) -> dict[str, Rows]:
 def _rules(what: Judging, scored: Scored) -> dict[str, Decisions]:
     judged = scored_cases(scored.test, what.evaluation_set)
     refuse_overlap(scored_cases(scored.calibration), judged)
-    return {name: rule.decide(judged.p, what.scoring.cost_matrix) for name, rule in scored.rules.rules.items()}
+    return {
+        name: rule.decide(judged.p, what.scoring.cost_matrix)
+        for name, rule in scored.rules.rules.items()
+    }
 
 
 def _likelihood(test: Rows) -> dict[str, float | None]:
@@ -137,16 +141,24 @@ def _predictions(evaluation_id: str, test: Rows, rules: dict[str, Decisions], pr
 
 def _metrics(what: Judging, rule: Decisions, labels: list[str], groups: list[str] | None) -> Rows:
     if rule.labels is None:
-        empty = [Metric(name, None, None, None, NO_INTERVAL, len(labels), rule.note) for name in METRICS]
+        empty = [
+            Metric(name, None, None, None, NO_INTERVAL, len(labels), rule.note) for name in METRICS
+        ]
         return [metric_row(what.evaluation_id, rule.rule, m) for m in empty]
     table = metric_table(labels, rule.labels, groups, what.scoring.cost_matrix, what.seed)
     return [
-        metric_row(what.evaluation_id, rule.rule, replace(m, note="; ".join(filter(None, (m.note, rule.note))) or None))
+        metric_row(
+            what.evaluation_id,
+            rule.rule,
+            replace(m, note="; ".join(filter(None, (m.note, rule.note))) or None),
+        )
         for m in table
     ]
 
 
-def _judged(primary: Decisions, labels: list[str], groups: list[str] | None, seed: int) -> tuple[list[Gate], str]:
+def _judged(
+    primary: Decisions, labels: list[str], groups: list[str] | None, seed: int
+) -> tuple[list[Gate], str]:
     """Gates of the primary rule; a rule that is not available passes none of them."""
     if primary.labels is not None:
         return judge_gates(labels, primary.labels, groups, seed)

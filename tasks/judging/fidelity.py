@@ -39,7 +39,9 @@ class Predicted:
 def divergences(reference_logits: Any, logits: Any) -> Floats:
     """KL(reference || other) in nats of each row, logits (N, K) -> (N,); sums are float64."""
     pairs = zip(np.asarray(reference_logits), np.asarray(logits), strict=True)
-    return np.array([_divergence(*pair) for pair in pairs])  # row by row: thousands over a vocabulary are gigabytes
+    return np.array(
+        [_divergence(*pair) for pair in pairs]
+    )  # row by row: thousands over a vocabulary are gigabytes
 
 
 def _divergence(reference: Floats, other: Floats) -> float:
@@ -73,5 +75,8 @@ def _too_few(cases: int, q: float) -> bool:
 def _figures(reference: Any, variant: Any) -> dict[str, float | None]:
     kl = divergences(reference, variant)
     same = np.argmax(reference, axis=1) == np.argmax(variant, axis=1)
-    figures = {name: None if _too_few(len(kl), q) else float(np.percentile(kl, q)) for name, q in PERCENTILES.items()}
+    figures = {
+        name: None if _too_few(len(kl), q) else float(np.percentile(kl, q))
+        for name, q in PERCENTILES.items()
+    }
     return {"kl_mean": float(kl.mean()), "same_top1": float(same.mean()), **figures}

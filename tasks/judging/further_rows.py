@@ -40,7 +40,12 @@ def metric_row(evaluation_id: str, rule: str, m: Metric) -> dict[str, Any]:
 
 
 def extra_metrics(
-    evaluation_id: str, test: Rows, argmax: list[Any], groups: list[str] | None, answers: Rows | None, seed: int
+    evaluation_id: str,
+    test: Rows,
+    argmax: list[Any],
+    groups: list[str] | None,
+    answers: Rows | None,
+    seed: int,
 ) -> Rows:
     """Metric rows that belong to no decision rule and stand with argmax: calibration, and what was generated."""
     found = calibration_table([r["label"] for r in test], probability_table(test), groups, seed)
@@ -53,7 +58,9 @@ def extra_metrics(
     return [metric_row(evaluation_id, "argmax", m) for m in found]
 
 
-def mc_rows(evaluation_id: str, passes: tuple[list[str], Any] | None, primary: Decisions, scoring: Scoring) -> Rows:
+def mc_rows(
+    evaluation_id: str, passes: tuple[list[str], Any] | None, primary: Decisions, scoring: Scoring
+) -> Rows:
     """One row per case that went through dropout; its votes by argmax and by the primary rule."""
     if passes is None:
         return []
@@ -74,9 +81,15 @@ def _primary_votes(p: Any, primary: Decisions, scoring: Scoring) -> Rows:
     """What the primary rule decides in each pass, summed up per case; ties go to the more urgent label."""
     passes, cases = p.shape[:2]
     if primary.labels is None:
-        empty = {"decision_majority": None, "decision_confidence": None, "decision_entropy_nats": None}
+        empty = {
+            "decision_majority": None,
+            "decision_confidence": None,
+            "decision_entropy_nats": None,
+        }
         return [dict(empty) for _ in range(cases)]
-    named = np.array(primary.apply(p.reshape(-1, len(LABELS)), scoring.cost_matrix)).reshape(passes, cases)
+    named = np.array(primary.apply(p.reshape(-1, len(LABELS)), scoring.cost_matrix)).reshape(
+        passes, cases
+    )
     shares = np.stack([(named == label).mean(axis=0) for label in LABELS], axis=1)
     return [
         {
@@ -103,15 +116,24 @@ def trust_rows(
     }
     if primary.labels is None:
         return found
-    recalls = subgroup_recalls([r.get("subgroup") or {} for r in test], labels, primary.labels, groups, seed)
+    recalls = subgroup_recalls(
+        [r.get("subgroup") or {} for r in test], labels, primary.labels, groups, seed
+    )
     found["subgroup_metric"] = [_subgroup_row(evaluation_id, *key, m) for key, m in recalls.items()]
     if dropout:
-        found["review_flag"] = _review_rows(evaluation_id, test, primary.labels, dropout, groups, seed)
+        found["review_flag"] = _review_rows(
+            evaluation_id, test, primary.labels, dropout, groups, seed
+        )
     return found
 
 
 def _conformal(
-    calibration: Rows, test: Rows, scoring: Scoring, groups: list[str] | None, seed: int, external: bool
+    calibration: Rows,
+    test: Rows,
+    scoring: Scoring,
+    groups: list[str] | None,
+    seed: int,
+    external: bool,
 ) -> Conformal:
     known, labels = [r["label"] for r in calibration], [r["label"] for r in test]
     return judge_conformal(
@@ -128,7 +150,12 @@ def _subgroup_row(evaluation_id: str, field: str, value: str, m: Metric) -> dict
 
 
 def _review_rows(
-    evaluation_id: str, test: Rows, decisions: list[Any], dropout: Rows, groups: list[str] | None, seed: int
+    evaluation_id: str,
+    test: Rows,
+    decisions: list[Any],
+    dropout: Rows,
+    groups: list[str] | None,
+    seed: int,
 ) -> Rows:
     place = {r["case_id"]: i for i, r in enumerate(test)}
     rows = [place[r["case_id"]] for r in dropout]

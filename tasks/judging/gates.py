@@ -11,7 +11,15 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from tasks.judging.intervals import Groups, Interval, bounds, clopper_pearson
-from tasks.judging.metrics import EXACT, INDEPENDENT, NO_INTERVAL, Resampled, confusion, metric_values, resample_metrics
+from tasks.judging.metrics import (
+    EXACT,
+    INDEPENDENT,
+    NO_INTERVAL,
+    Resampled,
+    confusion,
+    metric_values,
+    resample_metrics,
+)
 
 ED_RECALL, ED_F2, ED_FALSE_NEGATIVE_RATE = 0.95, 0.90, 0.05
 State = Literal["PASS", "PROVISIONAL", "FAIL", "NOT AVAILABLE"]
@@ -51,7 +59,10 @@ def judge_gates(
     table = confusion(labels, decisions)
     n_ed = int(table[0].sum())
     if n_ed == 0:
-        gates = [_not_available(name, threshold, "no ED case") for name, threshold in _thresholds().items()]
+        gates = [
+            _not_available(name, threshold, "no ED case")
+            for name, threshold in _thresholds().items()
+        ]
         return gates, verdict(gates)
     resampled = resample_metrics(labels, decisions, groups, seed=seed)
     recall = _recall_gate(int(table[0, 0]), n_ed, resampled)
@@ -69,7 +80,11 @@ def verdict(gates: Sequence[Gate]) -> Verdict:
 
 
 def _thresholds() -> dict[str, float]:
-    return {"ed_recall": ED_RECALL, "ed_f2": ED_F2, "ed_false_negative_rate": ED_FALSE_NEGATIVE_RATE}
+    return {
+        "ed_recall": ED_RECALL,
+        "ed_f2": ED_F2,
+        "ed_false_negative_rate": ED_FALSE_NEGATIVE_RATE,
+    }
 
 
 def _not_available(name: str, threshold: float, lacking: str, cases: int = 0) -> Gate:
@@ -91,7 +106,9 @@ def _recall_gate(caught: int, n_ed: int, resampled: Resampled) -> Gate:
     if not resampled.clustered:
         note = INDEPENDENT
     elif interval is None:
-        note = f"no clustered bound, so PASS is out of reach: {resampled.why_no_interval('ed_recall')}"
+        note = (
+            f"no clustered bound, so PASS is out of reach: {resampled.why_no_interval('ed_recall')}"
+        )
         state = _state(value, None, ED_RECALL)
     elif caught == n_ed:
         note = "no misses to resample: the exact bound assumes independent cases"
@@ -105,15 +122,21 @@ def _f2_gate(value: float, n_ed: int, cases: int, resampled: Resampled) -> Gate:
     interval = resampled.interval("ed_f2")
     if interval is None:
         note = f"no bound, so PASS is out of reach: {resampled.why_no_interval('ed_f2')}"
-        return Gate("ed_f2", _state(value, None, ED_F2), ED_F2, value, None, None, cases, NO_INTERVAL, note)
+        return Gate(
+            "ed_f2", _state(value, None, ED_F2), ED_F2, value, None, None, cases, NO_INTERVAL, note
+        )
     notes = [] if resampled.clustered else [INDEPENDENT]
     if interval.low == interval.high:
-        notes.append("every resample gives the same value: the bound says nothing beyond the estimate")
+        notes.append(
+            "every resample gives the same value: the bound says nothing beyond the estimate"
+        )
     if (constant := 5 * n_ed / (4 * n_ed + cases)) >= ED_F2:
         notes.append(f"so many emergencies that always-ED has {constant:.3f}")
     state, text = _state(value, interval.low, ED_F2), "; ".join(notes) or None
     both = bounds(None, interval if resampled.clustered else None)
-    return Gate("ed_f2", state, ED_F2, value, interval.low, None, cases, interval.method, text, **both)
+    return Gate(
+        "ed_f2", state, ED_F2, value, interval.low, None, cases, interval.method, text, **both
+    )
 
 
 def _false_negative_gate(recall: Gate) -> Gate:

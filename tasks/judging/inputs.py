@@ -20,7 +20,9 @@ def label_codes(labels: Sequence[str]) -> Ints:
     position = {str(label): i for i, label in enumerate(LABELS)}
     for row, label in enumerate(labels):
         if label not in position:
-            raise BadInput(f"Case {row + 1} has the unknown label {label!r}; use one of {', '.join(LABELS)}.")
+            raise BadInput(
+                f"Case {row + 1} has the unknown label {label!r}; use one of {', '.join(LABELS)}."
+            )
     return np.array([position[label] for label in labels], dtype=np.int64)
 
 
@@ -34,10 +36,14 @@ def label_probabilities(p: ArrayLike) -> Floats:
     rows = values.reshape(-1, len(LABELS))
     finite = np.isfinite(rows).all(axis=1)
     if not finite.all():
-        raise BadInput(f"Row {np.argmin(finite) + 1} of the label probabilities holds NaN or infinity: score again.")
+        raise BadInput(
+            f"Row {np.argmin(finite) + 1} of the label probabilities holds NaN or infinity: score again."
+        )
     sound = (rows >= 0).all(axis=1) & (np.abs(rows.sum(axis=1) - 1) < 1e-3)
     if not sound.all():
-        raise BadInput(f"Row {np.argmin(sound) + 1} of the label probabilities is negative or does not sum to 1.")
+        raise BadInput(
+            f"Row {np.argmin(sound) + 1} of the label probabilities is negative or does not sum to 1."
+        )
     return values
 
 
@@ -51,5 +57,7 @@ def cost_array(costs: Costs) -> Floats:
     else:
         values = np.asarray(costs, dtype=np.float64)
     if values.shape != (3, 3) or not np.isfinite(values).all():
-        raise BadInput("The cost matrix needs 3 x 3 finite numbers (row = truth, column = decision).")
+        raise BadInput(
+            "The cost matrix needs 3 x 3 finite numbers (row = truth, column = decision)."
+        )
     return values

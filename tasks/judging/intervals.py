@@ -56,7 +56,11 @@ def wider(a: Interval | None, b: Interval | None) -> Interval | None:
 def bounds(exact: Interval | None, clustered: Interval | None) -> dict[str, float | None]:
     """Both intervals as columns; None for the ends of one that is missing."""
     ends = {"exact": exact, "clustered": clustered}
-    return {f"{name}_{end}": getattr(i, end) if i else None for name, i in ends.items() for end in ("low", "high")}
+    return {
+        f"{name}_{end}": getattr(i, end) if i else None
+        for name, i in ends.items()
+        for end in ("low", "high")
+    }
 
 
 def group_codes(groups: Groups | None, cases: int) -> Ints | None:
@@ -107,7 +111,10 @@ def _draw(units: Floats, rng: np.random.Generator, resamples: int) -> Floats:
     distinct, counts = np.unique(units, axis=0, return_counts=True)
     step = max(1, BLOCK // len(distinct))
     blocks = [
-        rng.multinomial(len(units), counts / len(units), size=min(step, resamples - done)).astype(np.float64) @ distinct
+        rng.multinomial(len(units), counts / len(units), size=min(step, resamples - done)).astype(
+            np.float64
+        )
+        @ distinct
         for done in range(0, resamples, step)
     ]
     return np.concatenate(blocks)

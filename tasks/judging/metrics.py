@@ -64,7 +64,9 @@ class Metric:
 def confusion(labels: Sequence[str], decisions: Sequence[str]) -> Ints:
     """Counts, shape (3, 3): row = truth, column = decision, order LABELS."""
     if len(labels) != len(decisions):
-        raise BadInput(f"There are {len(labels)} labels but {len(decisions)} decisions; each case needs both.")
+        raise BadInput(
+            f"There are {len(labels)} labels but {len(decisions)} decisions; each case needs both."
+        )
     flat = label_codes(labels) * 3 + label_codes(decisions)
     return np.bincount(flat, minlength=9).reshape(3, 3).astype(np.int64)
 
@@ -76,7 +78,9 @@ def _ratio(top: Floats, bottom: Floats) -> Floats:
     return out
 
 
-def metric_values(tables: ArrayLike, costs: Costs | None = None, present: ArrayLike | None = None) -> dict[str, Floats]:
+def metric_values(
+    tables: ArrayLike, costs: Costs | None = None, present: ArrayLike | None = None
+) -> dict[str, Floats]:
     """Every metric of METRICS for confusion tables of shape (..., 3, 3), each of shape (...), NaN where not available.
 
     A class without cases has no precision, recall, F1 or F2. `present` marks the classes that macro-F1 averages over
@@ -94,7 +98,9 @@ def metric_values(tables: ArrayLike, costs: Costs | None = None, present: ArrayL
     held = actual.reshape(-1, 3).any(axis=0) if present is None else np.asarray(present, dtype=bool)
     values = {
         "accuracy": _ratio(hits.sum(-1), total),
-        "macro_f1": scores["f1"][..., held].mean(-1) if held.any() else np.full(total.shape, np.nan),
+        "macro_f1": scores["f1"][..., held].mean(-1)
+        if held.any()
+        else np.full(total.shape, np.nan),
     }
     for i, label in enumerate(LABELS):
         values |= {f"{label.lower()}_{metric}": scores[metric][..., i] for metric in CLASS_METRICS}
@@ -103,7 +109,9 @@ def metric_values(tables: ArrayLike, costs: Costs | None = None, present: ArrayL
     values["under_triage"] = _ratio(np.triu(t, 1).sum((-2, -1)), total)
     matrix = np.full((3, 3), np.nan) if costs is None else cost_array(costs)
     values["expected_cost"] = _ratio((t * matrix).sum((-2, -1)), total)
-    perfect, always_ed = (_ratio((actual * c).sum(-1), total) for c in (np.diagonal(matrix), matrix[:, 0]))
+    perfect, always_ed = (
+        _ratio((actual * c).sum(-1), total) for c in (np.diagonal(matrix), matrix[:, 0])
+    )
     values["cost_skill"] = 1 - _ratio(values["expected_cost"] - perfect, always_ed - perfect)
     return values
 
@@ -179,7 +187,10 @@ def metric_table(
     values = metric_values(table, costs)
     resampled = resample_metrics(labels, decisions, groups, costs, seed, resamples)
     counts = _proportions(table)
-    return [_metric(name, float(values[name]), counts.get(name), table, costs, resampled) for name in METRICS]
+    return [
+        _metric(name, float(values[name]), counts.get(name), table, costs, resampled)
+        for name in METRICS
+    ]
 
 
 def _proportions(table: Ints) -> dict[str, tuple[int, int]]:
@@ -198,18 +209,34 @@ def _proportions(table: Ints) -> dict[str, tuple[int, int]]:
 
 
 def _metric(
-    name: str, value: float, counts: tuple[int, int] | None, table: Ints, costs: Costs | None, resampled: Resampled
+    name: str,
+    value: float,
+    counts: tuple[int, int] | None,
+    table: Ints,
+    costs: Costs | None,
+    resampled: Resampled,
 ) -> Metric:
     n = counts[1] if counts else int(table.sum())
     if np.isnan(value):
-        return Metric(name, None, None, None, NO_INTERVAL, n, f"not available: {_why_missing(name, table, costs)}")
+        return Metric(
+            name,
+            None,
+            None,
+            None,
+            NO_INTERVAL,
+            n,
+            f"not available: {_why_missing(name, table, costs)}",
+        )
     notes = []
     held = [label for i, label in enumerate(LABELS) if table[i].sum()]
     if name == "macro_f1" and len(held) < len(LABELS):
         notes.append(f"over the classes present: {', '.join(held)}")
     exact = Interval(*clopper_pearson(*counts), EXACT) if counts else None
     bootstrap = resampled.interval(name) if resampled.clustered or not counts else None
-    chosen, both = wider(exact, bootstrap), bounds(exact, bootstrap if resampled.clustered else None)
+    chosen, both = (
+        wider(exact, bootstrap),
+        bounds(exact, bootstrap if resampled.clustered else None),
+    )
     if chosen is None:
         notes.append(f"no interval: {resampled.why_no_interval(name)}")
         return Metric(name, value, None, None, NO_INTERVAL, n, "; ".join(notes))
@@ -217,13 +244,23 @@ def _metric(
         notes.append(INDEPENDENT)
     elif bootstrap is None:
         notes.append(f"{INDEPENDENT}: {resampled.why_no_interval(name)}")
-    return Metric(name, value, chosen.low, chosen.high, chosen.method, n, "; ".join(notes) or None, **both)
+    return Metric(
+        name, value, chosen.low, chosen.high, chosen.method, n, "; ".join(notes) or None, **both
+    )
 
 
 def _why_missing(name: str, table: Ints, costs: Costs | None) -> str:
     if not table.sum():
         return "no cases"
     if name in ("expected_cost", "cost_skill"):
-        return "no cost matrix" if costs is None else "always-ED costs no more than perfect decisions on these cases"
+        return (
+            "no cost matrix"
+            if costs is None
+            else "always-ED costs no more than perfect decisions on these cases"
+        )
     label = next(label for label in LABELS if name.startswith(f"{label.lower()}_"))
-    return f"no {label} case in this set" if not table[LABELS.index(label)].sum() else f"no case was decided {label}"
+    return (
+        f"no {label} case in this set"
+        if not table[LABELS.index(label)].sum()
+        else f"no case was decided {label}"
+    )

@@ -9,7 +9,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tasks.judging.inputs import label_codes, label_probabilities
-from tasks.judging.intervals import MIN_UNITS, Floats, Groups, Ints, group_codes, percentile_interval
+from tasks.judging.intervals import (
+    MIN_UNITS,
+    Floats,
+    Groups,
+    Ints,
+    group_codes,
+    percentile_interval,
+)
 from tasks.judging.risk_coverage import FlagQuality, aurc, flag_most_uncertain, judge_flag
 from tasks.judging.uncertainty import entropy_nats
 
@@ -69,7 +76,9 @@ def _enough(wrong: Floats, units: Ints) -> bool:
     return len(np.unique(units)) >= MIN_UNITS and 0 < wrong.sum() < len(wrong)
 
 
-def _resampled_areas(scores: dict[str, Floats], wrong: Floats, units: Ints, seed: int) -> dict[str, Floats]:
+def _resampled_areas(
+    scores: dict[str, Floats], wrong: Floats, units: Ints, seed: int
+) -> dict[str, Floats]:
     """AURC of each score on the same bootstrap samples of whole units, each (RESAMPLES,)."""
     rng = np.random.default_rng(seed)
     members = [np.flatnonzero(units == unit) for unit in np.unique(units)]
@@ -82,12 +91,25 @@ def _resampled_areas(scores: dict[str, Floats], wrong: Floats, units: Ints, seed
 
 
 def _compared(
-    name: str, quality: FlagQuality, area: float, reference: float, draws: dict[str, Floats], wrong: Floats
+    name: str,
+    quality: FlagQuality,
+    area: float,
+    reference: float,
+    draws: dict[str, Floats],
+    wrong: Floats,
 ) -> JudgedFlag:
     difference = area - reference
     if not draws:
-        share = "no case" if not wrong.any() else "every case" if wrong.all() else f"fewer than {MIN_UNITS} units"
-        note = f"no interval: {share}" + ("" if share.startswith("fewer") else " was decided wrongly")
+        share = (
+            "no case"
+            if not wrong.any()
+            else "every case"
+            if wrong.all()
+            else f"fewer than {MIN_UNITS} units"
+        )
+        note = f"no interval: {share}" + (
+            "" if share.startswith("fewer") else " was decided wrongly"
+        )
         return JudgedFlag(name, quality, area, difference, None, None, "cannot tell", note)
     bounds = percentile_interval(draws[name] - draws[FLAG])
     assert bounds is not None  # every resample has an area

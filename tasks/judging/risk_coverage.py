@@ -29,7 +29,9 @@ def risk_coverage(uncertainty: ArrayLike, wrong: ArrayLike) -> tuple[Floats, Flo
     """Coverage k/n and error rate among the k least uncertain cases, k = 1..n, each of shape (cases,)."""
     scores, errors = np.asarray(uncertainty, dtype=np.float64), np.asarray(wrong, dtype=np.float64)
     if len(scores) == 0 or scores.shape != errors.shape or not np.isfinite(scores).all():
-        raise ValueError("risk_coverage needs one finite uncertainty and one error flag for each of at least one case")
+        raise ValueError(
+            "risk_coverage needs one finite uncertainty and one error flag for each of at least one case"
+        )
     codes = np.unique(scores, return_inverse=True)[1]
     mean_error = np.bincount(codes, weights=errors) / np.bincount(codes)
     kept = np.arange(1, len(scores) + 1)
@@ -56,7 +58,9 @@ def judge_flag(flagged: ArrayLike, wrong: ArrayLike, missed_ed: ArrayLike) -> Fl
     """Judge a flag (booleans or weights) by the errors and the missed emergencies (ED cases decided otherwise)."""
     flag, errors, missed = (np.asarray(a, dtype=np.float64) for a in (flagged, wrong, missed_ed))
     if len(flag) == 0 or not flag.shape == errors.shape == missed.shape:
-        raise ValueError("judge_flag needs a flag, an error and a missed-emergency mark for each of at least one case")
+        raise ValueError(
+            "judge_flag needs a flag, an error and a missed-emergency mark for each of at least one case"
+        )
     return FlagQuality(
         load=float(flag.mean()),
         error_kept=_share((1 - flag) * errors, 1 - flag),

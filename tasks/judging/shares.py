@@ -5,11 +5,21 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tasks.judging.intervals import Groups, Interval, bounds, clopper_pearson, clustered_bootstrap, group_codes, wider
+from tasks.judging.intervals import (
+    Groups,
+    Interval,
+    bounds,
+    clopper_pearson,
+    clustered_bootstrap,
+    group_codes,
+    wider,
+)
 from tasks.judging.metrics import CLUSTERED, EXACT, INDEPENDENT, Metric
 
 
-def share_metric(name: str, hits: ArrayLike, groups: Groups | None, seed: int, note: str | None = None) -> Metric:
+def share_metric(
+    name: str, hits: ArrayLike, groups: Groups | None, seed: int, note: str | None = None
+) -> Metric:
     """The share of true `hits`, shape (cases,) with at least one case, and the wider of its two intervals.
 
     `groups`: each case's group, or None. A note says where the interval takes cases for independent.
@@ -17,7 +27,9 @@ def share_metric(name: str, hits: ArrayLike, groups: Groups | None, seed: int, n
     own = np.asarray(hits, dtype=bool)
     exact, clustered = Interval(*clopper_pearson(int(own.sum()), len(own)), EXACT), None
     if group_codes(groups, len(own)) is not None:
-        ends = clustered_bootstrap(lambda t: t[:, 0] / t[:, 1], own, np.ones(len(own)), groups=groups, seed=seed)
+        ends = clustered_bootstrap(
+            lambda t: t[:, 0] / t[:, 1], own, np.ones(len(own)), groups=groups, seed=seed
+        )
         clustered = Interval(*ends, CLUSTERED) if ends else None
     chosen = wider(exact, clustered) or exact
     notes = [note, INDEPENDENT if clustered is None else None]

@@ -40,7 +40,9 @@ def entropy_nats(shares: ArrayLike) -> Floats:
 def vote_counts(p: ArrayLike) -> Ints:
     """Votes of each label, shape (cases, 3), from passes of shape (passes, cases, 3). A tie in a pass votes the more urgent."""
     votes = _passes(p).argmax(axis=-1)
-    return np.stack([(votes == i).sum(axis=0) for i in range(len(LABELS))], axis=-1).astype(np.int64)
+    return np.stack([(votes == i).sum(axis=0) for i in range(len(LABELS))], axis=-1).astype(
+        np.int64
+    )
 
 
 def summarise_passes(p: ArrayLike, review_entropy: float = 0.3) -> list[McCase]:
@@ -56,7 +58,9 @@ def summarise_passes(p: ArrayLike, review_entropy: float = 0.3) -> list[McCase]:
     confidence = votes.max(axis=1) / passes
     spread, mean = entropy_nats(votes / passes), values.mean(axis=0)
     predictive = entropy_nats(mean)
-    information = np.maximum(predictive - entropy_nats(values).mean(axis=0), 0.0)  # rounding can make it -1e-17
+    information = np.maximum(
+        predictive - entropy_nats(values).mean(axis=0), 0.0
+    )  # rounding can make it -1e-17
     return [
         McCase(
             passes=passes,
@@ -81,7 +85,9 @@ def distinct_passes(log_p: ArrayLike) -> int:
     """
     values = np.asarray(log_p)
     if not np.isfinite(values).all():
-        raise BadInput("Dropout passes hold NaN or infinity: train again with a lower learning rate or scale.")
+        raise BadInput(
+            "Dropout passes hold NaN or infinity: train again with a lower learning rate or scale."
+        )
     return len(np.unique(values.reshape(len(values), -1), axis=0))
 
 
@@ -93,5 +99,7 @@ def passes_are_distinct(log_p: ArrayLike) -> bool:
 def _passes(p: ArrayLike) -> Floats:
     values = label_probabilities(p)
     if values.ndim != 3 or len(values) < 2:
-        raise BadInput(f"Dropout passes have shape {values.shape}; they need (at least 2 passes, cases, 3 labels).")
+        raise BadInput(
+            f"Dropout passes have shape {values.shape}; they need (at least 2 passes, cases, 3 labels)."
+        )
     return values

@@ -29,16 +29,26 @@ def read_answer(text: str) -> Answer:
 
 
 def generation_metrics(
-    answers: Sequence[Answer], scored: Sequence[str], cases: int, groups: Groups | None = None, seed: int = 0
+    answers: Sequence[Answer],
+    scored: Sequence[str],
+    cases: int,
+    groups: Groups | None = None,
+    seed: int = 0,
 ) -> list[Metric]:
     """format_compliance (the answer is one label and nothing else) and generation_agreement (its one label is the
     scored argmax; an answer without one disagrees). `cases`: how many the whole set has; `groups`: of the answered ones."""
     if not answers:
         note = "not available: no answers were generated"
         return [Metric(name, None, None, None, NO_INTERVAL, 0, note) for name in NAMES]
-    hits = ([a.exact for a in answers], [a.label == s for a, s in zip(answers, scored, strict=True)])
+    hits = (
+        [a.exact for a in answers],
+        [a.label == s for a, s in zip(answers, scored, strict=True)],
+    )
     note = f"greedy, {len(answers)} of {cases} cases"
-    return [share_metric(name, found, groups, seed, note) for name, found in zip(NAMES, hits, strict=True)]
+    return [
+        share_metric(name, found, groups, seed, note)
+        for name, found in zip(NAMES, hits, strict=True)
+    ]
 
 
 NAMES = ("format_compliance", "generation_agreement")

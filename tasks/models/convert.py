@@ -38,7 +38,11 @@ def base_folder(source: Path, root: Path) -> Path:
 def variant_folder(source: Path, root: Path, bits: int, group_size: int) -> Path:
     """Where a quantised variant is or will be: `models/<base>-<bits>bit-<digest12>`."""
     name, _, base = base_folder(source, root).name.rpartition("-base-")
-    return root / "models" / f"{name}-{bits}bit-{short_digest({'base': base, 'bits': bits, 'group_size': group_size})}"
+    return (
+        root
+        / "models"
+        / f"{name}-{bits}bit-{short_digest({'base': base, 'bits': bits, 'group_size': group_size})}"
+    )
 
 
 def run_convert(args: dict[str, Any], emit: Emit | None = None) -> dict[str, Any]:
@@ -73,7 +77,9 @@ def has_random_weights(folder: Path) -> bool:
     return bool((essentials(folder) or {}).get("random_weights"))
 
 
-def _make(folder: Path, build: Callable[[Path], dict[str, Any]], trusted: bool = True) -> dict[str, Any]:
+def _make(
+    folder: Path, build: Callable[[Path], dict[str, Any]], trusted: bool = True
+) -> dict[str, Any]:
     """Build a folder unless it is complete; `trusted=False` compares its digests first, and rebuilds it if they differ."""
     found = essentials(folder)
     if found is None or not trusted:
@@ -103,7 +109,9 @@ def _convert(source: Path, target: Path) -> dict[str, Any]:
     save_config(config, target / "config.json")
     _copy_tokenizer(staged, target)
     shutil.rmtree(target / "staged", ignore_errors=True)
-    return _describe(target, manifest, {"bits": None, "group_size": None, "source_digest": manifest["digest"]})
+    return _describe(
+        target, manifest, {"bits": None, "group_size": None, "source_digest": manifest["digest"]}
+    )
 
 
 def _load_whole(folder: Path) -> Any:
@@ -113,7 +121,9 @@ def _load_whole(folder: Path) -> Any:
     try:
         return load_model(folder, lazy=True)[0]
     except ValueError as error:
-        raise BadInput(f"The weights do not fit their config.json: {' '.join(str(error).split())}") from error
+        raise BadInput(
+            f"The weights do not fit their config.json: {' '.join(str(error).split())}"
+        ) from error
 
 
 def _whole(source: Path) -> dict[str, Any]:
@@ -121,7 +131,9 @@ def _whole(source: Path) -> dict[str, Any]:
         return store.verify(source)
     except BrokenFolder as error:
         (source / store.MANIFEST).unlink(missing_ok=True)  # so that it no longer counts as there
-        raise BrokenFolder(f"{str(error).rstrip('.')}; it is fetched anew when you run the command again.") from error
+        raise BrokenFolder(
+            f"{str(error).rstrip('.')}; it is fetched anew when you run the command again."
+        ) from error
 
 
 def _stage(source: Path, manifest: dict[str, Any], staged: Path) -> Path:
@@ -152,7 +164,9 @@ def _draw_weights(model: Any, seed: int) -> None:
     drawn: list[tuple[str, Any]] = []
     parameters: Any = tree_flatten(model.parameters())
     for name, value in parameters:
-        drawn.append((name, mx.array(random_tensor(name, value.shape, seed, gemma)).astype(mx.bfloat16)))
+        drawn.append(
+            (name, mx.array(random_tensor(name, value.shape, seed, gemma)).astype(mx.bfloat16))
+        )
         mx.eval(drawn[-1][1])
     model.update(tree_unflatten(drawn))
 
@@ -170,7 +184,9 @@ def _quantize(base: Path, target: Path, bits: int, group_size: int) -> dict[str,
     _copy_tokenizer(base, target)
     manifest = store.verify(base, deep=False)
     return _describe(
-        target, manifest, {"bits": bits, "group_size": group_size, "source_digest": manifest["source_digest"]}
+        target,
+        manifest,
+        {"bits": bits, "group_size": group_size, "source_digest": manifest["source_digest"]},
     )
 
 
@@ -190,7 +206,9 @@ def _copy_tokenizer(origin: Path, target: Path) -> None:
     config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     # Named classes (GPT2Tokenizer) rebuild the pre-tokenizer from habit and lose the single digits of tokenizer.json.
     config["tokenizer_class"] = "PreTrainedTokenizerFast"
-    path.write_text(json.dumps(config, indent=1, ensure_ascii=False, sort_keys=True), encoding="utf-8")
+    path.write_text(
+        json.dumps(config, indent=1, ensure_ascii=False, sort_keys=True), encoding="utf-8"
+    )
 
 
 def _present(folder: Path, names: Iterable[str]) -> list[str]:
@@ -201,8 +219,12 @@ def _describe(folder: Path, origin: dict[str, Any], extra: dict[str, Any]) -> di
     return {
         "base_model": origin["base_model"],
         **{name: origin[name] for name in _FROM_SOURCE},
-        **({"terms": origin["terms"]} if "terms" in origin else {}),  # of use, where the model has some
-        "file_digest": origin.get("file_digest"),  # a base model of an earlier version does not know it
+        **(
+            {"terms": origin["terms"]} if "terms" in origin else {}
+        ),  # of use, where the model has some
+        "file_digest": origin.get(
+            "file_digest"
+        ),  # a base model of an earlier version does not know it
         **extra,
         **stored_sizes(folder, extra["bits"]),
         "prompt": layout.prompt_kind(folder),

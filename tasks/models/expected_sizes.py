@@ -24,7 +24,9 @@ def known_config(base_model: str) -> dict[str, Any]:
     """The true configuration of a base model, as shapes.json has it. Raises BadInput for one that is not listed."""
     shapes = _shapes()
     if base_model not in shapes:
-        raise BadInput(f"The shape of {base_model} is not known; known are {', '.join(sorted(shapes))}.")
+        raise BadInput(
+            f"The shape of {base_model} is not known; known are {', '.join(sorted(shapes))}."
+        )
     return dict(shapes[base_model]["config"])
 
 
@@ -55,7 +57,9 @@ def expected_sizes(config: dict[str, Any], bits: int | None, group_size: int) ->
     }  # fmt: skip
 
 
-def lora_parameters(config: dict[str, Any], rank: int, num_layers: int, target_modules: Iterable[str]) -> int:
+def lora_parameters(
+    config: dict[str, Any], rank: int, num_layers: int, target_modules: Iterable[str]
+) -> int:
     """Trainable values of LoRA: rank x (inputs + outputs) for each target module of the last `num_layers` blocks.
 
     Raises BadInput for a module that the model does not have, or more blocks than it has.
@@ -65,14 +69,18 @@ def lora_parameters(config: dict[str, Any], rank: int, num_layers: int, target_m
         raise BadInput(f"training.num_layers = {num_layers}, but this model has {depth} blocks.")
     for name in target_modules:
         if name not in modules:
-            raise BadInput(f"training.target_modules names {name!r}, which this model does not have.")
+            raise BadInput(
+                f"training.target_modules names {name!r}, which this model does not have."
+            )
     return num_layers * sum(rank * sum(modules[name]) for name in target_modules)
 
 
 def tensors(config: dict[str, Any]) -> Iterator[tuple[str, Shape]]:
     """Name and unquantised shape (outputs, inputs) of every weight; the head is the embedding."""
     if config["model_type"] not in ("llama", "gemma3_text") or not config["tie_word_embeddings"]:
-        raise BadInput(f"Sizes of the model class {config['model_type']!r} with an untied head are not known.")
+        raise BadInput(
+            f"Sizes of the model class {config['model_type']!r} with an untied head are not known."
+        )
     yield "model.embed_tokens.weight", (config["vocab_size"], config["hidden_size"])
     for i in range(config["num_hidden_layers"]):
         for name, shape in (*_matrices(config), *_norms(config)):
@@ -108,5 +116,7 @@ def _bytes(name: str, shape: Shape, bits: int | None, group_size: int) -> int:
     if bits is None or len(shape) == 1:  # norms stay as they are
         return count * BF16_BYTES
     if shape[-1] % group_size:
-        raise BadInput(f"{name} has rows of {shape[-1]} values, which a group size of {group_size} does not divide.")
+        raise BadInput(
+            f"{name} has rows of {shape[-1]} values, which a group size of {group_size} does not divide."
+        )
     return count * bits // 8 + 2 * BF16_BYTES * (count // group_size)

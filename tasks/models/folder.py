@@ -21,7 +21,11 @@ def key(source: FolderSource) -> dict[str, Any] | None:
     folder = Path(source.path).expanduser()
     if not folder.is_dir():
         return None
-    files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(folder.iterdir()) if p.is_file()]
+    files = [
+        (p.name, p.stat().st_size, p.stat().st_mtime_ns)
+        for p in sorted(folder.iterdir())
+        if p.is_file()
+    ]
     return {"kind": "folder", "path": str(folder.resolve()), "files": digest_of(files)}
 
 
@@ -32,12 +36,18 @@ def fill(source: FolderSource, target: Path, progress: Progress) -> dict[str, An
     """
     probe(source)
     origin = Path(source.path).expanduser()
-    ours = (text for pattern in layout.LICENCES for text in origin.glob(f"licences/{pattern}"))  # as we keep them
+    ours = (
+        text for pattern in layout.LICENCES for text in origin.glob(f"licences/{pattern}")
+    )  # as we keep them
     for path in sorted([*origin.iterdir(), *ours]):
         if path.is_file() and layout.wanted(path.name):
             shutil.copyfile(path, layout.place(target, path.name))
     facts = layout.check(target, str(origin))
-    return {**facts, "weights_source": describe(source), "source": {"kind": "folder", "path": str(origin.resolve())}}
+    return {
+        **facts,
+        "weights_source": describe(source),
+        "source": {"kind": "folder", "path": str(origin.resolve())},
+    }
 
 
 def probe(source: FolderSource) -> str:
@@ -46,5 +56,7 @@ def probe(source: FolderSource) -> str:
     if not folder.is_dir():
         raise SourceUnavailable(f"there is no folder {folder}.", transient=False)
     if not (folder / "config.json").is_file():
-        raise BadInput(f"The folder {folder} has no config.json; name a folder in the Hugging Face layout.")
+        raise BadInput(
+            f"The folder {folder} has no config.json; name a folder in the Hugging Face layout."
+        )
     return "reachable"

@@ -10,7 +10,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+)
 
 from tasks.models.gguf_weights import Gguf
 from tasks.runtime.errors import BadInput
@@ -25,17 +33,23 @@ def write_tokenizer(file: Gguf, folder: Path) -> None:
     tokens = [str(t) for t in file.need("tokenizer.ggml.tokens")]
     types = [int(t) for t in file.need("tokenizer.ggml.token_type")]
     if unknown := set(types) - _TYPES:
-        raise BadInput(f"{file.where}: the tokenizer has tokens of type {min(unknown)}, which is not known here.")
+        raise BadInput(
+            f"{file.where}: the tokenizer has tokens of type {min(unknown)}, which is not known here."
+        )
     kind = (file.need("tokenizer.ggml.model"), file.get("tokenizer.ggml.pre", "default"))
     if kind == ("gpt2", "smollm"):
         tokenizer = digits_bpe(tokens, types, [str(m) for m in file.need("tokenizer.ggml.merges")])
     elif kind[0] == "llama" and file.architecture == "gemma3":
         tokenizer = gemma_bpe(tokens, types)
     else:
-        raise BadInput(f"{file.where}: the tokenizer {'/'.join(kind)} is not supported; the file is refused.")
+        raise BadInput(
+            f"{file.where}: the tokenizer {'/'.join(kind)} is not supported; the file is refused."
+        )
     special = _special_tokens(file, tokens)
     if file.get("tokenizer.ggml.add_bos_token", False):
-        tokenizer.post_processor = start_with(special["bos_token"], file.get("tokenizer.ggml.bos_token_id"))
+        tokenizer.post_processor = start_with(
+            special["bos_token"], file.get("tokenizer.ggml.bos_token_id")
+        )
     save_tokenizer(tokenizer, folder, special, file.get("tokenizer.chat_template"))
 
 
@@ -70,7 +84,9 @@ def gemma_bpe(tokens: list[str], types: list[int]) -> Tokenizer:
     )  # fmt: skip
     tokenizer.normalizer = normalizers.Replace(" ", SPACE)
     tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
-    tokenizer.decoder = decoders.Sequence([decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
     _add_marked(tokenizer, spelled, types)
     return tokenizer
 
@@ -78,11 +94,15 @@ def gemma_bpe(tokens: list[str], types: list[int]) -> Tokenizer:
 def start_with(token: str, token_id: int) -> Any:
     """A post-processor that puts one token (bos) before every text."""
     return processors.TemplateProcessing(
-        single=f"{token} $A", pair=f"{token} $A {token}:1 $B:1", special_tokens=[(token, int(token_id))]
+        single=f"{token} $A",
+        pair=f"{token} $A {token}:1 $B:1",
+        special_tokens=[(token, int(token_id))],
     )
 
 
-def save_tokenizer(tokenizer: Tokenizer, folder: Path, special: dict[str, str], chat_template: str | None) -> None:
+def save_tokenizer(
+    tokenizer: Tokenizer, folder: Path, special: dict[str, str], chat_template: str | None
+) -> None:
     """Write the two files that transformers reads. `special`: bos_token, eos_token, unk_token, pad_token."""
     tokenizer.save(str(folder / "tokenizer.json"))
     config: dict[str, Any] = {
@@ -94,7 +114,9 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, special: dict[str, str], 
     (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
 
 
-def _implied_merges(tokens: list[str], types: list[int], vocab: dict[str, int]) -> list[tuple[str, str]]:
+def _implied_merges(
+    tokens: list[str], types: list[int], vocab: dict[str, int]
+) -> list[tuple[str, str]]:
     """Merges that a SentencePiece vocabulary implies: a token's parts join in the order of the vocabulary."""
     merges: list[tuple[str, str]] = []
     for token, kind in zip(tokens, types, strict=True):
@@ -110,8 +132,12 @@ def _implied_merges(tokens: list[str], types: list[int], vocab: dict[str, int]) 
 def _add_marked(tokenizer: Tokenizer, tokens: list[str], types: list[int]) -> None:
     """Tokens that are never cut: control tokens as special, user-defined ones as plain added tokens."""
     marked = list(zip(tokens, types, strict=True))
-    tokenizer.add_special_tokens([AddedToken(t, normalized=False) for t, kind in marked if kind == CONTROL])
-    tokenizer.add_tokens([AddedToken(t, normalized=False) for t, kind in marked if kind == USER_DEFINED])
+    tokenizer.add_special_tokens(
+        [AddedToken(t, normalized=False) for t, kind in marked if kind == CONTROL]
+    )
+    tokenizer.add_tokens(
+        [AddedToken(t, normalized=False) for t, kind in marked if kind == USER_DEFINED]
+    )
 
 
 def _special_tokens(file: Gguf, tokens: list[str]) -> dict[str, str]:

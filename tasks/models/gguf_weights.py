@@ -20,8 +20,12 @@ from tasks.runtime.errors import BadInput
 
 # Types whose decoding the tests compare with the block layouts of the GGML format.
 TYPES = frozenset({"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q8_0", "Q4_K", "Q6_K"})
-REMEDY = "list another source of this model, such as its Hub repository or a folder with safetensors"
-_UNKNOWN_TYPE = re.compile(r"(\d+)\)? is not a valid GGMLQuantizationType")  # the reader knows no other words for it
+REMEDY = (
+    "list another source of this model, such as its Hub repository or a folder with safetensors"
+)
+_UNKNOWN_TYPE = re.compile(
+    r"(\d+)\)? is not a valid GGMLQuantizationType"
+)  # the reader knows no other words for it
 
 _LLAMA_BLOCK = {
     "attn_norm": "input_layernorm",
@@ -69,7 +73,9 @@ class Gguf:
         """A metadata value that must be there. Raises BadInput."""
         value = self.get(key)
         if value is None:
-            raise BadInput(f"{self.where}: the GGUF file lacks the field {key}, so its model cannot be rebuilt.")
+            raise BadInput(
+                f"{self.where}: the GGUF file lacks the field {key}, so its model cannot be rebuilt."
+            )
         return value
 
     def hyper(self, key: str) -> Any:
@@ -91,7 +97,9 @@ def open_gguf(path: Path, origin: str | None = None) -> Gguf:
     field = reader.fields.get("general.architecture")
     architecture = str(field.contents()) if field else "none"
     if architecture not in ("llama", "gemma3"):
-        raise BadInput(f"{where}: the GGUF architecture {architecture!r} is not supported; known are llama and gemma3.")
+        raise BadInput(
+            f"{where}: the GGUF architecture {architecture!r} is not supported; known are llama and gemma3."
+        )
     return Gguf(where, reader, architecture)
 
 
@@ -137,7 +145,9 @@ def hf_tensors(file: Gguf) -> Iterator[tuple[str, NDArray[np.float32]]]:
         if file.architecture == "llama" and name.endswith(("q_proj.weight", "k_proj.weight")):
             values = unpermute(values, _heads(file) if "q_proj" in name else _kv_heads(file))
         if file.architecture == "gemma3" and name.endswith("norm.weight"):
-            values = values - np.float32(1)  # the file holds 1 + w, as it is applied; Hugging Face stores w
+            values = values - np.float32(
+                1
+            )  # the file holds 1 + w, as it is applied; Hugging Face stores w
         yield name, values
 
 
@@ -150,14 +160,18 @@ def hf_name(file: Gguf, name: str) -> str:
         return f"{_OUTER[stem]}.weight"
     if name.endswith(".weight") and inner and inner[2] in block:
         return f"model.layers.{inner[1]}.{block[inner[2]]}.weight"
-    raise BadInput(f"{file.where}: the tensor {name!r} is not known for {file.architecture}; the file is refused.")
+    raise BadInput(
+        f"{file.where}: the tensor {name!r} is not known for {file.architecture}; the file is refused."
+    )
 
 
 def decode(file: Gguf, tensor: Any) -> NDArray[np.float32]:
     """One tensor as float32, in row-major shape (rows, columns). Raises BadInput for a type not in TYPES."""
     kind = tensor.tensor_type.name
     if kind not in TYPES:
-        raise BadInput(f"{file.where}: {tensor.name} has the type {kind}, which is not supported; {REMEDY}.")
+        raise BadInput(
+            f"{file.where}: {tensor.name} has the type {kind}, which is not supported; {REMEDY}."
+        )
     values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
     return values.astype(np.float32, copy=False).reshape([int(n) for n in reversed(tensor.shape)])
 
@@ -168,7 +182,9 @@ def unpermute(weight: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
     Inverse of `LlamaModel.permute` in llama.cpp's convert_hf_to_gguf.py. (rows, columns) in and out.
     """
     rows, columns = weight.shape
-    return weight.reshape(heads, rows // heads // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)
+    return (
+        weight.reshape(heads, rows // heads // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)
+    )
 
 
 def _llama_config() -> dict[str, Any]:
@@ -181,7 +197,9 @@ def _llama_config() -> dict[str, Any]:
 def _gemma3_config(file: Gguf) -> dict[str, Any]:
     # Pattern, local base and scale are not in the file: llama.cpp, too, has them as constants of the architecture.
     if file.hyper("block_count") == 62:
-        raise BadInput(f"{file.where}: Gemma 3 27B scales its attention differently and is not supported.")
+        raise BadInput(
+            f"{file.where}: Gemma 3 27B scales its attention differently and is not supported."
+        )
     return {
         "architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text",
         "hidden_activation": "gelu_pytorch_tanh", "attention_bias": False,
@@ -191,11 +209,19 @@ def _gemma3_config(file: Gguf) -> dict[str, Any]:
 
 
 def _refuse_unknown_keys(file: Gguf) -> None:
-    known = _COMMON_KEYS | ({"attention.sliding_window"} if file.architecture == "gemma3" else set())
+    known = _COMMON_KEYS | (
+        {"attention.sliding_window"} if file.architecture == "gemma3" else set()
+    )
     prefix = f"{file.architecture}."
-    unknown = sorted(k for k in file.reader.fields if k.startswith(prefix) and k.removeprefix(prefix) not in known)
+    unknown = sorted(
+        k
+        for k in file.reader.fields
+        if k.startswith(prefix) and k.removeprefix(prefix) not in known
+    )
     if unknown:
-        raise BadInput(f"{file.where}: the GGUF setting {unknown[0]} is not known here, so the file is refused.")
+        raise BadInput(
+            f"{file.where}: the GGUF setting {unknown[0]} is not known here, so the file is refused."
+        )
 
 
 def _token_ids(file: Gguf) -> dict[str, int]:
@@ -213,7 +239,12 @@ def _kv_heads(file: Gguf) -> int:
 
 
 def _head_dim(file: Gguf) -> int:
-    return int(file.get(f"{file.architecture}.attention.key_length", file.hyper("embedding_length") // _heads(file)))
+    return int(
+        file.get(
+            f"{file.architecture}.attention.key_length",
+            file.hyper("embedding_length") // _heads(file),
+        )
+    )
 
 
 def _tensor(file: Gguf, name: str) -> Any:

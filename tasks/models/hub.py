@@ -72,7 +72,8 @@ def probe(source: HubSource) -> str:
             return "in the local Hub cache"
         if constants.is_offline_mode():
             raise SourceUnavailable(
-                "HF_HUB_OFFLINE is set and the model is not in the local Hub cache.", transient=False
+                "HF_HUB_OFFLINE is set and the model is not in the local Hub cache.",
+                transient=False,
             )
         _ask_for_config(source)
     return "reachable"
@@ -106,7 +107,9 @@ def _ask(source: HubSource) -> Any:
             )
         )
     _refuse_unless_whole(source.repo, {f.rfilename for f in info.siblings or []})
-    with sentences(source):  # anyone may see the listing of a gated repository; its files tell whether we may read them
+    with sentences(
+        source
+    ):  # anyone may see the listing of a gated repository; its files tell whether we may read them
         patiently(lambda: _ask_for_config(source))
     return info
 
@@ -114,17 +117,23 @@ def _ask(source: HubSource) -> Any:
 def _refuse_unless_whole(repo: str, names: set[str]) -> None:
     """Raise BadInput for what the listing lacks, before gigabytes are fetched."""
     if not any(name.startswith("model") and name.endswith(".safetensors") for name in names):
-        raise BadInput(f"{repo} has no model*.safetensors weights; pickled weights (*.bin, *.pt) are never loaded.")
+        raise BadInput(
+            f"{repo} has no model*.safetensors weights; pickled weights (*.bin, *.pt) are never loaded."
+        )
     for name in ("config.json", "tokenizer.json"):
         if name not in names:
-            raise BadInput(f"{repo} has no {name}, without which its model cannot be rebuilt; name another repository.")
+            raise BadInput(
+                f"{repo} has no {name}, without which its model cannot be rebuilt; name another repository."
+            )
 
 
 def _ask_for_config(source: HubSource) -> None:
     """Ask the Hub whether it gives the revision's config.json, without fetching it."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
-    get_hf_file_metadata(hf_hub_url(source.repo, "config.json", revision=source.revision), timeout=CONNECT_SECONDS)
+    get_hf_file_metadata(
+        hf_hub_url(source.repo, "config.json", revision=source.revision), timeout=CONNECT_SECONDS
+    )
 
 
 def _cached(source: HubSource) -> Path | None:
@@ -150,10 +159,19 @@ def _check_room(source: HubSource, info: Any, target: Path) -> None:
     from huggingface_hub import constants, try_to_load_from_cache
 
     sizes = {f.rfilename: f.size or 0 for f in info.siblings or [] if layout.wanted(f.rfilename)}
-    cached = {n for n in sizes if isinstance(try_to_load_from_cache(source.repo, n, revision=info.sha), str)}
+    cached = {
+        n
+        for n in sizes
+        if isinstance(try_to_load_from_cache(source.repo, n, revision=info.sha), str)
+    }
     cache = Path(constants.HF_HUB_CACHE).resolve()
     there = next(path for path in (cache, *cache.parents) if path.exists())
-    check_room(source.repo, sum(size for name, size in sizes.items() if name not in cached), there, "HF_HOME")
+    check_room(
+        source.repo,
+        sum(size for name, size in sizes.items() if name not in cached),
+        there,
+        "HF_HOME",
+    )
     if there.stat().st_dev != target.stat().st_dev:
         check_room(source.repo, sum(sizes.values()), target, "TRIAGE_HOME")
 
@@ -162,17 +180,28 @@ def _download(source: HubSource, progress: Progress) -> Path:
     """The folder of the revision's commit in the Hub's cache, completed by what is missing. The config comes first."""
     from huggingface_hub import hf_hub_download, snapshot_download
 
-    options: dict[str, Any] = {"etag_timeout": CONNECT_SECONDS, "tqdm_class": hub_bar(source.repo, progress)}
+    options: dict[str, Any] = {
+        "etag_timeout": CONNECT_SECONDS,
+        "tqdm_class": hub_bar(source.repo, progress),
+    }
     with sentences(source):
         config = Path(
-            patiently(lambda: hf_hub_download(source.repo, "config.json", revision=source.revision, **options))
+            patiently(
+                lambda: hf_hub_download(
+                    source.repo, "config.json", revision=source.revision, **options
+                )
+            )
         )
         verify_blob(config)  # before it is read: a damaged one must not stay in the cache
         layout.check_config(config, source.repo)
         commit = config.parent.name  # the cache keeps each commit in a folder of that name
         patterns = list(layout.PATTERNS)
         return Path(
-            patiently(lambda: snapshot_download(source.repo, revision=commit, allow_patterns=patterns, **options))
+            patiently(
+                lambda: snapshot_download(
+                    source.repo, revision=commit, allow_patterns=patterns, **options
+                )
+            )
         )
 
 
@@ -187,9 +216,12 @@ def verify_blob(path: Path) -> None:
     else:
         return
     if found != blob.name:
-        blob.unlink(missing_ok=True)  # its name promises other bytes; a new attempt downloads it again
+        blob.unlink(
+            missing_ok=True
+        )  # its name promises other bytes; a new attempt downloads it again
         raise SourceUnavailable(
-            f"{path.name} was damaged on its way from the Hub, and the next attempt fetches it anew.", elsewhere=False
+            f"{path.name} was damaged on its way from the Hub, and the next attempt fetches it anew.",
+            elsewhere=False,
         )
 
 

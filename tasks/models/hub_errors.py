@@ -53,9 +53,12 @@ def sentences(source: HubSource) -> Iterator[None]:
         yield
     except errors.OfflineModeIsEnabled as error:
         raise SourceUnavailable(
-            "HF_HUB_OFFLINE is set and the repository is not in the local Hub cache.", transient=False
+            "HF_HUB_OFFLINE is set and the repository is not in the local Hub cache.",
+            transient=False,
         ) from error
-    except errors.LocalEntryNotFoundError as error:  # its cause is what the Hub said to the question for the file
+    except (
+        errors.LocalEntryNotFoundError
+    ) as error:  # its cause is what the Hub said to the question for the file
         if isinstance(error.__cause__, errors.HfHubHTTPError):
             raise _answered(error.__cause__, source) from error
         raise SourceUnavailable(
@@ -63,8 +66,12 @@ def sentences(source: HubSource) -> Iterator[None]:
         ) from error
     except errors.HfHubHTTPError as error:
         raise _answered(error, source) from error
-    except errors.HFValidationError as error:  # a ValueError too, but of a name that never reached the Hub
-        raise BadInput(f"{source.repo} cannot be a Hub repository ({_line(error)}); correct `repo`.") from error
+    except (
+        errors.HFValidationError
+    ) as error:  # a ValueError too, but of a name that never reached the Hub
+        raise BadInput(
+            f"{source.repo} cannot be a Hub repository ({_line(error)}); correct `repo`."
+        ) from error
     except (ValueError, TypeError, KeyError) as error:
         raise SourceUnavailable(
             f"what answered is not the Hub ({type(error).__name__}); look at HF_ENDPOINT."
@@ -74,13 +81,16 @@ def sentences(source: HubSource) -> Iterator[None]:
             raise refusal from error
         if _CUT_SHORT.search(str(error)):
             raise SourceUnavailable(
-                "a file arrived shorter than the Hub said, and the next attempt fetches it anew.", elsewhere=False
+                "a file arrived shorter than the Hub said, and the next attempt fetches it anew.",
+                elsewhere=False,
             ) from error
         raise SourceUnavailable(f"the Hub cannot be reached ({type(error).__name__}).") from error
     except RuntimeError as error:  # hf_xet, which moves large files, has no errors of its own
         if (refusal := _disk_refusal(error)) is not None:
             raise refusal from error
-        raise SourceUnavailable(f"the download from the Hub broke off ({_line(error)}).", elsewhere=False) from error
+        raise SourceUnavailable(
+            f"the download from the Hub broke off ({_line(error)}).", elsewhere=False
+        ) from error
 
 
 def status_of(error: Exception) -> int | None:
@@ -112,9 +122,7 @@ def _answered(error: Exception, source: HubSource) -> SourceUnavailable:
     status, repo = status_of(error), source.repo
     if isinstance(error, errors.GatedRepoError):
         mirror = f", or list its open mirror {source.mirror} as a source" if source.mirror else ""
-        text = (
-            f"{repo} is gated: accept its licence on its Hub page and set HF_TOKEN to a token of that account{mirror}."
-        )
+        text = f"{repo} is gated: accept its licence on its Hub page and set HF_TOKEN to a token of that account{mirror}."
     elif isinstance(error, errors.RevisionNotFoundError):
         text = f"{repo} has no revision {source.revision}."
     elif isinstance(error, errors.RepositoryNotFoundError):

@@ -13,10 +13,21 @@ from tasks.runtime.store import file_digest
 from tasks.spec import digest_of
 
 MODEL_TYPES = ("llama", "gemma3_text")
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+)
 LICENCES = ("LICENSE*", "NOTICE*")
 # Weights as safetensors only: other formats of the Hub run code when they are read.
-PATTERNS = (*TOKENIZER_FILES, "config.json", "generation_config.json", "model*.safetensors", *LICENCES)
+PATTERNS = (
+    *TOKENIZER_FILES,
+    "config.json",
+    "generation_config.json",
+    "model*.safetensors",
+    *LICENCES,
+)
 
 
 def wanted(name: str) -> bool:
@@ -40,9 +51,13 @@ def check_config(path: Path, where: str) -> dict[str, Any]:
         raise BadInput(f"The config.json of {where} cannot be read ({error}).") from error
     kind = config.get("model_type")
     if kind not in MODEL_TYPES:
-        raise BadInput(f"{where} is a model of the class {kind!r}; supported are {' and '.join(MODEL_TYPES)}.")
+        raise BadInput(
+            f"{where} is a model of the class {kind!r}; supported are {' and '.join(MODEL_TYPES)}."
+        )
     if "quantization" in config or "quantization_config" in config:
-        raise BadInput(f"{where} is quantised already; name the repository or folder of the unquantised weights.")
+        raise BadInput(
+            f"{where} is quantised already; name the repository or folder of the unquantised weights."
+        )
     if "rope_parameters" in config and "rope_theta" not in config:
         # mlx-lm would fall back to its default base without a word, and the model would be subtly wrong.
         raise BadInput(
@@ -56,9 +71,13 @@ def check(folder: Path, where: str) -> dict[str, Any]:
     check_config(folder / "config.json", where)
     weights = sorted(folder.glob("model*.safetensors"))
     if not weights:
-        raise BadInput(f"{where} has no model*.safetensors weights; pickled weights (*.bin, *.pt) are never loaded.")
+        raise BadInput(
+            f"{where} has no model*.safetensors weights; pickled weights (*.bin, *.pt) are never loaded."
+        )
     if not (folder / "tokenizer.json").is_file():
-        raise BadInput(f"{where} has no tokenizer.json, without which its tokenizer cannot be rebuilt exactly.")
+        raise BadInput(
+            f"{where} has no tokenizer.json, without which its tokenizer cannot be rebuilt exactly."
+        )
     kinds = sorted({header.dtype.lower() for path in weights for header in tensor_headers(path)})
     digests = [file_digest(path) for path in weights]
     return {
@@ -69,7 +88,9 @@ def check(folder: Path, where: str) -> dict[str, Any]:
 
 def tokenizer_digest(folder: Path) -> str:
     """SHA-256 over the tokenizer files of a model folder."""
-    return digest_of({name: file_digest(folder / name) for name in TOKENIZER_FILES if (folder / name).is_file()})
+    return digest_of(
+        {name: file_digest(folder / name) for name in TOKENIZER_FILES if (folder / name).is_file()}
+    )
 
 
 def prompt_kind(folder: Path) -> str:

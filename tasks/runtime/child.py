@@ -100,7 +100,10 @@ def stop_children() -> None:
 
 def _start(function: str, spec: Path, log: Path, environment: dict[str, str] | None) -> Process:
     wanted = _environment()
-    if environment is None and (forked := fork_server.fork(MODULE, function, spec, log, wanted)) is not None:
+    if (
+        environment is None
+        and (forked := fork_server.fork(MODULE, function, spec, log, wanted)) is not None
+    ):
         return forked
     with log.open("a") as stream:
         return subprocess.Popen(
@@ -114,7 +117,12 @@ def _environment() -> dict[str, str]:
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     process_chain()
-    return {**os.environ, "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+    return {
+        **os.environ,
+        "PYTHONPATH": path,
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONUNBUFFERED": "1",
+    }
 
 
 def _follow(process: Process, on_event: Callable[[Event], None]) -> tuple[Event, int]:
@@ -162,7 +170,9 @@ def _error(code: int, final: Event, resident: int, budget: int | None, log: Path
     if code == -signal.SIGBUS and shutil.disk_usage(log.parent).free < NEARLY_FULL_BYTES:
         return disk_full(log.parent)  # how a write into a mapped file ends on a full disk
     if code == LOST_PARENT:
-        return LostChild(f"The step's process left, since the pipe from the sweep had closed; its log is {log}.")
+        return LostChild(
+            f"The step's process left, since the pipe from the sweep had closed; its log is {log}."
+        )
     if code < 0:
         return LostChild(f"The step's process was ended by signal {-code}; its log is {log}.")
     message = final.get("message", f"exit code {code}")
@@ -175,7 +185,9 @@ def _error(code: int, final: Event, resident: int, budget: int | None, log: Path
 def main(first: str, *modules: str) -> NoReturn:
     """Run the function that the spec at `first` names; never returns. With the fork server's option in its place, do so
     in a process of its own for each spec that the parent orders."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the parent decides what it means
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches both; the parent decides what it means
     load_blas()  # before anything imports mlx
     spec_path = fork_server.serve(modules) if first == fork_server.OPTION else first
     events = os.fdopen(os.dup(1), "w", buffering=1)
@@ -203,9 +215,7 @@ def _call(spec: dict[str, Any], folder: Path, emit: Callable[[Event], None]) -> 
     except MemoryError:
         emit({"event": "error", "type": "OutOfMemory", "message": "The step ran out of memory."})
         return OutOfMemory.exit_code
-    except (
-        Exception
-    ) as error:  # the boundary of the process: everything becomes an event, the traceback goes to the log
+    except Exception as error:  # the boundary of the process: everything becomes an event, the traceback goes to the log
         import traceback
 
         traceback.print_exc()
@@ -213,9 +223,21 @@ def _call(spec: dict[str, Any], folder: Path, emit: Callable[[Event], None]) -> 
             emit({"event": "error", "type": "BadInput", "message": str(disk_full(folder))})
             return BadInput.exit_code
         if "malloc" in str(error) or "out of memory" in str(error).lower():
-            emit({"event": "error", "type": "OutOfMemory", "message": f"The step ran out of memory: {error}"})
+            emit(
+                {
+                    "event": "error",
+                    "type": "OutOfMemory",
+                    "message": f"The step ran out of memory: {error}",
+                }
+            )
             return OutOfMemory.exit_code
-        emit({"event": "error", "type": type(error).__name__, "message": f"{type(error).__name__}: {error}"})
+        emit(
+            {
+                "event": "error",
+                "type": type(error).__name__,
+                "message": f"{type(error).__name__}: {error}",
+            }
+        )
         return 1
     emit({"event": "result", "result": result})
     return 0

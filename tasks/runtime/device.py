@@ -74,7 +74,11 @@ def load_blas() -> str:
     named = os.environ.get("TRIAGE_BLAS")
     if named == "none":
         return "reference"
-    found = [Path(named)] if named else [p for root, pattern in _BLAS_PATTERNS for p in sorted(root.glob(pattern))]
+    found = (
+        [Path(named)]
+        if named
+        else [p for root, pattern in _BLAS_PATTERNS for p in sorted(root.glob(pattern))]
+    )
     for path in found:
         try:
             ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
@@ -86,7 +90,9 @@ def load_blas() -> str:
 
 def cores() -> int:
     """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    return (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    )
 
 
 def blas_threads(count: int) -> int | None:
@@ -117,7 +123,9 @@ def keep_freed_memory() -> None:
     trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # malloc.h
     mallopt(trim_threshold, 1 << 30)
     mallopt(top_pad, 64 << 20)
-    mallopt(mmap_threshold, 1 << 30) or mallopt(mmap_threshold, 32 << 20)  # 32 MB is the most that older ones take
+    mallopt(mmap_threshold, 1 << 30) or mallopt(
+        mmap_threshold, 32 << 20
+    )  # 32 MB is the most that older ones take
 
 
 def measure() -> Device:
@@ -125,7 +133,10 @@ def measure() -> Device:
     blas = load_blas()
     import mlx.core as mx
 
-    a, b = mx.random.normal((512, 576), key=mx.random.key(0)), mx.random.normal((576, 1536), key=mx.random.key(1))
+    a, b = (
+        mx.random.normal((512, 576), key=mx.random.key(0)),
+        mx.random.normal((576, 1536), key=mx.random.key(1)),
+    )
     mx.eval(a, b, a @ b)
     times = []
     for _ in range(5):
@@ -133,7 +144,9 @@ def measure() -> Device:
         mx.eval(a @ b)
         times.append(time.perf_counter() - start)
     speed = 2 * 512 * 576 * 1536 / sorted(times)[2] / 1e9
-    return Device(backend(), compute_path(), compute_dtype(), blas, round(speed, 1), cores(), machine_name())
+    return Device(
+        backend(), compute_path(), compute_dtype(), blas, round(speed, 1), cores(), machine_name()
+    )
 
 
 def machine_name() -> str:
@@ -160,9 +173,7 @@ def slow_blas_warning(device: Device) -> str | None:
             "slower than they could."
         )
     if device.blas != "reference":
-        return (
-            f"Matrix products run at {device.gflops:.0f} GFLOP/s although {device.blas} is loaded: is the machine busy?"
-        )
+        return f"Matrix products run at {device.gflops:.0f} GFLOP/s although {device.blas} is loaded: is the machine busy?"
     return (
         f"Matrix products run at {device.gflops:.0f} GFLOP/s with the BLAS '{device.blas}': training will be many times "
         "slower than it could be. Install one with `pip install mkl` (x86-64) or `apt-get install libopenblas0-pthread`."
@@ -190,7 +201,10 @@ def _group_limits(root: Path) -> list[int]:
             continue
         place, name = ("memory", "memory.limit_in_bytes") if controllers else ("", "memory.max")
         group = Path(path.lstrip("/"))
-        for above in (group, *group.parents):  # inside a container the own group may be mounted as the topmost
+        for above in (
+            group,
+            *group.parents,
+        ):  # inside a container the own group may be mounted as the topmost
             with contextlib.suppress(OSError, ValueError):  # not there, or "max"
                 limits.append(int((root / "sys/fs/cgroup" / place / above / name).read_text()))
     return limits
@@ -215,7 +229,9 @@ def _peak_footprint() -> int | None:
     """`ri_lifetime_max_phys_footprint` of rusage_info_v4 (sys/resource.h): a UUID and 36 numbers of 64 bits, the 29th."""
     usage = (ctypes.c_uint64 * (2 + 36))()
     try:
-        failed = ctypes.CDLL("/usr/lib/libproc.dylib").proc_pid_rusage(os.getpid(), 4, ctypes.byref(usage))
+        failed = ctypes.CDLL("/usr/lib/libproc.dylib").proc_pid_rusage(
+            os.getpid(), 4, ctypes.byref(usage)
+        )
     except (OSError, AttributeError):
         return None
     return None if failed else int(usage[2 + 28])

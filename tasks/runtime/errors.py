@@ -76,12 +76,15 @@ class Stopped(TriageError):
 
 LOST_PARENT = 71
 BY_EXIT_CODE: dict[int, type[TriageError]] = {
-    cls.exit_code: cls for cls in (BadInput, SourceUnavailable, BrokenFolder, OutOfMemory, Diverged, Locked, LostChild)
+    cls.exit_code: cls
+    for cls in (BadInput, SourceUnavailable, BrokenFolder, OutOfMemory, Diverged, Locked, LostChild)
 }
 
 
 def disk_full(path: Path) -> BadInput:
-    return BadInput(f"The disk is full: {path} could not be written; free some space and run the command again.")
+    return BadInput(
+        f"The disk is full: {path} could not be written; free some space and run the command again."
+    )
 
 
 def is_disk_full(error: BaseException | None) -> bool:
@@ -89,7 +92,9 @@ def is_disk_full(error: BaseException | None) -> bool:
     while error is not None:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             return True
-        if any(words in str(error) for words in ("No space left on device", "[write] Unable to write")):
+        if any(
+            words in str(error) for words in ("No space left on device", "[write] Unable to write")
+        ):
             return True
         error = error.__cause__ or error.__context__
     return False
@@ -100,7 +105,11 @@ def disk_error(error: OSError, path: Path) -> Exception:
     if is_disk_full(error):
         return disk_full(path)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return BadInput(f"{path} may not be written ({error.strerror}); choose another folder with TRIAGE_HOME.")
+        return BadInput(
+            f"{path} may not be written ({error.strerror}); choose another folder with TRIAGE_HOME."
+        )
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
-        return BadInput(f"{path} cannot be made: a file is where a folder should be; choose another TRIAGE_HOME.")
+        return BadInput(
+            f"{path} cannot be made: a file is where a folder should be; choose another TRIAGE_HOME."
+        )
     return error

@@ -43,7 +43,9 @@ class Forked:
             if self.returncode is None and select.select([self._server], [], [], 0)[0]:
                 try:
                     self.returncode = _receive(self._server)
-                except OSError:  # the server was killed and cannot say how its step ends: lost with it
+                except (
+                    OSError
+                ):  # the server was killed and cannot say how its step ends: lost with it
                     self.returncode = -signal.SIGKILL
                     with contextlib.suppress(OSError):
                         self.stdin.close()  # at which a step leaves; its process id may be another's by now
@@ -56,7 +58,9 @@ class Forked:
             left = 1.0 if end is None else end - time.monotonic()
             if left <= 0:
                 raise subprocess.TimeoutExpired("step", timeout or 0)
-            select.select([self._server], [], [], min(left, 1.0))  # another thread may have read the code
+            select.select(
+                [self._server], [], [], min(left, 1.0)
+            )  # another thread may have read the code
         return code
 
     def terminate(self) -> None:
@@ -93,7 +97,9 @@ def kept() -> Iterator[None]:
         end()
 
 
-def fork(child: str, function: str, spec: Path, log: Path, environment: dict[str, str]) -> Forked | None:
+def fork(
+    child: str, function: str, spec: Path, log: Path, environment: dict[str, str]
+) -> Forked | None:
     """The process of a step, started; `child` is the module that serves. None where it cannot be forked: no server is
     kept, it is busy, or it has died. Of the environment, what is read on import stays as it was when the server started."""
     global _last
@@ -101,7 +107,11 @@ def fork(child: str, function: str, spec: Path, log: Path, environment: dict[str
         return None
     start(child, environment)
     with _lock:
-        if _server is None or _server.process.poll() is not None or (_last is not None and _last.poll() is None):
+        if (
+            _server is None
+            or _server.process.poll() is not None
+            or (_last is not None and _last.poll() is None)
+        ):
             return None
         try:
             wanted = {"module": function.partition(":")[0], "spec": str(spec.resolve()), "environment": environment,

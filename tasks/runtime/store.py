@@ -73,12 +73,23 @@ def seal(folder: Path, extra: dict[str, Any], files: list[str] | None = None) ->
     `extra` is stored beside the file list: versions, seed, timings, whatever the step wants to remember.
     """
     names = files if files is not None else _files_below(folder)
-    listed = {n: {"sha256": file_digest(folder / n), "size": (folder / n).stat().st_size} for n in sorted(names)}
-    manifest: dict[str, Any] = {**extra, "files": listed, "created": datetime.now(UTC).isoformat(timespec="seconds")}
+    listed = {
+        n: {"sha256": file_digest(folder / n), "size": (folder / n).stat().st_size}
+        for n in sorted(names)
+    }
+    manifest: dict[str, Any] = {
+        **extra,
+        "files": listed,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
     manifest["digest"] = content_digest(manifest)
-    manifest = json.loads(json.dumps(manifest))  # as its readers will see it: keys are text, tuples are lists
+    manifest = json.loads(
+        json.dumps(manifest)
+    )  # as its readers will see it: keys are text, tuples are lists
     manifest["check"] = _own_digest(manifest)
-    write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False))
+    write_atomic(
+        folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False)
+    )
     return manifest
 
 
@@ -88,7 +99,9 @@ def content_digest(manifest: dict[str, Any]) -> str:
 
 
 def _own_digest(manifest: dict[str, Any]) -> str:
-    text = json.dumps({key: value for key, value in manifest.items() if key != "check"}, sort_keys=True)
+    text = json.dumps(
+        {key: value for key, value in manifest.items() if key != "check"}, sort_keys=True
+    )
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -103,7 +116,9 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
             f"{folder / MANIFEST} is not readable JSON ({error}); delete the folder to rebuild it."
         ) from error
     if not isinstance(manifest, dict):
-        raise BrokenFolder(f"{folder / MANIFEST} is not a manifest; delete the folder to rebuild it.")
+        raise BrokenFolder(
+            f"{folder / MANIFEST} is not a manifest; delete the folder to rebuild it."
+        )
     return manifest
 
 
@@ -115,15 +130,23 @@ def verify(folder: Path, deep: bool = True) -> dict[str, Any]:
     """
     manifest = read_manifest(folder)
     if manifest is None:
-        raise BrokenFolder(f"{folder} has no {MANIFEST}: it was never completed and must be rebuilt.")
+        raise BrokenFolder(
+            f"{folder} has no {MANIFEST}: it was never completed and must be rebuilt."
+        )
     if manifest.get("check") != _own_digest(manifest):
-        raise BrokenFolder(f"{folder / MANIFEST} does not match its own digest; the folder must be rebuilt.")
+        raise BrokenFolder(
+            f"{folder / MANIFEST} does not match its own digest; the folder must be rebuilt."
+        )
     for name, entry in manifest["files"].items():
         path = folder / name
         if not path.is_file() or path.stat().st_size != entry["size"]:
-            raise BrokenFolder(f"{path} is missing or has the wrong size; {folder} must be rebuilt.")
+            raise BrokenFolder(
+                f"{path} is missing or has the wrong size; {folder} must be rebuilt."
+            )
         if deep and file_digest(path) != entry["sha256"]:
-            raise BrokenFolder(f"{path} does not have the digest of its manifest; {folder} must be rebuilt.")
+            raise BrokenFolder(
+                f"{path} does not have the digest of its manifest; {folder} must be rebuilt."
+            )
     return manifest
 
 
@@ -152,7 +175,9 @@ def complete_once(folder: Path) -> dict[str, Any] | None:
         if json.loads(note.read_text(encoding="utf-8")) == seen:
             return manifest
     if (manifest := complete(folder, deep=True)) is not None:
-        with contextlib.suppress(Exception):  # a folder that may not be written to is checked every time
+        with contextlib.suppress(
+            Exception
+        ):  # a folder that may not be written to is checked every time
             write_atomic(note, json.dumps(seen))
     return manifest
 
@@ -163,7 +188,9 @@ def _seen(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     return {"chain": process_chain(), "check": manifest["check"], "files": times}
 
 
-def build_folder(final: Path, build: Callable[[Path], dict[str, Any]], once: bool = False) -> dict[str, Any]:
+def build_folder(
+    final: Path, build: Callable[[Path], dict[str, Any]], once: bool = False
+) -> dict[str, Any]:
     """Return the manifest of `final`, building the folder first if it is not complete.
 
     `build(temporary)` fills a temporary folder and returns the manifest's extra entries. Nothing half-made stays:
@@ -216,7 +243,9 @@ def _held(folder: Path) -> Iterator[None]:
 def _flock(folder: Path, how: int) -> Iterator[None]:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # a file system without locks keeps its leftovers, and its races
+        with contextlib.suppress(
+            OSError
+        ):  # a file system without locks keeps its leftovers, and its races
             fcntl.flock(descriptor, how)
         yield
     finally:
@@ -256,10 +285,16 @@ def locked(folder: Path, wait: float = 0.0) -> Iterator[None]:
                 break
             except OSError as error:
                 if time.monotonic() >= deadline:
-                    raise Locked(f"Another process is working on {folder}; wait for it or stop it.") from error
+                    raise Locked(
+                        f"Another process is working on {folder}; wait for it or stop it."
+                    ) from error
             time.sleep(0.02)
         yield
 
 
 def _files_below(folder: Path) -> list[str]:
-    return [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST]
+    return [
+        p.relative_to(folder).as_posix()
+        for p in folder.rglob("*")
+        if p.is_file() and p.name != MANIFEST
+    ]

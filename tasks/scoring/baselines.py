@@ -27,7 +27,11 @@ BAG_OF_WORDS = "tfidf_lr"
 ZERO_SHOT = "zero_shot"
 OF_A_DATASET = (*CONSTANT, BAG_OF_WORDS)
 TARGET = 0.95  # ED recall of their target_recall rule: the gate's
-PENALTIES = (1.0, 10.0, 100.0)  # inverse L2 strengths; the one with the best log-likelihood on `valid` is taken
+PENALTIES = (
+    1.0,
+    10.0,
+    100.0,
+)  # inverse L2 strengths; the one with the best log-likelihood on `valid` is taken
 NO_PASSES = "not available: a baseline has no dropout"
 
 
@@ -37,7 +41,9 @@ def dataset_baseline_id(name: str, dataset: dict[str, Any]) -> str:
     return f"{name}-{short_digest({'name': name, 'sklearn': metadata.version('scikit-learn'), **sets})}"
 
 
-def zero_shot_id(variant: dict[str, Any], prompt: str, versions: dict[str, str], compute_dtype: str) -> str:
+def zero_shot_id(
+    variant: dict[str, Any], prompt: str, versions: dict[str, str], compute_dtype: str
+) -> str:
     """training_id of an untuned variant. `variant`: its manifest, `prompt`: the template's digest."""
     made_of = {"variant": variant["digest"], "tokenizer": variant["tokenizer_digest"], "prompt": prompt,
                "versions": versions, "compute_dtype": compute_dtype}  # fmt: skip
@@ -45,26 +51,55 @@ def zero_shot_id(variant: dict[str, Any], prompt: str, versions: dict[str, str],
 
 
 def baseline_evaluation_id(
-    training_id: str, scoring: Scoring, dataset: dict[str, Any], max_tokens: int = 0, judged: str = "test"
+    training_id: str,
+    scoring: Scoring,
+    dataset: dict[str, Any],
+    max_tokens: int = 0,
+    judged: str = "test",
 ) -> str:
     """evaluation_id of a baseline on a dataset's test set, or on another set; `max_tokens` where a tokenizer may
     shorten cases."""
-    sets = {"calibration": dataset["sets"]["calibration"]["digest"], "test": dataset["sets"][judged]["digest"]}
+    sets = {
+        "calibration": dataset["sets"]["calibration"]["digest"],
+        "test": dataset["sets"][judged]["digest"],
+    }
     named = {} if judged == "test" else {"name": judged}
-    made_of = {**sets, **named, "scoring": _used(scoring), "version": SCORING_VERSION, "max_tokens": max_tokens}
+    made_of = {
+        **sets,
+        **named,
+        "scoring": _used(scoring),
+        "version": SCORING_VERSION,
+        "max_tokens": max_tokens,
+    }
     return f"{training_id}-e{short_digest(made_of)}"
 
 
 def _used(scoring: Scoring) -> dict[str, Any]:
-    return scoring.model_dump(mode="json", include={"cost_matrix", "conformal_miss_rate", "generated_cases"})
+    return scoring.model_dump(
+        mode="json", include={"cost_matrix", "conformal_miss_rate", "generated_cases"}
+    )
 
 
 def baseline_judging(
-    training_id: str, evaluation_id: str, scoring: Scoring, dataset: dict[str, Any], seed: int, judged: str = "test"
+    training_id: str,
+    evaluation_id: str,
+    scoring: Scoring,
+    dataset: dict[str, Any],
+    seed: int,
+    judged: str = "test",
 ) -> Judging:
     """How every baseline is judged: argmax is gated, the other rules stand beside it."""
     own = dataset["sets"][judged]
-    return Judging(evaluation_id, training_id, own["digest"], own["has_groups"], "argmax", scoring, seed, judged)
+    return Judging(
+        evaluation_id,
+        training_id,
+        own["digest"],
+        own["has_groups"],
+        "argmax",
+        scoring,
+        seed,
+        judged,
+    )
 
 
 def dataset_baseline_rows(
@@ -94,12 +129,16 @@ class Model:
 
 
 def _constant(label: str) -> Model:
-    return Model(lambda rows: np.tile(np.eye(3)[LABELS.index(label)], (len(rows), 1)), constant=True)
+    return Model(
+        lambda rows: np.tile(np.eye(3)[LABELS.index(label)], (len(rows), 1)), constant=True
+    )
 
 
 def bag_of_words(sets: dict[str, Rows]) -> Model:
     """Words and pairs of words by TF-IDF, and a logistic regression on them, fitted on `train`, chosen on `valid`."""
-    from sklearn.feature_extraction.text import TfidfVectorizer  # slow to import, and needed once per dataset
+    from sklearn.feature_extraction.text import (
+        TfidfVectorizer,
+    )  # slow to import, and needed once per dataset
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
@@ -107,7 +146,10 @@ def bag_of_words(sets: dict[str, Rows]) -> Model:
     if len(set(labels)) == 1:  # nothing to tell apart
         return _constant(labels[0])
     models = [
-        make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=c, max_iter=1000))
+        make_pipeline(
+            TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
+            LogisticRegression(C=c, max_iter=1000),
+        )
         for c in PENALTIES
     ]
     for model in models:
@@ -133,7 +175,11 @@ def _chosen(model: Model, rows: Rows, scoring: Scoring, digest: str) -> tuple[Ru
     """The rules, chosen on the calibration cases before any other is scored. `digest`: of that set."""
     calibration = scored_lines(rows, model.predict(rows))
     chosen = record_rules(
-        scored_cases(calibration), digest, target=TARGET, costs=scoring.cost_matrix, constant=model.constant
+        scored_cases(calibration),
+        digest,
+        target=TARGET,
+        costs=scoring.cost_matrix,
+        constant=model.constant,
     )
     return chosen, calibration
 

@@ -35,7 +35,9 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     mx.set_cache_limit(CACHE_BYTES)
     reference = Path(args["reference"])
     test = load_set(Path(args["data"]), "test", load_template(reference), training.max_tokens)
-    chosen = sample_numbers([r["case_id"] for r in test.records], [r["label"] for r in test.records], args["cases"])
+    chosen = sample_numbers(
+        [r["case_id"] for r in test.records], [r["label"] for r in test.records], args["cases"]
+    )
     figures: dict[str, Any] = {}
     exact = _predict(reference, test, chosen, 0, home, emit)
     for bits, folder in args["variants"].items():
@@ -44,7 +46,9 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     return {"figures": figures, "set_cases": len(test.records)}
 
 
-def _predict(folder: Path, test: LoadedSet, chosen: list[int], layers: int, home: Path, emit: Emit) -> Predicted:
+def _predict(
+    folder: Path, test: LoadedSet, chosen: list[int], layers: int, home: Path, emit: Emit
+) -> Predicted:
     """What a model predicts; with `layers` from the frozen prefix that recipes with so many trained blocks share."""
     stack = load_variant(folder, "dequantised_f32")
     boundary = max(stack.depth - layers, 0) if layers else 0
@@ -60,15 +64,28 @@ def _predict(folder: Path, test: LoadedSet, chosen: list[int], layers: int, home
         batch = make_batch(cases, some)
         found, losses, count = _forward(model, prefix, cases, batch, past)
         nll, tokens = nll + losses, tokens + count
-        if logits is None:  # one array from the start: a second copy of a thousand rows of Gemma's is a gigabyte
+        if (
+            logits is None
+        ):  # one array from the start: a second copy of a thousand rows of Gemma's is a gigabyte
             logits = np.empty((len(chosen), len(found[0])), np.float32)
-        for case, own, labels in zip(some, found, _labels(model, prefix, cases, batch, past, found), strict=True):
+        for case, own, labels in zip(
+            some, found, _labels(model, prefix, cases, batch, past, found), strict=True
+        ):
             logits[place[case]], label_logp[place[case]] = own, labels
         done += len(some)
-        emit({"event": "progress", "what": f"fidelity of {folder.name}", "done": done, "of": len(place)})
+        emit(
+            {
+                "event": "progress",
+                "what": f"fidelity of {folder.name}",
+                "done": done,
+                "of": len(place),
+            }
+        )
     assert logits is not None  # a set has cases
     if not np.isfinite(logits).all():
-        raise TriageError(f"{folder.name} gives logits that are not finite, so its fidelity cannot be measured.")
+        raise TriageError(
+            f"{folder.name} gives logits that are not finite, so its fidelity cannot be measured."
+        )
     mx.clear_cache()
     return Predicted(logits, label_logp, nll, tokens)
 
@@ -79,7 +96,9 @@ def _forward(
     """Logits at the label's position of each case, and the loss of the message's own tokens, summed and counted."""
     stack, skip = model.stack, cases.leading
     rows = batch.rows[:: cases.per_case]  # one per case: its rows differ in the completion alone
-    hidden = run_blocks(stack, prefix.hidden(rows, batch.length), prefix.boundary, stack.depth, past)
+    hidden = run_blocks(
+        stack, prefix.hidden(rows, batch.length), prefix.boundary, stack.depth, past
+    )
     found, nll, tokens = [], mx.array(0.0), 0
     for i, row in enumerate(rows):
         own = project(stack, hidden[i, : row.first + 1 - skip])

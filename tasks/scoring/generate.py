@@ -37,14 +37,18 @@ def greedy_answers(
         _next_token(adapted, list(cases.encoded[chosen[0]].prompt[:common]), past)
     answers = []
     for number, case in enumerate(chosen, 1):
-        tokens = generate(adapted, list(cases.encoded[case].prompt[common:]), past, ends, max_tokens)
+        tokens = generate(
+            adapted, list(cases.encoded[case].prompt[common:]), past, ends, max_tokens
+        )
         trim_prompt_cache(past, past[0].offset - common)
         answers.append(template.tokenizer.decode(tokens, skip_special_tokens=True))
         emit({"event": "progress", "what": "generated answers", "done": number, "of": len(chosen)})
     return answers
 
 
-def generate(adapted: Adapted, prompt: list[int], past: list[Any], ends: set[int], max_tokens: int) -> list[int]:
+def generate(
+    adapted: Adapted, prompt: list[int], past: list[Any], ends: set[int], max_tokens: int
+) -> list[int]:
     """At most `max_tokens` greedy tokens after `prompt`, itself after what `past` holds; one of `ends` stops it."""
     tokens: list[int] = []
     following = prompt

@@ -83,11 +83,16 @@ def run_untuned(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
 
     `args`: scoring, training (JSON), variant, data, home, scores (folder to make), and `sets` as for `run_sets`.
     """
-    scoring, training = Scoring.model_validate(args["scoring"]), Training.model_validate(args["training"])
+    scoring, training = (
+        Scoring.model_validate(args["scoring"]),
+        Training.model_validate(args["training"]),
+    )
     tell_device(emit)  # it runs before the first training, and is slow too where that will be
     mx.set_cache_limit(CACHE_BYTES)
     stack = load_variant(Path(args["variant"]), compute_path())
-    untuned = Adapted(stack, (), max(stack.depth - training.num_layers, 0), 0)  # a fresh adapter adds exactly nothing
+    untuned = Adapted(
+        stack, (), max(stack.depth - training.num_layers, 0), 0
+    )  # a fresh adapter adds exactly nothing
     work = _work(args, UNTUNED, untuned, scoring, training, (0.0, 0, TARGET), emit)
     manifest = build_folder(Path(args["scores"]), lambda out: _score_all(work, out))
     for name, scores in args["sets"].items():
@@ -126,7 +131,9 @@ def _trained(spec: ExperimentSpec, args: dict[str, Any], emit: Emit) -> Work:
     folder = Path(args["folder"])
     verify(folder, deep=True)
     mx.set_cache_limit(CACHE_BYTES)
-    adapted = add_lora(load_variant(Path(args["variant"]), compute_path()), spec.recipe, spec.training, spec.seed)
+    adapted = add_lora(
+        load_variant(Path(args["variant"]), compute_path()), spec.recipe, spec.training, spec.seed
+    )
     load_weights(adapted, folder / "adapters.safetensors")
     # Without a target of its own a recipe is read at the baselines', beside its primary rule: at equal recall.
     own = spec.recipe.dropout, spec.seed, spec.recipe.target_ed_recall or TARGET
@@ -182,7 +189,9 @@ def _score(work: Work, name: str, path: Path) -> tuple[LoadedSet, Prefix]:
     """Score one set into `path`; the set, encoded, and its frozen prefix serve again."""
     loaded = load_set(work.data, name, work.template, work.max_tokens)
     tell_shortened(name, loaded, work.max_tokens, work.emit)
-    prefix = open_prefix(work.adapted.stack, loaded.cases, work.adapted.boundary, work.home, work.digest, work.emit)
+    prefix = open_prefix(
+        work.adapted.stack, loaded.cases, work.adapted.boundary, work.home, work.digest, work.emit
+    )
     scores, count = score_cases(work.adapted, prefix, loaded.cases), len(loaded.records)
     _refuse_not_finite(work, name, scores)
     _write_scores(path, loaded, scores)
@@ -204,7 +213,9 @@ def _passes(work: Work, test: LoadedSet, prefix: Prefix, out: Path) -> str:
         why = "the model is untuned" if work.name == UNTUNED else "the recipe has dropout 0"
         return f"not available: {why}, so every pass would be the same"
     chosen = _sample(test, work.scoring.mc_cases)
-    passes = dropout_passes(work.adapted, prefix, test.cases, chosen, work.scoring.passes, work.seed, work.emit)
+    passes = dropout_passes(
+        work.adapted, prefix, test.cases, chosen, work.scoring.passes, work.seed, work.emit
+    )
     np.save(out / "passes.npy", passes, allow_pickle=False)
     (out / "passes.json").write_text(json.dumps([test.records[i]["case_id"] for i in chosen]))
     return "available"
@@ -212,7 +223,9 @@ def _passes(work: Work, test: LoadedSet, prefix: Prefix, out: Path) -> str:
 
 def _sample(test: LoadedSet, size: Any) -> list[int]:
     """Numbers of the cases of a fixed sample, stratified by label."""
-    return sample_numbers([r["case_id"] for r in test.records], [r["label"] for r in test.records], size)
+    return sample_numbers(
+        [r["case_id"] for r in test.records], [r["label"] for r in test.records], size
+    )
 
 
 def _answers(work: Work, test: LoadedSet, out: Path) -> None:
@@ -224,7 +237,11 @@ def _answers(work: Work, test: LoadedSet, out: Path) -> None:
     with (out / "answers.jsonl").open("w", encoding="utf-8") as handle:
         for i, text in zip(chosen, texts, strict=True):
             answer = read_answer(text)
-            line = {"case_id": test.records[i]["case_id"], "exact": answer.exact, "label": answer.label}
+            line = {
+                "case_id": test.records[i]["case_id"],
+                "exact": answer.exact,
+                "label": answer.label,
+            }
             handle.write(json.dumps(line) + "\n")
 
 

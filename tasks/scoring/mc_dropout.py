@@ -43,7 +43,9 @@ def dropout_passes(
         past = leading_past(adapted, prefix, (*key, 0))
         mx.eval([p.arrays() for p in past if p])
 
-        def log_p_of(batch: Batch, key: tuple[int, ...] = key, past: list[SharedPast | None] = past) -> mx.array:
+        def log_p_of(
+            batch: Batch, key: tuple[int, ...] = key, past: list[SharedPast | None] = past
+        ) -> mx.array:
             # one mask a case, also where each label is a row of its own: a pass is one model for all three of them
             adapted.set_dropout([(*key, 1 + row.number // cases.per_case) for row in batch.rows])
             return label_terms(adapted, prefix, cases, batch, past).label_logp

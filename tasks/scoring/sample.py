@@ -6,7 +6,9 @@ import hashlib
 from typing import Literal
 
 
-def stratified_sample(case_ids: list[str], labels: list[str], size: int | Literal["all"]) -> list[str]:
+def stratified_sample(
+    case_ids: list[str], labels: list[str], size: int | Literal["all"]
+) -> list[str]:
     """At most `size` case ids, each label in its share (largest remainders), chosen by digest of the id alone."""
     if size == "all" or size >= len(case_ids):
         return list(case_ids)

@@ -55,8 +55,12 @@ class Stack:
     windows: tuple[int | None, ...]
     hidden_size: int
     cpu_kernels: bool  # our elementwise forms instead of mlx-lm's, where they are faster
-    logit_bytes: int = 16 << 20  # logits held at once: more rows than that are scored a block of columns at a time
-    checkpointing: bool = False  # keep only each block's input for the backward pass, and compute the rest again
+    logit_bytes: int = (
+        16 << 20
+    )  # logits held at once: more rows than that are scored a block of columns at a time
+    checkpointing: bool = (
+        False  # keep only each block's input for the backward pass, and compute the rest again
+    )
 
     @property
     def depth(self) -> int:
@@ -73,14 +77,19 @@ def take_apart(model: nn.Module, cpu_kernels: bool = False) -> Stack:
     kind = getattr(model, "model_type", type(model).__name__)
     args = model.args
     if kind == "llama":
-        windows = tuple(args.sliding_window if layer.use_sliding else None for layer in model.model.layers)
+        windows = tuple(
+            args.sliding_window if layer.use_sliding else None for layer in model.model.layers
+        )
     elif kind == "gemma3_text":
         pattern = args.sliding_window_pattern
         windows = tuple(
-            None if i % pattern == pattern - 1 else args.sliding_window for i in range(len(model.model.layers))
+            None if i % pattern == pattern - 1 else args.sliding_window
+            for i in range(len(model.model.layers))
         )
     else:
-        raise BadInput(f"The model class {kind!r} is not supported; supported are llama and gemma3_text.")
+        raise BadInput(
+            f"The model class {kind!r} is not supported; supported are llama and gemma3_text."
+        )
     return Stack(model, list(model.model.layers), windows, args.hidden_size, cpu_kernels)
 
 
@@ -93,7 +102,9 @@ def embed(stack: Stack, tokens: mx.array) -> mx.array:
     return hidden
 
 
-def run_blocks(stack: Stack, hidden: mx.array, start: int, stop: int, past: list[Any] | None = None) -> mx.array:
+def run_blocks(
+    stack: Stack, hidden: mx.array, start: int, stop: int, past: list[Any] | None = None
+) -> mx.array:
     """Blocks start..stop-1 over (B, T, D). `past[i]`: a cache for block i that holds earlier positions, or None."""
     masks: dict[int | None, Any] = {}
     for i in range(start, stop):
@@ -106,7 +117,9 @@ def run_blocks(stack: Stack, hidden: mx.array, start: int, stop: int, past: list
     return hidden
 
 
-def _run_block(stack: Stack, i: int, hidden: mx.array, mask: Any, offset: int, cache: Any) -> mx.array:
+def _run_block(
+    stack: Stack, i: int, hidden: mx.array, mask: Any, offset: int, cache: Any
+) -> mx.array:
     layer = stack.layers[i]
     if not stack.cpu_kernels:
         return layer(hidden, mask, cache)
@@ -115,7 +128,9 @@ def _run_block(stack: Stack, i: int, hidden: mx.array, mask: Any, offset: int, c
     return _finish_block(stack, layer, hidden, attended)
 
 
-def _checkpointed(stack: Stack, i: int, hidden: mx.array, mask: Any, offset: int, cache: Any) -> mx.array:
+def _checkpointed(
+    stack: Stack, i: int, hidden: mx.array, mask: Any, offset: int, cache: Any
+) -> mx.array:
     """The block, computed again in the backward pass. Only this call: stock mlx-lm's patches the class for good.
 
     Whatever gradients flow through (the leading tokens' keys and values too) is handed in and out, and the dropout
@@ -124,7 +139,9 @@ def _checkpointed(stack: Stack, i: int, hidden: mx.array, mask: Any, offset: int
     layer = stack.layers[i]
     masks = [(module, module.keys_now) for module in layer.modules() if hasattr(module, "keys_now")]
 
-    def run(weights: Any, hidden: mx.array, given: list[mx.array]) -> tuple[mx.array, list[mx.array]]:
+    def run(
+        weights: Any, hidden: mx.array, given: list[mx.array]
+    ) -> tuple[mx.array, list[mx.array]]:
         layer.update(weights)
         for module, keys in masks:
             module.set_keys(keys)
@@ -139,7 +156,9 @@ def _checkpointed(stack: Stack, i: int, hidden: mx.array, mask: Any, offset: int
     return hidden
 
 
-def run_last_block(stack: Stack, hidden: mx.array, first_row: mx.array, rows: int, past: Any | None = None) -> mx.array:
+def run_last_block(
+    stack: Stack, hidden: mx.array, first_row: mx.array, rows: int, past: Any | None = None
+) -> mx.array:
     """The last block, computed for `rows` consecutive positions per sequence only: (B, T, D) -> (B, rows, D).
 
     Keys and values are needed at every position; queries, output projection and MLP only where a row is scored.
@@ -152,10 +171,14 @@ def run_last_block(stack: Stack, hidden: mx.array, first_row: mx.array, rows: in
     index = mx.minimum(first_row[:, None] + mx.arange(rows)[None, :], hidden.shape[1] - 1)
     normed = layer.input_layernorm(hidden)
     picked = mx.take_along_axis(normed, index[:, :, None], axis=1)
-    visible = _visible((index + offset)[:, None, :, None], offset + hidden.shape[1], stack.windows[i])
+    visible = _visible(
+        (index + offset)[:, None, :, None], offset + hidden.shape[1], stack.windows[i]
+    )
     mask = additive(visible) if stack.cpu_kernels else visible
     attended = _attend(stack, i, picked, normed, index[:, 0] + offset, offset, mask, past)
-    return _finish_block(stack, layer, mx.take_along_axis(hidden, index[:, :, None], axis=1), attended)
+    return _finish_block(
+        stack, layer, mx.take_along_axis(hidden, index[:, :, None], axis=1), attended
+    )
 
 
 def project(stack: Stack, hidden: mx.array) -> mx.array:
@@ -176,7 +199,9 @@ def _mask(stack: Stack, hidden: mx.array, window: int | None, offset: int) -> An
     length = hidden.shape[1]
     if offset == 0 and not stack.cpu_kernels:  # a word, where possible: the fused kernels know it
         return (
-            create_attention_mask(hidden, None, window_size=window) if window else create_attention_mask(hidden, None)
+            create_attention_mask(hidden, None, window_size=window)
+            if window
+            else create_attention_mask(hidden, None)
         )
     visible = _visible(mx.arange(offset, offset + length)[:, None], offset + length, window)
     return additive(visible) if stack.cpu_kernels else visible
@@ -190,7 +215,14 @@ def _visible(query: mx.array, keys: int, window: int | None) -> mx.array:
 
 
 def _attend(
-    stack: Stack, i: int, asking: mx.array, normed: mx.array, query_offset: Any, offset: int, mask: Any, past: Any
+    stack: Stack,
+    i: int,
+    asking: mx.array,
+    normed: mx.array,
+    query_offset: Any,
+    offset: int,
+    mask: Any,
+    past: Any,
 ) -> mx.array:
     """Attention of block i for the positions in `asking` (B, R, D) over those in `normed` (B, T, D) and the past."""
     module = stack.layers[i].self_attn
@@ -198,7 +230,9 @@ def _attend(
     rows = asking.shape[1]
     queries = module.q_proj(asking).reshape(batch, rows, module.n_heads, -1)
     keys = module.k_proj(normed).reshape(batch, length, module.n_kv_heads, -1)
-    values = module.v_proj(normed).reshape(batch, length, module.n_kv_heads, -1).transpose(0, 2, 1, 3)
+    values = (
+        module.v_proj(normed).reshape(batch, length, module.n_kv_heads, -1).transpose(0, 2, 1, 3)
+    )
     if "q_norm" in module:
         queries, keys = module.q_norm(queries), module.k_norm(keys)
     queries = module.rope(queries.transpose(0, 2, 1, 3), offset=query_offset)
@@ -208,7 +242,9 @@ def _attend(
     if stack.cpu_kernels:
         output = attention(queries, keys, values, module.scale, mask)
     else:
-        output = scaled_dot_product_attention(queries, keys, values, cache=None, scale=module.scale, mask=mask)
+        output = scaled_dot_product_attention(
+            queries, keys, values, cache=None, scale=module.scale, mask=mask
+        )
     return module.o_proj(output.transpose(0, 2, 1, 3).reshape(batch, rows, -1))
 
 

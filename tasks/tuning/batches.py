@@ -87,14 +87,22 @@ def make_cases(template: Template, encoded: Sequence[Encoded], stock_mask: bool 
                     completion, template.label_lengths[candidate],
                 )
             )  # fmt: skip
-    return Cases(tuple(encoded), tuple(rows), per_case, _leading(encoded), tuple(c[0] for c in template.completions))
+    return Cases(
+        tuple(encoded),
+        tuple(rows),
+        per_case,
+        _leading(encoded),
+        tuple(c[0] for c in template.completions),
+    )
 
 
 def make_batch(cases: Cases, chosen: Sequence[int], length: int | None = None) -> Batch:
     """The arrays of the chosen cases, padded on the right to a common length (B cases give N = B x per_case rows)."""
     rows = cases.rows_of(chosen)
     width = max(len(row.targets) for row in rows)
-    targets, scored, is_label = (np.zeros((len(rows), width), t) for t in (np.int32, np.float32, np.float32))
+    targets, scored, is_label = (
+        np.zeros((len(rows), width), t) for t in (np.int32, np.float32, np.float32)
+    )
     for i, row in enumerate(rows):
         targets[i, : len(row.targets)] = row.targets
         scored[i, : len(row.targets)] = 1
@@ -112,7 +120,9 @@ def epoch_batches(cases: Cases, batch_size: int, seed: int, epoch: int) -> list[
     span = batch_size * WINDOW
     batches: list[list[int]] = []
     for start in range(0, len(order), span):
-        window = sorted(order[start : start + span].tolist(), key=lambda c: (len(cases.encoded[c].prompt), c))
+        window = sorted(
+            order[start : start + span].tolist(), key=lambda c: (len(cases.encoded[c].prompt), c)
+        )
         batches += [window[i : i + batch_size] for i in range(0, len(window), batch_size)]
     return [batches[i] for i in generator.permutation(len(batches))]
 
@@ -126,11 +136,15 @@ def training_batches(cases: Cases, batch_size: int, seed: int, start: int) -> It
         epoch, skip = epoch + 1, 0
 
 
-def sorted_batches(cases: Cases, token_budget: int, chosen: Sequence[int] | None = None) -> list[list[int]]:
+def sorted_batches(
+    cases: Cases, token_budget: int, chosen: Sequence[int] | None = None
+) -> list[list[int]]:
     """All cases, or the `chosen`, in batches of similar length of at most `token_budget` padded tokens, to evaluate."""
     among = range(len(cases.encoded)) if chosen is None else chosen
     order = sorted(among, key=lambda c: (len(cases.encoded[c].prompt), c))
-    return filled_groups(order, [_padded(cases.rows_of([c])) * cases.per_case for c in order], token_budget)
+    return filled_groups(
+        order, [_padded(cases.rows_of([c])) * cases.per_case for c in order], token_budget
+    )
 
 
 def filled_groups(order: Sequence[int], sizes: Sequence[int], budget: int) -> list[list[int]]:

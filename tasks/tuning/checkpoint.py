@@ -50,7 +50,11 @@ class Progress:
 
 
 def save(
-    folder: Path, adapted: Adapted, optimizer: optim.Optimizer, best: dict[str, mx.array], progress: Progress
+    folder: Path,
+    adapted: Adapted,
+    optimizer: optim.Optimizer,
+    best: dict[str, mx.array],
+    progress: Progress,
 ) -> None:
     """Write a checkpoint atomically and remove the older ones."""
 
@@ -66,11 +70,16 @@ def save(
     build_folder(folder / name, build)
     for other in folder.iterdir():
         if other.name != name:
-            shutil.rmtree(other, ignore_errors=True) if other.is_dir() else other.unlink(missing_ok=True)
+            shutil.rmtree(other, ignore_errors=True) if other.is_dir() else other.unlink(
+                missing_ok=True
+            )
 
 
 def restore(
-    folder: Path, adapted: Adapted, optimizer: optim.Optimizer, emit: Callable[[dict[str, Any]], None] | None = None
+    folder: Path,
+    adapted: Adapted,
+    optimizer: optim.Optimizer,
+    emit: Callable[[dict[str, Any]], None] | None = None,
 ) -> tuple[dict[str, mx.array], Progress] | None:
     """Put the newest intact checkpoint into model and optimizer; returns (best adapters, progress), or None.
 
@@ -80,15 +89,26 @@ def restore(
         if complete(candidate, deep=True) is None:
             if emit:
                 where = f"The checkpoint of update {int(candidate.name)}, {candidate}, is damaged"
-                emit({"event": "warning", "message": f"{where}: the training goes on from an earlier state."})
+                emit(
+                    {
+                        "event": "warning",
+                        "message": f"{where}: the training goes on from an earlier state.",
+                    }
+                )
             continue
         state: dict[str, mx.array] = mx.load(str(candidate / "state.safetensors"))  # type: ignore[assignment]
         best: dict[str, mx.array] = mx.load(str(candidate / "best.safetensors"))  # type: ignore[assignment]
         mx.eval(state, best)
-        weights = [(k.removeprefix("adapter."), v) for k, v in state.items() if k.startswith("adapter.")]
+        weights = [
+            (k.removeprefix("adapter."), v) for k, v in state.items() if k.startswith("adapter.")
+        ]
         adapted.stack.model.load_weights(weights, strict=False)
         optimizer.state = tree_unflatten(
-            [(k.removeprefix("optimizer."), v) for k, v in state.items() if k.startswith("optimizer.")]
+            [
+                (k.removeprefix("optimizer."), v)
+                for k, v in state.items()
+                if k.startswith("optimizer.")
+            ]
         )
         return best, Progress(**json.loads((candidate / "progress.json").read_text()))
     return None

@@ -80,7 +80,9 @@ def _softmax_vjp(scores: Any, wanted: Any, weights: Any) -> mx.array:
     return weighted - weights * weighted.sum(axis=-1, keepdims=True)
 
 
-def attention(queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: mx.array) -> mx.array:
+def attention(
+    queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: mx.array
+) -> mx.array:
     """Grouped-query attention: queries (B, H, R, d), keys and values (B, H_kv, T, d), additive mask (..., R, T)."""
     batch, heads, rows, width = queries.shape
     groups = keys.shape[1]

@@ -23,7 +23,9 @@ from tasks.tuning.lora import Adapted
 from tasks.tuning.losses import Objective, Terms, case_terms, objective_sum, scored_tokens
 from tasks.tuning.streams import side_by_side
 
-LEADING = (1 << 31) - 1  # the place of the leading tokens in a dropout key: no case of a batch has it
+LEADING = (
+    1 << 31
+) - 1  # the place of the leading tokens in a dropout key: no case of a batch has it
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,9 @@ def update_gradients(
     def loss_of(model: nn.Module, batch: Batch, start: int) -> tuple[mx.array, mx.array]:
         past = leading_past(adapted, prefix, (*dropout_key, LEADING) if dropout_key else None)
         if dropout_key is not None:
-            adapted.set_dropout([(*dropout_key, start + i // cases.per_case) for i in range(len(batch.rows))])
+            adapted.set_dropout(
+                [(*dropout_key, start + i // cases.per_case) for i in range(len(batch.rows))]
+            )
         terms = batch_terms(adapted, prefix, cases, batch, past)
         adapted.set_dropout(None)
         return objective_sum(terms, batch.labels, objective, tokens, count)
@@ -80,7 +84,9 @@ def update_gradients(
     return total, parts, gradients
 
 
-def step_peak(adapted: Adapted, prefix: Prefix, cases: Cases, objective: Objective, count: int = 1) -> int:
+def step_peak(
+    adapted: Adapted, prefix: Prefix, cases: Cases, objective: Objective, count: int = 1
+) -> int:
     """Bytes that the gradients of `count` of the set's longest cases need at their peak, on top of what is held: each
     result is finished before the next is allocated, so that little depends on what else the machine does. What its threads
     free first still differs: about one step in eight of a tiny model takes up to a third more than the others."""
@@ -94,7 +100,9 @@ def step_peak(adapted: Adapted, prefix: Prefix, cases: Cases, objective: Objecti
     return int(mx.get_peak_memory() - held)
 
 
-def score_cases(adapted: Adapted, prefix: Prefix, cases: Cases, tokens_at_once: int = TOKENS_AT_ONCE) -> Scores:
+def score_cases(
+    adapted: Adapted, prefix: Prefix, cases: Cases, tokens_at_once: int = TOKENS_AT_ONCE
+) -> Scores:
     """Deterministic scores of every case: dropout off, the instruction's tokens computed once for the whole set."""
     adapted.set_dropout(None)
     past = leading_past(adapted, prefix)
@@ -117,21 +125,29 @@ def leading_past(
 ) -> list[SharedPast | None]:
     """Run the common leading tokens through the trained blocks and keep their keys and values."""
     stack, start = adapted.stack, prefix.boundary
-    past: list[SharedPast | None] = [SharedPast() if i >= start else None for i in range(stack.depth)]
+    past: list[SharedPast | None] = [
+        SharedPast() if i >= start else None for i in range(stack.depth)
+    ]
     if prefix.cases.leading == 0:
         return [None] * stack.depth
     adapted.set_dropout([dropout_key] if dropout_key else None)
-    run_blocks(stack, prefix.leading_hidden(), start, stack.depth, past)  # lazily: only keys and values are wanted
+    run_blocks(
+        stack, prefix.leading_hidden(), start, stack.depth, past
+    )  # lazily: only keys and values are wanted
     adapted.set_dropout(None)
     return past
 
 
-def batch_terms(adapted: Adapted, prefix: Prefix, cases: Cases, batch: Batch, past: list[SharedPast | None]) -> Terms:
+def batch_terms(
+    adapted: Adapted, prefix: Prefix, cases: Cases, batch: Batch, past: list[SharedPast | None]
+) -> Terms:
     """Terms of a batch whose leading tokens are already in `past`."""
     return case_terms(_scores_after(adapted, prefix, cases, batch, past), batch, cases)
 
 
-def label_terms(adapted: Adapted, prefix: Prefix, cases: Cases, batch: Batch, past: list[SharedPast | None]) -> Terms:
+def label_terms(
+    adapted: Adapted, prefix: Prefix, cases: Cases, batch: Batch, past: list[SharedPast | None]
+) -> Terms:
     """Terms of a batch whose leading tokens are already in `past`; only label positions are computed."""
     rows = max(row.label_length for row in batch.rows)
     short = _cut(batch, rows)
@@ -151,13 +167,22 @@ def _scores_after(
 
 def _cut(batch: Batch, rows: int) -> Batch:
     return replace(
-        batch, targets=batch.targets[:, :rows], scored=batch.scored[:, :rows], is_label=batch.is_label[:, :rows]
+        batch,
+        targets=batch.targets[:, :rows],
+        scored=batch.scored[:, :rows],
+        is_label=batch.is_label[:, :rows],
     )
 
 
-def validation_value(scores: Scores, cases: Cases, objective: Objective) -> tuple[float, list[float]]:
+def validation_value(
+    scores: Scores, cases: Cases, objective: Objective
+) -> tuple[float, list[float]]:
     """The recipe's own objective over a whole set, and its parts [label, other, cost]."""
-    terms = Terms(mx.array(scores.label_loss), mx.array(scores.other_loss), mx.array(scores.label_logp))
+    terms = Terms(
+        mx.array(scores.label_loss), mx.array(scores.other_loss), mx.array(scores.label_logp)
+    )
     everything = range(len(cases.encoded))
-    loss, parts = objective_sum(terms, cases.labels, objective, scored_tokens(cases, everything), len(cases.encoded))
+    loss, parts = objective_sum(
+        terms, cases.labels, objective, scored_tokens(cases, everything), len(cases.encoded)
+    )
     return float(np.array(loss)), np.array(parts).tolist()

@@ -23,7 +23,10 @@ def fit(
     """What of an effective batch is computed at once within `limit` bytes, weights included. Raises BadInput if nothing."""
 
     def peak(checkpointing: bool, count: int) -> int:
-        return int(SLACK * step_peak(with_checkpoints(adapted, checkpointing), prefix, cases, objective, count))
+        return int(
+            SLACK
+            * step_peak(with_checkpoints(adapted, checkpointing), prefix, cases, objective, count)
+        )
 
     held = mx.get_active_memory() + STATE_BYTES * adapted.trainable
     batch = min(batch_size, len(cases.encoded))

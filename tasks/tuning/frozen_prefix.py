@@ -86,10 +86,16 @@ def open_prefix(
         Prefix(stack, cases, 0, None, None, None),
     )
     if cases.leading == 0 or share < PAYS_FROM:
-        _say(log, f"Frozen prefix not stored: {boundary} of {stack.depth} blocks would save {share:.0%} of a step.")
+        _say(
+            log,
+            f"Frozen prefix not stored: {boundary} of {stack.depth} blocks would save {share:.0%} of a step.",
+        )
         return fresh
     if stored is False:
-        _say(log, "Frozen prefix not used: this training began without one, and is to end with the same bits.")
+        _say(
+            log,
+            "Frozen prefix not used: this training began without one, and is to end with the same bits.",
+        )
         return fresh
     key = _digest(stack, cases, boundary, variant)
     folder = root / "prefixes" / key
@@ -100,19 +106,27 @@ def open_prefix(
             "(TRIAGE_PREFIX_BYTES); the frozen blocks are computed in every step.",
         )
         if stored:
-            _say(log, "This training began with a stored prefix: its last bits may now differ.", "warning")
+            _say(
+                log,
+                "This training began with a stored prefix: its last bits may now differ.",
+                "warning",
+            )
         return fresh
     _say(
-        log, f"Frozen prefix of {boundary} of {stack.depth} blocks: saves {share:.0%} of a step, {wanted / 1e9:.2f} GB."
+        log,
+        f"Frozen prefix of {boundary} of {stack.depth} blocks: saves {share:.0%} of a step, {wanted / 1e9:.2f} GB.",
     )
 
     def build(temporary: Path) -> dict[str, Any]:
         tokens = _tokens_that_fit(stack, cases, boundary, limit, tokens_at_once)
-        return {"key": key, "variant": variant} | _compute(stack, cases, boundary, temporary, tokens, log)
+        return {"key": key, "variant": variant} | _compute(
+            stack, cases, boundary, temporary, tokens, log
+        )
 
     build_folder(folder, build, once=True)
     arrays = [
-        np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ("leading", "own", "starts")
+        np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        for name in ("leading", "own", "starts")
     ]
     return Prefix(stack, cases, boundary, *arrays)
 
@@ -168,7 +182,9 @@ def _bytes(stack: Stack, cases: Cases) -> int:
 
 def _digest(stack: Stack, cases: Cases, boundary: int, variant: str) -> str:
     """By all that decides the numbers: packed bfloat16 and unpacked float32 weights of one variant differ in them."""
-    packed = any(isinstance(m, nn.QuantizedLinear) for layer in stack.layers for m in layer.modules())
+    packed = any(
+        isinstance(m, nn.QuantizedLinear) for layer in stack.layers for m in layer.modules()
+    )
     return short_digest(
         {
             "compute_dtype": str(stack.dtype), "packed": packed,
@@ -184,7 +200,9 @@ def _say(log: Any, message: str, event: str = "note") -> None:
         log({"event": event, "message": message})
 
 
-def _tokens_that_fit(stack: Stack, cases: Cases, boundary: int, limit: int | None, most: int) -> int:
+def _tokens_that_fit(
+    stack: Stack, cases: Cases, boundary: int, limit: int | None, most: int
+) -> int:
     """Tokens of one pass over the frozen blocks, of so many side by side, that stay within `limit` bytes: by what the
     longest row takes."""
     if limit is None:
@@ -208,7 +226,9 @@ def _leading(stack: Stack, cases: Cases, boundary: int) -> tuple[list[SharedPast
     return past, leading
 
 
-def _compute(stack: Stack, cases: Cases, boundary: int, folder: Path, tokens_at_once: int, log: Any) -> dict[str, Any]:
+def _compute(
+    stack: Stack, cases: Cases, boundary: int, folder: Path, tokens_at_once: int, log: Any
+) -> dict[str, Any]:
     common = cases.leading
     past, leading = _leading(stack, cases, boundary)
     np.save(folder / "leading.npy", _stored_form(leading[0]), allow_pickle=False)

@@ -37,7 +37,10 @@ def score_rows(stack: Stack, hidden: mx.array, targets: mx.array, labels: mx.arr
         return RowScores(mx.logsumexp(logits, axis=-1), chosen, logits[:, 0, labels])
     normed = final_norm(stack, hidden)
     normaliser = blocked_logsumexp(
-        _head(stack), normed.reshape(rows, -1), max(1, stack.logit_bytes // (4 * rows)), stack.cpu_kernels
+        _head(stack),
+        normed.reshape(rows, -1),
+        max(1, stack.logit_bytes // (4 * rows)),
+        stack.cpu_kernels,
     )
     # (N, R, 1, D) against a row of the head each, and (N, D) against those of the labels
     chosen = (normed * _rows(_head(stack), targets)).sum(axis=-1)
@@ -45,7 +48,9 @@ def score_rows(stack: Stack, hidden: mx.array, targets: mx.array, labels: mx.arr
     return RowScores(normaliser.reshape(targets.shape), chosen, first)
 
 
-def blocked_logsumexp(head: nn.Module, hidden: mx.array, block: int, fast_exp: bool = False) -> mx.array:
+def blocked_logsumexp(
+    head: nn.Module, hidden: mx.array, block: int, fast_exp: bool = False
+) -> mx.array:
     """log sum exp over all columns of a frozen head: (M, D) -> (M,), `block` columns at a time, gradient included."""
     ends = [*range(0, _size(head), block), _size(head)]
     exp: Callable[[mx.array], mx.array] = exp_of_minus if fast_exp else lambda y: mx.exp(-y)
@@ -64,7 +69,9 @@ def blocked_logsumexp(head: nn.Module, hidden: mx.array, block: int, fast_exp: b
     def _(x: Any, wanted: Any, value: Any) -> mx.array:
         gradient = mx.zeros_like(x)
         for a, b in itertools.pairwise(ends):
-            share = exp(value[:, None] - _logits(head, mx.depends(x, gradient), a, b)) * wanted[:, None]
+            share = (
+                exp(value[:, None] - _logits(head, mx.depends(x, gradient), a, b)) * wanted[:, None]
+            )
             gradient = gradient + _back(head, share, a, b)
         return gradient
 

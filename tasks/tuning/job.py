@@ -27,7 +27,12 @@ from tasks.tuning.trainer import Split, train
 from tasks.tuning.training_rows import DIVERGED, settings_digest
 
 Emit = Callable[[dict[str, Any]], None]
-OUTPUTS = ["adapters.safetensors", "adapters_last.safetensors", "adapter_config.json", "training.json"]
+OUTPUTS = [
+    "adapters.safetensors",
+    "adapters_last.safetensors",
+    "adapter_config.json",
+    "training.json",
+]
 SETS = ("train", "valid")
 HEAVY_COST_WEIGHT = 5.0
 
@@ -59,7 +64,10 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
         stack = load_variant(variant, device.compute_path)
         adapted = add_lora(stack, spec.recipe, spec.training, spec.seed)
         weights_bytes = mx.get_active_memory()
-        told, kept = (Choice.of(args["choice"]) if args.get("choice") else None), read_choice(folder)
+        told, kept = (
+            (Choice.of(args["choice"]) if args.get("choice") else None),
+            read_choice(folder),
+        )
         splits, shortened = _splits(args, spec, adapted, limit, told, kept, emit)
         choice = _choice(spec, adapted, splits, limit, told, kept, emit)
         write_choice(folder, choice)
@@ -76,7 +84,9 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
             }  # fmt: skip
 
         try:
-            best, progress = train(adapted, spec, splits["train"], splits["valid"], folder, emit, choice)
+            best, progress = train(
+                adapted, spec, splits["train"], splits["valid"], folder, emit, choice
+            )
         except Diverged as error:
             reached = {"summary": summary(error.reached), "curve": error.reached.curve}
             write_atomic(folder / DIVERGED, json.dumps(reached))
@@ -84,7 +94,11 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
         _write(folder, best, adapter_weights(adapted), spec, variant, progress)
         found = summary(progress)
         settings = settings_digest(spec, verify(Path(args["data"]), deep=False))
-        seal(folder, {"training_id": args["training_id"], "settings_digest": settings, "summary": found}, OUTPUTS)
+        seal(
+            folder,
+            {"training_id": args["training_id"], "settings_digest": settings, "summary": found},
+            OUTPUTS,
+        )
     return found
 
 
@@ -119,11 +133,17 @@ def _choice(
     if choice is None or (told is None and choice.limit != limit):
         split = splits["train"]
         objective = make_objective(spec.recipe, split.cases.labels)
-        choice = fit(adapted, split.prefix, split.cases, objective, spec.recipe.batch_size, limit, emit)
-    return replace(choice, limit=limit, stored=tuple(name for name in SETS if splits[name].prefix.boundary > 0))
+        choice = fit(
+            adapted, split.prefix, split.cases, objective, spec.recipe.batch_size, limit, emit
+        )
+    return replace(
+        choice, limit=limit, stored=tuple(name for name in SETS if splits[name].prefix.boundary > 0)
+    )
 
 
-def _summary(spec: ExperimentSpec, progress: Progress, split: Split, choice: Choice) -> dict[str, Any]:
+def _summary(
+    spec: ExperimentSpec, progress: Progress, split: Split, choice: Choice
+) -> dict[str, Any]:
     train_points = [p["loss"] for p in progress.curve if p["split"] == "train"]
     epoch = epoch_batches(split.cases, spec.recipe.batch_size, spec.seed, 0)
     return {
@@ -144,7 +164,14 @@ def _write(
 ) -> None:  # fmt: skip
     for name, weights in (("adapters", best), ("adapters_last", last)):
         temporary = folder / f".{name}.tmp.safetensors"
-        mx.save_safetensors(str(temporary), dict(sorted(weights.items())))  # its order decides the file's
+        mx.save_safetensors(
+            str(temporary), dict(sorted(weights.items()))
+        )  # its order decides the file's
         temporary.replace(folder / f"{name}.safetensors")
-    write_atomic(folder / "adapter_config.json", adapter_config(spec.recipe, spec.training, variant.name))
-    write_atomic(folder / "training.json", json.dumps({"spec": spec.model_dump(mode="json"), "curve": progress.curve}))
+    write_atomic(
+        folder / "adapter_config.json", adapter_config(spec.recipe, spec.training, variant.name)
+    )
+    write_atomic(
+        folder / "training.json",
+        json.dumps({"spec": spec.model_dump(mode="json"), "curve": progress.curve}),
+    )

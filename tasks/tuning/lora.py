@@ -21,7 +21,9 @@ from tasks.runtime.errors import BadInput
 from tasks.spec import Recipe, Training
 from tasks.tuning.architecture import Stack, take_apart
 
-RANDOM_STEPS = 1 << 16  # 16 random bits an element: half the work of 32, and a probability exact to 1e-5
+RANDOM_STEPS = (
+    1 << 16
+)  # 16 random bits an element: half the work of 32, and a probability exact to 1e-5
 
 
 class KeyedDropout(nn.Module):
@@ -85,11 +87,15 @@ def add_lora(stack: Stack, recipe: Recipe, training: Training, seed: int) -> Ada
     Raises BadInput if there are fewer blocks, or a target module does not exist.
     """
     if training.num_layers > stack.depth:
-        raise BadInput(f"training.num_layers = {training.num_layers}, but this model has {stack.depth} blocks.")
+        raise BadInput(
+            f"training.num_layers = {training.num_layers}, but this model has {stack.depth} blocks."
+        )
     names = {name for name, _ in stack.layers[-1].named_modules()}
     for target in training.target_modules:
         if target not in names:
-            raise BadInput(f"training.target_modules names {target!r}, which this model does not have.")
+            raise BadInput(
+                f"training.target_modules names {target!r}, which this model does not have."
+            )
     mx.random.seed(seed)
     stack.model.freeze()
     config = {
@@ -122,7 +128,9 @@ def load_weights(adapted: Adapted, path: Path) -> None:
     loaded: dict[str, mx.array] = mx.load(str(path))  # type: ignore[assignment]
     own = {name: value.shape for name, value in adapter_weights(adapted).items()}
     if {name: value.shape for name, value in loaded.items()} != own:
-        raise BadInput(f"{path} does not hold the LoRA tensors of this recipe; delete it and train again.")
+        raise BadInput(
+            f"{path} does not hold the LoRA tensors of this recipe; delete it and train again."
+        )
     adapted.stack.model.load_weights(list(loaded.items()), strict=False)
     mx.eval(adapted.stack.model.trainable_parameters())
 

@@ -49,7 +49,9 @@ def make_objective(recipe: Recipe, train_labels: np.ndarray) -> Objective:
         costs = np.array([[recipe.cost_matrix[t][a] for a in LABELS] for t in LABELS])
         costs = costs - np.diag(costs)[:, None]
         costs = costs / costs.max() if costs.max() > 0 else np.zeros_like(costs)
-    return Objective((raw / (shares @ raw)).astype(np.float32), costs.astype(np.float32), recipe.cost_weight)
+    return Objective(
+        (raw / (shares @ raw)).astype(np.float32), costs.astype(np.float32), recipe.cost_weight
+    )
 
 
 def case_terms(scores: RowScores, batch: Batch, cases: Cases) -> Terms:

@@ -22,9 +22,13 @@ from tasks.spec import ExperimentSpec, byte_count
 from tasks.tuning.batches import TOKENS_AT_ONCE
 
 CHOICE = "memory.json"
-DEFAULT_SHARE = 0.6  # of the machine's memory: it should stay usable, and Metal recommends two thirds at most
+DEFAULT_SHARE = (
+    0.6  # of the machine's memory: it should stay usable, and Metal recommends two thirds at most
+)
 STATE_BYTES = 12  # per trained value: AdamW's two moments, and the accumulated gradient
-CACHE_BYTES = 1 << 30  # freed buffers that MLX may keep for reuse; stock frees them all after every step
+CACHE_BYTES = (
+    1 << 30
+)  # freed buffers that MLX may keep for reuse; stock frees them all after every step
 CACHE_SHARE = 8  # but one byte in so many of the budget at most
 SLACK = 1.1  # by what two steps over the same cases may differ at their peak, and MLX goes beyond its limit
 
@@ -52,7 +56,9 @@ class Choice:
         """What to try after running out of memory; None if there is nothing smaller."""
         less = replace(self, cache_bytes=self.cache_bytes // 2)
         if self.micro_batch > 1:
-            return replace(less, micro_batch=self.micro_batch // 2, tokens_at_once=self.tokens_at_once // 2)
+            return replace(
+                less, micro_batch=self.micro_batch // 2, tokens_at_once=self.tokens_at_once // 2
+            )
         return None if self.checkpointing else replace(less, checkpointing=True)
 
 
@@ -114,8 +120,13 @@ def choose(
         if found > 2 and (taken := peak(checkpointing, found) - one) > room:
             more = -(-taken // (found - 1))  # another part of the step has become the largest
         fitting = 1 + room // more
-        side_by_side = 1 if backend() == "metal" else cores()  # batches of validation, see streams.py
-        micro_batch, tokens = min(batch, fitting), min(TOKENS_AT_ONCE, max(1, fitting * longest // side_by_side))
+        side_by_side = (
+            1 if backend() == "metal" else cores()
+        )  # batches of validation, see streams.py
+        micro_batch, tokens = (
+            min(batch, fitting),
+            min(TOKENS_AT_ONCE, max(1, fitting * longest // side_by_side)),
+        )
         emit(
             {
                 "event": "note",

@@ -36,10 +36,14 @@ def load_set(data: Path, name: str, template: Template, max_tokens: int) -> Load
     """Encode a set (`train`, `valid`, ...) of a prepared dataset folder."""
     records = read_lines(data / f"{name}.jsonl")
     encoded = [encode(template, r["case_id"], r["text"], r["label"], max_tokens) for r in records]
-    return LoadedSet(make_cases(template, encoded), tuple(records), sum(case.shortened for case in encoded))
+    return LoadedSet(
+        make_cases(template, encoded), tuple(records), sum(case.shortened for case in encoded)
+    )
 
 
-def tell_shortened(name: str, loaded: LoadedSet, limit: int, emit: Callable[[dict[str, Any]], None]) -> None:
+def tell_shortened(
+    name: str, loaded: LoadedSet, limit: int, emit: Callable[[dict[str, Any]], None]
+) -> None:
     """Warn of cases that lose the middle of their text; BadInput where all of them would."""
     total = len(loaded.cases.encoded)
     if loaded.shortened == total:

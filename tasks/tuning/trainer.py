@@ -47,12 +47,19 @@ def learning_rate(spec: ExperimentSpec, update: int) -> float:
     if update < warmup:
         return peak * (update + 1) / warmup
     done = (update - warmup) / (iterations - warmup)
-    return peak * {"none": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[spec.training.decay]
+    return (
+        peak
+        * {"none": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[
+            spec.training.decay
+        ]
+    )
 
 
 def clipped(gradients: Any, limit: float | None) -> tuple[Any, float]:
     """Gradients with at most the norm `limit` over all tensors, and the norm that they had."""
-    norm = float(np.sqrt(sum(float(np.array(mx.square(g).sum())) for _, g in tree_flatten(gradients))))
+    norm = float(
+        np.sqrt(sum(float(np.array(mx.square(g).sum())) for _, g in tree_flatten(gradients)))
+    )
     if limit is None or not norm > limit:
         return gradients, norm
     return tree_map(lambda g: g * (limit / norm), gradients), norm
@@ -61,7 +68,9 @@ def clipped(gradients: Any, limit: float | None) -> tuple[Any, float]:
 def make_optimizer(spec: ExperimentSpec) -> optim.AdamW:
     """AdamW (Loshchilov & Hutter 2019) with bias correction, which MLX leaves off unless asked."""
     return optim.AdamW(
-        learning_rate=spec.recipe.learning_rate, weight_decay=spec.training.weight_decay, bias_correction=True
+        learning_rate=spec.recipe.learning_rate,
+        weight_decay=spec.training.weight_decay,
+        bias_correction=True,
     )
 
 
@@ -84,7 +93,17 @@ def train(
     best, progress = restored or (dict(adapter_weights(adapted)), checkpoint.Progress())
     try:
         best = _train(
-            stepping, spec, train_split, valid_split, objective, optimizer, choice, folder, emit, best, progress
+            stepping,
+            spec,
+            train_split,
+            valid_split,
+            objective,
+            optimizer,
+            choice,
+            folder,
+            emit,
+            best,
+            progress,
         )
     except Diverged as error:
         if progress.unreported:
@@ -110,7 +129,17 @@ def _train(
         chosen = next(batches)
         rate = learning_rate(spec, progress.update)
         progress.unreported.append(
-            _update(adapted, train_split, chosen, objective, optimizer, rate, spec, progress, choice.micro_batch)
+            _update(
+                adapted,
+                train_split,
+                chosen,
+                objective,
+                optimizer,
+                rate,
+                spec,
+                progress,
+                choice.micro_batch,
+            )
         )
         progress.train_seconds += time.perf_counter() - started
         progress.trained_tokens += sum(len(row.inputs) + 1 for row in cases.rows_of(chosen))
@@ -121,7 +150,12 @@ def _train(
             progress.unreported = []
         if last or progress.update % spec.training.evaluate_every == 0:
             if _evaluate(
-                with_checkpoints(adapted, False), valid_split, objective, progress, emit, choice.tokens_at_once
+                with_checkpoints(adapted, False),
+                valid_split,
+                objective,
+                progress,
+                emit,
+                choice.tokens_at_once,
             ):
                 best = dict(adapter_weights(adapted))
             progress.keep_peaks()
@@ -134,7 +168,9 @@ def _update(
     spec: ExperimentSpec, progress: checkpoint.Progress, micro_batch: int,
 ) -> tuple[float, list[float]]:  # fmt: skip
     key = (spec.seed, progress.update) if spec.recipe.dropout > 0 else None
-    loss, parts, gradients = update_gradients(adapted, split.prefix, split.cases, chosen, objective, micro_batch, key)
+    loss, parts, gradients = update_gradients(
+        adapted, split.prefix, split.cases, chosen, objective, micro_batch, key
+    )
     value = float(np.array(loss))
     if not math.isfinite(value):
         raise Diverged(
@@ -151,7 +187,9 @@ def _update(
     return value, np.array(parts).tolist()
 
 
-def _report(window: list[Any], rate: float, iterations: int, progress: checkpoint.Progress, emit: Emit) -> None:
+def _report(
+    window: list[Any], rate: float, iterations: int, progress: checkpoint.Progress, emit: Emit
+) -> None:
     loss = float(np.mean([value for value, _ in window]))
     label, other, cost = np.mean([parts for _, parts in window], axis=0).tolist()
     speed = progress.trained_tokens / progress.train_seconds
@@ -165,13 +203,20 @@ def _report(window: list[Any], rate: float, iterations: int, progress: checkpoin
 
 
 def _evaluate(
-    adapted: Adapted, split: Split, objective: Objective, progress: checkpoint.Progress, emit: Emit, tokens_at_once: int
+    adapted: Adapted,
+    split: Split,
+    objective: Objective,
+    progress: checkpoint.Progress,
+    emit: Emit,
+    tokens_at_once: int,
 ) -> bool:
     """Validate on the whole split; True if this is the best so far."""
     scores = score_cases(adapted, split.prefix, split.cases, tokens_at_once)
     value, (label, other, cost) = validation_value(scores, split.cases, objective)
     if not math.isfinite(value):
-        raise Diverged(f"The validation value became {value} at update {progress.update}; lower the learning rate.")
+        raise Diverged(
+            f"The validation value became {value} at update {progress.update}; lower the learning rate."
+        )
     ed_share, specificity = _always_ed(scores, split.cases)
     point = {
         "iteration": progress.update, "split": "valid", "loss": value, "label_loss": label, "other_loss": other,
@@ -186,7 +231,9 @@ def _evaluate(
 
 
 def _out_of_patience(spec: ExperimentSpec, progress: checkpoint.Progress) -> bool:
-    since = sum(p["split"] == "valid" and p["iteration"] > progress.best_update for p in progress.curve)
+    since = sum(
+        p["split"] == "valid" and p["iteration"] > progress.best_update for p in progress.curve
+    )
     return spec.training.patience is not None and since >= spec.training.patience
 
 

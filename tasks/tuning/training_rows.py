@@ -40,7 +40,11 @@ def training_rows(
         **{key: summary.get(key) for key in MEASURED},
         "started_at": _utc(summary.get("started_at")), "finished_at": _utc(summary.get("finished_at")),
     }  # fmt: skip
-    curve = json.loads((folder / (DIVERGED if error else "training.json")).read_text())["curve"] if summary else []
+    curve = (
+        json.loads((folder / (DIVERGED if error else "training.json")).read_text())["curve"]
+        if summary
+        else []
+    )
     # a curve of an earlier version has no other_loss
     points = [{"training_id": training_id, "other_loss": None, **point} for point in curve]
     return {"experiment": [row], "training_curve": points}

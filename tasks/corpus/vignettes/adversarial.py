@@ -51,7 +51,8 @@ def _records(seed: int) -> tuple[Record, ...]:
     random.Random(f"adversarial-{seed}").shuffle(own)
     seen = {normal_text(record.case.text) for record in embedded_records(seed)}
     return tuple(
-        _record(own[n % len(own)], n, *KINDS[(n + n // len(own)) % len(KINDS)], seed, seen) for n in range(SIZE)
+        _record(own[n % len(own)], n, *KINDS[(n + n // len(own)) % len(KINDS)], seed, seen)
+        for n in range(SIZE)
     )
 
 
@@ -70,8 +71,15 @@ def _record(problem: Problem, n: int, kind: str, label: Label, seed: int, seen: 
         )
     seen.add(normal_text(text))
     verdict = decide(facts, problem)
-    subgroup = {"age_band": band_of(facts.age), "voice": style.voice, "spelling": style.spelling, "kind": kind}
-    return Record(Case(f"{NAME}-{n + 1:03d}", text, verdict.label, problem.id, subgroup), NAME, facts, verdict)
+    subgroup = {
+        "age_band": band_of(facts.age),
+        "voice": style.voice,
+        "spelling": style.spelling,
+        "kind": kind,
+    }
+    return Record(
+        Case(f"{NAME}-{n + 1:03d}", text, verdict.label, problem.id, subgroup), NAME, facts, verdict
+    )
 
 
 def _facts(problem: Problem, kind: str, label: Label, rng: random.Random) -> Facts:
@@ -86,7 +94,9 @@ def _facts(problem: Problem, kind: str, label: Label, rng: random.Random) -> Fac
     else:
         facts = nearest or facts
     if kind == "calm":
-        facts = replace(facts, trend=rng.choice(("better", None)), severity=rng.choice(("mild", None)))
+        facts = replace(
+            facts, trend=rng.choice(("better", None)), severity=rng.choice(("mild", None))
+        )
         return replace(facts, denied=draw_denials(problem, facts, rng, wanted=4)[:3])
     if kind == "frightening":
         trend = None if facts.trend == "better" else facts.trend
@@ -97,7 +107,9 @@ def _facts(problem: Problem, kind: str, label: Label, rng: random.Random) -> Fac
 def _denying(problem: Problem, facts: Facts, rng: random.Random) -> Facts:
     """The facts with four flags denied, those first that can be named in a list."""
     drawn = draw_denials(problem, facts, rng, wanted=9)
-    return replace(facts, denied=tuple(sorted(drawn, key=lambda name: not problem.fact(name).listable)[:4]))
+    return replace(
+        facts, denied=tuple(sorted(drawn, key=lambda name: not problem.fact(name).listable)[:4])
+    )
 
 
 def _suits(problem: Problem, facts: Facts, kind: str) -> bool:
@@ -108,7 +120,9 @@ def _suits(problem: Problem, facts: Facts, kind: str) -> bool:
         return bool(facts.red) and not any(problem.fact(name).sick for name in facts.red)
     if kind == "negated":
         return sum(problem.fact(name).listable for name in facts.denied) >= NAMED
-    return kind != "metaphor" or decide(facts, problem).rule.startswith(("red:", "amber:", "no_flag"))
+    return kind != "metaphor" or decide(facts, problem).rule.startswith(
+        ("red:", "amber:", "no_flag")
+    )
 
 
 def _own(problem: Problem, facts: Facts) -> bool:
@@ -120,8 +134,14 @@ def _style(problem: Problem, facts: Facts, kind: str, rng: random.Random) -> Sty
     """The mood of the kind, with asides that carry it; a nurse's note has neither tone nor pictures, so others tell those."""
     style = draw_style(problem, facts, rng)
     while (kind in tone() or kind == "metaphor") and style.voice == "nurse":
-        style = replace(style, voice=rng.choice(("terse", "carer" if facts.age >= 18 else "parent")))
+        style = replace(
+            style, voice=rng.choice(("terse", "carer" if facts.age >= 18 else "parent"))
+        )
     asides = tuple(rng.sample(tone()[kind], 2)) if kind in tone() else ()
     return replace(
-        style, mood=MOODS.get(kind, style.mood), lay=kind != "negated", listed=kind == "negated", asides=asides
+        style,
+        mood=MOODS.get(kind, style.mood),
+        lay=kind != "negated",
+        listed=kind == "negated",
+        asides=asides,
     )

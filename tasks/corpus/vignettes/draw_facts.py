@@ -26,7 +26,9 @@ STEADY = re.compile(  # as before, over, or nothing much
     r"|as (always|ever|usual|before|known)|for years|no (different|worse|bigger)|nothing (since|more|new)"
     r"|over (in|within|by)|out whole)\b"
 )
-MINOR = re.compile(r"\b(few|little|slight\w*|small|tiny|once|twinge|itch\w*|drops?|mild\w*|hardly|asks?|dot|only)\b")
+MINOR = re.compile(
+    r"\b(few|little|slight\w*|small|tiny|once|twinge|itch\w*|drops?|mild\w*|hardly|asks?|dot|only)\b"
+)
 ROUTES: dict[str, dict[str, float]] = {
     "ED": {"red": 0.9, "vital": 0.08, "who": 0.9, "fever": 0.15},
     "GP": {"amber": 0.62, "who": 0.5, "long": 0.5, "severe": 0.3, "worse": 0.4},
@@ -48,22 +50,41 @@ def _propose(problem: Problem, label: Label, rng: random.Random) -> Facts | None
     facts = _person(problem, route, label, rng)
     facts = with_flags(problem, route, facts, rng)
     days = _days(problem, route, facts, rng)
-    told = " ".join(clause for name in facts.mild for clause in (problem.fact(name).note, *problem.fact(name).say))
+    told = " ".join(
+        clause
+        for name in facts.mild
+        for clause in (problem.fact(name).note, *problem.fact(name).say)
+    )
     mending = MENDING.search(told) is not None
     severity = _severity(problem, route, facts.age, rng)
     if days is None or (mending and route in ("long", "worse")):
         return None
-    if severity == "severe" and (mending or MINOR.search(told)):  # the two would contradict each other
+    if severity == "severe" and (
+        mending or MINOR.search(told)
+    ):  # the two would contradict each other
         return None
     trend = _trend(route, rng)
-    if any(problem.fact(name).sick for name in facts.red):  # nobody at death's door is on the mend or mildly so
-        trend, severity = None if trend == "better" else trend, "severe" if severity == "severe" else None
-    over = STEADY.search(told) or (problem.event and problem.painless)  # what is over and does not hurt stays as it is
+    if any(
+        problem.fact(name).sick for name in facts.red
+    ):  # nobody at death's door is on the mend or mildly so
+        trend, severity = (
+            None if trend == "better" else trend,
+            "severe" if severity == "severe" else None,
+        )
+    over = STEADY.search(told) or (
+        problem.event and problem.painless
+    )  # what is over and does not hurt stays as it is
     if trend == "worse" and over and not (facts.red or facts.amber):
         trend = None
-    if trend == "worse" and severity == "mild" and (problem.worse_decides or facts.age >= LATER_LIFE):
+    if (
+        trend == "worse"
+        and severity == "mild"
+        and (problem.worse_decides or facts.age >= LATER_LIFE)
+    ):
         severity = None  # what gets worse is to be looked at
-    facts = replace(facts, days=days, trend=None if mending and trend != "better" else trend, severity=severity)
+    facts = replace(
+        facts, days=days, trend=None if mending and trend != "better" else trend, severity=severity
+    )
     facts = replace(facts, vitals=draw_vitals(problem, route, facts, rng))
     of_fever = problem.temp != "febrile" and any(problem.fact(name).feverish for name in facts.mild)
     if of_fever and facts.vitals.fever:  # such a detail says that there is none, or none any more
@@ -73,7 +94,10 @@ def _propose(problem: Problem, label: Label, rng: random.Random) -> Facts | None
 
 def _routes(problem: Problem, label: Label) -> dict[str, float]:
     """The weights of a label's routes; where age or context move this problem's threshold, they often do."""
-    ed, gp = bool(problem.ed_if or problem.ed_under), bool(problem.gp_if or problem.gp_under or problem.gp_over < 120)
+    ed, gp = (
+        bool(problem.ed_if or problem.ed_under),
+        bool(problem.gp_if or problem.gp_under or problem.gp_over < 120),
+    )
     moved = {"ED": ed, "GP": gp, "HOME": False}[label]
     worsens = problem.worse_decides or {"older", "frail"} & {*problem.ages}
     unfit = {
@@ -104,7 +128,9 @@ def _person(problem: Problem, route: str, label: Label, rng: random.Random) -> F
     able = [
         name
         for name, context in contexts().items()
-        if _fits(context, age, sex) and name not in problem.always and (name in named or not context.serious)
+        if _fits(context, age, sex)
+        and name not in problem.always
+        and (name in named or not context.serious)
     ]
     decisive = [n for n in able if n in (problem.ed_if if label == "ED" else problem.gp_if)]
     chosen = list(problem.always)

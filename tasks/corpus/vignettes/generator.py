@@ -62,7 +62,9 @@ def embedded_records(
 
     `train_cases` writes more (or fewer) cases about the same problems of train; the other sets stay as they are.
     """
-    return _records(seed, shares or tuple(SHARES[label] for label in LABELS), train_cases or SIZES["train"])
+    return _records(
+        seed, shares or tuple(SHARES[label] for label in LABELS), train_cases or SIZES["train"]
+    )
 
 
 @lru_cache(maxsize=2)
@@ -74,7 +76,9 @@ def _records(seed: int, shares: tuple[float, ...], train_cases: int) -> tuple[Re
     return tuple(
         _record(problem, name, number, label, seed, seen)
         for name, size in (SIZES | {"train": train_cases}).items()
-        for number, (problem, label) in enumerate(_plan(name, label_counts(size, by_label), homes, seed))
+        for number, (problem, label) in enumerate(
+            _plan(name, label_counts(size, by_label), homes, seed)
+        )
     )
 
 
@@ -86,7 +90,9 @@ def assign_sets(seed: int = 42) -> dict[str, str]:
         families.setdefault(problem.family, []).append(problem.id)
     placed = dict.fromkeys(PROBLEM_SHARES, 0)
     homes: dict[str, str] = {}
-    for family in sorted(families, key=lambda family: (problems()[families[family][0]].system, rng.random())):
+    for family in sorted(
+        families, key=lambda family: (problems()[families[family][0]].system, rng.random())
+    ):
         total = len(homes) + len(families[family])
         behind = {name: share * total - placed[name] for name, share in PROBLEM_SHARES.items()}
         name = max(behind, key=lambda name: behind[name])
@@ -97,12 +103,18 @@ def assign_sets(seed: int = 42) -> dict[str, str]:
 
 def label_counts(size: int, shares: Mapping[Label, float]) -> dict[Label, int]:
     """Whole numbers of cases per label that add up to `size`; ED is rounded up."""
-    counts: dict[Label, int] = {"ED": -int(-size * shares["ED"] // 1), "GP": round(size * shares["GP"]), "HOME": 0}
+    counts: dict[Label, int] = {
+        "ED": -int(-size * shares["ED"] // 1),
+        "GP": round(size * shares["GP"]),
+        "HOME": 0,
+    }
     counts["HOME"] = size - counts["ED"] - counts["GP"]
     return counts
 
 
-def _plan(name: str, counts: dict[Label, int], homes: dict[str, str], seed: int) -> list[tuple[Problem, Label]]:
+def _plan(
+    name: str, counts: dict[Label, int], homes: dict[str, str], seed: int
+) -> list[tuple[Problem, Label]]:
     """Which problem gets which label how often: labels go round the set's problems in turn."""
     rng = random.Random(f"plan-{name}-{seed}")
     own = [problem for problem in problems().values() if homes[problem.id] == name]
@@ -114,7 +126,9 @@ def _plan(name: str, counts: dict[Label, int], homes: dict[str, str], seed: int)
     return plan
 
 
-def _record(problem: Problem, name: str, number: int, label: Label, seed: int, seen: set[str]) -> Record:
+def _record(
+    problem: Problem, name: str, number: int, label: Label, seed: int, seen: set[str]
+) -> Record:
     rng = random.Random(f"case-{seed}-{name}-{number}-{problem.id}")
     for _ in range(TRIES):
         facts = draw_facts(problem, label, rng)

@@ -34,9 +34,15 @@ class Fact(Strict):
     say: tuple[str, ...] = Field(min_length=WORDINGS)
     deny: tuple[str, ...] = ()
     sick: bool = Field(default=False, description="visibly ill: no reassuring facts beside it")
-    ongoing: bool = Field(default=False, description="a general fact for complaints that last, not for events")
-    also: bool = Field(default=False, description="a benign detail that can stand beside a red or amber flag")
-    days: tuple[float, float] | None = Field(default=None, description="how long ago it must have begun")
+    ongoing: bool = Field(
+        default=False, description="a general fact for complaints that last, not for events"
+    )
+    also: bool = Field(
+        default=False, description="a benign detail that can stand beside a red or amber flag"
+    )
+    days: tuple[float, float] | None = Field(
+        default=None, description="how long ago it must have begun"
+    )
     temp: tuple[float, float] | None = Field(
         default=None, description="what a thermometer shows, where the words say it"
     )
@@ -49,7 +55,11 @@ class Fact(Strict):
     def listable(self) -> bool:
         """Whether `note` can follow "no" in a list; longer or other notes are denied by their own clause."""
         words = self.note.split()
-        return len(words) <= 6 and words[0] not in phrases()["not_nouns"]["first"] and "," not in self.note
+        return (
+            len(words) <= 6
+            and words[0] not in phrases()["not_nouns"]["first"]
+            and "," not in self.note
+        )
 
     @property
     def feverish(self) -> bool:
@@ -67,34 +77,52 @@ class Problem(Strict):
     source: str = Field(description="public guidance that the rules follow")
     family: str = Field(description="problems of one family stay in one set")
     ages: tuple[Band, ...] = Field(min_length=1)
-    years: tuple[float, float] = Field(default=(0, 200), description="age limits in years within the bands")
+    years: tuple[float, float] = Field(
+        default=(0, 200), description="age limits in years within the bands"
+    )
     sex: Literal["any", "f", "m"] = "any"
-    days: tuple[float, float, float] = Field(description="shortest, natural course, longest duration in days")
-    event: bool = Field(default=False, description="something that happened, rather than something that lasts")
+    days: tuple[float, float, float] = Field(
+        description="shortest, natural course, longest duration in days"
+    )
+    event: bool = Field(
+        default=False, description="something that happened, rather than something that lasts"
+    )
     temp: Literal["normal", "febrile"] = "normal"
-    painless: bool = Field(default=False, description="nobody would rate it 8 out of 10 in spite of painkillers")
-    worsens_first: bool = Field(default=False, description="it is expected to get worse before it gets better")
+    painless: bool = Field(
+        default=False, description="nobody would rate it 8 out of 10 in spite of painkillers"
+    )
+    worsens_first: bool = Field(
+        default=False, description="it is expected to get worse before it gets better"
+    )
     note: str
     complaint: tuple[str, ...] = Field(min_length=WORDINGS)
     voices: tuple[str, ...] = ()
     always: tuple[str, ...] = ()
-    without: tuple[str, ...] = Field(default=(), description="general facts that do not suit this problem")
+    without: tuple[str, ...] = Field(
+        default=(), description="general facts that do not suit this problem"
+    )
     ed_if: tuple[str, ...] = ()
     gp_if: tuple[str, ...] = ()
     ed_under: float = 0
     gp_under: float = 0
     gp_over: float = 200
-    spo2_floor: int = Field(default=91, description="highest saturation in % that is an emergency by itself")
+    spo2_floor: int = Field(
+        default=91, description="highest saturation in % that is an emergency by itself"
+    )
     red: dict[str, Fact] = Field(min_length=2)
     amber: dict[str, Fact] = Field(min_length=1)
     mild: dict[str, Fact] = Field(min_length=2)
 
     @model_validator(mode="after")
     def _flags_are_distinct(self) -> Problem:
-        if len({*self.red, *self.amber, *self.mild}) < len(self.red) + len(self.amber) + len(self.mild):
+        if len({*self.red, *self.amber, *self.mild}) < len(self.red) + len(self.amber) + len(
+            self.mild
+        ):
             raise ValueError(f"{self.id}: a fact's name may be used once in a problem")
         if any(len(fact.deny) < WORDINGS for fact in (*self.red.values(), *self.amber.values())):
-            raise ValueError(f"{self.id}: each red and amber fact needs {WORDINGS} wordings of its 'deny'")
+            raise ValueError(
+                f"{self.id}: each red and amber fact needs {WORDINGS} wordings of its 'deny'"
+            )
         return self
 
     @property
@@ -109,7 +137,11 @@ class Problem(Strict):
 
     def age_range(self, band: str) -> tuple[float, float]:
         """Youngest and oldest age in years for a band, narrowed by the problem and by contexts that come with it."""
-        ranges = [BAND_YEARS[band], self.years, *((contexts()[n].min_age, contexts()[n].max_age) for n in self.always)]
+        ranges = [
+            BAND_YEARS[band],
+            self.years,
+            *((contexts()[n].min_age, contexts()[n].max_age) for n in self.always),
+        ]
         return max(low for low, _ in ranges), min(high for _, high in ranges)
 
     def fact(self, name: str) -> Fact:
@@ -154,8 +186,14 @@ def problems() -> dict[str, Problem]:
         for name, entry in _read(path).items():
             if name in found:
                 raise ValueError(f"{path.name}: the problem {name} is also in another file")
-            problem = Problem.model_validate({"id": name, "system": path.stem, "family": name, **entry})
-            if {*general().red, *general().amber, *general().mild} & {*problem.red, *problem.amber, *problem.mild}:
+            problem = Problem.model_validate(
+                {"id": name, "system": path.stem, "family": name, **entry}
+            )
+            if {*general().red, *general().amber, *general().mild} & {
+                *problem.red,
+                *problem.amber,
+                *problem.mild,
+            }:
                 raise ValueError(f"{path.name}: {name} has a fact named like a general one")
             found[name] = problem
     return found
@@ -168,7 +206,10 @@ def general() -> General:
 
 @cache
 def contexts() -> dict[str, Context]:
-    return {name: Context.model_validate(entry) for name, entry in _read(FOLDER / "contexts.toml").items()}
+    return {
+        name: Context.model_validate(entry)
+        for name, entry in _read(FOLDER / "contexts.toml").items()
+    }
 
 
 @cache

@@ -78,7 +78,9 @@ class Verdict:
 def decide(facts: Facts, problem: Problem) -> Verdict:
     """The label that follows from the facts alone."""
     if facts.red:
-        return Verdict("ED", f"red:{facts.red[0]}", problem.fact(facts.red[0]).source or problem.source)
+        return Verdict(
+            "ED", f"red:{facts.red[0]}", problem.fact(facts.red[0]).source or problem.source
+        )
     if sign := emergency_vital(facts.vitals, facts.age, problem.spo2_floor):
         return Verdict("ED", f"vital:{sign}", NEWS2 if facts.age >= 16 else CHILD_VITALS)
     if facts.age < YOUNG and _fever_told(facts, problem):
@@ -88,7 +90,9 @@ def decide(facts: Facts, problem: Problem) -> Verdict:
     if reason := _who(facts, problem.ed_if, problem.ed_under, 200):
         return Verdict("ED", reason, problem.source)
     if facts.amber:
-        return Verdict("GP", f"amber:{facts.amber[0]}", problem.fact(facts.amber[0]).source or problem.source)
+        return Verdict(
+            "GP", f"amber:{facts.amber[0]}", problem.fact(facts.amber[0]).source or problem.source
+        )
     if reason := _who(facts, problem.gp_if, problem.gp_under, problem.gp_over):
         return Verdict("GP", reason, problem.source)
     if facts.days > problem.days[1] and facts.trend != "better":
@@ -130,5 +134,16 @@ def emergency_vital(vitals: Vitals, age: float, spo2_floor: int = 91) -> str | N
     if age < YOUNG:
         limits.append(("temp", vitals.temp, 0, FEVER - 0.1))
     if adult:
-        limits += [("sbp", vitals.sbp, 91, 219), ("hr", vitals.hr, 41, 130), ("temp", vitals.temp, 35.1, 45)]
-    return next((name for name, value, low, high in limits if value is not None and not low <= value <= high), None)
+        limits += [
+            ("sbp", vitals.sbp, 91, 219),
+            ("hr", vitals.hr, 41, 130),
+            ("temp", vitals.temp, 35.1, 45),
+        ]
+    return next(
+        (
+            name
+            for name, value, low, high in limits
+            if value is not None and not low <= value <= high
+        ),
+        None,
+    )

@@ -24,12 +24,17 @@ def nurse_note(problem: Problem, facts: Facts, rng: random.Random) -> str:
     parts += _extras(problem, facts, rng)
     rng.shuffle(parts)
     readings = _readings(problem, facts, rng)
-    return " ".join(f"{part[:1].upper()}{part[1:]}." for part in [_heading(problem, facts, rng), *parts, *readings])
+    return " ".join(
+        f"{part[:1].upper()}{part[1:]}."
+        for part in [_heading(problem, facts, rng), *parts, *readings]
+    )
 
 
 def _heading(problem: Problem, facts: Facts, rng: random.Random) -> str:
     sex = "F" if facts.sex == "f" else "M"
-    young = f"{int(facts.age * 12)}/12" if facts.age >= 0.25 else f"{max(1, int(facts.age * 52))}/52"
+    young = (
+        f"{int(facts.age * 12)}/12" if facts.age >= 0.25 else f"{max(1, int(facts.age * 52))}/52"
+    )
     age = f"{int(facts.age)}{sex}" if facts.age >= 2 else f"{young} {sex}"
     count, unit = amount(facts.days)
     short = {"day": f"{count}/7", "week": f"{count}/52", "month": f"{count}/12"}.get(unit)
@@ -46,7 +51,10 @@ def _denials(problem: Problem, facts: Facts, rng: random.Random) -> list[str]:
     if not notes:
         return clauses
     form = rng.choice(("denies {}", "no {}", "nil {}", "not present: {}", "asked about {}: none"))
-    return [form.format(listed(notes, "or" if form.startswith(("denies", "no ")) else "and")), *clauses]
+    return [
+        form.format(listed(notes, "or" if form.startswith(("denies", "no ")) else "and")),
+        *clauses,
+    ]
 
 
 def _history(problem: Problem, facts: Facts, rng: random.Random) -> list[str]:
@@ -58,7 +66,9 @@ def _history(problem: Problem, facts: Facts, rng: random.Random) -> list[str]:
 
 def _extras(problem: Problem, facts: Facts, rng: random.Random) -> list[str]:
     parts = draw_reassurance("note", 0.25, problem, facts, rng)
-    return parts + ([rng.choice(phrases()["tried"]["note"])] if rng.random() < 0.15 and facts.age >= 2 else [])
+    return parts + (
+        [rng.choice(phrases()["tried"]["note"])] if rng.random() < 0.15 and facts.age >= 2 else []
+    )
 
 
 def _readings(problem: Problem, facts: Facts, rng: random.Random) -> list[str]:

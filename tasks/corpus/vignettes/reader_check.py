@@ -23,12 +23,18 @@ class ReaderCheck(Strict):
 
     generator: int = Field(ge=1, description="the corpus version that was read")
     date: str = Field(pattern=r"^\d{4}-\d\d-\d\d$")
-    cases: int = Field(default=0, description="how many were read, where the single answers were not kept")
+    cases: int = Field(
+        default=0, description="how many were read, where the single answers were not kept"
+    )
     agreed: int = 0
     reader: str = Field(description="who read: a language model's reading is no clinician's")
-    answers: dict[str, tuple[Label, Label]] = Field(description="case id: the stored label, the reader's label")
+    answers: dict[str, tuple[Label, Label]] = Field(
+        description="case id: the stored label, the reader's label"
+    )
     remarks: dict[str, str] = Field(description="what became of the cases on which they differ")
-    texts: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="`texts_digest` of the texts read")
+    texts: str | None = Field(
+        default=None, pattern=r"^[0-9a-f]{64}$", description="`texts_digest` of the texts read"
+    )
 
     @model_validator(mode="after")
     def _counted_once(self) -> ReaderCheck:
@@ -79,7 +85,9 @@ def agreement(check: ReaderCheck) -> Agreement:
     """Counted from the answers where there are any."""
     if not check.answers:
         return Agreement(check.cases, check.agreed)
-    return Agreement(len(check.answers), sum(stored == read for stored, read in check.answers.values()))
+    return Agreement(
+        len(check.answers), sum(stored == read for stored, read in check.answers.values())
+    )
 
 
 def told(check: ReaderCheck, read: bool = False) -> str:
@@ -101,4 +109,6 @@ def told(check: ReaderCheck, read: bool = False) -> str:
 def all_told() -> str:
     """Every check, newest first."""
     read = any(check.generator == GENERATOR_VERSION for check in reader_checks())
-    return "\n\n".join(told(check, read or number > 0) for number, check in enumerate(reader_checks()))
+    return "\n\n".join(
+        told(check, read or number > 0) for number, check in enumerate(reader_checks())
+    )

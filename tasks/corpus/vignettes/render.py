@@ -50,9 +50,11 @@ def band_of(age: float) -> str:
 def draw_style(problem: Problem, facts: Facts, rng: random.Random) -> Style:
     """A voice that suits the age, a spelling, and a mood that says nothing about the label."""
     weights = BY_BAND[band_of(facts.age)]
-    able = {voice: weight for voice, weight in weights.items() if not problem.voices or voice in problem.voices} or {
-        "carer": 1.0
-    }
+    able = {
+        voice: weight
+        for voice, weight in weights.items()
+        if not problem.voices or voice in problem.voices
+    } or {"carer": 1.0}
     voice = rng.choices(list(able), list(able.values()))[0]
     mood = rng.choices(("plain", "calm", "alarm"), (0.5, 0.25, 0.25))[0]
     return Style(voice, rng.choice(("british", "american")), mood)
@@ -73,11 +75,15 @@ def render(problem: Problem, facts: Facts, style: Style, rng: random.Random) -> 
 
 def _spoken(problem: Problem, facts: Facts, style: Style, rng: random.Random) -> str:
     person = _person(facts, style)
-    needed = [_say(problem.fact(name).say, style, rng) for name in (*facts.red, *facts.amber, *facts.mild)]
+    needed = [
+        _say(problem.fact(name).say, style, rng) for name in (*facts.red, *facts.amber, *facts.mild)
+    ]
     needed += [*_contexts(problem, facts, rng), *style.asides]
     if facts.trend:
         told = [
-            words for words in phrases()["trend"][facts.trend] if facts.days >= DAYS_TO_COMPARE or " day" not in words
+            words
+            for words in phrases()["trend"][facts.trend]
+            if facts.days >= DAYS_TO_COMPARE or " day" not in words
         ]
         needed.append(rng.choice(told))
     if facts.severity:
@@ -86,7 +92,9 @@ def _spoken(problem: Problem, facts: Facts, style: Style, rng: random.Random) ->
     optional = _extras(problem, facts, style, rng)
     opening = _opening(problem, facts, style, rng)
     body = _fit(opening, needed, optional, rng)
-    text = " ".join([*_framed(style, opening, rng), *(sentence(conjugate(clause, person)) for clause in body)])
+    text = " ".join(
+        [*_framed(style, opening, rng), *(sentence(conjugate(clause, person)) for clause in body)]
+    )
     text = " ".join([text, *_closing(style, rng)])
     return contract(text) if rng.random() < 0.6 else text
 
@@ -122,15 +130,28 @@ def _denials(problem: Problem, facts: Facts, style: Style, rng: random.Random) -
 def _vital_clauses(problem: Problem, facts: Facts, style: Style, rng: random.Random) -> list[str]:
     """A decisive vital sign is always told; others now and then, as people with a thermometer do."""
     decisive = decisive_vital(facts, problem)
-    kind = decisive or rng.choices((None, "temp", "spo2", "sbp"), (0.85, 0.08, 0.05, 0.02 if facts.age > 30 else 0))[0]
-    return [vital_clause(kind, facts.vitals, style.spelling, rng)] if kind and facts.vitals.temp is not None else []
+    kind = (
+        decisive
+        or rng.choices(
+            (None, "temp", "spo2", "sbp"), (0.85, 0.08, 0.05, 0.02 if facts.age > 30 else 0)
+        )[0]
+    )
+    return (
+        [vital_clause(kind, facts.vitals, style.spelling, rng)]
+        if kind and facts.vitals.temp is not None
+        else []
+    )
 
 
 def _extras(problem: Problem, facts: Facts, style: Style, rng: random.Random) -> list[str]:
-    asides = [a for a in phrases()["aside"]["say"] if facts.age >= 13 or "[I]" not in a]  # a baby has no plans
+    asides = [
+        a for a in phrases()["aside"]["say"] if facts.age >= 13 or "[I]" not in a
+    ]  # a baby has no plans
     clauses = [rng.choice(asides)] if rng.random() < 0.2 else []
     clauses += draw_reassurance("say", 0.2, problem, facts, rng)
-    return clauses + ([rng.choice(phrases()["tried"]["say"])] if rng.random() < 0.12 and facts.age >= 2 else [])
+    return clauses + (
+        [rng.choice(phrases()["tried"]["say"])] if rng.random() < 0.12 and facts.age >= 2 else []
+    )
 
 
 def _fit(opening: str, needed: list[str], optional: list[str], rng: random.Random) -> list[str]:
@@ -152,7 +173,9 @@ def _opening(problem: Problem, facts: Facts, style: Style, rng: random.Random) -
     complaint = conjugate(rng.choice(problem.complaint), person)
     when = duration_words(facts.days, rng, ago=problem.event)
     if person == "I":
-        who = rng.choice((f"I am {age_words(facts.age)}", f"{age_words(facts.age)} year old {_noun(facts)} here"))
+        who = rng.choice(
+            (f"I am {age_words(facts.age)}", f"{age_words(facts.age)} year old {_noun(facts)} here")
+        )
         parts = [sentence(f"{complaint}, {when}"), sentence(who)]
         return " ".join(parts if rng.random() < 0.6 else parts[::-1])
     who = f"{_relation(facts, style, rng)}, {age_words(facts.age)}"
@@ -177,7 +200,9 @@ def _relation(facts: Facts, style: Style, rng: random.Random) -> str:
         return rng.choice(child + little)
     if facts.age < 65:
         return rng.choice(
-            ("my wife", "my sister", "my flatmate") if female else ("my husband", "my brother", "my flatmate")
+            ("my wife", "my sister", "my flatmate")
+            if female
+            else ("my husband", "my brother", "my flatmate")
         )
     return rng.choice(
         ("my mum", "my gran", "a resident I look after")

@@ -33,8 +33,12 @@ def write_facts(path: Path, records: Iterable[Record]) -> None:
     """One line per case, in the order of the sets; what is not known or empty is left out of the facts."""
     with path.open("w", encoding="utf-8") as handle:
         for record in records:
-            facts = {key: value for key, value in asdict(record.facts).items() if value not in (None, ())}
-            facts["vitals"] = {key: value for key, value in facts["vitals"].items() if value is not None}
+            facts = {
+                key: value for key, value in asdict(record.facts).items() if value not in (None, ())
+            }
+            facts["vitals"] = {
+                key: value for key, value in facts["vitals"].items() if value is not None
+            }
             entry = {
                 "case_id": record.case.case_id, "set": record.set, "facts": facts,
                 "rule": record.verdict.rule, "source": record.verdict.source,
@@ -45,7 +49,9 @@ def write_facts(path: Path, records: Iterable[Record]) -> None:
 def derive_again(folder: Path) -> Derivation:
     """Read the facts and the sets of a data folder, and decide every case anew from its facts alone."""
     labels: dict[tuple[str, str], str] = {}
-    entries = [json.loads(line) for line in (folder / FACTS).read_text(encoding="utf-8").splitlines()]
+    entries = [
+        json.loads(line) for line in (folder / FACTS).read_text(encoding="utf-8").splitlines()
+    ]
     for name in dict.fromkeys(entry["set"] for entry in entries):
         lines = (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
         labels.update({(name, case.case_id): case.label for case in map(from_json, lines)})
@@ -54,7 +60,9 @@ def derive_again(folder: Path) -> Derivation:
         f"{name}, case {case_id}" for (name, case_id), label in labels.items()
         if not _agrees(stored.get((name, case_id)), label)
     ]  # fmt: skip
-    wrong += [f"{name}, case {case_id}" for name, case_id in stored if (name, case_id) not in labels]
+    wrong += [
+        f"{name}, case {case_id}" for name, case_id in stored if (name, case_id) not in labels
+    ]
     cases = len({*labels, *stored})
     return Derivation(cases, cases - len(wrong), wrong[0] if wrong else "")
 
@@ -69,5 +77,7 @@ def _agrees(entry: dict[str, Any] | None, label: str) -> bool:
 
 def _facts(entry: dict[str, Any]) -> Facts:
     lists = {f.name for f in fields(Facts) if str(f.type).startswith("tuple")}
-    given: dict[str, Any] = {key: tuple(value) if key in lists else value for key, value in entry.items()}
+    given: dict[str, Any] = {
+        key: tuple(value) if key in lists else value for key, value in entry.items()
+    }
     return Facts(**{**given, "vitals": Vitals(**entry["vitals"])})

@@ -29,7 +29,9 @@ def draw_vitals(problem: Problem, route: str, facts: Facts, rng: random.Random) 
         temp=round(rng.uniform(*degrees), 1),
         hr=rng.randint(*heart),
         rr=rng.randint(*breaths),
-        spo2=rng.randint(problem.spo2_floor + 2, 94) if problem.spo2_floor < 90 else rng.randint(SATURATED, 99),
+        spo2=rng.randint(problem.spo2_floor + 2, 94)
+        if problem.spo2_floor < 90
+        else rng.randint(SATURATED, 99),
         sbp=systolic,
         dbp=systolic - rng.randint(36, 56),
     )
@@ -43,7 +45,9 @@ def _emergency(vitals: Vitals, facts: Facts, problem: Problem, rng: random.Rando
     if facts.age < YOUNG and rng.random() < 0.5:
         return replace(vitals, temp=round(rng.uniform(FEVER, 39.3), 1), hr=rng.randint(150, 175))
     if facts.age < 16:
-        return rng.choice((replace(vitals, spo2=spo2, hr=150), replace(vitals, rr=rng.randint(62, 76), hr=165)))
+        return rng.choice(
+            (replace(vitals, spo2=spo2, hr=150), replace(vitals, rr=rng.randint(62, 76), hr=165))
+        )
     return rng.choice(
         (
             replace(vitals, spo2=spo2, rr=rng.randint(20, 24)),

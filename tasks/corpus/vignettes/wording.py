@@ -7,8 +7,29 @@ import random
 from tasks.corpus.vignettes.knowledge_base import phrases
 from tasks.corpus.vignettes.label_rules import Vitals
 
-NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
-UNITS = (("year", 365.0), ("month", 30.4), ("week", 7.0), ("day", 1.0), ("hour", 1 / 24), ("minute", 1 / 1440))
+NUMBERS = (
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+)
+UNITS = (
+    ("year", 365.0),
+    ("month", 30.4),
+    ("week", 7.0),
+    ("day", 1.0),
+    ("hour", 1 / 24),
+    ("minute", 1 / 1440),
+)
 
 
 def sentence(clause: str) -> str:
@@ -58,12 +79,26 @@ def duration_words(days: float, rng: random.Random, ago: bool) -> str:
     if ago:
         return rng.choice((f"{number} {units} ago", f"about {number} {units} ago"))
     start = f"it started {number} {units} ago"
-    return rng.choice((f"for {number} {units}", f"for {number} {units} now", f"{number} {units} so far", start))
+    return rng.choice(
+        (f"for {number} {units}", f"for {number} {units} now", f"{number} {units} so far", start)
+    )
 
 
 def vital_clause(kind: str, vitals: Vitals, spelling: str, rng: random.Random) -> str:
     """One reading as a lay person would report it; Fahrenheit for American writers."""
-    source = {"temp": "thermometer", "spo2": "oximeter", "sbp": "cuff", "rr": "breaths", "hr": "pulse"}[kind]
-    temp = f"{vitals.temp}" if spelling == "british" or vitals.temp is None else f"{vitals.temp * 9 / 5 + 32:.1f} F"
+    source = {
+        "temp": "thermometer",
+        "spo2": "oximeter",
+        "sbp": "cuff",
+        "rr": "breaths",
+        "hr": "pulse",
+    }[kind]
+    temp = (
+        f"{vitals.temp}"
+        if spelling == "british" or vitals.temp is None
+        else f"{vitals.temp * 9 / 5 + 32:.1f} F"
+    )
     template = rng.choice(phrases()[source]["say"])
-    return template.format(temp=temp, spo2=vitals.spo2, sbp=vitals.sbp, dbp=vitals.dbp, rr=vitals.rr, hr=vitals.hr)
+    return template.format(
+        temp=temp, spo2=vitals.spo2, sbp=vitals.sbp, dbp=vitals.dbp, rr=vitals.rr, hr=vitals.hr
+    )
