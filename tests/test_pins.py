@@ -41,4 +41,3 @@ def test_every_pin_resolves_to_wheels(platform, python, tmp_path):
     backend = {"mlx", "mlx-metal"} if "apple" in platform else {"mlx", "mlx-cpu", "mkl"}
     assert backend <= resolved
     assert resolved <= {re.match(r"[A-Za-z0-9._-]+", pin)[0].lower() for pin in pins}, "no version is left open"
-
