@@ -1,0 +1,188 @@
+"""What a step reports while it runs, as small classes; JSON only at the pipe between a child process and its parent.
+
+A step calls `emit(event)`. In a child process that writes one line of JSON (`to_json`); the parent reads it back
+(`from_json`) and hands it on, so code on both sides sees classes only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from tasks.runtime.device import Device
+
+
+@dataclass(frozen=True)
+class Note:
+    """A sentence for the reader of the log."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class MemoryNote(Note):
+    """A sentence about the chosen micro-batch, with the bytes that it was computed from.
+
+    `held_bytes`: weights and optimizer; `case_bytes`: the longest case; `further_bytes`: each further case.
+    """
+
+    held_bytes: int
+    case_bytes: int
+    further_bytes: int
+
+
+@dataclass(frozen=True)
+class StepWarning:
+    """A sentence that a user should not miss; the step continues."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class ProgressReport:
+    """`done` of `of` units are finished; `what` names the work and its unit."""
+
+    what: str
+    done: int
+    of: int
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """A point of a learning curve: means since the point before (split `train`), or of the whole set (`valid`).
+
+    `loss` is the objective, the sum of `label_loss` (label tokens), `other_loss` (the other completion tokens) and `cost`.
+    `ed_share`: share of cases answered ED; `specificity`: share of the non-ED cases that are not answered ED.
+    """
+
+    iteration: int
+    split: str
+    loss: float
+    label_loss: float | None = None
+    other_loss: float | None = None  # missing from curves that earlier versions wrote
+    cost: float | None = None
+    learning_rate: float | None = None
+    tokens_per_second: float | None = None
+    ed_share: float | None = None
+    specificity: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingReport(CurvePoint):
+    """A point of the training curve, of `iterations` updates in all, with an estimate of the time left."""
+
+    iterations: int
+    seconds_left: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationReport(CurvePoint):
+    """A point of the validation curve; `always_ed`: the model answers ED to nearly everything."""
+
+    always_ed: bool
+
+
+@dataclass(frozen=True)
+class DeviceReport(Device):
+    """The machine that a step runs on."""
+
+
+@dataclass(frozen=True)
+class SourceReport:
+    """Where the weights of a base model come from, and the digest of their folder."""
+
+    model: str
+    source: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """The child process is alive and holds this much memory."""
+
+    resident_bytes: int
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """The last event of a child process that succeeded: what its function returned."""
+
+    result: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class StepError:
+    """The last event of a child process that failed. `type`: the name of the exception's class."""
+
+    type: str
+    message: str
+
+
+@dataclass(frozen=True)
+class ExperimentLanded:
+    """An experiment is in the warehouse; `ids`: its evaluations."""
+
+    ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ExperimentFailed:
+    """An experiment ended without landing."""
+
+    message: str
+    error: Exception
+
+
+@dataclass(frozen=True)
+class ExtraFinished:
+    """A step that is no experiment (baselines, further evaluation sets, ...) is finished; `ids`: what it landed."""
+
+    ids: tuple[str, ...] = ()
+
+
+StepEvent = (
+    Note
+    | StepWarning
+    | ProgressReport
+    | TrainingReport
+    | ValidationReport
+    | DeviceReport
+    | SourceReport
+    | Heartbeat
+    | StepResult
+    | StepError
+)
+Event = StepEvent | ExperimentLanded | ExperimentFailed | ExtraFinished
+Emit = Callable[[Event], None]
+
+_CLASSES: dict[str, type[StepEvent]] = {
+    "note": Note,
+    "warning": StepWarning,
+    "progress": ProgressReport,
+    "train": TrainingReport,
+    "valid": ValidationReport,
+    "device": DeviceReport,
+    "source": SourceReport,
+    "heartbeat": Heartbeat,
+    "result": StepResult,
+    "error": StepError,
+}
+_NAMES = {cls: name for name, cls in _CLASSES.items()} | {MemoryNote: "note"}
+
+
+def to_json(event: Event) -> str:
+    """One line of JSON: the fields of a step's event, and its name under `event`. NaN and infinity are allowed."""
+    return json.dumps({"event": _NAMES[type(event)], **asdict(event)}, allow_nan=True)
+
+
+def from_json(line: str) -> StepEvent | None:
+    """The event that a line of `to_json` holds, without fields that its class lacks; None for any other text."""
+    try:
+        values = json.loads(line)
+        cls = _CLASSES[values["event"]]
+        names = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in names})
+    except (ValueError, TypeError, KeyError):
+        return None

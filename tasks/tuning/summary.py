@@ -1,0 +1,46 @@
+"""What a training keeps about itself: the summary in the manifest of its folder."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from tasks.runtime.device import Device
+from tasks.runtime.manifest import Manifest
+
+
+class TrainingSummary(BaseModel):
+    """How a training went. Bytes, seconds and losses; a field that an earlier version did not write is None.
+
+    `last_iteration` is less than the recipe's iterations where patience ended the training or where it diverged.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    train_loss: float | None = None
+    valid_loss: float | None = None
+    best_iteration: int | None = None
+    last_iteration: int | None = None
+    train_seconds: float | None = None
+    tokens_per_second: float | None = None
+    peak_memory_bytes: int | None = None
+    peak_rss_bytes: int | None = None
+    micro_batch: int | None = None
+    checkpointed_blocks: bool | None = None
+    memory_budget_bytes: int | None = None
+    padding_share: float | None = None
+    device: Device | None = None
+    weights_memory_bytes: int | None = None
+    cache_memory_bytes: int | None = None
+    trainable_parameters: int | None = None
+    shortened_cases: int | None = None
+    frozen_blocks_stored: int | None = None
+    started_at: str | None = None
+    finished_at: str | None = None
+
+
+class TrainingManifest(Manifest):
+    """The manifest of a training's folder. `settings_digest`: see `training_rows.settings_digest`."""
+
+    training_id: str
+    settings_digest: str | None = None
+    summary: TrainingSummary
