@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from tasks.runtime.errors import BrokenFolder
 from tasks.runtime.manifest import Manifest
@@ -12,7 +12,7 @@ from tasks.runtime.store import seal, verify
 
 class Sized(Manifest):
     size: int
-    parts: dict[str, int] = {}
+    parts: dict[str, int] = Field(default_factory=dict)
 
 
 def sealed(folder: Path, **extra) -> Path:
