@@ -31,7 +31,8 @@ def test_a_manifest_is_read_into_its_class_and_other_keys_are_ignored(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("extra", "key"), [({}, "size: Field required"), ({"size": 1, "parts": {"a": "many"}}, r"parts\.a: Input should be")]
+    ("extra", "key"),
+    [({}, "size: Field required"), ({"size": 1, "parts": {"a": "many"}}, r"parts\.a: Input should be")],
 )
 def test_a_manifest_without_what_its_class_needs_is_broken_in_a_sentence(extra, key, tmp_path):
     folder = sealed(tmp_path / "made", **extra)
