@@ -169,7 +169,8 @@ _CLASSES: dict[str, type[StepEvent]] = {
     "result": StepResult,
     "error": StepError,
 }
-_NAMES = {cls: name for name, cls in _CLASSES.items()} | {MemoryNote: "note"}
+_NAMES: dict[type[Event], str] = {cls: name for name, cls in _CLASSES.items()}
+_NAMES[MemoryNote] = _NAMES[Note]
 
 
 def to_json(event: Event) -> str:
