@@ -9,6 +9,8 @@ from functools import lru_cache
 
 from tasks.spec import Label
 
+SETS = ("train", "valid", "calibration", "test")
+
 
 @dataclass(frozen=True, slots=True)
 class Case:

@@ -17,10 +17,10 @@ from typing import Any, Literal
 import numpy as np
 
 from tasks.corpus.card import best_bound
-from tasks.corpus.case import Case, text_digest
+from tasks.corpus.case import SETS, Case, text_digest
 from tasks.corpus.lengths import Lengths
 from tasks.corpus.prepare import check_filled, check_labels, prepare_dataset, split_off
-from tasks.corpus.splits import COPY, SETS, SHARES, check_copies, quotas, split_cases
+from tasks.corpus.splits import COPY, SHARES, check_copies, quotas, split_cases
 from tasks.corpus.tally import NO_GROUP, Tally, tally
 from tasks.corpus.vignettes.stored_facts import derive_again
 from tasks.runtime.errors import BadInput

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from tasks.corpus.card import data_card
-from tasks.corpus.case import Case, text_digest, to_json
+from tasks.corpus.case import SETS, Case, text_digest, to_json
 from tasks.corpus.readers import read_set
 from tasks.corpus.sources import Located, locate
-from tasks.corpus.splits import SETS, SHARES, check_copies, check_sets, limited, split_cases
+from tasks.corpus.splits import SHARES, check_copies, check_sets, limited, split_cases
 from tasks.corpus.tables import check_readable
 from tasks.corpus.vignettes.adversarial import adversarial_cases, adversarial_records
 from tasks.corpus.vignettes.generator import (

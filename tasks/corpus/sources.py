@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tasks.corpus.case import SETS
 from tasks.corpus.hub_tables import fetch_tables
-from tasks.corpus.splits import SETS
 from tasks.corpus.tables import READERS
 from tasks.runtime.errors import BadInput
 from tasks.spec import Columns, EvaluationSet

@@ -8,8 +8,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from tasks.corpus.case import SETS
 from tasks.corpus.prompts import load_prompt
-from tasks.corpus.splits import SETS
 from tasks.runtime.device import backend, compute_dtype, compute_path, versions
 from tasks.spec import ENGINE_VERSION, ExperimentSpec, short_digest
 

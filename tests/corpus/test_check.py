@@ -21,11 +21,10 @@ from flows.cli.main import app, main
 from tasks.corpus import lengths
 from tasks.corpus import tally as tally_module
 from tasks.corpus.card import best_bound
-from tasks.corpus.case import Case
+from tasks.corpus.case import SETS, Case
 from tasks.corpus.check import Finding, Report, check_data
 from tasks.corpus.lengths import SAMPLE, TextSample
 from tasks.corpus.prepare import prepare_dataset
-from tasks.corpus.splits import SETS
 from tasks.corpus.vignettes.reader_check import reader_check, told
 from tasks.grid import known_models
 from tasks.judging.intervals import clopper_pearson

@@ -9,9 +9,8 @@ import pytest
 
 from flows.bench.corpus import decided_of
 from tasks.baselines import baselines
-from tasks.corpus.case import from_json
+from tasks.corpus.case import SETS, from_json
 from tasks.corpus.prepare import CARD, prepare_dataset
-from tasks.corpus.splits import SETS
 from tasks.runtime.store import read_manifest
 from tasks.spec import LABELS, Data, Scoring
 from warehouse.audit import run_audits

@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from tasks.corpus import prepare
-from tasks.corpus.case import Case, from_json, to_json
+from tasks.corpus.case import SETS, Case, from_json, to_json
 from tasks.corpus.check import check_data
 from tasks.corpus.prepare import prepare_dataset
-from tasks.corpus.splits import SETS
 from tasks.corpus.vignettes.stored_facts import FACTS, Derivation, derive_again
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import file_digest, read_manifest, verify

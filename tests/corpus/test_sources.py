@@ -12,12 +12,11 @@ from typing import Any
 
 import pytest
 
-from tasks.corpus.case import Case, from_json
+from tasks.corpus.case import SETS, Case, from_json
 from tasks.corpus.check import check_data
 from tasks.corpus.prepare import CARD, prepare_dataset
 from tasks.corpus.readers import read_cases
 from tasks.corpus.sources import is_hub, locate
-from tasks.corpus.splits import SETS
 from tasks.corpus.vignettes.generator import embedded_sets
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.runtime.store import read_manifest

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.corpus.case import Case
+from tasks.corpus.case import SETS, Case
 from tasks.corpus.near_copies import near_duplicates
-from tasks.corpus.splits import SETS, check_sets, limited, split_cases
+from tasks.corpus.splits import check_sets, limited, split_cases
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS
 
