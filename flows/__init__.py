@@ -2,7 +2,7 @@
 
 import os
 
-from tasks.runtime.store import home
+from tasks.runtime.home import home
 
 
 def apply_settings() -> None:

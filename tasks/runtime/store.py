@@ -21,21 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from tasks.runtime.errors import BrokenFolder, Locked, disk_error
+from tasks.runtime.home import existing_home as existing_home
+from tasks.runtime.home import home as home
 from tasks.spec import digest_of
 
 MANIFEST = "manifest.json"
 CHECKED = ".checked.json"
 ABANDONED_SECONDS = 60.0
-
-
-def home() -> Path:
-    """Folder of everything that can be rebuilt: `TRIAGE_HOME`, else `.triage` under the working folder."""
-    return Path(os.environ.get("TRIAGE_HOME") or ".triage").resolve()
-
-
-def existing_home() -> Path:
-    """`home()`, or the nearest folder above it that is there already: where its disk and permissions are."""
-    return next(path for path in (home(), *home().parents) if path.exists())
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
