@@ -72,7 +72,7 @@ class Strict(BaseModel):
 class HubSource(Strict):
     """A Hugging Face repository at a revision (branch, tag or commit)."""
 
-    kind: Literal["hub"]
+    kind: Literal["hub"] = Field(description="weights from the Hugging Face Hub")
     repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$", description="owner/name of the repository")
     revision: str = Field(default="main", description="branch, tag or commit")
     mirror: str | None = Field(
@@ -83,7 +83,7 @@ class HubSource(Strict):
 class PackageSource(Strict):
     """A GGUF file that a package on the package index ships."""
 
-    kind: Literal["package"]
+    kind: Literal["package"] = Field(description="weights from a package")
     package: str = Field(description="name of the package")
     version: str = Field(description="exact version of the package")
     file: str = Field(
@@ -101,14 +101,14 @@ class PackageSource(Strict):
 class FolderSource(Strict):
     """A local folder in the Hugging Face layout (config.json, *.safetensors, tokenizer.json)."""
 
-    kind: Literal["folder"]
+    kind: Literal["folder"] = Field(description="weights from a local folder")
     path: str = Field(description="path of the folder")
 
 
 class RandomSource(Strict):
     """Random weights of a real model's shape, for tests and measurements; never evidence of quality."""
 
-    kind: Literal["random"]
+    kind: Literal["random"] = Field(description="random weights")
     shape: str = Field(description="name of a shape in tasks/models/shapes.json")
     seed: int = Field(default=0, description="seed of the weights")
 

@@ -1,0 +1,154 @@
+"""The reference of every grid key, generated from the models in `tasks/spec.py`.
+
+`python -m tasks.grid_reference` writes it to `deployments/grids/README.md`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from tasks.grid import GRIDS
+from tasks.spec import (
+    BaseModelSpec,
+    Data,
+    EvaluationSet,
+    FolderSource,
+    Grid,
+    HubSource,
+    PackageSource,
+    RandomSource,
+    Recipe,
+    Safety,
+    Scoring,
+    Strict,
+    Training,
+)
+
+README = GRIDS / "README.md"
+SECTIONS: tuple[tuple[str, type[Strict]], ...] = (
+    ("Top level", Grid),
+    ("`[training]`", Training),
+    ("`[data]`", Data),
+    ("`[scoring]`", Scoring),
+    ("`[safety]`", Safety),
+    ("`[[recipe]]`", Recipe),
+    ("`[[evaluation_set]]`", EvaluationSet),
+    ("`[[base_model]]`", BaseModelSpec),
+    ('`[[base_model.sources]]` with `kind = "hub"`', HubSource),
+    ('`[[base_model.sources]]` with `kind = "package"`', PackageSource),
+    ('`[[base_model.sources]]` with `kind = "folder"`', FolderSource),
+    ('`[[base_model.sources]]` with `kind = "random"`', RandomSource),
+)
+LIMITS = (
+    ("minimum", "at least"),
+    ("exclusiveMinimum", "above"),
+    ("maximum", "at most"),
+    ("exclusiveMaximum", "below"),
+)
+INTRODUCTION = """\
+# Grid files
+
+A grid file describes a study in TOML: every model x precision x recipe x seed is one experiment.
+
+| file | study |
+|---|---|
+| `demo.toml` | a first look on real weights, in minutes |
+| `paper.toml` | the full study: 3 models x 2 precisions x 10 recipes = 60 experiments |
+| `long.toml` | one longer training, to see what a model of this size can learn |
+| `ablation.toml` | the parts of the safety loss, alone and together, with three seeds |
+| `smoke.toml` | every stage on tiny random models, in about a minute |
+
+Run one by its name or by its path (`triage sweep demo`, `triage sweep my_grid.toml`), and see with `--plan` what it would
+do. `--set` changes any key for one run: `--set training.num_layers=8`, `--set recipe.iterations=50` (all recipes).
+`triage init DIR` writes a grid to start from. A misspelt key or a value out of bounds ends the command with the file, the
+line and the allowed values.
+
+The tables below list every key. They are generated from `tasks/spec.py`; after a change there, run
+`python -m tasks.grid_reference`."""
+
+
+def reference() -> str:
+    """The reference as Markdown: one table per section of a grid file."""
+    sections = [section(title, model) for title, model in SECTIONS]
+    return "\n\n".join([INTRODUCTION, *sections]) + "\n"
+
+
+def section(title: str, model: type[Strict]) -> str:
+    """One section: its purpose, and a row per key."""
+    heading = f"## {title}\n\n{inspect.getdoc(model)}"
+    rows = ["| key | type | default | description |", "|---|---|---|---|", *key_rows(model)]
+
+    return "\n\n".join([heading, "\n".join(rows)])
+
+
+def key_rows(model: type[Strict]) -> Iterator[str]:
+    """A row per key; a section's own keys stand before those that it shares with another."""
+    schema = model.model_json_schema(by_alias=True)
+    required = schema.get("required", [])
+    entries = schema["properties"]
+
+    for key in sorted(entries, key=lambda key: key not in model.__annotations__):
+        entry = entries[key]
+        default = "required" if key in required else default_text(entry)
+        cells = (f"`{key}`", type_text(entry, schema.get("$defs", {})), default)
+        yield f"| {' | '.join(cells)} | {entry.get('description', '')} |"
+
+
+def default_text(entry: dict[str, Any]) -> str:
+    """The default as TOML writes it. A table has that of each of its keys."""
+    default = entry.get("default")
+    if default is None or default in ({}, []) or isinstance(default, dict):
+        return ""
+    return f"`{json.dumps(default)}`"
+
+
+def type_text(entry: dict[str, Any], classes: dict[str, Any]) -> str:
+    """Type and bounds of a key in words, e.g. `integer, 1 to 64`."""
+    if "anyOf" in entry:
+        parts = [type_text(part, classes) for part in entry["anyOf"] if part != {"type": "null"}]
+        return " or ".join(parts)
+    if "enum" in entry:
+        return " or ".join(f"`{json.dumps(value)}`" for value in entry["enum"])
+    if "const" in entry:
+        return f"always `{json.dumps(entry['const'])}`"
+    if entry.get("type") == "array":
+        return list_text(entry["items"], classes)
+    if entry.get("type") == "object":
+        return table_text(entry, classes)
+    if "$ref" in entry:
+        return "table"
+
+    return ", ".join([str(entry.get("type", "table")), *bounds(entry)])
+
+
+def list_text(items: dict[str, Any], classes: dict[str, Any]) -> str:
+    text = type_text(items, classes)
+    if text == "table":
+        return "tables"
+
+    kind, comma, limits = text.partition(", ")
+    plural = kind if kind.startswith("`") else f"{kind}s"
+    return f"list of {plural}{comma}{limits}"
+
+
+def table_text(entry: dict[str, Any], classes: dict[str, Any]) -> str:
+    """A table such as `{ ED = 5, GP = 2, HOME = 1 }`: its keys, where they are fixed, and their type."""
+    keys = entry.get("propertyNames", {}).get("enum", [])
+    named = f" ({', '.join(keys)})" if keys else ""
+    return f"table{named} of {type_text(entry['additionalProperties'], classes)}"
+
+
+def bounds(entry: dict[str, Any]) -> Iterator[str]:
+    """Bounds of a number; pattern and length of a string."""
+    limits = [f"{word} {entry[key]:,}".removesuffix(".0") for key, word in LIMITS if key in entry]
+    if limits:
+        yield " and ".join(limits)
+    if "pattern" in entry:
+        yield f"matching `{entry['pattern']}`"
+
+
+if __name__ == "__main__":
+    README.write_text(reference(), encoding="utf-8")
