@@ -1,0 +1,82 @@
+"""The manifests of model folders as classes: `sources/<model>-<digest>` and `models/<model>-<precision>-<digest>`.
+
+Both are written once, by tasks/models/sources.py and tasks/models/convert.py. Keys that folders of earlier versions
+lack have defaults here.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from tasks.runtime.manifest import Manifest
+
+
+class Origin(BaseModel):
+    """Where weights were fetched from: the listed source, with the commit or file that it resolved to."""
+
+    # Each kind of source adds keys of its own (repo and commit, package and version, path): they are kept as written.
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    kind: Literal["hub", "package", "folder", "random"]
+    sha256: str | None = None
+
+
+class Terms(BaseModel):
+    """Terms of use as they were shown before the download, and the licence texts stored in the folder."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    at: str
+    notice: str
+    shown: str
+    texts: tuple[str, ...] = ()
+
+
+class ModelManifest(Manifest):
+    """What a source folder and the folders converted from it both record."""
+
+    base_model: str
+    licence: str
+    original_precision: str
+    random_weights: bool
+    source: Origin
+    weights_source: str
+    file_digest: str | None = None
+    terms: Terms | None = None
+
+    @property
+    def fetched_file_digest(self) -> str | None:
+        """SHA-256 of the file that the weights were fetched as; None where it is not known (several files, or random)."""
+        return self.file_digest or self.source.sha256 or None
+
+
+class SourceManifest(ModelManifest):
+    """A source folder: weights as they were fetched. `seed` draws random weights and is None for all others."""
+
+    format: Literal["gguf", "random", "safetensors"]
+    seed: int | None = None
+
+
+class VariantManifest(ModelManifest):
+    """A model folder in MLX's layout. `bits` and `group_size` are None for the converted base model in bfloat16.
+
+    `source_digest` is the digest of the source folder; `prompt` says whether the tokenizer has a chat template.
+    """
+
+    bits: int | None
+    group_size: int | None
+    stored_bytes: int
+    bytes_by_part: dict[str, int]
+    parameters: int
+    bits_per_weight: float
+    tokenizer_digest: str
+    source_digest: str
+    prompt: Literal["chat", "plain"]
+    versions: dict[str, str]
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether its tokenizer has a chat template; the plain prompt is used where it has none."""
+        return self.prompt == "chat"
