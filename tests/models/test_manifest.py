@@ -25,7 +25,9 @@ def variant_of(source: Path, root: Path) -> Path:
 def reseal(folder: Path, without: str) -> None:
     """Seal a folder again with a manifest that lacks one key, as an earlier version may have written it."""
     manifest = json.loads((folder / store.MANIFEST).read_text(encoding="utf-8"))
-    extra = {key: value for key, value in manifest.items() if key not in ("files", "digest", "check", "created", without)}
+    extra = {
+        key: value for key, value in manifest.items() if key not in ("files", "digest", "check", "created", without)
+    }
     store.seal(folder, extra, list(manifest["files"]))
 
 
