@@ -1,0 +1,58 @@
+"""The manifest of a dataset folder, parsed: its sets, their sizes, labels and digests."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tasks.corpus.case import SETS
+from tasks.runtime.manifest import Manifest
+from tasks.spec import Columns, Label
+
+
+class SetEntry(BaseModel):
+    """One set of a dataset. `external`: a further evaluation set, which nothing is learned from.
+
+    `digest` is the SHA-256 of the set's JSONL file. `has_groups` is true from the first case with a
+    group on; a case without one then is a group by itself, and `groups` does not count it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    cases: int
+    digest: str
+    labels: dict[Label, int]
+    groups: int = 0
+    has_groups: bool = False
+    external: bool = False
+    source: str = "embedded"
+    origin: dict[str, str] = Field(default_factory=dict)
+
+
+class DatasetManifest(Manifest):
+    """The manifest of a prepared dataset. `origin` says what was read, e.g. the commit on the Hub.
+
+    Keys that older homes lack have defaults.
+    """
+
+    sets: dict[str, SetEntry]
+    source: str = "embedded"
+    origin: dict[str, str] = Field(default_factory=dict)
+    seed: int = 42
+    columns: Columns = Columns()
+    split: str = ""
+    has_groups: bool = False
+    created: str = ""
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the cases are the project's own synthetic ones."""
+        return self.source == "embedded"
+
+    @property
+    def evaluation_sets(self) -> list[str]:
+        """Names of the sets that results are reported on: test, then the grid's own, by name."""
+        return ["test", *sorted(set(self.sets) - set(SETS))]
+
+    def digest_of(self, name: str) -> str:
+        """SHA-256 of the JSONL file of the set `name`."""
+        return self.sets[name].digest
