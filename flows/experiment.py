@@ -9,10 +9,9 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from flows.chains import finish_all, submit_experiments
-from flows.selection import Selection, select
+from flows.selection import Narrowing, select
 from flows.sweep import ONE_AT_A_TIME
-from flows.tags import tag_run
-from tasks.runtime.errors import BadInput
+from flows.tags import label_run
 from tasks.spec import Seed
 
 
@@ -37,14 +36,11 @@ def experiment(
         grid: demo, paper, long, ablation, smoke, or the path of a grid file
         overrides: key=value changes of the grid, e.g. recipe.iterations=50
     """
-    selection = select(grid, overrides, [model], [bits], [recipe])
-    cells = [spec for spec in selection.cells if spec.seed == seed]
-    if not cells:
-        raise BadInput(
-            f"The grid {grid} has no seed {seed}; it has {', '.join(map(str, selection.grid.seeds))}."
-        )
-    tag_run(cells)
-    failures = finish_all(submit_experiments(Selection(selection.grid, cells)))
+    narrowing = Narrowing(models=[model], bits=[bits], recipes=[recipe])
+    selection = select(grid, overrides, narrowing).with_seed(seed)
+    label_run(selection)
+
+    failures = finish_all(submit_experiments(selection))
     if failures:
         return Failed(message=failures[0])
-    return Completed(message=f"{cells[0].cell_id} is in the warehouse")
+    return Completed(message=f"{selection.cells[0].cell_id} is in the warehouse")

@@ -3,12 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from tasks.grid import known_models, load_grid
-from tasks.models.expected_sizes import expected_sizes, is_known, known_config
+from tasks.models.expected_sizes import (
+    expected_sizes,
+    is_known,
+    known_config,
+    lora_parameters,
+)
 from tasks.runtime.errors import BadInput
-from tasks.spec import BaseModelSpec, ExperimentSpec, Grid, experiments
+from tasks.spec import BaseModelSpec, ExperimentSpec, Grid, Training, experiments
+
+
+@dataclass(frozen=True)
+class Narrowing:
+    """Which cells of a grid to keep. An empty field keeps all; `limit` keeps the first so many of the rest."""
+
+    models: Sequence[str] = ()
+    bits: Sequence[int] = ()
+    recipes: Sequence[str] = ()
+    limit: int | None = None
+
+    def parameters(self) -> dict[str, Any]:
+        """The narrowing as parameters of the flow `sweep`: lists, and None for what keeps all."""
+        return {
+            "models": list(self.models) or None,
+            "bits": list(self.bits) or None,
+            "recipes": list(self.recipes) or None,
+            "limit": self.limit,
+        }
+
+
+EVERYTHING = Narrowing()
 
 
 @dataclass(frozen=True)
@@ -23,51 +51,89 @@ class Selection:
         """The base models of the chosen cells, each once."""
         return list({spec.model.name: spec.model for spec in self.cells}.values())
 
+    def with_seed(self, seed: int) -> Selection:
+        """The cells of one seed. Raises BadInput for a seed that the grid does not have."""
+        if seed not in self.grid.seeds:
+            seeds = ", ".join(map(str, self.grid.seeds))
+            raise BadInput(f"The grid {self.grid.name} has no seed {seed}; it has {seeds}.")
+        return replace(self, cells=[spec for spec in self.cells if spec.seed == seed])
+
 
 def select(
-    grid: str, overrides: list[str] | None = None, models: list[str] | None = None, bits: Sequence[int] | None = None,
-    recipes: list[str] | None = None, limit: int | None = None,
-) -> Selection:  # fmt: skip
-    """Read a grid and narrow it. A model that the grid does not list but the project knows may be named too."""
-    chosen = load_grid(grid, overrides)
-    known = known_models(chosen)
-    for name in models or []:
-        if name not in known:
-            raise BadInput(
-                f"--model {name} is not a known base model; known are {', '.join(sorted(known))}."
-            )
-    if models:
-        chosen = chosen.model_copy(update={"models": tuple(dict.fromkeys(models))})
-    cells = list(experiments(chosen, known))
-    for what, wanted, names in (
-        ("bits", bits, chosen.bits),
-        ("recipe", recipes, [r.name for r in chosen.recipes]),
-    ):
-        for value in wanted or []:
-            if value not in names:
-                raise BadInput(
-                    f"The grid {chosen.name} has no {what} {value}; it has {', '.join(map(str, names))}."
-                )
-    _refuse_group_size(chosen)
+    grid: str, overrides: list[str] | None = None, narrowing: Narrowing = EVERYTHING
+) -> Selection:
+    """Read a grid and keep the cells that `narrowing` asks for, in the grid's order.
+
+    A base model that the project knows may be named even if the grid does not list it. Raises BadInput for a model,
+    precision, recipe or limit that leaves nothing to run.
+    """
+    settings = load_grid(grid, overrides)
+    base_models = known_models(settings)
+    _refuse_unknown(narrowing, settings, base_models)
+
+    if narrowing.models:
+        settings = settings.model_copy(update={"models": tuple(dict.fromkeys(narrowing.models))})
+    _refuse_misfits(settings)
+
     cells = [
-        c
-        for c in cells
-        if (not bits or c.bits in bits) and (not recipes or c.recipe.name in recipes)
+        spec
+        for spec in experiments(settings, base_models)
+        if (not narrowing.bits or spec.bits in narrowing.bits)
+        and (not narrowing.recipes or spec.recipe.name in narrowing.recipes)
     ]
-    if limit is not None and limit < 1:
-        raise BadInput(f"--limit {limit} leaves nothing to run; give 1 or more.")
-    return Selection(chosen, cells[:limit])
+    return Selection(settings, cells[: narrowing.limit])
 
 
-def _refuse_group_size(grid: Grid) -> None:
-    """Tell before anything is fetched where a group size does not divide the rows of a model whose shape is known."""
-    size, own = grid.training.group_size, {model.name for model in grid.base_models}
-    for name in grid.models:
-        if name in own or not is_known(name):
-            continue
-        try:
-            expected_sizes(known_config(name), 4, size)
-        except BadInput as error:
+def _refuse_unknown(
+    narrowing: Narrowing, grid: Grid, base_models: dict[str, BaseModelSpec]
+) -> None:
+    for name in narrowing.models:
+        if name not in base_models:
             raise BadInput(
-                f"training.group_size = {size} does not fit {name}: {error} Choose 64 or 32."
-            ) from error
+                f"--model {name} is not a known base model; known are {', '.join(sorted(base_models))}."
+            )
+    _refuse_absent(grid, "bits", narrowing.bits, grid.bits)
+    _refuse_absent(grid, "recipe", narrowing.recipes, [recipe.name for recipe in grid.recipes])
+    if narrowing.limit is not None and narrowing.limit < 1:
+        raise BadInput(f"--limit {narrowing.limit} leaves nothing to run; give 1 or more.")
+
+
+def _refuse_absent(
+    grid: Grid, kind: str, requested: Sequence[str | int], available: Sequence[str | int]
+) -> None:
+    for value in requested:
+        if value not in available:
+            names = ", ".join(map(str, available))
+            raise BadInput(f"The grid {grid.name} has no {kind} {value}; it has {names}.")
+
+
+def _refuse_misfits(grid: Grid) -> None:
+    """Refuse, before any download, settings that do not fit a model whose shape is known."""
+    defined_by_grid = {model.name for model in grid.base_models}
+    for name in grid.models:
+        if is_known(name) and name not in defined_by_grid:
+            _refuse_group_size(grid.training.group_size, name)
+            _refuse_trained_blocks(grid.training, name)
+
+
+def _refuse_group_size(size: int, model: str) -> None:
+    try:
+        expected_sizes(known_config(model), 4, size)
+    except BadInput as error:
+        raise BadInput(
+            f"training.group_size = {size} does not fit {model}: {error} Choose 64 or 32."
+        ) from error
+
+
+def _refuse_trained_blocks(training: Training, model: str) -> None:
+    config = known_config(model)
+    blocks = config["num_hidden_layers"]
+    if training.num_layers > blocks:
+        raise BadInput(
+            f"training.num_layers = {training.num_layers}, but {model} has {blocks} blocks; "
+            f"give at most {blocks}."
+        )
+    try:
+        lora_parameters(config, 1, training.num_layers, training.target_modules)
+    except BadInput as error:
+        raise BadInput(f"The settings do not fit {model}: {error}") from error

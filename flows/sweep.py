@@ -17,8 +17,8 @@ from pydantic import Field
 
 from flows.chains import finish_all, submit_experiments
 from flows.compare import compare
-from flows.selection import select
-from flows.tags import tag_run
+from flows.selection import Narrowing, select
+from flows.tags import label_run
 from tasks.landing import refill_warehouse
 
 ONE_AT_A_TIME: Any = ThreadPoolTaskRunner(max_workers=1)
@@ -26,10 +26,13 @@ ONE_AT_A_TIME: Any = ThreadPoolTaskRunner(max_workers=1)
 
 @flow(name="sweep", flow_run_name="sweep {grid}", task_runner=ONE_AT_A_TIME)
 def sweep(
-    grid: str = "demo", overrides: list[str] | None = None, models: list[str] | None = None,
-    bits: list[Literal[4, 8]] | None = None, recipes: list[str] | None = None,
+    grid: str = "demo",
+    overrides: list[str] | None = None,
+    models: list[str] | None = None,
+    bits: list[Literal[4, 8]] | None = None,
+    recipes: list[str] | None = None,
     limit: Annotated[int, Field(ge=1)] | None = None,
-) -> State[Any]:  # fmt: skip
+) -> State[Any]:
     """Run every experiment of a grid that is not finished yet, land each in the warehouse, and compare.
 
     Completed only if every planned experiment has landed; one failure never stops the others.
@@ -42,14 +45,21 @@ def sweep(
         recipes: only these recipes of the grid
         limit: only the first so many experiments
     """
-    selection = select(grid, overrides, models, bits, recipes, limit)
-    tag_run(selection.cells)
+    narrowing = Narrowing(models or (), bits or (), recipes or (), limit)
+    selection = select(grid, overrides, narrowing)
+    label_run(selection, name=f"sweep {selection.grid.name}")
     refill_warehouse()
-    chains = submit_experiments(selection)
-    failures = finish_all(chains)
+
+    failures = finish_all(submit_experiments(selection))
     compare()
+    return _outcome(len(selection.cells), failures)
+
+
+def _outcome(experiments: int, failures: list[str]) -> State[Any]:
+    """The state of a finished sweep; its message names every failure."""
     if failures:
-        what = f"{len(failures)} failure{'' if len(failures) == 1 else 's'} in a sweep of {len(chains)} experiments: "
-        return Failed(message=what + " | ".join(failures))
-    done = "1 experiment is" if len(chains) == 1 else f"{len(chains)} experiments are"
+        count = "1 failure" if len(failures) == 1 else f"{len(failures)} failures"
+        heading = f"{count} in a sweep of {experiments} experiments: "
+        return Failed(message=heading + " | ".join(failures))
+    done = "1 experiment is" if experiments == 1 else f"{experiments} experiments are"
     return Completed(message=f"{done} in the warehouse")

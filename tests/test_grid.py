@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from flows.selection import select
+from flows.selection import Narrowing, select
 from tasks.grid import GRIDS, known_models, load_grid
 from tasks.runtime.errors import BadInput
 from tasks.spec import experiments
@@ -232,13 +232,13 @@ def test_overrides_reach_every_recipe_and_may_make_new_keys():
 
 
 def test_a_selection_narrows_in_the_order_of_the_grid():
-    chosen = select("paper", None, ["gemma-3-270m", "gemma-3-270m"], [8], ["fast", "baseline"], None)
+    chosen = select("paper", narrowing=Narrowing(["gemma-3-270m", "gemma-3-270m"], [8], ["fast", "baseline"]))
     assert [c.cell_id for c in chosen.cells] == ["gemma-3-270m-8bit-baseline-s42", "gemma-3-270m-8bit-fast-s42"]
-    assert len(select("paper", limit=7).cells) == 7
+    assert len(select("paper", narrowing=Narrowing(limit=7)).cells) == 7
 
 
 def test_a_model_that_the_grid_does_not_list_may_be_asked_for():
-    assert {c.model.name for c in select("smoke", models=["smollm2-135m"]).cells} == {"smollm2-135m"}
+    assert {c.model.name for c in select("smoke", narrowing=Narrowing(["smollm2-135m"])).cells} == {"smollm2-135m"}
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,24 @@ def test_a_model_that_the_grid_does_not_list_may_be_asked_for():
 )
 def test_a_selection_of_what_is_not_there_says_what_is(narrowing, words):
     with pytest.raises(BadInput, match=re.escape(words)):
-        select("smoke", **narrowing)
+        select("smoke", narrowing=Narrowing(**narrowing))
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("training.num_layers=99", "training.num_layers = 99, but tiny-llama has 4 blocks; give at most 4."),
+        ("training.num_layers=5", "training.num_layers = 5, but tiny-llama has 4 blocks; give at most 4."),
+        ("training.target_modules=['self_attn.x']", "do not fit tiny-llama: training.target_modules names 'self_attn.x'"),
+    ],
+)
+def test_settings_that_a_model_of_known_shape_cannot_have_are_refused_before_anything_starts(override, words):
+    with pytest.raises(BadInput, match=re.escape(words)):
+        select("smoke", [override])
+
+
+def test_the_deepest_training_that_a_model_can_have_is_allowed():
+    assert select("smoke", ["training.num_layers=4"], Narrowing(["tiny-llama"])).cells
 
 
 def test_one_line_of_a_grid_allows_the_open_mirrors_of_every_model(tmp_path):

@@ -45,11 +45,12 @@ def sweep(
     plan: Annotated[bool, typer.Option("--plan", help="say what would run, and stop")] = False,
 ) -> None:
     """Run every experiment of a grid, skip what is done, and compare 4-bit with 8-bit."""
-    from flows.selection import select
+    from flows.selection import Narrowing, select
 
     if memory is not None:
         set_ = [*(set_ or []), f"training.memory={json.dumps(memory)}"]
-    selection = select(grid, set_, model, bits, recipe, limit)
+    narrowing = Narrowing(model or (), bits or (), recipe or (), limit)
+    selection = select(grid, set_, narrowing)
     if plan:
         from flows.cli.plan import print_plan
 
@@ -58,7 +59,7 @@ def sweep(
     from flows.cli.sweep import run_sweep
 
     try:
-        code = run_sweep(console, selection, grid, set_, model, bits, recipe, limit)
+        code = run_sweep(console, selection, grid, set_, narrowing)
     except KeyboardInterrupt:
         errors.print(
             "triage: interrupted. What is finished is kept; the same command goes on from here.",

@@ -6,7 +6,6 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 if (
     "PREFECT_LOGGING_LEVEL" not in os.environ
@@ -21,14 +20,20 @@ from deployments.temporary_server import start_temporary_server
 from deployments.up import interrupted_by_signals
 from flows.plan import finished_trainings
 from flows.preflight import check
-from flows.selection import Selection
+from flows.selection import EVERYTHING, Narrowing, Selection
 from tasks.runtime import fork_server
 from tasks.runtime.child import import_ahead
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from warehouse.connect import warehouse_path
 
 
-def run_sweep(console: Console, selection: Selection, grid: str, *narrowing: Any) -> int:
+def run_sweep(
+    console: Console,
+    selection: Selection,
+    grid: str,
+    overrides: list[str] | None = None,
+    narrowing: Narrowing = EVERYTHING,
+) -> int:
     """Run the sweep flow in this process; returns the exit code (1 if an experiment failed by itself).
 
     The last line printed says where the results are and what to type next. Raises BadInput if all that failed did so
@@ -48,8 +53,7 @@ def run_sweep(console: Console, selection: Selection, grid: str, *narrowing: Any
         from flows.sweep import sweep
 
         with ready(), live(console, len(selection.cells)), collected() as outcome:
-            overrides, models, bits, recipes, limit = narrowing
-            state = sweep(grid, overrides, models, bits, recipes, limit, return_state=True)
+            state = sweep(grid, overrides, **narrowing.parameters(), return_state=True)
     if warehouse_path().exists():
         print_comparison(console, outcome.ids, short=True)
     if state.is_completed():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli.init import FILES, write_examples
-from flows.selection import select
+from flows.selection import Narrowing, select
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.splits import near_duplicates
 from tasks.identity import scores_folder, training_of
@@ -38,7 +38,8 @@ def triage(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 def test_the_written_grid_can_be_planned_from_inside_the_folder(tmp_path):
     written = triage("init", "study", folder=tmp_path)
     assert written.returncode == 0 and "cd study && triage sweep my_grid.toml --plan" in written.stdout
-    plan = triage("sweep", "my_grid.toml", "--set", TINY[0], "--plan", folder=tmp_path / "study")
+    small = [argument for item in TINY for argument in ("--set", item)]
+    plan = triage("sweep", "my_grid.toml", *small, "--plan", folder=tmp_path / "study")
     assert plan.returncode == 0, plan.stderr
     assert "tiny-llama-8bit-safe-s42" in plan.stdout and "4 experiments" in plan.stdout
 
@@ -71,7 +72,7 @@ def test_the_examples_train_and_score(study):
     from tasks.tuning import job as training
 
     data = prepare_dataset(select("my_grid.toml").grid.data, home())
-    for spec in select("my_grid.toml", TINY, bits=[4]).cells:
+    for spec in select("my_grid.toml", TINY, Narrowing(bits=[4])).cells:
         source = fetch_base(spec.model, home())
         variant = run_quantize({"source": str(source), "root": str(home()), "bits": 4, "group_size": 64})["folder"]
         name = training_of(spec, variant, data)

@@ -9,7 +9,7 @@ from rich.console import Console
 from flows.cli.plan import print_plan
 from flows.plan import plan_cells
 from flows.report.names import RANDOM
-from flows.selection import Selection, select
+from flows.selection import Narrowing, Selection, select
 from tasks.models.sources import fetch_base
 from tasks.runtime import store
 from tasks.spec import FolderSource
@@ -56,7 +56,7 @@ def test_what_is_trained_and_would_be_scored_again_is_said_with_its_time(smoke, 
 
 def test_a_plan_marks_random_weights_those_that_are_here_or_else_all_that_the_grid_names(tmp_path, monkeypatch):
     monkeypatch.setattr("flows.cli.plan.sources_of", lambda selection: {})  # asks networks
-    chosen = select("smoke", models=["tiny-llama", "smollm2-135m"], bits=[4], recipes=["baseline"])
+    chosen = select("smoke", narrowing=Narrowing(["tiny-llama", "smollm2-135m"], bits=[4], recipes=["baseline"]))
     tiny = chosen.cells[0]
     missing = FolderSource(kind="folder", path=str(tmp_path / "missing"))
     either = tiny.model.model_copy(update={"name": "either", "sources": (missing, *tiny.model.sources)})

@@ -33,7 +33,7 @@ def ends_with(monkeypatch):
 
         monkeypatch.setattr(flows.sweep, "sweep", flow)
         monkeypatch.setattr(sweep, "start_temporary_server", lambda: nullcontext)
-        return sweep.run_sweep(Console(quiet=True), select("smoke"), "smoke", None, None, None, None, None)
+        return sweep.run_sweep(Console(quiet=True), select("smoke"), "smoke")
 
     return run_it
 
