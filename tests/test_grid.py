@@ -262,7 +262,10 @@ def test_a_selection_of_what_is_not_there_says_what_is(narrowing, words):
     [
         ("training.num_layers=99", "training.num_layers = 99, but tiny-llama has 4 blocks; give at most 4."),
         ("training.num_layers=5", "training.num_layers = 5, but tiny-llama has 4 blocks; give at most 4."),
-        ("training.target_modules=['self_attn.x']", "do not fit tiny-llama: training.target_modules names 'self_attn.x'"),
+        (
+            "training.target_modules=['self_attn.x']",
+            "do not fit tiny-llama: training.target_modules names 'self_attn.x'",
+        ),
     ],
 )
 def test_settings_that_a_model_of_known_shape_cannot_have_are_refused_before_anything_starts(override, words):
