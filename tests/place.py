@@ -74,8 +74,8 @@ class Place:
 
     def audits(self) -> dict[str, int]:
         """The audits that found something, with the number of rows."""
-        from warehouse.audit import run_audits
         from warehouse.connect import reading
+        from warehouse.health import run_audits
 
         with reading(self.warehouse) as connection:
             return {name: rows for name, rows in run_audits(connection).items() if rows}

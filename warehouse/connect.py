@@ -1,7 +1,7 @@
-"""Opening the warehouse file: short connections and bounded waiting for its lock.
+"""Connections to the warehouse file: short ones, with bounded waiting for its lock.
 
-Any open read-write connection shuts every other process out, readers too, so a connection is opened, used and closed,
-never held during training. Within this process one connection at a time is open, since DuckDB refuses two
+An open read-write connection shuts every other process out, readers too. So a connection is opened, used and closed,
+and never held during training. Within this process one connection at a time is open, since DuckDB refuses two
 configurations of one file. Files are written in a format that every supported DuckDB version reads.
 """
 
@@ -17,17 +17,18 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from os import environ
 from pathlib import Path
-from typing import Any
 
 import duckdb
 
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.store import home
 
+Settings = dict[str, str | bool | int | float | list[str]]  # DuckDB's, by name
+
 FILE = "triage.duckdb"
-STORAGE = {
-    "storage_compatibility_version": "v1.5.0"
-}  # without it, DuckDB 1.5 could not open a file made by 2.0
+# Without it, DuckDB 1.5 could not open a file written by 2.0.
+STORAGE: Settings = {"storage_compatibility_version": "v1.5.0"}
+WAIT_SECONDS = 30.0
 _one_at_a_time = threading.RLock()
 
 
@@ -47,82 +48,86 @@ def _in_checkout() -> bool:
 
 
 @contextlib.contextmanager
-def writing(path: Path | None = None, wait: float = 30.0) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A short read-write connection; the file is made if need be.
+def writing(
+    path: Path | None = None, wait: float = WAIT_SECONDS
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A short read-write connection; creates the file if it is missing.
 
-    Waits at most `wait` seconds for other processes, then raises Locked naming the holder.
+    Waits at most `wait` seconds for other processes, then raises Locked with the name of the holder.
     """
     path = path or warehouse_path()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInput(
-            f"{path.parent} cannot be made ({error.strerror}); choose a file by TRIAGE_WAREHOUSE."
+            f"{path.parent} cannot be created ({error.strerror}); set TRIAGE_WAREHOUSE to a file that can be."
         ) from error
-    with _opened(path, wait, read_only=False, config=STORAGE) as con:
+
+    with _exclusive(path, wait), contextlib.closing(_connect(path, wait, False, STORAGE)) as con:
         yield con
 
 
 @contextlib.contextmanager
 def reading(
-    path: Path | None = None, wait: float = 30.0, config: dict[str, Any] | None = None
+    path: Path | None = None, wait: float = WAIT_SECONDS, settings: Settings | None = None
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """A short read-only connection. Raises BadInput where there is no warehouse yet, Locked as `writing` does."""
     path = path or warehouse_path()
     if not path.is_file():
         raise BadInput(f"There is no warehouse yet at {path}; run `triage sweep demo` first.")
-    with _opened(path, wait, read_only=True, config=config or {}) as con:
+
+    with (
+        _exclusive(path, wait),
+        contextlib.closing(_connect(path, wait, True, settings or {})) as con,
+    ):
         yield con
 
 
 @contextlib.contextmanager
-def _opened(path: Path, wait: float, **options: Any) -> Iterator[duckdb.DuckDBPyConnection]:
+def _exclusive(path: Path, wait: float) -> Iterator[None]:
+    """Keep the other threads of this process from connecting; raises Locked after `wait` seconds."""
     if not _one_at_a_time.acquire(timeout=wait):
         raise Locked(
             f"Another thread of this process has used {path} for {wait:g} s; try again when it has finished."
         )
     try:
-        con = _connect(path, wait, **options)
-        try:
-            yield con
-        finally:
-            con.close()
+        yield
     finally:
         _one_at_a_time.release()
 
 
-def _connect(path: Path, wait: float, **options: Any) -> duckdb.DuckDBPyConnection:
-    deadline, pause = time.monotonic() + wait, 0.02
+def _connect(
+    path: Path, wait: float, read_only: bool, settings: Settings
+) -> duckdb.DuckDBPyConnection:
+    """Connect as soon as no other process has the file open; only its lock is worth another attempt."""
+    deadline = time.monotonic() + wait
+    pause = 0.02
     while True:
         try:
-            return duckdb.connect(str(path), **options)
-        except duckdb.IOException as error:
-            if not is_lock(error):
-                raise BadInput(
-                    f"{path} cannot be opened as a warehouse: {first_line(error)}."
-                ) from error
-            if time.monotonic() >= deadline:
-                raise Locked(_held(path, str(error))) from error
-        except duckdb.ConnectionException as error:
-            raise BadInput(
-                f"This process has {path} open by a connection of its own; close that one first."
-            ) from error
+            return duckdb.connect(str(path), read_only=read_only, config=settings)
         except duckdb.Error as error:
-            raise BadInput(
-                f"{path} cannot be opened as a warehouse: {first_line(error)}."
-            ) from error
+            if not is_lock(error):
+                raise BadInput(_cannot_open(path, error)) from error
+            if time.monotonic() >= deadline:
+                raise Locked(_in_use(path, str(error))) from error
         time.sleep(random.uniform(0, pause))  # jitter: equal waits would collide again
         pause = min(2 * pause, 0.5)
 
 
 def is_lock(error: Exception) -> bool:
-    """Whether an error means that another process has the file: the only one worth a second attempt."""
+    """Whether an error means that another process has the file open."""
     return isinstance(error, duckdb.IOException) and "lock on file" in str(error)
 
 
-def _held(path: Path, message: str) -> str:
-    found = re.search(r"held in (.+?) \(PID (\d+)\)", message)
-    holder = f"{Path(found[1]).name} (process {found[2]})" if found else "another process"
+def _cannot_open(path: Path, error: duckdb.Error) -> str:
+    if isinstance(error, duckdb.ConnectionException):
+        return f"This process has {path} open in another connection; close that one first."
+    return f"{path} cannot be opened as a warehouse: {first_line(error)}."
+
+
+def _in_use(path: Path, message: str) -> str:
+    match = re.search(r"held in (.+?) \(PID (\d+)\)", message)
+    holder = f"{Path(match[1]).name} (process {match[2]})" if match else "another process"
     return f"{path} is in use by {holder}; close it there and run the command again."
 
 

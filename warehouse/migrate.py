@@ -1,63 +1,72 @@
-"""Numbered migrations and views: SQL files of this package, applied in order and remembered by their digests."""
+"""Numbered migrations and views: SQL files of this package, applied in order and recorded with their digests."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from importlib.resources import files
-from importlib.resources.abc import Traversable
+from typing import NamedTuple
 
 import duckdb
 
 from tasks.runtime.errors import BadInput
-from warehouse import refresh_pairs
 from warehouse.connect import utc_now
 
-VIEWS = 0  # the version under which schema_migrations remembers the views
+VIEWS = 0  # the version under which schema_migrations records the views
 
 
-def sql_files(folder: str) -> list[tuple[str, str]]:
-    """Name (without .sql) and text of the SQL files of `warehouse/<folder>`, in order of their names."""
-    found: list[Traversable] = [
-        f for f in (files("warehouse") / folder).iterdir() if f.name.endswith(".sql")
-    ]
-    return sorted((f.name.removesuffix(".sql"), f.read_text(encoding="utf-8")) for f in found)
+class SqlFile(NamedTuple):
+    """A SQL file of this package; `name` is without `.sql`."""
+
+    name: str
+    text: str
+
+    @property
+    def version(self) -> int:
+        """The number that a migration's name begins with."""
+        return int(self.name[:4])
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+def sql_files(folder: str) -> list[SqlFile]:
+    """The SQL files of `warehouse/<folder>`, in order of their names."""
+    return sorted(
+        SqlFile(file.name.removesuffix(".sql"), file.read_text(encoding="utf-8"))
+        for file in (files("warehouse") / folder).iterdir()
+        if file.name.endswith(".sql")
+    )
 
 
 def migrate(con: duckdb.DuckDBPyConnection) -> list[str]:
-    """Bring a file up to date: unapplied migrations, each in a transaction, then the views and the pairs that they see.
-    Returns what was applied.
+    """Apply pending migrations, each in a transaction, then the views and the figures of the pairs that they show.
 
-    Raises BadInput if an applied migration was edited since, or if a newer version of the program made the file.
+    Returns the names of the migrations that were applied. Raises BadInput if an applied migration has been edited
+    since, or if a newer version of triage wrote the file.
     """
     applied = _applied(con)
-    known = {int(name[:4]): (name, text, _sha256(text)) for name, text in sql_files("migrations")}
+    migrations = {file.version: file for file in sql_files("migrations")}
     for version, (name, sha256) in applied.items():
-        if version != VIEWS and version not in known:
-            raise BadInput(
-                f"A newer version of triage made this warehouse (migration {name}); update triage."
-            )
-        if version != VIEWS and known[version][2] != sha256:
-            raise BadInput(
-                f"Migration {name} was edited after it had been applied to this warehouse; undo the edit and put the "
-                "change into a new file, or delete the warehouse file and load the landing folder again."
-            )
-    done = []
-    for version in sorted(known.keys() - applied.keys()):
-        name, text, sha256 = known[version]
-        _apply(con, version, name, text, sha256)
-        done.append(name)
-    views = "\n".join(text for _, text in sql_files("views"))
-    if done or applied.get(VIEWS, ("", ""))[1] != _sha256(views):
-        _apply(con, VIEWS, "views", views, _sha256(views), refresh_pairs.refresh)
-    return done
+        if version != VIEWS:
+            _check_applied(name, sha256, migrations.get(version))
+
+    pending = [migrations[version] for version in sorted(migrations.keys() - applied.keys())]
+    for file in pending:
+        _apply(con, file.version, file)
+
+    views = SqlFile("views", "\n".join(file.text for file in sql_files("views")))
+    if pending or applied.get(VIEWS) != (views.name, views.sha256):
+        _apply(con, VIEWS, views)
+    return [file.name for file in pending]
 
 
 def _applied(con: duckdb.DuckDBPyConnection) -> dict[int, tuple[str, str]]:
-    there = con.execute(
-        "SELECT count(*) FROM duckdb_tables() WHERE table_name = 'schema_migrations'"
+    """Name and digest of what was applied to the file, by version; empty for a new file."""
+    is_new = not con.execute(
+        "SELECT 1 FROM duckdb_tables() WHERE table_name = 'schema_migrations'"
     ).fetchone()
-    if not there or not there[0]:
+    if is_new:
         return {}
     rows = con.execute(
         "SELECT version, name, sha256 FROM schema_migrations ORDER BY version"
@@ -65,19 +74,30 @@ def _applied(con: duckdb.DuckDBPyConnection) -> dict[int, tuple[str, str]]:
     return {version: (name, sha256) for version, name, sha256 in rows}
 
 
-def _apply(
-    con: duckdb.DuckDBPyConnection, version: int, name: str, text: str, sha256: str,
-    then: Callable[[duckdb.DuckDBPyConnection], None] | None = None,
-) -> None:  # fmt: skip
+def _check_applied(name: str, sha256: str, file: SqlFile | None) -> None:
+    """Raise BadInput if an applied migration is not the `file` of this version of triage."""
+    if file is None:
+        raise BadInput(
+            f"A newer version of triage made this warehouse (migration {name}); update triage."
+        )
+    if file.sha256 != sha256:
+        raise BadInput(
+            f"Migration {name} was edited after it had been applied to this warehouse; undo the edit and put the "
+            "change into a new file, or delete the warehouse file and load the landing folder again."
+        )
+
+
+def _apply(con: duckdb.DuckDBPyConnection, version: int, file: SqlFile) -> None:
+    """Run a file and record it, in one transaction."""
     con.begin()
     try:
-        con.execute(text)
-        if then is not None:
-            then(con)
+        con.execute(file.text)
+        if version == VIEWS:
+            _refresh_pairs(con)
         con.execute("DELETE FROM schema_migrations WHERE version = ?", [version])
         con.execute(
             "INSERT INTO schema_migrations VALUES (?, ?, ?, ?, ?)",
-            [version, name, sha256, utc_now(), duckdb.__version__],
+            [version, file.name, file.sha256, utc_now(), duckdb.__version__],
         )
         con.commit()
     except BaseException:
@@ -85,5 +105,8 @@ def _apply(
         raise
 
 
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _refresh_pairs(con: duckdb.DuckDBPyConnection) -> None:
+    """Compute the figures of pairs that new views show. Most opened files are current and need no SciPy."""
+    from warehouse.refresh_pairs import refresh
+
+    refresh(con)

@@ -1,4 +1,4 @@
-"""Statistics of a matched pair: the same cases decided by the 4-bit and by the 8-bit model. NumPy only.
+"""Statistics of a matched pair: the same cases decided by the 4-bit and by the 8-bit model.
 
 Labels and decisions are integers (0 ED, 1 GP, 2 HOME). Every difference is 4 bits minus 8 bits. Resampling draws whole
 groups (conditions), since cases of one condition are not independent; without groups it draws cases.
@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-
-from warehouse.exact import mcnemar, tango_interval
+from scipy.optimize import brentq
+from scipy.stats import binomtest, norm
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -28,6 +28,7 @@ MAX_UNDEFINED = (
 MARGIN = 0.02  # a loss of two points is the most that still counts as "not inferior"
 PROPORTIONS = ("accuracy", "ed_recall")
 METRICS = (*PROPORTIONS, "ed_f2", "macro_f1", "expected_cost")
+_Z = float(norm.ppf(0.975))
 TANGO = "Tango score interval (assumes independent cases)"
 
 
@@ -227,3 +228,26 @@ def discordant(pair: Decided, kept: NDArray[np.bool_]) -> tuple[int, int]:
     """How many of the kept cases are right at 4 bits only (b) and at 8 bits only (c)."""
     four, eight = (pair.four == pair.label)[kept], (pair.eight == pair.label)[kept]
     return int((four & ~eight).sum()), int((~four & eight).sum())
+
+
+def mcnemar(b: int, c: int) -> float:
+    """Exact two-sided McNemar p value of b and c discordant cases; 1 where there are none."""
+    return float(binomtest(b, b + c).pvalue) if b + c else 1.0
+
+
+def tango_interval(b: int, c: int, n: int) -> tuple[float, float]:
+    """95 % score interval of (b - c) / n, the difference of two paired proportions; holds with b = c = 0 too.
+
+    Tango, Statistics in Medicine 17 (1998) 891-908: the differences d with |b - c - n d| <= z sqrt(n (2 q + d (1 - d))),
+    q being the maximum likelihood estimate of P(right at 8 bits only) under d.
+    """
+    point, edge = (b - c) / n, 1 - 1e-9
+
+    def score(d: float) -> float:
+        linear, constant = (2 * n - b + c) * d - b - c, -c * d * (1 - d)
+        q = (math.sqrt(max(linear * linear - 8 * n * constant, 0.0)) - linear) / (4 * n)
+        return (b - c - n * d) / math.sqrt(max(n * (2 * q + d * (1 - d)), 1e-300))
+
+    low = -1.0 if score(-edge) < _Z else brentq(lambda d: score(d) - _Z, -edge, max(point, -edge))
+    high = 1.0 if score(edge) > -_Z else brentq(lambda d: score(d) + _Z, min(point, edge), edge)
+    return float(low), float(high)

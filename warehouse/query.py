@@ -1,59 +1,95 @@
-"""SQL from people: read-only, one statement, no files, no network; the answer is a pandas DataFrame."""
+"""User-supplied SQL: one read-only statement, without access to files or the network."""
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
-import pandas as pd
 
 from tasks.runtime.errors import BadInput
-from warehouse.connect import reading
+from warehouse.connect import Settings, reading
 
-# Read-only protects the warehouse. This protects everything else: no file, extension, network or Python variable can be
-# reached, and no statement can undo it.
-SEALED = {"enable_external_access": "false", "lock_configuration": "true"}
+if TYPE_CHECKING:
+    import pandas as pd
+
+# A read-only connection protects the warehouse. These settings protect everything else: no file, extension, network
+# or Python variable can be reached, and no statement can undo them.
+SEALED: Settings = {"enable_external_access": "false", "lock_configuration": "true"}
 ALLOWED = "SELECT, WITH, FROM, DESCRIBE, SHOW, SUMMARIZE or PIVOT"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The result of a query as plain Python values, with the name and the DuckDB type of each column."""
+
+    columns: tuple[str, ...]
+    types: tuple[str, ...]
+    rows: list[tuple[object, ...]]
 
 
 def query(
     sql: str, database: Path | None = None, only: Collection[str] | None = None
 ) -> pd.DataFrame:
-    """The rows of one reading statement, e.g. `query("FROM quantization_comparison")` in a notebook.
+    """The result of one read-only statement, e.g. `query("FROM quantization_comparison")` in a notebook.
 
-    `only`: ids of evaluations; the views then show these, and no others, however many later ones there are.
-    Raises BadInput, in a sentence, for anything but one such statement, for what DuckDB refuses, and where there is no
-    warehouse yet. Keeps the warehouse open only while it runs.
+    `only` limits the views to the evaluations with these ids, however many later ones there are. Raises BadInput, in
+    one sentence, for anything but one read-only statement, for an error of DuckDB, and where there is no warehouse yet.
+    The warehouse is open only while the statement runs.
     """
-    with reading(database, config=SEALED) as con:
+    with _executed(sql, database, only) as result:
+        return result.df()
+
+
+def query_rows(sql: str, database: Path | None = None, only: Collection[str] | None = None) -> Rows:
+    """As `query`, without pandas, whose import takes longer than most queries."""
+    with _executed(sql, database, only) as result:
+        columns = result.description or []
+        return Rows(
+            columns=tuple(name for name, *_ in columns),
+            types=tuple(str(type_).strip('"') for _, type_, *_ in columns),
+            rows=result.fetchall(),
+        )
+
+
+@contextlib.contextmanager
+def _executed(
+    sql: str, database: Path | None, only: Collection[str] | None
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    with reading(database, settings=SEALED) as con:
         try:
-            _check(con.extract_statements(sql), sql)
+            _refuse_unless_reading(con.extract_statements(sql), sql)
             if only is not None:
                 ids = ", ".join("'" + id.replace("'", "''") + "'" for id in sorted(only))
                 con.execute(f"SET VARIABLE only_evaluations = [{ids}]::VARCHAR[]")
-            return con.execute(sql).df()
+            yield con.execute(sql)
         except duckdb.Error as error:
             raise BadInput(f"The query failed: {_sentence(error)}") from error
 
 
-def _check(statements: list[duckdb.Statement], sql: str) -> None:
+def _refuse_unless_reading(statements: list[duckdb.Statement], sql: str) -> None:
+    """Raise BadInput unless the statements are a single one that only reads."""
     kinds = [statement.type.name for statement in statements]
-    # A pivot may run in two steps, which DuckDB 1.5 and 2.0 name differently.
-    pivot = re.match(r"\s*pivot\b", sql, re.IGNORECASE)
     if kinds == ["SELECT"] and not re.match(r"\s*pragma\b", sql, re.IGNORECASE):
         return
-    if pivot and kinds in (["MULTI"], ["CREATE", "SELECT"]):
+
+    # A pivot may run in two steps, which DuckDB 1.5 and 2.0 name differently.
+    is_pivot = re.match(r"\s*pivot\b", sql, re.IGNORECASE)
+    if is_pivot and kinds in (["MULTI"], ["CREATE", "SELECT"]):
         return
+
     if not kinds:
         raise BadInput(f"There is no SQL statement to run; give one {ALLOWED} statement.")
-    what = f"{len(kinds)} statements" if len(kinds) > 1 else f"this {kinds[0]} statement"
-    raise BadInput(f"Queries only read: {what} cannot be run; give one {ALLOWED} statement.")
+    refused = f"{len(kinds)} statements" if len(kinds) > 1 else f"this {kinds[0]} statement"
+    raise BadInput(f"Queries only read: {refused} cannot be run; give one {ALLOWED} statement.")
 
 
 def _sentence(error: duckdb.Error) -> str:
-    """DuckDB's message on one line, without the kind of error and the picture of the statement."""
+    """DuckDB's message on one line, without the kind of error and the excerpt of the statement."""
     text = re.split(r"\n\s*LINE \d+:", str(error))[0]
     text = re.sub(r"^[\w ]+ Error: ", "", " ".join(text.split()))
     return text if text.endswith((".", "?")) else f"{text.rstrip('!')}."

@@ -13,8 +13,8 @@ from tasks.corpus.case import SETS, from_json
 from tasks.corpus.prepare import CARD, prepare_dataset
 from tasks.runtime.store import read_manifest
 from tasks.spec import LABELS, Data, Scoring
-from warehouse.audit import run_audits
 from warehouse.connect import reading
+from warehouse.health import run_audits
 from warehouse.query import query
 
 ALONE = "test-40"

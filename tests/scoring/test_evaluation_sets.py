@@ -22,8 +22,8 @@ from tasks.scoring import job
 from tasks.spec import LABELS, EvaluationSet, Scoring, experiments
 from tasks.tuning import job as training_job
 from tasks.tuning.training_rows import training_rows
-from warehouse.audit import run_audits
 from warehouse.connect import reading, writing
+from warehouse.health import run_audits
 from warehouse.query import query
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"

@@ -9,8 +9,8 @@ import pytest
 
 from tasks.spec import LABELS
 from tests.warehouse.rows import FIVE, evaluation, full, land_pair, training
-from warehouse.audit import run_audits
 from warehouse.connect import writing
+from warehouse.health import run_audits
 from warehouse.landing import write_landing
 from warehouse.load import load_all
 from warehouse.migrate import sql_files

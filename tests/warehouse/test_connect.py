@@ -16,7 +16,7 @@ from tasks.runtime.errors import BadInput, Locked, TriageError
 from warehouse import connect
 from warehouse import migrate as migrations
 from warehouse.connect import reading, warehouse_path, writing
-from warehouse.migrate import migrate, sql_files
+from warehouse.migrate import SqlFile, migrate, sql_files
 
 HOLD = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
 
@@ -155,7 +155,7 @@ def test_an_edited_migration_and_a_newer_warehouse_are_refused(tmp_path):
 
 def test_a_migration_that_fails_leaves_nothing_of_itself(tmp_path, monkeypatch):
     real = sql_files
-    broken = ("0099_broken", "CREATE TABLE half (i INTEGER); SELECT nonsense;")
+    broken = SqlFile("0099_broken", "CREATE TABLE half (i INTEGER); SELECT nonsense;")
     monkeypatch.setattr(migrations, "sql_files", lambda f: [*real(f), broken] if f == "migrations" else real(f))
     with writing(tmp_path / "w.duckdb") as con:
         with pytest.raises(duckdb.Error):
@@ -170,7 +170,7 @@ def test_changed_views_replace_the_old_ones(tmp_path, monkeypatch):
     real = sql_files
     with writing(tmp_path / "w.duckdb") as con:
         migrate(con)
-        changed = [("03_leaderboard", "CREATE OR REPLACE VIEW leaderboard AS SELECT 1 AS only;")]
+        changed = [SqlFile("03_leaderboard", "CREATE OR REPLACE VIEW leaderboard AS SELECT 1 AS only;")]
         monkeypatch.setattr(migrations, "sql_files", lambda f: changed if f == "views" else real(f))
         migrate(con)
         assert con.execute("FROM leaderboard").fetchall() == [(1,)]
@@ -186,11 +186,19 @@ def test_no_migration_number_is_used_twice_and_every_view_states_its_grain():
         assert text.startswith("-- "), name
 
 
-def test_the_warehouse_imports_neither_prefect_nor_mlx():
-    code = (
-        "import sys, warehouse.load, warehouse.query, warehouse.audit\n"
-        "print([m for m in sys.modules if m.split('.')[0] in ('prefect', 'mlx', 'mlx_lm')])"
-    )
+def loaded_by(modules, packages):
+    """Which of `packages` a new process loads when it imports `modules`."""
+    code = f"import sys, {modules}; print(*sorted({packages!r} & {{name.split('.')[0] for name in sys.modules}}))"
     root = Path(connect.__file__).parents[1]
-    found = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+    process = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    return process.stdout.split()
+
+
+def test_the_warehouse_imports_neither_prefect_nor_mlx():
+    modules = "warehouse.load, warehouse.landing, warehouse.query, warehouse.health"
+    assert loaded_by(modules, {"prefect", "mlx", "mlx_lm"}) == []
+
+
+def test_what_a_query_needs_imports_none_of_the_heavy_libraries():
+    modules = "warehouse.connect, warehouse.migrate, warehouse.health, warehouse.query"
+    assert loaded_by(modules, {"numpy", "scipy", "pandas", "pyarrow", "sklearn", "prefect"}) == []

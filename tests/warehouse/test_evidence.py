@@ -12,8 +12,8 @@ import pytest
 from tasks.judging.review_flag import judge_review
 from tests.warehouse.rows import COSTS, FIVE, evaluation, full, land_pair, training
 from tests.warehouse.test_views import pair_of_cases, random_cases
-from warehouse.audit import run_audits
 from warehouse.connect import reading
+from warehouse.health import run_audits
 from warehouse.landing import write_landing
 from warehouse.load import load_all
 from warehouse.query import query

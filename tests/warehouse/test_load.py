@@ -14,8 +14,8 @@ import pytest
 from tasks.runtime.errors import BadInput, BrokenFolder
 from tests.warehouse.rows import FIVE, evaluation, full, land_pair, training
 from warehouse import connect
-from warehouse.audit import run_audits
 from warehouse.connect import reading, writing
+from warehouse.health import run_audits
 from warehouse.landing import write_landing
 from warehouse.load import load_all, load_landing, rebuild
 from warehouse.migrate import migrate

@@ -12,7 +12,7 @@ from tasks.runtime.errors import BadInput
 from tests.warehouse.rows import land_pair
 from warehouse.connect import warehouse_path, writing
 from warehouse.load import load_all
-from warehouse.query import query
+from warehouse.query import Rows, query, query_rows
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +46,23 @@ def test_reading_statements_give_a_data_frame(sql, rows):
     found = query(sql)
     assert isinstance(found, pd.DataFrame)
     assert len(found) == rows if rows is not None else len(found) > 5
+    light = query_rows(sql)
+    assert (list(light.columns), len(light.rows)) == (list(found.columns), len(found))
+
+
+def test_rows_come_as_python_values_with_the_types_of_their_columns():
+    sql = "SELECT 1 AS n, 0.5::DOUBLE AS x, NULL AS nothing, [1, 2] AS list, 'a' AS word"
+    types = ("INTEGER", "DOUBLE", "NULL", "INTEGER[]", "VARCHAR")
+    assert query_rows(sql) == Rows(("n", "x", "nothing", "list", "word"), types, [(1, 0.5, None, [1, 2], "a")])
+    assert query_rows("FROM prediction WHERE false").rows == []
+    with pytest.raises(BadInput, match="^Queries only read: this DROP statement cannot be run"):
+        query_rows("DROP TABLE prediction")
+
+
+def test_only_the_evaluations_asked_for_are_in_the_views():
+    sql = "SELECT evaluation_id FROM evaluation_summary ORDER BY ALL"
+    assert query_rows(sql).rows == [("e4",), ("e8",)] and query_rows(sql, only=["e8"]).rows == [("e8",)]
+    assert list(query(sql, only=["e8"])["evaluation_id"]) == ["e8"]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +140,7 @@ def test_a_query_holds_the_warehouse_only_while_it_runs():
 
 def test_a_connection_of_the_users_own_is_told_apart_from_another_process(tmp_path):
     mine = duckdb.connect(str(warehouse_path()))
-    with pytest.raises(BadInput, match="a connection of its own"):
+    with pytest.raises(BadInput, match="open in another connection; close that one first"):
         query("FROM prediction")
     mine.close()
     assert len(query("FROM prediction")) == 10

@@ -12,9 +12,8 @@ from sklearn.metrics import f1_score, fbeta_score
 from flows.report.leaderboard import leaderboard
 from flows.report.pairs import quantization
 from tests.warehouse.rows import FIVE, evaluation, land_pair, training
-from warehouse.audit import run_audits
 from warehouse.connect import reading, writing
-from warehouse.health import bring_up_to_date
+from warehouse.health import bring_up_to_date, run_audits
 from warehouse.landing import write_landing
 from warehouse.load import load_all
 from warehouse.query import query
