@@ -13,6 +13,7 @@ OURS = ("flows", "tasks", "warehouse", "deployments")
 FILES = sorted(path for top in OURS for path in (ROOT / top).rglob("*.py"))
 STEPS = ("tasks.corpus", "tasks.models", "tasks.judging", "tasks.tuning", "tasks.scoring", "tasks.bench")
 LEAF = "tasks.spec"
+POINT_METRICS = "tasks.judging.point_metrics"  # formulas that the warehouse shares, and all it may share
 # A layer may import itself and what stands in its row; `tasks.spec` is a leaf that everyone may import.
 ALLOWED = {
     "flows": {"tasks", "tasks/folder", "tasks.runtime", "warehouse", "deployments"},
@@ -58,6 +59,8 @@ def broken_rules(importer: str, imported: str) -> bool:
         return False
     if importer == "tasks.landing" and there == "warehouse":
         return False
+    if here == "warehouse" and imported == POINT_METRICS:
+        return False
     return there not in ALLOWED[str(here)]
 
 
@@ -75,6 +78,9 @@ def test_imports_go_downward_only(module):
         ("tasks.train", "warehouse.load", True),
         ("tasks.runtime.child", "tasks.tuning.job", True),
         ("warehouse.load", "tasks.judging.evaluation_rows", True),
+        ("warehouse.paired", "tasks.judging.point_metrics", False),
+        ("warehouse.paired", "tasks.judging.metrics", True),
+        ("tasks.runtime.child", "tasks.judging.point_metrics", True),
         ("tasks.landing", "warehouse.load", False),
         ("tasks.land", "warehouse.load", True),
         ("warehouse.load", "tasks.runtime.errors", False),
@@ -88,6 +94,12 @@ def test_the_rule_itself_tells_up_from_down(importer, imported, broken):
 
 def test_the_leaf_imports_nothing_of_ours():
     assert [name for name in imports(MODULES[LEAF]) if layer(name)] == []
+
+
+def test_the_formulas_that_the_warehouse_shares_need_numpy_and_the_leaf_alone():
+    names = set(imports(MODULES[POINT_METRICS]))
+    assert {name for name in names if layer(name)} == {LEAF}
+    assert {name.split(".")[0] for name in names if not layer(name)} <= {"__future__", "dataclasses", "numpy"}
 
 
 def test_the_folders_of_the_steps_do_not_import_each_other_in_a_circle():

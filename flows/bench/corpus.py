@@ -18,8 +18,9 @@ from flows.report.names import NOT_A_DEVICE, experiment_name
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.vignettes.adversarial import NAME as ADVERSARIAL
 from tasks.grid import load_grid
-from tasks.judging.intervals import Floats, clustered_bootstrap
-from tasks.judging.metrics import confusion, metric_values
+from tasks.judging.intervals import clustered_bootstrap
+from tasks.judging.metrics import confusion
+from tasks.judging.point_metrics import Floats, metric_values
 from tasks.runtime.store import complete, home, read_lines, read_manifest
 from tasks.scoring.baselines import Model, bag_of_words, scored_lines
 from tasks.spec import LABELS, EvaluationSet

@@ -15,10 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tasks.judging.inputs import label_codes, label_probabilities
 from tasks.judging.intervals import (
-    MIN_UNITS,
-    Floats,
     Groups,
-    Ints,
     clopper_pearson,
     group_codes,
     percentile_interval,
@@ -26,6 +23,7 @@ from tasks.judging.intervals import (
     smallest_unit_count,
 )
 from tasks.judging.metrics import CLUSTERED, INDEPENDENT, NO_INTERVAL, Metric
+from tasks.judging.point_metrics import MIN_UNITS, Floats, Ints
 from tasks.runtime.errors import BadInput
 
 ECE_CASES = 300  # below this the ECE of a perfect model is mostly noise

@@ -16,7 +16,8 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 
 from tasks.judging.inputs import Costs, cost_array, label_codes, label_probabilities
-from tasks.judging.intervals import Floats, clopper_pearson
+from tasks.judging.intervals import clopper_pearson
+from tasks.judging.point_metrics import Floats
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS, Label
 

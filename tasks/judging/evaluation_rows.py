@@ -19,8 +19,9 @@ import numpy as np
 from tasks.judging.choose_rules import Decisions, refuse_overlap, rule_rows
 from tasks.judging.further_rows import extra_metrics, mc_rows, metric_row, probabilities, trust_rows
 from tasks.judging.gates import Gate, judge_gates
-from tasks.judging.intervals import bounds
-from tasks.judging.metrics import METRICS, NO_INTERVAL, Metric, metric_table
+from tasks.judging.intervals import interval_columns
+from tasks.judging.metrics import NO_INTERVAL, Metric, metric_table
+from tasks.judging.point_metrics import METRICS
 from tasks.judging.scores_folder import Scored, read_scores, scored_cases
 from tasks.spec import LABELS, SCORING_VERSION, ExperimentSpec, Scoring
 
@@ -169,7 +170,7 @@ def _judged(
         "bound": None,
         "successes": None,
         "note": primary.note,
-        **bounds(None, None),
+        **interval_columns(None, None),
     }
     return [replace(gate, **empty) for gate in judged], "unsafe"  # type: ignore[arg-type]
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.special import log_softmax
 
-from tasks.judging.intervals import Floats
+from tasks.judging.point_metrics import Floats
 
 PERCENTILES = {"kl_median": 50.0, "kl_p95": 95.0, "kl_p99": 99.0, "kl_p999": 99.9, "kl_max": 100.0}
 

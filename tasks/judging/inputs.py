@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tasks.judging.intervals import Floats, Ints
+from tasks.judging.point_metrics import Floats, Ints
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS
 

@@ -1,25 +1,27 @@
-"""Interval estimates: exact for proportions, bootstrap for everything else, clustered by group where there are groups.
+"""Interval estimates: exact for proportions, bootstrap for everything else, clustered by group.
 
-Cases of one condition resemble each other, so an interval that treats them as independent is too narrow. The bootstrap
-here resamples whole groups. It works on sums: a statistic is a function of totals over cases (confusion counts, costs,
-bin counts), so that thousands of resamples are one matrix product instead of a loop.
+Cases of one group (a condition, say) resemble each other, so an interval that treats them as
+independent is too narrow; the bootstrap here resamples whole groups. It works on sums: a statistic is
+a function of totals over cases (confusion counts, costs, bin counts), so that thousands of resamples
+are one matrix product instead of a loop.
+
+Where an interval is computed: the one of a metric such as ED F2 in `tasks/judging/metrics.py`
+(`Resampled.interval`), the one of a plain share of cases in `tasks/judging/shares.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.special import betaincinv
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from tasks.judging.point_metrics import MIN_UNITS, Floats, Ints, undefined_too_often
+
 Groups = Sequence[str | None]
 
-MIN_UNITS = 10  # fewer groups (or cases) than this, and a percentile bootstrap is too narrow to be shown as an interval
-MAX_UNDEFINED = 0.05  # largest share of resamples in which the statistic may be undefined (0/0)
 BLOCK = 4_000_000  # multinomial counts held in memory at a time
 
 
@@ -32,13 +34,14 @@ class Interval(NamedTuple):
 
 
 def clopper_pearson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Two-sided exact interval of a proportion with k successes among n cases (Clopper and Pearson, 1934).
+    """Two-sided exact interval of a proportion with k successes in n cases (Clopper, Pearson 1934).
 
     Raises ValueError unless 0 <= k <= n, n >= 1 and 0 < level < 1.
     """
     if not (0 <= k <= n and n >= 1 and 0 < level < 1):
         raise ValueError(
-            f"clopper_pearson needs 0 <= k <= n, n >= 1 and 0 < level < 1, got k={k}, n={n}, level={level}"
+            "clopper_pearson needs 0 <= k <= n, n >= 1 and 0 < level < 1, "
+            f"got k={k}, n={n}, level={level}"
         )
     tail = (1 - level) / 2
     low = 0.0 if k == 0 else float(betaincinv(k, n - k + 1, tail))
@@ -47,34 +50,49 @@ def clopper_pearson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
 
 
 def wider(a: Interval | None, b: Interval | None) -> Interval | None:
-    """The wider of two intervals, `a` if they are equally wide; a missing one gives way to the other."""
+    """The wider of two intervals, `a` if they are equally wide; the other one where one is missing."""
     if a is None or b is None:
         return a or b
     return b if b.high - b.low > a.high - a.low else a
 
 
-def bounds(exact: Interval | None, clustered: Interval | None) -> dict[str, float | None]:
-    """Both intervals as columns; None for the ends of one that is missing."""
-    ends = {"exact": exact, "clustered": clustered}
+def interval_columns(exact: Interval | None, clustered: Interval | None) -> dict[str, float | None]:
+    """Columns exact_low, exact_high, clustered_low, clustered_high; None for a missing interval."""
     return {
-        f"{name}_{end}": getattr(i, end) if i else None
-        for name, i in ends.items()
-        for end in ("low", "high")
+        "exact_low": exact.low if exact else None,
+        "exact_high": exact.high if exact else None,
+        "clustered_low": clustered.low if clustered else None,
+        "clustered_high": clustered.high if clustered else None,
     }
 
 
 def group_codes(groups: Groups | None, cases: int) -> Ints | None:
-    """Integer code of each case's group, shape (cases,); None when no case has a group.
+    """Integer code of each case's group, shape (cases,); None if no case has a group.
 
-    A case without a group among cases with groups is a group of its own.
+    A case without a group among cases with groups is a group by itself. Raises ValueError unless there
+    are as many groups as cases.
     """
-    if groups is None or all(g is None for g in groups):
+    if groups is None or all(group is None for group in groups):
         return None
     if len(groups) != cases:
         raise ValueError(f"{len(groups)} groups for {cases} cases")
-    known = {name: code for code, name in enumerate(sorted({g for g in groups if g is not None}))}
-    codes = [known[g] if g is not None else len(known) + i for i, g in enumerate(groups)]
+
+    names = sorted({group for group in groups if group is not None})
+    code_of = {name: code for code, name in enumerate(names)}
+    codes = [
+        code_of[group] if group is not None else len(names) + row
+        for row, group in enumerate(groups)
+    ]
     return np.unique(np.asarray(codes, dtype=np.int64), return_inverse=True)[1].astype(np.int64)
+
+
+def unit_codes(groups: Groups | None, cases: int) -> Ints:
+    """Integer code of the unit that each case is resampled with, shape (cases,).
+
+    The unit is the case's group; without groups each case is a unit.
+    """
+    codes = group_codes(groups, cases)
+    return np.arange(cases, dtype=np.int64) if codes is None else codes
 
 
 def resample_totals(
@@ -87,51 +105,52 @@ def resample_totals(
 ) -> Floats:
     """Bootstrap totals of per-case contributions, shape (cases, k) -> (resamples, k).
 
-    With groups, whole groups are drawn with replacement. Without, cases are drawn within each stratum (within the true
-    class, say), which assumes independent cases. Units with equal contributions are interchangeable: drawing how often
-    each distinct unit occurs is the same distribution as drawing indices, it is faster, and it makes the result
-    independent of the order of cases and of the names of groups.
+    With groups, whole groups are drawn with replacement. Without, cases are drawn within each stratum
+    (the true class, say), which assumes independent cases. Units with equal contributions are
+    interchangeable: drawing how often each distinct unit occurs has the same distribution as drawing
+    indices, is faster, and makes the result independent of the order of cases and of group names.
     """
     values = np.asarray(contributions, dtype=np.float64)
     rng = np.random.default_rng(seed)
+
     codes = group_codes(groups, len(values))
     if codes is not None:
-        sums = np.zeros((int(codes.max()) + 1, values.shape[1]))
-        np.add.at(sums, codes, values)
-        return _draw(sums, rng, resamples)
+        group_sums = np.zeros((int(codes.max()) + 1, values.shape[1]))
+        np.add.at(group_sums, codes, values)
+        return _draw_totals(group_sums, rng, resamples)
+
     layers = np.zeros(len(values), dtype=np.int64) if strata is None else np.asarray(strata)
     totals = np.zeros((resamples, values.shape[1]))
     for layer in np.unique(layers):
-        totals += _draw(values[layers == layer], rng, resamples)
+        totals += _draw_totals(values[layers == layer], rng, resamples)
     return totals
 
 
-def _draw(units: Floats, rng: np.random.Generator, resamples: int) -> Floats:
-    """Totals over as many units as there are, drawn with replacement: (units, k) -> (resamples, k)."""
+def _draw_totals(units: Floats, rng: np.random.Generator, resamples: int) -> Floats:
+    """Totals of len(units) units drawn with replacement: (units, k) -> (resamples, k)."""
     distinct, counts = np.unique(units, axis=0, return_counts=True)
     step = max(1, BLOCK // len(distinct))
-    blocks = [
-        rng.multinomial(len(units), counts / len(units), size=min(step, resamples - done)).astype(
-            np.float64
-        )
-        @ distinct
-        for done in range(0, resamples, step)
-    ]
+
+    blocks = []
+    for start in range(0, resamples, step):
+        size = min(step, resamples - start)
+        times_drawn = rng.multinomial(len(units), counts / len(units), size=size)
+        blocks.append(times_drawn.astype(np.float64) @ distinct)
     return np.concatenate(blocks)
 
 
 def percentile_interval(resampled: ArrayLike, level: float = 0.95) -> tuple[float, float] | None:
     """Percentile interval of resampled values; None if more than MAX_UNDEFINED of them are NaN."""
     values = np.asarray(resampled, dtype=np.float64)
-    defined = values[~np.isnan(values)]
-    if len(values) == 0 or len(defined) < (1 - MAX_UNDEFINED) * len(values):
+    if len(values) == 0 or undefined_too_often(values):
         return None
+    defined = values[~np.isnan(values)]
     low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
 def clustered_bootstrap(
-    statistic: Callable[[Floats], Any],
+    statistic: Callable[[Floats], Floats],
     *contributions: ArrayLike,
     groups: Groups | None,
     strata: ArrayLike | None = None,
@@ -141,22 +160,25 @@ def clustered_bootstrap(
 ) -> tuple[float, float] | None:
     """Percentile bootstrap interval of a function of totals.
 
-    contributions: per-case arrays of shape (cases,) or (cases, k); they are stacked side by side. `statistic` takes
-    their totals, shape (resamples, all columns), and returns shape (resamples,), NaN where it is undefined. Paired
-    differences need nothing more: give both models' contributions. Returns None when there are fewer than MIN_UNITS
-    groups (without groups: cases in the smallest stratum) or when the statistic is undefined too often: such an
-    interval would look surer than it is.
+    contributions: per-case arrays of shape (cases,) or (cases, k); they are stacked side by side.
+    `statistic` takes their totals, shape (resamples, all columns), and returns shape (resamples,), NaN
+    where it is undefined. For a paired difference, pass both models' contributions. Returns None for
+    fewer than MIN_UNITS groups (without groups: cases in the smallest stratum) or a statistic that is
+    undefined too often: such an interval would look surer than it is.
     """
-    columns = [np.asarray(c, dtype=np.float64) for c in contributions]
-    stacked = np.concatenate([c[:, None] if c.ndim == 1 else c for c in columns], axis=1)
+    columns = [np.asarray(values, dtype=np.float64) for values in contributions]
+    stacked = np.concatenate(
+        [values[:, None] if values.ndim == 1 else values for values in columns], axis=1
+    )
     if smallest_unit_count(len(stacked), groups, strata) < MIN_UNITS:
         return None
+
     totals = resample_totals(stacked, groups=groups, strata=strata, seed=seed, resamples=resamples)
     return percentile_interval(statistic(totals), level)
 
 
 def smallest_unit_count(cases: int, groups: Groups | None, strata: ArrayLike | None = None) -> int:
-    """Number of units that are drawn: groups, or else the cases of the smallest stratum."""
+    """Number of units to draw from: groups, or without groups the cases of the smallest stratum."""
     codes = group_codes(groups, cases)
     if codes is not None:
         return len(np.unique(codes))

@@ -9,14 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tasks.judging.inputs import label_codes, label_probabilities
-from tasks.judging.intervals import (
-    MIN_UNITS,
-    Floats,
-    Groups,
-    Ints,
-    group_codes,
-    percentile_interval,
-)
+from tasks.judging.intervals import Groups, percentile_interval, unit_codes
+from tasks.judging.point_metrics import MIN_UNITS, Floats, Ints
 from tasks.judging.risk_coverage import FlagQuality, aurc, flag_most_uncertain, judge_flag
 from tasks.judging.uncertainty import entropy_nats
 
@@ -57,18 +51,13 @@ def judge_review(
         SINGLE_PASS: entropy_nats(values),
     }
     judged = [JudgedFlag(FLAG, judge_flag(flag, wrong, missed), aurc(scores[FLAG], wrong))]
-    units = _units(groups, len(truth))
+    units = unit_codes(groups, len(truth))
     draws = _resampled_areas(scores, wrong, units, seed) if _enough(wrong, units) else {}
     for name in (MAX_PROBABILITY, SINGLE_PASS):
         quality = judge_flag(flag_most_uncertain(scores[name], float(flag.mean())), wrong, missed)
         area = aurc(scores[name], wrong)
         judged.append(_compared(name, quality, area, judged[0].aurc, draws, wrong))
     return judged
-
-
-def _units(groups: Groups | None, cases: int) -> Ints:
-    codes = group_codes(groups, cases)
-    return np.arange(cases, dtype=np.int64) if codes is None else codes
 
 
 def _enough(wrong: Floats, units: Ints) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tasks.judging.intervals import Floats
+from tasks.judging.point_metrics import Floats
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from numpy.typing import ArrayLike
 from tasks.judging.intervals import (
     Groups,
     Interval,
-    bounds,
     clopper_pearson,
     clustered_bootstrap,
     group_codes,
+    interval_columns,
     wider,
 )
 from tasks.judging.metrics import CLUSTERED, EXACT, INDEPENDENT, Metric
@@ -35,7 +35,7 @@ def share_metric(
     notes = [note, INDEPENDENT if clustered is None else None]
     return Metric(
         name, float(own.mean()), chosen.low, chosen.high, chosen.method, len(own), "; ".join(filter(None, notes)) or None,
-        **bounds(exact, clustered),
+        **interval_columns(exact, clustered),
     )  # fmt: skip
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tasks.judging.intervals import MIN_UNITS, Groups
+from tasks.judging.intervals import Groups
 from tasks.judging.metrics import NO_INTERVAL, Metric, metric_table
+from tasks.judging.point_metrics import MIN_UNITS
 
 MIN_ED_CASES = MIN_UNITS  # below this an interval spans most of what is possible
 

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from scipy.special import entr
 
 from tasks.judging.inputs import label_probabilities
-from tasks.judging.intervals import Floats, Ints
+from tasks.judging.point_metrics import Floats, Ints
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS, Label
 

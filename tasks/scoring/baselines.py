@@ -17,7 +17,7 @@ import numpy as np
 from tasks.corpus.case import exact_digest
 from tasks.judging.choose_rules import RuleRecord, record_rules
 from tasks.judging.evaluation_rows import Judging, Rows, judged_rows
-from tasks.judging.intervals import Floats
+from tasks.judging.point_metrics import Floats
 from tasks.judging.scores_folder import Scored, scored_cases
 from tasks.runtime.store import read_lines
 from tasks.spec import LABELS, SCORING_VERSION, Scoring, short_digest

@@ -6,7 +6,6 @@ from scipy.stats import binomtest
 
 from tasks.judging import intervals
 from tasks.judging.intervals import (
-    MIN_UNITS,
     Interval,
     clopper_pearson,
     clustered_bootstrap,
@@ -14,6 +13,7 @@ from tasks.judging.intervals import (
     resample_totals,
     wider,
 )
+from tasks.judging.point_metrics import MIN_UNITS
 
 # misses allowed -> smallest number of cases whose two-sided exact lower bound stays at 0.95
 ALLOWED = {0: 72, 1: 110, 2: 142, 3: 173, 4: 202, 5: 230, 7: 285, 9: 338, 10: 364}

@@ -15,13 +15,12 @@ from tasks.judging.intervals import clopper_pearson
 from tasks.judging.metrics import (
     CLUSTERED,
     EXACT,
-    METRICS,
     STRATIFIED,
     confusion,
     metric_table,
-    metric_values,
     resample_metrics,
 )
+from tasks.judging.point_metrics import METRICS, metric_values
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS
 
@@ -30,6 +29,7 @@ COSTS = {
     "GP": {"ED": 2, "GP": 1, "HOME": 10},
     "HOME": {"ED": 2, "GP": 3, "HOME": 1},
 }
+COST_ARRAY = cost_array(COSTS)
 LABEL_LISTS = st.lists(st.tuples(st.sampled_from(LABELS), st.sampled_from(LABELS)), min_size=1, max_size=40)
 
 
@@ -54,7 +54,7 @@ def test_every_metric_equals_scikit_learn_on_a_thousand_random_tables():
         table = confusion(labels, decisions)
         truth, decided = label_codes(labels), label_codes(decisions)  # scikit-learn is slow on strings
         assert (table == confusion_matrix(truth, decided, labels=range(3))).all()
-        ours = metric_values(table, COSTS)
+        ours = metric_values(table, COST_ARRAY)
         assert same(ours["accuracy"], accuracy_score(truth, decided))
         options = {"labels": range(3), "zero_division": np.nan}
         precision, recall, f1, support = precision_recall_fscore_support(truth, decided, **options)
@@ -112,10 +112,10 @@ def is_proportion(name):
 
 def test_a_stack_of_tables_gives_what_each_table_gives():
     tables = np.array([confusion(*case) for case in random_sets(50) if len(set(case[0])) == 3])
-    stacked = metric_values(tables, COSTS)
+    stacked = metric_values(tables, COST_ARRAY)
     assert list(stacked) == list(METRICS)
     for i, table in enumerate(tables):
-        single = metric_values(table, COSTS)
+        single = metric_values(table, COST_ARRAY)
         assert all(same(stacked[name][i], float(single[name])) for name in METRICS)
 
 
@@ -123,7 +123,7 @@ def test_a_stack_of_tables_gives_what_each_table_gives():
 @given(LABEL_LISTS)
 def test_triage_direction_and_cost_equal_a_count_by_hand(cases):
     level = {"ED": 2, "GP": 1, "HOME": 0}
-    values = metric_values(confusion(*zip(*cases, strict=True)), COSTS)
+    values = metric_values(confusion(*zip(*cases, strict=True)), COST_ARRAY)
     assert values["over_triage"] == pytest.approx(np.mean([level[d] > level[t] for t, d in cases]))
     assert values["under_triage"] == pytest.approx(np.mean([level[d] < level[t] for t, d in cases]))
     assert values["expected_cost"] == pytest.approx(np.mean([COSTS[t][d] for t, d in cases]))
@@ -131,9 +131,9 @@ def test_triage_direction_and_cost_equal_a_count_by_hand(cases):
 
 def test_cost_skill_is_one_for_perfect_and_zero_for_always_ed():
     labels = ["ED"] * 10 + ["GP"] * 20 + ["HOME"] * 30
-    assert metric_values(confusion(labels, labels), COSTS)["cost_skill"] == pytest.approx(1)
-    assert metric_values(confusion(labels, ["ED"] * 60), COSTS)["cost_skill"] == pytest.approx(0)
-    assert metric_values(confusion(labels, ["HOME"] * 60), COSTS)["cost_skill"] < -10
+    assert metric_values(confusion(labels, labels), COST_ARRAY)["cost_skill"] == pytest.approx(1)
+    assert metric_values(confusion(labels, ["ED"] * 60), COST_ARRAY)["cost_skill"] == pytest.approx(0)
+    assert metric_values(confusion(labels, ["HOME"] * 60), COST_ARRAY)["cost_skill"] < -10
 
 
 def by_name(*args, **options):

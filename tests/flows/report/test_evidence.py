@@ -17,7 +17,9 @@ from flows.report.leaderboard import leaderboard
 from flows.report.markdown import as_markdown
 from flows.report.pairs import quantization
 from flows.report.prevalence import restated
-from tasks.judging.metrics import confusion, metric_values
+from tasks.judging.inputs import cost_array
+from tasks.judging.metrics import confusion
+from tasks.judging.point_metrics import metric_values
 from tests.warehouse.rows import COSTS, FIVE, evaluation, full, land_pair, training
 from tests.warehouse.test_views import random_cases
 from warehouse.landing import write_landing
@@ -75,7 +77,7 @@ def test_every_rule_stands_beside_the_others_with_the_figures_of_its_own_decisio
     emergencies = found["Decision rules: how emergencies fare on the test set"]
     assert [line for line in lines(emergencies, "rule") if line] == ["argmax", "target recall *", "min cost"]
     labels, argmax, decisions = ([case[i] for case in CASES] for i in range(3))
-    both = {0: metric_values(confusion(labels, argmax), COSTS), 1: metric_values(confusion(labels, decisions), COSTS)}
+    both = {i: metric_values(confusion(labels, by), cost_array(COSTS)) for i, by in enumerate((argmax, decisions))}
     shown = {
         "ED recall": "ed_recall", "ED precision": "ed_precision", "ED F2": "ed_f2", "over-triage": "over_triage",
         "under-triage": "under_triage", "macro-F1": "macro_f1", "expected cost": "expected_cost", "cost skill": "cost_skill",

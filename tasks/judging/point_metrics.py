@@ -1,0 +1,213 @@
+"""Point metrics of triage decisions: every formula from confusion table to figure, without intervals.
+
+`tasks/judging/metrics.py` adds the intervals. `warehouse/paired.py` compares two models with the same
+formulas and is allowed to import this one module of the folder, so it needs NumPy alone (no SciPy)
+and imports nothing of ours but `tasks.spec`.
+
+A confusion table is 3 x 3: row = truth, column = decision, both in the order LABELS. The functions
+take tables of shape (..., 3, 3), all resamples of a bootstrap at once, say, and return shape (...)
+or, for a metric of each class, (..., 3). Where a metric is not defined (0/0) they return NaN.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tasks.spec import LABELS
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+MIN_UNITS = 10  # with fewer groups (or cases) a percentile bootstrap is too narrow to be shown
+MAX_UNDEFINED = 0.05  # largest share of resamples in which a metric may be undefined (0/0)
+
+CLASS_METRICS = ("precision", "recall", "f1", "f2")
+METRICS = (
+    "accuracy",
+    "macro_f1",
+    *(f"{label.lower()}_{metric}" for label in LABELS for metric in CLASS_METRICS),
+    "ed_false_negative_rate",
+    "over_triage",
+    "under_triage",
+    "expected_cost",
+    "cost_skill",
+)
+
+
+def confusion_cells(truth: Ints, decided: Ints) -> Floats:
+    """One-hot cell of the confusion table of each case, shape (cases, 9).
+
+    Sums over cases, reshaped to (3, 3), are confusion tables. The arguments are positions in LABELS,
+    shape (cases,).
+    """
+    return np.asarray(np.eye(9)[truth * 3 + decided])
+
+
+def hits(tables: Floats) -> Floats:
+    """Cases of each class that were decided rightly, shape (..., 3)."""
+    return np.diagonal(tables, axis1=-2, axis2=-1)
+
+
+def actual_cases(tables: Floats) -> Floats:
+    """Cases that belong to each class, shape (..., 3)."""
+    return np.asarray(tables.sum(-1))
+
+
+def decided_cases(tables: Floats) -> Floats:
+    """Cases that were decided to be of each class, shape (..., 3)."""
+    return np.asarray(tables.sum(-2))
+
+
+def all_cases(tables: Floats) -> Floats:
+    """Cases in each table, shape (...)."""
+    return np.asarray(actual_cases(tables).sum(-1))
+
+
+def ratio(numerator: Floats, denominator: Floats) -> Floats:
+    """numerator / denominator, NaN where the denominator is not positive."""
+    quotient = np.full(np.broadcast(numerator, denominator).shape, np.nan)
+    np.divide(numerator, denominator, out=quotient, where=denominator > 0)
+    return quotient
+
+
+def accuracy(tables: Floats) -> Floats:
+    """Share of all cases that were decided rightly, shape (...)."""
+    return ratio(hits(tables).sum(-1), all_cases(tables))
+
+
+def recall(tables: Floats) -> Floats:
+    """Share of each class's cases that were decided rightly (sensitivity), shape (..., 3)."""
+    return ratio(hits(tables), actual_cases(tables))
+
+
+def precision(tables: Floats) -> Floats:
+    """Share of the decisions for each class that were right, shape (..., 3).
+
+    NaN also for a class without cases, of which no decision can be right.
+    """
+    return _where_class_has_cases(tables, ratio(hits(tables), decided_cases(tables)))
+
+
+def f_score(tables: Floats, beta: int) -> Floats:
+    """F-beta of each class, shape (..., 3): F1 at beta 1; F2, which counts recall more, at beta 2.
+
+    (1 + beta^2) hits / (beta^2 actual + decided), from van Rijsbergen's effectiveness measure (1979).
+    """
+    weight = beta**2
+    denominator = weight * actual_cases(tables) + decided_cases(tables)
+    return _where_class_has_cases(tables, ratio((1 + weight) * hits(tables), denominator))
+
+
+def _where_class_has_cases(tables: Floats, values: Floats) -> Floats:
+    return np.where(actual_cases(tables) > 0, values, np.nan)
+
+
+def macro_f1(tables: Floats, present: ArrayLike | None = None) -> Floats:
+    """Unweighted mean of the classes' F1, shape (...).
+
+    `present` (3,) marks the classes to average; by default those with cases in any of the tables. A
+    resample without one of them has none.
+    """
+    if present is None:
+        present = actual_cases(tables).reshape(-1, 3).any(axis=0)
+    averaged = np.asarray(present, dtype=bool)
+
+    if not averaged.any():
+        return np.full(tables.shape[:-2], np.nan)
+    return np.asarray(f_score(tables, 1)[..., averaged].mean(-1))
+
+
+def expected_cost(tables: Floats, costs: Floats | None) -> Floats:
+    """Mean cost of a case, shape (...). `costs` (3, 3): row = truth, column = decision; None gives NaN."""
+    if costs is None:
+        return np.full(tables.shape[:-2], np.nan)
+    return ratio((tables * costs).sum((-2, -1)), all_cases(tables))
+
+
+def cost_skill(tables: Floats, costs: Floats | None) -> Floats:
+    """Expected cost on a scale from 0 (always ED) to 1 (perfect decisions), shape (...)."""
+    if costs is None:
+        return np.full(tables.shape[:-2], np.nan)
+    actual = actual_cases(tables)
+    total = all_cases(tables)
+
+    perfect = ratio((actual * np.diagonal(costs)).sum(-1), total)
+    always_ed = ratio((actual * costs[:, 0]).sum(-1), total)
+    return 1 - ratio(expected_cost(tables, costs) - perfect, always_ed - perfect)
+
+
+def over_triage(tables: Floats) -> Floats:
+    """Share of all cases that were decided to be more urgent than they are, shape (...)."""
+    return ratio(np.tril(tables, -1).sum((-2, -1)), all_cases(tables))
+
+
+def under_triage(tables: Floats) -> Floats:
+    """Share of all cases that were decided to be less urgent than they are, shape (...)."""
+    return ratio(np.triu(tables, 1).sum((-2, -1)), all_cases(tables))
+
+
+def false_negative_rate(tables: Floats) -> Floats:
+    """Share of each class's cases that were decided wrongly, shape (..., 3)."""
+    actual = actual_cases(tables)
+    return ratio(actual - hits(tables), actual)
+
+
+def metric_values(
+    tables: ArrayLike, costs: Floats | None = None, present: ArrayLike | None = None
+) -> dict[str, Floats]:
+    """Every metric of METRICS for tables of shape (..., 3, 3), each of shape (...).
+
+    `costs` as for `expected_cost`, `present` as for `macro_f1`.
+    """
+    counts = np.asarray(tables, dtype=np.float64)
+    by_class = {
+        "precision": precision(counts),
+        "recall": recall(counts),
+        "f1": f_score(counts, 1),
+        "f2": f_score(counts, 2),
+    }
+
+    values = {"accuracy": accuracy(counts), "macro_f1": macro_f1(counts, present)}
+    for i, label in enumerate(LABELS):
+        values |= {f"{label.lower()}_{name}": by_class[name][..., i] for name in CLASS_METRICS}
+    values["ed_false_negative_rate"] = false_negative_rate(counts)[..., 0]
+    values["over_triage"] = over_triage(counts)
+    values["under_triage"] = under_triage(counts)
+    values["expected_cost"] = expected_cost(counts, costs)
+    values["cost_skill"] = cost_skill(counts, costs)
+    return values
+
+
+@dataclass(frozen=True)
+class UnitCounts:
+    """How many units (groups, or without groups cases) a bootstrap has to draw from."""
+
+    by_class: Ints  # units that hold cases of each class, order LABELS
+    total: int
+
+    @classmethod
+    def of(cls, truth: Ints, units: Ints) -> UnitCounts:
+        """Count the distinct `units`, overall and by class; both arguments of shape (cases,)."""
+        by_class = [len(np.unique(units[truth == i])) for i in range(len(LABELS))]
+        return cls(np.array(by_class, dtype=np.int64), len(np.unique(units)))
+
+    def behind(self, metric: str) -> int:
+        """Units that a metric rests on: those of its class, of the rarest class for macro F1, else all."""
+        for label, units in zip(LABELS, self.by_class, strict=True):
+            if metric.startswith(f"{label.lower()}_"):
+                return int(units)
+        if metric == "macro_f1":
+            return int(min((units for units in self.by_class if units > 0), default=0))
+        return self.total
+
+    def are_enough_for(self, metric: str) -> bool:
+        """Whether a bootstrap interval of the metric may be shown."""
+        return self.behind(metric) >= MIN_UNITS
+
+
+def undefined_too_often(resampled: Floats) -> bool:
+    """Whether more than MAX_UNDEFINED of the resampled values, shape (resamples,), are NaN."""
+    return bool(np.isnan(resampled).mean() > MAX_UNDEFINED)
