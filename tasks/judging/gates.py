@@ -136,9 +136,9 @@ def _f2_gate(value: float, ed_cases: int, cases: int, resampled: Resampled) -> G
 
     interval = resampled.interval("ed_f2")
     if interval is None:
-        note = f"no bound, so PASS is out of reach: {resampled.why_no_interval('ed_f2')}"
+        reason = f"no bound, so PASS is out of reach: {resampled.why_no_interval('ed_f2')}"
         state = _state(value, None, ED_F2)
-        return Gate("ed_f2", state, ED_F2, value, None, None, cases, NO_INTERVAL, note)
+        return Gate("ed_f2", state, ED_F2, value, None, None, cases, NO_INTERVAL, reason)
 
     state = _state(value, interval.low, ED_F2)
     note = _f2_note(interval, ed_cases, cases, resampled)

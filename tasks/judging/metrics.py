@@ -207,7 +207,8 @@ def _metric_with_interval(
     elif bootstrap is None:
         assumption = f"{INDEPENDENT}: {resampled.why_no_interval(name)}"
     columns = interval_columns(exact, bootstrap if resampled.clustered else None)
-    return Metric(name, value, *shown, n, joined_notes(note, assumption), **columns)
+    note = joined_notes(note, assumption)
+    return Metric(name, value, shown.low, shown.high, shown.method, n, note, **columns)
 
 
 def _classes_note(table: Ints) -> str | None:
