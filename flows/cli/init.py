@@ -1,52 +1,61 @@
-"""`triage init DIR`: an own grid and an own-data example, to be changed into a study."""
+"""`triage init DIR`: a starter grid and sample data, ready to run and edit."""
 
 from __future__ import annotations
 
 import contextlib
-from importlib.resources import files
 from pathlib import Path
+from typing import Annotated
 
-from rich.console import Console
+import typer
 
+from flows.cli.terminal import console
 from tasks.runtime.errors import BadInput
 
 FILES = ("my_grid.toml", "my_cases.csv")
 
-
-def write_examples(folder: Path) -> list[Path]:
-    """Copy the example files into `folder`, which is made if need be, and return their paths.
-
-    Raises BadInput, before anything is written, where one of them is there already.
-    """
-    places = [folder / name for name in FILES]
-    if there := [path for path in places if path.exists() or path.is_symlink()]:
-        raise BadInput(
-            f"{there[0]} is there already and is not overwritten; move it away or choose another folder."
-        )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in places:
-            path.write_bytes((files("deployments") / "examples" / path.name).read_bytes())
-    except OSError as error:
-        _remove(places)
-        raise BadInput(
-            f"{folder} cannot be written ({error.strerror}); choose another folder."
-        ) from error
-    return places
+Directory = Annotated[
+    Path, typer.Argument(metavar="DIR", help="folder for the files; created if necessary")
+]
 
 
-def _remove(places: list[Path]) -> None:
-    for path in places:
-        with contextlib.suppress(OSError):
-            path.unlink()
+def init(directory: Directory) -> None:
+    """Create a starter grid and sample data in DIR, ready to run and edit."""
+    grid, cases = write_examples(directory)
 
-
-def init(console: Console, folder: Path) -> None:
-    """Write the examples and say what to type next."""
-    grid, cases = write_examples(folder)
     console.print(
         f"{grid}: a grid of four experiments, with a comment on each setting", soft_wrap=True
     )
     console.print(f"{cases}: sixty synthetic cases, as a pattern for your own", soft_wrap=True)
-    here = "" if folder.resolve() == Path.cwd() else f"cd {folder} && "
-    console.print(f"Next: {here}triage sweep {grid.name} --plan", soft_wrap=True)
+
+    change_folder = "" if directory.resolve() == Path.cwd() else f"cd {directory} && "
+    console.print(f"Next: {change_folder}triage sweep {grid.name} --plan", soft_wrap=True)
+
+
+def write_examples(folder: Path) -> list[Path]:
+    """Copy the example files into `folder`, which is created if necessary, and return their paths.
+
+    Raises BadInput, before anything is written, if one of them already exists.
+    """
+    from importlib.resources import files
+
+    targets = [folder / name for name in FILES]
+    if existing := [path for path in targets if path.exists() or path.is_symlink()]:
+        raise BadInput(
+            f"{existing[0]} already exists and is not overwritten; move it or choose another folder."
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in targets:
+            path.write_bytes((files("deployments") / "examples" / path.name).read_bytes())
+    except OSError as error:
+        _remove(targets)
+        raise BadInput(
+            f"{folder} cannot be written ({error.strerror}); choose another folder."
+        ) from error
+    return targets
+
+
+def _remove(paths: list[Path]) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.unlink()

@@ -122,7 +122,7 @@ def adapter(place: Place, cell: str) -> Path:
 def test_ctrl_c_ends_the_step_at_once_and_says_that_the_same_command_goes_on(story):
     assert story.interrupted.returncode == 130
     assert story.interrupted.stderr == (
-        "triage: interrupted. What is finished is kept; the same command goes on from here.\n"
+        "triage: Interrupted. Finished work is kept; run the same command again to continue.\n"
     )
     assert story.seconds_to_stop < 30 and story.stopped_before_its_end and not story.server_left
 

@@ -143,7 +143,7 @@ def test_without_network_and_package_the_reasons_come_within_seconds(place, clos
     place.folder.mkdir()
     grid = place.folder / "far.toml"
     grid.write_text(HUB_ONLY)
-    place.command = ("-c", PATIENT + "from flows.cli import main; main()")
+    place.command = ("-c", PATIENT + "from flows.cli.main import main; main()")
     found = place.run(
         "sweep", str(grid), HF_ENDPOINT=f"http://127.0.0.1:{closed_port}", HF_HOME=str(place.folder / "hf")
     )

@@ -19,7 +19,7 @@ from rich.console import Console
 from deployments.server import prefect_server
 from deployments.temporary_server import start_temporary_server
 from flows.cli import doctor_checks as checks
-from flows.cli.doctor import _result, doctor
+from flows.cli.doctor_report import examine_machine, run_check
 from tasks.bench import selftest
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.store import file_digest, home
@@ -41,7 +41,7 @@ def answers(*states):
 def test_a_sound_machine_has_no_error_and_the_selftest_writes_what_it_found(monkeypatch):
     monkeypatch.setattr(checks, "availabilities", answers([("Hub a/b", "reachable")]))
     out = io.StringIO()
-    assert doctor(Console(file=out, width=200), selftest=True) == 0
+    assert examine_machine(Console(file=out, width=200), selftest=True) == 0
     text = out.getvalue()
     assert "no errors" in text and "GFLOP/s" in text and "weights model-0: Hub a/b: reachable" in text
     (path,) = home().glob("doctor-*.json")
@@ -57,7 +57,7 @@ def test_a_sound_machine_has_no_error_and_the_selftest_writes_what_it_found(monk
 
 def test_an_error_gives_exit_code_1_without_a_traceback_and_the_parent_never_loads_mlx(tmp_path):
     (tmp_path / "file").write_text("")
-    script = PATIENT + "import sys\nfrom flows.cli import app\ncode = app(['doctor'], standalone_mode=False)\n"
+    script = PATIENT + "import sys\nfrom flows.cli.main import app\ncode = app(['doctor'], standalone_mode=False)\n"
     script += "assert not {'mlx', 'mlx_lm', 'transformers'} & set(sys.modules)\nsys.exit(code)\n"
     environment = {**os.environ, **NO_NETWORK, "TRIAGE_HOME": str(tmp_path / "file" / "home")}
     done = subprocess.run(
@@ -171,7 +171,7 @@ def test_a_failing_audit_and_a_foreign_file_are_errors_with_a_remedy():
     assert finding.level == "error" and "probabilities_sum_to_one (1 rows)" in finding.detail
     assert str(home() / "landing") in finding.remedy
     warehouse_path().write_text("no database")
-    (finding,) = _result("warehouse", checks.warehouse)
+    (finding,) = run_check("warehouse", checks.warehouse)
     assert finding.level == "error" and "cannot be opened as a warehouse" in finding.detail
 
 
@@ -179,7 +179,7 @@ def test_a_warehouse_in_use_is_a_warning():
     def locked():
         raise Locked("It is in use by python (process 7); close it there.")
 
-    (finding,) = _result("warehouse", locked)
+    (finding,) = run_check("warehouse", locked)
     assert finding.level == "warning" and "process 7" in finding.detail
 
 

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from flows.bench.corpus import _models
-from flows.cli.gates import find_evaluations, print_gates
+from flows.cli.experiment_report import find_evaluations, print_gates
 from flows.report.leaderboard import leaderboard
 from flows.report.prevalence import restated
 from tasks.runtime.errors import BadInput

@@ -96,7 +96,7 @@ def test_the_written_grid_runs_through_the_command(study):
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_that_is_there_is_never_overwritten_and_nothing_is_written_beside_it(tmp_path, name):
     (tmp_path / name).write_text("mine")
-    with pytest.raises(BadInput, match=f"{name} is there already"):
+    with pytest.raises(BadInput, match=f"{name} already exists"):
         write_examples(tmp_path)
     assert [p.name for p in tmp_path.iterdir() if p.name in FILES] == [name]
     assert (tmp_path / name).read_text() == "mine"

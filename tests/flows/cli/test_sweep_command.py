@@ -12,7 +12,7 @@ from prefect.states import Completed, Failed
 from rich.console import Console
 
 from deployments import temporary_server
-from flows.cli import sweep
+from flows.cli import run
 from flows.selection import select
 from tasks.progress import listeners, tell
 from tasks.runtime.errors import BadInput, Diverged, LostChild, SourceUnavailable, TriageError
@@ -32,8 +32,8 @@ def ends_with(monkeypatch):
             return Failed(message="not all") if errors else Completed(message="all")
 
         monkeypatch.setattr(flows.sweep, "sweep", flow)
-        monkeypatch.setattr(sweep, "start_temporary_server", lambda: nullcontext)
-        return sweep.run_sweep(Console(quiet=True), select("smoke"), "smoke")
+        monkeypatch.setattr(run, "start_temporary_server", lambda: nullcontext)
+        return run.run_sweep(Console(quiet=True), select("smoke"), "smoke")
 
     return run_it
 
@@ -104,7 +104,7 @@ def test_sigterm_ends_a_sweep_as_ctrl_c_does_and_prefects_server_with_it(place):
     assert temporary_server.SERVER in temporary_server.command_of(server)
     process.terminate()
     found = place.finish(process)
-    assert found.returncode == 130 and one_sentence(found.stderr) and "the same command goes on" in found.stderr
+    assert found.returncode == 130 and one_sentence(found.stderr) and "run the same command again" in found.stderr
     deadline = time.monotonic() + 20
     while temporary_server.SERVER in temporary_server.command_of(server) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -8,8 +8,8 @@ from datetime import datetime
 import pandas as pd
 from rich.console import Console
 
-from flows.cli.compare import print_comparison
-from flows.cli.status import print_status
+from flows.cli.comparison import print_comparison
+from flows.cli.experiments_table import print_status
 from flows.report.evidence import evidence
 from flows.report.figures import percent
 from flows.report.frames import print_frame, print_in_parts
