@@ -54,9 +54,7 @@ def machine() -> list[Finding]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     text = f"{platform.system()} {platform.release()}, {_chip()}, {cores} cores"
     if sys.platform == "darwin" and backend() != "metal":
-        remedy = (
-            "MLX needs Apple Silicon and a Python built for it: install one with `uv python install`"
-        )
+        remedy = "MLX needs Apple Silicon and a Python built for it: install one with `uv python install`"
         return [Finding("machine", "error", f"{text}, Python for {platform.machine()}", remedy)]
     return [Finding("machine", "ok", text)]
 

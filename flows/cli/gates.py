@@ -18,7 +18,9 @@ ShowText = Annotated[
 ]
 
 
-def gates(experiment: Experiment, show_text: ShowText = None, prevalence: Prevalence = None) -> None:
+def gates(
+    experiment: Experiment, show_text: ShowText = None, prevalence: Prevalence = None
+) -> None:
     """Show an experiment's safety gates, and the emergencies that it missed."""
     from flows.cli.experiment_report import print_gates
 
