@@ -1,7 +1,7 @@
 """Statistics of a matched pair: the same cases decided by the 4-bit and by the 8-bit model.
 
-Labels and decisions are integers (0 ED, 1 GP, 2 HOME). Every difference is 4 bits minus 8 bits. Resampling draws whole
-groups (conditions), since cases of one condition are not independent; without groups it draws cases.
+Labels and decisions are positions in LABELS (0 ED, 1 GP, 2 HOME). Every difference is 4 bits minus 8 bits. Resampling
+draws whole groups (conditions), since cases of one condition are not independent; without groups it draws cases.
 """
 
 from __future__ import annotations
@@ -14,31 +14,37 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.stats import binomtest, norm
 
-Array = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from tasks.judging.point_metrics import (
+    MIN_UNITS,
+    Floats,
+    Ints,
+    UnitCounts,
+    accuracy,
+    confusion_cells,
+    expected_cost,
+    f_score,
+    macro_f1,
+    recall,
+    undefined_too_often,
+)
 
 RESAMPLES = 2000
+BLOCK = 100  # resamples drawn at once, so that memory stays small with many cases
 SEED = 42
-MIN_UNITS = (
-    10  # fewer groups or cases than this, and a percentile bootstrap is too narrow to be shown
-)
-MAX_UNDEFINED = (
-    0.05  # largest share of resamples in which a metric may be undefined (a class not drawn)
-)
-MARGIN = 0.02  # a loss of two points is the most that still counts as "not inferior"
+MARGIN = 0.02  # a loss of at most two points still counts as "not inferior"
 PROPORTIONS = ("accuracy", "ed_recall")
 METRICS = (*PROPORTIONS, "ed_f2", "macro_f1", "expected_cost")
-_Z = float(norm.ppf(0.975))
 TANGO = "Tango score interval (assumes independent cases)"
+_Z = float(norm.ppf(0.975))
 
 
 @dataclass(frozen=True)
-class Decided:
-    """N cases decided twice by one rule, with the unit that each case is resampled with (0 .. units-1)."""
+class PairedDecisions:
+    """Cases decided twice by one rule, and the unit (0 .. units-1) that each is resampled with; each (cases,)."""
 
-    label: Ints
-    four: Ints
-    eight: Ints
+    truth: Ints
+    at_4bit: Ints
+    at_8bit: Ints
     unit: Ints
     grouped: bool
 
@@ -68,166 +74,202 @@ class Comparison:
     note: str | None = None
 
 
-def compare(pair: Decided, cost: Array | None) -> list[Comparison]:
-    """All METRICS of a pair with 95 % intervals. `cost` (3, 3): row = truth, column = decision; None: no cost."""
-    counts = np.concatenate(
-        [_one_hot(pair.label, pair.four), _one_hot(pair.label, pair.eight)], axis=1
-    )
-    sums = np.zeros((int(pair.unit.max()) + 1, 18))
-    np.add.at(sums, pair.unit, counts)
-    point_4, point_8 = _both(sums.sum(axis=0, keepdims=True), cost)
-    drawn_4, drawn_8 = _both(resampled(sums), cost)
+@dataclass(frozen=True)
+class BothSides:
+    """One metric of both models, each (tables,)."""
+
+    at_4bit: Floats
+    at_8bit: Floats
+
+    @property
+    def difference(self) -> Floats:
+        return self.at_4bit - self.at_8bit
+
+
+def compare(pair: PairedDecisions, cost: Floats | None) -> list[Comparison]:
+    """METRICS of a pair with 95 % intervals. `cost` (3, 3): row = truth, column = decision; None: no cost."""
+    sums = _tables_by_unit(pair)
+    observed = _both_sides(sums.sum(axis=0, keepdims=True), cost)
+    drawn = _both_sides(resampled(sums), cost)
+    units = UnitCounts.of(pair.truth, pair.unit)
     return [
-        _comparison(
-            name,
-            pair,
-            float(point_4[name][0]),
-            float(point_8[name][0]),
-            drawn_4[name] - drawn_8[name],
-        )
-        for name in METRICS
+        _comparison(metric, pair, units, observed[metric], drawn[metric].difference)
+        for metric in METRICS
     ]
 
 
 def not_available(cases: int, reason: str) -> list[Comparison]:
     """METRICS of a pair that cannot be compared by this rule."""
-    return [
-        Comparison(name, "none", cases, None, note=f"not available: {reason}") for name in METRICS
+    note = f"not available: {reason}"
+    return [Comparison(metric, "none", cases, None, note=note) for metric in METRICS]
+
+
+def _tables_by_unit(pair: PairedDecisions) -> Floats:
+    """(units, 18): each unit's confusion table at 4 bits, then the one at 8 bits."""
+    cells = [
+        confusion_cells(pair.truth, pair.at_4bit),
+        confusion_cells(pair.truth, pair.at_8bit),
     ]
+    sums = np.zeros((int(pair.unit.max()) + 1, 18))
+    np.add.at(sums, pair.unit, np.concatenate(cells, axis=1))
+    return sums
 
 
-def _one_hot(label: Ints, decision: Ints) -> Array:
-    """(N, 9): the cell of the confusion matrix that each case falls into."""
-    cells: Array = np.eye(9)[label * 3 + decision]
-    return cells
-
-
-def _both(sums: Array, cost: Array | None) -> tuple[dict[str, Array], dict[str, Array]]:
-    return figures(sums[:, :9].reshape(-1, 3, 3), cost), figures(
-        sums[:, 9:].reshape(-1, 3, 3), cost
-    )
-
-
-def resampled(sums: Array) -> Array:
-    """(RESAMPLES, K) totals of bootstrap samples of the rows of `sums` (U, K): U rows drawn with replacement, seeded."""
-    generator, units = np.random.default_rng(SEED), len(sums)
+def resampled(sums: Floats) -> Floats:
+    """(RESAMPLES, K) totals of bootstrap samples of the rows of `sums` (units, K), drawn with replacement, seeded."""
+    generator = np.random.default_rng(SEED)
+    units = len(sums)
     totals = []
-    for _ in range(RESAMPLES // 100):  # in blocks, so that memory stays small with many cases
-        drawn = generator.integers(0, units, size=(100, units))
-        flat = (drawn + units * np.arange(100)[:, None]).ravel()
-        weights = np.bincount(flat, minlength=100 * units).reshape(100, units).astype(np.float64)
-        totals.append(weights @ sums)
+    for _ in range(RESAMPLES // BLOCK):
+        drawn = generator.integers(0, units, size=(BLOCK, units))
+        flat = (drawn + units * np.arange(BLOCK)[:, None]).ravel()
+        weights = np.bincount(flat, minlength=BLOCK * units).reshape(BLOCK, units)
+        totals.append(weights.astype(np.float64) @ sums)
     return np.concatenate(totals)
 
 
-def figures(confusion: Array, cost: Array | None) -> dict[str, Array]:
-    """METRICS of confusion matrices (R, 3, 3; row = truth), each (R,); NaN where a metric has no meaning.
+def _both_sides(sums: Floats, cost: Floats | None) -> dict[str, BothSides]:
+    """METRICS of both confusion tables in each row of `sums` (tables, 18)."""
+    at_4bit = compared_metrics(sums[:, :9].reshape(-1, 3, 3), cost)
+    at_8bit = compared_metrics(sums[:, 9:].reshape(-1, 3, 3), cost)
+    return {metric: BothSides(at_4bit[metric], at_8bit[metric]) for metric in METRICS}
 
-    ED figures need an ED case, macro F1 averages the classes that any of the matrices has cases of (so a resample
-    without one of them has none): as tasks/judging/metrics.py.
-    """
-    right = np.diagonal(confusion, axis1=1, axis2=2)
-    truth, chosen, total = (
-        confusion.sum(axis=2),
-        confusion.sum(axis=1),
-        confusion.sum(axis=(1, 2)),
-    )
-    with np.errstate(invalid="ignore", divide="ignore"):
-        recall = right[:, 0] / truth[:, 0]
-        f2 = np.where(truth[:, 0] > 0, 5 * right[:, 0] / (4 * truth[:, 0] + chosen[:, 0]), np.nan)
-        f1 = np.where(truth > 0, 2 * right / (truth + chosen), np.nan)
-    held = truth.any(axis=0)
-    spent = (
-        np.full(len(confusion), np.nan)
-        if cost is None
-        else (confusion * cost).sum(axis=(1, 2)) / total
-    )
+
+def compared_metrics(confusion: Floats, cost: Floats | None) -> dict[str, Floats]:
+    """METRICS of confusion tables (tables, 3, 3), each (tables,); NaN where a metric is not defined."""
     return {
-        "accuracy": right.sum(axis=1) / total, "ed_recall": recall, "ed_f2": f2,
-        "macro_f1": f1[:, held].mean(axis=1), "expected_cost": spent,
-    }  # fmt: skip
+        "accuracy": accuracy(confusion),
+        "ed_recall": recall(confusion)[:, 0],
+        "ed_f2": f_score(confusion, 2)[:, 0],
+        "macro_f1": macro_f1(confusion),
+        "expected_cost": expected_cost(confusion, cost),
+    }
 
 
-def _comparison(name: str, pair: Decided, four: float, eight: float, drawn: Array) -> Comparison:
-    kept = pair.label == 0 if name.startswith("ed_") else np.ones(len(pair.label), dtype=bool)
-    units = len(np.unique(pair.unit[kept]))
-    unit = "groups" if pair.grouped else "cases (assumes independent cases)"
-    method = f"paired bootstrap of {units} {unit}, {RESAMPLES} resamples, seed {SEED}"
-    empty = Comparison(name, method, int(kept.sum()), units if pair.grouped else None)
-    if math.isnan(four) or math.isnan(eight):
-        reason = "no cost matrix was given" if name == "expected_cost" else "no ED case in the set"
-        return replace(empty, note=f"not available: {reason}")
-    found = replace(empty, value_4bit=four, value_8bit=eight, difference=four - eight)
-    if why := _why_no_bootstrap(name, pair, units, unit, drawn):
-        found = replace(found, method="none", note=f"no bootstrap: {why}")
-    else:
-        low, high = (float(x) for x in np.nanpercentile(drawn, [2.5, 97.5]))
-        found = replace(found, low=low, high=high, bootstrap_low=low, bootstrap_high=high)
-    return _judged(_with_exact_tests(found, pair, kept) if name in PROPORTIONS else found)
-
-
-def _why_no_bootstrap(name: str, pair: Decided, units: int, unit: str, drawn: Array) -> str | None:
-    """Why resampling `units` of `unit` says too little about a metric, or None."""
-    if name == "macro_f1":  # as sure as its rarest class is
-        units = min(
-            len(np.unique(pair.unit[pair.label == label])) for label in np.unique(pair.label)
-        )
-        unit += " of the rarest class"
-    if units < MIN_UNITS:
-        return f"{units} {unit} are too few (it needs {MIN_UNITS})"
-    return "undefined in too many resamples" if np.isnan(drawn).mean() > MAX_UNDEFINED else None
-
-
-def _with_exact_tests(found: Comparison, pair: Decided, kept: NDArray[np.bool_]) -> Comparison:
-    """Add McNemar's test and the Tango interval, which has a width even where no case was decided differently."""
-    b, c = discordant(pair, kept)
-    tango = tango_interval(b, c, found.n)
-    low, high = (
-        tango
-        if found.low is None or found.high is None
-        else (min(found.low, tango[0]), max(found.high, tango[1]))
+def _comparison(
+    metric: str,
+    pair: PairedDecisions,
+    units: UnitCounts,
+    observed: BothSides,
+    differences: Floats,
+) -> Comparison:
+    """One metric: the observed values, and an interval from the resampled `differences` (resamples,)."""
+    included = _included_cases(metric, pair)
+    comparison = Comparison(
+        metric=metric,
+        method=f"paired bootstrap of {_units(metric, pair, units)}, {RESAMPLES} resamples, seed {SEED}",
+        n=int(included.sum()),
+        groups=_unit_count(metric, units) if pair.grouped else None,
     )
-    both = TANGO if found.low is None else f"{found.method}; {TANGO}; the wider bounds count"
+    value_4bit = float(observed.at_4bit[0])
+    value_8bit = float(observed.at_8bit[0])
+    if math.isnan(value_4bit) or math.isnan(value_8bit):
+        reason = (
+            "no cost matrix was given" if metric == "expected_cost" else "no ED case in the set"
+        )
+        return replace(comparison, note=f"not available: {reason}")
+
+    comparison = replace(
+        comparison,
+        value_4bit=value_4bit,
+        value_8bit=value_8bit,
+        difference=value_4bit - value_8bit,
+    )
+    if reason := _why_no_bootstrap(metric, pair, units, differences):
+        comparison = replace(comparison, method="none", note=f"no bootstrap: {reason}")
+    else:
+        comparison = _with_bootstrap(comparison, differences)
+    if metric in PROPORTIONS:
+        comparison = _with_exact_tests(comparison, *discordant(pair, included))
+    return _with_verdict(comparison)
+
+
+def _included_cases(metric: str, pair: PairedDecisions) -> NDArray[np.bool_]:
+    """Which cases a metric is computed from: those with the label ED, or all."""
+    if metric.startswith("ed_"):
+        return pair.truth == 0
+    return np.ones(len(pair.truth), dtype=bool)
+
+
+def _unit_count(metric: str, units: UnitCounts) -> int:
+    """Units that hold the cases that a metric is computed from."""
+    return int(units.by_class[0]) if metric.startswith("ed_") else units.total
+
+
+def _kind_of_unit(pair: PairedDecisions) -> str:
+    return "groups" if pair.grouped else "cases (assumes independent cases)"
+
+
+def _units(metric: str, pair: PairedDecisions, units: UnitCounts) -> str:
+    return f"{_unit_count(metric, units)} {_kind_of_unit(pair)}"
+
+
+def _why_no_bootstrap(
+    metric: str, pair: PairedDecisions, units: UnitCounts, differences: Floats
+) -> str | None:
+    """Why resampling says too little about a metric, or None."""
+    if not units.are_enough_for(metric):
+        of_class = " of the rarest class" if metric == "macro_f1" else ""
+        few = f"{units.behind(metric)} {_kind_of_unit(pair)}{of_class}"
+        return f"{few} are too few (it needs {MIN_UNITS})"
+    return "undefined in too many resamples" if undefined_too_often(differences) else None
+
+
+def _with_bootstrap(comparison: Comparison, differences: Floats) -> Comparison:
+    """Add the percentile interval of the resampled differences."""
+    low, high = (float(bound) for bound in np.nanpercentile(differences, [2.5, 97.5]))
+    return replace(comparison, low=low, high=high, bootstrap_low=low, bootstrap_high=high)
+
+
+def _with_exact_tests(comparison: Comparison, b: int, c: int) -> Comparison:
+    """Add McNemar's test and the Tango interval, which has a width even where no case was decided differently."""
+    tango_low, tango_high = tango_interval(b, c, comparison.n)
+    low, high, method = tango_low, tango_high, TANGO
+    if comparison.low is not None and comparison.high is not None:
+        low = min(comparison.low, tango_low)
+        high = max(comparison.high, tango_high)
+        method = f"{comparison.method}; {TANGO}; the wider bounds count"
     return replace(
-        found,
+        comparison,
+        method=method,
         low=low,
         high=high,
-        tango_low=tango[0],
-        tango_high=tango[1],
+        tango_low=tango_low,
+        tango_high=tango_high,
         b=b,
         c=c,
         mcnemar_p=mcnemar(b, c),
-        method=both,
     )
 
 
-def _judged(found: Comparison) -> Comparison:
-    """Add the non-inferiority verdict: which side of -MARGIN the interval lies on, if on one and if groups allow one."""
-    if found.metric == "expected_cost":
-        return replace(found, note=_joined(found.note, "no margin is defined for a cost"))
-    found = replace(found, margin=MARGIN, verdict="cannot conclude")
-    if found.low is None or found.high is None:
-        return found
-    if (
-        found.groups is not None and found.bootstrap_low is None
-    ):  # what is left assumes that cases are independent
-        return found
-    if found.low == found.high:
+def _with_verdict(comparison: Comparison) -> Comparison:
+    """Add the verdict on non-inferiority: on which side of -MARGIN the interval lies."""
+    if comparison.metric == "expected_cost":
+        return _with_note(comparison, "no margin is defined for a cost")
+
+    comparison = replace(comparison, margin=MARGIN, verdict="cannot conclude")
+    if comparison.low is None or comparison.high is None:
+        return comparison
+    # Without the bootstrap, the interval assumes independent cases, which grouped cases are not.
+    if comparison.groups is not None and comparison.bootstrap_low is None:
+        return comparison
+    if comparison.low == comparison.high:
         note = "every resample gives the same difference, so that the interval has no width"
-        return replace(found, note=_joined(found.note, note))
-    if found.low > -MARGIN:
-        return replace(found, verdict="not inferior")
-    return replace(found, verdict="inferior") if found.high < -MARGIN else found
+        return _with_note(comparison, note)
+    if comparison.low > -MARGIN:
+        return replace(comparison, verdict="not inferior")
+    return replace(comparison, verdict="inferior") if comparison.high < -MARGIN else comparison
 
 
-def _joined(*notes: str | None) -> str:
-    return "; ".join(note for note in notes if note)
+def _with_note(comparison: Comparison, note: str) -> Comparison:
+    return replace(comparison, note="; ".join(filter(None, [comparison.note, note])))
 
 
-def discordant(pair: Decided, kept: NDArray[np.bool_]) -> tuple[int, int]:
-    """How many of the kept cases are right at 4 bits only (b) and at 8 bits only (c)."""
-    four, eight = (pair.four == pair.label)[kept], (pair.eight == pair.label)[kept]
-    return int((four & ~eight).sum()), int((~four & eight).sum())
+def discordant(pair: PairedDecisions, included: NDArray[np.bool_]) -> tuple[int, int]:
+    """How many of the included cases are right at 4 bits only (b) and at 8 bits only (c)."""
+    right_4bit = (pair.at_4bit == pair.truth)[included]
+    right_8bit = (pair.at_8bit == pair.truth)[included]
+    return int((right_4bit & ~right_8bit).sum()), int((~right_4bit & right_8bit).sum())
 
 
 def mcnemar(b: int, c: int) -> float:
@@ -241,10 +283,12 @@ def tango_interval(b: int, c: int, n: int) -> tuple[float, float]:
     Tango, Statistics in Medicine 17 (1998) 891-908: the differences d with |b - c - n d| <= z sqrt(n (2 q + d (1 - d))),
     q being the maximum likelihood estimate of P(right at 8 bits only) under d.
     """
-    point, edge = (b - c) / n, 1 - 1e-9
+    point = (b - c) / n
+    edge = 1 - 1e-9
 
     def score(d: float) -> float:
-        linear, constant = (2 * n - b + c) * d - b - c, -c * d * (1 - d)
+        linear = (2 * n - b + c) * d - b - c
+        constant = -c * d * (1 - d)
         q = (math.sqrt(max(linear * linear - 8 * n * constant, 0.0)) - linear) / (4 * n)
         return (b - c - n * d) / math.sqrt(max(n * (2 * q + d * (1 - d)), 1e-300))
 

@@ -1,26 +1,66 @@
-"""Keeps `pair_metric` equal to what the prediction rows of all equal pairs say, the latest ones and those before."""
+"""Keeps `pair_metric` equal to what the prediction rows of all equal pairs give, current pairs and earlier ones."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import astuple, fields
-from typing import Any
+from dataclasses import astuple, dataclass, fields
 
 import duckdb
 import numpy as np
-import pandas as pd
 
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS
-from warehouse.paired import Array, Comparison, Decided, compare, not_available
+from warehouse.paired import (
+    Comparison,
+    Floats,
+    Ints,
+    PairedDecisions,
+    compare,
+    not_available,
+)
 
-KEYS = ("base_model", "recipe", "seed", "evaluation_set", "evaluation_4bit", "evaluation_8bit")
-_CODE = {label: code for code, label in enumerate(LABELS)}
+DECISION_COLUMNS = {"primary": "decision", "argmax": "argmax"}  # of the table prediction, by rule
+_POSITION = {label: position for position, label in enumerate(LABELS)}
+
+
+@dataclass(frozen=True)
+class EqualPair:
+    """Two evaluations that differ in bits alone; fields as in the view `equal_pair` and in `pair_metric`."""
+
+    base_model: str
+    recipe: str
+    seed: int
+    evaluation_set: str
+    evaluation_4bit: str
+    evaluation_8bit: str
+
+
+@dataclass(frozen=True)
+class PairedCase:
+    """One case as both models decided it by one rule; a decision is None where the rule could not be applied."""
+
+    case_id: str
+    label: str
+    group: str | None
+    at_4bit: str | None
+    at_8bit: str | None
+
+    @property
+    def unit(self) -> str:
+        """What the case is resampled with: its group, or the case alone."""
+        return f"case {self.case_id}" if self.group is None else self.group
+
+
+KEYS = tuple(field.name for field in fields(EqualPair))
+COLUMNS = (*KEYS, "rule", *(field.name for field in fields(Comparison)))
 
 
 def refresh(con: duckdb.DuckDBPyConnection, id: str | None = None) -> None:
-    """Bring `pair_metric` up to date after training or evaluation `id` was loaded, or after the views, which may
-    see other pairs now, were renewed (None). Inside the caller's transaction."""
+    """Bring `pair_metric` up to date, inside the caller's transaction.
+
+    `id` names the training or evaluation that was loaded; None follows a change of the views, which may show other
+    pairs now.
+    """
     con.execute(
         """
         DELETE FROM pair_metric
@@ -30,76 +70,85 @@ def refresh(con: duckdb.DuckDBPyConnection, id: str | None = None) -> None:
         """,
         {"id": id},
     )
-    missing = con.execute(
+    for values in con.execute(
         f"SELECT {', '.join(KEYS)} FROM equal_pair ANTI JOIN pair_metric USING (evaluation_4bit, evaluation_8bit)"
-    ).fetchall()
-    for pair in missing:
-        _insert(con, dict(zip(KEYS, pair, strict=True)))
+    ).fetchall():
+        _insert(con, EqualPair(*values))
 
 
-def _insert(con: duckdb.DuckDBPyConnection, pair: dict[str, Any]) -> None:
-    cases, cost = _cases(con, pair), _cost_matrix(con, pair)
-    if cases.empty:
-        return  # the audit `pairs_agree` tells
-    columns = [*KEYS, "rule", *(field.name for field in fields(Comparison))]
+def _insert(con: duckdb.DuckDBPyConnection, pair: EqualPair) -> None:
+    cost = _cost_matrix(con, pair)
     rows = [
-        [*pair.values(), rule, *astuple(figure)]
-        for rule in ("primary", "argmax")
-        for figure in _compared(cases, rule, cost)
+        [*astuple(pair), rule, *astuple(comparison)]
+        for rule in DECISION_COLUMNS
+        for comparison in _comparisons(_cases(con, pair, rule), cost)
     ]
-    marks = ", ".join("?" * len(columns))
-    con.executemany(f"INSERT INTO pair_metric ({', '.join(columns)}) VALUES ({marks})", rows)
+    if rows:
+        marks = ", ".join("?" * len(COLUMNS))
+        con.executemany(f"INSERT INTO pair_metric ({', '.join(COLUMNS)}) VALUES ({marks})", rows)
 
 
-def _cases(con: duckdb.DuckDBPyConnection, pair: dict[str, Any]) -> pd.DataFrame:
-    """One row per case of the pair, in order of case_id, so that seeded resampling is repeatable."""
-    return con.execute(
-        """
-        SELECT four.case_id, four.label, four.case_group,
-               four.decision AS primary_4bit, eight.decision AS primary_8bit,
-               four.argmax AS argmax_4bit, eight.argmax AS argmax_8bit
+def _cases(con: duckdb.DuckDBPyConnection, pair: EqualPair, rule: str) -> list[PairedCase]:
+    """The cases of a pair in order of case_id, so that seeded resampling is repeatable."""
+    decision = DECISION_COLUMNS[rule]
+    rows = con.execute(
+        f"""
+        SELECT four.case_id, four.label, four.case_group, four.{decision}, eight.{decision}
         FROM prediction AS four
         JOIN prediction AS eight USING (case_id)
         WHERE four.evaluation_id = ? AND eight.evaluation_id = ?
         ORDER BY case_id
         """,
-        [pair["evaluation_4bit"], pair["evaluation_8bit"]],
-    ).df()
+        [pair.evaluation_4bit, pair.evaluation_8bit],
+    ).fetchall()
+    return [PairedCase(*row) for row in rows]
 
 
-def _compared(cases: pd.DataFrame, rule: str, cost: Array | None) -> list[Comparison]:
-    if cases[[f"{rule}_4bit", f"{rule}_8bit"]].isna().any(axis=None):
+def _comparisons(cases: list[PairedCase], cost: Floats | None) -> list[Comparison]:
+    """METRICS of a pair under one rule; none where the sides share no case, which the audit `pairs_agree` reports."""
+    if not cases:
+        return []
+    if any(case.at_4bit is None or case.at_8bit is None for case in cases):
         return not_available(len(cases), "the rule could not be applied on both sides")
-    return compare(_decided(cases, rule), cost)
+    return compare(_paired_decisions(cases), cost)
 
 
-def _decided(cases: pd.DataFrame, rule: str) -> Decided:
-    def codes(column: str) -> Any:
-        return cases[column].map(_CODE).to_numpy(dtype=np.int64)
+def _paired_decisions(cases: list[PairedCase]) -> PairedDecisions:
+    return PairedDecisions(
+        truth=_positions([case.label for case in cases]),
+        at_4bit=_positions([case.at_4bit for case in cases]),
+        at_8bit=_positions([case.at_8bit for case in cases]),
+        unit=_numbered([case.unit for case in cases]),
+        grouped=any(case.group is not None for case in cases),
+    )
 
-    grouped = bool(cases["case_group"].notna().any())
-    unit = cases["case_group"].fillna("case " + cases["case_id"]) if grouped else cases["case_id"]
-    units = pd.factorize(unit)[0].astype(np.int64)
-    return Decided(codes("label"), codes(f"{rule}_4bit"), codes(f"{rule}_8bit"), units, grouped)
+
+def _positions(labels: list[str] | list[str | None]) -> Ints:
+    """Positions in LABELS, (cases,)."""
+    return np.array([_POSITION[str(label)] for label in labels], dtype=np.int64)
 
 
-def _cost_matrix(con: duckdb.DuckDBPyConnection, pair: dict[str, Any]) -> Array | None:
+def _numbered(names: list[str]) -> Ints:
+    """Numbers from 0 in order of first appearance, (names,), so that a name has one number."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.int64)
+
+
+def _cost_matrix(con: duckdb.DuckDBPyConnection, pair: EqualPair) -> Floats | None:
     """The cost matrix (3, 3) that both evaluations name, or None where they name none or two."""
-    ids = [pair["evaluation_4bit"], pair["evaluation_8bit"]]
-    found = {
-        text
-        for (text,) in con.execute(
-            "SELECT cost_matrix FROM evaluation WHERE evaluation_id IN (?, ?)", ids
-        ).fetchall()
-    }
-    if len(found) != 1 or (text := found.pop()) is None:
+    rows = con.execute(
+        "SELECT DISTINCT cost_matrix FROM evaluation WHERE evaluation_id IN (?, ?)",
+        [pair.evaluation_4bit, pair.evaluation_8bit],
+    ).fetchall()
+    if len(rows) != 1 or rows[0][0] is None:
         return None
     try:
-        matrix = json.loads(text)
+        costs = json.loads(rows[0][0])
         return np.array(
-            [[matrix[truth][choice] for choice in LABELS] for truth in LABELS], dtype=np.float64
+            [[costs[truth][decision] for decision in LABELS] for truth in LABELS], dtype=np.float64
         )
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(
-            f"Table evaluation: cost_matrix of {ids[0]} is not JSON of the form {{truth: {{decision: cost}}}}."
+            f"Table evaluation: cost_matrix of {pair.evaluation_4bit} is not JSON of the form "
+            "{truth: {decision: cost}}."
         ) from error

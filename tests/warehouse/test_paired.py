@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import accuracy_score, f1_score, fbeta_score, recall_score
 
-from warehouse.paired import METRICS, Decided, compare, figures, mcnemar, tango_interval
+from warehouse.paired import METRICS, PairedDecisions, compare, compared_metrics, mcnemar, tango_interval
 
 COST = np.array([[1, 100, 100], [2, 1, 10], [2, 3, 1]], dtype=float)
 
@@ -17,7 +17,7 @@ COST = np.array([[1, 100, 100], [2, 1, 10], [2, 3, 1]], dtype=float)
 def decided(label, four, eight, unit=None):
     label, four, eight = (np.asarray(x, dtype=np.int64) for x in (label, four, eight))
     units = np.arange(len(label)) if unit is None else np.asarray(unit)
-    return Decided(label, four, eight, units, unit is not None)
+    return PairedDecisions(label, four, eight, units, unit is not None)
 
 
 def noisy(n, seed, right=0.8):
@@ -167,7 +167,7 @@ def test_macro_f1_has_no_interval_where_one_class_is_in_a_few_groups_only():
 
 def test_a_resample_without_one_of_the_classes_has_no_macro_f1():
     whole, without = np.full((3, 3), 2.0), np.array([[3.0, 0, 0], [1, 2, 0], [0, 0, 0]])
-    found = figures(np.stack([whole, without]), COST)["macro_f1"]
+    found = compared_metrics(np.stack([whole, without]), COST)["macro_f1"]
     assert found[0] == pytest.approx(1 / 3) and np.isnan(found[1])
 
 
@@ -178,7 +178,7 @@ def test_a_cost_has_no_verdict():
 
 def test_figures_of_many_tables_at_once_equal_those_of_each():
     tables = np.random.default_rng(0).integers(1, 9, size=(5, 3, 3)).astype(float)
-    together = figures(tables, COST)
+    together = compared_metrics(tables, COST)
     for i in range(5):
-        alone = figures(tables[i : i + 1], COST)
+        alone = compared_metrics(tables[i : i + 1], COST)
         assert {k: v[i] for k, v in together.items()} == {k: v[0] for k, v in alone.items()}
