@@ -175,8 +175,8 @@ def _comparison(
         value_8bit=value_8bit,
         difference=value_4bit - value_8bit,
     )
-    if reason := _why_no_bootstrap(metric, pair, units, differences):
-        comparison = replace(comparison, method="none", note=f"no bootstrap: {reason}")
+    if obstacle := _why_no_bootstrap(metric, pair, units, differences):
+        comparison = replace(comparison, method="none", note=f"no bootstrap: {obstacle}")
     else:
         comparison = _with_bootstrap(comparison, differences)
     if metric in PROPORTIONS:

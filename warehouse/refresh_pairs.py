@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 
 import duckdb
 import numpy as np
 
+from tasks.judging.point_metrics import Floats, Ints
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS
-from warehouse.paired import (
-    Comparison,
-    Floats,
-    Ints,
-    PairedDecisions,
-    compare,
-    not_available,
-)
+from warehouse.paired import Comparison, PairedDecisions, compare, not_available
 
 DECISION_COLUMNS = {"primary": "decision", "argmax": "argmax"}  # of the table prediction, by rule
-_POSITION = {label: position for position, label in enumerate(LABELS)}
+_POSITION: dict[str | None, int] = {label: position for position, label in enumerate(LABELS)}
 
 
 @dataclass(frozen=True)
@@ -123,9 +118,9 @@ def _paired_decisions(cases: list[PairedCase]) -> PairedDecisions:
     )
 
 
-def _positions(labels: list[str] | list[str | None]) -> Ints:
+def _positions(labels: Sequence[str | None]) -> Ints:
     """Positions in LABELS, (cases,)."""
-    return np.array([_POSITION[str(label)] for label in labels], dtype=np.int64)
+    return np.array([_POSITION[label] for label in labels], dtype=np.int64)
 
 
 def _numbered(names: list[str]) -> Ints:
