@@ -18,11 +18,12 @@ from tasks.land import land
 from tasks.landing import land_failure
 from tasks.move import move_adapter
 from tasks.prepare import prepare
-from tasks.progress import tell
+from tasks.progress import publish
 from tasks.quantize import quantize
 from tasks.runtime import fork_server
 from tasks.runtime.child import stop_children
 from tasks.runtime.errors import BadInput, TriageError, disk_full, is_disk_full
+from tasks.runtime.events import ExperimentFailed, ExperimentLanded, ExtraFinished, StepWarning
 from tasks.runtime.store import home
 from tasks.spec import ExperimentSpec
 from tasks.train import train
@@ -179,11 +180,12 @@ def beside_failures(chain: Chain) -> list[str]:
     for name, step in chain.beside:
         step.wait()
         if error := failure_of(step):
-            tell(name, {"event": "warning", "message": f"{name}: {error}"})
+            publish(name, StepWarning(f"{name}: {error}"))
             failures.append(f"{name}: {error}")
         elif step.state.is_completed():
-            found = step.result()
-            tell(name, {"event": "beside", "ids": [found] if isinstance(found, str) else found})
+            landed = step.result()
+            ids = (landed,) if isinstance(landed, str) else tuple(landed)
+            publish(name, ExtraFinished(ids))
     return failures
 
 
@@ -192,23 +194,20 @@ def finish(chain: Chain) -> str | None:
     chain.landed.wait()
     error = next((e for step in (*chain.before, *chain.steps) if (e := failure_of(step))), None)
     if error is None and chain.landed.state.is_completed():
-        tell(f"land {chain.spec.cell_id}", {"event": "landed", "ids": [chain.landed.result()]})
+        publish(f"land {chain.spec.cell_id}", ExperimentLanded((chain.landed.result(),)))
         return None
     # Whatever the reason is: what has not landed is not done.
     error = error or TriageError(
         f"It never landed: its last step ended as {chain.landed.state.name}."
     )
-    tell(f"land {chain.spec.cell_id}", {"event": "failed", "message": str(error), "error": error})
+    publish(f"land {chain.spec.cell_id}", ExperimentFailed(str(error), error))
     if all(step.state.is_completed() for step in chain.before):
         try:
             land_failure(chain.spec, chain.variant.result(), chain.data.result(), error)
         except (
             Exception
         ) as problem:  # a failure that cannot be recorded must not stop the other experiments
-            tell(
-                f"land {chain.spec.cell_id}",
-                {"event": "warning", "message": f"Not recorded: {problem}"},
-            )
+            publish(f"land {chain.spec.cell_id}", StepWarning(f"Not recorded: {problem}"))
     return f"{chain.spec.cell_id}: {error}"
 
 

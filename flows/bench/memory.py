@@ -17,6 +17,7 @@ from tasks.models.convert import has_random_weights
 from tasks.runtime.child import run_child
 from tasks.runtime.device import compute_path, machine_name
 from tasks.runtime.errors import BadInput
+from tasks.runtime.events import Event, Note, StepWarning
 from tasks.runtime.store import home
 from tasks.spec import byte_count, canonical_json
 
@@ -98,9 +99,9 @@ def _measure(
     }  # fmt: skip
     name = "run" if budget is None else "run_within"
 
-    def say(event: dict[str, Any]) -> None:
-        if event["event"] in ("note", "warning"):
-            console.print(event["message"], soft_wrap=True)
+    def say(event: Event) -> None:
+        if isinstance(event, Note | StepWarning):
+            console.print(event.message, soft_wrap=True)
 
     try:
         return run_child(

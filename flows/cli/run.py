@@ -24,6 +24,7 @@ from flows.selection import EVERYTHING, Narrowing, Selection
 from tasks.runtime import fork_server
 from tasks.runtime.child import import_ahead
 from tasks.runtime.errors import BadInput, SourceUnavailable
+from tasks.runtime.events import Event, ExperimentFailed, ExperimentLanded, ExtraFinished
 from warehouse.connect import warehouse_path
 
 
@@ -91,14 +92,15 @@ class Outcome:
 @contextlib.contextmanager
 def collected() -> Iterator[Outcome]:
     """The outcome of the experiments that end while the block runs."""
-    from tasks.progress import Event, listeners
+    from tasks.progress import listeners
 
     outcome = Outcome()
 
     def on_event(title: str, event: Event) -> None:
-        if event["event"] == "failed":
-            outcome.failures.append(event["error"])
-        outcome.ids.update(event.get("ids", ()))
+        if isinstance(event, ExperimentFailed):
+            outcome.failures.append(event.error)
+        elif isinstance(event, ExperimentLanded | ExtraFinished):
+            outcome.ids.update(event.ids)
 
     listeners.append(on_event)
     try:

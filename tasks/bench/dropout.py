@@ -25,6 +25,7 @@ import numpy as np
 
 from tasks.bench.setting import start_adapter
 from tasks.runtime.device import compute_path, measure
+from tasks.runtime.events import Emit
 from tasks.runtime.store import verify
 from tasks.scoring.mc_dropout import PASS_KEY, dropout_passes
 from tasks.scoring.sample import sample_numbers
@@ -36,7 +37,6 @@ from tasks.tuning.lora import Adapted, add_lora, load_variant
 from tasks.tuning.memory import CACHE_BYTES
 from tasks.tuning.sets import LoadedSet, load_set, load_template
 
-Emit = Callable[[dict[str, Any]], None]
 SEED = 0
 GENERATED_TOKENS = 16
 CASE_TOKENS = (

@@ -4,13 +4,13 @@ machine; or as a training of this machine makes it within a budget."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
 
 from tasks.bench.setting import Setting, bench_cases
 from tasks.runtime.device import compute_path, peak_resident_bytes
+from tasks.runtime.events import Emit
 from tasks.runtime.store import verify
 from tasks.tuning.batches import Cases
 from tasks.tuning.engine import score_cases, update_gradients
@@ -19,8 +19,6 @@ from tasks.tuning.frozen_prefix import Prefix, open_prefix
 from tasks.tuning.lora import Adapted, add_lora, load_variant
 from tasks.tuning.losses import Objective, make_objective
 from tasks.tuning.memory import Choice, cache_limit
-
-Emit = Callable[[dict[str, Any]], None]
 
 
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:

@@ -5,7 +5,7 @@ ones are. For `triage doctor --selftest`, in a child process.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from tasks.bench.setting import Weights, bench_cases, largest_difference, start_
 from tasks.models.convert import run_quantize
 from tasks.models.sources import fetch_base
 from tasks.runtime.device import backend
+from tasks.runtime.events import Emit
 from tasks.spec import BaseModelSpec, RandomSource, Recipe, Training
 from tasks.tuning.architecture import Stack
 from tasks.tuning.batches import Cases, make_batch
@@ -52,7 +53,7 @@ WRONG = "run `uv sync` to get the versions that the study was tested with; if it
 Check = dict[str, Any]
 
 
-def run(args: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     """{"folder"}: where the tiny models may be made -> {"checks": [...]}.
 
     A check has name, ok, value, limit, unit, and what to do (`remedy`) and how bad it is (`level`) if it is not ok.

@@ -9,7 +9,6 @@ Each engine runs in a process of its own, since a BLAS library, once loaded, sta
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -27,6 +26,7 @@ from tasks.bench.setting import (
 )
 from tasks.bench.stock import float64_gradients, measure_stock
 from tasks.runtime.device import compute_path, measure, peak_resident_bytes
+from tasks.runtime.events import Emit
 from tasks.runtime.store import verify
 from tasks.tuning.batches import Cases, make_batch
 from tasks.tuning.engine import batch_terms, leading_past, update_gradients
@@ -35,7 +35,6 @@ from tasks.tuning.lora import Adapted, add_lora, load_variant
 from tasks.tuning.losses import Objective, make_objective, objective_sum, scored_tokens
 from tasks.tuning.memory import CACHE_BYTES
 
-Emit = Callable[[dict[str, Any]], None]
 GRADIENTS = "gradients.safetensors"
 
 

@@ -20,10 +20,10 @@ from tasks.models.shapes import random_tensor
 from tasks.models.stored_sizes import stored_sizes
 from tasks.runtime import store
 from tasks.runtime.errors import BadInput, BrokenFolder
+from tasks.runtime.events import Emit
 from tasks.spec import short_digest
 
 CONVERT_VERSION = 1
-Emit = Callable[[dict[str, Any]], None]
 _FROM_SOURCE = ("licence", "weights_source", "source", "original_precision", "random_weights")
 
 

@@ -17,7 +17,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -34,9 +33,18 @@ from tasks.runtime.errors import (
     disk_full,
     is_disk_full,
 )  # fmt: skip
+from tasks.runtime.events import (
+    Emit,
+    Event,
+    Heartbeat,
+    StepError,
+    StepResult,
+    from_json,
+    to_json,
+)
 from tasks.runtime.store import process_chain, write_atomic
 
-Event = dict[str, Any]
+Outcome = StepResult | StepError
 Process = subprocess.Popen[str] | fork_server.Forked
 MODULE = "tasks.runtime.child"
 HEARTBEAT_SECONDS = 2.0
@@ -50,7 +58,7 @@ def run_child(
     function: str,
     args: dict[str, Any],
     folder: Path,
-    on_event: Callable[[Event], None] | None = None,
+    on_event: Emit | None = None,
     memory_budget: int | None = None,
     environment: dict[str, str] | None = None,
 ) -> dict[str, Any]:
@@ -67,16 +75,16 @@ def run_child(
     _running.add(process)
     try:
         refuse_if_stopping()  # since the question above
-        final, resident = _follow(process, on_event or (lambda event: None))
+        outcome, resident = _follow(process, on_event or (lambda event: None))
         code = process.wait()
     finally:
         end_process(process)
         _close(process)
         _running.discard(process)
-    if code == 0 and final.get("event") == "result":
-        return dict(final["result"])
+    if code == 0 and isinstance(outcome, StepResult):
+        return outcome.result
     refuse_if_stopping()
-    raise _error(code, final, resident, memory_budget, folder / "child.log")
+    raise _error(code, outcome, resident, memory_budget, folder / "child.log")
 
 
 def refuse_if_stopping() -> None:
@@ -125,21 +133,22 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _follow(process: Process, on_event: Callable[[Event], None]) -> tuple[Event, int]:
-    final: Event = {}
+def _follow(process: Process, on_event: Emit) -> tuple[Outcome | None, int]:
+    """Hand on the events of a child until its output ends; returns the last one, and the bytes that it last held."""
+    outcome: Outcome | None = None
     resident = 0
     assert process.stdout is not None
+
     for line in process.stdout:
-        try:
-            event = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        resident = event.get("resident_bytes", resident)
-        if event.get("event") in ("result", "error"):
-            final = event
-        elif event.get("event") != "heartbeat":
+        event = from_json(line)
+        if isinstance(event, StepResult | StepError):
+            outcome = event
+        elif isinstance(event, Heartbeat):
+            resident = event.resident_bytes
+        elif event is not None:
             on_event(event)
-    return final, resident
+
+    return outcome, resident
 
 
 def end_process(process: subprocess.Popen[Any] | fork_server.Forked) -> None:
@@ -160,9 +169,12 @@ def _close(process: Process) -> None:
                 stream.close()
 
 
-def _error(code: int, final: Event, resident: int, budget: int | None, log: Path) -> TriageError:
-    if code in BY_EXIT_CODE and "message" in final:
-        return BY_EXIT_CODE[code](final["message"])
+def _error(
+    code: int, outcome: Outcome | None, resident: int, budget: int | None, log: Path
+) -> TriageError:
+    message = outcome.message if isinstance(outcome, StepError) else None
+    if code in BY_EXIT_CODE and message is not None:
+        return BY_EXIT_CODE[code](message)
     if code == -signal.SIGKILL and budget and resident >= MEMORY_SHARE_OF_OOM * budget:
         return OutOfMemory(
             f"The step was killed while it held {resident / 1e9:.1f} GB of a budget of {budget / 1e9:.1f} GB."
@@ -175,8 +187,7 @@ def _error(code: int, final: Event, resident: int, budget: int | None, log: Path
         )
     if code < 0:
         return LostChild(f"The step's process was ended by signal {-code}; its log is {log}.")
-    message = final.get("message", f"exit code {code}")
-    return TriageError(f"The step failed: {message}. Its log is {log}.")
+    return TriageError(f"The step failed: {message or f'exit code {code}'}. Its log is {log}.")
 
 
 # --- inside the child ---------------------------------------------------------------------------------------------
@@ -196,7 +207,7 @@ def main(first: str, *modules: str) -> NoReturn:
 
     def emit(event: Event) -> None:
         with lock:
-            events.write(json.dumps(event, allow_nan=True) + "\n")
+            events.write(to_json(event) + "\n")
 
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     threading.Thread(target=_beat, args=(emit,), daemon=True).start()
@@ -205,41 +216,30 @@ def main(first: str, *modules: str) -> NoReturn:
     os._exit(code)  # skips library teardown, which has nothing left to do and can hang
 
 
-def _call(spec: dict[str, Any], folder: Path, emit: Callable[[Event], None]) -> int:
+def _call(spec: dict[str, Any], folder: Path, emit: Emit) -> int:
     module, _, name = spec["function"].partition(":")
     try:
         result = getattr(importlib.import_module(module), name)(spec["args"], emit)
     except TriageError as error:
-        emit({"event": "error", "type": type(error).__name__, "message": str(error)})
+        emit(StepError(type(error).__name__, str(error)))
         return type(error).exit_code
     except MemoryError:
-        emit({"event": "error", "type": "OutOfMemory", "message": "The step ran out of memory."})
+        emit(StepError("OutOfMemory", "The step ran out of memory."))
         return OutOfMemory.exit_code
     except Exception as error:  # the boundary of the process: everything becomes an event, the traceback goes to the log
         import traceback
 
         traceback.print_exc()
         if is_disk_full(error):
-            emit({"event": "error", "type": "BadInput", "message": str(disk_full(folder))})
+            emit(StepError("BadInput", str(disk_full(folder))))
             return BadInput.exit_code
         if "malloc" in str(error) or "out of memory" in str(error).lower():
-            emit(
-                {
-                    "event": "error",
-                    "type": "OutOfMemory",
-                    "message": f"The step ran out of memory: {error}",
-                }
-            )
+            emit(StepError("OutOfMemory", f"The step ran out of memory: {error}"))
             return OutOfMemory.exit_code
-        emit(
-            {
-                "event": "error",
-                "type": type(error).__name__,
-                "message": f"{type(error).__name__}: {error}",
-            }
-        )
+        name = type(error).__name__
+        emit(StepError(name, f"{name}: {error}"))
         return 1
-    emit({"event": "result", "result": result})
+    emit(StepResult(result))
     return 0
 
 
@@ -250,9 +250,9 @@ def _leave_with_parent() -> None:
     os._exit(LOST_PARENT)
 
 
-def _beat(emit: Callable[[Event], None]) -> None:
+def _beat(emit: Emit) -> None:
     while True:
-        emit({"event": "heartbeat", "resident_bytes": resident_bytes()})
+        emit(Heartbeat(resident_bytes()))
         time.sleep(HEARTBEAT_SECONDS)
 
 

@@ -14,7 +14,6 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -151,15 +150,6 @@ def measure() -> Device:
 
 def machine_name() -> str:
     return f"{platform.system()} {platform.machine()}"
-
-
-def tell_device(emit: Callable[[dict[str, Any]], None]) -> Device:
-    """Measure the device and say what it is, with a warning before where it is slow: the first events of a step."""
-    device = measure()
-    if warning := slow_blas_warning(device):
-        emit({"event": "warning", "message": warning})
-    emit({"event": "device", **device.as_dict()})
-    return device
 
 
 def slow_blas_warning(device: Device) -> str | None:

@@ -1,14 +1,24 @@
-"""What this machine computes with, measured in a child process: for `triage doctor`."""
+"""The device of a child process: measured and reported as a step begins, and for `triage doctor`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from tasks.runtime.device import measure, slow_blas_warning
+from tasks.runtime.device import Device, measure, slow_blas_warning
+from tasks.runtime.events import DeviceReport, Emit, StepWarning
 
 
-def run(args: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def report_device(emit: Emit) -> Device:
+    """Measure the device and report it, after a warning if it is slow: the first events of a step."""
+    device = measure()
+    if warning := slow_blas_warning(device):
+        emit(StepWarning(warning))
+
+    emit(DeviceReport(**device.as_dict()))
+    return device
+
+
+def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     """{} -> {"device": fields of Device, "warning": sentence or None, "metal": whether Metal can be used, "mlx_device"}."""
     device = measure()
     import mlx.core as mx

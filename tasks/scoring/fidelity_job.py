@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from tasks.judging.fidelity import Predicted, fidelity_figures
 from tasks.runtime.errors import TriageError
+from tasks.runtime.events import Emit, ProgressReport
 from tasks.runtime.store import verify
 from tasks.scoring.sample import sample_numbers
 from tasks.spec import LABELS, Training
@@ -22,7 +22,6 @@ from tasks.tuning.lora import Adapted, load_variant
 from tasks.tuning.memory import CACHE_BYTES
 from tasks.tuning.sets import LoadedSet, load_set, load_template
 
-Emit = Callable[[dict[str, Any]], None]
 TOKENS_AT_ONCE = 1024  # logits of every position are needed, so batches are small
 
 
@@ -73,14 +72,7 @@ def _predict(
         ):
             logits[place[case]], label_logp[place[case]] = own, labels
         done += len(some)
-        emit(
-            {
-                "event": "progress",
-                "what": f"fidelity of {folder.name}",
-                "done": done,
-                "of": len(place),
-            }
-        )
+        emit(ProgressReport(f"fidelity of {folder.name}", done, len(place)))
     assert logits is not None  # a set has cases
     if not np.isfinite(logits).all():
         raise TriageError(

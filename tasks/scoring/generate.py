@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -10,6 +10,7 @@ import numpy as np
 from mlx_lm.models.cache import KVCache, trim_prompt_cache
 
 from tasks.corpus.encode import Template
+from tasks.runtime.events import Emit, ProgressReport
 from tasks.tuning.architecture import embed, project, run_blocks
 from tasks.tuning.batches import Cases
 from tasks.tuning.lora import Adapted
@@ -18,7 +19,7 @@ MAX_TOKENS = 8  # a label and the end of the turn are two or three; what is long
 
 
 def greedy_answers(
-    adapted: Adapted, cases: Cases, chosen: Sequence[int], template: Template, emit: Callable[[dict[str, Any]], None],
+    adapted: Adapted, cases: Cases, chosen: Sequence[int], template: Template, emit: Emit,
     max_tokens: int = MAX_TOKENS,
 ) -> list[str]:  # fmt: skip
     """The text that follows each chosen case's prompt: the most probable token at each step, without special tokens.
@@ -42,7 +43,7 @@ def greedy_answers(
         )
         trim_prompt_cache(past, past[0].offset - common)
         answers.append(template.tokenizer.decode(tokens, skip_special_tokens=True))
-        emit({"event": "progress", "what": "generated answers", "done": number, "of": len(chosen)})
+        emit(ProgressReport("generated answers", number, len(chosen)))
     return answers
 
 

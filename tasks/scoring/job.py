@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -19,8 +18,10 @@ from tasks.corpus.case import exact_digest
 from tasks.judging.choose_rules import RECORD, record_rules
 from tasks.judging.scores_folder import scored_cases
 from tasks.judging.written_answers import read_answer
-from tasks.runtime.device import compute_path, tell_device
+from tasks.runtime.device import compute_path
 from tasks.runtime.errors import Diverged
+from tasks.runtime.events import Emit, ProgressReport
+from tasks.runtime.probe import report_device
 from tasks.runtime.store import build_folder, read_lines, verify, write_atomic
 from tasks.scoring.baselines import TARGET
 from tasks.scoring.generate import greedy_answers
@@ -31,9 +32,8 @@ from tasks.tuning.engine import Scores, score_cases
 from tasks.tuning.frozen_prefix import Prefix, open_prefix
 from tasks.tuning.lora import Adapted, add_lora, load_variant, load_weights
 from tasks.tuning.memory import CACHE_BYTES
-from tasks.tuning.sets import LoadedSet, load_set, load_template, tell_shortened
+from tasks.tuning.sets import LoadedSet, load_set, load_template, warn_of_shortened
 
-Emit = Callable[[dict[str, Any]], None]
 UNTUNED = "the untuned model"
 TIMES = ("score_seconds", "mc_seconds", "mc_status")
 
@@ -87,7 +87,7 @@ def run_untuned(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
         Scoring.model_validate(args["scoring"]),
         Training.model_validate(args["training"]),
     )
-    tell_device(emit)  # it runs before the first training, and is slow too where that will be
+    report_device(emit)  # it runs before the first training, and is slow too where that will be
     mx.set_cache_limit(CACHE_BYTES)
     stack = load_variant(Path(args["variant"]), compute_path())
     untuned = Adapted(
@@ -188,14 +188,14 @@ def _choose_rules(work: Work, out: Path) -> None:
 def _score(work: Work, name: str, path: Path) -> tuple[LoadedSet, Prefix]:
     """Score one set into `path`; the set, encoded, and its frozen prefix serve again."""
     loaded = load_set(work.data, name, work.template, work.max_tokens)
-    tell_shortened(name, loaded, work.max_tokens, work.emit)
+    warn_of_shortened(name, loaded, work.max_tokens, work.emit)
     prefix = open_prefix(
         work.adapted.stack, loaded.cases, work.adapted.boundary, work.home, work.digest, work.emit
     )
     scores, count = score_cases(work.adapted, prefix, loaded.cases), len(loaded.records)
     _refuse_not_finite(work, name, scores)
     _write_scores(path, loaded, scores)
-    work.emit({"event": "progress", "what": f"scored {name}", "done": count, "of": count})
+    work.emit(ProgressReport(f"scored {name}", count, count))
     return loaded, prefix
 
 

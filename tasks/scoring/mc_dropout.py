@@ -6,14 +6,14 @@ the first LoRA block have no dropout, so they come from the frozen prefix.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import mlx.core as mx
 import numpy as np
 
 from tasks.judging.uncertainty import passes_are_distinct
 from tasks.runtime.errors import TriageError
+from tasks.runtime.events import Emit, ProgressReport
 from tasks.spec import LABELS
 from tasks.tuning.architecture import SharedPast
 from tasks.tuning.batches import TOKENS_AT_ONCE, Batch, Cases, make_batch, sorted_batches
@@ -27,7 +27,7 @@ PASS_KEY = 1_000_003  # keeps the keys of scoring apart from those of training
 
 def dropout_passes(
     adapted: Adapted, prefix: Prefix, cases: Cases, chosen: Sequence[int], passes: int, seed: int,
-    emit: Callable[[dict[str, Any]], None],
+    emit: Emit,
 ) -> np.ndarray:  # fmt: skip
     """Label probabilities of the chosen cases of a set in every pass: (passes, chosen, 3), float64.
 
@@ -54,7 +54,7 @@ def dropout_passes(
             places = [place[c] for c in batch.cases]
             logs[number, places] = np.array(log_p)
             out[number, places] = np.array(mx.softmax(log_p, axis=-1), np.float64)
-        emit({"event": "progress", "what": "dropout passes", "done": number + 1, "of": passes})
+        emit(ProgressReport("dropout passes", number + 1, passes))
     adapted.set_dropout(None)
     if not passes_are_distinct(logs):
         raise TriageError(

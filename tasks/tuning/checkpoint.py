@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import mlx.optimizers as optim
 from mlx.utils import tree_flatten, tree_unflatten
 
 from tasks.runtime.device import peak_resident_bytes
+from tasks.runtime.events import CurvePoint, Emit, StepWarning
 from tasks.runtime.store import build_folder, complete
 from tasks.tuning.lora import Adapted, adapter_weights
 
@@ -38,10 +38,17 @@ class Progress:
     trained_tokens: int = 0
     peak_memory_bytes: int = 0
     peak_rss_bytes: int = 0
-    curve: list[dict[str, Any]] = field(default_factory=list)
+    curve: list[CurvePoint] = field(default_factory=list)
     unreported: list[Any] = field(
         default_factory=list
     )  # (loss, parts) of the updates since the last point of the curve
+
+    @classmethod
+    def parse(cls, text: str) -> Progress:
+        """The progress that a checkpoint's `progress.json` holds; its fields as JSON, see `asdict`."""
+        values = json.loads(text)
+        values["curve"] = [CurvePoint(**point) for point in values["curve"]]
+        return cls(**values)
 
     def keep_peaks(self) -> None:
         """Take this process's peaks into account: a resumed run starts with an empty memory."""
@@ -79,7 +86,7 @@ def restore(
     folder: Path,
     adapted: Adapted,
     optimizer: optim.Optimizer,
-    emit: Callable[[dict[str, Any]], None] | None = None,
+    emit: Emit | None = None,
 ) -> tuple[dict[str, mx.array], Progress] | None:
     """Put the newest intact checkpoint into model and optimizer; returns (best adapters, progress), or None.
 
@@ -89,12 +96,7 @@ def restore(
         if complete(candidate, deep=True) is None:
             if emit:
                 where = f"The checkpoint of update {int(candidate.name)}, {candidate}, is damaged"
-                emit(
-                    {
-                        "event": "warning",
-                        "message": f"{where}: the training goes on from an earlier state.",
-                    }
-                )
+                emit(StepWarning(f"{where}: the training goes on from an earlier state."))
             continue
         state: dict[str, mx.array] = mx.load(str(candidate / "state.safetensors"))  # type: ignore[assignment]
         best: dict[str, mx.array] = mx.load(str(candidate / "best.safetensors"))  # type: ignore[assignment]
@@ -110,5 +112,5 @@ def restore(
                 if k.startswith("optimizer.")
             ]
         )
-        return best, Progress(**json.loads((candidate / "progress.json").read_text()))
+        return best, Progress.parse((candidate / "progress.json").read_text())
     return None

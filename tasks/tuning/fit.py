@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import mlx.core as mx
 
+from tasks.runtime.events import Emit
 from tasks.tuning.batches import Cases
 from tasks.tuning.engine import step_peak
 from tasks.tuning.frozen_prefix import Prefix
@@ -18,7 +17,7 @@ from tasks.tuning.memory import SLACK, STATE_BYTES, Choice, choose
 
 def fit(
     adapted: Adapted, prefix: Prefix, cases: Cases, objective: Objective, batch_size: int, limit: int,
-    emit: Callable[[dict[str, Any]], None],
+    emit: Emit,
 ) -> Choice:  # fmt: skip
     """What of an effective batch is computed at once within `limit` bytes, weights included. Raises BadInput if nothing."""
 

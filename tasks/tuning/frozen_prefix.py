@@ -21,6 +21,7 @@ import numpy as np
 
 from tasks.runtime.device import versions
 from tasks.runtime.errors import BadInput
+from tasks.runtime.events import Emit, Note, ProgressReport, StepWarning
 from tasks.runtime.store import build_folder, complete_once, replacing
 from tasks.spec import ENGINE_VERSION, byte_count, short_digest
 from tasks.tuning.architecture import SharedPast, Stack, embed, run_blocks
@@ -71,12 +72,12 @@ class Prefix:
 
 
 def open_prefix(
-    stack: Stack, cases: Cases, boundary: int, root: Path, variant: str, log: Any = None, *,
+    stack: Stack, cases: Cases, boundary: int, root: Path, variant: str, emit: Emit | None = None, *,
     limit: int | None = None, tokens_at_once: int = TOKENS_AT_ONCE, stored: bool | None = None,
 ) -> Prefix:  # fmt: skip
     """The stored prefix of a set at a boundary, computed first if it is not there; `variant` is the weights' digest.
 
-    Where storing does not pay, or would pass the byte budget, steps start from the embedding. `log` is told which.
+    Where storing does not pay, or would pass the byte budget, steps start from the embedding. `emit` reports which.
     Computing it takes at most `limit` bytes of MLX's memory and `tokens_at_once` tokens a pass. `stored`: what a training
     that is resumed began with, to end with the same bits; None where it is not settled.
     """
@@ -87,40 +88,40 @@ def open_prefix(
     )
     if cases.leading == 0 or share < PAYS_FROM:
         _say(
-            log,
+            emit,
             f"Frozen prefix not stored: {boundary} of {stack.depth} blocks would save {share:.0%} of a step.",
         )
         return fresh
     if stored is False:
         _say(
-            log,
+            emit,
             "Frozen prefix not used: this training began without one, and is to end with the same bits.",
         )
         return fresh
     key = _digest(stack, cases, boundary, variant)
     folder = root / "prefixes" / key
-    if not _trusted(folder, key, log) and (left := _left(root / "prefixes")) < wanted:
+    if not _trusted(folder, key, emit) and (left := _left(root / "prefixes")) < wanted:
         _say(
-            log,
+            emit,
             f"Frozen prefix not stored: it takes {wanted / 1e9:.2f} GB, and {left / 1e9:.2f} GB are left of the budget "
             "(TRIAGE_PREFIX_BYTES); the frozen blocks are computed in every step.",
         )
         if stored:
             _say(
-                log,
+                emit,
                 "This training began with a stored prefix: its last bits may now differ.",
-                "warning",
+                StepWarning,
             )
         return fresh
     _say(
-        log,
+        emit,
         f"Frozen prefix of {boundary} of {stack.depth} blocks: saves {share:.0%} of a step, {wanted / 1e9:.2f} GB.",
     )
 
     def build(temporary: Path) -> dict[str, Any]:
         tokens = _tokens_that_fit(stack, cases, boundary, limit, tokens_at_once)
         return {"key": key, "variant": variant} | _compute(
-            stack, cases, boundary, temporary, tokens, log
+            stack, cases, boundary, temporary, tokens, emit
         )
 
     build_folder(folder, build, once=True)
@@ -131,8 +132,8 @@ def open_prefix(
     return Prefix(stack, cases, boundary, *arrays)
 
 
-def _trusted(folder: Path, key: str, log: Any) -> bool:
-    """Whether a stored prefix is there, whole, and the one that its name promises; else it is removed, and `log` told."""
+def _trusted(folder: Path, key: str, emit: Emit | None) -> bool:
+    """Whether a stored prefix is there, whole, and the one that its name promises; else it is removed, and `emit` warns."""
     if _promised(complete_once(folder), key):
         return True
     if not folder.exists():
@@ -144,7 +145,7 @@ def _trusted(folder: Path, key: str, log: Any) -> bool:
         if folder.exists():
             other = "holds another model's activations, or another boundary's or format's"
             what = "is damaged" if manifest is None else other
-            _say(log, f"The frozen prefix {folder} {what}; it is computed again.", "warning")
+            _say(emit, f"The frozen prefix {folder} {what}; it is computed again.", StepWarning)
             shutil.rmtree(folder)
     return False
 
@@ -195,9 +196,9 @@ def _digest(stack: Stack, cases: Cases, boundary: int, variant: str) -> str:
     )  # fmt: skip
 
 
-def _say(log: Any, message: str, event: str = "note") -> None:
-    if log:
-        log({"event": event, "message": message})
+def _say(emit: Emit | None, message: str, event: type[Note] | type[StepWarning] = Note) -> None:
+    if emit:
+        emit(event(message))
 
 
 def _tokens_that_fit(
@@ -227,7 +228,7 @@ def _leading(stack: Stack, cases: Cases, boundary: int) -> tuple[list[SharedPast
 
 
 def _compute(
-    stack: Stack, cases: Cases, boundary: int, folder: Path, tokens_at_once: int, log: Any
+    stack: Stack, cases: Cases, boundary: int, folder: Path, tokens_at_once: int, emit: Emit | None
 ) -> dict[str, Any]:
     common = cases.leading
     past, leading = _leading(stack, cases, boundary)
@@ -253,8 +254,8 @@ def _compute(
         for i, n in enumerate(numbers):
             own[starts[n] : starts[n + 1]] = hidden[i, : lengths[n]]
         done += len(numbers)
-        if log:
-            log({"event": "progress", "what": "frozen prefix", "done": done, "of": len(lengths)})
+        if emit:
+            emit(ProgressReport("frozen prefix", done, len(lengths)))
     own.flush()
     return {"boundary": boundary, "rows": len(lengths), "tokens": shape[0]}
 

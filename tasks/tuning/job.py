@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
-from tasks.runtime.device import tell_device
 from tasks.runtime.errors import Diverged
+from tasks.runtime.events import Emit, StepWarning
+from tasks.runtime.probe import report_device
 from tasks.runtime.store import locked, seal, verify, write_atomic
 from tasks.spec import ExperimentSpec
 from tasks.tuning.batches import TOKENS_AT_ONCE, epoch_batches, padding_share
@@ -22,11 +22,10 @@ from tasks.tuning.frozen_prefix import open_prefix
 from tasks.tuning.lora import Adapted, adapter_config, adapter_weights, add_lora, load_variant
 from tasks.tuning.losses import make_objective
 from tasks.tuning.memory import Choice, budget, cache_limit, read_choice, write_choice
-from tasks.tuning.sets import load_set, load_template, tell_shortened
+from tasks.tuning.sets import load_set, load_template, warn_of_shortened
 from tasks.tuning.trainer import Split, train
 from tasks.tuning.training_rows import DIVERGED, settings_digest
 
-Emit = Callable[[dict[str, Any]], None]
 OUTPUTS = [
     "adapters.safetensors",
     "adapters_last.safetensors",
@@ -56,9 +55,9 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     with locked(folder):
         started = datetime.now(UTC)
         (folder / DIVERGED).unlink(missing_ok=True)
-        device = tell_device(emit)
+        device = report_device(emit)
         if spec.recipe.kind == "safety" and spec.recipe.cost_weight > HEAVY_COST_WEIGHT:
-            emit({"event": "warning", "message": heavy_cost_warning(spec.recipe.cost_weight)})
+            emit(StepWarning(heavy_cost_warning(spec.recipe.cost_weight)))
         limit = budget(spec)
         keep_within(limit, cache_limit(limit))
         stack = load_variant(variant, device.compute_path)
@@ -88,7 +87,10 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
                 adapted, spec, splits["train"], splits["valid"], folder, emit, choice
             )
         except Diverged as error:
-            reached = {"summary": summary(error.reached), "curve": error.reached.curve}
+            reached = {
+                "summary": summary(error.reached),
+                "curve": [asdict(point) for point in error.reached.curve],
+            }
             write_atomic(folder / DIVERGED, json.dumps(reached))
             raise
         _write(folder, best, adapter_weights(adapted), spec, variant, progress)
@@ -114,7 +116,7 @@ def _splits(
     splits, shortened = {}, 0
     for name in SETS:
         loaded = load_set(data, name, template, spec.training.max_tokens)
-        tell_shortened(name, loaded, spec.training.max_tokens, emit)
+        warn_of_shortened(name, loaded, spec.training.max_tokens, emit)
         prefix = open_prefix(
             adapted.stack, loaded.cases, adapted.boundary, home, digest, emit,
             limit=limit, tokens_at_once=tokens, stored=None if begun is None else name in begun,
@@ -144,7 +146,7 @@ def _choice(
 def _summary(
     spec: ExperimentSpec, progress: Progress, split: Split, choice: Choice
 ) -> dict[str, Any]:
-    train_points = [p["loss"] for p in progress.curve if p["split"] == "train"]
+    train_points = [p.loss for p in progress.curve if p.split == "train"]
     epoch = epoch_batches(split.cases, spec.recipe.batch_size, spec.seed, 0)
     return {
         "train_loss": train_points[-1] if train_points else None,
@@ -173,5 +175,10 @@ def _write(
     )
     write_atomic(
         folder / "training.json",
-        json.dumps({"spec": spec.model_dump(mode="json"), "curve": progress.curve}),
+        json.dumps(
+            {
+                "spec": spec.model_dump(mode="json"),
+                "curve": [asdict(point) for point in progress.curve],
+            }
+        ),
     )

@@ -17,6 +17,7 @@ from typing import Any
 
 from tasks.runtime.device import backend, cores, total_memory
 from tasks.runtime.errors import BadInput
+from tasks.runtime.events import Emit, MemoryNote
 from tasks.runtime.store import write_atomic
 from tasks.spec import ExperimentSpec, byte_count
 from tasks.tuning.batches import TOKENS_AT_ONCE
@@ -100,7 +101,7 @@ def after_out_of_memory(told: Choice | None, folder: Path) -> Choice | None:
 
 def choose(
     peak: Callable[[bool, int], int], held: int, batch: int, longest: int, limit: int,
-    emit: Callable[[dict[str, Any]], None],
+    emit: Emit,
 ) -> Choice:  # fmt: skip
     """The largest micro-batch that fits `limit` bytes beside MLX's cache, `held` of them taken by weights and optimizer.
 
@@ -128,16 +129,15 @@ def choose(
             min(TOKENS_AT_ONCE, max(1, fitting * longest // side_by_side)),
         )
         emit(
-            {
-                "event": "note",
-                "held_bytes": held,
-                "case_bytes": one,
-                "further_bytes": more,
-                "message": f"Memory: {limit / 1e6:.1f} MB, {held / 1e6:.1f} MB of it for weights and optimizer and up to "
+            MemoryNote(
+                f"Memory: {limit / 1e6:.1f} MB, {held / 1e6:.1f} MB of it for weights and optimizer and up to "
                 f"{cache / 1e6:.1f} MB for reuse; the longest case takes {one / 1e6:.1f} MB, each further one "
                 f"{more / 1e6:.1f} MB: micro-batch {micro_batch} of {batch}"
                 + (", blocks checkpointed." if checkpointing else "."),
-            }
+                held_bytes=held,
+                case_bytes=one,
+                further_bytes=more,
+            )
         )
         return Choice(micro_batch, checkpointing, limit, tokens, cache)
     raise BadInput(

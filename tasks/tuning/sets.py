@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from tasks.corpus.encode import Template, encode, make_template
 from tasks.corpus.prompts import load_prompt
 from tasks.runtime.errors import BadInput
+from tasks.runtime.events import Emit, StepWarning
 from tasks.runtime.store import read_lines, verify
 from tasks.tuning.batches import Cases, make_cases
 
@@ -41,9 +41,7 @@ def load_set(data: Path, name: str, template: Template, max_tokens: int) -> Load
     )
 
 
-def tell_shortened(
-    name: str, loaded: LoadedSet, limit: int, emit: Callable[[dict[str, Any]], None]
-) -> None:
+def warn_of_shortened(name: str, loaded: LoadedSet, limit: int, emit: Emit) -> None:
     """Warn of cases that lose the middle of their text; BadInput where all of them would."""
     total = len(loaded.cases.encoded)
     if loaded.shortened == total:
@@ -53,4 +51,4 @@ def tell_shortened(
         )
     if loaded.shortened:
         lost = f"{loaded.shortened} of {total} cases of {name} are longer than training.max_tokens = {limit}"
-        emit({"event": "warning", "message": f"{lost}: the middle of their text is left out."})
+        emit(StepWarning(f"{lost}: the middle of their text is left out."))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from tasks.runtime.child import run_child
 from tasks.runtime.device import total_memory
 from tasks.runtime.errors import OutOfMemory
+from tasks.runtime.events import Emit, StepWarning
 from tasks.runtime.store import complete
 from tasks.spec import ExperimentSpec
 from tasks.tuning.memory import Choice, after_out_of_memory, budget
@@ -23,7 +22,7 @@ def train_experiment(
     variant: Path,
     data: Path,
     home: Path,
-    on_event: Callable[[dict[str, Any]], None],
+    on_event: Emit,
 ) -> str:
     """Train into `folder` unless it is complete, and return the training id (the folder's name).
 
@@ -44,5 +43,5 @@ def train_experiment(
                 raise
             how = " and checkpointed blocks" if choice.checkpointing else ""
             message = f"Out of memory: trying again with micro-batch {choice.micro_batch}{how}."
-            on_event({"event": "warning", "message": message})
+            on_event(StepWarning(message))
     return folder.name

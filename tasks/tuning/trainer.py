@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_map
 
 from tasks.runtime.errors import Diverged
+from tasks.runtime.events import CurvePoint, Emit, TrainingReport, ValidationReport
 from tasks.spec import ExperimentSpec
 from tasks.tuning import checkpoint
 from tasks.tuning.batches import Cases, training_batches
@@ -25,7 +25,6 @@ from tasks.tuning.lora import Adapted, adapter_weights
 from tasks.tuning.losses import Objective, make_objective
 from tasks.tuning.memory import Choice
 
-Emit = Callable[[dict[str, Any]], None]
 EXPLODED = 1e6  # norm of the gradient: healthy runs stay below a thousand
 
 
@@ -194,12 +193,18 @@ def _report(
     label, other, cost = np.mean([parts for _, parts in window], axis=0).tolist()
     speed = progress.trained_tokens / progress.train_seconds
     left = progress.train_seconds / progress.update * (iterations - progress.update)
-    point = {
-        "iteration": progress.update, "split": "train", "loss": loss, "label_loss": label, "other_loss": other,
-        "cost": cost, "learning_rate": rate, "tokens_per_second": speed, "ed_share": None, "specificity": None,
-    }  # fmt: skip
+    point = CurvePoint(
+        progress.update,
+        "train",
+        loss,
+        label_loss=label,
+        other_loss=other,
+        cost=cost,
+        learning_rate=rate,
+        tokens_per_second=speed,
+    )
     progress.curve.append(point)
-    emit({"event": "train", **point, "iterations": iterations, "seconds_left": left})
+    emit(TrainingReport(**asdict(point), iterations=iterations, seconds_left=left))
 
 
 def _evaluate(
@@ -218,12 +223,20 @@ def _evaluate(
             f"The validation value became {value} at update {progress.update}; lower the learning rate."
         )
     ed_share, specificity = _always_ed(scores, split.cases)
-    point = {
-        "iteration": progress.update, "split": "valid", "loss": value, "label_loss": label, "other_loss": other,
-        "cost": cost, "learning_rate": None, "tokens_per_second": None, "ed_share": ed_share, "specificity": specificity,
-    }  # fmt: skip
+    point = CurvePoint(
+        progress.update,
+        "valid",
+        value,
+        label_loss=label,
+        other_loss=other,
+        cost=cost,
+        ed_share=ed_share,
+        specificity=specificity,
+    )
     progress.curve.append(point)
-    emit({"event": "valid", **point, "always_ed": specificity is not None and specificity < 0.05})
+    emit(
+        ValidationReport(**asdict(point), always_ed=specificity is not None and specificity < 0.05)
+    )
     better = progress.best_value is None or value < progress.best_value
     if better:
         progress.best_value, progress.best_update = value, progress.update
@@ -231,9 +244,7 @@ def _evaluate(
 
 
 def _out_of_patience(spec: ExperimentSpec, progress: checkpoint.Progress) -> bool:
-    since = sum(
-        p["split"] == "valid" and p["iteration"] > progress.best_update for p in progress.curve
-    )
+    since = sum(p.split == "valid" and p.iteration > progress.best_update for p in progress.curve)
     return spec.training.patience is not None and since >= spec.training.patience
 
 

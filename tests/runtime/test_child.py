@@ -13,18 +13,19 @@ import pytest
 from tasks.runtime import child
 from tasks.runtime.child import run_child, stop_children
 from tasks.runtime.errors import BY_EXIT_CODE, BadInput, LostChild, OutOfMemory, Stopped, TriageError
+from tasks.runtime.events import Event, Note
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def step(name: str, args: dict, folder: Path, **options):
-    events: list[dict] = []
+    events: list[Event] = []
     return run_child(f"tests.runtime.programs.steps:{name}", args, folder, events.append, **options), events
 
 
 def test_a_result_and_the_events_come_back_and_the_spec_is_kept(tmp_path):
     result, events = step("add", {"a": 1, "b": 2}, tmp_path)
-    assert result == {"sum": 3} and events == [{"event": "note", "message": "adding"}]
+    assert result == {"sum": 3} and events == [Note("adding")]
     spec = json.loads((tmp_path / "spec.json").read_text())
     assert spec == {"function": "tests.runtime.programs.steps:add", "args": {"a": 1, "b": 2}}
 
@@ -32,7 +33,7 @@ def test_a_result_and_the_events_come_back_and_the_spec_is_kept(tmp_path):
 def test_what_libraries_print_goes_to_the_log_and_never_into_the_events(tmp_path):
     result, events = step("chatter", {}, tmp_path)
     assert result == {"sum": 3}
-    assert events == [{"event": "note", "message": "a line\nwith a break and ünïcode"}]
+    assert events == [Note("a line\nwith a break and ünïcode")]
     log = (tmp_path / "child.log").read_text()
     assert '"sum": -1' in log and "a warning" in log and "not from us" in log
 
@@ -98,7 +99,7 @@ def test_ctrl_c_is_left_to_the_parent(tmp_path):
 
 
 def add_after_interrupt(folder: str) -> None:
-    def interrupt(event: dict) -> None:
+    def interrupt(event: Event) -> None:
         for process in child._running:
             process.send_signal(signal.SIGINT)
 
@@ -118,7 +119,7 @@ def test_a_child_leaves_within_seconds_when_its_parent_is_killed_and_frees_its_l
     code = (
         "import sys; from pathlib import Path; from tasks.runtime.child import run_child\n"
         "run_child('tests.runtime.programs.steps:wait', {'folder': sys.argv[1]}, Path(sys.argv[2]), "
-        "lambda event: print(event['pid'], flush=True))"
+        "lambda event: print(event.message.split()[0], flush=True))"
     )
     folder = tmp_path / "experiment"
     command = [sys.executable, "-c", code, str(folder), str(tmp_path / "log")]
@@ -131,6 +132,12 @@ def test_a_child_leaves_within_seconds_when_its_parent_is_killed_and_frees_its_l
 
     with locked(folder, wait=10):  # its other threads may still be closing the file
         pass
+
+
+def process_id(event: Event) -> int:
+    """The process that a step of `programs/steps.py` names first in its note."""
+    assert isinstance(event, Note)
+    return int(event.message.split()[0])
 
 
 def ended(pid: int, seconds: float = 30.0) -> bool:
@@ -151,7 +158,7 @@ def test_a_failing_listener_ends_the_child_and_nothing_keeps_running(tmp_path):
     pids = []
 
     def listener(event):
-        pids.append(event["pid"])
+        pids.append(process_id(event))
         raise RuntimeError("the listener has a bug")
 
     with pytest.raises(RuntimeError, match="listener"):

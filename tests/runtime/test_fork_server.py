@@ -14,7 +14,8 @@ import pytest
 from tasks.runtime import child, fork_server
 from tasks.runtime.child import run_child, stop_children
 from tasks.runtime.errors import LostChild, Stopped
-from tests.runtime.test_child import ROOT, alive, ended
+from tasks.runtime.events import Event, Note
+from tests.runtime.test_child import ROOT, alive, ended, process_id
 
 STEPS = "tests.runtime.programs.steps"
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="steps are forked on Linux only")
@@ -33,9 +34,10 @@ def server() -> int:
 
 def parent_of(folder: Path, **options) -> int:
     """The process id of what a step was forked from."""
-    events: list[dict] = []
-    run_child(f"{STEPS}:tell_pid", {}, folder, events.append, **options)
-    return events[0]["parent"]
+    events: list[Event] = []
+    run_child(f"{STEPS}:name_processes", {}, folder, events.append, **options)
+    assert isinstance(events[0], Note)
+    return int(events[0].message.split()[1])
 
 
 def in_thread(work: Callable[[], object]) -> tuple[threading.Thread, list[Exception]]:
@@ -55,10 +57,10 @@ def in_thread(work: Callable[[], object]) -> tuple[threading.Thread, list[Except
 
 def test_steps_are_forked_from_one_server_and_what_they_print_goes_to_their_own_logs(tmp_path):
     assert parent_of(tmp_path / "first") == server()
-    events: list[dict] = []
+    events: list[Event] = []
     assert run_child(f"{STEPS}:chatter", {}, tmp_path / "second", events.append) == {"sum": 3}
     assert parent_of(tmp_path / "third") == server()
-    assert events == [{"event": "note", "message": "a line\nwith a break and ünïcode"}]
+    assert events == [Note("a line\nwith a break and ünïcode")]
     log = (tmp_path / "second" / "child.log").read_text()
     assert "a warning" in log and "not from us" in log and not (tmp_path / "first" / "child.log").read_text()
 
@@ -108,7 +110,7 @@ def test_imports_can_be_made_ahead_of_the_first_step(tmp_path):
 def test_beside_a_step_that_runs_another_is_started_anew(tmp_path):
     started, events = threading.Event(), []
 
-    def on_event(event: dict) -> None:
+    def on_event(event: Event) -> None:
         events.append(event)
         started.set()
 
@@ -116,7 +118,7 @@ def test_beside_a_step_that_runs_another_is_started_anew(tmp_path):
     other, errors = in_thread(lambda: run_child(f"{STEPS}:wait", args, tmp_path, on_event))
     assert started.wait(60)
     assert parent_of(tmp_path / "beside") == os.getpid()
-    os.kill(events[0]["pid"], signal.SIGKILL)
+    os.kill(process_id(events[0]), signal.SIGKILL)
     other.join(60)
     assert [type(error) for error in errors] == [LostChild]
     assert parent_of(tmp_path) == server()
@@ -130,9 +132,9 @@ def test_a_forked_step_that_a_signal_ends_is_lost_and_the_next_is_forked(number,
 
 
 def test_a_killed_server_takes_its_step_along_and_is_done_without(tmp_path):
-    events: list[dict] = []
+    events: list[Event] = []
 
-    def kill_and_end(event: dict) -> None:
+    def kill_and_end(event: Event) -> None:
         events.append(event)
         os.kill(server(), signal.SIGKILL)
         (process,) = child._running
@@ -141,7 +143,7 @@ def test_a_killed_server_takes_its_step_along_and_is_done_without(tmp_path):
     started = time.monotonic()
     with pytest.raises(LostChild):
         run_child(f"{STEPS}:wait", {"folder": str(tmp_path / "x")}, tmp_path, kill_and_end)
-    assert ended(events[0]["pid"]) and time.monotonic() - started < 30, "the step waits for a minute"
+    assert ended(process_id(events[0])) and time.monotonic() - started < 30, "the step waits for a minute"
     assert parent_of(tmp_path) == os.getpid()
 
 
@@ -149,8 +151,8 @@ def test_stopping_ends_the_step_and_the_server(tmp_path, monkeypatch):
     monkeypatch.setattr(child, "_stopping", type(child._stopping)())
     pids: list[int] = []
 
-    def stop(event: dict) -> None:
-        pids.extend([server(), event["pid"]])
+    def stop(event: Event) -> None:
+        pids.extend([server(), process_id(event)])
         stop_children()
 
     with pytest.raises(Stopped):
@@ -182,7 +184,7 @@ def test_the_server_leaves_with_its_parent(end, tmp_path):
     code = (
         "import os, sys; from pathlib import Path; from tasks.runtime import fork_server\n"
         "from tasks.runtime.child import run_child\n"
-        f"fork_server._kept.set(); run_child('{STEPS}:tell_pid', {{}}, Path(sys.argv[1]))\n"
+        f"fork_server._kept.set(); run_child('{STEPS}:name_processes', {{}}, Path(sys.argv[1]))\n"
         "print(fork_server._server.process.pid, flush=True)\n"
         f"os.kill(os.getpid(), {int(signal.SIGKILL)}) if {end == 'kill'} else None"
     )

@@ -268,12 +268,13 @@ def test_a_lock_is_refused_while_another_process_holds_it_and_free_when_that_die
     def try_it(event):
         with pytest.raises(Locked, match="Another process is working on .*experiment"), locked(folder):
             pass
-        refusals.append(event["message"])
-        os.kill(event["pid"], signal.SIGKILL)
+        pid, _, what = event.message.partition(" ")
+        refusals.append(what)
+        os.kill(int(pid), signal.SIGKILL)
 
     with pytest.raises(LostChild):
         run_child("tests.runtime.programs.steps:wait", {"folder": str(folder)}, tmp_path / "log", try_it)
-    assert refusals == ["locked"]
+    assert refusals == ["has locked it"]
     with locked(folder):
         assert not folder.exists(), "the lock lies beside the folder, which may be replaced"
 

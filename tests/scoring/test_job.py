@@ -24,6 +24,7 @@ from tasks.models.convert import base_folder, run_quantize
 from tasks.models.sources import fetch_base
 from tasks.runtime.device import backend, compute_path
 from tasks.runtime.errors import BadInput, Diverged, TriageError
+from tasks.runtime.events import DeviceReport, Event, StepWarning
 from tasks.runtime.store import seal, verify
 from tasks.scoring import fidelity_job, job, mc_dropout
 from tasks.scoring.generate import greedy_answers
@@ -202,14 +203,14 @@ def test_a_shortened_case_is_told_and_counted_and_a_window_that_fits_none_is_ref
     template = load_template(Path(args["variant"]))
 
     def scored(window):
-        told: list[dict] = []
+        told: list[Event] = []
         shorter = spec.model_copy(update={
             "training": spec.training.model_copy(update={"max_tokens": window}),
             "scoring": spec.scoring.model_copy(update={"generated_cases": 0}),
         })  # fmt: skip
         folder = tmp_path / str(window)
         job.run(args | {"experiment": shorter.model_dump(mode="json"), "scores": str(folder)}, told.append)
-        return folder, [event["message"] for event in told if event["event"] == "warning"]
+        return folder, [event.message for event in told if isinstance(event, StepWarning)]
 
     whole = load_set(Path(args["data"]), "test", template, 2048)
     lengths = sorted(len(case.prompt) for case in whole.cases.encoded)
@@ -259,8 +260,8 @@ def test_the_untuned_model_scores_as_a_fresh_adapter_does_and_through_the_same_p
     monkeypatch.setattr("tasks.runtime.device.SLOW_GFLOPS", 1e9)  # no machine is fast enough
     told = []
     job.run_untuned(args | settings | {"scores": str(tmp_path / "untuned"), "sets": {}}, told.append)
-    first = ["device"] if backend() == "metal" else ["warning", "device"]
-    assert [event["event"] for event in told][: len(first)] == first, "told before anything is computed"
+    first = [DeviceReport] if backend() == "metal" else [StepWarning, DeviceReport]
+    assert [type(event) for event in told][: len(first)] == first, "reported before anything is computed"
     assert sorted(p.name for p in (Path(args["home"]) / "prefixes").iterdir()) == stored, "no prefix of its own"
     stack = load_variant(Path(args["variant"]), compute_path())
     fresh = add_lora(stack, spec.recipe, spec.training, spec.seed)

@@ -19,6 +19,7 @@ from tasks.identity import training_of
 from tasks.models.convert import run_quantize
 from tasks.models.sources import fetch_base
 from tasks.runtime.errors import BadInput, Diverged, LostChild
+from tasks.runtime.events import Event, StepWarning
 from tasks.runtime.store import verify
 from tasks.spec import ExperimentSpec, experiments
 from tasks.tuning import frozen_prefix, job, step, trainer
@@ -119,7 +120,7 @@ def trained(study, folder, told=None, **recipe):
 def test_a_process_that_is_killed_holding_nearly_its_budget_is_tried_again_with_less(
     study, tmp_path, monkeypatch, place, micro_batch
 ):
-    told: list[dict] = []
+    told: list[Event] = []
     monkeypatch.setattr(step, "JOB", f"tests.tuning.programs.hungry:{place}")
     experiment = study["experiment"] | {"training": study["experiment"]["training"] | {"memory": "1GB"}}
     experiment = experiment | {"recipe": experiment["recipe"] | {"iterations": 2}}
@@ -128,7 +129,7 @@ def test_a_process_that_is_killed_holding_nearly_its_budget_is_tried_again_with_
     summary = verify(tmp_path / "training")["summary"]
     assert (summary["micro_batch"], summary["checkpointed_blocks"]) == (micro_batch, micro_batch == 1)
     assert summary["memory_budget_bytes"] == 1_000_000_000
-    assert sum("Out of memory: trying again with micro-batch" in event.get("message", "") for event in told) == 1
+    assert sum("Out of memory: trying again with micro-batch" in getattr(event, "message", "") for event in told) == 1
 
 
 @pytest.mark.nightly
@@ -156,11 +157,11 @@ def test_a_resumed_training_keeps_to_the_prefix_that_it_began_with(study, tmp_pa
     monkeypatch.delenv("TRIAGE_PREFIX_BYTES")
     assert trained(study, tmp_path / "with")["frozen_blocks_stored"] == 2
     assert trained(study, tmp_path / "without", told, iterations=2)["frozen_blocks_stored"] == 0
-    assert any("began without one" in event.get("message", "") for event in told)
+    assert any("began without one" in getattr(event, "message", "") for event in told)
     shutil.rmtree(tmp_path / "home/prefixes")
     monkeypatch.setenv("TRIAGE_PREFIX_BYTES", "1KB")
     assert trained(study, tmp_path / "with", told, iterations=2)["frozen_blocks_stored"] == 0
-    assert any(e["event"] == "warning" and "last bits may now differ" in e["message"] for e in told)
+    assert any(isinstance(e, StepWarning) and "last bits may now differ" in e.message for e in told)
 
 
 def test_a_diverged_training_lands_its_curve_up_to_then_and_its_memory(study, tmp_path, monkeypatch):
@@ -234,10 +235,10 @@ def test_what_was_chosen_for_a_training_is_kept_and_another_budget_chooses_again
 
 def test_a_cost_weight_above_5_is_warned_of_and_5_is_not(study, tmp_path):
     def warned(cost_weight: float) -> bool:
-        told: list[dict] = []
+        told: list[Event] = []
         recipe = study["experiment"]["recipe"] | {"iterations": 1, "cost_weight": cost_weight}
         folder = tmp_path / str(cost_weight)
         job.run(study | {"experiment": study["experiment"] | {"recipe": recipe}, "folder": str(folder)}, told.append)
-        return any(e["event"] == "warning" and e["message"].startswith("cost_weight") for e in told)
+        return any(isinstance(e, StepWarning) and e.message.startswith("cost_weight") for e in told)
 
     assert study["experiment"]["recipe"]["kind"] == "safety" and warned(5.5) and not warned(5.0)

@@ -64,7 +64,7 @@ def test_the_micro_batch_is_the_largest_that_fits_and_checkpointing_comes_only_w
         2000: (8, False), 460: (7, False), 150: (1, False), 149: (8, True), 80: (3, True),
     }  # fmt: skip
     assert [chosen[limit].cache_bytes for limit in (2000, 460, 150, 149, 80)] == [250, 57, 0, 18, 10]
-    assert "micro-batch 7 of 8." in told[1]["message"] and "blocks checkpointed" in told[-1]["message"]
+    assert "micro-batch 7 of 8." in told[1].message and "blocks checkpointed" in told[-1].message
     with pytest.raises(BadInput, match="is less than one case needs"):
         choose(peak, 50, 8, 30, 59, told.append)
     monkeypatch.setattr(memory, "backend", lambda: "metal")
@@ -112,7 +112,7 @@ def test_the_chosen_micro_batch_stays_within_the_budget_beside_the_cache_and_one
         assert taken - held <= SLACK * (limit - held) and chosen.cache_bytes <= limit / 8
         more = max(step_peak(model, prefix, some, objective, 2 * chosen.micro_batch + 1) for _ in range(5))
         assert chosen.micro_batch == 12 or held + chosen.cache_bytes + SLACK * more > limit, "nor twice as many"
-        needed = told[-1]["held_bytes"] + told[-1]["case_bytes"] + chosen.micro_batch * told[-1]["further_bytes"]
+        needed = told[-1].held_bytes + told[-1].case_bytes + chosen.micro_batch * told[-1].further_bytes
         assert chosen.micro_batch == 12 or needed + chosen.cache_bytes > limit, (
             "by its probes, which vary, no case more"
         )
@@ -176,7 +176,7 @@ def test_out_of_memory_halves_the_micro_batch_then_checkpoints_then_gives_up(tmp
     with pytest.raises(OutOfMemory):
         step.train_experiment(experiment(tiny.recipe()), tmp_path / "x", tmp_path, tmp_path, tmp_path, told.append)
     assert tried == [(4, False), (2, False), (1, False), (1, True)]
-    assert told[-1]["message"] == "Out of memory: trying again with micro-batch 1 and checkpointed blocks."
+    assert told[-1].message == "Out of memory: trying again with micro-batch 1 and checkpointed blocks."
     assert read_choice(tmp_path / "x") == Choice(1, True, 7, TOKENS_AT_ONCE // 4) and asdict(Choice(1)) == {
         "micro_batch": 1, "checkpointing": False, "limit": None, "tokens_at_once": TOKENS_AT_ONCE, "cache_bytes": 0,
         "stored": None,

@@ -10,6 +10,7 @@ import pytest
 from mlx.utils import tree_map
 
 from tasks.runtime.errors import Diverged
+from tasks.runtime.events import StepWarning, TrainingReport
 from tasks.spec import BaseModelSpec, Data, ExperimentSpec, RandomSource, Scoring, Training
 from tasks.tuning import checkpoint, trainer
 from tasks.tuning.batches import epoch_batches, make_cases, padding_share, sorted_batches, training_batches
@@ -58,7 +59,7 @@ def test_a_killed_and_resumed_run_equals_one_that_never_stopped(tmp_path):
         pass
 
     def die(event):
-        if event["event"] == "train" and event["iteration"] == 6:
+        if isinstance(event, TrainingReport) and event.iteration == 6:
             raise Killed
 
     with pytest.raises(Killed):
@@ -66,8 +67,8 @@ def test_a_killed_and_resumed_run_equals_one_that_never_stopped(tmp_path):
     assert [p.name for p in (tmp_path / "killed/checkpoint").iterdir() if p.is_dir()] == ["0000004"]
     resumed, again, *_ = run(a_recipe, tmp_path / "killed")
     assert all((np.array(whole[k]) == np.array(resumed[k])).all() for k in whole)
-    strip = [{k: v for k, v in point.items() if k != "tokens_per_second"} for point in progress.curve]
-    assert strip == [{k: v for k, v in point.items() if k != "tokens_per_second"} for point in again.curve]
+    strip = [dataclasses.replace(point, tokens_per_second=None) for point in progress.curve]
+    assert strip == [dataclasses.replace(point, tokens_per_second=None) for point in again.curve]
 
 
 def flipped(content: bytes) -> bytes:
@@ -86,7 +87,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_training_ends_the_same(dama
     told = []
     again, *_ = run(a_recipe, tmp_path, emit=told.append)
     assert all((np.array(whole[k]) == np.array(again[k])).all() for k in whole)
-    assert any(e["event"] == "warning" and "The checkpoint of update 4" in e["message"] for e in told)
+    assert any(isinstance(e, StepWarning) and "The checkpoint of update 4" in e.message for e in told)
 
 
 def test_a_resumed_run_keeps_the_largest_peak_of_all_its_processes(tmp_path):
@@ -96,9 +97,9 @@ def test_a_resumed_run_keeps_the_largest_peak_of_all_its_processes(tmp_path):
         pass
 
     def grow_then_die(event):
-        if event["event"] == "train" and event["iteration"] == 2:
+        if isinstance(event, TrainingReport) and event.iteration == 2:
             mx.eval(mx.zeros(ballast // 4) + 1)
-        if event["event"] == "train" and event["iteration"] == 6:
+        if isinstance(event, TrainingReport) and event.iteration == 6:
             raise Killed
 
     gc.collect()
@@ -137,7 +138,7 @@ def test_costs_and_weights_of_a_recipe_reach_the_adapter_that_is_trained(change,
 def test_the_best_adapter_is_kept_not_the_last(tmp_path):
     a_recipe = tiny.recipe(iterations=40, learning_rate=5e-2, batch_size=4)
     _, progress, *_ = run(a_recipe, tmp_path, some=tiny.cases(9))
-    values = {p["iteration"]: p["loss"] for p in progress.curve if p["split"] == "valid"}
+    values = {p.iteration: p.loss for p in progress.curve if p.split == "valid"}
     assert progress.best_value == min(values.values()) and values[progress.best_update] == progress.best_value
 
 
@@ -157,7 +158,7 @@ def test_nan_stops_the_run_with_the_last_good_checkpoint_kept(tmp_path):
     split = Split(some, tiny.no_store(ours, some))
 
     def poison(event):
-        if event["event"] == "train" and event["iteration"] == 4:
+        if isinstance(event, TrainingReport) and event.iteration == 4:
             ours.stack.model.model.norm.weight = ours.stack.model.model.norm.weight * mx.array(float("nan"))
 
     with pytest.raises(Diverged, match="update"):
@@ -207,7 +208,7 @@ def test_a_clipped_gradient_keeps_its_direction_and_a_short_one_is_left_alone():
 
 def test_clipping_and_decay_change_the_training(tmp_path):
     a_recipe = tiny.recipe(learning_rate=1e-2)
-    ends = [run(a_recipe, tmp_path / str(i), **kind)[1].curve[-1]["loss"] for i, kind in enumerate(
+    ends = [run(a_recipe, tmp_path / str(i), **kind)[1].curve[-1].loss for i, kind in enumerate(
         ({}, {"max_gradient_norm": 1e-12}, {"decay": "cosine"})
     )]  # fmt: skip
     assert len(set(ends)) == 3
@@ -230,5 +231,5 @@ def test_patience_stops_after_evaluations_that_are_no_better_and_again_when_resu
     a_recipe = tiny.recipe(iterations=60, learning_rate=1e-30, batch_size=4)
     run_ = lambda: run(a_recipe, tmp_path, some=tiny.cases(9), patience=3)[1]  # noqa: E731
     stopped, again = run_(), run_()
-    later = [p["iteration"] for p in stopped.curve if p["split"] == "valid" and p["iteration"] > stopped.best_update]
+    later = [p.iteration for p in stopped.curve if p.split == "valid" and p.iteration > stopped.best_update]
     assert len(later) == 3 and stopped.update == later[-1] < 60 and again.update == stopped.update

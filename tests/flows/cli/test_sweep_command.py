@@ -14,8 +14,9 @@ from rich.console import Console
 from deployments import temporary_server
 from flows.cli import run
 from flows.selection import select
-from tasks.progress import listeners, tell
+from tasks.progress import listeners, publish
 from tasks.runtime.errors import BadInput, Diverged, LostChild, SourceUnavailable, TriageError
+from tasks.runtime.events import ExperimentFailed
 from tasks.runtime.store import home
 from tests.place import Place, one_sentence
 
@@ -28,7 +29,7 @@ def ends_with(monkeypatch):
     def run_it(*errors: Exception) -> int:
         def flow(*args, **kwargs):
             for error in errors:
-                tell("land x", {"event": "failed", "message": str(error), "error": error})
+                publish("land x", ExperimentFailed(str(error), error))
             return Failed(message="not all") if errors else Completed(message="all")
 
         monkeypatch.setattr(flows.sweep, "sweep", flow)

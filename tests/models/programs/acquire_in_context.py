@@ -11,13 +11,14 @@ import tasks.acquire
 from tasks.models import hub
 from tasks.runtime.child import stop_children
 from tasks.runtime.errors import Stopped
+from tasks.runtime.events import Event, ProgressReport
 
 OURS = ContextVar("OURS", default="lost")
 seen: list[tuple[str, bool]] = []
 
 
-def on_event(event: dict) -> None:
-    if event["event"] == "progress":
+def on_event(event: Event) -> None:
+    if isinstance(event, ProgressReport):
         seen.append((OURS.get(), threading.current_thread() is threading.main_thread()))
         if "stop" in sys.argv:
             stop_children()

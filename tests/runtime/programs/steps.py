@@ -10,18 +10,20 @@ import time
 from pathlib import Path
 
 from tasks.runtime import errors
+from tasks.runtime.events import Note
 from tasks.runtime.store import build_folder, locked
 
 IMPORTED = time.time()
 
 
 def add(args, emit):
-    emit({"event": "note", "message": "adding"})
+    emit(Note("adding"))
     return {"sum": args["a"] + args["b"]}
 
 
-def tell_pid(args, emit):
-    emit({"event": "note", "pid": os.getpid(), "parent": os.getppid()})
+def name_processes(args, emit):
+    """Notes its own process id and its parent's."""
+    emit(Note(f"{os.getpid()} {os.getppid()}"))
     return {}
 
 
@@ -46,7 +48,7 @@ def chatter(args, emit):
     sys.stderr.write("a warning\n")
     os.write(1, b'{"event": "error", "message": "not from us"}\n')
     ctypes.CDLL(None).puts(b"printed by C")
-    emit({"event": "note", "message": "a line\nwith a break and ünïcode"})
+    emit(Note("a line\nwith a break and ünïcode"))
     return {"sum": 3}
 
 
@@ -98,9 +100,9 @@ def large_then_killed(args, emit):
 
 
 def wait(args, emit):
-    """Holds the lock of a folder until something ends this process; says when it has it."""
+    """Holds the lock of a folder until something ends this process; notes its process id when it has it."""
     with locked(Path(args["folder"])):
-        emit({"event": "note", "message": "locked", "pid": os.getpid()})
+        emit(Note(f"{os.getpid()} has locked it"))
         time.sleep(60)
     return {}
 
@@ -110,7 +112,7 @@ def build_slowly(args, emit):
 
     def build(folder: Path):
         (folder / "half.bin").write_bytes(b"x" * 1000)
-        emit({"event": "note", "message": "half built"})
+        emit(Note("half built"))
         time.sleep(60)
         return {}
 

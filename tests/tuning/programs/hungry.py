@@ -5,6 +5,7 @@ import signal
 import time
 
 from tasks.runtime.device import resident_bytes
+from tasks.runtime.events import Heartbeat
 from tasks.spec import ExperimentSpec
 from tasks.tuning import frozen_prefix, job, trainer
 from tasks.tuning.memory import budget
@@ -32,7 +33,7 @@ def _killed(args, emit, module, name, hungry=True):
     def die(*given, **named):
         held = _take(0.95 * budget(ExperimentSpec.model_validate(args["experiment"]))) if hungry else []
         for _ in range(2):  # the next one may come too late, and one that was read before be written between
-            emit({"event": "heartbeat", "resident_bytes": resident_bytes()})
+            emit(Heartbeat(resident_bytes()))
             time.sleep(0.1)
         os.kill(os.getpid(), signal.SIGKILL)
         return held
