@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
-
-from prefect.futures import PrefectFuture
 
 from flows.selection import Selection
 from tasks.acquire import acquire
@@ -25,195 +24,233 @@ from tasks.runtime.child import stop_children
 from tasks.runtime.errors import BadInput, TriageError, disk_full, is_disk_full
 from tasks.runtime.events import ExperimentFailed, ExperimentLanded, ExtraFinished, StepWarning
 from tasks.runtime.store import home
-from tasks.spec import ExperimentSpec
+from tasks.spec import BaseModelSpec, ExperimentSpec
 from tasks.train import train
+
+# A PrefectFuture. As an argument of a later step Prefect replaces it by its value, so the signatures
+# of steps name the value's type and a future can have no type of its own here.
+Step = Any
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The steps that the experiments on one variant share, in the order in which they run."""
+
+    data: Step
+    source: Step
+    base: Step
+    variant: Step
+
+    @property
+    def steps(self) -> list[Step]:
+        return [self.data, self.source, self.base, self.variant]
 
 
 @dataclass(frozen=True)
 class Chain:
-    """The futures of one experiment; `landed` is the last. `before`: the steps that it shares with others, in order:
-    data, source, base model and variant. `beside`: named steps that stand beside the experiments."""
+    """The steps of one experiment after those that it shares with others."""
 
     spec: ExperimentSpec
-    variant: Any
-    data: Any
-    before: tuple[PrefectFuture[Any], ...]
-    landed: PrefectFuture[str]
-    steps: tuple[PrefectFuture[Any], ...]
-    beside: tuple[tuple[str, Any], ...] = ()
+    shared: Shared
+    trained: Step
+    scored: Step
+    landed: Step
+
+    @property
+    def steps(self) -> list[Step]:
+        """All steps that the experiment needs, in the order in which they run."""
+        return [*self.shared.steps, self.trained, self.scored, self.landed]
 
 
-def submit_chain(spec: ExperimentSpec, data: Any, source: Any, base: Any, variant: Any) -> Chain:
-    """Submit the steps of one experiment. The others are the futures of the steps before it.
+@dataclass(frozen=True)
+class Extra:
+    """A step that is no experiment: baselines, further evaluation sets, fidelity, moved adapters."""
 
-    No Prefect tags: for a tagged task Prefect asks for a slot of each tag's limit, which took 0.3 s a task.
+    name: str
+    step: Step
+
+
+@dataclass
+class SubmittedSweep:
+    """The futures of a sweep: a chain per experiment, and the extras beside them."""
+
+    data: Step
+    chains: list[Chain] = field(default_factory=list)
+    extras: list[Extra] = field(default_factory=list)
+
+
+def submit_experiments(selection: Selection) -> SubmittedSweep:
+    """Submit the whole grid; experiments share their base model's conversion and their variant.
+
+    No Prefect tags: for a tagged task Prefect asks for a slot of each tag's limit, which takes
+    0.3 s a task.
     """
-    experiment = spec.model_dump(mode="json")
-    trained: Any = train.submit(experiment, variant, data)
-    scored: Any = evaluate.submit(experiment, trained, variant, data)
-    landed = land.submit(experiment, trained, scored, variant, data)
-    return Chain(
-        spec, variant, data, (data, source, base, variant), landed, (trained, scored, landed)
-    )
+    grid = selection.grid
+    data: Step = prepare.submit(grid.data, grid.evaluation_sets)
+    sweep = SubmittedSweep(data)
+    sweep.extras.append(Extra("baselines", baselines.submit(grid.scoring, data)))
 
-
-def submit_experiments(selection: Selection) -> list[Chain]:
-    """Submit the whole grid; a base model's conversion and its variants are shared by the experiments on them."""
-    sets = [entry.model_dump(mode="json") for entry in selection.grid.evaluation_sets]
-    data: Any = prepare.submit(selection.grid.data.model_dump(mode="json"), sets)
-    # Futures, which Prefect resolves before the next step runs.
-    sources: dict[str, Any] = {}
-    bases: dict[str, Any] = {}
-    variants: dict[tuple[str, int], Any] = {}
-    beside: list[tuple[str, Any]] = [("baselines", baselines.submit(_scoring(selection), data))]
-    chains = []
+    variants = _Variants(selection, sweep)
     for spec in selection.cells:
-        name, variant = spec.model.name, (spec.model.name, spec.bits)
-        model = spec.model.model_dump(mode="json")
-        if name not in bases:
-            sources[name] = acquire.submit(model)
-            bases[name] = convert.submit(model, sources[name])
-        if variant not in variants:
-            variants[variant] = quantize.submit(
-                model, bases[name], spec.bits, spec.training.group_size
+        chain = _submit_chain(spec, variants.of(spec))
+        sweep.chains.append(chain)
+        if grid.evaluation_sets:
+            sweep.extras.append(
+                _evaluation_sets(chain, [entry.name for entry in grid.evaluation_sets])
             )
-            shared = spec.training.model_dump(mode="json")
-            untuned = zero_shot.submit(
-                model, spec.bits, _scoring(selection), shared, variants[variant], data
-            )
-            beside.append((f"zero-shot {name} {spec.bits}bit", untuned))
-        chain = submit_chain(spec, data, sources[name], bases[name], variants[variant])
-        if sets:
-            beside.append(_sets_of(chain, [entry["name"] for entry in sets]))
-        chains.append(replace(chain, beside=tuple(beside)))
-        beside = []
-    late = [
-        *_fidelities(selection, bases, variants, data),
-        *_moves(selection, chains, variants, data),
-    ]
-    chains[-1] = replace(chains[-1], beside=(*chains[-1].beside, *late))
-    return chains
+
+    sweep.extras += variants.fidelities()
+    if grid.scoring.move_adapters:
+        sweep.extras += _moves(sweep.chains, variants)
+    return sweep
 
 
-def _sets_of(chain: Chain, names: list[str]) -> tuple[str, Any]:
+class _Variants:
+    """Submits each base model and each of its variants once, when the first experiment needs it."""
+
+    def __init__(self, selection: Selection, sweep: SubmittedSweep) -> None:
+        self.selection = selection
+        self.sweep = sweep
+        self.sources: dict[str, Step] = {}
+        self.bases: dict[str, Step] = {}
+        self.variants: dict[tuple[str, int], Step] = {}
+
+    def of(self, spec: ExperimentSpec) -> Shared:
+        """The steps up to the variant of an experiment; a new variant is also scored untuned."""
+        model = spec.model
+        if model.name not in self.bases:
+            self.sources[model.name] = acquire.submit(model)
+            self.bases[model.name] = convert.submit(model, self.sources[model.name])
+        if (model.name, spec.bits) not in self.variants:
+            self._add_variant(model, spec.bits)
+        return Shared(
+            self.sweep.data,
+            self.sources[model.name],
+            self.bases[model.name],
+            self.variants[model.name, spec.bits],
+        )
+
+    def _add_variant(self, model: BaseModelSpec, bits: int) -> None:
+        base = self.bases[model.name]
+        variant: Step = quantize.submit(model, base, bits, self.selection.grid.training.group_size)
+        self.variants[model.name, bits] = variant
+        untuned = zero_shot.submit(model, bits, self.selection.grid, variant, self.sweep.data)
+        self.sweep.extras.append(Extra(f"zero-shot {model.name} {bits}bit", untuned))
+
+    def fidelities(self) -> Iterator[Extra]:
+        """One step per base model, after its experiments: these have stored the prefix that it reads."""
+        for model in self.selection.models:
+            variants: Step = [step for key, step in self.variants.items() if key[0] == model.name]
+            step = fidelity.submit(
+                model,
+                self.bases[model.name],
+                self.selection.grid,
+                variants,
+                self.sweep.data,
+            )
+            yield Extra(f"fidelity {model.name}", step)
+
+
+def _submit_chain(spec: ExperimentSpec, shared: Shared) -> Chain:
+    variant = shared.variant
+    data = shared.data
+    trained: Step = train.submit(spec, variant, data)
+    scored: Step = evaluate.submit(spec, trained, variant, data)
+    landed = land.submit(spec, trained, scored, variant, data)
+    return Chain(spec, shared, trained, scored, landed)
+
+
+def _evaluation_sets(chain: Chain, names: list[str]) -> Extra:
     """The grid's further evaluation sets, scored once the experiment itself is in the warehouse."""
-    trained, scored, landed = chain.steps
-    found: Any = evaluate_sets.submit(
-        chain.spec.model_dump(mode="json"),
-        trained,
-        scored,
-        chain.variant,
-        chain.data,
+    step: Step = evaluate_sets.submit(
+        chain.spec,
+        chain.trained,
+        chain.scored,
+        chain.shared.variant,
+        chain.shared.data,
         names,
         return_state=False,
-        wait_for=[landed],
+        wait_for=[chain.landed],
     )
-    return f"evaluation sets of {chain.spec.cell_id}", found
+    return Extra(f"evaluation sets of {chain.spec.cell_id}", step)
 
 
-def _fidelities(
-    selection: Selection, bases: dict[str, Any], variants: dict[Any, Any], data: Any
-) -> list[tuple[str, Any]]:
-    """One step per base model, after its experiments: these have stored the prefix that it reads."""
-    settings = selection.grid.training.model_dump(mode="json")
-    steps = []
-    for model in selection.models:
-        own = [variants[name, bits] for name, bits in variants if name == model.name]
-        found: Any = fidelity.submit(
-            model.model_dump(mode="json"),
-            bases[model.name],
-            _scoring(selection),
-            settings,
-            own,
-            data,
-        )
-        steps.append((f"fidelity {model.name}", found))
-    return steps
-
-
-def _moves(
-    selection: Selection, chains: list[Chain], variants: dict[Any, Any], data: Any
-) -> list[tuple[str, Any]]:
-    """If the grid asks for it: every adapter on the other bit width, where the sweep has that variant."""
-    if not selection.grid.scoring.move_adapters:
-        return []
-    steps = []
+def _moves(chains: list[Chain], variants: _Variants) -> Iterator[Extra]:
+    """Every adapter on the other bit width, where the sweep has that variant."""
     for chain in chains:
-        spec, other = chain.spec, 12 - chain.spec.bits
-        if (spec.model.name, other) in variants:
-            trained: Any = chain.steps[0]
-            scored: Any = chain.steps[1]
-            moved: Any = move_adapter.submit(
-                spec.model_dump(mode="json"),
-                trained,
-                scored,
-                other,
-                variants[spec.model.name, other],
-                data,
+        spec = chain.spec
+        bits = 12 - spec.bits
+        variant = variants.variants.get((spec.model.name, bits))
+        if variant is not None:
+            step = move_adapter.submit(
+                spec,
+                chain.trained,
+                chain.scored,
+                bits,
+                variant,
+                chain.shared.data,
             )
-            steps.append((f"move {spec.cell_id} to {other}bit", moved))
-    return steps
+            yield Extra(f"move {spec.cell_id} to {bits}bit", step)
 
 
-def _scoring(selection: Selection) -> dict[str, Any]:
-    return selection.grid.scoring.model_dump(mode="json")
-
-
-def finish_all(chains: list[Chain]) -> list[str]:
-    """Wait for every experiment; returns the failures. An interruption ends the steps' processes at once."""
+def finish_all(sweep: SubmittedSweep) -> list[str]:
+    """Wait for every step; returns the failures. An interruption ends the steps' processes at once."""
     with fork_server.kept():
         try:
-            return [
-                failure
-                for chain in chains
-                for failure in (finish(chain), *beside_failures(chain))
-                if failure
-            ]
+            failures = [_finish_chain(chain) for chain in sweep.chains]
+            failures += [_finish_extra(extra) for extra in sweep.extras]
         except BaseException:  # Ctrl-C, or Prefect's own signal for SIGTERM
             stop_children()
             raise
+    return [failure for failure in failures if failure]
 
 
-def beside_failures(chain: Chain) -> list[str]:
-    """Wait for the steps beside the experiments. One that never ran, because of another step, has no failure of its own."""
-    failures = []
-    for name, step in chain.beside:
-        step.wait()
-        if error := failure_of(step):
-            publish(name, StepWarning(f"{name}: {error}"))
-            failures.append(f"{name}: {error}")
-        elif step.state.is_completed():
-            landed = step.result()
-            ids = (landed,) if isinstance(landed, str) else tuple(landed)
-            publish(name, ExtraFinished(ids))
-    return failures
+def _finish_extra(extra: Extra) -> str | None:
+    """Wait for an extra; None, or its name with the reason. One that never ran has no failure of its own."""
+    extra.step.wait()
+    if error := failure_of(extra.step):
+        failure = f"{extra.name}: {error}"
+        publish(extra.name, StepWarning(failure))
+        return failure
+    if extra.step.state.is_completed():
+        landed = extra.step.result()
+        ids = (landed,) if isinstance(landed, str) else tuple(landed)
+        publish(extra.name, ExtraFinished(ids))
+    return None
 
 
-def finish(chain: Chain) -> str | None:
-    """Wait for one experiment; None if it landed, else its name with the reason, which is landed too."""
+def _finish_chain(chain: Chain) -> str | None:
+    """Wait for one experiment; None if it landed, else its name with the reason, which lands too."""
     chain.landed.wait()
-    error = next((e for step in (*chain.before, *chain.steps) if (e := failure_of(step))), None)
+    title = f"land {chain.spec.cell_id}"
+    error = next((error for step in chain.steps if (error := failure_of(step))), None)
     if error is None and chain.landed.state.is_completed():
-        publish(f"land {chain.spec.cell_id}", ExperimentLanded((chain.landed.result(),)))
+        publish(title, ExperimentLanded((chain.landed.result(),)))
         return None
+
     # Whatever the reason is: what has not landed is not done.
-    error = error or TriageError(
-        f"It never landed: its last step ended as {chain.landed.state.name}."
-    )
-    publish(f"land {chain.spec.cell_id}", ExperimentFailed(str(error), error))
-    if all(step.state.is_completed() for step in chain.before):
-        try:
-            land_failure(chain.spec, chain.variant.result(), chain.data.result(), error)
-        except (
-            Exception
-        ) as problem:  # a failure that cannot be recorded must not stop the other experiments
-            publish(f"land {chain.spec.cell_id}", StepWarning(f"Not recorded: {problem}"))
+    state = chain.landed.state.name
+    error = error or TriageError(f"It never landed: its last step ended as {state}.")
+    publish(title, ExperimentFailed(str(error), error))
+    _land_failure(chain, error)
     return f"{chain.spec.cell_id}: {error}"
 
 
-def failure_of(future: PrefectFuture[str]) -> Exception | None:
-    """The exception of a step that failed, crashed or was cancelled, or None; a step that never ran because of another
-    has none of its own."""
+def _land_failure(chain: Chain, error: Exception) -> None:
+    """Record a failed experiment, where its variant and its cases are known."""
+    if not all(step.state.is_completed() for step in chain.shared.steps):
+        return
+    try:
+        land_failure(chain.spec, chain.shared.variant.result(), chain.shared.data.result(), error)
+    except Exception as problem:  # no reason to stop the other experiments
+        publish(f"land {chain.spec.cell_id}", StepWarning(f"Not recorded: {problem}"))
+
+
+def failure_of(future: Step) -> Exception | None:
+    """The exception of a step that failed, crashed or was cancelled, or None.
+
+    A step that never ran because of another step has none.
+    """
     state = future.state
     if not (state.is_failed() or state.is_crashed() or state.is_cancelled()):
         return None

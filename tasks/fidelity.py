@@ -1,5 +1,6 @@
-"""Step: what quantisation alone changes, per base model, against the most exact weights that are to be had."""
+"""Step: what quantisation alone changes, per base model, against the most exact weights available."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,72 +11,103 @@ from tasks.caching import is_transient
 from tasks.corpus.prompts import load_prompt
 from tasks.landing import is_landed, land_rows, whole_row
 from tasks.models.convert import base_folder
-from tasks.progress import follow
+from tasks.progress import publisher
 from tasks.runtime.child import run_child
 from tasks.runtime.device import versions
 from tasks.runtime.store import home, verify
-from tasks.spec import SCORING_VERSION, Scoring, Training, short_digest
+from tasks.spec import SCORING_VERSION, BaseModelSpec, Grid, short_digest
 from tasks.tuning.training_rows import dataset_digest
+
+Figures = dict[str, dict[str, Any]]  # columns of the table `fidelity` by distribution
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A variant and the reference that it is compared with: their manifests, and the id of the measurement."""
+
+    fidelity_id: str
+    folder: Path
+    variant: dict[str, Any]
+    reference: dict[str, Any]
+
+    @property
+    def bits(self) -> int:
+        return int(self.variant["bits"])
 
 
 @task(
-    task_run_name="fidelity {model[name]}", retries=2, retry_delay_seconds=5, retry_condition_fn=is_transient,
-)  # fmt: skip
+    task_run_name="fidelity {model.name}",
+    retries=2,
+    retry_delay_seconds=5,
+    retry_condition_fn=is_transient,
+)
 def fidelity(
-    model: dict[str, Any],
-    source: str,
-    scoring: dict[str, Any],
-    training: dict[str, Any],
-    variants: list[str],
-    data: str,
+    model: BaseModelSpec, source: Path, grid: Grid, variants: list[Path], data: Path
 ) -> list[str]:
     """fidelity_ids of a base model's variants on a sample of the test cases; each is measured and landed once."""
-    reference, dataset = base_folder(Path(source), home()), verify(Path(data), deep=False)
-    known = verify(reference, deep=False)
-    settings = Scoring.model_validate(scoring), Training.model_validate(training)
-    manifests = {folder: verify(Path(folder), deep=False) for folder in variants}
-    ids = {
-        folder: _id(manifest, known, dataset, *settings) for folder, manifest in manifests.items()
-    }
-    waiting = {str(manifests[f]["bits"]): f for f in variants if not is_landed(ids[f])}
+    dataset = verify(data, deep=False)
+    reference_folder = base_folder(source, home())
+    reference = verify(reference_folder, deep=False)
+    comparisons = [_comparison(folder, reference, dataset, grid) for folder in variants]
+
+    waiting = [one for one in comparisons if not is_landed(one.fidelity_id)]
     if waiting:
-        args = {"reference": str(reference), "variants": waiting, "cases": settings[0].fidelity_cases, "training": training,
-                "data": data, "home": str(home())}  # fmt: skip
-        # Another sweep may measure the same model in other ways at once, and must not read what this one orders.
-        log = (
-            home()
-            / "logs"
-            / f"fidelity-{model['name']}-{short_digest({'ids': [ids[f] for f in waiting.values()]})}"
+        args = {
+            "reference": str(reference_folder),
+            "variants": {str(one.bits): str(one.folder) for one in waiting},
+            "cases": grid.scoring.fidelity_cases,
+            "training": grid.training.model_dump(mode="json"),
+            "data": str(data),
+            "home": str(home()),
+        }
+        emit = publisher(f"fidelity {model.name}")
+        measured = run_child(
+            "tasks.scoring.fidelity_job:run", args, _log_folder(model, waiting), emit
         )
-        found = run_child(
-            "tasks.scoring.fidelity_job:run", args, log, follow(f"fidelity {model['name']}")
-        )
-        for bits, folder in waiting.items():
-            shared = {
-                "fidelity_id": ids[folder], "base_model": model["name"], "bits": int(bits),
-                "reference_precision": known["original_precision"], "random_weights": known["random_weights"],
-                "variant_digest": manifests[folder]["digest"], "reference_digest": known["digest"],
-                "dataset_digest": dataset_digest(dataset), "set_cases": found["set_cases"],
-                "created_at": datetime.now(UTC).replace(tzinfo=None),
-            }  # fmt: skip
-            rows = [
-                whole_row("fidelity", {**shared, "distribution": distribution, **figures})
-                for distribution, figures in found["figures"][bits].items()
-            ]
-            land_rows(ids[folder], "fidelity", {"fidelity": rows})
-    return list(ids.values())
+        for one in waiting:
+            _land(one, measured["figures"][str(one.bits)], measured["set_cases"], dataset)
+    return [one.fidelity_id for one in comparisons]
 
 
-def _id(
-    variant: dict[str, Any],
-    reference: dict[str, Any],
-    dataset: dict[str, Any],
-    scoring: Scoring,
-    training: Training,
-) -> str:
-    made_of = {
-        "variant": variant["digest"], "reference": reference["digest"], "test": dataset["sets"]["test"]["digest"],
-        "cases": scoring.fidelity_cases, "max_tokens": training.max_tokens, "prompt": load_prompt().digest,
-        "versions": versions(), "scoring": SCORING_VERSION,
-    }  # fmt: skip
-    return f"fidelity-{variant['base_model']}-{variant['bits']}bit-{short_digest(made_of)}"
+def _log_folder(model: BaseModelSpec, waiting: list[Comparison]) -> Path:
+    """A folder of these measurements alone: another sweep may measure the same model in other ways at once."""
+    ids = [one.fidelity_id for one in waiting]
+    return home() / "logs" / f"fidelity-{model.name}-{short_digest({'ids': ids})}"
+
+
+def _land(one: Comparison, figures: Figures, set_cases: int, dataset: dict[str, Any]) -> None:
+    shared = {
+        "fidelity_id": one.fidelity_id,
+        "base_model": one.variant["base_model"],
+        "bits": one.bits,
+        "reference_precision": one.reference["original_precision"],
+        "random_weights": one.reference["random_weights"],
+        "variant_digest": one.variant["digest"],
+        "reference_digest": one.reference["digest"],
+        "dataset_digest": dataset_digest(dataset),
+        "set_cases": set_cases,
+        "created_at": datetime.now(UTC).replace(tzinfo=None),
+    }
+    rows = [
+        whole_row("fidelity", {**shared, "distribution": distribution, **columns})
+        for distribution, columns in figures.items()
+    ]
+    land_rows(one.fidelity_id, "fidelity", {"fidelity": rows})
+
+
+def _comparison(
+    folder: Path, reference: dict[str, Any], dataset: dict[str, Any], grid: Grid
+) -> Comparison:
+    variant = verify(folder, deep=False)
+    ingredients = {
+        "variant": variant["digest"],
+        "reference": reference["digest"],
+        "test": dataset["sets"]["test"]["digest"],
+        "cases": grid.scoring.fidelity_cases,
+        "max_tokens": grid.training.max_tokens,
+        "prompt": load_prompt().digest,
+        "versions": versions(),
+        "scoring": SCORING_VERSION,
+    }
+    name = f"fidelity-{variant['base_model']}-{variant['bits']}bit-{short_digest(ingredients)}"
+    return Comparison(name, folder, variant, reference)

@@ -11,7 +11,7 @@ from tasks.runtime.store import home, read_manifest
 from tasks.spec import ExperimentSpec, evaluation_id, training_id
 
 
-def training_of(spec: ExperimentSpec, variant: str | Path, data: str | Path) -> str:
+def training_of(spec: ExperimentSpec, variant: Path, data: Path) -> str:
     """training_id of an experiment on a variant folder and a dataset folder."""
     return training_from(spec, _manifest(variant), _manifest(data))
 
@@ -25,7 +25,7 @@ def training_from(spec: ExperimentSpec, weights: dict[str, Any], dataset: dict[s
     )  # fmt: skip
 
 
-def evaluation_of(spec: ExperimentSpec, training: str, data: str | Path, name: str = "test") -> str:
+def evaluation_of(spec: ExperimentSpec, training: str, data: Path, name: str = "test") -> str:
     """evaluation_id of a trained experiment on a dataset's test set, or on another evaluation set of its folder."""
     return evaluation_from(spec, training, _manifest(data), name)
 
@@ -39,17 +39,15 @@ def evaluation_from(
     return evaluation_id(training, spec, calibration=calibration, evaluation_set=judged, name=name)
 
 
-def experiment_folder(spec: ExperimentSpec, variant: str | Path, data: str | Path) -> Path:
+def experiment_folder(spec: ExperimentSpec, variant: Path, data: Path) -> Path:
     return home() / "experiments" / training_of(spec, variant, data)
 
 
-def scores_folder(
-    spec: ExperimentSpec, training: str, data: str | Path, name: str = "test"
-) -> Path:
+def scores_folder(spec: ExperimentSpec, training: str, data: Path, name: str = "test") -> Path:
     return home() / "experiments" / training / "scores" / evaluation_of(spec, training, data, name)
 
 
-def _manifest(folder: str | Path) -> dict[str, Any]:
-    manifest = read_manifest(Path(folder))
+def _manifest(folder: Path) -> dict[str, Any]:
+    manifest = read_manifest(folder)
     assert manifest is not None, f"{folder} is complete by the time it is asked for"
     return manifest

@@ -29,19 +29,20 @@ def land_variant(folder: Path) -> None:
     )
 
 
-def land_failure(spec: ExperimentSpec, variant: str, data: str, error: Exception) -> None:
+def land_failure(spec: ExperimentSpec, variant: Path, data: Path, error: Exception) -> None:
     """Record that an experiment did not finish, with the sentence that says why, and how far it came if it diverged."""
     folder = experiment_folder(spec, variant, data)
-    if complete(folder) and _landed_status(folder.name) == "completed":
+    if complete(folder) and landed_status(folder.name) == "completed":
         return  # what failed is an evaluation: the training and its other evaluations stay what they are
     status = "diverged" if isinstance(error, Diverged) else "failed"
-    weights, dataset = verify(Path(variant), deep=False), verify(Path(data), deep=False)
+    weights = verify(variant, deep=False)
+    dataset = verify(data, deep=False)
     reached = diverged_summary(folder) if isinstance(error, Diverged) else {}
     rows = training_rows(spec, folder.name, weights, dataset, reached, folder, (status, str(error)))
     land_rows(folder.name, "training", rows)
 
 
-def _landed_status(training: str) -> str | None:
+def landed_status(training: str) -> str | None:
     """None where nothing has landed, or nothing that can be read: another sweep may be replacing it."""
     try:
         return str(

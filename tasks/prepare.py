@@ -1,7 +1,7 @@
-"""Step: cases from wherever they are to one prepared, split and sealed dataset folder."""
+"""Step: cases from their source to one prepared, split and sealed dataset folder."""
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
 
 from prefect import task
 
@@ -10,8 +10,7 @@ from tasks.runtime.store import home
 from tasks.spec import Data, EvaluationSet
 
 
-@task(task_run_name="prepare {data[source]}")
-def prepare(data: dict[str, Any], evaluation_sets: Sequence[dict[str, Any]] = ()) -> str:
-    """Path of the dataset folder for the grid's `[data]` and `[[evaluation_set]]` (as JSON)."""
-    sets = [EvaluationSet.model_validate(entry) for entry in evaluation_sets]
-    return str(prepare_dataset(Data.model_validate(data), home(), sets))
+@task(task_run_name="prepare {data.source}")
+def prepare(data: Data, evaluation_sets: Sequence[EvaluationSet] = ()) -> Path:
+    """The dataset folder for the grid's `[data]` and `[[evaluation_set]]`."""
+    return prepare_dataset(data, home(), evaluation_sets)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
+from typing import Any
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -32,30 +33,41 @@ def publish(title: str, event: Event) -> None:
         listener(title, event)
 
 
-def follow(title: str) -> Emit:
-    """An `on_event` callback for a step's child process."""
-    artifact: UUID | None = None
-    updated = 0.0
+def publisher(title: str) -> Emit:
+    """An `emit` for the step `title`: to the listeners, the Prefect log and a progress artifact."""
+    artifact = _ProgressArtifact(title)
 
-    def on_event(event: Event) -> None:
-        nonlocal artifact, updated
+    def emit(event: Event) -> None:
         publish(title, event)
         _log(title, event)
-        share = _share(event)
-        if share is None or (share < 100 and time.monotonic() - updated < ARTIFACT_SECONDS):
-            return
-        updated = time.monotonic()
-        with contextlib.suppress(
-            Exception
-        ):  # a picture of the progress; no reason to lose the training it shows
-            if artifact is None:
-                artifact = create_progress_artifact(
-                    progress=share, key=artifact_key(title), description=title
-                )  # type: ignore[assignment]
-            else:
-                update_progress_artifact(artifact_id=artifact, progress=share)
+        percent = _percent_done(event)
+        if percent is not None:
+            artifact.show(percent)
 
-    return on_event
+    return emit
+
+
+class _ProgressArtifact:
+    """A progress bar in the Prefect UI, updated at most every ARTIFACT_SECONDS, and at 100 %."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.id: UUID | None = None
+        self.updated = 0.0
+
+    def show(self, percent: float) -> None:
+        if percent < 100 and time.monotonic() - self.updated < ARTIFACT_SECONDS:
+            return
+        self.updated = time.monotonic()
+        # A picture of the progress is no reason to lose the training that it shows.
+        with contextlib.suppress(Exception):
+            if self.id is None:
+                created: Any = create_progress_artifact(
+                    progress=percent, key=artifact_key(self.title), description=self.title
+                )
+                self.id = created
+            else:
+                update_progress_artifact(artifact_id=self.id, progress=percent)
 
 
 def artifact_key(title: str) -> str:
@@ -63,7 +75,7 @@ def artifact_key(title: str) -> str:
     return "".join(c if c.isalnum() else "-" for c in title.lower()).strip("-")
 
 
-def _share(event: Event) -> float | None:
+def _percent_done(event: Event) -> float | None:
     """How much of a step is done, in per cent; None for an event that does not say."""
     match event:
         case TrainingReport():

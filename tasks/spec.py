@@ -440,6 +440,11 @@ class ExperimentSpec(Strict):
         """Readable id from the grid alone, known before any download."""
         return f"{self.model.name}-{self.bits}bit-{self.recipe.name}-s{self.seed}"
 
+    @property
+    def title(self) -> str:
+        """The cell for people, e.g. `smollm2-135m 4bit ultra_safe s42`."""
+        return f"{self.model.name} {self.bits}bit {self.recipe.name} s{self.seed}"
+
 
 def experiments(grid: Grid, models: dict[str, BaseModelSpec]) -> Iterator[ExperimentSpec]:
     """The cells of a grid, variant by variant, so that a variant's shared work is done once and then used."""

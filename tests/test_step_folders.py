@@ -7,10 +7,11 @@ import pytest
 import tasks.fidelity
 import tasks.quantize
 from tasks.fidelity import fidelity
+from tasks.grid import known_models, load_grid
 from tasks.models.sources import fetch_base
 from tasks.quantize import quantize
 from tasks.runtime.store import home, seal
-from tasks.spec import BaseModelSpec, Scoring, Training
+from tasks.spec import BaseModelSpec
 
 
 class Ordered(Exception):
@@ -33,10 +34,10 @@ def ordered(monkeypatch):
 
 def test_quantisations_of_one_model_in_groups_of_other_sizes_do_not_share_a_folder(ordered):
     spec = BaseModelSpec(name="m", licence="none", sources=({"kind": "random", "shape": "tiny-llama"},))
-    source = str(fetch_base(spec, home()))
+    source = fetch_base(spec, home())
     for group_size in (32, 64, 64):
         with pytest.raises(Ordered):
-            quantize.fn({"name": "m"}, source, 4, group_size)
+            quantize.fn(spec, source, 4, group_size)
     assert ordered[0] != ordered[1] == ordered[2]
 
 
@@ -51,8 +52,7 @@ def test_fidelities_of_one_model_on_other_samples_do_not_share_a_folder(ordered,
         seal(tmp_path / name, facts)
     monkeypatch.setattr(tasks.fidelity, "base_folder", lambda source, root: tmp_path / "reference")
     for cases in (20, 30, 30):
-        scoring = Scoring(fidelity_cases=cases).model_dump(mode="json")
-        given = Training().model_dump(mode="json"), [str(tmp_path / "variant")], str(tmp_path / "data")
+        grid = load_grid("smoke", [f"scoring.fidelity_cases={cases}"])
         with pytest.raises(Ordered):
-            fidelity.fn({"name": "m"}, str(tmp_path), scoring, *given)
+            fidelity.fn(known_models()["tiny-llama"], tmp_path, grid, [tmp_path / "variant"], tmp_path / "data")
     assert ordered[0] != ordered[1] == ordered[2]

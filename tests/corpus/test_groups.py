@@ -53,7 +53,7 @@ def test_a_single_case_without_a_group_leaves_the_intervals_clustered(
     manifest = read_manifest(folder) or {}
     assert manifest["has_groups"] != none and manifest["sets"]["test"]["has_groups"] != none
     assert manifest["sets"]["test"]["groups"] == (0 if none else 10)
-    baselines.fn(Scoring().model_dump(mode="json"), str(folder))
+    baselines.fn(Scoring(), folder)
     with reading() as con:
         assert {name: found for name, found in run_audits(con).items() if found} == {}
     landed = query("SELECT * FROM evaluation JOIN gate USING (evaluation_id) WHERE gate = 'ed_recall'")
@@ -83,7 +83,7 @@ def test_subgroups_of_own_cases_reach_the_stored_cases_and_the_warehouse(
     cases = [from_json(line) for line in (folder / "test.jsonl").read_text().splitlines()]
     assert [case.subgroup for case in cases[28:32]] == [{"age_band": "child"}] * 2 + [{"age_band": "adult"}] * 2
     assert cases[59].subgroup == {} and "subgroup from `age_band`" in (folder / CARD).read_text()
-    baselines.fn(Scoring().model_dump(mode="json"), str(folder))
+    baselines.fn(Scoring(), folder)
     with reading() as con:
         assert {name: found for name, found in run_audits(con).items() if found} == {}
     landed = query(

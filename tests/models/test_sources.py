@@ -136,7 +136,7 @@ def test_a_download_ends_when_the_sweep_is_stopped(content, index, by_http, monk
 
     monkeypatch.setattr(progress, "listeners", [stop])
     with pytest.raises(Stopped):
-        acquire.fn(spec(package(content)).model_dump(mode="json"))
+        acquire.fn(spec(package(content)))
     assert nothing_half_made(store.home())
 
 
@@ -268,10 +268,10 @@ def test_a_later_source_that_is_in_use_says_how_to_have_the_first_again(index, c
         told.append(event)
 
     monkeypatch.setattr(progress, "listeners", [listen])
-    folder = acquire.fn(spec(gone, package(content)).model_dump(mode="json"))
+    folder = acquire.fn(spec(gone, package(content)))
     hint = f"m is not from folder {tmp_path / 'gone'}: to ask that again, delete {folder}."
     assert told[-1] == Note(hint) and isinstance(told[-2], SourceReport)
-    acquire.fn(spec(package(content), TINY).model_dump(mode="json"))
+    acquire.fn(spec(package(content), TINY))
     assert isinstance(told[-1], SourceReport), "the first of its list needs no hint"
 
 

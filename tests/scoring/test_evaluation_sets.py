@@ -63,7 +63,7 @@ def study(tmp_path_factory):
     data = prepare_dataset(grid.data, home, sets)
     source = fetch_base(spec.model, home)
     variant = run_quantize({"source": str(source), "root": str(home), "bits": 4, "group_size": 64})["folder"]
-    training = training_of(spec, variant, data)
+    training = training_of(spec, Path(variant), data)
     scores = scores_folder(spec, training, data)
     args = {"experiment": spec.model_dump(mode="json"), "training_id": training, "variant": variant, "data": str(data),
             "home": str(home), "folder": str(home / "experiments" / training), "scores": str(scores)}  # fmt: skip
@@ -94,12 +94,12 @@ def test_each_set_lands_as_a_source_of_its_own_with_the_tests_threshold(study, m
     monkeypatch.setenv("TRIAGE_HOME", args["home"])
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(Path(args["home"]) / "triage.duckdb"))
     monkeypatch.setattr(
-        "tasks.evaluation_sets.follow", lambda title: quiet
+        "tasks.evaluation_sets.publisher", lambda title: quiet
     )  # which would start a server for its progress
     dataset = verify(Path(args["data"]))
     on_test = evaluation_rows(spec, args["training_id"], scores.name, scores, dataset)["evaluation"][0]
     names = ["clinic", "test_adversarial"]
-    given = (args["experiment"], args["training_id"], scores.name, args["variant"], args["data"], names)
+    given = (spec, args["training_id"], scores.name, Path(args["variant"]), Path(args["data"]), names)
     found = evaluate_sets.fn(*given)
     assert len({scores.name, *found}) == 3
     landed = query("SELECT * FROM evaluation ORDER BY evaluation_set")
@@ -125,10 +125,10 @@ def test_one_case_and_no_emergency_at_all_go_from_the_real_scoring_through_every
     spec, args, scores = study
     monkeypatch.setenv("TRIAGE_HOME", args["home"])
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "triage.duckdb"))
-    monkeypatch.setattr("tasks.evaluation_sets.follow", lambda title: quiet)
+    monkeypatch.setattr("tasks.evaluation_sets.publisher", lambda title: quiet)
     land_training(spec, args, scores)
     evaluate_sets.fn(
-        args["experiment"], args["training_id"], scores.name, args["variant"], args["data"], ["single", "calm"]
+        spec, args["training_id"], scores.name, Path(args["variant"]), Path(args["data"]), ["single", "calm"]
     )
     refill_warehouse()
     with reading() as con:
@@ -153,9 +153,9 @@ def test_the_public_sets_are_scored_and_land_each_as_a_source_of_its_own(study, 
     spec, args, scores = study
     monkeypatch.setenv("TRIAGE_HOME", args["home"])
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "triage.duckdb"))
-    monkeypatch.setattr("tasks.evaluation_sets.follow", lambda title: quiet)
+    monkeypatch.setattr("tasks.evaluation_sets.publisher", lambda title: quiet)
     land_training(spec, args, scores)
-    evaluate_sets.fn(args["experiment"], args["training_id"], scores.name, args["variant"], args["data"], list(PUBLIC))
+    evaluate_sets.fn(spec, args["training_id"], scores.name, Path(args["variant"]), Path(args["data"]), list(PUBLIC))
     refill_warehouse()
     with reading() as con:
         assert {name: found for name, found in run_audits(con).items() if found} == {}
@@ -171,10 +171,10 @@ def test_the_public_sets_are_scored_and_land_each_as_a_source_of_its_own(study, 
 
 
 def test_what_has_landed_is_not_scored_again(study, monkeypatch):
-    _, args, scores = study
+    spec, args, scores = study
     monkeypatch.setenv("TRIAGE_HOME", args["home"])
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(Path(args["home"]) / "triage.duckdb"))
-    given = (args["experiment"], args["training_id"], scores.name, args["variant"], args["data"], ["clinic"])
+    given = (spec, args["training_id"], scores.name, Path(args["variant"]), Path(args["data"]), ["clinic"])
     first = evaluate_sets.fn(*given)
     monkeypatch.setattr("tasks.evaluation_sets.run_child", lambda *_: pytest.fail("scored again"))
     assert evaluate_sets.fn(*given) == first
@@ -183,7 +183,7 @@ def test_what_has_landed_is_not_scored_again(study, monkeypatch):
 def test_an_evaluation_set_changes_no_training_and_no_other_evaluation(study, tmp_path):
     spec, args, scores = study
     alone = prepare_dataset(spec.data, tmp_path)
-    assert training_of(spec, args["variant"], alone) == args["training_id"]
+    assert training_of(spec, Path(args["variant"]), alone) == args["training_id"]
     assert scores_folder(spec, args["training_id"], alone).name == scores.name
 
 

@@ -71,7 +71,7 @@ def made(home, bits, recipes):
             continue
         source = fetch_base(spec.model, home)
         variant = run_quantize({"source": str(source), "root": str(home), "bits": bits, "group_size": 64})["folder"]
-        training = training_of(spec, variant, data)
+        training = training_of(spec, Path(variant), data)
         args = {"experiment": spec.model_dump(mode="json"), "training_id": training, "variant": variant, "data": str(data),
                 "home": str(home), "folder": str(home / "experiments" / training)}  # fmt: skip
         training_job.run(args, quiet)
@@ -242,7 +242,7 @@ def test_rows_hold_no_patient_text_and_their_figures_follow_from_the_scores(stud
     text = json.dumps(rows, default=str)
     assert not any(r["text"] in text for r in lines(Path(args["data"]) / "test.jsonl"))
     predictions = rows["prediction"]
-    assert scores.name == evaluation_of(spec, args["training_id"], args["data"])
+    assert scores.name == evaluation_of(spec, args["training_id"], Path(args["data"]))
     hits = np.mean([p["argmax"] == p["label"] for p in predictions])
     accuracy = rows["evaluation"][0]["accuracy"]
     assert accuracy == pytest.approx(hits)
@@ -444,15 +444,17 @@ def test_an_evaluation_that_fails_leaves_the_landed_training_and_its_other_evalu
     spec, args, scores = study["tiny-llama", "balanced_safe"]
     monkeypatch.setenv("TRIAGE_HOME", args["home"])
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "triage.duckdb"))
-    given = args["training_id"], scores.name, args["variant"], args["data"]
-    land.fn(args["experiment"], *given)
-    land_failure(spec, args["variant"], args["data"], RuntimeError("the disk was full while 100 passes were written"))
+    given = args["training_id"], scores.name, Path(args["variant"]), Path(args["data"])
+    land.fn(spec, *given)
+    land_failure(
+        spec, Path(args["variant"]), Path(args["data"]), RuntimeError("the disk was full while 100 passes were written")
+    )
     kept = query("SELECT status, error, evaluation_id FROM experiment JOIN evaluation USING (training_id)")
     assert kept.values.tolist() == [["completed", None, scores.name]]
     (Path(args["home"]) / "landing" / args["training_id"]).rename(tmp_path / "gone")
-    land_failure(spec, args["variant"], args["data"], RuntimeError("the first evaluation failed"))
+    land_failure(spec, Path(args["variant"]), Path(args["data"]), RuntimeError("the first evaluation failed"))
     assert query("SELECT status FROM experiment").status.tolist() == ["failed"], "nothing had landed: it is told"
-    land.fn(args["experiment"], *given)
+    land.fn(spec, *given)
     assert query("SELECT status FROM experiment").status.tolist() == ["completed"], "it is there after all"
 
 

@@ -44,7 +44,7 @@ def study(tmp_path_factory):
     spec = next(s for s in experiments(grid, known_models(grid)) if s.recipe.dropout > 0)
     source = fetch_base(spec.model, home)
     variant = run_quantize({"source": str(source), "root": str(home), "bits": 4, "group_size": 64})["folder"]
-    return {"experiment": spec.model_dump(mode="json"), "training_id": training_of(spec, variant, data),
+    return {"experiment": spec.model_dump(mode="json"), "training_id": training_of(spec, Path(variant), data),
             "variant": variant, "data": str(data), "home": str(home)}  # fmt: skip
 
 

@@ -75,7 +75,7 @@ def test_the_examples_train_and_score(study):
     for spec in select("my_grid.toml", TINY, Narrowing(bits=[4])).cells:
         source = fetch_base(spec.model, home())
         variant = run_quantize({"source": str(source), "root": str(home()), "bits": 4, "group_size": 64})["folder"]
-        name = training_of(spec, variant, data)
+        name = training_of(spec, Path(variant), data)
         args = {"experiment": spec.model_dump(mode="json"), "training_id": name, "variant": variant, "data": str(data),
                 "home": str(home()), "folder": str(home() / "experiments" / name)}  # fmt: skip
         training.run(args, lambda event: None)

@@ -12,6 +12,7 @@ from tasks.models import hub
 from tasks.runtime.child import stop_children
 from tasks.runtime.errors import Stopped
 from tasks.runtime.events import Event, ProgressReport
+from tasks.spec import BaseModelSpec
 
 OURS = ContextVar("OURS", default="lost")
 seen: list[tuple[str, bool]] = []
@@ -26,11 +27,11 @@ def on_event(event: Event) -> None:
 
 if __name__ == "__main__":
     hub.CONNECT_SECONDS = 60.0  # as long as a busy machine needs
-    tasks.acquire.follow = lambda title: on_event
+    tasks.acquire.publisher = lambda title: on_event
     OURS.set("seen")
     source = {"kind": "hub", "repo": sys.argv[1]}
     try:
-        tasks.acquire.acquire.fn({"name": "m", "licence": "Apache-2.0", "sources": [source]})
+        tasks.acquire.acquire.fn(BaseModelSpec(name="m", licence="Apache-2.0", sources=(source,)))
     except Stopped:
         seen.append(("stopped", True))
     print(json.dumps(seen))
