@@ -14,8 +14,8 @@ import signal
 import subprocess
 from pathlib import Path
 
-from deployments.server import post
-from deployments.workers import is_elsewhere, other_workers
+from deployments.prefect_api import post
+from deployments.worker_names import is_elsewhere, other_workers
 
 
 def queue_lost_runs(api: str, pool: str) -> list[str]:

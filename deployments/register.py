@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from deployments.workers import refuse_other_workers
+from deployments.worker_names import refuse_other_workers
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import home, write_atomic
 

@@ -20,8 +20,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from deployments.processes import command_of
-from deployments.server import NoVersion, server_version
+from deployments.prefect_api import NoVersion, server_version
+from deployments.started_processes import command_of
 from deployments.up import HOST, api_url
 from tasks.runtime.child import end_process
 from tasks.runtime.errors import BadInput, TriageError
@@ -45,7 +45,7 @@ def start_temporary_server() -> Callable[[], AbstractContextManager[object]]:
     """
     if _may_be_configured() and _configured_server_answers():
         return nullcontext
-    end_leftovers(home())
+    end_orphaned_servers(home())
     server = _Server(_records(home()) / f"{socket.gethostname()}-{os.getpid()}")
     atexit.register(server.end)  # runs after Prefect's own, registered later
     server.start()
@@ -112,7 +112,7 @@ class _Server:
             self._record.unlink()
 
 
-def end_leftovers(root: Path) -> None:
+def end_orphaned_servers(root: Path) -> None:
     """End the servers whose sweeps are dead."""
     for record in sorted(_records(root).glob(f"{socket.gethostname()}-*")):
         if command_of(int(record.name.rpartition("-")[2])):
@@ -142,11 +142,11 @@ def _configured_server_answers() -> bool:
     """False where no server is configured."""
     from prefect.settings import PREFECT_API_URL
 
-    from deployments.server import prefect_server
+    from deployments.prefect_api import check_prefect_server
 
     if not PREFECT_API_URL.value():
         return False
-    for finding in prefect_server():
+    for finding in check_prefect_server():
         if finding.level == "error":
             raise BadInput(
                 f"The Prefect server cannot be used: {finding.detail}; {finding.remedy}."

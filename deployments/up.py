@@ -17,11 +17,11 @@ import time
 from collections.abc import Callable, Iterator
 from importlib import metadata
 
-from deployments import server
+from deployments import prefect_api
 from deployments.lost_runs import end_runs, queue_lost_runs
-from deployments.processes import end_leftovers, kill_group, start
 from deployments.register import POOL, set_up
-from deployments.workers import worker_name
+from deployments.started_processes import end_leftovers, kill_group, start
+from deployments.worker_names import worker_name
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.store import home, locked
 
@@ -60,8 +60,8 @@ def up(port: int, say: Say) -> None:
 def server_version(port: int) -> str | None:
     """Version of the Prefect server that answers on a port of this machine, or None."""
     try:
-        return server.server_version(api_url(port))
-    except server.NoVersion:
+        return prefect_api.server_version(api_url(port))
+    except prefect_api.NoVersion:
         return None
 
 

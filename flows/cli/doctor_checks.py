@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from deployments.server import prefect_server
+from deployments.prefect_api import check_prefect_server
 from flows.plan import estimated_bytes
 from flows.selection import select
 from tasks.models.sources import availabilities
@@ -210,6 +210,6 @@ CONCURRENT: dict[str, Check] = {
     "bytecode": bytecode,
     "weights": weights,
     "disk": disk,
-    "Prefect": prefect_server,
+    "Prefect": check_prefect_server,
     "warehouse": warehouse,
 }

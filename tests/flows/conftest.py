@@ -25,4 +25,4 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, subprocess.C
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The wait for a Prefect server's version is as long as a busy machine needs."""
-    monkeypatch.setattr("deployments.server.SECONDS", 60.0)
+    monkeypatch.setattr("deployments.prefect_api.SECONDS", 60.0)

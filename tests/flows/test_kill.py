@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.temporary_server import end_leftovers
+from deployments.temporary_server import end_orphaned_servers
 from tasks.runtime.child import run_child
 from tasks.runtime.store import complete
 from tests.place import Place
@@ -85,7 +85,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     try:
         return tell_story(place)
     finally:  # whatever went wrong, no server stays behind
-        end_leftovers(place.home)
+        end_orphaned_servers(place.home)
 
 
 def tell_story(place: Place) -> Story:

@@ -19,8 +19,8 @@ import yaml
 from prefect.exceptions import ParameterTypeError
 
 from deployments.lost_runs import end_runs, queue_lost_runs
-from deployments.processes import command_of, end_leftovers, start
 from deployments.register import FILE, _deployments, _prefect, set_up
+from deployments.started_processes import command_of, end_leftovers, start
 from deployments.up import (
     EARLY_ENDS,
     _environment,
@@ -31,7 +31,7 @@ from deployments.up import (
     server_version,
     up,
 )
-from deployments.workers import worker_name
+from deployments.worker_names import worker_name
 from flows.compare import compare
 from flows.experiment import experiment
 from flows.sweep import sweep

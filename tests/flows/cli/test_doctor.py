@@ -16,7 +16,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from rich.console import Console
 
-from deployments.server import prefect_server
+from deployments.prefect_api import check_prefect_server
 from deployments.temporary_server import start_temporary_server
 from flows.cli import doctor_checks as checks
 from flows.cli.doctor_report import examine_machine, run_check
@@ -119,7 +119,7 @@ def test_the_prefect_server_must_be_of_this_version(status, body, level, words, 
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/api"
         with temporary_settings({PREFECT_API_URL: url}):
-            (finding,) = prefect_server()
+            (finding,) = check_prefect_server()
             with pytest.raises(BadInput, match=words) if level == "error" else contextlib.nullcontext():
                 start_temporary_server()  # a sweep refuses what the doctor calls an error, and takes the rest
         server.shutdown()
@@ -134,13 +134,13 @@ def test_a_port_without_a_web_server_is_an_error_with_two_remedies(banner):
             listener.listen()
             threading.Thread(target=lambda: listener.accept()[0].sendall(banner), daemon=True).start()
         with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{listener.getsockname()[1]}/api"}):
-            (finding,) = prefect_server()
+            (finding,) = check_prefect_server()
     assert finding.level == "error" and "triage up" in finding.remedy and "unset PREFECT_API_URL" in finding.remedy
 
 
 def test_without_a_server_and_without_a_warehouse_all_is_well():
     with temporary_settings(restore_defaults={PREFECT_API_URL}):
-        assert levels(prefect_server()) == ["ok"]
+        assert levels(check_prefect_server()) == ["ok"]
     assert levels(checks.warehouse()) == ["ok"] and not warehouse_path().exists()
 
 

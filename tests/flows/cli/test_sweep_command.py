@@ -88,7 +88,7 @@ def test_a_server_is_ended_only_if_its_sweep_is_dead_and_it_is_a_server(tmp_path
         elsewhere = records / f"another-machine-{ended.pid}"
         for record in (ours, dead, elsewhere):
             record.write_text(str(bystander.pid))
-        temporary_server.end_leftovers(home())
+        temporary_server.end_orphaned_servers(home())
         assert bystander.poll() is None
         assert sorted(records.iterdir()) == sorted([ours, elsewhere])
     finally:

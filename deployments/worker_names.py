@@ -10,7 +10,7 @@ import re
 import secrets
 import socket
 
-from deployments.server import post
+from deployments.prefect_api import post
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import home, write_atomic
 

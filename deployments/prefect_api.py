@@ -42,7 +42,7 @@ def post(url: str, body: dict[str, Any]) -> Any:
         return json.load(answer)
 
 
-def prefect_server() -> list[Finding]:
+def check_prefect_server() -> list[Finding]:
     """The server that PREFECT_API_URL, or Prefect's own settings, name."""
     from prefect.settings import PREFECT_API_URL
 
