@@ -1,0 +1,178 @@
+"""Every command, query, path and link in the READMEs works, and every file of a folder is in its README."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from flows.cli.init import write_examples
+from flows.cli.main import app
+from tests.place import ROOT, Place
+from warehouse.query import query
+
+FOLDERS = ("flows", "tasks", "deployments", "warehouse", ".github")
+READMES = [ROOT / "README.md", *sorted(path for top in FOLDERS for path in (ROOT / top).rglob("*.md"))]
+PROGRAMS = ("triage", "uv", "pip", "brew", "apt-get", "python", "prefect", "pre-commit", "pytest", "cd", "export")
+
+# Commands that do not run here, by how they begin, and the reason. A sweep runs with --plan, the others as they are.
+EXCEPTIONS = {
+    "brew install uv": "needs a Mac with Homebrew",
+    "pip install uv": "needs the package index; the continuous integration begins with it",
+    "uv sync": "needs the package index",
+    "uv tool install pre-commit": "needs the package index",
+    "pre-commit install": "changes the checkout; its hooks are the commands of tests/test_quality.py",
+    "apt-get install": "needs root, and only Linux without MKL needs it",
+    "uv run pytest": "is this test suite",
+    "uv run ruff": "runs in tests/test_quality.py",
+    "uv run mypy": "runs in tests/test_quality.py",
+    "uv run prefect deployment run": "needs a server with deployments; tests/flows/test_up.py runs them",
+    "python -m tasks.grid_reference": "writes into the checkout; tests/test_grid_reference.py compares what it writes",
+    "export PREFECT_API_URL": "sets a variable of the shell",
+    "cd study": "moves within the shell; the commands run in that folder",
+}
+# Only parsed here (with --help, which still refuses an unknown option), and the reason.
+PARSED = {
+    "triage up": "serves until it is stopped; tests/flows/test_up.py starts it",
+    "triage doctor": "measures this machine and asks networks; tests/flows/cli/test_doctor.py",
+    "triage bench": "takes minutes, or needs the models' weights; tests/bench and tests/flows/bench run smaller ones",
+}
+NAMES = ("triage sql", "triage init")  # a command's name in a sentence, without what it needs: parsed only
+# What a reader puts in place of a name in capitals.
+PLACEHOLDERS = {"EXPERIMENT": "tiny-llama-4bit-balanced_safe-s42", "DIR": "another", "NAME": "tiny-llama"}
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def blocks(readme: Path, language: str) -> list[str]:
+    """The fenced blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", readme.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def code_spans(readme: Path) -> list[str]:
+    """Texts between backquotes outside fenced blocks, on one line each."""
+    prose = re.sub(r"^```.*?^```$", "", readme.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose)]
+
+
+def commands(readme: Path) -> list[str]:
+    """The shell commands that a README shows, in `sh` blocks and between backquotes, one by one."""
+    lines = [line.partition(" #")[0] for block in blocks(readme, "sh") for line in block.splitlines()]
+    parts = [part.strip() for line in [*lines, *code_spans(readme)] for part in line.split("&&")]
+    return [re.sub("^uv run triage", "triage", part) for part in parts if is_command(part)]
+
+
+def is_command(text: str) -> bool:
+    """A program of PROGRAMS with arguments; `triage` alone, or `uv run` in a sentence, is a name."""
+    words = text.split()
+    return len(words) > 1 and words[0] in PROGRAMS and text not in ("uv run", "uv run triage")
+
+
+COMMANDS = sorted({command for readme in READMES for command in commands(readme)})
+RUN = [command for command in COMMANDS if not command.startswith(tuple(EXCEPTIONS))]
+QUERIES = [
+    pytest.param(sql, id=f"{named(readme)}-{number}")
+    for readme in READMES
+    for number, sql in enumerate(blocks(readme, "sql"))
+]
+
+
+@pytest.fixture(scope="module")
+def study(smoke, tmp_path_factory) -> tuple[Place, Path]:
+    """The finished smoke sweep, and a folder as `triage init` writes it, in which the commands are typed."""
+    folder = tmp_path_factory.mktemp("readme") / "study"
+    write_examples(folder)
+    return smoke[0], folder
+
+
+@pytest.mark.parametrize("command", RUN)
+def test_a_command_of_a_readme_runs(command, study, monkeypatch, capsys):
+    place, folder = study
+    monkeypatch.setattr("flows.cli.plan.sources_of", lambda selection: {})  # asks networks
+    monkeypatch.setenv("TRIAGE_HOME", str(place.home))
+    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(place.warehouse))
+    monkeypatch.chdir(folder)
+    shutil.rmtree("another", ignore_errors=True)
+    words = [PLACEHOLDERS.get(word, word) for word in shlex.split(command)[1:]]
+    if words[0] == "sweep":
+        words.append("--plan")
+    if command.startswith(tuple(PARSED)) or command in NAMES:
+        words.append("--help")
+
+    code = app(words, standalone_mode=False)
+
+    assert not code and capsys.readouterr().out.strip()
+
+
+def test_no_exception_is_for_a_command_that_no_readme_shows():
+    reasons = [*EXCEPTIONS, *PARSED]
+    assert [start for start in reasons if not any(command.startswith(start) for command in COMMANDS)] == []
+
+
+@pytest.mark.parametrize("sql", QUERIES)
+def test_a_query_of_a_readme_runs(sql, smoke):
+    assert len(query(sql, smoke[0].warehouse).columns)
+
+
+def test_the_readme_has_the_test_command_of_the_continuous_integration():
+    command = "pip install uv && uv run pytest"
+    places = ("README.md", ".ci/run", ".github/workflows/tests.yml")
+    assert [name for name in places if command not in (ROOT / name).read_text(encoding="utf-8")] == []
+
+
+# A path between backquotes: a folder (`views/`) or a file with the ending of a source.
+A_PATH = re.compile(r"[\w.-]+(/[\w.-]+)*(/|\.(py|sql|toml|yaml|yml|json|md|csv))|\.ci/run")
+# Files and folders of a reader, of a home or of a model.
+ELSEWHERE = re.compile(
+    r"\.triage/.*|(data|sources|models|prefixes|experiments|landing|logs)/|my_\w+\.(csv|toml)|clinic_cases\.jsonl"
+    r"|manifest\.json|config\.json|tokenizer\.json|grid\.toml|.*NN_\w+\.sql"
+)
+
+
+@pytest.mark.parametrize("readme", READMES, ids=named)
+def test_every_path_that_a_readme_names_exists(readme):
+    paths = [span for span in code_spans(readme) if A_PATH.fullmatch(span) and not ELSEWHERE.fullmatch(span)]
+    places = (readme.parent, ROOT, readme.parent / "knowledge")
+    assert [path for path in paths if not any((place / path).exists() for place in places)] == []
+
+
+@pytest.mark.parametrize("readme", READMES, ids=named)
+def test_every_link_of_a_readme_leads_somewhere(readme):
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", readme.read_text(encoding="utf-8")) if "://" not in link]
+    assert [link for link in links if not leads_somewhere(readme, link)] == []
+
+
+def leads_somewhere(readme: Path, link: str) -> bool:
+    """The file exists and, after a #, has such a heading."""
+    path, _, anchor = link.partition("#")
+    target = readme.parent / path if path else readme
+    if not target.is_file():
+        return False
+
+    headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+    return not anchor or anchor in [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings]
+
+
+WITH_FILES = [readme for readme in READMES if readme.name == "README.md" and readme.parent != ROOT]
+
+
+@pytest.mark.parametrize("readme", WITH_FILES, ids=named)
+def test_every_file_of_a_folder_is_in_its_readme(readme):
+    text = readme.read_text(encoding="utf-8")
+    files = [path.name for path in readme.parent.glob("*.py") if path.name != "__init__.py"]
+    assert [name for name in files if f"`{name}`" not in text] == []
+
+
+@pytest.mark.parametrize("readme", WITH_FILES, ids=named)
+def test_a_readme_is_at_most_two_screens_long(readme):
+    generated = readme == ROOT / "deployments" / "grids" / "README.md"
+    assert generated or len(readme.read_text(encoding="utf-8").splitlines()) <= 120
+
+
+def test_the_main_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 1000
