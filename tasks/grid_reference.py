@@ -42,6 +42,7 @@ SECTIONS: tuple[tuple[str, type[Strict]], ...] = (
     ('`[[base_model.sources]]` with `kind = "folder"`', FolderSource),
     ('`[[base_model.sources]]` with `kind = "random"`', RandomSource),
 )
+Entry = dict[str, Any]  # a key in a JSON schema
 LIMITS = (
     ("minimum", "at least"),
     ("exclusiveMinimum", "above"),
@@ -85,7 +86,7 @@ def section(title: str, model: type[Strict]) -> str:
 
 
 def key_rows(model: type[Strict]) -> Iterator[str]:
-    """A row per key; a section's own keys stand before those that it shares with another."""
+    """One row per key; keys that a section shares with another come last."""
     schema = model.model_json_schema(by_alias=True)
     required = schema.get("required", [])
     entries = schema["properties"]
@@ -93,39 +94,39 @@ def key_rows(model: type[Strict]) -> Iterator[str]:
     for key in sorted(entries, key=lambda key: key not in model.__annotations__):
         entry = entries[key]
         default = "required" if key in required else default_text(entry)
-        cells = (f"`{key}`", type_text(entry, schema.get("$defs", {})), default)
+        cells = (f"`{key}`", type_text(entry), default)
         yield f"| {' | '.join(cells)} | {entry.get('description', '')} |"
 
 
-def default_text(entry: dict[str, Any]) -> str:
-    """The default as TOML writes it. A table has that of each of its keys."""
+def default_text(entry: Entry) -> str:
+    """The default of a key in TOML. A table has no default; its keys do."""
     default = entry.get("default")
     if default is None or default in ({}, []) or isinstance(default, dict):
         return ""
     return f"`{json.dumps(default)}`"
 
 
-def type_text(entry: dict[str, Any], classes: dict[str, Any]) -> str:
-    """Type and bounds of a key in words, e.g. `integer, 1 to 64`."""
+def type_text(entry: Entry) -> str:
+    """Type and bounds of a key in words, e.g. `integer, at least 1 and at most 64`."""
     if "anyOf" in entry:
-        parts = [type_text(part, classes) for part in entry["anyOf"] if part != {"type": "null"}]
+        parts = [type_text(part) for part in entry["anyOf"] if part != {"type": "null"}]
         return " or ".join(parts)
     if "enum" in entry:
         return " or ".join(f"`{json.dumps(value)}`" for value in entry["enum"])
     if "const" in entry:
         return f"always `{json.dumps(entry['const'])}`"
     if entry.get("type") == "array":
-        return list_text(entry["items"], classes)
+        return list_text(entry["items"])
     if entry.get("type") == "object":
-        return table_text(entry, classes)
+        return table_text(entry)
     if "$ref" in entry:
         return "table"
 
     return ", ".join([str(entry.get("type", "table")), *bounds(entry)])
 
 
-def list_text(items: dict[str, Any], classes: dict[str, Any]) -> str:
-    text = type_text(items, classes)
+def list_text(items: Entry) -> str:
+    text = type_text(items)
     if text == "table":
         return "tables"
 
@@ -134,15 +135,15 @@ def list_text(items: dict[str, Any], classes: dict[str, Any]) -> str:
     return f"list of {plural}{comma}{limits}"
 
 
-def table_text(entry: dict[str, Any], classes: dict[str, Any]) -> str:
+def table_text(entry: Entry) -> str:
     """A table such as `{ ED = 5, GP = 2, HOME = 1 }`: its keys, where they are fixed, and their type."""
     keys = entry.get("propertyNames", {}).get("enum", [])
     named = f" ({', '.join(keys)})" if keys else ""
-    return f"table{named} of {type_text(entry['additionalProperties'], classes)}"
+    return f"table{named} of {type_text(entry['additionalProperties'])}"
 
 
-def bounds(entry: dict[str, Any]) -> Iterator[str]:
-    """Bounds of a number; pattern and length of a string."""
+def bounds(entry: Entry) -> Iterator[str]:
+    """Bounds of a number, or pattern of a string, in words."""
     limits = [f"{word} {entry[key]:,}".removesuffix(".0") for key, word in LIMITS if key in entry]
     if limits:
         yield " and ".join(limits)
