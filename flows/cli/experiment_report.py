@@ -1,191 +1,257 @@
-"""`triage gates EXPERIMENT`: the safety gates with their evidence, the emergencies that were missed, and who they were."""
+"""What `triage gates` prints: the gates of an experiment with their evidence, subgroups and missed emergencies."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from rich.console import Console
 
-from flows.report.figures import figure, rows_of
+from flows.cli.find_experiment import Evaluation, find_evaluations
+from flows.cli.terminal import print_line
+from flows.cli.typed_rows import quoted, typed_rows
+from flows.report.figures import figure
 from flows.report.frames import print_frame
 from flows.report.names import NOT_A_DEVICE, random_mark, verdict
 from flows.report.prevalence import check_prevalence, restated
 from tasks.corpus.case import exact_digest
 from tasks.corpus.tables import read_rows
-from tasks.runtime.errors import BadInput
 from warehouse.health import bring_up_to_date
-from warehouse.query import query
+
+NO_SUBGROUPS = (
+    "ED recall by subgroup: not available, no judged emergency names one (`subgroup_columns` reads "
+    "them from your cases, which makes another dataset: its models are trained again)."
+)
+UPPER_LIMIT = "ed_false_negative_rate"  # the gate that holds below its threshold
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A row of `gate`."""
+
+    gate: str
+    state: str
+    threshold: float
+    value: float | None
+    bound: float | None
+    successes: int | None
+    n: int | None
+    method: str | None
+    note: str | None
+
+
+@dataclass(frozen=True)
+class Subgroup:
+    """A row of `subgroup_metric`: ED recall of the primary rule in one subgroup."""
+
+    field: str
+    subgroup: str
+    value: float | None
+    low: float | None
+    high: float | None
+    method: str | None
+    n: int
+    note: str | None
+
+
+@dataclass(frozen=True)
+class Miss:
+    """An ED case that the primary rule sent elsewhere; `review`: the flag, None for a case outside the sample."""
+
+    case_id: str
+    case_digest: str | None
+    decision: str
+    p_ed: float
+    review: bool | None
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """Columns of `evaluation`: on how many cases and passes the review flag rests."""
+
+    mc_status: str | None
+    mc_reason: str | None
+    mc_passes: int | None
+    mc_cases: int | None
+    cases: int
 
 
 def print_gates(
     console: Console, experiment: str, show_text: Path | None, prevalence: float | None
 ) -> None:
-    """Print gates, subgroups and missed emergencies of the latest evaluation of an experiment on each of its sets.
+    """Print the latest evaluation of an experiment on each of its sets.
 
-    `experiment`: a cell id, training id or evaluation id, or an unambiguous beginning of one. `show_text`: the user's
-    own file of cases, from which alone a text is read. Raises BadInput.
+    `experiment`: a cell, training or evaluation id, or an unambiguous beginning of one. `show_text`: the user's own file
+    of cases, the only place from which a text is read. Raises BadInput.
     """
     check_prevalence(prevalence)
     bring_up_to_date()
     texts = texts_by_digest(show_text) if show_text else None
+
     for evaluation in find_evaluations(experiment):
-        _print_one(console, evaluation, texts, prevalence)
-    console.print(NOT_A_DEVICE)
-
-
-def find_evaluations(experiment: str) -> list[Any]:
-    """Rows of evaluation_summary: the latest of the experiment on each evaluation set, and of its run on random weights."""
-    frame = query("SELECT * FROM evaluation_summary ORDER BY finished_at, created_at")
-    for matches in (
-        frame[
-            (frame.cell_id == experiment)
-            | (frame.training_id == experiment)
-            | (frame.evaluation_id == experiment)
-        ],
-        frame[
-            frame.training_id.str.startswith(experiment)
-            | frame.evaluation_id.str.startswith(experiment)
-        ],
-    ):
-        cells = sorted(set(matches.cell_id))
-        if len(cells) > 1:
-            raise BadInput(
-                f"{experiment!r} is the beginning of {len(cells)} experiments: {', '.join(cells[:6])}; give one whole."
-            )
-        if cells:
-            kinds = matches.groupby(["evaluation_set", "random_weights"], sort=False, dropna=False)
-            return rows_of(kinds.tail(1))
-    known = ", ".join(sorted(set(frame.cell_id))[:6]) or "none yet"
-    raise BadInput(f"The warehouse holds no finished experiment {experiment!r}; it has {known}.")
+        _print_evaluation(console, evaluation, texts, prevalence)
+    print_line(console, NOT_A_DEVICE)
 
 
 def texts_by_digest(path: Path) -> dict[str, str]:
-    """Every text of a JSONL, CSV or Parquet file by its digest, as prediction rows know it. Raises BadInput."""
-    values = (
-        value for _, row in read_rows(path) for value in row.values() if isinstance(value, str)
-    )
-    return {exact_digest(text): text for value in values for text in (value, value.strip())}
+    """Every text of a JSONL, CSV or Parquet file by the digest that a prediction has. Raises BadInput."""
+    texts = (value for _, row in read_rows(path) for value in row.values())
+    return {
+        exact_digest(variant): variant
+        for text in texts
+        if isinstance(text, str)
+        for variant in (text, text.strip())
+    }
 
 
-def _print_one(
-    console: Console, e: Any, texts: dict[str, str] | None, prevalence: float | None
+def _print_evaluation(
+    console: Console, evaluation: Evaluation, texts: dict[str, str] | None, prevalence: float | None
 ) -> None:
-    found = verdict(e).replace("\n", " ")
-    console.print(
-        f"{e.cell_id}{random_mark(e)} on {e.evaluation_set}: {found} ({e.cases} cases, rule {e.primary_rule})",
-        style="bold",
-    )
-    print_frame(console, gate_table(e.evaluation_id), "Gates")
-    console.print(_at(e, prevalence))
-    groups = subgroup_table(e.evaluation_id)
-    if len(groups):
-        print_frame(console, groups, "ED recall by subgroup")
-    else:
-        console.print(
-            "ED recall by subgroup: not available, no judged emergency names one (`subgroup_columns` reads them from your "
-            "cases, which makes another dataset: its models are trained anew).",
-            soft_wrap=True,
-        )
-    missed = missed_emergencies(e.evaluation_id)
-    console.print(f"Missed emergencies: {missed_in_words(e, len(missed))}", soft_wrap=True)
-    rows = rows_of(missed)
-    if rows:
-        console.print(_dropout(_rows("evaluation", e.evaluation_id)[0]), soft_wrap=True)
-    for r in rows:
-        flag = "" if pd.isna(r.review) else ", flagged for review" if r.review else ", not flagged"
-        console.print(
-            f"  {r.case_id}  decided {r.decision}, p(ED) {r.p_ed:.3f}{flag}", soft_wrap=True
-        )
-        if texts is not None:
-            console.print(
-                f"    {texts.get(r.case_digest, 'its text is not in that file')}", soft_wrap=True
-            )
+    gates = typed_rows(Gate, f"gate WHERE {_is(evaluation)} ORDER BY gate")
+    misses = missed_emergencies(evaluation)
+
+    print_line(console, _headline(evaluation), style="bold")
+    print_frame(console, gate_table(gates), "Gates")
+    print_line(console, _precision(evaluation, prevalence))
+    _print_subgroups(console, evaluation)
+    print_line(console, f"Missed emergencies: {_count_of_misses(evaluation, gates, len(misses))}")
+    if misses:
+        print_line(console, _basis_of_flags(evaluation))
+    for miss in misses:
+        _print_miss(console, miss, texts)
 
 
-def gate_table(evaluation_id: str) -> pd.DataFrame:
+def _headline(evaluation: Evaluation) -> str:
+    name = f"{evaluation.cell_id}{random_mark(evaluation)}"
+    outcome = verdict(evaluation).replace("\n", " ")
+    basis = f"{evaluation.cases} cases, rule {evaluation.primary_rule}"
+    return f"{name} on {evaluation.evaluation_set}: {outcome} ({basis})"
+
+
+def gate_table(gates: list[Gate]) -> pd.DataFrame:
     """The gates of an evaluation with counts, bound and method."""
+    columns = ["gate", "state", "value", "bound", "counts", "method"]
     rows = [
-        {
-            "gate": f"{r.gate} {'<=' if r.gate == 'ed_false_negative_rate' else '>='} {r.threshold:g}", "state": r.state,
-            "value": figure(r.value), "bound": figure(r.bound),
-            "counts": f"n={r.n}" if pd.isna(r.successes) else f"{int(r.successes)} of {r.n}",
-            "method": _lines(r.method, r.note),
-        }
-        for r in _rows("gate", evaluation_id)
-    ]  # fmt: skip
-    return pd.DataFrame(rows, columns=["gate", "state", "value", "bound", "counts", "method"])
-
-
-def subgroup_table(evaluation_id: str) -> pd.DataFrame:
-    """ED recall of the primary rule in each subgroup."""
-    rows = [
-        {
-            "subgroup": f"{r.field} {r.subgroup}", "ED cases": r.n,
-            "ED recall": "not available" if pd.isna(r.value) else figure(r.value, r.low, r.high).replace("\n", " [") + "]",
-            "method": _lines(r.method if r.method != "none" else None, r.note),
-        }
-        for r in _rows("subgroup_metric", evaluation_id)
-    ]  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def missed_emergencies(evaluation_id: str) -> pd.DataFrame:
-    """ED cases that the primary rule sent elsewhere: case_id, case_digest, decision, p_ed, review (or NULL)."""
-    return query(
-        "SELECT case_id, case_digest, decision, p.p_ed, review "
-        "FROM prediction AS p LEFT JOIN mc_dropout USING (evaluation_id, case_id) "
-        f"WHERE evaluation_id = {_quoted(evaluation_id)} AND label = 'ED' AND decision <> 'ED' ORDER BY p.p_ed, case_id"
-    )
-
-
-def missed_in_words(e: Any, missed: int) -> str:
-    """How many of an evaluation's emergencies were missed; the reason where nothing was decided or there is no emergency."""
-    counted = query(
-        "SELECT count(*) AS ed, count(decision) AS decided FROM prediction "
-        f"WHERE evaluation_id = {_quoted(e.evaluation_id)} AND label = 'ED'"
-    )
-    (ed, decided) = counted.iloc[0]
-    if not ed:
-        return "not available: no ED case in this set"
-    if not decided:
-        notes = [r.note for r in _rows("gate", e.evaluation_id) if r.note]
-        reason = (
-            str(notes[0]).removeprefix("not available: ")
-            if notes
-            else f"rule {e.primary_rule} gave no decision"
+        (
+            f"{gate.gate} {'<=' if gate.gate == UPPER_LIMIT else '>='} {gate.threshold:g}",
+            gate.state,
+            figure(gate.value),
+            figure(gate.bound),
+            f"n={gate.n}" if gate.successes is None else f"{gate.successes} of {gate.n}",
+            _lines(gate.method, gate.note),
         )
-        return f"not available for {ed} ED cases: {reason}"
-    return f"{missed} of {ed}" + (", most confident mistakes first" if missed else "")
+        for gate in gates
+    ]
+    return pd.DataFrame(rows, columns=columns)
 
 
-def _dropout(e: Any) -> str:
-    """On which cases the review flag of a row of `evaluation` rests: a case outside the sample has none."""
-    if e.mc_status != "available":
-        return f"Review flag: not available: {e.mc_reason}"
-    return (
-        f"Review flag: from {e.mc_passes:.0f} dropout passes on {e.mc_cases:.0f} of {e.cases} cases"
+def _precision(evaluation: Evaluation, prevalence: float | None) -> str:
+    """Precision and F2 at the set's own prevalence, and restated at another one."""
+    text = (
+        f"At this set's prevalence of {evaluation.ed_prevalence:.1%} ED: "
+        f"precision {figure(evaluation.ed_precision)}, F2 {figure(evaluation.ed_f2)}."
     )
-
-
-def _at(e: Any, prevalence: float | None) -> str:
-    own = f"At this set's prevalence of {e.ed_prevalence:.1%} ED: precision {figure(e.ed_precision)}, F2 {figure(e.ed_f2)}."
     if prevalence is None:
-        return own
-    precision, f2 = restated(e.ed_recall, e.ed_precision, e.ed_prevalence, prevalence)
-    return f"{own} At {prevalence:.1%}: precision {figure(precision)}, F2 {figure(f2)} (same recall, same false alarms)."
-
-
-def _rows(table: str, evaluation_id: str) -> list[Any]:
-    return rows_of(
-        query(f"FROM {table} WHERE evaluation_id = {_quoted(evaluation_id)} ORDER BY ALL")
+        return text
+    precision, f2 = restated(
+        evaluation.ed_recall, evaluation.ed_precision, evaluation.ed_prevalence, prevalence
+    )
+    return (
+        f"{text} At {prevalence:.1%}: precision {figure(precision)}, F2 {figure(f2)} "
+        "(same recall, same false alarms)."
     )
 
 
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+def _print_subgroups(console: Console, evaluation: Evaluation) -> None:
+    clauses = f"subgroup_metric WHERE {_is(evaluation)} ORDER BY field, subgroup"
+    subgroups = typed_rows(Subgroup, clauses)
+    if subgroups:
+        print_frame(console, _subgroup_table(subgroups), "ED recall by subgroup")
+    else:
+        print_line(console, NO_SUBGROUPS)
 
 
-def _lines(*parts: Any) -> str:
-    return "\n".join(str(part) for part in parts if part is not None and not pd.isna(part))
+def _subgroup_table(subgroups: list[Subgroup]) -> pd.DataFrame:
+    rows = [
+        (
+            f"{group.field} {group.subgroup}",
+            group.n,
+            _recall(group),
+            _lines(group.method if group.method != "none" else None, group.note),
+        )
+        for group in subgroups
+    ]
+    return pd.DataFrame(rows, columns=["subgroup", "ED cases", "ED recall", "method"])
+
+
+def _recall(group: Subgroup) -> str:
+    if group.value is None:
+        return "not available"
+    return figure(group.value, group.low, group.high).replace("\n", " [") + "]"
+
+
+def missed_emergencies(evaluation: Evaluation) -> list[Miss]:
+    """The most confident mistakes first."""
+    return typed_rows(
+        Miss,
+        "prediction LEFT JOIN (SELECT evaluation_id, case_id, review FROM mc_dropout) "
+        f"USING (evaluation_id, case_id) WHERE {_is(evaluation)} "
+        "AND label = 'ED' AND decision <> 'ED' ORDER BY p_ed, case_id",
+    )
+
+
+@dataclass(frozen=True)
+class _Emergencies:
+    """ED cases of an evaluation, and how many of them its primary rule decided."""
+
+    ed: int
+    decided: int
+
+
+def _count_of_misses(evaluation: Evaluation, gates: list[Gate], missed: int) -> str:
+    """The number of missed emergencies, or the reason why there is none."""
+    (emergencies,) = typed_rows(
+        _Emergencies,
+        "(SELECT count(*) AS ed, count(decision) AS decided FROM prediction "
+        f"WHERE {_is(evaluation)} AND label = 'ED')",
+    )
+    if not emergencies.ed:
+        return "not available: no ED case in this set"
+    if not emergencies.decided:
+        return f"not available for {emergencies.ed} ED cases: {_why_undecided(evaluation, gates)}"
+    return f"{missed} of {emergencies.ed}" + (", most confident mistakes first" if missed else "")
+
+
+def _why_undecided(evaluation: Evaluation, gates: list[Gate]) -> str:
+    for gate in gates:
+        if gate.note:
+            return gate.note.removeprefix("not available: ")
+    return f"rule {evaluation.primary_rule} gave no decision"
+
+
+def _basis_of_flags(evaluation: Evaluation) -> str:
+    """The cases on which the review flag rests: a case outside the sample has none."""
+    (dropout,) = typed_rows(Dropout, f"evaluation WHERE {_is(evaluation)}")
+    if dropout.mc_status != "available":
+        return f"Review flag: not available: {dropout.mc_reason}"
+    return (
+        f"Review flag: from {dropout.mc_passes} dropout passes on {dropout.mc_cases} "
+        f"of {dropout.cases} cases"
+    )
+
+
+def _print_miss(console: Console, miss: Miss, texts: dict[str, str] | None) -> None:
+    flags = {None: "", True: ", flagged for review", False: ", not flagged"}
+    text = f"  {miss.case_id}  decided {miss.decision}, p(ED) {miss.p_ed:.3f}{flags[miss.review]}"
+    print_line(console, text)
+    if texts is not None:
+        print_line(console, f"    {texts.get(miss.case_digest or '', 'its text is not in that file')}")
+
+
+def _is(evaluation: Evaluation) -> str:
+    return f"evaluation_id = {quoted(evaluation.evaluation_id)}"
+
+
+def _lines(*parts: str | None) -> str:
+    return "\n".join(part for part in parts if part)

@@ -26,3 +26,8 @@ Prevalence = Annotated[
     float | None,
     typer.Option(help="restate precision and F2 at this share of emergencies, e.g. 0.1"),
 ]
+
+
+def print_line(console: Console, text: str, style: str | None = None) -> None:
+    """Print prose: wrapped between words on a terminal, one line in a file or a pipe."""
+    console.print(text, style=style, soft_wrap=not console.is_terminal)

@@ -13,7 +13,8 @@ import pytest
 from rich.console import Console
 
 from flows.bench.corpus import _models
-from flows.cli.experiment_report import find_evaluations, print_gates
+from flows.cli.experiment_report import print_gates
+from flows.cli.find_experiment import find_evaluations
 from flows.report.leaderboard import leaderboard
 from flows.report.prevalence import restated
 from tasks.runtime.errors import BadInput
@@ -61,6 +62,17 @@ def test_what_is_not_there_or_not_one_experiment_is_a_sentence(landed, tmp_path)
     load_all(tmp_path / "more")
     with pytest.raises(BadInput, match="beginning of 2 experiments"):
         find_evaluations("t")
+
+
+def test_an_unknown_experiment_is_answered_with_all_that_there_are_the_most_similar_first(tmp_path):
+    for i in range(9):
+        write_landing(tmp_path, f"t{i}", "training", training(f"t{i}", cell_id=f"smol-4bit-recipe{i}-s42"))
+        write_landing(tmp_path, f"e{i}", "evaluation", evaluation(f"e{i}", f"t{i}"))
+    load_all(tmp_path)
+    with pytest.raises(BadInput, match="no finished experiment 'recipe7'; it has") as caught:
+        find_evaluations("recipe7")
+    names = str(caught.value).rstrip(".").partition("first: ")[2].split(", ")
+    assert names[0] == "smol-4bit-recipe7-s42" and sorted(names) == [f"smol-4bit-recipe{i}-s42" for i in range(9)]
 
 
 def test_where_nothing_was_decided_or_there_is_no_emergency_no_zero_of_misses_is_printed(tmp_path):
