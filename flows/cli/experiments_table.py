@@ -1,54 +1,151 @@
-"""`triage status`: what is trained, scored and landed."""
+"""What `triage status` prints: the experiments on this machine and in the warehouse, with their results."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from flows.report.figures import rows_of
-from flows.report.names import RANDOM, random_mark
-from tasks.models.convert import has_random_weights
+from flows.cli.terminal import print_line
+from flows.cli.typed_rows import typed_rows
+from flows.report.figures import with_interval
+from flows.report.names import RANDOM, random_mark, verdict
 from tasks.runtime.store import complete, home
 from warehouse.connect import warehouse_path
-from warehouse.query import query
+from warehouse.health import bring_up_to_date
+
+COLUMNS = ("experiment", "training", "evaluation", "warehouse", "ED recall on test", "gates")
+NONE = "-"
+
+# A failed run is superseded by a later run of the same cell under other settings, whatever became of that one.
+LANDED = """
+    SELECT experiment.*, board.* EXCLUDE (training_id, random_weights),
+        status <> 'completed' AND EXISTS (
+            FROM experiment AS other JOIN landed AS later ON later.id = other.training_id
+            WHERE other.cell_id = experiment.cell_id AND later.loaded_at > landed.loaded_at
+        ) AS superseded
+    FROM (SELECT training_id, cell_id, status, random_weights FROM experiment) AS experiment
+    LEFT JOIN landed ON landed.id = experiment.training_id
+    LEFT JOIN (
+        SELECT training_id, random_weights, ed_recall, ed_recall_low, ed_recall_high, verdict, ed_prevalence
+        FROM evaluation_summary
+        WHERE evaluation_set = 'test'
+        QUALIFY row_number() OVER (PARTITION BY training_id ORDER BY created_at DESC) = 1
+    ) AS board ON board.training_id = experiment.training_id
+"""
+
+
+@dataclass(frozen=True)
+class LandedExperiment:
+    """A row of `experiment` with its latest result on the test set, which is None for a failed run."""
+
+    training_id: str
+    status: str
+    random_weights: bool | None
+    superseded: bool
+    ed_recall: float | None
+    ed_recall_low: float | None
+    ed_recall_high: float | None
+    verdict: str | None
+    ed_prevalence: float | None
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table."""
+
+    name: str
+    training: str = NONE
+    evaluation: str = NONE
+    landed: LandedExperiment | None = None
+
+    @property
+    def superseded(self) -> bool:
+        return self.landed is not None and self.landed.superseded
+
+    def cells(self) -> tuple[str, ...]:
+        if self.landed is None:
+            return self.name, self.training, self.evaluation, NONE, NONE, NONE
+        recall, gates = _result(self.landed)
+        return self.name, self.training, self.evaluation, self.landed.status, recall, gates
 
 
 def print_status(console: Console, everything: bool = False) -> None:
-    """Experiments on this machine and what the warehouse holds; those on random weights are marked."""
-    root = home() / "experiments"
-    folders = sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
-    landed: dict[str, Any] = {}
-    if warehouse_path().exists():
-        rows = rows_of(query("SELECT training_id, status, random_weights FROM experiment"))
-        landed = {r.training_id: r for r in rows}
-    if not folders and not landed:
-        console.print("Nothing has run yet. Next: triage sweep demo")
+    """Print a line per experiment; random weights are marked.
+
+    `everything`: failed runs of earlier settings, too, which are left out otherwise.
+    """
+    folder = home() / "experiments"
+    lines = list(_lines(folder))
+    if not lines:
+        print_line(console, "Nothing has run yet. Next: triage sweep demo")
         return
-    table = Table(title=f"Experiments in {root}", title_justify="left")
-    for column in ("experiment", "training", "evaluation", "warehouse"):
+
+    table = Table(title=f"Experiments in {folder}", title_justify="left")
+    for column in COLUMNS:
         table.add_column(column, overflow="fold")
-    for folder in folders:
-        started = any((folder / "checkpoint").glob("[0-9]*"))
-        trained = "done" if complete(folder) else ("resumable" if started else "not finished")
-        scored = sum(complete(p) is not None for p in (folder / "scores").glob("*-e*"))
-        row = landed.pop(folder.name, None)
-        mark = random_mark(row) if row else RANDOM if _on_random_weights(folder) else ""
-        table.add_row(
-            f"{folder.name}{mark}", trained, "done" if scored else "-", row.status if row else "-"
-        )
-    for training, row in landed.items():
-        table.add_row(f"{training}{random_mark(row)}", "-", "-", row.status)
+    for line in lines:
+        if everything or not line.superseded:
+            table.add_row(*line.cells())
     console.print(table)
+
+    hidden = sum(line.superseded for line in lines)
+    if hidden and not everything:
+        runs = "1 failed run" if hidden == 1 else f"{hidden} failed runs"
+        print_line(console, f"{runs} of earlier settings not listed: triage status --all")
+
+
+def _lines(folder: Path) -> Iterator[Line]:
+    """The experiments on this machine by name, then those that are in the warehouse alone."""
+    landed = _landed_experiments()
+    folders = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    for path in folders:
+        yield _local_line(path, landed.pop(path.name, None))
+    for experiment in landed.values():
+        yield Line(f"{experiment.training_id}{random_mark(experiment)}", landed=experiment)
+
+
+def _landed_experiments() -> dict[str, LandedExperiment]:
+    if not warehouse_path().exists():
+        return {}
+    bring_up_to_date()
+    return {row.training_id: row for row in typed_rows(LandedExperiment, f"({LANDED})")}
+
+
+def _local_line(folder: Path, landed: LandedExperiment | None) -> Line:
+    scored = any(complete(scores) for scores in (folder / "scores").glob("*-e*"))
+    if landed is not None:
+        mark = random_mark(landed)
+    else:
+        mark = RANDOM if _on_random_weights(folder) else ""
+    return Line(f"{folder.name}{mark}", _training_state(folder), "done" if scored else NONE, landed)
+
+
+def _training_state(folder: Path) -> str:
+    if complete(folder):
+        return "done"
+    has_checkpoint = any((folder / "checkpoint").glob("[0-9]*"))
+    return "resumable" if has_checkpoint else "not finished"
+
+
+def _result(landed: LandedExperiment) -> tuple[str, str]:
+    """ED recall with its interval, and the verdict of the gates."""
+    if landed.verdict is None:
+        return NONE, NONE
+    recall = with_interval(landed.ed_recall, landed.ed_recall_low, landed.ed_recall_high, digits=2)
+    return recall, verdict(landed).replace("\n", " ")
 
 
 def _on_random_weights(folder: Path) -> bool:
-    """Whether the variant of a training that is not in the warehouse yet has random weights; False where it is gone."""
+    """Whether a training that is not in the warehouse has random weights; False where its variant is gone."""
     try:
         args = json.loads((folder / "spec.json").read_text(encoding="utf-8"))["args"]
     except (OSError, ValueError, KeyError):
         return False
+    from tasks.models.convert import has_random_weights  # NumPy comes with it
+
     return has_random_weights(Path(args["variant"]))

@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 import textwrap
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 WIDEST = 24  # characters: a figure with its interval fits; a longer sentence is wrapped
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a cell holds None, NaN, NaT or pandas' NA; without pandas, whose import takes longer than most queries."""
+    try:
+        return value is None or bool(value != value)
+    except TypeError:  # NA is neither equal to itself nor unequal
+        return True
 
 
 def with_interval(
     value: Any, low: Any = None, high: Any = None, digits: int = 3, sign: bool = False
 ) -> str:
     """A figure and its 95 % interval, `0.912 [0.871, 0.944]`, or the figure alone; `n/a` where there is none."""
-    if value is None or pd.isna(value):
+    if is_missing(value):
         return "n/a"
     form = f"{'+' if sign else ''}.{digits}f"
-    if low is None or high is None or pd.isna(low) or pd.isna(high):
+    if is_missing(low) or is_missing(high):
         return f"{value:{form}}"
     return f"{value:{form}} [{low:{form}}, {high:{form}}]"
 
 
 def why_not(note: Any) -> str:
     """What stands in a figure's place: `n/a: no ED case in this set`; the note is the landed one."""
-    if note is None or pd.isna(note) or not str(note):
+    if is_missing(note) or not str(note):
         return "n/a"
     return f"n/a: {str(note).removeprefix('not available: ')}"
 
@@ -74,10 +83,10 @@ def figure(
     value: Any, low: Any = None, high: Any = None, digits: int = 3, sign: bool = False
 ) -> str:
     """A figure with its 95 % interval, e.g. `0.912` and below it `0.871 to 0.944`; `n/a` where there is none."""
-    if value is None or pd.isna(value):
+    if is_missing(value):
         return "n/a"
     plus = "+" if sign else ""
     text = f"{value:{plus}.{digits}f}"
-    if low is None or high is None or pd.isna(low) or pd.isna(high):
+    if is_missing(low) or is_missing(high):
         return text
     return f"{text}\n{low:{plus}.{digits}f} to {high:{plus}.{digits}f}"

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import pandas as pd
-
-from flows.report.figures import percent
+from flows.report.figures import is_missing, percent
 
 RANDOM = " (random weights)"  # behind the name of whatever was measured with them
 NOT_A_DEVICE = (
@@ -30,15 +28,15 @@ def on_cases(r: Any) -> str:
 
 def random_mark(r: Any) -> str:
     """What stands behind the name of an experiment whose weights are random."""
-    return RANDOM if not pd.isna(r.random_weights) and r.random_weights else ""
+    return RANDOM if not is_missing(r.random_weights) and r.random_weights else ""
 
 
 def verdict(r: Any) -> str:
     """The verdict of a row of evaluation_summary, or why its set could give none: `unsafe` would be a finding."""
-    from tasks.judging.gates import ED_RECALL  # SciPy comes with it
-
     if r.verdict != "unsafe" or 0 < r.ed_prevalence < 1:
         return str(r.verdict)
     if r.ed_prevalence == 0:
         return "not judged:\nno ED case"
+    from tasks.judging.gates import ED_RECALL  # SciPy comes with it, and few sets need this
+
     return "not judged:\nemergencies only" if r.ed_recall >= ED_RECALL else "unsafe"

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import pandas as pd
-
-from flows.report.figures import figure, percent
+from flows.report.figures import figure, is_missing, percent
 from tasks.runtime.errors import BadInput
 
 
@@ -21,10 +19,10 @@ def at_prevalence(r: Any, prevalence: float | None) -> dict[str, str]:
 
 
 def check_prevalence(prevalence: float | None) -> None:
-    """Raise BadInput for a `--prevalence` that is no share."""
+    """Raise BadInput for a `--prevalence` that is not between 0 and 1."""
     if prevalence is not None and not 0 < prevalence < 1:
         raise BadInput(
-            f"--prevalence {prevalence:g} is no share; give one between 0 and 1, e.g. 0.1."
+            f"--prevalence must be between 0 and 1, e.g. 0.1 (got {prevalence:g})."
         )
 
 
@@ -35,12 +33,12 @@ def restated(
 
     None where they are not available: no emergency or nothing else in the set; precision where nothing is decided ED.
     """
-    if pd.isna(recall) or not 0 < prevalence < 1:
+    if is_missing(recall) or not 0 < prevalence < 1:
         return None, None
     if (
-        pd.isna(precision) or not precision
+        is_missing(precision) or not precision
     ):  # nothing decided ED, or only wrongly: no hit at any prevalence
-        return (None if pd.isna(precision) else 0.0), 0.0
+        return (None if is_missing(precision) else 0.0), 0.0
     alarms = (
         prevalence * recall * (1 - precision) / precision / (1 - prevalence)
     )  # per case that is no emergency

@@ -56,7 +56,7 @@ def test_texts_come_from_the_users_own_file_only(landed, tmp_path):
 def test_what_is_not_there_or_not_one_experiment_is_a_sentence(landed, tmp_path):
     with pytest.raises(BadInput, match="no finished experiment 'other'"):
         find_evaluations("other")
-    with pytest.raises(BadInput, match="no share"):
+    with pytest.raises(BadInput, match=r"must be between 0 and 1, e\.g\. 0\.1 \(got 1\.5\)"):
         printed("t4", None, 1.5)
     land_pair(tmp_path / "more")
     load_all(tmp_path / "more")
@@ -132,7 +132,7 @@ def test_the_command_prints_gates_texts_from_the_users_file_and_restated_figures
     after = done.stdout.split("c00005")[1].split("c00006")[0]
     assert "message 5" in after and done.stdout.count("its text is not in that file") == 1
     unknown, share = typed("gates", "nothing"), typed("gates", "t4", "--prevalence", "2")
-    for wrong, words in ((unknown, "no finished experiment 'nothing'"), (share, "--prevalence 2 is no share")):
+    for wrong, words in ((unknown, "no finished experiment 'nothing'"), (share, "--prevalence must be between 0 and 1, e.g. 0.1 (got 2).")):
         assert (wrong.returncode, wrong.stdout) == (2, "") and one_sentence(wrong.stderr) and words in wrong.stderr
 
 

@@ -1,0 +1,58 @@
+"""`triage status`: results beside the states, and failed runs only while nothing replaced them."""
+
+from __future__ import annotations
+
+import io
+from datetime import datetime
+
+from rich.console import Console
+
+from flows.cli.experiments_table import print_status
+from tests.warehouse.rows import evaluation, training
+from warehouse.connect import writing
+from warehouse.landing import write_landing
+from warehouse.load import load_all
+
+
+def printed(everything: bool = False) -> str:
+    out = io.StringIO()
+    print_status(Console(file=out, width=160), everything)
+    return out.getvalue()
+
+
+def names(text: str) -> list[str]:
+    return [line.split("│")[1].strip() for line in text.splitlines() if line.startswith("│")]
+
+
+def land(tmp_path, id: str, order: int, **values) -> None:
+    write_landing(tmp_path, id, "training", training(id, **values))
+    load_all(tmp_path)
+    with writing() as con:
+        con.execute("UPDATE landed SET loaded_at = ? WHERE id = ?", [datetime(2026, 1, 1, order), id])
+
+
+def test_a_landed_experiment_stands_with_its_recall_and_its_verdict(tmp_path):
+    write_landing(tmp_path, "t4", "training", training("t4"))
+    write_landing(tmp_path, "e4", "evaluation", evaluation("e4", "t4"))
+    load_all(tmp_path)
+    (line,) = (line for line in printed().splitlines() if line.startswith("│"))
+    cells = [cell.strip() for cell in line.split("│")[1:-1]]
+    assert cells[:4] == ["t4", "-", "-", "completed"]
+    assert cells[4].startswith("1.00 [") and cells[5] in ("provisional", "unsafe", "passes_gates")
+
+
+def test_a_failed_run_is_left_out_once_other_settings_of_its_cell_have_landed(tmp_path):
+    land(tmp_path, "old", 1, status="failed", error="The disk was full.")
+    assert names(printed()) == ["old"]
+    land(tmp_path, "new", 2)
+    text = printed()
+    assert names(text) == ["new"] and "1 failed run of earlier settings not listed: triage status --all" in text
+    assert sorted(names(printed(everything=True))) == ["new", "old"]
+    land(tmp_path, "newest", 3, status="diverged", error="NaN.")
+    assert sorted(names(printed())) == ["new", "newest"], "the last failure stands"
+
+
+def test_a_failed_run_of_another_cell_stands(tmp_path):
+    land(tmp_path, "t4", 1, status="failed", error="No.")
+    land(tmp_path, "t8", 2, bits=8)
+    assert sorted(names(printed())) == ["t4", "t8"]
