@@ -246,7 +246,9 @@ def _print_miss(console: Console, miss: Miss, texts: dict[str, str] | None) -> N
     text = f"  {miss.case_id}  decided {miss.decision}, p(ED) {miss.p_ed:.3f}{flags[miss.review]}"
     print_line(console, text)
     if texts is not None:
-        print_line(console, f"    {texts.get(miss.case_digest or '', 'its text is not in that file')}")
+        print_line(
+            console, f"    {texts.get(miss.case_digest or '', 'its text is not in that file')}"
+        )
 
 
 def _is(evaluation: Evaluation) -> str:

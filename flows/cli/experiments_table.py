@@ -118,11 +118,16 @@ def _landed_experiments() -> dict[str, LandedExperiment]:
 
 def _local_line(folder: Path, landed: LandedExperiment | None) -> Line:
     scored = any(complete(scores) for scores in (folder / "scores").glob("*-e*"))
+    evaluation = "done" if scored else NONE
+    return Line(
+        f"{folder.name}{_mark(folder, landed)}", _training_state(folder), evaluation, landed
+    )
+
+
+def _mark(folder: Path, landed: LandedExperiment | None) -> str:
     if landed is not None:
-        mark = random_mark(landed)
-    else:
-        mark = RANDOM if _on_random_weights(folder) else ""
-    return Line(f"{folder.name}{mark}", _training_state(folder), "done" if scored else NONE, landed)
+        return random_mark(landed)
+    return RANDOM if _on_random_weights(folder) else ""
 
 
 def _training_state(folder: Path) -> str:

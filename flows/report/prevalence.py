@@ -21,9 +21,7 @@ def at_prevalence(r: Any, prevalence: float | None) -> dict[str, str]:
 def check_prevalence(prevalence: float | None) -> None:
     """Raise BadInput for a `--prevalence` that is not between 0 and 1."""
     if prevalence is not None and not 0 < prevalence < 1:
-        raise BadInput(
-            f"--prevalence must be between 0 and 1, e.g. 0.1 (got {prevalence:g})."
-        )
+        raise BadInput(f"--prevalence must be between 0 and 1, e.g. 0.1 (got {prevalence:g}).")
 
 
 def restated(

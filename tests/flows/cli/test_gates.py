@@ -132,7 +132,8 @@ def test_the_command_prints_gates_texts_from_the_users_file_and_restated_figures
     after = done.stdout.split("c00005")[1].split("c00006")[0]
     assert "message 5" in after and done.stdout.count("its text is not in that file") == 1
     unknown, share = typed("gates", "nothing"), typed("gates", "t4", "--prevalence", "2")
-    for wrong, words in ((unknown, "no finished experiment 'nothing'"), (share, "--prevalence must be between 0 and 1, e.g. 0.1 (got 2).")):
+    range_sentence = "--prevalence must be between 0 and 1, e.g. 0.1 (got 2)."
+    for wrong, words in ((unknown, "no finished experiment 'nothing'"), (share, range_sentence)):
         assert (wrong.returncode, wrong.stdout) == (2, "") and one_sentence(wrong.stderr) and words in wrong.stderr
 
 

@@ -53,7 +53,9 @@ def test_the_help_of_a_command_does_not_load_what_the_command_needs(args, place)
     assert loaded(place, *args) & HEAVY <= {"pydantic"}, "with which typer checks options"
 
 
-@pytest.mark.parametrize("args", [("sql", "SELECT 1"), ("status",), ("gates", "t4"), ("compare",), ("compare", "--all")])
+@pytest.mark.parametrize(
+    "args", [("sql", "SELECT 1"), ("status",), ("gates", "t4"), ("compare",), ("compare", "--all")]
+)
 def test_what_reads_the_warehouse_loads_neither_prefect_nor_scipy_nor_mlx(args, place):
     assert loaded(place, *args) & NEVER == set()
 
