@@ -1,60 +1,94 @@
-"""Flow runs whose process is gone, as after a power cut: Prefect leaves them Running for ever, so they are queued again.
+"""Flow runs whose process is gone, as after a power cut: Prefect keeps them Running for ever, so they are queued again.
 
-Only runs of our work pool, only where no process of this machine carries the run's id, and not what a worker elsewhere
-has taken. Running one again repeats no finished work: every step is content-addressed, and a training resumes from its
-checkpoint.
+Only runs of our work pool, only where no process of this machine has the run's id, and not those that a worker on
+another machine has taken. Running one again repeats no finished work: every step is content-addressed, and a training
+resumes from its checkpoint.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import re
-import signal
-import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from deployments.prefect_api import post
+import psutil
+
+from deployments.prefect_api import prefect_client
 from deployments.worker_names import is_elsewhere, other_workers
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import FlowRun
+
+RUN_ID = "PREFECT__FLOW_RUN_ID"  # in the environment of a flow run's process
 
 
 def queue_lost_runs(api: str, pool: str) -> list[str]:
-    """Names of the runs that were put back into the queue of `pool`; `api` is the server's API address."""
-    states = {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}
-    runs = post(
-        f"{api}/flow_runs/filter",
-        {"flow_runs": {"state": states}, "work_pools": {"name": {"any_": [pool]}}},
+    """Queue the lost runs of `pool` on the server at `api` again, and return their names. Raises NoAnswer."""
+    with prefect_client(api) as client:
+        lost_runs = _lost_runs(client, pool)
+        for run in lost_runs:
+            _queue_again(client, run)
+        return [run.name for run in lost_runs]
+
+
+def _lost_runs(client: SyncPrefectClient, pool: str) -> list[FlowRun]:
+    """Unfinished runs of the pool that have no process on this machine and are not of another one."""
+    if not (runs := _unfinished_runs(client, pool)):
+        return []
+
+    with_process = {environment.get(RUN_ID) for _, environment in process_environments()}
+    without_process = [run for run in runs if str(run.id) not in with_process]
+    others = other_workers(client, pool) if without_process else []
+    return [run for run in without_process if not is_elsewhere(_worker_of(run), others)]
+
+
+def _unfinished_runs(client: SyncPrefectClient, pool: str) -> list[FlowRun]:
+    from prefect.client.schemas.filters import (
+        FlowRunFilter,
+        FlowRunFilterState,
+        FlowRunFilterStateType,
+        WorkPoolFilter,
+        WorkPoolFilterName,
     )
-    processes = process_environments() if runs else ""
-    lost = [run for run in runs if f"PREFECT__FLOW_RUN_ID={run['id']}" not in processes]
-    others = other_workers(api, pool) if lost else []
-    lost = [
-        run
-        for run in lost
-        if not is_elsewhere(run["labels"].get("prefect.worker.name", ""), others)
-    ]
-    for run in lost:
-        ending = run["state"]["type"] == "CANCELLING"
-        state = {"type": "CANCELLED"} if ending else {"type": "SCHEDULED", "name": "AwaitingRetry"}
-        post(f"{api}/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
-    return [str(run["name"]) for run in lost]
+    from prefect.client.schemas.objects import StateType
+
+    unfinished = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
+    by_state = FlowRunFilterState(type=FlowRunFilterStateType(any_=unfinished))
+    return client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(state=by_state),
+        work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
+    )
+
+
+def _worker_of(run: FlowRun) -> str:
+    """Name of the worker that took a run; empty if none is recorded."""
+    return str(run.labels.get("prefect.worker.name", ""))
+
+
+def _queue_again(client: SyncPrefectClient, run: FlowRun) -> None:
+    """Schedule a run now; one that was being cancelled becomes cancelled."""
+    from prefect.states import AwaitingRetry, Cancelled
+
+    is_ending = run.state is not None and run.state.is_cancelling()
+    state = Cancelled() if is_ending else AwaitingRetry()
+    client.set_flow_run_state(run.id, state, force=True)
 
 
 def end_runs(api: str, home: Path) -> None:
-    """Kill the processes of flow runs that report to `api` from this TRIAGE_HOME; the steps they started leave too."""
-    ours = {"PREFECT_API_URL": api, "TRIAGE_HOME": str(home)}
-    for line in process_environments().splitlines():
-        of_us = all(_sets(line, name, value) for name, value in ours.items())
-        if "prefect.engine" in line and "PREFECT__FLOW_RUN_ID=" in line and of_us:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(line.split()[0]), signal.SIGKILL)
+    """Kill the processes of flow runs that report to `api` from this TRIAGE_HOME; the steps they started end too."""
+    expected = {"PREFECT_API_URL": api, "TRIAGE_HOME": str(home)}.items()
+    for process, environment in process_environments():
+        if RUN_ID not in environment or not expected <= environment.items():
+            continue
+        with contextlib.suppress(psutil.Error):
+            if "prefect.engine" in " ".join(process.cmdline()):
+                process.kill()
 
 
-def _sets(line: str, name: str, value: str) -> bool:
-    """Whether a process has a variable of this value: `ps` divides with spaces, and a value may hold some itself."""
-    return re.search(rf" {name}={re.escape(value)}(?= [^ =]+=| *$)", line) is not None
-
-
-def process_environments() -> str:
-    """Commands and environments of this user's processes, as `ps` of Linux and macOS prints them."""
-    return subprocess.run(["ps", "axeww"], capture_output=True, text=True, check=True).stdout
+def process_environments() -> Iterator[tuple[psutil.Process, dict[str, str]]]:
+    """The running processes whose environment this user may read, each with it."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            yield process, process.environ()

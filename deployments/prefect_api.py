@@ -1,78 +1,103 @@
-"""Asks a Prefect server: for its version, before one is used and to see whether one answers, and for what it holds."""
+"""Talks to a Prefect server through Prefect's own client: its version, and whether a sweep can use it.
+
+Prefect is imported by the functions that need it: a sweep starts its temporary server while it imports Prefect.
+"""
 
 from __future__ import annotations
 
-import http.client
-import json
-import urllib.error
-import urllib.request
+import contextlib
+import socket
+from collections.abc import Iterator
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tasks.runtime.findings import Finding
 
-SECONDS = 3.0
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
+HOST = "127.0.0.1"
+SECONDS = 3.0  # a server that takes longer to give its version does not answer
+REQUEST_SECONDS = 20.0  # a server that is busy with runs may take longer than that
+CONNECT_ATTEMPTS = 4  # the client's, of which each may take its part of the time
 
 
-class NoVersion(Exception):
-    """No Prefect server tells its version there. `status`: the HTTP status, where a web server answered."""
+class NoAnswer(Exception):
+    """A Prefect server does not answer, or not as one. `status`: the HTTP status, where a web server answered."""
 
     def __init__(self, reason: str, status: int | None = None) -> None:
         super().__init__(reason)
         self.status = status
 
 
-def server_version(url: str) -> str:
-    """Version of the Prefect server whose API is at `url`, e.g. http://127.0.0.1:4200/api. Raises NoVersion."""
+def api_url(port: int) -> str:
+    """The address of the API of a server on this machine."""
+    return f"http://{HOST}:{port}/api"
+
+
+def is_open(port: int) -> bool:
+    """Whether a program listens on a port of this machine."""
+    with socket.socket() as probe:
+        probe.settimeout(2)
+        return probe.connect_ex((HOST, port)) == 0
+
+
+@contextlib.contextmanager
+def prefect_client(api: str, seconds: float | None = None) -> Iterator[SyncPrefectClient]:
+    """Prefect's client of the server at `api`, with the credentials and certificates of Prefect's settings.
+
+    Its requests fail after `seconds` (REQUEST_SECONDS) and are not repeated, which would take a minute. Raises NoAnswer.
+    """
+    import httpx
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    limit = seconds or REQUEST_SECONDS
+    timeout = httpx.Timeout(limit, connect=limit / CONNECT_ATTEMPTS)
     try:
-        with urllib.request.urlopen(f"{url.rstrip('/')}/admin/version", timeout=SECONDS) as answer:
-            return str(json.load(answer))
-    except urllib.error.HTTPError as error:
-        raise NoVersion(f"status {error.code}", error.code) from error
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise NoVersion(str(getattr(error, "reason", error))) from error
+        with (
+            temporary_settings({PREFECT_API_URL: api, PREFECT_CLIENT_MAX_RETRIES: 0}),
+            get_client(sync_client=True, httpx_settings={"timeout": timeout}) as client,
+        ):
+            yield client
+    except httpx.HTTPStatusError as error:
+        status = error.response.status_code
+        raise NoAnswer(f"status {status}", status) from error
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        raise NoAnswer(str(error) or type(error).__name__) from error
 
 
-def post(url: str, body: dict[str, Any]) -> Any:
-    """What a Prefect server answers to a request with a body. Raises OSError or HTTPException if it does not."""
-    request = urllib.request.Request(
-        url, json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=20) as answer:
-        return json.load(answer)
+def server_version(api: str) -> str:
+    """Version of the Prefect server whose API is at `api`, e.g. http://127.0.0.1:4200/api. Raises NoAnswer."""
+    with prefect_client(api, SECONDS) as client:
+        return str(client.api_version())
 
 
 def check_prefect_server() -> list[Finding]:
-    """The server that PREFECT_API_URL, or Prefect's own settings, name."""
+    """Whether the server that PREFECT_API_URL or Prefect's other settings name can be used."""
     from prefect.settings import PREFECT_API_URL
 
-    url, ours = PREFECT_API_URL.value(), metadata.version("prefect")
+    url = PREFECT_API_URL.value()
     if not url:
-        return [
-            Finding(
-                "Prefect",
-                "ok",
-                "no server is set (PREFECT_API_URL): a sweep starts its own while it runs",
-            )
-        ]
+        detail = "no server is set (PREFECT_API_URL): a sweep starts its own while it runs"
+        return [Finding("Prefect", "ok", detail)]
     try:
         version = server_version(url)
-    except NoVersion as error:
-        if error.status is not None:
-            remedy = "check its address and your credentials, if sweeps do not appear there"
-            return [
-                Finding("Prefect", "warning", f"{url} does not tell its version ({error})", remedy)
-            ]
+    except NoAnswer as error:
+        return [_no_version(url, error)]
+
+    expected = metadata.version("prefect")
+    if version == expected:
+        return [Finding("Prefect", "ok", f"server {version} at {url}")]
+    detail = f"the server at {url} is {version}, this project's is {expected}"
+    remedy = f"stop that server and start one of this version with `triage up`, or use Prefect {version} here"
+    return [Finding("Prefect", "error", detail, remedy)]
+
+
+def _no_version(url: str, error: NoAnswer) -> Finding:
+    if error.status is None:
         remedy = "start it with `triage up`, or unset PREFECT_API_URL to do without"
-        return [Finding("Prefect", "error", f"no server answers at {url} ({error})", remedy)]
-    if version != ours:
-        remedy = f"stop that server and start one of this version with `triage up`, or use Prefect {version} here"
-        return [
-            Finding(
-                "Prefect",
-                "error",
-                f"the server at {url} is {version}, this project's is {ours}",
-                remedy,
-            )
-        ]
-    return [Finding("Prefect", "ok", f"server {version} at {url}")]
+        return Finding("Prefect", "error", f"no server answers at {url} ({error})", remedy)
+    detail = f"{url} does not give its version ({error})"
+    remedy = "check its address and your credentials, if sweeps do not appear there"
+    return Finding("Prefect", "warning", detail, remedy)

@@ -1,6 +1,6 @@
-"""The processes that `triage up` starts, written down, so that the next start can end what a killed one left.
+"""The processes that `triage up` starts, on record, so that the next start can end those of a killed one.
 
-Each is the leader of its own process group. A record is the file `up/<host>-<name>` of TRIAGE_HOME.
+Each is the leader of its own process group. Its record is the file `up/<host>-<name>` of TRIAGE_HOME.
 """
 
 from __future__ import annotations
@@ -16,15 +16,19 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tasks.runtime.store import home, write_atomic
+import psutil
 
-PATIENCE = 10.0  # seconds that a process has to end by itself
+from tasks.runtime.home import home
+from tasks.runtime.store import write_atomic
+
+PATIENCE = 10.0  # seconds that a process has to end after a signal
+CLOCK_SECONDS = 60.0  # by which a corrected clock may move the times of processes and files apart
 
 
 def start(
     stack: contextlib.ExitStack, arguments: list[str], environment: dict[str, str], name: str
 ) -> subprocess.Popen[bytes]:
-    """Start a Prefect command in its own process group, stopped with the stack; what it prints goes to a log."""
+    """Start a Prefect command in its own process group, stopped with the stack; its output goes to a log."""
     log = home() / "logs" / f"prefect-{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     handle = stack.enter_context(log.open("ab"))
@@ -36,9 +40,10 @@ def start(
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
+
     record = _records(home()) / f"{socket.gethostname()}-{name}"
     stack.callback(record.unlink, missing_ok=True)
-    stack.callback(_end, process.pid, lambda: process.poll() is not None)
+    stack.callback(_end_group, process.pid, lambda: process.poll() is not None)
     write_atomic(record, json.dumps({"pid": process.pid, "command": " ".join(arguments)}))
     return process
 
@@ -46,26 +51,32 @@ def start(
 def end_leftovers(root: Path) -> list[int]:
     """End the processes that a killed `triage up` of this TRIAGE_HOME left; call it only while no other one runs.
 
-    Returns their process ids. A worker is killed rather than asked, since it would first wait for its run.
+    Returns their process ids.
     """
     ended = []
     for record in sorted(_records(root).glob(f"{socket.gethostname()}-*")):
         with contextlib.suppress(ValueError, KeyError, TypeError):
-            left = json.loads(record.read_text(encoding="utf-8"))
-            pid = int(left["pid"])
-            if left["command"] in command_of(
-                pid
-            ):  # and not another process that has its number by now
-                if left["command"].startswith("worker "):
-                    kill_group(pid)
-                _end(pid, lambda pid=pid: not command_of(pid))  # type: ignore[misc]
+            entry = json.loads(record.read_text(encoding="utf-8"))
+            pid = int(entry["pid"])
+            if _end_recorded(pid, entry["command"], record):
                 ended.append(pid)
         record.unlink(missing_ok=True)
     return ended
 
 
+def _end_recorded(pid: int, command: str, record: Path) -> bool:
+    """End the process of a record; False if it is gone, or if its id belongs to another process now."""
+    if command not in command_of(pid) or not is_older(pid, record):
+        return False
+    # A worker is killed rather than asked, since it would first wait for its run.
+    if command.startswith("worker "):
+        kill_group(pid)
+    _end_group(pid, lambda: not command_of(pid))
+    return True
+
+
 def kill_group(group: int) -> None:
-    """Kill a process group at once, if it is still there."""
+    """Kill a process group at once, if it still exists."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)
 
@@ -73,31 +84,32 @@ def kill_group(group: int) -> None:
 def command_of(pid: int) -> str:
     """The command line of a running process; empty if there is none."""
     try:
-        return (
-            Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        )
-    except OSError:
-        if Path("/proc/self").exists():
-            return ""
-    listed = subprocess.run(
-        ["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False
-    )
-    return listed.stdout.strip()
+        return " ".join(psutil.Process(pid).cmdline())
+    except (psutil.Error, ValueError):
+        return ""
 
 
-def _end(group: int, ended: Callable[[], bool]) -> None:
-    """End a process group: asked first, then told. `ended` says whether its leader is gone."""
+def is_older(pid: int, record: Path) -> bool:
+    """Whether a process started before `record` was written; one that started later has a reused process id."""
+    try:
+        return psutil.Process(pid).create_time() <= record.stat().st_mtime + CLOCK_SECONDS
+    except (psutil.Error, ValueError):
+        return False
+
+
+def _end_group(group: int, leader_ended: Callable[[], bool]) -> None:
+    """End a process group: SIGTERM first, SIGKILL if that is not enough."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(group, number)
         deadline = time.monotonic() + PATIENCE
-        while not ended() and time.monotonic() < deadline:
+        while not leader_ended() and time.monotonic() < deadline:
             time.sleep(0.05)
-        if ended() and not _group_lives(group):
+        if leader_ended() and not _group_exists(group):
             return
 
 
-def _group_lives(group: int) -> bool:
+def _group_exists(group: int) -> bool:
     try:
         os.killpg(group, 0)
     except ProcessLookupError:

@@ -1,8 +1,8 @@
-"""Prefect's temporary server, where no other is configured.
+"""Prefect's temporary server, for sweeps where no other one is configured.
 
-Prefect would start one by itself, after four seconds of imports that only a server needs, and a killed sweep would leave
-it running for good. So it is started here as Prefect starts it, its process is written down, and the next sweep of the
-same home ends what a dead one left.
+Prefect would start one itself, after four seconds of imports that only a server needs, and a killed sweep would leave
+it running for good. So it is started here as Prefect starts it, its process is recorded, and the next sweep of the same
+home ends the servers of dead ones.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from deployments.prefect_api import NoVersion, server_version
-from deployments.started_processes import command_of
-from deployments.up import HOST, api_url
+from deployments.prefect_api import HOST, NoAnswer, api_url, is_open, server_version
+from deployments.started_processes import command_of, is_older
 from tasks.runtime.child import end_process
 from tasks.runtime.errors import BadInput, TriageError
-from tasks.runtime.store import home, write_atomic
+from tasks.runtime.home import home
+from tasks.runtime.store import write_atomic
 
 SERVER = "prefect.server.api.server"
 LIKE_PREFECTS_OWN = {
@@ -37,7 +37,7 @@ NAMES_A_SERVER = ("PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH")
 
 
 def start_temporary_server() -> Callable[[], AbstractContextManager[object]]:
-    """Start a server that lives until this process exits; if one is configured, only look at that.
+    """Start a server that lives until this process exits, unless one is configured, which is only checked.
 
     Returns at once a function that waits until the server answers and gives the context to run flows in: starting takes
     seconds, in which the caller can import what it needs, Prefect first of all. Raises BadInput with the remedy if the
@@ -50,7 +50,7 @@ def start_temporary_server() -> Callable[[], AbstractContextManager[object]]:
     atexit.register(server.end)  # runs after Prefect's own, registered later
     server.start()
 
-    def ready() -> AbstractContextManager[object]:
+    def wait_for_server() -> AbstractContextManager[object]:
         from prefect.settings import (
             PREFECT_API_URL,
             PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
@@ -64,14 +64,16 @@ def start_temporary_server() -> Callable[[], AbstractContextManager[object]]:
             {PREFECT_API_URL: api_url(server.port), PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
         )
 
-    return ready
+    return wait_for_server
 
 
 class _Server:
-    """Prefect's server, in a process that is written down in `record` until it has ended."""
+    """Prefect's server, in a process that `record` names until it has ended."""
 
     def __init__(self, record: Path) -> None:
-        self.port, self._record, self._answered = 0, record, False
+        self.port = 0
+        self._record = record
+        self._answered = False
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -89,57 +91,57 @@ class _Server:
             code = self._process.poll() if self._process else None
             reason = "it does not answer" if code is None else f"it ended with code {code}"
             raise TriageError(
-                f"Prefect's temporary server did not start ({reason}); is the machine busy? Type the same command again."
+                f"Prefect's temporary server did not start ({reason}); is the machine busy? Run the same command again."
             )
 
     def _answers(self, deadline: float) -> bool:
         """Wait until it answers; False if it ended before, or the time is over."""
         while time.monotonic() < deadline and self._process and self._process.poll() is None:
-            with contextlib.suppress(NoVersion):
-                server_version(api_url(self.port))
-                self._answered = True
-                break
+            with contextlib.suppress(NoAnswer):
+                if is_open(self.port):
+                    server_version(api_url(self.port))
+                    self._answered = True
+                    break
             time.sleep(0.05)
         return self._answered
 
     def end(self) -> None:
-        """End it, and forget it."""
+        """End the process and remove its record."""
         if self._process is not None:
             if not self._answered:
-                self._process.kill()  # asked to, it would first finish starting
+                self._process.kill()  # SIGTERM would let it finish starting first
             end_process(self._process)
         with contextlib.suppress(OSError):
             self._record.unlink()
 
 
 def end_orphaned_servers(root: Path) -> None:
-    """End the servers whose sweeps are dead."""
+    """End the servers whose sweeps are dead. A record, named after its sweep's process, holds the server's."""
     for record in sorted(_records(root).glob(f"{socket.gethostname()}-*")):
-        if command_of(int(record.name.rpartition("-")[2])):
+        if is_older(int(record.name.rpartition("-")[2]), record):
             continue
         with contextlib.suppress(ValueError, OSError):
             pid = int(record.read_text())
-            if SERVER in command_of(pid):  # and not another process that has its number by now
+            if SERVER in command_of(pid) and is_older(pid, record):
                 os.kill(pid, signal.SIGTERM)
         record.unlink(missing_ok=True)
 
 
 def _may_be_configured() -> bool:
-    """Whether any of the places that Prefect reads its settings from could name a server; if none, do not wait for it."""
-    own = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
+    """Whether any of the places that Prefect reads its settings from could name a server; looking imports nothing."""
+    prefect_home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
+    settings_files = (prefect_home / "profiles.toml", Path(".env"), Path("prefect.toml"))
     project = Path("pyproject.toml")
     return (
         any(name in os.environ for name in NAMES_A_SERVER)
-        or any(
-            path.exists() for path in (own / "profiles.toml", Path(".env"), Path("prefect.toml"))
-        )
+        or any(path.exists() for path in settings_files)
         or (project.is_file() and b"[tool.prefect" in project.read_bytes())
-        or "prefect.context" in sys.modules  # asking is free, and a program may have set one
+        or "prefect.context" in sys.modules  # imported already: a program may have set one
     )
 
 
 def _configured_server_answers() -> bool:
-    """False where no server is configured."""
+    """False where no server is configured. Raises BadInput if the configured one cannot be used."""
     from prefect.settings import PREFECT_API_URL
 
     from deployments.prefect_api import check_prefect_server
@@ -161,26 +163,16 @@ def _free_port() -> int:
 
 
 def _start(port: int) -> subprocess.Popen[bytes]:
-    found = importlib.util.find_spec("prefect")
-    assert found is not None and found.origin is not None
-    packages = str(
-        Path(found.origin).parent.parent
-    )  # and never the current folder, which may hold any module
-    command = [
-        "-P",
-        "-m",
-        "uvicorn",
-        "--app-dir",
-        packages,
-        "--factory",
-        f"{SERVER}:create_app",
-        "--host",
-        HOST,
-    ]
-    quiet = ["--port", str(port), "--log-level", "error", "--lifespan", "on"]
+    prefect = importlib.util.find_spec("prefect")
+    assert prefect is not None and prefect.origin is not None
+    # Never the current folder, which may hold any module: that is what -P and --app-dir are for.
+    packages = str(Path(prefect.origin).parent.parent)
+    application = ["--app-dir", packages, "--factory", f"{SERVER}:create_app"]
+    address = ["--host", HOST, "--port", str(port)]
+    quiet = ["--log-level", "error", "--lifespan", "on"]
     # Ctrl-C goes to all in the terminal's foreground. The sweep, which ends the server, must still reach it.
     return subprocess.Popen(
-        [sys.executable, *command, *quiet],
+        [sys.executable, "-P", "-m", "uvicorn", *application, *address, *quiet],
         env=os.environ | LIKE_PREFECTS_OWN,
         start_new_session=True,
     )

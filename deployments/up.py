@@ -1,47 +1,38 @@
-"""Starts what the Prefect UI needs on this machine: server, work pool, worker and deployments, all on 127.0.0.1.
+"""`triage up`: Prefect's server with its UI, the work pool, the deployments and a worker, all on this machine.
 
-Runs in the foreground until Ctrl-C, SIGTERM or a closed terminal, then stops what it started. Starting it twice is
-harmless, and a start ends what a killed one left. A worker that dies is started again; flow runs go on without it, and
+Runs in the foreground until Ctrl-C, SIGTERM or a closed terminal, then stops what it started. A second start is
+harmless, and a start ends what a killed one left. A worker that ends is started again; flow runs go on without it, and
 those that were lost with it are queued again.
 """
 
 from __future__ import annotations
 
 import contextlib
-import http.client
 import os
-import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from importlib import metadata
 
-from deployments import prefect_api
+from deployments.interruptions import ignore_interruptions, interrupted_by_signals
 from deployments.lost_runs import end_runs, queue_lost_runs
-from deployments.register import POOL, set_up
+from deployments.prefect_api import HOST, NoAnswer, api_url, is_open, server_version
+from deployments.register import POOL, register
 from deployments.started_processes import end_leftovers, kill_group, start
 from deployments.worker_names import worker_name
 from tasks.runtime.errors import BadInput, Locked
-from tasks.runtime.store import home, locked
+from tasks.runtime.home import home
+from tasks.runtime.store import locked
 
-HOST = "127.0.0.1"
 START_SECONDS = 90.0
 PAUSE = 1.0  # seconds before a worker that ended is started again
-EARLY, EARLY_ENDS = (
-    60.0,
-    5,
-)  # so many workers in a row that end within so many seconds: no further one would live
-INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+EARLY_SECONDS = 60.0  # a worker that ends sooner has something wrong with it ...
+EARLY_ENDS = 5  # ... and after so many of them in a row, no further one would live
 Say = Callable[[str], None]
 
 
-def api_url(port: int) -> str:
-    return f"http://{HOST}:{port}/api"
-
-
 def up(port: int, say: Say) -> None:
-    """Start everything and wait. Raises BadInput where the port or the server there cannot be used."""
+    """Start everything and wait. Raises BadInput where the port, or the server that answers there, cannot be used."""
     try:
         with interrupted_by_signals(), locked(home() / "server"):
             _run(port, say)
@@ -49,7 +40,7 @@ def up(port: int, say: Say) -> None:
         with contextlib.suppress(OSError):  # the terminal may be gone
             say("Stopped. What was running goes on at the next `triage up`.")
     except Locked:
-        version = server_version(port)
+        version = version_on(port)
         if version is None:
             raise BadInput(
                 f"`triage up` is running already, but not on port {port}; stop it first, or use its port."
@@ -57,11 +48,13 @@ def up(port: int, say: Say) -> None:
         say(f"Already running: http://{HOST}:{port} (Prefect {version}).")
 
 
-def server_version(port: int) -> str | None:
+def version_on(port: int) -> str | None:
     """Version of the Prefect server that answers on a port of this machine, or None."""
+    if not is_open(port):
+        return None
     try:
-        return prefect_api.server_version(api_url(port))
-    except prefect_api.NoVersion:
+        return server_version(api_url(port))
+    except NoAnswer:
         return None
 
 
@@ -69,21 +62,10 @@ def _run(port: int, say: Say) -> None:
     environment = _environment(port)
     with contextlib.ExitStack() as stack:
         try:
-            _tidy_up(port, say)
-            if _usable_server(port):
-                say(
-                    f"A Prefect server answers on port {port} already and is used; it stays when this stops."
-                )
-            else:
-                started = start(
-                    stack,
-                    ["server", "start", "--host", HOST, "--port", str(port)],
-                    environment,
-                    "server",
-                )
-                _wait_for(port, started)
+            _end_leftovers(port, say)
+            _provide_server(stack, port, environment, say)
             with _answering(port):
-                set_up(api_url(port), environment)
+                register(api_url(port), environment)
             say(
                 f"Prefect UI: http://{HOST}:{port}  (deployments sweep/local, experiment/local, compare/local)"
             )
@@ -91,91 +73,113 @@ def _run(port: int, say: Say) -> None:
             say("Stop with Ctrl-C.")
             _keep_working(port, environment, say)
         except KeyboardInterrupt:
-            _ignore_interruptions()
-            end_runs(
-                api_url(port), home()
-            )  # also those of a worker that ended and was not started again yet
+            ignore_interruptions()
+            # Includes runs of a worker that ended and was not started again yet.
+            end_runs(api_url(port), home())
             raise
 
 
-def _tidy_up(port: int, say: Say) -> None:
-    """End what a killed `triage up` left: a second worker would share the pool, and its server would stay for good."""
-    if left := end_leftovers(home()):
+def _end_leftovers(port: int, say: Say) -> None:
+    """End what a killed `triage up` left: its worker would share the pool, and its server would stay for good."""
+    if ended := end_leftovers(home()):
         end_runs(api_url(port), home())
+        say(f"Ended processes that an earlier `triage up` left: {', '.join(map(str, ended))}.")
+
+
+def _provide_server(
+    stack: contextlib.ExitStack, port: int, environment: dict[str, str], say: Say
+) -> None:
+    """Return once a server of our version answers on the port: the one that does already, or one that is started."""
+    if _usable_server(port):
         say(
-            f"Ended what an earlier `triage up` left behind: processes {', '.join(map(str, left))}."
+            f"A Prefect server answers on port {port} already and is used; it stays when this stops."
         )
+        return
+    arguments = ["server", "start", "--host", HOST, "--port", str(port)]
+    _wait_for(port, start(stack, arguments, environment, "server"))
+
+
+def _usable_server(port: int) -> bool:
+    """True if a Prefect server of our version answers on the port, False if the port is free."""
+    version = version_on(port)
+    expected = metadata.version("prefect")
+    if version is not None and version != expected:
+        raise BadInput(
+            f"Port {port} has a Prefect server of version {version}, and this project uses {expected}; "
+            "stop that server, or choose another port with --port."
+        )
+    if version is None and is_open(port):
+        raise BadInput(f"Port {port} is taken by another program; choose another with --port.")
+    return version is not None
+
+
+def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while version_on(port) is None:
+        if server.poll() is not None or time.monotonic() > deadline:
+            log = home() / "logs" / "prefect-server.log"
+            raise BadInput(f"The Prefect server did not start; its log is {log}.")
+        time.sleep(0.5)
 
 
 def _keep_working(port: int, environment: dict[str, str], say: Say) -> None:
     """Run a worker, one flow run at a time, and start it again whenever it ends, until interrupted.
 
-    Raises BadInput with where to read why, if it keeps ending at once.
+    Raises BadInput with the worker's log after EARLY_ENDS consecutive workers that end within EARLY_SECONDS.
     """
-    command = ["worker", "start", "--pool", POOL, "--limit", "1", "--name", worker_name()]
     early_ends = 0
     while early_ends < EARLY_ENDS:
-        for name in _lost_runs(port):
+        for name in _queue_lost_runs(port):
             say(f"Queued again, since its process is gone: {name}.")
-        started = time.monotonic()
-        with contextlib.ExitStack() as stack:
-            worker = start(stack, command, environment, "worker")
-            say(f"Worker started (process {worker.pid}).")
-            try:
-                worker.wait()
-            except KeyboardInterrupt:
-                # Killed rather than asked: a worker that is asked waits for its run, for hours if need be. The run
-                # stays Running on the server, and the next start finds its process gone and queues it again.
-                _ignore_interruptions()
-                kill_group(worker.pid)
-                raise
-        early_ends = early_ends + 1 if time.monotonic() - started < EARLY else 0
-        say("The worker ended.")
+        seconds = _run_worker(environment, say)
+        early_ends = early_ends + 1 if seconds < EARLY_SECONDS else 0
         time.sleep(PAUSE)
+
     raise BadInput(
-        f"The Prefect worker ended within {EARLY:.0f} s of its start {EARLY_ENDS} times in a row; what it said is in "
-        f"{home() / 'logs' / 'prefect-worker.log'}: mend that, then run `triage up` again."
+        f"{EARLY_ENDS} consecutive Prefect workers ended within {EARLY_SECONDS:.0f} s of their start; their output is "
+        f"in {home() / 'logs' / 'prefect-worker.log'}. Fix the problem and run `triage up` again."
     )
 
 
-def _lost_runs(port: int) -> list[str]:
+def _run_worker(environment: dict[str, str], say: Say) -> float:
+    """Run a worker until it ends; returns how many seconds it ran."""
+    command = ["worker", "start", "--pool", POOL, "--limit", "1", "--name", worker_name()]
+    started_at = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        worker = start(stack, command, environment, "worker")
+        say(f"Worker started (process {worker.pid}).")
+        try:
+            worker.wait()
+        except KeyboardInterrupt:
+            # Killed rather than asked: a worker that is asked waits for its run, for hours if need be. The run
+            # stays Running on the server, and the next start finds its process gone and queues it again.
+            ignore_interruptions()
+            kill_group(worker.pid)
+            raise
+    say("The worker ended.")
+    return time.monotonic() - started_at
+
+
+def _queue_lost_runs(port: int) -> list[str]:
     with _answering(port):
         return queue_lost_runs(api_url(port), POOL)
 
 
 @contextlib.contextmanager
 def _answering(port: int) -> Iterator[None]:
-    """Says in a sentence that the server does not answer to what the block asks."""
+    """Turn NoAnswer into a sentence with the port and the log of the server."""
     try:
         yield
-    except (OSError, http.client.HTTPException) as error:
+    except NoAnswer as error:
+        problem = "no longer answers" if error.status is None else "answers with an error"
         raise BadInput(
-            f"The Prefect server on port {port} no longer answers ({type(error).__name__}); its log is in "
-            f"{home() / 'logs'}. Nothing is lost: run `triage up` again."
+            f"The Prefect server on port {port} {problem} ({error}); its log is in {home() / 'logs'}. "
+            "Nothing is lost: run `triage up` again."
         ) from error
 
 
-def _usable_server(port: int) -> bool:
-    """True if a Prefect server of our version answers on the port, False if the port is free."""
-    version = server_version(port)
-    ours = metadata.version("prefect")
-    if version is not None and version != ours:
-        raise BadInput(
-            f"Port {port} has a Prefect server of version {version}, and this project uses {ours}; "
-            "stop that server, or choose another port with --port."
-        )
-    if version is None and _port_taken(port):
-        raise BadInput(f"Port {port} is taken by another program; choose another with --port.")
-    return version is not None
-
-
-def _port_taken(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(2)
-        return probe.connect_ex((HOST, port)) == 0
-
-
 def _environment(port: int) -> dict[str, str]:
+    """The environment of the server, the worker and the flow runs."""
     return {
         **os.environ,
         "PREFECT_API_URL": api_url(port),
@@ -185,38 +189,3 @@ def _environment(port: int) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "TRIAGE_HOME": str(home()),
     }
-
-
-@contextlib.contextmanager
-def interrupted_by_signals() -> Iterator[None]:
-    """Let SIGTERM, and SIGHUP where it is not ignored (nohup), do what Ctrl-C does while the block runs, so that what
-    was started is stopped."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.getsignal(number) for number in INTERRUPTIONS}
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if number == signal.SIGTERM or before[number] != signal.SIG_IGN:
-            signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _ignore_interruptions() -> None:
-    """A second Ctrl-C does not cut short what the first one asked for. `interrupted_by_signals` takes it back."""
-    for number in INTERRUPTIONS:
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _wait_for(port: int, started: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while server_version(port) is None:
-        if started.poll() is not None or time.monotonic() > deadline:
-            raise BadInput(
-                f"The Prefect server did not start; its log is {home() / 'logs' / 'prefect-server.log'}."
-            )
-        time.sleep(0.5)

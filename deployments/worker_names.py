@@ -1,4 +1,4 @@
-"""Workers of a Prefect server by name: ours tells the TRIAGE_HOME that it works in, so that no two homes share a pool.
+"""Names of workers: ours identifies the TRIAGE_HOME that it works in, so that no two homes share a work pool.
 
 In one pool, runs would land in the home whose worker happens to take them. The name ends in an id that is kept in the
 home: two machines may have it at the same path, and a laptop's host name changes with its network.
@@ -9,49 +9,61 @@ from __future__ import annotations
 import re
 import secrets
 import socket
+from typing import TYPE_CHECKING
 
-from deployments.prefect_api import post
 from tasks.runtime.errors import BadInput
-from tasks.runtime.store import home, write_atomic
+from tasks.runtime.home import home
+from tasks.runtime.store import write_atomic
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
 
 _NAME = re.compile(r"triage-(?P<host>.+)-(?P<home>[0-9a-f]{12})")
 
 
 def worker_name() -> str:
+    """The name of the worker of this TRIAGE_HOME on this machine."""
     return f"triage-{socket.gethostname()}-{_home_id()}"
 
 
-def refuse_other_workers(api: str, pool: str) -> None:
-    """Raise BadInput if a worker that is not of this TRIAGE_HOME serves `pool` on the server at `api`."""
-    if others := other_workers(api, pool):
+def refuse_other_workers(client: SyncPrefectClient, pool: str) -> None:
+    """Raise BadInput if a worker of another TRIAGE_HOME serves `pool`."""
+    api = str(client.api_url).rstrip("/")
+    if others := other_workers(client, pool):
         raise BadInput(
-            f"Runs of this TRIAGE_HOME could land in another one, since the work pool {pool} of {api} is served by "
-            f"{', '.join(others)}; choose another port with --port, or stop that worker and wait two minutes."
+            f"Runs of this TRIAGE_HOME could land in another one, since the work pool {pool} of {api} is "
+            f"served by {', '.join(others)}; choose another port with --port, or stop that worker and wait two minutes."
         )
 
 
-def other_workers(api: str, pool: str) -> list[str]:
-    """Names of the workers that serve `pool` now, or did some 90 seconds ago, and are not of this TRIAGE_HOME."""
-    workers = post(f"{api}/work_pools/{pool}/workers/filter", {})
-    return [w["name"] for w in workers if w["status"] == "ONLINE" and not _is_ours(w["name"])]
+def other_workers(client: SyncPrefectClient, pool: str) -> list[str]:
+    """Names of the workers of other homes that serve `pool` now, or did some 90 seconds ago."""
+    return [
+        worker.name
+        for worker in client.read_workers_for_work_pool(pool)
+        if worker.status.value == "ONLINE" and not _is_of_this_home(worker.name)
+    ]
 
 
 def is_elsewhere(worker: str, others: list[str]) -> bool:
-    """Whether what a worker took is surely not of this machine: it is one of the `others`, which serve the pool now, or
-    has the name of another home on another machine. Other names tell nothing."""
+    """Whether a worker is surely not of this machine.
+
+    It is one of the `others`, which serve the pool now, or has the name of another home on another machine. Names of
+    another form say nothing.
+    """
     parts = _NAME.fullmatch(worker)
     return worker in others or (
-        parts is not None and not _is_ours(worker) and parts["host"] != socket.gethostname()
+        parts is not None and not _is_of_this_home(worker) and parts["host"] != socket.gethostname()
     )
 
 
-def _is_ours(worker: str) -> bool:
+def _is_of_this_home(worker: str) -> bool:
     parts = _NAME.fullmatch(worker)
     return parts is not None and parts["home"] == _home_id()
 
 
 def _home_id() -> str:
-    """Twelve hexadecimal digits of this TRIAGE_HOME, drawn when they are first asked for."""
+    """Twelve hexadecimal digits that identify this TRIAGE_HOME, drawn on first use."""
     file = home() / "home-id"
     if not file.exists():
         write_atomic(file, secrets.token_hex(6))

@@ -16,8 +16,8 @@ os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "ERROR")
 
 from rich.console import Console
 
+from deployments.interruptions import interrupted_by_signals
 from deployments.temporary_server import start_temporary_server
-from deployments.up import interrupted_by_signals
 from flows.plan import finished_trainings
 from flows.preflight import check
 from flows.selection import EVERYTHING, Narrowing, Selection

@@ -18,18 +18,19 @@ import pytest
 import yaml
 from prefect.exceptions import ParameterTypeError
 
+from deployments.interruptions import interrupted_by_signals
 from deployments.lost_runs import end_runs, queue_lost_runs
-from deployments.register import FILE, _deployments, _prefect, set_up
+from deployments.prefect_api import NoAnswer, prefect_client
+from deployments.register import FILE, _deployments, _run_prefect, register
 from deployments.started_processes import command_of, end_leftovers, start
 from deployments.up import (
     EARLY_ENDS,
     _environment,
     _keep_working,
-    _lost_runs,
+    _queue_lost_runs,
     api_url,
-    interrupted_by_signals,
-    server_version,
     up,
+    version_on,
 )
 from deployments.worker_names import worker_name
 from flows.compare import compare
@@ -91,7 +92,7 @@ def test_a_second_start_says_where_the_first_is_or_that_it_has_another_port(pati
     other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
     assert other.stdout.readline() == b"held\n"
     with prefect_of("3.9.1") as port:
-        assert server_version(port) == "3.9.1"
+        assert version_on(port) == "3.9.1"
         up(port, said.append)
     assert said == [f"Already running: http://127.0.0.1:{port} (Prefect 3.9.1)."]
     with pytest.raises(BadInput, match="running already, but not on port"):
@@ -113,8 +114,8 @@ def test_a_server_that_no_longer_answers_is_a_sentence():
     with socket.socket() as freed:
         freed.bind(("127.0.0.1", 0))
         port = freed.getsockname()[1]
-    with pytest.raises(BadInput, match=f"server on port {port} no longer answers .URLError.*run `triage up`"):
-        _lost_runs(port)
+    with pytest.raises(BadInput, match=f"server on port {port} no longer answers .*Connection refused.*run `triage up`"):
+        _queue_lost_runs(port)
 
 
 def test_a_worker_that_ends_at_once_is_not_started_for_ever_and_the_sentence_says_where_to_read_why(monkeypatch):
@@ -122,7 +123,7 @@ def test_a_worker_that_ends_at_once_is_not_started_for_ever_and_the_sentence_say
     monkeypatch.setattr("deployments.up.queue_lost_runs", lambda *args: [])
     monkeypatch.setattr("deployments.up.PAUSE", 0.0)
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
-    with pytest.raises(BadInput, match=f"worker ended within 60 s .* {EARLY_ENDS} times in a row; .* in {log}: mend"):
+    with pytest.raises(BadInput, match=f"{EARLY_ENDS} consecutive .* ended within 60 s .* in {log}. Fix the problem"):
         _keep_working(1, _environment(1), said.append)
     assert [line.split("(")[0] for line in said] == ["Worker started ", "The worker ended."] * EARLY_ENDS
     assert log.exists()
@@ -156,14 +157,16 @@ def server_that_has(*paths: str, answers: dict[str, object] | None = None):
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
-            self.send_response(200 if self.path in paths else 404)
-            self.end_headers()
+            self.answer(self.path in paths, DESCRIPTION)
 
         def do_POST(self):
             asked.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
-            self.send_response(200 if self.path in (answers or {}) else 404)
+            self.answer(self.path in (answers or {}), (answers or {}).get(self.path))
+
+        def answer(self, known, body):
+            self.send_response(200 if known else 404)
             self.end_headers()
-            self.wfile.write(json.dumps((answers or {}).get(self.path)).encode())
+            self.wfile.write(json.dumps(body).encode())
 
         def log_message(self, *args):
             pass
@@ -174,31 +177,38 @@ def server_that_has(*paths: str, answers: dict[str, object] | None = None):
         server.shutdown()
 
 
+ID = "12345678-1234-1234-1234-123456789abc"
+# What Prefect's client needs to read a work pool or a deployment.
+DESCRIPTION = {"id": ID, "name": "triage", "type": "process", "default_queue_id": ID, "flow_id": ID}
 WORKERS = "/work_pools/triage/workers/filter"
 
 
+def worker(name, status="ONLINE"):
+    return {"name": name, "status": status, "work_pool_id": ID}
+
+
 def worker_of(host="here", home_id="0123456789ab", status="ONLINE"):
-    return {"name": f"triage-{host}-{home_id}", "status": status}
+    return worker(f"triage-{host}-{home_id}", status)
 
 
-@pytest.mark.parametrize("other", [worker_of(), worker_of(socket.gethostname()), {"name": "x", "status": "ONLINE"}])
+@pytest.mark.parametrize("other", [worker_of(), worker_of(socket.gethostname()), worker("x")])
 def test_a_pool_that_a_worker_of_another_home_serves_is_refused_before_anything_is_deployed(other, monkeypatch):
-    monkeypatch.setattr("deployments.register._prefect", lambda *args: pytest.fail("deployed"))
-    workers = [{"name": worker_name(), "status": "ONLINE"}, other, worker_of("gone", status="OFFLINE")]
+    monkeypatch.setattr("deployments.register._run_prefect", lambda *args: pytest.fail("deployed"))
+    workers = [worker(worker_name()), other, worker_of("gone", status="OFFLINE")]
     with server_that_has("/work_pools/triage", answers={WORKERS: workers}) as (api, _):
         sentence = f"pool triage of {api} is served by {other['name']}; choose another port with --port, or stop that"
         with pytest.raises(BadInput, match=sentence):
-            set_up(api, {})
+            register(api, {})
 
 
 def test_an_own_worker_and_one_that_is_gone_are_no_reason_to_refuse(monkeypatch):
     done, own = [], worker_name()
-    monkeypatch.setattr("deployments.register._prefect", lambda arguments, environment: done.append(arguments[0]))
+    monkeypatch.setattr("deployments.register._run_prefect", lambda arguments, environment: done.append(arguments[0]))
     monkeypatch.setattr(socket, "gethostname", lambda: "another-network")
     assert worker_name() == f"triage-another-network-{own[-12:]}" != own
-    workers = [{"name": own, "status": "ONLINE"}, worker_of(status="OFFLINE")]
+    workers = [worker(own), worker_of(status="OFFLINE")]
     with server_that_has("/work_pools/triage", answers={WORKERS: workers}) as (api, _):
-        set_up(api, {})
+        register(api, {})
     assert done == ["deploy"]
 
 
@@ -208,36 +218,71 @@ def test_two_homes_have_workers_of_different_names(tmp_path, monkeypatch):
     assert names[0] == names[1] != worker_name()
 
 
-def run_of(worker: str | None) -> dict[str, object]:
+def run_of(worker: str | None, state: str = "RUNNING") -> dict[str, object]:
     labels = {} if worker is None else {"prefect.worker.name": worker}
-    return {"id": "r", "name": f"run of {worker}", "state": {"type": "RUNNING"}, "labels": labels}
+    return {"id": ID, "flow_id": ID, "name": f"run of {worker}", "state": {"type": state}, "labels": labels}
+
+
+SET_STATE = f"/flow_runs/{ID}/set_state"
+ACCEPTED = {"state": None, "status": "ACCEPT", "details": {"type": "accept_details"}}
 
 
 HERE, ELSEWHERE = worker_of(socket.gethostname())["name"], worker_of("elsewhere")["name"]
 
 
 @pytest.mark.parametrize(
-    ("worker", "queued"),
+    ("taken_by", "queued"),
     [("ours", True), ("ours before the network changed", True), (HERE, True), (ELSEWHERE, False), (None, True),
      ("of a name of its own", True), ("of a name of its own, at work", False)],
 )  # fmt: skip
-def test_a_lost_run_is_queued_again_unless_it_is_surely_of_another_machine(worker, queued):
+def test_a_lost_run_is_queued_again_unless_it_is_surely_of_another_machine(taken_by, queued):
     ours = worker_name()
     named = {"ours": ours, "ours before the network changed": f"triage-before-{ours[-12:]}"}
-    run = run_of(named.get(worker, worker))
-    workers = [{"name": ours, "status": "ONLINE"}, {"name": "of a name of its own, at work", "status": "ONLINE"}]
-    answers = {"/flow_runs/filter": [run], WORKERS: workers, "/flow_runs/r/set_state": {}}
+    run = run_of(named.get(taken_by, taken_by))
+    workers = [worker(ours), worker("of a name of its own, at work")]
+    answers = {"/flow_runs/filter": [run], WORKERS: workers, SET_STATE: ACCEPTED}
     with server_that_has(answers=answers) as (api, asked):
         assert queue_lost_runs(api, "triage") == ([run["name"]] if queued else [])
-    state = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}, "force": True}
-    assert [body for path, body in asked if path == "/flow_runs/r/set_state"] == ([state] if queued else [])
+    assert states_set(asked) == ([("SCHEDULED", "AwaitingRetry", True)] if queued else [])
+    (body,) = [body for path, body in asked if path == "/flow_runs/filter"]
+    assert body["flow_runs"]["state"]["type"]["any_"] == ["RUNNING", "PENDING", "CANCELLING"]
+    assert body["work_pools"]["name"]["any_"] == ["triage"]
+
+
+def states_set(asked):
+    bodies = [body for path, body in asked if path == SET_STATE]
+    return [(body["state"]["type"], body["state"]["name"], body["force"]) for body in bodies]
+
+
+def test_a_lost_run_that_was_being_cancelled_is_cancelled():
+    answers = {"/flow_runs/filter": [run_of(worker_name(), "CANCELLING")], WORKERS: [], SET_STATE: ACCEPTED}
+    with server_that_has(answers=answers) as (api, asked):
+        queue_lost_runs(api, "triage")
+    assert states_set(asked) == [("CANCELLED", "Cancelled", True)]
+
+
+def test_a_run_with_a_process_of_this_machine_is_not_lost():
+    command = [sys.executable, "-c", "print(flush=True); import sys; sys.stdin.read()"]
+    environment = os.environ | {"PREFECT__FLOW_RUN_ID": ID}
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        with server_that_has(answers={"/flow_runs/filter": [run_of(worker_name())], WORKERS: []}) as (api, _):
+            assert queue_lost_runs(api, "triage") == []
+        process.stdin.close()
+
+
+def test_an_error_of_the_server_comes_with_its_status_and_at_once():
+    started = time.monotonic()
+    with server_that_has() as (api, _), pytest.raises(NoAnswer, match="status 404") as caught:
+        queue_lost_runs(api, "triage")
+    assert caught.value.status == 404 and time.monotonic() - started < 10
 
 
 def test_schedules_are_given_to_new_deployments_only_and_what_the_server_has_stays():
-    with server_that_has() as (api, _):
-        assert _deployments(api) == FILE
-    with server_that_has("/deployments/name/sweep/local") as (api, _):
-        file = _deployments(api)
+    with server_that_has() as (api, _), prefect_client(api) as client:
+        assert _deployments(client) == FILE
+    with server_that_has("/deployments/name/sweep/local") as (api, _), prefect_client(api) as client:
+        file = _deployments(client)
     first, again = (yaml.safe_load(path.read_text())["deployments"] for path in (FILE, file))
     schedules = [(s["slug"], s.get("active", True), s["parameters"]) for s in first[0].pop("schedules")]
     assert schedules == [("nightly", True, {"grid": "demo"}), ("weekly-paper", False, {"grid": "paper"})]
@@ -245,8 +290,8 @@ def test_schedules_are_given_to_new_deployments_only_and_what_the_server_has_sta
 
 
 def test_a_set_up_that_fails_on_a_fresh_home_says_where_to_read_why():
-    with pytest.raises(BadInput, match="`prefect no-such command` failed; what it said is in .*prefect-setup.log"):
-        _prefect(["no-such", "command"], _environment(1))
+    with pytest.raises(BadInput, match="`prefect no-such command` failed; its output is in .*prefect-setup.log"):
+        _run_prefect(["no-such", "command"], _environment(1))
     assert "no-such" in (home() / "logs" / "prefect-setup.log").read_text()
 
 
@@ -290,6 +335,9 @@ def test_what_a_killed_start_left_is_ended_and_a_process_that_has_its_number_by_
     assert note == {"pid": left.pid, "command": "worker start --for-ever"}
     record.with_name(record.name + "-2").write_text(json.dumps(note | {"pid": other.pid}))
     record.with_name(record.name + "-3").write_text("{")
+    reused = record.with_name(record.name + "-4")
+    reused.write_text(json.dumps({"pid": other.pid, "command": "sys.stdin.read()"}))
+    os.utime(reused, (0, 0))  # the process started long after its record was written
     try:
         assert end_leftovers(home()) == [left.pid]
         assert left.wait(10) == -signal.SIGKILL and other.poll() is None

@@ -171,7 +171,7 @@ def started(monkeypatch, tmp_path):
 
 def test_a_server_that_ends_at_once_twice_is_one_sentence(started):
     fails = [sys.executable, "-c", "raise SystemExit(3)"]
-    with pytest.raises(TriageError, match=r"did not start \(it ended with code 3\).*Type the same command again"):
+    with pytest.raises(TriageError, match=r"did not start \(it ended with code 3\).*Run the same command again"):
         started(fails, fails).wait(60)
     with pytest.raises(TriageError, match=r"did not start \(it does not answer\)"):
         started(["sleep"]).wait(0.2)
