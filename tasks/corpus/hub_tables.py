@@ -19,14 +19,15 @@ def fetch_tables(repo: str, revision: str, check: Callable[[list[Path]], None]) 
     """
     from huggingface_hub import HfApi, snapshot_download
 
-    from tasks.models.hub import CONNECT_SECONDS, verify_blob
-    from tasks.models.hub_errors import patiently, refused, sentences
+    from tasks.models.hub_source import CONNECT_SECONDS, verify_blob
+    from tasks.models.hub_errors import explain_hub_errors, is_refusal
+    from tasks.models.hub_retry import retry_while_busy
 
     known = HubSource(kind="hub", repo=repo, revision=revision)
     wanted, listed, unreachable = [f"*{suffix}" for suffix in READERS], "", None
     try:
-        with sentences(known):
-            info = patiently(
+        with explain_hub_errors(known):
+            info = retry_while_busy(
                 lambda: HfApi().dataset_info(repo, revision=revision, timeout=CONNECT_SECONDS)
             )
         listed = str(info.sha)
@@ -38,7 +39,7 @@ def fetch_tables(repo: str, revision: str, check: Callable[[list[Path]], None]) 
             )
         check(sorted(map(Path, files)))
     except SourceUnavailable as error:
-        if refused(error):
+        if is_refusal(error):
             raise SourceUnavailable(
                 f"The dataset {repo}, which is no local path: {error}", transient=False
             ) from error
@@ -56,8 +57,8 @@ def fetch_tables(repo: str, revision: str, check: Callable[[list[Path]], None]) 
         )
 
     try:
-        with sentences(known):
-            folder = Path(patiently(download))
+        with explain_hub_errors(known):
+            folder = Path(retry_while_busy(download))
     except SourceUnavailable as error:
         reason = unreachable or error
         raise SourceUnavailable(

@@ -1,14 +1,13 @@
 """Rebuilds the exact `tokenizer.json` of a model from the fields of its GGUF file.
 
-Two kinds: byte-level BPE whose pre-tokenizer splits digits singly (SmolLM2), and SentencePiece BPE with byte fall-back
-(Gemma). Any other is refused: a nearly right tokenizer reads numbers wrong, and vitals are numbers.
+There are two kinds: byte-level BPE whose pre-tokenizer splits digits singly (SmolLM2), and SentencePiece BPE with byte
+fall-back (Gemma). Others are refused: a nearly right tokenizer reads numbers wrong, and vital signs are numbers.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from tokenizers import (
     AddedToken,
@@ -30,35 +29,45 @@ SPACE = "▁"
 
 def write_tokenizer(file: Gguf, folder: Path) -> None:
     """Write `tokenizer.json` and `tokenizer_config.json` into `folder`. Raises BadInput for an unknown kind."""
-    tokens = [str(t) for t in file.need("tokenizer.ggml.tokens")]
-    types = [int(t) for t in file.need("tokenizer.ggml.token_type")]
+    tokens = [str(token) for token in file.need("tokenizer.ggml.tokens")]
+    tokenizer = _rebuild(file, tokens, _token_types(file))
+
+    special = _special_tokens(file, tokens)
+    if file.get("tokenizer.ggml.add_bos_token", False):
+        bos_id = file.get("tokenizer.ggml.bos_token_id")
+        tokenizer.post_processor = start_with(special["bos_token"], bos_id)
+
+    save_tokenizer(tokenizer, folder, special, file.get("tokenizer.chat_template"))
+
+
+def _token_types(file: Gguf) -> list[int]:
+    types = [int(number) for number in file.need("tokenizer.ggml.token_type")]
     if unknown := set(types) - _TYPES:
         raise BadInput(
             f"{file.where}: the tokenizer has tokens of type {min(unknown)}, which is not known here."
         )
+    return types
+
+
+def _rebuild(file: Gguf, tokens: list[str], types: list[int]) -> Tokenizer:
+    """The tokenizer of one of the two kinds, without special tokens at the start."""
     kind = (file.need("tokenizer.ggml.model"), file.get("tokenizer.ggml.pre", "default"))
     if kind == ("gpt2", "smollm"):
-        tokenizer = digits_bpe(tokens, types, [str(m) for m in file.need("tokenizer.ggml.merges")])
-    elif kind[0] == "llama" and file.architecture == "gemma3":
-        tokenizer = gemma_bpe(tokens, types)
-    else:
-        raise BadInput(
-            f"{file.where}: the tokenizer {'/'.join(kind)} is not supported; the file is refused."
-        )
-    special = _special_tokens(file, tokens)
-    if file.get("tokenizer.ggml.add_bos_token", False):
-        tokenizer.post_processor = start_with(
-            special["bos_token"], file.get("tokenizer.ggml.bos_token_id")
-        )
-    save_tokenizer(tokenizer, folder, special, file.get("tokenizer.chat_template"))
+        merges = [str(merge) for merge in file.need("tokenizer.ggml.merges")]
+        return digits_bpe(tokens, types, merges)
+    if kind[0] == "llama" and file.architecture == "gemma3":
+        return gemma_bpe(tokens, types)
+    raise BadInput(
+        f"{file.where}: the tokenizer {'/'.join(kind)} is not supported; the file is refused."
+    )
 
 
 def digits_bpe(tokens: list[str], types: list[int], merges: list[str]) -> Tokenizer:
     """Byte-level BPE with single digits, as in SmolLM2's own tokenizer.json."""
-    pairs = [(left, right) for left, _, right in (m.partition(" ") for m in merges)]
-    tokenizer = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate(tokens)}, merges=pairs))
+    pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
+    tokenizer = Tokenizer(models.BPE(vocab=_numbered(tokens), merges=pairs))
     byte_level_with_single_digits(tokenizer)
-    _add_marked(tokenizer, tokens, types)
+    _add_uncut_tokens(tokenizer, tokens, types)
     return tokenizer
 
 
@@ -76,22 +85,30 @@ def byte_level_with_single_digits(tokenizer: Tokenizer) -> None:
 def gemma_bpe(tokens: list[str], types: list[int]) -> Tokenizer:
     """SentencePiece BPE with byte fall-back, as in Gemma's own tokenizer.json."""
     # The file writes runs of spaces as spaces; after normalisation the text holds them as the marker.
-    spelled = [SPACE * len(t) if t and not t.strip(" ") else t for t in tokens]
-    vocab = {t: i for i, t in enumerate(spelled)}
+    marked = [
+        SPACE * len(token) if token and not token.strip(" ") else token for token in tokens
+    ]
+    vocabulary = _numbered(marked)
     tokenizer = Tokenizer(
-        models.BPE(vocab=vocab, merges=_implied_merges(spelled, types, vocab), byte_fallback=True, fuse_unk=True,
-                   unk_token="<unk>")
-    )  # fmt: skip
+        models.BPE(
+            vocab=vocabulary,
+            merges=_implied_merges(marked, types, vocabulary),
+            byte_fallback=True,
+            fuse_unk=True,
+            unk_token="<unk>",
+        )
+    )
+
     tokenizer.normalizer = normalizers.Replace(" ", SPACE)
     tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     )
-    _add_marked(tokenizer, spelled, types)
+    _add_uncut_tokens(tokenizer, marked, types)
     return tokenizer
 
 
-def start_with(token: str, token_id: int) -> Any:
+def start_with(token: str, token_id: int) -> processors.TemplateProcessing:
     """A post-processor that puts one token (bos) before every text."""
     return processors.TemplateProcessing(
         single=f"{token} $A",
@@ -105,39 +122,51 @@ def save_tokenizer(
 ) -> None:
     """Write the two files that transformers reads. `special`: bos_token, eos_token, unk_token, pad_token."""
     tokenizer.save(str(folder / "tokenizer.json"))
-    config: dict[str, Any] = {
-        "tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **special,
-    }  # fmt: skip
+
+    config: dict[str, str | bool] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+        **special,
+    }
     if chat_template is not None:
         config["chat_template"] = chat_template
     text = json.dumps(config, indent=1, ensure_ascii=False, sort_keys=True)
     (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
 
 
+def _numbered(tokens: list[str]) -> dict[str, int]:
+    return {token: number for number, token in enumerate(tokens)}
+
+
 def _implied_merges(
-    tokens: list[str], types: list[int], vocab: dict[str, int]
+    tokens: list[str], types: list[int], vocabulary: dict[str, int]
 ) -> list[tuple[str, str]]:
     """Merges that a SentencePiece vocabulary implies: a token's parts join in the order of the vocabulary."""
     merges: list[tuple[str, str]] = []
     for token, kind in zip(tokens, types, strict=True):
-        run = kind == USER_DEFINED and not token.strip(SPACE)
-        if len(token) < 2 or not (kind == NORMAL or run):
+        is_run_of_spaces = kind == USER_DEFINED and not token.strip(SPACE)
+        if len(token) < 2 or not (kind == NORMAL or is_run_of_spaces):
             continue
-        halves = [(token[:i], token[i:]) for i in range(1, len(token))]
-        known = [pair for pair in halves if pair[0] in vocab and pair[1] in vocab]
-        merges += sorted(known, key=lambda pair: (vocab[pair[0]], vocab[pair[1]]))
+
+        splits = [(token[:i], token[i:]) for i in range(1, len(token))]
+        pairs = [pair for pair in splits if pair[0] in vocabulary and pair[1] in vocabulary]
+        merges += sorted(pairs, key=lambda pair: (vocabulary[pair[0]], vocabulary[pair[1]]))
+
     return merges
 
 
-def _add_marked(tokenizer: Tokenizer, tokens: list[str], types: list[int]) -> None:
+def _add_uncut_tokens(tokenizer: Tokenizer, tokens: list[str], types: list[int]) -> None:
     """Tokens that are never cut: control tokens as special, user-defined ones as plain added tokens."""
-    marked = list(zip(tokens, types, strict=True))
-    tokenizer.add_special_tokens(
-        [AddedToken(t, normalized=False) for t, kind in marked if kind == CONTROL]
-    )
-    tokenizer.add_tokens(
-        [AddedToken(t, normalized=False) for t, kind in marked if kind == USER_DEFINED]
-    )
+
+    def of_type(token_type: int) -> list[AddedToken]:
+        return [
+            AddedToken(token, normalized=False)
+            for token, kind in zip(tokens, types, strict=True)
+            if kind == token_type
+        ]
+
+    tokenizer.add_special_tokens(of_type(CONTROL))
+    tokenizer.add_tokens(of_type(USER_DEFINED))
 
 
 def _special_tokens(file: Gguf, tokens: list[str]) -> dict[str, str]:

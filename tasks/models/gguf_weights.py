@@ -1,7 +1,7 @@
 """Reads GGUF files exactly: Hugging Face tensor names, float32 values, a Hugging Face `config.json`.
 
-Whatever is not known here is refused: architecture, hyper-parameter, tensor name or tensor type. `mlx.core.load` is
-never used on GGUF, since it decodes some types silently wrong. Values come from `gguf.quants.dequantize` (numpy).
+Unknown architectures, hyper-parameters, tensor names and tensor types are refused. `mlx.core.load` is never used on
+GGUF, since it silently decodes some types wrong; values come from `gguf.quants.dequantize` (numpy).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gguf
 import numpy as np
@@ -18,14 +18,18 @@ from numpy.typing import NDArray
 
 from tasks.runtime.errors import BadInput
 
+if TYPE_CHECKING:
+    from gguf import ReaderTensor
+
 # Types whose decoding the tests compare with the block layouts of the GGML format.
 TYPES = frozenset({"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q8_0", "Q4_K", "Q6_K"})
 REMEDY = (
     "list another source of this model, such as its Hub repository or a folder with safetensors"
 )
-_UNKNOWN_TYPE = re.compile(
-    r"(\d+)\)? is not a valid GGMLQuantizationType"
-)  # the reader knows no other words for it
+# The gguf library has no error class for it.
+_UNKNOWN_TYPE = re.compile(r"(\d+)\)? is not a valid GGMLQuantizationType")
+_BLOCK_TENSOR = re.compile(r"blk\.(\d+)\.(\w+)")
+GEMMA_27B_BLOCKS = 62
 
 _LLAMA_BLOCK = {
     "attn_norm": "input_layernorm",
@@ -49,28 +53,41 @@ _GEMMA3_BLOCK = {
 _OUTER = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 _COMMON_KEYS = frozenset(
     {
-        "context_length", "embedding_length", "block_count", "feed_forward_length", "attention.head_count",
-        "attention.head_count_kv", "attention.layer_norm_rms_epsilon", "attention.key_length",
-        "attention.value_length", "rope.freq_base", "rope.dimension_count", "vocab_size",
+        "context_length",
+        "embedding_length",
+        "block_count",
+        "feed_forward_length",
+        "attention.head_count",
+        "attention.head_count_kv",
+        "attention.layer_norm_rms_epsilon",
+        "attention.key_length",
+        "attention.value_length",
+        "rope.freq_base",
+        "rope.dimension_count",
+        "vocab_size",
     }
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
 class Gguf:
-    """An opened GGUF file; `where` is what sentences call it, such as the package that it came in."""
+    """An opened GGUF file; sentences name it by `where`, e.g. the package that it came in."""
 
     where: str
-    reader: Any
+    reader: gguf.GGUFReader
     architecture: str
 
+    @property
+    def is_llama(self) -> bool:
+        return self.architecture == "llama"
+
     def get(self, key: str, default: Any = None) -> Any:
-        """A metadata value, e.g. `general.name`; arrays come as lists."""
-        found = self.reader.fields.get(key)
-        return default if found is None else found.contents()
+        """A metadata value, e.g. `general.name`; arrays are lists."""
+        field = self.reader.fields.get(key)
+        return default if field is None else field.contents()
 
     def need(self, key: str) -> Any:
-        """A metadata value that must be there. Raises BadInput."""
+        """A metadata value that the file must have. Raises BadInput if it has not."""
         value = self.get(key)
         if value is None:
             raise BadInput(
@@ -78,22 +95,23 @@ class Gguf:
             )
         return value
 
-    def hyper(self, key: str) -> Any:
+    def hyper_parameter(self, key: str) -> Any:
+        """A hyper-parameter of the model, e.g. `block_count`. Raises BadInput if the file has none."""
         return self.need(f"{self.architecture}.{key}")
 
 
 def open_gguf(path: Path, origin: str | None = None) -> Gguf:
-    """Open a GGUF file, called by its path or by where it is from. Raises BadInput if it is damaged, has a tensor type
-    that the gguf library does not know, or its architecture is not llama or gemma3."""
+    """Open a GGUF file. `origin` names it in sentences, else its path does.
+
+    Raises BadInput if it is damaged, has a tensor type that the gguf library does not know, or if its architecture is
+    neither llama nor gemma3.
+    """
     where = origin or str(path)
     try:
         reader = gguf.GGUFReader(str(path))
     except (ValueError, KeyError, IndexError, OSError) as error:
-        if unknown := _UNKNOWN_TYPE.search(str(error)):
-            raise BadInput(
-                f"{where}: the GGUF file has a tensor of the type number {unknown[1]}, which is not supported; {REMEDY}."
-            ) from error
-        raise BadInput(f"{where} is not a readable GGUF file ({error}); {REMEDY}.") from error
+        raise BadInput(_unreadable(where, error)) from error
+
     field = reader.fields.get("general.architecture")
     architecture = str(field.contents()) if field else "none"
     if architecture not in ("llama", "gemma3"):
@@ -101,6 +119,16 @@ def open_gguf(path: Path, origin: str | None = None) -> Gguf:
             f"{where}: the GGUF architecture {architecture!r} is not supported; known are llama and gemma3."
         )
     return Gguf(where, reader, architecture)
+
+
+def _unreadable(where: str, error: Exception) -> str:
+    """The sentence for an error of the gguf library."""
+    if unknown := _UNKNOWN_TYPE.search(str(error)):
+        return (
+            f"{where}: the GGUF file has a tensor of the type number {unknown[1]}, which is not supported; "
+            f"{REMEDY}."
+        )
+    return f"{where} is not a readable GGUF file ({error}); {REMEDY}."
 
 
 def precision_name(file: Gguf) -> str:
@@ -114,24 +142,24 @@ def precision_name(file: Gguf) -> str:
 
 
 def hf_config(file: Gguf) -> dict[str, Any]:
-    """The model's `config.json` as Hugging Face writes it. Raises BadInput for a hyper-parameter we do not know."""
+    """The model's `config.json` as Hugging Face writes it. Raises BadInput for an unknown hyper-parameter."""
     _refuse_unknown_keys(file)
     shared = {
-        "hidden_size": file.hyper("embedding_length"),
-        "num_hidden_layers": file.hyper("block_count"),
-        "intermediate_size": file.hyper("feed_forward_length"),
+        "hidden_size": file.hyper_parameter("embedding_length"),
+        "num_hidden_layers": file.hyper_parameter("block_count"),
+        "intermediate_size": file.hyper_parameter("feed_forward_length"),
         "num_attention_heads": _heads(file),
         "num_key_value_heads": _kv_heads(file),
         "head_dim": _head_dim(file),
-        "rms_norm_eps": _decimal(file.hyper("attention.layer_norm_rms_epsilon")),
+        "rms_norm_eps": _decimal(file.hyper_parameter("attention.layer_norm_rms_epsilon")),
         "rope_theta": _decimal(file.get(f"{file.architecture}.rope.freq_base", 10000.0)),
-        "max_position_embeddings": file.hyper("context_length"),
+        "max_position_embeddings": file.hyper_parameter("context_length"),
         "vocab_size": int(_tensor(file, "token_embd.weight").shape[1]),
         "tie_word_embeddings": all(t.name != "output.weight" for t in file.reader.tensors),
         "torch_dtype": "bfloat16",
         **_token_ids(file),
     }
-    return shared | (_llama_config() if file.architecture == "llama" else _gemma3_config(file))
+    return shared | (_llama_config() if file.is_llama else _gemma3_config(file))
 
 
 def hf_tensors(file: Gguf) -> Iterator[tuple[str, NDArray[np.float32]]]:
@@ -142,36 +170,39 @@ def hf_tensors(file: Gguf) -> Iterator[tuple[str, NDArray[np.float32]]]:
     for tensor in file.reader.tensors:
         name = hf_name(file, tensor.name)
         values = decode(file, tensor)
-        if file.architecture == "llama" and name.endswith(("q_proj.weight", "k_proj.weight")):
+
+        if file.is_llama and name.endswith(("q_proj.weight", "k_proj.weight")):
             values = unpermute(values, _heads(file) if "q_proj" in name else _kv_heads(file))
-        if file.architecture == "gemma3" and name.endswith("norm.weight"):
-            values = values - np.float32(
-                1
-            )  # the file holds 1 + w, as it is applied; Hugging Face stores w
+        if not file.is_llama and name.endswith("norm.weight"):
+            # The file holds 1 + w, as Gemma applies it; Hugging Face stores w.
+            values = values - np.float32(1)
+
         yield name, values
 
 
 def hf_name(file: Gguf, name: str) -> str:
     """`blk.3.attn_q.weight` -> `model.layers.3.self_attn.q_proj.weight`. Raises BadInput for an unknown name."""
-    block = _LLAMA_BLOCK if file.architecture == "llama" else _GEMMA3_BLOCK
+    block_names = _LLAMA_BLOCK if file.is_llama else _GEMMA3_BLOCK
     stem = name.removesuffix(".weight")
-    inner = re.fullmatch(r"blk\.(\d+)\.(\w+)", stem)
+    in_block = _BLOCK_TENSOR.fullmatch(stem)
+
     if name.endswith(".weight") and stem in _OUTER:
         return f"{_OUTER[stem]}.weight"
-    if name.endswith(".weight") and inner and inner[2] in block:
-        return f"model.layers.{inner[1]}.{block[inner[2]]}.weight"
+    if name.endswith(".weight") and in_block and in_block[2] in block_names:
+        return f"model.layers.{in_block[1]}.{block_names[in_block[2]]}.weight"
     raise BadInput(
         f"{file.where}: the tensor {name!r} is not known for {file.architecture}; the file is refused."
     )
 
 
-def decode(file: Gguf, tensor: Any) -> NDArray[np.float32]:
+def decode(file: Gguf, tensor: ReaderTensor) -> NDArray[np.float32]:
     """One tensor as float32, in row-major shape (rows, columns). Raises BadInput for a type not in TYPES."""
-    kind = tensor.tensor_type.name
-    if kind not in TYPES:
+    type_name = tensor.tensor_type.name
+    if type_name not in TYPES:
         raise BadInput(
-            f"{file.where}: {tensor.name} has the type {kind}, which is not supported; {REMEDY}."
+            f"{file.where}: {tensor.name} has the type {type_name}, which is not supported; {REMEDY}."
         )
+
     values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
     return values.astype(np.float32, copy=False).reshape([int(n) for n in reversed(tensor.shape)])
 
@@ -189,35 +220,43 @@ def unpermute(weight: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
 
 def _llama_config() -> dict[str, Any]:
     return {
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
-        "attention_bias": False, "mlp_bias": False,
-    }  # fmt: skip
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "mlp_bias": False,
+    }
 
 
 def _gemma3_config(file: Gguf) -> dict[str, Any]:
-    # Pattern, local base and scale are not in the file: llama.cpp, too, has them as constants of the architecture.
-    if file.hyper("block_count") == 62:
+    if file.hyper_parameter("block_count") == GEMMA_27B_BLOCKS:
         raise BadInput(
             f"{file.where}: Gemma 3 27B scales its attention differently and is not supported."
         )
+
     return {
-        "architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text",
-        "hidden_activation": "gelu_pytorch_tanh", "attention_bias": False,
-        "sliding_window": file.hyper("attention.sliding_window"), "sliding_window_pattern": 6,
-        "rope_local_base_freq": 10000.0, "query_pre_attn_scalar": _head_dim(file),
-    }  # fmt: skip
+        "architectures": ["Gemma3ForCausalLM"],
+        "model_type": "gemma3_text",
+        "hidden_activation": "gelu_pytorch_tanh",
+        "attention_bias": False,
+        "sliding_window": file.hyper_parameter("attention.sliding_window"),
+        # The file lacks the next three: llama.cpp, too, has them as constants of the architecture.
+        "sliding_window_pattern": 6,
+        "rope_local_base_freq": 10000.0,
+        "query_pre_attn_scalar": _head_dim(file),
+    }
 
 
 def _refuse_unknown_keys(file: Gguf) -> None:
-    known = _COMMON_KEYS | (
-        {"attention.sliding_window"} if file.architecture == "gemma3" else set()
-    )
+    """Raise BadInput for a hyper-parameter that would be ignored, and might change the model's results."""
+    known_keys = _COMMON_KEYS if file.is_llama else _COMMON_KEYS | {"attention.sliding_window"}
     prefix = f"{file.architecture}."
     unknown = sorted(
-        k
-        for k in file.reader.fields
-        if k.startswith(prefix) and k.removeprefix(prefix) not in known
+        key
+        for key in file.reader.fields
+        if key.startswith(prefix) and key.removeprefix(prefix) not in known_keys
     )
+
     if unknown:
         raise BadInput(
             f"{file.where}: the GGUF setting {unknown[0]} is not known here, so the file is refused."
@@ -226,12 +265,12 @@ def _refuse_unknown_keys(file: Gguf) -> None:
 
 def _token_ids(file: Gguf) -> dict[str, int]:
     names = {"bos_token_id": "bos", "eos_token_id": "eos", "pad_token_id": "padding"}
-    found = {key: file.get(f"tokenizer.ggml.{name}_token_id") for key, name in names.items()}
-    return {key: int(value) for key, value in found.items() if value is not None}
+    ids = {key: file.get(f"tokenizer.ggml.{name}_token_id") for key, name in names.items()}
+    return {key: int(value) for key, value in ids.items() if value is not None}
 
 
 def _heads(file: Gguf) -> int:
-    return int(file.hyper("attention.head_count"))
+    return int(file.hyper_parameter("attention.head_count"))
 
 
 def _kv_heads(file: Gguf) -> int:
@@ -239,15 +278,11 @@ def _kv_heads(file: Gguf) -> int:
 
 
 def _head_dim(file: Gguf) -> int:
-    return int(
-        file.get(
-            f"{file.architecture}.attention.key_length",
-            file.hyper("embedding_length") // _heads(file),
-        )
-    )
+    default = file.hyper_parameter("embedding_length") // _heads(file)
+    return int(file.get(f"{file.architecture}.attention.key_length", default))
 
 
-def _tensor(file: Gguf, name: str) -> Any:
+def _tensor(file: Gguf, name: str) -> ReaderTensor:
     for tensor in file.reader.tensors:
         if tensor.name == name:
             return tensor

@@ -1,142 +1,158 @@
-"""What may go wrong with the Hub, in a sentence, and whether it may pass by itself."""
+"""Errors of the Hugging Face Hub as sentences, and whether another attempt may succeed.
+
+Retries are in tasks/models/hub_retry.py.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
-from tasks.runtime.errors import BadInput, SourceUnavailable
+from tasks.models.hub_retry import BUSY_STATUSES, status_of
+from tasks.runtime.errors import BadInput, SourceUnavailable, TriageError
 from tasks.spec import HubSource
 
-T = TypeVar("T")
-BUSY = (408, 429, 500, 502, 503, 504)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
-# What huggingface_hub raises for a file of another size than was announced, and httpx where the connection ends within.
+# huggingface_hub raises the first for a file of another size than announced, httpx the second for a broken connection.
 _CUT_SHORT = re.compile(r"Consistency check failed|without sending complete message body")
-BUSY_PAUSES = (1.0, 3.0)  # seconds between attempts while the server says that it is busy
 
 
-def patiently(ask: Callable[[], T]) -> T:
-    """Ask again where a busy server refused; what was fetched before is kept by the cache."""
-    from huggingface_hub import errors
-
-    for pause in BUSY_PAUSES:
-        try:
-            return ask()
-        except errors.HfHubHTTPError as error:
-            if status_of(error) not in BUSY:
-                raise
-            time.sleep(pause)
-    return ask()
-
-
-def refused(error: SourceUnavailable) -> bool:
-    """True if the Hub itself said no, so that an older copy in the local cache must not hide it."""
+def is_refusal(error: SourceUnavailable) -> bool:
+    """True if the Hub itself refused, so that an older copy in the local cache must not hide it."""
     from huggingface_hub import constants
 
     return not error.transient and not constants.is_offline_mode()
 
 
 @contextmanager
-def sentences(source: HubSource) -> Iterator[None]:
-    """Turn what huggingface_hub raises into a sentence; only what may pass by itself is marked as transient."""
+def explain_hub_errors(source: HubSource) -> Iterator[None]:
+    """Turn what huggingface_hub raises into SourceUnavailable or BadInput with a sentence.
+
+    Only errors that another attempt may not meet are marked as transient.
+    """
+    try:
+        yield
+    except Exception as error:
+        explanation = _explain(error, source)
+        if explanation is None:
+            raise
+        raise explanation from error
+
+
+def _explain(error: Exception, source: HubSource) -> TriageError | None:
+    """The error with a sentence for what huggingface_hub raised; None for errors that are none of its own."""
     import httpx
     from huggingface_hub import errors
 
-    try:
-        yield
-    except errors.OfflineModeIsEnabled as error:
-        raise SourceUnavailable(
+    # The order matters: huggingface_hub's errors are also OSError, ValueError or errors of httpx.
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return SourceUnavailable(
             "HF_HUB_OFFLINE is set and the repository is not in the local Hub cache.",
             transient=False,
-        ) from error
-    except (
-        errors.LocalEntryNotFoundError
-    ) as error:  # its cause is what the Hub said to the question for the file
-        if isinstance(error.__cause__, errors.HfHubHTTPError):
-            raise _answered(error.__cause__, source) from error
-        raise SourceUnavailable(
-            "the Hub cannot be reached and its local cache lacks files of this repository."
-        ) from error
-    except errors.HfHubHTTPError as error:
-        raise _answered(error, source) from error
-    except (
-        errors.HFValidationError
-    ) as error:  # a ValueError too, but of a name that never reached the Hub
-        raise BadInput(
-            f"{source.repo} cannot be a Hub repository ({_line(error)}); correct `repo`."
-        ) from error
-    except (ValueError, TypeError, KeyError) as error:
-        raise SourceUnavailable(
-            f"what answered is not the Hub ({type(error).__name__}); look at HF_ENDPOINT."
-        ) from error
-    except (httpx.HTTPError, OSError) as error:
-        if isinstance(error, OSError) and (refusal := _disk_refusal(error)) is not None:
-            raise refusal from error
-        if _CUT_SHORT.search(str(error)):
-            raise SourceUnavailable(
-                "a file arrived shorter than the Hub said, and the next attempt fetches it anew.",
-                elsewhere=False,
-            ) from error
-        raise SourceUnavailable(f"the Hub cannot be reached ({type(error).__name__}).") from error
-    except RuntimeError as error:  # hf_xet, which moves large files, has no errors of its own
-        if (refusal := _disk_refusal(error)) is not None:
-            raise refusal from error
-        raise SourceUnavailable(
-            f"the download from the Hub broke off ({_line(error)}).", elsewhere=False
-        ) from error
+        )
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return _explain_missing_entry(error, source)
+    if isinstance(error, errors.HfHubHTTPError):
+        return _explain_answer(error, source)
+    if isinstance(error, errors.HFValidationError):
+        return BadInput(
+            f"{source.repo} cannot be a Hub repository ({_one_line(error)}); correct `repo`."
+        )
+    if isinstance(error, ValueError | TypeError | KeyError):
+        return SourceUnavailable(
+            f"the server is not a Hub ({type(error).__name__}); check HF_ENDPOINT."
+        )
+    if isinstance(error, httpx.HTTPError | OSError):
+        return _explain_connection(error)
+    if isinstance(error, RuntimeError):
+        return _explain_xet(error)
+    return None
 
 
-def status_of(error: Exception) -> int | None:
-    """The HTTP status that an error of huggingface_hub carries, if any."""
-    response = getattr(error, "response", None)
-    return None if response is None else int(response.status_code)
+def _explain_missing_entry(error: Exception, source: HubSource) -> SourceUnavailable:
+    """A file that is not in the local cache: the cause of the error is the Hub's answer to the request for it."""
+    from huggingface_hub import errors
+
+    if isinstance(error.__cause__, errors.HfHubHTTPError):
+        return _explain_answer(error.__cause__, source)
+    return SourceUnavailable(
+        "the Hub cannot be reached and its local cache lacks files of this repository."
+    )
 
 
-def _disk_refusal(error: Exception) -> BadInput | None:
-    """The sentence where the disk refused what goes into the Hub's cache; None if it did not. hf_xet tells it in words."""
+def _explain_connection(error: Exception) -> TriageError:
+    """A connection that failed or broke, or a disk that refused the file."""
+    if isinstance(error, OSError) and (disk_error := _disk_error(error)) is not None:
+        return disk_error
+    if _CUT_SHORT.search(str(error)):
+        return SourceUnavailable(
+            "a file arrived shorter than the Hub said, and the next attempt fetches it again.",
+            elsewhere=False,
+        )
+    return SourceUnavailable(f"the Hub cannot be reached ({type(error).__name__}).")
+
+
+def _explain_xet(error: Exception) -> TriageError:
+    """hf_xet, which transfers large files, raises RuntimeError for everything."""
+    if (disk_error := _disk_error(error)) is not None:
+        return disk_error
+    return SourceUnavailable(
+        f"the download from the Hub broke off ({_one_line(error)}).", elsewhere=False
+    )
+
+
+def _disk_error(error: Exception) -> BadInput | None:
+    """The error with a sentence if the disk refused to store what the Hub's cache needs; None for other errors."""
     from huggingface_hub import constants
 
-    found = _OS_ERROR.search(str(error))
-    number = getattr(error, "errno", None) or (int(found[1]) if found else None)
-    if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+    in_text = _OS_ERROR.search(str(error))  # hf_xet gives the number in its message only
+    number = getattr(error, "errno", None) or (int(in_text[1]) if in_text else None)
+
+    if number in _FULL or "No space left" in str(error):
         return BadInput("The disk of the Hub's cache is full; free some space or set HF_HOME.")
     if number in _FORBIDDEN:
-        place = getattr(error, "filename", None) or constants.HF_HUB_CACHE
+        path = getattr(error, "filename", None) or constants.HF_HUB_CACHE
         return BadInput(
-            f"The Hub's cache may not be written ({os.strerror(number)}: {place}); set HF_HOME to a folder of your own."
+            f"The Hub's cache may not be written ({os.strerror(number)}: {path}); "
+            "set HF_HOME to a folder that you may write to."
         )
     return None
 
 
-def _answered(error: Exception, source: HubSource) -> SourceUnavailable:
-    """The sentence for what the Hub answered."""
+def _explain_answer(error: Exception, source: HubSource) -> SourceUnavailable:
+    """An HTTP error that the Hub answered with. Only a busy server is worth another attempt."""
+    status = status_of(error)
+    busy = status in BUSY_STATUSES or (status or 500) >= 500
+    return SourceUnavailable(
+        _answer_sentence(error, status, source), transient=busy, elsewhere=not busy
+    )
+
+
+def _answer_sentence(error: Exception, status: int | None, source: HubSource) -> str:
     from huggingface_hub import errors
 
-    status, repo = status_of(error), source.repo
     if isinstance(error, errors.GatedRepoError):
         mirror = f", or list its open mirror {source.mirror} as a source" if source.mirror else ""
-        text = f"{repo} is gated: accept its licence on its Hub page and set HF_TOKEN to a token of that account{mirror}."
-    elif isinstance(error, errors.RevisionNotFoundError):
-        text = f"{repo} has no revision {source.revision}."
-    elif isinstance(error, errors.RepositoryNotFoundError):
-        text = f"there is no repository {repo}, or it is private and HF_TOKEN is not set."
-    elif isinstance(error, errors.EntryNotFoundError):
-        text = f"{repo} lacks a file that a model needs, such as config.json."
-    elif status in (401, 403):
-        text = f"the Hub does not let you read {repo} ({status}); look at the token in HF_TOKEN."
-    else:
-        text = f"the Hub answered with an error ({status or 'no status'})."
-    busy = status in BUSY or (status or 500) >= 500
-    return SourceUnavailable(text, transient=busy, elsewhere=not busy)
+        return (
+            f"{source.repo} is gated: accept its licence on its Hub page and set HF_TOKEN to a token of that "
+            f"account{mirror}."
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"{source.repo} has no revision {source.revision}."
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return f"there is no repository {source.repo}, or it is private and HF_TOKEN is not set."
+    if isinstance(error, errors.EntryNotFoundError):
+        return f"{source.repo} lacks a file that a model needs, such as config.json."
+    if status in (401, 403):
+        return f"the Hub does not let you read {source.repo} ({status}); check the token in HF_TOKEN."
+    return f"the Hub answered with an error ({status or 'no status'})."
 
 
-def _line(error: Exception) -> str:
-    """An error's text on one line, without the full stop, and not too long."""
+def _one_line(error: Exception) -> str:
+    """An error's text on one line of at most 200 characters, without the full stop."""
     return (" ".join(str(error).split()) or type(error).__name__)[:200].rstrip(".")

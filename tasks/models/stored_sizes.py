@@ -16,7 +16,36 @@ PARTS = ("embedding", "projections", "norms")
 
 
 @dataclass(frozen=True)
-class Header:
+class ModelSizes:
+    """Bytes of a model's tensors by part (see PARTS), and its number of parameters.
+
+    Scales and biases of quantised weights count as bytes, and not as parameters; file headers are left out.
+    """
+
+    bytes_by_part: dict[str, int]
+    parameters: int
+
+    @property
+    def stored_bytes(self) -> int:
+        return sum(self.bytes_by_part.values())
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Stored bits for each parameter; 0 for a model without any."""
+        return self.stored_bytes * 8 / self.parameters if self.parameters else 0.0
+
+    def manifest_entries(self) -> dict[str, Any]:
+        """The sizes as a variant's manifest holds them."""
+        return {
+            "stored_bytes": self.stored_bytes,
+            "bytes_by_part": self.bytes_by_part,
+            "parameters": self.parameters,
+            "bits_per_weight": self.bits_per_weight,
+        }
+
+
+@dataclass(frozen=True)
+class TensorHeader:
     """One stored tensor: shape as stored (quantised weights are packed in 32-bit words) and bytes."""
 
     name: str
@@ -25,8 +54,44 @@ class Header:
     size: int
 
 
-def tensor_headers(path: Path) -> Iterator[Header]:
+def tensor_headers(path: Path) -> Iterator[TensorHeader]:
     """Headers of one safetensors file (https://huggingface.co/docs/safetensors). Raises BrokenFolder if it is damaged."""
+    for name, entry in _read_header(path).items():
+        start, end = entry["data_offsets"]
+        yield TensorHeader(name, entry["dtype"], tuple(entry["shape"]), end - start)
+
+
+def stored_sizes(folder: Path, bits: int | None = None) -> ModelSizes:
+    """Sizes of a model folder. `bits` are those of its quantised weights, None for bfloat16.
+
+    Raises BrokenFolder if it holds quantised weights and `bits` is None.
+    """
+    headers = [
+        header
+        for path in sorted(folder.glob("model*.safetensors"))
+        for header in tensor_headers(path)
+    ]
+    quantised = {
+        header.name.removesuffix(".scales") for header in headers if header.name.endswith(".scales")
+    }
+
+    bytes_by_part = dict.fromkeys(PARTS, 0)
+    for header in headers:
+        bytes_by_part[part(header.name)] += header.size
+    parameters = sum(_parameters(header, quantised, bits) for header in headers)
+
+    return ModelSizes(bytes_by_part, parameters)
+
+
+def part(name: str) -> str:
+    """Which of PARTS a tensor belongs to; the head counts as embedding."""
+    if "embed_tokens" in name or name.startswith("lm_head"):
+        return "embedding"
+    return "norms" if "norm" in name else "projections"
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    """The JSON header of a safetensors file: an entry for each tensor."""
     try:
         with path.open("rb") as handle:
             (length,) = struct.unpack("<Q", handle.read(8))
@@ -37,48 +102,20 @@ def tensor_headers(path: Path) -> Iterator[Header]:
         raise BrokenFolder(
             f"{path} is not a readable safetensors file ({error}); it must be rebuilt."
         ) from error
+
     entries.pop("__metadata__", None)
-    for name, entry in entries.items():
-        start, end = entry["data_offsets"]
-        yield Header(name, entry["dtype"], tuple(entry["shape"]), end - start)
+    return entries
 
 
-def stored_sizes(folder: Path, bits: int | None = None) -> dict[str, Any]:
-    """stored_bytes, bytes_by_part, parameters and bits_per_weight of a model folder. `bits` of a quantised one.
-
-    Bytes are those of all tensors, scales and biases included, file headers not. Parameters are the model's own:
-    a packed weight counts its 32 / bits values per word, scales and biases count nothing.
-    """
-    headers = [
-        h for path in sorted(folder.glob("model*.safetensors")) for h in tensor_headers(path)
-    ]
-    quantised = {h.name.removesuffix(".scales") for h in headers if h.name.endswith(".scales")}
-    by_part = dict.fromkeys(PARTS, 0)
-    parameters = 0
-    for header in headers:
-        by_part[part(header.name)] += header.size
-        parameters += _parameters(header, quantised, bits)
-    total = sum(by_part.values())
-    return {
-        "stored_bytes": total, "bytes_by_part": by_part, "parameters": parameters,
-        "bits_per_weight": total * 8 / parameters if parameters else 0.0,
-    }  # fmt: skip
-
-
-def part(name: str) -> str:
-    """Which part of the model a tensor belongs to: embedding (and head), norms or projections."""
-    if "embed_tokens" in name or name.startswith("lm_head"):
-        return "embedding"
-    return "norms" if "norm" in name else "projections"
-
-
-def _parameters(header: Header, quantised: set[str], bits: int | None) -> int:
+def _parameters(header: TensorHeader, quantised: set[str], bits: int | None) -> int:
+    """The model's parameters in one tensor: a packed weight holds 32 / bits of them in each word."""
     module, _, kind = header.name.rpartition(".")
-    count = math.prod(header.shape)
+    values = math.prod(header.shape)
     if module not in quantised:
-        return count
+        return values
+
     if bits is None:
         raise BrokenFolder(
             f"The tensor {header.name} is quantised, but the folder's manifest names no bits."
         )
-    return count * 32 // bits if kind == "weight" else 0
+    return values * 32 // bits if kind == "weight" else 0

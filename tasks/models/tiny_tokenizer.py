@@ -1,4 +1,4 @@
-"""The small tokenizer of models with random weights, trained on a few sentences when it is needed."""
+"""The small tokenizer of models with random weights, trained on a few sentences for each new source folder."""
 
 from __future__ import annotations
 
@@ -44,17 +44,25 @@ def write_tiny_tokenizer(folder: Path, chat: bool) -> None:
     tokenizer = Tokenizer(models.BPE())
     byte_level_with_single_digits(tokenizer)
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, min_frequency=1, show_progress=False,
+        vocab_size=VOCABULARY,
+        min_frequency=1,
+        show_progress=False,
         special_tokens=[AddedToken(token, normalized=False) for token in SPECIAL.values()],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-    )  # fmt: skip
+    )
     tokenizer.train_from_iterator(SENTENCES, trainer)
+    _refuse_split_labels(tokenizer)
+
+    if not chat:
+        tokenizer.post_processor = start_with(SPECIAL["bos"], 1)
+    special = {f"{name}_token": token for name, token in SPECIAL.items()}
+    save_tokenizer(tokenizer, folder, special, CHAT_TEMPLATE if chat else None)
+
+
+def _refuse_split_labels(tokenizer: Tokenizer) -> None:
+    """Raise BadInput if a label, with or without a space before it, is not a single token."""
     for text in (*LABELS, *(f" {label}" for label in LABELS)):
         if len(tokenizer.encode(text).ids) != 1:
             raise BadInput(
                 f"The tiny tokenizer cuts {text!r} into pieces; report this with your tokenizers version."
             )
-    if not chat:
-        tokenizer.post_processor = start_with(SPECIAL["bos"], 1)
-    special = {f"{name}_token": token for name, token in SPECIAL.items()}
-    save_tokenizer(tokenizer, folder, special, CHAT_TEMPLATE if chat else None)

@@ -44,7 +44,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     made = dataset()
     with serve(made) as address:
         monkeypatch.setattr(constants, "ENDPOINT", address)
-        monkeypatch.setattr("tasks.models.hub.CONNECT_SECONDS", 60.0)  # as long as a busy machine needs
+        monkeypatch.setattr("tasks.models.hub_source.CONNECT_SECONDS", 60.0)  # as long as a busy machine needs
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
         monkeypatch.setattr(
             constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}"

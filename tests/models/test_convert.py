@@ -178,7 +178,7 @@ def test_a_damaged_source_is_not_converted_and_no_longer_counts_as_there(tmp_pat
     source = fetched(tmp_path, "tiny-llama")
     text = (source / "config.json").read_text()
     (source / "config.json").write_text(text.replace("128", "256"))
-    with pytest.raises(BrokenFolder, match="it is fetched anew when you run the command again"):
+    with pytest.raises(BrokenFolder, match="it is fetched again when you rerun the command"):
         run_convert({"source": str(source), "root": str(tmp_path)})
     assert fetched(tmp_path, "tiny-llama") == source
     assert (source / "config.json").read_text() == text

