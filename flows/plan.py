@@ -15,7 +15,7 @@ from flows.selection import Selection
 from tasks.corpus.prepare import judged_sets, prepare_dataset
 from tasks.identity import evaluation_from, training_from
 from tasks.models.convert import variant_folder
-from tasks.models.expected_sizes import is_known, known_config, tensors
+from tasks.models.model_shape import is_known, known_shape
 from tasks.models.sources import availabilities, stored
 from tasks.runtime.device import backend
 from tasks.runtime.errors import TriageError
@@ -154,15 +154,15 @@ def _same_sources(folder: Path, spec: ExperimentSpec) -> bool:
 def _shape(name: str) -> dict[str, Any]:
     if not is_known(name):
         return TYPICAL_SHAPE
-    config = known_config(name)
-    sizes = {tensor: math.prod(shape) for tensor, shape in tensors(config)}
+    model_shape = known_shape(name)
+    sizes = {tensor: math.prod(shape) for tensor, shape in model_shape.tensors()}
     block = sum(
         size
         for tensor, size in sizes.items()
         if tensor.startswith("model.layers.0.") and "norm" not in tensor
     )
     return {
-        "layers": config["num_hidden_layers"],
+        "layers": model_shape.num_hidden_layers,
         "block_parameters": block,
         "parameters": sum(sizes.values()),
     }

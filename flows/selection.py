@@ -7,14 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tasks.grid import known_models, load_grid
-from tasks.models.expected_sizes import (
-    expected_sizes,
-    is_known,
-    known_config,
-    lora_parameters,
-)
+from tasks.models.model_shape import is_known, known_shape
+from tasks.models.shape_check import refuse_misfits, shape_from_sources
 from tasks.runtime.errors import BadInput
-from tasks.spec import BaseModelSpec, ExperimentSpec, Grid, Training, experiments
+from tasks.runtime.store import home
+from tasks.spec import BaseModelSpec, ExperimentSpec, Grid, experiments
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,7 @@ def select(
 
     if narrowing.models:
         settings = settings.model_copy(update={"models": tuple(dict.fromkeys(narrowing.models))})
-    _refuse_misfits(settings)
+    _refuse_misfits(settings, base_models)
 
     cells = [
         spec
@@ -107,33 +104,11 @@ def _refuse_absent(
             raise BadInput(f"The grid {grid.name} has no {kind} {value}; it has {names}.")
 
 
-def _refuse_misfits(grid: Grid) -> None:
+def _refuse_misfits(grid: Grid, base_models: dict[str, BaseModelSpec]) -> None:
     """Refuse, before any download, settings that do not fit a model whose shape is known."""
     defined_by_grid = {model.name for model in grid.base_models}
     for name in grid.models:
-        if is_known(name) and name not in defined_by_grid:
-            _refuse_group_size(grid.training.group_size, name)
-            _refuse_trained_blocks(grid.training, name)
-
-
-def _refuse_group_size(size: int, model: str) -> None:
-    try:
-        expected_sizes(known_config(model), 4, size)
-    except BadInput as error:
-        raise BadInput(
-            f"training.group_size = {size} does not fit {model}: {error} Choose 64 or 32."
-        ) from error
-
-
-def _refuse_trained_blocks(training: Training, model: str) -> None:
-    config = known_config(model)
-    blocks = config["num_hidden_layers"]
-    if training.num_layers > blocks:
-        raise BadInput(
-            f"training.num_layers = {training.num_layers}, but {model} has {blocks} blocks; "
-            f"give at most {blocks}."
-        )
-    try:
-        lora_parameters(config, 1, training.num_layers, training.target_modules)
-    except BadInput as error:
-        raise BadInput(f"The settings do not fit {model}: {error}") from error
+        is_built_in = is_known(name) and name not in defined_by_grid
+        shape = known_shape(name) if is_built_in else shape_from_sources(base_models[name], home())
+        if shape is not None:
+            refuse_misfits(name, shape, grid.training)

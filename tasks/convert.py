@@ -6,10 +6,10 @@ from prefect import task
 
 from tasks.caching import is_transient
 from tasks.landing import land_variant
-from tasks.models.convert import base_folder, essentials
+from tasks.models.convert import ConvertJob, base_folder
 from tasks.progress import publisher
 from tasks.runtime.child import run_child
-from tasks.runtime.store import home
+from tasks.runtime.store import complete, home
 from tasks.spec import BaseModelSpec
 
 
@@ -22,9 +22,15 @@ from tasks.spec import BaseModelSpec
 def convert(model: BaseModelSpec, source: Path) -> Path:
     """The source folder, once its converted base model exists and its sizes are in the warehouse."""
     folder = base_folder(source, home())
-    if essentials(folder) is None:
-        args = {"source": str(source), "root": str(home())}
+    if complete(folder) is None:
+        job = ConvertJob(source=source, root=home())
         log = home() / "logs" / f"convert-{folder.name}"
-        run_child("tasks.models.convert:run_convert", args, log, publisher(f"convert {model.name}"))
+        run_child(
+            "tasks.models.convert:run_convert",
+            job.model_dump(mode="json"),
+            log,
+            publisher(f"convert {model.name}"),
+        )
+
     land_variant(folder)
     return source

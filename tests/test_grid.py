@@ -282,3 +282,12 @@ def test_one_line_of_a_grid_allows_the_open_mirrors_of_every_model(tmp_path):
     (tmp_path / "own.toml").write_text("allow_mirror = true\n" + SMOKE)
     found = known_models(load_grid(str(tmp_path / "own.toml")))
     assert found["gemma-3-270m"].allow_mirror and found["gemma-3-270m"].sources[0].mirror == "unsloth/gemma-3-270m-it"
+
+
+def test_settings_that_a_model_of_the_grid_itself_cannot_have_are_refused_too(tmp_path):
+    text = (GRIDS / "smoke.toml").read_text(encoding="utf-8").replace('"tiny-llama"', '"mine"', 1)
+    mine = '\n[[base_model]]\nname = "mine"\nlicence = "x"\nsources = [{ kind = "random", shape = "tiny-llama" }]\n'
+    (tmp_path / "mine.toml").write_text(text + mine)
+    words = "training.num_layers = 8, but mine has 4 blocks; give at most 4."
+    with pytest.raises(BadInput, match=re.escape(words)):
+        select(str(tmp_path / "mine.toml"), ["training.num_layers=8"])

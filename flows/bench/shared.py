@@ -12,13 +12,13 @@ from typing import Any
 from rich.console import Console
 
 from tasks.grid import known_models
-from tasks.models.convert import essentials, variant_folder
-from tasks.models.expected_sizes import is_known
+from tasks.models.convert import variant_folder
+from tasks.models.model_shape import is_known
 from tasks.models.sources import fetch_base
 from tasks.runtime.child import run_child
 from tasks.runtime.device import versions
 from tasks.runtime.errors import BadInput, SourceUnavailable
-from tasks.runtime.store import home
+from tasks.runtime.store import complete, home
 from tasks.spec import RandomSource, Training
 from warehouse.landing import write_landing
 from warehouse.load import load_landing
@@ -59,7 +59,7 @@ def variant_of(console: Console, model: str, bits: int) -> Path:
         source = fetch_base(models[model].model_copy(update={"sources": (random,)}), home(), say)
     group_size = Training().group_size
     folder = variant_folder(source, home(), bits, group_size)
-    if essentials(folder) is None:
+    if complete(folder) is None:
         args = {"source": str(source), "root": str(home()), "bits": bits, "group_size": group_size}
         run_child(
             "tasks.models.convert:run_quantize",

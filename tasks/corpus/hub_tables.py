@@ -19,9 +19,9 @@ def fetch_tables(repo: str, revision: str, check: Callable[[list[Path]], None]) 
     """
     from huggingface_hub import HfApi, snapshot_download
 
-    from tasks.models.hub_source import CONNECT_SECONDS, verify_blob
     from tasks.models.hub_errors import explain_hub_errors, is_refusal
     from tasks.models.hub_retry import retry_while_busy
+    from tasks.models.hub_source import CONNECT_SECONDS, verify_blob
 
     known = HubSource(kind="hub", repo=repo, revision=revision)
     wanted, listed, unreachable = [f"*{suffix}" for suffix in READERS], "", None

@@ -85,9 +85,7 @@ def byte_level_with_single_digits(tokenizer: Tokenizer) -> None:
 def gemma_bpe(tokens: list[str], types: list[int]) -> Tokenizer:
     """SentencePiece BPE with byte fall-back, as in Gemma's own tokenizer.json."""
     # The file writes runs of spaces as spaces; after normalisation the text holds them as the marker.
-    marked = [
-        SPACE * len(token) if token and not token.strip(" ") else token for token in tokens
-    ]
+    marked = [SPACE * len(token) if token and not token.strip(" ") else token for token in tokens]
     vocabulary = _numbered(marked)
     tokenizer = Tokenizer(
         models.BPE(

@@ -149,7 +149,9 @@ def _answer_sentence(error: Exception, status: int | None, source: HubSource) ->
     if isinstance(error, errors.EntryNotFoundError):
         return f"{source.repo} lacks a file that a model needs, such as config.json."
     if status in (401, 403):
-        return f"the Hub does not let you read {source.repo} ({status}); check the token in HF_TOKEN."
+        return (
+            f"the Hub does not let you read {source.repo} ({status}); check the token in HF_TOKEN."
+        )
     return f"the Hub answered with an error ({status or 'no status'})."
 
 

@@ -242,9 +242,7 @@ def _download(source: HubSource, progress: Progress) -> Path:
     }
     with explain_hub_errors(source):
         path = retry_while_busy(
-            lambda: hf_hub_download(
-                source.repo, "config.json", revision=source.revision, **options
-            )
+            lambda: hf_hub_download(source.repo, "config.json", revision=source.revision, **options)
         )
         config = Path(path)
         verify_blob(config)  # before it is read: a damaged one must not stay in the cache

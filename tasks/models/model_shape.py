@@ -43,7 +43,9 @@ class ModelShape(BaseModel):
         heads = config.get("num_attention_heads")
         defaults = {
             "num_key_value_heads": heads,
-            "head_dim": config["hidden_size"] // heads if heads and "hidden_size" in config else None,
+            "head_dim": config["hidden_size"] // heads
+            if heads and "hidden_size" in config
+            else None,
         }
         return defaults | {key: value for key, value in config.items() if value is not None}
 

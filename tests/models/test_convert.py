@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.models.convert import base_folder, essentials, run_convert, run_quantize, variant_folder
+from tasks.models.convert import base_folder, run_convert, run_quantize, variant_folder
 from tasks.models.gguf_weights import decode, open_gguf, unpermute
 from tasks.models.sources import fetch_base
 from tasks.runtime import store
@@ -74,13 +74,17 @@ def test_the_manifest_tells_where_the_weights_come_from(tmp_path):
     assert plain["prompt"] == "plain" and plain["tokenizer_digest"] != made["tokenizer_digest"]
 
 
+GGUF_FACTS = {
+    "base_model": "own", "licence": "x", "weights_source": "x", "source": {"kind": "package"}, "format": "gguf",
+    "original_precision": "Q8_0", "random_weights": False,
+}  # fmt: skip
+
+
 def test_gguf_values_are_stored_rounded_once_to_bfloat16(tmp_path):
     origin = tmp_path / "sources" / "own-000000000000"
     origin.mkdir(parents=True)
     path = files.tiny_llama(origin / "model.gguf")
-    facts = {"base_model": "own", "licence": "x", "weights_source": "x", "source": {}, "original_precision": "Q8_0",
-             "random_weights": False, "format": "gguf"}  # fmt: skip
-    store.seal(origin, facts)
+    store.seal(origin, GGUF_FACTS)
     made = run_convert({"source": str(origin), "root": str(tmp_path)})
     stored = files.read_safetensors(Path(made["folder"]) / "model.safetensors")
     file = open_gguf(path)
@@ -109,7 +113,7 @@ def test_a_gguf_that_lacks_a_tensor_is_not_converted(tmp_path, monkeypatch):
     shapes.pop("blk.1.ffn_up.weight")
     monkeypatch.setattr(files, "llama_shapes", lambda: shapes)
     files.tiny_llama(origin / "model.gguf")
-    store.seal(origin, {"base_model": "own", "format": "gguf"})
+    store.seal(origin, GGUF_FACTS)
     with pytest.raises(BadInput, match="up_proj"):
         run_convert({"source": str(origin), "root": str(tmp_path)})
     assert not [p for p in (tmp_path / "models").iterdir() if p.is_dir()]
@@ -161,15 +165,19 @@ def test_every_ingredient_changes_the_folder_name(tmp_path):
 def test_what_is_there_is_used_and_what_is_broken_is_made_again(tmp_path):
     args = {"source": str(fetched(tmp_path, "tiny-llama")), "root": str(tmp_path), "bits": 4, "group_size": 64}
     folder = variant_folder(Path(args["source"]), tmp_path, 4, 64)
-    assert essentials(folder) is None
+    assert store.complete(folder) is None
     made = run_quantize(args)
-    assert essentials(folder) == made == run_quantize(args)
+    stored = store.verify(folder)
+    unstored = ("files", "check", "created")
+    assert (
+        {"folder": str(folder), **{k: v for k, v in stored.items() if k not in unstored}} == made == run_quantize(args)
+    )
     base = base_folder(Path(args["source"]), tmp_path) / "model.safetensors"
     damaged = bytearray(base.read_bytes())
     damaged[-1] ^= 1
     base.write_bytes(damaged)
     (folder / "model.safetensors").write_bytes(b"short")
-    assert essentials(folder) is None
+    assert store.complete(folder) is None
     again = run_quantize(args)
     assert again["digest"] == made["digest"], "the damaged base was rebuilt before it was quantised"
 
@@ -195,7 +203,7 @@ def test_asking_for_names_needs_no_mlx(tmp_path):
     source = fetched(tmp_path, "tiny-llama")
     code = (
         "import sys; from pathlib import Path; from tasks.models import sources; from tasks.models.convert import *; "
-        f"variant_folder(Path({str(source)!r}), Path('.'), 4, 64); essentials(Path('.')); "
+        f"variant_folder(Path({str(source)!r}), Path('.'), 4, 64); has_random_weights(Path('.')); "
         "bad = {'mlx', 'mlx_lm', 'transformers', 'prefect'} & set(sys.modules); sys.exit(str(bad) if bad else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

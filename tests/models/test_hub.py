@@ -205,9 +205,8 @@ def test_what_hf_xet_raises_is_a_sentence():
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
 def test_a_hub_cache_that_may_not_be_written_names_hf_home(number):
-    message = (
-        rf"^The Hub's cache may not be written \({os.strerror(number)}: /locked/hub\); set HF_HOME to a folder that you may write to"
-    )
+    reason = rf"The Hub's cache may not be written \({os.strerror(number)}: /locked/hub\)"
+    message = f"^{reason}; set HF_HOME to a folder that you may write to"
     with pytest.raises(BadInput, match=message), explain_hub_errors(HubSource(kind="hub", repo=REPO)):
         raise OSError(number, os.strerror(number), "/locked/hub")
     with pytest.raises(BadInput, match="set HF_HOME"), explain_hub_errors(HubSource(kind="hub", repo=REPO)):

@@ -8,7 +8,8 @@ from rich.console import Console
 from flows.cli.models import disagreement, model_sizes, print_models
 from tasks.grid import known_models, load_grid
 from tasks.models.convert import run_quantize
-from tasks.models.expected_sizes import expected_sizes, known_config, lora_parameters
+from tasks.models.expected_sizes import expected_sizes, lora_parameters
+from tasks.models.model_shape import ModelShape, known_shape
 from tasks.models.sources import fetch_base
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import home, read_manifest, seal
@@ -35,8 +36,8 @@ def make(name: str, bits: int) -> None:
 
 def test_every_variant_of_the_study_has_exactly_the_published_bytes():
     for (name, bits), total in PUBLISHED.items():
-        sizes = expected_sizes(known_config(name), bits, 64)
-        assert sizes["stored_bytes"] == total == sum(sizes["bytes_by_part"].values())
+        sizes = expected_sizes(known_shape(name), bits, 64)
+        assert sizes.stored_bytes == total == sum(sizes.bytes_by_part.values())
 
 
 @pytest.mark.parametrize("name", ["tiny-llama", "tiny-gemma3"])
@@ -56,7 +57,7 @@ def test_a_folder_that_holds_other_bytes_than_its_shape_gives_is_named():
     manifest = read_manifest(folder)
     (base,) = (home() / "models").glob("tiny-llama-base-*")
     (folder / "model.safetensors").write_bytes((base / "model.safetensors").read_bytes())  # not quantised at all
-    seal(folder, {key: manifest[key] for key in ("group_size", "random_weights", "weights_source")})
+    seal(folder, {key: value for key, value in manifest.items() if key not in ("files", "digest", "check", "created")})
     row = next(row for row in model_sizes(load_grid("smoke"), home()) if row.bits == 4 and row.measured)
     text = disagreement(row)
     assert text is not None and "embedding 98,304 where its shape gives 27,648" in text and "norms" not in text
@@ -64,22 +65,22 @@ def test_a_folder_that_holds_other_bytes_than_its_shape_gives_is_named():
 
 def test_trainable_parameters_are_those_that_the_engine_counts():
     # rank x (inputs + outputs) by hand: q 576 -> 576 and v 576 -> 192 in each of 16 blocks.
-    assert lora_parameters(known_config("smollm2-135m"), 8, 16, QV) == 16 * 8 * (576 + 576 + 576 + 192)
+    assert lora_parameters(known_shape("smollm2-135m"), 8, 16, QV) == 16 * 8 * (576 + 576 + 576 + 192)
     from tasks.tuning.architecture import take_apart
     from tasks.tuning.lora import add_lora
     from tests.tuning import tiny
 
     model, _ = tiny.base_model("gemma3_text")
-    config = {**vars(model.args), "tie_word_embeddings": True}
+    shape = ModelShape.model_validate({**vars(model.args), "tie_word_embeddings": True})
     made = add_lora(take_apart(model), tiny.recipe(rank=6), tiny.TRAINING, seed=1)
-    assert lora_parameters(config, 6, tiny.TRAINING.num_layers, QV) == made.trainable
+    assert lora_parameters(shape, 6, tiny.TRAINING.num_layers, QV) == made.trainable
 
 
 def test_more_blocks_than_the_model_has_and_unknown_modules_are_refused():
     with pytest.raises(BadInput, match="has 18 blocks"):
-        lora_parameters(known_config("gemma-3-270m"), 8, 19, QV)
+        lora_parameters(known_shape("gemma-3-270m"), 8, 19, QV)
     with pytest.raises(BadInput, match=r"'self_attn\.q'"):
-        lora_parameters(known_config("gemma-3-270m"), 8, 16, ("self_attn.q",))
+        lora_parameters(known_shape("gemma-3-270m"), 8, 16, ("self_attn.q",))
 
 
 def test_nothing_fetched_prints_the_exact_sizes_of_all_and_each_recipes_share():

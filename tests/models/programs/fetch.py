@@ -10,7 +10,9 @@ from tasks.runtime.errors import TriageError
 from tasks.spec import BaseModelSpec
 
 if __name__ == "__main__":
-    sources.PROBE_SECONDS = hub_source.CONNECT_SECONDS = 60.0  # what the Hub answers is to be seen on a busy machine, too
+    sources.PROBE_SECONDS = hub_source.CONNECT_SECONDS = (
+        60.0  # what the Hub answers is to be seen on a busy machine, too
+    )
     what, root, source = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])  # the sources, in order
     options = json.loads(sys.argv[4]) if len(sys.argv) > 4 else {}
     spec = BaseModelSpec(name="m", licence="Apache-2.0", sources=tuple(source), **options)

@@ -1,0 +1,73 @@
+"""Settings that a model's shape cannot have, refused before anything is fetched or trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tasks.models.convert import base_folder
+from tasks.models.expected_sizes import expected_sizes, lora_parameters
+from tasks.models.model_shape import ModelShape, is_known, known_shape, read_shape
+from tasks.models.sources import stored
+from tasks.runtime.errors import BadInput
+from tasks.spec import BaseModelSpec, FolderSource, RandomSource, Training
+
+GROUP_SIZES = (32, 64, 128)  # those that mlx.core.quantize supports
+
+
+def refuse_misfits(model: str, shape: ModelShape, training: Training) -> None:
+    """Raise BadInput, with the name of the model, for a group size, blocks or modules that it cannot have.
+
+    A rank above the width of a matrix is allowed: it wastes memory, and trains.
+    """
+    _refuse_group_size(model, shape, training.group_size)
+    _refuse_trained_blocks(model, shape, training)
+
+
+def shape_from_sources(model: BaseModelSpec, root: Path) -> ModelShape | None:
+    """The shape of a base model that a grid defines, from what is on this machine; None if nothing there tells it.
+
+    The stored folder decides, else the first listed source, if it is random or a local folder. Uses no network.
+    """
+    source_folder = stored(model, root)
+    if source_folder is not None:
+        return read_shape(source_folder) or read_shape(base_folder(source_folder, root))
+
+    first = model.sources[0]
+    if isinstance(first, RandomSource) and is_known(first.shape):
+        return known_shape(first.shape)
+    if isinstance(first, FolderSource):
+        return read_shape(Path(first.path).expanduser())
+    return None
+
+
+def _refuse_group_size(model: str, shape: ModelShape, group_size: int) -> None:
+    try:
+        expected_sizes(shape, bits=4, group_size=group_size)
+    except BadInput as error:
+        remedy = _fitting_group_sizes(shape)
+        raise BadInput(
+            f"training.group_size = {group_size} does not fit {model}: {error} {remedy}"
+        ) from error
+
+
+def _fitting_group_sizes(shape: ModelShape) -> str:
+    """The group sizes that divide every row, as a remedy."""
+    rows = {tensor_shape[-1] for _, tensor_shape in shape.tensors() if len(tensor_shape) > 1}
+    fitting = [size for size in GROUP_SIZES if all(row % size == 0 for row in rows)]
+    if not fitting:
+        return "No group size divides all its rows; choose another model."
+    return f"Choose {' or '.join(map(str, sorted(fitting, reverse=True)))}."
+
+
+def _refuse_trained_blocks(model: str, shape: ModelShape, training: Training) -> None:
+    blocks = shape.num_hidden_layers
+    if training.num_layers > blocks:
+        raise BadInput(
+            f"training.num_layers = {training.num_layers}, but {model} has {blocks} blocks; "
+            f"give at most {blocks}."
+        )
+
+    try:
+        lora_parameters(shape, 1, training.num_layers, training.target_modules)
+    except BadInput as error:
+        raise BadInput(f"The settings do not fit {model}: {error}") from error

@@ -1,0 +1,95 @@
+"""Settings that do not fit the shape of a model that a grid defines: known from its sources or its stored folder."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tasks.models import package_source
+from tasks.models.convert import run_convert
+from tasks.models.model_shape import ModelShape, known_shape, read_shape
+from tasks.models.shape_check import refuse_misfits, shape_from_sources
+from tasks.models.sources import fetch_base
+from tasks.runtime import store
+from tasks.runtime.errors import BadInput
+from tasks.spec import BaseModelSpec, Training
+from tests.models import files
+
+TINY = {"kind": "random", "shape": "tiny-llama"}
+HUB = {"kind": "hub", "repo": "nobody/nothing"}
+
+
+def model(*sources: dict) -> BaseModelSpec:
+    return BaseModelSpec(name="mine", licence="x", sources=sources)
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [
+        ({"num_layers": 8}, r"training\.num_layers = 8, but mine has 4 blocks; give at most 4\."),
+        ({"num_layers": 2, "group_size": 128}, "training.group_size = 128 does not fit mine: .*Choose 64 or 32"),
+        (
+            {"num_layers": 2, "target_modules": ("self_attn.q",)},
+            "do not fit mine: .*'self_attn.q'.*it has self_attn.q_proj",
+        ),
+        ({"num_layers": 2, "target_modules": ("input_layernorm",)}, "do not fit mine: .*'input_layernorm'"),
+    ],
+)
+def test_what_a_model_cannot_have_is_refused_with_its_name_and_a_remedy(training, message):
+    with pytest.raises(BadInput, match=message):
+        refuse_misfits("mine", known_shape("tiny-llama"), Training(**training))
+
+
+def test_a_model_whose_rows_no_group_size_divides_cannot_be_chosen():
+    odd = known_shape("tiny-llama").model_copy(update={"hidden_size": 66})
+    with pytest.raises(BadInput, match="does not fit mine: .*No group size divides all its rows"):
+        refuse_misfits("mine", odd, Training(num_layers=2))
+
+
+def test_settings_that_fit_are_accepted_and_so_is_a_rank_above_the_width():
+    refuse_misfits("mine", known_shape("tiny-llama"), Training(num_layers=4))
+
+
+def test_the_first_source_gives_the_shape_where_it_is_random_or_a_local_folder(tmp_path):
+    assert shape_from_sources(model(TINY), tmp_path) == known_shape("tiny-llama")
+    assert shape_from_sources(model(HUB, TINY), tmp_path) is None, "the Hub's model may have another shape"
+
+    folder = tmp_path / "local"
+    folder.mkdir()
+    local = model({"kind": "folder", "path": str(folder)})
+    assert shape_from_sources(local, tmp_path) is None, "no config.json"
+    config = known_shape("tiny-gemma3").model_dump()
+    (folder / "config.json").write_text(json.dumps(config))
+    assert shape_from_sources(local, tmp_path) == known_shape("tiny-gemma3")
+
+
+def test_the_stored_folder_decides_and_for_gguf_the_converted_one(tmp_path):
+    fetch_base(model(TINY), tmp_path)
+    assert shape_from_sources(model(HUB, TINY), tmp_path) == known_shape("tiny-llama")
+
+    packaged = model({"kind": "package", "package": "w", "version": "1", "file": "w.gguf", "sha256": "0" * 64})
+    source = tmp_path / "sources" / f"mine-{package_source.identity(packaged.sources[0])}"
+    source.mkdir(parents=True)
+    files.tiny_llama(source / "model.gguf")
+    facts = {
+        "base_model": "mine",
+        "licence": "x",
+        "weights_source": "x",
+        "source": {"kind": "package"},
+        "format": "gguf",
+    }
+    store.seal(source, facts | {"original_precision": "Q8_0", "random_weights": False})
+    assert shape_from_sources(packaged, tmp_path) is None, "a GGUF file is not opened for it"
+
+    folder = Path(run_convert({"source": str(source), "root": str(tmp_path)})["folder"])
+    shape = shape_from_sources(packaged, tmp_path)
+    assert shape is not None and shape == read_shape(folder)
+
+
+def test_a_llama_config_may_leave_out_head_size_and_key_heads():
+    config = {
+        "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 4, "intermediate_size": 128,
+        "num_attention_heads": 4, "vocab_size": 768,
+    }  # fmt: skip
+    shape = ModelShape.model_validate(config)
+    assert (shape.head_dim, shape.num_key_value_heads) == (16, 4)
