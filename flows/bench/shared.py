@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from tasks.grid import known_models
-from tasks.models.convert import variant_folder
+from tasks.models.convert import QuantizeJob, variant_folder
 from tasks.models.model_shape import is_known
 from tasks.models.sources import fetch_base
 from tasks.runtime.child import run_child
@@ -60,10 +60,10 @@ def variant_of(console: Console, model: str, bits: int) -> Path:
     group_size = Training().group_size
     folder = variant_folder(source, home(), bits, group_size)
     if complete(folder) is None:
-        args = {"source": str(source), "root": str(home()), "bits": bits, "group_size": group_size}
+        job = QuantizeJob(source=source, root=home(), bits=bits, group_size=group_size)
         run_child(
             "tasks.models.convert:run_quantize",
-            args,
+            job.model_dump(mode="json"),
             home() / "logs" / f"quantize-{model}-{bits}bit",
         )
     return folder
