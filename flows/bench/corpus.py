@@ -6,6 +6,7 @@ import shlex
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from rich.console import Console
 from flows.report.figures import figure, rows_of
 from flows.report.frames import print_frame
 from flows.report.names import NOT_A_DEVICE, experiment_name
+from tasks.corpus.case import Case
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.vignettes.adversarial import NAME as ADVERSARIAL
 from tasks.grid import load_grid
@@ -22,8 +24,8 @@ from tasks.judging.intervals import clustered_bootstrap
 from tasks.judging.metrics import confusion
 from tasks.judging.point_metrics import Floats, metric_values
 from tasks.runtime.store import complete, home, read_lines, read_manifest
-from tasks.scoring.baselines import Model, bag_of_words, scored_lines
-from tasks.spec import LABELS, EvaluationSet
+from tasks.scoring.baselines import Classifier, bag_of_words, scored_cases
+from tasks.spec import EvaluationSet
 from tasks.tuning.training_rows import dataset_digest
 from warehouse.connect import warehouse_path
 from warehouse.query import query
@@ -63,11 +65,11 @@ def bench_corpus(console: Console, grid: str, overrides: list[str] | None = None
         _learned_alike(manifest),
     )
     fitted, rows = (
-        bag_of_words({name: read_lines(folder / f"{name}.jsonl") for name in LEARNED}),
+        bag_of_words(*(_cases(folder, name) for name in LEARNED)),
         [],
     )
     for name, digest in digests.items():
-        baseline = _decided_by(fitted, read_lines(folder / f"{name}.jsonl"))
+        baseline = _decided_by(fitted, _cases(folder, name))
         rows.append(_row(name, BASELINE, baseline, None))
         rows += [
             _row(name, model, found, baseline)
@@ -87,12 +89,17 @@ def bench_corpus(console: Console, grid: str, overrides: list[str] | None = None
     return frame
 
 
-def _decided_by(model: Model, cases: list[dict[str, Any]]) -> Decided:
-    scored = scored_lines(cases, model.predict(cases))
+def _cases(folder: Path, name: str) -> list[Case]:
+    return [Case(**line) for line in read_lines(folder / f"{name}.jsonl")]
+
+
+def _decided_by(classifier: Classifier, cases: list[Case]) -> Decided:
+    scored = scored_cases(cases, classifier.predict(cases))
     return Decided(
-        {r["case_id"]: r["label"] for r in scored}, {r["case_id"]: r["group"] for r in scored},
-        {r["case_id"]: max(LABELS, key=lambda label: r["p"][label]) for r in scored},
-    )  # fmt: skip
+        {case.case_id: case.label for case in scored},
+        {case.case_id: case.group for case in scored},
+        {case.case_id: max(case.p, key=lambda label: case.p[label]) for case in scored},
+    )
 
 
 def _learned_alike(own: dict[str, Any]) -> set[str]:

@@ -1,7 +1,7 @@
-"""Are the label probabilities true? Expected calibration error, Brier score, and reliability where p(ED) is small.
+"""Are the label probabilities true? Expected calibration error, Brier score, reliability of p(ED).
 
-Under a cost matrix of 100:2 the best threshold on p(ED) is near 0.01, so the reliability rows look closely at the
-smallest probabilities, where a single ECE would see nothing.
+Under a cost matrix of 100:2 the best threshold on p(ED) is near 0.01, so the reliability rows look
+closely at the smallest probabilities, where a single ECE would see nothing.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from tasks.judging.intervals import (
     resample_totals,
     smallest_unit_count,
 )
-from tasks.judging.metrics import CLUSTERED, INDEPENDENT, NO_INTERVAL, Metric
+from tasks.judging.metrics import CLUSTERED, INDEPENDENT, Metric
 from tasks.judging.point_metrics import MIN_UNITS, Floats, Ints
 from tasks.runtime.errors import BadInput
 
+CALIBRATION_METRICS = ("ece", "ed_ece", "brier", "ed_brier")
 ECE_CASES = 300  # below this the ECE of a perfect model is mostly noise
 BINS = 10
 EDGES = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -34,8 +35,23 @@ REFLECTED = "reflected "  # put before the bootstrap's name
 
 
 @dataclass(frozen=True)
+class Part:
+    """What a metric is computed from: the sum of the absolute means of `columns`, shape (cases, k).
+
+    An ECE has a column per bin, with (hit - score) of each case in the column of its bin, and keeps
+    its `scores`; a Brier score has a single column of squared errors.
+    """
+
+    columns: Floats
+    scores: Floats | None = None
+
+
+@dataclass(frozen=True)
 class ReliabilityRow:
-    """Cases with low <= p(ED) < high (the last row includes 1): mean p(ED) beside the share that was ED, exact 95 %."""
+    """Cases with low <= p(ED) < high (the last row includes 1).
+
+    Mean p(ED) beside the share that was ED, with its exact 95 % interval.
+    """
 
     low: float
     high: float
@@ -53,110 +69,119 @@ def calibration_table(
     seed: int = 0,
     resamples: int = 2000,
 ) -> list[Metric]:
-    """Metrics ece (top label), ed_ece, brier (sum over labels, 0 to 2) and ed_brier; p has shape (cases, 3).
+    """Metrics ece (top label), ed_ece, brier (sum over labels, 0 to 2) and ed_brier; p (cases, 3).
 
     All four share one set of resamples: whole groups, or without groups single cases.
     """
-    values, truth = label_probabilities(p), label_codes(labels)
+    values = label_probabilities(p)
+    truth = label_codes(labels)
     if values.shape != (len(truth), 3):
         raise BadInput(
-            f"There are {len(truth)} labels but probabilities of shape {values.shape}; each case needs both."
+            f"There are {len(truth)} labels but probabilities of shape {values.shape}; "
+            "each case needs both."
         )
+
+    cases = len(truth)
+    parts = _parts(values, truth)
+    resampled = _resample(parts, cases, groups, seed, resamples)
+    clustered = group_codes(groups, cases) is not None
+
+    metrics = []
+    for name in CALIBRATION_METRICS:
+        if name not in parts:
+            note = f"not available: {cases} cases, an ECE needs {ECE_CASES}"
+            metrics.append(Metric.without_value(name, cases, note))
+        elif cases == 0:
+            metrics.append(Metric.without_value(name, 0, "not available: no cases"))
+        else:
+            metrics.append(_metric(name, parts[name], resampled.get(name), clustered, seed))
+    return metrics
+
+
+def _parts(values: Floats, truth: Ints) -> dict[str, Part]:
+    """Parts of the metrics that so many cases can give. Their order decides which resamples are drawn."""
     squares = (values - np.eye(3)[truth]) ** 2
-    parts = {"brier": squares.sum(axis=1)[:, None], "ed_brier": squares[:, :1]}
-    scores = {"ece": values.max(axis=1, initial=0), "ed_ece": values[:, 0]}
+    parts = {"brier": Part(squares.sum(axis=1)[:, None]), "ed_brier": Part(squares[:, :1])}
     if len(truth) >= ECE_CASES:
-        hits = {"ece": values.argmax(axis=1) == truth, "ed_ece": truth == 0}
-        parts |= {name: _gaps(scores[name], hits[name]) for name in scores}
-    draws = _resample(parts, len(truth), groups, seed, resamples)
-    return [
-        _metric(name, parts.get(name), draws.get(name), scores.get(name), groups, len(truth), seed)
-        for name in ("ece", "ed_ece", "brier", "ed_brier")
-    ]
+        top = values.max(axis=1, initial=0)
+        p_ed = values[:, 0]
+        parts["ece"] = Part(_binned_gaps(top, values.argmax(axis=1) == truth), top)
+        parts["ed_ece"] = Part(_binned_gaps(p_ed, truth == 0), p_ed)
+    return parts
 
 
 def expected_calibration_error(scores: ArrayLike, hits: ArrayLike) -> float:
     """Case-weighted mean over equal-mass bins of |share of hits - mean score|."""
-    return float(_size(_gaps(scores, hits).mean(axis=0)))
+    return float(_sum_of_sizes(_binned_gaps(scores, hits).mean(axis=0)))
 
 
-def _size(means: Floats) -> Floats:
-    """Every metric here is a sum of absolute means: over bins for an ECE, of one column for a Brier score."""
+def _sum_of_sizes(means: Floats) -> Floats:
+    """Sum of absolute means over the last axis: over bins for an ECE, of one column for a Brier score."""
     return np.asarray(np.abs(means).sum(axis=-1), dtype=np.float64)
 
 
-def _gaps(scores: ArrayLike, hits: ArrayLike) -> Floats:
+def _binned_gaps(scores: ArrayLike, hits: ArrayLike) -> Floats:
     """Per case (hit - score) in the column of its bin, shape (cases, bins)."""
     gaps = np.asarray(hits, dtype=np.float64) - np.asarray(scores, dtype=np.float64)
     return np.eye(BINS)[equal_mass_bins(scores)] * gaps[:, None]
 
 
 def _resample(
-    parts: dict[str, Floats], n: int, groups: Groups | None, seed: int, resamples: int
+    parts: dict[str, Part], cases: int, groups: Groups | None, seed: int, resamples: int
 ) -> dict[str, Floats]:
-    """Resampled values of each metric; nothing when there are too few units to draw from."""
-    if smallest_unit_count(n, groups) < MIN_UNITS:
+    """Resampled values of each metric; empty if there are too few units to draw from."""
+    if smallest_unit_count(cases, groups) < MIN_UNITS:
         return {}
+    columns = [part.columns for part in parts.values()]
     totals = resample_totals(
-        np.column_stack([*parts.values(), np.ones(n)]),
-        groups=groups,
-        seed=seed,
-        resamples=resamples,
+        np.column_stack([*columns, np.ones(cases)]), groups=groups, seed=seed, resamples=resamples
     )
-    ends = np.cumsum([columns.shape[1] for columns in parts.values()])
+    ends = np.cumsum([part.shape[1] for part in columns])
     means = np.split(totals[:, :-1] / totals[:, -1:], ends[:-1], axis=1)
-    return {name: _size(m) for name, m in zip(parts, means, strict=True)}
+    return {name: _sum_of_sizes(mean) for name, mean in zip(parts, means, strict=True)}
 
 
-def _metric(
-    name: str,
-    columns: Floats | None,
-    draws: Floats | None,
-    scores: Floats | None,
-    groups: Groups | None,
-    n: int,
-    seed: int,
-) -> Metric:
-    if columns is None or n == 0:
-        why = f"{n} cases, an ECE needs {ECE_CASES}" if columns is None else "no cases"
-        return Metric(name, None, None, None, NO_INTERVAL, n, f"not available: {why}")
-    value = float(_size(columns.mean(axis=0)))
-    bounds = None if draws is None else percentile_interval(draws)
-    if bounds is None:
-        why = f"fewer than {MIN_UNITS} independent units for a bootstrap"
-        return Metric(name, value, None, None, NO_INTERVAL, n, f"no interval: {why}")
-    method, note = (BY_CASE, INDEPENDENT) if group_codes(groups, n) is None else (CLUSTERED, None)
-    if scores is not None:
-        bounds, method = _reflected(value, bounds, scores, seed), REFLECTED + method
-    return Metric(name, value, *bounds, method, n, note)
+def _metric(name: str, part: Part, resampled: Floats | None, clustered: bool, seed: int) -> Metric:
+    cases = len(part.columns)
+    value = float(_sum_of_sizes(part.columns.mean(axis=0)))
+    interval = None if resampled is None else percentile_interval(resampled)
+    if interval is None:
+        note = f"no interval: fewer than {MIN_UNITS} independent units for a bootstrap"
+        return Metric.without_interval(name, value, cases, note)
+
+    method = CLUSTERED if clustered else BY_CASE
+    if part.scores is not None:
+        interval = _reflected(value, interval, part.scores, seed)
+        method = REFLECTED + method
+    low, high = interval
+    return Metric(name, value, low, high, method, cases, None if clustered else INDEPENDENT)
 
 
 def _reflected(
-    value: float, bounds: tuple[float, float], scores: Floats, seed: int
+    value: float, percentiles: tuple[float, float], scores: Floats, seed: int
 ) -> tuple[float, float]:
-    """Interval of an ECE. The plain percentile interval never holds the truth for a well calibrated model.
+    """Interval of an ECE. The plain percentile interval excludes the truth of a well calibrated model.
 
-    Noise alone makes an ECE positive, and resampling adds more of it. So the bootstrap is reflected about the estimate
-    (basic bootstrap), and reaches down to 0 whenever a perfectly calibrated model would often show as much (consistency
-    resampling, Broecker and Smith, 2007). In simulations it held the truth in 87 to 98 of 100 sets.
+    Noise alone makes an ECE positive, and resampling adds more of it. So the bootstrap is reflected
+    about the estimate (basic bootstrap), and reaches down to 0 whenever a perfectly calibrated model
+    would often show as much (consistency resampling, Broecker and Smith, 2007). In simulations it
+    held the truth in 87 to 98 of 100 sets.
     """
-    low = (
-        0.0
-        if value <= _ece_of_perfect_calibration(scores, seed)
-        else max(0.0, 2 * value - bounds[1])
-    )
-    return low, max(2 * value - bounds[0], low)
+    low = 0.0
+    if value > _ece_of_perfect_calibration(scores, seed):
+        low = max(0.0, 2 * value - percentiles[1])
+    return low, max(2 * value - percentiles[0], low)
 
 
 def equal_mass_bins(scores: ArrayLike) -> Ints:
-    """Bin (0 to BINS - 1) of each score, with about equally many cases in each; equal scores share a bin."""
+    """Bin (0 to BINS - 1) of each score, about equally many cases in each; equal scores share a bin."""
     values = np.asarray(scores, dtype=np.float64)
     edges = np.quantile(values, np.linspace(0, 1, BINS + 1)[1:-1])
     return np.searchsorted(edges, values, side="right").astype(np.int64)
 
 
 def _ece_of_perfect_calibration(scores: Floats, seed: int, resamples: int = 500) -> float:
-    """97.5 % quantile of the ECE that these scores would show if each were the true probability of a hit."""
+    """97.5 % quantile of the ECE if each score were the true probability of a hit."""
     rng = np.random.default_rng(seed)
     bins = np.eye(BINS)[equal_mass_bins(scores)]
     gaps = (rng.random((resamples, len(scores))) < scores).astype(np.float64) - scores
@@ -166,8 +191,12 @@ def _ece_of_perfect_calibration(scores: Floats, seed: int, resamples: int = 500)
 def reliability_rows(
     labels: Sequence[str], p_ed: ArrayLike, edges: Sequence[float] = EDGES
 ) -> list[ReliabilityRow]:
-    """Reliability of p(ED), one row per bin of `edges`, narrow near 0; a bin without cases keeps its row, with None."""
-    scores, is_ed = np.asarray(p_ed, dtype=np.float64), label_codes(labels) == 0
+    """Reliability of p(ED), one row per bin of `edges`, narrow near 0.
+
+    A bin without cases keeps its row, with None.
+    """
+    scores = np.asarray(p_ed, dtype=np.float64)
+    is_ed = label_codes(labels) == 0
     if scores.shape != is_ed.shape or not np.isfinite(scores).all():
         raise BadInput("Reliability needs one finite p(ED) for each label: score the set again.")
     bins = np.searchsorted(np.asarray(edges[1:-1]), scores, side="right")
@@ -180,7 +209,10 @@ def reliability_rows(
 def _reliability_row(
     low: float, high: float, scores: Floats, is_ed: NDArray[np.bool_]
 ) -> ReliabilityRow:
-    n, hits = len(scores), int(is_ed.sum())
-    if n == 0:
+    cases = len(scores)
+    ed_cases = int(is_ed.sum())
+    if cases == 0:
         return ReliabilityRow(low, high, 0, None, None, None, None)
-    return ReliabilityRow(low, high, n, float(scores.mean()), hits / n, *clopper_pearson(hits, n))
+    mean = float(scores.mean())
+    share_low, share_high = clopper_pearson(ed_cases, cases)
+    return ReliabilityRow(low, high, cases, mean, ed_cases / cases, share_low, share_high)

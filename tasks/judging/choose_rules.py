@@ -1,7 +1,8 @@
-"""Which rules decide: chosen on the calibration cases, written down, and only then applied to the cases to be judged.
+"""The decision rules of an evaluation: chosen on the calibration cases, recorded, then applied.
 
-The record, `rules.json` in a scores folder, is written before the first case of the test set is scored, and what is
-applied to that set is read from it. It holds numbers alone, no case.
+The record, `rules.json` in a scores folder, is written before the first case of the test set is
+scored, and what decides on that set is read from it. It holds numbers alone, no case. The arithmetic
+of each rule is in `tasks/judging/decision_rules.py`.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from numpy.typing import ArrayLike
+from pydantic import TypeAdapter
 
 from tasks.judging.decision_rules import (
     Threshold,
@@ -31,11 +32,17 @@ from tasks.spec import LABELS, Label
 RULES = ("argmax", "target_recall", "min_cost")
 RECORD = "rules.json"
 CONSTANT = "not available: a constant answer has no scores to choose a rule on"
+AT_BOUND = (
+    "the fit of the probabilities stopped at its bound: too few or separable calibration cases"
+)
 
 
 @dataclass(frozen=True)
-class ScoredCases:
-    """Label probabilities of one set, shape (cases, 3). Labels are read from calibration sets only."""
+class SetScores:
+    """Label probabilities of one set of cases, shape (cases, 3).
+
+    Labels are read from calibration sets only. `digests` identify the texts of the cases.
+    """
 
     case_ids: Sequence[str]
     p: ArrayLike
@@ -44,8 +51,11 @@ class ScoredCases:
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """A rule as the calibration cases fixed it. `note`: why it is not available, or what to mind."""
+class ChosenRule:
+    """A rule with the parameters that were fitted on the calibration cases.
+
+    `note` says why it is not available, or what to mind.
+    """
 
     rule: str
     note: str | None = None
@@ -53,33 +63,42 @@ class Chosen:
     threshold: Threshold | None = None
     scaling: VectorScaling | None = None
 
+    @classmethod
+    def not_available(cls, rule: str, reason: str) -> ChosenRule:
+        return cls(rule, f"not available: {reason}", available=False)
+
     def apply(self, p: ArrayLike, costs: Costs | None = None) -> list[Label]:
-        """What the rule decides on probabilities, shape (cases, 3): of a set, or of a dropout pass. Learns nothing."""
+        """The rule's decisions on probabilities, shape (cases, 3). Nothing is fitted here."""
         if self.threshold is not None:
             return threshold_rule(p, self.threshold.value)
         if self.scaling is not None:
             if costs is None:
-                raise ValueError("the rule min_cost decides by a cost matrix, and none was given")
+                raise ValueError("the rule min_cost needs a cost matrix, and there is none")
             return min_cost_rule(self.scaling.apply(log_probabilities(p)), costs)
         return argmax_rule(p)
 
     def decide(self, p: ArrayLike, costs: Costs | None = None) -> Decisions:
+        """Like `apply`, with the rule beside its decisions; without decisions if it is not available."""
         labels = self.apply(p, costs) if self.available else None
         return Decisions(self.rule, self.note, self.available, self.threshold, self.scaling, labels)
 
 
 @dataclass(frozen=True)
-class Decisions(Chosen):
-    """What one rule decided on a set; `labels` is None, with the reason in `note`, where the rule is not available."""
+class Decisions(ChosenRule):
+    """A rule and its decisions on a set; `labels` is None if the rule is not available."""
 
     labels: list[Label] | None = None
 
 
 @dataclass(frozen=True)
 class RuleRecord:
-    """The rules of one evaluation, in the order RULES, and when and on what they were chosen (UTC, ISO 8601)."""
+    """The rules of one evaluation, in the order RULES.
 
-    rules: dict[str, Chosen]
+    `calibration_digest`: of the set that they were chosen on; `chosen_at`: UTC, ISO 8601; `target`: the
+    ED recall that target_recall aims at.
+    """
+
+    rules: dict[str, ChosenRule]
     target: float | None
     calibration_digest: str
     chosen_at: str
@@ -89,40 +108,37 @@ class RuleRecord:
 
     @staticmethod
     def from_json(text: str) -> RuleRecord:
-        values = json.loads(text)
-        return RuleRecord(
-            **values | {"rules": {name: _chosen(rule) for name, rule in values["rules"].items()}}
-        )
-
-
-def _chosen(values: dict[str, Any]) -> Chosen:
-    threshold, scaling = values["threshold"], values["scaling"]
-    return Chosen(
-        values["rule"], values["note"], values["available"],
-        Threshold(**threshold) if threshold else None,
-        VectorScaling(scaling["temperature"], tuple(scaling["biases"]), scaling["at_bound"]) if scaling else None,
-    )  # fmt: skip
+        return TypeAdapter(RuleRecord).validate_python(json.loads(text))
 
 
 def record_rules(
-    calibration: ScoredCases, digest: str, *, target: float | None = None, costs: Costs | None = None,
+    calibration: SetScores,
+    digest: str,
+    *,
+    target: float | None = None,
+    costs: Costs | None = None,
     constant: bool = False,
-) -> RuleRecord:  # fmt: skip
-    """Choose every rule on the calibration cases, now. `digest`: of that set's cases; `constant`: one answer for all."""
-    rules = {rule: choose(rule, calibration, target=target, costs=costs) for rule in RULES}
-    if constant:  # one probability for all cases: no threshold can be chosen on it
-        rules |= {
-            name: Chosen(name, CONSTANT, available=False) for name in RULES if name != "argmax"
-        }
+) -> RuleRecord:
+    """Choose every rule on the calibration cases, with the present time as `chosen_at`.
+
+    `digest`: of the calibration set; `constant`: the model answers all cases alike, so that no
+    parameter can be fitted and only argmax is available.
+    """
+    rules = {
+        rule: choose_rule(rule, calibration, target=target, costs=costs)
+        if rule == "argmax" or not constant
+        else ChosenRule(rule, CONSTANT, available=False)
+        for rule in RULES
+    }
     return RuleRecord(rules, target, digest, datetime.now(UTC).isoformat())
 
 
-def choose(
-    rule: str, calibration: ScoredCases, *, target: float | None = None, costs: Costs | None = None
-) -> Chosen:  # fmt: skip
-    """One of RULES, with whatever it learns taken from the calibration cases."""
+def choose_rule(
+    rule: str, calibration: SetScores, *, target: float | None = None, costs: Costs | None = None
+) -> ChosenRule:
+    """One of RULES, its parameters fitted on the calibration cases."""
     if rule == "argmax":
-        return Chosen(rule)
+        return ChosenRule(rule)
     if rule == "target_recall":
         return _choose_target_recall(calibration, target)
     if rule == "min_cost":
@@ -130,71 +146,45 @@ def choose(
     raise BadInput(f"There is no decision rule {rule!r}; use one of {', '.join(RULES)}.")
 
 
-def refuse_overlap(calibration: ScoredCases, test: ScoredCases) -> None:
-    """BadInput when a case is in both sets, by id or by digest: a rule chosen on test cases proves nothing."""
-    pairs = [(calibration.case_ids, test.case_ids, "case id")]
-    if calibration.digests is not None and test.digests is not None:
-        pairs.append((calibration.digests, test.digests, "text digest"))
-    for ours, theirs, what in pairs:
-        shared = sorted(set(ours) & set(theirs))
-        if shared:
-            raise BadInput(
-                f"The calibration set overlaps the test set in {len(shared)} cases (same {what}, first {shared[0]!r}): "
-                "split the cases again so that each is in one set only."
-            )
-
-
-def _choose_target_recall(calibration: ScoredCases, target: float | None) -> Chosen:
+def _choose_target_recall(calibration: SetScores, target: float | None) -> ChosenRule:
     if target is None:
-        return Chosen(
-            "target_recall", "not available: the recipe has no target ED recall", available=False
-        )
+        return ChosenRule.not_available("target_recall", "the recipe has no target ED recall")
+
     labels = calibration.labels or []
     p_ed: ArrayLike = label_probabilities(calibration.p)[:, 0] if labels else []
     threshold = target_recall_threshold(p_ed, labels, target)
     if threshold is None:
-        return Chosen(
-            "target_recall", "not available: no ED case in the calibration set", available=False
-        )
-    return Chosen("target_recall", threshold=threshold)
+        return ChosenRule.not_available("target_recall", "no ED case in the calibration set")
+    return ChosenRule("target_recall", threshold=threshold)
 
 
-def _choose_min_cost(calibration: ScoredCases, costs: Costs | None) -> Chosen:
+def _choose_min_cost(calibration: SetScores, costs: Costs | None) -> ChosenRule:
     if costs is None:
-        return Chosen("min_cost", "not available: no cost matrix", available=False)
+        return ChosenRule.not_available("min_cost", "no cost matrix")
+
     labels = calibration.labels or []
     if missing := [label for label in LABELS if label not in labels]:
-        note = f"not available: no {' or '.join(missing)} case in the calibration set"
-        return Chosen("min_cost", note, available=False)
+        reason = f"no {' or '.join(missing)} case in the calibration set"
+        return ChosenRule.not_available("min_cost", reason)
     scaling = fit_vector_scaling(log_probabilities(calibration.p), labels)
-    stopped = (
-        "the fit of the probabilities stopped at its bound: too few or separable calibration cases"
-    )
-    return Chosen("min_cost", stopped if scaling.at_bound else None, scaling=scaling)
+    return ChosenRule("min_cost", AT_BOUND if scaling.at_bound else None, scaling=scaling)
 
 
-def rule_rows(evaluation_id: str, record: RuleRecord, scored_at: str) -> list[dict[str, Any]]:
-    """Rows of `decision_rule`, one per rule. `scored_at`: when the scoring of the judged set began."""
-    return [
-        {
-            "evaluation_id": evaluation_id, "rule": rule.rule, **_parameters(rule),
-            "target": record.target if rule.rule == "target_recall" else None,
-            "calibration_digest": record.calibration_digest, "chosen_at": record.chosen_at, "test_scored_at": scored_at,
-            "note": rule.note,
-        }
-        for rule in record.rules.values()
-    ]  # fmt: skip
+def refuse_overlap(calibration: SetScores, test: SetScores) -> None:
+    """Raise BadInput if a case is in both sets, by id or by digest.
+
+    A rule chosen on test cases proves nothing.
+    """
+    _refuse_shared(calibration.case_ids, test.case_ids, "case id")
+    if calibration.digests is not None and test.digests is not None:
+        _refuse_shared(calibration.digests, test.digests, "text digest")
 
 
-def _parameters(rule: Chosen) -> dict[str, Any]:
-    threshold, scaling = rule.threshold, rule.scaling
-    biases = scaling.biases if scaling else (None, None, None)
-    return {
-        "threshold": threshold.value if threshold else None,
-        "allowed_misses": threshold.allowed_misses if threshold else None,
-        "misses": threshold.misses if threshold else None, "n_ed": threshold.n_ed if threshold else None,
-        "bound": threshold.bound if threshold else None,
-        "temperature": scaling.temperature if scaling else None,
-        **{f"bias_{label.lower()}": bias for label, bias in zip(LABELS, biases, strict=True)},
-        "at_bound": scaling.at_bound if scaling else None,
-    }  # fmt: skip
+def _refuse_shared(calibration: Sequence[str], test: Sequence[str], identifier: str) -> None:
+    shared = sorted(set(calibration) & set(test))
+    if shared:
+        raise BadInput(
+            f"The calibration set overlaps the test set in {len(shared)} cases "
+            f"(same {identifier}, first {shared[0]!r}): "
+            "split the cases again so that each is in one set only."
+        )

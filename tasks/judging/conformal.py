@@ -1,24 +1,26 @@
-"""Conformal sets: which labels cannot be ruled out for a case, with a guaranteed ED miss rate, and how often that abstains.
+"""Conformal sets: the labels that cannot be ruled out for a case, with a guaranteed ED miss rate.
 
-Class-conditional (Mondrian) split conformal prediction. Of n calibration cases of a class and a new one, exchangeable,
-the new one's probability of its class is below the k-th smallest of the n with probability at most k / (n + 1); so
-k = floor(miss rate x (n + 1)) keeps the miss rate, on average over calibration sets (Vovk, 2012). Cases from elsewhere
-are not exchangeable, and nothing is guaranteed there.
+A case whose set is not exactly one label is an abstention: the model does not decide it.
+
+Class-conditional (Mondrian) split conformal prediction. Of n calibration cases of a class and a new
+one, exchangeable, the new one's probability of its class is below the k-th smallest of the n with
+probability at most k / (n + 1); so k = floor(miss rate x (n + 1)) keeps the miss rate, on average over
+calibration sets (Vovk, 2012). Cases of another source are not exchangeable, and nothing is guaranteed
+for them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tasks.judging.inputs import label_codes, label_probabilities
+from tasks.judging.inputs import LabelledProbabilities, label_codes, label_probabilities
 from tasks.judging.intervals import Groups
-from tasks.judging.metrics import NO_INTERVAL, Metric
-from tasks.judging.shares import share_metric, those
+from tasks.judging.metrics import Metric, joined_notes
+from tasks.judging.shares import select_groups, share_metric
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS
 
@@ -27,7 +29,10 @@ EXTERNAL = "no guarantee here: the cases come from elsewhere than the calibratio
 
 @dataclass(frozen=True)
 class Conformal:
-    """Sets of one evaluation set judged; fields as in the table `conformal`. None where there is nothing to count."""
+    """The sets of one evaluation set judged; fields as in the table `conformal`.
+
+    None where there is nothing to count.
+    """
 
     miss_rate: float
     threshold_ed: float
@@ -51,68 +56,98 @@ class Conformal:
 
 
 def conformal_threshold(scores: ArrayLike, miss_rate: float) -> float:
-    """The k-th smallest of a class's own probabilities on calibration cases, k = floor(miss_rate (n + 1)).
+    """The k-th smallest probability that calibration cases of a class have of it.
 
-    A new case of the class falls below it with probability at most k / (n + 1). 0 (nothing is ruled out) where k is 0.
+    k = floor(miss_rate (n + 1)); a new case of the class falls below with probability at most
+    k / (n + 1). 0, which rules nothing out, where k is 0.
     """
     if not 0 < miss_rate < 1:
         raise BadInput(f"The conformal miss rate is {miss_rate}; it must lie between 0 and 1.")
     values = np.sort(np.asarray(scores, dtype=np.float64))
     if not np.isfinite(values).all():
         raise BadInput("Calibration needs finite probabilities: score the calibration set again.")
-    k = math.floor(miss_rate * (len(values) + 1) + 1e-9)
+
+    k = _allowed_misses(len(values), miss_rate)
     return float(values[k - 1]) if k >= 1 else 0.0
 
 
-def conformal_sets(p: ArrayLike, thresholds: Sequence[float]) -> NDArray[np.bool_]:
-    """Whether each label is in each case's set, shape (cases, 3): where its probability reaches its threshold."""
+def _allowed_misses(cases: int, miss_rate: float) -> int:
+    # The small term makes up for products such as 0.05 x 20, which may fall just below 1.
+    return math.floor(miss_rate * (cases + 1) + 1e-9)
+
+
+def conformal_sets(p: ArrayLike, thresholds: ArrayLike) -> NDArray[np.bool_]:
+    """Whether each label is in each case's set, shape (cases, 3): its probability reaches its threshold."""
     return np.asarray(label_probabilities(p) >= np.asarray(thresholds))
 
 
 def judge_conformal(
-    calibration_p: ArrayLike, calibration_labels: Sequence[str], p: ArrayLike, labels: Sequence[str], miss_rate: float,
-    groups: Groups | None = None, seed: int = 0, external: bool = False,
-) -> Conformal:  # fmt: skip
-    """Thresholds from the calibration cases, and what their sets do on an evaluation set, with 95 % intervals.
+    calibration: LabelledProbabilities,
+    judged: LabelledProbabilities,
+    miss_rate: float,
+    seed: int = 0,
+    external: bool = False,
+) -> Conformal:
+    """Thresholds from the calibration cases, and how their sets do on the judged cases, with 95 % intervals.
 
-    `groups`: of the evaluation set's cases. `external`: these come from elsewhere than the calibration cases.
+    `external`: the judged cases come from another source than the calibration cases.
     """
-    own, truth, known = (
-        label_probabilities(calibration_p),
-        label_codes(labels),
-        label_codes(calibration_labels),
-    )
-    counts = [int((known == i).sum()) for i in range(len(LABELS))]
-    ed, gp, home = (conformal_threshold(own[known == i, i], miss_rate) for i in range(len(LABELS)))
-    sets = conformal_sets(p, (ed, gp, home))
-    sizes, is_ed = sets.sum(axis=1), truth == 0
-    decided = sizes == 1
-    wrong = ~sets[np.arange(len(truth)), truth]
-    miss, error = (_share(wrong[among], those(groups, among), seed) for among in (is_ed, decided))
-    abstain = _share(~decided, groups, seed)
-    n_ed = int(is_ed.sum())
+    calibration_p = label_probabilities(calibration.p)
+    calibration_truth = label_codes(calibration.labels)
+    of_class = [calibration_truth == i for i in range(len(LABELS))]
+    calibration_counts = [int(mask.sum()) for mask in of_class]
+    thresholds = [
+        conformal_threshold(calibration_p[mask, i], miss_rate) for i, mask in enumerate(of_class)
+    ]
+
+    truth = label_codes(judged.labels)
+    sets = conformal_sets(judged.p, thresholds)
+    set_sizes = sets.sum(axis=1)
+    decided = set_sizes == 1
+    is_missed = ~sets[np.arange(len(truth)), truth]
+    is_ed = truth == 0
+    ed_cases = int(is_ed.sum())
+
+    miss = _share(is_missed[is_ed], select_groups(judged.groups, is_ed), seed)
+    error = _share(is_missed[decided], select_groups(judged.groups, decided), seed)
+    abstain = _share(~decided, judged.groups, seed)
     return Conformal(
-        miss_rate, ed, gp, home, counts[0], n_ed, int(wrong[is_ed].sum()) if n_ed else None,
-        miss.value, miss.low, miss.high, miss.method if n_ed else None,
-        float((~decided).mean()), abstain.low, abstain.high, float(sizes.mean()), error.value, error.low, error.high,
-        _note(counts, n_ed, miss_rate, external),
-    )  # fmt: skip
+        miss_rate=miss_rate,
+        threshold_ed=thresholds[0],
+        threshold_gp=thresholds[1],
+        threshold_home=thresholds[2],
+        calibration_ed=calibration_counts[0],
+        ed_cases=ed_cases,
+        ed_missed=int(is_missed[is_ed].sum()) if ed_cases else None,
+        ed_miss_rate=miss.value,
+        miss_low=miss.low,
+        miss_high=miss.high,
+        miss_method=miss.method if ed_cases else None,
+        abstain_rate=float((~decided).mean()),
+        abstain_low=abstain.low,
+        abstain_high=abstain.high,
+        mean_set_size=float(set_sizes.mean()),
+        error_decided=error.value,
+        error_low=error.low,
+        error_high=error.high,
+        note=_note(calibration_counts, ed_cases, miss_rate, external),
+    )
 
 
 def _share(hits: NDArray[np.bool_], groups: Groups | None, seed: int) -> Metric:
     """A share with its interval; without a case there is neither."""
     if not len(hits):
-        return Metric("share", None, None, None, NO_INTERVAL, 0)
+        return Metric.without_value("share", 0, None)
     return share_metric("share", hits, groups, seed)
 
 
-def _note(counts: list[int], n_ed: int, miss_rate: float, external: bool) -> str | None:
-    notes = [EXTERNAL] if external else []
-    notes += [
-        f"{counts[i]} calibration cases of {label} are too few to rule it out at {miss_rate:g}"
-        for i, label in enumerate(LABELS)
-        if math.floor(miss_rate * (counts[i] + 1) + 1e-9) < 1
+def _note(
+    calibration_counts: list[int], ed_cases: int, miss_rate: float, external: bool
+) -> str | None:
+    too_few = [
+        f"{count} calibration cases of {label} are too few to rule it out at {miss_rate:g}"
+        for label, count in zip(LABELS, calibration_counts, strict=True)
+        if _allowed_misses(count, miss_rate) < 1
     ]
-    if not n_ed:
-        notes.append("not available: no ED case in this set, so no miss rate")
-    return "; ".join(notes) or None
+    no_ed = None if ed_cases else "not available: no ED case in this set, so no miss rate"
+    return joined_notes(EXTERNAL if external else None, *too_few, no_ed)

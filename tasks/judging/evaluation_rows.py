@@ -1,7 +1,9 @@
-"""Scores to the rows that the warehouse keeps: decisions, metrics with intervals, gates, dropout summaries.
+"""From the scores of an evaluation to the rows of its tables in the warehouse.
 
-The rules are those that were chosen on `calibration` and stored with the scores; here they are applied to `test`, once.
-No patient text passes through here.
+Here: evaluation, prediction, metric, subgroup_metric, decision_rule and gate; the tables about
+uncertainty are in `tasks/judging/uncertainty_rows.py`. The rules are those that were chosen on
+`calibration` and stored with the scores; they are applied to the judged set once. No patient text
+passes through here.
 """
 
 from __future__ import annotations
@@ -9,37 +11,34 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tasks.judging.choose_rules import Decisions, refuse_overlap, rule_rows
-from tasks.judging.further_rows import extra_metrics, mc_rows, metric_row, probabilities, trust_rows
-from tasks.judging.gates import Gate, judge_gates
-from tasks.judging.intervals import interval_columns
-from tasks.judging.metrics import NO_INTERVAL, Metric, metric_table
+from tasks.judging.calibration import calibration_table
+from tasks.judging.choose_rules import ChosenRule, Decisions, RuleRecord
+from tasks.judging.gates import Gate, Verdict, judge_gates
+from tasks.judging.judged_scores import Evaluation, JudgedScores, Row, Rows
+from tasks.judging.metrics import Metric, joined_notes, metric_table
 from tasks.judging.point_metrics import METRICS
-from tasks.judging.scores_folder import Scored, read_scores, scored_cases
-from tasks.spec import LABELS, SCORING_VERSION, ExperimentSpec, Scoring
+from tasks.judging.scores_folder import EvaluationScores, ScoredCase, read_scores
+from tasks.judging.subgroups import subgroup_recalls
+from tasks.judging.uncertainty_rows import (
+    DropoutSummary,
+    conformal_rows,
+    mc_dropout_rows,
+    probability_columns,
+    reliability_table_rows,
+    review_flag_rows,
+    summarise_dropout,
+)
+from tasks.judging.written_answers import Answer, generation_metrics
+from tasks.spec import LABELS, SCORING_VERSION, ExperimentSpec
 
-Rows = list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Judging:
-    """What an evaluation is called, and how its scores are judged."""
-
-    evaluation_id: str
-    training_id: str
-    set_digest: str
-    has_groups: bool
-    rule: str
-    scoring: Scoring
-    seed: int
-    evaluation_set: str = "test"
+LARGEST_EXPONENT = 700.0  # exp of more is no finite number
 
 
 def evaluation_rows(
@@ -50,135 +49,255 @@ def evaluation_rows(
     dataset: dict[str, Any],
     name: str = "test",
 ) -> dict[str, Rows]:
-    """All landing rows of one evaluation; `scores` is the sealed scores folder, `dataset` the data folder's manifest.
+    """All landing rows of one evaluation, by table.
 
-    `name`: the evaluated set. Rules are chosen on the training dataset's calibration set, whichever set is judged.
+    `scores`: the sealed scores folder; `dataset`: the data folder's manifest; `name`: the judged set.
+    Rules are chosen on the training dataset's calibration set, whichever set is judged.
     """
-    recipe, judged = spec.recipe, dataset["sets"][name]
-    what = Judging(
-        evaluation_id, training_id, judged["digest"], judged["has_groups"], recipe.rule, spec.scoring,
-        spec.seed, name,
-    )  # fmt: skip
-    return judged_rows(what, read_scores(scores))
+    entry = dataset["sets"][name]
+    evaluation = Evaluation(
+        evaluation_id=evaluation_id,
+        training_id=training_id,
+        set_digest=entry["digest"],
+        has_groups=entry["has_groups"],
+        rule=spec.recipe.rule,
+        scoring=spec.scoring,
+        seed=spec.seed,
+        evaluation_set=name,
+    )
+    return judged_rows(evaluation, read_scores(scores))
 
 
-def judged_rows(what: Judging, scored: Scored) -> dict[str, Rows]:
-    """All landing rows of one evaluation, a model's or a baseline's."""
-    test, manifest = scored.test, scored.manifest
-    labels = [r["label"] for r in test]
-    groups = [r["group"] for r in test] if what.has_groups else None
-    rules = _rules(what, scored)
-    primary, argmax = rules[what.rule], rules["argmax"].labels or []
-    gates, verdict = _judged(primary, labels, groups, what.seed)
-    dropout = mc_rows(what.evaluation_id, scored.passes, primary, what.scoring)
-    evaluation = {
-        "evaluation_id": what.evaluation_id, "training_id": what.training_id, "evaluation_set": what.evaluation_set,
-        "set_digest": what.set_digest, "cases": len(test), "calibration_cases": len(scored.calibration),
-        "has_groups": what.has_groups, **_likelihood(test),
-        "accuracy": float(np.mean([a == b for a, b in zip(argmax, labels, strict=True)])),
-        "primary_rule": what.rule, "threshold": primary.threshold.value if primary.threshold else None,
-        "verdict": verdict, "mc_status": "available" if dropout else "not available",
-        "mc_reason": None if dropout else manifest["mc_status"].removeprefix("not available: "),
-        "mc_passes": dropout[0]["passes"] if dropout else None, "mc_cases": len(dropout) if dropout else None,
-        "ed_prevalence": Counter(labels)["ED"] / len(labels), "score_seconds": manifest["score_seconds"],
-        "mc_seconds": manifest["mc_seconds"] if dropout else None, "scoring_version": SCORING_VERSION,
-        "created_at": datetime.fromisoformat(manifest["created"]).astimezone(UTC).replace(tzinfo=None),
-        "shortened_cases": manifest["shortened_cases"],
-        "cost_matrix": json.dumps(what.scoring.cost_matrix) if what.scoring.cost_matrix else None,
-    }  # fmt: skip
-    metrics = [row for rule in rules.values() for row in _metrics(what, rule, labels, groups)]
+def judged_rows(evaluation: Evaluation, scores: EvaluationScores) -> dict[str, Rows]:
+    """All landing rows of one evaluation, a model's or a baseline's, by table."""
+    judged = JudgedScores.of(evaluation, scores)
+    gates, verdict = _gates(judged)
+    dropout = summarise_dropout(judged)
     return {
-        "evaluation": [evaluation],
-        "prediction": _predictions(what.evaluation_id, test, rules, what.rule),
-        "metric": metrics
-        + extra_metrics(what.evaluation_id, test, argmax, groups, scored.answers, what.seed),
-        "decision_rule": rule_rows(what.evaluation_id, scored.rules, manifest["test_scored_at"]),
-        "gate": [_gate(what.evaluation_id, gate) for gate in gates],
-        "mc_dropout": dropout,
-        **trust_rows(
-            what.evaluation_id,
-            scored.calibration,
-            test,
-            primary,
-            dropout,
-            groups,
-            what.scoring,
-            what.seed,
-            external=what.evaluation_set != "test",
+        "evaluation": [_evaluation_row(judged, verdict, dropout)],
+        "prediction": _prediction_rows(judged),
+        "metric": [*_rule_metric_rows(judged), *_score_metric_rows(judged)],
+        "decision_rule": rule_rows(
+            evaluation.evaluation_id, scores.rules, scores.manifest.test_scored_at
         ),
+        "gate": [_gate_row(evaluation.evaluation_id, gate) for gate in gates],
+        "mc_dropout": mc_dropout_rows(judged, dropout),
+        "reliability": reliability_table_rows(judged),
+        "conformal": conformal_rows(judged),
+        "subgroup_metric": _subgroup_rows(judged),
+        "review_flag": review_flag_rows(judged, dropout),
     }
 
 
-def _rules(what: Judging, scored: Scored) -> dict[str, Decisions]:
-    judged = scored_cases(scored.test, what.evaluation_set)
-    refuse_overlap(scored_cases(scored.calibration), judged)
+def _evaluation_row(judged: JudgedScores, verdict: Verdict, dropout: DropoutSummary | None) -> Row:
+    evaluation = judged.evaluation
+    manifest = judged.scores.manifest
+    threshold = judged.primary.threshold
+    costs = evaluation.scoring.cost_matrix
+    hits = [a == b for a, b in zip(judged.argmax, judged.labels, strict=True)]
+    created = datetime.fromisoformat(manifest.created).astimezone(UTC).replace(tzinfo=None)
     return {
-        name: rule.decide(judged.p, what.scoring.cost_matrix)
-        for name, rule in scored.rules.rules.items()
+        "evaluation_id": evaluation.evaluation_id,
+        "training_id": evaluation.training_id,
+        "evaluation_set": evaluation.evaluation_set,
+        "set_digest": evaluation.set_digest,
+        "cases": len(judged.cases),
+        "calibration_cases": len(judged.scores.calibration),
+        "has_groups": evaluation.has_groups,
+        "accuracy": float(np.mean(hits)),
+        "primary_rule": evaluation.rule,
+        "threshold": threshold.value if threshold else None,
+        "verdict": verdict,
+        "ed_prevalence": Counter(judged.labels)["ED"] / len(judged.labels),
+        "score_seconds": manifest.score_seconds,
+        "scoring_version": SCORING_VERSION,
+        "created_at": created,
+        "shortened_cases": manifest.shortened_cases,
+        "cost_matrix": json.dumps(costs) if costs else None,
+        **_likelihood_columns(judged.cases),
+        **_dropout_columns(judged, dropout),
     }
 
 
-def _likelihood(test: Rows) -> dict[str, float | None]:
-    """Mean negative log-likelihood of a completion token, and its exponential; None for what is no language model."""
-    if any(r["label_loss"] is None for r in test):
+def _likelihood_columns(cases: list[ScoredCase]) -> Row:
+    """Mean negative log-likelihood of a completion token, and its exponential.
+
+    None for a baseline that is no language model.
+    """
+    losses = [case.loss for case in cases]
+    if any(loss is None for loss in losses):
         return {"loss": None, "perplexity": None}
-    loss = sum(r["label_loss"] + r["other_loss"] for r in test) / sum(r["tokens"] for r in test)
-    return {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
+    loss = sum(loss for loss in losses if loss is not None) / sum(case.tokens for case in cases)
+    return {"loss": loss, "perplexity": math.exp(min(loss, LARGEST_EXPONENT))}
 
 
-def _predictions(evaluation_id: str, test: Rows, rules: dict[str, Decisions], primary: str) -> Rows:
-    none: list[Any] = [None] * len(test)
-    decided = {name: rule.labels or none for name, rule in rules.items()}
-    return [
-        {
-            "evaluation_id": evaluation_id, "case_id": r["case_id"], "case_digest": r["case_digest"],
-            "case_group": r["group"], "label": r["label"], **probabilities([r["p"][label] for label in LABELS]),
-            "nll": None if r["label_loss"] is None else (r["label_loss"] + r["other_loss"]) / r["tokens"],
-            "decision": decided[primary][i], **{name: labels[i] for name, labels in decided.items()},
+def _dropout_columns(judged: JudgedScores, dropout: DropoutSummary | None) -> Row:
+    manifest = judged.scores.manifest
+    return {
+        "mc_status": "available" if dropout else "not available",
+        "mc_reason": None if dropout else manifest.why_no_passes,
+        "mc_passes": dropout.passes if dropout else None,
+        "mc_cases": len(dropout.cases) if dropout else None,
+        "mc_seconds": manifest.mc_seconds if dropout else None,
+    }
+
+
+def _prediction_rows(judged: JudgedScores) -> Rows:
+    """One row per case of the judged set: its probabilities, and what each rule decides."""
+    rows = []
+    for i, case in enumerate(judged.cases):
+        decided = {
+            name: rule.labels[i] if rule.labels else None for name, rule in judged.decisions.items()
         }
-        for i, r in enumerate(test)
-    ]  # fmt: skip
-
-
-def _metrics(what: Judging, rule: Decisions, labels: list[str], groups: list[str] | None) -> Rows:
-    if rule.labels is None:
-        empty = [
-            Metric(name, None, None, None, NO_INTERVAL, len(labels), rule.note) for name in METRICS
-        ]
-        return [metric_row(what.evaluation_id, rule.rule, m) for m in empty]
-    table = metric_table(labels, rule.labels, groups, what.scoring.cost_matrix, what.seed)
-    return [
-        metric_row(
-            what.evaluation_id,
-            rule.rule,
-            replace(m, note="; ".join(filter(None, (m.note, rule.note))) or None),
+        rows.append(
+            {
+                "evaluation_id": judged.evaluation.evaluation_id,
+                "case_id": case.case_id,
+                "case_digest": case.case_digest,
+                "case_group": case.group,
+                "label": case.label,
+                **probability_columns(case.probabilities),
+                "nll": None if case.loss is None else case.loss / case.tokens,
+                "decision": decided[judged.evaluation.rule],
+                **decided,
+            }
         )
-        for m in table
+    return rows
+
+
+def _rule_metric_rows(judged: JudgedScores) -> Rows:
+    """Metric rows of the decisions of each rule."""
+    evaluation_id = judged.evaluation.evaluation_id
+    return [
+        _metric_row(evaluation_id, rule.rule, metric)
+        for rule in judged.decisions.values()
+        for metric in _rule_metrics(judged, rule)
     ]
 
 
-def _judged(
-    primary: Decisions, labels: list[str], groups: list[str] | None, seed: int
-) -> tuple[list[Gate], str]:
-    """Gates of the primary rule; a rule that is not available passes none of them."""
-    if primary.labels is not None:
-        return judge_gates(labels, primary.labels, groups, seed)
-    judged, _ = judge_gates(labels, labels, groups, seed)
-    empty = {
-        "state": "NOT AVAILABLE",
-        "value": None,
-        "bound": None,
-        "successes": None,
-        "note": primary.note,
-        **interval_columns(None, None),
-    }
-    return [replace(gate, **empty) for gate in judged], "unsafe"  # type: ignore[arg-type]
+def _rule_metrics(judged: JudgedScores, rule: Decisions) -> list[Metric]:
+    if rule.labels is None:
+        return [Metric.without_value(name, len(judged.labels), rule.note) for name in METRICS]
+    costs = judged.evaluation.scoring.cost_matrix
+    table = metric_table(judged.labels, rule.labels, judged.groups, costs, judged.evaluation.seed)
+    return [replace(metric, note=joined_notes(metric.note, rule.note)) for metric in table]
 
 
-def _gate(evaluation_id: str, gate: Gate) -> dict[str, Any]:
+def _score_metric_rows(judged: JudgedScores) -> Rows:
+    """Metric rows that depend on no rule and are listed under argmax: calibration, written answers."""
+    seed = judged.evaluation.seed
+    metrics = calibration_table(judged.labels, judged.p, judged.groups, seed)
+    answers = judged.scores.answers
+    if answers is not None:
+        rows = judged.rows_of([answer.case_id for answer in answers])
+        metrics += generation_metrics(
+            [Answer(answer.exact, answer.label) for answer in answers],
+            [judged.argmax[row] for row in rows],
+            len(judged.cases),
+            judged.groups_of(rows),
+            seed,
+        )
+    return [_metric_row(judged.evaluation.evaluation_id, "argmax", metric) for metric in metrics]
+
+
+def _metric_row(evaluation_id: str, rule: str, metric: Metric) -> Row:
+    columns = asdict(metric)
+    name = columns.pop("name")
+    return {"evaluation_id": evaluation_id, "rule": rule, "metric": name, **columns}
+
+
+def _subgroup_rows(judged: JudgedScores) -> Rows:
+    """ED recall of the primary rule in each subgroup."""
+    decisions = judged.primary.labels
+    if decisions is None:
+        return []
+    recalls = subgroup_recalls(
+        [case.subgroup or {} for case in judged.cases],
+        judged.labels,
+        decisions,
+        judged.groups,
+        judged.evaluation.seed,
+    )
+    return [
+        _subgroup_row(judged.evaluation.evaluation_id, field, subgroup, metric)
+        for (field, subgroup), metric in recalls.items()
+    ]
+
+
+def _subgroup_row(evaluation_id: str, field: str, subgroup: str, metric: Metric) -> Row:
     return {
-        "evaluation_id": evaluation_id, "gate": gate.name, "state": gate.state, "threshold": gate.threshold,
-        "value": gate.value, "bound": gate.bound, "successes": gate.successes, "n": gate.n, "method": gate.method,
-        "note": gate.note, "exact_low": gate.exact_low, "exact_high": gate.exact_high,
-        "clustered_low": gate.clustered_low, "clustered_high": gate.clustered_high,
-    }  # fmt: skip
+        "evaluation_id": evaluation_id,
+        "field": field,
+        "subgroup": subgroup,
+        "metric": metric.name,
+        "value": metric.value,
+        "low": metric.low,
+        "high": metric.high,
+        "method": metric.method,
+        "n": metric.n,
+        "note": metric.note,
+    }
+
+
+def rule_rows(evaluation_id: str, record: RuleRecord, scored_at: str) -> Rows:
+    """Rows of decision_rule, one per rule. `scored_at`: when the scoring of the judged set began."""
+    return [
+        {
+            "evaluation_id": evaluation_id,
+            "rule": rule.rule,
+            **_parameter_columns(rule),
+            "target": record.target if rule.rule == "target_recall" else None,
+            "calibration_digest": record.calibration_digest,
+            "chosen_at": record.chosen_at,
+            "test_scored_at": scored_at,
+            "note": rule.note,
+        }
+        for rule in record.rules.values()
+    ]
+
+
+def _parameter_columns(rule: ChosenRule) -> Row:
+    threshold = rule.threshold
+    scaling = rule.scaling
+    biases = scaling.biases if scaling else (None, None, None)
+    return {
+        "threshold": threshold.value if threshold else None,
+        "allowed_misses": threshold.allowed_misses if threshold else None,
+        "misses": threshold.misses if threshold else None,
+        "n_ed": threshold.n_ed if threshold else None,
+        "bound": threshold.bound if threshold else None,
+        "temperature": scaling.temperature if scaling else None,
+        **{f"bias_{label.lower()}": bias for label, bias in zip(LABELS, biases, strict=True)},
+        "at_bound": scaling.at_bound if scaling else None,
+    }
+
+
+def _gates(judged: JudgedScores) -> tuple[list[Gate], Verdict]:
+    """Gates of the primary rule; a rule that is not available passes none of them."""
+    primary = judged.primary
+    if primary.labels is not None:
+        return judge_gates(judged.labels, primary.labels, judged.groups, judged.evaluation.seed)
+
+    # Judging the truth against itself gives each gate's name, threshold and number of cases.
+    gates, _ = judge_gates(judged.labels, judged.labels, judged.groups, judged.evaluation.seed)
+    return [_without_result(gate, primary.note) for gate in gates], "unsafe"
+
+
+def _without_result(gate: Gate, note: str | None) -> Gate:
+    return replace(
+        gate,
+        state="NOT AVAILABLE",
+        value=None,
+        bound=None,
+        successes=None,
+        note=note,
+        exact_low=None,
+        exact_high=None,
+        clustered_low=None,
+        clustered_high=None,
+    )
+
+
+def _gate_row(evaluation_id: str, gate: Gate) -> Row:
+    columns = asdict(gate)
+    return {"evaluation_id": evaluation_id, "gate": columns.pop("name"), **columns}

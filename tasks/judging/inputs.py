@@ -1,13 +1,18 @@
-"""Checked inputs of scoring: labels, label probabilities, cost matrices. What cannot be used is refused in a sentence."""
+"""Checked inputs: labels, label probabilities and cost matrices.
+
+Each function raises BadInput with a sentence that names the first unusable value.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tasks.judging.intervals import Groups
 from tasks.judging.point_metrics import Floats, Ints
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS
@@ -15,47 +20,71 @@ from tasks.spec import LABELS
 Costs = Mapping[Any, Mapping[Any, float]] | ArrayLike  # Any: mappings are invariant in their key
 
 
+@dataclass(frozen=True)
+class LabelledProbabilities:
+    """Label probabilities of a set of cases, shape (cases, 3), with each case's label and group."""
+
+    p: ArrayLike
+    labels: Sequence[str]
+    groups: Groups | None = None
+
+
 def label_codes(labels: Sequence[str]) -> Ints:
-    """Position of each label in LABELS, shape (cases,). BadInput names the first unknown one."""
+    """Position of each label in LABELS, shape (cases,)."""
     position = {str(label): i for i, label in enumerate(LABELS)}
-    for row, label in enumerate(labels):
+    for number, label in enumerate(labels, 1):
         if label not in position:
             raise BadInput(
-                f"Case {row + 1} has the unknown label {label!r}; use one of {', '.join(LABELS)}."
+                f"Case {number} has the unknown label {label!r}; use one of {', '.join(LABELS)}."
             )
     return np.array([position[label] for label in labels], dtype=np.int64)
 
 
 def label_probabilities(p: ArrayLike) -> Floats:
-    """Checked label probabilities, shape (..., 3) in the order LABELS; BadInput on NaN or rows that do not sum to 1."""
+    """Label probabilities, shape (..., 3) in the order LABELS: finite, and each row sums to 1."""
     values = np.asarray(p, dtype=np.float64)
     if values.ndim < 2 or values.shape[-1] != len(LABELS):
         raise BadInput(
-            f"Label probabilities have shape {values.shape}; they need one column each for {', '.join(LABELS)}."
+            f"Label probabilities have shape {values.shape}; "
+            f"they need one column each for {', '.join(LABELS)}."
         )
+
     rows = values.reshape(-1, len(LABELS))
     finite = np.isfinite(rows).all(axis=1)
     if not finite.all():
         raise BadInput(
-            f"Row {np.argmin(finite) + 1} of the label probabilities holds NaN or infinity: score again."
+            f"Row {np.argmin(finite) + 1} of the label probabilities holds NaN or infinity: "
+            "score again."
         )
+
     sound = (rows >= 0).all(axis=1) & (np.abs(rows.sum(axis=1) - 1) < 1e-3)
     if not sound.all():
         raise BadInput(
-            f"Row {np.argmin(sound) + 1} of the label probabilities is negative or does not sum to 1."
+            f"Row {np.argmin(sound) + 1} of the label probabilities is negative "
+            "or does not sum to 1: score again."
         )
     return values
 
 
 def cost_array(costs: Costs) -> Floats:
-    """Costs as a 3x3 array (row = truth, column = decision, order LABELS) from an array or nested mapping."""
+    """Costs as an array, shape (3, 3), from an array or a nested mapping.
+
+    Row = truth, column = decision, both in the order LABELS.
+    """
     if isinstance(costs, Mapping):
-        missing = [f"{t} -> {a}" for t in LABELS for a in LABELS if a not in costs.get(t, {})]
+        missing = [
+            f"{truth} -> {decision}"
+            for truth in LABELS
+            for decision in LABELS
+            if decision not in costs.get(truth, {})
+        ]
         if missing:
             raise BadInput(f"The cost matrix has no entry for {', '.join(missing)}.")
-        values = np.array([[costs[t][a] for a in LABELS] for t in LABELS], dtype=np.float64)
+        rows = [[costs[truth][decision] for decision in LABELS] for truth in LABELS]
+        values = np.array(rows, dtype=np.float64)
     else:
         values = np.asarray(costs, dtype=np.float64)
+
     if values.shape != (3, 3) or not np.isfinite(values).all():
         raise BadInput(
             "The cost matrix needs 3 x 3 finite numbers (row = truth, column = decision)."

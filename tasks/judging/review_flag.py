@@ -1,12 +1,15 @@
-"""Is the review flag of Monte Carlo dropout worth its passes? Judged against scores that one pass gives for nothing."""
+"""Is the review flag of Monte Carlo dropout worth its passes?
+
+It is compared with scores that a single pass gives for nothing.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from tasks.judging.inputs import label_codes, label_probabilities
 from tasks.judging.intervals import Groups, percentile_interval, unit_codes
@@ -14,13 +17,18 @@ from tasks.judging.point_metrics import MIN_UNITS, Floats, Ints
 from tasks.judging.risk_coverage import FlagQuality, aurc, flag_most_uncertain, judge_flag
 from tasks.judging.uncertainty import entropy_nats
 
-FLAG, MAX_PROBABILITY, SINGLE_PASS = "vote_entropy", "max_probability", "single_pass_entropy"
+FLAG = "vote_entropy"
+MAX_PROBABILITY = "max_probability"
+SINGLE_PASS = "single_pass_entropy"
 RESAMPLES = 500
 
 
 @dataclass(frozen=True)
 class JudgedFlag:
-    """One way to flag cases; the differences are this score's AURC minus the vote entropy's (positive: it is worse)."""
+    """One score by which cases can be flagged, compared with the vote entropy.
+
+    The differences are this score's AURC minus the vote entropy's: positive if it is worse.
+    """
 
     score: str
     quality: FlagQuality
@@ -32,79 +40,103 @@ class JudgedFlag:
     note: str | None = None
 
 
-def judge_review(
-    flagged: ArrayLike, vote_entropy: ArrayLike, p: ArrayLike, labels: Sequence[str], decisions: Sequence[str],
-    groups: Groups | None = None, seed: int = 0,
-) -> list[JudgedFlag]:  # fmt: skip
-    """The vote entropy's flag and its two rivals at equal load, on the cases that went through dropout.
+@dataclass(frozen=True)
+class Outcomes:
+    """What became of each case, arrays of shape (cases,).
 
-    `p` (cases, 3): the deterministic pass; `decisions`: those that are shipped. A missed emergency is an ED case
-    decided otherwise. A rival is better, or worse, where the 95 % bootstrap interval of the difference of the areas
-    under the risk-coverage curves (whole groups resampled) leaves zero out; else the data cannot tell.
+    A missed emergency is an ED case decided otherwise; `units` are what a bootstrap draws.
     """
-    values, truth, decided = label_probabilities(p), label_codes(labels), label_codes(decisions)
-    wrong, missed = truth != decided, (truth == 0) & (decided != 0)
-    flag = np.asarray(flagged, dtype=np.float64)
+
+    wrong: NDArray[np.bool_]
+    missed_ed: NDArray[np.bool_]
+    units: Ints
+
+    @classmethod
+    def of(cls, labels: Sequence[str], decisions: Sequence[str], groups: Groups | None) -> Outcomes:
+        truth = label_codes(labels)
+        decided = label_codes(decisions)
+        missed_ed = (truth == 0) & (decided != 0)
+        return cls(truth != decided, missed_ed, unit_codes(groups, len(truth)))
+
+    def judge(self, flag: Floats) -> FlagQuality:
+        return judge_flag(flag, self.wrong, self.missed_ed)
+
+    def why_no_interval(self) -> str | None:
+        """Why no difference of scores can be resampled, or None."""
+        # Without an error, or without a right case, every score ties.
+        if not self.wrong.any():
+            return "no case was decided wrongly"
+        if self.wrong.all():
+            return "every case was decided wrongly"
+        if len(np.unique(self.units)) < MIN_UNITS:
+            return f"fewer than {MIN_UNITS} units"
+        return None
+
+
+def judge_review(
+    flagged: ArrayLike,
+    vote_entropy: ArrayLike,
+    p: ArrayLike,
+    labels: Sequence[str],
+    decisions: Sequence[str],
+    groups: Groups | None = None,
+    seed: int = 0,
+) -> list[JudgedFlag]:
+    """The vote entropy's flag and its two rivals at equal load, on the cases with dropout passes.
+
+    `p` (cases, 3): the deterministic pass; `decisions`: those of the primary rule. A rival is better,
+    or worse, where the 95 % bootstrap interval (whole groups resampled) of the difference of the areas
+    under the risk-coverage curves excludes zero; otherwise the data cannot tell.
+    """
+    probabilities = label_probabilities(p)
     scores = {
         FLAG: np.asarray(vote_entropy, dtype=np.float64),
-        MAX_PROBABILITY: 1 - values.max(axis=1),
-        SINGLE_PASS: entropy_nats(values),
+        MAX_PROBABILITY: 1 - probabilities.max(axis=1),
+        SINGLE_PASS: entropy_nats(probabilities),
     }
-    judged = [JudgedFlag(FLAG, judge_flag(flag, wrong, missed), aurc(scores[FLAG], wrong))]
-    units = unit_codes(groups, len(truth))
-    draws = _resampled_areas(scores, wrong, units, seed) if _enough(wrong, units) else {}
+
+    outcomes = Outcomes.of(labels, decisions, groups)
+    areas = {name: aurc(score, outcomes.wrong) for name, score in scores.items()}
+    no_interval = outcomes.why_no_interval()
+    resampled = {} if no_interval else _resampled_areas(scores, outcomes, seed)
+
+    flag = np.asarray(flagged, dtype=np.float64)
+    judged = [JudgedFlag(FLAG, outcomes.judge(flag), areas[FLAG])]
     for name in (MAX_PROBABILITY, SINGLE_PASS):
-        quality = judge_flag(flag_most_uncertain(scores[name], float(flag.mean())), wrong, missed)
-        area = aurc(scores[name], wrong)
-        judged.append(_compared(name, quality, area, judged[0].aurc, draws, wrong))
+        quality = outcomes.judge(flag_most_uncertain(scores[name], float(flag.mean())))
+        rival = JudgedFlag(name, quality, areas[name], areas[name] - areas[FLAG])
+        if no_interval:
+            rival = replace(rival, verdict="cannot tell", note=f"no interval: {no_interval}")
+        else:
+            rival = _with_interval(rival, resampled[name] - resampled[FLAG])
+        judged.append(rival)
     return judged
 
 
-def _enough(wrong: Floats, units: Ints) -> bool:
-    """Enough units in all, and both kinds of case: without an error, or without a right case, every score ties."""
-    return len(np.unique(units)) >= MIN_UNITS and 0 < wrong.sum() < len(wrong)
-
-
-def _resampled_areas(
-    scores: dict[str, Floats], wrong: Floats, units: Ints, seed: int
-) -> dict[str, Floats]:
+def _resampled_areas(scores: dict[str, Floats], outcomes: Outcomes, seed: int) -> dict[str, Floats]:
     """AURC of each score on the same bootstrap samples of whole units, each (RESAMPLES,)."""
     rng = np.random.default_rng(seed)
+    units = outcomes.units
     members = [np.flatnonzero(units == unit) for unit in np.unique(units)]
-    drawn: dict[str, list[float]] = {name: [] for name in scores}
+
+    areas: dict[str, list[float]] = {name: [] for name in scores}
     for _ in range(RESAMPLES):
-        cases = np.concatenate([members[i] for i in rng.integers(0, len(members), len(members))])
+        drawn = rng.integers(0, len(members), len(members))
+        cases = np.concatenate([members[unit] for unit in drawn])
         for name, values in scores.items():
-            drawn[name].append(aurc(values[cases], wrong[cases]))
-    return {name: np.array(values) for name, values in drawn.items()}
+            areas[name].append(aurc(values[cases], outcomes.wrong[cases]))
+    return {name: np.array(values) for name, values in areas.items()}
 
 
-def _compared(
-    name: str,
-    quality: FlagQuality,
-    area: float,
-    reference: float,
-    draws: dict[str, Floats],
-    wrong: Floats,
-) -> JudgedFlag:
-    difference = area - reference
-    if not draws:
-        share = (
-            "no case"
-            if not wrong.any()
-            else "every case"
-            if wrong.all()
-            else f"fewer than {MIN_UNITS} units"
-        )
-        note = f"no interval: {share}" + (
-            "" if share.startswith("fewer") else " was decided wrongly"
-        )
-        return JudgedFlag(name, quality, area, difference, None, None, "cannot tell", note)
-    bounds = percentile_interval(draws[name] - draws[FLAG])
-    assert bounds is not None  # every resample has an area
+def _with_interval(rival: JudgedFlag, differences: Floats) -> JudgedFlag:
+    """Add the interval of the rival's AURC minus the vote entropy's, and which score is better."""
+    interval = percentile_interval(differences)
+    assert interval is not None  # every resample has an area
+    low, high = interval
+
     verdict = "cannot tell"
-    if bounds[0] > 0:
+    if low > 0:
         verdict = f"{FLAG} is better"
-    elif bounds[1] < 0:
-        verdict = f"{name} is better"
-    return JudgedFlag(name, quality, area, difference, *bounds, verdict)
+    elif high < 0:
+        verdict = f"{rival.score} is better"
+    return replace(rival, difference_low=low, difference_high=high, verdict=verdict)

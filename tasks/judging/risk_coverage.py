@@ -1,7 +1,7 @@
-"""Is a review flag worth its load? Risk-coverage curves, and what a flag catches when it may flag so many cases.
+"""Risk-coverage curves, and what a review flag catches for the share of cases that it flags.
 
-Scores such as vote entropy tie in many cases; ties count with their average over all orders, so that the order of cases
-in a file decides nothing.
+Scores such as vote entropy tie in many cases; ties count with their average over all orders, so that
+the order of cases in a file decides nothing.
 """
 
 from __future__ import annotations
@@ -16,37 +16,54 @@ from tasks.judging.point_metrics import Floats
 
 @dataclass(frozen=True)
 class FlagQuality:
-    """A review flag judged. None where there is nothing to count (no kept case, no missed emergency)."""
+    """How well a review flag works. None where there is nothing to count.
 
-    load: float  # share of cases flagged
-    error_kept: float | None  # error rate among the cases that are not flagged
+    `load`: share of cases flagged; `error_kept` and `error_flagged`: error rates among the cases that
+    are not flagged and those that are; `missed_ed`: emergencies decided otherwise, of which the flag
+    catches the share `missed_ed_flagged`.
+    """
+
+    load: float
+    error_kept: float | None
     error_flagged: float | None
-    missed_ed_flagged: float | None  # share of missed emergencies that the flag catches
+    missed_ed_flagged: float | None
     missed_ed: int
 
 
 def risk_coverage(uncertainty: ArrayLike, wrong: ArrayLike) -> tuple[Floats, Floats]:
-    """Coverage k/n and error rate among the k least uncertain cases, k = 1..n, each of shape (cases,)."""
-    scores, errors = np.asarray(uncertainty, dtype=np.float64), np.asarray(wrong, dtype=np.float64)
+    """Coverage k/n, and error rate among the k least uncertain cases, for k = 1..n.
+
+    Both have shape (cases,). Raises ValueError unless there is one finite uncertainty and one error
+    mark per case.
+    """
+    scores = np.asarray(uncertainty, dtype=np.float64)
+    errors = np.asarray(wrong, dtype=np.float64)
     if len(scores) == 0 or scores.shape != errors.shape or not np.isfinite(scores).all():
         raise ValueError(
-            "risk_coverage needs one finite uncertainty and one error flag for each of at least one case"
+            "risk_coverage needs one finite uncertainty and one error flag "
+            "for each of at least one case"
         )
+
+    # Tied cases share the mean error of their tie.
     codes = np.unique(scores, return_inverse=True)[1]
     mean_error = np.bincount(codes, weights=errors) / np.bincount(codes)
-    kept = np.arange(1, len(scores) + 1)
-    return kept / len(scores), np.cumsum(mean_error[np.sort(codes)]) / kept
+    covered = np.arange(1, len(scores) + 1)
+    return covered / len(scores), np.cumsum(mean_error[np.sort(codes)]) / covered
 
 
 def aurc(uncertainty: ArrayLike, wrong: ArrayLike) -> float:
-    """Area under the risk-coverage curve: mean error rate over all coverages; lower is better (Geifman et al., 2019)."""
+    """Area under the risk-coverage curve: mean error rate over all coverages (Geifman et al., 2019).
+
+    Lower is better.
+    """
     return float(risk_coverage(uncertainty, wrong)[1].mean())
 
 
 def flag_most_uncertain(uncertainty: ArrayLike, load: float) -> Floats:
-    """Weights in [0, 1], shape (cases,), that flag the share `load` of most uncertain cases; ties share what is left.
+    """Weights in [0, 1], shape (cases,), that flag the share `load` of most uncertain cases.
 
-    For the comparison of rivals at the load of another flag: pass the result to `judge_flag`.
+    Tied cases share the remaining load equally. Pass the result to `judge_flag` to compare scores at
+    the load of another flag.
     """
     scores = np.asarray(uncertainty, dtype=np.float64)
     above = (scores[None, :] > scores[:, None]).sum(axis=1)
@@ -55,11 +72,17 @@ def flag_most_uncertain(uncertainty: ArrayLike, load: float) -> Floats:
 
 
 def judge_flag(flagged: ArrayLike, wrong: ArrayLike, missed_ed: ArrayLike) -> FlagQuality:
-    """Judge a flag (booleans or weights) by the errors and the missed emergencies (ED cases decided otherwise)."""
-    flag, errors, missed = (np.asarray(a, dtype=np.float64) for a in (flagged, wrong, missed_ed))
+    """Judge a flag by the errors and the missed emergencies (ED cases decided otherwise).
+
+    All arguments have shape (cases,); `flagged` holds booleans or weights in [0, 1].
+    """
+    flag = np.asarray(flagged, dtype=np.float64)
+    errors = np.asarray(wrong, dtype=np.float64)
+    missed = np.asarray(missed_ed, dtype=np.float64)
     if len(flag) == 0 or not flag.shape == errors.shape == missed.shape:
         raise ValueError(
-            "judge_flag needs a flag, an error and a missed-emergency mark for each of at least one case"
+            "judge_flag needs a flag, an error and a missed-emergency mark "
+            "for each of at least one case"
         )
     return FlagQuality(
         load=float(flag.mean()),

@@ -1,51 +1,173 @@
-"""Scored sets as they lie in a scores folder: lines without patient text, and the rules chosen before the test set's."""
+"""A scores folder: what scoring writes and judging reads, without patient text.
+
+calibration.jsonl and test.jsonl hold a ScoredCase per line; test.jsonl is the judged set, whatever
+its name. rules.json holds the RuleRecord. Where the model has dropout, passes.npy (passes, cases, 3)
+and passes.json (case ids) hold the dropout passes; where answers were generated, answers.jsonl holds
+a WrittenAnswer per line. The manifest is a ScoresManifest.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 
-from tasks.judging.choose_rules import RECORD, RuleRecord, ScoredCases
-from tasks.judging.further_rows import probability_table
-from tasks.runtime.store import read_lines, verify
+from tasks.judging.choose_rules import RECORD, RuleRecord, SetScores
+from tasks.judging.point_metrics import Floats
+from tasks.runtime.manifest import Manifest
+from tasks.runtime.store import read_lines
+from tasks.spec import LABELS, Label
 
-Rows = list[dict[str, Any]]
+CALIBRATION_FILE = "calibration.jsonl"
+JUDGED_FILE = "test.jsonl"
+ANSWERS_FILE = "answers.jsonl"
+PASSES_FILE = "passes.npy"
+PASSES_IDS_FILE = "passes.json"
+NOT_AVAILABLE = "not available: "
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredCase:
+    """One case and the probabilities of its labels.
+
+    The losses are negative log-likelihoods in nats: of the label's tokens, and of the other of the
+    `tokens` completion tokens. They are None for a baseline that is no language model.
+    """
+
+    case_id: str
+    label: Label
+    group: str | None
+    subgroup: dict[str, str] = field(default_factory=dict)
+    case_digest: str
+    p: dict[Label, float]
+    label_loss: float | None = None
+    other_loss: float | None = None
+    tokens: int = 0
+
+    @property
+    def probabilities(self) -> list[float]:
+        """In the order LABELS."""
+        return [self.p[label] for label in LABELS]
+
+    @property
+    def loss(self) -> float | None:
+        """Negative log-likelihood of the whole completion, in nats."""
+        if self.label_loss is None or self.other_loss is None:
+            return None
+        return self.label_loss + self.other_loss
 
 
 @dataclass(frozen=True)
-class Scored:
-    """Lines of scores of both sets, the rules, and what the manifest of their folder says.
+class WrittenAnswer:
+    """What a model wrote to a case, as `tasks/judging/written_answers.py` reads it."""
 
-    `test`: the judged set, whatever its name; `passes`: case ids and (T, N, 3).
+    case_id: str
+    exact: bool
+    label: Label | None
+
+
+@dataclass(frozen=True)
+class DropoutPasses:
+    """Label probabilities of dropout passes, shape (passes, cases, 3), for a sample of the judged set."""
+
+    case_ids: list[str]
+    p: Floats
+
+
+class ScoringRecord(BaseModel):
+    """When and how a set was scored.
+
+    mc_status: "available", or "not available: " and the reason why there are no dropout passes;
+    test_scored_at: when the scoring of the judged set began (UTC, ISO 8601); shortened_cases: cases
+    that lost the middle of their text.
     """
 
-    calibration: Rows
-    test: Rows
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    score_seconds: float | None
+    mc_seconds: float | None
+    mc_status: str
+    test_scored_at: str
+    shortened_cases: int
+
+    @property
+    def why_no_passes(self) -> str:
+        return self.mc_status.removeprefix(NOT_AVAILABLE)
+
+
+class ScoresManifest(ScoringRecord, Manifest):
+    """The manifest of a scores folder; `created`: when it was completed (ISO 8601).
+
+    `digest` is empty for scores that are not stored, those of a baseline.
+    """
+
+    created: str
+
+
+@dataclass(frozen=True)
+class EvaluationScores:
+    """The content of a scores folder. `judged`: the cases of the judged set."""
+
+    calibration: list[ScoredCase]
+    judged: list[ScoredCase]
     rules: RuleRecord
-    manifest: dict[str, Any]
-    passes: tuple[list[str], Any] | None = None
-    answers: Rows | None = None
+    manifest: ScoresManifest
+    passes: DropoutPasses | None = None
+    answers: list[WrittenAnswer] | None = None
 
 
-def read_scores(folder: Path) -> Scored:
-    """The content of a sealed scores folder."""
-    manifest, passes, answers = verify(folder, deep=True), None, None
-    if (folder / "passes.npy").is_file():
-        ids = json.loads((folder / "passes.json").read_text())
-        passes = (ids, np.load(folder / "passes.npy", allow_pickle=False))
-    if (folder / "answers.jsonl").is_file():
-        answers = read_lines(folder / "answers.jsonl")
-    rules = RuleRecord.from_json((folder / RECORD).read_text())
-    calibration, test = (read_lines(folder / f"{name}.jsonl") for name in ("calibration", "test"))
-    return Scored(calibration, test, rules, manifest, passes, answers)
+def read_scores(folder: Path) -> EvaluationScores:
+    """The content of a sealed scores folder. Raises BrokenFolder if a file does not match its digest."""
+    manifest = ScoresManifest.read(folder, deep=True)
+    passes = None
+    if (folder / PASSES_FILE).is_file():
+        case_ids = json.loads((folder / PASSES_IDS_FILE).read_text())
+        passes = DropoutPasses(case_ids, np.load(folder / PASSES_FILE, allow_pickle=False))
+
+    answers = None
+    if (folder / ANSWERS_FILE).is_file():
+        answers = [WrittenAnswer(**line) for line in read_lines(folder / ANSWERS_FILE)]
+    return EvaluationScores(
+        calibration=read_cases(folder / CALIBRATION_FILE),
+        judged=read_cases(folder / JUDGED_FILE),
+        rules=RuleRecord.from_json((folder / RECORD).read_text()),
+        manifest=manifest,
+        passes=passes,
+        answers=answers,
+    )
 
 
-def scored_cases(rows: Rows, evaluation_set: str = "test") -> ScoredCases:
-    """An external set's ids are told apart by its name from those of the dataset: both may count from 1."""
-    source = "" if evaluation_set == "test" else f"{evaluation_set} "
-    p, ids = probability_table(rows), [f"{source}{r['case_id']}" for r in rows]
-    return ScoredCases(ids, p, [r["label"] for r in rows], [r["case_digest"] for r in rows])
+def read_cases(path: Path) -> list[ScoredCase]:
+    """The scored cases of a file of this folder, in its order."""
+    return [ScoredCase(**line) for line in read_lines(path)]
+
+
+def write_lines(path: Path, records: Iterable[ScoredCase | WrittenAnswer]) -> None:
+    """Write a file of this folder, one line of JSON per record."""
+    with path.open("w", encoding="utf-8") as handle:
+        for record in records:
+            handle.write(json.dumps(asdict(record)) + "\n")
+
+
+def probability_table(cases: Sequence[ScoredCase]) -> Floats:
+    """Label probabilities, shape (cases, 3) in the order LABELS."""
+    return np.array([case.probabilities for case in cases]).reshape(-1, len(LABELS))
+
+
+def set_scores(cases: Sequence[ScoredCase], evaluation_set: str = "test") -> SetScores:
+    """The cases as rules are chosen on them and applied to them.
+
+    The ids of an external set get its name in front: its ids and the dataset's may both count from 1,
+    and equal ids would look like an overlap.
+    """
+    prefix = "" if evaluation_set == "test" else f"{evaluation_set} "
+    return SetScores(
+        case_ids=[f"{prefix}{case.case_id}" for case in cases],
+        p=probability_table(cases),
+        labels=[case.label for case in cases],
+        digests=[case.case_digest for case in cases],
+    )

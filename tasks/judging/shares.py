@@ -1,4 +1,4 @@
-"""A share of cases with its interval: exact, and where cases come in groups the clustered bootstrap beside it."""
+"""A share of cases with its interval: exact, and clustered by group where cases come in groups."""
 
 from __future__ import annotations
 
@@ -14,31 +14,46 @@ from tasks.judging.intervals import (
     interval_columns,
     wider,
 )
-from tasks.judging.metrics import CLUSTERED, EXACT, INDEPENDENT, Metric
+from tasks.judging.metrics import CLUSTERED, EXACT, INDEPENDENT, Metric, joined_notes
 
 
 def share_metric(
     name: str, hits: ArrayLike, groups: Groups | None, seed: int, note: str | None = None
 ) -> Metric:
-    """The share of true `hits`, shape (cases,) with at least one case, and the wider of its two intervals.
+    """The share of true `hits`, shape (cases,) with at least one case, and the wider of its intervals.
 
-    `groups`: each case's group, or None. A note says where the interval takes cases for independent.
+    `groups`: each case's group, or None. A note says where the interval assumes independent cases.
     """
-    own = np.asarray(hits, dtype=bool)
-    exact, clustered = Interval(*clopper_pearson(int(own.sum()), len(own)), EXACT), None
-    if group_codes(groups, len(own)) is not None:
+    is_hit = np.asarray(hits, dtype=bool)
+    exact = Interval(*clopper_pearson(int(is_hit.sum()), len(is_hit)), EXACT)
+
+    clustered = None
+    if group_codes(groups, len(is_hit)) is not None:
         ends = clustered_bootstrap(
-            lambda t: t[:, 0] / t[:, 1], own, np.ones(len(own)), groups=groups, seed=seed
+            lambda totals: totals[:, 0] / totals[:, 1],
+            is_hit,
+            np.ones(len(is_hit)),
+            groups=groups,
+            seed=seed,
         )
         clustered = Interval(*ends, CLUSTERED) if ends else None
-    chosen = wider(exact, clustered) or exact
-    notes = [note, INDEPENDENT if clustered is None else None]
+
+    shown = wider(exact, clustered) or exact
+    note = joined_notes(note, INDEPENDENT if clustered is None else None)
     return Metric(
-        name, float(own.mean()), chosen.low, chosen.high, chosen.method, len(own), "; ".join(filter(None, notes)) or None,
+        name,
+        float(is_hit.mean()),
+        shown.low,
+        shown.high,
+        shown.method,
+        len(is_hit),
+        note,
         **interval_columns(exact, clustered),
-    )  # fmt: skip
+    )
 
 
-def those(groups: Groups | None, chosen: ArrayLike) -> Groups | None:
-    """The groups of the chosen cases. `chosen`: shape (cases,), bool."""
-    return None if groups is None else [groups[int(i)] for i in np.flatnonzero(np.asarray(chosen))]
+def select_groups(groups: Groups | None, mask: ArrayLike) -> Groups | None:
+    """The groups of the cases that `mask`, shape (cases,), is true for."""
+    if groups is None:
+        return None
+    return [groups[int(row)] for row in np.flatnonzero(np.asarray(mask))]

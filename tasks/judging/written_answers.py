@@ -1,4 +1,7 @@
-"""What a model writes when it is left to write: greedy answers to a sample, read word by word. Secondary to scoring."""
+"""Greedy answers that a model writes to a sample of cases, read word by word.
+
+They are secondary: decisions come from the probabilities of the labels.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +10,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tasks.judging.intervals import Groups
-from tasks.judging.metrics import NO_INTERVAL, Metric
+from tasks.judging.metrics import Metric
 from tasks.judging.shares import share_metric
 from tasks.spec import LABELS, Label
 
+ANSWER_METRICS = ("format_compliance", "generation_agreement")
 WORDS = re.compile(rf"\b({'|'.join(LABELS)})\b")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """`exact`: the text is a label and nothing else. `label`: the one label among its words, None where there is not one."""
+    """A read answer.
+
+    `exact`: the text is a label and nothing else. `label`: the only label among its words, or None.
+    """
 
     exact: bool
     label: Label | None
 
 
 def read_answer(text: str) -> Answer:
-    """Read a generated answer. Whole words in capitals only: "ED" inside "needed" or "recommendED" is no decision."""
-    found = {label for label in LABELS if label in WORDS.findall(text)}
-    return Answer(text.strip() in LABELS, next(iter(found)) if len(found) == 1 else None)
+    """Read a generated answer.
+
+    Only whole words in capitals count: "ED" inside "needed" or "recommendED" is no decision.
+    """
+    words = set(WORDS.findall(text))
+    named = [label for label in LABELS if label in words]
+    return Answer(exact=text.strip() in LABELS, label=named[0] if len(named) == 1 else None)
 
 
 def generation_metrics(
@@ -35,20 +46,20 @@ def generation_metrics(
     groups: Groups | None = None,
     seed: int = 0,
 ) -> list[Metric]:
-    """format_compliance (the answer is one label and nothing else) and generation_agreement (its one label is the
-    scored argmax; an answer without one disagrees). `cases`: how many the whole set has; `groups`: of the answered ones."""
+    """Metrics format_compliance and generation_agreement of a sample of `cases` cases.
+
+    format_compliance: the answer is one label and nothing else. generation_agreement: its only label is
+    `scored`, the argmax of the label probabilities; an answer without one disagrees. `scored` and
+    `groups` belong to the answered cases.
+    """
     if not answers:
         note = "not available: no answers were generated"
-        return [Metric(name, None, None, None, NO_INTERVAL, 0, note) for name in NAMES]
-    hits = (
-        [a.exact for a in answers],
-        [a.label == s for a, s in zip(answers, scored, strict=True)],
-    )
+        return [Metric.without_value(name, 0, note) for name in ANSWER_METRICS]
+
+    is_exact = [answer.exact for answer in answers]
+    agrees = [answer.label == label for answer, label in zip(answers, scored, strict=True)]
     note = f"greedy, {len(answers)} of {cases} cases"
     return [
-        share_metric(name, found, groups, seed, note)
-        for name, found in zip(NAMES, hits, strict=True)
+        share_metric(name, hits, groups, seed, note)
+        for name, hits in zip(ANSWER_METRICS, (is_exact, agrees), strict=True)
     ]
-
-
-NAMES = ("format_compliance", "generation_agreement")

@@ -1,53 +1,65 @@
-"""Baselines: what any model must beat. Constant answers, a bag of words, and (elsewhere) the untuned base model.
+"""Baselines that any model must beat: constant answers, a bag of words and the untuned base model.
 
-They are experiments of their own kind, `baseline`, and are judged by the very code that judges models.
+They land as experiments of kind `baseline` and are judged by the same code as models. The untuned
+base model is scored in `tasks/scoring/job.py`; the others need no language model and are fitted here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.corpus.case import exact_digest
+from tasks.corpus.case import Case, exact_digest
 from tasks.judging.choose_rules import RuleRecord, record_rules
-from tasks.judging.evaluation_rows import Judging, Rows, judged_rows
+from tasks.judging.evaluation_rows import judged_rows
+from tasks.judging.judged_scores import Evaluation, Rows
 from tasks.judging.point_metrics import Floats
-from tasks.judging.scores_folder import Scored, scored_cases
+from tasks.judging.scores_folder import EvaluationScores, ScoredCase, ScoresManifest, set_scores
 from tasks.runtime.store import read_lines
-from tasks.spec import LABELS, SCORING_VERSION, Scoring, short_digest
+from tasks.spec import LABELS, SCORING_VERSION, Label, Scoring, short_digest
 
-CONSTANT = {"always_gp": "GP", "always_ed": "ED"}
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+
+CONSTANT: dict[str, Label] = {"always_gp": "GP", "always_ed": "ED"}
 BAG_OF_WORDS = "tfidf_lr"
 ZERO_SHOT = "zero_shot"
 OF_A_DATASET = (*CONSTANT, BAG_OF_WORDS)
-TARGET = 0.95  # ED recall of their target_recall rule: the gate's
-PENALTIES = (
-    1.0,
-    10.0,
-    100.0,
-)  # inverse L2 strengths; the one with the best log-likelihood on `valid` is taken
+TARGET = 0.95  # ED recall of their target_recall rule: the gate's threshold
+PENALTIES = (1.0, 10.0, 100.0)  # inverse L2 strengths, of which `valid` chooses one
 NO_PASSES = "not available: a baseline has no dropout"
 
 
 def dataset_baseline_id(name: str, dataset: dict[str, Any]) -> str:
     """training_id of a baseline that needs no language model."""
-    sets = {key: dataset["sets"][key]["digest"] for key in ("train", "valid")}
-    return f"{name}-{short_digest({'name': name, 'sklearn': metadata.version('scikit-learn'), **sets})}"
+    ingredients = {
+        "name": name,
+        "sklearn": metadata.version("scikit-learn"),
+        "train": dataset["sets"]["train"]["digest"],
+        "valid": dataset["sets"]["valid"]["digest"],
+    }
+    return f"{name}-{short_digest(ingredients)}"
 
 
 def zero_shot_id(
     variant: dict[str, Any], prompt: str, versions: dict[str, str], compute_dtype: str
 ) -> str:
     """training_id of an untuned variant. `variant`: its manifest, `prompt`: the template's digest."""
-    made_of = {"variant": variant["digest"], "tokenizer": variant["tokenizer_digest"], "prompt": prompt,
-               "versions": versions, "compute_dtype": compute_dtype}  # fmt: skip
-    return f"{variant['base_model']}-{variant['bits']}bit-{ZERO_SHOT}-{short_digest(made_of)}"
+    ingredients = {
+        "variant": variant["digest"],
+        "tokenizer": variant["tokenizer_digest"],
+        "prompt": prompt,
+        "versions": versions,
+        "compute_dtype": compute_dtype,
+    }
+    cell = f"{variant['base_model']}-{variant['bits']}bit-{ZERO_SHOT}"
+    return f"{cell}-{short_digest(ingredients)}"
 
 
 def baseline_evaluation_id(
@@ -57,27 +69,21 @@ def baseline_evaluation_id(
     max_tokens: int = 0,
     judged: str = "test",
 ) -> str:
-    """evaluation_id of a baseline on a dataset's test set, or on another set; `max_tokens` where a tokenizer may
-    shorten cases."""
-    sets = {
+    """evaluation_id of a baseline on a dataset's test set, or on the set named `judged`.
+
+    `max_tokens`: the longest case, where a tokenizer may shorten cases.
+    """
+    used = {"cost_matrix", "conformal_miss_rate", "generated_cases"}
+    ingredients = {
         "calibration": dataset["sets"]["calibration"]["digest"],
         "test": dataset["sets"][judged]["digest"],
-    }
-    named = {} if judged == "test" else {"name": judged}
-    made_of = {
-        **sets,
-        **named,
-        "scoring": _used(scoring),
+        "scoring": scoring.model_dump(mode="json", include=used),
         "version": SCORING_VERSION,
         "max_tokens": max_tokens,
     }
-    return f"{training_id}-e{short_digest(made_of)}"
-
-
-def _used(scoring: Scoring) -> dict[str, Any]:
-    return scoring.model_dump(
-        mode="json", include={"cost_matrix", "conformal_miss_rate", "generated_cases"}
-    )
+    if judged != "test":
+        ingredients["name"] = judged
+    return f"{training_id}-e{short_digest(ingredients)}"
 
 
 def baseline_judging(
@@ -87,121 +93,147 @@ def baseline_judging(
     dataset: dict[str, Any],
     seed: int,
     judged: str = "test",
-) -> Judging:
-    """How every baseline is judged: argmax is gated, the other rules stand beside it."""
-    own = dataset["sets"][judged]
-    return Judging(
-        evaluation_id,
-        training_id,
-        own["digest"],
-        own["has_groups"],
-        "argmax",
-        scoring,
-        seed,
-        judged,
+) -> Evaluation:
+    """How every baseline is judged: argmax is the primary rule, the other rules stand beside it."""
+    entry = dataset["sets"][judged]
+    return Evaluation(
+        evaluation_id=evaluation_id,
+        training_id=training_id,
+        set_digest=entry["digest"],
+        has_groups=entry["has_groups"],
+        rule="argmax",
+        scoring=scoring,
+        seed=seed,
+        evaluation_set=judged,
     )
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Label probabilities of cases, shape (cases, 3) in the order LABELS.
+
+    `constant`: all cases have the same probabilities.
+    """
+
+    predict: Callable[[Sequence[Case]], Floats]
+    constant: bool = False
 
 
 def dataset_baseline_rows(
     name: str, evaluation_ids: dict[str, str], scoring: Scoring, data: Path, dataset: dict[str, Any]
 ) -> dict[str, dict[str, Rows]]:
-    """Landing rows, by evaluated set, of one of OF_A_DATASET; `evaluation_ids` names each set's. It is fitted once."""
-    fitted_on = ("train", "valid", "calibration")
-    sets = {key: read_lines(data / f"{key}.jsonl") for key in (*fitted_on, *evaluation_ids)}
-    model = _constant(CONSTANT[name]) if name in CONSTANT else bag_of_words(sets)
-    training, digest = dataset_baseline_id(name, dataset), dataset["sets"]["calibration"]["digest"]
-    rules, calibration = _chosen(model, sets["calibration"], scoring, digest)
-    return {
-        judged: judged_rows(
-            baseline_judging(training, evaluation, scoring, dataset, 0, judged),
-            _scored(model, sets[judged], rules, calibration),
-        )
-        for judged, evaluation in evaluation_ids.items()
-    }
+    """Landing rows, by evaluated set, of one of OF_A_DATASET, which is fitted once.
 
+    `evaluation_ids`: the id of the evaluation on each set.
+    """
+    classifier = _fit(name, data)
+    training_id = dataset_baseline_id(name, dataset)
 
-@dataclass(frozen=True)
-class Model:
-    """Lines of cases to probabilities (cases, 3) in the order LABELS. `constant`: one answer for all cases."""
-
-    predict: Callable[[Rows], Floats]
-    constant: bool = False
-
-
-def _constant(label: str) -> Model:
-    return Model(
-        lambda rows: np.tile(np.eye(3)[LABELS.index(label)], (len(rows), 1)), constant=True
+    # The rules are chosen before any other set is scored.
+    cases = _read_cases(data, "calibration")
+    calibration = scored_cases(cases, classifier.predict(cases))
+    rules = record_rules(
+        set_scores(calibration),
+        dataset["sets"]["calibration"]["digest"],
+        target=TARGET,
+        costs=scoring.cost_matrix,
+        constant=classifier.constant,
     )
 
+    rows = {}
+    for judged, evaluation_id in evaluation_ids.items():
+        evaluation = baseline_judging(training_id, evaluation_id, scoring, dataset, 0, judged)
+        scores = _score(classifier, _read_cases(data, judged), calibration, rules)
+        rows[judged] = judged_rows(evaluation, scores)
+    return rows
 
-def bag_of_words(sets: dict[str, Rows]) -> Model:
-    """Words and pairs of words by TF-IDF, and a logistic regression on them, fitted on `train`, chosen on `valid`."""
-    from sklearn.feature_extraction.text import (
-        TfidfVectorizer,
-    )  # slow to import, and needed once per dataset
+
+def _read_cases(data: Path, name: str) -> list[Case]:
+    return [Case(**line) for line in read_lines(data / f"{name}.jsonl")]
+
+
+def _fit(name: str, data: Path) -> Classifier:
+    if name in CONSTANT:
+        return _constant(CONSTANT[name])
+    return bag_of_words(_read_cases(data, "train"), _read_cases(data, "valid"))
+
+
+def _score(
+    classifier: Classifier,
+    cases: Sequence[Case],
+    calibration: list[ScoredCase],
+    rules: RuleRecord,
+) -> EvaluationScores:
+    began = datetime.now(UTC)
+    judged = scored_cases(cases, classifier.predict(cases))
+    manifest = ScoresManifest(
+        digest="",
+        score_seconds=None,
+        mc_seconds=None,
+        mc_status=NO_PASSES,
+        test_scored_at=began.isoformat(),
+        shortened_cases=0,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    return EvaluationScores(calibration, judged, rules, manifest)
+
+
+def _constant(label: Label) -> Classifier:
+    answer = np.eye(len(LABELS))[LABELS.index(label)]
+    return Classifier(lambda cases: np.tile(answer, (len(cases), 1)), constant=True)
+
+
+def bag_of_words(train: Sequence[Case], valid: Sequence[Case]) -> Classifier:
+    """TF-IDF of words and pairs of words, and a logistic regression on them, fitted on `train`.
+
+    Of PENALTIES, the one with the best log-likelihood on `valid` is taken.
+    """
+    # scikit-learn is slow to import, and needed once per dataset.
+    from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    texts, labels = [r["text"] for r in sets["train"]], [r["label"] for r in sets["train"]]
-    if len(set(labels)) == 1:  # nothing to tell apart
+    texts = [case.text for case in train]
+    labels = [case.label for case in train]
+    if len(set(labels)) == 1:  # a regression needs two classes
         return _constant(labels[0])
-    models = [
+
+    pipelines = [
         make_pipeline(
             TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
-            LogisticRegression(C=c, max_iter=1000),
+            LogisticRegression(C=penalty, max_iter=1000),
         )
-        for c in PENALTIES
+        for penalty in PENALTIES
     ]
-    for model in models:
-        model.fit(texts, labels)
-    best = min(models, key=lambda model: _loss(_predicted(model, sets["valid"]), sets["valid"]))
-    return Model(lambda rows: _predicted(best, rows))
+    for pipeline in pipelines:
+        pipeline.fit(texts, labels)
+    best = min(pipelines, key=lambda pipeline: _loss(_predict(pipeline, valid), valid))
+    return Classifier(lambda cases: _predict(best, cases))
 
 
-def _predicted(model: Any, rows: Rows) -> Floats:
+def _predict(pipeline: Pipeline, cases: Sequence[Case]) -> Floats:
     """Probabilities (cases, 3) in the order LABELS; 0 for a label that `train` lacks."""
-    found = model.predict_proba([r["text"] for r in rows])
-    p = np.zeros((len(rows), len(LABELS)))
-    p[:, [LABELS.index(label) for label in model.classes_]] = found
+    p = np.zeros((len(cases), len(LABELS)))
+    columns = [LABELS.index(label) for label in pipeline.classes_]
+    p[:, columns] = pipeline.predict_proba([case.text for case in cases])
     return p
 
 
-def _loss(p: Floats, rows: Rows) -> float:
-    truth = [LABELS.index(r["label"]) for r in rows]
-    return float(-np.log(np.maximum(p[np.arange(len(rows)), truth], 1e-12)).mean())
+def _loss(p: Floats, cases: Sequence[Case]) -> float:
+    truth = [LABELS.index(case.label) for case in cases]
+    return float(-np.log(np.maximum(p[np.arange(len(cases)), truth], 1e-12)).mean())
 
 
-def _chosen(model: Model, rows: Rows, scoring: Scoring, digest: str) -> tuple[RuleRecord, Rows]:
-    """The rules, chosen on the calibration cases before any other is scored. `digest`: of that set."""
-    calibration = scored_lines(rows, model.predict(rows))
-    chosen = record_rules(
-        scored_cases(calibration),
-        digest,
-        target=TARGET,
-        costs=scoring.cost_matrix,
-        constant=model.constant,
-    )
-    return chosen, calibration
-
-
-def _scored(model: Model, rows: Rows, rules: RuleRecord, calibration: Rows) -> Scored:
-    began = datetime.now(UTC)
-    test = scored_lines(rows, model.predict(rows))
-    manifest = {
-        "mc_status": NO_PASSES, "score_seconds": None, "mc_seconds": None, "test_scored_at": began.isoformat(),
-        "shortened_cases": 0,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-    }  # fmt: skip
-    return Scored(calibration, test, rules, manifest)
-
-
-def scored_lines(rows: Rows, p: Floats) -> Rows:
-    """Lines as those of a scores folder, without likelihoods: these are no language models."""
+def scored_cases(cases: Sequence[Case], p: Floats) -> list[ScoredCase]:
+    """The cases with their probabilities, shape (cases, 3), and without likelihoods."""
     return [
-        {
-            "case_id": r["case_id"], "label": r["label"], "group": r.get("group"), "subgroup": r.get("subgroup") or {},
-            "case_digest": exact_digest(r["text"]),
-            "p": dict(zip(LABELS, values.tolist(), strict=True)), "label_loss": None, "other_loss": None, "tokens": 0,
-        }
-        for r, values in zip(rows, p, strict=True)
-    ]  # fmt: skip
+        ScoredCase(
+            case_id=case.case_id,
+            label=case.label,
+            group=case.group,
+            subgroup=case.subgroup or {},
+            case_digest=exact_digest(case.text),
+            p=dict(zip(LABELS, row.tolist(), strict=True)),
+        )
+        for case, row in zip(cases, p, strict=True)
+    ]

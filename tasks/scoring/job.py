@@ -16,13 +16,19 @@ import numpy as np
 
 from tasks.corpus.case import exact_digest
 from tasks.judging.choose_rules import RECORD, record_rules
-from tasks.judging.scores_folder import scored_cases
+from tasks.judging.scores_folder import (
+    ScoredCase,
+    WrittenAnswer,
+    read_cases,
+    set_scores,
+    write_lines,
+)
 from tasks.judging.written_answers import read_answer
 from tasks.runtime.device import compute_path
 from tasks.runtime.errors import Diverged
 from tasks.runtime.events import Emit, ProgressReport
 from tasks.runtime.probe import report_device
-from tasks.runtime.store import build_folder, read_lines, verify, write_atomic
+from tasks.runtime.store import build_folder, verify, write_atomic
 from tasks.scoring.baselines import TARGET
 from tasks.scoring.generate import greedy_answers
 from tasks.scoring.mc_dropout import dropout_passes
@@ -180,7 +186,7 @@ def _keep_rules(chosen: Path, out: Path) -> None:
 def _choose_rules(work: Work, out: Path) -> None:
     """Write down what the calibration cases decide, before the first test case is scored."""
     digest = verify(work.data, deep=False)["sets"]["calibration"]["digest"]
-    cases = scored_cases(read_lines(out / "calibration.jsonl"))
+    cases = set_scores(read_cases(out / "calibration.jsonl"))
     record = record_rules(cases, digest, target=work.target, costs=work.scoring.cost_matrix)
     write_atomic(out / RECORD, record.to_json())
 
@@ -234,32 +240,28 @@ def _answers(work: Work, test: LoadedSet, out: Path) -> None:
         return
     chosen = _sample(test, work.scoring.generated_cases)
     texts = greedy_answers(work.adapted, test.cases, chosen, work.template, work.emit)
-    with (out / "answers.jsonl").open("w", encoding="utf-8") as handle:
-        for i, text in zip(chosen, texts, strict=True):
-            answer = read_answer(text)
-            line = {
-                "case_id": test.records[i]["case_id"],
-                "exact": answer.exact,
-                "label": answer.label,
-            }
-            handle.write(json.dumps(line) + "\n")
+    answers = []
+    for i, text in zip(chosen, texts, strict=True):
+        answer = read_answer(text)
+        answers.append(WrittenAnswer(test.records[i]["case_id"], answer.exact, answer.label))
+    write_lines(out / "answers.jsonl", answers)
 
 
 def _write_scores(path: Path, loaded: LoadedSet, scores: Scores) -> None:
-    probabilities = scores.probabilities
-    with path.open("w", encoding="utf-8") as handle:
-        for i, record in enumerate(loaded.records):
-            row = next(r for r in loaded.cases.rows_of([i]) if r.is_truth)
-            handle.write(
-                json.dumps(
-                    {
-                        "case_id": record["case_id"], "label": record["label"], "group": record.get("group"),
-                        "subgroup": record.get("subgroup") or {},
-                        "case_digest": exact_digest(record["text"]),
-                        "p": dict(zip(LABELS, probabilities[i].tolist(), strict=True)),
-                        "label_loss": float(scores.label_loss[i]), "other_loss": float(scores.other_loss[i]),
-                        "tokens": len(row.targets),
-                    }
-                )
-                + "\n"
-            )  # fmt: skip
+    write_lines(path, [_scored_case(i, loaded, scores) for i in range(len(loaded.records))])
+
+
+def _scored_case(i: int, loaded: LoadedSet, scores: Scores) -> ScoredCase:
+    record = loaded.records[i]
+    truth = next(row for row in loaded.cases.rows_of([i]) if row.is_truth)
+    return ScoredCase(
+        case_id=record["case_id"],
+        label=record["label"],
+        group=record.get("group"),
+        subgroup=record.get("subgroup") or {},
+        case_digest=exact_digest(record["text"]),
+        p=dict(zip(LABELS, scores.probabilities[i].tolist(), strict=True)),
+        label_loss=float(scores.label_loss[i]),
+        other_loss=float(scores.other_loss[i]),
+        tokens=len(truth.targets),
+    )

@@ -3,6 +3,7 @@ import pytest
 
 from tasks.judging.conformal import conformal_sets, conformal_threshold, judge_conformal
 from tasks.judging.decision_rules import target_recall_threshold
+from tasks.judging.inputs import LabelledProbabilities as Scores
 from tasks.judging.intervals import clopper_pearson
 from tasks.judging.metrics import CLUSTERED, EXACT
 from tasks.runtime.errors import BadInput
@@ -40,7 +41,7 @@ def test_too_few_calibration_cases_rule_nothing_out_and_say_so():
     _, p, labels = draw(rng, 40)
     _, q, others = draw(rng, 50)
     few = [i for i, label in enumerate(labels) if label != "ED"]
-    found = judge_conformal(p[few], [labels[i] for i in few], q, others, 0.05)
+    found = judge_conformal(Scores(p[few], [labels[i] for i in few]), Scores(q, others), 0.05)
     assert found.threshold_ed == 0 and found.ed_missed == 0 and "0 calibration cases of ED" in found.note
     assert conformal_threshold(np.ones(18), 0.05) == 0 and conformal_threshold(np.ones(19), 0.05) == 1
 
@@ -49,7 +50,7 @@ def test_sets_abstentions_and_misses_are_what_a_loop_counts():
     rng = np.random.default_rng(1)
     truth, p, labels = draw(rng, 300)
     _, q, others = draw(rng, 400)
-    found = judge_conformal(q, others, p, labels, 0.1)
+    found = judge_conformal(Scores(q, others), Scores(p, labels), 0.1)
     limits = (found.threshold_ed, found.threshold_gp, found.threshold_home)
     sets = [{k for k in range(3) if row[k] >= limits[k]} for row in p]
     assert found.ed_missed == sum(t == 0 and 0 not in s for t, s in zip(truth, sets, strict=True))
@@ -63,12 +64,14 @@ def test_each_share_has_the_wider_of_the_exact_and_the_clustered_interval():
     rng = np.random.default_rng(3)
     truth, p, labels = draw(rng, 300)
     _, q, others = draw(rng, 400)
-    alone, own = judge_conformal(q, others, p, labels, 0.1), [f"c{i}" for i in range(300)]
+    alone, own = judge_conformal(Scores(q, others), Scores(p, labels), 0.1), [f"c{i}" for i in range(300)]
     assert (alone.miss_low, alone.miss_high) == clopper_pearson(alone.ed_missed, alone.ed_cases)
     assert alone.miss_method == EXACT and alone.abstain_low < alone.abstain_rate < alone.abstain_high
     # Sixty conditions of five like cases each: all of a condition's decisions stand or fall together.
     first = np.repeat(np.arange(0, 300, 5), 5)
-    like = judge_conformal(q, others, p[first], [labels[i] for i in first], 0.1, [own[i] for i in first], seed=1)
+    like = judge_conformal(
+        Scores(q, others), Scores(p[first], [labels[i] for i in first], [own[i] for i in first]), 0.1, 1
+    )
     sets = conformal_sets(p[first], (like.threshold_ed, like.threshold_gp, like.threshold_home))
     for name, hits, low, high in (
         ("miss", ~sets[truth[first] == 0, 0], like.miss_low, like.miss_high),
@@ -83,7 +86,7 @@ def test_no_emergency_has_no_miss_rate_and_nan_is_refused():
     rng = np.random.default_rng(2)
     _, p, labels = draw(rng, 90)
     calm = [i for i, label in enumerate(labels) if label != "ED"]
-    found = judge_conformal(p, labels, p[calm], [labels[i] for i in calm], 0.05)
+    found = judge_conformal(Scores(p, labels), Scores(p[calm], [labels[i] for i in calm]), 0.05)
     assert found.ed_miss_rate is found.miss_low is found.miss_method is None and "no ED case" in found.note
     with pytest.raises(BadInput, match="finite"):
         conformal_threshold([0.1, np.nan], 0.05)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 
-from tasks.judging.choose_rules import RULES, RuleRecord, ScoredCases, choose, record_rules, refuse_overlap, rule_rows
+from tasks.judging.choose_rules import RULES, RuleRecord, SetScores, choose_rule, record_rules, refuse_overlap
 from tasks.judging.decision_rules import (
     argmax_rule,
     fit_vector_scaling,
@@ -16,6 +16,7 @@ from tasks.judging.decision_rules import (
     target_recall_threshold,
     threshold_rule,
 )
+from tasks.judging.evaluation_rows import rule_rows
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS
 
@@ -25,7 +26,7 @@ COSTS = [[1, 100, 100], [2, 1, 10], [2, 3, 1]]
 def decide(rule, calibration, test, target=None, costs=None):
     """Choose a rule on the calibration cases and apply it to the test cases, as an evaluation does."""
     refuse_overlap(calibration, test)
-    return choose(rule, calibration, target=target, costs=costs).decide(test.p, costs)
+    return choose_rule(rule, calibration, target=target, costs=costs).decide(test.p, costs)
 
 
 def scored(n, seed=0, prefix="c", labelled=True, spread=1.5):
@@ -34,7 +35,7 @@ def scored(n, seed=0, prefix="c", labelled=True, spread=1.5):
     truth = np.arange(n) % 3
     p = softmax(rng.normal(size=(n, 3)) + spread * np.eye(3)[truth], axis=1)
     ids = [f"{prefix}{i}" for i in range(n)]
-    return ScoredCases(ids, p, [LABELS[i] for i in truth] if labelled else None)
+    return SetScores(ids, p, [LABELS[i] for i in truth] if labelled else None)
 
 
 def test_ties_go_to_the_more_urgent_label():
@@ -159,7 +160,7 @@ def test_separable_calibration_stops_at_its_bound_and_says_so():
     p = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]] * 4)
     fit = fit_vector_scaling(np.log(p), ["ED", "GP", "HOME"] * 4)
     assert fit.at_bound and fit.temperature == pytest.approx(0.1)
-    calibration = ScoredCases([str(i) for i in range(12)], p, ["ED", "GP", "HOME"] * 4)
+    calibration = SetScores([str(i) for i in range(12)], p, ["ED", "GP", "HOME"] * 4)
     assert "stopped at its bound" in decide("min_cost", calibration, scored(6, prefix="t"), costs=COSTS).note
 
 
@@ -206,11 +207,11 @@ def test_what_a_rule_lacks_is_said():
     assert decide("target_recall", plain, test).note == "not available: the recipe has no target ED recall"
     assert decide("min_cost", plain, test).note == "not available: no cost matrix"
     keep = [i for i, label in enumerate(plain.labels) if label != "ED"]
-    without = ScoredCases([plain.case_ids[i] for i in keep], np.asarray(plain.p)[keep], [plain.labels[i] for i in keep])
+    without = SetScores([plain.case_ids[i] for i in keep], np.asarray(plain.p)[keep], [plain.labels[i] for i in keep])
     for rule in ("target_recall", "min_cost"):
         found = decide(rule, without, test, target=0.95, costs=COSTS)
         assert found.labels is None and found.note == "not available: no ED case in the calibration set"
-    empty = ScoredCases([], np.empty((0, 3)), [])
+    empty = SetScores([], np.empty((0, 3)), [])
     assert decide("target_recall", empty, test, target=0.95).labels is None
     assert decide("argmax", empty, test).labels == argmax_rule(test.p)
 
@@ -220,7 +221,7 @@ def test_a_calibration_set_that_overlaps_test_is_refused_by_id_and_by_digest():
         refuse_overlap(scored(30), scored(6, 1))
     one, two = scored(3), scored(3, 1, "t")
     same_text = [
-        ScoredCases(s.case_ids, s.p, s.labels, [f"{k}a", f"{k}b", "shared"]) for k, s in (("x", one), ("y", two))
+        SetScores(s.case_ids, s.p, s.labels, [f"{k}a", f"{k}b", "shared"]) for k, s in (("x", one), ("y", two))
     ]
     with pytest.raises(BadInput, match="in 1 cases .same text digest, first 'shared'"):
         decide("argmax", *same_text)

@@ -11,8 +11,9 @@ from tasks.evaluation_sets import evaluate_sets
 from tasks.grid import known_models, load_grid
 from tasks.identity import scores_folder, training_of
 from tasks.judging.choose_rules import record_rules
-from tasks.judging.evaluation_rows import Judging, evaluation_rows, judged_rows
-from tasks.judging.scores_folder import Scored, scored_cases
+from tasks.judging.evaluation_rows import evaluation_rows, judged_rows
+from tasks.judging.judged_scores import Evaluation
+from tasks.judging.scores_folder import EvaluationScores, ScoredCase, ScoresManifest, set_scores
 from tasks.landing import land_rows, refill_warehouse
 from tasks.models.convert import run_quantize
 from tasks.models.sources import fetch_base
@@ -188,25 +189,26 @@ def test_an_evaluation_set_changes_no_training_and_no_other_evaluation(study, tm
 
 
 def test_ids_that_two_files_both_count_from_1_are_no_overlap_where_the_texts_differ():
-    def scored(of):
+    def scored(texts):
         p = dict(zip(LABELS, (0.6, 0.3, 0.1), strict=True))
         return [
-            {"case_id": str(i), "label": label, "group": None, "case_digest": f"{of}{i}", "p": p, "label_loss": None}
+            ScoredCase(case_id=str(i), label=label, group=None, case_digest=f"{texts}{i}", p=p)
             for i, label in enumerate(LABELS)
         ]
 
     def judged(name, texts):
-        manifest = {
-            "mc_status": "not available: none",
-            "score_seconds": 0.0,
-            "mc_seconds": 0.0,
-            "created": "2026-01-01",
-            "test_scored_at": "2026-01-01",
-            "shortened_cases": 0,
-        }
-        what = Judging("e", "t", "d", False, "argmax", Scoring(), 0, name)
-        rules = record_rules(scored_cases(scored("ours")), "digest")
-        return judged_rows(what, Scored(scored("ours"), scored(texts), rules, manifest))
+        manifest = ScoresManifest(
+            digest="",
+            mc_status="not available: none",
+            score_seconds=0.0,
+            mc_seconds=0.0,
+            created="2026-01-01",
+            test_scored_at="2026-01-01",
+            shortened_cases=0,
+        )
+        evaluation = Evaluation("e", "t", "d", False, "argmax", Scoring(), 0, name)
+        rules = record_rules(set_scores(scored("ours")), "digest")
+        return judged_rows(evaluation, EvaluationScores(scored("ours"), scored(texts), rules, manifest))
 
     assert [row["decision"] for row in judged("clinic", "theirs")["prediction"]] == ["ED", "ED", "ED"]
     with pytest.raises(BadInput, match="in 3 cases .same text digest"):

@@ -10,6 +10,7 @@ from typing import Any
 from tasks.judging.calibration import reliability_rows
 from tasks.judging.conformal import judge_conformal
 from tasks.judging.gates import judge_gates
+from tasks.judging.inputs import LabelledProbabilities
 from tasks.judging.metrics import metric_table
 from tasks.spec import SCORING_VERSION
 from warehouse.landing import write_landing
@@ -57,6 +58,8 @@ def evaluation(
         "scoring_version": SCORING_VERSION, "created_at": datetime(2026, 1, 2), "loss": 0.5, "mc_status": "not available",
         "mc_reason": "dropout is 0", "cost_matrix": json.dumps(COSTS),
     }  # fmt: skip
+    scores = LabelledProbabilities(ps, labels)
+    conformal = judge_conformal(scores, scores, 0.05)
     return {
         "evaluation": [full("evaluation", evaluation_id=id, **(base | values))],
         "prediction": [
@@ -80,7 +83,7 @@ def evaluation(
             for rule, note in (("argmax", None), ("target_recall", "by hand"), ("min_cost", "not available: by hand"))
         ],
         "reliability": [full("reliability", evaluation_id=id, **vars(r)) for r in reliability_rows(labels, [p[0] for p in ps])],
-        "conformal": [full("conformal", evaluation_id=id, **vars(judge_conformal(ps, labels, ps, labels, 0.05)))],
+        "conformal": [full("conformal", evaluation_id=id, **vars(conformal))],
         "gate": [
             full("gate", evaluation_id=id, gate=g.name, **{k: v for k, v in vars(g).items() if k != "name"}) for g in gates
         ],
