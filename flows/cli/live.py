@@ -1,16 +1,22 @@
-"""What a person sees while a sweep runs: a line per finished step and a live line for the current one."""
+"""The display of a running sweep: a line per finished step, and bars for the sweep and the current step."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from flows.report.figures import clock
+from flows.cli.terminal import print_line
+from flows.cli.time_left import TimeLeft
+from flows.cli.typed_rows import quoted, typed_rows
+from flows.report.figures import clock, with_interval
+from flows.report.names import verdict
 from tasks.progress import listeners
+from tasks.runtime.errors import TriageError
 from tasks.runtime.events import (
     DeviceReport,
     Event,
@@ -23,43 +29,63 @@ from tasks.runtime.events import (
     TrainingReport,
     ValidationReport,
 )
+from tasks.spec import ExperimentSpec
 
-LOG_SECONDS = (
-    15.0  # where there is no live line (a log file, a pipe), the current step is printed this often
-)
+LOG_SECONDS = 15.0  # pause between the lines for a step where no bar is drawn: in a file or a pipe
+BAR_WIDTH = 20
 
 
 @contextlib.contextmanager
-def live(console: Console, experiments: int) -> Iterator[None]:
-    """Show the events of the steps while the block runs."""
+def live(console: Console, cells: Sequence[ExperimentSpec]) -> Iterator[None]:
+    """Show the events of the steps while the block runs. `cells`: the experiments of the sweep."""
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(BAR_WIDTH),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console, transient=True) as bars:
-        view = _View(bars, experiments)
-        listeners.append(view.on_event)
+        display = _Display(bars, cells)
+        listeners.append(display.on_event)
         try:
             yield
         finally:
-            listeners.remove(view.on_event)
+            listeners.remove(display.on_event)
 
 
-class _View:
+@dataclass(frozen=True)
+class LandedResult:
+    """Columns of `evaluation_summary`: what a landed experiment reached on the test set."""
+
+    ed_recall: float | None
+    ed_recall_low: float | None
+    ed_recall_high: float | None
+    verdict: str
+    ed_prevalence: float
+
+    def __str__(self) -> str:
+        recall = with_interval(self.ed_recall, self.ed_recall_low, self.ed_recall_high, digits=2)
+        return f"ED recall {recall}  {verdict(self)}".replace("\n", " ")
+
+
+class _Display:
     """Two bars: experiments landed, and the current step."""
 
-    def __init__(self, bars: Progress, experiments: int) -> None:
+    def __init__(self, bars: Progress, cells: Sequence[ExperimentSpec]) -> None:
         self.bars = bars
-        self.total = bars.add_task("experiments", total=experiments)
+        self.experiments = len(cells)
+        self.models = sorted({spec.model.name for spec in cells}, key=len, reverse=True)
+        self.ended = 0
+        self.time_left = TimeLeft(cells)
+        self.total = bars.add_task("experiments", total=self.experiments)
         self.step = bars.add_task("starting", total=None)
-        self.current = ""
-        self.printed = 0.0
+        self.current_step = ""
+        self.last_log = 0.0
+        self.printed: set[tuple[str, str]] = set()
 
     def on_event(self, title: str, event: Event) -> None:
-        if title != self.current:
-            self.current = title
+        if title != self.current_step:
+            self.current_step = title
             self.bars.reset(self.step, description=title, total=None)
 
         match event:
@@ -70,46 +96,74 @@ class _View:
             case ExperimentLanded() | ExperimentFailed():
                 self._end_experiment(title.removeprefix("land "), event)
             case _:
-                self._print_line(title, event)
+                self._print_report(title, event)
 
-    def _print_line(self, title: str, event: Event) -> None:
+    def _print_report(self, title: str, event: Event) -> None:
         match event:
             case Note():
-                self._print(event.message)
+                self._print_once(title, event.message, event.message)
             case SourceReport():
                 self._print(f"weights  {event.model}: {event.source}, digest {event.digest[:12]}")
             case DeviceReport():
-                self._print(
-                    f"device   {event.backend}, {event.compute_path}, BLAS {event.blas}, {event.gflops:.0f} GFLOP/s"
-                )
+                device = f"device   {event.backend}, {event.compute_path}, BLAS {event.blas}"
+                self._print_once("", device, f"{device}, {event.gflops:.0f} GFLOP/s")
             case ValidationReport():
                 note = "  always_ed: nearly everything is answered ED" if event.always_ed else ""
-                self._print(
-                    f"{title}  iteration {event.iteration}: validation {event.loss:.4f}{note}"
-                )
+                text = f"{title}  iteration {event.iteration}: validation {event.loss:.4f}{note}"
+                self._print(text)
 
     def _show_step(self, title: str, event: TrainingReport | ProgressReport) -> None:
         if isinstance(event, ProgressReport):
-            self._step(f"{title}  {event.what}", event.done, event.of)
+            self._update_bar(f"{title}  {event.what}", event.done, event.of)
             return
-        left = clock(event.seconds_left)
-        text = (
-            f"{title}  loss {event.loss:.3f}  {event.tokens_per_second:.0f} tokens/s  {left} left"
-        )
-        self._step(text, event.iteration, event.iterations)
 
-    def _step(self, text: str, done: int, total: int) -> None:
+        self.time_left.train(title.removeprefix("train "))
+        speed = f"{event.tokens_per_second:.0f} tokens/s"
+        text = f"{title}  loss {event.loss:.3f}  {speed}  {clock(event.seconds_left)} left"
+        self._update_bar(text, event.iteration, event.iterations)
+
+    def _update_bar(self, text: str, done: int, total: int) -> None:
         self.bars.update(self.step, description=text, completed=done, total=total)
-        if not self.bars.console.is_terminal and time.monotonic() - self.printed > LOG_SECONDS:
-            self.printed = time.monotonic()
+        has_bars = self.bars.console.is_terminal
+        if not has_bars and time.monotonic() - self.last_log > LOG_SECONDS:
+            self.last_log = time.monotonic()
             self._print(f"{text}  ({done} of {total})")
 
-    def _end_experiment(self, name: str, event: ExperimentLanded | ExperimentFailed) -> None:
-        if isinstance(event, ExperimentLanded):
-            self._print(f"landed   {name}")
-        else:
-            self._print(f"FAILED   {name}: {event.message}", style="bold red")
+    def _end_experiment(self, cell: str, event: ExperimentLanded | ExperimentFailed) -> None:
+        self.ended += 1
+        self.time_left.end(cell)
         self.bars.advance(self.total)
+        if isinstance(event, ExperimentFailed):
+            self._print(f"FAILED   {cell}: {event.message}", style="bold red")
+            return
+
+        parts = [f"landed   {cell}", *map(str, _results(event.ids)), self._progress()]
+        self._print("  ".join(parts))
+
+    def _progress(self) -> str:
+        """E.g. `3/8, 40 min left`."""
+        seconds = self.time_left.seconds()
+        count = f"{self.ended}/{self.experiments}"
+        return count if seconds is None else f"{count}, {clock(seconds)} left"
+
+    def _print_once(self, title: str, message: str, text: str) -> None:
+        """Print `text` unless a step on the same base model has sent this message."""
+        model = next((name for name in self.models if f" {name}" in title), "")
+        if (model, message) not in self.printed:
+            self.printed.add((model, message))
+            self._print(text)
 
     def _print(self, text: str, style: str | None = None) -> None:
-        self.bars.console.print(text, style=style, highlight=False, soft_wrap=True)
+        print_line(self.bars.console, text, style)
+
+
+def _results(evaluation_ids: Sequence[str]) -> list[LandedResult]:
+    """What an experiment reached on the test set; nothing where the warehouse cannot be read now."""
+    ids = ", ".join(quoted(id) for id in evaluation_ids)
+    try:
+        return typed_rows(
+            LandedResult,
+            f"evaluation_summary WHERE evaluation_set = 'test' AND evaluation_id IN ({ids})",
+        )
+    except TriageError:  # a line without its figures is no reason to stop a sweep
+        return []

@@ -1,4 +1,4 @@
-"""Runs a sweep from the command line: live progress, then the comparison and the next command to type."""
+"""Runs a sweep from the command line: live progress, the comparison, and the next command to type."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-if (
-    "PREFECT_LOGGING_LEVEL" not in os.environ
-):  # before Prefect: the live display says it better; the UI gets all
+# Before Prefect is imported. The live display shows what its console log would, and the UI gets everything.
+if "PREFECT_LOGGING_LEVEL" not in os.environ:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "ERROR")
-
 
 from rich.console import Console
 
 from deployments.interruptions import interrupted_by_signals
 from deployments.temporary_server import start_temporary_server
+from flows.cli.terminal import print_line
 from flows.plan import finished_trainings
 from flows.preflight import check
 from flows.selection import EVERYTHING, Narrowing, Selection
@@ -28,6 +27,25 @@ from tasks.runtime.events import Event, ExperimentFailed, ExperimentLanded, Extr
 from warehouse.connect import warehouse_path
 
 
+@dataclass
+class Outcome:
+    """The errors of a sweep's experiments, and the content ids that it landed or found landed.
+
+    `message` is that of the flow's final state; `completed`: every experiment has landed.
+    """
+
+    failures: list[Exception] = field(default_factory=list)
+    ids: set[str] = field(default_factory=set)
+    completed: bool = False
+    message: str = ""
+
+    @property
+    def needs_the_user(self) -> bool:
+        """Whether every failure asks for other input, data or weights, so that a rerun alone cannot help."""
+        fixable = (BadInput, SourceUnavailable)
+        return bool(self.failures) and all(isinstance(error, fixable) for error in self.failures)
+
+
 def run_sweep(
     console: Console,
     selection: Selection,
@@ -35,58 +53,51 @@ def run_sweep(
     overrides: list[str] | None = None,
     narrowing: Narrowing = EVERYTHING,
 ) -> int:
-    """Run the sweep flow in this process; returns the exit code (1 if an experiment failed by itself).
+    """Run the sweep flow in this process; returns the exit code, 1 if an experiment failed without the user's fault.
 
-    The last line printed says where the results are and what to type next. Raises BadInput if all that failed did so
-    for what the user must mend, or if the configured Prefect server cannot be used.
+    The last line printed says where the results are and what to type next. Raises BadInput if the user can fix every
+    failure, or if the configured Prefect server cannot be used.
     """
-    with interrupted_by_signals(), contextlib.ExitStack() as at_last:
-        ready = start_temporary_server()  # which takes as long as what follows, up to the flow
-        check(selection)
-        console.print(
-            f"Sweep {selection.grid.name}: {len(selection.cells)} experiments. Starting Prefect ..."
-        )
-        if not all(finished_trainings(spec) for spec in selection.cells):
-            import_ahead("tasks.tuning.job", "tasks.scoring.job")
-            at_last.callback(fork_server.end)
-        from flows.cli.comparison import print_comparison
-        from flows.cli.live import live  # Prefect and pandas, too
-        from flows.sweep import sweep
+    outcome = _run_flow(console, selection, grid, overrides, narrowing)
 
-        with ready(), live(console, len(selection.cells)), collected() as outcome:
-            state = sweep(grid, overrides, **narrowing.parameters(), return_state=True)
     if warehouse_path().exists():
+        from flows.cli.comparison import print_comparison
+
         print_comparison(console, outcome.ids, short=True)
-    if state.is_completed():
-        view = (
-            "quantization_comparison"
-            if len({spec.bits for spec in selection.cells}) > 1
-            else "leaderboard"
-        )
-        console.print(
-            f'{state.message}: {warehouse_path()}; next: triage sql "SELECT * FROM {view}"',
-            soft_wrap=True,
-        )
+    if outcome.completed:
+        _print_next_step(console, selection, outcome)
         return 0
-    mend = all(isinstance(error, (BadInput, SourceUnavailable)) for error in outcome.failures)
-    if not outcome.failures or not mend:
-        console.print(f"Not everything finished. {state.message}", style="bold red")
-    if warehouse_path().exists():
-        where = f"What has finished is in the warehouse: {warehouse_path()}"
-        console.print(
-            f"{where}; next: mend what is said and type the same command again", soft_wrap=True
-        )
-    if outcome.failures and mend:
+
+    _print_failure(console, outcome)
+    if outcome.needs_the_user:
         raise BadInput(" ".join(dict.fromkeys(str(error) for error in outcome.failures)))
     return 1
 
 
-@dataclass
-class Outcome:
-    """What became of a sweep: the errors of its experiments, and the content ids of what it landed or found landed."""
+def _run_flow(
+    console: Console,
+    selection: Selection,
+    grid: str,
+    overrides: list[str] | None,
+    narrowing: Narrowing,
+) -> Outcome:
+    with interrupted_by_signals(), contextlib.ExitStack() as cleanup:
+        server_ready = start_temporary_server()  # starts while the following lines run
+        check(selection)
+        experiments = f"{len(selection.cells)} experiments"
+        print_line(console, f"Sweep {selection.grid.name}: {experiments}. Starting Prefect ...")
+        if not all(finished_trainings(spec) for spec in selection.cells):
+            import_ahead("tasks.tuning.job", "tasks.scoring.job")
+            cleanup.callback(fork_server.end)
 
-    failures: list[Exception] = field(default_factory=list)
-    ids: set[str] = field(default_factory=set)
+        from flows.cli.live import live  # Prefect comes with it
+        from flows.sweep import sweep
+
+        with server_ready(), live(console, selection.cells), collected() as outcome:
+            state = sweep(grid, overrides, **narrowing.parameters(), return_state=True)
+        outcome.completed = state.is_completed()
+        outcome.message = str(state.message)
+        return outcome
 
 
 @contextlib.contextmanager
@@ -107,3 +118,19 @@ def collected() -> Iterator[Outcome]:
         yield outcome
     finally:
         listeners.remove(on_event)
+
+
+def _print_next_step(console: Console, selection: Selection, outcome: Outcome) -> None:
+    both_precisions = len({spec.bits for spec in selection.cells}) > 1
+    view = "quantization_comparison" if both_precisions else "leaderboard"
+    command = f'triage sql "SELECT * FROM {view}"'
+    print_line(console, f"{outcome.message}: {warehouse_path()}; next: {command}")
+
+
+def _print_failure(console: Console, outcome: Outcome) -> None:
+    if not outcome.needs_the_user:
+        text = f"Not everything finished. {outcome.message}"
+        print_line(console, text, style="bold red")
+    if warehouse_path().exists():
+        finished = f"What has finished is in the warehouse: {warehouse_path()}"
+        print_line(console, f"{finished}; next: fix the problem above and rerun the same command")

@@ -319,7 +319,7 @@ def test_a_model_that_cannot_be_fetched_or_converted_fails_the_sweep_and_the_oth
     assert done.stdout.count("landed   ") == 1 and "landed   tiny-llama-4bit-baseline-s42" in done.stdout
     assert done.stdout.splitlines()[-1] == (
         f"What has finished is in the warehouse: {place.warehouse}; "
-        "next: mend what is said and type the same command again"
+        "next: fix the problem above and rerun the same command"
     )
     steps = place.last_steps()
     assert steps["acquire empty"][0] == steps["convert lacking"][0] == "Failed"

@@ -1,26 +1,55 @@
-"""What a person sees while a sweep runs: the current experiment, its update, its loss, the time left."""
+"""The display of a running sweep: the current experiment, its update, its loss, the time left, and what has landed."""
 
 from __future__ import annotations
 
 import io
+import re
 import time
 from dataclasses import replace
 
+import pytest
 from rich.console import Console
 
 from flows.cli.live import live
+from flows.cli.time_left import TimeLeft
+from flows.selection import select
 from tasks.progress import publish
-from tasks.runtime.events import ExperimentLanded, TrainingReport
+from tasks.runtime.events import (
+    DeviceReport,
+    ExperimentFailed,
+    ExperimentLanded,
+    Note,
+    TrainingReport,
+    ValidationReport,
+)
+from tests.warehouse.rows import evaluation, training
+from warehouse.landing import write_landing
+from warehouse.load import load_all
 
 TRAINING = TrainingReport(
     iteration=40, split="train", iterations=120, loss=0.4567, tokens_per_second=812.4, seconds_left=300.0
 )
+FROZEN = Note("Frozen prefix of 2 of 4 blocks: saves 33% of a step, 0.00 GB.")
 
 
-def test_a_terminal_shows_experiment_loss_speed_time_left_and_how_much_is_done() -> None:
+@pytest.fixture
+def cells():
+    return select("smoke").cells[:4]
+
+
+def lines_of(cells, *events) -> list[str]:
+    """What a log file gets of these pairs of title and event."""
+    out = io.StringIO()
+    with live(Console(file=out, width=160), cells):
+        for title, event in events:
+            publish(title, event)
+    return [line.rstrip() for line in out.getvalue().splitlines() if line.strip()]
+
+
+def test_a_terminal_shows_experiment_loss_speed_time_left_and_how_much_is_done(cells) -> None:
     written = io.StringIO()
     console = Console(file=written, force_terminal=True, width=160, color_system=None)
-    with live(console, 4):
+    with live(console, cells):
         publish("train smol-4bit-r1-s42", TRAINING)
         deadline = time.monotonic() + 60  # it is drawn ten times a second
         while "loss" not in written.getvalue() and time.monotonic() < deadline:
@@ -31,9 +60,78 @@ def test_a_terminal_shows_experiment_loss_speed_time_left_and_how_much_is_done()
     assert "landed   smol-4bit-r1-s42" in shown and "1/4" in shown
 
 
-def test_a_log_file_gets_the_same_as_lines(capsys) -> None:
-    with live(Console(width=160), 4):
+def test_a_log_file_gets_the_same_as_lines(cells, capsys) -> None:
+    with live(Console(width=160), cells):
         publish("train smol-4bit-r1-s42", TRAINING)
         publish("train smol-4bit-r1-s42", replace(TRAINING, iteration=41))
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines() if "loss" in line]
     assert lines == ["train smol-4bit-r1-s42  loss 0.457  812 tokens/s  5 min left  (40 of 120)"], "not every update"
+
+
+def test_a_note_is_printed_once_for_each_base_model_and_a_device_once(cells):
+    device = DeviceReport(
+        backend="cpu",
+        compute_path="dequantised_f32",
+        compute_dtype="float32",
+        blas="mkl",
+        threads=2,
+        gflops=200.0,
+        machine="m",
+    )
+    other = cells[0].model_copy(update={"model": cells[0].model.model_copy(update={"name": "tiny-gemma3"})})
+    titles = [f"{step} {spec.cell_id}" for spec in [*cells, other] for step in ("train", "evaluate")]
+    events = [(title, event) for title in titles for event in (device, FROZEN)]
+    events.insert(4, (titles[1], replace(device, gflops=210.0)))
+    lines = lines_of([*cells, other], *events)
+    assert lines == ["device   cpu, dequantised_f32, BLAS mkl, 200 GFLOP/s", FROZEN.message, FROZEN.message]
+
+
+def test_a_landed_experiment_is_shown_with_its_result_its_place_and_the_time_left(cells, tmp_path, monkeypatch):
+    write_landing(tmp_path, "t4", "training", training("t4"))
+    write_landing(tmp_path, "e4", "evaluation", evaluation("e4", "t4"))
+    load_all(tmp_path)
+    estimate = TimeLeft(cells)
+    estimate.began -= 600
+    monkeypatch.setattr("flows.cli.live.TimeLeft", lambda cells: estimate)
+
+    cell = cells[0].cell_id
+    (line,) = (
+        line
+        for line in lines_of(cells, (f"train {cell}", TRAINING), (f"land {cell}", ExperimentLanded(("e4",))))
+        if line.startswith("landed")
+    )
+    form = rf"landed   {cell}  ED recall 1\.00 \[0\.\d\d, 1\.00\]  (unsafe|provisional)  1/4, \d+ min left"
+    assert re.fullmatch(form, line), line
+
+
+def test_without_a_warehouse_a_landed_experiment_is_still_named(cells):
+    assert lines_of(cells, ("land a", ExperimentLanded(("e4",)))) == ["landed   a  1/4"]
+    failed = ExperimentFailed("The loss became nan.", ValueError())
+    assert lines_of(cells, ("land a", failed)) == ["FAILED   a: The loss became nan."]
+
+
+def test_the_time_left_goes_by_the_work_of_the_experiments_that_were_trained(cells):
+    estimate = TimeLeft(cells)
+    work = estimate.planned
+    assert set(work) == {spec.cell_id for spec in cells} and estimate.seconds() is None, "no pace yet"
+
+    estimate.end(cells[0].cell_id)
+    assert estimate.seconds() is None, "it landed without training, so it tells nothing about the pace"
+    estimate.train(cells[1].cell_id)
+    estimate.began = time.monotonic() - 100.0
+    estimate.end(cells[1].cell_id)
+    rest = work[cells[2].cell_id] + work[cells[3].cell_id]
+    assert estimate.seconds() == pytest.approx(100.0 * rest / work[cells[1].cell_id], rel=0.2)
+    for spec in cells[2:]:
+        estimate.end(spec.cell_id)
+    assert estimate.seconds() is None, "nothing is left"
+
+
+def test_a_line_on_a_narrow_terminal_is_broken_between_words(cells):
+    out = io.StringIO()
+    report = ValidationReport(iteration=10, split="valid", loss=1.5, always_ed=True)
+    with live(Console(file=out, force_terminal=True, width=50, color_system=None), cells):
+        publish(f"train {cells[0].cell_id}", report)
+    text = re.sub(r"\x1b\[[0-9?]*[A-Za-z]", "", out.getvalue())
+    words = f"train {cells[0].cell_id}  iteration 10: validation 1.5000  always_ed: nearly everything is answered ED"
+    assert set(words.split()) <= set(text.split())
