@@ -111,7 +111,6 @@ def _ours(
         return dropout_passes(
             adapted,
             prefix,
-            cases,
             everything,
             count,
             seed,
@@ -182,7 +181,7 @@ def _score_ours(
     adapted: Adapted, cases: Cases, args: dict[str, Any], stored: Callable[[], Prefix]
 ) -> dict[str, Any]:
     prefix = stored()
-    return _scorings(lambda: score_cases(adapted, prefix, cases), args)
+    return _scorings(lambda: score_cases(adapted, prefix), args)
 
 
 def _score_full(

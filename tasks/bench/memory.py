@@ -18,7 +18,7 @@ from tasks.tuning.fit import fit, keep_within, with_checkpoints
 from tasks.tuning.frozen_prefix import Prefix, open_prefix
 from tasks.tuning.lora import Adapted, add_lora, load_variant
 from tasks.tuning.losses import Objective, make_objective
-from tasks.tuning.memory import Choice, cache_limit
+from tasks.tuning.memory import MemoryChoice, cache_limit
 
 
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
         adapted.stack, cases, adapted.boundary, setting.folder, _manifest(setting)["digest"]
     )
     objective = make_objective(setting.recipe, cases.labels)
-    return _step(setting, adapted, prefix, cases, objective, Choice(setting.batch), weights)
+    return _step(setting, adapted, prefix, cases, objective, MemoryChoice(setting.batch), weights)
 
 
 def run_within(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def run_within(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
         adapted.stack, cases, adapted.boundary, setting.folder, digest, emit, limit=limit
     )
     objective = make_objective(setting.recipe, cases.labels)
-    choice = fit(adapted, prefix, cases, objective, setting.batch, limit, emit)
+    choice = fit(adapted, prefix, objective, setting.batch, limit, emit)
     keep_within(limit, choice.cache_bytes)
     figures = _step(setting, adapted, prefix, cases, objective, choice, weights)
     chosen = {"micro_batch": choice.micro_batch, "checkpointed_blocks": int(choice.checkpointing)}
@@ -77,7 +77,7 @@ def _step(
     prefix: Prefix,
     cases: Cases,
     objective: Objective,
-    choice: Choice,
+    choice: MemoryChoice,
     weights: int,
 ) -> dict[str, Any]:
     """An update, and where a budget bounds it the validation that a training makes too; what they took."""
@@ -88,7 +88,7 @@ def _step(
     mx.reset_peak_memory()
     start = time.perf_counter()
     _, _, gradients = update_gradients(
-        with_checkpoints(adapted, choice.checkpointing), prefix, cases, range(setting.batch), objective,
+        with_checkpoints(adapted, choice.checkpointing), prefix, range(setting.batch), objective,
         choice.micro_batch, None,
     )  # fmt: skip
     optimizer.update(model, gradients)
@@ -96,7 +96,7 @@ def _step(
     seconds = time.perf_counter() - start
     if choice.limit is not None:
         del gradients
-        score_cases(adapted, prefix, cases, choice.tokens_at_once)
+        score_cases(adapted, prefix, choice.tokens_at_once)
     peak = mx.get_peak_memory()
     return {
         "stored_bytes": _manifest(setting)["stored_bytes"], "weights_memory_bytes": weights, "peak_memory_bytes": peak,

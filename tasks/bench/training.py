@@ -95,7 +95,7 @@ def _ours(setting: Setting, cases: Cases) -> Measured:
     for _ in range(1 + setting.repeats):
         start = time.perf_counter()
         _, _, step = update_gradients(
-            adapted, prefix, cases, range(setting.batch), objective, setting.batch, dropout_key=None
+            adapted, prefix, range(setting.batch), objective, setting.batch, dropout_key=None
         )
         optimizer.update(stack.model, step)
         mx.eval(stack.model.trainable_parameters(), optimizer.state)
@@ -126,6 +126,6 @@ def _our_loss(adapted: Adapted, prefix: Prefix, cases: Cases, objective: Objecti
     """The loss of the whole batch as `update_gradients` computes it, without evaluating anything."""
     everything = range(len(cases.encoded))
     batch = make_batch(cases, everything)
-    terms = batch_terms(adapted, prefix, cases, batch, leading_past(adapted, prefix))
+    terms = batch_terms(adapted, prefix, batch, leading_past(adapted, prefix))
     tokens = scored_tokens(cases, everything)
     return objective_sum(terms, batch.labels, objective, tokens, len(cases.encoded))[0]

@@ -110,4 +110,4 @@ def _labels(
     """log P of each label up to a constant, (cases, 3): from the logits, or to their full length where labels are longer."""
     if cases.per_case == 1:
         return np.stack(logits)[:, list(cases.label_tokens)]
-    return np.array(label_terms(model, prefix, cases, batch, past).label_logp)
+    return np.array(label_terms(model, prefix, batch, past).label_logp)

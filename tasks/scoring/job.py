@@ -198,7 +198,7 @@ def _score(work: Work, name: str, path: Path) -> tuple[LoadedSet, Prefix]:
     prefix = open_prefix(
         work.adapted.stack, loaded.cases, work.adapted.boundary, work.home, work.digest, work.emit
     )
-    scores, count = score_cases(work.adapted, prefix, loaded.cases), len(loaded.records)
+    scores, count = score_cases(work.adapted, prefix), len(loaded.records)
     _refuse_not_finite(work, name, scores)
     _write_scores(path, loaded, scores)
     work.emit(ProgressReport(f"scored {name}", count, count))
@@ -219,9 +219,7 @@ def _passes(work: Work, test: LoadedSet, prefix: Prefix, out: Path) -> str:
         why = "the model is untuned" if work.name == UNTUNED else "the recipe has dropout 0"
         return f"not available: {why}, so every pass would be the same"
     chosen = _sample(test, work.scoring.mc_cases)
-    passes = dropout_passes(
-        work.adapted, prefix, test.cases, chosen, work.scoring.passes, work.seed, work.emit
-    )
+    passes = dropout_passes(work.adapted, prefix, chosen, work.scoring.passes, work.seed, work.emit)
     np.save(out / "passes.npy", passes, allow_pickle=False)
     (out / "passes.json").write_text(json.dumps([test.records[i]["case_id"] for i in chosen]))
     return "available"

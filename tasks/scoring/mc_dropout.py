@@ -16,7 +16,7 @@ from tasks.runtime.errors import TriageError
 from tasks.runtime.events import Emit, ProgressReport
 from tasks.spec import LABELS
 from tasks.tuning.architecture import SharedPast
-from tasks.tuning.batches import TOKENS_AT_ONCE, Batch, Cases, make_batch, sorted_batches
+from tasks.tuning.batches import TOKENS_AT_ONCE, Batch, make_batch, sorted_batches
 from tasks.tuning.engine import label_terms, leading_past
 from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.lora import Adapted
@@ -26,7 +26,7 @@ PASS_KEY = 1_000_003  # keeps the keys of scoring apart from those of training
 
 
 def dropout_passes(
-    adapted: Adapted, prefix: Prefix, cases: Cases, chosen: Sequence[int], passes: int, seed: int,
+    adapted: Adapted, prefix: Prefix, chosen: Sequence[int], passes: int, seed: int,
     emit: Emit,
 ) -> np.ndarray:  # fmt: skip
     """Label probabilities of the chosen cases of a set in every pass: (passes, chosen, 3), float64.
@@ -34,6 +34,7 @@ def dropout_passes(
     A case's masks follow from its place in the whole set, so that a larger sample repeats a smaller one's figures.
     Raises TriageError if two passes are the same, which would mean that dropout was off, or a mask used twice.
     """
+    cases = prefix.cases
     out = np.zeros((passes, len(chosen), len(LABELS)))
     logs = np.zeros(out.shape, np.float32)
     place = {case: i for i, case in enumerate(chosen)}
@@ -48,7 +49,7 @@ def dropout_passes(
         ) -> mx.array:
             # one mask a case, also where each label is a row of its own: a pass is one model for all three of them
             adapted.set_dropout([(*key, 1 + row.number // cases.per_case) for row in batch.rows])
-            return label_terms(adapted, prefix, cases, batch, past).label_logp
+            return label_terms(adapted, prefix, batch, past).label_logp
 
         for batch, log_p in side_by_side(batches, log_p_of):
             places = [place[c] for c in batch.cases]

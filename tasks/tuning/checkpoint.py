@@ -1,7 +1,7 @@
 """Exact resume: a checkpoint holds everything that decides the next update.
 
-All randomness is a function of (seed, update), so the state is the adapters, the optimizer, the update number and what
-has been seen so far. A checkpoint is a sealed folder; the newest intact one is used, and a damaged one is passed over.
+All randomness is a function of (seed, update), so the state is the adapters, the optimizer, the update number and the
+curve so far. A checkpoint is a sealed folder; the newest intact one is used, and a damaged one is skipped.
 
     <experiment>/checkpoint/<update>/  state.safetensors  best.safetensors  progress.json  manifest.json
 """
@@ -23,12 +23,15 @@ from tasks.runtime.events import CurvePoint, Emit, StepWarning
 from tasks.runtime.store import build_folder, complete
 from tasks.tuning.lora import Adapted, adapter_weights
 
+Arrays = dict[str, mx.array]
+
 
 @dataclass
 class Progress:
-    """How far a training has come. `best_value` is the lowest validation value of the recipe's own objective.
+    """How far a training is. `best_value` is the lowest validation value of the recipe's own objective.
 
     `peak_memory_bytes` (MLX) and `peak_rss_bytes` (process) are the largest of all processes that trained it so far.
+    `unreported`: (loss, parts) of the updates since the last point of the curve.
     """
 
     update: int = 0
@@ -39,13 +42,11 @@ class Progress:
     peak_memory_bytes: int = 0
     peak_rss_bytes: int = 0
     curve: list[CurvePoint] = field(default_factory=list)
-    unreported: list[Any] = field(
-        default_factory=list
-    )  # (loss, parts) of the updates since the last point of the curve
+    unreported: list[tuple[float, list[float]]] = field(default_factory=list)
 
     @classmethod
     def parse(cls, text: str) -> Progress:
-        """The progress that a checkpoint's `progress.json` holds; its fields as JSON, see `asdict`."""
+        """The progress in a checkpoint's `progress.json`, which holds its fields as `asdict` gives them."""
         values = json.loads(text)
         values["curve"] = [CurvePoint(**point) for point in values["curve"]]
         return cls(**values)
@@ -55,62 +56,76 @@ class Progress:
         self.peak_memory_bytes = max(self.peak_memory_bytes, int(mx.get_peak_memory()))
         self.peak_rss_bytes = max(self.peak_rss_bytes, peak_resident_bytes())
 
+    def note_validation(self, value: float) -> bool:
+        """Take a validation value at the current update into account; True for the lowest so far."""
+        if self.best_value is not None and not value < self.best_value:
+            return False
+        self.best_value = value
+        self.best_update = self.update
+        return True
+
 
 def save(
-    folder: Path,
-    adapted: Adapted,
-    optimizer: optim.Optimizer,
-    best: dict[str, mx.array],
-    progress: Progress,
+    folder: Path, adapted: Adapted, optimizer: optim.Optimizer, best: Arrays, progress: Progress
 ) -> None:
     """Write a checkpoint atomically and remove the older ones."""
 
     def build(temporary: Path) -> dict[str, Any]:
-        state = {f"adapter.{k}": v for k, v in adapter_weights(adapted).items()}
-        state |= {f"optimizer.{k}": v for k, v in tree_flatten(optimizer.state)}
+        state = {f"adapter.{name}": value for name, value in adapter_weights(adapted).items()}
+        state |= {f"optimizer.{name}": value for name, value in tree_flatten(optimizer.state)}
         mx.save_safetensors(str(temporary / "state.safetensors"), state)
         mx.save_safetensors(str(temporary / "best.safetensors"), best)
         (temporary / "progress.json").write_text(json.dumps(asdict(progress)))
         return {"update": progress.update}
 
-    name = f"{progress.update:07d}"
-    build_folder(folder / name, build)
-    for other in folder.iterdir():
-        if other.name != name:
-            shutil.rmtree(other, ignore_errors=True) if other.is_dir() else other.unlink(
-                missing_ok=True
-            )
+    newest = f"{progress.update:07d}"
+    build_folder(folder / newest, build)
+    for path in folder.iterdir():
+        if path.name == newest:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def restore(
-    folder: Path,
-    adapted: Adapted,
-    optimizer: optim.Optimizer,
-    emit: Emit | None = None,
-) -> tuple[dict[str, mx.array], Progress] | None:
-    """Put the newest intact checkpoint into model and optimizer; returns (best adapters, progress), or None.
+    folder: Path, adapted: Adapted, optimizer: optim.Optimizer, emit: Emit | None = None
+) -> tuple[Arrays, Progress] | None:
+    """Load the newest intact checkpoint into model and optimizer; returns (best adapters, progress), or None.
 
-    `emit` is told of each damaged one that is passed over.
+    A damaged checkpoint is skipped, and `emit` warns of it.
     """
-    for candidate in sorted(folder.glob("[0-9]*"), reverse=True) if folder.is_dir() else []:
-        if complete(candidate, deep=True) is None:
-            if emit:
-                where = f"The checkpoint of update {int(candidate.name)}, {candidate}, is damaged"
-                emit(StepWarning(f"{where}: the training goes on from an earlier state."))
-            continue
-        state: dict[str, mx.array] = mx.load(str(candidate / "state.safetensors"))  # type: ignore[assignment]
-        best: dict[str, mx.array] = mx.load(str(candidate / "best.safetensors"))  # type: ignore[assignment]
-        mx.eval(state, best)
-        weights = [
-            (k.removeprefix("adapter."), v) for k, v in state.items() if k.startswith("adapter.")
-        ]
-        adapted.stack.model.load_weights(weights, strict=False)
-        optimizer.state = tree_unflatten(
-            [
-                (k.removeprefix("optimizer."), v)
-                for k, v in state.items()
-                if k.startswith("optimizer.")
-            ]
-        )
-        return best, Progress.parse((candidate / "progress.json").read_text())
+    candidates = sorted(folder.glob("[0-9]*"), reverse=True) if folder.is_dir() else []
+    for candidate in candidates:
+        if complete(candidate, deep=True) is not None:
+            return _load(candidate, adapted, optimizer)
+        if emit:
+            update = int(candidate.name)
+            emit(
+                StepWarning(
+                    f"The checkpoint of update {update}, {candidate}, is damaged: "
+                    "training continues from an earlier state."
+                )
+            )
     return None
+
+
+def _load(folder: Path, adapted: Adapted, optimizer: optim.Optimizer) -> tuple[Arrays, Progress]:
+    state: Arrays = mx.load(str(folder / "state.safetensors"))  # type: ignore[assignment]
+    best: Arrays = mx.load(str(folder / "best.safetensors"))  # type: ignore[assignment]
+    # Arrays are read lazily, and the files are deleted with the next checkpoint.
+    mx.eval(state, best)
+
+    adapted.stack.model.load_weights(_with_prefix(state, "adapter."), strict=False)
+    optimizer.state = tree_unflatten(_with_prefix(state, "optimizer."))
+    return best, Progress.parse((folder / "progress.json").read_text())
+
+
+def _with_prefix(state: Arrays, prefix: str) -> list[tuple[str, mx.array]]:
+    """The arrays whose name begins with `prefix`, by the rest of the name."""
+    return [
+        (name.removeprefix(prefix), value)
+        for name, value in state.items()
+        if name.startswith(prefix)
+    ]

@@ -1,7 +1,7 @@
 """Forward passes of an adapted variant: training gradients, and deterministic scores over a set.
 
-Only completion positions reach the final norm and head, the last block computes only those rows, and blocks below the
-first LoRA block are read from the frozen prefix where it is stored.
+Only completion positions reach the final norm and the head, the last block computes only those rows, and the blocks
+below the first LoRA block are read from the frozen prefix if it is stored.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from tasks.tuning.lora import Adapted
 from tasks.tuning.losses import Objective, Terms, case_terms, objective_sum, scored_tokens
 from tasks.tuning.streams import side_by_side
 
-LEADING = (
-    1 << 31
-) - 1  # the place of the leading tokens in a dropout key: no case of a batch has it
+# The place of the leading tokens in a dropout key: no case of a batch has it.
+LEADING = (1 << 31) - 1
+
+Gradients = Any  # a tree of arrays, shaped as the trainable parameters
 
 
 @dataclass(frozen=True)
@@ -47,130 +48,174 @@ class Scores:
         return np.asarray(p / p.sum(axis=1, keepdims=True))
 
 
+@dataclass(frozen=True)
+class _EffectiveBatch:
+    """The batch of one update, as the loss of a part of it needs it: its sizes, and the key of its dropout masks."""
+
+    adapted: Adapted
+    prefix: Prefix
+    objective: Objective
+    tokens: int
+    count: int
+    dropout_key: tuple[int, int] | None
+
+    def loss(self, model: nn.Module, part: Batch, start: int) -> tuple[mx.array, mx.array]:
+        """Loss and parts (3,) of the cases `start`, `start` + 1, ... of the batch; `model` is differentiated."""
+        key = self.dropout_key
+        past = leading_past(self.adapted, self.prefix, (*key, LEADING) if key else None)
+        if key is not None:
+            per_case = self.prefix.cases.per_case
+            keys: list[tuple[int, ...]] = [
+                (*key, start + i // per_case) for i in range(len(part.rows))
+            ]
+            self.adapted.set_dropout(keys)
+
+        terms = batch_terms(self.adapted, self.prefix, part, past)
+        self.adapted.set_dropout(None)
+        return objective_sum(terms, part.labels, self.objective, self.tokens, self.count)
+
+
 def update_gradients(
-    adapted: Adapted, prefix: Prefix, cases: Cases, chosen: Sequence[int], objective: Objective,
-    micro_batch: int, dropout_key: tuple[int, int] | None,
-) -> tuple[mx.array, mx.array, Any]:  # fmt: skip
+    adapted: Adapted,
+    prefix: Prefix,
+    case_numbers: Sequence[int],
+    objective: Objective,
+    micro_batch: int,
+    dropout_key: tuple[int, int] | None,
+) -> tuple[mx.array, mx.array, Gradients]:
     """Loss, its parts (3,) and LoRA gradients of one effective batch, computed `micro_batch` cases at a time.
 
-    The common leading tokens (the instruction) go through the trained blocks once for all cases of a part: attention
+    The common leading tokens (the instruction) pass through the trained blocks once for all cases of a part: attention
     is causal, so they are the same for each case, and their gradient is the sum over the cases.
-    `dropout_key` = (seed, update); a case's mask depends on its position in the effective batch, and the leading
-    tokens have one mask an update, so the micro-batch changes nothing but memory.
+
+    `dropout_key` is (seed, update). A case's mask depends on its position in the effective batch, and the leading
+    tokens have one mask per update, so the micro-batch changes nothing but memory.
     """
-    tokens, count = scored_tokens(cases, chosen), len(chosen)
-    length = make_batch(cases, chosen).length
+    cases = prefix.cases
     model = adapted.stack.model
-    total, parts, gradients = mx.array(0.0), mx.zeros(3), None
+    whole = _EffectiveBatch(
+        adapted,
+        prefix,
+        objective,
+        scored_tokens(cases, case_numbers),
+        len(case_numbers),
+        dropout_key,
+    )
+    length = make_batch(cases, case_numbers).length
+    value_and_gradient = nn.value_and_grad(model, whole.loss)
+    parameters = model.trainable_parameters()
 
-    def loss_of(model: nn.Module, batch: Batch, start: int) -> tuple[mx.array, mx.array]:
-        past = leading_past(adapted, prefix, (*dropout_key, LEADING) if dropout_key else None)
-        if dropout_key is not None:
-            adapted.set_dropout(
-                [(*dropout_key, start + i // cases.per_case) for i in range(len(batch.rows))]
-            )
-        terms = batch_terms(adapted, prefix, cases, batch, past)
-        adapted.set_dropout(None)
-        return objective_sum(terms, batch.labels, objective, tokens, count)
-
-    value_and_gradient, own = nn.value_and_grad(model, loss_of), model.trainable_parameters()
-    for start in range(0, count, micro_batch):
-        batch = make_batch(cases, chosen[start : start + micro_batch], length)
-        (loss, part), gradient = value_and_gradient(model, batch, start)
+    total = mx.array(0.0)
+    parts = mx.zeros(3)
+    gradients = None
+    for start in range(0, whole.count, micro_batch):
+        batch = make_batch(cases, case_numbers[start : start + micro_batch], length)
+        (loss, loss_parts), gradient = value_and_gradient(model, batch, start)
         gradients = gradient if gradients is None else tree_map(mx.add, gradients, gradient)
-        total, parts = total + loss, parts + part
+        total = total + loss
+        parts = parts + loss_parts
         mx.eval(total, parts, gradients)
-    model.update(own)  # differentiating leaves its own copies in the model
+
+    # Differentiation leaves its own copies of the parameters in the model.
+    model.update(parameters)
     return total, parts, gradients
 
 
-def step_peak(
-    adapted: Adapted, prefix: Prefix, cases: Cases, objective: Objective, count: int = 1
-) -> int:
-    """Bytes that the gradients of `count` of the set's longest cases need at their peak, on top of what is held: each
-    result is finished before the next is allocated, so that little depends on what else the machine does. What its threads
-    free first still differs: about one step in eight of a tiny model takes up to a third more than the others."""
-    longest = max(range(len(cases.encoded)), key=lambda c: len(cases.encoded[c].prompt))
+def step_peak(adapted: Adapted, prefix: Prefix, objective: Objective, count: int = 1) -> int:
+    """Bytes that the gradients of `count` of the set's longest cases need at their peak, on top of what is held.
+
+    With a memory limit of 0 MLX finishes each result before it allocates the next, so that the peak depends little on
+    what else the machine does. The order in which threads free memory still matters: about one step in eight of a tiny
+    model takes up to a third more than the others.
+    """
+    encoded = prefix.cases.encoded
+    longest = max(range(len(encoded)), key=lambda number: len(encoded[number].prompt))
     mx.clear_cache()
     held = mx.get_active_memory()
     mx.reset_peak_memory()
-    usual = mx.set_memory_limit(0)
-    update_gradients(adapted, prefix, cases, [longest] * count, objective, count, (0, 0))
-    mx.set_memory_limit(usual)
+
+    usual_limit = mx.set_memory_limit(0)
+    update_gradients(adapted, prefix, [longest] * count, objective, count, (0, 0))
+    mx.set_memory_limit(usual_limit)
     return int(mx.get_peak_memory() - held)
 
 
-def score_cases(
-    adapted: Adapted, prefix: Prefix, cases: Cases, tokens_at_once: int = TOKENS_AT_ONCE
-) -> Scores:
-    """Deterministic scores of every case: dropout off, the instruction's tokens computed once for the whole set."""
+def score_cases(adapted: Adapted, prefix: Prefix, tokens_at_once: int = TOKENS_AT_ONCE) -> Scores:
+    """Deterministic scores of every case: dropout is off, and the instruction is computed once for the whole set."""
+    cases = prefix.cases
     adapted.set_dropout(None)
     past = leading_past(adapted, prefix)
-    mx.eval([p.arrays() for p in past if p])
+    mx.eval([block.arrays() for block in past if block])
 
-    def terms_of(chosen: list[int]) -> tuple[mx.array, mx.array, mx.array]:
-        terms = batch_terms(adapted, prefix, cases, make_batch(cases, chosen), past)
+    def terms_of(case_numbers: list[int]) -> tuple[mx.array, mx.array, mx.array]:
+        terms = batch_terms(adapted, prefix, make_batch(cases, case_numbers), past)
         return terms.label_loss, terms.other_loss, terms.label_logp
 
-    out: dict[int, tuple[Any, Any, Any]] = {}
-    for chosen, terms in side_by_side(sorted_batches(cases, tokens_at_once), terms_of):
-        arrays = [np.array(a) for a in terms]
-        out.update({case: tuple(a[i] for a in arrays) for i, case in enumerate(chosen)})
-    ordered = [out[i] for i in range(len(cases.encoded))]
-    return Scores(*(np.stack([row[k] for row in ordered]) for k in range(3)))
+    scores_by_case: dict[int, tuple[Any, Any, Any]] = {}
+    for case_numbers, terms in side_by_side(sorted_batches(cases, tokens_at_once), terms_of):
+        label_loss, other_loss, label_logp = (np.array(values) for values in terms)
+        for i, number in enumerate(case_numbers):
+            scores_by_case[number] = (label_loss[i], other_loss[i], label_logp[i])
+
+    ordered = [scores_by_case[number] for number in range(len(cases.encoded))]
+    return Scores(*(np.stack(column) for column in zip(*ordered, strict=True)))
 
 
 def leading_past(
     adapted: Adapted, prefix: Prefix, dropout_key: tuple[int, ...] | None = None
 ) -> list[SharedPast | None]:
-    """Run the common leading tokens through the trained blocks and keep their keys and values."""
-    stack, start = adapted.stack, prefix.boundary
-    past: list[SharedPast | None] = [
-        SharedPast() if i >= start else None for i in range(stack.depth)
-    ]
+    """Keys and values of the common leading tokens in each trained block; None for a block that needs none.
+
+    MLX computes them lazily, and of the last block's output nothing.
+    """
+    stack = adapted.stack
+    start = prefix.boundary
     if prefix.cases.leading == 0:
         return [None] * stack.depth
+
+    past = [SharedPast() if i >= start else None for i in range(stack.depth)]
     adapted.set_dropout([dropout_key] if dropout_key else None)
-    run_blocks(
-        stack, prefix.leading_hidden(), start, stack.depth, past
-    )  # lazily: only keys and values are wanted
+    run_blocks(stack, prefix.leading_hidden(), start, stack.depth, past)
     adapted.set_dropout(None)
     return past
 
 
 def batch_terms(
-    adapted: Adapted, prefix: Prefix, cases: Cases, batch: Batch, past: list[SharedPast | None]
+    adapted: Adapted, prefix: Prefix, batch: Batch, past: list[SharedPast | None]
 ) -> Terms:
-    """Terms of a batch whose leading tokens are already in `past`."""
-    return case_terms(_scores_after(adapted, prefix, cases, batch, past), batch, cases)
+    """Loss terms of a batch whose leading tokens are already in `past`."""
+    return case_terms(_score_batch(adapted, prefix, batch, past), batch, prefix.cases)
 
 
 def label_terms(
-    adapted: Adapted, prefix: Prefix, cases: Cases, batch: Batch, past: list[SharedPast | None]
+    adapted: Adapted, prefix: Prefix, batch: Batch, past: list[SharedPast | None]
 ) -> Terms:
     """Terms of a batch whose leading tokens are already in `past`; only label positions are computed."""
-    rows = max(row.label_length for row in batch.rows)
-    short = _cut(batch, rows)
-    return case_terms(_scores_after(adapted, prefix, cases, short, past), short, cases)
+    positions = max(row.label_length for row in batch.rows)
+    return batch_terms(adapted, prefix, _first_positions(batch, positions), past)
 
 
-def _scores_after(
-    adapted: Adapted, prefix: Prefix, cases: Cases, batch: Batch, past: list[SharedPast | None]
+def _score_batch(
+    adapted: Adapted, prefix: Prefix, batch: Batch, past: list[SharedPast | None]
 ) -> RowScores:
-    stack, skip = adapted.stack, cases.leading
+    stack = adapted.stack
+    cases = prefix.cases
     hidden = prefix.hidden(batch.rows, batch.length)
     hidden = run_blocks(stack, hidden, prefix.boundary, stack.depth - 1, past)
+
     targets = mx.array(batch.targets)
-    hidden = run_last_block(stack, hidden, mx.array(batch.first - skip), targets.shape[1], past[-1])
+    first = mx.array(batch.first - cases.leading)
+    hidden = run_last_block(stack, hidden, first, targets.shape[1], past[-1])
     return score_rows(stack, hidden, targets, mx.array(cases.label_tokens))
 
 
-def _cut(batch: Batch, rows: int) -> Batch:
+def _first_positions(batch: Batch, count: int) -> Batch:
+    """The batch with only its first `count` scored positions."""
     return replace(
         batch,
-        targets=batch.targets[:, :rows],
-        scored=batch.scored[:, :rows],
-        is_label=batch.is_label[:, :rows],
+        targets=batch.targets[:, :count],
+        scored=batch.scored[:, :count],
+        is_label=batch.is_label[:, :count],
     )
 
 
@@ -181,8 +226,7 @@ def validation_value(
     terms = Terms(
         mx.array(scores.label_loss), mx.array(scores.other_loss), mx.array(scores.label_logp)
     )
-    everything = range(len(cases.encoded))
-    loss, parts = objective_sum(
-        terms, cases.labels, objective, scored_tokens(cases, everything), len(cases.encoded)
-    )
+    count = len(cases.encoded)
+    tokens = scored_tokens(cases, range(count))
+    loss, parts = objective_sum(terms, cases.labels, objective, tokens, count)
     return float(np.array(loss)), np.array(parts).tolist()

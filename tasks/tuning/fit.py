@@ -1,4 +1,4 @@
-"""The micro-batch of a training, chosen by probe steps on its longest case."""
+"""The micro-batch of a training, measured by probe steps on its longest case."""
 
 from __future__ import annotations
 
@@ -7,41 +7,41 @@ from dataclasses import replace
 import mlx.core as mx
 
 from tasks.runtime.events import Emit
-from tasks.tuning.batches import Cases
 from tasks.tuning.engine import step_peak
 from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.lora import Adapted
 from tasks.tuning.losses import Objective
-from tasks.tuning.memory import SLACK, STATE_BYTES, Choice, choose
+from tasks.tuning.memory import SLACK, STATE_BYTES, MemoryChoice, choose_memory
 
 
 def fit(
-    adapted: Adapted, prefix: Prefix, cases: Cases, objective: Objective, batch_size: int, limit: int,
-    emit: Emit,
-) -> Choice:  # fmt: skip
-    """What of an effective batch is computed at once within `limit` bytes, weights included. Raises BadInput if nothing."""
+    adapted: Adapted, prefix: Prefix, objective: Objective, batch_size: int, limit: int, emit: Emit
+) -> MemoryChoice:
+    """The part of an effective batch to compute at once within `limit` bytes, weights included.
+
+    Raises BadInput if not even one case fits.
+    """
+    cases = prefix.cases
 
     def peak(checkpointing: bool, count: int) -> int:
-        return int(
-            SLACK
-            * step_peak(with_checkpoints(adapted, checkpointing), prefix, cases, objective, count)
-        )
+        model = with_checkpoints(adapted, checkpointing)
+        return int(SLACK * step_peak(model, prefix, objective, count))
 
     held = mx.get_active_memory() + STATE_BYTES * adapted.trainable
     batch = min(batch_size, len(cases.encoded))
     longest = max(len(row.inputs) for row in cases.rows) * cases.per_case
-    return choose(peak, held, batch, longest, limit, emit)
+    return choose_memory(peak, held, batch, longest, limit, emit)
 
 
 def with_checkpoints(adapted: Adapted, checkpointing: bool) -> Adapted:
-    """The same adapted model, whose blocks are computed again in the backward pass, or are not."""
+    """The same adapted model, with or without its blocks computed again in the backward pass."""
     return replace(adapted, stack=replace(adapted.stack, checkpointing=checkpointing))
 
 
 def keep_within(limit: int, cache_bytes: int) -> None:
-    """Hold MLX to a budget of `limit` bytes, `cache_bytes` of them for freed buffers, for the rest of this process.
+    """Hold MLX to `limit` bytes, `cache_bytes` of them for freed buffers, for the rest of this process.
 
-    MLX allocates ahead of the work that fills what it allocates, how far depends on what else the machine does. Past its
+    MLX allocates ahead of the work that fills its arrays; how far ahead depends on the load of the machine. Past its
     memory limit it waits for that work (`mlx.core.set_memory_limit`), after one more result: hence the slack.
     """
     mx.set_cache_limit(cache_bytes)

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
+from tasks.runtime.device import Device
 from tasks.runtime.errors import Diverged
 from tasks.runtime.events import Emit, StepWarning
 from tasks.runtime.probe import report_device
 from tasks.runtime.store import locked, seal, verify, write_atomic
-from tasks.spec import ExperimentSpec
 from tasks.tuning.batches import TOKENS_AT_ONCE, epoch_batches, padding_share
-from tasks.tuning.checkpoint import Progress
+from tasks.tuning.checkpoint import Arrays, Progress
 from tasks.tuning.fit import fit, keep_within
 from tasks.tuning.frozen_prefix import open_prefix
 from tasks.tuning.lora import Adapted, adapter_config, adapter_weights, add_lora, load_variant
 from tasks.tuning.losses import make_objective
-from tasks.tuning.memory import Choice, budget, cache_limit, read_choice, write_choice
+from tasks.tuning.memory import MemoryChoice, budget, cache_limit, read_choice, write_choice
 from tasks.tuning.sets import load_set, load_template, warn_of_shortened
-from tasks.tuning.trainer import Split, train
+from tasks.tuning.summary import TrainingJob, TrainingSummary
+from tasks.tuning.trainer import Splits, train
 from tasks.tuning.training_rows import DIVERGED, settings_digest
 
 OUTPUTS = [
@@ -36,149 +37,197 @@ SETS = ("train", "valid")
 HEAVY_COST_WEIGHT = 5.0
 
 
+@dataclass(frozen=True)
+class _Setup:
+    """A training that is ready to start, and the part of its summary that is known by then."""
+
+    job: TrainingJob
+    started_at: datetime
+    device: Device
+    adapted: Adapted
+    weights_memory_bytes: int
+    splits: Splits
+    shortened_cases: int
+    choice: MemoryChoice
+
+    def summary(self, progress: Progress) -> TrainingSummary:
+        """The summary of the training, given how far it is."""
+        recipe = self.job.experiment.recipe
+        cases = self.splits.train.cases
+        train_losses = [point.loss for point in progress.curve if point.split == "train"]
+        seconds = progress.train_seconds
+        first_epoch = epoch_batches(cases, recipe.batch_size, self.job.experiment.seed, 0)
+
+        return TrainingSummary(
+            train_loss=train_losses[-1] if train_losses else None,
+            valid_loss=progress.best_value,
+            best_iteration=progress.best_update,
+            last_iteration=progress.update,
+            train_seconds=seconds,
+            tokens_per_second=progress.trained_tokens / seconds if seconds else None,
+            peak_memory_bytes=progress.peak_memory_bytes,
+            peak_rss_bytes=progress.peak_rss_bytes,
+            micro_batch=self.choice.micro_batch,
+            checkpointed_blocks=self.choice.checkpointing,
+            memory_budget_bytes=self.choice.limit,
+            padding_share=padding_share(cases, first_epoch),
+            device=self.device,
+            weights_memory_bytes=self.weights_memory_bytes,
+            cache_memory_bytes=mx.get_cache_memory(),
+            trainable_parameters=self.adapted.trainable,
+            shortened_cases=self.shortened_cases,
+            frozen_blocks_stored=self.splits.train.boundary,
+            started_at=self.started_at.isoformat(),
+            finished_at=datetime.now(UTC).isoformat(),
+        )
+
+
 def heavy_cost_warning(cost_weight: float) -> str:
-    """What a high lambda does: at 5 a model without signal already answers ED from a share of about 5 % on."""
+    """The effect of a high lambda: at 5 a model without signal answers ED from a share of about 5 % on."""
     return (
-        f"cost_weight {cost_weight:g} is above {HEAVY_COST_WEIGHT:g}: the cost term may teach the model to answer ED to "
-        "everything; look at the specificity in the training curve."
+        f"cost_weight {cost_weight:g} is above {HEAVY_COST_WEIGHT:g}: the cost term may teach the "
+        "model to answer ED to everything; look at the specificity in the training curve."
     )
 
 
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
-    """Train one experiment into `folder`; returns the summary that its manifest keeps.
+    """Train one experiment; `args` are the fields of TrainingJob as JSON.
 
-    `args`: experiment (ExperimentSpec as JSON), training_id, variant, data, home, folder (paths), choice (fields of Choice)
-    or None.
+    Returns the TrainingSummary, which the manifest of the folder keeps too, as JSON.
     """
-    spec = ExperimentSpec.model_validate(args["experiment"])
-    folder, variant = Path(args["folder"]), Path(args["variant"])
-    with locked(folder):
-        started = datetime.now(UTC)
-        (folder / DIVERGED).unlink(missing_ok=True)
-        device = report_device(emit)
-        if spec.recipe.kind == "safety" and spec.recipe.cost_weight > HEAVY_COST_WEIGHT:
-            emit(StepWarning(heavy_cost_warning(spec.recipe.cost_weight)))
-        limit = budget(spec)
-        keep_within(limit, cache_limit(limit))
-        stack = load_variant(variant, device.compute_path)
-        adapted = add_lora(stack, spec.recipe, spec.training, spec.seed)
-        weights_bytes = mx.get_active_memory()
-        told, kept = (
-            (Choice.of(args["choice"]) if args.get("choice") else None),
-            read_choice(folder),
-        )
-        splits, shortened = _splits(args, spec, adapted, limit, told, kept, emit)
-        choice = _choice(spec, adapted, splits, limit, told, kept, emit)
-        write_choice(folder, choice)
-        keep_within(limit, choice.cache_bytes)
-        mx.clear_cache()
-        mx.reset_peak_memory()
-
-        def summary(progress: Progress) -> dict[str, Any]:
-            return _summary(spec, progress, splits["train"], choice) | {
-                "device": device.as_dict(), "weights_memory_bytes": weights_bytes,
-                "cache_memory_bytes": mx.get_cache_memory(), "trainable_parameters": adapted.trainable,
-                "shortened_cases": shortened, "frozen_blocks_stored": splits["train"].prefix.boundary,
-                "started_at": started.isoformat(), "finished_at": datetime.now(UTC).isoformat(),
-            }  # fmt: skip
-
-        try:
-            best, progress = train(
-                adapted, spec, splits["train"], splits["valid"], folder, emit, choice
-            )
-        except Diverged as error:
-            reached = {
-                "summary": summary(error.reached),
-                "curve": [asdict(point) for point in error.reached.curve],
-            }
-            write_atomic(folder / DIVERGED, json.dumps(reached))
-            raise
-        _write(folder, best, adapter_weights(adapted), spec, variant, progress)
-        found = summary(progress)
-        settings = settings_digest(spec, verify(Path(args["data"]), deep=False))
-        seal(
-            folder,
-            {"training_id": args["training_id"], "settings_digest": settings, "summary": found},
-            OUTPUTS,
-        )
-    return found
+    job = TrainingJob.model_validate(args)
+    with locked(job.folder):
+        (job.folder / DIVERGED).unlink(missing_ok=True)
+        summary = _train(_set_up(job, emit), emit).model_dump(mode="json")
+        settings = settings_digest(job.experiment, verify(job.data, deep=False))
+        manifest = {
+            "training_id": job.training_id,
+            "settings_digest": settings,
+            "summary": summary,
+        }
+        seal(job.folder, manifest, OUTPUTS)
+    return summary
 
 
-def _splits(
-    args: dict[str, Any], spec: ExperimentSpec, adapted: Adapted, limit: int, told: Choice | None, kept: Choice | None,
-    emit: Emit,
-) -> tuple[dict[str, Split], int]:  # fmt: skip
-    """Train and valid, encoded, with their prefixes, stored or not as this training began; and how many were shortened."""
-    variant, data, home = (Path(args[key]) for key in ("variant", "data", "home"))
-    template, digest = load_template(variant), verify(variant, deep=False)["digest"]
-    begun = next((c.stored for c in (told, kept) if c is not None and c.stored is not None), None)
-    tokens = told.tokens_at_once if told else TOKENS_AT_ONCE
-    splits, shortened = {}, 0
+def _set_up(job: TrainingJob, emit: Emit) -> _Setup:
+    spec = job.experiment
+    started_at = datetime.now(UTC)
+    device = report_device(emit)
+    if spec.recipe.kind == "safety" and spec.recipe.cost_weight > HEAVY_COST_WEIGHT:
+        emit(StepWarning(heavy_cost_warning(spec.recipe.cost_weight)))
+
+    limit = budget(spec)
+    keep_within(limit, cache_limit(limit))
+    stack = load_variant(job.variant, device.compute_path)
+    adapted = add_lora(stack, spec.recipe, spec.training, spec.seed)
+    weights_bytes = mx.get_active_memory()
+
+    saved_choice = read_choice(job.folder)
+    splits, shortened = _load_splits(job, adapted, saved_choice, emit)
+    choice = _choose(job, adapted, splits, saved_choice, emit)
+    write_choice(job.folder, choice)
+
+    keep_within(limit, choice.cache_bytes)
+    mx.clear_cache()
+    mx.reset_peak_memory()
+    return _Setup(job, started_at, device, adapted, weights_bytes, splits, shortened, choice)
+
+
+def _load_splits(
+    job: TrainingJob, adapted: Adapted, saved_choice: MemoryChoice | None, emit: Emit
+) -> tuple[Splits, int]:
+    """The sets, encoded, with their frozen prefixes; and how many of their cases are shortened.
+
+    A resumed training reads its prefixes from the store, or not, as it did when it began.
+    """
+    spec = job.experiment
+    template = load_template(job.variant)
+    weights_digest = verify(job.variant, deep=False)["digest"]
+    stored = _stored_sets(job.choice, saved_choice)
+    tokens_at_once = job.choice.tokens_at_once if job.choice else TOKENS_AT_ONCE
+
+    prefixes = {}
+    shortened = 0
     for name in SETS:
-        loaded = load_set(data, name, template, spec.training.max_tokens)
+        loaded = load_set(job.data, name, template, spec.training.max_tokens)
         warn_of_shortened(name, loaded, spec.training.max_tokens, emit)
-        prefix = open_prefix(
-            adapted.stack, loaded.cases, adapted.boundary, home, digest, emit,
-            limit=limit, tokens_at_once=tokens, stored=None if begun is None else name in begun,
-        )  # fmt: skip
-        splits[name] = Split(loaded.cases, prefix)
         shortened += loaded.shortened
-    return splits, shortened
-
-
-def _choice(
-    spec: ExperimentSpec, adapted: Adapted, splits: dict[str, Split], limit: int, told: Choice | None,
-    kept: Choice | None, emit: Emit,
-) -> Choice:  # fmt: skip
-    """What the parent asks for after running out of memory; else what this training began with; else what fits."""
-    choice = told or kept
-    if choice is None or (told is None and choice.limit != limit):
-        split = splits["train"]
-        objective = make_objective(spec.recipe, split.cases.labels)
-        choice = fit(
-            adapted, split.prefix, split.cases, objective, spec.recipe.batch_size, limit, emit
+        prefixes[name] = open_prefix(
+            adapted.stack,
+            loaded.cases,
+            adapted.boundary,
+            job.home,
+            weights_digest,
+            emit,
+            limit=budget(spec),
+            tokens_at_once=tokens_at_once,
+            stored=None if stored is None else name in stored,
         )
-    return replace(
-        choice, limit=limit, stored=tuple(name for name in SETS if splits[name].prefix.boundary > 0)
-    )
+    return Splits(**prefixes), shortened
 
 
-def _summary(
-    spec: ExperimentSpec, progress: Progress, split: Split, choice: Choice
-) -> dict[str, Any]:
-    train_points = [p.loss for p in progress.curve if p.split == "train"]
-    epoch = epoch_batches(split.cases, spec.recipe.batch_size, spec.seed, 0)
-    return {
-        "train_loss": train_points[-1] if train_points else None,
-        "valid_loss": progress.best_value, "best_iteration": progress.best_update,
-        "last_iteration": progress.update, "train_seconds": progress.train_seconds,
-        "tokens_per_second": progress.trained_tokens / progress.train_seconds if progress.train_seconds else None,
-        "peak_memory_bytes": progress.peak_memory_bytes, "peak_rss_bytes": progress.peak_rss_bytes,
-        "micro_batch": choice.micro_batch, "checkpointed_blocks": choice.checkpointing,
-        "memory_budget_bytes": choice.limit,
-        "padding_share": padding_share(split.cases, epoch),
-    }  # fmt: skip
+def _stored_sets(*choices: MemoryChoice | None) -> tuple[str, ...] | None:
+    """The sets that are read from the store, by the first choice that has decided it; None if none has."""
+    decided = (choice.stored for choice in choices if choice is not None)
+    return next((stored for stored in decided if stored is not None), None)
 
 
-def _write(
-    folder: Path, best: dict[str, mx.array], last: dict[str, mx.array], spec: ExperimentSpec, variant: Path,
-    progress: Progress,
-) -> None:  # fmt: skip
+def _choose(
+    job: TrainingJob,
+    adapted: Adapted,
+    splits: Splits,
+    saved_choice: MemoryChoice | None,
+    emit: Emit,
+) -> MemoryChoice:
+    """The requested choice; else the saved one, unless the budget is another now; else a measured one."""
+    spec = job.experiment
+    limit = budget(spec)
+    choice = job.choice or saved_choice
+    if choice is None or (job.choice is None and choice.limit != limit):
+        objective = make_objective(spec.recipe, splits.train.cases.labels)
+        choice = fit(adapted, splits.train, objective, spec.recipe.batch_size, limit, emit)
+
+    stored = tuple(name for name in SETS if getattr(splits, name).boundary > 0)
+    return replace(choice, limit=limit, stored=stored)
+
+
+def _train(setup: _Setup, emit: Emit) -> TrainingSummary:
+    """Train, and write the output files; where it diverges, what it reached instead."""
+    job = setup.job
+    try:
+        best, progress = train(
+            setup.adapted, job.experiment, setup.splits, job.folder, emit, setup.choice
+        )
+    except Diverged as error:
+        _write_diverged(job.folder, setup.summary(error.reached), error.reached)
+        raise
+
+    _write_adapters(job.folder, best, adapter_weights(setup.adapted))
+    _write_settings(job, progress)
+    return setup.summary(progress)
+
+
+def _write_diverged(folder: Path, summary: TrainingSummary, progress: Progress) -> None:
+    reached = {"summary": summary.model_dump(mode="json"), "curve": _curve(progress)}
+    write_atomic(folder / DIVERGED, json.dumps(reached))
+
+
+def _write_adapters(folder: Path, best: Arrays, last: Arrays) -> None:
     for name, weights in (("adapters", best), ("adapters_last", last)):
         temporary = folder / f".{name}.tmp.safetensors"
-        mx.save_safetensors(
-            str(temporary), dict(sorted(weights.items()))
-        )  # its order decides the file's
+        # The order of the arrays decides the bytes of the file.
+        mx.save_safetensors(str(temporary), dict(sorted(weights.items())))
         temporary.replace(folder / f"{name}.safetensors")
-    write_atomic(
-        folder / "adapter_config.json", adapter_config(spec.recipe, spec.training, variant.name)
-    )
-    write_atomic(
-        folder / "training.json",
-        json.dumps(
-            {
-                "spec": spec.model_dump(mode="json"),
-                "curve": [asdict(point) for point in progress.curve],
-            }
-        ),
-    )
+
+
+def _write_settings(job: TrainingJob, progress: Progress) -> None:
+    """The adapter's configuration as stock mlx-lm reads it, and the experiment with its training curve."""
+    spec = job.experiment
+    config = adapter_config(spec.recipe, spec.training, job.variant.name)
+    write_atomic(job.folder / "adapter_config.json", config)
+    training = {"spec": spec.model_dump(mode="json"), "curve": _curve(progress)}
+    write_atomic(job.folder / "training.json", json.dumps(training))
+
+
+def _curve(progress: Progress) -> list[dict[str, Any]]:
+    return [asdict(point) for point in progress.curve]

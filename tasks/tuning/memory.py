@@ -1,10 +1,10 @@
 """How much of a batch fits: the micro-batch, from a memory budget and probe steps on the longest case.
 
-A step over n cases is taken to need what the longest case alone needs, and for each further case as much as a second
-longest one adds; what comes out is measured, and lessened in proportion if it is too much. Validation of as many tokens,
-which keeps no gradient, needs no more than such a step. Where one case does not fit, blocks are checkpointed. Nothing here
-changes a result beyond the order of sums; what was chosen is written down, so that a resumed run sums in the same order.
-This file imports no MLX: the parent process reads budgets and choices too.
+A step over n cases is estimated to need what the longest case alone needs, and for each further case as much as a
+second longest one adds; the estimate is checked by a probe, and lowered in proportion if it is too high. Validation of
+as many tokens, which keeps no gradient, needs no more than such a step. If one case does not fit, blocks are
+checkpointed. Nothing here changes a result beyond the order of sums, and the choice is saved, so that a resumed run
+sums in the same order. This file imports no MLX: the parent process reads budgets and choices too.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +24,27 @@ from tasks.spec import ExperimentSpec, byte_count
 from tasks.tuning.batches import TOKENS_AT_ONCE
 
 CHOICE = "memory.json"
-DEFAULT_SHARE = (
-    0.6  # of the machine's memory: it should stay usable, and Metal recommends two thirds at most
-)
-STATE_BYTES = 12  # per trained value: AdamW's two moments, and the accumulated gradient
-CACHE_BYTES = (
-    1 << 30
-)  # freed buffers that MLX may keep for reuse; stock frees them all after every step
-CACHE_SHARE = 8  # but one byte in so many of the budget at most
-SLACK = 1.1  # by what two steps over the same cases may differ at their peak, and MLX goes beyond its limit
+# Share of the machine's memory that a training may take: the machine should stay usable, and Metal recommends at most
+# two thirds.
+DEFAULT_SHARE = 0.6
+# Bytes per trained value: the two moments of AdamW, and the accumulated gradient.
+STATE_BYTES = 12
+# Freed buffers that MLX may keep for reuse, and the fraction of the budget that they may take at most (1/8). Stock
+# mlx-lm frees them all after every step.
+CACHE_BYTES = 1 << 30
+CACHE_FRACTION = 8
+# Two steps over the same cases may differ by this much at their peak, and MLX exceeds its limit a little.
+SLACK = 1.1
 
 
 @dataclass(frozen=True)
-class Choice:
-    """Cases computed at once, and whether blocks are computed again in the backward pass to save memory; for `limit`
-    bytes. `tokens_at_once`: padded tokens of one forward pass of validation. `cache_bytes`: what MLX may keep of freed
-    buffers. `stored`: the sets whose frozen prefix is read from the store (None: not settled yet)."""
+class MemoryChoice:
+    """How a training uses its memory budget of `limit` bytes.
+
+    `micro_batch`: cases computed at once. `checkpointing`: blocks are computed again in the backward pass.
+    `tokens_at_once`: padded tokens of one forward pass of validation. `cache_bytes`: freed buffers that MLX may keep.
+    `stored`: the sets whose frozen prefix is read from the store (None: not decided yet).
+    """
 
     micro_batch: int
     checkpointing: bool = False
@@ -48,26 +54,28 @@ class Choice:
     stored: tuple[str, ...] | None = None
 
     @classmethod
-    def of(cls, values: dict[str, Any]) -> Choice:
+    def parse(cls, values: dict[str, Any]) -> MemoryChoice:
         """A choice from its fields as JSON."""
         choice = cls(**values)
         return choice if choice.stored is None else replace(choice, stored=tuple(choice.stored))
 
-    def smaller(self) -> Choice | None:
-        """What to try after running out of memory; None if there is nothing smaller."""
-        less = replace(self, cache_bytes=self.cache_bytes // 2)
+    def smaller(self) -> MemoryChoice | None:
+        """The choice to try after running out of memory; None if there is nothing smaller."""
+        less_cache = replace(self, cache_bytes=self.cache_bytes // 2)
         if self.micro_batch > 1:
             return replace(
-                less, micro_batch=self.micro_batch // 2, tokens_at_once=self.tokens_at_once // 2
+                less_cache,
+                micro_batch=self.micro_batch // 2,
+                tokens_at_once=self.tokens_at_once // 2,
             )
-        return None if self.checkpointing else replace(less, checkpointing=True)
+        return None if self.checkpointing else replace(less_cache, checkpointing=True)
 
 
-SMALLEST = Choice(1, checkpointing=True, tokens_at_once=1)
+SMALLEST = MemoryChoice(1, checkpointing=True, tokens_at_once=1)
 
 
 def budget(spec: ExperimentSpec) -> int:
-    """Bytes that a training may take: the grid's training.memory, else a share of what the machine has."""
+    """Bytes that a training may take: `training.memory` of the grid, else a share of the machine's memory."""
     if spec.training.memory is not None:
         return byte_count(spec.training.memory)
     return int(DEFAULT_SHARE * total_memory())
@@ -75,72 +83,95 @@ def budget(spec: ExperimentSpec) -> int:
 
 def cache_limit(limit: int) -> int:
     """Bytes of freed buffers that MLX may keep within a budget of `limit`."""
-    return min(CACHE_BYTES, limit // CACHE_SHARE)
+    return min(CACHE_BYTES, limit // CACHE_FRACTION)
 
 
-def read_choice(folder: Path) -> Choice | None:
-    """What an earlier run of this training chose, or None."""
+def read_choice(folder: Path) -> MemoryChoice | None:
+    """The choice that an earlier run of this training saved, or None."""
     try:
-        return Choice.of(json.loads((folder / CHOICE).read_text(encoding="utf-8")))
+        return MemoryChoice.parse(json.loads((folder / CHOICE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 
 
-def write_choice(folder: Path, choice: Choice) -> None:
+def write_choice(folder: Path, choice: MemoryChoice) -> None:
+    """Save the choice of a training in its folder."""
     write_atomic(folder / CHOICE, json.dumps(asdict(choice)))
 
 
-def after_out_of_memory(told: Choice | None, folder: Path) -> Choice | None:
-    """What to try next: less than the run in `folder` was told, or had chosen; None if there is nothing smaller.
+def after_out_of_memory(requested: MemoryChoice | None, folder: Path) -> MemoryChoice | None:
+    """The choice to try next: smaller than the requested one, or than the saved one; None if nothing is smaller.
 
-    A run that had chosen nothing died in the frozen prefix or in a probe step: it is given the smallest choice.
+    A run that saved no choice died in the frozen prefix or in a probe step: the smallest choice is next.
     """
-    used = told or read_choice(folder)
+    used = requested or read_choice(folder)
     return SMALLEST if used is None else used.smaller()
 
 
-def choose(
-    peak: Callable[[bool, int], int], held: int, batch: int, longest: int, limit: int,
+def choose_memory(
+    peak: Callable[[bool, int], int],
+    held: int,
+    batch: int,
+    longest: int,
+    limit: int,
     emit: Emit,
-) -> Choice:  # fmt: skip
-    """The largest micro-batch that fits `limit` bytes beside MLX's cache, `held` of them taken by weights and optimizer.
+) -> MemoryChoice:
+    """The largest micro-batch that fits in `limit` bytes, beside MLX's cache and `held` bytes of weights and optimizer.
 
-    `peak(checkpointing, count)` measures the bytes that a step over `count` times the longest case, of `longest` tokens,
-    takes on top of what is held. Raises BadInput if not even one checkpointed case fits.
+    `peak(checkpointing, count)` measures the bytes that a step over `count` times the longest case takes on top of
+    `held`; `longest`: tokens of that case. Raises BadInput if not even one checkpointed case fits.
     """
     need = 0
     for checkpointing in (False, True):
-        one = peak(checkpointing, 1)
-        need = held + one
+        case_bytes = peak(checkpointing, 1)
+        need = held + case_bytes
         if need > limit:
             continue
+
         cache = min(cache_limit(limit), limit - need)
         room = limit - need - cache
-        more = max(peak(checkpointing, 2) - one, 1) if batch > 1 else max(one, 1)
-        found = min(batch, 1 + room // more)
-        if found > 2 and (taken := peak(checkpointing, found) - one) > room:
-            more = -(-taken // (found - 1))  # another part of the step has become the largest
-        fitting = 1 + room // more
-        side_by_side = (
-            1 if backend() == "metal" else cores()
-        )  # batches of validation, see streams.py
-        micro_batch, tokens = (
-            min(batch, fitting),
-            min(TOKENS_AT_ONCE, max(1, fitting * longest // side_by_side)),
+        further_bytes = _further_bytes(partial(peak, checkpointing), case_bytes, batch, room)
+        fitting = 1 + room // further_bytes
+        choice = MemoryChoice(
+            min(batch, fitting), checkpointing, limit, _validation_tokens(fitting * longest), cache
         )
-        emit(
-            MemoryNote(
-                f"Memory: {limit / 1e6:.1f} MB, {held / 1e6:.1f} MB of it for weights and optimizer and up to "
-                f"{cache / 1e6:.1f} MB for reuse; the longest case takes {one / 1e6:.1f} MB, each further one "
-                f"{more / 1e6:.1f} MB: micro-batch {micro_batch} of {batch}"
-                + (", blocks checkpointed." if checkpointing else "."),
-                held_bytes=held,
-                case_bytes=one,
-                further_bytes=more,
-            )
-        )
-        return Choice(micro_batch, checkpointing, limit, tokens, cache)
+        emit(_note(choice, batch, held, case_bytes, further_bytes))
+        return choice
     raise BadInput(
-        f"training.memory = {limit / 1e6:.1f} MB is less than one case needs, {need / 1e6:.1f} MB with checkpointed blocks; "
-        f"give {SLACK * need / 1e6:.1f} MB with --memory, or shorten cases with training.max_tokens."
+        f"training.memory = {limit / 1e6:.1f} MB is less than one case needs, {need / 1e6:.1f} MB "
+        f"with checkpointed blocks; give {SLACK * need / 1e6:.1f} MB with --memory, or shorten "
+        "cases with training.max_tokens."
     )
+
+
+def _further_bytes(peak: Callable[[int], int], case_bytes: int, batch: int, room: int) -> int:
+    """Bytes that each case after the first takes, so that as many as fit into `room` really do."""
+    further = max(peak(2) - case_bytes, 1) if batch > 1 else max(case_bytes, 1)
+    count = min(batch, 1 + room // further)
+    if count > 2:
+        taken = peak(count) - case_bytes
+        if taken > room:
+            # Another part of the step is now the largest.
+            further = -(-taken // (count - 1))
+    return further
+
+
+def _validation_tokens(step_tokens: int) -> int:
+    """Padded tokens of one forward pass of validation, where a training step of `step_tokens` tokens fits."""
+    # On a CPU batches of validation run side by side, one per core, see streams.py.
+    side_by_side = 1 if backend() == "metal" else cores()
+    return min(TOKENS_AT_ONCE, max(1, step_tokens // side_by_side))
+
+
+def _note(
+    choice: MemoryChoice, batch: int, held: int, case_bytes: int, further_bytes: int
+) -> MemoryNote:
+    limit = choice.limit or 0
+    checkpointed = ", blocks checkpointed" if choice.checkpointing else ""
+    message = (
+        f"Memory: {limit / 1e6:.1f} MB, {held / 1e6:.1f} MB of it for weights and optimizer and up to "
+        f"{choice.cache_bytes / 1e6:.1f} MB for reuse; the longest case takes {case_bytes / 1e6:.1f} MB, "
+        f"each further one {further_bytes / 1e6:.1f} MB: "
+        f"micro-batch {choice.micro_batch} of {batch}{checkpointed}."
+    )
+    return MemoryNote(message, held_bytes=held, case_bytes=case_bytes, further_bytes=further_bytes)

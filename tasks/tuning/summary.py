@@ -1,11 +1,32 @@
-"""What a training keeps about itself: the summary in the manifest of its folder."""
+"""What a training is asked to do (TrainingJob), and the summary that it keeps in the manifest of its folder."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
 from tasks.runtime.device import Device
 from tasks.runtime.manifest import Manifest
+from tasks.spec import ExperimentSpec
+from tasks.tuning.memory import MemoryChoice
+
+
+class TrainingJob(BaseModel):
+    """Arguments of the training job. `folder` becomes the sealed adapter folder; `variant` and `data` are complete ones.
+
+    `choice`: how to use the memory after an earlier attempt ran out of it; None lets the training choose.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    experiment: ExperimentSpec
+    training_id: str
+    variant: Path
+    data: Path
+    home: Path
+    folder: Path
+    choice: MemoryChoice | None = None
 
 
 class TrainingSummary(BaseModel):

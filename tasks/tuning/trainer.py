@@ -6,7 +6,6 @@ import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 import mlx.optimizers as optim
@@ -18,54 +17,58 @@ from tasks.runtime.events import CurvePoint, Emit, TrainingReport, ValidationRep
 from tasks.spec import ExperimentSpec
 from tasks.tuning import checkpoint
 from tasks.tuning.batches import Cases, training_batches
-from tasks.tuning.engine import Scores, score_cases, update_gradients, validation_value
+from tasks.tuning.engine import Gradients, Scores, score_cases, update_gradients, validation_value
 from tasks.tuning.fit import with_checkpoints
 from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.lora import Adapted, adapter_weights
-from tasks.tuning.losses import Objective, make_objective
-from tasks.tuning.memory import Choice
+from tasks.tuning.losses import make_objective
+from tasks.tuning.memory import MemoryChoice
 
-EXPLODED = 1e6  # norm of the gradient: healthy runs stay below a thousand
+# Norm of an exploding gradient: in healthy runs it stays below a thousand.
+EXPLODED = 1e6
+ALWAYS_ED_SPECIFICITY = 0.05
 
 
 @dataclass(frozen=True)
-class Split:
-    """One set, encoded, with its frozen prefix."""
+class Splits:
+    """The encoded training and validation sets, each with its frozen prefix."""
 
-    cases: Cases
-    prefix: Prefix
+    train: Prefix
+    valid: Prefix
 
 
 def learning_rate(spec: ExperimentSpec, update: int) -> float:
-    """Rate of optimizer update `update` (from 0): linear warm-up, then flat or falling towards 0 after the last update.
+    """Learning rate of optimizer update `update`, counted from 0.
 
-    The first update is not lost to a rate of 0, and neither is the last.
+    Linear warm-up, then constant or falling towards 0 after the last update: neither the first update nor the last is
+    lost to a rate of 0.
     """
-    peak, iterations = spec.recipe.learning_rate, spec.recipe.iterations
+    peak = spec.recipe.learning_rate
+    iterations = spec.recipe.iterations
     warmup = round(spec.training.warmup_ratio * iterations)
     if update < warmup:
         return peak * (update + 1) / warmup
+
     done = (update - warmup) / (iterations - warmup)
-    return (
-        peak
-        * {"none": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[
-            spec.training.decay
-        ]
-    )
+    factors = {
+        "none": 1.0,
+        "linear": 1 - done,
+        "cosine": 0.5 * (1 + math.cos(math.pi * done)),
+    }
+    return peak * factors[spec.training.decay]
 
 
-def clipped(gradients: Any, limit: float | None) -> tuple[Any, float]:
-    """Gradients with at most the norm `limit` over all tensors, and the norm that they had."""
-    norm = float(
-        np.sqrt(sum(float(np.array(mx.square(g).sum())) for _, g in tree_flatten(gradients)))
-    )
+def clip_gradients(gradients: Gradients, limit: float | None) -> tuple[Gradients, float]:
+    """Gradients with at most the norm `limit` over all tensors, and their norm before clipping."""
+    squares = [float(np.array(mx.square(g).sum())) for _, g in tree_flatten(gradients)]
+    norm = float(np.sqrt(sum(squares)))
     if limit is None or not norm > limit:
         return gradients, norm
     return tree_map(lambda g: g * (limit / norm), gradients), norm
 
 
 def make_optimizer(spec: ExperimentSpec) -> optim.AdamW:
-    """AdamW (Loshchilov & Hutter 2019) with bias correction, which MLX leaves off unless asked."""
+    """AdamW (Loshchilov & Hutter 2019) with bias correction, which is off by default in MLX."""
     return optim.AdamW(
         learning_rate=spec.recipe.learning_rate,
         weight_decay=spec.training.weight_decay,
@@ -74,182 +77,196 @@ def make_optimizer(spec: ExperimentSpec) -> optim.AdamW:
 
 
 def train(
-    adapted: Adapted, spec: ExperimentSpec, train_split: Split, valid_split: Split, folder: Path, emit: Emit,
-    choice: Choice | None = None,
-) -> tuple[dict[str, mx.array], checkpoint.Progress]:  # fmt: skip
+    adapted: Adapted,
+    spec: ExperimentSpec,
+    splits: Splits,
+    folder: Path,
+    emit: Emit,
+    choice: MemoryChoice | None = None,
+) -> tuple[dict[str, mx.array], checkpoint.Progress]:
     """Train to the recipe's last update, resuming from `folder`/checkpoint if there is one.
 
-    Returns the adapters with the lowest validation value, and the progress with its curve. Raises Diverged, with the
-    progress so far as its `reached`, on NaN and on an exploding gradient.
+    Returns the adapters with the lowest validation value, and the progress with its curve. Raises Diverged on NaN and
+    on an exploding gradient; its `reached` is the progress up to then.
     """
-    recipe = spec.recipe
-    choice = choice or Choice(recipe.batch_size)
-    stepping = with_checkpoints(adapted, choice.checkpointing)
-    objective = make_objective(recipe, train_split.cases.labels)
-    optimizer = make_optimizer(spec)
-    optimizer.init(adapted.stack.model.trainable_parameters())
-    restored = checkpoint.restore(folder / "checkpoint", adapted, optimizer, emit)
-    best, progress = restored or (dict(adapter_weights(adapted)), checkpoint.Progress())
-    try:
-        best = _train(
-            stepping,
-            spec,
-            train_split,
-            valid_split,
-            objective,
-            optimizer,
-            choice,
-            folder,
-            emit,
-            best,
-            progress,
+    run = TrainingRun(adapted, spec, splits, folder, emit, choice)
+    run.finish()
+    return run.best, run.progress
+
+
+class TrainingRun:
+    """A training in progress: the model and its optimizer, the sets, the best adapters and how far it is.
+
+    A new instance starts from the newest checkpoint in `folder`, else from the first update.
+    """
+
+    def __init__(
+        self,
+        adapted: Adapted,
+        spec: ExperimentSpec,
+        splits: Splits,
+        folder: Path,
+        emit: Emit,
+        choice: MemoryChoice | None = None,
+    ) -> None:
+        self.spec = spec
+        self.splits = splits
+        self.emit = emit
+        self.choice = choice or MemoryChoice(spec.recipe.batch_size)
+        self.checkpoints = folder / "checkpoint"
+
+        # Two views of one model: blocks may be computed again in the backward pass, never in validation.
+        self.stepping = with_checkpoints(adapted, self.choice.checkpointing)
+        self.scoring = with_checkpoints(adapted, False)
+        self.objective = make_objective(spec.recipe, splits.train.cases.labels)
+        self.optimizer = make_optimizer(spec)
+        self.optimizer.init(adapted.stack.model.trainable_parameters())
+
+        restored = checkpoint.restore(self.checkpoints, adapted, self.optimizer, emit)
+        self.best, self.progress = restored or (
+            dict(adapter_weights(adapted)),
+            checkpoint.Progress(),
         )
-    except Diverged as error:
-        if progress.unreported:
-            rate = learning_rate(spec, progress.update - 1)
-            _report(progress.unreported, rate, recipe.iterations, progress, emit)
-        error.reached = progress
-        raise
-    finally:
-        progress.keep_peaks()
-    return best, progress
 
+    def finish(self) -> None:
+        """Make the remaining updates. Raises Diverged with the progress up to then as its `reached`."""
+        try:
+            self._make_updates()
+        except Diverged as error:
+            if self.progress.unreported:
+                self._report(learning_rate(self.spec, self.progress.update - 1))
+            error.reached = self.progress
+            raise
+        finally:
+            self.progress.keep_peaks()
 
-def _train(
-    adapted: Adapted, spec: ExperimentSpec, train_split: Split, valid_split: Split, objective: Objective,
-    optimizer: optim.AdamW, choice: Choice, folder: Path, emit: Emit, best: dict[str, mx.array],
-    progress: checkpoint.Progress,
-) -> dict[str, mx.array]:  # fmt: skip
-    """The updates that are left, with their reports, evaluations and checkpoints; returns the best adapters."""
-    recipe, cases = spec.recipe, train_split.cases
-    batches = training_batches(cases, recipe.batch_size, spec.seed, progress.update)
-    while progress.update < recipe.iterations and not _out_of_patience(spec, progress):
-        started = time.perf_counter()
-        chosen = next(batches)
-        rate = learning_rate(spec, progress.update)
-        progress.unreported.append(
-            _update(
-                adapted,
-                train_split,
-                chosen,
-                objective,
-                optimizer,
-                rate,
-                spec,
-                progress,
-                choice.micro_batch,
+    def _make_updates(self) -> None:
+        """The remaining updates, with their reports, evaluations and checkpoints."""
+        recipe, training = self.spec.recipe, self.spec.training
+        cases = self.splits.train.cases
+        batches = training_batches(cases, recipe.batch_size, self.spec.seed, self.progress.update)
+
+        while self.progress.update < recipe.iterations and not self._is_out_of_patience():
+            started = time.perf_counter()
+            case_numbers = next(batches)
+            rate = learning_rate(self.spec, self.progress.update)
+            self.progress.unreported.append(self._update(case_numbers, rate))
+            self._count_update(case_numbers, time.perf_counter() - started)
+
+            last = self.progress.update == recipe.iterations
+            if last or self.progress.update % training.report_every == 0:
+                self._report(rate)
+            if last or self.progress.update % training.evaluate_every == 0:
+                self._evaluate_and_save()
+
+    def _update(self, case_numbers: list[int], rate: float) -> tuple[float, list[float]]:
+        """Make one optimizer update; returns the loss and its parts [label, other, cost]."""
+        number = self.progress.update
+        key = (self.spec.seed, number) if self.spec.recipe.dropout > 0 else None
+        loss, parts, gradients = update_gradients(
+            self.stepping,
+            self.splits.train,
+            case_numbers,
+            self.objective,
+            self.choice.micro_batch,
+            key,
+        )
+        value = float(np.array(loss))
+        gradients, norm = clip_gradients(gradients, self.spec.training.max_gradient_norm)
+        _refuse_divergence(value, norm, number + 1)
+
+        model = self.stepping.stack.model
+        self.optimizer.learning_rate = rate
+        self.optimizer.update(model, gradients)
+        mx.eval(model.trainable_parameters(), self.optimizer.state)
+        return value, np.array(parts).tolist()
+
+    def _count_update(self, case_numbers: list[int], seconds: float) -> None:
+        rows = self.splits.train.cases.rows_of(case_numbers)
+        self.progress.train_seconds += seconds
+        self.progress.trained_tokens += sum(len(row.inputs) + 1 for row in rows)
+        self.progress.update += 1
+
+    def _report(self, rate: float) -> None:
+        """Add a point for the updates since the last one to the curve, and report it."""
+        progress = self.progress
+        iterations = self.spec.recipe.iterations
+        loss = float(np.mean([value for value, _ in progress.unreported]))
+        parts = np.mean([parts for _, parts in progress.unreported], axis=0).tolist()
+        label_loss, other_loss, cost = parts
+
+        point = CurvePoint(
+            progress.update,
+            "train",
+            loss,
+            label_loss=label_loss,
+            other_loss=other_loss,
+            cost=cost,
+            learning_rate=rate,
+            tokens_per_second=progress.trained_tokens / progress.train_seconds,
+        )
+        left = progress.train_seconds / progress.update * (iterations - progress.update)
+        progress.curve.append(point)
+        self.emit(TrainingReport(**asdict(point), iterations=iterations, seconds_left=left))
+        progress.unreported = []
+
+    def _evaluate_and_save(self) -> None:
+        if self._evaluate():
+            self.best = dict(adapter_weights(self.stepping))
+        self.progress.keep_peaks()
+        checkpoint.save(self.checkpoints, self.stepping, self.optimizer, self.best, self.progress)
+
+    def _evaluate(self) -> bool:
+        """Validate on the whole split; True for the lowest value so far."""
+        progress = self.progress
+        cases = self.splits.valid.cases
+        scores = score_cases(self.scoring, self.splits.valid, self.choice.tokens_at_once)
+        value, (label_loss, other_loss, cost) = validation_value(scores, cases, self.objective)
+        if not math.isfinite(value):
+            raise Diverged(
+                f"The validation value became {value} at update {progress.update}; "
+                "lower the learning rate."
             )
+
+        ed_share, specificity = _always_ed(scores, cases)
+        point = CurvePoint(
+            progress.update,
+            "valid",
+            value,
+            label_loss=label_loss,
+            other_loss=other_loss,
+            cost=cost,
+            ed_share=ed_share,
+            specificity=specificity,
         )
-        progress.train_seconds += time.perf_counter() - started
-        progress.trained_tokens += sum(len(row.inputs) + 1 for row in cases.rows_of(chosen))
-        progress.update += 1
-        last = progress.update == recipe.iterations
-        if last or progress.update % spec.training.report_every == 0:
-            _report(progress.unreported, rate, recipe.iterations, progress, emit)
-            progress.unreported = []
-        if last or progress.update % spec.training.evaluate_every == 0:
-            if _evaluate(
-                with_checkpoints(adapted, False),
-                valid_split,
-                objective,
-                progress,
-                emit,
-                choice.tokens_at_once,
-            ):
-                best = dict(adapter_weights(adapted))
-            progress.keep_peaks()
-            checkpoint.save(folder / "checkpoint", adapted, optimizer, best, progress)
-    return best
+        progress.curve.append(point)
+        always_ed = specificity is not None and specificity < ALWAYS_ED_SPECIFICITY
+        self.emit(ValidationReport(**asdict(point), always_ed=always_ed))
+        return progress.note_validation(value)
 
-
-def _update(
-    adapted: Adapted, split: Split, chosen: list[int], objective: Objective, optimizer: optim.AdamW, rate: float,
-    spec: ExperimentSpec, progress: checkpoint.Progress, micro_batch: int,
-) -> tuple[float, list[float]]:  # fmt: skip
-    key = (spec.seed, progress.update) if spec.recipe.dropout > 0 else None
-    loss, parts, gradients = update_gradients(
-        adapted, split.prefix, split.cases, chosen, objective, micro_batch, key
-    )
-    value = float(np.array(loss))
-    if not math.isfinite(value):
-        raise Diverged(
-            f"The loss became {value} at update {progress.update + 1}; lower the learning rate or the scale."
+    def _is_out_of_patience(self) -> bool:
+        patience = self.spec.training.patience
+        since_best = sum(
+            point.split == "valid" and point.iteration > self.progress.best_update
+            for point in self.progress.curve
         )
-    gradients, norm = clipped(gradients, spec.training.max_gradient_norm)
-    if not norm < EXPLODED:
-        raise Diverged(
-            f"The gradient's norm became {norm:.3g} at update {progress.update + 1}; lower the learning rate or the scale."
-        )
-    optimizer.learning_rate = rate
-    optimizer.update(adapted.stack.model, gradients)
-    mx.eval(adapted.stack.model.trainable_parameters(), optimizer.state)
-    return value, np.array(parts).tolist()
+        return patience is not None and since_best >= patience
 
 
-def _report(
-    window: list[Any], rate: float, iterations: int, progress: checkpoint.Progress, emit: Emit
-) -> None:
-    loss = float(np.mean([value for value, _ in window]))
-    label, other, cost = np.mean([parts for _, parts in window], axis=0).tolist()
-    speed = progress.trained_tokens / progress.train_seconds
-    left = progress.train_seconds / progress.update * (iterations - progress.update)
-    point = CurvePoint(
-        progress.update,
-        "train",
-        loss,
-        label_loss=label,
-        other_loss=other,
-        cost=cost,
-        learning_rate=rate,
-        tokens_per_second=speed,
-    )
-    progress.curve.append(point)
-    emit(TrainingReport(**asdict(point), iterations=iterations, seconds_left=left))
-
-
-def _evaluate(
-    adapted: Adapted,
-    split: Split,
-    objective: Objective,
-    progress: checkpoint.Progress,
-    emit: Emit,
-    tokens_at_once: int,
-) -> bool:
-    """Validate on the whole split; True if this is the best so far."""
-    scores = score_cases(adapted, split.prefix, split.cases, tokens_at_once)
-    value, (label, other, cost) = validation_value(scores, split.cases, objective)
-    if not math.isfinite(value):
-        raise Diverged(
-            f"The validation value became {value} at update {progress.update}; lower the learning rate."
-        )
-    ed_share, specificity = _always_ed(scores, split.cases)
-    point = CurvePoint(
-        progress.update,
-        "valid",
-        value,
-        label_loss=label,
-        other_loss=other,
-        cost=cost,
-        ed_share=ed_share,
-        specificity=specificity,
-    )
-    progress.curve.append(point)
-    emit(
-        ValidationReport(**asdict(point), always_ed=specificity is not None and specificity < 0.05)
-    )
-    better = progress.best_value is None or value < progress.best_value
-    if better:
-        progress.best_value, progress.best_update = value, progress.update
-    return better
-
-
-def _out_of_patience(spec: ExperimentSpec, progress: checkpoint.Progress) -> bool:
-    since = sum(p.split == "valid" and p.iteration > progress.best_update for p in progress.curve)
-    return spec.training.patience is not None and since >= spec.training.patience
+def _refuse_divergence(loss: float, norm: float, update: int) -> None:
+    """Raise Diverged for a loss that is not finite, or an exploding gradient (`norm` before clipping)."""
+    if not math.isfinite(loss):
+        problem = f"The loss became {loss}"
+    elif not norm < EXPLODED:
+        problem = f"The gradient's norm became {norm:.3g}"
+    else:
+        return
+    raise Diverged(f"{problem} at update {update}; lower the learning rate or the scale.")
 
 
 def _always_ed(scores: Scores, cases: Cases) -> tuple[float, float | None]:
-    """Share of cases answered ED by argmax, and the share of non-ED cases that are not answered ED (specificity)."""
+    """Share of cases answered ED by argmax, and the share of non-ED cases not answered ED (specificity)."""
     answers = scores.label_logp.argmax(axis=1)
-    others = answers[cases.labels != 0]
-    return float((answers == 0).mean()), float((others != 0).mean()) if len(others) else None
+    answers_to_others = answers[cases.labels != 0]
+    ed_share = float((answers == 0).mean())
+    return ed_share, float((answers_to_others != 0).mean()) if len(answers_to_others) else None

@@ -266,7 +266,7 @@ def test_the_untuned_model_scores_as_a_fresh_adapter_does_and_through_the_same_p
     stack = load_variant(Path(args["variant"]), compute_path())
     fresh = add_lora(stack, spec.recipe, spec.training, spec.seed)
     loaded = load_set(Path(args["data"]), "test", load_template(Path(args["variant"])), spec.training.max_tokens)
-    expected = score_cases(fresh, Prefix(stack, loaded.cases, 0, None, None, None), loaded.cases).probabilities
+    expected = score_cases(fresh, Prefix(stack, loaded.cases, 0, None, None, None)).probabilities
     why = verify(tmp_path / "untuned")["mc_status"]
     assert why == "not available: the model is untuned, so every pass would be the same"
     ours = [[r["p"][label] for label in LABELS] for r in lines(tmp_path / "untuned" / "test.jsonl")]
@@ -381,9 +381,9 @@ def test_the_rules_are_written_before_the_first_test_case_is_scored(study, monke
     few = spec.model_copy(update={"scoring": spec.scoring.model_copy(update={"passes": 2, "generated_cases": 0})})
     written: list[bool] = []
 
-    def watched(adapted, prefix, cases):
+    def watched(adapted, prefix):
         written.append(any(tmp_path.glob(".tmp-*/rules.json")))
-        return score_cases(adapted, prefix, cases)
+        return score_cases(adapted, prefix)
 
     monkeypatch.setattr(job, "score_cases", watched)
     job.run(args | {"experiment": few.model_dump(mode="json"), "scores": str(tmp_path / "scores")}, quiet)

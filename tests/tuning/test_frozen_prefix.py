@@ -70,8 +70,8 @@ def test_beyond_its_byte_budget_nothing_is_stored_the_log_says_so_and_scores_are
     other = tiny.cases(6, seed=2)
     refused = open_prefix(made.stack, other, made.boundary, tmp_path, "weights", told.append)
     assert refused.boundary == 0 and "are left of the budget (TRIAGE_PREFIX_BYTES)" in told[-1].message
-    plain = score_cases(made, tiny.no_store(made, some), some).label_logp
-    np.testing.assert_allclose(score_cases(made, stored, some).label_logp, plain, atol=1e-5)
+    plain = score_cases(made, tiny.no_store(made, some)).label_logp
+    np.testing.assert_allclose(score_cases(made, stored).label_logp, plain, atol=1e-5)
     monkeypatch.setenv("TRIAGE_PREFIX_BYTES", "much")
     with pytest.raises(BadInput, match="TRIAGE_PREFIX_BYTES=much: 'much' is not a number of bytes such as 4GB"):
         open_prefix(made.stack, other, made.boundary, tmp_path, "weights")

@@ -71,10 +71,10 @@ def test_a_step_and_scores_with_logits_in_blocks_equal_those_without(architectur
     made, some = tiny.adapted(architecture, 4, dense, a_recipe), tiny.cases(5, template)
     blocked = replace(made, stack=replace(made.stack, logit_bytes=1000))
     objective, prefix = make_objective(a_recipe, some.labels), tiny.no_store(made, some)
-    one, other = (update_gradients(a, prefix, some, range(5), objective, 5, (42, 1)) for a in (blocked, made))
+    one, other = (update_gradients(a, prefix, range(5), objective, 5, (42, 1)) for a in (blocked, made))
     assert one[0].item() == pytest.approx(other[0].item(), rel=1e-6)
     assert tiny.largest_difference(tiny.flat(one[2]), tiny.flat(other[2])) <= 5e-6
-    scores = [score_cases(a, prefix, some).label_logp for a in (blocked, made)]
+    scores = [score_cases(a, prefix).label_logp for a in (blocked, made)]
     np.testing.assert_allclose(scores[0], scores[1], atol=1e-5)
 
 
@@ -101,9 +101,7 @@ def test_the_rows_of_a_case_have_one_mask(architecture):
     """With labels of several tokens each case is three rows, of one sampled model."""
     made, some = tiny.adapted(architecture, 4, True, tiny.safety(dropout=0.4)), tiny.cases(6, tiny.MULTI)
     keys = record_keys(made)
-    update_gradients(
-        made, tiny.no_store(made, some), some, range(6), make_objective(tiny.safety(), some.labels), 2, (42, 1)
-    )
-    dropout_passes(made, tiny.no_store(made, some), some, range(6), 3, 42, lambda event: None)
+    update_gradients(made, tiny.no_store(made, some), range(6), make_objective(tiny.safety(), some.labels), 2, (42, 1))
+    dropout_passes(made, tiny.no_store(made, some), range(6), 3, 42, lambda event: None)
     of_cases = [k for k in keys if k and len(k) > 1]
     assert of_cases and all(k[0::3] == k[1::3] == k[2::3] and len({*k}) == len(k) // 3 for k in of_cases)

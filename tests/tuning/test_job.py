@@ -129,7 +129,7 @@ def test_a_process_that_is_killed_holding_nearly_its_budget_is_tried_again_with_
     summary = verify(tmp_path / "training")["summary"]
     assert (summary["micro_batch"], summary["checkpointed_blocks"]) == (micro_batch, micro_batch == 1)
     assert summary["memory_budget_bytes"] == 1_000_000_000
-    assert sum("Out of memory: trying again with micro-batch" in getattr(event, "message", "") for event in told) == 1
+    assert sum("Out of memory: retrying with micro-batch" in getattr(event, "message", "") for event in told) == 1
 
 
 @pytest.mark.nightly

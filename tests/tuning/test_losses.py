@@ -19,9 +19,7 @@ def gradients_of(a_recipe, chosen=CHOSEN, some=None):
     ours = tiny.adapted("llama", 4, True, a_recipe)
     some = some or tiny.cases(6)
     objective = make_objective(a_recipe, some.labels)
-    loss, parts, gradients = update_gradients(
-        ours, tiny.no_store(ours, some), some, chosen, objective, len(chosen), None
-    )
+    loss, parts, gradients = update_gradients(ours, tiny.no_store(ours, some), chosen, objective, len(chosen), None)
     return loss.item(), parts.tolist(), tiny.flat(gradients)
 
 
@@ -66,7 +64,7 @@ def test_the_cost_reaches_every_lora_tensor_as_finite_differences_say(template):
 
     def computed(weight):
         weighted = replace(objective, cost_weight=weight)
-        return update_gradients(made, prefix, some, CHOSEN, weighted, len(CHOSEN), None)
+        return update_gradients(made, prefix, CHOSEN, weighted, len(CHOSEN), None)
 
     with_cost, without = (tiny.flat(computed(weight)[2]) for weight in (20.0, 0.0))
     for name, value in tree_flatten(made.stack.model.trainable_parameters()):

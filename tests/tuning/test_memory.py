@@ -21,14 +21,14 @@ from tasks.tuning.memory import (
     SLACK,
     SMALLEST,
     STATE_BYTES,
-    Choice,
+    MemoryChoice,
     budget,
     cache_limit,
-    choose,
+    choose_memory,
     read_choice,
     write_choice,
 )
-from tasks.tuning.trainer import Split, train
+from tasks.tuning.trainer import Splits, train
 from tests.tuning import tiny
 from tests.tuning.test_trainer import experiment, separable
 
@@ -45,12 +45,12 @@ def test_checkpointed_blocks_give_the_same_gradients_with_dropout_in_less_memory
     some = tiny.cases(8)
     objective, prefix = make_objective(a_recipe, some.labels), tiny.no_store(made, some)
     plain, again = (
-        update_gradients(one, prefix, some, range(8), objective, 8, (42, 1)) for one in (made, checkpointed(made))
+        update_gradients(one, prefix, range(8), objective, 8, (42, 1)) for one in (made, checkpointed(made))
     )
     assert tiny.largest_difference(tiny.flat(again[2]), tiny.flat(plain[2])) <= 1e-6
     assert again[0].item() == pytest.approx(plain[0].item(), rel=1e-6)
     held_memory()
-    peaks = [min(step_peak(one, prefix, some, objective, 8) for _ in range(3)) for one in (checkpointed(made), made)]
+    peaks = [min(step_peak(one, prefix, objective, 8) for _ in range(3)) for one in (checkpointed(made), made)]
     assert peaks[0] < 0.85 * peaks[1]
 
 
@@ -59,20 +59,20 @@ def test_the_micro_batch_is_the_largest_that_fits_and_checkpointing_comes_only_w
         return 5 + 5 * count if checkpointing else 60 + 40 * count
 
     told = []
-    chosen = {limit: choose(peak, 50, 8, 30, limit, told.append) for limit in (2000, 460, 150, 149, 80)}
+    chosen = {limit: choose_memory(peak, 50, 8, 30, limit, told.append) for limit in (2000, 460, 150, 149, 80)}
     assert {limit: (c.micro_batch, c.checkpointing) for limit, c in chosen.items()} == {
         2000: (8, False), 460: (7, False), 150: (1, False), 149: (8, True), 80: (3, True),
     }  # fmt: skip
     assert [chosen[limit].cache_bytes for limit in (2000, 460, 150, 149, 80)] == [250, 57, 0, 18, 10]
     assert "micro-batch 7 of 8." in told[1].message and "blocks checkpointed" in told[-1].message
     with pytest.raises(BadInput, match="is less than one case needs"):
-        choose(peak, 50, 8, 30, 59, told.append)
+        choose_memory(peak, 50, 8, 30, 59, told.append)
     monkeypatch.setattr(memory, "backend", lambda: "metal")
-    assert choose(peak, 50, 8, 30, 460, told.append).tokens_at_once == 7 * 30
+    assert choose_memory(peak, 50, 8, 30, 460, told.append).tokens_at_once == 7 * 30
     monkeypatch.setattr(memory, "backend", lambda: "cpu")
     monkeypatch.setattr(memory, "cores", lambda: 4)
-    assert choose(peak, 50, 8, 30, 460, told.append).tokens_at_once == 7 * 30 // 4, "side by side"
-    assert choose(peak, 50, 8, 30, 10**6, told.append).tokens_at_once == TOKENS_AT_ONCE
+    assert choose_memory(peak, 50, 8, 30, 460, told.append).tokens_at_once == 7 * 30 // 4, "side by side"
+    assert choose_memory(peak, 50, 8, 30, 10**6, told.append).tokens_at_once == TOKENS_AT_ONCE
 
 
 def held_memory():
@@ -88,7 +88,7 @@ def training_peak(made, prefix, some, objective, count):
     longest = max(range(len(some.encoded)), key=lambda c: len(some.encoded[c].prompt))
     mx.clear_cache()
     mx.reset_peak_memory()
-    update_gradients(made, prefix, some, [longest] * count, objective, count, (0, 0))
+    update_gradients(made, prefix, [longest] * count, objective, count, (0, 0))
     return mx.get_peak_memory()
 
 
@@ -96,13 +96,13 @@ def training_peak(made, prefix, some, objective, count):
 def test_the_chosen_micro_batch_stays_within_the_budget_beside_the_cache_and_one_case_more_would_not(checkpointing):
     made, some = tiny.adapted("llama", 4, True, training=Training(num_layers=4)), tiny.cases(12)
     objective, prefix = make_objective(tiny.recipe(), some.labels), tiny.no_store(made, some)
-    plain, again = (step_peak(one, prefix, some, objective) for one in (made, checkpointed(made)))
+    plain, again = (step_peak(one, prefix, objective) for one in (made, checkpointed(made)))
     state_bytes = STATE_BYTES * made.trainable
     held = held_memory() + state_bytes
     limits = [held + plain * k for k in (5, 8)] if not checkpointing else [held + (again + plain) // 2]
     for limit in limits:
         told = []
-        chosen = fit(made, prefix, some, objective, 12, limit, told.append)
+        chosen = fit(made, prefix, objective, 12, limit, told.append)
         assert chosen.checkpointing == checkpointing and (checkpointing or 1 < chosen.micro_batch < 12)
         model = checkpointed(made) if checkpointing else made
         keep_within(limit, chosen.cache_bytes)
@@ -110,7 +110,7 @@ def test_the_chosen_micro_batch_stays_within_the_budget_beside_the_cache_and_one
         taken = chosen.cache_bytes + training_peak(model, prefix, some, objective, chosen.micro_batch)
         del state
         assert taken - held <= SLACK * (limit - held) and chosen.cache_bytes <= limit / 8
-        more = max(step_peak(model, prefix, some, objective, 2 * chosen.micro_batch + 1) for _ in range(5))
+        more = max(step_peak(model, prefix, objective, 2 * chosen.micro_batch + 1) for _ in range(5))
         assert chosen.micro_batch == 12 or held + chosen.cache_bytes + SLACK * more > limit, "nor twice as many"
         needed = told[-1].held_bytes + told[-1].case_bytes + chosen.micro_batch * told[-1].further_bytes
         assert chosen.micro_batch == 12 or needed + chosen.cache_bytes > limit, (
@@ -141,15 +141,15 @@ def test_the_frozen_prefix_is_computed_within_the_budget_and_comes_out_the_same(
 def test_validation_stays_within_the_budget_and_scores_the_same():
     made, some = tiny.adapted("llama", 4, True), tiny.cases(80)
     objective, prefix = make_objective(tiny.recipe(), some.labels), tiny.no_store(made, some)
-    limit = 2 * step_peak(made, prefix, some, objective)
+    limit = 2 * step_peak(made, prefix, objective)
     longest = max(len(row.inputs) for row in some.rows)
-    chosen = choose(lambda checkpointing, count: count * limit // 2, 0, 4, longest, limit, lambda event: None)
+    chosen = choose_memory(lambda checkpointing, count: count * limit // 2, 0, 4, longest, limit, lambda event: None)
 
     def scored(tokens):
         held = held_memory()
         keep_within(held + limit, 0)
         mx.reset_peak_memory()
-        return score_cases(made, prefix, some, tokens).label_logp, mx.get_peak_memory() - held
+        return score_cases(made, prefix, tokens).label_logp, mx.get_peak_memory() - held
 
     (small, within), (usual, beyond) = scored(chosen.tokens_at_once), scored(4096)
     assert within <= SLACK * limit < beyond
@@ -167,7 +167,7 @@ def test_out_of_memory_halves_the_micro_batch_then_checkpoints_then_gives_up(tmp
     tried, told = [], []
 
     def child(function, args, folder: Path, on_event, memory_budget):
-        choice = Choice(**args["choice"]) if args["choice"] else Choice(4, limit=7)
+        choice = MemoryChoice(**args["choice"]) if args["choice"] else MemoryChoice(4, limit=7)
         write_choice(folder, choice)
         tried.append((choice.micro_batch, choice.checkpointing))
         raise OutOfMemory("no more")
@@ -176,8 +176,8 @@ def test_out_of_memory_halves_the_micro_batch_then_checkpoints_then_gives_up(tmp
     with pytest.raises(OutOfMemory):
         step.train_experiment(experiment(tiny.recipe()), tmp_path / "x", tmp_path, tmp_path, tmp_path, told.append)
     assert tried == [(4, False), (2, False), (1, False), (1, True)]
-    assert told[-1].message == "Out of memory: trying again with micro-batch 1 and checkpointed blocks."
-    assert read_choice(tmp_path / "x") == Choice(1, True, 7, TOKENS_AT_ONCE // 4) and asdict(Choice(1)) == {
+    assert told[-1].message == "Out of memory: retrying with micro-batch 1 and checkpointed blocks."
+    assert read_choice(tmp_path / "x") == MemoryChoice(1, True, 7, TOKENS_AT_ONCE // 4) and asdict(MemoryChoice(1)) == {
         "micro_batch": 1, "checkpointing": False, "limit": None, "tokens_at_once": TOKENS_AT_ONCE, "cache_bytes": 0,
         "stored": None,
     }  # fmt: skip
@@ -187,7 +187,7 @@ def test_out_of_memory_before_anything_was_chosen_is_tried_once_more_with_the_le
     tried = []
 
     def child(function, args, folder: Path, on_event, memory_budget):
-        tried.append((args["choice"] and Choice.of(args["choice"]), memory_budget))
+        tried.append((args["choice"] and MemoryChoice.parse(args["choice"]), memory_budget))
         raise OutOfMemory("no more")
 
     monkeypatch.setattr(step, "run_child", child)
@@ -198,15 +198,17 @@ def test_out_of_memory_before_anything_was_chosen_is_tried_once_more_with_the_le
         assert tried == [(None, most), (SMALLEST, most)]
 
 
-@pytest.mark.parametrize("choice", [Choice(2), Choice(1, True, tokens_at_once=64)])
+@pytest.mark.parametrize("choice", [MemoryChoice(2), MemoryChoice(1, True, tokens_at_once=64)])
 def test_a_training_in_small_pieces_learns_what_a_whole_batch_learns(choice, tmp_path, monkeypatch):
     a_recipe, tokens = tiny.safety(dropout=0.1, iterations=4), []
-    monkeypatch.setattr(trainer, "score_cases", lambda *given: tokens.append(given[3]) or score_cases(*given))
+    monkeypatch.setattr(trainer, "score_cases", lambda *given: tokens.append(given[2]) or score_cases(*given))
     ends = []
     for number, how in enumerate((None, choice)):
         made, some = tiny.adapted("llama", 4, True, a_recipe), separable()
-        split = Split(some, tiny.no_store(made, some))
-        best, _ = train(made, experiment(a_recipe), split, split, tmp_path / str(number), lambda event: None, how)
+        prefix = tiny.no_store(made, some)
+        best, _ = train(
+            made, experiment(a_recipe), Splits(prefix, prefix), tmp_path / str(number), lambda event: None, how
+        )
         ends.append(tiny.flat(best))
     assert tiny.largest_difference(ends[1], ends[0]) <= 1e-4
     assert tokens == [TOKENS_AT_ONCE] * 2 + [choice.tokens_at_once] * 2

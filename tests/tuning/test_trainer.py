@@ -15,7 +15,7 @@ from tasks.spec import BaseModelSpec, Data, ExperimentSpec, RandomSource, Scorin
 from tasks.tuning import checkpoint, trainer
 from tasks.tuning.batches import epoch_batches, make_cases, padding_share, sorted_batches, training_batches
 from tasks.tuning.engine import score_cases
-from tasks.tuning.trainer import Split, clipped, learning_rate, train
+from tasks.tuning.trainer import Splits, clip_gradients, learning_rate, train
 from tests.tuning import tiny
 
 MODEL = BaseModelSpec(name="tiny", licence="none", sources=(RandomSource(kind="random", shape="tiny-llama"),))
@@ -38,17 +38,17 @@ def separable(count=24):
 def run(a_recipe, folder, some=None, emit=lambda e: None, **training):
     ours = tiny.adapted("llama", 4, True, a_recipe)
     some = some or separable()
-    split = Split(some, tiny.no_store(ours, some))
-    best, progress = train(ours, experiment(a_recipe, **training), split, split, folder, emit)
-    return best, progress, ours, split
+    prefix = tiny.no_store(ours, some)
+    best, progress = train(ours, experiment(a_recipe, **training), Splits(prefix, prefix), folder, emit)
+    return best, progress, ours, prefix
 
 
 @pytest.mark.parametrize("make", [tiny.recipe, tiny.safety])
 def test_a_planted_separable_set_is_learned_and_does_not_collapse(make, tmp_path):
     a_recipe = make(iterations=150, batch_size=8, learning_rate=1e-2)
-    _, _, ours, split = run(a_recipe, tmp_path, evaluate_every=150)
-    answers = score_cases(ours, split.prefix, split.cases).label_logp.argmax(axis=1)
-    assert (answers == split.cases.labels).mean() > 0.95
+    _, _, ours, prefix = run(a_recipe, tmp_path, evaluate_every=150)
+    answers = score_cases(ours, prefix).label_logp.argmax(axis=1)
+    assert (answers == prefix.cases.labels).mean() > 0.95
 
 
 def test_a_killed_and_resumed_run_equals_one_that_never_stopped(tmp_path):
@@ -155,14 +155,14 @@ def test_nan_stops_the_run_with_the_last_good_checkpoint_kept(tmp_path):
     a_recipe = tiny.recipe(iterations=6)
     ours = tiny.adapted("llama", 4, True, a_recipe)
     some = separable()
-    split = Split(some, tiny.no_store(ours, some))
+    prefix = tiny.no_store(ours, some)
 
     def poison(event):
         if isinstance(event, TrainingReport) and event.iteration == 4:
             ours.stack.model.model.norm.weight = ours.stack.model.model.norm.weight * mx.array(float("nan"))
 
     with pytest.raises(Diverged, match="update"):
-        train(ours, experiment(a_recipe, evaluate_every=2), split, split, tmp_path, poison)
+        train(ours, experiment(a_recipe, evaluate_every=2), Splits(prefix, prefix), tmp_path, poison)
     assert [p.name for p in (tmp_path / "checkpoint").iterdir() if p.is_dir()] == ["0000002"]
 
 
@@ -200,9 +200,9 @@ def test_the_rate_rises_over_the_first_tenth_and_then_falls_as_the_grid_says_cou
 
 def test_a_clipped_gradient_keeps_its_direction_and_a_short_one_is_left_alone():
     gradients = {"a": mx.array([3.0, 0.0]), "b": {"c": mx.array([[4.0]])}}
-    same, norm = clipped(gradients, 5.1)
-    assert norm == 5 and same is gradients and clipped(gradients, None)[0] is gradients
-    short, norm = clipped(gradients, 1.0)
+    same, norm = clip_gradients(gradients, 5.1)
+    assert norm == 5 and same is gradients and clip_gradients(gradients, None)[0] is gradients
+    short, norm = clip_gradients(gradients, 1.0)
     assert norm == 5 and short["a"].tolist() == pytest.approx([0.6, 0]) and short["b"]["c"].item() == pytest.approx(0.8)
 
 
@@ -217,8 +217,8 @@ def test_clipping_and_decay_change_the_training(tmp_path):
 def test_an_exploding_gradient_stops_the_run_with_the_last_good_checkpoint_kept(tmp_path, monkeypatch):
     exploding = trainer.update_gradients
 
-    def explode(adapted, prefix, cases, chosen, objective, micro_batch, key):
-        loss, parts, gradients = exploding(adapted, prefix, cases, chosen, objective, micro_batch, key)
+    def explode(adapted, prefix, chosen, objective, micro_batch, key):
+        loss, parts, gradients = exploding(adapted, prefix, chosen, objective, micro_batch, key)
         return loss, parts, tree_map(lambda g: g * 1e12, gradients) if (tmp_path / "checkpoint").exists() else gradients
 
     monkeypatch.setattr(trainer, "update_gradients", explode)
