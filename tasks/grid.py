@@ -53,7 +53,16 @@ def load_grid(name: str, overrides: list[str] | None = None) -> Grid:
             raise BadInput(
                 f"{place}: models has the unknown base model {name!r}; known are {', '.join(sorted(known))}."
             )
-    return grid
+    return _beside(grid, path.parent)
+
+
+def _beside(grid: Grid, folder: Path) -> Grid:
+    """The grid with relative sources that are looked up in `folder` first; see `Columns.beside`."""
+    if folder == GRIDS:  # no cases lie beside the built-in grids
+        return grid
+
+    sets = tuple(entry.beside(folder) for entry in grid.evaluation_sets)
+    return grid.model_copy(update={"data": grid.data.beside(folder), "evaluation_sets": sets})
 
 
 def known_models(grid: Grid | None = None) -> dict[str, BaseModelSpec]:

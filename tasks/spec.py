@@ -9,9 +9,19 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 Label = Literal["ED", "GP", "HOME"]
 LABELS: tuple[Label, ...] = ("ED", "GP", "HOME")
@@ -250,6 +260,11 @@ class Columns(Strict):
 
     text_column: str = Field(default="text", description="column with the patient's message")
     label_column: str = Field(default="label", description="column with the label")
+    id_column: str | None = Field(
+        default=None,
+        description="column with the case's id, different in every row; without it `case_id` or `id`"
+        " where there is one, else a digest of the text",
+    )
     group_column: str | None = Field(
         default=None, description="column with the group; cases of one group never cross sets"
     )
@@ -263,11 +278,34 @@ class Columns(Strict):
         default_factory=dict, description='other label words, e.g. `{ emergency = "ED" }`'
     )
     revision: str = Field(default="main", description="branch, tag or commit of a Hub dataset")
+    _folder: Path | None = PrivateAttr(default=None)
+
+    @property
+    def folder(self) -> Path | None:
+        """Where a relative source is looked up before the working folder: the grid file's folder."""
+        return self._folder
+
+    def beside(self, folder: Path) -> Self:
+        """A copy whose relative source is looked up in `folder` first. No id or digest knows it."""
+        copy = self.model_copy()
+        copy._folder = folder
+
+        return copy
+
+    @model_serializer(mode="wrap")
+    def _without_unset_id_column(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves `id_column` out where it is unset, so that files and digests stay as they were."""
+        values: dict[str, Any] = serialize(self)
+        if values.get("id_column", "") is None:
+            del values["id_column"]
+
+        return values
 
     @model_validator(mode="after")
     def _subgroups_are_no_texts(self) -> Columns:
-        own = {self.text_column, self.label_column, self.rationale_column, "case_id", "id"}
-        if taken := [column for column in self.subgroup_columns if column in own]:
+        private = {self.text_column, self.label_column, self.rationale_column, self.id_column}
+        private |= {"case_id", "id"}
+        if taken := [column for column in self.subgroup_columns if column in private]:
             raise ValueError(
                 f"subgroup_columns names {taken[0]}, and reports show what stands there; leave it out"
             )

@@ -1,4 +1,4 @@
-"""`triage data ...`: what is in a data set."""
+"""`triage data ...`: what is in a dataset."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import typer
 
 from flows.cli.terminal import console
 
-data = typer.Typer(no_args_is_help=True, help="What is in a data set, and what is wrong with it.")
-
+data = typer.Typer(no_args_is_help=True, help="What a dataset contains, and what is wrong with it.")
 
 Source = Annotated[
     str,
@@ -17,18 +16,18 @@ Source = Annotated[
         help="embedded, a file, a folder of sets, a Hub dataset (owner/name), or a grid file"
     ),
 ]
-
-
 Column = Annotated[str | None, typer.Option(help="its name in your table")]
-
-
+IdColumn = Annotated[
+    str | None, typer.Option(help="its name in your table; ids must differ from row to row")
+]
 Words = Annotated[
     list[str] | None,
     typer.Option("--label", help="another label word, e.g. emergency=ED (repeatable)"),
 ]
-
-
 Revision = Annotated[str | None, typer.Option(help="branch, tag or commit of a Hub dataset")]
+Listing = Annotated[
+    bool, typer.Option("--list", help="list each set's groups and all pairs of near copies")
+]
 
 
 @data.command("check")
@@ -36,25 +35,25 @@ def data_check(
     source: Source = "embedded",
     text_column: Column = None,
     label_column: Column = None,
+    id_column: IdColumn = None,
     group_column: Column = None,
     rationale_column: Column = None,
     label: Words = None,
     revision: Revision = None,
-    listing: Annotated[
-        bool, typer.Option("--list", help="list each set's groups and all pairs of near copies")
-    ] = False,
+    listing: Listing = False,
 ) -> None:
-    """Rows, labels, lengths, repeats, contradictions, leaks between sets, and the recall that the test set can certify."""
-    from flows.cli.data_check import check, wanted
+    """Check rows, labels, repeats, contradictions, leaks between sets, and what recall a set can show."""
+    from flows.cli.data_check import check, request
 
-    names = {
-        "text": text_column,
-        "label": label_column,
-        "group": group_column,
-        "rationale": rationale_column,
+    settings = {
+        "text_column": text_column,
+        "label_column": label_column,
+        "id_column": id_column,
+        "group_column": group_column,
+        "rationale_column": rationale_column,
+        "revision": revision,
     }
-    options = {f"{key}_column": value for key, value in names.items()} | {"revision": revision}
-    raise typer.Exit(check(console, *wanted(source, options, label or []), listing))
+    raise typer.Exit(check(console, request(source, settings, label or []), listing))
 
 
 @data.command("card")
@@ -62,19 +61,21 @@ def data_card(
     source: Source = "embedded",
     text_column: Column = None,
     label_column: Column = None,
+    id_column: IdColumn = None,
     group_column: Column = None,
     rationale_column: Column = None,
     label: Words = None,
     revision: Revision = None,
 ) -> None:
-    """The data card: what a data set is, from where, and what it cannot show."""
-    from flows.cli.data_check import card, wanted
+    """Show the data card: what a dataset is, where it comes from, and what it cannot show."""
+    from flows.cli.data_check import card, request
 
-    names = {
-        "text": text_column,
-        "label": label_column,
-        "group": group_column,
-        "rationale": rationale_column,
+    settings = {
+        "text_column": text_column,
+        "label_column": label_column,
+        "id_column": id_column,
+        "group_column": group_column,
+        "rationale_column": rationale_column,
+        "revision": revision,
     }
-    options = {f"{key}_column": value for key, value in names.items()} | {"revision": revision}
-    card(console, *wanted(source, options, label or []))
+    card(console, request(source, settings, label or []))

@@ -1,4 +1,5 @@
-"""One patient text with its label: the unit that every reader makes and every set stores, one JSON object a line."""
+"""One patient text with its label: the unit that every reader returns and every set stores, one
+JSON object a line."""
 
 from __future__ import annotations
 
@@ -14,8 +15,10 @@ SETS = ("train", "valid", "calibration", "test")
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """`group` keeps related cases on one side of a split. `subgroup` (facts for reports) and `rationale` (why the label)
-    are kept with the case and never shown to a model.
+    """A text with its label.
+
+    `group` keeps related cases on one side of a split. `subgroup` (facts for reports) and
+    `rationale` (why the label) are kept with the case and never shown to a model.
     """
 
     case_id: str
@@ -31,25 +34,26 @@ def to_json(case: Case) -> str:
     entry = asdict(case)
     if case.rationale is None:
         del entry["rationale"]
+
     return json.dumps(entry, ensure_ascii=False)
 
 
 def from_json(line: str) -> Case:
-    """The inverse of `to_json`; for files that this project wrote (users' files go through `readers`)."""
+    """The inverse of `to_json`, for the project's own files (`readers.py` reads users' files)."""
     return Case(**json.loads(line))
 
 
 def normal_text(text: str) -> str:
-    """The text without differences of case and spacing: what 'the same text' means everywhere."""
+    """The text in one case and with single spaces: texts that are equal so are the same text."""
     return " ".join(text.casefold().split())
 
 
 def exact_digest(text: str) -> str:
-    """SHA-256 (hex) of a text as it is: what scores, prediction rows and a user's own file are joined by."""
+    """SHA-256 (hex) of a text as it is: it joins scores, prediction rows and a user's own file."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-@lru_cache(maxsize=2)  # a reader and a checker ask one after the other
+@lru_cache(maxsize=2)  # a reader and a checker ask for the same text one after the other
 def text_digest(text: str) -> str:
     """16 hex digits that identify a text up to case and spacing."""
     return hashlib.sha256(normal_text(text).encode()).hexdigest()[:16]

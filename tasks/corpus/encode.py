@@ -1,7 +1,8 @@
-"""Cases to tokens, with the one template that training and scoring share. Runs where a tokenizer is at hand.
+"""Cases to tokens, with the one template that training and scoring share. Runs where a tokenizer is
+at hand.
 
-A completion is the label and the end of the turn. With a chat template the tokens are exactly those of
-`apply_chat_template`, so what is scored is what was trained.
+A completion is the label and the end of the turn. With a chat template the tokens are exactly those
+of `apply_chat_template`, so what is scored is what was trained.
 """
 
 from __future__ import annotations
@@ -15,26 +16,30 @@ from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS
 
 ELLIPSIS = " ... "
+Tokens = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One case as tokens: `prompt` and, per label in the order of LABELS, the completion after it."""
+    """One case as the tokens of its prompt. `label`: its place in LABELS."""
 
     case_id: str
     label: int
-    prompt: tuple[int, ...]
+    prompt: Tokens
     shortened: bool
 
 
 @dataclass(frozen=True)
 class Template:
-    """A tokenizer with the prompt: `completions` (per label) are the same for every case."""
+    """A tokenizer with the prompt. `completions`, in the order of LABELS, are the same for every case.
+
+    `label_lengths`: how many tokens of each completion are the label.
+    """
 
     tokenizer: Any
     prompt: Prompt
     chat: bool
-    completions: tuple[tuple[int, ...], ...]
+    completions: tuple[Tokens, ...]
     label_lengths: tuple[int, ...]
 
     @property
@@ -44,32 +49,43 @@ class Template:
 
 
 def make_template(tokenizer: Any, prompt: Prompt, chat: bool) -> Template:
-    """Work out the completion tokens of each label once, from the difference of two renderings."""
+    """The template of a tokenizer, whose completions are the difference of two renderings.
+
+    Raises BadInput where the tokenizer cannot tell the labels apart.
+    """
     probe = "I have a sore throat."
     start = _prompt_tokens(tokenizer, prompt, chat, probe)
-    completions, lengths = [], []
+    completions: list[Tokens] = []
+    lengths: list[int] = []
+
     for label in LABELS:
         whole = _whole_tokens(tokenizer, prompt, chat, probe, label)
         if whole[: len(start)] != start:
             raise BadInput(
-                f"The tokenizer merges the prompt with the label {label}; this model cannot be scored exactly."
+                f"The tokenizer merges the prompt with the label {label}; this model cannot be scored "
+                "exactly."
             )
+
         completion = tuple(whole[len(start) :])
-        end = _end_length(tokenizer, prompt, chat, completion, label)
         completions.append(completion)
-        lengths.append(len(completion) - end)
-    _refuse_shared(completions, lengths)
+        lengths.append(_label_length(tokenizer, completion, label))
+
+    _check_prefixes([tokens[:n] for tokens, n in zip(completions, lengths, strict=True)])
     return Template(tokenizer, prompt, chat, tuple(completions), tuple(lengths))
 
 
-def _refuse_shared(completions: list[tuple[int, ...]], lengths: list[int]) -> None:
-    """A label whose tokens begin another's holds that one's probability too, so the other could never be decided."""
-    own = [completion[:length] for completion, length in zip(completions, lengths, strict=True)]
-    for (a, one), (b, other) in itertools.permutations(zip(LABELS, own, strict=True), 2):
-        if other[: len(one)] == one:
-            same = "is the same as" if one == other else "begins like"
+def _check_prefixes(label_tokens: list[Tokens]) -> None:
+    """Refuse a label whose tokens begin another's.
+
+    It holds that one's probability too, so the other could never be decided.
+    """
+    labelled = zip(LABELS, label_tokens, strict=True)
+    for (short_label, short), (label, tokens) in itertools.permutations(labelled, 2):
+        if tokens[: len(short)] == short:
+            relation = "is the same as" if short == tokens else "begins like"
             raise BadInput(
-                f"The label {b} {same} {a} in this tokenizer; the model cannot tell them apart: use another."
+                f"The label {label} {relation} {short_label} in this tokenizer; the model cannot tell them"
+                " apart: use another."
             )
 
 
@@ -78,20 +94,30 @@ def encode(template: Template, case_id: str, text: str, label: str, max_tokens: 
 
     Raises BadInput if not even an empty text fits `max_tokens`.
     """
-    room = max_tokens - max(len(c) for c in template.completions)
+    room = max_tokens - max(len(completion) for completion in template.completions)
     tokens = _prompt_tokens(template.tokenizer, template.prompt, template.chat, text)
     shortened = len(tokens) > room
-    keep = len(text)
+    length = len(text)
+
     while len(tokens) > room:
-        if keep == 0:
+        if length == 0:
             raise BadInput(
                 f"The prompt alone is longer than max_tokens = {max_tokens}; raise training.max_tokens."
             )
-        keep = min(keep - 1, int(keep * room / len(tokens)))
-        half = keep // 2
-        cut = text[:half] + ELLIPSIS + text[len(text) - half :] if keep else ""
-        tokens = _prompt_tokens(template.tokenizer, template.prompt, template.chat, cut)
+        length = min(length - 1, int(length * room / len(tokens)))
+        short_text = _without_middle(text, length)
+        tokens = _prompt_tokens(template.tokenizer, template.prompt, template.chat, short_text)
+
     return Encoded(case_id, LABELS.index(label), tuple(tokens), shortened)
+
+
+def _without_middle(text: str, length: int) -> str:
+    """The beginning and the end of a text, about `length` characters together."""
+    if not length:
+        return ""
+
+    half = length // 2
+    return text[:half] + ELLIPSIS + text[len(text) - half :]
 
 
 def _prompt_tokens(tokenizer: Any, prompt: Prompt, chat: bool, text: str) -> list[int]:
@@ -101,11 +127,12 @@ def _prompt_tokens(tokenizer: Any, prompt: Prompt, chat: bool, text: str) -> lis
 
 
 def _whole_tokens(tokenizer: Any, prompt: Prompt, chat: bool, text: str, label: str) -> list[int]:
+    """Tokens of the prompt and its completion."""
     if chat:
         answer = {"role": "assistant", "content": label}
-        return _chat_tokens(
-            tokenizer, [*prompt.messages(text), answer], add_generation_prompt=False
-        )
+        messages = [*prompt.messages(text), answer]
+        return _chat_tokens(tokenizer, messages, add_generation_prompt=False)
+
     # The label's tokens are appended, never merged with the prompt's last token.
     head = list(tokenizer.encode(prompt.plain_text(text)))
     return head + list(tokenizer.encode(f" {label}{prompt.plain_end}", add_special_tokens=False))
@@ -120,13 +147,12 @@ def _chat_tokens(
     return list(tokens)
 
 
-def _end_length(
-    tokenizer: Any, prompt: Prompt, chat: bool, completion: tuple[int, ...], label: str
-) -> int:
-    """How many tokens of a completion come after the label itself."""
+def _label_length(tokenizer: Any, completion: Tokens, label: str) -> int:
+    """How many tokens of a completion are the label itself."""
     for length in range(1, len(completion) + 1):
         if tokenizer.decode(list(completion[:length])).strip() == label:
-            return len(completion) - length
+            return length
+
     raise BadInput(
         f"The tokenizer does not give the label {label} back when its tokens are decoded."
     )

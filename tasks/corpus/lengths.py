@@ -1,4 +1,5 @@
-"""How long texts are, in words or in a tokenizer's tokens: on all texts while they are few, else on an even sample."""
+"""How long texts are, in words or in a tokenizer's tokens: of all texts while they are few, else of
+an even sample."""
 
 from __future__ import annotations
 
@@ -9,12 +10,12 @@ from pathlib import Path
 import numpy as np
 
 SAMPLE = 20_000  # texts
-PORTION = 1_000_000  # characters that are given to a tokenizer at once
+PORTION = 1_000_000  # characters that a tokenizer gets at once
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """Median, 95th percentile and longest length of the texts in `unit`s; `on`: how many texts were measured."""
+    """Median, 95th percentile and longest length of the texts in `unit`s, of `on` measured texts."""
 
     unit: str
     median: float
@@ -25,7 +26,10 @@ class Lengths:
 
 @dataclass
 class TextSample:
-    """Every n-th text, with n doubled whenever the sample is full; and the text with most words."""
+    """Every `step`-th text, where the step doubles whenever the sample is full; and the longest one.
+
+    The longest text is the one with most words.
+    """
 
     step: int = 1
     seen: int = 0
@@ -34,48 +38,61 @@ class TextSample:
     most_words: int = -1
 
     def add(self, text: str, words: int) -> None:
+        """Add a text of so many words."""
         if self.seen % self.step == 0:
             self.texts.append(text)
             if len(self.texts) > SAMPLE:
-                self.texts, self.step = self.texts[::2], self.step * 2
+                self.texts = self.texts[::2]
+                self.step *= 2
+
         self.seen += 1
         if words > self.most_words:
-            self.longest, self.most_words = text, words
+            self.longest = text
+            self.most_words = words
 
     def lengths(self, tokenizers: Mapping[str, Path]) -> list[Lengths]:
         """One line per tokenizer (its tokenizer.json by name); in words where there is none."""
         if not tokenizers:
-            return [_line("words", [len(text.split()) for text in self.texts], self.most_words)]
+            words = [len(text.split()) for text in self.texts]
+            return [_line("words", words, self.most_words)]
+
+        return [self._in_tokens(name, path) for name, path in tokenizers.items()]
+
+    def _in_tokens(self, name: str, path: Path) -> Lengths:
         from tokenizers import Tokenizer
 
-        lines = []
-        for name, path in tokenizers.items():
-            tokenizer = Tokenizer.from_file(str(path))
-            tokenizer.no_truncation()
-            tokenizer.no_padding()
-            found = [
-                len(encoding.ids)
-                for texts in _portions(self.texts)
-                for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-            ]
-            longest = len(tokenizer.encode(self.longest, add_special_tokens=False).ids)
-            lines.append(_line(f"{name} tokens", found, max(longest, *found)))
-        return lines
+        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        counts = [
+            len(encoding.ids)
+            for texts in _portions(self.texts)
+            for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        ]
+        longest = len(tokenizer.encode(self.longest, add_special_tokens=False).ids)
+
+        return _line(f"{name} tokens", counts, max(longest, *counts))
 
 
 def _portions(texts: list[str]) -> Iterator[list[str]]:
-    """The texts in order, about PORTION characters at a time: encodings of them all would be far larger than they are."""
-    portion, size = [], 0
+    """The texts in order, about PORTION characters at a time.
+
+    Encodings of all texts at once would need far more memory than the texts.
+    """
+    portion: list[str] = []
+    size = 0
     for text in texts:
         portion.append(text)
         size += len(text)
         if size >= PORTION:
             yield portion
-            portion, size = [], 0
+            portion = []
+            size = 0
+
     if portion:
         yield portion
 
 
-def _line(unit: str, found: list[int], longest: int) -> Lengths:
-    median, high = np.quantile(found, (0.5, 0.95))
-    return Lengths(unit, float(median), float(high), longest, len(found))
+def _line(unit: str, counts: list[int], longest: int) -> Lengths:
+    median, high = np.quantile(counts, (0.5, 0.95))
+    return Lengths(unit, float(median), float(high), longest, len(counts))

@@ -28,11 +28,13 @@ class SetEntry(BaseModel):
     origin: dict[str, str] = Field(default_factory=dict)
 
 
-class DatasetManifest(Manifest):
-    """The manifest of a prepared dataset. `origin` says what was read, e.g. the commit on the Hub.
+class Dataset(BaseModel):
+    """What is in a prepared dataset. `origin` says what was read, e.g. the commit on the Hub.
 
     Keys that older homes lack have defaults.
     """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     sets: dict[str, SetEntry]
     source: str = "embedded"
@@ -41,7 +43,6 @@ class DatasetManifest(Manifest):
     columns: Columns = Columns()
     split: str = ""
     has_groups: bool = False
-    created: str = ""
 
     @property
     def is_embedded(self) -> bool:
@@ -56,3 +57,9 @@ class DatasetManifest(Manifest):
     def digest_of(self, name: str) -> str:
         """SHA-256 of the JSONL file of the set `name`."""
         return self.sets[name].digest
+
+
+class DatasetManifest(Manifest, Dataset):
+    """The manifest of a dataset folder: what is in it, and when it was made (ISO 8601, UTC)."""
+
+    created: str = ""

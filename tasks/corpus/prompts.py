@@ -1,4 +1,4 @@
-"""The prompt, as text: one versioned template per purpose, so that training and scoring share theirs."""
+"""The prompt as text: one versioned template, which training and scoring share."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ class Prompt:
 
     @property
     def digest(self) -> str:
+        """12 hex digits that identify the prompt in training ids."""
         return short_digest(vars(self))
 
     def messages(self, text: str) -> list[dict[str, str]]:
@@ -27,11 +28,11 @@ class Prompt:
         return [{"role": "system", "content": self.instruction}, {"role": "user", "content": text}]
 
     def plain_text(self, text: str) -> str:
+        """The prompt of a text for a tokenizer without a chat template."""
         return self.plain.format(instruction=self.instruction, text=text)
 
 
 def load_prompt() -> Prompt:
     """The prompt of training, scoring and generation: the table `triage` of `prompts.toml`."""
-    return Prompt(
-        **tomllib.loads((files(__package__) / "prompts.toml").read_text(encoding="utf-8"))["triage"]
-    )
+    text = (files(__package__) / "prompts.toml").read_text(encoding="utf-8")
+    return Prompt(**tomllib.loads(text)["triage"])

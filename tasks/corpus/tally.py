@@ -1,4 +1,5 @@
-"""One pass over the rows of a data set: a few numbers per row are kept, so that a million rows fit into little memory."""
+"""One pass over the rows of a dataset. A few numbers per row are kept, so that a million rows fit
+into little memory."""
 
 from __future__ import annotations
 
@@ -7,26 +8,36 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from tasks.corpus.case import Case, text_digest
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.corpus.case import SETS, Case, text_digest
 from tasks.corpus.lengths import TextSample
 from tasks.corpus.near_copies import BATCH, Sketch
 from tasks.corpus.readers import no_cases, numbered_cases
 from tasks.corpus.sources import locate
-from tasks.corpus.tables import place
+from tasks.corpus.tables import place_prefix
 from tasks.corpus.vignettes.adversarial import adversarial_cases
 from tasks.corpus.vignettes.generator import embedded_sets
 from tasks.spec import LABELS, Columns, Data, EvaluationSet
 
-FEW = 50_000  # cases of a table or train set up to which they are kept whole, so that our split can be carried out
+# Cases of a table or train set up to which they are kept whole, so that the split can be tried.
+MOST_KEPT_CASES = 50_000
 NO_GROUP = -1
 
-Entry = tuple[str, str, int, Case]  # set; what a place begins with; its number; case
+Codes = NDArray[np.integer[Any]]
+Entry = tuple[str, str, int, Case]
+"""The name of a set, what a place in it begins with, the number there, and the case."""
 
 
 @dataclass
 class Tally:
-    """Columns of numbers, one entry per row. `sets` holds the sets' names in the order of their codes."""
+    """Columns of numbers, one entry per row.
+
+    `sets` holds the sets' names in the order of their codes; `cases` is None once there are too many.
+    """
 
     sets: list[str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
@@ -44,72 +55,110 @@ class Tally:
     sample: TextSample = field(default_factory=TextSample)
     batch: list[str] = field(default_factory=list)
 
+    @property
+    def is_split_by_us(self) -> bool:
+        """Whether the source is one table, which the project splits."""
+        return "all" in self.sets
+
+    @property
+    def has_all_sets(self) -> bool:
+        """Whether the source gives all four sets, so that the project splits nothing."""
+        return {*SETS} <= {*self.sets}
+
     def place(self, row: int) -> str:
         """Where a row stands, as a user would look for it."""
         return f"{self.files[self.file_codes[row]]}{self.numbers[row]}"
 
     def add(self, name: str, file: str, number: int, case: Case) -> None:
+        """Add a case of the set `name`; its place is `file` and `number`, written as one."""
         if not self.sets or self.sets[-1] != name:
             self.sets.append(name)
         if not self.files or self.files[-1] != file:
             self.files.append(file)
+
         self.set_codes.append(len(self.sets) - 1)
         self.file_codes.append(len(self.files) - 1)
         self.numbers.append(number)
         self.label_codes.append(LABELS.index(case.label))
         self.digests.append(int(text_digest(case.text), 16))
         self.ids.append(hash(case.case_id))
-        known = self.groups
-        self.group_codes.append(
-            NO_GROUP if case.group is None else known.setdefault(case.group, len(known))
-        )
-        self.words.append(len(case.text.split()))
-        self.sample.add(case.text, self.words[-1])
-        self.batch.append(case.text)
+        self.group_codes.append(self._group_code(case.group))
+        self._add_text(case.text)
+        self._keep(name, case)
+
+    def _group_code(self, group: str | None) -> int:
+        return NO_GROUP if group is None else self.groups.setdefault(group, len(self.groups))
+
+    def _add_text(self, text: str) -> None:
+        self.words.append(len(text.split()))
+        self.sample.add(text, self.words[-1])
+        self.batch.append(text)
         if len(self.batch) == BATCH:
-            self.sketch.add(self.batch)
-            self.batch.clear()
-        if self.cases is not None and name in ("all", "train"):
-            self.cases.append(case)
-            if len(self.cases) > FEW:
-                self.cases = None
+            self.finish_batch()
+
+    def finish_batch(self) -> None:
+        """Hash the texts that wait for it; `add` does so for each full batch."""
+        self.sketch.add(self.batch)
+        self.batch.clear()
+
+    def _keep(self, name: str, case: Case) -> None:
+        if self.cases is None or name not in ("all", "train"):
+            return
+
+        self.cases.append(case)
+        if len(self.cases) > MOST_KEPT_CASES:
+            self.cases = None
+
+
+def codes(column: array[int]) -> Codes:
+    """A column of a tally as an array, without a copy; of the column's own type of integer."""
+    return np.frombuffer(column, dtype=column.typecode)
 
 
 def tally(data: Data, evaluation_sets: Iterable[EvaluationSet] = ()) -> Tally:
-    """Read every row of a dataset and its evaluation sets. Raises BadInput for a row that is no case, or for no rows."""
-    found = Tally()
+    """Read every row of a dataset and its evaluation sets.
+
+    Raises BadInput for a row that is no case, or for no rows.
+    """
+    rows = Tally()
     for entry in _entries(data, evaluation_sets):
-        found.add(*entry)
-    found.sketch.add(found.batch)
-    if not found.numbers:
+        rows.add(*entry)
+    rows.finish_batch()
+
+    if not rows.numbers:
         raise no_cases(data.source, data)
-    return found
+    return rows
 
 
 def _entries(data: Data, evaluation_sets: Iterable[EvaluationSet]) -> Iterator[Entry]:
     if data.source == "embedded":
         for name, cases in embedded_sets(data.seed, data.shares, data.train_cases).items():
-            yield from _made(name, cases)
+            yield from _embedded(name, cases)
     else:
         for name, paths in locate(data.source, data).files.items():
             yield from _read(name, paths, data)
-    for wanted in evaluation_sets:
-        if wanted.source == "embedded":
-            yield from _made(wanted.name, adversarial_cases(data.seed))
-        else:
-            files = locate(wanted.source, wanted).files
-            for paths in [files["test"]] if "test" in files else list(files.values()):
-                yield from _read(wanted.name, paths, wanted)
+
+    for evaluation_set in evaluation_sets:
+        yield from _evaluation_entries(evaluation_set, data.seed)
 
 
-def _made(name: str, cases: list[Case]) -> Iterator[Entry]:
-    yield from (
-        (name, f"embedded {name}, case ", number, case)
-        for number, case in enumerate(cases, start=1)
-    )
+def _evaluation_entries(evaluation_set: EvaluationSet, seed: int) -> Iterator[Entry]:
+    if evaluation_set.source == "embedded":
+        yield from _embedded(evaluation_set.name, adversarial_cases(seed))
+        return
+
+    files = locate(evaluation_set.source, evaluation_set).files
+    for paths in [files["test"]] if "test" in files else files.values():
+        yield from _read(evaluation_set.name, paths, evaluation_set)
+
+
+def _embedded(name: str, cases: list[Case]) -> Iterator[Entry]:
+    for number, case in enumerate(cases, start=1):
+        yield name, f"embedded {name}, case ", number, case
 
 
 def _read(name: str, paths: list[Path], columns: Columns) -> Iterator[Entry]:
     for path in paths:
-        start = place(path, 0).removesuffix("0")
-        yield from ((name, start, number, case) for number, case in numbered_cases(path, columns))
+        start = place_prefix(path)
+        for number, case in numbered_cases(path, columns):
+            yield name, start, number, case

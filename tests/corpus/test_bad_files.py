@@ -196,7 +196,7 @@ def test_a_malformed_file_is_refused_by_the_check_and_when_the_data_is_made(
     try:
         report = check_data(data, (), {})
         assert report.fails  # rows that are sound alone and contradict each other
-        said += [f.remedy + "." for f in report.findings if f.verdict == "FAILS"]
+        said += [f.remedy + "." for f in report.findings if f.level == "error"]
     except BadInput as error:
         said.append(str(error))
     for sentence in said:

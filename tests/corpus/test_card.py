@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from tasks.corpus.card import data_card
+from tasks.corpus.manifest import Dataset, SetEntry
 from tasks.corpus.prepare import CARD, prepare_dataset
 from tasks.corpus.vignettes.adversarial import adversarial_cases
 from tasks.corpus.vignettes.generator import GENERATOR_VERSION, embedded_cases
@@ -49,6 +50,12 @@ def test_the_card_of_the_embedded_cases_lists_every_source(tmp_path: Path) -> No
     assert f"or at any age in the {worsening} problems" in card and "medicine holds down (ED)" in " ".join(card.split())
 
 
+def embedded_dataset() -> Dataset:
+    """A dataset of three cases, as its manifest describes it."""
+    counts = {"cases": 3, "labels": dict.fromkeys(LABELS, 1), "groups": 0, "digest": "d" * 64, "external": False}
+    return Dataset(seed=1, sets={"test": SetEntry.model_validate(counts)})
+
+
 def test_the_card_counts_the_wordings_of_the_facts() -> None:
     counted: dict[str, list[int]] = {"say": [], "deny": []}
     for path in FOLDER.glob("*.toml"):
@@ -60,8 +67,7 @@ def test_the_card_counts_the_wordings_of_the_facts() -> None:
                 for key, counts in counted.items():
                     counts += [len(fact[key])] if fact.get(key) else []
     say, deny = counted.values()
-    counts = {"cases": 3, "labels": dict.fromkeys(LABELS, 1), "groups": 0, "digest": "d" * 64, "external": False}
-    card = " ".join(data_card({"source": "embedded", "origin": {}, "seed": 1, "sets": {"test": counts}}).split())
+    card = " ".join(data_card(embedded_dataset()).split())
     assert f"Each of {len(say)} facts is said in {min(say)} to {max(say)} wordings ({sum(say)} in all;" in card
     assert f"each of the {len(deny)} that can be denied in {min(deny)} to {max(deny)} ({sum(deny)} in all)" in card
     assert min(say) == min(deny) == WORDINGS == 3 and len(say) > 2000 < sum(deny)
@@ -140,6 +146,5 @@ def test_every_check_is_kept_newest_first_and_each_disagreement_has_its_remark()
 
 
 def test_a_card_needs_no_external_set() -> None:
-    counts = {"cases": 3, "labels": dict.fromkeys(LABELS, 1), "groups": 0, "digest": "d" * 64, "external": False}
-    card = data_card({"source": "embedded", "origin": {}, "seed": 1, "sets": {"test": counts}})
+    card = data_card(embedded_dataset())
     assert "## Evaluation sets" not in card and "| test | 3 |" in card

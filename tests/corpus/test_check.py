@@ -22,7 +22,7 @@ from tasks.corpus import lengths
 from tasks.corpus import tally as tally_module
 from tasks.corpus.card import best_bound
 from tasks.corpus.case import SETS, Case
-from tasks.corpus.check import Finding, Report, check_data
+from tasks.corpus.check import Report, check_data
 from tasks.corpus.lengths import SAMPLE, TextSample
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.vignettes.reader_check import reader_check, told
@@ -32,6 +32,7 @@ from tasks.models.convert import run_quantize
 from tasks.models.sources import fetch_base
 from tasks.models.tiny_tokenizer import write_tiny_tokenizer
 from tasks.runtime.errors import BadInput
+from tasks.runtime.findings import Finding
 from tasks.spec import LABELS, Data, EvaluationSet
 
 STORY = "my knee has been sore since I fell on the stairs three days ago and it creaks when I bend it"
@@ -50,7 +51,7 @@ def write(path: Path, entries: list[dict[str, Any]]) -> Path:
 
 
 def found(report: Report, what: str) -> Finding:
-    return next(finding for finding in report.findings if finding.what == what)
+    return next(finding for finding in report.findings if finding.name == what)
 
 
 def check(path: Path, **settings: Any) -> Report:
@@ -77,7 +78,7 @@ def test_a_table_too_small_to_be_split_fails_as_when_the_data_is_made(
         said = str(error)
     assert bool(said) == (len(entries) in (2, 300))
     split = found(check(path), "our split")
-    assert split.verdict == ("FAILS" if said else "ok") and split.remedy + "." * bool(said) == said
+    assert split.level == ("error" if said else "ok") and split.remedy + "." * bool(said) == said
 
 
 @pytest.mark.parametrize("count", [4, 300])
@@ -92,7 +93,7 @@ def test_a_given_train_set_too_small_for_what_is_split_off_it_fails_as_when_the_
         said = str(error)
     assert bool(said) == (count == 4)
     split = found(check(source), "our split")
-    assert split.verdict == ("FAILS" if said else "ok") and split.remedy + "." * bool(said) == said
+    assert split.level == ("error" if said else "ok") and split.remedy + "." * bool(said) == said
 
 
 def test_copies_that_our_split_parts_fail_as_when_the_data_is_made(tmp_path: Path) -> None:
@@ -105,13 +106,13 @@ def test_copies_that_our_split_parts_fail_as_when_the_data_is_made(tmp_path: Pat
     with pytest.raises(BadInput, match="is nearly the same text as case") as refusal:
         prepare_dataset(Data(source=str(path)), tmp_path / "home")
     split = found(check(path), "our split")
-    assert split.verdict == "FAILS" and f"{split.remedy}." == str(refusal.value)
+    assert split.level == "error" and f"{split.remedy}." == str(refusal.value)
 
 
 def test_repeats_contradictions_and_ids_are_told_apart_and_placed(tmp_path: Path) -> None:
     entries = [*rows(30), {"text": "STORY 0  of a kind with 0 words", "label": "ED"}]
     report = check(write(tmp_path / "a.jsonl", entries))
-    assert not report.fails and found(report, "repeated rows").verdict == "note"
+    assert not report.fails and found(report, "repeated rows").level == "warning"
     assert "a.jsonl, line 1 and" in found(report, "repeated rows").remedy and "line 31" in report.findings[0].remedy
     entries += [{"text": entries[1]["text"], "label": "ED"}, {"id": "c2", "text": "another", "label": "ED"}]
     report = check(write(tmp_path / "a.jsonl", entries))
@@ -135,10 +136,10 @@ def test_what_crosses_given_sets_fails(tmp_path: Path) -> None:
     assert not report.fails
     near = {"text": STORY + " now", "label": "GP", "group": "c"}
     report = check(folder(tmp_path, train=train, test=[*rows(30, 100, group="a"), near, train[3]]))
-    assert found(report, "same text in two sets").verdict == "FAILS"
-    assert found(report, "groups that cross sets").found == "1 of 5"
+    assert found(report, "same text in two sets").level == "error"
+    assert found(report, "groups that cross sets").detail == "1 of 5"
     copies = found(report, "nearly the same text across sets")
-    assert copies.verdict == "FAILS" and "train.jsonl, line 31 and" in copies.remedy
+    assert copies.level == "error" and "train.jsonl, line 31 and" in copies.remedy
 
 
 def test_the_list_names_each_sets_groups_and_places_each_pair_without_a_word_of_a_case(tmp_path: Path) -> None:
@@ -162,7 +163,7 @@ def test_a_cluster_of_near_copies_is_judged_alike_whatever_its_size(given: bool,
     report = check(source if given else write(tmp_path / "a.jsonl", [*rows(90), *copies]))
     data = Data(source=str(source if given else tmp_path / "a.jsonl"))
     if given:
-        assert found(report, "nearly the same text across sets").verdict == "FAILS"
+        assert found(report, "nearly the same text across sets").level == "error"
         with pytest.raises(BadInput, match="nearly the same text"):
             prepare_dataset(data, tmp_path / "home")
         return
@@ -176,7 +177,7 @@ def test_copies_within_one_table_are_a_note_since_our_split_keeps_them_together(
     report = check(
         write(tmp_path / "a.jsonl", [*rows(30), *({"text": STORY + end, "label": "GP"} for end in ("", " now"))])
     )
-    assert not report.fails and found(report, "nearly the same text").found == "1 pairs, 1 of them copies"
+    assert not report.fails and found(report, "nearly the same text").detail == "1 pairs, 1 of them copies"
 
 
 def with_evaluation_set(tmp_path: Path, entries: list[dict[str, Any]], outside: list[dict[str, Any]]) -> Report:
@@ -189,10 +190,10 @@ def test_a_text_of_the_table_in_an_evaluation_set_fails_as_it_does_when_the_data
     sound = with_evaluation_set(tmp_path, table, rows(9, 100))
     assert not sound.fails and "kept in one set" in found(sound, "nearly the same text").remedy
     same = with_evaluation_set(tmp_path, table, [*rows(9, 100), rows(1)[0]])
-    assert found(same, "same text in two sets").verdict == "FAILS"
+    assert found(same, "same text in two sets").level == "error"
     near = with_evaluation_set(tmp_path, table, [*rows(9, 100), {"text": "well, " + STORY, "label": "GP"}])
     copies = found(near, "nearly the same text across sets")
-    assert copies.verdict == "FAILS" and "clinic.jsonl, line 10" in copies.remedy
+    assert copies.level == "error" and "clinic.jsonl, line 10" in copies.remedy
 
 
 @pytest.mark.parametrize("label", ["ED", "GP"])
@@ -202,9 +203,9 @@ def test_a_text_of_test_in_an_evaluation_set_is_scored_in_both(label: str, tmp_p
     clinic = EvaluationSet(name="clinic", source=str(write(tmp_path / "clinic.jsonl", outside)))
     report = check_data(Data(source=str(source)), (clinic,), {})
     twice = found(report, "same text in two scored sets")
-    assert twice.verdict == "note" and "clinic.jsonl, line 10" in twice.remedy
+    assert twice.level == "warning" and "clinic.jsonl, line 10" in twice.remedy
     assert ("another label" in twice.remedy) == (label == "GP")
-    assert not report.fails and found(report, "repeated rows").found == "0"
+    assert not report.fails and found(report, "repeated rows").detail == "0"
     made = prepare_dataset(Data(source=str(source)), tmp_path / "home", (clinic,))
     assert [len((made / f"{name}.jsonl").read_text().splitlines()) for name in ("test", "clinic")] == [30, 10]
 
@@ -213,7 +214,7 @@ def test_ids_of_an_evaluation_set_may_be_those_of_other_cases_in_the_table(tmp_p
     outside = [row | {"id": f"c{i}"} for i, row in enumerate(rows(9, 100))]
     assert not with_evaluation_set(tmp_path, rows(60), outside).fails
     twice = with_evaluation_set(tmp_path, rows(60), [*outside, {"id": "c0", "text": "another story", "label": "ED"}])
-    assert found(twice, "same id, other text").verdict == "FAILS"
+    assert found(twice, "same id, other text").level == "error"
 
 
 def test_there_may_be_any_number_of_evaluation_sets_and_files(tmp_path: Path) -> None:
@@ -231,7 +232,7 @@ def test_a_missing_label_fails_for_train_and_is_a_note_elsewhere(tmp_path: Path)
     some = [row for row in rows(30) if row["label"] != "HOME"]
     assert not check(write(tmp_path / "a.jsonl", some)).fails
     report = check(folder(tmp_path / "given", train=some, test=rows(30, 100)))
-    assert found(report, "labels of train").verdict == "FAILS"
+    assert found(report, "labels of train").level == "error"
 
 
 @pytest.mark.parametrize(
@@ -253,8 +254,8 @@ def test_what_a_missing_label_means_is_told_for_the_set_that_lacks_it(
     sets[name] = [row for row in sets[name] if row["label"] != lacks]
     clinic = EvaluationSet(name="clinic", source=str(write(tmp_path / "clinic.jsonl", sets.pop("clinic"))))
     report = check_data(Data(source=str(folder(tmp_path / "given", **sets))), (clinic,), {})
-    (finding,) = (one for one in report.findings if one.what.startswith("labels of"))
-    assert finding.what == f"labels of {name}" and finding.remedy == means and report.fails == (name == "train")
+    (finding,) = (one for one in report.findings if one.name.startswith("labels of"))
+    assert finding.name == f"labels of {name}" and finding.remedy == means and report.fails == (name == "train")
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv"])
@@ -269,7 +270,7 @@ def test_a_group_of_whole_numbers_in_one_file_and_floats_in_the_other_crosses(ki
         lines = zip(*columns.values(), strict=True)
         text = "".join(f"{text},{label},{'' if group is None else group}\n" for text, label, group in lines)
         (source / f"{name}.csv").write_text("text,label,group\n" + text)
-    assert found(check(source), "groups that cross sets").found == "1 of 58"
+    assert found(check(source), "groups that cross sets").detail == "1 of 58"
     with pytest.raises(BadInput, match="is of the same group as case"):
         prepare_dataset(Data(source=str(source)), tmp_path / "home")
 
@@ -281,27 +282,27 @@ def test_the_certifiable_recall_is_the_exact_bound(cases: int) -> None:
 
 def test_the_certifiable_recall_is_that_of_the_test_set(tmp_path: Path) -> None:
     report = check(folder(tmp_path, train=rows(30), test=rows(300, 1000)))
-    assert found(report, "ED recall that test can certify").found == "at best 0.963 (100 ED cases)"
+    assert found(report, "ED recall that test can certify").detail == "at best 0.963 (100 ED cases)"
     report = check(write(tmp_path / "all.jsonl", rows(300)))
-    assert "(20 ED cases)" in found(report, "ED recall that our test set can certify").found
+    assert "(20 ED cases)" in found(report, "ED recall that our test set can certify").detail
 
 
 def test_a_large_table_is_estimated_without_keeping_its_cases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tally_module, "FEW", 100)
+    monkeypatch.setattr(tally_module, "MOST_KEPT_CASES", 100)
     report = check(write(tmp_path / "a.jsonl", rows(300)))
-    assert "(20 ED cases)" in found(report, "ED recall that our test set (about) can certify").found
+    assert "(20 ED cases)" in found(report, "ED recall that our test set (about) can certify").detail
     untried = found(report, "our split")
-    assert (untried.found, untried.verdict) == ("not tried", "note") and "triage data card" in untried.remedy
+    assert (untried.detail, untried.level) == ("not tried", "warning") and "triage data card" in untried.remedy
 
 
 def test_the_certifiable_recall_counts_what_a_limit_leaves(tmp_path: Path) -> None:
     report = check(folder(tmp_path, train=rows(30), test=rows(300, 1000)), limits={"test": 30, "train": 9})
-    assert found(report, "ED recall that test (limited to 30) can certify").found == "at best 0.691 (10 ED cases)"
+    assert found(report, "ED recall that test (limited to 30) can certify").detail == "at best 0.691 (10 ED cases)"
     report = check(write(tmp_path / "all.jsonl", rows(300)), limits={"test": 12})
-    assert "(4 ED cases)" in found(report, "ED recall that our test set (limited to 12) can certify").found
+    assert "(4 ED cases)" in found(report, "ED recall that our test set (limited to 12) can certify").detail
     assert (
         "(20 ED cases)"
-        in found(check(tmp_path / "all.jsonl", limits={"test": 99}), "ED recall that our test set can certify").found
+        in found(check(tmp_path / "all.jsonl", limits={"test": 99}), "ED recall that our test set can certify").detail
     )
 
 
@@ -404,7 +405,7 @@ def test_the_embedded_sets_pass_with_their_labels_derived_again() -> None:
     adversarial = (EvaluationSet(name="test_adversarial", source="embedded"),)
     report = check_data(Data(), adversarial, {})
     assert not report.fails and [line.name for line in report.sets][-1] == "test_adversarial"
-    assert found(report, "labels derived again from the stored facts").found == "6600 of 6600"
+    assert found(report, "labels derived again from the stored facts").detail == "6600 of 6600"
 
 
 def run(*arguments: str) -> Any:

@@ -82,7 +82,7 @@ class SharedLabel:
 
 
 def test_two_labels_with_the_same_tokens_are_refused(monkeypatch):
-    monkeypatch.setattr("tasks.corpus.encode._end_length", lambda *_: 0)  # which would miss HOME already
+    monkeypatch.setattr("tasks.corpus.encode._label_length", lambda _, tokens, __: len(tokens))  # which would miss HOME already
     with pytest.raises(BadInput, match="The label HOME is the same as GP in this tokenizer"):
         make_template(SharedLabel(), load_prompt(), chat=False)
 
@@ -93,7 +93,7 @@ def test_a_label_whose_tokens_begin_anothers_is_refused(own, monkeypatch):
     words = dict(zip(LABELS, own, strict=True))
     monkeypatch.setattr("tasks.corpus.encode._prompt_tokens", lambda *_: (1, 2))
     monkeypatch.setattr("tasks.corpus.encode._whole_tokens", lambda *args: (1, 2, *words[args[-1]], 99))
-    monkeypatch.setattr("tasks.corpus.encode._end_length", lambda *_: 1)
+    monkeypatch.setattr("tasks.corpus.encode._label_length", lambda _, tokens, __: len(tokens) - 1)
     with pytest.raises(BadInput, match="The label (HOME begins like ED|ED begins like HOME) in this tokenizer"):
         make_template(None, load_prompt(), chat=False)
 

@@ -66,14 +66,14 @@ def story(rng: random.Random, length: int = 60) -> str:
 
 
 def test_a_part_of_the_runs_is_enough_to_find_copies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(near_copies, "KEPT", 8000)
+    monkeypatch.setattr(near_copies, "MOST_RUNS", 8000)
     rng = random.Random(1)
     texts = [story(rng, 150) for _ in range(400)]
     texts[399] = texts[7] + " and one more word"
     sketch = Sketch()
     for start in range(0, 400, 50):
         sketch.add(texts[start : start + 50])
-    assert sketch.every > 1 and sketch.kept <= 8000
+    assert sketch.every > 1 and sketch.runs <= 8000
     assert [(a, b) for a, b, _ in sketch.pairs(0.8)] == [(7, 399)]
 
 
@@ -114,7 +114,7 @@ def test_more_candidates_than_fit_are_chained_as_well(monkeypatch: pytest.Monkey
 
 
 def test_a_stock_phrase_that_is_most_of_what_a_sample_kept_makes_no_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(near_copies, "KEPT", 2000)
+    monkeypatch.setattr(near_copies, "MOST_RUNS", 2000)
     rng = random.Random(5)
     phrase = "please help me as soon as you can since we are quite worried and have waited for a week without any word"
     texts = [f"{phrase} {' '.join(str(rng.random())[2:] for _ in range(12))}" for _ in range(400)]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tasks.corpus.case import Case, from_json, text_digest, to_json
 from tasks.corpus.check import check_data
-from tasks.corpus.readers import read_cases, read_file
+from tasks.corpus.readers import read_cases, read_files
 from tasks.runtime.errors import BadInput
 from tasks.spec import Data
 
@@ -78,7 +78,7 @@ def test_a_named_group_column_must_be_in_every_row_and_may_be_null(tmp_path: Pat
     data = Data(group_column="topic")
     assert [case.group for case in read_cases(jsonl(tmp_path / "a.jsonl", rows), data)] == ["heart", None]
     message = refusal(jsonl(tmp_path / "a.jsonl", [rows[0], GOOD[1]]), data)
-    assert "line 2: has no column 'topic'" in message and "as group_column, or add it (null where" in message
+    assert "line 2: has no column 'topic'" in message and "as group_column (--group-column), or add it (null where" in message
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,9 @@ def test_two_words_that_are_one_must_mean_the_same(tmp_path: Path) -> None:
 
 
 def test_exact_repeats_are_kept_once_and_counted(tmp_path: Path) -> None:
-    reading = read_file(jsonl(tmp_path / "a.jsonl", [GOOD[0], {**GOOD[0], "text": "chest  PAIN since noon"}]), Data())
+    reading = read_files(
+        [jsonl(tmp_path / "a.jsonl", [GOOD[0], {**GOOD[0], "text": "chest  PAIN since noon"}])], Data()
+    )
     assert len(reading.cases) == 1 and reading.duplicates == 1
 
 

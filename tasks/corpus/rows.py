@@ -1,0 +1,228 @@
+"""One row of a user's table as a case; every error names the place, the reason and the remedy."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shlex
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.corpus.case import Case, normal_text, text_digest
+from tasks.corpus.columns import (
+    LONGEST_SHOWN,
+    NamedColumn,
+    missing_columns,
+    required_columns,
+    shown,
+)
+from tasks.runtime.errors import BadInput
+from tasks.spec import LABELS, Columns, Label
+
+Row = dict[str, Any]
+"""The values of a row by column name, of whatever type the file gives them."""
+
+ID_COLUMNS = ("case_id", "id")
+# Characters. Reports show a subgroup's name, and a patient's text must not come into them.
+LONGEST_SUBGROUP = 100
+WHOLE = re.compile(r"(-?[0-9]+)\.0+")
+
+
+@dataclass(frozen=True)
+class RowReader:
+    """Turns rows into cases. `words`: the label of each accepted word, see `label_words`."""
+
+    columns: Columns
+    words: dict[str, Label]
+    required: tuple[NamedColumn, ...]
+
+    @classmethod
+    def of(cls, columns: Columns) -> RowReader:
+        """The reader of tables with these columns. Raises BadInput for contradicting label words."""
+        return cls(columns, label_words(columns), tuple(required_columns(columns)))
+
+    def case(self, row: Row, where: str) -> Case:
+        """The case of a row. `where`: its place, for the error. Raises BadInput."""
+        self._check_columns(row, where)
+        text = self._text(row, where)
+
+        return Case(
+            case_id=self._case_id(row, where) or f"text-{text_digest(text)}",
+            text=text,
+            label=self._label(row[self.columns.label_column], where),
+            group=self._group(row, where),
+            subgroup=self._subgroup(row, where) if self.columns.subgroup_columns else {},
+            rationale=self._rationale(row, where),
+        )
+
+    def _check_columns(self, row: Row, where: str) -> None:
+        missing = [column for column in self.required if column.name not in row]
+        if missing:
+            raise missing_columns(where, row, missing)
+
+    def _text(self, row: Row, where: str) -> str:
+        column = self.columns.text_column
+        value = row[column]
+        if not isinstance(value, str):
+            raise BadInput(
+                f"{where}: '{column}' is not a text but {_kind(value)}; write it as one string."
+            )
+
+        text = _checked(value.strip(), where)
+        if not text:
+            raise BadInput(f"{where}: '{column}' is empty; fill it in or delete the row.")
+
+        return text
+
+    def _case_id(self, row: Row, where: str) -> str:
+        """The row's id, or an empty text where the user names no id column and the row has none."""
+        column = self.columns.id_column
+        if column is None:
+            names = (name for name in ID_COLUMNS if row.get(name) is not None)
+            return next((_scalar(row[name], name, where) for name in names), "")
+
+        case_id = _scalar(row[column], column, where) if row[column] is not None else ""
+        if not case_id:
+            raise BadInput(
+                f"{where}: '{column}' is empty; give each case its own id, or leave id_column "
+                "(--id-column) out."
+            )
+
+        return case_id
+
+    def _group(self, row: Row, where: str) -> str | None:
+        column = self.columns.group_column or "group"
+        value = row.get(column)
+        if value is None:
+            return None
+
+        return _without_zero_decimals(_scalar(value, column, where)) or None
+
+    def _rationale(self, row: Row, where: str) -> str | None:
+        column = self.columns.rationale_column
+        if not column or row.get(column) is None:
+            return None
+
+        return _scalar(row[column], column, where) or None
+
+    def _subgroup(self, row: Row, where: str) -> dict[str, str]:
+        """The row's value in each subgroup column in which it has one."""
+        subgroup = {}
+        for column in self.columns.subgroup_columns:
+            if row.get(column) is None:
+                continue
+            if name := _without_zero_decimals(_scalar(row[column], column, where)):
+                subgroup[column] = name
+
+        for column, name in subgroup.items():
+            if len(name) > LONGEST_SUBGROUP:
+                raise BadInput(
+                    f"{where}: '{column}' holds {len(name)} characters, and reports show what a subgroup"
+                    f" is called; write at most {LONGEST_SUBGROUP}, or remove it from subgroup_columns."
+                )
+
+        return subgroup
+
+    def _label(self, value: object, where: str) -> Label:
+        # Most labels are written exactly as a known word; nothing has to be tidied up then.
+        if isinstance(value, str) and (exact := self.words.get(value)):
+            return exact
+
+        column = self.columns.label_column
+        word = _scalar(value, column, where) if value is not None else ""
+        label = self.words.get(normal_text(_without_zero_decimals(word)))
+        if label:
+            return label
+
+        if not word:
+            raise BadInput(
+                f"{where}: has no label; write ED, GP or HOME in '{column}', or delete the row."
+            )
+        raise _unknown_label(word, where)
+
+
+def label_words(columns: Columns) -> dict[str, Label]:
+    """The label of every accepted word, written as `normal_text` writes it.
+
+    The user's own words win over ED, GP and HOME. Raises BadInput where the user maps one word to
+    two labels.
+    """
+    mapped: dict[str, tuple[str, Label]] = {}
+    for word, label in columns.labels.items():
+        first, first_label = mapped.setdefault(
+            normal_text(_without_zero_decimals(word)), (word, label)
+        )
+        if first_label != label:
+            raise BadInput(
+                f"[data.labels] maps {shown(first)} to {first_label} and {shown(word)} to {label}, but"
+                " case and spaces do not count, so they are one word; remove one of the two."
+            )
+
+    words = {normal_text(label): label for label in LABELS}
+    words |= {word: label for word, (_, label) in mapped.items()}
+
+    # In capitals too, so that a label that is written so is found at the first look.
+    return words | {label: words[normal_text(label)] for label in LABELS}
+
+
+def _unknown_label(word: str, where: str) -> BadInput:
+    is_short = len(word) <= LONGEST_SHOWN and word.isprintable()
+    example = json.dumps(word) if len(word) <= LONGEST_SHOWN else '"your word"'
+    option = shlex.quote(f"{word}=ED") if is_short else "WORD=ED"
+
+    return BadInput(
+        f"{where}: has the unknown label {shown(word)}; use ED, GP or HOME, or map it under "
+        f'[data.labels]: {example} = "ED" (--label {option}).'
+    )
+
+
+def _without_zero_decimals(word: str) -> str:
+    """7.0 as 7: pandas writes whole numbers so where another row has none."""
+    whole = WHOLE.fullmatch(word)
+    return whole[1] if whole else word
+
+
+def _scalar(value: object, column: str, where: str) -> str:
+    """Text of a short value: ids, groups and labels may be numbers; nested values are refused."""
+    # NaN is how pandas writes a missing number; whole numbers become floats beside it.
+    if isinstance(value, float) and math.isnan(value):
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, (str, int, float)):
+        return _checked(str(value).strip(), where)
+
+    raise BadInput(f"{where}: '{column}' is {_kind(value)}; it must be a plain text or number.")
+
+
+def _checked(text: str, where: str) -> str:
+    if "\0" in text or not (text.isascii() or _encodes(text)):
+        raise BadInput(
+            f"{where}: holds characters that are not valid text (NUL or half a surrogate pair); remove"
+            " them."
+        )
+    return text
+
+
+def _encodes(text: str) -> bool:
+    """Whether a text holds whole characters only; half a surrogate pair cannot be encoded."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+
+    return True
+
+
+def _kind(value: object) -> str:
+    """A value's type in plain words."""
+    names = {
+        dict: "a nested object",
+        list: "a list",
+        bool: "true or false",
+        type(None): "missing",
+        bytes: "bytes",
+    }
+    is_number = isinstance(value, (int, float))
+    return names.get(type(value), "a number" if is_number else f"a {type(value).__name__}")
