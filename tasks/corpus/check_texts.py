@@ -152,7 +152,8 @@ def _pairs_finding(rows: Tally, name: str, pairs: RowPairs, level: Level, remedy
     if not len(a):
         return Finding(name, "ok", "0")
 
-    first = sorted(zip(a.tolist(), b.tolist(), strict=True))[:SHOWN]
+    in_order = zip(np.minimum(a, b).tolist(), np.maximum(a, b).tolist(), strict=True)
+    first = sorted(in_order)[:SHOWN]
     places = "; ".join(f"{rows.place(i)} and {rows.place(j)}" for i, j in first)
 
     return Finding(name, level, str(len(a)), f"{remedy}: {places}")

@@ -456,3 +456,53 @@ def test_the_card_is_shown_and_says_what_the_cases_are_not() -> None:
     assert "ynthetic: for building and comparing, not evidence about patients" in done.output
     newest = told(reader_check()).splitlines()[0]
     assert "| test | 1500 |" in done.output and newest in done.output and " of 100 sampled cases of " in newest
+
+
+def test_a_split_with_one_group_of_emergencies_per_set_is_a_warning(tmp_path: Path) -> None:
+    """Sixty emergencies of four groups fill every set, and each set still says little about new groups."""
+    entries = [row | {"group": f"g{i // 15}"} for i, row in enumerate(rows(60))]
+    report = check(write(tmp_path / "a.jsonl", entries))
+    finding = found(report, "groups with ED cases")
+    assert (finding.level, finding.detail) == ("warning", "train 1, valid 1, calibration 1, test 1")
+    assert "fewer than 10 in train, valid, calibration, test" in finding.remedy
+    assert report.sets[0].ed_groups == 4 and not report.fails
+
+
+def test_groups_with_emergencies_are_counted_for_each_given_set(tmp_path: Path) -> None:
+    sets = {}
+    for n, (name, groups) in enumerate(zip(SETS, (20, 10, 12, 9), strict=True)):
+        entries = rows(3 * groups, 100 * n)
+        sets[name] = [row | {"group": f"{name}{i // 3}"} for i, row in enumerate(entries)]
+    sets["calibration"][0]["group"] = None  # a case without a group counts as a group
+    outside = [row | {"group": f"c{i // 60}"} for i, row in enumerate(rows(60, 900))]
+    clinic = EvaluationSet(name="clinic", source=str(write(tmp_path / "clinic.jsonl", outside)))
+    report = check_data(Data(source=str(folder(tmp_path / "given", **sets))), (clinic,), {})
+    finding = found(report, "groups with ED cases")
+    assert finding.detail == "train 20, valid 10, calibration 12, test 9, clinic 1"
+    assert finding.level == "warning" and "fewer than 10 in test, clinic:" in finding.remedy
+    assert [line.ed_groups for line in report.sets] == [20, 10, 12, 9, 1]
+
+
+def test_cases_without_groups_have_no_groups_with_emergencies(tmp_path: Path) -> None:
+    report = check(write(tmp_path / "a.jsonl", rows(60)))
+    assert not any(finding.name == "groups with ED cases" for finding in report.findings)
+
+
+def test_the_id_column_can_be_given_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "home"))
+    path = str(write(tmp_path / "a.jsonl", [row | {"number": f"n{i}"} for i, row in enumerate(rows(60))]))
+    assert run("check", path, "--id-column", "number").exit_code == 0
+    assert "id from `number`" in run("card", path, "--id-column", "number").output
+    (prepared,) = (tmp_path / "home" / "data").iterdir()
+    assert json.loads((prepared / "test.jsonl").read_text().splitlines()[0])["case_id"].startswith("n")
+
+
+def test_the_check_names_the_option_for_groups_where_there_are_none(tmp_path: Path) -> None:
+    assert "(--group-column)" in found(check(write(tmp_path / "a.jsonl", rows(60))), "groups").remedy
+
+
+def test_a_source_that_does_not_exist_is_refused_by_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert f"There is no file or folder 'hft' in {tmp_path}" in str(run("check", "hft").exception)

@@ -82,7 +82,9 @@ class SharedLabel:
 
 
 def test_two_labels_with_the_same_tokens_are_refused(monkeypatch):
-    monkeypatch.setattr("tasks.corpus.encode._label_length", lambda _, tokens, __: len(tokens))  # which would miss HOME already
+    monkeypatch.setattr(
+        "tasks.corpus.encode._label_length", lambda _, tokens, __: len(tokens)
+    )  # which would miss HOME already
     with pytest.raises(BadInput, match="The label HOME is the same as GP in this tokenizer"):
         make_template(SharedLabel(), load_prompt(), chat=False)
 

@@ -78,7 +78,10 @@ def test_a_named_group_column_must_be_in_every_row_and_may_be_null(tmp_path: Pat
     data = Data(group_column="topic")
     assert [case.group for case in read_cases(jsonl(tmp_path / "a.jsonl", rows), data)] == ["heart", None]
     message = refusal(jsonl(tmp_path / "a.jsonl", [rows[0], GOOD[1]]), data)
-    assert "line 2: has no column 'topic'" in message and "as group_column (--group-column), or add it (null where" in message
+    assert (
+        "line 2: has no column 'topic'" in message
+        and "as group_column (--group-column), or add it (null where" in message
+    )
 
 
 @pytest.mark.parametrize(
@@ -283,3 +286,62 @@ def test_a_damaged_parquet_never_gives_a_traceback(position: int, byte: int, tmp
     content[position % len(content)] = byte
     path.write_bytes(bytes(content))
     read_or_refuse(path)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_all_columns_that_a_header_lacks_are_named_in_one_error_with_their_options(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{kind}"
+    path.write_text("message,urgency\na,ED\n" if kind == "csv" else '{"message": "a", "urgency": "ED"}\n')
+    data = Data(id_column="number", group_column="topic", rationale_column="why", subgroup_columns=("age",))
+    message = refusal(path, data)
+    names = "'text', 'label', 'number'"
+    assert f"has no columns {names}" in message and "'topic'" in message
+    assert "its columns are 'message', 'urgency'; name the right ones as" in message
+    for setting in ("text_column (--text-column)", "label_column (--label-column)", "id_column (--id-column)"):
+        assert setting in message
+    assert "group_column (--group-column)" in message
+    if kind == "csv":  # in JSONL, a column that a row may lack can begin further down
+        assert "one of subgroup_columns and rationale_column (--rationale-column)" in message
+        assert "or add 'topic', 'age' and 'why' (null where a case has none)" in message
+    else:
+        assert "or add 'topic' (null where a case has none)" in message
+
+
+def test_an_unknown_label_names_the_setting_and_the_option(tmp_path: Path) -> None:
+    message = refusal(jsonl(tmp_path / "a.jsonl", [{"text": "a", "label": "see today"}]))
+    assert 'map it under [data.labels]: "see today" = "ED" (--label \'see today=ED\').' in message
+
+
+def test_the_id_column_gives_the_ids(tmp_path: Path) -> None:
+    rows = [{"number": 7.0, "id": "not this", **GOOD[0]}, {"number": " b ", **GOOD[1]}]
+    path = jsonl(tmp_path / "a.jsonl", rows)
+    assert [case.case_id for case in read_cases(path, Data(id_column="number"))] == ["7", "b"]
+
+
+@pytest.mark.parametrize("empty", [None, "", " ", float("nan")])
+def test_an_empty_id_is_refused_with_its_row(empty: Any, tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "a.jsonl", [{"number": 1, **GOOD[0]}, {"number": empty, **GOOD[1]}])
+    message = refusal(path, Data(id_column="number"))
+    assert f"{path}, line 2: 'number' is empty; give each case its own id" in message and "--id-column" in message
+
+
+@pytest.mark.parametrize("same_text", [True, False])
+def test_a_repeated_id_is_refused_with_both_rows(same_text: bool, tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "a.jsonl", [{"number": 1, **GOOD[0]}, {"number": 1, **GOOD[0 if same_text else 1]}])
+    message = refusal(path, Data(id_column="number"))
+    assert f"{path}, line 2: has the id of line 1 in 'number'; give each case its own id" in message
+    report = check_data(Data(source=str(path), id_column="number"), (), {})
+    (finding,) = (one for one in report.findings if one.name == "same id")
+    assert finding.level == "error" and f"{path}, line 1 and {path}, line 2" in finding.remedy
+
+
+def test_an_unset_id_column_is_in_no_file_and_no_digest() -> None:
+    data = Data(source="a.csv")
+    assert "id_column" not in data.model_dump(mode="json")
+    assert data.model_dump(exclude_defaults=True) == {"source": "a.csv"}
+    assert Data(id_column="number").model_dump(exclude_defaults=True) == {"id_column": "number"}
+
+
+def test_an_id_column_cannot_be_a_subgroup() -> None:
+    with pytest.raises(ValueError, match="subgroup_columns names number, and reports show"):
+        Data(id_column="number", subgroup_columns=("number",))

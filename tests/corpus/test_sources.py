@@ -18,9 +18,10 @@ from tasks.corpus.prepare import CARD, prepare_dataset
 from tasks.corpus.readers import read_cases
 from tasks.corpus.sources import is_hub, locate
 from tasks.corpus.vignettes.generator import embedded_sets
+from tasks.grid import load_grid
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.runtime.store import read_manifest
-from tasks.spec import LABELS, Data, EvaluationSet
+from tasks.spec import LABELS, Data, EvaluationSet, Grid
 from tests.models.fake_hub import COMMIT, REPO, FakeHub, serve
 
 
@@ -407,3 +408,72 @@ def test_names_of_evaluation_sets_that_would_confuse_are_refused() -> None:
             EvaluationSet(name=name, source="a.csv")
     with pytest.raises(ValueError, match="test_adversarial"):
         EvaluationSet(name="mine", source="embedded")
+
+
+GRID = """
+name = "clinic"
+models = ["tiny-llama"]
+bits = [4]
+data = { source = "cases.jsonl" }
+evaluation_set = [{ name = "ward", source = "sets/ward" }]
+[[recipe]]
+name = "standard"
+kind = "standard"
+learning_rate = 1e-4
+batch_size = 4
+rank = 4
+scale = 20
+dropout = 0
+iterations = 4
+"""
+
+
+def study(folder: Path) -> Grid:
+    """A grid with its cases and an evaluation set, whose source could be the id of a Hub dataset, beside it."""
+    put(folder, ["cases.jsonl"])
+    (folder / "sets" / "ward").mkdir(parents=True)
+    (folder / "sets" / "ward" / "test.jsonl").write_bytes(table(500, 12, "another story of a ward, which is"))
+    (folder / "clinic.toml").write_text(GRID)
+    return load_grid(str(folder / "clinic.toml"))
+
+
+def test_a_relative_source_is_looked_up_beside_the_grid_file_and_the_place_is_in_no_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    grid = study(tmp_path / "study")
+    beside = prepare_dataset(grid.data, tmp_path / "home", grid.evaluation_sets)
+    assert check_data(grid.data, grid.evaluation_sets, {}).sets[0].rows == 60
+
+    monkeypatch.chdir(tmp_path / "study")
+    plain = Data(source="cases.jsonl")
+    ward = EvaluationSet(name="ward", source="sets/ward")
+    assert prepare_dataset(plain, tmp_path / "other home", (ward,)).name == beside.name
+    assert plain.model_dump() == grid.data.model_dump()
+
+
+def test_a_file_beside_the_grid_goes_before_one_in_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = study(tmp_path / "study")
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path, ["cases.jsonl"])
+    assert locate(grid.data.source, grid.data).files == {"all": [tmp_path / "study" / "cases.jsonl"]}
+    (tmp_path / "study" / "cases.jsonl").unlink()
+    assert locate(grid.data.source, grid.data).files == {"all": [Path("cases.jsonl")]}
+
+
+@pytest.mark.parametrize("source", ["hft", "cases.csv", "sets/none"])
+def test_a_relative_source_that_does_not_exist_names_the_folders_in_which_it_was_looked_for(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "work" / "sets").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "work")
+    said = rf"There is no file or folder '{source}' in {tmp_path / 'work'} \(the working folder\); correct the path"
+    for use in (lambda data: prepare_dataset(data, tmp_path / "home"), lambda data: check_data(data, (), {})):
+        with pytest.raises(BadInput, match=said):
+            use(Data(source=source))
+    said = rf"'{source}' in {tmp_path / 'study'} \(the grid's folder\) or in {tmp_path / 'work'} \(the working folder\)"
+    with pytest.raises(BadInput, match=said):
+        prepare_dataset(Data(source=source).beside(Path("../study")), tmp_path / "home")
