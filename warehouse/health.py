@@ -1,4 +1,4 @@
-"""Is the warehouse sound? Looks only, changes nothing."""
+"""Whether the warehouse is sound and current: audits, and pending migrations."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ WAIT_SECONDS = 3.0
 
 
 def examine(path: Path) -> dict[str, int] | None:
-    """Offending rows by audit; None if the file waits for migrations, which the next load applies.
+    """Offending rows by audit; None if the file waits for migrations, which the next load applies. Changes nothing.
 
-    Where there is no file yet, migrations and audits are rehearsed in memory. Raises BadInput for a file that is no
-    warehouse of ours, Locked if it is in use.
+    Where there is no file yet, migrations and audits are rehearsed in memory. Raises BadInput for a file that is not a
+    warehouse, Locked if it is in use.
     """
     try:
         if not path.is_file():
@@ -28,29 +28,29 @@ def examine(path: Path) -> dict[str, int] | None:
             return run_audits(con) if _is_current(con) else None
     except duckdb.Error as error:
         raise BadInput(
-            f"{path} cannot be used as a warehouse ({first_line(error)}); move it away, and the next sweep makes a new one."
+            f"{path} cannot be used as a warehouse ({first_line(error)}); move it away, and the next sweep creates "
+            "a new one."
         ) from error
 
 
 def bring_up_to_date(path: Path | None = None) -> None:
-    """Apply the migrations and views that a warehouse of an older version waits for; a current one is only looked at."""
+    """Apply pending migrations and views of an older warehouse; a current one is opened for reading only."""
     with reading(path) as con:
-        current = _is_current(con)
-    if not current:
+        is_current = _is_current(con)
+    if not is_current:
         with writing(path) as con:
             migrate(con)
 
 
 def _is_current(con: duckdb.DuckDBPyConnection) -> bool:
+    """Whether nothing is pending, for a read-only connection, which refuses to apply what is."""
     try:
         migrate(con)
-    except (
-        duckdb.InvalidInputException
-    ):  # the connection is read-only, so there was something to apply
+    except duckdb.InvalidInputException:
         return False
     return True
 
 
 def run_audits(con: duckdb.DuckDBPyConnection) -> dict[str, int]:
     """Number of offending rows by audit; all zero on a sound warehouse. `warehouse/audits/<name>.sql` shows them."""
-    return {name: len(con.execute(text).fetchall()) for name, text in sql_files("audits")}
+    return {audit.name: len(con.execute(audit.text).fetchall()) for audit in sql_files("audits")}

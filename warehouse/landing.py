@@ -10,23 +10,34 @@ import io
 import math
 import re
 import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.runtime.errors import BadInput
-from tasks.runtime.store import build_folder, complete
+from tasks.runtime.manifest import Manifest
+from tasks.runtime.store import build_folder
 from tasks.spec import digest_of
-from warehouse.schema import FACTS, Kind, Table, check
-from warehouse.schema import tables as known_tables
+from warehouse.schema import FACTS, Fact, Kind, Table, check
+from warehouse.schema import tables as tables_by_name
 
-Rows = list[dict[str, Any]]
+Row = Mapping[str, object]  # value by column; None: not available
+Rows = Sequence[Row]
+
+NOT_OF_TYPE = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError)
 
 
-def write_landing(root: Path, id: str, kind: Kind, tables: dict[str, Rows]) -> Path:
+class LandingManifest(Manifest):
+    """The manifest of a landing folder; `id` and `kind` are None in a folder of another sort."""
+
+    id: str | None = None
+    kind: str | None = None
+
+
+def write_landing(root: Path, id: str, kind: Kind, tables: Mapping[str, Rows]) -> Path:
     """Land the rows of `id` under `root` and return the folder `root/<id>`.
 
     `tables` maps the tables of `kind` to rows; each row has exactly the table's columns, None meaning "not available".
@@ -37,53 +48,69 @@ def write_landing(root: Path, id: str, kind: Kind, tables: dict[str, Rows]) -> P
         raise BadInput(
             f"{id!r} cannot name a landing folder; use letters, digits, dots, dashes and underscores."
         )
-    arrow = _arrow_tables(id, kind, tables)
-    check(arrow)
-    files = {f"{name}.parquet": _parquet(table) for name, table in arrow.items()}
+    arrow_tables = _arrow_tables(id, kind, tables)
+    check(arrow_tables)
+    files = {f"{name}.parquet": _parquet(table) for name, table in arrow_tables.items()}
+
     digest = digest_of(
         {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     )
     final = root / id
-    there = complete(final)
-    if there is not None and there["digest"] == digest:
-        return final
-    # Named by its content and built aside: a write that was killed leaves the old folder, and is completed next time.
-    staging = root / f".{id}.{digest[:12]}"
-    build_folder(staging, lambda folder: _write(folder, files, {"id": id, "kind": kind}))
-    shutil.rmtree(final, ignore_errors=True)
-    staging.rename(final)
+    current = LandingManifest.read_if_complete(final)
+    if current is None or current.digest != digest:
+        # Named by its content and built aside: a write that is killed leaves the old folder, and the next completes it.
+        staging = root / f".{id}.{digest[:12]}"
+        build_folder(staging, _writer(files, id, kind))
+        shutil.rmtree(final, ignore_errors=True)
+        staging.rename(final)
     return final
 
 
-def _write(folder: Path, files: dict[str, bytes], extra: dict[str, Any]) -> dict[str, Any]:
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
-    return extra
+def _writer(files: dict[str, bytes], id: str, kind: Kind) -> Callable[[Path], dict[str, str]]:
+    """A function that fills a folder with `files` and returns what its manifest has to say beside them."""
+
+    def write(folder: Path) -> dict[str, str]:
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+        return {"id": id, "kind": kind}
+
+    return write
 
 
-def _parquet(table: Any) -> bytes:
+def _parquet(table: pa.Table) -> bytes:
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     return buffer.getvalue()
 
 
-def _arrow_tables(id: str, kind: Kind, tables: dict[str, Rows]) -> dict[str, Any]:
-    if kind not in FACTS:
-        raise BadInput(f"There is no landing kind {kind!r}; the kinds are {', '.join(FACTS)}.")
-    fact = FACTS[kind]
+def _arrow_tables(id: str, kind: Kind, tables: Mapping[str, Rows]) -> dict[str, pa.Table]:
+    """The tables of a kind, in its order, checked against the schema but for CHECK constraints."""
+    fact = _fact(kind)
     if unknown := sorted(set(tables) - set(fact.tables)):
         raise BadInput(
             f"Table {unknown[0]!r} does not belong to a landed {kind}; allowed are {', '.join(fact.tables)}."
         )
     if not tables.get(fact.tables[0]):
         raise BadInput(f"Landing {kind} {id!r} needs a row in table {fact.tables[0]!r}.")
-    return {
-        name: _arrow(known_tables()[name], tables.get(name, []), fact.id_column, id)
-        for name in fact.tables
-    }
+
+    arrow_tables = {}
+    for name in fact.tables:
+        table = tables_by_name()[name]
+        rows = tables.get(name, [])
+        _check_rows(table, rows, fact.id_column, id)
+        columns = {column: _column(table, column, rows) for column in table.columns}
+        arrow_tables[name] = pa.table(columns, schema=table.arrow)
+    return arrow_tables
 
 
-def _arrow(table: Table, rows: Rows, id_column: str, id: str) -> Any:
+def _fact(kind: Kind) -> Fact:
+    if kind not in FACTS:
+        raise BadInput(f"There is no landing kind {kind!r}; the kinds are {', '.join(FACTS)}.")
+    return FACTS[kind]
+
+
+def _check_rows(table: Table, rows: Rows, id_column: str, id: str) -> None:
+    """Raise BadInput for a row with other columns than the table's, of another id, or with the key of an earlier one."""
     keys = set()
     for number, row in enumerate(rows, start=1):
         where = f"Table {table.name}, row {number}"
@@ -94,59 +121,68 @@ def _arrow(table: Table, rows: Rows, id_column: str, id: str) -> Any:
             )
         key = tuple(row[column] for column in table.key)
         if key in keys:
-            raise BadInput(f"{where}: a row with {', '.join(table.key)} = {key} is already there.")
+            columns = ", ".join(table.key)
+            raise BadInput(f"{where}: a row with {columns} = {key} is already there.")
         keys.add(key)
-    return pa.table({c: _column(table, c, rows) for c in table.columns}, schema=table.arrow)
 
 
-def _check_columns(table: Table, row: dict[str, Any], where: str) -> None:
+def _check_columns(table: Table, row: Row, where: str) -> None:
     if unknown := sorted(set(row) - set(table.columns)):
-        raise BadInput(
-            f"{where}: unknown column {unknown[0]!r}; the columns are {', '.join(table.columns)}."
-        )
+        columns = ", ".join(table.columns)
+        raise BadInput(f"{where}: unknown column {unknown[0]!r}; the columns are {columns}.")
     if missing := [column for column in table.columns if column not in row]:
         raise BadInput(
             f"{where}: column {missing[0]!r} is missing; give None where it is not available."
         )
 
 
-def _column(table: Table, column: str, rows: Rows) -> Any:
-    """One column as an Arrow array of the schema's type; names the row of a value that does not fit."""
-    kind = table.arrow.field(column).type
-    values = [_plain(row[column], pa.types.is_timestamp(kind)) for row in rows]
+def _column(table: Table, column: str, rows: Rows) -> pa.Array:
+    """One column as an Arrow array of the schema's type. Raises BadInput with the row of a value that does not fit."""
+    type_ = table.arrow.field(column).type
+    values = [_plain(row[column], pa.types.is_timestamp(type_)) for row in rows]
     try:
-        array = pa.array(values, type=kind)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-        number = next((i for i, value in enumerate(values, start=1) if not _fits(value, kind)), 0)
+        array = pa.array(values, type=type_)
+    except NOT_OF_TYPE as error:
+        number = next((number for number, value in _numbered(values) if not _fits(value, type_)), 0)
         shown = repr(values[number - 1])[:60]
         raise BadInput(
-            f"Table {table.name}, row {number}: {column} = {shown} is not of type {kind}."
+            f"Table {table.name}, row {number}: {column} = {shown} is not of type {type_}."
         ) from error
+
     if column in table.required and array.null_count:
-        number = next(i for i, value in enumerate(values, start=1) if value is None)
+        number = next(number for number, value in _numbered(values) if value is None)
         raise BadInput(f"Table {table.name}, row {number}: {column} is needed and has no value.")
     return array
 
 
-def _fits(value: Any, kind: Any) -> bool:
+def _numbered(values: list[object]) -> Iterator[tuple[int, object]]:
+    return enumerate(values, start=1)
+
+
+def _fits(value: object, type_: pa.DataType) -> bool:
     try:
-        pa.array([value], type=kind)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        pa.array([value], type=type_)
+    except NOT_OF_TYPE:
         return False
     return True
 
 
-def _plain(value: Any, timestamp: bool) -> Any:
-    """A value as Arrow takes it: numpy scalars unwrapped, times in UTC without zone, not-finite numbers as None."""
+def _plain(value: object, is_timestamp: bool) -> object:
+    """A value as Arrow takes it: NumPy scalars unwrapped, times in UTC without zone, not-finite numbers as None."""
     if hasattr(value, "item"):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    if timestamp and isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            return value
+    if is_timestamp and isinstance(value, str):
+        value = _parsed_time(value)
     if isinstance(value, datetime) and value.tzinfo is not None:
         return value.astimezone(UTC).replace(tzinfo=None)
     return value
+
+
+def _parsed_time(text: str) -> datetime | str:
+    """The time that a text is in ISO 8601; the text itself, which Arrow then refuses, if it is none."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return text

@@ -1,28 +1,28 @@
 """From landing folders into the warehouse: idempotent, one transaction per folder, rebuildable.
 
-The order of loading does not matter: pairs are computed anew whenever one of their sides is loaded.
+The order of loading does not matter: a pair is computed again whenever one of its sides is loaded.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pyarrow.parquet as pq
 
 from tasks.runtime.errors import BadInput, BrokenFolder, TriageError
-from tasks.runtime.store import MANIFEST, verify
+from tasks.runtime.store import MANIFEST
 from warehouse import refresh_pairs
 from warehouse.connect import utc_now, warehouse_path, writing
+from warehouse.landing import LandingManifest
 from warehouse.migrate import migrate
 from warehouse.schema import FACTS, Fact, insert
 
 
 @dataclass
-class Loaded:
-    """What `load_all` did: ids loaded, ids that were there already, and why folders were refused."""
+class LoadReport:
+    """What `load_all` did: ids that it loaded, ids whose content was loaded before, and why it refused folders."""
 
     loaded: list[str] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
@@ -34,66 +34,69 @@ def load_landing(folder: Path, database: Path | None = None) -> bool:
 
     Raises BrokenFolder if the folder does not match its manifest, Locked if the warehouse stays in use.
     """
-    manifest = verify(folder)
+    manifest = LandingManifest.read(folder, deep=True)
     with writing(database) as con:
         migrate(con)
         return _load(con, folder, manifest)
 
 
-def load_all(root: Path, database: Path | None = None) -> Loaded:
+def load_all(root: Path, database: Path | None = None) -> LoadReport:
     """Load every landing folder under `root` that is not loaded yet; a broken one does not stop the others."""
-    done = Loaded()
+    report = LoadReport()
     with writing(database) as con:
         migrate(con)
-        for folder in sorted(
-            path.parent for path in root.glob(f"*/{MANIFEST}") if path.parent.name[0] != "."
-        ):
+        for folder in _landing_folders(root):
             try:
-                new = _load(con, folder, verify(folder))
+                is_new = _load(con, folder, LandingManifest.read(folder, deep=True))
             except TriageError as error:
-                done.refused[folder.name] = str(error)
+                report.refused[folder.name] = str(error)
             else:
-                (done.loaded if new else done.unchanged).append(folder.name)
-    return done
+                (report.loaded if is_new else report.unchanged).append(folder.name)
+    return report
 
 
-def rebuild(root: Path, database: Path | None = None) -> Loaded:
-    """Make the warehouse anew from the landing folders under `root`; the old file stays until the new one is complete."""
+def rebuild(root: Path, database: Path | None = None) -> LoadReport:
+    """Fill a new warehouse from the landing folders under `root`; the old file stays until the new one is complete."""
     path = database or warehouse_path()
     fresh = path.with_name(f".{path.name}.rebuild")
-    _remove(fresh)
-    done = load_all(root, fresh)
-    _wal(path).unlink(
-        missing_ok=True
-    )  # a log of the old file must not be replayed into the new one
+    fresh.unlink(missing_ok=True)
+    _write_ahead_log(fresh).unlink(missing_ok=True)
+
+    report = load_all(root, fresh)
+    # A log of the old file must not be replayed into the new one.
+    _write_ahead_log(path).unlink(missing_ok=True)
     fresh.replace(path)
-    return done
+    return report
 
 
-def _remove(path: Path) -> None:
-    path.unlink(missing_ok=True)
-    _wal(path).unlink(missing_ok=True)
+def _landing_folders(root: Path) -> list[Path]:
+    """Folders with a manifest; one whose name starts with a dot is being written."""
+    folders = (manifest.parent for manifest in root.glob(f"*/{MANIFEST}"))
+    return sorted(folder for folder in folders if not folder.name.startswith("."))
 
 
-def _wal(path: Path) -> Path:
+def _write_ahead_log(path: Path) -> Path:
     return path.with_name(path.name + ".wal")
 
 
-def _load(con: duckdb.DuckDBPyConnection, folder: Path, manifest: dict[str, Any]) -> bool:
-    id, kind, digest = manifest.get("id"), manifest.get("kind"), manifest["digest"]
-    if kind not in FACTS or id != folder.name:
+def _load(con: duckdb.DuckDBPyConnection, folder: Path, manifest: LandingManifest) -> bool:
+    """Load a folder in one transaction; False if its content is loaded already."""
+    id = manifest.id
+    kind = next((kind for kind in FACTS if kind == manifest.kind), None)
+    if kind is None or id is None or id != folder.name:
         raise BrokenFolder(
-            f"{folder} is not a landing folder of this version (kind {kind!r}, id {id!r})."
+            f"{folder} is not a landing folder of this version (kind {manifest.kind!r}, id {id!r})."
         )
-    if con.execute(
-        "SELECT 1 FROM landed WHERE id = ? AND manifest_digest = ?", [id, digest]
-    ).fetchone():
+    if _is_loaded(con, id, manifest.digest):
         return False
+
     con.begin()
     try:
-        _replace(con, folder, FACTS[kind], id)
+        _replace_rows(con, folder, FACTS[kind], id)
         con.execute("DELETE FROM landed WHERE id = ?", [id])
-        con.execute("INSERT INTO landed VALUES (?, ?, ?, ?)", [id, kind, digest, utc_now()])
+        con.execute(
+            "INSERT INTO landed VALUES (?, ?, ?, ?)", [id, kind, manifest.digest, utc_now()]
+        )
         refresh_pairs.refresh(con, id)
         con.commit()
     except BadInput as error:
@@ -105,7 +108,12 @@ def _load(con: duckdb.DuckDBPyConnection, folder: Path, manifest: dict[str, Any]
     return True
 
 
-def _replace(con: duckdb.DuckDBPyConnection, folder: Path, fact: Fact, id: str) -> None:
+def _is_loaded(con: duckdb.DuckDBPyConnection, id: str, digest: str) -> bool:
+    query = "SELECT 1 FROM landed WHERE id = ? AND manifest_digest = ?"
+    return con.execute(query, [id, digest]).fetchone() is not None
+
+
+def _replace_rows(con: duckdb.DuckDBPyConnection, folder: Path, fact: Fact, id: str) -> None:
     """Delete and insert, since a row-wise merge would keep rows that the new content no longer has."""
     for name in fact.tables:
         con.execute(f"DELETE FROM {name} WHERE {fact.id_column} = ?", [id])

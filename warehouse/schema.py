@@ -9,7 +9,7 @@ import contextlib
 import threading
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import duckdb
 
@@ -17,13 +17,16 @@ from tasks.runtime.errors import BadInput
 from warehouse.connect import first_line
 from warehouse.migrate import migrate
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 _one_at_a_time = threading.Lock()
 Kind = Literal["training", "evaluation", "variant", "benchmark", "fidelity"]
 
 
 @dataclass(frozen=True)
 class Fact:
-    """What is landed together under one id. The first table holds the id's own row; the others may be empty."""
+    """What is landed together under one id. The first table has the row of the id; the others may be empty."""
 
     id_column: str
     tables: tuple[str, ...]
@@ -57,7 +60,7 @@ class Table:
     """Columns with their Arrow types in the order of the migration; `required` ones are NOT NULL; `key` is unique."""
 
     name: str
-    arrow: Any  # pa.Schema
+    arrow: pa.Schema
     required: frozenset[str]
     key: tuple[str, ...]
 
@@ -70,32 +73,33 @@ class Table:
 def tables() -> dict[str, Table]:
     """Every landing table by name."""
     with _one_at_a_time:
-        return {name: _described(_empty(), name) for fact in FACTS.values() for name in fact.tables}
+        return {name: _table(_empty(), name) for fact in FACTS.values() for name in fact.tables}
 
 
 @cache
 def _empty() -> duckdb.DuckDBPyConnection:
-    """The database in memory, kept: dozens of migrations take half a second, and every landing asks it."""
+    """An empty database in memory, cached: the migrations take half a second, and every landing needs it."""
     con = duckdb.connect(":memory:")
     migrate(con)
     return con
 
 
-def _described(con: duckdb.DuckDBPyConnection, name: str) -> Table:
+def _table(con: duckdb.DuckDBPyConnection, name: str) -> Table:
     arrow = con.sql(f"SELECT * FROM {name} LIMIT 0").to_arrow_table().schema
     constraints = con.execute(
         "SELECT constraint_type, constraint_column_names FROM duckdb_constraints() WHERE table_name = ?",
         [name],
     ).fetchall()
+
     key = next(tuple(columns) for kind, columns in constraints if kind == "PRIMARY KEY")
-    required = {column for kind, columns in constraints if kind == "NOT NULL" for column in columns}
-    return Table(name, arrow, frozenset(required | set(key)), key)
+    not_null = {column for kind, columns in constraints if kind == "NOT NULL" for column in columns}
+    return Table(name, arrow, frozenset(not_null | set(key)), key)
 
 
-def check(landing: dict[str, Any]) -> None:
+def check(landing: dict[str, pa.Table]) -> None:
     """Insert Arrow tables into an empty database: raises BadInput where a row breaks a CHECK of the migrations.
 
-    Told when results are written, not when they are loaded, so that whatever has landed can be loaded.
+    Checked when results are written, not when they are loaded, so that everything that has landed can be loaded.
     """
     with _one_at_a_time:
         con = _empty()
@@ -104,11 +108,12 @@ def check(landing: dict[str, Any]) -> None:
             for name, table in landing.items():
                 insert(con, name, table)
         finally:
-            con.rollback()  # what it refuses must not break a key of what comes later, nor what it takes
+            # Neither what it refuses nor what it takes may collide with the keys of a later landing.
+            con.rollback()
 
 
-def insert(con: duckdb.DuckDBPyConnection, name: str, table: Any) -> None:
-    """Append an Arrow table by column name; columns it lacks become NULL."""
+def insert(con: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> None:
+    """Append an Arrow table by column name; columns that it lacks become NULL."""
     con.register("incoming", table)
     try:
         con.execute(f"INSERT INTO {name} BY NAME SELECT * FROM incoming")
@@ -119,7 +124,6 @@ def insert(con: duckdb.DuckDBPyConnection, name: str, table: Any) -> None:
     ) as error:
         raise BadInput(f"Table {name} refuses a row: {first_line(error)}.") from error
     finally:
-        with contextlib.suppress(
-            duckdb.Error
-        ):  # refused in an aborted transaction, whose rollback drops it anyway
+        # A refused row aborts the transaction, in which this fails; the rollback drops the view anyway.
+        with contextlib.suppress(duckdb.Error):
             con.unregister("incoming")

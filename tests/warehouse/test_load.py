@@ -197,7 +197,7 @@ if sys.argv[2] == "before commit":
 folder, real = Path(sys.argv[1]), load.writing
 with real() as con:
     load.migrate(con)
-    load._load(con, folder, load.verify(folder))
+    load._load(con, folder, load.LandingManifest.read(folder, deep=True))
     die()
 """
 
