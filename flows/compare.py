@@ -7,7 +7,8 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from flows.report.leaderboard import leaderboard
 from flows.report.markdown import NO_ROWS, PAIRS, as_markdown
-from flows.report.pairs import quantization
+from flows.report.pairs import pair_rows
+from flows.report.typed_rows import leaderboard_rows
 from warehouse.connect import warehouse_path
 
 
@@ -16,9 +17,9 @@ def compare() -> None:
     """Publish the leaderboard and the 4-bit against 8-bit comparison as artifacts of this run."""
     markdown = f"# {PAIRS}\n\n{NO_ROWS}"
     if warehouse_path().exists():
-        board = leaderboard()
-        if len(board):
-            rows = [{str(k): v for k, v in row.items()} for row in board.to_dict("records")]
-            create_table_artifact(table=rows, key="leaderboard", description="All experiments")
-        markdown = as_markdown(board, quantization())
+        board = leaderboard_rows()
+        if board:
+            records = leaderboard(board).records()
+            create_table_artifact(table=records, key="leaderboard", description="All experiments")
+        markdown = as_markdown(board, pair_rows())
     create_markdown_artifact(markdown=markdown, key="comparison", description=PAIRS)

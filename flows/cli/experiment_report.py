@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
 from rich.console import Console
 
 from flows.cli.find_experiment import Evaluation, find_evaluations
 from flows.cli.terminal import print_line
-from flows.cli.typed_rows import quoted, typed_rows
+from flows.report.disclaimer import disclaimer
 from flows.report.figures import figure
-from flows.report.frames import print_frame
-from flows.report.names import NOT_A_DEVICE, random_mark, verdict
+from flows.report.names import random_mark, verdict
 from flows.report.prevalence import check_prevalence, restated
+from flows.report.table import Table, print_table
+from flows.report.typed_rows import quoted, typed_rows
 from tasks.corpus.case import exact_digest
 from tasks.corpus.tables import read_rows
 from warehouse.health import bring_up_to_date
@@ -89,9 +89,10 @@ def print_gates(
     bring_up_to_date()
     texts = texts_by_digest(show_text) if show_text else None
 
-    for evaluation in find_evaluations(experiment):
+    evaluations = find_evaluations(experiment)
+    for evaluation in evaluations:
         _print_evaluation(console, evaluation, texts, prevalence)
-    print_line(console, NOT_A_DEVICE)
+    print_line(console, disclaimer({evaluation.set_digest for evaluation in evaluations}))
 
 
 def texts_by_digest(path: Path) -> dict[str, str]:
@@ -112,7 +113,7 @@ def _print_evaluation(
     misses = missed_emergencies(evaluation)
 
     print_line(console, _headline(evaluation), style="bold")
-    print_frame(console, gate_table(gates), "Gates")
+    print_table(console, gate_table(gates))
     print_line(console, _precision(evaluation, prevalence))
     _print_subgroups(console, evaluation)
     print_line(console, f"Missed emergencies: {_count_of_misses(evaluation, gates, len(misses))}")
@@ -129,9 +130,9 @@ def _headline(evaluation: Evaluation) -> str:
     return f"{name} on {evaluation.evaluation_set}: {outcome} ({basis})"
 
 
-def gate_table(gates: list[Gate]) -> pd.DataFrame:
+def gate_table(gates: list[Gate]) -> Table:
     """The gates of an evaluation with counts, bound and method."""
-    columns = ["gate", "state", "value", "bound", "counts", "method"]
+    columns = ("gate", "state", "value", "bound", "counts", "method")
     rows = [
         (
             f"{gate.gate} {'<=' if gate.gate == UPPER_LIMIT else '>='} {gate.threshold:g}",
@@ -143,7 +144,7 @@ def gate_table(gates: list[Gate]) -> pd.DataFrame:
         )
         for gate in gates
     ]
-    return pd.DataFrame(rows, columns=columns)
+    return Table("Gates", columns, tuple(rows))
 
 
 def _precision(evaluation: Evaluation, prevalence: float | None) -> str:
@@ -167,28 +168,29 @@ def _print_subgroups(console: Console, evaluation: Evaluation) -> None:
     clauses = f"subgroup_metric WHERE {_is(evaluation)} ORDER BY field, subgroup"
     subgroups = typed_rows(Subgroup, clauses)
     if subgroups:
-        print_frame(console, _subgroup_table(subgroups), "ED recall by subgroup")
+        print_table(console, _subgroup_table(subgroups))
     else:
         print_line(console, NO_SUBGROUPS)
 
 
-def _subgroup_table(subgroups: list[Subgroup]) -> pd.DataFrame:
+def _subgroup_table(subgroups: list[Subgroup]) -> Table:
     rows = [
         (
             f"{group.field} {group.subgroup}",
-            group.n,
+            str(group.n),
             _recall(group),
             _lines(group.method if group.method != "none" else None, group.note),
         )
         for group in subgroups
     ]
-    return pd.DataFrame(rows, columns=["subgroup", "ED cases", "ED recall", "method"])
+    columns = ("subgroup", "ED cases", "ED recall", "method")
+    return Table("ED recall by subgroup", columns, tuple(rows))
 
 
 def _recall(group: Subgroup) -> str:
     if group.value is None:
         return "not available"
-    return figure(group.value, group.low, group.high).replace("\n", " [") + "]"
+    return figure(group.value, group.low, group.high)
 
 
 def missed_emergencies(evaluation: Evaluation) -> list[Miss]:

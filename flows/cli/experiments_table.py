@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.cli.terminal import print_line
-from flows.cli.typed_rows import typed_rows
-from flows.report.figures import with_interval
+from flows.report.figures import figure
 from flows.report.names import RANDOM, random_mark, verdict
+from flows.report.typed_rows import typed_rows
 from tasks.runtime.store import complete, home
 from warehouse.connect import warehouse_path
 from warehouse.health import bring_up_to_date
@@ -141,7 +141,7 @@ def _result(landed: LandedExperiment) -> tuple[str, str]:
     """ED recall with its interval, and the verdict of the gates."""
     if landed.verdict is None:
         return NONE, NONE
-    recall = with_interval(landed.ed_recall, landed.ed_recall_low, landed.ed_recall_high, digits=2)
+    recall = figure(landed.ed_recall, landed.ed_recall_low, landed.ed_recall_high, digits=2)
     return recall, verdict(landed).replace("\n", " ")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
-from flows.cli.typed_rows import typed_rows
+from flows.report.typed_rows import typed_rows
 from tasks.runtime.errors import BadInput
 
 
@@ -17,6 +17,7 @@ class Evaluation:
     training_id: str
     cell_id: str
     evaluation_set: str
+    set_digest: str
     random_weights: bool | None
     cases: int
     primary_rule: str

@@ -1,80 +1,102 @@
-"""Calibration and conformal sets of every evaluation set, as tables."""
+"""Calibration and conformal sets of every evaluation, as tables."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Collection
+from dataclasses import dataclass
 
-import pandas as pd
-
-from flows.report.figures import figure, percent, rows_of, stacked, why_not, with_interval
-from flows.report.names import experiment_name
-from warehouse.query import query
+from flows.report.figures import figure, is_number, percent, stacked, why_not
+from flows.report.names import CONSTANT_ANSWERS, experiment_name
+from flows.report.table import Table
+from flows.report.typed_rows import EvaluationRow, MetricRow, metrics_named, typed_rows
 
 CALIBRATION = (
     "Can the probabilities be trusted? Likelihood and calibration on the test set; brackets: 95 %"
 )
+SETS = (
+    "Conformal sets (at most so many emergencies missed on average), "
+    "and answers as the model writes them"
+)
+PROBABILITY_METRICS = {
+    "brier": "Brier",
+    "ed_brier": "Brier of ED",
+    "ece": "ECE",
+    "ed_ece": "ECE of ED",
+}
+ANSWER_METRICS = {
+    "format_compliance": "writes one label",
+    "generation_agreement": "writes what it scores",
+}
+Metrics = dict[tuple[str, str, str], MetricRow]
 
 
-SETS = "Conformal sets (at most so many emergencies missed on average), and answers as the model writes them"
+@dataclass(frozen=True)
+class ConformalRow:
+    """A row of `conformal`: the sets of one evaluation, built for an ED miss rate of `miss_rate`."""
+
+    evaluation_id: str
+    miss_rate: float
+    ed_cases: int
+    ed_missed: int | None
+    ed_miss_rate: float | None
+    miss_low: float | None
+    miss_high: float | None
+    abstain_rate: float | None
+    abstain_low: float | None
+    abstain_high: float | None
+    note: str | None
 
 
-def calibration(board: pd.DataFrame) -> pd.DataFrame:
+def calibration(board: Collection[EvaluationRow]) -> Table:
     """Per experiment with likelihoods or learned scores: likelihood, Brier scores, ECE."""
-    found = _argmax_metrics("brier", "ed_brier", "ece", "ed_ece")
+    metrics = metrics_named(PROBABILITY_METRICS)
     rows = []
-    for r in _scored(board):
-        record = {
-            "NLL\nperplexity": f"{figure(r.test_loss)}\n{figure(r.perplexity, digits=2)}",
-            "Brier": _metric(found, r, "brier"), "Brier of ED": _metric(found, r, "ed_brier"),
-            "ECE": _metric(found, r, "ece"), "ECE of ED": _metric(found, r, "ed_ece"),
-        }  # fmt: skip
-        rows.append(stacked({"experiment": experiment_name(r)}, [record]))
-    return pd.DataFrame(rows)
+    for row in _with_probabilities(board):
+        losses = f"{figure(row.test_loss)}\n{figure(row.perplexity, digits=2)}"
+        record = {"NLL\nperplexity": losses}
+        for name, title in PROBABILITY_METRICS.items():
+            record[title] = _metric(metrics, row, name)
+        rows.append(stacked({"experiment": experiment_name(row)}, [record]))
+    return Table.of(CALIBRATION, rows)
 
 
-def sets_and_answers(board: pd.DataFrame) -> pd.DataFrame:
+def sets_and_answers(board: Collection[EvaluationRow]) -> Table:
     """Per experiment with likelihoods or learned scores: its conformal sets, and whether it writes one label."""
-    found = _argmax_metrics("format_compliance", "generation_agreement")
-    conformal: dict[Any, Any] = {c.evaluation_id: c for c in rows_of(query("FROM conformal"))}
+    metrics = metrics_named(ANSWER_METRICS)
+    conformal = {row.evaluation_id: row for row in typed_rows(ConformalRow, "conformal")}
     rows = []
-    for r in _scored(board):
-        record = _conformal(conformal.get(r.evaluation_id)) | {
-            "writes one label": _metric(found, r, "format_compliance", counted=True),
-            "writes what it scores": _metric(found, r, "generation_agreement", counted=True),
-        }
-        rows.append(stacked({"experiment": experiment_name(r)}, [record], widest=26))
-    return pd.DataFrame(rows)
+    for row in _with_probabilities(board):
+        record = _conformal(conformal.get(row.evaluation_id))
+        for name, title in ANSWER_METRICS.items():
+            record[title] = _metric(metrics, row, name, counted=True)
+        rows.append(stacked({"experiment": experiment_name(row)}, [record], widest=26))
+    return Table.of(SETS, rows)
 
 
-def _scored(board: pd.DataFrame) -> list[Any]:
-    """Rows of all but the constant answers, which have no scores."""
-    return rows_of(board[~board.recipe.isin(("always_gp", "always_ed"))])
+def _with_probabilities(board: Collection[EvaluationRow]) -> list[EvaluationRow]:
+    """All but the constant answers, which have no scores."""
+    return [row for row in board if row.recipe not in CONSTANT_ANSWERS]
 
 
-def _argmax_metrics(*names: str) -> dict[tuple[str, str], Any]:
-    listed = ", ".join(f"'{name}'" for name in names)
-    rows = query(f"SELECT * FROM metric WHERE rule = 'argmax' AND metric IN ({listed})")
-    return {(m.evaluation_id, m.metric): m for m in rows_of(rows)}
-
-
-def _metric(found: dict[tuple[str, str], Any], r: Any, name: str, counted: bool = False) -> str:
-    m = found.get((r.evaluation_id, name))
-    if m is None:
+def _metric(metrics: Metrics, row: EvaluationRow, name: str, counted: bool = False) -> str:
+    metric = metrics.get((row.evaluation_id, "argmax", name))
+    if metric is None:
         return "n/a: not measured"
-    if pd.isna(m.value):
-        return why_not(m.note)
-    return with_interval(m.value, m.low, m.high) + (f"\nof {m.n} cases" if counted else "")
+    if not is_number(metric.value):
+        return why_not(metric.note)
+    cases = f"\nof {metric.n} cases" if counted else ""
+    return figure(metric.value, metric.low, metric.high) + cases
 
 
-def _conformal(c: Any) -> dict[str, str]:
-    if c is None:
+def _conformal(row: ConformalRow | None) -> dict[str, str]:
+    if row is None:
         return dict.fromkeys(("ED missed", "abstains", "mind"), "n/a")
-    missed = why_not(c.note)
-    if not pd.isna(c.ed_missed):
-        share = with_interval(c.ed_miss_rate, c.miss_low, c.miss_high)
-        missed = f"{int(c.ed_missed)} of {int(c.ed_cases)}: {share}"
+    missed = why_not(row.note)
+    if row.ed_missed is not None:
+        share = figure(row.ed_miss_rate, row.miss_low, row.miss_high)
+        missed = f"{row.ed_missed} of {row.ed_cases}: {share}"
     return {
-        "ED missed": f"{missed}\n(aim: {percent(c.miss_rate)} at most)",
-        "abstains": with_interval(c.abstain_rate, c.abstain_low, c.abstain_high),
-        "mind": "" if pd.isna(c.note) else str(c.note),
-    }  # fmt: skip
+        "ED missed": f"{missed}\n(aim: {percent(row.miss_rate)} at most)",
+        "abstains": figure(row.abstain_rate, row.abstain_low, row.abstain_high),
+        "mind": row.note or "",
+    }

@@ -1,81 +1,97 @@
-"""The gates of every experiment at a glance, and what training and scoring took; `triage gates` has one in full."""
+"""The gates of every experiment at a glance, and what training and scoring took; `triage gates` shows one in full."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
-import pandas as pd
-
-from flows.report.figures import clock, figure, rows_of, stacked, why_not
+from flows.report.figures import clock, figure, is_number, megabytes, stacked, why_not
 from flows.report.names import experiment_name, on_cases, verdict
-from warehouse.query import query
+from flows.report.table import Table
+from flows.report.typed_rows import EvaluationRow, further_rows, typed_rows
 
-GATES = "Gates of the primary rule, on each evaluation set: state, count or value, and the 95 % bound that PASS needs"
-STANDARD = (
-    "Training, test loss and what it took (validation: the recipe's own objective; MB of MLX on its machine; n/a: not "
-    "trained, or no language model)"
+GATES = (
+    "Gates of the primary rule, on each evaluation set: state, count or value, "
+    "and the 95 % bound that PASS needs"
 )
-NAMES = {"ed_recall": "ED recall", "ed_f2": "ED F2", "ed_false_negative_rate": "ED false negatives"}
+STANDARD = (
+    "Training, test loss and what it took (validation: the recipe's own objective; MB of MLX on "
+    "its machine; n/a: not trained, or no language model)"
+)
+FALSE_NEGATIVES = "ed_false_negative_rate"  # the gate that holds below its threshold; 1 - recall
+NAMES = {"ed_recall": "ED recall", "ed_f2": "ED F2", FALSE_NEGATIVES: "ED false negatives"}
 
 
-def gates(board: pd.DataFrame) -> pd.DataFrame:
+@dataclass(frozen=True)
+class GateRow:
+    """A row of `gate`: one gate of one evaluation."""
+
+    evaluation_id: str
+    gate: str
+    state: str
+    threshold: float
+    value: float | None
+    bound: float | None
+    successes: int | None
+    n: int | None
+    method: str | None
+    note: str | None
+
+
+def gates(board: list[EvaluationRow]) -> Table:
     """One row per evaluation of the experiments of `board`, the test set first: verdict and the three gates."""
-    found = query("FROM gate")
-    known = {(g.evaluation_id, g.gate): g for g in rows_of(found)}
-    limits = {g.gate: g.threshold for g in rows_of(found)}
-    rows = []
-    for r in rows_of(evaluations(board)):
-        record = {"verdict": f"{verdict(r)}\nby {r.primary_rule.replace('_', ' ')}"}
-        for gate, words in NAMES.items():
-            sign = "<=" if gate == "ed_false_negative_rate" else ">="
-            record[f"{words} {sign} {limits.get(gate, 0):g}"] = _gate(
-                known.get((r.evaluation_id, gate))
-            )
-        rows.append(stacked({"experiment": on_cases(r)}, [record]))
-    return pd.DataFrame(rows)
+    rows = typed_rows(GateRow, "gate")
+    judged = {(row.evaluation_id, row.gate): row for row in rows}
+    limits = {row.gate: row.threshold for row in rows}
+    records = [
+        _gates_record(evaluation, judged, limits) for evaluation in [*board, *further_rows(board)]
+    ]
+    return Table.of(GATES, records)
 
 
-def evaluations(board: pd.DataFrame) -> pd.DataFrame:
-    """The evaluations of `board`, then the latest of the same trainings on each further evaluation set."""
-    others = query(
-        "SELECT * FROM evaluation_summary WHERE evaluation_set <> 'test' ORDER BY evaluation_set, created_at"
-    )
-    others = others[others.training_id.isin(set(board.training_id))]
-    others = others.drop_duplicates(["evaluation_set", "training_id"], keep="last")
-    return pd.concat([board, others[board.columns]]) if len(others) else board
+def _gates_record(
+    evaluation: EvaluationRow, judged: dict[tuple[str, str], GateRow], limits: dict[str, float]
+) -> dict[str, str]:
+    rule = evaluation.primary_rule.replace("_", " ")
+    record = {"verdict": f"{verdict(evaluation)}\nby {rule}"}
+    for gate, words in NAMES.items():
+        sign = "<=" if gate == FALSE_NEGATIVES else ">="
+        cell = _gate(judged.get((evaluation.evaluation_id, gate)))
+        record[f"{words} {sign} {limits.get(gate, 0):g}"] = cell
+    return stacked({"experiment": on_cases(evaluation)}, [record])
 
 
-def _gate(g: Any) -> str:
-    if g is None:
+def _gate(row: GateRow | None) -> str:
+    if row is None:
         return "n/a: not judged"
-    if g.state == "NOT AVAILABLE":
-        return f"{g.state}\n{why_not(g.note)}"
-    counts = "" if pd.isna(g.successes) else f"{int(g.successes)} of {int(g.n)} = "
-    bound = "no bound" if pd.isna(g.bound) else f"bound {figure(g.bound)}"
-    same = g.method == "none" or g.gate == "ed_false_negative_rate"  # 1 - recall: the same evidence
-    method = "" if same else f"\n{g.method.removesuffix(' 95 %')}"
-    return f"{g.state}\n{counts}{figure(g.value)}\n{bound}{method}"
+    if row.state == "NOT AVAILABLE":
+        return f"{row.state}\n{why_not(row.note)}"
+    counts = "" if row.successes is None else f"{row.successes} of {row.n} = "
+    bound = f"bound {figure(row.bound)}" if is_number(row.bound) else "no bound"
+    return f"{row.state}\n{counts}{figure(row.value)}\n{bound}{_method(row)}"
 
 
-def standard(board: pd.DataFrame) -> pd.DataFrame:
-    """Per experiment of `board`: losses, perplexity, accuracy of argmax, time, speed and memory of its training."""
-    return pd.DataFrame([_standard(r) for r in rows_of(board)])
+def _method(row: GateRow) -> str:
+    """How the bound was computed; empty where the gate of ED recall says it already."""
+    if row.method is None or row.method == "none" or row.gate == FALSE_NEGATIVES:
+        return ""
+    return f"\n{row.method.removesuffix(' 95 %')}"
 
 
-def _standard(r: Any) -> dict[str, str]:
+def standard(board: list[EvaluationRow]) -> Table:
+    """Per experiment: losses, perplexity, accuracy of argmax, time, speed and memory of its training."""
+    return Table.of(STANDARD, [_standard_record(row) for row in board])
+
+
+def _standard_record(row: EvaluationRow) -> dict[str, str]:
     record = {
-        "train\nloss": figure(r.train_loss), "valid.\nloss": figure(r.valid_loss),
-        "test loss,\nperplexity": f"{figure(r.test_loss)}\n{figure(r.perplexity, digits=2)}",
-        "accuracy": figure(r.accuracy), "trained\nin": "n/a" if pd.isna(r.train_seconds) else clock(r.train_seconds),
-        "tokens/s": figure(r.tokens_per_second, digits=0), "weights\nMB": _megabytes(r.weights_memory_bytes),
-        "peak\nMB": _megabytes(r.peak_memory_bytes), "arithmetic": _words(r.compute_path),
-    }  # fmt: skip
-    return stacked({"experiment": experiment_name(r)}, [record], widest=11)
-
-
-def _megabytes(count: Any) -> str:
-    return "n/a" if pd.isna(count) else f"{count / 1e6:.0f}"
-
-
-def _words(path: Any) -> str:
-    return "n/a" if pd.isna(path) else str(path).replace("_", " ")
+        "train\nloss": figure(row.train_loss),
+        "valid.\nloss": figure(row.valid_loss),
+        "test loss,\nperplexity": f"{figure(row.test_loss)}\n{figure(row.perplexity, digits=2)}",
+        "accuracy": figure(row.accuracy),
+        "trained\nin": clock(row.train_seconds) if is_number(row.train_seconds) else "n/a",
+        "tokens/s": figure(row.tokens_per_second, digits=0),
+        "weights\nMB": megabytes(row.weights_memory_bytes),
+        "peak\nMB": megabytes(row.peak_memory_bytes),
+        "arithmetic": row.compute_path.replace("_", " ") if row.compute_path else "n/a",
+    }
+    return stacked({"experiment": experiment_name(row)}, [record], widest=11)

@@ -1,39 +1,39 @@
-"""The comparison as people read it: figures with their intervals, words where the data cannot tell."""
+"""The leaderboard as people read it. Its order is decided by the view: warehouse/views/04_leaderboard.sql."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
 
-import pandas as pd
-
-from flows.report.figures import clock, figure, rows_of
+from flows.report.figures import clock, figure, is_number
 from flows.report.names import experiment_name, verdict
 from flows.report.prevalence import at_prevalence
-from warehouse.query import query
+from flows.report.table import Table
+from flows.report.typed_rows import EvaluationRow
+
+LEADERBOARD = (
+    "Experiments on the test set, best first: those that pass the gates by least over-triage, "
+    "then provisional and unsafe ones by ED recall; baselines at the foot. In brackets: 95 % intervals"
+)
 
 
-def leaderboard(
-    only: Collection[str] | None = None, prevalence: float | None = None
-) -> pd.DataFrame:
-    """One row per experiment, best first, baselines among them; `only`: ids of evaluations, instead of the latest ones.
+def leaderboard(board: Collection[EvaluationRow], prevalence: float | None = None) -> Table:
+    """One row per experiment, in the order of `board`, the rows of the view.
 
-    The interval is a cell's second line. `prevalence` restates ED precision and F2 at another share of emergencies.
+    `prevalence` restates ED precision and F2 at another share of emergencies.
     """
-    frame = query("SELECT * FROM leaderboard", only=only)
-    rows = [
-        {
-            "experiment": experiment_name(r),
-            "accuracy": figure(r.accuracy, r.accuracy_low, r.accuracy_high),
-            "ED recall": figure(r.ed_recall, r.ed_recall_low, r.ed_recall_high),
-            **at_prevalence(r, prevalence),
-            "over-triage": figure(r.over_triage, r.over_triage_low, r.over_triage_high),
-            "gates": verdict(r), "test\nloss": figure(r.test_loss), "trained\nin": _trained_in(r),
-        }
-        for r in rows_of(frame)
-    ]  # fmt: skip
-    return pd.DataFrame(rows)
+    return Table.of(LEADERBOARD, [_record(row, prevalence) for row in board])
 
 
-def _trained_in(r: Any) -> str:
-    return "-" if pd.isna(r.train_seconds) else clock(r.train_seconds)
+def _record(row: EvaluationRow, prevalence: float | None) -> dict[str, str]:
+    return {
+        "experiment": experiment_name(row),
+        "accuracy": figure(row.accuracy, row.accuracy_low, row.accuracy_high, below=True),
+        "ED recall": figure(row.ed_recall, row.ed_recall_low, row.ed_recall_high, below=True),
+        **at_prevalence(row, prevalence),
+        "over-triage": figure(
+            row.over_triage, row.over_triage_low, row.over_triage_high, below=True
+        ),
+        "gates": verdict(row),
+        "test\nloss": figure(row.test_loss),
+        "trained\nin": clock(row.train_seconds) if is_number(row.train_seconds) else "-",
+    }

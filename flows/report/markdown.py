@@ -2,38 +2,35 @@
 
 from __future__ import annotations
 
-import pandas as pd
+from collections.abc import Sequence
 
+from flows.report.disclaimer import disclaimer
 from flows.report.evidence import evidence
-from flows.report.names import NOT_A_DEVICE
+from flows.report.leaderboard import leaderboard
+from flows.report.pairs import PairRow, headline, quantization
+from flows.report.table import Table
+from flows.report.typed_rows import EvaluationRow
 
-PAIRS, NO_ROWS = "4 bits against 8 bits", "No rows yet."
-
-
-def as_markdown(board: pd.DataFrame, pairs: pd.DataFrame) -> str:
-    """The tables as one Markdown page."""
-    parts = [f"# {PAIRS}", _table(pairs), "# Leaderboard", _table(board)]
-    parts += [text for title, frame in evidence() for text in (f"# {title}", _table(frame))] + [
-        NOT_A_DEVICE
-    ]
-    return "\n\n".join(parts)
+PAIRS = "4 bits against 8 bits"
+NO_ROWS = "No rows yet."
 
 
-def _table(frame: pd.DataFrame) -> str:
-    if frame.empty:
+def as_markdown(board: list[EvaluationRow], pairs: list[PairRow]) -> str:
+    """The whole comparison as one Markdown page."""
+    sections = [(PAIRS, quantization(pairs)), ("Leaderboard", leaderboard(board))]
+    sections += [(table.title, table) for table in evidence(board)]
+    parts = [text for title, table in sections for text in (f"# {title}", _grid(table))]
+    return "\n\n".join([headline(pairs), *parts, disclaimer({row.set_digest for row in board})])
+
+
+def _grid(table: Table) -> str:
+    if not len(table):
         return NO_ROWS
-    head = (
-        "| "
-        + " | ".join(c.replace("\n", " ") for c in frame.columns)
-        + " |\n|"
-        + "---|" * len(frame.columns)
-    )
-    return "\n".join(
-        [
-            head,
-            *(
-                "| " + " | ".join(str(v).replace("\n", "<br>") for v in row) + " |"
-                for row in frame.itertuples(index=False)
-            ),
-        ]
-    )
+    head = _line([name.replace("\n", " ") for name in table.columns])
+    rule = "|" + "---|" * len(table.columns)
+    rows = [_line([text.replace("\n", "<br>") for text in row]) for row in table.rows]
+    return "\n".join([head, rule, *rows])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

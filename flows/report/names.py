@@ -2,41 +2,71 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Protocol
 
-from flows.report.figures import is_missing, percent
+from flows.report.figures import percent
+from flows.report.typed_rows import EvaluationRow
 
 RANDOM = " (random weights)"  # behind the name of whatever was measured with them
-NOT_A_DEVICE = (
-    "Research software, not a medical device; synthetic cases are no evidence about patients."
-)
+# Baselines without a language model. A recipe may be named `baseline` too, so the word is avoided.
+BASELINES = {
+    "always_gp": "always-GP\n(constant answer)",
+    "always_ed": "always-ED\n(constant answer)",
+    "tfidf_lr": "TF-IDF + logistic regression\n(bag of words)",
+}
+CONSTANT_ANSWERS = ("always_gp", "always_ed")
+UNTUNED = {"zero_shot": "untuned (zero-shot)"}
 
 
-def experiment_name(r: Any) -> str:
+class Weighted(Protocol):
+    """A row about something that may have random weights; None where it has no weights."""
+
+    @property
+    def random_weights(self) -> bool | None: ...
+
+
+class Judged(Protocol):
+    """A row with a verdict, and what the verdict rests on."""
+
+    @property
+    def verdict(self) -> str | None: ...
+    @property
+    def ed_prevalence(self) -> float | None: ...
+    @property
+    def ed_recall(self) -> float | None: ...
+
+
+def experiment_name(row: EvaluationRow) -> str:
     """The name of a leaderboard row, on two lines."""
-    if r.base_model == "none":
-        return f"{r.recipe}\nbaseline"
-    seed = "" if r.recipe_kind == "baseline" else f" s{r.seed}"
-    return f"{r.base_model} {int(r.bits)}bit\n{r.recipe}{seed}{random_mark(r)}"
+    if row.bits is None:
+        return BASELINES.get(row.recipe, row.recipe)
+    return f"{row.base_model} {row.bits}bit\n{recipe_name(row.recipe, row.seed)}{random_mark(row)}"
 
 
-def on_cases(r: Any) -> str:
+def recipe_name(recipe: str, seed: int) -> str:
+    """A recipe with its seed, or the words for a model that was not tuned."""
+    return UNTUNED.get(recipe) or f"{recipe} s{seed}"
+
+
+def on_cases(row: EvaluationRow) -> str:
     """The name of an evaluation: the experiment, and below it the cases that it was judged on."""
-    named = "" if r.evaluation_set == "test" else f"{r.evaluation_set}: "
-    return f"{experiment_name(r)}\n{named}{r.cases} cases, {percent(r.ed_prevalence)} ED"
+    named = "" if row.evaluation_set == "test" else f"{row.evaluation_set}: "
+    return f"{experiment_name(row)}\n{named}{row.cases} cases, {percent(row.ed_prevalence)} ED"
 
 
-def random_mark(r: Any) -> str:
+def random_mark(row: Weighted) -> str:
     """What stands behind the name of an experiment whose weights are random."""
-    return RANDOM if not is_missing(r.random_weights) and r.random_weights else ""
+    return RANDOM if row.random_weights else ""
 
 
-def verdict(r: Any) -> str:
-    """The verdict of a row of evaluation_summary, or why its set could give none: `unsafe` would be a finding."""
-    if r.verdict != "unsafe" or 0 < r.ed_prevalence < 1:
-        return str(r.verdict)
-    if r.ed_prevalence == 0:
+def verdict(row: Judged) -> str:
+    """The verdict of an evaluation, or why its set can give none: `unsafe` would be a finding."""
+    if row.verdict != "unsafe" or row.ed_prevalence is None or 0 < row.ed_prevalence < 1:
+        return str(row.verdict)
+    if row.ed_prevalence == 0:
         return "not judged:\nno ED case"
-    from tasks.judging.gates import ED_RECALL  # SciPy comes with it, and few sets need this
 
-    return "not judged:\nemergencies only" if r.ed_recall >= ED_RECALL else "unsafe"
+    from tasks.judging.gates import ED_RECALL  # SciPy comes with it
+
+    passes = row.ed_recall is not None and row.ed_recall >= ED_RECALL
+    return "not judged:\nemergencies only" if passes else "unsafe"

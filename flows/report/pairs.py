@@ -1,55 +1,115 @@
-"""Pairs of a 4-bit and an 8-bit experiment, as a table."""
+"""Pairs of a 4-bit and an 8-bit experiment, as a table and in one sentence."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
-from typing import Any
+from dataclasses import dataclass
 
-import pandas as pd
+from flows.report.figures import figure, is_number
+from flows.report.names import random_mark, recipe_name
+from flows.report.table import Table
+from flows.report.typed_rows import typed_rows
 
-from flows.report.figures import figure, rows_of
-from flows.report.names import random_mark
-from warehouse.query import query
-
-
-def quantization(only: Collection[str] | None = None) -> pd.DataFrame:
-    """One row per pair of a 4-bit and an 8-bit experiment; every difference is 4 bits minus 8 bits."""
-    rows = [
-        {
-            "pair": _pair(r),
-            "MB": both(r.stored_bytes_4bit / 1e6, r.stored_bytes_8bit / 1e6, 1),
-            "accuracy": both(r.accuracy_4bit, r.accuracy_8bit),
-            "difference": figure(r.accuracy_diff, r.accuracy_low, r.accuracy_high, sign=True),
-            "within 2 %?": words(r.accuracy_verdict), "ED recall": both(r.ed_recall_4bit, r.ed_recall_8bit),
-            "ED difference": figure(r.ed_recall_diff, r.ed_recall_low, r.ed_recall_high, sign=True),
-            "ED within 2 %?": words(r.ed_recall_verdict), "test loss": both(r.loss_4bit, r.loss_8bit),
-            "memory, time": _resources(r),
-        }
-        for r in rows_of(query("SELECT * FROM quantization_comparison", only=only))
-    ]  # fmt: skip
-    return pd.DataFrame(rows)
+PAIRS = (
+    "4 bits (first line) against 8 bits (second line); differences are 4 minus 8, paired by case"
+)
+UNDECIDED = "cannot conclude"
+NOT_MEASURABLE = "not measurable on this backend"
 
 
-def _pair(r: Any) -> str:
-    return f"{r.base_model}\n{r.recipe} s{r.seed}{random_mark(r)}"
+@dataclass(frozen=True)
+class PairRow:
+    """A row of `quantization_comparison`; every difference is 4 bits minus 8 bits."""
+
+    base_model: str
+    recipe: str
+    seed: int
+    random_weights: bool | None
+    stored_bytes_4bit: int
+    stored_bytes_8bit: int
+    accuracy_4bit: float | None
+    accuracy_8bit: float | None
+    accuracy_diff: float | None
+    accuracy_low: float | None
+    accuracy_high: float | None
+    accuracy_verdict: str | None
+    ed_recall_4bit: float | None
+    ed_recall_8bit: float | None
+    ed_recall_diff: float | None
+    ed_recall_low: float | None
+    ed_recall_high: float | None
+    ed_recall_verdict: str | None
+    loss_4bit: float | None
+    loss_8bit: float | None
+    resources: str
+    peak_memory_bytes_4bit: int | None
+    peak_memory_bytes_8bit: int | None
+    train_seconds_4bit: float | None
+    train_seconds_8bit: float | None
 
 
-def both(four: Any, eight: Any, digits: int = 3) -> str:
-    """The 4-bit and the 8-bit figure."""
+def pair_rows(only: Collection[str] | None = None) -> list[PairRow]:
+    """Pairs of the latest evaluations, or of those whose ids are in `only`."""
+    return typed_rows(PairRow, "quantization_comparison", only=only)
+
+
+def quantization(pairs: Collection[PairRow]) -> Table:
+    """One row per pair of a 4-bit and an 8-bit experiment."""
+    return Table.of(PAIRS, [_record(pair) for pair in pairs])
+
+
+def headline(pairs: Collection[PairRow]) -> str:
+    """The answer to the question of 4 against 8 bits in one sentence: how many pairs came to which verdict."""
+    if not pairs:
+        return "4 bits against 8 bits: no pair of otherwise equal experiments yet."
+    count = "1 pair" if len(pairs) == 1 else f"{len(pairs)} pairs"
+    accuracy = _verdicts([pair.accuracy_verdict for pair in pairs])
+    ed_recall = _verdicts([pair.ed_recall_verdict for pair in pairs])
+    return f"4 bits against 8 bits, {count}. Accuracy: {accuracy}. ED recall: {ed_recall}."
+
+
+def _verdicts(verdicts: list[str | None]) -> str:
+    counts = Counter(verdict_words(verdict) for verdict in verdicts)
+    return ", ".join(f"{words} in {n}" for words, n in counts.most_common())
+
+
+def _record(pair: PairRow) -> dict[str, str]:
+    recipe = recipe_name(pair.recipe, pair.seed)
+    return {
+        "pair": f"{pair.base_model}\n{recipe}{random_mark(pair)}",
+        "MB": _both(pair.stored_bytes_4bit / 1e6, pair.stored_bytes_8bit / 1e6, digits=1),
+        "accuracy": _both(pair.accuracy_4bit, pair.accuracy_8bit),
+        "difference": _difference(pair.accuracy_diff, pair.accuracy_low, pair.accuracy_high),
+        "within 2 %?": verdict_words(pair.accuracy_verdict),
+        "ED recall": _both(pair.ed_recall_4bit, pair.ed_recall_8bit),
+        "ED difference": _difference(pair.ed_recall_diff, pair.ed_recall_low, pair.ed_recall_high),
+        "ED within 2 %?": verdict_words(pair.ed_recall_verdict),
+        "test loss": _both(pair.loss_4bit, pair.loss_8bit),
+        "memory, time": _resources(pair),
+    }
+
+
+def _both(four: float | None, eight: float | None, digits: int = 3) -> str:
     return f"{figure(four, digits=digits)}\n{figure(eight, digits=digits)}"
 
 
-def words(verdict: Any) -> str:
-    return "cannot conclude" if verdict is None or pd.isna(verdict) else str(verdict)
+def _difference(value: float | None, low: float | None, high: float | None) -> str:
+    return figure(value, low, high, sign=True, below=True)
 
 
-def _resources(r: Any) -> str:
-    if r.resources == "not measurable on this backend":
-        return str(r.resources)
-    lines = [f"{getattr(r, f'peak_memory_bytes_{bits}') / 1e6:.0f} MB" for bits in ("4bit", "8bit")]
-    if not pd.isna(r.train_seconds_4bit):
-        lines = [
-            f"{line}, {getattr(r, f'train_seconds_{bits}'):.0f} s"
-            for line, bits in zip(lines, ("4bit", "8bit"), strict=True)
-        ]
-    return "\n".join(lines)
+def verdict_words(verdict: str | None) -> str:
+    return verdict or UNDECIDED
+
+
+def _resources(pair: PairRow) -> str:
+    if pair.resources == NOT_MEASURABLE:
+        return pair.resources
+    four = _resources_of(pair.peak_memory_bytes_4bit, pair.train_seconds_4bit)
+    eight = _resources_of(pair.peak_memory_bytes_8bit, pair.train_seconds_8bit)
+    return f"{four}\n{eight}"
+
+
+def _resources_of(peak_bytes: int | None, seconds: float | None) -> str:
+    memory = f"{peak_bytes / 1e6:.0f} MB" if is_number(peak_bytes) else "n/a"
+    return f"{memory}, {seconds:.0f} s" if is_number(seconds) else memory

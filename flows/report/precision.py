@@ -2,77 +2,151 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
 
-import pandas as pd
+from flows.report.figures import figure
+from flows.report.names import RANDOM, random_mark, recipe_name
+from flows.report.table import Table
+from flows.report.typed_rows import EvaluationRow, typed_rows
 
-from flows.report.figures import figure, rows_of
-from flows.report.names import random_mark
-from warehouse.query import query
-
-FLIPS = "Decisions that flip with the precision (primary rule); harmless: from one wrong decision to another that costs no more"
+FLIPS = (
+    "Decisions that flip with the precision (primary rule); "
+    "harmless: from one wrong decision to another that costs no more"
+)
 FIDELITY = (
     "What quantisation alone changes, before any training: KL divergence to the reference, in nats"
 )
-KL = {
-    "mean": "kl_mean",
-    "median": "kl_median",
-    "95 %": "kl_p95",
-    "99 %": "kl_p99",
-    "99.9 %": "kl_p999",
-    "max": "kl_max",
-}
 
 
-def flips(board: pd.DataFrame) -> pd.DataFrame:
+@dataclass(frozen=True)
+class FlipsRow:
+    """A row of `flips`: what the primary rule decides differently after a change of precision."""
+
+    base_model: str
+    recipe: str
+    seed: int
+    change: str
+    cases: int
+    ed_cases: int
+    flips: int
+    correct_to_wrong: int
+    wrong_to_correct: int
+    ed_lost: int
+    ed_gained: int
+    harmless: int | None
+    flip_cost: float | None
+    dropout_cases: int
+    flips_flagged: int
+    flips_not_flagged: int
+    evaluation_before: str
+    evaluation_after: str
+
+
+@dataclass(frozen=True)
+class FidelityRow:
+    """A row of `fidelity`: a variant against the reference, in one distribution."""
+
+    base_model: str
+    bits: int
+    distribution: str
+    reference_precision: str
+    random_weights: bool
+    dataset_digest: str
+    cases: int
+    set_cases: int
+    kl_mean: float | None
+    kl_median: float | None
+    kl_p95: float | None
+    kl_p99: float | None
+    kl_p999: float | None
+    kl_max: float | None
+    same_top1: float | None
+    perplexity_ratio: float | None
+    measured_at: datetime | None
+
+    @property
+    def measured(self) -> tuple[str, int, str, str, bool]:
+        """What is measured; a later row of the same replaces an earlier one."""
+        return (
+            self.base_model,
+            self.bits,
+            self.distribution,
+            self.dataset_digest,
+            self.random_weights,
+        )
+
+
+def flips(board: Collection[EvaluationRow]) -> Table:
     """Per pair of evaluations of `board`: decisions lost and gained, their cost, and how many the review flag caught."""
-    random = dict(zip(board.evaluation_id, board.random_weights, strict=True))
-    found = query("FROM flips")
-    found = found[
-        found.evaluation_before.isin(set(random)) & found.evaluation_after.isin(set(random))
+    random_weights = {row.evaluation_id: row.random_weights for row in board}
+    records = [
+        _flips_record(row, RANDOM if random_weights[row.evaluation_after] else "")
+        for row in typed_rows(FlipsRow, "flips")
+        if row.evaluation_before in random_weights and row.evaluation_after in random_weights
     ]
-    found = found.assign(random_weights=found.evaluation_after.map(random))
-    rows = [
-        {
-            "pair": f"{r.base_model}\n{r.recipe} s{r.seed}{random_mark(r)}\n{r.change}", "flips": f"{r.flips} of {r.cases}",
-            "right to\nwrong": r.correct_to_wrong, "wrong to\nright": r.wrong_to_correct,
-            "ED lost": f"{r.ed_lost} of {r.ed_cases}", "ED gained": r.ed_gained, "harmless": figure(r.harmless, digits=0),
-            "cost": figure(r.flip_cost, digits=0, sign=True), "flagged": _flagged(r),
-        }
-        for r in rows_of(found)
-    ]  # fmt: skip
-    return pd.DataFrame(rows)
+    return Table.of(FLIPS, records)
 
 
-def _flagged(r: Any) -> str:
-    if not r.dropout_cases:
+def _flips_record(row: FlipsRow, mark: str) -> dict[str, str]:
+    recipe = recipe_name(row.recipe, row.seed)
+    return {
+        "pair": f"{row.base_model}\n{recipe}{mark}\n{row.change}",
+        "flips": f"{row.flips} of {row.cases}",
+        "right to\nwrong": str(row.correct_to_wrong),
+        "wrong to\nright": str(row.wrong_to_correct),
+        "ED lost": f"{row.ed_lost} of {row.ed_cases}",
+        "ED gained": str(row.ed_gained),
+        "harmless": figure(row.harmless, digits=0),
+        "cost": figure(row.flip_cost, digits=0, sign=True),
+        "flagged": _flagged(row),
+    }
+
+
+def _flagged(row: FlipsRow) -> str:
+    if not row.dropout_cases:
         return "no dropout"
-    return f"{r.flips_flagged} of {r.flips_flagged + r.flips_not_flagged}\n(of {r.dropout_cases} cases)"
+    flips = row.flips_flagged + row.flips_not_flagged
+    return f"{row.flips_flagged} of {flips}\n(of {row.dropout_cases} cases)"
 
 
-def fidelity(board: pd.DataFrame) -> pd.DataFrame:
+def fidelity(board: Collection[EvaluationRow]) -> Table:
     """Per variant and distribution the latest measurement on the datasets of `board`; random weights hide no real ones."""
-    frame = query(
-        "SELECT f.* FROM fidelity AS f LEFT JOIN landed AS l ON l.id = f.fidelity_id "
-        "ORDER BY base_model, bits, distribution DESC, coalesce(f.created_at, l.loaded_at), f.fidelity_id"
-    )
-    frame = frame[
-        frame.base_model.isin(board.base_model) & frame.dataset_digest.isin(board.dataset_digest)
-    ]
-    same = ["base_model", "bits", "distribution", "dataset_digest", "random_weights"]
-    frame = frame.drop_duplicates(same, keep="last")
-    several = frame.dataset_digest.nunique() > 1
+    base_models = {row.base_model for row in board}
+    datasets = {row.dataset_digest for row in board}
     rows = [
-        {
-            "variant": f"{r.base_model} {r.bits}bit{random_mark(r)}\nagainst {r.reference_precision}",
-            "KL over": f"{r.distribution}\n{r.cases} of {r.set_cases} cases{_dataset(r) if several else ''}",
-            **{name: figure(getattr(r, column), digits=5) for name, column in KL.items()},
-            "same\ntop": figure(r.same_top1), "perplexity\nratio": figure(r.perplexity_ratio, digits=4),
-        }
-        for r in rows_of(frame)
-    ]  # fmt: skip
-    return pd.DataFrame(rows)
+        row
+        for row in _measurements()
+        if row.base_model in base_models and row.dataset_digest in datasets
+    ]
+    latest = {row.measured: row for row in rows}
+    shown = [row for row in rows if latest[row.measured] is row]
+    several = len({row.dataset_digest for row in shown}) > 1
+    return Table.of(FIDELITY, [_fidelity_record(row, several) for row in shown])
 
 
-def _dataset(r: Any) -> str:
-    return f"\nof dataset {str(r.dataset_digest)[:6]}"
+def _measurements() -> list[FidelityRow]:
+    """All measurements, by variant, distribution and time."""
+    return typed_rows(
+        FidelityRow,
+        "(SELECT f.*, coalesce(f.created_at, l.loaded_at) AS measured_at "
+        "FROM fidelity AS f LEFT JOIN landed AS l ON l.id = f.fidelity_id) "
+        "ORDER BY base_model, bits, distribution DESC, measured_at, fidelity_id",
+    )
+
+
+def _fidelity_record(row: FidelityRow, name_dataset: bool) -> dict[str, str]:
+    dataset = f"\nof dataset {row.dataset_digest[:6]}" if name_dataset else ""
+    return {
+        "variant": f"{row.base_model} {row.bits}bit{random_mark(row)}\nagainst {row.reference_precision}",
+        "KL over": f"{row.distribution}\n{row.cases} of {row.set_cases} cases{dataset}",
+        "mean": figure(row.kl_mean, digits=5),
+        "median": figure(row.kl_median, digits=5),
+        "95 %": figure(row.kl_p95, digits=5),
+        "99 %": figure(row.kl_p99, digits=5),
+        "99.9 %": figure(row.kl_p999, digits=5),
+        "max": figure(row.kl_max, digits=5),
+        "same\ntop": figure(row.same_top1),
+        "perplexity\nratio": figure(row.perplexity_ratio, digits=4),
+    }

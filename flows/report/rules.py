@@ -1,163 +1,226 @@
-"""The decision rules side by side: what each makes of the same probabilities, and how often it confuses which labels."""
+"""The decision rules side by side: what each makes of the same probabilities, and which labels it confuses."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
 
-import pandas as pd
-
-from flows.report.figures import rows_of, stacked, why_not, with_interval
+from flows.report.figures import figure, is_number, stacked, why_not
 from flows.report.names import experiment_name, on_cases
-from flows.report.prevalence import restated
+from flows.report.prevalence import not_restated_note, restated, restated_note
+from flows.report.table import Table
+from flows.report.typed_rows import EvaluationRow, MetricRow, metrics_named, typed_rows
 from tasks.spec import LABELS
-from warehouse.query import query
 
 RULES = {"argmax": "argmax", "target_recall": "target recall", "min_cost": "min cost"}
 HOW = "* marks the primary rule, which is gated; brackets: 95 %"
 # Three figures a table: so many fit beside each other.
 RULE_TABLES = {
     f"Decision rules: how emergencies fare on the test set ({HOW})": {
-        "ed_recall": "ED recall", "ed_precision": "ED precision", "ed_f2": "ED F2",
+        "ed_recall": "ED recall",
+        "ed_precision": "ED precision",
+        "ed_f2": "ED F2",
     },
     f"Decision rules: errors of all cases ({HOW}; over: sent to a more urgent place, of all cases)": {
-        "over_triage": "over-triage", "under_triage": "under-triage", "macro_f1": "macro-F1",
+        "over_triage": "over-triage",
+        "under_triage": "under-triage",
+        "macro_f1": "macro-F1",
     },
     f"Decision rules: what the decisions cost ({HOW}; skill: 0 as always-ED, 1 perfect)": {
-        "expected_cost": "expected cost", "cost_skill": "cost skill",
+        "expected_cost": "expected cost",
+        "cost_skill": "cost skill",
     },
-}  # fmt: skip
-CHOICES = "What each rule chose on the calibration cases, and when: before the judged cases were scored (UTC; * primary)"
+}
+CHOICES = (
+    "What each rule chose on the calibration cases, and when: before the judged cases were scored "
+    "(UTC; * primary)"
+)
 CONFUSION = "Confusion matrices, cases: a line for each true label, a column for each decision"
 RESTATED = ("ed_precision", "ed_f2")
 
+Metrics = dict[tuple[str, str, str], MetricRow]  # by evaluation, rule and metric
 
-def rules(board: pd.DataFrame, prevalence: float | None = None) -> list[tuple[str, pd.DataFrame]]:
-    """Titles and tables: a row per experiment of `board`, a line for each of RULES. `prevalence` restates precision and F2."""
-    found = _metrics()
+
+def rules(board: Collection[EvaluationRow], prevalence: float | None = None) -> list[Table]:
+    """A table per group of figures: a row per experiment, a line for each rule.
+
+    `prevalence` restates precision and F2 at another share of emergencies.
+    """
+    metrics = metrics_named([name for titles in RULE_TABLES.values() for name in titles])
     tables = []
-    for title, metrics in RULE_TABLES.items():
-        rows = [_rules_of(r, found, metrics, prevalence) for r in rows_of(board)]
-        tables.append((_titled(title, metrics, prevalence), pd.DataFrame(rows)))
+    for title, titles in RULE_TABLES.items():
+        note = restated_note if set(RESTATED) & set(titles) else not_restated_note
+        records = [_rules_record(row, metrics, titles, prevalence) for row in board]
+        tables.append(Table.of(title + note(prevalence), records))
     return tables
 
 
-def _titled(title: str, metrics: dict[str, str], prevalence: float | None) -> str:
-    if prevalence is None:
-        return title
-    if set(RESTATED) & set(metrics):
-        return f"{title}; precision and F2 restated at {prevalence:.1%} ED"
-    return f"{title}; --prevalence does not apply"
-
-
-def _metrics() -> dict[tuple[str, str, str], Any]:
-    names = ", ".join(f"'{name}'" for metrics in RULE_TABLES.values() for name in metrics)
-    rows = query(
-        f"SELECT evaluation_id, rule, metric, value, low, high, note FROM metric WHERE metric IN ({names})"
-    )
-    return {(r.evaluation_id, r.rule, r.metric): r for r in rows_of(rows)}
-
-
-def _rules_of(
-    r: Any, found: dict[Any, Any], metrics: dict[str, str], prevalence: float | None
+def _rules_record(
+    row: EvaluationRow, metrics: Metrics, titles: dict[str, str], prevalence: float | None
 ) -> dict[str, str]:
-    records = []
-    for rule, words in RULES.items():
-        record = {"rule": f"{words}{' *' if rule == r.primary_rule else ''}"}
-        own = {name: found.get((r.evaluation_id, rule, name)) for name in metrics}
-        if all(m is None or pd.isna(m.value) for m in own.values()):
-            note = next(
-                (m.note for m in own.values() if m is not None), "this evaluation has no such rule"
-            )
-            figures = dict.fromkeys(metrics.values(), "n/a") | {
-                next(iter(metrics.values())): why_not(note)
-            }
-        else:
-            others = {
-                name: found.get((r.evaluation_id, rule, name))
-                for name in ("ed_recall", "ed_precision")
-            }
-            figures = {
-                title: _figure(own[name], name, others, r, prevalence)
-                for name, title in metrics.items()
-            }
-        records.append(record | figures)
-    return stacked({"experiment": on_cases(r)}, records)
+    lines = [
+        {"rule": _rule_words(rule, row)} | _figures(row, rule, metrics, titles, prevalence)
+        for rule in RULES
+    ]
+    return stacked({"experiment": on_cases(row)}, lines)
 
 
-def _figure(m: Any, name: str, others: dict[str, Any], r: Any, prevalence: float | None) -> str:
-    if m is None:
-        return "n/a"
-    if pd.isna(m.value):
-        return why_not(m.note)
-    if prevalence is None or name not in RESTATED:
-        return with_interval(m.value, m.low, m.high, digits=2 if "cost" in name else 3)
-    recall, precision = (None if other is None else other.value for other in others.values())
-    found = dict(
-        zip(RESTATED, restated(recall, precision, r.ed_prevalence, prevalence), strict=True)
-    )
-    return with_interval(found[name])
+def _rule_words(rule: str, row: EvaluationRow) -> str:
+    return f"{RULES[rule]}{' *' if rule == row.primary_rule else ''}"
 
 
-def choices(board: pd.DataFrame) -> pd.DataFrame:
-    """Per experiment of `board`: parameters of each rule, what they did on calibration, and both times."""
-    found = {(d.evaluation_id, d.rule): d for d in rows_of(query("FROM decision_rule"))}
-    return pd.DataFrame(
-        [
-            stacked(
-                {"experiment": experiment_name(r)},
-                [
-                    {"rule": f"{words}{' *' if rule == r.primary_rule else ''}"} | _choice(found.get((r.evaluation_id, rule)))
-                    for rule, words in RULES.items()
-                ],
-                widest=26,
-            )
-            for r in rows_of(board)
-        ]
-    )  # fmt: skip
-
-
-def _choice(d: Any) -> dict[str, str]:
-    if d is None:
-        said = "n/a: landed by a version that did not record it"
-        return {"chosen": said, "calibration": "n/a", "chosen at": "n/a", "judged from": "n/a"}
-    times = {
-        "chosen at": f"{d.chosen_at:%Y-%m-%d %H:%M:%S}",
-        "judged from": f"{d.test_scored_at:%Y-%m-%d %H:%M:%S}",
+def _figures(
+    row: EvaluationRow,
+    rule: str,
+    metrics: Metrics,
+    titles: dict[str, str],
+    prevalence: float | None,
+) -> dict[str, str]:
+    """The figures of one rule, or in the first column the reason why it has none."""
+    by_name = {
+        name: metric
+        for name in titles
+        if (metric := metrics.get((row.evaluation_id, rule, name))) is not None
     }
-    if not pd.isna(d.threshold):
-        chosen = f"p(ED) >= {d.threshold:.3g}\nfor recall {d.target:g}"
-        missed = f"{d.misses:.0f} of {d.n_ed:.0f} ED missed\n{d.allowed_misses:.0f} allowed, bound {d.bound:.3f}"
-        return {"chosen": chosen, "calibration": missed} | times
-    if not pd.isna(d.temperature):
-        biases = f"biases {d.bias_ed:.2f}, {d.bias_gp:.2f}, {d.bias_home:.2f}"
-        edge = "fit at its bound" if d.at_bound else ""
-        return {"chosen": f"temperature {d.temperature:.2f}\n{biases}", "calibration": edge} | times
-    return {
-        "chosen": "nothing to choose" if d.rule == "argmax" else why_not(d.note),
-        "calibration": "",
-    } | times
+    if any(is_number(metric.value) for metric in by_name.values()):
+        if prevalence is not None:
+            by_name |= _restated_metrics(row, rule, metrics, prevalence)
+        return {title: _figure(by_name.get(name)) for name, title in titles.items()}
+
+    notes = [metric.note for metric in by_name.values()] or ["this evaluation has no such rule"]
+    cells = dict.fromkeys(titles.values(), "n/a")
+    return cells | {next(iter(cells)): why_not(notes[0])}
 
 
-def confusion(board: pd.DataFrame) -> pd.DataFrame:
-    """Per experiment of `board`: how many cases of each label argmax and the primary rule sent where."""
-    counts = query(
-        "SELECT evaluation_id, label, 'argmax' AS rule, argmax AS choice, count(*) AS n FROM prediction GROUP BY ALL "
-        "UNION ALL SELECT evaluation_id, label, 'primary', decision, count(*) FROM prediction "
-        "WHERE decision IS NOT NULL GROUP BY ALL"
+def _restated_metrics(
+    row: EvaluationRow, rule: str, metrics: Metrics, prevalence: float
+) -> dict[str, MetricRow]:
+    """Precision and F2 of a rule at another prevalence, without intervals; those without a value stay."""
+    recall = metrics.get((row.evaluation_id, rule, "ed_recall"))
+    precision = metrics.get((row.evaluation_id, rule, "ed_precision"))
+    values = restated(
+        recall.value if recall else None,
+        precision.value if precision else None,
+        row.ed_prevalence,
+        prevalence,
     )
-    known = {(c.evaluation_id, c.rule, c.label, c.choice): int(c.n) for c in rows_of(counts)}
-    decided = {(key[0], key[1]) for key in known}
-    rows = []
-    for r in rows_of(board):
-        records = []
+    return {
+        name: MetricRow(row.evaluation_id, rule, name, value, None, None, None, None)
+        for name, value in zip(RESTATED, values, strict=True)
+        if (metric := metrics.get((row.evaluation_id, rule, name))) and is_number(metric.value)
+    }
+
+
+def _figure(metric: MetricRow | None) -> str:
+    if metric is None:
+        return "n/a"
+    if not is_number(metric.value):
+        return why_not(metric.note)
+    digits = 2 if "cost" in metric.metric else 3
+    return figure(metric.value, metric.low, metric.high, digits=digits)
+
+
+@dataclass(frozen=True)
+class ChoiceRow:
+    """A row of `decision_rule`: what a rule chose on the calibration cases."""
+
+    evaluation_id: str
+    rule: str
+    target: float | None
+    threshold: float | None
+    allowed_misses: int | None
+    misses: int | None
+    n_ed: int | None
+    bound: float | None
+    temperature: float | None
+    bias_ed: float | None
+    bias_gp: float | None
+    bias_home: float | None
+    at_bound: bool | None
+    chosen_at: datetime
+    test_scored_at: datetime
+    note: str | None
+
+
+def choices(board: Collection[EvaluationRow]) -> Table:
+    """Per experiment: parameters of each rule, what they did on calibration, and both times."""
+    rows = {(row.evaluation_id, row.rule): row for row in typed_rows(ChoiceRow, "decision_rule")}
+    records = []
+    for row in board:
+        lines = [
+            {"rule": _rule_words(rule, row)} | _choice(rows.get((row.evaluation_id, rule)))
+            for rule in RULES
+        ]
+        records.append(stacked({"experiment": experiment_name(row)}, lines, widest=26))
+    return Table.of(CHOICES, records)
+
+
+def _choice(row: ChoiceRow | None) -> dict[str, str]:
+    if row is None:
+        reason = "n/a: landed by a version that did not record it"
+        return {"chosen": reason, "calibration": "n/a", "chosen at": "n/a", "judged from": "n/a"}
+    parameters, calibration = _parameters(row)
+    return {
+        "chosen": parameters,
+        "calibration": calibration,
+        "chosen at": f"{row.chosen_at:%Y-%m-%d %H:%M:%S}",
+        "judged from": f"{row.test_scored_at:%Y-%m-%d %H:%M:%S}",
+    }
+
+
+def _parameters(row: ChoiceRow) -> tuple[str, str]:
+    """What a rule chose, and what that did on the calibration cases."""
+    if is_number(row.threshold):
+        missed = f"{row.misses} of {row.n_ed} ED missed\n{row.allowed_misses} allowed"
+        return (
+            f"p(ED) >= {row.threshold:.3g}\nfor recall {row.target:g}",
+            f"{missed}, bound {row.bound:.3f}",
+        )
+    if is_number(row.temperature):
+        biases = f"biases {row.bias_ed:.2f}, {row.bias_gp:.2f}, {row.bias_home:.2f}"
+        edge = "fit at its bound" if row.at_bound else ""
+        return f"temperature {row.temperature:.2f}\n{biases}", edge
+    return "nothing to choose" if row.rule == "argmax" else why_not(row.note), ""
+
+
+@dataclass(frozen=True)
+class DecisionCount:
+    """How many cases of one label one rule sent to one place."""
+
+    evaluation_id: str
+    rule: str
+    label: str
+    choice: str
+    n: int
+
+
+DECISION_COUNTS = """(
+    SELECT evaluation_id, label, 'argmax' AS rule, argmax AS choice, count(*) AS n
+    FROM prediction GROUP BY ALL
+    UNION ALL
+    SELECT evaluation_id, label, 'primary', decision, count(*)
+    FROM prediction WHERE decision IS NOT NULL GROUP BY ALL
+)"""
+
+
+def confusion(board: Collection[EvaluationRow]) -> Table:
+    """Per experiment: how many cases of each label argmax and the primary rule sent where."""
+    counts = {
+        (row.evaluation_id, row.rule, row.label, row.choice): row.n
+        for row in typed_rows(DecisionCount, DECISION_COUNTS)
+    }
+    decided = {(evaluation, rule) for evaluation, rule, _, _ in counts}
+    records = []
+    for row in board:
+        lines = []
         for truth in LABELS:
-            record: dict[str, str] = {"truly": truth}
+            line = {"truly": str(truth)}
             for rule in ("argmax", "primary"):
                 for choice in LABELS:
-                    n = known.get((r.evaluation_id, rule, truth, choice), 0)
-                    record[f"{rule}: {choice}"] = (
-                        str(n) if (r.evaluation_id, rule) in decided else "n/a"
-                    )
-            records.append(record)
-        rows.append(stacked({"experiment": on_cases(r)}, records))
-    return pd.DataFrame(rows)
+                    n = counts.get((row.evaluation_id, rule, truth, choice), 0)
+                    known = (row.evaluation_id, rule) in decided
+                    line[f"{rule}: {choice}"] = str(n) if known else "n/a"
+            lines.append(line)
+        records.append(stacked({"experiment": on_cases(row)}, lines))
+    return Table.of(CONFUSION, records)

@@ -2,87 +2,154 @@
 
 from __future__ import annotations
 
-from typing import Any
+import statistics
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
-import pandas as pd
-
-from flows.report.figures import figure, percent, rows_of
+from flows.report.figures import figure, is_number, percent
 from flows.report.names import random_mark
 from flows.report.prevalence import restated
-from warehouse.query import query
+from flows.report.table import Table
+from flows.report.typed_rows import EvaluationRow, typed_rows
 
 SEEDS = "Spread between seeds of one experiment: mean, and below it the standard deviation"
-JUDGED = ["primary_rule", "target_ed_recall", "cost_matrix"]
-SAME = ["base_model", "bits", "recipe", "random_weights", "settings_digest", "set_digest", *JUDGED]
+
+# What the seeds of one experiment have in common: base model, bits, recipe, kind of weights,
+# settings, set, and how they are judged.
+Key = tuple[str, int | None, str, bool | None, str | None, str, str, float | None, str | None]
 
 
-def seeds(board: pd.DataFrame, prevalence: float | None = None) -> pd.DataFrame:
-    """Mean and standard deviation over seeds, where a grid has more than one; `prevalence` restates precision and F2."""
-    found = _restated_of(board, prevalence)
-    rows = [
-        {
-            "experiment": f"{r.base_model} {r.bits}bit\n{r.recipe}{random_mark(r)}", "seeds": r.seeds,
-            "accuracy": _spread(r.accuracy_mean, r.accuracy_sd), "ED recall": _spread(r.ed_recall_mean, r.ed_recall_sd),
-            "worst\nED recall": figure(r.ed_recall_worst), **found[_key(r)], "passes,\nunsafe": f"{r.passes_gates}, {r.unsafe}",
-        }
-        for r in _of(board, "seeds")
-        if _key(r) in found
-    ]  # fmt: skip
-    pairs = [
-        {
-            "experiment": f"{r.base_model} 4 minus 8 bits\n{r.recipe}{random_mark(r)}", "seeds": r.seeds,
-            "accuracy": _spread(r.accuracy_diff_mean, r.accuracy_diff_sd, True),
-            "ED recall": _spread(r.ed_recall_diff_mean, r.ed_recall_diff_sd, True),
-            "worst\nED recall": "", "ED precision": "", "ED F2": "", "passes,\nunsafe": "",
-        }
-        for r in _of(board, "seed_differences")
-    ]  # fmt: skip
-    return pd.DataFrame(rows + pairs)
+@dataclass(frozen=True)
+class SeedsRow:
+    """A row of `seeds`: figures over the seeds of one experiment."""
+
+    base_model: str
+    bits: int
+    recipe: str
+    random_weights: bool | None
+    settings_digest: str | None
+    set_digest: str
+    primary_rule: str
+    target_ed_recall: float | None
+    cost_matrix: str | None
+    seeds: int
+    accuracy_mean: float | None
+    accuracy_sd: float | None
+    ed_recall_mean: float | None
+    ed_recall_sd: float | None
+    ed_recall_worst: float | None
+    passes_gates: int
+    unsafe: int
 
 
-def _restated_of(
-    board: pd.DataFrame, prevalence: float | None
-) -> dict[tuple[str, ...], dict[str, str]]:
+@dataclass(frozen=True)
+class DifferencesRow:
+    """A row of `seed_differences`: 4 minus 8 bits, over the seeds of one experiment."""
+
+    base_model: str
+    recipe: str
+    random_weights: bool | None
+    set_digest: str
+    seeds: int
+    accuracy_diff_mean: float | None
+    accuracy_diff_sd: float | None
+    ed_recall_diff_mean: float | None
+    ed_recall_diff_sd: float | None
+
+
+def seeds(board: Collection[EvaluationRow], prevalence: float | None = None) -> Table:
+    """Mean and standard deviation over seeds, where a grid has more than one.
+
+    `prevalence` restates precision and F2 at another share of emergencies.
+    """
+    ed_figures = _ed_figures(board, prevalence)
+    shown = {(row.set_digest, row.base_model) for row in board}
+    records = [
+        _seeds_record(row, ed_figures[_key(row)])
+        for row in typed_rows(SeedsRow, "seeds")
+        if (row.set_digest, row.base_model) in shown and _key(row) in ed_figures
+    ]
+    records += [
+        _differences_record(row)
+        for row in typed_rows(DifferencesRow, "seed_differences")
+        if (row.set_digest, row.base_model) in shown
+    ]
+    return Table.of(SEEDS, records)
+
+
+def _seeds_record(row: SeedsRow, ed_figures: dict[str, str]) -> dict[str, str]:
+    return {
+        "experiment": f"{row.base_model} {row.bits}bit\n{row.recipe}{random_mark(row)}",
+        "seeds": str(row.seeds),
+        "accuracy": _spread(row.accuracy_mean, row.accuracy_sd),
+        "ED recall": _spread(row.ed_recall_mean, row.ed_recall_sd),
+        "worst\nED recall": figure(row.ed_recall_worst),
+        **ed_figures,
+        "passes,\nunsafe": f"{row.passes_gates}, {row.unsafe}",
+    }
+
+
+def _differences_record(row: DifferencesRow) -> dict[str, str]:
+    return {
+        "experiment": f"{row.base_model} 4 minus 8 bits\n{row.recipe}{random_mark(row)}",
+        "seeds": str(row.seeds),
+        "accuracy": _spread(row.accuracy_diff_mean, row.accuracy_diff_sd, sign=True),
+        "ED recall": _spread(row.ed_recall_diff_mean, row.ed_recall_diff_sd, sign=True),
+        "worst\nED recall": "",
+        "ED precision": "",
+        "ED F2": "",
+        "passes,\nunsafe": "",
+    }
+
+
+def _ed_figures(
+    board: Collection[EvaluationRow], prevalence: float | None
+) -> dict[Key, dict[str, str]]:
     """ED precision and F2 over the seeds of each experiment, at the set's own prevalence or restated seed by seed."""
-    made: dict[tuple[str, ...], list[tuple[Any, Any]]] = {}
-    shares = {}
-    for r in rows_of(board):
-        own = r.ed_precision, r.ed_f2
-        if prevalence is not None:
-            own = restated(r.ed_recall, r.ed_precision, r.ed_prevalence, prevalence)
-        made.setdefault(_key(r), []).append(own)
-        shares[_key(r)] = (
-            prevalence if prevalence is not None else r.ed_prevalence
-        )  # of one set, so one for all seeds
+    by_experiment: dict[Key, list[EvaluationRow]] = defaultdict(list)
+    for row in board:
+        by_experiment[_key(row)].append(row)
+    return {key: _over_seeds(rows, prevalence) for key, rows in by_experiment.items()}
+
+
+def _over_seeds(rows: list[EvaluationRow], prevalence: float | None) -> dict[str, str]:
+    figures = [(row.ed_precision, row.ed_f2) for row in rows]
+    share = rows[0].ed_prevalence  # of one set, so one for all seeds
+    if prevalence is not None:
+        figures = [
+            restated(row.ed_recall, row.ed_precision, row.ed_prevalence, prevalence) for row in rows
+        ]
+        share = prevalence
+    precision = _mean_and_sd([precision for precision, _ in figures])
+    f2 = _mean_and_sd([f2 for _, f2 in figures])
     return {
-        key: _over_seeds(pd.DataFrame(own, dtype=float), shares[key]) for key, own in made.items()
+        "ED precision": f"{_spread(*precision)}\nof {percent(share)} ED",
+        "ED F2": _spread(*f2),
     }
 
 
-def _over_seeds(own: pd.DataFrame, share: float) -> dict[str, str]:
-    """Precision and F2, a row per seed. A mean over some of the seeds would flatter: n/a where one of them has none."""
-    mean, sd = own.mean(skipna=False), own.std(skipna=False)
-    return {
-        "ED precision": f"{_spread(mean[0], sd[0])}\nof {percent(share)} ED",
-        "ED F2": _spread(mean[1], sd[1]),
-    }
+def _mean_and_sd(values: Sequence[float | None]) -> tuple[float | None, float | None]:
+    """None if a seed has no value: a mean over some of the seeds would flatter."""
+    numbers = [value for value in values if is_number(value)]
+    if len(numbers) < len(values):
+        return None, None
+    return statistics.fmean(numbers), statistics.stdev(numbers) if len(numbers) > 1 else None
 
 
-def _key(r: Any) -> tuple[str, ...]:
-    """The experiment of a row. `bits` are decimals where a baseline, which has none, stands in the same column."""
-    values = (getattr(r, name) for name in SAME)
-    return tuple(
-        "" if pd.isna(value) else f"{value:g}" if isinstance(value, float) else str(value)
-        for value in values
+def _key(row: EvaluationRow | SeedsRow) -> Key:
+    return (
+        row.base_model,
+        row.bits,
+        row.recipe,
+        row.random_weights,
+        row.settings_digest,
+        row.set_digest,
+        row.primary_rule,
+        row.target_ed_recall,
+        row.cost_matrix,
     )
 
 
-def _of(board: pd.DataFrame, view: str) -> list[Any]:
-    """Rows of a view of base models and sets that are those of the board."""
-    frame = query(f"FROM {view}")
-    own = frame.set_digest.isin(board.set_digest) & frame.base_model.isin(board.base_model)
-    return rows_of(frame[own])
-
-
-def _spread(mean: Any, sd: Any, sign: bool = False) -> str:
+def _spread(mean: float | None, sd: float | None, sign: bool = False) -> str:
     return f"{figure(mean, sign=sign)}\nsd {figure(sd)}"

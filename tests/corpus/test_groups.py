@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.bench.corpus import decided_of
+from flows.bench.corpus import CaseRow, decided_of
+from flows.report.typed_rows import typed_rows
 from tasks.baselines import baselines
 from tasks.corpus.case import SETS, from_json
 from tasks.corpus.prepare import CARD, prepare_dataset
@@ -60,7 +61,7 @@ def test_a_single_case_without_a_group_leaves_the_intervals_clustered(
     assert len(landed) == 3 and set(landed.has_groups) == {not none}
     assert landed.clustered_low.notna().tolist() == [not none] * 3
     assert landed.note.fillna("").str.contains("independent").all() == none
-    cases = query(f"SELECT * FROM prediction WHERE evaluation_id = '{landed.evaluation_id[0]}'")
+    cases = typed_rows(CaseRow, f"prediction WHERE evaluation_id = '{landed.evaluation_id[0]}'")
     groups = decided_of(cases).groups
     assert groups[ALONE] is None and len(groups) == 60 and len({*groups.values()} - {None}) == (0 if none else 10)
 

@@ -13,7 +13,9 @@ import pytest
 from deployments.temporary_server import end_orphaned_servers
 from flows.report.evidence import evidence
 from flows.report.leaderboard import leaderboard
-from flows.report.pairs import quantization
+from flows.report.names import BASELINES
+from flows.report.pairs import pair_rows, quantization
+from flows.report.typed_rows import leaderboard_rows
 from tasks.grid import GRIDS
 from tasks.models.expected_sizes import expected_sizes
 from tasks.models.model_shape import known_shape
@@ -116,13 +118,18 @@ def test_random_weights_are_marked_in_every_table(smoke):
 def test_every_table_of_the_sweep_marks_every_row_but_those_of_baselines_without_a_model(smoke, monkeypatch):
     place, _ = smoke
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(place.warehouse))
-    made = [("leaderboard", leaderboard()), ("pairs", quantization()), *evidence()]
-    assert len(made) == 2 + 12, "all but further evaluation sets and seeds, which this sweep has not"
-    for title, frame in made:
-        names = frame[frame.columns[0]]
-        unmarked = names[~names.str.contains("(random weights)", regex=False)]
-        assert len(unmarked) < len(names) and unmarked.str.contains("\nbaseline").all(), title
+    board = leaderboard_rows()
+    tables = [leaderboard(board), quantization(pair_rows()), *evidence(board)]
+    assert len(tables) == 2 + 12, "all but further evaluation sets and seeds, which this sweep has not"
+    for table in tables:
+        names = table[table.columns[0]]
+        unmarked = [name for name in names if "(random weights)" not in name]
+        assert len(unmarked) < len(names) and all(is_without_a_model(name) for name in unmarked), table.title
     assert place.run("status").stdout.count("(random weights)") == 8 + 4, "experiments, and models untuned"
+
+
+def is_without_a_model(name: str) -> bool:
+    return any(name.startswith(baseline) for baseline in BASELINES.values())
 
 
 def test_the_comparison_equals_a_recomputation_from_the_prediction_rows(smoke):
@@ -329,7 +336,7 @@ def test_a_model_that_cannot_be_fetched_or_converted_fails_the_sweep_and_the_oth
 def test_a_sweeps_table_shows_what_it_asked_for_and_no_other_cell_of_the_warehouse(one_can_be_had):
     place, done = one_can_be_had
     table = done.stdout.partition("Experiments on the test set")[2].partition("Can the probabilities")[0]
-    assert "tiny-llama 4bit" in table and "always_gp" in table and "zero_shot" in table
+    assert "tiny-llama 4bit" in table and "always-GP" in table and "untuned (zero-shot)" in table
     assert "gemma3" not in table and "8bit" not in table and "balanced_safe" not in table
     assert len(place.query("FROM leaderboard WHERE recipe_kind <> 'baseline'")) == 8
 

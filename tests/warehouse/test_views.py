@@ -10,7 +10,8 @@ import pytest
 from sklearn.metrics import f1_score, fbeta_score
 
 from flows.report.leaderboard import leaderboard
-from flows.report.pairs import quantization
+from flows.report.pairs import pair_rows, quantization
+from flows.report.typed_rows import leaderboard_rows
 from tests.warehouse.rows import FIVE, evaluation, land_pair, training
 from warehouse.connect import reading, writing
 from warehouse.health import bring_up_to_date, run_audits
@@ -235,7 +236,9 @@ def test_an_external_set_gets_pair_figures_but_the_comparison_is_of_the_test_set
     assert len(query("FROM quantization_comparison")) == 0
 
 
-def test_the_leaderboard_ranks_those_that_pass_by_over_triage_then_provisional_then_unsafe(tmp_path):
+def test_the_leaderboard_ranks_those_that_pass_by_over_triage_then_provisional_then_unsafe_and_baselines_at_the_foot(
+    tmp_path,
+):
     def cases(over, missed, n=150):
         ed = [("ED", "ED", "ED")] * (n - missed) + [("ED", "GP", "GP")] * missed
         return ed + [("GP", "ED", "ED")] * over + [("GP", "GP", "GP")] * (n - over)
@@ -245,12 +248,14 @@ def test_the_leaderboard_ranks_those_that_pass_by_over_triage_then_provisional_t
     land(tmp_path, "few", cases(over=0, missed=0, n=20))
     land(tmp_path, "missing", cases(over=0, missed=40))
     land(tmp_path, "worst", cases(over=0, missed=60))
+    land(tmp_path, "always_ed", cases(over=150, missed=0), recipe_kind="baseline")
+    land(tmp_path, "always_gp", cases(over=0, missed=150), recipe_kind="baseline")
     load_all(tmp_path)
     found = query("SELECT cell_id, verdict, over_triage, ed_recall FROM leaderboard")
-    assert found["cell_id"].tolist() == ["precise", "careful", "few", "missing", "worst"]
-    assert found["verdict"].tolist() == ["passes_gates", "passes_gates", "provisional", "unsafe", "unsafe"]
-    assert found["over_triage"].tolist() == pytest.approx([0, 20 / 300, 0, 0, 0])
-    assert found["ed_recall"].tolist() == pytest.approx([149 / 150, 1, 1, 110 / 150, 90 / 150])
+    assert found["cell_id"].tolist() == ["precise", "careful", "few", "missing", "worst", "always_ed", "always_gp"]
+    assert found["verdict"].tolist() == ["passes_gates", "passes_gates", "provisional"] + ["unsafe"] * 4
+    assert found["over_triage"].tolist() == pytest.approx([0, 20 / 300, 0, 0, 0, 0.5, 0])
+    assert found["ed_recall"].tolist() == pytest.approx([149 / 150, 1, 1, 110 / 150, 90 / 150, 1, 0])
 
 
 def test_the_leaderboard_shows_the_latest_completed_training_of_a_cell_and_its_latest_test_evaluation(tmp_path):
@@ -294,6 +299,7 @@ def test_a_sweeps_own_tables_show_its_evaluations_although_later_ones_of_the_sam
         (flip,) = query("FROM flips", only=only).itertuples()
         assert [flip.evaluation_after, flip.evaluation_before] == shown
     assert query("FROM leaderboard", only=[]).empty and query("FROM matched_pair", only=["e-first4"]).empty
-    assert leaderboard(own)["accuracy"].str.startswith("0.800").all() and len(quantization(own)) == 1
+    assert all(accuracy.startswith("0.800") for accuracy in leaderboard(leaderboard_rows(own))["accuracy"])
+    assert len(quantization(pair_rows(own))) == 1
     with reading() as con:
         assert not any(run_audits(con).values())

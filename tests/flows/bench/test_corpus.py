@@ -7,13 +7,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
 from flows.bench.corpus import BASELINE, Decided, _difference, _models, _row, _verdict, bench_corpus
 from flows.cli.main import app
+from flows.report.table import Table
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.vignettes.adversarial import NAME as ADVERSARIAL
 from tasks.grid import load_grid
@@ -41,7 +41,7 @@ def test_a_model_without_an_error_beats_a_baseline_with_some_by_the_difference_o
     assert row["macro F1"] == row["ED F2"] == "1.000"
     # Baseline: 30 of 40 ED found, none in vain: F2 = 5 x 1 x 0.75 / (4 x 1 + 0.75) = 0.789.
     point, interval = row["ED F2, difference"].split("\n")
-    low, high = map(float, interval.split(" to "))
+    low, high = map(float, interval.strip("[]").split(", "))
     assert point == "+0.211" and 0 < low < 0.211 < high <= 1
     assert row["earns its place?"] == "yes, by 0.05" and shown["earns its place?"] == ""
 
@@ -82,7 +82,7 @@ def options(train: int, **limits: int) -> list[str]:
     return [f"data.limits.{name}={limit}" for name, limit in {**FEW, "train": train, **limits}.items()]
 
 
-def shown(overrides: list[str]) -> pd.DataFrame:
+def shown(overrides: list[str]) -> Table:
     return bench_corpus(Console(file=io.StringIO(), width=140), "long", overrides)
 
 
@@ -115,14 +115,14 @@ def test_a_training_is_set_against_the_baseline_of_its_own_train_set_alone(tmp_p
     land(tmp_path, "t60", options(60, calibration=60), 0)
     land(tmp_path, "t90", options(90), 25)
     for train, wrong in ((60, 0), (90, 25)):
-        frame = shown(options(train))
-        assert frame.model.tolist() == [BASELINE, "smol 4bit\nr1 s42"] * 2
+        table = shown(options(train))
+        assert table["model"] == [BASELINE, "smol 4bit\nr1 s42"] * 2
         for place in (0, 2):
-            baseline, model = frame.iloc[place], frame.iloc[place + 1]
-            assert baseline.set == model.set and (model["macro F1"] == "1.000") == (not wrong)
+            baseline, model = table.records()[place : place + 2]
+            assert baseline["set"] == model["set"] and (model["macro F1"] == "1.000") == (not wrong)
             difference = float(model["macro F1, difference"].split("\n")[0])
             assert difference == pytest.approx(float(model["macro F1"]) - float(baseline["macro F1"]), abs=0.0011)
-        baselines[train] = frame.iloc[0]["macro F1"]
+        baselines[train] = table["macro F1"][0]
     assert baselines[60] != baselines[90], "the two could not be told apart"
 
 
@@ -151,6 +151,10 @@ def test_trainings_of_one_cell_stand_side_by_side_with_their_ids_and_an_untuned_
     write_landing(tmp_path, "e-again", "evaluation", again)
     load_all(tmp_path)
     found = _models("set", "set", {"data"})
-    assert [name for name, _ in found] == ["smol 4bit\nr1 s42\nt1", "smol 4bit\nr1 s42\nt2", "smol 4bit\nzero_shot"]
+    assert [name for name, _ in found] == [
+        "smol 4bit\nr1 s42\nt1",
+        "smol 4bit\nr1 s42\nt2",
+        "smol 4bit\nuntuned (zero-shot)",
+    ]
     assert found[0][1].decisions == {"c00000": "HOME"}, "the latest evaluation of a training"
     assert _models("set", "set", {"other"})[0][0] == "smol 4bit\nr1 s42"

@@ -17,6 +17,7 @@ from flows.cli.experiment_report import print_gates
 from flows.cli.find_experiment import find_evaluations
 from flows.report.leaderboard import leaderboard
 from flows.report.prevalence import restated
+from flows.report.typed_rows import leaderboard_rows
 from tasks.runtime.errors import BadInput
 from tests.place import ROOT, one_sentence
 from tests.warehouse.rows import FIVE, evaluation, land_pair, training
@@ -176,5 +177,6 @@ def test_without_a_precision_nothing_is_restated_and_the_leaderboard_names_the_s
     assert restated(0.0, 0.0, 0.2, 0.1) == (0.0, 0.0), "decided ED, always wrongly"
     assert restated(None, 0.5, 0.2, 0.1) == (None, None), "no emergencies"
     assert (
-        "of 57.1% ED" in leaderboard()["ED precision"][0] and "of 10% ED" in leaderboard(None, 0.1)["ED precision"][0]
+        "of 57.1% ED" in leaderboard(leaderboard_rows())["ED precision"][0]
+        and "of 10% ED" in leaderboard(leaderboard_rows(), 0.1)["ED precision"][0]
     )

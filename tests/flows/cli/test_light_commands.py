@@ -12,7 +12,7 @@ from warehouse.landing import write_landing
 from warehouse.load import load_all
 
 HEAVY = {"prefect", "scipy", "pandas", "mlx", "mlx_lm", "transformers", "duckdb", "pydantic", "numpy", "pyarrow"}
-NEVER = {"prefect", "scipy", "mlx", "mlx_lm", "transformers"}
+NEVER = {"prefect", "scipy", "pandas", "mlx", "mlx_lm", "transformers"}
 LOADED = """
 import json, pathlib, sys
 from flows.cli.main import main
@@ -56,7 +56,7 @@ def test_the_help_of_a_command_does_not_load_what_the_command_needs(args, place)
 @pytest.mark.parametrize(
     "args", [("sql", "SELECT 1"), ("status",), ("gates", "t4"), ("compare",), ("compare", "--all")]
 )
-def test_what_reads_the_warehouse_loads_neither_prefect_nor_scipy_nor_mlx(args, place):
+def test_what_reads_the_warehouse_loads_neither_prefect_nor_scipy_nor_pandas_nor_mlx(args, place):
     assert loaded(place, *args) & NEVER == set()
 
 

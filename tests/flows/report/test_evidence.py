@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import io
+import json
 from datetime import datetime
 
-import pandas as pd
 from rich.console import Console
 
 from flows.cli.comparison import print_comparison
 from flows.cli.experiments_table import print_status
+from flows.report.disclaimer import disclaimer
 from flows.report.evidence import evidence
-from flows.report.figures import percent
-from flows.report.frames import print_frame, print_in_parts
+from flows.report.figures import figure, percent
 from flows.report.leaderboard import leaderboard
 from flows.report.markdown import as_markdown
-from flows.report.pairs import quantization
+from flows.report.names import BASELINES
+from flows.report.pairs import headline, pair_rows, quantization
 from flows.report.prevalence import restated
+from flows.report.table import Table, print_in_parts, print_table
+from flows.report.typed_rows import leaderboard_rows
+from tasks.corpus.manifest import DatasetManifest
+from tasks.corpus.prepare import prepare_dataset
 from tasks.judging.inputs import cost_array
 from tasks.judging.metrics import confusion
 from tasks.judging.point_metrics import metric_values
+from tasks.runtime.store import home
+from tasks.spec import LABELS, Data
 from tests.warehouse.rows import COSTS, FIVE, evaluation, full, land_pair, training
 from tests.warehouse.test_views import random_cases
 from warehouse.landing import write_landing
@@ -38,7 +45,14 @@ def land(root, id="t4", rows=None, **values):
 
 def tables(cells=None, prevalence=None):
     """The tables of the long form by the first words of their titles."""
-    return {title.split(";")[0].split(" (")[0]: frame for title, frame in evidence(cells, prevalence)}
+    board = leaderboard_rows(cells)
+    return {table.title.split(";")[0].split(" (")[0]: table for table in evidence(board, prevalence)}
+
+
+def everything():
+    """Every table of `triage compare --all`."""
+    board = leaderboard_rows()
+    return [leaderboard(board), quantization(pair_rows()), *evidence(board)]
 
 
 def lines(frame, column, row=0):
@@ -83,7 +97,7 @@ def test_every_rule_stands_beside_the_others_with_the_figures_of_its_own_decisio
         "under-triage": "under_triage", "macro-F1": "macro_f1", "expected cost": "expected_cost", "cost skill": "cost_skill",
     }  # fmt: skip
     for title, name in shown.items():
-        (frame,) = (f for key, f in found.items() if key.startswith("Decision rules") and title in f)
+        (frame,) = (t for key, t in found.items() if key.startswith("Decision rules") and title in t.columns)
         for line, values in both.items():
             digits = 2 if "cost" in name else 3
             text = lines(frame, title)[line]
@@ -189,11 +203,11 @@ def test_losses_time_speed_and_memory_are_shown_and_nothing_for_what_was_not_tra
     land(tmp_path, rows=evaluation("et4", "t4", CASES, perplexity=1.65), **values)
     land(tmp_path, "b", recipe="tfidf_lr", recipe_kind="baseline", base_model="none", cell_id="tfidf_lr",
          bits=None, compute_path=None, peak_memory_bytes=None, train_seconds=None)  # fmt: skip
-    shown = tables()["Training, test loss and what it took"].set_index("experiment").to_dict("index")
+    shown = {row["experiment"]: row for row in tables()["Training, test loss and what it took"].records()}
     own = shown["smol 4bit\nr1 s42"]
     assert (own["train\nloss"], own["valid.\nloss"], own["test loss,\nperplexity"]) == ("0.250", "0.500", "0.500\n1.65")
     assert (own["trained\nin"], own["tokens/s"], own["weights\nMB"]) == ("40 s", "1234", "500")
-    other = shown["tfidf_lr\nbaseline"]
+    other = shown[BASELINES["tfidf_lr"]]
     assert {other[name] for name in ("train\nloss", "trained\nin", "tokens/s", "weights\nMB", "peak\nMB")} == {"n/a"}
 
 
@@ -223,26 +237,26 @@ def land_everything(root, marked):
 
 def test_every_row_of_every_table_marks_random_weights_and_none_hides_a_real_one(tmp_path):
     land_everything(tmp_path / "real", marked=False)
-    before = {title: len(frame) for title, frame in evidence()}
+    before = {table.title: len(table) for table in everything()}
     land_everything(tmp_path / "random", marked=True)
-    made = [("leaderboard", leaderboard()), ("pairs", quantization()), *evidence()]
+    made = everything()
     assert len(made) == 2 + 14
-    for title, frame in made:
-        first = frame["experiment" if "experiment" in frame else frame.columns[0]]
-        marks = first.str.contains("(random weights)", regex=False)
-        assert marks.sum() * 2 == len(frame), title
-        assert title not in before or before[title] * 2 == len(frame), title
+    for table in made:
+        first = table["experiment" if "experiment" in table.columns else table.columns[0]]
+        marks = ["(random weights)" in name for name in first]
+        assert sum(marks) * 2 == len(table), table.title
+        assert before[table.title] * 2 == len(table), table.title
 
 
 def test_seeds_stand_beside_baselines_which_have_no_bits_and_where_only_some_experiments_are_shown(tmp_path):
     land_everything(tmp_path / "real", marked=False)
     land(tmp_path / "base", "b", recipe="tfidf_lr", recipe_kind="baseline", base_model="none", cell_id="tfidf_lr",
          bits=None, compute_path=None, peak_memory_bytes=None, train_seconds=None)  # fmt: skip
-    spread = next(frame for title, frame in evidence() if title.startswith("Spread"))
-    assert spread["experiment"].tolist() == ["smol 4bit\nr1", "smol 8bit\nr1", "smol 4 minus 8 bits\nr1"]
+    spread = next(table for title, table in tables().items() if title.startswith("Spread"))
+    assert spread["experiment"] == ["smol 4bit\nr1", "smol 8bit\nr1", "smol 4 minus 8 bits\nr1"]
     assert lines(spread, "ED precision")[-1] == f"of {percent(sum(case[1] == 'ED' for case in CASES) / 60)} ED"
-    spread = next(frame for title, frame in evidence({"ereal4s42"}) if title.startswith("Spread"))
-    assert spread["experiment"].tolist() == ["smol 4bit\nr1", "smol 4 minus 8 bits\nr1"]
+    spread = next(table for title, table in tables({"ereal4s42"}).items() if title.startswith("Spread"))
+    assert spread["experiment"] == ["smol 4bit\nr1", "smol 4 minus 8 bits\nr1"]
 
 
 def test_the_latest_fidelity_on_the_same_dataset_is_shown_whatever_its_hash(tmp_path):
@@ -256,16 +270,16 @@ def test_the_latest_fidelity_on_the_same_dataset_is_shown_whatever_its_hash(tmp_
         write_landing(tmp_path, id, "fidelity", {"fidelity": [row]})
         load_all(tmp_path)
     shown = tables()["What quantisation alone changes, before any training: KL divergence to the reference, in nats"]
-    assert shown["mean"].tolist() == ["0.10000"]
+    assert shown["mean"] == ["0.10000"]
 
 
 def test_prevalence_reaches_every_table_or_is_said_not_to_apply(tmp_path):
     land_everything(tmp_path, marked=False)
-    changed = dict(evidence(None, 0.1))
-    own = [frame for _, frame in evidence()]
-    for (title, frame), before in zip(changed.items(), own, strict=True):
+    changed = {table.title: table for table in evidence(leaderboard_rows(), 0.1)}
+    own = evidence(leaderboard_rows())
+    for (title, table), before in zip(changed.items(), own, strict=True):
         assert title.endswith("restated at 10.0% ED") != title.endswith("--prevalence does not apply"), title
-        assert frame.equals(before) == title.endswith("does not apply"), title
+        assert (table.rows == before.rows) == title.endswith("does not apply"), title
     board = query("SELECT * FROM leaderboard").iloc[0]
     precision, f2 = restated(board.ed_recall, board.ed_precision, board.ed_prevalence, 0.1)
     rules = next(frame for title, frame in changed.items() if "how emergencies fare" in title)
@@ -290,22 +304,68 @@ def test_the_end_of_a_sweep_keeps_to_the_short_form_and_says_where_the_rest_is(t
 
 
 def test_a_table_too_wide_goes_on_with_the_first_column_again_and_loses_nothing():
-    frame = pd.DataFrame([{f"column {i}": f"{'x' * 30}{i}" for i in range(6)}] * 6)
+    table = Table.of("A title", [{f"column {i}": f"{'x' * 30}{i}" for i in range(6)}] * 6)
     console = Console(file=io.StringIO(), width=120)
-    print_in_parts(console, frame, "A title")
+    print_in_parts(console, table)
     text = console.file.getvalue()
     assert text.count("A title") == 1 and text.count("column 0") > 1
     assert all(text.count(f"{'x' * 30}{i}") == 6 for i in range(1, 6))
     narrow = Console(file=io.StringIO(), width=120)
-    print_frame(narrow, frame.iloc[:, :2])
+    print_table(narrow, table.part([0, 1]))
     assert narrow.file.getvalue().count("column 0") == 1
 
 
 def test_the_artifact_holds_the_long_form_in_whole_rows(tmp_path):
     land(tmp_path)
-    page = as_markdown(leaderboard(), quantization())
+    page = as_markdown(leaderboard_rows(), pair_rows())
     assert "# Gates of the primary rule" in page and "# Confusion matrices" in page
     assert all(line.endswith("|") for line in page.splitlines() if line.startswith("|"))
+
+
+def test_one_formatter_writes_a_figure_with_its_interval_on_one_line_or_two():
+    assert figure(0.9125, 0.871, 0.9444) == "0.912 [0.871, 0.944]"
+    assert figure(-0.5, -1.0, 0.25, digits=2, sign=True, below=True) == "-0.50\n[-1.00, +0.25]"
+    assert (figure(None), figure(float("nan")), figure(0.5, None, 1.0), figure(3, digits=0)) == (
+        "n/a",
+        "n/a",
+        "0.500",
+        "3",
+    )
+
+
+def test_the_headline_counts_pairs_by_verdict(tmp_path):
+    land_pair(tmp_path)
+    load_all(tmp_path)
+    (pair,) = pair_rows()
+    words = [pair.accuracy_verdict or "cannot conclude", pair.ed_recall_verdict or "cannot conclude"]
+    assert headline([pair, pair]) == (
+        f"4 bits against 8 bits, 2 pairs. Accuracy: {words[0]} in 2. ED recall: {words[1]} in 2."
+    )
+    assert headline([]) == "4 bits against 8 bits: no pair of otherwise equal experiments yet."
+
+
+def test_a_baseline_is_never_confused_with_the_recipe_of_that_name(tmp_path):
+    none = {"bits": None, "compute_path": None, "peak_memory_bytes": None, "train_seconds": None}
+    land(tmp_path / "recipe", recipe="baseline")
+    for name in BASELINES:
+        kind = {"recipe": name, "recipe_kind": "baseline", "base_model": "none", "cell_id": name}
+        land(tmp_path / name, name, **kind, **none)
+    names = leaderboard(leaderboard_rows())["experiment"]
+    assert names[0] == "smol 4bit\nbaseline s42" and set(names[1:]) == set(BASELINES.values())
+    assert not any("baseline" in name for name in names[1:])
+
+
+def test_synthetic_cases_are_spoken_of_only_where_the_cases_are_the_embedded_ones(tmp_path):
+    limits = {"train": 30, "valid": 3, "calibration": 3, "test": 9}
+    rows = [{"id": f"c{i}", "text": f"story {i * 7919}", "label": LABELS[i % 3]} for i in range(300)]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    embedded, own = (
+        DatasetManifest.read(prepare_dataset(data, home())).digest_of("test")
+        for data in (Data(limits=limits), Data(source=str(tmp_path / "own.jsonl")))
+    )
+    assert disclaimer({own}) == disclaimer({"unknown"}) == "Research software, not a medical device."
+    for digests in ({embedded}, {embedded, own}):
+        assert disclaimer(digests).endswith("; synthetic cases are no evidence about patients.")
 
 
 def test_status_marks_random_weights(tmp_path):

@@ -1,0 +1,106 @@
+"""Tables of text, and how they are printed to a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import rich.table
+from rich.console import Console
+
+MOST_ON_SIDE = 4  # rows; more than that are not turned on their side
+
+
+@dataclass(frozen=True)
+class Table:
+    """A titled table: a row of texts per record; a cell may have several lines."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    @classmethod
+    def of(cls, title: str, records: Sequence[dict[str, str]]) -> Table:
+        """A table of records that all have the same keys."""
+        columns = tuple(records[0]) if records else ()
+        return cls(title, columns, tuple(tuple(record.values()) for record in records))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, column: str) -> list[str]:
+        """The cells of a column, row by row."""
+        place = self.columns.index(column)
+        return [row[place] for row in self.rows]
+
+    def records(self) -> list[dict[str, str]]:
+        """A dict per row."""
+        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+
+    def part(self, places: Sequence[int]) -> Table:
+        """The columns at `places`, without a title."""
+        return Table(
+            "",
+            tuple(self.columns[i] for i in places),
+            tuple(tuple(row[i] for i in places) for row in self.rows),
+        )
+
+    def with_note(self, note: str) -> Table:
+        """The same table with `note` behind its title."""
+        return replace(self, title=self.title + note)
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Print a table; a short one that is too wide is turned on its side, a column for each row."""
+    on_side = _total(_widths(table)) > console.width and len(table) <= MOST_ON_SIDE
+    grid = _sideways(table) if on_side else _upright(table)
+    grid.title = table.title or None
+    grid.title_justify = "left"
+    grid.show_lines = any("\n" in text for row in table.rows for text in row)
+    console.print(grid)
+
+
+def _upright(table: Table) -> rich.table.Table:
+    grid = rich.table.Table()
+    for name in table.columns:
+        grid.add_column(name, overflow="fold")
+    for row in table.rows:
+        grid.add_row(*row)
+    return grid
+
+
+def _sideways(table: Table) -> rich.table.Table:
+    grid = rich.table.Table()
+    grid.add_column("", no_wrap=True)
+    for _ in table.rows:
+        grid.add_column("", overflow="fold")
+    for name in table.columns:
+        grid.add_row(name, *table[name])
+    return grid
+
+
+def print_in_parts(console: Console, table: Table) -> None:
+    """Print a table; one that is too wide continues in further tables, each with the first column again."""
+    widths = _widths(table)
+    part = [0]
+    console.print(table.title, style="italic", soft_wrap=True)
+    for place in range(1, len(widths)):
+        if len(part) > 1 and _total([widths[i] for i in (*part, place)]) > console.width:
+            print_table(console, table.part(part))
+            part = [0]
+        part.append(place)
+    print_table(console, table.part(part))
+
+
+def _widths(table: Table) -> list[int]:
+    """Characters that each column needs."""
+    return [max(_width(text) for text in (name, *table[name])) for name in table.columns]
+
+
+def _total(widths: list[int]) -> int:
+    """Characters of a table with columns of these widths, its lines included."""
+    return sum(widths) + 3 * len(widths) + 1
+
+
+def _width(text: str) -> int:
+    return max(len(line) for line in text.split("\n"))
