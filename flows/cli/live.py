@@ -12,9 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from flows.cli.terminal import print_line
 from flows.cli.time_left import TimeLeft
-from flows.cli.typed_rows import quoted, typed_rows
-from flows.report.figures import clock, with_interval
+from flows.report.figures import clock, figure
 from flows.report.names import verdict
+from flows.report.typed_rows import quoted, typed_rows
 from tasks.progress import listeners
 from tasks.runtime.errors import TriageError
 from tasks.runtime.events import (
@@ -64,7 +64,7 @@ class LandedResult:
     ed_prevalence: float
 
     def __str__(self) -> str:
-        recall = with_interval(self.ed_recall, self.ed_recall_low, self.ed_recall_high, digits=2)
+        recall = figure(self.ed_recall, self.ed_recall_low, self.ed_recall_high, digits=2)
         return f"ED recall {recall}  {verdict(self)}".replace("\n", " ")
 
 
