@@ -15,6 +15,7 @@ from flows.selection import Selection
 from tasks.corpus.prepare import judged_sets, prepare_dataset
 from tasks.identity import evaluation_from, training_from
 from tasks.models.convert import variant_folder
+from tasks.models.manifest import VariantManifest
 from tasks.models.model_shape import is_known, known_shape
 from tasks.models.sources import availabilities, stored
 from tasks.runtime.device import backend
@@ -136,14 +137,13 @@ def _is_scored(folder: Path, spec: ExperimentSpec, dataset: dict[str, Any]) -> b
     return all(complete(folder / "scores" / evaluation) for evaluation in ids)
 
 
-def _variant(spec: ExperimentSpec) -> dict[str, Any] | None:
+def _variant(spec: ExperimentSpec) -> VariantManifest | None:
     """Manifest of the quantised variant, if it is on this machine."""
     source = stored(spec.model, home())
-    return (
-        complete(variant_folder(source, home(), spec.bits, spec.training.group_size))
-        if source
-        else None
-    )
+    if source is None:
+        return None
+    folder = variant_folder(source, home(), spec.bits, spec.training.group_size)
+    return VariantManifest.read_if_complete(folder)
 
 
 def _same_sources(folder: Path, spec: ExperimentSpec) -> bool:

@@ -12,6 +12,7 @@ from tasks.corpus.prompts import load_prompt
 from tasks.judging.evaluation_rows import judged_rows
 from tasks.judging.scores_folder import read_scores
 from tasks.landing import is_landed, land_rows, whole_row
+from tasks.models.manifest import VariantManifest
 from tasks.progress import publisher
 from tasks.runtime.child import run_child
 from tasks.runtime.device import backend, compute_dtype, compute_path, versions
@@ -26,7 +27,7 @@ from tasks.scoring.baselines import (
     zero_shot_id,
 )
 from tasks.spec import BaseModelSpec, Grid, Scoring
-from tasks.tuning.training_rows import dataset_digest, source_digest
+from tasks.tuning.training_rows import dataset_digest, weights_columns
 
 
 @task(task_run_name="baselines", retries=2, retry_delay_seconds=2, retry_condition_fn=is_transient)
@@ -73,7 +74,7 @@ def zero_shot(model: BaseModelSpec, bits: int, grid: Grid, variant: Path, data: 
     It is scored in a child process, through the frozen prefix that its recipes share.
     """
     dataset = verify(data, deep=False)
-    weights = verify(variant, deep=False)
+    weights = VariantManifest.read(variant)
     training = zero_shot_id(weights, load_prompt().digest, versions(), compute_dtype())
     ids = {
         judged: baseline_evaluation_id(
@@ -104,21 +105,15 @@ def zero_shot(model: BaseModelSpec, bits: int, grid: Grid, variant: Path, data: 
     return list(ids.values())
 
 
-def _untuned(model: str, bits: int, weights: dict[str, Any]) -> dict[str, Any]:
-    """Columns of the experiment table for an untuned variant; `weights`: its manifest."""
+def _untuned(model: str, bits: int, weights: VariantManifest) -> dict[str, Any]:
+    """Columns of the experiment table for an untuned variant."""
     return {
         "cell_id": f"{model}-{bits}bit-{ZERO_SHOT}",
         "base_model": model,
         "bits": bits,
         "recipe": ZERO_SHOT,
-        "group_size": weights["group_size"],
-        "weights_source": weights["weights_source"],
-        "source_digest": source_digest(weights),
-        "original_precision": weights["original_precision"],
-        "random_weights": weights["random_weights"],
-        "weights_digest": weights["digest"],
-        "stored_bytes": weights["stored_bytes"],
-        "bits_per_weight": weights["bits_per_weight"],
+        "group_size": weights.group_size,
+        **weights_columns(weights),
         "compute_path": compute_path(),
         "backend": backend(),
         "compute_dtype": compute_dtype(),

@@ -11,6 +11,7 @@ from tasks.caching import is_transient
 from tasks.corpus.prompts import load_prompt
 from tasks.landing import is_landed, land_rows, whole_row
 from tasks.models.convert import base_folder
+from tasks.models.manifest import VariantManifest
 from tasks.progress import publisher
 from tasks.runtime.child import run_child
 from tasks.runtime.device import versions
@@ -27,12 +28,13 @@ class Comparison:
 
     fidelity_id: str
     folder: Path
-    variant: dict[str, Any]
-    reference: dict[str, Any]
+    variant: VariantManifest
+    reference: VariantManifest
 
     @property
     def bits(self) -> int:
-        return int(self.variant["bits"])
+        assert self.variant.bits is not None
+        return self.variant.bits
 
 
 @task(
@@ -47,7 +49,7 @@ def fidelity(
     """fidelity_ids of a base model's variants on a sample of the test cases; each is measured and landed once."""
     dataset = verify(data, deep=False)
     reference_folder = base_folder(source, home())
-    reference = verify(reference_folder, deep=False)
+    reference = VariantManifest.read(reference_folder)
     comparisons = [_comparison(folder, reference, dataset, grid) for folder in variants]
 
     waiting = [one for one in comparisons if not is_landed(one.fidelity_id)]
@@ -78,12 +80,12 @@ def _log_folder(model: BaseModelSpec, waiting: list[Comparison]) -> Path:
 def _land(one: Comparison, figures: Figures, set_cases: int, dataset: dict[str, Any]) -> None:
     shared = {
         "fidelity_id": one.fidelity_id,
-        "base_model": one.variant["base_model"],
+        "base_model": one.variant.base_model,
         "bits": one.bits,
-        "reference_precision": one.reference["original_precision"],
-        "random_weights": one.reference["random_weights"],
-        "variant_digest": one.variant["digest"],
-        "reference_digest": one.reference["digest"],
+        "reference_precision": one.reference.original_precision,
+        "random_weights": one.reference.random_weights,
+        "variant_digest": one.variant.digest,
+        "reference_digest": one.reference.digest,
         "dataset_digest": dataset_digest(dataset),
         "set_cases": set_cases,
         "created_at": datetime.now(UTC).replace(tzinfo=None),
@@ -96,12 +98,12 @@ def _land(one: Comparison, figures: Figures, set_cases: int, dataset: dict[str, 
 
 
 def _comparison(
-    folder: Path, reference: dict[str, Any], dataset: dict[str, Any], grid: Grid
+    folder: Path, reference: VariantManifest, dataset: dict[str, Any], grid: Grid
 ) -> Comparison:
-    variant = verify(folder, deep=False)
+    variant = VariantManifest.read(folder)
     ingredients = {
-        "variant": variant["digest"],
-        "reference": reference["digest"],
+        "variant": variant.digest,
+        "reference": reference.digest,
         "test": dataset["sets"]["test"]["digest"],
         "cases": grid.scoring.fidelity_cases,
         "max_tokens": grid.training.max_tokens,
@@ -109,5 +111,5 @@ def _comparison(
         "versions": versions(),
         "scoring": SCORING_VERSION,
     }
-    name = f"fidelity-{variant['base_model']}-{variant['bits']}bit-{short_digest(ingredients)}"
+    name = f"fidelity-{variant.base_model}-{variant.bits}bit-{short_digest(ingredients)}"
     return Comparison(name, folder, variant, reference)

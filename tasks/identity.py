@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.corpus.prompts import load_prompt
+from tasks.models.manifest import VariantManifest
 from tasks.runtime.device import backend, compute_dtype, versions
 from tasks.runtime.store import home, read_manifest
 from tasks.spec import ExperimentSpec, evaluation_id, training_id
@@ -13,13 +14,13 @@ from tasks.spec import ExperimentSpec, evaluation_id, training_id
 
 def training_of(spec: ExperimentSpec, variant: Path, data: Path) -> str:
     """training_id of an experiment on a variant folder and a dataset folder."""
-    return training_from(spec, _manifest(variant), _manifest(data))
+    return training_from(spec, VariantManifest.parse(_manifest(variant), variant), _manifest(data))
 
 
-def training_from(spec: ExperimentSpec, weights: dict[str, Any], dataset: dict[str, Any]) -> str:
+def training_from(spec: ExperimentSpec, weights: VariantManifest, dataset: dict[str, Any]) -> str:
     """training_id of an experiment on a variant and a dataset, given their manifests."""
     return training_id(
-        spec, variant=weights["digest"], tokenizer=weights["tokenizer_digest"],
+        spec, variant=weights.digest, tokenizer=weights.tokenizer_digest,
         train=dataset["sets"]["train"]["digest"], valid=dataset["sets"]["valid"]["digest"],
         prompt=load_prompt().digest, versions=versions(), backend=backend(), compute_dtype=compute_dtype(),
     )  # fmt: skip

@@ -7,6 +7,7 @@ from prefect import task
 from tasks.caching import is_transient
 from tasks.judging.evaluation_rows import evaluation_rows
 from tasks.landing import is_landed, land_rows, landed_status
+from tasks.models.manifest import VariantManifest
 from tasks.runtime.store import home, verify
 from tasks.spec import ExperimentSpec
 from tasks.tuning.training_rows import training_rows
@@ -26,7 +27,7 @@ def land(spec: ExperimentSpec, training: str, evaluation: str, variant: Path, da
         return evaluation
 
     folder = home() / "experiments" / training
-    weights = verify(variant, deep=False)
+    weights = VariantManifest.read(variant)
     dataset = verify(data, deep=False)
     summary = verify(folder, deep=True)["summary"]
     rows = training_rows(spec, training, weights, dataset, summary, folder)

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from tasks.identity import experiment_folder
+from tasks.models.manifest import VariantManifest
 from tasks.runtime.errors import Diverged
 from tasks.runtime.store import complete, home, locked, verify
 from tasks.spec import ExperimentSpec
@@ -24,9 +25,8 @@ Rows = dict[str, list[dict[str, Any]]]
 
 def land_variant(folder: Path) -> None:
     """Record the exact sizes of a model folder, quantised or not, as soon as it is there."""
-    land_rows(
-        folder.name, "variant", {"variant": variant_row(folder.name, verify(folder, deep=False))}
-    )
+    row = variant_row(folder.name, VariantManifest.read(folder))
+    land_rows(folder.name, "variant", {"variant": row})
 
 
 def land_failure(spec: ExperimentSpec, variant: Path, data: Path, error: Exception) -> None:
@@ -35,7 +35,7 @@ def land_failure(spec: ExperimentSpec, variant: Path, data: Path, error: Excepti
     if complete(folder) and landed_status(folder.name) == "completed":
         return  # what failed is an evaluation: the training and its other evaluations stay what they are
     status = "diverged" if isinstance(error, Diverged) else "failed"
-    weights = verify(variant, deep=False)
+    weights = VariantManifest.read(variant)
     dataset = verify(data, deep=False)
     reached = diverged_summary(folder) if isinstance(error, Diverged) else {}
     rows = training_rows(spec, folder.name, weights, dataset, reached, folder, (status, str(error)))

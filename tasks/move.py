@@ -8,6 +8,7 @@ from tasks.caching import is_transient
 from tasks.identity import evaluation_of
 from tasks.judging.evaluation_rows import evaluation_rows
 from tasks.landing import Rows, is_landed, land_rows
+from tasks.models.manifest import VariantManifest
 from tasks.progress import publisher
 from tasks.runtime.child import run_child
 from tasks.runtime.store import complete, home, verify
@@ -29,10 +30,10 @@ def move_adapter(
     `evaluation`: the adapter's evaluation, whose threshold and scaling are used here too. Chosen
     again, they would compensate the very shift that is to be seen.
     """
-    weights = verify(variant, deep=False)
+    weights = VariantManifest.read(variant)
     dataset = verify(data, deep=False)
     cell = f"{spec.model.name}-{bits}bit-{spec.recipe.name}-from{spec.bits}bit-s{spec.seed}"
-    ingredients = {"training": training, "variant": weights["digest"], "rules": evaluation}
+    ingredients = {"training": training, "variant": weights.digest, "rules": evaluation}
     moved = f"{cell}-{short_digest(ingredients)}"
     moved_evaluation = evaluation_of(spec, moved, data)
     if is_landed(moved_evaluation):

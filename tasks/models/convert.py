@@ -93,8 +93,8 @@ def run_quantize(args: dict[str, Any], emit: Emit | None = None) -> dict[str, An
 
 
 def has_random_weights(folder: Path) -> bool:
-    """Whether a model folder holds random weights; False where it is not complete."""
-    manifest = VariantManifest.read_if_complete(folder)
+    """Whether a source folder or a model folder holds random weights; False where it is not complete."""
+    manifest = ModelManifest.read_if_complete(folder)
     return manifest is not None and manifest.random_weights
 
 

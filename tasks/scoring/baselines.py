@@ -21,6 +21,7 @@ from tasks.judging.evaluation_rows import judged_rows
 from tasks.judging.judged_scores import Evaluation, Rows
 from tasks.judging.point_metrics import Floats
 from tasks.judging.scores_folder import EvaluationScores, ScoredCase, ScoresManifest, set_scores
+from tasks.models.manifest import VariantManifest
 from tasks.runtime.store import read_lines
 from tasks.spec import LABELS, SCORING_VERSION, Label, Scoring, short_digest
 
@@ -48,17 +49,17 @@ def dataset_baseline_id(name: str, dataset: dict[str, Any]) -> str:
 
 
 def zero_shot_id(
-    variant: dict[str, Any], prompt: str, versions: dict[str, str], compute_dtype: str
+    variant: VariantManifest, prompt: str, versions: dict[str, str], compute_dtype: str
 ) -> str:
-    """training_id of an untuned variant. `variant`: its manifest, `prompt`: the template's digest."""
+    """training_id of an untuned variant. `prompt`: the template's digest."""
     ingredients = {
-        "variant": variant["digest"],
-        "tokenizer": variant["tokenizer_digest"],
+        "variant": variant.digest,
+        "tokenizer": variant.tokenizer_digest,
         "prompt": prompt,
         "versions": versions,
         "compute_dtype": compute_dtype,
     }
-    cell = f"{variant['base_model']}-{variant['bits']}bit-{ZERO_SHOT}"
+    cell = f"{variant.base_model}-{variant.bits}bit-{ZERO_SHOT}"
     return f"{cell}-{short_digest(ingredients)}"
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from tasks.corpus.encode import Template, encode, make_template
 from tasks.corpus.prompts import load_prompt
+from tasks.models.manifest import VariantManifest
 from tasks.runtime.errors import BadInput
 from tasks.runtime.events import Emit, StepWarning
-from tasks.runtime.store import read_lines, verify
+from tasks.runtime.store import read_lines
 from tasks.tuning.batches import Cases, make_cases
 
 
@@ -27,9 +28,8 @@ def load_template(variant: Path) -> Template:
     """The tokenizer of a variant folder with the project's prompt; chat or plain as the variant's manifest says."""
     from transformers import AutoTokenizer
 
-    manifest = verify(variant, deep=False)
     tokenizer = AutoTokenizer.from_pretrained(str(variant), trust_remote_code=False)
-    return make_template(tokenizer, load_prompt(), manifest["prompt"] == "chat")
+    return make_template(tokenizer, load_prompt(), VariantManifest.read(variant).has_chat_template)
 
 
 def load_set(data: Path, name: str, template: Template, max_tokens: int) -> LoadedSet:

@@ -10,6 +10,7 @@ from typing import Any
 
 from tasks.corpus.case import SETS
 from tasks.corpus.prompts import load_prompt
+from tasks.models.manifest import VariantManifest
 from tasks.runtime.device import backend, compute_dtype, compute_path, versions
 from tasks.spec import ENGINE_VERSION, ExperimentSpec, short_digest
 
@@ -23,14 +24,14 @@ MEASURED = (
 
 
 def training_rows(
-    spec: ExperimentSpec, training_id: str, variant: dict[str, Any], dataset: dict[str, Any], summary: dict[str, Any],
+    spec: ExperimentSpec, training_id: str, variant: VariantManifest, dataset: dict[str, Any], summary: dict[str, Any],
     folder: Path, error: tuple[str, str] | None = None,
 ) -> dict[str, Rows]:  # fmt: skip
-    """Landing rows of one training. `variant`, `dataset`: manifests; `error` (status, sentence) where it did not finish,
+    """Landing rows of one training. `dataset`: its manifest; `error` (status, sentence) where it did not finish,
     with an empty `summary` unless it diverged: then with what was reached (see `diverged_summary`)."""
     device = summary.get("device", {})
     row = {
-        "training_id": training_id, "cell_id": spec.cell_id, **_settings(spec), **_weights(variant),
+        "training_id": training_id, "cell_id": spec.cell_id, **_settings(spec), **weights_columns(variant),
         "settings_digest": settings_digest(spec, dataset), "source_training_id": None,
         "dataset_digest": dataset_digest(dataset), "status": error[0] if error else "completed",
         "error": error[1] if error else None, "compute_path": compute_path(), "backend": backend(),
@@ -58,18 +59,37 @@ def diverged_summary(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def variant_row(variant_id: str, variant: dict[str, Any]) -> Rows:
-    """Landing row of a variant, from its manifest."""
-    parts, terms = variant["bytes_by_part"], variant.get("terms", {})
+def variant_row(variant_id: str, variant: VariantManifest) -> Rows:
+    """Landing row of a variant."""
     return [
         {
-            "variant_id": variant_id, "base_model": variant["base_model"], "bits": variant["bits"],
-            "group_size": variant["group_size"], **_weights(variant), "licence": variant["licence"],
-            "parameters": variant["parameters"], "embedding_bytes": parts["embedding"],
-            "projection_bytes": parts["projections"], "norm_bytes": parts["norms"],
-            "terms": terms.get("at"), "terms_shown_at": _utc(terms.get("shown")),
+            "variant_id": variant_id,
+            "base_model": variant.base_model,
+            "bits": variant.bits,
+            "group_size": variant.group_size,
+            **weights_columns(variant),
+            "licence": variant.licence,
+            "parameters": variant.parameters,
+            "embedding_bytes": variant.bytes_by_part["embedding"],
+            "projection_bytes": variant.bytes_by_part["projections"],
+            "norm_bytes": variant.bytes_by_part["norms"],
+            "terms": variant.terms.at if variant.terms else None,
+            "terms_shown_at": _utc(variant.terms.shown) if variant.terms else None,
         }
-    ]  # fmt: skip
+    ]
+
+
+def weights_columns(variant: VariantManifest) -> dict[str, Any]:
+    """The columns of experiments and variants that say which weights were used."""
+    return {
+        "weights_source": variant.weights_source,
+        "source_digest": variant.fetched_file_digest,
+        "original_precision": variant.original_precision,
+        "random_weights": variant.random_weights,
+        "weights_digest": variant.digest,
+        "stored_bytes": variant.stored_bytes,
+        "bits_per_weight": variant.bits_per_weight,
+    }
 
 
 def dataset_digest(dataset: dict[str, Any]) -> str:
@@ -104,21 +124,6 @@ def _settings(spec: ExperimentSpec) -> dict[str, Any]:
         "iterations": recipe.iterations, "target_ed_recall": recipe.target_ed_recall, "cost_weight": recipe.cost_weight,
         "has_cost_matrix": recipe.cost_matrix is not None, "has_class_weights": recipe.class_weights is not None,
     }  # fmt: skip
-
-
-def _weights(variant: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "weights_source": variant["weights_source"], "source_digest": source_digest(variant),
-        "original_precision": variant["original_precision"], "random_weights": variant["random_weights"],
-        "weights_digest": variant["digest"], "stored_bytes": variant["stored_bytes"],
-        "bits_per_weight": variant["bits_per_weight"],
-    }  # fmt: skip
-
-
-def source_digest(variant: dict[str, Any]) -> str | None:
-    """SHA-256 of the file that a variant's weights were fetched as, from its manifest; None where it is not known."""
-    digest = variant.get("file_digest") or variant["source"].get("sha256")
-    return str(digest) if digest else None
 
 
 def _utc(text: str | None) -> datetime | None:

@@ -18,6 +18,7 @@ from tasks.acquire import acquire
 from tasks.grid import known_models
 from tasks.models import sources
 from tasks.models.convert import run_convert, run_quantize
+from tasks.models.manifest import SourceManifest, VariantManifest
 from tasks.models.pip_errors import pip_error
 from tasks.models.sources import availability, fetch_base, unpinned
 from tasks.runtime import child, events, store
@@ -222,8 +223,8 @@ def test_terms_of_use_go_with_the_variant_into_the_warehouse(index, content, tmp
     for model, terms in ((bound, "https://example.org/terms"), (spec(TINY, name="free"), None)):
         source = fetch_base(model, tmp_path)
         args = {"source": str(source), "root": str(tmp_path), "bits": 4, "group_size": 64}
-        variant = store.verify(Path(run_quantize(args)["folder"]))
-        assert variant.get("terms") == store.verify(source).get("terms")
+        variant = VariantManifest.read(Path(run_quantize(args)["folder"]), deep=True)
+        assert variant.terms == SourceManifest.read(source, deep=True).terms
         folder = write_landing(
             tmp_path / "landing", model.name, "variant", {"variant": variant_row(model.name, variant)}
         )

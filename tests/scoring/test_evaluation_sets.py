@@ -16,6 +16,7 @@ from tasks.judging.judged_scores import Evaluation
 from tasks.judging.scores_folder import EvaluationScores, ScoredCase, ScoresManifest, set_scores
 from tasks.landing import land_rows, refill_warehouse
 from tasks.models.convert import run_quantize
+from tasks.models.manifest import VariantManifest
 from tasks.models.sources import fetch_base
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import verify
@@ -81,7 +82,8 @@ def public_file(name: str) -> Path:
 def land_training(spec, args, scores):
     """The training of the study and its evaluation on test, to which all others belong."""
     dataset, folder, training = verify(Path(args["data"])), Path(args["folder"]), args["training_id"]
-    rows = training_rows(spec, training, verify(Path(args["variant"])), dataset, verify(folder)["summary"], folder)
+    variant = VariantManifest.read(Path(args["variant"]))
+    rows = training_rows(spec, training, variant, dataset, verify(folder)["summary"], folder)
     land_rows(training, "training", rows)
     land_rows(scores.name, "evaluation", evaluation_rows(spec, training, scores.name, scores, dataset))
 

@@ -17,6 +17,7 @@ from tasks.corpus.prepare import prepare_dataset
 from tasks.grid import known_models, load_grid
 from tasks.identity import training_of
 from tasks.models.convert import run_quantize
+from tasks.models.manifest import VariantManifest
 from tasks.models.sources import fetch_base
 from tasks.runtime.errors import BadInput, Diverged, LostChild
 from tasks.runtime.events import Event, StepWarning
@@ -175,7 +176,7 @@ def test_a_diverged_training_lands_its_curve_up_to_then_and_its_memory(study, tm
     with pytest.raises(Diverged, match="at update 4") as error:
         trained(study, tmp_path, iterations=6)
     spec, (variant, data) = ExperimentSpec.model_validate(study["experiment"]), (study["variant"], study["data"])
-    manifests = verify(Path(variant)), verify(Path(data))
+    manifests = VariantManifest.read(Path(variant)), verify(Path(data))
     found = training_rows(
         spec, "t1", *manifests, diverged_summary(tmp_path), tmp_path, ("diverged", str(error.value))
     )  # fmt: skip
