@@ -42,11 +42,16 @@ def test_quantisations_of_one_model_in_groups_of_other_sizes_do_not_share_a_fold
 
 
 def test_fidelities_of_one_model_on_other_samples_do_not_share_a_folder(ordered, tmp_path, monkeypatch):
+    weights = {
+        "base_model": "m", "licence": "x", "original_precision": "bf16", "random_weights": True, "parameters": 1,
+        "source": {"kind": "random"}, "weights_source": "x", "source_digest": "x", "stored_bytes": 2, "versions": {},
+        "bits_per_weight": 16.0, "bytes_by_part": {}, "tokenizer_digest": "x", "prompt": "chat",
+    }  # fmt: skip
     made = {
-        "reference": {"original_precision": "bf16", "random_weights": True},
+        "reference": weights | {"bits": None, "group_size": None},
+        "variant": weights | {"bits": 4, "group_size": 64},
         "data": {"sets": {"test": {"digest": "d"}}},
     }
-    made["variant"] = {"base_model": "m", "bits": 4}
     for name, facts in made.items():
         (tmp_path / name).mkdir()
         seal(tmp_path / name, facts)
