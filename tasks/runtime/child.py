@@ -1,8 +1,8 @@
 """One operating-system process per MLX step: `python -m tasks.runtime.child spec.json`, or forked (fork_server.py).
 
-The child writes progress events as JSON lines on its standard output and ends with a `result` or `error` event; its
-exit code names the error's type. Its standard input is a pipe that the parent holds open: when the parent dies, however
-it dies, the pipe closes and the child leaves. Both sides of the protocol are in this file.
+The child writes its events as JSON lines on its standard output and ends with a `result` or `error` event; its exit
+code names the type of the error. Its standard input is a pipe that the parent holds open: if the parent dies, in any
+way, the pipe closes and the child exits. Both sides of the protocol are in this file.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -32,7 +33,7 @@ from tasks.runtime.errors import (
     TriageError,
     disk_full,
     is_disk_full,
-)  # fmt: skip
+)
 from tasks.runtime.events import (
     Emit,
     Event,
@@ -44,47 +45,51 @@ from tasks.runtime.events import (
 )
 from tasks.runtime.store import process_chain, write_atomic
 
-Outcome = StepResult | StepError
+Arguments = dict[str, Any]  # JSON: each job parses it into a class of its own
 Process = subprocess.Popen[str] | fork_server.Forked
 MODULE = "tasks.runtime.child"
 HEARTBEAT_SECONDS = 2.0
+TERMINATION_SECONDS = 5.0
 MEMORY_SHARE_OF_OOM = 0.9
 NEARLY_FULL_BYTES = 16 << 20
 _running: set[Process] = set()
 _stopping = threading.Event()
 
 
+@dataclass(frozen=True)
+class _Ending:
+    """How a child ended. `outcome`: its last event, if it wrote one; `resident`: the bytes that it last held."""
+
+    code: int
+    outcome: StepResult | StepError | None
+    resident: int
+
+
 def run_child(
     function: str,
-    args: dict[str, Any],
+    args: Arguments,
     folder: Path,
     on_event: Emit | None = None,
     memory_budget: int | None = None,
     environment: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Call `module:function` with `args` (a dict) in a child process and return its result (a dict).
+    """Call `module:function` with `args` (JSON) in a child process and return its result (JSON).
 
-    `folder` receives `spec.json` and `child.log` (what the libraries print); `environment` is added to this process's.
-    Raises the typed error that the child reported, LostChild if a signal killed it, or OutOfMemory if it was killed
-    with its memory at 90 % of the budget.
+    `folder` receives `spec.json` and `child.log` (everything that libraries print); `environment` is added to that of
+    this process. Raises the typed error that the child reported, LostChild if a signal killed it, or OutOfMemory if it
+    was killed while it held 90 % of `memory_budget`.
     """
     refuse_if_stopping()
-    spec = folder / "spec.json"
-    write_atomic(spec, json.dumps({"function": function, "args": args}, indent=1))
-    process = _start(function, spec, folder / "child.log", environment)
-    _running.add(process)
-    try:
-        refuse_if_stopping()  # since the question above
-        outcome, resident = _follow(process, on_event or (lambda event: None))
-        code = process.wait()
-    finally:
-        end_process(process)
-        _close(process)
-        _running.discard(process)
-    if code == 0 and isinstance(outcome, StepResult):
-        return outcome.result
+    spec_path = folder / "spec.json"
+    log = folder / "child.log"
+    write_atomic(spec_path, json.dumps({"function": function, "args": args}, indent=1))
+
+    process = _start(function, spec_path, log, environment)
+    ending = _follow_to_end(process, on_event or (lambda event: None))
+    if ending.code == 0 and isinstance(ending.outcome, StepResult):
+        return ending.outcome.result
     refuse_if_stopping()
-    raise _error(code, outcome, resident, memory_budget, folder / "child.log")
+    raise _error(ending, memory_budget, log)
 
 
 def refuse_if_stopping() -> None:
@@ -94,34 +99,39 @@ def refuse_if_stopping() -> None:
 
 
 def import_ahead(*modules: str) -> None:
-    """Where steps are forked, let a process import the modules of steps to come while this one does other things."""
+    """Start the fork server, if steps are forked here, and let it import `modules` in the background."""
     fork_server.start(MODULE, _environment(), *modules)
 
 
 def stop_children() -> None:
-    """End every child of this process, and start no more; called when the sweep is interrupted."""
+    """End every child of this process and start no more; called when the sweep is interrupted."""
     _stopping.set()
     for process in list(_running):
-        end_process(process)  # its own thread closes its streams, which it is reading from
+        # The streams are closed by the thread that reads them.
+        end_process(process)
     fork_server.end()
 
 
-def _start(function: str, spec: Path, log: Path, environment: dict[str, str] | None) -> Process:
-    wanted = _environment()
-    if (
-        environment is None
-        and (forked := fork_server.fork(MODULE, function, spec, log, wanted)) is not None
-    ):
-        return forked
+def _start(function: str, spec_path: Path, log: Path, extra: dict[str, str] | None) -> Process:
+    environment = _environment()
+    if extra is None:
+        forked = fork_server.fork(MODULE, function, spec_path, log, environment)
+        if forked is not None:
+            return forked
+
     with log.open("a") as stream:
         return subprocess.Popen(
-            [sys.executable, "-m", MODULE, str(spec)], env=wanted | (environment or {}),
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stream, text=True,
-        )  # fmt: skip
+            [sys.executable, "-m", MODULE, str(spec_path)],
+            env=environment | (extra or {}),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stream,
+            text=True,
+        )
 
 
 def _environment() -> dict[str, str]:
-    # The child must find this very code, also when the parent was started in a checkout that is not installed.
+    # The child must find this very code, also if the parent was started in a checkout that is not installed.
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     process_chain()
@@ -133,9 +143,22 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _follow(process: Process, on_event: Emit) -> tuple[Outcome | None, int]:
-    """Hand on the events of a child until its output ends; returns the last one, and the bytes that it last held."""
-    outcome: Outcome | None = None
+def _follow_to_end(process: Process, on_event: Emit) -> _Ending:
+    """Hand on the events of a child until it ends. However this function is left, the child has ended by then."""
+    _running.add(process)
+    try:
+        # The sweep may have been interrupted while the process started.
+        refuse_if_stopping()
+        outcome, resident = _follow(process, on_event)
+        return _Ending(process.wait(), outcome, resident)
+    finally:
+        end_process(process)
+        _close(process)
+        _running.discard(process)
+
+
+def _follow(process: Process, on_event: Emit) -> tuple[StepResult | StepError | None, int]:
+    outcome: StepResult | StepError | None = None
     resident = 0
     assert process.stdout is not None
 
@@ -152,11 +175,11 @@ def _follow(process: Process, on_event: Emit) -> tuple[Outcome | None, int]:
 
 
 def end_process(process: subprocess.Popen[Any] | fork_server.Forked) -> None:
-    """Ask a process of ours to end, and kill it if it has not within five seconds."""
+    """Terminate a child process, and kill it if it is still alive after five seconds."""
     if process.poll() is None:
         process.terminate()
         try:
-            process.wait(timeout=5)
+            process.wait(timeout=TERMINATION_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -169,88 +192,115 @@ def _close(process: Process) -> None:
                 stream.close()
 
 
-def _error(
-    code: int, outcome: Outcome | None, resident: int, budget: int | None, log: Path
-) -> TriageError:
-    message = outcome.message if isinstance(outcome, StepError) else None
+def _error(ending: _Ending, budget: int | None, log: Path) -> TriageError:
+    """The error that the ending of a child amounts to."""
+    code = ending.code
+    message = ending.outcome.message if isinstance(ending.outcome, StepError) else None
     if code in BY_EXIT_CODE and message is not None:
         return BY_EXIT_CODE[code](message)
-    if code == -signal.SIGKILL and budget and resident >= MEMORY_SHARE_OF_OOM * budget:
-        return OutOfMemory(
-            f"The step was killed while it held {resident / 1e9:.1f} GB of a budget of {budget / 1e9:.1f} GB."
-        )
-    if code == -signal.SIGBUS and shutil.disk_usage(log.parent).free < NEARLY_FULL_BYTES:
-        return disk_full(log.parent)  # how a write into a mapped file ends on a full disk
     if code == LOST_PARENT:
         return LostChild(
-            f"The step's process left, since the pipe from the sweep had closed; its log is {log}."
+            f"The step's process exited, since its pipe from the sweep had closed; its log is {log}."
         )
     if code < 0:
-        return LostChild(f"The step's process was ended by signal {-code}; its log is {log}.")
+        return _error_of_signal(-code, ending.resident, budget, log)
     return TriageError(f"The step failed: {message or f'exit code {code}'}. Its log is {log}.")
 
 
-# --- inside the child ---------------------------------------------------------------------------------------------
+def _error_of_signal(number: int, resident: int, budget: int | None, log: Path) -> TriageError:
+    if number == signal.SIGKILL and budget and resident >= MEMORY_SHARE_OF_OOM * budget:
+        return OutOfMemory(
+            f"The step was killed while it held {resident / 1e9:.1f} GB "
+            f"of a budget of {budget / 1e9:.1f} GB."
+        )
+    # A write into a mapped file ends this way on a full disk.
+    if number == signal.SIGBUS and shutil.disk_usage(log.parent).free < NEARLY_FULL_BYTES:
+        return disk_full(log.parent)
+    return LostChild(f"The step's process was ended by signal {number}; its log is {log}.")
 
 
-def main(first: str, *modules: str) -> NoReturn:
-    """Run the function that the spec at `first` names; never returns. With the fork server's option in its place, do so
-    in a process of its own for each spec that the parent orders."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches both; the parent decides what it means
-    load_blas()  # before anything imports mlx
-    spec_path = fork_server.serve(modules) if first == fork_server.OPTION else first
+# --- inside the child ---------------------------------------------------------------------------
+
+
+def main(spec_path: str, *modules: str) -> NoReturn:
+    """Run the function that the spec names, and exit; never returns.
+
+    With the fork server's option instead of a path, import `modules` and do so in one forked process per spec that the
+    parent sends.
+    """
+    # Ctrl-C reaches parent and child; the parent decides whether the child ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Before anything imports mlx.
+    load_blas()
+    if spec_path == fork_server.OPTION:
+        spec_path = fork_server.serve(modules)
+
     events = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # whatever a library prints goes to the log, not into the event stream
+    # From here on, what libraries print goes to the log and not into the event stream.
+    os.dup2(2, 1)
     lock = threading.Lock()
 
     def emit(event: Event) -> None:
         with lock:
             events.write(to_json(event) + "\n")
 
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
-    threading.Thread(target=_beat, args=(emit,), daemon=True).start()
-    code = _call(json.loads(Path(spec_path).read_text()), Path(spec_path).parent, emit)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    threading.Thread(target=_send_heartbeats, args=(emit,), daemon=True).start()
+    code = _call(Path(spec_path), emit)
     events.flush()
-    os._exit(code)  # skips library teardown, which has nothing left to do and can hang
+    # Skips the teardown of libraries, which has nothing left to do and can hang.
+    os._exit(code)
 
 
-def _call(spec: dict[str, Any], folder: Path, emit: Emit) -> int:
+def _call(spec_path: Path, emit: Emit) -> int:
+    """Run the function of a spec and emit its result or error; returns the exit code."""
+    spec = json.loads(spec_path.read_text())
     module, _, name = spec["function"].partition(":")
     try:
         result = getattr(importlib.import_module(module), name)(spec["args"], emit)
-    except TriageError as error:
-        emit(StepError(type(error).__name__, str(error)))
-        return type(error).exit_code
-    except MemoryError:
-        emit(StepError("OutOfMemory", "The step ran out of memory."))
-        return OutOfMemory.exit_code
-    except Exception as error:  # the boundary of the process: everything becomes an event, the traceback goes to the log
-        import traceback
-
-        traceback.print_exc()
-        if is_disk_full(error):
-            emit(StepError("BadInput", str(disk_full(folder))))
-            return BadInput.exit_code
-        if "malloc" in str(error) or "out of memory" in str(error).lower():
-            emit(StepError("OutOfMemory", f"The step ran out of memory: {error}"))
-            return OutOfMemory.exit_code
-        name = type(error).__name__
-        emit(StepError(name, f"{name}: {error}"))
-        return 1
+    # The boundary of the process: every error becomes an event.
+    except Exception as error:
+        failure, code = _failure(error, spec_path.parent)
+        emit(failure)
+        return code
     emit(StepResult(result))
     return 0
 
 
-def _leave_with_parent() -> None:
-    # os.read, not sys.stdin: it returns at end of file without a buffer's lock.
+def _failure(error: Exception, folder: Path) -> tuple[StepError, int]:
+    """The last event of a step that raised `error`, and its exit code: 1 for an error that is not typed."""
+    typed = _typed(error, folder)
+    if typed is not None:
+        return StepError(type(typed).__name__, str(typed)), typed.exit_code
+    name = type(error).__name__
+    return StepError(name, f"{name}: {error}"), 1
+
+
+def _typed(error: Exception, folder: Path) -> TriageError | None:
+    """The typed error that `error` amounts to, or None; a traceback of an unexpected one goes to the log."""
+    if isinstance(error, TriageError):
+        return error
+    if isinstance(error, MemoryError):
+        return OutOfMemory("The step ran out of memory.")
+
+    import traceback
+
+    traceback.print_exception(error)
+    if is_disk_full(error):
+        return disk_full(folder)
+    if "malloc" in str(error) or "out of memory" in str(error).lower():
+        return OutOfMemory(f"The step ran out of memory: {error}")
+    return None
+
+
+def _exit_with_parent() -> None:
+    # os.read, not sys.stdin: at end of file it returns without taking a buffer's lock.
     while os.read(0, 4096):
         pass
     os._exit(LOST_PARENT)
 
 
-def _beat(emit: Emit) -> None:
+def _send_heartbeats(emit: Emit) -> None:
     while True:
         emit(Heartbeat(resident_bytes()))
         time.sleep(HEARTBEAT_SECONDS)

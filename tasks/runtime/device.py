@@ -25,6 +25,17 @@ _BLAS_PATTERNS = (
     (Path("/usr/lib"), "*/openblas-pthread/libopenblas.so.0"),
     (Path("/usr/lib"), "*/libopenblas.so.0"),
 )
+_THREAD_FUNCTIONS = (
+    ("MKL_Get_Max_Threads", "MKL_Set_Num_Threads"),
+    ("openblas_get_num_threads", "openblas_set_num_threads"),
+)
+# Rows, inner dimension and columns of the measured product: 512 tokens through an MLP of SmolLM2-135M.
+_MEASURED_SHAPE = (512, 576, 1536)
+
+# Parameters of mallopt, by their numbers in malloc.h.
+_M_TRIM_THRESHOLD = -1
+_M_TOP_PAD = -2
+_M_MMAP_THRESHOLD = -3
 
 
 @dataclass(frozen=True)
@@ -54,6 +65,7 @@ def compute_path() -> str:
 
 
 def compute_dtype() -> str:
+    """Data type of the activations: `bfloat16` on Metal, else `float32`."""
     return "bfloat16" if backend() == "metal" else "float32"
 
 
@@ -64,164 +76,191 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def load_blas() -> str:
-    """Load the first fast BLAS found and return its name. Call before the first `import mlx.core` of the process.
+    """Load the first fast BLAS of this machine and return its name. Call it before the first `import mlx.core`.
 
     `TRIAGE_BLAS` names the library to load instead, or is `none`: stay with the wheel's own, as stock mlx-lm does.
     """
     if backend() == "metal":
         return "accelerate"
-    named = os.environ.get("TRIAGE_BLAS")
-    if named == "none":
+    requested = os.environ.get("TRIAGE_BLAS")
+    if requested == "none":
         return "reference"
-    found = (
-        [Path(named)]
-        if named
-        else [p for root, pattern in _BLAS_PATTERNS for p in sorted(root.glob(pattern))]
-    )
-    for path in found:
-        try:
+
+    for path in [Path(requested)] if requested else _blas_libraries():
+        with contextlib.suppress(OSError):
             ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
-        except OSError:
-            continue
-        return path.name
+            return path.name
     return "reference"
+
+
+def _blas_libraries() -> list[Path]:
+    """Fast BLAS libraries on this machine, the preferred one first."""
+    return [path for root, pattern in _BLAS_PATTERNS for path in sorted(root.glob(pattern))]
 
 
 def cores() -> int:
     """Processors that this process may use."""
-    return (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    )
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def blas_threads(count: int) -> int | None:
-    """Let each matrix product use `count` threads; returns how many it used before, None where that cannot be set."""
+    """Set the number of threads of each matrix product; returns the number before, None where it cannot be set."""
     if load_blas() in ("accelerate", "reference"):
         return None
-    library = ctypes.CDLL(None)  # it was loaded into the global symbols
-    for get, put in (
-        ("MKL_Get_Max_Threads", "MKL_Set_Num_Threads"),
-        ("openblas_get_num_threads", "openblas_set_num_threads"),
-    ):
-        if hasattr(library, put):
-            before = int(getattr(library, get)())
-            getattr(library, put)(count)
+
+    # The BLAS is in the global symbols of the process.
+    library = ctypes.CDLL(None)
+    for getter, setter in _THREAD_FUNCTIONS:
+        if hasattr(library, setter):
+            before = int(getattr(library, getter)())
+            getattr(library, setter)(count)
             return before
     return None
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what MLX frees for the next array.
+    """Let glibc keep the memory that MLX frees for the next array.
 
-    MLX allocates each array of a step anew on CPU, and glibc would map, zero and unmap every large one: a quarter of
-    the time of a forward pass of 1,000 tokens. No effect elsewhere.
+    On CPU MLX allocates each array of a step, and glibc would map, zero and unmap every large one: a quarter of the
+    time of a forward pass of 1,000 tokens. No effect elsewhere.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is None:
         return
-    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # malloc.h
-    mallopt(trim_threshold, 1 << 30)
-    mallopt(top_pad, 64 << 20)
-    mallopt(mmap_threshold, 1 << 30) or mallopt(
-        mmap_threshold, 32 << 20
-    )  # 32 MB is the most that older ones take
+
+    mallopt(_M_TRIM_THRESHOLD, 1 << 30)
+    mallopt(_M_TOP_PAD, 64 << 20)
+    # Older versions of glibc accept 32 MB at most.
+    if not mallopt(_M_MMAP_THRESHOLD, 1 << 30):
+        mallopt(_M_MMAP_THRESHOLD, 32 << 20)
 
 
 def measure() -> Device:
-    """Describe the device, with the median speed of five float32 products of 512 x 576 by 576 x 1536."""
+    """Describe the device, with the median speed of five float32 products."""
     blas = load_blas()
     import mlx.core as mx
 
-    a, b = (
-        mx.random.normal((512, 576), key=mx.random.key(0)),
-        mx.random.normal((576, 1536), key=mx.random.key(1)),
-    )
+    rows, inner, columns = _MEASURED_SHAPE
+    a = mx.random.normal((rows, inner), key=mx.random.key(0))
+    b = mx.random.normal((inner, columns), key=mx.random.key(1))
     mx.eval(a, b, a @ b)
-    times = []
+
+    seconds = []
     for _ in range(5):
         start = time.perf_counter()
         mx.eval(a @ b)
-        times.append(time.perf_counter() - start)
-    speed = 2 * 512 * 576 * 1536 / sorted(times)[2] / 1e9
+        seconds.append(time.perf_counter() - start)
+
+    gflops = 2 * rows * inner * columns / sorted(seconds)[2] / 1e9
     return Device(
-        backend(), compute_path(), compute_dtype(), blas, round(speed, 1), cores(), machine_name()
+        backend(),
+        compute_path(),
+        compute_dtype(),
+        blas,
+        round(gflops, 1),
+        cores(),
+        machine_name(),
     )
 
 
 def machine_name() -> str:
+    """Operating system and processor, e.g. `Linux x86_64`."""
     return f"{platform.system()} {platform.machine()}"
 
 
 def slow_blas_warning(device: Device) -> str | None:
-    """A loud sentence when matrix products run at reference speed, else None."""
+    """A sentence that says what to do if matrix products run at reference speed, else None."""
     if device.backend == "metal" or device.gflops >= SLOW_GFLOPS:
         return None
-    named = os.environ.get("TRIAGE_BLAS", "none")
-    if named != "none" and device.blas == "reference":
+
+    speed = f"{device.gflops:.0f} GFLOP/s"
+    requested = os.environ.get("TRIAGE_BLAS", "none")
+    if requested != "none" and device.blas == "reference":
         return (
-            f"TRIAGE_BLAS={named} cannot be loaded: matrix products run at {device.gflops:.0f} GFLOP/s, many times "
-            "slower than they could."
+            f"TRIAGE_BLAS={requested} cannot be loaded: matrix products run at {speed}, "
+            "many times slower than they could."
         )
     if device.blas != "reference":
-        return f"Matrix products run at {device.gflops:.0f} GFLOP/s although {device.blas} is loaded: is the machine busy?"
+        return (
+            f"Matrix products run at {speed} although {device.blas} is loaded: is the machine busy?"
+        )
     return (
-        f"Matrix products run at {device.gflops:.0f} GFLOP/s with the BLAS '{device.blas}': training will be many times "
-        "slower than it could be. Install one with `pip install mkl` (x86-64) or `apt-get install libopenblas0-pthread`."
+        f"Matrix products run at {speed} with the BLAS '{device.blas}': training will be many times "
+        "slower than it could be. Install one with `pip install mkl` (x86-64) or "
+        "`apt-get install libopenblas0-pthread`."
     )
 
 
 def total_memory(root: Path = Path("/")) -> int:
     """Bytes that this process may use at most: of physical memory, or of its control groups (a container) if less.
 
-    `root`: where /proc and /sys are found.
+    `root`: the folder that holds /proc and /sys.
     """
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min([physical, *_group_limits(root)])
+    # Imported late: commands that only print results need no psutil.
+    import psutil
+
+    return min([psutil.virtual_memory().total, *_control_group_limits(root)])
 
 
-def _group_limits(root: Path) -> list[int]:
-    """Memory limits of this process's control groups and of those above them (versions 1 and 2); none elsewhere."""
+def _control_group_limits(root: Path) -> list[int]:
+    """Memory limits of this process's control groups and of their parents (versions 1 and 2); none elsewhere."""
+    limits: list[int] = []
+    for file in _limit_files(root):
+        # The file may be missing, or hold "max".
+        with contextlib.suppress(OSError, ValueError):
+            limits.append(int(file.read_text()))
+    return limits
+
+
+def _limit_files(root: Path) -> list[Path]:
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
         return []
-    limits: list[int] = []
-    for controllers, path in (line.split(":", 2)[1:] for line in lines if line.count(":") >= 2):
+
+    files = []
+    for line in lines:
+        if line.count(":") < 2:
+            continue
+        _, controllers, path = line.split(":", 2)
         if controllers and "memory" not in controllers.split(","):
             continue
-        place, name = ("memory", "memory.limit_in_bytes") if controllers else ("", "memory.max")
+
+        hierarchy = root / "sys/fs/cgroup" / ("memory" if controllers else "")
+        name = "memory.limit_in_bytes" if controllers else "memory.max"
         group = Path(path.lstrip("/"))
-        for above in (
-            group,
-            *group.parents,
-        ):  # inside a container the own group may be mounted as the topmost
-            with contextlib.suppress(OSError, ValueError):  # not there, or "max"
-                limits.append(int((root / "sys/fs/cgroup" / place / above / name).read_text()))
-    return limits
+        # Inside a container its own group may be mounted as the topmost one.
+        files += [hierarchy / parent / name for parent in (group, *group.parents)]
+    return files
 
 
 def resident_bytes() -> int:
-    """Bytes this process holds now (Linux), or its peak so far (elsewhere)."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return peak_resident_bytes()
+    """Bytes of memory that this process holds now."""
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
 
 
 def peak_resident_bytes() -> int:
-    """Peak bytes of this process since it started: resident (Linux), or physical footprint (macOS, as its own tools show
-    it: with what is compressed or held for the GPU)."""
+    """Peak bytes of this process since it started: resident (Linux), or physical footprint (macOS).
+
+    The footprint is the figure of macOS's own tools: it includes compressed memory and memory held for the GPU.
+    """
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return (_peak_footprint() or peak) if sys.platform == "darwin" else peak * 1024
 
 
 def _peak_footprint() -> int | None:
-    """`ri_lifetime_max_phys_footprint` of rusage_info_v4 (sys/resource.h): a UUID and 36 numbers of 64 bits, the 29th."""
+    """`ri_lifetime_max_phys_footprint` of rusage_info_v4 (sys/resource.h), None where there is no such call.
+
+    The structure is a UUID of 16 bytes and 36 numbers of 64 bits, of which this is the 29th. psutil does not read it.
+    """
     usage = (ctypes.c_uint64 * (2 + 36))()
     try:
-        failed = ctypes.CDLL("/usr/lib/libproc.dylib").proc_pid_rusage(
-            os.getpid(), 4, ctypes.byref(usage)
-        )
+        library = ctypes.CDLL("/usr/lib/libproc.dylib")
+        failed = library.proc_pid_rusage(os.getpid(), 4, ctypes.byref(usage))
     except (OSError, AttributeError):
         return None
     return None if failed else int(usage[2 + 28])

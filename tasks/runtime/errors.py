@@ -18,14 +18,15 @@ class TriageError(Exception):
 
 
 class BadInput(TriageError):
-    """The user's grid, data or option cannot be used as it is."""
+    """The user's grid, data or option cannot be used."""
 
 
 class SourceUnavailable(TriageError):
-    """No listed source of a base model could be had; `transient=False` if its answer would be the same again.
+    """No listed source of a base model is available.
 
-    `elsewhere=False` if the source has the weights and only what arrived is damaged, or the server busy: another source,
-    which may hold other weights under the same name, must not take its place without a word.
+    `transient` is False if a second request would get the same answer. `elsewhere` is False if the source has the
+    weights but the server is busy, or the download is damaged: another source, which may hold other weights under the
+    same name, must not silently take its place.
     """
 
     exit_code = 65
@@ -44,13 +45,13 @@ class BrokenFolder(TriageError):
 
 
 class OutOfMemory(TriageError):
-    """A step needed more memory than the machine has; retried with half the micro-batch."""
+    """A step needed more memory than the machine has; it is retried with half the micro-batch."""
 
     exit_code = 67
 
 
 class Diverged(TriageError):
-    """Training met NaN or infinity; the last good adapter is kept. `reached`: how far it had come, where that is known."""
+    """Training met NaN or infinity; the last good adapter is kept. `reached`: its progress up to then, if known."""
 
     exit_code = 68
     reached: Any = None
@@ -64,7 +65,7 @@ class Locked(TriageError):
 
 
 class LostChild(TriageError):
-    """A child process died by a signal that the study did not send."""
+    """A child process died by a signal that this program did not send."""
 
     exit_code = 70
     transient = True
@@ -80,28 +81,30 @@ BY_EXIT_CODE: dict[int, type[TriageError]] = {
     for cls in (BadInput, SourceUnavailable, BrokenFolder, OutOfMemory, Diverged, Locked, LostChild)
 }
 
+# Some libraries report a full disk in words only: C's strerror, and MLX.
+_DISK_FULL_WORDS = ("No space left on device", "[write] Unable to write")
+
 
 def disk_full(path: Path) -> BadInput:
+    """The error for a write to `path` that failed for lack of space."""
     return BadInput(
         f"The disk is full: {path} could not be written; free some space and run the command again."
     )
 
 
 def is_disk_full(error: BaseException | None) -> bool:
-    """True if an error, or one that it came from, says that a disk is full. Not all libraries raise OSError for it."""
+    """True if an error, or one that caused it, says that a disk is full. Not all libraries raise OSError for it."""
     while error is not None:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             return True
-        if any(
-            words in str(error) for words in ("No space left on device", "[write] Unable to write")
-        ):
+        if any(words in str(error) for words in _DISK_FULL_WORDS):
             return True
         error = error.__cause__ or error.__context__
     return False
 
 
 def disk_error(error: OSError, path: Path) -> Exception:
-    """What the file system refused, as a sentence where the user can mend it; else the error itself."""
+    """A refusal of the file system as a sentence if the user can fix it, else the error itself."""
     if is_disk_full(error):
         return disk_full(path)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -110,6 +113,7 @@ def disk_error(error: OSError, path: Path) -> Exception:
         )
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
         return BadInput(
-            f"{path} cannot be made: a file is where a folder should be; choose another TRIAGE_HOME."
+            f"{path} cannot be created: a file is where a folder should be; "
+            "choose another TRIAGE_HOME."
         )
     return error

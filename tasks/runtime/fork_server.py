@@ -1,8 +1,14 @@
 """A process that imports what steps need and forks one process per step: imports take seconds, a fork takes none.
 
-Only where steps follow each other (`kept`), not in a benchmark, and only on Linux: with Metal a forked process may not
-compute. The server runs one step at a time. It computes nothing itself, so that MLX and MKL have no threads yet when it
-forks (OpenBLAS has, and sees to them itself). It leaves when its socket closes, which its parent's end does.
+It is used only while steps follow each other (`kept`), not in a benchmark, and only on Linux: with Metal a forked
+process may not compute. The server runs one step at a time. It computes nothing itself, so that MLX and MKL have no
+threads yet when it forks (OpenBLAS has, and restarts them itself). It exits when its socket closes, at the latest with
+its parent.
+
+`multiprocessing`'s forkserver is no replacement: all its children share the server's standard streams, environment and
+working folder, and it imports modules only when it starts, not those of a later step. Pipes, environment, folder, the
+watch for the parent and the rule for a busy server would still have to be set up here, around a protocol that pickles,
+in no fewer lines.
 """
 
 from __future__ import annotations
@@ -20,8 +26,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 OPTION = "--fork-server"
 NUMBER = struct.Struct("q")
@@ -31,36 +38,42 @@ ORDER_BYTES = 1 << 18
 class Forked:
     """A step's process: as much of subprocess.Popen as its parent needs."""
 
-    def __init__(self, server: socket.socket, stdin: IO[str], stdout: IO[str]):
-        self.pid = _receive(server)  # OSError if the server has just ended
-        self.stdin, self.stdout = stdin, stdout
+    def __init__(self, server: socket.socket, stdin: IO[str], stdout: IO[str]) -> None:
+        """Raises OSError if the server has just ended."""
+        self.pid = _receive(server)
+        self.stdin = stdin
+        self.stdout = stdout
         self.returncode: int | None = None
-        self._server, self._lock = server, threading.Lock()
+        self._server = server
+        # The thread that reads the events may wait for the process while another thread ends it.
+        self._lock = threading.Lock()
 
     def poll(self) -> int | None:
-        """Its exit code, negative where a signal ended it; None while it runs."""
-        with self._lock:  # the thread that reads its events may wait for it while another ends it
+        """Its exit code, negative if a signal ended it; None while it runs."""
+        with self._lock:
             if self.returncode is None and select.select([self._server], [], [], 0)[0]:
-                try:
-                    self.returncode = _receive(self._server)
-                except (
-                    OSError
-                ):  # the server was killed and cannot say how its step ends: lost with it
-                    self.returncode = -signal.SIGKILL
-                    with contextlib.suppress(OSError):
-                        self.stdin.close()  # at which a step leaves; its process id may be another's by now
+                self.returncode = self._read_exit_code()
         return self.returncode
 
+    def _read_exit_code(self) -> int:
+        try:
+            return _receive(self._server)
+        except OSError:
+            # The server was killed and cannot say how its step ends, so the step is lost with it. A step exits when
+            # its standard input closes; its process id may belong to another process by now.
+            with contextlib.suppress(OSError):
+                self.stdin.close()
+            return -signal.SIGKILL
+
     def wait(self, timeout: float | None = None) -> int:
-        """Its exit code; subprocess.TimeoutExpired after `timeout` seconds."""
+        """Its exit code; raises subprocess.TimeoutExpired after `timeout` seconds."""
         end = None if timeout is None else time.monotonic() + timeout
         while (code := self.poll()) is None:
-            left = 1.0 if end is None else end - time.monotonic()
-            if left <= 0:
+            remaining = 1.0 if end is None else end - time.monotonic()
+            if remaining <= 0:
                 raise subprocess.TimeoutExpired("step", timeout or 0)
-            select.select(
-                [self._server], [], [], min(left, 1.0)
-            )  # another thread may have read the code
+            # At most a second at a time: another thread may read the code.
+            select.select([self._server], [], [], min(remaining, 1.0))
         return code
 
     def terminate(self) -> None:
@@ -80,6 +93,16 @@ class _Server(NamedTuple):
     socket: socket.socket
 
 
+@dataclass(frozen=True)
+class _Order:
+    """A step to fork: its module, the path of its spec, and the environment and working folder that it runs in."""
+
+    module: str
+    spec: str
+    environment: dict[str, str]
+    folder: str
+
+
 _kept = threading.Event()
 _lock = threading.Lock()
 _server: _Server | None = None
@@ -88,7 +111,7 @@ _last: Forked | None = None
 
 @contextlib.contextmanager
 def kept() -> Iterator[None]:
-    """While the block runs, steps are forked from a server, which starts with the first."""
+    """While the block runs, steps are forked from a server, which starts with the first step."""
     _kept.set()
     try:
         yield
@@ -100,30 +123,36 @@ def kept() -> Iterator[None]:
 def fork(
     child: str, function: str, spec: Path, log: Path, environment: dict[str, str]
 ) -> Forked | None:
-    """The process of a step, started; `child` is the module that serves. None where it cannot be forked: no server is
-    kept, it is busy, or it has died. Of the environment, what is read on import stays as it was when the server started."""
+    """The process of a step, started; `child` is the module that serves.
+
+    None if it cannot be forked: no server is kept, or it is busy or dead. Variables that are read on import keep the
+    value that they had when the server started.
+    """
     global _last
     if not _kept.is_set() or sys.platform != "linux":
         return None
+
     start(child, environment)
+    module = function.partition(":")[0]
+    order = _Order(module, str(spec.resolve()), environment, str(Path.cwd()))
     with _lock:
-        if (
-            _server is None
-            or _server.process.poll() is not None
-            or (_last is not None and _last.poll() is None)
-        ):
+        if _server is None or not _is_idle(_server):
             return None
         try:
-            wanted = {"module": function.partition(":")[0], "spec": str(spec.resolve()), "environment": environment,
-                      "folder": str(Path.cwd())}  # fmt: skip
-            _last = _order(_server.socket, wanted, log)
+            _last = _send_order(_server.socket, order, log)
         except OSError:
             return None
         return _last
 
 
+def _is_idle(server: _Server) -> bool:
+    """Whether the server is alive and the last step that it forked has ended."""
+    alive = server.process.poll() is None
+    return alive and (_last is None or _last.poll() is not None)
+
+
 def start(child: str, environment: dict[str, str], *modules: str) -> None:
-    """Start the server if there is none, ahead of the first step if `modules` are named: those it imports at once."""
+    """Start the server if there is none; it imports `modules` at once, ahead of the first step."""
     global _server
     with _lock:
         if _server is None and sys.platform == "linux":
@@ -133,40 +162,50 @@ def start(child: str, environment: dict[str, str], *modules: str) -> None:
 def end() -> None:
     """End the server, if there is one."""
     global _last, _server
-    _kill(_server)  # first, since `fork` may hold the lock while it waits for imports
+    # Before the lock is taken: `fork` may hold it while it waits for imports.
+    _kill(_server)
     with _lock:
         _kill(_server)
-        _server = _last = None
+        _server = None
+        _last = None
 
 
 def _kill(server: _Server | None) -> None:
+    # The server holds nothing that could be lost; a step that still runs is ended by its parent.
     if server is not None:
-        server.process.kill()  # it holds nothing; a step that still runs is its parent's to end
+        server.process.kill()
         server.process.wait()
 
 
 def _start(child: str, environment: dict[str, str], modules: tuple[str, ...]) -> _Server:
-    ours, its = socket.socketpair(type=socket.SOCK_SEQPACKET)  # an order is one message
-    with its:
+    # SOCK_SEQPACKET keeps the borders of messages: an order is one message.
+    parent_end, server_end = socket.socketpair(type=socket.SOCK_SEQPACKET)
+    with server_end:
         process = subprocess.Popen(
-            [sys.executable, "-m", child, OPTION, *modules], env=environment,
-            stdin=its.fileno(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-    return _Server(process, ours)
+            [sys.executable, "-m", child, OPTION, *modules],
+            env=environment,
+            stdin=server_end.fileno(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+    return _Server(process, parent_end)
 
 
-def _order(server: socket.socket, wanted: dict[str, Any], log: Path) -> Forked:
-    with log.open("a") as its_log, contextlib.ExitStack() as ours:
-        its_in, stdin = _pipe()
-        ours.enter_context(stdin)
-        with its_in:
-            stdout, its_out = _pipe()
-            ours.enter_context(stdout)
-            with its_out:
-                streams = [stream.fileno() for stream in (its_in, its_out, its_log)]
-                socket.send_fds(server, [json.dumps(wanted).encode()], streams)
+def _send_order(server: socket.socket, order: _Order, log: Path) -> Forked:
+    """Send an order with the step's three standard streams; returns its process, with this process's ends of two."""
+    with log.open("a") as step_log, contextlib.ExitStack() as on_failure:
+        step_stdin, stdin = _pipe()
+        on_failure.enter_context(stdin)
+        with step_stdin:
+            stdout, step_stdout = _pipe()
+            on_failure.enter_context(stdout)
+            with step_stdout:
+                streams = [stream.fileno() for stream in (step_stdin, step_stdout, step_log)]
+                socket.send_fds(server, [json.dumps(asdict(order)).encode()], streams)
                 forked = Forked(server, stdin, stdout)
-        ours.pop_all()  # the step's to close, by its parent
+
+        # From here on, whoever runs the step closes its streams.
+        on_failure.pop_all()
         return forked
 
 
@@ -176,59 +215,80 @@ def _pipe() -> tuple[IO[str], IO[str]]:
 
 
 def _receive(server: socket.socket) -> int:
-    found = server.recv(NUMBER.size)
-    if len(found) < NUMBER.size:
+    message = server.recv(NUMBER.size)
+    if len(message) < NUMBER.size:
         raise OSError("The fork server has ended.")
-    return int(NUMBER.unpack(found)[0])
+    return int(NUMBER.unpack(message)[0])
 
 
-# --- inside the server --------------------------------------------------------------------------------------------
+# --- inside the server --------------------------------------------------------------------------
 
 
 def serve(modules: Sequence[str]) -> str:
-    """Import `modules`, then fork a process per order that comes on standard input, one after the other. Returns in the
-    forked process alone, with the path of its spec; its standard streams, environment and working folder are set."""
+    """Import `modules`, then fork a process per order on standard input, one after the other.
+
+    Returns in the forked process alone, with the path of its spec; its standard streams, environment and working
+    folder are set.
+    """
     for module in modules:
         _import(module)
+
     with socket.socket(fileno=0) as orders:
-        while True:
-            order, streams = _next(orders)
-            wanted = json.loads(order)
-            _import(wanted["module"])
-            if (pid := os.fork()) == 0:
-                orders.detach()
-                break
-            for number in streams:
-                os.close(number)
-            _tell(orders, pid)
-            _, status = os.waitpid(pid, 0)
-            _tell(orders, os.waitstatus_to_exitcode(status))
+        order, streams = _next_order(orders)
+        while not _fork(order, streams, orders):
+            order, streams = _next_order(orders)
+
+    _become(order, streams)
+    return order.spec
+
+
+def _fork(order: _Order, streams: list[int], orders: socket.socket) -> bool:
+    """Fork a process for an order: True in that process, at once; False in the server, when the process has ended."""
+    _import(order.module)
+    pid = os.fork()
+    if pid == 0:
+        orders.detach()
+        return True
+
+    for number in streams:
+        os.close(number)
+    _send_number(orders, pid)
+    _, status = os.waitpid(pid, 0)
+    _send_number(orders, os.waitstatus_to_exitcode(status))
+    return False
+
+
+def _become(order: _Order, streams: list[int]) -> None:
+    """Give this process the standard streams, environment and working folder of a step."""
     for number, standard in zip(streams, (0, 1, 2), strict=True):
         os.dup2(number, standard)
         os.close(number)
     os.environ.clear()
-    os.environ.update(wanted["environment"])
-    os.chdir(wanted["folder"])
-    return str(wanted["spec"])
+    os.environ.update(order.environment)
+    os.chdir(order.folder)
 
 
-def _next(orders: socket.socket) -> tuple[bytes, list[int]]:
+def _next_order(orders: socket.socket) -> tuple[_Order, list[int]]:
+    """The next order, with the descriptors of its three streams; exits if the parent is gone."""
     try:
-        order, streams, _, _ = socket.recv_fds(orders, ORDER_BYTES, 3)
-    except OSError:  # its parent was killed before it read how a step ended
+        message, streams, _, _ = socket.recv_fds(orders, ORDER_BYTES, 3)
+    # The parent was killed before it read how a step ended.
+    except OSError:
         os._exit(0)
-    if not order:
+    if not message:
         os._exit(0)
-    return order, streams
+    return _Order(**json.loads(message)), streams
 
 
-def _tell(orders: socket.socket, number: int) -> None:
+def _send_number(orders: socket.socket, number: int) -> None:
     try:
         orders.sendall(NUMBER.pack(number))
-    except OSError:  # its parent is gone
+    # The parent is gone.
+    except OSError:
         os._exit(0)
 
 
 def _import(module: str) -> None:
-    with contextlib.suppress(Exception):  # the step that needs it will say so
+    # A step that needs a module that cannot be imported reports it itself.
+    with contextlib.suppress(Exception):
         importlib.import_module(module)

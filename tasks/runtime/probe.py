@@ -11,7 +11,8 @@ from tasks.runtime.events import DeviceReport, Emit, StepWarning
 def report_device(emit: Emit) -> Device:
     """Measure the device and report it, after a warning if it is slow: the first events of a step."""
     device = measure()
-    if warning := slow_blas_warning(device):
+    warning = slow_blas_warning(device)
+    if warning:
         emit(StepWarning(warning))
 
     emit(DeviceReport(**device.as_dict()))
@@ -19,11 +20,17 @@ def report_device(emit: Emit) -> Device:
 
 
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
-    """{} -> {"device": fields of Device, "warning": sentence or None, "metal": whether Metal can be used, "mlx_device"}."""
+    """Measure the device; `args` is empty.
+
+    Returns `device` (the fields of Device), `warning` (a sentence or None), `metal` (whether Metal can be used), and
+    `mlx_device` (what MLX reports).
+    """
     device = measure()
     import mlx.core as mx
 
     return {
-        "device": device.as_dict(), "warning": slow_blas_warning(device), "metal": bool(mx.metal.is_available()),
+        "device": device.as_dict(),
+        "warning": slow_blas_warning(device),
+        "metal": bool(mx.metal.is_available()),
         "mlx_device": mx.device_info(),
-    }  # fmt: skip
+    }

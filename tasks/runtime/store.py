@@ -1,8 +1,8 @@
-"""Folders that are either complete or not there.
+"""Folders that are either complete or absent.
 
 A folder is built under a temporary name, gets its `manifest.json` last, and is renamed into place. The manifest
 lists the SHA-256 and size of each file and carries a digest of itself; its presence means "complete". Readers verify,
-and a broken folder is rebuilt, never trusted. What a killed process left half-built is removed by the next builder.
+and a broken folder is rebuilt, never trusted. The next builder removes the half-built folder of a killed process.
 """
 
 from __future__ import annotations
@@ -27,11 +27,16 @@ from tasks.spec import digest_of
 
 MANIFEST = "manifest.json"
 CHECKED = ".checked.json"
+# A young temporary folder is spared: its builder may not have locked it yet.
 ABANDONED_SECONDS = 60.0
+LOCK_POLL_SECONDS = 0.02
+
+# The JSON of a manifest. Read it into a class with tasks/runtime/manifest.py.
+ManifestDict = dict[str, Any]
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file of our own making with one line of JSON each."""
+    """The objects of a file that this project wrote, one line of JSON each."""
     with path.open(encoding="utf-8") as handle:
         return [json.loads(line) for line in handle]
 
@@ -43,7 +48,10 @@ def file_digest(path: Path) -> str:
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part of it."""
+    """Write a file so that a reader sees the old content or the new, never a part of it.
+
+    Raises BadInput on a full disk and where the file may not be written.
+    """
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
@@ -59,62 +67,71 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         raise disk_error(error, path) from error
 
 
-def seal(folder: Path, extra: dict[str, Any], files: list[str] | None = None) -> dict[str, Any]:
-    """Write the manifest of `folder` (all files below it, or those named) and return it.
+def seal(folder: Path, extra: ManifestDict, files: list[str] | None = None) -> ManifestDict:
+    """Write the manifest of `folder` (all files below it, or the named ones) and return it.
 
-    `extra` is stored beside the file list: versions, seed, timings, whatever the step wants to remember.
+    `extra` is stored beside the file list: versions, seed, timings, anything that the step records.
     """
     names = files if files is not None else _files_below(folder)
-    listed = {
-        n: {"sha256": file_digest(folder / n), "size": (folder / n).stat().st_size}
-        for n in sorted(names)
-    }
-    manifest: dict[str, Any] = {
+    entries = {name: _file_entry(folder / name) for name in sorted(names)}
+    manifest: ManifestDict = {
         **extra,
-        "files": listed,
+        "files": entries,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     manifest["digest"] = content_digest(manifest)
-    manifest = json.loads(
-        json.dumps(manifest)
-    )  # as its readers will see it: keys are text, tuples are lists
-    manifest["check"] = _own_digest(manifest)
-    write_atomic(
-        folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False)
-    )
+    # As its readers will see it: keys are text, tuples are lists.
+    manifest = json.loads(json.dumps(manifest))
+    manifest["check"] = _check_digest(manifest)
+
+    text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False)
+    write_atomic(folder / MANIFEST, text)
     return manifest
 
 
-def content_digest(manifest: dict[str, Any]) -> str:
-    """Digest of a manifest's file list: the same bytes give the same digest, whenever they were made."""
+def _file_entry(path: Path) -> dict[str, Any]:
+    return {"sha256": file_digest(path), "size": path.stat().st_size}
+
+
+def _files_below(folder: Path) -> list[str]:
+    return [
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != MANIFEST
+    ]
+
+
+def content_digest(manifest: ManifestDict) -> str:
+    """Digest of a manifest's file list: the same bytes have the same digest, whenever they were written."""
     return digest_of({name: entry["sha256"] for name, entry in manifest["files"].items()})
 
 
-def _own_digest(manifest: dict[str, Any]) -> str:
-    text = json.dumps(
-        {key: value for key, value in manifest.items() if key != "check"}, sort_keys=True
-    )
-    return hashlib.sha256(text.encode()).hexdigest()
+def _check_digest(manifest: ManifestDict) -> str:
+    """Digest of the manifest itself, but for the entry `check` that holds it."""
+    entries = {key: value for key, value in manifest.items() if key != "check"}
+    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a complete folder, or None where there is none yet."""
+def read_manifest(folder: Path) -> ManifestDict | None:
+    """The manifest of a complete folder, unchecked, or None if there is none yet.
+
+    Raises BrokenFolder if it is not a JSON object.
+    """
+    path = folder / MANIFEST
     try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest: ManifestDict = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise BrokenFolder(
-            f"{folder / MANIFEST} is not readable JSON ({error}); delete the folder to rebuild it."
+            f"{path} is not readable JSON ({error}); delete the folder to rebuild it."
         ) from error
     if not isinstance(manifest, dict):
-        raise BrokenFolder(
-            f"{folder / MANIFEST} is not a manifest; delete the folder to rebuild it."
-        )
+        raise BrokenFolder(f"{path} is not a manifest; delete the folder to rebuild it.")
     return manifest
 
 
-def verify(folder: Path, deep: bool = True) -> dict[str, Any]:
+def verify(folder: Path, deep: bool = True) -> ManifestDict:
     """Check a folder against its manifest and return the manifest.
 
     `deep` compares SHA-256 digests; otherwise only presence and size, which is enough after a first full check.
@@ -125,10 +142,11 @@ def verify(folder: Path, deep: bool = True) -> dict[str, Any]:
         raise BrokenFolder(
             f"{folder} has no {MANIFEST}: it was never completed and must be rebuilt."
         )
-    if manifest.get("check") != _own_digest(manifest):
+    if manifest.get("check") != _check_digest(manifest):
         raise BrokenFolder(
             f"{folder / MANIFEST} does not match its own digest; the folder must be rebuilt."
         )
+
     for name, entry in manifest["files"].items():
         path = folder / name
         if not path.is_file() or path.stat().st_size != entry["size"]:
@@ -142,8 +160,8 @@ def verify(folder: Path, deep: bool = True) -> dict[str, Any]:
     return manifest
 
 
-def complete(folder: Path, deep: bool = False) -> dict[str, Any] | None:
-    """The manifest if the folder is complete and intact, else None."""
+def complete(folder: Path, deep: bool = False) -> ManifestDict | None:
+    """The manifest of a folder that is complete and intact, else None."""
     try:
         return verify(folder, deep=deep)
     except BrokenFolder:
@@ -151,45 +169,52 @@ def complete(folder: Path, deep: bool = False) -> dict[str, Any] | None:
 
 
 def process_chain() -> str:
-    """A name for this process and the children it starts: they share what one of them has checked."""
+    """A name for this process and the children it starts: they share the record of verified folders."""
     return os.environ.setdefault("TRIAGE_CHAIN", secrets.token_hex(8))
 
 
-def complete_once(folder: Path) -> dict[str, Any] | None:
+def complete_once(folder: Path) -> ManifestDict | None:
     """Like `complete(folder, deep=True)`, but reads the files only on a process chain's first use of them.
 
     Afterwards sizes, modification times and the manifest's digest are enough: for folders of gigabytes.
     """
-    if (manifest := complete(folder)) is None:
+    manifest = complete(folder)
+    if manifest is None:
         return None
-    note, seen = folder / CHECKED, _seen(folder, manifest)
+
+    record = folder / CHECKED
+    fingerprint = _fingerprint(folder, manifest)
     with contextlib.suppress(OSError, ValueError):
-        if json.loads(note.read_text(encoding="utf-8")) == seen:
+        if json.loads(record.read_text(encoding="utf-8")) == fingerprint:
             return manifest
-    if (manifest := complete(folder, deep=True)) is not None:
-        with contextlib.suppress(
-            Exception
-        ):  # a folder that may not be written to is checked every time
-            write_atomic(note, json.dumps(seen))
+
+    manifest = complete(folder, deep=True)
+    if manifest is not None:
+        # A folder that may not be written to is verified every time.
+        with contextlib.suppress(Exception):
+            write_atomic(record, json.dumps(fingerprint))
     return manifest
 
 
-def _seen(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+def _fingerprint(folder: Path, manifest: ManifestDict) -> dict[str, Any]:
+    """The state of a folder in which this process chain verified it."""
     stats = {name: (folder / name).stat() for name in manifest["files"]}
     times = {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
     return {"chain": process_chain(), "check": manifest["check"], "files": times}
 
 
 def build_folder(
-    final: Path, build: Callable[[Path], dict[str, Any]], once: bool = False
-) -> dict[str, Any]:
+    final: Path, build: Callable[[Path], ManifestDict], once: bool = False
+) -> ManifestDict:
     """Return the manifest of `final`, building the folder first if it is not complete.
 
-    `build(temporary)` fills a temporary folder and returns the manifest's extra entries. Nothing half-made stays:
+    `build(temporary)` fills a temporary folder and returns the manifest's extra entries. Nothing half-built stays:
     the temporary folder is removed on any error, and a broken `final` is replaced. `once`: see `complete_once`.
     """
-    if (manifest := complete_once(final) if once else complete(final, deep=True)) is not None:
+    manifest = complete_once(final) if once else complete(final, deep=True)
+    if manifest is not None:
         return manifest
+
     temporary = final.with_name(f"{_temporary_prefix(final)}{secrets.token_hex(6)}")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -197,16 +222,23 @@ def build_folder(
         temporary.mkdir()
         with _held(temporary):
             manifest = seal(temporary, build(temporary))
-            with replacing(final):
-                if (other := complete(final, deep=True)) is not None:  # another process was faster
-                    return other
-                if final.exists():
-                    shutil.rmtree(final)
-                temporary.replace(final)
+            return _put_in_place(temporary, final, manifest)
     except OSError as error:
         raise disk_error(error, final) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _put_in_place(temporary: Path, final: Path, manifest: ManifestDict) -> ManifestDict:
+    """Rename a sealed folder to `final`; returns the manifest of the folder that is there now."""
+    with replacing(final):
+        faster = complete(final, deep=True)
+        if faster is not None:
+            # Another process has built the same folder in the meantime.
+            return faster
+        if final.exists():
+            shutil.rmtree(final)
+        temporary.replace(final)
     return manifest
 
 
@@ -216,9 +248,10 @@ def _temporary_prefix(final: Path) -> str:
 
 @contextlib.contextmanager
 def replacing(final: Path) -> Iterator[None]:
-    """Look at a folder, remove it or put another in its place while nobody else does; waits for whoever is at it.
+    """Inspect, remove or replace a folder while no other process does; waits for one that is at it.
 
-    The lock is that of the folder above, which stays: between a look and a removal another builder's folder may appear.
+    The lock is that of the parent folder, which stays: between a look and a removal another builder's folder may
+    appear.
     """
     with _flock(final.parent, fcntl.LOCK_EX):
         yield
@@ -226,43 +259,47 @@ def replacing(final: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _held(folder: Path) -> Iterator[None]:
-    """Lock a temporary folder itself, so that others can tell that its builder is alive."""
+    """Lock a temporary folder itself, so that other processes see that its builder is alive."""
     with _flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
         yield
 
 
 @contextlib.contextmanager
-def _flock(folder: Path, how: int) -> Iterator[None]:
+def _flock(folder: Path, operation: int) -> Iterator[None]:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with contextlib.suppress(
-            OSError
-        ):  # a file system without locks keeps its leftovers, and its races
-            fcntl.flock(descriptor, how)
+        # A file system without locks keeps its leftovers, and its races.
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, operation)
         yield
     finally:
         os.close(descriptor)
 
 
 def _remove_abandoned(final: Path) -> None:
-    """Delete what killed builders of `final` left. Young folders are spared: their builder may not hold them yet."""
-    for left in final.parent.iterdir():
-        if not left.name.startswith(_temporary_prefix(final)):
-            continue
-        with contextlib.suppress(OSError):
-            descriptor = os.open(left, os.O_RDONLY)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
-                    shutil.rmtree(left)
-            finally:
-                os.close(descriptor)
+    """Delete the temporary folders of killed builders of `final`, unless the builder may not have locked it yet."""
+    for folder in final.parent.iterdir():
+        if folder.name.startswith(_temporary_prefix(final)):
+            with contextlib.suppress(OSError):
+                _remove_if_abandoned(folder)
+
+
+def _remove_if_abandoned(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if time.time() - folder.stat().st_mtime > ABANDONED_SECONDS:
+            shutil.rmtree(folder)
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
 def locked(folder: Path, wait: float = 0.0) -> Iterator[None]:
-    """Hold an exclusive lock for `folder`; raises Locked if another process has it, after `wait` seconds. Freed when the
-    process dies."""
+    """Hold an exclusive lock for `folder`, which is released when the process dies.
+
+    Raises Locked if another process still holds it after `wait` seconds.
+    """
     path = folder.parent / f".{folder.name}.lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -270,23 +307,18 @@ def locked(folder: Path, wait: float = 0.0) -> Iterator[None]:
     except OSError as error:
         raise disk_error(error, path) from error
     with handle:
-        deadline = time.monotonic() + wait
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as error:
-                if time.monotonic() >= deadline:
-                    raise Locked(
-                        f"Another process is working on {folder}; wait for it or stop it."
-                    ) from error
-            time.sleep(0.02)
+        _acquire(handle.fileno(), folder, time.monotonic() + wait)
         yield
 
 
-def _files_below(folder: Path) -> list[str]:
-    return [
-        p.relative_to(folder).as_posix()
-        for p in folder.rglob("*")
-        if p.is_file() and p.name != MANIFEST
-    ]
+def _acquire(descriptor: int, folder: Path, deadline: float) -> None:
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError as error:
+            if time.monotonic() >= deadline:
+                raise Locked(
+                    f"Another process is working on {folder}; wait for it or stop it."
+                ) from error
+        time.sleep(LOCK_POLL_SECONDS)

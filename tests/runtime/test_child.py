@@ -85,7 +85,7 @@ def test_a_child_that_a_signal_ends_is_lost_and_may_be_tried_again(number, tmp_p
 
 
 def test_a_child_that_left_as_without_a_parent_may_be_tried_again_and_no_signal_is_named(tmp_path):
-    with pytest.raises(LostChild, match=r"^The step's process left, .*pipe.*; its log is .*child\.log\.$") as caught:
+    with pytest.raises(LostChild, match=r"^The step's process exited, .*pipe.*; its log is .*child\.log\.$") as caught:
         step("leave", {"code": child.LOST_PARENT}, tmp_path)
     assert caught.value.transient and "signal" not in str(caught.value)
 
