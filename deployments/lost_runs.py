@@ -72,8 +72,8 @@ def _queue_again(client: SyncPrefectClient, run: FlowRun) -> None:
     from prefect.states import AwaitingRetry, Cancelled
 
     is_ending = run.state is not None and run.state.is_cancelling()
-    state = Cancelled() if is_ending else AwaitingRetry()
-    client.set_flow_run_state(run.id, state, force=True)
+    new_state = Cancelled if is_ending else AwaitingRetry
+    client.set_flow_run_state(run.id, new_state(), force=True)
 
 
 def end_runs(api: str, home: Path) -> None:
