@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import permutation_test
 
 from flows.bench.shared import (
     WHEELS_OWN_BLAS,
+    BenchmarkRows,
     Engine,
     blocks_of,
     land_benchmark,
@@ -25,7 +30,7 @@ from flows.report.names import RANDOM
 from tasks.corpus.prepare import prepare_dataset
 from tasks.models.convert import has_random_weights
 from tasks.runtime.child import run_child
-from tasks.runtime.device import backend
+from tasks.runtime.device import Device, backend
 from tasks.runtime.store import home
 from tasks.spec import Data, canonical_json
 
@@ -40,18 +45,102 @@ ENGINES = [
     Engine("score_full", "scoring a set, full logits, all layers", {}),
 ]
 TITLES = {engine.key: engine.title for engine in ENGINES}
+PASSES = ("ours", "full")
 GENERATIONS = ("generate", "generate_stock")
 SET_CASES = 1500  # of a whole evaluation set
 AGAINST = {"full": "ours", "generate": "ours", "generate_stock": "ours", "score_full": "score_ours"}
 
 
-def bench_dropout(
-    console: Console, model: str, bits: int, layers: list[int], cases: int, passes: int, scored: int, repeats: int,
-    seconds: float,
-) -> list[dict[str, Any]]:  # fmt: skip
-    """Measure each engine in a process of its own at each number of trained blocks; print and land the figures.
+@dataclass(frozen=True)
+class Workload:
+    """How much is measured.
 
-    `scored` cases of the scoring engines are timed and scaled to SET_CASES; `seconds`: about how long each engine is timed.
+    `cases` go through `passes` dropout passes. `scored` cases of the scoring engines are timed
+    `repeats` times and scaled to SET_CASES. `seconds`: about how long each engine is timed.
+    """
+
+    cases: int
+    passes: int
+    scored: int
+    repeats: int
+    seconds: float
+
+
+class Tokens(BaseModel):
+    """Tokens of a prompt over the cases."""
+
+    model_config = ConfigDict(frozen=True)
+
+    mean: float = 0.0
+    least: int = 0
+    most: int = 0
+
+
+class Measurement(BaseModel):
+    """What the process of an engine returns.
+
+    `seconds` of each pass, generation or repeat; `probabilities` (passes, cases, 3) of the dropout
+    engines.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    seconds: list[float]
+    cases: int
+    probabilities: list[list[list[float]]] | None = None
+    tokens: Tokens = Tokens()
+    device: Device | None = None
+
+
+@dataclass(frozen=True)
+class TaskTime:
+    """Seconds of the whole task with one engine: median and range of `n` timed pieces, scaled as `note` says."""
+
+    seconds: float
+    least: float
+    most: float
+    n: int
+    note: str
+    times_slower: float | None = None  # than ours
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The figures that land, by name."""
+        metrics = {"seconds": self.seconds, "least": self.least, "most": self.most}
+        return (
+            metrics if self.times_slower is None else metrics | {"times_slower": self.times_slower}
+        )
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far two engines' means and standard deviations over passes are apart, and whether chance does as much.
+
+    `apart`: root mean square of the difference over cases and labels, in standard deviations over
+    all passes. `p`: the share of random exchanges of passes between the engines that are at least
+    as far apart.
+    """
+
+    mean_apart: float
+    mean_p: float
+    sd_apart: float
+    sd_p: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """The figures at one number of trained blocks, by engine."""
+
+    layers: int
+    measured: dict[str, Measurement]
+    times: dict[str, TaskTime]
+    agreement: Agreement
+
+
+def bench_dropout(
+    console: Console, model: str, bits: int, layers: list[int], workload: Workload
+) -> list[Report]:
+    """Measure each engine in a separate process at each number of trained blocks; print and land the figures.
 
     Raises BadInput for an unknown model, other bits than 4 or 8, or more layers than the model has.
     """
@@ -59,148 +148,186 @@ def bench_dropout(
     blocks = blocks_of(variant, model, *layers)
     created = datetime.now(UTC)
     run_id = f"dropout-{created:%Y%m%dT%H%M%SZ}"
-    candidates = max(scored, 10 * cases)
-    data = prepare_dataset(
-        Data(limits={"train": 3, "valid": 3, "calibration": 3, "test": candidates}), home()
-    )
+    candidates = max(workload.scored, 10 * workload.cases)
+    limits = {"train": 3, "valid": 3, "calibration": 3, "test": candidates}
+    data = prepare_dataset(Data.model_validate({"limits": limits}), home())
+
     reports = []
     for count in layers:
-        folder = home() / "bench" / run_id
-        setting = {"variant": str(variant), "data": str(data), "layers": count, "cases": cases, "passes": passes,
-                   "scored": scored, "repeats": repeats, "seconds": seconds, "folder": str(folder)}  # fmt: skip
-        measured = {}
-        for engine in ENGINES:
-            if engine.key == "generate_stock" and backend() != "cpu":
-                continue  # there, as installed is what `generate` is
-            with console.status(f"{engine.title}, {count} trained blocks ..."):
-                measured[engine.key] = run_child(
-                    "tasks.bench.dropout:run", setting | {"engine": engine.key}, folder / engine.key,
-                    environment=engine.environment,
-                )  # fmt: skip
-        shutil.rmtree(folder, ignore_errors=True)
-        reports.append(
-            {"layers": count, "figures": figures(measured, passes), "measured": measured}
-        )
-    what = f"{model} {bits}bit{RANDOM if has_random_weights(variant) else ''}"
-    _print(console, reports, what, blocks)
-    rows = [row for report in reports for row in _rows(report, run_id, created, what)]
+        measured = _measure(console, variant, data, count, workload, home() / "bench" / run_id)
+        reports.append(_report(count, measured, workload.passes))
+    name = f"{model} {bits}bit{RANDOM if has_random_weights(variant) else ''}"
+    _print(console, reports, name, blocks)
+    rows = [row for report in reports for row in _rows(report, run_id, created, name)]
     land_benchmark(run_id, rows)
     return reports
 
 
-def figures(measured: dict[str, dict[str, Any]], passes: int) -> dict[str, dict[str, Any]]:
-    """Seconds of the whole task by engine (median, `least` and `most`) with `n`, `note` and how many times ours is faster;
-    and how far the dropout engines' means and standard deviations are apart."""
-    found: dict[str, dict[str, Any]] = {}
-    for engine, m in measured.items():
-        scale, note = _whole_task(engine, m, passes)
-        times = [t * scale for t in m["seconds"]]
-        found[engine] = {
-            "seconds": median(times),
-            "least": min(times),
-            "most": max(times),
-            "n": len(times),
-            "note": note,
-        }
-    for engine, own in AGAINST.items():
-        if engine in found:
-            found[engine]["times_slower"] = found[engine]["seconds"] / found[own]["seconds"]
-    found["ours"] |= agreement(measured["ours"], measured["full"])
-    return found
+def _measure(
+    console: Console, variant: Path, data: Path, layers: int, workload: Workload, folder: Path
+) -> dict[str, Measurement]:
+    """What each engine returns, one process after the other."""
+    setting = {
+        "variant": str(variant),
+        "data": str(data),
+        "layers": layers,
+        "folder": str(folder),
+        **asdict(workload),
+    }
+    measured = {}
+    for engine in ENGINES:
+        if engine.key == "generate_stock" and backend() != "cpu":
+            continue  # there, as installed is what `generate` is
+        with console.status(f"{engine.title}, {layers} trained blocks ..."):
+            result = run_child(
+                "tasks.bench.dropout:run",
+                setting | {"engine": engine.key},
+                folder / engine.key,
+                environment=engine.environment,
+            )
+        measured[engine.key] = Measurement.model_validate(result)
+    shutil.rmtree(folder, ignore_errors=True)
+    return measured
 
 
-def _whole_task(engine: str, m: dict[str, Any], passes: int) -> tuple[float, str]:
-    """How many of the timed pieces make the whole task, and what is to be said of them."""
-    timed = len(m["seconds"])
-    if engine in ("ours", "full"):
+def _report(layers: int, measured: dict[str, Measurement], passes: int) -> Report:
+    times = task_times(measured, passes)
+    return Report(layers, measured, times, agreement(measured["ours"], measured["full"]))
+
+
+def task_times(measured: dict[str, Measurement], passes: int) -> dict[str, TaskTime]:
+    """Seconds of the whole task by engine, and how many times slower than ours."""
+    seconds = {
+        engine: [time * _scale(engine, one, passes) for time in one.seconds]
+        for engine, one in measured.items()
+    }
+    return {
+        engine: TaskTime(
+            seconds=median(times),
+            least=min(times),
+            most=max(times),
+            n=len(times),
+            note=_note(engine, measured[engine], passes),
+            times_slower=(
+                median(times) / median(seconds[AGAINST[engine]]) if engine in AGAINST else None
+            ),
+        )
+        for engine, times in seconds.items()
+    }
+
+
+def _scale(engine: str, measurement: Measurement, passes: int) -> float:
+    """How many of the timed pieces make the whole task."""
+    if engine in PASSES:
+        return passes
+    if engine in GENERATIONS:
+        return passes * measurement.cases
+    return 1 if measurement.cases >= SET_CASES else SET_CASES / measurement.cases
+
+
+def _note(engine: str, measurement: Measurement, passes: int) -> str:
+    """What was timed, and of how much."""
+    timed = len(measurement.seconds)
+    cases = measurement.cases
+    if engine in PASSES:
         return (
-            passes,
-            f"{passes} passes" if timed == passes else f"scaled: {timed} timed of {passes} passes",
+            f"{passes} passes" if timed == passes else f"scaled: {timed} timed of {passes} passes"
         )
     if engine in GENERATIONS:
-        return passes * m["cases"], f"scaled: {timed} timed of {passes * m['cases']} generations"
-    if m["cases"] >= SET_CASES:
-        return 1, f"{m['cases']} cases"
-    return SET_CASES / m["cases"], f"scaled: {m['cases']} timed of {SET_CASES} cases"
+        return f"scaled: {timed} timed of {passes * cases} generations"
+    return f"{cases} cases" if cases >= SET_CASES else f"scaled: {cases} timed of {SET_CASES} cases"
 
 
-def agreement(ours: dict[str, Any], full: dict[str, Any]) -> dict[str, float]:
-    """How far the two engines' means and standard deviations over passes are apart, and whether chance does as much.
+def agreement(ours: Measurement, full: Measurement) -> Agreement:
+    """A permutation test of 999 seeded exchanges of passes between the two engines.
 
-    `apart`: root mean square of the difference over cases and labels, in standard deviations over all passes. `p`: the share
-    of random exchanges of passes between the engines that are at least as far apart (permutation test, 999 exchanges,
-    seeded; it asks for no normal distribution, which probabilities near 0 or 1 are far from).
+    It asks for no normal distribution, which probabilities near 0 or 1 are far from.
     """
-    passes = np.concatenate([np.asarray(m["probabilities"]) for m in (ours, full)])
-    which = np.split(np.arange(len(passes)), [len(ours["probabilities"])])
+    passes = np.concatenate([np.asarray(one.probabilities) for one in (ours, full)])
+    split = np.split(np.arange(len(passes)), [len(ours.probabilities or [])])
     unit = np.maximum(passes.std(axis=0, ddof=1), 1e-7)
-    found: dict[str, float] = {}
-    for name, of in (("mean", np.mean), ("sd", partial(np.std, ddof=1))):
 
-        def apart(first: np.ndarray, second: np.ndarray, of: Any = of) -> float:
-            one, other = (of(passes[part.astype(int)], axis=0) for part in (first, second))
+    def distance(statistic: Callable[..., Any]) -> tuple[float, float]:
+        def apart(first: np.ndarray, second: np.ndarray) -> float:
+            one, other = (statistic(passes[part.astype(int)], axis=0) for part in (first, second))
             return float(np.sqrt((((one - other) / unit) ** 2).mean()))
 
         test = permutation_test(
-            which, apart, n_resamples=999, vectorized=False, alternative="greater", rng=0
+            split, apart, n_resamples=999, vectorized=False, alternative="greater", rng=0
         )
-        found |= {f"{name}_apart": float(test.statistic), f"{name}_p": float(test.pvalue)}
-    return found
+        return float(test.statistic), float(test.pvalue)
+
+    return Agreement(*distance(np.mean), *distance(partial(np.std, ddof=1)))
 
 
-def _print(console: Console, reports: list[dict[str, Any]], what: str, blocks: int) -> None:
-    measured = reports[0]["measured"]
+def _print(console: Console, reports: list[Report], name: str, blocks: int) -> None:
+    measured = reports[0].measured
     table = Table(
-        title=f"{what}: {_cases(measured['ours'])}; scoring: {_cases(measured['score_ours'])}",
+        title=f"{name}: {_cases(measured['ours'])}; scoring: {_cases(measured['score_ours'])}",
         title_justify="left",
     )
     for column in ("trained blocks", "task", "seconds", "range", "ours is faster", "how"):
-        table.add_column(
-            column, justify="right" if column in ("seconds", "ours is faster") else "left"
-        )
+        is_figure = column in ("seconds", "ours is faster")
+        table.add_column(column, justify="right" if is_figure else "left")
     for report in reports:
-        for engine, f in report["figures"].items():
-            ratio = f"{f['times_slower']:.1f} x" if "times_slower" in f else ""
-            span = f"{f['least']:.2f} to {f['most']:.2f}, n={f['n']}"
-            table.add_row(
-                f"{report['layers']} of {blocks}",
-                TITLES[engine],
-                f"{f['seconds']:.2f}",
-                span,
-                ratio,
-                f["note"],
-            )
+        for cells in _lines(report, blocks):
+            table.add_row(*cells)
     console.print(table)
     for report in reports:
-        f, full = (report["figures"][engine] for engine in ("ours", "full"))
-        device = report["measured"]["ours"]["device"]
-        console.print(
-            f"{report['layers']} blocks: over {f['n']} passes, and {full['n']} full-logit passes, means are "
-            f"{f['mean_apart']:.2f} and standard deviations {f['sd_apart']:.2f} standard deviations apart (root "
-            f"mean square); chance does as much with p = {f['mean_p']:.3f} and {f['sd_p']:.3f}. "
-            f"BLAS {device['blas']}, {device['gflops']:.0f} GFLOP/s.",
-            soft_wrap=True,
+        console.print(_remark(report), soft_wrap=True)
+
+
+def _lines(report: Report, blocks: int) -> Iterator[tuple[str, ...]]:
+    for engine, time in report.times.items():
+        yield (
+            f"{report.layers} of {blocks}",
+            TITLES[engine],
+            f"{time.seconds:.2f}",
+            f"{time.least:.2f} to {time.most:.2f}, n={time.n}",
+            "" if time.times_slower is None else f"{time.times_slower:.1f} x",
+            time.note,
         )
 
 
-def _cases(m: dict[str, Any]) -> str:
-    tokens = m["tokens"]
+def _remark(report: Report) -> str:
+    """How well the passes of ours agree with full-logit passes, and on which machine."""
+    device = report.measured["ours"].device
+    between = report.agreement
+    machine = f" BLAS {device.blas}, {device.gflops:.0f} GFLOP/s." if device else ""
     return (
-        f"{m['cases']} cases of {tokens['mean']:.0f} tokens ({tokens['least']} to {tokens['most']})"
+        f"{report.layers} blocks: over {report.times['ours'].n} passes, and "
+        f"{report.times['full'].n} full-logit passes, means are {between.mean_apart:.2f} and "
+        f"standard deviations {between.sd_apart:.2f} standard deviations apart (root mean square); "
+        f"chance does as much with p = {between.mean_p:.3f} and {between.sd_p:.3f}.{machine}"
     )
 
 
-def _rows(
-    report: dict[str, Any], run_id: str, created: datetime, what: str
-) -> list[dict[str, Any]]:
-    own = canonical_json(own_versions())
-    return [
-        {
-            "run_id": run_id, "created_at": created, "machine": report["measured"][engine]["device"]["machine"],
-            "versions": own, "name": "dropout", "case": f"{what}, {report['layers']} layers, {engine}", "metric": metric,
-            "value": value, "unit": "s" if metric in ("seconds", "least", "most") else "1", "n": f["n"], "note": f["note"],
-        }
-        for engine, f in report["figures"].items()
-        for metric, value in f.items()
-        if metric not in ("n", "note")
-    ]  # fmt: skip
+def _cases(measurement: Measurement) -> str:
+    tokens = measurement.tokens
+    span = f"{tokens.least} to {tokens.most}"
+    return f"{measurement.cases} cases of {tokens.mean:.0f} tokens ({span})"
+
+
+def _rows(report: Report, run_id: str, created: datetime, name: str) -> BenchmarkRows:
+    used_versions = canonical_json(own_versions())
+    rows = []
+    for engine, time in report.times.items():
+        device = report.measured[engine].device
+        metrics = time.metrics | (asdict(report.agreement) if engine == "ours" else {})
+        for metric, value in metrics.items():
+            rows.append(
+                {
+                    "run_id": run_id,
+                    "created_at": created,
+                    "machine": device.machine if device else None,
+                    "versions": used_versions,
+                    "name": "dropout",
+                    "case": f"{name}, {report.layers} layers, {engine}",
+                    "metric": metric,
+                    "value": value,
+                    "unit": "s" if metric in ("seconds", "least", "most") else "1",
+                    "n": time.n,
+                    "note": time.note,
+                }
+            )
+    return rows

@@ -92,6 +92,8 @@ def bench_dropout(
     ] = 50,
 ) -> None:
     """Dropout passes and scoring from the stored prefix, against full logits over all layers and generation."""
+    from flows.bench.dropout import Workload
     from flows.bench.dropout import bench_dropout as measure
 
-    measure(console, model, bits, layers or [16, 8], cases, passes, scored, repeats, seconds)
+    workload = Workload(cases, passes, scored, repeats, seconds)
+    measure(console, model, bits, layers or [16, 8], workload)

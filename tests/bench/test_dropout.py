@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from flows.bench.dropout import agreement, bench_dropout, figures
+from flows.bench.dropout import Measurement, Workload, agreement, bench_dropout, task_times
 from tasks.bench.dropout import CASE_TOKENS, _repeated, chosen_cases
 from tasks.corpus.encode import Encoded
 from tasks.runtime.device import backend
@@ -22,40 +22,38 @@ def sampled(passes, seed, shift=0.0, stretch=1.0, rare=False):
     whose probabilities are near 0 but for a rare pass."""
     drawn = shift + stretch * np.random.default_rng(seed).standard_normal((passes, 20, 3))
     made = 1 / (1 + np.exp(6 - 3 * drawn)) if rare else 0.3 + 0.05 * drawn
-    return {"seconds": [1.0] * passes, "probabilities": made.tolist()}
+    return Measurement(seconds=[1.0] * passes, cases=20, probabilities=made.tolist())
 
 
 def measured():
-    ours, full = sampled(50, 1) | {"cases": 20}, sampled(10, 2) | {"cases": 20}
-    ours["seconds"], full["seconds"] = [2.0, 1.0, 3.0] * 16 + [2.0, 2.0], [6.0, 5.0] * 5
     return {
-        "ours": ours, "full": full, "generate": {"seconds": [0.5] * 20, "cases": 20},
-        "generate_stock": {"seconds": [2.0] * 20, "cases": 20},
-        "score_ours": {"seconds": [4.0, 3.0, 5.0], "cases": 60}, "score_full": {"seconds": [10.0, 12.0], "cases": 60},
-    }  # fmt: skip
+        "ours": Measurement(seconds=[2.0, 1.0, 3.0] * 16 + [2.0, 2.0], cases=20),
+        "full": Measurement(seconds=[6.0, 5.0] * 5, cases=20),
+        "generate": Measurement(seconds=[0.5] * 20, cases=20),
+        "generate_stock": Measurement(seconds=[2.0] * 20, cases=20),
+        "score_ours": Measurement(seconds=[4.0, 3.0, 5.0], cases=60),
+        "score_full": Measurement(seconds=[10.0, 12.0], cases=60),
+    }
 
 
 def test_each_figure_is_of_the_whole_task_and_says_what_was_scaled():
-    found = figures(measured(), passes=50)
-    assert (found["ours"]["seconds"], found["ours"]["least"], found["ours"]["most"]) == (100.0, 50.0, 150.0)
-    assert found["ours"]["note"] == "50 passes" and "times_slower" not in found["ours"]
-    assert (found["full"]["seconds"], found["full"]["n"]) == (275.0, 10)
-    assert found["full"]["note"] == "scaled: 10 timed of 50 passes" and found["full"]["times_slower"] == 2.75
-    assert found["generate"]["seconds"] == 500.0 and found["generate"]["times_slower"] == 5.0
-    assert found["generate_stock"]["seconds"] == 2000.0 and found["generate_stock"]["times_slower"] == 20.0
-    assert found["generate"]["note"] == found["generate_stock"]["note"] == "scaled: 20 timed of 1000 generations"
-    assert (found["score_ours"]["seconds"], found["score_full"]["seconds"]) == (100.0, 275.0)
-    assert (
-        found["score_full"]["note"] == "scaled: 60 timed of 1500 cases" and found["score_full"]["times_slower"] == 2.75
-    )
+    found = task_times(measured(), passes=50)
+    assert (found["ours"].seconds, found["ours"].least, found["ours"].most) == (100.0, 50.0, 150.0)
+    assert found["ours"].note == "50 passes" and found["ours"].times_slower is None
+    assert (found["full"].seconds, found["full"].n) == (275.0, 10)
+    assert found["full"].note == "scaled: 10 timed of 50 passes" and found["full"].times_slower == 2.75
+    assert found["generate"].seconds == 500.0 and found["generate"].times_slower == 5.0
+    assert found["generate_stock"].seconds == 2000.0 and found["generate_stock"].times_slower == 20.0
+    assert found["generate"].note == found["generate_stock"].note == "scaled: 20 timed of 1000 generations"
+    assert (found["score_ours"].seconds, found["score_full"].seconds) == (100.0, 275.0)
+    assert found["score_full"].note == "scaled: 60 timed of 1500 cases" and found["score_full"].times_slower == 2.75
 
 
 def test_a_whole_set_is_not_called_scaled():
     whole = measured()
-    whole["score_ours"]["cases"] = 1500
-    assert (
-        figures(whole, 50)["score_ours"]["note"] == "1500 cases" and figures(whole, 50)["score_ours"]["seconds"] == 4.0
-    )
+    whole["score_ours"] = Measurement(seconds=[4.0, 3.0, 5.0], cases=1500)
+    time = task_times(whole, 50)["score_ours"]
+    assert time.note == "1500 cases" and time.seconds == 4.0
 
 
 @pytest.mark.parametrize("rare", [False, True])
@@ -64,9 +62,9 @@ def test_two_samples_of_one_distribution_agree_and_others_do_not(passes, rare):
     """Six passes tell less than fifty, and are not held to be closer."""
     first = sampled(passes[0], 1, rare=rare)
     near = agreement(first, sampled(passes[1], 2, rare=rare))
-    assert near["mean_p"] > 0.05 and near["sd_p"] > 0.05
-    assert agreement(first, sampled(passes[1], 2, shift=2.0, rare=rare))["mean_p"] <= 0.01
-    assert agreement(first, sampled(passes[1], 2, stretch=4.0, rare=rare))["sd_p"] <= 0.01
+    assert near.mean_p > 0.05 and near.sd_p > 0.05
+    assert agreement(first, sampled(passes[1], 2, shift=2.0, rare=rare)).mean_p <= 0.01
+    assert agreement(first, sampled(passes[1], 2, stretch=4.0, rare=rare)).sd_p <= 0.01
 
 
 def test_an_engine_stops_when_its_time_is_over_but_never_before_the_least():
@@ -91,19 +89,19 @@ def test_the_dropout_cases_are_those_of_about_a_hundred_tokens_and_the_scored_on
 def test_a_whole_run_prints_and_lands_every_figure():
     """On one number of blocks: each engine is a process, and each process loads MLX."""
     console = Console(record=True, width=180)
-    reports = bench_dropout(console, "tiny-llama", 4, [2], cases=6, passes=30, scored=20, repeats=2, seconds=1)
+    reports = bench_dropout(console, "tiny-llama", 4, [2], Workload(6, passes=30, scored=20, repeats=2, seconds=1))
     text = console.export_text()
     for report in reports:
-        found, made = report["figures"], report["measured"]
+        found, made = report.times, report.measured
         assert set(found) == {"ours", "full", "generate", "score_ours", "score_full"} | STOCK
-        assert all(f["seconds"] > 0 and f["least"] <= f["seconds"] <= f["most"] for f in found.values())
-        assert found["ours"]["mean_p"] > 0.01 and found["ours"]["sd_p"] > 0.01, "both draw from one distribution"
+        assert all(f.seconds > 0 and f.least <= f.seconds <= f.most for f in found.values())
+        assert report.agreement.mean_p > 0.01 and report.agreement.sd_p > 0.01, "both draw from one distribution"
         for engine in ("ours", "full"):
-            assert np.asarray(made[engine]["probabilities"]).std(axis=0).min() > 0, "dropout is on"
-        assert made["generate"]["cases"] == len(made["generate"]["seconds"]) == 6 and made["score_full"]["cases"] == 20
-        assert all(made[engine]["device"]["blas"] == "reference" for engine in STOCK), "as installed"
-        tokens = made["ours"]["tokens"]
-        assert f"6 cases of {tokens['mean']:.0f} tokens ({tokens['least']} to {tokens['most']})" in text
+            assert np.asarray(made[engine].probabilities).std(axis=0).min() > 0, "dropout is on"
+        assert made["generate"].cases == len(made["generate"].seconds) == 6 and made["score_full"].cases == 20
+        assert all(made[engine].device.blas == "reference" for engine in STOCK), "as installed"
+        tokens = made["ours"].tokens
+        assert f"6 cases of {tokens.mean:.0f} tokens ({tokens.least} to {tokens.most})" in text
     assert "tiny-llama 4bit (random weights)" in text and "scaled: 6 timed of 180 generations" in text
     assert text.count("chance does as much") == 1 and "scaled: 20 timed of 1500 cases" in text
     landed = query("SELECT \"case\", metric, value FROM benchmark WHERE name = 'dropout' AND metric = 'times_slower'")
@@ -112,4 +110,4 @@ def test_a_whole_run_prints_and_lands_every_figure():
 
 def test_a_number_of_blocks_that_the_model_has_not_is_refused():
     with pytest.raises(BadInput, match="tiny-llama has 4 blocks"):
-        bench_dropout(Console(), "tiny-llama", 4, [5], cases=6, passes=3, scored=20, repeats=1, seconds=1)
+        bench_dropout(Console(), "tiny-llama", 4, [5], Workload(6, passes=3, scored=20, repeats=1, seconds=1))
