@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tasks.corpus.check import Report, SetLine, check_data
+from tasks.corpus.checks.report import Report, SetLine, check_data
 from tasks.corpus.prepare import CARD, prepare_dataset
 from tasks.grid import load_grid
 from tasks.runtime.errors import BadInput

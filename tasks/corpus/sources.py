@@ -4,27 +4,16 @@ its code)."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tasks.corpus.case import SETS
 from tasks.corpus.hub_tables import fetch_tables
+from tasks.corpus.set_files import Files, ask, check_listing, folder_files
 from tasks.corpus.tables import READERS
 from tasks.runtime.errors import BadInput
-from tasks.spec import Columns, EvaluationSet
-
-# What others call the sets, as the beginning of a file's name.
-VALID = r"valid(ation|ate)?|val|dev"
-NAMES = {"train": r"train(ing)?", "valid": VALID, "calibration": r"calib(ration)?", "test": "test"}
-# Shards end in -00000-of-00002, or in that and 16 hex digits.
-SHARD = re.compile(r"-(\d{5})-of-(\d{5})(-[0-9a-f]{16})?$")
-COMPRESSED = (".gz", ".zip", ".bz2", ".xz", ".zst", ".7z")
-UNREAD_TABLES = (".ndjson", ".tsv", ".xls", ".xlsx", ".ods", ".arrow", ".feather")
-
-Files = dict[str, list[Path]]
-"""The files of each set by its name, or all of them under `all` where the project splits them."""
+from tasks.spec import Columns
 
 
 @dataclass(frozen=True)
@@ -46,20 +35,22 @@ def locate(source: str, columns: Columns) -> Located:
 
     path = _existing(source, columns.folder)
     name = _folder_name(Path(source).stem)
-    if _ask(Path.is_dir, path):
-        return Located(name, _folder_files(path, source, columns))
+    if ask(Path.is_dir, path):
+        return Located(name, folder_files(path, source, columns))
 
     return Located(name, {"all": [path]})
 
 
 def _locate_on_hub(repo: str, columns: Columns) -> Located:
-    folder = fetch_tables(
-        repo, columns.revision, lambda files: _check_listing(files, repo, columns)
-    )
+    def check(files: list[Path]) -> None:
+        with _download_remedy(repo):
+            check_listing(files, repo, columns)
+
+    folder = fetch_tables(repo, columns.revision, check)
     origin = {"hub": repo, "revision": columns.revision, "commit": folder.name}
 
     with _download_remedy(repo):
-        files = _folder_files(folder, repo, columns)
+        files = folder_files(folder, repo, columns)
 
     return Located(_folder_name(repo.replace("/", "-")), files, origin)
 
@@ -100,25 +91,6 @@ def _is_missing(path: Path) -> bool:
     return False
 
 
-def _check_listing(files: list[Path], repo: str, columns: Columns) -> None:
-    """Refuse before the download what `_folder_files` would refuse of a folder.
-
-    `files`: relative paths of all files of the repository.
-    """
-    with _download_remedy(repo):
-        _check_depth((path for path in files if path.suffix.lower() in READERS), repo)
-        entries = [path for path in files if _is_read(path) and path.name[0] != "."]
-        for path in entries:
-            if _is_named_like_a_set(path):
-                _check_kind(path, f"{repo}: {path}")
-
-        tables = [path for path in entries if path.suffix.lower() in READERS]
-        files_by_set = _assign(tables, repo, columns)
-        for path in entries if "all" in files_by_set else ():
-            if _is_table(path):
-                _check_kind(path, f"{repo}: {path}")
-
-
 @contextmanager
 def _download_remedy(repo: str) -> Iterator[None]:
     """Adds to an error about the files of a Hub dataset how to get a copy that can be changed."""
@@ -143,218 +115,10 @@ def is_hub(source: str, folder: Path | None = None) -> bool:
     ):
         return False
 
-    if folder is not None and _ask(Path.exists, folder / source):
+    if folder is not None and ask(Path.exists, folder / source):
         return False
 
-    return not _ask(Path.exists, Path(source)) and not _ask(Path.is_dir, Path(source).parent)
-
-
-def _ask(question: Callable[[Path], bool], path: Path) -> bool:
-    """A question about a path; no where the path cannot even be looked at (too long a name, say)."""
-    try:
-        return question(path)
-    except (OSError, ValueError):
-        return False
-
-
-def _folder_files(folder: Path, source: str, columns: Columns) -> Files:
-    """The tables of a folder by set; see `_assign`."""
-    tables = _tables(folder)
-    nested = (
-        path.relative_to(folder)
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in READERS and _ask(Path.is_file, path)
-    )
-    _check_depth(nested, source)
-
-    files = _assign(tables, source, columns)
-    if "all" in files:
-        _check_whole(folder)
-
-    return files
-
-
-def _assign(tables: list[Path], source: str, columns: Columns) -> Files:
-    """The tables of each set where train and test are given (for an evaluation set: test).
-
-    Else all tables are one, under `all`. Tables of which only some are named like sets are refused.
-    """
-    files = _by_set(source, tables)
-    required = ("test",) if isinstance(columns, EvaluationSet) else ("train", "test")
-    missing = [name for name in required if name not in files]
-    if not missing:
-        _check_all_assigned(tables, files, source)
-        return files
-
-    if not tables:
-        raise BadInput(
-            f"{source} holds no table, nor has its folder data; put {', '.join(READERS)} files into it."
-        )
-
-    if not files or files == {"train": tables}:
-        _check_shards(source, tables)
-        return {"all": tables}
-
-    shown = ", ".join(path.name for path in tables[:5])
-    name = missing[0]
-    raise BadInput(
-        f"{source} has no {name} file, and only some of its tables are named like sets ({shown}); "
-        f"add {name}.jsonl, {name}.csv or {name}.parquet, or give its tables other names and they "
-        "are read as one."
-    )
-
-
-def _check_shards(source: str, tables: list[Path]) -> None:
-    for stem in {SHARD.sub("", path.stem) for path in tables}:
-        _check_parts(source, stem, [path for path in tables if SHARD.sub("", path.stem) == stem])
-
-
-def _check_all_assigned(tables: Iterable[Path], files: Files, source: str) -> None:
-    """Refuse a table beside the sets that is none of them: its rows would be missing."""
-    assigned = {path for paths in files.values() for path in paths}
-    for path in tables:
-        if path not in assigned:
-            raise BadInput(
-                f"{source}: {path.name} is named like none of the sets that lie beside it, so it would"
-                f" not be read; rename it to the one that it is ({', '.join(SETS)}), or move it away."
-            )
-
-
-def _check_whole(folder: Path) -> None:
-    """Refuse what would be missing from a folder that is read as one table: a compressed, broken or
-    other file.
-
-    A .json or .txt file that is not named like a set may stay: in a folder of tables it describes
-    them.
-    """
-    for path in _entries(folder):
-        if _is_table(path):
-            _check_table(path)
-
-
-def _is_table(path: Path) -> bool:
-    """By its ending, or the one before that of its compression."""
-    is_compressed = path.suffix.lower() in COMPRESSED
-    ending = Path(path.stem).suffix if is_compressed else path.suffix
-
-    return ending.lower() in (*READERS, *UNREAD_TABLES)
-
-
-def _is_named_like_a_set(path: Path) -> bool:
-    stem = SHARD.sub("", path.name.split(".")[0])
-    return any(re.fullmatch(name, stem, re.IGNORECASE) for name in NAMES.values())
-
-
-def _tables(folder: Path) -> list[Path]:
-    """The table files of a folder and of `data` in it, by name.
-
-    A file that is named like a set and cannot be read is refused.
-    """
-    paths = _entries(folder)
-    for path in paths:
-        if _is_named_like_a_set(path):
-            _check_table(path)
-
-    return [path for path in paths if path.suffix.lower() in READERS and _ask(Path.is_file, path)]
-
-
-def _entries(folder: Path) -> list[Path]:
-    """The files of a folder and of `data` in it, by name, without hidden ones (a Mac's ._cases.csv)."""
-    try:
-        paths = sorted(
-            path
-            for parent in (folder, folder / "data")
-            if parent.is_dir()
-            for path in parent.iterdir()
-        )
-    except OSError as error:
-        raise BadInput(
-            f"{folder} cannot be read ({error.strerror}); check its permissions."
-        ) from error
-
-    return [path for path in paths if not path.name.startswith(".")]
-
-
-def _check_depth(tables: Iterable[Path], source: str) -> None:
-    """Refuse tables deeper than a folder and `data` in it: their rows would be missing.
-
-    `tables`: relative paths.
-    """
-    for path in tables:
-        is_hidden = any(part.startswith(".") for part in path.parts)
-        if not _is_read(path) and not is_hidden:
-            raise BadInput(
-                f"{source}: {path} lies deeper than the folder and its folder data, where tables are"
-                " read; move it up, remove it, or name as source the folder or file that is meant."
-            )
-
-
-def _is_read(path: Path) -> bool:
-    return path.parent in (Path(), Path("data"))
-
-
-def _check_table(path: Path) -> None:
-    """Refuse a compressed file, a folder or a broken link in a table's place: its rows would be
-    missing."""
-    _check_kind(path, str(path))
-    if path.suffix.lower() in READERS and not _ask(Path.is_file, path):
-        raise BadInput(
-            f"{path} is no file but a folder or a link that leads nowhere; repair it or remove it."
-        )
-
-
-def _check_kind(path: Path, shown: str) -> None:
-    """Refuse an ending that is not read. `shown`: the path as the error names it."""
-    if path.suffix.lower() in COMPRESSED:
-        raise BadInput(f"{shown} is compressed; unpack it first, or remove it if it is not meant.")
-
-    if path.suffix.lower() in (*UNREAD_TABLES, ".json", ".txt"):
-        kinds = ", ".join(READERS)
-        raise BadInput(
-            f"{shown} is of a kind that is not read ({kinds} are); convert it, or remove it if it is"
-            " not meant."
-        )
-
-
-def _by_set(source: str, tables: list[Path]) -> Files:
-    """The tables whose names say that they are a set, or a part of one."""
-    files: Files = {}
-    for name in SETS:
-        paths = [path for path in tables if _is_named(path, name)]
-        if len(paths) > 1 and not all(SHARD.search(path.stem) for path in paths):
-            raise BadInput(
-                f"{source} holds {paths[0].name} and {paths[1].name}; keep one file of each set."
-            )
-
-        _check_parts(source, name, paths)
-        if paths:
-            files[name] = paths
-
-    return files
-
-
-def _is_named(path: Path, name: str) -> bool:
-    stem = SHARD.sub("", path.stem)
-    return re.fullmatch(NAMES[name], stem, re.IGNORECASE) is not None
-
-
-def _check_parts(source: str, name: str, parts: list[Path]) -> None:
-    """Refuse a table in parts of which some are missing or given twice."""
-    marks = [(int(mark[1]), int(mark[2])) for path in parts if (mark := SHARD.search(path.stem))]
-    if not marks:
-        return
-
-    total = max(count for _, count in marks)
-    if missing := {(i, total) for i in range(total)} - set(marks):
-        raise BadInput(
-            f"{source} holds {total - len(missing)} of the {total} parts of {name}; add the others."
-        )
-
-    if len(parts) > total:
-        raise BadInput(
-            f"{source} holds {len(parts)} files for the {total} parts of {name}; remove those that are"
-            " older."
-        )
+    return not ask(Path.exists, Path(source)) and not ask(Path.is_dir, Path(source).parent)
 
 
 def _folder_name(text: str) -> str:

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.corpus.check import check_data
+from tasks.corpus.checks.report import check_data
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.readers import read_cases
 from tasks.runtime.errors import BadInput

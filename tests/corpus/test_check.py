@@ -18,12 +18,12 @@ from typer.testing import CliRunner
 
 from flows.cli.data_check import tokenizers
 from flows.cli.main import app, main
-from tasks.corpus import lengths
-from tasks.corpus import tally as tally_module
 from tasks.corpus.card import best_bound
 from tasks.corpus.case import SETS, Case
-from tasks.corpus.check import Report, check_data
-from tasks.corpus.lengths import SAMPLE, TextSample
+from tasks.corpus.checks import lengths
+from tasks.corpus.checks import tally as tally_module
+from tasks.corpus.checks.lengths import SAMPLE, TextSample
+from tasks.corpus.checks.report import Report, check_data
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.vignettes.reader_check import reader_check, told
 from tasks.grid import known_models

@@ -11,7 +11,7 @@ import pytest
 
 from tasks.corpus import prepare
 from tasks.corpus.case import SETS, Case, from_json, to_json
-from tasks.corpus.check import check_data
+from tasks.corpus.checks.report import check_data
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.vignettes.stored_facts import FACTS, Derivation, derive_again
 from tasks.runtime.errors import BadInput
@@ -72,7 +72,7 @@ def test_facts_are_stored_for_the_cases_that_are_kept_and_read_by_no_training(tm
     assert {p.name for folder in ("tuning", "scoring", "runtime", "models") for p in (source / folder).rglob("*.py")}
     naming_it = {p.relative_to(source).as_posix() for p in source.rglob("*.py") if naming.search(p.read_text())}
     assert naming_it == {
-        f"corpus/{name}.py" for name in ("embedded_card", "check_sets", "vignettes/stored_facts", "prepare")
+        f"corpus/{name}.py" for name in ("embedded_card", "checks/sets", "vignettes/stored_facts", "prepare")
     }  # the card's words
 
 

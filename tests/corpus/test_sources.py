@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tasks.corpus.case import SETS, Case, from_json
-from tasks.corpus.check import check_data
+from tasks.corpus.checks.report import check_data
 from tasks.corpus.prepare import CARD, prepare_dataset
 from tasks.corpus.readers import read_cases
 from tasks.corpus.sources import is_hub, locate

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.corpus.case import SETS, Case
-from tasks.corpus.check_texts import SHOWN, SPLIT_TABLE
+from tasks.corpus.checks.tally import NO_GROUP, Codes, Tally, codes
+from tasks.corpus.checks.texts import SHOWN, SPLIT_TABLE
 from tasks.corpus.prepare import prepare_dataset
-from tasks.corpus.tally import NO_GROUP, Codes, Tally, codes
 from tasks.corpus.vignettes.stored_facts import derive_again
 from tasks.runtime.findings import Finding, Level
 from tasks.spec import LABELS, Data, EvaluationSet

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.corpus.case import SETS, Case, text_digest
-from tasks.corpus.lengths import TextSample
+from tasks.corpus.checks.lengths import TextSample
 from tasks.corpus.near_copies import BATCH, Sketch
 from tasks.corpus.readers import no_cases, numbered_cases
 from tasks.corpus.sources import locate

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.corpus.case import SETS
+from tasks.corpus.checks.tally import Codes, Tally, codes
 from tasks.corpus.splits import COPY
-from tasks.corpus.tally import Codes, Tally, codes
 from tasks.runtime.findings import Finding, Level
 
 SIMILAR = (

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 
 from tasks.corpus.card import best_bound
 from tasks.corpus.case import SETS, Case, text_digest
+from tasks.corpus.checks.tally import Tally
 from tasks.corpus.prepare import check_filled, check_labels, split_off
 from tasks.corpus.splits import SHARES, check_copies, quotas, split_cases
-from tasks.corpus.tally import Tally
 from tasks.runtime.errors import BadInput
 from tasks.runtime.findings import Finding
 from tasks.spec import LABELS, Data

@@ -9,15 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from tasks.corpus.case import SETS
-from tasks.corpus.check_sets import (
+from tasks.corpus.checks.lengths import Lengths
+from tasks.corpus.checks.sets import (
     crossing_groups,
     derived_labels,
     ed_groups,
     groups_with_ed,
     missing_labels,
 )
-from tasks.corpus.check_split import certifiable_recall, split_finding, try_split
-from tasks.corpus.check_texts import (
+from tasks.corpus.checks.split import certifiable_recall, split_finding, try_split
+from tasks.corpus.checks.tally import NO_GROUP, Tally, codes, tally
+from tasks.corpus.checks.texts import (
     SimilarRows,
     find_similar,
     near_copies,
@@ -25,8 +27,6 @@ from tasks.corpus.check_texts import (
     repeated_texts,
     sides_of,
 )
-from tasks.corpus.lengths import Lengths
-from tasks.corpus.tally import NO_GROUP, Tally, codes, tally
 from tasks.runtime.findings import Finding
 from tasks.spec import LABELS, Data, EvaluationSet
 
