@@ -42,7 +42,7 @@ def data_check(
     revision: Revision = None,
     listing: Listing = False,
 ) -> None:
-    """Check rows, labels, repeats, contradictions, leaks between sets, and what recall a set can show."""
+    """Check rows, labels, repeats, contradictions, leaks, and the recall that test can certify."""
     from flows.cli.data_check import check, request
 
     settings = {

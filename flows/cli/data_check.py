@@ -73,7 +73,7 @@ def check(console: Console, requested: DataRequest, listing: bool = False) -> in
     console.print(_lengths(report))
     if not stored_tokenizers:
         console.print(
-            "Lengths are in words, since no tokenizer is stored yet; `triage sweep demo` stores one.",
+            "No tokenizer is stored yet, so lengths are in words; `triage sweep demo` stores one.",
             soft_wrap=True,
         )
 
@@ -93,7 +93,7 @@ def card(console: Console, requested: DataRequest) -> None:
 
 
 def tokenizers() -> dict[str, Path]:
-    """tokenizer.json of each distinct tokenizer of the stored models, by the name of a base model."""
+    """tokenizer.json of each distinct tokenizer of the stored models, by a base model's name."""
     by_digest: dict[str, tuple[str, Path]] = {}
     models = home() / "models"
     for folder in sorted(models.iterdir()) if models.is_dir() else []:

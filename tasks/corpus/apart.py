@@ -39,8 +39,8 @@ def _check_texts(where: str, cases: Sequence[Case], learned: Learned) -> None:
         if digest in texts:
             name, case_id = texts[digest]
             raise BadInput(
-                f"{where} has case {case.case_id} with the text of case {case_id} in {name}; leave one "
-                "out."
+                f"{where} has case {case.case_id} with the text of case {case_id} in {name}; leave "
+                "one out."
             )
 
 
@@ -55,7 +55,7 @@ def _check_groups(where: str, cases: Sequence[Case], learned: Learned) -> None:
         if case.group in groups:
             name, case_id = groups[case.group]
             raise BadInput(
-                f"{where} shares the group {case.group!r} with {name} (its case {case.case_id}, case "
-                f"{case_id} there); leave the group out of one of the two, or rename the group in one if "
-                "they have only the name in common."
+                f"{where} shares the group {case.group!r} with {name} (its case {case.case_id}, "
+                f"case {case_id} there); leave the group out of one of the two, or rename the "
+                "group in one if they have only the name in common."
             )

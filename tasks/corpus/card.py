@@ -107,8 +107,8 @@ def _certifiable(test: SetEntry) -> str:
         return "The test set has no ED case: it can certify no ED recall."
 
     return (
-        f"The test set has {cases} ED cases: without a single miss, the exact 95 % interval of ED recall"
-        f" begins at {best_bound(cases):.3f}, which is the most that it can certify."
+        f"The test set has {cases} ED cases: without a single miss, the exact 95 % interval of ED "
+        f"recall begins at {best_bound(cases):.3f}, which is the most that it can certify."
     )
 
 

@@ -1,5 +1,4 @@
-"""One patient text with its label: the unit that every reader returns and every set stores, one
-JSON object a line."""
+"""One patient text with its label: what readers return and sets store, one JSON object a line."""
 
 from __future__ import annotations
 

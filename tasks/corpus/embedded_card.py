@@ -1,4 +1,4 @@
-"""The part of the data card about the embedded cases: how they are made and what they cannot show."""
+"""The sections of the data card on the embedded cases: how they are made, what they cannot show."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _wordings() -> str:
 
 
 def _shared() -> str:
-    """How many ED and GP cases of the test set are decided by a fact that train has in the same words."""
+    """ED and GP cases of the test set that a fact decides which train has in the same words."""
     shared: Counter[str] = Counter()
     total: Counter[str] = Counter()
     for record in embedded_records():

@@ -31,7 +31,7 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Template:
-    """A tokenizer with the prompt. `completions`, in the order of LABELS, are the same for every case.
+    """A tokenizer with the prompt. `completions`: one per label, in the order of LABELS.
 
     `label_lengths`: how many tokens of each completion are the label.
     """
@@ -62,8 +62,8 @@ def make_template(tokenizer: Any, prompt: Prompt, chat: bool) -> Template:
         whole = _whole_tokens(tokenizer, prompt, chat, probe, label)
         if whole[: len(start)] != start:
             raise BadInput(
-                f"The tokenizer merges the prompt with the label {label}; this model cannot be scored "
-                "exactly."
+                f"The tokenizer merges the prompt with the label {label}; this model cannot be "
+                "scored exactly."
             )
 
         completion = tuple(whole[len(start) :])
@@ -84,13 +84,13 @@ def _check_prefixes(label_tokens: list[Tokens]) -> None:
         if tokens[: len(short)] == short:
             relation = "is the same as" if short == tokens else "begins like"
             raise BadInput(
-                f"The label {label} {relation} {short_label} in this tokenizer; the model cannot tell them"
-                " apart: use another."
+                f"The label {label} {relation} {short_label} in this tokenizer; the model cannot "
+                "tell them apart: use another."
             )
 
 
 def encode(template: Template, case_id: str, text: str, label: str, max_tokens: int) -> Encoded:
-    """Tokens of one case; a text that does not fit is shortened from its middle, and the case says so.
+    """Tokens of one case; a text that does not fit loses its middle, and the case says so.
 
     Raises BadInput if not even an empty text fits `max_tokens`.
     """
@@ -102,7 +102,8 @@ def encode(template: Template, case_id: str, text: str, label: str, max_tokens: 
     while len(tokens) > room:
         if length == 0:
             raise BadInput(
-                f"The prompt alone is longer than max_tokens = {max_tokens}; raise training.max_tokens."
+                f"The prompt alone is longer than max_tokens = {max_tokens}; raise "
+                "training.max_tokens."
             )
         length = min(length - 1, int(length * room / len(tokens)))
         short_text = _without_middle(text, length)

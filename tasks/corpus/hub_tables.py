@@ -40,8 +40,8 @@ def fetch_tables(repo: str, revision: str, check: CheckFiles) -> Path:
     if listing.commit and folder.name != listing.commit:
         raise SourceUnavailable(
             f"The dataset {repo} was listed at commit {listing.commit[:12]} and came at "
-            f"{folder.name[:12]}: it changed meanwhile, or the Hub was too busy to say; run the command"
-            " again."
+            f"{folder.name[:12]}: it changed meanwhile, or the Hub was too busy to say; run the "
+            "command again."
         )
 
     for path in folder.rglob("*"):

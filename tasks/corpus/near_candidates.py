@@ -136,7 +136,7 @@ def _stock_pairs(
 
 
 def _stock_limit(holders: Rows) -> int:
-    """The longest list of holders whose pairs still fit into memory with all shorter lists' pairs."""
+    """The longest list of holders whose pairs, with those of shorter lists, fit into memory."""
     counts = np.bincount(np.minimum(holders, COMMON + 1), minlength=COMMON + 2)[: COMMON + 1]
     sizes = np.arange(COMMON + 1)
     total = np.cumsum(counts * sizes * (sizes - 1) // 2)
@@ -215,7 +215,7 @@ def _compare(runs: Runs, a: Rows, b: Rows, threshold: float) -> SimilarTexts:
 
 
 def _portions(runs: Rows) -> list[slice]:
-    """Slices of the pairs with about TOGETHER runs each. `runs`: those of both texts of each pair."""
+    """Slices of pairs with about TOGETHER runs each. `runs`: of both texts of each pair."""
     marks = np.arange(TOGETHER, int(runs.sum()) + TOGETHER, TOGETHER)
     ends = np.searchsorted(np.cumsum(runs), marks, side="left") + 1
     edges = sorted({0, *np.minimum(ends, len(runs)).tolist()})

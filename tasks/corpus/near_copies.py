@@ -1,9 +1,9 @@
-"""Nearly equal texts among many, by the Jaccard index of their runs of four words; not all pairs are
-compared.
+"""Nearly equal texts among many, by the Jaccard index of their runs of four words.
 
-Runs of words become 64-bit hashes, computed for a batch of texts at once. Up to MOST_RUNS runs every
-one is compared; beyond that only those whose hash ends in zeros, ever fewer (Broder, 1997: a modulo
-sketch), so that memory stays bounded and the index becomes an estimate.
+Not all pairs of texts are compared. Runs of words become 64-bit hashes, computed for a batch of
+texts at once. Up to MOST_RUNS runs every one is compared; beyond that only those whose hash ends in
+zeros, ever fewer (Broder, 1997: a modulo sketch), so that memory stays bounded and the index is an
+estimate.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ def _powers_of(base: int, length: int) -> Hashes:
 
 @dataclass(frozen=True)
 class NearDuplicate:
-    """Two cases of different sets that share most of their runs of words (Jaccard index, 0 to 1)."""
+    """Two cases of different sets and the Jaccard index of their runs of words, 0 to 1."""
 
     case_a: str
     set_a: str

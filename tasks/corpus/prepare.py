@@ -53,7 +53,7 @@ class Source:
 
     @classmethod
     def of(cls, columns: Data | EvaluationSet) -> Source:
-        """Find the source and read its digests. Raises BadInput, or SourceUnavailable for the Hub."""
+        """Locate the source and digest it. Raises BadInput, or SourceUnavailable for the Hub."""
         if columns.source == "embedded":
             return cls(columns, Located("embedded", {}), _generator_digests())
 
@@ -132,7 +132,7 @@ def _build(data: Data, sources: Sequence[Source], folder: Path) -> dict[str, Any
 
 
 def _limited_sets(data: Data, located: Located) -> tuple[Sets, Sets]:
-    """The four sets within their limits, and the cases that an evaluation set must be apart from."""
+    """The four sets within their limits, and what an evaluation set must be apart from."""
     sets = _sets(data, located)
     check_sets(sets)
     learned = _learned(sets, located)
@@ -264,8 +264,8 @@ def check_filled(sets: Mapping[str, Sequence[Case]], source: str) -> None:
     for name, cases in sets.items():
         if not cases:
             raise BadInput(
-                f"{source}: no cases are left for {name}; give more cases, more groups, or fewer copies "
-                "of one text."
+                f"{source}: no cases are left for {name}; give more cases, more groups, or fewer "
+                "copies of one text."
             )
 
 
@@ -275,8 +275,8 @@ def check_labels(sets: Mapping[str, Sequence[Case]], source: str) -> None:
     missing = sorted(set(LABELS) - {case.label for case in sets["train"]})
     if missing:
         raise BadInput(
-            f"{source}: train has no case labelled {missing[0]}; add some, or give more groups so that "
-            "each set gets all labels."
+            f"{source}: train has no case labelled {missing[0]}; add some, or give more groups so "
+            "that each set gets all labels."
         )
 
 

@@ -58,19 +58,20 @@ class Reading:
         same_id = self.ids.setdefault(case.case_id, here)
         if same_id is not here:
             raise BadInput(
-                f"{here}: has the id of {same_id.seen_from(here.path)} but another text; give each its "
-                "own id."
+                f"{here}: has the id of {same_id.seen_from(here.path)} but another text; give each "
+                "its own id."
             )
 
         self.cases.append(case)
 
     def _check_id_column(self, case: Case, here: Place) -> None:
-        """Where the user names the column, an id names one row: a second row with it is an error."""
+        """Refuse a second row with the same id where the user names the id column."""
         first = self.ids.setdefault(case.case_id, here)
         if first is not here:
             raise BadInput(
-                f"{here}: has the id of {first.seen_from(here.path)} in '{self.columns.id_column}'; give "
-                "each case its own id, or delete one of the two rows."
+                f"{here}: has the id of {first.seen_from(here.path)} in "
+                f"'{self.columns.id_column}'; give each case its own id, or delete one of the two "
+                "rows."
             )
 
 
@@ -111,8 +112,8 @@ def _check_repeat(first: Place, here: Place) -> None:
     where = first.seen_from(here.path)
     if first.label != here.label:
         raise BadInput(
-            f"{here}: is labelled {here.label}, but {where} has the same text as {first.label}; correct "
-            "one of the two rows."
+            f"{here}: is labelled {here.label}, but {where} has the same text as {first.label}; "
+            "correct one of the two rows."
         )
 
     if first.path != here.path:

@@ -39,7 +39,7 @@ class RowReader:
 
     @classmethod
     def of(cls, columns: Columns) -> RowReader:
-        """The reader of tables with these columns. Raises BadInput for contradicting label words."""
+        """The reader of these columns. Raises BadInput for contradicting label words."""
         return cls(columns, label_words(columns), tuple(required_columns(columns)))
 
     def case(self, row: Row, where: str) -> Case:
@@ -118,8 +118,9 @@ class RowReader:
         for column, name in subgroup.items():
             if len(name) > LONGEST_SUBGROUP:
                 raise BadInput(
-                    f"{where}: '{column}' holds {len(name)} characters, and reports show what a subgroup"
-                    f" is called; write at most {LONGEST_SUBGROUP}, or remove it from subgroup_columns."
+                    f"{where}: '{column}' holds {len(name)} characters, and reports show what a "
+                    f"subgroup is called; write at most {LONGEST_SUBGROUP}, or remove it from "
+                    "subgroup_columns."
                 )
 
         return subgroup
@@ -155,8 +156,8 @@ def label_words(columns: Columns) -> dict[str, Label]:
         )
         if first_label != label:
             raise BadInput(
-                f"[data.labels] maps {shown(first)} to {first_label} and {shown(word)} to {label}, but"
-                " case and spaces do not count, so they are one word; remove one of the two."
+                f"[data.labels] maps {shown(first)} to {first_label} and {shown(word)} to {label}, "
+                "but case and spaces do not count, so they are one word; remove one of the two."
             )
 
     words = {normal_text(label): label for label in LABELS}
@@ -199,8 +200,8 @@ def _scalar(value: object, column: str, where: str) -> str:
 def _checked(text: str, where: str) -> str:
     if "\0" in text or not (text.isascii() or _encodes(text)):
         raise BadInput(
-            f"{where}: holds characters that are not valid text (NUL or half a surrogate pair); remove"
-            " them."
+            f"{where}: holds characters that are not valid text (NUL or half a surrogate pair); "
+            "remove them."
         )
     return text
 

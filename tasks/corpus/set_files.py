@@ -55,7 +55,8 @@ def _assign(tables: list[Path], source: str, columns: Columns) -> Files:
 
     if not tables:
         raise BadInput(
-            f"{source} holds no table, nor has its folder data; put {', '.join(READERS)} files into it."
+            f"{source} holds no table, nor has its folder data; put {', '.join(READERS)} files "
+            "into it."
         )
 
     if not files or files == {"train": tables}:
@@ -82,8 +83,9 @@ def _check_all_assigned(tables: Iterable[Path], files: Files, source: str) -> No
     for path in tables:
         if path not in assigned:
             raise BadInput(
-                f"{source}: {path.name} is named like none of the sets that lie beside it, so it would"
-                f" not be read; rename it to the one that it is ({', '.join(SETS)}), or move it away."
+                f"{source}: {path.name} is named like none of the sets that lie beside it, so it "
+                f"would not be read; rename it to the one that it is ({', '.join(SETS)}), or move "
+                "it away."
             )
 
 
@@ -126,7 +128,7 @@ def _tables(folder: Path) -> list[Path]:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """The files of a folder and of `data` in it, by name, without hidden ones (a Mac's ._cases.csv)."""
+    """The files of a folder and of `data` in it, by name, without hidden ones (._cases.csv)."""
     try:
         paths = sorted(
             path
@@ -151,8 +153,9 @@ def _check_depth(tables: Iterable[Path], source: str) -> None:
         is_hidden = any(part.startswith(".") for part in path.parts)
         if not _is_read(path) and not is_hidden:
             raise BadInput(
-                f"{source}: {path} lies deeper than the folder and its folder data, where tables are"
-                " read; move it up, remove it, or name as source the folder or file that is meant."
+                f"{source}: {path} lies deeper than the folder and its folder data, where tables "
+                "are read; move it up, remove it, or name as source the folder or file that is "
+                "meant."
             )
 
 
@@ -178,8 +181,8 @@ def _check_kind(path: Path, shown: str) -> None:
     if path.suffix.lower() in (*UNREAD_TABLES, ".json", ".txt"):
         kinds = ", ".join(READERS)
         raise BadInput(
-            f"{shown} is of a kind that is not read ({kinds} are); convert it, or remove it if it is"
-            " not meant."
+            f"{shown} is of a kind that is not read ({kinds} are); convert it, or remove it if it "
+            "is not meant."
         )
 
 
@@ -219,8 +222,8 @@ def _check_parts(source: str, name: str, parts: list[Path]) -> None:
 
     if len(parts) > total:
         raise BadInput(
-            f"{source} holds {len(parts)} files for the {total} parts of {name}; remove those that are"
-            " older."
+            f"{source} holds {len(parts)} files for the {total} parts of {name}; remove those that "
+            "are older."
         )
 
 
@@ -243,7 +246,7 @@ def check_listing(files: list[Path], repo: str, columns: Columns) -> None:
 
 
 def ask(question: Callable[[Path], bool], path: Path) -> bool:
-    """A question about a path; no where the path cannot even be looked at (too long a name, say)."""
+    """Ask about a path; False where it cannot even be looked at, e.g. with too long a name."""
     try:
         return question(path)
     except (OSError, ValueError):

@@ -69,13 +69,14 @@ def _existing(source: str, folder: Path | None) -> Path:
 
     if path.is_absolute():
         raise BadInput(
-            f"{path} cannot be read (No such file or directory); check the path and its permissions."
+            f"{path} cannot be read (No such file or directory); check the path and its "
+            "permissions."
         )
 
     beside = f"{folder.resolve()} (the grid's folder) or in " if folder else ""
     raise BadInput(
-        f"There is no file or folder {source!r} in {beside}{Path.cwd()} (the working folder); correct "
-        "the path, or write owner/name for a dataset on the Hub."
+        f"There is no file or folder {source!r} in {beside}{Path.cwd()} (the working folder); "
+        "correct the path, or write owner/name for a dataset on the Hub."
     )
 
 
@@ -98,8 +99,8 @@ def _download_remedy(repo: str) -> Iterator[None]:
         yield
     except BadInput as error:
         raise BadInput(
-            f"{str(error).removesuffix('.')}; for that, download it (`hf download --repo-type dataset"
-            f" {repo} --local-dir FOLDER`) and name its folder as source."
+            f"{str(error).removesuffix('.')}; for that, download it (`hf download --repo-type "
+            f"dataset {repo} --local-dir FOLDER`) and name its folder as source."
         ) from error
 
 

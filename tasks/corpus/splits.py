@@ -108,7 +108,7 @@ def limited(cases: Sequence[Case], limit: int, seed: int) -> list[Case]:
 
 
 def _spread(cases: Sequence[Case], seed: int) -> list[Case]:
-    """Round after round one case of each group, so that any prefix holds as many groups as it can."""
+    """Round after round one case of each group: any prefix holds as many groups as it can."""
     shuffled = sorted(cases, key=lambda case: _draw(case.case_id + text_digest(case.text), seed))
     seen: Counter[str] = Counter()
     rounds = []
@@ -150,14 +150,14 @@ def check_sets(sets: Mapping[str, Sequence[Case]]) -> None:
         first_set, first_id = texts.setdefault(text_digest(case.text), (name, case.case_id))
         if first_set != name:
             raise BadInput(
-                f"Case {case.case_id} in {name} has the same text as case {first_id} in {first_set}; "
-                "delete one of the two."
+                f"Case {case.case_id} in {name} has the same text as case {first_id} in "
+                f"{first_set}; delete one of the two."
             )
 
         if ids.setdefault(case.case_id, name) != name:
             raise BadInput(
-                f"The id {case.case_id} stands in {ids[case.case_id]} and in {name}; give each case its "
-                "own id."
+                f"The id {case.case_id} stands in {ids[case.case_id]} and in {name}; give each "
+                "case its own id."
             )
 
         if case.group is None:
@@ -165,8 +165,8 @@ def check_sets(sets: Mapping[str, Sequence[Case]]) -> None:
         first_set, first_id = groups.setdefault(case.group, (name, case.case_id))
         if first_set != name:
             raise BadInput(
-                f"Case {case.case_id} in {name} is of the same group as case {first_id} in {first_set}; "
-                "keep a group's cases in one set."
+                f"Case {case.case_id} in {name} is of the same group as case {first_id} in "
+                f"{first_set}; keep a group's cases in one set."
             )
 
     check_copies(sets)
@@ -177,6 +177,6 @@ def check_copies(sets: Mapping[str, Sequence[Case]]) -> None:
     for pair in near_duplicates(sets, COPY)[:1]:
         raise BadInput(
             f"Case {pair.case_b} in {pair.set_b} is nearly the same text as case {pair.case_a} in "
-            f"{pair.set_a} ({pair.similarity:.0%} of their runs of words); delete one of the two, or keep"
-            " both in one set."
+            f"{pair.set_a} ({pair.similarity:.0%} of their runs of words); delete one of the two, "
+            "or keep both in one set."
         )

@@ -23,7 +23,7 @@ csv.field_size_limit(1 << 28)
 
 
 def read_rows(path: Path) -> Iterator[NumberedRow]:
-    """The rows of a file in order. Raises BadInput for anything that is not a table of a known kind."""
+    """The rows of a file in order. Raises BadInput for anything but a table of a known kind."""
     kind = path.suffix.lower()
     if kind not in READERS:
         raise BadInput(
@@ -86,16 +86,16 @@ def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
         for number, raw in enumerate(handle, start=1):
             if b"\0" in raw:
                 raise BadInput(
-                    f"{place(path, number)}: holds NUL bytes, so it is not plain text; save the file as "
-                    "UTF-8."
+                    f"{place(path, number)}: holds NUL bytes, so it is not plain text; save the "
+                    "file as UTF-8."
                 )
 
             try:
                 yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
                 raise BadInput(
-                    f"{place(path, number)}: is not UTF-8 at byte {error.start + 1}; save the file as "
-                    "UTF-8."
+                    f"{place(path, number)}: is not UTF-8 at byte {error.start + 1}; save the file "
+                    "as UTF-8."
                 ) from error
 
 
@@ -104,7 +104,7 @@ class _RepeatedKey(ValueError):
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object whose keys differ; Python's own reader keeps the last value and drops others."""
+    """A JSON object whose keys differ; the standard reader would drop all but the last value."""
     entries = dict(pairs)
     if len(entries) < len(pairs):
         raise _RepeatedKey(_first_repeated([name for name, _ in pairs]))
@@ -128,8 +128,8 @@ def _jsonl(path: Path) -> Iterator[NumberedRow]:
         value = _json_value(line, place(path, number))
         if not isinstance(value, dict):
             raise BadInput(
-                f'{place(path, number)}: is not a JSON object; write {{"text": ..., "label": ...}} on each '
-                "line."
+                f'{place(path, number)}: is not a JSON object; write {{"text": ..., "label": ...}} '
+                "on each line."
             )
         yield number, value
 
@@ -176,8 +176,8 @@ def _csv(path: Path) -> Iterator[NumberedRow]:
 
             if len(values) != len(header):
                 raise BadInput(
-                    f"{place(path, number)}: has {len(values)} fields where the header has {len(header)}; "
-                    f"put quotes around a text that holds '{separator}'."
+                    f"{place(path, number)}: has {len(values)} fields where the header has "
+                    f"{len(header)}; put quotes around a text that holds '{separator}'."
                 )
             yield number, dict(zip(header, values, strict=True))
     except csv.Error as error:
@@ -201,7 +201,8 @@ def _header(path: Path, number: int, values: list[str]) -> list[str]:
 def _check_header(where: str, names: list[str]) -> None:
     if len(set(names)) < len(names):
         raise BadInput(
-            f"{where}: has the column {_first_repeated(names)} twice; give each column its own name."
+            f"{where}: has the column {_first_repeated(names)} twice; give each column its own "
+            "name."
         )
 
 
@@ -220,7 +221,8 @@ def _parquet(path: Path) -> Iterator[NumberedRow]:
     except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
         reason = " ".join(str(error).split())[:120]
         raise BadInput(
-            f"{place(path, number + 1)}: is not readable as Parquet ({reason}); write the file again."
+            f"{place(path, number + 1)}: is not readable as Parquet ({reason}); write the file "
+            "again."
         ) from error
 
 

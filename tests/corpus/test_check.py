@@ -398,7 +398,7 @@ def test_the_check_measures_in_the_tokens_of_each_stored_model(tmp_path: Path, m
     for name, path in known.items():
         assert json.loads((path.parent / "manifest.json").read_text())["base_model"] == name
     shown = run("check", str(write(tmp_path / "a.jsonl", rows(30)))).output
-    assert "tiny-llama tokens" in shown and "tiny-gemma3 tokens" in shown and "No tokenizer is at hand" not in shown
+    assert "tiny-llama tokens" in shown and "tiny-gemma3 tokens" in shown and "No tokenizer is stored" not in shown
 
 
 def test_the_embedded_sets_pass_with_their_labels_derived_again() -> None:

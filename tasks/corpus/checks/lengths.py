@@ -15,7 +15,7 @@ PORTION = 1_000_000  # characters that a tokenizer gets at once
 
 @dataclass(frozen=True)
 class Lengths:
-    """Median, 95th percentile and longest length of the texts in `unit`s, of `on` measured texts."""
+    """Median, 95th percentile and longest length in `unit`s of `on` measured texts."""
 
     unit: str
     median: float
@@ -26,10 +26,7 @@ class Lengths:
 
 @dataclass
 class TextSample:
-    """Every `step`-th text, where the step doubles whenever the sample is full; and the longest one.
-
-    The longest text is the one with most words.
-    """
+    """Every `step`-th text, and the one with most words. A full sample doubles the step."""
 
     step: int = 1
     seen: int = 0

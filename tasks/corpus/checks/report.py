@@ -48,7 +48,7 @@ class SetLine:
 
 @dataclass(frozen=True)
 class SimilarPlaces:
-    """The places of two nearly equal texts, and the share of runs of words that they have in common."""
+    """The places of two nearly equal texts, and their share of common runs of words."""
 
     first: str
     second: str

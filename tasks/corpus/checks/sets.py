@@ -61,7 +61,7 @@ def _crossing_finding(rows: Tally, crossing: NDArray[np.int64], total: int) -> F
 
 
 def ed_groups(rows: Tally, is_member: NDArray[np.bool_]) -> int:
-    """How many groups have an ED case among the chosen rows; a case without a group counts as one."""
+    """Groups with an ED case among the rows; a case without a group counts as a group."""
     is_ed = is_member & (codes(rows.label_codes) == ED)
     groups, counts = np.unique(codes(rows.group_codes)[is_ed], return_counts=True)
 
@@ -141,7 +141,7 @@ def _consequence(name: str, lacks_ed: bool) -> str:
 
 
 def derived_labels(data: Data, evaluation_sets: Sequence[EvaluationSet]) -> Finding:
-    """Whether the labels of the embedded cases follow from the facts that are stored beside them."""
+    """Whether the labels of the embedded cases follow from their stored facts."""
     embedded = [entry for entry in evaluation_sets if entry.source == "embedded"]
     whole = data.model_copy(update={"limits": {}})
     with TemporaryDirectory() as root:

@@ -25,7 +25,7 @@ LabelCounts = Sequence[int]
 def try_split(rows: Tally, data: Data) -> Split | None:
     """The sets into which the project splits the table, or what is given as train.
 
-    Repeated texts count once. None where all sets are given, or where the cases are too many to try.
+    Repeated texts count once. None where all sets are given, or with too many cases to try.
     """
     if rows.has_all_sets or not rows.cases:
         return None
@@ -42,12 +42,12 @@ def try_split(rows: Tally, data: Data) -> Split | None:
 def split_finding(split: Split | None, data: Data) -> Finding:
     """Whether the split leaves a model something to learn from and to be judged by.
 
-    It says what the preparation of the data would say. A table without one of the labels can only be
-    an evaluation set, which is another finding; here it only has to fill the sets.
+    It says what the preparation of the data would say. A table that lacks a label can only be an
+    evaluation set, which is another finding; here it only has to fill the sets.
     """
     name = "our split"
     if split is None:
-        remedy = "too many cases for a check: `triage data card` makes it, and says what is wrong with it"
+        remedy = "too many cases to try: `triage data card` splits them, and names what is wrong"
         return Finding(name, "warning", "not tried", remedy)
 
     labels = {case.label for cases in split.values() for case in cases}

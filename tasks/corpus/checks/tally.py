@@ -36,7 +36,7 @@ Entry = tuple[str, str, int, Case]
 class Tally:
     """Columns of numbers, one entry per row.
 
-    `sets` holds the sets' names in the order of their codes; `cases` is None once there are too many.
+    `sets`: names in the order of their codes; `cases`: None once there are too many.
     """
 
     sets: list[str] = field(default_factory=list)
