@@ -1,13 +1,27 @@
 """Shared set-up: a fast BLAS before MLX is first imported, a home of its own for every test, and who runs which file."""
 
+import compileall
+import importlib.util
 import os
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from tasks.runtime.device import load_blas, total_memory
 
+
+def compile_libraries_once() -> None:
+    """Where Python may not store what it compiles, each of the many processes here would compile it again."""
+    library = importlib.util.find_spec("prefect")
+    if not sys.dont_write_bytecode or library is None or Path(str(library.cached)).is_file():
+        return
+    compileall.compile_dir(Path(str(library.origin)).parents[1], quiet=2, workers=0)
+
+
+if "PYTEST_XDIST_WORKER" not in os.environ:  # before the workers of pytest-xdist start
+    compile_libraries_once()
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # side by side: each its share of the cores
     os.environ.setdefault("MKL_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 load_blas()

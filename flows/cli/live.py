@@ -90,7 +90,7 @@ class _Display:
 
         match event:
             case StepWarning():
-                self._print(f"WARNING  {event.message}", style="bold yellow")
+                self._print_once(title, event.message, f"WARNING  {event.message}", "bold yellow")
             case TrainingReport() | ProgressReport():
                 self._show_step(title, event)
             case ExperimentLanded() | ExperimentFailed():
@@ -146,12 +146,12 @@ class _Display:
         count = f"{self.ended}/{self.experiments}"
         return count if seconds is None else f"{count}, {clock(seconds)} left"
 
-    def _print_once(self, title: str, message: str, text: str) -> None:
+    def _print_once(self, title: str, message: str, text: str, style: str | None = None) -> None:
         """Print `text` unless a step on the same base model has sent this message."""
         model = next((name for name in self.models if f" {name}" in title), "")
         if (model, message) not in self.printed:
             self.printed.add((model, message))
-            self._print(text)
+            self._print(text, style)
 
     def _print(self, text: str, style: str | None = None) -> None:
         print_line(self.bars.console, text, style)

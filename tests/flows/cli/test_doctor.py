@@ -208,6 +208,21 @@ def test_a_library_of_the_wrong_version_is_named(tmp_path, monkeypatch, name, ne
     assert levels(found) == ["ok", level] and needs.partition("<")[0].partition(">")[0] in found[1].detail
 
 
+@pytest.mark.parametrize(
+    ("may_not_write", "compiled", "level"), [(True, False, "warning"), (True, True, "ok"), (False, False, "ok")]
+)
+def test_libraries_that_every_process_would_compile_again_are_told(
+    tmp_path, monkeypatch, may_not_write, compiled, level
+):
+    cached = tmp_path / "prefect.pyc"
+    if compiled:
+        cached.write_bytes(b"")
+    monkeypatch.setattr(checks.sys, "dont_write_bytecode", may_not_write)
+    monkeypatch.setattr(checks, "find_spec", lambda name: type("Spec", (), {"cached": str(cached)}))
+    (finding,) = checks.bytecode()
+    assert finding.level == level and ("uv sync --compile-bytecode" in finding.remedy) == (level == "warning")
+
+
 def test_a_mac_with_a_python_for_intel_is_refused(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(checks, "backend", lambda: "cpu")
