@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.selection import Selection
+from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prepare import judged_sets, prepare_dataset
 from tasks.identity import evaluation_from, training_from
 from tasks.models.convert import variant_folder
@@ -126,9 +127,9 @@ def _is_it(folder: Path, spec: ExperimentSpec, dataset: dict[str, Any]) -> bool:
     if (variant := _variant(spec)) is not None:
         return folder.name == training_from(spec, variant, dataset)
     manifest = read_manifest(folder) or {}
-    return manifest.get("settings_digest") == settings_digest(spec, dataset) and _same_sources(
-        folder, spec
-    )
+    return manifest.get("settings_digest") == settings_digest(
+        spec, DatasetManifest.model_validate(dataset)
+    ) and _same_sources(folder, spec)
 
 
 def _is_scored(folder: Path, spec: ExperimentSpec, dataset: dict[str, Any]) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 from prefect import task
 
 from tasks.caching import is_transient
+from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prepare import judged_sets
 from tasks.corpus.prompts import load_prompt
 from tasks.judging.evaluation_rows import judged_rows
@@ -134,7 +135,7 @@ def _land_experiment(
         "seed": 0,
         "status": "completed",
         "finished_at": finished,
-        "dataset_digest": dataset_digest(dataset),
+        "dataset_digest": dataset_digest(DatasetManifest.model_validate(dataset)),
         **columns,
     }
     land_rows(training, "training", {"experiment": [whole_row("experiment", row)]})

@@ -8,6 +8,7 @@ from typing import Any
 from prefect import task
 
 from tasks.caching import is_transient
+from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prompts import load_prompt
 from tasks.landing import is_landed, land_rows, whole_row
 from tasks.models.convert import base_folder
@@ -86,7 +87,7 @@ def _land(one: Comparison, figures: Figures, set_cases: int, dataset: dict[str, 
         "random_weights": one.reference.random_weights,
         "variant_digest": one.variant.digest,
         "reference_digest": one.reference.digest,
-        "dataset_digest": dataset_digest(dataset),
+        "dataset_digest": dataset_digest(DatasetManifest.model_validate(dataset)),
         "set_cases": set_cases,
         "created_at": datetime.now(UTC).replace(tzinfo=None),
     }

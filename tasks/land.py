@@ -5,12 +5,13 @@ from pathlib import Path
 from prefect import task
 
 from tasks.caching import is_transient
+from tasks.corpus.manifest import DatasetManifest
 from tasks.judging.evaluation_rows import evaluation_rows
 from tasks.landing import is_landed, land_rows, landed_status
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.store import home, verify
 from tasks.spec import ExperimentSpec
-from tasks.tuning.training_rows import training_rows
+from tasks.tuning.training_rows import TrainingOutcome, training_rows
 
 
 @task(
@@ -29,8 +30,8 @@ def land(spec: ExperimentSpec, training: str, evaluation: str, variant: Path, da
     folder = home() / "experiments" / training
     weights = VariantManifest.read(variant)
     dataset = verify(data, deep=False)
-    summary = verify(folder, deep=True)["summary"]
-    rows = training_rows(spec, training, weights, dataset, summary, folder)
+    outcome = TrainingOutcome.of_complete(folder)
+    rows = training_rows(spec, training, weights, DatasetManifest.read(data), outcome)
     land_rows(training, "training", rows)
 
     scores = folder / "scores" / evaluation

@@ -7,12 +7,12 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from tasks.corpus.manifest import DatasetManifest
 from tasks.identity import experiment_folder
 from tasks.models.manifest import VariantManifest
-from tasks.runtime.errors import Diverged
-from tasks.runtime.store import complete, home, locked, verify
+from tasks.runtime.store import complete, home, locked
 from tasks.spec import ExperimentSpec
-from tasks.tuning.training_rows import diverged_summary, training_rows, variant_row
+from tasks.tuning.training_rows import TrainingOutcome, training_rows, variant_row
 from warehouse.landing import write_landing
 from warehouse.load import load_all, load_landing
 from warehouse.schema import tables as known_tables
@@ -34,11 +34,9 @@ def land_failure(spec: ExperimentSpec, variant: Path, data: Path, error: Excepti
     folder = experiment_folder(spec, variant, data)
     if complete(folder) and landed_status(folder.name) == "completed":
         return  # what failed is an evaluation: the training and its other evaluations stay what they are
-    status = "diverged" if isinstance(error, Diverged) else "failed"
     weights = VariantManifest.read(variant)
-    dataset = verify(data, deep=False)
-    reached = diverged_summary(folder) if isinstance(error, Diverged) else {}
-    rows = training_rows(spec, folder.name, weights, dataset, reached, folder, (status, str(error)))
+    outcome = TrainingOutcome.of_failure(folder, error)
+    rows = training_rows(spec, folder.name, weights, DatasetManifest.read(data), outcome)
     land_rows(folder.name, "training", rows)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from prefect import task
 
 from tasks.caching import is_transient
+from tasks.corpus.manifest import DatasetManifest
 from tasks.identity import evaluation_of
 from tasks.judging.evaluation_rows import evaluation_rows
 from tasks.landing import Rows, is_landed, land_rows
@@ -13,7 +14,7 @@ from tasks.progress import publisher
 from tasks.runtime.child import run_child
 from tasks.runtime.store import complete, home, verify
 from tasks.spec import ExperimentSpec, short_digest
-from tasks.tuning.training_rows import training_rows
+from tasks.tuning.training_rows import TrainingOutcome, training_rows
 
 
 @task(
@@ -56,7 +57,9 @@ def move_adapter(
 
     evaluated = evaluation_rows(spec, moved, moved_evaluation, scores, dataset)
     on_variant = spec.model_copy(update={"bits": bits})
-    experiment: Rows = training_rows(on_variant, moved, weights, dataset, {}, scores)
+    experiment: Rows = training_rows(
+        on_variant, moved, weights, DatasetManifest.read(data), TrainingOutcome()
+    )
     experiment["experiment"][0] |= {
         "cell_id": cell,
         "recipe": f"{spec.recipe.name} from {spec.bits}bit",

@@ -19,6 +19,7 @@ from flows.report.names import experiment_name
 from flows.report.table import Table, print_table
 from flows.report.typed_rows import EvaluationRow, quoted, typed_rows
 from tasks.corpus.case import Case
+from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.vignettes.adversarial import NAME as ADVERSARIAL
 from tasks.grid import load_grid
@@ -125,7 +126,11 @@ def _learned_alike(manifest: dict[str, Any]) -> set[str]:
     last: there the test set may have had other limits.
     """
     manifests = [manifest, *filter(None, map(complete, (home() / "data").iterdir()))]
-    return {dataset_digest(other) for other in manifests if _learned(other) == _learned(manifest)}
+    return {
+        dataset_digest(DatasetManifest.model_validate(other))
+        for other in manifests
+        if _learned(other) == _learned(manifest)
+    }
 
 
 def _learned(manifest: dict[str, Any]) -> list[str]:

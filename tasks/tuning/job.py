@@ -10,11 +10,13 @@ from typing import Any
 
 import mlx.core as mx
 
+from tasks.corpus.manifest import DatasetManifest
+from tasks.models.manifest import VariantManifest
 from tasks.runtime.device import Device
 from tasks.runtime.errors import Diverged
 from tasks.runtime.events import Emit, StepWarning
 from tasks.runtime.probe import report_device
-from tasks.runtime.store import locked, seal, verify, write_atomic
+from tasks.runtime.store import locked, seal, write_atomic
 from tasks.tuning.batches import TOKENS_AT_ONCE, epoch_batches, padding_share
 from tasks.tuning.checkpoint import Arrays, Progress
 from tasks.tuning.fit import fit, keep_within
@@ -99,7 +101,7 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     with locked(job.folder):
         (job.folder / DIVERGED).unlink(missing_ok=True)
         summary = _train(_set_up(job, emit), emit).model_dump(mode="json")
-        settings = settings_digest(job.experiment, verify(job.data, deep=False))
+        settings = settings_digest(job.experiment, DatasetManifest.read(job.data))
         manifest = {
             "training_id": job.training_id,
             "settings_digest": settings,
@@ -142,7 +144,7 @@ def _load_splits(
     """
     spec = job.experiment
     template = load_template(job.variant)
-    weights_digest = verify(job.variant, deep=False)["digest"]
+    weights_digest = VariantManifest.read(job.variant).digest
     stored = _stored_sets(job.choice, saved_choice)
     tokens_at_once = job.choice.tokens_at_once if job.choice else TOKENS_AT_ONCE
 

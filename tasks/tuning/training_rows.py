@@ -1,62 +1,108 @@
-"""A training's summary to the rows that the warehouse keeps."""
+"""The rows of a training, and of a variant, that the warehouse keeps."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from tasks.corpus.case import SETS
+from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prompts import load_prompt
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.device import backend, compute_dtype, compute_path, versions
+from tasks.runtime.errors import Diverged
+from tasks.runtime.events import CurvePoint
 from tasks.spec import ENGINE_VERSION, ExperimentSpec, short_digest
+from tasks.tuning.summary import TrainingManifest, TrainingSummary
 
-Rows = list[dict[str, Any]]
-DIVERGED = "diverged.json"  # summary and curve of a training up to the update at which it diverged
+Columns = dict[str, Any]  # a landing row, or a part of one
+Rows = list[Columns]
+# Summary and curve of a training up to the update at which it diverged.
+DIVERGED = "diverged.json"
+# Columns that are taken from the summary.
 MEASURED = (
-    "trainable_parameters", "train_loss", "valid_loss", "best_iteration", "last_iteration", "train_seconds",
-    "tokens_per_second", "weights_memory_bytes", "peak_memory_bytes", "peak_rss_bytes", "micro_batch", "shortened_cases",
-    "padding_share", "cache_memory_bytes", "memory_budget_bytes", "checkpointed_blocks",
-)  # fmt: skip
+    "trainable_parameters",
+    "train_loss",
+    "valid_loss",
+    "best_iteration",
+    "last_iteration",
+    "train_seconds",
+    "tokens_per_second",
+    "weights_memory_bytes",
+    "peak_memory_bytes",
+    "peak_rss_bytes",
+    "micro_batch",
+    "shortened_cases",
+    "padding_share",
+    "cache_memory_bytes",
+    "memory_budget_bytes",
+    "checkpointed_blocks",
+)
+# Settings of a recipe that decide how its evaluation is judged, but not the training.
+JUDGING_SETTINGS = {"target_ed_recall", "primary_rule"}
+
+
+@dataclass(frozen=True)
+class TrainingOutcome:
+    """How a training ended: its status, the sentence that says why it failed, and its summary and curve, if any."""
+
+    status: str = "completed"
+    error: str | None = None
+    summary: TrainingSummary = TrainingSummary()
+    curve: tuple[CurvePoint, ...] = ()
+
+    @classmethod
+    def of_complete(cls, folder: Path) -> TrainingOutcome:
+        """The outcome of a complete training's folder. Raises BrokenFolder if its digests do not match."""
+        manifest = TrainingManifest.read(folder, deep=True)
+        training = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+        return cls(summary=manifest.summary, curve=_points(training["curve"]))
+
+    @classmethod
+    def of_failure(cls, folder: Path, error: Exception) -> TrainingOutcome:
+        """The outcome of a training that ended with `error`; with summary and curve if it diverged."""
+        if not isinstance(error, Diverged):
+            return cls("failed", str(error))
+        try:
+            reached = json.loads((folder / DIVERGED).read_text(encoding="utf-8"))
+            summary = TrainingSummary.model_validate(reached["summary"])
+            return cls("diverged", str(error), summary, _points(reached["curve"]))
+        except (OSError, ValueError, KeyError):
+            # Nothing was recorded, as when the untuned scores are not finite.
+            return cls("diverged", str(error))
+
+
+def _points(curve: list[dict[str, Any]]) -> tuple[CurvePoint, ...]:
+    return tuple(CurvePoint(**point) for point in curve)
 
 
 def training_rows(
-    spec: ExperimentSpec, training_id: str, variant: VariantManifest, dataset: dict[str, Any], summary: dict[str, Any],
-    folder: Path, error: tuple[str, str] | None = None,
-) -> dict[str, Rows]:  # fmt: skip
-    """Landing rows of one training. `dataset`: its manifest; `error` (status, sentence) where it did not finish,
-    with an empty `summary` unless it diverged: then with what was reached (see `diverged_summary`)."""
-    device = summary.get("device", {})
+    spec: ExperimentSpec,
+    training_id: str,
+    variant: VariantManifest,
+    dataset: DatasetManifest,
+    outcome: TrainingOutcome,
+) -> dict[str, Rows]:
+    """Landing rows of one training: of the tables `experiment` and `training_curve`."""
     row = {
-        "training_id": training_id, "cell_id": spec.cell_id, **_settings(spec), **weights_columns(variant),
-        "settings_digest": settings_digest(spec, dataset), "source_training_id": None,
-        "dataset_digest": dataset_digest(dataset), "status": error[0] if error else "completed",
-        "error": error[1] if error else None, "compute_path": compute_path(), "backend": backend(),
-        "compute_dtype": compute_dtype(), "blas": device.get("blas"), "gflops": device.get("gflops"),
-        "machine": device.get("machine"), "triage_version": metadata.version("triage-sweep"),
-        "mlx_version": versions()["mlx"], "mlx_lm_version": versions()["mlx-lm"], "engine_version": ENGINE_VERSION,
-        **{key: summary.get(key) for key in MEASURED},
-        "started_at": _utc(summary.get("started_at")), "finished_at": _utc(summary.get("finished_at")),
-    }  # fmt: skip
-    curve = (
-        json.loads((folder / (DIVERGED if error else "training.json")).read_text())["curve"]
-        if summary
-        else []
-    )
-    # a curve of an earlier version has no other_loss
-    points = [{"training_id": training_id, "other_loss": None, **point} for point in curve]
+        "training_id": training_id,
+        "cell_id": spec.cell_id,
+        **_setting_columns(spec),
+        **weights_columns(variant),
+        "settings_digest": settings_digest(spec, dataset),
+        "source_training_id": None,
+        "dataset_digest": dataset_digest(dataset),
+        "status": outcome.status,
+        "error": outcome.error,
+        **_engine_columns(),
+        **_summary_columns(outcome.summary),
+    }
+    points = [{"training_id": training_id, **asdict(point)} for point in outcome.curve]
     return {"experiment": [row], "training_curve": points}
-
-
-def diverged_summary(folder: Path) -> dict[str, Any]:
-    """How far a training had come when it diverged: its memory, its speed and its last values; empty if not recorded."""
-    try:
-        return dict(json.loads((folder / DIVERGED).read_text(encoding="utf-8"))["summary"])
-    except (OSError, ValueError, KeyError):
-        return {}
 
 
 def variant_row(variant_id: str, variant: VariantManifest) -> Rows:
@@ -79,7 +125,7 @@ def variant_row(variant_id: str, variant: VariantManifest) -> Rows:
     ]
 
 
-def weights_columns(variant: VariantManifest) -> dict[str, Any]:
+def weights_columns(variant: VariantManifest) -> Columns:
     """The columns of experiments and variants that say which weights were used."""
     return {
         "weights_source": variant.weights_source,
@@ -92,38 +138,77 @@ def weights_columns(variant: VariantManifest) -> dict[str, Any]:
     }
 
 
-def dataset_digest(dataset: dict[str, Any]) -> str:
-    """Digest of a dataset's four sets, from its manifest: a further evaluation set makes it no other dataset."""
-    return short_digest({name: dataset["sets"][name]["digest"] for name in SETS})
+def dataset_digest(dataset: DatasetManifest) -> str:
+    """Digest of a dataset's four own sets: a further evaluation set makes it no other dataset."""
+    return short_digest({name: dataset.digest_of(name) for name in SETS})
 
 
-def settings_digest(spec: ExperimentSpec, dataset: dict[str, Any]) -> str:
-    """Digest of all that decides a training except its weights, bits and seed. `dataset`: its manifest.
+def settings_digest(spec: ExperimentSpec, dataset: DatasetManifest) -> str:
+    """Digest of everything that decides a training except its weights, bits and seed.
 
-    Experiments of one digest, recipe name and base model may be compared; these and the rest have columns of their own.
+    Experiments with the same digest, recipe name and base model may be compared; the rest has columns of its own.
     """
     return short_digest(
         {
-            # how it is judged decides no training; equal_pair looks at the target and the rule of each evaluation
-            "recipe": spec.recipe.model_dump(mode="json", exclude={"name", "target_ed_recall", "primary_rule"}),
-            "training": spec.training.model_dump(mode="json", exclude={"memory"}),  # it never changes results
-            "sets": {name: dataset["sets"][name]["digest"] for name in ("train", "valid")},
-            "prompt": load_prompt().digest, "engine": ENGINE_VERSION, "versions": versions(),
-            "backend": backend(), "compute_dtype": compute_dtype(),
+            "recipe": spec.recipe.model_dump(mode="json", exclude={"name", *JUDGING_SETTINGS}),
+            # The memory budget never changes results.
+            "training": spec.training.model_dump(mode="json", exclude={"memory"}),
+            "sets": {name: dataset.digest_of(name) for name in ("train", "valid")},
+            "prompt": load_prompt().digest,
+            "engine": ENGINE_VERSION,
+            "versions": versions(),
+            "backend": backend(),
+            "compute_dtype": compute_dtype(),
         }
-    )  # fmt: skip
+    )
 
 
-def _settings(spec: ExperimentSpec) -> dict[str, Any]:
+def _setting_columns(spec: ExperimentSpec) -> Columns:
     recipe = spec.recipe
     return {
-        "base_model": spec.model.name, "bits": spec.bits, "recipe": recipe.name, "recipe_kind": recipe.kind,
-        "seed": spec.seed, "group_size": spec.training.group_size, "num_layers": spec.training.num_layers,
-        "learning_rate": recipe.learning_rate, "batch_size": recipe.batch_size, "rank": recipe.rank,
-        "scale": recipe.scale, "peft_alpha": recipe.peft_alpha, "dropout": recipe.dropout,
-        "iterations": recipe.iterations, "target_ed_recall": recipe.target_ed_recall, "cost_weight": recipe.cost_weight,
-        "has_cost_matrix": recipe.cost_matrix is not None, "has_class_weights": recipe.class_weights is not None,
-    }  # fmt: skip
+        "base_model": spec.model.name,
+        "bits": spec.bits,
+        "recipe": recipe.name,
+        "recipe_kind": recipe.kind,
+        "seed": spec.seed,
+        "group_size": spec.training.group_size,
+        "num_layers": spec.training.num_layers,
+        "learning_rate": recipe.learning_rate,
+        "batch_size": recipe.batch_size,
+        "rank": recipe.rank,
+        "scale": recipe.scale,
+        "peft_alpha": recipe.peft_alpha,
+        "dropout": recipe.dropout,
+        "iterations": recipe.iterations,
+        "target_ed_recall": recipe.target_ed_recall,
+        "cost_weight": recipe.cost_weight,
+        "has_cost_matrix": recipe.cost_matrix is not None,
+        "has_class_weights": recipe.class_weights is not None,
+    }
+
+
+def _engine_columns() -> Columns:
+    return {
+        "compute_path": compute_path(),
+        "backend": backend(),
+        "compute_dtype": compute_dtype(),
+        "triage_version": metadata.version("triage-sweep"),
+        "mlx_version": versions()["mlx"],
+        "mlx_lm_version": versions()["mlx-lm"],
+        "engine_version": ENGINE_VERSION,
+    }
+
+
+def _summary_columns(summary: TrainingSummary) -> Columns:
+    device = summary.device
+    return {
+        "blas": device.blas if device else None,
+        "gflops": device.gflops if device else None,
+        "machine": device.machine if device else None,
+        **{name: getattr(summary, name) for name in MEASURED},
+        "started_at": _utc(summary.started_at),
+        "finished_at": _utc(summary.finished_at),
+    }
 
 
 def _utc(text: str | None) -> datetime | None:

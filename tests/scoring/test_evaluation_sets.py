@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prepare import prepare_dataset
 from tasks.evaluation_sets import evaluate_sets
 from tasks.grid import known_models, load_grid
@@ -23,7 +24,7 @@ from tasks.runtime.store import verify
 from tasks.scoring import job
 from tasks.spec import LABELS, EvaluationSet, Scoring, experiments
 from tasks.tuning import job as training_job
-from tasks.tuning.training_rows import training_rows
+from tasks.tuning.training_rows import TrainingOutcome, training_rows
 from warehouse.connect import reading, writing
 from warehouse.health import run_audits
 from warehouse.query import query
@@ -83,7 +84,9 @@ def land_training(spec, args, scores):
     """The training of the study and its evaluation on test, to which all others belong."""
     dataset, folder, training = verify(Path(args["data"])), Path(args["folder"]), args["training_id"]
     variant = VariantManifest.read(Path(args["variant"]))
-    rows = training_rows(spec, training, variant, dataset, verify(folder)["summary"], folder)
+    rows = training_rows(
+        spec, training, variant, DatasetManifest.read(Path(args["data"])), TrainingOutcome.of_complete(folder)
+    )
     land_rows(training, "training", rows)
     land_rows(scores.name, "evaluation", evaluation_rows(spec, training, scores.name, scores, dataset))
 

@@ -13,6 +13,7 @@ from mlx_lm.generate import generate_step
 from mlx_lm.utils import load, load_model
 
 from tasks.corpus.encode import make_template
+from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.prompts import load_prompt
 from tasks.grid import known_models, load_grid
@@ -359,7 +360,7 @@ def test_fidelity_of_a_set_with_one_case_has_divergences_and_no_perplexity_and_n
 
 def test_the_settings_digest_covers_what_has_no_column_and_neither_bits_nor_seed_nor_memory(study):
     spec, args, _ = study["tiny-llama", "balanced_safe"]
-    dataset = verify(Path(args["data"]))
+    dataset = DatasetManifest.read(Path(args["data"]))
 
     def digest(training=None, recipe=None, **values):
         parts = {"training": spec.training.model_copy(update=training), "recipe": spec.recipe.model_copy(update=recipe)}
@@ -461,8 +462,8 @@ def test_an_evaluation_that_fails_leaves_the_landed_training_and_its_other_evalu
 def test_a_further_evaluation_set_or_another_target_makes_no_other_dataset_and_no_other_settings(study, tmp_path):
     spec, args, _ = study["tiny-llama", "balanced_safe"]
     more = prepare_dataset(spec.data, tmp_path, [EvaluationSet(name="test_adversarial", source="embedded")])
-    alone, both = verify(Path(args["data"])), verify(more)
-    assert alone["digest"] != both["digest"] and dataset_digest(alone) == dataset_digest(both)
+    alone, both = DatasetManifest.read(Path(args["data"])), DatasetManifest.read(more)
+    assert alone.digest != both.digest and dataset_digest(alone) == dataset_digest(both)
     recipe = spec.recipe.model_copy(update={"target_ed_recall": 0.8, "primary_rule": "min_cost"})
     assert settings_digest(spec.model_copy(update={"recipe": recipe}), both) == settings_digest(spec, alone)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prepare import prepare_dataset
 from tasks.grid import known_models, load_grid
 from tasks.identity import training_of
@@ -25,7 +26,7 @@ from tasks.runtime.store import verify
 from tasks.spec import ExperimentSpec, experiments
 from tasks.tuning import frozen_prefix, job, step, trainer
 from tasks.tuning.batches import TOKENS_AT_ONCE
-from tasks.tuning.training_rows import diverged_summary, training_rows
+from tasks.tuning.training_rows import TrainingOutcome, training_rows
 from warehouse.landing import write_landing
 
 UPDATES, CADENCE = 60, 3
@@ -176,16 +177,15 @@ def test_a_diverged_training_lands_its_curve_up_to_then_and_its_memory(study, tm
     with pytest.raises(Diverged, match="at update 4") as error:
         trained(study, tmp_path, iterations=6)
     spec, (variant, data) = ExperimentSpec.model_validate(study["experiment"]), (study["variant"], study["data"])
-    manifests = VariantManifest.read(Path(variant)), verify(Path(data))
-    found = training_rows(
-        spec, "t1", *manifests, diverged_summary(tmp_path), tmp_path, ("diverged", str(error.value))
-    )  # fmt: skip
-    (row,), curve = found["experiment"], found["training_curve"]
+    manifests = VariantManifest.read(Path(variant)), DatasetManifest.read(Path(data))
+    outcome = TrainingOutcome.of_failure(tmp_path, error.value)
+    rows = training_rows(spec, "t1", *manifests, outcome)
+    (row,), curve = rows["experiment"], rows["training_curve"]
     assert row["status"] == "diverged" and row["last_iteration"] == 3
     assert row["peak_memory_bytes"] >= row["weights_memory_bytes"] > 0 and row["peak_rss_bytes"] > 0
     assert [(p["iteration"], p["split"]) for p in curve] == [(2, "train"), (3, "valid"), (3, "train")]
     assert all(p["loss"] == pytest.approx(p["label_loss"] + p["other_loss"] + p["cost"]) for p in curve)
-    assert write_landing(tmp_path / "landing", "t1", "training", found).is_dir()
+    assert write_landing(tmp_path / "landing", "t1", "training", rows).is_dir()
 
 
 def refusal(study, folder, **training) -> str:

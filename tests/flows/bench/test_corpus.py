@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from flows.bench.corpus import BASELINE, Decided, _difference, _models, _row, _verdict, bench_corpus
 from flows.cli.main import app
 from flows.report.table import Table
+from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.vignettes.adversarial import NAME as ADVERSARIAL
 from tasks.grid import load_grid
@@ -96,7 +97,10 @@ def prepared(overrides: list[str]) -> tuple[Path, dict[str, Any]]:
 def land(root: Path, id: str, overrides: list[str], wrong: int) -> None:
     """A training on a dataset, scored on test and on the harder cases, of which it gets the first `wrong` wrong."""
     folder, manifest = prepared(overrides)
-    own = {"dataset_digest": dataset_digest(manifest), "settings_digest": f"settings of {id}"}
+    own = {
+        "dataset_digest": dataset_digest(DatasetManifest.model_validate(manifest)),
+        "settings_digest": f"settings of {id}",
+    }
     write_landing(root, id, "training", training(id, **own))
     for name in ("test", ADVERSARIAL):
         cases = read_lines(folder / f"{name}.jsonl")
