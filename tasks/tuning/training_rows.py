@@ -42,6 +42,7 @@ MEASURED = (
     "memory_budget_bytes",
     "checkpointed_blocks",
 )
+NOTHING_MEASURED = TrainingSummary()
 # Settings of a recipe that decide how its evaluation is judged, but not the training.
 JUDGING_SETTINGS = {"target_ed_recall", "primary_rule"}
 
@@ -52,7 +53,7 @@ class TrainingOutcome:
 
     status: str = "completed"
     error: str | None = None
-    summary: TrainingSummary = TrainingSummary()
+    summary: TrainingSummary = NOTHING_MEASURED
     curve: tuple[CurvePoint, ...] = ()
 
     @classmethod
