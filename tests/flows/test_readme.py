@@ -138,7 +138,8 @@ ELSEWHERE = re.compile(
 @pytest.mark.parametrize("readme", READMES, ids=named)
 def test_every_path_that_a_readme_names_exists(readme):
     paths = [span for span in code_spans(readme) if A_PATH.fullmatch(span) and not ELSEWHERE.fullmatch(span)]
-    places = (readme.parent, ROOT, readme.parent / "knowledge")
+    inside = [folder for folder in readme.parent.glob("*/") if not (folder / "README.md").exists()]
+    places = (ROOT, readme.parent, readme.parent / "knowledge", *inside)
     assert [path for path in paths if not any((place / path).exists() for place in places)] == []
 
 
