@@ -176,14 +176,14 @@ def test_changed_views_replace_the_old_ones(tmp_path, monkeypatch):
         assert con.execute("FROM leaderboard").fetchall() == [(1,)]
 
 
-def test_no_migration_number_is_used_twice_and_every_view_states_its_grain():
+def test_no_migration_number_is_used_twice_and_every_view_and_audit_states_its_grain():
     numbers = [int(name[:4]) for name, _ in sql_files("migrations")]
     assert numbers == sorted(set(numbers))
     for name, text in sql_files("views"):
         assert text.startswith("-- One row per "), name
         assert re.search(rf"CREATE OR REPLACE VIEW {name[3:]} AS", text), name
     for name, text in sql_files("audits"):
-        assert text.startswith("-- "), name
+        assert text.startswith("-- One row per "), name
 
 
 def loaded_by(modules, packages):

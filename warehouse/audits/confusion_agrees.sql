@@ -1,4 +1,4 @@
--- Evaluations whose confusion matrix is missing, all zero, or of another number of cases than the evaluation states.
+-- One row per evaluation and rule whose confusion matrix is missing or has not the stated cases.
 WITH totals AS (
     SELECT evaluation_id, rule, sum(cases) AS counted FROM confusion_matrix GROUP BY ALL
 ),

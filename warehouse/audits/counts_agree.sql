@@ -1,5 +1,6 @@
--- Evaluations whose stated counts, groups or accuracy differ from their prediction and dropout rows. With one grouped case
--- a set has groups: each case without one is a group of its own.
+-- One row per evaluation whose counts, groups or accuracy contradict the rows of its cases.
+--
+-- A set with one grouped case has groups: each case without one is then a group of its own.
 WITH predicted AS (
     SELECT
         evaluation_id,

@@ -1,4 +1,6 @@
--- Keys that occur twice (a broken index would let them), and one text with two labels in one evaluation.
+-- One row per key that occurs twice, and per text with two labels in one evaluation.
+--
+-- Only a broken index lets a key occur twice.
 SELECT 'experiment' AS tbl, training_id AS key FROM experiment GROUP BY ALL HAVING count(*) > 1
 UNION ALL
 SELECT 'evaluation', evaluation_id FROM evaluation GROUP BY ALL HAVING count(*) > 1

@@ -1,5 +1,8 @@
--- Gates whose state does not follow from value and bound, and verdicts that do not follow from the gates. A gate is
--- PROVISIONAL with a sufficient bound only for a stated reason, and its bound is the less favourable of both intervals'.
+-- One row per gate, or verdict of an evaluation, that contradicts its figures.
+--
+-- The state of a gate follows from its value and bound, and the verdict from the gates. The bound
+-- is the less favourable one of both intervals. A gate with a sufficient bound is PROVISIONAL only
+-- for a stated reason.
 WITH judged AS (
     SELECT
         *,

@@ -1,4 +1,4 @@
--- Review flags, subgroups, reliability rows and conformal sets whose figures differ from those of prediction and dropout rows.
+-- One row per review flag, subgroup, reliability bin or conformal set that contradicts its cases.
 WITH flagged AS (
     SELECT
         evaluation_id,

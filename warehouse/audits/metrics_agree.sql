@@ -1,5 +1,7 @@
--- Landed metrics that differ from the figures computed from prediction rows, for every rule whose decisions are stored
--- (scoring version 3: all three). A value without a figure, and a figure without a value, differ too.
+-- One row per landed metric that differs from the figure computed from predictions.
+--
+-- A value without a figure, and a figure without a value, differ too. Checked are the rules whose
+-- decisions are stored: all three from scoring version 3 on.
 WITH priced AS (
     SELECT
         c.*,

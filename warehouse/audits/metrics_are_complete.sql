@@ -1,5 +1,6 @@
--- Evaluations without the figures that every evaluation needs, intervals upside down, and intervals in use that are not
--- the wider of both.
+-- One row per required metric that an evaluation lacks, or metric with an impossible interval.
+--
+-- An interval has its lower bound first, and the one in use is the wider of both.
 WITH needed AS (
     SELECT unnest(
         ['accuracy', 'macro_f1', 'ed_recall', 'ed_precision', 'ed_f2', 'over_triage', 'under_triage']

@@ -1,4 +1,4 @@
--- Rows whose training, evaluation or landing folder is not there.
+-- One row per table and id without its training, evaluation, case or landing folder.
 SELECT 'training_curve' AS tbl, training_id AS id, 'experiment' AS lacks
 FROM training_curve ANTI JOIN experiment USING (training_id)
 UNION

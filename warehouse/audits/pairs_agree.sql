@@ -1,5 +1,7 @@
--- Equal pairs that lack their figures or whose cases differ, pair figures without an equal pair, and pair figures
--- that differ from those computed from prediction rows.
+-- One row per equal pair, or figure of one, that contradicts the predictions.
+--
+-- A pair has figures and the same cases on both sides, figures belong to a pair, and they equal
+-- those computed from predictions.
 WITH computed AS (
     UNPIVOT (SELECT evaluation_id, rule, accuracy, ed_recall, ed_f2, macro_f1 FROM prediction_figures)
     ON accuracy, ed_recall, ed_f2, macro_f1 INTO NAME metric VALUE figure

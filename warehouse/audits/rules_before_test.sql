@@ -1,5 +1,7 @@
--- Decision rules without a record, chosen after the scoring of the cases that they decide had begun, without what they
--- need, or other than those that decided. Evaluations of a scoring version below 3 have no record.
+-- One row per decision rule that lacks its record, or whose record contradicts the decisions.
+--
+-- A rule is chosen before the scoring of the cases that it decides begins, with all that it needs.
+-- Evaluations of a scoring version below 3 have no record.
 WITH weighed AS (
     SELECT
         evaluation_id,

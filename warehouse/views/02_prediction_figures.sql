@@ -1,11 +1,15 @@
--- One row per evaluation and rule ('primary': the decision of the recipe's primary rule; 'argmax'): figures computed
--- from prediction rows alone; no row where the primary rule could not be applied. ED figures are NULL where the set has
--- no ED case; macro F1 averages the classes that the set has cases of. Over-triage: share of all cases sent to a more
--- urgent place than the label's; under-triage: to a less urgent one. loss: mean over cases of the negative
+-- One row per evaluation and rule ('primary', 'argmax'): figures computed from predictions alone.
+--
+-- 'primary' is the primary rule of the recipe; there is no row where it could not be applied. ED
+-- figures are NULL where the set has no ED case. macro_f1 averages the classes that the set has
+-- cases of. over_triage and under_triage are the shares of all cases whose decision is more
+-- urgent, or less urgent, than their label. loss is the mean over cases of the negative
 -- log-likelihood per completion token, in nats.
 CREATE OR REPLACE VIEW prediction_figures AS
 WITH decided AS (
-    SELECT evaluation_id, 'primary' AS rule, label, decision AS choice, nll FROM prediction WHERE decision IS NOT NULL
+    SELECT evaluation_id, 'primary' AS rule, label, decision AS choice, nll
+    FROM prediction
+    WHERE decision IS NOT NULL
     UNION ALL
     SELECT evaluation_id, 'argmax' AS rule, label, argmax AS choice, nll FROM prediction
 ),
@@ -32,7 +36,7 @@ totals AS (
         rule,
         count(*) AS cases,
         avg((choice = label)::DOUBLE) AS accuracy,
-        avg((choice < label)::DOUBLE) AS over_triage, -- the alphabet orders ED, GP, HOME by urgency
+        avg((choice < label)::DOUBLE) AS over_triage, -- ED < GP < HOME in the alphabet, by urgency
         avg((choice > label)::DOUBLE) AS under_triage,
         avg(nll) AS loss
     FROM decided

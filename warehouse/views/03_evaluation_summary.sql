@@ -1,11 +1,16 @@
--- One row per evaluation of a completed training: what was trained, what it reached under its primary rule, what it
--- took. Memory and time are those of this experiment on its machine; quantization_comparison sets 4 against 8 bits. A
--- session that sets the variable only_evaluations to a list of ids sees these alone, here and in all that follows.
+-- One row per evaluation of a completed training: its settings, results and resources.
+--
+-- The results are those of the primary rule, but accuracy is that of the argmax. Memory and time
+-- are those of this training on its machine; quantization_comparison compares 4 with 8 bits. A
+-- session may set the variable only_evaluations to a list of ids: this view, and those built on
+-- it, then show these evaluations only.
 CREATE OR REPLACE VIEW evaluation_summary AS
 WITH primary_metric AS (
     SELECT metric.*
     FROM metric
-    JOIN evaluation ON evaluation.evaluation_id = metric.evaluation_id AND evaluation.primary_rule = metric.rule
+    JOIN evaluation
+        ON evaluation.evaluation_id = metric.evaluation_id
+        AND evaluation.primary_rule = metric.rule
 ),
 wide AS (
     SELECT
@@ -76,7 +81,8 @@ SELECT
 FROM evaluation AS e
 JOIN experiment AS x ON x.training_id = e.training_id AND x.status = 'completed'
 LEFT JOIN wide USING (evaluation_id)
--- the target is the evaluation's: one training may be judged at several
+-- The target is the evaluation's, since one training may be judged at several.
 LEFT JOIN decision_rule AS d ON d.evaluation_id = e.evaluation_id AND d.rule = 'target_recall'
-LEFT JOIN metric AS a ON a.evaluation_id = e.evaluation_id AND a.rule = 'argmax' AND a.metric = 'accuracy'
+LEFT JOIN metric AS a
+    ON a.evaluation_id = e.evaluation_id AND a.rule = 'argmax' AND a.metric = 'accuracy'
 WHERE coalesce(list_contains(getvariable('only_evaluations')::VARCHAR[], e.evaluation_id), true);

@@ -1,10 +1,12 @@
--- One row per cell (base model, bits, recipe, seed), and another where its weights were random: the latest evaluation on
--- the set 'test' of the latest completed training. Latest is what was finished last, not what was asked for last: a
--- sweep that finds all its trainings done changes nothing here, and what it asked for is in evaluation_summary.
+-- One row per cell (base model, bits, recipe, seed): its latest evaluation on the set 'test'.
 --
--- The order of the leaderboard is decided here: first those that pass the gates, by over-triage (never by cost: always-ED
--- is nearly optimal there), then provisional ones, then unsafe ones, both by ED recall; baselines at the foot, in the same
--- order.
+-- Random weights have a row of their own. Latest is the evaluation of the training that finished
+-- last, whichever one a sweep asked for last: a sweep that repeats finished trainings changes
+-- nothing here, and evaluation_summary has what it asked for.
+--
+-- The order of the leaderboard is decided here. First come evaluations that pass the gates, by
+-- over-triage (never by cost, which is nearly minimal if every case is sent to ED), then
+-- provisional ones, then unsafe ones, both by ED recall; baselines come last, in the same order.
 CREATE OR REPLACE VIEW leaderboard AS
 SELECT *
 FROM evaluation_summary

@@ -1,5 +1,6 @@
--- One row per evaluation: the best constant answer on its cases. A model whose accuracy does not lie above this share has
--- not been shown to read the messages.
+-- One row per evaluation: the constant answer with the highest accuracy on its cases.
+--
+-- A model whose accuracy is not above this one has not been shown to read the messages.
 CREATE OR REPLACE VIEW best_constant AS
 SELECT
     evaluation_id,

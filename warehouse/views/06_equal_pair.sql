@@ -1,25 +1,44 @@
--- One row per two evaluations that differ in bits and in nothing that could be mistaken for an effect of bits: recipe
--- values, weights, data, engine and scoring are equal. The settings digest also covers what has no column: decay,
--- clipping, patience, class weights, costs, prompt, and the cases that are learned from. Those of calibration and those judged
--- have digests of their own: the dataset's would tell the same training apart by a test set that it never saw.
+-- One row per 4-bit/8-bit pair of evaluations that are otherwise identical.
+--
+-- Recipe values, weights, data, engine and scoring are equal, so that nothing else can be mistaken
+-- for an effect of the bits. The settings digest covers what has no column: weight decay,
+-- clipping, patience, class weights, costs, prompt, and the cases of training and validation.
+-- Calibration and evaluation sets have their own digests; the dataset's would separate equal
+-- trainings because of a test set that neither of them used.
 CREATE OR REPLACE VIEW equal_pair AS
 WITH side AS (
     SELECT
         x.* EXCLUDE (cell_id),
         e.* EXCLUDE (training_id),
         {
-            group_size: group_size, num_layers: num_layers, learning_rate: learning_rate, batch_size: batch_size,
-            rank: rank, scale: scale, dropout: dropout, iterations: iterations, target: d.target,
-            cost_weight: cost_weight, has_cost_matrix: has_cost_matrix, has_class_weights: has_class_weights,
-            weights_source: weights_source, source_digest: source_digest, original_precision: original_precision, random_weights: random_weights,
-            settings_digest: settings_digest, calibration_digest: coalesce(d.calibration_digest, dataset_digest), engine_version: engine_version,
+            group_size: group_size,
+            num_layers: num_layers,
+            learning_rate: learning_rate,
+            batch_size: batch_size,
+            rank: rank,
+            scale: scale,
+            dropout: dropout,
+            iterations: iterations,
+            target: d.target,
+            cost_weight: cost_weight,
+            has_cost_matrix: has_cost_matrix,
+            has_class_weights: has_class_weights,
+            weights_source: weights_source,
+            source_digest: source_digest,
+            original_precision: original_precision,
+            random_weights: random_weights,
+            settings_digest: settings_digest,
+            calibration_digest: coalesce(d.calibration_digest, dataset_digest),
+            engine_version: engine_version,
             compute_path: compute_path,
-            set_digest: set_digest, primary_rule: primary_rule, cost_matrix: cost_matrix,
+            set_digest: set_digest,
+            primary_rule: primary_rule,
+            cost_matrix: cost_matrix,
             scoring_version: scoring_version
         }::VARCHAR AS conditions
     FROM experiment AS x
     JOIN evaluation AS e USING (training_id)
-    -- the target is the evaluation's: one training may be judged at several
+    -- The target is the evaluation's, since one training may be judged at several.
     LEFT JOIN decision_rule AS d ON d.evaluation_id = e.evaluation_id AND d.rule = 'target_recall'
     WHERE x.status = 'completed'
 )

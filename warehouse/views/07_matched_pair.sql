@@ -1,5 +1,7 @@
--- One row per base model, recipe, seed and evaluation set, and another where weights were random: the latest of the equal
--- pairs, which is the one finished last, not the one asked for last. Of the pairs in only_evaluations where that is set.
+-- One row per base model, recipe, seed and evaluation set: the latest of its equal pairs.
+--
+-- Random weights have a row of their own. Latest is the pair whose trainings finished last,
+-- whichever one a sweep asked for last. Where only_evaluations is set, both sides are among these.
 CREATE OR REPLACE VIEW matched_pair AS
 SELECT
     base_model,
@@ -14,7 +16,10 @@ SELECT
     evaluation_8bit
 FROM equal_pair
 WHERE coalesce(
-    list_has_all(getvariable('only_evaluations')::VARCHAR[], [evaluation_4bit, evaluation_8bit]), true
+    list_has_all(
+        getvariable('only_evaluations')::VARCHAR[], [evaluation_4bit, evaluation_8bit]
+    ),
+    true
 )
 QUALIFY row_number() OVER (
     PARTITION BY base_model, recipe, seed, evaluation_set, random_weights

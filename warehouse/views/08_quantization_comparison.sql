@@ -1,14 +1,25 @@
--- One row per base model, recipe and seed that has both a 4-bit and an 8-bit evaluation on the set 'test' of otherwise
--- equal experiments: of several such pairs the one finished last (matched_pair). Every _diff is 4 bits minus 8 bits, paired
--- by case. Accuracy, ED figures, macro F1, over-triage and loss are computed from prediction rows; _low and _high are 95 %
--- intervals and the verdict words non-inferiority at a margin of 0.02, both from pair_metric. Where neither model's accuracy
--- interval lies above the accuracy of the best constant answer, their likeness is worth nothing, and both verdicts say so;
--- a loss stays one. Accuracy is the argmax's; the other decision figures follow the primary rule, and _argmax columns the
--- argmax. Memory and time only where quantised kernels did the work: dequantised weights make both sides equal by
--- construction. Time also needs both on one machine.
+-- One row per base model, recipe and seed: its latest 4-bit/8-bit pair on the set 'test'.
+--
+-- The pairs are those of matched_pair. Every _diff is 4 bits minus 8 bits, paired by case.
+-- Accuracy, ED figures, macro F1, over-triage and loss are computed from predictions. _low and
+-- _high are 95 % intervals, and the verdicts state non-inferiority at a margin of 0.02; both are
+-- read from pair_metric. Where the accuracy interval of neither model is above the accuracy of the
+-- best constant answer, similarity proves nothing, and both verdicts say so; 'inferior' stays.
+-- Accuracy and _argmax columns follow the argmax, all other decisions the primary rule. Memory and
+-- time are given only where quantised kernels did the work, since dequantised weights make both
+-- sides equal by construction; time also needs both sides on one machine.
 CREATE OR REPLACE VIEW quantization_comparison AS
 WITH interval AS (
-    SELECT evaluation_4bit, evaluation_8bit, rule || ' ' || metric AS figure, low, high, verdict, b, c, mcnemar_p
+    SELECT
+        evaluation_4bit,
+        evaluation_8bit,
+        rule || ' ' || metric AS figure,
+        low,
+        high,
+        verdict,
+        b,
+        c,
+        mcnemar_p
     FROM pair_metric
 ),
 paired AS (
@@ -38,7 +49,8 @@ paired AS (
 informed AS (
     SELECT c.evaluation_id, c.answer, a.low > c.accuracy AS beats_constant
     FROM best_constant AS c
-    JOIN metric AS a ON a.evaluation_id = c.evaluation_id AND a.rule = 'argmax' AND a.metric = 'accuracy'
+    JOIN metric AS a
+        ON a.evaluation_id = c.evaluation_id AND a.rule = 'argmax' AND a.metric = 'accuracy'
 ),
 resource AS (
     SELECT
@@ -70,7 +82,10 @@ SELECT
     a4.accuracy - a8.accuracy AS accuracy_diff,
     accuracy_low,
     accuracy_high,
-    CASE WHEN accuracy_verdict <> 'inferior' THEN coalesce(uninformed, accuracy_verdict) ELSE accuracy_verdict END AS accuracy_verdict,
+    CASE
+        WHEN accuracy_verdict <> 'inferior' THEN coalesce(uninformed, accuracy_verdict)
+        ELSE accuracy_verdict
+    END AS accuracy_verdict,
     right_at_4bit_only,
     right_at_8bit_only,
     accuracy_mcnemar_p,
@@ -79,7 +94,10 @@ SELECT
     f4.ed_recall - f8.ed_recall AS ed_recall_diff,
     ed_recall_low,
     ed_recall_high,
-    CASE WHEN ed_recall_verdict <> 'inferior' THEN coalesce(uninformed, ed_recall_verdict) ELSE ed_recall_verdict END AS ed_recall_verdict,
+    CASE
+        WHEN ed_recall_verdict <> 'inferior' THEN coalesce(uninformed, ed_recall_verdict)
+        ELSE ed_recall_verdict
+    END AS ed_recall_verdict,
     ed_caught_at_4bit_only,
     ed_caught_at_8bit_only,
     a4.ed_recall AS ed_recall_argmax_4bit,
@@ -111,8 +129,12 @@ SELECT
     CASE WHEN both_packed THEN r8.used.peak_memory_bytes END AS peak_memory_bytes_8bit,
     CASE WHEN both_packed AND one_machine THEN r4.used.train_seconds END AS train_seconds_4bit,
     CASE WHEN both_packed AND one_machine THEN r8.used.train_seconds END AS train_seconds_8bit,
-    CASE WHEN both_packed AND one_machine THEN r4.used.tokens_per_second END AS tokens_per_second_4bit,
-    CASE WHEN both_packed AND one_machine THEN r8.used.tokens_per_second END AS tokens_per_second_8bit,
+    CASE
+        WHEN both_packed AND one_machine THEN r4.used.tokens_per_second
+    END AS tokens_per_second_4bit,
+    CASE
+        WHEN both_packed AND one_machine THEN r8.used.tokens_per_second
+    END AS tokens_per_second_8bit,
     CASE
         WHEN NOT both_packed THEN 'not measurable on this backend'
         WHEN NOT one_machine THEN 'memory measured; time not comparable between machines'
@@ -142,17 +164,21 @@ JOIN prediction_figures AS a8 ON a8.evaluation_id = p.evaluation_8bit AND a8.rul
 JOIN resource AS r4 ON r4.training_id = p.training_4bit
 JOIN resource AS r8 ON r8.training_id = p.training_8bit
 CROSS JOIN LATERAL (
-    SELECT r4.measurable AND r8.measurable AS both_packed, r4.machine IS NOT DISTINCT FROM r8.machine AS one_machine
+    SELECT
+        r4.measurable AND r8.measurable AS both_packed,
+        r4.machine IS NOT DISTINCT FROM r8.machine AS one_machine
 ) AS comparable
 LEFT JOIN informed AS i4 ON i4.evaluation_id = p.evaluation_4bit
 LEFT JOIN informed AS i8 ON i8.evaluation_id = p.evaluation_8bit
 CROSS JOIN LATERAL (
     SELECT
         CASE
-            WHEN NOT coalesce(i4.beats_constant, false) AND NOT coalesce(i8.beats_constant, false)
+            WHEN NOT coalesce(i4.beats_constant, false)
+                AND NOT coalesce(i8.beats_constant, false)
                 THEN 'cannot conclude: neither model beats always-' || i4.answer
         END AS uninformed
 ) AS judged
-LEFT JOIN paired ON paired.evaluation_4bit = p.evaluation_4bit AND paired.evaluation_8bit = p.evaluation_8bit
+LEFT JOIN paired
+    ON paired.evaluation_4bit = p.evaluation_4bit AND paired.evaluation_8bit = p.evaluation_8bit
 WHERE p.evaluation_set = 'test'
 ORDER BY p.base_model, p.recipe, p.seed;

@@ -1,38 +1,49 @@
--- One row per pair of evaluations that decided the same cases before and after a change of precision: what the primary
--- rule decides differently. change '8 to 4 bits': each side has its own adapter; 'adapter moved ...': the same adapter
--- on the other bit width, judged by the same rule with the same threshold, so that only the weights differ: the latest
--- such pair. A correct decision lost may be an emergency lost; a harmless
--- flip goes from one wrong decision to another that costs no more, and is NULL where no cost matrix can tell. Cost: the
--- sum of what the flips cost, by the evaluation's own matrix. Flagged: the review flag of either side, among the cases
--- that went through dropout.
+-- One row per pair of evaluations before and after a change of precision: changed decisions.
+--
+-- Both decided the same cases by their primary rule. change '8 to 4 bits' compares two trainings,
+-- as in matched_pair. 'adapter moved ...' compares one adapter on two bit widths, judged by the
+-- same rule with the same threshold, so that only the weights differ; the latest such pair counts.
+-- ed_lost counts correct ED decisions that became wrong. harmless counts flips between two wrong
+-- decisions that cost no more; it is NULL without a cost matrix. flip_cost sums the costs of all
+-- flips by the evaluation's matrix. Flagged are cases that either side marks for review, among
+-- those that went through dropout.
 CREATE OR REPLACE VIEW flips AS
 WITH compared AS (
-    SELECT base_model, recipe, seed, '8 to 4 bits' AS change, evaluation_8bit AS before, evaluation_4bit AS after
+    SELECT
+        base_model,
+        recipe,
+        seed,
+        '8 to 4 bits' AS change,
+        evaluation_8bit AS before,
+        evaluation_4bit AS after
     FROM matched_pair
     WHERE evaluation_set = 'test'
     UNION ALL
     SELECT
-        own.base_model,
-        own.recipe,
-        own.seed,
-        'adapter moved from ' || own.bits || ' to ' || moved.bits || ' bits',
-        own.evaluation_id,
+        original.base_model,
+        original.recipe,
+        original.seed,
+        'adapter moved from ' || original.bits || ' to ' || moved.bits || ' bits',
+        original.evaluation_id,
         moved.evaluation_id
-    FROM evaluation_summary AS own
+    FROM evaluation_summary AS original
     JOIN evaluation_summary AS moved
-        ON moved.source_training_id = own.training_id
-        AND moved.random_weights IS NOT DISTINCT FROM own.random_weights
-        AND moved.set_digest = own.set_digest
-        AND moved.primary_rule = own.primary_rule
-        AND moved.target_ed_recall IS NOT DISTINCT FROM own.target_ed_recall
-        AND moved.cost_matrix IS NOT DISTINCT FROM own.cost_matrix
-        AND moved.scoring_version = own.scoring_version
-    WHERE own.evaluation_set = 'test' AND moved.evaluation_set = 'test'
+        ON moved.source_training_id = original.training_id
+        AND moved.random_weights IS NOT DISTINCT FROM original.random_weights
+        AND moved.set_digest = original.set_digest
+        AND moved.primary_rule = original.primary_rule
+        AND moved.target_ed_recall IS NOT DISTINCT FROM original.target_ed_recall
+        AND moved.cost_matrix IS NOT DISTINCT FROM original.cost_matrix
+        AND moved.scoring_version = original.scoring_version
+    WHERE original.evaluation_set = 'test' AND moved.evaluation_set = 'test'
     QUALIFY row_number() OVER (
         PARTITION BY moved.cell_id, moved.random_weights
         ORDER BY
-            own.finished_at DESC NULLS LAST, own.training_id DESC,
-            least(own.created_at, moved.created_at) DESC, moved.created_at DESC, moved.evaluation_id DESC
+            original.finished_at DESC NULLS LAST,
+            original.training_id DESC,
+            least(original.created_at, moved.created_at) DESC,
+            moved.created_at DESC,
+            moved.evaluation_id DESC
     ) = 1
 ),
 reviewed AS (
@@ -71,7 +82,9 @@ SELECT
     count(*) FILTER (wrong_to_correct AND label = 'ED') AS ed_gained,
     CASE
         WHEN count(cost) = count(*)
-            THEN count(*) FILTER (flipped AND NOT correct_to_wrong AND NOT wrong_to_correct AND cost <= 0)
+            THEN count(*) FILTER (
+                flipped AND NOT correct_to_wrong AND NOT wrong_to_correct AND cost <= 0
+            )
     END AS harmless,
     sum(cost) AS flip_cost,
     count(flagged) AS dropout_cases,

@@ -1,5 +1,7 @@
--- One row per base model, bits, recipe and its settings, trained with more than one seed and judged alike on one set:
--- how far figures spread by the seed alone. A difference between 4 and 8 bits that is smaller than this spread may be chance of training.
+-- One row per base model, bits, recipe and settings with several seeds: spread between the seeds.
+--
+-- All are judged alike on one set. A difference between 4 and 8 bits that is smaller than this
+-- spread may be due to chance in training.
 CREATE OR REPLACE VIEW seeds AS
 SELECT
     base_model,

@@ -1,5 +1,7 @@
--- One row per base model, recipe and its settings with pairs of more than one seed, judged alike: 4 bits minus 8 bits,
--- averaged over seeds, and how far it spreads between them. `same_sign`: seeds whose difference has the sign of the mean.
+-- One row per base model, recipe and settings with pairs of several seeds: 4 bits minus 8 bits.
+--
+-- Mean and spread over seeds that are judged alike. _same_sign counts the seeds whose difference
+-- has the sign of the mean.
 CREATE OR REPLACE VIEW seed_differences AS
 SELECT
     base_model,
@@ -25,9 +27,16 @@ FROM (
     FROM quantization_comparison
     WINDOW alike AS (
         PARTITION BY
-            base_model, recipe, random_weights, settings_digest, set_digest, primary_rule, target_ed_recall, cost_matrix
+            base_model,
+            recipe,
+            random_weights,
+            settings_digest,
+            set_digest,
+            primary_rule,
+            target_ed_recall,
+            cost_matrix
     )
 )
-GROUP BY base_model, recipe, random_weights, settings_digest, set_digest, primary_rule, target_ed_recall, cost_matrix
+GROUP BY ALL
 HAVING count(*) > 1
 ORDER BY base_model, recipe;

@@ -1,5 +1,7 @@
--- One row per evaluation, score and case that went through dropout: the error rate among the cases at most as uncertain,
--- if only those were decided without review. Equal scores count with their average, as in review_flag.aurc.
+-- One row per evaluation, uncertainty score and case: error rate of cases at most as uncertain.
+--
+-- That is the error rate if only these cases are decided without review. Only cases that went
+-- through dropout count. Cases with equal scores count with their mean, as in review_flag.aurc.
 CREATE OR REPLACE VIEW risk_coverage AS
 WITH scored AS (
     SELECT
@@ -18,7 +20,8 @@ WITH scored AS (
     WHERE p.decision IS NOT NULL
 ),
 smoothed AS (
-    SELECT *, avg(wrong) OVER (PARTITION BY evaluation_id, score, uncertainty) AS mean_wrong FROM scored
+    SELECT *, avg(wrong) OVER (PARTITION BY evaluation_id, score, uncertainty) AS mean_wrong
+    FROM scored
 )
 SELECT
     evaluation_id,
