@@ -1,4 +1,4 @@
-"""`triage bench ...`: side-by-side measurements."""
+"""`triage bench ...`: the options of the benchmarks, whose code is in flows/bench."""
 
 from __future__ import annotations
 
@@ -8,25 +8,34 @@ import typer
 
 from flows.cli.terminal import console
 
-bench = typer.Typer(no_args_is_help=True, help="Side-by-side measurements that anyone can repeat.")
+bench = typer.Typer(no_args_is_help=True, help="Measure training, memory, cases and dropout here.")
+
+Model = Annotated[str, typer.Option(help="base model")]
+Models = Annotated[list[str] | None, typer.Option(help="only this base model (repeatable)")]
+Bits = Annotated[int, typer.Option(help="4 or 8")]
+Batch = Annotated[int, typer.Option(min=1, max=64, help="cases per step")]
+Length = Annotated[int, typer.Option(min=16, max=2048, help="tokens per case")]
+Layers = Annotated[int, typer.Option(min=1, help="trained blocks")]
 
 
 @bench.command("train")
 def bench_train(
-    model: Annotated[str, typer.Option(help="base model")] = "smollm2-135m",
-    bits: Annotated[int, typer.Option(help="4 or 8")] = 4,
-    batch: Annotated[int, typer.Option(min=1, max=64)] = 4,
-    length: Annotated[int, typer.Option(min=16, max=2048, help="tokens per case")] = 128,
-    layers: Annotated[int, typer.Option(min=1, help="trained blocks")] = 16,
-    repeats: Annotated[int, typer.Option(min=1, help="timed steps of our engine")] = 5,
+    model: Model = "smollm2-135m",
+    bits: Bits = 4,
+    batch: Batch = 4,
+    length: Length = 128,
+    layers: Layers = 16,
+    repeats: Annotated[int, typer.Option(min=1, help="timed steps of this engine")] = 5,
     bfloat16: Annotated[
-        bool, typer.Option("--bfloat16", help="also stock with the weights as stored; very slow")
+        bool,
+        typer.Option("--bfloat16", help="time mlx-lm on the weights as stored, too; very slow"),
     ] = False,
     table: Annotated[
-        bool, typer.Option("--table", help="all cases of the README's table, one after the other")
+        bool,
+        typer.Option("--table", help="measure all settings of the table in tasks/bench/README.md"),
     ] = False,
 ) -> None:
-    """One training step: stock mlx-lm as installed against ours, same batch, each in a process of its own."""
+    """Time one training step of stock mlx-lm and of this engine on the same batch."""
     from flows.bench.training import bench_table
     from flows.bench.training import bench_train as measure
 
@@ -38,21 +47,17 @@ def bench_train(
 
 @bench.command("memory")
 def bench_memory(
-    model: Annotated[
-        list[str] | None, typer.Option(help="only this base model (repeatable)")
-    ] = None,
-    bits: Annotated[list[int] | None, typer.Option(help="only 4 or only 8")] = None,
-    batch: Annotated[int, typer.Option(min=1, max=64)] = 1,
-    length: Annotated[int, typer.Option(min=16, max=2048, help="tokens per case")] = 64,
-    layers: Annotated[int, typer.Option(min=1, help="trained blocks")] = 16,
+    model: Models = None,
+    bits: Annotated[list[int] | None, typer.Option(help="only this precision: 4 or 8")] = None,
+    batch: Batch = 1,
+    length: Length = 64,
+    layers: Layers = 16,
     memory: Annotated[
         str | None,
-        typer.Option(
-            help="what a training may take, e.g. 4GB: show what it makes of that on this machine"
-        ),
+        typer.Option(help="show the settings that fit this budget here, e.g. 4GB"),
     ] = None,
 ) -> None:
-    """Peak memory of one training step on quantised weights, as on Metal (slow elsewhere), or within a budget."""
+    """Measure the peak memory of a training step on quantised weights, or within a budget."""
     from flows.bench.memory import bench_memory as measure
 
     measure(console, model, bits, batch, length, layers, memory)
@@ -61,13 +66,14 @@ def bench_memory(
 @bench.command("corpus")
 def bench_corpus_(
     grid: Annotated[
-        str, typer.Argument(help="whose dataset: demo, paper, or the path of a grid file")
+        str, typer.Argument(help="grid with the dataset: demo, paper, or the path of a file")
     ] = "paper",
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value, e.g. data.train_cases=12000")
+        list[str] | None,
+        typer.Option("--set", help="change a setting, e.g. data.train_cases=12000 (repeatable)"),
     ] = None,
 ) -> None:
-    """Bag of words against the models landed from the same cases, on the test set and on the adversarial one."""
+    """Compare a bag of words with the landed models on the test and the adversarial set."""
     from flows.bench.corpus import bench_corpus
 
     bench_corpus(console, grid, set_)
@@ -75,23 +81,23 @@ def bench_corpus_(
 
 @bench.command("dropout")
 def bench_dropout(
-    model: Annotated[str, typer.Option(help="base model")] = "smollm2-135m",
-    bits: Annotated[int, typer.Option(help="4 or 8")] = 4,
+    model: Model = "smollm2-135m",
+    bits: Bits = 4,
     layers: Annotated[
-        list[int] | None, typer.Option(help="trained blocks (repeatable; else 16 and 8)")
+        list[int] | None, typer.Option(help="trained blocks (repeatable; default: 16 and 8)")
     ] = None,
     cases: Annotated[int, typer.Option(min=3, max=200, help="cases of the dropout passes")] = 20,
-    passes: Annotated[int, typer.Option(min=2, max=1000)] = 50,
+    passes: Annotated[int, typer.Option(min=2, max=1000, help="dropout passes per case")] = 50,
     scored: Annotated[
         int,
         typer.Option(min=20, max=1500, help="cases whose scoring is timed, then scaled to 1500"),
     ] = 60,
     repeats: Annotated[int, typer.Option(min=1, help="timed scorings")] = 3,
     seconds: Annotated[
-        float, typer.Option(min=0.1, help="about how long each engine is timed; the rest is scaled")
+        float, typer.Option(min=0.1, help="approximate time per engine; the rest is scaled")
     ] = 50,
 ) -> None:
-    """Dropout passes and scoring from the stored prefix, against full logits over all layers and generation."""
+    """Time dropout passes and scoring from a stored prefix, against full passes and generation."""
     from flows.bench.dropout import Workload
     from flows.bench.dropout import bench_dropout as measure
 

@@ -1,4 +1,4 @@
-"""`triage sweep --plan`: what would run."""
+"""What `triage sweep --plan` prints: what would run, from where the weights come, time and disk."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections import Counter
 from rich.console import Console
 from rich.table import Table
 
-from flows.plan import estimated_bytes, plan_cells, sources_of
+from flows.cli.terminal import print_line
+from flows.plan import PlannedCell, estimated_bytes, plan_cells, sources_of
 from flows.report.figures import clock
 from flows.report.names import RANDOM
 from flows.selection import Selection
@@ -19,34 +20,50 @@ from tasks.spec import BaseModelSpec
 
 
 def print_plan(console: Console, selection: Selection) -> None:
-    """Cells of a sweep, what is cached, where weights can be had, and estimates of time and disk."""
+    """Print a line per experiment with its state, the sources of the weights, and estimates of time and disk."""
+    cells = list(plan_cells(selection))
+    console.print(_table(selection, cells))
+    _print_sources(console, selection)
+    print_line(console, _summary(selection, cells))
+
+
+def _table(selection: Selection, cells: list[PlannedCell]) -> Table:
     table = Table(title=f"Grid {selection.grid.name}", title_justify="left")
     for column in ("#", "experiment", "state", "about"):
         table.add_column(column, no_wrap=column != "experiment", overflow="fold")
-    cells = list(plan_cells(selection))
-    marks = {model.name: RANDOM if _is_random(model) else "" for model in selection.models}
+
+    random_models = {model.name for model in selection.models if _is_random(model)}
     for number, cell in enumerate(cells, 1):
-        name = f"{cell.spec.cell_id}{marks[cell.spec.model.name]}"
-        table.add_row(str(number), name, cell.state, "" if cell.scored else clock(cell.seconds))
-    console.print(table)
-    for name, sources in sources_of(selection).items():
-        for source, state in sources:
-            console.print(f"weights  {name}: {source}: {state}", soft_wrap=True)
-    for model in selection.models:
-        for note in unpinned(model):
-            console.print(f"weights  {model.name}: {note}", soft_wrap=True)
-    total = sum(cell.seconds for cell in cells)
-    waiting, states = sum(not cell.trained for cell in cells), Counter(cell.state for cell in cells)
-    free = shutil.disk_usage(existing_home()).free
-    console.print(
-        f"{len(cells)} experiments, {len(cells) - waiting} trained, {waiting} to train, {states['to score']} to score: "
-        f"about {clock(total)}, "
-        f"about {estimated_bytes(selection) / 1e9:.1f} GB of disk ({free / 1e9:.0f} GB free)."
-    )
+        mark = RANDOM if cell.spec.model.name in random_models else ""
+        duration = "" if cell.scored else clock(cell.seconds)
+        table.add_row(str(number), f"{cell.spec.cell_id}{mark}", cell.state, duration)
+    return table
 
 
 def _is_random(model: BaseModelSpec) -> bool:
-    """Whether a base model's weights are random: those on this machine, or all that it could have."""
+    """Whether the weights are random: those on this machine, or all that the model's sources offer."""
     if folder := stored(model, home()):
         return has_random_weights(folder)
     return all(source.kind == "random" for source in model.sources)
+
+
+def _print_sources(console: Console, selection: Selection) -> None:
+    for name, sources in sources_of(selection).items():
+        for source, state in sources:
+            print_line(console, f"weights  {name}: {source}: {state}")
+    for model in selection.models:
+        for note in unpinned(model):
+            print_line(console, f"weights  {model.name}: {note}")
+
+
+def _summary(selection: Selection, cells: list[PlannedCell]) -> str:
+    states = Counter(cell.state for cell in cells)
+    to_train = states["to train"]
+    counts = (
+        f"{len(cells)} experiments, {len(cells) - to_train} trained, {to_train} to train, "
+        f"{states['to score']} to score"
+    )
+    duration = clock(sum(cell.seconds for cell in cells))
+    needed = f"{estimated_bytes(selection) / 1e9:.1f} GB of disk"
+    free = f"{shutil.disk_usage(existing_home()).free / 1e9:.0f} GB free"
+    return f"{counts}: about {duration}, about {needed} ({free})."
