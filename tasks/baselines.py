@@ -8,7 +8,6 @@ from prefect import task
 
 from tasks.caching import is_transient
 from tasks.corpus.manifest import DatasetManifest
-from tasks.corpus.prepare import judged_sets
 from tasks.corpus.prompts import load_prompt
 from tasks.judging.evaluation_rows import judged_rows
 from tasks.judging.scores_folder import read_scores
@@ -17,7 +16,8 @@ from tasks.models.manifest import VariantManifest
 from tasks.progress import publisher
 from tasks.runtime.child import run_child
 from tasks.runtime.device import backend, compute_dtype, compute_path, versions
-from tasks.runtime.store import complete, home, verify
+from tasks.runtime.store import complete, home
+from tasks.scoring.arguments import UntunedScoringJob
 from tasks.scoring.baselines import (
     OF_A_DATASET,
     ZERO_SHOT,
@@ -37,7 +37,7 @@ def baselines(scoring: Scoring, data: Path) -> list[str]:
 
     Each is computed and landed once.
     """
-    dataset = verify(data, deep=False)
+    dataset = DatasetManifest.read(data)
     return [
         evaluation
         for name in OF_A_DATASET
@@ -46,12 +46,12 @@ def baselines(scoring: Scoring, data: Path) -> list[str]:
 
 
 def _land_dataset_baseline(
-    name: str, scoring: Scoring, data: Path, dataset: dict[str, Any]
+    name: str, scoring: Scoring, data: Path, dataset: DatasetManifest
 ) -> list[str]:
     training = dataset_baseline_id(name, dataset)
     ids = {
         judged: baseline_evaluation_id(training, scoring, dataset, judged=judged)
-        for judged in judged_sets(dataset)
+        for judged in dataset.evaluation_sets
     }
     waiting = {judged: id for judged, id in ids.items() if not is_landed(id)}
     if waiting:
@@ -74,28 +74,29 @@ def zero_shot(model: BaseModelSpec, bits: int, grid: Grid, variant: Path, data: 
 
     It is scored in a child process, through the frozen prefix that its recipes share.
     """
-    dataset = verify(data, deep=False)
+    dataset = DatasetManifest.read(data)
     weights = VariantManifest.read(variant)
     training = zero_shot_id(weights, load_prompt().digest, versions(), compute_dtype())
     ids = {
         judged: baseline_evaluation_id(
             training, grid.scoring, dataset, grid.training.max_tokens, judged
         )
-        for judged in judged_sets(dataset)
+        for judged in dataset.evaluation_sets
     }
     folders = {judged: home() / "baselines" / id for judged, id in ids.items() if not is_landed(id)}
     if any(complete(scores, deep=True) is None for scores in folders.values()):
-        args = {
-            "scoring": grid.scoring.model_dump(mode="json"),
-            "training": grid.training.model_dump(mode="json"),
-            "variant": str(variant),
-            "data": str(data),
-            "home": str(home()),
-            "scores": str(home() / "baselines" / ids["test"]),
-            "sets": {name: str(path) for name, path in folders.items() if name != "test"},
-        }
+        job = UntunedScoringJob(
+            scoring=grid.scoring,
+            training=grid.training,
+            variant=variant,
+            data=data,
+            home=home(),
+            scores=home() / "baselines" / ids["test"],
+            sets={name: scores for name, scores in folders.items() if name != "test"},
+        )
+        log = home() / "logs" / ids["test"]
         emit = publisher(f"zero-shot {model.name} {bits}bit")
-        run_child("tasks.scoring.job:run_untuned", args, home() / "logs" / ids["test"], emit)
+        run_child("tasks.scoring.job:run_untuned", job.model_dump(mode="json"), log, emit)
 
     for judged, scores in folders.items():
         judging = baseline_judging(training, ids[judged], grid.scoring, dataset, 0, judged)
@@ -124,7 +125,7 @@ def _untuned(model: str, bits: int, weights: VariantManifest) -> dict[str, Any]:
 
 
 def _land_experiment(
-    training: str, columns: dict[str, Any], dataset: dict[str, Any], finished: datetime
+    training: str, columns: dict[str, Any], dataset: DatasetManifest, finished: datetime
 ) -> None:
     """Land the experiment of a baseline, unless it has landed with an earlier evaluation."""
     if is_landed(training):
@@ -135,7 +136,7 @@ def _land_experiment(
         "seed": 0,
         "status": "completed",
         "finished_at": finished,
-        "dataset_digest": dataset_digest(DatasetManifest.model_validate(dataset)),
+        "dataset_digest": dataset_digest(dataset),
         **columns,
     }
     land_rows(training, "training", {"experiment": [whole_row("experiment", row)]})

@@ -9,6 +9,7 @@ from tasks.identity import scores_folder
 from tasks.progress import publisher
 from tasks.runtime.child import run_child
 from tasks.runtime.store import complete, home
+from tasks.scoring.arguments import ScoringJob
 from tasks.spec import ExperimentSpec
 
 
@@ -29,14 +30,15 @@ def evaluate(spec: ExperimentSpec, training: str, variant: Path, data: Path) -> 
     """evaluation_id; its scores folder holds probabilities per case, and no patient text."""
     scores = scores_folder(spec, training, data)
     if complete(scores, deep=True) is None:
-        args = {
-            "experiment": spec.model_dump(mode="json"),
-            "variant": str(variant),
-            "data": str(data),
-            "home": str(home()),
-            "folder": str(home() / "experiments" / training),
-            "scores": str(scores),
-        }
+        job = ScoringJob(
+            experiment=spec,
+            variant=variant,
+            data=data,
+            home=home(),
+            adapter=home() / "experiments" / training,
+            scores=scores,
+        )
         log = home() / "logs" / f"evaluate-{scores.name}"
-        run_child("tasks.scoring.job:run", args, log, publisher(f"evaluate {spec.cell_id}"))
+        emit = publisher(f"evaluate {spec.cell_id}")
+        run_child("tasks.scoring.job:run", job.model_dump(mode="json"), log, emit)
     return scores.name

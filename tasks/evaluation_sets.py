@@ -5,12 +5,14 @@ from pathlib import Path
 from prefect import task
 
 from tasks.caching import is_transient
+from tasks.corpus.manifest import DatasetManifest
 from tasks.identity import scores_folder
 from tasks.judging.evaluation_rows import evaluation_rows
 from tasks.landing import is_landed, land_rows
 from tasks.progress import publisher
 from tasks.runtime.child import run_child
-from tasks.runtime.store import complete, home, verify
+from tasks.runtime.store import complete, home
+from tasks.scoring.arguments import SetsScoringJob
 from tasks.spec import ExperimentSpec
 
 
@@ -32,25 +34,25 @@ def evaluate_sets(
 
     `evaluation`: the one on the test set, whose rules are used here too.
     """
-    dataset = verify(data, deep=False)
+    dataset = DatasetManifest.read(data)
     folders = {name: scores_folder(spec, training, data, name) for name in names}
     unscored = {
-        name: str(scores) for name, scores in folders.items() if complete(scores, deep=True) is None
+        name: scores for name, scores in folders.items() if complete(scores, deep=True) is None
     }
     if unscored:
         folder = home() / "experiments" / training
-        args = {
-            "experiment": spec.model_dump(mode="json"),
-            "variant": str(variant),
-            "data": str(data),
-            "home": str(home()),
-            "folder": str(folder),
-            "chosen": str(folder / "scores" / evaluation),
-            "sets": unscored,
-        }
+        job = SetsScoringJob(
+            experiment=spec,
+            variant=variant,
+            data=data,
+            home=home(),
+            adapter=folder,
+            rules_from=folder / "scores" / evaluation,
+            sets=unscored,
+        )
         log = home() / "logs" / f"sets-{evaluation}"
         emit = publisher(f"evaluation sets {spec.cell_id}")
-        run_child("tasks.scoring.job:run_sets", args, log, emit)
+        run_child("tasks.scoring.job:run_sets", job.model_dump(mode="json"), log, emit)
 
     for name, scores in folders.items():
         if not is_landed(scores.name):

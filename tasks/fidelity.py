@@ -17,6 +17,7 @@ from tasks.progress import publisher
 from tasks.runtime.child import run_child
 from tasks.runtime.device import versions
 from tasks.runtime.store import home, verify
+from tasks.scoring.arguments import FidelityJob
 from tasks.spec import SCORING_VERSION, BaseModelSpec, Grid, short_digest
 from tasks.tuning.training_rows import dataset_digest
 
@@ -55,17 +56,20 @@ def fidelity(
 
     waiting = [one for one in comparisons if not is_landed(one.fidelity_id)]
     if waiting:
-        args = {
-            "reference": str(reference_folder),
-            "variants": {str(one.bits): str(one.folder) for one in waiting},
-            "cases": grid.scoring.fidelity_cases,
-            "training": grid.training.model_dump(mode="json"),
-            "data": str(data),
-            "home": str(home()),
-        }
+        job = FidelityJob(
+            reference=reference_folder,
+            variants={str(one.bits): one.folder for one in waiting},
+            cases=grid.scoring.fidelity_cases,
+            training=grid.training,
+            data=data,
+            home=home(),
+        )
         emit = publisher(f"fidelity {model.name}")
         measured = run_child(
-            "tasks.scoring.fidelity_job:run", args, _log_folder(model, waiting), emit
+            "tasks.scoring.fidelity_job:run",
+            job.model_dump(mode="json"),
+            _log_folder(model, waiting),
+            emit,
         )
         for one in waiting:
             _land(one, measured["figures"][str(one.bits)], measured["set_cases"], dataset)

@@ -35,6 +35,6 @@ def land(spec: ExperimentSpec, training: str, evaluation: str, variant: Path, da
     land_rows(training, "training", rows)
 
     scores = folder / "scores" / evaluation
-    rows = evaluation_rows(spec, training, evaluation, scores, dataset)
+    rows = evaluation_rows(spec, training, evaluation, scores, DatasetManifest.read(data))
     land_rows(evaluation, "evaluation", rows)
     return evaluation

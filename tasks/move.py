@@ -13,6 +13,7 @@ from tasks.models.manifest import VariantManifest
 from tasks.progress import publisher
 from tasks.runtime.child import run_child
 from tasks.runtime.store import complete, home, verify
+from tasks.scoring.arguments import ScoringJob
 from tasks.spec import ExperimentSpec, short_digest
 from tasks.tuning.training_rows import TrainingOutcome, training_rows
 
@@ -43,19 +44,20 @@ def move_adapter(
     scores = home() / "moved" / moved_evaluation
     if complete(scores, deep=True) is None:
         folder = home() / "experiments" / training
-        args = {
-            "experiment": spec.model_dump(mode="json"),
-            "variant": str(variant),
-            "data": str(data),
-            "home": str(home()),
-            "folder": str(folder),
-            "scores": str(scores),
-            "chosen": str(folder / "scores" / evaluation),
-        }
+        job = ScoringJob(
+            experiment=spec,
+            variant=variant,
+            data=data,
+            home=home(),
+            adapter=folder,
+            scores=scores,
+            rules_from=folder / "scores" / evaluation,
+        )
         log = home() / "logs" / f"move-{scores.name}"
-        run_child("tasks.scoring.job:run", args, log, publisher(f"move {cell}"))
+        emit = publisher(f"move {cell}")
+        run_child("tasks.scoring.job:run", job.model_dump(mode="json"), log, emit)
 
-    evaluated = evaluation_rows(spec, moved, moved_evaluation, scores, dataset)
+    evaluated = evaluation_rows(spec, moved, moved_evaluation, scores, DatasetManifest.read(data))
     on_variant = spec.model_copy(update={"bits": bits})
     experiment: Rows = training_rows(
         on_variant, moved, weights, DatasetManifest.read(data), TrainingOutcome()

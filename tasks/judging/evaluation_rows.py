@@ -14,10 +14,10 @@ from collections import Counter
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from tasks.corpus.manifest import DatasetManifest
 from tasks.judging.calibration import calibration_table
 from tasks.judging.choose_rules import ChosenRule, Decisions, RuleRecord
 from tasks.judging.gates import Gate, Verdict, judge_gates
@@ -46,20 +46,20 @@ def evaluation_rows(
     training_id: str,
     evaluation_id: str,
     scores: Path,
-    dataset: dict[str, Any],
+    dataset: DatasetManifest,
     name: str = "test",
 ) -> dict[str, Rows]:
     """All landing rows of one evaluation, by table.
 
-    `scores`: the sealed scores folder; `dataset`: the data folder's manifest; `name`: the judged set.
+    `scores`: the sealed scores folder; `name`: of the judged set, one of `dataset`.
     Rules are chosen on the training dataset's calibration set, whichever set is judged.
     """
-    entry = dataset["sets"][name]
+    entry = dataset.sets[name]
     evaluation = Evaluation(
         evaluation_id=evaluation_id,
         training_id=training_id,
-        set_digest=entry["digest"],
-        has_groups=entry["has_groups"],
+        set_digest=entry.digest,
+        has_groups=entry.has_groups,
         rule=spec.recipe.rule,
         scoring=spec.scoring,
         seed=spec.seed,

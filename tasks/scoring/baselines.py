@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tasks.corpus.case import Case, exact_digest
+from tasks.corpus.manifest import DatasetManifest
 from tasks.judging.choose_rules import RuleRecord, record_rules
 from tasks.judging.evaluation_rows import judged_rows
 from tasks.judging.judged_scores import Evaluation, Rows
@@ -37,13 +38,13 @@ PENALTIES = (1.0, 10.0, 100.0)  # inverse L2 strengths, of which `valid` chooses
 NO_PASSES = "not available: a baseline has no dropout"
 
 
-def dataset_baseline_id(name: str, dataset: dict[str, Any]) -> str:
+def dataset_baseline_id(name: str, dataset: DatasetManifest) -> str:
     """training_id of a baseline that needs no language model."""
     ingredients = {
         "name": name,
         "sklearn": metadata.version("scikit-learn"),
-        "train": dataset["sets"]["train"]["digest"],
-        "valid": dataset["sets"]["valid"]["digest"],
+        "train": dataset.digest_of("train"),
+        "valid": dataset.digest_of("valid"),
     }
     return f"{name}-{short_digest(ingredients)}"
 
@@ -66,7 +67,7 @@ def zero_shot_id(
 def baseline_evaluation_id(
     training_id: str,
     scoring: Scoring,
-    dataset: dict[str, Any],
+    dataset: DatasetManifest,
     max_tokens: int = 0,
     judged: str = "test",
 ) -> str:
@@ -76,8 +77,8 @@ def baseline_evaluation_id(
     """
     used = {"cost_matrix", "conformal_miss_rate", "generated_cases"}
     ingredients = {
-        "calibration": dataset["sets"]["calibration"]["digest"],
-        "test": dataset["sets"][judged]["digest"],
+        "calibration": dataset.digest_of("calibration"),
+        "test": dataset.digest_of(judged),
         "scoring": scoring.model_dump(mode="json", include=used),
         "version": SCORING_VERSION,
         "max_tokens": max_tokens,
@@ -91,17 +92,17 @@ def baseline_judging(
     training_id: str,
     evaluation_id: str,
     scoring: Scoring,
-    dataset: dict[str, Any],
+    dataset: DatasetManifest,
     seed: int,
     judged: str = "test",
 ) -> Evaluation:
     """How every baseline is judged: argmax is the primary rule, the other rules stand beside it."""
-    entry = dataset["sets"][judged]
+    entry = dataset.sets[judged]
     return Evaluation(
         evaluation_id=evaluation_id,
         training_id=training_id,
-        set_digest=entry["digest"],
-        has_groups=entry["has_groups"],
+        set_digest=entry.digest,
+        has_groups=entry.has_groups,
         rule="argmax",
         scoring=scoring,
         seed=seed,
@@ -121,7 +122,11 @@ class Classifier:
 
 
 def dataset_baseline_rows(
-    name: str, evaluation_ids: dict[str, str], scoring: Scoring, data: Path, dataset: dict[str, Any]
+    name: str,
+    evaluation_ids: dict[str, str],
+    scoring: Scoring,
+    data: Path,
+    dataset: DatasetManifest,
 ) -> dict[str, dict[str, Rows]]:
     """Landing rows, by evaluated set, of one of OF_A_DATASET, which is fitted once.
 
@@ -135,7 +140,7 @@ def dataset_baseline_rows(
     calibration = scored_cases(cases, classifier.predict(cases))
     rules = record_rules(
         set_scores(calibration),
-        dataset["sets"]["calibration"]["digest"],
+        dataset.digest_of("calibration"),
         target=TARGET,
         costs=scoring.cost_matrix,
         constant=classifier.constant,

@@ -1,9 +1,11 @@
-"""Greedy generation by an adapted variant, case by case; the instruction's keys and values are computed once."""
+"""Greedy generation by an adapted variant, case by case.
+
+The instruction's keys and values are computed once and serve all cases.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -15,42 +17,52 @@ from tasks.tuning.architecture import embed, project, run_blocks
 from tasks.tuning.batches import Cases
 from tasks.tuning.lora import Adapted
 
-MAX_TOKENS = 8  # a label and the end of the turn are two or three; what is longer is no such answer
+MAX_TOKENS = 8  # a label and the end of the turn are two or three; a longer answer is not a label
 
 
 def greedy_answers(
-    adapted: Adapted, cases: Cases, chosen: Sequence[int], template: Template, emit: Emit,
+    adapted: Adapted,
+    cases: Cases,
+    case_numbers: Sequence[int],
+    template: Template,
+    emit: Emit,
     max_tokens: int = MAX_TOKENS,
-) -> list[str]:  # fmt: skip
-    """The text that follows each chosen case's prompt: the most probable token at each step, without special tokens.
+) -> list[str]:
+    """The text that follows the prompt of each of these cases, without special tokens.
 
-    Ends at the end of the turn, or after `max_tokens` tokens. Dropout is off.
+    Each token is the most probable one. An answer ends at the end of the turn, or after `max_tokens`
+    tokens. Dropout is off.
     """
     adapted.set_dropout(None)
-    ends = {template.tokenizer.eos_token_id} | {
-        completion[length]
-        for completion, length in zip(template.completions, template.label_lengths, strict=True)
-        if length < len(completion)
-    }
+    ends = _end_tokens(template)
     past = [KVCache() for _ in range(adapted.stack.depth)]
-    common = cases.leading
-    if common:
-        _next_token(adapted, list(cases.encoded[chosen[0]].prompt[:common]), past)
+    if cases.leading:
+        instruction = cases.encoded[case_numbers[0]].prompt[: cases.leading]
+        _next_token(adapted, list(instruction), past)
+
     answers = []
-    for number, case in enumerate(chosen, 1):
-        tokens = generate(
-            adapted, list(cases.encoded[case].prompt[common:]), past, ends, max_tokens
-        )
-        trim_prompt_cache(past, past[0].offset - common)
+    for done, number in enumerate(case_numbers, 1):
+        prompt = list(cases.encoded[number].prompt[cases.leading :])
+        tokens = _generate(adapted, prompt, past, ends, max_tokens)
+        trim_prompt_cache(past, past[0].offset - cases.leading)
         answers.append(template.tokenizer.decode(tokens, skip_special_tokens=True))
-        emit(ProgressReport("generated answers", number, len(chosen)))
+        emit(ProgressReport("generated answers", done, len(case_numbers)))
     return answers
 
 
-def generate(
-    adapted: Adapted, prompt: list[int], past: list[Any], ends: set[int], max_tokens: int
+def _end_tokens(template: Template) -> set[int]:
+    """Tokens that end an answer: the tokenizer's end, and what follows a label in a completion."""
+    ends = {template.tokenizer.eos_token_id}
+    for completion, length in zip(template.completions, template.label_lengths, strict=True):
+        if length < len(completion):
+            ends.add(completion[length])
+    return ends
+
+
+def _generate(
+    adapted: Adapted, prompt: list[int], past: list[KVCache], ends: set[int], max_tokens: int
 ) -> list[int]:
-    """At most `max_tokens` greedy tokens after `prompt`, itself after what `past` holds; one of `ends` stops it."""
+    """At most `max_tokens` tokens after `past` and `prompt`, up to the first of `ends`."""
     tokens: list[int] = []
     following = prompt
     while len(tokens) < max_tokens:
@@ -62,7 +74,7 @@ def generate(
     return tokens
 
 
-def _next_token(adapted: Adapted, tokens: list[int], past: list[Any]) -> int:
+def _next_token(adapted: Adapted, tokens: list[int], past: list[KVCache]) -> int:
     stack = adapted.stack
     hidden = run_blocks(stack, embed(stack, mx.array([tokens])), 0, stack.depth, past)
     return int(np.array(project(stack, hidden[:, -1])).argmax())

@@ -1,10 +1,14 @@
-"""The scoring step as a child process runs it: a trained adapter (or none) and a dataset in, one sealed folder out."""
+"""The scoring step as a child process runs it: a model and a dataset in, sealed scores folders out.
+
+What a scores folder holds is described in `tasks/judging/scores_folder.py`.
+"""
 
 from __future__ import annotations
 
 import json
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -15,9 +19,18 @@ import mlx.core as mx
 import numpy as np
 
 from tasks.corpus.case import exact_digest
+from tasks.corpus.encode import Template
+from tasks.corpus.manifest import DatasetManifest
 from tasks.judging.choose_rules import RECORD, record_rules
 from tasks.judging.scores_folder import (
+    ANSWERS_FILE,
+    CALIBRATION_FILE,
+    JUDGED_FILE,
+    NOT_AVAILABLE,
+    PASSES_FILE,
+    PASSES_IDS_FILE,
     ScoredCase,
+    ScoringRecord,
     WrittenAnswer,
     read_cases,
     set_scores,
@@ -27,13 +40,15 @@ from tasks.judging.written_answers import read_answer
 from tasks.runtime.device import compute_path
 from tasks.runtime.errors import Diverged
 from tasks.runtime.events import Emit, ProgressReport
+from tasks.runtime.manifest import Manifest
 from tasks.runtime.probe import report_device
 from tasks.runtime.store import build_folder, verify, write_atomic
+from tasks.scoring.arguments import ScoringJob, SetsScoringJob, UntunedScoringJob
 from tasks.scoring.baselines import TARGET
 from tasks.scoring.generate import greedy_answers
 from tasks.scoring.mc_dropout import dropout_passes
-from tasks.scoring.sample import sample_numbers
-from tasks.spec import LABELS, ExperimentSpec, Scoring, Training
+from tasks.scoring.sample import SampleSize, sample_numbers
+from tasks.spec import LABELS, Scoring
 from tasks.tuning.engine import Scores, score_cases
 from tasks.tuning.frozen_prefix import Prefix, open_prefix
 from tasks.tuning.lora import Adapted, add_lora, load_variant, load_weights
@@ -45,221 +60,270 @@ TIMES = ("score_seconds", "mc_seconds", "mc_status")
 
 
 @dataclass(frozen=True)
-class Work:
-    """An adapted variant, its `name`, and what to do with it. `dropout`, `seed`, `target` (ED recall): those of the recipe."""
+class Scorer:
+    """A model to score on sets of a dataset, and how.
+
+    `name`: of the model, in errors; `variant_digest`: of its weights; `dropout`, `seed` and `target`
+    (ED recall): those of its recipe.
+    """
 
     name: str
     adapted: Adapted
+    template: Template
+    variant_digest: str
     scoring: Scoring
     max_tokens: int
     dropout: float
     seed: int
-    target: float | None
-    template: Any
-    digest: str
+    target: float
     data: Path
     home: Path
     emit: Emit
 
     @property
     def remedy(self) -> str:
-        """What to do about a model that computes no numbers."""
+        """What to do about a model whose scores are not finite."""
         if self.name == UNTUNED:
             return "its weights are damaged: delete its folder in models/ and run the command again"
         return "train it again with a lower learning rate or scale"
 
 
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
-    """Score calibration, choose the rules on it, score test, then the dropout passes; returns timings.
+    """Run a ScoringJob; returns the timings of its scores folder.
 
-    `args`: experiment (JSON), variant, data, home, folder (the trained adapter), scores (folder to make), and for an
-    adapter on other weights `chosen`, the scores folder whose rules serve here too.
-    The scores folder holds calibration.jsonl, rules.json and test.jsonl (no patient text), answers.jsonl (what was
-    generated, read but not kept) and passes.npy (T, N, 3) + passes.json.
+    Scores calibration, chooses the rules on it, scores test, then runs the dropout passes.
     """
-    spec = ExperimentSpec.model_validate(args["experiment"])
-    work = _trained(spec, args, emit)
-    chosen = Path(args["chosen"]) if "chosen" in args else None
-    manifest = build_folder(Path(args["scores"]), lambda out: _score_all(work, out, chosen))
-    return {key: manifest[key] for key in TIMES}
-
-
-def run_untuned(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
-    """Score a variant as it is, zero-shot, from the frozen prefix that its recipes share.
-
-    `args`: scoring, training (JSON), variant, data, home, scores (folder to make), and `sets` as for `run_sets`.
-    """
-    scoring, training = (
-        Scoring.model_validate(args["scoring"]),
-        Training.model_validate(args["training"]),
-    )
-    report_device(emit)  # it runs before the first training, and is slow too where that will be
-    mx.set_cache_limit(CACHE_BYTES)
-    stack = load_variant(Path(args["variant"]), compute_path())
-    untuned = Adapted(
-        stack, (), max(stack.depth - training.num_layers, 0), 0
-    )  # a fresh adapter adds exactly nothing
-    work = _work(args, UNTUNED, untuned, scoring, training, (0.0, 0, TARGET), emit)
-    manifest = build_folder(Path(args["scores"]), lambda out: _score_all(work, out))
-    for name, scores in args["sets"].items():
-        build_folder(Path(scores), partial(_score_set, work, name, Path(args["scores"])))
+    job = ScoringJob.model_validate(args)
+    scorer = _trained_scorer(job, emit)
+    manifest = build_folder(job.scores, lambda folder: _score_all(scorer, folder, job.rules_from))
     return {key: manifest[key] for key in TIMES}
 
 
 def run_sets(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
-    """Score further evaluation sets of a trained experiment, each into a sealed folder of its own; returns their names.
+    """Run a SetsScoringJob; returns the names of its sets."""
+    job = SetsScoringJob.model_validate(args)
+    _score_sets(_trained_scorer(job, emit), job.sets, job.rules_from)
+    return {"sets": sorted(job.sets), "training": job.adapter.name}
 
-    `args`: as for `run`, with `chosen`, the scores folder of the test set, whose rules serve here too, and `sets`, the
-    folder to make by set name. What is evaluated is `test.jsonl` in each folder, whatever its name is.
+
+def run_untuned(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    """Run an UntunedScoringJob, zero-shot; returns the timings of its scores folder.
+
+    The model starts from the frozen prefix that its recipes share.
     """
-    spec, folder = ExperimentSpec.model_validate(args["experiment"]), Path(args["folder"])
-    work = _trained(spec, args, emit)
-    for name, scores in args["sets"].items():
-        build_folder(Path(scores), partial(_score_set, work, name, Path(args["chosen"])))
-    return {"sets": sorted(args["sets"]), "training": folder.name}
+    job = UntunedScoringJob.model_validate(args)
+    # This job runs before the first training, and is slow wherever that will be.
+    report_device(emit)
+    scorer = _untuned_scorer(job, emit)
+    manifest = build_folder(job.scores, lambda folder: _score_all(scorer, folder))
+    _score_sets(scorer, job.sets, rules_from=job.scores)
+    return {key: manifest[key] for key in TIMES}
 
 
-def _score_set(work: Work, name: str, chosen: Path, out: Path) -> dict[str, Any]:
-    _keep_rules(chosen, out)
-    began, started = datetime.now(UTC), time.perf_counter()
-    loaded, _ = _score(work, name, out / "test.jsonl")
-    status = "not available: dropout passes run on the test set only"
-    seconds = time.perf_counter() - started
-    return {
-        "evaluation_set": name, "score_seconds": seconds, "mc_seconds": 0.0, "mc_status": status,
-        "test_scored_at": began.isoformat(),
-        "shortened_cases": loaded.shortened,
-    }  # fmt: skip
-
-
-def _trained(spec: ExperimentSpec, args: dict[str, Any], emit: Emit) -> Work:
-    """A variant with the adapter that an experiment trained on it."""
-    folder = Path(args["folder"])
-    verify(folder, deep=True)
+def _trained_scorer(job: ScoringJob | SetsScoringJob, emit: Emit) -> Scorer:
+    """A variant with the adapter that an experiment trained."""
+    spec = job.experiment
+    verify(job.adapter, deep=True)
     mx.set_cache_limit(CACHE_BYTES)
-    adapted = add_lora(
-        load_variant(Path(args["variant"]), compute_path()), spec.recipe, spec.training, spec.seed
+    stack = load_variant(job.variant, compute_path())
+    adapted = add_lora(stack, spec.recipe, spec.training, spec.seed)
+    load_weights(adapted, job.adapter / "adapters.safetensors")
+    return Scorer(
+        name=spec.cell_id,
+        adapted=adapted,
+        template=load_template(job.variant),
+        variant_digest=Manifest.read(job.variant).digest,
+        scoring=spec.scoring,
+        max_tokens=spec.training.max_tokens,
+        dropout=spec.recipe.dropout,
+        seed=spec.seed,
+        # A recipe without a target is also judged at the baselines', so that all can be compared
+        # at equal recall.
+        target=spec.recipe.target_ed_recall or TARGET,
+        data=job.data,
+        home=job.home,
+        emit=emit,
     )
-    load_weights(adapted, folder / "adapters.safetensors")
-    # Without a target of its own a recipe is read at the baselines', beside its primary rule: at equal recall.
-    own = spec.recipe.dropout, spec.seed, spec.recipe.target_ed_recall or TARGET
-    return _work(args, spec.cell_id, adapted, spec.scoring, spec.training, own, emit)
 
 
-def _work(
-    args: dict[str, Any], name: str, adapted: Adapted, scoring: Scoring, training: Training,
-    own: tuple[float, int, float | None], emit: Emit,
-) -> Work:  # fmt: skip
-    variant = Path(args["variant"])
-    return Work(
-        name, adapted, scoring, training.max_tokens, *own, load_template(variant),
-        verify(variant, deep=False)["digest"], Path(args["data"]), Path(args["home"]), emit,
-    )  # fmt: skip
+def _untuned_scorer(job: UntunedScoringJob, emit: Emit) -> Scorer:
+    """A variant without an adapter: a fresh one would add exactly nothing."""
+    mx.set_cache_limit(CACHE_BYTES)
+    stack = load_variant(job.variant, compute_path())
+    boundary = max(stack.depth - job.training.num_layers, 0)
+    return Scorer(
+        name=UNTUNED,
+        adapted=Adapted(stack, (), boundary, 0),
+        template=load_template(job.variant),
+        variant_digest=Manifest.read(job.variant).digest,
+        scoring=job.scoring,
+        max_tokens=job.training.max_tokens,
+        dropout=0.0,
+        seed=0,
+        target=TARGET,
+        data=job.data,
+        home=job.home,
+        emit=emit,
+    )
 
 
-def _score_all(work: Work, out: Path, chosen: Path | None = None) -> dict[str, Any]:
+def _score_all(scorer: Scorer, folder: Path, rules_from: Path | None = None) -> dict[str, Any]:
+    """Fill a scores folder for the test set; returns what its manifest records."""
     started = time.perf_counter()
-    if chosen is None:
-        _score(work, "calibration", out / "calibration.jsonl")
-        _choose_rules(work, out)
+    if rules_from is None:
+        _score(scorer, "calibration", folder / CALIBRATION_FILE)
+        _record_rules(scorer, folder)
     else:
-        _keep_rules(chosen, out)
-    began = datetime.now(UTC)
-    loaded, prefix = _score(work, "test", out / "test.jsonl")
+        _copy_rules(rules_from, folder)
+
+    test_began = datetime.now(UTC)
+    loaded, prefix = _score(scorer, "test", folder / JUDGED_FILE)
     scored = time.perf_counter()
-    status = _passes(work, loaded, prefix, out)
-    done = time.perf_counter()
-    _answers(work, loaded, out)
-    return {
-        "score_seconds": scored - started, "mc_seconds": done - scored, "mc_status": status,
-        "test_scored_at": began.isoformat(),
-        "shortened_cases": loaded.shortened,
-    }  # fmt: skip
+    mc_status = _write_passes(scorer, loaded, prefix, folder)
+    passes_done = time.perf_counter()
+    _write_answers(scorer, loaded, folder)
+    return ScoringRecord(
+        score_seconds=scored - started,
+        mc_seconds=passes_done - scored,
+        mc_status=mc_status,
+        test_scored_at=test_began.isoformat(),
+        shortened_cases=loaded.shortened,
+    ).model_dump()
 
 
-def _keep_rules(chosen: Path, out: Path) -> None:
-    """The rules of another scores folder, with the calibration scores that they were chosen on."""
-    for kept in ("calibration.jsonl", RECORD):
-        shutil.copyfile(chosen / kept, out / kept)
+def _score_sets(scorer: Scorer, sets: Mapping[str, Path], rules_from: Path) -> None:
+    """Score further evaluation sets, each into a sealed folder."""
+    for name, scores in sets.items():
+        build_folder(scores, partial(_score_set, scorer, name, rules_from))
 
 
-def _choose_rules(work: Work, out: Path) -> None:
-    """Write down what the calibration cases decide, before the first test case is scored."""
-    digest = verify(work.data, deep=False)["sets"]["calibration"]["digest"]
-    cases = set_scores(read_cases(out / "calibration.jsonl"))
-    record = record_rules(cases, digest, target=work.target, costs=work.scoring.cost_matrix)
-    write_atomic(out / RECORD, record.to_json())
-
-
-def _score(work: Work, name: str, path: Path) -> tuple[LoadedSet, Prefix]:
-    """Score one set into `path`; the set, encoded, and its frozen prefix serve again."""
-    loaded = load_set(work.data, name, work.template, work.max_tokens)
-    warn_of_shortened(name, loaded, work.max_tokens, work.emit)
-    prefix = open_prefix(
-        work.adapted.stack, loaded.cases, work.adapted.boundary, work.home, work.digest, work.emit
+def _score_set(scorer: Scorer, name: str, rules_from: Path, folder: Path) -> dict[str, Any]:
+    """Fill a scores folder for a further evaluation set; returns what its manifest records."""
+    _copy_rules(rules_from, folder)
+    began = datetime.now(UTC)
+    started = time.perf_counter()
+    loaded, _ = _score(scorer, name, folder / JUDGED_FILE)
+    record = ScoringRecord(
+        score_seconds=time.perf_counter() - started,
+        mc_seconds=0.0,
+        mc_status=f"{NOT_AVAILABLE}dropout passes run on the test set only",
+        test_scored_at=began.isoformat(),
+        shortened_cases=loaded.shortened,
     )
-    scores, count = score_cases(work.adapted, prefix), len(loaded.records)
-    _refuse_not_finite(work, name, scores)
-    _write_scores(path, loaded, scores)
-    work.emit(ProgressReport(f"scored {name}", count, count))
+    return {"evaluation_set": name, **record.model_dump()}
+
+
+def _copy_rules(rules_from: Path, folder: Path) -> None:
+    """The rules of another scores folder, with the calibration scores that they were chosen on."""
+    for name in (CALIBRATION_FILE, RECORD):
+        shutil.copyfile(rules_from / name, folder / name)
+
+
+def _record_rules(scorer: Scorer, folder: Path) -> None:
+    """Write down the rules that the calibration cases decide, before the first test case is scored."""
+    rules = record_rules(
+        set_scores(read_cases(folder / CALIBRATION_FILE)),
+        DatasetManifest.read(scorer.data).digest_of("calibration"),
+        target=scorer.target,
+        costs=scorer.scoring.cost_matrix,
+    )
+    write_atomic(folder / RECORD, rules.to_json())
+
+
+def _score(scorer: Scorer, name: str, path: Path) -> tuple[LoadedSet, Prefix]:
+    """Score one set into `path`; returns the encoded set and its frozen prefix, to be used again."""
+    loaded = load_set(scorer.data, name, scorer.template, scorer.max_tokens)
+    warn_of_shortened(name, loaded, scorer.max_tokens, scorer.emit)
+    adapted = scorer.adapted
+    prefix = open_prefix(
+        adapted.stack,
+        loaded.cases,
+        adapted.boundary,
+        scorer.home,
+        scorer.variant_digest,
+        scorer.emit,
+    )
+
+    scores = score_cases(adapted, prefix)
+    _refuse_not_finite(scorer, name, scores)
+    write_lines(path, _scored_cases(loaded, scores))
+    scorer.emit(ProgressReport(f"scored {name}", len(loaded.records), len(loaded.records)))
     return loaded, prefix
 
 
-def _refuse_not_finite(work: Work, name: str, scores: Scores) -> None:
-    """Diverged where a score is NaN or infinite: sealed, it would stop every later run without a remedy."""
-    parts = [scores.label_loss, scores.other_loss, *scores.label_logp.T]
-    finite = np.isfinite(np.stack(parts)).all(axis=0)
+def _refuse_not_finite(scorer: Scorer, name: str, scores: Scores) -> None:
+    """Raise Diverged if a score is NaN or infinite: sealed, it would fail every later run."""
+    columns = [scores.label_loss, scores.other_loss, *scores.label_logp.T]
+    finite = np.isfinite(np.stack(columns)).all(axis=0)
     if not finite.all():
-        lost = f"{int((~finite).sum())} of {len(finite)} cases of {name} have scores that are NaN or infinite"
-        raise Diverged(f"{work.name}: {lost}, so nothing is stored; {work.remedy}.")
+        lost = int((~finite).sum())
+        raise Diverged(
+            f"{scorer.name}: {lost} of {len(finite)} cases of {name} have scores that are NaN or "
+            f"infinite, so nothing is stored; {scorer.remedy}."
+        )
 
 
-def _passes(work: Work, test: LoadedSet, prefix: Prefix, out: Path) -> str:
-    if work.dropout == 0:
-        why = "the model is untuned" if work.name == UNTUNED else "the recipe has dropout 0"
-        return f"not available: {why}, so every pass would be the same"
-    chosen = _sample(test, work.scoring.mc_cases)
-    passes = dropout_passes(work.adapted, prefix, chosen, work.scoring.passes, work.seed, work.emit)
-    np.save(out / "passes.npy", passes, allow_pickle=False)
-    (out / "passes.json").write_text(json.dumps([test.records[i]["case_id"] for i in chosen]))
+def _scored_cases(loaded: LoadedSet, scores: Scores) -> list[ScoredCase]:
+    probabilities = scores.probabilities.tolist()
+    scored = []
+    for i, record in enumerate(loaded.records):
+        truth = next(row for row in loaded.cases.rows_of([i]) if row.is_truth)
+        scored.append(
+            ScoredCase(
+                case_id=record["case_id"],
+                label=record["label"],
+                group=record.get("group"),
+                subgroup=record.get("subgroup") or {},
+                case_digest=exact_digest(record["text"]),
+                p=dict(zip(LABELS, probabilities[i], strict=True)),
+                label_loss=float(scores.label_loss[i]),
+                other_loss=float(scores.other_loss[i]),
+                tokens=len(truth.targets),
+            )
+        )
+    return scored
+
+
+def _write_passes(scorer: Scorer, test: LoadedSet, prefix: Prefix, folder: Path) -> str:
+    """Run the dropout passes, if the model has dropout; returns the `mc_status` of the record."""
+    if scorer.dropout == 0:
+        reason = "the model is untuned" if scorer.name == UNTUNED else "the recipe has dropout 0"
+        return f"{NOT_AVAILABLE}{reason}, so every pass would be the same"
+
+    sample = _sample(test, scorer.scoring.mc_cases)
+    passes = dropout_passes(
+        scorer.adapted,
+        prefix,
+        sample,
+        scorer.scoring.passes,
+        scorer.seed,
+        scorer.emit,
+    )
+    np.save(folder / PASSES_FILE, passes, allow_pickle=False)
+    case_ids = [test.records[number]["case_id"] for number in sample]
+    (folder / PASSES_IDS_FILE).write_text(json.dumps(case_ids))
     return "available"
 
 
-def _sample(test: LoadedSet, size: Any) -> list[int]:
-    """Numbers of the cases of a fixed sample, stratified by label."""
-    return sample_numbers(
-        [r["case_id"] for r in test.records], [r["label"] for r in test.records], size
-    )
+def _write_answers(scorer: Scorer, test: LoadedSet, folder: Path) -> None:
+    """Let the model write answers to a sample of cases, and store how they read.
 
-
-def _answers(work: Work, test: LoadedSet, out: Path) -> None:
-    """What the model writes for a sample. The text itself may repeat the patient's words, so it is not kept."""
-    if work.scoring.generated_cases == 0:
+    The text may repeat the patient's words, so it is not stored.
+    """
+    if scorer.scoring.generated_cases == 0:
         return
-    chosen = _sample(test, work.scoring.generated_cases)
-    texts = greedy_answers(work.adapted, test.cases, chosen, work.template, work.emit)
+    sample = _sample(test, scorer.scoring.generated_cases)
+    texts = greedy_answers(scorer.adapted, test.cases, sample, scorer.template, scorer.emit)
+
     answers = []
-    for i, text in zip(chosen, texts, strict=True):
+    for number, text in zip(sample, texts, strict=True):
         answer = read_answer(text)
-        answers.append(WrittenAnswer(test.records[i]["case_id"], answer.exact, answer.label))
-    write_lines(out / "answers.jsonl", answers)
+        case_id = test.records[number]["case_id"]
+        answers.append(WrittenAnswer(case_id, answer.exact, answer.label))
+    write_lines(folder / ANSWERS_FILE, answers)
 
 
-def _write_scores(path: Path, loaded: LoadedSet, scores: Scores) -> None:
-    write_lines(path, [_scored_case(i, loaded, scores) for i in range(len(loaded.records))])
-
-
-def _scored_case(i: int, loaded: LoadedSet, scores: Scores) -> ScoredCase:
-    record = loaded.records[i]
-    truth = next(row for row in loaded.cases.rows_of([i]) if row.is_truth)
-    return ScoredCase(
-        case_id=record["case_id"],
-        label=record["label"],
-        group=record.get("group"),
-        subgroup=record.get("subgroup") or {},
-        case_digest=exact_digest(record["text"]),
-        p=dict(zip(LABELS, scores.probabilities[i].tolist(), strict=True)),
-        label_loss=float(scores.label_loss[i]),
-        other_loss=float(scores.other_loss[i]),
-        tokens=len(truth.targets),
-    )
+def _sample(test: LoadedSet, size: SampleSize) -> list[int]:
+    """Numbers of the cases of a fixed sample, stratified by label."""
+    case_ids = [record["case_id"] for record in test.records]
+    return sample_numbers(case_ids, [record["label"] for record in test.records], size)

@@ -1,12 +1,12 @@
-"""Monte Carlo dropout (Gal & Ghahramani 2016): repeated passes with only the LoRA dropout modules switched on.
+"""Monte Carlo dropout (Gal and Ghahramani, 2016): repeated passes with the LoRA dropout modules on.
 
-One pass is one sampled model: its instruction tokens are run once and shared by all cases of that pass. Blocks below
-the first LoRA block have no dropout, so they come from the frozen prefix.
+One pass is one sampled model: its instruction tokens are run once and shared by all cases of that
+pass. Blocks below the first LoRA block have no dropout, so they come from the frozen prefix.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 import numpy as np
@@ -15,50 +15,66 @@ from tasks.judging.uncertainty import passes_are_distinct
 from tasks.runtime.errors import TriageError
 from tasks.runtime.events import Emit, ProgressReport
 from tasks.spec import LABELS
-from tasks.tuning.architecture import SharedPast
 from tasks.tuning.batches import TOKENS_AT_ONCE, Batch, make_batch, sorted_batches
 from tasks.tuning.engine import label_terms, leading_past
 from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.lora import Adapted
 from tasks.tuning.streams import side_by_side
 
-PASS_KEY = 1_000_003  # keeps the keys of scoring apart from those of training
+PASS_KEY = 1_000_003  # keeps the dropout keys of scoring apart from those of training
 
 
 def dropout_passes(
-    adapted: Adapted, prefix: Prefix, chosen: Sequence[int], passes: int, seed: int,
+    adapted: Adapted,
+    prefix: Prefix,
+    case_numbers: Sequence[int],
+    passes: int,
+    seed: int,
     emit: Emit,
-) -> np.ndarray:  # fmt: skip
-    """Label probabilities of the chosen cases of a set in every pass: (passes, chosen, 3), float64.
+) -> np.ndarray:
+    """Label probabilities of these cases in every pass: (passes, cases, 3), float64.
 
-    A case's masks follow from its place in the whole set, so that a larger sample repeats a smaller one's figures.
-    Raises TriageError if two passes are the same, which would mean that dropout was off, or a mask used twice.
+    A case's masks follow from its position in the whole set, so that a larger sample repeats the
+    figures of a smaller one. Raises TriageError if two passes are the same, which would mean that
+    dropout was off, or that a mask was used twice.
     """
     cases = prefix.cases
-    out = np.zeros((passes, len(chosen), len(LABELS)))
-    logs = np.zeros(out.shape, np.float32)
-    place = {case: i for i, case in enumerate(chosen)}
-    batches = [make_batch(cases, some) for some in sorted_batches(cases, TOKENS_AT_ONCE, chosen)]
+    log_p = np.zeros((passes, len(case_numbers), len(LABELS)), np.float32)
+    p = np.zeros(log_p.shape)
+    position = {number: i for i, number in enumerate(case_numbers)}
+    batches = [
+        make_batch(cases, numbers)
+        for numbers in sorted_batches(cases, TOKENS_AT_ONCE, case_numbers)
+    ]
+
     for number in range(passes):
-        key = (PASS_KEY, seed, number)
-        past = leading_past(adapted, prefix, (*key, 0))
-        mx.eval([p.arrays() for p in past if p])
-
-        def log_p_of(
-            batch: Batch, key: tuple[int, ...] = key, past: list[SharedPast | None] = past
-        ) -> mx.array:
-            # one mask a case, also where each label is a row of its own: a pass is one model for all three of them
-            adapted.set_dropout([(*key, 1 + row.number // cases.per_case) for row in batch.rows])
-            return label_terms(adapted, prefix, batch, past).label_logp
-
-        for batch, log_p in side_by_side(batches, log_p_of):
-            places = [place[c] for c in batch.cases]
-            logs[number, places] = np.array(log_p)
-            out[number, places] = np.array(mx.softmax(log_p, axis=-1), np.float64)
+        sampled_model = _sample_model(adapted, prefix, (PASS_KEY, seed, number))
+        for batch, batch_log_p in side_by_side(batches, sampled_model):
+            positions = [position[case] for case in batch.cases]
+            log_p[number, positions] = np.array(batch_log_p)
+            p[number, positions] = np.array(mx.softmax(batch_log_p, axis=-1), np.float64)
         emit(ProgressReport("dropout passes", number + 1, passes))
+
     adapted.set_dropout(None)
-    if not passes_are_distinct(logs):
+    if not passes_are_distinct(log_p):
         raise TriageError(
-            "Monte Carlo dropout gave identical passes: dropout was not active, so nothing may be concluded."
+            "Monte Carlo dropout gave identical passes: dropout was not active, "
+            "so nothing may be concluded."
         )
-    return out
+    return p
+
+
+def _sample_model(
+    adapted: Adapted, prefix: Prefix, key: tuple[int, int, int]
+) -> Callable[[Batch], mx.array]:
+    """A function of a batch that gives log P of the labels, (cases, 3), under the masks of one pass."""
+    per_case = prefix.cases.per_case
+    past = leading_past(adapted, prefix, (*key, 0))
+    mx.eval([block.arrays() for block in past if block])
+
+    def label_log_p(batch: Batch) -> mx.array:
+        # One mask per case, also where each label is a row: a pass is one model for all labels.
+        adapted.set_dropout([(*key, 1 + row.number // per_case) for row in batch.rows])
+        return label_terms(adapted, prefix, batch, past).label_logp
+
+    return label_log_p

@@ -5,7 +5,7 @@ import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from tasks.corpus.prepare import judged_sets
+from tasks.corpus.manifest import DatasetManifest, SetEntry
 from tasks.scoring import baselines
 from tasks.scoring.baselines import (
     OF_A_DATASET,
@@ -23,7 +23,7 @@ COSTS = {
 }
 WORDS = {"ED": "crushing chest pain", "GP": "rash for weeks", "HOME": "runny nose"}
 SETS = ("train", "valid", "calibration", "test", "clinic")
-DATASET = {"sets": {name: {"digest": name, "has_groups": False} for name in SETS}}
+DATASET = DatasetManifest(digest="", sets={name: SetEntry(cases=0, digest=name, labels={}) for name in SETS})
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def data(tmp_path):
 def rows_by_set(name, data):
     settings, training = Scoring(cost_matrix=COSTS), dataset_baseline_id(name, DATASET)
     ids = {
-        judged: baseline_evaluation_id(training, settings, DATASET, judged=judged) for judged in judged_sets(DATASET)
+        judged: baseline_evaluation_id(training, settings, DATASET, judged=judged) for judged in DATASET.evaluation_sets
     }
     return dataset_baseline_rows(name, ids, settings, data, DATASET)
 
@@ -104,6 +104,7 @@ def test_other_cases_or_costs_give_another_id_and_the_same_ones_the_same():
             baseline_evaluation_id(dataset_baseline_id(n, dataset), Scoring(**scoring), dataset) for n in OF_A_DATASET
         }
 
-    other = {**DATASET, "sets": DATASET["sets"] | {"test": {"digest": "new"}}}
+    new_test = SetEntry(cases=0, digest="new", labels={})
+    other = DATASET.model_copy(update={"sets": DATASET.sets | {"test": new_test}})
     assert ids() == ids(passes=100) and not ids() & ids(cost_matrix=COSTS) and not ids() & ids(other)
     assert baselines.TARGET == 0.95

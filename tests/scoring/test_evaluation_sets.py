@@ -68,10 +68,10 @@ def study(tmp_path_factory):
     variant = run_quantize({"source": str(source), "root": str(home), "bits": 4, "group_size": 64})["folder"]
     training = training_of(spec, Path(variant), data)
     scores = scores_folder(spec, training, data)
-    args = {"experiment": spec.model_dump(mode="json"), "training_id": training, "variant": variant, "data": str(data),
-            "home": str(home), "folder": str(home / "experiments" / training), "scores": str(scores)}  # fmt: skip
+    shared = {"experiment": spec.model_dump(mode="json"), "variant": variant, "data": str(data), "home": str(home)}
+    args = shared | {"training_id": training, "folder": str(home / "experiments" / training)}
     training_job.run(args, quiet)
-    job.run(args, quiet)
+    job.run(shared | {"adapter": args["folder"], "scores": str(scores)}, quiet)
     yield spec, args, scores
     patch.undo()
 
@@ -88,7 +88,11 @@ def land_training(spec, args, scores):
         spec, training, variant, DatasetManifest.read(Path(args["data"])), TrainingOutcome.of_complete(folder)
     )
     land_rows(training, "training", rows)
-    land_rows(scores.name, "evaluation", evaluation_rows(spec, training, scores.name, scores, dataset))
+    land_rows(
+        scores.name,
+        "evaluation",
+        evaluation_rows(spec, training, scores.name, scores, DatasetManifest.read(Path(args["data"]))),
+    )
 
 
 def lines(path: Path):
@@ -102,7 +106,7 @@ def test_each_set_lands_as_a_source_of_its_own_with_the_tests_threshold(study, m
     monkeypatch.setattr(
         "tasks.evaluation_sets.publisher", lambda title: quiet
     )  # which would start a server for its progress
-    dataset = verify(Path(args["data"]))
+    dataset = DatasetManifest.read(Path(args["data"]))
     on_test = evaluation_rows(spec, args["training_id"], scores.name, scores, dataset)["evaluation"][0]
     names = ["clinic", "test_adversarial"]
     given = (spec, args["training_id"], scores.name, Path(args["variant"]), Path(args["data"]), names)

@@ -77,9 +77,20 @@ def made(home, bits, recipes):
                 "home": str(home), "folder": str(home / "experiments" / training)}  # fmt: skip
         training_job.run(args, quiet)
         scores = scores_folder(spec, training, data)
-        job.run(args | {"scores": str(scores)}, quiet)
+        score(args, scores)
         done[spec.model.name, spec.recipe.name] = (spec, args, scores)
     return done
+
+
+def score(args, scores, emit=quiet, **values):
+    """Score the training that `args` describe into the folder `scores`, in this process."""
+    shared = {key: args[key] for key in ("experiment", "variant", "data", "home")}
+    job.run(shared | {"adapter": args["folder"], "scores": str(scores)} | values, emit)
+
+
+def rows_of(spec, args, scores):
+    """The landing rows of a scores folder, by table."""
+    return evaluation_rows(spec, args["training_id"], scores.name, scores, DatasetManifest.read(Path(args["data"])))
 
 
 def lines(path: Path):
@@ -156,7 +167,7 @@ def test_the_validation_loss_of_a_training_is_stocks_over_the_conversation_as_it
 @pytest.mark.parametrize("model", ["tiny-llama", "tiny-gemma3"])
 def test_the_test_loss_its_perplexity_and_the_loss_of_each_case_are_stocks(study, model):
     spec, args, scores = study[model, "baseline"]
-    rows = evaluation_rows(spec, args["training_id"], scores.name, scores, verify(Path(args["data"])))
+    rows = rows_of(spec, args, scores)
     stock = stock_losses(args, "test")
     loss = np.concatenate(stock).mean()
     assert rows["evaluation"][0]["loss"] == pytest.approx(loss, rel=1e-4)
@@ -177,7 +188,7 @@ def test_twenty_passes_give_twenty_distinct_probability_vectors(study, model):
 @pytest.mark.parametrize("model", ["tiny-llama", "tiny-gemma3"])
 def test_dropout_zero_says_not_available_and_gives_no_entropy(study, model):
     spec, args, scores = study[model, "baseline"]
-    rows = evaluation_rows(spec, args["training_id"], scores.name, scores, verify(Path(args["data"])))
+    rows = rows_of(spec, args, scores)
     assert rows["evaluation"][0]["mc_status"] == "not available"
     assert "dropout 0" in rows["evaluation"][0]["mc_reason"]
     assert rows["mc_dropout"] == []
@@ -195,7 +206,7 @@ def test_an_adapter_that_gives_nan_seals_no_scores_and_is_named_with_its_count(s
     seal(folder, {}, training_job.OUTPUTS)
     said = f"^{spec.cell_id}: 24 of 24 cases of calibration have scores that are NaN or infinite, .*; train it again"
     with pytest.raises(Diverged, match=said):
-        job.run(args | {"folder": str(folder), "scores": str(tmp_path / "scores")}, quiet)
+        score(args | {"folder": str(folder)}, tmp_path / "scores")
     assert not (tmp_path / "scores").exists()
 
 
@@ -210,7 +221,7 @@ def test_a_shortened_case_is_told_and_counted_and_a_window_that_fits_none_is_ref
             "scoring": spec.scoring.model_copy(update={"generated_cases": 0}),
         })  # fmt: skip
         folder = tmp_path / str(window)
-        job.run(args | {"experiment": shorter.model_dump(mode="json"), "scores": str(folder)}, told.append)
+        score(args | {"experiment": shorter.model_dump(mode="json")}, folder, told.append)
         return folder, [event.message for event in told if isinstance(event, StepWarning)]
 
     whole = load_set(Path(args["data"]), "test", template, 2048)
@@ -219,7 +230,7 @@ def test_a_shortened_case_is_told_and_counted_and_a_window_that_fits_none_is_ref
     folder, warnings = scored(window)
     lost = sum(length > lengths[-3] for length in lengths)
     assert 0 < lost < 3 and any(f"{lost} of 24 cases of test are longer" in warning for warning in warnings)
-    found = evaluation_rows(spec, args["training_id"], folder.name, folder, verify(Path(args["data"])))["evaluation"]
+    found = rows_of(spec, args, folder)["evaluation"]
     assert found[0]["shortened_cases"] == lost
     with pytest.raises(BadInput, match="Every case of (calibration|test) is longer"):
         scored(lengths[0] - 1)
@@ -232,14 +243,14 @@ def test_dead_dropout_is_refused_not_reported_as_certainty(study, monkeypatch, t
     spec, args, _ = study["tiny-llama", "balanced_safe"]
     monkeypatch.setattr(KeyedDropout, "__call__", lambda self, x: x)
     with pytest.raises(TriageError, match="dropout was not active"):
-        job.run(args | {"scores": str(tmp_path / "dead")}, quiet)
+        score(args, tmp_path / "dead")
     assert not (tmp_path / "dead").exists()
     assert spec.seed != mc_dropout.PASS_KEY
 
 
 def test_rows_hold_no_patient_text_and_their_figures_follow_from_the_scores(study):
     spec, args, scores = study["tiny-llama", "balanced_safe"]
-    rows = evaluation_rows(spec, args["training_id"], scores.name, scores, verify(Path(args["data"])))
+    rows = rows_of(spec, args, scores)
     text = json.dumps(rows, default=str)
     assert not any(r["text"] in text for r in lines(Path(args["data"]) / "test.jsonl"))
     predictions = rows["prediction"]
@@ -258,9 +269,10 @@ def test_the_untuned_model_scores_as_a_fresh_adapter_does_and_through_the_same_p
     spec, args, scores = study[model, "baseline"]
     stored = sorted(p.name for p in (Path(args["home"]) / "prefixes").iterdir())
     settings = {"scoring": spec.scoring.model_dump(mode="json"), "training": spec.training.model_dump(mode="json")}
+    folders = {key: args[key] for key in ("variant", "data", "home")}
     monkeypatch.setattr("tasks.runtime.device.SLOW_GFLOPS", 1e9)  # no machine is fast enough
     told = []
-    job.run_untuned(args | settings | {"scores": str(tmp_path / "untuned"), "sets": {}}, told.append)
+    job.run_untuned(folders | settings | {"scores": str(tmp_path / "untuned"), "sets": {}}, told.append)
     first = [DeviceReport] if backend() == "metal" else [StepWarning, DeviceReport]
     assert [type(event) for event in told][: len(first)] == first, "reported before anything is computed"
     assert sorted(p.name for p in (Path(args["home"]) / "prefixes").iterdir()) == stored, "no prefix of its own"
@@ -279,7 +291,7 @@ def test_the_untuned_model_scores_as_a_fresh_adapter_does_and_through_the_same_p
 def test_a_larger_dropout_sample_repeats_the_figures_of_a_smaller_one(study, tmp_path):
     spec, args, scores = study["tiny-llama", "balanced_safe"]
     larger = spec.model_copy(update={"scoring": spec.scoring.model_copy(update={"mc_cases": "all", "passes": 3})})
-    job.run(args | {"experiment": larger.model_dump(mode="json"), "scores": str(tmp_path / "all")}, quiet)
+    score(args | {"experiment": larger.model_dump(mode="json")}, tmp_path / "all")
     few, many = (json.loads((folder / "passes.json").read_text()) for folder in (scores, tmp_path / "all"))
     small, large = (np.load(folder / "passes.npy", allow_pickle=False) for folder in (scores, tmp_path / "all"))
     assert len(many) == 24 and set(few) < set(many)
@@ -387,10 +399,10 @@ def test_the_rules_are_written_before_the_first_test_case_is_scored(study, monke
         return score_cases(adapted, prefix)
 
     monkeypatch.setattr(job, "score_cases", watched)
-    job.run(args | {"experiment": few.model_dump(mode="json"), "scores": str(tmp_path / "scores")}, quiet)
+    score(args | {"experiment": few.model_dump(mode="json")}, tmp_path / "scores")
     assert written == [False, True]
     assert "rules.json" in verify(tmp_path / "scores")["files"]
-    rows = evaluation_rows(spec, args["training_id"], scores.name, scores, verify(Path(args["data"])))["decision_rule"]
+    rows = rows_of(spec, args, scores)["decision_rule"]
     assert [r["rule"] for r in rows] == ["argmax", "target_recall", "min_cost"]
     assert all(datetime.fromisoformat(r["chosen_at"]) <= datetime.fromisoformat(r["test_scored_at"]) for r in rows)
     assert {r["calibration_digest"] for r in rows} == {verify(Path(args["data"]))["sets"]["calibration"]["digest"]}
@@ -400,7 +412,7 @@ def test_a_recipe_without_a_target_is_read_at_that_of_the_baselines_beside_its_p
     """So that standard and safety recipes and the bag of words can be compared at equal recall."""
     spec, args, scores = study["tiny-llama", "baseline"]
     assert spec.recipe.target_ed_recall is None and spec.recipe.rule == "argmax"
-    rows = evaluation_rows(spec, args["training_id"], scores.name, scores, verify(Path(args["data"])))
+    rows = rows_of(spec, args, scores)
     (rule,) = (r for r in rows["decision_rule"] if r["rule"] == "target_recall")
     assert rule["target"] == 0.95 and rule["threshold"] > 0
     assert all(r["target_recall"] for r in rows["prediction"]) and rows["evaluation"][0]["primary_rule"] == "argmax"
@@ -409,8 +421,7 @@ def test_a_recipe_without_a_target_is_read_at_that_of_the_baselines_beside_its_p
 def test_the_rules_that_decide_are_the_stored_ones(study, tmp_path):
     """Had rows chosen anew, another record would change nothing."""
     spec, args, scores = study["tiny-llama", "balanced_safe"]
-    given = (spec, args["training_id"], scores.name)
-    before = evaluation_rows(*given, scores, verify(Path(args["data"])))
+    before = rows_of(spec, args, scores)
     other = shutil.copytree(scores, tmp_path / scores.name)
     record = json.loads((other / "rules.json").read_text())
     calibration = [r for r in lines(other / "calibration.jsonl") if r["label"] == "ED"]
@@ -421,7 +432,7 @@ def test_the_rules_that_decide_are_the_stored_ones(study, tmp_path):
     (other / "rules.json").write_text(json.dumps(record))
     manifest = json.loads((other / "manifest.json").read_text())
     seal(other, {k: v for k, v in manifest.items() if k not in ("files", "created", "digest", "check")})
-    after = evaluation_rows(*given, other, verify(Path(args["data"])))
+    after = rows_of(spec, args, other)
     assert before["evaluation"][0]["threshold"] < 1
     assert after["evaluation"][0]["threshold"] == 2
     assert "ED" not in {p["decision"] for p in after["prediction"]}
@@ -429,7 +440,7 @@ def test_the_rules_that_decide_are_the_stored_ones(study, tmp_path):
 
 def test_the_primary_rule_is_repeated_in_each_pass(study):
     spec, args, scores = study["tiny-llama", "balanced_safe"]
-    found = evaluation_rows(spec, args["training_id"], scores.name, scores, verify(Path(args["data"])))
+    found = rows_of(spec, args, scores)
     threshold = found["evaluation"][0]["threshold"]
     passes = np.load(scores / "passes.npy", allow_pickle=False)
     ed = (passes[:, :, 0] >= threshold).mean(axis=0)
@@ -472,17 +483,12 @@ def test_a_moved_adapter_is_judged_by_its_own_rules_and_not_by_ones_chosen_anew(
     """A threshold chosen on the other weights would make up for the shift that the arm is there to show."""
     spec, args, scores = study["tiny-llama", "balanced_safe"]
     other = eight_bits["tiny-llama", "balanced_safe"][1]["variant"]
-    moved, anew = ({**args, "variant": other, "scores": str(tmp_path / name)} for name in ("moved", "anew"))
-    job.run({**moved, "chosen": str(scores)}, quiet)
-    job.run(anew, quiet)
+    score(args | {"variant": other}, tmp_path / "moved", rules_from=str(scores))
+    score(args | {"variant": other}, tmp_path / "anew")
     kept, chosen = ((tmp_path / name / "rules.json").read_text() for name in ("moved", "anew"))
     assert kept == (scores / "rules.json").read_text() != chosen
     assert lines(tmp_path / "moved" / "test.jsonl") == lines(tmp_path / "anew" / "test.jsonl"), "scored alike"
-    manifest = verify(Path(args["data"]))
-    (own,), (arm,) = (
-        evaluation_rows(spec, args["training_id"], folder.name, folder, manifest)["evaluation"]
-        for folder in (scores, tmp_path / "moved")
-    )
+    (own,), (arm,) = (rows_of(spec, args, folder)["evaluation"] for folder in (scores, tmp_path / "moved"))
     assert own["threshold"] == arm["threshold"]
 
 
@@ -496,8 +502,8 @@ def test_a_test_set_with_one_case_has_scores_dropout_passes_and_an_answer(study,
         {k: v for k, v in manifest.items() if k not in ("files", "created", "digest", "check")},
         list(manifest["files"]),
     )
-    job.run({**args, "data": str(data), "scores": str(tmp_path / "scores")}, quiet)
-    rows = evaluation_rows(spec, args["training_id"], "one", tmp_path / "scores", verify(data))
+    score(args | {"data": str(data)}, tmp_path / "scores")
+    rows = rows_of(spec, {**args, "data": str(data)}, tmp_path / "scores")
     (case,) = rows["mc_dropout"]
     assert rows["evaluation"][0]["cases"] == 1 and case["passes"] == 20
     recall = next(r for r in rows["metric"] if r["metric"] == "ed_recall" and r["rule"] == "argmax")

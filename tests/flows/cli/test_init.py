@@ -80,7 +80,8 @@ def test_the_examples_train_and_score(study):
                 "home": str(home()), "folder": str(home() / "experiments" / name)}  # fmt: skip
         training.run(args, lambda event: None)
         scores = scores_folder(spec, name, data)
-        scoring.run(args | {"scores": str(scores)}, lambda event: None)
+        shared = {key: args[key] for key in ("experiment", "variant", "data", "home")}
+        scoring.run(shared | {"adapter": args["folder"], "scores": str(scores)}, lambda event: None)
         verify(scores)
 
 
