@@ -16,7 +16,7 @@ from tasks.models.manifest import VariantManifest
 from tasks.progress import publisher
 from tasks.runtime.child import run_child
 from tasks.runtime.device import versions
-from tasks.runtime.store import home, verify
+from tasks.runtime.store import home
 from tasks.scoring.arguments import FidelityJob
 from tasks.spec import SCORING_VERSION, BaseModelSpec, Grid, short_digest
 from tasks.tuning.training_rows import dataset_digest
@@ -49,7 +49,7 @@ def fidelity(
     model: BaseModelSpec, source: Path, grid: Grid, variants: list[Path], data: Path
 ) -> list[str]:
     """fidelity_ids of a base model's variants on a sample of the test cases; each is measured and landed once."""
-    dataset = verify(data, deep=False)
+    dataset = DatasetManifest.read(data)
     reference_folder = base_folder(source, home())
     reference = VariantManifest.read(reference_folder)
     comparisons = [_comparison(folder, reference, dataset, grid) for folder in variants]
@@ -82,7 +82,7 @@ def _log_folder(model: BaseModelSpec, waiting: list[Comparison]) -> Path:
     return home() / "logs" / f"fidelity-{model.name}-{short_digest({'ids': ids})}"
 
 
-def _land(one: Comparison, figures: Figures, set_cases: int, dataset: dict[str, Any]) -> None:
+def _land(one: Comparison, figures: Figures, set_cases: int, dataset: DatasetManifest) -> None:
     shared = {
         "fidelity_id": one.fidelity_id,
         "base_model": one.variant.base_model,
@@ -91,7 +91,7 @@ def _land(one: Comparison, figures: Figures, set_cases: int, dataset: dict[str, 
         "random_weights": one.reference.random_weights,
         "variant_digest": one.variant.digest,
         "reference_digest": one.reference.digest,
-        "dataset_digest": dataset_digest(DatasetManifest.model_validate(dataset)),
+        "dataset_digest": dataset_digest(dataset),
         "set_cases": set_cases,
         "created_at": datetime.now(UTC).replace(tzinfo=None),
     }
@@ -103,13 +103,13 @@ def _land(one: Comparison, figures: Figures, set_cases: int, dataset: dict[str, 
 
 
 def _comparison(
-    folder: Path, reference: VariantManifest, dataset: dict[str, Any], grid: Grid
+    folder: Path, reference: VariantManifest, dataset: DatasetManifest, grid: Grid
 ) -> Comparison:
     variant = VariantManifest.read(folder)
     ingredients = {
         "variant": variant.digest,
         "reference": reference.digest,
-        "test": dataset["sets"]["test"]["digest"],
+        "test": dataset.digest_of("test"),
         "cases": grid.scoring.fidelity_cases,
         "max_tokens": grid.training.max_tokens,
         "prompt": load_prompt().digest,

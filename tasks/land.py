@@ -9,7 +9,7 @@ from tasks.corpus.manifest import DatasetManifest
 from tasks.judging.evaluation_rows import evaluation_rows
 from tasks.landing import is_landed, land_rows, landed_status
 from tasks.models.manifest import VariantManifest
-from tasks.runtime.store import home, verify
+from tasks.runtime.store import home
 from tasks.spec import ExperimentSpec
 from tasks.tuning.training_rows import TrainingOutcome, training_rows
 
@@ -29,12 +29,12 @@ def land(spec: ExperimentSpec, training: str, evaluation: str, variant: Path, da
 
     folder = home() / "experiments" / training
     weights = VariantManifest.read(variant)
-    dataset = verify(data, deep=False)
+    dataset = DatasetManifest.read(data)
     outcome = TrainingOutcome.of_complete(folder)
-    rows = training_rows(spec, training, weights, DatasetManifest.read(data), outcome)
+    rows = training_rows(spec, training, weights, dataset, outcome)
     land_rows(training, "training", rows)
 
     scores = folder / "scores" / evaluation
-    rows = evaluation_rows(spec, training, evaluation, scores, DatasetManifest.read(data))
+    rows = evaluation_rows(spec, training, evaluation, scores, dataset)
     land_rows(evaluation, "evaluation", rows)
     return evaluation

@@ -12,7 +12,7 @@ from tasks.landing import Rows, is_landed, land_rows
 from tasks.models.manifest import VariantManifest
 from tasks.progress import publisher
 from tasks.runtime.child import run_child
-from tasks.runtime.store import complete, home, verify
+from tasks.runtime.store import complete, home
 from tasks.scoring.arguments import ScoringJob
 from tasks.spec import ExperimentSpec, short_digest
 from tasks.tuning.training_rows import TrainingOutcome, training_rows
@@ -33,7 +33,7 @@ def move_adapter(
     again, they would compensate the very shift that is to be seen.
     """
     weights = VariantManifest.read(variant)
-    dataset = verify(data, deep=False)
+    dataset = DatasetManifest.read(data)
     cell = f"{spec.model.name}-{bits}bit-{spec.recipe.name}-from{spec.bits}bit-s{spec.seed}"
     ingredients = {"training": training, "variant": weights.digest, "rules": evaluation}
     moved = f"{cell}-{short_digest(ingredients)}"
@@ -57,11 +57,9 @@ def move_adapter(
         emit = publisher(f"move {cell}")
         run_child("tasks.scoring.job:run", job.model_dump(mode="json"), log, emit)
 
-    evaluated = evaluation_rows(spec, moved, moved_evaluation, scores, DatasetManifest.read(data))
+    evaluated = evaluation_rows(spec, moved, moved_evaluation, scores, dataset)
     on_variant = spec.model_copy(update={"bits": bits})
-    experiment: Rows = training_rows(
-        on_variant, moved, weights, DatasetManifest.read(data), TrainingOutcome()
-    )
+    experiment: Rows = training_rows(on_variant, moved, weights, dataset, TrainingOutcome())
     experiment["experiment"][0] |= {
         "cell_id": cell,
         "recipe": f"{spec.recipe.name} from {spec.bits}bit",

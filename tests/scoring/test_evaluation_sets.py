@@ -20,7 +20,6 @@ from tasks.models.convert import run_quantize
 from tasks.models.manifest import VariantManifest
 from tasks.models.sources import fetch_base
 from tasks.runtime.errors import BadInput
-from tasks.runtime.store import verify
 from tasks.scoring import job
 from tasks.spec import LABELS, EvaluationSet, Scoring, experiments
 from tasks.tuning import job as training_job
@@ -82,17 +81,12 @@ def public_file(name: str) -> Path:
 
 def land_training(spec, args, scores):
     """The training of the study and its evaluation on test, to which all others belong."""
-    dataset, folder, training = verify(Path(args["data"])), Path(args["folder"]), args["training_id"]
+    dataset = DatasetManifest.read(Path(args["data"]))
     variant = VariantManifest.read(Path(args["variant"]))
-    rows = training_rows(
-        spec, training, variant, DatasetManifest.read(Path(args["data"])), TrainingOutcome.of_complete(folder)
-    )
-    land_rows(training, "training", rows)
-    land_rows(
-        scores.name,
-        "evaluation",
-        evaluation_rows(spec, training, scores.name, scores, DatasetManifest.read(Path(args["data"]))),
-    )
+    training = args["training_id"]
+    outcome = TrainingOutcome.of_complete(Path(args["folder"]))
+    land_rows(training, "training", training_rows(spec, training, variant, dataset, outcome))
+    land_rows(scores.name, "evaluation", evaluation_rows(spec, training, scores.name, scores, dataset))
 
 
 def lines(path: Path):
