@@ -1,4 +1,4 @@
-"""What a sweep would do, before any download: its cells, what is cached, where weights can be had, time and disk."""
+"""What a sweep would do, before any download: its cells, what is done, where weights are available, time and disk."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from flows.selection import Selection
 from tasks.corpus.manifest import DatasetManifest
-from tasks.corpus.prepare import judged_sets, prepare_dataset
+from tasks.corpus.prepare import prepare_dataset
 from tasks.identity import evaluation_from, training_from
 from tasks.models.convert import variant_folder
 from tasks.models.manifest import VariantManifest
@@ -21,21 +20,38 @@ from tasks.models.model_shape import is_known, known_shape
 from tasks.models.sources import availabilities, stored
 from tasks.runtime.device import backend
 from tasks.runtime.errors import TriageError
-from tasks.runtime.store import complete, home, read_manifest, verify
+from tasks.runtime.store import complete, home
 from tasks.spec import ExperimentSpec
+from tasks.tuning.summary import TrainingManifest
 from tasks.tuning.training_rows import settings_digest
 
-# Rough figures, to plan with: sustained GFLOP/s of a training step, tokens of a case, and dropout cases when "all".
-GFLOPS = {"cpu": 60.0, "metal": 1500.0}
-TOKENS_PER_CASE, OWN_TOKENS_PER_CASE = 120, 70
-SCORED_CASES = 1500
-TYPICAL_SHAPE = {"layers": 30, "block_parameters": 3.5e6, "parameters": 135e6}
+# Rough figures, to plan with.
+GFLOPS = {"cpu": 60.0, "metal": 1500.0}  # sustained in a training step
+TOKENS_PER_CASE = 120  # with the instruction
+OWN_TOKENS_PER_CASE = 70  # without it
+SCORED_CASES = 1500  # of a set without a limit
+ADAPTER_BYTES = 20e6
+
+
+@dataclass(frozen=True)
+class Size:
+    """What estimates need of a model's shape: its blocks, and parameters of one block and of the whole."""
+
+    blocks: int
+    block_parameters: float
+    parameters: float
+
+
+TYPICAL_SIZE = Size(blocks=30, block_parameters=3.5e6, parameters=135e6)
 
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """One experiment of a plan: whether the adapter that a sweep would look for is there, whether it has been scored on
-    every set that the grid wants, and about how long the rest takes."""
+    """One experiment of a plan.
+
+    `trained`: whether the adapter that a sweep looks for exists; `scored`: whether it has scores on
+    every set of the grid; `seconds`: about how long the rest takes.
+    """
 
     spec: ExperimentSpec
     trained: bool
@@ -49,19 +65,20 @@ class PlannedCell:
 
 def plan_cells(selection: Selection) -> Iterator[PlannedCell]:
     """Every chosen cell, with what is done of it and how long the rest may take."""
-    begun = {spec.cell_id: finished_trainings(spec) for spec in selection.cells}
-    dataset = _dataset(selection) if any(begun.values()) else None
+    trainings = {spec.cell_id: finished_trainings(spec) for spec in selection.cells}
+    dataset = _dataset(selection) if any(trainings.values()) else None
     for spec in selection.cells:
-        found = None
-        if dataset is not None:
-            found = next(
-                (folder for folder in begun[spec.cell_id] if _is_it(folder, spec, dataset)), None
-            )
-        scored = found is not None and dataset is not None and _is_scored(found, spec, dataset)
-        training = 0.0 if found else training_seconds(spec)
-        yield PlannedCell(
-            spec, found is not None, scored, training + (0.0 if scored else scoring_seconds(spec))
-        )
+        yield _planned(spec, trainings[spec.cell_id], dataset)
+
+
+def _planned(
+    spec: ExperimentSpec, trainings: list[Path], dataset: DatasetManifest | None
+) -> PlannedCell:
+    for folder in trainings:
+        if dataset is not None and _is_of(folder, spec, dataset):
+            scored = _is_scored(folder, spec, dataset)
+            return PlannedCell(spec, True, scored, 0.0 if scored else scoring_seconds(spec))
+    return PlannedCell(spec, False, False, training_seconds(spec) + scoring_seconds(spec))
 
 
 def sources_of(selection: Selection) -> dict[str, list[tuple[str, str]]]:
@@ -77,64 +94,66 @@ def training_seconds(spec: ExperimentSpec) -> float:
 
 def scoring_seconds(spec: ExperimentSpec) -> float:
     """Forward through the trained blocks: calibration and test once, and the cases of the dropout passes each time."""
-    limits, cases = spec.data.limits, spec.data.limits.get("test", SCORED_CASES)
-    chosen = cases if spec.scoring.mc_cases == "all" else min(cases, spec.scoring.mc_cases)
-    passes = spec.scoring.passes * chosen if spec.recipe.dropout else 0
+    limits = spec.data.limits
+    cases = limits.get("test", SCORED_CASES)
+    dropout_cases = cases if spec.scoring.mc_cases == "all" else min(cases, spec.scoring.mc_cases)
+    passes = spec.scoring.passes * dropout_cases if spec.recipe.dropout else 0
     # The instruction is run once for a whole batch, so a case costs its own tokens only.
-    return _seconds(
-        spec, OWN_TOKENS_PER_CASE * (cases + limits.get("calibration", SCORED_CASES) + passes)
-    )
+    scored = cases + limits.get("calibration", SCORED_CASES) + passes
+    return _seconds(spec, OWN_TOKENS_PER_CASE * scored)
 
 
 def _seconds(spec: ExperimentSpec, tokens: float) -> float:
-    shape = _shape(spec.model.name)
-    trained = min(spec.training.num_layers, shape["layers"])
-    return float(2 * tokens * shape["block_parameters"] * trained / (GFLOPS[backend()] * 1e9))
+    size = _size(spec.model.name)
+    trained_blocks = min(spec.training.num_layers, size.blocks)
+    return 2 * tokens * size.block_parameters * trained_blocks / (GFLOPS[backend()] * 1e9)
 
 
 def estimated_bytes(selection: Selection) -> int:
     """Disk for base models, variants and adapters; frozen prefixes come on top, within their own budget."""
-    total = 0.0
-    for name in {c.model.name for c in selection.cells}:
-        total += 4 * _shape(name)["parameters"]
-    for name, bits in {(c.model.name, c.bits) for c in selection.cells}:
-        total += _shape(name)["parameters"] * (bits + 0.5) / 8
-    return int(total + 20e6 * len(selection.cells))
+    models = {spec.model.name for spec in selection.cells}
+    variants = {(spec.model.name, spec.bits) for spec in selection.cells}
+    total = ADAPTER_BYTES * len(selection.cells)
+    total += sum(4 * _size(name).parameters for name in models)
+    total += sum(_size(name).parameters * (bits + 0.5) / 8 for name, bits in variants)
+    return int(total)
 
 
 def finished_trainings(spec: ExperimentSpec) -> list[Path]:
     """Folders of a cell's finished trainings, whatever cases and weights they were made with."""
     root = home() / "experiments"
-    return [p for p in root.glob(f"{spec.cell_id}-*") if complete(p)] if root.is_dir() else []
+    if not root.is_dir():
+        return []
+    return [path for path in root.glob(f"{spec.cell_id}-*") if complete(path)]
 
 
-def _dataset(selection: Selection) -> dict[str, Any] | None:
-    """Manifest of the selection's cases as they are now, prepared in a folder that is thrown away: a plan writes nothing.
+def _dataset(selection: Selection) -> DatasetManifest | None:
+    """Manifest of the selection's cases as they are now, prepared in a temporary folder: a plan writes nothing.
 
-    None where they cannot be had: then nothing is known to be trained on them.
+    None if they are not available: then nothing counts as trained on them.
     """
-    with tempfile.TemporaryDirectory() as place, contextlib.suppress(TriageError):
-        return verify(
-            prepare_dataset(selection.grid.data, Path(place), selection.grid.evaluation_sets),
-            deep=False,
-        )
+    grid = selection.grid
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(TriageError):
+        return DatasetManifest.read(prepare_dataset(grid.data, Path(folder), grid.evaluation_sets))
     return None
 
 
-def _is_it(folder: Path, spec: ExperimentSpec, dataset: dict[str, Any]) -> bool:
-    """Whether a finished training is the one that a sweep would look for: by its id where the variant is here, else by
-    all that decides it but the weights, which are made from the same source again."""
+def _is_of(folder: Path, spec: ExperimentSpec, dataset: DatasetManifest) -> bool:
+    """Whether a finished training is the one that a sweep looks for.
+
+    By its id if the variant is on this machine, else by all that decides it but the weights, which
+    are made from the same source again.
+    """
     if (variant := _variant(spec)) is not None:
         return folder.name == training_from(spec, variant, dataset)
-    manifest = read_manifest(folder) or {}
-    return manifest.get("settings_digest") == settings_digest(
-        spec, DatasetManifest.model_validate(dataset)
-    ) and _same_sources(folder, spec)
+    manifest = TrainingManifest.read_if_complete(folder)
+    is_alike = manifest is not None and manifest.settings_digest == settings_digest(spec, dataset)
+    return is_alike and _same_sources(folder, spec)
 
 
-def _is_scored(folder: Path, spec: ExperimentSpec, dataset: dict[str, Any]) -> bool:
+def _is_scored(folder: Path, spec: ExperimentSpec, dataset: DatasetManifest) -> bool:
     """Whether a finished training has its scores on test and on each further evaluation set."""
-    ids = (evaluation_from(spec, folder.name, dataset, name) for name in judged_sets(dataset))
+    ids = (evaluation_from(spec, folder.name, dataset, name) for name in dataset.evaluation_sets)
     return all(complete(folder / "scores" / evaluation) for evaluation in ids)
 
 
@@ -148,22 +167,19 @@ def _variant(spec: ExperimentSpec) -> VariantManifest | None:
 
 
 def _same_sources(folder: Path, spec: ExperimentSpec) -> bool:
-    told = json.loads((folder / "training.json").read_text())["spec"]
-    return bool(told["model"]["sources"] == spec.model.model_dump(mode="json")["sources"])
+    trained = json.loads((folder / "training.json").read_text(encoding="utf-8"))["spec"]
+    return bool(trained["model"]["sources"] == spec.model.model_dump(mode="json")["sources"])
 
 
-def _shape(name: str) -> dict[str, Any]:
+def _size(name: str) -> Size:
+    """The size of a base model, or a typical one if its shape is not known."""
     if not is_known(name):
-        return TYPICAL_SHAPE
-    model_shape = known_shape(name)
-    sizes = {tensor: math.prod(shape) for tensor, shape in model_shape.tensors()}
+        return TYPICAL_SIZE
+    shape = known_shape(name)
+    sizes = {tensor: math.prod(dimensions) for tensor, dimensions in shape.tensors()}
     block = sum(
         size
         for tensor, size in sizes.items()
         if tensor.startswith("model.layers.0.") and "norm" not in tensor
     )
-    return {
-        "layers": model_shape.num_hidden_layers,
-        "block_parameters": block,
-        "parameters": sum(sizes.values()),
-    }
+    return Size(shape.num_hidden_layers, block, sum(sizes.values()))

@@ -17,6 +17,7 @@ GRIDS = Path(str(files("deployments"))) / "grids"
 BASE_MODELS = Path(str(files("tasks.models"))) / "base_models.toml"
 
 T = TypeVar("T", bound=Strict)
+RawTable = dict[str, Any]  # a table of a TOML file before it is validated
 
 
 class _ModelList(Strict):
@@ -31,29 +32,37 @@ def grid_path(name: str) -> Path:
     """A grid by its short name (`demo`) or the path of a TOML file."""
     path = Path(name) if name.endswith(".toml") or "/" in name else GRIDS / f"{name}.toml"
     if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in GRIDS.glob("*.toml")))
+        built_in = ", ".join(sorted(path.stem for path in GRIDS.glob("*.toml")))
         raise BadInput(
-            f"There is no grid {name!r}; the built-in grids are {known}, or give the path of a .toml file."
+            f"There is no grid {name!r}; the built-in grids are {built_in}, "
+            "or give the path of a .toml file."
         )
     return path
 
 
 def load_grid(name: str, overrides: list[str] | None = None) -> Grid:
     """Read a grid by name or path, apply `key=value` overrides, and validate it."""
+    overrides = overrides or []
     path = grid_path(name)
     raw = _read_toml(path)
-    for item in overrides or []:
+    for item in overrides:
         _override(raw, item)
-    _inherit_safety(raw, path, overrides or [])
-    grid = _validate(Grid, raw, path, overrides or [])
-    known = known_models(grid)
-    for name in grid.models:
-        if name not in known:
-            place = where(path, ["models"], overrides or [])
-            raise BadInput(
-                f"{place}: models has the unknown base model {name!r}; known are {', '.join(sorted(known))}."
-            )
+    _inherit_safety(raw, path, overrides)
+
+    grid = _validate(Grid, raw, path, overrides)
+    _refuse_unknown_models(grid, path, overrides)
     return _beside(grid, path.parent)
+
+
+def _refuse_unknown_models(grid: Grid, path: Path, overrides: list[str]) -> None:
+    base_models = known_models(grid)
+    for name in grid.models:
+        if name not in base_models:
+            place = where(path, ["models"], overrides)
+            raise BadInput(
+                f"{place}: models has the unknown base model {name!r}; "
+                f"known are {', '.join(sorted(base_models))}."
+            )
 
 
 def _beside(grid: Grid, folder: Path) -> Grid:
@@ -67,15 +76,16 @@ def _beside(grid: Grid, folder: Path) -> Grid:
 
 def known_models(grid: Grid | None = None) -> dict[str, BaseModelSpec]:
     """Base models by name: the built-in ones and the grid's own, which win."""
-    listed = _validate(_ModelList, _read_toml(BASE_MODELS), BASE_MODELS, [])
-    known = {m.name: m for m in listed.base_model + (grid.base_models if grid else ())}
-    if grid and grid.allow_mirror:
-        known = {
-            name: model.model_copy(update={"allow_mirror": True}) for name, model in known.items()
-        }
-    if grid and grid.weights == "random":
-        return {name: _random(model) for name, model in known.items()}
-    return known
+    built_in = _validate(_ModelList, _read_toml(BASE_MODELS), BASE_MODELS, []).base_model
+    if grid is None:
+        return {model.name: model for model in built_in}
+
+    models = [*built_in, *grid.base_models]
+    if grid.allow_mirror:
+        models = [model.model_copy(update={"allow_mirror": True}) for model in models]
+    if grid.weights == "random":
+        models = [_random(model) for model in models]
+    return {model.name: model for model in models}
 
 
 def _random(model: BaseModelSpec) -> BaseModelSpec:
@@ -84,7 +94,7 @@ def _random(model: BaseModelSpec) -> BaseModelSpec:
     return model.model_copy(update={"sources": (source,), "terms": None})
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def _read_toml(path: Path) -> RawTable:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -93,57 +103,59 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise BadInput(f"{path} cannot be read: {error.strerror}.") from error
 
 
-def _override(raw: dict[str, Any], item: str) -> None:
+def _override(raw: RawTable, item: str) -> None:
     """Apply one `key=value`: `training.num_layers=8`, `recipe.iterations=20` (every recipe), `seeds=[1,2]`."""
     key, separator, text = item.partition("=")
     if not separator or not key.strip():
         raise BadInput(
             f"--set {item!r} is not of the form key=value, e.g. --set training.num_layers=8."
         )
+    value = _toml_value(text)
+    *parents, last = key.strip().split(".")
+    tables = [raw]
+    for parent in parents:
+        tables = [
+            child for table in tables for child in _tables(table.setdefault(parent, {}), item)
+        ]
+    for table in tables:
+        table[last] = value
+
+
+def _toml_value(text: str) -> object:
+    """The value of a TOML expression; any other text is a string, so that words need no quotes."""
     try:
         parsed = tomllib.loads(f"value = {text}")
-        value = parsed["value"] if len(parsed) == 1 else text
     except tomllib.TOMLDecodeError:
-        value = text
-    *parents, last = key.strip().split(".")
-    targets = [raw]
-    for parent in parents:
-        targets = [
-            child for target in targets for child in _children(target.setdefault(parent, {}), item)
-        ]
-    for target in targets:
-        target[last] = value
+        return text
+    return parsed["value"] if len(parsed) == 1 else text
 
 
-def _children(value: Any, item: str) -> list[dict[str, Any]]:
-    found = value if isinstance(value, list) else [value]
-    if not all(isinstance(child, dict) for child in found):
+def _tables(value: Any, item: str) -> list[RawTable]:
+    """A table, or each table of an array of tables."""
+    tables = value if isinstance(value, list) else [value]
+    if not all(isinstance(table, dict) for table in tables):
         raise BadInput(f"--set {item!r} goes below a key that holds a plain value.")
-    return found
+    return tables
 
 
-def _inherit_safety(raw: dict[str, Any], path: Path, overrides: list[str]) -> None:
-    """Give each safety recipe the grid's `[safety]` cost matrix and class weights where it has none of its own.
+def _inherit_safety(raw: RawTable, path: Path, overrides: list[str]) -> None:
+    """Give each safety recipe the grid's `[safety]` cost matrix and class weights where it has none.
 
     The same matrix prices the decisions of every experiment, standard ones too, so that costs can be compared.
     """
-    shared = {"safety": raw.pop("safety", {})}
-    _validate(_Shared, shared, path, overrides)
-    costs, recipes, scoring = (
-        shared["safety"].get("cost_matrix"),
-        raw.get("recipe"),
-        raw.setdefault("scoring", {}),
-    )
-    if costs and isinstance(scoring, dict):
-        scoring.setdefault("cost_matrix", costs)
+    safety = raw.pop("safety", {})
+    _validate(_Shared, {"safety": safety}, path, overrides)
+
+    scoring = raw.setdefault("scoring", {})
+    if safety.get("cost_matrix") and isinstance(scoring, dict):
+        scoring.setdefault("cost_matrix", safety["cost_matrix"])
+    recipes = raw.get("recipe")
     for recipe in recipes if isinstance(recipes, list) else []:
         if isinstance(recipe, dict) and recipe.get("kind") == "safety":
-            recipe.update(
-                {key: value for key, value in shared["safety"].items() if key not in recipe}
-            )
+            recipe.update({key: value for key, value in safety.items() if key not in recipe})
 
 
-def _validate(model: type[T], raw: dict[str, Any], path: Path, overrides: list[str]) -> T:
+def _validate(model: type[T], raw: RawTable, path: Path, overrides: list[str]) -> T:
     try:
         return model.model_validate(raw)
     except ValidationError as error:

@@ -1,54 +1,138 @@
-"""Ids and folders of experiments, from the spec and what it was given: the same in flows, plans and tests."""
+"""Ids and folders of experiments, from the spec and its inputs: the same in flows, plans and tests.
+
+An id holds everything that decides a result and nothing else, so that equal ids mean equal results.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
+from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prompts import load_prompt
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.device import backend, compute_dtype, versions
+from tasks.runtime.manifest import Manifest
 from tasks.runtime.store import home, read_manifest
-from tasks.spec import ExperimentSpec, evaluation_id, training_id
+from tasks.spec import ENGINE_VERSION, SCORING_VERSION, ExperimentSpec, short_digest
+
+Kind = TypeVar("Kind", bound=Manifest)
+
+
+def training_id(
+    spec: ExperimentSpec,
+    *,
+    variant: str,
+    tokenizer: str,
+    train: str,
+    valid: str,
+    prompt: str,
+    versions: dict[str, str],
+    backend: str,
+    compute_dtype: str,
+) -> str:
+    """Id of one training: the cell and the digest of everything that decides the resulting adapter.
+
+    `variant`, `tokenizer`, `train`, `valid`, `prompt` are content digests; `versions` those of mlx
+    and mlx-lm. Names, and how the adapter is judged, decide no training; neither does its memory.
+    """
+    judged_by = {"name", "target_ed_recall", "primary_rule"}
+    ingredients = {
+        "cell": spec.cell_id,
+        "variant": variant,
+        "tokenizer": tokenizer,
+        "train": train,
+        "valid": valid,
+        "prompt": prompt,
+        "recipe": spec.recipe.model_dump(mode="json", exclude=judged_by),
+        "training": spec.training.model_dump(mode="json", exclude={"memory"}),
+        "engine": ENGINE_VERSION,
+        "versions": versions,
+        "backend": backend,
+        "compute_dtype": compute_dtype,
+    }
+    return f"{spec.cell_id}-{short_digest(ingredients)}"
+
+
+def evaluation_id(
+    training: str,
+    spec: ExperimentSpec,
+    *,
+    calibration: str,
+    evaluation_set: str,
+    name: str = "test",
+) -> str:
+    """Id of one evaluation of a trained adapter: more passes or another set never retrain.
+
+    `calibration` and `evaluation_set` are content digests of the cases; `name` keeps two sets of
+    the same cases apart.
+    """
+    of_other_steps = {"fidelity_cases", "move_adapters"}
+    ingredients = {
+        "training": training,
+        "calibration": calibration,
+        "evaluation_set": evaluation_set,
+        "scoring": spec.scoring.model_dump(mode="json", exclude=of_other_steps),
+        "version": SCORING_VERSION,
+        "rule": spec.recipe.rule,
+        "target_ed_recall": spec.recipe.target_ed_recall,
+    }
+    if name != "test":
+        ingredients["name"] = name
+    return f"{training}-e{short_digest(ingredients)}"
 
 
 def training_of(spec: ExperimentSpec, variant: Path, data: Path) -> str:
     """training_id of an experiment on a variant folder and a dataset folder."""
-    return training_from(spec, VariantManifest.parse(_manifest(variant), variant), _manifest(data))
+    weights = _read(VariantManifest, variant)
+    return training_from(spec, weights, _read(DatasetManifest, data))
 
 
-def training_from(spec: ExperimentSpec, weights: VariantManifest, dataset: dict[str, Any]) -> str:
+def training_from(spec: ExperimentSpec, weights: VariantManifest, dataset: DatasetManifest) -> str:
     """training_id of an experiment on a variant and a dataset, given their manifests."""
     return training_id(
-        spec, variant=weights.digest, tokenizer=weights.tokenizer_digest,
-        train=dataset["sets"]["train"]["digest"], valid=dataset["sets"]["valid"]["digest"],
-        prompt=load_prompt().digest, versions=versions(), backend=backend(), compute_dtype=compute_dtype(),
-    )  # fmt: skip
+        spec,
+        variant=weights.digest,
+        tokenizer=weights.tokenizer_digest,
+        train=dataset.digest_of("train"),
+        valid=dataset.digest_of("valid"),
+        prompt=load_prompt().digest,
+        versions=versions(),
+        backend=backend(),
+        compute_dtype=compute_dtype(),
+    )
 
 
 def evaluation_of(spec: ExperimentSpec, training: str, data: Path, name: str = "test") -> str:
     """evaluation_id of a trained experiment on a dataset's test set, or on another evaluation set of its folder."""
-    return evaluation_from(spec, training, _manifest(data), name)
+    return evaluation_from(spec, training, _read(DatasetManifest, data), name)
 
 
 def evaluation_from(
-    spec: ExperimentSpec, training: str, dataset: dict[str, Any], name: str = "test"
+    spec: ExperimentSpec, training: str, dataset: DatasetManifest, name: str = "test"
 ) -> str:
     """evaluation_id of a trained experiment on a set of a dataset, given its manifest."""
-    sets = dataset["sets"]
-    calibration, judged = (sets[key]["digest"] for key in ("calibration", name))
-    return evaluation_id(training, spec, calibration=calibration, evaluation_set=judged, name=name)
+    return evaluation_id(
+        training,
+        spec,
+        calibration=dataset.digest_of("calibration"),
+        evaluation_set=dataset.digest_of(name),
+        name=name,
+    )
 
 
 def experiment_folder(spec: ExperimentSpec, variant: Path, data: Path) -> Path:
+    """The folder of a training, whether it exists yet or not."""
     return home() / "experiments" / training_of(spec, variant, data)
 
 
 def scores_folder(spec: ExperimentSpec, training: str, data: Path, name: str = "test") -> Path:
+    """The folder of the scores of a training on a set, whether it exists yet or not."""
     return home() / "experiments" / training / "scores" / evaluation_of(spec, training, data, name)
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
+def _read(kind: type[Kind], folder: Path) -> Kind:
+    """A manifest without verifying its folder, which the step that made it has done."""
     manifest = read_manifest(folder)
-    assert manifest is not None, f"{folder} is complete by the time it is asked for"
-    return manifest
+    assert manifest is not None, f"{folder} must be complete before its id is computed"
+    return kind.parse(manifest, folder)

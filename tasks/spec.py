@@ -1,4 +1,4 @@
-"""What a study is made of, as data: base models, precisions, recipes, experiments, and their content ids.
+"""What a study is made of, as data: base models, precisions, recipes, experiments; and the digests of such data.
 
 Grid files (TOML) are read into these models by `tasks/grid.py`. Nothing here imports Prefect, MLX or a file format.
 """
@@ -6,6 +6,7 @@ Grid files (TOML) are read into these models by `tasks/grid.py`. Nothing here im
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -450,15 +451,19 @@ class Grid(Strict):
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Grid:
-        named = {
-            "models": self.models, "bits": self.bits, "seeds": self.seeds,
-            "recipe": [r.name for r in self.recipes], "base_model": [m.name for m in self.base_models],
-            "evaluation_set": [e.name for e in self.evaluation_sets],
-        }  # fmt: skip
-        for key, values in named.items():
-            twice = sorted({str(v) for v in values if list(values).count(v) > 1})
-            if twice:
-                raise ValueError(f"{key}: duplicate name {', '.join(twice)}; each may appear once")
+        names: dict[str, list[str | int]] = {
+            "models": [*self.models],
+            "bits": [*self.bits],
+            "seeds": [*self.seeds],
+            "recipe": [recipe.name for recipe in self.recipes],
+            "base_model": [model.name for model in self.base_models],
+            "evaluation_set": [entry.name for entry in self.evaluation_sets],
+        }
+        for key, values in names.items():
+            repeated = sorted({str(value) for value in values if values.count(value) > 1})
+            if repeated:
+                names_twice = ", ".join(repeated)
+                raise ValueError(f"{key}: duplicate name {names_twice}; each may appear once")
         return self
 
 
@@ -486,14 +491,17 @@ class ExperimentSpec(Strict):
 
 def experiments(grid: Grid, models: dict[str, BaseModelSpec]) -> Iterator[ExperimentSpec]:
     """The cells of a grid, variant by variant, so that a variant's shared work is done once and then used."""
-    for name in grid.models:
-        for bits in grid.bits:
-            for recipe in grid.recipes:
-                for seed in grid.seeds:
-                    yield ExperimentSpec(
-                        model=models[name], bits=bits, recipe=recipe, seed=seed,
-                        training=grid.training, data=grid.data, scoring=grid.scoring,
-                    )  # fmt: skip
+    cells = itertools.product(grid.models, grid.bits, grid.recipes, grid.seeds)
+    for name, bits, recipe, seed in cells:
+        yield ExperimentSpec(
+            model=models[name],
+            bits=bits,
+            recipe=recipe,
+            seed=seed,
+            training=grid.training,
+            data=grid.data,
+            scoring=grid.scoring,
+        )
 
 
 def canonical_json(value: Any) -> str:
@@ -511,55 +519,3 @@ def digest_of(value: Any) -> str:
 def short_digest(ingredients: dict[str, Any]) -> str:
     """The first 12 hex digits of the ingredients' digest, for ids."""
     return digest_of(ingredients)[:12]
-
-
-def training_id(
-    spec: ExperimentSpec,
-    *,
-    variant: str,
-    tokenizer: str,
-    train: str,
-    valid: str,
-    prompt: str,
-    versions: dict[str, str],
-    backend: str,
-    compute_dtype: str,
-) -> str:
-    """Id of one training: the cell and the digest of everything that decides the resulting adapter.
-
-    `variant`, `tokenizer`, `train`, `valid`, `prompt` are content digests; `versions` those of mlx and mlx-lm.
-    """
-    digest = short_digest(
-        {
-            "cell": spec.cell_id, "variant": variant, "tokenizer": tokenizer, "train": train, "valid": valid,
-            "prompt": prompt, "recipe": spec.recipe.model_dump(mode="json", exclude={"name", "target_ed_recall", "primary_rule"}),
-            "training": spec.training.model_dump(mode="json", exclude={"memory"}), "engine": ENGINE_VERSION, "versions": versions,
-            "backend": backend, "compute_dtype": compute_dtype,
-        }
-    )  # fmt: skip
-    return f"{spec.cell_id}-{digest}"
-
-
-def evaluation_id(
-    training: str,
-    spec: ExperimentSpec,
-    *,
-    calibration: str,
-    evaluation_set: str,
-    name: str = "test",
-) -> str:
-    """Id of one evaluation of a trained adapter: more passes or another set never retrain.
-
-    `calibration` and `evaluation_set` are content digests of the cases; `name` keeps two sets of the same cases apart.
-    """
-    named = {} if name == "test" else {"name": name}
-    digest = short_digest(
-        named
-        | {
-            "training": training, "calibration": calibration, "evaluation_set": evaluation_set,
-            "scoring": spec.scoring.model_dump(mode="json", exclude={"fidelity_cases", "move_adapters"}),
-            "version": SCORING_VERSION,
-            "rule": spec.recipe.rule, "target_ed_recall": spec.recipe.target_ed_recall,
-        }
-    )  # fmt: skip
-    return f"{training}-e{digest}"

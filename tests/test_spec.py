@@ -5,7 +5,8 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from tasks import spec as specs
+from tasks import identity
+from tasks.identity import evaluation_id, training_id
 from tasks.spec import (
     BaseModelSpec,
     Data,
@@ -15,9 +16,7 @@ from tasks.spec import (
     Recipe,
     Scoring,
     Training,
-    evaluation_id,
     experiments,
-    training_id,
 )  # fmt: skip
 
 COSTS = {
@@ -110,7 +109,7 @@ def test_every_digest_that_training_id_asks_for_is_covered_above():
 )
 def test_a_new_engine_retrains_and_a_new_scoring_version_only_scores_again(version, changes, monkeypatch):
     before = ids(experiment())
-    monkeypatch.setattr(specs, version, getattr(specs, version) + 1)
+    monkeypatch.setattr(identity, version, getattr(identity, version) + 1)
     after = ids(experiment())
     assert {name for name in before if before[name] != after[name]} == changes
 

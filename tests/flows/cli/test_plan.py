@@ -84,7 +84,7 @@ def test_another_setting_or_other_cases_are_not_trained(overrides, trained, smok
 @pytest.mark.parametrize("what", ["engine", "library", "prompt"])
 def test_another_engine_library_or_prompt_trains_anew(what, trained, smoke, tmp_path, monkeypatch):
     if what == "engine":
-        monkeypatch.setattr("tasks.spec.ENGINE_VERSION", 10**6)
+        monkeypatch.setattr("tasks.identity.ENGINE_VERSION", 10**6)
         monkeypatch.setattr("tasks.tuning.training_rows.ENGINE_VERSION", 10**6)
     for module in ("tasks.identity", "tasks.tuning.training_rows"):
         if what == "library":
