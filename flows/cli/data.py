@@ -16,9 +16,16 @@ Source = Annotated[
         help="embedded, a file, a folder of sets, a Hub dataset (owner/name), or a grid file"
     ),
 ]
-Column = Annotated[str | None, typer.Option(help="its name in your table")]
+TextColumn = Annotated[str | None, typer.Option(help="column with the message (else text)")]
+LabelColumn = Annotated[str | None, typer.Option(help="column with the label (else label)")]
 IdColumn = Annotated[
-    str | None, typer.Option(help="its name in your table; ids must differ from row to row")
+    str | None, typer.Option(help="column with the case's id, different in every row")
+]
+GroupColumn = Annotated[
+    str | None, typer.Option(help="column with the group; its cases stay in one set")
+]
+RationaleColumn = Annotated[
+    str | None, typer.Option(help="column with the reason for the label, never in a prompt")
 ]
 Words = Annotated[
     list[str] | None,
@@ -33,11 +40,11 @@ Listing = Annotated[
 @data.command("check")
 def data_check(
     source: Source = "embedded",
-    text_column: Column = None,
-    label_column: Column = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
     id_column: IdColumn = None,
-    group_column: Column = None,
-    rationale_column: Column = None,
+    group_column: GroupColumn = None,
+    rationale_column: RationaleColumn = None,
     label: Words = None,
     revision: Revision = None,
     listing: Listing = False,
@@ -59,11 +66,11 @@ def data_check(
 @data.command("card")
 def data_card(
     source: Source = "embedded",
-    text_column: Column = None,
-    label_column: Column = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
     id_column: IdColumn = None,
-    group_column: Column = None,
-    rationale_column: Column = None,
+    group_column: GroupColumn = None,
+    rationale_column: RationaleColumn = None,
     label: Words = None,
     revision: Revision = None,
 ) -> None:

@@ -80,9 +80,15 @@ def check(console: Console, requested: DataRequest, listing: bool = False) -> in
     if listing:
         _list(console, report)
     console.print(_findings(report))
-    console.print(f"{report.errors} checks fail." if report.fails else "No check fails.")
+    console.print(_summary(report.errors))
 
     return int(report.fails)
+
+
+def _summary(errors: int) -> str:
+    if not errors:
+        return "No check fails."
+    return "1 check fails." if errors == 1 else f"{errors} checks fail."
 
 
 def card(console: Console, requested: DataRequest) -> None:
@@ -120,7 +126,6 @@ def _set_cells(line: SetLine) -> list[str]:
     name = "all (split by us)" if line.name == "all" else line.name
     labels = [f"{count} ({count / line.rows:.0%})" for count in line.labels]
     groups = ["none", "none"] if not line.groups else [str(len(line.groups)), str(line.ed_groups)]
-
     return [name, str(line.rows), *labels, *groups, f"{line.words:.0f}"]
 
 

@@ -97,7 +97,6 @@ def _row(name: str, entry: SetEntry) -> str:
     counts = [entry.labels[label] for label in LABELS]
     labels = " | ".join(f"{count} ({count / entry.cases:.0%})" for count in counts)
     groups = entry.groups or "none"
-
     return f"| {name} | {entry.cases} | {labels} | {groups} | {entry.digest[:12]} |"
 
 

@@ -33,7 +33,6 @@ def to_json(case: Case) -> str:
     entry = asdict(case)
     if case.rationale is None:
         del entry["rationale"]
-
     return json.dumps(entry, ensure_ascii=False)
 
 

@@ -56,7 +56,7 @@ def make_template(tokenizer: Any, prompt: Prompt, chat: bool) -> Template:
     probe = "I have a sore throat."
     start = _prompt_tokens(tokenizer, prompt, chat, probe)
     completions: list[Tokens] = []
-    lengths: list[int] = []
+    lengths: list[int] = []  # of the label within each completion
 
     for label in LABELS:
         whole = _whole_tokens(tokenizer, prompt, chat, probe, label)
@@ -105,6 +105,7 @@ def encode(template: Template, case_id: str, text: str, label: str, max_tokens: 
                 f"The prompt alone is longer than max_tokens = {max_tokens}; raise "
                 "training.max_tokens."
             )
+        # In proportion to the excess, and by at least one character, so that it ends.
         length = min(length - 1, int(length * room / len(tokens)))
         short_text = _without_middle(text, length)
         tokens = _prompt_tokens(template.tokenizer, template.prompt, template.chat, short_text)
@@ -116,7 +117,6 @@ def _without_middle(text: str, length: int) -> str:
     """The beginning and the end of a text, about `length` characters together."""
     if not length:
         return ""
-
     half = length // 2
     return text[:half] + ELLIPSIS + text[len(text) - half :]
 

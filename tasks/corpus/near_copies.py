@@ -39,7 +39,6 @@ class Sketch:
         sketch = cls()
         for start in range(0, len(texts), BATCH):
             sketch.add(texts[start : start + BATCH])
-
         return sketch
 
     def add(self, texts: Sequence[str]) -> None:
@@ -99,6 +98,7 @@ def _hashed_runs(texts: Sequence[str]) -> tuple[Hashes, Rows]:
         for offset in range(RUN):
             mixed = mixed * np.uint64(PRIME) + words[offset : offset + last]
 
+        # A run must not reach from one text into the next.
         is_within_text = rows[:last] == rows[RUN - 1 :]
         hashes = _mix(mixed[is_within_text])
         owners = rows[:last][is_within_text]
@@ -127,6 +127,7 @@ def _hashed_words(texts: Sequence[str]) -> tuple[Hashes, Rows]:
     """
     encoded = [text.casefold().encode("utf-8", "surrogatepass") for text in texts]
     content = np.frombuffer(b"\n".join(encoded) + b"\n", dtype=np.uint8)
+    # The content ends with a line break, so each word that starts also ends.
     is_letter = np.r_[False, _letters()[content]]
     edges = np.flatnonzero(is_letter[1:] != is_letter[:-1])
     starts = edges[::2]

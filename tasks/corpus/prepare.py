@@ -83,7 +83,6 @@ def _file_digests(files: Files) -> dict[str, Digest]:
     for paths in files.values():
         for path in paths:
             check_readable(path)
-
     return {name: [file_digest(path) for path in paths] for name, paths in files.items()}
 
 
@@ -97,6 +96,7 @@ def prepare_dataset(data: Data, root: Path, evaluation_sets: Sequence[Evaluation
     """
     sources = [Source.of(data), *map(Source.of, evaluation_sets)]
     ingredients = [source.ingredients for source in sources]
+    # Defaults are left out of the ingredients, so that a new setting changes no digest.
     digest = short_digest({"sources": ingredients, "version": PREPARE_VERSION})
     folder = root / "data" / f"{sources[0].located.name}-{digest}"
     build_folder(folder, lambda temporary: _build(data, sources, temporary))
@@ -134,6 +134,7 @@ def _build(data: Data, sources: Sequence[Source], folder: Path) -> dict[str, Any
 def _limited_sets(data: Data, located: Located) -> tuple[Sets, Sets]:
     """The four sets within their limits, and what an evaluation set must be apart from."""
     sets = _sets(data, located)
+    # Before the limits: what one grid leaves out, a grid with other limits may take.
     check_sets(sets)
     learned = _learned(sets, located)
     limits: Mapping[str, int] = {str(name): limit for name, limit in data.limits.items()}
@@ -155,6 +156,7 @@ def _sets(data: Data, located: Located) -> Sets:
     if "all" in sets:
         return split_cases(sets["all"], data.seed)
 
+    # In the order of SETS, whatever the order of the files.
     sets.update(split_off(sets["train"], data.seed, sets))
     return {name: sets[name] for name in SETS}
 
@@ -167,7 +169,6 @@ def split_off(train: Sequence[Case], seed: int, given: Collection[str]) -> Sets:
     shares = {"train": SHARES["train"]}
     shares |= {name: SHARES[name] for name in ("valid", "calibration") if name not in given}
     total = sum(shares.values())
-
     return split_cases(train, seed, {name: share / total for name, share in shares.items()})
 
 
@@ -178,7 +179,6 @@ def _learned(sets: Sets, located: Located) -> Sets:
     """
     if "all" in located.files:
         return {"the table that is split": [case for cases in sets.values() for case in cases]}
-
     return {name: sets[name] for name in SETS if name != "test"}
 
 
@@ -196,7 +196,6 @@ def _source_sets(source: Source, sets: Sets, learned: Sets, seed: int) -> Sets:
 def _evaluation_cases(source: Source, seed: int) -> list[Case]:
     if source.columns.source == "embedded":
         return adversarial_cases(seed)
-
     paths = [path for paths in source.located.files.values() for path in paths]
     return read_set(paths, source.columns)
 

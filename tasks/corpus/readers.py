@@ -93,7 +93,6 @@ def read_set(paths: Sequence[Path], columns: Columns) -> list[Case]:
     reading = read_files(paths, columns)
     if reading.duplicates:
         log.warning("%s: %d repeated rows were left out", paths[0], reading.duplicates)
-
     return reading.cases
 
 
@@ -127,7 +126,7 @@ def numbered_cases(path: Path, columns: Columns) -> Iterator[tuple[int, Case]]:
     row lacks it.
     """
     reader = RowReader.of(columns)
-    absent = optional_columns(columns)
+    absent = optional_columns(columns)  # so far: they may begin in any row of a JSONL file
     start = place_prefix(path)
     first: tuple[str, Row] | None = None
 

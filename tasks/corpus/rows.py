@@ -103,7 +103,6 @@ class RowReader:
         column = self.columns.rationale_column
         if not column or row.get(column) is None:
             return None
-
         return _scalar(row[column], column, where) or None
 
     def _subgroup(self, row: Row, where: str) -> dict[str, str]:
@@ -149,6 +148,7 @@ def label_words(columns: Columns) -> dict[str, Label]:
     The user's own words win over ED, GP and HOME. Raises BadInput where the user maps one word to
     two labels.
     """
+    # By the normal form of a word: the word as the user writes it, for the error, and its label.
     mapped: dict[str, tuple[str, Label]] = {}
     for word, label in columns.labels.items():
         first, first_label = mapped.setdefault(

@@ -105,7 +105,6 @@ def _is_table(path: Path) -> bool:
     """By its ending, or the one before that of its compression."""
     is_compressed = path.suffix.lower() in COMPRESSED
     ending = Path(path.stem).suffix if is_compressed else path.suffix
-
     return ending.lower() in (*READERS, *UNREAD_TABLES)
 
 

@@ -62,6 +62,7 @@ def _existing(source: str, folder: Path | None) -> Path:
     do not depend on where the project lies.
     """
     path = Path(source)
+    # An absolute path stays itself when it is joined to a folder.
     places = [path] if folder is None else [folder / path, path]
     for place in places:
         if not _is_missing(place):
@@ -116,6 +117,7 @@ def is_hub(source: str, folder: Path | None = None) -> bool:
     ):
         return False
 
+    # Only the path itself counts here: a folder `owner` beside the grid must not hide the Hub's.
     if folder is not None and ask(Path.exists, folder / source):
         return False
 

@@ -46,6 +46,7 @@ def _deal(
     placed: dict[str, LabelCounts] = {name: Counter() for name in shares}
     set_of: dict[str, str] = {}
 
+    # A large unit fits only while sets are empty; among equals the seed decides, not the input.
     for key in sorted(units, key=lambda key: (-len(units[key]), _draw(key, seed))):
         counts = Counter(str(case.label) for case in units[key])
         needs = {name: _need(counts, placed[name], total, share) for name, share in shares.items()}
@@ -68,6 +69,7 @@ def _unit_keys(cases: Sequence[Case]) -> list[str]:
             key = leader[key]
         return key
 
+    # Union of the units of each pair of copies, so that chains of copies stay together too.
     for a, b, _ in Sketch.of([case.text for case in cases]).pairs(COPY):
         first, second = sorted((lead(keys[a]), lead(keys[b])))
         leader[second] = first

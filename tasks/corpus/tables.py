@@ -108,7 +108,6 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     entries = dict(pairs)
     if len(entries) < len(pairs):
         raise _RepeatedKey(_first_repeated([name for name, _ in pairs]))
-
     return entries
 
 
@@ -194,7 +193,6 @@ def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
 def _header(path: Path, number: int, values: list[str]) -> list[str]:
     names = [value.strip() for value in values]
     _check_header(place(path, number), names)
-
     return names
 
 

@@ -52,7 +52,6 @@ class TextSample:
         if not tokenizers:
             words = [len(text.split()) for text in self.texts]
             return [_line("words", words, self.most_words)]
-
         return [self._in_tokens(name, path) for name, path in tokenizers.items()]
 
     def _in_tokens(self, name: str, path: Path) -> Lengths:

@@ -64,7 +64,6 @@ def ed_groups(rows: Tally, is_member: NDArray[np.bool_]) -> int:
     """Groups with an ED case among the rows; a case without a group counts as a group."""
     is_ed = is_member & (codes(rows.label_codes) == ED)
     groups, counts = np.unique(codes(rows.group_codes)[is_ed], return_counts=True)
-
     return int(np.where(groups == NO_GROUP, counts, 1).sum())
 
 

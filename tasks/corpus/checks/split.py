@@ -92,7 +92,6 @@ def _ed_within(labels: LabelCounts, limit: int | None) -> int:
     """ED cases among those that a limit leaves, which keeps the label shares."""
     if limit is None or sum(labels) <= limit:
         return labels[0]
-
     queues = {str(label): range(count) for label, count in zip(LABELS, labels, strict=True)}
     return quotas(queues, limit)["ED"]
 

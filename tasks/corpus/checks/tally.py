@@ -42,6 +42,7 @@ class Tally:
     sets: list[str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
     groups: dict[str, int] = field(default_factory=dict)
+    # Typed arrays: a Python list of integers takes five times the memory.
     set_codes: array[int] = field(default_factory=partial(array, "L"))
     label_codes: array[int] = field(default_factory=partial(array, "B"))
     digests: array[int] = field(default_factory=partial(array, "Q"))
@@ -81,6 +82,7 @@ class Tally:
         self.numbers.append(number)
         self.label_codes.append(LABELS.index(case.label))
         self.digests.append(int(text_digest(case.text), 16))
+        # Equal ids have equal hashes within one process, and the tally never leaves it.
         self.ids.append(hash(case.case_id))
         self.group_codes.append(self._group_code(case.group))
         self._add_text(case.text)

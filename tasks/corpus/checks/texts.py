@@ -39,13 +39,13 @@ def sides_of(rows: Tally) -> Codes:
 def _side(name: str) -> int:
     if name == "all":
         return SPLIT_TABLE
-
     return SETS.index(name) if name in SETS else SETS.index("test")
 
 
 def repeated_texts(rows: Tally, sides: Codes) -> list[Finding]:
     """Rows with the same text: repeats, contradictions, texts on two sides."""
     digests = codes(rows.digests)
+    # Rows with the same text become neighbours, in the order of the input.
     order = np.argsort(digests, kind="stable")
     is_same = digests[order][1:] == digests[order][:-1]
     a = order[:-1][is_same]
@@ -103,6 +103,7 @@ def repeated_ids(rows: Tally, id_columns: Collection[str]) -> Finding:
 
 def find_similar(rows: Tally, sides: Codes) -> SimilarRows:
     """Nearly equal texts on two sides, or within the table that the project splits."""
+    # A table that is split has one side, and its own copies matter: compare all.
     pairs = rows.sketch.pairs(SIMILAR, None if rows.is_split_by_us else sides)
     digests = rows.digests
 
