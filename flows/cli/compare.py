@@ -15,6 +15,6 @@ Everything = Annotated[
 
 def compare(prevalence: Prevalence = None, everything: Everything = False) -> None:
     """Compare 4-bit with 8-bit experiments: headline, leaderboard and pairs."""
-    from flows.cli.comparison import print_comparison
+    from flows.cli.compare_report import print_comparison
 
     print_comparison(console, prevalence=prevalence, short=not everything)

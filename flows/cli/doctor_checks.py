@@ -1,4 +1,4 @@
-"""The checks of `triage doctor`. Each takes seconds at most, changes nothing, and returns its findings."""
+"""The checks of `triage doctor`. Each takes seconds, changes nothing, and returns its findings."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def machine() -> list[Finding]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     text = f"{platform.system()} {platform.release()}, {_chip()}, {cores} cores"
     if sys.platform == "darwin" and backend() != "metal":
-        remedy = "MLX needs Apple Silicon and a Python built for it: install one with `uv python install`"
+        remedy = "MLX needs Apple Silicon and a Python built for it: run `uv python install`"
         return [Finding("machine", "error", f"{text}, Python for {platform.machine()}", remedy)]
     return [Finding("machine", "ok", text)]
 
@@ -134,7 +134,7 @@ def _unmet_requirements(lines: list[str]) -> Finding:
 
 
 def bytecode() -> list[Finding]:
-    """Whether each process has to compile the libraries: where Python may not store what it compiles."""
+    """Whether each process has to compile the libraries, because Python may not store bytecode."""
     large = find_spec("prefect")
     stored = large is not None and Path(large.cached or "").is_file()
     if stored or not sys.dont_write_bytecode:
@@ -169,7 +169,7 @@ def _weights(model: str, sources: list[tuple[str, str]], none_at_all: bool) -> F
 
 
 def disk() -> list[Finding]:
-    """Space and permission where TRIAGE_HOME is or will be, against the space that the whole study takes."""
+    """Permission and space where TRIAGE_HOME is or will be; the study decides how much is needed."""
     folder = existing_home()
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         remedy = "set TRIAGE_HOME to another folder"
@@ -203,7 +203,7 @@ def warehouse() -> list[Finding]:
     return [Finding("warehouse", "ok", f"none yet; a sweep creates {path}")]
 
 
-# Speed is measured while nothing else runs. Most of the other checks wait for a network or a process.
+# Speed is measured while nothing else runs. Most other checks wait for a network or a process.
 QUIET: dict[str, Check] = {"machine": machine, "memory": memory, "BLAS": computing}
 CONCURRENT: dict[str, Check] = {
     "versions": libraries,

@@ -25,7 +25,8 @@ STYLES = {"ok": "green", "warning": "bold yellow", "error": "bold red"}
 def examine_machine(console: Console, selftest: bool = False) -> int:
     """Print every finding; returns the exit code, 1 if one of them is an error.
 
-    `selftest` computes on tiny models, too, and writes all findings to `doctor-<time>.json` in TRIAGE_HOME.
+    `selftest` computes on tiny models, too, and writes all findings to `doctor-<time>.json` in
+    TRIAGE_HOME.
     """
     findings = _print_findings(console, _findings())
     if selftest:
@@ -40,7 +41,7 @@ def examine_machine(console: Console, selftest: bool = False) -> int:
 
 
 def _findings() -> Iterator[Finding]:
-    """Findings of the checks that need a quiet machine, then those of the others, which run at the same time."""
+    """Findings of the checks that need a quiet machine, then those of the concurrent ones."""
     for name, check in QUIET.items():
         yield from run_check(name, check)
 

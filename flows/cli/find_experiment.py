@@ -32,14 +32,15 @@ class Evaluation:
         return self.cell_id, self.training_id, self.evaluation_id
 
     def begins_with(self, name: str) -> bool:
-        """Whether the training or the evaluation id begins so; a cell id is the beginning of a training id."""
+        """Whether the training or evaluation id begins so. A training id begins with its cell id."""
         return self.training_id.startswith(name) or self.evaluation_id.startswith(name)
 
 
 def find_evaluations(experiment: str) -> list[Evaluation]:
     """The latest evaluation of an experiment on each of its sets, and of its run on random weights.
 
-    `experiment`: a cell, training or evaluation id, or an unambiguous beginning of one. Raises BadInput otherwise.
+    `experiment`: a cell, training or evaluation id, or an unambiguous beginning of one. Raises
+    BadInput for anything else.
     """
     evaluations = typed_rows(Evaluation, "evaluation_summary ORDER BY finished_at, created_at")
     exact = [row for row in evaluations if experiment in row.ids]
@@ -66,7 +67,8 @@ def _unknown(experiment: str, cells: set[str]) -> str:
     sentence = f"The warehouse holds no finished experiment {experiment!r}"
     if not cells:
         return f"{sentence}, and no other yet; run `triage sweep demo` first."
-    return f"{sentence}; it has, the most similar name first: {', '.join(_by_similarity(experiment, cells))}."
+    names = ", ".join(_by_similarity(experiment, cells))
+    return f"{sentence}; it has, the most similar name first: {names}."
 
 
 def _by_similarity(name: str, candidates: set[str]) -> list[str]:

@@ -22,6 +22,6 @@ def gates(
     experiment: Experiment, show_text: ShowText = None, prevalence: Prevalence = None
 ) -> None:
     """Show an experiment's safety gates, and the emergencies that it missed."""
-    from flows.cli.experiment_report import print_gates
+    from flows.cli.gates_report import print_gates
 
     print_gates(console, experiment, show_text, prevalence)

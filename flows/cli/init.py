@@ -41,7 +41,7 @@ def write_examples(folder: Path) -> list[Path]:
     targets = [folder / name for name in FILES]
     if existing := [path for path in targets if path.exists() or path.is_symlink()]:
         raise BadInput(
-            f"{existing[0]} already exists and is not overwritten; move it or choose another folder."
+            f"{existing[0]} already exists and is kept; move it away or choose another folder."
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)

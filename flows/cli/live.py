@@ -1,4 +1,4 @@
-"""The display of a running sweep: a line per finished step, and bars for the sweep and the current step."""
+"""The display of a running sweep: a line per finished step, bars for sweep and current step."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ class _Display:
 
 
 def _results(evaluation_ids: Sequence[str]) -> list[LandedResult]:
-    """What an experiment reached on the test set; nothing where the warehouse cannot be read now."""
+    """The result on the test set; empty if the warehouse cannot be read at the moment."""
     ids = ", ".join(quoted(id) for id in evaluation_ids)
     try:
         return typed_rows(

@@ -20,7 +20,7 @@ from tasks.spec import BaseModelSpec
 
 
 def print_plan(console: Console, selection: Selection) -> None:
-    """Print a line per experiment with its state, the sources of the weights, and estimates of time and disk."""
+    """Print the state of each experiment, the sources of weights, and estimates of time and disk."""
     cells = list(plan_cells(selection))
     console.print(_table(selection, cells))
     _print_sources(console, selection)
@@ -41,7 +41,7 @@ def _table(selection: Selection, cells: list[PlannedCell]) -> Table:
 
 
 def _is_random(model: BaseModelSpec) -> bool:
-    """Whether the weights are random: those on this machine, or all that the model's sources offer."""
+    """Whether the weights on this machine, or else all that the sources offer, are random."""
     if folder := stored(model, home()):
         return has_random_weights(folder)
     return all(source.kind == "random" for source in model.sources)

@@ -1,4 +1,4 @@
-"""Runs a sweep from the command line: live progress, the comparison, and the next command to type."""
+"""Runs a sweep from the command line: live progress, comparison, and the next command to type."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-# Before Prefect is imported. The live display shows what its console log would, and the UI gets everything.
+# Before Prefect is imported. The live display shows what its console log would; the UI gets both.
 if "PREFECT_LOGGING_LEVEL" not in os.environ:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "ERROR")
@@ -41,7 +41,7 @@ class Outcome:
 
     @property
     def needs_the_user(self) -> bool:
-        """Whether every failure asks for other input, data or weights, so that a rerun alone cannot help."""
+        """Whether every failure needs other input, data or weights, so that a rerun cannot help."""
         fixable = (BadInput, SourceUnavailable)
         return bool(self.failures) and all(isinstance(error, fixable) for error in self.failures)
 
@@ -53,15 +53,16 @@ def run_sweep(
     overrides: list[str] | None = None,
     narrowing: Narrowing = EVERYTHING,
 ) -> int:
-    """Run the sweep flow in this process; returns the exit code, 1 if an experiment failed without the user's fault.
+    """Run the sweep flow in this process; returns the exit code.
 
-    The last line printed says where the results are and what to type next. Raises BadInput if the user can fix every
+    It is 1 if an experiment failed for a reason that the user cannot fix. The last line printed
+    says where the results are and what to type next. Raises BadInput if the user can fix every
     failure, or if the configured Prefect server cannot be used.
     """
     outcome = _run_flow(console, selection, grid, overrides, narrowing)
 
     if warehouse_path().exists():
-        from flows.cli.comparison import print_comparison
+        from flows.cli.compare_report import print_comparison
 
         print_comparison(console, outcome.ids, short=True)
     if outcome.completed:

@@ -1,4 +1,4 @@
-"""`triage sql`: one read-only query; its rows as a table, as records where a table is too wide, as CSV or as JSON."""
+"""`triage sql`: a read-only query; its rows as a table, as records, as CSV or as JSON."""
 
 from __future__ import annotations
 

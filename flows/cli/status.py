@@ -15,6 +15,6 @@ Everything = Annotated[
 
 def status(everything: Everything = False) -> None:
     """Show what is trained, scored and landed, with the result on the test set."""
-    from flows.cli.experiments_table import print_status
+    from flows.cli.status_report import print_status
 
     print_status(console, everything)

@@ -10,13 +10,13 @@ from tasks.spec import ExperimentSpec
 
 
 class TimeLeft:
-    """Scales the plan's rough figures by the pace of the experiments that this sweep has trained and landed."""
+    """Scales the plan's rough figures by the pace of the experiments trained and landed so far."""
 
     def __init__(self, cells: Sequence[ExperimentSpec]) -> None:
         self.planned = {
             spec.cell_id: training_seconds(spec) + scoring_seconds(spec) for spec in cells
         }
-        # A finished training may be of other settings. It counts as work once the cell trains again.
+        # A finished training may be of other settings: it counts as work once the cell trains again.
         self.open = {spec.cell_id for spec in cells if not finished_trainings(spec)}
         self.trained: set[str] = set()
         self.landed = 0.0  # planned seconds of the experiments that trained in this sweep
@@ -35,7 +35,7 @@ class TimeLeft:
             self.landed += self.planned[cell]
 
     def seconds(self) -> float | None:
-        """Seconds until the open experiments have landed; None while the pace is unknown or nothing is left."""
+        """Seconds until the open experiments have landed; None if there are none or no pace yet."""
         if not self.open or not self.landed:
             return None
         work = sum(self.planned[cell] for cell in self.open)

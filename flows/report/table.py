@@ -83,7 +83,7 @@ def print_in_parts(console: Console, table: Table) -> None:
     """Print a table; one that is too wide continues in further tables, each with the first column again."""
     widths = _widths(table)
     part = [0]
-    console.print(table.title, style="italic", soft_wrap=True)
+    console.print(table.title, style="italic", soft_wrap=not console.is_terminal)
     for place in range(1, len(widths)):
         if len(part) > 1 and _total([widths[i] for i in (*part, place)]) > console.width:
             print_table(console, table.part(part))

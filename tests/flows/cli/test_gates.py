@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 
 from flows.bench.corpus import _models
-from flows.cli.experiment_report import print_gates
 from flows.cli.find_experiment import find_evaluations
+from flows.cli.gates_report import print_gates
 from flows.report.leaderboard import leaderboard
 from flows.report.prevalence import restated
 from flows.report.typed_rows import leaderboard_rows

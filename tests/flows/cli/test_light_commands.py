@@ -60,8 +60,8 @@ def test_what_reads_the_warehouse_loads_neither_prefect_nor_scipy_nor_pandas_nor
     assert loaded(place, *args) & NEVER == set()
 
 
-@pytest.mark.parametrize("args", [("sql", "SELECT 1"), ("status",)])
-def test_a_query_and_the_status_do_without_pandas(args, place):
+@pytest.mark.parametrize("args", [("sql", "SELECT 1"), ("status",), ("gates", "t4"), ("compare",)])
+def test_they_do_without_pandas(args, place):
     assert "pandas" not in loaded(place, *args)
 
 

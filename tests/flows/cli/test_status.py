@@ -7,7 +7,7 @@ from datetime import datetime
 
 from rich.console import Console
 
-from flows.cli.experiments_table import print_status
+from flows.cli.status_report import print_status
 from tests.warehouse.rows import evaluation, training
 from warehouse.connect import writing
 from warehouse.landing import write_landing

@@ -8,8 +8,8 @@ from datetime import datetime
 
 from rich.console import Console
 
-from flows.cli.comparison import print_comparison
-from flows.cli.experiments_table import print_status
+from flows.cli.compare_report import print_comparison
+from flows.cli.status_report import print_status
 from flows.report.disclaimer import disclaimer
 from flows.report.evidence import evidence
 from flows.report.figures import figure, percent

@@ -1,4 +1,4 @@
-"""What `triage gates` prints: the gates of an experiment with their evidence, subgroups and missed emergencies."""
+"""What `triage gates` prints: the gates of an experiment, its subgroups and missed emergencies."""
 
 from __future__ import annotations
 
@@ -57,7 +57,10 @@ class Subgroup:
 
 @dataclass(frozen=True)
 class Miss:
-    """An ED case that the primary rule sent elsewhere; `review`: the flag, None for a case outside the sample."""
+    """An ED case that the primary rule sent elsewhere.
+
+    `review`: the review flag, None for a case outside the sample of the dropout passes.
+    """
 
     case_id: str
     case_digest: str | None
@@ -82,8 +85,9 @@ def print_gates(
 ) -> None:
     """Print the latest evaluation of an experiment on each of its sets.
 
-    `experiment`: a cell, training or evaluation id, or an unambiguous beginning of one. `show_text`: the user's own file
-    of cases, the only place from which a text is read. Raises BadInput.
+    `experiment`: a cell, training or evaluation id, or an unambiguous beginning of one.
+    `show_text`: the user's own file of cases, the only place from which a text is read. Raises
+    BadInput.
     """
     check_prevalence(prevalence)
     bring_up_to_date()
@@ -96,7 +100,7 @@ def print_gates(
 
 
 def texts_by_digest(path: Path) -> dict[str, str]:
-    """Every text of a JSONL, CSV or Parquet file by the digest that a prediction has. Raises BadInput."""
+    """Every text of a JSONL, CSV or Parquet file by its digest in predictions. Raises BadInput."""
     texts = (value for _, row in read_rows(path) for value in row.values())
     return {
         exact_digest(variant): variant

@@ -1,4 +1,4 @@
-"""What `triage status` prints: the experiments on this machine and in the warehouse, with their results."""
+"""What `triage status` prints: experiments here and in the warehouse, with their results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from warehouse.health import bring_up_to_date
 COLUMNS = ("experiment", "training", "evaluation", "warehouse", "ED recall on test", "gates")
 NONE = "-"
 
-# A failed run is superseded by a later run of the same cell under other settings, whatever became of that one.
+# A failed run is superseded by a later run of its cell under other settings, finished or not.
 LANDED = """
     SELECT experiment.*, board.* EXCLUDE (training_id, random_weights),
         status <> 'completed' AND EXISTS (
@@ -31,7 +31,9 @@ LANDED = """
     FROM (SELECT training_id, cell_id, status, random_weights FROM experiment) AS experiment
     LEFT JOIN landed ON landed.id = experiment.training_id
     LEFT JOIN (
-        SELECT training_id, random_weights, ed_recall, ed_recall_low, ed_recall_high, verdict, ed_prevalence
+        SELECT
+            training_id, random_weights, verdict, ed_prevalence,
+            ed_recall, ed_recall_low, ed_recall_high
         FROM evaluation_summary
         WHERE evaluation_set = 'test'
         QUALIFY row_number() OVER (PARTITION BY training_id ORDER BY created_at DESC) = 1
@@ -41,7 +43,7 @@ LANDED = """
 
 @dataclass(frozen=True)
 class LandedExperiment:
-    """A row of `experiment` with its latest result on the test set, which is None for a failed run."""
+    """A row of `experiment` with its latest result on the test set, None for a failed run."""
 
     training_id: str
     status: str
@@ -146,7 +148,7 @@ def _result(landed: LandedExperiment) -> tuple[str, str]:
 
 
 def _on_random_weights(folder: Path) -> bool:
-    """Whether a training that is not in the warehouse has random weights; False where its variant is gone."""
+    """Whether a training that has not landed has random weights; False if its variant is gone."""
     try:
         args = json.loads((folder / "spec.json").read_text(encoding="utf-8"))["args"]
     except (OSError, ValueError, KeyError):

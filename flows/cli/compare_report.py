@@ -1,4 +1,4 @@
-"""What `triage compare` prints: the headline, the leaderboard, 4 bits against 8 bits, and the evidence behind."""
+"""What `triage compare` prints: headline, leaderboard, pairs, and the evidence behind them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from rich.console import Console
 
+from flows.cli.terminal import print_line
 from flows.report.disclaimer import disclaimer
 from flows.report.evidence import evidence
 from flows.report.leaderboard import leaderboard
@@ -36,20 +37,20 @@ def print_comparison(
     bring_up_to_date()
     board = leaderboard_rows(only)
     if not board:
-        console.print(_nothing_finished(only))
+        print_line(console, _nothing_finished(only))
         return
 
     pairs = pair_rows(only)
-    console.print(headline(pairs), style="bold", soft_wrap=True)
+    print_line(console, headline(pairs), style="bold")
     print_in_parts(console, leaderboard(board, prevalence))
     if pairs:
         _print_pairs(console, quantization(pairs).with_note(not_restated_note(prevalence)))
     if short:
-        console.print(MORE, soft_wrap=True)
+        print_line(console, MORE)
     else:
         for table in evidence(board, prevalence):
             print_in_parts(console, table)
-    console.print(disclaimer({row.set_digest for row in board}))
+    print_line(console, disclaimer({row.set_digest for row in board}))
 
 
 def _print_pairs(console: Console, table: Table) -> None:

@@ -1,0 +1,53 @@
+"""`triage compare`: headline and two tables by default, the evidence with --all."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.place import Place
+from tests.warehouse.rows import evaluation, land_pair, training
+from warehouse.landing import write_landing
+from warehouse.load import load_all
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory):
+    """What the command prints by default and with --all, on a pair of experiments and a baseline."""
+    folder = tmp_path_factory.mktemp("compare")
+    place = Place(folder / "place")
+    place.home.mkdir(parents=True)
+    land_pair(folder / "landing")
+    baseline = training(
+        "always_ed-1", bits=None, cell_id="always_ed", base_model="none", recipe="always_ed", recipe_kind="baseline"
+    )
+    write_landing(folder / "landing", "always_ed-1", "training", baseline)
+    cases = [(label, "ED", "ED") for label in ("ED", "ED", "GP", "GP", "HOME")]
+    write_landing(folder / "landing", "b", "evaluation", evaluation("b", "always_ed-1", cases))
+    load_all(folder / "landing", place.warehouse)
+    return {args: place.run("compare", *args) for args in ((), ("--all",), ("--prevalence", "3"))}
+
+
+def test_the_default_is_a_headline_and_two_tables(outputs):
+    text = outputs[()].stdout
+    first, *rest = text.splitlines()
+    assert first.startswith("4 bits against 8 bits, 1 pair. Accuracy: ") and "ED recall: " in first
+    assert text.count("Experiments on the test set, best first") == text.count("4 bits (first line)") == 1
+    assert "Gates of the primary rule" not in text and "triage compare --all" in rest[-2]
+    assert outputs[()].stderr == ""
+
+
+def test_baselines_stand_at_the_foot(outputs):
+    board = outputs[()].stdout.partition("best first")[2].partition("4 bits (first line)")[0]
+    assert 0 < board.index("smol 4bit") < board.index("always-ED")
+    assert board.index("smol 8bit") < board.index("always-ED")
+
+
+def test_all_gives_the_evidence_too(outputs):
+    text = outputs[("--all",)].stdout
+    assert "Gates of the primary rule" in text and text.count("\n") > 2 * outputs[()].stdout.count("\n")
+
+
+def test_a_prevalence_that_is_no_share_is_a_sentence(outputs):
+    done = outputs[("--prevalence", "3")]
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == "triage: --prevalence must be between 0 and 1, e.g. 0.1 (got 3).\n"
