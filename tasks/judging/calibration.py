@@ -99,7 +99,7 @@ def calibration_table(
 
 
 def _parts(values: Floats, truth: Ints) -> dict[str, Part]:
-    """Parts of the metrics that so many cases can give. Their order decides which resamples are drawn."""
+    """Parts of the available metrics. Their order decides which resamples are drawn."""
     squares = (values - np.eye(3)[truth]) ** 2
     parts = {"brier": Part(squares.sum(axis=1)[:, None]), "ed_brier": Part(squares[:, :1])}
     if len(truth) >= ECE_CASES:
@@ -116,7 +116,7 @@ def expected_calibration_error(scores: ArrayLike, hits: ArrayLike) -> float:
 
 
 def _sum_of_sizes(means: Floats) -> Floats:
-    """Sum of absolute means over the last axis: over bins for an ECE, of one column for a Brier score."""
+    """Sum of absolute means over the last axis: over the bins of an ECE, of one Brier score."""
     return np.asarray(np.abs(means).sum(axis=-1), dtype=np.float64)
 
 
@@ -160,12 +160,12 @@ def _metric(name: str, part: Part, resampled: Floats | None, clustered: bool, se
 def _reflected(
     value: float, percentiles: tuple[float, float], scores: Floats, seed: int
 ) -> tuple[float, float]:
-    """Interval of an ECE. The plain percentile interval excludes the truth of a well calibrated model.
+    """Interval of an ECE. The plain percentile interval excludes the truth of a good model.
 
     Noise alone makes an ECE positive, and resampling adds more of it. So the bootstrap is reflected
-    about the estimate (basic bootstrap), and reaches down to 0 whenever a perfectly calibrated model
-    would often show as much (consistency resampling, Broecker and Smith, 2007). In simulations it
-    held the truth in 87 to 98 of 100 sets.
+    about the estimate (basic bootstrap), and reaches down to 0 whenever a perfectly calibrated
+    model would often show as much (consistency resampling, Broecker and Smith, 2007). In
+    simulations it held the truth in 87 to 98 of 100 sets.
     """
     low = 0.0
     if value > _ece_of_perfect_calibration(scores, seed):
@@ -174,7 +174,7 @@ def _reflected(
 
 
 def equal_mass_bins(scores: ArrayLike) -> Ints:
-    """Bin (0 to BINS - 1) of each score, about equally many cases in each; equal scores share a bin."""
+    """Bin (0 to BINS - 1) of each score. Bins are about equally full; equal scores share one."""
     values = np.asarray(scores, dtype=np.float64)
     edges = np.quantile(values, np.linspace(0, 1, BINS + 1)[1:-1])
     return np.searchsorted(edges, values, side="right").astype(np.int64)

@@ -1,8 +1,8 @@
 """The decision rules of an evaluation: chosen on the calibration cases, recorded, then applied.
 
 The record, `rules.json` in a scores folder, is written before the first case of the test set is
-scored, and what decides on that set is read from it. It holds numbers alone, no case. The arithmetic
-of each rule is in `tasks/judging/decision_rules.py`.
+scored, and what decides on that set is read from it. It holds numbers alone, no case. The
+arithmetic of each rule is in `tasks/judging/decision_rules.py`.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class ChosenRule:
         return argmax_rule(p)
 
     def decide(self, p: ArrayLike, costs: Costs | None = None) -> Decisions:
-        """Like `apply`, with the rule beside its decisions; without decisions if it is not available."""
+        """The rule with its decisions, or without any if it is not available."""
         labels = self.apply(p, costs) if self.available else None
         return Decisions(self.rule, self.note, self.available, self.threshold, self.scaling, labels)
 
@@ -94,8 +94,8 @@ class Decisions(ChosenRule):
 class RuleRecord:
     """The rules of one evaluation, in the order RULES.
 
-    `calibration_digest`: of the set that they were chosen on; `chosen_at`: UTC, ISO 8601; `target`: the
-    ED recall that target_recall aims at.
+    `calibration_digest`: of the set that they were chosen on; `chosen_at`: UTC, ISO 8601; `target`:
+    the ED recall that target_recall aims at.
     """
 
     rules: dict[str, ChosenRule]

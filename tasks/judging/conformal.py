@@ -4,9 +4,9 @@ A case whose set is not exactly one label is an abstention: the model does not d
 
 Class-conditional (Mondrian) split conformal prediction. Of n calibration cases of a class and a new
 one, exchangeable, the new one's probability of its class is below the k-th smallest of the n with
-probability at most k / (n + 1); so k = floor(miss rate x (n + 1)) keeps the miss rate, on average over
-calibration sets (Vovk, 2012). Cases of another source are not exchangeable, and nothing is guaranteed
-for them.
+probability at most k / (n + 1); so k = floor(miss rate x (n + 1)) keeps the miss rate, on average
+over calibration sets (Vovk, 2012). Cases of another source are not exchangeable, and nothing is
+guaranteed for them.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _allowed_misses(cases: int, miss_rate: float) -> int:
 
 
 def conformal_sets(p: ArrayLike, thresholds: ArrayLike) -> NDArray[np.bool_]:
-    """Whether each label is in each case's set, shape (cases, 3): its probability reaches its threshold."""
+    """Whether each label's probability reaches its threshold, shape (cases, 3)."""
     return np.asarray(label_probabilities(p) >= np.asarray(thresholds))
 
 
@@ -88,50 +88,59 @@ def judge_conformal(
     seed: int = 0,
     external: bool = False,
 ) -> Conformal:
-    """Thresholds from the calibration cases, and how their sets do on the judged cases, with 95 % intervals.
+    """Thresholds from the calibration cases, and how their sets do on the judged cases.
 
-    `external`: the judged cases come from another source than the calibration cases.
+    Intervals are 95 %. `external`: the judged cases come from another source than the calibration
+    cases.
     """
-    calibration_p = label_probabilities(calibration.p)
-    calibration_truth = label_codes(calibration.labels)
-    of_class = [calibration_truth == i for i in range(len(LABELS))]
-    calibration_counts = [int(mask.sum()) for mask in of_class]
-    thresholds = [
-        conformal_threshold(calibration_p[mask, i], miss_rate) for i, mask in enumerate(of_class)
-    ]
-
+    counts, thresholds = _class_thresholds(calibration, miss_rate)
     truth = label_codes(judged.labels)
     sets = conformal_sets(judged.p, thresholds)
     set_sizes = sets.sum(axis=1)
-    decided = set_sizes == 1
+    is_decided = set_sizes == 1
     is_missed = ~sets[np.arange(len(truth)), truth]
     is_ed = truth == 0
     ed_cases = int(is_ed.sum())
 
     miss = _share(is_missed[is_ed], select_groups(judged.groups, is_ed), seed)
-    error = _share(is_missed[decided], select_groups(judged.groups, decided), seed)
-    abstain = _share(~decided, judged.groups, seed)
+    error = _share(is_missed[is_decided], select_groups(judged.groups, is_decided), seed)
+    abstain = _share(~is_decided, judged.groups, seed)
     return Conformal(
         miss_rate=miss_rate,
         threshold_ed=thresholds[0],
         threshold_gp=thresholds[1],
         threshold_home=thresholds[2],
-        calibration_ed=calibration_counts[0],
+        calibration_ed=counts[0],
         ed_cases=ed_cases,
         ed_missed=int(is_missed[is_ed].sum()) if ed_cases else None,
         ed_miss_rate=miss.value,
         miss_low=miss.low,
         miss_high=miss.high,
         miss_method=miss.method if ed_cases else None,
-        abstain_rate=float((~decided).mean()),
+        abstain_rate=float((~is_decided).mean()),
         abstain_low=abstain.low,
         abstain_high=abstain.high,
         mean_set_size=float(set_sizes.mean()),
         error_decided=error.value,
         error_low=error.low,
         error_high=error.high,
-        note=_note(calibration_counts, ed_cases, miss_rate, external),
+        note=_note(counts, ed_cases, miss_rate, external),
     )
+
+
+def _class_thresholds(
+    calibration: LabelledProbabilities, miss_rate: float
+) -> tuple[list[int], list[float]]:
+    """Number of calibration cases and threshold of each class, order LABELS."""
+    p = label_probabilities(calibration.p)
+    truth = label_codes(calibration.labels)
+    counts = []
+    thresholds = []
+    for i in range(len(LABELS)):
+        of_class = p[truth == i, i]
+        counts.append(len(of_class))
+        thresholds.append(conformal_threshold(of_class, miss_rate))
+    return counts, thresholds
 
 
 def _share(hits: NDArray[np.bool_], groups: Groups | None, seed: int) -> Metric:

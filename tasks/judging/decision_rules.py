@@ -1,4 +1,4 @@
-"""Decision rules as arithmetic: argmax, threshold on p(ED) for a target recall, minimum expected cost.
+"""Decision rules as arithmetic: argmax, threshold on p(ED), minimum expected cost.
 
 Here are the rules and how their parameters are fitted. `tasks/judging/choose_rules.py` fits them on
 the calibration cases of an evaluation and records the result. Ties go to the more urgent label
@@ -32,8 +32,8 @@ BOUNDS = (INVERSE_TEMPERATURE, BIAS, BIAS)
 class Threshold:
     """A threshold on p(ED), and how it does on the calibration cases.
 
-    Of their `n_ed` ED cases at most `allowed_misses` may fall below `value`, and `misses` do; `bound`:
-    lower 95 % bound of the ED recall.
+    Of their `n_ed` ED cases at most `allowed_misses` may fall below `value`, and `misses` do;
+    `bound`: lower 95 % bound of the ED recall.
     """
 
     value: float
@@ -94,9 +94,9 @@ def target_recall_threshold(
 ) -> Threshold | None:
     """The highest threshold on p(ED) with at most floor((1 - target)(n_ED + 1)) misses.
 
-    The recall that an unseen ED case can expect is (n_ED - misses) / (n_ED + 1); `bound` is the exact
-    two-sided lower bound, valid although the threshold was chosen on these cases, since it is an order
-    statistic of them. At least one ED case stays caught. None without an ED case.
+    The recall that an unseen ED case can expect is (n_ED - misses) / (n_ED + 1); `bound` is the
+    exact two-sided lower bound, valid although the threshold was chosen on these cases, since it is
+    an order statistic of them. At least one ED case stays caught. None without an ED case.
     """
     if not 0 < target < 1:
         raise BadInput(f"The target ED recall is {target}; it must lie between 0 and 1.")

@@ -1,7 +1,7 @@
 """From the scores of an evaluation to the rows of its tables in the warehouse.
 
 Here: evaluation, prediction, metric, subgroup_metric, decision_rule and gate; the tables about
-uncertainty are in `tasks/judging/uncertainty_rows.py`. The rules are those that were chosen on
+uncertainty are in `tasks/judging/uncertainty_rows.py`. The rules were chosen on
 `calibration` and stored with the scores; they are applied to the judged set once. No patient text
 passes through here.
 """
@@ -184,7 +184,7 @@ def _rule_metrics(judged: JudgedScores, rule: Decisions) -> list[Metric]:
 
 
 def _score_metric_rows(judged: JudgedScores) -> Rows:
-    """Metric rows that depend on no rule and are listed under argmax: calibration, written answers."""
+    """Metric rows of calibration and of written answers, listed under argmax."""
     seed = judged.evaluation.seed
     metrics = calibration_table(judged.labels, judged.p, judged.groups, seed)
     answers = judged.scores.answers
@@ -240,7 +240,7 @@ def _subgroup_row(evaluation_id: str, field: str, subgroup: str, metric: Metric)
 
 
 def rule_rows(evaluation_id: str, record: RuleRecord, scored_at: str) -> Rows:
-    """Rows of decision_rule, one per rule. `scored_at`: when the scoring of the judged set began."""
+    """Rows of decision_rule, one per rule. `scored_at`: when scoring the judged set began."""
     return [
         {
             "evaluation_id": evaluation_id,

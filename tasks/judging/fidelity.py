@@ -1,8 +1,9 @@
 """How far a quantised model's predictions are from those of the weights that it was quantised from.
 
 KL(reference || variant) per case, at the position where the label is predicted: over the whole
-vocabulary, and over the three labels alone, the only distribution that decisions depend on. The tail
-says more about a safety label than the mean. Perplexity of the messages' own tokens stands beside it.
+vocabulary, and over the three labels alone, the only distribution that decisions depend on. The
+tail says more about a safety label than the mean. Perplexity of the messages' own tokens stands
+beside it.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ Figures = dict[str, float | int | str | None]
 class Predicted:
     """One model's predictions on N cases.
 
-    logits: float32 (N, V), at the label's position; label_logp: (N, 3), log P(label) up to a constant;
-    text_nll: sum of the negative log-likelihoods of the `text_tokens` tokens of the messages.
+    logits: float32 (N, V), at the label's position; label_logp: (N, 3), log P(label) up to a
+    constant; text_nll: sum of the negative log-likelihoods of the `text_tokens` tokens of the
+    messages.
     """
 
     logits: NDArray[np.float32]
@@ -90,7 +92,7 @@ def _shared_figures(reference: Predicted, variant: Predicted) -> Figures:
 
 
 def _is_beyond_sample(percentile: float, cases: int) -> bool:
-    """Whether less than one case lies beyond the percentile: it would be interpolated to the maximum."""
+    """Whether less than one case lies beyond the percentile, so that it says nothing."""
     return percentile < 100 and cases < round(100 / (100 - percentile))
 
 

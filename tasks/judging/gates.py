@@ -1,11 +1,12 @@
 """The hard safety gates and the verdict they give.
 
-Where a new gate goes: its threshold into THRESHOLDS, a function that judges it beside `_recall_gate`
-and `_f2_gate`, and its result into the list in `judge_gates`. The verdict and the table `gate` follow.
+Where a new gate goes: its threshold into THRESHOLDS, a function that judges it beside
+`_recall_gate` and `_f2_gate`, and its result into the list in `judge_gates`. The verdict and the
+table `gate` follow.
 
 PASS needs a bound, not only an estimate: 36 of 36 emergencies caught still allows a true recall of
-0.90. The exact bound assumes independent cases, so where cases come in groups the clustered bootstrap
-bound must hold as well.
+0.90. The exact bound assumes independent cases, so where cases come in groups the clustered
+bootstrap bound must hold as well.
 """
 
 from __future__ import annotations
@@ -70,11 +71,11 @@ class Gate:
 def judge_gates(
     labels: Sequence[str], decisions: Sequence[str], groups: Groups | None = None, seed: int = 0
 ) -> tuple[list[Gate], Verdict]:
-    """Gates ed_recall, ed_f2 and ed_false_negative_rate of the primary rule's decisions, and verdict.
+    """Gates ed_recall, ed_f2, ed_false_negative_rate of the primary rule, and the verdict.
 
-    PASS: the bound holds (recall: exact, and with groups also the clustered bootstrap; F2: bootstrap
-    alone). PROVISIONAL: only the estimate holds. FAIL: not even the estimate does. NOT AVAILABLE: the
-    set has no ED case or, for F2, no other case.
+    PASS: the bound holds (recall: exact, and with groups also the clustered bootstrap; F2:
+    bootstrap alone). PROVISIONAL: only the estimate holds. FAIL: not even the estimate does. NOT
+    AVAILABLE: the set has no ED case or, for F2, no other case.
     """
     table = confusion(labels, decisions)
     ed_cases = int(table[0].sum())
@@ -165,7 +166,7 @@ def _f2_note(interval: Interval, ed_cases: int, cases: int, resampled: Resampled
 
 
 def _false_negative_gate(recall: Gate) -> Gate:
-    """1 - recall, judged by the recall gate itself so that rounding cannot make the two disagree."""
+    """1 - recall, judged by the recall gate so that rounding cannot make the two disagree."""
     assert recall.value is not None and recall.bound is not None and recall.successes is not None
     misses = recall.n - recall.successes
     return replace(

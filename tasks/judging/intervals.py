@@ -1,9 +1,9 @@
 """Interval estimates: exact for proportions, bootstrap for everything else, clustered by group.
 
 Cases of one group (a condition, say) resemble each other, so an interval that treats them as
-independent is too narrow; the bootstrap here resamples whole groups. It works on sums: a statistic is
-a function of totals over cases (confusion counts, costs, bin counts), so that thousands of resamples
-are one matrix product instead of a loop.
+independent is too narrow; the bootstrap here resamples whole groups. It works on sums: a statistic
+is a function of totals over cases (confusion counts, costs, bin counts), so that thousands of
+resamples are one matrix product instead of a loop.
 
 Where an interval is computed: the one of a metric such as ED F2 in `tasks/judging/metrics.py`
 (`Resampled.interval`), the one of a plain share of cases in `tasks/judging/shares.py`.
@@ -50,7 +50,7 @@ def clopper_pearson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
 
 
 def wider(a: Interval | None, b: Interval | None) -> Interval | None:
-    """The wider of two intervals, `a` if they are equally wide; the other one where one is missing."""
+    """The wider of two intervals, `a` if equally wide; where one is missing, the other."""
     if a is None or b is None:
         return a or b
     return b if b.high - b.low > a.high - a.low else a
@@ -69,8 +69,8 @@ def interval_columns(exact: Interval | None, clustered: Interval | None) -> dict
 def group_codes(groups: Groups | None, cases: int) -> Ints | None:
     """Integer code of each case's group, shape (cases,); None if no case has a group.
 
-    A case without a group among cases with groups is a group by itself. Raises ValueError unless there
-    are as many groups as cases.
+    A case without a group among cases with groups is a group by itself. Raises ValueError unless
+    there are as many groups as cases.
     """
     if groups is None or all(group is None for group in groups):
         return None
@@ -105,10 +105,11 @@ def resample_totals(
 ) -> Floats:
     """Bootstrap totals of per-case contributions, shape (cases, k) -> (resamples, k).
 
-    With groups, whole groups are drawn with replacement. Without, cases are drawn within each stratum
-    (the true class, say), which assumes independent cases. Units with equal contributions are
-    interchangeable: drawing how often each distinct unit occurs has the same distribution as drawing
-    indices, is faster, and makes the result independent of the order of cases and of group names.
+    With groups, whole groups are drawn with replacement. Without, cases are drawn within each
+    stratum (the true class, say), which assumes independent cases. Units with equal contributions
+    are interchangeable: drawing how often each distinct unit occurs has the same distribution as
+    drawing indices, is faster, and makes the result independent of the order of cases and of group
+    names.
     """
     values = np.asarray(contributions, dtype=np.float64)
     rng = np.random.default_rng(seed)
@@ -161,10 +162,10 @@ def clustered_bootstrap(
     """Percentile bootstrap interval of a function of totals.
 
     contributions: per-case arrays of shape (cases,) or (cases, k); they are stacked side by side.
-    `statistic` takes their totals, shape (resamples, all columns), and returns shape (resamples,), NaN
-    where it is undefined. For a paired difference, pass both models' contributions. Returns None for
-    fewer than MIN_UNITS groups (without groups: cases in the smallest stratum) or a statistic that is
-    undefined too often: such an interval would look surer than it is.
+    `statistic` takes their totals, shape (resamples, all columns), and returns shape (resamples,),
+    NaN where it is undefined. For a paired difference, pass both models' contributions. Returns
+    None for fewer than MIN_UNITS groups (without groups: cases in the smallest stratum) or a
+    statistic that is undefined too often: such an interval would look surer than it is.
     """
     columns = [np.asarray(values, dtype=np.float64) for values in contributions]
     stacked = np.concatenate(

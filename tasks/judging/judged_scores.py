@@ -25,8 +25,8 @@ Rows = list[Row]
 class Evaluation:
     """The ids of an evaluation, and how its scores are judged.
 
-    `rule`: the primary rule, which the gates are about; `set_digest` and `has_groups`: of the judged
-    set, whose name is `evaluation_set`.
+    `rule`: the primary rule, which the gates are about; `set_digest` and `has_groups`: of the
+    judged set, whose name is `evaluation_set`.
     """
 
     evaluation_id: str

@@ -1,11 +1,12 @@
 """Triage metrics of one set of decisions, each with its 95 % interval.
 
 Where the interval of ED F2 is computed: `Resampled.interval` takes the percentiles of the bootstrap
-values that `resample_metrics` draws; `metric_table` decides for every metric which interval is shown.
-The formulas of the metrics are in `tasks/judging/point_metrics.py`.
+values that `resample_metrics` draws; `metric_table` decides for every metric which interval is
+shown. The formulas of the metrics are in `tasks/judging/point_metrics.py`.
 
 A metric that the set cannot give (no such class, nobody decided so, 0/0) has value None and a note
-that says why: a zero would look like a result. Wherever scikit-learn defines a value, ours is the same.
+that says why: a zero would look like a result. Wherever scikit-learn defines a value, ours is the
+same.
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ def resample_metrics(
     seed: int = 0,
     resamples: int = 2000,
 ) -> Resampled:
-    """Bootstrap every metric at once: whole groups, or without groups cases within each true class."""
+    """Bootstrap every metric at once: whole groups, or cases within each true class."""
     truth = label_codes(labels)
     cells = confusion_cells(truth, label_codes(decisions))
     totals = resample_totals(cells, groups=groups, strata=truth, seed=seed, resamples=resamples)
@@ -151,9 +152,9 @@ def metric_table(
 ) -> list[Metric]:
     """Every metric of METRICS with a 95 % interval.
 
-    Proportions have the exact interval and, with groups, the clustered bootstrap beside it; the wider
-    of both is shown and named. All other metrics have a bootstrap interval. Without groups a note says
-    that independent cases are assumed.
+    Proportions have the exact interval and, with groups, the clustered bootstrap beside it; the
+    wider of both is shown and named. All other metrics have a bootstrap interval. Without groups a
+    note says that independent cases are assumed.
     """
     table = confusion(labels, decisions)
     values = metric_values(table, None if costs is None else cost_array(costs))
@@ -165,12 +166,12 @@ def metric_table(
         value = float(values[name])
         successes, n = proportions.get(name, (None, int(table.sum())))
         if np.isnan(value):
-            reason = _why_not_available(name, table, costs)
-            metrics.append(Metric.without_value(name, n, f"not available: {reason}"))
-            continue
-        exact = None if successes is None else Interval(*clopper_pearson(successes, n), EXACT)
-        note = _classes_note(table) if name == "macro_f1" else None
-        metrics.append(_metric_with_interval(name, value, n, exact, resampled, note))
+            reason = f"not available: {_why_not_available(name, table, costs)}"
+            metrics.append(Metric.without_value(name, n, reason))
+        else:
+            exact = None if successes is None else Interval(*clopper_pearson(successes, n), EXACT)
+            note = _classes_note(table) if name == "macro_f1" else None
+            metrics.append(_metric_with_interval(name, value, n, exact, resampled, note))
     return metrics
 
 

@@ -1,8 +1,8 @@
-"""Point metrics of triage decisions: every formula from confusion table to figure, without intervals.
+"""Point metrics of triage decisions: the formulas from confusion table to figure.
 
-`tasks/judging/metrics.py` adds the intervals. `warehouse/paired.py` compares two models with the same
-formulas and is allowed to import this one module of the folder, so it needs NumPy alone (no SciPy)
-and imports nothing of ours but `tasks.spec`.
+`tasks/judging/metrics.py` adds the intervals. `warehouse/paired.py` compares two models with the
+same formulas and is allowed to import this one module of the folder, so it needs NumPy alone (no
+SciPy) and imports nothing of ours but `tasks.spec`.
 
 A confusion table is 3 x 3: row = truth, column = decision, both in the order LABELS. The functions
 take tables of shape (..., 3, 3), all resamples of a bootstrap at once, say, and return shape (...)
@@ -40,8 +40,8 @@ METRICS = (
 def confusion_cells(truth: Ints, decided: Ints) -> Floats:
     """One-hot cell of the confusion table of each case, shape (cases, 9).
 
-    Sums over cases, reshaped to (3, 3), are confusion tables. The arguments are positions in LABELS,
-    shape (cases,).
+    Sums over cases, reshaped to (3, 3), are confusion tables. The arguments are positions in
+    LABELS, shape (cases,).
     """
     return np.asarray(np.eye(9)[truth * 3 + decided])
 
@@ -94,7 +94,8 @@ def precision(tables: Floats) -> Floats:
 def f_score(tables: Floats, beta: int) -> Floats:
     """F-beta of each class, shape (..., 3): F1 at beta 1; F2, which counts recall more, at beta 2.
 
-    (1 + beta^2) hits / (beta^2 actual + decided), from van Rijsbergen's effectiveness measure (1979).
+    (1 + beta^2) hits / (beta^2 actual + decided), from van Rijsbergen's effectiveness measure
+    (1979).
     """
     weight = beta**2
     denominator = weight * actual_cases(tables) + decided_cases(tables)
@@ -121,7 +122,7 @@ def macro_f1(tables: Floats, present: ArrayLike | None = None) -> Floats:
 
 
 def expected_cost(tables: Floats, costs: Floats | None) -> Floats:
-    """Mean cost of a case, shape (...). `costs` (3, 3): row = truth, column = decision; None gives NaN."""
+    """Mean cost of a case. `costs` (3, 3): row = truth, column = decision; None gives NaN."""
     if costs is None:
         return np.full(tables.shape[:-2], np.nan)
     return ratio((tables * costs).sum((-2, -1)), all_cases(tables))
@@ -195,7 +196,7 @@ class UnitCounts:
         return cls(np.array(by_class, dtype=np.int64), len(np.unique(units)))
 
     def behind(self, metric: str) -> int:
-        """Units that a metric rests on: those of its class, of the rarest class for macro F1, else all."""
+        """Units behind a metric: of its class, of the rarest class for macro F1, else all."""
         for label, units in zip(LABELS, self.by_class, strict=True):
             if metric.startswith(f"{label.lower()}_"):
                 return int(units)

@@ -82,19 +82,13 @@ def judge_review(
     groups: Groups | None = None,
     seed: int = 0,
 ) -> list[JudgedFlag]:
-    """The vote entropy's flag and its two rivals at equal load, on the cases with dropout passes.
+    """The vote entropy's flag and its rivals at equal load, on the cases with dropout passes.
 
-    `p` (cases, 3): the deterministic pass; `decisions`: those of the primary rule. A rival is better,
-    or worse, where the 95 % bootstrap interval (whole groups resampled) of the difference of the areas
-    under the risk-coverage curves excludes zero; otherwise the data cannot tell.
+    `p` (cases, 3): the deterministic pass; `decisions`: those of the primary rule. A rival is
+    better, or worse, where the 95 % bootstrap interval (whole groups resampled) of the difference
+    of the areas under the risk-coverage curves excludes zero; otherwise the data cannot tell.
     """
-    probabilities = label_probabilities(p)
-    scores = {
-        FLAG: np.asarray(vote_entropy, dtype=np.float64),
-        MAX_PROBABILITY: 1 - probabilities.max(axis=1),
-        SINGLE_PASS: entropy_nats(probabilities),
-    }
-
+    scores = _scores(np.asarray(vote_entropy, dtype=np.float64), label_probabilities(p))
     outcomes = Outcomes.of(labels, decisions, groups)
     areas = {name: aurc(score, outcomes.wrong) for name, score in scores.items()}
     no_interval = outcomes.why_no_interval()
@@ -111,6 +105,15 @@ def judge_review(
             rival = _with_interval(rival, resampled[name] - resampled[FLAG])
         judged.append(rival)
     return judged
+
+
+def _scores(vote_entropy: Floats, probabilities: Floats) -> dict[str, Floats]:
+    """The uncertainty of each case by each score, (cases,): the vote entropy and its rivals."""
+    return {
+        FLAG: vote_entropy,
+        MAX_PROBABILITY: 1 - probabilities.max(axis=1),
+        SINGLE_PASS: entropy_nats(probabilities),
+    }
 
 
 def _resampled_areas(scores: dict[str, Floats], outcomes: Outcomes, seed: int) -> dict[str, Floats]:

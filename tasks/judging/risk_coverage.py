@@ -1,7 +1,7 @@
 """Risk-coverage curves, and what a review flag catches for the share of cases that it flags.
 
-Scores such as vote entropy tie in many cases; ties count with their average over all orders, so that
-the order of cases in a file decides nothing.
+Scores such as vote entropy tie in many cases; ties count with their average over all orders, so
+that the order of cases in a file decides nothing.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from tasks.judging.point_metrics import Floats
 class FlagQuality:
     """How well a review flag works. None where there is nothing to count.
 
-    `load`: share of cases flagged; `error_kept` and `error_flagged`: error rates among the cases that
-    are not flagged and those that are; `missed_ed`: emergencies decided otherwise, of which the flag
-    catches the share `missed_ed_flagged`.
+    `load`: share of cases flagged; `error_kept` and `error_flagged`: error rates among the cases
+    that are not flagged and those that are; `missed_ed`: emergencies decided otherwise, of which
+    the flag catches the share `missed_ed_flagged`.
     """
 
     load: float
@@ -52,7 +52,7 @@ def risk_coverage(uncertainty: ArrayLike, wrong: ArrayLike) -> tuple[Floats, Flo
 
 
 def aurc(uncertainty: ArrayLike, wrong: ArrayLike) -> float:
-    """Area under the risk-coverage curve: mean error rate over all coverages (Geifman et al., 2019).
+    """Area under the risk-coverage curve: mean error rate over coverages (Geifman et al., 2019).
 
     Lower is better.
     """
@@ -62,8 +62,8 @@ def aurc(uncertainty: ArrayLike, wrong: ArrayLike) -> float:
 def flag_most_uncertain(uncertainty: ArrayLike, load: float) -> Floats:
     """Weights in [0, 1], shape (cases,), that flag the share `load` of most uncertain cases.
 
-    Tied cases share the remaining load equally. Pass the result to `judge_flag` to compare scores at
-    the load of another flag.
+    Tied cases share the remaining load equally. Pass the result to `judge_flag` to compare scores
+    at the load of another flag.
     """
     scores = np.asarray(uncertainty, dtype=np.float64)
     above = (scores[None, :] > scores[:, None]).sum(axis=1)

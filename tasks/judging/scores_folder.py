@@ -1,9 +1,9 @@
 """A scores folder: what scoring writes and judging reads, without patient text.
 
 calibration.jsonl and test.jsonl hold a ScoredCase per line; test.jsonl is the judged set, whatever
-its name. rules.json holds the RuleRecord. Where the model has dropout, passes.npy (passes, cases, 3)
-and passes.json (case ids) hold the dropout passes; where answers were generated, answers.jsonl holds
-a WrittenAnswer per line. The manifest is a ScoresManifest.
+its name. rules.json holds the RuleRecord. Where the model has dropout, passes.npy (passes, cases,
+3) and passes.json (case ids) hold the dropout passes; where answers were generated, answers.jsonl
+holds a WrittenAnswer per line. The manifest is a ScoresManifest.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class WrittenAnswer:
 
 @dataclass(frozen=True)
 class DropoutPasses:
-    """Label probabilities of dropout passes, shape (passes, cases, 3), for a sample of the judged set."""
+    """Label probabilities (passes, cases, 3) of a sample of the judged set under dropout."""
 
     case_ids: list[str]
     p: Floats
@@ -121,7 +121,7 @@ class EvaluationScores:
 
 
 def read_scores(folder: Path) -> EvaluationScores:
-    """The content of a sealed scores folder. Raises BrokenFolder if a file does not match its digest."""
+    """The content of a scores folder. Raises BrokenFolder if a file does not match its digest."""
     manifest = ScoresManifest.read(folder, deep=True)
     passes = None
     if (folder / PASSES_FILE).is_file():
@@ -161,8 +161,8 @@ def probability_table(cases: Sequence[ScoredCase]) -> Floats:
 def set_scores(cases: Sequence[ScoredCase], evaluation_set: str = "test") -> SetScores:
     """The cases as rules are chosen on them and applied to them.
 
-    The ids of an external set get its name in front: its ids and the dataset's may both count from 1,
-    and equal ids would look like an overlap.
+    The ids of an external set get its name in front: its ids and the dataset's may both count from
+    1, and equal ids would look like an overlap.
     """
     prefix = "" if evaluation_set == "test" else f"{evaluation_set} "
     return SetScores(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from tasks.judging.intervals import (
     Groups,
@@ -20,24 +20,14 @@ from tasks.judging.metrics import CLUSTERED, EXACT, INDEPENDENT, Metric, joined_
 def share_metric(
     name: str, hits: ArrayLike, groups: Groups | None, seed: int, note: str | None = None
 ) -> Metric:
-    """The share of true `hits`, shape (cases,) with at least one case, and the wider of its intervals.
+    """The share of true `hits`, shape (cases,), with the wider of its intervals. At least one case.
 
     `groups`: each case's group, or None. A note says where the interval assumes independent cases.
     """
     is_hit = np.asarray(hits, dtype=bool)
     exact = Interval(*clopper_pearson(int(is_hit.sum()), len(is_hit)), EXACT)
 
-    clustered = None
-    if group_codes(groups, len(is_hit)) is not None:
-        ends = clustered_bootstrap(
-            lambda totals: totals[:, 0] / totals[:, 1],
-            is_hit,
-            np.ones(len(is_hit)),
-            groups=groups,
-            seed=seed,
-        )
-        clustered = Interval(*ends, CLUSTERED) if ends else None
-
+    clustered = _clustered_interval(is_hit, groups, seed)
     shown = wider(exact, clustered) or exact
     note = joined_notes(note, INDEPENDENT if clustered is None else None)
     return Metric(
@@ -50,6 +40,22 @@ def share_metric(
         note,
         **interval_columns(exact, clustered),
     )
+
+
+def _clustered_interval(
+    is_hit: NDArray[np.bool_], groups: Groups | None, seed: int
+) -> Interval | None:
+    """None without groups, or with too few of them."""
+    if group_codes(groups, len(is_hit)) is None:
+        return None
+    ends = clustered_bootstrap(
+        lambda totals: totals[:, 0] / totals[:, 1],
+        is_hit,
+        np.ones(len(is_hit)),
+        groups=groups,
+        seed=seed,
+    )
+    return Interval(*ends, CLUSTERED) if ends else None
 
 
 def select_groups(groups: Groups | None, mask: ArrayLike) -> Groups | None:

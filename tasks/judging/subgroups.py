@@ -1,4 +1,4 @@
-"""ED recall within subgroups (age band, voice, spelling): a good average can hide a group that fails."""
+"""ED recall within subgroups (age band, voice, ...): a good average can hide a failing group."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Monte Carlo dropout passes summarised per case: votes, entropies, mutual information, review flag.
+"""Monte Carlo dropout passes per case: votes, entropies, mutual information, review flag.
 
-Entropies are in nats: ln 3 = 1.0986 is the maximum of three labels. Method: Gal and Ghahramani (2016).
+Entropies are in nats: ln 3 = 1.0986 is the maximum of three labels. Method: Gal and Ghahramani
+(2016).
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from tasks.spec import LABELS, Label
 class McCase:
     """One case after `passes` dropout passes; fields as in the table `mc_dropout`.
 
-    confidence: share of the majority's votes; confidence_se: its binomial standard error, 0.042 at 0.9
-    and 50 passes; entropy_nats: of the vote shares; mean_probabilities: over passes, order LABELS;
-    predictive_entropy_nats: H[E p]; mutual_information_nats: H[E p] - E[H p], which measures how much
-    the passes disagree.
+    confidence: share of the majority's votes; confidence_se: its binomial standard error, 0.042 at
+    0.9 and 50 passes; entropy_nats: of the vote shares; mean_probabilities: over passes, order
+    LABELS; predictive_entropy_nats: H[E p]; mutual_information_nats: H[E p] - E[H p], which
+    measures how much the passes disagree.
     """
 
     passes: int
@@ -56,9 +57,9 @@ def vote_counts(p: ArrayLike) -> Ints:
 def summarise_passes(p: ArrayLike, review_entropy: float = 0.3) -> list[McCase]:
     """One McCase per case from label probabilities of shape (passes, cases, 3).
 
-    review: vote entropy above `review_entropy` nats (0.3: at least 5 dissenting votes of 50, or 9 of
-    100). A tie in the votes goes to the more urgent label. Check `passes_are_distinct` first: without
-    dropout all passes agree, which says nothing about certainty.
+    review: vote entropy above `review_entropy` nats (0.3: at least 5 dissenting votes of 50, or 9
+    of 100). A tie in the votes goes to the more urgent label. Check `passes_are_distinct` first:
+    without dropout all passes agree, which says nothing about certainty.
     """
     values = _checked_passes(p)
     passes, cases = values.shape[:2]
@@ -87,10 +88,10 @@ def summarise_passes(p: ArrayLike, review_entropy: float = 0.3) -> list[McCase]:
 
 
 def distinct_passes(log_p: ArrayLike) -> int:
-    """Number of different passes among log-probabilities of shape (passes, cases, 3): 1 without dropout.
+    """Number of different passes among log-probabilities (passes, cases, 3): 1 without dropout.
 
-    Probabilities would not do: a confident model's are rounded to 1 and 0 in every pass. Raises BadInput
-    for a value that is not finite.
+    Probabilities would not do: a confident model's are rounded to 1 and 0 in every pass. Raises
+    BadInput for a value that is not finite.
     """
     values = np.asarray(log_p)
     if not np.isfinite(values).all():

@@ -35,7 +35,7 @@ class DropoutSummary:
 
 @dataclass(frozen=True)
 class PrimaryVotes:
-    """What the primary rule decides in the passes of one case, as columns; None without such a rule."""
+    """The primary rule's votes in the passes of one case, as columns; None without such a rule."""
 
     decision_majority: Label | None = None
     decision_confidence: float | None = None

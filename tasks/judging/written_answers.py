@@ -48,9 +48,9 @@ def generation_metrics(
 ) -> list[Metric]:
     """Metrics format_compliance and generation_agreement of a sample of `cases` cases.
 
-    format_compliance: the answer is one label and nothing else. generation_agreement: its only label is
-    `scored`, the argmax of the label probabilities; an answer without one disagrees. `scored` and
-    `groups` belong to the answered cases.
+    format_compliance: the answer is one label and nothing else. generation_agreement: its only
+    label is `scored`, the argmax of the label probabilities; an answer without one disagrees.
+    `scored` and `groups` belong to the answered cases.
     """
     if not answers:
         note = "not available: no answers were generated"

@@ -1,4 +1,4 @@
-"""Arguments of the child processes that score a model: built by a step, sent as JSON, parsed by the job.
+"""Arguments of the jobs that score a model: built by a step, sent as JSON, parsed by the job.
 
 They are here, and not beside the jobs, since the parent process must not load MLX.
 """
@@ -14,8 +14,9 @@ from tasks.spec import ExperimentSpec, Scoring, Strict, Training
 class ScoringJob(Strict):
     """Score a trained experiment on calibration and test into the folder `scores`.
 
-    `adapter`: the folder of the training; `variant`: the weights, of other bits than the experiment's
-    for a moved adapter, which is then judged by the rules of the scores folder `rules_from`.
+    `adapter`: the folder of the training; `variant`: the weights, of other bits than the
+    experiment's for a moved adapter, which is then judged by the rules of the scores folder
+    `rules_from`.
     """
 
     experiment: ExperimentSpec
@@ -30,8 +31,8 @@ class ScoringJob(Strict):
 class SetsScoringJob(Strict):
     """Score further evaluation sets of a trained experiment.
 
-    `sets`: the folder to build, by name of the set; `rules_from`: the scores folder of the test set,
-    whose rules are used on each of them.
+    `sets`: the folder to build, by name of the set; `rules_from`: the scores folder of the test
+    set, whose rules are used on each of them.
     """
 
     experiment: ExperimentSpec
@@ -44,7 +45,7 @@ class SetsScoringJob(Strict):
 
 
 class UntunedScoringJob(Strict):
-    """Score an untuned variant into the folder `scores`, and on further `sets` as for SetsScoringJob."""
+    """Score an untuned variant into the folder `scores`, and on `sets` as in SetsScoringJob."""
 
     scoring: Scoring
     training: Training

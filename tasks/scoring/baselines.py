@@ -1,7 +1,8 @@
 """Baselines that any model must beat: constant answers, a bag of words and the untuned base model.
 
 They land as experiments of kind `baseline` and are judged by the same code as models. The untuned
-base model is scored in `tasks/scoring/job.py`; the others need no language model and are fitted here.
+base model is scored in `tasks/scoring/job.py`; the others need no language model and are fitted
+here.
 """
 
 from __future__ import annotations
@@ -136,8 +137,7 @@ def dataset_baseline_rows(
     training_id = dataset_baseline_id(name, dataset)
 
     # The rules are chosen before any other set is scored.
-    cases = _read_cases(data, "calibration")
-    calibration = scored_cases(cases, classifier.predict(cases))
+    calibration = _scored_set(classifier, data, "calibration")
     rules = record_rules(
         set_scores(calibration),
         dataset.digest_of("calibration"),
@@ -149,13 +149,18 @@ def dataset_baseline_rows(
     rows = {}
     for judged, evaluation_id in evaluation_ids.items():
         evaluation = baseline_judging(training_id, evaluation_id, scoring, dataset, 0, judged)
-        scores = _score(classifier, _read_cases(data, judged), calibration, rules)
+        scores = _score(classifier, data, judged, calibration, rules)
         rows[judged] = judged_rows(evaluation, scores)
     return rows
 
 
 def _read_cases(data: Path, name: str) -> list[Case]:
     return [Case(**line) for line in read_lines(data / f"{name}.jsonl")]
+
+
+def _scored_set(classifier: Classifier, data: Path, name: str) -> list[ScoredCase]:
+    cases = _read_cases(data, name)
+    return scored_cases(cases, classifier.predict(cases))
 
 
 def _fit(name: str, data: Path) -> Classifier:
@@ -166,12 +171,14 @@ def _fit(name: str, data: Path) -> Classifier:
 
 def _score(
     classifier: Classifier,
-    cases: Sequence[Case],
+    data: Path,
+    name: str,
     calibration: list[ScoredCase],
     rules: RuleRecord,
 ) -> EvaluationScores:
+    """The scores of the set `name`, as reading a scores folder would give them."""
     began = datetime.now(UTC)
-    judged = scored_cases(cases, classifier.predict(cases))
+    judged = _scored_set(classifier, data, name)
     manifest = ScoresManifest(
         digest="",
         score_seconds=None,

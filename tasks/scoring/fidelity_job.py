@@ -56,7 +56,7 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class OpenModel:
-    """A loaded model, with the test set's frozen prefix and the keys and values of its instruction."""
+    """A loaded model, with the test set's frozen prefix and the past of its instruction."""
 
     name: str
     adapted: Adapted

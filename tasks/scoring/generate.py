@@ -30,8 +30,8 @@ def greedy_answers(
 ) -> list[str]:
     """The text that follows the prompt of each of these cases, without special tokens.
 
-    Each token is the most probable one. An answer ends at the end of the turn, or after `max_tokens`
-    tokens. Dropout is off.
+    Each token is the most probable one. An answer ends at the end of the turn, or after
+    `max_tokens` tokens. Dropout is off.
     """
     adapted.set_dropout(None)
     ends = _end_tokens(template)

@@ -63,8 +63,8 @@ TIMES = ("score_seconds", "mc_seconds", "mc_status")
 class Scorer:
     """A model to score on sets of a dataset, and how.
 
-    `name`: of the model, in errors; `variant_digest`: of its weights; `dropout`, `seed` and `target`
-    (ED recall): those of its recipe.
+    `name`: of the model, in errors; `variant_digest`: of its weights; `dropout`, `seed` and
+    `target` (ED recall): those of its recipe.
     """
 
     name: str
@@ -220,7 +220,7 @@ def _copy_rules(rules_from: Path, folder: Path) -> None:
 
 
 def _record_rules(scorer: Scorer, folder: Path) -> None:
-    """Write down the rules that the calibration cases decide, before the first test case is scored."""
+    """Choose and write down the rules, before the first test case is scored."""
     rules = record_rules(
         set_scores(read_cases(folder / CALIBRATION_FILE)),
         DatasetManifest.read(scorer.data).digest_of("calibration"),
@@ -231,7 +231,7 @@ def _record_rules(scorer: Scorer, folder: Path) -> None:
 
 
 def _score(scorer: Scorer, name: str, path: Path) -> tuple[LoadedSet, Prefix]:
-    """Score one set into `path`; returns the encoded set and its frozen prefix, to be used again."""
+    """Score one set into `path`; returns the encoded set and its frozen prefix."""
     loaded = load_set(scorer.data, name, scorer.template, scorer.max_tokens)
     warn_of_shortened(name, loaded, scorer.max_tokens, scorer.emit)
     adapted = scorer.adapted

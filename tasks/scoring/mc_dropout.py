@@ -56,18 +56,22 @@ def dropout_passes(
         emit(ProgressReport("dropout passes", number + 1, passes))
 
     adapted.set_dropout(None)
+    _refuse_repeated_passes(log_p)
+    return p
+
+
+def _refuse_repeated_passes(log_p: np.ndarray) -> None:
     if not passes_are_distinct(log_p):
         raise TriageError(
             "Monte Carlo dropout gave identical passes: dropout was not active, "
             "so nothing may be concluded."
         )
-    return p
 
 
 def _sample_model(
     adapted: Adapted, prefix: Prefix, key: tuple[int, int, int]
 ) -> Callable[[Batch], mx.array]:
-    """A function of a batch that gives log P of the labels, (cases, 3), under the masks of one pass."""
+    """Computes log P of a batch's labels, (cases, 3), under the masks of one pass."""
     per_case = prefix.cases.per_case
     past = leading_past(adapted, prefix, (*key, 0))
     mx.eval([block.arrays() for block in past if block])
