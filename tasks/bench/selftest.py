@@ -173,7 +173,7 @@ def _stock(adapted: Adapted, cases: Cases) -> tuple[float, Weights]:
 
 
 def _ours(adapted: Adapted, cases: Cases) -> tuple[float, Weights]:
-    prefix = Prefix(adapted.stack, cases, 0, None, None, None)
+    prefix = Prefix.embedded(adapted.stack, cases)
     objective = make_objective(RECIPE, cases.labels)
     loss, _, gradients = update_gradients(adapted, prefix, range(CASES), objective, CASES, None)
     return float(np.array(loss)), dict(tree_flatten(gradients))

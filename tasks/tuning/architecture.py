@@ -1,6 +1,6 @@
-"""Walks the blocks of a model one by one, so that work can start and stop at any block and skip unscored rows.
+"""The blocks of a model one by one, so that work can start and stop at any block and skip unscored rows.
 
-Supports the model classes of mlx-lm that the study uses (llama, gemma3_text); others are refused by name.
+Two model classes of mlx-lm are supported (llama, gemma3_text); others are refused by name.
 Shapes: B sequences, T positions, R scored rows per sequence, D hidden size, V vocabulary.
 """
 
@@ -18,27 +18,31 @@ from tasks.tuning.cpu_kernels import additive, attention, geglu, swiglu
 
 
 class SharedPast:
-    """Keys and values of the leading tokens, as a cache that gives itself to every sequence of a batch.
+    """Keys and values of the leading tokens, as a cache that every sequence of a batch shares.
 
-    First call records them (batch of one); later calls put them in front of each sequence's own.
+    The first call records them (batch of one); later calls put them in front of each sequence's own.
     """
 
     def __init__(self, keys: mx.array | None = None, values: mx.array | None = None) -> None:
-        self.keys, self.values = keys, values
+        self.keys = keys
+        self.values = values
 
     @property
     def offset(self) -> int:
+        """Number of leading tokens, 0 before the first call."""
         return 0 if self.keys is None else self.keys.shape[2]
 
     def arrays(self) -> list[mx.array]:
-        """Its keys and values, once they are there."""
+        """Its keys and values, once they are recorded."""
         return [] if self.keys is None or self.values is None else [self.keys, self.values]
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """(B, heads, T, d) of new tokens to (B, heads, P + T, d) of all; the first call sets the P leading ones."""
         if self.keys is None or self.values is None:
-            self.keys, self.values = keys, values
+            self.keys = keys
+            self.values = values
             return keys, values
+
         shape = (keys.shape[0], *self.keys.shape[1:])
         return (
             mx.concatenate([mx.broadcast_to(self.keys, shape), keys], axis=2),
@@ -48,32 +52,34 @@ class SharedPast:
 
 @dataclass(frozen=True)
 class Stack:
-    """A model taken apart: `windows[i]` is block i's sliding window, or None for full attention."""
+    """A model taken apart into its blocks.
+
+    `windows[i]`: block i's sliding window, or None for full attention. `cpu_kernels`: the elementwise forms of
+    cpu_kernels.py instead of mlx-lm's. `logit_bytes`: logits held at once; more rows than that are scored a block of
+    columns at a time. `checkpointing`: keep only each block's input for the backward pass, and compute the rest again.
+    """
 
     model: nn.Module
     layers: list[nn.Module]
     windows: tuple[int | None, ...]
     hidden_size: int
-    cpu_kernels: bool  # our elementwise forms instead of mlx-lm's, where they are faster
-    logit_bytes: int = (
-        16 << 20
-    )  # logits held at once: more rows than that are scored a block of columns at a time
-    checkpointing: bool = (
-        False  # keep only each block's input for the backward pass, and compute the rest again
-    )
+    cpu_kernels: bool
+    logit_bytes: int = 16 << 20
+    checkpointing: bool = False
 
     @property
     def depth(self) -> int:
+        """Number of blocks."""
         return len(self.layers)
 
     @property
     def dtype(self) -> mx.Dtype:
-        """What the blocks compute in, given that."""
+        """Data type of the blocks' activations."""
         return self.model.model.norm.weight.dtype
 
 
 def take_apart(model: nn.Module, cpu_kernels: bool = False) -> Stack:
-    """Describe a loaded model's blocks. Raises BadInput for a model class this engine does not know."""
+    """Describe a loaded model's blocks. Raises BadInput for a model class that is not supported."""
     kind = getattr(model, "model_type", type(model).__name__)
     args = model.args
     if kind == "llama":
@@ -97,8 +103,9 @@ def embed(stack: Stack, tokens: mx.array) -> mx.array:
     """Token ids (B, T) to the input of the first block (B, T, D)."""
     hidden = stack.model.model.embed_tokens(tokens)
     if stack.model.model_type == "gemma3_text":
-        # mlx-lm rounds this factor to bfloat16, as the model was trained; so must we.
-        hidden = hidden * mx.array(stack.hidden_size**0.5, mx.bfloat16).astype(hidden.dtype)
+        # mlx-lm rounds this factor to bfloat16, as in the model's training; parity needs the same.
+        factor = mx.array(stack.hidden_size**0.5, mx.bfloat16)
+        hidden = hidden * factor.astype(hidden.dtype)
     return hidden
 
 
@@ -108,10 +115,12 @@ def run_blocks(
     """Blocks start..stop-1 over (B, T, D). `past[i]`: a cache for block i that holds earlier positions, or None."""
     masks: dict[int | None, Any] = {}
     for i in range(start, stop):
-        window, cache = stack.windows[i], past[i] if past else None
+        window = stack.windows[i]
+        cache = past[i] if past else None
         offset = cache.offset if cache is not None else 0
         if window not in masks:
             masks[window] = _mask(stack, hidden, window, offset)
+
         run = _checkpointed if stack.checkpointing else _run_block
         hidden = run(stack, i, hidden, masks[window], offset, cache)
     return hidden
@@ -123,6 +132,7 @@ def _run_block(
     layer = stack.layers[i]
     if not stack.cpu_kernels:
         return layer(hidden, mask, cache)
+
     normed = layer.input_layernorm(hidden)
     attended = _attend(stack, i, normed, normed, offset, offset, mask, cache)
     return _finish_block(stack, layer, hidden, attended)
@@ -131,28 +141,29 @@ def _run_block(
 def _checkpointed(
     stack: Stack, i: int, hidden: mx.array, mask: Any, offset: int, cache: Any
 ) -> mx.array:
-    """The block, computed again in the backward pass. Only this call: stock mlx-lm's patches the class for good.
+    """The block, computed a second time in the backward pass.
 
-    Whatever gradients flow through (the leading tokens' keys and values too) is handed in and out, and the dropout
-    masks of now are put back for the second time.
+    Stock mlx-lm's checkpointing patches the class for good; this affects one call. Everything that gradients flow
+    through (the leading tokens' keys and values too) is an argument or a result, and the dropout masks of this call are
+    restored for the second computation.
     """
     layer = stack.layers[i]
     masks = [(module, module.keys_now) for module in layer.modules() if hasattr(module, "keys_now")]
 
     def run(
-        weights: Any, hidden: mx.array, given: list[mx.array]
+        weights: Any, hidden: mx.array, leading: list[mx.array]
     ) -> tuple[mx.array, list[mx.array]]:
         layer.update(weights)
         for module, keys in masks:
             module.set_keys(keys)
-        past = SharedPast(*given) if cache is not None else None
+        past = SharedPast(*leading) if cache is not None else None
         hidden = _run_block(stack, i, hidden, mask, offset, past)
-        return hidden, past.arrays() if past is not None and not given else []
+        return hidden, past.arrays() if past is not None and not leading else []
 
-    given = cache.arrays() if cache is not None else []
-    hidden, made = mx.checkpoint(run)(layer.trainable_parameters(), hidden, given)
-    if made:
-        cache.keys, cache.values = made
+    leading = cache.arrays() if cache is not None else []
+    hidden, recorded = mx.checkpoint(run)(layer.trainable_parameters(), hidden, leading)
+    if recorded:
+        cache.keys, cache.values = recorded
     return hidden
 
 
@@ -168,17 +179,16 @@ def run_last_block(
     i = stack.depth - 1
     layer = stack.layers[i]
     offset = past.offset if past is not None else 0
-    index = mx.minimum(first_row[:, None] + mx.arange(rows)[None, :], hidden.shape[1] - 1)
+    length = hidden.shape[1]
+    index = mx.minimum(first_row[:, None] + mx.arange(rows)[None, :], length - 1)
     normed = layer.input_layernorm(hidden)
-    picked = mx.take_along_axis(normed, index[:, :, None], axis=1)
-    visible = _visible(
-        (index + offset)[:, None, :, None], offset + hidden.shape[1], stack.windows[i]
-    )
+    queries = mx.take_along_axis(normed, index[:, :, None], axis=1)
+
+    visible = _visible((index + offset)[:, None, :, None], offset + length, stack.windows[i])
     mask = additive(visible) if stack.cpu_kernels else visible
-    attended = _attend(stack, i, picked, normed, index[:, 0] + offset, offset, mask, past)
-    return _finish_block(
-        stack, layer, mx.take_along_axis(hidden, index[:, :, None], axis=1), attended
-    )
+    attended = _attend(stack, i, queries, normed, index[:, 0] + offset, offset, mask, past)
+    scored = mx.take_along_axis(hidden, index[:, :, None], axis=1)
+    return _finish_block(stack, layer, scored, attended)
 
 
 def project(stack: Stack, hidden: mx.array) -> mx.array:
@@ -190,25 +200,27 @@ def project(stack: Stack, hidden: mx.array) -> mx.array:
 
 
 def final_norm(stack: Stack, hidden: mx.array) -> mx.array:
-    """(..., D) -> (..., D), float32 whatever the blocks compute in: a bfloat16 product would round logits of 16 and more
-    to eighths, so that labels tie."""
+    """(..., D) -> (..., D), float32 for every data type of the blocks.
+
+    A bfloat16 product would round logits of 16 and more to eighths, so that labels tie.
+    """
     return stack.model.model.norm(hidden).astype(mx.float32)
 
 
 def _mask(stack: Stack, hidden: mx.array, window: int | None, offset: int) -> Any:
     length = hidden.shape[1]
-    if offset == 0 and not stack.cpu_kernels:  # a word, where possible: the fused kernels know it
-        return (
-            create_attention_mask(hidden, None, window_size=window)
-            if window
-            else create_attention_mask(hidden, None)
-        )
+    if offset == 0 and not stack.cpu_kernels:
+        # mlx-lm names a plain causal mask by a word, which the fused kernels know.
+        if window:
+            return create_attention_mask(hidden, None, window_size=window)
+        return create_attention_mask(hidden, None)
+
     visible = _visible(mx.arange(offset, offset + length)[:, None], offset + length, window)
     return additive(visible) if stack.cpu_kernels else visible
 
 
 def _visible(query: mx.array, keys: int, window: int | None) -> mx.array:
-    """Boolean mask (..., queries, keys): causal, and within the window where there is one."""
+    """Boolean mask (..., queries, keys): causal, and within the window if there is one."""
     key = mx.arange(keys)
     mask = key <= query
     return mask & (key > query - window) if window else mask
@@ -217,28 +229,30 @@ def _visible(query: mx.array, keys: int, window: int | None) -> mx.array:
 def _attend(
     stack: Stack,
     i: int,
-    asking: mx.array,
+    query_input: mx.array,
     normed: mx.array,
     query_offset: Any,
     offset: int,
     mask: Any,
     past: Any,
 ) -> mx.array:
-    """Attention of block i for the positions in `asking` (B, R, D) over those in `normed` (B, T, D) and the past."""
+    """Attention of block i for the positions in `query_input` (B, R, D) over those in `normed` (B, T, D) and the past."""
     module = stack.layers[i].self_attn
     batch, length, _ = normed.shape
-    rows = asking.shape[1]
-    queries = module.q_proj(asking).reshape(batch, rows, module.n_heads, -1)
+    rows = query_input.shape[1]
+    queries = module.q_proj(query_input).reshape(batch, rows, module.n_heads, -1)
     keys = module.k_proj(normed).reshape(batch, length, module.n_kv_heads, -1)
-    values = (
-        module.v_proj(normed).reshape(batch, length, module.n_kv_heads, -1).transpose(0, 2, 1, 3)
-    )
+    values = module.v_proj(normed).reshape(batch, length, module.n_kv_heads, -1)
+    values = values.transpose(0, 2, 1, 3)
     if "q_norm" in module:
-        queries, keys = module.q_norm(queries), module.k_norm(keys)
+        queries = module.q_norm(queries)
+        keys = module.k_norm(keys)
+
     queries = module.rope(queries.transpose(0, 2, 1, 3), offset=query_offset)
     keys = module.rope(keys.transpose(0, 2, 1, 3), offset=offset)
     if past is not None:
         keys, values = past.update_and_fetch(keys, values)
+
     if stack.cpu_kernels:
         output = attention(queries, keys, values, module.scale, mask)
     else:
@@ -249,11 +263,12 @@ def _attend(
 
 
 def _finish_block(stack: Stack, layer: nn.Module, hidden: mx.array, attended: mx.array) -> mx.array:
-    if "pre_feedforward_layernorm" in layer:  # Gemma 3 normalises both branches before adding them
+    # Gemma 3 normalises both branches before adding them.
+    if "pre_feedforward_layernorm" in layer:
         hidden = hidden + layer.post_attention_layernorm(attended)
-        return hidden + layer.post_feedforward_layernorm(
-            _mlp(stack, layer.mlp, layer.pre_feedforward_layernorm(hidden))
-        )
+        output = _mlp(stack, layer.mlp, layer.pre_feedforward_layernorm(hidden))
+        return hidden + layer.post_feedforward_layernorm(output)
+
     hidden = hidden + attended
     return hidden + _mlp(stack, layer.mlp, layer.post_attention_layernorm(hidden))
 

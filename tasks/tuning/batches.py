@@ -14,21 +14,23 @@ import numpy as np
 from tasks.corpus.encode import Encoded, Template
 from tasks.runtime.device import backend
 
-# Padded tokens of one forward pass where no gradient is kept. On a CPU the fewest with which products run at full speed:
-# what lies between two products then stays in the cache.
+# Padded tokens of one forward pass without gradients. On a CPU the smallest number with which products run at full
+# speed: the arrays between two products then stay in the cache.
 TOKENS_AT_ONCE = 4096 if backend() == "metal" else 512
-WINDOW = 16  # batches' worth of cases that are sorted by length together: enough to fill buckets, still well mixed
-LENGTH_STEP = 8  # sequences are padded to a multiple of this
+# Batches' worth of cases that are sorted by length together: enough to fill buckets, still well mixed.
+WINDOW = 16
+# Sequences are padded to a multiple of this.
+LENGTH_STEP = 8
 
 
 @dataclass(frozen=True)
 class Row:
-    """One sequence: a prompt and one label's completion.
+    """One sequence: a prompt and one label's completion. `number` is its place among the set's rows.
 
     `inputs` are all tokens but the last; `targets` is the completion, scored from position `first` of the inputs.
     """
 
-    number: int  # its place among the set's rows
+    number: int
     candidate: int
     is_truth: bool
     inputs: tuple[int, ...]
@@ -39,25 +41,40 @@ class Row:
 
 @dataclass(frozen=True)
 class Cases:
-    """An encoded set of cases. `per_case` is 1, or 3 where labels have several tokens and each must be run."""
+    """An encoded set of cases.
+
+    `per_case` is 1, or 3 if labels have several tokens and each must be run. `leading`: how many first tokens all rows
+    have in common (the instruction). `label_tokens`: first token of each label, used if `per_case` is 1.
+    """
 
     encoded: tuple[Encoded, ...]
     rows: tuple[Row, ...]
     per_case: int
-    leading: int  # number of first tokens that all rows have in common: the instruction
-    label_tokens: tuple[int, ...]  # first token of each label, used where per_case is 1
+    leading: int
+    label_tokens: tuple[int, ...]
 
     @property
     def labels(self) -> np.ndarray:
+        """(n,) index into LABELS of each case."""
         return np.array([case.label for case in self.encoded], np.int32)
 
-    def rows_of(self, cases: Sequence[int]) -> list[Row]:
-        return [self.rows[c * self.per_case + k] for c in cases for k in range(self.per_case)]
+    @property
+    def leading_tokens(self) -> tuple[int, ...]:
+        """The first tokens that all rows have in common."""
+        return self.rows[0].inputs[: self.leading]
+
+    def rows_of(self, case_numbers: Sequence[int]) -> list[Row]:
+        """The rows of some cases, in their order."""
+        return [
+            self.rows[number * self.per_case + k]
+            for number in case_numbers
+            for k in range(self.per_case)
+        ]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Arrays of some cases: N rows = cases x per_case, R scored positions."""
+    """Arrays of some cases: B cases, N = B x per_case rows, R scored positions, T input tokens."""
 
     cases: tuple[int, ...]
     rows: tuple[Row, ...]
@@ -74,55 +91,88 @@ def make_cases(template: Template, encoded: Sequence[Encoded], stock_mask: bool 
     """Lay out the rows of a set.
 
     `stock_mask` also scores one padding token (id 0) after each completion, as mlx-lm's default_loss does: the oracle
-    of the tests and benchmarks, never used for a study.
+    of the tests and benchmarks, never used in a study.
     """
     per_case = 1 if template.single_token else len(template.completions)
     rows: list[Row] = []
     for case in encoded:
         for candidate in [case.label] if per_case == 1 else range(per_case):
             completion = template.completions[candidate] + ((0,) if stock_mask else ())
-            rows.append(
-                Row(
-                    len(rows), candidate, candidate == case.label, case.prompt + completion[:-1], len(case.prompt) - 1,
-                    completion, template.label_lengths[candidate],
-                )
-            )  # fmt: skip
-    return Cases(
-        tuple(encoded),
-        tuple(rows),
-        per_case,
-        _leading(encoded),
-        tuple(c[0] for c in template.completions),
+            rows.append(_row(len(rows), case, candidate, completion, template))
+
+    label_tokens = tuple(completion[0] for completion in template.completions)
+    return Cases(tuple(encoded), tuple(rows), per_case, _common_tokens(encoded), label_tokens)
+
+
+def _row(
+    number: int, case: Encoded, candidate: int, completion: tuple[int, ...], template: Template
+) -> Row:
+    return Row(
+        number=number,
+        candidate=candidate,
+        is_truth=candidate == case.label,
+        inputs=case.prompt + completion[:-1],
+        first=len(case.prompt) - 1,
+        targets=completion,
+        label_length=template.label_lengths[candidate],
     )
 
 
-def make_batch(cases: Cases, chosen: Sequence[int], length: int | None = None) -> Batch:
-    """The arrays of the chosen cases, padded on the right to a common length (B cases give N = B x per_case rows)."""
-    rows = cases.rows_of(chosen)
-    width = max(len(row.targets) for row in rows)
-    targets, scored, is_label = (
-        np.zeros((len(rows), width), t) for t in (np.int32, np.float32, np.float32)
-    )
+def _common_tokens(encoded: Sequence[Encoded]) -> int:
+    """Length of the longest common beginning of all prompts, short of any prompt's last token."""
+    prompts = [case.prompt for case in encoded]
+    # What the first and the last prompt in order have in common, all prompts have.
+    first = min(prompts)
+    last = max(prompts)
+    limit = min(len(prompt) for prompt in prompts) - 1
+
+    common = 0
+    while common < limit and first[common] == last[common]:
+        common += 1
+    return common
+
+
+def make_batch(cases: Cases, case_numbers: Sequence[int], length: int | None = None) -> Batch:
+    """The arrays of some cases, padded on the right to a common length (B cases give N = B x per_case rows)."""
+    rows = cases.rows_of(case_numbers)
+    shape = (len(rows), max(len(row.targets) for row in rows))
+    targets = np.zeros(shape, np.int32)
+    scored = np.zeros(shape, np.float32)
+    is_label = np.zeros(shape, np.float32)
     for i, row in enumerate(rows):
         targets[i, : len(row.targets)] = row.targets
         scored[i, : len(row.targets)] = 1
         is_label[i, : row.label_length] = 1
+
     return Batch(
-        tuple(chosen), tuple(rows), length or _padded(rows), np.array([row.first for row in rows], np.int32), targets,
-        scored, is_label, np.array([row.is_truth for row in rows], np.float32), cases.labels[list(chosen)],
-    )  # fmt: skip
+        cases=tuple(case_numbers),
+        rows=tuple(rows),
+        length=length or _padded_length(rows),
+        first=np.array([row.first for row in rows], np.int32),
+        targets=targets,
+        scored=scored,
+        is_label=is_label,
+        truth=np.array([row.is_truth for row in rows], np.float32),
+        labels=cases.labels[list(case_numbers)],
+    )
+
+
+def padded_tokens(sequences: Sequence[Sequence[int]], length: int) -> np.ndarray:
+    """(N, length) int32: token ids of N sequences, 0 where a sequence has ended."""
+    tokens = np.zeros((len(sequences), length), np.int32)
+    for i, sequence in enumerate(sequences):
+        tokens[i, : len(sequence)] = sequence
+    return tokens
 
 
 def epoch_batches(cases: Cases, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
     """The effective batches of one epoch, as lists of case numbers; every case once, the tail batch included."""
     generator = np.random.default_rng([seed, epoch])
-    order = generator.permutation(len(cases.encoded))
+    order = generator.permutation(len(cases.encoded)).tolist()
     span = batch_size * WINDOW
     batches: list[list[int]] = []
     for start in range(0, len(order), span):
-        window = sorted(
-            order[start : start + span].tolist(), key=lambda c: (len(cases.encoded[c].prompt), c)
-        )
+        window = _by_length(cases, order[start : start + span])
         batches += [window[i : i + batch_size] for i in range(0, len(window), batch_size)]
     return [batches[i] for i in generator.permutation(len(batches))]
 
@@ -133,24 +183,29 @@ def training_batches(cases: Cases, batch_size: int, seed: int, start: int) -> It
     epoch, skip = divmod(start, per_epoch)
     while True:
         yield from epoch_batches(cases, batch_size, seed, epoch)[skip:]
-        epoch, skip = epoch + 1, 0
+        epoch += 1
+        skip = 0
 
 
 def sorted_batches(
-    cases: Cases, token_budget: int, chosen: Sequence[int] | None = None
+    cases: Cases, token_budget: int, case_numbers: Sequence[int] | None = None
 ) -> list[list[int]]:
-    """All cases, or the `chosen`, in batches of similar length of at most `token_budget` padded tokens, to evaluate."""
-    among = range(len(cases.encoded)) if chosen is None else chosen
-    order = sorted(among, key=lambda c: (len(cases.encoded[c].prompt), c))
-    return filled_groups(
-        order, [_padded(cases.rows_of([c])) * cases.per_case for c in order], token_budget
-    )
+    """All cases, or some, in batches of similar length of at most `token_budget` padded tokens, for evaluation."""
+    candidates = range(len(cases.encoded)) if case_numbers is None else case_numbers
+    order = _by_length(cases, candidates)
+    sizes = [_padded_length(cases.rows_of([number])) * cases.per_case for number in order]
+    return filled_groups(order, sizes, token_budget)
+
+
+def _by_length(cases: Cases, case_numbers: Sequence[int]) -> list[int]:
+    """Case numbers from the shortest prompt to the longest."""
+    return sorted(case_numbers, key=lambda number: (len(cases.encoded[number].prompt), number))
 
 
 def filled_groups(order: Sequence[int], sizes: Sequence[int], budget: int) -> list[list[int]]:
-    """Neighbours of `order` in groups whose largest size times their number is at most `budget`; a larger one is alone.
+    """Neighbours of `order` in groups whose largest size times their number is at most `budget`.
 
-    `sizes` are those of `order`'s entries, ascending.
+    `sizes` are those of `order`'s entries, ascending; an entry that is larger than the budget is alone.
     """
     groups: list[list[int]] = []
     for entry, size in zip(order, sizes, strict=True):
@@ -166,24 +221,15 @@ def padding_share(cases: Cases, batches: Sequence[Sequence[int]]) -> float:
 
     The common leading tokens are no part of either: they are computed once for all cases.
     """
-    real = total = 0
-    for chosen in batches:
-        rows = cases.rows_of(chosen)
+    real = 0
+    total = 0
+    for case_numbers in batches:
+        rows = cases.rows_of(case_numbers)
         real += sum(len(row.inputs) - cases.leading for row in rows)
-        total += (_padded(rows) - cases.leading) * len(rows)
+        total += (_padded_length(rows) - cases.leading) * len(rows)
     return 1 - real / total if total else 0.0
 
 
-def _padded(rows: Sequence[Row]) -> int:
+def _padded_length(rows: Sequence[Row]) -> int:
     longest = max(len(row.inputs) for row in rows)
     return -(-longest // LENGTH_STEP) * LENGTH_STEP
-
-
-def _leading(encoded: Sequence[Encoded]) -> int:
-    """Length of the longest common beginning of all prompts, short of any prompt's last token."""
-    first, last = min(case.prompt for case in encoded), max(case.prompt for case in encoded)
-    limit = min(len(case.prompt) for case in encoded) - 1
-    common = 0
-    while common < limit and first[common] == last[common]:
-        common += 1
-    return common

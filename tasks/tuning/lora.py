@@ -21,21 +21,21 @@ from tasks.runtime.errors import BadInput
 from tasks.spec import Recipe, Training
 from tasks.tuning.architecture import Stack, take_apart
 
-RANDOM_STEPS = (
-    1 << 16
-)  # 16 random bits an element: half the work of 32, and a probability exact to 1e-5
+# 16 random bits an element: half the work of 32, and a probability exact to 1e-5.
+RANDOM_STEPS = 1 << 16
 
 
 class KeyedDropout(nn.Module):
     """Dropout whose mask for a case depends on that case's key alone, never on its neighbours in the batch.
 
-    So the micro-batch size changes nothing, and a dropout pass can be repeated. Off until `keys` are set.
+    So the micro-batch size changes nothing, and a dropout pass can be repeated. Off until keys are set. `place` is
+    (layer, module), so that no two modules share a mask.
     """
 
     def __init__(self, probability: float, place: tuple[int, int]) -> None:
         super().__init__()
         self._probability = probability
-        self._place = place  # (layer, module): so that no two modules share a mask
+        self._place = place
         self._keys: list[tuple[int, ...]] | None = None
 
     def set_keys(self, keys: list[tuple[int, ...]] | None) -> None:
@@ -44,11 +44,13 @@ class KeyedDropout(nn.Module):
 
     @property
     def keys_now(self) -> list[tuple[int, ...]] | None:
+        """The keys of the next forward pass."""
         return self._keys
 
     def __call__(self, x: mx.array) -> mx.array:
         if self._probability == 0 or self._keys is None:
             return x
+
         drop = round(self._probability * RANDOM_STEPS)
         draws = np.stack([_draws((*key, *self._place), x.shape[1:]) for key in self._keys])
         return x * mx.array(draws >= drop) * (RANDOM_STEPS / (RANDOM_STEPS - drop))
@@ -56,14 +58,19 @@ class KeyedDropout(nn.Module):
 
 @dataclass(frozen=True)
 class Adapted:
-    """A variant with LoRA on its last blocks, ready to train or to score."""
+    """A variant with LoRA on its last blocks, ready to train or to score.
+
+    `boundary`: index of the first block that has LoRA; everything before it never changes. `trainable`: number of
+    trained values.
+    """
 
     stack: Stack
     dropouts: tuple[KeyedDropout, ...]
-    boundary: int  # index of the first block that has LoRA: everything before it never changes
+    boundary: int
     trainable: int
 
     def set_dropout(self, keys: list[tuple[int, ...]] | None) -> None:
+        """Set the keys of every dropout module, see `KeyedDropout.set_keys`."""
         for module in self.dropouts:
             module.set_keys(keys)
 
@@ -73,9 +80,10 @@ def load_variant(folder: Path, compute_path: str) -> Stack:
     keep_freed_memory()
     model, _ = load_model(folder, lazy=False)
     if compute_path == "dequantised_f32":
-        # float32 scales first: then unpacking is exact, and equals the packed layer to the last rounding.
+        # With float32 scales unpacking is exact, and equals the packed layer to the last rounding.
         model.set_dtype(mx.float32)
         model = dequantize_model(model)
+
     model.eval()
     mx.eval(model.parameters())
     return take_apart(model, cpu_kernels=compute_path == "dequantised_f32")
@@ -86,6 +94,23 @@ def add_lora(stack: Stack, recipe: Recipe, training: Training, seed: int) -> Ada
 
     Raises BadInput if there are fewer blocks, or a target module does not exist.
     """
+    _refuse_missing_modules(stack, training)
+    mx.random.seed(seed)
+    stack.model.freeze()
+    linear_to_lora_layers(stack.model, training.num_layers, _lora_parameters(recipe, training))
+
+    boundary = stack.depth - training.num_layers
+    dropouts = [
+        _key_dropout(_module(stack.layers[i], target), recipe.dropout, (i, j))
+        for i in range(boundary, stack.depth)
+        for j, target in enumerate(training.target_modules)
+    ]
+    trainable = sum(value.size for _, value in tree_flatten(stack.model.trainable_parameters()))
+    mx.eval(stack.model.trainable_parameters())
+    return Adapted(stack, tuple(dropouts), boundary, trainable)
+
+
+def _refuse_missing_modules(stack: Stack, training: Training) -> None:
     if training.num_layers > stack.depth:
         raise BadInput(
             f"training.num_layers = {training.num_layers}, but this model has {stack.depth} blocks."
@@ -96,26 +121,24 @@ def add_lora(stack: Stack, recipe: Recipe, training: Training, seed: int) -> Ada
             raise BadInput(
                 f"training.target_modules names {target!r}, which this model does not have."
             )
-    mx.random.seed(seed)
-    stack.model.freeze()
-    config = {
+
+
+def _lora_parameters(recipe: Recipe, training: Training) -> dict[str, object]:
+    """The parameters of LoRA by mlx-lm's names."""
+    return {
         "rank": recipe.rank,
         "scale": recipe.scale,
         "dropout": recipe.dropout,
         "keys": list(training.target_modules),
     }
-    linear_to_lora_layers(stack.model, training.num_layers, config)
-    boundary = stack.depth - training.num_layers
-    dropouts = []
-    for i in range(boundary, stack.depth):
-        for j, target in enumerate(training.target_modules):
-            module = _module(stack.layers[i], target)
-            assert isinstance(module, LoRALinear)
-            module.dropout = KeyedDropout(recipe.dropout, (i, j))
-            dropouts.append(module.dropout)
-    trainable = sum(value.size for _, value in tree_flatten(stack.model.trainable_parameters()))
-    mx.eval(stack.model.trainable_parameters())
-    return Adapted(stack, tuple(dropouts), boundary, trainable)
+
+
+def _key_dropout(module: nn.Module, probability: float, place: tuple[int, int]) -> KeyedDropout:
+    """Replace the dropout of a LoRA module by one with keys."""
+    assert isinstance(module, LoRALinear)
+    dropout = KeyedDropout(probability, place)
+    module.dropout = dropout
+    return dropout
 
 
 def adapter_weights(adapted: Adapted) -> dict[str, mx.array]:
@@ -126,8 +149,8 @@ def adapter_weights(adapted: Adapted) -> dict[str, mx.array]:
 def load_weights(adapted: Adapted, path: Path) -> None:
     """Load LoRA tensors from a safetensors file into an adapted model; names and shapes must match."""
     loaded: dict[str, mx.array] = mx.load(str(path))  # type: ignore[assignment]
-    own = {name: value.shape for name, value in adapter_weights(adapted).items()}
-    if {name: value.shape for name, value in loaded.items()} != own:
+    expected_shapes = {name: value.shape for name, value in adapter_weights(adapted).items()}
+    if {name: value.shape for name, value in loaded.items()} != expected_shapes:
         raise BadInput(
             f"{path} does not hold the LoRA tensors of this recipe; delete it and train again."
         )
@@ -137,12 +160,13 @@ def load_weights(adapted: Adapted, path: Path) -> None:
 
 def adapter_config(recipe: Recipe, training: Training, model: str) -> str:
     """`adapter_config.json` as stock mlx-lm reads it, with PEFT's alpha beside mlx-lm's scale."""
-    config: dict[str, Any] = {
-        "fine_tune_type": "lora", "model": model, "num_layers": training.num_layers, "peft_alpha": recipe.peft_alpha,
-        "lora_parameters": {
-            "rank": recipe.rank, "scale": recipe.scale, "dropout": recipe.dropout, "keys": list(training.target_modules),
-        },
-    }  # fmt: skip
+    config = {
+        "fine_tune_type": "lora",
+        "model": model,
+        "num_layers": training.num_layers,
+        "peft_alpha": recipe.peft_alpha,
+        "lora_parameters": _lora_parameters(recipe, training),
+    }
     return json.dumps(config, indent=1)
 
 
@@ -155,5 +179,6 @@ def _module(layer: nn.Module, path: str) -> Any:
 def _draws(key: tuple[int, ...], shape: tuple[int, ...]) -> np.ndarray:
     """Uniform 16-bit integers of a shape, from a key alone; raw PCG64 output is the same in every numpy."""
     count = math.prod(shape)
+    # Four 16-bit integers from each 64-bit one.
     raw = np.random.PCG64(np.random.SeedSequence(key)).random_raw(-(-count // 4))
     return raw.astype("<u8").view("<u2")[:count].reshape(shape)

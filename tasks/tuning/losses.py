@@ -43,31 +43,38 @@ class Terms:
 def make_objective(recipe: Recipe, train_labels: np.ndarray) -> Objective:
     """The loss constants of a recipe, given the labels (indices) of the training set."""
     shares = np.bincount(train_labels, minlength=len(LABELS)) / len(train_labels)
-    raw = np.array([recipe.class_weights[c] if recipe.class_weights else 1.0 for c in LABELS])
-    costs = np.zeros((len(LABELS), len(LABELS)))
-    if recipe.cost_matrix:
-        costs = np.array([[recipe.cost_matrix[t][a] for a in LABELS] for t in LABELS])
-        costs = costs - np.diag(costs)[:, None]
-        costs = costs / costs.max() if costs.max() > 0 else np.zeros_like(costs)
+    weights = np.array([recipe.class_weights[c] if recipe.class_weights else 1.0 for c in LABELS])
+    normalised = weights / (shares @ weights)
     return Objective(
-        (raw / (shares @ raw)).astype(np.float32), costs.astype(np.float32), recipe.cost_weight
+        normalised.astype(np.float32), _costs(recipe).astype(np.float32), recipe.cost_weight
     )
 
 
+def _costs(recipe: Recipe) -> np.ndarray:
+    """K (3, 3): costs of each answer above those of the right one, in [0, 1]."""
+    if not recipe.cost_matrix:
+        return np.zeros((len(LABELS), len(LABELS)))
+
+    costs = np.array([[recipe.cost_matrix[t][a] for a in LABELS] for t in LABELS])
+    costs = costs - np.diag(costs)[:, None]
+    return costs / costs.max() if costs.max() > 0 else np.zeros_like(costs)
+
+
 def case_terms(scores: RowScores, batch: Batch, cases: Cases) -> Terms:
-    """What the loss and the scores need of each case, from the scores of its rows at the scored positions."""
-    loss = (scores.normaliser - scores.chosen) * mx.array(batch.scored)
+    """The loss terms of each case, from the scores of its rows at the scored positions."""
+    loss = (scores.normaliser - scores.targets) * mx.array(batch.scored)
     label = (loss * mx.array(batch.is_label)).sum(axis=1)
     other = loss.sum(axis=1) - label
-    count = len(batch.cases)
     if cases.per_case == 1:
         return Terms(label, other, scores.labels - scores.normaliser[:, :1])
+
     truth = mx.array(batch.truth)
-    by_case = (count, cases.per_case)
+    by_case = (len(batch.cases), cases.per_case)
     return Terms(
-        (label * truth).reshape(by_case).sum(axis=1), (other * truth).reshape(by_case).sum(axis=1),
+        (label * truth).reshape(by_case).sum(axis=1),
+        (other * truth).reshape(by_case).sum(axis=1),
         -label.reshape(by_case),
-    )  # fmt: skip
+    )
 
 
 def objective_sum(
@@ -81,12 +88,14 @@ def objective_sum(
     label = (terms.label_loss * weights).sum() / tokens
     other = terms.other_loss.sum() / tokens
     cost = mx.array(0.0)
+
     if objective.costs.any() and objective.cost_weight > 0:
         q = mx.softmax(terms.label_logp, axis=-1)
         cost = objective.cost_weight * (q * mx.array(objective.costs[labels])).sum() / cases
+
     return label + other + cost, mx.stack([label, other, cost])
 
 
-def scored_tokens(cases: Cases, chosen: Sequence[int]) -> int:
-    """S: completion tokens of the chosen cases' true labels."""
-    return sum(len(row.targets) for row in cases.rows_of(chosen) if row.is_truth)
+def scored_tokens(cases: Cases, case_numbers: Sequence[int]) -> int:
+    """S: completion tokens of the true labels of some cases."""
+    return sum(len(row.targets) for row in cases.rows_of(case_numbers) if row.is_truth)

@@ -17,7 +17,7 @@ from tasks.tuning.batches import Cases, make_cases
 
 @dataclass(frozen=True)
 class LoadedSet:
-    """`records` are the lines of the set's file, in the order of `cases`."""
+    """A set and the lines of its file, in the same order; `shortened`: how many cases lose the middle of their text."""
 
     cases: Cases
     records: tuple[dict[str, Any], ...]
@@ -25,7 +25,8 @@ class LoadedSet:
 
 
 def load_template(variant: Path) -> Template:
-    """The tokenizer of a variant folder with the project's prompt; chat or plain as the variant's manifest says."""
+    """The tokenizer of a variant folder with the project's prompt, chat or plain by the variant's manifest."""
+    # Slow to import, and needed in child processes only.
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(str(variant), trust_remote_code=False)
@@ -35,20 +36,27 @@ def load_template(variant: Path) -> Template:
 def load_set(data: Path, name: str, template: Template, max_tokens: int) -> LoadedSet:
     """Encode a set (`train`, `valid`, ...) of a prepared dataset folder."""
     records = read_lines(data / f"{name}.jsonl")
-    encoded = [encode(template, r["case_id"], r["text"], r["label"], max_tokens) for r in records]
-    return LoadedSet(
-        make_cases(template, encoded), tuple(records), sum(case.shortened for case in encoded)
-    )
+    encoded = [
+        encode(template, record["case_id"], record["text"], record["label"], max_tokens)
+        for record in records
+    ]
+    shortened = sum(case.shortened for case in encoded)
+    return LoadedSet(make_cases(template, encoded), tuple(records), shortened)
 
 
 def warn_of_shortened(name: str, loaded: LoadedSet, limit: int, emit: Emit) -> None:
-    """Warn of cases that lose the middle of their text; BadInput where all of them would."""
+    """Warn of cases that lose the middle of their text; raises BadInput if all of them would."""
     total = len(loaded.cases.encoded)
     if loaded.shortened == total:
         raise BadInput(
-            f"Every case of {name} is longer than training.max_tokens = {limit} and would lose the middle of its text; "
-            "raise training.max_tokens."
+            f"Every case of {name} is longer than training.max_tokens = {limit} and would lose the "
+            "middle of its text; raise training.max_tokens."
         )
+
     if loaded.shortened:
-        lost = f"{loaded.shortened} of {total} cases of {name} are longer than training.max_tokens = {limit}"
-        emit(StepWarning(f"{lost}: the middle of their text is left out."))
+        emit(
+            StepWarning(
+                f"{loaded.shortened} of {total} cases of {name} are longer than "
+                f"training.max_tokens = {limit}: the middle of their text is left out."
+            )
+        )

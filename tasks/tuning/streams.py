@@ -23,19 +23,21 @@ Job = TypeVar("Job")
 def side_by_side(jobs: Iterable[Job], work: Callable[[Job], Any]) -> Iterator[tuple[Job, Any]]:
     """(job, work(job)) in the order of the jobs, every array evaluated. `work` only builds arrays, lazily.
 
-    What `work` reads must be evaluated before. On Metal, and where the BLAS has no switch for its threads, one after
-    the other.
+    The arrays that `work` reads must be evaluated before. On Metal, and where the number of threads of the BLAS cannot
+    be set, jobs run one after the other.
     """
-    streams, remaining = _streams(), iter(jobs)
-    while some := list(islice(remaining, len(streams))):
+    streams = _streams()
+    remaining = iter(jobs)
+    while group := list(islice(remaining, len(streams))):
         results = []
-        for job, stream in zip(some, streams, strict=False):
+        for job, stream in zip(group, streams, strict=False):
             with mx.stream(stream):
                 results.append(work(job))
+
         # In one call: MLX lets only a few operations wait, so a graph handed over first would be done first.
-        with _single_threaded(len(some) > 1):
+        with _single_threaded(len(group) > 1):
             mx.eval(results)
-        yield from zip(some, results, strict=True)
+        yield from zip(group, results, strict=True)
 
 
 def together() -> int:
@@ -48,13 +50,15 @@ def _streams() -> list[Any]:
     threads = None if backend() == "metal" else blas_threads(1)
     if threads is None:
         return [mx.default_stream(mx.default_device())]
-    blas_threads(threads)  # as many as it was given: a user may have set fewer than there are cores
+
+    # As many streams as the BLAS had threads: a user may have set fewer than there are cores.
+    blas_threads(threads)
     return [mx.new_stream(mx.cpu) for _ in range(threads)]
 
 
 @contextmanager
-def _single_threaded(wanted: bool) -> Iterator[None]:
-    before = blas_threads(1) if wanted else None
+def _single_threaded(active: bool) -> Iterator[None]:
+    before = blas_threads(1) if active else None
     try:
         yield
     finally:

@@ -279,7 +279,7 @@ def test_the_untuned_model_scores_as_a_fresh_adapter_does_and_through_the_same_p
     stack = load_variant(Path(args["variant"]), compute_path())
     fresh = add_lora(stack, spec.recipe, spec.training, spec.seed)
     loaded = load_set(Path(args["data"]), "test", load_template(Path(args["variant"])), spec.training.max_tokens)
-    expected = score_cases(fresh, Prefix(stack, loaded.cases, 0, None, None, None)).probabilities
+    expected = score_cases(fresh, Prefix.embedded(stack, loaded.cases)).probabilities
     why = verify(tmp_path / "untuned")["mc_status"]
     assert why == "not available: the model is untuned, so every pass would be the same"
     ours = [[r["p"][label] for label in LABELS] for r in lines(tmp_path / "untuned" / "test.jsonl")]

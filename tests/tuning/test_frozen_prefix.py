@@ -121,7 +121,7 @@ def test_a_damaged_prefix_that_another_process_has_replaced_meanwhile_is_not_rem
         store.seal(made, {"key": "key"})
     (folder / "own.npy").unlink()
     with ThreadPoolExecutor(1) as pool, store.replacing(folder):
-        trusted = pool.submit(frozen_prefix._trusted, folder, "key", told.append)
+        trusted = pool.submit(frozen_prefix._is_stored, folder, "key", told.append)
         with pytest.raises(TimeoutError):
             trusted.result(0.5)
         shutil.rmtree(folder)

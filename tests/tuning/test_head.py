@@ -91,9 +91,9 @@ def test_labels_keep_their_float32_logits_where_the_blocks_compute_in_bfloat16(l
     )
     wanted = stack.model.model.norm(hidden).astype(mx.float32) @ unpacked[mx.array([5, 6, 7])].T
     found = score_rows(stack, hidden, mx.full((32, 1), 5), mx.array([5, 6, 7]))
-    assert found.labels.dtype == found.chosen.dtype == found.normaliser.dtype == mx.float32
+    assert found.labels.dtype == found.targets.dtype == found.normaliser.dtype == mx.float32
     np.testing.assert_allclose(found.labels, wanted[:, 0], rtol=1e-4, atol=1e-3)
-    np.testing.assert_allclose(found.chosen[:, 0], wanted[:, 0, 0], rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(found.targets[:, 0], wanted[:, 0, 0], rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])

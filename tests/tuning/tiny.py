@@ -94,7 +94,7 @@ def cases(
 
 
 def no_store(made: Adapted, some: Cases) -> Prefix:
-    return Prefix(made.stack, some, 0, None, None, None)
+    return Prefix.embedded(made.stack, some)
 
 
 @dataclass
