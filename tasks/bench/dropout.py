@@ -1,9 +1,9 @@
 """Dropout passes and scoring, timed: ours from the stored prefix, against full-logit passes over all layers, and generation.
 
-Each engine runs in a process of its own, on the same cases, with our BLAS but for one. Passes and scoring are timed for about
-as many seconds as they are given, generation once for each case; what is left undone is scaled, and the figures say so.
+Each engine runs in its own process, on the same cases, all but one with our BLAS. Passes and scoring are timed for about
+the requested number of seconds, generation once for each case; the rest of the task is scaled, and the figures say so.
 Engines:
-    ours            `dropout_passes` from a prefix that was stored before
+    ours            `dropout_passes` from a prefix that is already stored
     full            each pass a batched forward of mlx-lm's own model, all layers and full logits, LoRA dropout on
     generate        mlx-lm's greedy generation of 16 tokens, one case after the other, dropout on
     generate_stock  the same as mlx-lm is installed: the wheel's own BLAS, packed weights with float32 scales and norms
@@ -16,100 +16,132 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
+from tasks.bench.jobs import DropoutJob
 from tasks.bench.setting import start_adapter
+from tasks.models.manifest import VariantManifest
 from tasks.runtime.device import compute_path, measure
 from tasks.runtime.events import Emit
-from tasks.runtime.store import verify
 from tasks.scoring.mc_dropout import PASS_KEY, dropout_passes
 from tasks.scoring.sample import sample_numbers
 from tasks.spec import Recipe, Training
-from tasks.tuning.batches import TOKENS_AT_ONCE, Cases, make_batch, make_cases, sorted_batches
+from tasks.tuning.batches import (
+    TOKENS_AT_ONCE,
+    Cases,
+    make_batch,
+    make_cases,
+    padded_tokens,
+    sorted_batches,
+)
 from tasks.tuning.engine import score_cases
 from tasks.tuning.frozen_prefix import Prefix, open_prefix
 from tasks.tuning.lora import Adapted, add_lora, load_variant
 from tasks.tuning.memory import CACHE_BYTES
 from tasks.tuning.sets import LoadedSet, load_set, load_template
 
+Figures = dict[str, Any]  # of one engine, as JSON
 SEED = 0
 GENERATED_TOKENS = 16
-CASE_TOKENS = (
-    100  # the dropout engines' cases are those of the set whose prompts are nearest to this
+# The dropout engines' cases are those of the set whose prompts are nearest to this length.
+CASE_TOKENS = 100
+# Passes or repeats, however long they take.
+LEAST = {"ours": 20, "full": 6, "score": 2}
+# Values of one forward's full logits: 1 GiB.
+LOGITS_AT_ONCE = 1 << 28
+RECIPE = Recipe(
+    name="bench",
+    kind="standard",
+    learning_rate=1e-5,
+    batch_size=4,
+    rank=8,
+    scale=20,
+    dropout=0.1,
+    iterations=1,
 )
-LEAST = {"ours": 20, "full": 6, "score": 2}  # passes or repeats, however long they take
-LOGITS_AT_ONCE = 1 << 28  # values of one forward's full logits: 1 GiB
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """What each engine needs: the job, the adapted model, and its cases."""
+
+    job: DropoutJob
+    adapted: Adapted
+    cases: Cases
+    emit: Emit
+
+    def stored_prefix(self) -> Prefix:
+        """The set's frozen prefix, stored before anything is timed, as it is for every recipe but the first."""
+        digest = VariantManifest.read(self.job.variant).digest
+        return open_prefix(
+            self.adapted.stack,
+            self.cases,
+            self.adapted.boundary,
+            self.job.folder,
+            digest,
+            self.emit,
+        )
 
 
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
-    """Measure one engine. `args`: engine, variant, data, folder, layers, passes, cases (of the dropout engines), scored
-    (cases of the scoring engines), repeats, seconds (about how long to measure).
+    """Measure one engine; `args` are the fields of DropoutJob.
 
     Returns `seconds` (of each pass, generation or repeat), `cases`, `tokens` (mean, least and most of a prompt), device;
     and of the dropout engines `probabilities` (passes, cases, 3).
     """
+    job = DropoutJob.model_validate(args)
     device = measure()
     mx.set_cache_limit(CACHE_BYTES)
-    variant, training = Path(args["variant"]), Training(num_layers=args["layers"])
-    recipe = Recipe(
-        name="bench",
-        kind="standard",
-        learning_rate=1e-5,
-        batch_size=4,
-        rank=8,
-        scale=20,
-        dropout=0.1,
-        iterations=1,
-    )
-    stock = args["engine"] == "generate_stock"
-    adapted = add_lora(
-        load_variant(variant, "packed" if stock else compute_path()), recipe, training, SEED
-    )
-    if stock:
-        adapted.stack.model.set_dtype(mx.float32)  # bfloat16 is slower still on CPU
-    start_adapter(adapted.stack.model)
-    test = load_set(Path(args["data"]), "test", load_template(variant), training.max_tokens)
-    chosen = chosen_cases(test, args)
-    cases = make_cases(load_template(variant), [test.cases.encoded[i] for i in chosen])
-    folder, digest = Path(args["folder"]), verify(variant, deep=False)["digest"]
-    found = ENGINES[args["engine"]](
-        adapted, cases, args, lambda: _stored(adapted, cases, folder, digest, emit)
-    )
+    training = Training(num_layers=job.layers)
+    adapted = _load(job, training)
+
+    template = load_template(job.variant)
+    test = load_set(job.data, "test", template, training.max_tokens)
+    numbers = select_cases(test, job)
+    cases = make_cases(template, [test.cases.encoded[number] for number in numbers])
+    figures = ENGINES[job.engine](Workbench(job, adapted, cases, emit))
+
     lengths = [len(case.prompt) for case in cases.encoded]
     tokens = {"mean": float(np.mean(lengths)), "least": min(lengths), "most": max(lengths)}
-    return found | {"cases": len(chosen), "tokens": tokens, "device": asdict(device)}
+    return figures | {"cases": len(numbers), "tokens": tokens, "device": device.as_dict()}
 
 
-def chosen_cases(test: LoadedSet, args: dict[str, Any]) -> list[int]:
-    """Places in the set: of a stratified sample for the scoring engines, of the prompts nearest to CASE_TOKENS for others."""
-    ids = [r["case_id"] for r in test.records]
-    if args["engine"].startswith("score"):
-        return sample_numbers(ids, [r["label"] for r in test.records], int(args["scored"]))
+def _load(job: DropoutJob, training: Training) -> Adapted:
+    """The adapted variant as the engine computes with it."""
+    as_installed = job.engine == "generate_stock"
+    stack = load_variant(job.variant, "packed" if as_installed else compute_path())
+    adapted = add_lora(stack, RECIPE, training, SEED)
+    if as_installed:
+        # bfloat16 is slower still on CPU.
+        adapted.stack.model.set_dtype(mx.float32)
+    start_adapter(adapted.stack.model)
+    return adapted
+
+
+def select_cases(test: LoadedSet, job: DropoutJob) -> list[int]:
+    """Case numbers: a stratified sample for the scoring engines, the prompts nearest to CASE_TOKENS for the others."""
+    ids = [record["case_id"] for record in test.records]
+    if job.engine.startswith("score"):
+        return sample_numbers(ids, [record["label"] for record in test.records], job.scored)
+
     lengths = [len(case.prompt) for case in test.cases.encoded]
     nearest = sorted(range(len(ids)), key=lambda i: (abs(lengths[i] - CASE_TOKENS), ids[i]))
-    return sorted(nearest[: int(args["cases"])])
+    return sorted(nearest[: job.cases])
 
 
-def _stored(adapted: Adapted, cases: Cases, folder: Path, digest: str, emit: Emit) -> Prefix:
-    """The set's frozen prefix, stored before anything is timed: every recipe after the first finds it there."""
-    return open_prefix(adapted.stack, cases, adapted.boundary, folder, digest, emit)
-
-
-def _ours(
-    adapted: Adapted, cases: Cases, args: dict[str, Any], stored: Callable[[], Prefix]
-) -> dict[str, Any]:
-    prefix, everything = stored(), range(len(cases.encoded))
+def _ours(bench: Workbench) -> Figures:
+    prefix = bench.stored_prefix()
+    everything = range(len(bench.cases.encoded))
     times: list[float] = []
 
     def passes(count: int, seed: int) -> np.ndarray:
         times.append(time.perf_counter())
         return dropout_passes(
-            adapted,
+            bench.adapted,
             prefix,
             everything,
             count,
@@ -117,98 +149,97 @@ def _ours(
             lambda event: times.append(time.perf_counter()),
         )
 
-    passes(2, SEED + 1)  # warm-up; its second pass says how many there is time for
-    affordable = int(args["seconds"] / (times[-1] - times[-2]))
+    # A warm-up, whose second pass says how many there is time for.
+    passes(2, SEED + 1)
+    affordable = int(bench.job.seconds / (times[-1] - times[-2]))
     times.clear()
-    made = passes(min(max(affordable, LEAST["ours"]), args["passes"]), SEED)
-    return {"seconds": np.diff(times).tolist(), "probabilities": made.tolist()}
+    probabilities = passes(min(max(affordable, LEAST["ours"]), bench.job.passes), SEED)
+    return {"seconds": np.diff(times).tolist(), "probabilities": probabilities.tolist()}
 
 
-def _full(
-    adapted: Adapted, cases: Cases, args: dict[str, Any], stored: Callable[[], Prefix]
-) -> dict[str, Any]:
+def _full(bench: Workbench) -> Figures:
     passes: list[np.ndarray] = []
 
     def one_pass() -> None:
-        logp = _forward_all(adapted, cases, (PASS_KEY, SEED + 2, len(passes)))
-        passes.append(np.exp(logp) / np.exp(logp).sum(axis=1, keepdims=True))
+        key = (PASS_KEY, SEED + 2, len(passes))
+        exponentials = np.exp(_forward_all(bench.adapted, bench.cases, key))
+        passes.append(exponentials / exponentials.sum(axis=1, keepdims=True))
 
-    one_pass()  # warm-up
-    seconds = _repeated(one_pass, args["passes"], LEAST["full"], args["seconds"])
+    # A warm-up, whose probabilities are left out.
+    one_pass()
+    seconds = _repeated(one_pass, bench.job.passes, LEAST["full"], bench.job.seconds)
     return {"seconds": seconds, "probabilities": np.stack(passes[1:]).tolist()}
 
 
 def _forward_all(adapted: Adapted, cases: Cases, key: tuple[int, ...] | None) -> np.ndarray:
     """log P of each label's first token up to a constant, (cases, 3), from full logits of every position."""
-    out = np.zeros((len(cases.encoded), 3))
+    logp = np.zeros((len(cases.encoded), 3))
     vocabulary = adapted.stack.model.args.vocab_size
-    for some in sorted_batches(cases, min(TOKENS_AT_ONCE, LOGITS_AT_ONCE // vocabulary)):
-        batch = make_batch(cases, some)
+    token_budget = min(TOKENS_AT_ONCE, LOGITS_AT_ONCE // vocabulary)
+    for case_numbers in sorted_batches(cases, token_budget):
+        batch = make_batch(cases, case_numbers)
         adapted.set_dropout([(*key, row.number) for row in batch.rows] if key else None)
-        tokens = np.zeros((len(batch.rows), batch.length), np.int32)
-        for i, row in enumerate(batch.rows):
-            tokens[i, : len(row.inputs)] = row.inputs
+        tokens = padded_tokens([row.inputs for row in batch.rows], batch.length)
         logits = adapted.stack.model(mx.array(tokens)).astype(mx.float32)
         mx.eval(logits)
-        picked = np.array(logits[mx.arange(len(batch.rows)), mx.array(batch.first)])[
-            :: cases.per_case
-        ]
-        picked = picked[:, list(cases.label_tokens)].astype(np.float64)
-        out[list(some)] = picked - picked.max(axis=1, keepdims=True)
+
+        at_label = np.array(logits[mx.arange(len(batch.rows)), mx.array(batch.first)])
+        # One row per case: its rows differ in the completion alone.
+        labels = at_label[:: cases.per_case][:, list(cases.label_tokens)].astype(np.float64)
+        logp[list(case_numbers)] = labels - labels.max(axis=1, keepdims=True)
+
     adapted.set_dropout(None)
-    return out
+    return logp
 
 
-def _generate(
-    adapted: Adapted, cases: Cases, args: dict[str, Any], stored: Callable[[], Prefix]
-) -> dict[str, Any]:
+def _generate(bench: Workbench) -> Figures:
     from mlx_lm.generate import generate_step
 
     seconds = []
-    for number, case in enumerate(cases.encoded):
-        adapted.set_dropout([(PASS_KEY, SEED + 3, number)])
+    for number, case in enumerate(bench.cases.encoded):
+        bench.adapted.set_dropout([(PASS_KEY, SEED + 3, number)])
         start = time.perf_counter()
         steps = generate_step(
-            mx.array(case.prompt), adapted.stack.model, max_tokens=GENERATED_TOKENS
+            mx.array(case.prompt), bench.adapted.stack.model, max_tokens=GENERATED_TOKENS
         )
-        made = sum(1 for _ in steps)
+        count = sum(1 for _ in steps)
         seconds.append(time.perf_counter() - start)
-        assert made == GENERATED_TOKENS
+        assert count == GENERATED_TOKENS
     return {"seconds": seconds}
 
 
-def _score_ours(
-    adapted: Adapted, cases: Cases, args: dict[str, Any], stored: Callable[[], Prefix]
-) -> dict[str, Any]:
-    prefix = stored()
-    return _scorings(lambda: score_cases(adapted, prefix), args)
+def _score_ours(bench: Workbench) -> Figures:
+    prefix = bench.stored_prefix()
+    return _scorings(lambda: score_cases(bench.adapted, prefix), bench.job)
 
 
-def _score_full(
-    adapted: Adapted, cases: Cases, args: dict[str, Any], stored: Callable[[], Prefix]
-) -> dict[str, Any]:
-    return _scorings(lambda: _forward_all(adapted, cases, None), args)
+def _score_full(bench: Workbench) -> Figures:
+    return _scorings(lambda: _forward_all(bench.adapted, bench.cases, None), bench.job)
 
 
-def _scorings(work: Callable[[], Any], args: dict[str, Any]) -> dict[str, Any]:
-    return {"seconds": _repeated(work, args["repeats"], LEAST["score"], args["seconds"])}
+def _scorings(work: Callable[[], object], job: DropoutJob) -> Figures:
+    return {"seconds": _repeated(work, job.repeats, LEAST["score"], job.seconds)}
 
 
-def _repeated(work: Callable[[], Any], most: int, least: int, seconds: float) -> list[float]:
-    """Seconds of each repeat: `most` of them, or fewer where `seconds` are over, but no fewer than `least`."""
+def _repeated(work: Callable[[], object], most: int, least: int, seconds: float) -> list[float]:
+    """Seconds of each repeat: `most` of them, or fewer once `seconds` have passed, but at least `least`."""
     times: list[float] = []
     while len(times) < most and (len(times) < least or sum(times) < seconds):
         times.append(_timed(work))
     return times
 
 
-def _timed(work: Callable[[], Any]) -> float:
+def _timed(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
-ENGINES: dict[str, Callable[..., dict[str, Any]]] = {
-    "ours": _ours, "full": _full, "generate": _generate,
-    "generate_stock": _generate, "score_ours": _score_ours, "score_full": _score_full,
-}  # fmt: skip
+ENGINES: dict[str, Callable[[Workbench], Figures]] = {
+    "ours": _ours,
+    "full": _full,
+    "generate": _generate,
+    "generate_stock": _generate,
+    "score_ours": _score_ours,
+    "score_full": _score_full,
+}

@@ -1,4 +1,4 @@
-"""Work and speed of matrix products: what a step must compute, and how fast this machine could."""
+"""Work and speed of matrix products: the FLOPs of a step, and the speed that this machine reaches."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def matmul_flops(model: nn.Module, loss: Callable[[nn.Module], mx.array]) -> int
     weights: dict[str, mx.array] = dict(tree_flatten(model.trainable_parameters()))
     value_and_gradient = nn.value_and_grad(model, loss)
 
-    def step(**given: mx.array) -> list[mx.array]:
-        model.update(tree_unflatten(list(given.items())))
+    def step(**parameters: mx.array) -> list[mx.array]:
+        model.update(tree_unflatten(list(parameters.items())))
         value, gradients = value_and_gradient(model)
-        return [value, *(g for _, g in tree_flatten(gradients))]
+        return [value, *(gradient for _, gradient in tree_flatten(gradients))]
 
     nodes: list[dict[str, Any]] = []
     mx.export_function(nodes.append, step, **weights)  # type: ignore[arg-type]  # keywords are the step's
@@ -36,17 +36,17 @@ def matmul_flops(model: nn.Module, loss: Callable[[nn.Module], mx.array]) -> int
 
 
 def _flops(node: dict[str, Any]) -> int:
-    (_, left, _), (_, out, _) = node["inputs"][0], node["outputs"][0]
+    _, left, _ = node["inputs"][0]
+    _, out, _ = node["outputs"][0]
     return 2 * math.prod(out) * int(left[-1])
 
 
 def matmul_speed(rows: int, inner: int, columns: int) -> float:
     """Median speed in GFLOP/s of float32 products (rows, inner) x (inner, columns), laid out as a linear layer's."""
-    x, weight = (
-        mx.array(np.random.default_rng(0).random(s, np.float32))
-        for s in ((rows, inner), (columns, inner))
-    )
+    x = mx.array(np.random.default_rng(0).random((rows, inner), np.float32))
+    weight = mx.array(np.random.default_rng(0).random((columns, inner), np.float32))
     mx.eval(x @ weight.T)
+
     seconds = []
     for _ in range(SPEED_REPEATS):
         start = time.perf_counter()

@@ -1,6 +1,7 @@
-"""Does this machine compute what it should? Quantised kernels against the same weights unpacked, our gradients against
-stock mlx-lm's, and on Metal the memory limits. Tiny models with random weights, made, quantised and loaded as real
-ones are. For `triage doctor --selftest`, in a child process.
+"""Checks that this machine computes the right numbers: for `triage doctor --selftest`, in a child process.
+
+Quantised kernels against the same weights unpacked, our gradients against stock mlx-lm's, and on Metal the memory
+limits, on tiny models with random weights that are created, quantised and loaded like real ones.
 """
 
 from __future__ import annotations
@@ -22,14 +23,15 @@ from tasks.runtime.device import backend
 from tasks.runtime.events import Emit
 from tasks.spec import BaseModelSpec, RandomSource, Recipe, Training
 from tasks.tuning.architecture import Stack
-from tasks.tuning.batches import Cases, make_batch
+from tasks.tuning.batches import Cases, make_batch, padded_tokens
 from tasks.tuning.engine import update_gradients
 from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.lora import Adapted, add_lora, load_variant
 from tasks.tuning.losses import make_objective
 
 MODELS = ("tiny-llama", "tiny-gemma3")
-CASES, LENGTH = 3, 48
+CASES = 3
+LENGTH = 48
 # Largest difference over the largest value. In float32 only the order of sums differs; Metal's kernels may also round
 # inner products more coarsely.
 LIMITS = {"cpu": 1e-5, "metal": 1e-3}
@@ -54,7 +56,7 @@ Check = dict[str, Any]
 
 
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
-    """{"folder"}: where the tiny models may be made -> {"checks": [...]}.
+    """Run every check; `args`: `folder`, for the tiny models. Returns `checks`, a list.
 
     A check has name, ok, value, limit, unit, and what to do (`remedy`) and how bad it is (`level`) if it is not ok.
     """
@@ -70,32 +72,27 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
 
 
 def _variant_checks(name: str, bits: int, root: Path) -> Iterator[Check]:
-    folder, limit = _make(name, bits, root), LIMITS[backend()]
+    folder = _make(name, bits, root)
+    limit = LIMITS[backend()]
     title = f"{name} {bits}bit"
-    packed, dense = load_variant(folder, "packed"), load_variant(folder, "dequantised_f32")
+    packed = load_variant(folder, "packed")
+    dense = load_variant(folder, "dequantised_f32")
     if backend() == "metal":
         yield _bfloat16(title, packed, folder)
+
     packed.model.set_dtype(mx.float32)
-    yield _check(
-        f"{title}: packed against dequantised", _apart(_outputs(packed), _outputs(dense)), limit
-    )
+    difference = _relative_difference(_outputs(packed), _outputs(dense))
+    yield _check(f"{title}: packed against dequantised", difference, limit)
 
     cases = bench_cases(dense.model.args.vocab_size, CASES, LENGTH)
-    oracle, stack = (
-        _adapted(packed),
-        load_variant(folder, "dequantised_f32" if backend() == "cpu" else "packed"),
-    )
+    stack = load_variant(folder, "dequantised_f32" if backend() == "cpu" else "packed")
     stack.model.set_dtype(mx.float32)
-    stock_loss, stock_gradients = _stock(oracle, cases)
+    stock_loss, stock_gradients = _stock(_adapted(packed), cases)
     loss, gradients = _ours(_adapted(stack), cases)
-    yield _check(
-        f"{title}: loss against stock mlx-lm", abs(loss - stock_loss) / abs(stock_loss), limit
-    )
-    yield _check(
-        f"{title}: gradients against stock mlx-lm",
-        largest_difference(gradients, stock_gradients),
-        limit,
-    )
+    relative = abs(loss - stock_loss) / abs(stock_loss)
+    yield _check(f"{title}: loss against stock mlx-lm", relative, limit)
+    largest = largest_difference(gradients, stock_gradients)
+    yield _check(f"{title}: gradients against stock mlx-lm", largest, limit)
 
 
 def _bfloat16(title: str, packed: Stack, folder: Path) -> Check:
@@ -108,10 +105,10 @@ def _bfloat16(title: str, packed: Stack, folder: Path) -> Check:
 
 
 def _check(name: str, value: float, limit: float, unit: str = "relative difference") -> Check:
-    ok = bool(value <= limit)  # NaN is not
     return {
         "name": name,
-        "ok": ok,
+        # False for NaN, too.
+        "ok": bool(value <= limit),
         "value": value,
         "limit": limit,
         "unit": unit,
@@ -122,8 +119,14 @@ def _check(name: str, value: float, limit: float, unit: str = "relative differen
 
 def _memory_check(name: str, ok: bool, value: int, limit: int, remedy: str) -> Check:
     return {
-        "name": name, "ok": ok, "value": value, "limit": limit, "unit": "bytes", "level": "warning", "remedy": remedy,
-    }  # fmt: skip
+        "name": name,
+        "ok": ok,
+        "value": value,
+        "limit": limit,
+        "unit": "bytes",
+        "level": "warning",
+        "remedy": remedy,
+    }
 
 
 def _make(name: str, bits: int, root: Path) -> Path:
@@ -144,7 +147,7 @@ def _outputs(stack: Stack) -> mx.array:
     return stack.model(mx.array(tokens.astype(np.int32))).astype(mx.float32)
 
 
-def _apart(a: mx.array, b: mx.array) -> float:
+def _relative_difference(a: mx.array, b: mx.array) -> float:
     return float(np.array(mx.abs(a - b).max() / mx.abs(b).max()))
 
 
@@ -161,9 +164,7 @@ def _adapted(stack: Stack) -> Adapted:
 def _stock(adapted: Adapted, cases: Cases) -> tuple[float, Weights]:
     """Loss and LoRA gradients of mlx_lm.tuner.trainer.default_loss."""
     rows = make_batch(cases, range(CASES)).rows
-    tokens = np.zeros((CASES, LENGTH + 1), np.int32)
-    for i, row in enumerate(rows):
-        tokens[i, : len(row.inputs)] = row.inputs
+    tokens = padded_tokens([row.inputs for row in rows], LENGTH + 1)
     lengths = mx.array([(row.first + 1, len(row.inputs)) for row in rows])
     step = nn.value_and_grad(
         adapted.stack.model, lambda model: default_loss(model, mx.array(tokens), lengths)[0]
@@ -180,21 +181,23 @@ def _ours(adapted: Adapted, cases: Cases) -> tuple[float, Weights]:
 
 
 def _wired_limit() -> Check:
-    """Can the recommended working set be wired, so that weights are never paged out? The old limit is put back."""
-    wanted = int(mx.device_info()["max_recommended_working_set_size"])
-    before = mx.set_wired_limit(wanted)
+    """Can the recommended working set be wired, so that weights are never paged out? The old limit is restored."""
+    recommended = int(mx.device_info()["max_recommended_working_set_size"])
+    before = mx.set_wired_limit(recommended)
     accepted = mx.set_wired_limit(before)
     remedy = "wiring memory needs macOS 15; without it, training may slow down when memory is short"
-    return _memory_check("wired memory limit", accepted == wanted, accepted, wanted, remedy)
+    return _memory_check(
+        "wired memory limit", accepted == recommended, accepted, recommended, remedy
+    )
 
 
 def _cache_limit() -> Check:
-    """Does the allocator's cache stay below its limit after four times as much was freed? The old limit is put back."""
+    """Does the allocator's cache stay below its limit after four times as much is freed? The old limit is restored."""
     before = mx.set_cache_limit(CACHE_LIMIT)
     blocks = [mx.full(CACHE_LIMIT, i, dtype=mx.uint8) for i in range(4)]
     mx.eval(blocks)
     del blocks
-    kept = mx.get_cache_memory()
+    cached = mx.get_cache_memory()
     mx.set_cache_limit(before)
     remedy = "freed memory is kept, so that more is used than planned; leave some free"
-    return _memory_check("cache limit", kept <= CACHE_LIMIT, kept, CACHE_LIMIT, remedy)
+    return _memory_check("cache limit", cached <= CACHE_LIMIT, cached, CACHE_LIMIT, remedy)

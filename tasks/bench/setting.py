@@ -1,11 +1,10 @@
-"""What every engine of the training benchmark shares: the batch, the adapter it starts from, how gradients compare."""
+"""The common ground of all engines of the training benchmark: batch, adapter to start from, comparison of gradients."""
 
 from __future__ import annotations
 
 import json
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -14,6 +13,7 @@ import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_flatten
 
+from tasks.bench.jobs import StepJob
 from tasks.corpus.encode import Encoded, Template
 from tasks.corpus.prompts import load_prompt
 from tasks.spec import LABELS, Recipe, Training
@@ -21,53 +21,58 @@ from tasks.tuning.batches import Cases, make_cases
 
 Weights = dict[str, mx.array]
 SEED = 0
-COMPLETION = 3  # tokens: a label, the end of the turn, a line break
-LEADING_SHARE = 4  # one token in so many belongs to the instruction that all prompts begin with
+# Tokens of a completion: a label, the end of the turn, a line break.
+COMPLETION = 3
+# One token in four belongs to the instruction that all prompts begin with.
+LEADING_FRACTION = 4
 LARGEST_LORA_B = 0.02
-FIRST_MOMENT = 0.9  # AdamW's first beta
+# AdamW's first beta.
+FIRST_MOMENT = 0.9
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What is measured: `batch` cases of `length` tokens, LoRA on the last `layers` blocks, `repeats` timed steps."""
-
-    engine: str
-    variant: Path
-    folder: Path
-    batch: int
-    length: int
-    layers: int
-    repeats: int
-
-    @classmethod
-    def of(cls, args: dict[str, Any]) -> Setting:
-        """A setting from its fields as JSON."""
-        return cls(**args | {key: Path(args[key]) for key in ("variant", "folder")})
+class Setting(StepJob):
+    """A StepJob with the settings that all engines derive from it."""
 
     @property
     def config(self) -> dict[str, Any]:
+        """The variant's `config.json`."""
         return dict(json.loads((self.variant / "config.json").read_text(encoding="utf-8")))
 
     @property
     def recipe(self) -> Recipe:
         return Recipe(
-            name="bench", kind="standard", learning_rate=1e-5, batch_size=self.batch, rank=8, scale=20, dropout=0,
+            name="bench",
+            kind="standard",
+            learning_rate=1e-5,
+            batch_size=self.batch,
+            rank=8,
+            scale=20,
+            dropout=0,
             iterations=1,
-        )  # fmt: skip
+        )
 
     @property
     def training(self) -> Training:
         return Training(num_layers=self.layers)
 
+    @property
+    def cases(self) -> Cases:
+        """The benchmark's batch, see `bench_cases`."""
+        return bench_cases(self.config["vocab_size"], self.batch, self.length)
+
     def optimizer(self) -> optim.AdamW:
-        betas, decay = [FIRST_MOMENT, 0.999], self.training.weight_decay
+        betas = [FIRST_MOMENT, 0.999]
+        decay = self.training.weight_decay
         return optim.AdamW(self.recipe.learning_rate, betas=betas, weight_decay=decay)
 
 
 @dataclass
 class Measured:
-    """Seconds of each timed step, bytes after loading, at the peak and cached after the last step, FLOPs of a step;
-    gradients of the first step."""
+    """The figures of one engine.
+
+    Seconds of each timed step; bytes after loading, at the peak and cached after the last step; FLOPs of a step; the
+    gradients of the first step; notes; and for a frozen prefix its blocks and the seconds that storing it took.
+    """
 
     seconds: list[float]
     weights_memory_bytes: int
@@ -78,6 +83,10 @@ class Measured:
     notes: list[str] = field(default_factory=list)
     prefix: dict[str, Any] | None = None
 
+    def figures(self) -> dict[str, Any]:
+        """All fields but the gradients, as JSON."""
+        return {key: value for key, value in vars(self).items() if key != "gradients"}
+
 
 def bench_cases(vocabulary: int, batch: int, length: int) -> Cases:
     """`batch` cases of `length` random tokens, the last three of them the completion, with stock's mask.
@@ -85,54 +94,51 @@ def bench_cases(vocabulary: int, batch: int, length: int) -> Cases:
     The prompts begin with the same tokens, as real ones do with the instruction.
     """
     rng = np.random.default_rng([SEED, vocabulary, batch, length])
-    first = rng.choice(np.arange(1, vocabulary), len(LABELS), replace=False).tolist()
+    first_tokens = rng.choice(np.arange(1, vocabulary), len(LABELS), replace=False).tolist()
     end = rng.integers(1, vocabulary, COMPLETION - 1).tolist()
-    template = Template(
-        None, load_prompt(), False, tuple((f, *end) for f in first), (1,) * len(LABELS)
-    )
+    completions = tuple((first, *end) for first in first_tokens)
+    template = Template(None, load_prompt(), False, completions, (1,) * len(LABELS))
+
     prompts = rng.integers(1, vocabulary, (batch, length - COMPLETION))
-    prompts[:, : length // LEADING_SHARE] = prompts[0, : length // LEADING_SHARE]
+    leading = length // LEADING_FRACTION
+    prompts[:, :leading] = prompts[0, :leading]
     encoded = [
-        Encoded(f"case-{i}", i % len(LABELS), tuple(row), False)
-        for i, row in enumerate(prompts.tolist())
+        Encoded(f"case-{i}", i % len(LABELS), tuple(prompt), False)
+        for i, prompt in enumerate(prompts.tolist())
     ]
     return make_cases(template, encoded, stock_mask=True)
 
 
 def start_adapter(model: nn.Module) -> None:
     """Give the LoRA tensors the same values in every engine: lora_b too, since at zero half the gradients vanish."""
-    values = []
-    for i, (name, old) in enumerate(sorted(tree_flatten(model.trainable_parameters()))):
-        limit = LARGEST_LORA_B if name.endswith("lora_b") else 1 / math.sqrt(old.shape[0])
-        values.append(
-            (
-                name,
-                mx.array(
-                    np.random.default_rng([SEED, i]).uniform(-limit, limit, old.shape), mx.float32
-                ),
-            )
-        )
+    parameters = sorted(tree_flatten(model.trainable_parameters()))
+    values = [(name, _start_value(i, name, old.shape)) for i, (name, old) in enumerate(parameters)]
     model.load_weights(values, strict=False)
     mx.eval(model.parameters())
 
 
+def _start_value(number: int, name: str, shape: tuple[int, ...]) -> mx.array:
+    limit = LARGEST_LORA_B if name.endswith("lora_b") else 1 / math.sqrt(shape[0])
+    rng = np.random.default_rng([SEED, number])
+    return mx.array(rng.uniform(-limit, limit, shape), mx.float32)
+
+
 def first_gradients(optimizer: optim.Optimizer) -> Weights:
-    """Gradients of the one step an optimizer has made: AdamW's first moment is then (1 - beta) times them."""
-    found = {
+    """Gradients of an optimizer's only step so far: AdamW's first moment is then (1 - beta) times them."""
+    gradients = {
         name.removesuffix(".m"): value / (1 - FIRST_MOMENT)
         for name, value in tree_flatten(optimizer.state)
         if name.endswith(".m")
     }
-    mx.eval(found)
-    return found
+    mx.eval(gradients)
+    return gradients
 
 
 def largest_difference(ours: Weights, expected: Weights) -> float:
     """Over all tensors: the largest absolute difference divided by the tensor's largest value."""
     if ours.keys() != expected.keys():
-        raise ValueError(
-            f"the engines trained different tensors: {sorted(ours.keys() ^ expected.keys())[:3]}"
-        )
+        different = sorted(ours.keys() ^ expected.keys())[:3]
+        raise ValueError(f"the engines trained different tensors: {different}")
     return max(
         float(np.array(mx.abs(ours[k] - expected[k]).max() / mx.abs(expected[k]).max()))
         for k in expected

@@ -26,8 +26,11 @@ from tasks.bench.setting import (
 from tasks.runtime.device import backend, compute_dtype
 from tasks.tuning.batches import Cases
 
-WARM_UP_CASES, WARM_UP_TOKENS = 2, 16  # a full step of stock as installed takes about a minute
-PADDING = 64  # room for stock's padding; at its limit stock would cut the padding target off
+# A full step of stock as installed takes about a minute, so that it is warmed up with a small one.
+WARM_UP_CASES = 2
+WARM_UP_TOKENS = 16
+# Room for stock's padding; at its limit stock would cut the padding target off.
+PADDING = 64
 
 
 def measure_stock(setting: Setting, cases: Cases) -> Measured:
@@ -43,26 +46,23 @@ def measure_stock(setting: Setting, cases: Cases) -> Measured:
     start_adapter(model)
     mx.reset_peak_memory()
     clock = _train(model, setting, cases, steps=1 + setting.repeats if dense else 1)
-    peak, cached = mx.get_peak_memory(), mx.get_cache_memory()
-    if dense:
-        seconds, warm = clock.seconds[1:], "after a warm-up step"
-    else:
-        seconds, warm = (
-            clock.seconds,
-            f"n=1, after a warm-up step of {len(warm_up.rows)} x {WARM_UP_TOKENS} tokens",
-        )
-    tokens, lengths = next(
-        iterate_batches(_dataset(cases), setting.batch, setting.length + PADDING)
-    )
+    peak = mx.get_peak_memory()
+    cached = mx.get_cache_memory()
+
+    seconds = clock.seconds[1:] if dense else clock.seconds
+    small_step = f"n=1, after a warm-up step of {len(warm_up.rows)} x {WARM_UP_TOKENS} tokens"
+    notes = ["after a warm-up step" if dense else small_step, *notes]
+    batches = iterate_batches(_dataset(cases), setting.batch, setting.length + PADDING)
+    tokens, lengths = next(batches)
     flops = matmul_flops(model, lambda m: default_loss(m, tokens, lengths)[0])
-    return Measured(seconds, weights_bytes, peak, cached, flops, clock.gradients, [warm, *notes])
+    return Measured(seconds, weights_bytes, peak, cached, flops, clock.gradients, notes)
 
 
 def float64_gradients(setting: Setting) -> Weights:
     """Stock's loss on the dense weights in float64, case by case to spare memory (all have as many scored tokens)."""
     model = _stock_model(setting, dense=True)
     model.set_dtype(mx.float64)
-    cases = bench_cases(setting.config["vocab_size"], setting.batch, setting.length)
+    cases = setting.cases
     step = nn.value_and_grad(model, lambda m, tokens, lengths: default_loss(m, tokens, lengths)[0])
     total: Weights = {}
     for case in _dataset(cases):
@@ -87,13 +87,14 @@ def _stock_model(setting: Setting, dense: bool) -> nn.Module:
         model.set_dtype(mx.float32)
     if dense:
         model = dequantize_model(model)
+
     model.freeze()
-    recipe, targets = setting.recipe, list(setting.training.target_modules)
+    recipe = setting.recipe
     config = {
         "rank": recipe.rank,
         "scale": recipe.scale,
         "dropout": recipe.dropout,
-        "keys": targets,
+        "keys": list(setting.training.target_modules),
     }
     linear_to_lora_layers(model, setting.layers, config)
     start_adapter(model)
@@ -116,14 +117,16 @@ class _Clock(TrainingCallback):
 def _train(model: nn.Module, setting: Setting, cases: Cases, steps: int) -> _Clock:
     """Stock's own training loop and batches, with its defaults."""
     optimizer = setting.optimizer()
-    optimizer.init(
-        model.trainable_parameters()
-    )  # else its state grows in the first step, and the second compiles anew
+    # Otherwise its state grows in the first step, and the second step is compiled again.
+    optimizer.init(model.trainable_parameters())
     clock = _Clock(optimizer)
     args = TrainingArgs(
-        batch_size=len(cases.rows), iters=steps, steps_per_report=1, max_seq_length=setting.length + PADDING,
+        batch_size=len(cases.rows),
+        iters=steps,
+        steps_per_report=1,
+        max_seq_length=setting.length + PADDING,
         adapter_file=str(setting.folder / "adapters.safetensors"),
-    )  # fmt: skip
+    )
     train(model, optimizer, _dataset(cases), args=args, training_callback=clock)
     return clock
 

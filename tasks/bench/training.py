@@ -1,15 +1,16 @@
 """One training step, timed: stock mlx-lm's own `train()` or our engine, on the same batch from the same adapter.
 
-Each engine runs in a process of its own, since a BLAS library, once loaded, stays. Engines:
+Each engine runs in its own process, since a BLAS library, once loaded, stays. Engines:
     stock        as installed: the wheel's own BLAS, packed weights with float32 scales and norms (as stored on Metal)
     stock_dense  the same `train()` with our BLAS and the same weights unpacked to float32
-    ours         `update_gradients` over a frozen prefix that was stored before, as every recipe after the first finds it
+    ours         `update_gradients` over a frozen prefix that is already stored, as it is for every recipe but the first
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -19,15 +20,14 @@ from tasks.bench.setting import (
     Measured,
     Setting,
     Weights,
-    bench_cases,
     first_gradients,
     largest_difference,
     start_adapter,
 )
 from tasks.bench.stock import float64_gradients, measure_stock
+from tasks.models.manifest import VariantManifest
 from tasks.runtime.device import compute_path, measure, peak_resident_bytes
 from tasks.runtime.events import Emit
-from tasks.runtime.store import verify
 from tasks.tuning.batches import Cases, make_batch
 from tasks.tuning.engine import batch_terms, leading_past, update_gradients
 from tasks.tuning.frozen_prefix import Prefix, open_prefix
@@ -39,44 +39,53 @@ GRADIENTS = "gradients.safetensors"
 
 
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
-    """Measure one engine (`args`: the fields of Setting) and leave its gradients in `folder`/gradients.safetensors.
+    """Measure one engine (`args`: the fields of StepJob) and write its gradients to `folder`/gradients.safetensors.
 
-    Returns the fields of Measured without the gradients, device, sgemm speed (GFLOP/s), peak resident bytes
-    and how many first tokens all prompts have in common.
+    Returns the fields of Measured without the gradients, the device, the speed of its largest matrix product (GFLOP/s),
+    peak resident bytes, and how many first tokens all prompts have in common.
     """
-    setting = Setting.of(args)
-    device, config = measure(), setting.config
+    setting = Setting.model_validate(args)
+    device = measure()
+    config = setting.config
     largest = (setting.batch * setting.length, config["hidden_size"], config["intermediate_size"])
-    before = matmul_speed(*largest)
-    cases = bench_cases(config["vocab_size"], setting.batch, setting.length)
+    speed_before = matmul_speed(*largest)
+
+    cases = setting.cases
     measured = _ours(setting, cases) if setting.engine == "ours" else measure_stock(setting, cases)
     mx.save_safetensors(str(setting.folder / GRADIENTS), measured.gradients)
-    figures = {key: value for key, value in vars(measured).items() if key != "gradients"}
-    return figures | {
-        "device": asdict(device), "matmul_gflops": max(before, matmul_speed(*largest)), "peak_rss_bytes": peak_resident_bytes(),
+    return measured.figures() | {
+        "device": device.as_dict(),
+        "matmul_gflops": max(speed_before, matmul_speed(*largest)),
+        "peak_rss_bytes": peak_resident_bytes(),
         "leading_tokens": cases.leading,
-    }  # fmt: skip
+    }
 
 
 def compare(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     """Per engine, how far its gradients are from stock's (`to_stock`) and from the same step's in float64 (`to_float64`).
 
-    `args`: the fields of Setting, and `gradients`: engine to file, with one for `stock`. The second figure tells what
-    float32 itself costs: with real weights, whose activations span five orders of magnitude, no engine is exact.
+    `args`: the fields of StepJob, with `gradients` for `stock` among others. The second figure is the error of float32
+    itself: with real weights, whose activations span five orders of magnitude, no engine is exact.
     """
-    files = args.pop("gradients")
-    mx.set_default_device(mx.cpu)  # the only one that has float64
-    exact = float64_gradients(Setting.of(args))
-    found: dict[str, Weights] = {engine: mx.load(path) for engine, path in files.items()}  # type: ignore[misc]
+    setting = Setting.model_validate(args)
+    # The only device that has float64.
+    mx.set_default_device(mx.cpu)
+    exact = float64_gradients(setting)
+    by_engine = {engine: _load(path) for engine, path in setting.gradients.items()}
     return {
         engine: {
-            "to_stock": largest_difference(gradients, found["stock"])
-            if engine != "stock"
-            else None,
+            "to_stock": None
+            if engine == "stock"
+            else largest_difference(gradients, by_engine["stock"]),
             "to_float64": largest_difference(gradients, exact),
         }
-        for engine, gradients in found.items()
+        for engine, gradients in by_engine.items()
     }
+
+
+def _load(path: Path) -> Weights:
+    weights: Weights = mx.load(str(path))  # type: ignore[assignment]
+    return weights
 
 
 def _ours(setting: Setting, cases: Cases) -> Measured:
@@ -85,35 +94,47 @@ def _ours(setting: Setting, cases: Cases) -> Measured:
     adapted = add_lora(stack, setting.recipe, setting.training, seed=0)
     start_adapter(stack.model)
     weights_bytes = mx.get_active_memory()
-    prefix, stored = _prefix(setting, adapted, cases)
+    prefix, prefix_figures = _prefix(setting, adapted, cases)
     objective = make_objective(setting.recipe, cases.labels)
+
+    seconds, gradients = _timed_steps(setting, adapted, prefix, objective)
+    peak = mx.get_peak_memory()
+    cached = mx.get_cache_memory()
+
+    # MLX cannot export a graph with custom derivatives; the products are the same without them.
+    counted = replace(adapted, stack=replace(stack, cpu_kernels=False, logit_bytes=1 << 62))
+    flops = matmul_flops(stack.model, lambda _: _our_loss(counted, prefix, objective))
+    notes = ["after a warm-up step"]
+    return Measured(seconds, weights_bytes, peak, cached, flops, gradients, notes, prefix_figures)
+
+
+def _timed_steps(
+    setting: Setting, adapted: Adapted, prefix: Prefix, objective: Objective
+) -> tuple[list[float], Weights]:
+    """Seconds of each update after a warm-up, and the gradients of the first; MLX's peak memory is that of these."""
+    model = adapted.stack.model
     optimizer = setting.optimizer()
-    optimizer.init(stack.model.trainable_parameters())
+    optimizer.init(model.trainable_parameters())
+    case_numbers = range(setting.batch)
     gradients: Weights = {}
     seconds = []
     mx.reset_peak_memory()
     for _ in range(1 + setting.repeats):
         start = time.perf_counter()
         _, _, step = update_gradients(
-            adapted, prefix, range(setting.batch), objective, setting.batch, dropout_key=None
+            adapted, prefix, case_numbers, objective, setting.batch, dropout_key=None
         )
-        optimizer.update(stack.model, step)
-        mx.eval(stack.model.trainable_parameters(), optimizer.state)
+        optimizer.update(model, step)
+        mx.eval(model.trainable_parameters(), optimizer.state)
         seconds.append(time.perf_counter() - start)
         gradients = gradients or first_gradients(optimizer)
-    peak, cached = mx.get_peak_memory(), mx.get_cache_memory()
-    # MLX cannot write down a graph with derivatives of our own; the products are the same without them.
-    counted = replace(adapted, stack=replace(stack, cpu_kernels=False, logit_bytes=1 << 62))
-    flops = matmul_flops(stack.model, lambda _: _our_loss(counted, prefix, cases, objective))
-    return Measured(
-        seconds[1:], weights_bytes, peak, cached, flops, gradients, ["after a warm-up step"], stored
-    )
+    return seconds[1:], gradients
 
 
 def _prefix(setting: Setting, adapted: Adapted, cases: Cases) -> tuple[Prefix, dict[str, Any]]:
-    """The batch's frozen prefix, written and read back, and what that cost once."""
+    """The batch's frozen prefix, written and read back; its blocks, and the seconds that it took."""
     start = time.perf_counter()
-    digest = verify(setting.variant, deep=False)["digest"]
+    digest = VariantManifest.read(setting.variant).digest
     prefix = open_prefix(adapted.stack, cases, adapted.boundary, setting.folder, digest)
     stored = prefix.boundary > 0
     return prefix, {
@@ -122,8 +143,9 @@ def _prefix(setting: Setting, adapted: Adapted, cases: Cases) -> tuple[Prefix, d
     }
 
 
-def _our_loss(adapted: Adapted, prefix: Prefix, cases: Cases, objective: Objective) -> mx.array:
+def _our_loss(adapted: Adapted, prefix: Prefix, objective: Objective) -> mx.array:
     """The loss of the whole batch as `update_gradients` computes it, without evaluating anything."""
+    cases = prefix.cases
     everything = range(len(cases.encoded))
     batch = make_batch(cases, everything)
     terms = batch_terms(adapted, prefix, batch, leading_past(adapted, prefix))

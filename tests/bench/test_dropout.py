@@ -5,7 +5,8 @@ import pytest
 from rich.console import Console
 
 from flows.bench.dropout import Measurement, Workload, agreement, bench_dropout, task_times
-from tasks.bench.dropout import CASE_TOKENS, _repeated, chosen_cases
+from tasks.bench.dropout import CASE_TOKENS, _repeated, select_cases
+from tasks.bench.jobs import DropoutJob
 from tasks.corpus.encode import Encoded
 from tasks.runtime.device import backend
 from tasks.runtime.errors import BadInput
@@ -80,9 +81,25 @@ def a_set(lengths):
 
 def test_the_dropout_cases_are_those_of_about_a_hundred_tokens_and_the_scored_ones_a_sample_of_all():
     test = a_set([40, 99, 101, 60, 100, 118, 90, 30, 20])
-    assert chosen_cases(test, {"engine": "ours", "cases": 4, "scored": 6}) == [1, 2, 4, 6] and CASE_TOKENS == 100
-    assert chosen_cases(test, {"engine": "full", "cases": 4, "scored": 6}) == [1, 2, 4, 6]
-    scored = chosen_cases(test, {"engine": "score_full", "cases": 4, "scored": 6})
+
+    def selected(engine: str) -> list[int]:
+        job = DropoutJob(
+            engine=engine,
+            variant="v",
+            data="d",
+            folder="f",
+            layers=2,
+            passes=3,
+            cases=4,
+            scored=6,
+            repeats=1,
+            seconds=1,
+        )
+        return select_cases(test, job)
+
+    assert selected("ours") == [1, 2, 4, 6] and CASE_TOKENS == 100
+    assert selected("full") == [1, 2, 4, 6]
+    scored = selected("score_full")
     assert len(scored) == 6 and [sum(i % 3 == label for i in scored) for label in range(3)] == [2, 2, 2]
 
 
