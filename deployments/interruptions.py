@@ -11,9 +11,9 @@ INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextlib.contextmanager
 def interrupted_by_signals() -> Iterator[None]:
-    """Let SIGTERM, and SIGHUP unless it is ignored (nohup), raise KeyboardInterrupt while the block runs.
+    """Let SIGTERM, and SIGHUP unless nohup ignores it, raise KeyboardInterrupt in the block.
 
-    So what was started is stopped. Afterwards the handlers are those of before.
+    So started processes are stopped. Afterwards the earlier handlers are back.
     """
 
     def interrupt(number: int, frame: object) -> None:
@@ -31,6 +31,6 @@ def interrupted_by_signals() -> Iterator[None]:
 
 
 def ignore_interruptions() -> None:
-    """Keep a second Ctrl-C from cutting short what the first one started, until `interrupted_by_signals` ends."""
+    """Ignore a second Ctrl-C while the first is handled, until `interrupted_by_signals` ends."""
     for number in INTERRUPTIONS:
         signal.signal(number, signal.SIG_IGN)

@@ -1,8 +1,9 @@
-"""Flow runs whose process is gone, as after a power cut: Prefect keeps them Running for ever, so they are queued again.
+"""Queues flow runs again whose process is gone, as after a power cut.
 
-Only runs of our work pool, only where no process of this machine has the run's id, and not those that a worker on
-another machine has taken. Running one again repeats no finished work: every step is content-addressed, and a training
-resumes from its checkpoint.
+Prefect keeps them Running for ever. Only runs of our work pool, only where no process of this
+machine has the run's id, and not those that a worker on another machine has taken. Running one
+again repeats no finished work: every step is content-addressed, and a training resumes from its
+checkpoint.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ RUN_ID = "PREFECT__FLOW_RUN_ID"  # in the environment of a flow run's process
 
 
 def queue_lost_runs(api: str, pool: str) -> list[str]:
-    """Queue the lost runs of `pool` on the server at `api` again, and return their names. Raises NoAnswer."""
+    """Queue the lost runs of `pool` on the server at `api` again, and return their names.
+
+    Raises NoAnswer.
+    """
     with prefect_client(api) as client:
         lost_runs = _lost_runs(client, pool)
         for run in lost_runs:
@@ -34,7 +38,7 @@ def queue_lost_runs(api: str, pool: str) -> list[str]:
 
 
 def _lost_runs(client: SyncPrefectClient, pool: str) -> list[FlowRun]:
-    """Unfinished runs of the pool that have no process on this machine and are not of another one."""
+    """Unfinished runs of the pool without a process on this machine that are not of another one."""
     if not (runs := _unfinished_runs(client, pool)):
         return []
 
@@ -77,7 +81,10 @@ def _queue_again(client: SyncPrefectClient, run: FlowRun) -> None:
 
 
 def end_runs(api: str, home: Path) -> None:
-    """Kill the processes of flow runs that report to `api` from this TRIAGE_HOME; the steps they started end too."""
+    """Kill the processes of flow runs that report to `api` from this TRIAGE_HOME.
+
+    Their steps end too.
+    """
     expected = {"PREFECT_API_URL": api, "TRIAGE_HOME": str(home)}.items()
     for process, environment in process_environments():
         if RUN_ID not in environment or not expected <= environment.items():

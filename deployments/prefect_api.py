@@ -1,6 +1,7 @@
-"""Talks to a Prefect server through Prefect's own client: its version, and whether a sweep can use it.
+"""Talks to a Prefect server by Prefect's own client: its version, and whether a sweep can use it.
 
-Prefect is imported by the functions that need it: a sweep starts its temporary server while it imports Prefect.
+Prefect is imported by the functions that need it: a sweep starts its temporary server while it
+imports Prefect.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ CONNECT_ATTEMPTS = 4  # the client's, of which each may take its part of the tim
 
 
 class NoAnswer(Exception):
-    """A Prefect server does not answer, or not as one. `status`: the HTTP status, where a web server answered."""
+    """A Prefect server does not answer, or not as one.
+
+    `status`: the HTTP status, where a web server answered.
+    """
 
     def __init__(self, reason: str, status: int | None = None) -> None:
         super().__init__(reason)
@@ -44,9 +48,10 @@ def is_open(port: int) -> bool:
 
 @contextlib.contextmanager
 def prefect_client(api: str, seconds: float | None = None) -> Iterator[SyncPrefectClient]:
-    """Prefect's client of the server at `api`, with the credentials and certificates of Prefect's settings.
+    """Prefect's client of the server at `api`, with credentials and certificates of the settings.
 
-    Its requests fail after `seconds` (REQUEST_SECONDS) and are not repeated, which would take a minute. Raises NoAnswer.
+    Its requests fail after `seconds` (REQUEST_SECONDS) and are not repeated, which would take a
+    minute. Raises NoAnswer.
     """
     import httpx
     from prefect.client.orchestration import get_client
@@ -68,7 +73,10 @@ def prefect_client(api: str, seconds: float | None = None) -> Iterator[SyncPrefe
 
 
 def server_version(api: str) -> str:
-    """Version of the Prefect server whose API is at `api`, e.g. http://127.0.0.1:4200/api. Raises NoAnswer."""
+    """Version of the Prefect server whose API is at `api`, e.g. http://127.0.0.1:4200/api.
+
+    Raises NoAnswer.
+    """
     with prefect_client(api, SECONDS) as client:
         return str(client.api_version())
 
@@ -90,7 +98,10 @@ def check_prefect_server() -> list[Finding]:
     if version == expected:
         return [Finding("Prefect", "ok", f"server {version} at {url}")]
     detail = f"the server at {url} is {version}, this project's is {expected}"
-    remedy = f"stop that server and start one of this version with `triage up`, or use Prefect {version} here"
+    remedy = (
+        "stop that server and start one of this version with `triage up`, "
+        f"or use Prefect {version} here"
+    )
     return [Finding("Prefect", "error", detail, remedy)]
 
 

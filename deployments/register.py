@@ -1,7 +1,8 @@
-"""Registers the work pool and the deployments of `prefect.yaml` on a Prefect server; changes made in the UI stay.
+"""Registers the work pool and the deployments of `prefect.yaml` on a Prefect server.
 
-Prefect replaces all schedules of a deployment that is deployed with schedules: one that was paused in the UI would run
-again, and one that was added there would be gone. So only a new deployment gets the schedules of the file.
+Changes made in the UI stay. Prefect replaces all schedules of a deployment that is deployed with
+schedules: one that was paused in the UI would run again, and one that was added there would be
+gone. So only a new deployment gets the schedules of the file.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ FILE = Path(str(files("deployments"))) / "prefect.yaml"
 def register(api: str, environment: dict[str, str]) -> None:
     """Create the pool and the deployments on the server at `api`.
 
-    Raises BadInput with the log of what failed, or if workers of another TRIAGE_HOME serve the pool; NoAnswer.
+    Raises BadInput with the log of what failed, or if workers of another TRIAGE_HOME serve the
+    pool; NoAnswer.
     """
     with prefect_client(api) as client:
         if not _exists(client.read_work_pool, POOL):
@@ -43,7 +45,7 @@ def register(api: str, environment: dict[str, str]) -> None:
 
 
 def _deployments(client: SyncPrefectClient) -> Path:
-    """The file to deploy: `prefect.yaml`, or a copy without the schedules of deployments that the server has."""
+    """The file to deploy: `prefect.yaml`, or a copy without schedules of existing deployments."""
     definition: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
     existing = [
         deployment

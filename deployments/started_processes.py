@@ -1,6 +1,7 @@
-"""The processes that `triage up` starts, on record, so that the next start can end those of a killed one.
+"""Records the processes that `triage up` starts, so that the next start can end leftovers.
 
-Each is the leader of its own process group. Its record is the file `up/<host>-<name>` of TRIAGE_HOME.
+Each is the leader of its own process group. Its record is the file `up/<host>-<name>` of
+TRIAGE_HOME.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ CLOCK_SECONDS = 60.0  # by which a corrected clock may move the times of process
 def start(
     stack: contextlib.ExitStack, arguments: list[str], environment: dict[str, str], name: str
 ) -> subprocess.Popen[bytes]:
-    """Start a Prefect command in its own process group, stopped with the stack; its output goes to a log."""
+    """Start a Prefect command in its own process group, stopped with the stack.
+
+    It writes to a log.
+    """
     log = home() / "logs" / f"prefect-{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     handle = stack.enter_context(log.open("ab"))
@@ -49,9 +53,9 @@ def start(
 
 
 def end_leftovers(root: Path) -> list[int]:
-    """End the processes that a killed `triage up` of this TRIAGE_HOME left; call it only while no other one runs.
+    """End the processes that a killed `triage up` of this TRIAGE_HOME left.
 
-    Returns their process ids.
+    Returns their process ids. Call it only while no other `triage up` of this home runs.
     """
     ended = []
     for record in sorted(_records(root).glob(f"{socket.gethostname()}-*")):
@@ -65,7 +69,7 @@ def end_leftovers(root: Path) -> list[int]:
 
 
 def _end_recorded(pid: int, command: str, record: Path) -> bool:
-    """End the process of a record; False if it is gone, or if its id belongs to another process now."""
+    """End the process of a record; False if it is gone, or its id belongs to another one now."""
     if command not in command_of(pid) or not is_older(pid, record):
         return False
     # A worker is killed rather than asked, since it would first wait for its run.
@@ -90,7 +94,10 @@ def command_of(pid: int) -> str:
 
 
 def is_older(pid: int, record: Path) -> bool:
-    """Whether a process started before `record` was written; one that started later has a reused process id."""
+    """Whether a process started before `record` was written.
+
+    A later one has a reused process id.
+    """
     try:
         return psutil.Process(pid).create_time() <= record.stat().st_mtime + CLOCK_SECONDS
     except (psutil.Error, ValueError):

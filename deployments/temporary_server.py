@@ -1,8 +1,8 @@
 """Prefect's temporary server, for sweeps where no other one is configured.
 
-Prefect would start one itself, after four seconds of imports that only a server needs, and a killed sweep would leave
-it running for good. So it is started here as Prefect starts it, its process is recorded, and the next sweep of the same
-home ends the servers of dead ones.
+Prefect would start one itself, after four seconds of imports that only a server needs, and a killed
+sweep would leave it running for good. So it is started here as Prefect starts it, its process is
+recorded, and the next sweep of the same home ends the servers of dead ones.
 """
 
 from __future__ import annotations
@@ -37,10 +37,11 @@ NAMES_A_SERVER = ("PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH")
 
 
 def start_temporary_server() -> Callable[[], AbstractContextManager[object]]:
-    """Start a server that lives until this process exits, unless one is configured, which is only checked.
+    """Start a server that lives until this process exits.
 
-    Returns at once a function that waits until the server answers and gives the context to run flows in: starting takes
-    seconds, in which the caller can import what it needs, Prefect first of all. Raises BadInput with the remedy if the
+    A server that is configured is checked instead. Returns at once a function that waits until the
+    server answers and gives the context to run flows in: starting takes seconds, in which the
+    caller can import what it needs, Prefect first of all. Raises BadInput with the remedy if the
     configured server does not answer, or is of another version.
     """
     if _may_be_configured() and _configured_server_answers():
@@ -59,7 +60,8 @@ def start_temporary_server() -> Callable[[], AbstractContextManager[object]]:
         )
 
         server.wait(PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value())
-        # Nobody looks for lost runs there, and the end of each flow would wait a second for its heartbeat.
+        # Nobody looks for lost runs there, and the end of each flow would wait a second for its
+        # heartbeat.
         return temporary_settings(
             {PREFECT_API_URL: api_url(server.port), PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
         )
@@ -82,7 +84,10 @@ class _Server:
         write_atomic(self._record, str(self._process.pid))
 
     def wait(self, seconds: float) -> None:
-        """Return once it answers. Raises TriageError if it ends before, twice, or takes longer than `seconds`."""
+        """Return once it answers.
+
+        Raises TriageError if it ends before, twice, or takes longer than `seconds`.
+        """
         deadline = time.monotonic() + seconds
         if not self._answers(deadline) and time.monotonic() < deadline:
             self.start()  # another program may have taken its port before it did
@@ -91,7 +96,8 @@ class _Server:
             code = self._process.poll() if self._process else None
             reason = "it does not answer" if code is None else f"it ended with code {code}"
             raise TriageError(
-                f"Prefect's temporary server did not start ({reason}); is the machine busy? Run the same command again."
+                f"Prefect's temporary server did not start ({reason}); is the machine busy? "
+                "Run the same command again."
             )
 
     def _answers(self, deadline: float) -> bool:
@@ -116,7 +122,10 @@ class _Server:
 
 
 def end_orphaned_servers(root: Path) -> None:
-    """End the servers whose sweeps are dead. A record, named after its sweep's process, holds the server's."""
+    """End the servers whose sweeps are dead.
+
+    A record, named after its sweep's process, holds the server's.
+    """
     for record in sorted(_records(root).glob(f"{socket.gethostname()}-*")):
         if is_older(int(record.name.rpartition("-")[2]), record):
             continue
@@ -128,7 +137,10 @@ def end_orphaned_servers(root: Path) -> None:
 
 
 def _may_be_configured() -> bool:
-    """Whether any of the places that Prefect reads its settings from could name a server; looking imports nothing."""
+    """Whether any place that Prefect reads its settings from could name a server.
+
+    Imports nothing.
+    """
     prefect_home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
     settings_files = (prefect_home / "profiles.toml", Path(".env"), Path("prefect.toml"))
     project = Path("pyproject.toml")
@@ -170,7 +182,8 @@ def _start(port: int) -> subprocess.Popen[bytes]:
     application = ["--app-dir", packages, "--factory", f"{SERVER}:create_app"]
     address = ["--host", HOST, "--port", str(port)]
     quiet = ["--log-level", "error", "--lifespan", "on"]
-    # Ctrl-C goes to all in the terminal's foreground. The sweep, which ends the server, must still reach it.
+    # Ctrl-C goes to all in the terminal's foreground. The sweep, which ends the server, must still
+    # reach it.
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "uvicorn", *application, *address, *quiet],
         env=os.environ | LIKE_PREFECTS_OWN,

@@ -1,8 +1,9 @@
-"""`triage up`: Prefect's server with its UI, the work pool, the deployments and a worker, all on this machine.
+"""`triage up`: Prefect's server with its UI, the work pool, the deployments and a worker.
 
-Runs in the foreground until Ctrl-C, SIGTERM or a closed terminal, then stops what it started. A second start is
-harmless, and a start ends what a killed one left. A worker that ends is started again; flow runs go on without it, and
-those that were lost with it are queued again.
+All of it runs on this machine, in the foreground, until Ctrl-C, SIGTERM or a closed terminal, then
+stops what it started. A second start is harmless, and a start ends what a killed one left. A worker
+that ends is started again; flow runs go on without it, and those that were lost with it are queued
+again.
 """
 
 from __future__ import annotations
@@ -27,12 +28,16 @@ from tasks.runtime.store import locked
 START_SECONDS = 90.0
 PAUSE = 1.0  # seconds before a worker that ended is started again
 EARLY_SECONDS = 60.0  # a worker that ends sooner has something wrong with it ...
+DEPLOYMENTS = ("sweep/local", "experiment/local", "compare/local")
 EARLY_ENDS = 5  # ... and after so many of them in a row, no further one would live
 Say = Callable[[str], None]
 
 
 def up(port: int, say: Say) -> None:
-    """Start everything and wait. Raises BadInput where the port, or the server that answers there, cannot be used."""
+    """Start everything and wait.
+
+    Raises BadInput where the port, or the server that answers there, cannot be used.
+    """
     try:
         with interrupted_by_signals(), locked(home() / "server"):
             _run(port, say)
@@ -43,7 +48,8 @@ def up(port: int, say: Say) -> None:
         version = version_on(port)
         if version is None:
             raise BadInput(
-                f"`triage up` is running already, but not on port {port}; stop it first, or use its port."
+                f"`triage up` is running already, but not on port {port}; "
+                "stop it first, or use its port."
             ) from None
         say(f"Already running: http://{HOST}:{port} (Prefect {version}).")
 
@@ -66,9 +72,7 @@ def _run(port: int, say: Say) -> None:
             _provide_server(stack, port, environment, say)
             with _answering(port):
                 register(api_url(port), environment)
-            say(
-                f"Prefect UI: http://{HOST}:{port}  (deployments sweep/local, experiment/local, compare/local)"
-            )
+            say(f"Prefect UI: http://{HOST}:{port}  (deployments {', '.join(DEPLOYMENTS)})")
             say(f"For other terminals: export PREFECT_API_URL={api_url(port)}")
             say("Stop with Ctrl-C.")
             _keep_working(port, environment, say)
@@ -80,7 +84,10 @@ def _run(port: int, say: Say) -> None:
 
 
 def _end_leftovers(port: int, say: Say) -> None:
-    """End what a killed `triage up` left: its worker would share the pool, and its server would stay for good."""
+    """End what a killed `triage up` left.
+
+    Its worker would share the pool, and its server would stay for good.
+    """
     if ended := end_leftovers(home()):
         end_runs(api_url(port), home())
         say(f"Ended processes that an earlier `triage up` left: {', '.join(map(str, ended))}.")
@@ -89,10 +96,11 @@ def _end_leftovers(port: int, say: Say) -> None:
 def _provide_server(
     stack: contextlib.ExitStack, port: int, environment: dict[str, str], say: Say
 ) -> None:
-    """Return once a server of our version answers on the port: the one that does already, or one that is started."""
+    """Return once a server of our version answers on the port, an existing or a new one."""
     if _usable_server(port):
         say(
-            f"A Prefect server answers on port {port} already and is used; it stays when this stops."
+            f"A Prefect server answers on port {port} already and is used; "
+            "it stays when this stops."
         )
         return
     arguments = ["server", "start", "--host", HOST, "--port", str(port)]
@@ -105,7 +113,8 @@ def _usable_server(port: int) -> bool:
     expected = metadata.version("prefect")
     if version is not None and version != expected:
         raise BadInput(
-            f"Port {port} has a Prefect server of version {version}, and this project uses {expected}; "
+            f"Port {port} has a Prefect server of version {version}, "
+            f"and this project uses {expected}; "
             "stop that server, or choose another port with --port."
         )
     if version is None and is_open(port):
@@ -125,7 +134,8 @@ def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
 def _keep_working(port: int, environment: dict[str, str], say: Say) -> None:
     """Run a worker, one flow run at a time, and start it again whenever it ends, until interrupted.
 
-    Raises BadInput with the worker's log after EARLY_ENDS consecutive workers that end within EARLY_SECONDS.
+    Raises BadInput with the worker's log after EARLY_ENDS consecutive workers that end within
+    EARLY_SECONDS.
     """
     early_ends = 0
     while early_ends < EARLY_ENDS:
@@ -135,9 +145,10 @@ def _keep_working(port: int, environment: dict[str, str], say: Say) -> None:
         early_ends = early_ends + 1 if seconds < EARLY_SECONDS else 0
         time.sleep(PAUSE)
 
+    log = home() / "logs" / "prefect-worker.log"
     raise BadInput(
-        f"{EARLY_ENDS} consecutive Prefect workers ended within {EARLY_SECONDS:.0f} s of their start; their output is "
-        f"in {home() / 'logs' / 'prefect-worker.log'}. Fix the problem and run `triage up` again."
+        f"{EARLY_ENDS} consecutive Prefect workers ended within {EARLY_SECONDS:.0f} s "
+        f"of their start; their output is in {log}. Fix the problem and run `triage up` again."
     )
 
 
@@ -151,8 +162,9 @@ def _run_worker(environment: dict[str, str], say: Say) -> float:
         try:
             worker.wait()
         except KeyboardInterrupt:
-            # Killed rather than asked: a worker that is asked waits for its run, for hours if need be. The run
-            # stays Running on the server, and the next start finds its process gone and queues it again.
+            # Killed rather than asked: a worker that is asked waits for its run, for hours if need
+            # be. The run stays Running on the server, and the next start finds its process gone and
+            # queues it again.
             ignore_interruptions()
             kill_group(worker.pid)
             raise
@@ -173,8 +185,8 @@ def _answering(port: int) -> Iterator[None]:
     except NoAnswer as error:
         problem = "no longer answers" if error.status is None else "answers with an error"
         raise BadInput(
-            f"The Prefect server on port {port} {problem} ({error}); its log is in {home() / 'logs'}. "
-            "Nothing is lost: run `triage up` again."
+            f"The Prefect server on port {port} {problem} ({error}); "
+            f"its log is in {home() / 'logs'}. Nothing is lost: run `triage up` again."
         ) from error
 
 

@@ -1,7 +1,8 @@
-"""Names of workers: ours identifies the TRIAGE_HOME that it works in, so that no two homes share a work pool.
+"""Names of workers, which identify their TRIAGE_HOME, so that no two homes share a work pool.
 
-In one pool, runs would land in the home whose worker happens to take them. The name ends in an id that is kept in the
-home: two machines may have it at the same path, and a laptop's host name changes with its network.
+In one pool, runs would land in the home whose worker happens to take them. The name ends in an id
+that is kept in the home: two machines may have it at the same path, and a laptop's host name
+changes with its network.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ def refuse_other_workers(client: SyncPrefectClient, pool: str) -> None:
     api = str(client.api_url).rstrip("/")
     if others := other_workers(client, pool):
         raise BadInput(
-            f"Runs of this TRIAGE_HOME could land in another one, since the work pool {pool} of {api} is "
-            f"served by {', '.join(others)}; choose another port with --port, or stop that worker and wait two minutes."
+            "Runs of this TRIAGE_HOME could land in another one, "
+            f"since the work pool {pool} of {api} is served by {', '.join(others)}; "
+            "choose another port with --port, or stop that worker and wait two minutes."
         )
 
 
@@ -48,8 +50,8 @@ def other_workers(client: SyncPrefectClient, pool: str) -> list[str]:
 def is_elsewhere(worker: str, others: list[str]) -> bool:
     """Whether a worker is surely not of this machine.
 
-    It is one of the `others`, which serve the pool now, or has the name of another home on another machine. Names of
-    another form say nothing.
+    It is one of the `others`, which serve the pool now, or has the name of another home on another
+    machine. Names of another form say nothing.
     """
     parts = _NAME.fullmatch(worker)
     return worker in others or (

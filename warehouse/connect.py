@@ -1,8 +1,9 @@
 """Connections to the warehouse file: short ones, with bounded waiting for its lock.
 
-An open read-write connection shuts every other process out, readers too. So a connection is opened, used and closed,
-and never held during training. Within this process one connection at a time is open, since DuckDB refuses two
-configurations of one file. Files are written in a format that every supported DuckDB version reads.
+An open read-write connection shuts every other process out, readers too. So a connection is opened,
+used and closed, and never held during training. Within this process one connection at a time is
+open, since DuckDB refuses two configurations of one file. Files are written in a format that every
+supported DuckDB version reads.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _one_at_a_time = threading.RLock()
 
 
 def warehouse_path() -> Path:
-    """`TRIAGE_WAREHOUSE`, else `warehouse/triage.duckdb` in a checkout of this project, else in TRIAGE_HOME."""
+    """`TRIAGE_WAREHOUSE`, else `warehouse/triage.duckdb` in a checkout, else in TRIAGE_HOME."""
     if named := environ.get("TRIAGE_WAREHOUSE"):
         return Path(named).resolve()
     return Path("warehouse", FILE).resolve() if _in_checkout() else home() / FILE
@@ -53,14 +54,16 @@ def writing(
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """A short read-write connection; creates the file if it is missing.
 
-    Waits at most `wait` seconds for other processes, then raises Locked with the name of the holder.
+    Waits at most `wait` seconds for other processes, then raises Locked with the name of the
+    holder.
     """
     path = path or warehouse_path()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInput(
-            f"{path.parent} cannot be created ({error.strerror}); set TRIAGE_WAREHOUSE to a file that can be."
+            f"{path.parent} cannot be created ({error.strerror}); "
+            "set TRIAGE_WAREHOUSE to a file that can be."
         ) from error
 
     with _exclusive(path, wait), contextlib.closing(_connect(path, wait, False, STORAGE)) as con:
@@ -71,7 +74,10 @@ def writing(
 def reading(
     path: Path | None = None, wait: float = WAIT_SECONDS, settings: Settings | None = None
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A short read-only connection. Raises BadInput where there is no warehouse yet, Locked as `writing` does."""
+    """A short read-only connection.
+
+    Raises BadInput where there is no warehouse yet, Locked as `writing` does.
+    """
     path = path or warehouse_path()
     if not path.is_file():
         raise BadInput(f"There is no warehouse yet at {path}; run `triage sweep demo` first.")
@@ -85,10 +91,11 @@ def reading(
 
 @contextlib.contextmanager
 def _exclusive(path: Path, wait: float) -> Iterator[None]:
-    """Keep the other threads of this process from connecting; raises Locked after `wait` seconds."""
+    """Keep other threads of this process from connecting; raises Locked after `wait` seconds."""
     if not _one_at_a_time.acquire(timeout=wait):
         raise Locked(
-            f"Another thread of this process has used {path} for {wait:g} s; try again when it has finished."
+            f"Another thread of this process has used {path} for {wait:g} s; "
+            "try again when it has finished."
         )
     try:
         yield
@@ -99,7 +106,7 @@ def _exclusive(path: Path, wait: float) -> Iterator[None]:
 def _connect(
     path: Path, wait: float, read_only: bool, settings: Settings
 ) -> duckdb.DuckDBPyConnection:
-    """Connect as soon as no other process has the file open; only its lock is worth another attempt."""
+    """Connect once no other process has the file open. Only its lock is worth another attempt."""
     deadline = time.monotonic() + wait
     pause = 0.02
     while True:

@@ -1,6 +1,7 @@
-"""Results as immutable folders of Parquet files, one file per fact table, from which the warehouse can be rebuilt.
+"""Results as immutable folders of Parquet files, one file per fact table.
 
-`landing/<id>/` appears complete, by atomic rename, or not at all. Writing the same rows again changes nothing.
+`landing/<id>/` appears complete, by atomic rename, or not at all. Writing the same rows
+again changes nothing. The warehouse can be rebuilt from these folders.
 """
 
 from __future__ import annotations
@@ -40,13 +41,15 @@ class LandingManifest(Manifest):
 def write_landing(root: Path, id: str, kind: Kind, tables: Mapping[str, Rows]) -> Path:
     """Land the rows of `id` under `root` and return the folder `root/<id>`.
 
-    `tables` maps the tables of `kind` to rows; each row has exactly the table's columns, None meaning "not available".
-    Numbers that are not finite land as NULL. A table left out lands empty; the first table of the kind needs a row.
-    Raises BadInput naming table, row and column where rows do not fit the schema.
+    `tables` maps the tables of `kind` to rows; each row has exactly the table's columns, None
+    meaning "not available". Numbers that are not finite land as NULL. A table left out lands empty;
+    the first table of the kind needs a row. Raises BadInput naming table, row and column where rows
+    do not fit the schema.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", id):
         raise BadInput(
-            f"{id!r} cannot name a landing folder; use letters, digits, dots, dashes and underscores."
+            f"{id!r} cannot name a landing folder; "
+            "use letters, digits, dots, dashes and underscores."
         )
     arrow_tables = _arrow_tables(id, kind, tables)
     check(arrow_tables)
@@ -58,7 +61,8 @@ def write_landing(root: Path, id: str, kind: Kind, tables: Mapping[str, Rows]) -
     final = root / id
     current = LandingManifest.read_if_complete(final)
     if current is None or current.digest != digest:
-        # Named by its content and built aside: a write that is killed leaves the old folder, and the next completes it.
+        # Named by its content and built aside: a write that is killed leaves the old folder, and
+        # the next completes it.
         staging = root / f".{id}.{digest[:12]}"
         build_folder(staging, _writer(files, id, kind))
         shutil.rmtree(final, ignore_errors=True)
@@ -67,7 +71,7 @@ def write_landing(root: Path, id: str, kind: Kind, tables: Mapping[str, Rows]) -
 
 
 def _writer(files: dict[str, bytes], id: str, kind: Kind) -> Callable[[Path], dict[str, str]]:
-    """A function that fills a folder with `files` and returns what its manifest has to say beside them."""
+    """A function that fills a folder with `files` and returns further entries of its manifest."""
 
     def write(folder: Path) -> dict[str, str]:
         for name, content in files.items():
@@ -88,7 +92,8 @@ def _arrow_tables(id: str, kind: Kind, tables: Mapping[str, Rows]) -> dict[str, 
     fact = _fact(kind)
     if unknown := sorted(set(tables) - set(fact.tables)):
         raise BadInput(
-            f"Table {unknown[0]!r} does not belong to a landed {kind}; allowed are {', '.join(fact.tables)}."
+            f"Table {unknown[0]!r} does not belong to a landed {kind}; "
+            f"allowed are {', '.join(fact.tables)}."
         )
     if not tables.get(fact.tables[0]):
         raise BadInput(f"Landing {kind} {id!r} needs a row in table {fact.tables[0]!r}.")
@@ -110,7 +115,7 @@ def _fact(kind: Kind) -> Fact:
 
 
 def _check_rows(table: Table, rows: Rows, id_column: str, id: str) -> None:
-    """Raise BadInput for a row with other columns than the table's, of another id, or with the key of an earlier one."""
+    """Raise BadInput for a row with wrong columns, another id, or the key of an earlier row."""
     keys = set()
     for number, row in enumerate(rows, start=1):
         where = f"Table {table.name}, row {number}"
@@ -137,7 +142,10 @@ def _check_columns(table: Table, row: Row, where: str) -> None:
 
 
 def _column(table: Table, column: str, rows: Rows) -> pa.Array:
-    """One column as an Arrow array of the schema's type. Raises BadInput with the row of a value that does not fit."""
+    """One column as an Arrow array of the schema's type.
+
+    Raises BadInput with the row of a value that does not fit.
+    """
     type_ = table.arrow.field(column).type
     values = [_plain(row[column], pa.types.is_timestamp(type_)) for row in rows]
     try:
@@ -168,7 +176,10 @@ def _fits(value: object, type_: pa.DataType) -> bool:
 
 
 def _plain(value: object, is_timestamp: bool) -> object:
-    """A value as Arrow takes it: NumPy scalars unwrapped, times in UTC without zone, not-finite numbers as None."""
+    """A value as Arrow takes it.
+
+    NumPy scalars are unwrapped, times in UTC without zone, numbers that are not finite None.
+    """
     if hasattr(value, "item"):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
@@ -181,7 +192,7 @@ def _plain(value: object, is_timestamp: bool) -> object:
 
 
 def _parsed_time(text: str) -> datetime | str:
-    """The time that a text is in ISO 8601; the text itself, which Arrow then refuses, if it is none."""
+    """The time that a text gives in ISO 8601. Other text is returned, and Arrow refuses it."""
     try:
         return datetime.fromisoformat(text)
     except ValueError:

@@ -22,7 +22,7 @@ from warehouse.schema import FACTS, Fact, insert
 
 @dataclass
 class LoadReport:
-    """What `load_all` did: ids that it loaded, ids whose content was loaded before, and why it refused folders."""
+    """Ids that `load_all` loaded, ids that were loaded before, and why folders were refused."""
 
     loaded: list[str] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
@@ -32,7 +32,8 @@ class LoadReport:
 def load_landing(folder: Path, database: Path | None = None) -> bool:
     """Load one landing folder; False if exactly this content is loaded already.
 
-    Raises BrokenFolder if the folder does not match its manifest, Locked if the warehouse stays in use.
+    Raises BrokenFolder if the folder does not match its manifest, Locked if the warehouse stays in
+    use.
     """
     manifest = LandingManifest.read(folder, deep=True)
     with writing(database) as con:
@@ -41,7 +42,7 @@ def load_landing(folder: Path, database: Path | None = None) -> bool:
 
 
 def load_all(root: Path, database: Path | None = None) -> LoadReport:
-    """Load every landing folder under `root` that is not loaded yet; a broken one does not stop the others."""
+    """Load every new landing folder under `root`; a broken one does not stop the others."""
     report = LoadReport()
     with writing(database) as con:
         migrate(con)
@@ -56,7 +57,10 @@ def load_all(root: Path, database: Path | None = None) -> LoadReport:
 
 
 def rebuild(root: Path, database: Path | None = None) -> LoadReport:
-    """Fill a new warehouse from the landing folders under `root`; the old file stays until the new one is complete."""
+    """Fill a new warehouse from the landing folders under `root`.
+
+    The old file stays until the new one is complete.
+    """
     path = database or warehouse_path()
     fresh = path.with_name(f".{path.name}.rebuild")
     fresh.unlink(missing_ok=True)
@@ -114,7 +118,7 @@ def _is_loaded(con: duckdb.DuckDBPyConnection, id: str, digest: str) -> bool:
 
 
 def _replace_rows(con: duckdb.DuckDBPyConnection, folder: Path, fact: Fact, id: str) -> None:
-    """Delete and insert, since a row-wise merge would keep rows that the new content no longer has."""
+    """Delete and insert: a row-wise merge would keep rows that the new content no longer has."""
     for name in fact.tables:
         con.execute(f"DELETE FROM {name} WHERE {fact.id_column} = ?", [id])
         path = folder / f"{name}.parquet"

@@ -1,4 +1,4 @@
-"""Numbered migrations and views: SQL files of this package, applied in order and recorded with their digests."""
+"""Numbered migrations and views: SQL files, applied in order and recorded with their digests."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def sql_files(folder: str) -> list[SqlFile]:
 
 
 def migrate(con: duckdb.DuckDBPyConnection) -> list[str]:
-    """Apply pending migrations, each in a transaction, then the views and the figures of the pairs that they show.
+    """Apply pending migrations, each in a transaction, then the views and their pairs' figures.
 
-    Returns the names of the migrations that were applied. Raises BadInput if an applied migration has been edited
-    since, or if a newer version of triage wrote the file.
+    Returns the names of the migrations that were applied. Raises BadInput if an applied migration
+    has been edited since, or if a newer version of triage wrote the file.
     """
     applied = _applied(con)
     migrations = {file.version: file for file in sql_files("migrations")}
@@ -82,8 +82,9 @@ def _check_applied(name: str, sha256: str, file: SqlFile | None) -> None:
         )
     if file.sha256 != sha256:
         raise BadInput(
-            f"Migration {name} was edited after it had been applied to this warehouse; undo the edit and put the "
-            "change into a new file, or delete the warehouse file and load the landing folder again."
+            f"Migration {name} was edited after it had been applied to this warehouse; "
+            "undo the edit and put the change into a new file, or delete the warehouse file and "
+            "load the landing folder again."
         )
 
 
@@ -106,7 +107,10 @@ def _apply(con: duckdb.DuckDBPyConnection, version: int, file: SqlFile) -> None:
 
 
 def _refresh_pairs(con: duckdb.DuckDBPyConnection) -> None:
-    """Compute the figures of pairs that new views show. Most opened files are current and need no SciPy."""
+    """Compute the figures of pairs that new views show.
+
+    Most opened files are current and need no SciPy.
+    """
     from warehouse.refresh_pairs import refresh
 
     refresh(con)

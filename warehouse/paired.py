@@ -1,7 +1,8 @@
 """Statistics of a matched pair: the same cases decided by the 4-bit and by the 8-bit model.
 
-Labels and decisions are positions in LABELS (0 ED, 1 GP, 2 HOME). Every difference is 4 bits minus 8 bits. Resampling
-draws whole groups (conditions), since cases of one condition are not independent; without groups it draws cases.
+Labels and decisions are positions in LABELS (0 ED, 1 GP, 2 HOME). Every difference is 4 bits minus
+8 bits. Resampling draws whole groups (conditions), since cases of one condition are not
+independent; without groups it draws cases.
 """
 
 from __future__ import annotations
@@ -40,7 +41,10 @@ _Z = float(norm.ppf(0.975))
 
 @dataclass(frozen=True)
 class PairedDecisions:
-    """Cases decided twice by one rule, and the unit (0 .. units-1) that each is resampled with; each (cases,)."""
+    """Cases decided twice by one rule, each array (cases,).
+
+    `unit` (0 to units - 1) is what a case is resampled with: its group, or the case alone.
+    """
 
     truth: Ints
     at_4bit: Ints
@@ -51,7 +55,10 @@ class PairedDecisions:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One metric of a pair; None where it is not available, for the reason in `note`. Fields as in `pair_metric`."""
+    """One metric of a pair; None where it is not available, for the reason in `note`.
+
+    Fields as in `pair_metric`.
+    """
 
     metric: str
     method: str
@@ -87,7 +94,10 @@ class BothSides:
 
 
 def compare(pair: PairedDecisions, cost: Floats | None) -> list[Comparison]:
-    """METRICS of a pair with 95 % intervals. `cost` (3, 3): row = truth, column = decision; None: no cost."""
+    """METRICS of a pair with 95 % intervals.
+
+    `cost` (3, 3): row = truth, column = decision; None: no cost.
+    """
     sums = _tables_by_unit(pair)
     observed = _both_sides(sums.sum(axis=0, keepdims=True), cost)
     drawn = _both_sides(resampled(sums), cost)
@@ -116,7 +126,7 @@ def _tables_by_unit(pair: PairedDecisions) -> Floats:
 
 
 def resampled(sums: Floats) -> Floats:
-    """(RESAMPLES, K) totals of bootstrap samples of the rows of `sums` (units, K), drawn with replacement, seeded."""
+    """(RESAMPLES, K) totals of seeded bootstrap samples of the rows of `sums` (units, K)."""
     generator = np.random.default_rng(SEED)
     units = len(sums)
     totals = []
@@ -136,7 +146,7 @@ def _both_sides(sums: Floats, cost: Floats | None) -> dict[str, BothSides]:
 
 
 def compared_metrics(confusion: Floats, cost: Floats | None) -> dict[str, Floats]:
-    """METRICS of confusion tables (tables, 3, 3), each (tables,); NaN where a metric is not defined."""
+    """METRICS of confusion tables (tables, 3, 3), each (tables,); NaN where one is not defined."""
     return {
         "accuracy": accuracy(confusion),
         "ed_recall": recall(confusion)[:, 0],
@@ -153,11 +163,12 @@ def _comparison(
     observed: BothSides,
     differences: Floats,
 ) -> Comparison:
-    """One metric: the observed values, and an interval from the resampled `differences` (resamples,)."""
+    """One metric: observed values, and an interval from resampled `differences` (resamples,)."""
     included = _included_cases(metric, pair)
+    drawn = f"{_unit_count(metric, units)} {_kind_of_unit(pair)}"
     comparison = Comparison(
         metric=metric,
-        method=f"paired bootstrap of {_units(metric, pair, units)}, {RESAMPLES} resamples, seed {SEED}",
+        method=f"paired bootstrap of {drawn}, {RESAMPLES} resamples, seed {SEED}",
         n=int(included.sum()),
         groups=_unit_count(metric, units) if pair.grouped else None,
     )
@@ -200,10 +211,6 @@ def _kind_of_unit(pair: PairedDecisions) -> str:
     return "groups" if pair.grouped else "cases (assumes independent cases)"
 
 
-def _units(metric: str, pair: PairedDecisions, units: UnitCounts) -> str:
-    return f"{_unit_count(metric, units)} {_kind_of_unit(pair)}"
-
-
 def _why_no_bootstrap(
     metric: str, pair: PairedDecisions, units: UnitCounts, differences: Floats
 ) -> str | None:
@@ -222,7 +229,7 @@ def _with_bootstrap(comparison: Comparison, differences: Floats) -> Comparison:
 
 
 def _with_exact_tests(comparison: Comparison, b: int, c: int) -> Comparison:
-    """Add McNemar's test and the Tango interval, which has a width even where no case was decided differently."""
+    """Add McNemar's test and the Tango interval, which has a width even if all decisions agree."""
     tango_low, tango_high = tango_interval(b, c, comparison.n)
     low, high, method = tango_low, tango_high, TANGO
     if comparison.low is not None and comparison.high is not None:
@@ -278,10 +285,13 @@ def mcnemar(b: int, c: int) -> float:
 
 
 def tango_interval(b: int, c: int, n: int) -> tuple[float, float]:
-    """95 % score interval of (b - c) / n, the difference of two paired proportions; holds with b = c = 0 too.
+    """95 % score interval of (b - c) / n, a difference of paired proportions.
 
-    Tango, Statistics in Medicine 17 (1998) 891-908: the differences d with |b - c - n d| <= z sqrt(n (2 q + d (1 - d))),
-    q being the maximum likelihood estimate of P(right at 8 bits only) under d.
+    Holds with b = c = 0 too.
+
+    Tango, Statistics in Medicine 17 (1998) 891-908: the differences d with
+    |b - c - n d| <= z sqrt(n (2 q + d (1 - d))), where q is the maximum likelihood estimate of
+    P(right at 8 bits only) under d.
     """
     point = (b - c) / n
     edge = 1 - 1e-9

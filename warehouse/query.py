@@ -17,15 +17,15 @@ from warehouse.connect import Settings, reading
 if TYPE_CHECKING:
     import pandas as pd
 
-# A read-only connection protects the warehouse. These settings protect everything else: no file, extension, network
-# or Python variable can be reached, and no statement can undo them.
+# A read-only connection protects the warehouse. These settings protect everything else: no file,
+# extension, network or Python variable can be reached, and no statement can undo them.
 SEALED: Settings = {"enable_external_access": "false", "lock_configuration": "true"}
 ALLOWED = "SELECT, WITH, FROM, DESCRIBE, SHOW, SUMMARIZE or PIVOT"
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The result of a query as plain Python values, with the name and the DuckDB type of each column."""
+    """The result of a query as Python values, with the name and DuckDB type of each column."""
 
     columns: tuple[str, ...]
     types: tuple[str, ...]
@@ -35,11 +35,12 @@ class Rows:
 def query(
     sql: str, database: Path | None = None, only: Collection[str] | None = None
 ) -> pd.DataFrame:
-    """The result of one read-only statement, e.g. `query("FROM quantization_comparison")` in a notebook.
+    """The result of one read-only statement, e.g. `query("FROM leaderboard")` in a notebook.
 
-    `only` limits the views to the evaluations with these ids, however many later ones there are. Raises BadInput, in
-    one sentence, for anything but one read-only statement, for an error of DuckDB, and where there is no warehouse yet.
-    The warehouse is open only while the statement runs.
+    `only` limits the views to the evaluations with these ids, however many later ones there are.
+    Raises BadInput, in one sentence, for anything but one read-only statement, for an error of
+    DuckDB, and where there is no warehouse yet. The warehouse is open only while the statement
+    runs.
     """
     with _executed(sql, database, only) as result:
         return result.df()

@@ -1,4 +1,4 @@
-"""Keeps `pair_metric` equal to what the prediction rows of all equal pairs give, current pairs and earlier ones."""
+"""Keeps `pair_metric` equal to what the predictions of all equal pairs give, earlier ones too."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _POSITION: dict[str | None, int] = {label: position for position, label in enume
 
 @dataclass(frozen=True)
 class EqualPair:
-    """Two evaluations that differ in bits alone; fields as in the view `equal_pair` and in `pair_metric`."""
+    """Two evaluations that differ in bits alone; fields as in `equal_pair` and `pair_metric`."""
 
     base_model: str
     recipe: str
@@ -32,7 +32,10 @@ class EqualPair:
 
 @dataclass(frozen=True)
 class PairedCase:
-    """One case as both models decided it by one rule; a decision is None where the rule could not be applied."""
+    """One case as both models decided it by one rule.
+
+    A decision is None where the rule could not be applied.
+    """
 
     case_id: str
     label: str
@@ -53,21 +56,30 @@ COLUMNS = (*KEYS, "rule", *(field.name for field in fields(Comparison)))
 def refresh(con: duckdb.DuckDBPyConnection, id: str | None = None) -> None:
     """Bring `pair_metric` up to date, inside the caller's transaction.
 
-    `id` names the training or evaluation that was loaded; None follows a change of the views, which may show other
-    pairs now.
+    `id` names the training or evaluation that was loaded; None follows a change of the views, which
+    may show other pairs now.
     """
     con.execute(
         """
+        WITH loaded AS (
+            SELECT evaluation_id FROM evaluation WHERE $id IN (evaluation_id, training_id)
+        )
         DELETE FROM pair_metric
-        WHERE evaluation_4bit IN (SELECT evaluation_id FROM evaluation WHERE $id IN (evaluation_id, training_id))
-           OR evaluation_8bit IN (SELECT evaluation_id FROM evaluation WHERE $id IN (evaluation_id, training_id))
-           OR (evaluation_4bit, evaluation_8bit) NOT IN (SELECT (evaluation_4bit, evaluation_8bit) FROM equal_pair)
+        WHERE evaluation_4bit IN (FROM loaded)
+           OR evaluation_8bit IN (FROM loaded)
+           OR (evaluation_4bit, evaluation_8bit) NOT IN (
+               SELECT (evaluation_4bit, evaluation_8bit) FROM equal_pair
+           )
         """,
         {"id": id},
     )
-    for values in con.execute(
-        f"SELECT {', '.join(KEYS)} FROM equal_pair ANTI JOIN pair_metric USING (evaluation_4bit, evaluation_8bit)"
-    ).fetchall():
+    missing = con.execute(
+        f"""
+        SELECT {", ".join(KEYS)}
+        FROM equal_pair ANTI JOIN pair_metric USING (evaluation_4bit, evaluation_8bit)
+        """
+    ).fetchall()
+    for values in missing:
         _insert(con, EqualPair(*values))
 
 
@@ -100,7 +112,10 @@ def _cases(con: duckdb.DuckDBPyConnection, pair: EqualPair, rule: str) -> list[P
 
 
 def _comparisons(cases: list[PairedCase], cost: Floats | None) -> list[Comparison]:
-    """METRICS of a pair under one rule; none where the sides share no case, which the audit `pairs_agree` reports."""
+    """METRICS of a pair under one rule.
+
+    None if the sides share no case; the audit `pairs_agree` reports it.
+    """
     if not cases:
         return []
     if any(case.at_4bit is None or case.at_8bit is None for case in cases):

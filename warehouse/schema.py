@@ -1,6 +1,7 @@
 """The landing tables as the migrations define them: columns, Arrow types, required columns, keys.
 
-Read from an empty in-memory database to which the migrations were applied, so that a column is declared once, in SQL.
+Read from an empty in-memory database to which the migrations were applied, so that a column is
+declared once, in SQL.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ Kind = Literal["training", "evaluation", "variant", "benchmark", "fidelity"]
 
 @dataclass(frozen=True)
 class Fact:
-    """What is landed together under one id. The first table has the row of the id; the others may be empty."""
+    """What is landed together under one id.
+
+    The first table has the row of the id; the others may be empty.
+    """
 
     id_column: str
     tables: tuple[str, ...]
@@ -57,7 +61,10 @@ FACTS: dict[Kind, Fact] = {
 
 @dataclass(frozen=True)
 class Table:
-    """Columns with their Arrow types in the order of the migration; `required` ones are NOT NULL; `key` is unique."""
+    """Columns with their Arrow types in the order of the migration.
+
+    `required` ones are NOT NULL, `key` is unique.
+    """
 
     name: str
     arrow: pa.Schema
@@ -78,7 +85,10 @@ def tables() -> dict[str, Table]:
 
 @cache
 def _empty() -> duckdb.DuckDBPyConnection:
-    """An empty database in memory, cached: the migrations take half a second, and every landing needs it."""
+    """An empty database in memory.
+
+    The migrations take half a second, and every landing needs it.
+    """
     con = duckdb.connect(":memory:")
     migrate(con)
     return con
@@ -87,7 +97,11 @@ def _empty() -> duckdb.DuckDBPyConnection:
 def _table(con: duckdb.DuckDBPyConnection, name: str) -> Table:
     arrow = con.sql(f"SELECT * FROM {name} LIMIT 0").to_arrow_table().schema
     constraints = con.execute(
-        "SELECT constraint_type, constraint_column_names FROM duckdb_constraints() WHERE table_name = ?",
+        """
+        SELECT constraint_type, constraint_column_names
+        FROM duckdb_constraints()
+        WHERE table_name = ?
+        """,
         [name],
     ).fetchall()
 
@@ -97,9 +111,10 @@ def _table(con: duckdb.DuckDBPyConnection, name: str) -> Table:
 
 
 def check(landing: dict[str, pa.Table]) -> None:
-    """Insert Arrow tables into an empty database: raises BadInput where a row breaks a CHECK of the migrations.
+    """Raise BadInput if a row of these Arrow tables breaks a CHECK of the migrations.
 
-    Checked when results are written, not when they are loaded, so that everything that has landed can be loaded.
+    Checked when results are written, not when they are loaded, so that everything that has landed
+    can be loaded.
     """
     with _one_at_a_time:
         con = _empty()
@@ -108,7 +123,8 @@ def check(landing: dict[str, pa.Table]) -> None:
             for name, table in landing.items():
                 insert(con, name, table)
         finally:
-            # Neither what it refuses nor what it takes may collide with the keys of a later landing.
+            # Neither what it refuses nor what it takes may collide with the keys of a later
+            # landing.
             con.rollback()
 
 
@@ -124,6 +140,7 @@ def insert(con: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> None:
     ) as error:
         raise BadInput(f"Table {name} refuses a row: {first_line(error)}.") from error
     finally:
-        # A refused row aborts the transaction, in which this fails; the rollback drops the view anyway.
+        # A refused row aborts the transaction, in which this fails; the rollback drops the view
+        # anyway.
         with contextlib.suppress(duckdb.Error):
             con.unregister("incoming")
