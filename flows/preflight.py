@@ -1,4 +1,4 @@
-"""What is refused before anything starts: cases that cannot be used, and weights that are nowhere to be had."""
+"""What is refused before anything starts: cases that cannot be used, and weights that are not available."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from tasks.runtime.errors import SourceUnavailable
 from tasks.runtime.store import home
 from tasks.spec import BaseModelSpec
 
-CAN_BE_HAD = (
+AVAILABLE = (
     "here",
     "reachable",
     "in the local Hub cache",
-    "no answer",
-)  # the last may be a slow line
+    "no answer",  # which may be a slow line
+)
 
 
 def check(selection: Selection) -> None:
-    """Prepare the cases, which is quick, and ask for weights. Raises BadInput, or SourceUnavailable where no base model
-    of the selection can be had; a sweep that can do a part of its work does that part."""
+    """Prepare the cases, which is quick, and ask whether the weights are available.
+
+    A sweep that can do a part of its work does that part. Raises BadInput for cases that cannot be
+    used, or SourceUnavailable if no base model of the selection is available.
+    """
     prepare_dataset(selection.grid.data, home(), selection.grid.evaluation_sets)
     refuse_without_weights(selection.models, home())
 
@@ -31,14 +34,15 @@ def refuse_without_weights(models: list[BaseModelSpec], root: Path) -> None:
     if any(stored(model, root) for model in models):
         return
     answers = availabilities(models, root)
-    if any(state.startswith(CAN_BE_HAD) for sources in answers.values() for _, state in sources):
+    if any(state.startswith(AVAILABLE) for sources in answers.values() for _, state in sources):
         return
+
     reasons = [
         f"{name}: {source}: {state}"
         for name, sources in answers.items()
         for source, state in sources
     ]
     raise SourceUnavailable(
-        f"No weights can be had ({'; '.join(reasons)}); connect to a network, or list a source with kind = 'folder' "
-        "in the grid."
+        f"No weights can be had ({'; '.join(reasons)}); connect to a network, or list a source "
+        "with kind = 'folder' in the grid."
     )

@@ -28,11 +28,15 @@ def sentence(
     error: ValidationError, model: type[BaseModel], path: Path, overrides: list[str]
 ) -> str:
     """The most telling of pydantic's complaints about a grid as one sentence for its author."""
-    found = error.errors(include_url=False)
-    # A misspelt key gives two complaints, that it is unknown and that the right one is missing: the first helps more.
-    first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
+    complaints = error.errors(include_url=False)
+    # A misspelt key gives two complaints, that it is unknown and that the right one is missing: the
+    # first helps more.
+    unknown_keys = [one for one in complaints if one["type"] == "extra_forbidden"]
+    first = (unknown_keys or complaints)[0]
     loc = [part for part in first["loc"] if part not in _BRANCHES]
-    message = " or ".join(_message(e["msg"]) for e in found if _same_place(e["loc"], loc))
+    message = " or ".join(
+        _message(one["msg"]) for one in complaints if _same_place(one["loc"], loc)
+    )
     key = "".join(f"[{p + 1}]" if isinstance(p, int) else f".{p}" for p in loc).lstrip(".")
     unknown = first["type"] == "extra_forbidden"
     place = where(path, loc, overrides, message, above=unknown)
@@ -87,8 +91,8 @@ def where(
     """The file and line of a key, or the --set that put it, a table around it or (`above`) a key below it there."""
     names = [part for part in loc if isinstance(part, str)] or [message.partition(":")[0]]
     for item in reversed(overrides):
-        given = item.partition("=")[0].strip().split(".")
-        if names[: len(given)] == given or (above and given[: len(names)] == names):
+        key = item.partition("=")[0].strip().split(".")
+        if names[: len(key)] == key or (above and key[: len(names)] == names):
             return f"--set {item}"
     line = _line_of_duplicate(path, message) or _line_of(path, loc)
     return f"{path}, line {line}" if line else str(path)
@@ -119,6 +123,6 @@ def _line_of_duplicate(path: Path, message: str) -> int | None:
         return None
     key, name = match.groups()
     lines = path.read_text(encoding="utf-8-sig").splitlines()
-    wanted = rf'\s*(name\s*=\s*"{re.escape(name)}"|{key}\s*=)'
-    found = [i for i, text in enumerate(lines) if re.match(wanted, text)]
-    return found[-1] + 1 if found else None
+    pattern = rf'\s*(name\s*=\s*"{re.escape(name)}"|{key}\s*=)'
+    matches = [number for number, text in enumerate(lines, 1) if re.match(pattern, text)]
+    return matches[-1] if matches else None

@@ -26,7 +26,7 @@ from tasks.grid import load_grid
 from tasks.judging.intervals import clustered_bootstrap
 from tasks.judging.metrics import confusion
 from tasks.judging.point_metrics import Floats, metric_values
-from tasks.runtime.store import complete, home, read_lines, read_manifest
+from tasks.runtime.store import home, read_lines
 from tasks.scoring.baselines import Classifier, bag_of_words, scored_cases
 from tasks.spec import EvaluationSet
 from tasks.tuning.training_rows import dataset_digest
@@ -78,9 +78,9 @@ def bench_corpus(console: Console, grid: str, overrides: list[str] | None = None
     """
     adversarial = EvaluationSet(name=ADVERSARIAL, source="embedded")
     folder = prepare_dataset(load_grid(grid, overrides).data, home(), (adversarial,))
-    manifest = read_manifest(folder) or {}
-    digests = {name: manifest["sets"][name]["digest"] for name in MARGINS}
-    datasets = _learned_alike(manifest)
+    dataset = DatasetManifest.read(folder)
+    digests = {name: dataset.digest_of(name) for name in MARGINS}
+    datasets = _learned_alike(dataset)
 
     bag = bag_of_words(*(_cases(folder, name) for name in LEARNED))
     records = []
@@ -119,22 +119,22 @@ def _decided_by(classifier: Classifier, cases: list[Case]) -> Decided:
     )
 
 
-def _learned_alike(manifest: dict[str, Any]) -> set[str]:
-    """Digests of the datasets in this home with the train and valid of `manifest`; its own is among them.
+def _learned_alike(dataset: DatasetManifest) -> set[str]:
+    """Digests of the datasets in this home with the train and valid of `dataset`; its own is among them.
 
     A training is made of these two sets alone, and its row names the dataset with which it landed
     last: there the test set may have had other limits.
     """
-    manifests = [manifest, *filter(None, map(complete, (home() / "data").iterdir()))]
+    others = map(DatasetManifest.read_if_complete, (home() / "data").iterdir())
     return {
-        dataset_digest(DatasetManifest.model_validate(other))
-        for other in manifests
-        if _learned(other) == _learned(manifest)
+        dataset_digest(other)
+        for other in (dataset, *others)
+        if other is not None and _learned(other) == _learned(dataset)
     }
 
 
-def _learned(manifest: dict[str, Any]) -> list[str]:
-    return [manifest["sets"][name]["digest"] for name in LEARNED]
+def _learned(dataset: DatasetManifest) -> list[str]:
+    return [dataset.digest_of(name) for name in LEARNED]
 
 
 def _models(

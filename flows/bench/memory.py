@@ -1,17 +1,25 @@
-"""`triage bench memory`: the packed peak of each variant, so that 4 and 8 bits can be compared off a Mac too; with a
-budget, what a training of this machine makes of it."""
+"""`triage bench memory`: the packed peak of each variant, so that 4 and 8 bits can be compared on other machines than
+a Mac; with a budget, the step that a training on this machine makes within it."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from flows.bench.shared import BITS, blocks_of, land_benchmark, own_versions, variant_of
+from flows.bench.shared import (
+    BITS,
+    BenchmarkRows,
+    blocks_of,
+    land_benchmark,
+    own_versions,
+    variant_of,
+)
 from flows.report.names import RANDOM
 from tasks.models.convert import has_random_weights
 from tasks.runtime.child import run_child
@@ -23,120 +31,159 @@ from tasks.spec import byte_count, canonical_json
 
 MODELS = ("smollm2-135m", "smollm2-360m", "gemma-3-270m")
 UNITS = {"seconds_per_step": "s", "micro_batch": "cases", "checkpointed_blocks": "1"}
-COLUMNS = (
-    ("stored", "stored_bytes"), ("loaded", "weights_memory_bytes"), ("peak of a step", "peak_memory_bytes"),
-    ("over weights", "peak_over_weights_bytes"), ("MLX cache", "cache_memory_bytes"), ("process peak", "peak_rss_bytes"),
-)  # fmt: skip
+COLUMNS = {
+    "stored": "stored_bytes",
+    "loaded": "weights_memory_bytes",
+    "peak of a step": "peak_memory_bytes",
+    "over weights": "peak_over_weights_bytes",
+    "MLX cache": "cache_memory_bytes",
+    "process peak": "peak_rss_bytes",
+}
+BUDGETED_COLUMNS = ("micro-batch", "blocks")
+
+
+@dataclass(frozen=True)
+class Step:
+    """The training step that is measured: its batch, tokens per case, trained blocks and memory budget, if any.
+
+    Without `memory` it runs on the weights as stored; within `memory` (`4GB`, weights included) as
+    a training here makes it, with the micro-batch and the checkpointing that it chooses.
+    """
+
+    batch: int
+    length: int
+    layers: int
+    memory: str | None = None
+
+    @property
+    def budget(self) -> int | None:
+        """The budget in bytes. Raises BadInput for a text that is no number of bytes."""
+        try:
+            return None if self.memory is None else byte_count(self.memory)
+        except ValueError as error:
+            raise BadInput(f"--memory: {error}.") from None
+
+    @property
+    def path(self) -> str:
+        """The compute path of the step."""
+        return compute_path() if self.memory else "packed"
+
+    @property
+    def title(self) -> str:
+        how = f"within {self.memory} ({self.path})" if self.memory else "on quantised weights"
+        size = f"{self.batch} x {self.length} tokens, LoRA on {self.layers} blocks"
+        return f"One training step {how}, {size}: MB"
+
+    @property
+    def case(self) -> str:
+        """The step in a row of the table `benchmark`."""
+        budget = f", within {self.memory}" if self.memory else ""
+        return f"{self.batch}x{self.length}, {self.layers} layers{budget}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a step of one variant took: figures by the name of the metric."""
+
+    model: str
+    bits: int
+    random_weights: bool
+    path: str
+    figures: dict[str, float]
+
+    @property
+    def is_budgeted(self) -> bool:
+        return "micro_batch" in self.figures
 
 
 def bench_memory(
-    console: Console, models: list[str] | None, bits: list[int] | None, batch: int, length: int, layers: int,
-    memory: str | None = None,
-) -> list[dict[str, Any]]:  # fmt: skip
-    """One training step of each variant in a process of its own; prints a table and loads it into `benchmark`.
+    console: Console, models: Sequence[str] | None, bits: Sequence[int] | None, step: Step
+) -> list[Report]:
+    """Measure one step of each variant in a separate process; print a table and load it into `benchmark`.
 
-    Without `memory` on the weights as stored; within `memory` (`4GB`, weights included) as a training here makes it, with
-    the micro-batch and the checkpointing that it chooses. Raises BadInput for an unknown model, other bits than 4 or 8,
-    more layers than a model has, or a budget that is none or holds not even one case.
+    Raises BadInput for an unknown model, other bits than 4 or 8, more layers than a model has, or
+    a budget that does not hold even one case.
     """
-    budget = _bytes(memory)
+    budget = step.budget
     created = datetime.now(UTC)
     run_id = f"memory-{created:%Y%m%dT%H%M%SZ}"
-    path = compute_path() if budget else "packed"
-    what = f"{batch}x{length}, {layers} layers" + (f", within {memory}" if budget else "")
+    folder = home() / "bench" / run_id
     reports = []
     for model in models or MODELS:
         for width in bits or BITS:
             variant = variant_of(console, model, width)
-            blocks_of(variant, model, layers)
-            with console.status(
-                f"One step of {model} {width}bit; some minutes where there is no Metal ..."
-            ):
-                figures = _measure(
-                    console, variant, home() / "bench" / run_id, batch, length, layers, budget
-                )
+            blocks_of(variant, model, step.layers)
+            title = f"One step of {model} {width}bit; some minutes where there is no Metal ..."
+            with console.status(title):
+                figures = _measure(console, variant, folder, step, budget)
             random = has_random_weights(variant)
-            reports.append(
-                {
-                    "model": model,
-                    "bits": width,
-                    "random_weights": random,
-                    "path": path,
-                    "figures": figures,
-                }
-            )
-    _print(console, reports, _title(batch, length, layers, memory, path))
-    land_benchmark(
-        run_id, [row for report in reports for row in _rows(report, run_id, created, what)]
-    )
+            reports.append(Report(model, width, random, step.path, figures))
+    _print(console, reports, step.title)
+    rows = [row for report in reports for row in _rows(report, run_id, created, step)]
+    land_benchmark(run_id, rows)
     return reports
 
 
-def _bytes(memory: str | None) -> int | None:
-    try:
-        return byte_count(memory) if memory is not None else None
-    except ValueError as error:
-        raise BadInput(f"--memory: {error}.") from None
-
-
-def _title(batch: int, length: int, layers: int, memory: str | None, path: str) -> str:
-    how = f"within {memory} ({path})" if memory else "on quantised weights"
-    return f"One training step {how}, {batch} x {length} tokens, LoRA on {layers} blocks: MB"
-
-
 def _measure(
-    console: Console,
-    variant: Path,
-    folder: Path,
-    batch: int,
-    length: int,
-    layers: int,
-    budget: int | None,
-) -> dict[str, Any]:
+    console: Console, variant: Path, folder: Path, step: Step, budget: int | None
+) -> dict[str, float]:
     args = {
-        "engine": "memory", "variant": str(variant), "folder": str(folder), "batch": batch, "length": length,
-        "layers": layers, "repeats": 1,
-    }  # fmt: skip
-    name = "run" if budget is None else "run_within"
+        "engine": "memory",
+        "variant": str(variant),
+        "folder": str(folder),
+        "batch": step.batch,
+        "length": step.length,
+        "layers": step.layers,
+        "repeats": 1,
+    }
+    function = "run" if budget is None else "run_within"
 
-    def say(event: Event) -> None:
+    def emit(event: Event) -> None:
         if isinstance(event, Note | StepWarning):
             console.print(event.message, soft_wrap=True)
 
+    if budget:
+        args["memory"] = budget
     try:
-        return run_child(
-            f"tasks.bench.memory:{name}", args | ({"memory": budget} if budget else {}), folder, say
-        )
+        return run_child(f"tasks.bench.memory:{function}", args, folder, emit)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _print(console: Console, reports: list[dict[str, Any]], title: str) -> None:
+def _print(console: Console, reports: list[Report], title: str) -> None:
     table = Table(title=title, title_justify="left")
     table.add_column("variant")
-    budgeted = any("micro_batch" in report["figures"] for report in reports)
-    for name in (*(name for name, _ in COLUMNS), *(("micro-batch", "blocks") if budgeted else ())):
+    is_budgeted = any(report.is_budgeted for report in reports)
+    for name in (*COLUMNS, *(BUDGETED_COLUMNS if is_budgeted else ())):
         table.add_column(name, justify="right")
     for report in reports:
-        weights = RANDOM if report["random_weights"] else ""
-        cells = [f"{report['figures'][key] / 1e6:.1f}" for _, key in COLUMNS]
-        if budgeted:
-            kept = "checkpointed" if report["figures"]["checkpointed_blocks"] else "kept"
-            cells += [str(report["figures"]["micro_batch"]), kept]
-        table.add_row(f"{report['model']} {report['bits']}bit{weights}", *cells)
+        table.add_row(*_cells(report))
     console.print(table)
 
 
-def _rows(
-    report: dict[str, Any], run_id: str, created: datetime, what: str
-) -> list[dict[str, Any]]:
+def _cells(report: Report) -> Iterator[str]:
+    yield f"{report.model} {report.bits}bit{RANDOM if report.random_weights else ''}"
+    for metric in COLUMNS.values():
+        yield f"{report.figures[metric] / 1e6:.1f}"
+    if report.is_budgeted:
+        yield str(report.figures["micro_batch"])
+        yield "checkpointed" if report.figures["checkpointed_blocks"] else "kept"
+
+
+def _rows(report: Report, run_id: str, created: datetime, step: Step) -> BenchmarkRows:
     return [
         {
-            "run_id": run_id, "created_at": created.isoformat(), "machine": machine_name(),
+            "run_id": run_id,
+            "created_at": created.isoformat(),
+            "machine": machine_name(),
             "versions": canonical_json(own_versions()),
-            "name": "memory", "case": f"{report['model']} {report['bits']}bit {what}", "metric": metric, "value": value,
-            "unit": UNITS.get(metric, "B"), "n": 1,
-            "note": report["path"] + ("; random weights" if report["random_weights"] else ""),
+            "name": "memory",
+            "case": f"{report.model} {report.bits}bit {step.case}",
+            "metric": metric,
+            "value": value,
+            "unit": UNITS.get(metric, "B"),
+            "n": 1,
+            "note": report.path + ("; random weights" if report.random_weights else ""),
         }
-        for metric, value in report["figures"].items()
-    ]  # fmt: skip
+        for metric, value in report.figures.items()
+    ]

@@ -58,9 +58,10 @@ def bench_memory(
     ] = None,
 ) -> None:
     """Measure the peak memory of a training step on quantised weights, or within a budget."""
+    from flows.bench.memory import Step
     from flows.bench.memory import bench_memory as measure
 
-    measure(console, model, bits, batch, length, layers, memory)
+    measure(console, model, bits, Step(batch, length, layers, memory))
 
 
 @bench.command("corpus")

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from flows.bench import training
-from flows.bench.memory import bench_memory
+from flows.bench.memory import Step, bench_memory
 from flows.bench.training import bench_table, bench_train
 from tasks.bench.flops import matmul_flops
 from tasks.bench.setting import bench_cases
@@ -89,8 +89,8 @@ def test_a_setting_that_cannot_be_measured_is_refused_before_anything_runs(chang
 
 def test_a_packed_step_of_each_variant_is_measured_and_4_bits_hold_less_than_8():
     console = Console(record=True, width=160)
-    reports = bench_memory(console, ["tiny-llama"], None, batch=2, length=32, layers=2)
-    four, eight = (report["figures"] for report in reports)
+    reports = bench_memory(console, ["tiny-llama"], None, Step(batch=2, length=32, layers=2))
+    four, eight = (report.figures for report in reports)
     assert eight["weights_memory_bytes"] - four["weights_memory_bytes"] == pytest.approx(
         eight["stored_bytes"] - four["stored_bytes"], abs=4096
     )
@@ -104,8 +104,8 @@ def test_a_packed_step_of_each_variant_is_measured_and_4_bits_hold_less_than_8()
 def test_a_step_within_a_budget_is_made_as_a_training_makes_it_and_stays_within():
     def measured(memory):
         console = Console(record=True, width=200)
-        (report,) = bench_memory(console, ["tiny-gemma3"], [4], batch=8, length=256, layers=4, memory=memory)
-        return report["figures"], console.export_text()
+        (report,) = bench_memory(console, ["tiny-gemma3"], [4], Step(batch=8, length=256, layers=4, memory=memory))
+        return report.figures, console.export_text()
 
     roomy, text = measured("1GB")
     assert (roomy["micro_batch"], roomy["checkpointed_blocks"]) == (8, 0) and "micro-batch 8 of 8." in text
