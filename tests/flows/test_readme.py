@@ -41,7 +41,8 @@ PARSED = {
     "triage doctor": "measures this machine and asks networks; tests/flows/cli/test_doctor.py",
     "triage bench": "takes minutes, or needs the models' weights; tests/bench and tests/flows/bench run smaller ones",
 }
-NAMES = ("triage sql", "triage init")  # a command's name in a sentence, without what it needs: parsed only
+# Commands that a sentence names without their arguments, so that only their form is checked.
+NAMES = ("triage sql", "triage init", "triage data check")
 # What a reader puts in place of a name in capitals.
 PLACEHOLDERS = {"EXPERIMENT": "tiny-llama-4bit-balanced_safe-s42", "DIR": "another", "NAME": "tiny-llama"}
 
