@@ -14,7 +14,7 @@ from tasks.corpus.vignettes.label_rules import (
     WORSE_LATER,
     YOUNG_FEVER,
 )
-from tasks.corpus.vignettes.reader_check import all_told
+from tasks.corpus.vignettes.reader_check import describe_all_checks
 from tasks.spec import LABELS
 
 NOTICE = "synthetic: for building and comparing, not evidence about patients"
@@ -73,7 +73,7 @@ def embedded_card() -> str:
         generator=GENERATOR_VERSION,
         knowledge=knowledge_digest()[:12],
         notice=NOTICE.capitalize(),
-        reader=all_told(),
+        reader=describe_all_checks(),
         wordings=_wordings(),
         shared=_shared(),
         lasting=sum(problem.lasting_decides for problem in all_problems),

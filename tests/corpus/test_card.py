@@ -21,11 +21,11 @@ from tasks.corpus.vignettes.reader_check import (
     ReaderCheck,
     ReaderChecks,
     agreement,
-    all_told,
+    describe_all_checks,
+    describe_check,
     reader_check,
     reader_checks,
     texts_digest,
-    told,
 )
 from tasks.spec import LABELS, Data
 
@@ -42,10 +42,10 @@ def test_the_card_of_the_embedded_cases_lists_every_source(tmp_path: Path) -> No
         "NICE CKS sciatica: cauda equina syndrome",
     ):
         assert name in sources
-    assert all_told() in card and all(
-        told(check, True).split(" That")[0].split("\n")[0] in card for check in reader_checks()
+    assert describe_all_checks() in card and all(
+        describe_check(check, True).split(" That")[0].split("\n")[0] in card for check in reader_checks()
     )
-    assert told(reader_check()) in card and "facts.jsonl" in card
+    assert describe_check(reader_check()) in card and "facts.jsonl" in card
     worsening = sum(problem.worse_decides for problem in problems().values())
     assert f"or at any age in the {worsening} problems" in card and "medicine holds down (ED)" in " ".join(card.split())
 
@@ -95,11 +95,13 @@ def test_a_readers_figure_is_counted_from_the_answers_and_says_its_version() -> 
     entry = {"generator": 1, "date": "2026-01-02", "reader": "a nurse", "answers": answers, "remarks": {}}
     check = ReaderCheck.model_validate(entry)
     assert agreement(check) == Agreement(3, 2)
-    assert "(a nurse) who did not see the labels agreed with 2 of 3 sampled cases of test and train" in told(check)
-    assert "generator 1, 2026-01-02" in told(check)
-    assert f"generator {GENERATOR_VERSION} has not been read yet" in told(check)
+    assert "(a nurse) who did not see the labels agreed with 2 of 3 sampled cases of test and train" in describe_check(
+        check
+    )
+    assert "generator 1, 2026-01-02" in describe_check(check)
+    assert f"generator {GENERATOR_VERSION} has not been read yet" in describe_check(check)
     now = check.model_copy(update={"generator": GENERATOR_VERSION})
-    assert "another version" not in told(now)
+    assert "another version" not in describe_check(now)
     with pytest.raises(ValidationError):
         ReaderCheck.model_validate(entry | {"answers": {}})
 
@@ -120,7 +122,7 @@ def test_the_stored_reader_check_is_of_this_corpus_or_says_that_it_is_not() -> N
             case_id: stored for case_id, (stored, _) in check.answers.items()
         }
     else:
-        assert "has not been read yet" in told(check)
+        assert "has not been read yet" in describe_check(check)
 
 
 def test_one_letter_of_a_text_that_was_read_changes_the_digest_and_another_text_does_not() -> None:
@@ -140,7 +142,10 @@ def test_every_check_is_kept_newest_first_and_each_disagreement_has_its_remark()
     for check in checks:
         if check.answers:
             assert {name for name, (stored, read) in check.answers.items() if stored != read} == set(check.remarks)
-    assert all_told().count("sampled cases") == len(checks) and all_told().count("has not been read yet") <= 1
+    assert (
+        describe_all_checks().count("sampled cases") == len(checks)
+        and describe_all_checks().count("has not been read yet") <= 1
+    )
     with pytest.raises(ValidationError, match="newest"):
         ReaderChecks.model_validate({"check": [check.model_dump() for check in reversed(checks)]})
 

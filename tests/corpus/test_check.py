@@ -25,7 +25,7 @@ from tasks.corpus.checks import tally as tally_module
 from tasks.corpus.checks.lengths import SAMPLE, TextSample
 from tasks.corpus.checks.report import Report, check_data
 from tasks.corpus.prepare import prepare_dataset
-from tasks.corpus.vignettes.reader_check import reader_check, told
+from tasks.corpus.vignettes.reader_check import describe_check, reader_check
 from tasks.grid import known_models
 from tasks.judging.intervals import clopper_pearson
 from tasks.models.convert import run_quantize
@@ -454,7 +454,7 @@ def test_the_card_is_shown_and_says_what_the_cases_are_not() -> None:
     done = run("card", "embedded")
     assert done.exit_code == 0
     assert "ynthetic: for building and comparing, not evidence about patients" in done.output
-    newest = told(reader_check()).splitlines()[0]
+    newest = describe_check(reader_check()).splitlines()[0]
     assert "| test | 1500 |" in done.output and newest in done.output and " of 100 sampled cases of " in newest
 
 

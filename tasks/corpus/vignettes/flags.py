@@ -1,148 +1,79 @@
-"""Draws which facts a case has, and which it is said not to have, so that the two never contradict each other."""
+"""Draws which facts a case has, and which it lacks, so that the two never contradict each other."""
 
 from __future__ import annotations
 
 import random
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 
-from tasks.corpus.vignettes.knowledge_base import Fact, Problem, general, phrases
+from tasks.corpus.vignettes.knowledge_base import Fact, General, Problem, general, phrases
 from tasks.corpus.vignettes.label_rules import Facts
 
 GENERAL_SHARE = {"red": 0.2, "amber": 0.22, "mild": 1.0}
+SECOND_FLAG_SHARE = {"red": 0.12, "vital": 0.12, "who": 0.12, "fever": 0.5}  # by route
+# How often 0, 1, 2 and 3 flags are said to be absent.
+DENIALS_WITH_RED = (0.35, 0.35, 0.2, 0.1)
+DENIALS_WITHOUT_RED = (0.15, 0.35, 0.3, 0.2)
 COMMON_WORDS = """
 with that this from have been there when than then them they were what which after before normal
 both side does never only into more most over such very will would each every like just without
 nothing having about still
 """
-COMMON = frozenset(COMMON_WORDS.split())  # longer words that do not tell what a fact is about
+COMMON = frozenset(COMMON_WORDS.split())  # longer words that do not say what a fact is about
+
+NamedFacts = Mapping[str, Fact]
 
 
 def with_flags(problem: Problem, route: str, facts: Facts, rng: random.Random) -> Facts:
     """The facts with red, amber and mild ones that suit the route."""
-    second = rng.random() < {"red": 0.12, "vital": 0.12, "who": 0.12, "fever": 0.5}.get(route, 0)
-    red = (
-        _some(problem, "red", 1 if rng.random() < 0.85 else 2, facts, rng) if route == "red" else []
+    second = rng.random() < SECOND_FLAG_SHARE.get(route, 0)
+    red: list[str] = []
+    if route == "red":
+        red = _draw_names(problem, "red", 1 if rng.random() < 0.85 else 2, facts, rng)
+    amber: list[str] = []
+    if route == "amber" or second:
+        amber = _draw_names(problem, "amber", 1, facts, rng)
+
+    mild = (
+        _harmless_detail(problem, red, facts, rng)
+        if red or amber
+        else _explanation(problem, facts, rng)
     )
-    amber = _some(problem, "amber", 1, facts, rng) if route == "amber" or second else []
-    sick = any(problem.fact(name).sick for name in red)
-    if red or amber:
-        harmless = [
-            name for name, fact in _own(problem, "mild", facts).items() if fact.also and not sick
-        ]
-        mild = rng.sample(harmless, min(1, len(harmless))) if rng.random() < 0.5 else []
-    else:
-        mild = _explanation(problem, facts, rng)
-    if (
-        red
-        and amber
-        and (problem.fact(amber[0]).temp or _overlap(problem.fact(red[0]), problem.fact(amber[0])))
-    ):
+
+    if red and amber and _is_redundant(problem.fact(amber[0]), problem.fact(red[0])):
         amber = []
     return replace(facts, red=tuple(red), amber=tuple(amber), mild=tuple(mild))
 
 
-def _explanation(problem: Problem, facts: Facts, rng: random.Random) -> list[str]:
-    """Why a case without flags is harmless: the problem's first benign story, or two lesser ones; and more at times."""
-    own = _own(problem, "mild", facts)
-    stories = [name for name, fact in own.items() if not fact.also] or list(own)
-    chosen = [stories[0]] if rng.random() < 0.6 else [rng.choice(stories)]
-    if chosen[0] != stories[0] or rng.random() < 0.3:
-        chosen += (
-            rng.sample([name for name in own if name not in chosen], 1) if len(own) > 1 else []
-        )
-    return chosen + (_some(problem, "mild", 1, facts, rng) if rng.random() < 0.35 else [])
-
-
-def _some(problem: Problem, kind: str, count: int, facts: Facts, rng: random.Random) -> list[str]:
-    """Names of facts of a kind, mostly the problem's own; never two that speak of the same thing."""
-    chosen: list[str] = []
-    for _ in range(count):
-        pool = (
-            _general(problem, kind, facts)
-            if rng.random() < GENERAL_SHARE[kind]
-            else _own(problem, kind, facts)
-        )
-        able = [
-            n
-            for n in pool
-            if n not in chosen and not any(_overlap(pool[n], problem.fact(m)) for m in chosen)
-        ]
-        chosen += [rng.choice(able)] if able else []
-    return chosen
-
-
-def _own(problem: Problem, kind: str, facts: Facts) -> dict[str, Fact]:
-    kinds: dict[str, dict[str, Fact]] = {
-        "red": problem.red,
-        "amber": problem.amber,
-        "mild": problem.mild,
-    }
-    return {name: fact for name, fact in kinds[kind].items() if _suits(fact, facts)}
-
-
-def _general(problem: Problem, kind: str, facts: Facts) -> dict[str, Fact]:
-    """General facts that do not repeat the complaint itself."""
-    kinds: dict[str, dict[str, Fact]] = {
-        "red": general().red,
-        "amber": general().amber,
-        "mild": general().mild,
-    }
-    told = _words((problem.note, *problem.complaint))
-    return {
-        name: fact
-        for name, fact in kinds[kind].items()
-        if _suits(fact, facts)
-        and name not in problem.without
-        and not (problem.event and fact.ongoing)
-        and not (problem.temp == "febrile" and fact.temp)
-        and not told & _words((fact.note, *fact.say))
-    }
-
-
-def _suits(fact: Fact, facts: Facts) -> bool:
-    return fact.sex in (None, facts.sex) and fact.min_age <= facts.age <= fact.max_age
-
-
 def draw_denials(
-    problem: Problem, facts: Facts, rng: random.Random, wanted: int | None = None
+    problem: Problem, facts: Facts, rng: random.Random, count: int | None = None
 ) -> tuple[str, ...]:
-    """Flags said to be absent: never one that shares a word with a fact that is present, lest the text contradict it.
+    """Flags said to be absent: never one that shares a word with a fact that is present.
 
-    `wanted`: about so many, else a random number of them.
+    `count`: about so many, else a random number of them.
     """
-    present = _present(problem, facts)
-    sick = any(fact.sick for fact in present)
-    able: list[list[str]] = []
-    for pool in (
-        {**_own(problem, "red", facts), **_own(problem, "amber", facts)},
-        _general(problem, "red", facts),
-    ):
-        clear = {
-            n: f
-            for n, f in pool.items()
-            if not (sick and f.sick) and not any(_overlap(f, p) for p in present)
-        }
-        clear = {
-            n: f for n, f in clear.items() if not (f.days and f.days[0] <= facts.days)
-        }  # a denied time has passed
-        clear = {n: f for n, f in clear.items() if not (facts.vitals.fever and f.feverish)}
-        able.append([name for name in clear if name not in (*facts.red, *facts.amber)])
-    if wanted is None:
-        wanted = rng.choices(
-            (0, 1, 2, 3), (0.35, 0.35, 0.2, 0.1) if facts.red else (0.15, 0.35, 0.3, 0.2)
-        )[0]
-    picked = [
-        rng.choice(able[kind]) for kind in rng.choices((0, 1), (0.6, 0.4), k=wanted) if able[kind]
+    own_flags = {**_problem_facts(problem, "red", facts), **_problem_facts(problem, "amber", facts)}
+    pools = [
+        _deniable(problem, facts, own_flags),
+        _deniable(problem, facts, _general_facts(problem, "red", facts)),
     ]
-    return tuple(dict.fromkeys(picked))
+
+    if count is None:
+        weights = DENIALS_WITH_RED if facts.red else DENIALS_WITHOUT_RED
+        count = rng.choices((0, 1, 2, 3), weights)[0]
+    picks = rng.choices(pools, (0.6, 0.4), k=count)
+    names = [rng.choice(pool) for pool in picks if pool]
+    return tuple(dict.fromkeys(names))
 
 
 def draw_reassurance(
     form: str, share: float, problem: Problem, facts: Facts, rng: random.Random
 ) -> list[str]:
-    """In `share` of the cases that allow it something that is well: nothing that the complaint or a fact speaks of.
+    """In `share` of the cases that allow it, something that is well.
+
+    It is nothing that the complaint or a fact speaks of.
 
     `form`: as a clause (`say`) or as a nurse's `note`.
     """
@@ -150,10 +81,110 @@ def draw_reassurance(
     grave = sick or facts.severity == "severe" or facts.trend == "worse"
     if grave or facts.age < 2 or rng.random() >= share:
         return []
-    clauses = (clause for fact in _present(problem, facts) for clause in (fact.note, *fact.say))
-    told = _words((problem.note, *problem.complaint, *clauses))
-    fitting = [words for words in phrases()["reassure"][form] if not _words((words,)) & told]
+
+    clauses = [clause for fact in _present(problem, facts) for clause in (fact.note, *fact.say)]
+    mentioned = _stems((problem.note, *problem.complaint, *clauses))
+    fitting = [words for words in phrases()["reassure"][form] if not _stems((words,)) & mentioned]
     return [rng.choice(fitting)] if fitting else []
+
+
+def _harmless_detail(
+    problem: Problem, red: list[str], facts: Facts, rng: random.Random
+) -> list[str]:
+    """At times a benign detail beside a flag; never beside one that makes a person visibly ill."""
+    sick = any(problem.fact(name).sick for name in red)
+    harmless = [
+        name
+        for name, fact in _problem_facts(problem, "mild", facts).items()
+        if fact.also and not sick
+    ]
+    return rng.sample(harmless, min(1, len(harmless))) if rng.random() < 0.5 else []
+
+
+def _explanation(problem: Problem, facts: Facts, rng: random.Random) -> list[str]:
+    """Why a case without flags is harmless: a benign story of the problem, and at times more."""
+    mild = _problem_facts(problem, "mild", facts)
+    stories = [name for name, fact in mild.items() if not fact.also] or list(mild)
+
+    names = [stories[0]] if rng.random() < 0.6 else [rng.choice(stories)]
+    if (names[0] != stories[0] or rng.random() < 0.3) and len(mild) > 1:
+        names += rng.sample([name for name in mild if name not in names], 1)
+    if rng.random() < 0.35:
+        names += _draw_names(problem, "mild", 1, facts, rng)
+    return names
+
+
+def _draw_names(
+    problem: Problem, kind: str, count: int, facts: Facts, rng: random.Random
+) -> list[str]:
+    """Names of facts of a kind, mostly the problem's own; never two about the same thing."""
+    names: list[str] = []
+    for _ in range(count):
+        take_general = rng.random() < GENERAL_SHARE[kind]
+        pool = (_general_facts if take_general else _problem_facts)(problem, kind, facts)
+        candidates = [
+            name
+            for name, fact in pool.items()
+            if name not in names and not any(_overlap(fact, problem.fact(other)) for other in names)
+        ]
+        if candidates:
+            names.append(rng.choice(candidates))
+
+    return names
+
+
+def _is_redundant(amber: Fact, red: Fact) -> bool:
+    """Whether an amber flag adds nothing to a red one, or states another temperature."""
+    return amber.temp is not None or _overlap(red, amber)
+
+
+def _facts_of_kind(holder: Problem | General, kind: str) -> NamedFacts:
+    return {"red": holder.red, "amber": holder.amber, "mild": holder.mild}[kind]
+
+
+def _problem_facts(problem: Problem, kind: str, facts: Facts) -> NamedFacts:
+    """The problem's own facts of a kind, for a person of this age and sex."""
+    candidates = _facts_of_kind(problem, kind)
+    return {name: fact for name, fact in candidates.items() if _suits_person(fact, facts)}
+
+
+def _general_facts(problem: Problem, kind: str, facts: Facts) -> NamedFacts:
+    """General facts of a kind that do not repeat the complaint itself."""
+    complaint = _stems((problem.note, *problem.complaint))
+    return {
+        name: fact
+        for name, fact in _facts_of_kind(general(), kind).items()
+        if _suits_person(fact, facts)
+        and name not in problem.without
+        and not (problem.event and fact.ongoing)
+        and not (problem.temp == "febrile" and fact.temp)
+        and not complaint & _stems((fact.note, *fact.say))
+    }
+
+
+def _suits_person(fact: Fact, facts: Facts) -> bool:
+    return fact.sex in (None, facts.sex) and fact.min_age <= facts.age <= fact.max_age
+
+
+def _deniable(problem: Problem, facts: Facts, pool: NamedFacts) -> list[str]:
+    """The flags that a text may deny without contradicting a fact, the duration or a fever."""
+    present = _present(problem, facts)
+    sick = any(fact.sick for fact in present)
+
+    def contradicts(flag: Fact) -> bool:
+        has_begun = flag.days is not None and flag.days[0] <= facts.days
+        return (
+            (sick and flag.sick)
+            or any(_overlap(flag, fact) for fact in present)
+            or has_begun
+            or (facts.vitals.fever and flag.feverish)
+        )
+
+    return [
+        name
+        for name, flag in pool.items()
+        if name not in (*facts.red, *facts.amber) and not contradicts(flag)
+    ]
 
 
 def _present(problem: Problem, facts: Facts) -> list[Fact]:
@@ -161,12 +192,13 @@ def _present(problem: Problem, facts: Facts) -> list[Fact]:
 
 
 def _overlap(denied: Fact, present: Fact) -> bool:
-    return bool(_words((denied.note, *denied.deny)) & _words((present.note, *present.say)))
+    """Whether the denial of one fact shares a word with the statement of another."""
+    return bool(_stems((denied.note, *denied.deny)) & _stems((present.note, *present.say)))
 
 
 @cache
-def _words(texts: tuple[str, ...]) -> frozenset[str]:
-    """Stems of the content words; five letters are enough to see that two facts speak of the same thing."""
+def _stems(texts: tuple[str, ...]) -> frozenset[str]:
+    """Stems of the content words; five letters show that two facts speak of the same thing."""
     return frozenset(
         word[:5]
         for text in texts

@@ -1,4 +1,4 @@
-"""Reads the knowledge base: presenting problems, contexts and wordings, written as TOML for clinicians to read and amend."""
+"""Reads the knowledge base: problems, contexts and wordings, in TOML that clinicians can amend."""
 
 from __future__ import annotations
 
@@ -18,17 +18,25 @@ FOLDER = Path(str(files("tasks.corpus.vignettes"))) / "knowledge"
 NOT_PROBLEMS = ("american", "contexts", "general", "phrases", "tone")
 Band = Literal["infant", "child", "teen", "adult", "older", "frail"]
 BAND_YEARS: dict[str, tuple[float, float]] = {
-    "infant": (0.05, 1), "child": (1, 13), "teen": (13, 18), "adult": (18, 65), "older": (65, 80), "frail": (80, 97),
-}  # fmt: skip
-WORDINGS = 3  # at least, of a complaint, a fact and its denial, so that none is known by its words
-PLAINLY_LONGER = 1.5  # than the natural course, so that a reader sees it too
+    "infant": (0.05, 1),
+    "child": (1, 13),
+    "teen": (13, 18),
+    "adult": (18, 65),
+    "older": (65, 80),
+    "frail": (80, 97),
+}
+WORDINGS = (
+    3  # at least, of a complaint, a fact and its denial, so that words alone reveal none of them
+)
+LISTABLE_WORDS = 6  # a longer note does not read well in a list
+PLAINLY_LONGER = 1.5  # times the natural course, so that a reader notices it too
 FEVER = 38.0  # degrees Celsius
 FEVER_WORDS = re.compile(r"fever|temperature|burning hot|chills")
 Phrases = dict[str, dict[str, list[str]]]
 
 
 class Fact(Strict):
-    """One thing that is so or not so: as a clause (`say`), as its opposite (`deny`), and as a noun phrase (`note`)."""
+    """A fact in three forms: a clause (`say`), its opposite (`deny`), a noun phrase (`note`)."""
 
     note: str
     say: tuple[str, ...] = Field(min_length=WORDINGS)
@@ -53,10 +61,10 @@ class Fact(Strict):
 
     @property
     def listable(self) -> bool:
-        """Whether `note` can follow "no" in a list; longer or other notes are denied by their own clause."""
+        """Whether `note` can follow "no" in a list; other notes are denied by their own clause."""
         words = self.note.split()
         return (
-            len(words) <= 6
+            len(words) <= LISTABLE_WORDS
             and words[0] not in phrases()["not_nouns"]["first"]
             and "," not in self.note
         )
@@ -70,7 +78,10 @@ class Fact(Strict):
 
 
 class Problem(Strict):
-    """A presenting problem. `red` facts make it ED, `amber` ones GP, `mild` ones leave it HOME; see `rules.decide`."""
+    """A presenting problem.
+
+    `red` facts make it ED, `amber` ones GP, `mild` ones leave it HOME; see `label_rules.decide`.
+    """
 
     id: str
     system: str
@@ -107,7 +118,7 @@ class Problem(Strict):
     gp_under: float = 0
     gp_over: float = 200
     spo2_floor: int = Field(
-        default=91, description="highest saturation in % that is an emergency by itself"
+        default=91, description="highest saturation in % that alone is an emergency"
     )
     red: dict[str, Fact] = Field(min_length=2)
     amber: dict[str, Fact] = Field(min_length=1)
@@ -115,9 +126,8 @@ class Problem(Strict):
 
     @model_validator(mode="after")
     def _flags_are_distinct(self) -> Problem:
-        if len({*self.red, *self.amber, *self.mild}) < len(self.red) + len(self.amber) + len(
-            self.mild
-        ):
+        names = [*self.red, *self.amber, *self.mild]
+        if len(set(names)) < len(names):
             raise ValueError(f"{self.id}: a fact's name may be used once in a problem")
         if any(len(fact.deny) < WORDINGS for fact in (*self.red.values(), *self.amber.values())):
             raise ValueError(
@@ -127,27 +137,26 @@ class Problem(Strict):
 
     @property
     def lasting_decides(self) -> bool:
-        """Whether it can last plainly longer than its natural course, which then is a reason for a doctor's look."""
+        """Whether it can last plainly longer than its natural course: a reason to see a doctor."""
         return self.days[1] * PLAINLY_LONGER < self.days[2]
 
     @property
     def worse_decides(self) -> bool:
-        """Whether getting worse is a reason for a doctor's look, as it is not the expected course."""
+        """Whether getting worse, against the expected course, is a reason to see a doctor."""
         return not self.worsens_first
 
     def age_range(self, band: str) -> tuple[float, float]:
-        """Youngest and oldest age in years for a band, narrowed by the problem and by contexts that come with it."""
-        ranges = [
-            BAND_YEARS[band],
-            self.years,
-            *((contexts()[n].min_age, contexts()[n].max_age) for n in self.always),
+        """Youngest and oldest age in years for a band, narrowed by the problem and its contexts."""
+        context_years = [
+            (contexts()[name].min_age, contexts()[name].max_age) for name in self.always
         ]
+        ranges = [BAND_YEARS[band], self.years, *context_years]
         return max(low for low, _ in ranges), min(high for _, high in ranges)
 
     def fact(self, name: str) -> Fact:
-        """One of the problem's own facts, or a general one."""
-        for kind in (self, general()):
-            for facts in (kind.red, kind.amber, kind.mild):
+        """One of the problem's own facts, or a general one. Raises KeyError for an unknown name."""
+        for holder in (self, general()):
+            for facts in (holder.red, holder.amber, holder.mild):
                 if name in facts:
                     return facts[name]
         raise KeyError(f"{self.id} has no fact {name}")
@@ -179,33 +188,36 @@ class Context(Strict):
 @cache
 def problems() -> dict[str, Problem]:
     """All presenting problems by id, in the order of file name and place in the file."""
-    found: dict[str, Problem] = {}
+    by_id: dict[str, Problem] = {}
     for path in sorted(FOLDER.glob("*.toml")):
         if path.stem in NOT_PROBLEMS:
             continue
+
         for name, entry in _read(path).items():
-            if name in found:
+            if name in by_id:
                 raise ValueError(f"{path.name}: the problem {name} is also in another file")
-            problem = Problem.model_validate(
-                {"id": name, "system": path.stem, "family": name, **entry}
-            )
-            if {*general().red, *general().amber, *general().mild} & {
-                *problem.red,
-                *problem.amber,
-                *problem.mild,
-            }:
-                raise ValueError(f"{path.name}: {name} has a fact named like a general one")
-            found[name] = problem
-    return found
+            by_id[name] = _problem(path, name, entry)
+
+    return by_id
+
+
+def _problem(path: Path, name: str, entry: dict[str, Any]) -> Problem:
+    problem = Problem.model_validate({"id": name, "system": path.stem, "family": name, **entry})
+    general_names = {*general().red, *general().amber, *general().mild}
+    if general_names & {*problem.red, *problem.amber, *problem.mild}:
+        raise ValueError(f"{path.name}: {name} has a fact named like a general one")
+    return problem
 
 
 @cache
 def general() -> General:
+    """The facts that can join any problem."""
     return General.model_validate(_read(FOLDER / "general.toml"))
 
 
 @cache
 def contexts() -> dict[str, Context]:
+    """All contexts by name."""
     return {
         name: Context.model_validate(entry)
         for name, entry in _read(FOLDER / "contexts.toml").items()
@@ -214,16 +226,19 @@ def contexts() -> dict[str, Context]:
 
 @cache
 def phrases() -> Phrases:
+    """Wordings of everything that is no fact, by topic and form."""
     return _read(FOLDER / "phrases.toml")
 
 
 @cache
 def tone() -> dict[str, list[str]]:
+    """Asides that carry the tone of an adversarial kind."""
     return _read(FOLDER / "tone.toml")
 
 
 @cache
 def american_words() -> dict[str, str]:
+    """American words by their British ones."""
     return _read(FOLDER / "american.toml")
 
 

@@ -1,21 +1,25 @@
-"""The facts of a case, and the rules that turn them into a label. The first rule that fires decides.
+"""The facts of a case, and the rules that turn them into a label.
+
+The first rule that fires decides.
 
 1. a red flag of the problem or a general one: ED (guidance named at the problem or flag)
-2. a vital sign in the emergency range: ED (adults: a single NEWS2 score of 3, RCP 2017; children: saturation under
-   92 %, BTS/SIGN, or over 60 breaths a minute, NICE NG143); whatever the complaint, a fever of 38 degrees or more,
-   measured or told, under three months (NICE NG143) or with an immune system that medicine holds down (NICE CG151)
+2. a vital sign in the emergency range: ED (adults: a single NEWS2 score of 3, RCP 2017; children:
+   saturation under 92 %, BTS/SIGN, or over 60 breaths a minute, NICE NG143); for every complaint, a
+   fever of 38 degrees or more, measured or reported, under three months (NICE NG143) or with an
+   immune system that medicine suppresses (NICE CG151)
 3. an age or context that makes this problem an emergency (`ed_under`, `ed_if`): ED
 4. an amber flag, likewise: GP
-5. an age or context that needs a doctor's look (`gp_under`, `gp_over`, `gp_if`): GP
+5. an age or context that needs a doctor's assessment (`gp_under`, `gp_over`, `gp_if`): GP
 6. longer than the natural course without getting better: GP
 7. severe in spite of self-care: GP
-8. getting worse at 65 or older (BGS frailty), or at any age where this problem is not expected to get worse before it
-   gets better (all but `worsens_first`): GP
+8. getting worse at 65 or older (BGS frailty), or at any age where this problem is not expected to
+   get worse before it gets better (all but `worsens_first`): GP
 9. none of these: HOME
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tasks.corpus.vignettes.knowledge_base import FEVER, Problem
@@ -26,14 +30,16 @@ CHILD_VITALS = "BTS/SIGN asthma; NICE NG143"
 YOUNG_FEVER = "NICE NG143"
 IMMUNE_FEVER = "NICE CG151"
 IMMUNE = "immunosuppressed"  # the context of chemotherapy and of medicine against rejection
-LATER_LIFE = 65  # years: from here on what gets worse is looked at
+LATER_LIFE = 65  # years: from here on a complaint that gets worse is assessed
 WORSE_LATER = "BGS frailty; NICE NG56"
 YOUNG = 0.25  # years: under three months any fever is an emergency
+ADULT_VITALS = 16  # years: from here on NEWS2 applies
+NO_LIMIT = 200  # years of age
 
 
 @dataclass(frozen=True)
 class Vitals:
-    """Temperature in degrees Celsius, heart and breathing rate per minute, saturation in %, blood pressure in mmHg."""
+    """Temperature in degrees Celsius, rates per minute, saturation in %, blood pressure in mmHg."""
 
     temp: float | None = None
     hr: int | None = None
@@ -49,7 +55,7 @@ class Vitals:
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything that is true in one case; `denied` are red and amber facts that the text says are absent."""
+    """Everything that is true in one case; `denied` are flags that the text says are absent."""
 
     problem: str
     age: float
@@ -75,26 +81,70 @@ class Verdict:
     source: str
 
 
+@dataclass(frozen=True)
+class SafeRange:
+    """A reading, and the range outside which it is an emergency; both ends are inside."""
+
+    sign: str
+    reading: float | None
+    low: float
+    high: float
+
+    @property
+    def is_exceeded(self) -> bool:
+        """Whether the reading was taken and is outside the range."""
+        return self.reading is not None and not self.low <= self.reading <= self.high
+
+
 def decide(facts: Facts, problem: Problem) -> Verdict:
     """The label that follows from the facts alone."""
+    return (
+        _emergency(facts, problem)
+        or _needs_doctor(facts, problem)
+        or Verdict("HOME", "no_flag", problem.source)
+    )
+
+
+def decisive_vital(facts: Facts, problem: Problem) -> str | None:
+    """The vital sign that makes this case an emergency, which its text must mention, or None."""
+    sign = emergency_vital(facts.vitals, facts.age, problem.spo2_floor)
+    return sign or ("temp" if IMMUNE in facts.contexts and facts.vitals.fever else None)
+
+
+def emergency_vital(vitals: Vitals, age: float, spo2_floor: int = 91) -> str | None:
+    """The first vital sign that alone is an emergency, or None. `age` in years."""
+    ranges = _safe_ranges(vitals, age, spo2_floor)
+    return next((safe.sign for safe in ranges if safe.is_exceeded), None)
+
+
+def _emergency(facts: Facts, problem: Problem) -> Verdict | None:
+    """Rules 1 to 3."""
     if facts.red:
-        return Verdict(
-            "ED", f"red:{facts.red[0]}", problem.fact(facts.red[0]).source or problem.source
-        )
+        source = problem.fact(facts.red[0]).source or problem.source
+        return Verdict("ED", f"red:{facts.red[0]}", source)
     if sign := emergency_vital(facts.vitals, facts.age, problem.spo2_floor):
-        return Verdict("ED", f"vital:{sign}", NEWS2 if facts.age >= 16 else CHILD_VITALS)
-    if facts.age < YOUNG and _fever_told(facts, problem):
+        source = NEWS2 if facts.age >= ADULT_VITALS else CHILD_VITALS
+        return Verdict("ED", f"vital:{sign}", source)
+
+    reported_fever = _reports_fever(facts, problem)
+    if facts.age < YOUNG and reported_fever:
         return Verdict("ED", "fever_under_3_months", YOUNG_FEVER)
-    if IMMUNE in facts.contexts and (facts.vitals.fever or _fever_told(facts, problem)):
+    if IMMUNE in facts.contexts and (facts.vitals.fever or reported_fever):
         return Verdict("ED", "fever_immunosuppressed", IMMUNE_FEVER)
-    if reason := _who(facts, problem.ed_if, problem.ed_under, 200):
+
+    if reason := _personal_reason(facts, problem.ed_if, problem.ed_under, NO_LIMIT):
         return Verdict("ED", reason, problem.source)
+    return None
+
+
+def _needs_doctor(facts: Facts, problem: Problem) -> Verdict | None:
+    """Rules 4 to 8."""
     if facts.amber:
-        return Verdict(
-            "GP", f"amber:{facts.amber[0]}", problem.fact(facts.amber[0]).source or problem.source
-        )
-    if reason := _who(facts, problem.gp_if, problem.gp_under, problem.gp_over):
+        source = problem.fact(facts.amber[0]).source or problem.source
+        return Verdict("GP", f"amber:{facts.amber[0]}", source)
+    if reason := _personal_reason(facts, problem.gp_if, problem.gp_under, problem.gp_over):
         return Verdict("GP", reason, problem.source)
+
     if facts.days > problem.days[1] and facts.trend != "better":
         return Verdict("GP", "longer_than_natural_course", problem.source)
     if facts.severity == "severe":
@@ -103,47 +153,31 @@ def decide(facts: Facts, problem: Problem) -> Verdict:
         return Verdict("GP", "worse_in_later_life", WORSE_LATER)
     if facts.trend == "worse" and problem.worse_decides:
         return Verdict("GP", "getting_worse", problem.source)
-    return Verdict("HOME", "no_flag", problem.source)
+    return None
 
 
-def _fever_told(facts: Facts, problem: Problem) -> bool:
-    """Whether the complaint or an amber fact says that there is a fever (a red one is ED by itself)."""
+def _reports_fever(facts: Facts, problem: Problem) -> bool:
+    """Whether the complaint or an amber fact says that there is a fever (a red one alone is ED)."""
     return problem.temp == "febrile" or any(problem.fact(name).feverish for name in facts.amber)
 
 
-def _who(facts: Facts, contexts: tuple[str, ...], under: float, over: float) -> str | None:
+def _personal_reason(
+    facts: Facts, contexts: tuple[str, ...], under: float, over: float
+) -> str | None:
     """The context or age limit that applies, as a rule name."""
     if facts.age < under or facts.age >= over:
         return "age"
     return next((f"context:{name}" for name in facts.contexts if name in contexts), None)
 
 
-def decisive_vital(facts: Facts, problem: Problem) -> str | None:
-    """The vital sign that makes this case an emergency, which its text has to show, or None."""
-    sign = emergency_vital(facts.vitals, facts.age, problem.spo2_floor)
-    return sign or ("temp" if IMMUNE in facts.contexts and facts.vitals.fever else None)
-
-
-def emergency_vital(vitals: Vitals, age: float, spo2_floor: int = 91) -> str | None:
-    """The first vital sign that is an emergency by itself, or None. `age` in years."""
-    adult = age >= 16
-    limits: list[tuple[str, float | None, float, float]] = [
-        ("spo2", vitals.spo2, spo2_floor + 1, 101),
-        ("rr", vitals.rr, 9 if adult else 10, 24 if adult else 60),
-    ]
+def _safe_ranges(vitals: Vitals, age: float, spo2_floor: int) -> Iterator[SafeRange]:
+    """The ranges that apply at an age, in the order in which they are looked at."""
+    adult = age >= ADULT_VITALS
+    yield SafeRange("spo2", vitals.spo2, spo2_floor + 1, 101)
+    yield SafeRange("rr", vitals.rr, 9 if adult else 10, 24 if adult else 60)
     if age < YOUNG:
-        limits.append(("temp", vitals.temp, 0, FEVER - 0.1))
+        yield SafeRange("temp", vitals.temp, 0, FEVER - 0.1)
     if adult:
-        limits += [
-            ("sbp", vitals.sbp, 91, 219),
-            ("hr", vitals.hr, 41, 130),
-            ("temp", vitals.temp, 35.1, 45),
-        ]
-    return next(
-        (
-            name
-            for name, value, low, high in limits
-            if value is not None and not low <= value <= high
-        ),
-        None,
-    )
+        yield SafeRange("sbp", vitals.sbp, 91, 219)
+        yield SafeRange("hr", vitals.hr, 41, 130)
+        yield SafeRange("temp", vitals.temp, 35.1, 45)

@@ -1,4 +1,4 @@
-"""What a reader who did not see the labels made of sampled cases: how many labels they share, of which corpus version."""
+"""How a reader who did not see the labels judged sampled cases, by version of the corpus."""
 
 from __future__ import annotations
 
@@ -65,7 +65,10 @@ class ReaderChecks(Strict):
 
 
 def texts_digest(check: ReaderCheck, cases: Iterable[Case]) -> str:
-    """SHA-256 over the texts of the cases that were read, by id. Raises KeyError if one of them is not among `cases`."""
+    """SHA-256 over the texts of the cases that were read, by id.
+
+    Raises KeyError if one of them is not among `cases`.
+    """
     texts = {case.case_id: case.text for case in cases}
     return digest_of({case_id: texts[case_id] for case_id in check.answers})
 
@@ -82,33 +85,39 @@ def reader_check() -> ReaderCheck:
 
 
 def agreement(check: ReaderCheck) -> Agreement:
-    """Counted from the answers where there are any."""
+    """The agreement of a check, counted from its single answers where they were kept."""
     if not check.answers:
         return Agreement(check.cases, check.agreed)
-    return Agreement(
-        len(check.answers), sum(stored == read for stored, read in check.answers.values())
-    )
+
+    agreed = sum(stored == read for stored, read in check.answers.values())
+    return Agreement(len(check.answers), agreed)
 
 
-def told(check: ReaderCheck, read: bool = False) -> str:
-    """The figure, its date and its corpus version; unless `read`, also that the present version has not been read."""
-    found = agreement(check)
+def describe_check(check: ReaderCheck, read: bool = False) -> str:
+    """The figure, its date and its corpus version, and the remarks on cases that differ.
+
+    Unless `read`, a check of another version says that the present version has not been read.
+    """
+    counted = agreement(check)
     sets = sorted({case_id.rpartition("-")[0] for case_id in check.answers})
-    of = f" of {listed(sets, 'and')}" if sets else ""
+    of_sets = f" of {listed(sets, 'and')}" if sets else ""
     text = (
-        f"A reader ({check.reader}) who did not see the labels agreed with {found.agreed} of {found.cases} sampled cases"
-        f"{of} (generator {check.generator}, {check.date})."
+        f"A reader ({check.reader}) who did not see the labels agreed with {counted.agreed} of "
+        f"{counted.cases} sampled cases{of_sets} (generator {check.generator}, {check.date})."
     )
     if check.generator != GENERATOR_VERSION:
         text += " That was another version of the corpus"
         text += "." if read else f": generator {GENERATOR_VERSION} has not been read yet."
+
     remarks = [f"- {name}: {remark}." for name, remark in check.remarks.items()]
-    return "\n".join([text, *(["", "Where they differed:", "", *remarks] if remarks else [])])
+    if not remarks:
+        return text
+    return "\n".join([text, "", "Where they differed:", "", *remarks])
 
 
-def all_told() -> str:
+def describe_all_checks() -> str:
     """Every check, newest first."""
     read = any(check.generator == GENERATOR_VERSION for check in reader_checks())
     return "\n\n".join(
-        told(check, read or number > 0) for number, check in enumerate(reader_checks())
+        describe_check(check, read or number > 0) for number, check in enumerate(reader_checks())
     )

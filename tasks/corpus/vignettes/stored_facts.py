@@ -1,7 +1,7 @@
-"""What each embedded case was made of, on disk: one JSON line with its facts, the rule that fired and its guidance.
+"""The facts of each embedded case on disk: a JSON line with the rule that fired and its guidance.
 
-It stands beside the sets so that anybody can derive every label again from what is stored. No label is in it, and
-nothing that trains or scores ever reads it.
+The file lies beside the sets, so that anybody can derive every label from it. It holds no label,
+and nothing that trains or scores reads it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ FACTS = "facts.jsonl"
 
 @dataclass(frozen=True)
 class Derivation:
-    """How many cases there are, for how many the stored facts give the stored label, rule and guidance, and the first else."""
+    """How many cases there are, and how many `agree`: stored facts give label, rule and guidance.
+
+    `first` names the first case that they do not; it is empty if there is none.
+    """
 
     cases: int
     agree: int
@@ -30,54 +33,64 @@ class Derivation:
 
 
 def write_facts(path: Path, records: Iterable[Record]) -> None:
-    """One line per case, in the order of the sets; what is not known or empty is left out of the facts."""
+    """Write one line per case, in the order of the sets; empty and unknown facts are left out."""
     with path.open("w", encoding="utf-8") as handle:
         for record in records:
-            facts = {
-                key: value for key, value in asdict(record.facts).items() if value not in (None, ())
-            }
-            facts["vitals"] = {
-                key: value for key, value in facts["vitals"].items() if value is not None
-            }
             entry = {
-                "case_id": record.case.case_id, "set": record.set, "facts": facts,
-                "rule": record.verdict.rule, "source": record.verdict.source,
-            }  # fmt: skip
+                "case_id": record.case.case_id,
+                "set": record.set,
+                "facts": _facts_entry(record.facts),
+                "rule": record.verdict.rule,
+                "source": record.verdict.source,
+            }
             handle.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
 
 def derive_again(folder: Path) -> Derivation:
-    """Read the facts and the sets of a data folder, and decide every case anew from its facts alone."""
+    """Read the facts and the sets of a data folder, and derive every label from its facts alone."""
+    lines = (folder / FACTS).read_text(encoding="utf-8").splitlines()
+    stored = {_key(entry): entry for entry in map(json.loads, lines)}
+    labels = _read_labels(folder, list(dict.fromkeys(name for name, _ in stored)))
+
+    wrong = [key for key, label in labels.items() if not _agrees(stored.get(key), label)]
+    wrong += [key for key in stored if key not in labels]
+    cases = len({*labels, *stored})
+    first = "{}, case {}".format(*wrong[0]) if wrong else ""
+    return Derivation(cases, cases - len(wrong), first)
+
+
+def _facts_entry(facts: Facts) -> dict[str, Any]:
+    entry = {key: value for key, value in asdict(facts).items() if value not in (None, ())}
+    entry["vitals"] = {key: value for key, value in entry["vitals"].items() if value is not None}
+    return entry
+
+
+def _key(entry: dict[str, Any]) -> tuple[str, str]:
+    """Set and id of a case: ids are unique within a set."""
+    return entry["set"], entry["case_id"]
+
+
+def _read_labels(folder: Path, sets: list[str]) -> dict[tuple[str, str], str]:
+    """The stored labels by set and case id."""
     labels: dict[tuple[str, str], str] = {}
-    entries = [
-        json.loads(line) for line in (folder / FACTS).read_text(encoding="utf-8").splitlines()
-    ]
-    for name in dict.fromkeys(entry["set"] for entry in entries):
+    for name in sets:
         lines = (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
         labels.update({(name, case.case_id): case.label for case in map(from_json, lines)})
-    stored = {(entry["set"], entry["case_id"]): entry for entry in entries}
-    wrong = [
-        f"{name}, case {case_id}" for (name, case_id), label in labels.items()
-        if not _agrees(stored.get((name, case_id)), label)
-    ]  # fmt: skip
-    wrong += [
-        f"{name}, case {case_id}" for name, case_id in stored if (name, case_id) not in labels
-    ]
-    cases = len({*labels, *stored})
-    return Derivation(cases, cases - len(wrong), wrong[0] if wrong else "")
+    return labels
 
 
 def _agrees(entry: dict[str, Any] | None, label: str) -> bool:
+    """Whether the stored facts give the stored label, rule and guidance."""
     if entry is None:
         return False
-    facts = _facts(entry["facts"])
+    facts = _read_facts(entry["facts"])
     verdict = decide(facts, problems()[facts.problem])
     return (verdict.label, verdict.rule, verdict.source) == (label, entry["rule"], entry["source"])
 
 
-def _facts(entry: dict[str, Any]) -> Facts:
-    lists = {f.name for f in fields(Facts) if str(f.type).startswith("tuple")}
-    given: dict[str, Any] = {
+def _read_facts(entry: dict[str, Any]) -> Facts:
+    lists = {field.name for field in fields(Facts) if str(field.type).startswith("tuple")}
+    values: dict[str, Any] = {
         key: tuple(value) if key in lists else value for key, value in entry.items()
     }
-    return Facts(**{**given, "vitals": Vitals(**entry["vitals"])})
+    return Facts(**{**values, "vitals": Vitals(**entry["vitals"])})

@@ -1,4 +1,4 @@
-"""Turns one clause into the words of a speaker: person and verb forms, British or American words, typing mistakes."""
+"""Turns one clause into the words of a speaker: person, spelling, short forms, typing mistakes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,33 @@ PRONOUNS = {
     "m": {"I": "he", "my": "his", "me": "him", "myself": "himself"},
 }
 IRREGULAR = {"am": "is", "have": "has", "do": "does", "was": "was", "go": "goes"}
+NEGATIONS = ("never", "cannot", "without", "nothing")  # a typing mistake must not hide them
 MODAL = ("can", "cannot", "will", "may", "must", "could", "would", "should", "might")
+
+
+CONTRACTIONS = (
+    (r"\b(do|does|did|is|are|was|has|have|had|would|could|should) not\b", r"\1n't"),
+    (r"\b([Cc])an ?not\b", r"\1an't"),
+    (r"\bwill not\b", "won't"),
+    (r"\bI am\b", "I'm"),
+    (r"\b([Ii])t is\b", r"\1t's"),
+    (r"\b([Tt])here is\b", r"\1here's"),
+    (r"\bI have (?=been|had|got|lost|taken|not)", "I've "),
+    (r"\b([Hh]e|[Ss]he) is\b", r"\1's"),
+)
+SHORT_FORMS = {
+    r"\byou\b": "u",
+    r"\bplease\b": "pls",
+    r"\bweeks\b": "wks",
+    r"\bhours\b": "hrs",
+    r"\band\b": "n",
+    r"\bbecause\b": "cos",
+    r"\btemperature\b": "temp",
+    r"\bthanks?( you)?\b": "thx",
+    r"\bwith\b": "w",
+    r"\bdoctor\b": "dr",
+    r"\bvery\b": "v",
+}
 
 
 def conjugate(clause: str, person: str) -> str:
@@ -32,10 +58,11 @@ def conjugate(clause: str, person: str) -> str:
 
 
 def third_person(verb: str) -> str:
-    """The form after he or she: has, goes, tries, pushes, feels; a modal verb or "feel sick" keeps its tail."""
+    """The form after he or she: has, goes, tries; a modal verb or "feel sick" keeps its tail."""
     head, _, tail = verb.partition(" ")
     if head in MODAL:
         return verb
+
     if head in IRREGULAR:
         head = IRREGULAR[head]
     elif re.search(r"[^aeiou]y$", head):
@@ -55,22 +82,11 @@ def american(text: str) -> str:
     """American words for British ones, keeping a capital letter."""
 
     def swap(match: re.Match[str]) -> str:
-        new = american_words()[match.group(0).lower()]
-        return new[0].upper() + new[1:] if match.group(0)[0].isupper() else new
+        british = match.group(0)
+        word = american_words()[british.lower()]
+        return word[0].upper() + word[1:] if british[0].isupper() else word
 
     return _british_words().sub(swap, text)
-
-
-CONTRACTIONS = (
-    (r"\b(do|does|did|is|are|was|has|have|had|would|could|should) not\b", r"\1n't"),
-    (r"\b([Cc])an ?not\b", r"\1an't"),
-    (r"\bwill not\b", "won't"),
-    (r"\bI am\b", "I'm"),
-    (r"\b([Ii])t is\b", r"\1t's"),
-    (r"\b([Tt])here is\b", r"\1here's"),
-    (r"\bI have (?=been|had|got|lost|taken|not)", "I've "),
-    (r"\b([Hh]e|[Ss]he) is\b", r"\1's"),
-)
 
 
 def contract(text: str) -> str:
@@ -81,12 +97,13 @@ def contract(text: str) -> str:
 
 
 def typos(text: str, rng: random.Random, rate: float = 0.06) -> str:
-    """Swapped, dropped or doubled letters in some words of five letters or more; numbers and negations stay whole."""
+    """Swapped, dropped or doubled letters in some long words; numbers and negations stay whole."""
 
     def spoil(match: re.Match[str]) -> str:
         word = match.group(0)
-        if rng.random() > rate or word.lower() in ("never", "cannot", "without", "nothing"):
+        if rng.random() > rate or word.lower() in NEGATIONS:
             return word
+
         at = rng.randrange(1, len(word) - 2)
         return rng.choice(
             (
@@ -99,14 +116,8 @@ def typos(text: str, rng: random.Random, rate: float = 0.06) -> str:
     return re.sub(r"[A-Za-z]{5,}", spoil, text)
 
 
-SHORT_FORMS = {
-    r"\byou\b": "u", r"\bplease\b": "pls", r"\bweeks\b": "wks", r"\bhours\b": "hrs", r"\band\b": "n", r"\bbecause\b": "cos",
-    r"\btemperature\b": "temp", r"\bthanks?( you)?\b": "thx", r"\bwith\b": "w", r"\bdoctor\b": "dr", r"\bvery\b": "v",
-}  # fmt: skip
-
-
 def texted(text: str, rng: random.Random) -> str:
-    """A message typed with one thumb: small letters, short forms, no apostrophes, a few mistakes."""
+    """A message typed with one thumb: small letters, short forms, a few mistakes."""
     for long, short in SHORT_FORMS.items():
         if rng.random() < 0.5:
             text = re.sub(long, short, text, flags=re.IGNORECASE)

@@ -8,28 +8,28 @@ from tasks.corpus.vignettes.knowledge_base import phrases
 from tasks.corpus.vignettes.label_rules import Vitals
 
 NUMBERS = (
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
     "twelve",
-)
+)  # fmt: skip
+# Name, length in days, and the number of them from which on a duration is given in that unit.
 UNITS = (
-    ("year", 365.0),
-    ("month", 30.4),
-    ("week", 7.0),
-    ("day", 1.0),
-    ("hour", 1 / 24),
-    ("minute", 1 / 1440),
+    ("year", 365.0, 2),
+    ("month", 30.4, 3),
+    ("week", 7.0, 2),
+    ("day", 1.0, 1),
+    ("hour", 1 / 24, 1),
+    ("minute", 1 / 1440, 1),
 )
+# In phrases.toml: the instrument with which each vital sign is read.
+INSTRUMENTS = {
+    "temp": "thermometer",
+    "spo2": "oximeter",
+    "sbp": "cuff",
+    "rr": "breaths",
+    "hr": "pulse",
+}
+WEEKS_BELOW = 0.25  # years of age that are given in weeks
+MONTHS_BELOW = 2  # years of age that are given in months
 
 
 def sentence(clause: str) -> str:
@@ -45,28 +45,27 @@ def listed(items: list[str], joiner: str) -> str:
 
 def age_words(age: float) -> str:
     """Weeks below three months, months below two years, then whole years."""
-    if age < 0.25:
+    if age < WEEKS_BELOW:
         weeks = max(1, int(age * 52))
         return f"{weeks} {'week' if weeks == 1 else 'weeks'} old"
-    if age < 2:
+    if age < MONTHS_BELOW:
         return f"{int(age * 12)} months old"
     return str(int(age))
 
 
 def lived_days(age: float) -> float:
-    """The days lived by somebody whose age in years is told as `age_words` does: nobody has been ill for longer."""
-    if age < 0.25:
+    """Days in an age in years as `age_words` rounds it: nobody has been ill for longer."""
+    if age < WEEKS_BELOW:
         return max(1, int(age * 52)) * 7.0
-    return int(age * 12) * 30.4 if age < 2 else int(age) * 365.0
+    return int(age * 12) * 30.4 if age < MONTHS_BELOW else int(age) * 365.0
 
 
 def amount(days: float) -> tuple[int, str]:
     """A duration as a whole number of its natural unit, never rounded up across a week."""
-    for unit, size in UNITS:
-        enough = 3 if unit == "month" else 2 if unit in ("week", "year") else 1
-        if days >= size * enough or unit == "minute":
+    for unit, size, least in UNITS:
+        if days >= size * least or unit == "minute":
             return max(1, int(days / size + 0.01)), unit
-    raise AssertionError("minutes take whatever is left")
+    raise AssertionError("minutes take every shorter duration")
 
 
 def duration_words(days: float, rng: random.Random, ago: bool) -> str:
@@ -76,6 +75,7 @@ def duration_words(days: float, rng: random.Random, ago: bool) -> str:
     units = unit if count == 1 else unit + "s"
     if count == 1:
         number = "an" if unit == "hour" else "a"
+
     if ago:
         return rng.choice((f"{number} {units} ago", f"about {number} {units} ago"))
     start = f"it started {number} {units} ago"
@@ -86,19 +86,18 @@ def duration_words(days: float, rng: random.Random, ago: bool) -> str:
 
 def vital_clause(kind: str, vitals: Vitals, spelling: str, rng: random.Random) -> str:
     """One reading as a lay person would report it; Fahrenheit for American writers."""
-    source = {
-        "temp": "thermometer",
-        "spo2": "oximeter",
-        "sbp": "cuff",
-        "rr": "breaths",
-        "hr": "pulse",
-    }[kind]
-    temp = (
-        f"{vitals.temp}"
-        if spelling == "british" or vitals.temp is None
-        else f"{vitals.temp * 9 / 5 + 32:.1f} F"
-    )
-    template = rng.choice(phrases()[source]["say"])
+    template = rng.choice(phrases()[INSTRUMENTS[kind]]["say"])
     return template.format(
-        temp=temp, spo2=vitals.spo2, sbp=vitals.sbp, dbp=vitals.dbp, rr=vitals.rr, hr=vitals.hr
+        temp=_temperature(vitals.temp, spelling),
+        spo2=vitals.spo2,
+        sbp=vitals.sbp,
+        dbp=vitals.dbp,
+        rr=vitals.rr,
+        hr=vitals.hr,
     )
+
+
+def _temperature(celsius: float | None, spelling: str) -> str:
+    if spelling == "british" or celsius is None:
+        return f"{celsius}"
+    return f"{celsius * 9 / 5 + 32:.1f} F"

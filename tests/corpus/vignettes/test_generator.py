@@ -19,7 +19,7 @@ from tasks.corpus.near_copies import near_duplicates
 from tasks.corpus.splits import check_sets
 from tasks.corpus.vignettes import adversarial, generator
 from tasks.corpus.vignettes.adversarial import adversarial_records
-from tasks.corpus.vignettes.draw_facts import MENDING, STEADY
+from tasks.corpus.vignettes.draw_facts import IMPROVING, STEADY
 from tasks.corpus.vignettes.generator import SIZES, Record, assign_sets, embedded_cases, embedded_records, embedded_sets
 from tasks.corpus.vignettes.knowledge_base import contexts, general, knowledge_digest, phrases, problems, tone
 from tasks.corpus.vignettes.label_rules import CHILD_VITALS, WORSE_LATER, Facts, Verdict, Vitals, decide, decisive_vital
@@ -294,8 +294,8 @@ def test_families_stay_together_and_every_body_system_is_trained_on() -> None:
 
 def test_the_same_seed_gives_the_same_bytes_in_another_process(records: tuple[Record, ...]) -> None:
     code = (
-        "from tasks.corpus.embedded import embedded_cases as e; from tasks.corpus.case import to_json as j;"
-        "from tasks.corpus.adversarial import adversarial_cases as a;"
+        "from tasks.corpus.vignettes.generator import embedded_cases as e; from tasks.corpus.case import to_json as j;"
+        "from tasks.corpus.vignettes.adversarial import adversarial_cases as a;"
         "from tasks.spec import digest_of as d; print(d([j(c) for c in (*e(), *a())]))"
     )
     from tasks.corpus.case import to_json
@@ -434,7 +434,7 @@ def test_what_goes_to_a_doctor_for_getting_worse_is_not_said_to_mend_nor_to_be_s
         facts, problem = record.facts, problems()[record.facts.problem]
         told = " ".join(clause for f in map(problem.fact, facts.mild) for clause in (f.note, *f.say))
         assert facts.severity != "mild" and not (problem.event and problem.painless)
-        assert not MENDING.search(told) and not STEADY.search(told), record.case.text
+        assert not IMPROVING.search(told) and not STEADY.search(told), record.case.text
         assert not any(_sentence(record, words) for of in phrases()["reassure"].values() for words in of)
     assert len(decided) >= 150
 
@@ -536,5 +536,8 @@ def test_the_knowledge_names_only_known_contexts_and_every_problem_its_guidance(
 @pytest.mark.parametrize("module", [generator, adversarial])
 def test_a_text_that_can_only_be_repeated_is_an_error(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "render", lambda *_: "always the same")
-    with pytest.raises(RuntimeError, match=r"came out as a text that is there already, in all of 50 tries"):
+    with pytest.raises(
+        RuntimeError,
+        match=r"^Case \d+ of \S+ \(.*\) repeats the text of another case in all of 50 tries; give the problem more facts",
+    ):
         module._records.__wrapped__(*((7, (0.27, 0.38, 0.35), 100) if module is generator else (42,)))
