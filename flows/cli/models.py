@@ -1,4 +1,4 @@
-"""`triage models`: exact sizes of the study's variants, and how much of each model a recipe trains."""
+"""`triage models`: exact sizes of the study's variants, and what recipes train of each model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SIZE_COLUMNS = ("model and weights", "bytes", *PARTS, "bits per weight")
 
 @dataclass(frozen=True)
 class SizeRow:
-    """The sizes of a model folder that exists (`measured`), or those that its shape gives (`expected`)."""
+    """Sizes of a model folder (`measured`), and those that its shape gives (`expected`)."""
 
     base_model: str
     bits: int | None
@@ -44,13 +44,17 @@ class SizeRow:
 
 
 def print_models(console: Console) -> None:
-    """Print both tables for the models, bits and recipes of the paper grid. Uses no network and loads no weights."""
+    """Print both tables for the models, bits and recipes of the paper grid.
+
+    Uses no network and loads no weights.
+    """
     grid = load_grid(STUDY)
     rows = list(model_sizes(grid, home()))
 
     console.print(_sizes_table(rows, grid.training.group_size))
     console.print(
-        "Measured where weights are named; computed from the model's shape where they are not fetched."
+        "Measured where weights are named; "
+        "computed from the model's shape where they are not fetched."
     )
     for row in rows:
         if warning := disagreement(row):
@@ -59,7 +63,7 @@ def print_models(console: Console) -> None:
 
 
 def model_sizes(grid: Grid, root: Path) -> Iterator[SizeRow]:
-    """A row for each base model and precision of a grid; several where a variant was made from several sources."""
+    """A row for each base model and precision of a grid, and for each source of its weights."""
     base_models = known_models(grid)
     group_size = grid.training.group_size
     for name in grid.models:
@@ -73,7 +77,7 @@ def model_sizes(grid: Grid, root: Path) -> Iterator[SizeRow]:
 
 
 def disagreement(row: SizeRow) -> str | None:
-    """A sentence if a folder does not hold the bytes that its shape gives, part by part; else None."""
+    """A sentence if a folder does not hold the bytes that its shape gives, by part; else None."""
     if row.sizes == row.expected:
         return None
 
@@ -136,11 +140,12 @@ def _sizes_table(rows: list[SizeRow], group_size: int) -> Table:
 
 
 def _trainable_table(grid: Grid) -> Table:
-    """Trainable parameters of each recipe on each base model, and their share of the model's own parameters."""
+    """Trainable parameters of each recipe and base model, and their share of all parameters."""
     training = grid.training
     modules = " and ".join(name.rpartition(".")[2] for name in training.target_modules)
     table = _table(
-        f"Trainable parameters and their share (LoRA on {modules} of the last {training.num_layers} blocks)"
+        "Trainable parameters and their share (LoRA on "
+        f"{modules} of the last {training.num_layers} blocks)"
     )
     for i, column in enumerate(("recipe", "rank", *grid.models)):
         table.add_column(column, justify="right" if i else "left", overflow="fold")

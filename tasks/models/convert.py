@@ -1,7 +1,7 @@
-"""Conversion of a source folder to MLX in bfloat16, and from there to quantised variants, with mlx-lm's own functions.
+"""Conversion of a source folder to MLX in bfloat16, and from there to quantised variants.
 
-The names of the folders follow from the source's digest, so a parent process can look for one without importing MLX.
-`run_convert` and `run_quantize` do the work, in a child process.
+The names of the folders follow from the source's digest, so a parent process can look for one
+without importing MLX. `run_convert` and `run_quantize` do the work, in a child process.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,8 +30,21 @@ from tasks.spec import short_digest
 if TYPE_CHECKING:
     import mlx.nn as nn
 
+Build = Callable[[Path], dict[str, Any]]  # fills a folder; returns the entries of its manifest
+
 CONVERT_VERSION = 1
 COPIED_FILES = (*hf_layout.TOKENIZER_FILES, "generation_config.json")
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How weights are stored: the bits of a value, and the values that share a scale."""
+
+    bits: int | None
+    group_size: int | None
+
+
+BFLOAT16 = Precision(bits=None, group_size=None)
 
 
 class ConvertJob(BaseModel):
@@ -71,7 +85,7 @@ def variant_folder(source: Path, root: Path, bits: int, group_size: int) -> Path
 
 
 def run_convert(args: dict[str, Any], emit: Emit | None = None) -> dict[str, Any]:
-    """Build the MLX folder of a source (`args`: ConvertJob); returns its manifest's entries, and "folder"."""
+    """Build the MLX folder of a source (`args`: ConvertJob); returns "folder" and its manifest."""
     job = ConvertJob.model_validate(args)
     folder = base_folder(job.source, job.root)
     _build_if_missing(folder, lambda target: _convert(job.source, target))
@@ -79,7 +93,10 @@ def run_convert(args: dict[str, Any], emit: Emit | None = None) -> dict[str, Any
 
 
 def run_quantize(args: dict[str, Any], emit: Emit | None = None) -> dict[str, Any]:
-    """The same for a variant (`args`: QuantizeJob). Converts the source first where that is not done yet."""
+    """The same for a variant (`args`: QuantizeJob).
+
+    Converts the source first where that is not done yet.
+    """
     job = QuantizeJob.model_validate(args)
     folder = variant_folder(job.source, job.root, job.bits, job.group_size)
 
@@ -93,12 +110,9 @@ def run_quantize(args: dict[str, Any], emit: Emit | None = None) -> dict[str, An
 
 
 def has_random_weights(folder: Path) -> bool:
-    """Whether a source folder or a model folder holds random weights; False where it is not complete."""
+    """Whether a source or model folder holds random weights; False where it is not complete."""
     manifest = ModelManifest.read_if_complete(folder)
     return manifest is not None and manifest.random_weights
-
-
-Build = Callable[[Path], dict[str, Any]]
 
 
 def _build_if_missing(folder: Path, build: Build) -> None:
@@ -136,12 +150,14 @@ def _convert(source: Path, target: Path) -> dict[str, Any]:
     _copy_tokenizer(staged, target)
     shutil.rmtree(target / "staged", ignore_errors=True)
 
-    precision = {"bits": None, "group_size": None, "source_digest": manifest.digest}
-    return _manifest_entries(target, manifest, precision)
+    return _manifest_entries(target, manifest, manifest.digest, BFLOAT16)
 
 
 def _read_source(source: Path) -> SourceManifest:
-    """The source's manifest, after its digests have been compared. A damaged source loses its manifest."""
+    """The source's manifest, after its digests have been compared.
+
+    A damaged source loses its manifest.
+    """
     try:
         return SourceManifest.read(source, deep=True)
     except BrokenFolder as error:
@@ -152,7 +168,7 @@ def _read_source(source: Path) -> SourceManifest:
 
 
 def _stage(source: Path, manifest: SourceManifest, staged: Path) -> Path:
-    """A folder in the Hugging Face layout that mlx-lm can load: the source itself, or one decoded from GGUF."""
+    """A folder in the Hugging Face layout: the source itself, or one decoded from GGUF."""
     if manifest.format != "gguf":
         return source
 
@@ -213,11 +229,11 @@ def _draw_weights(model: nn.Module, seed: int) -> None:
 
 
 def _quantize(base: Path, target: Path, bits: int, group_size: int) -> dict[str, Any]:
-    """Write the quantised variant of an MLX folder into `target`; returns the entries of its manifest."""
+    """Write the quantised variant of an MLX folder; returns the entries of its manifest."""
     import mlx.core as mx
     from mlx_lm.utils import load_model, quantize_model, save_config, save_model
 
-    with mx.stream(mx.cpu):  # the same bits on every machine, whatever trains on them later
+    with mx.stream(mx.cpu):  # the same bits on every machine, for all backends that train on them
         model, config = load_model(base, lazy=True)
         _refuse_indivisible_rows(model, group_size)
         model, config = quantize_model(model, config, group_size, bits)
@@ -227,16 +243,11 @@ def _quantize(base: Path, target: Path, bits: int, group_size: int) -> dict[str,
     _copy_tokenizer(base, target)
 
     manifest = VariantManifest.read(base)
-    precision = {
-        "bits": bits,
-        "group_size": group_size,
-        "source_digest": manifest.source_digest,
-    }
-    return _manifest_entries(target, manifest, precision)
+    return _manifest_entries(target, manifest, manifest.source_digest, Precision(bits, group_size))
 
 
 def _refuse_indivisible_rows(model: nn.Module, group_size: int) -> None:
-    """mlx-lm would silently leave such a matrix unquantised, and the variant would not be what its name says."""
+    """Raise BadInput for a matrix that mlx-lm would silently leave unquantised."""
     for name, module in model.named_modules():
         if hasattr(module, "to_quantized") and module.weight.shape[-1] % group_size:
             raise BadInput(
@@ -253,7 +264,8 @@ def _copy_tokenizer(origin: Path, target: Path) -> None:
 
     path = target / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    # Named classes (GPT2Tokenizer) rebuild the pre-tokenizer from habit and lose the single digits of tokenizer.json.
+    # Named classes (GPT2Tokenizer) rebuild the pre-tokenizer from habit and lose the single digits
+    # of tokenizer.json.
     config["tokenizer_class"] = "PreTrainedTokenizerFast"
     path.write_text(
         json.dumps(config, indent=1, ensure_ascii=False, sort_keys=True), encoding="utf-8"
@@ -261,9 +273,9 @@ def _copy_tokenizer(origin: Path, target: Path) -> None:
 
 
 def _manifest_entries(
-    folder: Path, origin: ModelManifest, precision: dict[str, Any]
+    folder: Path, origin: ModelManifest, source_digest: str, precision: Precision
 ) -> dict[str, Any]:
-    """The manifest of a model folder (see VariantManifest): what its origin says, and what is measured on its files."""
+    """The entries of VariantManifest, from the origin and from the files of the folder."""
     from_origin = origin.model_dump(
         mode="json",
         include={
@@ -275,8 +287,10 @@ def _manifest_entries(
     return {
         **from_origin,
         "file_digest": origin.file_digest,
-        **precision,
-        **stored_sizes(folder, precision["bits"]).manifest_entries(),
+        "source_digest": source_digest,
+        "bits": precision.bits,
+        "group_size": precision.group_size,
+        **stored_sizes(folder, precision.bits).manifest_entries(),
         "prompt": hf_layout.prompt_kind(folder),
         "tokenizer_digest": hf_layout.tokenizer_digest(folder),
         "versions": {name: metadata.version(name) for name in ("mlx", "mlx-lm")},

@@ -9,7 +9,8 @@ from typing import Any
 
 from tasks.runtime.errors import BadInput, TriageError
 
-# Called with the name of the download, the bytes done and the bytes in all. It may raise a TriageError to end it.
+# Called with the name of the download, the bytes done and the bytes in all. It may raise a
+# TriageError to end it.
 Progress = Callable[[str, int, int], None]
 
 
@@ -25,17 +26,17 @@ def check_room(name: str, needed: int, folder: Path, setting: str) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise BadInput(
-            f"{name} needs {needed / 1e9:.1f} GB in {folder}, whose disk has {free / 1e9:.1f} GB free; "
-            f"free some space, or set {setting} to a folder on another disk."
+            f"{name} needs {needed / 1e9:.1f} GB in {folder}, whose disk has {free / 1e9:.1f} "
+            f"GB free; free some space, or set {setting} to a folder on another disk."
         )
 
 
 def hub_bar(name: str, progress: Progress) -> type[Any]:
-    """A class for huggingface_hub's `tqdm_class` that reports bytes to `progress` and prints nothing."""
+    """A class for huggingface_hub's `tqdm_class`: reports bytes to `progress`, prints nothing."""
     from tqdm import tqdm  # type: ignore[import-untyped]
 
     class Bar(tqdm):
-        """tqdm calls `display` at most ten times a second and at the end; `update` raises what `progress` raised."""
+        """tqdm calls `display` at most ten times a second; `update` raises what that could not."""
 
         _refusal: TriageError | None = None
 

@@ -1,7 +1,7 @@
 """Exact sizes that follow from a model's shape alone, before any weights exist.
 
-A quantised matrix (mlx.core.quantize, affine mode) stores its values packed, and a bfloat16 scale and a bfloat16 bias
-for each `group_size` values of a row.
+A quantised matrix (mlx.core.quantize, affine mode) stores its values packed, and a bfloat16 scale
+and a bfloat16 bias for each `group_size` values of a row.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ def expected_sizes(shape: ModelShape, bits: int | None, group_size: int) -> Mode
 def lora_parameters(
     shape: ModelShape, rank: int, num_layers: int, target_modules: Iterable[str]
 ) -> int:
-    """Trainable values of LoRA: rank x (inputs + outputs) for each target module of the last `num_layers` blocks.
+    """Trainable values of LoRA: rank x (inputs + outputs) per target module of the last blocks.
 
     Raises BadInput for a module that the model does not have, or more blocks than it has.
     """
     if num_layers > shape.num_hidden_layers:
         raise BadInput(
-            f"training.num_layers = {num_layers}, but this model has {shape.num_hidden_layers} blocks; "
-            f"set it to {shape.num_hidden_layers} or less."
+            f"training.num_layers = {num_layers}, but this model has "
+            f"{shape.num_hidden_layers} blocks; set it to {shape.num_hidden_layers} or less."
         )
 
     modules = dict(shape.matrices())
     for name in target_modules:
         if name not in modules:
             raise BadInput(
-                f"training.target_modules names {name!r}, which this model does not have; "
-                f"it has {', '.join(modules)}."
+                f"training.target_modules names {name!r}, which this "
+                f"model does not have; it has {', '.join(modules)}."
             )
     return num_layers * sum(rank * sum(modules[name]) for name in target_modules)
 
@@ -61,6 +61,7 @@ def _tensor_bytes(name: str, shape: TensorShape, bits: int | None, group_size: i
 
     if shape[-1] % group_size:
         raise BadInput(
-            f"{name} has rows of {shape[-1]} values, which a group size of {group_size} does not divide."
+            f"{name} has rows of {shape[-1]} values, "
+            f"which a group size of {group_size} does not divide."
         )
     return values * bits // 8 + 2 * BF16_BYTES * (values // group_size)

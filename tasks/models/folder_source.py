@@ -18,7 +18,9 @@ def describe(source: FolderSource) -> str:
 
 
 def identity(source: FolderSource) -> str | None:
-    """Digest of path, sizes and times: a changed folder is a new source. None if there is no such folder.
+    """Digest of path, sizes and times: a changed folder is a new source.
+
+    None if there is no such folder.
 
     The weights are not read, so that it is quick.
     """
@@ -39,7 +41,8 @@ def identity(source: FolderSource) -> str | None:
 def fetch(source: FolderSource, target: Path, progress: Progress) -> FetchedWeights:
     """Copy what a model needs into `target`, and licence texts into `licences` below it.
 
-    Raises BadInput if the folder does not hold a supported model, SourceUnavailable if there is no such folder.
+    Raises BadInput if the folder does not hold a supported model, SourceUnavailable if there is no
+    such folder.
     """
     probe(source)
     folder = Path(source.path).expanduser()
@@ -63,7 +66,10 @@ def fetch(source: FolderSource, target: Path, progress: Progress) -> FetchedWeig
 
 
 def probe(source: FolderSource) -> str:
-    """`reachable`. Raises SourceUnavailable if there is no such folder, BadInput if it is not a model."""
+    """`reachable`.
+
+    Raises SourceUnavailable if there is no such folder, BadInput if it is not a model.
+    """
     folder = Path(source.path).expanduser()
     if not folder.is_dir():
         raise SourceUnavailable(f"there is no folder {folder}.", transient=False)

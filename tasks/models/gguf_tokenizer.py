@@ -1,7 +1,8 @@
 """Rebuilds the exact `tokenizer.json` of a model from the fields of its GGUF file.
 
-There are two kinds: byte-level BPE whose pre-tokenizer splits digits singly (SmolLM2), and SentencePiece BPE with byte
-fall-back (Gemma). Others are refused: a nearly right tokenizer reads numbers wrong, and vital signs are numbers.
+There are two kinds: byte-level BPE whose pre-tokenizer splits digits singly (SmolLM2), and
+SentencePiece BPE with byte fall-back (Gemma). Others are refused: a nearly right tokenizer reads
+numbers wrong, and vital signs are numbers.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ SPACE = "▁"
 
 
 def write_tokenizer(file: Gguf, folder: Path) -> None:
-    """Write `tokenizer.json` and `tokenizer_config.json` into `folder`. Raises BadInput for an unknown kind."""
+    """Write `tokenizer.json` and `tokenizer_config.json` into `folder`.
+
+    Raises BadInput for an unknown kind.
+    """
     tokens = [str(token) for token in file.need("tokenizer.ggml.tokens")]
     tokenizer = _rebuild(file, tokens, _token_types(file))
 
@@ -44,7 +48,8 @@ def _token_types(file: Gguf) -> list[int]:
     types = [int(number) for number in file.need("tokenizer.ggml.token_type")]
     if unknown := set(types) - _TYPES:
         raise BadInput(
-            f"{file.where}: the tokenizer has tokens of type {min(unknown)}, which is not known here."
+            f"{file.where}: the tokenizer has tokens of "
+            f"type {min(unknown)}, which is not known here."
         )
     return types
 
@@ -84,7 +89,8 @@ def byte_level_with_single_digits(tokenizer: Tokenizer) -> None:
 
 def gemma_bpe(tokens: list[str], types: list[int]) -> Tokenizer:
     """SentencePiece BPE with byte fall-back, as in Gemma's own tokenizer.json."""
-    # The file writes runs of spaces as spaces; after normalisation the text holds them as the marker.
+    # The file writes runs of spaces as spaces; after normalisation the text holds them as the
+    # marker.
     marked = [SPACE * len(token) if token and not token.strip(" ") else token for token in tokens]
     vocabulary = _numbered(marked)
     tokenizer = Tokenizer(
@@ -118,7 +124,10 @@ def start_with(token: str, token_id: int) -> processors.TemplateProcessing:
 def save_tokenizer(
     tokenizer: Tokenizer, folder: Path, special: dict[str, str], chat_template: str | None
 ) -> None:
-    """Write the two files that transformers reads. `special`: bos_token, eos_token, unk_token, pad_token."""
+    """Write the two files that transformers reads.
+
+    `special`: bos_token, eos_token, unk_token, pad_token.
+    """
     tokenizer.save(str(folder / "tokenizer.json"))
 
     config: dict[str, str | bool] = {
@@ -139,7 +148,7 @@ def _numbered(tokens: list[str]) -> dict[str, int]:
 def _implied_merges(
     tokens: list[str], types: list[int], vocabulary: dict[str, int]
 ) -> list[tuple[str, str]]:
-    """Merges that a SentencePiece vocabulary implies: a token's parts join in the order of the vocabulary."""
+    """Merges that a SentencePiece vocabulary implies: parts join in the vocabulary's order."""
     merges: list[tuple[str, str]] = []
     for token, kind in zip(tokens, types, strict=True):
         is_run_of_spaces = kind == USER_DEFINED and not token.strip(SPACE)
@@ -154,7 +163,7 @@ def _implied_merges(
 
 
 def _add_uncut_tokens(tokenizer: Tokenizer, tokens: list[str], types: list[int]) -> None:
-    """Tokens that are never cut: control tokens as special, user-defined ones as plain added tokens."""
+    """Add the tokens that are never cut: control tokens as special, user-defined ones as plain."""
 
     def of_type(token_type: int) -> list[AddedToken]:
         return [

@@ -1,7 +1,8 @@
-"""Reads GGUF files exactly: Hugging Face tensor names, float32 values, a Hugging Face `config.json`.
+"""Reads GGUF files exactly: Hugging Face tensor names, float32 values, and a `config.json`.
 
-Unknown architectures, hyper-parameters, tensor names and tensor types are refused. `mlx.core.load` is never used on
-GGUF, since it silently decodes some types wrong; values come from `gguf.quants.dequantize` (numpy).
+Unknown architectures, hyper-parameters, tensor names and tensor types are refused. `mlx.core.load`
+is never used on GGUF, since it silently decodes some types wrong; values come from
+`gguf.quants.dequantize` (numpy).
 """
 
 from __future__ import annotations
@@ -91,20 +92,26 @@ class Gguf:
         value = self.get(key)
         if value is None:
             raise BadInput(
-                f"{self.where}: the GGUF file lacks the field {key}, so its model cannot be rebuilt."
+                f"{self.where}: the GGUF file lacks the field {key}, "
+                "so its model cannot be rebuilt."
             )
         return value
 
     def hyper_parameter(self, key: str) -> Any:
-        """A hyper-parameter of the model, e.g. `block_count`. Raises BadInput if the file has none."""
+        """A hyper-parameter of the model, e.g.
+
+        `block_count`. Raises BadInput if the file has none.
+        """
         return self.need(f"{self.architecture}.{key}")
 
 
 def open_gguf(path: Path, origin: str | None = None) -> Gguf:
-    """Open a GGUF file. `origin` names it in sentences, else its path does.
+    """Open a GGUF file.
 
-    Raises BadInput if it is damaged, has a tensor type that the gguf library does not know, or if its architecture is
-    neither llama nor gemma3.
+    `origin` names it in sentences, else its path does.
+
+    Raises BadInput if it is damaged, has a tensor type that the gguf library does not know, or if
+    its architecture is neither llama nor gemma3.
     """
     where = origin or str(path)
     try:
@@ -116,7 +123,8 @@ def open_gguf(path: Path, origin: str | None = None) -> Gguf:
     architecture = str(field.contents()) if field else "none"
     if architecture not in ("llama", "gemma3"):
         raise BadInput(
-            f"{where}: the GGUF architecture {architecture!r} is not supported; known are llama and gemma3."
+            f"{where}: the GGUF architecture {architecture!r} "
+            "is not supported; known are llama and gemma3."
         )
     return Gguf(where, reader, architecture)
 
@@ -125,8 +133,8 @@ def _unreadable(where: str, error: Exception) -> str:
     """The sentence for an error of the gguf library."""
     if unknown := _UNKNOWN_TYPE.search(str(error)):
         return (
-            f"{where}: the GGUF file has a tensor of the type number {unknown[1]}, which is not supported; "
-            f"{REMEDY}."
+            f"{where}: the GGUF file has a tensor of the type number "
+            f"{unknown[1]}, which is not supported; {REMEDY}."
         )
     return f"{where} is not a readable GGUF file ({error}); {REMEDY}."
 
@@ -142,7 +150,10 @@ def precision_name(file: Gguf) -> str:
 
 
 def hf_config(file: Gguf) -> dict[str, Any]:
-    """The model's `config.json` as Hugging Face writes it. Raises BadInput for an unknown hyper-parameter."""
+    """The model's `config.json` as Hugging Face writes it.
+
+    Raises BadInput for an unknown hyper-parameter.
+    """
     _refuse_unknown_keys(file)
     shared = {
         "hidden_size": file.hyper_parameter("embedding_length"),
@@ -163,7 +174,7 @@ def hf_config(file: Gguf) -> dict[str, Any]:
 
 
 def hf_tensors(file: Gguf) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Tensors by Hugging Face name, as float32 in Hugging Face's layout; linear weights are (out, in).
+    """Tensors by Hugging Face name, as float32 in its layout; linear weights are (out, in).
 
     Raises BadInput at the first tensor whose name or type is not known.
     """
@@ -181,7 +192,10 @@ def hf_tensors(file: Gguf) -> Iterator[tuple[str, NDArray[np.float32]]]:
 
 
 def hf_name(file: Gguf, name: str) -> str:
-    """`blk.3.attn_q.weight` -> `model.layers.3.self_attn.q_proj.weight`. Raises BadInput for an unknown name."""
+    """`blk.3.attn_q.weight` -> `model.layers.3.self_attn.q_proj.weight`.
+
+    Raises BadInput for an unknown name.
+    """
     block_names = _LLAMA_BLOCK if file.is_llama else _GEMMA3_BLOCK
     stem = name.removesuffix(".weight")
     in_block = _BLOCK_TENSOR.fullmatch(stem)
@@ -191,16 +205,21 @@ def hf_name(file: Gguf, name: str) -> str:
     if name.endswith(".weight") and in_block and in_block[2] in block_names:
         return f"model.layers.{in_block[1]}.{block_names[in_block[2]]}.weight"
     raise BadInput(
-        f"{file.where}: the tensor {name!r} is not known for {file.architecture}; the file is refused."
+        f"{file.where}: the tensor {name!r} is not known "
+        f"for {file.architecture}; the file is refused."
     )
 
 
 def decode(file: Gguf, tensor: ReaderTensor) -> NDArray[np.float32]:
-    """One tensor as float32, in row-major shape (rows, columns). Raises BadInput for a type not in TYPES."""
+    """One tensor as float32, in row-major shape (rows, columns).
+
+    Raises BadInput for a type not in TYPES.
+    """
     type_name = tensor.tensor_type.name
     if type_name not in TYPES:
         raise BadInput(
-            f"{file.where}: {tensor.name} has the type {type_name}, which is not supported; {REMEDY}."
+            f"{file.where}: {tensor.name} has the type {type_name}, "
+            f"which is not supported; {REMEDY}."
         )
 
     values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
@@ -208,9 +227,10 @@ def decode(file: Gguf, tensor: ReaderTensor) -> NDArray[np.float32]:
 
 
 def unpermute(weight: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
-    """Undo the row order that GGUF gives Q and K of llama models (interleaved rotary pairs), per head.
+    """Undo GGUF's row order of Q and K of llama models (interleaved rotary pairs), per head.
 
-    Inverse of `LlamaModel.permute` in llama.cpp's convert_hf_to_gguf.py. (rows, columns) in and out.
+    Inverse of `LlamaModel.permute` in llama.cpp's convert_hf_to_gguf.py. (rows, columns) in and
+    out.
     """
     rows, columns = weight.shape
     return (
@@ -248,7 +268,7 @@ def _gemma3_config(file: Gguf) -> dict[str, Any]:
 
 
 def _refuse_unknown_keys(file: Gguf) -> None:
-    """Raise BadInput for a hyper-parameter that would be ignored, and might change the model's results."""
+    """Raise BadInput for an unknown hyper-parameter: it may change the model's results."""
     known_keys = _COMMON_KEYS if file.is_llama else _COMMON_KEYS | {"attention.sliding_window"}
     prefix = f"{file.architecture}."
     unknown = sorted(
@@ -259,7 +279,8 @@ def _refuse_unknown_keys(file: Gguf) -> None:
 
     if unknown:
         raise BadInput(
-            f"{file.where}: the GGUF setting {unknown[0]} is not known here, so the file is refused."
+            f"{file.where}: the GGUF setting {unknown[0]} "
+            "is not known here, so the file is refused."
         )
 
 

@@ -33,7 +33,10 @@ PATTERNS = (
 
 @dataclass(frozen=True)
 class StoredWeights:
-    """The weights of a folder: their data type, e.g. `bf16`, and the SHA-256 of their file or files."""
+    """The weights of a folder: their data type, e.g.
+
+    `bf16`, and the SHA-256 of their file or files.
+    """
 
     precision: str
     digest: str
@@ -45,7 +48,7 @@ def is_needed(name: str) -> bool:
 
 
 def target_path(folder: Path, name: str) -> Path:
-    """Where a needed file goes: a licence text into `licences`, which is created here, others into the folder itself."""
+    """Path of a needed file: a licence text in `licences`, created here, others in the folder."""
     if not _matches(name, LICENCES):
         return folder / name
 
@@ -66,30 +69,38 @@ def check_config(path: Path, origin: str) -> None:
     model_type = config.get("model_type")
     if model_type not in MODEL_TYPES:
         raise BadInput(
-            f"{origin} is a model of the class {model_type!r}; supported are {' and '.join(MODEL_TYPES)}."
+            f"{origin} is a model of the class {model_type!r}; "
+            f"supported are {' and '.join(MODEL_TYPES)}."
         )
     if "quantization" in config or "quantization_config" in config:
         raise BadInput(
-            f"{origin} is quantised already; name the repository or folder of the unquantised weights."
+            f"{origin} is quantised already; "
+            "name the repository or folder of the unquantised weights."
         )
     if "rope_parameters" in config and "rope_theta" not in config:
         # mlx-lm would silently use its default base, and the model would be subtly wrong.
         raise BadInput(
-            f"The config.json of {origin} gives its rotary base as rope_parameters only, which mlx-lm ignores."
+            f"The config.json of {origin} gives its rotary base "
+            "as rope_parameters only, which mlx-lm ignores."
         )
 
 
 def check_weights(folder: Path, origin: str) -> StoredWeights:
-    """The weights of a folder that a model can be converted from. Raises BadInput if it is not one."""
+    """The weights of a folder that a model can be converted from.
+
+    Raises BadInput if it is not one.
+    """
     check_config(folder / "config.json", origin)
     paths = sorted(folder.glob("model*.safetensors"))
     if not paths:
         raise BadInput(
-            f"{origin} has no model*.safetensors weights; pickled weights (*.bin, *.pt) are never loaded."
+            f"{origin} has no model*.safetensors weights; "
+            "pickled weights (*.bin, *.pt) are never loaded."
         )
     if not (folder / "tokenizer.json").is_file():
         raise BadInput(
-            f"{origin} has no tokenizer.json, without which its tokenizer cannot be rebuilt exactly."
+            f"{origin} has no tokenizer.json, "
+            "without which its tokenizer cannot be rebuilt exactly."
         )
 
     dtypes = sorted({header.dtype.lower() for path in paths for header in tensor_headers(path)})

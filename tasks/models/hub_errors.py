@@ -18,7 +18,8 @@ from tasks.spec import HubSource
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
-# huggingface_hub raises the first for a file of another size than announced, httpx the second for a broken connection.
+# huggingface_hub raises the first for a file of another size than announced, httpx the second for a
+# broken connection.
 _CUT_SHORT = re.compile(r"Consistency check failed|without sending complete message body")
 
 
@@ -45,7 +46,7 @@ def explain_hub_errors(source: HubSource) -> Iterator[None]:
 
 
 def _explain(error: Exception, source: HubSource) -> TriageError | None:
-    """The error with a sentence for what huggingface_hub raised; None for errors that are none of its own."""
+    """The explained error, or None for errors that are not huggingface_hub's."""
     import httpx
     from huggingface_hub import errors
 
@@ -75,7 +76,10 @@ def _explain(error: Exception, source: HubSource) -> TriageError | None:
 
 
 def _explain_missing_entry(error: Exception, source: HubSource) -> SourceUnavailable:
-    """A file that is not in the local cache: the cause of the error is the Hub's answer to the request for it."""
+    """A file that is not in the local cache.
+
+    The cause of the error is the Hub's answer to the request for it.
+    """
     from huggingface_hub import errors
 
     if isinstance(error.__cause__, errors.HfHubHTTPError):
@@ -107,7 +111,7 @@ def _explain_xet(error: Exception) -> TriageError:
 
 
 def _disk_error(error: Exception) -> BadInput | None:
-    """The error with a sentence if the disk refused to store what the Hub's cache needs; None for other errors."""
+    """The explained error if the disk refused to store what the Hub's cache needs, else None."""
     from huggingface_hub import constants
 
     in_text = _OS_ERROR.search(str(error))  # hf_xet gives the number in its message only
@@ -139,8 +143,8 @@ def _answer_sentence(error: Exception, status: int | None, source: HubSource) ->
     if isinstance(error, errors.GatedRepoError):
         mirror = f", or list its open mirror {source.mirror} as a source" if source.mirror else ""
         return (
-            f"{source.repo} is gated: accept its licence on its Hub page and set HF_TOKEN to a token of that "
-            f"account{mirror}."
+            f"{source.repo} is gated: accept its licence on its Hub "
+            f"page and set HF_TOKEN to a token of that account{mirror}."
         )
     if isinstance(error, errors.RevisionNotFoundError):
         return f"{source.repo} has no revision {source.revision}."

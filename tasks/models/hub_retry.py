@@ -1,7 +1,8 @@
-"""Retries of requests to the Hugging Face Hub: a busy server (429, 503 and the like) is asked again after a pause.
+"""Retries of requests to the Hugging Face Hub: a busy server (429, 503) is asked again.
 
-`retry_while_busy` makes three attempts, `BUSY_PAUSES` apart. If the last one fails too, `hub_errors.explain_hub_errors`
-marks the error as transient, and the Prefect task `tasks/acquire.py` starts the whole step again.
+`retry_while_busy` makes three attempts, `BUSY_PAUSES` apart. If the last one fails too,
+`hub_errors.explain_hub_errors` marks the error as transient, and the Prefect task
+`tasks/acquire.py` starts the whole step again.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ BUSY_PAUSES = (1.0, 3.0)  # seconds between attempts
 def retry_while_busy(request: Callable[[], T]) -> T:
     """The result of `request`, repeated while the Hub answers with one of BUSY_STATUSES.
 
-    Files that are complete stay in the Hub's cache, so that a repeated download continues with the next one. Raises
-    what `request` raises: at once for any other error, or after the last attempt.
+    Files that are complete stay in the Hub's cache, so that a repeated download continues with the
+    next one. Raises what `request` raises: at once for any other error, or after the last attempt.
     """
     from huggingface_hub import errors
 

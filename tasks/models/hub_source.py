@@ -1,10 +1,12 @@
-"""A Hugging Face repository as a source of weights: pinned to a commit, only the files needed, no pickled weights.
+"""A Hugging Face repository as a source of weights: pinned to a commit, without pickled weights.
 
-Files go through the Hub's own cache, which other tools share, and are then placed in a source folder. A broken connection
-continues where it broke, and complete files stay in the cache; a killed process starts its current file again, since
-huggingface_hub keeps no part of one. HF_ENDPOINT, HF_TOKEN, HF_HOME and HF_HUB_OFFLINE have their usual meaning.
+Files go through the Hub's own cache, which other tools share, and are then placed in a source
+folder. A broken connection continues where it broke, and complete files stay in the cache; a killed
+process starts its current file again, since huggingface_hub keeps no part of one. HF_ENDPOINT,
+HF_TOKEN, HF_HOME and HF_HUB_OFFLINE have their usual meaning.
 
-A busy Hub (503 and the like) is asked again in tasks/models/hub_retry.py; errors become sentences in hub_errors.py.
+A busy Hub (503 and the like) is asked again in tasks/models/hub_retry.py; errors become sentences
+in hub_errors.py.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ def describe(source: HubSource) -> str:
 
 
 def is_pinned(source: HubSource) -> bool:
-    """True if the revision is a commit, which never changes, rather than the name of a branch or a tag."""
+    """True if the revision is a commit, which never changes, rather than a branch or a tag."""
     return _COMMIT.fullmatch(source.revision) is not None
 
 
@@ -51,9 +53,10 @@ def identity(source: HubSource) -> str:
 
 
 def fetch(source: HubSource, target: Path, progress: Progress) -> FetchedWeights:
-    """Put config, tokenizer and safetensors of the repository into `target`, and licence texts into `licences` below it.
+    """Put the files of the model into `target`, and licence texts into `licences` below it.
 
-    Raises SourceUnavailable if the Hub cannot be reached or refuses, BadInput for a repository that cannot be used.
+    Raises SourceUnavailable if the Hub cannot be reached or refuses, BadInput for a repository that
+    cannot be used.
     """
     snapshot = _snapshot(source, target, progress)
     for path in sorted(snapshot.iterdir()):
@@ -74,13 +77,16 @@ def fetch(source: HubSource, target: Path, progress: Progress) -> FetchedWeights
 
 
 def import_ahead() -> None:
-    """Import what `probe` needs: on a busy machine that takes longer than the Hub's answer may take."""
+    """Import what `probe` needs: on a busy machine that takes longer than the Hub's answer."""
     import httpx  # noqa: F401
     import huggingface_hub.file_download  # noqa: F401
 
 
 def probe(source: HubSource) -> str:
-    """`reachable` if the Hub answers for the repository's config.json. Raises SourceUnavailable with the reason."""
+    """`reachable` if the Hub answers for the repository's config.json.
+
+    Raises SourceUnavailable with the reason.
+    """
     from huggingface_hub import constants
 
     with explain_hub_errors(source):
@@ -98,7 +104,7 @@ def probe(source: HubSource) -> str:
 
 
 def verify_blob(path: Path) -> None:
-    """Compare a cached file with its name in the Hub's cache, which is its digest: SHA-256, or git's SHA-1.
+    """Compare a cached file with its name in the Hub's cache: its SHA-256, or git's SHA-1.
 
     Raises SourceUnavailable, and deletes the file from the cache, if they differ.
     """
@@ -127,8 +133,8 @@ def _blob_digest(blob: Path) -> str | None:
 def _snapshot(source: HubSource, target: Path, progress: Progress) -> Path:
     """The folder of the revision's commit in the Hub's cache, with all files that are needed.
 
-    Where the Hub does not answer, the cache is used unchanged. An answer of the Hub, a refusal too, is never hidden
-    by an older copy.
+    Where the Hub does not answer, the cache is used unchanged. An answer of the Hub, a refusal too,
+    is never hidden by an older copy.
     """
     try:
         listing = _request_listing(source)
@@ -146,7 +152,8 @@ def _snapshot(source: HubSource, target: Path, progress: Progress) -> Path:
 def _request_listing(source: HubSource) -> ModelInfo:
     """The Hub's listing of the revision: its commit, its files and their sizes.
 
-    Raises BadInput if it is not a whole model, SourceUnavailable if the Hub does not give its files.
+    Raises BadInput if it is not a whole model, SourceUnavailable if the Hub does not give its
+    files.
     """
     from huggingface_hub import HfApi
 
@@ -158,7 +165,8 @@ def _request_listing(source: HubSource) -> ModelInfo:
         )
     _refuse_incomplete(source.repo, {file.rfilename for file in listing.siblings or []})
 
-    # Anyone may see the listing of a gated repository; a request for one file shows whether its files may be read.
+    # Anyone may see the listing of a gated repository; a request for one file shows whether its
+    # files may be read.
     with explain_hub_errors(source):
         retry_while_busy(lambda: _request_config(source))
 
@@ -169,13 +177,15 @@ def _refuse_incomplete(repo: str, names: set[str]) -> None:
     """Raise BadInput for a file that the listing lacks, before gigabytes are fetched."""
     if not any(name.startswith("model") and name.endswith(".safetensors") for name in names):
         raise BadInput(
-            f"{repo} has no model*.safetensors weights; pickled weights (*.bin, *.pt) are never loaded."
+            f"{repo} has no model*.safetensors weights; "
+            "pickled weights (*.bin, *.pt) are never loaded."
         )
 
     for name in ("config.json", "tokenizer.json"):
         if name not in names:
             raise BadInput(
-                f"{repo} has no {name}, without which its model cannot be rebuilt; name another repository."
+                f"{repo} has no {name}, without which its model "
+                "cannot be rebuilt; name another repository."
             )
 
 
@@ -189,7 +199,10 @@ def _request_config(source: HubSource) -> None:
 
 
 def _cached_snapshot(source: HubSource) -> Path | None:
-    """The revision's folder in the Hub's local cache if it holds a whole model, else None. Uses no network."""
+    """The revision's folder in the Hub's local cache if it holds a whole model, else None.
+
+    Uses no network.
+    """
     from huggingface_hub import try_to_load_from_cache
 
     config = try_to_load_from_cache(source.repo, "config.json", revision=source.revision)
@@ -210,7 +223,8 @@ def _has_all_weights(names: set[str]) -> bool:
 def _check_room(source: HubSource, listing: ModelInfo, target: Path) -> None:
     """Raise BadInput if there is no room for the files that are not in the Hub's cache yet.
 
-    They go into the cache, and are linked from `target`. If that is on another disk they are copied there.
+    They go into the cache, and are linked from `target`. If that is on another disk they are copied
+    there.
     """
     from huggingface_hub import constants, try_to_load_from_cache
 
@@ -233,7 +247,10 @@ def _check_room(source: HubSource, listing: ModelInfo, target: Path) -> None:
 
 
 def _download(source: HubSource, progress: Progress) -> Path:
-    """Download what the Hub's cache lacks; returns the folder of the commit there. The config comes first."""
+    """Download what the Hub's cache lacks; returns the folder of the commit there.
+
+    The config comes first.
+    """
     from huggingface_hub import hf_hub_download, snapshot_download
 
     options: dict[str, Any] = {

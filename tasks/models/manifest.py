@@ -1,7 +1,7 @@
-"""The manifests of model folders as classes: `sources/<model>-<digest>` and `models/<model>-<precision>-<digest>`.
+"""The manifests of source folders (`sources/`) and model folders (`models/`) as classes.
 
-Both are written once, by tasks/models/sources.py and tasks/models/convert.py. Keys that folders of earlier versions
-lack have defaults here.
+Both are written once, by tasks/models/sources.py and tasks/models/convert.py. Keys that folders of
+earlier versions lack have defaults here.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from tasks.runtime.manifest import Manifest
 
 
 class Origin(BaseModel):
-    """Where weights were fetched from: the listed source, with the commit or file that it resolved to."""
+    """Where weights were fetched from: the listed source, with the commit that it resolved to."""
 
-    # Each kind of source adds keys of its own (repo and commit, package and version, path): they are kept as written.
+    # Each kind of source adds keys of its own (repo and commit, package and version, path): they
+    # are kept as written.
     model_config = ConfigDict(frozen=True, extra="allow")
 
     kind: Literal["hub", "package", "folder", "random"]
@@ -26,9 +27,10 @@ class Origin(BaseModel):
 
 @dataclass(frozen=True)
 class FetchedWeights:
-    """What a source reports about the weights that it stored: its part of a source folder's manifest.
+    """A source's report on the weights that it stored: its part of a source folder's manifest.
 
-    `weights_source` is the source in words; `file_digest` is None for random weights, `seed` None for all others.
+    `weights_source` is the source in words; `file_digest` is None for random weights, `seed` None
+    for all others.
     """
 
     format: Literal["gguf", "random", "safetensors"]
@@ -52,7 +54,7 @@ class FetchedWeights:
 
 
 class Terms(BaseModel):
-    """Terms of use as they were shown before the download, and the licence texts stored in the folder."""
+    """Terms of use as shown before the download, and the licence texts in the folder."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -76,21 +78,27 @@ class ModelManifest(Manifest):
 
     @property
     def fetched_file_digest(self) -> str | None:
-        """SHA-256 of the file that the weights were fetched as; None where it is not known, and for random weights."""
+        """SHA-256 of the file that the weights were fetched as; None where it is not known."""
         return self.file_digest or self.source.sha256 or None
 
 
 class SourceManifest(ModelManifest):
-    """A source folder: weights as they were fetched. `seed` draws random weights and is None for all others."""
+    """A source folder: weights as they were fetched.
+
+    `seed` draws random weights and is None for all others.
+    """
 
     format: Literal["gguf", "random", "safetensors"]
     seed: int | None = None
 
 
 class VariantManifest(ModelManifest):
-    """A model folder in MLX's layout. `bits` and `group_size` are None for the converted base model in bfloat16.
+    """A model folder in MLX's layout.
 
-    `source_digest` is the digest of the source folder; `prompt` says whether the tokenizer has a chat template.
+    `bits` and `group_size` are None for the converted base model in bfloat16.
+
+    `source_digest` is the digest of the source folder; `prompt` says whether the tokenizer has a
+    chat template.
     """
 
     bits: int | None

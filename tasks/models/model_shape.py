@@ -1,4 +1,4 @@
-"""The shape of a model: its blocks and matrices, from its config.json or from shapes.json, before any weights exist.
+"""The shape of a model: its blocks and matrices, from a config.json or from shapes.json.
 
 Names and shapes are those of mlx-lm's llama and gemma3_text classes with a tied head.
 """
@@ -20,7 +20,7 @@ TensorShape = tuple[int, ...]
 
 
 class ModelShape(BaseModel):
-    """The keys of a config.json that decide how many tensors a model has, and how large they are."""
+    """The keys of a config.json that decide which tensors a model has, and how large they are."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -37,7 +37,7 @@ class ModelShape(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _fill_optional_keys(cls, config: dict[str, Any]) -> dict[str, Any]:
-        """Llama configs may leave out the key heads and the head size, which then follow from other keys."""
+        """Llama configs may leave out key heads and head size, which follow from other keys."""
         if config.get("model_type") != "llama":
             return config
         heads = config.get("num_attention_heads")
@@ -99,7 +99,10 @@ def is_known(base_model: str) -> bool:
 
 
 def known_shape(base_model: str) -> ModelShape:
-    """The shape of a base model as shapes.json has it. Raises BadInput for one that is not listed."""
+    """The shape of a base model as shapes.json has it.
+
+    Raises BadInput for one that is not listed.
+    """
     if not is_known(base_model):
         raise BadInput(
             f"The shape of {base_model} is not known; known are {', '.join(sorted(_shapes()))}."
@@ -108,7 +111,10 @@ def known_shape(base_model: str) -> ModelShape:
 
 
 def shape_entry(name: str) -> dict[str, Any]:
-    """An entry of shapes.json: `config`, a model's config.json, and `tokenizer`. Raises BadInput for an unknown name."""
+    """An entry of shapes.json: `config`, a model's config.json, and `tokenizer`.
+
+    Raises BadInput for an unknown name.
+    """
     shapes = _shapes()
     if name not in shapes:
         raise BadInput(
@@ -118,7 +124,7 @@ def shape_entry(name: str) -> dict[str, Any]:
 
 
 def read_shape(folder: Path) -> ModelShape | None:
-    """The shape that the config.json of a model folder gives; None if there is none, or it lacks a needed key."""
+    """The shape of a model folder, from its config.json; None if that lacks a needed key."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         return ModelShape.model_validate(config)

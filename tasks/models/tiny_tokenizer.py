@@ -1,4 +1,4 @@
-"""The small tokenizer of models with random weights, trained on a few sentences for each new source folder."""
+"""The small tokenizer of models with random weights, trained on a few sentences."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SENTENCES = [
 
 
 def write_tiny_tokenizer(folder: Path, chat: bool) -> None:
-    """Write a byte-level BPE tokenizer: with a chat template like SmolLM2's, or plain with a leading bos like Gemma's.
+    """Write a byte-level BPE tokenizer, with a chat template like SmolLM2's or plain like Gemma's.
 
     Raises BadInput if the installed tokenizers library does not learn the labels as tokens.
     """
@@ -64,5 +64,6 @@ def _refuse_split_labels(tokenizer: Tokenizer) -> None:
     for text in (*LABELS, *(f" {label}" for label in LABELS)):
         if len(tokenizer.encode(text).ids) != 1:
             raise BadInput(
-                f"The tiny tokenizer cuts {text!r} into pieces; report this with your tokenizers version."
+                f"The tiny tokenizer cuts {text!r} into pieces; "
+                "report this with your tokenizers version."
             )
