@@ -13,13 +13,14 @@ from pathlib import Path
 from flows.selection import Selection
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prepare import prepare_dataset
+from tasks.corpus.sources import check_local
 from tasks.identity import evaluation_from, training_from
 from tasks.models.convert import variant_folder
 from tasks.models.manifest import VariantManifest
 from tasks.models.model_shape import is_known, known_shape
 from tasks.models.sources import availabilities, stored
 from tasks.runtime.device import backend
-from tasks.runtime.errors import TriageError
+from tasks.runtime.errors import SourceUnavailable
 from tasks.runtime.store import complete, home
 from tasks.spec import ExperimentSpec
 from tasks.tuning.summary import TrainingManifest
@@ -64,7 +65,12 @@ class PlannedCell:
 
 
 def plan_cells(selection: Selection) -> Iterator[PlannedCell]:
-    """Every chosen cell, with what is done of it and how long the rest may take."""
+    """Every chosen cell, with what is done of it and how long the rest may take.
+
+    Raises BadInput for cases that a sweep would refuse, as far as that is known without a network.
+    """
+    for columns in (selection.grid.data, *selection.grid.evaluation_sets):
+        check_local(columns)
     trainings = {spec.cell_id: finished_trainings(spec) for spec in selection.cells}
     dataset = _dataset(selection) if any(trainings.values()) else None
     for spec in selection.cells:
@@ -130,10 +136,10 @@ def finished_trainings(spec: ExperimentSpec) -> list[Path]:
 def _dataset(selection: Selection) -> DatasetManifest | None:
     """Manifest of the selection's cases as they are now, prepared in a temporary folder: a plan writes nothing.
 
-    None if they are not available: then nothing counts as trained on them.
+    None if the Hub does not answer: then nothing counts as trained on them.
     """
     grid = selection.grid
-    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(TriageError):
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(SourceUnavailable):
         return DatasetManifest.read(prepare_dataset(grid.data, Path(folder), grid.evaluation_sets))
     return None
 

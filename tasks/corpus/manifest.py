@@ -13,7 +13,7 @@ class SetEntry(BaseModel):
     """One set of a dataset. `external`: a further evaluation set, which nothing is learned from.
 
     `digest` is the SHA-256 of the set's JSONL file. `has_groups` is true from the first case with a
-    group on; a case without one then is a group by itself, and `groups` does not count it.
+    group on; a case without one then stands for itself, and `groups` does not count it.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")

@@ -118,8 +118,8 @@ def _stock_pairs(
 ) -> tuple[Rows, Rows]:
     """Pairs of texts that share stock phrases, and how many; see `_chained`.
 
-    Most texts with a stock phrase have too much of their own to be a copy, or too little that a
-    sample could tell.
+    Most texts with a stock phrase share too little else to be a copy, or too little for a sample to
+    say so.
     """
     fits = (texts.shared >= texts.threshold * texts.size) & (
         stock_runs >= (SURE if runs.is_sample else 1)

@@ -156,7 +156,7 @@ def _sets(data: Data, located: Located) -> Sets:
     if "all" in sets:
         return split_cases(sets["all"], data.seed)
 
-    # In the order of SETS, whatever the order of the files.
+    # In the order of SETS, not of the files.
     sets.update(split_off(sets["train"], data.seed, sets))
     return {name: sets[name] for name in SETS}
 
@@ -277,8 +277,3 @@ def check_labels(sets: Mapping[str, Sequence[Case]], source: str) -> None:
             f"{source}: train has no case labelled {missing[0]}; add some, or give more groups so "
             "that each set gets all labels."
         )
-
-
-def judged_sets(dataset: dict[str, Any]) -> list[str]:
-    """Names of the sets that a dataset's baselines are judged on: test, then evaluation sets."""
-    return ["test", *sorted(set(dataset["sets"]) - set(SETS))]

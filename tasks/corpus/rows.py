@@ -21,7 +21,7 @@ from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS, Columns, Label
 
 Row = dict[str, Any]
-"""The values of a row by column name, of whatever type the file gives them."""
+"""The values of a row by column name, of any type that a file can hold."""
 
 ID_COLUMNS = ("case_id", "id")
 # Characters. Reports show a subgroup's name, and a patient's text must not come into them.

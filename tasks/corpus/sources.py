@@ -13,7 +13,7 @@ from tasks.corpus.hub_tables import fetch_tables
 from tasks.corpus.set_files import Files, ask, check_listing, folder_files
 from tasks.corpus.tables import READERS
 from tasks.runtime.errors import BadInput
-from tasks.spec import Columns
+from tasks.spec import Columns, Data, EvaluationSet
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,13 @@ def locate(source: str, columns: Columns) -> Located:
         return Located(name, folder_files(path, source, columns))
 
     return Located(name, {"all": [path]})
+
+
+def check_local(columns: Data | EvaluationSet) -> None:
+    """Refuse a local source that does not exist or whose files cannot be read as sets (BadInput)."""
+    source = columns.source
+    if source != "embedded" and not is_hub(source, columns.folder):
+        locate(source, columns)
 
 
 def _locate_on_hub(repo: str, columns: Columns) -> Located:

@@ -109,7 +109,7 @@ def test_copies_that_our_split_parts_fail_as_when_the_data_is_made(tmp_path: Pat
     assert split.level == "error" and f"{split.remedy}." == str(refusal.value)
 
 
-def test_repeats_contradictions_and_ids_are_told_apart_and_placed(tmp_path: Path) -> None:
+def test_repeats_contradictions_and_repeated_ids_are_separate_findings_with_their_places(tmp_path: Path) -> None:
     entries = [*rows(30), {"text": "STORY 0  of a kind with 0 words", "label": "ED"}]
     report = check(write(tmp_path / "a.jsonl", entries))
     assert not report.fails and found(report, "repeated rows").level == "warning"
@@ -156,7 +156,7 @@ def test_the_list_names_each_sets_groups_and_places_each_pair_without_a_word_of_
 
 @pytest.mark.parametrize("count", [3, 60])
 @pytest.mark.parametrize("given", [True, False])
-def test_a_cluster_of_near_copies_is_judged_alike_whatever_its_size(given: bool, count: int, tmp_path: Path) -> None:
+def test_a_small_and_a_large_cluster_of_near_copies_are_judged_alike(given: bool, count: int, tmp_path: Path) -> None:
     copies = [{"text": f"{STORY} {i}", "label": "GP"} for i in range(count)]
     test = rows(90, 100) if given else []
     source = folder(tmp_path / "cases", train=[*rows(90), *copies[:-1]], test=[*test, copies[-1]])
@@ -247,7 +247,7 @@ def test_a_missing_label_fails_for_train_and_is_a_note_elsewhere(tmp_path: Path)
         ("clinic", "ED", "without ED there is no ED recall, so no gate can pass"),
     ],
 )
-def test_what_a_missing_label_means_is_told_for_the_set_that_lacks_it(
+def test_the_consequence_of_a_missing_label_is_that_of_the_set(
     name: str, lacks: str, means: str, tmp_path: Path
 ) -> None:
     sets = {of: rows(60, 100 * n) for n, of in enumerate((*SETS, "clinic"))}

@@ -12,6 +12,7 @@ from flows.report.names import RANDOM
 from flows.selection import Narrowing, Selection, select
 from tasks.models.sources import fetch_base
 from tasks.runtime import store
+from tasks.runtime.errors import BadInput
 from tasks.spec import FolderSource
 
 
@@ -109,3 +110,15 @@ def test_random_weights_of_another_seed_are_not_those_that_were_trained(trained,
     chosen = select("smoke")
     found = list(plan.plan_cells(type(chosen)(chosen.grid, other)))
     assert len(found) == 8 and not any(cell.trained for cell in found)
+
+
+@pytest.mark.parametrize("key", ["data.source", "evaluation_set.source"])
+def test_a_plan_refuses_cases_that_do_not_exist(key, tmp_path, monkeypatch):
+    """Even where no training is finished, so that nothing has to be compared with them."""
+    monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    overrides = ["evaluation_set=[{ name = 'ward', source = 'nowhere.csv' }]"]
+    if key == "data.source":
+        overrides = ["data={ source = 'nowhere.csv' }"]
+    with pytest.raises(BadInput, match=rf"There is no file or folder 'nowhere.csv' in {tmp_path}"):
+        list(plan_cells(select("smoke", overrides)))
