@@ -69,8 +69,9 @@ def plan_cells(selection: Selection) -> Iterator[PlannedCell]:
 
     Raises BadInput for cases that a sweep would refuse, as far as that is known without a network.
     """
-    for columns in (selection.grid.data, *selection.grid.evaluation_sets):
-        check_local(columns)
+    check_local(selection.grid.data)
+    for evaluation_set in selection.grid.evaluation_sets:
+        check_local(evaluation_set)
     trainings = {spec.cell_id: finished_trainings(spec) for spec in selection.cells}
     dataset = _dataset(selection) if any(trainings.values()) else None
     for spec in selection.cells:

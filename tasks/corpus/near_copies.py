@@ -109,9 +109,9 @@ def _hashed_runs(texts: Sequence[str]) -> tuple[Hashes, Rows]:
         return hashes, owners
 
     begin = np.searchsorted(rows, short)
+    ends = begin + counts[short]
     whole_texts = [
-        _mix(words[start : start + counts[text]].sum(keepdims=True))
-        for start, text in zip(begin, short, strict=True)
+        _mix(words[start:end].sum(keepdims=True)) for start, end in zip(begin, ends, strict=True)
     ]
     hashes = np.r_[hashes, np.concatenate(whole_texts)]
     owners = np.r_[owners, short]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from tasks.corpus.case import Case, text_digest
 from tasks.corpus.near_copies import Sketch, near_duplicates
@@ -143,35 +144,48 @@ def check_sets(sets: Mapping[str, Sequence[Case]]) -> None:
 
     Errors name cases by id only.
     """
-    members = [(name, case) for name, cases in sets.items() for case in cases]
-    texts: dict[str, tuple[str, str]] = {}
-    groups: dict[str, tuple[str, str]] = {}
-    ids: dict[str, str] = {}
+    first_cases = _FirstCases({}, {}, {})
+    for name, cases in sets.items():
+        for case in cases:
+            first_cases.check(name, case)
 
-    for name, case in members:
-        first_set, first_id = texts.setdefault(text_digest(case.text), (name, case.case_id))
+    check_copies(sets)
+
+
+@dataclass(frozen=True)
+class _FirstCases:
+    """The set and the id of the first case of each text, id and group."""
+
+    texts: dict[str, tuple[str, str]]
+    ids: dict[str, str]
+    groups: dict[str, tuple[str, str]]
+
+    def check(self, name: str, case: Case) -> None:
+        """Refuse a case of the set `name` that shares a text, id or group with another set."""
+        first_set, first_id = self.texts.setdefault(text_digest(case.text), (name, case.case_id))
         if first_set != name:
             raise BadInput(
                 f"Case {case.case_id} in {name} has the same text as case {first_id} in "
                 f"{first_set}; delete one of the two."
             )
 
-        if ids.setdefault(case.case_id, name) != name:
+        first_set = self.ids.setdefault(case.case_id, name)
+        if first_set != name:
             raise BadInput(
-                f"The id {case.case_id} stands in {ids[case.case_id]} and in {name}; give each "
-                "case its own id."
+                f"The id {case.case_id} stands in {first_set} and in {name}; give each case its own "
+                "id."
             )
 
-        if case.group is None:
-            continue
-        first_set, first_id = groups.setdefault(case.group, (name, case.case_id))
+        if case.group is not None:
+            self._check_group(name, case, case.group)
+
+    def _check_group(self, name: str, case: Case, group: str) -> None:
+        first_set, first_id = self.groups.setdefault(group, (name, case.case_id))
         if first_set != name:
             raise BadInput(
                 f"Case {case.case_id} in {name} is of the same group as case {first_id} in "
                 f"{first_set}; keep a group's cases in one set."
             )
-
-    check_copies(sets)
 
 
 def check_copies(sets: Mapping[str, Sequence[Case]]) -> None:

@@ -148,16 +148,7 @@ def _json_value(line: str, where: str) -> object:
 def _csv(path: Path) -> Iterator[NumberedRow]:
     """Comma, semicolon (Excel in much of Europe) or tab; quoted fields may hold line breaks."""
     lines = (line for _, line in _text_lines(path))
-    header_line = next(lines)
-    # A line here ends with \n, so an old Mac's file is one line.
-    if "\r" in header_line.rstrip("\r\n"):
-        raise BadInput(f'{path} has old Mac line ends; save it as "CSV UTF-8".')
-
-    first_number = 1
-    if header_line.lower().startswith("sep="):
-        header_line = next(lines, "")
-        first_number = 2
-
+    first_number, header_line = _header_line(path, lines)
     separator = max(",;\t", key=header_line.count)
     reader = csv.reader(_chain(header_line, lines), delimiter=separator, strict=True)
     header: list[str] | None = None
@@ -183,6 +174,16 @@ def _csv(path: Path) -> Iterator[NumberedRow]:
         raise BadInput(
             f"{place(path, line)}: is not valid CSV ({error}); check its quotation marks."
         ) from error
+
+
+def _header_line(path: Path, lines: Iterator[str]) -> tuple[int, str]:
+    """The number and the text of the header, which follows Excel's line `sep=;` if there is one."""
+    line = next(lines)
+    # A line here ends with \n, so an old Mac's file is one line.
+    if "\r" in line.rstrip("\r\n"):
+        raise BadInput(f'{path} has old Mac line ends; save it as "CSV UTF-8".')
+
+    return (2, next(lines, "")) if line.lower().startswith("sep=") else (1, line)
 
 
 def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
