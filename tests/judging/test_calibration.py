@@ -46,19 +46,19 @@ def random_probabilities(count, seed=0):
 def test_brier_and_ece_equal_scikit_learn_and_a_direct_sum_on_a_thousand_random_tables():
     eces = 0
     for truth, p in random_probabilities(1000):
-        found = {m.name: m.value for m in calibration_table([LABELS[t] for t in truth], p, resamples=2)}
+        values = {m.name: m.value for m in calibration_table([LABELS[t] for t in truth], p, resamples=2)}
         whole = brier_score_loss(truth, p, labels=[0, 1, 2], scale_by_half=False)
-        assert found["brier"] == pytest.approx(whole, abs=1e-12)
+        assert values["brier"] == pytest.approx(whole, abs=1e-12)
         of_ed = brier_score_loss(truth == 0, p[:, 0], labels=[False, True], pos_label=True)
-        assert found["ed_brier"] == pytest.approx(of_ed, abs=1e-12)
+        assert values["ed_brier"] == pytest.approx(of_ed, abs=1e-12)
         tops = {"ece": (p.max(axis=1), p.argmax(axis=1) == truth), "ed_ece": (p[:, 0], truth == 0)}
         for name, (scores, hits) in tops.items():
             edges = np.quantile(scores, np.arange(1, 10) / 10)
             bins = np.array([(edges <= score).sum() for score in scores])
             direct = sum(abs(hits[bins == b].sum() - scores[bins == b].sum()) / len(scores) for b in range(10))
             assert expected_calibration_error(scores, hits) == pytest.approx(direct, abs=1e-12)
-            assert found[name] is None if len(truth) < 300 else found[name] == pytest.approx(direct, abs=1e-12)
-            eces += found[name] is not None
+            assert values[name] is None if len(truth) < 300 else values[name] == pytest.approx(direct, abs=1e-12)
+            eces += values[name] is not None
     assert eces >= 80
 
 

@@ -41,8 +41,8 @@ def test_too_few_calibration_cases_rule_nothing_out_and_say_so():
     _, p, labels = draw(rng, 40)
     _, q, others = draw(rng, 50)
     few = [i for i, label in enumerate(labels) if label != "ED"]
-    found = judge_conformal(Scores(p[few], [labels[i] for i in few]), Scores(q, others), 0.05)
-    assert found.threshold_ed == 0 and found.ed_missed == 0 and "0 calibration cases of ED" in found.note
+    conformal = judge_conformal(Scores(p[few], [labels[i] for i in few]), Scores(q, others), 0.05)
+    assert conformal.threshold_ed == 0 and conformal.ed_missed == 0 and "0 calibration cases of ED" in conformal.note
     assert conformal_threshold(np.ones(18), 0.05) == 0 and conformal_threshold(np.ones(19), 0.05) == 1
 
 
@@ -50,13 +50,13 @@ def test_sets_abstentions_and_misses_are_what_a_loop_counts():
     rng = np.random.default_rng(1)
     truth, p, labels = draw(rng, 300)
     _, q, others = draw(rng, 400)
-    found = judge_conformal(Scores(q, others), Scores(p, labels), 0.1)
-    limits = (found.threshold_ed, found.threshold_gp, found.threshold_home)
+    conformal = judge_conformal(Scores(q, others), Scores(p, labels), 0.1)
+    limits = (conformal.threshold_ed, conformal.threshold_gp, conformal.threshold_home)
     sets = [{k for k in range(3) if row[k] >= limits[k]} for row in p]
-    assert found.ed_missed == sum(t == 0 and 0 not in s for t, s in zip(truth, sets, strict=True))
-    assert found.abstain_rate == pytest.approx(np.mean([len(s) != 1 for s in sets]))
+    assert conformal.ed_missed == sum(t == 0 and 0 not in s for t, s in zip(truth, sets, strict=True))
+    assert conformal.abstain_rate == pytest.approx(np.mean([len(s) != 1 for s in sets]))
     decided = [t in s for t, s in zip(truth, sets, strict=True) if len(s) == 1]
-    assert found.error_decided == pytest.approx(1 - np.mean(decided))
+    assert conformal.error_decided == pytest.approx(1 - np.mean(decided))
     assert (conformal_sets(p, limits).sum(axis=1) == [len(s) for s in sets]).all()
 
 
@@ -86,8 +86,10 @@ def test_no_emergency_has_no_miss_rate_and_nan_is_refused():
     rng = np.random.default_rng(2)
     _, p, labels = draw(rng, 90)
     calm = [i for i, label in enumerate(labels) if label != "ED"]
-    found = judge_conformal(Scores(p, labels), Scores(p[calm], [labels[i] for i in calm]), 0.05)
-    assert found.ed_miss_rate is found.miss_low is found.miss_method is None and "no ED case" in found.note
+    conformal = judge_conformal(Scores(p, labels), Scores(p[calm], [labels[i] for i in calm]), 0.05)
+    assert (
+        conformal.ed_miss_rate is conformal.miss_low is conformal.miss_method is None and "no ED case" in conformal.note
+    )
     with pytest.raises(BadInput, match="finite"):
         conformal_threshold([0.1, np.nan], 0.05)
     with pytest.raises(BadInput, match="between 0 and 1"):

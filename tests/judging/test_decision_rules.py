@@ -101,8 +101,8 @@ def test_the_bound_of_the_threshold_holds_in_95_of_100_calibration_sets():
 def test_minimum_cost_is_the_cheapest_of_three_by_hand(weights):
     p = np.array(weights) / sum(weights)
     expected = [sum(p[t] * COSTS[t][a] for t in range(3)) for a in range(3)]
-    chosen = LABELS.index(min_cost_rule([p], COSTS)[0])
-    assert expected[chosen] <= min(expected) + 1e-12
+    cheapest = LABELS.index(min_cost_rule([p], COSTS)[0])
+    assert expected[cheapest] <= min(expected) + 1e-12
 
 
 def test_a_changed_cost_changes_decisions():
@@ -166,15 +166,15 @@ def test_separable_calibration_stops_at_its_bound_and_says_so():
 
 def test_all_rules_stand_side_by_side_and_read_no_test_label():
     calibration, test = scored(90), scored(30, 1, "t", labelled=False)
-    found = {rule: decide(rule, calibration, test, target=0.9, costs=COSTS) for rule in RULES}
-    assert list(found) == list(RULES)
-    assert all(d.labels is not None and len(d.labels) == 30 for d in found.values())
-    threshold = found["target_recall"].threshold
+    decisions = {rule: decide(rule, calibration, test, target=0.9, costs=COSTS) for rule in RULES}
+    assert list(decisions) == list(RULES)
+    assert all(d.labels is not None and len(d.labels) == 30 for d in decisions.values())
+    threshold = decisions["target_recall"].threshold
     assert threshold == target_recall_threshold(np.asarray(calibration.p)[:, 0], calibration.labels, 0.9)
-    assert found["target_recall"].labels == threshold_rule(test.p, threshold.value)
-    scaling = found["min_cost"].scaling
-    assert found["min_cost"].labels == min_cost_rule(scaling.apply(log_probabilities(test.p)), COSTS)
-    assert found["argmax"].labels == argmax_rule(test.p)
+    assert decisions["target_recall"].labels == threshold_rule(test.p, threshold.value)
+    scaling = decisions["min_cost"].scaling
+    assert decisions["min_cost"].labels == min_cost_rule(scaling.apply(log_probabilities(test.p)), COSTS)
+    assert decisions["argmax"].labels == argmax_rule(test.p)
 
 
 def test_stored_rules_decide_as_the_chosen_ones_do_to_the_last_bit():
@@ -187,8 +187,10 @@ def test_stored_rules_decide_as_the_chosen_ones_do_to_the_last_bit():
         assert again.rules[rule].decide(test.p, COSTS) == direct
     rows = {row["rule"]: row for row in rule_rows("e", again, "2026-01-01T00:00:00")}
     threshold, scaling = again.rules["target_recall"].threshold, again.rules["min_cost"].scaling
-    kept = [rows["target_recall"][key] for key in ("threshold", "allowed_misses", "misses", "n_ed", "bound", "target")]
-    assert kept == [*vars(threshold).values(), 0.9] and rows["argmax"]["threshold"] is None
+    columns = [
+        rows["target_recall"][key] for key in ("threshold", "allowed_misses", "misses", "n_ed", "bound", "target")
+    ]
+    assert columns == [*vars(threshold).values(), 0.9] and rows["argmax"]["threshold"] is None
     assert rows["min_cost"]["temperature"] == scaling.temperature and rows["min_cost"]["bias_gp"] == scaling.biases[1]
     assert rows["min_cost"]["bias_home"] == 0 and rows["min_cost"]["target"] is None
 
@@ -201,7 +203,7 @@ def test_a_record_of_rules_that_could_not_be_chosen_keeps_the_reasons():
     assert notes[0] is None and all("a constant answer" in note for note in notes[1:])
 
 
-def test_what_a_rule_lacks_is_said():
+def test_a_rule_that_is_not_available_says_why():
     test = scored(6, 1, "t")
     plain = scored(30)
     assert decide("target_recall", plain, test).note == "not available: the recipe has no target ED recall"
@@ -209,8 +211,8 @@ def test_what_a_rule_lacks_is_said():
     keep = [i for i, label in enumerate(plain.labels) if label != "ED"]
     without = SetScores([plain.case_ids[i] for i in keep], np.asarray(plain.p)[keep], [plain.labels[i] for i in keep])
     for rule in ("target_recall", "min_cost"):
-        found = decide(rule, without, test, target=0.95, costs=COSTS)
-        assert found.labels is None and found.note == "not available: no ED case in the calibration set"
+        decisions = decide(rule, without, test, target=0.95, costs=COSTS)
+        assert decisions.labels is None and decisions.note == "not available: no ED case in the calibration set"
     empty = SetScores([], np.empty((0, 3)), [])
     assert decide("target_recall", empty, test, target=0.95).labels is None
     assert decide("argmax", empty, test).labels == argmax_rule(test.p)

@@ -51,7 +51,7 @@ def test_a_percentile_beyond_which_no_case_lies_is_not_read_off_between_two_othe
     assert fidelity_figures(predicted(logits), predicted(-logits))["labels"]["kl_p999"] is not None
 
 
-def test_without_a_token_of_the_messages_there_is_no_perplexity_and_the_reason_is_said():
+def test_without_a_token_of_the_messages_there_is_no_perplexity_and_a_note_says_why():
     one = Predicted(np.array([[1.0, 0.0, 0.5]]), np.array([[1.0, 0.0, 0.5]]), 0.0, 0)
     for figures in fidelity_figures(one, one).values():
         assert figures["perplexity"] is figures["reference_perplexity"] is figures["perplexity_ratio"] is None

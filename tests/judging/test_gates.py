@@ -27,9 +27,9 @@ def test_enough_emergencies_pass_and_one_fewer_is_provisional(misses, n, grouped
     assert set(states(labels, decisions, groups).values()) == {"PASS", "passes_gates"}
     labels, decisions = emergencies(n - 1, misses)
     groups = groups[:-1] if groups else None
-    found = states(labels, decisions, groups)
-    assert found["ed_recall"] == found["ed_false_negative_rate"] == "PROVISIONAL"
-    assert found["ed_f2"] == "PASS" and found["verdict"] == "provisional"
+    states_by_name = states(labels, decisions, groups)
+    assert states_by_name["ed_recall"] == states_by_name["ed_false_negative_rate"] == "PROVISIONAL"
+    assert states_by_name["ed_f2"] == "PASS" and states_by_name["verdict"] == "provisional"
 
 
 def test_all_of_36_emergencies_are_not_enough():
@@ -37,19 +37,26 @@ def test_all_of_36_emergencies_are_not_enough():
 
 
 def test_an_estimate_below_the_gate_fails_and_is_unsafe():
-    found = states(*emergencies(100, 6))
-    assert found["ed_recall"] == found["ed_false_negative_rate"] == "FAIL" and found["verdict"] == "unsafe"
+    states_by_name = states(*emergencies(100, 6))
+    assert (
+        states_by_name["ed_recall"] == states_by_name["ed_false_negative_rate"] == "FAIL"
+        and states_by_name["verdict"] == "unsafe"
+    )
 
 
 def test_an_estimate_exactly_at_the_gate_is_provisional_in_both_forms():
-    found = states(*emergencies(20, 1))
-    assert found["ed_recall"] == found["ed_false_negative_rate"] == "PROVISIONAL"
+    states_by_name = states(*emergencies(20, 1))
+    assert states_by_name["ed_recall"] == states_by_name["ed_false_negative_rate"] == "PROVISIONAL"
 
 
 def test_f2_fails_a_model_that_always_says_ed():
     labels, _ = emergencies(338, 0, others=1500)
-    found = states(labels, ["ED"] * len(labels))
-    assert found["ed_recall"] == "PASS" and found["ed_f2"] == "FAIL" and found["verdict"] == "unsafe"
+    states_by_name = states(labels, ["ED"] * len(labels))
+    assert (
+        states_by_name["ed_recall"] == "PASS"
+        and states_by_name["ed_f2"] == "FAIL"
+        and states_by_name["verdict"] == "unsafe"
+    )
 
 
 def test_among_emergencies_alone_f2_cannot_be_judged_and_nothing_passes():
@@ -109,8 +116,8 @@ def test_gates_carry_counts_bound_method_and_what_they_assume():
 def test_recall_and_false_negative_rate_never_disagree(n, misses, grouped, seed):
     labels, decisions = emergencies(n, min(misses, n), others=20)
     groups = [f"g{i // 3}" for i in range(len(labels))] if grouped else None
-    found = states(labels, decisions, groups, seed=seed)
-    assert found["ed_recall"] == found["ed_false_negative_rate"]
+    states_by_name = states(labels, decisions, groups, seed=seed)
+    assert states_by_name["ed_recall"] == states_by_name["ed_false_negative_rate"]
 
 
 @settings(max_examples=60, deadline=None)
@@ -122,6 +129,12 @@ def test_the_verdict_follows_from_the_states(seed, grouped):
     decided = np.where(rng.random(n) < rng.choice([0.9, 0.99, 1]), truth, rng.integers(0, 3, n))
     groups = [str(i % 40) for i in range(n)] if grouped else None
     gates, verdict = judge_gates([LABELS[i] for i in truth], [LABELS[i] for i in decided], groups)
-    found = {g.state for g in gates}
-    expected = "unsafe" if found & {"FAIL", "NOT AVAILABLE"} else "passes_gates" if found == {"PASS"} else "provisional"
+    states_by_name = {g.state for g in gates}
+    expected = (
+        "unsafe"
+        if states_by_name & {"FAIL", "NOT AVAILABLE"}
+        else "passes_gates"
+        if states_by_name == {"PASS"}
+        else "provisional"
+    )
     assert verdict == expected

@@ -84,18 +84,18 @@ def test_triage_direction_cost_and_exact_intervals_equal_other_libraries_on_the_
     without_skill = intervals = 0
     for labels, decisions in random_sets(1000):
         truth, decided = label_codes(labels), label_codes(decisions)
-        found = {m.name: m for m in metric_table(labels, decisions, costs=COSTS, resamples=2)}
-        assert same(found["over_triage"].value, np.mean(decided < truth))
-        assert same(found["under_triage"].value, np.mean(decided > truth))
+        metrics = {m.name: m for m in metric_table(labels, decisions, costs=COSTS, resamples=2)}
+        assert same(metrics["over_triage"].value, np.mean(decided < truth))
+        assert same(metrics["under_triage"].value, np.mean(decided > truth))
         spent, perfect, always_ed = costs[truth, decided], costs[truth, truth], costs[truth, 0]
-        assert same(found["expected_cost"].value, spent.mean())
+        assert same(metrics["expected_cost"].value, spent.mean())
         saved = always_ed.sum() - perfect.sum()
         if saved > 0:
-            assert same(found["cost_skill"].value, (always_ed.sum() - spent.sum()) / saved)
+            assert same(metrics["cost_skill"].value, (always_ed.sum() - spent.sum()) / saved)
         else:
             without_skill += 1
-            assert found["cost_skill"].value is None and "always-ED costs no more" in found["cost_skill"].note
-        for name, m in found.items():
+            assert metrics["cost_skill"].value is None and "always-ED costs no more" in metrics["cost_skill"].note
+        for name, m in metrics.items():
             assert (m.exact_low is None) == (m.value is None or not is_proportion(name)), name
             if m.exact_low is not None:
                 intervals += 1

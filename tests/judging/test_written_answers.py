@@ -21,7 +21,7 @@ def test_one_label_among_words_is_read_but_does_not_comply_and_two_are_no_decisi
     assert read_answer("ED. ED!") == Answer(False, "ED")
 
 
-def test_compliance_and_agreement_are_counted_on_the_sample_and_it_is_said():
+def test_compliance_and_agreement_are_counted_on_the_sample_and_a_note_says_so():
     answers = [read_answer(text) for text in ("ED", "needed", "See your GP", "HOME")]
     compliance, agreement = generation_metrics(answers, ["ED", "ED", "GP", "GP"], 200)
     assert (compliance.value, compliance.n) == (0.5, 4) and agreement.value == 0.5

@@ -54,16 +54,16 @@ def rows(name, data):
 
 @pytest.mark.parametrize(("name", "label"), [("always_gp", "GP"), ("always_ed", "ED")])
 def test_a_constant_answers_one_label_and_offers_no_other_rule(name, label, data):
-    found = rows(name, data)
-    assert {p["argmax"] for p in found["prediction"]} == {p["decision"] for p in found["prediction"]} == {label}
-    assert {p["nll"] for p in found["prediction"]} == {None} and found["evaluation"][0]["loss"] is None
-    others = [m for m in found["metric"] if m["rule"] != "argmax"]
+    landed = rows(name, data)
+    assert {p["argmax"] for p in landed["prediction"]} == {p["decision"] for p in landed["prediction"]} == {label}
+    assert {p["nll"] for p in landed["prediction"]} == {None} and landed["evaluation"][0]["loss"] is None
+    others = [m for m in landed["metric"] if m["rule"] != "argmax"]
     assert others and all(m["value"] is None and "constant" in m["note"] for m in others)
-    assert found["evaluation"][0]["verdict"] == "unsafe"
+    assert landed["evaluation"][0]["verdict"] == "unsafe"
 
 
 def test_the_bag_of_words_is_scikit_learns_and_is_gated_by_argmax(data):
-    found = rows("tfidf_lr", data)
+    landed = rows("tfidf_lr", data)
     sets = {
         k: [json.loads(line) for line in (data / f"{k}.jsonl").read_text().splitlines()]
         for k in ("train", "valid", "test")
@@ -75,21 +75,21 @@ def test_the_bag_of_words_is_scikit_learns_and_is_gated_by_argmax(data):
     truth = [LABELS.index(r["label"]) for r in sets["valid"]]
     best = models[int(np.argmax([s[np.arange(len(truth)), truth].mean() for s in scores]))]
     expected = best.predict_proba(vectors.transform([r["text"] for r in sets["test"]]))
-    ours = [[p[f"p_{label.lower()}"] for label in LABELS] for p in found["prediction"]]
+    ours = [[p[f"p_{label.lower()}"] for label in LABELS] for p in landed["prediction"]]
     assert ours == pytest.approx(expected, abs=1e-9)
-    assert found["evaluation"][0]["primary_rule"] == "argmax" and found["evaluation"][0]["accuracy"] > 0.6
-    assert {m["rule"] for m in found["metric"] if m["value"] is not None} == {"argmax", "target_recall", "min_cost"}
+    assert landed["evaluation"][0]["primary_rule"] == "argmax" and landed["evaluation"][0]["accuracy"] > 0.6
+    assert {m["rule"] for m in landed["metric"] if m["value"] is not None} == {"argmax", "target_recall", "min_cost"}
 
 
-def test_a_further_set_is_judged_by_the_rules_of_the_calibration_set_as_a_source_of_its_own(data):
-    found = rows_by_set("tfidf_lr", data)
-    assert list(found) == ["test", "clinic"]
-    test, clinic = (found[name]["evaluation"][0] for name in found)
+def test_a_further_set_is_judged_separately_by_the_rules_of_the_calibration_set(data):
+    landed = rows_by_set("tfidf_lr", data)
+    assert list(landed) == ["test", "clinic"]
+    test, clinic = (landed[name]["evaluation"][0] for name in landed)
     assert (clinic["evaluation_set"], clinic["cases"], clinic["set_digest"]) == ("clinic", 30, "clinic")
     assert clinic["training_id"] == test["training_id"] and clinic["evaluation_id"] != test["evaluation_id"]
-    chosen = [{rule["rule"]: rule["threshold"] for rule in found[name]["decision_rule"]} for name in found]
-    assert chosen[0] == chosen[1] and chosen[0]["target_recall"] is not None
-    assert {p["case_id"].partition("-")[0] for p in found["clinic"]["prediction"]} == {"clinic"}
+    thresholds = [{rule["rule"]: rule["threshold"] for rule in landed[name]["decision_rule"]} for name in landed]
+    assert thresholds[0] == thresholds[1] and thresholds[0]["target_recall"] is not None
+    assert {p["case_id"].partition("-")[0] for p in landed["clinic"]["prediction"]} == {"clinic"}
 
 
 def test_one_class_in_train_gives_a_constant_instead_of_an_error(data):

@@ -93,7 +93,7 @@ def lines(path: Path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_each_set_lands_as_a_source_of_its_own_with_the_tests_threshold(study, monkeypatch):
+def test_each_set_lands_separately_with_the_threshold_of_the_test_set(study, monkeypatch):
     spec, args, scores = study
     monkeypatch.setenv("TRIAGE_HOME", args["home"])
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(Path(args["home"]) / "triage.duckdb"))
@@ -103,9 +103,9 @@ def test_each_set_lands_as_a_source_of_its_own_with_the_tests_threshold(study, m
     dataset = DatasetManifest.read(Path(args["data"]))
     on_test = evaluation_rows(spec, args["training_id"], scores.name, scores, dataset)["evaluation"][0]
     names = ["clinic", "test_adversarial"]
-    given = (spec, args["training_id"], scores.name, Path(args["variant"]), Path(args["data"]), names)
-    found = evaluate_sets.fn(*given)
-    assert len({scores.name, *found}) == 3
+    arguments = (spec, args["training_id"], scores.name, Path(args["variant"]), Path(args["data"]), names)
+    evaluation_ids = evaluate_sets.fn(*arguments)
+    assert len({scores.name, *evaluation_ids}) == 3
     landed = query("SELECT * FROM evaluation ORDER BY evaluation_set")
     assert landed.evaluation_set.tolist() == names and landed.cases.tolist() == [8, 300]
     assert set(landed.threshold) == {on_test["threshold"]} and set(landed.training_id) == {args["training_id"]}
@@ -117,7 +117,7 @@ def test_each_set_lands_as_a_source_of_its_own_with_the_tests_threshold(study, m
     assert len(notes) == 2 and all(note.startswith("no guarantee here") for note in notes)
     assert landed.has_groups.tolist() == [False, True]
     assert landed.mc_status.tolist() == ["not available"] * 2 and "test set only" in landed.mc_reason[0]
-    for name, evaluation in zip(names, found, strict=True):
+    for name, evaluation in zip(names, evaluation_ids, strict=True):
         folder = scores.parent / evaluation
         for kept in ("calibration.jsonl", "rules.json"):
             assert (folder / kept).read_bytes() == (scores / kept).read_bytes()
@@ -153,7 +153,7 @@ def test_one_case_and_no_emergency_at_all_go_from_the_real_scoring_through_every
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="there is no shared/data beside the repository")
-def test_the_public_sets_are_scored_and_land_each_as_a_source_of_its_own(study, monkeypatch, tmp_path):
+def test_the_public_sets_are_scored_and_land_separately(study, monkeypatch, tmp_path):
     spec, args, scores = study
     monkeypatch.setenv("TRIAGE_HOME", args["home"])
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "triage.duckdb"))
@@ -166,9 +166,13 @@ def test_the_public_sets_are_scored_and_land_each_as_a_source_of_its_own(study, 
     landed = query("SELECT * FROM evaluation").set_index("evaluation_set")
     on_test = landed.loc["test"]
     for name, cases in PUBLIC.items():
-        own = landed.loc[name]
-        assert own.cases == cases and own.threshold == on_test.threshold and own.set_digest != on_test.set_digest
-        found = query(f"SELECT case_id, label FROM prediction WHERE evaluation_id = '{own.evaluation_id}'")
+        evaluation = landed.loc[name]
+        assert (
+            evaluation.cases == cases
+            and evaluation.threshold == on_test.threshold
+            and evaluation.set_digest != on_test.set_digest
+        )
+        found = query(f"SELECT case_id, label FROM prediction WHERE evaluation_id = '{evaluation.evaluation_id}'")
         assert dict(found.values.tolist()) == {str(row["id"]): row["label"] for row in lines(public_file(name))}
         assert query(f"SELECT cases FROM evaluation_summary WHERE evaluation_set = '{name}'").cases.tolist() == [cases]
     assert query("SELECT DISTINCT evaluation_set FROM leaderboard").evaluation_set.tolist() == ["test"]
@@ -178,10 +182,10 @@ def test_what_has_landed_is_not_scored_again(study, monkeypatch):
     spec, args, scores = study
     monkeypatch.setenv("TRIAGE_HOME", args["home"])
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(Path(args["home"]) / "triage.duckdb"))
-    given = (spec, args["training_id"], scores.name, Path(args["variant"]), Path(args["data"]), ["clinic"])
-    first = evaluate_sets.fn(*given)
+    arguments = (spec, args["training_id"], scores.name, Path(args["variant"]), Path(args["data"]), ["clinic"])
+    first = evaluate_sets.fn(*arguments)
     monkeypatch.setattr("tasks.evaluation_sets.run_child", lambda *_: pytest.fail("scored again"))
-    assert evaluate_sets.fn(*given) == first
+    assert evaluate_sets.fn(*arguments) == first
 
 
 def test_an_evaluation_set_changes_no_training_and_no_other_evaluation(study, tmp_path):

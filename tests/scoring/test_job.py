@@ -50,7 +50,7 @@ def study(tmp_path_factory):
     patch = pytest.MonkeyPatch()
     home = tmp_path_factory.mktemp("study")
     patch.setenv("TRIAGE_HOME", str(home))
-    yield made(home, 4, ("baseline", "balanced_safe"))
+    yield run_experiments(home, 4, ("baseline", "balanced_safe"))
     patch.undo()
 
 
@@ -58,11 +58,11 @@ def study(tmp_path_factory):
 def eight_bits(study):
     """The recipe with dropout at 8 bits, beside the study."""
     home = Path(study["tiny-llama", "baseline"][1]["home"])
-    return made(home, 8, ("balanced_safe",))
+    return run_experiments(home, 8, ("balanced_safe",))
 
 
-def made(home, bits, recipes):
-    """Experiments of the smoke grid, made in this process: spec, arguments and scores by model and recipe."""
+def run_experiments(home, bits, recipes):
+    """Experiments of the smoke grid, run in this process: spec, arguments and scores by model and recipe."""
     narrowed = [f"bits=[{bits}]", "scoring.passes=20", "scoring.generated_cases=3", "recipe.iterations=3"]
     grid = load_grid("smoke", narrowed)
     data = prepare_dataset(grid.data, home)
@@ -140,13 +140,13 @@ def stock_losses(args, name, as_chat=None):
         start = tokenizer.encode(prompt.plain_text(record["text"]))
         return start, start + tokenizer.encode(f" {record['label']}{prompt.plain_end}", add_special_tokens=False)
 
-    found = []
+    losses_by_case = []
     for record in lines(Path(args["data"]) / f"{name}.jsonl"):
         start, whole = rendered(record)
         logits = stock(mx.array([whole[:-1]]))[0]
         losses = nn.losses.cross_entropy(logits[len(start) - 1 :], mx.array(whole[len(start) :]))
-        found.append(np.array(losses.tolist()))
-    return found
+        losses_by_case.append(np.array(losses.tolist()))
+    return losses_by_case
 
 
 def is_chat(args):
@@ -210,19 +210,19 @@ def test_an_adapter_that_gives_nan_seals_no_scores_and_is_named_with_its_count(s
     assert not (tmp_path / "scores").exists()
 
 
-def test_a_shortened_case_is_told_and_counted_and_a_window_that_fits_none_is_refused(study, tmp_path):
+def test_shortened_cases_are_warned_of_and_counted_and_a_window_that_fits_none_is_refused(study, tmp_path):
     spec, args, _ = study["tiny-llama", "baseline"]
     template = load_template(Path(args["variant"]))
 
     def scored(window):
-        told: list[Event] = []
+        events: list[Event] = []
         shorter = spec.model_copy(update={
             "training": spec.training.model_copy(update={"max_tokens": window}),
             "scoring": spec.scoring.model_copy(update={"generated_cases": 0}),
         })  # fmt: skip
         folder = tmp_path / str(window)
-        score(args | {"experiment": shorter.model_dump(mode="json")}, folder, told.append)
-        return folder, [event.message for event in told if isinstance(event, StepWarning)]
+        score(args | {"experiment": shorter.model_dump(mode="json")}, folder, events.append)
+        return folder, [event.message for event in events if isinstance(event, StepWarning)]
 
     whole = load_set(Path(args["data"]), "test", template, 2048)
     lengths = sorted(len(case.prompt) for case in whole.cases.encoded)
@@ -271,10 +271,10 @@ def test_the_untuned_model_scores_as_a_fresh_adapter_does_and_through_the_same_p
     settings = {"scoring": spec.scoring.model_dump(mode="json"), "training": spec.training.model_dump(mode="json")}
     folders = {key: args[key] for key in ("variant", "data", "home")}
     monkeypatch.setattr("tasks.runtime.device.SLOW_GFLOPS", 1e9)  # no machine is fast enough
-    told = []
-    job.run_untuned(folders | settings | {"scores": str(tmp_path / "untuned"), "sets": {}}, told.append)
+    events = []
+    job.run_untuned(folders | settings | {"scores": str(tmp_path / "untuned"), "sets": {}}, events.append)
     first = [DeviceReport] if backend() == "metal" else [StepWarning, DeviceReport]
-    assert [type(event) for event in told][: len(first)] == first, "reported before anything is computed"
+    assert [type(event) for event in events][: len(first)] == first, "reported before anything is computed"
     assert sorted(p.name for p in (Path(args["home"]) / "prefixes").iterdir()) == stored, "no prefix of its own"
     stack = load_variant(Path(args["variant"]), compute_path())
     fresh = add_lora(stack, spec.recipe, spec.training, spec.seed)
@@ -299,7 +299,7 @@ def test_a_larger_dropout_sample_repeats_the_figures_of_a_smaller_one(study, tmp
 
 
 @pytest.mark.parametrize("model", ["tiny-llama", "tiny-gemma3"])
-def test_greedy_answers_are_those_of_stock_generation_and_their_text_is_not_kept(study, model):
+def test_greedy_answers_equal_stock_generation_and_their_text_is_not_stored(study, model):
     spec, args, scores = study[model, "balanced_safe"]
     stock = load(args["variant"], adapter_path=args["folder"])[0]
     stock.set_dtype(mx.float32)
@@ -327,17 +327,17 @@ def test_fidelity_is_measured_against_the_unquantised_model_and_8_bits_are_close
     base = base_folder(source, home)
     common = {"reference": str(base), "cases": 10, "data": args["data"], "home": str(home),
               "training": spec.training.model_dump(mode="json")}  # fmt: skip
-    found = fidelity_job.run(common | {"variants": {"4": args["variant"], "8": eight, "0": str(base)}}, quiet)
-    figures = {bits: found["figures"][bits]["vocabulary"] for bits in found["figures"]}
-    assert found["set_cases"] == 24 and figures["4"]["cases"] == 10
+    measured = fidelity_job.run(common | {"variants": {"4": args["variant"], "8": eight, "0": str(base)}}, quiet)
+    figures = {bits: measured["figures"][bits]["vocabulary"] for bits in measured["figures"]}
+    assert measured["set_cases"] == 24 and figures["4"]["cases"] == 10
     assert figures["4"]["kl_mean"] > 10 * figures["8"]["kl_mean"] > 0
     assert figures["0"]["kl_max"] < 1e-9 and figures["0"]["perplexity_ratio"] == pytest.approx(1, abs=1e-5)
     model, _ = load_model(base)
     model.set_dtype(mx.float32)
     loaded = load_set(Path(args["data"]), "test", load_template(base), spec.training.max_tokens)
-    chosen = sample_numbers([r["case_id"] for r in loaded.records], [r["label"] for r in loaded.records], 10)
+    case_numbers = sample_numbers([r["case_id"] for r in loaded.records], [r["label"] for r in loaded.records], 10)
     nll, count = 0.0, 0
-    for case in chosen:
+    for case in case_numbers:
         tokens = mx.array(loaded.cases.encoded[case].prompt)
         losses = nn.losses.cross_entropy(model(tokens[None, :-1])[0], tokens[1:])[loaded.cases.leading :]
         nll, count = nll + losses.sum().item(), count + losses.size
@@ -353,19 +353,23 @@ def test_fidelity_of_a_set_with_one_case_has_divergences_and_no_perplexity_and_n
     base = base_folder(fetch_base(spec.model, Path(args["home"])), Path(args["home"]))
     common = {"reference": str(base), "cases": 10, "data": str(data), "home": str(tmp_path),
               "training": spec.training.model_dump(mode="json")}  # fmt: skip
-    found = fidelity_job.run(common | {"variants": {"4": args["variant"]}}, quiet)
-    own = found["figures"]["4"]["vocabulary"]
-    assert found["set_cases"] == own["cases"] == 1 and own["kl_mean"] > 0 and own["perplexity"] is None
+    measured = fidelity_job.run(common | {"variants": {"4": args["variant"]}}, quiet)
+    vocabulary = measured["figures"]["4"]["vocabulary"]
+    assert (
+        measured["set_cases"] == vocabulary["cases"] == 1
+        and vocabulary["kl_mean"] > 0
+        and vocabulary["perplexity"] is None
+    )
     damaged = shutil.copytree(args["variant"], tmp_path / "damaged")
     weights = mx.load(str(damaged / "model.safetensors"))
     mx.eval(weights)
     name = next(key for key in weights if key.endswith("norm.weight"))
     mx.save_safetensors(str(damaged / "model.safetensors"), weights | {name: weights[name] * float("nan")})
-    made = {
+    entries = {
         key: value for key, value in verify(Path(args["variant"])).items() if key not in ("files", "check", "digest")
     }
     (damaged / "manifest.json").unlink()
-    seal(damaged, made)
+    seal(damaged, entries)
     with pytest.raises(TriageError, match="logits that are not finite"):
         fidelity_job.run(common | {"data": args["data"], "variants": {"4": str(damaged)}}, quiet)
 
@@ -378,15 +382,15 @@ def test_the_settings_digest_covers_what_has_no_column_and_neither_bits_nor_seed
         parts = {"training": spec.training.model_copy(update=training), "recipe": spec.recipe.model_copy(update=recipe)}
         return settings_digest(spec.model_copy(update=parts | values), dataset)
 
-    own = digest()
-    assert own == digest(seed=7) == digest(bits=8) == digest({"memory": "9GB"}) == digest(recipe={"name": "other"})
+    original = digest()
+    assert original == digest(seed=7) == digest(bits=8) == digest({"memory": "9GB"}) == digest(recipe={"name": "other"})
     changed = [
         digest({"decay": "cosine"}), digest({"max_gradient_norm": 0.5}), digest({"patience": 9}), digest({"max_tokens": 64}),
         digest({"warmup_ratio": 0.3}), digest({"weight_decay": 0.5}), digest({"evaluate_every": 7}),
         digest({"target_modules": ("self_attn.q_proj",)}), digest(recipe={"class_weights": {"ED": 9, "GP": 1, "HOME": 1}}),
         digest(recipe={"cost_matrix": None}),
     ]  # fmt: skip
-    assert own not in changed and len(set(changed)) == len(changed)
+    assert original not in changed and len(set(changed)) == len(changed)
 
 
 def test_the_rules_are_written_before_the_first_test_case_is_scored(study, monkeypatch, tmp_path):
@@ -419,7 +423,7 @@ def test_a_recipe_without_a_target_is_read_at_that_of_the_baselines_beside_its_p
 
 
 def test_the_rules_that_decide_are_the_stored_ones(study, tmp_path):
-    """Had rows chosen anew, another record would change nothing."""
+    """If the rules were chosen again, another record would change nothing."""
     spec, args, scores = study["tiny-llama", "balanced_safe"]
     before = rows_of(spec, args, scores)
     other = shutil.copytree(scores, tmp_path / scores.name)
@@ -440,15 +444,15 @@ def test_the_rules_that_decide_are_the_stored_ones(study, tmp_path):
 
 def test_the_primary_rule_is_repeated_in_each_pass(study):
     spec, args, scores = study["tiny-llama", "balanced_safe"]
-    found = rows_of(spec, args, scores)
-    threshold = found["evaluation"][0]["threshold"]
+    rows = rows_of(spec, args, scores)
+    threshold = rows["evaluation"][0]["threshold"]
     passes = np.load(scores / "passes.npy", allow_pickle=False)
     ed = (passes[:, :, 0] >= threshold).mean(axis=0)
-    assert [r["decision_confidence"] for r in found["mc_dropout"] if r["decision_majority"] == "ED"] == pytest.approx(
-        [share for share, r in zip(ed, found["mc_dropout"], strict=True) if r["decision_majority"] == "ED"]
+    assert [r["decision_confidence"] for r in rows["mc_dropout"] if r["decision_majority"] == "ED"] == pytest.approx(
+        [share for share, r in zip(ed, rows["mc_dropout"], strict=True) if r["decision_majority"] == "ED"]
     )
-    assert len(found["review_flag"]) == 3 and len(found["reliability"]) == 9 and len(found["conformal"]) == 1
-    assert {m["metric"] for m in found["metric"]} >= {"brier", "ece", "ed_ece", "format_compliance"}
+    assert len(rows["review_flag"]) == 3 and len(rows["reliability"]) == 9 and len(rows["conformal"]) == 1
+    assert {m["metric"] for m in rows["metric"]} >= {"brier", "ece", "ed_ece", "format_compliance"}
 
 
 def test_an_evaluation_that_fails_leaves_the_landed_training_and_its_other_evaluations(study, tmp_path, monkeypatch):
@@ -456,8 +460,8 @@ def test_an_evaluation_that_fails_leaves_the_landed_training_and_its_other_evalu
     spec, args, scores = study["tiny-llama", "balanced_safe"]
     monkeypatch.setenv("TRIAGE_HOME", args["home"])
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "triage.duckdb"))
-    given = args["training_id"], scores.name, Path(args["variant"]), Path(args["data"])
-    land.fn(spec, *given)
+    ids = args["training_id"], scores.name, Path(args["variant"]), Path(args["data"])
+    land.fn(spec, *ids)
     land_failure(
         spec, Path(args["variant"]), Path(args["data"]), RuntimeError("the disk was full while 100 passes were written")
     )
@@ -466,7 +470,7 @@ def test_an_evaluation_that_fails_leaves_the_landed_training_and_its_other_evalu
     (Path(args["home"]) / "landing" / args["training_id"]).rename(tmp_path / "gone")
     land_failure(spec, Path(args["variant"]), Path(args["data"]), RuntimeError("the first evaluation failed"))
     assert query("SELECT status FROM experiment").status.tolist() == ["failed"], "nothing had landed: it is told"
-    land.fn(spec, *given)
+    land.fn(spec, *ids)
     assert query("SELECT status FROM experiment").status.tolist() == ["completed"], "it is there after all"
 
 
@@ -479,7 +483,7 @@ def test_a_further_evaluation_set_or_another_target_makes_no_other_dataset_and_n
     assert settings_digest(spec.model_copy(update={"recipe": recipe}), both) == settings_digest(spec, alone)
 
 
-def test_a_moved_adapter_is_judged_by_its_own_rules_and_not_by_ones_chosen_anew(study, eight_bits, tmp_path):
+def test_a_moved_adapter_is_judged_by_the_rules_of_its_own_evaluation(study, eight_bits, tmp_path):
     """A threshold chosen on the other weights would make up for the shift that the arm is there to show."""
     spec, args, scores = study["tiny-llama", "balanced_safe"]
     other = eight_bits["tiny-llama", "balanced_safe"][1]["variant"]
