@@ -62,10 +62,11 @@ A grid file describes a study in TOML: every model x precision x recipe x seed i
 | `ablation.toml` | the parts of the safety loss, alone and together, with three seeds |
 | `smoke.toml` | every stage on tiny random models, in about a minute |
 
-Run one by its name or by its path (`triage sweep demo`, `triage sweep my_grid.toml`), and see with `--plan` what it would
-do. `--set` changes any key for one run: `--set training.num_layers=8`, `--set recipe.iterations=50` (all recipes).
-`triage init DIR` writes a grid to start from. A misspelt key or a value out of bounds ends the command with the file, the
-line and the allowed values.
+Run one by its name or its path (`triage sweep demo`, `triage sweep my_grid.toml`); with `--plan`,
+see what it would do. `--set` changes any key for one run: `--set training.num_layers=8`,
+`--set recipe.iterations=50` (all recipes). `triage init DIR` writes a grid to start from. A
+misspelt key or a value out of bounds ends the command with the file, the line and the allowed
+values.
 
 The tables below list every key. They are generated from `tasks/spec.py`; after a change there, run
 `python -m tasks.grid_reference`."""
