@@ -1,8 +1,9 @@
-"""Dropout passes and scoring, timed: ours from the stored prefix, against full-logit passes over all layers, and generation.
+"""Dropout passes and scoring, timed: ours from the stored prefix, against full-logit passes over
+all layers, and generation.
 
-Each engine runs in its own process, on the same cases, all but one with our BLAS. Passes and scoring are timed for about
-the requested number of seconds, generation once for each case; the rest of the task is scaled, and the figures say so.
-Engines:
+Each engine runs in its own process, on the same cases, all but one with our BLAS. Passes and
+scoring are timed for about the requested number of seconds, generation once for each case; the rest
+of the task is scaled, and the figures say so. Engines:
     ours            `dropout_passes` from a prefix that is already stored
     full            each pass a batched forward of mlx-lm's own model, all layers and full logits, LoRA dropout on
     generate        mlx-lm's greedy generation of 16 tokens, one case after the other, dropout on
@@ -75,7 +76,9 @@ class Workbench:
     emit: Emit
 
     def stored_prefix(self) -> Prefix:
-        """The set's frozen prefix, stored before anything is timed, as it is for every recipe but the first."""
+        """The set's frozen prefix, stored before anything is timed, as it is for every recipe but
+        the first.
+        """
         digest = VariantManifest.read(self.job.variant).digest
         return open_prefix(
             self.adapted.stack,
@@ -90,8 +93,8 @@ class Workbench:
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     """Measure one engine; `args` are the fields of DropoutJob.
 
-    Returns `seconds` (of each pass, generation or repeat), `cases`, `tokens` (mean, least and most of a prompt), device;
-    and of the dropout engines `probabilities` (passes, cases, 3).
+    Returns `seconds` (of each pass, generation or repeat), `cases`, `tokens` (mean, least and most
+    of a prompt), device; and of the dropout engines `probabilities` (passes, cases, 3).
     """
     job = DropoutJob.model_validate(args)
     device = measure()
@@ -123,7 +126,9 @@ def _load(job: DropoutJob, training: Training) -> Adapted:
 
 
 def select_cases(test: LoadedSet, job: DropoutJob) -> list[int]:
-    """Case numbers: a stratified sample for the scoring engines, the prompts nearest to CASE_TOKENS for the others."""
+    """Case numbers: a stratified sample for the scoring engines, the prompts nearest to CASE_TOKENS
+    for the others.
+    """
     ids = [record["case_id"] for record in test.records]
     if job.engine.startswith("score"):
         return sample_numbers(ids, [record["label"] for record in test.records], job.scored)
@@ -172,7 +177,9 @@ def _full(bench: Workbench) -> Figures:
 
 
 def _forward_all(adapted: Adapted, cases: Cases, key: tuple[int, ...] | None) -> np.ndarray:
-    """log P of each label's first token up to a constant, (cases, 3), from full logits of every position."""
+    """log P of each label's first token up to a constant, (cases, 3), from full logits of every
+    position.
+    """
     logp = np.zeros((len(cases.encoded), 3))
     vocabulary = adapted.stack.model.args.vocab_size
     token_budget = min(TOKENS_AT_ONCE, LOGITS_AT_ONCE // vocabulary)
@@ -222,7 +229,9 @@ def _scorings(work: Callable[[], object], job: DropoutJob) -> Figures:
 
 
 def _repeated(work: Callable[[], object], most: int, least: int, seconds: float) -> list[float]:
-    """Seconds of each repeat: `most` of them, or fewer once `seconds` have passed, but at least `least`."""
+    """Seconds of each repeat: `most` of them, or fewer once `seconds` have passed, but at least
+    `least`.
+    """
     times: list[float] = []
     while len(times) < most and (len(times) < least or sum(times) < seconds):
         times.append(_timed(work))

@@ -17,9 +17,11 @@ SPEED_REPEATS = 15
 
 
 def matmul_flops(model: nn.Module, loss: Callable[[nn.Module], mx.array]) -> int:
-    """FLOPs of all matrix products in loss and gradients, counted in the graph that MLX builds for them.
+    """FLOPs of all matrix products in loss and gradients, counted in the graph that MLX builds for
+    them.
 
-    A product of (..., M, K) and (K, N) counts 2 M N K. Products that no gradient needs are not in the graph.
+    A product of (..., M, K) and (K, N) counts 2 M N K. Products that no gradient needs are not in
+    the graph.
     """
     weights: dict[str, mx.array] = dict(tree_flatten(model.trainable_parameters()))
     value_and_gradient = nn.value_and_grad(model, loss)
@@ -42,7 +44,9 @@ def _flops(node: dict[str, Any]) -> int:
 
 
 def matmul_speed(rows: int, inner: int, columns: int) -> float:
-    """Median speed in GFLOP/s of float32 products (rows, inner) x (inner, columns), laid out as a linear layer's."""
+    """Median speed in GFLOP/s of float32 products (rows, inner) x (inner, columns), laid out as a
+    linear layer's.
+    """
     x = mx.array(np.random.default_rng(0).random((rows, inner), np.float32))
     weight = mx.array(np.random.default_rng(0).random((columns, inner), np.float32))
     mx.eval(x @ weight.T)

@@ -1,4 +1,7 @@
-"""Arguments of the benchmarks' jobs. This file imports no MLX: parents build these classes, child processes parse them."""
+"""Arguments of the benchmarks' jobs.
+
+This file imports no MLX: parents build these classes, child processes parse them.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,11 @@ from pydantic import BaseModel, ConfigDict
 
 
 class StepJob(BaseModel):
-    """One engine's training step: `batch` cases of `length` tokens, LoRA on the last `layers` blocks.
+    """One engine's training step: `batch` cases of `length` tokens, LoRA on the last `layers`
+    blocks.
 
-    `repeats`: timed steps. `memory`: budget in bytes of a step that is measured within one. `gradients`: the file of
-    each engine's gradients, to compare them.
+    `repeats`: timed steps. `memory`: budget in bytes of a step that is measured within one.
+    `gradients`: the file of each engine's gradients, to compare them.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -30,8 +34,8 @@ class StepJob(BaseModel):
 class DropoutJob(BaseModel):
     """One engine's dropout passes, generations or scores over the test set of `data`.
 
-    `cases`: of the dropout engines; `scored`: cases of the scoring engines, timed `repeats` times. `seconds`: about how
-    long to measure.
+    `cases`: of the dropout engines; `scored`: cases of the scoring engines, timed `repeats` times.
+    `seconds`: about how long to measure.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -1,4 +1,6 @@
-"""Memory of one training step, on quantised weights as stored (as Metal holds them, on any machine) or within a budget."""
+"""Memory of one training step, on quantised weights as stored (as Metal holds them, on any machine)
+or within a budget.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,11 @@ from tasks.tuning.memory import MemoryChoice, cache_limit
 
 
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
-    """One packed step (`args`: the fields of StepJob) over a stored prefix, with the optimizer's update.
+    """One packed step (`args`: the fields of StepJob) over a stored prefix, with the optimizer's
+    update.
 
-    Returns stored bytes, MLX's bytes after loading, at the step's peak and in its cache, the process's peak, seconds.
+    Returns stored bytes, MLX's bytes after loading, at the step's peak and in its cache, the
+    process's peak, seconds.
     """
     setting = Setting.model_validate(args)
     adapted, weights_bytes = _load(setting, "packed")
@@ -32,10 +36,12 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
 
 
 def run_within(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
-    """One step and one validation as in a training within a budget (`args`: the fields of StepJob, with `memory`).
+    """One step and one validation as in a training within a budget (`args`: the fields of StepJob,
+    with `memory`).
 
-    Prefix, micro-batch and checkpointing follow from the budget, weights included. Returns the figures of `run`, with
-    budget, micro-batch and whether blocks were checkpointed. Raises BadInput if not even one case fits.
+    Prefix, micro-batch and checkpointing follow from the budget, weights included. Returns the
+    figures of `run`, with budget, micro-batch and whether blocks were checkpointed. Raises BadInput
+    if not even one case fits.
     """
     setting = Setting.model_validate(args)
     assert setting.memory is not None

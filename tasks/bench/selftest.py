@@ -1,7 +1,9 @@
-"""Checks that this machine computes the right numbers: for `triage doctor --selftest`, in a child process.
+"""Checks that this machine computes the right numbers: for `triage doctor --selftest`, in a child
+process.
 
-Quantised kernels against the same weights unpacked, our gradients against stock mlx-lm's, and on Metal the memory
-limits, on tiny models with random weights that are created, quantised and loaded like real ones.
+Quantised kernels against the same weights unpacked, our gradients against stock mlx-lm's, and on
+Metal the memory limits, on tiny models with random weights that are created, quantised and loaded
+like real ones.
 """
 
 from __future__ import annotations
@@ -32,12 +34,13 @@ from tasks.tuning.losses import make_objective
 MODELS = ("tiny-llama", "tiny-gemma3")
 CASES = 3
 LENGTH = 48
-# Largest difference over the largest value. In float32 only the order of sums differs; Metal's kernels may also round
-# inner products more coarsely.
+# Largest difference over the largest value. In float32 only the order of sums differs; Metal's
+# kernels may also round inner products more coarsely.
 LIMITS = {"cpu": 1e-5, "metal": 1e-3}
-# bfloat16 keeps 8 bits, so how far it is off depends on the model. The yardstick is the same model unpacked to bfloat16:
-# the quantised kernels' root mean square error may be at most this many times the dense ones'. Metal only: on CPU
-# MLX's bfloat16 kernels measure about 3, and the study never uses them.
+# bfloat16 keeps 8 bits, so how far it is off depends on the model. The yardstick is the same model
+# unpacked to bfloat16: the quantised kernels' root mean square error may be at most this many times
+# the dense ones'. Metal only: on CPU MLX's bfloat16 kernels measure about 3, and the study never
+# uses them.
 BFLOAT16_LIMIT = 2.0
 TRAINING = Training(num_layers=2)
 RECIPE = Recipe(
@@ -58,7 +61,8 @@ Check = dict[str, Any]
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     """Run every check; `args`: `folder`, for the tiny models. Returns `checks`, a list.
 
-    A check has name, ok, value, limit, unit, and what to do (`remedy`) and how bad it is (`level`) if it is not ok.
+    A check has name, ok, value, limit, unit, and what to do (`remedy`) and how bad it is (`level`)
+    if it is not ok.
     """
     checks = [
         check
@@ -96,7 +100,9 @@ def _variant_checks(name: str, bits: int, root: Path) -> Iterator[Check]:
 
 
 def _bfloat16(title: str, packed: Stack, folder: Path) -> Check:
-    """Errors of the packed model as stored, in units of those of the same model unpacked to bfloat16."""
+    """Errors of the packed model as stored, in units of those of the same model unpacked to
+    bfloat16.
+    """
     dense = load_variant(folder, "dequantised_f32")
     exact = _outputs(dense)
     dense.model.set_dtype(mx.bfloat16)
@@ -181,7 +187,9 @@ def _ours(adapted: Adapted, cases: Cases) -> tuple[float, Weights]:
 
 
 def _wired_limit() -> Check:
-    """Can the recommended working set be wired, so that weights are never paged out? The old limit is restored."""
+    """Can the recommended working set be wired, so that weights are never paged out? The old limit
+    is restored.
+    """
     recommended = int(mx.device_info()["max_recommended_working_set_size"])
     before = mx.set_wired_limit(recommended)
     accepted = mx.set_wired_limit(before)
@@ -192,7 +200,9 @@ def _wired_limit() -> Check:
 
 
 def _cache_limit() -> Check:
-    """Does the allocator's cache stay below its limit after four times as much is freed? The old limit is restored."""
+    """Does the allocator's cache stay below its limit after four times as much is freed? The old
+    limit is restored.
+    """
     before = mx.set_cache_limit(CACHE_LIMIT)
     blocks = [mx.full(CACHE_LIMIT, i, dtype=mx.uint8) for i in range(4)]
     mx.eval(blocks)

@@ -1,4 +1,6 @@
-"""The common ground of all engines of the training benchmark: batch, adapter to start from, comparison of gradients."""
+"""The common ground of all engines of the training benchmark: batch, adapter to start from,
+comparison of gradients.
+"""
 
 from __future__ import annotations
 
@@ -70,8 +72,9 @@ class Setting(StepJob):
 class Measured:
     """The figures of one engine.
 
-    Seconds of each timed step; bytes after loading, at the peak and cached after the last step; FLOPs of a step; the
-    gradients of the first step; notes; and for a frozen prefix its blocks and the seconds that storing it took.
+    Seconds of each timed step; bytes after loading, at the peak and cached after the last step;
+    FLOPs of a step; the gradients of the first step; notes; and for a frozen prefix its blocks and
+    the seconds that storing it took.
     """
 
     seconds: list[float]
@@ -89,7 +92,8 @@ class Measured:
 
 
 def bench_cases(vocabulary: int, batch: int, length: int) -> Cases:
-    """`batch` cases of `length` random tokens, the last three of them the completion, with stock's mask.
+    """`batch` cases of `length` random tokens, the last three of them the completion, with stock's
+    mask.
 
     The prompts begin with the same tokens, as real ones do with the instruction.
     """
@@ -110,7 +114,9 @@ def bench_cases(vocabulary: int, batch: int, length: int) -> Cases:
 
 
 def start_adapter(model: nn.Module) -> None:
-    """Give the LoRA tensors the same values in every engine: lora_b too, since at zero half the gradients vanish."""
+    """Give the LoRA tensors the same values in every engine: lora_b too, since at zero half the
+    gradients vanish.
+    """
     parameters = sorted(tree_flatten(model.trainable_parameters()))
     values = [(name, _start_value(i, name, old.shape)) for i, (name, old) in enumerate(parameters)]
     model.load_weights(values, strict=False)
@@ -124,7 +130,9 @@ def _start_value(number: int, name: str, shape: tuple[int, ...]) -> mx.array:
 
 
 def first_gradients(optimizer: optim.Optimizer) -> Weights:
-    """Gradients of an optimizer's only step so far: AdamW's first moment is then (1 - beta) times them."""
+    """Gradients of an optimizer's only step so far: AdamW's first moment is then (1 - beta) times
+    them.
+    """
     gradients = {
         name.removesuffix(".m"): value / (1 - FIRST_MOMENT)
         for name, value in tree_flatten(optimizer.state)

@@ -34,7 +34,9 @@ PADDING = 64
 
 
 def measure_stock(setting: Setting, cases: Cases) -> Measured:
-    """Time `train()` on the batch: several steps where the weights are dense, one where they are packed."""
+    """Time `train()` on the batch: several steps where the weights are dense, one where they are
+    packed.
+    """
     dense = setting.engine == "stock_dense"
     notes = _compile_where_possible()
     model = _stock_model(setting, dense)
@@ -59,7 +61,9 @@ def measure_stock(setting: Setting, cases: Cases) -> Measured:
 
 
 def float64_gradients(setting: Setting) -> Weights:
-    """Stock's loss on the dense weights in float64, case by case to spare memory (all have as many scored tokens)."""
+    """Stock's loss on the dense weights in float64, case by case to spare memory (all have as many
+    scored tokens).
+    """
     model = _stock_model(setting, dense=True)
     model.set_dtype(mx.float64)
     cases = setting.cases
@@ -132,5 +136,7 @@ def _train(model: nn.Module, setting: Setting, cases: Cases, steps: int) -> _Clo
 
 
 def _dataset(cases: Cases) -> list[tuple[list[int], int]]:
-    """(tokens, length of the prompt) of each case: with stock's mask a row's inputs are the whole sequence."""
+    """(tokens, length of the prompt) of each case: with stock's mask a row's inputs are the whole
+    sequence.
+    """
     return [(list(row.inputs), row.first + 1) for row in cases.rows]

@@ -1,4 +1,5 @@
-"""One training step, timed: stock mlx-lm's own `train()` or our engine, on the same batch from the same adapter.
+"""One training step, timed: stock mlx-lm's own `train()` or our engine, on the same batch from the
+same adapter.
 
 Each engine runs in its own process, since a BLAS library, once loaded, stays. Engines:
     stock        as installed: the wheel's own BLAS, packed weights with float32 scales and norms (as stored on Metal)
@@ -39,10 +40,12 @@ GRADIENTS = "gradients.safetensors"
 
 
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
-    """Measure one engine (`args`: the fields of StepJob) and write its gradients to `folder`/gradients.safetensors.
+    """Measure one engine (`args`: the fields of StepJob) and write its gradients to
+    `folder`/gradients.safetensors.
 
-    Returns the fields of Measured without the gradients, the device, the speed of its largest matrix product (GFLOP/s),
-    peak resident bytes, and how many first tokens all prompts have in common.
+    Returns the fields of Measured without the gradients, the device, the speed of its largest
+    matrix product (GFLOP/s), peak resident bytes, and how many first tokens all prompts have in
+    common.
     """
     setting = Setting.model_validate(args)
     device = measure()
@@ -62,10 +65,12 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
 
 
 def compare(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
-    """Per engine, how far its gradients are from stock's (`to_stock`) and from the same step's in float64 (`to_float64`).
+    """Per engine, how far its gradients are from stock's (`to_stock`) and from the same step's in
+    float64 (`to_float64`).
 
-    `args`: the fields of StepJob, with `gradients` for `stock` among others. The second figure is the error of float32
-    itself: with real weights, whose activations span five orders of magnitude, no engine is exact.
+    `args`: the fields of StepJob, with `gradients` for `stock` among others. The second figure is
+    the error of float32 itself: with real weights, whose activations span five orders of magnitude,
+    no engine is exact.
     """
     setting = Setting.model_validate(args)
     # The only device that has float64.
@@ -111,7 +116,10 @@ def _ours(setting: Setting, cases: Cases) -> Measured:
 def _timed_steps(
     setting: Setting, adapted: Adapted, prefix: Prefix, objective: Objective
 ) -> tuple[list[float], Weights]:
-    """Seconds of each update after a warm-up, and the gradients of the first; MLX's peak memory is that of these."""
+    """Seconds of each update after a warm-up, and the gradients of the first.
+
+    MLX's peak memory is that of these.
+    """
     model = adapted.stack.model
     optimizer = setting.optimizer()
     optimizer.init(model.trainable_parameters())
@@ -132,7 +140,10 @@ def _timed_steps(
 
 
 def _prefix(setting: Setting, adapted: Adapted, cases: Cases) -> tuple[Prefix, dict[str, Any]]:
-    """The batch's frozen prefix, written and read back; its blocks, and the seconds that it took."""
+    """The batch's frozen prefix, written and read back.
+
+    Returned with its number of blocks and the seconds that writing it took.
+    """
     start = time.perf_counter()
     digest = VariantManifest.read(setting.variant).digest
     prefix = open_prefix(adapted.stack, cases, adapted.boundary, setting.folder, digest)

@@ -1,8 +1,10 @@
-"""One operating-system process per MLX step: `python -m tasks.runtime.child spec.json`, or forked (fork_server.py).
+"""One operating-system process per MLX step: `python -m tasks.runtime.child spec.json`, or forked
+(fork_server.py).
 
-The child writes its events as JSON lines on its standard output and ends with a `result` or `error` event; its exit
-code names the type of the error. Its standard input is a pipe that the parent holds open: if the parent dies, in any
-way, the pipe closes and the child exits. Both sides of the protocol are in this file.
+The child writes its events as JSON lines on its standard output and ends with a `result` or `error`
+event; its exit code names the type of the error. Its standard input is a pipe that the parent holds
+open: if the parent dies, in any way, the pipe closes and the child exits. Both sides of the
+protocol are in this file.
 """
 
 from __future__ import annotations
@@ -58,7 +60,10 @@ _stopping = threading.Event()
 
 @dataclass(frozen=True)
 class _Ending:
-    """How a child ended. `outcome`: its last event, if it wrote one; `resident`: the bytes that it last held."""
+    """How a child ended. `outcome`: its last event, if it wrote one.
+
+    `resident`: the bytes that it last held.
+    """
 
     code: int
     outcome: StepResult | StepError | None
@@ -75,9 +80,9 @@ def run_child(
 ) -> dict[str, Any]:
     """Call `module:function` with `args` (JSON) in a child process and return its result (JSON).
 
-    `folder` receives `spec.json` and `child.log` (everything that libraries print); `environment` is added to that of
-    this process. Raises the typed error that the child reported, LostChild if a signal killed it, or OutOfMemory if it
-    was killed while it held 90 % of `memory_budget`.
+    `folder` receives `spec.json` and `child.log` (everything that libraries print); `environment`
+    is added to that of this process. Raises the typed error that the child reported, LostChild if a
+    signal killed it, or OutOfMemory if it was killed while it held 90 % of `memory_budget`.
     """
     refuse_if_stopping()
     spec_path = folder / "spec.json"
@@ -99,7 +104,9 @@ def refuse_if_stopping() -> None:
 
 
 def import_ahead(*modules: str) -> None:
-    """Start the fork server, if steps are forked here, and let it import `modules` in the background."""
+    """Start the fork server, if steps are forked here, and let it import `modules` in the
+    background.
+    """
     fork_server.start(MODULE, _environment(), *modules)
 
 
@@ -131,7 +138,8 @@ def _start(function: str, spec_path: Path, log: Path, extra: dict[str, str] | No
 
 
 def _environment() -> dict[str, str]:
-    # The child must find this very code, also if the parent was started in a checkout that is not installed.
+    # The child must find this very code, also if the parent was started in a checkout that is not
+    # installed.
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     process_chain()
@@ -144,7 +152,10 @@ def _environment() -> dict[str, str]:
 
 
 def _follow_to_end(process: Process, on_event: Emit) -> _Ending:
-    """Hand on the events of a child until it ends. However this function is left, the child has ended by then."""
+    """Hand on the events of a child until it ends.
+
+    However this function is left, the child has ended by then.
+    """
     _running.add(process)
     try:
         # The sweep may have been interrupted while the process started.
@@ -225,8 +236,8 @@ def _error_of_signal(number: int, resident: int, budget: int | None, log: Path) 
 def main(spec_path: str, *modules: str) -> NoReturn:
     """Run the function that the spec names, and exit; never returns.
 
-    With the fork server's option instead of a path, import `modules` and do so in one forked process per spec that the
-    parent sends.
+    With the fork server's option instead of a path, import `modules` and do so in one forked
+    process per spec that the parent sends.
     """
     # Ctrl-C reaches parent and child; the parent decides whether the child ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -268,7 +279,9 @@ def _call(spec_path: Path, emit: Emit) -> int:
 
 
 def _failure(error: Exception, folder: Path) -> tuple[StepError, int]:
-    """The last event of a step that raised `error`, and its exit code: 1 for an error that is not typed."""
+    """The last event of a step that raised `error`, and its exit code: 1 for an error that is not
+    typed.
+    """
     typed = _typed(error, folder)
     if typed is not None:
         return StepError(type(typed).__name__, str(typed)), typed.exit_code
@@ -277,7 +290,10 @@ def _failure(error: Exception, folder: Path) -> tuple[StepError, int]:
 
 
 def _typed(error: Exception, folder: Path) -> TriageError | None:
-    """The typed error that `error` amounts to, or None; a traceback of an unexpected one goes to the log."""
+    """The typed error that `error` amounts to, or None.
+
+    A traceback of an unexpected one goes to the log.
+    """
     if isinstance(error, TriageError):
         return error
     if isinstance(error, MemoryError):

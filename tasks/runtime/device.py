@@ -1,7 +1,8 @@
 """What this machine computes with: backend, compute path, BLAS library, memory.
 
-On Linux the MLX wheel is linked to a reference BLAS (about 5 GFLOP/s). Loading a real one into the process's global
-symbols before `import mlx.core` makes float32 matrix products a hundred times faster.
+On Linux the MLX wheel is linked to a reference BLAS (about 5 GFLOP/s). Loading a real one into the
+process's global symbols before `import mlx.core` makes float32 matrix products a hundred times
+faster.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ _THREAD_FUNCTIONS = (
     ("MKL_Get_Max_Threads", "MKL_Set_Num_Threads"),
     ("openblas_get_num_threads", "openblas_set_num_threads"),
 )
-# Rows, inner dimension and columns of the measured product: 512 tokens through an MLP of SmolLM2-135M.
+# Rows, inner dimension and columns of the measured product: 512 tokens through an MLP of
+# SmolLM2-135M.
 _MEASURED_SHAPE = (512, 576, 1536)
 
 # Parameters of mallopt, by their numbers in malloc.h.
@@ -60,7 +62,10 @@ def backend() -> str:
 
 
 def compute_path() -> str:
-    """`packed`: quantised kernels; `dequantised_f32`: the same weights, unpacked once to float32 (Linux CPU)."""
+    """`packed`: quantised kernels.
+
+    `dequantised_f32`: the same weights, unpacked once to float32 (Linux CPU).
+    """
     return "packed" if backend() == "metal" else "dequantised_f32"
 
 
@@ -76,9 +81,12 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def load_blas() -> str:
-    """Load the first fast BLAS of this machine and return its name. Call it before the first `import mlx.core`.
+    """Load the first fast BLAS of this machine and return its name.
 
-    `TRIAGE_BLAS` names the library to load instead, or is `none`: stay with the wheel's own, as stock mlx-lm does.
+    Call it before the first `import mlx.core`.
+
+    `TRIAGE_BLAS` names the library to load instead, or is `none`: stay with the wheel's own, as
+    stock mlx-lm does.
     """
     if backend() == "metal":
         return "accelerate"
@@ -106,7 +114,10 @@ def cores() -> int:
 
 
 def blas_threads(count: int) -> int | None:
-    """Set the number of threads of each matrix product; returns the number before, None where it cannot be set."""
+    """Set the number of threads of each matrix product.
+
+    Returns the number before, None where it cannot be set.
+    """
     if load_blas() in ("accelerate", "reference"):
         return None
 
@@ -123,8 +134,8 @@ def blas_threads(count: int) -> int | None:
 def keep_freed_memory() -> None:
     """Let glibc keep the memory that MLX frees for the next array.
 
-    On CPU MLX allocates each array of a step, and glibc would map, zero and unmap every large one: a quarter of the
-    time of a forward pass of 1,000 tokens. No effect elsewhere.
+    On CPU MLX allocates each array of a step, and glibc would map, zero and unmap every large one:
+    a quarter of the time of a forward pass of 1,000 tokens. No effect elsewhere.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is None:
@@ -194,7 +205,8 @@ def slow_blas_warning(device: Device) -> str | None:
 
 
 def total_memory(root: Path = Path("/")) -> int:
-    """Bytes that this process may use at most: of physical memory, or of its control groups (a container) if less.
+    """Bytes that this process may use at most: of physical memory, or of its control groups (a
+    container) if less.
 
     `root`: the folder that holds /proc and /sys.
     """
@@ -205,7 +217,10 @@ def total_memory(root: Path = Path("/")) -> int:
 
 
 def _control_group_limits(root: Path) -> list[int]:
-    """Memory limits of this process's control groups and of their parents (versions 1 and 2); none elsewhere."""
+    """Memory limits of this process's control groups and of their parents (versions 1 and 2).
+
+    None elsewhere.
+    """
     limits: list[int] = []
     for file in _limit_files(root):
         # The file may be missing, or hold "max".
@@ -246,16 +261,19 @@ def resident_bytes() -> int:
 def peak_resident_bytes() -> int:
     """Peak bytes of this process since it started: resident (Linux), or physical footprint (macOS).
 
-    The footprint is the figure of macOS's own tools: it includes compressed memory and memory held for the GPU.
+    The footprint is the figure of macOS's own tools: it includes compressed memory and memory held
+    for the GPU.
     """
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return (_peak_footprint() or peak) if sys.platform == "darwin" else peak * 1024
 
 
 def _peak_footprint() -> int | None:
-    """`ri_lifetime_max_phys_footprint` of rusage_info_v4 (sys/resource.h), None where there is no such call.
+    """`ri_lifetime_max_phys_footprint` of rusage_info_v4 (sys/resource.h), None where there is no
+    such call.
 
-    The structure is a UUID of 16 bytes and 36 numbers of 64 bits, of which this is the 29th. psutil does not read it.
+    The structure is a UUID of 16 bytes and 36 numbers of 64 bits, of which this is the 29th. psutil
+    does not read it.
     """
     usage = (ctypes.c_uint64 * (2 + 36))()
     try:

@@ -1,4 +1,5 @@
-"""Every error that a user may meet, as a sentence, and the exit code by which a child process reports it.
+"""Every error that a user may meet, as a sentence, and the exit code by which a child process
+reports it.
 
 Transient errors are retried by the flows; terminal ones never are.
 """
@@ -11,7 +12,10 @@ from typing import Any
 
 
 class TriageError(Exception):
-    """A sentence for the user: what is wrong, where, and what to do. Terminal unless a subclass says otherwise."""
+    """A sentence for the user: what is wrong, where, and what to do.
+
+    Terminal unless a subclass says otherwise.
+    """
 
     exit_code = 2
     transient = False
@@ -24,9 +28,9 @@ class BadInput(TriageError):
 class SourceUnavailable(TriageError):
     """No listed source of a base model is available.
 
-    `transient` is False if a second request would get the same answer. `elsewhere` is False if the source has the
-    weights but the server is busy, or the download is damaged: another source, which may hold other weights under the
-    same name, must not silently take its place.
+    `transient` is False if a second request would get the same answer. `elsewhere` is False if the
+    source has the weights but the server is busy, or the download is damaged: another source, which
+    may hold other weights under the same name, must not silently take its place.
     """
 
     exit_code = 65
@@ -51,7 +55,10 @@ class OutOfMemory(TriageError):
 
 
 class Diverged(TriageError):
-    """Training met NaN or infinity; the last good adapter is kept. `reached`: its progress up to then, if known."""
+    """Training met NaN or infinity; the last good adapter is kept.
+
+    `reached`: its progress up to then, if known.
+    """
 
     exit_code = 68
     reached: Any = None
@@ -93,7 +100,10 @@ def disk_full(path: Path) -> BadInput:
 
 
 def is_disk_full(error: BaseException | None) -> bool:
-    """True if an error, or one that caused it, says that a disk is full. Not all libraries raise OSError for it."""
+    """True if an error, or one that caused it, says that a disk is full.
+
+    Not all libraries raise OSError for it.
+    """
     while error is not None:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             return True

@@ -1,7 +1,9 @@
-"""What a step reports while it runs, as small classes; JSON only at the pipe between a child process and its parent.
+"""What a step reports while it runs, as small classes.
 
-A step calls `emit(event)`. In a child process that writes one line of JSON (`to_json`); the parent reads it back
-(`from_json`) and hands it on, so code on both sides sees classes only.
+JSON only at the pipe between a child process and its parent.
+
+A step calls `emit(event)`. In a child process that writes one line of JSON (`to_json`); the parent
+reads it back (`from_json`) and hands it on, so code on both sides sees classes only.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ class Note:
 class MemoryNote(Note):
     """A sentence about the chosen micro-batch, with the bytes that it was computed from.
 
-    `held_bytes`: weights and optimizer; `case_bytes`: the longest case; `further_bytes`: each further case.
+    `held_bytes`: weights and optimizer; `case_bytes`: the longest case; `further_bytes`: each
+    further case.
     """
 
     held_bytes: int
@@ -51,10 +54,12 @@ class ProgressReport:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """A point of a learning curve: means since the point before (split `train`), or of the whole set (`valid`).
+    """A point of a learning curve: means since the point before (split `train`), or of the whole
+    set (`valid`).
 
-    `loss` is the objective, the sum of `label_loss` (label tokens), `other_loss` (the other completion tokens) and `cost`.
-    `ed_share`: share of cases answered ED; `specificity`: share of the non-ED cases that are not answered ED.
+    `loss` is the objective, the sum of `label_loss` (label tokens), `other_loss` (the other
+    completion tokens) and `cost`. `ed_share`: share of cases answered ED; `specificity`: share of
+    the non-ED cases that are not answered ED.
     """
 
     iteration: int
@@ -71,7 +76,9 @@ class CurvePoint:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingReport(CurvePoint):
-    """A point of the training curve, of `iterations` updates in all, with an estimate of the time left."""
+    """A point of the training curve, of `iterations` updates in all, with an estimate of the time
+    left.
+    """
 
     iterations: int
     seconds_left: float
@@ -137,7 +144,10 @@ class ExperimentFailed:
 
 @dataclass(frozen=True)
 class ExtraFinished:
-    """A step that is no experiment (baselines, further evaluation sets, ...) is finished; `ids`: what it landed."""
+    """A step that is no experiment (baselines, further evaluation sets, ...) is finished.
+
+    `ids`: what it landed.
+    """
 
     ids: tuple[str, ...] = ()
 
@@ -174,12 +184,18 @@ _NAMES[MemoryNote] = _NAMES[Note]
 
 
 def to_json(event: Event) -> str:
-    """One line of JSON: the fields of a step's event, and its name under `event`. NaN and infinity are allowed."""
+    """One line of JSON: the fields of a step's event, and its name under `event`.
+
+    NaN and infinity are allowed.
+    """
     return json.dumps({"event": _NAMES[type(event)], **asdict(event)}, allow_nan=True)
 
 
 def from_json(line: str) -> StepEvent | None:
-    """The event that a line of `to_json` holds, without fields that its class lacks; None for any other text."""
+    """The event that a line of `to_json` holds, without fields that its class lacks.
+
+    None for any other text.
+    """
     try:
         values = json.loads(line)
         cls = _CLASSES[values["event"]]

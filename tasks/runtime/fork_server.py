@@ -1,14 +1,15 @@
-"""A process that imports what steps need and forks one process per step: imports take seconds, a fork takes none.
+"""A process that imports what steps need and forks one process per step: imports take seconds, a
+fork takes none.
 
-It is used only while steps follow each other (`kept`), not in a benchmark, and only on Linux: with Metal a forked
-process may not compute. The server runs one step at a time. It computes nothing itself, so that MLX and MKL have no
-threads yet when it forks (OpenBLAS has, and restarts them itself). It exits when its socket closes, at the latest with
-its parent.
+It is used only while steps follow each other (`kept`), not in a benchmark, and only on Linux: with
+Metal a forked process may not compute. The server runs one step at a time. It computes nothing
+itself, so that MLX and MKL have no threads yet when it forks (OpenBLAS has, and restarts them
+itself). It exits when its socket closes, at the latest with its parent.
 
-`multiprocessing`'s forkserver is no replacement: all its children share the server's standard streams, environment and
-working folder, and it imports modules only when it starts, not those of a later step. Pipes, environment, folder, the
-watch for the parent and the rule for a busy server would still have to be set up here, around a protocol that pickles,
-in no fewer lines.
+`multiprocessing`'s forkserver is no replacement: all its children share the server's standard
+streams, environment and working folder, and it imports modules only when it starts, not those of a
+later step. Pipes, environment, folder, the watch for the parent and the rule for a busy server
+would still have to be set up here, around a protocol that pickles, in no fewer lines.
 """
 
 from __future__ import annotations
@@ -59,8 +60,9 @@ class Forked:
         try:
             return _receive(self._server)
         except OSError:
-            # The server was killed and cannot say how its step ends, so the step is lost with it. A step exits when
-            # its standard input closes; its process id may belong to another process by now.
+            # The server was killed and cannot say how its step ends, so the step is lost with it. A
+            # step exits when its standard input closes; its process id may belong to another
+            # process by now.
             with contextlib.suppress(OSError):
                 self.stdin.close()
             return -signal.SIGKILL
@@ -95,7 +97,9 @@ class _Server(NamedTuple):
 
 @dataclass(frozen=True)
 class _Order:
-    """A step to fork: its module, the path of its spec, and the environment and working folder that it runs in."""
+    """A step to fork: its module, the path of its spec, and the environment and working folder that
+    it runs in.
+    """
 
     module: str
     spec: str
@@ -125,8 +129,8 @@ def fork(
 ) -> Forked | None:
     """The process of a step, started; `child` is the module that serves.
 
-    None if it cannot be forked: no server is kept, or it is busy or dead. Variables that are read on import keep the
-    value that they had when the server started.
+    None if it cannot be forked: no server is kept, or it is busy or dead. Variables that are read
+    on import keep the value that they had when the server started.
     """
     global _last
     if not _kept.is_set() or sys.platform != "linux":
@@ -192,7 +196,10 @@ def _start(child: str, environment: dict[str, str], modules: tuple[str, ...]) ->
 
 
 def _send_order(server: socket.socket, order: _Order, log: Path) -> Forked:
-    """Send an order with the step's three standard streams; returns its process, with this process's ends of two."""
+    """Send an order with the step's three standard streams.
+
+    Returns its process, with this process's ends of two.
+    """
     with log.open("a") as step_log, contextlib.ExitStack() as on_failure:
         step_stdin, stdin = _pipe()
         on_failure.enter_context(stdin)
@@ -227,8 +234,8 @@ def _receive(server: socket.socket) -> int:
 def serve(modules: Sequence[str]) -> str:
     """Import `modules`, then fork a process per order on standard input, one after the other.
 
-    Returns in the forked process alone, with the path of its spec; its standard streams, environment and working
-    folder are set.
+    Returns in the forked process alone, with the path of its spec; its standard streams,
+    environment and working folder are set.
     """
     for module in modules:
         _import(module)
@@ -243,7 +250,10 @@ def serve(modules: Sequence[str]) -> str:
 
 
 def _fork(order: _Order, streams: list[int], orders: socket.socket) -> bool:
-    """Fork a process for an order: True in that process, at once; False in the server, when the process has ended."""
+    """Fork a process for an order: True in that process, at once.
+
+    False in the server, when the process has ended.
+    """
     _import(order.module)
     pid = os.fork()
     if pid == 0:

@@ -1,4 +1,7 @@
-"""TRIAGE_HOME, the folder of everything that can be rebuilt. Imports nothing heavy: every command starts here."""
+"""TRIAGE_HOME, the folder of everything that can be rebuilt.
+
+Imports nothing heavy: every command starts here.
+"""
 
 from __future__ import annotations
 
@@ -12,5 +15,7 @@ def home() -> Path:
 
 
 def existing_home() -> Path:
-    """`home()`, or its nearest parent that exists: the disk and the permissions are those of this folder."""
+    """`home()`, or its nearest parent that exists: the disk and the permissions are those of this
+    folder.
+    """
     return next(path for path in (home(), *home().parents) if path.exists())

@@ -1,4 +1,7 @@
-"""The manifest of a sealed folder, parsed once into a frozen class; a subclass per kind of folder names what it needs."""
+"""The manifest of a sealed folder, parsed once into a frozen class.
+
+A subclass per kind of folder names what it needs.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,10 @@ from tasks.runtime.store import MANIFEST, complete, verify
 
 
 class Manifest(BaseModel):
-    """What every manifest holds: `digest`, the digest of the folder's content. Keys that no field names are ignored."""
+    """What every manifest holds: `digest`, the digest of the folder's content.
+
+    Keys that no field names are ignored.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -22,19 +28,26 @@ class Manifest(BaseModel):
     def read(cls, folder: Path, deep: bool = False) -> Self:
         """Verify `folder` (see `store.verify` for `deep`) and return its manifest.
 
-        Raises BrokenFolder if the folder is incomplete or damaged, or if its manifest lacks a field of this class.
+        Raises BrokenFolder if the folder is incomplete or damaged, or if its manifest lacks a field
+        of this class.
         """
         return cls.parse(verify(folder, deep=deep), folder)
 
     @classmethod
     def read_if_complete(cls, folder: Path, deep: bool = False) -> Self | None:
-        """The manifest of a complete and intact folder, else None. Raises BrokenFolder if it lacks a field."""
+        """The manifest of a complete and intact folder, else None.
+
+        Raises BrokenFolder if it lacks a field.
+        """
         manifest = complete(folder, deep=deep)
         return None if manifest is None else cls.parse(manifest, folder)
 
     @classmethod
     def parse(cls, values: dict[str, Any], folder: Path) -> Self:
-        """This class from the JSON of a manifest that is already verified; `folder` is named in the error."""
+        """This class from the JSON of a manifest that is already verified.
+
+        `folder` is named in the error.
+        """
         try:
             return cls.model_validate(values)
         except ValidationError as error:

@@ -1,8 +1,9 @@
 """Folders that are either complete or absent.
 
-A folder is built under a temporary name, gets its `manifest.json` last, and is renamed into place. The manifest
-lists the SHA-256 and size of each file and carries a digest of itself; its presence means "complete". Readers verify,
-and a broken folder is rebuilt, never trusted. The next builder removes the half-built folder of a killed process.
+A folder is built under a temporary name, gets its `manifest.json` last, and is renamed into place.
+The manifest lists the SHA-256 and size of each file and carries a digest of itself; its presence
+means "complete". Readers verify, and a broken folder is rebuilt, never trusted. The next builder
+removes the half-built folder of a killed process.
 """
 
 from __future__ import annotations
@@ -102,7 +103,9 @@ def _files_below(folder: Path) -> list[str]:
 
 
 def content_digest(manifest: ManifestDict) -> str:
-    """Digest of a manifest's file list: the same bytes have the same digest, whenever they were written."""
+    """Digest of a manifest's file list: the same bytes have the same digest, whenever they were
+    written.
+    """
     return digest_of({name: entry["sha256"] for name, entry in manifest["files"].items()})
 
 
@@ -134,8 +137,8 @@ def read_manifest(folder: Path) -> ManifestDict | None:
 def verify(folder: Path, deep: bool = True) -> ManifestDict:
     """Check a folder against its manifest and return the manifest.
 
-    `deep` compares SHA-256 digests; otherwise only presence and size, which is enough after a first full check.
-    Raises BrokenFolder with the name of the first file that does not match.
+    `deep` compares SHA-256 digests; otherwise only presence and size, which is enough after a first
+    full check. Raises BrokenFolder with the name of the first file that does not match.
     """
     manifest = read_manifest(folder)
     if manifest is None:
@@ -169,14 +172,18 @@ def complete(folder: Path, deep: bool = False) -> ManifestDict | None:
 
 
 def process_chain() -> str:
-    """A name for this process and the children it starts: they share the record of verified folders."""
+    """A name for this process and the children it starts: they share the record of verified
+    folders.
+    """
     return os.environ.setdefault("TRIAGE_CHAIN", secrets.token_hex(8))
 
 
 def complete_once(folder: Path) -> ManifestDict | None:
-    """Like `complete(folder, deep=True)`, but reads the files only on a process chain's first use of them.
+    """Like `complete(folder, deep=True)`, but reads the files only on a process chain's first use
+    of them.
 
-    Afterwards sizes, modification times and the manifest's digest are enough: for folders of gigabytes.
+    Afterwards sizes, modification times and the manifest's digest are enough: for folders of
+    gigabytes.
     """
     manifest = complete(folder)
     if manifest is None:
@@ -208,8 +215,9 @@ def build_folder(
 ) -> ManifestDict:
     """Return the manifest of `final`, building the folder first if it is not complete.
 
-    `build(temporary)` fills a temporary folder and returns the manifest's extra entries. Nothing half-built stays:
-    the temporary folder is removed on any error, and a broken `final` is replaced. `once`: see `complete_once`.
+    `build(temporary)` fills a temporary folder and returns the manifest's extra entries. Nothing
+    half-built stays: the temporary folder is removed on any error, and a broken `final` is
+    replaced. `once`: see `complete_once`.
     """
     manifest = complete_once(final) if once else complete(final, deep=True)
     if manifest is not None:
@@ -250,8 +258,8 @@ def _temporary_prefix(final: Path) -> str:
 def replacing(final: Path) -> Iterator[None]:
     """Inspect, remove or replace a folder while no other process does; waits for one that is at it.
 
-    The lock is that of the parent folder, which stays: between a look and a removal another builder's folder may
-    appear.
+    The lock is that of the parent folder, which stays: between a look and a removal another
+    builder's folder may appear.
     """
     with _flock(final.parent, fcntl.LOCK_EX):
         yield
@@ -277,7 +285,9 @@ def _flock(folder: Path, operation: int) -> Iterator[None]:
 
 
 def _remove_abandoned(final: Path) -> None:
-    """Delete the temporary folders of killed builders of `final`, unless the builder may not have locked it yet."""
+    """Delete the temporary folders of killed builders of `final`, unless the builder may not have
+    locked it yet.
+    """
     for folder in final.parent.iterdir():
         if folder.name.startswith(_temporary_prefix(final)):
             with contextlib.suppress(OSError):

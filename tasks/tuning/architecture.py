@@ -1,4 +1,5 @@
-"""The blocks of a model one by one, so that work can start and stop at any block and skip unscored rows.
+"""The blocks of a model one by one, so that work can start and stop at any block and skip unscored
+rows.
 
 Two model classes of mlx-lm are supported (llama, gemma3_text); others are refused by name.
 Shapes: B sequences, T positions, R scored rows per sequence, D hidden size, V vocabulary.
@@ -6,8 +7,8 @@ Shapes: B sequences, T positions, R scored rows per sequence, D hidden size, V v
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -16,11 +17,15 @@ from mlx_lm.models.base import create_attention_mask, scaled_dot_product_attenti
 from tasks.runtime.errors import BadInput
 from tasks.tuning.cpu_kernels import additive, attention, geglu, swiglu
 
+# An array, a word that the fused kernels know, or None for one position.
+Mask = mx.array | str | None
+
 
 class SharedPast:
     """Keys and values of the leading tokens, as a cache that every sequence of a batch shares.
 
-    The first call records them (batch of one); later calls put them in front of each sequence's own.
+    The first call records them (batch of one); later calls put them in front of each sequence's
+    own.
     """
 
     def __init__(self, keys: mx.array | None = None, values: mx.array | None = None) -> None:
@@ -37,7 +42,10 @@ class SharedPast:
         return [] if self.keys is None or self.values is None else [self.keys, self.values]
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """(B, heads, T, d) of new tokens to (B, heads, P + T, d) of all; the first call sets the P leading ones."""
+        """(B, heads, T, d) of new tokens to (B, heads, P + T, d) of all.
+
+        The first call sets the P leading ones.
+        """
         if self.keys is None or self.values is None:
             self.keys = keys
             self.values = values
@@ -54,9 +62,10 @@ class SharedPast:
 class Stack:
     """A model taken apart into its blocks.
 
-    `windows[i]`: block i's sliding window, or None for full attention. `cpu_kernels`: the elementwise forms of
-    cpu_kernels.py instead of mlx-lm's. `logit_bytes`: logits held at once; more rows than that are scored a block of
-    columns at a time. `checkpointing`: keep only each block's input for the backward pass, and compute the rest again.
+    `windows[i]`: block i's sliding window, or None for full attention. `cpu_kernels`: the
+    elementwise forms of cpu_kernels.py instead of mlx-lm's. `logit_bytes`: logits held at once;
+    more rows than that are scored a block of columns at a time. `checkpointing`: keep only each
+    block's input for the backward pass, and compute the rest again.
     """
 
     model: nn.Module
@@ -110,10 +119,17 @@ def embed(stack: Stack, tokens: mx.array) -> mx.array:
 
 
 def run_blocks(
-    stack: Stack, hidden: mx.array, start: int, stop: int, past: list[Any] | None = None
+    stack: Stack,
+    hidden: mx.array,
+    start: int,
+    stop: int,
+    past: Sequence[SharedPast | None] | None = None,
 ) -> mx.array:
-    """Blocks start..stop-1 over (B, T, D). `past[i]`: a cache for block i that holds earlier positions, or None."""
-    masks: dict[int | None, Any] = {}
+    """Blocks start..stop-1 over (B, T, D).
+
+    `past[i]`: a cache for block i that holds earlier positions, or None.
+    """
+    masks: dict[int | None, Mask] = {}
     for i in range(start, stop):
         window = stack.windows[i]
         cache = past[i] if past else None
@@ -127,7 +143,7 @@ def run_blocks(
 
 
 def _run_block(
-    stack: Stack, i: int, hidden: mx.array, mask: Any, offset: int, cache: Any
+    stack: Stack, i: int, hidden: mx.array, mask: Mask, offset: int, cache: SharedPast | None
 ) -> mx.array:
     layer = stack.layers[i]
     if not stack.cpu_kernels:
@@ -139,19 +155,19 @@ def _run_block(
 
 
 def _checkpointed(
-    stack: Stack, i: int, hidden: mx.array, mask: Any, offset: int, cache: Any
+    stack: Stack, i: int, hidden: mx.array, mask: Mask, offset: int, cache: SharedPast | None
 ) -> mx.array:
     """The block, computed a second time in the backward pass.
 
-    Stock mlx-lm's checkpointing patches the class for good; this affects one call. Everything that gradients flow
-    through (the leading tokens' keys and values too) is an argument or a result, and the dropout masks of this call are
-    restored for the second computation.
+    Stock mlx-lm's checkpointing patches the class for good; this affects one call. Everything that
+    gradients flow through (the leading tokens' keys and values too) is an argument or a result, and
+    the dropout masks of this call are restored for the second computation.
     """
     layer = stack.layers[i]
     masks = [(module, module.keys_now) for module in layer.modules() if hasattr(module, "keys_now")]
 
     def run(
-        weights: Any, hidden: mx.array, leading: list[mx.array]
+        weights: dict[str, object], hidden: mx.array, leading: list[mx.array]
     ) -> tuple[mx.array, list[mx.array]]:
         layer.update(weights)
         for module, keys in masks:
@@ -162,19 +178,20 @@ def _checkpointed(
 
     leading = cache.arrays() if cache is not None else []
     hidden, recorded = mx.checkpoint(run)(layer.trainable_parameters(), hidden, leading)
-    if recorded:
+    if recorded and cache is not None:
         cache.keys, cache.values = recorded
     return hidden
 
 
 def run_last_block(
-    stack: Stack, hidden: mx.array, first_row: mx.array, rows: int, past: Any | None = None
+    stack: Stack, hidden: mx.array, first_row: mx.array, rows: int, past: SharedPast | None = None
 ) -> mx.array:
-    """The last block, computed for `rows` consecutive positions per sequence only: (B, T, D) -> (B, rows, D).
+    """The last block, computed for `rows` consecutive positions per sequence only: (B, T, D) -> (B,
+    rows, D).
 
-    Keys and values are needed at every position; queries, output projection and MLP only where a row is scored.
-    `first_row` (B,) is the first scored position of each sequence within `hidden`. Rows past a sequence's own end
-    are computed and must be masked by the caller.
+    Keys and values are needed at every position; queries, output projection and MLP only where a
+    row is scored. `first_row` (B,) is the first scored position of each sequence within `hidden`.
+    Rows past a sequence's own end are computed and must be masked by the caller.
     """
     i = stack.depth - 1
     layer = stack.layers[i]
@@ -207,7 +224,7 @@ def final_norm(stack: Stack, hidden: mx.array) -> mx.array:
     return stack.model.model.norm(hidden).astype(mx.float32)
 
 
-def _mask(stack: Stack, hidden: mx.array, window: int | None, offset: int) -> Any:
+def _mask(stack: Stack, hidden: mx.array, window: int | None, offset: int) -> Mask:
     length = hidden.shape[1]
     if offset == 0 and not stack.cpu_kernels:
         # mlx-lm names a plain causal mask by a word, which the fused kernels know.
@@ -231,12 +248,14 @@ def _attend(
     i: int,
     query_input: mx.array,
     normed: mx.array,
-    query_offset: Any,
+    query_offset: int | mx.array,
     offset: int,
-    mask: Any,
-    past: Any,
+    mask: Mask,
+    past: SharedPast | None,
 ) -> mx.array:
-    """Attention of block i for the positions in `query_input` (B, R, D) over those in `normed` (B, T, D) and the past."""
+    """Attention of block i for the positions in `query_input` (B, R, D) over those in `normed` (B,
+    T, D) and the past.
+    """
     module = stack.layers[i].self_attn
     batch, length, _ = normed.shape
     rows = query_input.shape[1]
@@ -254,6 +273,7 @@ def _attend(
         keys, values = past.update_and_fetch(keys, values)
 
     if stack.cpu_kernels:
+        assert isinstance(mask, mx.array)
         output = attention(queries, keys, values, module.scale, mask)
     else:
         output = scaled_dot_product_attention(

@@ -1,7 +1,8 @@
-"""Encoded cases as sequences, and sequences as batches: few shapes, little padding, no case dropped.
+"""Encoded cases as sequences, and sequences as batches: few shapes, little padding, no case
+dropped.
 
-The order of training batches depends on (seed, epoch) alone, so evaluation cadence, resuming and the micro-batch
-change nothing.
+The order of training batches depends on (seed, epoch) alone, so evaluation cadence, resuming and
+the micro-batch change nothing.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import numpy as np
 from tasks.corpus.encode import Encoded, Template
 from tasks.runtime.device import backend
 
-# Padded tokens of one forward pass without gradients. On a CPU the smallest number with which products run at full
-# speed: the arrays between two products then stay in the cache.
+# Padded tokens of one forward pass without gradients. On a CPU the smallest number with which
+# products run at full speed: the arrays between two products then stay in the cache.
 TOKENS_AT_ONCE = 4096 if backend() == "metal" else 512
-# Batches' worth of cases that are sorted by length together: enough to fill buckets, still well mixed.
+# Batches' worth of cases that are sorted by length together: enough to fill buckets, still well
+# mixed.
 WINDOW = 16
 # Sequences are padded to a multiple of this.
 LENGTH_STEP = 8
@@ -25,9 +27,12 @@ LENGTH_STEP = 8
 
 @dataclass(frozen=True)
 class Row:
-    """One sequence: a prompt and one label's completion. `number` is its place among the set's rows.
+    """One sequence: a prompt and one label's completion.
 
-    `inputs` are all tokens but the last; `targets` is the completion, scored from position `first` of the inputs.
+    `number` is its place among the set's rows.
+
+    `inputs` are all tokens but the last; `targets` is the completion, scored from position `first`
+    of the inputs.
     """
 
     number: int
@@ -43,8 +48,9 @@ class Row:
 class Cases:
     """An encoded set of cases.
 
-    `per_case` is 1, or 3 if labels have several tokens and each must be run. `leading`: how many first tokens all rows
-    have in common (the instruction). `label_tokens`: first token of each label, used if `per_case` is 1.
+    `per_case` is 1, or 3 if labels have several tokens and each must be run. `leading`: how many
+    first tokens all rows have in common (the instruction). `label_tokens`: first token of each
+    label, used if `per_case` is 1.
     """
 
     encoded: tuple[Encoded, ...]
@@ -90,8 +96,8 @@ class Batch:
 def make_cases(template: Template, encoded: Sequence[Encoded], stock_mask: bool = False) -> Cases:
     """Lay out the rows of a set.
 
-    `stock_mask` also scores one padding token (id 0) after each completion, as mlx-lm's default_loss does: the oracle
-    of the tests and benchmarks, never used in a study.
+    `stock_mask` also scores one padding token (id 0) after each completion, as mlx-lm's
+    default_loss does: the oracle of the tests and benchmarks, never used in a study.
     """
     per_case = 1 if template.single_token else len(template.completions)
     rows: list[Row] = []
@@ -133,7 +139,9 @@ def _common_tokens(encoded: Sequence[Encoded]) -> int:
 
 
 def make_batch(cases: Cases, case_numbers: Sequence[int], length: int | None = None) -> Batch:
-    """The arrays of some cases, padded on the right to a common length (B cases give N = B x per_case rows)."""
+    """The arrays of some cases, padded on the right to a common length (B cases give N = B x
+    per_case rows).
+    """
     rows = cases.rows_of(case_numbers)
     shape = (len(rows), max(len(row.targets) for row in rows))
     targets = np.zeros(shape, np.int32)
@@ -166,7 +174,10 @@ def padded_tokens(sequences: Sequence[Sequence[int]], length: int) -> np.ndarray
 
 
 def epoch_batches(cases: Cases, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    """The effective batches of one epoch, as lists of case numbers; every case once, the tail batch included."""
+    """The effective batches of one epoch, as lists of case numbers.
+
+    Every case once, the tail batch included.
+    """
     generator = np.random.default_rng([seed, epoch])
     order = generator.permutation(len(cases.encoded)).tolist()
     span = batch_size * WINDOW
@@ -190,7 +201,9 @@ def training_batches(cases: Cases, batch_size: int, seed: int, start: int) -> It
 def sorted_batches(
     cases: Cases, token_budget: int, case_numbers: Sequence[int] | None = None
 ) -> list[list[int]]:
-    """All cases, or some, in batches of similar length of at most `token_budget` padded tokens, for evaluation."""
+    """All cases, or some, in batches of similar length of at most `token_budget` padded tokens, for
+    evaluation.
+    """
     candidates = range(len(cases.encoded)) if case_numbers is None else case_numbers
     order = _by_length(cases, candidates)
     sizes = [_padded_length(cases.rows_of([number])) * cases.per_case for number in order]
@@ -205,7 +218,8 @@ def _by_length(cases: Cases, case_numbers: Sequence[int]) -> list[int]:
 def filled_groups(order: Sequence[int], sizes: Sequence[int], budget: int) -> list[list[int]]:
     """Neighbours of `order` in groups whose largest size times their number is at most `budget`.
 
-    `sizes` are those of `order`'s entries, ascending; an entry that is larger than the budget is alone.
+    `sizes` are those of `order`'s entries, ascending; an entry that is larger than the budget is
+    alone.
     """
     groups: list[list[int]] = []
     for entry, size in zip(order, sizes, strict=True):

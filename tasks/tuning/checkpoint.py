@@ -1,7 +1,8 @@
 """Exact resume: a checkpoint holds everything that decides the next update.
 
-All randomness is a function of (seed, update), so the state is the adapters, the optimizer, the update number and the
-curve so far. A checkpoint is a sealed folder; the newest intact one is used, and a damaged one is skipped.
+All randomness is a function of (seed, update), so the state is the adapters, the optimizer, the
+update number and the curve so far. A checkpoint is a sealed folder; the newest intact one is used,
+and a damaged one is skipped.
 
     <experiment>/checkpoint/<update>/  state.safetensors  best.safetensors  progress.json  manifest.json
 """
@@ -28,10 +29,11 @@ Arrays = dict[str, mx.array]
 
 @dataclass
 class Progress:
-    """How far a training is. `best_value` is the lowest validation value of the recipe's own objective.
+    """How far a training is. `best_value` is the lowest validation value of the recipe's own
+    objective.
 
-    `peak_memory_bytes` (MLX) and `peak_rss_bytes` (process) are the largest of all processes that trained it so far.
-    `unreported`: (loss, parts) of the updates since the last point of the curve.
+    `peak_memory_bytes` (MLX) and `peak_rss_bytes` (process) are the largest of all processes that
+    trained it so far. `unreported`: (loss, parts) of the updates since the last point of the curve.
     """
 
     update: int = 0
@@ -46,7 +48,9 @@ class Progress:
 
     @classmethod
     def parse(cls, text: str) -> Progress:
-        """The progress in a checkpoint's `progress.json`, which holds its fields as `asdict` gives them."""
+        """The progress in a checkpoint's `progress.json`, which holds its fields as `asdict` gives
+        them.
+        """
         values = json.loads(text)
         values["curve"] = [CurvePoint(**point) for point in values["curve"]]
         return cls(**values)
@@ -57,7 +61,10 @@ class Progress:
         self.peak_rss_bytes = max(self.peak_rss_bytes, peak_resident_bytes())
 
     def note_validation(self, value: float) -> bool:
-        """Take a validation value at the current update into account; True for the lowest so far."""
+        """Take a validation value at the current update into account.
+
+        True for the lowest so far.
+        """
         if self.best_value is not None and not value < self.best_value:
             return False
         self.best_value = value
@@ -92,7 +99,9 @@ def save(
 def restore(
     folder: Path, adapted: Adapted, optimizer: optim.Optimizer, emit: Emit | None = None
 ) -> tuple[Arrays, Progress] | None:
-    """Load the newest intact checkpoint into model and optimizer; returns (best adapters, progress), or None.
+    """Load the newest intact checkpoint into model and optimizer.
+
+    Returns (best adapters, progress), or None.
 
     A damaged checkpoint is skipped, and `emit` warns of it.
     """

@@ -1,7 +1,7 @@
 """Forward passes of an adapted variant: training gradients, and deterministic scores over a set.
 
-Only completion positions reach the final norm and the head, the last block computes only those rows, and the blocks
-below the first LoRA block are read from the frozen prefix if it is stored.
+Only completion positions reach the final norm and the head, the last block computes only those
+rows, and the blocks below the first LoRA block are read from the frozen prefix if it is stored.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ Gradients = Any  # a tree of arrays, shaped as the trainable parameters
 class Scores:
     """Scores of a whole set, one row per case in the set's order, float32 numpy.
 
-    `label_loss`, `other_loss` (n,): cross-entropy sums in nats; `label_logp` (n, 3): log P(label | prompt).
+    `label_loss`, `other_loss` (n,): cross-entropy sums in nats; `label_logp` (n, 3): log P(label |
+    prompt).
     """
 
     label_loss: np.ndarray
@@ -50,7 +51,9 @@ class Scores:
 
 @dataclass(frozen=True)
 class _EffectiveBatch:
-    """The batch of one update, as the loss of a part of it needs it: its sizes, and the key of its dropout masks."""
+    """The batch of one update, as the loss of a part of it needs it: its sizes, and the key of its
+    dropout masks.
+    """
 
     adapted: Adapted
     prefix: Prefix
@@ -60,7 +63,10 @@ class _EffectiveBatch:
     dropout_key: tuple[int, int] | None
 
     def loss(self, model: nn.Module, part: Batch, start: int) -> tuple[mx.array, mx.array]:
-        """Loss and parts (3,) of the cases `start`, `start` + 1, ... of the batch; `model` is differentiated."""
+        """Loss and parts (3,) of the cases `start`, `start` + 1, ... of the batch.
+
+        `model` is differentiated.
+        """
         key = self.dropout_key
         past = leading_past(self.adapted, self.prefix, (*key, LEADING) if key else None)
         if key is not None:
@@ -83,13 +89,15 @@ def update_gradients(
     micro_batch: int,
     dropout_key: tuple[int, int] | None,
 ) -> tuple[mx.array, mx.array, Gradients]:
-    """Loss, its parts (3,) and LoRA gradients of one effective batch, computed `micro_batch` cases at a time.
+    """Loss, its parts (3,) and LoRA gradients of one effective batch, computed `micro_batch` cases
+    at a time.
 
-    The common leading tokens (the instruction) pass through the trained blocks once for all cases of a part: attention
-    is causal, so they are the same for each case, and their gradient is the sum over the cases.
+    The common leading tokens (the instruction) pass through the trained blocks once for all cases
+    of a part: attention is causal, so they are the same for each case, and their gradient is the
+    sum over the cases.
 
-    `dropout_key` is (seed, update). A case's mask depends on its position in the effective batch, and the leading
-    tokens have one mask per update, so the micro-batch changes nothing but memory.
+    `dropout_key` is (seed, update). A case's mask depends on its position in the effective batch,
+    and the leading tokens have one mask per update, so the micro-batch changes nothing but memory.
     """
     cases = prefix.cases
     model = adapted.stack.model
@@ -122,11 +130,12 @@ def update_gradients(
 
 
 def step_peak(adapted: Adapted, prefix: Prefix, objective: Objective, count: int = 1) -> int:
-    """Bytes that the gradients of `count` of the set's longest cases need at their peak, on top of what is held.
+    """Bytes that the gradients of `count` of the set's longest cases need at their peak, on top of
+    what is held.
 
-    With a memory limit of 0 MLX finishes each result before it allocates the next, so that the peak depends little on
-    what else the machine does. The order in which threads free memory still matters: about one step in eight of a tiny
-    model takes up to a third more than the others.
+    With a memory limit of 0 MLX finishes each result before it allocates the next, so that the peak
+    depends little on what else the machine does. The order in which threads free memory still
+    matters: about one step in eight of a tiny model takes up to a third more than the others.
     """
     encoded = prefix.cases.encoded
     longest = max(range(len(encoded)), key=lambda number: len(encoded[number].prompt))
@@ -141,7 +150,9 @@ def step_peak(adapted: Adapted, prefix: Prefix, objective: Objective, count: int
 
 
 def score_cases(adapted: Adapted, prefix: Prefix, tokens_at_once: int = TOKENS_AT_ONCE) -> Scores:
-    """Deterministic scores of every case: dropout is off, and the instruction is computed once for the whole set."""
+    """Deterministic scores of every case: dropout is off, and the instruction is computed once for
+    the whole set.
+    """
     cases = prefix.cases
     adapted.set_dropout(None)
     past = leading_past(adapted, prefix)
@@ -164,7 +175,9 @@ def score_cases(adapted: Adapted, prefix: Prefix, tokens_at_once: int = TOKENS_A
 def leading_past(
     adapted: Adapted, prefix: Prefix, dropout_key: tuple[int, ...] | None = None
 ) -> list[SharedPast | None]:
-    """Keys and values of the common leading tokens in each trained block; None for a block that needs none.
+    """Keys and values of the common leading tokens in each trained block.
+
+    None for a block that needs none.
 
     MLX computes them lazily, and of the last block's output nothing.
     """
@@ -190,7 +203,10 @@ def batch_terms(
 def label_terms(
     adapted: Adapted, prefix: Prefix, batch: Batch, past: list[SharedPast | None]
 ) -> Terms:
-    """Terms of a batch whose leading tokens are already in `past`; only label positions are computed."""
+    """Terms of a batch whose leading tokens are already in `past`.
+
+    Only label positions are computed.
+    """
     positions = max(row.label_length for row in batch.rows)
     return batch_terms(adapted, prefix, _first_positions(batch, positions), past)
 

@@ -39,10 +39,12 @@ def with_checkpoints(adapted: Adapted, checkpointing: bool) -> Adapted:
 
 
 def keep_within(limit: int, cache_bytes: int) -> None:
-    """Hold MLX to `limit` bytes, `cache_bytes` of them for freed buffers, for the rest of this process.
+    """Hold MLX to `limit` bytes, `cache_bytes` of them for freed buffers, for the rest of this
+    process.
 
-    MLX allocates ahead of the work that fills its arrays; how far ahead depends on the load of the machine. Past its
-    memory limit it waits for that work (`mlx.core.set_memory_limit`), after one more result: hence the slack.
+    MLX allocates ahead of the work that fills its arrays; how far ahead depends on the load of the
+    machine. Past its memory limit it waits for that work (`mlx.core.set_memory_limit`), after one
+    more result: hence the slack.
     """
     mx.set_cache_limit(cache_bytes)
     mx.set_memory_limit(int((limit - cache_bytes) / SLACK))

@@ -1,7 +1,9 @@
-"""Work that never changes: activations below the first LoRA block, computed once and shared by a variant's recipes.
+"""Work that never changes: activations below the first LoRA block, computed once and shared by a
+variant's recipes.
 
-LoRA sits on the last N of L blocks, so the first L - N give the same output for a case in every epoch, every recipe,
-every evaluation and every dropout pass. The common leading tokens (the instruction) are computed and stored once.
+LoRA sits on the last N of L blocks, so the first L - N give the same output for a case in every
+epoch, every recipe, every evaluation and every dropout pass. The common leading tokens (the
+instruction) are computed and stored once.
 
     <home>/prefixes/<digest>/   leading.npy (P, D)   own.npy (sum of own lengths, D)   starts.npy   manifest.json
 """
@@ -36,16 +38,19 @@ STORED = np.float32
 
 
 def saving(boundary: int, depth: int) -> float:
-    """Share of a training step's block work that a stored prefix of `boundary` blocks saves (backward counts as one)."""
+    """Share of a training step's block work that a stored prefix of `boundary` blocks saves
+    (backward counts as one).
+    """
     return boundary / (depth + (depth - boundary))
 
 
 @dataclass(frozen=True)
 class Prefix:
-    """Input of the first trained block for every row of a set: stored, or the embedded tokens (boundary 0).
+    """Input of the first trained block for every row of a set: stored, or the embedded tokens
+    (boundary 0).
 
-    A step must compute the blocks from `boundary` on. `leading` (P, D) is common to all rows; row i's own positions are
-    `own[starts[i] : starts[i + 1]]`.
+    A step must compute the blocks from `boundary` on. `leading` (P, D) is common to all rows; row
+    i's own positions are `own[starts[i] : starts[i + 1]]`.
     """
 
     stack: Stack
@@ -61,7 +66,9 @@ class Prefix:
         return cls(stack, cases, 0, None, None, None)
 
     def hidden(self, rows: Sequence[Row], length: int) -> mx.array:
-        """(N, length - P, D): the positions of each row after the P leading ones, zero where a row has ended."""
+        """(N, length - P, D): the positions of each row after the P leading ones, zero where a row
+        has ended.
+        """
         common = self.cases.leading
         if self.own is None or self.starts is None:
             tokens = padded_tokens([row.inputs[common:] for row in rows], length - common)
@@ -92,11 +99,14 @@ def open_prefix(
     tokens_at_once: int = TOKENS_AT_ONCE,
     stored: bool | None = None,
 ) -> Prefix:
-    """The stored prefix of a set at a boundary, computed first if necessary; `variant` is the digest of the weights.
+    """The stored prefix of a set at a boundary, computed first if necessary.
 
-    If storing does not pay, or would exceed the byte budget, steps start from the embedding; `emit` reports which.
-    The computation takes at most `limit` bytes of MLX's memory and `tokens_at_once` tokens a pass. `stored`: whether
-    the resumed training began with a stored prefix, to end with the same bits; None if that is not decided.
+    `variant` is the digest of the weights.
+
+    If storing does not pay, or would exceed the byte budget, steps start from the embedding; `emit`
+    reports which. The computation takes at most `limit` bytes of MLX's memory and `tokens_at_once`
+    tokens a pass. `stored`: whether the resumed training began with a stored prefix, to end with
+    the same bits; None if that is not decided.
     """
     reason = _reason_not_to_store(stack, cases, boundary, stored)
     if reason is not None:
@@ -160,7 +170,10 @@ def _report_lack_of_space(emit: Emit | None, needed: int, remaining: int, was_st
 
 
 def _is_stored(folder: Path, key: str, emit: Emit | None) -> bool:
-    """Whether a stored prefix is complete and holds what its name promises; else it is removed, with a warning."""
+    """Whether a stored prefix is complete and holds what its name promises.
+
+    Else it is removed, with a warning.
+    """
     if _has_key(complete_once(folder), key):
         return True
     if not folder.exists():
@@ -184,9 +197,11 @@ def _has_key(manifest: ManifestDict | None, key: str) -> bool:
 
 
 def byte_budget(root: Path) -> int:
-    """Bytes that all stored prefixes together may take: TRIAGE_PREFIX_BYTES (`20GB`), else a share of the free disk.
+    """Bytes that all stored prefixes together may take: TRIAGE_PREFIX_BYTES (`20GB`), else a share
+    of the free disk.
 
-    The space of stored prefixes counts as free. Raises BadInput for a value that is not a number of bytes.
+    The space of stored prefixes counts as free. Raises BadInput for a value that is not a number of
+    bytes.
     """
     value = os.environ.get("TRIAGE_PREFIX_BYTES")
     if value is not None:
@@ -241,7 +256,8 @@ def _report(emit: Emit | None, event: Note | StepWarning | ProgressReport) -> No
 def _tokens_that_fit(
     stack: Stack, cases: Cases, boundary: int, limit: int | None, most: int
 ) -> int:
-    """Tokens of one pass over the frozen blocks that stays within `limit` bytes, with as many passes side by side.
+    """Tokens of one pass over the frozen blocks that stays within `limit` bytes, with as many
+    passes side by side.
 
     Measured on the longest row.
     """
@@ -277,7 +293,10 @@ def _compute(
     tokens_at_once: int,
     emit: Emit | None,
 ) -> dict[str, int]:
-    """Write the three arrays of a prefix into `folder`; returns the counts that its manifest keeps."""
+    """Write the three arrays of a prefix into `folder`.
+
+    Returns the counts that its manifest keeps.
+    """
     past, leading = _run_leading(stack, cases, boundary)
     np.save(folder / "leading.npy", _stored_form(leading[0]), allow_pickle=False)
     own_tokens = [row.inputs[cases.leading :] for row in cases.rows]

@@ -1,8 +1,10 @@
-"""The scores that the loss needs of the head's logits, of which only a bounded block is held at once.
+"""The scores that the loss needs of the head's logits, of which only a bounded block is held at
+once.
 
-Gemma's head has 262,144 columns: a block of rows times all of them, and as much again for each gradient, would be the
-largest arrays of a step. Where they exceed the bound, the logarithm of the sum of exponentials runs over blocks of
-columns, one after the other, and the gradient computes the blocks a second time.
+Gemma's head has 262,144 columns: a block of rows times all of them, and as much again for each
+gradient, would be the largest arrays of a step. Where they exceed the bound, the logarithm of the
+sum of exponentials runs over blocks of columns, one after the other, and the gradient computes the
+blocks a second time.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from tasks.tuning.cpu_kernels import exp_of_minus
 
 @dataclass(frozen=True)
 class RowScores:
-    """float32: log of the sum of exponentials (N, R), logit of each target (N, R), logits of the labels (N, L)."""
+    """float32: log of the sum of exponentials (N, R), logit of each target (N, R), logits of the
+    labels (N, L).
+    """
 
     normaliser: mx.array
     targets: mx.array
@@ -28,7 +32,10 @@ class RowScores:
 
 
 def score_rows(stack: Stack, hidden: mx.array, targets: mx.array, labels: mx.array) -> RowScores:
-    """Scores of hidden states (N, R, D) before the final norm; `labels` (L,): token ids, read at the first row."""
+    """Scores of hidden states (N, R, D) before the final norm.
+
+    `labels` (L,): token ids, read at the first row.
+    """
     head = _head(stack)
     rows = hidden.shape[0] * hidden.shape[1]
     if rows * _size(head) * 4 <= stack.logit_bytes:
@@ -48,7 +55,9 @@ def score_rows(stack: Stack, hidden: mx.array, targets: mx.array, labels: mx.arr
 def blocked_logsumexp(
     head: nn.Module, hidden: mx.array, block: int, fast_exp: bool = False
 ) -> mx.array:
-    """log sum exp over all columns of a frozen head: (M, D) -> (M,), `block` columns at a time, gradient included."""
+    """log sum exp over all columns of a frozen head: (M, D) -> (M,), `block` columns at a time,
+    gradient included.
+    """
     ends = [*range(0, _size(head), block), _size(head)]
     exp: Callable[[mx.array], mx.array] = exp_of_minus if fast_exp else lambda y: mx.exp(-y)
 
@@ -113,7 +122,9 @@ def _product(head: nn.Module, x: mx.array, columns: slice, transpose: bool) -> m
 
 
 def _rows(head: nn.Module, ids: mx.array) -> mx.array:
-    """Rows of the head's matrix (..., D) for token ids, in float32 as a product with float32 unpacks them."""
+    """Rows of the head's matrix (..., D) for token ids, in float32 as a product with float32
+    unpacks them.
+    """
     if "scales" not in head:
         return head.weight[ids].astype(mx.float32)
 

@@ -1,4 +1,6 @@
-"""The training step as a child process runs it: a variant and a dataset in, a sealed adapter folder out."""
+"""The training step as a child process runs it: a variant and a dataset in, a sealed adapter folder
+out.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +87,9 @@ class _Setup:
 
 
 def heavy_cost_warning(cost_weight: float) -> str:
-    """The effect of a high lambda: at 5 a model without signal answers ED from a share of about 5 % on."""
+    """The effect of a high lambda: at 5 a model without signal answers ED from a share of about 5 %
+    on.
+    """
     return (
         f"cost_weight {cost_weight:g} is above {HEAVY_COST_WEIGHT:g}: the cost term may teach the "
         "model to answer ED to everything; look at the specificity in the training curve."
@@ -169,7 +173,10 @@ def _load_splits(
 
 
 def _stored_sets(*choices: MemoryChoice | None) -> tuple[str, ...] | None:
-    """The sets that are read from the store, by the first choice that has decided it; None if none has."""
+    """The sets that are read from the store, by the first choice that has decided it.
+
+    None if none has.
+    """
     decided = (choice.stored for choice in choices if choice is not None)
     return next((stored for stored in decided if stored is not None), None)
 
@@ -181,7 +188,10 @@ def _choose(
     saved_choice: MemoryChoice | None,
     emit: Emit,
 ) -> MemoryChoice:
-    """The requested choice; else the saved one, unless the budget is another now; else a measured one."""
+    """The requested choice; else the saved one, unless the budget is another now.
+
+    Else a measured one.
+    """
     spec = job.experiment
     limit = budget(spec)
     choice = job.choice or saved_choice
@@ -223,7 +233,9 @@ def _write_adapters(folder: Path, best: Arrays, last: Arrays) -> None:
 
 
 def _write_settings(job: TrainingJob, progress: Progress) -> None:
-    """The adapter's configuration as stock mlx-lm reads it, and the experiment with its training curve."""
+    """The adapter's configuration as stock mlx-lm reads it, and the experiment with its training
+    curve.
+    """
     spec = job.experiment
     config = adapter_config(spec.recipe, spec.training, job.variant.name)
     write_atomic(job.folder / "adapter_config.json", config)

@@ -26,10 +26,11 @@ RANDOM_STEPS = 1 << 16
 
 
 class KeyedDropout(nn.Module):
-    """Dropout whose mask for a case depends on that case's key alone, never on its neighbours in the batch.
+    """Dropout whose mask for a case depends on that case's key alone, never on its neighbours in
+    the batch.
 
-    So the micro-batch size changes nothing, and a dropout pass can be repeated. Off until keys are set. `place` is
-    (layer, module), so that no two modules share a mask.
+    So the micro-batch size changes nothing, and a dropout pass can be repeated. Off until keys are
+    set. `place` is (layer, module), so that no two modules share a mask.
     """
 
     def __init__(self, probability: float, place: tuple[int, int]) -> None:
@@ -39,7 +40,10 @@ class KeyedDropout(nn.Module):
         self._keys: list[tuple[int, ...]] | None = None
 
     def set_keys(self, keys: list[tuple[int, ...]] | None) -> None:
-        """One key (a tuple of integers) per sequence of the next forward pass; None switches dropout off."""
+        """One key (a tuple of integers) per sequence of the next forward pass.
+
+        None switches dropout off.
+        """
         self._keys = keys
 
     @property
@@ -60,8 +64,8 @@ class KeyedDropout(nn.Module):
 class Adapted:
     """A variant with LoRA on its last blocks, ready to train or to score.
 
-    `boundary`: index of the first block that has LoRA; everything before it never changes. `trainable`: number of
-    trained values.
+    `boundary`: index of the first block that has LoRA; everything before it never changes.
+    `trainable`: number of trained values.
     """
 
     stack: Stack
@@ -76,7 +80,10 @@ class Adapted:
 
 
 def load_variant(folder: Path, compute_path: str) -> Stack:
-    """Load a variant folder. `dequantised_f32` unpacks the same weights to float32; `packed` keeps them as stored."""
+    """Load a variant folder. `dequantised_f32` unpacks the same weights to float32.
+
+    `packed` keeps them as stored.
+    """
     keep_freed_memory()
     model, _ = load_model(folder, lazy=False)
     if compute_path == "dequantised_f32":
@@ -90,7 +97,8 @@ def load_variant(folder: Path, compute_path: str) -> Stack:
 
 
 def add_lora(stack: Stack, recipe: Recipe, training: Training, seed: int) -> Adapted:
-    """Freeze the variant and put fresh LoRA modules on the target modules of its last `num_layers` blocks.
+    """Freeze the variant and put fresh LoRA modules on the target modules of its last `num_layers`
+    blocks.
 
     Raises BadInput if there are fewer blocks, or a target module does not exist.
     """
@@ -147,7 +155,10 @@ def adapter_weights(adapted: Adapted) -> dict[str, mx.array]:
 
 
 def load_weights(adapted: Adapted, path: Path) -> None:
-    """Load LoRA tensors from a safetensors file into an adapted model; names and shapes must match."""
+    """Load LoRA tensors from a safetensors file into an adapted model.
+
+    Names and shapes must match.
+    """
     loaded: dict[str, mx.array] = mx.load(str(path))  # type: ignore[assignment]
     expected_shapes = {name: value.shape for name, value in adapter_weights(adapted).items()}
     if {name: value.shape for name, value in loaded.items()} != expected_shapes:
@@ -177,7 +188,10 @@ def _module(layer: nn.Module, path: str) -> Any:
 
 
 def _draws(key: tuple[int, ...], shape: tuple[int, ...]) -> np.ndarray:
-    """Uniform 16-bit integers of a shape, from a key alone; raw PCG64 output is the same in every numpy."""
+    """Uniform 16-bit integers of a shape, from a key alone.
+
+    Raw PCG64 output is the same in every numpy.
+    """
     count = math.prod(shape)
     # Four 16-bit integers from each 64-bit one.
     raw = np.random.PCG64(np.random.SeedSequence(key)).random_raw(-(-count // 4))

@@ -5,8 +5,9 @@
     v_c    = w_c / sum_k pi_k w_k                           pi = class shares in train; mean weight 1
     L      = 1/S sum_i [ v_ti CE(label tokens) + CE(other completion tokens) ] + lambda 1/B sum_i sum_a q_ia K[t_i,a]
 
-S tokens and B cases are those of the effective batch, never the sum of weights: a weighted mean would cancel the
-weights of a one-class batch, and accumulation over micro-batches would not be exact.
+S tokens and B cases are those of the effective batch, never the sum of weights: a weighted mean
+would cancel the weights of a one-class batch, and accumulation over micro-batches would not be
+exact.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ class Objective:
 
 @dataclass(frozen=True)
 class Terms:
-    """Per case, float32: cross-entropy sums over label and other tokens (B,), log-probabilities of labels (B, 3)."""
+    """Per case, float32: cross-entropy sums over label and other tokens (B,), log-probabilities of
+    labels (B, 3).
+    """
 
     label_loss: mx.array
     other_loss: mx.array
@@ -80,9 +83,11 @@ def case_terms(scores: RowScores, batch: Batch, cases: Cases) -> Terms:
 def objective_sum(
     terms: Terms, labels: np.ndarray, objective: Objective, tokens: int, cases: int
 ) -> tuple[mx.array, mx.array]:
-    """Loss of some cases as their share of an effective batch of `tokens` scored tokens and `cases` cases.
+    """Loss of some cases as their share of an effective batch of `tokens` scored tokens and `cases`
+    cases.
 
-    Returns (loss, parts) with parts = [weighted label, other, cost] (3,); micro-batches add up exactly.
+    Returns (loss, parts) with parts = [weighted label, other, cost] (3,); micro-batches add up
+    exactly.
     """
     weights = mx.array(objective.weights[labels])
     label = (terms.label_loss * weights).sum() / tokens

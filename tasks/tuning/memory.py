@@ -1,10 +1,12 @@
-"""How much of a batch fits: the micro-batch, from a memory budget and probe steps on the longest case.
+"""How much of a batch fits: the micro-batch, from a memory budget and probe steps on the longest
+case.
 
-A step over n cases is estimated to need what the longest case alone needs, and for each further case as much as a
-second longest one adds; the estimate is checked by a probe, and lowered in proportion if it is too high. Validation of
-as many tokens, which keeps no gradient, needs no more than such a step. If one case does not fit, blocks are
-checkpointed. Nothing here changes a result beyond the order of sums, and the choice is saved, so that a resumed run
-sums in the same order. This file imports no MLX: the parent process reads budgets and choices too.
+A step over n cases is estimated to need what the longest case alone needs, and for each further
+case as much as a second longest one adds; the estimate is checked by a probe, and lowered in
+proportion if it is too high. Validation of as many tokens, which keeps no gradient, needs no more
+than such a step. If one case does not fit, blocks are checkpointed. Nothing here changes a result
+beyond the order of sums, and the choice is saved, so that a resumed run sums in the same order.
+This file imports no MLX: the parent process reads budgets and choices too.
 """
 
 from __future__ import annotations
@@ -24,16 +26,17 @@ from tasks.spec import ExperimentSpec, byte_count
 from tasks.tuning.batches import TOKENS_AT_ONCE
 
 CHOICE = "memory.json"
-# Share of the machine's memory that a training may take: the machine should stay usable, and Metal recommends at most
-# two thirds.
+# Share of the machine's memory that a training may take: the machine should stay usable, and Metal
+# recommends at most two thirds.
 DEFAULT_SHARE = 0.6
 # Bytes per trained value: the two moments of AdamW, and the accumulated gradient.
 STATE_BYTES = 12
-# Freed buffers that MLX may keep for reuse, and the fraction of the budget that they may take at most (1/8). Stock
-# mlx-lm frees them all after every step.
+# Freed buffers that MLX may keep for reuse, and the fraction of the budget that they may take at
+# most (1/8). Stock mlx-lm frees them all after every step.
 CACHE_BYTES = 1 << 30
 CACHE_FRACTION = 8
-# Two steps over the same cases may differ by this much at their peak, and MLX exceeds its limit a little.
+# Two steps over the same cases may differ by this much at their peak, and MLX exceeds its limit a
+# little.
 SLACK = 1.1
 
 
@@ -41,9 +44,10 @@ SLACK = 1.1
 class MemoryChoice:
     """How a training uses its memory budget of `limit` bytes.
 
-    `micro_batch`: cases computed at once. `checkpointing`: blocks are computed again in the backward pass.
-    `tokens_at_once`: padded tokens of one forward pass of validation. `cache_bytes`: freed buffers that MLX may keep.
-    `stored`: the sets whose frozen prefix is read from the store (None: not decided yet).
+    `micro_batch`: cases computed at once. `checkpointing`: blocks are computed again in the
+    backward pass. `tokens_at_once`: padded tokens of one forward pass of validation. `cache_bytes`:
+    freed buffers that MLX may keep. `stored`: the sets whose frozen prefix is read from the store
+    (None: not decided yet).
     """
 
     micro_batch: int
@@ -75,7 +79,9 @@ SMALLEST = MemoryChoice(1, checkpointing=True, tokens_at_once=1)
 
 
 def budget(spec: ExperimentSpec) -> int:
-    """Bytes that a training may take: `training.memory` of the grid, else a share of the machine's memory."""
+    """Bytes that a training may take: `training.memory` of the grid, else a share of the machine's
+    memory.
+    """
     if spec.training.memory is not None:
         return byte_count(spec.training.memory)
     return int(DEFAULT_SHARE * total_memory())
@@ -100,9 +106,12 @@ def write_choice(folder: Path, choice: MemoryChoice) -> None:
 
 
 def after_out_of_memory(requested: MemoryChoice | None, folder: Path) -> MemoryChoice | None:
-    """The choice to try next: smaller than the requested one, or than the saved one; None if nothing is smaller.
+    """The choice to try next: smaller than the requested one, or than the saved one.
 
-    A run that saved no choice died in the frozen prefix or in a probe step: the smallest choice is next.
+    None if nothing is smaller.
+
+    A run that saved no choice died in the frozen prefix or in a probe step: the smallest choice is
+    next.
     """
     used = requested or read_choice(folder)
     return SMALLEST if used is None else used.smaller()
@@ -116,10 +125,12 @@ def choose_memory(
     limit: int,
     emit: Emit,
 ) -> MemoryChoice:
-    """The largest micro-batch that fits in `limit` bytes, beside MLX's cache and `held` bytes of weights and optimizer.
+    """The largest micro-batch that fits in `limit` bytes, beside MLX's cache and `held` bytes of
+    weights and optimizer.
 
-    `peak(checkpointing, count)` measures the bytes that a step over `count` times the longest case takes on top of
-    `held`; `longest`: tokens of that case. Raises BadInput if not even one checkpointed case fits.
+    `peak(checkpointing, count)` measures the bytes that a step over `count` times the longest case
+    takes on top of `held`; `longest`: tokens of that case. Raises BadInput if not even one
+    checkpointed case fits.
     """
     need = 0
     for checkpointing in (False, True):
@@ -157,7 +168,9 @@ def _further_bytes(peak: Callable[[int], int], case_bytes: int, batch: int, room
 
 
 def _validation_tokens(step_tokens: int) -> int:
-    """Padded tokens of one forward pass of validation, where a training step of `step_tokens` tokens fits."""
+    """Padded tokens of one forward pass of validation, where a training step of `step_tokens`
+    tokens fits.
+    """
     # On a CPU batches of validation run side by side, one per core, see streams.py.
     side_by_side = 1 if backend() == "metal" else cores()
     return min(TOKENS_AT_ONCE, max(1, step_tokens // side_by_side))

@@ -17,7 +17,10 @@ from tasks.tuning.batches import Cases, make_cases
 
 @dataclass(frozen=True)
 class LoadedSet:
-    """A set and the lines of its file, in the same order; `shortened`: how many cases lose the middle of their text."""
+    """A set and the lines of its file, in the same order.
+
+    `shortened`: how many cases lose the middle of their text.
+    """
 
     cases: Cases
     records: tuple[dict[str, Any], ...]
@@ -25,7 +28,9 @@ class LoadedSet:
 
 
 def load_template(variant: Path) -> Template:
-    """The tokenizer of a variant folder with the project's prompt, chat or plain by the variant's manifest."""
+    """The tokenizer of a variant folder with the project's prompt, chat or plain by the variant's
+    manifest.
+    """
     # Slow to import, and needed in child processes only.
     from transformers import AutoTokenizer
 

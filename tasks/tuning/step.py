@@ -1,4 +1,6 @@
-"""The training step seen from outside: run the child process, with less memory each time that it runs out."""
+"""The training step seen from outside: run the child process, with less memory each time that it
+runs out.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,8 @@ def train_experiment(
 ) -> str:
     """Train into `folder` unless it is complete, and return the training id (the folder's name).
 
-    A child that is killed while it holds nearly its whole budget counts as out of memory: the training is retried
-    with less, until nothing smaller is left.
+    A child that is killed while it holds nearly its whole budget counts as out of memory: the
+    training is retried with less, until nothing smaller is left.
     """
     job = TrainingJob(
         experiment=spec,

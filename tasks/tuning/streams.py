@@ -1,8 +1,10 @@
-"""Forward passes side by side: on a CPU, one batch per thread of the BLAS, each with single-threaded matrix products.
+"""Forward passes side by side: on a CPU, one batch per thread of the BLAS, each with
+single-threaded matrix products.
 
-MLX's elementwise kernels use one core, while a product uses all: a batch alone leaves the other cores idle (or waiting
-in a loop) for a good part of its time. Where no gradient is kept, batches are independent, so each core gets its own.
-Measured on two cores, 24 blocks of SmolLM2-135M: 1.5 times as many tokens a second.
+MLX's elementwise kernels use one core, while a product uses all: a batch alone leaves the other
+cores idle (or waiting in a loop) for a good part of its time. Where no gradient is kept, batches
+are independent, so each core gets its own. Measured on two cores, 24 blocks of SmolLM2-135M: 1.5
+times as many tokens a second.
 """
 
 from __future__ import annotations
@@ -21,10 +23,12 @@ Job = TypeVar("Job")
 
 
 def side_by_side(jobs: Iterable[Job], work: Callable[[Job], Any]) -> Iterator[tuple[Job, Any]]:
-    """(job, work(job)) in the order of the jobs, every array evaluated. `work` only builds arrays, lazily.
+    """(job, work(job)) in the order of the jobs, every array evaluated.
 
-    The arrays that `work` reads must be evaluated before. On Metal, and where the number of threads of the BLAS cannot
-    be set, jobs run one after the other.
+    `work` only builds arrays, lazily.
+
+    The arrays that `work` reads must be evaluated before. On Metal, and where the number of threads
+    of the BLAS cannot be set, jobs run one after the other.
     """
     streams = _streams()
     remaining = iter(jobs)
@@ -34,7 +38,8 @@ def side_by_side(jobs: Iterable[Job], work: Callable[[Job], Any]) -> Iterator[tu
             with mx.stream(stream):
                 results.append(work(job))
 
-        # In one call: MLX lets only a few operations wait, so a graph handed over first would be done first.
+        # In one call: MLX lets only a few operations wait, so a graph handed over first would be
+        # done first.
         with _single_threaded(len(group) > 1):
             mx.eval(results)
         yield from zip(group, results, strict=True)

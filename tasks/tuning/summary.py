@@ -1,4 +1,6 @@
-"""What a training is asked to do (TrainingJob), and the summary that it keeps in the manifest of its folder."""
+"""What a training is asked to do (TrainingJob), and the summary that it keeps in the manifest of
+its folder.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,12 @@ from tasks.tuning.memory import MemoryChoice
 
 
 class TrainingJob(BaseModel):
-    """Arguments of the training job. `folder` becomes the sealed adapter folder; `variant` and `data` are complete ones.
+    """Arguments of the training job.
 
-    `choice`: how to use the memory after an earlier attempt ran out of it; None lets the training choose.
+    `folder` becomes the sealed adapter folder; `variant` and `data` are complete ones.
+
+    `choice`: how to use the memory after an earlier attempt ran out of it; None lets the training
+    choose.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -30,9 +35,12 @@ class TrainingJob(BaseModel):
 
 
 class TrainingSummary(BaseModel):
-    """How a training went. Bytes, seconds and losses; a field that an earlier version did not write is None.
+    """How a training went. Bytes, seconds and losses.
 
-    `last_iteration` is less than the recipe's iterations where patience ended the training or where it diverged.
+    A field that an earlier version did not write is None.
+
+    `last_iteration` is less than the recipe's iterations where patience ended the training or where
+    it diverged.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -60,7 +68,10 @@ class TrainingSummary(BaseModel):
 
 
 class TrainingManifest(Manifest):
-    """The manifest of a training's folder. `settings_digest`: see `training_rows.settings_digest`."""
+    """The manifest of a training's folder.
+
+    `settings_digest`: see `training_rows.settings_digest`.
+    """
 
     training_id: str
     settings_digest: str | None = None

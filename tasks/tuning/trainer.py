@@ -40,8 +40,8 @@ class Splits:
 def learning_rate(spec: ExperimentSpec, update: int) -> float:
     """Learning rate of optimizer update `update`, counted from 0.
 
-    Linear warm-up, then constant or falling towards 0 after the last update: neither the first update nor the last is
-    lost to a rate of 0.
+    Linear warm-up, then constant or falling towards 0 after the last update: neither the first
+    update nor the last is lost to a rate of 0.
     """
     peak = spec.recipe.learning_rate
     iterations = spec.recipe.iterations
@@ -86,8 +86,8 @@ def train(
 ) -> tuple[dict[str, mx.array], checkpoint.Progress]:
     """Train to the recipe's last update, resuming from `folder`/checkpoint if there is one.
 
-    Returns the adapters with the lowest validation value, and the progress with its curve. Raises Diverged on NaN and
-    on an exploding gradient; its `reached` is the progress up to then.
+    Returns the adapters with the lowest validation value, and the progress with its curve. Raises
+    Diverged on NaN and on an exploding gradient; its `reached` is the progress up to then.
     """
     run = TrainingRun(adapted, spec, splits, folder, emit, choice)
     run.finish()
@@ -95,7 +95,8 @@ def train(
 
 
 class TrainingRun:
-    """A training in progress: the model and its optimizer, the sets, the best adapters and how far it is.
+    """A training in progress: the model and its optimizer, the sets, the best adapters and how far
+    it is.
 
     A new instance starts from the newest checkpoint in `folder`, else from the first update.
     """
@@ -115,7 +116,8 @@ class TrainingRun:
         self.choice = choice or MemoryChoice(spec.recipe.batch_size)
         self.checkpoints = folder / "checkpoint"
 
-        # Two views of one model: blocks may be computed again in the backward pass, never in validation.
+        # Two views of one model: blocks may be computed again in the backward pass, never in
+        # validation.
         self.stepping = with_checkpoints(adapted, self.choice.checkpointing)
         self.scoring = with_checkpoints(adapted, False)
         self.objective = make_objective(spec.recipe, splits.train.cases.labels)
@@ -129,7 +131,10 @@ class TrainingRun:
         )
 
     def finish(self) -> None:
-        """Make the remaining updates. Raises Diverged with the progress up to then as its `reached`."""
+        """Make the remaining updates.
+
+        Raises Diverged with the progress up to then as its `reached`.
+        """
         try:
             self._make_updates()
         except Diverged as error:
@@ -254,7 +259,9 @@ class TrainingRun:
 
 
 def _refuse_divergence(loss: float, norm: float, update: int) -> None:
-    """Raise Diverged for a loss that is not finite, or an exploding gradient (`norm` before clipping)."""
+    """Raise Diverged for a loss that is not finite, or an exploding gradient (`norm` before
+    clipping).
+    """
     if not math.isfinite(loss):
         problem = f"The loss became {loss}"
     elif not norm < EXPLODED:
@@ -265,7 +272,9 @@ def _refuse_divergence(loss: float, norm: float, update: int) -> None:
 
 
 def _always_ed(scores: Scores, cases: Cases) -> tuple[float, float | None]:
-    """Share of cases answered ED by argmax, and the share of non-ED cases not answered ED (specificity)."""
+    """Share of cases answered ED by argmax, and the share of non-ED cases not answered ED
+    (specificity).
+    """
     answers = scores.label_logp.argmax(axis=1)
     answers_to_others = answers[cases.labels != 0]
     ed_share = float((answers == 0).mean())

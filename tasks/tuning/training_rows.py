@@ -49,7 +49,9 @@ JUDGING_SETTINGS = {"target_ed_recall", "primary_rule"}
 
 @dataclass(frozen=True)
 class TrainingOutcome:
-    """How a training ended: its status, the sentence that says why it failed, and its summary and curve, if any."""
+    """How a training ended: its status, the sentence that says why it failed, and its summary and
+    curve, if any.
+    """
 
     status: str = "completed"
     error: str | None = None
@@ -58,14 +60,20 @@ class TrainingOutcome:
 
     @classmethod
     def of_complete(cls, folder: Path) -> TrainingOutcome:
-        """The outcome of a complete training's folder. Raises BrokenFolder if its digests do not match."""
+        """The outcome of a complete training's folder.
+
+        Raises BrokenFolder if its digests do not match.
+        """
         manifest = TrainingManifest.read(folder, deep=True)
         training = json.loads((folder / "training.json").read_text(encoding="utf-8"))
         return cls(summary=manifest.summary, curve=_points(training["curve"]))
 
     @classmethod
     def of_failure(cls, folder: Path, error: Exception) -> TrainingOutcome:
-        """The outcome of a training that ended with `error`; with summary and curve if it diverged."""
+        """The outcome of a training that ended with `error`.
+
+        With summary and curve if it diverged.
+        """
         if not isinstance(error, Diverged):
             return cls("failed", str(error))
         try:
@@ -147,7 +155,8 @@ def dataset_digest(dataset: DatasetManifest) -> str:
 def settings_digest(spec: ExperimentSpec, dataset: DatasetManifest) -> str:
     """Digest of everything that decides a training except its weights, bits and seed.
 
-    Experiments with the same digest, recipe name and base model may be compared; the rest has columns of its own.
+    Experiments with the same digest, recipe name and base model may be compared; the rest has
+    columns of its own.
     """
     return short_digest(
         {
