@@ -102,8 +102,8 @@ def test_a_package_that_is_not_what_we_listed_fails_and_is_not_skipped(tmp_path,
 
 def made(real, bits: int | None) -> dict:
     _, source, root = real
-    args = {"source": str(source), "root": str(root), "bits": bits, "group_size": 64}
-    return run_quantize(args) if bits else run_convert(args)
+    args = {"source": str(source), "root": str(root)}
+    return run_quantize(args | {"bits": bits, "group_size": 64}) if bits else run_convert(args)
 
 
 @pytest.mark.parametrize("bits", [None, 4, 8])
