@@ -21,8 +21,8 @@ from tasks.scoring.arguments import UntunedScoringJob
 from tasks.scoring.baselines import (
     OF_A_DATASET,
     ZERO_SHOT,
+    baseline_evaluation,
     baseline_evaluation_id,
-    baseline_judging,
     dataset_baseline_id,
     dataset_baseline_rows,
     zero_shot_id,
@@ -99,8 +99,8 @@ def zero_shot(model: BaseModelSpec, bits: int, grid: Grid, variant: Path, data: 
         run_child("tasks.scoring.job:run_untuned", job.model_dump(mode="json"), log, emit)
 
     for judged, scores in folders.items():
-        judging = baseline_judging(training, ids[judged], grid.scoring, dataset, 0, judged)
-        rows = judged_rows(judging, read_scores(scores))
+        evaluation = baseline_evaluation(training, ids[judged], grid.scoring, dataset, 0, judged)
+        rows = judged_rows(evaluation, read_scores(scores))
         columns = _untuned(model.name, bits, weights)
         _land_experiment(training, columns, dataset, rows["evaluation"][0]["created_at"])
         land_rows(ids[judged], "evaluation", rows)

@@ -89,7 +89,7 @@ def baseline_evaluation_id(
     return f"{training_id}-e{short_digest(ingredients)}"
 
 
-def baseline_judging(
+def baseline_evaluation(
     training_id: str,
     evaluation_id: str,
     scoring: Scoring,
@@ -148,7 +148,7 @@ def dataset_baseline_rows(
 
     rows = {}
     for judged, evaluation_id in evaluation_ids.items():
-        evaluation = baseline_judging(training_id, evaluation_id, scoring, dataset, 0, judged)
+        evaluation = baseline_evaluation(training_id, evaluation_id, scoring, dataset, 0, judged)
         scores = _score(classifier, data, judged, calibration, rules)
         rows[judged] = judged_rows(evaluation, scores)
     return rows
