@@ -11,14 +11,16 @@ from collections.abc import Callable
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+from pydantic import BaseModel
 
 from deployments.prefect_api import check_prefect_server
 from flows.plan import estimated_bytes
 from flows.selection import select
 from tasks.models.sources import availabilities
 from tasks.runtime.child import run_child
-from tasks.runtime.device import backend, total_memory
+from tasks.runtime.device import Device, backend, total_memory
 from tasks.runtime.findings import Finding
 from tasks.runtime.store import existing_home, home
 from warehouse.connect import warehouse_path
@@ -80,18 +82,29 @@ def memory() -> list[Finding]:
 
 def computing() -> list[Finding]:
     """BLAS and backend, as the process of a step sees them."""
-    probe = run_child("tasks.runtime.probe:run", {}, home() / "logs" / "doctor-probe")
+    probe = Probe(**run_child("tasks.runtime.probe:run", {}, home() / "logs" / "doctor-probe"))
     return [_blas(probe), _backend(probe)]
 
 
-def _blas(probe: dict[str, Any]) -> Finding:
-    device = probe["device"]
-    speed = f"{device['blas']}, {device['gflops']:.0f} GFLOP/s in float32"
-    without_metal = device["backend"] == "metal" and not probe["metal"]
-    if without_metal or not probe["warning"]:
+class Probe(BaseModel):
+    """What the probe's child process reports. `metal`: whether Metal can be used."""
+
+    device: Device
+    warning: str | None
+    metal: bool
+
+    @property
+    def lacks_metal(self) -> bool:
+        return self.device.backend == "metal" and not self.metal
+
+
+def _blas(probe: Probe) -> Finding:
+    device = probe.device
+    speed = f"{device.blas}, {device.gflops:.0f} GFLOP/s in float32"
+    if probe.lacks_metal or probe.warning is None:
         return Finding("BLAS", "ok", speed)
-    if device["blas"] == "reference":
-        return Finding("BLAS", "warning", speed, probe["warning"].rstrip("."))
+    if device.blas == "reference":
+        return Finding("BLAS", "warning", speed, probe.warning.rstrip("."))
 
     remedy = (
         "a fast library is loaded, so the machine is busy or slow: "
@@ -100,15 +113,15 @@ def _blas(probe: dict[str, Any]) -> Finding:
     return Finding("BLAS", "warning", speed, remedy)
 
 
-def _backend(probe: dict[str, Any]) -> Finding:
-    device = probe["device"]
-    path = f"{device['backend']}, {device['compute_path']} in {device['compute_dtype']}"
-    if device["backend"] == "metal" and not probe["metal"]:
+def _backend(probe: Probe) -> Finding:
+    device = probe.device
+    path = f"{device.backend}, {device.compute_path} in {device.compute_dtype}"
+    if probe.lacks_metal:
         remedy = (
             "run it on the Mac itself, not in a virtual machine or over a session without a GPU"
         )
         return Finding("backend", "error", f"{path}, but Metal cannot be used", remedy)
-    if device["backend"] == "cpu":
+    if device.backend == "cpu":
         path += "; memory and time of 4 against 8 bits can only be compared on Metal"
     return Finding("backend", "ok", path)
 

@@ -184,13 +184,13 @@ def test_a_warehouse_in_use_is_a_warning():
 
 
 @pytest.mark.parametrize(("size", "level"), [(16e9, "ok"), (4e9, "warning"), (1e9, "error")])
-def test_little_memory_is_told(monkeypatch, size, level):
+def test_little_memory_is_reported(monkeypatch, size, level):
     monkeypatch.setattr(checks, "total_memory", lambda: size)
     assert levels(checks.memory()) == [level]
 
 
 @pytest.mark.parametrize(("free", "level"), [(1e12, "ok"), (2e9, "warning"), (5e8, "error")])
-def test_little_disk_is_told_before_a_study_fills_it(monkeypatch, free, level):
+def test_little_disk_is_reported_before_a_study_fills_it(monkeypatch, free, level):
     monkeypatch.setattr(checks.shutil, "disk_usage", lambda path: type("Usage", (), {"free": free}))
     (finding,) = checks.disk()
     assert finding.level == level and bool(finding.remedy) == (level != "ok")
@@ -211,7 +211,7 @@ def test_a_library_of_the_wrong_version_is_named(tmp_path, monkeypatch, name, ne
 @pytest.mark.parametrize(
     ("may_not_write", "compiled", "level"), [(True, False, "warning"), (True, True, "ok"), (False, False, "ok")]
 )
-def test_libraries_that_every_process_would_compile_again_are_told(
+def test_libraries_that_every_process_would_compile_again_are_reported(
     tmp_path, monkeypatch, may_not_write, compiled, level
 ):
     cached = tmp_path / "prefect.pyc"
@@ -238,6 +238,8 @@ def test_slow_products_have_a_remedy_that_fits_the_library(monkeypatch, blas, wo
         "compute_dtype": "float32",
         "blas": blas,
         "gflops": 5,
+        "threads": 2,
+        "machine": "m",
     }
     found = {"device": device, "warning": "Slow: install one with `pip install mkl`.", "metal": False}
     monkeypatch.setattr(checks, "run_child", lambda *args: found)
@@ -252,6 +254,8 @@ def test_a_mac_whose_metal_cannot_be_used_is_an_error(monkeypatch):
         "compute_dtype": "bfloat16",
         "blas": "accelerate",
         "gflops": 9,
+        "threads": 8,
+        "machine": "m",
     }
     monkeypatch.setattr(checks, "run_child", lambda *args: {"device": device, "warning": None, "metal": False})
     assert levels(checks.computing()) == ["ok", "error"]

@@ -33,7 +33,7 @@ def without_variants(place, folder):
     return folder
 
 
-def test_after_a_sweep_all_is_trained_whatever_changes_no_adapter(trained, smoke, tmp_path):
+def test_after_a_sweep_all_is_trained_under_settings_that_change_no_adapter(trained, smoke, tmp_path):
     bare = without_variants(smoke[0], tmp_path / "bare")
     for home in (smoke[0].home, bare):
         assert trained(home=home) == 8
@@ -83,7 +83,7 @@ def test_another_setting_or_other_cases_are_not_trained(overrides, trained, smok
 
 
 @pytest.mark.parametrize("what", ["engine", "library", "prompt"])
-def test_another_engine_library_or_prompt_trains_anew(what, trained, smoke, tmp_path, monkeypatch):
+def test_another_engine_library_or_prompt_trains_again(what, trained, smoke, tmp_path, monkeypatch):
     if what == "engine":
         monkeypatch.setattr("tasks.identity.ENGINE_VERSION", 10**6)
         monkeypatch.setattr("tasks.tuning.training_rows.ENGINE_VERSION", 10**6)

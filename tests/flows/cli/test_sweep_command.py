@@ -1,4 +1,4 @@
-"""How a sweep ends: exit code 1 where an experiment failed by itself, a sentence where the user must mend something."""
+"""How a sweep ends: exit code 1 where an experiment failed by itself, a sentence where the user must fix something."""
 
 import os
 import socket
@@ -48,7 +48,7 @@ def test_all_done_is_exit_code_zero(ends_with):
     assert ends_with() == 0 and listeners == []
 
 
-def test_what_the_user_must_mend_is_told_once_however_many_experiments_it_stopped(ends_with):
+def test_what_the_user_must_fix_is_printed_once_however_many_experiments_it_stopped(ends_with):
     with pytest.raises(BadInput, match=r"^The disk is full\.$"):
         ends_with(*[BadInput("The disk is full.")] * 60)
     with pytest.raises(BadInput, match=r"^A\. B\.$"):
