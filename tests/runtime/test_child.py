@@ -64,12 +64,12 @@ def test_memory_that_cannot_be_had_is_out_of_memory(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["no_disk", "no_disk_in_mlx"])
-def test_a_full_disk_is_the_users_to_mend(name, tmp_path):
+def test_a_full_disk_is_for_the_user_to_fix(name, tmp_path):
     with pytest.raises(BadInput, match=r"^The disk is full: .*free some space"):
         step(name, {}, tmp_path)
 
 
-def test_a_mapped_write_on_a_full_disk_is_told_from_another_bus_error(tmp_path, monkeypatch):
+def test_a_mapped_write_on_a_full_disk_is_no_other_bus_error(tmp_path, monkeypatch):
     with pytest.raises(LostChild, match="signal 7|signal 10"):
         step("signalled", {"signal": int(signal.SIGBUS)}, tmp_path)
     monkeypatch.setattr(child, "NEARLY_FULL_BYTES", 1 << 62)

@@ -107,7 +107,7 @@ def test_imports_can_be_made_ahead_of_the_first_step(tmp_path):
     pytest.fail("the first step came before its imports")
 
 
-def test_beside_a_step_that_runs_another_is_started_anew(tmp_path):
+def test_beside_a_running_step_another_is_started_as_a_new_process(tmp_path):
     started, events = threading.Event(), []
 
     def on_event(event: Event) -> None:
@@ -171,7 +171,7 @@ def test_stopping_does_not_wait_for_the_imports_of_the_server(tmp_path, monkeypa
     assert [type(error) for error in errors] == [Stopped] and time.monotonic() - started < 20
 
 
-def test_none_is_forked_where_no_server_is_kept_as_in_a_benchmark(tmp_path):
+def test_steps_are_not_forked_without_a_server_as_in_a_benchmark(tmp_path):
     with fork_server.kept():
         left = parent_of(tmp_path)
         assert left == server()

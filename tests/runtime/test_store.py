@@ -250,7 +250,7 @@ def test_a_home_that_may_not_be_written_is_one_sentence(tmp_path):
         build_folder(tmp_path / "made", fill)
 
 
-def test_what_is_made_can_be_read_by_others_as_the_umask_allows(tmp_path):
+def test_a_built_folder_can_be_read_by_others_as_the_umask_allows(tmp_path):
     """Landing folders lie on a shared disk, where another user's loader reads them."""
     old = os.umask(0o022)
     try:

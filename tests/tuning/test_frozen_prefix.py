@@ -54,22 +54,22 @@ def test_a_new_process_chain_reads_a_stored_prefix_in_full_and_computes_a_damage
     own.write_bytes(content)
     os.utime(own, ns=(times.st_atime_ns, times.st_mtime_ns))  # as a failing disk does it: no trace in the times
     monkeypatch.setenv("TRIAGE_CHAIN", "another")
-    told = []
+    events = []
     np.testing.assert_array_equal(
-        open_prefix(made.stack, some, made.boundary, tmp_path, "weights", told.append).own, first
+        open_prefix(made.stack, some, made.boundary, tmp_path, "weights", events.append).own, first
     )
-    assert len(computed) == 2 and isinstance(told[0], StepWarning) and "is damaged" in told[0].message
+    assert len(computed) == 2 and isinstance(events[0], StepWarning) and "is damaged" in events[0].message
 
 
 def test_beyond_its_byte_budget_nothing_is_stored_the_log_says_so_and_scores_are_the_same(tmp_path, monkeypatch):
-    made, some, told = tiny.adapted("llama", 4, True), tiny.cases(6), []
-    stored = open_prefix(made.stack, some, made.boundary, tmp_path, "weights", told.append)
-    assert "saves 33% of a step" in told[0].message
+    made, some, events = tiny.adapted("llama", 4, True), tiny.cases(6), []
+    stored = open_prefix(made.stack, some, made.boundary, tmp_path, "weights", events.append)
+    assert "saves 33% of a step" in events[0].message
     monkeypatch.setenv("TRIAGE_PREFIX_BYTES", "1KB")
     assert open_prefix(made.stack, some, made.boundary, tmp_path, "weights").boundary == 2, "what is stored is used"
     other = tiny.cases(6, seed=2)
-    refused = open_prefix(made.stack, other, made.boundary, tmp_path, "weights", told.append)
-    assert refused.boundary == 0 and "are left of the budget (TRIAGE_PREFIX_BYTES)" in told[-1].message
+    refused = open_prefix(made.stack, other, made.boundary, tmp_path, "weights", events.append)
+    assert refused.boundary == 0 and "are left of the budget (TRIAGE_PREFIX_BYTES)" in events[-1].message
     plain = score_cases(made, tiny.no_store(made, some)).label_logp
     np.testing.assert_allclose(score_cases(made, stored).label_logp, plain, atol=1e-5)
     monkeypatch.setenv("TRIAGE_PREFIX_BYTES", "much")
@@ -78,10 +78,10 @@ def test_beyond_its_byte_budget_nothing_is_stored_the_log_says_so_and_scores_are
 
 
 def test_where_it_does_not_pay_nothing_is_stored(tmp_path):
-    made, told = tiny.adapted("llama", 4, True), []
+    made, events = tiny.adapted("llama", 4, True), []
     some = tiny.cases(6)
-    assert open_prefix(made.stack, some, 0, tmp_path, "weights", told.append).own is None
-    assert "not stored: 0 of 4 blocks would save 0% of a step" in told[0].message and not list(tmp_path.iterdir())
+    assert open_prefix(made.stack, some, 0, tmp_path, "weights", events.append).own is None
+    assert "not stored: 0 of 4 blocks would save 0% of a step" in events[0].message and not list(tmp_path.iterdir())
 
 
 def test_packed_dense_and_bfloat16_weights_of_one_variant_each_have_a_prefix_of_their_own(tmp_path, computed):
@@ -107,26 +107,26 @@ def test_a_prefix_of_another_model_is_computed_again(tmp_path, computed):
     (others,) = (tmp_path / "b/prefixes").iterdir()
     shutil.rmtree(own)
     shutil.copytree(others, own)
-    told = []
-    again = open_prefix(gemma.stack, some, gemma.boundary, tmp_path / "a", "gemma", told.append)
+    events = []
+    again = open_prefix(gemma.stack, some, gemma.boundary, tmp_path / "a", "gemma", events.append)
     np.testing.assert_array_equal(again.own, right)
-    assert any("another model's activations" in event.message for event in told) and len(computed) == 3
+    assert any("another model's activations" in event.message for event in events) and len(computed) == 3
 
 
 def test_a_damaged_prefix_that_another_process_has_replaced_meanwhile_is_not_removed(tmp_path):
-    folder, told = tmp_path / "key", []
+    folder, events = tmp_path / "key", []
     for made in (folder, tmp_path / "whole"):
         made.mkdir()
         (made / "own.npy").write_bytes(b"numbers")
         store.seal(made, {"key": "key"})
     (folder / "own.npy").unlink()
     with ThreadPoolExecutor(1) as pool, store.replacing(folder):
-        trusted = pool.submit(frozen_prefix._is_stored, folder, "key", told.append)
+        trusted = pool.submit(frozen_prefix._is_stored, folder, "key", events.append)
         with pytest.raises(TimeoutError):
             trusted.result(0.5)
         shutil.rmtree(folder)
         (tmp_path / "whole").rename(folder)
-    assert trusted.result() is True and told == [] and store.verify(folder)
+    assert trusted.result() is True and events == [] and store.verify(folder)
 
 
 @pytest.mark.parametrize("other", ["boundary", "packed", "bfloat16"])
@@ -142,9 +142,9 @@ def test_a_prefix_of_the_same_variant_at_another_boundary_or_in_another_form_is_
     (own,), (others,) = ((tmp_path / name / "prefixes").iterdir() for name in "ab")
     shutil.rmtree(own)
     shutil.copytree(others, own)
-    told = []
-    again = open_prefix(made.stack, some, 2, tmp_path / "a", "weights", told.append)
+    events = []
+    again = open_prefix(made.stack, some, 2, tmp_path / "a", "weights", events.append)
     np.testing.assert_array_equal(again.own, right)
-    assert isinstance(told[0], StepWarning) and "another boundary's or format's" in told[0].message
+    assert isinstance(events[0], StepWarning) and "another boundary's or format's" in events[0].message
     open_prefix(made.stack, some, 2, tmp_path / "a", "weights")
     assert len(computed) == 3

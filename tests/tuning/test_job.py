@@ -202,7 +202,7 @@ def test_a_budget_smaller_than_one_case_and_a_window_that_no_prompt_fits_are_ref
     assert longest > 100 and all("raise training.max_tokens" in sentence for sentence in said)
 
 
-def test_what_was_chosen_for_a_training_is_kept_and_another_budget_chooses_again(study, tmp_path):
+def test_the_memory_choice_of_a_training_is_saved_and_another_budget_chooses_again(study, tmp_path):
     def choice(memory):  # in a process of its own: what earlier tests left in this one would be counted as held
         experiment = study["experiment"] | {"training": study["experiment"]["training"] | {"memory": memory}}
         recipe = experiment["recipe"] | {"iterations": 1}

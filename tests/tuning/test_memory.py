@@ -58,21 +58,21 @@ def test_the_micro_batch_is_the_largest_that_fits_and_checkpointing_comes_only_w
     def peak(checkpointing, count):
         return 5 + 5 * count if checkpointing else 60 + 40 * count
 
-    told = []
-    chosen = {limit: choose_memory(peak, 50, 8, 30, limit, told.append) for limit in (2000, 460, 150, 149, 80)}
+    events = []
+    chosen = {limit: choose_memory(peak, 50, 8, 30, limit, events.append) for limit in (2000, 460, 150, 149, 80)}
     assert {limit: (c.micro_batch, c.checkpointing) for limit, c in chosen.items()} == {
         2000: (8, False), 460: (7, False), 150: (1, False), 149: (8, True), 80: (3, True),
     }  # fmt: skip
     assert [chosen[limit].cache_bytes for limit in (2000, 460, 150, 149, 80)] == [250, 57, 0, 18, 10]
-    assert "micro-batch 7 of 8." in told[1].message and "blocks checkpointed" in told[-1].message
+    assert "micro-batch 7 of 8." in events[1].message and "blocks checkpointed" in events[-1].message
     with pytest.raises(BadInput, match="is less than one case needs"):
-        choose_memory(peak, 50, 8, 30, 59, told.append)
+        choose_memory(peak, 50, 8, 30, 59, events.append)
     monkeypatch.setattr(memory, "backend", lambda: "metal")
-    assert choose_memory(peak, 50, 8, 30, 460, told.append).tokens_at_once == 7 * 30
+    assert choose_memory(peak, 50, 8, 30, 460, events.append).tokens_at_once == 7 * 30
     monkeypatch.setattr(memory, "backend", lambda: "cpu")
     monkeypatch.setattr(memory, "cores", lambda: 4)
-    assert choose_memory(peak, 50, 8, 30, 460, told.append).tokens_at_once == 7 * 30 // 4, "side by side"
-    assert choose_memory(peak, 50, 8, 30, 10**6, told.append).tokens_at_once == TOKENS_AT_ONCE
+    assert choose_memory(peak, 50, 8, 30, 460, events.append).tokens_at_once == 7 * 30 // 4, "side by side"
+    assert choose_memory(peak, 50, 8, 30, 10**6, events.append).tokens_at_once == TOKENS_AT_ONCE
 
 
 def held_memory():
@@ -101,8 +101,8 @@ def test_the_chosen_micro_batch_stays_within_the_budget_beside_the_cache_and_one
     held = held_memory() + state_bytes
     limits = [held + plain * k for k in (5, 8)] if not checkpointing else [held + (again + plain) // 2]
     for limit in limits:
-        told = []
-        chosen = fit(made, prefix, objective, 12, limit, told.append)
+        events = []
+        chosen = fit(made, prefix, objective, 12, limit, events.append)
         assert chosen.checkpointing == checkpointing and (checkpointing or 1 < chosen.micro_batch < 12)
         model = checkpointed(made) if checkpointing else made
         keep_within(limit, chosen.cache_bytes)
@@ -112,7 +112,7 @@ def test_the_chosen_micro_batch_stays_within_the_budget_beside_the_cache_and_one
         assert taken - held <= SLACK * (limit - held) and chosen.cache_bytes <= limit / 8
         more = max(step_peak(model, prefix, objective, 2 * chosen.micro_batch + 1) for _ in range(5))
         assert chosen.micro_batch == 12 or held + chosen.cache_bytes + SLACK * more > limit, "nor twice as many"
-        needed = told[-1].held_bytes + told[-1].case_bytes + chosen.micro_batch * told[-1].further_bytes
+        needed = events[-1].held_bytes + events[-1].case_bytes + chosen.micro_batch * events[-1].further_bytes
         assert chosen.micro_batch == 12 or needed + chosen.cache_bytes > limit, (
             "by its probes, which vary, no case more"
         )
@@ -164,7 +164,7 @@ def test_the_budget_is_the_grids_or_a_share_of_the_machine():
 
 
 def test_out_of_memory_halves_the_micro_batch_then_checkpoints_then_gives_up(tmp_path, monkeypatch):
-    tried, told = [], []
+    tried, events = [], []
 
     def child(function, args, folder: Path, on_event, memory_budget):
         choice = MemoryChoice(**args["choice"]) if args["choice"] else MemoryChoice(4, limit=7)
@@ -174,9 +174,9 @@ def test_out_of_memory_halves_the_micro_batch_then_checkpoints_then_gives_up(tmp
 
     monkeypatch.setattr(step, "run_child", child)
     with pytest.raises(OutOfMemory):
-        step.train_experiment(experiment(tiny.recipe()), tmp_path / "x", tmp_path, tmp_path, tmp_path, told.append)
+        step.train_experiment(experiment(tiny.recipe()), tmp_path / "x", tmp_path, tmp_path, tmp_path, events.append)
     assert tried == [(4, False), (2, False), (1, False), (1, True)]
-    assert told[-1].message == "Out of memory: retrying with micro-batch 1 and checkpointed blocks."
+    assert events[-1].message == "Out of memory: retrying with micro-batch 1 and checkpointed blocks."
     assert read_choice(tmp_path / "x") == MemoryChoice(1, True, 7, TOKENS_AT_ONCE // 4) and asdict(MemoryChoice(1)) == {
         "micro_batch": 1, "checkpointing": False, "limit": None, "tokens_at_once": TOKENS_AT_ONCE, "cache_bytes": 0,
         "stored": None,

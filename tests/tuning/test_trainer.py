@@ -84,10 +84,10 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_training_ends_the_same(dama
     damaged.write_bytes(damage(damaged.read_bytes()))
     ours = tiny.adapted("llama", 4, True, a_recipe)
     assert checkpoint.restore(tmp_path / "checkpoint", ours, trainer.make_optimizer(experiment(a_recipe))) is None
-    told = []
-    again, *_ = run(a_recipe, tmp_path, emit=told.append)
+    events = []
+    again, *_ = run(a_recipe, tmp_path, emit=events.append)
     assert all((np.array(whole[k]) == np.array(again[k])).all() for k in whole)
-    assert any(isinstance(e, StepWarning) and "The checkpoint of update 4" in e.message for e in told)
+    assert any(isinstance(e, StepWarning) and "The checkpoint of update 4" in e.message for e in events)
 
 
 def test_a_resumed_run_keeps_the_largest_peak_of_all_its_processes(tmp_path):
