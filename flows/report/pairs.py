@@ -71,7 +71,15 @@ def headline(pairs: Collection[PairRow]) -> str:
 
 def _verdicts(verdicts: list[str | None]) -> str:
     counts = Counter(verdict_words(verdict) for verdict in verdicts)
-    return ", ".join(f"{words} in {n}" for words, n in counts.most_common())
+    return "; ".join(
+        f"{_in_brackets(words)} in {n} of {len(verdicts)}" for words, n in counts.most_common()
+    )
+
+
+def _in_brackets(words: str) -> str:
+    """`cannot conclude: the reason` as `cannot conclude (the reason)`, which reads well inside a sentence."""
+    verdict, _, reason = words.partition(": ")
+    return f"{verdict} ({reason})" if reason else verdict
 
 
 def _record(pair: PairRow) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from datetime import datetime
 
 from rich.console import Console
@@ -337,9 +338,10 @@ def test_the_headline_counts_pairs_by_verdict(tmp_path):
     land_pair(tmp_path)
     load_all(tmp_path)
     (pair,) = pair_rows()
-    words = [pair.accuracy_verdict or "cannot conclude", pair.ed_recall_verdict or "cannot conclude"]
+    pair = replace(pair, accuracy_verdict="cannot conclude: neither model beats always-GP", ed_recall_verdict=None)
+    words = ["cannot conclude (neither model beats always-GP)", "cannot conclude"]
     assert headline([pair, pair]) == (
-        f"4 bits against 8 bits, 2 pairs. Accuracy: {words[0]} in 2. ED recall: {words[1]} in 2."
+        f"4 bits against 8 bits, 2 pairs. Accuracy: {words[0]} in 2 of 2. ED recall: {words[1]} in 2 of 2."
     )
     assert headline([]) == "4 bits against 8 bits: no pair of otherwise equal experiments yet."
 
