@@ -1,4 +1,6 @@
-"""Flows and what people type. Prefect's settings are applied here, so before any module that imports Prefect."""
+"""Flows and what people type. Prefect's settings are applied here, so before any module that
+imports Prefect.
+"""
 
 import os
 

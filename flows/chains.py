@@ -1,4 +1,6 @@
-"""Experiments as chains of Prefect steps: train -> evaluate -> land, so that results land one by one."""
+"""Experiments as chains of Prefect steps: train -> evaluate -> land, so that results land one by
+one.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +29,8 @@ from tasks.runtime.store import home
 from tasks.spec import BaseModelSpec, ExperimentSpec
 from tasks.train import train
 
-# A PrefectFuture. As an argument of a later step Prefect replaces it by its value, so the signatures
-# of steps name the value's type and a future can have no type of its own here.
+# A PrefectFuture. As an argument of a later step Prefect replaces it by its value, so the
+# signatures of steps name the value's type, and a future has no type here.
 Step = Any
 
 
@@ -138,7 +140,9 @@ class _Variants:
         self.sweep.extras.append(Extra(f"zero-shot {model.name} {bits}bit", untuned))
 
     def fidelities(self) -> Iterator[Extra]:
-        """One step per base model, after its experiments: these have stored the prefix that it reads."""
+        """One step per base model, after its experiments: these have stored the prefix that it
+        reads.
+        """
         for model in self.selection.models:
             variants: Step = [step for key, step in self.variants.items() if key[0] == model.name]
             step = fidelity.submit(
@@ -206,7 +210,9 @@ def finish_all(sweep: SubmittedSweep) -> list[str]:
 
 
 def _finish_extra(extra: Extra) -> str | None:
-    """Wait for an extra; None, or its name with the reason. One that never ran has no failure of its own."""
+    """Wait for an extra; None, or its name with the reason. One that never ran has no failure of
+    its own.
+    """
     extra.step.wait()
     if error := failure_of(extra.step):
         failure = f"{extra.name}: {error}"

@@ -1,4 +1,6 @@
-"""What a sweep would do, before any download: its cells, what is done, where weights are available, time and disk."""
+"""What a sweep would do, before any download: its cells, what is done, where weights are available,
+time and disk.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ ADAPTER_BYTES = 20e6
 
 @dataclass(frozen=True)
 class Size:
-    """What estimates need of a model's shape: its blocks, and parameters of one block and of the whole."""
+    """What estimates need of a model's shape: its blocks, and parameters of one block and of the
+    whole.
+    """
 
     blocks: int
     block_parameters: float
@@ -100,7 +104,9 @@ def training_seconds(spec: ExperimentSpec) -> float:
 
 
 def scoring_seconds(spec: ExperimentSpec) -> float:
-    """Forward through the trained blocks: calibration and test once, and the cases of the dropout passes each time."""
+    """Forward through the trained blocks: calibration and test once, and the cases of the dropout
+    passes each time.
+    """
     limits = spec.data.limits
     cases = limits.get("test", SCORED_CASES)
     dropout_cases = cases if spec.scoring.mc_cases == "all" else min(cases, spec.scoring.mc_cases)
@@ -117,7 +123,9 @@ def _seconds(spec: ExperimentSpec, tokens: float) -> float:
 
 
 def estimated_bytes(selection: Selection) -> int:
-    """Disk for base models, variants and adapters; frozen prefixes come on top, within their own budget."""
+    """Disk for base models, variants and adapters; frozen prefixes come on top, within their own
+    budget.
+    """
     models = {spec.model.name for spec in selection.cells}
     variants = {(spec.model.name, spec.bits) for spec in selection.cells}
     total = ADAPTER_BYTES * len(selection.cells)
@@ -135,7 +143,8 @@ def finished_trainings(spec: ExperimentSpec) -> list[Path]:
 
 
 def _dataset(selection: Selection) -> DatasetManifest | None:
-    """Manifest of the selection's cases as they are now, prepared in a temporary folder: a plan writes nothing.
+    """Manifest of the selection's cases as they are now, prepared in a temporary folder: a plan
+    writes nothing.
 
     None if the Hub does not answer: then nothing counts as trained on them.
     """

@@ -1,4 +1,6 @@
-"""What is refused before anything starts: cases that cannot be used, and weights that are not available."""
+"""What is refused before anything starts: cases that cannot be used, and weights that are not
+available.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ def check(selection: Selection) -> None:
 
 
 def refuse_without_weights(models: list[BaseModelSpec], root: Path) -> None:
-    """Raise SourceUnavailable, with the reasons, if each source of every model says that it cannot give the weights."""
+    """Raise SourceUnavailable, with the reasons, if each source of every model says that it cannot
+    give the weights.
+    """
     if any(stored(model, root) for model in models):
         return
     answers = availabilities(models, root)

@@ -16,7 +16,9 @@ from tasks.spec import BaseModelSpec, ExperimentSpec, Grid, experiments
 
 @dataclass(frozen=True)
 class Narrowing:
-    """Which cells of a grid to keep. An empty field keeps all; `limit` keeps the first so many of the rest."""
+    """Which cells of a grid to keep. An empty field keeps all; `limit` keeps the first so many of
+    the rest.
+    """
 
     models: Sequence[str] = ()
     bits: Sequence[int] = ()
@@ -61,8 +63,8 @@ def select(
 ) -> Selection:
     """Read a grid and keep the cells that `narrowing` asks for, in the grid's order.
 
-    A base model that the project knows may be named even if the grid does not list it. Raises BadInput for a model,
-    precision, recipe or limit that leaves nothing to run.
+    A base model that the project knows may be named even if the grid does not list it. Raises
+    BadInput for a model, precision, recipe or limit that leaves nothing to run.
     """
     settings = load_grid(grid, overrides)
     base_models = known_models(settings)

@@ -1,8 +1,8 @@
 """The sweep: grid -> data -> variants -> experiments -> comparison.
 
-Experiments are chains (train, evaluate, land), not stages: mapping stage after stage would run every training before
-the first evaluation, and a crash at experiment 59 would leave nothing in the warehouse. One worker thread per
-accelerator, so steps never share it.
+Experiments are chains (train, evaluate, land), not stages: mapping stage after stage would run
+every training before the first evaluation, and a crash at experiment 59 would leave nothing in the
+warehouse. One worker thread per accelerator, so steps never share it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def sweep(
     recipes: list[str] | None = None,
     limit: Annotated[int, Field(ge=1)] | None = None,
 ) -> State[Any]:
-    """Run every experiment of a grid that is not finished yet, land each in the warehouse, and compare.
+    """Run every experiment of a grid that is not finished yet, land each in the warehouse, and
+    compare.
 
     Completed only if every planned experiment has landed; one failure never stops the others.
 

@@ -1,4 +1,5 @@
-"""Name and tags of a flow run, by which the UI finds it: base models, bits, recipes and their kinds.
+"""Name and tags of a flow run, by which the UI finds it: base models, bits, recipes and their
+kinds.
 
 The tags go on the flow run, not on its tasks: for a tagged task Prefect asks for a slot of each
 tag's limit, which takes 0.3 s a task.
@@ -25,7 +26,8 @@ def tags_of(cells: list[ExperimentSpec]) -> list[str]:
 
 
 def label_run(selection: Selection, name: str | None = None) -> None:
-    """Add the tags of the selection's cells to the current flow run, and rename it if `name` is given.
+    """Add the tags of the selection's cells to the current flow run, and rename it if `name` is
+    given.
 
     Its other tags stay. A label is no reason to lose a sweep: a server that refuses is ignored.
     """

@@ -1,4 +1,6 @@
-"""Steps: the baselines of a dataset, and the untuned model of a variant, landed as experiments of kind `baseline`."""
+"""Steps: the baselines of a dataset, and the untuned model of a variant, landed as experiments of
+kind `baseline`.
+"""
 
 from datetime import datetime
 from pathlib import Path
@@ -33,7 +35,8 @@ from tasks.tuning.training_rows import dataset_digest, weights_columns
 
 @task(task_run_name="baselines", retries=2, retry_delay_seconds=2, retry_condition_fn=is_transient)
 def baselines(scoring: Scoring, data: Path) -> list[str]:
-    """evaluation_ids of always_gp, always_ed and tfidf_lr on a dataset's test set and on the grid's further sets.
+    """evaluation_ids of always_gp, always_ed and tfidf_lr on a dataset's test set and on the grid's
+    further sets.
 
     Each is computed and landed once.
     """

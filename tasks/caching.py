@@ -1,7 +1,8 @@
 """Cache keys and retries of the steps.
 
-A key is a content id, readable and versioned (`train/v1/<training_id>`), never a hash of paths or of source text: both
-go stale. A cached result whose folder is gone or damaged would dangle, so its record is dropped before Prefect looks.
+A key is a content id, readable and versioned (`train/v1/<training_id>`), never a hash of paths or
+of source text: both go stale. A cached result whose folder is gone or damaged would dangle, so its
+record is dropped before Prefect looks.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ def cached_folder(
 
 
 def is_transient(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
-    """A Prefect `retry_condition_fn`: retry what may pass by itself, never the user's mistakes or a diverged run."""
+    """A Prefect `retry_condition_fn`: retry what may pass by itself, never the user's mistakes or a
+    diverged run.
+    """
     try:
         state.result()
     except TriageError as error:

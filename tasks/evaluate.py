@@ -1,4 +1,6 @@
-"""Step: score a trained experiment on calibration and test, with its dropout passes, in a child process."""
+"""Step: score a trained experiment on calibration and test, with its dropout passes, in a child
+process.
+"""
 
 from pathlib import Path
 

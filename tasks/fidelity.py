@@ -26,7 +26,9 @@ Figures = dict[str, dict[str, Any]]  # columns of the table `fidelity` by distri
 
 @dataclass(frozen=True)
 class Comparison:
-    """A variant and the reference that it is compared with: their manifests, and the id of the measurement."""
+    """A variant and the reference that it is compared with: their manifests, and the id of the
+    measurement.
+    """
 
     fidelity_id: str
     folder: Path
@@ -48,7 +50,9 @@ class Comparison:
 def fidelity(
     model: BaseModelSpec, source: Path, grid: Grid, variants: list[Path], data: Path
 ) -> list[str]:
-    """fidelity_ids of a base model's variants on a sample of the test cases; each is measured and landed once."""
+    """fidelity_ids of a base model's variants on a sample of the test cases; each is measured and
+    landed once.
+    """
     dataset = DatasetManifest.read(data)
     reference_folder = base_folder(source, home())
     reference = VariantManifest.read(reference_folder)
@@ -77,7 +81,9 @@ def fidelity(
 
 
 def _log_folder(model: BaseModelSpec, waiting: list[Comparison]) -> Path:
-    """A folder of these measurements alone: another sweep may measure the same model in other ways at once."""
+    """A folder of these measurements alone: another sweep may measure the same model in other ways
+    at once.
+    """
     ids = [one.fidelity_id for one in waiting]
     return home() / "logs" / f"fidelity-{model.name}-{short_digest({'ids': ids})}"
 

@@ -1,4 +1,6 @@
-"""Reads grid files and the list of known base models; every mistake is a sentence with file, line and key."""
+"""Reads grid files and the list of known base models; every mistake is a sentence with file, line
+and key.
+"""
 
 from __future__ import annotations
 
@@ -104,7 +106,9 @@ def _read_toml(path: Path) -> RawTable:
 
 
 def _override(raw: RawTable, item: str) -> None:
-    """Apply one `key=value`: `training.num_layers=8`, `recipe.iterations=20` (every recipe), `seeds=[1,2]`."""
+    """Apply one `key=value`: `training.num_layers=8`, `recipe.iterations=20` (every recipe),
+    `seeds=[1,2]`.
+    """
     key, separator, text = item.partition("=")
     if not separator or not key.strip():
         raise BadInput(
@@ -139,9 +143,11 @@ def _tables(value: Any, item: str) -> list[RawTable]:
 
 
 def _inherit_safety(raw: RawTable, path: Path, overrides: list[str]) -> None:
-    """Give each safety recipe the grid's `[safety]` cost matrix and class weights where it has none.
+    """Give each safety recipe the grid's `[safety]` cost matrix and class weights where it has
+    none.
 
-    The same matrix prices the decisions of every experiment, standard ones too, so that costs can be compared.
+    The same matrix prices the decisions of every experiment, standard ones too, so that costs can
+    be compared.
     """
     safety = raw.pop("safety", {})
     _validate(_Shared, {"safety": safety}, path, overrides)

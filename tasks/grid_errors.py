@@ -1,4 +1,6 @@
-"""What is wrong with a grid file, in one sentence: the file and line (or the --set), the key, and what is allowed."""
+"""What is wrong with a grid file, in one sentence: the file and line (or the --set), the key, and
+what is allowed.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +90,9 @@ def _allowed(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
 def where(
     path: Path, loc: list[int | str], overrides: list[str], message: str = "", above: bool = False
 ) -> str:
-    """The file and line of a key, or the --set that put it, a table around it or (`above`) a key below it there."""
+    """The file and line of a key, or the --set that put it, a table around it or (`above`) a key
+    below it there.
+    """
     names = [part for part in loc if isinstance(part, str)] or [message.partition(":")[0]]
     for item in reversed(overrides):
         key = item.partition("=")[0].strip().split(".")

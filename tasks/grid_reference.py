@@ -137,7 +137,9 @@ def list_text(items: Entry) -> str:
 
 
 def table_text(entry: Entry) -> str:
-    """A table such as `{ ED = 5, GP = 2, HOME = 1 }`: its keys, where they are fixed, and their type."""
+    """A table such as `{ ED = 5, GP = 2, HOME = 1 }`: its keys, where they are fixed, and their
+    type.
+    """
     keys = entry.get("propertyNames", {}).get("enum", [])
     named = f" ({', '.join(keys)})" if keys else ""
     return f"table{named} of {type_text(entry['additionalProperties'])}"

@@ -104,7 +104,9 @@ def training_from(spec: ExperimentSpec, weights: VariantManifest, dataset: Datas
 
 
 def evaluation_of(spec: ExperimentSpec, training: str, data: Path, name: str = "test") -> str:
-    """evaluation_id of a trained experiment on a dataset's test set, or on another evaluation set of its folder."""
+    """evaluation_id of a trained experiment on a dataset's test set, or on another evaluation set
+    of its folder.
+    """
     return evaluation_from(spec, training, _read(DatasetManifest, data), name)
 
 

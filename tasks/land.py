@@ -21,7 +21,9 @@ from tasks.tuning.training_rows import TrainingOutcome, training_rows
     retry_condition_fn=is_transient,
 )
 def land(spec: ExperimentSpec, training: str, evaluation: str, variant: Path, data: Path) -> str:
-    """evaluation_id, once training and evaluation are in the warehouse; what has landed is not computed again."""
+    """evaluation_id, once training and evaluation are in the warehouse; what has landed is not
+    computed again.
+    """
     # A training that lost its folder and could not be repeated has a row that says so, and is
     # complete by now. What has landed need not be loaded: a sweep begins with that.
     if is_landed(evaluation) and landed_status(training) == "completed":

@@ -30,10 +30,12 @@ def land_variant(folder: Path) -> None:
 
 
 def land_failure(spec: ExperimentSpec, variant: Path, data: Path, error: Exception) -> None:
-    """Record that an experiment did not finish, with the sentence that says why, and how far it came if it diverged."""
+    """Record that an experiment did not finish, with the sentence that says why, and how far it
+    came if it diverged.
+    """
     folder = experiment_folder(spec, variant, data)
     if complete(folder) and landed_status(folder.name) == "completed":
-        return  # what failed is an evaluation: the training and its other evaluations stay what they are
+        return  # an evaluation failed: the training and its other evaluations are not affected
     weights = VariantManifest.read(variant)
     outcome = TrainingOutcome.of_failure(folder, error)
     rows = training_rows(spec, folder.name, weights, DatasetManifest.read(data), outcome)
@@ -41,25 +43,28 @@ def land_failure(spec: ExperimentSpec, variant: Path, data: Path, error: Excepti
 
 
 def landed_status(training: str) -> str | None:
-    """None where nothing has landed, or nothing that can be read: another sweep may be replacing it."""
+    """None where nothing has landed, or nothing that can be read: another sweep may be replacing
+    it.
+    """
+    path = home() / "landing" / training / "experiment.parquet"
     try:
-        return str(
-            pq.read_table(home() / "landing" / training / "experiment.parquet", columns=["status"])[
-                "status"
-            ][0]
-        )
+        return str(pq.read_table(path, columns=["status"])["status"][0])
     except (OSError, ValueError):
         return None
 
 
 def refill_warehouse() -> None:
-    """Bring the warehouse up to date with everything that has landed: it may be new, older than the code, or deleted."""
+    """Bring the warehouse up to date with everything that has landed: it may be new, older than the
+    code, or deleted.
+    """
     if (home() / "landing").is_dir():
         load_all(home() / "landing")
 
 
 def land_rows(id: str, kind: Any, tables: Rows) -> None:
-    """Write the rows of `id` to its landing folder and load that. Raises Locked if another sweep does so for too long."""
+    """Write the rows of `id` to its landing folder and load that. Raises Locked if another sweep
+    does so for too long.
+    """
     with locked(home() / "landing" / id, LANDING_SECONDS):
         load_landing(write_landing(home() / "landing", id, kind, tables))
 

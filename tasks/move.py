@@ -1,4 +1,6 @@
-"""Step: the same adapter, judged by the same rules, on the other bit width: only the frozen weights differ."""
+"""Step: the same adapter, judged by the same rules, on the other bit width: only the frozen weights
+differ.
+"""
 
 from pathlib import Path
 
@@ -27,7 +29,8 @@ from tasks.tuning.training_rows import TrainingOutcome, training_rows
 def move_adapter(
     spec: ExperimentSpec, training: str, evaluation: str, bits: int, variant: Path, data: Path
 ) -> str:
-    """evaluation_id of a trained adapter scored on the variant with `bits`; lands as an experiment of kind moved_adapter.
+    """evaluation_id of a trained adapter scored on the variant with `bits`; lands as an experiment
+    of kind moved_adapter.
 
     `evaluation`: the adapter's evaluation, whose threshold and scaling are used here too. Chosen
     again, they would compensate the very shift that is to be seen.

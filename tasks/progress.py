@@ -1,4 +1,6 @@
-"""Where a step's events go: the Prefect log, a progress artifact if a server keeps one, and the listeners."""
+"""Where a step's events go: the Prefect log, a progress artifact if a server keeps one, and the
+listeners.
+"""
 
 from __future__ import annotations
 

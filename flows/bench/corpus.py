@@ -1,4 +1,6 @@
-"""`triage bench corpus`: does a language model earn its place over a bag of words, on the test set and on harder cases?"""
+"""`triage bench corpus`: does a language model earn its place over a bag of words, on the test set
+and on harder cases?
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True)
 class Decided:
-    """The most probable label of each case of a set, by case id; all with the same labels and groups."""
+    """The most probable label of each case of a set, by case id; all with the same labels and
+    groups.
+    """
 
     labels: dict[str, str]
     groups: dict[str, str | None]
@@ -72,7 +76,8 @@ class CaseRow:
 
 
 def bench_corpus(console: Console, grid: str, overrides: list[str] | None = None) -> Table:
-    """Print and return, per set, the baseline and every landed model trained on the same cases, with paired differences.
+    """Print and return, per set, the baseline and every landed model trained on the same cases,
+    with paired differences.
 
     `overrides`: as `triage sweep --set` takes them, e.g. `data.train_cases=12000`.
     """
@@ -120,7 +125,8 @@ def _decided_by(classifier: Classifier, cases: list[Case]) -> Decided:
 
 
 def _learned_alike(dataset: DatasetManifest) -> set[str]:
-    """Digests of the datasets in this home with the train and valid of `dataset`; its own is among them.
+    """Digests of the datasets in this home with the train and valid of `dataset`; its own is among
+    them.
 
     A training is made of these two sets alone, and its row names the dataset with which it landed
     last: there the test set may have had other limits.
@@ -140,7 +146,8 @@ def _learned(dataset: DatasetManifest) -> list[str]:
 def _models(
     set_digest: str, test_digest: str, datasets: Collection[str]
 ) -> list[tuple[str, Decided]]:
-    """The latest evaluation of each landed training on exactly these cases, if it was judged on the test set meant.
+    """The latest evaluation of each landed training on exactly these cases, if it was judged on the
+    test set meant.
 
     `datasets`: digests of those that a training may have learned from; an untuned model has
     learned from none.
@@ -172,7 +179,9 @@ def _place(row: EvaluationRow) -> tuple[str, bool, datetime, str]:
 
 
 def _names(rows: list[EvaluationRow]) -> dict[str, str]:
-    """The shown name of each training; trainings of one name differ in settings or weights, and get their ids."""
+    """The shown name of each training; trainings of one name differ in settings or weights, and get
+    their ids.
+    """
     names = {row.training_id: experiment_name(row) for row in rows}
     counts = Counter(names.values())
     return {id: f"{name}\n{id}" if counts[name] > 1 else name for id, name in names.items()}
@@ -218,7 +227,9 @@ def _row(name: str, model: str, decided: Decided, baseline: Decided | None) -> d
 
 
 def _verdict(differences: Iterable[Difference], margin: float) -> str:
-    """Yes: every difference is at least the margin with its interval above 0. No: some interval lies below the margin."""
+    """Yes: every difference is at least the margin with its interval above 0. No: some interval
+    lies below the margin.
+    """
     bounded = [
         (point, low, high)
         for point, low, high in differences

@@ -1,4 +1,6 @@
-"""`triage bench dropout`: dropout passes and scoring, ours against full-logit passes over all layers and generation."""
+"""`triage bench dropout`: dropout passes and scoring, ours against full-logit passes over all
+layers and generation.
+"""
 
 from __future__ import annotations
 
@@ -94,7 +96,9 @@ class Measurement(BaseModel):
 
 @dataclass(frozen=True)
 class TaskTime:
-    """Seconds of the whole task with one engine: median and range of `n` timed pieces, scaled as `note` says."""
+    """Seconds of the whole task with one engine: median and range of `n` timed pieces, scaled as
+    `note` says.
+    """
 
     seconds: float
     least: float
@@ -114,7 +118,8 @@ class TaskTime:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far two engines' means and standard deviations over passes are apart, and whether chance does as much.
+    """How far two engines' means and standard deviations over passes are apart, and whether chance
+    does as much.
 
     `apart`: root mean square of the difference over cases and labels, in standard deviations over
     all passes. `p`: the share of random exchanges of passes between the engines that are at least
@@ -140,7 +145,8 @@ class Report:
 def bench_dropout(
     console: Console, model: str, bits: int, layers: list[int], workload: Workload
 ) -> list[Report]:
-    """Measure each engine in a separate process at each number of trained blocks; print and land the figures.
+    """Measure each engine in a separate process at each number of trained blocks; print and land
+    the figures.
 
     Raises BadInput for an unknown model, other bits than 4 or 8, or more layers than the model has.
     """

@@ -1,5 +1,7 @@
-"""`triage bench memory`: the packed peak of each variant, so that 4 and 8 bits can be compared on other machines than
-a Mac; with a budget, the step that a training on this machine makes within it."""
+"""`triage bench memory`: the packed peak of each variant, so that 4 and 8 bits can be compared on
+other machines than a Mac; with a budget, the step that a training on this machine makes within
+it.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,8 @@ BUDGETED_COLUMNS = ("micro-batch", "blocks")
 
 @dataclass(frozen=True)
 class Step:
-    """The training step that is measured: its batch, tokens per case, trained blocks and memory budget, if any.
+    """The training step that is measured: its batch, tokens per case, trained blocks and memory
+    budget, if any.
 
     Without `memory` it runs on the weights as stored; within `memory` (`4GB`, weights included) as
     a training here makes it, with the micro-batch and the checkpointing that it chooses.
@@ -99,7 +102,8 @@ class Report:
 def bench_memory(
     console: Console, models: Sequence[str] | None, bits: Sequence[int] | None, step: Step
 ) -> list[Report]:
-    """Measure one step of each variant in a separate process; print a table and load it into `benchmark`.
+    """Measure one step of each variant in a separate process; print a table and load it into
+    `benchmark`.
 
     Raises BadInput for an unknown model, other bits than 4 or 8, more layers than a model has, or
     a budget that does not hold even one case.

@@ -74,7 +74,9 @@ def _source_of(console: Console, model: BaseModelSpec) -> Path:
 
 
 def blocks_of(variant: Path, model: str, *layers: int) -> int:
-    """How many blocks a variant has. Raises BadInput for a number of trained `layers` that it cannot have."""
+    """How many blocks a variant has. Raises BadInput for a number of trained `layers` that it
+    cannot have.
+    """
     config = json.loads((variant / "config.json").read_text(encoding="utf-8"))
     blocks = int(config["num_hidden_layers"])
     for count in layers:

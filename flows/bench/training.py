@@ -1,4 +1,6 @@
-"""`triage bench train`: one training step of stock mlx-lm and of ours, each engine in a process of its own."""
+"""`triage bench train`: one training step of stock mlx-lm and of ours, each engine in a process of
+its own.
+"""
 
 from __future__ import annotations
 
@@ -52,9 +54,11 @@ def bench_train(
     repeats: int,
     bfloat16: bool = False,
 ) -> dict[str, Any]:
-    """Measure, print a table, write `bench/<run id>.json` under TRIAGE_HOME and load it into the warehouse.
+    """Measure, print a table, write `bench/<run id>.json` under TRIAGE_HOME and load it into the
+    warehouse.
 
-    Returns what was written. Raises BadInput for an unknown model, other bits than 4 or 8, or more layers than it has.
+    Returns what was written. Raises BadInput for an unknown model, other bits than 4 or 8, or more
+    layers than it has.
     """
     variant = variant_of(console, model, bits)
     blocks = blocks_of(variant, model, layers)
@@ -86,9 +90,11 @@ def bench_train(
 
 
 def bench_table(console: Console, repeats: int) -> list[dict[str, Any]]:
-    """Measure every case of TABLE, print each, and then one line per case. For a quiet machine: it takes long.
+    """Measure every case of TABLE, print each, and then one line per case. For a quiet machine: it
+    takes long.
 
-    A case that fails is told, and the others are measured all the same; raises TriageError in the end.
+    A case that fails is printed, and the others are measured nevertheless. Raises TriageError in
+    the end.
     """
     reports, failures = [], []
     for model, layers in TABLE:
@@ -111,7 +117,9 @@ def bench_table(console: Console, repeats: int) -> list[dict[str, Any]]:
 def _measure(
     console: Console, engines: list[Engine], setting: dict[str, Any], folder: Path
 ) -> dict[str, dict[str, Any]]:
-    """Figures per engine, one process after the other, and in a last one how far their gradients are apart."""
+    """Figures per engine, one process after the other, and in a last one how far their gradients
+    are apart.
+    """
     measured = {}
     for engine in engines:
         place = folder / engine.key
@@ -129,10 +137,10 @@ def _measure(
         args = {**setting, "engine": "float64", "folder": str(folder), "gradients": gradients}
         differences = run_child("tasks.bench.training:compare", args, folder)
     # The best that any process saw, so that a busy moment flatters nobody's share of it.
-    speed = max(found["matmul_gflops"] for found in measured.values())
+    speed = max(measurement["matmul_gflops"] for measurement in measured.values())
     for engine in engines:
-        found = measured[engine.key]
-        found["figures"] = _figures(setting, found, speed) | {
+        measurement = measured[engine.key]
+        measurement["figures"] = _figures(setting, measurement, speed) | {
             f"gradient_difference_{key}": value for key, value in differences[engine.key].items()
         }
     for engine in engines:
@@ -141,26 +149,35 @@ def _measure(
 
 
 def _figures(
-    setting: dict[str, Any], found: dict[str, Any], matmul_gflops: float
+    setting: dict[str, Any], measurement: dict[str, Any], matmul_gflops: float
 ) -> dict[str, Any]:
-    """The figures of one engine; `matmul_gflops`: what the machine reaches at the shape of an MLP product."""
-    seconds = median(found["seconds"])
+    """The figures of one engine; `matmul_gflops`: what the machine reaches at the shape of an MLP
+    product.
+    """
+    seconds = median(measurement["seconds"])
+    peak = measurement["peak_memory_bytes"]
+    weights = measurement["weights_memory_bytes"]
     return {
-        "seconds_per_step": seconds, "seconds_per_step_min": min(found["seconds"]),
-        "seconds_per_step_max": max(found["seconds"]),
+        "seconds_per_step": seconds,
+        "seconds_per_step_min": min(measurement["seconds"]),
+        "seconds_per_step_max": max(measurement["seconds"]),
         "tokens_per_second": setting["batch"] * setting["length"] / seconds,
-        "weights_memory_bytes": found["weights_memory_bytes"], "peak_memory_bytes": found["peak_memory_bytes"],
-        "peak_over_weights_bytes": found["peak_memory_bytes"] - found["weights_memory_bytes"],
-        "peak_rss_bytes": found["peak_rss_bytes"], "cache_memory_bytes": found["cache_memory_bytes"],
-        "matmul_flops": found["matmul_flops"], "matmul_gflops": found["matmul_gflops"],
-        "matmul_share": found["matmul_flops"] / seconds / matmul_gflops / 1e9,
-        "prefix_seconds": (found["prefix"] or {}).get("seconds"),
-    }  # fmt: skip
+        "weights_memory_bytes": weights,
+        "peak_memory_bytes": peak,
+        "peak_over_weights_bytes": peak - weights,
+        "peak_rss_bytes": measurement["peak_rss_bytes"],
+        "cache_memory_bytes": measurement["cache_memory_bytes"],
+        "matmul_flops": measurement["matmul_flops"],
+        "matmul_gflops": measurement["matmul_gflops"],
+        "matmul_share": measurement["matmul_flops"] / seconds / matmul_gflops / 1e9,
+        "prefix_seconds": (measurement["prefix"] or {}).get("seconds"),
+    }
 
 
 def _ratios(measured: dict[str, dict[str, Any]], key: str) -> dict[str, float]:
     """How many times faster than each stock engine, and the share of its memory over weights."""
-    own, ratios = measured[key]["figures"], {}
+    own = measured[key]["figures"]
+    ratios = {}
     for stock in (e for e in (STOCK.key, STOCK_DENSE.key) if e in measured):
         other = measured[stock]["figures"]
         ratios[f"speed_up_over_{stock}"] = other["seconds_per_step"] / own["seconds_per_step"]

@@ -1,4 +1,6 @@
-"""The training benchmark as people read it: a column per engine, and below it how the figures came about."""
+"""The training benchmark as people read it: a column per engine, and below it how the figures came
+about.
+"""
 
 from __future__ import annotations
 

@@ -61,7 +61,9 @@ def calibration(board: Collection[EvaluationRow]) -> Table:
 
 
 def sets_and_answers(board: Collection[EvaluationRow]) -> Table:
-    """Per experiment with likelihoods or learned scores: its conformal sets, and whether it writes one label."""
+    """Per experiment with likelihoods or learned scores: its conformal sets, and whether it writes
+    one label.
+    """
     metrics = metrics_named(ANSWER_METRICS)
     conformal = {row.evaluation_id: row for row in typed_rows(ConformalRow, "conformal")}
     rows = []

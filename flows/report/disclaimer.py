@@ -12,7 +12,9 @@ SYNTHETIC = "synthetic cases are no evidence about patients"
 
 
 def disclaimer(set_digests: Collection[str]) -> str:
-    """One sentence about evaluations on these sets; it speaks of synthetic cases only where some are embedded ones."""
+    """One sentence about evaluations on these sets; it speaks of synthetic cases only where some
+    are embedded ones.
+    """
     if set(_embedded_digests()) & set(set_digests):
         return f"{NOT_A_DEVICE}; {SYNTHETIC}."
     return f"{NOT_A_DEVICE}."

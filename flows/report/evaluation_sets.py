@@ -1,4 +1,6 @@
-"""Experiments on the grid's further evaluation sets: each set is reported separately, never pooled with another."""
+"""Experiments on the grid's further evaluation sets: each set is reported separately, never pooled
+with another.
+"""
 
 from __future__ import annotations
 

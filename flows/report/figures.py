@@ -23,7 +23,8 @@ def figure(
     sign: bool = False,
     below: bool = False,
 ) -> str:
-    """A figure with its 95 % interval, `0.912 [0.871, 0.944]`, or the figure alone; `n/a` if there is none.
+    """A figure with its 95 % interval, `0.912 [0.871, 0.944]`, or the figure alone; `n/a` if there
+    is none.
 
     `below` puts the interval on a second line, for tables with many columns.
     """

@@ -1,4 +1,6 @@
-"""The gates of every experiment at a glance, and what training and scoring took; `triage gates` shows one in full."""
+"""The gates of every experiment at a glance, and what training and scoring took; `triage gates`
+shows one in full.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ class GateRow:
 
 
 def gates(board: list[EvaluationRow]) -> Table:
-    """One row per evaluation of the experiments of `board`, the test set first: verdict and the three gates."""
+    """One row per evaluation of the experiments of `board`, the test set first: verdict and the
+    three gates.
+    """
     rows = typed_rows(GateRow, "gate")
     judged = {(row.evaluation_id, row.gate): row for row in rows}
     limits = {row.gate: row.threshold for row in rows}
@@ -78,7 +82,9 @@ def _method(row: GateRow) -> str:
 
 
 def standard(board: list[EvaluationRow]) -> Table:
-    """Per experiment: losses, perplexity, accuracy of argmax, time, speed and memory of its training."""
+    """Per experiment: losses, perplexity, accuracy of argmax, time, speed and memory of its
+    training.
+    """
     return Table.of(STANDARD, [_standard_record(row) for row in board])
 
 

@@ -1,4 +1,6 @@
-"""The leaderboard as people read it. Its order is decided by the view: warehouse/views/04_leaderboard.sql."""
+"""The leaderboard as people read it. Its order is decided by the view:
+warehouse/views/04_leaderboard.sql.
+"""
 
 from __future__ import annotations
 

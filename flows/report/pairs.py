@@ -60,7 +60,9 @@ def quantization(pairs: Collection[PairRow]) -> Table:
 
 
 def headline(pairs: Collection[PairRow]) -> str:
-    """The answer to the question of 4 against 8 bits in one sentence: how many pairs came to which verdict."""
+    """The answer to the question of 4 against 8 bits in one sentence: how many pairs came to which
+    verdict.
+    """
     if not pairs:
         return "4 bits against 8 bits: no pair of otherwise equal experiments yet."
     count = "1 pair" if len(pairs) == 1 else f"{len(pairs)} pairs"
@@ -77,7 +79,9 @@ def _verdicts(verdicts: list[str | None]) -> str:
 
 
 def _in_brackets(words: str) -> str:
-    """`cannot conclude: the reason` as `cannot conclude (the reason)`, which reads well inside a sentence."""
+    """`cannot conclude: the reason` as `cannot conclude (the reason)`, which reads well inside a
+    sentence.
+    """
     verdict, _, reason = words.partition(": ")
     return f"{verdict} ({reason})" if reason else verdict
 

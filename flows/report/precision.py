@@ -1,4 +1,6 @@
-"""What a change of precision does: decisions that flip after training, and divergence before any training."""
+"""What a change of precision does: decisions that flip after training, and divergence before any
+training.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +81,9 @@ class FidelityRow:
 
 
 def flips(board: Collection[EvaluationRow]) -> Table:
-    """Per pair of evaluations of `board`: decisions lost and gained, their cost, and how many the review flag caught."""
+    """Per pair of evaluations of `board`: decisions lost and gained, their cost, and how many the
+    review flag caught.
+    """
     random_weights = {row.evaluation_id: row.random_weights for row in board}
     records = [
         _flips_record(row, RANDOM if random_weights[row.evaluation_after] else "")
@@ -112,7 +116,9 @@ def _flagged(row: FlipsRow) -> str:
 
 
 def fidelity(board: Collection[EvaluationRow]) -> Table:
-    """Per variant and distribution the latest measurement on the datasets of `board`; random weights hide no real ones."""
+    """Per variant and distribution the latest measurement on the datasets of `board`; random
+    weights hide no real ones.
+    """
     base_models = {row.base_model for row in board}
     datasets = {row.dataset_digest for row in board}
     rows = [

@@ -52,7 +52,8 @@ def check_prevalence(prevalence: float | None) -> None:
 def restated(
     recall: float | None, precision: float | None, prevalence: float, other: float
 ) -> Restated:
-    """ED precision and F2 at the prevalence `other`, with the same recall and rate of false alarms (Bayes).
+    """ED precision and F2 at the prevalence `other`, with the same recall and rate of false alarms
+    (Bayes).
 
     None where they are not available: no emergency or nothing else in the set; precision where
     nothing is decided ED.

@@ -99,7 +99,9 @@ def _missed(flag: FlagRow) -> str:
 
 
 def _no_flag(dropout: DropoutRow) -> dict[str, str]:
-    """Without dropout there is no flag, and without the primary rule's decisions nothing to judge it by."""
+    """Without dropout there is no flag, and without the primary rule's decisions nothing to judge
+    it by.
+    """
     reason = dropout.mc_reason
     if dropout.mc_status == "available":
         reason = "the primary rule gave no decision to judge the flag by"

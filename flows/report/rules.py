@@ -1,4 +1,6 @@
-"""The decision rules side by side: what each makes of the same probabilities, and which labels it confuses."""
+"""The decision rules side by side: what each makes of the same probabilities, and which labels it
+confuses.
+"""
 
 from __future__ import annotations
 
@@ -96,7 +98,9 @@ def _figures(
 def _restated_metrics(
     row: EvaluationRow, rule: str, metrics: Metrics, prevalence: float
 ) -> dict[str, MetricRow]:
-    """Precision and F2 of a rule at another prevalence, without intervals; those without a value stay."""
+    """Precision and F2 of a rule at another prevalence, without intervals; those without a value
+    stay.
+    """
     recall = metrics.get((row.evaluation_id, rule, "ed_recall"))
     precision = metrics.get((row.evaluation_id, rule, "ed_precision"))
     values = restated(

@@ -106,7 +106,9 @@ def _differences_record(row: DifferencesRow) -> dict[str, str]:
 def _ed_figures(
     board: Collection[EvaluationRow], prevalence: float | None
 ) -> dict[Key, dict[str, str]]:
-    """ED precision and F2 over the seeds of each experiment, at the set's own prevalence or restated seed by seed."""
+    """ED precision and F2 over the seeds of each experiment, at the set's own prevalence or
+    restated seed by seed.
+    """
     by_experiment: dict[Key, list[EvaluationRow]] = defaultdict(list)
     for row in board:
         by_experiment[_key(row)].append(row)

@@ -80,7 +80,9 @@ def _sideways(table: Table) -> rich.table.Table:
 
 
 def print_in_parts(console: Console, table: Table) -> None:
-    """Print a table; one that is too wide continues in further tables, each with the first column again."""
+    """Print a table; one that is too wide continues in further tables, each with the first column
+    again.
+    """
     widths = _widths(table)
     part = [0]
     console.print(table.title, style="italic", soft_wrap=not console.is_terminal)

@@ -16,7 +16,8 @@ Row = TypeVar("Row", bound="DataclassInstance")
 
 
 def typed_rows(cls: type[Row], clauses: str, only: Collection[str] | None = None) -> list[Row]:
-    """Rows of `FROM <clauses>`, e.g. "gate WHERE n > 10"; the fields of `cls` are the columns that are read.
+    """Rows of `FROM <clauses>`, e.g. "gate WHERE n > 10"; the fields of `cls` are the columns that
+    are read.
 
     `only`: ids of evaluations; views show these, and no others. Raises BadInput where there is no
     warehouse yet.
@@ -83,12 +84,16 @@ class EvaluationRow:
 
 
 def leaderboard_rows(only: Collection[str] | None = None) -> list[EvaluationRow]:
-    """The latest evaluation of each experiment on the test set, or those of `only`, in the leaderboard's order."""
+    """The latest evaluation of each experiment on the test set, or those of `only`, in the
+    leaderboard's order.
+    """
     return typed_rows(EvaluationRow, "leaderboard", only=only)
 
 
 def further_rows(board: Collection[EvaluationRow]) -> list[EvaluationRow]:
-    """The latest evaluation of each training of `board` on each further evaluation set, by set and time."""
+    """The latest evaluation of each training of `board` on each further evaluation set, by set and
+    time.
+    """
     clauses = (
         "evaluation_summary WHERE evaluation_set <> 'test' ORDER BY evaluation_set, created_at"
     )
