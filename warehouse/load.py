@@ -5,6 +5,8 @@ The order of loading does not matter: a pair is computed again whenever one of i
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -84,7 +86,7 @@ def _write_ahead_log(path: Path) -> Path:
 
 
 def _load(con: duckdb.DuckDBPyConnection, folder: Path, manifest: LandingManifest) -> bool:
-    """Load a folder in one transaction; False if its content is loaded already."""
+    """Load a folder; False if its content is loaded already."""
     id = manifest.id
     kind = next((kind for kind in FACTS if kind == manifest.kind), None)
     if kind is None or id is None or id != folder.name:
@@ -94,14 +96,21 @@ def _load(con: duckdb.DuckDBPyConnection, folder: Path, manifest: LandingManifes
     if _is_loaded(con, id, manifest.digest):
         return False
 
-    con.begin()
-    try:
+    with _transaction(con, folder):
         _replace_rows(con, folder, FACTS[kind], id)
         con.execute("DELETE FROM landed WHERE id = ?", [id])
-        con.execute(
-            "INSERT INTO landed VALUES (?, ?, ?, ?)", [id, kind, manifest.digest, utc_now()]
-        )
+        entry = [id, kind, manifest.digest, utc_now()]
+        con.execute("INSERT INTO landed VALUES (?, ?, ?, ?)", entry)
         refresh_pairs.refresh(con, id)
+    return True
+
+
+@contextlib.contextmanager
+def _transaction(con: duckdb.DuckDBPyConnection, folder: Path) -> Iterator[None]:
+    """All of the block or nothing; BadInput names the folder."""
+    con.begin()
+    try:
+        yield
         con.commit()
     except BadInput as error:
         con.rollback()
@@ -109,7 +118,6 @@ def _load(con: duckdb.DuckDBPyConnection, folder: Path, manifest: LandingManifes
     except BaseException:
         con.rollback()
         raise
-    return True
 
 
 def _is_loaded(con: duckdb.DuckDBPyConnection, id: str, digest: str) -> bool:

@@ -164,14 +164,7 @@ def _comparison(
     differences: Floats,
 ) -> Comparison:
     """One metric: observed values, and an interval from resampled `differences` (resamples,)."""
-    included = _included_cases(metric, pair)
-    drawn = f"{_unit_count(metric, units)} {_kind_of_unit(pair)}"
-    comparison = Comparison(
-        metric=metric,
-        method=f"paired bootstrap of {drawn}, {RESAMPLES} resamples, seed {SEED}",
-        n=int(included.sum()),
-        groups=_unit_count(metric, units) if pair.grouped else None,
-    )
+    comparison = _without_figures(metric, pair, units)
     value_4bit = float(observed.at_4bit[0])
     value_8bit = float(observed.at_8bit[0])
     if math.isnan(value_4bit) or math.isnan(value_8bit):
@@ -186,13 +179,33 @@ def _comparison(
         value_8bit=value_8bit,
         difference=value_4bit - value_8bit,
     )
+    return _with_verdict(_with_intervals(comparison, pair, units, differences))
+
+
+def _without_figures(metric: str, pair: PairedDecisions, units: UnitCounts) -> Comparison:
+    drawn = f"{_unit_count(metric, units)} {_kind_of_unit(pair)}"
+    return Comparison(
+        metric=metric,
+        method=f"paired bootstrap of {drawn}, {RESAMPLES} resamples, seed {SEED}",
+        n=int(_included_cases(metric, pair).sum()),
+        groups=_unit_count(metric, units) if pair.grouped else None,
+    )
+
+
+def _with_intervals(
+    comparison: Comparison, pair: PairedDecisions, units: UnitCounts, differences: Floats
+) -> Comparison:
+    """Add the bootstrap interval, or why there is none, and for proportions the exact tests."""
+    metric = comparison.metric
     if obstacle := _why_no_bootstrap(metric, pair, units, differences):
         comparison = replace(comparison, method="none", note=f"no bootstrap: {obstacle}")
     else:
         comparison = _with_bootstrap(comparison, differences)
+
     if metric in PROPORTIONS:
-        comparison = _with_exact_tests(comparison, *discordant(pair, included))
-    return _with_verdict(comparison)
+        b, c = discordant(pair, _included_cases(metric, pair))
+        comparison = _with_exact_tests(comparison, b, c)
+    return comparison
 
 
 def _included_cases(metric: str, pair: PairedDecisions) -> NDArray[np.bool_]:

@@ -73,14 +73,18 @@ def refresh(con: duckdb.DuckDBPyConnection, id: str | None = None) -> None:
         """,
         {"id": id},
     )
-    missing = con.execute(
+    for pair in _pairs_without_figures(con):
+        _insert(con, pair)
+
+
+def _pairs_without_figures(con: duckdb.DuckDBPyConnection) -> list[EqualPair]:
+    rows = con.execute(
         f"""
         SELECT {", ".join(KEYS)}
         FROM equal_pair ANTI JOIN pair_metric USING (evaluation_4bit, evaluation_8bit)
         """
     ).fetchall()
-    for values in missing:
-        _insert(con, EqualPair(*values))
+    return [EqualPair(*row) for row in rows]
 
 
 def _insert(con: duckdb.DuckDBPyConnection, pair: EqualPair) -> None:

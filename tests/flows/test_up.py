@@ -86,17 +86,17 @@ def test_a_port_that_another_program_has_is_named(busy_port):
 
 
 def test_a_second_start_says_where_the_first_is_or_that_it_has_another_port(patient):
-    said = []
+    lines = []
     code = "import sys; from pathlib import Path; from tasks.runtime.store import *\nwith locked(home() / 'server'):\n"
     code += "    print('held', flush=True); sys.stdin.read()"
     other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
     assert other.stdout.readline() == b"held\n"
     with prefect_of("3.9.1") as port:
         assert version_on(port) == "3.9.1"
-        up(port, said.append)
-    assert said == [f"Already running: http://127.0.0.1:{port} (Prefect 3.9.1)."]
+        up(port, lines.append)
+    assert lines == [f"Already running: http://127.0.0.1:{port} (Prefect 3.9.1)."]
     with pytest.raises(BadInput, match="running already, but not on port"):
-        up(port, said.append)
+        up(port, lines.append)
     other.communicate(b"")
     with locked(home() / "server"):
         pass
@@ -121,13 +121,13 @@ def test_a_server_that_no_longer_answers_is_a_sentence():
 
 
 def test_a_worker_that_ends_at_once_is_not_started_for_ever_and_the_sentence_says_where_to_read_why(monkeypatch):
-    said, log = [], home() / "logs" / "prefect-worker.log"
+    lines, log = [], home() / "logs" / "prefect-worker.log"
     monkeypatch.setattr("deployments.up.queue_lost_runs", lambda *args: [])
     monkeypatch.setattr("deployments.up.PAUSE", 0.0)
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
     with pytest.raises(BadInput, match=f"{EARLY_ENDS} consecutive .* ended within 60 s .* in {log}. Fix the problem"):
-        _keep_working(1, _environment(1), said.append)
-    assert [line.split("(")[0] for line in said] == ["Worker started ", "The worker ended."] * EARLY_ENDS
+        _keep_working(1, _environment(1), lines.append)
+    assert [line.split("(")[0] for line in lines] == ["Worker started ", "The worker ended."] * EARLY_ENDS
     assert log.exists()
 
 
@@ -155,18 +155,18 @@ def test_the_forms_of_the_ui_refuse_a_limit_and_a_seed_that_are_nonsense():
 def server_that_has(*paths: str, answers: dict[str, object] | None = None):
     """A server that knows these addresses and no other, and these `answers` to requests with a body; yields its own
     address, and the requests with a body as they come."""
-    asked = []
+    requests = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             self.answer(self.path in paths, DESCRIPTION)
 
         def do_POST(self):
-            asked.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+            requests.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
             self.answer(self.path in (answers or {}), (answers or {}).get(self.path))
 
-        def answer(self, known, body):
-            self.send_response(200 if known else 404)
+        def answer(self, exists, body):
+            self.send_response(200 if exists else 404)
             self.end_headers()
             self.wfile.write(json.dumps(body).encode())
 
@@ -175,7 +175,7 @@ def server_that_has(*paths: str, answers: dict[str, object] | None = None):
 
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}", asked
+        yield f"http://127.0.0.1:{server.server_port}", requests
         server.shutdown()
 
 
@@ -204,14 +204,17 @@ def test_a_pool_that_a_worker_of_another_home_serves_is_refused_before_anything_
 
 
 def test_an_own_worker_and_one_that_is_gone_are_no_reason_to_refuse(monkeypatch):
-    done, own = [], worker_name()
-    monkeypatch.setattr("deployments.register._run_prefect", lambda arguments, environment: done.append(arguments[0]))
+    commands = []
+    name = worker_name()
+    monkeypatch.setattr(
+        "deployments.register._run_prefect", lambda arguments, environment: commands.append(arguments[0])
+    )
     monkeypatch.setattr(socket, "gethostname", lambda: "another-network")
-    assert worker_name() == f"triage-another-network-{own[-12:]}" != own
-    workers = [worker(own), worker_of(status="OFFLINE")]
+    assert worker_name() == f"triage-another-network-{name[-12:]}" != name
+    workers = [worker(name), worker_of(status="OFFLINE")]
     with server_that_has("/work_pools/triage", answers={WORKERS: workers}) as (api, _):
         register(api, {})
-    assert done == ["deploy"]
+    assert commands == ["deploy"]
 
 
 def test_two_homes_have_workers_of_different_names(tmp_path, monkeypatch):
@@ -243,24 +246,24 @@ def test_a_lost_run_is_queued_again_unless_it_is_surely_of_another_machine(taken
     run = run_of(named.get(taken_by, taken_by))
     workers = [worker(ours), worker("of a name of its own, at work")]
     answers = {"/flow_runs/filter": [run], WORKERS: workers, SET_STATE: ACCEPTED}
-    with server_that_has(answers=answers) as (api, asked):
+    with server_that_has(answers=answers) as (api, requests):
         assert queue_lost_runs(api, "triage") == ([run["name"]] if queued else [])
-    assert states_set(asked) == ([("SCHEDULED", "AwaitingRetry", True)] if queued else [])
-    (body,) = [body for path, body in asked if path == "/flow_runs/filter"]
+    assert states_set(requests) == ([("SCHEDULED", "AwaitingRetry", True)] if queued else [])
+    (body,) = [body for path, body in requests if path == "/flow_runs/filter"]
     assert body["flow_runs"]["state"]["type"]["any_"] == ["RUNNING", "PENDING", "CANCELLING"]
     assert body["work_pools"]["name"]["any_"] == ["triage"]
 
 
-def states_set(asked):
-    bodies = [body for path, body in asked if path == SET_STATE]
+def states_set(requests):
+    bodies = [body for path, body in requests if path == SET_STATE]
     return [(body["state"]["type"], body["state"]["name"], body["force"]) for body in bodies]
 
 
 def test_a_lost_run_that_was_being_cancelled_is_cancelled():
     answers = {"/flow_runs/filter": [run_of(worker_name(), "CANCELLING")], WORKERS: [], SET_STATE: ACCEPTED}
-    with server_that_has(answers=answers) as (api, asked):
+    with server_that_has(answers=answers) as (api, requests):
         queue_lost_runs(api, "triage")
-    assert states_set(asked) == [("CANCELLED", "Cancelled", True)]
+    assert states_set(requests) == [("CANCELLED", "Cancelled", True)]
 
 
 def test_a_run_with_a_process_of_this_machine_is_not_lost():
@@ -326,23 +329,23 @@ def test_what_a_killed_start_left_is_ended_and_a_process_that_has_its_number_by_
     (tmp_path / "sitecustomize.py").write_text(WAITS)
     with ExitStack() as stack:
         path = {"PYTHONPATH": str(tmp_path)}
-        left = start(stack, ["worker", "start", "--for-ever"], os.environ | path, "worker")
+        leftover = start(stack, ["worker", "start", "--for-ever"], os.environ | path, "worker")
         stack.pop_all()  # as if killed: nothing is tidied up
     deadline = time.monotonic() + 60
-    while "--for-ever" not in command_of(left.pid) and time.monotonic() < deadline:
+    while "--for-ever" not in command_of(leftover.pid) and time.monotonic() < deadline:
         time.sleep(0.02)  # just started, it may still have its parent's command
     other = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
     record = next((home() / "up").iterdir())
     note = json.loads(record.read_text())
-    assert note == {"pid": left.pid, "command": "worker start --for-ever"}
+    assert note == {"pid": leftover.pid, "command": "worker start --for-ever"}
     record.with_name(record.name + "-2").write_text(json.dumps(note | {"pid": other.pid}))
     record.with_name(record.name + "-3").write_text("{")
     reused = record.with_name(record.name + "-4")
     reused.write_text(json.dumps({"pid": other.pid, "command": "sys.stdin.read()"}))
     os.utime(reused, (0, 0))  # the process started long after its record was written
     try:
-        assert end_leftovers(home()) == [left.pid]
-        assert left.wait(10) == -signal.SIGKILL and other.poll() is None
+        assert end_leftovers(home()) == [leftover.pid]
+        assert leftover.wait(10) == -signal.SIGKILL and other.poll() is None
         assert list((home() / "up").iterdir()) == []
     finally:
         other.communicate(b"")
@@ -352,11 +355,11 @@ def test_what_a_killed_start_left_is_ended_and_a_process_that_has_its_number_by_
 def test_only_flow_runs_of_this_triage_home_and_server_are_ended(tmp_path, name):
     api, folder = api_url(1), f"{tmp_path}/{name}"
     command = [sys.executable, "-c", "print(flush=True); import sys; sys.stdin.read()", "prefect.engine"]
-    own = {"PREFECT__FLOW_RUN_ID": "a", "PREFECT_API_URL": api, "TRIAGE_HOME": folder}
+    of_run = {"PREFECT__FLOW_RUN_ID": "a", "PREFECT_API_URL": api, "TRIAGE_HOME": folder}
     others = [{"TRIAGE_HOME": f"{folder}{end}"} for end in ("/other", " of others", " of/others")]
     others += [{"PREFECT_API_URL": api_url(2)}]
     runs = [
-        subprocess.Popen(command, env=os.environ | own | other, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        subprocess.Popen(command, env=os.environ | of_run | other, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         for other in (*others, {})
     ]
     try:

@@ -137,9 +137,9 @@ def test_the_least_expected_cost_is_what_the_audit_expects_to_be_decided(con):
 
 
 def test_the_confusion_matrix_has_nine_cells_for_each_rule_that_decided(con):
-    found = con.execute("SELECT * FROM confusion_matrix WHERE evaluation_id = 'e4'").fetchall()
-    cells = {(rule, label, decision): cases for _, rule, label, decision, cases in found}
-    assert len(found) == len(cells) == 27 and {rule for rule, *_ in cells} == {"primary", "argmax", "target_recall"}
+    rows = con.execute("SELECT * FROM confusion_matrix WHERE evaluation_id = 'e4'").fetchall()
+    cells = {(rule, label, decision): cases for _, rule, label, decision, cases in rows}
+    assert len(rows) == len(cells) == 27 and {rule for rule, *_ in cells} == {"primary", "argmax", "target_recall"}
     for rule, place in (("argmax", 1), ("target_recall", 2), ("primary", 2)):
         for label in LABELS:
             for decision in LABELS:
@@ -157,8 +157,8 @@ def test_dropout_rows_are_audited_as_well(con):
         p_ed=0.5, p_gp=0.3, p_home=0.1, review=False,
     )  # fmt: skip
     con.execute(f"INSERT INTO mc_dropout VALUES ({', '.join('?' * len(row))})", list(row.values()))
-    found = run_audits(con)
-    assert found["probabilities_sum_to_one"] == 1 and found["counts_agree"] == 1
+    offending = run_audits(con)
+    assert offending["probabilities_sum_to_one"] == 1 and offending["counts_agree"] == 1
 
 
 def test_an_experiment_that_failed_is_no_offence(tmp_path):

@@ -53,8 +53,8 @@ def test_one_good_side_is_enough_to_conclude(tmp_path):
 def test_the_best_constant_answer_is_the_most_frequent_label(tmp_path):
     cases = [(label, "ED", "ED") for label in ["HOME"] * 60 + ["ED"] * 40]
     assert verdicts(tmp_path, cases, cases)[0] == HOPELESS.replace("GP", "HOME")
-    found = query("SELECT DISTINCT answer, accuracy FROM best_constant")
-    assert found.to_dict("records") == [{"answer": "HOME", "accuracy": 0.6}]
+    frame = query("SELECT DISTINCT answer, accuracy FROM best_constant")
+    assert frame.to_dict("records") == [{"answer": "HOME", "accuracy": 0.6}]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -111,15 +111,15 @@ def land_moved(root, cases=FIVE, **values):
 
 
 def test_a_moved_adapter_is_compared_with_itself_and_never_with_a_twin(tmp_path):
-    own, moved = pair_of_cases(50, 7)
+    original, moved = pair_of_cases(50, 7)
     write_landing(tmp_path, "t4", "training", training("t4", 4))
-    write_landing(tmp_path, "e4", "evaluation", evaluation("e4", "t4", own))
+    write_landing(tmp_path, "e4", "evaluation", evaluation("e4", "t4", original))
     land_moved(tmp_path, moved)
     load_all(tmp_path)
     (row,) = query("FROM flips").itertuples(index=False)
     assert row.change == "adapter moved from 4 to 8 bits"
     assert (row.evaluation_before, row.evaluation_after) == ("e4", "em8")
-    assert row.flips == sum(a[2] != b[2] for a, b in zip(own, moved, strict=True))
+    assert row.flips == sum(a[2] != b[2] for a, b in zip(original, moved, strict=True))
     assert query("FROM quantization_comparison").empty
 
 
@@ -143,9 +143,9 @@ def judged_at(id, target, cases=FIVE, **values):
 
 def test_a_moved_adapter_is_compared_with_the_evaluation_of_its_own_target(tmp_path):
     """The training was judged again, at another target, after its adapter was moved: what differs then is the target."""
-    own, moved = pair_of_cases(50, 7)
+    original, moved = pair_of_cases(50, 7)
     write_landing(tmp_path, "t4", "training", training("t4", 4))
-    write_landing(tmp_path, "e4", "evaluation", judged_at("e4", 0.96, own, training_id="t4"))
+    write_landing(tmp_path, "e4", "evaluation", judged_at("e4", 0.96, original, training_id="t4"))
     later = judged_at("e4-again", 0.5, moved, training_id="t4", created_at=datetime(2026, 6, 1))
     write_landing(tmp_path, "e4-again", "evaluation", later)
     land_moved(tmp_path, moved)
@@ -154,7 +154,7 @@ def test_a_moved_adapter_is_compared_with_the_evaluation_of_its_own_target(tmp_p
     load_all(tmp_path)
     (row,) = query("FROM flips").itertuples(index=False)
     assert (row.evaluation_before, row.evaluation_after) == ("e4", "em8")
-    assert row.flips == sum(a[2] != b[2] for a, b in zip(own, moved, strict=True)) > 0
+    assert row.flips == sum(a[2] != b[2] for a, b in zip(original, moved, strict=True)) > 0
 
 
 def test_seeds_that_were_judged_at_different_targets_are_not_averaged(tmp_path):
@@ -165,8 +165,8 @@ def test_seeds_that_were_judged_at_different_targets_are_not_averaged(tmp_path):
             write_landing(tmp_path, f"e{id}", "evaluation", judged_at(f"e{id}", target, training_id=f"t{id}"))
     load_all(tmp_path)
     for view in ("seeds", "seed_differences"):
-        found = query(f"FROM {view}")
-        assert set(found.seeds) == {2} and set(found.target_ed_recall) == {0.96}, view
+        frame = query(f"FROM {view}")
+        assert set(frame.seeds) == {2} and set(frame.target_ed_recall) == {0.96}, view
 
 
 def test_harmless_is_not_available_without_a_cost_matrix(tmp_path):
@@ -214,9 +214,11 @@ def test_seeds_multiply_pairs_and_their_spread_is_shown_once(tmp_path):
     assert row.accuracy_same_sign == (np.sign(pairs.accuracy_diff) == np.sign(pairs.accuracy_diff.mean())).sum()
     spread, board = query("FROM seeds"), query("FROM leaderboard")
     for r in spread.itertuples():
-        own = board[board.bits == r.bits]
-        assert r.seeds == 3 and r.accuracy_mean == pytest.approx(own.accuracy.mean())
-        assert r.ed_recall_sd == pytest.approx(own.ed_recall.std()) and r.ed_recall_worst == own.ed_recall.min()
+        of_width = board[board.bits == r.bits]
+        assert r.seeds == 3 and r.accuracy_mean == pytest.approx(of_width.accuracy.mean())
+        assert (
+            r.ed_recall_sd == pytest.approx(of_width.ed_recall.std()) and r.ed_recall_worst == of_width.ed_recall.min()
+        )
 
 
 def test_seeds_of_other_settings_are_not_averaged_together(tmp_path):
@@ -224,8 +226,8 @@ def test_seeds_of_other_settings_are_not_averaged_together(tmp_path):
     for seed, settings in ((42, "linear"), (43, "none"), (44, "none")):
         for bits in (4, 8):
             id = f"{bits}-{seed}"
-            own = training(f"t{id}", bits, seed=seed, cell_id=f"c{id}", settings_digest=settings)
-            write_landing(tmp_path, f"t{id}", "training", own)
+            rows = training(f"t{id}", bits, seed=seed, cell_id=f"c{id}", settings_digest=settings)
+            write_landing(tmp_path, f"t{id}", "training", rows)
             write_landing(tmp_path, f"e{id}", "evaluation", evaluation(f"e{id}", f"t{id}"))
     load_all(tmp_path)
     assert query("SELECT settings_digest, seeds FROM seeds").values.tolist() == [["none", 2]] * 2

@@ -45,8 +45,8 @@ def test_five_rows_in_are_five_rows_out_and_loading_again_does_nothing(tmp_path)
     assert load_landing(folder)
     with reading() as con:
         for name in FACTS["evaluation"].tables:
-            found = con.sql(f"FROM {name}").fetchall()
-            assert sorted(map(repr, found)) == sorted(repr(tuple(row.values())) for row in rows.get(name, []))
+            loaded = con.sql(f"FROM {name}").fetchall()
+            assert sorted(map(repr, loaded)) == sorted(repr(tuple(row.values())) for row in rows.get(name, []))
         landed = con.sql("FROM landed").fetchall()
     assert not load_landing(folder)
     with reading() as con:
@@ -102,19 +102,19 @@ def test_a_row_that_the_tables_refuse_leaves_the_old_rows_in_place(tmp_path, mon
 
 def test_the_order_of_loading_does_not_matter(tmp_path):
     land_pair(tmp_path / "landing", [(a, b, a) for a, b, _ in FIVE] * 4, FIVE * 4)
-    seen = set()
+    outcomes = set()
     for number, order in enumerate(list(itertools.permutations(["t4", "e4", "t8", "e8"]))[::5]):
         database = tmp_path / f"{number}.duckdb"
         for id in order:
             load_landing(tmp_path / "landing" / id, database)
-        found = contents(database)
-        assert len(found["pair_metric"]) == 10
-        seen.add(repr(found))
-    assert len(seen) == 1
+        tables = contents(database)
+        assert len(tables["pair_metric"]) == 10
+        outcomes.add(repr(tables))
+    assert len(outcomes) == 1
 
 
 def test_the_order_of_rows_does_not_matter_either(tmp_path):
-    found = []
+    pairs = []
     for step in (1, -1):
         root = tmp_path / str(step)
         land_pair(root, [(a, b, a) for a, b, _ in FIVE] * 4, FIVE * 4)
@@ -122,8 +122,8 @@ def test_the_order_of_rows_does_not_matter_either(tmp_path):
         rows["prediction"] = rows["prediction"][::step]
         write_landing(root, "e4", "evaluation", rows)
         load_all(root, root / "w.duckdb")
-        found.append(contents(root / "w.duckdb")["pair_metric"])
-    assert found[0] == found[1]
+        pairs.append(contents(root / "w.duckdb")["pair_metric"])
+    assert pairs[0] == pairs[1]
 
 
 def test_a_pair_follows_its_newest_sides_and_goes_when_a_side_stops_matching(tmp_path):
@@ -133,8 +133,8 @@ def test_a_pair_follows_its_newest_sides_and_goes_when_a_side_stops_matching(tmp
 
     def pairs(only="SEMI JOIN matched_pair USING (evaluation_4bit, evaluation_8bit)"):
         with reading() as con:
-            asked = f"SELECT DISTINCT evaluation_4bit, evaluation_8bit FROM pair_metric {only} ORDER BY ALL"
-            return con.sql(asked).fetchall()
+            sql = f"SELECT DISTINCT evaluation_4bit, evaluation_8bit FROM pair_metric {only} ORDER BY ALL"
+            return con.sql(sql).fetchall()
 
     assert pairs() == pairs(only="") == [("e4", "e8")]
     load_landing(write_landing(tmp_path, "t4b", "training", training("t4b", 4, day=9)))
@@ -150,8 +150,8 @@ def test_a_changed_side_recomputes_its_pair(tmp_path):
     write_landing(tmp_path, "e4", "evaluation", evaluation("e4", "t4", [("ED", "HOME", "HOME"), *FIVE[1:]]))
     load_landing(tmp_path / "e4")
     with reading() as con:
-        found = con.sql("SELECT b, c FROM pair_metric WHERE rule = 'argmax' AND metric = 'accuracy'").fetchall()
-        assert (found, sum(run_audits(con).values())) == ([(0, 1)], 0)
+        discordant = con.sql("SELECT b, c FROM pair_metric WHERE rule = 'argmax' AND metric = 'accuracy'").fetchall()
+        assert (discordant, sum(run_audits(con).values())) == ([(0, 1)], 0)
 
 
 def test_a_rebuild_from_landing_gives_identical_tables_and_replaces_the_file_whole(tmp_path, monkeypatch):

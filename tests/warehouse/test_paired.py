@@ -27,13 +27,13 @@ def noisy(n, seed, right=0.8):
 
 
 def by_name(pair, cost=COST):
-    return {found.metric: found for found in compare(pair, cost)}
+    return {comparison.metric: comparison for comparison in compare(pair, cost)}
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_figures_equal_scikit_learn(seed):
     label, four, eight = noisy(40 + seed, seed)
-    found = by_name(decided(label, four, eight))
+    comparisons = by_name(decided(label, four, eight))
     for choice, side in ((four, "value_4bit"), (eight, "value_8bit")):
         expected = {
             "accuracy": accuracy_score(label, choice),
@@ -42,27 +42,30 @@ def test_figures_equal_scikit_learn(seed):
             "macro_f1": f1_score(label, choice, average="macro"),
             "expected_cost": COST[label, choice].mean(),
         }
-        assert {name: getattr(found[name], side) for name in METRICS} == pytest.approx(expected)
+        assert {name: getattr(comparisons[name], side) for name in METRICS} == pytest.approx(expected)
     for name in METRICS:
-        assert found[name].difference == pytest.approx(found[name].value_4bit - found[name].value_8bit)
+        assert comparisons[name].difference == pytest.approx(
+            comparisons[name].value_4bit - comparisons[name].value_8bit
+        )
 
 
 def test_a_class_without_cases_is_left_out_of_macro_f1_and_without_ed_cases_ed_figures_are_not_available():
-    found = by_name(decided([1, 1, 2, 2], [1, 0, 2, 2], [1, 1, 2, 2]))
-    assert found["macro_f1"].value_4bit == pytest.approx((2 / 3 + 1) / 2)
+    comparisons = by_name(decided([1, 1, 2, 2], [1, 0, 2, 2], [1, 1, 2, 2]))
+    assert comparisons["macro_f1"].value_4bit == pytest.approx((2 / 3 + 1) / 2)
     for name in ("ed_recall", "ed_f2"):
-        assert (found[name].value_4bit, found[name].difference, found[name].verdict) == (None, None, None)
-        assert found[name].note == "not available: no ED case in the set"
+        comparison = comparisons[name]
+        assert (comparison.value_4bit, comparison.difference, comparison.verdict) == (None, None, None)
+        assert comparisons[name].note == "not available: no ED case in the set"
     assert by_name(decided([0], [0], [0]), None)["expected_cost"].note == "not available: no cost matrix was given"
 
 
 def test_discordant_cases_and_mcnemar_are_counted_among_ed_cases_for_ed_recall():
     label = [0] * 8 + [1] * 4
     four, eight = [0] * 6 + [1, 2] + [1] * 4, [1] * 6 + [0, 2] + [0] * 4
-    found = by_name(decided(label, four, eight))
-    assert (found["accuracy"].b, found["accuracy"].c, found["accuracy"].n) == (10, 1, 12)
-    assert (found["ed_recall"].b, found["ed_recall"].c, found["ed_recall"].n) == (6, 1, 8)
-    assert found["ed_recall"].mcnemar_p == pytest.approx(2 * (1 + 7) / 2**7)
+    comparisons = by_name(decided(label, four, eight))
+    assert (comparisons["accuracy"].b, comparisons["accuracy"].c, comparisons["accuracy"].n) == (10, 1, 12)
+    assert (comparisons["ed_recall"].b, comparisons["ed_recall"].c, comparisons["ed_recall"].n) == (6, 1, 8)
+    assert comparisons["ed_recall"].mcnemar_p == pytest.approx(2 * (1 + 7) / 2**7)
 
 
 @pytest.mark.parametrize(("b", "c", "p"), [(6, 0, 0.03125), (0, 5, 0.0625), (0, 0, 1.0), (3, 3, 1.0)])
@@ -100,11 +103,11 @@ def test_without_discordant_cases_the_tango_interval_still_has_its_closed_form_w
 
 def test_the_bootstrap_interval_is_as_wide_as_the_standard_error_of_paired_differences_says():
     label, four, eight = noisy(1500, 3)
-    found = by_name(decided(label, four, eight))["accuracy"]
+    comparison = by_name(decided(label, four, eight))["accuracy"]
     differences = (four == label).astype(float) - (eight == label)
     expected = 2 * 1.96 * differences.std() / math.sqrt(1500)
-    assert found.bootstrap_high - found.bootstrap_low == pytest.approx(expected, rel=0.08)
-    assert found.bootstrap_low < found.difference < found.bootstrap_high
+    assert comparison.bootstrap_high - comparison.bootstrap_low == pytest.approx(expected, rel=0.08)
+    assert comparison.bootstrap_low < comparison.difference < comparison.bootstrap_high
 
 
 def test_cases_that_repeat_within_groups_widen_the_interval_as_if_each_group_were_one_case():
@@ -131,10 +134,10 @@ def test_the_same_cases_give_the_same_interval_every_time():
 def test_verdicts_need_the_whole_interval_on_one_side_of_the_margin(lost, n, verdict):
     label = np.zeros(n, dtype=int)
     four = np.where(np.arange(n) < lost, 1, 0)
-    found = by_name(decided(label, four, label))["ed_recall"]
-    assert (found.verdict, found.margin) == (verdict, 0.02)
-    assert found.low == min(found.bootstrap_low, found.tango_low)
-    assert found.high == max(found.bootstrap_high, found.tango_high)
+    comparison = by_name(decided(label, four, label))["ed_recall"]
+    assert (comparison.verdict, comparison.margin) == (verdict, 0.02)
+    assert comparison.low == min(comparison.bootstrap_low, comparison.tango_low)
+    assert comparison.high == max(comparison.bootstrap_high, comparison.tango_high)
 
 
 def test_an_interval_without_width_or_of_too_few_groups_concludes_nothing():
@@ -160,20 +163,20 @@ def test_macro_f1_has_no_interval_where_one_class_is_in_a_few_groups_only():
     label, four, eight = noisy(300, 1)
     unit = np.arange(300) % 60
     label = np.where((label == 2) & (unit > 5), 1, label)
-    found = by_name(decided(label, four, eight, unit=unit))["macro_f1"]
-    assert found.difference is not None and found.low is None and found.verdict == "cannot conclude"
-    assert "groups of the rarest class are too few" in found.note
+    comparison = by_name(decided(label, four, eight, unit=unit))["macro_f1"]
+    assert comparison.difference is not None and comparison.low is None and comparison.verdict == "cannot conclude"
+    assert "groups of the rarest class are too few" in comparison.note
 
 
 def test_a_resample_without_one_of_the_classes_has_no_macro_f1():
     whole, without = np.full((3, 3), 2.0), np.array([[3.0, 0, 0], [1, 2, 0], [0, 0, 0]])
-    found = compared_metrics(np.stack([whole, without]), COST)["macro_f1"]
-    assert found[0] == pytest.approx(1 / 3) and np.isnan(found[1])
+    macro_f1 = compared_metrics(np.stack([whole, without]), COST)["macro_f1"]
+    assert macro_f1[0] == pytest.approx(1 / 3) and np.isnan(macro_f1[1])
 
 
 def test_a_cost_has_no_verdict():
-    found = by_name(decided(*noisy(100, 2)))["expected_cost"]
-    assert found.verdict is None and found.margin is None and found.low < found.high
+    comparison = by_name(decided(*noisy(100, 2)))["expected_cost"]
+    assert comparison.verdict is None and comparison.margin is None and comparison.low < comparison.high
 
 
 def test_figures_of_many_tables_at_once_equal_those_of_each():

@@ -43,11 +43,11 @@ def loaded(made_once, tmp_path, monkeypatch):
     ],
 )
 def test_reading_statements_give_a_data_frame(sql, rows):
-    found = query(sql)
-    assert isinstance(found, pd.DataFrame)
-    assert len(found) == rows if rows is not None else len(found) > 5
+    frame = query(sql)
+    assert isinstance(frame, pd.DataFrame)
+    assert len(frame) == rows if rows is not None else len(frame) > 5
     light = query_rows(sql)
-    assert (list(light.columns), len(light.rows)) == (list(found.columns), len(found))
+    assert (list(light.columns), len(light.rows)) == (list(frame.columns), len(frame))
 
 
 def test_rows_come_as_python_values_with_the_types_of_their_columns():

@@ -224,8 +224,8 @@ def test_a_later_pair_of_random_weights_does_not_hide_the_pair_of_real_ones(tmp_
         for bits in (4, 8):
             land(tmp_path, f"{kind}{bits}", bits=bits, day=day, random_weights=kind)
     load_all(tmp_path)
-    found = query("SELECT random_weights, evaluation_4bit FROM quantization_comparison ORDER BY ALL")
-    assert found.values.tolist() == [[False, "e-False4"], [True, "e-True4"]]
+    frame = query("SELECT random_weights, evaluation_4bit FROM quantization_comparison ORDER BY ALL")
+    assert frame.values.tolist() == [[False, "e-False4"], [True, "e-True4"]]
 
 
 def test_an_external_set_gets_pair_figures_but_the_comparison_is_of_the_test_set(tmp_path):
@@ -251,11 +251,11 @@ def test_the_leaderboard_ranks_those_that_pass_by_over_triage_then_provisional_t
     land(tmp_path, "always_ed", cases(over=150, missed=0), recipe_kind="baseline")
     land(tmp_path, "always_gp", cases(over=0, missed=150), recipe_kind="baseline")
     load_all(tmp_path)
-    found = query("SELECT cell_id, verdict, over_triage, ed_recall FROM leaderboard")
-    assert found["cell_id"].tolist() == ["precise", "careful", "few", "missing", "worst", "always_ed", "always_gp"]
-    assert found["verdict"].tolist() == ["passes_gates", "passes_gates", "provisional"] + ["unsafe"] * 4
-    assert found["over_triage"].tolist() == pytest.approx([0, 20 / 300, 0, 0, 0, 0.5, 0])
-    assert found["ed_recall"].tolist() == pytest.approx([149 / 150, 1, 1, 110 / 150, 90 / 150, 1, 0])
+    frame = query("SELECT cell_id, verdict, over_triage, ed_recall FROM leaderboard")
+    assert frame["cell_id"].tolist() == ["precise", "careful", "few", "missing", "worst", "always_ed", "always_gp"]
+    assert frame["verdict"].tolist() == ["passes_gates", "passes_gates", "provisional"] + ["unsafe"] * 4
+    assert frame["over_triage"].tolist() == pytest.approx([0, 20 / 300, 0, 0, 0, 0.5, 0])
+    assert frame["ed_recall"].tolist() == pytest.approx([149 / 150, 1, 1, 110 / 150, 90 / 150, 1, 0])
 
 
 def test_the_leaderboard_shows_the_latest_completed_training_of_a_cell_and_its_latest_test_evaluation(tmp_path):
@@ -289,8 +289,8 @@ def test_a_sweeps_own_tables_show_its_evaluations_although_later_ones_of_the_sam
             values = {"bits": bits, "day": day, "cell": f"smol-{bits}bit", "settings_digest": name}
             land(tmp_path, f"{name}{bits}", right, **values)
     load_all(tmp_path)
-    own = ["e-first4", "e-first8"]
-    for only, shown, accuracy in ((None, ["e-other4", "e-other8"], 1.0), (own, own, 0.8)):
+    requested = ["e-first4", "e-first8"]
+    for only, shown, accuracy in ((None, ["e-other4", "e-other8"], 1.0), (requested, requested, 0.8)):
         board = query("FROM leaderboard", only=only)
         assert sorted(board.evaluation_id) == shown and set(board.accuracy) == {accuracy}
         (pair,) = query("FROM quantization_comparison", only=only).to_dict("records")
@@ -299,7 +299,7 @@ def test_a_sweeps_own_tables_show_its_evaluations_although_later_ones_of_the_sam
         (flip,) = query("FROM flips", only=only).itertuples()
         assert [flip.evaluation_after, flip.evaluation_before] == shown
     assert query("FROM leaderboard", only=[]).empty and query("FROM matched_pair", only=["e-first4"]).empty
-    assert all(accuracy.startswith("0.800") for accuracy in leaderboard(leaderboard_rows(own))["accuracy"])
-    assert len(quantization(pair_rows(own))) == 1
+    assert all(accuracy.startswith("0.800") for accuracy in leaderboard(leaderboard_rows(requested))["accuracy"])
+    assert len(quantization(pair_rows(requested))) == 1
     with reading() as con:
         assert not any(run_audits(con).values())
