@@ -15,12 +15,12 @@ from pathlib import Path
 from flows.selection import Selection
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prepare import prepare_dataset
-from tasks.corpus.sources import check_local
+from tasks.corpus.reading.sources import check_local
 from tasks.identity import evaluation_from, training_from
 from tasks.models.convert import variant_folder
 from tasks.models.manifest import VariantManifest
 from tasks.models.model_shape import is_known, known_shape
-from tasks.models.sources import availabilities, stored
+from tasks.models.sources.available import availabilities, stored
 from tasks.runtime.device import backend
 from tasks.runtime.errors import SourceUnavailable
 from tasks.runtime.store import complete, home

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flows.selection import Selection
 from tasks.corpus.prepare import prepare_dataset
-from tasks.models.sources import availabilities, stored
+from tasks.models.sources.available import availabilities, stored
 from tasks.runtime.errors import SourceUnavailable
 from tasks.runtime.store import home
 from tasks.spec import BaseModelSpec

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tasks.grid import known_models, load_grid
+from tasks.grids.grid import known_models, load_grid
 from tasks.models.model_shape import is_known, known_shape
 from tasks.models.shape_check import refuse_misfits, shape_from_sources
 from tasks.runtime.errors import BadInput

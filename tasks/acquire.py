@@ -6,9 +6,9 @@ from pathlib import Path
 from prefect import task
 
 from tasks.caching import is_transient
-from tasks.models.downloads import Progress
 from tasks.models.manifest import SourceManifest
-from tasks.models.sources import fetch_base, way_back
+from tasks.models.sources.available import fetch_base, way_back
+from tasks.models.sources.downloads import Progress
 from tasks.progress import publisher
 from tasks.runtime.child import refuse_if_stopping
 from tasks.runtime.errors import SourceUnavailable

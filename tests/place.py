@@ -15,7 +15,9 @@ from typing import Any
 import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[1]
-PATIENT = "from tasks.models import sources; sources.PROBE_SECONDS = 60.0\n"  # as long as a busy machine needs
+PATIENT = (
+    "from tasks.models.sources import available; available.PROBE_SECONDS = 60.0\n"  # as long as a busy machine needs
+)
 
 
 @dataclass

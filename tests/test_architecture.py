@@ -130,7 +130,7 @@ def test_judging_is_statistics_it_loads_neither_mlx_nor_what_runs_a_model(module
 def test_the_parent_process_never_loads_mlx():
     """Importing mlx_lm lowers the file limit, and a Metal failure aborts the process: only child processes do it."""
     parents = [m for m in MODULES if layer(m) in ("flows", "tasks", "tasks.runtime", "warehouse")]
-    parents += ["tasks.models.sources", "tasks.models.convert", "tasks.corpus.prepare"]
+    parents += ["tasks.models.sources.available", "tasks.models.convert", "tasks.corpus.prepare"]
     code = (
         "import importlib, sys\n"
         "for name in sys.argv[1:]:\n"

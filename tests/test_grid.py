@@ -5,7 +5,7 @@ import re
 import pytest
 
 from flows.selection import Narrowing, select
-from tasks.grid import GRIDS, known_models, load_grid
+from tasks.grids.grid import GRIDS, known_models, load_grid
 from tasks.runtime.errors import BadInput
 from tasks.spec import experiments
 

@@ -2,12 +2,12 @@
 
 import pytest
 
-from tasks.grid_reference import README, SECTIONS, key_rows, reference
+from tasks.grids.grid_reference import README, SECTIONS, key_rows, reference
 
 
 def test_the_reference_of_the_grid_keys_is_up_to_date():
     written = README.read_text(encoding="utf-8")
-    assert written == reference(), "run: python -m tasks.grid_reference"
+    assert written == reference(), "run: python -m tasks.grids.grid_reference"
 
 
 @pytest.mark.parametrize(("title", "model"), SECTIONS)

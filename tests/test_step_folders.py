@@ -7,8 +7,8 @@ import pytest
 import tasks.fidelity
 import tasks.quantize
 from tasks.fidelity import fidelity
-from tasks.grid import known_models, load_grid
-from tasks.models.sources import fetch_base
+from tasks.grids.grid import known_models, load_grid
+from tasks.models.sources.available import fetch_base
 from tasks.quantize import quantize
 from tasks.runtime.store import home, seal
 from tasks.spec import BaseModelSpec

@@ -24,7 +24,7 @@ from tasks.corpus.case import Case
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.vignettes.adversarial import NAME as ADVERSARIAL
-from tasks.grid import load_grid
+from tasks.grids.grid import load_grid
 from tasks.judging.intervals import clustered_bootstrap
 from tasks.judging.metrics import confusion
 from tasks.judging.point_metrics import Floats, metric_values

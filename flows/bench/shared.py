@@ -10,10 +10,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tasks.grid import known_models
+from tasks.grids.grid import known_models
 from tasks.models.convert import QuantizeJob, variant_folder
 from tasks.models.model_shape import is_known
-from tasks.models.sources import fetch_base
+from tasks.models.sources.available import fetch_base
 from tasks.runtime.child import run_child
 from tasks.runtime.device import versions
 from tasks.runtime.errors import BadInput, SourceUnavailable

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from tasks.corpus.checks.report import Report, SetLine, check_data
 from tasks.corpus.prepare import CARD, prepare_dataset
-from tasks.grid import load_grid
+from tasks.grids.grid import load_grid
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import complete, home
 from tasks.spec import LABELS, Data, EvaluationSet

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from deployments.prefect_api import check_prefect_server
 from flows.plan import estimated_bytes
 from flows.selection import select
-from tasks.models.sources import availabilities
+from tasks.models.sources.available import availabilities
 from tasks.runtime.child import run_child
 from tasks.runtime.device import Device, backend, total_memory
 from tasks.runtime.findings import Finding

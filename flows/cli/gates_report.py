@@ -16,7 +16,7 @@ from flows.report.prevalence import check_prevalence, restated
 from flows.report.table import Table, print_table
 from flows.report.typed_rows import quoted, typed_rows
 from tasks.corpus.case import exact_digest
-from tasks.corpus.tables import read_rows
+from tasks.corpus.reading.tables import read_rows
 from warehouse.health import bring_up_to_date
 
 NO_SUBGROUPS = (

@@ -9,11 +9,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tasks.grid import known_models, load_grid
+from tasks.grids.grid import known_models, load_grid
 from tasks.models.expected_sizes import expected_sizes, lora_parameters
 from tasks.models.manifest import SourceManifest, VariantManifest
 from tasks.models.model_shape import ModelShape, known_shape
-from tasks.models.sources import stored
+from tasks.models.sources.available import stored
 from tasks.models.stored_sizes import PARTS, ModelSizes, stored_sizes
 from tasks.runtime.store import home
 from tasks.spec import BaseModelSpec, Grid

@@ -14,7 +14,7 @@ from flows.report.figures import clock
 from flows.report.names import RANDOM
 from flows.selection import Selection
 from tasks.models.convert import has_random_weights
-from tasks.models.sources import stored, unpinned
+from tasks.models.sources.available import stored, unpinned
 from tasks.runtime.store import existing_home, home
 from tasks.spec import BaseModelSpec
 

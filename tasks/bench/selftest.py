@@ -20,7 +20,7 @@ from mlx_lm.tuner.trainer import default_loss
 
 from tasks.bench.setting import Weights, bench_cases, largest_difference, start_adapter
 from tasks.models.convert import run_quantize
-from tasks.models.sources import fetch_base
+from tasks.models.sources.available import fetch_base
 from tasks.runtime.device import backend
 from tasks.runtime.events import Emit
 from tasks.spec import BaseModelSpec, RandomSource, Recipe, Training

@@ -13,11 +13,11 @@ from tasks.corpus.apart import check_apart
 from tasks.corpus.card import data_card
 from tasks.corpus.case import SETS, Case, to_json
 from tasks.corpus.manifest import Dataset, SetEntry
-from tasks.corpus.readers import read_set
-from tasks.corpus.set_files import Files
-from tasks.corpus.sources import Located, locate
+from tasks.corpus.reading.readers import read_set
+from tasks.corpus.reading.set_files import Files
+from tasks.corpus.reading.sources import Located, locate
+from tasks.corpus.reading.tables import check_readable
 from tasks.corpus.splits import SHARES, check_sets, limited, split_cases
-from tasks.corpus.tables import check_readable
 from tasks.corpus.vignettes.adversarial import adversarial_cases, adversarial_records
 from tasks.corpus.vignettes.generator import (
     GENERATOR_VERSION,

@@ -20,7 +20,7 @@ from tasks.models import hf_layout
 from tasks.models.gguf_tokenizer import write_tokenizer
 from tasks.models.gguf_weights import hf_config, hf_tensors, open_gguf
 from tasks.models.manifest import ModelManifest, SourceManifest, VariantManifest
-from tasks.models.random_source import random_tensor
+from tasks.models.sources.random_source import random_tensor
 from tasks.models.stored_sizes import stored_sizes
 from tasks.runtime import store
 from tasks.runtime.errors import BadInput, BrokenFolder

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from tasks.corpus.checks.report import check_data
 from tasks.corpus.prepare import prepare_dataset
-from tasks.corpus.readers import read_cases
+from tasks.corpus.reading.readers import read_cases
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS, Data, Label
 

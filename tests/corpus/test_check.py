@@ -26,11 +26,11 @@ from tasks.corpus.checks.lengths import SAMPLE, TextSample
 from tasks.corpus.checks.report import Report, check_data
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.vignettes.reader_check import describe_check, reader_check
-from tasks.grid import known_models
+from tasks.grids.grid import known_models
 from tasks.judging.intervals import clopper_pearson
 from tasks.models.convert import run_quantize
-from tasks.models.sources import fetch_base
-from tasks.models.tiny_tokenizer import write_tiny_tokenizer
+from tasks.models.sources.available import fetch_base
+from tasks.models.sources.tiny_tokenizer import write_tiny_tokenizer
 from tasks.runtime.errors import BadInput
 from tasks.runtime.findings import Finding
 from tasks.spec import LABELS, Data, EvaluationSet

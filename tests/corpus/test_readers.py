@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tasks.corpus.case import Case, from_json, text_digest, to_json
 from tasks.corpus.checks.report import check_data
-from tasks.corpus.readers import read_cases, read_files
+from tasks.corpus.reading.readers import read_cases, read_files
 from tasks.runtime.errors import BadInput
 from tasks.spec import Data
 

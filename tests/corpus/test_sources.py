@@ -15,10 +15,10 @@ import pytest
 from tasks.corpus.case import SETS, Case, from_json
 from tasks.corpus.checks.report import check_data
 from tasks.corpus.prepare import CARD, prepare_dataset
-from tasks.corpus.readers import read_cases
-from tasks.corpus.sources import is_hub, locate
+from tasks.corpus.reading.readers import read_cases
+from tasks.corpus.reading.sources import is_hub, locate
 from tasks.corpus.vignettes.generator import embedded_sets
-from tasks.grid import load_grid
+from tasks.grids.grid import load_grid
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.runtime.store import read_manifest
 from tasks.spec import LABELS, Data, EvaluationSet, Grid
@@ -45,7 +45,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     made = dataset()
     with serve(made) as address:
         monkeypatch.setattr(constants, "ENDPOINT", address)
-        monkeypatch.setattr("tasks.models.hub_source.CONNECT_SECONDS", 60.0)  # as long as a busy machine needs
+        monkeypatch.setattr("tasks.models.sources.hub_source.CONNECT_SECONDS", 60.0)  # as long as a busy machine needs
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
         monkeypatch.setattr(
             constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}"

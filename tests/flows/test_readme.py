@@ -30,7 +30,7 @@ EXCEPTIONS = {
     "uv run ruff": "runs in tests/test_quality.py",
     "uv run mypy": "runs in tests/test_quality.py",
     "uv run prefect deployment run": "needs a server with deployments; tests/flows/test_up.py runs them",
-    "python -m tasks.grid_reference": "writes into the checkout; tests/test_grid_reference.py compares what it writes",
+    "python -m tasks.grids.grid_reference": "writes into the checkout; tests/test_grid_reference.py compares what it writes",
     "triage --install-completion": "writes into the configuration of the user's shell",
     "export PREFECT_API_URL": "sets a variable of the shell",
     "cd study": "moves within the shell; the commands run in that folder",

@@ -16,7 +16,7 @@ from flows.report.leaderboard import leaderboard
 from flows.report.names import BASELINES
 from flows.report.pairs import pair_rows, quantization
 from flows.report.typed_rows import leaderboard_rows
-from tasks.grid import GRIDS
+from tasks.grids.grid import GRIDS
 from tasks.models.expected_sizes import expected_sizes
 from tasks.models.model_shape import known_shape
 from tasks.models.stored_sizes import PARTS

@@ -11,7 +11,7 @@ import pytest
 
 from tasks.models.convert import base_folder, run_convert, run_quantize, variant_folder
 from tasks.models.gguf_weights import decode, open_gguf, unpermute
-from tasks.models.sources import fetch_base
+from tasks.models.sources.available import fetch_base
 from tasks.runtime import store
 from tasks.runtime.child import run_child
 from tasks.runtime.errors import BadInput, BrokenFolder
@@ -202,7 +202,7 @@ def test_a_group_size_that_does_not_divide_a_row_is_refused(tmp_path):
 def test_asking_for_names_needs_no_mlx(tmp_path):
     source = fetched(tmp_path, "tiny-llama")
     code = (
-        "import sys; from pathlib import Path; from tasks.models import sources; from tasks.models.convert import *; "
+        "import sys; from pathlib import Path; from tasks.models.sources import available; from tasks.models.convert import *; "
         f"variant_folder(Path({str(source)!r}), Path('.'), 4, 64); has_random_weights(Path('.')); "
         "bad = {'mlx', 'mlx_lm', 'transformers', 'prefect'} & set(sys.modules); sys.exit(str(bad) if bad else 0)"
     )

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from tasks.models.gguf_tokenizer import gemma_bpe, write_tokenizer
 from tasks.models.gguf_weights import open_gguf
-from tasks.models.tiny_tokenizer import CHAT_TEMPLATE, write_tiny_tokenizer
+from tasks.models.sources.tiny_tokenizer import CHAT_TEMPLATE, write_tiny_tokenizer
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS
 from tests.models import files

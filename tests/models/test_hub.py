@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from tasks.models.convert import run_convert
-from tasks.models.hub_errors import explain_hub_errors
-from tasks.models.sources import fetch_base
+from tasks.models.sources.available import fetch_base
+from tasks.models.sources.hub_errors import explain_hub_errors
 from tasks.runtime import store
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.spec import BaseModelSpec, HubSource
@@ -416,10 +416,10 @@ def test_room_is_looked_for_on_the_disk_to_which_the_files_go(hub, tmp_path):
 IMPORTED_LATE = """
 import sys, threading
 from pathlib import Path
-from tasks.models import hub_source, sources
+from tasks.models.sources import available, hub_source
 from tasks.spec import BaseModelSpec
 
-sources.PROBE_SECONDS = hub_source.CONNECT_SECONDS = 60.0
+available.PROBE_SECONDS = hub_source.CONNECT_SECONDS = 60.0
 
 class Watch:
     def find_spec(self, name, path=None, target=None):

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks.grid import known_models
+from tasks.grids.grid import known_models
 from tasks.models.convert import run_quantize
 from tasks.models.manifest import SourceManifest, VariantManifest
-from tasks.models.sources import fetch_base
+from tasks.models.sources.available import fetch_base
 from tasks.runtime import store
 from tasks.runtime.errors import BrokenFolder
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.grid import known_models
+from tasks.grids.grid import known_models
 from tasks.models.convert import run_convert, run_quantize
-from tasks.models.sources import fetch_base
+from tasks.models.sources.available import fetch_base
 from tasks.runtime import store
 from tasks.runtime.errors import SourceUnavailable
 from tasks.spec import LABELS, BaseModelSpec

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tasks.models import package_source
 from tasks.models.convert import run_convert
 from tasks.models.model_shape import ModelShape, known_shape, read_shape
 from tasks.models.shape_check import refuse_misfits, shape_from_sources
-from tasks.models.sources import fetch_base
+from tasks.models.sources import package_source
+from tasks.models.sources.available import fetch_base
 from tasks.runtime import store
 from tasks.runtime.errors import BadInput
 from tasks.spec import BaseModelSpec, Training

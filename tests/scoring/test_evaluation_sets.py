@@ -9,7 +9,7 @@ import pytest
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prepare import prepare_dataset
 from tasks.evaluation_sets import evaluate_sets
-from tasks.grid import known_models, load_grid
+from tasks.grids.grid import known_models, load_grid
 from tasks.identity import scores_folder, training_of
 from tasks.judging.choose_rules import record_rules
 from tasks.judging.evaluation_rows import evaluation_rows, judged_rows
@@ -18,7 +18,7 @@ from tasks.judging.scores_folder import EvaluationScores, ScoredCase, ScoresMani
 from tasks.landing import land_rows, refill_warehouse
 from tasks.models.convert import run_quantize
 from tasks.models.manifest import VariantManifest
-from tasks.models.sources import fetch_base
+from tasks.models.sources.available import fetch_base
 from tasks.runtime.errors import BadInput
 from tasks.scoring import job
 from tasks.spec import LABELS, EvaluationSet, Scoring, experiments

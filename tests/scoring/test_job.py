@@ -16,13 +16,13 @@ from tasks.corpus.encode import make_template
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.prompts import load_prompt
-from tasks.grid import known_models, load_grid
+from tasks.grids.grid import known_models, load_grid
 from tasks.identity import evaluation_of, scores_folder, training_of
 from tasks.judging.evaluation_rows import evaluation_rows
 from tasks.land import land
 from tasks.landing import land_failure
 from tasks.models.convert import base_folder, run_quantize
-from tasks.models.sources import fetch_base
+from tasks.models.sources.available import fetch_base
 from tasks.runtime.device import backend, compute_path
 from tasks.runtime.errors import BadInput, Diverged, TriageError
 from tasks.runtime.events import DeviceReport, Event, StepWarning

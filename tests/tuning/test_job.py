@@ -15,11 +15,11 @@ import pytest
 
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prepare import prepare_dataset
-from tasks.grid import known_models, load_grid
+from tasks.grids.grid import known_models, load_grid
 from tasks.identity import training_of
 from tasks.models.convert import run_quantize
 from tasks.models.manifest import VariantManifest
-from tasks.models.sources import fetch_base
+from tasks.models.sources.available import fetch_base
 from tasks.runtime.errors import BadInput, Diverged, LostChild
 from tasks.runtime.events import Event, StepWarning
 from tasks.runtime.store import verify

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from tasks.corpus.case import SETS, Case, text_digest
 from tasks.corpus.checks.lengths import TextSample
 from tasks.corpus.near_copies import BATCH, Sketch
-from tasks.corpus.readers import no_cases, numbered_cases
-from tasks.corpus.sources import locate
-from tasks.corpus.tables import place_prefix
+from tasks.corpus.reading.readers import no_cases, numbered_cases
+from tasks.corpus.reading.sources import locate
+from tasks.corpus.reading.tables import place_prefix
 from tasks.corpus.vignettes.adversarial import adversarial_cases
 from tasks.corpus.vignettes.generator import embedded_sets
 from tasks.spec import LABELS, Columns, Data, EvaluationSet

@@ -17,7 +17,7 @@ from flows.report.table import Table
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.vignettes.adversarial import NAME as ADVERSARIAL
-from tasks.grid import load_grid
+from tasks.grids.grid import load_grid
 from tasks.runtime.store import home, read_lines, read_manifest
 from tasks.spec import EvaluationSet
 from tasks.tuning.training_rows import dataset_digest

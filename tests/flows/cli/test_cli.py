@@ -11,7 +11,7 @@ import pytest
 from deployments.lost_runs import process_environments
 from flows.experiment import experiment
 from flows.sweep import sweep
-from tasks.grid import GRIDS
+from tasks.grids.grid import GRIDS
 from tests.place import PATIENT, Place, one_sentence
 
 HEAD = "text,label\n"

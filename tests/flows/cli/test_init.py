@@ -13,7 +13,7 @@ from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.splits import near_duplicates
 from tasks.identity import scores_folder, training_of
 from tasks.models.convert import run_quantize
-from tasks.models.sources import fetch_base
+from tasks.models.sources.available import fetch_base
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import home, verify
 
@@ -61,7 +61,7 @@ def test_every_set_of_the_cases_has_every_label_and_whole_groups(study, seed):
 
 
 def test_no_case_is_a_near_copy_of_another(study):
-    from tasks.corpus.readers import read_cases
+    from tasks.corpus.reading.readers import read_cases
 
     cases = read_cases(Path("my_cases.csv"), select("my_grid.toml").grid.data)
     assert near_duplicates({case.case_id: [case] for case in cases}, threshold=0.1) == []

@@ -10,7 +10,7 @@ from flows.cli.plan import print_plan
 from flows.plan import plan_cells
 from flows.report.names import RANDOM
 from flows.selection import Narrowing, Selection, select
-from tasks.models.sources import fetch_base
+from tasks.models.sources.available import fetch_base
 from tasks.runtime import store
 from tasks.runtime.errors import BadInput
 from tasks.spec import FolderSource

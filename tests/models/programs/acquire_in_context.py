@@ -8,7 +8,7 @@ import threading
 from contextvars import ContextVar
 
 import tasks.acquire
-from tasks.models import hub_source
+from tasks.models.sources import hub_source
 from tasks.runtime.child import stop_children
 from tasks.runtime.errors import Stopped
 from tasks.runtime.events import Event, ProgressReport

@@ -4,13 +4,13 @@ import json
 import sys
 from pathlib import Path
 
-from tasks.models import hub_source, sources
-from tasks.models.sources import availability, fetch_base
+from tasks.models.sources import available, hub_source
+from tasks.models.sources.available import availability, fetch_base
 from tasks.runtime.errors import TriageError
 from tasks.spec import BaseModelSpec
 
 if __name__ == "__main__":
-    sources.PROBE_SECONDS = hub_source.CONNECT_SECONDS = (
+    available.PROBE_SECONDS = hub_source.CONNECT_SECONDS = (
         60.0  # what the Hub answers is to be seen on a busy machine, too
     )
     what, root, source = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])  # the sources, in order

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tasks.corpus.hub_tables import fetch_tables
-from tasks.corpus.set_files import Files, ask, check_listing, folder_files
-from tasks.corpus.tables import READERS
+from tasks.corpus.reading.hub_tables import fetch_tables
+from tasks.corpus.reading.set_files import Files, ask, check_listing, folder_files
+from tasks.corpus.reading.tables import READERS
 from tasks.runtime.errors import BadInput
 from tasks.spec import Columns, Data, EvaluationSet
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from tasks.grid_errors import sentence, where
+from tasks.grids.grid_errors import sentence, where
 from tasks.runtime.errors import BadInput
 from tasks.spec import BaseModelSpec, Grid, RandomSource, Safety, Strict
 

@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 from tasks.models import hf_layout
-from tasks.models.downloads import Progress
 from tasks.models.manifest import FetchedWeights, Origin
+from tasks.models.sources.downloads import Progress
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.spec import FolderSource, digest_of, short_digest
 

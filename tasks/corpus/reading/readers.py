@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tasks.corpus.case import Case, text_digest
-from tasks.corpus.columns import missing_columns, optional_columns, required_columns
-from tasks.corpus.rows import Row, RowReader
-from tasks.corpus.tables import place, place_prefix, read_rows
+from tasks.corpus.reading.columns import missing_columns, optional_columns, required_columns
+from tasks.corpus.reading.rows import Row, RowReader
+from tasks.corpus.reading.tables import place, place_prefix, read_rows
 from tasks.runtime.errors import BadInput
 from tasks.spec import Columns, Label
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tasks.corpus.columns import shown
+from tasks.corpus.reading.columns import shown
 from tasks.runtime.errors import BadInput
 
 NumberedRow = tuple[int, dict[str, Any]]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tasks.corpus.case import SETS
-from tasks.corpus.tables import READERS
+from tasks.corpus.reading.tables import READERS
 from tasks.runtime.errors import BadInput
 from tasks.spec import Columns, EvaluationSet
 

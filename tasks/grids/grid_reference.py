@@ -1,6 +1,6 @@
 """The reference of every grid key, generated from the models in `tasks/spec.py`.
 
-`python -m tasks.grid_reference` writes it to `deployments/grids/README.md`.
+`python -m tasks.grids.grid_reference` writes it to `deployments/grids/README.md`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from tasks.grid import GRIDS
+from tasks.grids.grid import GRIDS
 from tasks.spec import (
     BaseModelSpec,
     Data,
@@ -69,7 +69,7 @@ misspelt key or a value out of bounds ends the command with the file, the line a
 values.
 
 The tables below list every key. They are generated from `tasks/spec.py`; after a change there, run
-`python -m tasks.grid_reference`."""
+`python -m tasks.grids.grid_reference`."""
 
 
 def reference() -> str:

@@ -1,6 +1,6 @@
 """Errors of the Hugging Face Hub as sentences, and whether another attempt may succeed.
 
-Retries are in tasks/models/hub_retry.py.
+Retries are in tasks/models/sources/hub_retry.py.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tasks.models.hub_retry import BUSY_STATUSES, status_of
+from tasks.models.sources.hub_retry import BUSY_STATUSES, status_of
 from tasks.runtime.errors import BadInput, SourceUnavailable, TriageError
 from tasks.spec import HubSource
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.corpus.case import Case, normal_text, text_digest
-from tasks.corpus.columns import (
+from tasks.corpus.reading.columns import (
     LONGEST_SHOWN,
     NamedColumn,
     missing_columns,

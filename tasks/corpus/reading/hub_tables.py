@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.corpus.tables import READERS
+from tasks.corpus.reading.tables import READERS
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.spec import HubSource
 
@@ -32,7 +32,7 @@ def fetch_tables(repo: str, revision: str, check: CheckFiles) -> Path:
 
     Where the Hub is out of reach, the cache answers. Raises BadInput, or SourceUnavailable.
     """
-    from tasks.models.hub_source import verify_blob
+    from tasks.models.sources.hub_source import verify_blob
 
     source = HubSource(kind="hub", repo=repo, revision=revision)
     listing = _list_tables(source, check)
@@ -54,9 +54,9 @@ def fetch_tables(repo: str, revision: str, check: CheckFiles) -> Path:
 def _list_tables(source: HubSource, check: CheckFiles) -> _Listing:
     from huggingface_hub import HfApi
 
-    from tasks.models.hub_errors import explain_hub_errors, is_refusal
-    from tasks.models.hub_retry import retry_while_busy
-    from tasks.models.hub_source import CONNECT_SECONDS
+    from tasks.models.sources.hub_errors import explain_hub_errors, is_refusal
+    from tasks.models.sources.hub_retry import retry_while_busy
+    from tasks.models.sources.hub_source import CONNECT_SECONDS
 
     try:
         with explain_hub_errors(source):
@@ -84,9 +84,9 @@ def _list_tables(source: HubSource, check: CheckFiles) -> _Listing:
 def _download(source: HubSource, listing: _Listing) -> Path:
     from huggingface_hub import snapshot_download
 
-    from tasks.models.hub_errors import explain_hub_errors
-    from tasks.models.hub_retry import retry_while_busy
-    from tasks.models.hub_source import CONNECT_SECONDS
+    from tasks.models.sources.hub_errors import explain_hub_errors
+    from tasks.models.sources.hub_retry import retry_while_busy
+    from tasks.models.sources.hub_source import CONNECT_SECONDS
 
     # By the revision's own name: only then does the cache note which commit it means.
     def download() -> str:

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.models.downloads import Progress
 from tasks.models.manifest import FetchedWeights, Origin
 from tasks.models.model_shape import shape_entry
-from tasks.models.tiny_tokenizer import SENTENCES, SPECIAL, write_tiny_tokenizer
+from tasks.models.sources.downloads import Progress
+from tasks.models.sources.tiny_tokenizer import SENTENCES, SPECIAL, write_tiny_tokenizer
 from tasks.spec import RandomSource, digest_of, short_digest
 
 STANDARD_DEVIATION = 0.02  # as both families initialise their weights

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tasks.models.hub_retry import BUSY_STATUSES
+from tasks.models.sources.hub_retry import BUSY_STATUSES
 from tasks.runtime.errors import BadInput, SourceUnavailable, TriageError
 
 _NETWORK = re.compile(

