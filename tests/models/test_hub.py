@@ -428,7 +428,7 @@ class Watch:
 
 sys.meta_path.insert(0, Watch())
 spec = BaseModelSpec(name="m", licence="none", sources=({"kind": "hub", "repo": sys.argv[1]},))
-print(sources.availability(spec, Path(sys.argv[2]))[0][1])
+print(available.availability(spec, Path(sys.argv[2]))[0][1])
 """
 
 
