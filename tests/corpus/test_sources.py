@@ -66,7 +66,7 @@ def test_a_hub_dataset_is_pinned_to_its_commit_and_its_code_is_never_fetched(hub
 
 LOCATE = """
 import json, sys
-from tasks.corpus.sources import locate
+from tasks.corpus.reading.sources import locate
 from tasks.spec import Data
 found = locate(sys.argv[1], Data(revision=sys.argv[2]))
 print(json.dumps([found.origin, {name: [path.name for path in paths] for name, paths in found.files.items()}]))
