@@ -50,7 +50,7 @@ def test_fidelities_of_one_model_on_other_samples_do_not_share_a_folder(ordered,
     made = {
         "reference": weights | {"bits": None, "group_size": None},
         "variant": weights | {"bits": 4, "group_size": 64},
-        "data": {"sets": {"test": {"digest": "d"}}},
+        "data": {"sets": {"test": {"digest": "d", "cases": 40, "labels": {"ED": 10, "GP": 20, "HOME": 10}}}},
     }
     for name, facts in made.items():
         (tmp_path / name).mkdir()

@@ -125,7 +125,8 @@ def test_every_table_of_the_sweep_marks_every_row_but_those_of_baselines_without
         names = table[table.columns[0]]
         unmarked = [name for name in names if "(random weights)" not in name]
         assert len(unmarked) < len(names) and all(is_without_a_model(name) for name in unmarked), table.title
-    assert place.run("status").stdout.count("(random weights)") == 8 + 4, "experiments, and models untuned"
+    status = place.run("status", COLUMNS="200").stdout  # wide enough for a name on one line
+    assert status.count("(random weights)") == 8 + 4, "experiments, and models untuned"
 
 
 def is_without_a_model(name: str) -> bool:
