@@ -1,8 +1,8 @@
 """The hard safety gates and the verdict they give.
 
 Where a new gate goes: its threshold into THRESHOLDS, a function that judges it beside
-`_recall_gate` and `_f2_gate`, and its result into the list in `judge_gates`. The verdict and the
-table `gate` follow.
+`_recall_gate` and `_f2_gate`, and its result into the list in `judge_gates`. The other places (the
+warehouse's CHECK and audit, the tables) are listed in .github/CONTRIBUTING.md under "A gate".
 
 PASS needs a bound, not only an estimate: 36 of 36 emergencies caught still allows a true recall of
 0.90. The exact bound assumes independent cases, so where cases come in groups the clustered
