@@ -2,14 +2,18 @@
 imports Prefect.
 """
 
+import contextlib
 import os
 
+from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
 
 
 def apply_settings() -> None:
     """Keep results with the study, and ask nobody for analytics. What the user has set stays."""
-    os.environ.setdefault("PREFECT_RESULTS_LOCAL_STORAGE_PATH", str(home() / "results"))
+    # The commands that need a home say what is wrong with it.
+    with contextlib.suppress(BadInput):
+        os.environ.setdefault("PREFECT_RESULTS_LOCAL_STORAGE_PATH", str(home() / "results"))
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
     os.environ.setdefault("DO_NOT_TRACK", "1")

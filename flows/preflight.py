@@ -11,6 +11,7 @@ from tasks.corpus.prepare import prepare_dataset
 from tasks.models.sources.available import availabilities, stored
 from tasks.runtime.errors import SourceUnavailable
 from tasks.runtime.store import home
+from tasks.runtime.temporary import remove_all_abandoned
 from tasks.spec import BaseModelSpec
 
 AVAILABLE = (
@@ -24,9 +25,12 @@ AVAILABLE = (
 def check(selection: Selection) -> None:
     """Prepare the cases, which is quick, and ask whether the weights are available.
 
+    What killed sweeps left half-built is removed first.
+
     A sweep that can do a part of its work does that part. Raises BadInput for cases that cannot be
     used, or SourceUnavailable if no base model of the selection is available.
     """
+    remove_all_abandoned(home())
     prepare_dataset(selection.grid.data, home(), selection.grid.evaluation_sets)
     refuse_without_weights(selection.models, home())
 

@@ -16,13 +16,12 @@ import time
 import tomllib
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from os import environ
 from pathlib import Path
 
 import duckdb
 
 from tasks.runtime.errors import BadInput, Locked
-from tasks.runtime.store import home
+from tasks.runtime.home import home, named_path
 
 Settings = dict[str, str | bool | int | float | list[str]]  # DuckDB's, by name
 
@@ -35,8 +34,8 @@ _one_at_a_time = threading.RLock()
 
 def warehouse_path() -> Path:
     """`TRIAGE_WAREHOUSE`, else `warehouse/triage.duckdb` in a checkout, else in TRIAGE_HOME."""
-    if named := environ.get("TRIAGE_WAREHOUSE"):
-        return Path(named).resolve()
+    if named := named_path("TRIAGE_WAREHOUSE"):
+        return named
     return Path("warehouse", FILE).resolve() if _in_checkout() else home() / FILE
 
 

@@ -15,7 +15,7 @@ from tasks.corpus.case import SETS, Case, to_json
 from tasks.corpus.manifest import Dataset, SetEntry
 from tasks.corpus.reading.readers import read_set
 from tasks.corpus.reading.set_files import Files
-from tasks.corpus.reading.sources import Located, locate
+from tasks.corpus.reading.sources import Located, check_settings, locate
 from tasks.corpus.reading.tables import check_readable
 from tasks.corpus.splits import SHARES, check_sets, limited, split_cases
 from tasks.corpus.vignettes.adversarial import adversarial_cases, adversarial_records
@@ -54,6 +54,7 @@ class Source:
     @classmethod
     def of(cls, columns: Data | EvaluationSet) -> Source:
         """Locate the source and digest it. Raises BadInput, or SourceUnavailable for the Hub."""
+        check_settings(columns)
         if columns.source == "embedded":
             return cls(columns, Located("embedded", {}), _generator_digests())
 
@@ -99,7 +100,7 @@ def prepare_dataset(data: Data, root: Path, evaluation_sets: Sequence[Evaluation
     # Defaults are left out of the ingredients, so that a new setting changes no digest.
     digest = short_digest({"sources": ingredients, "version": PREPARE_VERSION})
     folder = root / "data" / f"{sources[0].located.name}-{digest}"
-    build_folder(folder, lambda temporary: _build(data, sources, temporary))
+    build_folder(folder, lambda temporary: _build(data, sources, temporary), private=True)
 
     return folder
 

@@ -126,4 +126,8 @@ def disk_error(error: OSError, path: Path) -> Exception:
             f"{path} cannot be created: a file is where a folder should be; "
             "choose another TRIAGE_HOME."
         )
+    if error.errno == errno.ENAMETOOLONG:
+        return BadInput(
+            f"{path} is too long a name for this disk; choose a TRIAGE_HOME with a shorter path."
+        )
     return error

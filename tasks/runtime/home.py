@@ -5,13 +5,42 @@ Imports nothing heavy: every command starts here.
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
+from tasks.runtime.errors import BadInput
+
 
 def home() -> Path:
-    """`TRIAGE_HOME`, else `.triage` in the working folder."""
-    return Path(os.environ.get("TRIAGE_HOME") or ".triage").resolve()
+    """`TRIAGE_HOME`, else `.triage` in the working folder.
+
+    Raises BadInput for a path that cannot be one.
+    """
+    return named_path("TRIAGE_HOME") or Path(".triage").resolve()
+
+
+def named_path(variable: str) -> Path | None:
+    """The absolute path that an environment variable names, `~` being the user's folder, or None.
+
+    Raises BadInput for an unknown user's folder, and for a name that is too long for the disk.
+    """
+    value = os.environ.get(variable)
+    if not value:
+        return None
+
+    try:
+        path = Path(value).expanduser().resolve()
+        path.lstat()
+    except (RuntimeError, ValueError) as error:
+        raise BadInput(f"{variable}={value} is no path ({error}); choose another one.") from error
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise BadInput(
+                f"{variable} names a path that is too long ({len(value)} characters); choose a "
+                "shorter one."
+            ) from error
+    return path
 
 
 def existing_home() -> Path:

@@ -2,8 +2,8 @@
 
 A folder is built under a temporary name, gets its `manifest.json` last, and is renamed into place.
 The manifest lists the SHA-256 and size of each file and carries a digest of itself; its presence
-means "complete". Readers verify, and a broken folder is rebuilt, never trusted. The next builder
-removes the half-built folder of a killed process.
+means "complete". Readers verify, and a broken folder is rebuilt, never trusted. The half-built
+folder of a killed process is removed by the next one that needs the folder, and by the next sweep.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.runtime.errors import BrokenFolder, Locked, disk_error
+from tasks.runtime.errors import BadInput, BrokenFolder, Locked, disk_error
 from tasks.runtime.home import existing_home as existing_home
 from tasks.runtime.home import home as home
+from tasks.runtime.private import close_to_others, folder_mode, make_parent
+from tasks.runtime.temporary import held, locked_folder, remove_abandoned, temporary_folder
 from tasks.spec import digest_of
 
 MANIFEST = "manifest.json"
 CHECKED = ".checked.json"
-# A young temporary folder is spared: its builder may not have locked it yet.
-ABANDONED_SECONDS = 60.0
 LOCK_POLL_SECONDS = 0.02
 
 # The JSON of a manifest. Read it into a class with tasks/runtime/manifest.py.
@@ -125,6 +125,10 @@ def read_manifest(folder: Path) -> ManifestDict | None:
         manifest: ManifestDict = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except PermissionError as error:
+        raise BadInput(
+            f"{path} may not be read ({error.strerror}); choose another folder with TRIAGE_HOME."
+        ) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise BrokenFolder(
             f"{path} is not readable JSON ({error}); delete the folder to rebuild it."
@@ -211,25 +215,32 @@ def _fingerprint(folder: Path, manifest: ManifestDict) -> dict[str, Any]:
 
 
 def build_folder(
-    final: Path, build: Callable[[Path], ManifestDict], once: bool = False
+    final: Path,
+    build: Callable[[Path], ManifestDict],
+    once: bool = False,
+    private: bool = False,
 ) -> ManifestDict:
     """Return the manifest of `final`, building the folder first if it is not complete.
 
     `build(temporary)` fills a temporary folder and returns the manifest's extra entries. Nothing
     half-built stays: the temporary folder is removed on any error, and a broken `final` is
-    replaced. `once`: see `complete_once`.
+    replaced. `once`: see `complete_once`. `private`: only its owner may read it.
     """
+    if private:
+        close_to_others(final)
     manifest = complete_once(final) if once else complete(final, deep=True)
+    remove_abandoned(final)
     if manifest is not None:
         return manifest
 
-    temporary = final.with_name(f"{_temporary_prefix(final)}{secrets.token_hex(6)}")
+    temporary = temporary_folder(final)
     try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(final)
-        temporary.mkdir()
-        with _held(temporary):
+        make_parent(final, private)
+        temporary.mkdir(mode=folder_mode(private))
+        with held(temporary):
             manifest = seal(temporary, build(temporary))
+            if private:
+                close_to_others(temporary)
             return _put_in_place(temporary, final, manifest)
     except OSError as error:
         raise disk_error(error, final) from error
@@ -250,10 +261,6 @@ def _put_in_place(temporary: Path, final: Path, manifest: ManifestDict) -> Manif
     return manifest
 
 
-def _temporary_prefix(final: Path) -> str:
-    return f".tmp-{final.name}-"
-
-
 @contextlib.contextmanager
 def replacing(final: Path) -> Iterator[None]:
     """Inspect, remove or replace a folder while no other process does; waits for one that is at it.
@@ -261,47 +268,8 @@ def replacing(final: Path) -> Iterator[None]:
     The lock is that of the parent folder, which stays: between a look and a removal another
     builder's folder may appear.
     """
-    with _flock(final.parent, fcntl.LOCK_EX):
+    with locked_folder(final.parent, fcntl.LOCK_EX):
         yield
-
-
-@contextlib.contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Lock a temporary folder itself, so that other processes see that its builder is alive."""
-    with _flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
-        yield
-
-
-@contextlib.contextmanager
-def _flock(folder: Path, operation: int) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        # A file system without locks keeps its leftovers, and its races.
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, operation)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _remove_abandoned(final: Path) -> None:
-    """Delete the temporary folders of killed builders of `final`, unless the builder may not have
-    locked it yet.
-    """
-    for folder in final.parent.iterdir():
-        if folder.name.startswith(_temporary_prefix(final)):
-            with contextlib.suppress(OSError):
-                _remove_if_abandoned(folder)
-
-
-def _remove_if_abandoned(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if time.time() - folder.stat().st_mtime > ABANDONED_SECONDS:
-            shutil.rmtree(folder)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

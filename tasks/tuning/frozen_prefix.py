@@ -131,7 +131,7 @@ def open_prefix(
         counts = _compute(stack, cases, boundary, temporary, tokens, emit)
         return {"key": key, "variant": variant} | counts
 
-    build_folder(folder, build, once=True)
+    build_folder(folder, build, once=True, private=True)
     arrays = [
         np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
         for name in ("leading", "own", "starts")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -46,6 +47,27 @@ def test_the_embedded_set_with_the_demos_limits_is_whole_and_reused(tmp_path: Pa
     made = folder.stat().st_mtime_ns
     assert prepare_dataset(data, tmp_path) == folder and folder.stat().st_mtime_ns == made
     assert prepare_dataset(data.model_copy(update={"seed": 1}), tmp_path) != folder
+
+
+def test_nobody_else_may_read_the_texts_and_those_of_an_earlier_version_are_closed_when_they_are_used(
+    tmp_path: Path,
+) -> None:
+    old = os.umask(0o022)
+    try:
+        data = Data(limits={"train": 30, "valid": 9, "calibration": 9, "test": 9})
+        folder = prepare_dataset(data, tmp_path)
+        assert access(folder.parent) == {0o700, 0o600}
+        for path in (folder.parent, folder, *folder.iterdir()):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        assert prepare_dataset(data, tmp_path) == folder and access(folder.parent) == {0o700, 0o600}
+        verify(folder)
+    finally:
+        os.umask(old)
+
+
+def access(folder: Path) -> set[int]:
+    """The modes of a folder and of all that is in it."""
+    return {path.stat().st_mode & 0o777 for path in (folder, *folder.rglob("*"))}
 
 
 def test_the_facts_beside_the_sets_give_every_label_again_and_are_digested(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ from tasks.runtime.store import (
     verify,
     write_atomic,
 )
+from tasks.runtime.temporary import held, remove_all_abandoned
+from warehouse.connect import warehouse_path
 
 CONTENT = {"a.bin": b"alpha", "sub/b.bin": b"beta" * 10}
 
@@ -90,6 +92,88 @@ def test_a_kill_in_mid_build_leaves_no_folder_and_the_next_builder_clears_up(tmp
     os.utime(left, (time.time() - 120,) * 2)
     build_folder(final, fill)
     assert not left.exists() and complete(final, deep=True)
+
+
+def leftover(final: Path, age: float) -> Path:
+    """What a builder of `final` leaves that is killed: half a folder, last touched `age` seconds ago."""
+    folder = final.with_name(f".tmp-{final.name}-0123456789ab")
+    folder.mkdir(parents=True)
+    (folder / "weights").write_bytes(b"half of them")
+    os.utime(folder, (time.time() - age,) * 2)
+    return folder
+
+
+@pytest.mark.parametrize("once", [False, True])
+def test_a_leftover_that_was_young_goes_when_it_is_old_though_the_folder_is_complete(once, tmp_path):
+    final = tmp_path / "models" / "made"
+    left = leftover(final, age=0)
+    other = leftover(tmp_path / "models" / "made-too", age=3600)
+    build_folder(final, fill, once)
+    assert left.exists(), "it may belong to a builder that is just starting"
+    os.utime(left, (time.time() - 120,) * 2)
+    build_folder(final, lambda folder: pytest.fail("built again"), once)
+    assert names(final.parent) == [other.name, "made"]
+
+
+def test_a_sweep_removes_what_killed_builders_left_of_any_folder_and_what_is_held_or_young_stays(tmp_path):
+    scores = tmp_path / "experiments" / "training" / "scores"
+    old = [leftover(folder / "made", age=3600) for folder in (tmp_path / "models", tmp_path / "data", scores)]
+    young = leftover(tmp_path / "models" / "other", age=0)
+    alive = leftover(tmp_path / "sources" / "made", age=3600)
+    build_folder(tmp_path / "models" / "tmp-complete", fill)
+    with held(alive):
+        remove_all_abandoned(tmp_path)
+    assert [folder.exists() for folder in old] == [False] * 3
+    assert young.exists() and alive.exists() and verify(tmp_path / "models" / "tmp-complete")
+    remove_all_abandoned(tmp_path / "nowhere")
+
+
+def modes(folder: Path) -> set[str]:
+    """The modes of a folder and of all that is in it, by kind."""
+    paths = [folder, *folder.rglob("*")]
+    return {f"{'folder' if path.is_dir() else 'file'} {path.stat().st_mode & 0o777:o}" for path in paths}
+
+
+@pytest.fixture
+def open_umask():
+    """New files may be read by others, as usual."""
+    old = os.umask(0o022)
+    yield
+    os.umask(old)
+
+
+@pytest.mark.parametrize("once", [False, True])
+def test_nobody_else_may_read_a_private_folder_from_its_first_moment_on(once, tmp_path, open_umask):
+    final = tmp_path / "home" / "data" / "made"
+
+    def build(folder: Path):
+        assert folder.stat().st_mode & 0o777 == folder.parent.stat().st_mode & 0o777 == 0o700
+        return fill(folder)
+
+    manifest = build_folder(final, build, once, private=True)
+    assert modes(final) == {"folder 700", "file 600"} and final.parent.stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "home").stat().st_mode & 0o777 == 0o755, "the rest of a home stays open"
+    assert manifest["digest"] == build_folder(tmp_path / "open", fill)["digest"], "modes are in no digest"
+
+
+def test_a_folder_of_an_earlier_version_is_closed_to_others_when_it_is_used_and_not_built_again(tmp_path, open_umask):
+    final = tmp_path / "data" / "made"
+    manifest = build_folder(final, fill)
+    times = {path: path.stat().st_mtime_ns for path in final.rglob("*")}
+    assert "file 644" in modes(final)
+    again = build_folder(final, lambda folder: pytest.fail("built again"), private=True)
+    assert modes(final.parent) == {"folder 700", "file 600"} and again == manifest
+    assert {path: path.stat().st_mtime_ns for path in final.rglob("*")} == times
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read anything")
+def test_a_folder_of_another_user_is_one_sentence(tmp_path):
+    final = tmp_path / "made"
+    build_folder(final, fill)
+    final.chmod(0)
+    with pytest.raises(BadInput, match=r"made.* may not be read .*; choose another folder with TRIAGE_HOME\.$"):
+        build_folder(final, fill)
+    final.chmod(0o700)
 
 
 def running():
@@ -285,6 +369,17 @@ def test_home_is_the_named_folder_or_one_below_the_working_folder(tmp_path, monk
     monkeypatch.delenv("TRIAGE_HOME")
     monkeypatch.chdir(tmp_path)
     assert store.home() == tmp_path / ".triage"
+
+
+@pytest.mark.parametrize(("variable", "path"), [("TRIAGE_HOME", store.home), ("TRIAGE_WAREHOUSE", warehouse_path)])
+def test_a_tilde_is_the_users_folder_and_what_cannot_be_a_path_is_one_sentence(variable, path, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv(variable, "~/studies/mine")
+    assert path() == tmp_path / "studies" / "mine"
+    for value, words in (("~no-such-user/x", "is no path"), ("h" * 300, "names a path that is too long")):
+        monkeypatch.setenv(variable, value)
+        with pytest.raises(BadInput, match=rf"^{variable}.* {words} .*; choose .*\.$"):
+            path()
 
 
 def test_equal_values_have_equal_digests_and_nan_has_none():

@@ -41,6 +41,14 @@ def test_the_second_recipe_of_a_variant_computes_no_prefix_and_reads_no_file_for
     assert computed == [train, valid]
 
 
+def test_nobody_else_may_read_activations_from_which_texts_could_be_guessed(tmp_path):
+    made, some = tiny.adapted("llama", 4, True), tiny.cases(6)
+    for _ in range(2):  # computed, and used again
+        assert open_prefix(made.stack, some, made.boundary, tmp_path, "weights").own is not None
+        root = tmp_path / "prefixes"
+        assert {path.stat().st_mode & 0o077 for path in (root, *root.iterdir(), *root.glob("*/*.npy"))} == {0}
+
+
 def test_a_new_process_chain_reads_a_stored_prefix_in_full_and_computes_a_damaged_one_again(
     tmp_path, computed, monkeypatch
 ):

@@ -1,0 +1,77 @@
+"""Temporary folders beside the ones that they will become: held while they are filled, and removed
+when their builder was killed."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from glob import escape
+from pathlib import Path
+
+# A young temporary folder is spared: its builder may not have locked it yet.
+ABANDONED_SECONDS = 60.0
+PREFIX = ".tmp-"
+# Where temporary folders may lie in a home: of models, cases, landing folders and the like; of the
+# scores and checkpoints of an experiment.
+PLACES = (f"*/{PREFIX}*", f"experiments/*/*/{PREFIX}*")
+
+
+def temporary_folder(final: Path) -> Path:
+    """A new path for the folder that will become `final`."""
+    return final.with_name(f"{PREFIX}{final.name}-{secrets.token_hex(6)}")
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Lock a temporary folder itself, so that other processes see that its builder is alive."""
+    with locked_folder(folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
+        yield
+
+
+@contextlib.contextmanager
+def locked_folder(folder: Path, operation: int) -> Iterator[None]:
+    """Lock a folder itself by `flock`."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        # A file system without locks keeps its leftovers, and its races.
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, operation)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def remove_abandoned(final: Path) -> None:
+    """Delete the temporary folders of killed builders of `final`."""
+    _remove(final.parent.glob(f"{PREFIX}{escape(final.name)}-*"))
+
+
+def remove_all_abandoned(root: Path) -> None:
+    """Delete the temporary folders of all killed builders in a home.
+
+    A study that has changed meanwhile, or a step that is done, never builds these folders again.
+    """
+    for pattern in PLACES:
+        _remove(root.glob(pattern))
+
+
+def _remove(folders: Iterable[Path]) -> None:
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            with contextlib.suppress(OSError):
+                _remove_if_abandoned(folder)
+
+
+def _remove_if_abandoned(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if time.time() - folder.stat().st_mtime > ABANDONED_SECONDS:
+            shutil.rmtree(folder)
+    finally:
+        os.close(descriptor)
