@@ -10,6 +10,7 @@ from rich.table import Table
 
 from tasks.corpus.checks.report import Report, SetLine, check_data
 from tasks.corpus.prepare import CARD, prepare_dataset
+from tasks.corpus.reading.sources import check_revision
 from tasks.grids.grid import load_grid
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import complete, home
@@ -42,6 +43,8 @@ def request(source: str, settings: dict[str, str | None], labels: list[str]) -> 
         grid = load_grid(source)
         return DataRequest(grid.data, grid.evaluation_sets)
 
+    if "revision" in options:
+        check_revision(source)
     data = Data.model_validate({"source": source, "labels": _label_words(labels), **options})
     if source == "embedded":
         adversarial = EvaluationSet(name="test_adversarial", source="embedded")
@@ -57,7 +60,10 @@ def _label_words(labels: list[str]) -> dict[str, str]:
         word, _, label = (part.strip() for part in item.rpartition("="))
         if not word or label not in LABELS:
             raise BadInput(f"--label {item!r} is not of the form word=ED, word=GP or word=HOME.")
-        words[word] = label
+        if words.setdefault(word, label) != label:
+            raise BadInput(
+                f"--label maps {word!r} to {words[word]} and to {label}; leave one of the two out."
+            )
 
     return words
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,11 @@ from hypothesis import strategies as st
 
 from tasks.corpus.case import Case, from_json, text_digest, to_json
 from tasks.corpus.checks.report import check_data
+from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.reading.readers import read_cases, read_files
+from tasks.corpus.reading.sources import check_local
 from tasks.runtime.errors import BadInput
-from tasks.spec import Data
+from tasks.spec import Data, EvaluationSet
 
 GOOD = [{"text": "Chest pain since noon", "label": "ED"}, {"text": "A cold, day two", "label": "home "}]
 
@@ -126,9 +130,23 @@ def test_what_cannot_be_a_subgroups_name_is_refused_with_its_line(value: Any, sa
 
 
 @pytest.mark.parametrize("word", ["ED", "ed", " Ed "])
-def test_a_users_word_for_a_label_wins_however_it_is_written(word: str, tmp_path: Path) -> None:
+def test_a_word_that_is_a_label_cannot_be_another_label(word: str, tmp_path: Path) -> None:
+    """It was silently relabelled: every emergency counted as home care."""
     path = jsonl(tmp_path / "a.jsonl", [{"text": f"story {n}", "label": label} for n, label in enumerate(WRITTEN)])
-    assert [case.label for case in read_cases(path, Data(labels={word: "HOME"}))] == ["HOME"] * 3 + ["GP"] * 2
+    assert [case.label for case in read_cases(path, Data(labels={word: "ED"}))] == ["ED"] * 3 + ["GP"] * 2
+    said = rf"^\[data\.labels\] maps '{word}' to HOME, but that word is the label ED itself; remove it"
+    data = Data(source=str(path), labels={word: "HOME"})
+    clinic = EvaluationSet(name="clinic", source=str(path), labels={word: "HOME"})
+    for use in (
+        lambda: read_cases(path, data),
+        lambda: check_data(data, (), {}),
+        lambda: prepare_dataset(data, tmp_path / "home"),
+        lambda: check_local(data),
+    ):
+        with pytest.raises(BadInput, match=said):
+            use()
+    with pytest.raises(BadInput, match="^labels of the evaluation set clinic maps"):
+        check_local(clinic)
 
 
 WRITTEN = ("ED", "ed", " Ed\n", "GP", "gp")
@@ -310,6 +328,34 @@ def test_all_columns_that_a_header_lacks_are_named_in_one_error_with_their_optio
 def test_an_unknown_label_names_the_setting_and_the_option(tmp_path: Path) -> None:
     message = refusal(jsonl(tmp_path / "a.jsonl", [{"text": "a", "label": "see today"}]))
     assert 'map it under [data.labels]: "see today" = "ED" (--label \'see today=ED\').' in message
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["sofa", "A&E", "self-care", "SELF CARE", "level 2", "very urgent", "12", "-1", "Notfallambulanz", "救急", "🚑"],
+)
+def test_an_unknown_value_that_looks_like_a_label_is_shown_as_toml_can_read_it(word: str, tmp_path: Path) -> None:
+    message = refusal(jsonl(tmp_path / "a.jsonl", [{"text": "a", "label": word}]))
+    line = re.search(r'map it under \[data\.labels\]: (.* = "ED") ', message)
+    assert line is not None and tomllib.loads(line[1]) == {word: "ED"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["chest pain", "I can't breathe", "headache, fever", "0123456789", "born 12/03/1958", "j.doe@example.org", "胸が痛いです",
+     "pain\x1b[31m", "tired\u200b", "Kopfschmerzen_seit_gestern", "x" * 500],
+)  # fmt: skip
+def test_a_short_text_in_the_label_column_is_not_repeated_but_its_place_is(text: str, tmp_path: Path) -> None:
+    message = refusal(jsonl(tmp_path / "a.jsonl", [GOOD[0], {"text": "ED", "label": text}]))
+    assert text not in message and f"line 2: has an unknown label of {len(text)} characters in 'label'" in message
+    assert "(--label WORD=ED)" in message and "label_column (--label-column)" in message
+
+
+def test_the_first_case_of_a_csv_without_a_header_is_not_repeated(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("Chest pain,ED\nCold,HOME\n")
+    message = refusal(path)
+    assert "its first line holds a label" in message and "text,label" in message and "Chest" not in message
 
 
 def test_the_id_column_gives_the_ids(tmp_path: Path) -> None:

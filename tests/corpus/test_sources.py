@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +13,13 @@ from typing import Any
 
 import pytest
 
+from flows.cli.data_check import request
 from tasks.corpus.case import SETS, Case, from_json
 from tasks.corpus.checks.report import check_data
 from tasks.corpus.prepare import CARD, prepare_dataset
+from tasks.corpus.reading import set_files
 from tasks.corpus.reading.readers import read_cases
-from tasks.corpus.reading.sources import is_hub, locate
+from tasks.corpus.reading.sources import check_local, is_hub, locate
 from tasks.corpus.vignettes.generator import embedded_sets
 from tasks.grids.grid import load_grid
 from tasks.runtime.errors import BadInput, SourceUnavailable
@@ -477,3 +480,86 @@ def test_a_relative_source_that_does_not_exist_names_the_folders_in_which_it_was
     said = rf"'{source}' in {tmp_path / 'study'} \(the grid's folder\) or in {tmp_path / 'work'} \(the working folder\)"
     with pytest.raises(BadInput, match=said):
         prepare_dataset(Data(source=source).beside(Path("../study")), tmp_path / "home")
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("https://example.org/cases.csv", "Addresses are not read; download it first and name the file."),
+        ("s3://bucket/cases.csv", "Addresses are not read; download it first"),
+        ("https://huggingface.co/datasets/owner/name", "or write owner/name for the dataset on the Hub."),
+        ("", "The source is empty; name a file,"),
+        (" ", "The source is empty; name a file,"),
+    ],
+)
+def test_an_address_and_an_empty_source_are_refused_with_what_to_name_instead(
+    source: str, said: str, tmp_path: Path
+) -> None:
+    data = Data(source=source)
+    for use in (
+        lambda: prepare_dataset(data, tmp_path),
+        lambda: check_data(data, (), {}),
+        lambda: check_local(data),
+        lambda: check_local(EvaluationSet(name="clinic", source=source)),
+    ):
+        with pytest.raises(BadInput, match=re.escape(said)):
+            use()
+
+
+@pytest.mark.parametrize("source", ["cases.jsonl", "embedded"])
+def test_a_revision_of_what_is_not_on_the_hub_is_refused_not_ignored(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, ["cases.jsonl"])
+    monkeypatch.chdir(tmp_path)
+    data = Data(source=source, revision="v2")
+    said = rf"^revision \(--revision\) is for datasets on the Hub, and '{source}' is none; leave it out\.$"
+    for use in (
+        lambda: prepare_dataset(data, tmp_path / "home"),
+        lambda: check_data(data, (), {}),
+        lambda: check_local(data),
+        lambda: request(source, {"revision": "main"}, []),
+    ):
+        with pytest.raises(BadInput, match=said):
+            use()
+    assert request("owner/name", {"revision": "main"}, []).data.revision == "main"
+
+
+def test_a_folder_too_large_to_be_one_of_tables_is_refused_without_being_walked_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(set_files, "MOST_ENTRIES", 20)
+    put(tmp_path / "study", ["cases.jsonl"])
+    (tmp_path / "study" / ".git").mkdir()
+    for n in range(30):  # a hidden folder is no part of it
+        (tmp_path / "study" / ".git" / f"object{n}").touch()
+    assert check_data(Data(source=str(tmp_path / "study")), (), {}).sets
+
+    looked_at = []
+    scan = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda folder: looked_at.append(folder) or scan(folder))
+    for n in range(9):
+        (tmp_path / "disk" / f"folder{n}" / "deeper" / "still").mkdir(parents=True)
+    said = "disk holds more than 20 files and folders, too many to look for tables in; name as source"
+    with pytest.raises(BadInput, match=said):
+        check_data(Data(source=str(tmp_path / "disk")), (), {})
+    assert 0 < len(looked_at) <= 20
+
+
+@pytest.mark.parametrize("source", ["n" * 300, "n" * 300 + ".csv", "n/" * 3000 + "x.csv", "o" * 300 + "/" + "n" * 300])
+def test_a_name_longer_than_names_can_be_is_a_sentence(source: str, tmp_path: Path) -> None:
+    for use in (
+        lambda: prepare_dataset(Data(source=source), tmp_path),
+        lambda: check_data(Data(source=source), (), {}),
+    ):
+        with pytest.raises((BadInput, SourceUnavailable), match=r"\.$"):
+            use()
+
+
+def test_a_tilde_in_a_source_is_the_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path / "mine", ["cases.jsonl"])
+    monkeypatch.setenv("HOME", str(tmp_path))
+    located = locate("~/mine/cases.jsonl", Data(source="~/mine/cases.jsonl").beside(tmp_path / "grid"))
+    assert located.files == {"all": [tmp_path / "mine" / "cases.jsonl"]}
+    with pytest.raises(BadInput, match=r"no file or folder '~nobody-of-this-name/cases\.jsonl'"):
+        locate("~nobody-of-this-name/cases.jsonl", Data())

@@ -17,7 +17,7 @@ from tasks.corpus.case import SETS, Case, text_digest
 from tasks.corpus.checks.lengths import TextSample
 from tasks.corpus.near_copies import BATCH, Sketch
 from tasks.corpus.reading.readers import no_cases, numbered_cases
-from tasks.corpus.reading.sources import locate
+from tasks.corpus.reading.sources import check_settings, locate
 from tasks.corpus.reading.tables import place_prefix
 from tasks.corpus.vignettes.adversarial import adversarial_cases
 from tasks.corpus.vignettes.generator import embedded_sets
@@ -122,6 +122,11 @@ def tally(data: Data, evaluation_sets: Iterable[EvaluationSet] = ()) -> Tally:
 
     Raises BadInput for a row that is no case, or for no rows.
     """
+    evaluation_sets = tuple(evaluation_sets)
+    check_settings(data)
+    for evaluation_set in evaluation_sets:
+        check_settings(evaluation_set)
+
     rows = Tally()
     for entry in _entries(data, evaluation_sets):
         rows.add(*entry)

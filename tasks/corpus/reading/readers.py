@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tasks.corpus.case import Case, text_digest
+from tasks.corpus.case import Case, normal_text, text_digest
 from tasks.corpus.reading.columns import missing_columns, optional_columns, required_columns
+from tasks.corpus.reading.label_words import label_words
 from tasks.corpus.reading.rows import Row, RowReader
 from tasks.corpus.reading.tables import place, place_prefix, read_rows
 from tasks.runtime.errors import BadInput
@@ -155,7 +156,19 @@ def _check_header(path: Path, columns: Columns, where: str, row: Row) -> None:
 
     missing = [column for column in expected if column.name not in row]
     if missing:
+        _check_first_line(path, columns, row)
         raise missing_columns(where, row, missing)
+
+
+def _check_first_line(path: Path, columns: Columns, row: Row) -> None:
+    """Refuse a CSV file without a header, whose first line is a case: its text is not repeated."""
+    words = label_words(columns)
+    if path.suffix.lower() == ".csv" and any(normal_text(name) in words for name in row):
+        raise BadInput(
+            f"{path}: its first line holds a label, so that it seems to be a case and no header; "
+            f"write a line with the names of the columns above it, such as "
+            f"{columns.text_column},{columns.label_column}."
+        )
 
 
 def no_cases(source: Path | str, columns: Columns) -> BadInput:

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
-import re
-import shlex
 from dataclasses import dataclass
 from typing import Any
 
 from tasks.corpus.case import Case, normal_text, text_digest
-from tasks.corpus.reading.columns import (
-    LONGEST_SHOWN,
-    NamedColumn,
-    missing_columns,
-    required_columns,
-    shown,
-)
+from tasks.corpus.reading.columns import NamedColumn, missing_columns, required_columns
+from tasks.corpus.reading.label_words import label_words, unknown_label, without_zero_decimals
 from tasks.runtime.errors import BadInput
-from tasks.spec import LABELS, Columns, Label
+from tasks.spec import Columns, Label
 
 Row = dict[str, Any]
 """The values of a row by column name, of any type that a file can hold."""
@@ -26,7 +18,6 @@ Row = dict[str, Any]
 ID_COLUMNS = ("case_id", "id")
 # Characters. Reports show a subgroup's name, and a patient's text must not come into them.
 LONGEST_SUBGROUP = 100
-WHOLE = re.compile(r"(-?[0-9]+)\.0+")
 
 
 @dataclass(frozen=True)
@@ -97,7 +88,7 @@ class RowReader:
         if value is None:
             return None
 
-        return _without_zero_decimals(_scalar(value, column, where)) or None
+        return without_zero_decimals(_scalar(value, column, where)) or None
 
     def _rationale(self, row: Row, where: str) -> str | None:
         column = self.columns.rationale_column
@@ -111,7 +102,7 @@ class RowReader:
         for column in self.columns.subgroup_columns:
             if row.get(column) is None:
                 continue
-            if name := _without_zero_decimals(_scalar(row[column], column, where)):
+            if name := without_zero_decimals(_scalar(row[column], column, where)):
                 subgroup[column] = name
 
         for column, name in subgroup.items():
@@ -131,7 +122,7 @@ class RowReader:
 
         column = self.columns.label_column
         word = _scalar(value, column, where) if value is not None else ""
-        label = self.words.get(normal_text(_without_zero_decimals(word)))
+        label = self.words.get(normal_text(without_zero_decimals(word)))
         if label:
             return label
 
@@ -139,49 +130,7 @@ class RowReader:
             raise BadInput(
                 f"{where}: has no label; write ED, GP or HOME in '{column}', or delete the row."
             )
-        raise _unknown_label(word, where)
-
-
-def label_words(columns: Columns) -> dict[str, Label]:
-    """The label of every accepted word, written as `normal_text` writes it.
-
-    The user's own words win over ED, GP and HOME. Raises BadInput where the user maps one word to
-    two labels.
-    """
-    # By the normal form of a word: the word as the user writes it, for the error, and its label.
-    mapped: dict[str, tuple[str, Label]] = {}
-    for word, label in columns.labels.items():
-        first, first_label = mapped.setdefault(
-            normal_text(_without_zero_decimals(word)), (word, label)
-        )
-        if first_label != label:
-            raise BadInput(
-                f"[data.labels] maps {shown(first)} to {first_label} and {shown(word)} to {label}, "
-                "but case and spaces do not count, so they are one word; remove one of the two."
-            )
-
-    words = {normal_text(label): label for label in LABELS}
-    words |= {word: label for word, (_, label) in mapped.items()}
-
-    # In capitals too, so that a label that is written so is found at the first look.
-    return words | {label: words[normal_text(label)] for label in LABELS}
-
-
-def _unknown_label(word: str, where: str) -> BadInput:
-    is_short = len(word) <= LONGEST_SHOWN and word.isprintable()
-    example = json.dumps(word) if len(word) <= LONGEST_SHOWN else '"your word"'
-    option = shlex.quote(f"{word}=ED") if is_short else "WORD=ED"
-
-    return BadInput(
-        f"{where}: has the unknown label {shown(word)}; use ED, GP or HOME, or map it under "
-        f'[data.labels]: {example} = "ED" (--label {option}).'
-    )
-
-
-def _without_zero_decimals(word: str) -> str:
-    """7.0 as 7: pandas writes whole numbers so where another row has none."""
-    whole = WHOLE.fullmatch(word)
-    return whole[1] if whole else word
+        raise unknown_label(word, column, where)
 
 
 def _scalar(value: object, column: str, where: str) -> str:

@@ -3,13 +3,16 @@ refused."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tasks.corpus.case import SETS
 from tasks.corpus.reading.tables import READERS
 from tasks.runtime.errors import BadInput
+from tasks.runtime.paths import ask
 from tasks.spec import Columns, EvaluationSet
 
 # What others call the sets, as the beginning of a file's name.
@@ -18,6 +21,8 @@ NAMES = {"train": r"train(ing)?", "valid": VALID, "calibration": r"calib(ration)
 # Shards end in -00000-of-00002, or in that and 16 hex digits.
 SHARD = re.compile(r"-(\d{5})-of-(\d{5})(-[0-9a-f]{16})?$")
 COMPRESSED = (".gz", ".zip", ".bz2", ".xz", ".zst", ".7z")
+# A folder with more is not one of tables but, say, a home folder or a whole disk.
+MOST_ENTRIES = 20_000
 UNREAD_TABLES = (".ndjson", ".tsv", ".xls", ".xlsx", ".ods", ".arrow", ".feather")
 
 Files = dict[str, list[Path]]
@@ -26,12 +31,8 @@ Files = dict[str, list[Path]]
 
 def folder_files(folder: Path, source: str, columns: Columns) -> Files:
     """The tables of a folder by set; see `_assign`."""
+    nested = _nested_tables(folder, source)
     tables = _tables(folder)
-    nested = (
-        path.relative_to(folder)
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in READERS and ask(Path.is_file, path)
-    )
     _check_depth(nested, source)
 
     files = _assign(tables, source, columns)
@@ -39,6 +40,33 @@ def folder_files(folder: Path, source: str, columns: Columns) -> Files:
         _check_whole(folder)
 
     return files
+
+
+def _nested_tables(folder: Path, source: str) -> list[Path]:
+    """The tables of a folder at every depth, as relative paths. Raises BadInput for a huge folder."""
+    tables = []
+    for seen, path in enumerate(_entries_below(folder), start=1):
+        if seen > MOST_ENTRIES:
+            raise BadInput(
+                f"{source} holds more than {MOST_ENTRIES:,} files and folders, too many to look "
+                "for tables in; name as source the folder or the file that is meant."
+            )
+        if path.suffix.lower() in READERS and ask(Path.is_file, path):
+            tables.append(path.relative_to(folder))
+
+    return sorted(tables)
+
+
+def _entries_below(folder: Path) -> Iterator[Path]:
+    """Files and folders at every depth, but for those in hidden folders, one by one."""
+    waiting = [folder]
+    while waiting:
+        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                path = Path(entry.path)
+                yield path
+                if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
+                    waiting.append(path)
 
 
 def _assign(tables: list[Path], source: str, columns: Columns) -> Files:
@@ -242,11 +270,3 @@ def check_listing(files: list[Path], repo: str, columns: Columns) -> None:
     for path in entries if "all" in files_by_set else ():
         if _is_table(path):
             _check_kind(path, f"{repo}: {path}")
-
-
-def ask(question: Callable[[Path], bool], path: Path) -> bool:
-    """Ask about a path; False where it cannot even be looked at, e.g. with too long a name."""
-    try:
-        return question(path)
-    except (OSError, ValueError):
-        return False

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tasks.corpus.reading.hub_tables import fetch_tables
-from tasks.corpus.reading.set_files import Files, ask, check_listing, folder_files
+from tasks.corpus.reading.label_words import label_words
+from tasks.corpus.reading.set_files import Files, check_listing, folder_files
 from tasks.corpus.reading.tables import READERS
 from tasks.runtime.errors import BadInput
+from tasks.runtime.paths import ask, expanded
 from tasks.spec import Columns, Data, EvaluationSet
 
 
@@ -30,6 +32,7 @@ def locate(source: str, columns: Columns) -> Located:
 
     Raises BadInput, or SourceUnavailable for the Hub.
     """
+    _check_form(source)
     if is_hub(source, columns.folder):
         return _locate_on_hub(source, columns)
 
@@ -43,9 +46,47 @@ def locate(source: str, columns: Columns) -> Located:
 
 def check_local(columns: Data | EvaluationSet) -> None:
     """Refuse a local source that does not exist or whose files cannot be read as sets (BadInput)."""
+    check_settings(columns)
     source = columns.source
     if source != "embedded" and not is_hub(source, columns.folder):
         locate(source, columns)
+
+
+def check_settings(columns: Data | EvaluationSet) -> None:
+    """Refuse an address, label words that are other labels, and a revision that would be ignored.
+
+    Raises BadInput.
+    """
+    _check_form(columns.source)
+    label_words(columns)
+    if columns.revision != Columns.model_fields["revision"].default:
+        check_revision(columns.source, columns.folder)
+
+
+def check_revision(source: str, folder: Path | None = None) -> None:
+    """Refuse a revision of a source that is not on the Hub (BadInput)."""
+    if source == "embedded" or not is_hub(source, folder):
+        raise BadInput(
+            f"revision (--revision) is for datasets on the Hub, and {source!r} is none; leave it "
+            "out."
+        )
+
+
+def _check_form(source: str) -> None:
+    """Refuse what can be neither a path nor the name of a dataset."""
+    if not source.strip():
+        raise BadInput(
+            "The source is empty; name a file, a folder of tables, a dataset on the Hub "
+            "(owner/name), or embedded."
+        )
+
+    if address := re.match(r"\s*[A-Za-z][A-Za-z0-9+.-]*://", source):
+        on_hub = re.search(r"huggingface\.co/datasets/([\w.-]+/[\w.-]+)", source)
+        remedy = f", or write {on_hub[1]} for the dataset on the Hub" if on_hub else ""
+        raise BadInput(
+            f"{source!r} begins with {address[0].strip()}, as an address does. Addresses are not "
+            f"read; download it first and name the file{remedy}."
+        )
 
 
 def _locate_on_hub(repo: str, columns: Columns) -> Located:
@@ -68,7 +109,7 @@ def _existing(source: str, folder: Path | None) -> Path:
     The name of a dataset's folder and its digest come from `source` as it is written, so that they
     do not depend on where the project lies.
     """
-    path = Path(source)
+    path = expanded(source)
     # An absolute path stays itself when it is joined to a folder.
     places = [path] if folder is None else [folder / path, path]
     for place in places:
