@@ -1,0 +1,74 @@
+"""The masks of the dropout passes: one for each case of a pass, shared by its label rows, whatever the batches."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tasks.corpus.encode import Template
+from tasks.scoring import mc_dropout
+from tasks.scoring.mc_dropout import dropout_passes
+from tasks.tuning.batches import Cases, make_cases
+from tests.tuning import tiny
+
+PASSES = 6
+TWINS = (2, 5)
+ALIKE = Template(None, None, False, ((5, 9, 2), (5, 9, 2), (7, 2)), (2, 2, 1))  # two labels of the same tokens
+APART, ROUNDING = 1e-4, 1e-5  # differences of probabilities: by another mask, by another order of sums
+
+
+@pytest.fixture(params=["llama", "gemma3"])
+def passes(request):
+    """Label probabilities of cases in every pass, by a model with dropout."""
+    made = tiny.adapted(request.param, 4, True, tiny.recipe(dropout=0.3))
+
+    def run(some: Cases, numbers: list[int] | None = None, seed: int = 7) -> np.ndarray:
+        numbers = list(range(len(some.encoded))) if numbers is None else numbers
+        return dropout_passes(made, tiny.no_store(made, some), numbers, PASSES, seed, lambda event: None)
+
+    return run
+
+
+def with_twins(template: Template) -> Cases:
+    """Eight cases, two of which have the same tokens, so that only their masks can tell them apart."""
+    encoded = list(tiny.cases(8, template).encoded)
+    first, second = TWINS
+    encoded[second] = replace(encoded[second], prompt=encoded[first].prompt)
+    return make_cases(template, encoded)
+
+
+def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The largest difference of two cases' probabilities in each pass."""
+    return np.abs(a - b).max(axis=-1)
+
+
+@pytest.mark.parametrize("template", [tiny.SINGLE, tiny.MULTI], ids=["one row", "three rows"])
+def test_each_case_of_a_pass_has_a_mask_of_its_own(passes, template):
+    p = passes(with_twins(template))
+    assert distances(p[:, TWINS[0]], p[:, TWINS[1]]).min() > APART
+
+
+def test_all_label_rows_of_a_case_share_its_mask(passes):
+    """A pass is one sampled model: two labels of the same tokens are equally likely under it."""
+    p = passes(with_twins(ALIKE))
+    assert np.abs(p[..., 0] - p[..., 1]).max() < ROUNDING
+    assert distances(p[:, TWINS[0]], p[:, TWINS[1]]).min() > APART
+
+
+def test_the_passes_of_a_case_differ_and_follow_from_the_seed(passes):
+    some = with_twins(tiny.SINGLE)
+    p = passes(some)
+    pairs = [(i, j) for i in range(PASSES) for j in range(i)]
+    assert min(distances(p[i], p[j]).min() for i, j in pairs) > APART
+    assert (passes(some) == p).all()
+    assert distances(passes(some, seed=8), p).min() > APART
+
+
+@pytest.mark.parametrize("template", [tiny.SINGLE, tiny.MULTI], ids=["one row", "three rows"])
+def test_neither_the_size_of_the_batches_nor_the_sample_changes_a_mask(passes, template, monkeypatch):
+    some = with_twins(template)
+    p = passes(some)
+    for tokens in (1, 200):  # each case alone; a few together
+        monkeypatch.setattr(mc_dropout, "TOKENS_AT_ONCE", tokens)
+        assert passes(some) == pytest.approx(p, abs=ROUNDING)
+    assert passes(some, [6, 2, 5]) == pytest.approx(p[:, [6, 2, 5]], abs=ROUNDING)
