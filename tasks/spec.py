@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -28,6 +30,9 @@ Label = Literal["ED", "GP", "HOME"]
 LABELS: tuple[Label, ...] = ("ED", "GP", "HOME")
 ENGINE_VERSION = 5
 SCORING_VERSION = 6
+# A plan of so many takes half a minute; a study of the whole paper has 60.
+MOST_EXPERIMENTS = 10_000
+MOST_SHOWN = 5  # names in an error
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=60)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -460,10 +465,29 @@ class Grid(Strict):
             "evaluation_set": [entry.name for entry in self.evaluation_sets],
         }
         for key, values in names.items():
-            repeated = sorted({str(value) for value in values if values.count(value) > 1})
+            counts = Counter(values)
+            repeated = sorted(str(value) for value, count in counts.items() if count > 1)
             if repeated:
-                names_twice = ", ".join(repeated)
+                names_twice = ", ".join(repeated[:MOST_SHOWN])
                 raise ValueError(f"{key}: duplicate name {names_twice}; each may appear once")
+        return self
+
+    @model_validator(mode="after")
+    def _is_no_more_than_can_be_run(self) -> Grid:
+        sizes = {
+            "models": len(self.models),
+            "bits": len(self.bits),
+            "recipe": len(self.recipes),
+            "seeds": len(self.seeds),
+        }
+        count = math.prod(sizes.values())
+        if count > MOST_EXPERIMENTS:
+            largest = max(sizes, key=sizes.__getitem__)
+            product = " x ".join(f"{size:,} {name}" for name, size in sizes.items())
+            raise ValueError(
+                f"{largest}: {product} make {count:,} experiments, and a grid may have at most "
+                f"{MOST_EXPERIMENTS:,}; divide it into several grids"
+            )
         return self
 
 

@@ -7,7 +7,7 @@ import pytest
 from flows.selection import Narrowing, select
 from tasks.grids.grid import GRIDS, known_models, load_grid
 from tasks.runtime.errors import BadInput
-from tasks.spec import experiments
+from tasks.spec import MOST_EXPERIMENTS, experiments
 
 SMOKE = (GRIDS / "smoke.toml").read_text()
 # name: kind, learning rate, batch, rank, scale, dropout, iterations, target ED recall: the table of the study's protocol.
@@ -114,7 +114,7 @@ def refusal(name: str, *sets: str) -> str:
 @pytest.mark.parametrize(
     ("old", "new", "marked", "parts"),
     [
-        ("seeds = [42]", 'seeds = [42]\ncolour = "red"', "colour", ["unknown key 'colour'", "allowed are", "models"]),
+        ("seeds = [42]", 'seeds = [42]\ncolour = "red"', "colour", ["unknown key 'colour'", "recipe, safety, scoring"]),
         ("dropout = 0.1", "droput = 0.1", "droput", ["unknown key 'recipe[2].droput'", "dropout, iterations"]),
         ("num_layers = 2", "num_layer = 2", "num_layer", ["unknown key 'training.num_layer'", "num_layers"]),
         ('source = "embedded"', 'sauce = "x"', "sauce", ["unknown key 'data.sauce'", "text_column"]),
@@ -204,6 +204,55 @@ def test_a_byte_order_mark_is_no_mistake(tmp_path):
 @pytest.mark.parametrize("name", ["demoo", "", "no/such.toml", "."])
 def test_an_unknown_grid_lists_the_known_ones(name):
     assert "demo, long, paper, smoke" in refusal(name)
+
+
+def test_a_folder_is_no_grid_and_the_grid_in_it_is_named(tmp_path, monkeypatch):
+    (tmp_path / "study").mkdir()
+    assert "'study' is a folder where a grid is expected" not in refusal("study")
+    monkeypatch.chdir(tmp_path)
+    assert "'study' is a folder where a grid is expected; the built-in grids are" in refusal("study")
+    (tmp_path / "study" / "my_grid.toml").write_text(SMOKE)
+    for name in ("study", "study/", str(tmp_path / "study")):
+        assert re.search(
+            r"is a folder where a grid is expected; name the file inside it, e\.g\. \S*my_grid", refusal(name)
+        )
+
+
+@pytest.mark.parametrize("name", ["g" * 300, "g" * 300 + ".toml", "g/" * 3000 + "x.toml"])
+def test_a_name_longer_than_names_can_be_is_no_grid(name):
+    assert len(refusal(name)) < 400
+
+
+@pytest.mark.parametrize("key", ["name", "recipe.name"])
+def test_a_name_of_a_grid_or_recipe_has_at_most_sixty_characters(key):
+    assert "at most 60 characters" in refusal("smoke", f"{key}={'n' * 300}")
+
+
+@pytest.mark.parametrize(
+    ("seeds", "words"),
+    [
+        (range(100_000), "2 models x 2 bits x 2 recipe x 100,000 seeds make 800,000 experiments, .* at most 10,000"),
+        ([1, 1] * 50_000, "seeds: duplicate name 1; each may appear once"),
+        ([*range(50_000), *range(50_000)], "seeds: duplicate name 0, 1, 10, 100, 1000; each may appear once"),
+    ],
+)
+def test_more_experiments_than_can_be_run_are_refused_at_once(seeds, words, grid_file):
+    text = SMOKE.replace("seeds = [42]", f"seeds = {list(seeds)}")
+    path = grid_file(text)
+    line = text[: text.index("seeds =")].count("\n") + 1
+    message = refusal(path)
+    assert message.startswith(f"{path}") and re.search(words, message) and len(message) < 400
+    assert "duplicate" not in message or message.startswith(f"{path}, line {line}: ")
+
+
+def test_an_override_that_would_fill_the_screen_is_blamed_by_its_beginning():
+    message = refusal("smoke", f"seeds={list(range(20_000))}")
+    assert message.startswith("--set seeds=[0, 1, 2,") and "make 160,000 experiments" in message and len(message) < 400
+
+
+def test_as_many_experiments_as_can_be_run_are_planned():
+    seeds = list(range(MOST_EXPERIMENTS // 8))
+    assert len(select("smoke", [f"seeds={seeds}"]).cells) == MOST_EXPERIMENTS
 
 
 @pytest.mark.parametrize(

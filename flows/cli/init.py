@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -39,7 +40,7 @@ def write_examples(folder: Path) -> list[Path]:
     from importlib.resources import files
 
     targets = [folder / name for name in FILES]
-    if existing := [path for path in targets if path.exists() or path.is_symlink()]:
+    if existing := [path for path in targets if os.path.lexists(path)]:
         raise BadInput(
             f"{existing[0]} already exists and is kept; move it away or choose another folder."
         )

@@ -70,6 +70,8 @@ def main() -> None:
             error.show()  # `triage` alone asks for the list of commands, which is no mistake
             raise SystemExit(0) from None
         text = error.format_message()
+        if "unexpected extra argument" in text:
+            text = f"{text.rstrip('.')}; put quotes around a path with spaces."
         _end(text if text.endswith((".", "?")) else f"{text}.")
     raise SystemExit(code)
 

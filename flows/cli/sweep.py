@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.terminal import console, errors
+from tasks.runtime.errors import BadInput
 
 INTERRUPTED = 130  # the exit code of a command that Ctrl-C ends
 
@@ -44,6 +45,7 @@ def sweep(
 
     overrides = list(set_ or [])
     if memory is not None:
+        _check_memory(memory)
         overrides.append(f"training.memory={json.dumps(memory)}")
     narrowing = Narrowing(model or (), bits or (), recipe or (), limit)
     selection = select(grid, overrides, narrowing)
@@ -63,3 +65,12 @@ def sweep(
         errors.print(f"triage: {sentence}", soft_wrap=True)
         code = INTERRUPTED
     raise typer.Exit(code)
+
+
+def _check_memory(memory: str) -> None:
+    from tasks.spec import byte_count
+
+    try:
+        byte_count(memory)
+    except ValueError as error:
+        raise BadInput(f"--memory: {error}.") from None

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from tasks.grids.grid_errors import sentence, where
+from tasks.grids.grid_errors import sentence, shortened, where
 from tasks.runtime.errors import BadInput
+from tasks.runtime.paths import ask
 from tasks.spec import BaseModelSpec, Grid, RandomSource, Safety, Strict
 
 GRIDS = Path(str(files("deployments"))) / "grids"
@@ -33,13 +34,22 @@ class _Shared(Strict):
 def grid_path(name: str) -> Path:
     """A grid by its short name (`demo`) or the path of a TOML file."""
     path = Path(name) if name.endswith(".toml") or "/" in name else GRIDS / f"{name}.toml"
-    if not path.is_file():
+    if not ask(Path.is_file, path):
         built_in = ", ".join(sorted(path.stem for path in GRIDS.glob("*.toml")))
+        problem = _folder_sentence(name) or f"There is no grid {shortened(name)!r}"
         raise BadInput(
-            f"There is no grid {name!r}; the built-in grids are {built_in}, "
-            "or give the path of a .toml file."
+            f"{problem}; the built-in grids are {built_in}, or give the path of a .toml file."
         )
     return path
+
+
+def _folder_sentence(name: str) -> str:
+    """What is wrong with a folder in a grid's place, and which grid may be meant; else empty."""
+    if not name or not ask(Path.is_dir, Path(name)):
+        return ""
+    inside = sorted(Path(name).glob("*.toml"))
+    meant = f"; name the file inside it, e.g. {inside[0]}" if inside else ""
+    return f"{name!r} is a folder where a grid is expected{meant}"
 
 
 def load_grid(name: str, overrides: list[str] | None = None) -> Grid:

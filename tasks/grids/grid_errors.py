@@ -11,8 +11,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from tasks.spec import Grid
+
 # Parts of pydantic's locations that name a branch of a union or a dict's key, not a key of the file.
 _BRANCHES = {"hub", "package", "folder", "random", "constrained-int", "literal['all']", "[key]"}
+LONGEST_SHOWN = 100  # characters
 _WORDS = (
     ("tuple should have at least 1 item after validation, not 0", "needs at least one entry"),
     (r"input should be a valid tuple", "input should be a list"),
@@ -84,7 +87,9 @@ def _allowed(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
             )
         while "$ref" in node:
             node = schema["$defs"][node["$ref"].rsplit("/", 1)[1]]
-    return sorted(node.get("properties", {}))
+    # `[safety]` is read apart: its values go into the safety recipes.
+    shared = {"safety"} if model is Grid and len(loc) == 1 else set()
+    return sorted({*node.get("properties", {}), *shared})
 
 
 def where(
@@ -97,9 +102,14 @@ def where(
     for item in reversed(overrides):
         key = item.partition("=")[0].strip().split(".")
         if names[: len(key)] == key or (above and key[: len(names)] == names):
-            return f"--set {item}"
+            return f"--set {shortened(item)}"
     line = _line_of_duplicate(path, message) or _line_of(path, loc)
     return f"{path}, line {line}" if line else str(path)
+
+
+def shortened(text: str) -> str:
+    """What a user typed, cut off where it would fill the screen."""
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
 def _line_of(path: Path, loc: list[int | str]) -> int | None:

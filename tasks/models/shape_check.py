@@ -9,6 +9,7 @@ from tasks.models.expected_sizes import expected_sizes, lora_parameters
 from tasks.models.model_shape import ModelShape, is_known, known_shape, read_shape
 from tasks.models.sources.available import stored
 from tasks.runtime.errors import BadInput
+from tasks.runtime.paths import expanded
 from tasks.spec import BaseModelSpec, FolderSource, RandomSource, Training
 
 GROUP_SIZES = (32, 64, 128)  # those that mlx.core.quantize supports
@@ -37,7 +38,7 @@ def shape_from_sources(model: BaseModelSpec, root: Path) -> ModelShape | None:
     if isinstance(first, RandomSource) and is_known(first.shape):
         return known_shape(first.shape)
     if isinstance(first, FolderSource):
-        return read_shape(Path(first.path).expanduser())
+        return read_shape(expanded(first.path))
     return None
 
 

@@ -18,6 +18,7 @@ from tasks.acquire import acquire
 from tasks.grids.grid import known_models
 from tasks.models.convert import run_convert, run_quantize
 from tasks.models.manifest import SourceManifest, VariantManifest
+from tasks.models.shape_check import shape_from_sources
 from tasks.models.sources import available
 from tasks.models.sources.available import availability, fetch_base, unpinned
 from tasks.models.sources.pip_errors import pip_error
@@ -450,6 +451,15 @@ def test_a_folder_that_cannot_be_used_is_a_sentence(tmp_path, config, message):
     with pytest.raises(BadInput, match=message):
         fetch_base(spec({"kind": "folder", "path": str(own)}), tmp_path)
     assert nothing_half_made(tmp_path)
+
+
+@pytest.mark.parametrize("path", ["w" * 300, "~nobody-of-this-name/weights", "w/" * 3000])
+def test_a_folder_that_can_be_none_is_a_source_without_weights(path, tmp_path):
+    model = spec({"kind": "folder", "path": path})
+    assert f"there is no folder {path.rstrip('/')}" in availability(model, tmp_path)[0][1]
+    assert shape_from_sources(model, tmp_path) is None
+    with pytest.raises(SourceUnavailable, match="No weights for .* can be had"):
+        fetch_base(model, tmp_path)
 
 
 def test_a_folder_without_config_is_a_sentence(tmp_path):

@@ -9,6 +9,7 @@ from tasks.models import hf_layout
 from tasks.models.manifest import FetchedWeights, Origin
 from tasks.models.sources.downloads import Progress
 from tasks.runtime.errors import BadInput, SourceUnavailable
+from tasks.runtime.paths import ask, expanded
 from tasks.spec import FolderSource, digest_of, short_digest
 
 
@@ -24,8 +25,8 @@ def identity(source: FolderSource) -> str | None:
 
     The weights are not read, so that it is quick.
     """
-    folder = Path(source.path).expanduser()
-    if not folder.is_dir():
+    folder = expanded(source.path)
+    if not ask(Path.is_dir, folder):
         return None
 
     files = [
@@ -45,7 +46,7 @@ def fetch(source: FolderSource, target: Path, progress: Progress) -> FetchedWeig
     such folder.
     """
     probe(source)
-    folder = Path(source.path).expanduser()
+    folder = expanded(source.path)
     # A source folder of this project has its licence texts in `licences`.
     licences = [
         path for pattern in hf_layout.LICENCES for path in folder.glob(f"licences/{pattern}")
@@ -70,8 +71,8 @@ def probe(source: FolderSource) -> str:
 
     Raises SourceUnavailable if there is no such folder, BadInput if it is not a model.
     """
-    folder = Path(source.path).expanduser()
-    if not folder.is_dir():
+    folder = expanded(source.path)
+    if not ask(Path.is_dir, folder):
         raise SourceUnavailable(f"there is no folder {folder}.", transient=False)
     if not (folder / "config.json").is_file():
         raise BadInput(

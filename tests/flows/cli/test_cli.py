@@ -55,6 +55,27 @@ GRID = {
     ),
     "nothing to do": (["sweep", "smoke", "--limit", "0"], ["--limit 0"]),
     "no form": (["sweep", "smoke", "--set", "layers"], ["not of the form key=value"]),
+    "memory": (
+        ["sweep", "demo", "--memory", "-4GB", "--plan"],
+        ["triage: --memory: '-4GB' is not a number of bytes such"],
+    ),
+    "unquoted path": (
+        ["data", "check", "my", "cases.csv"],
+        ["argument (cases.csv); put quotes around a path with spaces"],
+    ),
+    "folder as grid": (["sweep", ".", "--plan"], ["'.' is a folder where a grid is expected"]),
+    "plan of no cases": (
+        ["sweep", "smoke", "--plan", "--set", "data.source=nowhere.csv"],
+        ["There is no file or folder 'nowhere.csv'", "correct the path"],
+    ),
+    "plan of an address": (
+        ["sweep", "smoke", "--plan", "--set", "data.source=https://example.org/a.csv"],
+        ["Addresses are not read; download it first"],
+    ),
+    "other label": (["data", "check", "a.csv", "--label", "ED=HOME"], ["maps 'ED' to HOME", "the label ED itself"]),
+    "label twice": (["data", "check", "a.csv", "--label", "x=ED", "--label", "x=GP"], ["maps 'x' to ED and to GP"]),
+    "revision": (["data", "check", "a.csv", "--revision", "v1"], ["revision (--revision) is for datasets on the Hub"]),
+    "long name": (["init", "n" * 300], ["cannot be written (File name too long)", "choose another folder"]),
     "brackets are shown": (["sweep", "smoke", "--set", "seeds=[x]"], ['seeds = "[x]" is not allowed']),
 }
 DATA = {
@@ -178,11 +199,11 @@ def test_status_before_any_sweep_says_what_to_type(place):
     assert found.returncode == 0 and found.stdout == "Nothing has run yet. Next: triage sweep demo\n"
 
 
-@pytest.mark.parametrize("blocked", ["file", "file below"])
+@pytest.mark.parametrize("blocked", ["file", "file below", "too long"])
 def test_a_home_that_cannot_be_one_is_a_sentence(blocked, place):
     place.folder.mkdir()
     (place.folder / "home").write_text("a file")
-    home = place.home if blocked == "file" else place.home / "deeper"
+    home = {"file": place.home, "file below": place.home / "deeper", "too long": place.folder / ("h" * 300)}[blocked]
     found = place.run("sweep", "smoke", TRIAGE_HOME=str(home))
     assert found.returncode == 2 and one_sentence(found.stderr) and "TRIAGE_HOME" in found.stderr, found.stderr
     environments = [environment for _, environment in process_environments()]
