@@ -355,7 +355,7 @@ def test_the_first_case_of_a_csv_without_a_header_is_not_repeated(tmp_path: Path
     path = tmp_path / "a.csv"
     path.write_text("Chest pain,ED\nCold,HOME\n")
     message = refusal(path)
-    assert "its first line holds a label" in message and "text,label" in message and "Chest" not in message
+    assert "line 1: holds a label" in message and "text,label" in message and "Chest" not in message
 
 
 def test_the_id_column_gives_the_ids(tmp_path: Path) -> None:

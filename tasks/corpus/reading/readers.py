@@ -165,9 +165,9 @@ def _check_first_line(path: Path, columns: Columns, row: Row) -> None:
     words = label_words(columns)
     if path.suffix.lower() == ".csv" and any(normal_text(name) in words for name in row):
         raise BadInput(
-            f"{path}: its first line holds a label, so that it seems to be a case and no header; "
-            f"write a line with the names of the columns above it, such as "
-            f"{columns.text_column},{columns.label_column}."
+            f"{place(path, 1)}: holds a label, so that it seems to be a case and no header; write a "
+            f"line with the names of the columns above it, such as {columns.text_column},"
+            f"{columns.label_column}."
         )
 
 

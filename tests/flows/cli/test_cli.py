@@ -61,7 +61,7 @@ GRID = {
     ),
     "unquoted path": (
         ["data", "check", "my", "cases.csv"],
-        ["argument (cases.csv); put quotes around a path with spaces"],
+        ["(cases.csv); put quotes around a path with spaces"],
     ),
     "folder as grid": (["sweep", ".", "--plan"], ["'.' is a folder where a grid is expected"]),
     "plan of no cases": (
