@@ -51,6 +51,6 @@ def refuse_without_weights(models: list[BaseModelSpec], root: Path) -> None:
         for source, state in sources
     ]
     raise SourceUnavailable(
-        f"No weights can be had ({'; '.join(reasons)}); connect to a network, or list a source "
+        f"No weights are available ({'; '.join(reasons)}); connect to a network, or list a source "
         "with kind = 'folder' in the grid."
     )

@@ -38,7 +38,7 @@ def cached_folder(
 
 
 def is_transient(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
-    """A Prefect `retry_condition_fn`: retry what may pass by itself, never the user's mistakes or a
+    """A Prefect `retry_condition_fn`: retry transient failures, never the user's mistakes or a
     diverged run.
     """
     try:

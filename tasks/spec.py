@@ -39,10 +39,10 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 def byte_count(text: str) -> int:
     """Bytes of a text such as `4GB`, `500MB` or `1000000`. Raises ValueError if it is none."""
-    found = re.fullmatch(r"\s*([0-9]+\.?[0-9]*|\.[0-9]+)\s*([KMGT]?)B?\s*", text, re.IGNORECASE)
-    if not found:
+    match = re.fullmatch(r"\s*([0-9]+\.?[0-9]*|\.[0-9]+)\s*([KMGT]?)B?\s*", text, re.IGNORECASE)
+    if not match:
         raise ValueError(f"{text!r} is not a number of bytes such as 4GB or 500MB")
-    return int(float(found[1]) * 1000 ** " KMGT".index(found[2].upper() or " "))
+    return int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " "))
 
 
 def _every_label(value: dict[Label, Any]) -> dict[Label, Any]:

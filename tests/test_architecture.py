@@ -88,7 +88,7 @@ def test_imports_go_downward_only(module):
         ("tasks.scoring.job", "tasks.tuning.job", False),
     ],
 )
-def test_the_rule_itself_tells_up_from_down(importer, imported, broken):
+def test_upward_imports_break_the_rules_and_downward_ones_do_not(importer, imported, broken):
     assert broken_rules(importer, imported) is broken
 
 

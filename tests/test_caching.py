@@ -16,7 +16,7 @@ KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and is
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_what_may_pass_by_itself_is_tried_again_and_nothing_else(kind):
+def test_only_transient_errors_are_retried(kind):
     assert is_transient(None, None, Failed(data=kind("A sentence."))) is (kind.__name__ in PASSES_BY_ITSELF)
 
 

@@ -66,7 +66,7 @@ class Decided:
 
 @dataclass(frozen=True)
 class CaseRow:
-    """A row of `prediction`; `case_group` is None for a case that is a group by itself."""
+    """A row of `prediction`; `case_group` is None for a case without a group."""
 
     evaluation_id: str
     case_id: str

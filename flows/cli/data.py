@@ -8,7 +8,9 @@ import typer
 
 from flows.cli.terminal import console
 
-data = typer.Typer(no_args_is_help=True, help="What a dataset contains, and what is wrong with it.")
+data = typer.Typer(
+    no_args_is_help=True, help="Check a dataset for problems, and show its data card."
+)
 
 Source = Annotated[
     str,

@@ -120,9 +120,9 @@ def _print_evaluation(
     print_table(console, gate_table(gates))
     print_line(console, _precision(evaluation, prevalence))
     _print_subgroups(console, evaluation)
-    print_line(console, f"Missed emergencies: {_count_of_misses(evaluation, gates, len(misses))}")
     if misses:
         print_line(console, _basis_of_flags(evaluation))
+    print_line(console, f"Missed emergencies: {_count_of_misses(evaluation, gates, len(misses))}")
     for miss in misses:
         _print_miss(console, miss, texts)
 

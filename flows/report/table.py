@@ -70,10 +70,10 @@ def _upright(table: Table) -> rich.table.Table:
 
 
 def _sideways(table: Table) -> rich.table.Table:
-    grid = rich.table.Table()
-    grid.add_column("", no_wrap=True)
+    grid = rich.table.Table(show_header=False)
+    grid.add_column(no_wrap=True)
     for _ in table.rows:
-        grid.add_column("", overflow="fold")
+        grid.add_column(overflow="fold")
     for name in table.columns:
         grid.add_row(name, *table[name])
     return grid

@@ -69,7 +69,7 @@ def interval_columns(exact: Interval | None, clustered: Interval | None) -> dict
 def group_codes(groups: Groups | None, cases: int) -> Ints | None:
     """Integer code of each case's group, shape (cases,); None if no case has a group.
 
-    A case without a group among cases with groups is a group by itself. Raises ValueError unless
+    A case without a group among cases with groups counts as its own group. Raises ValueError unless
     there are as many groups as cases.
     """
     if groups is None or all(group is None for group in groups):

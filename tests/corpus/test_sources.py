@@ -119,6 +119,17 @@ def test_a_hub_dataset_that_is_not_there_is_said_in_a_sentence(hub: FakeHub) -> 
         locate("team/other", Data())
 
 
+def test_a_path_that_reads_like_a_hub_dataset_names_the_folders_in_which_it_was_looked_for(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    places = rf"{tmp_path} \(the grid's folder\) or in {tmp_path / 'work'} \(the working folder\)"
+    said = rf"there is no repository.*There is no file or folder 'cases/hft' in {places} either; .* correct it\.$"
+    with pytest.raises(SourceUnavailable, match=said):
+        locate("cases/hft", Data(source="cases/hft").beside(Path("..")))
+
+
 def test_a_gated_hub_dataset_is_said_in_a_sentence(hub: FakeHub) -> None:
     hub.gated = 401
     with pytest.raises(SourceUnavailable, match="gated"):
@@ -480,6 +491,9 @@ def test_a_relative_source_that_does_not_exist_names_the_folders_in_which_it_was
     said = rf"'{source}' in {tmp_path / 'study'} \(the grid's folder\) or in {tmp_path / 'work'} \(the working folder\)"
     with pytest.raises(BadInput, match=said):
         prepare_dataset(Data(source=source).beside(Path("../study")), tmp_path / "home")
+    (tmp_path / "home").mkdir(exist_ok=True)
+    with pytest.raises(BadInput, match=rf"'{source}' in {tmp_path / 'work'} \(the working folder\); correct"):
+        prepare_dataset(Data(source=source).beside(Path()), tmp_path / "home")  # the grid lies in the working folder
 
 
 @pytest.mark.parametrize(

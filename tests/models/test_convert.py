@@ -62,7 +62,7 @@ def test_stored_bytes_are_those_of_the_formula(tmp_path, shape, bits, group_size
     assert made["bits_per_weight"] == made["stored_bytes"] * 8 / made["parameters"]
 
 
-def test_the_manifest_tells_where_the_weights_come_from(tmp_path):
+def test_the_manifest_names_the_source_of_the_weights(tmp_path):
     made = run_quantize(
         {"source": str(fetched(tmp_path, "tiny-llama")), "root": str(tmp_path), "bits": 8, "group_size": 64}
     )

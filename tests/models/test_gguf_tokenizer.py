@@ -85,7 +85,7 @@ def test_a_sentencepiece_vocabulary_joins_pieces_in_its_own_order_and_falls_back
 
 
 @pytest.mark.parametrize("chat", [True, False])
-def test_the_tiny_tokenizers_are_the_same_every_time_and_tell_the_labels_apart(tmp_path, chat):
+def test_the_tiny_tokenizers_are_reproducible_and_distinguish_the_labels(tmp_path, chat):
     texts = []
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

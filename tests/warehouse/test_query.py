@@ -122,7 +122,7 @@ def test_everything_else_is_refused_in_a_sentence_and_changes_nothing(sql, tmp_p
     assert len(query("FROM prediction")) == 10 and len(frame) == 1
 
 
-def test_a_wrong_name_is_told_with_the_names_that_come_near():
+def test_an_unknown_name_is_reported_with_similar_names():
     with pytest.raises(BadInput, match=r"^The query failed: Referenced column \"verdit\" not found.*\"verdict\""):
         query("SELECT verdit FROM evaluation")
 
@@ -138,7 +138,7 @@ def test_a_query_holds_the_warehouse_only_while_it_runs():
         assert con.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_a_connection_of_the_users_own_is_told_apart_from_another_process(tmp_path):
+def test_the_users_own_connection_is_distinguished_from_another_process(tmp_path):
     mine = duckdb.connect(str(warehouse_path()))
     with pytest.raises(BadInput, match="open in another connection; close that one first"):
         query("FROM prediction")

@@ -13,7 +13,7 @@ from tasks.corpus.reading.hub_tables import fetch_tables
 from tasks.corpus.reading.label_words import label_words
 from tasks.corpus.reading.set_files import Files, check_listing, folder_files
 from tasks.corpus.reading.tables import READERS
-from tasks.runtime.errors import BadInput
+from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.runtime.paths import ask, expanded
 from tasks.spec import Columns, Data, EvaluationSet
 
@@ -94,7 +94,11 @@ def _locate_on_hub(repo: str, columns: Columns) -> Located:
         with _download_remedy(repo):
             check_listing(files, repo, columns)
 
-    folder = fetch_tables(repo, columns.revision, check)
+    try:
+        folder = fetch_tables(repo, columns.revision, check)
+    except SourceUnavailable as error:
+        raise _with_searched_folders(error, repo, columns.folder) from error
+
     origin = {"hub": repo, "revision": columns.revision, "commit": folder.name}
 
     with _download_remedy(repo):
@@ -122,10 +126,29 @@ def _existing(source: str, folder: Path | None) -> Path:
             "permissions."
         )
 
-    beside = f"{folder.resolve()} (the grid's folder) or in " if folder else ""
     raise BadInput(
-        f"There is no file or folder {source!r} in {beside}{Path.cwd()} (the working folder); "
+        f"There is no file or folder {source!r} in {_searched_folders(folder)}; "
         "correct the path, or write owner/name for a dataset on the Hub."
+    )
+
+
+def _searched_folders(folder: Path | None) -> str:
+    """Where a relative source is looked up, each folder once."""
+    working = f"{Path.cwd()} (the working folder)"
+    if folder is None or folder.resolve() == Path.cwd().resolve():
+        return working
+    return f"{folder.resolve()} (the grid's folder) or in {working}"
+
+
+def _with_searched_folders(
+    error: SourceUnavailable, source: str, folder: Path | None
+) -> SourceUnavailable:
+    """The error of a Hub dataset for a reader who meant a path: where that was looked up, too."""
+    return SourceUnavailable(
+        f"{error} There is no file or folder {source!r} in {_searched_folders(folder)} either; "
+        "if you meant a path, correct it.",
+        error.transient,
+        error.elsewhere,
     )
 
 

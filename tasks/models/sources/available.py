@@ -117,7 +117,7 @@ def fetch_base(
             log(f"{reasons[-1]}.")
 
     raise SourceUnavailable(
-        f"No weights for {spec.name} can be had ({'; '.join(reasons)}); "
+        f"No weights for {spec.name} are available ({'; '.join(reasons)}); "
         "connect to a network, or list a source with kind = 'folder' in the grid.",
         transient,
     )

@@ -169,7 +169,7 @@ def test_without_network_and_package_the_reasons_come_within_seconds(place, clos
         "sweep", str(grid), HF_ENDPOINT=f"http://127.0.0.1:{closed_port}", HF_HOME=str(place.folder / "hf")
     )
     assert found.returncode == 2 and one_sentence(found.stderr), found.stderr
-    assert "No weights can be had (far-away: Hub nobody/far-away@main: the Hub cannot be reached" in found.stderr
+    assert "No weights are available (far-away: Hub nobody/far-away@main: the Hub cannot be reached" in found.stderr
     assert not (place.home / "experiments").exists() and not (place.home / "sources").exists()
 
 

@@ -1,4 +1,4 @@
-"""How a sweep ends: exit code 1 where an experiment failed by itself, a sentence where the user must fix something."""
+"""How a sweep ends: exit code 1 where an experiment failed, a sentence where the user must fix something."""
 
 import os
 import socket
@@ -40,7 +40,7 @@ def ends_with(monkeypatch):
 
 
 @pytest.mark.parametrize("errors", [[Diverged("a")], [LostChild("a"), BadInput("b")], [RuntimeError("a")]])
-def test_an_experiment_that_failed_by_itself_is_exit_code_one(errors, ends_with):
+def test_a_failed_experiment_is_exit_code_one(errors, ends_with):
     assert ends_with(*errors) == 1
 
 

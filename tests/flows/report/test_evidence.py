@@ -316,6 +316,13 @@ def test_a_table_too_wide_goes_on_with_the_first_column_again_and_loses_nothing(
     assert narrow.file.getvalue().count("column 0") == 1
 
 
+def test_a_short_table_that_is_too_wide_is_turned_on_its_side_without_an_empty_header():
+    console = Console(file=io.StringIO(), width=60)
+    print_table(console, Table.of("", [{f"column {i}": "x" * 20 for i in range(6)}] * 2))
+    lines = [line for line in console.file.getvalue().splitlines() if "x" in line or "column" in line]
+    assert [line.count("x" * 20) for line in lines] == [2] * 6 and "┃" not in console.file.getvalue()
+
+
 def test_the_artifact_holds_the_long_form_in_whole_rows(tmp_path):
     land(tmp_path)
     page = as_markdown(leaderboard_rows(), pair_rows())
