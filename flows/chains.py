@@ -16,7 +16,7 @@ from tasks.evaluate import evaluate
 from tasks.evaluation_sets import evaluate_sets
 from tasks.fidelity import fidelity
 from tasks.land import land
-from tasks.landing import land_failure
+from tasks.landing import absent_from_warehouse, is_landed, land_failure
 from tasks.move import move_adapter
 from tasks.prepare import prepare
 from tasks.progress import publish
@@ -28,6 +28,7 @@ from tasks.runtime.events import ExperimentFailed, ExperimentLanded, ExtraFinish
 from tasks.runtime.store import home
 from tasks.spec import BaseModelSpec, ExperimentSpec
 from tasks.train import train
+from warehouse.connect import warehouse_path
 
 # A PrefectFuture. As an argument of a later step Prefect replaces it by its value, so the
 # signatures of steps name the value's type, and a future has no type here.
@@ -63,6 +64,17 @@ class Chain:
         """All steps that the experiment needs, in the order in which they run."""
         return [*self.shared.steps, self.trained, self.scored, self.landed]
 
+    @property
+    def name(self) -> str:
+        return self.spec.cell_id
+
+    @property
+    def ids(self) -> list[str]:
+        """What landed of the experiment; empty where it did not."""
+        if not self.landed.state.is_completed():
+            return []
+        return [self.trained.result(), self.landed.result()]
+
 
 @dataclass(frozen=True)
 class Extra:
@@ -70,6 +82,14 @@ class Extra:
 
     name: str
     step: Step
+
+    @property
+    def ids(self) -> list[str]:
+        """What landed of the step; empty where it did not finish."""
+        if not self.step.state.is_completed():
+            return []
+        landed = self.step.result()
+        return [landed] if isinstance(landed, str) else list(landed)
 
 
 @dataclass
@@ -198,7 +218,10 @@ def _moves(chains: list[Chain], variants: _Variants) -> Iterator[Extra]:
 
 
 def finish_all(sweep: SubmittedSweep) -> list[str]:
-    """Wait for every step; returns the failures. An interruption ends the steps' processes at once."""
+    """Wait for every step; returns the failures. An interruption ends the steps' processes at once.
+
+    What the warehouse does not hold at the end is a failure, whatever the steps say.
+    """
     with fork_server.kept():
         try:
             failures = [_finish_chain(chain) for chain in sweep.chains]
@@ -206,7 +229,30 @@ def finish_all(sweep: SubmittedSweep) -> list[str]:
         except BaseException:  # Ctrl-C, or Prefect's own signal for SIGTERM
             stop_children()
             raise
-    return [failure for failure in failures if failure]
+    return [failure for failure in failures if failure] + _lost(sweep)
+
+
+def _lost(sweep: SubmittedSweep) -> list[str]:
+    """A sentence for each step that has landed and is not in the warehouse."""
+    steps: list[Chain | Extra] = [*sweep.chains, *sweep.extras]
+    absent = set(absent_from_warehouse([id for step in steps for id in step.ids]))
+    return [
+        f"{step.name}: its results landed but are not in {warehouse_path()} (was it deleted "
+        "meanwhile?); run the same command again."
+        for step in steps
+        if absent.intersection(step.ids)
+    ]
+
+
+def warn_of_damage(refused: dict[str, str]) -> None:
+    """Say which of the landing folders that were refused this sweep did not write again."""
+    for id, reason in refused.items():
+        if not is_landed(id):
+            remedy = (
+                "Its figures come back with the sweep or benchmark that made them; "
+                f"delete {home() / 'landing' / id} to do without them."
+            )
+            publish(f"landing {id}", StepWarning(f"{reason} {remedy}"))
 
 
 def _finish_extra(extra: Extra) -> str | None:
@@ -219,9 +265,7 @@ def _finish_extra(extra: Extra) -> str | None:
         publish(extra.name, StepWarning(failure))
         return failure
     if extra.step.state.is_completed():
-        landed = extra.step.result()
-        ids = (landed,) if isinstance(landed, str) else tuple(landed)
-        publish(extra.name, ExtraFinished(ids))
+        publish(extra.name, ExtraFinished(tuple(extra.ids)))
     return None
 
 

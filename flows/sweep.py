@@ -15,7 +15,7 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
-from flows.chains import finish_all, submit_experiments
+from flows.chains import finish_all, submit_experiments, warn_of_damage
 from flows.compare import compare
 from flows.selection import Narrowing, select
 from flows.tags import label_run
@@ -49,9 +49,10 @@ def sweep(
     narrowing = Narrowing(models or (), bits or (), recipes or (), limit)
     selection = select(grid, overrides, narrowing)
     label_run(selection, name=f"sweep {selection.grid.name}")
-    refill_warehouse()
+    refused = refill_warehouse()
 
     failures = finish_all(submit_experiments(selection))
+    warn_of_damage(refused)
     compare()
     return _outcome(len(selection.cells), failures)
 

@@ -56,7 +56,7 @@ def _land_dataset_baseline(
         judged: baseline_evaluation_id(training, scoring, dataset, judged=judged)
         for judged in dataset.evaluation_sets
     }
-    waiting = {judged: id for judged, id in ids.items() if not is_landed(id)}
+    waiting = _waiting(training, ids)
     if waiting:
         landing = dataset_baseline_rows(name, waiting, scoring, data, dataset)
         for judged, rows in landing.items():
@@ -86,7 +86,7 @@ def zero_shot(model: BaseModelSpec, bits: int, grid: Grid, variant: Path, data: 
         )
         for judged in dataset.evaluation_sets
     }
-    folders = {judged: home() / "baselines" / id for judged, id in ids.items() if not is_landed(id)}
+    folders = {judged: home() / "baselines" / id for judged, id in _waiting(training, ids).items()}
     if any(complete(scores, deep=True) is None for scores in folders.values()):
         job = UntunedScoringJob(
             scoring=grid.scoring,
@@ -108,6 +108,13 @@ def zero_shot(model: BaseModelSpec, bits: int, grid: Grid, variant: Path, data: 
         _land_experiment(training, columns, dataset, rows["evaluation"][0]["created_at"])
         land_rows(ids[judged], "evaluation", rows)
     return list(ids.values())
+
+
+def _waiting(training: str, ids: dict[str, str]) -> dict[str, str]:
+    """The evaluations that have not landed, by set; all of them where the experiment has not."""
+    if not is_landed(training):
+        return ids
+    return {judged: id for judged, id in ids.items() if not is_landed(id)}
 
 
 def _untuned(model: str, bits: int, weights: VariantManifest) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def land(spec: ExperimentSpec, training: str, evaluation: str, variant: Path, da
     computed again.
     """
     # A training that lost its folder and could not be repeated has a row that says so, and is
-    # complete by now. What has landed need not be loaded: a sweep begins with that.
+    # complete by now.
     if is_landed(evaluation) and landed_status(training) == "completed":
         return evaluation
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,14 @@ import pyarrow.parquet as pq
 from tasks.corpus.manifest import DatasetManifest
 from tasks.identity import experiment_folder
 from tasks.models.manifest import VariantManifest
+from tasks.runtime.errors import BadInput, BrokenFolder
 from tasks.runtime.store import complete, home, locked
 from tasks.spec import ExperimentSpec
 from tasks.tuning.training_rows import TrainingOutcome, training_rows, variant_row
+from warehouse.connect import reading, warehouse_path
 from warehouse.landing import write_landing
 from warehouse.load import load_all, load_landing
+from warehouse.place import check_place
 from warehouse.schema import tables as known_tables
 
 LANDING_SECONDS = 60.0  # twice as long as a landing waits for the warehouse
@@ -46,6 +50,8 @@ def landed_status(training: str) -> str | None:
     """None where nothing has landed, or nothing that can be read: another sweep may be replacing
     it.
     """
+    if not is_landed(training):
+        return None
     path = home() / "landing" / training / "experiment.parquet"
     try:
         return str(pq.read_table(path, columns=["status"])["status"][0])
@@ -53,12 +59,26 @@ def landed_status(training: str) -> str | None:
         return None
 
 
-def refill_warehouse() -> None:
+def refill_warehouse() -> dict[str, str]:
     """Bring the warehouse up to date with everything that has landed: it may be new, older than the
     code, or deleted.
+
+    Returns why folders were refused, by id. The steps that write them do so again. Raises BadInput
+    where no warehouse can be.
     """
-    if (home() / "landing").is_dir():
-        load_all(home() / "landing")
+    check_place(warehouse_path())
+    if not (home() / "landing").is_dir():
+        return {}
+    return load_all(home() / "landing").refused
+
+
+def absent_from_warehouse(ids: Collection[str]) -> list[str]:
+    """Which of these ids the warehouse does not hold, in their order."""
+    if not warehouse_path().is_file():
+        return list(ids)
+    with reading() as con:
+        landed = {id for (id,) in con.execute("SELECT id FROM landed").fetchall()}
+    return [id for id in ids if id not in landed]
 
 
 def land_rows(id: str, kind: Any, tables: Rows) -> None:
@@ -70,8 +90,20 @@ def land_rows(id: str, kind: Any, tables: Rows) -> None:
 
 
 def is_landed(id: str) -> bool:
-    """Whether a content id has landed: the same content need not be computed again."""
-    return complete(home() / "landing" / id) is not None
+    """Whether the warehouse holds a content id, and its folder is intact: it need not be computed
+    again.
+
+    A folder that the warehouse lacks is loaded. One that is damaged, or that it refuses, has not
+    landed, and is written again.
+    """
+    folder = home() / "landing" / id
+    if complete(folder, deep=True) is None:
+        return False
+    try:
+        load_landing(folder)
+    except (BadInput, BrokenFolder):
+        return False
+    return True
 
 
 def whole_row(table: str, values: dict[str, Any]) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def move_adapter(
     ingredients = {"training": training, "variant": weights.digest, "rules": evaluation}
     moved = f"{cell}-{short_digest(ingredients)}"
     moved_evaluation = evaluation_of(spec, moved, data)
-    if is_landed(moved_evaluation):
+    if is_landed(moved) and is_landed(moved_evaluation):
         return moved_evaluation
 
     scores = home() / "moved" / moved_evaluation

@@ -9,6 +9,7 @@ supported DuckDB version reads.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import random
 import re
 import threading
@@ -17,15 +18,16 @@ import tomllib
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
 import duckdb
 
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.home import home, named_path
+from warehouse.place import FILE, check_place, damage_as_sentence, is_damage, unreadable
 
 Settings = dict[str, str | bool | int | float | list[str]]  # DuckDB's, by name
 
-FILE = "triage.duckdb"
 # Without it, DuckDB 1.5 could not open a file written by 2.0.
 STORAGE: Settings = {"storage_compatibility_version": "v1.5.0"}
 WAIT_SECONDS = 30.0
@@ -57,6 +59,7 @@ def writing(
     holder.
     """
     path = path or warehouse_path()
+    check_place(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -65,7 +68,11 @@ def writing(
             "set TRIAGE_WAREHOUSE to a file that can be."
         ) from error
 
-    with _exclusive(path, wait), contextlib.closing(_connect(path, wait, False, STORAGE)) as con:
+    with (
+        _exclusive(path, wait),
+        damage_as_sentence(path),
+        contextlib.closing(_connect(path, wait, False, STORAGE)) as con,
+    ):
         yield con
 
 
@@ -78,11 +85,13 @@ def reading(
     Raises BadInput where there is no warehouse yet, Locked as `writing` does.
     """
     path = path or warehouse_path()
+    check_place(path)
     if not path.is_file():
         raise BadInput(f"There is no warehouse yet at {path}; run `triage sweep demo` first.")
 
     with (
         _exclusive(path, wait),
+        damage_as_sentence(path),
         contextlib.closing(_connect(path, wait, True, settings or {})) as con,
     ):
         yield con
@@ -100,6 +109,37 @@ def _exclusive(path: Path, wait: float) -> Iterator[None]:
         yield
     finally:
         _one_at_a_time.release()
+
+
+@contextlib.contextmanager
+def unused(path: Path, wait: float = WAIT_SECONDS) -> Iterator[None]:
+    """Keep every process from connecting to a file that need not be a sound warehouse.
+
+    Waits as `writing` does, and takes the lock that DuckDB takes.
+    """
+    with _exclusive(path, wait), contextlib.ExitStack() as cleanup:
+        if path.is_file():
+            _lock(cleanup.enter_context(_opened(path)), path, wait)
+        yield
+
+
+def _opened(path: Path) -> IO[bytes]:
+    try:
+        return path.open("r+b")
+    except OSError as error:
+        raise BadInput(f"{path} may not be written ({error.strerror}).") from error
+
+
+def _lock(file: IO[bytes], path: Path, wait: float) -> None:
+    deadline = time.monotonic() + wait
+    while True:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError as error:
+            if time.monotonic() >= deadline:
+                raise Locked(_in_use(path, "")) from error
+        time.sleep(0.1)
 
 
 def _connect(
@@ -128,6 +168,8 @@ def is_lock(error: Exception) -> bool:
 def _cannot_open(path: Path, error: duckdb.Error) -> str:
     if isinstance(error, duckdb.ConnectionException):
         return f"This process has {path} open in another connection; close that one first."
+    if is_damage(error):
+        return unreadable(path)
     return f"{path} cannot be opened as a warehouse: {first_line(error)}."
 
 

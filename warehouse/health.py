@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import duckdb
 
-from tasks.runtime.errors import BadInput
-from warehouse.connect import first_line, reading, writing
+from tasks.runtime.errors import BadInput, Locked
+from warehouse.connect import first_line, reading, warehouse_path, writing
 from warehouse.migrate import migrate, sql_files
+from warehouse.place import check_place
 
 WAIT_SECONDS = 3.0
 
@@ -22,6 +24,7 @@ def examine(path: Path) -> dict[str, int] | None:
     file that is not a warehouse, Locked if it is in use.
     """
     try:
+        check_place(path)
         if not path.is_file():
             with duckdb.connect(":memory:") as con:
                 migrate(con)
@@ -42,6 +45,17 @@ def bring_up_to_date(path: Path | None = None) -> None:
     if not is_current:
         with writing(path) as con:
             migrate(con)
+
+
+def refuse_unusable(path: Path | None = None) -> None:
+    """Raise BadInput for a warehouse that is damaged, or cannot be where it is named; none yet is
+    fine, and so is one that is in use.
+    """
+    path = path or warehouse_path()
+    check_place(path)
+    if path.is_file():
+        with contextlib.suppress(Locked), reading(path, wait=0.0) as con:
+            _is_current(con)
 
 
 def _is_current(con: duckdb.DuckDBPyConnection) -> bool:

@@ -59,7 +59,7 @@ def write_landing(root: Path, id: str, kind: Kind, tables: Mapping[str, Rows]) -
         {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     )
     final = root / id
-    current = LandingManifest.read_if_complete(final)
+    current = LandingManifest.read_if_complete(final, deep=True)
     if current is None or current.digest != digest:
         # Named by its content and built aside: a write that is killed leaves the old folder, and
         # the next completes it.

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from tasks.runtime.errors import BadInput, BrokenFolder, TriageError
 from tasks.runtime.store import MANIFEST
 from warehouse import refresh_pairs
-from warehouse.connect import utc_now, warehouse_path, writing
+from warehouse.connect import unused, utc_now, warehouse_path, writing
 from warehouse.landing import LandingManifest
 from warehouse.migrate import migrate
 from warehouse.schema import FACTS, Fact, insert
@@ -24,11 +24,15 @@ from warehouse.schema import FACTS, Fact, insert
 
 @dataclass
 class LoadReport:
-    """Ids that `load_all` loaded, ids that were loaded before, and why folders were refused."""
+    """Ids that `load_all` loaded, ids that were loaded before, and why folders were refused.
+
+    `aside`: where `rebuild` moved the file that was there before.
+    """
 
     loaded: list[str] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
+    aside: Path | None = None
 
 
 def load_landing(folder: Path, database: Path | None = None) -> bool:
@@ -61,7 +65,8 @@ def load_all(root: Path, database: Path | None = None) -> LoadReport:
 def rebuild(root: Path, database: Path | None = None) -> LoadReport:
     """Fill a new warehouse from the landing folders under `root`.
 
-    The old file stays until the new one is complete.
+    The old file stays until the new one is complete, and is then kept under another name. Raises
+    Locked while another process uses it.
     """
     path = database or warehouse_path()
     fresh = path.with_name(f".{path.name}.rebuild")
@@ -69,10 +74,21 @@ def rebuild(root: Path, database: Path | None = None) -> LoadReport:
     _write_ahead_log(fresh).unlink(missing_ok=True)
 
     report = load_all(root, fresh)
-    # A log of the old file must not be replayed into the new one.
-    _write_ahead_log(path).unlink(missing_ok=True)
-    fresh.replace(path)
+    with unused(path):
+        if path.exists():
+            report.aside = _move_aside(path)
+        fresh.replace(path)
     return report
+
+
+def _move_aside(path: Path) -> Path:
+    """Rename a warehouse, and its log, which must not be replayed into a new one."""
+    time = utc_now().strftime("%Y%m%d-%H%M%S-%f")
+    aside = path.with_name(f"{path.name}.damaged-{time}")
+    path.rename(aside)
+    if _write_ahead_log(path).exists():
+        _write_ahead_log(path).rename(_write_ahead_log(aside))
+    return aside
 
 
 def _landing_folders(root: Path) -> list[Path]:
@@ -116,7 +132,8 @@ def _transaction(con: duckdb.DuckDBPyConnection, folder: Path) -> Iterator[None]
         con.rollback()
         raise BadInput(f"{folder}: {error}") from error
     except BaseException:
-        con.rollback()
+        with contextlib.suppress(duckdb.Error):  # a damaged file refuses even that
+            con.rollback()
         raise
 
 

@@ -25,6 +25,7 @@ from tasks.runtime.findings import Finding
 from tasks.runtime.store import existing_home, home
 from warehouse.connect import warehouse_path
 from warehouse.health import examine
+from warehouse.place import REBUILD
 
 STUDY = "paper"
 LIBRARIES = (
@@ -209,7 +210,7 @@ def warehouse() -> list[Finding]:
 
     failing = [f"{name} ({rows} rows)" for name, rows in offending_rows.items() if rows]
     if failing:
-        remedy = f"delete the file: the next sweep fills a new one from {home() / 'landing'}"
+        remedy = f"fill a new one from {home() / 'landing'}: {REBUILD}"
         return [Finding("warehouse", "error", f"{path}: audits fail: {', '.join(failing)}", remedy)]
     if path.is_file():
         return [Finding("warehouse", "ok", f"{path}: {len(offending_rows)} audits pass")]

@@ -15,8 +15,9 @@ from flows.cli.init import init
 from flows.cli.sql import sql
 from flows.cli.status import status
 from flows.cli.sweep import sweep
-from flows.cli.terminal import console, errors
+from flows.cli.terminal import console, print_error
 from flows.cli.up import up
+from flows.cli.warehouse import warehouse
 from tasks.runtime.errors import TriageError
 
 app = typer.Typer(
@@ -39,6 +40,7 @@ for command in (sweep, status, compare, gates, sql, models, init, doctor, up):
     app.command()(command)
 app.add_typer(data, name="data")
 app.add_typer(bench, name="bench")
+app.add_typer(warehouse, name="warehouse")
 
 
 def _print_version(requested: bool) -> None:
@@ -77,5 +79,5 @@ def main() -> None:
 
 
 def _end(sentence: str) -> NoReturn:
-    errors.print(f"triage: {sentence}", style="bold red", soft_wrap=True)
+    print_error(sentence)
     raise SystemExit(2)

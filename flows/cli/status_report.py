@@ -16,10 +16,11 @@ from flows.report.names import RANDOM, random_mark, verdict
 from flows.report.typed_rows import typed_rows
 from tasks.runtime.store import complete, home
 from warehouse.connect import warehouse_path
-from warehouse.health import bring_up_to_date
+from warehouse.health import bring_up_to_date, refuse_unusable
 
 COLUMNS = ("experiment", "training", "evaluation", "warehouse", "ED recall on test", "gates")
 NONE = "-"
+TRAINING_ONLY = "training only"
 
 # A failed run is superseded by a later run of its cell under other settings, finished or not.
 LANDED = """
@@ -55,6 +56,12 @@ class LandedExperiment:
     verdict: str | None
     ed_prevalence: float | None
 
+    @property
+    def state(self) -> str:
+        """The status; "training only" where its evaluation is not in the warehouse."""
+        is_scored = self.ed_prevalence is not None
+        return TRAINING_ONLY if self.status == "completed" and not is_scored else self.status
+
 
 @dataclass(frozen=True)
 class Line:
@@ -73,7 +80,7 @@ class Line:
         if self.landed is None:
             return self.name, self.training, self.evaluation, NONE, NONE, NONE
         recall, gates = _result(self.landed)
-        return self.name, self.training, self.evaluation, self.landed.status, recall, gates
+        return self.name, self.training, self.evaluation, self.landed.state, recall, gates
 
 
 def print_status(console: Console, everything: bool = False) -> None:
@@ -81,6 +88,7 @@ def print_status(console: Console, everything: bool = False) -> None:
 
     `everything`: failed runs of earlier settings, too, which are left out otherwise.
     """
+    refuse_unusable()
     folder = home() / "experiments"
     lines = list(_lines(folder))
     if not lines:

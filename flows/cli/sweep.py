@@ -7,10 +7,8 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.terminal import console, errors
+from flows.cli.terminal import INTERRUPTED, console, errors
 from tasks.runtime.errors import BadInput
-
-INTERRUPTED = 130  # the exit code of a command that Ctrl-C ends
 
 GridName = Annotated[
     str, typer.Argument(help="demo, paper, long, ablation, smoke, or the path of a grid file")
@@ -42,6 +40,7 @@ def sweep(
 ) -> None:
     """Run every experiment of a grid that is not finished, and compare 4-bit with 8-bit."""
     from flows.selection import Narrowing, select
+    from warehouse.health import refuse_unusable
 
     overrides = list(set_ or [])
     if memory is not None:
@@ -49,6 +48,7 @@ def sweep(
         overrides.append(f"training.memory={json.dumps(memory)}")
     narrowing = Narrowing(model or (), bits or (), recipe or (), limit)
     selection = select(grid, overrides, narrowing)
+    refuse_unusable()
 
     if plan:
         from flows.cli.plan import print_plan

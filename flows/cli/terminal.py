@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+INTERRUPTED = 130  # the exit code of a command that Ctrl-C ends
 WITHOUT_TERMINAL = 140  # columns of output into a file or a pipe, unless COLUMNS says otherwise
 
 
@@ -26,6 +27,23 @@ Prevalence = Annotated[
     float | None,
     typer.Option(help="restate precision and F2 at this share of emergencies, e.g. 0.1"),
 ]
+
+
+# What a terminal obeys: control characters but tab and line feed, and marks of direction.
+_CONTROL = [code for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"]
+_DIRECTION = [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+ESCAPED_IN_JSON = {code: f"\\u{code:04x}" for code in _CONTROL + _DIRECTION}
+_SHOWN = ESCAPED_IN_JSON | {code: f"\\x{code:02x}" for code in _CONTROL}
+
+
+def printable(text: str) -> str:
+    """Text that a terminal shows and does not obey: an escape character becomes `\\x1b`."""
+    return text.translate(_SHOWN)
+
+
+def print_error(sentence: str) -> None:
+    """The sentence with which a command ends, on standard error."""
+    errors.print(f"triage: {printable(sentence)}", style="bold red", soft_wrap=True)
 
 
 def print_line(console: Console, text: str, style: str | None = None) -> None:

@@ -12,7 +12,7 @@ from tasks.runtime.errors import BadInput
 from tests.warehouse.rows import land_pair
 from warehouse.connect import warehouse_path, writing
 from warehouse.load import load_all
-from warehouse.query import Rows, query, query_rows
+from warehouse.query import Bounds, Rows, query, query_rows
 
 
 @pytest.fixture(scope="module")
@@ -144,3 +144,23 @@ def test_the_users_own_connection_is_distinguished_from_another_process(tmp_path
         query("FROM prediction")
     mine.close()
     assert len(query("FROM prediction")) == 10
+
+
+def test_bounds_hold_where_they_are_given_and_nowhere_else():
+    with pytest.raises(
+        BadInput, match="^The query was stopped after 0.2 seconds; allow more with --seconds, e.g. 600.$"
+    ):
+        query("SELECT count(*) FROM range(10000000000) WHERE hash(range) % 7 = 9", bounds=Bounds(seconds=0.2))
+    sql = "SELECT count(*) FROM (SELECT list(range) FROM range(20000000))"
+    with pytest.raises(
+        BadInput, match="^The query needs more than 100,000,000 bytes of memory; allow more with --memory"
+    ):
+        query_rows(sql, bounds=Bounds(memory=100_000_000))
+    assert query_rows(sql).rows == [(1,)]
+    assert query("FROM prediction", bounds=Bounds(100_000_000, 60.0)).shape[0] == 10
+
+
+def test_the_first_rows_say_whether_there_are_more():
+    assert query_rows("FROM range(5)", most=5) == Rows(("range",), ("BIGINT",), [(i,) for i in range(5)])
+    assert query_rows("FROM range(6)", most=5).cut and len(query_rows("FROM range(6)", most=5).rows) == 5
+    assert len(query_rows("FROM range(25000)").rows) == 25000

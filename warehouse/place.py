@@ -1,0 +1,100 @@
+"""Where a warehouse file may be, and what a damaged one means: it can be made again.
+
+Looking at a place opens no file: closing it would give up the lock of a connection of this
+process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from os import environ
+from pathlib import Path
+
+import duckdb
+
+from tasks.runtime.errors import BadInput
+
+FILE = "triage.duckdb"
+REBUILD = "triage warehouse rebuild"
+REMEDY = f"it can be rebuilt from the landing files: {REBUILD}"
+_DAMAGE = (
+    "Corrupt database file",
+    "not a valid DuckDB database file",
+    "Could not read enough bytes",
+    "replaying WAL",
+    "Failed to deserialize",
+    "has been invalidated",
+)
+
+
+def check_place(path: Path) -> None:
+    """Raise BadInput if no warehouse can be at `path`: a folder, a device, a place without files.
+
+    Where there is no file yet and `TRIAGE_WAREHOUSE` names the place, a temporary file is tried.
+    """
+    try:
+        if path.is_file():
+            return
+        if path.is_dir():
+            raise BadInput(f"{path} is a folder; {_set_to(path / FILE)}")
+        if path.exists():
+            raise BadInput(f"{path} is no ordinary file; {_set_to(None)}")
+        if environ.get("TRIAGE_WAREHOUSE"):
+            _try_to_create(path)
+    except OSError as error:
+        raise BadInput(
+            f"The warehouse {path} cannot be created ({error.strerror}); {_set_to(None)}"
+        ) from error
+
+
+def _try_to_create(path: Path) -> None:
+    """Raise OSError unless files can be created where `path` is, or in its nearest parent."""
+    folder = next(parent for parent in path.parents if parent.exists())
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{FILE}."):
+        pass
+
+
+def check_replaceable(path: Path) -> None:
+    """Raise BadInput unless a new file may take the place of `path`: it is a warehouse, however
+    damaged, by its name or by what it holds.
+    """
+    check_place(path)
+    if not path.exists() or path.suffix == ".duckdb":
+        return
+    with path.open("rb") as file:
+        is_database = file.read(12)[8:] == b"DUCK"
+    if not is_database:
+        raise BadInput(unreadable(path))
+
+
+def _set_to(example: Path | None) -> str:
+    end = f", e.g. {example}." if example else " in a folder that may be written."
+    return f"set TRIAGE_WAREHOUSE to a file{end}"
+
+
+@contextlib.contextmanager
+def damage_as_sentence(path: Path) -> Iterator[None]:
+    """Raise BadInput with the remedy where DuckDB meets a damaged file in the block."""
+    try:
+        yield
+    except duckdb.Error as error:
+        if not is_damage(error):
+            raise
+        raise BadInput(f"{path} is damaged; {REMEDY}.") from error
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether an error means that the file, not the statement, is at fault."""
+    return isinstance(error, duckdb.Error) and any(words in str(error) for words in _DAMAGE)
+
+
+def unreadable(path: Path) -> str:
+    """The sentence for a file that DuckDB does not know as its own: damaged, or of another kind."""
+    if path.suffix == ".duckdb":
+        return f"{path} is damaged and cannot be opened as a warehouse; {REMEDY}."
+    return (
+        f"{path} is a file of another kind and cannot be opened as a warehouse; "
+        f"{_set_to(path.with_suffix('.duckdb'))}"
+    )
