@@ -5,10 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
 
+import psutil
 import pytest
 
-from tests.place import Place
+from tests.place import Place, one_sentence
 from tests.warehouse.rows import evaluation, training
 from warehouse.landing import write_landing
 from warehouse.load import load_all
@@ -71,3 +79,91 @@ def test_json_gives_all_digits_and_null_for_what_it_has_no_word_for(place):
     query = "SELECT 1.0::DOUBLE / 3 AS third, 'nan'::DOUBLE AS nan, [1, 2] AS list, finished_at, 0.5 AS exact FROM experiment"
     first = json.loads(out(place, query, "--format", "json"))[0]
     assert first == {"third": 1 / 3, "nan": None, "list": [1, 2], "finished_at": "2026-01-01T00:00:00", "exact": 0.5}
+
+
+ESCAPES = "SELECT 'a' || chr(27) || '[31mred' || chr(155) || chr(7) || chr(127) || chr(8238) AS \"x\x1b[1m\""
+ESCAPED = r"a\x1b[31mred\x9b\x07\x7f\u202e"
+SLOW = (
+    "SELECT list_sum(list_transform(range(1000000000), lambda x: x + 1))"  # one call, which DuckDB does not interrupt
+)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A warehouse with nothing in it."""
+    place = Place(tmp_path_factory.mktemp("small") / "place")
+    place.home.mkdir(parents=True)
+    load_all(tmp_path_factory.mktemp("landing"), place.warehouse)
+    return place
+
+
+@pytest.mark.parametrize(
+    ("query", "options", "sentence"),
+    [
+        ("FROM range(100000000)", ("--csv", "--memory", "100MB"), "allow more with --memory"),
+        ("FROM range(100000000) ORDER BY hash(range)", ("--memory", "100MB"), "allow more with --memory"),
+        ("SELECT repeat('x', 4000000000)", ("--memory", "100MB"), "allow more with --memory"),
+        ("FROM range(100000000000)", ("--csv", "--seconds", "0.5"), "stopped after 0.5 seconds; allow more with --seconds"),
+        (SLOW, ("--memory", "100GB", "--seconds", "0.5"), "stopped after 0.5 seconds; allow more with --seconds"),
+        ("SELECT 1", ("--memory", "1MB"), "at least 50 MB of memory.*--memory"),
+        ("SELECT 1", ("--memory", "much"), "--memory: 'much' is not a number of bytes such as 4GB"),
+        ("SELECT error(chr(27) || '[31m')", (), "failed: .x1b.31m"),
+    ],
+)  # fmt: skip
+def test_a_query_past_its_bounds_ends_with_a_sentence_that_names_the_option(query, options, sentence, small):
+    done = small.run("sql", query, *options)
+    assert (done.returncode, done.stdout) == (2, "") and one_sentence(done.stderr), done.stderr
+    assert re.search(sentence, done.stderr) and "\x1b" not in done.stderr
+
+
+def test_a_table_shows_the_first_thousand_rows_and_says_how_to_see_more(small):
+    text = out(small, "FROM range(300000)")
+    assert text.count("│") == 2 * 1000 and " 999 " in text and " 1000 " not in text
+    end = "There are more rows than these 1,000; to see more: --rows 10000, or all of them: --format csv"
+    assert text.splitlines()[-1] == end
+    assert out(small, "FROM range(1000)").count("│") == 2 * 1000 and "more rows" not in out(small, "FROM range(1000)")
+    assert out(small, "FROM range(1500)", "--rows", "1500").count("│") == 2 * 1500
+
+
+def test_csv_and_json_give_all_rows_unless_fewer_are_asked_for(small):
+    assert len(out(small, "FROM range(30000)", "--format", "csv").splitlines()) == 30001
+    assert len(json.loads(out(small, "FROM range(3000)", "--format", "json"))) == 3000
+    done = small.run("sql", "FROM range(30000)", "--format", "json", "--rows", "2")
+    assert json.loads(done.stdout) == [{"range": 0}, {"range": 1}]
+    assert done.stderr == "There are more rows than these 2; to see more: --rows 20\n"
+
+
+@pytest.mark.parametrize("query", ["FROM range(100000000000)", SLOW])
+def test_ctrl_c_ends_a_query_with_a_sentence(query, small):
+    process = small.start("sql", query, "--csv", "--memory", "100GB", "--seconds", "300")
+    deadline = time.monotonic() + 60
+    while not is_open(small.warehouse, process.pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    done = small.finish(process)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "triage: Interrupted. The query was stopped.\n"
+
+
+def is_open(path, pid: int) -> bool:
+    """Whether a process has a file open."""
+    return str(path) in [file.path for file in psutil.Process(pid).open_files()]
+
+
+def test_a_terminal_never_gets_what_it_would_obey(small):
+    assert ESCAPED in out(small, ESCAPES) and "\x1b" not in out(small, ESCAPES)
+    assert ESCAPED in out(small, ESCAPES, COLUMNS="10"), "records, too"
+    shown = out(small, ESCAPES, "--format", "json")
+    assert set(shown) & {"\x1b", "\x9b", "\x07", "\x7f", "\u202e"} == set()
+    assert list(json.loads(shown)[0].values()) == ["a\x1b[31mred\x9b\x07\x7f\u202e"], "JSON escapes and loses nothing"
+
+
+def test_csv_holds_the_values_as_they_are_in_a_file_and_escaped_on_a_terminal(small):
+    assert "a\x1b[31mred\x9b" in out(small, ESCAPES, "--format", "csv")
+    ours, its = pty.openpty()
+    command = [sys.executable, "-m", "flows.cli", "sql", ESCAPES, "--format", "csv"]
+    subprocess.run(command, stdout=its, stderr=its, env=small.environment, cwd=small.folder, check=True)
+    os.close(its)
+    shown = os.read(ours, 10_000).decode()
+    os.close(ours)
+    assert ESCAPED in shown and "\x1b" not in shown
