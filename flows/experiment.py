@@ -13,6 +13,7 @@ from flows.selection import Narrowing, select
 from flows.sweep import ONE_AT_A_TIME
 from flows.tags import label_run
 from tasks.spec import Seed
+from warehouse.health import refuse_unusable
 
 
 @flow(
@@ -38,6 +39,7 @@ def experiment(
     """
     narrowing = Narrowing(models=[model], bits=[bits], recipes=[recipe])
     selection = select(grid, overrides, narrowing).with_seed(seed)
+    refuse_unusable()
     label_run(selection)
 
     failures = finish_all(submit_experiments(selection))

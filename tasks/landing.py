@@ -97,11 +97,11 @@ def is_landed(id: str) -> bool:
     landed, and is written again.
     """
     folder = home() / "landing" / id
-    if complete(folder, deep=True) is None:
-        return False
     try:
+        if complete(folder, deep=True) is None:
+            return False
         load_landing(folder)
-    except (BadInput, BrokenFolder):
+    except (BadInput, BrokenFolder, OSError):  # or another sweep is replacing it
         return False
     return True
 

@@ -55,7 +55,7 @@ def load_all(root: Path, database: Path | None = None) -> LoadReport:
         for folder in _landing_folders(root):
             try:
                 is_new = _load(con, folder, LandingManifest.read(folder, deep=True))
-            except TriageError as error:
+            except (TriageError, OSError) as error:  # or another sweep is replacing it
                 report.refused[folder.name] = str(error)
             else:
                 (report.loaded if is_new else report.unchanged).append(folder.name)
