@@ -19,6 +19,8 @@ from tasks.runtime.errors import BadInput
 FILE = "triage.duckdb"
 REBUILD = "triage warehouse rebuild"
 REMEDY = f"it can be rebuilt from the landing files: {REBUILD}"
+# DuckDB connects to such a file as a table in memory: what is written would be gone.
+_TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".xlsx", ".gz", ".zst")
 _DAMAGE = (
     "Corrupt database file",
     "not a valid DuckDB database file",
@@ -34,6 +36,8 @@ def check_place(path: Path) -> None:
 
     Where there is no file yet and `TRIAGE_WAREHOUSE` names the place, a temporary file is tried.
     """
+    if path.suffix.lower() in _TABLES:
+        raise BadInput(unreadable(path))
     try:
         if path.is_file():
             return
@@ -87,7 +91,10 @@ def damage_as_sentence(path: Path) -> Iterator[None]:
 
 def is_damage(error: Exception) -> bool:
     """Whether an error means that the file, not the statement, is at fault."""
-    return isinstance(error, duckdb.Error) and any(words in str(error) for words in _DAMAGE)
+    of_statement = duckdb.ProgrammingError | duckdb.DataError  # which may hold any words
+    if not isinstance(error, duckdb.Error) or isinstance(error, of_statement):
+        return False
+    return any(words in str(error) for words in _DAMAGE)
 
 
 def unreadable(path: Path) -> str:
@@ -95,6 +102,6 @@ def unreadable(path: Path) -> str:
     if path.suffix == ".duckdb":
         return f"{path} is damaged and cannot be opened as a warehouse; {REMEDY}."
     return (
-        f"{path} is a file of another kind and cannot be opened as a warehouse; "
+        f"{path} names a file of another kind, which cannot be opened as a warehouse; "
         f"{_set_to(path.with_suffix('.duckdb'))}"
     )
