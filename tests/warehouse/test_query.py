@@ -151,12 +151,12 @@ def test_bounds_hold_where_they_are_given_and_nowhere_else():
         BadInput, match="^The query was stopped after 0.2 seconds; allow more with --seconds, e.g. 600.$"
     ):
         query("SELECT count(*) FROM range(10000000000) WHERE hash(range) % 7 = 3", bounds=Bounds(seconds=0.2))
-    sql = "SELECT count(*) FROM (SELECT list(range) FROM range(20000000))"
+    sql = "SELECT len(list(range)) FROM range(20000000)"
     with pytest.raises(
         BadInput, match="^The query needs more than 100,000,000 bytes of memory; allow more with --memory"
     ):
         query_rows(sql, bounds=Bounds(memory=100_000_000))
-    assert query_rows(sql).rows == [(1,)]
+    assert query_rows(sql).rows == [(20_000_000,)]
     assert query("FROM prediction", bounds=Bounds(100_000_000, 60.0)).shape[0] == 10
 
 

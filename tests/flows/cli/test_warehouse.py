@@ -45,7 +45,7 @@ def test_a_file_that_is_no_warehouse_is_not_touched(args, tmp_path, monkeypatch)
     cases = tmp_path / "cases.csv"
     cases.write_text("text,label\nmy chest hurts,ED\n")
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(cases))
-    with pytest.raises(BadInput, match=f"{cases} names a file of another kind .* e.g. .*cases.duckdb"):
+    with pytest.raises(BadInput, match=f"{cases} names a file of another kind.* e.g. .*cases.duckdb"):
         app(args, standalone_mode=False)
     assert sorted(tmp_path.iterdir()) == [cases] and cases.read_text().startswith("text,label")
 
