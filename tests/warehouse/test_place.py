@@ -75,7 +75,7 @@ def test_a_tilde_is_the_users_folder_and_a_place_without_a_file_is_fine(tmp_path
 
 def test_a_name_that_is_too_long_is_refused_in_a_sentence(monkeypatch, tmp_path):
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / ("x" * 300 + ".duckdb")))
-    with pytest.raises(BadInput, match="File name too long"):
+    with pytest.raises(BadInput, match="path that is too long"):
         refuse_unusable()
 
 
