@@ -95,6 +95,7 @@ def _measure_step(
     _, _, gradients = update_gradients(
         stepping, prefix, case_numbers, objective, choice.micro_batch, None
     )
+    mx.eval(gradients)
     optimizer.update(model, gradients)
     mx.eval(model.trainable_parameters(), optimizer.state)
     seconds = time.perf_counter() - start

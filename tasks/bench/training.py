@@ -132,6 +132,7 @@ def _timed_steps(
         _, _, step = update_gradients(
             adapted, prefix, case_numbers, objective, setting.batch, dropout_key=None
         )
+        mx.eval(step)
         optimizer.update(model, step)
         mx.eval(model.trainable_parameters(), optimizer.state)
         seconds.append(time.perf_counter() - start)

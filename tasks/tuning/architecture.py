@@ -208,6 +208,13 @@ def run_last_block(
     return _finish_block(stack, layer, scored, attended)
 
 
+def record_past(stack: Stack, i: int, hidden: mx.array, past: SharedPast) -> None:
+    """Keys and values of block i for leading tokens (1, P, D), and nothing else of the block."""
+    layer = stack.layers[i]
+    keys, values = _keys_and_values(layer.self_attn, layer.input_layernorm(hidden), 0)
+    past.update_and_fetch(keys, values)
+
+
 def project(stack: Stack, hidden: mx.array) -> mx.array:
     """Final norm and head: (..., D) -> logits (..., V) in float32."""
     normed = final_norm(stack, hidden)
@@ -257,18 +264,13 @@ def _attend(
     T, D) and the past.
     """
     module = stack.layers[i].self_attn
-    batch, length, _ = normed.shape
-    rows = query_input.shape[1]
+    batch, rows, _ = query_input.shape
     queries = module.q_proj(query_input).reshape(batch, rows, module.n_heads, -1)
-    keys = module.k_proj(normed).reshape(batch, length, module.n_kv_heads, -1)
-    values = module.v_proj(normed).reshape(batch, length, module.n_kv_heads, -1)
-    values = values.transpose(0, 2, 1, 3)
     if "q_norm" in module:
         queries = module.q_norm(queries)
-        keys = module.k_norm(keys)
-
     queries = module.rope(queries.transpose(0, 2, 1, 3), offset=query_offset)
-    keys = module.rope(keys.transpose(0, 2, 1, 3), offset=offset)
+
+    keys, values = _keys_and_values(module, normed, offset)
     if past is not None:
         keys, values = past.update_and_fetch(keys, values)
 
@@ -280,6 +282,17 @@ def _attend(
             queries, keys, values, cache=None, scale=module.scale, mask=mask
         )
     return module.o_proj(output.transpose(0, 2, 1, 3).reshape(batch, rows, -1))
+
+
+def _keys_and_values(module: nn.Module, normed: mx.array, offset: int) -> tuple[mx.array, mx.array]:
+    """(B, T, D) to keys and values (B, heads, T, d), without the past."""
+    batch, length, _ = normed.shape
+    keys = module.k_proj(normed).reshape(batch, length, module.n_kv_heads, -1)
+    values = module.v_proj(normed).reshape(batch, length, module.n_kv_heads, -1)
+    if "k_norm" in module:
+        keys = module.k_norm(keys)
+    keys = module.rope(keys.transpose(0, 2, 1, 3), offset=offset)
+    return keys, values.transpose(0, 2, 1, 3)
 
 
 def _finish_block(stack: Stack, layer: nn.Module, hidden: mx.array, attended: mx.array) -> mx.array:

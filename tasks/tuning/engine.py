@@ -6,7 +6,7 @@ rows, and the blocks below the first LoRA block are read from the frozen prefix 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,8 +15,9 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_map
 
-from tasks.tuning.architecture import SharedPast, run_blocks, run_last_block
+from tasks.tuning.architecture import SharedPast, record_past, run_blocks, run_last_block
 from tasks.tuning.batches import TOKENS_AT_ONCE, Batch, Cases, make_batch, sorted_batches
+from tasks.tuning.dropout_masks import MaskRequest
 from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.head import RowScores, score_rows
 from tasks.tuning.lora import Adapted
@@ -70,11 +71,7 @@ class _EffectiveBatch:
         key = self.dropout_key
         past = leading_past(self.adapted, self.prefix, (*key, LEADING) if key else None)
         if key is not None:
-            per_case = self.prefix.cases.per_case
-            keys: list[tuple[int, ...]] = [
-                (*key, start + i // per_case) for i in range(len(part.rows))
-            ]
-            self.adapted.set_dropout(keys)
+            self.adapted.set_dropout(_case_keys(key, part, start, self.prefix.cases))
 
         terms = batch_terms(self.adapted, self.prefix, part, past)
         self.adapted.set_dropout(None)
@@ -98,6 +95,9 @@ def update_gradients(
 
     `dropout_key` is (seed, update). A case's mask depends on its position in the effective batch,
     and the leading tokens have one mask per update, so the micro-batch changes nothing but memory.
+
+    The last part is not evaluated yet: who reads the results evaluates them in one graph with what
+    else is made of them.
     """
     cases = prefix.cases
     model = adapted.stack.model
@@ -109,24 +109,62 @@ def update_gradients(
         len(case_numbers),
         dropout_key,
     )
-    length = make_batch(cases, case_numbers).length
     value_and_gradient = nn.value_and_grad(model, whole.loss)
     parameters = model.trainable_parameters()
 
     total = mx.array(0.0)
     parts = mx.zeros(3)
     gradients = None
-    for start in range(0, whole.count, micro_batch):
-        batch = make_batch(cases, case_numbers[start : start + micro_batch], length)
+    for start, batch in _parts(cases, case_numbers, micro_batch):
         (loss, loss_parts), gradient = value_and_gradient(model, batch, start)
         gradients = gradient if gradients is None else tree_map(mx.add, gradients, gradient)
         total = total + loss
         parts = parts + loss_parts
-        mx.eval(total, parts, gradients)
+        if start + micro_batch < whole.count:
+            mx.eval(total, parts, gradients)
 
     # Differentiation leaves its own copies of the parameters in the model.
     model.update(parameters)
     return total, parts, gradients
+
+
+def _case_keys(
+    dropout_key: tuple[int, int], part: Batch, start: int, cases: Cases
+) -> list[tuple[int, ...]]:
+    """The dropout key of each row of a part whose first case is the batch's case `start`."""
+    return [(*dropout_key, start + i // cases.per_case) for i in range(len(part.rows))]
+
+
+def mask_requests(
+    adapted: Adapted,
+    prefix: Prefix,
+    case_numbers: Sequence[int],
+    micro_batch: int,
+    dropout_key: tuple[int, int],
+) -> Iterator[MaskRequest]:
+    """The dropout masks that `update_gradients` takes with the same arguments, in its order."""
+    cases = prefix.cases
+    last = adapted.stack.depth - 1
+    for start, part in _parts(cases, case_numbers, micro_batch):
+        if cases.leading > 0:
+            for module in adapted.dropouts:
+                if module.block < last or module.at_every_position:
+                    yield module.request([(*dropout_key, LEADING)], cases.leading)
+
+        keys = _case_keys(dropout_key, part, start, cases)
+        for module in adapted.dropouts:
+            everywhere = module.block < last or module.at_every_position
+            positions = part.length - cases.leading if everywhere else part.targets.shape[1]
+            yield module.request(keys, positions)
+
+
+def _parts(
+    cases: Cases, case_numbers: Sequence[int], micro_batch: int
+) -> Iterator[tuple[int, Batch]]:
+    """The parts of an effective batch, padded to one length, with the place of their first case."""
+    length = make_batch(cases, case_numbers).length
+    for start in range(0, len(case_numbers), micro_batch):
+        yield start, make_batch(cases, case_numbers[start : start + micro_batch], length)
 
 
 def step_peak(adapted: Adapted, prefix: Prefix, objective: Objective, count: int = 1) -> int:
@@ -144,7 +182,7 @@ def step_peak(adapted: Adapted, prefix: Prefix, objective: Objective, count: int
     mx.reset_peak_memory()
 
     usual_limit = mx.set_memory_limit(0)
-    update_gradients(adapted, prefix, [longest] * count, objective, count, (0, 0))
+    mx.eval(update_gradients(adapted, prefix, [longest] * count, objective, count, (0, 0)))
     mx.set_memory_limit(usual_limit)
     return int(mx.get_peak_memory() - held)
 
@@ -179,16 +217,19 @@ def leading_past(
 
     None for a block that needs none.
 
-    MLX computes them lazily, and of the last block's output nothing.
+    MLX computes them lazily, and nothing else of the last block.
     """
     stack = adapted.stack
     start = prefix.boundary
     if prefix.cases.leading == 0:
         return [None] * stack.depth
 
-    past = [SharedPast() if i >= start else None for i in range(stack.depth)]
+    last = stack.depth - 1
+    recorded = SharedPast()
+    past = [SharedPast() if i >= start else None for i in range(last)] + [recorded]
     adapted.set_dropout([dropout_key] if dropout_key else None)
-    run_blocks(stack, prefix.leading_hidden(), start, stack.depth, past)
+    hidden = run_blocks(stack, prefix.leading_hidden(), start, last, past)
+    record_past(stack, last, hidden, recorded)
     adapted.set_dropout(None)
     return past
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-import numpy as np
 from mlx.utils import tree_flatten
 from mlx_lm.tuner.lora import LoRALinear
 from mlx_lm.tuner.utils import linear_to_lora_layers
@@ -20,9 +19,10 @@ from tasks.runtime.device import keep_freed_memory
 from tasks.runtime.errors import BadInput
 from tasks.spec import Recipe, Training
 from tasks.tuning.architecture import Stack, take_apart
+from tasks.tuning.dropout_masks import RANDOM_STEPS, MaskRequest, MasksAhead
 
-# 16 random bits an element: half the work of 32, and a probability exact to 1e-5.
-RANDOM_STEPS = 1 << 16
+# Modules that the pruned last block computes at every position; the others only where a row is scored.
+AT_EVERY_POSITION = ("self_attn.k_proj", "self_attn.v_proj")
 
 
 class KeyedDropout(nn.Module):
@@ -30,14 +30,18 @@ class KeyedDropout(nn.Module):
     the batch.
 
     So the micro-batch size changes nothing, and a dropout pass can be repeated. Off until keys are
-    set. `place` is (layer, module), so that no two modules share a mask.
+    set. `place` is (layer, module), so that no two modules share a mask; `width` is the size of the
+    inputs, and `target` the module's name within its block.
     """
 
-    def __init__(self, probability: float, place: tuple[int, int]) -> None:
+    def __init__(self, probability: float, place: tuple[int, int], width: int, target: str) -> None:
         super().__init__()
         self._probability = probability
         self._place = place
+        self._width = width
+        self._target = target
         self._keys: list[tuple[int, ...]] | None = None
+        self._ahead: MasksAhead | None = None
 
     def set_keys(self, keys: list[tuple[int, ...]] | None) -> None:
         """One key (a tuple of integers) per sequence of the next forward pass.
@@ -46,18 +50,37 @@ class KeyedDropout(nn.Module):
         """
         self._keys = keys
 
+    def take_from(self, ahead: MasksAhead | None) -> None:
+        """Take masks that were drawn ahead; None: draw them when they are needed."""
+        self._ahead = ahead
+
     @property
     def keys_now(self) -> list[tuple[int, ...]] | None:
         """The keys of the next forward pass."""
         return self._keys
 
+    @property
+    def block(self) -> int:
+        """The block that the module is in."""
+        return self._place[0]
+
+    @property
+    def at_every_position(self) -> bool:
+        """Whether the module is computed for every position, in the last block too."""
+        return self._target in AT_EVERY_POSITION
+
+    def request(self, keys: Sequence[tuple[int, ...]], positions: int) -> MaskRequest:
+        """The masks of a forward pass over sequences of `positions` positions."""
+        drop = round(self._probability * RANDOM_STEPS)
+        return MaskRequest(tuple(keys), self._place, (positions, self._width), drop)
+
     def __call__(self, x: mx.array) -> mx.array:
         if self._probability == 0 or self._keys is None:
             return x
 
-        drop = round(self._probability * RANDOM_STEPS)
-        draws = np.stack([_draws((*key, *self._place), x.shape[1:]) for key in self._keys])
-        return x * mx.array(draws >= drop) * (RANDOM_STEPS / (RANDOM_STEPS - drop))
+        request = self.request(self._keys, x.shape[1])
+        mask = request.draw() if self._ahead is None else self._ahead.take(request)
+        return x * mx.array(mask) * (RANDOM_STEPS / (RANDOM_STEPS - request.drop))
 
 
 @dataclass(frozen=True)
@@ -77,6 +100,11 @@ class Adapted:
         """Set the keys of every dropout module, see `KeyedDropout.set_keys`."""
         for module in self.dropouts:
             module.set_keys(keys)
+
+    def take_masks_from(self, ahead: MasksAhead | None) -> None:
+        """Set where every dropout module takes its masks, see `KeyedDropout.take_from`."""
+        for module in self.dropouts:
+            module.take_from(ahead)
 
 
 def load_variant(folder: Path, compute_path: str) -> Stack:
@@ -109,7 +137,7 @@ def add_lora(stack: Stack, recipe: Recipe, training: Training, seed: int) -> Ada
 
     boundary = stack.depth - training.num_layers
     dropouts = [
-        _key_dropout(_module(stack.layers[i], target), recipe.dropout, (i, j))
+        _key_dropout(_module(stack.layers[i], target), recipe.dropout, (i, j), target)
         for i in range(boundary, stack.depth)
         for j, target in enumerate(training.target_modules)
     ]
@@ -141,10 +169,12 @@ def _lora_parameters(recipe: Recipe, training: Training) -> dict[str, object]:
     }
 
 
-def _key_dropout(module: nn.Module, probability: float, place: tuple[int, int]) -> KeyedDropout:
+def _key_dropout(
+    module: nn.Module, probability: float, place: tuple[int, int], target: str
+) -> KeyedDropout:
     """Replace the dropout of a LoRA module by one with keys."""
     assert isinstance(module, LoRALinear)
-    dropout = KeyedDropout(probability, place)
+    dropout = KeyedDropout(probability, place, module.lora_a.shape[0], target)
     module.dropout = dropout
     return dropout
 
@@ -185,14 +215,3 @@ def _module(layer: nn.Module, path: str) -> Any:
     for part in path.split("."):
         layer = getattr(layer, part)
     return layer
-
-
-def _draws(key: tuple[int, ...], shape: tuple[int, ...]) -> np.ndarray:
-    """Uniform 16-bit integers of a shape, from a key alone.
-
-    Raw PCG64 output is the same in every numpy.
-    """
-    count = math.prod(shape)
-    # Four 16-bit integers from each 64-bit one.
-    raw = np.random.PCG64(np.random.SeedSequence(key)).random_raw(-(-count // 4))
-    return raw.astype("<u8").view("<u2")[:count].reshape(shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,7 +18,15 @@ from tasks.runtime.events import CurvePoint, Emit, TrainingReport, ValidationRep
 from tasks.spec import ExperimentSpec
 from tasks.tuning import checkpoint
 from tasks.tuning.batches import Cases, training_batches
-from tasks.tuning.engine import Gradients, Scores, score_cases, update_gradients, validation_value
+from tasks.tuning.dropout_masks import MasksAhead, drawn_ahead
+from tasks.tuning.engine import (
+    Gradients,
+    Scores,
+    mask_requests,
+    score_cases,
+    update_gradients,
+    validation_value,
+)
 from tasks.tuning.fit import with_checkpoints
 from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.lora import Adapted, adapter_weights
@@ -58,10 +67,17 @@ def learning_rate(spec: ExperimentSpec, update: int) -> float:
     return peak * factors[spec.training.decay]
 
 
-def clip_gradients(gradients: Gradients, limit: float | None) -> tuple[Gradients, float]:
-    """Gradients with at most the norm `limit` over all tensors, and their norm before clipping."""
-    squares = [float(np.array(mx.square(g).sum())) for _, g in tree_flatten(gradients)]
-    norm = float(np.sqrt(sum(squares)))
+def clip_gradients(
+    gradients: Gradients, limit: float | None, others: Sequence[mx.array] = ()
+) -> tuple[Gradients, float]:
+    """Gradients with at most the norm `limit` over all tensors, and their norm before clipping.
+
+    `others` are evaluated with them: each evaluation waits for the device.
+    """
+    sums = mx.stack([mx.square(g).sum() for _, g in tree_flatten(gradients)])
+    mx.eval(sums, gradients, others)
+    # In float64 and in the order of the tensors.
+    norm = float(np.sqrt(sum(np.array(sums).tolist())))
     if limit is None or not norm > limit:
         return gradients, norm
     return tree_map(lambda g: g * (limit / norm), gradients), norm
@@ -115,6 +131,7 @@ class TrainingRun:
         self.emit = emit
         self.choice = choice or MemoryChoice(spec.recipe.batch_size)
         self.checkpoints = folder / "checkpoint"
+        self.masks: MasksAhead | None = None
 
         # Two views of one model: blocks may be computed again in the backward pass, never in
         # validation.
@@ -136,13 +153,16 @@ class TrainingRun:
         Raises Diverged with the progress up to then as its `reached`.
         """
         try:
-            self._make_updates()
+            with drawn_ahead(self.spec.recipe.dropout > 0) as self.masks:
+                self.stepping.take_masks_from(self.masks)
+                self._make_updates()
         except Diverged as error:
             if self.progress.unreported:
                 self._report(learning_rate(self.spec, self.progress.update - 1))
             error.reached = self.progress
             raise
         finally:
+            self.stepping.take_masks_from(None)
             self.progress.keep_peaks()
 
     def _make_updates(self) -> None:
@@ -150,12 +170,14 @@ class TrainingRun:
         recipe, training = self.spec.recipe, self.spec.training
         cases = self.splits.train.cases
         batches = training_batches(cases, recipe.batch_size, self.spec.seed, self.progress.update)
+        following = next(batches)
+        self._expect_masks(following, self.progress.update)
 
         while self.progress.update < recipe.iterations and not self._is_out_of_patience():
             started = time.perf_counter()
-            case_numbers = next(batches)
+            case_numbers, following = following, next(batches)
             rate = learning_rate(self.spec, self.progress.update)
-            self.progress.unreported.append(self._update(case_numbers, rate))
+            self.progress.unreported.append(self._update(case_numbers, rate, following))
             self._count_update(case_numbers, time.perf_counter() - started)
 
             last = self.progress.update == recipe.iterations
@@ -164,20 +186,26 @@ class TrainingRun:
             if last or self.progress.update % training.evaluate_every == 0:
                 self._evaluate_and_save()
 
-    def _update(self, case_numbers: list[int], rate: float) -> tuple[float, list[float]]:
-        """Make one optimizer update; returns the loss and its parts [label, other, cost]."""
+    def _update(
+        self, case_numbers: list[int], rate: float, following: list[int]
+    ) -> tuple[float, list[float]]:
+        """Make one optimizer update; returns the loss and its parts [label, other, cost].
+
+        `following`: the cases of the next update, whose dropout masks are drawn meanwhile.
+        """
         number = self.progress.update
-        key = (self.spec.seed, number) if self.spec.recipe.dropout > 0 else None
         loss, parts, gradients = update_gradients(
             self.stepping,
             self.splits.train,
             case_numbers,
             self.objective,
             self.choice.micro_batch,
-            key,
+            self._dropout_key(number),
         )
+        self._expect_masks(following, number + 1)
+        limit = self.spec.training.max_gradient_norm
+        gradients, norm = clip_gradients(gradients, limit, (loss, parts))
         value = float(np.array(loss))
-        gradients, norm = clip_gradients(gradients, self.spec.training.max_gradient_norm)
         _refuse_divergence(value, norm, number + 1)
 
         model = self.stepping.stack.model
@@ -185,6 +213,16 @@ class TrainingRun:
         self.optimizer.update(model, gradients)
         mx.eval(model.trainable_parameters(), self.optimizer.state)
         return value, np.array(parts).tolist()
+
+    def _dropout_key(self, number: int) -> tuple[int, int] | None:
+        return (self.spec.seed, number) if self.spec.recipe.dropout > 0 else None
+
+    def _expect_masks(self, case_numbers: list[int], number: int) -> None:
+        """Have the dropout masks of an update drawn in their thread, if there is such an update."""
+        key = self._dropout_key(number)
+        if self.masks is not None and key is not None and number < self.spec.recipe.iterations:
+            arguments = (self.stepping, self.splits.train, case_numbers, self.choice.micro_batch)
+            self.masks.expect(mask_requests(*arguments, key))
 
     def _count_update(self, case_numbers: list[int], seconds: float) -> None:
         rows = self.splits.train.cases.rows_of(case_numbers)

@@ -88,7 +88,7 @@ def training_peak(made, prefix, some, objective, count):
     longest = max(range(len(some.encoded)), key=lambda c: len(some.encoded[c].prompt))
     mx.clear_cache()
     mx.reset_peak_memory()
-    update_gradients(made, prefix, [longest] * count, objective, count, (0, 0))
+    mx.eval(update_gradients(made, prefix, [longest] * count, objective, count, (0, 0)))
     return mx.get_peak_memory()
 
 

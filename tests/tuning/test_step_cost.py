@@ -1,0 +1,144 @@
+"""What a training step costs the host: evaluations, graph nodes, and dropout masks that a thread draws ahead."""
+
+import io
+import threading
+from collections import Counter
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from tasks.runtime.errors import Diverged
+from tasks.runtime.events import TrainingReport
+from tasks.tuning import engine, trainer
+from tasks.tuning.dropout_masks import MaskRequest, MasksAhead
+from tasks.tuning.engine import mask_requests, update_gradients
+from tasks.tuning.losses import make_objective
+from tests.tuning import tiny
+from tests.tuning.test_trainer import run
+
+BOTH = pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
+
+
+def is_lazy(array):
+    graph = io.StringIO()
+    mx.export_to_dot(graph, array)
+    return "rectangle" in graph.getvalue()
+
+
+class CountingNumpy:
+    """numpy, with a count of the arrays of MLX that it has to evaluate."""
+
+    def __init__(self, counted):
+        self.counted = counted
+
+    def __getattr__(self, name):
+        return getattr(np, name)
+
+    def array(self, values, *args):
+        if isinstance(values, mx.array) and is_lazy(values):
+            self.counted.append("np.array")
+        return np.array(values, *args)
+
+
+@pytest.fixture
+def evaluations(monkeypatch):
+    """The evaluations so far, each a wait of the host for the device."""
+    counted = []
+    for name in ("eval", "async_eval"):
+        original = getattr(mx, name)
+        monkeypatch.setattr(mx, name, lambda *a, of=original, n=name: counted.append(n) or of(*a))
+    for module in (trainer, engine):
+        monkeypatch.setattr(module, "np", CountingNumpy(counted))
+    return counted
+
+
+@pytest.mark.parametrize("clipping", [{}, {"max_gradient_norm": 1e-3}])
+def test_a_step_evaluates_loss_parts_and_norm_in_one_graph_and_the_optimizer_in_another(
+    clipping, tmp_path, evaluations
+):
+    counts = []
+    for iterations in (3, 8):
+        before = len(evaluations)
+        often = {"report_every": 100, "evaluate_every": 100} | clipping
+        run(tiny.safety(dropout=0.1, iterations=iterations), tmp_path / str(iterations), **often)
+        counts.append(len(evaluations) - before)
+    assert counts[1] - counts[0] == 2 * 5
+
+
+class Recorder:
+    """Draws masks when they are taken, and keeps their requests."""
+
+    def __init__(self):
+        self.requests = []
+
+    def take(self, request):
+        self.requests.append(request)
+        return request.draw()
+
+
+@BOTH
+@pytest.mark.parametrize("template", [tiny.SINGLE, tiny.MULTI])
+@pytest.mark.parametrize(("dense", "micro_batch"), [(True, 4), (True, 3), (False, 4)])
+def test_the_masks_that_are_drawn_ahead_are_those_that_a_step_takes(architecture, template, dense, micro_batch):
+    made, some = tiny.adapted(architecture, 4, dense, tiny.safety(dropout=0.1)), tiny.cases(6, template)
+    prefix, objective = tiny.no_store(made, some), make_objective(tiny.safety(), some.labels)
+    recorder = Recorder()
+    made.take_masks_from(recorder)
+    update_gradients(made, prefix, [0, 2, 4, 5], objective, micro_batch, (42, 7))
+    assert recorder.requests
+    assert Counter(recorder.requests) == Counter(mask_requests(made, prefix, [0, 2, 4, 5], micro_batch, (42, 7)))
+
+
+@pytest.mark.parametrize("limit", [0, 100, 1 << 20])
+def test_masks_from_the_thread_equal_those_that_are_drawn_when_needed_however_few_are_drawn_ahead(limit):
+    requests = [MaskRequest(((42, 1, i), (42, 2, i)), (3, i), (5, 9), 6554) for i in range(4)]
+    ahead = MasksAhead(limit)
+    try:
+        ahead.expect([*requests, requests[0]])
+        for request in [*requests, requests[0], MaskRequest(((1,),), (0, 0), (2, 3), 100)]:
+            np.testing.assert_array_equal(ahead.take(request), request.draw())
+        assert ahead.taken + ahead.missed == 6 and (limit or ahead.missed == 6)
+    finally:
+        ahead.close()
+
+
+def test_masks_of_updates_that_were_given_up_are_forgotten():
+    ahead = MasksAhead()
+    try:
+        first, second = (MaskRequest(((update,),), (0, 0), (50, 50), 6554) for update in (1, 2))
+        ahead.expect([first])
+        ahead.expect([second])
+        np.testing.assert_array_equal(ahead.take(second), second.draw())
+        ahead.expect([])
+        assert ahead.held_bytes == 0
+    finally:
+        ahead.close()
+
+
+def threads():
+    return [thread for thread in threading.enumerate() if thread.name == "dropout masks"]
+
+
+def test_a_training_with_masks_drawn_ahead_equals_one_without_and_leaves_no_thread(tmp_path, monkeypatch):
+    a_recipe = tiny.safety(dropout=0.1, iterations=6)
+    seen = []
+    ahead, progress, *_ = run(a_recipe, tmp_path / "ahead", emit=lambda event: seen.append(len(threads())))
+    assert set(seen) == {1} and threads() == []
+    monkeypatch.setattr(MasksAhead, "take", lambda self, request: request.draw())
+    monkeypatch.setattr(MasksAhead, "expect", lambda self, requests: None)
+    without, other, *_ = run(a_recipe, tmp_path / "without")
+    assert all((np.array(ahead[k]) == np.array(without[k])).all() for k in ahead)
+    assert [p.loss for p in progress.curve] == [p.loss for p in other.curve]
+
+
+@pytest.mark.parametrize("error", [Diverged("planted"), KeyboardInterrupt()])
+def test_the_thread_ends_with_a_training_that_fails(error, tmp_path):
+    def fail(event):
+        if isinstance(event, TrainingReport):
+            assert len(threads()) == 1
+            raise error
+
+    with pytest.raises(type(error)):
+        run(tiny.recipe(dropout=0.1), tmp_path, emit=fail)
+    assert threads() == []
