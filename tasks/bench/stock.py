@@ -19,41 +19,36 @@ from tasks.bench.setting import (
     Measured,
     Setting,
     Weights,
-    bench_cases,
     first_gradients,
     start_adapter,
 )
 from tasks.runtime.device import backend, compute_dtype
 from tasks.tuning.batches import Cases
 
-# A full step of stock as installed takes about a minute, so that it is warmed up with a small one.
-WARM_UP_CASES = 2
-WARM_UP_TOKENS = 16
+# A step on packed weights takes about a minute on a CPU.
+SLOW_REPEATS = 1
 # Room for stock's padding; at its limit stock would cut the padding target off.
 PADDING = 64
 
 
 def measure_stock(setting: Setting, cases: Cases) -> Measured:
-    """Time `train()` on the batch: several steps where the weights are dense, one where they are
-    packed.
+    """Time the steps of `train()` on the batch after its first, in which it is compiled.
+
+    Several steps, or one where the weights are packed on a CPU.
     """
     dense = setting.engine == "stock_dense"
-    notes = _compile_where_possible()
+    compiling = _compile_where_possible()
     model = _stock_model(setting, dense)
     weights_bytes = mx.get_active_memory()
-    warm_up = bench_cases(
-        setting.config["vocab_size"], min(WARM_UP_CASES, setting.batch), WARM_UP_TOKENS
-    )
-    _train(model, setting, warm_up, steps=1)
-    start_adapter(model)
     mx.reset_peak_memory()
-    clock = _train(model, setting, cases, steps=1 + setting.repeats if dense else 1)
+    slow = backend() == "cpu" and not dense
+    repeats = SLOW_REPEATS if slow else setting.repeats
+    clock = _train(model, setting, cases, steps=1 + repeats)
     peak = mx.get_peak_memory()
     cached = mx.get_cache_memory()
 
-    seconds = clock.seconds[1:] if dense else clock.seconds
-    small_step = f"n=1, after a warm-up step of {len(warm_up.rows)} x {WARM_UP_TOKENS} tokens"
-    notes = ["after a warm-up step" if dense else small_step, *notes]
+    seconds = clock.seconds[1:]
+    notes = ["n=1, after a warm-up step" if slow else "after a warm-up step", *compiling]
     batches = iterate_batches(_dataset(cases), setting.batch, setting.length + PADDING)
     tokens, lengths = next(batches)
     flops = matmul_flops(model, lambda m: default_loss(m, tokens, lengths)[0])

@@ -30,11 +30,13 @@ from tasks.models.manifest import VariantManifest
 from tasks.runtime.device import compute_path, measure, peak_resident_bytes
 from tasks.runtime.events import Emit
 from tasks.tuning.batches import Cases, make_batch
+from tasks.tuning.compiled import CompiledUpdates, compiles
 from tasks.tuning.engine import batch_terms, leading_past, update_gradients
 from tasks.tuning.frozen_prefix import Prefix, open_prefix
 from tasks.tuning.lora import Adapted, add_lora, load_variant
 from tasks.tuning.losses import Objective, make_objective, objective_sum, scored_tokens
 from tasks.tuning.memory import CACHE_BYTES
+from tasks.tuning.trainer import clip_gradients
 
 GRADIENTS = "gradients.safetensors"
 
@@ -124,16 +126,24 @@ def _timed_steps(
     optimizer = setting.optimizer()
     optimizer.init(model.trainable_parameters())
     case_numbers = range(setting.batch)
+    compiled = CompiledUpdates(adapted, prefix, objective, optimizer, setting.batch, limit=None)
+
+    def update() -> None:
+        """One update as the trainer makes it on this backend."""
+        if compiles():
+            compiled.start(case_numbers, setting.recipe.learning_rate, None)
+            return
+
+        step = update_gradients(adapted, prefix, case_numbers, objective, setting.batch, None)
+        gradients, _ = clip_gradients(step[2], None, step[:2])
+        optimizer.update(model, gradients)
+
     gradients: Weights = {}
     seconds = []
     mx.reset_peak_memory()
     for _ in range(1 + setting.repeats):
         start = time.perf_counter()
-        _, _, step = update_gradients(
-            adapted, prefix, case_numbers, objective, setting.batch, dropout_key=None
-        )
-        mx.eval(step)
-        optimizer.update(model, step)
+        update()
         mx.eval(model.trainable_parameters(), optimizer.state)
         seconds.append(time.perf_counter() - start)
         gradients = gradients or first_gradients(optimizer)

@@ -12,8 +12,9 @@ from rich.console import Console
 from flows.bench import training
 from flows.bench.memory import Step, bench_memory
 from flows.bench.training import bench_table, bench_train
+from tasks.bench import stock
 from tasks.bench.flops import matmul_flops
-from tasks.bench.setting import bench_cases
+from tasks.bench.setting import Setting, bench_cases
 from tasks.runtime.errors import BadInput, TriageError
 from tasks.runtime.store import home
 from warehouse.query import query
@@ -51,6 +52,26 @@ def test_all_engines_make_the_same_step_and_the_figures_reach_the_warehouse(mode
     assert landed.value.to_dict() == {key: value for key, value in ours.items() if value is not None}
     assert landed.unit.to_dict().items() >= {"tokens_per_second": "tokens/s", "peak_rss_bytes": "B"}.items()
     assert landed.n["seconds_per_step"] == 2 and landed.n["peak_memory_bytes"] == 1
+
+
+@pytest.mark.parametrize(("on", "steps"), [("metal", 4), ("cpu", 2)])
+def test_stock_is_timed_after_a_step_of_the_same_shape_in_which_it_is_compiled(on, steps, monkeypatch, tmp_path):
+    timed = []
+
+    class Stopped(Exception):
+        pass
+
+    def train(model, setting, cases, steps):
+        timed.append((len(cases.rows), steps))
+        raise Stopped
+
+    monkeypatch.setattr(stock, "backend", lambda: on)
+    monkeypatch.setattr(stock, "_stock_model", lambda setting, dense: None)
+    monkeypatch.setattr(stock, "_train", train)
+    setting = Setting(engine="stock", variant=tmp_path, folder=tmp_path, batch=4, length=40, layers=2, repeats=3)
+    with pytest.raises(Stopped):
+        stock.measure_stock(setting, bench_cases(vocabulary=100, batch=4, length=40))
+    assert timed == [(4, steps)]
 
 
 def test_a_benchmark_case_has_as_many_tokens_as_asked_and_stocks_mask():
