@@ -13,6 +13,7 @@ import mlx.core as mx
 import numpy as np
 
 from tasks.judging.fidelity import Predicted, fidelity_figures
+from tasks.runtime.device import compute_path
 from tasks.runtime.errors import TriageError
 from tasks.runtime.events import Emit, ProgressReport
 from tasks.runtime.manifest import Manifest
@@ -27,6 +28,7 @@ from tasks.tuning.lora import Adapted, load_variant
 from tasks.tuning.memory import CACHE_BYTES
 from tasks.tuning.sets import load_set, load_template
 
+PATH = "dequantised_f32"
 TOKENS_AT_ONCE = 1024  # logits of every position are needed, so batches are small
 
 
@@ -67,10 +69,12 @@ class OpenModel:
 def _open(folder: Path, cases: Cases, trained_blocks: int, home: Path, emit: Emit) -> OpenModel:
     """Load a model.
 
-    With `trained_blocks` it starts from the frozen prefix that recipes with so many of them share.
+    With `trained_blocks` it starts from the frozen prefix that recipes with so many of them share,
+    where they compute in float32 too: for a sample alone a prefix of the whole set is not stored.
     """
-    stack = load_variant(folder, "dequantised_f32")
-    boundary = max(stack.depth - trained_blocks, 0) if trained_blocks else 0
+    stack = load_variant(folder, PATH)
+    shared = trained_blocks > 0 and compute_path() == PATH
+    boundary = max(stack.depth - trained_blocks, 0) if shared else 0
     adapted = Adapted(stack, (), boundary, 0)
     prefix = open_prefix(stack, cases, boundary, home, Manifest.read(folder).digest, emit)
     return OpenModel(folder.name, adapted, prefix, leading_past(adapted, prefix))

@@ -345,6 +345,25 @@ def test_fidelity_is_measured_against_the_unquantised_model_and_8_bits_are_close
     assert figures["4"]["reference_perplexity"] == pytest.approx(np.exp(nll / count), rel=1e-4)
 
 
+def test_where_trainings_compute_on_packed_weights_fidelity_stores_no_prefix_for_its_sample(
+    study, tmp_path, monkeypatch
+):
+    """Its float32 prefix of the whole set would be read by nothing else."""
+    spec, args, _ = study["tiny-llama", "baseline"]
+    base = base_folder(fetch_base(spec.model, Path(args["home"])), Path(args["home"]))
+
+    def figures(home):
+        job = {"reference": str(base), "cases": 10, "data": args["data"], "home": str(home),
+               "training": spec.training.model_dump(mode="json"), "variants": {"4": args["variant"]}}  # fmt: skip
+        return fidelity_job.run(job, quiet)["figures"]["4"]["vocabulary"]
+
+    stored = figures(tmp_path / "shared")
+    monkeypatch.setattr(fidelity_job, "compute_path", lambda: "packed")
+    computed = figures(tmp_path / "alone")
+    assert list((tmp_path / "shared/prefixes").iterdir()) and not (tmp_path / "alone/prefixes").exists()
+    assert computed["kl_mean"] == pytest.approx(stored["kl_mean"], rel=1e-3)
+
+
 def test_fidelity_of_a_set_with_one_case_has_divergences_and_no_perplexity_and_nan_is_refused(study, tmp_path):
     spec, args, _ = study["tiny-llama", "baseline"]
     data = shutil.copytree(args["data"], tmp_path / "data")
