@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx_lm.models.base import create_attention_mask, scaled_dot_product_attention
+from mlx_lm.models.base import scaled_dot_product_attention
 
 from tasks.runtime.errors import BadInput
 from tasks.tuning.cpu_kernels import additive, attention, geglu, swiglu
@@ -135,7 +136,7 @@ def run_blocks(
         cache = past[i] if past else None
         offset = cache.offset if cache is not None else 0
         if window not in masks:
-            masks[window] = _mask(stack, hidden, window, offset)
+            masks[window] = attention_mask(stack, hidden.shape[1], window, offset)
 
         run = _checkpointed if stack.checkpointing else _run_block
         hidden = run(stack, i, hidden, masks[window], offset, cache)
@@ -149,9 +150,14 @@ def _run_block(
     if not stack.cpu_kernels:
         return layer(hidden, mask, cache)
 
+    module = layer.self_attn
     normed = layer.input_layernorm(hidden)
-    attended = _attend(stack, i, normed, normed, offset, offset, mask, cache)
-    return _finish_block(stack, layer, hidden, attended)
+    queries = queries_of(module, normed, offset)
+    keys, values = keys_and_values(module, normed, offset)
+    if cache is not None:
+        keys, values = cache.update_and_fetch(keys, values)
+    output = module.o_proj(attended(stack, module, queries, keys, values, mask))
+    return finish_block(stack, layer, hidden, output)
 
 
 def _checkpointed(
@@ -164,14 +170,14 @@ def _checkpointed(
     the dropout masks of this call are restored for the second computation.
     """
     layer = stack.layers[i]
-    masks = [(module, module.keys_now) for module in layer.modules() if hasattr(module, "keys_now")]
+    masks = dropout_states(layer)
 
     def run(
         weights: dict[str, object], hidden: mx.array, leading: list[mx.array]
     ) -> tuple[mx.array, list[mx.array]]:
         layer.update(weights)
-        for module, keys in masks:
-            module.set_keys(keys)
+        for module, state in masks:
+            module.set_keys(*state)
         past = SharedPast(*leading) if cache is not None else None
         hidden = _run_block(stack, i, hidden, mask, offset, past)
         return hidden, past.arrays() if past is not None and not leading else []
@@ -181,6 +187,11 @@ def _checkpointed(
     if recorded and cache is not None:
         cache.keys, cache.values = recorded
     return hidden
+
+
+def dropout_states(layer: nn.Module) -> list[tuple[Any, Any]]:
+    """The dropout modules of a block and their keys, to be set again before a second computation."""
+    return [(module, module.keys_now) for module in layer.modules() if hasattr(module, "keys_now")]
 
 
 def run_last_block(
@@ -193,25 +204,48 @@ def run_last_block(
     row is scored. `first_row` (B,) is the first scored position of each sequence within `hidden`.
     Rows past a sequence's own end are computed and must be masked by the caller.
     """
+    layer = stack.layers[-1]
+    offset = past.offset if past is not None else 0
+    normed = layer.input_layernorm(hidden)
+    keys, values = keys_and_values(layer.self_attn, normed, offset)
+    if past is not None:
+        keys, values = past.update_and_fetch(keys, values)
+    return last_rows(stack, hidden, normed, keys, values, first_row, rows)
+
+
+def last_rows(
+    stack: Stack,
+    hidden: mx.array,
+    normed: mx.array,
+    keys: mx.array,
+    values: mx.array,
+    first_row: mx.array,
+    rows: int,
+) -> mx.array:
+    """The last block for `rows` rows of each sequence, given its keys and values at every position.
+
+    `normed`: `hidden` after the first norm.
+    """
     i = stack.depth - 1
     layer = stack.layers[i]
-    offset = past.offset if past is not None else 0
+    module = layer.self_attn
     length = hidden.shape[1]
+    offset = keys.shape[2] - length
     index = mx.minimum(first_row[:, None] + mx.arange(rows)[None, :], length - 1)
-    normed = layer.input_layernorm(hidden)
-    queries = mx.take_along_axis(normed, index[:, :, None], axis=1)
+    chosen = mx.take_along_axis(normed, index[:, :, None], axis=1)
+    queries = queries_of(module, chosen, index[:, 0] + offset)
 
-    visible = _visible((index + offset)[:, None, :, None], offset + length, stack.windows[i])
-    mask = additive(visible) if stack.cpu_kernels else visible
-    attended = _attend(stack, i, queries, normed, index[:, 0] + offset, offset, mask, past)
+    seen = visible((index + offset)[:, None, :, None], offset + length, stack.windows[i])
+    mask = additive(seen) if stack.cpu_kernels else seen
+    output = module.o_proj(attended(stack, module, queries, keys, values, mask))
     scored = mx.take_along_axis(hidden, index[:, :, None], axis=1)
-    return _finish_block(stack, layer, scored, attended)
+    return finish_block(stack, layer, scored, output)
 
 
 def record_past(stack: Stack, i: int, hidden: mx.array, past: SharedPast) -> None:
     """Keys and values of block i for leading tokens (1, P, D), and nothing else of the block."""
     layer = stack.layers[i]
-    keys, values = _keys_and_values(layer.self_attn, layer.input_layernorm(hidden), 0)
+    keys, values = keys_and_values(layer.self_attn, layer.input_layernorm(hidden), 0)
     past.update_and_fetch(keys, values)
 
 
@@ -231,49 +265,32 @@ def final_norm(stack: Stack, hidden: mx.array) -> mx.array:
     return stack.model.model.norm(hidden).astype(mx.float32)
 
 
-def _mask(stack: Stack, hidden: mx.array, window: int | None, offset: int) -> Mask:
-    length = hidden.shape[1]
-    if offset == 0 and not stack.cpu_kernels:
+def attention_mask(stack: Stack, length: int, window: int | None, offset: int) -> Mask:
+    """The mask of block inputs of `length` positions after `offset` earlier ones."""
+    if offset == 0 and not stack.cpu_kernels and not (window and length > window):
         # mlx-lm names a plain causal mask by a word, which the fused kernels know.
-        if window:
-            return create_attention_mask(hidden, None, window_size=window)
-        return create_attention_mask(hidden, None)
+        return "causal" if length > 1 else None
 
-    visible = _visible(mx.arange(offset, offset + length)[:, None], offset + length, window)
-    return additive(visible) if stack.cpu_kernels else visible
+    seen = visible(mx.arange(offset, offset + length)[:, None], offset + length, window)
+    return additive(seen) if stack.cpu_kernels else seen
 
 
-def _visible(query: mx.array, keys: int, window: int | None) -> mx.array:
+def visible(query: mx.array, keys: int, window: int | None) -> mx.array:
     """Boolean mask (..., queries, keys): causal, and within the window if there is one."""
     key = mx.arange(keys)
     mask = key <= query
     return mask & (key > query - window) if window else mask
 
 
-def _attend(
+def attended(
     stack: Stack,
-    i: int,
-    query_input: mx.array,
-    normed: mx.array,
-    query_offset: int | mx.array,
-    offset: int,
+    module: nn.Module,
+    queries: mx.array,
+    keys: mx.array,
+    values: mx.array,
     mask: Mask,
-    past: SharedPast | None,
 ) -> mx.array:
-    """Attention of block i for the positions in `query_input` (B, R, D) over those in `normed` (B,
-    T, D) and the past.
-    """
-    module = stack.layers[i].self_attn
-    batch, rows, _ = query_input.shape
-    queries = module.q_proj(query_input).reshape(batch, rows, module.n_heads, -1)
-    if "q_norm" in module:
-        queries = module.q_norm(queries)
-    queries = module.rope(queries.transpose(0, 2, 1, 3), offset=query_offset)
-
-    keys, values = _keys_and_values(module, normed, offset)
-    if past is not None:
-        keys, values = past.update_and_fetch(keys, values)
-
+    """(B, H, R, d) queries over keys and values (B, H_kv, T, d): (B, R, H d)."""
     if stack.cpu_kernels:
         assert isinstance(mask, mx.array)
         output = attention(queries, keys, values, module.scale, mask)
@@ -281,10 +298,20 @@ def _attend(
         output = scaled_dot_product_attention(
             queries, keys, values, cache=None, scale=module.scale, mask=mask
         )
-    return module.o_proj(output.transpose(0, 2, 1, 3).reshape(batch, rows, -1))
+    batch, _, rows, _ = queries.shape
+    return output.transpose(0, 2, 1, 3).reshape(batch, rows, -1)
 
 
-def _keys_and_values(module: nn.Module, normed: mx.array, offset: int) -> tuple[mx.array, mx.array]:
+def queries_of(module: nn.Module, hidden: mx.array, offset: int | mx.array) -> mx.array:
+    """(B, R, D) to queries (B, H, R, d)."""
+    batch, rows, _ = hidden.shape
+    queries = module.q_proj(hidden).reshape(batch, rows, module.n_heads, -1)
+    if "q_norm" in module:
+        queries = module.q_norm(queries)
+    return module.rope(queries.transpose(0, 2, 1, 3), offset=offset)
+
+
+def keys_and_values(module: nn.Module, normed: mx.array, offset: int) -> tuple[mx.array, mx.array]:
     """(B, T, D) to keys and values (B, heads, T, d), without the past."""
     batch, length, _ = normed.shape
     keys = module.k_proj(normed).reshape(batch, length, module.n_kv_heads, -1)
@@ -295,14 +322,15 @@ def _keys_and_values(module: nn.Module, normed: mx.array, offset: int) -> tuple[
     return keys, values.transpose(0, 2, 1, 3)
 
 
-def _finish_block(stack: Stack, layer: nn.Module, hidden: mx.array, attended: mx.array) -> mx.array:
+def finish_block(stack: Stack, layer: nn.Module, hidden: mx.array, output: mx.array) -> mx.array:
+    """What follows a block's attention, whose projected output is `output`."""
     # Gemma 3 normalises both branches before adding them.
     if "pre_feedforward_layernorm" in layer:
-        hidden = hidden + layer.post_attention_layernorm(attended)
+        hidden = hidden + layer.post_attention_layernorm(output)
         output = _mlp(stack, layer.mlp, layer.pre_feedforward_layernorm(hidden))
         return hidden + layer.post_feedforward_layernorm(output)
 
-    hidden = hidden + attended
+    hidden = hidden + output
     return hidden + _mlp(stack, layer.mlp, layer.post_attention_layernorm(hidden))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -21,8 +22,9 @@ TOKENS_AT_ONCE = 4096 if backend() == "metal" else 512
 # Batches' worth of cases that are sorted by length together: enough to fill buckets, still well
 # mixed.
 WINDOW = 16
-# Sequences are padded to a multiple of this.
-LENGTH_STEP = 8
+# Sequences are padded to a multiple of this. Each length is a graph of its own where steps are
+# compiled, so there are fewer of them.
+LENGTH_STEP = 8 if backend() == "cpu" else 32
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Cases:
     leading: int
     label_tokens: tuple[int, ...]
 
-    @property
+    @cached_property
     def labels(self) -> np.ndarray:
         """(n,) index into LABELS of each case."""
         return np.array([case.label for case in self.encoded], np.int32)

@@ -12,7 +12,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
+import mlx.core as mx
 import numpy as np
 
 # 16 random bits an element: half the work of 32, and a probability exact to 1e-5.
@@ -59,14 +61,36 @@ def _draws(key: Key, shape: tuple[int, ...]) -> np.ndarray:
     return raw.astype("<u8", copy=False).view("<u2")[:count].reshape(shape)
 
 
-class MasksAhead:
-    """Masks that a thread draws in the order of their requests, at most `limit` bytes ahead."""
+class MaskSource(Protocol):
+    """Where a dropout module takes its masks."""
 
-    def __init__(self, limit: int = AHEAD_BYTES) -> None:
+    def take(self, request: MaskRequest) -> mx.array:
+        """The masks of a request."""
+
+
+class DrawNow:
+    """Draws each mask when it is needed."""
+
+    def take(self, request: MaskRequest) -> mx.array:
+        """The masks of a request."""
+        return mx.array(request.draw())
+
+
+DRAW_NOW = DrawNow()
+
+
+class MasksAhead:
+    """Masks that a thread draws in the order of their requests, at most `limit` bytes ahead.
+
+    `copied`: the thread copies them into MLX's memory too, so that the step need not.
+    """
+
+    def __init__(self, limit: int = AHEAD_BYTES, copied: bool = False) -> None:
         self._limit = limit
+        self._copied = copied
         self._changed = threading.Condition()
         self._waiting: dict[MaskRequest, None] = {}
-        self._ready: dict[MaskRequest, np.ndarray] = {}
+        self._ready: dict[MaskRequest, np.ndarray | mx.array] = {}
         # How often each mask is still to be taken: that of the instruction once a micro-batch.
         self._uses: Counter[MaskRequest] = Counter()
         self._ready_bytes = 0
@@ -87,7 +111,7 @@ class MasksAhead:
             self._ready_bytes = sum(request.size for request in self._ready)
             self._changed.notify()
 
-    def take(self, request: MaskRequest) -> np.ndarray:
+    def take(self, request: MaskRequest) -> mx.array:
         """The masks of a request, drawn now if the thread has not come to it."""
         with self._changed:
             self._uses[request] -= 1
@@ -97,7 +121,9 @@ class MasksAhead:
             if self._uses[request] <= 0:
                 self._forget(request)
             self._changed.notify()
-        return request.draw() if mask is None else mask
+        if mask is None:
+            mask = request.draw()
+        return mask if isinstance(mask, mx.array) else mx.array(mask)
 
     @property
     def held_bytes(self) -> int:
@@ -119,7 +145,7 @@ class MasksAhead:
 
     def _run(self) -> None:
         while (request := self._next()) is not None:
-            mask = request.draw()
+            mask = mx.array(request.draw()) if self._copied else request.draw()
             with self._changed:
                 # It may have been taken, or forgotten, meanwhile.
                 if self._waiting.pop(request, self) is None:
@@ -138,13 +164,9 @@ class MasksAhead:
 
 
 @contextmanager
-def drawn_ahead(active: bool) -> Iterator[MasksAhead | None]:
-    """A thread that draws masks ahead within the block, or None."""
-    if not active:
-        yield None
-        return
-
-    ahead = MasksAhead()
+def drawn_ahead(copied: bool) -> Iterator[MasksAhead]:
+    """A thread that draws masks ahead within the block."""
+    ahead = MasksAhead(copied=copied)
     try:
         yield ahead
     finally:

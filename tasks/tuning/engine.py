@@ -6,7 +6,7 @@ rows, and the blocks below the first LoRA block are read from the frozen prefix 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from tasks.tuning.batches import TOKENS_AT_ONCE, Batch, Cases, make_batch, sorte
 from tasks.tuning.dropout_masks import MaskRequest
 from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.head import RowScores, score_rows
+from tasks.tuning.joined import Layout, run_joined
 from tasks.tuning.lora import Adapted
 from tasks.tuning.losses import Objective, Terms, case_terms, objective_sum, scored_tokens
 from tasks.tuning.streams import side_by_side
@@ -51,7 +52,7 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class _EffectiveBatch:
+class EffectiveBatch:
     """The batch of one update, as the loss of a part of it needs it: its sizes, and the key of its
     dropout masks.
     """
@@ -59,23 +60,63 @@ class _EffectiveBatch:
     adapted: Adapted
     prefix: Prefix
     objective: Objective
-    tokens: int
-    count: int
+    tokens: int | mx.array
+    count: int | mx.array
     dropout_key: tuple[int, int] | None
 
-    def loss(self, model: nn.Module, part: Batch, start: int) -> tuple[mx.array, mx.array]:
+    def loss(
+        self, part: Batch, start: int, inputs: PartInputs | None = None
+    ) -> tuple[mx.array, mx.array]:
         """Loss and parts (3,) of the cases `start`, `start` + 1, ... of the batch.
 
-        `model` is differentiated.
+        `inputs`: what the prefix stores of them, if the caller has read it.
         """
+        inputs = inputs or PartInputs.read(self.prefix, part)
+        if self.adapted.stack.cpu_kernels or self.prefix.cases.leading == 0:
+            terms = self._separate_terms(part, start, inputs)
+        else:
+            terms = self._joined_terms(part, start, inputs)
+        self.adapted.set_dropout(None)
+        return objective_sum(terms, part.labels, self.objective, self.tokens, self.count)
+
+    def _separate_terms(self, part: Batch, start: int, inputs: PartInputs) -> Terms:
+        """The instruction first, then each case's own tokens."""
         key = self.dropout_key
         past = leading_past(self.adapted, self.prefix, (*key, LEADING) if key else None)
         if key is not None:
             self.adapted.set_dropout(_case_keys(key, part, start, self.prefix.cases))
+        return batch_terms(self.adapted, self.prefix, part, past, inputs)
 
-        terms = batch_terms(self.adapted, self.prefix, part, past)
-        self.adapted.set_dropout(None)
-        return objective_sum(terms, part.labels, self.objective, self.tokens, self.count)
+    def _joined_terms(self, part: Batch, start: int, inputs: PartInputs) -> Terms:
+        """Both in one pass, see joined.py."""
+        stack = self.adapted.stack
+        cases = self.prefix.cases
+        key = self.dropout_key
+        if key is not None:
+            leading = ((*key, LEADING), cases.leading)
+            self.adapted.set_dropout(_case_keys(key, part, start, cases), leading)
+
+        layout = Layout(cases.leading, len(part.rows), part.length - cases.leading)
+        joined = layout.join(self.prefix.enter(inputs.leading), self.prefix.enter(inputs.own))
+        targets = mx.array(part.targets)
+        first = mx.array(part.first) - cases.leading
+        boundary = self.prefix.boundary
+        hidden = run_joined(stack, joined, layout, boundary, first, targets.shape[1])
+        scores = score_rows(stack, hidden, targets, mx.array(cases.label_tokens))
+        return case_terms(scores, part, cases)
+
+
+@dataclass(frozen=True)
+class PartInputs:
+    """What the prefix stores of a part of a batch, see `Prefix.stored_rows`."""
+
+    leading: mx.array
+    own: mx.array
+
+    @classmethod
+    def read(cls, prefix: Prefix, part: Batch) -> PartInputs:
+        """The stored rows of a part, and the stored leading tokens."""
+        return cls(prefix.stored_leading(), prefix.stored_rows(part.rows, part.length))
 
 
 def update_gradients(
@@ -101,7 +142,7 @@ def update_gradients(
     """
     cases = prefix.cases
     model = adapted.stack.model
-    whole = _EffectiveBatch(
+    whole = EffectiveBatch(
         adapted,
         prefix,
         objective,
@@ -115,8 +156,8 @@ def update_gradients(
     total = mx.array(0.0)
     parts = mx.zeros(3)
     gradients = None
-    for start, batch in _parts(cases, case_numbers, micro_batch):
-        (loss, loss_parts), gradient = value_and_gradient(model, batch, start)
+    for start, batch in parts_of(cases, case_numbers, micro_batch):
+        (loss, loss_parts), gradient = value_and_gradient(batch, start)
         gradients = gradient if gradients is None else tree_map(mx.add, gradients, gradient)
         total = total + loss
         parts = parts + loss_parts
@@ -138,27 +179,25 @@ def _case_keys(
 def mask_requests(
     adapted: Adapted,
     prefix: Prefix,
-    case_numbers: Sequence[int],
-    micro_batch: int,
+    parts: Iterable[tuple[int, Batch]],
     dropout_key: tuple[int, int],
 ) -> Iterator[MaskRequest]:
-    """The dropout masks that `update_gradients` takes with the same arguments, in its order."""
+    """The dropout masks that these parts of a batch take, in their order."""
     cases = prefix.cases
-    last = adapted.stack.depth - 1
-    for start, part in _parts(cases, case_numbers, micro_batch):
+    for start, part in parts:
         if cases.leading > 0:
             for module in adapted.dropouts:
-                if module.block < last or module.at_every_position:
+                if adapted.is_everywhere(module):
                     yield module.request([(*dropout_key, LEADING)], cases.leading)
 
         keys = _case_keys(dropout_key, part, start, cases)
         for module in adapted.dropouts:
-            everywhere = module.block < last or module.at_every_position
+            everywhere = adapted.is_everywhere(module)
             positions = part.length - cases.leading if everywhere else part.targets.shape[1]
             yield module.request(keys, positions)
 
 
-def _parts(
+def parts_of(
     cases: Cases, case_numbers: Sequence[int], micro_batch: int
 ) -> Iterator[tuple[int, Batch]]:
     """The parts of an effective batch, padded to one length, with the place of their first case."""
@@ -235,10 +274,18 @@ def leading_past(
 
 
 def batch_terms(
-    adapted: Adapted, prefix: Prefix, batch: Batch, past: list[SharedPast | None]
+    adapted: Adapted,
+    prefix: Prefix,
+    batch: Batch,
+    past: list[SharedPast | None],
+    inputs: PartInputs | None = None,
 ) -> Terms:
-    """Loss terms of a batch whose leading tokens are already in `past`."""
-    return case_terms(_score_batch(adapted, prefix, batch, past), batch, prefix.cases)
+    """Loss terms of a batch whose leading tokens are already in `past`.
+
+    `inputs`: what the prefix stores of it, if the caller has read it.
+    """
+    own = inputs.own if inputs else prefix.stored_rows(batch.rows, batch.length)
+    return case_terms(_score_batch(adapted, prefix, batch, past, own), batch, prefix.cases)
 
 
 def label_terms(
@@ -253,11 +300,15 @@ def label_terms(
 
 
 def _score_batch(
-    adapted: Adapted, prefix: Prefix, batch: Batch, past: list[SharedPast | None]
+    adapted: Adapted,
+    prefix: Prefix,
+    batch: Batch,
+    past: list[SharedPast | None],
+    own: mx.array,
 ) -> RowScores:
     stack = adapted.stack
     cases = prefix.cases
-    hidden = prefix.hidden(batch.rows, batch.length)
+    hidden = prefix.enter(own)
     hidden = run_blocks(stack, hidden, prefix.boundary, stack.depth - 1, past)
 
     targets = mx.array(batch.targets)

@@ -34,7 +34,12 @@ from tasks.tuning.streams import side_by_side, together
 # A stored prefix that saves less than this share of a step is not worth its disk.
 PAYS_FROM = 0.15
 SHARE_OF_DISK = 0.25
-STORED = np.float32
+# numpy has no bfloat16: its bits are stored as unsigned integers.
+STORED_FORMS: dict[mx.Dtype, np.dtype[Any]] = {
+    mx.float32: np.dtype("<f4"),
+    mx.float16: np.dtype("<f2"),
+    mx.bfloat16: np.dtype("<u2"),
+}
 
 
 def saving(boundary: int, depth: int) -> float:
@@ -69,22 +74,35 @@ class Prefix:
         """(N, length - P, D): the positions of each row after the P leading ones, zero where a row
         has ended.
         """
+        return self.enter(self.stored_rows(rows, length))
+
+    def leading_hidden(self) -> mx.array:
+        """(1, P, D): the leading tokens at the boundary."""
+        return self.enter(self.stored_leading())
+
+    def stored_rows(self, rows: Sequence[Row], length: int) -> mx.array:
+        """What is stored of these rows: hidden states (N, length - P, D), or tokens (N, length - P)."""
         common = self.cases.leading
         if self.own is None or self.starts is None:
-            tokens = padded_tokens([row.inputs[common:] for row in rows], length - common)
-            return embed(self.stack, mx.array(tokens))
+            return mx.array(padded_tokens([row.inputs[common:] for row in rows], length - common))
 
         hidden = np.zeros((len(rows), length - common, self.own.shape[1]), self.own.dtype)
         for i, row in enumerate(rows):
             positions = self.own[self.starts[row.number] : self.starts[row.number + 1]]
             hidden[i, : len(positions)] = positions
-        return mx.array(hidden).astype(self.stack.dtype)
+        return _of_stored_form(hidden)
 
-    def leading_hidden(self) -> mx.array:
-        """(1, P, D): the leading tokens at the boundary."""
+    def stored_leading(self) -> mx.array:
+        """What is stored of the leading tokens: hidden states (1, P, D), or tokens (1, P)."""
         if self.leading is None:
-            return embed(self.stack, mx.array([self.cases.leading_tokens]))
-        return mx.array(self.leading[None]).astype(self.stack.dtype)
+            return mx.array([self.cases.leading_tokens])
+        return _of_stored_form(self.leading[None])
+
+    def enter(self, stored: mx.array) -> mx.array:
+        """Hidden states at the boundary, from what is stored."""
+        if self.own is None:
+            return embed(self.stack, stored)
+        return stored.astype(self.stack.dtype)
 
 
 def open_prefix(
@@ -220,7 +238,7 @@ def _used_bytes(root: Path) -> int:
 
 def _stored_size(stack: Stack, cases: Cases) -> int:
     own = sum(len(row.inputs) - cases.leading for row in cases.rows)
-    return (cases.leading + own) * stack.hidden_size * np.dtype(STORED).itemsize
+    return (cases.leading + own) * stack.hidden_size * stack.dtype.size
 
 
 def _digest(stack: Stack, cases: Cases, boundary: int, variant: str) -> str:
@@ -239,7 +257,7 @@ def _digest(stack: Stack, cases: Cases, boundary: int, variant: str) -> str:
             "packed": packed,
             "variant": variant,
             "boundary": boundary,
-            "dtype": np.dtype(STORED).name,
+            "dtype": str(stack.dtype).removeprefix("mlx.core."),
             "versions": versions(),
             "engine": ENGINE_VERSION,
             "rows": short_digest({"rows": [row.inputs for row in cases.rows]}),
@@ -303,7 +321,9 @@ def _compute(
     lengths = [len(tokens) for tokens in own_tokens]
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     np.save(folder / "starts.npy", starts, allow_pickle=False)
-    own = _mapped_array(folder / "own.npy", (int(starts[-1]), stack.hidden_size))
+    own = _mapped_array(
+        folder / "own.npy", (int(starts[-1]), stack.hidden_size), STORED_FORMS[stack.dtype]
+    )
 
     def hidden_of(numbers: list[int]) -> mx.array:
         width = max(lengths[number] for number in numbers)
@@ -325,16 +345,19 @@ def _compute(
 
 
 def _stored_form(hidden: mx.array) -> np.ndarray:
-    # numpy has no bfloat16.
-    return np.array(hidden.astype(mx.float32), STORED)
+    return np.array(hidden.view(mx.uint16) if hidden.dtype == mx.bfloat16 else hidden)
 
 
-def _mapped_array(path: Path, shape: tuple[int, int]) -> np.memmap:
+def _of_stored_form(stored: np.ndarray) -> mx.array:
+    return mx.array(stored).view(mx.bfloat16) if stored.dtype == np.uint16 else mx.array(stored)
+
+
+def _mapped_array(path: Path, shape: tuple[int, int], dtype: np.dtype[Any]) -> np.memmap:
     """An array in a new file, whose blocks on disk are allocated.
 
     On a full disk this raises OSError, while a write into the mapping would kill the process.
     """
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=STORED, shape=shape)
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
     # macOS has no posix_fallocate.
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as handle:

@@ -15,14 +15,18 @@ from mlx_lm.tuner.lora import LoRALinear
 from mlx_lm.tuner.utils import linear_to_lora_layers
 from mlx_lm.utils import dequantize_model, load_model
 
-from tasks.runtime.device import keep_freed_memory
+from tasks.runtime.device import backend, keep_freed_memory
 from tasks.runtime.errors import BadInput
 from tasks.spec import Recipe, Training
 from tasks.tuning.architecture import Stack, take_apart
-from tasks.tuning.dropout_masks import RANDOM_STEPS, MaskRequest, MasksAhead
+from tasks.tuning.dropout_masks import DRAW_NOW, RANDOM_STEPS, Key, MaskRequest, MaskSource
 
 # Modules that the pruned last block computes at every position; the others only where a row is scored.
 AT_EVERY_POSITION = ("self_attn.k_proj", "self_attn.v_proj")
+
+
+# Key and number of leading tokens.
+Leading = tuple[Key, int]
 
 
 class KeyedDropout(nn.Module):
@@ -40,24 +44,32 @@ class KeyedDropout(nn.Module):
         self._place = place
         self._width = width
         self._target = target
-        self._keys: list[tuple[int, ...]] | None = None
-        self._ahead: MasksAhead | None = None
+        self._keys: list[Key] | None = None
+        self._leading: Leading | None = None
+        self._source: MaskSource = DRAW_NOW
 
-    def set_keys(self, keys: list[tuple[int, ...]] | None) -> None:
+    def set_keys(self, keys: list[Key] | None, leading: Leading | None = None) -> None:
         """One key (a tuple of integers) per sequence of the next forward pass.
 
-        None switches dropout off.
+        None switches dropout off. `leading`: the inputs are one joined row (joined.py), in which
+        the sequences follow so many leading tokens with a key of their own.
         """
         self._keys = keys
+        self._leading = leading
 
-    def take_from(self, ahead: MasksAhead | None) -> None:
-        """Take masks that were drawn ahead; None: draw them when they are needed."""
-        self._ahead = ahead
+    def take_from(self, source: MaskSource) -> None:
+        """Set where masks are taken."""
+        self._source = source
 
     @property
-    def keys_now(self) -> list[tuple[int, ...]] | None:
-        """The keys of the next forward pass."""
-        return self._keys
+    def source(self) -> MaskSource:
+        """Where masks are taken."""
+        return self._source
+
+    @property
+    def keys_now(self) -> tuple[list[Key] | None, Leading | None]:
+        """The arguments of the last `set_keys`."""
+        return self._keys, self._leading
 
     @property
     def block(self) -> int:
@@ -69,7 +81,7 @@ class KeyedDropout(nn.Module):
         """Whether the module is computed for every position, in the last block too."""
         return self._target in AT_EVERY_POSITION
 
-    def request(self, keys: Sequence[tuple[int, ...]], positions: int) -> MaskRequest:
+    def request(self, keys: Sequence[Key], positions: int) -> MaskRequest:
         """The masks of a forward pass over sequences of `positions` positions."""
         drop = round(self._probability * RANDOM_STEPS)
         return MaskRequest(tuple(keys), self._place, (positions, self._width), drop)
@@ -78,9 +90,17 @@ class KeyedDropout(nn.Module):
         if self._probability == 0 or self._keys is None:
             return x
 
-        request = self.request(self._keys, x.shape[1])
-        mask = request.draw() if self._ahead is None else self._ahead.take(request)
-        return x * mx.array(mask) * (RANDOM_STEPS / (RANDOM_STEPS - request.drop))
+        drop = round(self._probability * RANDOM_STEPS)
+        return x * self._mask(x.shape[1], self._keys) * (RANDOM_STEPS / (RANDOM_STEPS - drop))
+
+    def _mask(self, positions: int, keys: list[Key]) -> mx.array:
+        if self._leading is None:
+            return self._source.take(self.request(keys, positions))
+
+        key, count = self._leading
+        leading = self._source.take(self.request([key], count))
+        own = self._source.take(self.request(keys, (positions - count) // len(keys)))
+        return mx.concatenate([leading, own.reshape(1, -1, self._width)], axis=1)
 
 
 @dataclass(frozen=True)
@@ -96,15 +116,24 @@ class Adapted:
     boundary: int
     trainable: int
 
-    def set_dropout(self, keys: list[tuple[int, ...]] | None) -> None:
+    def set_dropout(self, keys: list[Key] | None, leading: Leading | None = None) -> None:
         """Set the keys of every dropout module, see `KeyedDropout.set_keys`."""
         for module in self.dropouts:
-            module.set_keys(keys)
+            module.set_keys(keys, leading if self.is_everywhere(module) else None)
 
-    def take_masks_from(self, ahead: MasksAhead | None) -> None:
-        """Set where every dropout module takes its masks, see `KeyedDropout.take_from`."""
+    def is_everywhere(self, module: KeyedDropout) -> bool:
+        """Whether a module is computed at every position, not only where a row is scored."""
+        return module.block < self.stack.depth - 1 or module.at_every_position
+
+    @property
+    def mask_source(self) -> MaskSource:
+        """Where the dropout modules take their masks."""
+        return self.dropouts[0].source if self.dropouts else DRAW_NOW
+
+    def take_masks_from(self, source: MaskSource) -> None:
+        """Set where every dropout module takes its masks."""
         for module in self.dropouts:
-            module.take_from(ahead)
+            module.take_from(source)
 
 
 def load_variant(folder: Path, compute_path: str) -> Stack:
@@ -121,7 +150,9 @@ def load_variant(folder: Path, compute_path: str) -> Stack:
 
     model.eval()
     mx.eval(model.parameters())
-    return take_apart(model, cpu_kernels=compute_path == "dequantised_f32")
+    # A model is unpacked on a GPU too, for fidelity.
+    on_cpu = backend() == "cpu"
+    return take_apart(model, cpu_kernels=on_cpu and compute_path == "dequantised_f32")
 
 
 def add_lora(stack: Stack, recipe: Recipe, training: Training, seed: int) -> Adapted:

@@ -81,7 +81,11 @@ def case_terms(scores: RowScores, batch: Batch, cases: Cases) -> Terms:
 
 
 def objective_sum(
-    terms: Terms, labels: np.ndarray, objective: Objective, tokens: int, cases: int
+    terms: Terms,
+    labels: np.ndarray | mx.array,
+    objective: Objective,
+    tokens: int | mx.array,
+    cases: int | mx.array,
 ) -> tuple[mx.array, mx.array]:
     """Loss of some cases as their share of an effective batch of `tokens` scored tokens and `cases`
     cases.
@@ -89,14 +93,15 @@ def objective_sum(
     Returns (loss, parts) with parts = [weighted label, other, cost] (3,); micro-batches add up
     exactly.
     """
-    weights = mx.array(objective.weights[labels])
+    index = mx.array(labels)
+    weights = mx.array(objective.weights)[index]
     label = (terms.label_loss * weights).sum() / tokens
     other = terms.other_loss.sum() / tokens
     cost = mx.array(0.0)
 
     if objective.costs.any() and objective.cost_weight > 0:
         q = mx.softmax(terms.label_logp, axis=-1)
-        cost = objective.cost_weight * (q * mx.array(objective.costs[labels])).sum() / cases
+        cost = objective.cost_weight * (q * mx.array(objective.costs)[index]).sum() / cases
 
     return label + other + cost, mx.stack([label, other, cost])
 

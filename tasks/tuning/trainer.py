@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,11 +19,13 @@ from tasks.runtime.events import CurvePoint, Emit, TrainingReport, ValidationRep
 from tasks.spec import ExperimentSpec
 from tasks.tuning import checkpoint
 from tasks.tuning.batches import Cases, training_batches
-from tasks.tuning.dropout_masks import MasksAhead, drawn_ahead
+from tasks.tuning.compiled import CompiledUpdates, Step, compiles
+from tasks.tuning.dropout_masks import DRAW_NOW, MasksAhead, drawn_ahead
 from tasks.tuning.engine import (
     Gradients,
     Scores,
     mask_requests,
+    parts_of,
     score_cases,
     update_gradients,
     validation_value,
@@ -33,8 +36,6 @@ from tasks.tuning.lora import Adapted, adapter_weights
 from tasks.tuning.losses import make_objective
 from tasks.tuning.memory import MemoryChoice
 
-# Norm of an exploding gradient: in healthy runs it stays below a thousand.
-EXPLODED = 1e6
 ALWAYS_ED_SPECIFICITY = 0.05
 
 
@@ -141,6 +142,18 @@ class TrainingRun:
         self.optimizer = make_optimizer(spec)
         self.optimizer.init(adapted.stack.model.trainable_parameters())
 
+        self.started: deque[tuple[list[int], Step]] = deque()
+        self.compiled = None
+        if compiles():
+            self.compiled = CompiledUpdates(
+                self.stepping,
+                splits.train,
+                self.objective,
+                self.optimizer,
+                self.choice.micro_batch,
+                spec.training.max_gradient_norm,
+            )
+
         restored = checkpoint.restore(self.checkpoints, adapted, self.optimizer, emit)
         self.best, self.progress = restored or (
             dict(adapter_weights(adapted)),
@@ -153,7 +166,7 @@ class TrainingRun:
         Raises Diverged with the progress up to then as its `reached`.
         """
         try:
-            with drawn_ahead(self.spec.recipe.dropout > 0) as self.masks:
+            with drawn_ahead(copied=self.compiled is not None) as self.masks:
                 self.stepping.take_masks_from(self.masks)
                 self._make_updates()
         except Diverged as error:
@@ -162,38 +175,68 @@ class TrainingRun:
             error.reached = self.progress
             raise
         finally:
-            self.stepping.take_masks_from(None)
+            self.stepping.take_masks_from(DRAW_NOW)
             self.progress.keep_peaks()
 
     def _make_updates(self) -> None:
         """The remaining updates, with their reports, evaluations and checkpoints."""
         recipe, training = self.spec.recipe, self.spec.training
         cases = self.splits.train.cases
-        batches = training_batches(cases, recipe.batch_size, self.spec.seed, self.progress.update)
+        number = self.progress.update
+        batches = training_batches(cases, recipe.batch_size, self.spec.seed, number)
         following = next(batches)
-        self._expect_masks(following, self.progress.update)
+        self._expect_masks(following, number)
 
-        while self.progress.update < recipe.iterations and not self._is_out_of_patience():
+        while number < recipe.iterations and not self._is_out_of_patience():
             started = time.perf_counter()
             case_numbers, following = following, next(batches)
-            rate = learning_rate(self.spec, self.progress.update)
-            self.progress.unreported.append(self._update(case_numbers, rate, following))
-            self._count_update(case_numbers, time.perf_counter() - started)
+            rate = learning_rate(self.spec, number)
+            self._start_update(number, case_numbers, rate, following)
+            number += 1
 
-            last = self.progress.update == recipe.iterations
-            if last or self.progress.update % training.report_every == 0:
+            last = number == recipe.iterations
+            reporting = last or number % training.report_every == 0
+            evaluating = last or number % training.evaluate_every == 0
+            # While one compiled step is computed, the next is prepared.
+            self._finish_updates(self.compiled is not None and not (reporting or evaluating))
+            self.progress.train_seconds += time.perf_counter() - started
+
+            if reporting:
                 self._report(rate)
-            if last or self.progress.update % training.evaluate_every == 0:
+            if evaluating:
                 self._evaluate_and_save()
 
-    def _update(
-        self, case_numbers: list[int], rate: float, following: list[int]
-    ) -> tuple[float, list[float]]:
-        """Make one optimizer update; returns the loss and its parts [label, other, cost].
+    def _start_update(
+        self, number: int, case_numbers: list[int], rate: float, following: list[int]
+    ) -> None:
+        """Make one optimizer update, or have the device make it.
 
         `following`: the cases of the next update, whose dropout masks are drawn meanwhile.
         """
-        number = self.progress.update
+        key = self._dropout_key(number)
+        if self.compiled is None:
+            step = self._update(number, case_numbers, rate, following)
+        else:
+            step = self.compiled.start(case_numbers, rate, key)
+            self._expect_masks(following, number + 1)
+        self.started.append((case_numbers, step))
+
+    def _finish_updates(self, but_the_newest: bool) -> None:
+        """Take the results of the updates that were started into account, in their order."""
+        while len(self.started) > int(but_the_newest):
+            case_numbers, step = self.started.popleft()
+            step.refuse_divergence(self.progress.update + 1)
+            self.progress.unreported.append((step.value, step.value_parts))
+            rows = self.splits.train.cases.rows_of(case_numbers)
+            self.progress.trained_tokens += sum(len(row.inputs) + 1 for row in rows)
+            self.progress.update += 1
+
+    def _update(
+        self, number: int, case_numbers: list[int], rate: float, following: list[int]
+    ) -> Step:
+        """Make one optimizer update, with two evaluations: one before the host decides on clipping,
+        and that of the optimizer.
+        """
         loss, parts, gradients = update_gradients(
             self.stepping,
             self.splits.train,
@@ -205,14 +248,14 @@ class TrainingRun:
         self._expect_masks(following, number + 1)
         limit = self.spec.training.max_gradient_norm
         gradients, norm = clip_gradients(gradients, limit, (loss, parts))
-        value = float(np.array(loss))
-        _refuse_divergence(value, norm, number + 1)
+        step = Step(loss, parts, mx.array(norm))
+        step.refuse_divergence(number + 1)
 
         model = self.stepping.stack.model
         self.optimizer.learning_rate = rate
         self.optimizer.update(model, gradients)
         mx.eval(model.trainable_parameters(), self.optimizer.state)
-        return value, np.array(parts).tolist()
+        return step
 
     def _dropout_key(self, number: int) -> tuple[int, int] | None:
         return (self.spec.seed, number) if self.spec.recipe.dropout > 0 else None
@@ -221,14 +264,9 @@ class TrainingRun:
         """Have the dropout masks of an update drawn in their thread, if there is such an update."""
         key = self._dropout_key(number)
         if self.masks is not None and key is not None and number < self.spec.recipe.iterations:
-            arguments = (self.stepping, self.splits.train, case_numbers, self.choice.micro_batch)
-            self.masks.expect(mask_requests(*arguments, key))
-
-    def _count_update(self, case_numbers: list[int], seconds: float) -> None:
-        rows = self.splits.train.cases.rows_of(case_numbers)
-        self.progress.train_seconds += seconds
-        self.progress.trained_tokens += sum(len(row.inputs) + 1 for row in rows)
-        self.progress.update += 1
+            train = self.splits.train
+            parts = parts_of(train.cases, case_numbers, self.choice.micro_batch)
+            self.masks.expect(mask_requests(self.stepping, train, parts, key))
 
     def _report(self, rate: float) -> None:
         """Add a point for the updates since the last one to the curve, and report it."""
@@ -294,19 +332,6 @@ class TrainingRun:
             for point in self.progress.curve
         )
         return patience is not None and since_best >= patience
-
-
-def _refuse_divergence(loss: float, norm: float, update: int) -> None:
-    """Raise Diverged for a loss that is not finite, or an exploding gradient (`norm` before
-    clipping).
-    """
-    if not math.isfinite(loss):
-        problem = f"The loss became {loss}"
-    elif not norm < EXPLODED:
-        problem = f"The gradient's norm became {norm:.3g}"
-    else:
-        return
-    raise Diverged(f"{problem} at update {update}; lower the learning rate or the scale.")
 
 
 def _always_ed(scores: Scores, cases: Cases) -> tuple[float, float | None]:

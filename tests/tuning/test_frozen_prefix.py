@@ -106,6 +106,24 @@ def test_packed_dense_and_bfloat16_weights_of_one_variant_each_have_a_prefix_of_
     assert len(computed) == len(list((tmp_path / "prefixes").iterdir())) == 3
 
 
+def test_bfloat16_activations_take_two_bytes_each_on_disk_and_keep_their_bits(tmp_path):
+    made, some = tiny.adapted("llama", 4, False), tiny.cases(6)
+    made.stack.model.set_dtype(mx.bfloat16)
+    halved = open_prefix(made.stack, some, made.boundary, tmp_path / "halved", "weights")
+    full_model = tiny.adapted("llama", 4, True)
+    full = open_prefix(full_model.stack, some, made.boundary, tmp_path / "full", "weights")
+    sizes = [sum(file.stat().st_size for file in (tmp_path / name).rglob("own.npy")) for name in ("halved", "full")]
+    assert sizes[0] == pytest.approx(sizes[1] / 2, rel=0.01)
+    hidden, exact = (prefix.hidden(some.rows, 48) for prefix in (halved, full))
+    assert hidden.dtype == mx.bfloat16
+    np.testing.assert_allclose(np.array(hidden.astype(mx.float32)), np.array(exact), atol=0.1, rtol=0.1)
+    every = mx.arange(1 << 16, dtype=mx.uint16).view(mx.bfloat16)
+    assert (frozen_prefix._stored_form(every) == np.arange(1 << 16)).all()
+    assert (
+        frozen_prefix._of_stored_form(np.arange(1 << 16, dtype=np.uint16)).view(mx.uint16) == mx.arange(1 << 16)
+    ).all()
+
+
 def test_a_prefix_of_another_model_is_computed_again(tmp_path, computed):
     some = tiny.cases(6)
     llama, gemma = tiny.adapted("llama", 4, True), tiny.adapted("gemma3_text", 4, True)

@@ -20,7 +20,7 @@ ROWS, WIDTH, VOCABULARY = 6, 64, 1000
 def record_keys(made):
     """A list that gets the keys of each use of the first dropout module."""
     used, module = [], made.dropouts[0]
-    module.set_keys = lambda keys: (used.append(keys), type(module).set_keys(module, keys))
+    module.set_keys = lambda keys, *args: (used.append(keys), type(module).set_keys(module, keys, *args))
     return used
 
 

@@ -1,0 +1,257 @@
+"""An optimizer update as a compiled graph, for backends on which starting operations costs more than
+compiling them once.
+
+One graph per padded length holds the gradients, clipping and AdamW. The host hands it over and goes
+on: it prepares the next batch while the device computes, and reads the loss a step later. On a CPU
+`mx.compile` costs more than it gains, and the trainer makes its updates step by step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+import numpy as np
+from mlx.utils import tree_flatten, tree_map, tree_unflatten
+
+from tasks.runtime.device import backend
+from tasks.runtime.errors import Diverged
+from tasks.tuning.batches import Batch
+from tasks.tuning.dropout_masks import MaskRequest
+from tasks.tuning.engine import (
+    EffectiveBatch,
+    PartInputs,
+    mask_requests,
+    parts_of,
+)
+from tasks.tuning.frozen_prefix import Prefix
+from tasks.tuning.lora import Adapted
+from tasks.tuning.losses import Objective, scored_tokens
+
+# Norm of an exploding gradient: in healthy runs it stays below a thousand.
+EXPLODED = 1e6
+
+# The arrays of a batch.
+ARRAYS = ("first", "targets", "scored", "is_label", "truth", "labels")
+
+Tree = Any  # a tree of arrays
+
+
+def compiles() -> bool:
+    """Whether a compiled step is faster than its operations one by one."""
+    return backend() != "cpu"
+
+
+@dataclass(frozen=True)
+class Step:
+    """What an update gives: its loss, the parts (3,) of it, and the norm of its gradient before
+    clipping. Reading a value waits for the device.
+    """
+
+    loss: mx.array
+    parts: mx.array
+    norm: mx.array
+
+    @property
+    def value(self) -> float:
+        """The loss."""
+        return float(np.array(self.loss))
+
+    @property
+    def value_parts(self) -> list[float]:
+        """The parts of the loss: [label, other, cost]."""
+        values: list[float] = np.array(self.parts).tolist()
+        return values
+
+    def refuse_divergence(self, update: int) -> None:
+        """Raise Diverged for a loss that is not finite, or an exploding gradient."""
+        norm = float(np.array(self.norm))
+        if not math.isfinite(self.value):
+            problem = f"The loss became {self.value}"
+        elif not norm < EXPLODED:
+            problem = f"The gradient's norm became {norm:.3g}"
+        else:
+            return
+        raise Diverged(f"{problem} at update {update}; lower the learning rate or the scale.")
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part of an effective batch, of which a graph depends on the shapes alone."""
+
+    batch: Batch
+    start: int
+    key: tuple[int, int] | None
+    requests: tuple[MaskRequest, ...]
+
+
+class _ArgumentMasks:
+    """The masks that are arguments of the graph."""
+
+    def __init__(self, requests: Sequence[MaskRequest], masks: Sequence[mx.array]) -> None:
+        self._masks = dict(zip(requests, masks, strict=True))
+
+    def take(self, request: MaskRequest) -> mx.array:
+        """The masks of a request."""
+        return self._masks[request]
+
+
+class CompiledUpdates:
+    """Optimizer updates of a model as compiled graphs.
+
+    `limit`: the largest norm of a gradient, or None.
+    """
+
+    def __init__(
+        self,
+        adapted: Adapted,
+        prefix: Prefix,
+        objective: Objective,
+        optimizer: optim.Optimizer,
+        micro_batch: int,
+        limit: float | None,
+    ) -> None:
+        self._adapted = adapted
+        self._prefix = prefix
+        self._objective = objective
+        self._optimizer = optimizer
+        self._micro_batch = micro_batch
+        self._limit = limit
+        self._part: _Part | None = None
+        # Walking the whole model for its few trained tensors would take longer than to start a step.
+        self._names = [name for name, _ in _trained(adapted)]
+        self._places = [_place(adapted.stack.model, name) for name in self._names]
+        self._graph = mx.compile(self._build)
+
+    def start(
+        self, case_numbers: Sequence[int], rate: float, dropout_key: tuple[int, int] | None
+    ) -> Step:
+        """Hand an update over to the device, and change the model and its optimizer to the result."""
+        cases = self._prefix.cases
+        parameters = [module[name] for module, name in self._places]
+        self._optimizer.learning_rate = rate
+        state = self._optimizer.state
+        sizes = mx.array([scored_tokens(cases, case_numbers), len(case_numbers)], mx.float32)
+
+        previous: Tree = None
+        for start, batch in parts_of(cases, case_numbers, self._micro_batch):
+            if previous is not None:
+                # The batch is in parts because its memory would not fit: one after the other.
+                mx.eval(previous)
+            self._part = self._describe(batch, start, case_numbers, dropout_key)
+            last = start + self._micro_batch >= len(case_numbers)
+            arguments = self._arguments(self._part)
+            previous = self._graph(parameters, state, sizes, arguments, previous, last)
+
+        # Building a graph leaves its placeholders in the model and the optimizer.
+        changed, self._optimizer.state, loss, parts, norm = previous
+        self._set_parameters(changed)
+        mx.async_eval(changed, self._optimizer.state, loss, parts, norm)  # type: ignore[no-untyped-call]
+        return Step(loss, parts, norm)
+
+    def _describe(
+        self,
+        batch: Batch,
+        start: int,
+        case_numbers: Sequence[int],
+        dropout_key: tuple[int, int] | None,
+    ) -> _Part:
+        requests: tuple[MaskRequest, ...] = ()
+        if dropout_key is not None:
+            requests = tuple(
+                mask_requests(self._adapted, self._prefix, [(start, batch)], dropout_key)
+            )
+        return _Part(batch, start, dropout_key, requests)
+
+    def _arguments(self, part: _Part) -> dict[str, Any]:
+        """The arrays of a part that its graph takes."""
+        batch = part.batch
+        inputs = PartInputs.read(self._prefix, batch)
+        source = self._adapted.mask_source
+        return {
+            "leading": inputs.leading,
+            "own": inputs.own,
+            "batch": {name: mx.array(getattr(batch, name)) for name in ARRAYS},
+            "masks": [source.take(request) for request in part.requests],
+        }
+
+    def _build(
+        self,
+        parameters: list[mx.array],
+        state: Tree,
+        sizes: mx.array,
+        arguments: dict[str, Any],
+        previous: Tree | None,
+        last: bool,
+    ) -> Tree:
+        """The graph of a part: gradients added to those of the parts before, and after the last part
+        the optimizer's update.
+        """
+        loss, parts, gradients = self._gradients(parameters, sizes, arguments)
+        if previous is not None:
+            loss = loss + previous[0]
+            parts = parts + previous[1]
+            gradients = [mx.add(*pair) for pair in zip(gradients, previous[2], strict=True)]
+        if not last:
+            return loss, parts, gradients
+
+        norm = mx.sqrt(mx.stack([mx.square(g).sum() for g in gradients]).sum())
+        if self._limit is not None:
+            factor = mx.minimum(self._limit / norm, 1)
+            gradients = [g * factor for g in gradients]
+        self._optimizer.state = tree_map(lambda value: value, state)
+        changed = self._optimizer.apply_gradients(self._tree(gradients), self._tree(parameters))
+        return (
+            [value for _, value in tree_flatten(changed)],
+            self._optimizer.state,
+            loss,
+            parts,
+            norm,
+        )
+
+    def _gradients(
+        self, parameters: list[mx.array], sizes: mx.array, arguments: dict[str, Any]
+    ) -> tuple[mx.array, mx.array, list[mx.array]]:
+        part = self._part
+        assert part is not None
+        batch = replace(part.batch, **arguments["batch"])
+        inputs = PartInputs(arguments["leading"], arguments["own"])
+        adapted = self._adapted
+        whole = EffectiveBatch(adapted, self._prefix, self._objective, sizes[0], sizes[1], part.key)
+
+        def loss_of(parameters: list[mx.array]) -> tuple[mx.array, mx.array]:
+            self._set_parameters(parameters)
+            return whole.loss(batch, part.start, inputs)
+
+        source = adapted.mask_source
+        adapted.take_masks_from(_ArgumentMasks(part.requests, arguments["masks"]))
+        (loss, parts), gradients = mx.value_and_grad(loss_of)(parameters)
+        adapted.take_masks_from(source)
+        return loss, parts, gradients
+
+    def _set_parameters(self, values: Sequence[mx.array]) -> None:
+        for (module, name), value in zip(self._places, values, strict=True):
+            module[name] = value
+
+    def _tree(self, values: Sequence[mx.array]) -> Tree:
+        """The trained tensors as the model's tree of parameters."""
+        return tree_unflatten(list(zip(self._names, values, strict=True)))
+
+
+def _trained(adapted: Adapted) -> list[tuple[str, mx.array]]:
+    """The trained tensors by their paths in the model."""
+    return list(tree_flatten(adapted.stack.model.trainable_parameters()))
+
+
+def _place(model: nn.Module, path: str) -> tuple[nn.Module, str]:
+    """The module that holds a tensor, and the tensor's name in it."""
+    *steps, name = path.split(".")
+    module: Any = model
+    for step in steps:
+        module = module[int(step)] if step.isdigit() else module[step]
+    return module, name

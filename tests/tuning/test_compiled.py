@@ -1,0 +1,116 @@
+"""Compiled updates are the same updates: same losses, same adapters, and a training with them resumes exactly."""
+
+import dataclasses
+from collections import Counter
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from tasks.runtime.errors import Diverged
+from tasks.runtime.events import TrainingReport
+from tasks.tuning import trainer
+from tasks.tuning.compiled import CompiledUpdates
+from tasks.tuning.losses import make_objective
+from tasks.tuning.memory import MemoryChoice
+from tasks.tuning.trainer import Splits, make_optimizer, train
+from tests.tuning import tiny
+from tests.tuning.test_trainer import experiment, separable
+
+
+@pytest.fixture
+def compiling(monkeypatch):
+    """A backend that compiles. The graphs run operation by operation: compiling them on a CPU takes seconds each."""
+    monkeypatch.setattr(trainer, "compiles", lambda: True)
+    mx.disable_compile()
+    yield
+    mx.enable_compile()
+
+
+def trained(folder, architecture="llama", emit=lambda event: None, choice=None, template=tiny.SINGLE, iterations=6, **settings):
+    """(best adapters, progress) of some updates on packed weights."""
+    a_recipe = tiny.safety(dropout=0.1, iterations=iterations)
+    made = tiny.adapted(architecture, 4, False, a_recipe)
+    prefix = tiny.no_store(made, tiny.cases(10, template))
+    return train(made, experiment(a_recipe, **settings), Splits(prefix, prefix), folder, emit, choice)
+
+
+def curve(progress):
+    return [dataclasses.replace(point, tokens_per_second=None) for point in progress.curve]
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
+@pytest.mark.parametrize(
+    ("choice", "template"),
+    [(None, tiny.SINGLE), (MemoryChoice(3), tiny.MULTI), (MemoryChoice(2, checkpointing=True), tiny.SINGLE)],
+)
+def test_a_training_with_compiled_updates_equals_one_without(architecture, choice, template, tmp_path, request):
+    limits = {"max_gradient_norm": 0.5}
+    plain, one = trained(tmp_path / "plain", architecture, choice=choice, template=template, **limits)
+    request.getfixturevalue("compiling")
+    compiled, other = trained(tmp_path / "compiled", architecture, choice=choice, template=template, **limits)
+    assert tiny.largest_difference(tiny.flat(compiled), tiny.flat(plain)) <= 1e-5
+    assert [p.loss for p in other.curve] == pytest.approx([p.loss for p in one.curve], rel=1e-5)
+    assert (other.update, other.trained_tokens) == (one.update, one.trained_tokens)
+
+
+def test_a_killed_and_resumed_compiled_training_equals_one_that_never_stopped(tmp_path, compiling):
+    class Killed(Exception):
+        pass
+
+    def die(event):
+        if isinstance(event, TrainingReport) and event.iteration == 6:
+            raise Killed
+
+    whole, progress = trained(tmp_path / "whole")
+    with pytest.raises(Killed):
+        trained(tmp_path / "killed", emit=die)
+    resumed, again = trained(tmp_path / "killed")
+    assert all((np.array(whole[k]) == np.array(resumed[k])).all() for k in whole)
+    assert curve(progress) == curve(again)
+
+
+def test_between_reports_a_compiled_training_hands_over_each_step_once_and_evaluates_nothing(
+    tmp_path, compiling, monkeypatch
+):
+    calls = Counter()
+    for name in ("eval", "async_eval"):
+        original = getattr(mx, name)
+        monkeypatch.setattr(mx, name, lambda *a, of=original, n=name: calls.update([n]) or of(*a))
+    totals = []
+    for iterations in (3, 8):
+        trained(tmp_path / str(iterations), iterations=iterations, report_every=100, evaluate_every=100)
+        totals.append(calls.copy())
+        calls.clear()
+    assert totals[1] - totals[0] == {"async_eval": 5}
+
+
+def test_divergence_ends_a_compiled_training_at_the_last_good_update(tmp_path, compiling):
+    a_recipe = tiny.recipe(iterations=6)
+    made = tiny.adapted("llama", 4, False, a_recipe)
+    prefix = tiny.no_store(made, separable())
+
+    def poison(event):
+        if isinstance(event, TrainingReport) and event.iteration == 2:
+            made.stack.model.model.norm.weight = made.stack.model.model.norm.weight * mx.array(float("nan"))
+
+    spec = experiment(a_recipe, evaluate_every=4, report_every=2)
+    with pytest.raises(Diverged, match="The loss became nan at update 3") as error:
+        train(made, spec, Splits(prefix, prefix), tmp_path, poison)
+    assert error.value.reached.update == 2 and not (tmp_path / "checkpoint").exists()
+
+
+def test_an_update_that_is_really_compiled_gives_the_same_loss_and_norm(tmp_path):
+    results = []
+    for compiled in (False, True):
+        (mx.enable_compile if compiled else mx.disable_compile)()
+        made, some = tiny.adapted("llama", 4, False), tiny.cases(4)
+        optimizer = make_optimizer(experiment(tiny.recipe()))
+        optimizer.init(made.stack.model.trainable_parameters())
+        objective = make_objective(tiny.recipe(), some.labels)
+        updates = CompiledUpdates(made, tiny.no_store(made, some), objective, optimizer, 4, 1.0)
+        steps = [updates.start([0, 1, 2, 3], 1e-2, None) for _ in range(3)]
+        results.append([(step.value, float(np.array(step.norm))) for step in steps])
+    mx.enable_compile()
+    np.testing.assert_allclose(results[1], results[0], rtol=1e-5)
+    assert results[0][2][0] < results[0][0][0]
