@@ -27,7 +27,9 @@ def compiling(monkeypatch):
     mx.enable_compile()
 
 
-def trained(folder, architecture="llama", emit=lambda event: None, choice=None, template=tiny.SINGLE, iterations=6, **settings):
+def trained(
+    folder, architecture="llama", emit=lambda event: None, choice=None, template=tiny.SINGLE, iterations=6, **settings
+):
     """(best adapters, progress) of some updates on packed weights."""
     a_recipe = tiny.safety(dropout=0.1, iterations=iterations)
     made = tiny.adapted(architecture, 4, False, a_recipe)
