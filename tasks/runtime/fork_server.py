@@ -129,8 +129,8 @@ def fork(
 ) -> Forked | None:
     """The process of a step, started; `child` is the module that serves.
 
-    None if it cannot be forked: no server is kept, or it is busy or dead. Variables that are read
-    on import keep the value that they had when the server started.
+    None if it cannot be forked: no server is kept, or it is busy or has just died. Variables that
+    are read on import keep the value that they had when the server started.
     """
     global _last
     if not _kept.is_set() or sys.platform != "linux":
@@ -151,15 +151,26 @@ def fork(
 
 def _is_idle(server: _Server) -> bool:
     """Whether the server is alive and the last step that it forked has ended."""
-    alive = server.process.poll() is None
-    return alive and (_last is None or _last.poll() is not None)
+    return _is_alive(server) and (_last is None or _last.poll() is not None)
+
+
+def _is_alive(server: _Server) -> bool:
+    return server.process.poll() is None
 
 
 def start(child: str, environment: dict[str, str], *modules: str) -> None:
-    """Start the server if there is none; it imports `modules` at once, ahead of the first step."""
-    global _server
+    """Start the server if there is none, or if it has died.
+
+    It imports `modules` at once, ahead of the first step.
+    """
+    global _last, _server
+    if sys.platform != "linux":
+        return
     with _lock:
-        if _server is None and sys.platform == "linux":
+        if _server is not None and not _is_alive(_server):
+            # Whoever waits for its last step has the step, and with it the socket, and sees its end.
+            _server = _last = None
+        if _server is None:
             _server = _start(child, environment, modules)
 
 

@@ -131,11 +131,13 @@ def test_a_forked_step_that_a_signal_ends_is_lost_and_the_next_is_forked(number,
     assert parent_of(tmp_path) == server()
 
 
-def test_a_killed_server_takes_its_step_along_and_is_done_without(tmp_path):
+def test_a_killed_server_takes_its_step_along_and_is_replaced(tmp_path):
+    killed: list[int] = []
     events: list[Event] = []
 
     def kill_and_end(event: Event) -> None:
         events.append(event)
+        killed.append(server())
         os.kill(server(), signal.SIGKILL)
         (process,) = child._running
         assert process.wait(10) == -signal.SIGKILL
@@ -144,7 +146,16 @@ def test_a_killed_server_takes_its_step_along_and_is_done_without(tmp_path):
     with pytest.raises(LostChild):
         run_child(f"{STEPS}:wait", {"folder": str(tmp_path / "x")}, tmp_path, kill_and_end)
     assert ended(process_id(events[0])) and time.monotonic() - started < 30, "the step waits for a minute"
-    assert parent_of(tmp_path) == os.getpid()
+    assert parent_of(tmp_path) == server() and killed != [server()]
+
+
+def test_a_server_that_dies_between_two_steps_is_replaced(tmp_path):
+    first = parent_of(tmp_path)
+    os.kill(first, signal.SIGKILL)
+    while alive(first):
+        time.sleep(0.01)
+    assert parent_of(tmp_path) == server() != first
+    assert parent_of(tmp_path) == server()
 
 
 def test_stopping_ends_the_step_and_the_server(tmp_path, monkeypatch):
