@@ -81,8 +81,7 @@ def _end_recorded(pid: int, command: str, record: Path) -> bool:
 
 def kill_group(group: int) -> None:
     """Kill a process group at once, if it still exists."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGKILL)
+    _signal_group(group, signal.SIGKILL)
 
 
 def command_of(pid: int) -> str:
@@ -107,8 +106,7 @@ def is_older(pid: int, record: Path) -> bool:
 def _end_group(group: int, leader_ended: Callable[[], bool]) -> None:
     """End a process group: SIGTERM first, SIGKILL if that is not enough."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(group, number)
+        _signal_group(group, number)
         deadline = time.monotonic() + PATIENCE
         while not leader_ended() and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -117,9 +115,18 @@ def _end_group(group: int, leader_ended: Callable[[], bool]) -> None:
 
 
 def _group_exists(group: int) -> bool:
+    return _signal_group(group, 0)
+
+
+def _signal_group(group: int, number: int) -> bool:
+    """Send a signal to a process group; False if none of its processes runs.
+
+    macOS refuses it, with PermissionError, where only zombies are left: their parent has not asked
+    yet how they ended.
+    """
     try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
+        os.killpg(group, number)
+    except (ProcessLookupError, PermissionError):
         return False
     return True
 
