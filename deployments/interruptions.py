@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+INTERRUPTED = 130  # the exit code of a command that Ctrl-C ends
+LEAVE_SECONDS = 7.0  # that an interrupted command has to end in order
 
 
 @contextlib.contextmanager
-def interrupted_by_signals() -> Iterator[None]:
+def interrupted_by_signals(note: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Let SIGTERM, and SIGHUP unless nohup ignores it, raise KeyboardInterrupt in the block.
 
-    So started processes are stopped. Afterwards the earlier handlers are back.
+    So started processes are stopped. `note` is called before, in the signal's handler. Afterwards
+    the earlier handlers are back.
     """
 
     def interrupt(number: int, frame: object) -> None:
+        note()
         raise KeyboardInterrupt
 
     before = {number: signal.getsignal(number) for number in INTERRUPTIONS}
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in INTERRUPTIONS:
         if number == signal.SIGTERM or before[number] != signal.SIG_IGN:
             signal.signal(number, interrupt)
     try:
@@ -34,3 +39,28 @@ def ignore_interruptions() -> None:
     """Ignore a second Ctrl-C while the first is handled, until `interrupted_by_signals` ends."""
     for number in INTERRUPTIONS:
         signal.signal(number, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def leaving_in_time(
+    wait_for_interruption: Callable[[], None], leave: Callable[[], None]
+) -> Iterator[None]:
+    """Once the block is interrupted, the process has LEAVE_SECONDS to end; then `leave` is called.
+
+    Prefect's client may be waiting for a server that is gone, for minutes, also while the process
+    exits. A block that ends without an interruption has no such limit.
+    """
+    finished = threading.Event()
+
+    def watch() -> None:
+        wait_for_interruption()
+        if not finished.wait(LEAVE_SECONDS):
+            leave()
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    except Exception:
+        finished.set()
+        raise
+    finished.set()

@@ -1,26 +1,29 @@
 """Prefect's temporary server, for sweeps where no other one is configured.
 
 Prefect would start one itself, after four seconds of imports that only a server needs, and a killed
-sweep would leave it running for good. So it is started here as Prefect starts it, its process is
-recorded, and the next sweep of the same home ends the servers of dead ones.
+sweep would leave it running for good. So it is started here, much as Prefect starts it: it leaves
+when its sweep is gone, and a sweep starts another one if it ends.
+
+The sweep itself holds the socket on which the server listens. While one server has ended and the
+next is starting, requests wait there instead of being refused, and the port stays the same.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
-import importlib.util
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from deployments.prefect_api import HOST, NoAnswer, api_url, is_open, server_version
+from deployments.prefect_api import HOST, NoAnswer, api_url, server_version
 from deployments.started_processes import command_of, is_older
 from tasks.runtime.child import end_process
 from tasks.runtime.errors import BadInput, TriageError
@@ -28,101 +31,169 @@ from tasks.runtime.home import home
 from tasks.runtime.store import write_atomic
 
 SERVER = "prefect.server.api.server"
+PROGRAM = Path(__file__).with_name("server_process.py")
+BACKLOG = 128  # requests that wait while no server runs
 LIKE_PREFECTS_OWN = {
     "PREFECT_UI_ENABLED": "0",
     "PREFECT__SERVER_EPHEMERAL": "1",
     "PREFECT__SERVER_FINAL": "1",
 }
 NAMES_A_SERVER = ("PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH")
+POLL_SECONDS = 1.0  # after which it is seen at the latest that the server has ended
+ATTEMPTS = 2  # at starting a server
+Say = Callable[[str], None]
+LOST = (
+    "Prefect's temporary server ended and could not be started again. Finished work is kept; "
+    "run the same command again to continue."
+)
 
 
-def start_temporary_server() -> Callable[[], AbstractContextManager[object]]:
-    """Start a server that lives until this process exits.
+class TemporaryServer:
+    """Prefect's server while a sweep runs, in a process that `record` names until it has ended.
 
-    A server that is configured is checked instead. Returns at once a function that waits until the
-    server answers and gives the context to run flows in: starting takes seconds, in which the
-    caller can import what it needs, Prefect first of all. Raises BadInput with the remedy if the
-    configured server does not answer, or is of another version.
+    `say` receives a sentence when the server ended and when its successor runs; `lost` is called
+    if none could be started any more.
     """
-    if _may_be_configured() and _configured_server_answers():
-        return nullcontext
-    end_orphaned_servers(home())
-    server = _Server(_records(home()) / f"{socket.gethostname()}-{os.getpid()}")
-    atexit.register(server.end)  # runs after Prefect's own, registered later
-    server.start()
 
-    def wait_for_server() -> AbstractContextManager[object]:
-        from prefect.settings import (
-            PREFECT_API_URL,
-            PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
-            PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
-            temporary_settings,
-        )
-
-        server.wait(PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value())
-        # Nobody looks for lost runs there, and the end of each flow would wait a second for its
-        # heartbeat.
-        return temporary_settings(
-            {PREFECT_API_URL: api_url(server.port), PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
-        )
-
-    return wait_for_server
-
-
-class _Server:
-    """Prefect's server, in a process that `record` names until it has ended."""
-
-    def __init__(self, record: Path) -> None:
-        self.port = 0
+    def __init__(self, record: Path, say: Say, lost: Callable[[], None]) -> None:
+        self._listener = _listener()
         self._record = record
+        self._say = say
+        self._lost = lost
         self._answered = False
         self._process: subprocess.Popen[bytes] | None = None
+        self._ending = threading.Event()
+        self._lock = threading.Lock()  # no server is started while the last one is being ended
+
+    @property
+    def port(self) -> int:
+        return int(self._listener.getsockname()[1])
 
     def start(self) -> None:
-        self.port = _free_port()
-        self._process = _start(self.port)
-        write_atomic(self._record, str(self._process.pid))
+        """Start a process; it answers seconds later."""
+        with self._lock:
+            if self._ending.is_set():
+                return
+            self._answered = False
+            self._process = _start(self._listener)
+            write_atomic(self._record, str(self._process.pid))
 
     def wait(self, seconds: float) -> None:
-        """Return once it answers.
+        """Return once it answers; from then on another one is started whenever it ends.
 
         Raises TriageError if it ends before, twice, or takes longer than `seconds`.
         """
         deadline = time.monotonic() + seconds
         if not self._answers(deadline) and time.monotonic() < deadline:
-            self.start()  # another program may have taken its port before it did
+            self.start()
             self._answers(deadline)
         if not self._answered:
-            code = self._process.poll() if self._process else None
-            reason = "it does not answer" if code is None else f"it ended with code {code}"
             raise TriageError(
-                f"Prefect's temporary server did not start ({reason}); is the machine busy? "
-                "Run the same command again."
+                f"Prefect's temporary server did not start ({self._state()}); "
+                "is the machine busy? Run the same command again."
             )
+        threading.Thread(target=self._keep, args=(seconds,), daemon=True).start()
 
     def _answers(self, deadline: float) -> bool:
         """Wait until it answers; False if it ended before, or the time is over."""
-        while time.monotonic() < deadline and self._process and self._process.poll() is None:
+        while time.monotonic() < deadline and self._runs() and not self._ending.is_set():
             with contextlib.suppress(NoAnswer):
-                if is_open(self.port):
-                    server_version(api_url(self.port))
-                    self._answered = True
-                    break
+                server_version(api_url(self.port))
+                self._answered = True
+                break
             time.sleep(0.05)
         return self._answered
 
+    def _runs(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def _state(self) -> str:
+        code = self._process.poll() if self._process else None
+        if code is None:
+            return "it does not answer"
+        return f"it ended with code {code}" if code >= 0 else f"it was ended by signal {-code}"
+
+    def _keep(self, seconds: float) -> None:
+        """Start another server whenever this one ends, until `end`."""
+        while not self._ending.wait(POLL_SECONDS):
+            if self._runs():
+                continue
+            self._say(f"Prefect's temporary server is gone ({self._state()}); starting another ...")
+            if any(self._restarted(seconds) for _ in range(ATTEMPTS)):
+                self._say("Prefect's temporary server runs again; the sweep goes on.")
+            elif not self._ending.is_set():
+                self._lost()
+                return
+
+    def _restarted(self, seconds: float) -> bool:
+        if self._process is not None:
+            end_process(self._process)  # the last attempt's, where it did not answer
+        try:
+            self.start()
+        except OSError:  # no memory for another process
+            return False
+        except TriageError:
+            pass  # it has no record, for lack of space; without a sweep it leaves all the same
+        return self._answers(time.monotonic() + seconds)
+
     def end(self) -> None:
         """End the process and remove its record."""
+        self._ending.set()
+        with self._lock:
+            if self._process is not None:
+                if not self._answered:
+                    self._process.kill()  # SIGTERM would let it finish starting first
+                end_process(self._process)
+            with contextlib.suppress(OSError):
+                self._record.unlink()
+
+    def kill(self) -> None:
+        """As `end`, at once, also while another thread waits in `end`."""
+        self._ending.set()
         if self._process is not None:
-            if not self._answered:
-                self._process.kill()  # SIGTERM would let it finish starting first
-            end_process(self._process)
+            self._process.kill()
         with contextlib.suppress(OSError):
             self._record.unlink()
 
 
+def start_temporary_server(say: Say, lost: Callable[[], None]) -> TemporaryServer | None:
+    """Start a server that lives until this process exits; see TemporaryServer for `say` and `lost`.
+
+    None if a server is configured, which is checked instead. Returns at once: starting takes
+    seconds, in which the caller can import what it needs, Prefect first of all. Raises BadInput
+    with the remedy if the configured server does not answer, or is of another version.
+    """
+    if _may_be_configured() and _configured_server_answers():
+        return None
+    end_orphaned_servers(home())
+    record = _records(home()) / f"{socket.gethostname()}-{os.getpid()}"
+    server = TemporaryServer(record, say, lost)
+    atexit.register(server.end)  # runs after Prefect's own, registered later
+    server.start()
+    return server
+
+
+def used(server: TemporaryServer | None) -> AbstractContextManager[object]:
+    """Wait until the server answers; the context to run flows in."""
+    if server is None:
+        return nullcontext()
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+        temporary_settings,
+    )
+
+    server.wait(PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value())
+    # Nobody looks for lost runs there, and the end of each flow would wait a second for its
+    # heartbeat.
+    return temporary_settings(
+        {PREFECT_API_URL: api_url(server.port), PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+    )
+
+
 def end_orphaned_servers(root: Path) -> None:
-    """End the servers whose sweeps are dead.
+    """End the servers whose sweeps are dead; those of earlier versions did not leave by themselves.
 
     A record, named after its sweep's process, holds the server's.
     """
@@ -133,7 +204,8 @@ def end_orphaned_servers(root: Path) -> None:
             pid = int(record.read_text())
             if SERVER in command_of(pid) and is_older(pid, record):
                 os.kill(pid, signal.SIGTERM)
-        record.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a home that may not be written to keeps it
+            record.unlink()
 
 
 def _may_be_configured() -> bool:
@@ -168,25 +240,24 @@ def _configured_server_answers() -> bool:
     return True
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+def _listener() -> socket.socket:
+    """An open socket on a free port of this machine."""
+    listener = socket.socket()
+    listener.bind((HOST, 0))
+    listener.listen(BACKLOG)
+    return listener
 
 
-def _start(port: int) -> subprocess.Popen[bytes]:
-    prefect = importlib.util.find_spec("prefect")
-    assert prefect is not None and prefect.origin is not None
-    # Never the current folder, which may hold any module: that is what -P and --app-dir are for.
-    packages = str(Path(prefect.origin).parent.parent)
-    application = ["--app-dir", packages, "--factory", f"{SERVER}:create_app"]
-    address = ["--host", HOST, "--port", str(port)]
-    quiet = ["--log-level", "error", "--lifespan", "on"]
+def _start(listener: socket.socket) -> subprocess.Popen[bytes]:
+    # Never the current folder, which may hold any module: that is what -P is for.
+    command = [sys.executable, "-P", str(PROGRAM), f"{SERVER}:create_app", str(listener.fileno())]
     # Ctrl-C goes to all in the terminal's foreground. The sweep, which ends the server, must still
     # reach it.
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "uvicorn", *application, *address, *quiet],
+        command,
         env=os.environ | LIKE_PREFECTS_OWN,
+        stdin=subprocess.PIPE,
+        pass_fds=[listener.fileno()],
         start_new_session=True,
     )
 

@@ -3,7 +3,8 @@
 All of it runs on this machine, in the foreground, until Ctrl-C, SIGTERM or a closed terminal, then
 stops what it started. A second start is harmless, and a start ends what a killed one left. A worker
 that ends is started again; flow runs go on without it, and those that were lost with it are queued
-again.
+again. A server that ends is started again on the same port, with the same database; worker and flow
+runs repeat their requests meanwhile.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from importlib import metadata
 
+from deployments.awake import kept_awake
 from deployments.interruptions import ignore_interruptions, interrupted_by_signals
 from deployments.lost_runs import end_runs, queue_lost_runs
 from deployments.prefect_api import HOST, NoAnswer, api_url, is_open, server_version
@@ -27,6 +29,8 @@ from tasks.runtime.store import locked
 
 START_SECONDS = 90.0
 PAUSE = 1.0  # seconds before a worker that ended is started again
+POLL_SECONDS = 2.0  # after which it is seen at the latest that the server has ended
+SERVER_STARTS = 2  # attempts at starting a server in place of one that ended
 EARLY_SECONDS = 60.0  # a worker that ends sooner has something wrong with it ...
 DEPLOYMENTS = ("sweep/local", "experiment/local", "compare/local")
 EARLY_ENDS = 5  # ... and after so many of them in a row, no further one would live
@@ -39,7 +43,7 @@ def up(port: int, say: Say) -> None:
     Raises BadInput where the port, or the server that answers there, cannot be used.
     """
     try:
-        with interrupted_by_signals(), locked(home() / "server"):
+        with interrupted_by_signals(), locked(home() / "server"), kept_awake():
             _run(port, say)
     except KeyboardInterrupt:
         with contextlib.suppress(OSError):  # the terminal may be gone
@@ -69,14 +73,15 @@ def _run(port: int, say: Say) -> None:
     with contextlib.ExitStack() as stack:
         try:
             _end_leftovers(port, say)
-            _provide_server(stack, port, environment, say)
+            server = stack.enter_context(_Server(port, environment, say))
+            server.provide()
             with _answering(port):
                 register(api_url(port), environment)
             say(f"Prefect UI: http://{HOST}:{port}  (deployments {', '.join(DEPLOYMENTS)})")
             say(f"For other terminals: export PREFECT_API_URL={api_url(port)}")
             say("Stop with Ctrl-C.")
-            _keep_working(port, environment, say)
-        except KeyboardInterrupt:
+            _keep_working(server, environment, say)
+        except (KeyboardInterrupt, LostServer):
             ignore_interruptions()
             # Includes runs of a worker that ended and was not started again yet.
             end_runs(api_url(port), home())
@@ -93,18 +98,63 @@ def _end_leftovers(port: int, say: Say) -> None:
         say(f"Ended processes that an earlier `triage up` left: {', '.join(map(str, ended))}.")
 
 
-def _provide_server(
-    stack: contextlib.ExitStack, port: int, environment: dict[str, str], say: Say
-) -> None:
-    """Return once a server of our version answers on the port, an existing or a new one."""
-    if _usable_server(port):
-        say(
-            f"A Prefect server answers on port {port} already and is used; "
-            "it stays when this stops."
-        )
-        return
-    arguments = ["server", "start", "--host", HOST, "--port", str(port)]
-    _wait_for(port, start(stack, arguments, environment, "server"))
+class LostServer(BadInput):
+    """The server ended, and none could be started in its place."""
+
+
+class _Server:
+    """The Prefect server of a port: one that was there before, or one of ours, which ends with the
+    context.
+    """
+
+    def __init__(self, port: int, environment: dict[str, str], say: Say) -> None:
+        self.port = port
+        self._environment = environment
+        self._say = say
+        self._stack = contextlib.ExitStack()  # of the process, where it is ours
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> _Server:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def provide(self) -> None:
+        """Return once a server of our version answers on the port, an existing or a new one."""
+        if _usable_server(self.port):
+            self._say(
+                f"A Prefect server answers on port {self.port} already and is used; "
+                "it stays when this stops."
+            )
+            return
+        arguments = ["server", "start", "--host", HOST, "--port", str(self.port)]
+        self._process = start(self._stack, arguments, self._environment, "server")
+        _wait_for(self.port, self._process)
+
+    def keep(self) -> None:
+        """Start another server if this one has ended; raises LostServer if none can be started."""
+        if self._runs():
+            return
+        self._say(f"The Prefect server on port {self.port} has ended; starting another ...")
+        if not any(self._restarted() for _ in range(SERVER_STARTS)):
+            raise LostServer(
+                f"The Prefect server on port {self.port} ended and could not be started again; "
+                f"its log is in {home() / 'logs'}. Nothing is lost: run `triage up` again."
+            )
+        self._say(f"The Prefect server on port {self.port} runs again.")
+
+    def _runs(self) -> bool:
+        return is_open(self.port) if self._process is None else self._process.poll() is None
+
+    def _restarted(self) -> bool:
+        self._stack.close()
+        self._process = None
+        try:
+            self.provide()
+        except BadInput:  # said by the caller, after the last attempt
+            return False
+        return True
 
 
 def _usable_server(port: int) -> bool:
@@ -131,17 +181,18 @@ def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
         time.sleep(0.5)
 
 
-def _keep_working(port: int, environment: dict[str, str], say: Say) -> None:
+def _keep_working(server: _Server, environment: dict[str, str], say: Say) -> None:
     """Run a worker, one flow run at a time, and start it again whenever it ends, until interrupted.
 
     Raises BadInput with the worker's log after EARLY_ENDS consecutive workers that end within
-    EARLY_SECONDS.
+    EARLY_SECONDS, and LostServer.
     """
     early_ends = 0
     while early_ends < EARLY_ENDS:
-        for name in _queue_lost_runs(port):
+        server.keep()
+        for name in _queue_lost_runs(server.port):
             say(f"Queued again, since its process is gone: {name}.")
-        seconds = _run_worker(environment, say)
+        seconds = _run_worker(server, environment, say)
         early_ends = early_ends + 1 if seconds < EARLY_SECONDS else 0
         time.sleep(PAUSE)
 
@@ -152,16 +203,19 @@ def _keep_working(port: int, environment: dict[str, str], say: Say) -> None:
     )
 
 
-def _run_worker(environment: dict[str, str], say: Say) -> float:
-    """Run a worker until it ends; returns how many seconds it ran."""
+def _run_worker(server: _Server, environment: dict[str, str], say: Say) -> float:
+    """Run a worker until it ends, beside a server; returns how many seconds it ran."""
     command = ["worker", "start", "--pool", POOL, "--limit", "1", "--name", worker_name()]
     started_at = time.monotonic()
     with contextlib.ExitStack() as stack:
         worker = start(stack, command, environment, "worker")
         say(f"Worker started (process {worker.pid}).")
         try:
-            worker.wait()
-        except KeyboardInterrupt:
+            while worker.poll() is None:
+                server.keep()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    worker.wait(POLL_SECONDS)
+        except (KeyboardInterrupt, LostServer):
             # Killed rather than asked: a worker that is asked waits for its run, for hours if need
             # be. The run stays Running on the server, and the next start finds its process gone and
             # queues it again.

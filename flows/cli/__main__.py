@@ -1,6 +1,6 @@
 """`python -m flows.cli`."""
 
-from flows.cli.main import main
+from flows.cli.start import main
 
 if __name__ == "__main__":
     main()

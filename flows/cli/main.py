@@ -6,6 +6,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from deployments.interruptions import INTERRUPTED
 from flows.cli.bench import bench
 from flows.cli.compare import compare
 from flows.cli.data import data
@@ -62,9 +63,12 @@ def options(
 
 
 def main() -> None:
-    """Entry point: a user's mistake ends in one sentence and exit code 2, never in a traceback."""
+    """A user's mistake ends in one sentence and exit code 2, never in a traceback."""
     try:
         code = app(standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):  # Ctrl-C, as typer passes it on
+        errors.print("triage: Interrupted.", soft_wrap=True)
+        raise SystemExit(INTERRUPTED) from None
     except TriageError as error:
         _end(str(error))
     except USAGE_ERROR as error:

@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 # Before Prefect is imported. The live display shows what its console log would; the UI gets both.
 if "PREFECT_LOGGING_LEVEL" not in os.environ:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
 os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "ERROR")
 
 from rich.console import Console
 
-from deployments.interruptions import interrupted_by_signals
-from deployments.temporary_server import start_temporary_server
-from flows.cli.terminal import print_line
+from deployments.awake import kept_awake
+from deployments.interruptions import (
+    INTERRUPTED,
+    ignore_interruptions,
+    interrupted_by_signals,
+    leaving_in_time,
+)
+from deployments.temporary_server import LOST, TemporaryServer, start_temporary_server, used
+from flows.cli.terminal import errors, print_line
 from flows.plan import finished_trainings
 from flows.preflight import check
 from flows.selection import EVERYTHING, Narrowing, Selection
 from tasks.runtime import fork_server
-from tasks.runtime.child import import_ahead
+from tasks.runtime.child import (
+    import_ahead,
+    start_no_more,
+    stop_children,
+    wait_until_stopping,
+)
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.runtime.events import Event, ExperimentFailed, ExperimentLanded, ExtraFinished
 from warehouse.connect import warehouse_path
@@ -46,6 +61,41 @@ class Outcome:
         return bool(self.failures) and all(isinstance(error, fixable) for error in self.failures)
 
 
+class _Leaving:
+    """How a sweep that does not run to its end leaves: a sentence, once, and an exit code."""
+
+    def __init__(self, console: Console) -> None:
+        self.code = INTERRUPTED
+        self.server: TemporaryServer | None = None
+        self._console = console
+        self._sentence = (
+            "Interrupted. Finished work is kept; run the same command again to continue."
+        )
+        self._said = False
+
+    def lose_server(self) -> None:
+        """Interrupt the sweep, since Prefect has no server any more; called in another thread."""
+        self._sentence = LOST
+        self.code = 1
+        start_no_more()
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    def say(self) -> None:
+        """Say it, unless it was said."""
+        if not self._said:
+            self._said = True
+            errors.print(f"triage: {self._sentence}", soft_wrap=True)
+
+    def leave(self) -> None:
+        """Exit at once, from another thread: Prefect is waiting for a server that is gone."""
+        stop_children()
+        if self.server is not None:
+            self.server.kill()
+        self._console.show_cursor(True)
+        self.say()
+        os._exit(self.code)
+
+
 def run_sweep(
     console: Console,
     selection: Selection,
@@ -55,12 +105,22 @@ def run_sweep(
 ) -> int:
     """Run the sweep flow in this process; returns the exit code.
 
-    It is 1 if an experiment failed for a reason that the user cannot fix. The last line printed
-    says where the results are and what to type next. Raises BadInput if the user can fix every
-    failure, or if the configured Prefect server cannot be used.
+    It is 1 if an experiment failed for a reason that the user cannot fix, and 130 after Ctrl-C. The
+    last line printed says where the results are and what to type next. Raises BadInput if the user
+    can fix every failure, or if the configured Prefect server cannot be used.
     """
-    outcome = _run_flow(console, selection, grid, overrides, narrowing)
+    leaving = _Leaving(console)
+    try:
+        with leaving_in_time(wait_until_stopping, leaving.leave):
+            outcome = _run_flow(console, leaving, selection, grid, overrides, narrowing)
+            return _report(console, selection, outcome)
+    except KeyboardInterrupt:
+        ignore_interruptions()  # it is leaving
+        leaving.say()
+        return leaving.code
 
+
+def _report(console: Console, selection: Selection, outcome: Outcome) -> int:
     if warehouse_path().exists():
         from flows.cli.compare_report import print_comparison
 
@@ -77,16 +137,27 @@ def run_sweep(
 
 def _run_flow(
     console: Console,
+    leaving: _Leaving,
     selection: Selection,
     grid: str,
     overrides: list[str] | None,
     narrowing: Narrowing,
 ) -> Outcome:
-    with interrupted_by_signals(), contextlib.ExitStack() as cleanup:
-        server_ready = start_temporary_server()  # starts while the following lines run
+    def note_interruption() -> None:
+        start_no_more()
+        ignore_interruptions()  # from now on the time to leave is limited
+
+    def say(sentence: str) -> None:
+        print_line(console, sentence)
+
+    with interrupted_by_signals(note_interruption), contextlib.ExitStack() as cleanup:
+        _silence_prefect()
+        cleanup.enter_context(kept_awake())
+        # Starts while the following lines run.
+        leaving.server = start_temporary_server(say, leaving.lose_server)
         check(selection)
         experiments = f"{len(selection.cells)} experiments"
-        print_line(console, f"Sweep {selection.grid.name}: {experiments}. Starting Prefect ...")
+        say(f"Sweep {selection.grid.name}: {experiments}. Starting Prefect ...")
         if not all(finished_trainings(spec) for spec in selection.cells):
             import_ahead("tasks.tuning.job", "tasks.scoring.job")
             cleanup.callback(fork_server.end)
@@ -94,11 +165,19 @@ def _run_flow(
         from flows.cli.live import live  # Prefect comes with it
         from flows.sweep import sweep
 
-        with server_ready(), live(console, selection.cells), collected() as outcome:
+        with used(leaving.server), live(console, selection.cells), collected() as outcome:
             state = sweep(grid, overrides, **narrowing.parameters(), return_state=True)
         outcome.completed = state.is_completed()
         outcome.message = str(state.message)
         return outcome
+
+
+def _silence_prefect() -> None:
+    """Let Prefect not print that its server did not get a log line, unless its own log is asked
+    for: the server's end is said in a sentence.
+    """
+    if "PREFECT_LOGGING_LEVEL" not in os.environ:
+        logging.raiseExceptions = False
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.terminal import INTERRUPTED, console, errors
+from flows.cli.terminal import console
 from tasks.runtime.errors import BadInput
 
 GridName = Annotated[
@@ -58,13 +58,7 @@ def sweep(
 
     from flows.cli.run import run_sweep
 
-    try:
-        code = run_sweep(console, selection, grid, overrides, narrowing)
-    except KeyboardInterrupt:
-        sentence = "Interrupted. Finished work is kept; run the same command again to continue."
-        errors.print(f"triage: {sentence}", soft_wrap=True)
-        code = INTERRUPTED
-    raise typer.Exit(code)
+    raise typer.Exit(run_sweep(console, selection, grid, overrides, narrowing))
 
 
 def _check_memory(memory: str) -> None:

@@ -110,9 +110,19 @@ def import_ahead(*modules: str) -> None:
     fork_server.start(MODULE, _environment(), *modules)
 
 
+def start_no_more() -> None:
+    """Start no further child; called as soon as the sweep is interrupted."""
+    _stopping.set()
+
+
+def wait_until_stopping() -> None:
+    """Return once the sweep is interrupted."""
+    _stopping.wait()
+
+
 def stop_children() -> None:
     """End every child of this process and start no more; called when the sweep is interrupted."""
-    _stopping.set()
+    start_no_more()
     for process in list(_running):
         # The streams are closed by the thread that reads them.
         end_process(process)

@@ -13,7 +13,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib import metadata
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 
+import psutil
 import pytest
 import yaml
 from prefect.exceptions import ParameterTypeError
@@ -22,12 +24,14 @@ from deployments.interruptions import interrupted_by_signals
 from deployments.lost_runs import end_runs, queue_lost_runs
 from deployments.prefect_api import NoAnswer, prefect_client
 from deployments.register import FILE, _deployments, _run_prefect, register
-from deployments.started_processes import command_of, end_leftovers, start
+from deployments.started_processes import command_of, end_leftovers, kill_group, start
 from deployments.up import (
     EARLY_ENDS,
+    LostServer,
     _environment,
     _keep_working,
     _queue_lost_runs,
+    _Server,
     api_url,
     up,
     version_on,
@@ -126,7 +130,7 @@ def test_a_worker_that_ends_at_once_is_not_started_for_ever_and_the_sentence_say
     monkeypatch.setattr("deployments.up.PAUSE", 0.0)
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
     with pytest.raises(BadInput, match=f"{EARLY_ENDS} consecutive .* ended within 60 s .* in {log}. Fix the problem"):
-        _keep_working(1, _environment(1), lines.append)
+        _keep_working(SimpleNamespace(port=1, keep=lambda: None), _environment(1), lines.append)
     assert [line.split("(")[0] for line in lines] == ["Worker started ", "The worker ended."] * EARLY_ENDS
     assert log.exists()
 
@@ -349,6 +353,139 @@ def test_what_a_killed_start_left_is_ended_and_a_process_that_has_its_number_by_
         assert list((home() / "up").iterdir()) == []
     finally:
         other.communicate(b"")
+
+
+@pytest.fixture
+def killpg_of_macos(monkeypatch):
+    """XNU refuses a signal to a process group of which only zombies are left."""
+    real = os.killpg
+
+    def killpg(group, number):
+        if psutil.pid_exists(group) and psutil.Process(group).status() == psutil.STATUS_ZOMBIE:
+            raise PermissionError(1, "Operation not permitted")
+        real(group, number)
+
+    monkeypatch.setattr(os, "killpg", killpg)
+
+
+def test_on_macos_a_process_that_has_ended_already_is_no_error(tmp_path, killpg_of_macos):
+    (tmp_path / "sitecustomize.py").write_text("import os; os._exit(3)\n")
+    with ExitStack() as stack:
+        process = start(stack, ["worker", "start"], os.environ | {"PYTHONPATH": str(tmp_path)}, "worker")
+        deadline = time.monotonic() + 60
+        while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
+            time.sleep(0.02)
+        with pytest.raises(PermissionError):
+            os.killpg(process.pid, 0)
+        kill_group(process.pid)
+    assert process.returncode == 3 and list((home() / "up").iterdir()) == []
+
+
+def test_on_macos_a_running_process_is_ended(tmp_path, killpg_of_macos):
+    (tmp_path / "sitecustomize.py").write_text(WAITS)
+    with ExitStack() as stack:
+        process = start(stack, ["--for-ever"], os.environ | {"PYTHONPATH": str(tmp_path)}, "server")
+    assert process.returncode == -signal.SIGTERM
+
+
+SERVES = """
+import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+class Version(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(sys.argv[2].encode())
+
+HTTPServer(("127.0.0.1", int(sys.argv[1])), Version).serve_forever()
+"""
+
+
+@pytest.fixture
+def kept_server(monkeypatch, patient):
+    """The server of `triage up`, of which only the process is replaced; its processes as they are started."""
+    processes = []
+
+    def start_serving(stack, arguments, environment, name):
+        version = json.dumps(metadata.version("prefect"))
+        command = [sys.executable, "-c", SERVES, arguments[-1], version]
+        processes.append(subprocess.Popen(commands.pop(0) if commands else command))
+        stack.callback(processes[-1].wait)
+        stack.callback(processes[-1].kill)
+        return processes[-1]
+
+    with socket.socket() as freed:
+        freed.bind(("127.0.0.1", 0))
+        port = freed.getsockname()[1]
+    commands, lines = [], []
+    monkeypatch.setattr("deployments.up.start", start_serving)
+    with _Server(port, {}, lines.append) as server:
+        yield server, processes, lines, commands
+
+
+def kill(process):
+    process.kill()
+    process.wait()
+
+
+def test_a_server_that_ended_is_started_again_on_its_port(kept_server):
+    server, processes, lines, commands = kept_server
+    server.provide()
+    server.keep()
+    assert len(processes) == 1 and lines == []
+    kill(processes[0])
+    commands.append(["false"])
+    server.keep()
+    assert len(processes) == 3 and processes[2].poll() is None and version_on(server.port)
+    sentence = f"The Prefect server on port {server.port}"
+    assert lines == [f"{sentence} has ended; starting another ...", f"{sentence} runs again."]
+    server.keep()
+    assert len(processes) == 3
+
+
+def test_a_server_that_was_there_before_and_ended_is_replaced_by_one_of_ours(kept_server):
+    server, processes, lines, _ = kept_server
+    command = [sys.executable, "-c", SERVES, str(server.port), json.dumps(metadata.version("prefect"))]
+    with subprocess.Popen(command) as other:
+        while version_on(server.port) is None:
+            time.sleep(0.05)
+        server.provide()
+        server.keep()
+        assert processes == [] and "is used; it stays when this stops" in lines[0]
+        kill(other)
+    server.keep()
+    assert len(processes) == 1 and processes[0].poll() is None
+
+
+def test_a_server_that_cannot_be_started_again_is_a_sentence(kept_server):
+    server, processes, _, commands = kept_server
+    server.provide()
+    kill(processes[0])
+    commands += [["false"], ["false"]]
+    with pytest.raises(LostServer, match=f"on port {server.port} ended and could not be started .* log is in .*logs"):
+        server.keep()
+
+
+def test_the_worker_ends_with_a_server_that_cannot_be_started_again(monkeypatch, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import time; time.sleep(300)\n")
+    lines, workers = [], []
+
+    def keep():
+        workers.extend(line for line in lines if line.startswith("Worker started"))
+        if workers:
+            raise LostServer("It ended.")
+
+    monkeypatch.setattr("deployments.up.queue_lost_runs", lambda *args: [])
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    environment = _environment(1) | {"PYTHONPATH": str(tmp_path)}
+    try:
+        with pytest.raises(LostServer, match="It ended"):
+            _keep_working(SimpleNamespace(port=1, keep=keep), environment, lines.append)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert not command_of(int(workers[0].split("process ")[1].split(")")[0]))
 
 
 @pytest.mark.parametrize("name", ["home", "my own home"])

@@ -1,17 +1,21 @@
 """How a sweep ends: exit code 1 where an experiment failed, a sentence where the user must fix something."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from contextlib import nullcontext
 
 import pytest
 from prefect.states import Completed, Failed
 from rich.console import Console
 
 from deployments import temporary_server
+from deployments.awake import kept_awake
+from deployments.prefect_api import api_url, server_version
+from deployments.up import up
 from flows.cli import run
 from flows.selection import select
 from tasks.progress import listeners, publish
@@ -33,7 +37,7 @@ def ends_with(monkeypatch):
             return Failed(message="not all") if errors else Completed(message="all")
 
         monkeypatch.setattr(flows.sweep, "sweep", flow)
-        monkeypatch.setattr(run, "start_temporary_server", lambda: nullcontext)
+        monkeypatch.setattr(run, "start_temporary_server", lambda say, lost: None)
         return run.run_sweep(Console(quiet=True), select("smoke"), "smoke")
 
     return run_it
@@ -95,6 +99,33 @@ def test_a_server_is_ended_only_if_its_sweep_is_dead_and_it_is_a_server(tmp_path
         bystander.kill()
 
 
+def test_the_server_that_a_killed_sweep_of_an_earlier_version_left_is_ended():
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    server = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", f"{temporary_server.SERVER}:x"])
+    deadline = time.monotonic() + 30
+    while temporary_server.SERVER not in temporary_server.command_of(server.pid) and time.monotonic() < deadline:
+        time.sleep(0.02)  # just started, it may still have its parent's command
+    record = home() / "servers" / f"{socket.gethostname()}-{ended.pid}"
+    record.parent.mkdir(parents=True)
+    record.write_text(str(server.pid))
+    temporary_server.end_orphaned_servers(home())
+    assert server.wait(30) == -signal.SIGTERM and not record.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system")
+def test_a_home_that_may_not_be_written_to_is_a_sentence_also_where_a_dead_sweep_left_its_record(small_disk):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    record = small_disk.home / "servers" / f"{socket.gethostname()}-{ended.pid}"
+    record.parent.mkdir()
+    record.write_text("1")
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk.home)], check=True)
+    found = small_disk.run("sweep", "smoke")
+    assert found.returncode == 2 and one_sentence(found.stderr), found.stderr
+    assert "may not be written" in found.stderr and record.exists()
+
+
 def test_sigterm_ends_a_sweep_as_ctrl_c_does_and_prefects_server_with_it(place):
     process = place.start("sweep", "smoke", "--limit", "1")
     deadline = time.monotonic() + 200
@@ -138,7 +169,7 @@ def test_a_server_in_a_profile_is_used_and_none_started(place):
 
 
 ANSWERS = """
-import sys
+import socket, sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 class Version(BaseHTTPRequestHandler):
@@ -147,21 +178,43 @@ class Version(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b'"3.9.1"')
 
-HTTPServer(("127.0.0.1", int(sys.argv[1])), Version).serve_forever()
+server = HTTPServer(("127.0.0.1", 0), Version, bind_and_activate=False)
+server.socket = socket.socket(fileno=int(sys.argv[1]))
+server.serve_forever()
 """
+ANSWERING = [sys.executable, "-c", ANSWERS]
+
+
+class Started:
+    """Prefect's server, of which only the process is replaced: by ones of the given commands, one at each start."""
+
+    def __init__(self, record, commands):
+        self.record, self.commands, self.said, self.lost = record, commands, [], threading.Event()
+        self.server = temporary_server.TemporaryServer(record, self.said.append, self.lost.set)
+
+    def start_process(self, listener):
+        number = listener.fileno()
+        return subprocess.Popen([*self.commands.pop(0), str(number)], pass_fds=[number])
+
+    def kill(self):
+        os.kill(int(self.record.read_text()), signal.SIGKILL)
+
+    def wait_until_said(self, beginning):
+        deadline = time.monotonic() + 60
+        while not any(sentence.startswith(beginning) for sentence in self.said):
+            assert time.monotonic() < deadline, self.said
+            time.sleep(0.05)
 
 
 @pytest.fixture
-def started(monkeypatch, tmp_path):
-    """Prefect's server, of which only the process is replaced: by ones of the given commands, one at each start."""
-
-    def start(*commands: list[str]) -> temporary_server._Server:
-        left = list(commands)
-        monkeypatch.setattr(temporary_server, "_start", lambda port: subprocess.Popen([*left.pop(0), str(port)]))
-        server = temporary_server._Server(tmp_path / "record")
-        server.start()
-        ends.append(server.end)
-        return server
+def started(monkeypatch, tmp_path, patient):
+    def start(*commands: list[str]) -> Started:
+        made = Started(tmp_path / "record", list(commands))
+        monkeypatch.setattr(temporary_server, "_start", made.start_process)
+        monkeypatch.setattr(temporary_server, "POLL_SECONDS", 0.1)
+        ends.append(made.server.end)
+        made.server.start()
+        return made
 
     ends: list = []
     yield start
@@ -169,20 +222,99 @@ def started(monkeypatch, tmp_path):
         end()
 
 
-def test_a_server_that_ends_at_once_twice_is_one_sentence(started):
-    fails = [sys.executable, "-c", "raise SystemExit(3)"]
+FAILS = [sys.executable, "-c", "raise SystemExit(3)"]
+
+
+def test_a_server_that_ends_at_once_twice_is_one_sentence(started, monkeypatch):
+    monkeypatch.setattr("deployments.prefect_api.SECONDS", 0.5)
     with pytest.raises(TriageError, match=r"did not start \(it ended with code 3\).*Run the same command again"):
-        started(fails, fails).wait(60)
+        started(FAILS, FAILS).server.wait(60)
     with pytest.raises(TriageError, match=r"did not start \(it does not answer\)"):
-        started(["sleep"]).wait(0.2)
+        started(["sleep"]).server.wait(0.2)
 
 
-def test_a_server_that_ends_at_once_as_where_its_port_is_taken_is_started_again_on_another(started, tmp_path):
-    server = started(["false"], [sys.executable, "-c", ANSWERS])
-    taken, first = server.port, (tmp_path / "record").read_text()
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", taken))
-        server.wait(60)
-    assert server.port != taken and (tmp_path / "record").read_text() != first
-    server.end()
-    assert not (tmp_path / "record").exists()
+def test_a_server_that_ends_at_once_is_started_again_on_a_port_that_no_other_program_can_take(started):
+    made = started(["false"], ANSWERING)
+    port, first = made.server.port, made.record.read_text()
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind(("127.0.0.1", port))
+    made.server.wait(60)
+    assert made.server.port == port and made.record.read_text() != first
+    made.server.end()
+    assert not made.record.exists()
+
+
+def test_another_server_is_started_whenever_one_ends_and_requests_wait_for_it(started):
+    made = started(ANSWERING, FAILS, ANSWERING, ANSWERING)
+    made.server.wait(60)
+    port = made.server.port
+    for _ in range(2):
+        made.said.clear()
+        made.kill()
+        made.wait_until_said("Prefect's temporary server is gone (it was ended by signal 9)")
+        assert server_version(api_url(port)) == "3.9.1", "the request came before the server"
+        made.wait_until_said("Prefect's temporary server runs again")
+    assert made.server.port == port and made.commands == [] and not made.lost.is_set()
+
+
+def test_a_sweep_is_told_that_no_server_can_be_started_any_more(started):
+    made = started(ANSWERING, FAILS, FAILS)
+    made.server.wait(60)
+    made.kill()
+    assert made.lost.wait(60) and made.commands == []
+
+
+def test_a_server_that_is_ended_is_not_started_again(started):
+    made = started(ANSWERING)
+    made.server.wait(60)
+    made.server.kill()
+    time.sleep(0.5)
+    assert made.said == [] and not made.lost.is_set() and not made.record.exists()
+
+
+@pytest.fixture
+def caffeinate(monkeypatch, tmp_path):
+    """A Mac, as far as its name and its `caffeinate` go; the file that holds the arguments, while it runs."""
+    note = tmp_path / "awake"
+    program = tmp_path / "bin" / "caffeinate"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\ntrap "rm {note}; exit" TERM\necho "$@" > {note}\nwhile :; do sleep 0.05; done\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr("deployments.awake.SYSTEM", "darwin")
+    return note
+
+
+def content_soon(path):
+    deadline = time.monotonic() + 30
+    while not (path.exists() and path.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return path.read_text()
+
+
+def test_a_mac_is_kept_awake_while_a_sweep_runs_and_no_longer(caffeinate, ends_with, monkeypatch):
+    arguments = []
+    monkeypatch.setattr(run, "check", lambda selection: arguments.append(content_soon(caffeinate)))
+    assert ends_with() == 0
+    assert arguments == [f"-i -w {os.getpid()}\n"] and not caffeinate.exists()
+
+
+def test_a_mac_is_kept_awake_while_prefects_ui_is_offered(caffeinate, monkeypatch):
+    arguments = []
+    monkeypatch.setattr("deployments.up._run", lambda port, say: arguments.append(content_soon(caffeinate)))
+    up(1, print)
+    assert arguments == [f"-i -w {os.getpid()}\n"] and not caffeinate.exists()
+
+
+def test_elsewhere_nothing_is_started_for_it(caffeinate, monkeypatch):
+    monkeypatch.setattr("deployments.awake.SYSTEM", "linux")
+    with kept_awake():
+        time.sleep(0.2)
+    assert not caffeinate.exists()
+
+
+def test_a_mac_without_caffeinate_runs_sweeps_all_the_same(caffeinate, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    with kept_awake():
+        pass
+    assert not caffeinate.exists()
