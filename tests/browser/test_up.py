@@ -3,6 +3,7 @@
 uv run pytest -m nightly tests/browser/test_up.py
 """
 
+import os
 import signal
 import urllib.request
 
@@ -77,6 +78,17 @@ def test_what_a_killed_triage_up_leaves_is_ended_by_the_next_one(study):
     study.process.wait()
     assert study.workers() == [orphan]
     study.process = study.up()
-    assert any("Ended what an earlier `triage up` left behind" in line for line in study.process.said)
+    assert any("Ended processes that an earlier `triage up` left" in line for line in study.process.said)
     assert study.workers() == [study.worker] != [orphan]
+    study.wait(run, seconds=400)
+
+
+def test_a_server_that_is_killed_is_started_again_and_the_sweep_goes_on(study):
+    run = study.sweep_in_the_middle(**LONG | {"overrides": ["recipe.iterations=402"]})
+    worker = study.worker
+    (server,) = study.processes("server start --host")
+    os.kill(server, signal.SIGKILL)
+    assert "has ended; starting another" in study.process.stdout.readline()
+    assert "runs again" in study.process.stdout.readline()
+    assert study.processes("server start --host") != [server] and study.workers() == [worker]
     study.wait(run, seconds=400)
