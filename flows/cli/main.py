@@ -66,9 +66,8 @@ def main() -> None:
     """A user's mistake ends in one sentence and exit code 2, never in a traceback."""
     try:
         code = app(standalone_mode=False)
-    except (KeyboardInterrupt, typer.Abort):  # Ctrl-C, as typer passes it on
-        errors.print("triage: Interrupted.", soft_wrap=True)
-        raise SystemExit(INTERRUPTED) from None
+    except typer.Abort:
+        code = INTERRUPTED
     except TriageError as error:
         _end(str(error))
     except USAGE_ERROR as error:
@@ -79,6 +78,8 @@ def main() -> None:
         if "unexpected extra argument" in text:
             text = f"{text.rstrip('.')}; put quotes around a path with spaces."
         _end(text if text.endswith((".", "?")) else f"{text}.")
+    if code == INTERRUPTED:  # so typer ends a command that says nothing about Ctrl-C itself
+        errors.print("triage: Interrupted.", soft_wrap=True)
     raise SystemExit(code)
 
 

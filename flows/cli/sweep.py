@@ -58,7 +58,8 @@ def sweep(
 
     from flows.cli.run import run_sweep
 
-    raise typer.Exit(run_sweep(console, selection, grid, overrides, narrowing))
+    # Not typer's own exit: after Ctrl-C the sweep has said already what becomes of it.
+    raise SystemExit(run_sweep(console, selection, grid, overrides, narrowing))
 
 
 def _check_memory(memory: str) -> None:

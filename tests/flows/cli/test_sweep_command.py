@@ -14,7 +14,7 @@ from rich.console import Console
 
 from deployments import temporary_server
 from deployments.awake import kept_awake
-from deployments.prefect_api import api_url, server_version
+from deployments.prefect_api import api_url, prefect_client
 from deployments.up import up
 from flows.cli import run
 from flows.selection import select
@@ -207,7 +207,7 @@ class Started:
 
 
 @pytest.fixture
-def started(monkeypatch, tmp_path, patient):
+def started(monkeypatch, tmp_path):
     def start(*commands: list[str]) -> Started:
         made = Started(tmp_path / "record", list(commands))
         monkeypatch.setattr(temporary_server, "_start", made.start_process)
@@ -252,7 +252,8 @@ def test_another_server_is_started_whenever_one_ends_and_requests_wait_for_it(st
         made.said.clear()
         made.kill()
         made.wait_until_said("Prefect's temporary server is gone (it was ended by signal 9)")
-        assert server_version(api_url(port)) == "3.9.1", "the request came before the server"
+        with prefect_client(api_url(port), 60.0) as client:
+            assert client.api_version() == "3.9.1", "the request came before the server"
         made.wait_until_said("Prefect's temporary server runs again")
     assert made.server.port == port and made.commands == [] and not made.lost.is_set()
 
