@@ -70,6 +70,7 @@ def test_a_sweep_whose_server_is_killed_says_so_starts_another_and_finishes(plac
     assert state == ("Completed",)
 
 
+@pytest.mark.nightly  # that the sweep is told is tested without one, in cli/test_sweep_command.py
 def test_a_sweep_without_any_server_ends_in_order_with_exit_code_one(with_other_servers):
     place = with_other_servers("false")
     process = place.start(*SWEEP, "--limit", "1")
