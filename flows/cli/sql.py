@@ -69,7 +69,7 @@ def sql(
         _write(result, output_format)
     except KeyboardInterrupt:
         print_error("Interrupted.")
-        raise typer.Exit(INTERRUPTED) from None
+        raise SystemExit(INTERRUPTED) from None  # typer's own exit would be said once more
     if result.cut:
         _say_cut(len(result.rows), output_format)
 

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-INTERRUPTED = 130  # the exit code of a command that Ctrl-C ends
+from deployments.interruptions import INTERRUPTED as INTERRUPTED
+
 WITHOUT_TERMINAL = 140  # columns of output into a file or a pipe, unless COLUMNS says otherwise
 
 
