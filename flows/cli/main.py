@@ -79,7 +79,7 @@ def main() -> None:
             text = f"{text.rstrip('.')}; put quotes around a path with spaces."
         _end(text if text.endswith((".", "?")) else f"{text}.")
     if code == INTERRUPTED:  # so typer ends a command that says nothing about Ctrl-C itself
-        errors.print("triage: Interrupted.", soft_wrap=True)
+        print_error("Interrupted.")
     raise SystemExit(code)
 
 
