@@ -21,7 +21,7 @@ from tasks.models.convert import variant_folder
 from tasks.models.manifest import VariantManifest
 from tasks.models.model_shape import is_known, known_shape
 from tasks.models.sources.available import availabilities, stored
-from tasks.runtime.device import backend
+from tasks.runtime.backend import backend
 from tasks.runtime.errors import SourceUnavailable
 from tasks.runtime.store import complete, home
 from tasks.spec import ExperimentSpec
@@ -29,7 +29,6 @@ from tasks.tuning.summary import TrainingManifest
 from tasks.tuning.training_rows import settings_digest
 
 # Rough figures, to plan with.
-GFLOPS = {"cpu": 60.0, "metal": 1500.0}  # sustained in a training step
 TOKENS_PER_CASE = 120  # with the instruction
 OWN_TOKENS_PER_CASE = 70  # without it
 SCORED_CASES = 1500  # of a set without a limit
@@ -119,7 +118,7 @@ def scoring_seconds(spec: ExperimentSpec) -> float:
 def _seconds(spec: ExperimentSpec, tokens: float) -> float:
     size = _size(spec.model.name)
     trained_blocks = min(spec.training.num_layers, size.blocks)
-    return 2 * tokens * size.block_parameters * trained_blocks / (GFLOPS[backend()] * 1e9)
+    return 2 * tokens * size.block_parameters * trained_blocks / (backend().planned_gflops * 1e9)
 
 
 def estimated_bytes(selection: Selection) -> int:

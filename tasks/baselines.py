@@ -16,8 +16,8 @@ from tasks.judging.scores_folder import read_scores
 from tasks.landing import is_landed, land_rows, whole_row
 from tasks.models.manifest import VariantManifest
 from tasks.progress import publisher
+from tasks.runtime.backend import backend, versions
 from tasks.runtime.child import run_child
-from tasks.runtime.device import backend, compute_dtype, compute_path, versions
 from tasks.runtime.store import complete, home
 from tasks.scoring.arguments import UntunedScoringJob
 from tasks.scoring.baselines import (
@@ -79,7 +79,7 @@ def zero_shot(model: BaseModelSpec, bits: int, grid: Grid, variant: Path, data: 
     """
     dataset = DatasetManifest.read(data)
     weights = VariantManifest.read(variant)
-    training = zero_shot_id(weights, load_prompt().digest, versions(), compute_dtype())
+    training = zero_shot_id(weights, load_prompt().digest, versions(), backend())
     ids = {
         judged: baseline_evaluation_id(
             training, grid.scoring, dataset, grid.training.max_tokens, judged
@@ -126,9 +126,9 @@ def _untuned(model: str, bits: int, weights: VariantManifest) -> dict[str, Any]:
         "recipe": ZERO_SHOT,
         "group_size": weights.group_size,
         **weights_columns(weights),
-        "compute_path": compute_path(),
-        "backend": backend(),
-        "compute_dtype": compute_dtype(),
+        "compute_path": backend().compute_path,
+        "backend": backend().name,
+        "compute_dtype": backend().compute_dtype,
         "mlx_version": versions()["mlx"],
         "mlx_lm_version": versions()["mlx-lm"],
     }

@@ -14,8 +14,8 @@ from tasks.landing import is_landed, land_rows, whole_row
 from tasks.models.convert import base_folder
 from tasks.models.manifest import VariantManifest
 from tasks.progress import publisher
+from tasks.runtime.backend import versions
 from tasks.runtime.child import run_child
-from tasks.runtime.device import versions
 from tasks.runtime.store import home
 from tasks.scoring.arguments import FidelityJob
 from tasks.spec import SCORING_VERSION, BaseModelSpec, Grid, short_digest

@@ -11,7 +11,7 @@ from typing import TypeVar
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prompts import load_prompt
 from tasks.models.manifest import VariantManifest
-from tasks.runtime.device import backend, compute_dtype, versions
+from tasks.runtime.backend import backend, versions
 from tasks.runtime.manifest import Manifest
 from tasks.runtime.store import home, read_manifest
 from tasks.spec import ENGINE_VERSION, SCORING_VERSION, ExperimentSpec, short_digest
@@ -30,11 +30,13 @@ def training_id(
     versions: dict[str, str],
     backend: str,
     compute_dtype: str,
+    compute_path: str | None = None,
 ) -> str:
     """Id of one training: the cell and the digest of everything that decides the resulting adapter.
 
     `variant`, `tokenizer`, `train`, `valid`, `prompt` are content digests; `versions` those of mlx
-    and mlx-lm. Names, and how the adapter is judged, decide no training; neither does its memory.
+    and mlx-lm; `compute_path` is None on the backends that imply it. Names, and how the adapter is
+    judged, decide no training; neither does its memory.
     """
     judged_by = {"name", "target_ed_recall", "primary_rule"}
     ingredients = {
@@ -51,6 +53,8 @@ def training_id(
         "backend": backend,
         "compute_dtype": compute_dtype,
     }
+    if compute_path is not None:
+        ingredients["compute_path"] = compute_path
     return f"{spec.cell_id}-{short_digest(ingredients)}"
 
 
@@ -98,8 +102,9 @@ def training_from(spec: ExperimentSpec, weights: VariantManifest, dataset: Datas
         valid=dataset.digest_of("valid"),
         prompt=load_prompt().digest,
         versions=versions(),
-        backend=backend(),
-        compute_dtype=compute_dtype(),
+        backend=backend().name,
+        compute_dtype=backend().compute_dtype,
+        compute_path=backend().id_ingredients.get("compute_path"),
     )
 
 

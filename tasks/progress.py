@@ -119,5 +119,5 @@ def _log(title: str, event: Event) -> None:
                 logger.warning("%s: always_ed, specificity is below 5 %%", title)
         case DeviceReport():
             logger.info(
-                "%s: %s, BLAS %s, %.0f GFLOP/s", title, event.backend, event.blas, event.gflops
+                "%s: %s, %s, %.0f GFLOP/s", title, event.backend, event.products, event.gflops
             )

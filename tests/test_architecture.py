@@ -1,6 +1,7 @@
 """Who may import whom, and which process may load MLX: the rules of the layout, checked on the source itself."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -140,6 +141,26 @@ def test_the_parent_process_never_loads_mlx():
     )
     done = subprocess.run([sys.executable, "-c", code, *parents], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
+
+
+ASKS_FOR_THE_MACHINE = re.compile(
+    r"sys\.platform|os\.uname|platform\.(system|machine|processor|uname|mac_ver|release|platform)\(|"
+    r"backend(\(\))?(\.name)? *(==|!=|in \()|metal\.is_available|cuda\.is_available"
+)
+BACKEND = "tasks.runtime.backend"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_what_the_machine_is_and_computes_with_is_asked_of_the_backend_alone(module):
+    lines = MODULES[module].read_text(encoding="utf-8").splitlines()
+    assert module == BACKEND or [line for line in lines if ASKS_FOR_THE_MACHINE.search(line)] == []
+
+
+@pytest.mark.parametrize(
+    "line", ['if sys.platform == "linux":', 'backend() == "cpu"', 'backend().name != "metal"', "platform.machine()"]
+)
+def test_the_rule_sees_such_questions(line):
+    assert ASKS_FOR_THE_MACHINE.search(line)
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -30,7 +30,7 @@ RECIPE = {
 }  # fmt: skip
 GIVEN = {
     "variant": "v", "tokenizer": "t", "train": "a", "valid": "b", "prompt": "p", "backend": "cpu",
-    "versions": {"mlx": "0.32.2", "mlx-lm": "0.32.2"}, "compute_dtype": "float32",
+    "versions": {"mlx": "0.32.2", "mlx-lm": "0.32.2"}, "compute_dtype": "float32", "compute_path": None,
 }  # fmt: skip
 SETS = {"calibration": "c", "evaluation_set": "d"}
 
@@ -91,7 +91,7 @@ def test_a_shared_training_setting_retrains(training):
     "given",
     [
         {"variant": "v2"}, {"tokenizer": "t2"}, {"train": "a2"}, {"valid": "b2"}, {"prompt": "p2"}, {"backend": "metal"},
-        {"compute_dtype": "bfloat16"}, {"versions": {"mlx": "0.32.3", "mlx-lm": "0.32.2"}},
+        {"compute_dtype": "bfloat16"}, {"compute_path": "packed"}, {"versions": {"mlx": "0.32.3", "mlx-lm": "0.32.2"}},
         {"versions": {"mlx": "0.32.2", "mlx-lm": "0.32.3"}},
     ],
     ids=json.dumps,

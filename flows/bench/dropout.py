@@ -31,8 +31,9 @@ from flows.bench.shared import (
 from flows.report.names import RANDOM
 from tasks.corpus.prepare import prepare_dataset
 from tasks.models.convert import has_random_weights
+from tasks.runtime.backend import backend
 from tasks.runtime.child import run_child
-from tasks.runtime.device import Device, backend
+from tasks.runtime.device import Device
 from tasks.runtime.store import home
 from tasks.spec import Data, canonical_json
 
@@ -182,7 +183,7 @@ def _measure(
     }
     measured = {}
     for engine in ENGINES:
-        if engine.key == "generate_stock" and backend() != "cpu":
+        if engine.key == "generate_stock" and engine.key not in backend().compared_with:
             continue  # there, as installed is what `generate` is
         with console.status(f"{engine.title}, {layers} trained blocks ..."):
             result = run_child(
@@ -299,7 +300,7 @@ def _remark(report: Report) -> str:
     """How well the passes of ours agree with full-logit passes, and on which machine."""
     device = report.measured["ours"].device
     between = report.agreement
-    machine = f" BLAS {device.blas}, {device.gflops:.0f} GFLOP/s." if device else ""
+    machine = f" {device.products}, {device.gflops:.0f} GFLOP/s." if device else ""
     return (
         f"{report.layers} blocks: over {report.times['ours'].n} passes, and "
         f"{report.times['full'].n} full-logit passes, means are {between.mean_apart:.2f} and "

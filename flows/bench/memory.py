@@ -24,8 +24,8 @@ from flows.bench.shared import (
 )
 from flows.report.names import RANDOM
 from tasks.models.convert import has_random_weights
+from tasks.runtime.backend import backend, machine_name
 from tasks.runtime.child import run_child
-from tasks.runtime.device import compute_path, machine_name
 from tasks.runtime.errors import BadInput
 from tasks.runtime.events import Event, Note, StepWarning
 from tasks.runtime.store import home
@@ -69,7 +69,7 @@ class Step:
     @property
     def path(self) -> str:
         """The compute path of the step."""
-        return compute_path() if self.memory else "packed"
+        return backend().compute_path if self.memory else "packed"
 
     @property
     def title(self) -> str:

@@ -14,8 +14,8 @@ from tasks.grids.grid import known_models
 from tasks.models.convert import QuantizeJob, variant_folder
 from tasks.models.model_shape import is_known
 from tasks.models.sources.available import fetch_base
+from tasks.runtime.backend import versions
 from tasks.runtime.child import run_child
-from tasks.runtime.device import versions
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.runtime.store import complete, home
 from tasks.spec import BaseModelSpec, RandomSource, Training

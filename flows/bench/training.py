@@ -23,8 +23,8 @@ from flows.bench.shared import (
 )
 from flows.bench.training_table import print_summary, print_table
 from tasks.models.convert import has_random_weights
+from tasks.runtime.backend import backend
 from tasks.runtime.child import run_child
-from tasks.runtime.device import backend
 from tasks.runtime.errors import TriageError
 from tasks.runtime.store import home, write_atomic
 from tasks.spec import canonical_json
@@ -72,7 +72,8 @@ def bench_train(
     created = datetime.now(UTC)
     run_id = f"train-{created:%Y%m%dT%H%M%SZ}"
     folder = home() / "bench" / run_id
-    engines = [STOCK, STOCK_DENSE, OURS] if backend() == "cpu" else [STOCK, OURS]
+    compared = [one for one in (STOCK, STOCK_DENSE) if one.key in backend().compared_with]
+    engines = [*compared, OURS]
     engines = [STOCK_BFLOAT16, *engines] if bfloat16 else engines
     measured = _measure(console, engines, setting, folder)
     report = {

@@ -19,8 +19,9 @@ from deployments.prefect_api import check_prefect_server
 from flows.plan import estimated_bytes
 from flows.selection import select
 from tasks.models.sources.available import availabilities
+from tasks.runtime.backend import BACKENDS, is_intel_python, is_mac, processor, system_name
 from tasks.runtime.child import run_child
-from tasks.runtime.device import Device, backend, total_memory
+from tasks.runtime.device import Device, cores, total_memory
 from tasks.runtime.findings import Finding
 from tasks.runtime.store import existing_home, home
 from warehouse.connect import warehouse_path
@@ -54,20 +55,19 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> list[Finding]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    text = f"{platform.system()} {platform.release()}, {_chip()}, {cores} cores"
-    if sys.platform == "darwin" and backend() != "metal":
+    text = f"{system_name()}, {_chip()}, {cores()} cores"
+    if is_intel_python():
         remedy = "MLX needs Apple Silicon and a Python built for it: run `uv python install`"
-        return [Finding("machine", "error", f"{text}, Python for {platform.machine()}", remedy)]
+        return [Finding("machine", "error", f"{text}, Python for {processor()}", remedy)]
     return [Finding("machine", "ok", text)]
 
 
 def _chip() -> str:
-    if sys.platform != "darwin":
-        return platform.machine()
+    if not is_mac():
+        return processor()
     command = ["sysctl", "-n", "machdep.cpu.brand_string"]
     answer = subprocess.run(command, capture_output=True, text=True)
-    return answer.stdout.strip() or platform.machine()
+    return answer.stdout.strip() or processor()
 
 
 def memory() -> list[Finding]:
@@ -88,21 +88,23 @@ def computing() -> list[Finding]:
 
 
 class Probe(BaseModel):
-    """What the probe's child process reports. `metal`: whether Metal can be used."""
+    """What the probe's child process reports. `gpu`: whether MLX can use one."""
 
     device: Device
     warning: str | None
-    metal: bool
+    gpu: bool
 
     @property
-    def lacks_metal(self) -> bool:
-        return self.device.backend == "metal" and not self.metal
+    def lacks_gpu(self) -> bool:
+        return self.device.on_gpu and not self.gpu
 
 
 def _blas(probe: Probe) -> Finding:
     device = probe.device
+    if device.on_gpu:
+        return Finding("products", "ok", f"GPU, {device.gflops:.0f} GFLOP/s in float32")
     speed = f"{device.blas}, {device.gflops:.0f} GFLOP/s in float32"
-    if probe.lacks_metal or probe.warning is None:
+    if probe.warning is None:
         return Finding("BLAS", "ok", speed)
     if device.blas == "reference":
         return Finding("BLAS", "warning", speed, probe.warning.rstrip("."))
@@ -117,13 +119,15 @@ def _blas(probe: Probe) -> Finding:
 def _backend(probe: Probe) -> Finding:
     device = probe.device
     path = f"{device.backend}, {device.compute_path} in {device.compute_dtype}"
-    if probe.lacks_metal:
+    if probe.lacks_gpu:
         remedy = (
             "run it on the Mac itself, not in a virtual machine or over a session without a GPU"
         )
-        return Finding("backend", "error", f"{path}, but Metal cannot be used", remedy)
-    if device.backend == "cpu":
-        path += "; memory and time of 4 against 8 bits can only be compared on Metal"
+        return Finding("backend", "error", f"{path}, but its GPU cannot be used", remedy)
+    if not device.on_gpu:
+        path += "; memory and time of 4 against 8 bits can only be compared on a GPU"
+    if BACKENDS[device.backend].experimental:
+        path += "; experimental"
     return Finding("backend", "ok", path)
 
 

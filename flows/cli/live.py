@@ -105,7 +105,7 @@ class _Display:
             case SourceReport():
                 self._print(f"weights  {event.model}: {event.source}, digest {event.digest[:12]}")
             case DeviceReport():
-                device = f"device   {event.backend}, {event.compute_path}, BLAS {event.blas}"
+                device = f"device   {event.backend}, {event.compute_path}, {event.products}"
                 self._print_once("", device, f"{device}, {event.gflops:.0f} GFLOP/s")
             case ValidationReport():
                 note = "  always_ed: nearly everything is answered ED" if event.always_ed else ""

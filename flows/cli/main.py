@@ -19,6 +19,7 @@ from flows.cli.sweep import sweep
 from flows.cli.terminal import console, print_error
 from flows.cli.up import up
 from flows.cli.warehouse import warehouse
+from tasks.runtime.backend import backend
 from tasks.runtime.errors import TriageError
 
 app = typer.Typer(
@@ -60,6 +61,8 @@ def options(
     ] = False,
 ) -> None:
     """Options of `triage` itself."""
+    # Named in the environment: a mistake there is said before anything runs.
+    backend()
 
 
 def main() -> None:

@@ -26,7 +26,8 @@ import numpy as np
 from tasks.bench.jobs import DropoutJob
 from tasks.bench.setting import start_adapter
 from tasks.models.manifest import VariantManifest
-from tasks.runtime.device import compute_path, measure
+from tasks.runtime.backend import backend
+from tasks.runtime.device import measure
 from tasks.runtime.events import Emit
 from tasks.scoring.mc_dropout import PASS_KEY, dropout_passes
 from tasks.scoring.sample import sample_numbers
@@ -116,7 +117,7 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
 def _load(job: DropoutJob, training: Training) -> Adapted:
     """The adapted variant as the engine computes with it."""
     as_installed = job.engine == "generate_stock"
-    stack = load_variant(job.variant, "packed" if as_installed else compute_path())
+    stack = load_variant(job.variant, "packed" if as_installed else backend().compute_path)
     adapted = add_lora(stack, RECIPE, training, SEED)
     if as_installed:
         # bfloat16 is slower still on CPU.

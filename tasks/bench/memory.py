@@ -11,7 +11,8 @@ import mlx.core as mx
 
 from tasks.bench.setting import Setting
 from tasks.models.manifest import VariantManifest
-from tasks.runtime.device import compute_path, peak_resident_bytes
+from tasks.runtime.backend import backend
+from tasks.runtime.device import peak_resident_bytes
 from tasks.runtime.events import Emit
 from tasks.tuning.engine import score_cases, update_gradients
 from tasks.tuning.fit import fit, keep_within, with_checkpoints
@@ -47,7 +48,7 @@ def run_within(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     assert setting.memory is not None
     limit = setting.memory
     keep_within(limit, cache_limit(limit))
-    adapted, weights_bytes = _load(setting, compute_path())
+    adapted, weights_bytes = _load(setting, backend().compute_path)
     cases = setting.cases
     digest = VariantManifest.read(setting.variant).digest
     prefix = open_prefix(

@@ -21,7 +21,7 @@ from mlx_lm.tuner.trainer import default_loss
 from tasks.bench.setting import Weights, bench_cases, largest_difference, start_adapter
 from tasks.models.convert import run_quantize
 from tasks.models.sources.available import fetch_base
-from tasks.runtime.device import backend
+from tasks.runtime.backend import backend
 from tasks.runtime.events import Emit
 from tasks.spec import BaseModelSpec, RandomSource, Recipe, Training
 from tasks.tuning.architecture import Stack
@@ -34,13 +34,10 @@ from tasks.tuning.losses import make_objective
 MODELS = ("tiny-llama", "tiny-gemma3")
 CASES = 3
 LENGTH = 48
-# Largest difference over the largest value. In float32 only the order of sums differs; Metal's
-# kernels may also round inner products more coarsely.
-LIMITS = {"cpu": 1e-5, "metal": 1e-3}
 # bfloat16 keeps 8 bits, so how far it is off depends on the model. The yardstick is the same model
 # unpacked to bfloat16: the quantised kernels' root mean square error may be at most this many times
-# the dense ones'. Metal only: on CPU MLX's bfloat16 kernels measure about 3, and the study never
-# uses them.
+# the dense ones'. On a GPU only: on CPU MLX's bfloat16 kernels measure about 3, and no study uses
+# them.
 BFLOAT16_LIMIT = 2.0
 TRAINING = Training(num_layers=2)
 RECIPE = Recipe(
@@ -70,18 +67,20 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
         for bits in (4, 8)
         for check in _variant_checks(name, bits, Path(args["folder"]))
     ]
-    if backend() == "metal":
-        checks += [_wired_limit(), _cache_limit()]
+    if backend().on_gpu:
+        checks.append(_cache_limit())
+    if backend().wires_memory:
+        checks.append(_wired_limit())
     return {"checks": checks}
 
 
 def _variant_checks(name: str, bits: int, root: Path) -> Iterator[Check]:
     folder = _make(name, bits, root)
-    limit = LIMITS[backend()]
+    limit = backend().selftest_tolerance
     title = f"{name} {bits}bit"
     packed = load_variant(folder, "packed")
     dense = load_variant(folder, "dequantised_f32")
-    if backend() == "metal":
+    if backend().on_gpu:
         yield _bfloat16(title, packed, folder)
 
     packed.model.set_dtype(mx.float32)
@@ -89,7 +88,7 @@ def _variant_checks(name: str, bits: int, root: Path) -> Iterator[Check]:
     yield _check(f"{title}: packed against dequantised", difference, limit)
 
     cases = bench_cases(dense.model.args.vocab_size, CASES, LENGTH)
-    stack = load_variant(folder, "dequantised_f32" if backend() == "cpu" else "packed")
+    stack = load_variant(folder, backend().compute_path)
     stack.model.set_dtype(mx.float32)
     stock_loss, stock_gradients = _stock(_adapted(packed), cases)
     loss, gradients = _ours(_adapted(stack), cases)

@@ -22,7 +22,7 @@ from tasks.bench.setting import (
     first_gradients,
     start_adapter,
 )
-from tasks.runtime.device import backend, compute_dtype
+from tasks.runtime.backend import backend
 from tasks.tuning.batches import Cases
 
 # A step on packed weights takes about a minute on a CPU.
@@ -74,7 +74,7 @@ def float64_gradients(setting: Setting) -> Weights:
 
 
 def _compile_where_possible() -> list[str]:
-    if backend() == "metal" or shutil.which("g++"):
+    if backend().on_gpu or shutil.which("g++"):
         return []
     mx.disable_compile()
     return ["not compiled, since MLX on CPU needs g++ for that"]
@@ -82,7 +82,7 @@ def _compile_where_possible() -> list[str]:
 
 def _stock_model(setting: Setting, dense: bool) -> nn.Module:
     model, _ = load_model(setting.variant)
-    if compute_dtype() == "float32" and setting.engine != "stock_bfloat16":
+    if backend().compute_dtype == "float32" and setting.engine != "stock_bfloat16":
         model.set_dtype(mx.float32)
     if dense:
         model = dequantize_model(model)

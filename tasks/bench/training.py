@@ -27,7 +27,8 @@ from tasks.bench.setting import (
 )
 from tasks.bench.stock import float64_gradients, measure_stock
 from tasks.models.manifest import VariantManifest
-from tasks.runtime.device import compute_path, measure, peak_resident_bytes
+from tasks.runtime.backend import backend
+from tasks.runtime.device import measure, peak_resident_bytes
 from tasks.runtime.events import Emit
 from tasks.tuning.batches import Cases, make_batch
 from tasks.tuning.compiled import CompiledUpdates, compiles
@@ -97,7 +98,7 @@ def _load(path: Path) -> Weights:
 
 def _ours(setting: Setting, cases: Cases) -> Measured:
     mx.set_cache_limit(CACHE_BYTES)
-    stack = load_variant(setting.variant, compute_path())
+    stack = load_variant(setting.variant, backend().compute_path)
     adapted = add_lora(stack, setting.recipe, setting.training, seed=0)
     start_adapter(stack.model)
     weights_bytes = mx.get_active_memory()

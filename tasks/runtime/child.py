@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tasks.runtime import fork_server
-from tasks.runtime.device import load_blas, resident_bytes
+from tasks.runtime.device import load_blas, resident_bytes, use_device
 from tasks.runtime.errors import (
     BY_EXIT_CODE,
     LOST_PARENT,
@@ -278,7 +278,10 @@ def _call(spec_path: Path, emit: Emit) -> int:
     spec = json.loads(spec_path.read_text())
     module, _, name = spec["function"].partition(":")
     try:
-        result = getattr(importlib.import_module(module), name)(spec["args"], emit)
+        step = getattr(importlib.import_module(module), name)
+        if "mlx.core" in sys.modules:
+            use_device()
+        result = step(spec["args"], emit)
     # The boundary of the process: every error becomes an event.
     except Exception as error:
         failure, code = _failure(error, spec_path.parent)

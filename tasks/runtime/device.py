@@ -1,4 +1,4 @@
-"""What this machine computes with: backend, compute path, BLAS library, memory.
+"""What this machine computes with, measured: BLAS library, speed, memory.
 
 On Linux the MLX wheel is linked to a reference BLAS (about 5 GFLOP/s). Loading a real one into the
 process's global symbols before `import mlx.core` makes float32 matrix products a hundred times
@@ -11,14 +11,14 @@ import contextlib
 import ctypes
 import functools
 import os
-import platform
 import resource
 import sys
 import time
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from tasks.runtime.backend import BACKENDS, backend, has_gpu, is_mac, machine_name
 
 SLOW_GFLOPS = 20.0
 _BLAS_PATTERNS = (
@@ -52,31 +52,17 @@ class Device:
     threads: int
     machine: str
 
+    @property
+    def on_gpu(self) -> bool:
+        return BACKENDS[self.backend].on_gpu
+
+    @property
+    def products(self) -> str:
+        """What multiplies its matrices: `BLAS libmkl_rt.so.2`, or `GPU`."""
+        return "GPU" if self.on_gpu else f"BLAS {self.blas}"
+
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
-
-
-def backend() -> str:
-    """`metal` on Apple Silicon, else `cpu`."""
-    return "metal" if sys.platform == "darwin" and platform.machine() == "arm64" else "cpu"
-
-
-def compute_path() -> str:
-    """`packed`: quantised kernels.
-
-    `dequantised_f32`: the same weights, unpacked once to float32 (Linux CPU).
-    """
-    return "packed" if backend() == "metal" else "dequantised_f32"
-
-
-def compute_dtype() -> str:
-    """Data type of the activations: `bfloat16` on Metal, else `float32`."""
-    return "bfloat16" if backend() == "metal" else "float32"
-
-
-def versions() -> dict[str, str]:
-    """Versions of the libraries that decide the numbers."""
-    return {name: metadata.version(name) for name in ("mlx", "mlx-lm")}
 
 
 @functools.cache
@@ -86,9 +72,11 @@ def load_blas() -> str:
     Call it before the first `import mlx.core`.
 
     `TRIAGE_BLAS` names the library to load instead, or is `none`: stay with the wheel's own, as
-    stock mlx-lm does.
+    stock mlx-lm does. A GPU needs none, and Apple's comes with macOS.
     """
-    if backend() == "metal":
+    if backend().on_gpu:
+        return backend().name
+    if is_mac():
         return "accelerate"
     requested = os.environ.get("TRIAGE_BLAS")
     if requested == "none":
@@ -118,7 +106,7 @@ def blas_threads(count: int) -> int | None:
 
     Returns the number before, None where it cannot be set.
     """
-    if load_blas() in ("accelerate", "reference"):
+    if backend().on_gpu or load_blas() in ("accelerate", "reference"):
         return None
 
     # The BLAS is in the global symbols of the process.
@@ -137,7 +125,7 @@ def keep_freed_memory() -> None:
     On CPU MLX allocates each array of a step, and glibc would map, zero and unmap every large one:
     a quarter of the time of a forward pass of 1,000 tokens. No effect elsewhere.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return
 
@@ -151,6 +139,7 @@ def keep_freed_memory() -> None:
 def measure() -> Device:
     """Describe the device, with the median speed of five float32 products."""
     blas = load_blas()
+    use_device()
     import mlx.core as mx
 
     rows, inner, columns = _MEASURED_SHAPE
@@ -165,10 +154,11 @@ def measure() -> Device:
         seconds.append(time.perf_counter() - start)
 
     gflops = 2 * rows * inner * columns / sorted(seconds)[2] / 1e9
+    one = backend()
     return Device(
-        backend(),
-        compute_path(),
-        compute_dtype(),
+        one.name,
+        one.compute_path,
+        one.compute_dtype,
         blas,
         round(gflops, 1),
         cores(),
@@ -176,14 +166,21 @@ def measure() -> Device:
     )
 
 
-def machine_name() -> str:
-    """Operating system and processor, e.g. `Linux x86_64`."""
-    return f"{platform.system()} {platform.machine()}"
+def use_device() -> None:
+    """Let MLX compute on the CPU if the backend does although there is a GPU, which MLX prefers.
+
+    Every process that loads MLX calls it before it computes.
+    """
+    if backend().on_gpu or not has_gpu():
+        return
+    import mlx.core as mx
+
+    mx.set_default_device(mx.cpu)
 
 
 def slow_blas_warning(device: Device) -> str | None:
     """A sentence that says what to do if matrix products run at reference speed, else None."""
-    if device.backend == "metal" or device.gflops >= SLOW_GFLOPS:
+    if device.on_gpu or device.gflops >= SLOW_GFLOPS:
         return None
 
     speed = f"{device.gflops:.0f} GFLOP/s"
@@ -265,7 +262,7 @@ def peak_resident_bytes() -> int:
     for the GPU.
     """
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return (_peak_footprint() or peak) if sys.platform == "darwin" else peak * 1024
+    return (_peak_footprint() or peak) if is_mac() else peak * 1024
 
 
 def _peak_footprint() -> int | None:

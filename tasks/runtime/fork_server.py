@@ -1,8 +1,8 @@
 """A process that imports what steps need and forks one process per step: imports take seconds, a
 fork takes none.
 
-It is used only while steps follow each other (`kept`), not in a benchmark, and only on Linux: with
-Metal a forked process may not compute. The server runs one step at a time. It computes nothing
+It is used only while steps follow each other (`kept`), not in a benchmark, and only on Linux's CPU:
+a forked process may not compute on a GPU. The server runs one step at a time. It computes nothing
 itself, so that MLX and MKL have no threads yet when it forks (OpenBLAS has, and restarts them
 itself). It exits when its socket closes, at the latest with its parent.
 
@@ -30,6 +30,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, NamedTuple
+
+from tasks.runtime.backend import can_fork
 
 OPTION = "--fork-server"
 NUMBER = struct.Struct("q")
@@ -133,7 +135,7 @@ def fork(
     are read on import keep the value that they had when the server started.
     """
     global _last
-    if not _kept.is_set() or sys.platform != "linux":
+    if not _kept.is_set() or not can_fork():
         return None
 
     start(child, environment)

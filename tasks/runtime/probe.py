@@ -22,8 +22,8 @@ def report_device(emit: Emit) -> Device:
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     """Measure the device; `args` is empty.
 
-    Returns `device` (the fields of Device), `warning` (a sentence or None), `metal` (whether Metal
-    can be used), and `mlx_device` (what MLX reports).
+    Returns `device` (the fields of Device), `warning` (a sentence or None), `gpu` (whether MLX can
+    use one), and `mlx_device` (what MLX reports).
     """
     device = measure()
     import mlx.core as mx
@@ -31,6 +31,6 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     return {
         "device": device.as_dict(),
         "warning": slow_blas_warning(device),
-        "metal": bool(mx.metal.is_available()),
+        "gpu": bool(mx.is_available(mx.gpu)),
         "mlx_device": mx.device_info(),
     }

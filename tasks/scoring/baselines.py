@@ -24,6 +24,7 @@ from tasks.judging.judged_scores import Evaluation, Rows
 from tasks.judging.point_metrics import Floats
 from tasks.judging.scores_folder import EvaluationScores, ScoredCase, ScoresManifest, set_scores
 from tasks.models.manifest import VariantManifest
+from tasks.runtime.backend import Backend
 from tasks.runtime.store import read_lines
 from tasks.spec import LABELS, SCORING_VERSION, Label, Scoring, short_digest
 
@@ -51,7 +52,7 @@ def dataset_baseline_id(name: str, dataset: DatasetManifest) -> str:
 
 
 def zero_shot_id(
-    variant: VariantManifest, prompt: str, versions: dict[str, str], compute_dtype: str
+    variant: VariantManifest, prompt: str, versions: dict[str, str], backend: Backend
 ) -> str:
     """training_id of an untuned variant. `prompt`: the template's digest."""
     ingredients = {
@@ -59,7 +60,8 @@ def zero_shot_id(
         "tokenizer": variant.tokenizer_digest,
         "prompt": prompt,
         "versions": versions,
-        "compute_dtype": compute_dtype,
+        "compute_dtype": backend.compute_dtype,
+        **backend.id_ingredients,
     }
     cell = f"{variant.base_model}-{variant.bits}bit-{ZERO_SHOT}"
     return f"{cell}-{short_digest(ingredients)}"

@@ -37,7 +37,7 @@ from tasks.judging.scores_folder import (
     write_lines,
 )
 from tasks.judging.written_answers import read_answer
-from tasks.runtime.device import compute_path
+from tasks.runtime.backend import backend
 from tasks.runtime.errors import Diverged
 from tasks.runtime.events import Emit, ProgressReport
 from tasks.runtime.manifest import Manifest
@@ -125,7 +125,7 @@ def _trained_scorer(job: ScoringJob | SetsScoringJob, emit: Emit) -> Scorer:
     spec = job.experiment
     verify(job.adapter, deep=True)
     mx.set_cache_limit(CACHE_BYTES)
-    stack = load_variant(job.variant, compute_path())
+    stack = load_variant(job.variant, backend().compute_path)
     adapted = add_lora(stack, spec.recipe, spec.training, spec.seed)
     load_weights(adapted, job.adapter / "adapters.safetensors")
     return Scorer(
@@ -149,7 +149,7 @@ def _trained_scorer(job: ScoringJob | SetsScoringJob, emit: Emit) -> Scorer:
 def _untuned_scorer(job: UntunedScoringJob, emit: Emit) -> Scorer:
     """A variant without an adapter: a fresh one would add exactly nothing."""
     mx.set_cache_limit(CACHE_BYTES)
-    stack = load_variant(job.variant, compute_path())
+    stack = load_variant(job.variant, backend().compute_path)
     boundary = max(stack.depth - job.training.num_layers, 0)
     return Scorer(
         name=UNTUNED,

@@ -14,11 +14,10 @@ from functools import cached_property
 import numpy as np
 
 from tasks.corpus.encode import Encoded, Template
-from tasks.runtime.device import backend
+from tasks.runtime.backend import backend
 
-# Padded tokens of one forward pass without gradients. On a CPU the smallest number with which
-# products run at full speed: the arrays between two products then stay in the cache.
-TOKENS_AT_ONCE = 4096 if backend() == "metal" else 512
+# Padded tokens of one forward pass without gradients.
+TOKENS_AT_ONCE = backend().tokens_at_once
 # Batches' worth of cases that are sorted by length together: enough to fill buckets, still well
 # mixed.
 WINDOW = 16

@@ -21,7 +21,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from tasks.runtime.device import versions
+from tasks.runtime.backend import backend, versions
 from tasks.runtime.errors import BadInput
 from tasks.runtime.events import Emit, Note, ProgressReport, StepWarning
 from tasks.runtime.store import ManifestDict, build_folder, complete_once, replacing
@@ -255,6 +255,7 @@ def _digest(stack: Stack, cases: Cases, boundary: int, variant: str) -> str:
         {
             "compute_dtype": str(stack.dtype),
             "packed": packed,
+            **backend().id_ingredients,
             "variant": variant,
             "boundary": boundary,
             "dtype": str(stack.dtype).removeprefix("mlx.core."),

@@ -15,7 +15,8 @@ from mlx_lm.tuner.lora import LoRALinear
 from mlx_lm.tuner.utils import linear_to_lora_layers
 from mlx_lm.utils import dequantize_model, load_model
 
-from tasks.runtime.device import backend, keep_freed_memory
+from tasks.runtime.backend import backend
+from tasks.runtime.device import keep_freed_memory
 from tasks.runtime.errors import BadInput
 from tasks.spec import Recipe, Training
 from tasks.tuning.architecture import Stack, take_apart
@@ -143,7 +144,8 @@ def load_variant(folder: Path, compute_path: str) -> Stack:
     """
     keep_freed_memory()
     model, _ = load_model(folder, lazy=False)
-    if compute_path == "dequantised_f32":
+    dense = compute_path == "dequantised_f32"
+    if dense:
         # With float32 scales unpacking is exact, and equals the packed layer to the last rounding.
         model.set_dtype(mx.float32)
         model = dequantize_model(model)
@@ -151,8 +153,7 @@ def load_variant(folder: Path, compute_path: str) -> Stack:
     model.eval()
     mx.eval(model.parameters())
     # A model is unpacked on a GPU too, for fidelity.
-    on_cpu = backend() == "cpu"
-    return take_apart(model, cpu_kernels=on_cpu and compute_path == "dequantised_f32")
+    return take_apart(model, cpu_kernels=dense and backend().cpu_kernels)
 
 
 def add_lora(stack: Stack, recipe: Recipe, training: Training, seed: int) -> Adapted:

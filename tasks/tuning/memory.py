@@ -18,7 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks.runtime.device import backend, cores, total_memory
+from tasks.runtime.backend import backend
+from tasks.runtime.device import cores, total_memory
 from tasks.runtime.errors import BadInput
 from tasks.runtime.events import Emit, MemoryNote
 from tasks.runtime.store import write_atomic
@@ -172,7 +173,7 @@ def _validation_tokens(step_tokens: int) -> int:
     tokens fits.
     """
     # On a CPU batches of validation run side by side, one per core, see streams.py.
-    side_by_side = 1 if backend() == "metal" else cores()
+    side_by_side = cores() if backend().side_by_side else 1
     return min(TOKENS_AT_ONCE, max(1, step_tokens // side_by_side))
 
 

@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 
 import mlx.core as mx
 
-from tasks.runtime.device import backend, blas_threads
+from tasks.runtime.backend import backend
+from tasks.runtime.device import blas_threads
 
 Job = TypeVar("Job")
 
@@ -27,7 +28,7 @@ def side_by_side(jobs: Iterable[Job], work: Callable[[Job], Any]) -> Iterator[tu
 
     `work` only builds arrays, lazily.
 
-    The arrays that `work` reads must be evaluated before. On Metal, and where the number of threads
+    The arrays that `work` reads must be evaluated before. On a GPU, and where the number of threads
     of the BLAS cannot be set, jobs run one after the other.
     """
     streams = _streams()
@@ -52,7 +53,7 @@ def together() -> int:
 
 @cache
 def _streams() -> list[Any]:
-    threads = None if backend() == "metal" else blas_threads(1)
+    threads = blas_threads(1) if backend().side_by_side else None
     if threads is None:
         return [mx.default_stream(mx.default_device())]
 

@@ -13,7 +13,7 @@ from tasks.corpus.case import SETS
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prompts import load_prompt
 from tasks.models.manifest import VariantManifest
-from tasks.runtime.device import backend, compute_dtype, compute_path, versions
+from tasks.runtime.backend import backend, versions
 from tasks.runtime.errors import Diverged
 from tasks.runtime.events import CurvePoint
 from tasks.spec import ENGINE_VERSION, ExperimentSpec, short_digest
@@ -167,8 +167,9 @@ def settings_digest(spec: ExperimentSpec, dataset: DatasetManifest) -> str:
             "prompt": load_prompt().digest,
             "engine": ENGINE_VERSION,
             "versions": versions(),
-            "backend": backend(),
-            "compute_dtype": compute_dtype(),
+            "backend": backend().name,
+            "compute_dtype": backend().compute_dtype,
+            **backend().id_ingredients,
         }
     )
 
@@ -199,9 +200,9 @@ def _setting_columns(spec: ExperimentSpec) -> Columns:
 
 def _engine_columns() -> Columns:
     return {
-        "compute_path": compute_path(),
-        "backend": backend(),
-        "compute_dtype": compute_dtype(),
+        "compute_path": backend().compute_path,
+        "backend": backend().name,
+        "compute_dtype": backend().compute_dtype,
         "triage_version": metadata.version("triage-sweep"),
         "mlx_version": versions()["mlx"],
         "mlx_lm_version": versions()["mlx-lm"],

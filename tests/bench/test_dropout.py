@@ -8,14 +8,14 @@ from flows.bench.dropout import Measurement, Workload, agreement, bench_dropout,
 from tasks.bench.dropout import CASE_TOKENS, _repeated, select_cases
 from tasks.bench.jobs import DropoutJob
 from tasks.corpus.encode import Encoded
-from tasks.runtime.device import backend
+from tasks.runtime.backend import backend
 from tasks.runtime.errors import BadInput
 from tasks.tuning.batches import make_cases
 from tasks.tuning.sets import LoadedSet
 from tests.tuning.tiny import SINGLE
 from warehouse.query import query
 
-STOCK = {"generate_stock"} if backend() == "cpu" else set()
+STOCK = {"generate_stock"} & set(backend().compared_with)
 
 
 def sampled(passes, seed, shift=0.0, stretch=1.0, rare=False):

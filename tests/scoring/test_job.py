@@ -23,7 +23,7 @@ from tasks.land import land
 from tasks.landing import land_failure
 from tasks.models.convert import base_folder, run_quantize
 from tasks.models.sources.available import fetch_base
-from tasks.runtime.device import backend, compute_path
+from tasks.runtime.backend import backend
 from tasks.runtime.errors import BadInput, Diverged, TriageError
 from tasks.runtime.events import DeviceReport, Event, StepWarning
 from tasks.runtime.store import seal, verify
@@ -273,10 +273,10 @@ def test_the_untuned_model_scores_as_a_fresh_adapter_does_and_through_the_same_p
     monkeypatch.setattr("tasks.runtime.device.SLOW_GFLOPS", 1e9)  # no machine is fast enough
     events = []
     job.run_untuned(folders | settings | {"scores": str(tmp_path / "untuned"), "sets": {}}, events.append)
-    first = [DeviceReport] if backend() == "metal" else [StepWarning, DeviceReport]
+    first = [DeviceReport] if backend().on_gpu else [StepWarning, DeviceReport]
     assert [type(event) for event in events][: len(first)] == first, "reported before anything is computed"
     assert sorted(p.name for p in (Path(args["home"]) / "prefixes").iterdir()) == stored, "no prefix of its own"
-    stack = load_variant(Path(args["variant"]), compute_path())
+    stack = load_variant(Path(args["variant"]), backend().compute_path)
     fresh = add_lora(stack, spec.recipe, spec.training, spec.seed)
     loaded = load_set(Path(args["data"]), "test", load_template(Path(args["variant"])), spec.training.max_tokens)
     expected = score_cases(fresh, Prefix.embedded(stack, loaded.cases)).probabilities
@@ -303,7 +303,7 @@ def test_greedy_answers_equal_stock_generation_and_their_text_is_not_stored(stud
     spec, args, scores = study[model, "balanced_safe"]
     stock = load(args["variant"], adapter_path=args["folder"])[0]
     stock.set_dtype(mx.float32)
-    stack = load_variant(Path(args["variant"]), compute_path())
+    stack = load_variant(Path(args["variant"]), backend().compute_path)
     adapted = add_lora(stack, spec.recipe, spec.training, spec.seed)
     load_weights(adapted, Path(args["folder"]) / "adapters.safetensors")
     template = load_template(Path(args["variant"]))

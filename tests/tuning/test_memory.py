@@ -8,6 +8,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from tasks.runtime.backend import CPU, METAL
 from tasks.runtime.device import total_memory
 from tasks.runtime.errors import BadInput, OutOfMemory
 from tasks.spec import Training
@@ -67,9 +68,9 @@ def test_the_micro_batch_is_the_largest_that_fits_and_checkpointing_comes_only_w
     assert "micro-batch 7 of 8." in events[1].message and "blocks checkpointed" in events[-1].message
     with pytest.raises(BadInput, match="is less than one case needs"):
         choose_memory(peak, 50, 8, 30, 59, events.append)
-    monkeypatch.setattr(memory, "backend", lambda: "metal")
+    monkeypatch.setattr(memory, "backend", lambda: METAL)
     assert choose_memory(peak, 50, 8, 30, 460, events.append).tokens_at_once == 7 * 30
-    monkeypatch.setattr(memory, "backend", lambda: "cpu")
+    monkeypatch.setattr(memory, "backend", lambda: CPU)
     monkeypatch.setattr(memory, "cores", lambda: 4)
     assert choose_memory(peak, 50, 8, 30, 460, events.append).tokens_at_once == 7 * 30 // 4, "side by side"
     assert choose_memory(peak, 50, 8, 30, 10**6, events.append).tokens_at_once == TOKENS_AT_ONCE

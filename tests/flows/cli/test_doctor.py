@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import platform
 import socket
 import subprocess
 import sys
@@ -225,7 +226,7 @@ def test_libraries_that_every_process_would_compile_again_are_reported(
 
 def test_a_mac_with_a_python_for_intel_is_refused(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
-    monkeypatch.setattr(checks, "backend", lambda: "cpu")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(checks, "_chip", lambda: "Apple M4")
     assert levels(checks.machine()) == ["error"]
 
@@ -241,7 +242,7 @@ def test_slow_products_have_a_remedy_that_fits_the_library(monkeypatch, blas, wo
         "threads": 2,
         "machine": "m",
     }
-    found = {"device": device, "warning": "Slow: install one with `pip install mkl`.", "metal": False}
+    found = {"device": device, "warning": "Slow: install one with `pip install mkl`.", "gpu": False}
     monkeypatch.setattr(checks, "run_child", lambda *args: found)
     speed, backend = checks.computing()
     assert (speed.level, backend.level) == ("warning", "ok") and words in speed.remedy
@@ -257,7 +258,7 @@ def test_a_mac_whose_metal_cannot_be_used_is_an_error(monkeypatch):
         "threads": 8,
         "machine": "m",
     }
-    monkeypatch.setattr(checks, "run_child", lambda *args: {"device": device, "warning": None, "metal": False})
+    monkeypatch.setattr(checks, "run_child", lambda *args: {"device": device, "warning": None, "gpu": False})
     assert levels(checks.computing()) == ["ok", "error"]
 
 

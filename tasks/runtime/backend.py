@@ -1,0 +1,230 @@
+"""What a machine computes with, as one descriptor: every question about the system or the device is
+asked here.
+
+`TRIAGE_BACKEND` names another of the table than the one that fits the machine. This file imports no
+MLX: the parent process, which never loads it, plans and names results with these values.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from tasks.runtime.errors import BadInput
+
+VARIABLE = "TRIAGE_BACKEND"
+CUDA_PACKAGES = ("mlx-cuda-12", "mlx-cuda-13")
+NVIDIA_DEVICE = Path("/dev/nvidiactl")
+WIRES_SINCE = 15  # macOS
+
+
+@dataclass(frozen=True)
+class Backend:
+    """How a machine computes, and what follows from it.
+
+    `compute_path`: `packed` (quantised kernels) or `dequantised_f32` (the same weights, unpacked
+    once to float32). `cpu_kernels`: elementwise work in the forms that are fast on a CPU.
+    `side_by_side`: batches without gradients run on a stream per core. `compiles`: a step is worth
+    compiling. `tokens_at_once`: padded tokens of one forward pass without gradients.
+    `planned_gflops`: sustained in a training step, roughly. `selftest_tolerance`: largest relative
+    difference of float32 results that are equal but for the order of sums. `compared_with`: what
+    benchmarks measure beside ours. `path_in_ids`: whether ids name the compute path: those of the
+    first two backends are older than the choice. `wires_memory`: weights may be kept from being
+    paged out.
+    """
+
+    name: str
+    compute_dtype: str
+    compute_path: str
+    on_gpu: bool
+    cpu_kernels: bool
+    side_by_side: bool
+    compiles: bool
+    forks: bool
+    tokens_at_once: int
+    planned_gflops: float
+    selftest_tolerance: float
+    compared_with: tuple[str, ...]
+    path_in_ids: bool
+    wires_memory: bool = False
+    experimental: bool = False
+
+    @property
+    def id_ingredients(self) -> dict[str, str]:
+        """What an id holds beyond data type and versions."""
+        if not self.path_in_ids:
+            return {}
+        return {"backend": self.name, "compute_path": self.compute_path}
+
+
+CPU = Backend(
+    name="cpu",
+    compute_dtype="float32",
+    compute_path="dequantised_f32",
+    on_gpu=False,
+    cpu_kernels=True,
+    side_by_side=True,
+    compiles=False,
+    forks=True,
+    # The smallest number with which products run at full speed: the arrays between two products
+    # then stay in the cache.
+    tokens_at_once=512,
+    planned_gflops=60.0,
+    selftest_tolerance=1e-5,
+    compared_with=("stock", "stock_dense", "generate_stock"),
+    path_in_ids=False,
+)
+# A forked process may not use the GPU of its parent, so neither GPU forks.
+METAL = Backend(
+    name="metal",
+    compute_dtype="bfloat16",
+    compute_path="packed",
+    on_gpu=True,
+    cpu_kernels=False,
+    side_by_side=False,
+    compiles=True,
+    forks=False,
+    tokens_at_once=4096,
+    planned_gflops=1500.0,
+    # Its kernels may also round inner products more coarsely.
+    selftest_tolerance=1e-3,
+    compared_with=("stock",),
+    path_in_ids=False,
+    wires_memory=True,
+)
+CUDA = Backend(
+    name="cuda",
+    compute_dtype="bfloat16",
+    compute_path="packed",
+    on_gpu=True,
+    cpu_kernels=False,
+    side_by_side=False,
+    compiles=True,
+    forks=False,
+    tokens_at_once=16384,
+    planned_gflops=10_000.0,
+    selftest_tolerance=1e-3,
+    compared_with=("stock",),
+    path_in_ids=True,
+    experimental=True,
+)
+# The numbers of Metal's path without a Mac: for tests on tiny models, since MLX's quantised kernels
+# are slow on a CPU.
+CPU_PACKED = Backend(
+    name="cpu-packed",
+    compute_dtype="bfloat16",
+    compute_path="packed",
+    on_gpu=False,
+    cpu_kernels=False,
+    side_by_side=False,
+    compiles=False,
+    forks=True,
+    tokens_at_once=512,
+    planned_gflops=0.5,
+    selftest_tolerance=1e-5,
+    compared_with=("stock",),
+    path_in_ids=True,
+)
+BACKENDS = {one.name: one for one in (CPU, METAL, CUDA, CPU_PACKED)}
+
+
+def backend() -> Backend:
+    """The backend that `TRIAGE_BACKEND` names, else the best of this machine.
+
+    Raises BadInput for a name that is unknown, or whose device this machine lacks.
+    """
+    requested = os.environ.get(VARIABLE, "").strip()
+    if not requested:
+        return _best()
+    if requested not in BACKENDS:
+        raise BadInput(f"{VARIABLE} = {requested!r} is unknown; {_choices()}")
+    if requested == METAL.name and not has_apple_gpu():
+        raise BadInput(
+            f"{VARIABLE} = metal needs a Mac with Apple Silicon and a Python built for it, and this "
+            f"is {machine_name()}; {_choices()}"
+        )
+    if requested == CUDA.name and not has_cuda():
+        raise BadInput(
+            f"{VARIABLE} = cuda needs Linux, an NVIDIA GPU and one of the packages "
+            f"{' and '.join(CUDA_PACKAGES)}, which this machine lacks; {_choices()}"
+        )
+    return BACKENDS[requested]
+
+
+def _best() -> Backend:
+    if has_apple_gpu():
+        return METAL
+    return CUDA if has_cuda() else CPU
+
+
+def _choices() -> str:
+    absent = {METAL.name: has_apple_gpu(), CUDA.name: has_cuda()}
+    names = [name for name in BACKENDS if absent.get(name, True)]
+    return f"give {', '.join(names[:-1])} or {names[-1]}, or leave it away: {_best().name} fits."
+
+
+def has_apple_gpu() -> bool:
+    """Whether this is Apple Silicon, and Python is built for it."""
+    return is_mac() and platform.machine() == "arm64"
+
+
+def is_intel_python() -> bool:
+    """Whether this Python runs on a Mac, but was built for Intel's processors: MLX needs others."""
+    return is_mac() and not has_apple_gpu()
+
+
+def has_cuda() -> bool:
+    """Whether MLX for CUDA is installed, and there is a card with a driver."""
+    return sys.platform == "linux" and NVIDIA_DEVICE.exists() and any(map(_version, CUDA_PACKAGES))
+
+
+def has_gpu() -> bool:
+    """Whether MLX computes on a GPU here unless it is told otherwise."""
+    return has_apple_gpu() or has_cuda()
+
+
+def can_fork() -> bool:
+    """Whether a step's process may be forked from one that has imported what it needs."""
+    return sys.platform == "linux" and backend().forks
+
+
+def is_mac() -> bool:
+    """Whether this is macOS: its BLAS is Accelerate, and it counts memory its own way."""
+    return sys.platform == "darwin"
+
+
+def can_wire_memory() -> bool:
+    """Whether MLX can keep weights from being paged out, which takes macOS 15."""
+    version = platform.mac_ver()[0].partition(".")[0] if is_mac() else ""
+    return backend().wires_memory and int(version or 0) >= WIRES_SINCE
+
+
+def processor() -> str:
+    """The processor that this Python was built for, e.g. `x86_64`."""
+    return platform.machine()
+
+
+def machine_name() -> str:
+    """Operating system and processor, e.g. `Linux x86_64`."""
+    return f"{platform.system()} {platform.machine()}"
+
+
+def system_name() -> str:
+    """Operating system and its release, e.g. `Linux 6.8.0`."""
+    return f"{platform.system()} {platform.release()}"
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that decide the numbers."""
+    return {name: metadata.version(name) for name in ("mlx", "mlx-lm")}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

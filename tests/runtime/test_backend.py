@@ -1,0 +1,152 @@
+"""The backend of a machine, what TRIAGE_BACKEND makes of it, and that ids of earlier studies are as they were."""
+
+import platform
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tasks import identity
+from tasks.runtime import backend as backends
+from tasks.runtime.backend import BACKENDS, CPU, CPU_PACKED, CUDA, METAL, Backend, backend
+from tasks.runtime.device import Device
+from tasks.runtime.errors import BadInput
+from tasks.scoring.baselines import zero_shot_id
+from tasks.tuning import training_rows
+from tests.test_spec import experiment
+
+ROOT = Path(__file__).resolve().parents[2]
+LINUX, MAC, INTEL_MAC = ("linux", "x86_64"), ("darwin", "arm64"), ("darwin", "x86_64")
+VERSIONS = {"mlx": "0.32.2", "mlx-lm": "0.32.2"}
+WEIGHTS = SimpleNamespace(digest="w", tokenizer_digest="t", base_model="tiny", bits=4)
+DATASET = SimpleNamespace(digest_of=lambda name: f"digest of {name}")
+
+
+@pytest.fixture
+def on(monkeypatch, tmp_path):
+    """Makes this machine another one, and sets TRIAGE_BACKEND."""
+
+    def become(machine: tuple[str, str], requested: str | None = None, cuda: bool = False) -> None:
+        system, processor = machine
+        monkeypatch.setattr(sys, "platform", system)
+        monkeypatch.setattr(platform, "machine", lambda: processor)
+        monkeypatch.setattr(backends, "NVIDIA_DEVICE", tmp_path if cuda else tmp_path / "absent")
+        monkeypatch.setattr(backends, "_version", lambda package: "0.32.4" if cuda else None)
+        monkeypatch.delenv("TRIAGE_BACKEND", raising=False)
+        if requested is not None:
+            monkeypatch.setenv("TRIAGE_BACKEND", requested)
+
+    return become
+
+
+@pytest.mark.parametrize(
+    ("machine", "requested", "cuda", "expected"),
+    [
+        (LINUX, None, False, CPU),
+        (LINUX, "", False, CPU),
+        (LINUX, None, True, CUDA),
+        (LINUX, "cpu", True, CPU),
+        (LINUX, "cpu-packed", False, CPU_PACKED),
+        (MAC, None, False, METAL),
+        (MAC, "cpu", False, CPU),
+        (INTEL_MAC, None, False, CPU),
+    ],
+)
+def test_a_machine_gets_its_best_backend_unless_another_is_named(on, machine, requested, cuda, expected):
+    on(machine, requested, cuda)
+    assert backend() is expected
+
+
+@pytest.mark.parametrize(
+    ("machine", "requested", "words"),
+    [
+        (LINUX, "gpu", ["'gpu' is unknown", "give cpu or cpu-packed", "cpu fits"]),
+        (LINUX, "metal", ["needs a Mac with Apple Silicon", "give cpu or cpu-packed"]),
+        (INTEL_MAC, "metal", ["a Python built for it", "x86_64"]),
+        (LINUX, "cuda", ["an NVIDIA GPU", "mlx-cuda-12 and mlx-cuda-13", "give cpu or cpu-packed"]),
+        (MAC, "cuda", ["needs Linux", "give cpu, metal or cpu-packed", "metal fits"]),
+    ],
+)
+def test_an_unknown_or_absent_device_is_a_sentence_with_the_choices(on, machine, requested, words):
+    on(machine, requested)
+    with pytest.raises(BadInput) as caught:
+        backend()
+    assert "TRIAGE_BACKEND" in str(caught.value) and all(word in str(caught.value) for word in words)
+
+
+@pytest.mark.parametrize("command", [["doctor"], ["sweep", "smoke", "--plan"], ["status"]])
+def test_the_command_line_says_so_before_anything_runs(command, monkeypatch):
+    monkeypatch.setenv("TRIAGE_BACKEND", "gpu")
+    done = subprocess.run([sys.executable, "-m", "flows.cli", *command], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("triage: TRIAGE_BACKEND = 'gpu' is unknown;")
+    assert "Traceback" not in done.stderr and done.stdout == ""
+
+
+def ids() -> list[str]:
+    """Ids of a training and of an untuned model, and the digest of a training's settings."""
+    return [
+        identity.training_from(experiment(), WEIGHTS, DATASET),
+        zero_shot_id(WEIGHTS, "p", VERSIONS, backend()),
+        training_rows.settings_digest(experiment(), DATASET),
+    ]
+
+
+@pytest.fixture
+def _earlier_inputs(monkeypatch):
+    for module in (identity, training_rows):
+        monkeypatch.setattr(module, "versions", lambda: VERSIONS)
+        monkeypatch.setattr(module, "load_prompt", lambda: SimpleNamespace(digest="p"))
+        monkeypatch.setattr(module, "ENGINE_VERSION", 1)
+
+
+@pytest.mark.usefixtures("_earlier_inputs")
+@pytest.mark.parametrize(
+    ("machine", "digests"),
+    [
+        (LINUX, ["458f69dabbc2", "6ac164f4c305", "957949a94f4a"]),
+        (MAC, ["0ca00b6f6248", "25e9be39e87d", "9386f84482fe"]),
+    ],
+)
+def test_studies_of_before_keep_their_ids_on_linux_and_on_a_mac(on, machine, digests):
+    """Computed before there was a choice of backends."""
+    on(machine)
+    assert [id.rpartition("-")[2] for id in ids()] == digests
+
+
+@pytest.mark.usefixtures("_earlier_inputs")
+def test_new_backends_have_ids_of_their_own(on):
+    found = []
+    for machine, requested, cuda in (
+        (LINUX, None, False),
+        (MAC, None, False),
+        (LINUX, "cpu-packed", False),
+        (LINUX, None, True),
+    ):
+        on(machine, requested, cuda)
+        found += ids()
+    assert len(set(found)) == 12
+
+
+def test_a_table_row_per_backend_and_one_answer_per_question():
+    assert set(BACKENDS) == {"cpu", "metal", "cuda", "cpu-packed"}
+    assert all(getattr(one, field.name) is not None for one in BACKENDS.values() for field in fields(Backend))
+    assert all(one.compute_path in ("packed", "dequantised_f32") for one in BACKENDS.values()), (
+        "as the warehouse checks"
+    )
+
+
+def test_only_linux_without_a_gpu_forks(on):
+    for machine, requested, cuda, forks in (
+        (LINUX, None, False, True), (LINUX, "cpu-packed", False, True), (LINUX, None, True, False), (MAC, None, False, False),
+        (MAC, "cpu", False, False),
+    ):  # fmt: skip
+        on(machine, requested, cuda)
+        assert backends.can_fork() is forks
+
+
+def test_a_gpu_is_never_called_a_blas():
+    made = {name: Device(name, "packed", "bfloat16", "x", 9.0, 2, "m").products for name in BACKENDS}
+    assert made == {"cpu": "BLAS x", "metal": "GPU", "cuda": "GPU", "cpu-packed": "BLAS x"}
