@@ -19,7 +19,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,10 +29,12 @@ from tasks.runtime.errors import (
     BY_EXIT_CODE,
     LOST_PARENT,
     BadInput,
+    GpuFailed,
     LostChild,
     OutOfMemory,
     Stopped,
     TriageError,
+    device_error,
     disk_full,
     is_disk_full,
 )
@@ -54,6 +56,8 @@ HEARTBEAT_SECONDS = 2.0
 TERMINATION_SECONDS = 5.0
 MEMORY_SHARE_OF_OOM = 0.9
 NEARLY_FULL_BYTES = 16 << 20
+METAL = "[METAL]"
+READ_OF_LOG = 1 << 16
 _running: set[Process] = set()
 _stopping = threading.Event()
 
@@ -62,12 +66,13 @@ _stopping = threading.Event()
 class _Ending:
     """How a child ended. `outcome`: its last event, if it wrote one.
 
-    `resident`: the bytes that it last held.
+    `resident`: the bytes that it last held. `log_start`: where its part of the log begins.
     """
 
     code: int
     outcome: StepResult | StepError | None
     resident: int
+    log_start: int = 0
 
 
 def run_child(
@@ -89,8 +94,10 @@ def run_child(
     log = folder / "child.log"
     write_atomic(spec_path, json.dumps({"function": function, "args": args}, indent=1))
 
+    log_start = log.stat().st_size if log.exists() else 0
     process = _start(function, spec_path, log, environment)
     ending = _follow_to_end(process, on_event or (lambda event: None))
+    ending = replace(ending, log_start=log_start)
     if ending.code == 0 and isinstance(ending.outcome, StepResult):
         return ending.outcome.result
     refuse_if_stopping()
@@ -224,20 +231,38 @@ def _error(ending: _Ending, budget: int | None, log: Path) -> TriageError:
             f"The step's process exited, since its pipe from the sweep had closed; its log is {log}."
         )
     if code < 0:
-        return _error_of_signal(-code, ending.resident, budget, log)
+        return _error_of_signal(ending, budget, log)
     return TriageError(f"The step failed: {message or f'exit code {code}'}. Its log is {log}.")
 
 
-def _error_of_signal(number: int, resident: int, budget: int | None, log: Path) -> TriageError:
-    if number == signal.SIGKILL and budget and resident >= MEMORY_SHARE_OF_OOM * budget:
+def _error_of_signal(ending: _Ending, budget: int | None, log: Path) -> TriageError:
+    number = -ending.code
+    held = ending.resident
+    if number == signal.SIGKILL and budget and held >= MEMORY_SHARE_OF_OOM * budget:
         return OutOfMemory(
-            f"The step was killed while it held {resident / 1e9:.1f} GB "
+            f"The step was killed while it held {held / 1e9:.1f} GB "
             f"of a budget of {budget / 1e9:.1f} GB."
         )
     # A write into a mapped file ends this way on a full disk.
     if number == signal.SIGBUS and shutil.disk_usage(log.parent).free < NEARLY_FULL_BYTES:
         return disk_full(log.parent)
+    if number == signal.SIGABRT and (metal := _words_of_metal(log, ending.log_start)):
+        return device_error(metal) or GpuFailed(f"The GPU's driver ended the step: {metal}.")
     return LostChild(f"The step's process was ended by signal {number}; its log is {log}.")
+
+
+def _words_of_metal(log: Path, start: int) -> str | None:
+    """The last thing that a child's log says about Metal, whose errors may end a process.
+
+    MLX raises some of them on a thread of the driver, where nothing can catch them.
+    """
+    with contextlib.suppress(OSError), log.open("rb") as stream:
+        end = stream.seek(0, os.SEEK_END)
+        stream.seek(max(start, end - READ_OF_LOG))
+        lines = stream.read().decode(errors="replace").splitlines()
+        said = [line[line.index(METAL) :].strip() for line in lines if METAL in line]
+        return said[-1] if said else None
+    return None
 
 
 # --- inside the child ---------------------------------------------------------------------------
@@ -317,9 +342,7 @@ def _typed(error: Exception, folder: Path) -> TriageError | None:
     traceback.print_exception(error)
     if is_disk_full(error):
         return disk_full(folder)
-    if "malloc" in str(error) or "out of memory" in str(error).lower():
-        return OutOfMemory(f"The step ran out of memory: {error}")
-    return None
+    return device_error(str(error))
 
 
 def _exit_with_parent() -> None:

@@ -78,6 +78,13 @@ class LostChild(TriageError):
     transient = True
 
 
+class GpuFailed(TriageError):
+    """The GPU's driver ended a step's work, as it does when other programs need the GPU."""
+
+    exit_code = 72
+    transient = True
+
+
 class Stopped(TriageError):
     """The sweep was interrupted; its steps end and are not retried."""
 
@@ -85,11 +92,39 @@ class Stopped(TriageError):
 LOST_PARENT = 71
 BY_EXIT_CODE: dict[int, type[TriageError]] = {
     cls.exit_code: cls
-    for cls in (BadInput, SourceUnavailable, BrokenFolder, OutOfMemory, Diverged, Locked, LostChild)
+    for cls in (
+        BadInput,
+        SourceUnavailable,
+        BrokenFolder,
+        OutOfMemory,
+        Diverged,
+        Locked,
+        LostChild,
+        GpuFailed,
+    )
 }
 
 # Some libraries report a full disk in words only: C's strerror, and MLX.
 _DISK_FULL_WORDS = ("No space left on device", "[write] Unable to write")
+
+# What MLX says when memory is short: its allocators, the C library, and Metal's command buffers.
+_MEMORY_WORDS = ("malloc", "out of memory", "insufficient memory", "outofmemory")
+# What Metal says when its driver ends a command buffer for a reason that passes; the last one of a
+# buffer that was discarded since another program's failed.
+_GPU_WORDS = ("gpu timeout", "impacting interactivity", "gpu hang", "innocentvictim")
+
+
+def device_error(text: str) -> TriageError | None:
+    """The error that the words of a library amount to, if they are about memory or the GPU."""
+    words = text.lower()
+    if any(some in words for some in _MEMORY_WORDS):
+        return OutOfMemory(f"The step ran out of memory: {text}")
+    if any(some in words for some in _GPU_WORDS):
+        return GpuFailed(
+            f"The GPU did not finish the step's work: {text}. "
+            "If it happens again, close other programs that use the GPU."
+        )
+    return None
 
 
 def disk_full(path: Path) -> BadInput:

@@ -12,7 +12,7 @@ import pytest
 
 from tasks.runtime import child
 from tasks.runtime.child import run_child, stop_children
-from tasks.runtime.errors import BY_EXIT_CODE, BadInput, LostChild, OutOfMemory, Stopped, TriageError
+from tasks.runtime.errors import BY_EXIT_CODE, BadInput, GpuFailed, LostChild, OutOfMemory, Stopped, TriageError
 from tasks.runtime.events import Event, Note
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,6 +61,30 @@ def test_a_bug_in_a_step_is_terminal_and_its_traceback_is_in_the_log_that_the_se
 def test_memory_that_cannot_be_had_is_out_of_memory(name, tmp_path):
     with pytest.raises(OutOfMemory, match="ran out of memory"):
         step(name, {}, tmp_path)
+
+
+ON_METAL = {
+    "Insufficient Memory (00000008:kIOGPUCommandBufferCallbackErrorOutOfMemory)": OutOfMemory,
+    "Caused GPU Timeout Error (00000002:kIOGPUCommandBufferCallbackErrorTimeout)": GpuFailed,
+    "Impacting Interactivity (0000000e:kIOGPUCommandBufferCallbackErrorImpactingInteractivity)": GpuFailed,
+    "Caused GPU Hang Error (00000003:kIOGPUCommandBufferCallbackErrorHang)": GpuFailed,
+    "Discarded (victim of GPU error/recovery) (00000005:kIOGPUCommandBufferCallbackErrorInnocentVictim)": GpuFailed,
+}
+
+
+@pytest.mark.parametrize("caught", [True, False], ids=["raised", "aborted"])
+@pytest.mark.parametrize("reason", ON_METAL)
+def test_what_metal_says_of_a_failed_command_buffer_is_out_of_memory_or_passes(reason, caught, tmp_path):
+    with pytest.raises(ON_METAL[reason]) as error:
+        step("no_gpu", {"reason": reason, "caught": caught}, tmp_path)
+    assert reason in str(error.value) and error.value.transient == (ON_METAL[reason] is GpuFailed)
+
+
+def test_an_abort_is_metals_only_if_this_very_process_said_so(tmp_path):
+    with pytest.raises(GpuFailed, match=r"The GPU's driver ended the step: \[METAL\] .*Invalid Resource"):
+        step("no_gpu", {"reason": "Invalid Resource", "caught": False}, tmp_path)
+    with pytest.raises(LostChild, match="signal 6"):
+        step("signalled", {"signal": int(signal.SIGABRT)}, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["no_disk", "no_disk_in_mlx"])

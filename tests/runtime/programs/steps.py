@@ -68,6 +68,16 @@ def no_malloc(args, emit):
     raise RuntimeError("[malloc] Unable to allocate 1234 bytes.")
 
 
+def no_gpu(args, emit):
+    """What MLX raises when a command buffer failed on Metal: in the step's own thread, or where nothing catches it."""
+    message = f"[METAL] Command buffer execution failed: {args['reason']}"
+    if args["caught"]:
+        raise RuntimeError(message)
+    sys.stderr.write(f"libc++abi: terminating due to uncaught exception of type std::runtime_error: {message}\n")
+    sys.stderr.flush()
+    os.abort()
+
+
 def no_disk(args, emit):
     raise OSError(errno.ENOSPC, "No space left on device")
 
