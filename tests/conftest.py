@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tasks.runtime.device import load_blas, total_memory
+from tasks.runtime.device import load_blas, total_memory, use_device
 
 
 def compile_libraries_once() -> None:
@@ -24,7 +24,9 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # before the workers of pytest-xdis
     compile_libraries_once()
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # side by side: each its share of the cores
     os.environ.setdefault("MKL_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
+os.environ["MLX_ENABLE_TF32"] = "0"  # as in the child processes; read when MLX is imported
 load_blas()
+use_device()
 settings.register_profile("gate", derandomize=True)  # whether a change lands is not left to chance
 settings.load_profile("gate")
 os.environ.setdefault("DO_NOT_TRACK", "1")

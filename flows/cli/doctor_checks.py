@@ -50,8 +50,15 @@ Check = Callable[[], list[Finding]]
 
 def versions() -> dict[str, str]:
     """The versions of Python and of the libraries that decide a result."""
-    libraries = {name: metadata.version(name) for name in LIBRARIES}
+    libraries = {name: _version(name) for name in LIBRARIES}
     return {"Python": platform.python_version()} | libraries
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def machine() -> list[Finding]:

@@ -219,8 +219,15 @@ def system_name() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the libraries that decide the numbers."""
-    return {name: metadata.version(name) for name in ("mlx", "mlx-lm")}
+    """Versions of the libraries that decide the numbers. BadInput where MLX is not installed."""
+    found = {name: _version(name) for name in ("mlx", "mlx-lm")}
+    installed = {name: version for name, version in found.items() if version is not None}
+    if len(installed) < len(found):
+        raise BadInput(
+            "MLX is not installed, which needs Linux, or a Mac with Apple Silicon and a Python "
+            "built for it; `triage doctor` says what this machine is."
+        )
+    return installed
 
 
 def _version(package: str) -> str | None:

@@ -164,6 +164,8 @@ def _environment() -> dict[str, str]:
         **os.environ,
         "PYTHONPATH": path,
         "TOKENIZERS_PARALLELISM": "false",
+        # Read when MLX is imported: some GPUs would round float32 products to 10 bits otherwise.
+        "MLX_ENABLE_TF32": "0",
         "PYTHONUNBUFFERED": "1",
     }
 

@@ -34,6 +34,12 @@ _THREAD_FUNCTIONS = (
 # SmolLM2-135M.
 _MEASURED_SHAPE = (512, 576, 1536)
 
+# macOS: the call that tells a process's memory, and `ri_phys_footprint` and
+# `ri_lifetime_max_phys_footprint` among its numbers.
+_LIBPROC = "/usr/lib/libproc.dylib"
+_FOOTPRINT_NOW = 7
+_PEAK_FOOTPRINT = 28
+
 # Parameters of mallopt, by their numbers in malloc.h.
 _M_TRIM_THRESHOLD = -1
 _M_TOP_PAD = -2
@@ -249,33 +255,31 @@ def _limit_files(root: Path) -> list[Path]:
 
 
 def resident_bytes() -> int:
-    """Bytes of memory that this process holds now."""
+    """Bytes of memory that this process holds now: resident (Linux), or physical footprint (macOS).
+
+    The footprint is what macOS goes by: it includes compressed memory and memory held for the GPU.
+    """
     import psutil
 
-    return int(psutil.Process().memory_info().rss)
+    footprint = _footprint(_FOOTPRINT_NOW) if is_mac() else None
+    return footprint or int(psutil.Process().memory_info().rss)
 
 
 def peak_resident_bytes() -> int:
-    """Peak bytes of this process since it started: resident (Linux), or physical footprint (macOS).
-
-    The footprint is the figure of macOS's own tools: it includes compressed memory and memory held
-    for the GPU.
-    """
+    """Peak bytes of this process since it started, as resident_bytes counts them."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return (_peak_footprint() or peak) if is_mac() else peak * 1024
+    return (_footprint(_PEAK_FOOTPRINT) or peak) if is_mac() else peak * 1024
 
 
-def _peak_footprint() -> int | None:
-    """`ri_lifetime_max_phys_footprint` of rusage_info_v4 (sys/resource.h), None where there is no
-    such call.
+def _footprint(number: int) -> int | None:
+    """One of the numbers of rusage_info_v4 (sys/resource.h), None where there is no such call.
 
-    The structure is a UUID of 16 bytes and 36 numbers of 64 bits, of which this is the 29th. psutil
-    does not read it.
+    The structure is a UUID of 16 bytes and 36 numbers of 64 bits. psutil does not read it.
     """
     usage = (ctypes.c_uint64 * (2 + 36))()
     try:
-        library = ctypes.CDLL("/usr/lib/libproc.dylib")
+        library = ctypes.CDLL(_LIBPROC)
         failed = library.proc_pid_rusage(os.getpid(), 4, ctypes.byref(usage))
     except (OSError, AttributeError):
         return None
-    return None if failed else int(usage[2 + 28])
+    return None if failed else int(usage[2 + number])

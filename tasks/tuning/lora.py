@@ -13,9 +13,9 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 from mlx_lm.tuner.lora import LoRALinear
 from mlx_lm.tuner.utils import linear_to_lora_layers
-from mlx_lm.utils import dequantize_model, load_model
+from mlx_lm.utils import dequantize_model, load_model, maybe_set_recommended_wired_limit
 
-from tasks.runtime.backend import backend
+from tasks.runtime.backend import backend, can_wire_memory
 from tasks.runtime.device import keep_freed_memory
 from tasks.runtime.errors import BadInput
 from tasks.spec import Recipe, Training
@@ -143,6 +143,9 @@ def load_variant(folder: Path, compute_path: str) -> Stack:
     `packed` keeps them as stored.
     """
     keep_freed_memory()
+    if can_wire_memory():
+        # As stock mlx-lm's own training does.
+        maybe_set_recommended_wired_limit()
     model, _ = load_model(folder, lazy=False)
     dense = compute_path == "dequantised_f32"
     if dense:

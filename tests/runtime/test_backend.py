@@ -147,6 +147,12 @@ def test_only_linux_without_a_gpu_forks(on):
         assert backends.can_fork() is forks
 
 
+def test_where_mlx_is_missing_as_on_an_intel_mac_a_sentence_says_what_it_needs(monkeypatch):
+    monkeypatch.setattr(backends, "_version", lambda package: None)
+    with pytest.raises(BadInput, match="a Mac with Apple Silicon and a Python built for it; `triage doctor`"):
+        backends.versions()
+
+
 def test_a_gpu_is_never_called_a_blas():
     made = {name: Device(name, "packed", "bfloat16", "x", 9.0, 2, "m").products for name in BACKENDS}
     assert made == {"cpu": "BLAS x", "metal": "GPU", "cuda": "GPU", "cpu-packed": "BLAS x"}

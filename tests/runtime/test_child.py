@@ -210,6 +210,11 @@ def test_a_child_finds_this_code_from_any_working_folder(tmp_path, monkeypatch):
     assert step("add", {"a": 2, "b": 2}, tmp_path)[0] == {"sum": 4}
 
 
+def test_products_in_float32_are_not_rounded_in_a_child(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLX_ENABLE_TF32", "1")
+    assert step("surroundings", {"name": "MLX_ENABLE_TF32"}, tmp_path)[0]["value"] == "0"
+
+
 def test_the_environment_of_one_step_may_differ(tmp_path, monkeypatch):
     monkeypatch.setenv("TRIAGE_BLAS", "none")
     assert os.environ["TRIAGE_BLAS"] == "none"

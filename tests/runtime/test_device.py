@@ -88,3 +88,17 @@ def test_memory_is_that_of_the_machine_or_of_the_container_if_less(groups, files
 
 def test_memory_figures_are_in_bytes():
     assert 1e6 < device.resident_bytes() <= 1.5 * device.peak_resident_bytes() < 1.5 * device.total_memory()
+
+
+def test_on_a_mac_memory_is_the_footprint_of_now_and_its_peak(monkeypatch):
+    """What macOS ends a process by: the resident size lacks what is compressed or held for the GPU."""
+
+    class Library:
+        def proc_pid_rusage(self, pid, flavour, usage):
+            assert flavour == 4
+            usage._obj[2 + 7], usage._obj[2 + 28] = 3_000, 5_000
+            return 0
+
+    monkeypatch.setattr(device, "is_mac", lambda: True)
+    monkeypatch.setattr(device.ctypes, "CDLL", lambda name: Library())
+    assert (device.resident_bytes(), device.peak_resident_bytes()) == (3_000, 5_000)
