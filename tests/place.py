@@ -37,7 +37,8 @@ class Place:
 
     @property
     def environment(self) -> dict[str, str]:
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "TRIAGE_", "HF_"))}
+        ours = ("PREFECT_", "TRIAGE_", "HF_")
+        inherited = {k: v for k, v in os.environ.items() if k == "TRIAGE_BACKEND" or not k.startswith(ours)}
         own = {
             "TRIAGE_HOME": self.home, "TRIAGE_WAREHOUSE": self.warehouse, "PREFECT_HOME": self.folder / "prefect",
             "PYTHONPATH": ROOT, "DO_NOT_TRACK": 1, "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
