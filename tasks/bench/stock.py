@@ -41,7 +41,7 @@ def measure_stock(setting: Setting, cases: Cases) -> Measured:
     model = _stock_model(setting, dense)
     weights_bytes = mx.get_active_memory()
     mx.reset_peak_memory()
-    slow = backend() == "cpu" and not dense
+    slow = not backend().on_gpu and not dense
     repeats = SLOW_REPEATS if slow else setting.repeats
     clock = _train(model, setting, cases, steps=1 + repeats)
     peak = mx.get_peak_memory()

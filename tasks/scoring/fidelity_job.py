@@ -13,7 +13,7 @@ import mlx.core as mx
 import numpy as np
 
 from tasks.judging.fidelity import Predicted, fidelity_figures
-from tasks.runtime.device import compute_path
+from tasks.runtime.backend import backend
 from tasks.runtime.errors import TriageError
 from tasks.runtime.events import Emit, ProgressReport
 from tasks.runtime.manifest import Manifest
@@ -73,7 +73,7 @@ def _open(folder: Path, cases: Cases, trained_blocks: int, home: Path, emit: Emi
     where they compute in float32 too: for a sample alone a prefix of the whole set is not stored.
     """
     stack = load_variant(folder, PATH)
-    shared = trained_blocks > 0 and compute_path() == PATH
+    shared = trained_blocks > 0 and backend().compute_path == PATH
     boundary = max(stack.depth - trained_blocks, 0) if shared else 0
     adapted = Adapted(stack, (), boundary, 0)
     prefix = open_prefix(stack, cases, boundary, home, Manifest.read(folder).digest, emit)

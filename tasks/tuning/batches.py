@@ -23,7 +23,7 @@ TOKENS_AT_ONCE = backend().tokens_at_once
 WINDOW = 16
 # Sequences are padded to a multiple of this. Each length is a graph of its own where steps are
 # compiled, so there are fewer of them.
-LENGTH_STEP = 8 if backend() == "cpu" else 32
+LENGTH_STEP = 32 if backend().on_gpu else 8
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
-from tasks.runtime.device import backend
+from tasks.runtime.backend import backend
 from tasks.runtime.errors import Diverged
 from tasks.tuning.batches import Batch
 from tasks.tuning.dropout_masks import MaskRequest
@@ -44,7 +44,7 @@ Tree = Any  # a tree of arrays
 
 def compiles() -> bool:
     """Whether a compiled step is faster than its operations one by one."""
-    return backend() != "cpu"
+    return backend().compiles
 
 
 @dataclass(frozen=True)
