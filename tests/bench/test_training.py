@@ -15,6 +15,7 @@ from flows.bench.training import bench_table, bench_train
 from tasks.bench import stock
 from tasks.bench.flops import matmul_flops
 from tasks.bench.setting import Setting, bench_cases
+from tasks.runtime.backend import BACKENDS
 from tasks.runtime.errors import BadInput, TriageError
 from tasks.runtime.store import home
 from warehouse.query import query
@@ -65,7 +66,7 @@ def test_stock_is_timed_after_a_step_of_the_same_shape_in_which_it_is_compiled(o
         timed.append((len(cases.rows), steps))
         raise Stopped
 
-    monkeypatch.setattr(stock, "backend", lambda: on)
+    monkeypatch.setattr(stock, "backend", lambda: BACKENDS[on])
     monkeypatch.setattr(stock, "_stock_model", lambda setting, dense: None)
     monkeypatch.setattr(stock, "_train", train)
     setting = Setting(engine="stock", variant=tmp_path, folder=tmp_path, batch=4, length=40, layers=2, repeats=3)
