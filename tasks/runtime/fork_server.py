@@ -166,7 +166,7 @@ def start(child: str, environment: dict[str, str], *modules: str) -> None:
     It imports `modules` at once, ahead of the first step.
     """
     global _last, _server
-    if sys.platform != "linux":
+    if not can_fork():
         return
     with _lock:
         if _server is not None and not _is_alive(_server):
