@@ -6,16 +6,15 @@ import contextlib
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 
-SYSTEM = sys.platform
+from tasks.runtime.backend import is_mac
 
 
 @contextlib.contextmanager
 def kept_awake() -> Iterator[None]:
     """Let a Mac not fall asleep by itself while the block runs. A closed lid overrides it."""
-    program = shutil.which("caffeinate") if SYSTEM == "darwin" else None
+    program = shutil.which("caffeinate") if is_mac() else None
     if program is None:
         yield
         return
