@@ -282,7 +282,7 @@ def caffeinate(monkeypatch, tmp_path):
     program.write_text(f'#!/bin/sh\ntrap "rm {note}; exit" TERM\necho "$@" > {note}\nwhile :; do sleep 0.05; done\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr("deployments.awake.SYSTEM", "darwin")
+    monkeypatch.setattr("deployments.awake.is_mac", lambda: True)
     return note
 
 
@@ -308,7 +308,7 @@ def test_a_mac_is_kept_awake_while_prefects_ui_is_offered(caffeinate, monkeypatc
 
 
 def test_elsewhere_nothing_is_started_for_it(caffeinate, monkeypatch):
-    monkeypatch.setattr("deployments.awake.SYSTEM", "linux")
+    monkeypatch.setattr("deployments.awake.is_mac", lambda: False)
     with kept_awake():
         time.sleep(0.2)
     assert not caffeinate.exists()
