@@ -40,6 +40,7 @@ def sweep(
 ) -> None:
     """Run every experiment of a grid that is not finished, and compare 4-bit with 8-bit."""
     from flows.selection import Narrowing, select
+    from tasks.runtime.home import check_home
     from warehouse.health import refuse_unusable
 
     overrides = list(set_ or [])
@@ -48,6 +49,7 @@ def sweep(
         overrides.append(f"training.memory={json.dumps(memory)}")
     narrowing = Narrowing(model or (), bits or (), recipe or (), limit)
     selection = select(grid, overrides, narrowing)
+    check_home()
     refuse_unusable()
 
     if plan:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from pathlib import Path
 
-from tasks.runtime.errors import BadInput
+from tasks.runtime.errors import BadInput, disk_error
 
 
 def home() -> Path:
@@ -48,3 +49,14 @@ def existing_home() -> Path:
     folder.
     """
     return next(path for path in (home(), *home().parents) if path.exists())
+
+
+def check_home() -> None:
+    """Raise BadInput if `home()` cannot be a folder: a file is in its place, or its name is too long."""
+    try:
+        if not stat.S_ISDIR(home().stat().st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise disk_error(error, home()) from error

@@ -122,7 +122,9 @@ def test_the_prefect_server_must_be_of_this_version(status, body, level, words, 
         with temporary_settings({PREFECT_API_URL: url}):
             (finding,) = check_prefect_server()
             with pytest.raises(BadInput, match=words) if level == "error" else contextlib.nullcontext():
-                start_temporary_server(print, lambda: None)  # a sweep refuses what the doctor calls an error, and takes the rest
+                start_temporary_server(
+                    print, lambda: None
+                )  # a sweep refuses what the doctor calls an error, and takes the rest
         server.shutdown()
     assert finding.level == level and words in finding.detail and url in finding.detail
 
