@@ -11,6 +11,7 @@ from flows.cli.find_experiment import Evaluation, find_evaluations
 from flows.cli.terminal import print_line
 from flows.report.disclaimer import disclaimer
 from flows.report.figures import figure
+from flows.report.gates import FALSE_NEGATIVES, GateRow
 from flows.report.names import random_mark, verdict
 from flows.report.prevalence import check_prevalence, restated
 from flows.report.table import Table, print_table
@@ -23,22 +24,6 @@ NO_SUBGROUPS = (
     "ED recall by subgroup: not available, no judged emergency names one (`subgroup_columns` reads "
     "them from your cases, which makes another dataset: its models are trained again)."
 )
-UPPER_LIMIT = "ed_false_negative_rate"  # the gate that holds below its threshold
-
-
-@dataclass(frozen=True)
-class Gate:
-    """A row of `gate`."""
-
-    gate: str
-    state: str
-    threshold: float
-    value: float | None
-    bound: float | None
-    successes: int | None
-    n: int | None
-    method: str | None
-    note: str | None
 
 
 @dataclass(frozen=True)
@@ -113,7 +98,7 @@ def texts_by_digest(path: Path) -> dict[str, str]:
 def _print_evaluation(
     console: Console, evaluation: Evaluation, texts: dict[str, str] | None, prevalence: float | None
 ) -> None:
-    gates = typed_rows(Gate, f"gate WHERE {_is(evaluation)} ORDER BY gate")
+    gates = typed_rows(GateRow, f"gate WHERE {_is(evaluation)} ORDER BY gate")
     misses = missed_emergencies(evaluation)
 
     print_line(console, _headline(evaluation), style="bold")
@@ -134,12 +119,12 @@ def _headline(evaluation: Evaluation) -> str:
     return f"{name} on {evaluation.evaluation_set}: {outcome} ({basis})"
 
 
-def gate_table(gates: list[Gate]) -> Table:
+def gate_table(gates: list[GateRow]) -> Table:
     """The gates of an evaluation with counts, bound and method."""
     columns = ("gate", "state", "value", "bound", "counts", "method")
     rows = [
         (
-            f"{gate.gate} {'<=' if gate.gate == UPPER_LIMIT else '>='} {gate.threshold:g}",
+            f"{gate.gate} {'<=' if gate.gate == FALSE_NEGATIVES else '>='} {gate.threshold:g}",
             gate.state,
             figure(gate.value),
             figure(gate.bound),
@@ -215,7 +200,7 @@ class _Emergencies:
     decided: int
 
 
-def _count_of_misses(evaluation: Evaluation, gates: list[Gate], missed: int) -> str:
+def _count_of_misses(evaluation: Evaluation, gates: list[GateRow], missed: int) -> str:
     """The number of missed emergencies, or the reason why there is none."""
     (emergencies,) = typed_rows(
         _Emergencies,
@@ -229,7 +214,7 @@ def _count_of_misses(evaluation: Evaluation, gates: list[Gate], missed: int) -> 
     return f"{missed} of {emergencies.ed}" + (", most confident mistakes first" if missed else "")
 
 
-def _why_undecided(evaluation: Evaluation, gates: list[Gate]) -> str:
+def _why_undecided(evaluation: Evaluation, gates: list[GateRow]) -> str:
     for gate in gates:
         if gate.note:
             return gate.note.removeprefix("not available: ")
