@@ -96,11 +96,8 @@ def is_landed(id: str) -> bool:
     A folder that the warehouse lacks is loaded. One that is damaged, or that it refuses, has not
     landed, and is written again.
     """
-    folder = home() / "landing" / id
     try:
-        if complete(folder, deep=True) is None:
-            return False
-        load_landing(folder)
+        load_landing(home() / "landing" / id)  # which checks the digests of its files first
     except (BadInput, BrokenFolder, OSError):  # or another sweep is replacing it
         return False
     return True

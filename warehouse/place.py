@@ -14,7 +14,8 @@ from pathlib import Path
 
 import duckdb
 
-from tasks.runtime.errors import BadInput
+from tasks.runtime.errors import BadInput, disk_error
+from tasks.runtime.home import home
 
 FILE = "triage.duckdb"
 REBUILD = "triage warehouse rebuild"
@@ -48,6 +49,10 @@ def check_place(path: Path) -> None:
         if environ.get("TRIAGE_WAREHOUSE"):
             _try_to_create(path)
     except OSError as error:
+        if path.is_relative_to(home()) and isinstance(
+            problem := disk_error(error, home()), BadInput
+        ):
+            raise problem from error
         raise BadInput(
             f"The warehouse {path} cannot be created ({error.strerror}); {_set_to(None)}"
         ) from error

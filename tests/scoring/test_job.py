@@ -23,7 +23,7 @@ from tasks.land import land
 from tasks.landing import land_failure
 from tasks.models.convert import base_folder, run_quantize
 from tasks.models.sources.available import fetch_base
-from tasks.runtime.backend import backend
+from tasks.runtime.backend import CPU_PACKED, backend
 from tasks.runtime.errors import BadInput, Diverged, TriageError
 from tasks.runtime.events import DeviceReport, Event, StepWarning
 from tasks.runtime.store import seal, verify
@@ -358,7 +358,7 @@ def test_where_trainings_compute_on_packed_weights_fidelity_stores_no_prefix_for
         return fidelity_job.run(job, quiet)["figures"]["4"]["vocabulary"]
 
     stored = figures(tmp_path / "shared")
-    monkeypatch.setattr(fidelity_job, "compute_path", lambda: "packed")
+    monkeypatch.setattr(fidelity_job, "backend", lambda: CPU_PACKED)
     computed = figures(tmp_path / "alone")
     assert list((tmp_path / "shared/prefixes").iterdir()) and not (tmp_path / "alone/prefixes").exists()
     assert computed["kl_mean"] == pytest.approx(stored["kl_mean"], rel=1e-3)
