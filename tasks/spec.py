@@ -79,10 +79,34 @@ def _is_byte_count(text: str) -> str:
 Memory = Annotated[str, AfterValidator(_is_byte_count)]
 
 
+class _OmittedAtDefault:
+    """Marks a setting that is younger than the ids: `Annotated[int, OMITTED_AT_DEFAULT]`.
+
+    While it stands at its default no dump holds it, so that ids, digests and files are those of
+    before. A setting without the mark is part of them at any value: the older ones stay so.
+    """
+
+
+OMITTED_AT_DEFAULT = _OmittedAtDefault()
+
+
 class Strict(BaseModel):
-    """Base of all specs: unknown keys are refused and values never change after reading."""
+    """Base of all specs: unknown keys are refused and values never change after reading.
+
+    Give each new setting the mark OMITTED_AT_DEFAULT.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_serializer(mode="wrap")
+    def _without_new_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves out each marked setting that stands at its default."""
+        values: dict[str, Any] = serialize(self)
+        for name, field in type(self).model_fields.items():
+            if OMITTED_AT_DEFAULT in field.metadata and getattr(self, name) == field.default:
+                values.pop(name, None)
+
+        return values
 
 
 class HubSource(Strict):
@@ -266,7 +290,7 @@ class Columns(Strict):
 
     text_column: str = Field(default="text", description="column with the patient's message")
     label_column: str = Field(default="label", description="column with the label")
-    id_column: str | None = Field(
+    id_column: Annotated[str | None, OMITTED_AT_DEFAULT] = Field(
         default=None,
         description="column with the case's id, different in every row; without it `case_id` or `id`"
         " where there is one, else a digest of the text",
@@ -297,15 +321,6 @@ class Columns(Strict):
         copy._folder = folder
 
         return copy
-
-    @model_serializer(mode="wrap")
-    def _without_unset_id_column(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leaves `id_column` out where it is unset, so that files and digests stay as they were."""
-        values: dict[str, Any] = serialize(self)
-        if values.get("id_column", "") is None:
-            del values["id_column"]
-
-        return values
 
     @model_validator(mode="after")
     def _subgroups_are_no_texts(self) -> Columns:

@@ -1,0 +1,92 @@
+"""Ids of studies of before: a setting that came later adds nothing to them while it stands at its default."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Annotated
+
+import pytest
+from pydantic import Field
+
+from tasks import fidelity, identity
+from tasks.fidelity import _comparison
+from tasks.runtime.backend import CPU
+from tasks.scoring.baselines import baseline_evaluation_id, zero_shot_id
+from tasks.spec import OMITTED_AT_DEFAULT, Grid, Recipe, experiments
+from tasks.tuning import training_rows
+from tests.test_spec import RECIPE, experiment, model
+
+VERSIONS = {"mlx": "0.32.2", "mlx-lm": "0.32.2"}
+WEIGHTS = SimpleNamespace(digest="w", tokenizer_digest="t", base_model="tiny", bits=4)
+DATASET = SimpleNamespace(digest_of=lambda name: f"digest of {name}")
+
+
+@pytest.fixture(autouse=True)
+def _fixed_versions(monkeypatch):
+    for module in (identity, training_rows, fidelity):
+        monkeypatch.setattr(module, "versions", lambda: VERSIONS)
+    for module in (identity, training_rows):
+        monkeypatch.setattr(module, "backend", lambda: CPU)
+
+
+def ids(grid: Grid, monkeypatch) -> dict[str, str]:
+    """Every id of a grid's first experiment and of what stands beside it, by kind."""
+    spec = next(experiments(grid, {"tiny": model()}))
+    training = identity.training_from(spec, WEIGHTS, DATASET)
+    untuned = zero_shot_id(WEIGHTS, identity.load_prompt().digest, VERSIONS, CPU)
+    monkeypatch.setattr(fidelity.VariantManifest, "read", lambda _: WEIGHTS)
+    return {
+        "training": training,
+        "settings": training_rows.settings_digest(spec, DATASET),
+        "evaluation": identity.evaluation_from(spec, training, DATASET),
+        "set": identity.evaluation_from(spec, training, DATASET, "clinic"),
+        "zero_shot": untuned,
+        "zero_shot_evaluation": baseline_evaluation_id(untuned, grid.scoring, DATASET, grid.training.max_tokens),
+        "fidelity": _comparison(Path(), WEIGHTS, DATASET, grid).fidelity_id,
+    }
+
+
+BEFORE = {
+    "training": "57468d64bbeb",
+    "settings": "4cd686c4d2e6",
+    "evaluation": "e3ae0e85ddb8a",
+    "set": "e92a4a3b32bcd",
+    "zero_shot": "eaea85dfbb7c",
+    "zero_shot_evaluation": "e2f7923a28de0",
+    "fidelity": "3b9f534acad0",
+}
+"""Computed before any setting was marked with OMITTED_AT_DEFAULT."""
+
+
+def digests(grid: Grid, monkeypatch) -> dict[str, str]:
+    return {kind: id.rpartition("-")[2] for kind, id in ids(grid, monkeypatch).items()}
+
+
+def study(**changes) -> Grid:
+    return Grid(**({"name": "g", "models": ("tiny",), "bits": (4,), "recipe": [RECIPE]} | changes))
+
+
+def test_studies_of_before_keep_every_id(monkeypatch):
+    assert digests(study(), monkeypatch) == BEFORE
+
+
+class YoungerRecipe(Recipe):
+    """A recipe with a setting that the first ids did not know."""
+
+    ratio: Annotated[float, OMITTED_AT_DEFAULT] = Field(default=1.0)
+    names: Annotated[tuple[str, ...] | None, OMITTED_AT_DEFAULT] = Field(default=None)
+
+
+@pytest.mark.parametrize("named", [{}, {"ratio": 1}, {"names": None}], ids=json.dumps)
+def test_a_marked_setting_at_its_default_adds_nothing_even_where_it_is_named(named, monkeypatch):
+    grid = study().model_copy(update={"recipes": (YoungerRecipe(**RECIPE, **named),)})
+    assert digests(grid, monkeypatch) == BEFORE
+    assert set(grid.recipes[0].model_dump()) == set(Recipe(**RECIPE).model_dump())
+
+
+@pytest.mark.parametrize("named", [{"ratio": 2}, {"names": ("a",)}], ids=json.dumps)
+def test_a_marked_setting_that_is_changed_trains_again_and_survives_json(named):
+    younger = YoungerRecipe(**RECIPE, **named)
+    spec = experiment().model_copy(update={"recipe": younger})
+    assert identity.training_from(spec, WEIGHTS, DATASET) != identity.training_from(experiment(), WEIGHTS, DATASET)
+    assert YoungerRecipe.model_validate_json(younger.model_dump_json()) == younger
