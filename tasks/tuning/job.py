@@ -28,7 +28,7 @@ from tasks.tuning.losses import make_objective
 from tasks.tuning.memory import MemoryChoice, budget, cache_limit, read_choice, write_choice
 from tasks.tuning.sets import load_set, load_template, warn_of_shortened
 from tasks.tuning.summary import TrainingJob, TrainingSummary
-from tasks.tuning.trainer import Splits, train
+from tasks.tuning.trainer import Splits, has_ended, train
 from tasks.tuning.training_rows import DIVERGED, settings_digest
 
 OUTPUTS = [
@@ -99,12 +99,16 @@ def heavy_cost_warning(cost_weight: float) -> str:
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     """Train one experiment; `args` are the fields of TrainingJob as JSON.
 
-    Returns the TrainingSummary, which the manifest of the folder keeps too, as JSON.
+    Returns the TrainingSummary, which the manifest of the folder keeps too, as JSON. A training
+    that pauses leaves its checkpoint and nothing else: the folder is not sealed.
     """
     job = TrainingJob.model_validate(args)
     with locked(job.folder):
         (job.folder / DIVERGED).unlink(missing_ok=True)
-        summary = _train(_set_up(job, emit), emit).model_dump(mode="json")
+        reached, ended = _train(_set_up(job, emit), emit)
+        summary = reached.model_dump(mode="json")
+        if not ended:
+            return summary
         settings = settings_digest(job.experiment, DatasetManifest.read(job.data))
         manifest = {
             "training_id": job.training_id,
@@ -203,20 +207,31 @@ def _choose(
     return replace(choice, limit=limit, stored=stored)
 
 
-def _train(setup: _Setup, emit: Emit) -> TrainingSummary:
-    """Train, and write the output files; where it diverges, what it reached instead."""
+def _train(setup: _Setup, emit: Emit) -> tuple[TrainingSummary, bool]:
+    """Train, and write the output files; where it diverges, what it reached instead.
+
+    Returns the summary, and whether the training has ended. One that pauses writes no files.
+    """
     job = setup.job
     try:
         best, progress = train(
-            setup.adapted, job.experiment, setup.splits, job.folder, emit, setup.choice
+            setup.adapted,
+            job.experiment,
+            setup.splits,
+            job.folder,
+            emit,
+            setup.choice,
+            job.pause_at,
         )
     except Diverged as error:
         _write_diverged(job.folder, setup.summary(error.reached), error.reached)
         raise
 
-    _write_adapters(job.folder, best, adapter_weights(setup.adapted))
-    _write_settings(job, progress)
-    return setup.summary(progress)
+    ended = has_ended(job.experiment, progress)
+    if ended:
+        _write_adapters(job.folder, best, adapter_weights(setup.adapted))
+        _write_settings(job, progress)
+    return setup.summary(progress), ended
 
 
 def _write_diverged(folder: Path, summary: TrainingSummary, progress: Progress) -> None:

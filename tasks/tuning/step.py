@@ -19,9 +19,17 @@ JOB = "tasks.tuning.job:run"
 
 
 def train_experiment(
-    spec: ExperimentSpec, folder: Path, variant: Path, data: Path, home: Path, on_event: Emit
+    spec: ExperimentSpec,
+    folder: Path,
+    variant: Path,
+    data: Path,
+    home: Path,
+    on_event: Emit,
+    pause_at: int | None = None,
 ) -> str:
     """Train into `folder` unless it is complete, and return the training id (the folder's name).
+
+    With `pause_at` it stops at the first checkpoint from that update on, unless it ends before.
 
     A child that is killed while it holds nearly its whole budget counts as out of memory: the
     training is retried with less, until nothing smaller is left.
@@ -33,12 +41,15 @@ def train_experiment(
         data=data,
         home=home,
         folder=folder,
+        pause_at=pause_at,
     )
     memory_budget = min(budget(spec), total_memory())
 
     while complete(folder, deep=True) is None:
         try:
             run_child(JOB, job.model_dump(mode="json"), folder, on_event, memory_budget)
+            if pause_at is not None:
+                break
         except OutOfMemory:
             choice = after_out_of_memory(job.choice, folder)
             if choice is None:

@@ -20,7 +20,8 @@ class TrainingJob(BaseModel):
     `folder` becomes the sealed adapter folder; `variant` and `data` are complete ones.
 
     `choice`: how to use the memory after an earlier attempt ran out of it; None lets the training
-    choose.
+    choose. `pause_at`: the training stops at the first checkpoint from this update on, and goes on
+    from there when it runs again; None, and a pause at the last update, train to the end.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -32,6 +33,7 @@ class TrainingJob(BaseModel):
     home: Path
     folder: Path
     choice: MemoryChoice | None = None
+    pause_at: int | None = None
 
 
 class TrainingSummary(BaseModel):

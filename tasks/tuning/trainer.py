@@ -100,15 +100,28 @@ def train(
     folder: Path,
     emit: Emit,
     choice: MemoryChoice | None = None,
+    pause_at: int | None = None,
 ) -> tuple[dict[str, mx.array], checkpoint.Progress]:
     """Train to the recipe's last update, resuming from `folder`/checkpoint if there is one.
 
+    Pauses at the first checkpoint from update `pause_at` on; `has_ended` tells the two apart.
     Returns the adapters with the lowest validation value, and the progress with its curve. Raises
     Diverged on NaN and on an exploding gradient; its `reached` is the progress up to then.
     """
-    run = TrainingRun(adapted, spec, splits, folder, emit, choice)
+    run = TrainingRun(adapted, spec, splits, folder, emit, choice, pause_at)
     run.finish()
     return run.best, run.progress
+
+
+def has_ended(spec: ExperimentSpec, progress: checkpoint.Progress) -> bool:
+    """Whether a training makes no further update: it made all, or it is out of patience."""
+    patience = spec.training.patience
+    since_best = sum(
+        point.split == "valid" and point.iteration > progress.best_update
+        for point in progress.curve
+    )
+    out_of_patience = patience is not None and since_best >= patience
+    return progress.update >= spec.recipe.iterations or out_of_patience
 
 
 class TrainingRun:
@@ -126,8 +139,10 @@ class TrainingRun:
         folder: Path,
         emit: Emit,
         choice: MemoryChoice | None = None,
+        pause_at: int | None = None,
     ) -> None:
         self.spec = spec
+        self.pause_at = pause_at
         self.splits = splits
         self.emit = emit
         self.choice = choice or MemoryChoice(spec.recipe.batch_size)
@@ -161,7 +176,7 @@ class TrainingRun:
         )
 
     def finish(self) -> None:
-        """Make the remaining updates.
+        """Make the remaining updates, at most until the pause.
 
         Raises Diverged with the progress up to then as its `reached`.
         """
@@ -187,7 +202,7 @@ class TrainingRun:
         following = next(batches)
         self._expect_masks(following, number)
 
-        while number < recipe.iterations and not self._is_out_of_patience():
+        while not (has_ended(self.spec, self.progress) or self._is_at_pause()):
             started = time.perf_counter()
             case_numbers, following = following, next(batches)
             rate = learning_rate(self.spec, number)
@@ -325,13 +340,11 @@ class TrainingRun:
         self.emit(ValidationReport(**asdict(point), always_ed=always_ed))
         return progress.note_validation(value)
 
-    def _is_out_of_patience(self) -> bool:
-        patience = self.spec.training.patience
-        since_best = sum(
-            point.split == "valid" and point.iteration > self.progress.best_update
-            for point in self.progress.curve
-        )
-        return patience is not None and since_best >= patience
+    def _is_at_pause(self) -> bool:
+        """Whether the newest update has a checkpoint, and the training pauses there."""
+        update = self.progress.update
+        at_checkpoint = not self.started and update % self.spec.training.evaluate_every == 0
+        return self.pause_at is not None and at_checkpoint and update >= max(self.pause_at, 1)
 
 
 def _always_ed(scores: Scores, cases: Cases) -> tuple[float, float | None]:

@@ -108,6 +108,22 @@ def test_a_training_killed_at_random_moments_writes_the_adapters_of_one_that_nev
     assert summary["memory_budget_bytes"] > 1 << 30 and summary["peak_rss_bytes"] > 1 << 26
 
 
+def test_a_training_that_pauses_leaves_a_checkpoint_alone_and_ends_with_the_adapters_of_one_that_never_did(
+    study, tmp_path
+):
+    """A pause between two checkpoints waits for the next one; one that is reached already changes nothing."""
+    folder = tmp_path / "paused"
+    for pause, reached in ((1, CADENCE), (CADENCE, CADENCE), (20, 21), (UPDATES - 1, UPDATES)):
+        assert run(study | {"pause_at": pause}, folder) == 0
+        assert [path.name for path in (folder / "checkpoint").iterdir()] == [f"{reached:07d}"]
+        names = {path.name for path in folder.iterdir()}
+        assert ("adapters.safetensors" in names) == ("manifest.json" in names) == (reached == UPDATES), names
+    assert run(study, tmp_path / "whole") == 0
+    assert outcome(folder) == outcome(tmp_path / "whole")
+    files = [set(verify(folder)["files"]) for folder in (folder, tmp_path / "whole")]
+    assert files[0] == files[1]
+
+
 def trained(study, folder, told=None, **recipe):
     """Train in this process, for one update unless the recipe says otherwise; what the manifest keeps."""
     recipe = study["experiment"]["recipe"] | {"iterations": 1} | recipe
