@@ -14,7 +14,11 @@ from pydantic import BaseModel, ValidationError
 from tasks.spec import Grid
 
 # Parts of pydantic's locations that name a branch of a union or a dict's key, not a key of the file.
-_BRANCHES = {"hub", "package", "folder", "random", "constrained-int", "literal['all']", "[key]"}
+_BRANCHES = {
+    *("hub", "package", "folder", "random"),
+    *("constrained-int", "literal['all']", "[key]"),
+    *("settings", "range", "choices", "int", "float"),
+}
 LONGEST_SHOWN = 100  # characters
 _WORDS = (
     ("tuple should have at least 1 item after validation, not 0", "needs at least one entry"),
@@ -59,6 +63,11 @@ def sentence(
     return f"{place}: {key} = {json.dumps(first['input'], default=str)[:60]} is not allowed: {message}."
 
 
+def reason(error: ValidationError) -> str:
+    """Why a value is refused: pydantic's first complaint, as part of a sentence."""
+    return _message(error.errors(include_url=False)[0]["msg"])
+
+
 def _same_place(place: tuple[int | str, ...], loc: list[int | str]) -> bool:
     return [part for part in place if part not in _BRANCHES] == loc
 
@@ -80,16 +89,34 @@ def _allowed(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
         if part in branches:
             node = {"$ref": branches[part]}
         else:
-            node = (
-                node.get("items", node)
-                if isinstance(part, int)
-                else node.get("properties", {}).get(part, {})
-            )
-        while "$ref" in node:
-            node = schema["$defs"][node["$ref"].rsplit("/", 1)[1]]
+            node = _below(node, part)
+        node = _resolved(node, schema["$defs"])
     # `[safety]` is read apart: its values go into the safety recipes.
     shared = {"safety"} if model is Grid and len(loc) == 1 else set()
     return sorted({*node.get("properties", {}), *shared})
+
+
+def _below(node: dict[str, Any], part: int | str) -> dict[str, Any]:
+    """The schema of what stands in a list or under a key; a branch of a union is the union itself."""
+    if isinstance(part, int):
+        return dict(node.get("items", node))
+    if part in _BRANCHES and part not in node.get("properties", {}):
+        return node
+    below = node.get("properties", {}).get(part) or node.get("additionalProperties")
+    return below if isinstance(below, dict) else {}
+
+
+def _resolved(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """The schema that a reference names, or the table among the alternatives."""
+    while True:
+        branches = node.get("anyOf") or node.get("oneOf") or []
+        table = next((branch for branch in branches if "$ref" in branch), None)
+        if "$ref" in node:
+            node = definitions[node["$ref"].rsplit("/", 1)[1]]
+        elif table is not None and "discriminator" not in node:
+            node = table
+        else:
+            return node
 
 
 def where(
@@ -98,7 +125,8 @@ def where(
     """The file and line of a key, or the --set that put it, a table around it or (`above`) a key
     below it there.
     """
-    names = [part for part in loc if isinstance(part, str)] or [message.partition(":")[0]]
+    parts = [part for part in loc if isinstance(part, str)] or [message.partition(":")[0]]
+    names = [name for part in parts for name in part.split(".")]
     for item in reversed(overrides):
         key = item.partition("=")[0].strip().split(".")
         if names[: len(key)] == key or (above and key[: len(names)] == names):
@@ -123,7 +151,7 @@ def _line_of(path: Path, loc: list[int | str]) -> int | None:
             start = headers[index if isinstance(index, int) and index < len(headers) else 0]
     for name in (part for part in reversed(loc) if isinstance(part, str)):
         for i in range(start, len(lines)):
-            if re.match(rf"\s*{re.escape(name)}\s*=", lines[i]):
+            if re.match(rf"\s*(\"?){re.escape(name)}\1\s*=", lines[i]):
                 return i + 1
             if i > start and lines[i].lstrip().startswith("["):
                 break

@@ -20,9 +20,11 @@ from tasks.spec import (
     HubSource,
     PackageSource,
     RandomSource,
+    Range,
     Recipe,
     Safety,
     Scoring,
+    Search,
     Strict,
     Training,
 )
@@ -36,6 +38,8 @@ SECTIONS: tuple[tuple[str, type[Strict]], ...] = (
     ("`[safety]`", Safety),
     ("`[[recipe]]`", Recipe),
     ("`[[evaluation_set]]`", EvaluationSet),
+    ("`[search]`", Search),
+    ("A range of `[search]`", Range),
     ("`[[base_model]]`", BaseModelSpec),
     ('`[[base_model.sources]]` with `kind = "hub"`', HubSource),
     ('`[[base_model.sources]]` with `kind = "package"`', PackageSource),
@@ -109,9 +113,12 @@ def default_text(entry: Entry) -> str:
 
 def type_text(entry: Entry) -> str:
     """Type and bounds of a key in words, e.g. `integer, at least 1 and at most 64`."""
-    if "anyOf" in entry:
-        parts = [type_text(part) for part in entry["anyOf"] if part != {"type": "null"}]
+    branches = entry.get("anyOf") or ([] if "discriminator" in entry else entry.get("oneOf"))
+    if branches:
+        parts = [type_text(part) for part in branches if part != {"type": "null"}]
         return " or ".join(parts)
+    if not entry:
+        return "value"
     if "enum" in entry:
         return " or ".join(f"`{json.dumps(value)}`" for value in entry["enum"])
     if "const" in entry:
