@@ -86,10 +86,7 @@ def _allowed(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
     node: dict[str, Any] = schema
     for part in loc[:-1]:
         branches = node.get("discriminator", {}).get("mapping", {})
-        if part in branches:
-            node = {"$ref": branches[part]}
-        else:
-            node = _below(node, part)
+        node = {"$ref": branches[part]} if part in branches else _below(node, part)
         node = _resolved(node, schema["$defs"])
     # `[safety]` is read apart: its values go into the safety recipes.
     shared = {"safety"} if model is Grid and len(loc) == 1 else set()
