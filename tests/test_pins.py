@@ -10,28 +10,49 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+MAC, INTEL_MAC, LINUX, ARM_LINUX = (
+    "aarch64-apple-darwin",
+    "x86_64-apple-darwin",
+    "x86_64-manylinux_2_35",
+    "aarch64-manylinux_2_35",
+)
+# Per platform and extra: the packages that compute.
 BACKEND = {
-    "aarch64-apple-darwin": {"mlx", "mlx-metal", "mlx-lm"},
-    "x86_64-apple-darwin": set(),  # there is none: enough for `triage doctor` to say so
-    "x86_64-manylinux_2_35": {"mlx", "mlx-cpu", "mlx-lm", "mkl"},
+    (MAC, "cpu"): {"mlx", "mlx-metal", "mlx-lm"},
+    (INTEL_MAC, "cpu"): set(),  # there is none: enough for `triage doctor` to say so
+    (LINUX, "cpu"): {"mlx", "mlx-cpu", "mlx-lm", "mkl"},
+    (ARM_LINUX, "cpu"): {"mlx", "mlx-cpu", "mlx-lm"},
+    (LINUX, "cuda"): {"mlx", "mlx-cuda-12", "mlx-lm", "mkl"},
+    (LINUX, "cuda13"): {"mlx", "mlx-cuda-13", "mlx-lm", "mkl"},
 }
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
-def requirements() -> tuple[list[str], list[str]]:
-    """What the project and its tests need, and the pins."""
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    needed = [*settings["project"]["dependencies"], *settings["dependency-groups"]["dev"]]
-    return needed, settings["tool"]["uv"]["constraint-dependencies"]
+def requirements(extra: str) -> tuple[list[str], list[str]]:
+    """What the project with an extra and its tests need, and the pins."""
+    project = SETTINGS["project"]
+    needed = [*project["dependencies"], *project["optional-dependencies"][extra], *SETTINGS["dependency-groups"]["dev"]]
+    return needed, SETTINGS["tool"]["uv"]["constraint-dependencies"]
+
+
+def test_uv_installs_the_cpu_build_unless_told_otherwise_and_never_two_builds():
+    """Two of them overwrite each other's library."""
+    extras, uv = SETTINGS["project"]["optional-dependencies"], SETTINGS["tool"]["uv"]
+    assert SETTINGS["dependency-groups"]["cpu"] == extras["cpu"]
+    assert {"dev", "cpu"} == set(uv["default-groups"])
+    builds = [{"extra": name} for name in extras]
+    cuda = [build for build in builds if build["extra"] != "cpu"]
+    assert uv["conflicts"] == [builds, [{"group": "cpu"}, *cuda]]
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
-@pytest.mark.parametrize("platform", BACKEND)
-def test_every_pin_resolves_to_wheels(platform, python, tmp_path):
+@pytest.mark.parametrize(("platform", "extra"), BACKEND)
+def test_every_pin_resolves_to_wheels(platform, extra, python, tmp_path):
     uv = shutil.which("uv")
     if uv is None:
         pytest.skip("uv is not on PATH")
-    needed, pins = requirements()
+    needed, pins = requirements(extra)
     (tmp_path / "needed.in").write_text("\n".join(needed))
     (tmp_path / "pins.txt").write_text("\n".join(pins))
     compiled = subprocess.run(
@@ -44,5 +65,5 @@ def test_every_pin_resolves_to_wheels(platform, python, tmp_path):
     assert compiled.returncode == 0, compiled.stderr
     resolved = set(re.findall(r"^([a-z0-9-]+)(?:\[[a-z,]+\])?==", compiled.stdout, re.MULTILINE))
     backend = {name for name in resolved if name.startswith(("mlx", "mkl"))}
-    assert backend == BACKEND[platform]
+    assert backend == BACKEND[platform, extra]
     assert resolved <= {re.match(r"[A-Za-z0-9._-]+", pin)[0].lower() for pin in pins}, "no version is left open"

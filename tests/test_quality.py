@@ -23,7 +23,8 @@ def test_every_distribution_that_the_project_needs_is_pinned_at_the_version_that
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
     pinned = [Requirement(line) for line in settings["tool"]["uv"]["constraint-dependencies"]]
     pins = {canonicalize_name(r.name): str(r.specifier) for r in pinned if not r.marker or r.marker.evaluate()}
-    needed = needed_here([*settings["project"]["dependencies"], *settings["dependency-groups"]["dev"]])
+    groups = settings["dependency-groups"].values()
+    needed = needed_here([*settings["project"]["dependencies"], *(line for group in groups for line in group)])
     assert len(needed) > 100 and "wrapt" in needed, "what is needed indirectly is found too"
     assert {name: f"=={metadata.version(name)}" for name in needed} == {name: pins.get(name) for name in needed}
 
