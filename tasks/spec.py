@@ -370,6 +370,9 @@ Shares = Annotated[
 ]
 
 
+SetSize = Annotated[int, Field(ge=100, le=100_000)]
+
+
 class Data(Columns):
     """The cases to train on and to judge with; one table is split, given sets are used as they are."""
 
@@ -380,9 +383,18 @@ class Data(Columns):
     shares: Shares | None = Field(
         default=None, description="share of each label in the embedded sets, adding up to 1"
     )
-    train_cases: Annotated[int, Field(ge=100, le=100_000)] | None = Field(
+    train_cases: SetSize | None = Field(
         default=None,
         description="number of embedded cases in train, about the same problems (3,000 without it)",
+    )
+    calibration_cases: SetSize | None = Field(
+        default=None,
+        description="number of embedded cases in calibration, about the same problems (1,200"
+        " without it)",
+    )
+    test_cases: SetSize | None = Field(
+        default=None,
+        description="number of embedded cases in test, about the same problems (1,500 without it)",
     )
     seed: int = Field(default=42, description="seed of the embedded cases and of the split")
     limits: dict[Literal["train", "valid", "calibration", "test"], Annotated[int, Field(ge=3)]] = (
@@ -391,11 +403,23 @@ class Data(Columns):
         )
     )
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Cases of the embedded sets whose size is set, by the name of the set."""
+        sizes = {
+            "train": self.train_cases,
+            "calibration": self.calibration_cases,
+            "test": self.test_cases,
+        }
+        return {name: size for name, size in sizes.items() if size is not None}
+
     @model_validator(mode="after")
-    def _shares_and_size_are_of_the_embedded_cases(self) -> Data:
-        if (self.shares or self.train_cases) and self.source != "embedded":
+    def _shares_and_sizes_are_of_the_embedded_cases(self) -> Data:
+        if (self.shares or self.sizes) and self.source != "embedded":
+            keys = ["shares"] * bool(self.shares) + [f"{name}_cases" for name in self.sizes]
             raise ValueError(
-                "shares and train_cases are for source = 'embedded' only; other cases keep theirs"
+                f"{' and '.join(keys)} {'is' if len(keys) == 1 else 'are'} for source = 'embedded' "
+                "only; other cases keep theirs"
             )
         return self
 

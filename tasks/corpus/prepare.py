@@ -151,7 +151,7 @@ def _limited_sets(data: Data, located: Located) -> tuple[Sets, Sets]:
 def _sets(data: Data, located: Located) -> Sets:
     """The four sets before any limit: embedded, given, or one table that is split."""
     if data.source == "embedded":
-        return embedded_sets(data.seed, data.shares, data.train_cases)
+        return embedded_sets(data.seed, data.shares, data.sizes)
 
     sets = {name: read_set(paths, data) for name, paths in located.files.items()}
     if "all" in sets:
@@ -223,7 +223,7 @@ def _write_facts(data: Data, sources: Sequence[Source], sets: Sets, folder: Path
     """Write the facts behind every embedded case that was written."""
     records: list[Record] = []
     if data.source == "embedded":
-        records += embedded_records(data.seed, share_key(data.shares), data.train_cases)
+        records += embedded_records(data.seed, share_key(data.shares), data.sizes)
     if any(source.columns.source == "embedded" for source in sources[1:]):
         records += adversarial_records(data.seed)
     if not records:

@@ -20,6 +20,7 @@ from tasks.corpus.prepare import CARD, prepare_dataset
 from tasks.corpus.reading import set_files
 from tasks.corpus.reading.readers import read_cases
 from tasks.corpus.reading.sources import check_local, is_hub, locate
+from tasks.corpus.splits import check_sets
 from tasks.corpus.vignettes.generator import embedded_sets
 from tasks.grids.grid import load_grid
 from tasks.runtime.errors import BadInput, SourceUnavailable
@@ -324,12 +325,36 @@ def test_shares_of_the_embedded_classes_can_be_set_and_must_add_up() -> None:
 
 
 def test_more_training_cases_can_be_had_of_the_same_problems_and_the_other_sets_stay() -> None:
-    usual, more = embedded_sets(), embedded_sets(train_cases=4000)
+    usual, more = embedded_sets(), embedded_sets(sizes={"train": 4000})
     assert len(more["train"]) == 4000 and len({case.text for case in more["train"]}) == 4000
     assert {case.group for case in more["train"]} == {case.group for case in usual["train"]}
     assert all(more[name] == usual[name] for name in SETS if name != "train")
-    with pytest.raises(ValueError, match="train_cases are for source = 'embedded' only"):
-        Data(source="a.csv", train_cases=4000)
+
+
+def test_larger_sets_to_judge_with_leave_what_models_learn_from_as_it_is() -> None:
+    usual = embedded_sets()
+    more = embedded_sets(sizes=Data(calibration_cases=1300, test_cases=1700).sizes)
+    assert [len(cases) for cases in more.values()] == [3000, 600, 1300, 1700]
+    assert all(more[name] == usual[name] for name in ("train", "valid"))
+    for name, problems in (("calibration", 42), ("test", 63)):
+        assert len({case.text for case in more[name]}) == len(more[name])
+        assert {case.group for case in more[name]} == {case.group for case in usual[name]}
+        assert len({case.group for case in more[name]}) == problems
+    check_sets(more)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"train_cases": 4000}, "train_cases is for source = 'embedded' only"),
+        ({"test_cases": 2000}, "test_cases is for source = 'embedded' only"),
+        ({"train_cases": 4000, "calibration_cases": 2000}, "train_cases and calibration_cases are for source"),
+        ({"test_cases": 99}, "greater than or equal to 100"),
+    ],
+)
+def test_sizes_of_the_embedded_sets_are_refused_for_other_cases(settings: dict[str, int], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Data(source="a.csv", **settings)
 
 
 def own(tmp_path: Path, extra: bytes = b"") -> Path:

@@ -139,7 +139,7 @@ def tally(data: Data, evaluation_sets: Iterable[EvaluationSet] = ()) -> Tally:
 
 def _entries(data: Data, evaluation_sets: Iterable[EvaluationSet]) -> Iterator[Entry]:
     if data.source == "embedded":
-        for name, cases in embedded_sets(data.seed, data.shares, data.train_cases).items():
+        for name, cases in embedded_sets(data.seed, data.shares, data.sizes).items():
             yield from _embedded(name, cases)
     else:
         for name, paths in locate(data.source, data).files.items():

@@ -44,15 +44,17 @@ def embedded_cases(seed: int = 42) -> list[Case]:
 
 
 def embedded_sets(
-    seed: int = 42, shares: Mapping[Label, float] | None = None, train_cases: int | None = None
+    seed: int = 42,
+    shares: Mapping[Label, float] | None = None,
+    sizes: Mapping[str, int] | None = None,
 ) -> dict[str, list[Case]]:
     """The cases by set name.
 
-    `shares` changes how many of each set have which label, `train_cases` how many train has.
+    `shares` changes how many of each set have which label, `sizes` how many cases a set has.
     """
     sets: dict[str, list[Case]] = {name: [] for name in SIZES}
 
-    for record in embedded_records(seed, share_key(shares), train_cases):
+    for record in embedded_records(seed, share_key(shares), sizes):
         sets[record.set].append(record.case)
     return sets
 
@@ -63,30 +65,34 @@ def share_key(shares: Mapping[Label, float] | None) -> tuple[float, ...] | None:
 
 
 def embedded_records(
-    seed: int = 42, shares: tuple[float, ...] | None = None, train_cases: int | None = None
+    seed: int = 42,
+    shares: tuple[float, ...] | None = None,
+    sizes: Mapping[str, int] | None = None,
 ) -> tuple[Record, ...]:
     """Every case with its facts, the rule that fired and the guidance behind it.
 
     `shares`: in the order of LABELS.
 
-    `train_cases` writes more (or fewer) cases about the same problems of train; the other sets stay
-    as they are.
+    `sizes` writes more (or fewer) cases about the same problems of the sets that it names; the
+    other sets stay as they are.
     """
     default_shares = tuple(SHARES[label] for label in LABELS)
-    return _records(seed, shares or default_shares, train_cases or SIZES["train"])
+    all_sizes = SIZES | dict(sizes or {})
+    return _records(seed, shares or default_shares, tuple(all_sizes[name] for name in SIZES))
 
 
 @lru_cache(maxsize=2)
-def _records(seed: int, shares: tuple[float, ...], train_cases: int) -> tuple[Record, ...]:
+def _records(
+    seed: int, shares: tuple[float, ...], sizes: tuple[int, ...]
+) -> tuple[Record, ...]:
     """`embedded_records` with every argument given, so that no process generates cases twice."""
     set_of_problem = assign_sets(seed)
     share_of_label = dict(zip(LABELS, shares, strict=True))
-    sizes = SIZES | {"train": train_cases}
 
     texts: set[str] = set()
     return tuple(
         _record(problem, name, number, label, seed, texts)
-        for name, size in sizes.items()
+        for name, size in zip(SIZES, sizes, strict=True)
         for number, (problem, label) in enumerate(
             _plan(name, label_counts(size, share_of_label), set_of_problem, seed)
         )
