@@ -8,6 +8,7 @@ independent; without groups it draws cases.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,6 +34,7 @@ RESAMPLES = 2000
 BLOCK = 100  # resamples drawn at once, so that memory stays small with many cases
 SEED = 42
 MARGIN = 0.02  # a loss of at most two points still counts as "not inferior"
+NOT_INFERIOR, INFERIOR, CANNOT_CONCLUDE = "not inferior", "inferior", "cannot conclude"
 PROPORTIONS = ("accuracy", "ed_recall")
 METRICS = (*PROPORTIONS, "ed_f2", "macro_f1", "expected_cost")
 TANGO = "Tango score interval (assumes independent cases)"
@@ -127,15 +129,20 @@ def _tables_by_unit(pair: PairedDecisions) -> Floats:
 
 def resampled(sums: Floats) -> Floats:
     """(RESAMPLES, K) totals of seeded bootstrap samples of the rows of `sums` (units, K)."""
+    return np.concatenate([weights @ sums for weights in resample_weights(len(sums), RESAMPLES)])
+
+
+def resample_weights(units: int, resamples: int) -> Iterator[Floats]:
+    """How often each unit is drawn in seeded bootstrap samples, in blocks (BLOCK, units).
+
+    `resamples` is a multiple of BLOCK.
+    """
     generator = np.random.default_rng(SEED)
-    units = len(sums)
-    totals = []
-    for _ in range(RESAMPLES // BLOCK):
+    for _ in range(resamples // BLOCK):
         drawn = generator.integers(0, units, size=(BLOCK, units))
         flat = (drawn + units * np.arange(BLOCK)[:, None]).ravel()
         weights = np.bincount(flat, minlength=BLOCK * units).reshape(BLOCK, units)
-        totals.append(weights.astype(np.float64) @ sums)
-    return np.concatenate(totals)
+        yield weights.astype(np.float64)
 
 
 def _both_sides(sums: Floats, cost: Floats | None) -> dict[str, BothSides]:
@@ -267,7 +274,7 @@ def _with_verdict(comparison: Comparison) -> Comparison:
     if comparison.metric == "expected_cost":
         return _with_note(comparison, "no margin is defined for a cost")
 
-    comparison = replace(comparison, margin=MARGIN, verdict="cannot conclude")
+    comparison = replace(comparison, margin=MARGIN, verdict=CANNOT_CONCLUDE)
     if comparison.low is None or comparison.high is None:
         return comparison
     # Without the bootstrap, the interval assumes independent cases, which grouped cases are not.
@@ -276,9 +283,14 @@ def _with_verdict(comparison: Comparison) -> Comparison:
     if comparison.low == comparison.high:
         note = "every resample gives the same difference, so that the interval has no width"
         return _with_note(comparison, note)
-    if comparison.low > -MARGIN:
-        return replace(comparison, verdict="not inferior")
-    return replace(comparison, verdict="inferior") if comparison.high < -MARGIN else comparison
+    return replace(comparison, verdict=verdict_of(comparison.low, comparison.high))
+
+
+def verdict_of(low: float, high: float) -> str:
+    """The verdict on non-inferiority that a 95 % interval of positive width gives."""
+    if low > -MARGIN:
+        return NOT_INFERIOR
+    return INFERIOR if high < -MARGIN else CANNOT_CONCLUDE
 
 
 def _with_note(comparison: Comparison, note: str) -> Comparison:
