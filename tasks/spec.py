@@ -387,12 +387,12 @@ class Data(Columns):
         default=None,
         description="number of embedded cases in train, about the same problems (3,000 without it)",
     )
-    calibration_cases: SetSize | None = Field(
+    calibration_cases: Annotated[SetSize | None, OMITTED_AT_DEFAULT] = Field(
         default=None,
         description="number of embedded cases in calibration, about the same problems (1,200"
         " without it)",
     )
-    test_cases: SetSize | None = Field(
+    test_cases: Annotated[SetSize | None, OMITTED_AT_DEFAULT] = Field(
         default=None,
         description="number of embedded cases in test, about the same problems (1,500 without it)",
     )
