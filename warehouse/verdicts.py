@@ -46,7 +46,8 @@ _HITS_4BIT, _HITS_8BIT = _ACTUAL * _DECIDED_4BIT, _ACTUAL * _DECIDED_8BIT
 # (27, sums): what of the cells a metric's difference is computed from.
 SUMS = {
     "accuracy": np.stack([_GAIN, np.ones_like(_GAIN)], axis=1).astype(np.float64),
-    "ed_recall": np.stack([_GAIN, np.ones_like(_GAIN)], axis=1) * (_TRUTH == 0)[:, None].astype(float),
+    "ed_recall": np.stack([_GAIN, np.ones_like(_GAIN)], axis=1)
+    * (_TRUTH == 0)[:, None].astype(float),
     "macro_f1": np.concatenate(
         [_ACTUAL, _HITS_4BIT, _HITS_8BIT, _ACTUAL + _DECIDED_4BIT, _ACTUAL + _DECIDED_8BIT]
     ).T,
@@ -112,7 +113,7 @@ def _verdict(metric: str, totals: Ints, bounds: Floats | None, grouped: bool) ->
         cases = int(totals[included].sum())
         if cases == 0:
             return CANNOT_CONCLUDE
-        b, c = (int(totals[included & (_GAIN == side)].sum()) for side in (1, -1))
+        b, c = (int(totals[included & (side == _GAIN)].sum()) for side in (1, -1))
         intervals.append(_tango(b, c, cases))
 
     # Without the bootstrap, the interval assumes independent cases, which grouped cases are not.
@@ -128,9 +129,7 @@ def _resampled_differences(metric: str, studies: Ints, grouped: bool, resamples:
     if grouped:
         by_unit = (studies @ sums).transpose(1, 0, 2)
         weights = _weights(len(by_unit), resamples)
-        totals = (weights @ by_unit.reshape(len(by_unit), -1)).reshape(
-            resamples, len(studies), -1
-        )
+        totals = (weights @ by_unit.reshape(len(by_unit), -1)).reshape(resamples, len(studies), -1)
     else:
         totals = _resampled_cases(studies[:, 0], resamples) @ sums
     if metric in PROPORTIONS:

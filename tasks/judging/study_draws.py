@@ -142,9 +142,7 @@ def _source_rows(
     return rng.integers(0, len(stored.names), size=rows.shape)
 
 
-def _resized(
-    source: Ints, sizes: Ints, behaviour: Behaviour, rng: np.random.Generator
-) -> Ints:
+def _resized(source: Ints, sizes: Ints, behaviour: Behaviour, rng: np.random.Generator) -> Ints:
     """Groups with `sizes` (..., 3) cases of each label from groups `source` (..., 3, 9)."""
     cases = source.sum(-1)
     cells = source.copy()

@@ -82,9 +82,7 @@ def embedded_records(
 
 
 @lru_cache(maxsize=2)
-def _records(
-    seed: int, shares: tuple[float, ...], sizes: tuple[int, ...]
-) -> tuple[Record, ...]:
+def _records(seed: int, shares: tuple[float, ...], sizes: tuple[int, ...]) -> tuple[Record, ...]:
     """`embedded_records` with every argument given, so that no process generates cases twice."""
     set_of_problem = assign_sets(seed)
     share_of_label = dict(zip(LABELS, shares, strict=True))
