@@ -40,11 +40,8 @@ class PairedCounts:
         cls, truth: Ints, at_4bit: Ints, at_8bit: Ints, units: Sequence[str], grouped: bool
     ) -> PairedCounts:
         """Count cases; all arguments (cases,), `units` what a case is resampled with."""
-        names = tuple(dict.fromkeys(units))
-        row = {name: number for number, name in enumerate(names)}
-        counts = np.zeros((len(names), CELLS), dtype=np.int64)
         cells = (truth * CLASSES + at_4bit) * CLASSES + at_8bit
-        np.add.at(counts, ([row[unit] for unit in units], cells), 1)
+        names, counts = _counted(units, cells, CELLS)
         return cls(counts, names, grouped)
 
     @property
@@ -82,10 +79,7 @@ class PlannedSet:
             group if group is not None else f"case {case_id}"
             for group, case_id in zip(groups, case_ids, strict=True)
         ]
-        names = tuple(dict.fromkeys(units))
-        row = {name: number for number, name in enumerate(names)}
-        cases = np.zeros((len(names), CLASSES), dtype=np.int64)
-        np.add.at(cases, ([row[unit] for unit in units], truth), 1)
+        names, cases = _counted(units, truth, CLASSES)
         return cls(cases, names, True)
 
     @property
@@ -117,6 +111,15 @@ class PlannedSet:
         """The set with `count` groups, made by repeating those that it has, in turn."""
         rows = np.arange(count) % len(self.names)
         return PlannedSet(self.cases[rows], tuple(self.names[row] for row in rows), True)
+
+
+def _counted(units: Sequence[str], kinds: Ints, number: int) -> tuple[tuple[str, ...], Ints]:
+    """The distinct units, and how many cases of each kind each has: (units, number)."""
+    names = tuple(dict.fromkeys(units))
+    row = {name: position for position, name in enumerate(names)}
+    rows = np.array([row[unit] for unit in units], dtype=np.int64)
+    counts = np.bincount(rows * number + kinds, minlength=len(names) * number)
+    return names, counts.reshape(len(names), number)
 
 
 def expected_tables(cells: Floats) -> tuple[Floats, Floats]:
