@@ -108,7 +108,7 @@ def submit_experiments(selection: Selection) -> SubmittedSweep:
     0.3 s a task.
     """
     grid = selection.grid
-    data: Step = prepare.submit(grid.data, grid.evaluation_sets)
+    data: Step = prepare.submit(grid.data, grid.evaluation_sets, [grid.prompt])
     sweep = SubmittedSweep(data)
     sweep.extras.append(Extra("baselines", baselines.submit(grid.scoring, data)))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from flows.selection import Selection
+from tasks.corpus.apart import check_examples
 from tasks.corpus.prepare import prepare_dataset
 from tasks.models.sources.available import availabilities, stored
 from tasks.runtime.errors import SourceUnavailable
@@ -31,7 +32,8 @@ def check(selection: Selection) -> None:
     used, or SourceUnavailable if no base model of the selection is available.
     """
     remove_all_abandoned(home())
-    prepare_dataset(selection.grid.data, home(), selection.grid.evaluation_sets)
+    grid = selection.grid
+    check_examples(prepare_dataset(grid.data, home(), grid.evaluation_sets), [grid.prompt])
     refuse_without_weights(selection.models, home())
 
 

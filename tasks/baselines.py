@@ -29,7 +29,7 @@ from tasks.scoring.baselines import (
     dataset_baseline_rows,
     zero_shot_id,
 )
-from tasks.spec import BaseModelSpec, Grid, Scoring
+from tasks.spec import BaseModelSpec, Grid, PromptChoice, Scoring
 from tasks.tuning.training_rows import dataset_digest, weights_columns
 
 
@@ -79,7 +79,7 @@ def zero_shot(model: BaseModelSpec, bits: int, grid: Grid, variant: Path, data: 
     """
     dataset = DatasetManifest.read(data)
     weights = VariantManifest.read(variant)
-    training = zero_shot_id(weights, load_prompt().digest, versions(), backend())
+    training = zero_shot_id(weights, load_prompt(grid.prompt).digest, versions(), backend())
     ids = {
         judged: baseline_evaluation_id(
             training, grid.scoring, dataset, grid.training.max_tokens, judged
@@ -91,6 +91,7 @@ def zero_shot(model: BaseModelSpec, bits: int, grid: Grid, variant: Path, data: 
         job = UntunedScoringJob(
             scoring=grid.scoring,
             training=grid.training,
+            prompt=grid.prompt,
             variant=variant,
             data=data,
             home=home(),
@@ -104,7 +105,7 @@ def zero_shot(model: BaseModelSpec, bits: int, grid: Grid, variant: Path, data: 
     for judged, scores in folders.items():
         evaluation = baseline_evaluation(training, ids[judged], grid.scoring, dataset, 0, judged)
         rows = judged_rows(evaluation, read_scores(scores))
-        columns = _untuned(model.name, bits, weights)
+        columns = _untuned(model.name, bits, weights, grid.prompt)
         _land_experiment(training, columns, dataset, rows["evaluation"][0]["created_at"])
         land_rows(ids[judged], "evaluation", rows)
     return list(ids.values())
@@ -117,13 +118,16 @@ def _waiting(training: str, ids: dict[str, str]) -> dict[str, str]:
     return {judged: id for judged, id in ids.items() if not is_landed(id)}
 
 
-def _untuned(model: str, bits: int, weights: VariantManifest) -> dict[str, Any]:
+def _untuned(
+    model: str, bits: int, weights: VariantManifest, prompt: PromptChoice
+) -> dict[str, Any]:
     """Columns of the experiment table for an untuned variant."""
+    recipe = f"{ZERO_SHOT} {prompt.title}".strip()
     return {
-        "cell_id": f"{model}-{bits}bit-{ZERO_SHOT}",
+        "cell_id": f"{model}-{bits}bit-{recipe}",
         "base_model": model,
         "bits": bits,
-        "recipe": ZERO_SHOT,
+        "recipe": recipe,
         "group_size": weights.group_size,
         **weights_columns(weights),
         "compute_path": backend().compute_path,

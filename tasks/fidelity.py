@@ -65,6 +65,7 @@ def fidelity(
             variants={str(one.bits): one.folder for one in waiting},
             cases=grid.scoring.fidelity_cases,
             training=grid.training,
+            prompt=grid.prompt,
             data=data,
             home=home(),
         )
@@ -118,7 +119,7 @@ def _comparison(
         "test": dataset.digest_of("test"),
         "cases": grid.scoring.fidelity_cases,
         "max_tokens": grid.training.max_tokens,
-        "prompt": load_prompt().digest,
+        "prompt": load_prompt(grid.prompt).digest,
         "versions": versions(),
         "scoring": SCORING_VERSION,
     }

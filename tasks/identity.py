@@ -100,7 +100,7 @@ def training_from(spec: ExperimentSpec, weights: VariantManifest, dataset: Datas
         tokenizer=weights.tokenizer_digest,
         train=dataset.digest_of("train"),
         valid=dataset.digest_of("valid"),
-        prompt=load_prompt().digest,
+        prompt=load_prompt(spec.prompt).digest,
         versions=versions(),
         backend=backend().name,
         compute_dtype=backend().compute_dtype,

@@ -5,12 +5,21 @@ from pathlib import Path
 
 from prefect import task
 
+from tasks.corpus.apart import check_examples
 from tasks.corpus.prepare import prepare_dataset
 from tasks.runtime.store import home
-from tasks.spec import Data, EvaluationSet
+from tasks.spec import Data, EvaluationSet, PromptChoice
 
 
 @task(task_run_name="prepare {data.source}")
-def prepare(data: Data, evaluation_sets: Sequence[EvaluationSet] = ()) -> Path:
-    """The dataset folder for the grid's `[data]` and `[[evaluation_set]]`."""
-    return prepare_dataset(data, home(), evaluation_sets)
+def prepare(
+    data: Data,
+    evaluation_sets: Sequence[EvaluationSet] = (),
+    prompts: Sequence[PromptChoice] = (),
+) -> Path:
+    """The dataset folder for the grid's `[data]` and `[[evaluation_set]]`, without the examples of
+    its prompts.
+    """
+    folder = prepare_dataset(data, home(), evaluation_sets)
+    check_examples(folder, prompts)
+    return folder

@@ -83,6 +83,38 @@ def _is_byte_count(text: str) -> str:
 Memory = Annotated[str, AfterValidator(_is_byte_count)]
 
 
+def _is_answer(word: str) -> str:
+    if not word.isprintable() or word != word.strip() or not word:
+        raise ValueError(f"the answer {word!r} must be one line of text, without spaces around it")
+    return word
+
+
+def _can_be_told_apart(answers: dict[Label, str]) -> dict[Label, str]:
+    """Refuses answers of which one is, or starts, another: whoever reads the first cannot know
+    which label is meant.
+    """
+    for (label, word), (other, longer) in itertools.permutations(answers.items(), 2):
+        if longer.casefold().startswith(word.casefold()):
+            relation = "is" if len(longer) == len(word) else "starts"
+            raise ValueError(
+                f"the answer {word!r} for {label} {relation} that for {other} ({longer!r}); "
+                "give each label a word that starts no other"
+            )
+    return answers
+
+
+def _unless_the_labels_themselves(answers: dict[Label, str]) -> dict[Label, str] | None:
+    return None if all(label == word for label, word in answers.items()) else answers
+
+
+Answers = Annotated[
+    dict[Label, Annotated[str, Field(max_length=40), AfterValidator(_is_answer)]],
+    AfterValidator(_every_label),
+    AfterValidator(_can_be_told_apart),
+    AfterValidator(_unless_the_labels_themselves),
+]
+
+
 class _OmittedAtDefault:
     """Marks a setting that is younger than the ids: `Annotated[int, OMITTED_AT_DEFAULT]`.
 
@@ -562,6 +594,27 @@ class Search(Strict):
         return self
 
 
+class PromptChoice(Strict):
+    """What a model is asked, and the words that it answers with."""
+
+    version: Literal[1, 2] = Field(
+        default=1,
+        description="1: the instruction; 2: the instruction and an answered example of each label",
+    )
+    answers: Answers | None = Field(
+        default=None,
+        description="the word, of at most 40 characters, that a model answers with for each label, e.g."
+        ' `{ ED = "Emergency", GP = "Doctor", HOME = "Home" }`; without it the labels themselves',
+    )
+
+    @property
+    def title(self) -> str:
+        """The prompt in names, e.g. `prompt 2 emergency/doctor/home`; empty for the default one."""
+        version = f"prompt {self.version}" if self.version > 1 else ""
+        words = "/".join(self.answers[label] for label in LABELS) if self.answers else ""
+        return " ".join(part for part in (version, words) if part)
+
+
 class Grid(Strict):
     """A grid file: every model x bits x recipe x seed is one experiment."""
 
@@ -586,6 +639,9 @@ class Grid(Strict):
     training: Training = Field(default=Training(), description="settings of all trainings")
     data: Data = Field(default=Data(), description="the cases")
     scoring: Scoring = Field(default=Scoring(), description="settings of all evaluations")
+    prompt: Annotated[PromptChoice, OMITTED_AT_DEFAULT] = Field(
+        default=PromptChoice(), description="the instruction and the answer words"
+    )
     base_models: tuple[BaseModelSpec, ...] = Field(
         default=(),
         alias="base_model",
@@ -645,6 +701,7 @@ class ExperimentSpec(Strict):
     training: Training
     data: Data
     scoring: Scoring
+    prompt: Annotated[PromptChoice, OMITTED_AT_DEFAULT] = PromptChoice()
 
     @property
     def cell_id(self) -> str:
@@ -669,6 +726,7 @@ def experiments(grid: Grid, models: dict[str, BaseModelSpec]) -> Iterator[Experi
             training=grid.training,
             data=grid.data,
             scoring=grid.scoring,
+            prompt=grid.prompt,
         )
 
 

@@ -33,7 +33,7 @@ def ids(grid: Grid, monkeypatch) -> dict[str, str]:
     """Every id of a grid's first experiment and of what stands beside it, by kind."""
     spec = next(experiments(grid, {"tiny": model()}))
     training = identity.training_from(spec, WEIGHTS, DATASET)
-    untuned = zero_shot_id(WEIGHTS, identity.load_prompt().digest, VERSIONS, CPU)
+    untuned = zero_shot_id(WEIGHTS, identity.load_prompt(grid.prompt).digest, VERSIONS, CPU)
     monkeypatch.setattr(fidelity.VariantManifest, "read", lambda _: WEIGHTS)
     return {
         "training": training,

@@ -135,6 +135,25 @@ def refusal(name: str, *sets: str) -> str:
         ('kind = "safety"', 'kind = "safe"', 'kind = "safe"', ["'standard' or 'safety'"]),
         ("num_layers = 2", "num_layers = 2\ngroup_size = 48", "group_size", ["32, 64 or 128"]),
         ("num_layers = 2", 'num_layers = "two"', "num_layers", ['"two" is not allowed', "valid integer"]),
+        ("[safety]", "[prompt]\nversion = 3\n[safety]", "version =", ["prompt.version = 3 is not allowed", "1 or 2"]),
+        ("[safety]", "[prompt]\nanswers = { ED = 'now' }\n[safety]", "answers", ["prompt.answers", "no entry for GP"]),
+        (
+            "[safety]", "[prompt]\nanswers = { ED = 'a', GP = 'doctor', HOME = 'A' }\n[safety]", "answers",
+            ["prompt.answers", "the answer 'a' for ED is that for HOME ('A')"],
+        ),
+        (
+            "[safety]", "[prompt]\nanswers = { ED = 'home visit', GP = 'doctor', HOME = 'home' }\n[safety]", "answers",
+            ["prompt.answers", "the answer 'home' for HOME starts that for ED ('home visit')"],
+        ),
+        (
+            "[safety]", "[prompt]\nanswers = { ED = \"a\\nb\", GP = 'doctor', HOME = 'home' }\n[safety]", "answers",
+            ["prompt.answers.ED", "one line of text"],
+        ),
+        (
+            "[safety]", f"[prompt]\nanswers = {{ ED = '{'a' * 41}', GP = 'doctor', HOME = 'home' }}\n[safety]", "answers",
+            ["prompt.answers.ED", "at most 40 characters"],
+        ),
+        ("[safety]", "[prompt]\nexamples = 3\n[safety]", "examples", ["unknown key 'prompt.examples'", "answers, version"]),
         ("mc_cases = 6", "mc_cases = 0", "mc_cases", ["scoring.mc_cases = 0", "equal to 3 or", "'all'"]),
         ("dropout = 0.0", "dropout = 0.0\ntarget_ed_recall = 0.9", "[[recipe]]", ["recipe[1]", "kind = 'safety'"]),
         ("target_ed_recall = 0.9", "", '[[recipe]]\nname = "balanced_safe"', ["recipe[2]", "needs target_ed_recall"]),

@@ -8,13 +8,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from tasks.corpus.checks.lengths import shared_tokens
 from tasks.corpus.checks.report import Report, SetLine, check_data
 from tasks.corpus.prepare import CARD, prepare_dataset
+from tasks.corpus.prompts import DEFAULT, load_prompt
 from tasks.corpus.reading.sources import check_revision
 from tasks.grids.grid import load_grid
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import complete, home
-from tasks.spec import LABELS, Data, EvaluationSet
+from tasks.spec import LABELS, Data, EvaluationSet, PromptChoice
 
 STYLES = {"error": "bold red", "warning": "yellow"}
 SHOWN_LEVELS = {"ok": "ok", "warning": "warning", "error": "FAILS"}
@@ -22,10 +24,11 @@ SHOWN_LEVELS = {"ok": "ok", "warning": "warning", "error": "FAILS"}
 
 @dataclass(frozen=True)
 class DataRequest:
-    """The dataset and the evaluation sets that a command names."""
+    """The dataset, the evaluation sets and the prompt that a command names."""
 
     data: Data
     evaluation_sets: tuple[EvaluationSet, ...] = ()
+    prompt: PromptChoice = DEFAULT
 
 
 def request(source: str, settings: dict[str, str | None], labels: list[str]) -> DataRequest:
@@ -41,7 +44,7 @@ def request(source: str, settings: dict[str, str | None], labels: list[str]) -> 
                 f"{source} is a grid, which names its columns and labels; leave the options out."
             )
         grid = load_grid(source)
-        return DataRequest(grid.data, grid.evaluation_sets)
+        return DataRequest(grid.data, grid.evaluation_sets, grid.prompt)
 
     if "revision" in options:
         check_revision(source)
@@ -74,9 +77,12 @@ def check(console: Console, requested: DataRequest, listing: bool = False) -> in
     With `listing` every group of each set and every pair of near copies is printed too.
     """
     stored_tokenizers = tokenizers()
-    report = check_data(requested.data, requested.evaluation_sets, stored_tokenizers)
+    prompt = load_prompt(requested.prompt)
+    report = check_data(requested.data, requested.evaluation_sets, stored_tokenizers, prompt)
     console.print(_sets(report))
     console.print(_lengths(report))
+    if prompt.examples:
+        console.print(shared_tokens(prompt, stored_tokenizers), soft_wrap=True)
     if not stored_tokenizers:
         console.print(
             "No tokenizer is stored yet, so lengths are in words; `triage sweep demo` stores one.",

@@ -8,11 +8,14 @@ from collections import Counter
 from rich.console import Console
 from rich.table import Table
 
+from flows.cli.data_check import tokenizers
 from flows.cli.terminal import print_line
 from flows.plan import PlannedCell, estimated_bytes, plan_cells, sources_of
 from flows.report.figures import clock
 from flows.report.names import RANDOM
 from flows.selection import Selection
+from tasks.corpus.checks.lengths import shared_tokens
+from tasks.corpus.prompts import load_prompt
 from tasks.models.convert import has_random_weights
 from tasks.models.sources.available import stored, unpinned
 from tasks.runtime.store import existing_home, home
@@ -24,6 +27,9 @@ def print_plan(console: Console, selection: Selection) -> None:
     cells = list(plan_cells(selection))
     console.print(_table(selection, cells))
     _print_sources(console, selection)
+    prompt = load_prompt(selection.grid.prompt)
+    if prompt.examples:
+        print_line(console, shared_tokens(prompt, tokenizers()))
     print_line(console, _summary(selection, cells))
 
 

@@ -15,7 +15,9 @@ BASELINES = {
     "tfidf_lr": "bag of words\n(TF-IDF, LR)",
 }
 CONSTANT_ANSWERS = ("always_gp", "always_ed")
-UNTUNED = {"zero_shot": "untuned (zero-shot)"}
+UNTUNED = (
+    "zero_shot"  # the recipe of an untuned model; a prompt that is not the default one follows
+)
 
 
 class Weighted(Protocol):
@@ -45,7 +47,10 @@ def experiment_name(row: EvaluationRow) -> str:
 
 def recipe_name(recipe: str, seed: int) -> str:
     """A recipe with its seed, or the words for a model that was not tuned."""
-    return UNTUNED.get(recipe) or f"{recipe} s{seed}"
+    if recipe.split(" ")[0] != UNTUNED:
+        return f"{recipe} s{seed}"
+    prompt = recipe.removeprefix(UNTUNED).strip()
+    return f"untuned (zero-shot, {prompt})" if prompt else "untuned (zero-shot)"
 
 
 def on_cases(row: EvaluationRow) -> str:

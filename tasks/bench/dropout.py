@@ -31,7 +31,7 @@ from tasks.runtime.device import measure
 from tasks.runtime.events import Emit
 from tasks.scoring.mc_dropout import PASS_KEY, dropout_passes
 from tasks.scoring.sample import sample_numbers
-from tasks.spec import Recipe, Training
+from tasks.spec import PromptChoice, Recipe, Training
 from tasks.tuning.batches import (
     TOKENS_AT_ONCE,
     Cases,
@@ -103,7 +103,7 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     training = Training(num_layers=job.layers)
     adapted = _load(job, training)
 
-    template = load_template(job.variant)
+    template = load_template(job.variant, PromptChoice())
     test = load_set(job.data, "test", template, training.max_tokens)
     numbers = select_cases(test, job)
     cases = make_cases(template, [test.cases.encoded[number] for number in numbers])

@@ -1,13 +1,19 @@
-"""The check that an evaluation set is apart from everything that models learn from."""
+"""The checks that an evaluation set is apart from everything that models learn from, and that every
+set is apart from the examples in a prompt.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
-from tasks.corpus.case import Case, text_digest
-from tasks.corpus.splits import check_copies
+from tasks.corpus.case import Case, from_json, text_digest
+from tasks.corpus.manifest import DatasetManifest
+from tasks.corpus.near_copies import BATCH, near_duplicates
+from tasks.corpus.prompts import Prompt, load_prompt
+from tasks.corpus.splits import COPY, check_copies
 from tasks.runtime.errors import BadInput
-from tasks.spec import EvaluationSet
+from tasks.spec import EvaluationSet, PromptChoice
 
 Learned = Mapping[str, Sequence[Case]]
 
@@ -59,3 +65,30 @@ def _check_groups(where: str, cases: Sequence[Case], learned: Learned) -> None:
                 f"case {case_id} there); leave the group out of one of the two, or rename the "
                 "group in one if they have only the name in common."
             )
+
+
+def check_examples(folder: Path, choices: Iterable[PromptChoice]) -> None:
+    """Refuse a set of a dataset folder that holds an example of one of these prompts, or a near copy.
+
+    Raises BadInput, with the case named by id only.
+    """
+    prompts = [prompt for prompt in map(load_prompt, choices) if prompt.examples]
+    if not prompts:
+        return
+    for name in DatasetManifest.read(folder).sets:
+        lines = (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+        for start in range(0, len(lines), BATCH):
+            cases = [from_json(line) for line in lines[start : start + BATCH]]
+            for prompt in prompts:
+                _refuse_example(prompt, name, cases)
+
+
+def _refuse_example(prompt: Prompt, name: str, cases: Sequence[Case]) -> None:
+    examples = [Case(example.label, example.text, example.label) for example in prompt.examples]
+    for pair in near_duplicates({"": examples, name: cases}, COPY)[:1]:
+        raise BadInput(
+            f"Case {pair.case_b} in {name} is the text, or nearly the text, of the example "
+            f"{pair.case_a} in prompt {prompt.version} ({pair.similarity:.0%} of their runs of "
+            "words), so the model would read its answer; leave the case out, or set "
+            "prompt.version = 1."
+        )

@@ -1,8 +1,9 @@
 """Cases to tokens, with the one template that training and scoring share. Runs where a tokenizer is
 at hand.
 
-A completion is the label and the end of the turn. With a chat template the tokens are exactly those
-of `apply_chat_template`, so what is scored is what was trained.
+A completion is the answer (a label, or the word for it) and the end of the turn. With a chat
+template the tokens are exactly those of `apply_chat_template`, so what is scored is what was
+trained.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 from tasks.corpus.prompts import Prompt
 from tasks.runtime.errors import BadInput
-from tasks.spec import LABELS
+from tasks.spec import LABELS, Label
 
 ELLIPSIS = " ... "
 Tokens = tuple[int, ...]
@@ -33,7 +34,7 @@ class Encoded:
 class Template:
     """A tokenizer with the prompt. `completions`: one per label, in the order of LABELS.
 
-    `label_lengths`: how many tokens of each completion are the label.
+    `label_lengths`: how many tokens of each completion are the answer.
     """
 
     tokenizer: Any
@@ -44,7 +45,7 @@ class Template:
 
     @property
     def single_token(self) -> bool:
-        """True if the first token alone tells every label apart and is the whole label."""
+        """True if the first token alone tells every answer apart and is the whole answer."""
         return set(self.label_lengths) == {1}
 
 
@@ -59,34 +60,42 @@ def make_template(tokenizer: Any, prompt: Prompt, chat: bool) -> Template:
     lengths: list[int] = []  # of the label within each completion
 
     for label in LABELS:
-        whole = _whole_tokens(tokenizer, prompt, chat, probe, label)
+        answer = prompt.answer(label)
+        whole = _whole_tokens(tokenizer, prompt, chat, probe, answer)
         if whole[: len(start)] != start:
             raise BadInput(
-                f"The tokenizer merges the prompt with the label {label}; this model cannot be "
-                "scored exactly."
+                f"The tokenizer merges the prompt with the {_named(label, answer)}; this model "
+                "cannot be scored exactly."
             )
 
         completion = tuple(whole[len(start) :])
         completions.append(completion)
-        lengths.append(_label_length(tokenizer, completion, label))
+        lengths.append(_answer_length(tokenizer, completion, label, answer))
 
-    _check_prefixes([tokens[:n] for tokens, n in zip(completions, lengths, strict=True)])
+    answer_tokens = [tokens[:n] for tokens, n in zip(completions, lengths, strict=True)]
+    _check_prefixes(answer_tokens, prompt)
     return Template(tokenizer, prompt, chat, tuple(completions), tuple(lengths))
 
 
-def _check_prefixes(label_tokens: list[Tokens]) -> None:
-    """Refuse a label whose tokens begin another's.
+def _check_prefixes(answer_tokens: list[Tokens], prompt: Prompt) -> None:
+    """Refuse an answer whose tokens begin another's.
 
     It holds that one's probability too, so the other could never be decided.
     """
-    labelled = zip(LABELS, label_tokens, strict=True)
-    for (short_label, short), (label, tokens) in itertools.permutations(labelled, 2):
+    answered = zip(LABELS, answer_tokens, strict=True)
+    for (short_label, short), (label, tokens) in itertools.permutations(answered, 2):
         if tokens[: len(short)] == short:
             relation = "is the same as" if short == tokens else "begins like"
             raise BadInput(
-                f"The label {label} {relation} {short_label} in this tokenizer; the model cannot "
+                f"The {_named(label, prompt.answer(label))} {relation} "
+                f"{prompt.answer(short_label)} in this tokenizer; the model cannot "
                 "tell them apart: use another."
             )
+
+
+def _named(label: Label, answer: str) -> str:
+    """A label in an error, with its answer where that is another word."""
+    return f"label {label}" if answer == label else f"answer {answer!r} of the label {label}"
 
 
 def encode(template: Template, case_id: str, text: str, label: str, max_tokens: int) -> Encoded:
@@ -127,16 +136,15 @@ def _prompt_tokens(tokenizer: Any, prompt: Prompt, chat: bool, text: str) -> lis
     return list(tokenizer.encode(prompt.plain_text(text)))
 
 
-def _whole_tokens(tokenizer: Any, prompt: Prompt, chat: bool, text: str, label: str) -> list[int]:
+def _whole_tokens(tokenizer: Any, prompt: Prompt, chat: bool, text: str, answer: str) -> list[int]:
     """Tokens of the prompt and its completion."""
     if chat:
-        answer = {"role": "assistant", "content": label}
-        messages = [*prompt.messages(text), answer]
+        messages = [*prompt.messages(text), {"role": "assistant", "content": answer}]
         return _chat_tokens(tokenizer, messages, add_generation_prompt=False)
 
-    # The label's tokens are appended, never merged with the prompt's last token.
+    # The answer's tokens are appended, never merged with the prompt's last token.
     head = list(tokenizer.encode(prompt.plain_text(text)))
-    return head + list(tokenizer.encode(f" {label}{prompt.plain_end}", add_special_tokens=False))
+    return head + list(tokenizer.encode(f" {answer}{prompt.plain_end}", add_special_tokens=False))
 
 
 def _chat_tokens(
@@ -148,12 +156,12 @@ def _chat_tokens(
     return list(tokens)
 
 
-def _label_length(tokenizer: Any, completion: Tokens, label: str) -> int:
-    """How many tokens of a completion are the label itself."""
+def _answer_length(tokenizer: Any, completion: Tokens, label: Label, answer: str) -> int:
+    """How many tokens of a completion are the answer itself."""
     for length in range(1, len(completion) + 1):
-        if tokenizer.decode(list(completion[:length])).strip() == label:
+        if tokenizer.decode(list(completion[:length])).strip() == answer:
             return length
 
     raise BadInput(
-        f"The tokenizer does not give the label {label} back when its tokens are decoded."
+        f"The tokenizer does not give the {_named(label, answer)} back when its tokens are decoded."
     )

@@ -6,7 +6,7 @@ They are secondary: decisions come from the probabilities of the labels.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tasks.judging.intervals import Groups
@@ -15,7 +15,7 @@ from tasks.judging.shares import share_metric
 from tasks.spec import LABELS, Label
 
 ANSWER_METRICS = ("format_compliance", "generation_agreement")
-WORDS = re.compile(rf"\b({'|'.join(LABELS)})\b")
+LABELS_THEMSELVES: Mapping[Label, str] = {label: label for label in LABELS}
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,18 @@ class Answer:
     label: Label | None
 
 
-def read_answer(text: str) -> Answer:
-    """Read a generated answer.
+def read_answer(text: str, words: Mapping[Label, str] = LABELS_THEMSELVES) -> Answer:
+    """Read a generated answer. `words`: the answer for each label.
 
-    Only whole words in capitals count: "ED" inside "needed" or "recommendED" is no decision.
+    Only whole words as they are spelt count: "ED" inside "needed" or "recommendED" is no decision.
     """
-    words = set(WORDS.findall(text))
-    named = [label for label in LABELS if label in words]
-    return Answer(exact=text.strip() in LABELS, label=named[0] if len(named) == 1 else None)
+    named = [label for label in LABELS if _stands_in(text, words[label])]
+    is_exact = text.strip() in words.values()
+    return Answer(exact=is_exact, label=named[0] if len(named) == 1 else None)
+
+
+def _stands_in(text: str, word: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text) is not None
 
 
 def generation_metrics(

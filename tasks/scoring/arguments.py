@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tasks.scoring.sample import SampleSize
-from tasks.spec import ExperimentSpec, Scoring, Strict, Training
+from tasks.spec import ExperimentSpec, PromptChoice, Scoring, Strict, Training
 
 
 class ScoringJob(Strict):
@@ -49,6 +49,7 @@ class UntunedScoringJob(Strict):
 
     scoring: Scoring
     training: Training
+    prompt: PromptChoice = PromptChoice()
     variant: Path
     data: Path
     home: Path
@@ -60,12 +61,13 @@ class FidelityJob(Strict):
     """Compare quantised variants with their base model on a sample of at most `cases` test cases.
 
     `reference`: the folder of the base model; `variants`: the folder of each variant, by its bits;
-    `training`: what the frozen prefix and the longest case depend on.
+    `training` and `prompt`: what the frozen prefix and the longest case depend on.
     """
 
     reference: Path
     variants: dict[str, Path]
     cases: SampleSize
     training: Training
+    prompt: PromptChoice = PromptChoice()
     data: Path
     home: Path

@@ -36,7 +36,7 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     """Run a FidelityJob. Returns `figures` (bits -> distribution -> figures) and `set_cases`."""
     job = FidelityJob.model_validate(args)
     mx.set_cache_limit(CACHE_BYTES)
-    template = load_template(job.reference)
+    template = load_template(job.reference, job.prompt)
     test = load_set(job.data, "test", template, job.training.max_tokens)
     case_numbers = sample_numbers(
         [record["case_id"] for record in test.records],

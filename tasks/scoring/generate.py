@@ -17,7 +17,8 @@ from tasks.tuning.architecture import embed, project, run_blocks
 from tasks.tuning.batches import Cases
 from tasks.tuning.lora import Adapted
 
-MAX_TOKENS = 8  # a label and the end of the turn are two or three; a longer answer is not a label
+# A label and the end of the turn are two or three; an answer that is longer still is no label.
+MAX_TOKENS = 8
 
 
 def greedy_answers(
@@ -26,13 +27,15 @@ def greedy_answers(
     case_numbers: Sequence[int],
     template: Template,
     emit: Emit,
-    max_tokens: int = MAX_TOKENS,
+    max_tokens: int | None = None,
 ) -> list[str]:
     """The text that follows the prompt of each of these cases, without special tokens.
 
     Each token is the most probable one. An answer ends at the end of the turn, or after
-    `max_tokens` tokens. Dropout is off.
+    `max_tokens` tokens: without it MAX_TOKENS, or as many as the longest right answer has. Dropout
+    is off.
     """
+    limit = max_tokens or max(MAX_TOKENS, *map(len, template.completions))
     adapted.set_dropout(None)
     ends = _end_tokens(template)
     past = [KVCache() for _ in range(adapted.stack.depth)]
@@ -43,7 +46,7 @@ def greedy_answers(
     answers = []
     for done, number in enumerate(case_numbers, 1):
         prompt = list(cases.encoded[number].prompt[cases.leading :])
-        tokens = _generate(adapted, prompt, past, ends, max_tokens)
+        tokens = _generate(adapted, prompt, past, ends, limit)
         trim_prompt_cache(past, past[0].offset - cases.leading)
         answers.append(template.tokenizer.decode(tokens, skip_special_tokens=True))
         emit(ProgressReport("generated answers", done, len(case_numbers)))

@@ -131,7 +131,7 @@ def _trained_scorer(job: ScoringJob | SetsScoringJob, emit: Emit) -> Scorer:
     return Scorer(
         name=spec.cell_id,
         adapted=adapted,
-        template=load_template(job.variant),
+        template=load_template(job.variant, spec.prompt),
         variant_digest=Manifest.read(job.variant).digest,
         scoring=spec.scoring,
         max_tokens=spec.training.max_tokens,
@@ -154,7 +154,7 @@ def _untuned_scorer(job: UntunedScoringJob, emit: Emit) -> Scorer:
     return Scorer(
         name=UNTUNED,
         adapted=Adapted(stack, (), boundary, 0),
-        template=load_template(job.variant),
+        template=load_template(job.variant, job.prompt),
         variant_digest=Manifest.read(job.variant).digest,
         scoring=job.scoring,
         max_tokens=job.training.max_tokens,
@@ -317,7 +317,7 @@ def _write_answers(scorer: Scorer, test: LoadedSet, folder: Path) -> None:
 
     answers = []
     for number, text in zip(sample, texts, strict=True):
-        answer = read_answer(text)
+        answer = read_answer(text, scorer.template.prompt.words)
         case_id = test.records[number]["case_id"]
         answers.append(WrittenAnswer(case_id, answer.exact, answer.label))
     write_lines(folder / ANSWERS_FILE, answers)

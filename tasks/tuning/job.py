@@ -13,12 +13,14 @@ from typing import Any
 import mlx.core as mx
 
 from tasks.corpus.manifest import DatasetManifest
+from tasks.corpus.prompts import load_prompt
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.device import Device
 from tasks.runtime.errors import Diverged
 from tasks.runtime.events import Emit, StepWarning
 from tasks.runtime.probe import report_device
 from tasks.runtime.store import locked, seal, write_atomic
+from tasks.spec import PromptChoice
 from tasks.tuning.batches import TOKENS_AT_ONCE, epoch_batches, padding_share
 from tasks.tuning.checkpoint import Arrays, Progress
 from tasks.tuning.fit import fit, keep_within
@@ -151,7 +153,7 @@ def _load_splits(
     A resumed training reads its prefixes from the store, or not, as it did when it began.
     """
     spec = job.experiment
-    template = load_template(job.variant)
+    template = load_template(job.variant, spec.prompt)
     weights_digest = VariantManifest.read(job.variant).digest
     stored = _stored_sets(job.choice, saved_choice)
     tokens_at_once = job.choice.tokens_at_once if job.choice else TOKENS_AT_ONCE
@@ -249,12 +251,15 @@ def _write_adapters(folder: Path, best: Arrays, last: Arrays) -> None:
 
 def _write_settings(job: TrainingJob, progress: Progress) -> None:
     """The adapter's configuration as stock mlx-lm reads it, and the experiment with its training
-    curve.
+    curve, and with its prompt where the grid names one.
     """
     spec = job.experiment
     config = adapter_config(spec.recipe, spec.training, job.variant.name)
     write_atomic(job.folder / "adapter_config.json", config)
     training = {"spec": spec.model_dump(mode="json"), "curve": _curve(progress)}
+    if spec.prompt != PromptChoice():
+        # Whoever uses the adapter must ask in these words, and read the answer in them.
+        training["prompt"] = load_prompt(spec.prompt).as_dict()
     write_atomic(job.folder / "training.json", json.dumps(training))
 
 

@@ -12,6 +12,7 @@ from tasks.models.manifest import VariantManifest
 from tasks.runtime.errors import BadInput
 from tasks.runtime.events import Emit, StepWarning
 from tasks.runtime.store import read_lines
+from tasks.spec import PromptChoice
 from tasks.tuning.batches import Cases, make_cases
 
 
@@ -27,15 +28,14 @@ class LoadedSet:
     shortened: int
 
 
-def load_template(variant: Path) -> Template:
-    """The tokenizer of a variant folder with the project's prompt, chat or plain by the variant's
-    manifest.
-    """
+def load_template(variant: Path, prompt: PromptChoice) -> Template:
+    """The tokenizer of a variant folder with a prompt, chat or plain by the variant's manifest."""
     # Slow to import, and needed in child processes only.
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(str(variant), trust_remote_code=False)
-    return make_template(tokenizer, load_prompt(), VariantManifest.read(variant).has_chat_template)
+    chat = VariantManifest.read(variant).has_chat_template
+    return make_template(tokenizer, load_prompt(prompt), chat)
 
 
 def load_set(data: Path, name: str, template: Template, max_tokens: int) -> LoadedSet:

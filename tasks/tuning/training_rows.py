@@ -164,7 +164,7 @@ def settings_digest(spec: ExperimentSpec, dataset: DatasetManifest) -> str:
             # The memory budget never changes results.
             "training": spec.training.model_dump(mode="json", exclude={"memory"}),
             "sets": {name: dataset.digest_of(name) for name in ("train", "valid")},
-            "prompt": load_prompt().digest,
+            "prompt": load_prompt(spec.prompt).digest,
             "engine": ENGINE_VERSION,
             "versions": versions(),
             "backend": backend().name,

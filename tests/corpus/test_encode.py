@@ -1,5 +1,7 @@
 """What is scored is what was trained: one template, token for token."""
 
+from typing import get_args
+
 import pytest
 from transformers import AutoTokenizer
 
@@ -9,24 +11,35 @@ from tasks.grids.grid import known_models
 from tasks.models.convert import run_quantize
 from tasks.models.sources.available import fetch_base
 from tasks.runtime.errors import BadInput
-from tasks.spec import LABELS
+from tasks.spec import LABELS, PromptChoice
 
+VERSION = PromptChoice.model_fields["version"].annotation
 TEXT = "I was needed at work with a BP of 98/61, SpO2 91 % and 38.5C. I recommended rest at home."
 
 
+WORDS = {"ED": "emergency", "GP": "doctor", "HOME": "rest at home"}
+CHOICES = [PromptChoice(), PromptChoice(version=2), PromptChoice(version=2, answers=WORDS)]
+
+
 @pytest.fixture(scope="module", params=["tiny-llama", "tiny-gemma3"])
-def template(request, tmp_path_factory):
+def tokenizer(request, tmp_path_factory):
     home = tmp_path_factory.mktemp("models")
     source = fetch_base(known_models()[request.param], home)
     made = run_quantize({"source": str(source), "root": str(home), "bits": 4, "group_size": 64})
-    tokenizer = AutoTokenizer.from_pretrained(made["folder"])
-    return make_template(tokenizer, load_prompt(), made["prompt"] == "chat")
+    return AutoTokenizer.from_pretrained(made["folder"]), made["prompt"] == "chat"
 
 
-def test_prompt_and_completion_are_the_tokens_of_the_whole_conversation(template):
-    prompt = load_prompt()
-    for k, label in enumerate(LABELS):
-        case = encode(template, "a", TEXT, label, 2048)
+@pytest.fixture(scope="module")
+def template(tokenizer):
+    return make_template(tokenizer[0], load_prompt(), tokenizer[1])
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: choice.title or "default")
+def test_prompt_and_completion_are_the_tokens_of_the_whole_conversation(tokenizer, choice):
+    prompt = load_prompt(choice)
+    template = make_template(tokenizer[0], prompt, tokenizer[1])
+    for k, label in enumerate(map(prompt.answer, LABELS)):
+        case = encode(template, "a", TEXT, LABELS[k], 2048)
         ours = list(case.prompt + template.completions[k])
         if template.chat:
             messages = [*prompt.messages(TEXT), {"role": "assistant", "content": label}]
@@ -37,15 +50,45 @@ def test_prompt_and_completion_are_the_tokens_of_the_whole_conversation(template
         assert ours == list(whole)
         text = template.tokenizer.decode(ours)
         if not template.chat:
-            assert text.endswith(f"{prompt.instruction}\n\nMessage: {TEXT}\nAnswer: {label}\n")
+            examples = "".join(
+                f"Message: {example.text}\nAnswer: {prompt.answer(example.label)}\n" for example in prompt.examples
+            )
+            whole_prompt = f"{prompt.instruction}\n\n{examples}Message: {TEXT}\nAnswer:"
+            assert prompt.plain_text(TEXT) == whole_prompt and text.endswith(f"{whole_prompt} {label}\n")
         assert TEXT in text and prompt.instruction in text
         assert template.tokenizer.decode(list(template.completions[k])[: template.label_lengths[k]]).strip() == label
 
 
 def test_a_prompts_text_changes_only_with_its_version():
-    assert {load_prompt().version: load_prompt().digest} == {1: "5f8e8a155a5a"}, (
-        "raise version in prompts.toml, then pin it here"
+    prompts = [load_prompt(PromptChoice(version=version)) for version in get_args(VERSION)]
+    assert {prompt.version: prompt.digest for prompt in prompts} == {1: "5f8e8a155a5a", 2: "8261ab809bd8"}, (
+        "add a version to prompts.toml and to PromptChoice, then pin it here"
     )
+
+
+def test_the_instruction_names_the_answer_words_and_labels_named_as_answers_are_the_default():
+    words = load_prompt(PromptChoice(answers=WORDS))
+    assert words.instruction.endswith(
+        "answer with one of: emergency (emergency department, now), doctor (general practitioner, in days) or "
+        "rest at home (home care)."
+    )
+    one = load_prompt(PromptChoice(answers=WORDS | {"HOME": "home"}))
+    assert "answer with one word: emergency (" in one.instruction and one.digest != words.digest
+    assert PromptChoice(answers={label: label for label in LABELS}) == PromptChoice()
+
+
+def test_the_examples_show_each_label_once_and_the_messages_of_a_chat_take_turns():
+    prompt = load_prompt(PromptChoice(version=2, answers=WORDS))
+    assert sorted(example.label for example in prompt.examples) == sorted(LABELS)
+    messages = prompt.messages(TEXT)
+    assert [message["role"] for message in messages] == ["system", *["user", "assistant"] * 3, "user"]
+    assert [message["content"] for message in messages[2::2]] == [WORDS[example.label] for example in prompt.examples]
+
+
+def test_answers_whose_tokens_are_one_are_refused_by_their_names():
+    words = PromptChoice(answers={"ED": "HOME", "GP": "GP", "HOME": "rest"})
+    with pytest.raises(BadInput, match="The answer 'HOME' of the label ED is not|does not give the answer 'HOME' of"):
+        make_template(SharedLabel(), load_prompt(words), chat=False)
 
 
 def test_labels_inside_other_words_mean_nothing_since_no_text_is_parsed(template):
@@ -83,7 +126,7 @@ class SharedLabel:
 
 def test_two_labels_with_the_same_tokens_are_refused(monkeypatch):
     monkeypatch.setattr(
-        "tasks.corpus.encode._label_length", lambda _, tokens, __: len(tokens)
+        "tasks.corpus.encode._answer_length", lambda _, tokens, *__: len(tokens)
     )  # which would miss HOME already
     with pytest.raises(BadInput, match="The label HOME is the same as GP in this tokenizer"):
         make_template(SharedLabel(), load_prompt(), chat=False)
@@ -95,7 +138,7 @@ def test_a_label_whose_tokens_begin_anothers_is_refused(own, monkeypatch):
     words = dict(zip(LABELS, own, strict=True))
     monkeypatch.setattr("tasks.corpus.encode._prompt_tokens", lambda *_: (1, 2))
     monkeypatch.setattr("tasks.corpus.encode._whole_tokens", lambda *args: (1, 2, *words[args[-1]], 99))
-    monkeypatch.setattr("tasks.corpus.encode._label_length", lambda _, tokens, __: len(tokens) - 1)
+    monkeypatch.setattr("tasks.corpus.encode._answer_length", lambda _, tokens, *__: len(tokens) - 1)
     with pytest.raises(BadInput, match="The label (HOME begins like ED|ED begins like HOME) in this tokenizer"):
         make_template(None, load_prompt(), chat=False)
 

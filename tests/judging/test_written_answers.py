@@ -21,6 +21,14 @@ def test_one_label_among_words_is_read_but_does_not_comply_and_two_are_no_decisi
     assert read_answer("ED. ED!") == Answer(False, "ED")
 
 
+def test_the_words_for_the_labels_are_read_where_a_grid_names_them():
+    words = {"ED": "emergency room", "GP": "doctor", "HOME": "home"}
+    assert read_answer(" emergency room\n", words) == Answer(True, "ED")
+    assert read_answer("See a doctor.", words) == Answer(False, "GP")
+    assert read_answer("The doctor comes home", words) == Answer(False, None)
+    assert read_answer("homework, ED, GP", words) == Answer(False, None)
+
+
 def test_compliance_and_agreement_are_counted_on_the_sample_and_a_note_says_so():
     answers = [read_answer(text) for text in ("ED", "needed", "See your GP", "HOME")]
     compliance, agreement = generation_metrics(answers, ["ED", "ED", "GP", "GP"], 200)

@@ -98,7 +98,7 @@ def ids() -> list[str]:
 def _earlier_inputs(monkeypatch):
     for module in (identity, training_rows):
         monkeypatch.setattr(module, "versions", lambda: VERSIONS)
-        monkeypatch.setattr(module, "load_prompt", lambda: SimpleNamespace(digest="p"))
+        monkeypatch.setattr(module, "load_prompt", lambda _: SimpleNamespace(digest="p"))
         monkeypatch.setattr(module, "ENGINE_VERSION", 1)
 
 

@@ -15,7 +15,7 @@ from mlx_lm.utils import load, load_model
 from tasks.corpus.encode import make_template
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prepare import prepare_dataset
-from tasks.corpus.prompts import load_prompt
+from tasks.corpus.prompts import DEFAULT, load_prompt
 from tasks.grids.grid import known_models, load_grid
 from tasks.identity import evaluation_of, scores_folder, training_of
 from tasks.judging.evaluation_rows import evaluation_rows
@@ -212,7 +212,7 @@ def test_an_adapter_that_gives_nan_seals_no_scores_and_is_named_with_its_count(s
 
 def test_shortened_cases_are_warned_of_and_counted_and_a_window_that_fits_none_is_refused(study, tmp_path):
     spec, args, _ = study["tiny-llama", "baseline"]
-    template = load_template(Path(args["variant"]))
+    template = load_template(Path(args["variant"]), DEFAULT)
 
     def scored(window):
         events: list[Event] = []
@@ -278,7 +278,9 @@ def test_the_untuned_model_scores_as_a_fresh_adapter_does_and_through_the_same_p
     assert sorted(p.name for p in (Path(args["home"]) / "prefixes").iterdir()) == stored, "no prefix of its own"
     stack = load_variant(Path(args["variant"]), backend().compute_path)
     fresh = add_lora(stack, spec.recipe, spec.training, spec.seed)
-    loaded = load_set(Path(args["data"]), "test", load_template(Path(args["variant"])), spec.training.max_tokens)
+    loaded = load_set(
+        Path(args["data"]), "test", load_template(Path(args["variant"]), DEFAULT), spec.training.max_tokens
+    )
     expected = score_cases(fresh, Prefix.embedded(stack, loaded.cases)).probabilities
     why = verify(tmp_path / "untuned")["mc_status"]
     assert why == "not available: the model is untuned, so every pass would be the same"
@@ -306,7 +308,7 @@ def test_greedy_answers_equal_stock_generation_and_their_text_is_not_stored(stud
     stack = load_variant(Path(args["variant"]), backend().compute_path)
     adapted = add_lora(stack, spec.recipe, spec.training, spec.seed)
     load_weights(adapted, Path(args["folder"]) / "adapters.safetensors")
-    template = load_template(Path(args["variant"]))
+    template = load_template(Path(args["variant"]), DEFAULT)
     loaded = load_set(Path(args["data"]), "test", template, spec.training.max_tokens)
     ours = greedy_answers(adapted, loaded.cases, [0, 5, 9], template, quiet, max_tokens=4)
     for answer, case in zip(ours, (0, 5, 9), strict=True):
@@ -334,7 +336,7 @@ def test_fidelity_is_measured_against_the_unquantised_model_and_8_bits_are_close
     assert figures["0"]["kl_max"] < 1e-9 and figures["0"]["perplexity_ratio"] == pytest.approx(1, abs=1e-5)
     model, _ = load_model(base)
     model.set_dtype(mx.float32)
-    loaded = load_set(Path(args["data"]), "test", load_template(base), spec.training.max_tokens)
+    loaded = load_set(Path(args["data"]), "test", load_template(base, DEFAULT), spec.training.max_tokens)
     case_numbers = sample_numbers([r["case_id"] for r in loaded.records], [r["label"] for r in loaded.records], 10)
     nll, count = 0.0, 0
     for case in case_numbers:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tasks.corpus.prompts import Prompt
+
 SAMPLE = 20_000  # texts
 PORTION = 1_000_000  # characters that a tokenizer gets at once
 
@@ -68,6 +70,25 @@ class TextSample:
         longest = len(tokenizer.encode(self.longest, add_special_tokens=False).ids)
 
         return _line(f"{name} tokens", counts, max(longest, *counts))
+
+
+def shared_tokens(prompt: Prompt, tokenizers: Mapping[str, Path]) -> str:
+    """What the examples of a prompt add to its instruction, in a sentence: in tokens, or in words
+    where there is no tokenizer.
+    """
+    counts = [f"{len(prompt.plain_examples.split())} words"]
+    if tokenizers:
+        from tokenizers import Tokenizer
+
+        counts = [
+            f"{len(Tokenizer.from_file(str(path)).encode(prompt.plain_examples).ids)} {name} tokens"
+            for name, path in tokenizers.items()
+        ]
+    return (
+        f"The {len(prompt.examples)} examples in prompt {prompt.version} add about "
+        f"{' or '.join(counts)} to the instruction: computed once for a batch and once for a set, "
+        "never for each case."
+    )
 
 
 def _portions(texts: list[str]) -> Iterator[list[str]]:

@@ -21,12 +21,14 @@ from tasks.corpus.checks.split import certifiable_recall, split_finding, try_spl
 from tasks.corpus.checks.tally import NO_GROUP, Tally, codes, tally
 from tasks.corpus.checks.texts import (
     SimilarRows,
+    examples_in,
     find_similar,
     near_copies,
     repeated_ids,
     repeated_texts,
     sides_of,
 )
+from tasks.corpus.prompts import Prompt
 from tasks.runtime.findings import Finding
 from tasks.spec import LABELS, Data, EvaluationSet
 
@@ -75,20 +77,27 @@ class Report:
 
 
 def check_data(
-    data: Data, evaluation_sets: Iterable[EvaluationSet], tokenizers: Mapping[str, Path]
+    data: Data,
+    evaluation_sets: Iterable[EvaluationSet],
+    tokenizers: Mapping[str, Path],
+    prompt: Prompt | None = None,
 ) -> Report:
     """Read all rows and judge them. Raises BadInput for what cannot be read.
 
-    `tokenizers`: tokenizer.json files by the name to show.
+    `tokenizers`: tokenizer.json files by the name to show; `prompt`: the grid's.
     """
     evaluation_sets = tuple(evaluation_sets)
     rows = tally(data, evaluation_sets)
     lines = _set_lines(rows)
     similar = find_similar(rows, sides_of(rows))
 
+    findings = _findings(rows, lines, similar, data, evaluation_sets)
+    if prompt is not None and prompt.examples:
+        findings.append(examples_in(rows, prompt))
+
     return Report(
         lines,
-        _findings(rows, lines, similar, data, evaluation_sets),
+        findings,
         rows.sample.lengths(tokenizers),
         [SimilarPlaces(rows.place(a), rows.place(b), share) for a, b, share in similar],
     )

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tasks.corpus.case import SETS
 from tasks.corpus.checks.tally import Codes, Tally, codes
+from tasks.corpus.prompts import Prompt
 from tasks.corpus.splits import COPY
 from tasks.runtime.findings import Finding, Level
 
@@ -139,6 +140,22 @@ def near_copies(rows: Tally, sides: Codes, similar: SimilarRows) -> Finding:
 def _most_similar(rows: Tally, similar: SimilarRows) -> str:
     a, b, share = similar[0]
     return f"most alike: {rows.place(a)} and {rows.place(b)}, {share:.0%} of their runs of words"
+
+
+def examples_in(rows: Tally, prompt: Prompt) -> Finding:
+    """Rows that are an example in the prompt, or nearly one: the model would read their answer."""
+    count = rows.sketch.texts
+    rows.sketch.add([example.text for example in prompt.examples])
+    sides = np.repeat([0, 1], [count, len(prompt.examples)])
+    copies = rows.sketch.pairs(COPY, sides)
+    if not copies:
+        return Finding("examples of the prompt", "ok", "0")
+
+    a, b, share = copies[0]
+    label = prompt.examples[max(a, b) - count].label
+    place = rows.place(min(a, b))
+    remedy = f"leave them out, or set prompt.version = 1; {place} is the {label} one ({share:.0%})"
+    return Finding("examples of the prompt", "error", str(len(copies)), remedy)
 
 
 def _differ(column: array[int], a: Codes, b: Codes) -> NDArray[np.bool_]:

@@ -92,7 +92,7 @@ def test_another_engine_library_or_prompt_trains_again(what, trained, smoke, tmp
             monkeypatch.setattr(f"{module}.versions", lambda: {"mlx": "0", "mlx-lm": "0"})
         if what == "prompt":
             other = type("Prompt", (), {"digest": "another"})
-            monkeypatch.setattr(f"{module}.load_prompt", lambda other=other: other)
+            monkeypatch.setattr(f"{module}.load_prompt", lambda _, other=other: other)
     assert trained() == trained(home=without_variants(smoke[0], tmp_path / "bare")) == 0
 
 
