@@ -10,6 +10,7 @@ from flows.selection import Selection
 from tasks.corpus.apart import check_examples
 from tasks.corpus.prepare import prepare_dataset
 from tasks.models.sources.available import availabilities, stored
+from tasks.runtime.builds import refuse_unusable_build
 from tasks.runtime.errors import SourceUnavailable
 from tasks.runtime.store import home
 from tasks.runtime.temporary import remove_all_abandoned
@@ -29,8 +30,10 @@ def check(selection: Selection) -> None:
     What killed sweeps left half-built is removed first.
 
     A sweep that can do a part of its work does that part. Raises BadInput for cases that cannot be
-    used, or SourceUnavailable if no base model of the selection is available.
+    used or for MLX as it is installed here, or SourceUnavailable if no base model of the selection
+    is available.
     """
+    refuse_unusable_build()
     remove_all_abandoned(home())
     grid = selection.grid
     check_examples(prepare_dataset(grid.data, home(), grid.evaluation_sets), [grid.prompt])

@@ -25,6 +25,7 @@ from flows.bench.training_table import print_summary, print_table
 from tasks.models.convert import has_random_weights
 from tasks.runtime.backend import backend
 from tasks.runtime.child import run_child
+from tasks.runtime.device import Device
 from tasks.runtime.errors import TriageError
 from tasks.runtime.store import home, write_atomic
 from tasks.spec import canonical_json
@@ -197,7 +198,7 @@ def _rows(report: dict[str, Any]) -> list[dict[str, Any]]:
             "versions": canonical_json(report["versions"]), "name": "train", "case": f"{what}, {engine['engine']}",
             "metric": metric, "value": value, "unit": _unit(metric),
             "n": len(engine["seconds"]) if "seconds_per_step" in metric or "_second" in metric else 1,
-            "note": "; ".join([f"BLAS {engine['device']['blas']}", *engine["notes"]]),
+            "note": "; ".join([Device(**engine["device"]).products, *engine["notes"]]),
         }
         for engine in report["engines"]
         for metric, value in engine["figures"].items()

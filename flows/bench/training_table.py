@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.report.names import RANDOM
+from tasks.runtime.device import Device
 
 Figures = dict[str, Any]
 ENOUGH = 5  # timed steps that a median should have
@@ -73,7 +74,7 @@ def print_table(console: Console, report: dict[str, Any]) -> None:
 
 def _remarks(report: dict[str, Any]) -> list[str]:
     lines = [
-        f"{engine['title']}: BLAS {engine['device']['blas']} ({engine['matmul_gflops']:.0f} GFLOP/s), "
+        f"{engine['title']}: {Device(**engine['device']).products} ({engine['matmul_gflops']:.0f} GFLOP/s), "
         + ", ".join(engine["notes"])
         for engine in report["engines"]
     ]

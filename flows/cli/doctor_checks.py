@@ -20,6 +20,7 @@ from flows.plan import estimated_bytes
 from flows.selection import select
 from tasks.models.sources.available import availabilities
 from tasks.runtime.backend import BACKENDS, is_intel_python, is_mac, processor, system_name
+from tasks.runtime.builds import build_finding
 from tasks.runtime.child import run_child
 from tasks.runtime.device import Device, cores, total_memory
 from tasks.runtime.findings import Finding
@@ -75,6 +76,12 @@ def _chip() -> str:
     command = ["sysctl", "-n", "machdep.cpu.brand_string"]
     answer = subprocess.run(command, capture_output=True, text=True)
     return answer.stdout.strip() or processor()
+
+
+def build() -> list[Finding]:
+    """The build of MLX and, for CUDA, the GPU and its driver."""
+    finding = build_finding()
+    return [] if finding is None else [finding]
 
 
 def memory() -> list[Finding]:
@@ -229,7 +236,12 @@ def warehouse() -> list[Finding]:
 
 
 # Speed is measured while nothing else runs. Most other checks wait for a network or a process.
-QUIET: dict[str, Check] = {"machine": machine, "memory": memory, "BLAS": computing}
+QUIET: dict[str, Check] = {
+    "machine": machine,
+    "build": build,
+    "memory": memory,
+    "BLAS": computing,
+}
 CONCURRENT: dict[str, Check] = {
     "versions": libraries,
     "bytecode": bytecode,

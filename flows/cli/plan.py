@@ -18,6 +18,7 @@ from tasks.corpus.checks.lengths import shared_tokens
 from tasks.corpus.prompts import load_prompt
 from tasks.models.convert import has_random_weights
 from tasks.models.sources.available import stored, unpinned
+from tasks.runtime.backend import backend
 from tasks.runtime.store import existing_home, home
 from tasks.spec import BaseModelSpec
 
@@ -72,4 +73,5 @@ def _summary(selection: Selection, cells: list[PlannedCell]) -> str:
     duration = clock(sum(cell.seconds for cell in cells))
     needed = f"{estimated_bytes(selection) / 1e9:.1f} GB of disk"
     free = f"{shutil.disk_usage(existing_home()).free / 1e9:.0f} GB free"
-    return f"{counts}: about {duration}, about {needed} ({free})."
+    mark = f" on {backend().name} (experimental)" if backend().experimental else ""
+    return f"{counts}: about {duration}{mark}, about {needed} ({free})."

@@ -34,7 +34,8 @@ class Backend:
     difference of float32 results that are equal but for the order of sums. `compared_with`: what
     benchmarks measure beside ours. `path_in_ids`: whether ids name the compute path: those of the
     first two backends are older than the choice. `wires_memory`: weights may be kept from being
-    paged out.
+    paged out. `own_memory`: the device has memory of its own, which bounds what fits.
+    `experimental`: nobody has run it yet, and whatever shows it says so.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Backend:
     compared_with: tuple[str, ...]
     path_in_ids: bool
     wires_memory: bool = False
+    own_memory: bool = False
     experimental: bool = False
 
     @property
@@ -110,6 +112,7 @@ CUDA = Backend(
     selftest_tolerance=1e-3,
     compared_with=("stock",),
     path_in_ids=True,
+    own_memory=True,
     experimental=True,
 )
 # The numbers of Metal's path without a Mac: for tests on tiny models, since MLX's quantised kernels
@@ -179,7 +182,7 @@ def is_intel_python() -> bool:
 
 def has_cuda() -> bool:
     """Whether MLX for CUDA is installed, and there is a card with a driver."""
-    return sys.platform == "linux" and NVIDIA_DEVICE.exists() and any(map(_version, CUDA_PACKAGES))
+    return is_linux() and NVIDIA_DEVICE.exists() and any(map(installed_version, CUDA_PACKAGES))
 
 
 def has_gpu() -> bool:
@@ -189,7 +192,12 @@ def has_gpu() -> bool:
 
 def can_fork() -> bool:
     """Whether a step's process may be forked from one that has imported what it needs."""
-    return sys.platform == "linux" and backend().forks
+    return is_linux() and backend().forks
+
+
+def is_linux() -> bool:
+    """Whether this is Linux, where MLX comes in builds (builds.py)."""
+    return sys.platform == "linux"
 
 
 def is_mac() -> bool:
@@ -220,7 +228,7 @@ def system_name() -> str:
 
 def versions() -> dict[str, str]:
     """Versions of the libraries that decide the numbers. BadInput where MLX is not installed."""
-    found = {name: _version(name) for name in ("mlx", "mlx-lm")}
+    found = {name: installed_version(name) for name in ("mlx", "mlx-lm")}
     installed = {name: version for name, version in found.items() if version is not None}
     if len(installed) < len(found):
         raise BadInput(
@@ -230,7 +238,8 @@ def versions() -> dict[str, str]:
     return installed
 
 
-def _version(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
+    """The version of an installed distribution, None where it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

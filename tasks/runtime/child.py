@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tasks.runtime import fork_server
+from tasks.runtime.builds import refuse_unusable_build
 from tasks.runtime.device import load_blas, resident_bytes, use_device
 from tasks.runtime.errors import (
     BY_EXIT_CODE,
@@ -87,9 +88,11 @@ def run_child(
 
     `folder` receives `spec.json` and `child.log` (everything that libraries print); `environment`
     is added to that of this process. Raises the typed error that the child reported, LostChild if a
-    signal killed it, or OutOfMemory if it was killed while it held 90 % of `memory_budget`.
+    signal killed it, or OutOfMemory if it was killed while it held 90 % of `memory_budget`; or
+    BadInput, before anything starts, where MLX cannot be loaded as it is installed.
     """
     refuse_if_stopping()
+    refuse_unusable_build()
     spec_path = folder / "spec.json"
     log = folder / "child.log"
     write_atomic(spec_path, json.dumps({"function": function, "args": args}, indent=1))

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.runtime.backend import BACKENDS, backend, has_gpu, is_mac, machine_name
+from tasks.runtime.builds import card_memory
 
 SLOW_GFLOPS = 20.0
 _BLAS_PATTERNS = (
@@ -64,8 +65,9 @@ class Device:
 
     @property
     def products(self) -> str:
-        """What multiplies its matrices: `BLAS libmkl_rt.so.2`, or `GPU`."""
-        return "GPU" if self.on_gpu else f"BLAS {self.blas}"
+        """What multiplies its matrices: `BLAS libmkl_rt.so.2`, `GPU`, or `GPU (experimental)`."""
+        mark = " (experimental)" if BACKENDS[self.backend].experimental else ""
+        return f"GPU{mark}" if self.on_gpu else f"BLAS {self.blas}"
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -208,15 +210,18 @@ def slow_blas_warning(device: Device) -> str | None:
 
 
 def total_memory(root: Path = Path("/")) -> int:
-    """Bytes that this process may use at most: of physical memory, or of its control groups (a
-    container) if less.
+    """Bytes that this process may use at most: of physical memory, of its control groups (a
+    container) if less, and of the GPU if that has memory of its own.
 
     `root`: the folder that holds /proc and /sys.
     """
     # Imported late: commands that only print results need no psutil.
     import psutil
 
-    return min([psutil.virtual_memory().total, *_control_group_limits(root)])
+    limits = [psutil.virtual_memory().total, *_control_group_limits(root)]
+    if backend().own_memory and (gpu := card_memory()):
+        limits.append(gpu)
+    return min(limits)
 
 
 def _control_group_limits(root: Path) -> list[int]:

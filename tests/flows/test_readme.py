@@ -33,6 +33,7 @@ EXCEPTIONS = {
     "python -m tasks.grids.grid_reference": "writes into the checkout; tests/test_grid_reference.py compares what it writes",
     "triage --install-completion": "writes into the configuration of the user's shell",
     "export PREFECT_API_URL": "sets a variable of the shell",
+    "export UV_NO_SYNC": "sets a variable of the shell",
     "cd study": "moves within the shell; the commands run in that folder",
 }
 # Only parsed here (with --help, which still refuses an unknown option), and the reason.

@@ -34,7 +34,7 @@ def on(monkeypatch, tmp_path):
         monkeypatch.setattr(sys, "platform", system)
         monkeypatch.setattr(platform, "machine", lambda: processor)
         monkeypatch.setattr(backends, "NVIDIA_DEVICE", tmp_path if cuda else tmp_path / "absent")
-        monkeypatch.setattr(backends, "_version", lambda package: "0.32.4" if cuda else None)
+        monkeypatch.setattr(backends, "installed_version", lambda package: "0.32.4" if cuda else None)
         monkeypatch.delenv("TRIAGE_BACKEND", raising=False)
         if requested is not None:
             monkeypatch.setenv("TRIAGE_BACKEND", requested)
@@ -148,11 +148,11 @@ def test_only_linux_without_a_gpu_forks(on):
 
 
 def test_where_mlx_is_missing_as_on_an_intel_mac_a_sentence_says_what_it_needs(monkeypatch):
-    monkeypatch.setattr(backends, "_version", lambda package: None)
+    monkeypatch.setattr(backends, "installed_version", lambda package: None)
     with pytest.raises(BadInput, match="a Mac with Apple Silicon and a Python built for it; `triage doctor`"):
         backends.versions()
 
 
 def test_a_gpu_is_never_called_a_blas():
     made = {name: Device(name, "packed", "bfloat16", "x", 9.0, 2, "m").products for name in BACKENDS}
-    assert made == {"cpu": "BLAS x", "metal": "GPU", "cuda": "GPU", "cpu-packed": "BLAS x"}
+    assert made == {"cpu": "BLAS x", "metal": "GPU", "cuda": "GPU (experimental)", "cpu-packed": "BLAS x"}
