@@ -116,6 +116,8 @@ def submit_experiments(selection: Selection) -> SubmittedSweep:
     for spec in selection.cells:
         chain = _submit_chain(spec, variants.of(spec))
         sweep.chains.append(chain)
+        # After the variant's first trained result: it is what people wait for.
+        variants.score_untuned(spec)
         if grid.evaluation_sets:
             sweep.extras.append(
                 _evaluation_sets(chain, [entry.name for entry in grid.evaluation_sets])
@@ -136,15 +138,20 @@ class _Variants:
         self.sources: dict[str, Step] = {}
         self.bases: dict[str, Step] = {}
         self.variants: dict[tuple[str, int], Step] = {}
+        self.scored_untuned: set[tuple[str, int]] = set()
 
     def of(self, spec: ExperimentSpec) -> Shared:
-        """The steps up to the variant of an experiment; a new variant is also scored untuned."""
+        """The steps up to the variant of an experiment."""
         model = spec.model
         if model.name not in self.bases:
             self.sources[model.name] = acquire.submit(model)
             self.bases[model.name] = convert.submit(model, self.sources[model.name])
         if (model.name, spec.bits) not in self.variants:
-            self._add_variant(model, spec.bits)
+            group_size = self.selection.grid.training.group_size
+            base = self.bases[model.name]
+            self.variants[model.name, spec.bits] = quantize.submit(
+                model, base, spec.bits, group_size
+            )
         return Shared(
             self.sweep.data,
             self.sources[model.name],
@@ -152,12 +159,18 @@ class _Variants:
             self.variants[model.name, spec.bits],
         )
 
-    def _add_variant(self, model: BaseModelSpec, bits: int) -> None:
-        base = self.bases[model.name]
-        variant: Step = quantize.submit(model, base, bits, self.selection.grid.training.group_size)
-        self.variants[model.name, bits] = variant
-        untuned = zero_shot.submit(model, bits, self.selection.grid, variant, self.sweep.data)
-        self.sweep.extras.append(Extra(f"zero-shot {model.name} {bits}bit", untuned))
+    def score_untuned(self, spec: ExperimentSpec) -> None:
+        """Submit the zero-shot baseline of an experiment's variant, once."""
+        model = spec.model
+        key = (model.name, spec.bits)
+        if key in self.scored_untuned:
+            return
+
+        self.scored_untuned.add(key)
+        untuned = zero_shot.submit(
+            model, spec.bits, self.selection.grid, self.variants[key], self.sweep.data
+        )
+        self.sweep.extras.append(Extra(f"zero-shot {model.name} {spec.bits}bit", untuned))
 
     def fidelities(self) -> Iterator[Extra]:
         """One step per base model, after its experiments: these have stored the prefix that it

@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -389,7 +389,10 @@ class EvaluationSet(Columns):
         return self
 
 
-def _add_up(value: dict[Label, float]) -> dict[Label, float]:
+SetName = Literal["train", "valid", "calibration", "test"]
+
+
+def _add_up(value: dict[Any, float]) -> dict[Any, float]:
     if abs(sum(value.values()) - 1) > 1e-6:
         raise ValueError(f"shares must add up to 1, not {sum(value.values()):g}")
     return value
@@ -403,6 +406,20 @@ Shares = Annotated[
 
 
 SetSize = Annotated[int, Field(ge=100, le=100_000)]
+
+
+def _every_set(value: dict[SetName, float]) -> dict[SetName, float]:
+    names: tuple[SetName, ...] = get_args(SetName)
+    if missing := [name for name in names if name not in value]:
+        raise ValueError(f"there is no share for {missing[0]}; it needs one for each of the four sets")
+    return value
+
+
+SetShares = Annotated[
+    dict[SetName, Annotated[float, Field(gt=0, lt=1)]],
+    AfterValidator(_every_set),
+    AfterValidator(_add_up),
+]
 
 
 class Data(Columns):
@@ -428,8 +445,13 @@ class Data(Columns):
         default=None,
         description="number of embedded cases in test, about the same problems (1,500 without it)",
     )
+    set_shares: SetShares | None = Field(
+        default=None,
+        description="share of each set where the project splits the cases, adding up to 1 (0.5, 0.1,"
+        " 0.2, 0.2 without it); the embedded cases are dealt by problem and do not use it",
+    )
     seed: int = Field(default=42, description="seed of the embedded cases and of the split")
-    limits: dict[Literal["train", "valid", "calibration", "test"], Annotated[int, Field(ge=3)]] = (
+    limits: dict[SetName, Annotated[int, Field(ge=3)]] = (
         Field(
             default_factory=dict, description="largest number of cases per set, stratified by label"
         )

@@ -69,6 +69,8 @@ class Source:
     def ingredients(self) -> dict[str, Any]:
         """What the digest of a dataset is computed from."""
         columns = self.columns.model_dump(mode="json", exclude_defaults=True)
+        if self.columns.source == "embedded":
+            columns.pop("set_shares", None)  # these cases are dealt by problem
         return {"columns": columns, "inputs": self.digests}
 
 
@@ -155,22 +157,28 @@ def _sets(data: Data, located: Located) -> Sets:
 
     sets = {name: read_set(paths, data) for name, paths in located.files.items()}
     if "all" in sets:
-        return split_cases(sets["all"], data.seed)
+        return split_cases(sets["all"], data.seed, split_shares(data))
 
     # In the order of SETS, not of the files.
-    sets.update(split_off(sets["train"], data.seed, sets))
+    sets.update(split_off(sets["train"], data, sets))
     return {name: sets[name] for name in SETS}
 
 
-def split_off(train: Sequence[Case], seed: int, given: Collection[str]) -> Sets:
+def split_shares(data: Data) -> dict[str, float]:
+    """The share of each set in one table that the project splits."""
+    return {name: (data.set_shares or SHARES)[name] for name in SETS}
+
+
+def split_off(train: Sequence[Case], data: Data, given: Collection[str]) -> Sets:
     """The sets into which the cases given as train are split: train, and what else is not given.
 
     `given`: names of the sets that are given.
     """
-    shares = {"train": SHARES["train"]}
-    shares |= {name: SHARES[name] for name in ("valid", "calibration") if name not in given}
+    of_all = split_shares(data)
+    shares = {"train": of_all["train"]}
+    shares |= {name: of_all[name] for name in ("valid", "calibration") if name not in given}
     total = sum(shares.values())
-    return split_cases(train, seed, {name: share / total for name, share in shares.items()})
+    return split_cases(train, data.seed, {name: share / total for name, share in shares.items()})
 
 
 def _learned(sets: Sets, located: Located) -> Sets:
@@ -248,7 +256,7 @@ def _split_rule(data: Data, located: Located) -> str:
 
     rule = f"seed {data.seed}; groups and near copies stay together, label shares are kept"
     if "all" in located.files:
-        parts = ", ".join(f"{name} {share:.0%}" for name, share in SHARES.items())
+        parts = ", ".join(f"{name} {share:.0%}" for name, share in split_shares(data).items())
         count = len(located.files["all"])
         table = "One table," if count == 1 else f"{count} files, read as one table,"
         return f"{table} split by us into {parts} ({rule})."

@@ -13,7 +13,7 @@ import pytest
 from tasks.corpus import prepare
 from tasks.corpus.case import SETS, Case, from_json, to_json
 from tasks.corpus.checks.report import check_data
-from tasks.corpus.prepare import prepare_dataset
+from tasks.corpus.prepare import Source, prepare_dataset
 from tasks.corpus.vignettes.stored_facts import FACTS, Derivation, derive_again
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import file_digest, read_manifest, verify
@@ -120,6 +120,38 @@ def test_a_folder_keeps_its_sets_and_missing_ones_come_from_train(tmp_path: Path
     assert all(groups) and sum(len(g) for g in groups) == 30
     (source / "valid.csv").write_text("text,label\nv1,ED\nv2,GP\nv3,HOME\n")
     assert [c.text for c in lines(prepare_dataset(Data(source=str(source)), tmp_path), "valid")] == ["v1", "v2", "v3"]
+
+
+def test_shares_of_the_sets_are_a_setting_and_embedded_cases_do_not_use_it(tmp_path: Path) -> None:
+    source = tmp_path / "given"
+    source.mkdir()
+    write(source / "train.jsonl", 0, 200)
+    write(source / "test.jsonl", 500, 30)
+    shares = {"train": 0.72, "valid": 0.08, "calibration": 0.1, "test": 0.1}
+    folder = prepare_dataset(Data(source=str(source), set_shares=shares), tmp_path)
+    sizes = [len(lines(folder, name)) for name in SETS]
+    assert sizes == pytest.approx([160, 18, 22, 30], abs=2)  # 0.8, 0.089, 0.111 of 200, label by label
+
+    table = tmp_path / "table.jsonl"
+    write(table, 0, 200)
+    folder = prepare_dataset(Data(source=str(table), set_shares=shares), tmp_path)
+    assert [len(lines(folder, name)) for name in SETS] == pytest.approx([144, 16, 20, 20], abs=4)
+    assert "train 72%, valid 8%, calibration 10%, test 10%" in (folder / "card.md").read_text()
+
+    assert Source.of(Data(set_shares=shares)).ingredients == Source.of(Data()).ingredients
+
+
+@pytest.mark.parametrize(
+    ("shares", "sentence"),
+    [
+        ({"train": 0.8, "valid": 0.1, "test": 0.1}, "there is no share for calibration"),
+        ({"train": 0.8, "valid": 0.1, "calibration": 0.1, "test": 0.1}, "shares must add up to 1, not 1.1"),
+        ({"train": 1.0, "valid": 0.1, "calibration": 0.1, "test": -0.2}, "less than 1"),
+    ],
+)
+def test_shares_that_leave_a_set_out_or_do_not_add_up_are_refused(shares: dict[str, float], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        Data.model_validate({"set_shares": shares})
 
 
 def parts(root: Path, *shards: str) -> Path:

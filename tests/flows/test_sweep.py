@@ -75,6 +75,15 @@ def test_each_experiment_is_a_chain_so_that_results_land_one_by_one(smoke):
     assert names == ["train", "land"] * 8
 
 
+def test_an_untuned_model_is_scored_after_the_first_trained_result_of_its_variant(smoke):
+    """Untuned models are scored on every case, which is long on a slow machine."""
+    rows = smoke[0].prefect(
+        "SELECT name FROM task_run WHERE name LIKE 'land%' OR name LIKE 'zero%' ORDER BY start_time"
+    )
+    steps = [name.split()[0] for (name,) in rows]
+    assert steps == ["land", "zero-shot", "land"] * 4
+
+
 def test_leaderboard_and_comparison_are_prefect_artifacts(smoke):
     place, _ = smoke
     keys = {key for (key,) in place.prefect("SELECT key FROM artifact")}

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from tasks.corpus.card import best_bound
 from tasks.corpus.case import SETS, Case, text_digest
 from tasks.corpus.checks.tally import Tally
-from tasks.corpus.prepare import check_filled, check_labels, split_off
-from tasks.corpus.splits import SHARES, check_copies, quotas, split_cases
+from tasks.corpus.prepare import check_filled, check_labels, split_off, split_shares
+from tasks.corpus.splits import check_copies, quotas, split_cases
 from tasks.runtime.errors import BadInput
 from tasks.runtime.findings import Finding
 from tasks.spec import LABELS, Data
@@ -35,8 +35,8 @@ def try_split(rows: Tally, data: Data) -> Split | None:
         unique.setdefault(text_digest(case.text), case)
 
     if rows.is_split_by_us:
-        return split_cases(list(unique.values()), data.seed)
-    return split_off(list(unique.values()), data.seed, rows.sets)
+        return split_cases(list(unique.values()), data.seed, split_shares(data))
+    return split_off(list(unique.values()), data, rows.sets)
 
 
 def split_finding(split: Split | None, data: Data) -> Finding:
@@ -60,7 +60,13 @@ def split_finding(split: Split | None, data: Data) -> Finding:
     except BadInput as error:
         return Finding(name, "error", "cannot be trained on", str(error).removesuffix("."))
 
-    return Finding(name, "ok", "every set has cases")
+    return Finding(name, "ok", _sizes(split))
+
+
+def _sizes(split: Split) -> str:
+    """How many cases each set gets, and how many of them are emergencies."""
+    counts = {name: Counter(case.label for case in cases) for name, cases in split.items()}
+    return ", ".join(f"{name} {n.total():,} ({n['ED']:,} ED)" for name, n in counts.items())
 
 
 def certifiable_recall(
@@ -76,7 +82,7 @@ def certifiable_recall(
         ed_cases[f"test{_limit_note(limit, labels['test'])}"] = _ed_within(labels["test"], limit)
 
     if "all" in labels:
-        test = _label_counts(split["test"]) if split else _estimated_test(labels["all"])
+        test = _label_counts(split["test"]) if split else _estimated_test(labels["all"], data)
         about = "" if split else " (about)"
         ed_cases["all rows as an evaluation set"] = labels["all"][0]
         ed_cases[f"our test set{about}{_limit_note(limit, test)}"] = _ed_within(test, limit)
@@ -100,8 +106,9 @@ def _limit_note(limit: int | None, labels: LabelCounts) -> str:
     return f" (limited to {limit})" if limit is not None and limit < sum(labels) else ""
 
 
-def _estimated_test(labels: LabelCounts) -> list[int]:
-    return [round(count * SHARES["test"]) for count in labels]
+def _estimated_test(labels: LabelCounts, data: Data) -> list[int]:
+    share = split_shares(data)["test"]
+    return [round(count * share) for count in labels]
 
 
 def _label_counts(cases: Sequence[Case]) -> list[int]:
