@@ -26,7 +26,7 @@ from tasks.runtime.child import stop_children
 from tasks.runtime.errors import BadInput, TriageError, disk_full, is_disk_full
 from tasks.runtime.events import ExperimentFailed, ExperimentLanded, ExtraFinished, StepWarning
 from tasks.runtime.store import home
-from tasks.spec import BaseModelSpec, ExperimentSpec
+from tasks.spec import ExperimentSpec
 from tasks.train import train
 from warehouse.connect import warehouse_path
 

@@ -411,7 +411,9 @@ SetSize = Annotated[int, Field(ge=100, le=100_000)]
 def _every_set(value: dict[SetName, float]) -> dict[SetName, float]:
     names: tuple[SetName, ...] = get_args(SetName)
     if missing := [name for name in names if name not in value]:
-        raise ValueError(f"there is no share for {missing[0]}; it needs one for each of the four sets")
+        raise ValueError(
+            f"there is no share for {missing[0]}; it needs one for each of the four sets"
+        )
     return value
 
 
@@ -451,10 +453,8 @@ class Data(Columns):
         " 0.2, 0.2 without it); the embedded cases are dealt by problem and do not use it",
     )
     seed: int = Field(default=42, description="seed of the embedded cases and of the split")
-    limits: dict[SetName, Annotated[int, Field(ge=3)]] = (
-        Field(
-            default_factory=dict, description="largest number of cases per set, stratified by label"
-        )
+    limits: dict[SetName, Annotated[int, Field(ge=3)]] = Field(
+        default_factory=dict, description="largest number of cases per set, stratified by label"
     )
 
     @property
