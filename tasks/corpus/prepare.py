@@ -166,7 +166,8 @@ def _sets(data: Data, located: Located) -> Sets:
 
 def split_shares(data: Data) -> dict[str, float]:
     """The share of each set in one table that the project splits."""
-    return {name: (data.set_shares or SHARES)[name] for name in SETS}
+    shares: Mapping[str, float] = {**(data.set_shares or SHARES)}
+    return {name: shares[name] for name in SETS}
 
 
 def split_off(train: Sequence[Case], data: Data, given: Collection[str]) -> Sets:
