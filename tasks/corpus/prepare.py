@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from tasks.corpus.apart import check_apart
 from tasks.corpus.card import data_card
@@ -31,7 +31,7 @@ from tasks.corpus.vignettes.reader_check import FILE as READER_CHECK
 from tasks.corpus.vignettes.stored_facts import FACTS, write_facts
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import build_folder, file_digest
-from tasks.spec import LABELS, Columns, Data, EvaluationSet, short_digest
+from tasks.spec import LABELS, Columns, Data, EvaluationSet, SetName, short_digest
 
 PREPARE_VERSION = 4
 CARD = "card.md"
@@ -166,8 +166,9 @@ def _sets(data: Data, located: Located) -> Sets:
 
 def split_shares(data: Data) -> dict[str, float]:
     """The share of each set in one table that the project splits."""
-    shares: Mapping[str, float] = {**(data.set_shares or SHARES)}
-    return {name: shares[name] for name in SETS}
+    if data.set_shares is None:
+        return SHARES
+    return {str(name): data.set_shares[name] for name in get_args(SetName)}
 
 
 def split_off(train: Sequence[Case], data: Data, given: Collection[str]) -> Sets:
