@@ -452,6 +452,11 @@ class Data(Columns):
         description="share of each set where the project splits the cases, adding up to 1 (0.5, 0.1,"
         " 0.2, 0.2 without it); the embedded cases are dealt by problem and do not use it",
     )
+    contrast_share: Annotated[float, Field(ge=0, le=0.5), OMITTED_AT_DEFAULT] = Field(
+        default=0.0,
+        description="share of contrast cases in embedded train and valid: pairs that teach what takes"
+        " an alarm back (negated, somebody else's, figures of speech) and when it stands",
+    )
     seed: int = Field(default=42, description="seed of the embedded cases and of the split")
     limits: dict[SetName, Annotated[int, Field(ge=3)]] = Field(
         default_factory=dict, description="largest number of cases per set, stratified by label"
@@ -474,6 +479,11 @@ class Data(Columns):
             raise ValueError(
                 f"{' and '.join(keys)} {'is' if len(keys) == 1 else 'are'} for source = 'embedded' "
                 "only; other cases keep theirs"
+            )
+        if self.contrast_share and self.source != "embedded":
+            raise ValueError(
+                "contrast_share is for source = 'embedded' only; the generator cannot write contrast"
+                " cases about other sources"
             )
         return self
 

@@ -19,15 +19,12 @@ from tasks.corpus.reading.sources import Located, check_settings, locate
 from tasks.corpus.reading.tables import check_readable
 from tasks.corpus.splits import SHARES, check_sets, limited, split_cases
 from tasks.corpus.vignettes.adversarial import adversarial_cases, adversarial_records
-from tasks.corpus.vignettes.generator import (
-    GENERATOR_VERSION,
-    Record,
-    embedded_records,
-    embedded_sets,
-    share_key,
-)
+from tasks.corpus.vignettes.contrast.bank import bank_digest
+from tasks.corpus.vignettes.contrast.cases import CONTRAST_VERSION
+from tasks.corpus.vignettes.generator import GENERATOR_VERSION, Record
 from tasks.corpus.vignettes.knowledge_base import knowledge_digest
 from tasks.corpus.vignettes.reader_check import FILE as READER_CHECK
+from tasks.corpus.vignettes.sets import records_of, sets_of
 from tasks.corpus.vignettes.stored_facts import FACTS, write_facts
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import build_folder, file_digest
@@ -56,7 +53,7 @@ class Source:
         """Locate the source and digest it. Raises BadInput, or SourceUnavailable for the Hub."""
         check_settings(columns)
         if columns.source == "embedded":
-            return cls(columns, Located("embedded", {}), _generator_digests())
+            return cls(columns, Located("embedded", {}), _generator_digests(columns))
 
         located = locate(columns.source, columns)
         files = located.files
@@ -74,12 +71,15 @@ class Source:
         return {"columns": columns, "inputs": self.digests}
 
 
-def _generator_digests() -> dict[str, Digest]:
-    return {
+def _generator_digests(columns: Data | EvaluationSet) -> dict[str, Digest]:
+    digests: dict[str, Digest] = {
         "knowledge": knowledge_digest(),
         "generator": GENERATOR_VERSION,
         "reader_check": file_digest(READER_CHECK),
     }
+    if isinstance(columns, Data) and columns.contrast_share:
+        digests |= {"contrast": CONTRAST_VERSION, "contrast_words": bank_digest("teaching")}
+    return digests
 
 
 def _file_digests(files: Files) -> dict[str, Digest]:
@@ -153,7 +153,7 @@ def _limited_sets(data: Data, located: Located) -> tuple[Sets, Sets]:
 def _sets(data: Data, located: Located) -> Sets:
     """The four sets before any limit: embedded, given, or one table that is split."""
     if data.source == "embedded":
-        return embedded_sets(data.seed, data.shares, data.sizes)
+        return sets_of(data)
 
     sets = {name: read_set(paths, data) for name, paths in located.files.items()}
     if "all" in sets:
@@ -233,7 +233,7 @@ def _write_facts(data: Data, sources: Sequence[Source], sets: Sets, folder: Path
     """Write the facts behind every embedded case that was written."""
     records: list[Record] = []
     if data.source == "embedded":
-        records += embedded_records(data.seed, share_key(data.shares), data.sizes)
+        records += records_of(data)
     if any(source.columns.source == "embedded" for source in sources[1:]):
         records += adversarial_records(data.seed)
     if not records:

@@ -20,7 +20,7 @@ from tasks.corpus.reading.readers import no_cases, numbered_cases
 from tasks.corpus.reading.sources import check_settings, locate
 from tasks.corpus.reading.tables import place_prefix
 from tasks.corpus.vignettes.adversarial import adversarial_cases
-from tasks.corpus.vignettes.generator import embedded_sets
+from tasks.corpus.vignettes.sets import sets_of
 from tasks.spec import LABELS, Columns, Data, EvaluationSet
 
 # Cases of a table or train set up to which they are kept whole, so that the split can be tried.
@@ -139,7 +139,7 @@ def tally(data: Data, evaluation_sets: Iterable[EvaluationSet] = ()) -> Tally:
 
 def _entries(data: Data, evaluation_sets: Iterable[EvaluationSet]) -> Iterator[Entry]:
     if data.source == "embedded":
-        for name, cases in embedded_sets(data.seed, data.shares, data.sizes).items():
+        for name, cases in sets_of(data).items():
             yield from _embedded(name, cases)
     else:
         for name, paths in locate(data.source, data).files.items():

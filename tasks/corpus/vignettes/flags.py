@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 
-from tasks.corpus.vignettes.knowledge_base import Fact, General, Problem, general, phrases
+from tasks.corpus.vignettes.knowledge_base import Fact, Kind, Problem, phrases
 from tasks.corpus.vignettes.label_rules import Facts
 
 GENERAL_SHARE = {"red": 0.2, "amber": 0.22, "mild": 1.0}
@@ -68,6 +68,12 @@ def draw_denials(
     return tuple(dict.fromkeys(names))
 
 
+def absent_red_flags(problem: Problem, facts: Facts) -> list[str]:
+    """Every red flag, own or general, of which a text may say that it is absent."""
+    flags = {**_problem_facts(problem, "red", facts), **_general_facts(problem, "red", facts)}
+    return _deniable(problem, facts, flags)
+
+
 def draw_reassurance(
     form: str, share: float, problem: Problem, facts: Facts, rng: random.Random
 ) -> list[str]:
@@ -83,8 +89,8 @@ def draw_reassurance(
         return []
 
     clauses = [clause for fact in _present(problem, facts) for clause in (fact.note, *fact.say)]
-    mentioned = _stems((problem.note, *problem.complaint, *clauses))
-    fitting = [words for words in phrases()["reassure"][form] if not _stems((words,)) & mentioned]
+    mentioned = stems((problem.note, *problem.complaint, *clauses))
+    fitting = [words for words in phrases()["reassure"][form] if not stems((words,)) & mentioned]
     return [rng.choice(fitting)] if fitting else []
 
 
@@ -115,7 +121,7 @@ def _explanation(problem: Problem, facts: Facts, rng: random.Random) -> list[str
 
 
 def _draw_names(
-    problem: Problem, kind: str, count: int, facts: Facts, rng: random.Random
+    problem: Problem, kind: Kind, count: int, facts: Facts, rng: random.Random
 ) -> list[str]:
     """Names of facts of a kind, mostly the problem's own; never two about the same thing."""
     names: list[str] = []
@@ -138,27 +144,23 @@ def _is_redundant(amber: Fact, red: Fact) -> bool:
     return amber.temp is not None or _overlap(red, amber)
 
 
-def _facts_of_kind(holder: Problem | General, kind: str) -> NamedFacts:
-    return {"red": holder.red, "amber": holder.amber, "mild": holder.mild}[kind]
-
-
-def _problem_facts(problem: Problem, kind: str, facts: Facts) -> NamedFacts:
+def _problem_facts(problem: Problem, kind: Kind, facts: Facts) -> NamedFacts:
     """The problem's own facts of a kind, for a person of this age and sex."""
-    candidates = _facts_of_kind(problem, kind)
+    candidates = {"red": problem.red, "amber": problem.amber, "mild": problem.mild}[kind]
     return {name: fact for name, fact in candidates.items() if _suits_person(fact, facts)}
 
 
-def _general_facts(problem: Problem, kind: str, facts: Facts) -> NamedFacts:
+def _general_facts(problem: Problem, kind: Kind, facts: Facts) -> NamedFacts:
     """General facts of a kind that do not repeat the complaint itself."""
-    complaint = _stems((problem.note, *problem.complaint))
+    complaint = stems((problem.note, *problem.complaint))
     return {
         name: fact
-        for name, fact in _facts_of_kind(general(), kind).items()
+        for name, fact in problem.general_facts(kind).items()
         if _suits_person(fact, facts)
         and name not in problem.without
         and not (problem.event and fact.ongoing)
         and not (problem.temp == "febrile" and fact.temp)
-        and not complaint & _stems((fact.note, *fact.say))
+        and not complaint & stems((fact.note, *fact.say))
     }
 
 
@@ -193,11 +195,11 @@ def _present(problem: Problem, facts: Facts) -> list[Fact]:
 
 def _overlap(denied: Fact, present: Fact) -> bool:
     """Whether the denial of one fact shares a word with the statement of another."""
-    return bool(_stems((denied.note, *denied.deny)) & _stems((present.note, *present.say)))
+    return bool(stems((denied.note, *denied.deny)) & stems((present.note, *present.say)))
 
 
 @cache
-def _stems(texts: tuple[str, ...]) -> frozenset[str]:
+def stems(texts: tuple[str, ...]) -> frozenset[str]:
     """Stems of the content words; five letters show that two facts speak of the same thing."""
     return frozenset(
         word[:5]

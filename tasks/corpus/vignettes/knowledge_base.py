@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tomllib
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -33,6 +34,8 @@ PLAINLY_LONGER = 1.5  # times the natural course, so that a reader notices it to
 FEVER = 38.0  # degrees Celsius
 FEVER_WORDS = re.compile(r"fever|temperature|burning hot|chills")
 Phrases = dict[str, dict[str, list[str]]]
+Kind = Literal["red", "amber", "mild"]
+KINDS: tuple[Kind, ...] = ("red", "amber", "mild")
 
 
 class Fact(Strict):
@@ -153,12 +156,19 @@ class Problem(Strict):
         ranges = [BAND_YEARS[band], self.years, *context_years]
         return max(low for low, _ in ranges), min(high for _, high in ranges)
 
+    def general_facts(self, kind: Kind) -> Mapping[str, Fact]:
+        """The facts of a kind that can join any problem, in the words that they have here."""
+        return {"red": general().red, "amber": general().amber, "mild": general().mild}[kind]
+
     def fact(self, name: str) -> Fact:
         """One of the problem's own facts, or a general one. Raises KeyError for an unknown name."""
-        for holder in (self, general()):
-            for facts in (holder.red, holder.amber, holder.mild):
-                if name in facts:
-                    return facts[name]
+        for own in (self.red, self.amber, self.mild):
+            if name in own:
+                return own[name]
+
+        for kind in KINDS:
+            if name in self.general_facts(kind):
+                return self.general_facts(kind)[name]
         raise KeyError(f"{self.id} has no fact {name}")
 
 

@@ -55,7 +55,11 @@ class Vitals:
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything that is true in one case; `denied` are flags that the text says are absent."""
+    """Everything that is true in one case.
+
+    `denied` are flags that the text says are absent; `elsewhere` those of which it speaks otherwise
+    (somebody else's, long over, only imagined). No rule looks at either.
+    """
 
     problem: str
     age: float
@@ -70,6 +74,7 @@ class Facts:
     trend: str | None = None
     severity: str | None = None
     vitals: Vitals = Vitals()
+    elsewhere: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Never the label or the rule.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from tasks.corpus.vignettes.flags import draw_reassurance
@@ -50,7 +50,7 @@ class Style:
     `mood` is the tone of the framing, `lay` prefers the last, most pictorial wording of a fact.
 
     `asides` are clauses that are no facts; `listed` names absent flags in one list, in the very
-    words of the flags.
+    words of the flags, and `list_form` says so of {flags}.
     """
 
     voice: str
@@ -59,6 +59,7 @@ class Style:
     lay: bool = False
     listed: bool = False
     asides: tuple[str, ...] = ()
+    list_form: str = "none of these: {flags}"
 
 
 def band_of(age: float) -> str:
@@ -78,6 +79,14 @@ def draw_style(problem: Problem, facts: Facts, rng: random.Random) -> Style:
     voice = rng.choices(list(weights), list(weights.values()))[0]
     mood = rng.choices(("plain", "calm", "alarm"), (0.5, 0.25, 0.25))[0]
     return Style(voice, rng.choice(("british", "american")), mood)
+
+
+def told_by_no_nurse(style: Style, age: float, rng: random.Random) -> Style:
+    """The style in a voice with tone and pictures: a nurse's note has neither."""
+    if style.voice != "nurse":
+        return style
+    relative = "carer" if age >= 18 else "parent"
+    return replace(style, voice=rng.choice(("terse", relative)))
 
 
 def render(problem: Problem, facts: Facts, style: Style, rng: random.Random) -> str:
@@ -161,7 +170,7 @@ def _denials(problem: Problem, facts: Facts, style: Style, rng: random.Random) -
     others = [rng.choice(fact.deny) for fact in absent if not fact.listable]
 
     if style.listed and nouns:
-        return [f"none of these: {listed(nouns, 'or')}", *others]
+        return [style.list_form.format(flags=listed(nouns, "or")), *others]
     if len(nouns) < 2 or rng.random() < 0.5:
         return [rng.choice(fact.deny) for fact in absent]
     lead = rng.choice(("there is no ", "[I] [have] had no ", "no "))

@@ -1,0 +1,108 @@
+"""Wordings of the contrast cases and of the second adversarial set, in TOML beside this file.
+
+They are no part of the knowledge base, whose bytes are in the digest of every embedded dataset.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, PrivateAttr
+
+from tasks.corpus.vignettes.knowledge_base import Fact, Kind, Problem, general
+from tasks.spec import Strict
+
+FOLDER = Path(__file__).parent
+EVERY = 4  # of each list one entry in so many is for valid
+Words = tuple[str, ...]
+Learner = Literal["train", "valid"]
+
+
+class FlagWords(Strict):
+    """A general red flag in other words: see `Fact`; `other` tells it of somebody else."""
+
+    note: Words = Field(min_length=1)
+    say: Words = ()
+    deny: Words = Field(min_length=1)
+    other: Words = ()
+
+
+class Frame(Strict):
+    """Wordings around the facts; those of a kind that a set lacks are empty."""
+
+    lists: Words = Field(min_length=1)
+    others: Words = ()
+    past: Words = ()
+    imagined: Words = ()
+    figures: Words = ()
+    fear: Words = Field(min_length=1)
+    ease: Words = Field(min_length=1)
+
+
+class Bank(Strict):
+    """The general red flags by name, and the frames around them."""
+
+    flag: dict[str, FlagWords]
+    frame: Frame
+
+
+class RewordedProblem(Problem):
+    """A problem whose general red flags are told in the words of a bank; it has no other general
+    facts, since a bank has no words for them."""
+
+    _flags: Mapping[str, Fact] = PrivateAttr(default_factory=dict)
+
+    def general_facts(self, kind: Kind) -> Mapping[str, Fact]:
+        return self._flags if kind == "red" else {}
+
+
+def reworded(problem: Problem, bank: Bank, rng: random.Random) -> RewordedProblem:
+    """The problem in the words of a bank; of the names of a flag one is drawn."""
+    copy = RewordedProblem.model_construct(**dict(problem))
+    copy._flags = {
+        name: _fact(general().red[name], words, rng.choice(words.note))
+        for name, words in bank.flag.items()
+    }
+    return copy
+
+
+def _fact(fact: Fact, words: FlagWords, note: str) -> Fact:
+    say = words.say or fact.say
+    return fact.model_copy(update={"note": note, "say": say, "deny": words.deny})
+
+
+@cache
+def read_bank(name: str) -> Bank:
+    """A bank by the name of its file."""
+    text = (FOLDER / f"{name}.toml").read_text(encoding="utf-8")
+    return Bank.model_validate(tomllib.loads(text))
+
+
+@cache
+def teaching_bank(learner: Learner) -> Bank:
+    """The part of the teaching bank for a set: no wording is in both."""
+    bank = read_bank("teaching").model_dump()
+    return Bank.model_validate(_part(bank, learner))
+
+
+def _part(entry: object, learner: Learner) -> object:
+    if isinstance(entry, dict):
+        return {key: _part(value, learner) for key, value in entry.items()}
+    assert isinstance(entry, tuple)
+    return tuple(
+        words
+        for number, words in enumerate(entry, start=1)
+        if (number % EVERY == 0) == (learner == "valid")
+    )
+
+
+@cache
+def bank_digest(name: str) -> str:
+    """SHA-256 of a bank's file."""
+    return hashlib.sha256((FOLDER / f"{name}.toml").read_bytes()).hexdigest()
