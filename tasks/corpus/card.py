@@ -5,7 +5,7 @@ Its text is part of the digest of every dataset, and so stays as it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tasks.corpus.embedded_card import embedded_card
 from tasks.corpus.manifest import Dataset, SetEntry
@@ -30,8 +30,11 @@ project checked their form, not their truth.
 """
 
 
-def data_card(dataset: Dataset) -> str:
-    """The data card of a dataset, as Markdown."""
+def data_card(dataset: Dataset, sections: Sequence[str] = ()) -> str:
+    """The data card of a dataset, as Markdown.
+
+    `sections`: on what only some datasets hold.
+    """
     lines = [
         f"# Data card: {dataset.source}",
         "",
@@ -40,6 +43,7 @@ def data_card(dataset: Dataset) -> str:
         _certifiable(dataset.sets["test"]),
         "",
         embedded_card() if dataset.is_embedded else _own_card(dataset),
+        *(f"{section}\n" for section in sections),
         *_evaluation_sets(dataset.sets),
         "",
         f"Split and draws: seed {dataset.seed}. Research software, not a medical device.",

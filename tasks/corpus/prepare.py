@@ -12,6 +12,7 @@ from typing import Any, get_args
 from tasks.corpus.apart import check_apart
 from tasks.corpus.card import data_card
 from tasks.corpus.case import SETS, Case, to_json
+from tasks.corpus.contrast_card import contrast_card
 from tasks.corpus.manifest import Dataset, SetEntry
 from tasks.corpus.reading.readers import read_set
 from tasks.corpus.reading.set_files import Files
@@ -128,10 +129,16 @@ def _build(data: Data, sources: Sequence[Source], folder: Path) -> dict[str, Any
         split=_split_rule(data, located),
         has_groups=any(entries[name].has_groups for name in SETS),
     )
-    (folder / CARD).write_text(data_card(dataset), encoding="utf-8")
+    card = data_card(dataset, _further_sections(data, written))
+    (folder / CARD).write_text(card, encoding="utf-8")
 
     # The revision stands under `origin`, with the commit that it means.
     return dataset.model_dump(mode="json", exclude={"columns": {"revision"}})
+
+
+def _further_sections(data: Data, sets: Sets) -> list[str]:
+    """The sections of the card on what not every dataset holds."""
+    return [contrast_card(sets)] if data.contrast_share else []
 
 
 def _limited_sets(data: Data, located: Located) -> tuple[Sets, Sets]:

@@ -46,6 +46,7 @@ def test_the_card_of_the_embedded_cases_lists_every_source(tmp_path: Path) -> No
         describe_check(check, True).split(" That")[0].split("\n")[0] in card for check in reader_checks()
     )
     assert describe_check(reader_check()) in card and "facts.jsonl" in card
+    assert "ontrast" not in card
     worsening = sum(problem.worse_decides for problem in problems().values())
     assert f"or at any age in the {worsening} problems" in card and "medicine holds down (ED)" in " ".join(card.split())
 

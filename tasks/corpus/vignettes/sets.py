@@ -37,7 +37,10 @@ def records_of(data: Data) -> tuple[Record, ...]:
     return tuple(
         record
         for name in SIZES
-        for record in (*(usual_one for usual_one in usual if usual_one.set == name), *added.get(name, ()))
+        for record in (
+            *(usual_one for usual_one in usual if usual_one.set == name),
+            *added.get(name, ()),
+        )
     )
 
 

@@ -9,7 +9,7 @@ import hashlib
 import random
 import tomllib
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -51,6 +51,14 @@ class Bank(Strict):
     flag: dict[str, FlagWords]
     frame: Frame
 
+    @cached_property
+    def facts(self) -> dict[str, tuple[Fact, ...]]:
+        """The general red flags in these words, one fact for each of their names."""
+        return {
+            name: tuple(_fact(general().red[name], words, note) for note in words.note)
+            for name, words in self.flag.items()
+        }
+
 
 class RewordedProblem(Problem):
     """A problem whose general red flags are told in the words of a bank; it has no other general
@@ -65,10 +73,7 @@ class RewordedProblem(Problem):
 def reworded(problem: Problem, bank: Bank, rng: random.Random) -> RewordedProblem:
     """The problem in the words of a bank; of the names of a flag one is drawn."""
     copy = RewordedProblem.model_construct(**dict(problem))
-    copy._flags = {
-        name: _fact(general().red[name], words, rng.choice(words.note))
-        for name, words in bank.flag.items()
-    }
+    copy._flags = {name: rng.choice(facts) for name, facts in bank.facts.items()}
     return copy
 
 
