@@ -27,7 +27,9 @@ def records_of(data: Data) -> tuple[Record, ...]:
 
     size = data.train_cases or SIZES["train"]
     contrasts = round(size * share)
-    usual = embedded_records(data.seed, share_key(data.shares), data.sizes | {"train": size - contrasts})
+    usual = embedded_records(
+        data.seed, share_key(data.shares), data.sizes | {"train": size - contrasts}
+    )
     label_shares = share_key(data.shares) or tuple(SHARES[label] for label in LABELS)
     in_valid = round(SIZES["valid"] * share / (1 - share))
     added = {
