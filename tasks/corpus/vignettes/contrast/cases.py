@@ -90,8 +90,9 @@ def contrast_records(
         turn, place = divmod(number, len(about))
         problem = about[place]
         kind = KINDS[(place + turn) % len(KINDS)]
-        labels: list[Label] = ["ED"] if number < counts["ED"] else []
-        labels += others[number : number + 1]
+        labels = others[number : number + 1]
+        if number < counts["ED"]:
+            labels.insert(0, "ED")
         records += _pair(problem, kind, labels, f"{learner}-contrast-{number + 1:04d}", seed, texts)
 
     return tuple(records)
