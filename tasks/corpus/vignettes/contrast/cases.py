@@ -76,7 +76,7 @@ def contrast_records(
     """
     rng = random.Random(f"contrast-plan-{learner}-{seed}")
     counts = label_counts(count, dict(zip(LABELS, shares, strict=True)))
-    others = [label for label in LABELS if label != "ED" for _ in range(counts[label])]
+    others: list[Label] = [label for label in LABELS if label != "ED" for _ in range(counts[label])]
     rng.shuffle(others)
 
     set_of_problem = assign_sets(seed)
