@@ -72,7 +72,7 @@ def select(
 
     if narrowing.models:
         settings = settings.model_copy(update={"models": tuple(dict.fromkeys(narrowing.models))})
-    _refuse_misfits(settings, base_models)
+    refuse_misfits_of(settings, base_models)
 
     cells = [
         spec
@@ -106,7 +106,7 @@ def _refuse_absent(
             raise BadInput(f"The grid {grid.name} has no {kind} {value}; it has {names}.")
 
 
-def _refuse_misfits(grid: Grid, base_models: dict[str, BaseModelSpec]) -> None:
+def refuse_misfits_of(grid: Grid, base_models: dict[str, BaseModelSpec]) -> None:
     """Refuse, before any download, settings that do not fit a model whose shape is known."""
     defined_by_grid = {model.name for model in grid.base_models}
     for name in grid.models:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _one_at_a_time = threading.Lock()
-Kind = Literal["training", "evaluation", "variant", "benchmark", "fidelity"]
+Kind = Literal["training", "evaluation", "variant", "benchmark", "fidelity", "search"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ FACTS: dict[Kind, Fact] = {
     "variant": Fact("variant_id", ("variant",)),
     "benchmark": Fact("run_id", ("benchmark",)),
     "fidelity": Fact("fidelity_id", ("fidelity",)),
+    "search": Fact("search_id", ("trial",)),
 }
 
 

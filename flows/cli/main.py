@@ -13,6 +13,7 @@ from flows.cli.data import data
 from flows.cli.doctor import doctor
 from flows.cli.gates import gates
 from flows.cli.init import init
+from flows.cli.search import search
 from flows.cli.sql import sql
 from flows.cli.status import status
 from flows.cli.sweep import sweep
@@ -38,7 +39,7 @@ def models() -> None:
     print_models(console)
 
 
-for command in (sweep, status, compare, gates, sql, models, init, doctor, up):
+for command in (sweep, search, status, compare, gates, sql, models, init, doctor, up):
     app.command()(command)
 app.add_typer(data, name="data")
 app.add_typer(bench, name="bench")

@@ -61,7 +61,7 @@ class Outcome:
         return bool(self.failures) and all(isinstance(error, fixable) for error in self.failures)
 
 
-class _Leaving:
+class Leaving:
     """How a sweep that does not run to its end leaves: a sentence, once, and an exit code."""
 
     def __init__(self, console: Console) -> None:
@@ -109,7 +109,7 @@ def run_sweep(
     last line printed says where the results are and what to type next. Raises BadInput if the user
     can fix every failure, or if the configured Prefect server cannot be used.
     """
-    leaving = _Leaving(console)
+    leaving = Leaving(console)
     try:
         with leaving_in_time(wait_until_stopping, leaving.leave):
             outcome = _run_flow(console, leaving, selection, grid, overrides, narrowing)
@@ -137,7 +137,7 @@ def _report(console: Console, selection: Selection, outcome: Outcome) -> int:
 
 def _run_flow(
     console: Console,
-    leaving: _Leaving,
+    leaving: Leaving,
     selection: Selection,
     grid: str,
     overrides: list[str] | None,
@@ -151,7 +151,7 @@ def _run_flow(
         print_line(console, sentence)
 
     with interrupted_by_signals(note_interruption), contextlib.ExitStack() as cleanup:
-        _silence_prefect()
+        silence_prefect()
         cleanup.enter_context(kept_awake())
         # Starts while the following lines run.
         leaving.server = start_temporary_server(say, leaving.lose_server)
@@ -172,7 +172,7 @@ def _run_flow(
         return outcome
 
 
-def _silence_prefect() -> None:
+def silence_prefect() -> None:
     """Let Prefect not print that its server did not get a log line, unless its own log is asked
     for: the server's end is said in a sentence.
     """

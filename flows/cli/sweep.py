@@ -45,7 +45,7 @@ def sweep(
 
     overrides = list(set_ or [])
     if memory is not None:
-        _check_memory(memory)
+        check_memory(memory)
         overrides.append(f"training.memory={json.dumps(memory)}")
     narrowing = Narrowing(model or (), bits or (), recipe or (), limit)
     selection = select(grid, overrides, narrowing)
@@ -64,7 +64,7 @@ def sweep(
     raise SystemExit(run_sweep(console, selection, grid, overrides, narrowing))
 
 
-def _check_memory(memory: str) -> None:
+def check_memory(memory: str) -> None:
     from tasks.spec import byte_count
 
     try:

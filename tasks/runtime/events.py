@@ -152,6 +152,22 @@ class ExtraFinished:
     ids: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class TrialReport:
+    """A trial of a search begins to train, or has reached a rung; `settings`: its values in words.
+
+    `value`: of the search's objective at the last rung, None before the first.
+    """
+
+    number: int
+    settings: str
+    state: str
+    update: int
+    iterations: int
+    value: float | None = None
+    error: str | None = None
+
+
 StepEvent = (
     Note
     | StepWarning
@@ -164,7 +180,7 @@ StepEvent = (
     | StepResult
     | StepError
 )
-Event = StepEvent | ExperimentLanded | ExperimentFailed | ExtraFinished
+Event = StepEvent | ExperimentLanded | ExperimentFailed | ExtraFinished | TrialReport
 Emit = Callable[[Event], None]
 
 _CLASSES: dict[str, type[StepEvent]] = {

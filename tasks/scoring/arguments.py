@@ -44,6 +44,21 @@ class SetsScoringJob(Strict):
     sets: dict[str, Path]
 
 
+class ValidScoringJob(Strict):
+    """Score an adapter of an experiment on `valid`, the set by which it is trained.
+
+    `adapter`: the file of the adapter, which may be that of a checkpoint; `over_triage`: at which
+    the ED recall is taken.
+    """
+
+    experiment: ExperimentSpec
+    variant: Path
+    data: Path
+    home: Path
+    adapter: Path
+    over_triage: float
+
+
 class UntunedScoringJob(Strict):
     """Score an untuned variant into the folder `scores`, and on `sets` as in SetsScoringJob."""
 

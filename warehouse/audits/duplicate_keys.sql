@@ -13,6 +13,8 @@ SELECT 'gate', evaluation_id || ' ' || gate FROM gate GROUP BY ALL HAVING count(
 UNION ALL
 SELECT 'mc_dropout', evaluation_id || ' ' || case_id FROM mc_dropout GROUP BY ALL HAVING count(*) > 1
 UNION ALL
+SELECT 'trial', search_id || ' ' || number FROM trial GROUP BY ALL HAVING count(*) > 1
+UNION ALL
 SELECT 'prediction', evaluation_id || ' text ' || case_digest
 FROM prediction
 WHERE case_digest IS NOT NULL

@@ -30,4 +30,6 @@ SELECT 'evaluation', evaluation_id, 'landed' FROM evaluation WHERE evaluation_id
 UNION
 SELECT 'variant', variant_id, 'landed' FROM variant WHERE variant_id NOT IN (SELECT id FROM landed)
 UNION
-SELECT 'benchmark', run_id, 'landed' FROM benchmark WHERE run_id NOT IN (SELECT id FROM landed);
+SELECT 'benchmark', run_id, 'landed' FROM benchmark WHERE run_id NOT IN (SELECT id FROM landed)
+UNION
+SELECT 'trial', search_id, 'landed' FROM trial WHERE search_id NOT IN (SELECT id FROM landed);

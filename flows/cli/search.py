@@ -1,0 +1,50 @@
+"""`triage search`: the options of the command. `search_run` runs it."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from flows.cli.sweep import Memory, Overrides, check_memory
+from flows.cli.terminal import console
+
+
+def search(
+    grid: Annotated[str, typer.Argument(help="name or path of a grid with a [search] table")],
+    trials: Annotated[
+        int | None, typer.Option(metavar="N", help="number of trials; 16 without --hours")
+    ] = None,
+    hours: Annotated[
+        float | None, typer.Option(metavar="H", help="as many trials as can be finished in H hours")
+    ] = None,
+    set_: Overrides = None,
+    model: Annotated[str | None, typer.Option(help="base model; else the grid's first")] = None,
+    bits: Annotated[int | None, typer.Option(help="4 or 8; else the grid's first")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="recipe whose settings vary; else the grid's first")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="seed of the trainings; else the grid's first")
+    ] = None,
+    memory: Memory = None,
+) -> None:
+    """Look for a recipe in the ranges of a grid's [search] table, on valid alone."""
+    from flows.search_setup import Limits
+    from tasks.runtime.home import check_home
+    from warehouse.health import refuse_unusable
+
+    overrides = list(set_ or [])
+    if memory is not None:
+        check_memory(memory)
+        overrides.append(f"training.memory={json.dumps(memory)}")
+    limits = Limits(trials, hours)
+    check_home()
+    refuse_unusable()
+
+    from flows.cli.search_run import Request, run_search
+
+    request = Request(grid, overrides, model, bits, recipe, seed, limits)
+    # Not typer's own exit: after Ctrl-C the search has said already what becomes of it.
+    raise SystemExit(run_search(console, request))

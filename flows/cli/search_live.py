@@ -1,0 +1,117 @@
+"""The display of a running search: a table of its trials on a terminal, a line per event elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import rich.live
+import rich.table
+from rich.console import Console, Group
+from rich.text import Text
+
+from flows.cli.terminal import print_line, printable
+from flows.report.figures import clock, figure
+from flows.search_setup import SearchSetup
+from tasks.progress import listeners
+from tasks.runtime.events import Event, Note, StepWarning, TrainingReport, TrialReport
+from tasks.search.objective import Objective
+
+DIGITS = 4
+MOST_SHOWN = 20  # trials on a terminal: those that came furthest
+STYLES = {"training": "bold", "finished": "green", "failed": "red"}
+
+
+@contextlib.contextmanager
+def live(console: Console, setup: SearchSetup) -> Iterator[None]:
+    """Show the trials while the block runs."""
+    display = (_Table if console.is_terminal else _Lines)(console, setup.objective)
+    listeners.append(display.on_event)
+    try:
+        with display:
+            yield
+    finally:
+        listeners.remove(display.on_event)
+
+
+class _Lines(contextlib.AbstractContextManager["_Lines"]):
+    """A line for each rung that a trial reaches, for files and pipes."""
+
+    def __init__(self, console: Console, objective: Objective) -> None:
+        self.console = console
+        self.objective = objective
+        self.said: set[str] = set()
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+    def on_event(self, title: str, event: Event) -> None:
+        match event:
+            case TrialReport() if event.state != "training" and (event.update or event.error):
+                self._show(event)
+            case StepWarning() | Note() if event.message not in self.said:
+                self.said.add(event.message)
+                self._say(event.message)
+
+    def _show(self, trial: TrialReport) -> None:
+        reached = f"update {trial.update} of {trial.iterations}"
+        value = trial.error or f"{self.objective.name} {figure(trial.value, digits=DIGITS)}"
+        text = f"trial {trial.number}  {trial.state}  {reached}  {value}  {trial.settings}"
+        self._say(text)
+
+    def _say(self, text: str) -> None:
+        print_line(self.console, printable(text))
+
+
+class _Table(contextlib.AbstractContextManager["_Table"]):
+    """A table of the trials, and the progress of the one that trains."""
+
+    def __init__(self, console: Console, objective: Objective) -> None:
+        self.objective = objective
+        self.trials: dict[int, TrialReport] = {}
+        self.progress = ""
+        self.said: set[str] = set()
+        self.console = console
+        self.live = rich.live.Live(console=console, transient=True, auto_refresh=False)
+
+    def __enter__(self) -> _Table:
+        self.live.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.live.__exit__(None, None, None)
+
+    def on_event(self, title: str, event: Event) -> None:
+        match event:
+            case TrialReport():
+                self.trials[event.number] = event
+            case TrainingReport():
+                left = clock(event.seconds_left)
+                done = f"{event.iteration} of {event.iterations}"
+                self.progress = f"{title}: update {done}, loss {event.loss:.3f}, {left} to its end"
+            case StepWarning() | Note() if event.message not in self.said:
+                self.said.add(event.message)
+                print_line(self.live.console, printable(event.message))
+            case _:
+                return
+        self.live.update(Group(self._table(), Text(self.progress)), refresh=True)
+
+    def _table(self) -> rich.table.Table:
+        table = rich.table.Table()
+        for column in ("trial", "state", "updates", self.objective.name, "settings"):
+            table.add_column(column, overflow="fold")
+        for trial in sorted(self.trials.values(), key=self._place)[:MOST_SHOWN]:
+            table.add_row(
+                str(trial.number),
+                trial.state,
+                f"{trial.update}/{trial.iterations}",
+                figure(trial.value, digits=DIGITS) if trial.value is not None else "",
+                printable(trial.settings),
+                style=STYLES.get(trial.state),
+            )
+        return table
+
+    def _place(self, trial: TrialReport) -> tuple[bool, int, float, int]:
+        """The one that trains first, then those that came furthest, the best first."""
+        loss = 0.0 if trial.value is None else self.objective.loss(trial.value)
+        return trial.state != "training", -trial.update, loss, trial.number

@@ -1,0 +1,71 @@
+"""What a search prints at its end: its best trials, what it saved, and the grid to sweep next."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from flows.cli.terminal import print_line
+from flows.report.figures import clock, figure
+from flows.report.table import Table, print_table
+from flows.search_setup import SearchSetup
+from tasks.search.storage import Storage
+from tasks.search.trial import Cost, Trial, best_of
+from tasks.search.winner import FILE
+
+BEST = 5
+DIGITS = 4
+
+
+def print_report(console: Console, setup: SearchSetup) -> None:
+    """Print the report of a stored search."""
+    storage = Storage(setup.folder, setup.space, setup.objective, setup.identity)
+    trials = storage.trials()
+    print_table(console, best_trials(setup, trials))
+    print_line(console, saved(Cost.of(trials), len(trials)))
+    print_line(
+        console, "All values are of valid: no test case was scored. Trials: " + str(storage.path)
+    )
+
+    best = best_of(trials)
+    if best is not None and best.state != "finished":
+        print_line(
+            console,
+            f"The best trial is at update {best.update} of {best.iterations}: the same command "
+            "with more --hours goes on, and so does the sweep below.",
+        )
+    print_line(
+        console, f"The best recipe, for both precisions; next: triage sweep {setup.folder / FILE}"
+    )
+
+
+def best_trials(setup: SearchSetup, trials: list[Trial]) -> Table:
+    """The best trials among those that came furthest, then the others."""
+    ranked = sorted(trials, key=_place)
+    title = f"The best of {len(trials)} trials of {setup.spec.title}"
+    return Table.of(
+        title,
+        [
+            {
+                "trial": str(trial.number),
+                setup.objective.name: figure(trial.value, digits=DIGITS),
+                "updates": f"{trial.update} of {trial.iterations}",
+                "settings": trial.settings,
+            }
+            for trial in ranked[:BEST]
+        ],
+    )
+
+
+def _place(trial: Trial) -> tuple[bool, int, float, float, int]:
+    loss, validation = trial.ranks[-1] if trial.rungs else (0.0, 0.0)
+    return trial.failed, -len(trial.rungs), loss, validation, trial.number
+
+
+def saved(cost: Cost, trials: int) -> str:
+    """What the search took, against training every trial to its end."""
+    share = cost.updates / cost.all_updates if cost.all_updates else 1.0
+    return (
+        f"{trials} trials took {cost.updates:,} updates and {clock(cost.seconds)}; all to the end "
+        f"would take {cost.all_updates:,} updates and about {clock(cost.all_seconds)}: "
+        f"{share:.0%} of the updates, {1 - share:.0%} saved."
+    )

@@ -1,0 +1,147 @@
+"""Runs a search from the command line: checks, the live table, and the report at its end."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+
+from deployments.awake import kept_awake
+from deployments.interruptions import (
+    ignore_interruptions,
+    interrupted_by_signals,
+    leaving_in_time,
+)
+from deployments.temporary_server import start_temporary_server, used
+from flows.cli.run import Leaving, silence_prefect  # which sets how Prefect logs
+from flows.cli.terminal import print_line
+from flows.preflight import check
+from flows.search_setup import Limits, SearchSetup, alone, refuse_without_emergencies, set_up
+from flows.selection import Narrowing
+from tasks.corpus.prepare import prepare_dataset
+from tasks.runtime import fork_server
+from tasks.runtime.child import import_ahead, start_no_more, wait_until_stopping
+from tasks.runtime.errors import BadInput, Locked, SourceUnavailable, TriageError
+from tasks.runtime.store import home
+
+OF_THE_USER = (BadInput, SourceUnavailable, Locked)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was typed."""
+
+    grid: str
+    overrides: list[str]
+    model: str | None
+    bits: int | None
+    recipe: str | None
+    seed: int | None
+    limits: Limits
+
+    def set_up(self) -> SearchSetup:
+        """The search that was asked for; raises BadInput for one that is not possible."""
+        narrowing = Narrowing(
+            [self.model] if self.model else (),
+            [self.bits] if self.bits is not None else (),
+            [self.recipe] if self.recipe else (),
+        )
+        return set_up(self.grid, self.overrides, narrowing, self.seed)
+
+    def parameters(self) -> dict[str, Any]:
+        """The parameters of the flow `search`."""
+        return {
+            "grid": self.grid,
+            "overrides": self.overrides,
+            "model": self.model,
+            "bits": self.bits,
+            "recipe": self.recipe,
+            "seed": self.seed,
+            "trials": self.limits.trials,
+            "hours": self.limits.hours,
+        }
+
+
+def run_search(console: Console, request: Request) -> int:
+    """Run the search flow in this process; returns the exit code, 130 after Ctrl-C.
+
+    Raises BadInput, Locked or SourceUnavailable for what the user can change.
+    """
+    setup = request.set_up()
+    leaving = Leaving(console)
+    try:
+        with leaving_in_time(wait_until_stopping, leaving.leave):
+            error = _run_flow(console, leaving, request, setup)
+            return _report(console, setup, error)
+    except KeyboardInterrupt:
+        ignore_interruptions()  # it is leaving
+        leaving.say()
+        return leaving.code
+
+
+def _run_flow(
+    console: Console, leaving: Leaving, request: Request, setup: SearchSetup
+) -> Exception | None:
+    """The error with which the flow ended, or None."""
+
+    def note_interruption() -> None:
+        start_no_more()
+        ignore_interruptions()  # from now on the time to leave is limited
+
+    def say(sentence: str) -> None:
+        print_line(console, sentence)
+
+    with interrupted_by_signals(note_interruption), contextlib.ExitStack() as cleanup:
+        silence_prefect()
+        cleanup.enter_context(kept_awake())
+        with alone(setup):  # refused here in a moment; the flow keeps others away while it runs
+            check(setup.selection)
+            grid = setup.selection.grid
+            refuse_without_emergencies(prepare_dataset(grid.data, home(), grid.evaluation_sets))
+        leaving.server = start_temporary_server(say, leaving.lose_server)
+        say(_introduction(setup, request.limits))
+        import_ahead("tasks.tuning.job", "tasks.scoring.valid_job")
+        cleanup.callback(fork_server.end)
+
+        from flows.cli.search_live import live  # Prefect comes with it
+        from flows.search import search
+
+        with used(leaving.server), live(console, setup):
+            state = search(**request.parameters(), return_state=True)
+        return None if state.is_completed() else _error_of(state)
+
+
+def _introduction(setup: SearchSetup, limits: Limits) -> str:
+    """What the search will do, in a sentence."""
+    count = f"{limits.asked} trials" if limits.hours is None else f"{limits.hours:g} hours"
+    if limits.hours is not None and limits.trials is not None:
+        count = f"at most {limits.trials} trials in {limits.hours:g} hours"
+    *pauses, last = setup.halving.rungs
+    updates = ", ".join(map(str, pauses))
+    return (
+        f"Search {setup.space.grid.name}: {count} of {setup.spec.title}, compared by the "
+        f"{setup.objective.name} on valid at updates {updates} and {last}. Starting Prefect ..."
+    )
+
+
+def _error_of(state: Any) -> Exception:
+    error = state.result(raise_on_failure=False)
+    return error if isinstance(error, Exception) else RuntimeError(str(state.message))
+
+
+def _report(console: Console, setup: SearchSetup, error: Exception | None) -> int:
+    from flows.cli.search_report import print_report
+
+    if isinstance(error, OF_THE_USER):
+        raise error
+    if error is not None:
+        text = f"The search did not finish: {error}"
+        print_line(console, text, style="bold red")
+        print_line(console, "Its trials are kept; run the same command again to continue.")
+        if not isinstance(error, TriageError):
+            raise error
+        return 1
+    print_report(console, setup)
+    return 0

@@ -1,0 +1,58 @@
+"""The rows of a search that the warehouse keeps: one per trial."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tasks.search.trial import Trial, best_of
+from tasks.spec import ExperimentSpec, canonical_json, short_digest
+
+
+@dataclass(frozen=True)
+class SearchedCell:
+    """What the trials of a search have in common. `identity`: everything that decides them."""
+
+    grid: str
+    spec: ExperimentSpec
+    identity: Mapping[str, Any]
+
+    @property
+    def search_id(self) -> str:
+        """Grid, cell and the digest of everything that decides the trials."""
+        return f"{self.grid}-{self.spec.cell_id}-s{short_digest(dict(self.identity))}"
+
+
+def trial_rows(cell: SearchedCell, trials: Sequence[Trial]) -> list[dict[str, Any]]:
+    """Landing rows of the table `trial`."""
+    best = best_of(trials)
+    spec = cell.spec
+    return [
+        {
+            "search_id": cell.search_id,
+            "number": trial.number,
+            "training_id": trial.training_id,
+            "grid": cell.grid,
+            "base_model": spec.model.name,
+            "bits": spec.bits,
+            "recipe": spec.recipe.name,
+            "recipe_kind": spec.recipe.kind,
+            "seed": spec.seed,
+            "settings": canonical_json(dict(trial.values)),
+            "objective": trial.objective.name,
+            "higher_is_better": trial.objective.is_higher_better,
+            "state": trial.state,
+            "is_best": best is not None and trial.number == best.number,
+            "value": trial.value,
+            "valid_loss": trial.rungs[-1].validation if trial.rungs else None,
+            "updates": trial.update,
+            "iterations": trial.iterations,
+            "rungs": json.dumps([asdict(rung) for rung in trial.rungs]),
+            "seconds": trial.seconds,
+            "train_seconds": trial.rungs[-1].train_seconds if trial.rungs else None,
+            "error": trial.error,
+        }
+        for trial in trials
+    ]

@@ -1,0 +1,65 @@
+"""How far a training is, read from its folder without MLX: the newest checkpoint, or the end."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.runtime.store import complete
+from tasks.tuning.summary import TrainingManifest
+
+
+@dataclass(frozen=True)
+class TrainingProgress:
+    """A training at its newest checkpoint, or at its end.
+
+    `best_adapter`: the file of its best adapter so far; `validations`: the validation value by
+    update.
+    """
+
+    update: int
+    ended: bool
+    train_seconds: float
+    validations: dict[int, float]
+    best_adapter: Path | None
+
+    @classmethod
+    def read(cls, folder: Path) -> TrainingProgress:
+        """The progress of the training in `folder`, which need not exist yet."""
+        if (manifest := TrainingManifest.read_if_complete(folder)) is not None:
+            training = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+            summary = manifest.summary
+            return cls(
+                update=summary.last_iteration or 0,
+                ended=True,
+                train_seconds=summary.train_seconds or 0.0,
+                validations=_validations(training["curve"]),
+                best_adapter=folder / "adapters.safetensors",
+            )
+
+        for checkpoint in sorted((folder / "checkpoint").glob("[0-9]*"), reverse=True):
+            if complete(checkpoint) is not None:
+                text = (checkpoint / "progress.json").read_text(encoding="utf-8")
+                return cls._at_checkpoint(checkpoint, json.loads(text))
+        return cls(0, False, 0.0, {}, None)
+
+    @classmethod
+    def _at_checkpoint(cls, folder: Path, progress: dict[str, Any]) -> TrainingProgress:
+        return cls(
+            update=progress["update"],
+            ended=False,
+            train_seconds=progress["train_seconds"],
+            validations=_validations(progress["curve"]),
+            best_adapter=folder / "best.safetensors",
+        )
+
+    def best_validation(self, update: int) -> float:
+        """The lowest validation value up to an update."""
+        values = [value for at, value in self.validations.items() if at <= update]
+        return min(values)
+
+
+def _validations(curve: list[dict[str, Any]]) -> dict[int, float]:
+    return {point["iteration"]: point["loss"] for point in curve if point["split"] == "valid"}
