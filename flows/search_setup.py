@@ -144,13 +144,11 @@ def _refuse_misfits(space: Space) -> None:
 def refuse_without_emergencies(data: Path) -> None:
     """Raise BadInput for cases that cannot say how a recipe treats emergencies."""
     dataset = DatasetManifest.read(data)
-    for name in ("train", "valid"):
-        if not dataset.sets[name].labels.get("ED"):
-            raise BadInput(
-                f"The set {name} of {dataset.source} has no ED case, so a search would choose a "
-                "recipe that nobody knows to catch emergencies; add ED cases, or raise "
-                f"data.limits.{name}."
-            )
+    if not dataset.sets["valid"].labels.get("ED"):
+        raise BadInput(
+            f"The set valid of {dataset.source} has no ED case, so a search would choose a recipe "
+            "that nobody knows to catch emergencies; add ED cases, or raise data.limits.valid."
+        )
 
 
 @contextlib.contextmanager

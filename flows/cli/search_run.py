@@ -96,10 +96,7 @@ def _run_flow(
     with interrupted_by_signals(note_interruption), contextlib.ExitStack() as cleanup:
         silence_prefect()
         cleanup.enter_context(kept_awake())
-        with alone(setup):  # refused here in a moment; the flow keeps others away while it runs
-            check(setup.selection)
-            grid = setup.selection.grid
-            refuse_without_emergencies(prepare_dataset(grid.data, home(), grid.evaluation_sets))
+        _check(setup)
         leaving.server = start_temporary_server(say, leaving.lose_server)
         say(_introduction(setup, request.limits))
         import_ahead("tasks.tuning.job", "tasks.scoring.valid_job")
@@ -111,6 +108,18 @@ def _run_flow(
         with used(leaving.server), live(console, setup):
             state = search(**request.parameters(), return_state=True)
         return None if state.is_completed() else _error_of(state)
+
+
+def _check(setup: SearchSetup) -> None:
+    """Refuse in a moment what the flow would refuse once Prefect has started."""
+    from tasks.search.storage import FILE, Storage
+
+    with alone(setup):
+        check(setup.selection)
+        grid = setup.selection.grid
+        refuse_without_emergencies(prepare_dataset(grid.data, home(), grid.evaluation_sets))
+        if (setup.folder / FILE).exists():
+            Storage(setup.folder, setup.space, setup.objective, setup.identity)
 
 
 def _introduction(setup: SearchSetup, limits: Limits) -> str:

@@ -47,6 +47,8 @@ LEFT_ALONE = {
     "training.optimizer": "there is only one",
     "training.mask_prompt": "it is always true",
 }
+# Settings that change what the validation value measures, so that it compares no two trials.
+CHANGE_THE_VALUE = ("prompt.answers",)
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,11 @@ class Space:
         allowed = self._allowed()
         if key in LEFT_ALONE:
             raise BadInput(f"{self.place(key)}: {key} cannot be searched: {LEFT_ALONE[key]}.")
+        if key in CHANGE_THE_VALUE and self.recipe.kind == "standard":
+            raise BadInput(
+                f"{self.place(key)}: {key} cannot be searched for a standard recipe, whose "
+                "validation values it makes incomparable; leave it out, or search a safety recipe."
+            )
         if key.startswith(("data.", "scoring.")):
             raise BadInput(
                 f"{self.place(key)}: {key} cannot be searched: all trials learn from the same cases "

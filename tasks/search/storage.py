@@ -258,8 +258,8 @@ def _rounded(searched: Searched, value: Value) -> Value:
 
 
 def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """The entries of nested dicts by their dotted keys."""
-    if isinstance(value, dict):
+    """The entries of nested dicts by their dotted keys; a range is one entry."""
+    if isinstance(value, dict) and "low" not in value:
         for name, item in value.items():
             yield from _flat(item, f"{key}.{name}" if key else str(name))
     else:

@@ -1,0 +1,212 @@
+"""The real `triage search`: what it leaves, what it refuses, and that a killed one goes on as if it never was."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import sqlite3
+import time
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flows.cli.main import app
+from flows.plan import plan_cells
+from flows.search_setup import alone, set_up
+from flows.selection import Narrowing, select
+from tasks.runtime.errors import BadInput, Locked, TriageError
+from tasks.runtime.store import complete, locked
+from tests.place import Place, one_sentence
+from tests.search.spaces import grid_text
+from warehouse.load import rebuild
+from warehouse.query import query
+
+SAFETY = ["search", "smoke", "--trials", "4", "--model", "tiny-llama", "--recipe", "balanced_safe"]
+CELL = "tiny-llama-4bit-balanced_safe-s42"
+TRIALS = "SELECT * EXCLUDE (seconds, train_seconds, rungs) FROM trial ORDER BY number"
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory) -> tuple[Place, str]:
+    """A finished search for a safety recipe, and what it printed."""
+    place = Place(tmp_path_factory.mktemp("search") / "place")
+    done = place.run(*SAFETY)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    return place, done.stdout
+
+
+def experiments(place: Place) -> list[Path]:
+    return sorted(path for path in (place.home / "experiments").iterdir() if not path.name.startswith("."))
+
+
+def test_a_search_scores_no_test_case(searched):
+    place, _ = searched
+    assert len(experiments(place)) == 4
+    assert [path for path in place.home.rglob("scores")] == []
+    assert place.query("FROM evaluation").empty and place.query("FROM prediction").empty
+
+
+def test_survivors_are_trained_to_the_end_and_the_others_pause_at_their_rung(searched):
+    place, _ = searched
+    trials = place.query(TRIALS)
+    assert list(trials.updates) == [8 if state == "finished" else 4 for state in trials.state]
+    assert sorted(trials.state) == ["finished"] * 2 + ["paused"] * 2
+    for trial in trials.itertuples():
+        folder = place.home / "experiments" / trial.training_id
+        assert (complete(folder) is not None) == (trial.state == "finished"), "with the id of its full length"
+    (best,) = trials[trials.is_best].itertuples()
+    assert best.value == trials[trials.state == "finished"].value.max()
+    assert set(trials.objective) == {"ED recall at over-triage 0.3"} and all(trials.higher_is_better)
+
+
+def test_the_output_in_a_pipe_is_a_line_per_rung_the_best_trials_what_was_saved_and_the_next_command(searched):
+    place, out = searched
+    lines = out.splitlines()
+    assert lines[0].startswith("Search smoke: 4 trials of tiny-llama 4bit balanced_safe s42, compared by the ED recall")
+    assert sum(line.startswith("trial ") for line in lines) == 6, "four at the first rung, two at the end"
+    assert "4 trials took 24 updates" in out and "75% of the updates, 25% saved." in out
+    folder = place.home / "searches" / f"smoke-{CELL}"
+    assert lines[-1] == f"The best recipe, for both precisions; next: triage sweep {folder / 'best.toml'}"
+    assert "\x1b" not in out
+
+
+def test_a_sweep_of_the_winner_finds_its_training_complete(searched, monkeypatch):
+    place, _ = searched
+    grid = place.home / "searches" / f"smoke-{CELL}" / "best.toml"
+    assert tomllib.loads(grid.read_text())["bits"] == [4, 8]
+    with at(place, monkeypatch):
+        (cell,) = plan_cells(select(str(grid), None, Narrowing(bits=[4])))
+    assert cell.state == "to score"
+
+
+def test_the_warehouse_is_sound_and_a_rebuild_brings_the_trials_back(searched):
+    place, _ = searched
+    assert place.audits() == {}
+    before = place.query(TRIALS)
+    again = place.home / "again.duckdb"
+    assert not rebuild(place.home / "landing", again).refused
+    assert query(TRIALS, again).equals(before)
+
+
+@pytest.mark.nightly
+def test_the_same_command_again_trains_nothing_and_more_trials_join_the_comparison(searched, tmp_path):
+    place = searched[0].copy(tmp_path / "copy")
+    before = {path: path.stat().st_mtime_ns for path in (place.home / "experiments").rglob("*.safetensors")}
+    again = place.run(*SAFETY)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert {path: path.stat().st_mtime_ns for path in (place.home / "experiments").rglob("*.safetensors")} == before
+    assert again.stdout.splitlines()[-1] == searched[1].splitlines()[-1].replace(str(searched[0].home), str(place.home))
+
+
+@contextlib.contextmanager
+def at(place: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The home and the warehouse of a place, in this process."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TRIAGE_HOME", str(place.home))
+        patch.setenv("TRIAGE_WAREHOUSE", str(place.warehouse))
+        yield
+
+
+def refused(*args: str) -> str:
+    """The sentence with which the command is refused, before Prefect starts."""
+    with pytest.raises(TriageError) as caught:
+        app(list(args), standalone_mode=False)
+    assert isinstance(caught.value, BadInput | Locked) and one_sentence(f"triage: {caught.value}\n")
+    return str(caught.value)
+
+
+def test_another_space_than_that_of_the_stored_trials_is_refused(searched, monkeypatch):
+    with at(searched[0], monkeypatch):
+        sentence = refused(*SAFETY, "--set", "search.recipe.rank=[2, 4]")
+    assert 'search.recipe.rank was {"high":8,"log":false,"low":2} and is [2,4]' in sentence
+    assert "move this file away to begin anew" in sentence
+
+
+def test_a_second_search_of_the_same_cell_is_refused_while_one_runs(searched, monkeypatch):
+    folder = searched[0].home / "searches" / f"smoke-{CELL}"
+    with at(searched[0], monkeypatch), locked(folder):
+        assert refused(*SAFETY).startswith("Another search of smoke (tiny-llama 4bit balanced_safe s42) is running")
+
+
+def test_two_searches_of_different_cells_do_not_exclude_each_other():
+    cells = [set_up("smoke", None, Narrowing(["tiny-llama"], [bits])) for bits in (4, 8)]
+    with alone(cells[0]), alone(cells[1]), pytest.raises(Locked), alone(cells[0]):
+        pass
+
+
+def test_no_trials_no_table_and_no_such_grid_are_sentences():
+    assert refused("search", "smoke", "--trials", "0").startswith("--trials 0 is not possible")
+    assert "has no [search] table" in refused("search", "paper")
+    assert refused("search", "nothing").startswith("There is no grid 'nothing'")
+    assert refused("search", "smoke", "--recipe", "no").startswith("The grid smoke has no recipe no")
+
+
+def test_a_set_without_emergencies_is_refused(tmp_path, monkeypatch):
+    """Given sets are used as they are, and valid has no ED case here."""
+    folder = tmp_path / "cases"
+    folder.mkdir()
+    for number, a_set in enumerate(("train", "valid", "calibration", "test")):
+        labels = ("GP", "HOME") if a_set == "valid" else ("ED", "GP", "HOME")
+        rows = [f"case {n} of set {number} says {label} in its own words,{label}" for n in range(12) for label in labels]
+        (folder / f"{a_set}.csv").write_text("\n".join(["text,label", *rows]))
+    path = tmp_path / "mine.toml"
+    text = grid_text('[search]\n"recipe.rank" = [2, 4]').replace("[data]", f'[data]\nsource = "{folder}"')
+    path.write_text("\n".join(line for line in text.splitlines() if not line.startswith("limits")))
+    assert re.match(r"The set valid of \S+ has no ED case, so a search would choose a recipe", refused("search", str(path)))
+
+
+# --- killed -----------------------------------------------------------------------------------------------------------
+
+LONG = [
+    "search", "smoke", "--trials", "5", "--model", "tiny-llama", "--set", "recipe.iterations=48",
+    "--set", "search.rungs=[0.25, 0.5]",
+]  # fmt: skip
+
+
+def stored(place: Place) -> list[tuple[str, str]]:
+    """Rungs of every stored trial, as far as they are recorded."""
+    path = next(place.home.glob("searches/*/search.db"), None)
+    if path is None:
+        return []
+    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
+        rows = connection.execute("SELECT trial_id, value_json FROM trial_user_attributes WHERE key = 'rungs'").fetchall()
+    connection.close()
+    return rows
+
+
+def moves(place: Place) -> int:
+    """Rungs that the trials of a search have reached so far."""
+    try:
+        return sum(len(json.loads(rungs)) for _, rungs in stored(place))
+    except sqlite3.Error:  # it is being made
+        return 0
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_search_that_is_killed_at_several_moments_goes_on_as_if_it_never_was(number, tmp_path):
+    whole, killed = Place(tmp_path / "whole"), Place(tmp_path / "killed")
+    assert whole.run(*LONG).returncode == 0
+    total = moves(whole)
+    for reached in (0, 2, total - 2):
+        process = killed.start(*LONG)
+        deadline = time.monotonic() + 300
+        while not list(killed.home.glob("experiments/*/checkpoint/[0-9]*")) or moves(killed) < reached:
+            assert process.poll() is None and time.monotonic() < deadline, (killed.folder / "err").read_text()
+            time.sleep(0.01)
+        (os.kill if number == signal.SIGINT else os.killpg)(process.pid, number)
+        assert process.wait(timeout=60) == (-signal.SIGKILL if number == signal.SIGKILL else 130)
+    done = killed.run(*LONG)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert killed.query(TRIALS).equals(whole.query(TRIALS))
+    for folder in experiments(whole):
+        same = killed.home / "experiments" / folder.name
+        for name in ("adapters.safetensors", "checkpoint"):
+            assert (same / name).exists() == (folder / name).exists()
+        if (folder / "adapters.safetensors").exists():
+            assert (same / "adapters.safetensors").read_bytes() == (folder / "adapters.safetensors").read_bytes()

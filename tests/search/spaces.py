@@ -1,0 +1,40 @@
+"""Search spaces of the smoke grid, for tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flows.search_setup import SearchSetup, set_up
+from flows.selection import Narrowing
+
+RATE = 'search."recipe.learning_rate"={low=1e-4,high=1e-2,log=true}'
+
+
+def setup(*overrides: str, recipe: str = "baseline", bits: int = 4, seed: int | None = None) -> SearchSetup:
+    """A search of the smoke grid on tiny-llama, with changes of its grid."""
+    return set_up("smoke", list(overrides), Narrowing(["tiny-llama"], [bits], [recipe]), seed)
+
+
+def grid_text(search: str, recipe: str = "", **tables: Any) -> str:
+    """A small grid file with this [search] table."""
+    return f"""
+name = "mine"
+models = ["tiny-llama"]
+bits = [4]
+[training]
+num_layers = 2
+evaluate_every = 4
+[data]
+limits = {{ train = 48, valid = 12, calibration = 24, test = 24 }}
+{search}
+[[recipe]]
+name = "plain"
+kind = "standard"
+learning_rate = 1e-3
+batch_size = 4
+rank = 4
+scale = 20
+dropout = 0.0
+iterations = 8
+{recipe}
+"""

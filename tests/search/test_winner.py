@@ -1,0 +1,49 @@
+"""The winner's grid file: any folder, both precisions, and the very training that the search made."""
+
+import tomllib
+
+from flows.search_setup import set_up
+from flows.selection import Narrowing, select
+from tasks.corpus.prepare import prepare_dataset
+from tasks.search.trial import Reached, Trial
+from tasks.search.winner import write_winner
+from tests.search.spaces import grid_text, setup
+
+VALUES = {
+    "recipe.learning_rate": 0.00512, "recipe.rank": 8, "recipe.scale": 3, "training.num_layers": 1,
+    "training.target_modules": ["self_attn.q_proj"],
+}  # fmt: skip
+
+
+def trial(values, a_setup) -> Trial:
+    rungs = (Reached(8, 0.5, 0.5, 1.0, 1.0),)
+    return Trial(3, values, "t", rungs, None, 8, a_setup.objective)
+
+
+def test_a_sweep_of_the_file_has_the_trials_experiment_and_its_twin_of_the_other_precision(tmp_path):
+    for recipe, bits in (("baseline", 4), ("balanced_safe", 8)):
+        a_setup = setup(recipe=recipe, bits=bits)
+        path = write_winner(tmp_path / recipe, a_setup.space, trial(VALUES, a_setup))
+        cells = {spec.bits: spec.model_dump() for spec in select(str(path)).cells}
+        assert set(cells) == {4, 8} and cells[bits] == a_setup.space.experiment(VALUES).model_dump()
+        assert path.read_text().startswith("# The best recipe of a search over 5 settings of the grid smoke, on tiny-llama")
+        assert tomllib.loads(path.read_text())["name"] == "smoke-best"
+
+
+def test_own_cases_beside_the_grid_are_the_same_ones_from_the_winners_folder(tmp_path, monkeypatch):
+    folder = tmp_path / "study"
+    folder.mkdir()
+    rows = [f"message number {n} about a {word},{label}" for n in range(40) for word, label in
+            (("chest pain", "ED"), ("cough", "GP"), ("splinter", "HOME"))]  # fmt: skip
+    (folder / "mine.csv").write_text("\n".join(["text,label", *rows]))
+    (folder / "grid.toml").write_text(
+        grid_text('[search]\n"recipe.rank" = [2, 4]').replace("[data]", '[data]\nsource = "mine.csv"')
+    )
+    a_setup = set_up(str(folder / "grid.toml"), None, Narrowing())
+    path = write_winner(tmp_path / "elsewhere", a_setup.space, trial({"recipe.rank": 2}, a_setup))
+    monkeypatch.chdir(tmp_path)
+    digests = []
+    for grid in (select(str(folder / "grid.toml")).grid, select(str(path)).grid):
+        data = prepare_dataset(grid.data, tmp_path / "home", grid.evaluation_sets)
+        digests.append([(data / f"{name}.jsonl").read_bytes() for name in ("train", "valid")])
+    assert digests[0] == digests[1]
