@@ -201,7 +201,7 @@ def _shared_steps(setup: SearchSetup) -> tuple[Path, Path]:
     """The folders of the cases and of the variant, which all trials share."""
     grid = setup.selection.grid
     spec = setup.spec
-    data: Step = prepare.submit(grid.data, grid.evaluation_sets)
+    data: Step = prepare.submit(grid.data, grid.evaluation_sets, setup.space.prompts())
     source: Step = acquire.submit(spec.model)
     base: Step = convert.submit(spec.model, source)
     variant: Step = quantize.submit(spec.model, base, spec.bits, grid.training.group_size)

@@ -16,7 +16,7 @@ from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.store import home, locked
 from tasks.search.halving import Halving, rungs
 from tasks.search.objective import Objective
-from tasks.search.space import LEFT_ALONE, Space
+from tasks.search.space import LEFT_ALONE, SECTIONS, Space
 from tasks.spec import ExperimentSpec, Strict
 
 SEARCH_VERSION = 1  # of what a stored trial means
@@ -78,9 +78,7 @@ class SearchSetup:
         search = self.space.search.model_dump(mode="json", exclude_none=True)
         ranges = search.pop("settings")
         searched = set(self.space.settings)
-        sections = {"recipe": self.spec.recipe, "training": self.spec.training}
-        if (prompt := getattr(self.spec, "prompt", None)) is not None:
-            sections["prompt"] = prompt
+        sections = {name: getattr(self.spec, name) for name in SECTIONS}
         return {
             "version of the search": SEARCH_VERSION,
             "search": search | ranges,

@@ -20,6 +20,7 @@ from flows.cli.terminal import print_line
 from flows.preflight import check
 from flows.search_setup import Limits, SearchSetup, alone, refuse_without_emergencies, set_up
 from flows.selection import Narrowing
+from tasks.corpus.apart import check_examples
 from tasks.corpus.prepare import prepare_dataset
 from tasks.runtime import fork_server
 from tasks.runtime.child import import_ahead, start_no_more, wait_until_stopping
@@ -117,7 +118,9 @@ def _check(setup: SearchSetup) -> None:
     with alone(setup):
         check(setup.selection)
         grid = setup.selection.grid
-        refuse_without_emergencies(prepare_dataset(grid.data, home(), grid.evaluation_sets))
+        data = prepare_dataset(grid.data, home(), grid.evaluation_sets)
+        check_examples(data, setup.space.prompts())
+        refuse_without_emergencies(data)
         if (setup.folder / FILE).exists():
             Storage(setup.folder, setup.space, setup.objective, setup.identity)
 

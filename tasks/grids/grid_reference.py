@@ -74,6 +74,11 @@ see what it would do. `--set` changes any key for one run: `--set training.num_l
 misspelt key or a value out of bounds ends the command with the file, the line and the allowed
 values.
 
+`triage search my_grid.toml` looks for a recipe in the ranges of the grid's `[search]` table. It takes
+the grid's first model, precision, recipe and seed, unless options name others, trains each proposal
+under the settings of the grid and its own, and writes a grid file with the winner for both
+precisions. No test case is scored, and no id depends on `[search]`.
+
 The tables below list every key. They are generated from `tasks/spec.py`; after a change there, run
 `python -m tasks.grids.grid_reference`."""
 

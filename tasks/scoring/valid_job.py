@@ -31,7 +31,7 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     adapted = add_lora(stack, spec.recipe, spec.training, spec.seed)
     load_weights(adapted, job.adapter)
 
-    template = load_template(job.variant)
+    template = load_template(job.variant, spec.prompt)
     loaded = load_set(job.data, "valid", template, spec.training.max_tokens)
     digest = Manifest.read(job.variant).digest
     prefix = open_prefix(stack, loaded.cases, adapted.boundary, job.home, digest, emit)

@@ -17,6 +17,7 @@ from tasks.spec import (
     BaseModelSpec,
     ExperimentSpec,
     Grid,
+    PromptChoice,
     Range,
     Recipe,
     Search,
@@ -114,6 +115,11 @@ class Space:
         (spec,) = experiments(self.grid_with(values), {self.model.name: self.model})
         return spec
 
+    def prompts(self) -> list[PromptChoice]:
+        """The grid's prompt, and those that a trial may have: their examples must stand in no set."""
+        searched = [(key, value) for key, value in self.samples() if key.startswith("prompt.")]
+        return [self.grid.prompt, *(self.grid_with({key: v}).prompt for key, v in searched)]
+
     def starting_values(self) -> Values | None:
         """The values that the grid itself has, if they lie in the space: the first trial."""
         values = {key: self._present(key) for key in self.settings}
@@ -171,14 +177,10 @@ class Space:
             )
 
     def _allowed(self) -> list[str]:
-        sections = {
-            "recipe": self.recipe,
-            **{name: getattr(self.grid, name, None) for name in SECTIONS[1:]},
-        }
+        sections = {name: getattr(self.grid, name) for name in SECTIONS[1:]}
         keys = (
             f"{section}.{name}"
-            for section, spec in sections.items()
-            if spec is not None
+            for section, spec in {"recipe": self.recipe, **sections}.items()
             for name in type(spec).model_fields
         )
         return [key for key in keys if key not in LEFT_ALONE]

@@ -39,6 +39,7 @@ EXCEPTIONS = {
 # Only parsed here (with --help, which still refuses an unknown option), and the reason.
 PARSED = {
     "triage warehouse rebuild": "replaces the warehouse that tests share; tests/flows/cli/test_warehouse.py runs it",
+    "triage search": "trains for a minute or more; tests/flows/test_search.py runs it",
     "triage up": "serves until it is stopped; tests/flows/test_up.py starts it",
     "triage doctor": "measures this machine and asks networks; tests/flows/cli/test_doctor.py",
     "triage bench": "takes minutes, or needs the models' weights; tests/bench and tests/flows/bench run smaller ones",

@@ -47,7 +47,7 @@ def experiments(place: Place) -> list[Path]:
 def test_a_search_scores_no_test_case(searched):
     place, _ = searched
     assert len(experiments(place)) == 4
-    assert [path for path in place.home.rglob("scores")] == []
+    assert list(place.home.rglob("scores")) == []
     assert place.query("FROM evaluation").empty and place.query("FROM prediction").empty
 
 
@@ -152,12 +152,16 @@ def test_a_set_without_emergencies_is_refused(tmp_path, monkeypatch):
     folder.mkdir()
     for number, a_set in enumerate(("train", "valid", "calibration", "test")):
         labels = ("GP", "HOME") if a_set == "valid" else ("ED", "GP", "HOME")
-        rows = [f"case {n} of set {number} says {label} in its own words,{label}" for n in range(12) for label in labels]
+        rows = [
+            f"case {n} of set {number} says {label} in its own words,{label}" for n in range(12) for label in labels
+        ]
         (folder / f"{a_set}.csv").write_text("\n".join(["text,label", *rows]))
     path = tmp_path / "mine.toml"
     text = grid_text('[search]\n"recipe.rank" = [2, 4]').replace("[data]", f'[data]\nsource = "{folder}"')
     path.write_text("\n".join(line for line in text.splitlines() if not line.startswith("limits")))
-    assert re.match(r"The set valid of \S+ has no ED case, so a search would choose a recipe", refused("search", str(path)))
+    assert re.match(
+        r"The set valid of \S+ has no ED case, so a search would choose a recipe", refused("search", str(path))
+    )
 
 
 # --- killed -----------------------------------------------------------------------------------------------------------
@@ -174,7 +178,9 @@ def stored(place: Place) -> list[tuple[str, str]]:
     if path is None:
         return []
     with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
-        rows = connection.execute("SELECT trial_id, value_json FROM trial_user_attributes WHERE key = 'rungs'").fetchall()
+        rows = connection.execute(
+            "SELECT trial_id, value_json FROM trial_user_attributes WHERE key = 'rungs'"
+        ).fetchall()
     connection.close()
     return rows
 

@@ -60,7 +60,9 @@ def test_what_cannot_be_searched_is_refused_in_a_sentence_with_its_place(search,
 
 
 def test_a_grid_without_a_checkpoint_before_its_end_is_refused():
-    with pytest.raises(BadInput, match=r"^training.evaluate_every = 8 leaves no checkpoint before the end of 8 updates"):
+    with pytest.raises(
+        BadInput, match=r"^training.evaluate_every = 8 leaves no checkpoint before the end of 8 updates"
+    ):
         setup("training.evaluate_every=8")
 
 
@@ -96,7 +98,9 @@ def test_values_make_the_experiment_that_a_grid_with_them_has():
 
 def test_dotted_keys_may_be_quoted_or_not_and_an_override_wins(tmp_path):
     path = tmp_path / "mine.toml"
-    path.write_text(grid_text('[search]\n"recipe.rank" = [2]\nrecipe.scale = { low = 2, high = 4 }\ntraining.decay = ["none"]'))
+    path.write_text(
+        grid_text('[search]\n"recipe.rank" = [2]\nrecipe.scale = { low = 2, high = 4 }\ntraining.decay = ["none"]')
+    )
     space = set_up(str(path), ["search.recipe.rank=[8]"], Narrowing()).space
     assert list(space.settings) == ["recipe.rank", "recipe.scale", "training.decay"]
     assert space.settings["recipe.rank"] == (8,) and space.size == 3

@@ -104,7 +104,10 @@ def test_another_space_is_refused_with_what_changed_and_what_to_do(tmp_path):
     with pytest.raises(BadInput) as caught:
         opened(tmp_path, "search.recipe.rank={low=2,high=16}", "recipe.batch_size=8", "search.seed=7")
     sentence = str(caught.value)
-    assert 'recipe.rank was {"high":8,"log":false,"low":2} and is {"high":16,"log":false,"low":2}' in sentence and "search.seed was 42 and is 7" in sentence
+    assert (
+        'recipe.rank was {"high":8,"log":false,"low":2} and is {"high":16,"log":false,"low":2}' in sentence
+        and "search.seed was 42 and is 7" in sentence
+    )
     assert "recipe.batch_size was 4 and is 8" in sentence and sentence.endswith(".")
     assert "move this file away" in sentence and "\n" not in sentence
     opened(tmp_path, "recipe.learning_rate=0.002", "training.memory=4GB", "training.report_every=1")
@@ -126,7 +129,9 @@ def test_a_file_of_another_version_or_a_damaged_one_is_refused_in_a_sentence(tmp
     connection.close()
     (tmp_path / "b" / "search.db").write_bytes(b"no database at all, but long enough to be read as one" * 50)
     for name in "ab":
-        with pytest.raises(BadInput, match=r"^\S*search.db cannot be used as the storage of a search \(.*trainings are kept\.$"):
+        with pytest.raises(
+            BadInput, match=r"^\S*search.db cannot be used as the storage of a search \(.*trainings are kept\.$"
+        ):
             opened(tmp_path / name)
 
 

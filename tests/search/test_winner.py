@@ -26,7 +26,9 @@ def test_a_sweep_of_the_file_has_the_trials_experiment_and_its_twin_of_the_other
         path = write_winner(tmp_path / recipe, a_setup.space, trial(VALUES, a_setup))
         cells = {spec.bits: spec.model_dump() for spec in select(str(path)).cells}
         assert set(cells) == {4, 8} and cells[bits] == a_setup.space.experiment(VALUES).model_dump()
-        assert path.read_text().startswith("# The best recipe of a search over 5 settings of the grid smoke, on tiny-llama")
+        assert path.read_text().startswith(
+            "# The best recipe of a search over 5 settings of the grid smoke, on tiny-llama"
+        )
         assert tomllib.loads(path.read_text())["name"] == "smoke-best"
 
 
