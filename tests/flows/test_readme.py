@@ -134,8 +134,8 @@ def test_the_readme_has_the_test_command_of_the_continuous_integration():
 A_PATH = re.compile(r"[\w.-]+(/[\w.-]+)*(/|\.(py|sql|toml|yaml|yml|json|md|csv))|\.ci/run")
 # Files and folders of a reader, of a home or of a model.
 ELSEWHERE = re.compile(
-    r"\.triage/.*|(data|sources|models|prefixes|experiments|landing|logs)/|my_\w+\.(csv|toml)|clinic_cases\.jsonl"
-    r"|manifest\.json|config\.json|tokenizer\.json|grid\.toml|.*NN_\w+\.sql"
+    r"\.triage/.*|(data|sources|models|prefixes|experiments|landing|logs|searches)/|my_\w+\.(csv|toml)|clinic_cases\.jsonl"
+    r"|manifest\.json|best\.toml|training\.json|config\.json|tokenizer\.json|grid\.toml|.*NN_\w+\.sql"
 )
 
 
