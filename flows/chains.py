@@ -108,7 +108,7 @@ def submit_experiments(selection: Selection) -> SubmittedSweep:
     0.3 s a task.
     """
     grid = selection.grid
-    data: Step = prepare.submit(grid.data, grid.evaluation_sets, [grid.prompt])
+    data: Step = prepare.submit(grid.data, grid.evaluation_sets, selection.prompts)
     sweep = SubmittedSweep(data)
     sweep.extras.append(Extra("baselines", baselines.submit(grid.scoring, data)))
 
@@ -138,7 +138,7 @@ class _Variants:
         self.sources: dict[str, Step] = {}
         self.bases: dict[str, Step] = {}
         self.variants: dict[tuple[str, int], Step] = {}
-        self.scored_untuned: set[tuple[str, int]] = set()
+        self.scored_untuned: set[tuple[str, int, str]] = set()
 
     def of(self, spec: ExperimentSpec) -> Shared:
         """The steps up to the variant of an experiment."""
@@ -160,17 +160,18 @@ class _Variants:
         )
 
     def score_untuned(self, spec: ExperimentSpec) -> None:
-        """Submit the zero-shot baseline of an experiment's variant, once."""
+        """Submit the zero-shot baseline of an experiment's variant, once for each prompt."""
         model = spec.model
-        key = (model.name, spec.bits)
+        key = (model.name, spec.bits, spec.prompt.title)
         if key in self.scored_untuned:
             return
 
         self.scored_untuned.add(key)
-        untuned = zero_shot.submit(
-            model, spec.bits, self.selection.grid, self.variants[key], self.sweep.data
-        )
-        self.sweep.extras.append(Extra(f"zero-shot {model.name} {spec.bits}bit", untuned))
+        grid = self.selection.grid.model_copy(update={"prompt": spec.prompt})
+        variant = self.variants[model.name, spec.bits]
+        untuned = zero_shot.submit(model, spec.bits, grid, variant, self.sweep.data)
+        name = f"zero-shot {model.name} {spec.bits}bit {spec.prompt.title}".strip()
+        self.sweep.extras.append(Extra(name, untuned))
 
     def fidelities(self) -> Iterator[Extra]:
         """One step per base model, after its experiments: these have stored the prefix that it

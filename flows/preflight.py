@@ -36,7 +36,7 @@ def check(selection: Selection) -> None:
     refuse_unusable_build()
     remove_all_abandoned(home())
     grid = selection.grid
-    check_examples(prepare_dataset(grid.data, home(), grid.evaluation_sets), [grid.prompt])
+    check_examples(prepare_dataset(grid.data, home(), grid.evaluation_sets), selection.prompts)
     refuse_without_weights(selection.models, home())
 
 

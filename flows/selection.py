@@ -7,11 +7,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tasks.grids.grid import known_models, load_grid
-from tasks.models.model_shape import is_known, known_shape
+from tasks.models.model_shape import ModelShape, is_known, known_shape
 from tasks.models.shape_check import refuse_misfits, shape_from_sources
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import home
-from tasks.spec import BaseModelSpec, ExperimentSpec, Grid, experiments
+from tasks.spec import (
+    BaseModelSpec,
+    ExperimentSpec,
+    Grid,
+    PromptChoice,
+    experiments,
+    training_of_recipe,
+)
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,13 @@ class Selection:
     def models(self) -> list[BaseModelSpec]:
         """The base models of the chosen cells, each once."""
         return list({spec.model.name: spec.model for spec in self.cells}.values())
+
+    @property
+    def prompts(self) -> list[PromptChoice]:
+        """The prompts of the chosen cells, each once."""
+        return [
+            prompt for prompt in self.grid.prompts if any(c.prompt == prompt for c in self.cells)
+        ]
 
     def with_seed(self, seed: int) -> Selection:
         """The cells of one seed. Raises BadInput for a seed that the grid does not have."""
@@ -113,4 +127,15 @@ def refuse_misfits_of(grid: Grid, base_models: dict[str, BaseModelSpec]) -> None
         is_built_in = is_known(name) and name not in defined_by_grid
         shape = known_shape(name) if is_built_in else shape_from_sources(base_models[name], home())
         if shape is not None:
-            refuse_misfits(name, shape, grid.training)
+            _refuse_misfit_recipes(name, shape, grid)
+
+
+def _refuse_misfit_recipes(model: str, shape: ModelShape, grid: Grid) -> None:
+    for recipe in grid.recipes:
+        training = training_of_recipe(grid, recipe)
+        try:
+            refuse_misfits(model, shape, training)
+        except BadInput as error:
+            if training == grid.training:
+                raise
+            raise BadInput(f"Recipe {recipe.name}: {error}") from error

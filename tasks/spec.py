@@ -210,6 +210,40 @@ class BaseModelSpec(Strict):
     )
 
 
+class PromptChoice(Strict):
+    """What a model is asked, and the words that it answers with."""
+
+    version: Literal[1, 2] = Field(
+        default=1,
+        description="1: the instruction; 2: the instruction and an answered example of each label",
+    )
+    answers: Answers | None = Field(
+        default=None,
+        description="the word, of at most 40 characters, that a model answers with for each label, e.g."
+        ' `{ ED = "Emergency", GP = "Doctor", HOME = "Home" }`; without it the labels themselves',
+    )
+
+    @property
+    def title(self) -> str:
+        """The prompt in names, e.g. `prompt 2 emergency/doctor/home`; empty for the default one."""
+        version = f"prompt {self.version}" if self.version > 1 else ""
+        words = "/".join(self.answers[label] for label in LABELS) if self.answers else ""
+        return " ".join(part for part in (version, words) if part)
+
+
+Decay = Literal["none", "linear", "cosine"]
+Sampling = Literal["natural", "balanced", "square_root"]
+OVERRIDES = (
+    "num_layers",
+    "target_modules",
+    "decay",
+    "warmup_ratio",
+    "max_gradient_norm",
+    "evaluate_every",
+)
+"""Keys of `[training]` that a recipe may set for itself."""
+
+
 class Recipe(Strict):
     """One named LoRA configuration; each model, precision and seed is trained under every recipe."""
 
@@ -250,6 +284,50 @@ class Recipe(Strict):
         description="decision rule that the gates judge; without it `argmax` for standard recipes,"
         " `target_recall` for safety recipes",
     )
+    lora_plus: Annotated[float, OMITTED_AT_DEFAULT] = Field(
+        default=1.0,
+        ge=0.01,
+        le=1000,
+        description="learning rate of the factor B over that of A, as in LoRA+, which names 16",
+    )
+    label_weight: Annotated[float, OMITTED_AT_DEFAULT] = Field(
+        default=1.0,
+        ge=0.01,
+        le=100,
+        description="weight of the label's tokens in the loss; that of the end of the answer is 1",
+    )
+    label_smoothing: Annotated[float, OMITTED_AT_DEFAULT] = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="share of the label's loss that is spread evenly over the three labels",
+    )
+    sampling: Annotated[Sampling, OMITTED_AT_DEFAULT] = Field(
+        default="natural",
+        description="how often a label is drawn: as often as it stands in `train`, as often as each"
+        " other, or by the square root of its share",
+    )
+    num_layers: Annotated[int | None, Field(ge=1), OMITTED_AT_DEFAULT] = Field(
+        default=None, description="as in `[training]`, for this recipe alone"
+    )
+    target_modules: Annotated[tuple[str, ...] | None, OMITTED_AT_DEFAULT] = Field(
+        default=None, description="as in `[training]`, for this recipe alone"
+    )
+    decay: Annotated[Decay | None, OMITTED_AT_DEFAULT] = Field(
+        default=None, description="as in `[training]`, for this recipe alone"
+    )
+    warmup_ratio: Annotated[float | None, Field(ge=0, lt=1), OMITTED_AT_DEFAULT] = Field(
+        default=None, description="as in `[training]`, for this recipe alone"
+    )
+    max_gradient_norm: Annotated[float | None, Field(gt=0), OMITTED_AT_DEFAULT] = Field(
+        default=None, description="as in `[training]`, for this recipe alone"
+    )
+    evaluate_every: Annotated[int | None, Field(ge=1), OMITTED_AT_DEFAULT] = Field(
+        default=None, description="as in `[training]`, for this recipe alone"
+    )
+    prompt: Annotated[PromptChoice | None, OMITTED_AT_DEFAULT] = Field(
+        default=None, description="as `[prompt]`, for this recipe alone"
+    )
 
     @model_validator(mode="after")
     def _safety_keys_belong_to_safety(self) -> Recipe:
@@ -289,9 +367,7 @@ class Training(Strict):
     warmup_ratio: float = Field(
         default=0.1, ge=0, lt=1, description="share of the updates with a linear warm-up"
     )
-    decay: Literal["none", "linear", "cosine"] = Field(
-        default="none", description="decay of the learning rate after the warm-up"
-    )
+    decay: Decay = Field(default="none", description="decay of the learning rate after the warm-up")
     max_gradient_norm: float | None = Field(
         default=None, gt=0, description="clip the gradient to this norm"
     )
@@ -626,27 +702,6 @@ class Search(Strict):
         return self
 
 
-class PromptChoice(Strict):
-    """What a model is asked, and the words that it answers with."""
-
-    version: Literal[1, 2] = Field(
-        default=1,
-        description="1: the instruction; 2: the instruction and an answered example of each label",
-    )
-    answers: Answers | None = Field(
-        default=None,
-        description="the word, of at most 40 characters, that a model answers with for each label, e.g."
-        ' `{ ED = "Emergency", GP = "Doctor", HOME = "Home" }`; without it the labels themselves',
-    )
-
-    @property
-    def title(self) -> str:
-        """The prompt in names, e.g. `prompt 2 emergency/doctor/home`; empty for the default one."""
-        version = f"prompt {self.version}" if self.version > 1 else ""
-        words = "/".join(self.answers[label] for label in LABELS) if self.answers else ""
-        return " ".join(part for part in (version, words) if part)
-
-
 class Grid(Strict):
     """A grid file: every model x bits x recipe x seed is one experiment."""
 
@@ -686,6 +741,16 @@ class Grid(Strict):
         default=None, description="settings that `triage search` varies; decides no experiment"
     )
 
+    @property
+    def prompts(self) -> list[PromptChoice]:
+        """The prompts of its recipes, each once."""
+        prompts: list[PromptChoice] = []
+        for recipe in self.recipes:
+            prompt = recipe.prompt or self.prompt
+            if prompt not in prompts:
+                prompts.append(prompt)
+        return prompts
+
     @model_validator(mode="after")
     def _names_are_unique(self) -> Grid:
         names: dict[str, list[str | int]] = {
@@ -724,7 +789,11 @@ class Grid(Strict):
 
 
 class ExperimentSpec(Strict):
-    """Variant x recipe x seed on one dataset."""
+    """Variant x recipe x seed on one dataset.
+
+    What a recipe sets for itself stands in `training` and `prompt`, and no longer in `recipe`: see
+    `experiments`.
+    """
 
     model: BaseModelSpec
     bits: Literal[4, 8]
@@ -753,13 +822,23 @@ def experiments(grid: Grid, models: dict[str, BaseModelSpec]) -> Iterator[Experi
         yield ExperimentSpec(
             model=models[name],
             bits=bits,
-            recipe=recipe,
+            recipe=recipe.model_copy(update=dict.fromkeys((*OVERRIDES, "prompt"))),
             seed=seed,
-            training=grid.training,
+            training=training_of_recipe(grid, recipe),
             data=grid.data,
             scoring=grid.scoring,
-            prompt=grid.prompt,
+            prompt=recipe.prompt or grid.prompt,
         )
+
+
+def training_of_recipe(grid: Grid, recipe: Recipe) -> Training:
+    """The settings of a recipe's trainings: the grid's, but for those that it sets for itself.
+
+    So an id is the same wherever a setting stands.
+    """
+    of_recipe = {name: getattr(recipe, name) for name in OVERRIDES}
+    update = {name: value for name, value in of_recipe.items() if value is not None}
+    return grid.training.model_copy(update=update)
 
 
 def canonical_json(value: Any) -> str:

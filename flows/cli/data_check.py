@@ -24,7 +24,9 @@ SHOWN_LEVELS = {"ok": "ok", "warning": "warning", "error": "FAILS"}
 
 @dataclass(frozen=True)
 class DataRequest:
-    """The dataset, the evaluation sets and the prompt that a command names."""
+    """The dataset and the evaluation sets that a command names, and the prompt: of several the first
+    with examples, which are the same in all.
+    """
 
     data: Data
     evaluation_sets: tuple[EvaluationSet, ...] = ()
@@ -44,7 +46,9 @@ def request(source: str, settings: dict[str, str | None], labels: list[str]) -> 
                 f"{source} is a grid, which names its columns and labels; leave the options out."
             )
         grid = load_grid(source)
-        return DataRequest(grid.data, grid.evaluation_sets, grid.prompt)
+        with_examples = [prompt for prompt in grid.prompts if load_prompt(prompt).examples]
+        prompt = with_examples[0] if with_examples else grid.prompt
+        return DataRequest(grid.data, grid.evaluation_sets, prompt)
 
     if "revision" in options:
         check_revision(source)

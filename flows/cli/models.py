@@ -16,7 +16,7 @@ from tasks.models.model_shape import ModelShape, known_shape
 from tasks.models.sources.available import stored
 from tasks.models.stored_sizes import PARTS, ModelSizes, stored_sizes
 from tasks.runtime.store import home
-from tasks.spec import BaseModelSpec, Grid
+from tasks.spec import BaseModelSpec, Grid, Training, training_of_recipe
 
 STUDY = "paper"
 PRECISIONS = (4, 8, None)  # None: bfloat16, the reference
@@ -141,24 +141,27 @@ def _sizes_table(rows: list[SizeRow], group_size: int) -> Table:
 
 def _trainable_table(grid: Grid) -> Table:
     """Trainable parameters of each recipe and base model, and their share of all parameters."""
-    training = grid.training
-    modules = " and ".join(name.rpartition(".")[2] for name in training.target_modules)
-    table = _table(
-        "Trainable parameters and their share (LoRA on "
-        f"{modules} of the last {training.num_layers} blocks)"
-    )
+    of_recipes = [_places(training_of_recipe(grid, recipe)) for recipe in grid.recipes]
+    places = " or ".join(dict.fromkeys(of_recipes))
+    table = _table(f"Trainable parameters and their share (LoRA on {places})")
     for i, column in enumerate(("recipe", "rank", *grid.models)):
         table.add_column(column, justify="right" if i else "left", overflow="fold")
 
     shapes = [known_shape(name) for name in grid.models]
     for recipe in grid.recipes:
-        shares = [_trainable_share(shape, recipe.rank, grid) for shape in shapes]
+        training = training_of_recipe(grid, recipe)
+        shares = [_trainable_share(shape, recipe.rank, training) for shape in shapes]
         table.add_row(recipe.name, str(recipe.rank), *shares)
     return table
 
 
-def _trainable_share(shape: ModelShape, rank: int, grid: Grid) -> str:
-    training = grid.training
+def _places(training: Training) -> str:
+    """Where LoRA sits, in words."""
+    modules = " and ".join(name.rpartition(".")[2] for name in training.target_modules)
+    return f"{modules} of the last {training.num_layers} blocks"
+
+
+def _trainable_share(shape: ModelShape, rank: int, training: Training) -> str:
     trainable = lora_parameters(shape, rank, training.num_layers, training.target_modules)
     parameters = expected_sizes(shape, None, training.group_size).parameters
     return f"{trainable:,} ({trainable / parameters:.2%})"

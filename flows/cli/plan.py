@@ -28,9 +28,9 @@ def print_plan(console: Console, selection: Selection) -> None:
     cells = list(plan_cells(selection))
     console.print(_table(selection, cells))
     _print_sources(console, selection)
-    prompt = load_prompt(selection.grid.prompt)
-    if prompt.examples:
-        print_line(console, shared_tokens(prompt, tokenizers()))
+    for prompt in map(load_prompt, selection.prompts):
+        if prompt.examples:
+            print_line(console, shared_tokens(prompt, tokenizers()))
     print_line(console, _summary(selection, cells))
 
 

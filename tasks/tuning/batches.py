@@ -15,6 +15,8 @@ import numpy as np
 
 from tasks.corpus.encode import Encoded, Template
 from tasks.runtime.backend import backend
+from tasks.spec import Sampling
+from tasks.tuning.sampling import drawn_cases
 
 # Padded tokens of one forward pass without gradients.
 TOKENS_AT_ONCE = backend().tokens_at_once
@@ -174,13 +176,18 @@ def padded_tokens(sequences: Sequence[Sequence[int]], length: int) -> np.ndarray
     return tokens
 
 
-def epoch_batches(cases: Cases, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    """The effective batches of one epoch, as lists of case numbers.
+def epoch_batches(
+    cases: Cases, batch_size: int, seed: int, epoch: int, sampling: Sampling = "natural"
+) -> list[list[int]]:
+    """The effective batches of one epoch, as lists of case numbers, the tail batch included.
 
-    Every case once, the tail batch included.
+    Every case once, unless `sampling` draws labels more evenly (sampling.py).
     """
     generator = np.random.default_rng([seed, epoch])
-    order = generator.permutation(len(cases.encoded)).tolist()
+    if sampling == "natural":
+        order = generator.permutation(len(cases.encoded)).tolist()
+    else:
+        order = generator.permutation(drawn_cases(cases.labels, sampling, seed, epoch)).tolist()
     span = batch_size * WINDOW
     batches: list[list[int]] = []
     for start in range(0, len(order), span):
@@ -189,12 +196,14 @@ def epoch_batches(cases: Cases, batch_size: int, seed: int, epoch: int) -> list[
     return [batches[i] for i in generator.permutation(len(batches))]
 
 
-def training_batches(cases: Cases, batch_size: int, seed: int, start: int) -> Iterator[list[int]]:
+def training_batches(
+    cases: Cases, batch_size: int, seed: int, start: int, sampling: Sampling = "natural"
+) -> Iterator[list[int]]:
     """Effective batches from update number `start` on, without end."""
     per_epoch = -(-len(cases.encoded) // batch_size)
     epoch, skip = divmod(start, per_epoch)
     while True:
-        yield from epoch_batches(cases, batch_size, seed, epoch)[skip:]
+        yield from epoch_batches(cases, batch_size, seed, epoch, sampling)[skip:]
         epoch += 1
         skip = 0
 

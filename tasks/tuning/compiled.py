@@ -206,8 +206,10 @@ class CompiledUpdates:
             gradients = [g * factor for g in gradients]
         self._optimizer.state = tree_map(lambda value: value, state)
         changed = self._optimizer.apply_gradients(self._tree(gradients), self._tree(parameters))
+        # By name: an optimizer of several groups gives the tensors back in another order.
+        by_name = dict(tree_flatten(changed))
         return (
-            [value for _, value in tree_flatten(changed)],
+            [by_name[name] for name in self._names],
             self._optimizer.state,
             loss,
             parts,

@@ -62,7 +62,9 @@ class _Setup:
         cases = self.splits.train.cases
         train_losses = [point.loss for point in progress.curve if point.split == "train"]
         seconds = progress.train_seconds
-        first_epoch = epoch_batches(cases, recipe.batch_size, self.job.experiment.seed, 0)
+        first_epoch = epoch_batches(
+            cases, recipe.batch_size, self.job.experiment.seed, 0, recipe.sampling
+        )
 
         return TrainingSummary(
             train_loss=train_losses[-1] if train_losses else None,

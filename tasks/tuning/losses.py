@@ -1,13 +1,19 @@
 """The training objective, written once for training and validation.
 
-    q_i    = softmax_a( log P(label_a | prompt_i) )         three labels, each scored to its full length
+    l_i    = -log P(label_ti | prompt_i)                    each label scored to its full length
+    l_i    = (1-e) l_i - e 1/3 sum_a log P(label_a | ...)   where the recipe smooths labels by e
+    q_i    = softmax_a( log P(label_a | prompt_i) )         three labels
     K[t,a] = (C[t,a] - C[t,t]) / max(C[t,a] - C[t,t])       in [0, 1]; 0 where the maximum is 0
-    v_c    = w_c / sum_k pi_k w_k                           pi = class shares in train; mean weight 1
-    L      = 1/S sum_i [ v_ti CE(label tokens) + CE(other completion tokens) ] + lambda 1/B sum_i sum_a q_ia K[t_i,a]
+    v_c    = w_c / sum_k pi_k w_k                           pi = class shares as drawn from train; mean weight 1
+    L      = 1/S sum_i [ m v_ti l_i + CE(other completion tokens) ] + lambda 1/B sum_i sum_a q_ia K[t_i,a]
 
-S tokens and B cases are those of the effective batch, never the sum of weights: a weighted mean
-would cancel the weights of a one-class batch, and accumulation over micro-batches would not be
-exact.
+m is the recipe's weight of the label against the end of the answer. S tokens and B cases are those
+of the effective batch, never the sum of weights: a weighted mean would cancel the weights of a
+one-class batch, and accumulation over micro-batches would not be exact.
+
+Smoothing spreads over the three labels and not over the vocabulary: a decision compares the labels
+alone, and their probabilities are at hand where the head runs in blocks, and where a label has
+several tokens.
 """
 
 from __future__ import annotations
@@ -21,15 +27,19 @@ import numpy as np
 from tasks.spec import LABELS, Recipe
 from tasks.tuning.batches import Batch, Cases
 from tasks.tuning.head import RowScores
+from tasks.tuning.sampling import drawn_counts
 
 
 @dataclass(frozen=True)
 class Objective:
-    """Constants of a recipe's loss: class weights v (3,), normalised costs K (3, 3), lambda."""
+    """Constants of a recipe's loss: label weights m v (3,), normalised costs K (3, 3), lambda, and
+    the share e that smoothing spreads.
+    """
 
     weights: np.ndarray
     costs: np.ndarray
     cost_weight: float
+    smoothing: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -45,11 +55,15 @@ class Terms:
 
 def make_objective(recipe: Recipe, train_labels: np.ndarray) -> Objective:
     """The loss constants of a recipe, given the labels (indices) of the training set."""
-    shares = np.bincount(train_labels, minlength=len(LABELS)) / len(train_labels)
+    counts = np.bincount(train_labels, minlength=len(LABELS))
+    shares = drawn_counts(counts, recipe.sampling) / len(train_labels)
     weights = np.array([recipe.class_weights[c] if recipe.class_weights else 1.0 for c in LABELS])
-    normalised = weights / (shares @ weights)
+    normalised = recipe.label_weight * weights / (shares @ weights)
     return Objective(
-        normalised.astype(np.float32), _costs(recipe).astype(np.float32), recipe.cost_weight
+        normalised.astype(np.float32),
+        _costs(recipe).astype(np.float32),
+        recipe.cost_weight,
+        recipe.label_smoothing,
     )
 
 
@@ -95,7 +109,11 @@ def objective_sum(
     """
     index = mx.array(labels)
     weights = mx.array(objective.weights)[index]
-    label = (terms.label_loss * weights).sum() / tokens
+    label_loss = terms.label_loss
+    if objective.smoothing > 0:
+        spread = objective.smoothing * terms.label_logp.mean(axis=-1)
+        label_loss = (1 - objective.smoothing) * label_loss - spread
+    label = (label_loss * weights).sum() / tokens
     other = terms.other_loss.sum() / tokens
     cost = mx.array(0.0)
 

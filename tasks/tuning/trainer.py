@@ -84,7 +84,35 @@ def clip_gradients(
     return tree_map(lambda g: g * (limit / norm), gradients), norm
 
 
-def make_optimizer(spec: ExperimentSpec) -> optim.AdamW:
+class FactorRates(optim.MultiOptimizer):
+    """An optimizer of the factors B and one of the others, whose rate is the one that is set.
+
+    That of B is `ratio` times as large (LoRA+, Hayou et al. 2024), for its weight decay too.
+    """
+
+    def __init__(self, of_b: optim.Optimizer, of_a: optim.Optimizer, ratio: float) -> None:
+        super().__init__([of_b, of_a], [lambda path, _: path.endswith("lora_b")])
+        self._ratio = ratio
+
+    @property
+    def learning_rate(self) -> mx.array:
+        """The rate of A."""
+        rate: mx.array = self.optimizers[1].learning_rate
+        return rate
+
+    @learning_rate.setter
+    def learning_rate(self, rate: float) -> None:
+        self.optimizers[0].learning_rate = self._ratio * rate
+        self.optimizers[1].learning_rate = rate
+
+
+def make_optimizer(spec: ExperimentSpec) -> optim.Optimizer:
+    """The optimizer of a training: AdamW, with a rate of its own for B where the recipe asks."""
+    ratio = spec.recipe.lora_plus
+    return _adamw(spec) if ratio == 1 else FactorRates(_adamw(spec), _adamw(spec), ratio)
+
+
+def _adamw(spec: ExperimentSpec) -> optim.AdamW:
     """AdamW (Loshchilov & Hutter 2019) with bias correction, which is off by default in MLX."""
     return optim.AdamW(
         learning_rate=spec.recipe.learning_rate,
@@ -198,7 +226,9 @@ class TrainingRun:
         recipe, training = self.spec.recipe, self.spec.training
         cases = self.splits.train.cases
         number = self.progress.update
-        batches = training_batches(cases, recipe.batch_size, self.spec.seed, number)
+        batches = training_batches(
+            cases, recipe.batch_size, self.spec.seed, number, recipe.sampling
+        )
         following = next(batches)
         self._expect_masks(following, number)
 

@@ -1,0 +1,229 @@
+"""What a recipe may set beyond the protocol does what it says, on every path, and is resumed exactly."""
+
+from dataclasses import replace
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten, tree_unflatten
+
+from tasks.runtime.events import TrainingReport
+from tasks.tuning import trainer
+from tasks.tuning.batches import epoch_batches, make_batch, make_cases, training_batches
+from tasks.tuning.engine import update_gradients
+from tasks.tuning.losses import Terms, make_objective, objective_sum
+from tasks.tuning.memory import MemoryChoice
+from tasks.tuning.sampling import drawn_counts
+from tasks.tuning.trainer import Splits, make_optimizer, train
+from tests.tuning import tiny
+from tests.tuning.test_trainer import experiment
+
+SETTINGS = {"lora_plus": 4, "label_weight": 3.0, "label_smoothing": 0.2, "sampling": "square_root"}
+
+
+def uneven(template=tiny.SINGLE, counts=(2, 9, 1)):
+    """Cases of which `counts` have each label."""
+    some = tiny.cases(sum(counts), template)
+    labels = np.repeat(range(3), counts).tolist()
+    encoded = [replace(case, label=label) for case, label in zip(some.encoded, labels, strict=True)]
+    return make_cases(template, encoded)
+
+
+def by_hand(made, some, chosen, template, recipe) -> tuple[float, float]:
+    """The label's and the other part of the loss, from the whole model's logits, in float64."""
+    label_part, other_part, tokens = 0.0, 0.0, 0
+    for number in chosen:
+        case = some.encoded[number]
+        label_logp = []
+        for label, (completion, length) in enumerate(zip(template.completions, template.label_lengths, strict=True)):
+            inputs = mx.array([[*case.prompt, *completion[:-1]]])
+            logits = np.array(made.stack.model(inputs)[0, len(case.prompt) - 1 :].astype(mx.float32), np.float64)
+            logp = logits - np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1, keepdims=True))
+            logp -= logits.max(1, keepdims=True)
+            of_tokens = logp[range(len(completion)), completion]
+            label_logp.append(of_tokens[:length].sum())
+            if label == case.label:
+                other_part -= of_tokens[length:].sum()
+                tokens += len(completion)
+        e = recipe.label_smoothing
+        label_part += recipe.label_weight * (-(1 - e) * label_logp[case.label] - e * np.mean(label_logp))
+    return label_part / tokens, other_part / tokens
+
+
+@pytest.mark.parametrize("template", [tiny.SINGLE, tiny.MULTI], ids=["one token", "several"])
+@pytest.mark.parametrize("dense", [True, False], ids=["separate", "joined"])
+@pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
+def test_smoothing_and_the_labels_weight_equal_the_formula_on_the_whole_models_logits(architecture, dense, template):
+    recipe = tiny.recipe(label_weight=3.0, label_smoothing=0.2)
+    made, some = tiny.adapted(architecture, 4, dense, recipe), tiny.cases(6, template)
+    objective, prefix = make_objective(recipe, some.labels), tiny.no_store(made, some)
+    for micro_batch in (4, 3):
+        loss, parts, _ = update_gradients(made, prefix, [0, 1, 2, 4], objective, micro_batch, None)
+        label, other = by_hand(made, some, [0, 1, 2, 4], template, recipe)
+        assert parts.tolist() == pytest.approx([label, other, 0], rel=2e-4)
+        assert loss.item() == pytest.approx(label + other, rel=2e-4)
+
+
+def test_the_gradient_of_the_smoothed_loss_is_that_of_finite_differences_and_it_vanishes_at_the_smoothed_target():
+    labels = np.array([0, 2], np.int32)
+    objective = make_objective(tiny.recipe(label_weight=2.0, label_smoothing=0.3), labels)
+
+    def loss(logits):
+        logp = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+        label = -mx.take_along_axis(logp, mx.array(labels)[:, None], axis=1)[:, 0]
+        return objective_sum(Terms(label, mx.zeros(2), logp), labels, objective, 2, 2)[0]
+
+    x = np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32)
+    gradient = np.array(mx.grad(loss)(mx.array(x)))
+    for at in np.ndindex(2, 3):
+        up, down = x.copy(), x.copy()
+        up[at] += 1e-2
+        down[at] -= 1e-2
+        assert gradient[at] == pytest.approx((loss(mx.array(up)) - loss(mx.array(down))).item() / 2e-2, abs=1e-3)
+    target = np.full((2, 3), 0.1)
+    target[[0, 1], labels] = 0.8
+    assert np.abs(np.array(mx.grad(loss)(mx.log(mx.array(target))))).max() < 1e-6
+
+
+def adamw(values, gradients, rates, decay):
+    """AdamW in float64: the values after each gradient's update."""
+    m = v = np.zeros_like(values)
+    for step, (gradient, rate) in enumerate(zip(gradients, rates, strict=True), 1):
+        m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
+        update = (m / (1 - 0.9**step)) / (np.sqrt(v / (1 - 0.999**step)) + 1e-8)
+        values = values - rate * (update + decay * values)
+    return values
+
+
+def test_lora_plus_is_adamw_with_a_higher_rate_for_b_alone():
+    rng = np.random.default_rng(1)
+    names = [f"model.layers.{i}.self_attn.q_proj.lora_{factor}" for i in (2, 3) for factor in "ab"]
+    start = {name: rng.normal(size=(3, 2)) for name in names}
+    gradients = [{name: rng.normal(size=(3, 2)) for name in names} for _ in range(4)]
+    rates = [1e-2, 3e-2, 2e-2, 1e-3]
+
+    def tree(values):
+        return tree_unflatten([(name, mx.array(value.astype(np.float32))) for name, value in values.items()])
+
+    optimizer = make_optimizer(experiment(tiny.recipe(lora_plus=16), weight_decay=0.1))
+    found = tree(start)
+    optimizer.init(found)
+    for gradient, rate in zip(gradients, rates, strict=True):
+        optimizer.learning_rate = rate
+        found = optimizer.apply_gradients(tree(gradient), found)
+    assert optimizer.learning_rate.item() == pytest.approx(rates[-1])
+    for name, value in tree_flatten(found):
+        ratio = 16 if name.endswith("b") else 1
+        expected = adamw(start[name], [g[name] for g in gradients], [ratio * rate for rate in rates], 0.1)
+        assert np.array(value) == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "counts", "drawn"),
+    [
+        ("natural", [200, 700, 100], [200, 700, 100]),
+        ("balanced", [200, 700, 100], [334, 333, 333]),
+        ("square_root", [200, 700, 100], [279, 523, 198]),
+        ("balanced", [0, 7, 4], [0, 6, 5]),
+    ],
+)
+def test_labels_are_drawn_as_often_as_the_recipe_says(sampling, counts, drawn):
+    assert drawn_counts(np.array(counts), sampling).tolist() == drawn
+
+
+@pytest.mark.parametrize("sampling", ["balanced", "square_root"])
+def test_draws_follow_from_seed_and_epoch_alone_and_leave_no_case_of_a_label_behind(sampling):
+    some = uneven(counts=(4, 25, 1))
+    drawn = np.zeros(30, int)
+    for epoch in range(7):
+        batches = epoch_batches(some, 4, 42, epoch, sampling)
+        assert batches == epoch_batches(some, 4, 42, epoch, sampling) != epoch_batches(some, 4, 43, epoch, sampling)
+        flat = [number for batch in batches for number in batch]
+        assert [len(batch) for batch in batches].count(4) == 7 and len(flat) == 30
+        assert np.bincount(some.labels[flat]).tolist() == drawn_counts(np.array([4, 25, 1]), sampling).tolist()
+        drawn += np.bincount(flat, minlength=30)
+    assert all(np.ptp(drawn[some.labels == label]) <= 1 for label in range(3))
+    stream = training_batches(some, 4, 42, 0, sampling)
+    ahead = [next(stream) for _ in range(30)]
+    resumed = training_batches(some, 4, 42, 11, sampling)
+    assert [next(resumed) for _ in range(19)] == ahead[11:]
+
+
+def test_class_weights_have_a_mean_of_one_over_the_cases_that_are_drawn():
+    objective = make_objective(tiny.safety(sampling="balanced"), np.array([0, 1, 1, 1, 2, 1]))
+    assert objective.weights == pytest.approx(np.array([5, 2, 1]) / (8 / 3))
+
+
+def trained(folder, emit=lambda event: None, choice=None, architecture="llama", template=tiny.SINGLE, **settings):
+    recipe = tiny.safety(dropout=0.1, iterations=8, **settings)
+    made = tiny.adapted(architecture, 4, False, recipe)
+    prefix = tiny.no_store(made, uneven(template))
+    best, progress = train(
+        made, experiment(recipe, max_gradient_norm=0.5), Splits(prefix, prefix), folder, emit, choice
+    )
+    return tiny.flat(best), [replace(point, tokens_per_second=None) for point in progress.curve]
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_each_setting_reaches_the_adapter(name, tmp_path):
+    changed, _ = trained(tmp_path / "changed", **{name: SETTINGS[name]})
+    plain, _ = trained(tmp_path / "plain")
+    assert tiny.largest_difference(changed, plain) > 1e-3
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_killed_and_resumed_training_with_all_settings_equals_one_that_never_stopped(compiled, tmp_path, monkeypatch):
+    class Killed(Exception):
+        pass
+
+    def die(event):
+        if isinstance(event, TrainingReport) and event.iteration == 6:
+            raise Killed
+
+    if compiled:
+        monkeypatch.setattr(trainer, "compiles", lambda: True)
+        mx.disable_compile()
+    try:
+        whole, curve = trained(tmp_path / "whole", **SETTINGS)
+        with pytest.raises(Killed):
+            trained(tmp_path / "killed", die, **SETTINGS)
+        resumed, again = trained(tmp_path / "killed", **SETTINGS)
+    finally:
+        mx.enable_compile()
+    assert all((whole[name] == resumed[name]).all() for name in whole) and curve == again
+
+
+@pytest.mark.parametrize(("choice", "template"), [(None, tiny.SINGLE), (MemoryChoice(3), tiny.MULTI)])
+def test_compiled_updates_honour_the_settings(choice, template, tmp_path, monkeypatch):
+    plain, curve = trained(tmp_path / "plain", choice=choice, template=template, **SETTINGS)
+    monkeypatch.setattr(trainer, "compiles", lambda: True)
+    mx.disable_compile()
+    try:
+        compiled, other = trained(tmp_path / "compiled", choice=choice, template=template, **SETTINGS)
+    finally:
+        mx.enable_compile()
+    assert tiny.largest_difference(compiled, plain) <= 1e-5
+    assert [point.loss for point in other] == pytest.approx([point.loss for point in curve], rel=1e-5)
+
+
+def test_an_update_with_all_settings_that_is_really_compiled_gives_the_same_adapter(tmp_path):
+    """A graph that a CPU compiles takes seconds, so this is one update."""
+    from tasks.tuning.compiled import CompiledUpdates
+
+    recipe = tiny.recipe(**SETTINGS)
+    results = []
+    for compiles in (False, True):
+        made, some = tiny.adapted("llama", 4, False, recipe), uneven()
+        objective, prefix = make_objective(recipe, some.labels), tiny.no_store(made, some)
+        optimizer = make_optimizer(experiment(recipe))
+        optimizer.init(made.stack.model.trainable_parameters())
+        if not compiles:
+            mx.disable_compile()
+        try:
+            step = CompiledUpdates(made, prefix, objective, optimizer, 4, None).start([0, 3, 5, 11], 1e-3, None)
+            results.append((step.value, tiny.flat(made.stack.model.trainable_parameters())))
+        finally:
+            mx.enable_compile()
+    assert results[1][0] == pytest.approx(results[0][0], rel=1e-5)
+    assert tiny.largest_difference(results[1][1], results[0][1]) <= 1e-4
+    assert make_batch(some, [0, 3]).labels.tolist() == [0, 1]
