@@ -12,7 +12,7 @@ from tasks import fidelity, identity
 from tasks.fidelity import _comparison
 from tasks.runtime.backend import CPU
 from tasks.scoring.baselines import baseline_evaluation_id, zero_shot_id
-from tasks.spec import OMITTED_AT_DEFAULT, Grid, Recipe, experiments
+from tasks.spec import OMITTED_AT_DEFAULT, OVERRIDES, Grid, PromptChoice, Recipe, experiments
 from tasks.tuning import training_rows
 from tests.test_spec import RECIPE, experiment, model
 
@@ -90,3 +90,52 @@ def test_a_marked_setting_that_is_changed_trains_again_and_survives_json(named):
     spec = experiment().model_copy(update={"recipe": younger})
     assert identity.training_from(spec, WEIGHTS, DATASET) != identity.training_from(experiment(), WEIGHTS, DATASET)
     assert YoungerRecipe.model_validate_json(younger.model_dump_json()) == younger
+
+
+OVERRIDDEN = {
+    "num_layers": 8, "target_modules": ["self_attn.q_proj"], "decay": "cosine", "warmup_ratio": 0.2,
+    "max_gradient_norm": 1.0, "evaluate_every": 100,
+}  # fmt: skip
+
+
+def test_a_recipe_with_settings_of_its_own_has_the_ids_of_a_grid_that_says_the_same(monkeypatch):
+    answers = {"ED": "Emergency", "GP": "Doctor", "HOME": "Home"}
+    prompt = PromptChoice(version=2, answers=answers)
+    of_recipe = study(recipe=[RECIPE | OVERRIDDEN | {"prompt": prompt}])
+    of_grid = study(training=OVERRIDDEN, prompt=prompt)
+    (mine,), (theirs,) = (list(experiments(grid, {"tiny": model()})) for grid in (of_recipe, of_grid))
+    assert mine == theirs and mine.model_dump() == theirs.model_dump() and set(OVERRIDDEN) == set(OVERRIDES)
+    assert identity.training_from(mine, WEIGHTS, DATASET) == identity.training_from(theirs, WEIGHTS, DATASET)
+    assert of_recipe.prompts == of_grid.prompts == [prompt]
+
+
+@pytest.mark.parametrize("name", OVERRIDES)
+def test_each_setting_that_a_recipe_overrides_reaches_its_training_alone(name):
+    grid = study(recipe=[RECIPE | {name: OVERRIDDEN[name]}, RECIPE | {"name": "other"}])
+    mine, other = experiments(grid, {"tiny": model()})
+    value = getattr(mine.training, name)
+    assert (list(value) if isinstance(value, tuple) else value) == OVERRIDDEN[name] and other.training == grid.training
+    assert {key for key in OVERRIDES if getattr(mine.training, key) != getattr(grid.training, key)} == {name}
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"lora_plus": 16}, {"label_weight": 2}, {"label_smoothing": 0.1}, {"sampling": "balanced"}],
+    ids=json.dumps,
+)
+def test_a_setting_of_a_recipe_trains_again_and_its_default_does_not(setting):
+    def training(**changes):
+        return identity.training_from(experiment(recipe=changes), WEIGHTS, DATASET)
+
+    default = {name: Recipe.model_fields[name].default for name in setting}
+    assert training(**setting) != training(**default) == training()
+
+
+@pytest.mark.parametrize(
+    "prompt", [{"version": 2}, {"answers": {"ED": "now", "GP": "soon", "HOME": "never"}}], ids=["version", "answers"]
+)
+def test_a_prompt_enters_the_ids_of_trainings_untuned_models_and_fidelities_where_it_is_named(prompt, monkeypatch):
+    found, before = ids(study(prompt=prompt), monkeypatch), ids(study(), monkeypatch)
+    assert not any(found[kind] == before[kind] for kind in BEFORE)
+    same = {"version": 1, "answers": {label: label for label in ("ED", "GP", "HOME")}}
+    assert digests(study(prompt=same), monkeypatch) == BEFORE
