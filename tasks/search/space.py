@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from tasks.grids.grid_errors import reason, shortened, where
 from tasks.runtime.errors import BadInput
 from tasks.spec import (
+    OVERRIDES,
     BaseModelSpec,
     ExperimentSpec,
     Grid,
@@ -40,6 +41,8 @@ LEFT_ALONE = {
     "recipe.iterations": "trials of different lengths cannot be compared before their end",
     "recipe.target_ed_recall": "it decides how an adapter is judged, and no training",
     "recipe.primary_rule": "it decides how an adapter is judged, and no training",
+    "recipe.evaluate_every": "it decides at which updates trials can pause",
+    "recipe.prompt": "the keys of [prompt] are searched one by one, e.g. prompt.version",
     "training.group_size": "it decides the quantised weights, which all trials share",
     "training.memory": "it never changes results",
     "training.report_every": "it decides no training",
@@ -49,7 +52,7 @@ LEFT_ALONE = {
     "training.mask_prompt": "it is always true",
 }
 # Settings that change what the validation value measures, so that it compares no two trials.
-CHANGE_THE_VALUE = ("prompt.answers",)
+CHANGE_THE_VALUE = ("prompt.answers", "recipe.label_weight", "recipe.label_smoothing")
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ class Space:
     def prompts(self) -> list[PromptChoice]:
         """The grid's prompt, and those that a trial may have: their examples must stand in no set."""
         searched = [(key, value) for key, value in self.samples() if key.startswith("prompt.")]
-        return [self.grid.prompt, *(self.grid_with({key: v}).prompt for key, v in searched)]
+        return [*self.grid.prompts, *(self.grid_with({key: v}).prompt for key, v in searched)]
 
     def starting_values(self) -> Values | None:
         """The values that the grid itself has, if they lie in the space: the first trial."""
@@ -158,6 +161,11 @@ class Space:
                 f"{self.place(key)}: {key} cannot be searched: all trials learn from the same cases "
                 "and are compared on the same ones."
             )
+        if own := self._of_the_recipe(key):
+            raise BadInput(
+                f"{self.place(key)}: {key} cannot be searched, since the recipe {self.recipe.name} "
+                f"sets {own} itself; take it out of the recipe."
+            )
         if key not in allowed:
             near = difflib.get_close_matches(key, allowed, n=1, cutoff=0.5)
             meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(allowed)}."
@@ -175,6 +183,13 @@ class Space:
                 f"{self.place(key)}: {key} takes whole numbers; write the ends of its range without "
                 "a point, e.g. { low = 4, high = 32 }."
             )
+
+    def _of_the_recipe(self, key: str) -> str | None:
+        """The setting by which the recipe replaces this one of the grid, if it does."""
+        section, _, name = key.partition(".")
+        own = {"training": name, "prompt": "prompt"}.get(section)
+        replaced = own is not None and getattr(self.recipe, own, None) is not None
+        return own if replaced and own in (*OVERRIDES, "prompt") else None
 
     def _allowed(self) -> list[str]:
         sections = {name: getattr(self.grid, name) for name in SECTIONS[1:]}

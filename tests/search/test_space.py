@@ -49,6 +49,8 @@ KEY = '[search]\n"recipe.rank" = '
         ('[search]\n"recipe.iterations" = [8, 16]', r".*: recipe.iterations cannot be searched: trials of different .*"),
         ('[search]\n"data.train_cases" = [100, 200]', r".*cannot be searched: all trials learn from the same cases .*"),
         ('[search]\n"training.decay" = ["square"]', r".*: training.decay cannot be \"square\": input should be 'none'.*"),
+        ('[search]\n"recipe.label_smoothing" = [0, 0.1]', r".*cannot be searched for a standard recipe, whose .*"),
+        ('[search]\n"recipe.evaluate_every" = [2, 4]', r".*: recipe.evaluate_every cannot be searched: it decides at .*"),
         ('[search]\n"training.num_layers" = [2, 9]', r".*: training.num_layers = 9, but tiny-llama has . blocks; .*"),
         ('[search]\n"training.target_modules" = [["mlp.no"]]', r", line 11: The settings do not fit tiny-llama: .*"),
         (f"{KEY}[4]\nover_triag = 0.2", r".*unknown key 'search.over_triag'; allowed are keep, over_triage, .*"),
@@ -114,3 +116,20 @@ def test_the_grids_own_recipe_is_the_first_trial_where_it_lies_in_the_ranges():
 def test_no_id_depends_on_the_search():
     with_search, without = select("smoke").cells, select("smoke", ["search.seed=7", "search.recipe.rank=[2]"]).cells
     assert with_search == without and all("search" not in spec.model_dump_json() for spec in without)
+
+
+@pytest.mark.parametrize(
+    ("key", "own"), [("training.num_layers", "num_layers = 1"), ("prompt.version", "prompt = { version = 2 }")]
+)
+def test_what_the_recipe_sets_itself_is_not_searched_where_it_would_change_nothing(key, own, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(grid_text(f'[search]\n"{key}" = [1, 2]', own))
+    said = f"the recipe plain sets {own.split()[0]} itself; take it out of the recipe."
+    with pytest.raises(BadInput, match=said):
+        set_up(str(path), None, Narrowing())
+
+
+def test_settings_of_the_recipe_itself_are_searched():
+    space = setup('search."recipe.lora_plus"=[1, 16]', 'search."recipe.num_layers"=[1, 2]').space
+    plain, changed = (space.experiment({"recipe.lora_plus": ratio, "recipe.num_layers": 1}) for ratio in (1, 16))
+    assert (plain.recipe.lora_plus, changed.recipe.lora_plus, changed.training.num_layers) == (1, 16, 1)
