@@ -130,6 +130,6 @@ def test_what_the_recipe_sets_itself_is_not_searched_where_it_would_change_nothi
 
 
 def test_settings_of_the_recipe_itself_are_searched():
-    space = setup('search."recipe.lora_plus"=[1, 16]', 'search."recipe.num_layers"=[1, 2]').space
+    space = setup("search.recipe.lora_plus=[1, 16]", "search.recipe.num_layers=[1, 2]").space
     plain, changed = (space.experiment({"recipe.lora_plus": ratio, "recipe.num_layers": 1}) for ratio in (1, 16))
     assert (plain.recipe.lora_plus, changed.recipe.lora_plus, changed.training.num_layers) == (1, 16, 1)
