@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,8 +14,18 @@ Selftest = Annotated[
 ]
 
 
-def doctor(selftest: Selftest = False) -> None:
+Json = Annotated[
+    Path | None,
+    typer.Option(
+        "--json",
+        metavar="FILE",
+        help="write the self-test's report to FILE, to send it in: it names no user, host or folder",
+    ),
+]
+
+
+def doctor(selftest: Selftest = False, json: Json = None) -> None:
     """Check that this machine is ready: hardware, libraries, network, disk, server, warehouse."""
     from flows.cli.doctor_report import examine_machine
 
-    raise typer.Exit(examine_machine(console, selftest))
+    raise typer.Exit(examine_machine(console, selftest, json))

@@ -63,19 +63,29 @@ def _version(name: str) -> str:
 
 
 def machine() -> list[Finding]:
-    text = f"{system_name()}, {_chip()}, {cores()} cores"
+    text = f"{system_name()}, {chip()}, {cores()} cores"
     if is_intel_python():
         remedy = "MLX needs Apple Silicon and a Python built for it: run `uv python install`"
         return [Finding("machine", "error", f"{text}, Python for {processor()}", remedy)]
     return [Finding("machine", "ok", text)]
 
 
-def _chip() -> str:
+def chip() -> str:
+    """The name of the processor, as its maker gives it where the system knows it."""
     if not is_mac():
-        return processor()
+        return _linux_chip() or processor()
     command = ["sysctl", "-n", "machdep.cpu.brand_string"]
     answer = subprocess.run(command, capture_output=True, text=True)
     return answer.stdout.strip() or processor()
+
+
+def _linux_chip() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else ""
 
 
 def build() -> list[Finding]:

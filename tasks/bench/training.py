@@ -26,18 +26,17 @@ from tasks.bench.setting import (
     start_adapter,
 )
 from tasks.bench.stock import float64_gradients, measure_stock
+from tasks.bench.updates import updates_of
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.backend import backend
 from tasks.runtime.device import measure, peak_resident_bytes
 from tasks.runtime.events import Emit
 from tasks.tuning.batches import Cases, make_batch
-from tasks.tuning.compiled import CompiledUpdates, compiles
-from tasks.tuning.engine import batch_terms, leading_past, update_gradients
+from tasks.tuning.engine import batch_terms, leading_past
 from tasks.tuning.frozen_prefix import Prefix, open_prefix
 from tasks.tuning.lora import Adapted, add_lora, load_variant
 from tasks.tuning.losses import Objective, make_objective, objective_sum, scored_tokens
 from tasks.tuning.memory import CACHE_BYTES
-from tasks.tuning.trainer import clip_gradients
 
 GRADIENTS = "gradients.safetensors"
 
@@ -123,21 +122,8 @@ def _timed_steps(
 
     MLX's peak memory is that of these.
     """
-    model = adapted.stack.model
     optimizer = setting.optimizer()
-    optimizer.init(model.trainable_parameters())
-    case_numbers = range(setting.batch)
-    compiled = CompiledUpdates(adapted, prefix, objective, optimizer, setting.batch, limit=None)
-
-    def update() -> None:
-        """One update as the trainer makes it on this backend."""
-        if compiles():
-            compiled.start(case_numbers, setting.recipe.learning_rate, None)
-            return
-
-        step = update_gradients(adapted, prefix, case_numbers, objective, setting.batch, None)
-        gradients, _ = clip_gradients(step[2], None, step[:2])
-        optimizer.update(model, gradients)
+    update = updates_of(adapted, prefix, objective, optimizer, setting.recipe.learning_rate)
 
     gradients: Weights = {}
     seconds = []
@@ -145,7 +131,6 @@ def _timed_steps(
     for _ in range(1 + setting.repeats):
         start = time.perf_counter()
         update()
-        mx.eval(model.trainable_parameters(), optimizer.state)
         seconds.append(time.perf_counter() - start)
         gradients = gradients or first_gradients(optimizer)
     return seconds[1:], gradients

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
 from dataclasses import dataclass
 from importlib import metadata
@@ -31,7 +32,8 @@ class Backend:
     `side_by_side`: batches without gradients run on a stream per core. `compiles`: a step is worth
     compiling. `tokens_at_once`: padded tokens of one forward pass without gradients.
     `planned_gflops`: sustained in a training step, roughly. `selftest_tolerance`: largest relative
-    difference of float32 results that are equal but for the order of sums. `compared_with`: what
+    difference of float32 results that are equal but for the order of sums; `rounding`: the same in
+    root mean square, of results in `compute_dtype`. `compared_with`: what
     benchmarks measure beside ours. `path_in_ids`: whether ids name the compute path: those of the
     first two backends are older than the choice. `wires_memory`: weights may be kept from being
     paged out. `own_memory`: the device has memory of its own, which bounds what fits.
@@ -49,11 +51,17 @@ class Backend:
     tokens_at_once: int
     planned_gflops: float
     selftest_tolerance: float
+    rounding: float
     compared_with: tuple[str, ...]
     path_in_ids: bool
     wires_memory: bool = False
     own_memory: bool = False
     experimental: bool = False
+
+    @property
+    def has_slow_kernels(self) -> bool:
+        """Whether quantised products of real sizes take minutes: on packed weights on a CPU."""
+        return self.compute_path == "packed" and not self.on_gpu
 
     @property
     def id_ingredients(self) -> dict[str, str]:
@@ -77,6 +85,7 @@ CPU = Backend(
     tokens_at_once=512,
     planned_gflops=60.0,
     selftest_tolerance=1e-5,
+    rounding=1e-5,
     compared_with=("stock", "stock_dense", "generate_stock"),
     path_in_ids=False,
 )
@@ -94,6 +103,7 @@ METAL = Backend(
     planned_gflops=1500.0,
     # Its kernels may also round inner products more coarsely.
     selftest_tolerance=1e-3,
+    rounding=2e-2,
     compared_with=("stock",),
     path_in_ids=False,
     wires_memory=True,
@@ -110,6 +120,7 @@ CUDA = Backend(
     tokens_at_once=16384,
     planned_gflops=10_000.0,
     selftest_tolerance=1e-3,
+    rounding=2e-2,
     compared_with=("stock",),
     path_in_ids=True,
     own_memory=True,
@@ -129,6 +140,7 @@ CPU_PACKED = Backend(
     tokens_at_once=512,
     planned_gflops=0.5,
     selftest_tolerance=1e-5,
+    rounding=5e-2,
     compared_with=("stock",),
     path_in_ids=True,
 )
@@ -224,6 +236,17 @@ def machine_name() -> str:
 def system_name() -> str:
     """Operating system and its release, e.g. `Linux 6.8.0`."""
     return f"{platform.system()} {platform.release()}"
+
+
+def os_version() -> str:
+    """The system and its version in figures, e.g. `macOS 15.5` or `Linux 6.8.0`.
+
+    A name that somebody gave to their kernel is left out.
+    """
+    version = platform.mac_ver()[0] if is_mac() else platform.release()
+    figures = re.match(r"[0-9.]*", version)
+    system = "macOS" if is_mac() else platform.system()
+    return f"{system} {figures.group().rstrip('.') if figures else ''}".strip()
 
 
 def versions() -> dict[str, str]:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
+
+# A path with at least one folder.
+_PATH = re.compile(r"(?:~[^\s/]*|\b[A-Za-z]:|(?<![\w.]))/[^\s'\":;,()]*")
 
 
 def ask(question: Callable[[Path], bool], path: Path) -> bool:
@@ -20,3 +25,22 @@ def expanded(path: str) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         return Path(path)
+
+
+def without_folders(text: str) -> str:
+    """A text in which of each path only the name of a file is left: where a user's files lie, and
+    so what they are called, concerns nobody.
+
+    The user's own folders are looked for first, since their names may hold spaces.
+    """
+    own = (Path.home(), Path.cwd(), expanded(os.environ.get("TRIAGE_HOME", ".")).absolute())
+    for folder in sorted(map(str, own), key=len, reverse=True):
+        if len(folder) > 1:
+            text = text.replace(folder, "~")
+    return _PATH.sub(lambda match: _file_name(match.group()), text)
+
+
+def _file_name(path: str) -> str:
+    """The last part of a path, if it looks like a file's name."""
+    name = path.rstrip(".").rpartition("/")[2]
+    return name if "." in name else "(path)"

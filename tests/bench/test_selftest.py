@@ -1,10 +1,23 @@
-"""The self-test's checks of memory, which only a Mac runs: with an MLX that answers as there."""
+"""The self-test: every check passes here and fails on an error that is planted; checks of memory that only a Mac runs
+meet an MLX that answers as there.
+"""
 
+import json
+import re
+
+import mlx.core as mx
 import pytest
+from mlx.utils import tree_flatten
 
-from tasks.bench import selftest
-from tasks.bench.selftest import CACHE_BLOCK, CACHE_LIMIT
-from tasks.tuning import lora
+from tasks.bench.selftest import against_stock, engine, kernels, memory
+from tasks.bench.selftest.check import Check
+from tasks.bench.selftest.memory import CACHE_BLOCK, CACHE_LIMIT
+from tasks.bench.selftest.models import adapt, make_tiny
+from tasks.bench.selftest.run import all_checks, described
+from tasks.runtime.backend import BACKENDS, CPU_PACKED, METAL
+from tasks.scoring import mc_dropout
+from tasks.tuning import architecture, head, lora
+from tasks.tuning.engine import label_terms, leading_past
 
 RECOMMENDED, BEFORE = 24_000, 7
 
@@ -22,8 +35,8 @@ def wired(monkeypatch):
             limits.append(limit)
             return limits[-2]
 
-        monkeypatch.setattr(selftest.mx, "device_info", lambda: {"max_recommended_working_set_size": RECOMMENDED})
-        monkeypatch.setattr(selftest.mx, "set_wired_limit", set_wired_limit)
+        monkeypatch.setattr(memory.mx, "device_info", lambda: {"max_recommended_working_set_size": RECOMMENDED})
+        monkeypatch.setattr(memory.mx, "set_wired_limit", set_wired_limit)
         monkeypatch.setattr("sys.platform", "darwin")
         monkeypatch.setattr("platform.machine", lambda: "arm64")
         monkeypatch.setattr("platform.mac_ver", lambda: (f"{macos}.5", ("", "", ""), "arm64"))
@@ -42,20 +55,21 @@ def wired(monkeypatch):
     ],
 )
 def test_the_wired_limit_fails_where_macos_wires_nothing_or_less_and_the_old_one_is_put_back(
-    macos, most, accepted, wired
+    macos, most, accepted, wired, monkeypatch
 ):
     limits = wired(macos, most)
-    check = selftest._wired_limit()
-    assert (check["ok"], check["value"], check["limit"]) == (accepted == RECOMMENDED, accepted, RECOMMENDED)
-    assert "macOS 15" in check["remedy"]
+    monkeypatch.setattr(memory, "backend", lambda: METAL)
+    (check,) = (check.run() for check in memory.memory_checks() if "wired" in check.name)
+    assert (check.ok, check.value, check.limit) == (accepted == RECOMMENDED, accepted, RECOMMENDED)
+    assert "macOS 15" in check.remedy
     assert macos == 14 or limits[-1] == BEFORE
 
 
 @pytest.mark.parametrize(("macos", "limits"), [(14, [BEFORE]), (15, [BEFORE, RECOMMENDED])])
 def test_a_model_is_wired_as_stock_does_it_where_macos_can(macos, limits, wired, tmp_path):
-    folder = selftest._make("tiny-llama", 4, tmp_path)
+    subject = make_tiny("tiny-llama", 4, tmp_path)
     found = wired(macos, RECOMMENDED)
-    lora.load_variant(folder, "packed")
+    lora.load_variant(subject.folder, "packed")
     assert found == limits
 
 
@@ -91,7 +105,180 @@ class Allocator:
 def test_the_cache_limit_holds_by_mlxs_own_rule_whatever_was_cached_before(cached, forgets, ok, monkeypatch):
     allocator = Allocator(cached, forgets)
     for name in ("set_cache_limit", "clear_cache", "full", "get_cache_memory"):
-        monkeypatch.setattr(selftest.mx, name, getattr(allocator, name))
-    monkeypatch.setattr(selftest.mx, "eval", lambda *arrays: None)
-    check = selftest._cache_limit()
-    assert check["ok"] is ok and allocator.limit == 1 << 40
+        monkeypatch.setattr(memory.mx, name, getattr(allocator, name))
+    monkeypatch.setattr(memory.mx, "eval", lambda *arrays: None)
+    assert (memory.cached_bytes() <= CACHE_LIMIT + CACHE_BLOCK) is ok and allocator.limit == 1 << 40
+
+
+@pytest.fixture(scope="module")
+def subject(tmp_path_factory):
+    """A tiny model, quantised to 4 bits."""
+    return make_tiny("tiny-llama", 4, tmp_path_factory.mktemp("models"))
+
+
+def scaled(module, name):
+    """Makes a function's result 2 % larger."""
+
+    def plant(monkeypatch):
+        function = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *args, **options: function(*args, **options) * 1.02)
+
+    return plant
+
+
+def gradients_scaled(monkeypatch):
+    ours = against_stock.our_gradients
+
+    def wrong(*args):
+        loss, gradients = ours(*args)
+        return loss * 1.01, {name: value * 1.01 for name, value in gradients.items()}
+
+    monkeypatch.setattr(against_stock, "our_gradients", wrong)
+
+
+def logits_off(monkeypatch):
+    outputs, calls = against_stock.outputs, []
+
+    def wrong(stack):
+        calls.append(stack)
+        return outputs(stack) * (1 + 0.05 * len(calls))
+
+    monkeypatch.setattr(against_stock, "outputs", wrong)
+
+
+def masks_not_restored(monkeypatch):
+    monkeypatch.setattr(architecture, "dropout_states", lambda layer: [])
+
+
+def masks_by_place_in_the_batch(monkeypatch):
+    def wrong(adapted, prefix, key):
+        past = leading_past(adapted, prefix, (*key, 0))
+
+        def label_log_p(batch):
+            adapted.set_dropout([(*key, 1 + place) for place in range(len(batch.rows))])
+            return label_terms(adapted, prefix, batch, past).label_logp
+
+        return label_log_p
+
+    monkeypatch.setattr(mc_dropout, "_sample_model", wrong)
+
+
+def another_start(monkeypatch):
+    calls = []
+
+    def wrong(stack, dropout=0.0):
+        adapted = adapt(stack, dropout)
+        calls.append(adapted)
+        (name, value), *_ = tree_flatten(stack.model.trainable_parameters())
+        stack.model.load_weights([(name, value * (1 + 1e-6 * len(calls)))], strict=False)
+        return adapted
+
+    monkeypatch.setattr(engine, "adapt", wrong)
+
+
+def slower_than_stock(monkeypatch):
+    monkeypatch.setattr(engine, "make_wide", lambda name: None)
+    monkeypatch.setattr(engine, "_our_seconds", lambda stack: 2.0)
+    monkeypatch.setattr(engine, "_stock_seconds", lambda stack: 1.0)
+
+
+def nothing_counted(monkeypatch):
+    monkeypatch.setattr(memory, "resident_bytes", lambda: 1 << 30)
+
+
+def nothing_allocated(monkeypatch):
+    monkeypatch.setattr(memory, "_array", lambda: None)
+
+
+# By the end of a check's name: what breaks it.
+PLANTED = {
+    "footprint of a 256 MB array": nothing_counted,
+    "MLX's count of a 256 MB array": nothing_allocated,
+    "attention, window, head size 256: fused against unfused": scaled(kernels, "cpu_attention"),
+    "product 1024 x 640, 4bit: packed against dequantised": scaled(mx, "quantized_matmul"),
+    ": packed against dequantised": logits_off,
+    ": fidelity of packed weights": logits_off,
+    ": loss against stock mlx-lm": gradients_scaled,
+    "bit: gradients against stock mlx-lm": gradients_scaled,
+    "gemma-3-270m widths: gradients against stock mlx-lm": gradients_scaled,
+    ": head in blocks": scaled(head, "blocked_logsumexp"),
+    ": checkpointed blocks": masks_not_restored,
+    ": dropout passes, batched against one by one": masks_by_place_in_the_batch,
+    ": two updates, repeated": another_start,
+    ": seconds of a step": slower_than_stock,
+}
+
+
+def the_check(name, subject):
+    checks = [
+        *memory.memory_checks(), *kernels.attention_checks(), *kernels.product_checks(), *against_stock.wide_checks(),
+        *engine.speed_checks({}), *against_stock.tiny_checks(subject), *engine.engine_checks(subject),
+    ]  # fmt: skip
+    return [check for check in checks if check.name.endswith(name)][-1]
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_check_fails_where_an_error_is_planted_and_says_what_to_do(name, subject, monkeypatch):
+    PLANTED[name](monkeypatch)
+    result = the_check(name, subject).run()
+    assert not result.ok and result.remedy and result.value is not None and result.error == "", result
+
+
+def test_every_check_has_a_name_of_its_own_and_an_error_that_is_planted(tmp_path):
+    names = [check.name for check in all_checks(tmp_path, {})]
+    assert len(set(names)) == len(names) > 35
+    kinds = {re.sub(r"^tiny-\w+ \dbit|^smollm2-135m widths, 2 blocks.*tokens", "", name) for name in names}
+    patterns = [re.sub(r"\d+ x \d+, \dbit|size \d+|causal|window|[a-z0-9-]+(?= widths)", "#", name) for name in PLANTED]
+    for kind in kinds:
+        blurred = re.sub(r"\d+ x \d+, \dbit|size \d+|causal|window|[a-z0-9-]+(?= widths)", "#", kind)
+        assert any(blurred.endswith(pattern.removeprefix("bit")) for pattern in patterns), kind
+
+
+def test_what_runs_in_seconds_passes_here(subject):
+    """The rest in tests/flows/cli/test_doctor.py, in a process of its own."""
+    for check in (*against_stock.tiny_checks(subject), *engine.engine_checks(subject)):
+        assert check.run().ok, check.name
+
+
+def test_on_a_gpu_packed_bfloat16_is_held_to_the_same_model_unpacked(subject, monkeypatch):
+    monkeypatch.setattr(against_stock, "backend", lambda: METAL)
+    (check,) = (check for check in against_stock.tiny_checks(subject) if "packed in bfloat16" in check.name)
+    assert 0.5 < check.measure() < 10 and check.limit == 2.0
+    errors = iter((0.3, 0.1))
+    monkeypatch.setattr(against_stock, "_error", lambda a, b: next(errors))
+    assert not check.run().ok
+
+
+def test_the_bounds_follow_the_data_type_of_the_backend(subject, monkeypatch):
+    for one in BACKENDS.values():
+        for module in (engine, kernels, against_stock):
+            monkeypatch.setattr(module, "backend", lambda one=one: one)
+        bounds = {check.limit for check in (*kernels.attention_checks(), *kernels.product_checks())}
+        assert bounds == {one.rounding} and (one.rounding < 1e-4) == (one.compute_dtype == "float32")
+
+
+@pytest.mark.parametrize("mask", ["causal", "window"])
+def test_the_fused_kernels_of_a_gpu_are_within_their_bound_in_bfloat16(mask, monkeypatch):
+    monkeypatch.setattr(kernels, "backend", lambda: CPU_PACKED)
+    assert 1e-5 < kernels.attention_error((4, 1, 256), mask) < METAL.rounding
+    scaled(kernels, "scaled_dot_product_attention")(monkeypatch)
+    fused = kernels.scaled_dot_product_attention
+    monkeypatch.setattr(kernels, "scaled_dot_product_attention", lambda *a, **o: fused(*a, **o) * 1.03)
+    assert kernels.attention_error((4, 1, 256), mask) > METAL.rounding
+
+
+def test_an_error_is_a_failed_check_without_folders_and_nan_passes_none():
+    def broken():
+        raise RuntimeError("[metal] Unable to load kernel from /Users/jane doe/x/mlx.metallib")
+
+    result = Check("x", broken, 1.0).run()
+    assert not result.ok and result.value is None and "Unable to load kernel" in result.error
+    assert "jane" not in result.error or "Users" not in result.error
+    result = Check("x", lambda: float("nan"), 1.0).run()
+    assert not result.ok and json.loads(json.dumps(result.as_dict()))["value"] is None and "nan" in result.error
+    assert Check("x", lambda: 2, 1.0, at_least=True).run().ok and not Check("x", lambda: 0, 1.0, at_least=True).run().ok
+
+
+def test_of_mlxs_device_only_what_it_is_is_reported():
+    device = {"device_name": "Apple M4", "memory_size": 16 << 30, "uuid": "GPU-123", "pci_bus_id": "0000:01"}
+    assert described(device) == {"device_name": "Apple M4", "memory_size": 16 << 30}

@@ -1,0 +1,132 @@
+"""Checks against references: the same weights unpacked, and stock mlx-lm's loss and gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import mlx.core as mx
+import numpy as np
+
+from tasks.bench.selftest.check import Check
+from tasks.bench.selftest.models import (
+    WIDE,
+    Subject,
+    adapt,
+    cases_of,
+    make_wide,
+    our_gradients,
+    outputs,
+    stock_gradients,
+)
+from tasks.bench.setting import largest_difference
+from tasks.runtime.backend import backend
+from tasks.tuning.architecture import Stack
+
+# bfloat16 keeps 8 bits, so how far it is off depends on the model. The yardstick is the same model
+# unpacked to bfloat16: the quantised kernels' root mean square error may be at most this many times
+# the dense ones'. On a GPU only: on CPU MLX's bfloat16 kernels measure about 3, and no study uses
+# them.
+BFLOAT16_LIMIT = 2.0
+# Probabilities of the labels that the product reports, in float32 and in bfloat16.
+FIDELITY_LIMITS = {"float32": 1e-4, "bfloat16": 3e-2}
+FIDELITY = "largest difference of a label's probability"
+LABEL_TOKENS = (5, 6, 7)
+
+
+def tiny_checks(subject: Subject) -> Iterator[Check]:
+    """A tiny model's kernels, loss and gradients."""
+    limit = backend().selftest_tolerance
+    title = subject.title
+    if backend().on_gpu:
+        yield Check(
+            f"{title}: packed in bfloat16",
+            lambda: bfloat16_error(subject),
+            BFLOAT16_LIMIT,
+            "times the dense error",
+        )
+    yield Check(f"{title}: packed against dequantised", lambda: packed_error(subject), limit)
+    yield Check(
+        f"{title}: fidelity of packed weights",
+        lambda: fidelity(subject),
+        FIDELITY_LIMITS[backend().compute_dtype],
+        FIDELITY,
+    )
+    yield Check(f"{title}: loss against stock mlx-lm", lambda: loss_error(subject), limit)
+    yield Check(f"{title}: gradients against stock mlx-lm", lambda: gradient_error(subject), limit)
+
+
+def wide_checks() -> Iterator[Check]:
+    """Gradients at the widths of real models: 576 and 49,152, and a head size of 256."""
+    for name in WIDE:
+        yield Check(
+            f"{name} widths: gradients against stock mlx-lm",
+            lambda name=name: wide_gradient_error(name),  # type: ignore[misc]
+            10 * backend().selftest_tolerance,
+        )
+
+
+def bfloat16_error(subject: Subject) -> float:
+    """Error of the packed model as stored, in units of that of the same model unpacked to bfloat16."""
+    dense = subject.dense()
+    exact = outputs(dense)
+    dense.model.set_dtype(mx.bfloat16)
+    return _error(outputs(subject.packed()), exact) / _error(outputs(dense), exact)
+
+
+def packed_error(subject: Subject) -> float:
+    """Logits of the quantised kernels against those of unpacked weights, both in float32."""
+    packed = subject.packed()
+    packed.model.set_dtype(mx.float32)
+    return _largest(outputs(packed), outputs(subject.dense()))
+
+
+def fidelity(subject: Subject) -> float:
+    """Label probabilities of packed weights, in this backend's data type, against unpacked float32."""
+    packed = subject.packed()
+    if backend().compute_dtype == "float32":
+        packed.model.set_dtype(mx.float32)
+    return float(np.abs(_probabilities(packed) - _probabilities(subject.dense())).max())
+
+
+def loss_error(subject: Subject) -> float:
+    """Our loss against stock's on packed weights, in float32."""
+    (ours, _), (stock, _) = _both(subject)
+    return abs(ours - stock) / abs(stock)
+
+
+def gradient_error(subject: Subject) -> float:
+    """Our LoRA gradients against stock's on packed weights, in float32."""
+    (_, ours), (_, stock) = _both(subject)
+    return largest_difference(ours, stock)
+
+
+def wide_gradient_error(name: str) -> float:
+    """Our LoRA gradients against stock's at a real model's widths, in float32."""
+    stacks = [make_wide(name) for _ in range(2)]
+    for stack in stacks:
+        stack.model.set_dtype(mx.float32)
+    cases = cases_of(stacks[0])
+    _, ours = our_gradients(adapt(stacks[0]), cases)
+    _, stock = stock_gradients(adapt(stacks[1]), cases)
+    return largest_difference(ours, stock)
+
+
+def _both(subject: Subject) -> tuple[tuple[float, dict[str, mx.array]], ...]:
+    stacks = subject.loaded(), subject.packed()
+    for stack in stacks:
+        stack.model.set_dtype(mx.float32)
+    cases = cases_of(stacks[0])
+    return our_gradients(adapt(stacks[0]), cases), stock_gradients(adapt(stacks[1]), cases)
+
+
+def _probabilities(stack: Stack) -> np.ndarray:
+    labels = outputs(stack)[:, -1][:, mx.array(LABEL_TOKENS)]
+    return np.array(mx.softmax(labels, axis=-1))
+
+
+def _largest(a: mx.array, b: mx.array) -> float:
+    return float(np.array(mx.abs(a - b).max() / mx.abs(b).max()))
+
+
+def _error(a: mx.array, b: mx.array) -> float:
+    return float(np.array(mx.sqrt(mx.square(a - b).mean())))

@@ -1,0 +1,170 @@
+"""The models of the self-test: tiny ones that are created, quantised and loaded like real ones, and
+two blocks of real widths in memory. All weights are random.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_flatten
+from mlx_lm.models import gemma3_text, llama
+from mlx_lm.tuner.trainer import default_loss
+from mlx_lm.utils import dequantize_model
+
+from tasks.bench.setting import Weights, bench_cases, start_adapter
+from tasks.models.convert import run_quantize
+from tasks.models.model_shape import shape_entry
+from tasks.models.sources.available import fetch_base
+from tasks.runtime.backend import backend
+from tasks.spec import BaseModelSpec, RandomSource, Recipe, Training
+from tasks.tuning.architecture import Stack, take_apart
+from tasks.tuning.batches import Cases, make_batch, padded_tokens
+from tasks.tuning.engine import update_gradients
+from tasks.tuning.frozen_prefix import Prefix
+from tasks.tuning.lora import Adapted, add_lora, load_variant
+from tasks.tuning.losses import make_objective
+
+CASES = 3
+LENGTH = 48
+BLOCKS = 2
+GROUP = 64
+TRAINING = Training(num_layers=BLOCKS)
+DENSE = "dequantised_f32"
+# Keys of a config.json that differ here: Gemma's head of 262,144 words would take gigabytes, and one
+# of its two blocks has full attention.
+WIDE: dict[str, dict[str, Any]] = {
+    "smollm2-135m": {},
+    "gemma-3-270m": {"vocab_size": 4096, "sliding_window_pattern": BLOCKS},
+}
+
+
+def recipe(dropout: float = 0.0) -> Recipe:
+    """A small recipe."""
+    return Recipe(
+        name="selftest",
+        kind="standard",
+        learning_rate=1e-4,
+        batch_size=CASES,
+        rank=4,
+        scale=5,
+        dropout=dropout,
+        iterations=1,
+    )
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A quantised model that is loaded anew, since each check changes it."""
+
+    name: str
+    bits: int
+    folder: Path
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} {self.bits}bit"
+
+    def packed(self) -> Stack:
+        """As it is stored."""
+        return load_variant(self.folder, "packed")
+
+    def dense(self) -> Stack:
+        """Unpacked to float32."""
+        return load_variant(self.folder, DENSE)
+
+    def loaded(self) -> Stack:
+        """As a training here loads it."""
+        return load_variant(self.folder, backend().compute_path)
+
+
+def make_tiny(name: str, bits: int, root: Path) -> Subject:
+    """Create and quantise a tiny model."""
+    source = RandomSource(kind="random", shape=name)
+    spec = BaseModelSpec(name=name, licence="Apache-2.0", sources=(source,))
+    args = {
+        "source": str(fetch_base(spec, root)),
+        "root": str(root),
+        "bits": bits,
+        "group_size": TRAINING.group_size,
+    }
+    return Subject(name, bits, Path(run_quantize(args)["folder"]))
+
+
+def make_wide(name: str, bits: int = 4) -> Stack:
+    """Two blocks of a real model's widths, on this backend's compute path."""
+    mx.random.seed(0)
+    config = shape_entry(name)["config"] | WIDE[name] | {"num_hidden_layers": BLOCKS}
+    model = _model(config)
+    model.set_dtype(mx.bfloat16)
+    nn.quantize(model, group_size=GROUP, bits=bits)
+    model.eval()
+
+    dense = backend().compute_path == DENSE
+    if dense:
+        model.set_dtype(mx.float32)
+        model = dequantize_model(model)
+    mx.eval(model.parameters())
+    return take_apart(model, cpu_kernels=dense and backend().cpu_kernels)
+
+
+def _model(config: dict[str, Any]) -> nn.Module:
+    if config["model_type"] == "llama":
+        return llama.Model(llama.ModelArgs.from_dict(config))
+    model = gemma3_text.Model(gemma3_text.ModelArgs.from_dict(config))
+    model.tie_word_embeddings = True
+    model.pop("lm_head")
+    return model
+
+
+def adapt(stack: Stack, dropout: float = 0.0) -> Adapted:
+    """LoRA with the same values in every model."""
+    adapted = add_lora(stack, recipe(dropout), TRAINING, seed=0)
+    start_adapter(stack.model)
+    return adapted
+
+
+def cases_of(stack: Stack, count: int = CASES, length: int = LENGTH) -> Cases:
+    """Random cases for a model's vocabulary, with stock's mask."""
+    return bench_cases(stack.model.args.vocab_size, count, length)
+
+
+def outputs(stack: Stack) -> mx.array:
+    """Logits (CASES, LENGTH, V) in float32 for fixed random tokens."""
+    tokens = np.random.default_rng(0).integers(1, stack.model.args.vocab_size, (CASES, LENGTH))
+    return stack.model(mx.array(tokens.astype(np.int32))).astype(mx.float32)
+
+
+def stock_gradients(adapted: Adapted, cases: Cases) -> tuple[float, Weights]:
+    """Loss and LoRA gradients of mlx_lm.tuner.trainer.default_loss."""
+    tokens, lengths = stock_batch(cases)
+    step = nn.value_and_grad(
+        adapted.stack.model, lambda model: default_loss(model, tokens, lengths)[0]
+    )
+    loss, gradients = step(adapted.stack.model)
+    return float(np.array(loss)), dict(tree_flatten(gradients))
+
+
+def stock_batch(cases: Cases) -> tuple[mx.array, mx.array]:
+    """Tokens and lengths of all cases, as stock's loss takes them."""
+    rows = make_batch(cases, range(len(cases.encoded))).rows
+    longest = max(len(row.inputs) for row in rows)
+    tokens = padded_tokens([row.inputs for row in rows], longest + 1)
+    return mx.array(tokens), mx.array([(row.first + 1, len(row.inputs)) for row in rows])
+
+
+def our_gradients(
+    adapted: Adapted, cases: Cases, dropout_key: tuple[int, int] | None = None
+) -> tuple[float, Weights]:
+    """Loss and LoRA gradients of the training engine."""
+    prefix = Prefix.embedded(adapted.stack, cases)
+    objective = make_objective(recipe(), cases.labels)
+    count = len(cases.encoded)
+    loss, _, gradients = update_gradients(
+        adapted, prefix, range(count), objective, count, dropout_key
+    )
+    return float(np.array(loss)), dict(tree_flatten(gradients))
