@@ -37,6 +37,7 @@ SCORING_VERSION = 6
 # A plan of so many takes half a minute; a study of the whole paper has 60.
 MOST_EXPERIMENTS = 10_000
 MOST_SHOWN = 5  # names in an error
+EMBEDDED_EVALUATION_SETS = ("test_adversarial", "test_adversarial_2")
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=60)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -451,7 +452,7 @@ class EvaluationSet(Columns):
     name: Name = Field(description="name of the set in reports")
     source: str = Field(
         description="a file, a folder with a test file, a Hub dataset, or `embedded` for"
-        " `test_adversarial`"
+        " `test_adversarial` (300 cases) and `test_adversarial_2` (1,200)"
     )
 
     @model_validator(mode="after")
@@ -460,8 +461,11 @@ class EvaluationSet(Columns):
             raise ValueError(
                 f"the name {self.name} is taken by the training dataset itself; choose another"
             )
-        if self.source == "embedded" and self.name != "test_adversarial":
-            raise ValueError("the one embedded evaluation set is named test_adversarial")
+        if self.source == "embedded" and self.name not in EMBEDDED_EVALUATION_SETS:
+            raise ValueError(
+                f"embedded evaluation sets are named {' and '.join(EMBEDDED_EVALUATION_SETS)}, not"
+                f" {self.name}"
+            )
         return self
 
 

@@ -1,4 +1,4 @@
-"""The section of the data card on the contrast cases: what train teaches by them, and how often."""
+"""The sections of the data card on contrast cases and on the second adversarial set."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from tasks.corpus.case import Case
-from tasks.corpus.vignettes.contrast.bank import Learner, bank_digest, teaching_bank
+from tasks.corpus.vignettes.adversarial import ADVERSARIAL_VERSION, BANKS, adversarial_records
+from tasks.corpus.vignettes.contrast.bank import Learner, bank_digest, read_bank, teaching_bank
 from tasks.corpus.vignettes.contrast.cases import CONTRAST_VERSION, KINDS
+from tasks.corpus.vignettes.generator import Record
+from tasks.corpus.vignettes.reader_check import checks_of, describe_check
 from tasks.spec import LABELS
 
 LEARNERS: tuple[Learner, ...] = ("train", "valid")
@@ -24,20 +27,63 @@ taken back; labels follow from the facts by the same rules. Cases of valid use w
 
 - `negated`: in a list of what is absent; `elsewhere`: somebody else's, long over, or only imagined; `figurative`: figures
   of speech with alarming words; `frightened`, `understated`: the tone of the writer, which says nothing about the label.
-- Wordings: {wordings} (contrast cases {version}, words {digest})."""
+- Wordings: {wordings} (contrast cases {version}, words {digest}).
+
+{reader}"""
+ADVERSARIAL = """\
+## {name}
+
+{cases} cases about the {problems} problems of `test`, of the kinds of `test_adversarial` and as balanced, in other
+words: none of its tones, lists and names of general flags is in the first set or in `train`, and each fact of its problems
+has a new most pictorial wording ({pictures} of them; its other wordings are those of `test`). Cases of one problem are one
+group and share clauses; cores are cases that differ in their facts.
+
+{table}
+
+- Wordings: {lists} lists, {flags} of general flags called absent, {fear} of fear, {ease} of ease, {complaints} complaints
+  (version {version}, words {digest}).
+
+{reader}"""
 
 
 def contrast_card(sets: Mapping[str, Sequence[Case]]) -> str:
     """The section as Markdown, for sets that hold contrast cases."""
     return CONTRAST.format(
-        table="\n".join(_table(sets)),
+        table="\n".join(_taught(sets)),
         wordings="; ".join(f"{_wordings(learner)} in {learner}" for learner in LEARNERS),
         version=CONTRAST_VERSION,
         digest=bank_digest("teaching")[:12],
+        reader=_read_by("contrast"),
     )
 
 
-def _table(sets: Mapping[str, Sequence[Case]]) -> list[str]:
+def adversarial_card(name: str, seed: int) -> str:
+    """The section on an adversarial set that has a bank of its own, as Markdown."""
+    records = adversarial_records(seed, name)
+    bank = read_bank(BANKS[name])
+    flags = bank.flag.values()
+    return ADVERSARIAL.format(
+        name=name,
+        cases=f"{len(records):,}",
+        problems=len({record.facts.problem for record in records}),
+        pictures=sum(map(len, bank.picture.values())),
+        table="\n".join(_kinds(records)),
+        lists=len(bank.frame.lists),
+        flags=sum(len(words.note) + len(words.deny) for words in flags),
+        fear=len(bank.frame.fear),
+        ease=len(bank.frame.ease),
+        complaints=sum(map(len, bank.complaint.values())),
+        version=ADVERSARIAL_VERSION,
+        digest=bank_digest(BANKS[name])[:12],
+        reader=_read_by(name),
+    )
+
+
+def _read_by(part: str) -> str:
+    return "\n\n".join(describe_check(check, read=True) for check in checks_of(part))
+
+
+def _taught(sets: Mapping[str, Sequence[Case]]) -> list[str]:
     lines = [f"| set | kind | cases | {' | '.join(LABELS)} | problems |", "|" + "---|" * 7]
     for name in LEARNERS:
         for kind in KINDS:
@@ -47,6 +93,26 @@ def _table(sets: Mapping[str, Sequence[Case]]) -> list[str]:
             problems = len({case.group for case in cases})
             lines.append(f"| {name} | {kind} | {len(cases)} | {counts} | {problems} |")
     return lines
+
+
+def _kinds(records: Sequence[Record]) -> list[str]:
+    header = f"| kind | cases | {' | '.join(LABELS)} | groups | cores | deciding facts |"
+    lines = [header, "|" + "---|" * 8]
+    for kind in dict.fromkeys(record.case.subgroup["kind"] for record in records):
+        those = [record for record in records if record.case.subgroup["kind"] == kind]
+        labels = Counter(record.case.label for record in those)
+        counts = " | ".join(str(labels[label]) for label in LABELS)
+        groups = len({record.facts.problem for record in those})
+        cores = len({_core(record) for record in those})
+        deciding = len({(record.facts.problem, record.verdict.rule) for record in those})
+        lines.append(f"| {kind} | {len(those)} | {counts} | {groups} | {cores} | {deciding} |")
+    return lines
+
+
+def _core(record: Record) -> tuple[object, ...]:
+    """The facts that a case is about: two cases with one core differ in frame and person."""
+    facts = record.facts
+    return facts.problem, record.verdict.rule, facts.red, facts.amber, facts.mild
 
 
 def _wordings(learner: Learner) -> str:

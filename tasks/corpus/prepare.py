@@ -12,14 +12,19 @@ from typing import Any, get_args
 from tasks.corpus.apart import check_apart
 from tasks.corpus.card import data_card
 from tasks.corpus.case import SETS, Case, to_json
-from tasks.corpus.contrast_card import contrast_card
+from tasks.corpus.contrast_card import adversarial_card, contrast_card
 from tasks.corpus.manifest import Dataset, SetEntry
 from tasks.corpus.reading.readers import read_set
 from tasks.corpus.reading.set_files import Files
 from tasks.corpus.reading.sources import Located, check_settings, locate
 from tasks.corpus.reading.tables import check_readable
 from tasks.corpus.splits import SHARES, check_sets, limited, split_cases
-from tasks.corpus.vignettes.adversarial import adversarial_cases, adversarial_records
+from tasks.corpus.vignettes.adversarial import (
+    ADVERSARIAL_VERSION,
+    BANKS,
+    adversarial_cases,
+    adversarial_records,
+)
 from tasks.corpus.vignettes.contrast.bank import bank_digest
 from tasks.corpus.vignettes.contrast.cases import CONTRAST_VERSION
 from tasks.corpus.vignettes.generator import GENERATOR_VERSION, Record
@@ -80,6 +85,9 @@ def _generator_digests(columns: Data | EvaluationSet) -> dict[str, Digest]:
     }
     if isinstance(columns, Data) and columns.contrast_share:
         digests |= {"contrast": CONTRAST_VERSION, "contrast_words": bank_digest("teaching")}
+    if isinstance(columns, EvaluationSet) and columns.name in BANKS:
+        words = bank_digest(BANKS[columns.name])
+        digests |= {"adversarial": ADVERSARIAL_VERSION, "adversarial_words": words}
     return digests
 
 
@@ -138,7 +146,8 @@ def _build(data: Data, sources: Sequence[Source], folder: Path) -> dict[str, Any
 
 def _further_sections(data: Data, sets: Sets) -> list[str]:
     """The sections of the card on what not every dataset holds."""
-    return [contrast_card(sets)] if data.contrast_share else []
+    sections = [contrast_card(sets)] if data.contrast_share else []
+    return sections + [adversarial_card(name, data.seed) for name in sets if name in BANKS]
 
 
 def _limited_sets(data: Data, located: Located) -> tuple[Sets, Sets]:
@@ -212,8 +221,9 @@ def _source_sets(source: Source, sets: Sets, learned: Sets, seed: int) -> Sets:
 
 
 def _evaluation_cases(source: Source, seed: int) -> list[Case]:
+    assert isinstance(source.columns, EvaluationSet)
     if source.columns.source == "embedded":
-        return adversarial_cases(seed)
+        return adversarial_cases(seed, source.columns.name)
     paths = [path for paths in source.located.files.values() for path in paths]
     return read_set(paths, source.columns)
 
@@ -241,8 +251,9 @@ def _write_facts(data: Data, sources: Sequence[Source], sets: Sets, folder: Path
     records: list[Record] = []
     if data.source == "embedded":
         records += records_of(data)
-    if any(source.columns.source == "embedded" for source in sources[1:]):
-        records += adversarial_records(data.seed)
+    for columns in (source.columns for source in sources):
+        if isinstance(columns, EvaluationSet) and columns.source == "embedded":
+            records += adversarial_records(data.seed, columns.name)
     if not records:
         return
 

@@ -151,7 +151,7 @@ def _entries(data: Data, evaluation_sets: Iterable[EvaluationSet]) -> Iterator[E
 
 def _evaluation_entries(evaluation_set: EvaluationSet, seed: int) -> Iterator[Entry]:
     if evaluation_set.source == "embedded":
-        yield from _embedded(evaluation_set.name, adversarial_cases(seed))
+        yield from _embedded(evaluation_set.name, adversarial_cases(seed, evaluation_set.name))
         return
 
     files = locate(evaluation_set.source, evaluation_set).files

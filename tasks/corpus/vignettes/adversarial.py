@@ -1,4 +1,4 @@
-"""A harder test set on the problems of the test set: wording and tone pull away from the label.
+"""Harder test sets on the problems of the test set: wording and tone pull away from the label.
 
 - `negated`: several red flags are named as absent; the label follows from the one fact that is
   present
@@ -7,25 +7,36 @@
 - `metaphor`: every fact in its most pictorial wording, and the label follows from those; any label
 
 The deciding facts are the problem's own, never the general ones that the training cases share word
-for word.
+for word. The second set is four times as large, and has its own words for all but the facts: see
+`contrast/adversarial_2.toml`.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
 from tasks.corpus.case import Case, normal_text
+from tasks.corpus.vignettes.contrast.bank import Bank, read_bank, reworded
 from tasks.corpus.vignettes.draw_facts import draw_facts
 from tasks.corpus.vignettes.flags import draw_denials
 from tasks.corpus.vignettes.generator import Record, assign_sets, embedded_records, new_text
 from tasks.corpus.vignettes.knowledge_base import Problem, problems, tone
 from tasks.corpus.vignettes.label_rules import Facts, decide
-from tasks.corpus.vignettes.render import Style, band_of, draw_style, render
+from tasks.corpus.vignettes.render import (
+    Style,
+    band_of,
+    draw_style,
+    render,
+    told_by_no_nurse,
+)
 from tasks.spec import Label
 
-SIZE = 300
+SIZES = {"test_adversarial": 300, "test_adversarial_2": 1200}
+BANKS = {"test_adversarial_2": "adversarial_2"}
+ADVERSARIAL_VERSION = 1  # of the sets with a bank; the first set is of GENERATOR_VERSION
 FACT_TRIES = 120  # to draw facts that suit the kind
 NAMED = 2  # flags, at least, that a negated case names as absent
 NAME = "test_adversarial"
@@ -37,26 +48,36 @@ KINDS: tuple[tuple[str, Label], ...] = (
 MOODS = {"negated": "plain", "frightening": "alarm", "calm": "calm"}
 
 
-def adversarial_cases(seed: int = 42) -> list[Case]:
-    """SIZE cases, a third of each label; `subgroup["kind"]` says what makes a case hard."""
-    return [record.case for record in adversarial_records(seed)]
+def adversarial_cases(seed: int = 42, name: str = NAME) -> list[Case]:
+    """The cases of a set, a third of each label; `subgroup["kind"]` says what makes a case hard."""
+    return [record.case for record in adversarial_records(seed, name)]
 
 
-def adversarial_records(seed: int = 42) -> tuple[Record, ...]:
+def adversarial_records(seed: int = 42, name: str = NAME) -> tuple[Record, ...]:
     """The cases with their facts and rules. No text is also in the ordinary sets."""
-    return _records(seed)
+    return _records(seed, name)
 
 
-@lru_cache(maxsize=2)
-def _records(seed: int) -> tuple[Record, ...]:
+def bank_of(name: str) -> Bank | None:
+    """The wordings of a set, or None for those of the knowledge base."""
+    return read_bank(BANKS[name]) if name in BANKS else None
+
+
+@lru_cache(maxsize=4)
+def _records(seed: int, name: str = NAME) -> tuple[Record, ...]:
+    # The first set had no name when its draws were fixed.
+    key = f"adversarial-{seed}" if name == NAME else f"{name}-{seed}"
     set_of_problem = assign_sets(seed)
     in_test = [problem for problem in problems().values() if set_of_problem[problem.id] == "test"]
-    random.Random(f"adversarial-{seed}").shuffle(in_test)
+    random.Random(key).shuffle(in_test)
 
-    texts = {normal_text(record.case.text) for record in embedded_records(seed)}
+    others = embedded_records(seed) if name == NAME else (*embedded_records(seed), *_records(seed))
+    texts = {normal_text(record.case.text) for record in others}
     return tuple(
-        _record(in_test[number % len(in_test)], number, _kind(number, len(in_test)), seed, texts)
-        for number in range(SIZE)
+        _record(
+            in_test[number % len(in_test)], number, _kind(number, len(in_test)), key, name, texts
+        )
+        for number in range(SIZES[name])
     )
 
 
@@ -66,17 +87,25 @@ def _kind(number: int, problem_count: int) -> tuple[str, Label]:
 
 
 def _record(
-    problem: Problem, number: int, kind_and_label: tuple[str, Label], seed: int, texts: set[str]
+    problem: Problem,
+    number: int,
+    kind_and_label: tuple[str, Label],
+    key: str,
+    name: str,
+    texts: set[str],
 ) -> Record:
-    rng = random.Random(f"adversarial-{seed}-{number}-{problem.id}")
+    rng = random.Random(f"{key}-{number}-{problem.id}")
     kind, label = kind_and_label
+    bank = bank_of(name)
+    if bank:
+        problem = reworded(problem, bank, rng)
 
     def draw() -> tuple[Facts, Style, str]:
         facts = _facts(problem, kind, label, rng)
-        style = _style(problem, facts, kind, rng)
+        style = _style(problem, facts, kind, bank, rng)
         return facts, style, render(problem, facts, style, rng)
 
-    title = f"Case {number + 1} of {NAME} ({problem.id}, {kind}, {label})"
+    title = f"Case {number + 1} of {name} ({problem.id}, {kind}, {label})"
     facts, style, text = new_text(draw, texts, title)
     verdict = decide(facts, problem)
     subgroup = {
@@ -85,8 +114,8 @@ def _record(
         "spelling": style.spelling,
         "kind": kind,
     }
-    case = Case(f"{NAME}-{number + 1:03d}", text, verdict.label, problem.id, subgroup)
-    return Record(case, NAME, facts, verdict)
+    case_id = f"{name}-{number + 1:0{len(str(SIZES[name]))}d}"
+    return Record(Case(case_id, text, verdict.label, problem.id, subgroup), name, facts, verdict)
 
 
 def _facts(problem: Problem, kind: str, label: Label, rng: random.Random) -> Facts:
@@ -143,22 +172,26 @@ def _has_own_facts_only(problem: Problem, facts: Facts) -> bool:
     return {*facts.red, *facts.amber, *facts.mild} <= {*problem.red, *problem.amber, *problem.mild}
 
 
-def _style(problem: Problem, facts: Facts, kind: str, rng: random.Random) -> Style:
-    """The mood of the kind, with asides that carry it.
-
-    A nurse's note has neither tone nor pictures, so others write.
-    """
+def _style(
+    problem: Problem, facts: Facts, kind: str, bank: Bank | None, rng: random.Random
+) -> Style:
+    """The mood of the kind, with asides that carry it."""
     style = draw_style(problem, facts, rng)
-    needs_tone = kind in tone() or kind == "metaphor"
-    while needs_tone and style.voice == "nurse":
-        relative = "carer" if facts.age >= 18 else "parent"
-        style = replace(style, voice=rng.choice(("terse", relative)))
+    tones = _tones(bank)
+    if kind in tones or kind == "metaphor":
+        style = told_by_no_nurse(style, facts.age, rng)
 
-    asides = tuple(rng.sample(tone()[kind], 2)) if kind in tone() else ()
-    return replace(
+    asides = tuple(rng.sample(tones[kind], 2)) if kind in tones else ()
+    style = replace(
         style,
         mood=MOODS.get(kind, style.mood),
         lay=kind != "negated",
         listed=kind == "negated",
         asides=asides,
     )
+    return replace(style, list_form=rng.choice(bank.frame.lists)) if bank else style
+
+
+def _tones(bank: Bank | None) -> Mapping[str, Sequence[str]]:
+    """Asides by the kind that they carry."""
+    return {"frightening": bank.frame.fear, "calm": bank.frame.ease} if bank else tone()

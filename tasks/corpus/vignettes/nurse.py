@@ -8,7 +8,7 @@ from tasks.corpus.vignettes.flags import draw_reassurance
 from tasks.corpus.vignettes.knowledge_base import Problem, contexts, phrases
 from tasks.corpus.vignettes.label_rules import Facts, decisive_vital
 from tasks.corpus.vignettes.voices import conjugate
-from tasks.corpus.vignettes.wording import MONTHS_BELOW, WEEKS_BELOW, amount, listed
+from tasks.corpus.vignettes.wording import MONTHS_BELOW, WEEKS_BELOW, amount, listed_after_no
 
 NOT_NOUNS = ("on ", "having ", "pregnant")  # contexts that are denied by "not" rather than "no"
 # What a unit of time is divided by in shorthand: 3/7 is three days.
@@ -64,7 +64,7 @@ def _denials(problem: Problem, facts: Facts, rng: random.Random) -> list[str]:
 
     form = rng.choice(("denies {}", "no {}", "nil {}", "not present: {}", "asked about {}: none"))
     joiner = "or" if form.startswith(("denies", "no ")) else "and"
-    return [form.format(listed(notes, joiner)), *clauses]
+    return [form.format(listed_after_no(notes, joiner)), *clauses]
 
 
 def _history(problem: Problem, facts: Facts, rng: random.Random) -> list[str]:

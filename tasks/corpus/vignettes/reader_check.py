@@ -16,6 +16,7 @@ from tasks.corpus.vignettes.wording import listed
 from tasks.spec import Label, Strict, digest_of
 
 FILE = Path(__file__).with_name("reader_check.toml")
+OF_CONTRAST = FILE.parent / "contrast" / FILE.name
 
 
 class ReaderCheck(Strict):
@@ -74,9 +75,16 @@ def texts_digest(check: ReaderCheck, cases: Iterable[Case]) -> str:
 
 
 @cache
-def reader_checks() -> tuple[ReaderCheck, ...]:
-    """Every check that is kept, newest first."""
-    return ReaderChecks.model_validate(tomllib.loads(FILE.read_text(encoding="utf-8"))).check
+def reader_checks(file: Path = FILE) -> tuple[ReaderCheck, ...]:
+    """Every check that is kept in a file, newest first."""
+    return ReaderChecks.model_validate(tomllib.loads(file.read_text(encoding="utf-8"))).check
+
+
+def checks_of(part: str) -> list[ReaderCheck]:
+    """The checks of the sets beside the embedded ones whose case ids hold `part`."""
+    return [
+        check for check in reader_checks(OF_CONTRAST) if all(part in name for name in check.answers)
+    ]
 
 
 def reader_check() -> ReaderCheck:

@@ -14,7 +14,14 @@ from tasks.corpus.vignettes.knowledge_base import Problem, contexts, phrases
 from tasks.corpus.vignettes.label_rules import Facts, decisive_vital
 from tasks.corpus.vignettes.nurse import nurse_note
 from tasks.corpus.vignettes.voices import american, conjugate, contract, texted
-from tasks.corpus.vignettes.wording import age_words, duration_words, listed, sentence, vital_clause
+from tasks.corpus.vignettes.wording import (
+    age_words,
+    duration_words,
+    listed,
+    listed_after_no,
+    sentence,
+    vital_clause,
+)
 
 MAX_WORDS = 100
 FRAMING_WORDS = 12  # room for the opening and closing sentences of a mood
@@ -170,11 +177,12 @@ def _denials(problem: Problem, facts: Facts, style: Style, rng: random.Random) -
     others = [rng.choice(fact.deny) for fact in absent if not fact.listable]
 
     if style.listed and nouns:
-        return [style.list_form.format(flags=listed(nouns, "or")), *others]
+        join = listed_after_no if "no {flags}" in style.list_form else listed
+        return [style.list_form.format(flags=join(nouns, "or")), *others]
     if len(nouns) < 2 or rng.random() < 0.5:
         return [rng.choice(fact.deny) for fact in absent]
     lead = rng.choice(("there is no ", "[I] [have] had no ", "no "))
-    return [lead + listed(nouns, "or"), *others]
+    return [lead + listed_after_no(nouns, "or"), *others]
 
 
 def _vital_clauses(problem: Problem, facts: Facts, style: Style, rng: random.Random) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 from tasks.corpus.vignettes.knowledge_base import phrases
 from tasks.corpus.vignettes.label_rules import Vitals
@@ -41,6 +42,11 @@ def sentence(clause: str) -> str:
 def listed(items: list[str], joiner: str) -> str:
     """a, b or c"""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {joiner} {items[-1]}"
+
+
+def listed_after_no(nouns: list[str], joiner: str) -> str:
+    """The same without articles, as they stand after "no"."""
+    return listed([re.sub(r"^an? ", "", noun) for noun in nouns], joiner)
 
 
 def age_words(age: float) -> str:

@@ -1,4 +1,4 @@
-"""Contrast cases: labels follow from facts, an alarm is taken back in other words than those of the adversarial sets."""
+"""Contrast cases and the second adversarial set: labels follow from facts, and what teaches and what tests share no words."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from tasks.corpus.vignettes.contrast.cases import KINDS, contrast_records
 from tasks.corpus.vignettes.generator import Record, assign_sets, embedded_records, embedded_sets
 from tasks.corpus.vignettes.knowledge_base import Problem, general, problems, tone
 from tasks.corpus.vignettes.label_rules import decide
+from tasks.corpus.vignettes.reader_check import OF_CONTRAST, agreement, checks_of, reader_checks, texts_digest
 from tasks.corpus.vignettes.render import Style
 from tasks.corpus.vignettes.sets import records_of, sets_of
 from tasks.corpus.vignettes.stored_facts import Derivation, derive_again
 from tasks.corpus.vignettes.voices import contract
 from tasks.grids.grid import load_grid
 from tasks.runtime.errors import BadInput
-from tasks.spec import LABELS, Data
+from tasks.spec import LABELS, Data, EvaluationSet
 
 SHARES = (0.27, 0.38, 0.35)
 
@@ -138,14 +139,24 @@ def bank_words(bank: Bank) -> Iterator[str]:
 
 def adversarial_words() -> Iterator[str]:
     """Everything in the banks of the adversarial sets: tones, lists, flags, and the problems of test."""
-    yield from entries(tone())
-    yield from (Style("patient", "british", "plain").list_form,)
-    for fact in general().red.values():
-        yield from (fact.note, *fact.say, *fact.deny)
+    yield from bank_words(read_bank("adversarial_2"))
+    yield from first_adversarial_words()
+    yield from facts_of_test()
+
+
+def facts_of_test() -> Iterator[str]:
     for problem in of_set("test"):
         yield from (problem.note, *problem.complaint)
         for fact in (*problem.red.values(), *problem.amber.values(), *problem.mild.values()):
             yield from (fact.note, *fact.say, *fact.deny)
+
+
+def first_adversarial_words() -> Iterator[str]:
+    """What `test_adversarial` has around the facts of its problems."""
+    yield from entries(tone())
+    yield from (Style("patient", "british", "plain").list_form,)
+    for fact in general().red.values():
+        yield from (fact.note, *fact.say, *fact.deny)
 
 
 def of_set(name: str) -> list[Problem]:
@@ -163,8 +174,16 @@ def test_no_problem_and_no_near_copy_is_shared_with_what_is_tested(everyone: tup
     set_of_problem = assign_sets()
     assert {(r.set, set_of_problem[r.facts.problem]) for r in everyone} == {("train", "train"), ("valid", "valid")}
     sets = {name: [r.case for r in everyone if r.set == name] for name in ("train", "valid")}
-    tested = {"test": embedded_sets()["test"], "adversarial": [r.case for r in adversarial_records()]}
-    assert near_duplicates(sets | tested, threshold=0.4) == []
+    tested = {"test": embedded_sets()["test"], "adversarial": [r.case for r in (*adversarial_records(), *second())]}
+    for name, cases in sets.items():
+        assert near_duplicates({name: cases} | tested, threshold=0.4) == near_duplicates(tested, threshold=0.4)
+    learned = {name: cases for name, cases in embedded_sets().items() if name != "test"}
+    assert near_duplicates(learned | {"second": [r.case for r in second()]}, threshold=0.4) == []
+    same_problems = tested | {
+        "adversarial": [r.case for r in adversarial_records()],
+        "second": [r.case for r in second()],
+    }
+    assert near_duplicates(same_problems, threshold=0.5) == []
 
 
 def test_the_teaching_bank_can_be_listed_and_has_a_fourth_for_valid() -> None:
@@ -248,3 +267,79 @@ def test_a_flag_that_shares_a_word_with_a_fact_is_not_taken_back(everyone: tuple
         assert {*record.facts.elsewhere} <= {*contrast.absent_red_flags(problem, bare)} | {
             *problem.general_facts("red")
         }
+
+
+SECOND = "test_adversarial_2"
+
+
+def second() -> tuple[Record, ...]:
+    return adversarial_records(42, SECOND)
+
+
+def test_the_second_adversarial_set_is_balanced_and_of_all_problems_of_test() -> None:
+    kinds = Counter((r.case.subgroup["kind"], r.case.label) for r in second())
+    assert len(second()) == 1200 and len({r.case.case_id for r in second()}) == 1200
+    assert Counter(r.case.label for r in second()) == dict.fromkeys(LABELS, 400)
+    assert len(kinds) == 9 and set(kinds.values()) == {133, 134}
+    assert {r.case.group for r in second()} == {problem.id for problem in of_set("test")}
+    texts = {r.case.text for r in second()}
+    assert len(texts) == 1200 and not texts & {r.case.text for r in (*embedded_records(), *adversarial_records())}
+    for record in second():
+        assert decide(record.facts, problems()[record.facts.problem]) == record.verdict
+
+
+def test_the_second_set_tells_the_facts_of_its_problems_in_words_of_its_own() -> None:
+    bank = read_bank("adversarial_2")
+    assert set(bank.complaint) == set(bank.picture) == {problem.id for problem in of_set("test")}
+    for problem in of_set("test"):
+        names = {*problem.red, *problem.amber, *problem.mild}
+        assert names == set(bank.picture[problem.id]), problem.id
+    ours = [*bank_words(bank)]
+    known = {plain(words) for words in (*first_adversarial_words(), *facts_of_test())}
+    assert len({*map(plain, ours)}) == len(ours) and not {*map(plain, ours)} & known
+    around = runs(entries([bank.frame.model_dump(), {name: words.model_dump() for name, words in bank.flag.items()}]))
+    assert {*around} & {*runs(first_adversarial_words())} == set()
+    told = sum(
+        plain(bank.picture[r.facts.problem][name].replace("[", "").replace("]", ""))[:12] in plain(r.case.text)
+        for r in second()
+        for name in (*r.facts.red, *r.facts.amber, *r.facts.mild)
+        if r.case.subgroup["kind"] != "negated" and r.case.subgroup["voice"] == "patient"
+    )
+    assert told >= 200
+
+
+def test_no_list_calls_absent_what_begins_with_an_article(everyone: tuple[Record, ...]) -> None:
+    odd = re.compile(r"\b[Nn]o (an?|nothing|no|was|were) ")
+    assert [r.case.text for r in (*everyone, *second()) if odd.search(r.case.text)] == []
+
+
+def test_a_dataset_with_the_second_set_says_so_and_keeps_the_first_one(tmp_path: Path) -> None:
+    data = Data.model_validate({"limits": {"train": 30, "valid": 9, "calibration": 9, "test": 9}})
+    sets = [EvaluationSet(name=name, source="embedded") for name in ("test_adversarial", SECOND)]
+    first, both = (prepare_dataset(data, tmp_path, sets[:count]) for count in (1, 2))
+    assert derive_again(both) == Derivation(1557, 1557)
+    assert (first / "test_adversarial.jsonl").read_bytes() == (both / "test_adversarial.jsonl").read_bytes()
+    card = (both / CARD).read_text()
+    section = card.split(f"## {SECOND}")[1].split("## Evaluation sets")[0]
+    rows = re.findall(r"^\| (\w+) \| (\d+) \|.*\| (\d+) \| (\d+) \| (\d+) \|$", section, re.MULTILINE)
+    assert sum(int(row[1]) for row in rows) == 1200 and {row[2] for row in rows} == {"63"}
+    assert all(int(row[3]) >= 100 for row in rows)
+    assert f"## {SECOND}" not in (first / CARD).read_text() and "39 of 40" in section
+
+
+def test_another_name_of_an_embedded_set_is_refused_with_those_there_are() -> None:
+    with pytest.raises(ValidationError, match="test_adversarial and test_adversarial_2, not test_adversarial_3"):
+        EvaluationSet(name="test_adversarial_3", source="embedded")
+
+
+def test_what_the_reader_saw_is_what_is_generated(everyone: tuple[Record, ...]) -> None:
+    cases = [record.case for record in (*everyone, *second())]
+    labels = {case.case_id: case.label for case in cases}
+    checks = reader_checks(OF_CONTRAST)
+    assert [agreement(check).cases for check in checks] == [40, 40]
+    for check in checks:
+        assert check.texts == texts_digest(check, cases), "texts were rewritten since they were read"
+        assert all(labels[name] == stored for name, (stored, _) in check.answers.items())
+        assert {name for name, (stored, read) in check.answers.items() if stored != read} == set(check.remarks)
+        assert agreement(check).agreed >= 0.9 * agreement(check).cases
+    assert [len(checks_of(part)) for part in ("contrast", SECOND)] == [1, 1]

@@ -15,7 +15,7 @@ from typing import Literal
 
 from pydantic import Field, PrivateAttr
 
-from tasks.corpus.vignettes.knowledge_base import Fact, Kind, Problem, general
+from tasks.corpus.vignettes.knowledge_base import KINDS, Fact, Kind, Problem, general
 from tasks.spec import Strict
 
 FOLDER = Path(__file__).parent
@@ -46,10 +46,16 @@ class Frame(Strict):
 
 
 class Bank(Strict):
-    """The general red flags by name, and the frames around them."""
+    """The general red flags by name and the frames around them.
+
+    By problem: its complaints, and of its facts, by name, the most pictorial wording and the note.
+    """
 
     flag: dict[str, FlagWords]
     frame: Frame
+    complaint: dict[str, Words] = Field(default_factory=dict)
+    picture: dict[str, dict[str, str]] = Field(default_factory=dict)
+    note: dict[str, dict[str, str]] = Field(default_factory=dict)
 
     @cached_property
     def facts(self) -> dict[str, tuple[Fact, ...]]:
@@ -72,9 +78,26 @@ class RewordedProblem(Problem):
 
 def reworded(problem: Problem, bank: Bank, rng: random.Random) -> RewordedProblem:
     """The problem in the words of a bank; of the names of a flag one is drawn."""
-    copy = RewordedProblem.model_construct(**dict(problem))
+    fields = dict(problem)
+    fields["complaint"] = bank.complaint.get(problem.id, problem.complaint)
+    for kind in KINDS:
+        fields[kind] = {
+            name: _own_fact(fact, name, problem.id, bank) for name, fact in fields[kind].items()
+        }
+
+    copy = RewordedProblem.model_construct(**fields)
     copy._flags = {name: rng.choice(facts) for name, facts in bank.facts.items()}
     return copy
+
+
+def _own_fact(fact: Fact, name: str, problem: str, bank: Bank) -> Fact:
+    """A fact of the problem itself, with what the bank says otherwise."""
+    note = bank.note.get(problem, {}).get(name)
+    picture = bank.picture.get(problem, {}).get(name)
+    words: dict[str, object] = {"note": note} if note else {}
+    if picture:
+        words["say"] = (*fact.say[:-1], picture)
+    return fact.model_copy(update=words) if words else fact
 
 
 def _fact(fact: Fact, words: FlagWords, note: str) -> Fact:
