@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -104,3 +105,36 @@ def bench_dropout(
 
     workload = Workload(cases, passes, scored, repeats, seconds)
     measure(console, model, bits, layers or [16, 8], workload)
+
+
+@bench.command("search")
+def bench_search_(
+    grid: Annotated[
+        str | None,
+        typer.Argument(
+            help="grid with a [search] table; without it that of flows/bench/search.toml"
+        ),
+    ] = None,
+    trials: Annotated[int, typer.Option(metavar="N", help="number of trials")] = 16,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="change a setting, e.g. recipe.iterations=120 (repeatable)"),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="base model; else the grid's first")] = None,
+    bits: Annotated[int | None, typer.Option(help="4 or 8; else the grid's first")] = None,
+    recipe: Annotated[str | None, typer.Option(help="recipe; else the grid's first")] = None,
+) -> None:
+    """Compare a search with the same trials, each trained to its end: what it finds and saves."""
+    from flows.search_setup import Limits
+
+    limits = Limits(trials)
+    from flows.cli.search_run import Request, run_search
+
+    grid = grid or str(Path(__file__).parents[1] / "bench" / "search.toml")
+    request = Request(grid, list(set_ or []), model, bits, recipe, None, limits)
+    if code := run_search(console, request):
+        raise SystemExit(code)
+
+    from flows.bench.search import bench_search
+
+    bench_search(console, request.set_up())

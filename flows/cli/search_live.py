@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 
 import rich.live
@@ -34,13 +35,26 @@ def live(console: Console, setup: SearchSetup) -> Iterator[None]:
         listeners.remove(display.on_event)
 
 
+class _Said:
+    """The messages that were shown: each is shown once, whatever its figures are."""
+
+    def __init__(self) -> None:
+        self.texts: set[str] = set()
+
+    def is_new(self, message: str) -> bool:
+        text = re.sub(r"[0-9.,]+", "", message)
+        is_new = text not in self.texts
+        self.texts.add(text)
+        return is_new
+
+
 class _Lines(contextlib.AbstractContextManager["_Lines"]):
     """A line for each rung that a trial reaches, for files and pipes."""
 
     def __init__(self, console: Console, objective: Objective) -> None:
         self.console = console
         self.objective = objective
-        self.said: set[str] = set()
+        self.said = _Said()
 
     def __exit__(self, *error: object) -> None:
         return None
@@ -49,8 +63,7 @@ class _Lines(contextlib.AbstractContextManager["_Lines"]):
         match event:
             case TrialReport() if event.state != "training" and (event.update or event.error):
                 self._show(event)
-            case StepWarning() | Note() if event.message not in self.said:
-                self.said.add(event.message)
+            case StepWarning() | Note() if self.said.is_new(event.message):
                 self._say(event.message)
 
     def _show(self, trial: TrialReport) -> None:
@@ -70,7 +83,7 @@ class _Table(contextlib.AbstractContextManager["_Table"]):
         self.objective = objective
         self.trials: dict[int, TrialReport] = {}
         self.progress = ""
-        self.said: set[str] = set()
+        self.said = _Said()
         self.console = console
         self.live = rich.live.Live(console=console, transient=True, auto_refresh=False)
 
@@ -89,8 +102,7 @@ class _Table(contextlib.AbstractContextManager["_Table"]):
                 left = clock(event.seconds_left)
                 done = f"{event.iteration} of {event.iterations}"
                 self.progress = f"{title}: update {done}, loss {event.loss:.3f}, {left} to its end"
-            case StepWarning() | Note() if event.message not in self.said:
-                self.said.add(event.message)
+            case StepWarning() | Note() if self.said.is_new(event.message):
                 print_line(self.live.console, printable(event.message))
             case _:
                 return

@@ -1,0 +1,63 @@
+"""Trains a trial to an update, and looks at it there: plain code of the step in `tasks/trial.py`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from tasks.runtime.child import run_child
+from tasks.runtime.events import Emit
+from tasks.runtime.store import home
+from tasks.scoring.arguments import ValidScoringJob
+from tasks.search.objective import Objective
+from tasks.search.training_progress import TrainingProgress
+from tasks.search.trial import Reached
+from tasks.spec import ExperimentSpec
+from tasks.tuning.step import train_experiment
+
+
+def train_trial(
+    spec: ExperimentSpec,
+    folder: Path,
+    update: int,
+    objective: Objective,
+    variant: Path,
+    data: Path,
+    emit: Emit,
+) -> Reached:
+    """Train in `folder` until the checkpoint at `update`, unless it is there, and judge it."""
+    started = time.perf_counter()
+    progress = TrainingProgress.read(folder)
+    if not progress.ended and progress.update < update:
+        train_experiment(spec, folder, variant, data, home(), emit, pause_at=update)
+        progress = TrainingProgress.read(folder)
+
+    validation = progress.best_validation(update)
+    value = validation
+    if objective.over_triage is not None:
+        value = _ed_recall(spec, progress, objective.over_triage, variant, data, emit)
+    seconds = time.perf_counter() - started
+    return Reached(update, value, validation, seconds, progress.train_seconds)
+
+
+def _ed_recall(
+    spec: ExperimentSpec,
+    progress: TrainingProgress,
+    over_triage: float,
+    variant: Path,
+    data: Path,
+    emit: Emit,
+) -> float:
+    """The ED recall on `valid` of the best adapter so far."""
+    assert progress.best_adapter is not None, "it has a checkpoint"
+    job = ValidScoringJob(
+        experiment=spec,
+        variant=variant,
+        data=data,
+        home=home(),
+        adapter=progress.best_adapter,
+        over_triage=over_triage,
+    )
+    log = home() / "logs" / f"valid-{spec.cell_id}"
+    result = run_child("tasks.scoring.valid_job:run", job.model_dump(mode="json"), log, emit)
+    return float(result["ed_recall"])
