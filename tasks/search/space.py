@@ -125,7 +125,7 @@ class Space:
 
     def starting_values(self) -> Values | None:
         """The values that the grid itself has, if they lie in the space: the first trial."""
-        values = {key: self._present(key) for key in self.settings}
+        values = {key: _value_in(self.grid, key) for key in self.settings}
         inside = (_contains(self.settings[key], value) for key, value in values.items())
         return values if all(inside) else None
 
@@ -173,12 +173,13 @@ class Space:
 
     def _refuse_value(self, key: str, value: Value) -> None:
         try:
-            self.grid_with({key: value})
+            grid = self.grid_with({key: value})
         except ValidationError as error:
             raise BadInput(
                 f"{self.place(key)}: {key} cannot be {canonical_json(value)}: {reason(error)}."
             ) from error
-        if isinstance(value, float) and isinstance(self._present(key), int):
+        is_real = isinstance(value, float) and isinstance(self.settings[key], Range)
+        if is_real and isinstance(_value_in(grid, key), int):
             raise BadInput(
                 f"{self.place(key)}: {key} takes whole numbers; write the ends of its range without "
                 "a point, e.g. { low = 4, high = 32 }."
@@ -200,11 +201,12 @@ class Space:
         )
         return [key for key in keys if key not in LEFT_ALONE]
 
-    def _present(self, key: str) -> Value:
-        """The grid's own value of a setting."""
-        section, _, name = key.partition(".")
-        spec = self.recipe if section == "recipe" else getattr(self.grid, section)
-        return getattr(spec, name)
+
+def _value_in(grid: Grid, key: str) -> Value:
+    """The value of a setting in a grid with one recipe."""
+    section, _, name = key.partition(".")
+    spec = grid.recipes[0] if section == "recipe" else getattr(grid, section)
+    return getattr(spec, name)
 
 
 def _changed(spec: Spec, values: Values) -> Spec:
