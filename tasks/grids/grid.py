@@ -4,6 +4,7 @@ and key.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from importlib.resources import files
 from pathlib import Path
@@ -117,15 +118,16 @@ def _read_toml(path: Path) -> RawTable:
 
 def _override(raw: RawTable, item: str) -> None:
     """Apply one `key=value`: `training.num_layers=8`, `recipe.iterations=20` (every recipe),
-    `seeds=[1,2]`.
+    `seeds=[1,2]`. A key with a dot in it may be quoted: `search."recipe.rank"=[4,8]`.
     """
     key, separator, text = item.partition("=")
-    if not separator or not key.strip():
+    names = [part.strip('" ') for part in re.findall(r'"[^"]*"|[^.]+', key)]
+    if not separator or not any(names):
         raise BadInput(
             f"--set {item!r} is not of the form key=value, e.g. --set training.num_layers=8."
         )
     value = _toml_value(text)
-    *parents, last = key.strip().split(".")
+    *parents, last = names
     tables = [raw]
     for parent in parents:
         tables = [

@@ -125,7 +125,7 @@ def where(
     parts = [part for part in loc if isinstance(part, str)] or [message.partition(":")[0]]
     names = [name for part in parts for name in part.split(".")]
     for item in reversed(overrides):
-        key = item.partition("=")[0].strip().split(".")
+        key = item.partition("=")[0].replace('"', "").strip().split(".")
         if names[: len(key)] == key or (above and key[: len(names)] == names):
             return f"--set {shortened(item)}"
     line = _line_of_duplicate(path, message) or _line_of(path, loc)

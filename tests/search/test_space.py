@@ -103,9 +103,10 @@ def test_dotted_keys_may_be_quoted_or_not_and_an_override_wins(tmp_path):
     path.write_text(
         grid_text('[search]\n"recipe.rank" = [2]\nrecipe.scale = { low = 2, high = 4 }\ntraining.decay = ["none"]')
     )
-    space = set_up(str(path), ["search.recipe.rank=[8]"], Narrowing()).space
-    assert list(space.settings) == ["recipe.rank", "recipe.scale", "training.decay"]
-    assert space.settings["recipe.rank"] == (8,) and space.size == 3
+    for override in ("search.recipe.rank=[8]", 'search."recipe.rank"=[8]', 'search . "recipe.rank" = [8]'):
+        space = set_up(str(path), [override], Narrowing()).space
+        assert list(space.settings) == ["recipe.rank", "recipe.scale", "training.decay"]
+        assert space.settings["recipe.rank"] == (8,)
 
 
 def test_the_grids_own_recipe_is_the_first_trial_where_it_lies_in_the_ranges():
