@@ -76,11 +76,11 @@ def check_examples(folder: Path, choices: Iterable[PromptChoice]) -> None:
     if not prompts:
         return
     for name in DatasetManifest.read(folder).sets:
-        lines = (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
-        for start in range(0, len(lines), BATCH):
-            cases = [from_json(line) for line in lines[start : start + BATCH]]
+        with (folder / f"{name}.jsonl").open(encoding="utf-8") as lines:
+            cases = list(map(from_json, lines))
+        for start in range(0, len(cases), BATCH):
             for prompt in prompts:
-                _refuse_example(prompt, name, cases)
+                _refuse_example(prompt, name, cases[start : start + BATCH])
 
 
 def _refuse_example(prompt: Prompt, name: str, cases: Sequence[Case]) -> None:

@@ -30,7 +30,7 @@ def grid(tmp_path, monkeypatch):
     def write(extra: str | None = None, where: str = "valid") -> Path:
         (tmp_path / "cases").mkdir(exist_ok=True)
         for name in SETS:
-            texts = [f"story {i} of {name} is about {i * 7} other things" for i in range(30)]
+            texts = [f"story {i} of {name}\u2028is about {i * 7} other things" for i in range(30)]
             rows = [{"id": f"{name}{i}", "text": text, "label": LABELS[i % 3]} for i, text in enumerate(texts)]
             if name == where and extra is not None:
                 rows.append({"id": "extra", "text": extra, "label": "GP"})
