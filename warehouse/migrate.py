@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from importlib.resources import files
 from typing import NamedTuple
 
 import duckdb
 
 from tasks.runtime.errors import BadInput
+from warehouse.comments import comments_text, write_comments
 from warehouse.connect import utc_now
 
-VIEWS = 0  # the version under which schema_migrations records the views
+VIEWS = 0  # the version under which schema_migrations records views and comments
 
 
 class SqlFile(NamedTuple):
@@ -39,8 +41,9 @@ def sql_files(folder: str) -> list[SqlFile]:
     )
 
 
-def migrate(con: duckdb.DuckDBPyConnection) -> list[str]:
-    """Apply pending migrations, each in a transaction, then the views and their pairs' figures.
+def migrate(con: duckdb.DuckDBPyConnection, documented: bool = True) -> list[str]:
+    """Apply pending migrations, each in a transaction, then the views, the comments on everything
+    that is there (unless nobody will read them), and the figures of pairs.
 
     Returns the names of the migrations that were applied. Raises BadInput if an applied migration
     has been edited since, or if a newer version of triage wrote the file.
@@ -53,11 +56,12 @@ def migrate(con: duckdb.DuckDBPyConnection) -> list[str]:
 
     pending = [migrations[version] for version in sorted(migrations.keys() - applied.keys())]
     for file in pending:
-        _apply(con, file.version, file)
+        _apply(con, file.version, file, lambda file=file: con.execute(file.text))
 
-    views = SqlFile("views", "\n".join(file.text for file in sql_files("views")))
-    if pending or applied.get(VIEWS) != (views.name, views.sha256):
-        _apply(con, VIEWS, views)
+    views = sql_files("views")
+    shown = SqlFile("views", "\n".join([*(view.text for view in views), comments_text()]))
+    if pending or applied.get(VIEWS) != (shown.name, shown.sha256):
+        _apply(con, VIEWS, shown, lambda: _show(con, views, documented))
     return [file.name for file in pending]
 
 
@@ -88,13 +92,13 @@ def _check_applied(name: str, sha256: str, file: SqlFile | None) -> None:
         )
 
 
-def _apply(con: duckdb.DuckDBPyConnection, version: int, file: SqlFile) -> None:
-    """Run a file and record it, in one transaction."""
+def _apply(
+    con: duckdb.DuckDBPyConnection, version: int, file: SqlFile, run: Callable[[], object]
+) -> None:
+    """Do what a file says and record it, in one transaction."""
     con.begin()
     try:
-        con.execute(file.text)
-        if version == VIEWS:
-            _refresh_pairs(con)
+        run()
         con.execute("DELETE FROM schema_migrations WHERE version = ?", [version])
         con.execute(
             "INSERT INTO schema_migrations VALUES (?, ?, ?, ?, ?)",
@@ -104,6 +108,15 @@ def _apply(con: duckdb.DuckDBPyConnection, version: int, file: SqlFile) -> None:
     except BaseException:
         con.rollback()
         raise
+
+
+def _show(con: duckdb.DuckDBPyConnection, views: list[SqlFile], documented: bool) -> None:
+    """Replace the views, with what depends on them."""
+    for view in views:
+        con.execute(view.text)
+    if documented:
+        write_comments(con, views)
+    _refresh_pairs(con)
 
 
 def _refresh_pairs(con: duckdb.DuckDBPyConnection) -> None:

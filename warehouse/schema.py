@@ -91,7 +91,7 @@ def _empty() -> duckdb.DuckDBPyConnection:
     The migrations take half a second, and every landing needs it.
     """
     con = duckdb.connect(":memory:")
-    migrate(con)
+    migrate(con, documented=False)
     return con
 
 

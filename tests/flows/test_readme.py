@@ -31,6 +31,7 @@ EXCEPTIONS = {
     "uv run mypy": "runs in tests/test_quality.py",
     "uv run prefect deployment run": "needs a server with deployments; tests/flows/test_up.py runs them",
     "python -m tasks.grids.grid_reference": "writes into the checkout; tests/test_grid_reference.py compares what it writes",
+    "python -m warehouse.reference": "writes into the checkout; tests/warehouse/test_comments.py compares what it writes",
     "triage --install-completion": "writes into the configuration of the user's shell",
     "export PREFECT_API_URL": "sets a variable of the shell",
     "export UV_NO_SYNC": "sets a variable of the shell",
