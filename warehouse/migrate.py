@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from importlib.resources import files
 from typing import NamedTuple
 
@@ -56,12 +57,12 @@ def migrate(con: duckdb.DuckDBPyConnection, documented: bool = True) -> list[str
 
     pending = [migrations[version] for version in sorted(migrations.keys() - applied.keys())]
     for file in pending:
-        _apply(con, file.version, file, lambda file=file: con.execute(file.text))
+        _apply(con, file.version, file, partial(con.execute, file.text))
 
     views = sql_files("views")
     shown = SqlFile("views", "\n".join([*(view.text for view in views), comments_text()]))
     if pending or applied.get(VIEWS) != (shown.name, shown.sha256):
-        _apply(con, VIEWS, shown, lambda: _show(con, views, documented))
+        _apply(con, VIEWS, shown, partial(_show, con, views, documented))
     return [file.name for file in pending]
 
 
