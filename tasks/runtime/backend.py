@@ -27,8 +27,8 @@ WIRES_SINCE = 15  # macOS
 class Backend:
     """How a machine computes, and what follows from it.
 
-    `compute_path`: `packed` (quantised kernels) or `dequantised_f32` (the same weights, unpacked
-    once to float32). `cpu_kernels`: elementwise work in the forms that are fast on a CPU.
+    `compute_path`: `packed` (quantised kernels), `dequantised_f32` (the same weights, unpacked
+    once to float32) or `packed_where_fast`. `cpu_kernels`: elementwise work in the forms that are fast on a CPU.
     `side_by_side`: batches without gradients run on a stream per core. `compiles`: a step is worth
     compiling. `tokens_at_once`: padded tokens of one forward pass without gradients.
     `planned_gflops`: sustained in a training step, roughly. `selftest_tolerance`: largest relative
@@ -37,6 +37,8 @@ class Backend:
     benchmarks measure beside ours. `path_in_ids`: whether ids name the compute path: those of the
     first two backends are older than the choice. `wires_memory`: weights may be kept from being
     paged out. `own_memory`: the device has memory of its own, which bounds what fits.
+    `fast_outputs`: quantised products are fast for multiples of so many outputs; others' weights
+    are unpacked once to `compute_dtype` (`packed_where_fast`).
     `experimental`: nobody has run it yet, and whatever shows it says so.
     """
 
@@ -56,7 +58,15 @@ class Backend:
     path_in_ids: bool
     wires_memory: bool = False
     own_memory: bool = False
+    fast_outputs: int = 1
     experimental: bool = False
+
+    @property
+    def recorded_path(self) -> str | None:
+        """The compute path in the warehouse, where memory and time of 4 and 8 bits are compared on
+        `packed` rows alone: none where a part is unpacked.
+        """
+        return self.compute_path if self.fast_outputs == 1 else None
 
     @property
     def has_slow_kernels(self) -> bool:
@@ -111,7 +121,7 @@ METAL = Backend(
 CUDA = Backend(
     name="cuda",
     compute_dtype="bfloat16",
-    compute_path="packed",
+    compute_path="packed_where_fast",
     on_gpu=True,
     cpu_kernels=False,
     side_by_side=False,
@@ -124,6 +134,8 @@ CUDA = Backend(
     compared_with=("stock",),
     path_in_ids=True,
     own_memory=True,
+    # MLX's tensor-core kernels take multiples of 128 outputs; read in its sources, never measured.
+    fast_outputs=128,
     experimental=True,
 )
 # The numbers of Metal's path without a Mac: for tests on tiny models, since MLX's quantised kernels

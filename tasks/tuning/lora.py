@@ -10,7 +10,7 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten
+from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.tuner.lora import LoRALinear
 from mlx_lm.tuner.utils import linear_to_lora_layers
 from mlx_lm.utils import dequantize_model, load_model, maybe_set_recommended_wired_limit
@@ -140,7 +140,8 @@ class Adapted:
 def load_variant(folder: Path, compute_path: str) -> Stack:
     """Load a variant folder. `dequantised_f32` unpacks the same weights to float32.
 
-    `packed` keeps them as stored.
+    `packed` keeps them as stored; `packed_where_fast` unpacks those without a fast kernel, in the
+    data type that they are stored for.
     """
     keep_freed_memory()
     if can_wire_memory():
@@ -153,10 +154,39 @@ def load_variant(folder: Path, compute_path: str) -> Stack:
         model.set_dtype(mx.float32)
         model = dequantize_model(model)
 
+    elif compute_path == "packed_where_fast":
+        _unpack_slow(model, backend().fast_outputs)
+
     model.eval()
     mx.eval(model.parameters())
     # A model is unpacked on a GPU too, for fidelity.
     return take_apart(model, cpu_kernels=dense and backend().cpu_kernels)
+
+
+def _unpack_slow(model: nn.Module, multiple: int) -> None:
+    """Unpack the matrices whose number of outputs is no multiple of `multiple`."""
+    slow = [
+        (name, _unpacked(module))
+        for name, module in model.named_modules()
+        if isinstance(module, nn.QuantizedLinear) and module.weight.shape[0] % multiple
+    ]
+    model.update_modules(tree_unflatten(slow))
+
+
+def _unpacked(module: nn.QuantizedLinear) -> nn.Linear:
+    weight = mx.dequantize(
+        module.weight,
+        module.scales,
+        module.get("biases"),
+        group_size=module.group_size,
+        bits=module.bits,
+        mode=module.mode,
+    )
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias="bias" in module)
+    linear.weight = weight
+    if "bias" in module:
+        linear.bias = module.bias
+    return linear
 
 
 def add_lora(stack: Stack, recipe: Recipe, training: Training, seed: int) -> Adapted:

@@ -1,11 +1,12 @@
 """Builds of MLX that cannot work are a sentence with the remedy, before anything runs."""
 
 import os
+from ctypes.util import find_library
 
 import pytest
 
 from tasks.runtime import builds, device
-from tasks.runtime.backend import CUDA
+from tasks.runtime.backend import CUDA, installed_version
 from tasks.runtime.builds import build_finding, card
 from tasks.runtime.child import run_child
 from tasks.runtime.errors import BadInput, OutOfMemory, device_error
@@ -25,7 +26,8 @@ def installed(monkeypatch, tmp_path):
     def install(*names: str, driver: bool = True, cards: str | None = None) -> None:
         versions = dict.fromkeys(("mlx", *names), "0.32.4")
         monkeypatch.setattr(builds, "installed_version", versions.get)
-        monkeypatch.setattr(builds, "DRIVER", "libc.so.6" if driver else "libabsent.so.1")
+        monkeypatch.setattr(builds, "is_linux", lambda: True)
+        monkeypatch.setattr(builds, "DRIVER", find_library("c") if driver else "libabsent.so.1")
         program = tmp_path / "nvidia-smi"
         program.write_text("#!/bin/sh\n" + (f"echo '{cards}'\n" if cards else "exit 9\n"))
         program.chmod(0o755)
@@ -93,6 +95,7 @@ def test_memory_is_the_gpus_where_it_has_its_own(installed, monkeypatch):
     builds.card_memory.cache_clear()
 
 
+@pytest.mark.skipif(installed_version("mlx-cpu") is None, reason="needs the build for the CPU")
 @pytest.mark.parametrize("command", [["sweep", "smoke"], ["bench", "train", "--model", "tiny-llama"], ["doctor"]])
 def test_two_builds_that_are_installed_end_a_command_in_a_sentence(command, tmp_path):
     """As their distributions say: the file of the other one is there."""
