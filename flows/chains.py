@@ -18,6 +18,7 @@ from tasks.fidelity import fidelity
 from tasks.land import land
 from tasks.landing import absent_from_warehouse, is_landed, land_failure
 from tasks.move import move_adapter
+from tasks.precisions import BUILT_IN, Precision
 from tasks.prepare import prepare
 from tasks.progress import publish
 from tasks.quantize import quantize
@@ -26,7 +27,7 @@ from tasks.runtime.child import stop_children
 from tasks.runtime.errors import BadInput, TriageError, disk_full, is_disk_full
 from tasks.runtime.events import ExperimentFailed, ExperimentLanded, ExtraFinished, StepWarning
 from tasks.runtime.store import home
-from tasks.spec import ExperimentSpec
+from tasks.spec import BaseModelSpec, ExperimentSpec
 from tasks.train import train
 from warehouse.connect import warehouse_path
 
@@ -123,9 +124,9 @@ def submit_experiments(selection: Selection) -> SubmittedSweep:
                 _evaluation_sets(chain, [entry.name for entry in grid.evaluation_sets])
             )
 
+    moves = list(_moves(sweep.chains, variants)) if grid.scoring.move_adapters else []
     sweep.extras += variants.fidelities()
-    if grid.scoring.move_adapters:
-        sweep.extras += _moves(sweep.chains, variants)
+    sweep.extras += moves
     return sweep
 
 
@@ -137,8 +138,8 @@ class _Variants:
         self.sweep = sweep
         self.sources: dict[str, Step] = {}
         self.bases: dict[str, Step] = {}
-        self.variants: dict[tuple[str, int], Step] = {}
-        self.scored_untuned: set[tuple[str, int, str]] = set()
+        self.variants: dict[tuple[str, str], Step] = {}
+        self.scored_untuned: set[tuple[str, str, str]] = set()
 
     def of(self, spec: ExperimentSpec) -> Shared:
         """The steps up to the variant of an experiment."""
@@ -146,31 +147,34 @@ class _Variants:
         if model.name not in self.bases:
             self.sources[model.name] = acquire.submit(model)
             self.bases[model.name] = convert.submit(model, self.sources[model.name])
-        if (model.name, spec.bits) not in self.variants:
-            group_size = self.selection.grid.training.group_size
-            base = self.bases[model.name]
-            self.variants[model.name, spec.bits] = quantize.submit(
-                model, base, spec.bits, group_size
-            )
         return Shared(
             self.sweep.data,
             self.sources[model.name],
             self.bases[model.name],
-            self.variants[model.name, spec.bits],
+            self.at(model, spec.precision),
         )
+
+    def at(self, model: BaseModelSpec, precision: Precision) -> Step:
+        """The variant of a base model, whose conversion is submitted, at a precision."""
+        key = (model.name, precision.name)
+        if key not in self.variants:
+            group_size = self.selection.grid.training.group_size
+            base = self.bases[model.name]
+            self.variants[key] = quantize.submit(model, base, precision, group_size)
+        return self.variants[key]
 
     def score_untuned(self, spec: ExperimentSpec) -> None:
         """Submit the zero-shot baseline of an experiment's variant, once for each prompt."""
         model = spec.model
-        key = (model.name, spec.bits, spec.prompt.title)
+        key = (model.name, spec.precision.name, spec.prompt.title)
         if key in self.scored_untuned:
             return
 
         self.scored_untuned.add(key)
         grid = self.selection.grid.model_copy(update={"prompt": spec.prompt})
-        variant = self.variants[model.name, spec.bits]
-        untuned = zero_shot.submit(model, spec.bits, grid, variant, self.sweep.data)
-        name = f"zero-shot {model.name} {spec.bits}bit {spec.prompt.title}".strip()
+        variant = self.at(model, spec.precision)
+        untuned = zero_shot.submit(model, spec.precision, grid, variant, self.sweep.data)
+        name = f"zero-shot {model.name} {spec.precision.name} {spec.prompt.title}".strip()
         self.sweep.extras.append(Extra(name, untuned))
 
     def fidelities(self) -> Iterator[Extra]:
@@ -214,21 +218,30 @@ def _evaluation_sets(chain: Chain, names: list[str]) -> Extra:
 
 
 def _moves(chains: list[Chain], variants: _Variants) -> Iterator[Extra]:
-    """Every adapter on the other bit width, where the sweep has that variant."""
+    """Every adapter at the other precisions that the grid names, whose variants are made for it; or
+    at the other bit width, where the sweep has that variant.
+    """
+    moved_to = variants.selection.grid.moved_to
     for chain in chains:
         spec = chain.spec
-        bits = 12 - spec.bits
-        variant = variants.variants.get((spec.model.name, bits))
-        if variant is not None:
-            step = move_adapter.submit(
-                spec,
-                chain.trained,
-                chain.scored,
-                bits,
-                variant,
-                chain.shared.data,
-            )
-            yield Extra(f"move {spec.cell_id} to {bits}bit", step)
+        for precision in _other_width(spec, variants) if moved_to is None else moved_to:
+            if precision.name != spec.precision.name:
+                step = move_adapter.submit(
+                    spec,
+                    chain.trained,
+                    chain.scored,
+                    precision,
+                    variants.at(spec.model, precision),
+                    chain.shared.data,
+                )
+                yield Extra(f"move {spec.cell_id} to {precision.name}", step)
+
+
+def _other_width(spec: ExperimentSpec, variants: _Variants) -> list[Precision]:
+    """8 bits for 4 and 4 for 8, where the sweep has that variant."""
+    others = {"4bit": "8bit", "8bit": "4bit"}
+    other = others.get(spec.precision.name)
+    return [BUILT_IN[other]] if other and (spec.model.name, other) in variants.variants else []
 
 
 def finish_all(sweep: SubmittedSweep) -> list[str]:

@@ -26,6 +26,7 @@ def experiment(
     seed: Seed = 42,
     grid: str = "paper",
     overrides: list[str] | None = None,
+    precision: str | None = None,
 ) -> State[Any]:
     """Train, evaluate and land one cell of a grid.
 
@@ -36,11 +37,15 @@ def experiment(
         seed: a seed of the grid
         grid: demo, paper, long, ablation, smoke, or the path of a grid file
         overrides: key=value changes of the grid, e.g. recipe.iterations=50
+        precision: a precision of the grid, e.g. bf16 or mxfp4, instead of bits
     """
-    narrowing = Narrowing(models=[model], bits=[bits], recipes=[recipe])
+    if precision is None:
+        narrowing = Narrowing(models=[model], bits=[bits], recipes=[recipe])
+    else:
+        narrowing = Narrowing(models=[model], precisions=[precision], recipes=[recipe])
     selection = select(grid, overrides, narrowing).with_seed(seed)
     refuse_unusable()
-    label_run(selection)
+    label_run(selection, name=selection.cells[0].title)
 
     failures = finish_all(submit_experiments(selection))
     if failures:

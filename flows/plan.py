@@ -126,10 +126,14 @@ def estimated_bytes(selection: Selection) -> int:
     budget.
     """
     models = {spec.model.name for spec in selection.cells}
-    variants = {(spec.model.name, spec.bits) for spec in selection.cells}
+    variants = {(spec.model.name, spec.precision) for spec in selection.cells}
     total = ADAPTER_BYTES * len(selection.cells)
     total += sum(4 * _size(name).parameters for name in models)
-    total += sum(_size(name).parameters * (bits + 0.5) / 8 for name, bits in variants)
+    total += sum(
+        _size(name).parameters * (precision.bits + 0.5) / 8
+        for name, precision in variants
+        if precision.bits is not None  # the base model itself stands among the models
+    )
     return int(total)
 
 
@@ -177,7 +181,7 @@ def _variant(spec: ExperimentSpec) -> VariantManifest | None:
     source = stored(spec.model, home())
     if source is None:
         return None
-    folder = variant_folder(source, home(), spec.bits, spec.training.group_size)
+    folder = variant_folder(source, home(), spec.precision, spec.training.group_size)
     return VariantManifest.read_if_complete(folder)
 
 

@@ -204,7 +204,7 @@ def _shared_steps(setup: SearchSetup) -> tuple[Path, Path]:
     data: Step = prepare.submit(grid.data, grid.evaluation_sets, setup.space.prompts())
     source: Step = acquire.submit(spec.model)
     base: Step = convert.submit(spec.model, source)
-    variant: Step = quantize.submit(spec.model, base, spec.bits, grid.training.group_size)
+    variant: Step = quantize.submit(spec.model, base, spec.precision, grid.training.group_size)
     for step in (data, source, base, variant):
         step.wait()
         if error := failure_of(step):

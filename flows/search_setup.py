@@ -12,12 +12,13 @@ from typing import Any
 from flows.selection import Narrowing, Selection, refuse_misfits_of, select
 from tasks.corpus.manifest import DatasetManifest
 from tasks.grids.grid import grid_path, known_models
+from tasks.precisions import Precision
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.store import home, locked
 from tasks.search.halving import Halving, rungs
 from tasks.search.objective import Objective
 from tasks.search.space import LEFT_ALONE, SECTIONS, Space
-from tasks.spec import ExperimentSpec, Strict
+from tasks.spec import ExperimentSpec, Grid, Strict
 
 SEARCH_VERSION = 1  # of what a stored trial means
 DEFAULT_TRIALS = 16
@@ -101,7 +102,7 @@ def set_up(
     one_cell = selection.grid.model_copy(
         update={
             "models": (cell.model.name,),
-            "bits": (cell.bits,),
+            **_only(cell.precision, selection.grid),
             "seeds": (cell.seed,),
             "recipes": (recipe,),
         }
@@ -119,6 +120,13 @@ def set_up(
         Halving(pauses, search.keep),
         Objective.of(cell.recipe, search),
     )
+
+
+def _only(precision: Precision, grid: Grid) -> dict[str, Any]:
+    """The precision of the searched cell, under the key that the grid has."""
+    if grid.bits is not None:
+        return {"bits": (precision.bits,)}
+    return {"precisions": (precision.name,)}
 
 
 def _fixed(name: str, section: Strict, searched: set[str]) -> dict[str, Any]:

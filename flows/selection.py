@@ -1,4 +1,4 @@
-"""Which experiments of a grid to run: the grid's cells, narrowed by model, bits, recipe and number."""
+"""Which experiments of a grid to run: the grid's cells, narrowed by model, precision, recipe and number."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from tasks.grids.grid import known_models, load_grid
 from tasks.models.model_shape import ModelShape, is_known, known_shape
 from tasks.models.shape_check import refuse_misfits, shape_from_sources
+from tasks.precisions import of_bits
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import home
 from tasks.spec import (
@@ -31,6 +32,12 @@ class Narrowing:
     bits: Sequence[int] = ()
     recipes: Sequence[str] = ()
     limit: int | None = None
+    precisions: Sequence[str] = ()
+
+    @property
+    def precision_names(self) -> set[str]:
+        """The precisions to keep, whichever way they were named; empty for all."""
+        return {*self.precisions, *(of_bits(bits).name for bits in self.bits)}
 
     def parameters(self) -> dict[str, Any]:
         """The narrowing as parameters of the flow `sweep`: lists, and None for what keeps all."""
@@ -39,6 +46,7 @@ class Narrowing:
             "bits": list(self.bits) or None,
             "recipes": list(self.recipes) or None,
             "limit": self.limit,
+            "precisions": list(self.precisions) or None,
         }
 
 
@@ -91,7 +99,7 @@ def select(
     cells = [
         spec
         for spec in experiments(settings, base_models)
-        if (not narrowing.bits or spec.bits in narrowing.bits)
+        if (not narrowing.precision_names or spec.precision.name in narrowing.precision_names)
         and (not narrowing.recipes or spec.recipe.name in narrowing.recipes)
     ]
     return Selection(settings, cells[: narrowing.limit])
@@ -105,18 +113,21 @@ def _refuse_unknown(
             raise BadInput(
                 f"--model {name} is not a known base model; known are {', '.join(sorted(base_models))}."
             )
-    _refuse_absent(grid, "bits", narrowing.bits, grid.bits)
+    names = [precision.name for precision in grid.compared]
+    plain = {name.removesuffix("bit"): name for name in names if name.endswith("bit")}
+    _refuse_absent(grid, "bits", [str(bits) for bits in narrowing.bits], list(plain) or names)
+    _refuse_absent(grid, "precision", narrowing.precisions, names)
     _refuse_absent(grid, "recipe", narrowing.recipes, [recipe.name for recipe in grid.recipes])
     if narrowing.limit is not None and narrowing.limit < 1:
         raise BadInput(f"--limit {narrowing.limit} leaves nothing to run; give 1 or more.")
 
 
 def _refuse_absent(
-    grid: Grid, kind: str, requested: Sequence[str | int], available: Sequence[str | int]
+    grid: Grid, kind: str, requested: Sequence[str], available: Sequence[str]
 ) -> None:
     for value in requested:
         if value not in available:
-            names = ", ".join(map(str, available))
+            names = ", ".join(available)
             raise BadInput(f"The grid {grid.name} has no {kind} {value}; it has {names}.")
 
 
@@ -131,10 +142,11 @@ def refuse_misfits_of(grid: Grid, base_models: dict[str, BaseModelSpec]) -> None
 
 
 def _refuse_misfit_recipes(model: str, shape: ModelShape, grid: Grid) -> None:
+    precisions = [*grid.compared, *(grid.moved_to or ())]
     for recipe in grid.recipes:
         training = training_of_recipe(grid, recipe)
         try:
-            refuse_misfits(model, shape, training)
+            refuse_misfits(model, shape, training, precisions)
         except BadInput as error:
             if training == grid.training:
                 raise

@@ -32,6 +32,7 @@ def sweep(
     bits: list[Literal[4, 8]] | None = None,
     recipes: list[str] | None = None,
     limit: Annotated[int, Field(ge=1)] | None = None,
+    precisions: list[str] | None = None,
 ) -> State[Any]:
     """Run every experiment of a grid that is not finished yet, land each in the warehouse, and
     compare.
@@ -45,8 +46,9 @@ def sweep(
         bits: only 4 or only 8
         recipes: only these recipes of the grid
         limit: only the first so many experiments
+        precisions: only these precisions of the grid, e.g. bf16 or mxfp4
     """
-    narrowing = Narrowing(models or (), bits or (), recipes or (), limit)
+    narrowing = Narrowing(models or (), bits or (), recipes or (), limit, precisions or ())
     selection = select(grid, overrides, narrowing)
     label_run(selection, name=f"sweep {selection.grid.name}")
     refused = refill_warehouse()

@@ -1,4 +1,5 @@
-"""Name and tags of a flow run, by which the UI finds it: base models, bits, recipes and their
+"""Name and tags of a flow run, by which the UI finds it: base models, precisions, recipes and
+their
 kinds.
 
 The tags go on the flow run, not on its tasks: for a tagged task Prefect asks for a slot of each
@@ -20,7 +21,7 @@ from tasks.spec import ExperimentSpec
 def tags_of(cells: list[ExperimentSpec]) -> list[str]:
     """What a person filters by, each once, e.g. smollm2-135m, 4bit, ultra_safe, safety."""
     rows = [
-        (spec.model.name, f"{spec.bits}bit", spec.recipe.name, spec.recipe.kind) for spec in cells
+        (spec.model.name, spec.precision.name, spec.recipe.name, spec.recipe.kind) for spec in cells
     ]
     return list(dict.fromkeys(tag for column in zip(*rows, strict=True) for tag in column))
 

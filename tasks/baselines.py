@@ -15,6 +15,7 @@ from tasks.judging.evaluation_rows import judged_rows
 from tasks.judging.scores_folder import read_scores
 from tasks.landing import is_landed, land_rows, whole_row
 from tasks.models.manifest import VariantManifest
+from tasks.precisions import Precision
 from tasks.progress import publisher
 from tasks.runtime.backend import backend, versions
 from tasks.runtime.child import run_child
@@ -67,12 +68,14 @@ def _land_dataset_baseline(
 
 
 @task(
-    task_run_name="zero-shot {model.name} {bits}bit",
+    task_run_name="zero-shot {model.name} {precision.name}",
     retries=2,
     retry_delay_seconds=5,
     retry_condition_fn=is_transient,
 )
-def zero_shot(model: BaseModelSpec, bits: int, grid: Grid, variant: Path, data: Path) -> list[str]:
+def zero_shot(
+    model: BaseModelSpec, precision: Precision, grid: Grid, variant: Path, data: Path
+) -> list[str]:
     """evaluation_ids of the untuned variant on test and on the grid's further evaluation sets.
 
     It is scored in a child process, through the frozen prefix that its recipes share.
@@ -99,13 +102,13 @@ def zero_shot(model: BaseModelSpec, bits: int, grid: Grid, variant: Path, data: 
             sets={name: scores for name, scores in folders.items() if name != "test"},
         )
         log = home() / "logs" / ids["test"]
-        emit = publisher(f"zero-shot {model.name} {bits}bit")
+        emit = publisher(f"zero-shot {model.name} {precision.name}")
         run_child("tasks.scoring.job:run_untuned", job.model_dump(mode="json"), log, emit)
 
     for judged, scores in folders.items():
         evaluation = baseline_evaluation(training, ids[judged], grid.scoring, dataset, 0, judged)
         rows = judged_rows(evaluation, read_scores(scores))
-        columns = _untuned(model.name, bits, weights, grid.prompt)
+        columns = _untuned(model.name, weights, grid.prompt)
         _land_experiment(training, columns, dataset, rows["evaluation"][0]["created_at"])
         land_rows(ids[judged], "evaluation", rows)
     return list(ids.values())
@@ -118,15 +121,14 @@ def _waiting(training: str, ids: dict[str, str]) -> dict[str, str]:
     return {judged: id for judged, id in ids.items() if not is_landed(id)}
 
 
-def _untuned(
-    model: str, bits: int, weights: VariantManifest, prompt: PromptChoice
-) -> dict[str, Any]:
+def _untuned(model: str, weights: VariantManifest, prompt: PromptChoice) -> dict[str, Any]:
     """Columns of the experiment table for an untuned variant."""
     recipe = f"{ZERO_SHOT} {prompt.title}".strip()
     return {
-        "cell_id": f"{model}-{bits}bit-{recipe}",
+        "cell_id": f"{model}-{weights.precision_name}-{recipe}",
         "base_model": model,
-        "bits": bits,
+        "bits": weights.bits,
+        "precision": weights.precision_name,
         "recipe": recipe,
         "group_size": weights.group_size,
         **weights_columns(weights),

@@ -36,9 +36,8 @@ class Comparison:
     reference: VariantManifest
 
     @property
-    def bits(self) -> int:
-        assert self.variant.bits is not None
-        return self.variant.bits
+    def precision(self) -> str:
+        return self.variant.precision_name
 
 
 @task(
@@ -51,18 +50,22 @@ def fidelity(
     model: BaseModelSpec, source: Path, grid: Grid, variants: list[Path], data: Path
 ) -> list[str]:
     """fidelity_ids of a base model's variants on a sample of the test cases; each is measured and
-    landed once.
+    landed once. The reference is not compared with itself.
     """
     dataset = DatasetManifest.read(data)
     reference_folder = base_folder(source, home())
     reference = VariantManifest.read(reference_folder)
-    comparisons = [_comparison(folder, reference, dataset, grid) for folder in variants]
+    comparisons = [
+        _comparison(folder, reference, dataset, grid)
+        for folder in variants
+        if folder != reference_folder
+    ]
 
     waiting = [one for one in comparisons if not is_landed(one.fidelity_id)]
     if waiting:
         job = FidelityJob(
             reference=reference_folder,
-            variants={str(one.bits): one.folder for one in waiting},
+            variants={one.precision: one.folder for one in waiting},
             cases=grid.scoring.fidelity_cases,
             training=grid.training,
             prompt=grid.prompt,
@@ -77,7 +80,7 @@ def fidelity(
             emit,
         )
         for one in waiting:
-            _land(one, measured["figures"][str(one.bits)], measured["set_cases"], dataset)
+            _land(one, measured["figures"][one.precision], measured["set_cases"], dataset)
     return [one.fidelity_id for one in comparisons]
 
 
@@ -93,7 +96,8 @@ def _land(one: Comparison, figures: Figures, set_cases: int, dataset: DatasetMan
     shared = {
         "fidelity_id": one.fidelity_id,
         "base_model": one.variant.base_model,
-        "bits": one.bits,
+        "bits": one.variant.bits,
+        "precision": one.precision,
         "reference_precision": one.reference.original_precision,
         "random_weights": one.reference.random_weights,
         "variant_digest": one.variant.digest,
@@ -123,5 +127,5 @@ def _comparison(
         "versions": versions(),
         "scoring": SCORING_VERSION,
     }
-    name = f"fidelity-{variant.base_model}-{variant.bits}bit-{short_digest(ingredients)}"
+    name = f"fidelity-{variant.base_model}-{variant.precision_name}-{short_digest(ingredients)}"
     return Comparison(name, folder, variant, reference)

@@ -1,4 +1,4 @@
-"""Step: the same adapter, judged by the same rules, on the other bit width: only the frozen weights
+"""Step: the same adapter, judged by the same rules, at another precision: only the frozen weights
 differ.
 """
 
@@ -12,6 +12,7 @@ from tasks.identity import evaluation_of
 from tasks.judging.evaluation_rows import evaluation_rows
 from tasks.landing import Rows, is_landed, land_rows
 from tasks.models.manifest import VariantManifest
+from tasks.precisions import Precision
 from tasks.progress import publisher
 from tasks.runtime.child import run_child
 from tasks.runtime.store import complete, home
@@ -21,23 +22,29 @@ from tasks.tuning.training_rows import TrainingOutcome, training_rows
 
 
 @task(
-    task_run_name="move {spec.model.name} {spec.bits}bit {spec.recipe.name} to {bits}bit",
+    task_run_name="move {spec.model.name} {spec.precision.name} {spec.recipe.name} to {precision.name}",
     retries=2,
     retry_delay_seconds=5,
     retry_condition_fn=is_transient,
 )
 def move_adapter(
-    spec: ExperimentSpec, training: str, evaluation: str, bits: int, variant: Path, data: Path
+    spec: ExperimentSpec,
+    training: str,
+    evaluation: str,
+    precision: Precision,
+    variant: Path,
+    data: Path,
 ) -> str:
-    """evaluation_id of a trained adapter scored on the variant with `bits`; lands as an experiment
-    of kind moved_adapter.
+    """evaluation_id of a trained adapter scored on the variant of another precision; lands as an
+    experiment of kind moved_adapter.
 
     `evaluation`: the adapter's evaluation, whose threshold and scaling are used here too. Chosen
     again, they would compensate the very shift that is to be seen.
     """
     weights = VariantManifest.read(variant)
     dataset = DatasetManifest.read(data)
-    cell = f"{spec.model.name}-{bits}bit-{spec.recipe.name}-from{spec.bits}bit-s{spec.seed}"
+    recipe = f"{spec.recipe.name}-from{spec.precision.name}"
+    cell = f"{spec.model.name}-{precision.name}-{recipe}-s{spec.seed}"
     ingredients = {"training": training, "variant": weights.digest, "rules": evaluation}
     moved = f"{cell}-{short_digest(ingredients)}"
     moved_evaluation = evaluation_of(spec, moved, data)
@@ -61,11 +68,11 @@ def move_adapter(
         run_child("tasks.scoring.job:run", job.model_dump(mode="json"), log, emit)
 
     evaluated = evaluation_rows(spec, moved, moved_evaluation, scores, dataset)
-    on_variant = spec.model_copy(update={"bits": bits})
+    on_variant = spec.model_copy(update={"precision": precision})
     experiment: Rows = training_rows(on_variant, moved, weights, dataset, TrainingOutcome())
     experiment["experiment"][0] |= {
         "cell_id": cell,
-        "recipe": f"{spec.recipe.name} from {spec.bits}bit",
+        "recipe": f"{spec.recipe.name} from {spec.precision.name}",
         "recipe_kind": "moved_adapter",
         "source_training_id": training,
         "finished_at": evaluated["evaluation"][0]["created_at"],

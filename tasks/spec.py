@@ -30,6 +30,9 @@ from pydantic import (
     model_validator,
 )
 
+from tasks.precisions import BUILT_IN, Precision, named, of_bits, with_precision_for_bits
+from tasks.precisions import table as precision_table
+
 Label = Literal["ED", "GP", "HOME"]
 LABELS: tuple[Label, ...] = ("ED", "GP", "HOME")
 ENGINE_VERSION = 5
@@ -592,8 +595,10 @@ class Scoring(Strict):
     fidelity_cases: int = Field(
         default=100, ge=3, description="number of test cases to compare with unquantised weights"
     )
-    move_adapters: bool = Field(
-        default=False, description="also score each adapter on the other precision"
+    move_adapters: bool | Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        default=False,
+        description="also score each adapter on the other bit width (`true`), or on these"
+        ' precisions, e.g. `["8bit", "mxfp4"]`: nothing is trained',
     )
 
 
@@ -707,7 +712,7 @@ class Search(Strict):
 
 
 class Grid(Strict):
-    """A grid file: every model x bits x recipe x seed is one experiment."""
+    """A grid file: every model x precision x recipe x seed is one experiment."""
 
     name: Name = Field(description="name of the study")
     models: tuple[Name, ...] = Field(
@@ -720,7 +725,19 @@ class Grid(Strict):
     allow_mirror: bool = Field(
         default=False, description="for all models: name a gated repository's open mirror"
     )
-    bits: tuple[Literal[4, 8], ...] = Field(min_length=1, description="precisions to compare")
+    bits: Annotated[tuple[Literal[4, 8], ...] | None, OMITTED_AT_DEFAULT] = Field(
+        default=None,
+        min_length=1,
+        description="bit widths to compare: `[4, 8]` is short for"
+        ' `precisions = ["4bit", "8bit"]`; give exactly one of the two keys',
+    )
+    precisions: Annotated[tuple[str, ...] | None, OMITTED_AT_DEFAULT] = Field(
+        default=None,
+        min_length=1,
+        description="precisions to compare, by name: "
+        + ", ".join(f"`{name}`" for name in BUILT_IN)
+        + ", or those of `[[precision]]`",
+    )
     seeds: tuple[Seed, ...] = Field(
         default=(42,), min_length=1, description="seeds; each repeats every experiment"
     )
@@ -737,6 +754,11 @@ class Grid(Strict):
         default=(),
         alias="base_model",
         description="further base models; a built-in name is replaced",
+    )
+    further_precisions: Annotated[tuple[Precision, ...], OMITTED_AT_DEFAULT] = Field(
+        default=(),
+        alias="precision",
+        description="further precisions; a built-in name is refused",
     )
     evaluation_sets: tuple[EvaluationSet, ...] = Field(
         default=(), alias="evaluation_set", description="further sets to score"
@@ -759,7 +781,8 @@ class Grid(Strict):
     def _names_are_unique(self) -> Grid:
         names: dict[str, list[str | int]] = {
             "models": [*self.models],
-            "bits": [*self.bits],
+            "bits": [*(self.bits or ())],
+            "precisions": [*(self.precisions or ())],
             "seeds": [*self.seeds],
             "recipe": [recipe.name for recipe in self.recipes],
             "base_model": [model.name for model in self.base_models],
@@ -774,10 +797,48 @@ class Grid(Strict):
         return self
 
     @model_validator(mode="after")
+    def _precisions_are_known(self) -> Grid:
+        if (self.bits is None) == (self.precisions is None):
+            both = "both of bits and precisions" if self.bits else "neither bits nor precisions"
+            raise ValueError(
+                f"precisions: the grid has {both}; give exactly one of them, e.g. "
+                'precisions = ["bf16", "8bit", "4bit"]'
+            )
+        self._named("precisions", self.precisions or ())
+        moves = self.scoring.move_adapters
+        self._named("scoring.move_adapters", () if isinstance(moves, bool) else moves)
+        return self
+
+    def _named(self, key: str, names: tuple[str, ...]) -> tuple[Precision, ...]:
+        try:
+            known = precision_table([*BUILT_IN.values(), *self.further_precisions])
+        except ValueError as error:
+            raise ValueError(f"precision: {error}") from None
+        try:
+            return tuple(named(name, known) for name in names)
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from None
+
+    @property
+    def compared(self) -> tuple[Precision, ...]:
+        """The precisions that the grid trains at, whichever of its two keys names them."""
+        if self.bits is not None:
+            return tuple(of_bits(bits) for bits in self.bits)
+        return self._named("precisions", self.precisions or ())
+
+    @property
+    def moved_to(self) -> tuple[Precision, ...] | None:
+        """The precisions on which each adapter is scored too; None for the other bit width."""
+        moves = self.scoring.move_adapters
+        if isinstance(moves, bool):
+            return None if moves else ()
+        return self._named("scoring.move_adapters", moves)
+
+    @model_validator(mode="after")
     def _is_no_more_than_can_be_run(self) -> Grid:
         sizes = {
             "models": len(self.models),
-            "bits": len(self.bits),
+            "bits" if self.bits else "precisions": len(self.bits or self.precisions or ()),
             "recipe": len(self.recipes),
             "seeds": len(self.seeds),
         }
@@ -800,7 +861,7 @@ class ExperimentSpec(Strict):
     """
 
     model: BaseModelSpec
-    bits: Literal[4, 8]
+    precision: Precision
     recipe: Recipe
     seed: int
     training: Training
@@ -808,24 +869,35 @@ class ExperimentSpec(Strict):
     scoring: Scoring
     prompt: Annotated[PromptChoice, OMITTED_AT_DEFAULT] = PromptChoice()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _bits_name_a_precision(cls, values: Any) -> Any:
+        """Experiments of before, and tests, give the bits of a plain precision."""
+        return with_precision_for_bits(values)
+
+    @property
+    def bits(self) -> int | None:
+        """Bits of a value; None where the weights are not quantised."""
+        return self.precision.bits
+
     @property
     def cell_id(self) -> str:
         """Readable id from the grid alone, known before any download."""
-        return f"{self.model.name}-{self.bits}bit-{self.recipe.name}-s{self.seed}"
+        return f"{self.model.name}-{self.precision.name}-{self.recipe.name}-s{self.seed}"
 
     @property
     def title(self) -> str:
         """The cell for people, e.g. `smollm2-135m 4bit ultra_safe s42`."""
-        return f"{self.model.name} {self.bits}bit {self.recipe.name} s{self.seed}"
+        return f"{self.model.name} {self.precision.name} {self.recipe.name} s{self.seed}"
 
 
 def experiments(grid: Grid, models: dict[str, BaseModelSpec]) -> Iterator[ExperimentSpec]:
     """The cells of a grid, variant by variant, so that a variant's shared work is done once and then used."""
-    cells = itertools.product(grid.models, grid.bits, grid.recipes, grid.seeds)
-    for name, bits, recipe, seed in cells:
+    cells = itertools.product(grid.models, grid.compared, grid.recipes, grid.seeds)
+    for name, precision, recipe, seed in cells:
         yield ExperimentSpec(
             model=models[name],
-            bits=bits,
+            precision=precision,
             recipe=recipe.model_copy(update=dict.fromkeys((*OVERRIDES, "prompt"))),
             seed=seed,
             training=training_of_recipe(grid, recipe),

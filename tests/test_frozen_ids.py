@@ -17,7 +17,7 @@ from tasks.tuning import training_rows
 from tests.test_spec import RECIPE, experiment, model
 
 VERSIONS = {"mlx": "0.32.2", "mlx-lm": "0.32.2"}
-WEIGHTS = SimpleNamespace(digest="w", tokenizer_digest="t", base_model="tiny", bits=4)
+WEIGHTS = SimpleNamespace(digest="w", tokenizer_digest="t", base_model="tiny", bits=4, precision_name="4bit")
 DATASET = SimpleNamespace(digest_of=lambda name: f"digest of {name}")
 
 

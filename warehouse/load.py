@@ -21,6 +21,14 @@ from warehouse.landing import LandingManifest
 from warehouse.migrate import migrate
 from warehouse.schema import FACTS, Fact, insert
 
+# The precision that rows without one have: they are older than the column.
+UNNAMED_PRECISION = {
+    "variant": "coalesce(bits || 'bit', 'bf16')",
+    "experiment": "bits || 'bit'",
+    "fidelity": "bits || 'bit'",
+    "trial": "bits || 'bit'",
+}
+
 
 @dataclass
 class LoadReport:
@@ -149,3 +157,14 @@ def _replace_rows(con: duckdb.DuckDBPyConnection, folder: Path, fact: Fact, id: 
         path = folder / f"{name}.parquet"
         if path.is_file():
             insert(con, name, pq.ParquetFile(path).read())
+    _name_precisions(con, fact, id)
+
+
+def _name_precisions(con: duckdb.DuckDBPyConnection, fact: Fact, id: str) -> None:
+    """Name the precision of rows that landed before it had a column: their bits say it."""
+    for name in UNNAMED_PRECISION.keys() & set(fact.tables):
+        con.execute(
+            f"UPDATE {name} SET precision = {UNNAMED_PRECISION[name]} "
+            f"WHERE {fact.id_column} = ? AND precision IS NULL",
+            [id],
+        )

@@ -160,7 +160,7 @@ def _models(
         row
         for row in rows
         if row.training_id in judged_on_test
-        and row.bits is not None
+        and row.precision is not None
         and (row.dataset_digest in datasets or row.recipe_kind == "baseline")
     ]
     names = _names(rows)

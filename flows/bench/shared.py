@@ -14,6 +14,7 @@ from tasks.grids.grid import known_models
 from tasks.models.convert import QuantizeJob, variant_folder
 from tasks.models.model_shape import is_known
 from tasks.models.sources.available import fetch_base
+from tasks.precisions import of_bits
 from tasks.runtime.backend import versions
 from tasks.runtime.child import run_child
 from tasks.runtime.errors import BadInput, SourceUnavailable
@@ -52,9 +53,11 @@ def variant_of(console: Console, model: str, bits: int) -> Path:
 
     source = _source_of(console, models[model])
     group_size = Training().group_size
-    folder = variant_folder(source, home(), bits, group_size)
+    folder = variant_folder(source, home(), of_bits(bits), group_size)
     if complete(folder) is None:
-        job = QuantizeJob(source=source, root=home(), bits=bits, group_size=group_size)
+        job = QuantizeJob(
+            source=source, root=home(), precision=of_bits(bits), group_size=group_size
+        )
         log = home() / "logs" / f"quantize-{model}-{bits}bit"
         run_child("tasks.models.convert:run_quantize", job.model_dump(mode="json"), log)
     return folder

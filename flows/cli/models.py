@@ -15,11 +15,11 @@ from tasks.models.manifest import SourceManifest, VariantManifest
 from tasks.models.model_shape import ModelShape, known_shape
 from tasks.models.sources.available import stored
 from tasks.models.stored_sizes import PARTS, ModelSizes, stored_sizes
+from tasks.precisions import BF16, BUILT_IN, Precision, reference_note, title_of
 from tasks.runtime.store import home
 from tasks.spec import BaseModelSpec, Grid, Training, training_of_recipe
 
 STUDY = "paper"
-PRECISIONS = (4, 8, None)  # None: bfloat16, the reference
 SIZE_COLUMNS = ("model and weights", "bytes", *PARTS, "bits per weight")
 
 
@@ -28,14 +28,19 @@ class SizeRow:
     """Sizes of a model folder (`measured`), and those that its shape gives (`expected`)."""
 
     base_model: str
-    bits: int | None
+    precision: Precision
     source: str
     expected: ModelSizes
     measured: ModelSizes | None = None
+    original_precision: str | None = None
 
     @property
     def name(self) -> str:
-        return f"{self.base_model} {f'{self.bits}bit' if self.bits else 'bf16'}"
+        return f"{self.base_model} {self.title}"
+
+    @property
+    def title(self) -> str:
+        return title_of(self.precision.name, self.original_precision)
 
     @property
     def sizes(self) -> ModelSizes:
@@ -44,7 +49,7 @@ class SizeRow:
 
 
 def print_models(console: Console) -> None:
-    """Print both tables for the models, bits and recipes of the paper grid.
+    """Print both tables for the models and recipes of the paper grid, at every precision.
 
     Uses no network and loads no weights.
     """
@@ -56,24 +61,39 @@ def print_models(console: Console) -> None:
         "Measured where weights are named; "
         "computed from the model's shape where they are not fetched."
     )
+    for note in dict.fromkeys(filter(None, (_reference_note(row) for row in rows))):
+        console.print(note, soft_wrap=True)
     for row in rows:
         if warning := disagreement(row):
             console.print(f"WARNING  {warning}", style="bold yellow", soft_wrap=True)
     console.print(_trainable_table(grid))
 
 
+def _reference_note(row: SizeRow) -> str | None:
+    """What follows from a base model that was quantised before it was fetched; else None."""
+    note = reference_note(row.original_precision)
+    return f"{row.base_model}, {row.original_precision}: {note}." if note else None
+
+
 def model_sizes(grid: Grid, root: Path) -> Iterator[SizeRow]:
-    """A row for each base model and precision of a grid, and for each source of its weights."""
+    """A row for each base model and built-in precision, and for each source of its weights."""
     base_models = known_models(grid)
     group_size = grid.training.group_size
     for name in grid.models:
-        for bits in PRECISIONS:
-            expected = expected_sizes(known_shape(name), bits, group_size)
-            variants = list(_variants(root, name, bits, group_size))
+        for precision in BUILT_IN.values():
+            expected = expected_sizes(known_shape(name), precision, group_size)
+            variants = list(_variants(root, name, precision, group_size))
             for folder, manifest in variants:
-                yield SizeRow(name, bits, _origin(manifest), expected, stored_sizes(folder, bits))
+                yield SizeRow(
+                    name,
+                    precision,
+                    _origin(manifest),
+                    expected,
+                    stored_sizes(folder, manifest.group_size),
+                    manifest.original_precision,
+                )
             if not variants:
-                yield SizeRow(name, bits, _fetch_state(base_models[name], root), expected)
+                yield SizeRow(name, precision, _fetch_state(base_models[name], root), expected)
 
 
 def disagreement(row: SizeRow) -> str | None:
@@ -99,13 +119,14 @@ def disagreement(row: SizeRow) -> str | None:
 
 
 def _variants(
-    root: Path, name: str, bits: int | None, group_size: int
+    root: Path, name: str, precision: Precision, group_size: int
 ) -> Iterator[tuple[Path, VariantManifest]]:
     """Complete folders of one base model and precision, whatever source they were made from."""
-    pattern = f"{name}-{f'{bits}bit' if bits else 'base'}-*"
+    pattern = f"{name}-{precision.name if precision.is_quantised else 'base'}-*"
+    expected = precision.group_size_in(group_size)
     for folder in sorted((root / "models").glob(pattern)):
         manifest = VariantManifest.read_if_complete(folder)
-        if manifest is not None and manifest.group_size in (group_size, None):
+        if manifest is not None and manifest.group_size == expected:
             yield folder, manifest
 
 
@@ -124,7 +145,8 @@ def _fetch_state(model: BaseModelSpec, root: Path) -> str:
 
 def _sizes_table(rows: list[SizeRow], group_size: int) -> Table:
     table = _table(
-        f"Stored bytes of all tensors (group size {group_size}, bfloat16 scales and biases)"
+        f"Stored bytes of all tensors (affine precisions: group size {group_size}, bfloat16 scales and "
+        "biases; mx and nv ones: a scale of one byte per 32 or 16 values)"
     )
     for i, column in enumerate(SIZE_COLUMNS):
         table.add_column(column, justify="right" if i else "left", no_wrap=bool(i), overflow="fold")
@@ -163,7 +185,7 @@ def _places(training: Training) -> str:
 
 def _trainable_share(shape: ModelShape, rank: int, training: Training) -> str:
     trainable = lora_parameters(shape, rank, training.num_layers, training.target_modules)
-    parameters = expected_sizes(shape, None, training.group_size).parameters
+    parameters = expected_sizes(shape, BUILT_IN[BF16], training.group_size).parameters
     return f"{trainable:,} ({trainable / parameters:.2%})"
 
 

@@ -201,8 +201,10 @@ def collected() -> Iterator[Outcome]:
 
 
 def _print_next_step(console: Console, selection: Selection, outcome: Outcome) -> None:
-    both_precisions = len({spec.bits for spec in selection.cells}) > 1
-    view = "quantization_comparison" if both_precisions else "leaderboard"
+    precisions = {spec.precision.name for spec in selection.cells}
+    view = "leaderboard"
+    if len(precisions) > 1:
+        view = "quantization_comparison" if precisions <= {"4bit", "8bit"} else "frontier"
     command = f'triage sql "SELECT * FROM {view}"'
     print_line(console, f"{outcome.message}: {warehouse_path()}; next: {command}")
 

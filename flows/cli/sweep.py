@@ -18,7 +18,11 @@ Overrides = Annotated[
     typer.Option("--set", help="change a setting, e.g. recipe.iterations=50 (repeatable)"),
 ]
 Models = Annotated[list[str] | None, typer.Option(help="only this base model (repeatable)")]
-Bits = Annotated[list[int] | None, typer.Option(help="only this precision: 4 or 8")]
+Bits = Annotated[list[int] | None, typer.Option(help="only this bit width: 4 or 8")]
+Precisions = Annotated[
+    list[str] | None,
+    typer.Option("--precision", help="only this precision, e.g. bf16 (repeatable)"),
+]
 Recipes = Annotated[list[str] | None, typer.Option(help="only this recipe (repeatable)")]
 Limit = Annotated[int | None, typer.Option(metavar="N", help="only the first N experiments")]
 Memory = Annotated[
@@ -37,6 +41,7 @@ def sweep(
     limit: Limit = None,
     memory: Memory = None,
     plan: Plan = False,
+    precision: Precisions = None,
 ) -> None:
     """Run every experiment of a grid that is not finished, and compare 4-bit with 8-bit."""
     from flows.selection import Narrowing, select
@@ -47,7 +52,7 @@ def sweep(
     if memory is not None:
         check_memory(memory)
         overrides.append(f"training.memory={json.dumps(memory)}")
-    narrowing = Narrowing(model or (), bits or (), recipe or (), limit)
+    narrowing = Narrowing(model or (), bits or (), recipe or (), limit, precision or ())
     selection = select(grid, overrides, narrowing)
     check_home()
     refuse_unusable()

@@ -40,9 +40,11 @@ class Judged(Protocol):
 
 def experiment_name(row: EvaluationRow) -> str:
     """The name of a leaderboard row, on two lines."""
-    if row.bits is None:
+    if row.precision is None:
         return BASELINES.get(row.recipe, row.recipe)
-    return f"{row.base_model} {row.bits}bit\n{recipe_name(row.recipe, row.seed)}{random_mark(row)}"
+    return (
+        f"{row.base_model} {row.precision}\n{recipe_name(row.recipe, row.seed)}{random_mark(row)}"
+    )
 
 
 def recipe_name(recipe: str, seed: int) -> str:

@@ -52,6 +52,7 @@ class FidelityRow:
 
     base_model: str
     bits: int
+    precision: str
     distribution: str
     reference_precision: str
     random_weights: bool
@@ -69,11 +70,11 @@ class FidelityRow:
     measured_at: datetime | None
 
     @property
-    def measured(self) -> tuple[str, int, str, str, bool]:
+    def measured(self) -> tuple[str, str, str, str, bool]:
         """What is measured; a later row of the same replaces an earlier one."""
         return (
             self.base_model,
-            self.bits,
+            self.precision,
             self.distribution,
             self.dataset_digest,
             self.random_weights,
@@ -138,14 +139,14 @@ def _measurements() -> list[FidelityRow]:
         FidelityRow,
         "(SELECT f.*, coalesce(f.created_at, l.loaded_at) AS measured_at "
         "FROM fidelity AS f LEFT JOIN landed AS l ON l.id = f.fidelity_id) "
-        "ORDER BY base_model, bits, distribution DESC, measured_at, fidelity_id",
+        "ORDER BY base_model, bits, precision, distribution DESC, measured_at, fidelity_id",
     )
 
 
 def _fidelity_record(row: FidelityRow, name_dataset: bool) -> dict[str, str]:
     dataset = f"\nof dataset {row.dataset_digest[:6]}" if name_dataset else ""
     return {
-        "variant": f"{row.base_model} {row.bits}bit{random_mark(row)}\nagainst {row.reference_precision}",
+        "variant": f"{row.base_model} {row.precision}{random_mark(row)}\nagainst {row.reference_precision}",
         "KL over": f"{row.distribution}\n{row.cases} of {row.set_cases} cases{dataset}",
         "mean": figure(row.kl_mean, digits=5),
         "median": figure(row.kl_median, digits=5),

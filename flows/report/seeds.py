@@ -15,9 +15,9 @@ from flows.report.typed_rows import EvaluationRow, typed_rows
 
 SEEDS = "Spread between seeds of one experiment: mean, and below it the standard deviation"
 
-# What the seeds of one experiment have in common: base model, bits, recipe, kind of weights,
+# What the seeds of one experiment have in common: base model, precision, recipe, kind of weights,
 # settings, set, and how they are judged.
-Key = tuple[str, int | None, str, bool | None, str | None, str, str, float | None, str | None]
+Key = tuple[str, str | None, str, bool | None, str | None, str, str, float | None, str | None]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class SeedsRow:
     """A row of `seeds`: figures over the seeds of one experiment."""
 
     base_model: str
-    bits: int
+    precision: str
     recipe: str
     random_weights: bool | None
     settings_digest: str | None
@@ -80,7 +80,7 @@ def seeds(board: Collection[EvaluationRow], prevalence: float | None = None) -> 
 
 def _seeds_record(row: SeedsRow, ed_figures: dict[str, str]) -> dict[str, str]:
     return {
-        "experiment": f"{row.base_model} {row.bits}bit\n{row.recipe}{random_mark(row)}",
+        "experiment": f"{row.base_model} {row.precision}\n{row.recipe}{random_mark(row)}",
         "seeds": str(row.seeds),
         "accuracy": _spread(row.accuracy_mean, row.accuracy_sd),
         "ED recall": _spread(row.ed_recall_mean, row.ed_recall_sd),
@@ -142,7 +142,7 @@ def _mean_and_sd(values: Sequence[float | None]) -> tuple[float | None, float | 
 def _key(row: EvaluationRow | SeedsRow) -> Key:
     return (
         row.base_model,
-        row.bits,
+        row.precision,
         row.recipe,
         row.random_weights,
         row.settings_digest,

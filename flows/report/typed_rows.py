@@ -35,7 +35,7 @@ def quoted(text: str) -> str:
 class EvaluationRow:
     """A row of `leaderboard` or `evaluation_summary`: an evaluation under its primary rule.
 
-    `bits` is None for a baseline without a language model; a figure is None where it has no value.
+    `precision` is None for a baseline without a language model; a figure is None where it has no value.
     """
 
     evaluation_id: str
@@ -43,6 +43,7 @@ class EvaluationRow:
     cell_id: str
     base_model: str
     bits: int | None
+    precision: str | None
     recipe: str
     recipe_kind: str
     seed: int

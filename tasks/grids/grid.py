@@ -60,6 +60,7 @@ def load_grid(name: str, overrides: list[str] | None = None) -> Grid:
     raw = _read_toml(path)
     for item in overrides:
         _override(raw, item)
+    _replace_the_other_key(raw, overrides)
     _inherit_safety(raw, path, overrides)
 
     grid = _validate(Grid, raw, path, overrides)
@@ -135,6 +136,15 @@ def _override(raw: RawTable, item: str) -> None:
         ]
     for table in tables:
         table[last] = value
+
+
+def _replace_the_other_key(raw: RawTable, overrides: list[str]) -> None:
+    """Let `--set precisions=...` replace the `bits` of the file, and the other way round."""
+    keys = {item.partition("=")[0].strip() for item in overrides}
+    if "precisions" in keys and "bits" not in keys:
+        raw.pop("bits", None)
+    if "bits" in keys and "precisions" not in keys:
+        raw.pop("precisions", None)
 
 
 def _toml_value(text: str) -> object:

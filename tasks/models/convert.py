@@ -9,12 +9,11 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from tasks.models import hf_layout
 from tasks.models.gguf_tokenizer import write_tokenizer
@@ -22,6 +21,7 @@ from tasks.models.gguf_weights import hf_config, hf_tensors, open_gguf
 from tasks.models.manifest import ModelManifest, SourceManifest, VariantManifest
 from tasks.models.sources.random_source import random_tensor
 from tasks.models.stored_sizes import stored_sizes
+from tasks.precisions import BF16, BUILT_IN, Precision, with_precision_for_bits
 from tasks.runtime import store
 from tasks.runtime.errors import BadInput, BrokenFolder
 from tasks.runtime.events import Emit
@@ -36,17 +36,6 @@ CONVERT_VERSION = 1
 COPIED_FILES = (*hf_layout.TOKENIZER_FILES, "generation_config.json")
 
 
-@dataclass(frozen=True)
-class Precision:
-    """How weights are stored: the bits of a value, and the values that share a scale."""
-
-    bits: int | None
-    group_size: int | None
-
-
-BFLOAT16 = Precision(bits=None, group_size=None)
-
-
 class ConvertJob(BaseModel):
     """Arguments of `run_convert`: a source folder, and the home in which to build."""
 
@@ -57,10 +46,18 @@ class ConvertJob(BaseModel):
 
 
 class QuantizeJob(ConvertJob):
-    """Arguments of `run_quantize`."""
+    """Arguments of `run_quantize`: a precision, and the `training.group_size` of the grid.
 
-    bits: int
+    `bits` may stand in the place of a precision.
+    """
+
+    precision: Precision
     group_size: int
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bits_name_a_precision(cls, values: Any) -> Any:
+        return with_precision_for_bits(values)
 
 
 def base_folder(source: Path, root: Path) -> Path:
@@ -77,11 +74,27 @@ def base_folder(source: Path, root: Path) -> Path:
     return root / "models" / f"{manifest.base_model}-base-{digest}"
 
 
-def variant_folder(source: Path, root: Path, bits: int, group_size: int) -> Path:
-    """Path of a quantised variant, built or not: `models/<base>-<bits>bit-<digest12>`."""
-    name, _, base = base_folder(source, root).name.rpartition("-base-")
-    digest = short_digest({"base": base, "bits": bits, "group_size": group_size})
-    return root / "models" / f"{name}-{bits}bit-{digest}"
+def variant_folder(source: Path, root: Path, precision: Precision, group_size: int) -> Path:
+    """Path of a variant, built or not: `models/<base>-<precision>-<digest12>`.
+
+    `group_size`: `training.group_size` of the grid. In bfloat16 it is the base model itself.
+    """
+    base_model = base_folder(source, root)
+    if not precision.is_quantised:
+        return base_model
+
+    name, _, base = base_model.name.rpartition("-base-")
+    ingredients = {
+        "base": base,
+        "bits": precision.bits,
+        "group_size": precision.group_size_in(group_size),
+    }
+    # What plain precisions do not have adds nothing to their digests.
+    if precision.mode != "affine":
+        ingredients["mode"] = precision.mode
+    if precision.mixture is not None:
+        ingredients["mixture"] = precision.mixture
+    return root / "models" / f"{name}-{precision.name}-{short_digest(ingredients)}"
 
 
 def run_convert(args: dict[str, Any], emit: Emit | None = None) -> dict[str, Any]:
@@ -98,14 +111,17 @@ def run_quantize(args: dict[str, Any], emit: Emit | None = None) -> dict[str, An
     Converts the source first where that is not done yet.
     """
     job = QuantizeJob.model_validate(args)
-    folder = variant_folder(job.source, job.root, job.bits, job.group_size)
+    folder = variant_folder(job.source, job.root, job.precision, job.group_size)
 
     def build(target: Path) -> dict[str, Any]:
         base = base_folder(job.source, job.root)
         _build_or_repair(base, lambda base_target: _convert(job.source, base_target))
-        return _quantize(base, target, job.bits, job.group_size)
+        return _quantize(base, target, job.precision, job.group_size)
 
-    _build_if_missing(folder, build)
+    if job.precision.is_quantised:
+        _build_if_missing(folder, build)
+    else:
+        _build_if_missing(folder, lambda target: _convert(job.source, target))
     return _result(folder)
 
 
@@ -150,7 +166,7 @@ def _convert(source: Path, target: Path) -> dict[str, Any]:
     _copy_tokenizer(staged, target)
     shutil.rmtree(target / "staged", ignore_errors=True)
 
-    return _manifest_entries(target, manifest, manifest.digest, BFLOAT16)
+    return _manifest_entries(target, manifest, manifest.digest, BUILT_IN[BF16], None)
 
 
 def _read_source(source: Path) -> SourceManifest:
@@ -228,22 +244,46 @@ def _draw_weights(model: nn.Module, seed: int) -> None:
     model.update(tree_unflatten(drawn))
 
 
-def _quantize(base: Path, target: Path, bits: int, group_size: int) -> dict[str, Any]:
+def _quantize(
+    base: Path, target: Path, precision: Precision, training_group_size: int
+) -> dict[str, Any]:
     """Write the quantised variant of an MLX folder; returns the entries of its manifest."""
     import mlx.core as mx
-    from mlx_lm.utils import load_model, quantize_model, save_config, save_model
+    from mlx_lm.utils import load_model, save_config, save_model
 
+    group_size = precision.group_size_in(training_group_size)
+    assert group_size is not None
     with mx.stream(mx.cpu):  # the same bits on every machine, for all backends that train on them
         model, config = load_model(base, lazy=True)
         _refuse_indivisible_rows(model, group_size)
-        model, config = quantize_model(model, config, group_size, bits)
+        model, config = quantised(model, config, precision, group_size)
         save_model(target, model)
 
     save_config(config, target / "config.json")
     _copy_tokenizer(base, target)
 
     manifest = VariantManifest.read(base)
-    return _manifest_entries(target, manifest, manifest.source_digest, Precision(bits, group_size))
+    return _manifest_entries(target, manifest, manifest.source_digest, precision, group_size)
+
+
+def quantised(
+    model: nn.Module, config: dict[str, Any], precision: Precision, group_size: int
+) -> tuple[nn.Module, dict[str, Any]]:
+    """A model's matrices at a precision, by mlx-lm, and the config.json that says so."""
+    from mlx_lm.convert import mixed_quant_predicate_builder
+    from mlx_lm.utils import quantize_model
+
+    predicate = None
+    if precision.mixture is not None:
+        predicate = mixed_quant_predicate_builder(precision.mixture, model, group_size)
+    return quantize_model(
+        model,
+        config,
+        group_size,
+        precision.bits,
+        mode=precision.mode,
+        quant_predicate=predicate,
+    )
 
 
 def _refuse_indivisible_rows(model: nn.Module, group_size: int) -> None:
@@ -273,7 +313,11 @@ def _copy_tokenizer(origin: Path, target: Path) -> None:
 
 
 def _manifest_entries(
-    folder: Path, origin: ModelManifest, source_digest: str, precision: Precision
+    folder: Path,
+    origin: ModelManifest,
+    source_digest: str,
+    precision: Precision,
+    group_size: int | None,
 ) -> dict[str, Any]:
     """The entries of VariantManifest, from the origin and from the files of the folder."""
     from_origin = origin.model_dump(
@@ -289,8 +333,9 @@ def _manifest_entries(
         "file_digest": origin.file_digest,
         "source_digest": source_digest,
         "bits": precision.bits,
-        "group_size": precision.group_size,
-        **stored_sizes(folder, precision.bits).manifest_entries(),
+        "group_size": group_size,
+        "precision": precision.name,
+        **stored_sizes(folder, group_size).manifest_entries(),
         "prompt": hf_layout.prompt_kind(folder),
         "tokenizer_digest": hf_layout.tokenizer_digest(folder),
         "versions": {name: metadata.version(name) for name in ("mlx", "mlx-lm")},

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from tasks.precisions import of_bits
 from tasks.runtime.manifest import Manifest
 
 
@@ -95,7 +96,8 @@ class SourceManifest(ModelManifest):
 class VariantManifest(ModelManifest):
     """A model folder in MLX's layout.
 
-    `bits` and `group_size` are None for the converted base model in bfloat16.
+    `bits` and `group_size` are None for the converted base model in bfloat16. `precision` names how
+    the weights are stored; folders of earlier versions lack it.
 
     `source_digest` is the digest of the source folder; `prompt` says whether the tokenizer has a
     chat template.
@@ -111,6 +113,12 @@ class VariantManifest(ModelManifest):
     source_digest: str
     prompt: Literal["chat", "plain"]
     versions: dict[str, str]
+    precision: str | None = None
+
+    @property
+    def precision_name(self) -> str:
+        """The name of its precision; folders of before are plain, and named by their bits."""
+        return self.precision or of_bits(self.bits).name
 
     @property
     def has_chat_template(self) -> bool:

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from tasks.models.convert import base_folder
 from tasks.models.expected_sizes import expected_sizes, lora_parameters
 from tasks.models.model_shape import ModelShape, is_known, known_shape, read_shape
 from tasks.models.sources.available import stored
+from tasks.precisions import Precision, of_bits
 from tasks.runtime.errors import BadInput
 from tasks.runtime.paths import expanded
 from tasks.spec import BaseModelSpec, FolderSource, RandomSource, Training
 
 GROUP_SIZES = (32, 64, 128)  # those that mlx.core.quantize supports
+FOUR_BITS = (of_bits(4),)
 
 
-def refuse_misfits(model: str, shape: ModelShape, training: Training) -> None:
+def refuse_misfits(
+    model: str, shape: ModelShape, training: Training, precisions: Iterable[Precision] = FOUR_BITS
+) -> None:
     """Raise BadInput for a group size, blocks or modules that the model cannot have.
 
     A rank above the width of a matrix is allowed: it wastes memory, and trains.
     """
-    _refuse_group_size(model, shape, training.group_size)
+    for precision in precisions:
+        _refuse_group_size(model, shape, training.group_size, precision)
     _refuse_trained_blocks(model, shape, training)
 
 
@@ -42,10 +48,17 @@ def shape_from_sources(model: BaseModelSpec, root: Path) -> ModelShape | None:
     return None
 
 
-def _refuse_group_size(model: str, shape: ModelShape, group_size: int) -> None:
+def _refuse_group_size(
+    model: str, shape: ModelShape, group_size: int, precision: Precision
+) -> None:
     try:
-        expected_sizes(shape, bits=4, group_size=group_size)
+        expected_sizes(shape, precision, group_size)
     except BadInput as error:
+        if not precision.groups_follow_the_grid:
+            raise BadInput(
+                f"The precision {precision.name} does not fit {model}: {error} "
+                "Leave it out, or choose another model."
+            ) from error
         remedy = _fitting_group_sizes(shape)
         raise BadInput(
             f"training.group_size = {group_size} does not fit {model}: {error} {remedy}"

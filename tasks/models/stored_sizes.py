@@ -65,10 +65,10 @@ def tensor_headers(path: Path) -> Iterator[TensorHeader]:
         yield TensorHeader(name, entry["dtype"], tuple(entry["shape"]), end - start)
 
 
-def stored_sizes(folder: Path, bits: int | None = None) -> ModelSizes:
-    """Sizes of a model folder. `bits` are those of its quantised weights, None for bfloat16.
+def stored_sizes(folder: Path, group_size: int | None = None) -> ModelSizes:
+    """Sizes of a model folder. `group_size`: quantised values that share a scale, None for bfloat16.
 
-    Raises BrokenFolder if it holds quantised weights and `bits` is None.
+    Raises BrokenFolder if it holds quantised weights and `group_size` is None.
     """
     headers = [
         header
@@ -82,7 +82,7 @@ def stored_sizes(folder: Path, bits: int | None = None) -> ModelSizes:
     bytes_by_part = dict.fromkeys(PARTS, 0)
     for header in headers:
         bytes_by_part[part(header.name)] += header.size
-    parameters = sum(_parameters(header, quantised, bits) for header in headers)
+    parameters = sum(_parameters(header, quantised, group_size) for header in headers)
 
     return ModelSizes(bytes_by_part, parameters)
 
@@ -111,15 +111,17 @@ def _read_header(path: Path) -> dict[str, Any]:
     return entries
 
 
-def _parameters(header: TensorHeader, quantised: set[str], bits: int | None) -> int:
-    """The model's parameters in one tensor; a packed word holds 32 / bits of them."""
+def _parameters(header: TensorHeader, quantised: set[str], group_size: int | None) -> int:
+    """The model's parameters in one tensor; those of a quantised matrix are counted by its scales,
+    of which each has `group_size`, whatever the bits of a value are.
+    """
     module, _, kind = header.name.rpartition(".")
     values = math.prod(header.shape)
     if module not in quantised:
         return values
 
-    if bits is None:
+    if group_size is None:
         raise BrokenFolder(
-            f"The tensor {header.name} is quantised, but the folder's manifest names no bits."
+            f"The tensor {header.name} is quantised, but the folder's manifest names no group size."
         )
-    return values * 32 // bits if kind == "weight" else 0
+    return values * group_size if kind == "scales" else 0

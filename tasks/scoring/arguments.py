@@ -14,7 +14,7 @@ from tasks.spec import ExperimentSpec, PromptChoice, Scoring, Strict, Training
 class ScoringJob(Strict):
     """Score a trained experiment on calibration and test into the folder `scores`.
 
-    `adapter`: the folder of the training; `variant`: the weights, of other bits than the
+    `adapter`: the folder of the training; `variant`: the weights, of another precision than the
     experiment's for a moved adapter, which is then judged by the rules of the scores folder
     `rules_from`.
     """
@@ -75,7 +75,7 @@ class UntunedScoringJob(Strict):
 class FidelityJob(Strict):
     """Compare quantised variants with their base model on a sample of at most `cases` test cases.
 
-    `reference`: the folder of the base model; `variants`: the folder of each variant, by its bits;
+    `reference`: the folder of the base model; `variants`: the folder of each variant, by its precision;
     `training` and `prompt`: what the frozen prefix and the longest case depend on.
     """
 

@@ -63,7 +63,7 @@ def zero_shot_id(
         "compute_dtype": backend.compute_dtype,
         **backend.id_ingredients,
     }
-    cell = f"{variant.base_model}-{variant.bits}bit-{ZERO_SHOT}"
+    cell = f"{variant.base_model}-{variant.precision_name}-{ZERO_SHOT}"
     return f"{cell}-{short_digest(ingredients)}"
 
 

@@ -33,7 +33,7 @@ TOKENS_AT_ONCE = 1024  # logits of every position are needed, so batches are sma
 
 
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
-    """Run a FidelityJob. Returns `figures` (bits -> distribution -> figures) and `set_cases`."""
+    """Run a FidelityJob. Returns `figures` (precision -> distribution -> figures) and `set_cases`."""
     job = FidelityJob.model_validate(args)
     mx.set_cache_limit(CACHE_BYTES)
     template = load_template(job.reference, job.prompt)
@@ -50,8 +50,8 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
 
     reference = predict(job.reference, 0)
     figures = {
-        bits: fidelity_figures(reference, predict(folder, job.training.num_layers))
-        for bits, folder in job.variants.items()
+        precision: fidelity_figures(reference, predict(folder, job.training.num_layers))
+        for precision, folder in job.variants.items()
     }
     return {"figures": figures, "set_cases": len(test.records)}
 

@@ -37,6 +37,7 @@ def trial_rows(cell: SearchedCell, trials: Sequence[Trial]) -> list[dict[str, An
             "grid": cell.grid,
             "base_model": spec.model.name,
             "bits": spec.bits,
+            "precision": spec.precision.name,
             "recipe": spec.recipe.name,
             "recipe_kind": spec.recipe.kind,
             "seed": spec.seed,

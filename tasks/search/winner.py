@@ -1,4 +1,4 @@
-"""The grid file that a search writes: its best recipe, for both precisions, ready to sweep."""
+"""The grid file that a search writes: its best recipe, for more than one precision, ready to sweep."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import tomli_w
 
 from tasks.corpus.reading.sources import is_hub
+from tasks.precisions import Precision
 from tasks.runtime.store import write_atomic
 from tasks.search.space import Space
 from tasks.search.trial import Trial
@@ -15,6 +16,7 @@ from tasks.spec import Columns
 
 FILE = "best.toml"
 BOTH = [4, 8]
+SHIPPED = ("8bit", "4bit")  # what a winner at another precision is compared with
 LONGEST_NAME = 60
 
 
@@ -42,19 +44,33 @@ def winner_grid(space: Space, trial: Trial) -> dict[str, Any]:
     ):
         if "source" in table:
             table["source"] = _from_anywhere(table["source"], columns)
-    return {**tables, "name": f"{grid.name[: LONGEST_NAME - 5]}-best", "bits": BOTH}
+    return {**tables, "name": f"{grid.name[: LONGEST_NAME - 5]}-best", **_compared(space)}
+
+
+def _compared(space: Space) -> dict[str, Any]:
+    """The searched precision and those that it is compared with, under the grid's own key."""
+    if space.grid.bits is not None:
+        return {"bits": BOTH}
+    (searched,) = space.grid.compared
+    return {"precisions": list(dict.fromkeys([searched.name, *SHIPPED]))}
 
 
 def _comment(space: Space, trial: Trial) -> list[str]:
-    other = "8-bit" if space.grid.bits == (4,) else "4-bit"
+    (searched,) = space.grid.compared
+    others = {"4bit": "8-bit twin was", "8bit": "4-bit twin was"}
+    other = others.get(searched.name, "other precisions were")
     return [
         f"The best recipe of a search over {len(space.settings)} settings of the grid"
-        f" {space.grid.name}, on {space.model.name} {space.grid.bits[0]} bit:",
+        f" {space.grid.name}, on {space.model.name} {_words(searched)}:",
         f"trial {trial.number}, {trial.objective.name} {trial.value:.4f} on valid after"
         f" {trial.update} of {trial.iterations} updates.",
         f"{trial.settings}.",
-        f"The {other} twin was not searched; it is here to be compared.",
+        f"The {other} not searched; {'it is' if 'twin' in other else 'they are'} here to be compared.",
     ]
+
+
+def _words(precision: Precision) -> str:
+    return f"{precision.bits} bit" if precision.name == f"{precision.bits}bit" else precision.name
 
 
 def _from_anywhere(source: str, columns: Columns) -> str:

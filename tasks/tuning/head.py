@@ -129,11 +129,15 @@ def _rows(head: nn.Module, ids: mx.array) -> mx.array:
         return head.weight[ids].astype(mx.float32)
 
     biases = head.get("biases")
+    scales = head.scales[ids]
+    if head.mode == "affine":  # the other modes keep their scales in a byte
+        scales = scales.astype(mx.float32)
     return mx.dequantize(
         head.weight[ids],
-        scales=head.scales[ids].astype(mx.float32),
+        scales=scales,
         biases=None if biases is None else biases[ids].astype(mx.float32),
         group_size=head.group_size,
         bits=head.bits,
         mode=head.mode,
+        dtype=mx.float32,
     )

@@ -153,6 +153,7 @@ def load_variant(folder: Path, compute_path: str) -> Stack:
         # With float32 scales unpacking is exact, and equals the packed layer to the last rounding.
         model.set_dtype(mx.float32)
         model = dequantize_model(model)
+        model.set_dtype(mx.float32)  # modes with scales of a byte are unpacked to bfloat16, exactly
 
     elif compute_path == "packed_where_fast":
         _unpack_slow(model, backend().fast_outputs)

@@ -20,6 +20,7 @@ from tasks.grids.grid import GRIDS
 from tasks.models.expected_sizes import expected_sizes
 from tasks.models.model_shape import known_shape
 from tasks.models.stored_sizes import PARTS
+from tasks.precisions import of_bits
 from tasks.runtime.store import complete, home, locked, verify
 from tests.place import one_sentence
 
@@ -109,7 +110,7 @@ def test_exact_sizes_of_every_variant_and_of_bfloat16_are_in_the_warehouse(smoke
     found = {(r.base_model, None if pd.isna(r.bits) else int(r.bits)): r for r in rows.itertuples()}
     assert set(found) == {(name, bits) for name in ("tiny-llama", "tiny-gemma3") for bits in (None, 4, 8)}
     for (name, bits), row in found.items():
-        due = expected_sizes(known_shape(name), bits, 64)
+        due = expected_sizes(known_shape(name), of_bits(bits), 64)
         parts = due.bytes_by_part
         assert (row.stored_bytes, row.parameters) == (due.stored_bytes, due.parameters)
         assert (row.embedding_bytes, row.projection_bytes, row.norm_bytes) == tuple(parts[p] for p in PARTS)

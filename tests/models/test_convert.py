@@ -12,6 +12,7 @@ import pytest
 from tasks.models.convert import base_folder, run_convert, run_quantize, variant_folder
 from tasks.models.gguf_weights import decode, open_gguf, unpermute
 from tasks.models.sources.available import fetch_base
+from tasks.precisions import of_bits
 from tasks.runtime import store
 from tasks.runtime.child import run_child
 from tasks.runtime.errors import BadInput, BrokenFolder
@@ -39,7 +40,7 @@ def test_a_variant_made_in_a_child_loads_in_stock_mlx_lm_and_answers(tmp_path, s
     source = fetched(tmp_path, shape)
     args = {"source": str(source), "root": str(tmp_path), "bits": 4, "group_size": 64}
     made = run_child("tasks.models.convert:run_quantize", args, tmp_path / "work")
-    assert made["folder"] == str(variant_folder(source, tmp_path, 4, 64))
+    assert made["folder"] == str(variant_folder(source, tmp_path, of_bits(4), 64))
     script = [sys.executable, "-m", "tests.models.programs.complete", made["folder"], "I have a sore throat.", "3"]
     done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -156,15 +157,15 @@ def test_the_same_source_gives_the_same_bytes_and_another_seed_gives_others(tmp_
 
 def test_every_ingredient_changes_the_folder_name(tmp_path):
     source, other = fetched(tmp_path, "tiny-llama"), fetched(tmp_path, "tiny-llama", seed=1)
-    names = {variant_folder(s, tmp_path, b, g).name for s in (source, other) for b in (4, 8) for g in (32, 64)}
+    names = {variant_folder(s, tmp_path, of_bits(b), g).name for s in (source, other) for b in (4, 8) for g in (32, 64)}
     assert len(names) == 8
     assert base_folder(source, tmp_path) != base_folder(other, tmp_path)
-    assert variant_folder(source, tmp_path, 4, 64).name.startswith("tiny-llama-4bit-")
+    assert variant_folder(source, tmp_path, of_bits(4), 64).name.startswith("tiny-llama-4bit-")
 
 
 def test_what_is_there_is_used_and_what_is_broken_is_made_again(tmp_path):
     args = {"source": str(fetched(tmp_path, "tiny-llama")), "root": str(tmp_path), "bits": 4, "group_size": 64}
-    folder = variant_folder(Path(args["source"]), tmp_path, 4, 64)
+    folder = variant_folder(Path(args["source"]), tmp_path, of_bits(4), 64)
     assert store.complete(folder) is None
     made = run_quantize(args)
     stored = store.verify(folder)
@@ -196,14 +197,15 @@ def test_a_group_size_that_does_not_divide_a_row_is_refused(tmp_path):
     args = {"source": str(fetched(tmp_path, "tiny-llama")), "root": str(tmp_path), "bits": 4, "group_size": 128}
     with pytest.raises(BadInput, match="which a group size of 128 does not divide"):
         run_quantize(args)
-    assert not variant_folder(Path(args["source"]), tmp_path, 4, 128).exists()
+    assert not variant_folder(Path(args["source"]), tmp_path, of_bits(4), 128).exists()
 
 
 def test_asking_for_names_needs_no_mlx(tmp_path):
     source = fetched(tmp_path, "tiny-llama")
     code = (
         "import sys; from pathlib import Path; from tasks.models.sources import available; from tasks.models.convert import *; "
-        f"variant_folder(Path({str(source)!r}), Path('.'), 4, 64); has_random_weights(Path('.')); "
+        "from tasks.precisions import of_bits; "
+        f"variant_folder(Path({str(source)!r}), Path('.'), of_bits(4), 64); has_random_weights(Path('.')); "
         "bad = {'mlx', 'mlx_lm', 'transformers', 'prefect'} & set(sys.modules); sys.exit(str(bad) if bad else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

@@ -3,7 +3,8 @@
 -- The results are those of the primary rule, but accuracy is that of the argmax. Memory and time
 -- are those of this training on its machine; quantization_comparison compares 4 with 8 bits. A
 -- session may set the variable only_evaluations to a list of ids: this view, and those built on
--- it, then show these evaluations only.
+-- it, then show these evaluations only. The precision 'unpacked Q4_1' is bfloat16 of weights that
+-- were quantised before they were fetched.
 CREATE OR REPLACE VIEW evaluation_summary AS
 WITH primary_metric AS (
     SELECT metric.*
@@ -37,6 +38,11 @@ wide AS (
 SELECT
     x.base_model,
     x.bits,
+    CASE
+        WHEN x.precision = 'bf16' AND regexp_matches(x.original_precision, 'Q\d')
+            THEN 'unpacked ' || x.original_precision
+        ELSE x.precision
+    END AS precision,
     x.recipe,
     x.recipe_kind,
     x.seed,

@@ -1,4 +1,4 @@
--- One row per cell (base model, bits, recipe, seed): its latest evaluation on the set 'test'.
+-- One row per cell (base model, precision, recipe, seed): its latest evaluation on the set 'test'.
 --
 -- Random weights have a row of their own. Latest is the evaluation of the training that finished
 -- last, whichever one a sweep asked for last: a sweep that repeats finished trainings changes

@@ -4,7 +4,7 @@
 -- for an effect of the bits. The settings digest covers what has no column: weight decay,
 -- clipping, patience, class weights, costs, prompt, and the cases of training and validation.
 -- Calibration and evaluation sets have their own digests; the dataset's would separate equal
--- trainings because of a test set that neither of them used.
+-- trainings because of a test set that neither of them used. Other precisions: reference_pair.
 CREATE OR REPLACE VIEW equal_pair AS
 WITH side AS (
     SELECT
@@ -60,4 +60,4 @@ SELECT
     eight.created_at AS created_8bit
 FROM side AS four
 JOIN side AS eight USING (base_model, recipe, seed, evaluation_set, conditions)
-WHERE four.bits = 4 AND eight.bits = 8;
+WHERE four.precision = '4bit' AND eight.precision = '8bit';

@@ -1,7 +1,7 @@
 -- One row per pair of evaluations before and after a change of precision: changed decisions.
 --
 -- Both decided the same cases by their primary rule. change '8 to 4 bits' compares two trainings,
--- as in matched_pair. 'adapter moved ...' compares one adapter on two bit widths, judged by the
+-- as in matched_pair. 'adapter moved ...' compares one adapter at two precisions, judged by the
 -- same rule with the same threshold, so that only the weights differ; the latest such pair counts.
 -- ed_lost counts correct ED decisions that became wrong. harmless counts flips between two wrong
 -- decisions that cost no more; it is NULL without a cost matrix. flip_cost sums the costs of all
@@ -23,7 +23,11 @@ WITH compared AS (
         original.base_model,
         original.recipe,
         original.seed,
-        'adapter moved from ' || original.bits || ' to ' || moved.bits || ' bits',
+        CASE
+            WHEN original.precision IN ('4bit', '8bit') AND moved.precision IN ('4bit', '8bit')
+                THEN 'adapter moved from ' || original.bits || ' to ' || moved.bits || ' bits'
+            ELSE 'adapter moved from ' || original.precision || ' to ' || moved.precision
+        END,
         original.evaluation_id,
         moved.evaluation_id
     FROM evaluation_summary AS original

@@ -1,4 +1,4 @@
--- One row per base model, bits, recipe and settings with several seeds: spread between the seeds.
+-- One row per base model, precision, recipe and settings with several seeds: spread between the seeds.
 --
 -- All are judged alike on one set. A difference between 4 and 8 bits that is smaller than this
 -- spread may be due to chance in training.
@@ -6,6 +6,7 @@ CREATE OR REPLACE VIEW seeds AS
 SELECT
     base_model,
     bits,
+    precision,
     recipe,
     random_weights,
     settings_digest,
@@ -28,4 +29,4 @@ FROM leaderboard
 WHERE recipe_kind IN ('standard', 'safety')
 GROUP BY ALL
 HAVING count(*) > 1
-ORDER BY base_model, recipe, bits;
+ORDER BY base_model, recipe, bits, precision;

@@ -11,6 +11,7 @@ from tasks.models.convert import run_quantize
 from tasks.models.expected_sizes import expected_sizes, lora_parameters
 from tasks.models.model_shape import ModelShape, known_shape
 from tasks.models.sources.available import fetch_base
+from tasks.precisions import BUILT_IN, Precision, of_bits
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import home, read_manifest, seal
 
@@ -29,36 +30,38 @@ def printed() -> str:
     return out.getvalue()
 
 
-def make(name: str, bits: int) -> None:
+def make(name: str, precision: Precision) -> None:
     source = fetch_base(known_models()[name], home())
-    run_quantize({"source": str(source), "root": str(home()), "bits": bits, "group_size": 64})
+    run_quantize({"source": str(source), "root": str(home()), "precision": precision.model_dump(), "group_size": 64})
 
 
 def test_every_variant_of_the_study_has_exactly_the_published_bytes():
     for (name, bits), total in PUBLISHED.items():
-        sizes = expected_sizes(known_shape(name), bits, 64)
+        sizes = expected_sizes(known_shape(name), of_bits(bits), 64)
         assert sizes.stored_bytes == total == sum(sizes.bytes_by_part.values())
 
 
 @pytest.mark.parametrize("name", ["tiny-llama", "tiny-gemma3"])
-@pytest.mark.parametrize("bits", [4, 8])
-def test_the_formula_gives_what_a_real_folder_holds_part_by_part(name, bits):
-    make(name, bits)
-    rows = {row.bits: row for row in model_sizes(load_grid("smoke"), home()) if row.base_model == name}
-    assert rows[bits].measured and rows[None].measured and not rows[12 - bits].measured
-    assert [disagreement(row) for row in rows.values()] == [None, None, None]
-    assert "random weights" in rows[bits].source
-    assert rows[12 - bits].source == f"fetched ({rows[bits].source}), not converted yet"
+def test_the_formula_gives_what_a_real_folder_of_every_precision_holds_part_by_part(name):
+    made = [precision for precision in BUILT_IN.values() if precision.name != "8bit"]
+    for precision in made:
+        make(name, precision)
+    rows = {row.precision.name: row for row in model_sizes(load_grid("smoke"), home()) if row.base_model == name}
+    assert list(rows) == list(BUILT_IN) and len(rows) == 10
+    assert [name for name, row in rows.items() if not row.measured] == ["8bit"]
+    assert [disagreement(row) for row in rows.values()] == [None] * 10
+    assert "random weights" in rows["4bit"].source
+    assert rows["8bit"].source == f"fetched ({rows['4bit'].source}), not converted yet"
 
 
 def test_a_folder_that_holds_other_bytes_than_its_shape_gives_is_named():
-    make("tiny-llama", 4)
+    make("tiny-llama", of_bits(4))
     (folder,) = (home() / "models").glob("tiny-llama-4bit-*")
     manifest = read_manifest(folder)
     (base,) = (home() / "models").glob("tiny-llama-base-*")
     (folder / "model.safetensors").write_bytes((base / "model.safetensors").read_bytes())  # not quantised at all
     seal(folder, {key: value for key, value in manifest.items() if key not in ("files", "digest", "check", "created")})
-    row = next(row for row in model_sizes(load_grid("smoke"), home()) if row.bits == 4 and row.measured)
+    row = next(row for row in model_sizes(load_grid("smoke"), home()) if row.precision.name == "4bit" and row.measured)
     text = disagreement(row)
     assert text is not None and "embedding 98,304 where its shape gives 27,648" in text and "norms" not in text
 
@@ -86,7 +89,7 @@ def test_more_blocks_than_the_model_has_and_unknown_modules_are_refused():
 def test_nothing_fetched_prints_the_exact_sizes_of_all_and_each_recipes_share():
     text = printed()
     assert all(f"{total:,}" in text for total in PUBLISHED.values())
-    assert text.count("not fetched") == 9 + 1  # every row, and the line that explains it
+    assert text.count("not fetched") == 3 * len(BUILT_IN) + 1  # every row, and the line that explains it
     assert "WARNING" not in text
     for recipe in load_grid("paper").recipes:
         assert recipe.name in text

@@ -1,0 +1,154 @@
+"""Precisions are data: each row is one that MLX can make, names are looked up with the nearest one offered."""
+
+import pytest
+from pydantic import ValidationError
+
+from flows.selection import Narrowing, select
+from tasks.grids.grid import load_grid
+from tasks.models.expected_sizes import bits_of, expected_sizes
+from tasks.models.model_shape import known_shape
+from tasks.precisions import (
+    BUILT_IN,
+    Precision,
+    named,
+    quantised_source_bits,
+    reference_note,
+    table,
+    title_of,
+)  # fmt: skip
+from tasks.runtime.errors import BadInput
+from tasks.spec import ExperimentSpec
+from tests.test_spec import experiment
+
+ROW = '[[precision]]\nname = "{name}"\nmode = "{mode}"\nbits = {bits}\n{more}'
+
+
+def smoke(*overrides: str):
+    return load_grid("smoke", list(overrides))
+
+
+def test_both_keys_name_the_same_cells():
+    short, long = (select("smoke", [key]).cells for key in ("bits=[4, 8]", 'precisions=["4bit", "8bit"]'))
+    assert [spec.cell_id for spec in short] == [spec.cell_id for spec in long]
+    assert short == long
+
+
+def test_an_experiment_of_before_is_read_by_its_bits():
+    spec = experiment()
+    assert spec.precision == BUILT_IN["4bit"] and spec.bits == 4
+    assert ExperimentSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+def test_a_key_that_is_set_replaces_the_other_one_of_the_file():
+    grid = smoke('precisions=["bf16", "mxfp4"]')
+    assert grid.bits is None and [one.name for one in grid.compared] == ["bf16", "mxfp4"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (['precisions=["mxpf4"]'], "unknown precision 'mxpf4'; did you mean 'mxfp4'"),
+        (['precisions=["zzzzzz"]'], "unknown precision 'zzzzzz'; known are bf16, 8bit"),
+        (['precisions=["bf16", "bf16"]'], "precisions: duplicate name bf16"),
+        (["precisions=[]"], "needs at least one entry"),
+        (['precisions=["bf16"]', "bits=[4]"], "both of bits and precisions; give exactly one"),
+        (['scoring.move_adapters=["8bits"]'], "move_adapters: unknown precision '8bits'; did you mean '8bit'"),
+        (["scoring.move_adapters=[]"], "scoring.move_adapters"),
+    ],
+)
+def test_a_mistake_in_the_names_is_a_sentence(overrides, sentence):
+    with pytest.raises(BadInput, match=sentence.replace("[", r"\[")) as caught:
+        smoke(*overrides)
+    assert "--set" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        ({"name": "4bit", "bits": 4}, "the precision 4bit is defined twice"),
+        ({"name": "x", "mode": "mxfp4", "bits": 4, "more": "group_size = 64"}, "group size 64, .*mxfp4 allows 32 only"),
+        ({"name": "x", "more": "group_size = 16"}, "group size 16, .*affine allows 32, 64 or 128"),
+        ({"name": "x", "mode": "nvfp4", "bits": 8}, "has 8 bits, and the mode nvfp4 allows 4 only"),
+        ({"name": "x", "bits": 7}, "has 7 bits, and the mode affine allows 2, 3, 4, 5, 6 or 8"),
+        ({"name": "x", "more": "high_bits = 8"}, "mixes 4 and 8 bits, and mlx-lm has recipes for"),
+        ({"name": "x", "mode": "int4"}, "'int4'|int4.* is not allowed"),
+        ({"name": "x", "mode": "unquantised"}, "is unquantised and has no bits"),
+        ({"name": "X Y"}, "is not allowed"),
+    ],
+    ids=str,
+)
+def test_a_row_that_mlx_cannot_make_is_refused_with_what_it_can(tmp_path, row, sentence):
+    text = ROW.format(**({"mode": "affine", "bits": 4, "more": ""} | row))
+    grid = tmp_path / "grid.toml"
+    grid.write_text(_smoke_text() + "\n" + text)
+    with pytest.raises(BadInput, match=sentence):
+        load_grid(str(grid))
+
+
+def _smoke_text() -> str:
+    from tasks.grids.grid import GRIDS
+
+    return (GRIDS / "smoke.toml").read_text()
+
+
+def test_a_row_of_a_grid_is_one_more_precision(tmp_path):
+    grid = tmp_path / "grid.toml"
+    text = ROW.format(name="4bit_g32", mode="affine", bits=4, more="group_size = 32")
+    grid.write_text(_smoke_text().replace("bits = [4, 8]", 'precisions = ["4bit_g32", "bf16"]') + "\n" + text)
+    cells = select(str(grid), narrowing=Narrowing(precisions=["4bit_g32"])).cells
+    assert cells and all(spec.cell_id.split("-")[2] == "4bit_g32" for spec in cells)
+
+
+def test_a_width_that_the_groups_do_not_divide_is_refused_before_anything_is_fetched():
+    # 576 values in a row: 128 does not divide them, and no setting of the grid changes a precision's own groups.
+    odd = Precision(name="wide", bits=4, group_size=128)
+    with pytest.raises(BadInput, match="rows of 576 values, which a group size of 128 does not divide"):
+        expected_sizes(known_shape("smollm2-135m"), odd, 64)
+    with pytest.raises(BadInput, match="training.group_size = 128 does not fit smollm2-135m: .*Choose 64 or 32"):
+        select("demo", ["training.group_size=128", 'precisions=["bf16", "mxfp4", "6bit"]'])
+    assert select("demo", ["training.group_size=128", 'precisions=["bf16", "mxfp4", "nvfp4"]']).cells
+
+
+def test_a_precision_that_the_grid_does_not_have_is_refused_with_those_it_has():
+    with pytest.raises(BadInput, match="has no precision bf16; it has 4bit, 8bit"):
+        select("smoke", narrowing=Narrowing(precisions=["bf16"]))
+    assert {spec.precision.name for spec in select("smoke", narrowing=Narrowing(precisions=["8bit"])).cells} == {"8bit"}
+
+
+def test_one_name_in_a_table_is_one_row():
+    with pytest.raises(ValueError, match="the precision 8bit is defined twice"):
+        table([BUILT_IN["8bit"], BUILT_IN["8bit"]])
+    with pytest.raises(ValueError, match="did you mean '4bit'"):
+        named("4bits")
+    with pytest.raises(ValidationError):
+        Precision(name="x", bits=4, groups=32)
+
+
+@pytest.mark.parametrize("shape", ["tiny-llama", "tiny-gemma3", "smollm2-135m", "smollm2-360m", "gemma-3-270m"])
+@pytest.mark.parametrize("high", [(4, 6), (2, 6)])
+def test_a_mixture_has_the_bits_that_mlx_lm_gives_each_matrix(shape, high):
+    from types import SimpleNamespace
+
+    from mlx_lm.convert import mixed_quant_predicate_builder
+
+    precision = Precision(name="x", bits=high[0], high_bits=high[1])
+    tensors = [name.removesuffix(".weight") for name, size in known_shape(shape).tensors() if len(size) > 1]
+    blocks = known_shape(shape).num_hidden_layers
+    model = SimpleNamespace(named_modules=lambda: [(name, None) for name in tensors], layers=[None] * blocks)
+    predicate = mixed_quant_predicate_builder(precision.mixture, model, 64)
+    assert {name: bits_of(precision, name, blocks) for name in tensors} == {
+        name: predicate(name, None)["bits"] for name in tensors
+    }
+
+
+@pytest.mark.parametrize(
+    ("original", "bits", "title"),
+    [("Q4_1", 4, "unpacked Q4_1"), ("Q4_K_M", 4, "unpacked Q4_K_M"), ("Q5_0/Q8_0", 5, "unpacked Q5_0/Q8_0"),
+     ("bf16", None, "bf16"), ("random", None, "bf16"), (None, None, "bf16")],
+)  # fmt: skip
+def test_weights_that_were_quantised_before_are_no_reference_of_16_bits(original, bits, title):
+    assert quantised_source_bits(original) == bits and title_of("bf16", original) == title
+    assert title_of("4bit", original) == "4bit"
+    assert (reference_note(original) is None) == (bits is None)
+    if bits == 4:
+        assert reference_note(original) == "reference already 4-bit: nothing follows about 8 bits or more"
