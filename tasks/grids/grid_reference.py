@@ -10,7 +10,10 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from pydantic import BaseModel
+
 from tasks.grids.grid import GRIDS
+from tasks.precisions import Precision
 from tasks.spec import (
     BaseModelSpec,
     Data,
@@ -26,12 +29,11 @@ from tasks.spec import (
     Safety,
     Scoring,
     Search,
-    Strict,
     Training,
 )
 
 README = GRIDS / "README.md"
-SECTIONS: tuple[tuple[str, type[Strict]], ...] = (
+SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("Top level", Grid),
     ("`[training]`", Training),
     ("`[data]`", Data),
@@ -40,6 +42,7 @@ SECTIONS: tuple[tuple[str, type[Strict]], ...] = (
     ("`[safety]`", Safety),
     ("`[[recipe]]`", Recipe),
     ("`[[evaluation_set]]`", EvaluationSet),
+    ("`[[precision]]`", Precision),
     ("`[search]`", Search),
     ("A range of `[search]`", Range),
     ("`[[base_model]]`", BaseModelSpec),
@@ -89,7 +92,7 @@ def reference() -> str:
     return "\n\n".join([INTRODUCTION, *sections]) + "\n"
 
 
-def section(title: str, model: type[Strict]) -> str:
+def section(title: str, model: type[BaseModel]) -> str:
     """One section: its purpose, and a row per key."""
     heading = f"## {title}\n\n{inspect.getdoc(model)}"
     rows = ["| key | type | default | description |", "|---|---|---|---|", *key_rows(model)]
@@ -97,7 +100,7 @@ def section(title: str, model: type[Strict]) -> str:
     return "\n\n".join([heading, "\n".join(rows)])
 
 
-def key_rows(model: type[Strict]) -> Iterator[str]:
+def key_rows(model: type[BaseModel]) -> Iterator[str]:
     """One row per key; keys that a section shares with another come last."""
     schema = model.model_json_schema(by_alias=True)
     required = schema.get("required", [])
