@@ -85,7 +85,7 @@ def _train_to_the_end(
     data = prepare_dataset(grid.data, home(), grid.evaluation_sets)
     source = stored(spec.model, home())
     assert source is not None, "the search has fetched it"
-    variant = variant_folder(source, home(), spec.bits, grid.training.group_size)
+    variant = variant_folder(source, home(), spec.precision, grid.training.group_size)
 
     ends = {}
     with contextlib.ExitStack() as cleanup:
