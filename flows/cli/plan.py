@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.cli.data_check import tokenizers
+from flows.cli.plan_power import print_power
 from flows.cli.terminal import print_line
 from flows.plan import PlannedCell, estimated_bytes, plan_cells, sources_of
 from flows.report.figures import clock
@@ -32,6 +33,7 @@ def print_plan(console: Console, selection: Selection) -> None:
         if prompt.examples:
             print_line(console, shared_tokens(prompt, tokenizers()))
     print_line(console, _summary(selection, cells))
+    print_power(console, selection)
 
 
 def _table(selection: Selection, cells: list[PlannedCell]) -> Table:

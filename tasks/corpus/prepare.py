@@ -107,13 +107,22 @@ def prepare_dataset(data: Data, root: Path, evaluation_sets: Sequence[Evaluation
     evaluation set shares texts with what a model learns from.
     """
     sources = [Source.of(data), *map(Source.of, evaluation_sets)]
-    ingredients = [source.ingredients for source in sources]
-    # Defaults are left out of the ingredients, so that a new setting changes no digest.
-    digest = short_digest({"sources": ingredients, "version": PREPARE_VERSION})
-    folder = root / "data" / f"{sources[0].located.name}-{digest}"
+    folder = _folder(root, sources)
     build_folder(folder, lambda temporary: _build(data, sources, temporary), private=True)
 
     return folder
+
+
+def dataset_folder(data: Data, root: Path, evaluation_sets: Sequence[EvaluationSet] = ()) -> Path:
+    """The folder of `prepare_dataset`, whether it exists yet or not."""
+    return _folder(root, [Source.of(data), *map(Source.of, evaluation_sets)])
+
+
+def _folder(root: Path, sources: Sequence[Source]) -> Path:
+    ingredients = [source.ingredients for source in sources]
+    # Defaults are left out of the ingredients, so that a new setting changes no digest.
+    digest = short_digest({"sources": ingredients, "version": PREPARE_VERSION})
+    return root / "data" / f"{sources[0].located.name}-{digest}"
 
 
 def _build(data: Data, sources: Sequence[Source], folder: Path) -> dict[str, Any]:

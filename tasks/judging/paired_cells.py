@@ -56,7 +56,7 @@ class PairedCounts:
         return float(totals[GAIN != 0].sum() / totals.sum())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PlannedSet:
     """A test set before it is scored: `cases` (groups, 3) by group and label.
 
@@ -95,11 +95,6 @@ class PlannedSet:
         """Number of groups, None where the cases have none."""
         return len(self.names) if self.grouped else None
 
-    @property
-    def label_shares(self) -> Floats:
-        """Share of each label, (3,)."""
-        return np.asarray(self.cases.sum(axis=0) / self.total)
-
     def with_cases(self, factor: float) -> PlannedSet:
         """The set with `factor` times as many cases in every group; a class that a group has stays
         in it.
@@ -122,7 +117,7 @@ def _counted(units: Sequence[str], kinds: Ints, number: int) -> tuple[tuple[str,
     return names, counts.reshape(len(names), number)
 
 
-def expected_tables(cells: Floats) -> tuple[Floats, Floats]:
+def confusion_tables(cells: Floats) -> tuple[Floats, Floats]:
     """Confusion tables (..., 3, 3) of the 4-bit and of the 8-bit model from cells (..., 27)."""
     joint = cells.reshape(*cells.shape[:-1], CLASSES, CLASSES, CLASSES)
     return joint.sum(-1), joint.sum(-2)

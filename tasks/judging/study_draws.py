@@ -3,8 +3,8 @@ cluster as in a pair that was measured, or as is assumed.
 
 A group of a study is a group of that pair: its cases as they were decided, and where the study has
 more cases of a group, further ones as those predict (Polya's urn, so that cases of one group agree
-as much as was measured); where it has fewer, a sample of them. The true difference is set by
-changing decisions case by case, at the same discordance.
+as much as was measured); where it has fewer, a sample of them. `true_difference.py` then sets the
+difference.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import numpy as np
 from tasks.judging.clustering import intraclass_correlation, value_sums
 from tasks.judging.paired_cells import CLASSES, GAIN, PairedCounts, PlannedSet
 from tasks.judging.point_metrics import Floats, Ints
-from tasks.judging.true_difference import Shift
 
 ASSUMED_DISCORDANCE = 0.10  # share of the cases that exactly one of the two models decides rightly
 ASSUMED_ACCURACY = 0.80  # of either model
@@ -60,6 +59,18 @@ class Behaviour:
         clustering = np.clip(values, 0.0, LARGEST_CLUSTERING)
         return cls(_smoothed_shares(by_class.sum(axis=0)), clustering, stored, assumed)
 
+    def cells(self, planned: PlannedSet) -> Floats:
+        """The cells (27,) that a study of `planned` has on average."""
+        if self.stored is not None and self.is_of(planned):
+            return self.stored.counts.sum(axis=0).astype(np.float64)
+        return np.asarray((planned.cases.sum(axis=0)[:, None] * self.shares).ravel())
+
+    def is_of(self, planned: PlannedSet) -> bool:
+        """Whether the pair was measured on as many cases of each label as are planned."""
+        if self.stored is None:
+            return False
+        return bool((self.stored.by_class.sum((0, 2)) == planned.cases.sum(axis=0)).all())
+
 
 def assumed_shares() -> Floats:
     """Shares (3, 9) of the decisions of each label where no pair was measured."""
@@ -76,18 +87,19 @@ def assumed_shares() -> Floats:
 
 
 def draw_studies(
-    behaviour: Behaviour, planned: PlannedSet, shift: Shift, studies: int, seed: int
+    behaviour: Behaviour, planned: PlannedSet, studies: int, seed: int
 ) -> Ints:
     """Cells of seeded studies: (studies, groups, 27); without groups (studies, 1, 27)."""
     rng = np.random.default_rng(seed)
     if not planned.grouped:
-        return shift.applied(_draw_without_groups(behaviour, planned, studies, rng), rng)
+        shares = behaviour.cells(planned) / planned.total
+        return rng.multinomial(planned.total, shares, size=(studies, 1))
 
     step = max(1, GROUPS_AT_ONCE // len(planned.names))
     blocks = []
     for start in range(0, studies, step):
         size = min(step, studies - start)
-        blocks.append(shift.applied(_draw_groups(behaviour, planned, size, rng), rng))
+        blocks.append(_draw_groups(behaviour, planned, size, rng))
     return np.concatenate(blocks)
 
 
@@ -103,18 +115,6 @@ def _smoothed_shares(totals: Floats) -> Floats:
     counts = totals + 0.5 * difference / (difference.sum(-1, keepdims=True) / 2)
     shares = counts / counts.sum(-1, keepdims=True)
     return np.where(totals.sum(-1, keepdims=True) > 0, shares, assumed_shares())
-
-
-def _draw_without_groups(
-    behaviour: Behaviour, planned: PlannedSet, studies: int, rng: np.random.Generator
-) -> Ints:
-    """Independent cases, drawn with replacement as a bootstrap draws them."""
-    stored = behaviour.stored
-    if stored is not None and stored.counts.sum() == planned.total:
-        shares = stored.counts.sum(axis=0) / planned.total
-    else:
-        shares = (planned.label_shares[:, None] * behaviour.shares).ravel()
-    return rng.multinomial(planned.total, shares, size=(studies, 1))
 
 
 def _draw_groups(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tasks.judging.paired_cells import CELLS, CLASSES, expected_tables
+from tasks.judging.paired_cells import CELLS, CLASSES, confusion_tables
 from tasks.judging.point_metrics import Floats, Ints
 
 Metric = Callable[[Floats], Floats]
@@ -51,8 +51,13 @@ class Shift:
 
 def difference_of(cells: Floats, metric: Metric) -> float:
     """4 bits minus 8 bits of a metric of the cells (27,)."""
-    at_4bit, at_8bit = expected_tables(cells)
-    return float(metric(at_4bit[None])[0] - metric(at_8bit[None])[0])
+    return float(differences_of(cells[None], metric)[0])
+
+
+def differences_of(cells: Floats, metric: Metric) -> Floats:
+    """4 bits minus 8 bits of a metric of each row of cells (studies, 27)."""
+    at_4bit, at_8bit = confusion_tables(cells)
+    return metric(at_4bit) - metric(at_8bit)
 
 
 def shift_to(

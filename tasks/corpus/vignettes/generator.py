@@ -97,6 +97,14 @@ def _records(seed: int, shares: tuple[float, ...], sizes: tuple[int, ...]) -> tu
     )
 
 
+def planned_labels(
+    name: str, seed: int, shares: Mapping[Label, float] | None, sizes: Mapping[str, int]
+) -> list[tuple[str, Label]]:
+    """The problem and the label of each case of a set, without writing the cases."""
+    counts = label_counts(sizes.get(name, SIZES[name]), shares or SHARES)
+    return [(problem.id, label) for problem, label in _plan(name, counts, assign_sets(seed), seed)]
+
+
 def assign_sets(seed: int = 42) -> dict[str, str]:
     """Problem id -> set name.
 

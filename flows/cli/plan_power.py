@@ -1,0 +1,151 @@
+"""What `triage sweep --plan` says about the test set: which verdicts on 4 against 8 bits it allows."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from flows.cli.terminal import print_line
+from flows.power.outlook import MOST_CASES, MOST_GROUPS, POWER, MetricOutlook, Size, outlook
+from flows.power.planned_set import planned_set
+from flows.power.stored_pair import StoredPair, stored_pair
+from flows.power.studies import SEED, STUDIES, VALUES, Studies
+from flows.report.names import RANDOM
+from flows.selection import Selection
+from tasks.judging.paired_cells import PlannedSet
+from tasks.judging.study_draws import ASSUMED_CLUSTERING, ASSUMED_DISCORDANCE, Behaviour
+from warehouse.paired import MARGIN
+from warehouse.verdicts import VerdictShares
+
+TITLES = {"accuracy": "accuracy", "ed_recall": "ED recall", "macro_f1": "macro-F1"}
+LABEL_NAMES = ("ED", "GP", "HOME")
+VERDICTS = "not inferior / inferior / cannot conclude"
+SURE = f"{POWER:.0%} of studies"
+
+
+def print_power(console: Console, selection: Selection) -> None:
+    """Print what the test set can conclude about 4 against 8 bits."""
+    if len({spec.bits for spec in selection.cells}) < 2:
+        return
+    planned = planned_set(selection.grid)
+    if planned is None:
+        line = "the test set is not known yet: its source does not answer"
+        print_line(console, f"verdicts {line}")
+        return
+
+    pair = stored_pair(selection.cells)
+    studies = Studies(Behaviour.of(pair.counts if pair else None), planned)
+    outlooks = [outlook(metric, studies) for metric in VALUES]
+    console.print(_table(planned, outlooks))
+    for line in (_source(pair, studies.behaviour, planned), *map(_sentence, outlooks), _reading()):
+        print_line(console, f"verdicts {line}")
+
+
+def _table(planned: PlannedSet, outlooks: list[MetricOutlook]) -> Table:
+    title = f"4 against 8 bits on test: {_size(Size.of(planned))}; {VERDICTS}"
+    table = Table(title=title, title_justify="left")
+    for column in ("metric", "at a true difference of 0", "at the pair's difference"):
+        table.add_column(column, overflow="fold")
+    for one in outlooks:
+        if one.obstacle:
+            table.add_row(TITLES[one.metric], f"n/a: {one.obstacle}", "")
+            continue
+        measured = "n/a: no pair"
+        if one.measured is not None:
+            measured = f"{_points(one.measured)}: {_shares(one.as_measured)}"
+        table.add_row(TITLES[one.metric], _shares(one.at_zero), measured)
+    return table
+
+
+def _shares(shares: VerdictShares | None) -> str:
+    if shares is None:
+        return "n/a"
+    parts = (shares.not_inferior, shares.inferior, shares.cannot_conclude)
+    return " / ".join(f"{part:.0%}" for part in parts)
+
+
+def _points(difference: float) -> str:
+    return f"{100 * difference:+.1f} points"
+
+
+def _source(pair: StoredPair | None, behaviour: Behaviour, planned: PlannedSet) -> str:
+    """Where discordance and clustering come from."""
+    if pair is None:
+        clustering = f", which agree within groups with a correlation of {ASSUMED_CLUSTERING:g}"
+        return (
+            "there is no pair to go by in the warehouse, so it is ASSUMED that exactly one of the "
+            f"two models is right in {ASSUMED_DISCORDANCE:.0%} of the cases"
+            f"{clustering if planned.grouped else ''}."
+        )
+
+    name = f"{pair.base_model} {pair.recipe} s{pair.seed}{RANDOM if pair.random_weights else ''}"
+    others = f" (of {pair.others + 1} pairs the one of median discordance)" if pair.others else ""
+    sentence = (
+        f"decisions differ as those of {name} in the warehouse{others}: exactly one of the two "
+        f"models is right in {pair.counts.discordance:.1%} of {pair.counts.counts.sum():,} cases"
+    )
+    if not planned.grouped:
+        return f"{sentence}."
+    values = zip(LABEL_NAMES, behaviour.clustering, strict=True)
+    clustering = ", ".join(f"{label} {value:.2f}" for label, value in values)
+    assumed = f" (assumed for {len(behaviour.assumed)} labels)" if behaviour.assumed else ""
+    return f"{sentence}, with correlations within groups of {clustering}{assumed}."
+
+
+def _sentence(one: MetricOutlook) -> str:
+    title = TITLES[one.metric]
+    if one.obstacle:
+        return f"{title}: cannot be concluded on: {one.obstacle}."
+    return f"{title}: {_not_inferior(one)}; {_inferior(one)}. {_enough(one)}"
+
+
+def _not_inferior(one: MetricOutlook) -> str:
+    difference = one.not_inferior_from
+    if difference is None:
+        return f'"not inferior" in {SURE} at no true difference that these decisions can have'
+    size = f"{100 * abs(difference):.1f} points"
+    if difference < 0:
+        return f'"not inferior" in {SURE} up to a true loss of {size}'
+    return f'"not inferior" in {SURE} only from a true gain of {size} on'
+
+
+def _inferior(one: MetricOutlook) -> str:
+    if one.inferior_from is None:
+        return f'"inferior" in {SURE} at no true loss that these decisions can have'
+    return f'"inferior" from a true loss of {-100 * one.inferior_from:.1f} points on'
+
+
+def _enough(one: MetricOutlook) -> str:
+    start = f"For {POWER:.0%} at a true difference of 0"
+    if one.enough_cases:
+        return f"{start} it takes about {_size(one.enough_cases, about=True)}."
+    if one.groups is None:
+        return f"{start} {MOST_CASES:g} times as many cases do not suffice."
+    suffice = f"{start} {one.groups} groups do not suffice with any number of cases"
+    if one.enough_groups:
+        return f"{suffice}: it takes about {_size(one.enough_groups, about=True)}."
+    return f"{suffice}, and neither do {MOST_GROUPS:,} groups as large."
+
+
+def _size(size: Size, about: bool = False) -> str:
+    cases, emergencies = (
+        (_rounded(size.cases), _rounded(size.emergencies))
+        if about
+        else (size.cases, size.emergencies)
+    )
+    groups = "" if size.groups is None else f" of {size.groups:,} groups"
+    return f"{cases:,} cases{groups}, {emergencies:,} of them emergencies"
+
+
+def _rounded(count: int) -> int:
+    """Two digits, since the estimate is no better."""
+    digits = max(len(str(count)) - 2, 0)
+    return round(count, -digits)
+
+
+def _reading() -> str:
+    return (
+        f"from {STUDIES:,} seeded studies a figure (seed {SEED}), judged as a finished pair at the "
+        f"margin of {100 * MARGIN:g} points, 4 bits minus 8 bits. A verdict is that of one recipe "
+        'and seed; "not inferior" also takes a model that beats the best constant answer.'
+    )

@@ -1,0 +1,211 @@
+"""What a test set can conclude about 4 against 8 bits, before a model is trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from scipy.stats import norm
+
+from flows.power.studies import STUDIES, Studies
+from tasks.judging.paired_cells import PlannedSet
+from tasks.judging.point_metrics import MIN_UNITS
+from warehouse.paired import MARGIN
+from warehouse.verdicts import VerdictShares
+
+POWER = 0.8
+NEAR = 0.01  # a share this near to POWER is POWER
+STEPS = 7
+MOST_CASES = 64.0  # times as many cases
+LEAST_CASES = 1 / 16
+MOST_GROUPS = 5_000
+_BOUND = float(norm.ppf(0.975))
+_POWER = float(norm.ppf(POWER))
+
+
+@dataclass(frozen=True)
+class Size:
+    """A test set: cases, groups (None where cases have none) and emergencies."""
+
+    cases: int
+    groups: int | None
+    emergencies: int
+
+    @classmethod
+    def of(cls, planned: PlannedSet) -> Size:
+        return cls(planned.total, planned.groups, planned.emergencies)
+
+
+@dataclass(frozen=True)
+class MetricOutlook:
+    """What a test set can conclude on one metric. True differences are 4 bits minus 8 bits.
+
+    `groups`: of the planned set. `obstacle`: why it can conclude nothing; the rest is then None. `at_zero`: shares of the
+    verdicts without a true difference; `as_measured`: at the difference `measured` of the pair in
+    the warehouse. `not_inferior_from`: the lowest true difference at which POWER of the studies
+    read "not inferior"; `inferior_from`: the highest at which POWER of them read "inferior"; None
+    where decisions cannot differ as much. `enough_cases`: the size at which POWER of the studies
+    read "not inferior" without a true difference, by more or fewer cases of the same groups;
+    `enough_groups`: by more groups, where no number of cases suffices.
+    """
+
+    metric: str
+    groups: int | None
+    obstacle: str | None = None
+    at_zero: VerdictShares | None = None
+    measured: float | None = None
+    as_measured: VerdictShares | None = None
+    not_inferior_from: float | None = None
+    inferior_from: float | None = None
+    enough_cases: Size | None = None
+    enough_groups: Size | None = None
+
+
+def outlook(metric: str, studies: Studies) -> MetricOutlook:
+    """What the planned set can conclude on accuracy, ed_recall or macro_f1."""
+    if obstacle := _obstacle(metric, studies.planned):
+        return MetricOutlook(metric, studies.planned.groups, obstacle)
+
+    measured = studies.measured(metric)
+    enough_cases = _enough_cases(metric, studies)
+    return MetricOutlook(
+        metric,
+        studies.planned.groups,
+        at_zero=studies.shares(metric, 0.0),
+        measured=measured,
+        as_measured=None if measured is None else studies.shares(metric, None),
+        not_inferior_from=_not_inferior_from(metric, studies),
+        inferior_from=_inferior_from(metric, studies),
+        enough_cases=enough_cases,
+        enough_groups=None if enough_cases else _enough_groups(metric, studies),
+    )
+
+
+def _obstacle(metric: str, planned: PlannedSet) -> str | None:
+    """Why no study of this size can conclude anything, or None."""
+    if metric == "ed_recall" and planned.emergencies == 0:
+        return "no test case is an emergency"
+    groups_of = (planned.cases > 0).sum(axis=0) if planned.grouped else planned.cases.sum(axis=0)
+    behind, of_what = {
+        "accuracy": (planned.groups or planned.total, ""),
+        "ed_recall": (int(groups_of[0]), " with emergencies"),
+        "macro_f1": (int(min(count for count in groups_of if count)), " of the rarest label"),
+    }[metric]
+    if behind >= MIN_UNITS:
+        return None
+    kind = "groups" if planned.grouped else "cases"
+    return f"{behind} {kind}{of_what} conclude nothing; it takes at least {MIN_UNITS}"
+
+
+def _not_inferior_from(metric: str, studies: Studies) -> float | None:
+    spread = studies.spread(metric)
+
+    def share(difference: float) -> float | None:
+        shares = studies.shares(metric, difference)
+        return shares and shares.not_inferior
+
+    return _solve(share, (_BOUND + _POWER) * spread - MARGIN, lambda quantile: quantile * spread)
+
+
+def _inferior_from(metric: str, studies: Studies) -> float | None:
+    spread = studies.spread(metric)
+
+    def share(difference: float) -> float | None:
+        shares = studies.shares(metric, difference)
+        return shares and shares.inferior
+
+    return _solve(share, -(_BOUND + _POWER) * spread - MARGIN, lambda quantile: -quantile * spread)
+
+
+def _enough_cases(metric: str, studies: Studies) -> Size | None:
+    """The least size that gives POWER at a true difference of 0, with more or fewer cases of the
+    same groups.
+    """
+    few, many = LEAST_CASES, MOST_CASES
+    # The variance is that between groups, and a part that falls with the number of cases.
+    variances = [studies.spread(metric, studies.with_cases(factor)) ** 2 for factor in (1.0, 16.0)]
+    within = max(variances[0] - variances[1], 1e-12) * 16 / 15
+    allowed = (MARGIN / (_BOUND + _POWER)) ** 2
+    between = max(variances[0] - within, 0.0)
+    factor = within / (allowed - between) if allowed > between else many
+
+    def share(logarithm: float) -> float | None:
+        planned = studies.with_cases(round(math.exp(logarithm), 3))
+        shares = studies.shares(metric, 0.0, planned)
+        return shares and shares.not_inferior
+
+    def step(quantile: float) -> float:
+        # Where the cases count, 1 / sqrt(cases) is in proportion to the spread.
+        return 2 * quantile / (_BOUND + _POWER)
+
+    start = math.log(min(max(factor, few), many))
+    place = _solve(share, start, step, (math.log(few), math.log(many)))
+    return None if place is None else Size.of(studies.with_cases(round(math.exp(place), 3)))
+
+
+def _enough_groups(metric: str, studies: Studies) -> Size | None:
+    """The least size that gives POWER at a true difference of 0, with more groups as large."""
+    planned = studies.planned
+    if planned.groups is None or planned.groups >= MOST_GROUPS:
+        return None
+    spread = studies.spread(metric)
+    factor = (spread * (_BOUND + _POWER) / MARGIN) ** 2
+
+    def share(logarithm: float) -> float | None:
+        shares = studies.shares(metric, 0.0, studies.with_groups(round(math.exp(logarithm))))
+        return shares and shares.not_inferior
+
+    def step(quantile: float) -> float:
+        return 2 * quantile / (_BOUND + _POWER)
+
+    limits = (math.log(planned.groups), math.log(MOST_GROUPS))
+    start = min(max(math.log(planned.groups * factor), limits[0]), limits[1])
+    place = _solve(share, start, step, limits)
+    return None if place is None else Size.of(studies.with_groups(round(math.exp(place))))
+
+
+def _solve(
+    share: Callable[[float], float | None],
+    start: float,
+    step: Callable[[float], float],
+    limits: tuple[float, float] = (-1.0, 1.0),
+) -> float | None:
+    """Where a share of studies is POWER, from a first guess on.
+
+    `step` says how far off a place is whose share is so many normal quantiles below POWER. None if
+    the share stays below POWER at the limit, or is None there, since decisions cannot differ as
+    much.
+    """
+    place, below, above = start, None, None
+    for _ in range(STEPS):
+        reached = share(place)
+        if reached is None:
+            return None
+        missing = _POWER - _quantile(reached)
+        if abs(reached - POWER) <= NEAR:
+            return place
+
+        # Between two places the quantile is nearly a straight line.
+        if missing > 0:
+            below = (place, missing)
+        else:
+            above = (place, missing)
+        further = _between(below, above) if below and above else place + step(missing)
+        further = min(max(further, limits[0]), limits[1])
+        if further == place:
+            return None if missing > 0 else place
+        place = further
+    return place
+
+
+def _between(below: tuple[float, float], above: tuple[float, float]) -> float:
+    """Where the straight line through two places, each with its distance from POWER, is zero."""
+    part = below[1] / (below[1] - above[1])
+    return below[0] + min(max(part, 0.1), 0.9) * (above[0] - below[0])
+
+
+def _quantile(share: float) -> float:
+    """Standard normal quantile of a share, within what STUDIES can tell."""
+    least = 1 / STUDIES
+    return float(norm.ppf(min(max(share, least), 1 - least)))

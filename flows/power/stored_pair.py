@@ -1,0 +1,85 @@
+"""The pair in the warehouse whose behaviour a plan expects of the pairs to come."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tasks.judging.paired_cells import PairedCounts
+from tasks.judging.point_metrics import Ints
+from tasks.runtime.errors import Locked
+from tasks.spec import LABELS, ExperimentSpec
+from warehouse.connect import warehouse_path
+from warehouse.query import query_rows
+
+PAIRS = """
+SELECT
+    pair.base_model, pair.recipe, pair.seed, four.random_weights,
+    pair.evaluation_4bit, pair.evaluation_8bit
+FROM matched_pair AS pair JOIN experiment AS four ON four.training_id = pair.training_4bit
+WHERE pair.evaluation_set = 'test'
+ORDER BY pair.base_model, pair.recipe, pair.seed
+"""
+CASES = """
+SELECT four.label, four.decision, eight.decision, four.case_group, four.case_id
+FROM prediction AS four JOIN prediction AS eight USING (case_id)
+WHERE four.evaluation_id = '{}' AND eight.evaluation_id = '{}' ORDER BY four.case_id
+"""
+
+
+@dataclass(frozen=True)
+class StoredPair:
+    """A pair of the warehouse. `others`: how many more fit the study as well."""
+
+    base_model: str
+    recipe: str
+    seed: int
+    random_weights: bool
+    counts: PairedCounts
+    others: int = 0
+
+
+def stored_pair(cells: Sequence[ExperimentSpec]) -> StoredPair | None:
+    """Of the pairs of these experiments' models and recipes the one of median discordance; else of
+    all trained models, else of the untuned ones. Random weights stand for themselves alone.
+
+    None where there is none, or the warehouse cannot be read now.
+    """
+    if not warehouse_path().is_file():
+        return None
+    try:
+        pairs = [_read(row) for row in query_rows(PAIRS).rows]
+    except Locked:
+        return None
+
+    names = {(spec.model.name, spec.recipe.name) for spec in cells}
+    usable = [pair for pair in pairs if pair is not None]
+    of_study = [pair for pair in usable if (pair.base_model, pair.recipe) in names]
+    real = [pair for pair in usable if not pair.random_weights]
+    trained = [pair for pair in real if pair.recipe != "zero_shot"]
+    fitting = sorted(of_study or trained or real, key=lambda pair: pair.counts.discordance)
+    if not fitting:
+        return None
+    return replace(fitting[len(fitting) // 2], others=len(fitting) - 1)
+
+
+def _read(row: Sequence[object]) -> StoredPair | None:
+    """A row of PAIRS with its cases, None where a decision is missing."""
+    base_model, recipe, seed, random_weights, at_4bit, at_8bit = row
+    cases = query_rows(CASES.format(at_4bit, at_8bit)).rows
+    if not cases or any(None in case[:3] for case in cases):
+        return None
+
+    labels, four, eight, groups, ids = zip(*cases, strict=True)
+    units = [
+        f"case {id}" if group is None else str(group) for group, id in zip(groups, ids, strict=True)
+    ]
+    grouped = any(group is not None for group in groups)
+    counts = PairedCounts.of(_positions(labels), _positions(four), _positions(eight), units, grouped)
+    return StoredPair(str(base_model), str(recipe), int(str(seed)), bool(random_weights), counts)
+
+
+def _positions(labels: Sequence[object]) -> Ints:
+    return np.array([[*LABELS].index(label) for label in labels], dtype=np.int64)  # type: ignore[arg-type]

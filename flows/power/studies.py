@@ -1,0 +1,82 @@
+"""Seeded studies of a pair that is not measured yet, and how often each verdict is given on them.
+
+The studies come from a pair in the warehouse, or from assumed behaviour, and are judged by the
+functions that give a finished pair its verdict.
+"""
+
+from __future__ import annotations
+
+from functools import cache, lru_cache
+
+import numpy as np
+
+from tasks.judging.paired_cells import PlannedSet
+from tasks.judging.point_metrics import Floats, Ints, accuracy, macro_f1, recall
+from tasks.judging.study_draws import Behaviour, draw_studies
+from tasks.judging.true_difference import Shift, difference_of, differences_of, shift_to
+from warehouse.verdicts import VerdictShares, verdict_shares
+
+SEED = 42
+STUDIES = 1000
+FEWEST = 100
+GROUPS_OF_ALL = 250_000  # of all studies together: with many groups fewer are drawn
+RESAMPLES = 500  # of each study; a finished pair gets more, which changes few verdicts
+LABELS_OF = {"accuracy": (0, 1, 2), "ed_recall": (0,), "macro_f1": (0, 1, 2)}
+
+
+def ed_recall(tables: Floats) -> Floats:
+    """Recall of ED of confusion tables (..., 3, 3)."""
+    return np.asarray(recall(tables)[..., 0])
+
+
+VALUES = {"accuracy": accuracy, "ed_recall": ed_recall, "macro_f1": macro_f1}
+
+
+class Studies:
+    """Studies of a planned set, and of sets of other sizes, in which two models behave in one way.
+
+    The same draws serve every metric and true difference. `planned.with_cases(1.5)` is another set
+    at every call, so sizes come from `with_cases` and `with_groups` of this class.
+    """
+
+    def __init__(self, behaviour: Behaviour, planned: PlannedSet) -> None:
+        self.behaviour = behaviour
+        self.planned = planned
+        self.with_cases = cache(planned.with_cases)
+        self.with_groups = cache(planned.with_groups)
+        self._drawn = lru_cache(maxsize=4)(self._draw)
+
+    def measured(self, metric: str) -> float | None:
+        """The difference that the pair in the warehouse shows, None without a pair."""
+        if self.behaviour.stored is None:
+            return None
+        return difference_of(self.behaviour.cells(self.planned), VALUES[metric])
+
+    def shares(
+        self, metric: str, difference: float | None, planned: PlannedSet | None = None
+    ) -> VerdictShares | None:
+        """How often each verdict is given at a true difference, None: at the measured one.
+
+        None where decisions cannot differ as much.
+        """
+        planned = planned or self.planned
+        shift = Shift.none() if difference is None else self._shift(metric, difference, planned)
+        if shift is None:
+            return None
+        studies = shift.applied(self._drawn(planned), np.random.default_rng(SEED + 1))
+        return verdict_shares(metric, studies, planned.grouped, RESAMPLES)
+
+    def spread(self, metric: str, planned: PlannedSet | None = None) -> float:
+        """Standard deviation, over studies, of the difference that is seen."""
+        totals = self._drawn(planned or self.planned).sum(axis=1).astype(np.float64)
+        return float(np.nanstd(differences_of(totals, VALUES[metric])))
+
+    def _shift(self, metric: str, difference: float, planned: PlannedSet) -> Shift | None:
+        cells = self.behaviour.cells(planned)
+        return shift_to(difference, cells, VALUES[metric], LABELS_OF[metric])
+
+    def _draw(self, planned: PlannedSet) -> Ints:
+        count = STUDIES
+        if planned.groups is not None:
+            count = max(FEWEST, min(STUDIES, GROUPS_OF_ALL // planned.groups))
+        return draw_studies(self.behaviour, planned, count, SEED)
