@@ -116,7 +116,7 @@ def _inferior(one: MetricOutlook) -> str:
 
 
 def _enough(one: MetricOutlook) -> str:
-    start = f"For {POWER:.0%} at a true difference of 0"
+    start = f"For {POWER:.0%} at a true difference of 0,"
     if one.enough_cases:
         return f"{start} it takes about {_size(one.enough_cases, about=True)}."
     if one.groups is None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from scipy.stats import norm
 
-from flows.power.studies import STUDIES, Studies
+from flows.power.studies import SEARCHED, Studies
 from tasks.judging.paired_cells import PlannedSet
 from tasks.judging.point_metrics import MIN_UNITS
 from warehouse.paired import MARGIN
@@ -19,7 +19,8 @@ NEAR = 0.01  # a share this near to POWER is POWER
 STEPS = 7
 MOST_CASES = 64.0  # times as many cases
 LEAST_CASES = 1 / 16
-MOST_GROUPS = 5_000
+DRAWN_GROUPS = 1_000
+MOST_GROUPS = 50_000
 _BOUND = float(norm.ppf(0.975))
 _POWER = float(norm.ppf(POWER))
 
@@ -102,7 +103,7 @@ def _not_inferior_from(metric: str, studies: Studies) -> float | None:
     spread = studies.spread(metric)
 
     def share(difference: float) -> float | None:
-        shares = studies.shares(metric, difference)
+        shares = studies.shares(metric, difference, most=SEARCHED)
         return shares and shares.not_inferior
 
     return _solve(share, (_BOUND + _POWER) * spread - MARGIN, lambda quantile: quantile * spread)
@@ -112,7 +113,7 @@ def _inferior_from(metric: str, studies: Studies) -> float | None:
     spread = studies.spread(metric)
 
     def share(difference: float) -> float | None:
-        shares = studies.shares(metric, difference)
+        shares = studies.shares(metric, difference, most=SEARCHED)
         return shares and shares.inferior
 
     return _solve(share, -(_BOUND + _POWER) * spread - MARGIN, lambda quantile: -quantile * spread)
@@ -132,7 +133,7 @@ def _enough_cases(metric: str, studies: Studies) -> Size | None:
 
     def share(logarithm: float) -> float | None:
         planned = studies.with_cases(round(math.exp(logarithm), 3))
-        shares = studies.shares(metric, 0.0, planned)
+        shares = studies.shares(metric, 0.0, planned, SEARCHED)
         return shares and shares.not_inferior
 
     def step(quantile: float) -> float:
@@ -146,23 +147,34 @@ def _enough_cases(metric: str, studies: Studies) -> Size | None:
 
 def _enough_groups(metric: str, studies: Studies) -> Size | None:
     """The least size that gives POWER at a true difference of 0, with more groups as large."""
-    planned = studies.planned
-    if planned.groups is None or planned.groups >= MOST_GROUPS:
+    groups = studies.planned.groups
+    if groups is None:
         return None
-    spread = studies.spread(metric)
-    factor = (spread * (_BOUND + _POWER) / MARGIN) ** 2
+    most = max(groups, DRAWN_GROUPS)
 
     def share(logarithm: float) -> float | None:
-        shares = studies.shares(metric, 0.0, studies.with_groups(round(math.exp(logarithm))))
+        planned = studies.with_groups(round(math.exp(logarithm)))
+        shares = studies.shares(metric, 0.0, planned, SEARCHED)
         return shares and shares.not_inferior
 
     def step(quantile: float) -> float:
         return 2 * quantile / (_BOUND + _POWER)
 
-    limits = (math.log(planned.groups), math.log(MOST_GROUPS))
-    start = min(max(math.log(planned.groups * factor), limits[0]), limits[1])
-    place = _solve(share, start, step, limits)
-    return None if place is None else Size.of(studies.with_groups(round(math.exp(place))))
+    limits = (math.log(groups), math.log(most))
+    needed = math.log(groups) + 2 * math.log(studies.spread(metric) * (_BOUND + _POWER) / MARGIN)
+    place = _solve(share, min(max(needed, limits[0]), limits[1]), step, limits)
+    count = _extrapolated(most, share(limits[1])) if place is None else round(math.exp(place))
+    return None if count is None else Size.of(studies.with_groups(count))
+
+
+def _extrapolated(groups: int, share: float | None) -> int | None:
+    """Groups that give POWER where so many give `share`: the spread falls with their root, and the
+    difference that is seen is normal with so many. None beyond MOST_GROUPS.
+    """
+    if share is None or _quantile(share) <= -_BOUND:
+        return None
+    count = groups * ((_BOUND + _POWER) / (_BOUND + _quantile(share))) ** 2
+    return round(count) if count <= MOST_GROUPS else None
 
 
 def _solve(
@@ -206,6 +218,6 @@ def _between(below: tuple[float, float], above: tuple[float, float]) -> float:
 
 
 def _quantile(share: float) -> float:
-    """Standard normal quantile of a share, within what STUDIES can tell."""
-    least = 1 / STUDIES
+    """Standard normal quantile of a share, within what a search can tell."""
+    least = 1 / SEARCHED
     return float(norm.ppf(min(max(share, least), 1 - least)))

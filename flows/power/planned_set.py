@@ -55,8 +55,8 @@ def _stored_cases(path: Path) -> list[Case]:
 
 
 def _embedded_cases(data: Data) -> list[Case]:
-    """Cases without their texts. Within the limits the numbers of cases of a label and of groups are
-    exact, and which group has one case more is not.
+    """Cases without their texts. Within limits the cases of each label are exact, and which groups
+    they are of nearly so.
     """
     labels = planned_labels("test", data.seed, data.shares, data.sizes)
     cases = [

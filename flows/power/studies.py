@@ -18,6 +18,7 @@ from warehouse.verdicts import VerdictShares, verdict_shares
 
 SEED = 42
 STUDIES = 1000
+SEARCHED = 400  # of them, to find a difference or a size
 FEWEST = 100
 GROUPS_OF_ALL = 250_000  # of all studies together: with many groups fewer are drawn
 RESAMPLES = 500  # of each study; a finished pair gets more, which changes few verdicts
@@ -53,17 +54,21 @@ class Studies:
         return difference_of(self.behaviour.cells(self.planned), VALUES[metric])
 
     def shares(
-        self, metric: str, difference: float | None, planned: PlannedSet | None = None
+        self,
+        metric: str,
+        difference: float | None,
+        planned: PlannedSet | None = None,
+        most: int | None = None,
     ) -> VerdictShares | None:
         """How often each verdict is given at a true difference, None: at the measured one.
 
-        None where decisions cannot differ as much.
+        `most`: studies, at most, for a search. None where decisions cannot differ as much.
         """
         planned = planned or self.planned
         shift = Shift.none() if difference is None else self._shift(metric, difference, planned)
         if shift is None:
             return None
-        studies = shift.applied(self._drawn(planned), np.random.default_rng(SEED + 1))
+        studies = shift.applied(self._drawn(planned)[:most], np.random.default_rng(SEED + 1))
         return verdict_shares(metric, studies, planned.grouped, RESAMPLES)
 
     def spread(self, metric: str, planned: PlannedSet | None = None) -> float:

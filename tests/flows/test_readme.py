@@ -100,6 +100,7 @@ def study(smoke, tmp_path_factory) -> tuple[Place, Path]:
 def test_a_command_of_a_readme_runs(command, study, monkeypatch, capsys):
     place, folder = study
     monkeypatch.setattr("flows.cli.plan.sources_of", lambda selection: {})  # asks networks
+    monkeypatch.setattr("flows.cli.plan.print_power", lambda *_: None)  # takes seconds; tests/flows/power
     monkeypatch.setenv("TRIAGE_HOME", str(place.home))
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(place.warehouse))
     monkeypatch.chdir(folder)

@@ -1,0 +1,51 @@
+"""Pairs of two models that the plan's own generator did not draw, and their rows in a warehouse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tasks.judging.paired_cells import PairedCounts
+from tasks.spec import LABELS
+from tests.warehouse.rows import evaluation, training
+from warehouse.landing import write_landing
+from warehouse.load import load_all
+
+Decisions = tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]  # truth, at 4 bits, at 8 bits, group
+
+
+def decisions(loss: float, seed: int, groups: int = 63, size: int = 24) -> Decisions:
+    """Two models of a latent ability: a case is as hard for both, a group suits one of them better.
+
+    `loss`: how much less able the 4-bit model is, in logits of one spread.
+    """
+    rng = np.random.default_rng(seed)
+    group = np.repeat(np.arange(groups), rng.poisson(size, groups) + 3)
+    count = len(group)
+    truth = rng.choice(3, count, p=[0.27, 0.38, 0.35])
+    ability = rng.normal(1.3, 0.8, groups)[group] + rng.normal(0, 1.5, count)
+    suits_4bit = rng.normal(0, 0.45, groups)[group]
+    sides = []
+    for side in (suits_4bit / 2 - loss, -suits_4bit / 2):
+        right = ability + side + rng.normal(0, 0.55, count) > 0
+        sides.append(np.where(right, truth, (truth + rng.integers(1, 3, count)) % 3))
+    return truth, *sides, [f"problem {number}" for number in group]
+
+
+def counted(pair: Decisions) -> PairedCounts:
+    return PairedCounts.of(*pair, grouped=True)
+
+
+def store(root: Path, pair: Decisions, **values: Any) -> None:
+    """Land a pair as Parquet files and load them into the warehouse that the environment names."""
+    truth, four, eight, groups = pair
+    for bits, side in ((4, four), (8, eight)):
+        cases = [(LABELS[label], LABELS[choice], LABELS[choice]) for label, choice in zip(truth, side, strict=True)]
+        rows = evaluation(f"e{bits}", f"t{bits}", cases, has_groups=True)
+        for row, group in zip(rows["prediction"], groups, strict=True):
+            row["case_group"] = group
+        write_landing(root, f"t{bits}", "training", training(f"t{bits}", bits, **values))
+        write_landing(root, f"e{bits}", "evaluation", rows)
+    load_all(root)

@@ -1,0 +1,221 @@
+"""What a plan tells about verdicts is what studies show that are resampled by group from a stored pair."""
+
+from __future__ import annotations
+
+import re
+from io import StringIO
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from flows.cli.plan_power import print_power
+from flows.power.outlook import POWER, outlook
+from flows.power.planned_set import planned_set
+from flows.power.stored_pair import stored_pair
+from flows.power.studies import VALUES, Studies
+from flows.selection import Narrowing, select
+from tasks.judging.paired_cells import GAIN, PairedCounts, PlannedSet
+from tasks.judging.study_draws import Behaviour
+from tests.flows.power.stored import counted, decisions, store
+from warehouse.paired import NOT_INFERIOR, PairedDecisions, compare
+from warehouse.verdicts import VerdictShares, verdict_shares
+
+WITHIN = 0.05
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Few studies a figure, where a test reads sentences."""
+    monkeypatch.setattr("flows.power.studies.STUDIES", 60)
+    monkeypatch.setattr("flows.power.outlook.STEPS", 2)
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "home" / "triage.duckdb"))
+    return tmp_path / "home"
+
+
+def plan_of(stored: PairedCounts) -> Studies:
+    return Studies(Behaviour.of(stored), PlannedSet(stored.by_class.sum(-1), stored.names, True))
+
+
+def seen(stored: PairedCounts, metric: str, studies: int) -> VerdictShares:
+    """Verdicts of studies resampled by group from the pair, with all the resamples of a finished pair."""
+    rows = np.random.default_rng(7).integers(0, len(stored.names), (studies, len(stored.names)))
+    return verdict_shares(metric, stored.counts[rows], grouped=True)
+
+
+def gap(told: VerdictShares, shares: VerdictShares) -> float:
+    pairs = [(getattr(told, name), getattr(shares, name)) for name in ("not_inferior", "inferior", "cannot_conclude")]
+    return max(abs(one - other) for one, other in pairs)
+
+
+def row(metric: str, difference: float, told: VerdictShares, shares: VerdictShares) -> str:
+    figures = [f"{one.not_inferior:.3f} {one.inferior:.3f} {one.cannot_conclude:.3f}" for one in (told, shares)]
+    return f"{metric:9} {100 * difference:+5.1f} points   told {figures[0]}   seen {figures[1]}"
+
+
+def in_gate_or_nightly(cases, gate):
+    return [pytest.param(case, marks=() if case in gate else pytest.mark.nightly) for case in cases]
+
+
+@pytest.mark.parametrize("metric", VALUES)
+@pytest.mark.parametrize("losses", in_gate_or_nightly([(0.2,), (-0.15, 0.0, 0.15, 0.3, 0.45)], gate=[(0.2,)]))
+def test_told_shares_are_seen_in_a_thousand_studies_over_a_range_of_true_differences(metric, losses):
+    """Stored pairs of a latent ability, which is not how the plan draws; each at its own difference."""
+    for loss in losses:
+        stored = counted(decisions(loss, seed=round(100 * loss) + 50))
+        studies = plan_of(stored)
+        told = studies.shares(metric, None)
+        shares = seen(stored, metric, 1000)
+        print(row(metric, studies.measured(metric), told, shares))
+        assert gap(told, shares) <= WITHIN
+
+
+def lowered(pair, points: float, seed: int):
+    """The pair after right decisions at 4 bits, wherever they are, became wrong, until it is so many points lower."""
+    truth, four, eight, groups = pair
+    rng = np.random.default_rng(seed)
+    right = rng.permutation(np.nonzero(four == truth)[0])[: round(points / 100 * len(truth))]
+    four = four.copy()
+    four[right] = (truth[right] + rng.integers(1, 3, len(right))) % 3
+    return truth, four, eight, groups
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("points", [1.0, 2.0, 3.0])
+def test_told_shares_at_another_difference_than_the_stored_one_are_seen_in_pairs_made_worse_at_random(points):
+    pair = decisions(0.0, seed=50)
+    worse = counted(lowered(pair, points, seed=1))
+    told = plan_of(counted(pair)).shares("accuracy", plan_of(worse).measured("accuracy"))
+    shares = seen(worse, "accuracy", 1000)
+    print(row("accuracy", plan_of(worse).measured("accuracy"), told, shares))
+    assert gap(told, shares) <= WITHIN
+
+
+@pytest.mark.nightly
+def test_told_shares_are_those_of_the_function_that_compares_finished_pairs():
+    pair = decisions(0.05, seed=3)
+    truth, four, eight, groups = (np.asarray(column) for column in pair)
+    stored = counted(pair)
+    cases_of = [np.nonzero(groups == name)[0] for name in stored.names]
+    rng = np.random.default_rng(11)
+    verdicts: dict[str, list[str | None]] = {metric: [] for metric in VALUES}
+    for _ in range(1000):
+        drawn = [cases_of[group] for group in rng.integers(0, len(cases_of), len(cases_of))]
+        unit = np.repeat(np.arange(len(drawn)), [len(cases) for cases in drawn])
+        rows = np.concatenate(drawn)
+        for one in compare(PairedDecisions(truth[rows], four[rows], eight[rows], unit, True), None):
+            if one.metric in verdicts:
+                verdicts[one.metric].append(one.verdict)
+
+    for metric, reached in verdicts.items():
+        told = plan_of(stored).shares(metric, None)
+        assert told.not_inferior == pytest.approx(reached.count(NOT_INFERIOR) / 1000, abs=WITHIN)
+        assert told.inferior == pytest.approx(reached.count("inferior") / 1000, abs=WITHIN)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("metric", ["accuracy", "ed_recall"])
+def test_differences_and_sizes_that_a_plan_names_have_the_power_that_it_names(metric):
+    studies = plan_of(counted(decisions(0.0, seed=50)))
+    one = outlook(metric, studies)
+    assert studies.shares(metric, one.not_inferior_from).not_inferior == pytest.approx(POWER, abs=0.02)
+    assert studies.shares(metric, one.inferior_from).inferior == pytest.approx(POWER, abs=0.02)
+    assert -0.02 < one.not_inferior_from and one.inferior_from < -0.02
+    enough = one.enough_cases or one.enough_groups
+    factor = enough.cases / studies.planned.total
+    larger = studies.planned.with_cases(factor) if one.enough_cases else studies.planned.with_groups(enough.groups)
+    assert studies.shares(metric, 0.0, larger).not_inferior == pytest.approx(POWER, abs=0.03)
+
+
+def test_where_groups_differ_no_number_of_cases_suffices_and_more_groups_do():
+    """Half of the groups are decided better at 4 bits and half at 8, so that only groups count."""
+    counts = np.zeros((20, 27), dtype=np.int64)
+    both_right = np.nonzero(GAIN == 0)[0][0]
+    for group in range(20):
+        counts[group, both_right] = 90
+        counts[group, np.nonzero(GAIN == (1 if group % 2 else -1))[0][0]] = 10
+    names = tuple(map(str, range(20)))
+    one = outlook("accuracy", plan_of(PairedCounts(counts, names, True)))
+    assert one.enough_cases is None and 100 < one.enough_groups.groups < 400
+    # Groups of +0.1 and -0.1: a spread of 0.1 / sqrt(groups), which must be 0.02 / 2.8.
+    assert one.enough_groups.groups == pytest.approx((0.1 * 2.8 / 0.02) ** 2, rel=0.15)
+
+
+def printed(grid: str, *overrides: str, narrowing: Narrowing | None = None) -> str:
+    out = StringIO()
+    print_power(Console(file=out, width=140), select(grid, list(overrides), narrowing or Narrowing()))
+    return " ".join(out.getvalue().split())
+
+
+def test_without_a_pair_a_plan_says_what_it_assumes(home, few):
+    text = printed("demo")
+    assert "200 cases of 63 groups, 54 of them emergencies" in text
+    assert "there is no pair to go by in the warehouse, so it is ASSUMED that exactly one of the two models is right" in text
+    assert re.search(r'accuracy: "not inferior" in 80% of studies only from a true gain of \d\.\d points on; "inferior"', text)
+    assert not home.exists(), "a plan writes nothing"
+    assert printed("demo") == text, "seeded"
+    assert printed("demo", narrowing=Narrowing(bits=[4])) == "", "nothing is compared"
+
+
+def test_a_plan_goes_by_the_stored_pair_of_its_own_recipe_else_by_another_model(home, tmp_path, few):
+    pair = decisions(0.0, seed=5, groups=20, size=10)
+    store(tmp_path / "landing", pair, base_model="smollm2-135m", recipe="quick")
+    found = stored_pair(select("demo").cells)
+    assert (found.recipe, found.others) == ("quick", 0)
+    assert sorted(map(bytes, found.counts.counts)) == sorted(map(bytes, counted(pair).counts))
+    assert "smollm2-135m quick s42 in the warehouse" in printed("demo")
+    assert stored_pair(select("paper").cells).recipe == "quick"
+
+
+def test_random_weights_stand_for_themselves_alone(home, tmp_path):
+    pair = decisions(0.0, seed=5, groups=12, size=5)
+    store(tmp_path / "landing", pair, base_model="tiny-llama", recipe="baseline", random_weights=True)
+    assert stored_pair(select("demo").cells) is None
+    assert stored_pair(select("smoke").cells).random_weights
+
+
+@pytest.mark.parametrize(
+    ("overrides", "groups", "cases"),
+    [([], 63, 1500), (["data.test_cases=2500"], 63, 2500), (["data.limits={ test = 200 }"], 63, 200)],
+)
+def test_the_embedded_test_set_is_counted_without_being_written(overrides, groups, cases, home):
+    planned = planned_set(select("paper", overrides).grid)
+    assert (planned.total, planned.groups) == (cases, groups)
+
+
+CSV = "text,label,group\n" + "".join(
+    f"words about number {i} that nobody repeats {i * 7919},{'GP' if i % 3 else 'HOME'},g{i % 40}\n" for i in range(240)
+)
+
+
+def own_grid(folder, text: str, *lines: str) -> str:
+    (folder / "cases.csv").write_text(text)
+    grid = folder / "own.toml"
+    recipe = 'name = "r"\nkind = "standard"\nlearning_rate = 1e-4\nbatch_size = 4\nrank = 8\nscale = 2\ndropout = 0\niterations = 10'
+    data = "\n".join(["[data]", 'source = "cases.csv"', *lines])
+    grid.write_text(f'name = "own"\nmodels = ["smollm2-135m"]\nbits = [4, 8]\n{data}\n[[recipe]]\n{recipe}\n')
+    return str(grid)
+
+
+def test_a_set_without_emergencies_or_with_few_groups_is_told_in_a_sentence(home, tmp_path, few):
+    text = CSV.replace("HOME,g0\n", "ED,g0\n")
+    planned = PlannedSet(np.tile([0, 3, 3], (9, 1)), tuple("abcdefghi"), True)
+    studies = Studies(Behaviour.of(None), planned)
+    assert outlook("ed_recall", studies).obstacle == "no test case is an emergency"
+    assert outlook("accuracy", studies).obstacle == "9 groups conclude nothing; it takes at least 10"
+    few = Studies(Behaviour.of(None), PlannedSet(np.array([[2, 5, 5]]), ("",), False))
+    assert outlook("macro_f1", few).obstacle == "2 cases of the rarest label conclude nothing; it takes at least 10"
+    printed_text = printed(own_grid(tmp_path, text, 'group_column = "group"'))
+    assert re.search(r"\d+ cases of \d groups", printed_text) and "conclude nothing; it takes at least 10" in printed_text
+
+
+def test_own_cases_without_groups_are_planned_case_by_case(home, tmp_path, few):
+    text = CSV.replace("HOME", "ED", 60).replace("text,label,group", "text,label,other")
+    printed_text = printed(own_grid(tmp_path, text))
+    assert "groups" not in printed_text.partition("verdicts accuracy")[0].replace("their groups", "")
+    assert re.search(r"For 80% at a true difference of 0,? it takes about [\d,]+ cases, [\d,]+ of them emergencies", printed_text)
