@@ -77,7 +77,9 @@ def _read(row: Sequence[object]) -> StoredPair | None:
         f"case {id}" if group is None else str(group) for group, id in zip(groups, ids, strict=True)
     ]
     grouped = any(group is not None for group in groups)
-    counts = PairedCounts.of(_positions(labels), _positions(four), _positions(eight), units, grouped)
+    counts = PairedCounts.of(
+        _positions(labels), _positions(four), _positions(eight), units, grouped
+    )
     return StoredPair(str(base_model), str(recipe), int(str(seed)), bool(random_weights), counts)
 
 

@@ -86,9 +86,7 @@ def assumed_shares() -> Floats:
     return shares.reshape(CLASSES, PAIR_CELLS)
 
 
-def draw_studies(
-    behaviour: Behaviour, planned: PlannedSet, studies: int, seed: int
-) -> Ints:
+def draw_studies(behaviour: Behaviour, planned: PlannedSet, studies: int, seed: int) -> Ints:
     """Cells of seeded studies: (studies, groups, 27); without groups (studies, 1, 27)."""
     rng = np.random.default_rng(seed)
     if not planned.grouped:

@@ -59,7 +59,7 @@ def test_a_study_as_large_as_the_stored_pair_draws_its_groups_as_they_are():
 def test_fewer_cases_are_a_sample_of_a_group_and_more_cases_keep_those_that_it_has():
     stored = pair()
     sizes = stored.by_class.sum(-1)
-    by_name = {name: counts for name, counts in zip(stored.names, stored.counts, strict=True)}
+    by_name = dict(zip(stored.names, stored.counts, strict=True))
     for cases in (sizes // 2, sizes + 5):
         one = PlannedSet(cases[:1], stored.names[:1], True)
         studies = draw_studies(Behaviour.of(stored), one, 30, seed=2)
@@ -97,7 +97,9 @@ def test_a_shift_gives_the_true_difference_at_the_same_discordance(metric, diffe
     assert (cells @ shift.kernel)[GAIN != 0].sum() == pytest.approx(cells[GAIN != 0].sum())
 
     changed = shift.applied(np.tile(stored.counts, (50, 1, 1)), np.random.default_rng(4))
-    assert (changed >= 0).all() and (changed.reshape(-1, 3, 9).sum(-1) == np.tile(stored.by_class.sum(-1), (50, 1))).all()
+    assert (changed >= 0).all() and (
+        changed.reshape(-1, 3, 9).sum(-1) == np.tile(stored.by_class.sum(-1), (50, 1))
+    ).all()
     assert np.allclose(changed.sum((0, 1)) / 50, cells @ shift.kernel, atol=4)
 
 

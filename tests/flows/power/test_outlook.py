@@ -125,7 +125,7 @@ def test_differences_and_sizes_that_a_plan_names_have_the_power_that_it_names(me
     one = outlook(metric, studies)
     assert studies.shares(metric, one.not_inferior_from).not_inferior == pytest.approx(POWER, abs=0.02)
     assert studies.shares(metric, one.inferior_from).inferior == pytest.approx(POWER, abs=0.02)
-    assert -0.02 < one.not_inferior_from and one.inferior_from < -0.02
+    assert one.not_inferior_from > -0.02 and one.inferior_from < -0.02
     enough = one.enough_cases or one.enough_groups
     factor = enough.cases / studies.planned.total
     larger = studies.planned.with_cases(factor) if one.enough_cases else studies.planned.with_groups(enough.groups)
@@ -138,7 +138,7 @@ def test_where_groups_differ_no_number_of_cases_suffices_and_more_groups_do():
     both_right = np.nonzero(GAIN == 0)[0][0]
     for group in range(20):
         counts[group, both_right] = 90
-        counts[group, np.nonzero(GAIN == (1 if group % 2 else -1))[0][0]] = 10
+        counts[group, np.nonzero((1 if group % 2 else -1) == GAIN)[0][0]] = 10
     names = tuple(map(str, range(20)))
     one = outlook("accuracy", plan_of(PairedCounts(counts, names, True)))
     assert one.enough_cases is None and 100 < one.enough_groups.groups < 400
@@ -155,8 +155,13 @@ def printed(grid: str, *overrides: str, narrowing: Narrowing | None = None) -> s
 def test_without_a_pair_a_plan_says_what_it_assumes(home, few):
     text = printed("demo")
     assert "200 cases of 63 groups, 54 of them emergencies" in text
-    assert "there is no pair to go by in the warehouse, so it is ASSUMED that exactly one of the two models is right" in text
-    assert re.search(r'accuracy: "not inferior" in 80% of studies only from a true gain of \d\.\d points on; "inferior"', text)
+    assert (
+        "there is no pair to go by in the warehouse, so it is ASSUMED that exactly one of the two models is right"
+        in text
+    )
+    assert re.search(
+        r'accuracy: "not inferior" in 80% of studies only from a true gain of \d\.\d points on; "inferior"', text
+    )
     assert not home.exists(), "a plan writes nothing"
     assert printed("demo") == text, "seeded"
     assert printed("demo", narrowing=Narrowing(bits=[4])) == "", "nothing is compared"
@@ -196,7 +201,8 @@ CSV = "text,label,group\n" + "".join(
 def own_grid(folder, text: str, *lines: str) -> str:
     (folder / "cases.csv").write_text(text)
     grid = folder / "own.toml"
-    recipe = 'name = "r"\nkind = "standard"\nlearning_rate = 1e-4\nbatch_size = 4\nrank = 8\nscale = 2\ndropout = 0\niterations = 10'
+    recipe = 'name = "r"\nkind = "standard"\nlearning_rate = 1e-4\nbatch_size = 4\n'
+    recipe += "rank = 8\nscale = 2\ndropout = 0\niterations = 10"
     data = "\n".join(["[data]", 'source = "cases.csv"', *lines])
     grid.write_text(f'name = "own"\nmodels = ["smollm2-135m"]\nbits = [4, 8]\n{data}\n[[recipe]]\n{recipe}\n')
     return str(grid)
@@ -211,11 +217,15 @@ def test_a_set_without_emergencies_or_with_few_groups_is_told_in_a_sentence(home
     few = Studies(Behaviour.of(None), PlannedSet(np.array([[2, 5, 5]]), ("",), False))
     assert outlook("macro_f1", few).obstacle == "2 cases of the rarest label conclude nothing; it takes at least 10"
     printed_text = printed(own_grid(tmp_path, text, 'group_column = "group"'))
-    assert re.search(r"\d+ cases of \d groups", printed_text) and "conclude nothing; it takes at least 10" in printed_text
+    assert (
+        re.search(r"\d+ cases of \d groups", printed_text) and "conclude nothing; it takes at least 10" in printed_text
+    )
 
 
 def test_own_cases_without_groups_are_planned_case_by_case(home, tmp_path, few):
     text = CSV.replace("HOME", "ED", 60).replace("text,label,group", "text,label,other")
     printed_text = printed(own_grid(tmp_path, text))
     assert "groups" not in printed_text.partition("verdicts accuracy")[0].replace("their groups", "")
-    assert re.search(r"For 80% at a true difference of 0,? it takes about [\d,]+ cases, [\d,]+ of them emergencies", printed_text)
+    assert re.search(
+        r"For 80% at a true difference of 0,? it takes about [\d,]+ cases, [\d,]+ of them emergencies", printed_text
+    )
