@@ -104,7 +104,7 @@ def _not_inferior_from(metric: str, studies: Studies) -> float | None:
 
     def share(difference: float) -> float | None:
         shares = studies.shares(metric, difference, most=SEARCHED)
-        return shares and shares.not_inferior
+        return None if shares is None else shares.not_inferior
 
     return _solve(share, (_BOUND + _POWER) * spread - MARGIN, lambda quantile: quantile * spread)
 
@@ -114,7 +114,7 @@ def _inferior_from(metric: str, studies: Studies) -> float | None:
 
     def share(difference: float) -> float | None:
         shares = studies.shares(metric, difference, most=SEARCHED)
-        return shares and shares.inferior
+        return None if shares is None else shares.inferior
 
     return _solve(share, -(_BOUND + _POWER) * spread - MARGIN, lambda quantile: -quantile * spread)
 
@@ -134,7 +134,7 @@ def _enough_cases(metric: str, studies: Studies) -> Size | None:
     def share(logarithm: float) -> float | None:
         planned = studies.with_cases(round(math.exp(logarithm), 3))
         shares = studies.shares(metric, 0.0, planned, SEARCHED)
-        return shares and shares.not_inferior
+        return None if shares is None else shares.not_inferior
 
     def step(quantile: float) -> float:
         # Where the cases count, 1 / sqrt(cases) is in proportion to the spread.
@@ -155,7 +155,7 @@ def _enough_groups(metric: str, studies: Studies) -> Size | None:
     def share(logarithm: float) -> float | None:
         planned = studies.with_groups(round(math.exp(logarithm)))
         shares = studies.shares(metric, 0.0, planned, SEARCHED)
-        return shares and shares.not_inferior
+        return None if shares is None else shares.not_inferior
 
     def step(quantile: float) -> float:
         return 2 * quantile / (_BOUND + _POWER)
