@@ -158,7 +158,7 @@ def make_batch(cases: Cases, case_numbers: Sequence[int], length: int | None = N
     return Batch(
         cases=tuple(case_numbers),
         rows=tuple(rows),
-        length=length or _padded_length(rows),
+        length=length or padded_length(rows),
         first=np.array([row.first for row in rows], np.int32),
         targets=targets,
         scored=scored,
@@ -216,7 +216,7 @@ def sorted_batches(
     """
     candidates = range(len(cases.encoded)) if case_numbers is None else case_numbers
     order = _by_length(cases, candidates)
-    sizes = [_padded_length(cases.rows_of([number])) * cases.per_case for number in order]
+    sizes = [padded_length(cases.rows_of([number])) * cases.per_case for number in order]
     return filled_groups(order, sizes, token_budget)
 
 
@@ -250,10 +250,11 @@ def padding_share(cases: Cases, batches: Sequence[Sequence[int]]) -> float:
     for case_numbers in batches:
         rows = cases.rows_of(case_numbers)
         real += sum(len(row.inputs) - cases.leading for row in rows)
-        total += (_padded_length(rows) - cases.leading) * len(rows)
+        total += (padded_length(rows) - cases.leading) * len(rows)
     return 1 - real / total if total else 0.0
 
 
-def _padded_length(rows: Sequence[Row]) -> int:
+def padded_length(rows: Sequence[Row]) -> int:
+    """The number of input tokens to which these rows are padded."""
     longest = max(len(row.inputs) for row in rows)
     return -(-longest // LENGTH_STEP) * LENGTH_STEP

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -23,6 +23,8 @@ RANDOM_STEPS = 1 << 16
 AHEAD_BYTES = 128 << 20
 
 Key = tuple[int, ...]
+# Key and number of leading tokens.
+Leading = tuple[Key, int]
 
 
 @dataclass(frozen=True)
@@ -30,24 +32,39 @@ class MaskRequest:
     """The masks of one module in one forward pass: one key per sequence.
 
     `shape` is that of a sequence's input, `drop` the number of RANDOM_STEPS that are dropped.
+    `leading`: the inputs are one joined row (joined.py), in which the sequences follow so many
+    leading tokens with a key of their own.
     """
 
     keys: tuple[Key, ...]
     place: tuple[int, int]
     shape: tuple[int, ...]
     drop: int
+    leading: Leading | None = None
 
     @property
     def size(self) -> int:
         """Bytes of the masks."""
-        return len(self.keys) * math.prod(self.shape)
+        own = len(self.keys) * math.prod(self.shape)
+        return own + (self.leading[1] * self.shape[-1] if self.leading else 0)
 
     def draw(self) -> np.ndarray:
-        """(sequences, *shape) booleans: whether an element stays."""
-        mask = np.empty((len(self.keys), *self.shape), np.bool_)
-        for i, key in enumerate(self.keys):
-            np.greater_equal(_draws((*key, *self.place), self.shape), self.drop, out=mask[i])
-        return mask
+        """(sequences, *shape) booleans: whether an element stays; (tokens, width) of a joined row."""
+        if self.leading is None:
+            mask = np.empty((len(self.keys), *self.shape), np.bool_)
+            self._draw_into(mask, self.keys)
+            return mask
+
+        key, count = self.leading
+        width = self.shape[-1]
+        row = np.empty((self.size // width, width), np.bool_)
+        self._draw_into(row[None, :count], [key])
+        self._draw_into(row[count:].reshape(len(self.keys), *self.shape), self.keys)
+        return row
+
+    def _draw_into(self, mask: np.ndarray, keys: Sequence[Key]) -> None:
+        for i, key in enumerate(keys):
+            np.greater_equal(_draws((*key, *self.place), mask.shape[1:]), self.drop, out=mask[i])
 
 
 def _draws(key: Key, shape: tuple[int, ...]) -> np.ndarray:
@@ -120,7 +137,9 @@ class MasksAhead:
             self.missed += mask is None
             if self._uses[request] <= 0:
                 self._forget(request)
-            self._changed.notify()
+            if self._waiting:
+                # There may be room for another now; a thread that wakes for nothing delays this one.
+                self._changed.notify()
         if mask is None:
             mask = request.draw()
         return mask if isinstance(mask, mx.array) else mx.array(mask)

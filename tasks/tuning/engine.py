@@ -16,7 +16,7 @@ import numpy as np
 from mlx.utils import tree_map
 
 from tasks.tuning.architecture import SharedPast, record_past, run_blocks, run_last_block
-from tasks.tuning.batches import TOKENS_AT_ONCE, Batch, Cases, make_batch, sorted_batches
+from tasks.tuning.batches import TOKENS_AT_ONCE, Batch, Cases, make_batch, padded_length, sorted_batches
 from tasks.tuning.dropout_masks import MaskRequest
 from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.head import RowScores, score_rows
@@ -72,10 +72,9 @@ class EffectiveBatch:
         `inputs`: what the prefix stores of them, if the caller has read it.
         """
         inputs = inputs or PartInputs.read(self.prefix, part)
-        if self.adapted.stack.cpu_kernels or self.prefix.cases.leading == 0:
-            terms = self._separate_terms(part, start, inputs)
-        else:
-            terms = self._joined_terms(part, start, inputs)
+        joined = self.adapted.stack.joins(self.prefix.cases.leading)
+        terms_of = self._joined_terms if joined else self._separate_terms
+        terms = terms_of(part, start, inputs)
         self.adapted.set_dropout(None)
         return objective_sum(terms, part.labels, self.objective, self.tokens, self.count)
 
@@ -184,24 +183,26 @@ def mask_requests(
 ) -> Iterator[MaskRequest]:
     """The dropout masks that these parts of a batch take, in their order."""
     cases = prefix.cases
+    leading = ((*dropout_key, LEADING), cases.leading)
+    joined = adapted.stack.joins(cases.leading)
     for start, part in parts:
-        if cases.leading > 0:
+        keys = _case_keys(dropout_key, part, start, cases)
+        if cases.leading > 0 and not joined:
             for module in adapted.dropouts:
                 if adapted.is_everywhere(module):
-                    yield module.request([(*dropout_key, LEADING)], cases.leading)
+                    yield module.request([leading[0]], cases.leading)
 
-        keys = _case_keys(dropout_key, part, start, cases)
         for module in adapted.dropouts:
             everywhere = adapted.is_everywhere(module)
             positions = part.length - cases.leading if everywhere else part.targets.shape[1]
-            yield module.request(keys, positions)
+            yield module.request(keys, positions, leading if joined and everywhere else None)
 
 
 def parts_of(
     cases: Cases, case_numbers: Sequence[int], micro_batch: int
 ) -> Iterator[tuple[int, Batch]]:
     """The parts of an effective batch, padded to one length, with the place of their first case."""
-    length = make_batch(cases, case_numbers).length
+    length = padded_length(cases.rows_of(case_numbers))
     for start in range(0, len(case_numbers), micro_batch):
         yield start, make_batch(cases, case_numbers[start : start + micro_batch], length)
 

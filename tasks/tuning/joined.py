@@ -4,7 +4,11 @@ Products, norms and LoRA work token by token, so that one operation serves both;
 tells them apart. That halves the operations of a step, whose number decides the time of a small
 step on a GPU. A CPU gains nothing, and computes the two one after the other (engine.py), with the
 same sums.
-Shapes: P leading tokens, B sequences of T own tokens, S = P + B T.
+
+The row has no axis for sequences, and attention keeps the heads that share a key side by side: a view
+of an array takes the host as long to start as an operation does.
+Shapes: P leading tokens, B sequences of T own tokens, S = P + B T; G heads of keys, each with R of
+queries, of width d.
 """
 
 from __future__ import annotations
@@ -16,7 +20,6 @@ import mlx.nn as nn
 import numpy as np
 
 from tasks.tuning.architecture import (
-    SharedPast,
     Stack,
     dropout_states,
     finish_block,
@@ -27,7 +30,7 @@ from tasks.tuning.cpu_kernels import HIDDEN
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the tokens of a joined row are."""
+    """Where the tokens of a joined row (S, ...) are."""
 
     leading: int
     count: int
@@ -42,33 +45,40 @@ class Layout:
         )
 
     def join(self, leading: mx.array, own: mx.array) -> mx.array:
-        """(1, P, ...) and (B, T, ...) to (1, S, ...)."""
-        return mx.concatenate([leading, own.reshape(1, -1, *own.shape[2:])], axis=1)
+        """(1, P, D) and (B, T, D) to (S, D)."""
+        width = own.shape[-1]
+        return mx.concatenate([leading.reshape(-1, width), own.reshape(-1, width)])
 
-    def split(self, joined: mx.array) -> tuple[mx.array, mx.array]:
-        """(1, S, ...) to (1, P, ...) and (B, T, ...)."""
-        leading, own = mx.split(joined, [self.leading], axis=1)
-        return leading, own.reshape(self.count, self.length, *own.shape[2:])
+    def own(self, joined: mx.array) -> mx.array:
+        """(S, D) to (B, T, D)."""
+        return joined[self.leading :].reshape(self.count, self.length, -1)
+
+    def seen(self, joined: mx.array) -> tuple[mx.array, mx.array]:
+        """(G, 1, S, d) to (G, 1, P, d) of the leading tokens and (G, B, P + T, d) of each sequence."""
+        groups, _, _, width = joined.shape
+        leading, own = mx.split(joined, [self.leading], axis=2)
+        shared = mx.broadcast_to(leading, (groups, self.count, self.leading, width))
+        return leading, mx.concatenate([shared, own.reshape(groups, self.count, -1, width)], axis=2)
 
 
 def run_joined(
     stack: Stack, joined: mx.array, layout: Layout, start: int, first_row: mx.array, rows: int
 ) -> mx.array:
-    """Blocks `start` to the last over (1, S, D), the last one for scored rows only: (B, rows, D).
+    """Blocks `start` to the last over (S, D), the last one for scored rows only: (B, rows, D).
 
     `first_row` (B,): the first scored position of each sequence among its own tokens.
     """
     positions = layout.positions
-    masks = {window: _masks(layout, window, joined.dtype) for window in set(stack.windows)}
+    masks = {window: _masks(stack, layout, window) for window in set(stack.windows)}
     for i in range(start, stack.depth - 1):
         run = _checkpointed if stack.checkpointing else _run_block
         joined = run(stack, i, joined, layout, positions, masks[stack.windows[i]])
 
     layer = stack.layers[-1]
     normed = layer.input_layernorm(joined)
-    _, keys, values = _all_keys_and_values(layer.self_attn, normed, layout, positions)
-    _, own = layout.split(joined)
-    _, own_normed = layout.split(normed)
+    _, seen = _keys_and_values(layer.self_attn, normed, layout, positions)
+    keys, values = (by_group.swapaxes(0, 1) for by_group in seen)
+    own, own_normed = layout.own(joined), layout.own(normed)
     return last_rows(stack, own, own_normed, keys, values, first_row, rows)
 
 
@@ -83,15 +93,16 @@ def _run_block(
     layer = stack.layers[i]
     module = layer.self_attn
     normed = layer.input_layernorm(joined)
-    queries = _turned(module, module.q_proj(normed), module.n_heads, positions, "q_norm")
-    queries = queries * module.scale
-    past, keys, values = _all_keys_and_values(module, normed, layout, positions)
+    queries = _turned(module.q_proj(normed), positions, module, "q_norm", module.scale)
+    past, seen = _keys_and_values(module, normed, layout, positions)
 
-    leading_queries, own_queries = (part.transpose(0, 2, 1, 3) for part in layout.split(queries))
-    past_keys, past_values = past.arrays()
-    leading = _attention(leading_queries, past_keys, past_values, masks[0])
-    own = _attention(own_queries, keys, values, masks[1])
-    return finish_block(stack, layer, joined, module.o_proj(layout.join(leading, own)))
+    by_head = queries.reshape(len(queries), module.n_kv_heads, -1, queries.shape[-1])
+    leading_queries, own_queries = mx.split(by_head.transpose(1, 0, 2, 3), [layout.leading], axis=1)
+    leading = _attention(leading_queries, *past, masks[0])
+    own = _attention(own_queries, *seen, masks[1])
+    attended = mx.concatenate([leading, own], axis=1).transpose(1, 0, 2, 3)
+    output = module.o_proj(attended.reshape(len(joined), -1))
+    return finish_block(stack, layer, joined, output)
 
 
 def _checkpointed(
@@ -116,8 +127,8 @@ def _checkpointed(
     return output
 
 
-def _masks(layout: Layout, window: int | None, dtype: mx.Dtype) -> tuple[mx.array, mx.array]:
-    """Additive masks of the leading tokens (P, P) and of the own ones (T, P + T).
+def _masks(stack: Stack, layout: Layout, window: int | None) -> tuple[mx.array, mx.array]:
+    """Additive masks of the leading tokens (P R, P) and of the own ones (T R, P + T).
 
     Added, since the derivative of a selection takes two operations more in each block.
     """
@@ -125,45 +136,46 @@ def _masks(layout: Layout, window: int | None, dtype: mx.Dtype) -> tuple[mx.arra
     query = np.arange(total)[:, None]
     key = np.arange(total)
     seen = (key <= query) & (key > query - (window or total))
-    mask = mx.array(np.where(seen, 0, HIDDEN).astype(np.float32)).astype(dtype)
-    return mask[:leading, :leading], mask[leading:]
+    additive = np.where(seen, 0, HIDDEN).astype(np.float32)
+
+    module = stack.layers[-1].self_attn
+    by_head = np.repeat(additive, module.n_heads // module.n_kv_heads, axis=0)
+    first = len(by_head) * leading // total
+    parts = (by_head[:first, :leading], by_head[first:])
+    own, rest = (mx.array(part).astype(stack.dtype) for part in parts)
+    return own, rest
 
 
 def _attention(queries: mx.array, keys: mx.array, values: mx.array, mask: mx.array) -> mx.array:
-    """Grouped-query attention of scaled queries (B, H, R, d) over (B, H_kv, T, d): (B, R, H d).
+    """Attention of scaled queries (G, tokens, R, d) over (G, sequences, keys, d): as the queries.
 
     The fused function of MLX would take itself apart to be differentiated, with more operations.
     """
-    batch, heads, rows, width = queries.shape
-    groups = keys.shape[1]
-    grouped = queries.reshape(batch, groups, -1, width)
-    scores = (grouped @ keys.swapaxes(-1, -2)).reshape(batch, heads, rows, -1) + mask
-    weights = mx.softmax(scores, axis=-1, precise=True).reshape(batch, groups, -1, keys.shape[2])
-    output = (weights @ values).reshape(batch, heads, rows, width)
-    return output.transpose(0, 2, 1, 3).reshape(batch, rows, -1)
+    groups, sequences, _, width = keys.shape
+    by_sequence = queries.reshape(groups, sequences, -1, width)
+    weights = mx.softmax(by_sequence @ keys.swapaxes(-1, -2) + mask, axis=-1, precise=True)
+    return (weights @ values).reshape(queries.shape)
 
 
-def _all_keys_and_values(
+def _keys_and_values(
     module: nn.Module, normed: mx.array, layout: Layout, positions: mx.array
-) -> tuple[SharedPast, mx.array, mx.array]:
-    """Keys and values of the leading tokens, and those that each sequence sees: (B, heads, P + T,
-    d).
+) -> tuple[list[mx.array], list[mx.array]]:
+    """Keys and values of the leading tokens (G, 1, P, d), and those that each sequence sees (G, B,
+    P + T, d).
     """
-    keys = _turned(module, module.k_proj(normed), module.n_kv_heads, positions, "k_norm")
-    values = module.v_proj(normed).reshape(*normed.shape[:2], module.n_kv_heads, -1)
-    leading_keys, own_keys = (part.transpose(0, 2, 1, 3) for part in layout.split(keys))
-    leading_values, own_values = (part.transpose(0, 2, 1, 3) for part in layout.split(values))
-    past = SharedPast(leading_keys, leading_values)
-    return past, *past.update_and_fetch(own_keys, own_values)
+    keys = _turned(module.k_proj(normed), positions, module, "k_norm")
+    values = module.v_proj(normed).reshape(keys.shape)
+    pairs = [layout.seen(by_token.transpose(1, 2, 0, 3)) for by_token in (keys, values)]
+    return [leading for leading, _ in pairs], [every for _, every in pairs]
 
 
 def _turned(
-    module: nn.Module, projected: mx.array, heads: int, positions: mx.array, norm: str
+    projected: mx.array, positions: mx.array, module: nn.Module, norm: str, scale: float = 1
 ) -> mx.array:
-    """Projected tokens (1, S, heads d), turned by their positions: (1, S, heads, d)."""
-    tokens = projected.shape[1]
-    by_token = projected.reshape(tokens, heads, 1, -1)
+    """Projected tokens (S, heads d), scaled and turned by their positions: (S, heads, 1, d)."""
+    heads = module.n_kv_heads if norm == "k_norm" else module.n_heads
+    by_token = projected.reshape(len(positions), heads, 1, -1)
     if norm in module:
         by_token = module[norm](by_token)
-    turned: mx.array = module.rope(by_token, offset=positions)
-    return turned.reshape(1, tokens, heads, -1)
+    turned: mx.array = module.rope(by_token if scale == 1 else by_token * scale, offset=positions)
+    return turned

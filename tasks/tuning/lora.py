@@ -20,14 +20,17 @@ from tasks.runtime.device import keep_freed_memory
 from tasks.runtime.errors import BadInput
 from tasks.spec import Recipe, Training
 from tasks.tuning.architecture import Stack, take_apart
-from tasks.tuning.dropout_masks import DRAW_NOW, RANDOM_STEPS, Key, MaskRequest, MaskSource
+from tasks.tuning.dropout_masks import (
+    DRAW_NOW,
+    RANDOM_STEPS,
+    Key,
+    Leading,
+    MaskRequest,
+    MaskSource,
+)
 
 # Modules that the pruned last block computes at every position; the others only where a row is scored.
 AT_EVERY_POSITION = ("self_attn.k_proj", "self_attn.v_proj")
-
-
-# Key and number of leading tokens.
-Leading = tuple[Key, int]
 
 
 class KeyedDropout(nn.Module):
@@ -82,26 +85,25 @@ class KeyedDropout(nn.Module):
         """Whether the module is computed for every position, in the last block too."""
         return self._target in AT_EVERY_POSITION
 
-    def request(self, keys: Sequence[Key], positions: int) -> MaskRequest:
+    def request(
+        self, keys: Sequence[Key], positions: int, leading: Leading | None = None
+    ) -> MaskRequest:
         """The masks of a forward pass over sequences of `positions` positions."""
         drop = round(self._probability * RANDOM_STEPS)
-        return MaskRequest(tuple(keys), self._place, (positions, self._width), drop)
+        return MaskRequest(tuple(keys), self._place, (positions, self._width), drop, leading)
 
     def __call__(self, x: mx.array) -> mx.array:
         if self._probability == 0 or self._keys is None:
             return x
 
         drop = round(self._probability * RANDOM_STEPS)
-        return x * self._mask(x.shape[1], self._keys) * (RANDOM_STEPS / (RANDOM_STEPS - drop))
+        mask = self._source.take(self._request_for(x, self._keys))
+        return x * mask * (RANDOM_STEPS / (RANDOM_STEPS - drop))
 
-    def _mask(self, positions: int, keys: list[Key]) -> mx.array:
+    def _request_for(self, x: mx.array, keys: list[Key]) -> MaskRequest:
         if self._leading is None:
-            return self._source.take(self.request(keys, positions))
-
-        key, count = self._leading
-        leading = self._source.take(self.request([key], count))
-        own = self._source.take(self.request(keys, (positions - count) // len(keys)))
-        return mx.concatenate([leading, own.reshape(1, -1, self._width)], axis=1)
+            return self.request(keys, x.shape[1])
+        return self.request(keys, (len(x) - self._leading[1]) // len(keys), self._leading)
 
 
 @dataclass(frozen=True)

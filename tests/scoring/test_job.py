@@ -1,5 +1,6 @@
 """Training and scoring as their child processes run them, on tiny models: stock agrees, dropout is alive."""
 
+import itertools
 import json
 import shutil
 from datetime import datetime
@@ -23,11 +24,11 @@ from tasks.land import land
 from tasks.landing import land_failure
 from tasks.models.convert import base_folder, run_quantize
 from tasks.models.sources.available import fetch_base
-from tasks.runtime.backend import CPU_PACKED, backend
+from tasks.runtime.backend import CPU, CPU_PACKED, backend
 from tasks.runtime.errors import BadInput, Diverged, TriageError
 from tasks.runtime.events import DeviceReport, Event, StepWarning
 from tasks.runtime.store import seal, verify
-from tasks.scoring import fidelity_job, job, mc_dropout
+from tasks.scoring import fidelity_job, generate, job, mc_dropout
 from tasks.scoring.generate import greedy_answers
 from tasks.scoring.sample import sample_numbers
 from tasks.spec import LABELS, EvaluationSet, experiments
@@ -37,7 +38,11 @@ from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.lora import add_lora, load_variant, load_weights
 from tasks.tuning.sets import load_set, load_template
 from tasks.tuning.training_rows import dataset_digest, settings_digest
+from tests.tolerances import near
 from warehouse.query import query
+
+# Of packed bfloat16 on the CPU from stock in float32. Measured: 4e-3 (probabilities), 2e-4 and 2e-3 of a loss.
+PROBABILITIES, LOSSES, LOSS_OF_A_CASE, LOGITS = 1e-2, 1e-3, 5e-3, 0.05
 
 
 def quiet(event):
@@ -121,7 +126,7 @@ def test_the_adapter_loads_in_stock_mlx_lm_and_gives_the_same_label_probabilitie
         p = np.exp(logits - logits.max())
         expected = p / p.sum()
         ours = [scored["p"][label] for label in LABELS]
-        assert ours == pytest.approx(expected, abs=1e-4)
+        assert ours == pytest.approx(expected.tolist(), abs=near(1e-4, PROBABILITIES))
 
 
 def stock_losses(args, name, as_chat=None):
@@ -155,11 +160,14 @@ def is_chat(args):
 
 @pytest.mark.parametrize("model", ["tiny-llama", "tiny-gemma3"])
 def test_the_validation_loss_of_a_training_is_stocks_over_the_conversation_as_its_template_writes_it(study, model):
-    """A template that training alone got wrong would show here: rendered otherwise, the same cases lose otherwise."""
+    """A template that training alone got wrong would show here: rendered otherwise, the same cases lose otherwise.
+
+    The standard recipe: a safety recipe's value holds class weights and costs, which stock's loss does not.
+    """
     _, args, _ = study[model, "baseline"]
     curve = json.loads((Path(args["folder"]) / "training.json").read_text())["curve"]
     best = min(point["loss"] for point in curve if point["split"] == "valid")
-    assert best == pytest.approx(np.concatenate(stock_losses(args, "valid")).mean(), rel=1e-4)
+    assert best == pytest.approx(np.concatenate(stock_losses(args, "valid")).mean(), rel=near(1e-4, LOSSES))
     if is_chat(args):
         assert abs(np.concatenate(stock_losses(args, "valid", as_chat=False)).mean() - best) > 0.01
 
@@ -170,9 +178,11 @@ def test_the_test_loss_its_perplexity_and_the_loss_of_each_case_are_stocks(study
     rows = rows_of(spec, args, scores)
     stock = stock_losses(args, "test")
     loss = np.concatenate(stock).mean()
-    assert rows["evaluation"][0]["loss"] == pytest.approx(loss, rel=1e-4)
-    assert rows["evaluation"][0]["perplexity"] == pytest.approx(np.exp(loss), rel=1e-3)
-    assert [r["nll"] for r in rows["prediction"]] == pytest.approx([own.mean() for own in stock], rel=1e-4)
+    assert rows["evaluation"][0]["loss"] == pytest.approx(loss, rel=near(1e-4, LOSSES))
+    assert rows["evaluation"][0]["perplexity"] == pytest.approx(np.exp(loss), rel=near(1e-3, 10 * LOSSES))
+    assert [r["nll"] for r in rows["prediction"]] == pytest.approx(
+        [own.mean() for own in stock], rel=near(1e-4, LOSS_OF_A_CASE)
+    )
 
 
 @pytest.mark.parametrize("model", ["tiny-llama", "tiny-gemma3"])
@@ -301,7 +311,7 @@ def test_a_larger_dropout_sample_repeats_the_figures_of_a_smaller_one(study, tmp
 
 
 @pytest.mark.parametrize("model", ["tiny-llama", "tiny-gemma3"])
-def test_greedy_answers_equal_stock_generation_and_their_text_is_not_stored(study, model):
+def test_greedy_answers_equal_stock_generation_and_their_text_is_not_stored(study, model, monkeypatch):
     spec, args, scores = study[model, "balanced_safe"]
     stock = load(args["variant"], adapter_path=args["folder"])[0]
     stock.set_dtype(mx.float32)
@@ -310,13 +320,20 @@ def test_greedy_answers_equal_stock_generation_and_their_text_is_not_stored(stud
     load_weights(adapted, Path(args["folder"]) / "adapters.safetensors")
     template = load_template(Path(args["variant"]), DEFAULT)
     loaded = load_set(Path(args["data"]), "test", template, spec.training.max_tokens)
+    generated, original = [], generate._generate
+    monkeypatch.setattr(generate, "_generate", lambda *args: generated.append(original(*args)) or generated[-1])
     ours = greedy_answers(adapted, loaded.cases, [0, 5, 9], template, quiet, max_tokens=4)
-    for answer, case in zip(ours, (0, 5, 9), strict=True):
-        steps = generate_step(mx.array(loaded.cases.encoded[case].prompt), stock, max_tokens=4)
-        tokens = [token for token, _ in steps]
-        ends = {template.tokenizer.eos_token_id, template.completions[0][template.label_lengths[0]]}
-        kept = tokens[: next((i for i, t in enumerate(tokens) if t in ends), 4)]
-        assert answer == template.tokenizer.decode(kept, skip_special_tokens=True)
+    ends = {template.tokenizer.eos_token_id, template.completions[0][template.label_lengths[0]]}
+    for answer, tokens, case in zip(ours, generated, (0, 5, 9), strict=True):
+        assert answer == template.tokenizer.decode(tokens, skip_special_tokens=True)
+        prompt = list(loaded.cases.encoded[case].prompt)
+        logits = np.array(stock(mx.array([prompt + tokens]))[0, len(prompt) - 1 :])
+        followed_by = [[token] for token in tokens] + [list(ends)]
+        below = [row.max() - row[some].max() for row, some in zip(logits, followed_by, strict=True)]
+        assert max(below[:4]) <= near(1e-4, LOGITS), "each token is stock's most probable one, or as good as"
+        if backend().compute_dtype == "float32":
+            steps = generate_step(mx.array(prompt), stock, max_tokens=4)
+            assert tokens == list(itertools.takewhile(lambda token: token not in ends, (token for token, _ in steps)))
     kept_lines = lines(scores / "answers.jsonl")
     assert len(kept_lines) == 3 and all(set(line) == {"case_id", "exact", "label"} for line in kept_lines)
 
@@ -359,6 +376,7 @@ def test_where_trainings_compute_on_packed_weights_fidelity_stores_no_prefix_for
                "training": spec.training.model_dump(mode="json"), "variants": {"4": args["variant"]}}  # fmt: skip
         return fidelity_job.run(job, quiet)["figures"]["4"]["vocabulary"]
 
+    monkeypatch.setattr(fidelity_job, "backend", lambda: CPU)
     stored = figures(tmp_path / "shared")
     monkeypatch.setattr(fidelity_job, "backend", lambda: CPU_PACKED)
     computed = figures(tmp_path / "alone")

@@ -1,7 +1,6 @@
 """What a training step costs the host: evaluations, graph nodes, and dropout masks that a thread draws ahead."""
 
 import io
-import re
 import threading
 from collections import Counter
 
@@ -9,20 +8,20 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
-from mlx_lm.models import llama
-from mlx_lm.utils import quantize_model
 
 from tasks.runtime.errors import Diverged
 from tasks.runtime.events import TrainingReport
-from tasks.spec import Training
 from tasks.tuning import engine, trainer
-from tasks.tuning.architecture import take_apart
 from tasks.tuning.dropout_masks import DRAW_NOW, MaskRequest, MasksAhead
 from tasks.tuning.engine import mask_requests, parts_of, update_gradients
-from tasks.tuning.frozen_prefix import Prefix
-from tasks.tuning.lora import add_lora
 from tasks.tuning.losses import make_objective
 from tests.tuning import tiny
+from tests.tuning.graph import (
+    adapted_blocks,
+    compiled_updates,
+    node_names,
+    norms_and_rotations_are_one_operation,
+)
 from tests.tuning.test_trainer import run
 
 BOTH = pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
@@ -164,35 +163,25 @@ VIEWS = {
 STOCK_AT_16_BLOCKS = 1781
 
 
-def operations(arrays):
-    graph = io.StringIO()
-    mx.export_to_dot(graph, *arrays)
-    names = Counter(re.findall(r'label ="([A-Za-z ]+)", shape=rectangle', graph.getvalue()))
-    return sum(count for name, count in names.items() if name not in VIEWS)
-
-
 def test_a_step_through_16_packed_blocks_has_no_more_operations_than_stock_mlx_lms(monkeypatch):
     """30 blocks in bfloat16, heads in groups; norms and rotations count as the one kernel that they are on a GPU."""
-    made, some = thirty_blocks(16), tiny.cases(4)
-    rows, width = sum(len(row.inputs) - some.leading for row in some.rows), made.stack.hidden_size
-    starts = np.cumsum([0, *(len(row.inputs) - some.leading for row in some.rows)])
-    leading, own = (np.zeros((count, width), np.uint16) for count in (some.leading, rows))
-    prefix = Prefix(made.stack, some, made.boundary, leading, own, starts)
-    monkeypatch.setattr(mx.fast, "rms_norm", lambda x, *args: -x)
-    monkeypatch.setattr(mx.fast, "rope", lambda x, *args, **named: -x)
-    loss, parts, gradients = update_gradients(
-        made, prefix, range(4), make_objective(tiny.recipe(), some.labels), 4, None
-    )
-    count = operations([loss, parts, *(gradient for _, gradient in tree_flatten(gradients))])
+    made, prefix = adapted_blocks(16, tiny.cases(4), tiny.recipe())
+    norms_and_rotations_are_one_operation(monkeypatch)
+    objective = make_objective(tiny.recipe(), prefix.cases.labels)
+    loss, parts, gradients = update_gradients(made, prefix, range(4), objective, 4, None)
+    nodes = node_names([loss, parts, *(gradient for _, gradient in tree_flatten(gradients))])
+    count = sum(number for name, number in nodes.items() if name not in VIEWS)
     assert 1000 < count <= STOCK_AT_16_BLOCKS
 
 
-def thirty_blocks(trained):
-    """SmolLM2-135M with smaller blocks, packed, in bfloat16."""
-    args = {"hidden_size": 192, "num_hidden_layers": 30, "intermediate_size": 64, "num_attention_heads": 3,
-            "num_key_value_heads": 1, "head_dim": 64, "rms_norm_eps": 1e-5, "vocab_size": tiny.VOCABULARY}  # fmt: skip
-    model = llama.Model(llama.ModelArgs(model_type="llama", tie_word_embeddings=True, **args))
-    model.set_dtype(mx.bfloat16)
-    model, _ = quantize_model(model, {}, 64, 4)
-    mx.eval(model.parameters())
-    return add_lora(take_apart(model), tiny.recipe(), Training(num_layers=trained), seed=1)
+@pytest.mark.parametrize(("dropout", "limit"), [(0.0, 2700), (0.1, 2770)])
+def test_a_compiled_step_through_16_blocks_has_few_graph_nodes_for_the_host_to_replay(dropout, limit, monkeypatch):
+    """Views, optimizer and clipping included. `python -m tests.tuning.programs.host_time` gives the time it takes."""
+    recipe = tiny.recipe(dropout=dropout)
+    made, prefix = adapted_blocks(16, tiny.cases(4), recipe)
+    updates, graphs = compiled_updates(made, prefix, recipe), []
+    norms_and_rotations_are_one_operation(monkeypatch)
+    monkeypatch.setattr(mx, "async_eval", graphs.append)
+    updates.start(range(4), 1e-3, (1, 0) if dropout else None)
+    nodes = node_names([array for _, array in tree_flatten(graphs)])
+    assert nodes["Matmul"] > 300 and sum(nodes.values()) <= limit

@@ -1,0 +1,73 @@
+"""The graph of a step of SmolLM2-135M's 30 blocks with random weights: 4 bits, bfloat16, the prefix stored as zeros."""
+
+import io
+import re
+from collections import Counter
+
+import mlx.core as mx
+import numpy as np
+from mlx_lm.models import llama
+from mlx_lm.utils import quantize_model
+
+from tasks.spec import Training
+from tasks.tuning.architecture import take_apart
+from tasks.tuning.compiled import CompiledUpdates
+from tasks.tuning.frozen_prefix import Prefix
+from tasks.tuning.lora import add_lora
+from tasks.tuning.losses import make_objective
+from tasks.tuning.trainer import make_optimizer
+from tests.tuning import tiny
+from tests.tuning.test_trainer import experiment
+
+SMOLLM2 = {
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "vocab_size": 49152,
+}
+SMALLER = {"hidden_size": 192, "intermediate_size": 64, "num_attention_heads": 3, "num_key_value_heads": 1,
+           "vocab_size": tiny.VOCABULARY}  # fmt: skip
+
+
+def node_names(arrays):
+    """How often each operation is in the graph of some arrays."""
+    graph = io.StringIO()
+    mx.export_to_dot(graph, *arrays)
+    return Counter(re.findall(r'label ="([A-Za-z ]+)[^"]*", shape=rectangle', graph.getvalue()))
+
+
+def adapted_blocks(trained, some, recipe, shape=SMALLER):
+    """(the model with LoRA on its last blocks, its stored prefix)."""
+    args = {
+        "model_type": "llama",
+        "tie_word_embeddings": True,
+        "num_hidden_layers": 30,
+        "head_dim": 64,
+        "rms_norm_eps": 1e-5,
+    }
+    model = llama.Model(llama.ModelArgs(**args, **shape))
+    model.set_dtype(mx.bfloat16)
+    model, _ = quantize_model(model, {}, 64, 4)
+    mx.eval(model.parameters())
+    made = add_lora(take_apart(model), recipe, Training(num_layers=trained), seed=1)
+
+    starts = np.cumsum([0, *(len(row.inputs) - some.leading for row in some.rows)])
+    sizes = (some.leading, int(starts[-1]))
+    leading, own = (np.zeros((size, made.stack.hidden_size), np.uint16) for size in sizes)
+    return made, Prefix(made.stack, some, made.boundary, leading, own, starts)
+
+
+def compiled_updates(made, prefix, recipe):
+    """Compiled updates of four cases, with clipping."""
+    model = made.stack.model
+    optimizer = make_optimizer(experiment(recipe))
+    optimizer.init(model.trainable_parameters())
+    mx.eval(model.parameters(), optimizer.state)
+    return CompiledUpdates(made, prefix, make_objective(recipe, prefix.cases.labels), optimizer, 4, 1.0)
+
+
+def norms_and_rotations_are_one_operation(patch):
+    """As on a GPU, where each is one kernel forwards and one backwards, that nothing is fused with."""
+    patch.setattr(mx.fast, "rms_norm", lambda x, *args: mx.cumsum(x, axis=-1))
+    patch.setattr(mx.fast, "rope", lambda x, *args, **named: mx.cumsum(x, axis=-1))

@@ -1,0 +1,93 @@
+"""Host time to start a compiled step, without a GPU: `uv run python -m tests.tuning.programs.host_time`.
+
+16 of SmolLM2-135M's 30 blocks, 4 cases of 256 tokens, dropout 0.1. A norm or a rotation stands for the one operation that it
+is on a GPU. Nothing is evaluated: what is timed is this thread's processor time to prepare the arguments, and to have
+`mx.compile` replay its graph. Beside it a graph of as many views alone: the least that so many nodes cost on this machine now.
+"""
+
+import statistics
+import time
+
+import mlx.core as mx
+import pytest
+from mlx.utils import tree_flatten
+
+from tasks.bench.setting import bench_cases
+from tasks.tuning.dropout_masks import drawn_ahead
+from tasks.tuning.engine import mask_requests, parts_of
+from tests.tuning import tiny
+from tests.tuning.graph import (
+    SMOLLM2,
+    adapted_blocks,
+    compiled_updates,
+    node_names,
+    norms_and_rotations_are_one_operation,
+)
+
+STEPS = 40
+
+
+def milliseconds(work):
+    """This thread's processor time, and the result."""
+    started = time.thread_time()
+    result = work()
+    return 1e3 * (time.thread_time() - started), result
+
+
+def described(name, times):
+    return f"{name}: {statistics.median(times):.2f} ms (median of {len(times)}), {min(times):.2f} ms (least)"
+
+
+def steps_of(dropout):
+    """(times, nodes) of steps whose masks are drawn."""
+    recipe, cases = tiny.recipe(dropout=dropout, rank=8), bench_cases(SMOLLM2["vocab_size"], 4, 256)
+    made, prefix = adapted_blocks(16, cases, recipe, SMOLLM2)
+    updates = compiled_updates(made, prefix, recipe)
+    first = updates._optimizer.state, [module[name] for module, name in updates._places]
+    times, graphs = [], []
+    replay = updates._graph
+    # Kept, so that no step pays for freeing the graph of another: evaluation does that.
+    updates._graph = lambda *arguments: graphs.append(replay(*arguments)) or graphs[-1]
+
+    with drawn_ahead(copied=True) as masks:
+        made.take_masks_from(masks)
+        for number in range(STEPS + 1):
+            key = (1, number) if dropout else None
+            if key:
+                masks.expect(mask_requests(made, prefix, parts_of(cases, range(4), 4), key))
+                while masks._waiting:
+                    time.sleep(0.01)
+            # Nothing is evaluated, so that each step starts from the arrays before the first.
+            updates._optimizer.state = first[0]
+            updates._set_parameters(first[1])
+            times.append(milliseconds(lambda key=key: updates.start(range(4), 1e-3, key))[0])
+    return times[1:], sum(node_names([array for _, array in tree_flatten(graphs[-1])]).values())
+
+
+def views_alone(count):
+    """Times to replay a compiled graph of so many views."""
+
+    def views(x):
+        for _ in range(count // 2):
+            x = x.reshape(3, 2, 4).transpose(1, 0, 2)
+        return x
+
+    replay, x = mx.compile(views), mx.zeros((2, 3, 4))
+    mx.eval(x)
+    replay(x)
+    graphs = [milliseconds(lambda: replay(x)) for _ in range(STEPS)]
+    return [spent for spent, _ in graphs]
+
+
+def main():
+    with pytest.MonkeyPatch.context() as patch:
+        norms_and_rotations_are_one_operation(patch)
+        patch.setattr(mx, "async_eval", lambda *arrays: None)
+        for dropout in (0.0, 0.1):
+            times, nodes = steps_of(dropout)
+            print(described(f"dropout {dropout}, {nodes} nodes", times))
+        print(described(f"{nodes} views alone", views_alone(nodes)))
+
+
+if __name__ == "__main__":
+    main()

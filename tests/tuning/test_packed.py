@@ -1,0 +1,47 @@
+"""The numbers of a Mac's path, packed bfloat16, on a CPU: a few tests in the gate, all of engine and scoring every night."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.place import ROOT
+
+WITH_THE_SUBSET = ("tests/tuning/test_backend_numbers.py",)
+
+
+def on_packed_weights(*arguments, **environment):
+    """A command of Python whose backend is `cpu-packed`."""
+    # pytest-xdist's variables would make the tests there believe that they are in one of its processes.
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    command = [sys.executable, "-m", *arguments]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=inherited | {"TRIAGE_BACKEND": "cpu-packed"} | environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+    return done.stdout
+
+
+def test_the_engine_gives_stocks_numbers_on_packed_bfloat16_weights():
+    out = on_packed_weights("pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *WITH_THE_SUBSET)
+    assert "12 passed" in out
+
+
+@pytest.mark.nightly  # minutes on a quiet machine: MLX's quantised kernels are slow on a CPU
+@pytest.mark.timeout(4 * 3600)
+@pytest.mark.parametrize("folder", ["tests/tuning", "tests/scoring"])
+def test_all_tests_of_engine_and_scoring_pass_on_packed_bfloat16_weights(folder):
+    assert " passed" in on_packed_weights("pytest", "-q", "-n", "0", "-p", "no:cacheprovider", folder)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(3600)
+def test_the_smoke_sweep_ends_well_on_packed_bfloat16_weights(tmp_path):
+    place = {"TRIAGE_HOME": str(tmp_path), "TRIAGE_WAREHOUSE": str(tmp_path / "triage.duckdb")}
+    out = on_packed_weights("flows.cli", "sweep", "smoke", **place)
+    assert "8 experiments are in the warehouse" in out
