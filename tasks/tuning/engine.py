@@ -16,7 +16,14 @@ import numpy as np
 from mlx.utils import tree_map
 
 from tasks.tuning.architecture import SharedPast, record_past, run_blocks, run_last_block
-from tasks.tuning.batches import TOKENS_AT_ONCE, Batch, Cases, make_batch, padded_length, sorted_batches
+from tasks.tuning.batches import (
+    TOKENS_AT_ONCE,
+    Batch,
+    Cases,
+    make_batch,
+    padded_length,
+    sorted_batches,
+)
 from tasks.tuning.dropout_masks import MaskRequest
 from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.head import RowScores, score_rows
