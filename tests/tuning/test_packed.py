@@ -28,7 +28,8 @@ def on_packed_weights(*arguments, **environment):
 
 
 def test_the_engine_gives_stocks_numbers_on_packed_bfloat16_weights():
-    out = on_packed_weights("pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *WITH_THE_SUBSET)
+    # pyproject.toml is quiet already; twice, pytest would leave the number of tests away.
+    out = on_packed_weights("pytest", "-n", "0", "-p", "no:cacheprovider", *WITH_THE_SUBSET)
     assert "12 passed" in out
 
 
@@ -36,7 +37,7 @@ def test_the_engine_gives_stocks_numbers_on_packed_bfloat16_weights():
 @pytest.mark.timeout(4 * 3600)
 @pytest.mark.parametrize("folder", ["tests/tuning", "tests/scoring"])
 def test_all_tests_of_engine_and_scoring_pass_on_packed_bfloat16_weights(folder):
-    assert " passed" in on_packed_weights("pytest", "-q", "-n", "0", "-p", "no:cacheprovider", folder)
+    assert " passed" in on_packed_weights("pytest", "-n", "0", "-p", "no:cacheprovider", folder)
 
 
 @pytest.mark.nightly
