@@ -27,6 +27,8 @@ from tasks.tuning.architecture import (
 )
 from tasks.tuning.cpu_kernels import HIDDEN
 
+KeysAndValues = tuple[mx.array, mx.array]
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -159,14 +161,15 @@ def _attention(queries: mx.array, keys: mx.array, values: mx.array, mask: mx.arr
 
 def _keys_and_values(
     module: nn.Module, normed: mx.array, layout: Layout, positions: mx.array
-) -> tuple[list[mx.array], list[mx.array]]:
+) -> tuple[KeysAndValues, KeysAndValues]:
     """Keys and values of the leading tokens (G, 1, P, d), and those that each sequence sees (G, B,
     P + T, d).
     """
     keys = _turned(module.k_proj(normed), positions, module, "k_norm")
     values = module.v_proj(normed).reshape(keys.shape)
-    pairs = [layout.seen(by_token.transpose(1, 2, 0, 3)) for by_token in (keys, values)]
-    return [leading for leading, _ in pairs], [every for _, every in pairs]
+    leading_keys, every_key = layout.seen(keys.transpose(1, 2, 0, 3))
+    leading_values, every_value = layout.seen(values.transpose(1, 2, 0, 3))
+    return (leading_keys, leading_values), (every_key, every_value)
 
 
 def _turned(
