@@ -666,7 +666,7 @@ class Search(Strict):
     """
 
     rungs: tuple[Fraction, ...] = Field(
-        default=(0.15, 0.4),
+        default=(0.125, 0.375),
         min_length=1,
         description="shares of a trial's updates after which it pauses, and only the best go on",
     )
@@ -707,7 +707,7 @@ class Search(Strict):
     @model_validator(mode="after")
     def _rungs_rise(self) -> Search:
         if list(self.rungs) != sorted(set(self.rungs)):
-            raise ValueError("rungs must rise, e.g. [0.15, 0.4]")
+            raise ValueError("rungs must rise, e.g. [0.125, 0.375]")
         return self
 
 

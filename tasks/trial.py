@@ -8,6 +8,7 @@ from tasks.caching import is_transient
 from tasks.identity import experiment_folder
 from tasks.landing import land_rows
 from tasks.progress import publisher
+from tasks.runtime.store import home
 from tasks.search.objective import Objective
 from tasks.search.rows import SearchedCell, trial_rows
 from tasks.search.train_trial import train_trial
@@ -27,7 +28,7 @@ def train_to_rung(
     """The trial at `update`. The training is that of `triage sweep`, which goes on from there."""
     folder = experiment_folder(spec, variant, data)
     emit = publisher(f"trial {number}")
-    return train_trial(spec, folder, update, objective, variant, data, emit)
+    return train_trial(spec, folder, update, objective, variant, data, home(), emit)
 
 
 @task(

@@ -1,8 +1,8 @@
 """`triage bench search`: a finished search against the same trials, each trained to its end in one go.
 
-The trainings of the comparison have a folder of their own and share the prefixes of the search. A
-benchmark that was stopped goes on; the seconds of a training that it stopped are not known, so that
-training is repeated.
+The trainings of the comparison have a folder of their own, with frozen prefixes of their own, so that
+both sides pay for them. A benchmark that was stopped goes on; the seconds of a training that it
+stopped are not known, so that training is repeated.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _end_of(setup: SearchSetup, trial: Trial, variant: Path, data: Path) -> Reac
     spec = setup.space.experiment(trial.values)
     iterations = setup.halving.rungs[-1]
     reached = train_trial(
-        spec, folder, iterations, setup.objective, variant, data, lambda event: None
+        spec, folder, iterations, setup.objective, variant, data, folder.parent, lambda event: None
     )
     write_atomic(record, json.dumps(asdict(reached)))
     return reached

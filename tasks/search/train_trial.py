@@ -7,7 +7,6 @@ from pathlib import Path
 
 from tasks.runtime.child import run_child
 from tasks.runtime.events import Emit
-from tasks.runtime.store import home
 from tasks.scoring.arguments import ValidScoringJob
 from tasks.search.objective import Objective
 from tasks.search.training_progress import TrainingProgress
@@ -23,19 +22,23 @@ def train_trial(
     objective: Objective,
     variant: Path,
     data: Path,
+    home: Path,
     emit: Emit,
 ) -> Reached:
-    """Train in `folder` until the checkpoint at `update`, unless it is there, and judge it."""
+    """Train in `folder` until the checkpoint at `update`, unless it is there, and judge it.
+
+    `home`: where the frozen prefixes are.
+    """
     started = time.perf_counter()
     progress = TrainingProgress.read(folder)
     if not progress.ended and progress.update < update:
-        train_experiment(spec, folder, variant, data, home(), emit, pause_at=update)
+        train_experiment(spec, folder, variant, data, home, emit, pause_at=update)
         progress = TrainingProgress.read(folder)
 
     validation = progress.best_validation(update)
     value = validation
     if objective.over_triage is not None:
-        value = _ed_recall(spec, progress, objective.over_triage, variant, data, emit)
+        value = _ed_recall(spec, progress, objective.over_triage, variant, data, home, emit)
     seconds = time.perf_counter() - started
     return Reached(update, value, validation, seconds, progress.train_seconds)
 
@@ -46,6 +49,7 @@ def _ed_recall(
     over_triage: float,
     variant: Path,
     data: Path,
+    home: Path,
     emit: Emit,
 ) -> float:
     """The ED recall on `valid` of the best adapter so far."""
@@ -54,10 +58,10 @@ def _ed_recall(
         experiment=spec,
         variant=variant,
         data=data,
-        home=home(),
+        home=home,
         adapter=progress.best_adapter,
         over_triage=over_triage,
     )
-    log = home() / "logs" / f"valid-{spec.cell_id}"
+    log = home / "logs" / f"valid-{spec.cell_id}"
     result = run_child("tasks.scoring.valid_job:run", job.model_dump(mode="json"), log, emit)
     return float(result["ed_recall"])

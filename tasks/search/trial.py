@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Literal
 
 from tasks.search.objective import Objective
@@ -104,13 +105,23 @@ class Cost:
 
     @classmethod
     def of(cls, trials: Sequence[Trial]) -> Cost:
-        """The seconds to the end are estimated from each trial's own seconds per update."""
-        all_updates = 0
-        all_seconds = 0.0
-        for trial in trials:
-            goes_on = trial.state == "paused" and trial.update
-            factor = trial.iterations / trial.update if goes_on else 1.0
-            all_updates += round(trial.update * factor)
-            all_seconds += trial.seconds * factor
+        """The seconds to the end are estimated from each trial's own seconds per update, and from
+        what a step usually takes besides its updates: the first one also stores frozen prefixes.
+        """
+        steps = [_ratio(trial) for trial in trials if trial.rungs]
+        usual = median(steps) if steps else 1.0
         updates = sum(trial.update for trial in trials)
-        return cls(updates, sum(trial.seconds for trial in trials), all_updates, all_seconds)
+        seconds = sum(trial.seconds for trial in trials)
+        all_updates, all_seconds = updates, seconds
+        for trial in trials:
+            if trial.state == "paused" and trial.update:
+                remaining = trial.iterations - trial.update
+                pace = trial.rungs[-1].train_seconds / trial.update
+                all_updates += remaining
+                all_seconds += remaining * pace * usual
+        return cls(updates, seconds, all_updates, all_seconds)
+
+
+def _ratio(trial: Trial) -> float:
+    """Seconds of a trial's steps by seconds of its updates."""
+    return trial.seconds / max(trial.rungs[-1].train_seconds, 1e-9)

@@ -54,7 +54,7 @@ KEY = '[search]\n"recipe.rank" = '
         ('[search]\n"training.num_layers" = [2, 9]', r".*: training.num_layers = 9, but tiny-llama has . blocks; .*"),
         ('[search]\n"training.target_modules" = [["mlp.no"]]', r", line 11: The settings do not fit tiny-llama: .*"),
         (f"{KEY}[4]\nover_triag = 0.2", r".*unknown key 'search.over_triag'; allowed are keep, over_triage, .*"),
-        (f"{KEY}[4]\nrungs = [0.4, 0.2]", r".*rungs must rise, e\.g\. \[0\.15, 0\.4\]\."),
+        (f"{KEY}[4]\nrungs = [0.4, 0.2]", r".*rungs must rise, e\.g\. \[0\.125, 0\.375\]\."),
     ],
 )  # fmt: skip
 def test_what_cannot_be_searched_is_refused_in_a_sentence_with_its_place(search, sentence, tmp_path):

@@ -136,12 +136,14 @@ def test_a_file_of_another_version_or_a_damaged_one_is_refused_in_a_sentence(tmp
 
 
 def test_the_cost_counts_what_each_trial_would_take_to_its_end(tmp_path):
+    """The first step, which stores the frozen prefix, is not taken for the pace of the others."""
     storage = opened(tmp_path)
-    for _ in range(3):
-        add(storage)
-    storage.reach(0, reached(8, 0.25))
-    storage.fail(1, "It diverged.")
-    assert Cost.of(storage.trials()) == Cost(16, 8.0, 20, 10.0)
+    for seconds in (500.0, 2.0, 2.0, 2.0):
+        number = storage.add(storage.propose(), "t")
+        storage.reach(number, Reached(4, 1.0, 1.0, seconds, 1.0))
+    storage.reach(1, Reached(8, 0.5, 0.5, 2.0, 2.0))
+    storage.fail(2, "It diverged.")
+    assert Cost.of(storage.trials()) == Cost(20, 508.0, 28, 508.0 + 2 * 2.0)
 
 
 def test_safety_recipes_aim_at_a_recall_that_is_higher_when_better(tmp_path):
