@@ -6,7 +6,6 @@ A trial is a chain of Prefect steps, one per rung, on the training of its full l
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from tasks.search.foundation import foundation
 from tasks.search.halving import Proposal, Training
 from tasks.search.rows import SearchedCell
 from tasks.search.storage import Storage
+from tasks.search.time_budget import TimeBudget
 from tasks.search.trial import Trial, best_of
 from tasks.search.winner import write_winner
 from tasks.trial import land_trials, train_to_rung
@@ -84,10 +84,9 @@ class _Search:
     """A search that is running: its storage, and the variant and the cases of its trials."""
 
     def __init__(self, setup: SearchSetup, limits: Limits) -> None:
-        began = time.monotonic()
         self.setup = setup
         self.asked = limits.asked
-        self.deadline = None if limits.hours is None else began + 3600 * limits.hours
+        self.time = TimeBudget.of(limits.hours)
         self.storage = Storage(setup.folder, setup.space, setup.objective, setup.identity)
         self.data, self.variant = _shared_steps(setup)
         refuse_without_emergencies(self.data)
@@ -102,7 +101,7 @@ class _Search:
         while move := self.setup.halving.next_move(self.storage.trials(), self.asked):
             if isinstance(move, Proposal):
                 self._propose()
-            elif is_out_of_time := self._is_past_deadline():
+            elif is_out_of_time := self.time.is_over:
                 break
             else:
                 self._train(move)
@@ -111,7 +110,8 @@ class _Search:
     def _propose(self) -> None:
         """Add a trial, unless it could not be finished in time or there is no other recipe."""
         trials = self.storage.trials()
-        values = self.storage.propose() if self._has_time_for(len(trials) + 1) else None
+        has_time = self.time.allows(self.setup.halving, trials)
+        values = self.storage.propose() if has_time else None
         if values is None:
             self.asked = len(trials)
             return
@@ -156,21 +156,6 @@ class _Search:
         write_winner(self.setup.folder, space, best)
         pending = ", and more time would finish it" if is_out_of_time else ""
         return Completed(message=f"{len(trials)} trials{pending}")
-
-    def _has_time_for(self, trials: int) -> bool:
-        """Whether a search of so many trials can be finished by the deadline, at the pace so far."""
-        if self.deadline is None:
-            return True
-        done = self.storage.trials()
-        updates = sum(trial.update for trial in done)
-        seconds = sum(trial.seconds for trial in done)
-        if not updates:
-            return not self._is_past_deadline()
-        pending = self.setup.halving.updates(trials) - updates
-        return time.monotonic() + pending * seconds / updates <= self.deadline
-
-    def _is_past_deadline(self) -> bool:
-        return self.deadline is not None and time.monotonic() >= self.deadline
 
     def _refuse_other_trainings(self) -> None:
         """Raise BadInput where a stored trial would now be another training."""

@@ -1,0 +1,72 @@
+"""The display of a search: a table of trials on a terminal, a line per rung elsewhere; and the report at its end."""
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from flows.cli.search_live import MOST_SHOWN, live
+from flows.cli.search_report import print_report
+from tasks.progress import listeners, publish
+from tasks.runtime.events import Note, StepWarning, TrainingReport, TrialReport
+from tasks.search.storage import Storage
+from tasks.search.trial import Reached
+from tests.search.spaces import setup
+
+
+def shown(terminal: bool, *events) -> str:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=terminal, width=100, height=50)
+    with live(console, setup()):
+        for event in events:
+            publish("search", event)
+    assert listeners == []
+    return stream.getvalue()
+
+
+def trial(number: int, state: str, update: int, value: float | None = None, **more) -> TrialReport:
+    return TrialReport(number, f"rank = {number + 2}", state, update, 8, value, **more)
+
+
+def test_a_pipe_gets_a_line_for_each_rung_and_each_message_once_whatever_its_figures():
+    out = shown(
+        False, trial(0, "training", 0), Note("It takes 1.5 MB of 3."), Note("It takes 2 MB of 4."),
+        trial(0, "paused", 4, 0.25), trial(1, "failed", 0, error="The loss became NaN.\x1b[2J"), StepWarning("Beware."),
+    )  # fmt: skip
+    assert out.splitlines() == [
+        "It takes 1.5 MB of 3.",
+        "trial 0  paused  update 4 of 8  validation value 0.2500  rank = 2",
+        "trial 1  failed  update 0 of 8  The loss became NaN.\\x1b[2J  rank = 3",
+        "Beware.",
+    ]
+
+
+def test_a_terminal_gets_a_table_with_those_that_came_furthest_first_and_the_present_step():
+    step = TrainingReport(4, "train", 0.5, iterations=8, seconds_left=12.0, tokens_per_second=100.0)
+    many = [trial(number, "paused", 4, 1.0 + number) for number in range(MOST_SHOWN + 5)]
+    out = shown(True, *many, trial(3, "finished", 8, 0.5), trial(7, "training", 4, 8.0), step)
+    out = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out)
+    last = out[out.rindex("validation value") :]
+    rows = [line.split("│")[1].strip() for line in last.splitlines() if line.count("│") == 6]
+    assert rows[:4] == ["7", "3", "0", "1"] and len(rows) == MOST_SHOWN
+    assert "search: update 4 of 8, loss 0.500, 12 s to its end" in last
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_the_report_names_the_best_what_was_saved_and_the_next_command(finished):
+    a_setup = setup()
+    storage = Storage(a_setup.folder, a_setup.space, a_setup.objective, a_setup.identity)
+    for value in (0.5, 0.25, 0.75):
+        number = storage.add(storage.propose(), "t")
+        storage.reach(number, Reached(4, value, value, 2.0, 1.0))
+    if finished:
+        storage.reach(1, Reached(8, 0.2, 0.2, 2.0, 2.0))
+    stream = io.StringIO()
+    print_report(Console(file=stream, width=200), a_setup)
+    out = stream.getvalue()
+    assert ("The best of 3 trials of tiny-llama 4bit baseline s42" in out and "0.2000" in out) or not finished
+    updates = 16 if finished else 12
+    assert f"3 trials took {updates} updates" in out and "all to the end would take 24 updates" in out
+    assert ("the same command with more --hours goes on" in out) == (not finished)
+    assert out.splitlines()[-1].endswith(f"next: triage sweep {a_setup.folder / 'best.toml'}")
