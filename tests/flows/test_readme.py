@@ -101,6 +101,7 @@ def test_a_command_of_a_readme_runs(command, study, monkeypatch, capsys):
     place, folder = study
     monkeypatch.setattr("flows.cli.plan.sources_of", lambda selection: {})  # asks networks
     monkeypatch.setattr("flows.cli.plan.print_power", lambda *_: None)  # takes seconds; tests/flows/power
+    monkeypatch.setattr("flows.cli.plan.measured_machine", lambda: None)  # so does this; tests/flows/test_plan_time.py
     monkeypatch.setenv("TRIAGE_HOME", str(place.home))
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(place.warehouse))
     monkeypatch.chdir(folder)

@@ -57,6 +57,7 @@ def test_what_is_trained_and_would_be_scored_again_is_said_with_its_time(smoke, 
 
 def test_a_plan_marks_random_weights_those_that_are_here_or_else_all_that_the_grid_names(tmp_path, monkeypatch):
     monkeypatch.setattr("flows.cli.plan.sources_of", lambda selection: {})  # asks networks
+    monkeypatch.setattr("flows.cli.plan.measured_machine", lambda: None)  # takes seconds
     chosen = select("smoke", narrowing=Narrowing(["tiny-llama", "smollm2-135m"], bits=[4], recipes=["baseline"]))
     tiny = chosen.cells[0]
     missing = FolderSource(kind="folder", path=str(tmp_path / "missing"))
