@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 from tasks.corpus.vignettes.generator import SIZES
 from tasks.models.model_shape import is_known, known_shape
-from tasks.runtime.backend import CPU, backend
+from tasks.runtime.backend import backend
 from tasks.runtime.child import run_child
 from tasks.runtime.errors import TriageError
 from tasks.spec import Data, ExperimentSpec
@@ -95,13 +95,13 @@ def assumed_speeds() -> Steps:
 def measured_machine() -> Machine | None:
     """This machine, from a probe of some seconds; None where it does not tell.
 
-    Only for the backend on which the shares of REACHED were measured.
+    Only where steps run as those behind REACHED: in float32 on a CPU.
     """
-    if backend().name != CPU.name:
+    if not backend().cpu_kernels:
         return None
     with TemporaryDirectory() as folder, contextlib.suppress(TriageError):
-        device = run_child("tasks.runtime.probe:run", {}, Path(folder))["device"]
-        return Machine.of(f"this machine, {device['gflops']:.0f} GFLOP/s now", device["gflops"])
+        gflops = run_child("tasks.runtime.probe:run_speed", {}, Path(folder))["gflops"]
+        return Machine.of(f"this machine, {gflops:.0f} GFLOP/s", gflops)
     return None
 
 

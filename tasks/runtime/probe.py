@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from tasks.runtime.device import Device, measure, slow_blas_warning
 from tasks.runtime.events import DeviceReport, Emit, StepWarning
+
+SPEED_SECONDS = 3.0
 
 
 def report_device(emit: Emit) -> Device:
@@ -17,6 +20,18 @@ def report_device(emit: Emit) -> Device:
 
     emit(DeviceReport(**device.as_dict()))
     return device
+
+
+def run_speed(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    """Measure the device for SPEED_SECONDS; `args` is empty. Returns the highest `gflops`.
+
+    The highest, since other work on the machine only lowers it.
+    """
+    end = time.monotonic() + SPEED_SECONDS
+    highest = measure().gflops
+    while time.monotonic() < end:
+        highest = max(highest, measure().gflops)
+    return {"gflops": highest}
 
 
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
