@@ -1,5 +1,8 @@
 """Statistics of a matched pair: the same cases decided by the 4-bit and by the 8-bit model.
 
+For a precision and its reference the same functions serve: the precision takes the place of 4 bits,
+the reference that of 8 bits.
+
 Labels and decisions are positions in LABELS (0 ED, 1 GP, 2 HOME). Every difference is 4 bits minus
 8 bits. Resampling draws whole groups (conditions), since cases of one condition are not
 independent; without groups it draws cases.
@@ -8,7 +11,7 @@ independent; without groups it draws cases.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -37,6 +40,11 @@ MARGIN = 0.02  # a loss of at most two points still counts as "not inferior"
 NOT_INFERIOR, INFERIOR, CANNOT_CONCLUDE = "not inferior", "inferior", "cannot conclude"
 PROPORTIONS = ("accuracy", "ed_recall")
 METRICS = (*PROPORTIONS, "ed_f2", "macro_f1", "expected_cost")
+# What the comparison with a reference shows beside METRICS, and the loss of `compare_losses`.
+WITH_OVER_TRIAGE = (*METRICS, "over_triage")
+LOSS = "loss"
+LOWER_IS_BETTER = ("over_triage",)
+NO_MARGIN = {"expected_cost": "a cost", LOSS: "a loss"}
 TANGO = "Tango score interval (assumes independent cases)"
 _Z = float(norm.ppf(0.975))
 
@@ -95,8 +103,10 @@ class BothSides:
         return self.at_4bit - self.at_8bit
 
 
-def compare(pair: PairedDecisions, cost: Floats | None) -> list[Comparison]:
-    """METRICS of a pair with 95 % intervals.
+def compare(
+    pair: PairedDecisions, cost: Floats | None, metrics: Sequence[str] = METRICS
+) -> list[Comparison]:
+    """METRICS of a pair, or those of `metrics`, with 95 % intervals.
 
     `cost` (3, 3): row = truth, column = decision; None: no cost.
     """
@@ -106,14 +116,28 @@ def compare(pair: PairedDecisions, cost: Floats | None) -> list[Comparison]:
     units = UnitCounts.of(pair.truth, pair.unit)
     return [
         _comparison(metric, pair, units, observed[metric], drawn[metric].difference)
-        for metric in METRICS
+        for metric in metrics
     ]
 
 
-def not_available(cases: int, reason: str) -> list[Comparison]:
-    """METRICS of a pair that cannot be compared by this rule."""
+def compare_losses(pair: PairedDecisions, losses: Floats) -> Comparison:
+    """The mean loss of a pair with its 95 % interval; `losses` (cases, 2), in nats."""
+    per_case = np.concatenate([losses, np.ones((len(losses), 1))], axis=1)
+    sums = np.zeros((int(pair.unit.max()) + 1, 3))
+    np.add.at(sums, pair.unit, per_case)
+
+    def means(totals: Floats) -> BothSides:
+        return BothSides(totals[:, 0] / totals[:, 2], totals[:, 1] / totals[:, 2])
+
+    observed = means(sums.sum(axis=0, keepdims=True))
+    drawn = means(resampled(sums)).difference
+    return _comparison(LOSS, pair, UnitCounts.of(pair.truth, pair.unit), observed, drawn)
+
+
+def not_available(cases: int, reason: str, metrics: Sequence[str] = METRICS) -> list[Comparison]:
+    """METRICS of a pair, or those of `metrics`, that cannot be compared by this rule."""
     note = f"not available: {reason}"
-    return [Comparison(metric, "none", cases, None, note=note) for metric in METRICS]
+    return [Comparison(metric, "none", cases, None, note=note) for metric in metrics]
 
 
 def _tables_by_unit(pair: PairedDecisions) -> Floats:
@@ -149,17 +173,19 @@ def _both_sides(sums: Floats, cost: Floats | None) -> dict[str, BothSides]:
     """METRICS of both confusion tables in each row of `sums` (tables, 18)."""
     at_4bit = compared_metrics(sums[:, :9].reshape(-1, 3, 3), cost)
     at_8bit = compared_metrics(sums[:, 9:].reshape(-1, 3, 3), cost)
-    return {metric: BothSides(at_4bit[metric], at_8bit[metric]) for metric in METRICS}
+    return {metric: BothSides(at_4bit[metric], at_8bit[metric]) for metric in WITH_OVER_TRIAGE}
 
 
 def compared_metrics(confusion: Floats, cost: Floats | None) -> dict[str, Floats]:
-    """METRICS of confusion tables (tables, 3, 3), each (tables,); NaN where one is not defined."""
+    """WITH_OVER_TRIAGE of confusion tables (tables, 3, 3), each (tables,); NaN where one is not defined."""
     return {
         "accuracy": accuracy(confusion),
         "ed_recall": recall(confusion)[:, 0],
         "ed_f2": f_score(confusion, 2)[:, 0],
         "macro_f1": macro_f1(confusion),
         "expected_cost": expected_cost(confusion, cost),
+        # Decisions that are more urgent than the label: LABELS are in the order of urgency.
+        "over_triage": np.tril(confusion, -1).sum(axis=(-2, -1)) / confusion.sum(axis=(-2, -1)),
     }
 
 
@@ -271,8 +297,8 @@ def _with_exact_tests(comparison: Comparison, b: int, c: int) -> Comparison:
 
 def _with_verdict(comparison: Comparison) -> Comparison:
     """Add the verdict on non-inferiority: on which side of -MARGIN the interval lies."""
-    if comparison.metric == "expected_cost":
-        return _with_note(comparison, "no margin is defined for a cost")
+    if comparison.metric in NO_MARGIN:
+        return _with_note(comparison, f"no margin is defined for {NO_MARGIN[comparison.metric]}")
 
     comparison = replace(comparison, margin=MARGIN, verdict=CANNOT_CONCLUDE)
     if comparison.low is None or comparison.high is None:
@@ -283,6 +309,8 @@ def _with_verdict(comparison: Comparison) -> Comparison:
     if comparison.low == comparison.high:
         note = "every resample gives the same difference, so that the interval has no width"
         return _with_note(comparison, note)
+    if comparison.metric in LOWER_IS_BETTER:
+        return replace(comparison, verdict=verdict_of(-comparison.high, -comparison.low))
     return replace(comparison, verdict=verdict_of(comparison.low, comparison.high))
 
 

@@ -1,4 +1,6 @@
-"""Keeps `pair_metric` equal to what the predictions of all equal pairs give, earlier ones too."""
+"""Keeps `pair_metric` and `reference_metric` equal to what the predictions of all pairs give, earlier
+ones too.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,15 @@ import numpy as np
 from tasks.judging.point_metrics import Floats, Ints
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS
-from warehouse.paired import Comparison, PairedDecisions, compare, not_available
+from warehouse.paired import (
+    METRICS,
+    WITH_OVER_TRIAGE,
+    Comparison,
+    PairedDecisions,
+    compare,
+    compare_losses,
+    not_available,
+)
 
 DECISION_COLUMNS = {"primary": "decision", "argmax": "argmax"}  # of the table prediction, by rule
 _POSITION: dict[str | None, int] = {label: position for position, label in enumerate(LABELS)}
@@ -29,6 +39,10 @@ class EqualPair:
     evaluation_4bit: str
     evaluation_8bit: str
 
+    @property
+    def sides(self) -> tuple[str, str]:
+        return self.evaluation_4bit, self.evaluation_8bit
+
 
 @dataclass(frozen=True)
 class PairedCase:
@@ -42,6 +56,8 @@ class PairedCase:
     group: str | None
     at_4bit: str | None
     at_8bit: str | None
+    loss_4bit: float | None
+    loss_8bit: float | None
 
     @property
     def unit(self) -> str:
@@ -49,82 +65,161 @@ class PairedCase:
         return f"case {self.case_id}" if self.group is None else self.group
 
 
-KEYS = tuple(field.name for field in fields(EqualPair))
-COLUMNS = (*KEYS, "rule", *(field.name for field in fields(Comparison)))
+@dataclass(frozen=True)
+class ReferencePair:
+    """An evaluation at a precision and that of its reference; fields as in `reference_pair`."""
+
+    evaluation_id: str
+    reference_evaluation: str
+
+    @property
+    def sides(self) -> tuple[str, str]:
+        return self.evaluation_id, self.reference_evaluation
+
+
+Pair = EqualPair | ReferencePair
+
+
+@dataclass(frozen=True)
+class PairTable:
+    """A view of pairs, and the table of their figures.
+
+    `sides`: the columns of both evaluations; `renamed`: columns of the figures that are called
+    otherwise than the fields of Comparison; `with_losses`: whether losses are compared too.
+    """
+
+    view: str
+    name: str
+    pair: type[EqualPair] | type[ReferencePair]
+    sides: tuple[str, str]
+    renamed: dict[str, str]
+    metrics: tuple[str, ...]
+    with_losses: bool
+
+    @property
+    def keys(self) -> list[str]:
+        return [field.name for field in fields(self.pair)]
+
+    @property
+    def columns(self) -> list[str]:
+        figures = [field.name for field in fields(Comparison)]
+        return [*self.keys, "rule", *(self.renamed.get(name, name) for name in figures)]
+
+
+FOUR_AGAINST_EIGHT = PairTable(
+    view="equal_pair",
+    name="pair_metric",
+    pair=EqualPair,
+    sides=("evaluation_4bit", "evaluation_8bit"),
+    renamed={},
+    metrics=METRICS,
+    with_losses=False,
+)
+AGAINST_REFERENCE = PairTable(
+    view="reference_pair",
+    name="reference_metric",
+    pair=ReferencePair,
+    sides=("evaluation_id", "reference_evaluation"),
+    renamed={
+        "value_4bit": "value",
+        "value_8bit": "reference_value",
+        "b": "right_only",
+        "c": "reference_right_only",
+    },
+    metrics=WITH_OVER_TRIAGE,
+    with_losses=True,
+)
 
 
 def refresh(con: duckdb.DuckDBPyConnection, id: str | None = None) -> None:
-    """Bring `pair_metric` up to date, inside the caller's transaction.
+    """Bring the figures of all pairs up to date, inside the caller's transaction.
 
     `id` names the training or evaluation that was loaded; None follows a change of the views, which
     may show other pairs now.
     """
+    for table in (FOUR_AGAINST_EIGHT, AGAINST_REFERENCE):
+        _refresh(con, table, id)
+
+
+def _refresh(con: duckdb.DuckDBPyConnection, table: PairTable, id: str | None) -> None:
+    one, other = table.sides
     con.execute(
-        """
+        f"""
         WITH loaded AS (
-            SELECT evaluation_id FROM evaluation WHERE $id IN (evaluation_id, training_id)
+            SELECT evaluation_id AS loaded_id FROM evaluation
+            WHERE $id IN (evaluation_id, training_id)
         )
-        DELETE FROM pair_metric
-        WHERE evaluation_4bit IN (FROM loaded)
-           OR evaluation_8bit IN (FROM loaded)
-           OR (evaluation_4bit, evaluation_8bit) NOT IN (
-               SELECT (evaluation_4bit, evaluation_8bit) FROM equal_pair
-           )
+        DELETE FROM {table.name}
+        WHERE {one} IN (FROM loaded)
+           OR {other} IN (FROM loaded)
+           OR ({one}, {other}) NOT IN (SELECT ({one}, {other}) FROM {table.view})
         """,
         {"id": id},
     )
-    for pair in _pairs_without_figures(con):
-        _insert(con, pair)
+    for pair in _pairs_without_figures(con, table):
+        _insert(con, table, pair)
 
 
-def _pairs_without_figures(con: duckdb.DuckDBPyConnection) -> list[EqualPair]:
+def _pairs_without_figures(con: duckdb.DuckDBPyConnection, table: PairTable) -> list[Pair]:
     rows = con.execute(
         f"""
-        SELECT {", ".join(KEYS)}
-        FROM equal_pair ANTI JOIN pair_metric USING (evaluation_4bit, evaluation_8bit)
+        SELECT {", ".join(table.keys)}
+        FROM {table.view} ANTI JOIN {table.name} USING ({", ".join(table.sides)})
         """
     ).fetchall()
-    return [EqualPair(*row) for row in rows]
+    return [table.pair(*row) for row in rows]
 
 
-def _insert(con: duckdb.DuckDBPyConnection, pair: EqualPair) -> None:
+def _insert(con: duckdb.DuckDBPyConnection, table: PairTable, pair: Pair) -> None:
     cost = _cost_matrix(con, pair)
     rows = [
         [*astuple(pair), rule, *astuple(comparison)]
         for rule in DECISION_COLUMNS
-        for comparison in _comparisons(_cases(con, pair, rule), cost)
+        for comparison in _comparisons(_cases(con, pair, rule), cost, table, rule)
     ]
     if rows:
-        marks = ", ".join("?" * len(COLUMNS))
-        con.executemany(f"INSERT INTO pair_metric ({', '.join(COLUMNS)}) VALUES ({marks})", rows)
+        names = ", ".join(table.columns)
+        marks = ", ".join("?" * len(table.columns))
+        con.executemany(f"INSERT INTO {table.name} ({names}) VALUES ({marks})", rows)
 
 
-def _cases(con: duckdb.DuckDBPyConnection, pair: EqualPair, rule: str) -> list[PairedCase]:
+def _cases(con: duckdb.DuckDBPyConnection, pair: Pair, rule: str) -> list[PairedCase]:
     """The cases of a pair in order of case_id, so that seeded resampling is repeatable."""
     decision = DECISION_COLUMNS[rule]
     rows = con.execute(
         f"""
-        SELECT four.case_id, four.label, four.case_group, four.{decision}, eight.{decision}
+        SELECT
+            four.case_id, four.label, four.case_group, four.{decision}, eight.{decision},
+            four.nll, eight.nll
         FROM prediction AS four
         JOIN prediction AS eight USING (case_id)
         WHERE four.evaluation_id = ? AND eight.evaluation_id = ?
         ORDER BY case_id
         """,
-        [pair.evaluation_4bit, pair.evaluation_8bit],
+        list(pair.sides),
     ).fetchall()
     return [PairedCase(*row) for row in rows]
 
 
-def _comparisons(cases: list[PairedCase], cost: Floats | None) -> list[Comparison]:
-    """METRICS of a pair under one rule.
+def _comparisons(
+    cases: list[PairedCase], cost: Floats | None, table: PairTable, rule: str
+) -> list[Comparison]:
+    """The metrics of a pair under one rule; the loss, which knows no rule, stands under the argmax.
 
     None if the sides share no case; the audit `pairs_agree` reports it.
     """
     if not cases:
         return []
     if any(case.at_4bit is None or case.at_8bit is None for case in cases):
-        return not_available(len(cases), "the rule could not be applied on both sides")
-    return compare(_paired_decisions(cases), cost)
+        reason = "the rule could not be applied on both sides"
+        return not_available(len(cases), reason, table.metrics)
+
+    pair = _paired_decisions(cases)
+    comparisons = compare(pair, cost, table.metrics)
+    losses = [(case.loss_4bit, case.loss_8bit) for case in cases]
+    if table.with_losses and rule == "argmax" and all(None not in both for both in losses):
+        comparisons.append(compare_losses(pair, np.array(losses, dtype=np.float64)))
+    return comparisons
 
 
 def _paired_decisions(cases: list[PairedCase]) -> PairedDecisions:
@@ -148,11 +243,11 @@ def _numbered(names: list[str]) -> Ints:
     return np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.int64)
 
 
-def _cost_matrix(con: duckdb.DuckDBPyConnection, pair: EqualPair) -> Floats | None:
+def _cost_matrix(con: duckdb.DuckDBPyConnection, pair: Pair) -> Floats | None:
     """The cost matrix (3, 3) that both evaluations name, or None where they name none or two."""
     rows = con.execute(
         "SELECT DISTINCT cost_matrix FROM evaluation WHERE evaluation_id IN (?, ?)",
-        [pair.evaluation_4bit, pair.evaluation_8bit],
+        list(pair.sides),
     ).fetchall()
     if len(rows) != 1 or rows[0][0] is None:
         return None
@@ -163,6 +258,6 @@ def _cost_matrix(con: duckdb.DuckDBPyConnection, pair: EqualPair) -> Floats | No
         )
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(
-            f"Table evaluation: cost_matrix of {pair.evaluation_4bit} is not JSON of the form "
+            f"Table evaluation: cost_matrix of {pair.sides[0]} is not JSON of the form "
             "{truth: {decision: cost}}."
         ) from error

@@ -12,7 +12,7 @@ import pytest
 from tasks.models.convert import base_folder, run_convert, run_quantize, variant_folder
 from tasks.models.gguf_weights import decode, open_gguf, unpermute
 from tasks.models.sources.available import fetch_base
-from tasks.precisions import of_bits
+from tasks.precisions import BUILT_IN, of_bits
 from tasks.runtime import store
 from tasks.runtime.child import run_child
 from tasks.runtime.errors import BadInput, BrokenFolder
@@ -210,3 +210,30 @@ def test_asking_for_names_needs_no_mlx(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@BOTH
+@pytest.mark.parametrize("precision", [one for one in BUILT_IN.values() if one.is_quantised], ids=lambda one: one.name)
+def test_the_cpu_computes_with_exactly_what_mlx_unpacks(tmp_path, shape, precision):
+    import mlx.core as mx
+
+    from tasks.tuning.lora import load_variant
+
+    source = fetched(tmp_path, shape)
+    args = {"source": str(source), "root": str(tmp_path), "precision": precision.model_dump(), "group_size": 64}
+    folder = Path(run_quantize(args)["folder"])
+    packed = load_variant(folder, "packed").model
+    unpacked = dict(load_variant(folder, "dequantised_f32").model.named_modules())
+    modules = [(name, module) for name, module in packed.named_modules() if "scales" in module]
+    assert len(modules) == 1 + 4 * 7, "the embedding, and every matrix of every block"
+    for name, module in modules:
+        wide = [array if array is None or array.dtype == mx.uint8 else array.astype(mx.float32)
+                for array in (module.scales, module.get("biases"))]  # fmt: skip
+        exact = mx.dequantize(module.weight, *wide, module.group_size, module.bits, module.mode, dtype=mx.float32)
+        assert unpacked[name].weight.dtype == mx.float32 and mx.array_equal(unpacked[name].weight, exact).item()
+
+
+def test_bfloat16_is_the_base_model_itself(tmp_path):
+    args = {"source": str(fetched(tmp_path, "tiny-llama")), "root": str(tmp_path)}
+    made = run_quantize(args | {"precision": BUILT_IN["bf16"].model_dump(), "group_size": 64})
+    assert made["folder"] == run_convert(args)["folder"] and made["precision"] == "bf16"

@@ -8,9 +8,10 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
+from tasks.precisions import BUILT_IN
 from tasks.scoring.mc_dropout import dropout_passes
 from tasks.tuning.engine import score_cases, update_gradients
-from tasks.tuning.head import blocked_logsumexp, score_rows
+from tasks.tuning.head import _rows, blocked_logsumexp, score_rows
 from tasks.tuning.losses import make_objective
 from tests.tuning import tiny
 
@@ -24,17 +25,36 @@ def record_keys(made):
     return used
 
 
-def head(bits):
+def head(name):
     plain = nn.Embedding(VOCABULARY, WIDTH)
     plain.weight = mx.random.normal((VOCABULARY, WIDTH), key=mx.random.key(1))
-    return plain.to_quantized(64, bits) if bits else plain
+    precision = BUILT_IN[name]
+    if not precision.is_quantised:
+        return plain
+    return plain.to_quantized(precision.group_size_in(64), precision.bits, mode=precision.mode)
 
 
-@pytest.mark.parametrize("bits", [None, 4, 8])
+@pytest.mark.parametrize("name", ["mxfp4", "mxfp8", "nvfp4", "2bit"])
+def test_rows_of_the_head_are_unpacked_in_float32_as_mlx_unpacks_them(name):
+    module, ids = head(name), mx.array([[3, 999], [0, 500]])
+    unpacked = mx.dequantize(
+        module.weight,
+        module.scales,
+        module.get("biases"),
+        module.group_size,
+        module.bits,
+        module.mode,
+        dtype=mx.float32,
+    )
+    rows = _rows(module, ids)
+    assert rows.dtype == mx.float32 and mx.array_equal(rows, unpacked[ids]).item()
+
+
+@pytest.mark.parametrize("name", ["bf16", "4bit", "8bit", "mxfp4", "nvfp4"])
 @pytest.mark.parametrize("fast_exp", [False, True])
 @pytest.mark.parametrize("block", [1000, 333, 7])
-def test_log_sum_exp_in_blocks_and_its_gradient_equal_the_plain_ones(bits, fast_exp, block):
-    module = head(bits)
+def test_log_sum_exp_in_blocks_and_its_gradient_equal_the_plain_ones(name, fast_exp, block):
+    module = head(name)
     hidden = (
         mx.random.normal((ROWS, WIDTH), key=mx.random.key(2)) * mx.array([0.01, 0.02, 0.04, 0.06, 0.08, 0.1])[:, None]
     )

@@ -6,6 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from tasks.precisions import BUILT_IN
 from tasks.runtime.errors import BadInput
 from tasks.tuning.architecture import take_apart
 from tasks.tuning.engine import score_cases, update_gradients
@@ -17,13 +18,13 @@ BOTH = pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
 
 
 @BOTH
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("precision", BUILT_IN.values(), ids=lambda one: one.name)
 @pytest.mark.parametrize("dense", [False, True])
-def test_loss_and_every_lora_gradient_equal_stock_mlx_lm(architecture, bits, dense):
-    packed = tiny.adapted(architecture, bits, dense=False)
+def test_loss_and_every_lora_gradient_equal_stock_mlx_lm(architecture, precision, dense):
+    packed = tiny.adapted(architecture, precision, dense=False)
     some = tiny.cases(4, stock_mask=True)
     oracle = tiny.stock(packed, some, [0, 1, 2, 3])
-    ours = tiny.adapted(architecture, bits, dense=dense)
+    ours = tiny.adapted(architecture, precision, dense=dense)
     objective = make_objective(tiny.recipe(), some.labels)
     loss, _, gradients = update_gradients(ours, tiny.no_store(ours, some), [0, 1, 2, 3], objective, 4, None)
     assert abs(loss.item() - oracle.loss) <= 1e-5 * abs(oracle.loss)

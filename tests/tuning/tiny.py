@@ -8,9 +8,11 @@ import numpy as np
 from mlx.utils import tree_flatten
 from mlx_lm.models import gemma3_text, llama
 from mlx_lm.tuner.trainer import default_loss
-from mlx_lm.utils import dequantize_model, quantize_model
+from mlx_lm.utils import dequantize_model
 
 from tasks.corpus.encode import Encoded, Template
+from tasks.models.convert import quantised
+from tasks.precisions import Precision, of_bits
 from tasks.spec import Recipe, Training
 from tasks.tuning.architecture import take_apart
 from tasks.tuning.batches import Cases, make_batch, make_cases
@@ -60,13 +62,27 @@ def base_model(architecture: str, seed: int = 0) -> tuple[nn.Module, dict]:
     return model, {}
 
 
-def adapted(architecture: str, bits: int, dense: bool, a_recipe: Recipe | None = None, training=TRAINING) -> Adapted:
+class Float32Embedding(nn.QuantizedEmbedding):
+    """Stock's embedding, whose rows come in float32 in every mode: stock reads those of the mx and nv modes in bfloat16,
+    exactly, and gemma3 would round their product with its factor to bfloat16 even in a float32 model."""
+
+    def __call__(self, x):
+        return super().__call__(x).astype(mx.float32)
+
+
+def adapted(
+    architecture: str, precision: int | Precision, dense: bool, a_recipe: Recipe | None = None, training=TRAINING
+) -> Adapted:
     """A quantised tiny model with LoRA whose `lora_b` is random, so that every gradient is non-zero."""
     model, config = base_model(architecture)
-    model, _ = quantize_model(model, config, 64, bits)
+    precision = of_bits(precision) if isinstance(precision, int) else precision
+    if precision.is_quantised:
+        model, _ = quantised(model, config, precision, precision.group_size_in(64))
+        model.model.embed_tokens.__class__ = Float32Embedding
     model.set_dtype(mx.float32)
     if dense:
         model = dequantize_model(model)
+        model.set_dtype(mx.float32)
     made = add_lora(take_apart(model, cpu_kernels=dense), a_recipe or recipe(), training, seed=1)
     randomise(made)
     return made

@@ -52,6 +52,11 @@ DEFECTS = [
         "metrics_are_complete",
         "UPDATE metric SET low = value, high = value WHERE metric = 'accuracy'",
     ),
+    (
+        "reference_pairs_agree",
+        "INSERT INTO reference_metric BY NAME SELECT 'e4' AS evaluation_id, 'e8' AS reference_evaluation, "
+        "'argmax' AS rule, 'accuracy' AS metric, 'none' AS method, 1 AS n",
+    ),
     ("gates_agree", "UPDATE gate SET clustered_low = bound - 0.01 WHERE gate = 'ed_recall'"),
     ("rules_before_test", "DELETE FROM decision_rule WHERE rule = 'target_recall'"),
     ("rules_before_test", "UPDATE decision_rule SET chosen_at = test_scored_at + INTERVAL 1 MICROSECOND"),

@@ -1,0 +1,187 @@
+"""Every precision against its reference: the views, the figures that the loader keeps, and warehouses of before."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import datetime
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from tasks.runtime.store import seal
+from tests.warehouse.rows import FIVE, evaluation, land_pair, training
+from warehouse.connect import reading
+from warehouse.health import run_audits
+from warehouse.landing import write_landing
+from warehouse.load import load_all
+from warehouse.migrate import migrate, sql_files
+from warehouse.paired import PairedDecisions, compare, compare_losses
+from warehouse.query import query
+
+LABELS = ("ED", "GP", "HOME")
+BITS = {"bf16": None, "8bit": 8, "4bit": 4, "mxfp4": 4, "2bit": 2}
+BYTES = {"bf16": 16000, "8bit": 8500, "4bit": 4500, "mxfp4": 4250, "2bit": 2500}
+
+
+def noisy(seed: int, right: float, count: int = 120) -> list[tuple[str, str, str]]:
+    labels = np.random.default_rng(0).integers(0, 3, count)
+    rng = np.random.default_rng(seed)
+    chosen = [np.where(rng.random(count) < right, labels, rng.integers(0, 3, count)) for _ in range(2)]
+    return [(LABELS[a], LABELS[b], LABELS[c]) for a, b, c in zip(labels, *chosen, strict=True)]
+
+
+def land(root: Path, name: str, cases=FIVE, moved_from: str | None = None, **values) -> None:
+    """An evaluation `e-NAME` at a precision, of an adapter that was trained at it or moved to it."""
+    id = f"{name}-from-{moved_from}" if moved_from else name
+    own = {"precision": name, "stored_bytes": BYTES[name], "cell_id": id, "settings_digest": "settings", **values}
+    if moved_from:
+        own |= {
+            "recipe": f"r1 from {moved_from}",
+            "recipe_kind": "moved_adapter",
+            "source_training_id": f"t-{moved_from}",
+        }
+    write_landing(root, f"t-{id}", "training", training(f"t-{id}", BITS[name], **own))
+    write_landing(root, f"e-{id}", "evaluation", evaluation(f"e-{id}", f"t-{id}", cases, groups=True))
+
+
+@pytest.fixture
+def landed(tmp_path):
+    """Three trained arms, and the adapter of bfloat16 at three precisions."""
+    cases = {
+        name: noisy(seed, right) for seed, (name, right) in enumerate({"bf16": 0.9, "4bit": 0.8, "mxfp4": 0.6}.items())
+    }
+    for name, decided in cases.items():
+        land(tmp_path, name, decided)
+    land(tmp_path, "8bit", noisy(7, 0.85), moved_from="bf16")
+    land(tmp_path, "2bit", noisy(8, 0.4), moved_from="bf16")
+    load_all(tmp_path)
+    return cases
+
+
+def test_every_precision_stands_against_the_reference_of_its_arm(landed):
+    rows = query("FROM precision_comparison")
+    assert sorted(zip(rows.adapter, rows.precision, rows.reference, rows.recipe, strict=True)) == [
+        ("from bf16", "2bit", "bf16", "r1"), ("from bf16", "8bit", "bf16", "r1"),
+        ("own", "4bit", "bf16", "r1"), ("own", "mxfp4", "bf16", "r1"),
+    ]  # fmt: skip
+    with reading() as con:
+        assert {name: count for name, count in run_audits(con).items() if count} == {}
+
+
+def test_its_figures_are_those_of_the_paired_statistics(landed):
+    four, reference = landed["4bit"], landed["bf16"]
+    positions = [[LABELS.index(x) for x in column] for column in zip(*four, strict=True)]
+    others = [[LABELS.index(x) for x in column] for column in zip(*reference, strict=True)]
+    units = np.arange(len(four)) // 2
+    row = query("FROM precision_comparison WHERE precision = '4bit'").iloc[0]
+    for side, rule in ((1, "accuracy"), (2, "ed_recall"), (2, "macro_f1"), (2, "ed_f2"), (2, "over_triage")):
+        pair = PairedDecisions(*(np.array(x) for x in (positions[0], positions[side], others[side], units)), True)
+        (expected,) = compare(pair, None, [rule])
+        assert row[rule] == pytest.approx(expected.value_4bit) and row[f"reference_{rule}"] == pytest.approx(
+            expected.value_8bit
+        )
+        assert (row[f"{rule}_low"], row[f"{rule}_high"]) == pytest.approx((expected.low, expected.high))
+        assert row[f"{rule}_verdict"] == expected.verdict
+    assert row.loss_diff == pytest.approx(0) and row.stored_bytes == 4500 and row.reference_stored_bytes == 16000
+
+
+def test_more_over_triage_is_worse_and_the_loss_has_no_margin():
+    truth = np.repeat([0, 1, 2], 200)
+    urgent = np.where(np.arange(600) % 3 == 0, 0, truth)
+    pair = PairedDecisions(truth, urgent, truth, np.arange(600), False)
+    (worse,) = compare(pair, None, ["over_triage"])
+    (better,) = compare(PairedDecisions(truth, truth, urgent, np.arange(600), False), None, ["over_triage"])
+    assert (worse.verdict, better.verdict) == ("inferior", "not inferior") and worse.difference > 0
+
+    losses = np.random.default_rng(1).random((600, 2)) + np.array([1.0, 0.0])
+    loss = compare_losses(pair, losses)
+    assert (
+        loss.difference == pytest.approx(np.subtract(*losses.mean(axis=0))) and loss.low < loss.difference < loss.high
+    )
+    assert loss.verdict is None and loss.note == "no margin is defined for a loss"
+    deviation = np.subtract(*losses.T).std() / np.sqrt(600)
+    assert loss.high - loss.low == pytest.approx(2 * 1.96 * deviation, rel=0.1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_frontier_is_what_no_other_precision_beats(seed, tmp_path):
+    for i, name in enumerate(BYTES):
+        land(tmp_path, name, noisy(10 * seed + i, 0.7))
+    load_all(tmp_path)
+    rows = query("SELECT * REPLACE (coalesce(dominated_by, '') AS dominated_by) FROM frontier")
+    assert list(rows.precision) == sorted(BYTES, key=lambda name: -BYTES[name]), "from the largest to the smallest"
+    points = {row.precision: (-row.stored_bytes, row.ed_recall, row.macro_f1) for row in rows.itertuples()}
+    for row in rows.itertuples():
+        mine = points[row.precision]
+        better = {name for name, p in points.items() if all(a >= b for a, b in zip(p, mine, strict=True)) and p != mine}
+        assert set(row.dominated_by.split(", ")) - {""} == better and row.dominated == bool(better)
+
+
+def test_another_format_with_as_many_bits_is_no_part_of_4_against_8_bits(tmp_path):
+    land_pair(tmp_path)
+    land(tmp_path, "mxfp4", settings_digest=None)
+    load_all(tmp_path)
+    assert len(query("FROM equal_pair")) == 1 == len(query("FROM quantization_comparison"))
+
+
+def test_weights_that_were_quantised_before_are_named_and_every_row_says_what_does_not_follow(tmp_path):
+    for name in ("bf16", "8bit"):
+        land(tmp_path, name, original_precision="Q4_1")
+    load_all(tmp_path)
+    note = "reference already 4-bit: nothing follows about 8 bits or more"
+    (row,) = query("FROM precision_comparison").itertuples()
+    assert (row.precision, row.reference, row.note) == ("8bit", "unpacked Q4_1", note)
+    rows = query("FROM frontier")
+    assert set(rows.precision) == {"8bit", "unpacked Q4_1"} and set(rows.note) == {note}
+    assert set(query("FROM leaderboard").precision) == {"8bit", "unpacked Q4_1"}
+
+
+def test_a_moved_adapter_is_named_by_its_precisions_in_the_flips(landed):
+    changes = set(query("FROM flips").change)
+    assert changes == {"adapter moved from bf16 to 8bit", "adapter moved from bf16 to 2bit"}
+
+
+def test_a_warehouse_of_before_gets_the_names_and_keeps_its_rows():
+    con = duckdb.connect()
+    for file in (file for file in sql_files("migrations") if file.version < 80):
+        con.execute(file.text)
+        con.execute(
+            "INSERT INTO schema_migrations VALUES (?, ?, ?, ?, ?)",
+            [file.version, file.name, file.sha256, datetime(2026, 1, 1), "x"],
+        )
+    for id, bits in (("t4", 4), ("t8", 8), ("always", None)):
+        con.execute(
+            "INSERT INTO experiment (training_id, cell_id, base_model, bits, recipe, recipe_kind, seed, status) "
+            "VALUES (?, 'c', 'm', ?, 'r', 'standard', 42, 'completed')",
+            [id, bits],
+        )
+        con.execute(
+            "INSERT INTO variant (variant_id, base_model, bits, random_weights) VALUES (?, 'm', ?, false)", [id, bits]
+        )
+    assert migrate(con)[:1] == ["0080_precisions"]
+    named = "SELECT {0}, precision FROM {1} ORDER BY {0}"
+    assert con.execute(named.format("training_id", "experiment")).fetchall() == [
+        ("always", None),
+        ("t4", "4bit"),
+        ("t8", "8bit"),
+    ]
+    assert con.execute(named.format("variant_id", "variant")).fetchall() == [
+        ("always", "bf16"),
+        ("t4", "4bit"),
+        ("t8", "8bit"),
+    ]
+
+
+def test_a_folder_that_landed_before_the_column_is_named_when_it_is_loaded(tmp_path):
+    write_landing(tmp_path, "t8", "training", training("t8", 8))
+    path = tmp_path / "t8" / "experiment.parquet"
+    older = pq.read_table(path).drop_columns(["precision"])
+    shutil.rmtree(tmp_path / "t8")
+    (tmp_path / "t8").mkdir()
+    pq.write_table(older, path)
+    seal(tmp_path / "t8", {"kind": "training", "id": "t8"})
+    load_all(tmp_path)
+    assert list(query("SELECT precision FROM experiment").precision) == ["8bit"]

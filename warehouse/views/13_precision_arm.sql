@@ -1,0 +1,78 @@
+-- One row per evaluation of an adapter at a precision, and arm of the comparison that it belongs to.
+--
+-- In the arm 'own' each precision has an adapter that was trained at it. In an arm such as 'from
+-- 4bit' one adapter, which was trained at 4 bits, is judged at every precision by the same rule with
+-- the same threshold, so that only the weights differ. Evaluations of an arm may be compared where
+-- their conditions are equal: how they were judged, and in the arm 'own' all that decides a training
+-- but the precision. The precision 'unpacked Q4_1' is bfloat16 of weights that were quantised before
+-- they were fetched; note says what cannot follow from it.
+CREATE OR REPLACE VIEW precision_arm AS
+WITH judged AS (
+    SELECT
+        e.evaluation_id,
+        e.evaluation_set,
+        e.created_at,
+        x.training_id,
+        x.base_model,
+        x.recipe,
+        x.seed,
+        x.precision AS precision_key,
+        CASE
+            WHEN x.precision = 'bf16' AND regexp_matches(x.original_precision, 'Q\d')
+                THEN 'unpacked ' || x.original_precision
+            ELSE x.precision
+        END AS precision,
+        x.random_weights,
+        x.compute_path,
+        x.backend,
+        x.machine,
+        x.stored_bytes,
+        x.bits_per_weight,
+        CASE
+            WHEN regexp_matches(x.original_precision, 'Q\d')
+                THEN 'reference already ' || regexp_extract(x.original_precision, 'Q(\d)', 1)
+                || '-bit: nothing follows about '
+                || CASE WHEN regexp_extract(x.original_precision, 'Q(\d)', 1) < '8' THEN 8 ELSE 16 END
+                || ' bits or more'
+        END AS note,
+        coalesce(x.source_training_id, x.training_id) AS adapter_id,
+        x.source_training_id IS NOT NULL AS is_moved,
+        {
+            set_digest: e.set_digest,
+            primary_rule: e.primary_rule,
+            target: d.target,
+            cost_matrix: e.cost_matrix,
+            scoring_version: e.scoring_version,
+            random_weights: x.random_weights
+        }::VARCHAR AS judged_by,
+        {
+            settings_digest: x.settings_digest,
+            weights_source: x.weights_source,
+            source_digest: x.source_digest,
+            original_precision: x.original_precision,
+            calibration_digest: coalesce(d.calibration_digest, x.dataset_digest),
+            engine_version: x.engine_version
+        }::VARCHAR AS trained_by
+    FROM experiment AS x
+    JOIN evaluation AS e USING (training_id)
+    -- The target is the evaluation's, since one training may be judged at several.
+    LEFT JOIN decision_rule AS d ON d.evaluation_id = e.evaluation_id AND d.rule = 'target_recall'
+    WHERE x.status = 'completed'
+        AND x.precision IS NOT NULL
+        AND x.recipe_kind IN ('standard', 'safety', 'moved_adapter')
+)
+SELECT
+    * EXCLUDE (adapter_id, is_moved, judged_by, trained_by),
+    'own' AS adapter,
+    judged_by || trained_by AS conditions
+FROM judged
+WHERE NOT is_moved
+UNION ALL
+SELECT
+    judged.* EXCLUDE (adapter_id, is_moved, judged_by, trained_by)
+        REPLACE (trained.recipe AS recipe),
+    'from ' || trained.precision,
+    judged_by || judged.adapter_id
+FROM judged
+JOIN experiment AS trained ON trained.training_id = judged.adapter_id
+WHERE judged.adapter_id IN (SELECT adapter_id FROM judged WHERE is_moved);

@@ -1,0 +1,21 @@
+-- One row per evaluation at a precision and evaluation of its reference: bfloat16, otherwise equal.
+--
+-- Both belong to one arm of precision_arm, with equal conditions. Figures of these pairs are in
+-- reference_metric; 4 against 8 bits is in equal_pair.
+CREATE OR REPLACE VIEW reference_pair AS
+SELECT
+    base_model,
+    recipe,
+    seed,
+    adapter,
+    evaluation_set,
+    one.precision,
+    reference.precision AS reference,
+    one.evaluation_id,
+    reference.evaluation_id AS reference_evaluation,
+    one.random_weights,
+    one.created_at,
+    reference.created_at AS reference_created_at
+FROM precision_arm AS one
+JOIN precision_arm AS reference USING (base_model, recipe, seed, adapter, evaluation_set, conditions)
+WHERE one.precision_key <> 'bf16' AND reference.precision_key = 'bf16';

@@ -1,0 +1,73 @@
+-- One row per base model, recipe, seed, arm, set and precision: bytes against ED recall and macro F1.
+--
+-- dominated_by names the precisions of the same row's arm that need no more bytes, catch no fewer
+-- emergencies and have no lower macro F1, and are better in one of the three; a precision is on the
+-- frontier where there are none. ED recall and macro F1 follow the primary rule, and are points
+-- without intervals: precision_comparison has those of the differences. The arm (adapter) is that of
+-- precision_arm, and the latest evaluations that may be compared count.
+CREATE OR REPLACE VIEW frontier AS
+WITH comparable AS (
+    FROM precision_arm
+    WHERE coalesce(
+        list_contains(getvariable('only_evaluations')::VARCHAR[], evaluation_id), true
+    )
+    QUALIFY conditions = first(conditions) OVER (
+        PARTITION BY base_model, recipe, seed, adapter, evaluation_set, random_weights
+        ORDER BY created_at DESC, evaluation_id DESC
+    )
+),
+latest AS (
+    FROM comparable
+    QUALIFY row_number() OVER (
+        PARTITION BY base_model, recipe, seed, adapter, evaluation_set, random_weights, precision
+        ORDER BY created_at DESC, evaluation_id DESC
+    ) = 1
+),
+placed AS (
+    SELECT latest.*, f.cases, f.ed_cases, f.ed_recall, f.macro_f1, f.over_triage
+    FROM latest
+    LEFT JOIN prediction_figures AS f ON f.evaluation_id = latest.evaluation_id AND f.rule = 'primary'
+),
+dominance AS (
+    SELECT
+        one.evaluation_id,
+        one.adapter,
+        list(other.precision ORDER BY other.stored_bytes, other.precision) AS dominated_by
+    FROM placed AS one
+    JOIN placed AS other USING (base_model, recipe, seed, adapter, evaluation_set, conditions)
+    WHERE other.stored_bytes <= one.stored_bytes
+        AND other.ed_recall >= one.ed_recall
+        AND other.macro_f1 >= one.macro_f1
+        AND (
+            other.stored_bytes < one.stored_bytes
+            OR other.ed_recall > one.ed_recall
+            OR other.macro_f1 > one.macro_f1
+        )
+    GROUP BY one.evaluation_id, one.adapter
+)
+SELECT
+    base_model,
+    recipe,
+    seed,
+    adapter,
+    evaluation_set,
+    precision,
+    stored_bytes,
+    bits_per_weight,
+    cases,
+    ed_cases,
+    ed_recall,
+    macro_f1,
+    over_triage,
+    CASE
+        WHEN ed_recall IS NULL OR macro_f1 IS NULL THEN NULL
+        ELSE dominated_by IS NOT NULL
+    END AS dominated,
+    array_to_string(dominated_by, ', ') AS dominated_by,
+    compute_path,
+    note,
+    random_weights,
+    evaluation_id
+FROM placed
+LEFT JOIN dominance USING (evaluation_id, adapter)
+ORDER BY base_model, recipe, seed, adapter, evaluation_set, stored_bytes DESC, precision;
