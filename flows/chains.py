@@ -233,6 +233,7 @@ def _moves(chains: list[Chain], variants: _Variants) -> Iterator[Extra]:
                     precision,
                     variants.at(spec.model, precision),
                     chain.shared.data,
+                    [entry.name for entry in variants.selection.grid.evaluation_sets],
                 )
                 yield Extra(f"move {spec.cell_id} to {precision.name}", step)
 

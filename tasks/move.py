@@ -2,7 +2,10 @@
 differ.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from prefect import task
 
@@ -16,8 +19,8 @@ from tasks.precisions import Precision
 from tasks.progress import publisher
 from tasks.runtime.child import run_child
 from tasks.runtime.store import complete, home
-from tasks.scoring.arguments import ScoringJob
-from tasks.spec import ExperimentSpec, short_digest
+from tasks.scoring.arguments import ScoringJob, SetsScoringJob
+from tasks.spec import ExperimentSpec, Strict, short_digest
 from tasks.tuning.training_rows import TrainingOutcome, training_rows
 
 
@@ -34,49 +37,103 @@ def move_adapter(
     precision: Precision,
     variant: Path,
     data: Path,
-) -> str:
-    """evaluation_id of a trained adapter scored on the variant of another precision; lands as an
-    experiment of kind moved_adapter.
+    sets: Sequence[str] = (),
+) -> list[str]:
+    """evaluation_ids of a trained adapter on the variant of another precision: on test, then on the
+    further `sets`; lands as an experiment of kind moved_adapter.
 
     `evaluation`: the adapter's evaluation, whose threshold and scaling are used here too. Chosen
     again, they would compensate the very shift that is to be seen.
     """
     weights = VariantManifest.read(variant)
+    move = _Move(spec, training, evaluation, precision, variant, data)
+    moved = move.training_id(weights)
+    ids = {name: evaluation_of(spec, moved, data, name) for name in ("test", *sets)}
+    if is_landed(moved) and all(is_landed(id) for id in ids.values()):
+        return list(ids.values())
+
+    folders = {name: home() / "moved" / id for name, id in ids.items()}
+    move.score(folders)
+
     dataset = DatasetManifest.read(data)
-    recipe = f"{spec.recipe.name}-from{spec.precision.name}"
-    cell = f"{spec.model.name}-{precision.name}-{recipe}-s{spec.seed}"
-    ingredients = {"training": training, "variant": weights.digest, "rules": evaluation}
-    moved = f"{cell}-{short_digest(ingredients)}"
-    moved_evaluation = evaluation_of(spec, moved, data)
-    if is_landed(moved) and is_landed(moved_evaluation):
-        return moved_evaluation
-
-    scores = home() / "moved" / moved_evaluation
-    if complete(scores, deep=True) is None:
-        folder = home() / "experiments" / training
-        job = ScoringJob(
-            experiment=spec,
-            variant=variant,
-            data=data,
-            home=home(),
-            adapter=folder,
-            scores=scores,
-            rules_from=folder / "scores" / evaluation,
-        )
-        log = home() / "logs" / f"move-{scores.name}"
-        emit = publisher(f"move {cell}")
-        run_child("tasks.scoring.job:run", job.model_dump(mode="json"), log, emit)
-
-    evaluated = evaluation_rows(spec, moved, moved_evaluation, scores, dataset)
-    on_variant = spec.model_copy(update={"precision": precision})
-    experiment: Rows = training_rows(on_variant, moved, weights, dataset, TrainingOutcome())
-    experiment["experiment"][0] |= {
-        "cell_id": cell,
-        "recipe": f"{spec.recipe.name} from {spec.precision.name}",
-        "recipe_kind": "moved_adapter",
-        "source_training_id": training,
-        "finished_at": evaluated["evaluation"][0]["created_at"],
+    rows = {
+        name: evaluation_rows(spec, moved, ids[name], scores, dataset, name)
+        for name, scores in folders.items()
     }
-    land_rows(moved, "training", experiment)
-    land_rows(moved_evaluation, "evaluation", evaluated)
-    return moved_evaluation
+    land_rows(moved, "training", move.experiment(moved, weights, dataset, rows["test"]))
+    for name, evaluated in rows.items():
+        land_rows(ids[name], "evaluation", evaluated)
+    return list(ids.values())
+
+
+@dataclass(frozen=True)
+class _Move:
+    """A trained adapter, its evaluation on test, and the variant on which it is scored."""
+
+    spec: ExperimentSpec
+    training: str
+    evaluation: str
+    precision: Precision
+    variant: Path
+    data: Path
+
+    @property
+    def cell(self) -> str:
+        recipe = f"{self.spec.recipe.name}-from{self.spec.precision.name}"
+        return f"{self.spec.model.name}-{self.precision.name}-{recipe}-s{self.spec.seed}"
+
+    def training_id(self, weights: VariantManifest) -> str:
+        """The id of the moved adapter as an experiment of its own."""
+        ingredients = {
+            "training": self.training,
+            "variant": weights.digest,
+            "rules": self.evaluation,
+        }
+        return f"{self.cell}-{short_digest(ingredients)}"
+
+    def score(self, folders: dict[str, Path]) -> None:
+        """Score the sets whose folders are not complete: test first, since the others use its rules."""
+        adapter = home() / "experiments" / self.training
+        job: dict[str, Any] = {
+            "experiment": self.spec,
+            "variant": self.variant,
+            "data": self.data,
+            "home": home(),
+            "adapter": adapter,
+        }
+        test = folders["test"]
+        if complete(test, deep=True) is None:
+            rules_from = adapter / "scores" / self.evaluation
+            self._run("run", ScoringJob(**job, scores=test, rules_from=rules_from), test.name)
+
+        waiting = {
+            name: folder
+            for name, folder in folders.items()
+            if name != "test" and complete(folder, deep=True) is None
+        }
+        if waiting:
+            sets = SetsScoringJob(**job, sets=waiting, rules_from=test)
+            self._run("run_sets", sets, f"sets-{test.name}")
+
+    def _run(self, function: str, job: Strict, name: str) -> None:
+        run_child(
+            f"tasks.scoring.job:{function}",
+            job.model_dump(mode="json"),
+            home() / "logs" / f"move-{name}",
+            publisher(f"move {self.cell}"),
+        )
+
+    def experiment(
+        self, moved: str, weights: VariantManifest, dataset: DatasetManifest, evaluated: Rows
+    ) -> Rows:
+        """Landing rows of the moved adapter, which takes the place of a training."""
+        on_variant = self.spec.model_copy(update={"precision": self.precision})
+        rows: Rows = training_rows(on_variant, moved, weights, dataset, TrainingOutcome())
+        rows["experiment"][0] |= {
+            "cell_id": self.cell,
+            "recipe": f"{self.spec.recipe.name} from {self.spec.precision.name}",
+            "recipe_kind": "moved_adapter",
+            "source_training_id": self.training,
+            "finished_at": evaluated["evaluation"][0]["created_at"],
+        }
+        return rows

@@ -8,6 +8,7 @@ beside it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,13 +29,14 @@ class Predicted:
 
     logits: float32 (N, V), at the label's position; label_logp: (N, 3), log P(label) up to a
     constant; text_nll: sum of the negative log-likelihoods of the `text_tokens` tokens of the
-    messages.
+    messages; of_cases: both by case, (N, 2), where they are known.
     """
 
     logits: NDArray[np.float32]
     label_logp: NDArray[np.float32]
     text_nll: float
     text_tokens: int
+    of_cases: Floats | None = None
 
     @property
     def perplexity(self) -> float | None:
@@ -87,8 +89,27 @@ def _shared_figures(reference: Predicted, variant: Predicted) -> Figures:
         "perplexity": perplexity,
         "reference_perplexity": reference_perplexity,
         "perplexity_ratio": ratio,
+        "perplexity_ratio_se": None if ratio is None else _ratio_error(reference, variant, ratio),
         "note": note,
     }
+
+
+def _ratio_error(reference: Predicted, variant: Predicted, ratio: float) -> float | None:
+    """Standard error of the ratio of perplexities over cases, by linearisation: its logarithm is a
+    ratio of sums, of differences of log-likelihood and of tokens.
+    """
+    if reference.of_cases is None or variant.of_cases is None or len(variant.of_cases) < 2:
+        return None
+    tokens = reference.of_cases[:, 1]
+    differences = variant.of_cases[:, 0] - reference.of_cases[:, 0]
+    residuals = differences - differences.sum() / tokens.sum() * tokens
+    error_of_sum = math.sqrt(len(tokens)) * float(residuals.std(ddof=1))
+    return ratio * error_of_sum / float(tokens.sum())
+
+
+def _standard_error(values: Floats) -> float | None:
+    """Of the mean over cases; None for a single case."""
+    return float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else None
 
 
 def _is_beyond_sample(percentile: float, cases: int) -> bool:
@@ -103,4 +124,10 @@ def _divergence_figures(reference: ArrayLike, variant: ArrayLike) -> Figures:
         name: None if _is_beyond_sample(q, len(kl)) else float(np.percentile(kl, q))
         for name, q in PERCENTILES.items()
     }
-    return {"kl_mean": float(kl.mean()), "same_top1": float(same_top1.mean()), **percentiles}
+    return {
+        "kl_mean": float(kl.mean()),
+        "kl_mean_se": _standard_error(kl),
+        "same_top1": float(same_top1.mean()),
+        "same_top1_se": _standard_error(same_top1.astype(np.float64)),
+        **percentiles,
+    }

@@ -89,6 +89,7 @@ def _predict(model: OpenModel, case_numbers: list[int], emit: Emit) -> Predicted
 
     text_nll = 0.0
     text_tokens = 0
+    of_cases = np.zeros((len(case_numbers), 2))
     done = 0
     for numbers in sorted_batches(cases, TOKENS_AT_ONCE, case_numbers):
         batch = make_batch(cases, numbers)
@@ -101,6 +102,7 @@ def _predict(model: OpenModel, case_numbers: list[int], emit: Emit) -> Predicted
         label_logp[positions] = predicted.label_logp
         text_nll += predicted.text_nll
         text_tokens += predicted.text_tokens
+        of_cases[positions] = predicted.of_cases
         done += len(numbers)
         emit(ProgressReport(f"fidelity of {model.name}", done, len(case_numbers)))
 
@@ -110,7 +112,7 @@ def _predict(model: OpenModel, case_numbers: list[int], emit: Emit) -> Predicted
             f"{model.name} gives logits that are not finite, so its fidelity cannot be measured."
         )
     mx.clear_cache()
-    return Predicted(logits, label_logp, text_nll, text_tokens)
+    return Predicted(logits, label_logp, text_nll, text_tokens, of_cases)
 
 
 def _forward(model: OpenModel, batch: Batch) -> Predicted:
@@ -123,6 +125,7 @@ def _forward(model: OpenModel, batch: Batch) -> Predicted:
     hidden = run_blocks(stack, hidden, prefix.boundary, stack.depth, model.past)
 
     label_logits = []
+    of_cases = []
     nll = mx.array(0.0)
     tokens = 0
     for i, row in enumerate(rows):
@@ -131,12 +134,22 @@ def _forward(model: OpenModel, batch: Batch) -> Predicted:
         following = mx.array(row.inputs[leading + 1 : row.first + 1])
         if len(following):  # of a single case, all tokens but the last belong to the instruction
             at_token = mx.take_along_axis(logits[:-1], following[:, None], axis=1)[:, 0]
-            nll = nll + (mx.logsumexp(logits[:-1], axis=1) - at_token).sum()
+            of_case = (mx.logsumexp(logits[:-1], axis=1) - at_token).sum()
+            nll = nll + of_case
+        else:
+            of_case = mx.array(0.0)
         tokens += len(following)
-        mx.eval(nll, label_logits[-1])
+        mx.eval(nll, of_case, label_logits[-1])
+        of_cases.append((float(of_case.item()), len(following)))
 
     predicted = np.stack([np.array(logits) for logits in label_logits])
-    return Predicted(predicted, _label_logp(model, batch, predicted), float(np.array(nll)), tokens)
+    return Predicted(
+        predicted,
+        _label_logp(model, batch, predicted),
+        float(np.array(nll)),
+        tokens,
+        np.array(of_cases, np.float64),
+    )
 
 
 def _label_logp(model: OpenModel, batch: Batch, logits: np.ndarray) -> np.ndarray:

@@ -64,3 +64,26 @@ def test_the_direction_is_from_the_reference():
     sharp, flat = np.array([[5.0, 0.0, 0.0]]), np.zeros((1, 3))
     assert divergences(sharp, flat)[0] == pytest.approx(entropy(softmax(sharp)[0], [1 / 3] * 3))
     assert divergences(sharp, flat)[0] != pytest.approx(divergences(flat, sharp)[0])
+
+
+def test_standard_errors_are_those_of_a_bootstrap_over_the_cases():
+    rng = np.random.default_rng(5)
+    count = 400
+    logits = rng.normal(size=(count, 40))
+    other = logits + rng.normal(0, 0.8, size=logits.shape)
+    tokens = rng.integers(5, 60, count).astype(float)
+    before = tokens * 2 + rng.normal(0, 3, count)
+    after = before + 0.1 * tokens + rng.normal(0, 2, count)
+
+    def of(values, nll):
+        return Predicted(values, values[:, :3], nll.sum(), int(tokens.sum()), np.stack([nll, tokens], axis=1))
+
+    figures = fidelity_figures(of(logits, before), of(other, after))["vocabulary"]
+    drawn = rng.integers(0, count, (2000, count))
+    kl, same = divergences(logits, other), np.argmax(logits, axis=1) == np.argmax(other, axis=1)
+    ratio = np.exp((after - before)[drawn].sum(axis=1) / tokens[drawn].sum(axis=1))
+    for name, resampled in (("kl_mean", kl[drawn].mean(axis=1)), ("same_top1", same[drawn].mean(axis=1)),
+                            ("perplexity_ratio", ratio)):  # fmt: skip
+        assert figures[f"{name}_se"] == pytest.approx(resampled.std(), rel=0.1), name
+    one = fidelity_figures(of(logits, before), of(logits, before))["labels"]
+    assert (one["kl_mean_se"], one["same_top1_se"], one["perplexity_ratio_se"]) == (0, 0, 0)
