@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flows.report.calibration import calibration, sets_and_answers
 from flows.report.evaluation_sets import by_source
+from flows.report.frontier import against_reference, frontier
 from flows.report.gates import gates, standard
 from flows.report.precision import fidelity, flips
 from flows.report.prevalence import not_restated_note, restated_note
@@ -35,5 +36,7 @@ def evidence(board: list[EvaluationRow], prevalence: float | None = None) -> lis
         review(board).with_note(unchanged),
         flips(board).with_note(unchanged),
         fidelity(board).with_note(unchanged),
+        against_reference(board).with_note(unchanged),
+        frontier(board).with_note(unchanged),
     ]
     return [table for table in tables if len(table)]

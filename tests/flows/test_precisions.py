@@ -1,0 +1,62 @@
+"""Precisions other than 4 and 8 bits, and one adapter at several of them, through the real command."""
+
+import pytest
+
+PRECISIONS = 'precisions=["bf16", "4bit"]'
+MOVES = 'scoring.move_adapters=["mxfp4", "4bit"]'
+SETS = 'evaluation_set=[{ name = "test_adversarial", source = "embedded" }]'
+
+
+@pytest.fixture(scope="module")
+def swept(smoke, tmp_path_factory):
+    """A sweep of one recipe in bfloat16 and 4 bits in a finished place, each adapter scored at mxfp4 too."""
+    place = smoke[0].copy(tmp_path_factory.mktemp("precisions") / "place")
+    options = ("--model", "tiny-llama", "--recipe", "baseline")
+    settings = [part for key in (PRECISIONS, MOVES, SETS) for part in ("--set", key)]
+    return place, place.run("sweep", "smoke", *options, *settings)
+
+
+def test_bfloat16_is_trained_scored_and_landed_and_nothing_else_is_trained(swept):
+    place, done = swept
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    trained = [
+        name for name, state in place.last_steps().items() if name.startswith("train ") and state[0] == "Completed"
+    ]
+    assert trained == ["train tiny-llama bf16 baseline s42"]
+    landed = place.query(
+        "SELECT cell_id, bits, precision, group_size, compute_path FROM experiment "
+        "WHERE recipe LIKE 'baseline%' AND base_model = 'tiny-llama' AND precision NOT IN ('8bit') ORDER BY cell_id"
+    )
+    assert landed.cell_id.tolist() == [
+        "tiny-llama-4bit-baseline-frombf16-s42", "tiny-llama-4bit-baseline-s42", "tiny-llama-bf16-baseline-s42",
+        "tiny-llama-mxfp4-baseline-from4bit-s42", "tiny-llama-mxfp4-baseline-frombf16-s42",
+    ]  # fmt: skip
+    assert landed.precision.tolist() == ["4bit", "4bit", "bf16", "mxfp4", "mxfp4"]
+    assert landed.group_size.fillna(0).tolist() == [64, 64, 0, 32, 32]
+    assert set(landed.compute_path) <= {"packed", "dequantised_f32"} and landed.compute_path.notna().all()
+    assert place.audits() == {}
+
+
+def test_one_adapter_stands_at_every_precision_on_both_sets(swept):
+    place, _ = swept
+    rows = place.query(
+        "SELECT adapter, evaluation_set, precision FROM frontier WHERE recipe = 'baseline' AND precision <> '8bit'"
+    )
+    found = {key: set(group.precision) for key, group in rows.groupby(["adapter", "evaluation_set"])}
+    for name in ("test", "test_adversarial"):
+        assert found["from bf16", name] == {"bf16", "4bit", "mxfp4"}
+        assert found["from 4bit", name] == {"4bit", "mxfp4"}
+        assert found["own", name] >= {"bf16", "4bit"}
+    compared = place.query(
+        "SELECT DISTINCT adapter, precision FROM precision_comparison WHERE recipe = 'baseline' ORDER BY ALL"
+    )
+    assert compared.values.tolist() == [["from bf16", "4bit"], ["from bf16", "mxfp4"], ["own", "4bit"]]
+
+
+def test_fidelity_is_measured_for_every_quantised_precision_on_the_same_cases(swept):
+    place, _ = swept
+    rows = place.query(
+        "SELECT precision, kl_mean_se, same_top1_se, perplexity_ratio_se FROM fidelity "
+        "WHERE distribution = 'vocabulary' AND base_model = 'tiny-llama' AND created_at IS NOT NULL"
+    )
+    assert set(rows.precision) == {"4bit", "8bit", "mxfp4"} and rows.notna().all(axis=None)
