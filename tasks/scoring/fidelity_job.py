@@ -140,7 +140,7 @@ def _forward(model: OpenModel, batch: Batch) -> Predicted:
             of_case = mx.array(0.0)
         tokens += len(following)
         mx.eval(nll, of_case, label_logits[-1])
-        of_cases.append((float(of_case.item()), len(following)))
+        of_cases.append((float(np.array(of_case)), len(following)))
 
     predicted = np.stack([np.array(logits) for logits in label_logits])
     return Predicted(
