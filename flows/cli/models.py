@@ -20,7 +20,7 @@ from tasks.runtime.store import home
 from tasks.spec import BaseModelSpec, Grid, Training, training_of_recipe
 
 STUDY = "paper"
-SIZE_COLUMNS = ("model and weights", "bytes", *PARTS, "bits per weight")
+SIZE_COLUMNS = ("model and weights", "bits", "bytes", *PARTS, "bits per weight")
 
 
 @dataclass(frozen=True)
@@ -154,11 +154,19 @@ def _sizes_table(rows: list[SizeRow], group_size: int) -> Table:
     for row in rows:
         table.add_row(
             f"{row.name}\n  {row.source}",
+            _bits(row.precision),
             f"{row.sizes.stored_bytes:,}",
             *(f"{row.sizes.bytes_by_part[part]:,}" for part in PARTS),
             f"{row.sizes.bits_per_weight:.3f}",
         )
     return table
+
+
+def _bits(precision: Precision) -> str:
+    """Bits of a value, and where matrices differ those of the embedding."""
+    if precision.high_bits is None:
+        return str(precision.bits or 16)
+    return f"{precision.bits} and {precision.high_bits}\nembedding {precision.bits}"
 
 
 def _trainable_table(grid: Grid) -> Table:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -11,10 +12,15 @@ import pytest
 
 from tasks.grids.grid import known_models
 from tasks.models.convert import run_convert, run_quantize
+from tasks.models.expected_sizes import expected_sizes
+from tasks.models.manifest import VariantManifest
+from tasks.models.model_shape import known_shape
 from tasks.models.sources.available import fetch_base
+from tasks.models.stored_sizes import stored_sizes
+from tasks.precisions import BUILT_IN
 from tasks.runtime import store
 from tasks.runtime.errors import SourceUnavailable
-from tasks.spec import LABELS, BaseModelSpec
+from tasks.spec import LABELS, BaseModelSpec, RandomSource
 from tests.models import files
 
 pytestmark = pytest.mark.weights
@@ -162,3 +168,18 @@ def test_the_true_shape_of_smollm2_360m_with_random_weights_has_its_exact_size(t
     found = run_quantize({"source": str(folder), "root": str(tmp_path), "bits": bits, "group_size": 64})
     assert found["stored_bytes"] == expected
     assert found["parameters"] == 361_821_120 and found["random_weights"] is True
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", ["smollm2-135m", "smollm2-360m", "gemma-3-270m"])
+def test_every_precision_of_the_true_shapes_has_the_bytes_that_follow_from_them(tmp_path, name):
+    model = known_models()[name].model_copy(update={"sources": (RandomSource(kind="random", shape=name),)})
+    source = fetch_base(model, tmp_path)
+    for precision in BUILT_IN.values():
+        args = {"source": str(source), "root": str(tmp_path), "precision": precision.model_dump(), "group_size": 64}
+        folder = Path(run_quantize(args)["folder"])
+        expected = expected_sizes(known_shape(name), precision, 64)
+        assert stored_sizes(folder, precision.group_size_in(64)) == expected, precision.name
+        assert expected.manifest_entries().items() <= VariantManifest.read(folder).model_dump().items()
+        if precision.is_quantised:
+            shutil.rmtree(folder)

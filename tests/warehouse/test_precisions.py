@@ -11,6 +11,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from flows.report.frontier import against_reference, frontier
+from flows.report.leaderboard import leaderboard
+from flows.report.typed_rows import leaderboard_rows
 from tasks.runtime.store import seal
 from tests.warehouse.rows import FIVE, evaluation, land_pair, training
 from warehouse.connect import reading
@@ -185,3 +188,23 @@ def test_a_folder_that_landed_before_the_column_is_named_when_it_is_loaded(tmp_p
     seal(tmp_path / "t8", {"kind": "training", "id": "t8"})
     load_all(tmp_path)
     assert list(query("SELECT precision FROM experiment").precision) == ["8bit"]
+
+
+def test_the_tables_name_the_unpacked_reference_and_print_what_does_not_follow(tmp_path):
+    for name in ("bf16", "8bit", "mxfp4"):
+        land(tmp_path, name, noisy(3, 0.8), original_precision="Q4_1")
+    load_all(tmp_path)
+    board = leaderboard_rows()
+    for table in (against_reference(board), frontier(board)):
+        assert "; reference already 4-bit: nothing follows about 8 bits or more" in table.title
+    names = [name.splitlines()[0] for name in frontier(board)["precision"]]
+    assert names == ["smol unpacked Q4_1", "smol 8bit", "smol mxfp4"]
+    assert all(name.endswith("against unpacked Q4_1") for name in against_reference(board)["precision"])
+    assert set(leaderboard(board)["experiment"]) == {f"{name}\nr1 s42" for name in names}
+
+
+def test_4_and_8_bits_alone_need_no_frontier(tmp_path):
+    land_pair(tmp_path)
+    load_all(tmp_path)
+    board = leaderboard_rows()
+    assert len(frontier(board)) == len(against_reference(board)) == 0
