@@ -9,7 +9,8 @@ import typer
 from flows.cli.terminal import console
 
 Everything = Annotated[
-    bool, typer.Option("--all", help="list failed runs of earlier settings, too")
+    bool,
+    typer.Option("--all", help="list failed runs of earlier settings and trials of searches, too"),
 ]
 
 

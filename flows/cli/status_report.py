@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -64,6 +64,13 @@ class LandedExperiment:
 
 
 @dataclass(frozen=True)
+class SearchedTraining:
+    """The training of a row of `trial`."""
+
+    training_id: str
+
+
+@dataclass(frozen=True)
 class Line:
     """One line of the table."""
 
@@ -71,6 +78,7 @@ class Line:
     training: str = NONE
     evaluation: str = NONE
     landed: LandedExperiment | None = None
+    searched: bool = False  # a trial of a search, of which nothing else is known
 
     @property
     def superseded(self) -> bool:
@@ -86,7 +94,8 @@ class Line:
 def print_status(console: Console, everything: bool = False) -> None:
     """Print a line per experiment; random weights are marked.
 
-    `everything`: failed runs of earlier settings, too, which are left out otherwise.
+    `everything`: failed runs of earlier settings and trials of searches, too, which are left out
+    otherwise.
     """
     refuse_unusable()
     folder = home() / "experiments"
@@ -99,7 +108,7 @@ def print_status(console: Console, everything: bool = False) -> None:
     for column in COLUMNS:
         table.add_column(column, overflow="fold")
     for line in lines:
-        if everything or not line.superseded:
+        if everything or not (line.superseded or line.searched):
             table.add_row(*line.cells())
     console.print(table)
 
@@ -107,14 +116,21 @@ def print_status(console: Console, everything: bool = False) -> None:
     if hidden and not everything:
         runs = "1 failed run" if hidden == 1 else f"{hidden} failed runs"
         print_line(console, f"{runs} of earlier settings not listed: triage status --all")
+    trials = sum(line.searched for line in lines)
+    if trials and not everything:
+        count = "1 trial" if trials == 1 else f"{trials} trials"
+        print_line(console, f'{count} of searches not listed: triage sql "FROM trial"')
 
 
 def _lines(folder: Path) -> Iterator[Line]:
     """The experiments on this machine by name, then those that are in the warehouse alone."""
     landed = _landed_experiments()
+    trials = _trials()
     folders = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     for path in folders:
-        yield _local_line(path, landed.pop(path.name, None))
+        line = _local_line(path, landed.pop(path.name, None))
+        is_only_trial = line.landed is None and line.evaluation == NONE and path.name in trials
+        yield replace(line, searched=is_only_trial)
     for experiment in landed.values():
         yield Line(f"{experiment.training_id}{random_mark(experiment)}", landed=experiment)
 
@@ -124,6 +140,13 @@ def _landed_experiments() -> dict[str, LandedExperiment]:
         return {}
     bring_up_to_date()
     return {row.training_id: row for row in typed_rows(LandedExperiment, f"({LANDED})")}
+
+
+def _trials() -> set[str]:
+    """The trainings of landed searches."""
+    if not warehouse_path().exists():
+        return set()
+    return {row.training_id for row in typed_rows(SearchedTraining, "trial")}
 
 
 def _local_line(folder: Path, landed: LandedExperiment | None) -> Line:

@@ -14,8 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from flows.cli.main import app
+from flows.cli.status_report import print_status
 from flows.plan import plan_cells
 from flows.search_setup import alone, set_up
 from flows.selection import Narrowing, select
@@ -82,6 +84,16 @@ def test_a_sweep_of_the_winner_finds_its_training_complete(searched, monkeypatch
     with at(place, monkeypatch):
         (cell,) = plan_cells(select(str(grid), None, Narrowing(bits=[4])))
     assert cell.state == "to score"
+
+
+def test_trials_are_no_experiments_of_the_status_unless_all_is_asked_for(searched, monkeypatch, capsys):
+    place, _ = searched
+    with at(place, monkeypatch):
+        print_status(Console(width=150))
+        assert CELL not in (shown := capsys.readouterr().out)
+        assert '4 trials of searches not listed: triage sql "FROM trial"' in shown
+        print_status(Console(width=150), everything=True)
+        assert capsys.readouterr().out.count(CELL) == 4
 
 
 def test_the_warehouse_is_sound_and_a_rebuild_brings_the_trials_back(searched):
