@@ -16,7 +16,7 @@ from tasks.evaluate import evaluate
 from tasks.evaluation_sets import evaluate_sets
 from tasks.fidelity import fidelity
 from tasks.land import land
-from tasks.landing import absent_from_warehouse, is_landed, land_failure
+from tasks.landing import absent_from_warehouse, is_landed, land_failure, load_the_rest
 from tasks.move import move_adapter
 from tasks.precisions import BUILT_IN, Precision
 from tasks.prepare import prepare
@@ -248,7 +248,8 @@ def _other_width(spec: ExperimentSpec, variants: _Variants) -> list[Precision]:
 def finish_all(sweep: SubmittedSweep) -> list[str]:
     """Wait for every step; returns the failures. An interruption ends the steps' processes at once.
 
-    What the warehouse does not hold at the end is a failure, whatever the steps say.
+    What the warehouse does not hold at the end is a failure, whatever the steps say, unless another
+    program keeps it out.
     """
     with fork_server.kept():
         try:
@@ -257,6 +258,8 @@ def finish_all(sweep: SubmittedSweep) -> list[str]:
         except BaseException:  # Ctrl-C, or Prefect's own signal for SIGTERM
             stop_children()
             raise
+    if waiting := load_the_rest():
+        publish("loading", StepWarning(waiting))
     return [failure for failure in failures if failure] + _lost(sweep)
 
 

@@ -12,6 +12,7 @@ from flows.chains import finish_all, submit_experiments
 from flows.selection import Narrowing, select
 from flows.sweep import ONE_AT_A_TIME
 from flows.tags import label_run
+from tasks.landing import some_results_wait
 from tasks.spec import Seed
 from warehouse.health import refuse_unusable
 
@@ -50,4 +51,5 @@ def experiment(
     failures = finish_all(submit_experiments(selection))
     if failures:
         return Failed(message=failures[0])
-    return Completed(message=f"{selection.cells[0].cell_id} is in the warehouse")
+    where = "has landed and will be loaded into" if some_results_wait() else "is in"
+    return Completed(message=f"{selection.cells[0].cell_id} {where} the warehouse")

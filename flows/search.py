@@ -21,14 +21,14 @@ from flows.tags import label_run
 from tasks.acquire import acquire
 from tasks.convert import convert
 from tasks.identity import training_of
-from tasks.landing import refill_warehouse
+from tasks.landing import load_the_rest, refill_warehouse
 from tasks.prepare import prepare
 from tasks.progress import publish
 from tasks.quantize import quantize
 from tasks.runtime import fork_server
 from tasks.runtime.child import stop_children
 from tasks.runtime.errors import BadInput, Diverged, OutOfMemory, TriageError
-from tasks.runtime.events import TrialReport
+from tasks.runtime.events import StepWarning, TrialReport
 from tasks.search.foundation import foundation
 from tasks.search.halving import Proposal, Training
 from tasks.search.rows import SearchedCell
@@ -146,6 +146,8 @@ class _Search:
             landed.wait()
             if error := failure_of(landed):
                 raise error
+            if waiting := load_the_rest():
+                publish(TITLE, StepWarning(waiting))
 
         best = best_of(trials)
         if best is None:

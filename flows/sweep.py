@@ -19,7 +19,7 @@ from flows.chains import finish_all, submit_experiments, warn_of_damage
 from flows.compare import compare
 from flows.selection import Narrowing, select
 from flows.tags import label_run
-from tasks.landing import refill_warehouse
+from tasks.landing import refill_warehouse, some_results_wait
 
 ONE_AT_A_TIME: Any = ThreadPoolTaskRunner(max_workers=1)
 
@@ -55,7 +55,8 @@ def sweep(
 
     failures = finish_all(submit_experiments(selection))
     warn_of_damage(refused)
-    compare()
+    if not some_results_wait():
+        compare()
     return _outcome(len(selection.cells), failures)
 
 
@@ -65,5 +66,8 @@ def _outcome(experiments: int, failures: list[str]) -> State[Any]:
         count = "1 failure" if len(failures) == 1 else f"{len(failures)} failures"
         heading = f"{count} in a sweep of {experiments} experiments: "
         return Failed(message=heading + " | ".join(failures))
+    if some_results_wait():
+        done = "1 experiment has" if experiments == 1 else f"{experiments} experiments have"
+        return Completed(message=f"{done} landed and will be loaded into the warehouse")
     done = "1 experiment is" if experiments == 1 else f"{experiments} experiments are"
     return Completed(message=f"{done} in the warehouse")

@@ -1,7 +1,11 @@
-"""What lands: rows of variants, experiments and failures, without Prefect."""
+"""What lands: rows of variants, experiments and failures, without Prefect.
+
+Another program may hold the warehouse: then what has landed waits, and the sweep goes on.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -11,18 +15,24 @@ import pyarrow.parquet as pq
 from tasks.corpus.manifest import DatasetManifest
 from tasks.identity import experiment_folder
 from tasks.models.manifest import VariantManifest
-from tasks.runtime.errors import BadInput, BrokenFolder
+from tasks.runtime.errors import BadInput, BrokenFolder, Locked
 from tasks.runtime.store import complete, home, locked
 from tasks.spec import ExperimentSpec
 from tasks.tuning.training_rows import TrainingOutcome, training_rows, variant_row
 from warehouse.connect import reading, warehouse_path
 from warehouse.landing import write_landing
-from warehouse.load import load_all, load_landing
-from warehouse.place import check_place
+from warehouse.place import check_place, loading_waits
 from warehouse.schema import tables as known_tables
+from warehouse.waiting import (
+    LAST_SECONDS,
+    load_all_or_wait,
+    load_or_wait,
+    load_waiting,
+    waiting_sentence,
+)
 
 LANDING_SECONDS = 60.0  # twice as long as a landing waits for the warehouse
-
+_said = threading.Event()  # that loading waits: once, not for each landing
 
 Rows = dict[str, list[dict[str, Any]]]
 
@@ -52,7 +62,7 @@ def landed_status(training: str) -> str | None:
     """
     if not is_landed(training):
         return None
-    path = home() / "landing" / training / "experiment.parquet"
+    path = _landing() / training / "experiment.parquet"
     try:
         return str(pq.read_table(path, columns=["status"])["status"][0])
     except (OSError, ValueError):
@@ -67,13 +77,57 @@ def refill_warehouse() -> dict[str, str]:
     where no warehouse can be.
     """
     check_place(warehouse_path())
-    if not (home() / "landing").is_dir():
+    if not _landing().is_dir():
         return {}
-    return load_all(home() / "landing").refused
+    report = load_all_or_wait(_landing())
+    if isinstance(report, Locked):
+        _say_once(report)
+        return {}
+    return report.refused
+
+
+def load_the_rest() -> str | None:
+    """Load what waits, at the end of a sweep; None, or the sentence that says why it still does."""
+    error = load_waiting(_landing(), wait=LAST_SECONDS)
+    return None if error is None else waiting_sentence(error)
+
+
+def some_results_wait() -> bool:
+    """Whether something has landed that another program keeps out of the warehouse."""
+    return loading_waits(_landing())
+
+
+def _landing() -> Path:
+    return home() / "landing"
+
+
+def _load(folder: Path) -> None:
+    """Load a landing folder, or leave it for later where another program holds the warehouse.
+
+    Raises BrokenFolder if the folder does not match its manifest.
+    """
+    error = load_or_wait(folder)
+    if error is not None:
+        _say_once(error)
+    elif not some_results_wait():
+        _said.clear()
+
+
+def _say_once(error: Locked) -> None:
+    from tasks.progress import publisher  # Prefect comes with it
+    from tasks.runtime.events import StepWarning
+
+    if not _said.is_set():
+        _said.set()
+        publisher("loading")(StepWarning(waiting_sentence(error)))
 
 
 def absent_from_warehouse(ids: Collection[str]) -> list[str]:
-    """Which of these ids the warehouse does not hold, in their order."""
+    """Which of these ids the warehouse does not hold, in their order; what waits to be loaded is
+    not missing.
+    """
+    if some_results_wait():
+        return [id for id in ids if not complete(_landing() / id)]
     if not warehouse_path().is_file():
         return list(ids)
     with reading() as con:
@@ -82,22 +136,22 @@ def absent_from_warehouse(ids: Collection[str]) -> list[str]:
 
 
 def land_rows(id: str, kind: Any, tables: Rows) -> None:
-    """Write the rows of `id` to its landing folder and load that. Raises Locked if another sweep
-    does so for too long.
+    """Write the rows of `id` to its landing folder and load that, now or later. Raises Locked if
+    another sweep lands this id for too long.
     """
-    with locked(home() / "landing" / id, LANDING_SECONDS):
-        load_landing(write_landing(home() / "landing", id, kind, tables))
+    with locked(_landing() / id, LANDING_SECONDS):
+        _load(write_landing(_landing(), id, kind, tables))
 
 
 def is_landed(id: str) -> bool:
-    """Whether the warehouse holds a content id, and its folder is intact: it need not be computed
-    again.
+    """Whether the warehouse holds a content id, or will, and its folder is intact: it need not be
+    computed again.
 
     A folder that the warehouse lacks is loaded. One that is damaged, or that it refuses, has not
     landed, and is written again.
     """
     try:
-        load_landing(home() / "landing" / id)  # which checks the digests of its files first
+        _load(_landing() / id)  # which checks the digests of its files first
     except (BadInput, BrokenFolder, OSError):  # or another sweep is replacing it
         return False
     return True

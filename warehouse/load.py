@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from tasks.runtime.errors import BadInput, BrokenFolder, TriageError
 from tasks.runtime.store import MANIFEST
 from warehouse import refresh_pairs
-from warehouse.connect import unused, utc_now, warehouse_path, writing
+from warehouse.connect import WAIT_SECONDS, unused, utc_now, warehouse_path, writing
 from warehouse.landing import LandingManifest
 from warehouse.migrate import migrate
 from warehouse.schema import FACTS, Fact, insert
@@ -43,22 +43,25 @@ class LoadReport:
     aside: Path | None = None
 
 
-def load_landing(folder: Path, database: Path | None = None) -> bool:
+def load_landing(folder: Path, database: Path | None = None, wait: float = WAIT_SECONDS) -> bool:
     """Load one landing folder; False if exactly this content is loaded already.
 
     Raises BrokenFolder if the folder does not match its manifest, Locked if the warehouse stays in
-    use.
+    use for `wait` seconds.
     """
     manifest = LandingManifest.read(folder, deep=True)
-    with writing(database) as con:
+    with writing(database, wait) as con:
         migrate(con)
         return _load(con, folder, manifest)
 
 
-def load_all(root: Path, database: Path | None = None) -> LoadReport:
-    """Load every new landing folder under `root`; a broken one does not stop the others."""
+def load_all(root: Path, database: Path | None = None, wait: float = WAIT_SECONDS) -> LoadReport:
+    """Load every new landing folder under `root`; a broken one does not stop the others.
+
+    Raises Locked if the warehouse stays in use for `wait` seconds.
+    """
     report = LoadReport()
-    with writing(database) as con:
+    with writing(database, wait) as con:
         migrate(con)
         for folder in _landing_folders(root):
             try:
@@ -117,7 +120,7 @@ def _load(con: duckdb.DuckDBPyConnection, folder: Path, manifest: LandingManifes
         raise BrokenFolder(
             f"{folder} is not a landing folder of this version (kind {manifest.kind!r}, id {id!r})."
         )
-    if _is_loaded(con, id, manifest.digest):
+    if is_loaded(con, id, manifest.digest):
         return False
 
     with _transaction(con, folder):
@@ -145,7 +148,8 @@ def _transaction(con: duckdb.DuckDBPyConnection, folder: Path) -> Iterator[None]
         raise
 
 
-def _is_loaded(con: duckdb.DuckDBPyConnection, id: str, digest: str) -> bool:
+def is_loaded(con: duckdb.DuckDBPyConnection, id: str, digest: str) -> bool:
+    """Whether exactly this content of a landing folder is loaded."""
     query = "SELECT 1 FROM landed WHERE id = ? AND manifest_digest = ?"
     return con.execute(query, [id, digest]).fetchone() is not None
 

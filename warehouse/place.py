@@ -18,6 +18,7 @@ from tasks.runtime.errors import BadInput, disk_error
 from tasks.runtime.home import home
 
 FILE = "triage.duckdb"
+WAITING = ".waiting"  # beside landing folders: another program kept some out of the warehouse
 REBUILD = "triage warehouse rebuild"
 REMEDY = f"it can be rebuilt from the landing files: {REBUILD}"
 # DuckDB connects to such a file as a table in memory: what is written would be gone.
@@ -56,6 +57,11 @@ def check_place(path: Path) -> None:
         raise BadInput(
             f"The warehouse {path} cannot be created ({error.strerror}); {_set_to(None)}"
         ) from error
+
+
+def loading_waits(landing: Path) -> bool:
+    """Whether a landing folder waits to be loaded, since another program held the warehouse."""
+    return (landing / WAITING).exists()
 
 
 def _try_to_create(path: Path) -> None:

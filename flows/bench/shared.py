@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from tasks.grids.grid import known_models
+from tasks.landing import land_rows
 from tasks.models.convert import QuantizeJob, variant_folder
 from tasks.models.model_shape import is_known
 from tasks.models.sources.available import fetch_base
@@ -20,8 +21,6 @@ from tasks.runtime.child import run_child
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.runtime.store import complete, home
 from tasks.spec import BaseModelSpec, RandomSource, Training
-from warehouse.landing import write_landing
-from warehouse.load import load_landing
 
 BITS = (4, 8)
 BenchmarkRows = list[dict[str, object]]  # rows of the table `benchmark`, by column
@@ -98,4 +97,4 @@ def own_versions() -> dict[str, str]:
 
 def land_benchmark(run_id: str, rows: BenchmarkRows) -> None:
     """Land and load rows of the table `benchmark`."""
-    load_landing(write_landing(home() / "landing", run_id, "benchmark", {"benchmark": rows}))
+    land_rows(run_id, "benchmark", {"benchmark": rows})

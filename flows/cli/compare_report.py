@@ -7,6 +7,7 @@ from collections.abc import Collection
 from rich.console import Console
 
 from flows.cli.terminal import print_line
+from flows.cli.waiting import load_what_waits
 from flows.report.disclaimer import disclaimer
 from flows.report.evidence import evidence
 from flows.report.leaderboard import leaderboard
@@ -34,6 +35,7 @@ def print_comparison(
     evidence out, and says where it is.
     """
     check_prevalence(prevalence)
+    load_what_waits()
     bring_up_to_date()
     board = leaderboard_rows(only)
     if not board:

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from flows.cli.find_experiment import Evaluation, find_evaluations
 from flows.cli.terminal import print_line
+from flows.cli.waiting import load_what_waits
 from flows.report.disclaimer import disclaimer
 from flows.report.figures import figure
 from flows.report.gates import FALSE_NEGATIVES, GateRow
@@ -75,6 +76,7 @@ def print_gates(
     BadInput.
     """
     check_prevalence(prevalence)
+    load_what_waits()
     bring_up_to_date()
     texts = texts_by_digest(show_text) if show_text else None
 

@@ -15,6 +15,7 @@ from flows.cli.time_left import TimeLeft
 from flows.report.figures import clock, figure
 from flows.report.names import verdict
 from flows.report.typed_rows import quoted, typed_rows
+from tasks.landing import some_results_wait
 from tasks.progress import listeners
 from tasks.runtime.errors import TriageError
 from tasks.runtime.events import (
@@ -159,6 +160,8 @@ class _Display:
 
 def _results(evaluation_ids: Sequence[str]) -> list[LandedResult]:
     """The result on the test set; empty if the warehouse cannot be read at the moment."""
+    if some_results_wait():
+        return []
     ids = ", ".join(quoted(id) for id in evaluation_ids)
     try:
         return typed_rows(

@@ -30,6 +30,7 @@ from flows.cli.terminal import errors, print_line
 from flows.plan import finished_trainings
 from flows.preflight import check
 from flows.selection import EVERYTHING, Narrowing, Selection
+from tasks.landing import some_results_wait
 from tasks.runtime import fork_server
 from tasks.runtime.child import (
     import_ahead,
@@ -121,7 +122,7 @@ def run_sweep(
 
 
 def _report(console: Console, selection: Selection, outcome: Outcome) -> int:
-    if warehouse_path().exists():
+    if warehouse_path().exists() and not some_results_wait():
         from flows.cli.compare_report import print_comparison
 
         print_comparison(console, outcome.ids, short=True)
@@ -201,6 +202,10 @@ def collected() -> Iterator[Outcome]:
 
 
 def _print_next_step(console: Console, selection: Selection, outcome: Outcome) -> None:
+    if some_results_wait():
+        command = "close the program that holds it, then triage compare"
+        print_line(console, f"{outcome.message}: {warehouse_path()}; next: {command}")
+        return
     precisions = {spec.precision.name for spec in selection.cells}
     view = "leaderboard"
     if len(precisions) > 1:
@@ -214,5 +219,6 @@ def _print_failure(console: Console, outcome: Outcome) -> None:
         text = f"Not everything finished. {outcome.message}"
         print_line(console, text, style="bold red")
     if warehouse_path().exists():
-        finished = f"What has finished is in the warehouse: {warehouse_path()}"
+        where = "will be loaded into" if some_results_wait() else "is in"
+        finished = f"What has finished {where} the warehouse: {warehouse_path()}"
         print_line(console, f"{finished}; next: fix the problem above and rerun the same command")

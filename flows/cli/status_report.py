@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.cli.terminal import print_line
+from flows.cli.waiting import load_what_waits
 from flows.report.figures import figure
 from flows.report.names import RANDOM, random_mark, verdict
 from flows.report.typed_rows import typed_rows
@@ -98,6 +99,7 @@ def print_status(console: Console, everything: bool = False) -> None:
     otherwise.
     """
     refuse_unusable()
+    load_what_waits()
     folder = home() / "experiments"
     lines = list(_lines(folder))
     if not lines:

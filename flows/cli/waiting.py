@@ -1,0 +1,17 @@
+"""What landed while another program held the warehouse is loaded by the next command."""
+
+from __future__ import annotations
+
+from flows.cli.terminal import errors, print_line
+from tasks.runtime.home import home
+from warehouse.place import loading_waits
+
+
+def load_what_waits() -> None:
+    """Load results that wait, if there are any; say so where they still have to."""
+    if not loading_waits(home() / "landing"):
+        return
+    from warehouse.waiting import load_waiting, waiting_sentence  # pyarrow comes with it
+
+    if error := load_waiting(home() / "landing"):
+        print_line(errors, waiting_sentence(error))

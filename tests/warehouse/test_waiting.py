@@ -1,0 +1,131 @@
+"""Another program holds the warehouse: what has landed waits, nothing is lost, and the next chance loads it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tasks import landing
+from tasks.landing import (
+    absent_from_warehouse,
+    is_landed,
+    land_rows,
+    load_the_rest,
+    refill_warehouse,
+    some_results_wait,
+)
+from tasks.progress import listeners
+from tasks.runtime.errors import Locked
+from tasks.runtime.home import home
+from tests.warehouse.rows import evaluation, training
+from warehouse import waiting
+from warehouse.connect import reading, warehouse_path
+from warehouse.query import query_rows
+
+HOLD = """
+import duckdb, sys
+connection = duckdb.connect(sys.argv[1], read_only=sys.argv[2] == "reading")
+print("open", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def held(how: str = "reading", path: Path | None = None):
+    """The warehouse, open in another process as in a notebook: a plain connection and nothing running."""
+    command = [sys.executable, "-c", HOLD, str(path or warehouse_path()), how]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout and holder.stdin and holder.stdout.readline() == "open\n"
+        yield holder
+        holder.stdin.close()
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """What a user is told while results land; the waits are short."""
+    for name in ("FIRST_SECONDS", "LATER_SECONDS", "LAST_SECONDS"):
+        monkeypatch.setattr(waiting, name, 0.2)
+    monkeypatch.setattr(landing, "LAST_SECONDS", 0.2)
+    landing._said.clear()
+    messages: list[str] = []
+    listener = lambda title, event: messages.append(event.message)  # noqa: E731
+    listeners.append(listener)
+    yield messages
+    listeners.remove(listener)
+
+
+def trainings() -> list[str]:
+    return [str(id) for (id,) in query_rows("SELECT training_id FROM experiment ORDER BY ALL").rows]
+
+
+@pytest.mark.parametrize("how", ["reading", "writing"])
+def test_what_lands_while_the_file_is_held_waits_and_is_loaded_later(how, said):
+    land_rows("t0", "training", training("t0"))
+    with held(how) as holder:
+        land_rows("t1", "training", training("t1"))
+        land_rows("e1", "evaluation", evaluation("e1", "t1"))
+        assert len(said) == 1 and f"process {holder.pid}). Loading waits: what has landed is kept" in said[0]
+        assert is_landed("t1") and is_landed("e1") and not is_landed("t9"), "nothing is computed again"
+        assert absent_from_warehouse(["t0", "t1", "e1", "t9"]) == ["t9"] and some_results_wait()
+        assert load_the_rest() == said[0]
+        assert len(said) == 1, "once"
+    assert trainings() == ["t0"]
+    assert load_the_rest() is None and not some_results_wait()
+    assert trainings() == ["t0", "t1"] and query_rows("SELECT evaluation_id FROM evaluation").rows == [("e1",)]
+
+
+def test_the_next_landing_loads_what_waits_and_a_new_holder_is_said_again(said):
+    land_rows("t0", "training", training("t0"))
+    with held():
+        land_rows("t1", "training", training("t1"))
+    land_rows("t2", "training", training("t2"))
+    assert (trainings(), some_results_wait()) == (["t0", "t1", "t2"], False)
+    with held():
+        land_rows("t3", "training", training("t3"))
+    assert len(said) == 2
+
+
+def test_what_is_loaded_already_does_not_wait(said):
+    land_rows("t0", "training", training("t0"))
+    with held():
+        assert is_landed("t0") and not some_results_wait() and said == []
+        assert refill_warehouse() == {} and some_results_wait() and len(said) == 1
+        assert is_landed("t0")
+    assert load_the_rest() is None and trainings() == ["t0"]
+
+
+def test_a_damaged_folder_is_damaged_whoever_holds_the_file(said):
+    land_rows("t0", "training", training("t0"))
+    with held():
+        land_rows("t1", "training", training("t1"))
+        path = home() / "landing" / "t1" / "experiment.parquet"
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+        assert not is_landed("t1")
+
+
+def test_what_comes_to_wait_during_a_load_is_not_forgotten(said, monkeypatch):
+    land_rows("t0", "training", training("t0"))
+    mark = home() / "landing" / waiting.WAITING
+    mark.touch()
+    real = waiting.load_all
+
+    def load_while_another_lands(*args):
+        report = real(*args)
+        mark.unlink()
+        mark.touch()
+        return report
+
+    monkeypatch.setattr(waiting, "load_all", load_while_another_lands)
+    assert load_the_rest() is None and some_results_wait()
+
+
+def test_a_reader_beside_a_reader_still_reads(said):
+    land_rows("t0", "training", training("t0"))
+    with held():
+        assert trainings() == ["t0"]
+    with held("writing"), pytest.raises(Locked), reading(wait=0.1):
+        pass

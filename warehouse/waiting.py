@@ -1,0 +1,88 @@
+"""Loading that waits: another program holds the warehouse, and what has landed is kept for later.
+
+Any open connection of another program keeps writers out, a read-only one in a notebook too. Landing
+folders are complete without the warehouse, so a sweep goes on: a mark beside them says that there
+is something to load, until a later landing, the end of the sweep or the next command has loaded it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tasks.runtime.errors import Locked
+from warehouse.connect import reading, warehouse_path
+from warehouse.landing import LandingManifest
+from warehouse.load import LoadReport, is_loaded, load_all, load_landing
+from warehouse.place import WAITING, loading_waits
+
+FIRST_SECONDS = 30.0  # longer than any loader of ours holds the file
+LATER_SECONDS = 1.0  # while loading waits already: training is what the time is for
+LAST_SECONDS = 10.0  # at the end of a sweep
+
+
+def load_or_wait(folder: Path, database: Path | None = None) -> Locked | None:
+    """Load a landing folder, and what waits beside it; or mark it as waiting, and return the reason.
+
+    Raises BrokenFolder if the folder does not match its manifest.
+    """
+    root = folder.parent
+    waits = loading_waits(root)
+    if waits and _is_there(folder, database):
+        return None
+    try:
+        load_landing(folder, database, LATER_SECONDS if waits else FIRST_SECONDS)
+    except Locked as error:
+        if _is_there(folder, database):
+            return None
+        (root / WAITING).touch()
+        return error
+    if waits:
+        load_waiting(root, database)
+    return None
+
+
+def load_all_or_wait(root: Path, database: Path | None = None) -> LoadReport | Locked:
+    """Load everything under `root`; or mark it as waiting, and return the reason."""
+    try:
+        return load_all(root, database, FIRST_SECONDS)
+    except Locked as error:
+        (root / WAITING).touch()
+        return error
+
+
+def load_waiting(
+    root: Path, database: Path | None = None, wait: float = LATER_SECONDS
+) -> Locked | None:
+    """Load what waits under `root`, if anything does; the reason where it still has to."""
+    mark = root / WAITING
+    try:
+        marked = mark.stat().st_mtime_ns
+        load_all(root, database, wait)
+        if mark.stat().st_mtime_ns == marked:  # else more has come to wait meanwhile
+            mark.unlink()
+    except FileNotFoundError:  # nothing waits, or another process has loaded it
+        return None
+    except Locked as error:
+        return error
+    return None
+
+
+def _is_there(folder: Path, database: Path | None) -> bool:
+    """Whether a folder is loaded, as far as readers may see at the moment."""
+    manifest = LandingManifest.read(folder, deep=True)
+    if not (database or warehouse_path()).is_file():
+        return False
+    try:
+        with reading(database, wait=0.0) as con:
+            return is_loaded(con, folder.name, manifest.digest)
+    except Locked:
+        return False
+
+
+def waiting_sentence(error: Locked) -> str:
+    """What a user reads: who holds the file, and what becomes of the results."""
+    holder = str(error).partition("; ")[0]
+    return (
+        f"{holder}. Loading waits: what has landed is kept, and is loaded as soon as that is "
+        "closed, by the sweep or by the next command."
+    )
