@@ -73,7 +73,7 @@ class Place:
         """Rows of the warehouse."""
         from warehouse.query import query
 
-        return query(sql, self.warehouse)
+        return query(sql, database=self.warehouse)
 
     def audits(self) -> dict[str, int]:
         """The audits that found something, with the number of rows."""

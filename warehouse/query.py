@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, overload
 
 import duckdb
 
@@ -18,6 +18,7 @@ from warehouse.place import is_damage
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 # A read-only connection protects the warehouse. These settings protect everything else: no file,
 # extension, network or Python variable can be reached, and no statement can undo them.
@@ -26,6 +27,9 @@ IN_MEMORY: Settings = {"temp_directory": ""}  # what does not fit is refused, no
 LEAST_MEMORY = 50_000_000
 ROWS_AT_ONCE = 10_000
 ALLOWED = "SELECT, WITH, FROM, DESCRIBE, SHOW, SUMMARIZE or PIVOT"
+
+
+Parameters = Mapping[str, object] | None  # value by name, as in `WHERE bits = $bits`
 
 
 @dataclass(frozen=True)
@@ -76,25 +80,113 @@ class Bounds:
         )
 
 
+@overload
 def query(
     sql: str,
+    params: Parameters = None,
+    as_: Literal["pandas"] = "pandas",
+    *,
     database: Path | None = None,
     only: Collection[str] | None = None,
     bounds: Bounds | None = None,
-) -> pd.DataFrame:
+) -> pd.DataFrame: ...
+
+
+@overload
+def query(
+    sql: str,
+    params: Parameters = None,
+    *,
+    as_: Literal["arrow"],
+    database: Path | None = None,
+    only: Collection[str] | None = None,
+    bounds: Bounds | None = None,
+) -> pa.Table: ...
+
+
+def query(
+    sql: str,
+    params: Parameters = None,
+    as_: Literal["pandas", "arrow"] = "pandas",
+    *,
+    database: Path | None = None,
+    only: Collection[str] | None = None,
+    bounds: Bounds | None = None,
+) -> pd.DataFrame | pa.Table:
     """The result of one read-only statement, e.g. `query("FROM leaderboard")` in a notebook.
 
-    `only` limits the views to the evaluations with these ids, however many later ones there are.
-    Raises BadInput, in one sentence, for anything but one read-only statement, for an error of
-    DuckDB, and where there is no warehouse yet. The warehouse is open only while the statement
-    runs.
+    `params` are the values of its parameters, `$name`, by name. `as_` is "pandas" or "arrow"; in a
+    DataFrame whole numbers and truth values stay what they are where some are missing (Int64,
+    boolean). `only` limits the views to the evaluations with these ids, however many later ones
+    there are. Raises BadInput, in one sentence, for anything but one read-only statement, for an
+    error of DuckDB, and where there is no warehouse yet. The warehouse is open only while the
+    statement runs.
     """
-    with _executed(sql, database, only, bounds or Bounds()) as result:
-        return result.df()
+    if as_ not in ("pandas", "arrow"):
+        raise BadInput(f"as_ = {as_!r} is not a form of result; give 'pandas' or 'arrow'.")
+    with _checked(sql, params, database, only, bounds or Bounds()) as con:
+        table = _without_decimals(con.sql(sql, params=dict(params or {})).to_arrow_table())
+    return table if as_ == "arrow" else _data_frame(table)
+
+
+def query_arrow(
+    sql: str, params: Parameters, bounds: Bounds, most: int | None = None
+) -> tuple[pa.Table, bool]:
+    """The first `most` rows as an Arrow table, and whether there are more."""
+    import pyarrow as pa
+
+    batches: list[pa.RecordBatch] = []
+    with _checked(sql, params, None, None, bounds) as con:
+        reader = con.sql(sql, params=dict(params or {})).to_arrow_reader(ROWS_AT_ONCE)
+        for batch in reader:
+            batches.append(batch)
+            if most is not None and sum(part.num_rows for part in batches) > most:
+                break
+        table = pa.Table.from_batches(batches, reader.schema)
+    cut = most is not None and table.num_rows > most
+    return _without_decimals(table.slice(0, most)), cut
+
+
+def _without_decimals(table: pa.Table) -> pa.Table:
+    """Sums of whole numbers, which DuckDB gives 128 bits, as whole numbers of 64 bits where they
+    fit; other decimals as floats.
+    """
+    import pyarrow as pa
+
+    for index, column in enumerate(table.schema):
+        if not pa.types.is_decimal(column.type):
+            continue
+        try:
+            values = table.column(index).cast(pa.int64())
+        except pa.ArrowInvalid:  # a fraction, or too large
+            values = table.column(index).cast(pa.float64())
+        table = table.set_column(index, column.name, values)
+    return table
+
+
+def _data_frame(table: pa.Table) -> pd.DataFrame:
+    """A DataFrame in which a missing value turns no whole number into a float."""
+    import pandas as pd
+    import pyarrow as pa
+
+    types = {
+        pa.int8(): pd.Int8Dtype(),
+        pa.int16(): pd.Int16Dtype(),
+        pa.int32(): pd.Int32Dtype(),
+        pa.int64(): pd.Int64Dtype(),
+        pa.uint8(): pd.UInt8Dtype(),
+        pa.uint16(): pd.UInt16Dtype(),
+        pa.uint32(): pd.UInt32Dtype(),
+        pa.uint64(): pd.UInt64Dtype(),
+        pa.bool_(): pd.BooleanDtype(),
+    }
+    return table.to_pandas(types_mapper=types.get, date_as_object=False)
 
 
 def query_rows(
     sql: str,
+    params: Parameters = None,
+    *,
     database: Path | None = None,
     only: Collection[str] | None = None,
     bounds: Bounds | None = None,
@@ -103,7 +195,8 @@ def query_rows(
     """As `query`, without pandas, whose import takes longer than most queries; the first `most`
     rows.
     """
-    with _executed(sql, database, only, bounds or Bounds()) as result:
+    with _checked(sql, params, database, only, bounds or Bounds()) as con:
+        result = con.execute(sql, dict(params or {}))
         columns = result.description or []
         rows = _fetched(result, None if most is None else most + 1)
         return Rows(
@@ -127,20 +220,34 @@ def _fetched(result: duckdb.DuckDBPyConnection, most: int | None) -> list[tuple[
 
 
 @contextlib.contextmanager
-def _executed(
-    sql: str, database: Path | None, only: Collection[str] | None, bounds: Bounds
+def _checked(
+    sql: str,
+    params: Parameters,
+    database: Path | None,
+    only: Collection[str] | None,
+    bounds: Bounds,
 ) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection for this statement, which only reads; what DuckDB says in the block becomes a
+    sentence.
+    """
+    if params is not None and not isinstance(params, Mapping):
+        raise BadInput(
+            "Parameters are values by name, e.g. query(sql, {'bits': 4}); a file is named by "
+            "database=..."
+        )
     with (
         reading(database, settings=bounds.settings) as con,
         _stopped_after(con, bounds.seconds) as expired,
     ):
         bounds.begun.set()
         try:
-            _refuse_unless_reading(con.extract_statements(sql), sql)
+            statements = con.extract_statements(sql)
+            _refuse_unless_reading(statements, sql)
+            _refuse_other_parameters(statements, params or {})
             if only is not None:
                 ids = ", ".join("'" + id.replace("'", "''") + "'" for id in sorted(only))
                 con.execute(f"SET VARIABLE only_evaluations = [{ids}]::VARCHAR[]")
-            yield con.execute(sql)
+            yield con
         except duckdb.Error as error:
             if is_damage(error):
                 raise
@@ -190,6 +297,22 @@ def _refuse_unless_reading(statements: list[duckdb.Statement], sql: str) -> None
         raise BadInput(f"There is no SQL statement to run; give one {ALLOWED} statement.")
     refused = f"{len(kinds)} statements" if len(kinds) > 1 else f"this {kinds[0]} statement"
     raise BadInput(f"Queries only read: {refused} cannot be run; give one {ALLOWED} statement.")
+
+
+def _refuse_other_parameters(
+    statements: list[duckdb.Statement], params: Mapping[str, object]
+) -> None:
+    """Raise BadInput unless the parameters of the statement are exactly those that have a value."""
+    needed = set().union(*(statement.named_parameters for statement in statements))
+    if missing := sorted(needed - params.keys()):
+        raise BadInput(f"The query needs a value for its parameter {_marked(missing)}.")
+    if unknown := sorted(params.keys() - needed):
+        has = f"it has {_marked(sorted(needed))}" if needed else "it has none"
+        raise BadInput(f"The query has no parameter {_marked(unknown)}; {has}.")
+
+
+def _marked(names: list[str]) -> str:
+    return ", ".join(f"${name}" for name in names)
 
 
 def _sentence(error: duckdb.Error) -> str:

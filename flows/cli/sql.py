@@ -1,43 +1,49 @@
-"""`triage sql`: a read-only query within bounds, as a table, as records, as CSV or as JSON."""
+"""`triage sql`: a read-only query within bounds, typed or named, as a table, CSV, JSON or Parquet."""
 
 from __future__ import annotations
 
-import csv
-import json
-import math
-import sys
-from collections.abc import Iterable, Sequence
-from datetime import date, datetime
-from decimal import Decimal
-from itertools import chain
-from typing import TYPE_CHECKING, Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from flows.cli.terminal import (
-    ESCAPED_IN_JSON,
-    INTERRUPTED,
-    console,
-    errors,
-    print_error,
-    print_line,
-    printable,
+from flows.cli.sql_output import (
+    OutputFormat,
+    refuse_existing,
+    show,
+    write_parquet,
+    write_rows,
 )
+from flows.cli.terminal import INTERRUPTED, console, errors, print_error, print_line
+from flows.cli.waiting import load_what_waits
 
 if TYPE_CHECKING:
-    from warehouse.query import Rows
+    from warehouse.cookbook import NamedQuery
+    from warehouse.query import Bounds
 
-OutputFormat = Literal["table", "csv", "json"]
-BORDER = 3  # characters that a table needs beside each column, and one more at its end
 MOST_IN_TABLE = 1000
-EXPONENT_FROM = 1e15  # below, a large float is a whole number: 4 digits and an exponent say less
+BY_SUFFIX: dict[str, OutputFormat] = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
 
-Query = Annotated[str, typer.Argument(help="one SELECT statement")]
+Query = Annotated[
+    str | None, typer.Argument(help="one SELECT statement, or the name of a query of --list")
+]
+Param = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=VALUE", help="value of a parameter, $KEY in SQL (repeatable)"),
+]
+Listed = Annotated[
+    bool, typer.Option("--list", help="list the named queries with their parameters")
+]
 Format = Annotated[
-    OutputFormat,
-    typer.Option("--format", help="csv and json give all digits; table rounds floats to four"),
+    OutputFormat | None,
+    typer.Option(
+        "--format",
+        help="csv, json and parquet have all digits; table, the default, rounds floats to four; "
+        "a file's name decides without it",
+    ),
+]
+Output = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="write to a new file; parquet needs one")
 ]
 Csv = Annotated[bool, typer.Option("--csv", hidden=True, help="the same as --format csv")]
 Memory = Annotated[str, typer.Option(help="memory that the query may use")]
@@ -48,58 +54,107 @@ Most = Annotated[
         "--rows",
         min=1,
         metavar="N",
-        help=f"only the first N rows; {MOST_IN_TABLE} in a table, all of them in csv and json",
+        help=f"only the first N rows; {MOST_IN_TABLE} in a table, all of them in other formats",
     ),
 ]
 
 
 def sql(
-    query: Query,
-    output_format: Format = "table",
+    query: Query = None,
+    param: Param = None,
+    output_format: Format = None,
+    output: Output = None,
     rows: Most = None,
     memory: Memory = "2GB",
     seconds: Seconds = 60.0,
+    listed: Listed = False,
     as_csv: Csv = False,
 ) -> None:
     """Query the warehouse (read-only), e.g. triage sql "FROM quantization_comparison"."""
-    output_format = "csv" if as_csv else output_format
-    most = MOST_IN_TABLE if rows is None and output_format == "table" else rows
+    if listed:
+        _print_list()
+        return
+    chosen = _format("csv" if as_csv else output_format, output)
+    statement, params = _statement(query, param or [])
+    load_what_waits()
     try:
-        result = _run(query, memory, seconds, most)
-        _write(result, output_format)
+        _run(statement, params, _bounds(memory, seconds), rows, chosen, output)
     except KeyboardInterrupt:
         print_error("Interrupted.")
         raise SystemExit(INTERRUPTED) from None  # typer's own exit would be said once more
-    if result.cut:
-        _say_cut(len(result.rows), output_format)
 
 
-def _run(query: str, memory: str, seconds: float, most: int | None) -> Rows:
-    """The first `most` rows of a query. Raises BadInput where it needs more than its bounds."""
-    from flows.cli.supervised import supervised
-    from warehouse.query import Bounds, query_rows
+def _format(asked: OutputFormat | None, output: Path | None) -> OutputFormat:
+    from tasks.runtime.errors import BadInput
 
-    bounds = Bounds(_byte_count(memory), seconds)
-    return supervised(lambda: query_rows(query, bounds=bounds, most=most), bounds)
+    if output is not None:
+        refuse_existing(output)
+        return asked or BY_SUFFIX.get(output.suffix.lower(), "table")
+    if asked == "parquet":
+        raise BadInput("Parquet is not for a terminal; name a file, e.g. --output rows.parquet.")
+    return asked or "table"
 
 
-def _byte_count(memory: str) -> int:
+def _statement(query: str | None, assigned: list[str]) -> tuple[str, dict[str, object]]:
+    """The SQL to run with the values of its parameters: typed, or of a named query."""
+    from tasks.runtime.errors import BadInput
+    from warehouse.cookbook import assignments, is_name, named_query, typed_value
+
+    if query is None:
+        raise BadInput(
+            "Give one SELECT statement or the name of a query; triage sql --list has them."
+        )
+    values = assignments(assigned)
+    if is_name(query):
+        named = named_query(query)
+        return named.sql, named.values(values)
+    return query, {name: typed_value(text) for name, text in values.items()}
+
+
+def _bounds(memory: str, seconds: float) -> Bounds:
     from tasks.runtime.errors import BadInput
     from tasks.spec import byte_count
+    from warehouse.query import Bounds
 
     try:
-        return byte_count(memory)
+        return Bounds(byte_count(memory), seconds)
     except ValueError as error:
         raise BadInput(f"--memory: {error}.") from error
 
 
-def _write(result: Rows, output_format: OutputFormat) -> None:
-    if output_format == "csv":
-        write_csv(result)
-    elif output_format == "json":
-        write_json(result)
-    else:
-        print_rows(console, result)
+def _run(
+    statement: str,
+    params: dict[str, object],
+    bounds: Bounds,
+    rows: int | None,
+    chosen: OutputFormat,
+    output: Path | None,
+) -> None:
+    """Run and write. Raises BadInput where the query needs more than its bounds."""
+    from flows.cli.supervised import supervised
+    from warehouse.query import query_arrow, query_rows
+
+    if output is not None and chosen == "parquet":
+        table, cut = supervised(lambda: query_arrow(statement, params, bounds, rows), bounds)
+        write_parquet(table, output)
+        _say_written(table.num_rows, cut, output)
+        return
+
+    most = MOST_IN_TABLE if rows is None and chosen == "table" else rows
+    result = supervised(lambda: query_rows(statement, params, bounds=bounds, most=most), bounds)
+    if output is not None:
+        write_rows(result, chosen, output)
+        _say_written(len(result.rows), result.cut, output)
+        return
+    show(result, chosen)
+    if result.cut:
+        _say_cut(len(result.rows), chosen)
+
+
+def _say_written(rows: int, cut: bool, output: Path) -> None:
+    count = "1 row" if rows == 1 else f"{rows:,} rows"
+    more = f"; there are more, to write them: --rows {10 * rows}" if cut else ""
+    print_line(errors, f"{count} in {output}{more}")
 
 
 def _say_cut(rows: int, output_format: OutputFormat) -> None:
@@ -111,98 +166,16 @@ def _say_cut(rows: int, output_format: OutputFormat) -> None:
         print_line(errors, text)
 
 
-def print_rows(console: Console, result: Rows) -> None:
-    """A table if it fits the console, else records, one below the other."""
-    columns = tuple(printable(name) for name in result.columns)
-    cells = [[cell(value) for value in row] for row in result.rows]
-    if not cells:
-        console.print("0 rows")
-    elif _table_width(columns, cells) <= console.width:
-        _print_table(console, columns, cells)
-    else:
-        _print_records(console, columns, cells)
+def _print_list() -> None:
+    from warehouse.cookbook import cookbook
+
+    for named in cookbook():
+        _print_named(named)
+    print_line(console, "Run one: triage sql NAME --param key=value")
 
 
-def cell(value: object) -> str:
-    """A value as a person reads it: floats with four significant digits, NULL in words."""
-    if value is None:
-        return "NULL"
-    if isinstance(value, float):
-        return _rounded(value)
-    if isinstance(value, datetime):
-        return value.isoformat(sep=" ", timespec="seconds")
-    return printable(str(value))
-
-
-def _rounded(value: float) -> str:
-    if 1e4 <= abs(value) < EXPONENT_FROM:
-        return f"{value:.0f}"
-    return f"{value:.4g}"
-
-
-def _table_width(columns: tuple[str, ...], cells: list[list[str]]) -> int:
-    """Characters of a table in which no cell is wrapped."""
-    widths = [
-        max(len(line) for text in texts for line in text.split("\n"))
-        for texts in zip(columns, *cells, strict=True)
-    ]
-    return sum(widths) + BORDER * len(widths) + 1
-
-
-def _print_table(console: Console, columns: tuple[str, ...], cells: list[list[str]]) -> None:
-    table = Table(*columns)
-    for row in cells:
-        table.add_row(*row)
-    console.print(table)
-
-
-def _print_records(console: Console, columns: tuple[str, ...], cells: list[list[str]]) -> None:
-    """One line for each column of a row, `column: value`, under the number of the row."""
-    width = max(len(name) for name in columns)
-    for number, row in enumerate(cells, 1):
-        console.print(f"-- row {number} of {len(cells)} --", style="bold", soft_wrap=True)
-        for name, text in zip(columns, row, strict=True):
-            console.print(f"{name + ':':<{width + 1}} {text}", soft_wrap=True)
-
-
-def write_csv(result: Rows) -> None:
-    """Comma-separated values with all digits and a header; NULL is an empty field."""
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    rows: Iterable[Sequence[object]] = chain([result.columns], result.rows)
-    if sys.stdout.isatty():  # a file holds the values as they are
-        rows = ([_shown(value) for value in row] for row in rows)
-    writer.writerows(rows)
-
-
-def _shown(value: object) -> object:
-    """A value as a terminal may get it: text, and what becomes text, without control characters."""
-    return (
-        value if value is None or isinstance(value, bool | int | float) else printable(str(value))
-    )
-
-
-def write_json(result: Rows) -> None:
-    """A list of objects with all digits; what JSON has no word for (NaN, infinity) is null."""
-    before = "["
-    for row in result.rows:
-        record = _jsonable(dict(zip(result.columns, row, strict=True)))
-        text = json.dumps(record, ensure_ascii=False, indent=1).translate(ESCAPED_IN_JSON)
-        sys.stdout.write(f"{before}\n " + text.replace("\n", "\n "))
-        before = ","
-    sys.stdout.write("\n]\n" if result.rows else "[]\n")
-
-
-def _jsonable(value: object) -> object:
-    if isinstance(value, dict):
-        return {str(key): _jsonable(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_jsonable(entry) for entry in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Decimal):
-        return _jsonable(float(value))
-    if isinstance(value, date):
-        return value.isoformat()
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    return str(value)
+def _print_named(named: NamedQuery) -> None:
+    console.print(named.name, style="bold")
+    print_line(console, f"  {named.explanation}")
+    for parameter in named.parameters:
+        print_line(console, f"  {parameter}")

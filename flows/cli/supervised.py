@@ -14,24 +14,25 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Generic, NoReturn, TypeVar
 
 from flows.cli.terminal import INTERRUPTED, errors, print_error
 from tasks.runtime.device import resident_bytes
-from warehouse.query import Bounds, Rows
+from warehouse.query import Bounds
 
+Result = TypeVar("Result")  # rows, in whatever form
 LOOK_SECONDS = 0.02
 GRACE_SECONDS = 1.0  # for DuckDB to stop by itself
 OWN_BYTES = 256_000_000  # of DuckDB and Python beside the data
 
 
-class _Running(threading.Thread):
+class _Running(threading.Thread, Generic[Result]):
     """A query in a thread of its own, with its rows or its error."""
 
-    def __init__(self, run: Callable[[], Rows]) -> None:
+    def __init__(self, run: Callable[[], Result]) -> None:
         super().__init__(daemon=True)
         self.run_query = run
-        self.rows: Rows | None = None
+        self.rows: Result | None = None
         self.error: BaseException | None = None
 
     def run(self) -> None:
@@ -40,14 +41,14 @@ class _Running(threading.Thread):
         except BaseException as error:
             self.error = error
 
-    def result(self) -> Rows:
+    def result(self) -> Result:
         if self.error is not None:
             raise self.error
         assert self.rows is not None
         return self.rows
 
 
-def supervised(run: Callable[[], Rows], bounds: Bounds) -> Rows:
+def supervised(run: Callable[[], Result], bounds: Bounds) -> Result:
     """The rows of `run()`, a query with these bounds; past them the process ends with a sentence."""
     query = _Running(run)
     before = resident_bytes()
@@ -59,7 +60,7 @@ def supervised(run: Callable[[], Rows], bounds: Bounds) -> Rows:
     return query.result()
 
 
-def _watch(query: _Running, bounds: Bounds, before: int) -> None:
+def _watch(query: _Running[Result], bounds: Bounds, before: int) -> None:
     most_bytes = before + OWN_BYTES + (bounds.memory or sys.maxsize)
     deadline = math.inf
     while query.is_alive():

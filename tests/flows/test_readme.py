@@ -124,7 +124,7 @@ def test_no_exception_is_for_a_command_that_no_readme_shows():
 
 @pytest.mark.parametrize("sql", QUERIES)
 def test_a_query_of_a_readme_runs(sql, smoke):
-    assert len(query(sql, smoke[0].warehouse).columns)
+    assert len(query(sql, database=smoke[0].warehouse).columns)
 
 
 def test_the_readme_has_the_test_command_of_the_continuous_integration():

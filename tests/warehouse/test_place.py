@@ -120,7 +120,7 @@ def test_damage_that_shows_while_results_are_loaded_is_told_with_the_remedy(fill
 
 def test_a_query_that_speaks_of_damage_is_no_damaged_file(filled):
     with pytest.raises(BadInput, match="The query failed: Corrupt database file"):
-        query_rows("SELECT error('Corrupt database file')", filled / "triage.duckdb")
+        query_rows("SELECT error('Corrupt database file')", database=filled / "triage.duckdb")
 
 
 def test_a_rebuild_replaces_a_damaged_file_and_keeps_it_under_another_name(filled):

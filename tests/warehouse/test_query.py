@@ -129,7 +129,7 @@ def test_an_unknown_name_is_reported_with_similar_names():
 
 def test_without_a_warehouse_the_sentence_says_what_to_run(tmp_path):
     with pytest.raises(BadInput, match="no warehouse yet at .*none.duckdb; run `triage sweep demo` first"):
-        query("SELECT 1", tmp_path / "none.duckdb")
+        query("SELECT 1", database=tmp_path / "none.duckdb")
 
 
 def test_a_query_holds_the_warehouse_only_while_it_runs():

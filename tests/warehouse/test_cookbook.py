@@ -1,0 +1,122 @@
+"""Every named question is documented, ordered and runs; mistakes in names and values are sentences."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+
+import pytest
+
+from tasks.runtime.errors import BadInput
+from tests.warehouse.rows import FIVE, evaluation, land_pair, training
+from warehouse.cookbook import assignments, cookbook, is_name, named_query, typed_value
+from warehouse.landing import write_landing
+from warehouse.load import load_all
+from warehouse.migrate import sql_files
+from warehouse.query import query_rows
+
+WORSE = [("ED", "GP", "HOME"), *FIVE[1:]]  # one emergency more is sent home
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Two pairs, of which one is worse at 4 bits, and a training that diverged."""
+    folder = tmp_path_factory.mktemp("study")
+    land_pair(folder / "landing", WORSE, [("ED", "ED", "ED"), *FIVE[1:]])
+    failed = training("failed", cell_id="smol-4bit-r2-s1", recipe="r2", status="diverged", error="NaN")
+    write_landing(folder / "landing", "failed", "training", failed)
+    for bits in (4, 8):
+        other = training(f"u{bits}", bits, recipe="r3", cell_id=f"smol-{bits}bit-r3-s42")
+        write_landing(folder / "landing", f"u{bits}", "training", other)
+        write_landing(folder / "landing", f"f{bits}", "evaluation", evaluation(f"f{bits}", f"u{bits}"))
+    load_all(folder / "landing", folder / "w.duckdb")
+    return folder / "w.duckdb"
+
+
+def answer(study, name: str, **values: str) -> list[dict[str, object]]:
+    named = named_query(name)
+    result = query_rows(named.sql, named.values(values), database=study)
+    return [dict(zip(result.columns, row, strict=True)) for row in result.rows]
+
+
+def test_there_are_twenty_questions_and_each_says_what_it_answers():
+    questions = cookbook()
+    assert len(questions) >= 20 and len({named.explanation for named in questions}) == len(questions)
+    for named in questions:
+        assert re.fullmatch(r"[A-Z].{20,100}\?", named.explanation), named.name
+        declared = [parameter.name for parameter in named.parameters]
+        assert set(declared) == set(re.findall(r"\$(\w+)", re.sub("--.*", "", named.sql))), named.name
+        assert len(declared) == named.sql.count("-- $"), f"{named.name}: a parameter line that cannot be read"
+        assert "ORDER BY" in named.sql and is_name(named.name), named.name
+
+
+@pytest.mark.parametrize("name", [file.name for file in sql_files("queries")])
+def test_every_question_runs_with_its_defaults(name, study):
+    answer(study, name)
+
+
+def test_the_questions_of_a_comparison_are_answered(study):
+    assert [row["recipe"] for row in answer(study, "gains_from_8_bits")] == ["r1", "r3"]
+    (flip,) = answer(study, "flipped_cases")
+    assert (flip["case_id"], flip["at_8bit"], flip["at_4bit"], flip["effect"]) == (
+        "c00000", "ED", "HOME", "right at 8 bits only",
+    )  # fmt: skip
+    assert answer(study, "flipped_cases", label="GP") == []
+    assert [row["case_id"] for row in answer(study, "emergencies_sent_home")] == ["c00000"]
+    assert [(row["cell_id"], row["error"]) for row in answer(study, "unfinished_trainings")] == [
+        ("smol-4bit-r2-s1", "NaN")
+    ]
+    curves = answer(study, "learning_curves", first="t4", second="u8")
+    assert {row["training_id"] for row in curves} == {"t4", "u8"} and len(curves) == 4
+    assert (
+        answer(study, "changed_since", since="2027-01-01") == [] != answer(study, "changed_since", since="2026-01-02")
+    )
+    (first, *_) = answer(study, "hardest_cases", top="1")
+    assert first["case_id"] == "c00001" or first["wrong"] == 1.0
+
+
+def test_the_cost_of_a_threshold_is_that_of_a_count_by_hand(study):
+    rows = {(row["recipe"], row["bits"]): row for row in answer(study, "over_triage_of_recall", recall="1")}
+    # p(ED) of the two emergencies at 8 bits: 0.8 and 0.1, the lowest there is; every case is sent to ED.
+    assert rows["r1", 8]["threshold"] == 0.1 and rows["r1", 8]["others_sent_to_ed"] == 1
+    half = {(row["recipe"], row["bits"]): row for row in answer(study, "over_triage_of_recall", recall="0.5")}
+    assert (half["r1", 8]["ed_recall"], half["r1", 8]["over_triage_to_ed"]) == (0.5, 0.0)
+
+
+def test_a_cost_matrix_is_applied_to_what_the_primary_rule_decides(study):
+    rows = {(row["recipe"], row["bits"]): row["cost_of_a_case"] for row in answer(study, "cost_by_matrix")}
+    # FIVE at 8 bits: ED ED, ED ED, GP GP, GP ED, HOME HOME = 1 + 1 + 1 + 2 + 1.
+    assert rows["r1", 8] == 6 / 5 and rows["r1", 4] == (100 + 5) / 5
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "sentence"),
+    [
+        ("missed_by_every_modle", {}, "no query named 'missed_by_every_modle'; did you mean missed_by_every_model"),
+        ("zzz", {}, "no query named 'zzz'; triage sql --list has all of them"),
+        ("missed_by_every_model", {"bit": "8"}, "has no parameter 'bit'; it has bits."),
+        ("loaded", {"bit": "8"}, "The query loaded has no parameter 'bit'; it has none."),
+        ("missed_by_every_model", {"bits": "four"}, "--param bits=four: bits is a whole number, or NULL."),
+        ("over_triage_of_recall", {"recall": "high"}, "recall is a number, or NULL."),
+        ("changed_since", {"since": "yesterday"}, "since is a date or time such as 2026-01-31, or NULL."),
+    ],
+)
+def test_a_wrong_name_or_value_is_a_sentence(name, values, sentence):
+    with pytest.raises(BadInput, match=re.escape(sentence)) as caught:
+        named_query(name).values(values)
+    assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
+
+
+def test_values_are_what_they_look_like_and_dashes_are_as_good_as_underscores():
+    assert [typed_value(text) for text in ("4", "0.5", "null", "4bit", "")] == [4, 0.5, None, "4bit", ""]
+    assert assignments(["bits=4", "$where=a=b"]) == {"bits": "4", "where": "a=b"}
+    assert named_query("Learning-Curves").name == "learning_curves"
+    assert named_query("changed_since").values({"since": "2026-02-03"}) == {"since": datetime(2026, 2, 3)}
+    for wrong in (["bits"], ["=4"], ["a b=4"], ["bits=4", "bits=8"]):
+        with pytest.raises(BadInput, match="^--param "):
+            assignments(wrong)
+
+
+def test_a_word_is_a_name_and_a_statement_is_not():
+    assert is_name("leaderboard") and is_name("learning-curves")
+    assert not is_name("FROM leaderboard") and not is_name("SELECT 1;") and not is_name("")

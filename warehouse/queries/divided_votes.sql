@@ -1,0 +1,17 @@
+-- On which cases do the dropout passes disagree most?
+-- $top INTEGER = 20: number of cases
+SELECT
+    case_id,
+    label,
+    count(*) AS models,
+    avg(entropy_nats) AS mean_entropy_nats,
+    avg(confidence) AS mean_confidence,
+    avg(mutual_information_nats) AS mean_mutual_information_nats,
+    sum(review::INTEGER) AS marked_for_review,
+    avg((prediction.decision <> label)::INTEGER) AS wrong
+FROM mc_dropout
+JOIN prediction USING (evaluation_id, case_id)
+JOIN leaderboard USING (evaluation_id)
+GROUP BY case_id, label
+ORDER BY mean_entropy_nats DESC, case_id
+LIMIT $top;

@@ -1,0 +1,16 @@
+-- Which cases are hardest over all models: wrong most often, with the least p(true label)?
+-- $top INTEGER = 20: number of cases
+SELECT
+    case_id,
+    case_group,
+    label,
+    count(*) AS models,
+    avg((argmax <> label)::INTEGER) AS wrong,
+    avg(CASE label WHEN 'ED' THEN p_ed WHEN 'GP' THEN p_gp ELSE p_home END) AS mean_p_true,
+    mode(argmax) AS most_frequent_answer
+FROM prediction
+JOIN leaderboard USING (evaluation_id)
+WHERE bits IS NOT NULL
+GROUP BY case_id, case_group, label
+ORDER BY wrong DESC, mean_p_true, case_id
+LIMIT $top;

@@ -1,0 +1,14 @@
+-- Which emergencies does every model of one precision miss under its primary rule?
+-- $bits INTEGER = 4: bits of the models
+SELECT
+    case_id,
+    case_group,
+    count(*) AS models,
+    avg(p_ed) AS mean_p_ed,
+    max(p_ed) AS highest_p_ed
+FROM prediction
+JOIN leaderboard USING (evaluation_id)
+WHERE label = 'ED' AND decision IS NOT NULL AND bits = $bits
+GROUP BY case_id, case_group
+HAVING bool_and(decision <> 'ED')
+ORDER BY mean_p_ed, case_id;
