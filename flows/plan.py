@@ -97,6 +97,9 @@ def estimated_bytes(selection: Selection) -> int:
     """
     models = {spec.model.name for spec in selection.cells}
     variants = {(spec.model.name, spec.precision) for spec in selection.cells}
+    variants |= {
+        (name, precision) for name in models for precision in selection.grid.moved_to or ()
+    }
     total = ADAPTER_BYTES * len(selection.cells)
     total += sum(4 * size_of(name).parameters for name in models)
     total += sum(

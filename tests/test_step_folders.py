@@ -9,6 +9,7 @@ import tasks.quantize
 from tasks.fidelity import fidelity
 from tasks.grids.grid import known_models, load_grid
 from tasks.models.sources.available import fetch_base
+from tasks.precisions import of_bits
 from tasks.quantize import quantize
 from tasks.runtime.store import home, seal
 from tasks.spec import BaseModelSpec
@@ -37,7 +38,7 @@ def test_quantisations_of_one_model_in_groups_of_other_sizes_do_not_share_a_fold
     source = fetch_base(spec, home())
     for group_size in (32, 64, 64):
         with pytest.raises(Ordered):
-            quantize.fn(spec, source, 4, group_size)
+            quantize.fn(spec, source, of_bits(4), group_size)
     assert ordered[0] != ordered[1] == ordered[2]
 
 

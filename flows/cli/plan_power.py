@@ -25,7 +25,7 @@ SURE = f"{POWER:.0%} of studies"
 
 def print_power(console: Console, selection: Selection) -> None:
     """Print what the test set can conclude about 4 against 8 bits."""
-    if not {4, 8} <= {spec.bits for spec in selection.cells}:
+    if not {"4bit", "8bit"} <= {spec.precision.name for spec in selection.cells}:
         return
     planned = planned_set(selection.grid)
     if planned is None:
