@@ -6,15 +6,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from flows.plan_time import Steps, assumed_speeds, operations, size_of
+from flows.power.planned_set import prepared
 from flows.selection import Selection
 from tasks.corpus.manifest import DatasetManifest
-from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.reading.sources import check_local
 from tasks.identity import evaluation_from, training_from
 from tasks.models.convert import variant_folder
@@ -119,14 +118,15 @@ def finished_trainings(spec: ExperimentSpec) -> list[Path]:
 
 
 def _dataset(selection: Selection) -> DatasetManifest | None:
-    """Manifest of the selection's cases as they are now, prepared in a temporary folder: a plan
-    writes nothing.
+    """Manifest of the selection's cases as they are now.
 
     None if the Hub does not answer: then nothing counts as trained on them.
     """
-    grid = selection.grid
-    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(SourceUnavailable):
-        return DatasetManifest.read(prepare_dataset(grid.data, Path(folder), grid.evaluation_sets))
+    with (
+        contextlib.suppress(SourceUnavailable),
+        prepared(selection.grid, also_embedded=True) as folder,
+    ):
+        return DatasetManifest.read(folder) if folder else None
     return None
 
 
