@@ -18,8 +18,8 @@ from flows.report.typed_rows import leaderboard_rows
 from warehouse.health import bring_up_to_date
 
 MORE = (
-    "For gates, decision rules, confusion matrices, calibration, the review flag, flips and "
-    "fidelity: triage compare --all"
+    "For gates, decision rules, confusion matrices, calibration, the review flag, flips, "
+    "fidelity and precisions: triage compare --all"
 )
 
 

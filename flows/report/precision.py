@@ -12,13 +12,15 @@ from flows.report.figures import figure
 from flows.report.names import RANDOM, random_mark, recipe_name
 from flows.report.table import Table
 from flows.report.typed_rows import EvaluationRow, typed_rows
+from tasks.precisions import reference_note
 
 FLIPS = (
     "Decisions that flip with the precision (primary rule); "
     "harmless: from one wrong decision to another that costs no more"
 )
 FIDELITY = (
-    "What quantisation alone changes, before any training: KL divergence to the reference, in nats"
+    "What quantisation alone changes, before any training: KL divergence to the reference, in nats; "
+    "±: standard error"
 )
 
 
@@ -60,13 +62,16 @@ class FidelityRow:
     cases: int
     set_cases: int
     kl_mean: float | None
+    kl_mean_se: float | None
     kl_median: float | None
     kl_p95: float | None
     kl_p99: float | None
     kl_p999: float | None
     kl_max: float | None
     same_top1: float | None
+    same_top1_se: float | None
     perplexity_ratio: float | None
+    perplexity_ratio_se: float | None
     measured_at: datetime | None
 
     @property
@@ -130,7 +135,9 @@ def fidelity(board: Collection[EvaluationRow]) -> Table:
     latest = {row.measured: row for row in rows}
     shown = [row for row in rows if latest[row.measured] is row]
     several = len({row.dataset_digest for row in shown}) > 1
-    return Table.of(FIDELITY, [_fidelity_record(row, several) for row in shown])
+    notes = dict.fromkeys(filter(None, (reference_note(row.reference_precision) for row in shown)))
+    table = Table.of(FIDELITY, [_fidelity_record(row, several) for row in shown])
+    return table.with_note("".join(f"; {note}" for note in notes))
 
 
 def _measurements() -> list[FidelityRow]:
@@ -148,12 +155,18 @@ def _fidelity_record(row: FidelityRow, name_dataset: bool) -> dict[str, str]:
     return {
         "variant": f"{row.base_model} {row.precision}{random_mark(row)}\nagainst {row.reference_precision}",
         "KL over": f"{row.distribution}\n{row.cases} of {row.set_cases} cases{dataset}",
-        "mean": figure(row.kl_mean, digits=5),
+        "mean": _with_error(row.kl_mean, row.kl_mean_se, 5),
         "median": figure(row.kl_median, digits=5),
         "95 %": figure(row.kl_p95, digits=5),
         "99 %": figure(row.kl_p99, digits=5),
         "99.9 %": figure(row.kl_p999, digits=5),
         "max": figure(row.kl_max, digits=5),
-        "same\ntop": figure(row.same_top1),
-        "perplexity\nratio": figure(row.perplexity_ratio, digits=4),
+        "same\ntop": _with_error(row.same_top1, row.same_top1_se, 3),
+        "perplexity\nratio": _with_error(row.perplexity_ratio, row.perplexity_ratio_se, 4),
     }
+
+
+def _with_error(value: float | None, error: float | None, digits: int) -> str:
+    """A figure, and its standard error on a second line where it was measured."""
+    text = figure(value, digits=digits)
+    return text if error is None else f"{text}\n± {error:.{digits}f}"
