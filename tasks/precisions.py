@@ -37,6 +37,7 @@ MODES = {
 # mlx-lm's own mixtures, as (low, high) bits.
 MIXTURES = ((2, 6), (3, 4), (3, 6), (4, 6))
 BF16 = "bf16"
+UNPACKED = "unpacked"  # bfloat16 of weights that were quantised before they were fetched
 
 
 class Precision(BaseModel):
@@ -73,14 +74,6 @@ class Precision(BaseModel):
     def mixture(self) -> str | None:
         """The name of mlx-lm's mixed recipe; None where all matrices have the same width."""
         return f"mixed_{self.bits}_{self.high_bits}" if self.high_bits else None
-
-    @property
-    def made_by(self) -> str:
-        """How it is made, in words."""
-        if not self.is_quantised:
-            return "conversion to bfloat16"
-        how = f"mlx-lm's recipe {self.mixture}" if self.mixture else "rounding"
-        return f"{how} ({self.mode})"
 
     @property
     def groups_follow_the_grid(self) -> bool:
@@ -193,7 +186,7 @@ def quantised_source_bits(original_precision: str | None) -> int | None:
 def title_of(name: str, original_precision: str | None) -> str:
     """A precision as tables name it: bfloat16 of weights that were quantised before is unpacked."""
     if name == BF16 and quantised_source_bits(original_precision):
-        return f"unpacked {original_precision}"
+        return f"{UNPACKED} {original_precision}"
     return name
 
 

@@ -779,6 +779,7 @@ class Grid(Strict):
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Grid:
+        moves = self.scoring.move_adapters
         names: dict[str, list[str | int]] = {
             "models": [*self.models],
             "bits": [*(self.bits or ())],
@@ -787,6 +788,7 @@ class Grid(Strict):
             "recipe": [recipe.name for recipe in self.recipes],
             "base_model": [model.name for model in self.base_models],
             "evaluation_set": [entry.name for entry in self.evaluation_sets],
+            "scoring.move_adapters": [*moves] if isinstance(moves, tuple) else [],
         }
         for key, values in names.items():
             counts = Counter(values)

@@ -54,6 +54,7 @@ def test_a_key_that_is_set_replaces_the_other_one_of_the_file():
         (['precisions=["bf16"]', "bits=[4]"], "both of bits and precisions; give exactly one"),
         (['scoring.move_adapters=["8bits"]'], "move_adapters: unknown precision '8bits'; did you mean '8bit'"),
         (["scoring.move_adapters=[]"], "scoring.move_adapters"),
+        (['scoring.move_adapters=["8bit", "8bit"]'], "move_adapters: duplicate name 8bit"),
     ],
 )
 def test_a_mistake_in_the_names_is_a_sentence(overrides, sentence):

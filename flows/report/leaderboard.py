@@ -11,6 +11,7 @@ from flows.report.names import experiment_name, verdict
 from flows.report.prevalence import at_prevalence
 from flows.report.table import Table
 from flows.report.typed_rows import EvaluationRow
+from tasks.precisions import UNPACKED, reference_note
 
 LEADERBOARD = (
     "Experiments on the test set, best first: those that pass the gates by least over-triage, "
@@ -23,7 +24,10 @@ def leaderboard(board: Collection[EvaluationRow], prevalence: float | None = Non
 
     `prevalence` restates ED precision and F2 at another share of emergencies.
     """
-    return Table.of(LEADERBOARD, [_record(row, prevalence) for row in board])
+    table = Table.of(LEADERBOARD, [_record(row, prevalence) for row in board])
+    unpacked = [row.precision for row in board if (row.precision or "").startswith(UNPACKED)]
+    notes = dict.fromkeys(filter(None, map(reference_note, unpacked)))
+    return table.with_note("".join(f"; {note}" for note in notes))
 
 
 def _record(row: EvaluationRow, prevalence: float | None) -> dict[str, str]:
