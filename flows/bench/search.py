@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,13 +47,14 @@ class Comparison:
 
     `behind`: how far what was found is behind the best of all, 0 or more; `same`: how many of the
     search's finished trainings have, byte for byte, the adapter of the training in one go, of
-    `finished`.
+    `finished`; `share_of_training`: of the seconds of the updates alone.
     """
 
     found: float
     best: float
     behind: float
     cost: Cost
+    share_of_training: float
     same: int
     finished: int
 
@@ -136,7 +137,13 @@ def _compare(setup: SearchSetup, trials: Sequence[Trial], ends: dict[int, Reache
         all_seconds=sum(end.seconds for end in ends.values()),
     )
     behind = max(0.0, loss(winner.value) - loss(best))
-    return Comparison(winner.value, best, behind, cost, len(same), len(finished))
+    share = _training(trial.rungs[-1] for trial in trials if trial.rungs) / _training(ends.values())
+    return Comparison(winner.value, best, behind, cost, share, len(same), len(finished))
+
+
+def _training(reached: Iterable[Reached]) -> float:
+    """Seconds of the updates alone."""
+    return sum(each.train_seconds for each in reached)
 
 
 def _adapter(setup: SearchSetup, trial: Trial) -> bytes:
@@ -180,7 +187,8 @@ def _sentence(setup: SearchSetup, comparison: Comparison) -> str:
         f"behind ({'within' if is_near else 'not within'} {FAR}). It took {cost.updates:,} of "
         f"{cost.all_updates:,} updates ({comparison.share_of_updates:.0%}) and "
         f"{clock(cost.seconds)} of {clock(cost.all_seconds)} ({comparison.share_of_seconds:.0%}, "
-        f"{'at most' if is_cheap else 'more than'} {SHARE:.0%}). {comparison.same} of "
+        f"{'at most' if is_cheap else 'more than'} {SHARE:.0%}), of which the updates alone "
+        f"{comparison.share_of_training:.0%} of those of all. {comparison.same} of "
         f"{comparison.finished} finished trainings are, byte for byte, those in one go."
     )
 
@@ -195,6 +203,7 @@ def _land(setup: SearchSetup, comparison: Comparison, trials: int) -> None:
         "behind": comparison.behind,
         "share_of_updates": comparison.share_of_updates,
         "share_of_seconds": comparison.share_of_seconds,
+        "share_of_training_seconds": comparison.share_of_training,
         "seconds": comparison.cost.seconds,
         "seconds_to_the_end": comparison.cost.all_seconds,
     }
