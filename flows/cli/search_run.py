@@ -23,7 +23,12 @@ from flows.selection import Narrowing
 from tasks.corpus.apart import check_examples
 from tasks.corpus.prepare import prepare_dataset
 from tasks.runtime import fork_server
-from tasks.runtime.child import import_ahead, start_no_more, wait_until_stopping
+from tasks.runtime.child import (
+    import_ahead,
+    is_stopping,
+    start_no_more,
+    wait_until_stopping,
+)
 from tasks.runtime.errors import BadInput, Locked, SourceUnavailable, TriageError
 from tasks.runtime.store import home
 
@@ -75,6 +80,9 @@ def run_search(console: Console, request: Request) -> int:
     try:
         with leaving_in_time(wait_until_stopping, leaving.leave):
             error = _run_flow(console, leaving, request, setup)
+            if error is not None and is_stopping():
+                # Ctrl-C may reach the step before the flow, which then fails with the step.
+                raise KeyboardInterrupt
             return _report(console, setup, error)
     except KeyboardInterrupt:
         ignore_interruptions()  # it is leaving

@@ -125,6 +125,11 @@ def start_no_more() -> None:
     _stopping.set()
 
 
+def is_stopping() -> bool:
+    """Whether the sweep has been interrupted."""
+    return _stopping.is_set()
+
+
 def wait_until_stopping() -> None:
     """Return once the sweep is interrupted."""
     _stopping.wait()

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sqlite3
+import threading
 import time
 import tomllib
 from collections.abc import Iterator
@@ -16,12 +17,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from flows.cli import search_run
 from flows.cli.main import app
 from flows.cli.status_report import print_status
 from flows.plan import plan_cells
-from flows.search_setup import alone, set_up
+from flows.search_setup import Limits, alone, set_up
 from flows.selection import Narrowing, select
-from tasks.runtime.errors import BadInput, Locked, TriageError
+from tasks.runtime import child
+from tasks.runtime.errors import BadInput, Locked, Stopped, TriageError
 from tasks.runtime.store import complete, locked
 from tests.place import Place, one_sentence
 from tests.search.spaces import grid_text
@@ -174,6 +177,23 @@ def test_a_set_without_emergencies_is_refused(tmp_path, monkeypatch):
     assert re.match(
         r"The set valid of \S+ has no ED case, so a search would choose a recipe", refused("search", str(path))
     )
+
+
+def test_an_interruption_that_ends_the_step_before_the_flow_is_an_interruption(monkeypatch, capsys):
+    """The step has seen it and failed; the flow fails with the step instead of being interrupted itself."""
+
+    def stopped(*args: object) -> Exception:
+        child.start_no_more()
+        return Stopped("The sweep was stopped.")
+
+    monkeypatch.setattr(child, "_stopping", threading.Event())
+    monkeypatch.setattr(search_run, "_run_flow", stopped)
+    # Both are for a process that ends now, and this one does not.
+    monkeypatch.setattr(search_run, "leaving_in_time", lambda wait, leave: contextlib.nullcontext())
+    monkeypatch.setattr(search_run, "ignore_interruptions", lambda: None)
+    request = search_run.Request("smoke", [], "tiny-llama", 4, None, None, Limits(1))
+    assert search_run.run_search(Console(quiet=True), request) == 130
+    assert "Interrupted. Finished work is kept" in capsys.readouterr().err
 
 
 # --- killed -----------------------------------------------------------------------------------------------------------
