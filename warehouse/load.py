@@ -6,6 +6,7 @@ The order of loading does not matter: a pair is computed again whenever one of i
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,9 @@ UNNAMED_PRECISION = {
     "fidelity": "bits || 'bit'",
     "trial": "bits || 'bit'",
 }
+
+PART_SECONDS = 2.0  # for which a long load holds the file
+BETWEEN_SECONDS = 0.6  # longer than the pause of a process that waits for the file
 
 
 @dataclass
@@ -58,19 +62,32 @@ def load_landing(folder: Path, database: Path | None = None, wait: float = WAIT_
 def load_all(root: Path, database: Path | None = None, wait: float = WAIT_SECONDS) -> LoadReport:
     """Load every new landing folder under `root`; a broken one does not stop the others.
 
-    Raises Locked if the warehouse stays in use for `wait` seconds.
+    Other processes have a turn at the file between two parts of the work. Raises Locked if the
+    warehouse stays in use for `wait` seconds.
     """
     report = LoadReport()
+    folders = _landing_folders(root)
     with writing(database, wait) as con:
         migrate(con)
-        for folder in _landing_folders(root):
-            try:
-                is_new = _load(con, folder, LandingManifest.read(folder, deep=True))
-            except (TriageError, OSError) as error:  # or another sweep is replacing it
-                report.refused[folder.name] = str(error)
-            else:
-                (report.loaded if is_new else report.unchanged).append(folder.name)
+        _load_part(con, folders, report)
+    while folders:
+        time.sleep(BETWEEN_SECONDS)
+        with writing(database, max(wait, WAIT_SECONDS)) as con:
+            _load_part(con, folders, report)
     return report
+
+
+def _load_part(con: duckdb.DuckDBPyConnection, folders: list[Path], report: LoadReport) -> None:
+    """Load folders, and take them off the list, until the time of a part is over."""
+    end = time.monotonic() + PART_SECONDS
+    while folders and time.monotonic() < end:
+        folder = folders.pop(0)
+        try:
+            is_new = _load(con, folder, LandingManifest.read(folder, deep=True))
+        except (TriageError, OSError) as error:  # or another sweep is replacing it
+            report.refused[folder.name] = str(error)
+        else:
+            (report.loaded if is_new else report.unchanged).append(folder.name)
 
 
 def rebuild(root: Path, database: Path | None = None) -> LoadReport:
@@ -94,8 +111,8 @@ def rebuild(root: Path, database: Path | None = None) -> LoadReport:
 
 def _move_aside(path: Path) -> Path:
     """Rename a warehouse, and its log, which must not be replayed into a new one."""
-    time = utc_now().strftime("%Y%m%d-%H%M%S-%f")
-    aside = path.with_name(f"{path.name}.damaged-{time}")
+    moment = utc_now().strftime("%Y%m%d-%H%M%S-%f")
+    aside = path.with_name(f"{path.name}.damaged-{moment}")
     path.rename(aside)
     if _write_ahead_log(path).exists():
         _write_ahead_log(path).rename(_write_ahead_log(aside))

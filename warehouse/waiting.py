@@ -56,15 +56,15 @@ def load_waiting(
     """Load what waits under `root`, if anything does; the reason where it still has to."""
     mark = root / WAITING
     try:
-        marked = mark.stat().st_mtime_ns
-        load_all(root, database, wait)
-        if mark.stat().st_mtime_ns == marked:  # else more has come to wait meanwhile
-            mark.unlink()
-    except FileNotFoundError:  # nothing waits, or another process has loaded it
+        while True:
+            marked = mark.stat().st_mtime_ns
+            load_all(root, database, wait)
+            if mark.stat().st_mtime_ns == marked:  # else more has come to wait meanwhile
+                mark.unlink()
+    except FileNotFoundError:  # nothing waits any more
         return None
     except Locked as error:
         return error
-    return None
 
 
 def _is_there(folder: Path, database: Path | None) -> bool:

@@ -76,17 +76,17 @@ def test_the_questions_of_a_comparison_are_answered(study):
 
 
 def test_the_cost_of_a_threshold_is_that_of_a_count_by_hand(study):
-    rows = {(row["recipe"], row["bits"]): row for row in answer(study, "over_triage_of_recall", recall="1")}
+    rows = {(row["recipe"], row["precision"]): row for row in answer(study, "over_triage_of_recall", recall="1")}
     # p(ED) of the two emergencies at 8 bits: 0.8 and 0.1, the lowest there is; every case is sent to ED.
-    assert rows["r1", 8]["threshold"] == 0.1 and rows["r1", 8]["others_sent_to_ed"] == 1
-    half = {(row["recipe"], row["bits"]): row for row in answer(study, "over_triage_of_recall", recall="0.5")}
-    assert (half["r1", 8]["ed_recall"], half["r1", 8]["over_triage_to_ed"]) == (0.5, 0.0)
+    assert rows["r1", "8bit"]["threshold"] == 0.1 and rows["r1", "8bit"]["others_sent_to_ed"] == 1
+    half = {(row["recipe"], row["precision"]): row for row in answer(study, "over_triage_of_recall", recall="0.5")}
+    assert (half["r1", "8bit"]["ed_recall"], half["r1", "8bit"]["over_triage_to_ed"]) == (0.5, 0.0)
 
 
 def test_a_cost_matrix_is_applied_to_what_the_primary_rule_decides(study):
-    rows = {(row["recipe"], row["bits"]): row["cost_of_a_case"] for row in answer(study, "cost_by_matrix")}
+    rows = {(row["recipe"], row["precision"]): row["cost_of_a_case"] for row in answer(study, "cost_by_matrix")}
     # FIVE at 8 bits: ED ED, ED ED, GP GP, GP ED, HOME HOME = 1 + 1 + 1 + 2 + 1.
-    assert rows["r1", 8] == 6 / 5 and rows["r1", 4] == (100 + 5) / 5
+    assert rows["r1", "8bit"] == 6 / 5 and rows["r1", "4bit"] == (100 + 5) / 5
 
 
 @pytest.mark.parametrize(
@@ -94,9 +94,9 @@ def test_a_cost_matrix_is_applied_to_what_the_primary_rule_decides(study):
     [
         ("missed_by_every_modle", {}, "no query named 'missed_by_every_modle'; did you mean missed_by_every_model"),
         ("zzz", {}, "no query named 'zzz'; triage sql --list has all of them"),
-        ("missed_by_every_model", {"bit": "8"}, "has no parameter 'bit'; it has bits."),
+        ("missed_by_every_model", {"bits": "8"}, "has no parameter 'bits'; it has precision."),
         ("loaded", {"bit": "8"}, "The query loaded has no parameter 'bit'; it has none."),
-        ("missed_by_every_model", {"bits": "four"}, "--param bits=four: bits is a whole number, or NULL."),
+        ("hardest_cases", {"top": "four"}, "--param top=four: top is a whole number, or NULL."),
         ("over_triage_of_recall", {"recall": "high"}, "recall is a number, or NULL."),
         ("changed_since", {"since": "yesterday"}, "since is a date or time such as 2026-01-31, or NULL."),
     ],

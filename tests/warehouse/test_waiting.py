@@ -22,8 +22,9 @@ from tasks.progress import listeners
 from tasks.runtime.errors import Locked
 from tasks.runtime.home import home
 from tests.warehouse.rows import evaluation, training
-from warehouse import waiting
+from warehouse import load, waiting
 from warehouse.connect import reading, warehouse_path
+from warehouse.landing import write_landing
 from warehouse.query import query_rows
 
 HOLD = """
@@ -107,20 +108,33 @@ def test_a_damaged_folder_is_damaged_whoever_holds_the_file(said):
         assert not is_landed("t1")
 
 
-def test_what_comes_to_wait_during_a_load_is_not_forgotten(said, monkeypatch):
+def test_what_comes_to_wait_during_a_load_is_loaded_too(said, monkeypatch):
     land_rows("t0", "training", training("t0"))
-    mark = home() / "landing" / waiting.WAITING
-    mark.touch()
-    real = waiting.load_all
+    (home() / "landing" / waiting.WAITING).touch()
+    real, rounds = waiting.load_all, []
 
     def load_while_another_lands(*args):
         report = real(*args)
-        mark.unlink()
-        mark.touch()
+        if not rounds:
+            write_landing(home() / "landing", "t1", "training", training("t1"))
+            (home() / "landing" / waiting.WAITING).touch()
+        rounds.append(report.loaded)
         return report
 
     monkeypatch.setattr(waiting, "load_all", load_while_another_lands)
-    assert load_the_rest() is None and some_results_wait()
+    assert load_the_rest() is None and not some_results_wait()
+    assert rounds == [[], ["t1"]] and trainings() == ["t0", "t1"]
+
+
+def test_a_long_load_lets_others_at_the_file_between_its_parts(monkeypatch):
+    monkeypatch.setattr(load, "PART_SECONDS", 0.0001)
+    opened = []
+    real = load.writing
+    monkeypatch.setattr(load, "writing", lambda *args: (opened.append(args), real(*args))[1])
+    for name in ("t1", "t2", "t3"):
+        write_landing(home() / "landing", name, "training", training(name))
+    assert load.load_all(home() / "landing").loaded == ["t1", "t2", "t3"] and len(opened) == 3
+    assert load.load_all(home() / "landing").unchanged == ["t1", "t2", "t3"]
 
 
 def test_a_reader_beside_a_reader_still_reads(said):
@@ -129,3 +143,27 @@ def test_a_reader_beside_a_reader_still_reads(said):
         assert trainings() == ["t0"]
     with held("writing"), pytest.raises(Locked), reading(wait=0.1):
         pass
+
+
+LAND = """
+import sys
+from tasks.landing import land_rows, load_the_rest
+from tests.warehouse.rows import training
+for number in range(6):
+    id = f"{sys.argv[1]}-{number}"
+    land_rows(id, "training", training(id, cell_id=id))
+    print(id, flush=True)
+load_the_rest()
+"""
+
+
+def test_queries_answer_while_others_land_and_everything_is_in_once():
+    land_rows("t0", "training", training("t0"))
+    command = [sys.executable, "-c", LAND]
+    landers = [subprocess.Popen([*command, name], stdout=subprocess.PIPE, text=True) for name in "ab"]
+    counts = []
+    while any(process.poll() is None for process in landers):
+        counts.append(len(trainings()))
+    assert [process.communicate()[0].count("\n") for process in landers] == [6, 6]
+    assert [process.returncode for process in landers] == [0, 0]
+    assert counts == sorted(counts) and len(trainings()) == 13 == len(set(trainings())) and not some_results_wait()

@@ -1,7 +1,7 @@
 -- Which models beat the best constant answer, which needs no model at all?
 SELECT
     base_model,
-    bits,
+    precision,
     recipe,
     seed,
     leaderboard.accuracy,
@@ -15,4 +15,4 @@ SELECT
     END AS against_constant
 FROM leaderboard
 JOIN best_constant USING (evaluation_id)
-ORDER BY leaderboard.accuracy DESC, base_model, bits, recipe, seed;
+ORDER BY leaderboard.accuracy DESC, base_model, precision, recipe, seed;

@@ -2,7 +2,7 @@
 -- $below DOUBLE = 0.05: bins up to this p(ED)
 SELECT
     base_model,
-    bits,
+    precision,
     recipe,
     seed,
     low,
@@ -20,4 +20,4 @@ SELECT
 FROM reliability
 JOIN leaderboard USING (evaluation_id)
 WHERE high <= $below AND n > 0
-ORDER BY base_model, bits, recipe, seed, low;
+ORDER BY base_model, precision, recipe, seed, low;

@@ -1,7 +1,7 @@
 -- What do conformal sets miss, and how often do they abstain?
 SELECT
     base_model,
-    bits,
+    precision,
     recipe,
     seed,
     miss_rate,
@@ -14,4 +14,4 @@ SELECT
     note
 FROM conformal
 JOIN leaderboard USING (evaluation_id)
-ORDER BY abstain_rate NULLS LAST, base_model, bits, recipe, seed;
+ORDER BY abstain_rate NULLS LAST, base_model, precision, recipe, seed;

@@ -2,7 +2,7 @@
 -- $experiment TEXT = NULL: beginning of a cell or training id; NULL: every model
 SELECT
     base_model,
-    bits,
+    precision,
     recipe,
     seed,
     label,
@@ -12,5 +12,5 @@ SELECT
 FROM confusion_matrix
 JOIN leaderboard USING (evaluation_id)
 WHERE rule = 'primary' AND starts_with(training_id, coalesce($experiment, ''))
-GROUP BY base_model, bits, recipe, seed, evaluation_id, label
-ORDER BY base_model, bits, recipe, seed, evaluation_id, label;
+GROUP BY base_model, precision, recipe, seed, evaluation_id, label
+ORDER BY base_model, precision, recipe, seed, evaluation_id, label;

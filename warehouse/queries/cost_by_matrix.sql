@@ -14,7 +14,7 @@ cost AS (
 )
 SELECT
     base_model,
-    bits,
+    precision,
     recipe,
     seed,
     leaderboard.primary_rule,
@@ -24,5 +24,5 @@ FROM confusion_matrix
 JOIN leaderboard USING (evaluation_id)
 JOIN cost USING (label, decision)
 WHERE rule = 'primary'
-GROUP BY base_model, bits, recipe, seed, leaderboard.primary_rule, evaluation_id, cost.cost_matrix
-ORDER BY cost.cost_matrix, cost_of_a_case, base_model, bits, recipe, seed;
+GROUP BY base_model, precision, recipe, seed, leaderboard.primary_rule, evaluation_id, cost.cost_matrix
+ORDER BY cost.cost_matrix, cost_of_a_case, base_model, precision, recipe, seed;

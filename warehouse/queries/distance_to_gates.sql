@@ -1,7 +1,7 @@
 -- How far is each model from each gate: by its value, and by the bound that must hold?
 SELECT
     base_model,
-    bits,
+    precision,
     recipe,
     seed,
     gate,
@@ -16,4 +16,4 @@ SELECT
     n
 FROM gate
 JOIN leaderboard USING (evaluation_id)
-ORDER BY gate, bound_beyond DESC NULLS LAST, base_model, bits, recipe, seed;
+ORDER BY gate, bound_beyond DESC NULLS LAST, base_model, precision, recipe, seed;

@@ -1,7 +1,7 @@
 -- Which emergencies are sent home, and how sure was the model?
 SELECT
     base_model,
-    bits,
+    precision,
     recipe,
     seed,
     case_id,
@@ -13,4 +13,4 @@ FROM prediction
 JOIN leaderboard USING (evaluation_id)
 LEFT JOIN mc_dropout USING (evaluation_id, case_id)
 WHERE label = 'ED' AND decision = 'HOME'
-ORDER BY prediction.p_home DESC, case_id, base_model, bits, recipe, seed;
+ORDER BY prediction.p_home DESC, case_id, base_model, precision, recipe, seed;

@@ -10,7 +10,7 @@ SELECT
     mode(argmax) AS most_frequent_answer
 FROM prediction
 JOIN leaderboard USING (evaluation_id)
-WHERE bits IS NOT NULL
+WHERE precision IS NOT NULL
 GROUP BY case_id, case_group, label
 ORDER BY wrong DESC, mean_p_true, case_id
 LIMIT $top;

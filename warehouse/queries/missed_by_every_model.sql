@@ -1,5 +1,5 @@
 -- Which emergencies does every model of one precision miss under its primary rule?
--- $bits INTEGER = 4: bits of the models
+-- $precision TEXT = 4bit: precision of the models
 SELECT
     case_id,
     case_group,
@@ -8,7 +8,7 @@ SELECT
     max(p_ed) AS highest_p_ed
 FROM prediction
 JOIN leaderboard USING (evaluation_id)
-WHERE label = 'ED' AND decision IS NOT NULL AND bits = $bits
+WHERE label = 'ED' AND decision IS NOT NULL AND precision = $precision
 GROUP BY case_id, case_group
 HAVING bool_and(decision <> 'ED')
 ORDER BY mean_p_ed, case_id;

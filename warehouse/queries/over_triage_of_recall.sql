@@ -17,7 +17,7 @@ reaching AS (
 )
 SELECT
     base_model,
-    bits,
+    precision,
     recipe,
     seed,
     threshold,
@@ -28,4 +28,4 @@ FROM reaching
 JOIN leaderboard USING (evaluation_id)
 JOIN prediction USING (evaluation_id)
 GROUP BY ALL
-ORDER BY over_triage_to_ed, base_model, bits, recipe, seed;
+ORDER BY over_triage_to_ed, base_model, precision, recipe, seed;

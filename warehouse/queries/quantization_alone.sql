@@ -1,7 +1,7 @@
 -- What does quantisation change before any training, against the most exact weights?
 SELECT
     base_model,
-    bits,
+    precision,
     distribution,
     cases,
     kl_mean,
@@ -12,7 +12,7 @@ SELECT
     reference_precision
 FROM fidelity
 QUALIFY row_number() OVER (
-    PARTITION BY base_model, bits, distribution, random_weights
+    PARTITION BY base_model, precision, distribution, random_weights
     ORDER BY created_at DESC NULLS LAST, fidelity_id
 ) = 1
-ORDER BY base_model, distribution, bits;
+ORDER BY base_model, distribution, precision;

@@ -1,7 +1,7 @@
 -- How many cases go to review, and how many of the missed emergencies are among them?
 SELECT
     base_model,
-    bits,
+    precision,
     recipe,
     seed,
     score,
@@ -14,4 +14,4 @@ SELECT
     aurc
 FROM review_flag
 JOIN leaderboard USING (evaluation_id)
-ORDER BY missed_ed_flagged DESC NULLS LAST, review_load, base_model, bits, recipe, seed, score;
+ORDER BY missed_ed_flagged DESC NULLS LAST, review_load, base_model, precision, recipe, seed, score;

@@ -1,7 +1,7 @@
 -- How do the decision rules differ in ED recall, over-triage and cost?
 SELECT
     base_model,
-    bits,
+    precision,
     recipe,
     seed,
     rule,
@@ -14,5 +14,5 @@ SELECT
     any_value(note) FILTER (metric = 'ed_recall') AS note
 FROM metric
 JOIN leaderboard USING (evaluation_id)
-GROUP BY base_model, bits, recipe, seed, evaluation_id, rule, leaderboard.primary_rule
-ORDER BY base_model, bits, recipe, seed, evaluation_id, rule;
+GROUP BY base_model, precision, recipe, seed, evaluation_id, rule, leaderboard.primary_rule
+ORDER BY base_model, precision, recipe, seed, evaluation_id, rule;

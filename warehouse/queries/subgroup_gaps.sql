@@ -2,7 +2,7 @@
 -- $least INTEGER = 10: fewest emergencies of a subgroup
 SELECT
     base_model,
-    bits,
+    precision,
     recipe,
     seed,
     field,
@@ -15,6 +15,6 @@ SELECT
 FROM subgroup_metric
 JOIN leaderboard USING (evaluation_id)
 WHERE metric = 'ed_recall' AND value IS NOT NULL AND n >= $least
-GROUP BY base_model, bits, recipe, seed, evaluation_id, field
+GROUP BY base_model, precision, recipe, seed, evaluation_id, field
 HAVING count(*) > 1
-ORDER BY gap DESC, base_model, bits, recipe, seed, field;
+ORDER BY gap DESC, base_model, precision, recipe, seed, field;

@@ -32,7 +32,9 @@ def test_the_list_has_every_question_with_its_parameters(place):
     assert (done.returncode, done.stderr) == (0, "")
     for named in cookbook():
         assert f"\n{named.name}\n  {named.explanation}\n" in f"\n{done.stdout}"
-    assert "--param bits=4  bits of the models" in done.stdout and done.stdout.endswith("--param key=value\n")
+    assert "--param precision=4bit  precision of the models" in done.stdout and done.stdout.endswith(
+        "--param key=value\n"
+    )
 
 
 def test_every_question_runs_on_a_real_sweep(smoke):
@@ -49,7 +51,7 @@ def test_every_question_runs_on_a_real_sweep(smoke):
 
 
 def test_a_named_question_and_a_typed_one_take_parameters(place):
-    done = place.run("sql", "missed-by-every-model", "--param", "bits=8", "--format", "json")
+    done = place.run("sql", "missed-by-every-model", "--param", "precision=8bit", "--format", "json")
     assert [row["case_id"] for row in json.loads(done.stdout)] == [] and done.returncode == 0
     typed = place.run("sql", "SELECT evaluation_id FROM leaderboard WHERE bits = $bits", "--param", "bits=8", "--csv")
     assert typed.stdout == "evaluation_id\ne8\n"
