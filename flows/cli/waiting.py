@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from flows.cli.terminal import errors, print_line
 from tasks.runtime.home import home
-from warehouse.place import loading_waits
 
 
 def load_what_waits() -> None:
     """Load results that wait, if there are any; say so where they still have to."""
+    from warehouse.place import loading_waits
+
     if not loading_waits(home() / "landing"):
         return
     from warehouse.waiting import load_waiting, waiting_sentence  # pyarrow comes with it
