@@ -1,6 +1,6 @@
 """Precisions as data: how the weights of a variant are stored. Adding one is adding a row to `BUILT_IN`.
 
-A leaf as tasks/spec.py is: nothing here imports another part of the project, or MLX.
+A leaf as tasks/spec is: nothing here imports another part of the project, or MLX.
 """
 
 from __future__ import annotations

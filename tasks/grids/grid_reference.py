@@ -1,4 +1,4 @@
-"""The reference of every grid key, generated from the models in `tasks/spec.py`.
+"""The reference of every grid key, generated from the models in `tasks/spec`.
 
 `python -m tasks.grids.grid_reference` writes it to `deployments/grids/README.md`.
 """
@@ -82,7 +82,7 @@ the grid's first model, precision, recipe and seed, unless options name others, 
 under the settings of the grid and its own, and writes a grid file with the winner for both
 precisions. No test case is scored, and no id depends on `[search]`.
 
-The tables below list every key. They are generated from `tasks/spec.py`; after a change there, run
+The tables below list every key. They are generated from `tasks/spec`; after a change there, run
 `python -m tasks.grids.grid_reference`."""
 
 

@@ -1,0 +1,168 @@
+"""A grid file: every model x precision x recipe x seed is one experiment."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from tasks.precisions import BUILT_IN, Precision, named, of_bits
+from tasks.precisions import table as precision_table
+from tasks.spec.base import OMITTED_AT_DEFAULT, Name, Seed, Strict
+from tasks.spec.base_models import BaseModelSpec
+from tasks.spec.cases import Data, EvaluationSet
+from tasks.spec.prompt import PromptChoice
+from tasks.spec.recipe import Recipe
+from tasks.spec.scoring import Scoring
+from tasks.spec.search import Search
+from tasks.spec.training import Training
+
+# A plan of so many takes half a minute; a study of the whole paper has 60.
+MOST_EXPERIMENTS = 10_000
+MOST_SHOWN = 5  # names in an error
+
+
+class Grid(Strict):
+    """A grid file: every model x precision x recipe x seed is one experiment."""
+
+    name: Name = Field(description="name of the study")
+    models: tuple[Name, ...] = Field(
+        min_length=1, description="base models: built-in ones, or those of `[[base_model]]`"
+    )
+    weights: Literal["listed", "random"] = Field(
+        default="listed",
+        description="`random`: random weights of the real shapes, to measure memory and speed",
+    )
+    allow_mirror: bool = Field(
+        default=False, description="for all models: name a gated repository's open mirror"
+    )
+    bits: Annotated[tuple[Literal[4, 8], ...] | None, OMITTED_AT_DEFAULT] = Field(
+        default=None,
+        min_length=1,
+        description="bit widths to compare: `[4, 8]` is short for"
+        ' `precisions = ["4bit", "8bit"]`; give exactly one of the two keys',
+    )
+    precisions: Annotated[tuple[str, ...] | None, OMITTED_AT_DEFAULT] = Field(
+        default=None,
+        min_length=1,
+        description="precisions to compare, by name: "
+        + ", ".join(f"`{name}`" for name in BUILT_IN)
+        + ", or those of `[[precision]]`",
+    )
+    seeds: tuple[Seed, ...] = Field(
+        default=(42,), min_length=1, description="seeds; each repeats every experiment"
+    )
+    recipes: tuple[Recipe, ...] = Field(
+        min_length=1, alias="recipe", description="LoRA configurations"
+    )
+    training: Training = Field(default=Training(), description="settings of all trainings")
+    data: Data = Field(default=Data(), description="the cases")
+    scoring: Scoring = Field(default=Scoring(), description="settings of all evaluations")
+    prompt: Annotated[PromptChoice, OMITTED_AT_DEFAULT] = Field(
+        default=PromptChoice(), description="the instruction and the answer words"
+    )
+    base_models: tuple[BaseModelSpec, ...] = Field(
+        default=(),
+        alias="base_model",
+        description="further base models; a built-in name is replaced",
+    )
+    further_precisions: Annotated[tuple[Precision, ...], OMITTED_AT_DEFAULT] = Field(
+        default=(),
+        alias="precision",
+        description="further precisions; a built-in name is refused",
+    )
+    evaluation_sets: tuple[EvaluationSet, ...] = Field(
+        default=(), alias="evaluation_set", description="further sets to score"
+    )
+    search: Search | None = Field(
+        default=None, description="settings that `triage search` varies; decides no experiment"
+    )
+
+    @property
+    def prompts(self) -> list[PromptChoice]:
+        """The prompts of its recipes, each once."""
+        prompts: list[PromptChoice] = []
+        for recipe in self.recipes:
+            prompt = recipe.prompt or self.prompt
+            if prompt not in prompts:
+                prompts.append(prompt)
+        return prompts
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Grid:
+        moves = self.scoring.move_adapters
+        names: dict[str, list[str | int]] = {
+            "models": [*self.models],
+            "bits": [*(self.bits or ())],
+            "precisions": [*(self.precisions or ())],
+            "seeds": [*self.seeds],
+            "recipe": [recipe.name for recipe in self.recipes],
+            "base_model": [model.name for model in self.base_models],
+            "evaluation_set": [entry.name for entry in self.evaluation_sets],
+            "scoring.move_adapters": [*moves] if isinstance(moves, tuple) else [],
+        }
+        for key, values in names.items():
+            counts = Counter(values)
+            repeated = sorted(str(value) for value, count in counts.items() if count > 1)
+            if repeated:
+                names_twice = ", ".join(repeated[:MOST_SHOWN])
+                raise ValueError(f"{key}: duplicate name {names_twice}; each may appear once")
+        return self
+
+    @model_validator(mode="after")
+    def _precisions_are_known(self) -> Grid:
+        if (self.bits is None) == (self.precisions is None):
+            both = "both of bits and precisions" if self.bits else "neither bits nor precisions"
+            raise ValueError(
+                f"precisions: the grid has {both}; give exactly one of them, e.g. "
+                'precisions = ["bf16", "8bit", "4bit"]'
+            )
+        self._named("precisions", self.precisions or ())
+        moves = self.scoring.move_adapters
+        self._named("scoring.move_adapters", () if isinstance(moves, bool) else moves)
+        return self
+
+    def _named(self, key: str, names: tuple[str, ...]) -> tuple[Precision, ...]:
+        try:
+            known = precision_table([*BUILT_IN.values(), *self.further_precisions])
+        except ValueError as error:
+            raise ValueError(f"precision: {error}") from None
+        try:
+            return tuple(named(name, known) for name in names)
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from None
+
+    @property
+    def compared(self) -> tuple[Precision, ...]:
+        """The precisions that the grid trains at, whichever of its two keys names them."""
+        if self.bits is not None:
+            return tuple(of_bits(bits) for bits in self.bits)
+        return self._named("precisions", self.precisions or ())
+
+    @property
+    def moved_to(self) -> tuple[Precision, ...] | None:
+        """The precisions on which each adapter is scored too; None for the other bit width."""
+        moves = self.scoring.move_adapters
+        if isinstance(moves, bool):
+            return None if moves else ()
+        return self._named("scoring.move_adapters", moves)
+
+    @model_validator(mode="after")
+    def _is_no_more_than_can_be_run(self) -> Grid:
+        sizes = {
+            "models": len(self.models),
+            "bits" if self.bits else "precisions": len(self.bits or self.precisions or ()),
+            "recipe": len(self.recipes),
+            "seeds": len(self.seeds),
+        }
+        count = math.prod(sizes.values())
+        if count > MOST_EXPERIMENTS:
+            largest = max(sizes, key=sizes.__getitem__)
+            product = " x ".join(f"{size:,} {name}" for name, size in sizes.items())
+            raise ValueError(
+                f"{largest}: {product} make {count:,} experiments, and a grid may have at most "
+                f"{MOST_EXPERIMENTS:,}; divide it into several grids"
+            )
+        return self

@@ -1,0 +1,117 @@
+"""The `[search]` table: where `triage search` looks for a recipe."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    StrictFloat,
+    StrictInt,
+    Tag,
+    model_validator,
+)
+
+from tasks.spec.base import Fraction, Seed, Strict
+from tasks.spec.digests import canonical_json
+
+
+class Range(Strict):
+    """Values of a searched setting from `low` to `high`: whole numbers where both ends are whole."""
+
+    low: StrictInt | StrictFloat = Field(description="smallest value")
+    high: StrictInt | StrictFloat = Field(description="largest value")
+    log: bool = Field(default=False, description="search evenly in the logarithm")
+
+    @model_validator(mode="after")
+    def _has_values(self) -> Range:
+        if not (math.isfinite(self.low) and math.isfinite(self.high)):
+            raise ValueError("low and high must be finite numbers")
+        if self.low == self.high:
+            raise ValueError(
+                f"the range is empty, since low and high are both {self.low:g}; widen it, or give "
+                f"the list [{self.low:g}]"
+            )
+        if self.low > self.high:
+            raise ValueError(
+                f"the range is reversed: low = {self.low:g} is above high = {self.high:g}; "
+                "exchange them"
+            )
+        if self.log and self.low <= 0:
+            raise ValueError(f"log = true needs low above 0, and low is {self.low:g}")
+        return self
+
+
+def _has_choices(value: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not value:
+        raise ValueError("the list is empty; name at least one value")
+    texts = [canonical_json(choice) for choice in value]
+    if twice := [text for text, count in Counter(texts).items() if count > 1]:
+        raise ValueError(f"the list names {twice[0]} twice")
+    return value
+
+
+Choices = Annotated[tuple[Any, ...], AfterValidator(_has_choices)]
+Searched = Annotated[
+    Annotated[Range, Tag("range")] | Annotated[Choices, Tag("choices")],
+    Discriminator(lambda value: "range" if isinstance(value, dict | Range) else "choices"),
+]
+
+
+class Search(Strict):
+    """Where `triage search` looks for a recipe; no experiment depends on it.
+
+    Besides the keys below the table holds the searched settings, each by its dotted key, with a
+    range or a list of choices: `"recipe.learning_rate" = { low = 1e-4, high = 1e-2, log = true }`,
+    `"training.num_layers" = [4, 8, 16]`. Every key of `[[recipe]]`, `[training]` and `[prompt]`
+    that decides a training can be searched.
+    """
+
+    rungs: tuple[Fraction, ...] = Field(
+        default=(0.125, 0.375),
+        min_length=1,
+        description="shares of a trial's updates after which it pauses, and only the best go on",
+    )
+    keep: Fraction = Field(default=0.4, description="share of the trials that go on at each pause")
+    start_up_trials: int = Field(
+        default=4, ge=1, le=1000, description="random trials before the sampler learns from them"
+    )
+    over_triage: Fraction = Field(
+        default=0.3,
+        description="over-triage at which the ED recall of a safety recipe on `valid` is taken",
+    )
+    seed: Seed = Field(default=42, description="seed of the proposals")
+    settings: dict[str, Searched] = Field(
+        default_factory=dict,
+        description="the searched settings; they need not stand in a table of their own",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_settings(cls, values: Any) -> Any:
+        """Moves dotted keys, and those of the tables that TOML makes of them, into `settings`."""
+        if not isinstance(values, dict):
+            return values
+
+        gathered: dict[str, Any] = {}
+        settings = values.get("settings", {})
+        for key, value in values.items():
+            if key in cls.model_fields:
+                gathered[key] = value
+            elif "." in key:
+                settings = {**settings, key: value}
+            elif isinstance(value, dict):
+                settings = {**settings, **{f"{key}.{name}": item for name, item in value.items()}}
+            else:
+                gathered[key] = value  # a misspelt key of the table itself
+        return gathered | {"settings": settings}
+
+    @model_validator(mode="after")
+    def _rungs_rise(self) -> Search:
+        if list(self.rungs) != sorted(set(self.rungs)):
+            raise ValueError("rungs must rise, e.g. [0.125, 0.375]")
+        return self
