@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli.main import app
+from flows.cli.terminal import console
 from flows.preflight import check
 from flows.selection import select
 from tasks.corpus.apart import check_examples
@@ -26,6 +27,7 @@ EXAMPLES = {example.label: example.text for example in load_prompt(WITH_EXAMPLES
 def grid(tmp_path, monkeypatch):
     """Writes a grid on four small given sets, of which one ends with an extra text; returns its path."""
     monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(console, "width", 200)  # wide enough for a sentence on one line
 
     def write(extra: str | None = None, where: str = "valid") -> Path:
         (tmp_path / "cases").mkdir(exist_ok=True)

@@ -105,7 +105,7 @@ def test_the_warehouse_is_sound_and_a_rebuild_brings_the_trials_back(searched):
     before = place.query(TRIALS)
     again = place.home / "again.duckdb"
     assert not rebuild(place.home / "landing", again).refused
-    assert query(TRIALS, again).equals(before)
+    assert query(TRIALS, database=again).equals(before)
 
 
 @pytest.mark.nightly

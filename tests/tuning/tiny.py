@@ -78,7 +78,8 @@ def adapted(
     precision = of_bits(precision) if isinstance(precision, int) else precision
     if precision.is_quantised:
         model, _ = quantised(model, config, precision, precision.group_size_in(64))
-        model.model.embed_tokens.__class__ = Float32Embedding
+        if precision.mode != "affine":
+            model.model.embed_tokens.__class__ = Float32Embedding
     model.set_dtype(mx.float32)
     if dense:
         model = dequantize_model(model)

@@ -540,4 +540,4 @@ def test_a_text_that_can_only_be_repeated_is_an_error(module: Any, monkeypatch: 
         RuntimeError,
         match=r"^Case \d+ of \S+ \(.*\) repeats the text of another case in all of 50 tries; give the problem more facts",
     ):
-        module._records.__wrapped__(*((7, (0.27, 0.38, 0.35), 100) if module is generator else (42,)))
+        module._records.__wrapped__(*((7, (0.27, 0.38, 0.35), (100, 100, 100, 100)) if module is generator else (42,)))
