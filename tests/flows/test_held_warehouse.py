@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.place import Place
 from tests.warehouse.test_waiting import held
 
@@ -12,6 +14,7 @@ def experiments(place: Place) -> int:
     return int(place.query("SELECT count(*) AS n FROM experiment WHERE recipe_kind <> 'baseline'").n[0])
 
 
+@pytest.mark.nightly  # tests/warehouse/test_waiting.py holds the file in seconds
 def test_a_sweep_beside_an_open_notebook_trains_on_and_the_next_command_loads_its_results(smoke, tmp_path):
     place = smoke[0].copy(tmp_path / "place")
     place.command = ("-c", SHORT + "from flows.cli.main import main; main()")

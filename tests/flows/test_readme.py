@@ -34,7 +34,7 @@ EXCEPTIONS = {
     "python -m tasks.grids.grid_reference": "writes into the checkout; tests/test_grid_reference.py compares what it writes",
     "python -m warehouse.reference": "writes into the checkout; tests/warehouse/test_comments.py compares what it writes",
     "triage --install-completion": "writes into the configuration of the user's shell",
-    "uv run python -m tests.tuning.programs.host_time": "measures for minutes; tests/tuning/test_step_cost.py counts the same step",
+    "uv run python -m tests.tuning.programs.host_time": "measures; tests/tuning/test_step_cost.py counts the same step",
     "export PREFECT_API_URL": "sets a variable of the shell",
     "export UV_NO_SYNC": "sets a variable of the shell",
     "cd study": "moves within the shell; the commands run in that folder",

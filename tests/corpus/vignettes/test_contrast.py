@@ -170,6 +170,7 @@ def test_no_run_of_four_words_of_the_teaching_bank_stands_in_a_bank_of_the_adver
     assert {run: (train[run], valid[run]) for run in {*train} & {*valid}} == {}
 
 
+@pytest.mark.nightly  # all pairs of texts
 def test_no_problem_and_no_near_copy_is_shared_with_what_is_tested(everyone: tuple[Record, ...]) -> None:
     set_of_problem = assign_sets()
     assert {(r.set, set_of_problem[r.facts.problem]) for r in everyone} == {("train", "train"), ("valid", "valid")}
