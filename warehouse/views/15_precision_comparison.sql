@@ -8,39 +8,46 @@
 -- nothing, and the verdicts say so; 'inferior' stays. Memory and time are in evaluation_summary:
 -- resources says whether they may be compared, by the compute path of both sides.
 CREATE OR REPLACE VIEW precision_comparison AS
-WITH figures AS (
-    SELECT *, metric || ' ' || rule AS figure FROM reference_metric
+WITH informed AS (
+    SELECT c.evaluation_id, c.answer, a.low > c.accuracy AS beats_constant
+    FROM best_constant AS c
+    JOIN metric AS a
+        ON a.evaluation_id = c.evaluation_id AND a.rule = 'argmax' AND a.metric = 'accuracy'
+),
+figures AS (
+    SELECT
+        m.evaluation_id,
+        m.reference_evaluation,
+        m.metric || ' ' || m.rule AS name,
+        {
+            value: m.value,
+            reference: m.reference_value,
+            diff: m.difference,
+            low: m.low,
+            high: m.high,
+            verdict: CASE
+                WHEN m.verdict <> 'inferior'
+                    AND NOT coalesce(i.beats_constant, false) AND NOT coalesce(ir.beats_constant, false)
+                    THEN coalesce('cannot conclude: neither model beats always-' || i.answer, m.verdict)
+                ELSE m.verdict
+            END
+        } AS figure
+    FROM reference_metric AS m
+    LEFT JOIN informed AS i ON i.evaluation_id = m.evaluation_id
+    LEFT JOIN informed AS ir ON ir.evaluation_id = m.reference_evaluation
 ),
 paired AS (
     SELECT
         evaluation_id,
         reference_evaluation,
-        any_value({
-            value: value, reference: reference_value, diff: difference, low: low, high: high, verdict: verdict
-        }) FILTER (figure = 'accuracy argmax') AS accuracy,
-        any_value({
-            value: value, reference: reference_value, diff: difference, low: low, high: high, verdict: verdict
-        }) FILTER (figure = 'macro_f1 primary') AS macro_f1,
-        any_value({
-            value: value, reference: reference_value, diff: difference, low: low, high: high, verdict: verdict
-        }) FILTER (figure = 'ed_recall primary') AS ed_recall,
-        any_value({
-            value: value, reference: reference_value, diff: difference, low: low, high: high, verdict: verdict
-        }) FILTER (figure = 'ed_f2 primary') AS ed_f2,
-        any_value({
-            value: value, reference: reference_value, diff: difference, low: low, high: high, verdict: verdict
-        }) FILTER (figure = 'over_triage primary') AS over_triage,
-        any_value({
-            value: value, reference: reference_value, diff: difference, low: low, high: high, verdict: verdict
-        }) FILTER (figure = 'loss argmax') AS loss
+        any_value(figure) FILTER (name = 'accuracy argmax') AS accuracy,
+        any_value(figure) FILTER (name = 'macro_f1 primary') AS macro_f1,
+        any_value(figure) FILTER (name = 'ed_recall primary') AS ed_recall,
+        any_value(figure) FILTER (name = 'ed_f2 primary') AS ed_f2,
+        any_value(figure) FILTER (name = 'over_triage primary') AS over_triage,
+        any_value(figure) FILTER (name = 'loss argmax') AS loss
     FROM figures
     GROUP BY evaluation_id, reference_evaluation
-),
-informed AS (
-    SELECT c.evaluation_id, c.answer, a.low > c.accuracy AS beats_constant
-    FROM best_constant AS c
-    JOIN metric AS a
-        ON a.evaluation_id = c.evaluation_id AND a.rule = 'argmax' AND a.metric = 'accuracy'
 ),
 latest AS (
     FROM reference_pair
@@ -78,46 +85,31 @@ SELECT
     paired.accuracy.diff AS accuracy_diff,
     paired.accuracy.low AS accuracy_low,
     paired.accuracy.high AS accuracy_high,
-    CASE
-        WHEN paired.accuracy.verdict <> 'inferior' THEN coalesce(uninformed, paired.accuracy.verdict)
-        ELSE paired.accuracy.verdict
-    END AS accuracy_verdict,
+    paired.accuracy.verdict AS accuracy_verdict,
     paired.macro_f1.value AS macro_f1,
     paired.macro_f1.reference AS reference_macro_f1,
     paired.macro_f1.diff AS macro_f1_diff,
     paired.macro_f1.low AS macro_f1_low,
     paired.macro_f1.high AS macro_f1_high,
-    CASE
-        WHEN paired.macro_f1.verdict <> 'inferior' THEN coalesce(uninformed, paired.macro_f1.verdict)
-        ELSE paired.macro_f1.verdict
-    END AS macro_f1_verdict,
+    paired.macro_f1.verdict AS macro_f1_verdict,
     paired.ed_recall.value AS ed_recall,
     paired.ed_recall.reference AS reference_ed_recall,
     paired.ed_recall.diff AS ed_recall_diff,
     paired.ed_recall.low AS ed_recall_low,
     paired.ed_recall.high AS ed_recall_high,
-    CASE
-        WHEN paired.ed_recall.verdict <> 'inferior' THEN coalesce(uninformed, paired.ed_recall.verdict)
-        ELSE paired.ed_recall.verdict
-    END AS ed_recall_verdict,
+    paired.ed_recall.verdict AS ed_recall_verdict,
     paired.ed_f2.value AS ed_f2,
     paired.ed_f2.reference AS reference_ed_f2,
     paired.ed_f2.diff AS ed_f2_diff,
     paired.ed_f2.low AS ed_f2_low,
     paired.ed_f2.high AS ed_f2_high,
-    CASE
-        WHEN paired.ed_f2.verdict <> 'inferior' THEN coalesce(uninformed, paired.ed_f2.verdict)
-        ELSE paired.ed_f2.verdict
-    END AS ed_f2_verdict,
+    paired.ed_f2.verdict AS ed_f2_verdict,
     paired.over_triage.value AS over_triage,
     paired.over_triage.reference AS reference_over_triage,
     paired.over_triage.diff AS over_triage_diff,
     paired.over_triage.low AS over_triage_low,
     paired.over_triage.high AS over_triage_high,
-    CASE
-        WHEN paired.over_triage.verdict <> 'inferior' THEN coalesce(uninformed, paired.over_triage.verdict)
-        ELSE paired.over_triage.verdict
-    END AS over_triage_verdict,
+    paired.over_triage.verdict AS over_triage_verdict,
     paired.loss.value AS loss,
     paired.loss.reference AS reference_loss,
     paired.loss.diff AS loss_diff,
@@ -141,13 +133,4 @@ JOIN precision_arm AS reference
 JOIN evaluation AS e ON e.evaluation_id = p.evaluation_id
 LEFT JOIN paired
     ON paired.evaluation_id = p.evaluation_id AND paired.reference_evaluation = p.reference_evaluation
-LEFT JOIN informed AS i ON i.evaluation_id = p.evaluation_id
-LEFT JOIN informed AS ir ON ir.evaluation_id = p.reference_evaluation
-CROSS JOIN LATERAL (
-    SELECT
-        CASE
-            WHEN NOT coalesce(i.beats_constant, false) AND NOT coalesce(ir.beats_constant, false)
-                THEN 'cannot conclude: neither model beats always-' || i.answer
-        END AS uninformed
-) AS judged
 ORDER BY p.base_model, p.recipe, p.seed, p.adapter, p.evaluation_set, one.stored_bytes DESC;
