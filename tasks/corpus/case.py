@@ -6,10 +6,11 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
+from typing import get_args
 
-from tasks.spec import Label
+from tasks.spec import Label, SetName
 
-SETS = ("train", "valid", "calibration", "test")
+SETS: tuple[SetName, ...] = get_args(SetName)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from tasks.corpus.apart import check_apart
 from tasks.corpus.card import data_card
@@ -34,7 +34,7 @@ from tasks.corpus.vignettes.sets import records_of, sets_of
 from tasks.corpus.vignettes.stored_facts import FACTS, write_facts
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import build_folder, file_digest
-from tasks.spec import LABELS, Columns, Data, EvaluationSet, SetName, short_digest
+from tasks.spec import LABELS, Columns, Data, EvaluationSet, short_digest
 
 PREPARE_VERSION = 4
 CARD = "card.md"
@@ -193,7 +193,7 @@ def split_shares(data: Data) -> dict[str, float]:
     """The share of each set in one table that the project splits."""
     if data.set_shares is None:
         return SHARES
-    return {str(name): data.set_shares[name] for name in get_args(SetName)}
+    return {str(name): data.set_shares[name] for name in SETS}
 
 
 def split_off(train: Sequence[Case], data: Data, given: Collection[str]) -> Sets:

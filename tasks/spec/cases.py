@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 from tasks.spec.base import OMITTED_AT_DEFAULT, Label, Name, Strict, add_up_to_one, every_label
 
 EMBEDDED_EVALUATION_SETS = ("test_adversarial", "test_adversarial_2")
+SetName = Literal["train", "valid", "calibration", "test"]
 
 
 class Columns(Strict):
@@ -71,7 +72,7 @@ class EvaluationSet(Columns):
 
     @model_validator(mode="after")
     def _name_is_free(self) -> EvaluationSet:
-        if self.name in ("train", "valid", "calibration", "test", "all", "facts"):
+        if self.name in (*get_args(SetName), "all", "facts"):
             raise ValueError(
                 f"the name {self.name} is taken by the training dataset itself; choose another"
             )
@@ -83,7 +84,6 @@ class EvaluationSet(Columns):
         return self
 
 
-SetName = Literal["train", "valid", "calibration", "test"]
 Shares = Annotated[
     dict[Label, Annotated[float, Field(gt=0, lt=1)]],
     AfterValidator(every_label),
