@@ -7,8 +7,9 @@ Shapes: B sequences, T positions, R scored rows per sequence, D hidden size, V v
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -167,30 +168,38 @@ def _run_block(
 def _checkpointed(
     stack: Stack, i: int, hidden: mx.array, mask: Mask, offset: int, cache: SharedPast | None
 ) -> mx.array:
-    """The block, computed a second time in the backward pass.
-
-    Stock mlx-lm's checkpointing patches the class for good; this affects one call. Everything that
-    gradients flow through (the leading tokens' keys and values too) is an argument or a result, and
-    the dropout masks of this call are restored for the second computation.
+    """The block, computed a second time in the backward pass, with the leading tokens' keys and
+    values as arguments or results.
     """
-    layer = stack.layers[i]
-    masks = dropout_states(layer)
 
-    def run(
-        weights: dict[str, object], hidden: mx.array, leading: list[mx.array]
-    ) -> tuple[mx.array, list[mx.array]]:
-        layer.update(weights)
-        for module, state in masks:
-            module.set_keys(*state)
+    def run(hidden: mx.array, leading: list[mx.array]) -> tuple[mx.array, list[mx.array]]:
         past = SharedPast(*leading) if cache is not None else None
         hidden = _run_block(stack, i, hidden, mask, offset, past)
         return hidden, past.arrays() if past is not None and not leading else []
 
     leading = cache.arrays() if cache is not None else []
-    hidden, recorded = mx.checkpoint(run)(layer.trainable_parameters(), hidden, leading)
+    hidden, recorded = computed_again(stack.layers[i], run)(hidden, leading)
     if recorded and cache is not None:
         cache.keys, cache.values = recorded
     return hidden
+
+
+def computed_again(layer: nn.Module, run: Callable[..., Any]) -> Callable[..., Any]:
+    """`run`, which computes a block, computed a second time in the backward pass.
+
+    Stock mlx-lm's checkpointing patches the class for good; this affects one call. Everything that
+    gradients flow through is an argument or a result, the block's trained tensors too, and the
+    dropout masks of this call are restored for the second computation.
+    """
+    masks = dropout_states(layer)
+
+    def again(weights: dict[str, object], *inputs: Any) -> Any:
+        layer.update(weights)
+        for module, state in masks:
+            module.set_keys(*state)
+        return run(*inputs)
+
+    return partial(mx.checkpoint(again), layer.trainable_parameters())
 
 
 def dropout_states(layer: nn.Module) -> list[tuple[Any, Any]]:

@@ -21,7 +21,7 @@ import numpy as np
 
 from tasks.tuning.architecture import (
     Stack,
-    dropout_states,
+    computed_again,
     finish_block,
     last_rows,
 )
@@ -115,17 +115,12 @@ def _checkpointed(
     positions: mx.array,
     masks: tuple[mx.array, mx.array],
 ) -> mx.array:
-    """The block, computed a second time in the backward pass, with the same dropout masks."""
-    layer = stack.layers[i]
-    states = dropout_states(layer)
+    """The block, computed a second time in the backward pass."""
 
-    def run(weights: dict[str, object], joined: mx.array) -> mx.array:
-        layer.update(weights)
-        for module, state in states:
-            module.set_keys(*state)
+    def run(joined: mx.array) -> mx.array:
         return _run_block(stack, i, joined, layout, positions, masks)
 
-    output: mx.array = mx.checkpoint(run)(layer.trainable_parameters(), joined)
+    output: mx.array = computed_again(stack.layers[i], run)(joined)
     return output
 
 
