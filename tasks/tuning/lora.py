@@ -140,16 +140,21 @@ class Adapted:
 
 
 def load_variant(folder: Path, compute_path: str) -> Stack:
-    """Load a variant folder. `dequantised_f32` unpacks the same weights to float32.
-
-    `packed` keeps them as stored; `packed_where_fast` unpacks those without a fast kernel, in the
-    data type that they are stored for.
-    """
+    """Load a variant folder for a compute path, see `as_computed`."""
     keep_freed_memory()
     if can_wire_memory():
         # As stock mlx-lm's own training does.
         maybe_set_recommended_wired_limit()
     model, _ = load_model(folder, lazy=False)
+    return as_computed(model, compute_path)
+
+
+def as_computed(model: nn.Module, compute_path: str) -> Stack:
+    """A quantised model on a compute path. `dequantised_f32` unpacks the same weights to float32.
+
+    `packed` keeps them as stored; `packed_where_fast` unpacks those without a fast kernel, in the
+    data type that they are stored for.
+    """
     dense = compute_path == "dequantised_f32"
     if dense:
         # With float32 scales unpacking is exact, and equals the packed layer to the last rounding.

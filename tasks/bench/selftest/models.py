@@ -14,7 +14,6 @@ import numpy as np
 from mlx.utils import tree_flatten
 from mlx_lm.models import gemma3_text, llama
 from mlx_lm.tuner.trainer import default_loss
-from mlx_lm.utils import dequantize_model
 
 from tasks.bench.setting import Weights, bench_cases, start_adapter
 from tasks.models.convert import run_quantize
@@ -22,11 +21,11 @@ from tasks.models.model_shape import shape_entry
 from tasks.models.sources.available import fetch_base
 from tasks.runtime.backend import backend
 from tasks.spec import BaseModelSpec, RandomSource, Recipe, Training
-from tasks.tuning.architecture import Stack, take_apart
+from tasks.tuning.architecture import Stack
 from tasks.tuning.batches import Cases, make_batch, padded_tokens
 from tasks.tuning.engine import update_gradients
 from tasks.tuning.frozen_prefix import Prefix
-from tasks.tuning.lora import Adapted, add_lora, load_variant
+from tasks.tuning.lora import Adapted, add_lora, as_computed, load_variant
 from tasks.tuning.losses import make_objective
 
 CASES = 3
@@ -106,14 +105,7 @@ def make_wide(name: str, bits: int = 4) -> Stack:
     model = _model(config)
     model.set_dtype(mx.bfloat16)
     nn.quantize(model, group_size=GROUP, bits=bits)
-    model.eval()
-
-    dense = backend().compute_path == DENSE
-    if dense:
-        model.set_dtype(mx.float32)
-        model = dequantize_model(model)
-    mx.eval(model.parameters())
-    return take_apart(model, cpu_kernels=dense and backend().cpu_kernels)
+    return as_computed(model, backend().compute_path)
 
 
 def _model(config: dict[str, Any]) -> nn.Module:
