@@ -9,17 +9,14 @@ from tasks.models.convert import base_folder
 from tasks.models.expected_sizes import expected_sizes, lora_parameters
 from tasks.models.model_shape import ModelShape, is_known, known_shape, read_shape
 from tasks.models.sources.available import stored
-from tasks.precisions import Precision, of_bits
+from tasks.precisions import MODES, Precision
 from tasks.runtime.errors import BadInput
 from tasks.runtime.paths import expanded
 from tasks.spec import BaseModelSpec, FolderSource, RandomSource, Training
 
-GROUP_SIZES = (32, 64, 128)  # those that mlx.core.quantize supports
-FOUR_BITS = (of_bits(4),)
-
 
 def refuse_misfits(
-    model: str, shape: ModelShape, training: Training, precisions: Iterable[Precision] = FOUR_BITS
+    model: str, shape: ModelShape, training: Training, precisions: Iterable[Precision]
 ) -> None:
     """Raise BadInput for a group size, blocks or modules that the model cannot have.
 
@@ -68,7 +65,8 @@ def _refuse_group_size(
 def _fitting_group_sizes(shape: ModelShape) -> str:
     """The group sizes that divide every row, as a remedy."""
     rows = {tensor_shape[-1] for _, tensor_shape in shape.tensors() if len(tensor_shape) > 1}
-    fitting = [size for size in GROUP_SIZES if all(row % size == 0 for row in rows)]
+    sizes = MODES["affine"].group_sizes
+    fitting = [size for size in sizes if all(row % size == 0 for row in rows)]
     if not fitting:
         return "No group size divides all its rows; choose another model."
     return f"Choose {' or '.join(map(str, sorted(fitting, reverse=True)))}."

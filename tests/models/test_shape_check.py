@@ -10,6 +10,7 @@ from tasks.models.model_shape import ModelShape, known_shape, read_shape
 from tasks.models.shape_check import refuse_misfits, shape_from_sources
 from tasks.models.sources import package_source
 from tasks.models.sources.available import fetch_base
+from tasks.precisions import of_bits
 from tasks.runtime import store
 from tasks.runtime.errors import BadInput
 from tasks.spec import BaseModelSpec, Training
@@ -17,6 +18,7 @@ from tests.models import files
 
 TINY = {"kind": "random", "shape": "tiny-llama"}
 HUB = {"kind": "hub", "repo": "nobody/nothing"}
+FOUR_BITS = (of_bits(4),)
 
 
 def model(*sources: dict) -> BaseModelSpec:
@@ -37,17 +39,17 @@ def model(*sources: dict) -> BaseModelSpec:
 )
 def test_what_a_model_cannot_have_is_refused_with_its_name_and_a_remedy(training, message):
     with pytest.raises(BadInput, match=message):
-        refuse_misfits("mine", known_shape("tiny-llama"), Training(**training))
+        refuse_misfits("mine", known_shape("tiny-llama"), Training(**training), FOUR_BITS)
 
 
 def test_a_model_whose_rows_no_group_size_divides_cannot_be_chosen():
     odd = known_shape("tiny-llama").model_copy(update={"hidden_size": 66})
     with pytest.raises(BadInput, match="does not fit mine: .*No group size divides all its rows"):
-        refuse_misfits("mine", odd, Training(num_layers=2))
+        refuse_misfits("mine", odd, Training(num_layers=2), FOUR_BITS)
 
 
 def test_settings_that_fit_are_accepted_and_so_is_a_rank_above_the_width():
-    refuse_misfits("mine", known_shape("tiny-llama"), Training(num_layers=4))
+    refuse_misfits("mine", known_shape("tiny-llama"), Training(num_layers=4), FOUR_BITS)
 
 
 def test_the_first_source_gives_the_shape_where_it_is_random_or_a_local_folder(tmp_path):
