@@ -96,9 +96,9 @@ class KeyedDropout(nn.Module):
         if self._probability == 0 or self._keys is None:
             return x
 
-        drop = round(self._probability * RANDOM_STEPS)
-        mask = self._source.take(self._request_for(x, self._keys))
-        return x * mask * (RANDOM_STEPS / (RANDOM_STEPS - drop))
+        request = self._request_for(x, self._keys)
+        mask = self._source.take(request)
+        return x * mask * (RANDOM_STEPS / (RANDOM_STEPS - request.drop))
 
     def _request_for(self, x: mx.array, keys: list[Key]) -> MaskRequest:
         if self._leading is None:
