@@ -49,7 +49,6 @@ class Backend:
     cpu_kernels: bool
     side_by_side: bool
     compiles: bool
-    forks: bool
     tokens_at_once: int
     planned_gflops: float
     selftest_tolerance: float
@@ -89,7 +88,6 @@ CPU = Backend(
     cpu_kernels=True,
     side_by_side=True,
     compiles=False,
-    forks=True,
     # The smallest number with which products run at full speed: the arrays between two products
     # then stay in the cache.
     tokens_at_once=512,
@@ -99,7 +97,6 @@ CPU = Backend(
     compared_with=("stock", "stock_dense", "generate_stock"),
     path_in_ids=False,
 )
-# A forked process may not use the GPU of its parent, so neither GPU forks.
 METAL = Backend(
     name="metal",
     compute_dtype="bfloat16",
@@ -108,7 +105,6 @@ METAL = Backend(
     cpu_kernels=False,
     side_by_side=False,
     compiles=True,
-    forks=False,
     tokens_at_once=4096,
     planned_gflops=1500.0,
     # Its kernels may also round inner products more coarsely.
@@ -126,7 +122,6 @@ CUDA = Backend(
     cpu_kernels=False,
     side_by_side=False,
     compiles=True,
-    forks=False,
     tokens_at_once=16384,
     planned_gflops=10_000.0,
     selftest_tolerance=1e-3,
@@ -148,7 +143,6 @@ CPU_PACKED = Backend(
     cpu_kernels=False,
     side_by_side=False,
     compiles=False,
-    forks=True,
     tokens_at_once=512,
     planned_gflops=0.5,
     selftest_tolerance=1e-5,
@@ -215,8 +209,11 @@ def has_gpu() -> bool:
 
 
 def can_fork() -> bool:
-    """Whether a step's process may be forked from one that has imported what it needs."""
-    return is_linux() and backend().forks
+    """Whether a step's process may be forked from one that has imported what it needs.
+
+    A forked process may not use the GPU of its parent.
+    """
+    return is_linux() and not backend().on_gpu
 
 
 def is_linux() -> bool:
