@@ -29,6 +29,7 @@ from tasks.judging.point_metrics import (
     expected_cost,
     f_score,
     macro_f1,
+    over_triage,
     recall,
     undefined_too_often,
 )
@@ -184,8 +185,7 @@ def compared_metrics(confusion: Floats, cost: Floats | None) -> dict[str, Floats
         "ed_f2": f_score(confusion, 2)[:, 0],
         "macro_f1": macro_f1(confusion),
         "expected_cost": expected_cost(confusion, cost),
-        # Decisions that are more urgent than the label: LABELS are in the order of urgency.
-        "over_triage": np.tril(confusion, -1).sum(axis=(-2, -1)) / confusion.sum(axis=(-2, -1)),
+        "over_triage": over_triage(confusion),
     }
 
 
