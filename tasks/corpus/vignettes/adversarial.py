@@ -22,12 +22,11 @@ from tasks.corpus.case import Case, normal_text
 from tasks.corpus.vignettes.contrast.bank import Bank, read_bank, reworded
 from tasks.corpus.vignettes.draw_facts import draw_facts
 from tasks.corpus.vignettes.flags import draw_denials
-from tasks.corpus.vignettes.generator import Record, assign_sets, embedded_records, new_text
+from tasks.corpus.vignettes.generator import Record, assign_sets, embedded_records, new_record
 from tasks.corpus.vignettes.knowledge_base import Problem, problems, tone
 from tasks.corpus.vignettes.label_rules import Facts, decide
 from tasks.corpus.vignettes.render import (
     Style,
-    band_of,
     draw_style,
     render,
     told_by_no_nurse,
@@ -106,16 +105,8 @@ def _record(
         return facts, style, render(problem, facts, style, rng)
 
     title = f"Case {number + 1} of {name} ({problem.id}, {kind}, {label})"
-    facts, style, text = new_text(draw, texts, title)
-    verdict = decide(facts, problem)
-    subgroup = {
-        "age_band": band_of(facts.age),
-        "voice": style.voice,
-        "spelling": style.spelling,
-        "kind": kind,
-    }
     case_id = f"{name}-{number + 1:0{len(str(SIZES[name]))}d}"
-    return Record(Case(case_id, text, verdict.label, problem.id, subgroup), name, facts, verdict)
+    return new_record(name, case_id, problem, draw, texts, title, kind=kind)
 
 
 def _facts(problem: Problem, kind: str, label: Label, rng: random.Random) -> Facts:

@@ -23,6 +23,7 @@ TRIES = 50  # to write a text that no other case has
 SIZES = {"train": 3000, "valid": 600, "calibration": 1200, "test": 1500}
 SHARES: dict[Label, float] = {"ED": 0.27, "GP": 0.38, "HOME": 0.35}  # near a helpline's
 PROBLEM_SHARES = {"train": 0.485, "valid": 0.085, "calibration": 0.17, "test": 0.26}
+Draw = Callable[[], tuple[Facts, Style, str]]  # the facts of a case, its style and its text
 
 
 @dataclass(frozen=True)
@@ -136,12 +137,35 @@ def label_counts(size: int, shares: Mapping[Label, float]) -> dict[Label, int]:
     return {"ED": ed, "GP": gp, "HOME": size - ed - gp}
 
 
-def new_text(
-    draw: Callable[[], tuple[Facts, Style, str]], texts: set[str], name: str
-) -> tuple[Facts, Style, str]:
+def new_record(
+    name: str,
+    case_id: str,
+    problem: Problem,
+    draw: Draw,
+    texts: set[str],
+    title: str,
+    **further: str,
+) -> Record:
+    """A case of the set `name` with a text that is not in `texts` yet, and is added to them.
+
+    `title` names the case in an error; `further`: subgroups besides age, voice and spelling.
+    """
+    facts, style, text = _new_text(draw, texts, title)
+    verdict = decide(facts, problem)
+    subgroup = {
+        "age_band": band_of(facts.age),
+        "voice": style.voice,
+        "spelling": style.spelling,
+        **further,
+    }
+    case = Case(case_id, text, verdict.label, problem.id, subgroup)
+    return Record(case, name, facts, verdict)
+
+
+def _new_text(draw: Draw, texts: set[str], title: str) -> tuple[Facts, Style, str]:
     """Draw until the text of a case is new, and add it to `texts`.
 
-    Raises RuntimeError with the `name` of the case where no draw of TRIES is.
+    Raises RuntimeError with the `title` of the case where no draw of TRIES is.
     """
     for _ in range(TRIES):
         facts, style, text = draw()
@@ -150,7 +174,7 @@ def new_text(
             return facts, style, text
 
     raise RuntimeError(
-        f"{name} repeats the text of another case in all of {TRIES} tries; "
+        f"{title} repeats the text of another case in all of {TRIES} tries; "
         "give the problem more facts or wordings, or ask for fewer cases."
     )
 
@@ -182,8 +206,4 @@ def _record(
         return facts, style, render(problem, facts, style, rng)
 
     title = f"Case {number + 1} of {name} ({problem.id}, {label})"
-    facts, style, text = new_text(draw, texts, title)
-    verdict = decide(facts, problem)
-    subgroup = {"age_band": band_of(facts.age), "voice": style.voice, "spelling": style.spelling}
-    case = Case(f"{name}-{number + 1:04d}", text, verdict.label, problem.id, subgroup)
-    return Record(case, name, facts, verdict)
+    return new_record(name, f"{name}-{number + 1:04d}", problem, draw, texts, title)

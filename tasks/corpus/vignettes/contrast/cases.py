@@ -17,7 +17,6 @@ import random
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from tasks.corpus.case import Case
 from tasks.corpus.vignettes.contrast.bank import (
     Bank,
     Learner,
@@ -28,12 +27,11 @@ from tasks.corpus.vignettes.contrast.bank import (
 )
 from tasks.corpus.vignettes.draw_facts import draw_facts
 from tasks.corpus.vignettes.flags import absent_red_flags, stems
-from tasks.corpus.vignettes.generator import Record, assign_sets, label_counts, new_text
+from tasks.corpus.vignettes.generator import Record, assign_sets, label_counts, new_record
 from tasks.corpus.vignettes.knowledge_base import Problem, problems
-from tasks.corpus.vignettes.label_rules import Facts, decide
+from tasks.corpus.vignettes.label_rules import Facts
 from tasks.corpus.vignettes.render import (
     Style,
-    band_of,
     draw_style,
     render,
     told_by_no_nurse,
@@ -132,16 +130,8 @@ def _record(
         return facts, style, render(problem, facts, style, rng)
 
     title = f"Case {name} ({problem.id}, {frame.kind}, {label})"
-    facts, style, text = new_text(draw, texts, title)
-    verdict = decide(facts, problem)
-    subgroup = {
-        "age_band": band_of(facts.age),
-        "voice": style.voice,
-        "spelling": style.spelling,
-        "kind": frame.kind,
-    }
-    case = Case(name, text, verdict.label, problem.id, subgroup)
-    return Record(case, name.partition("-")[0], facts, verdict)
+    set_name = name.partition("-")[0]
+    return new_record(set_name, name, problem, draw, texts, title, kind=frame.kind)
 
 
 def _frame(problem: Problem, kind: str, bank: Bank, rng: random.Random) -> Frame:
