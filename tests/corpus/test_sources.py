@@ -21,7 +21,7 @@ from tasks.corpus.reading import set_files
 from tasks.corpus.reading.readers import read_cases
 from tasks.corpus.reading.sources import check_local, is_hub, locate
 from tasks.corpus.splits import check_sets
-from tasks.corpus.vignettes.generator import embedded_sets
+from tasks.corpus.vignettes.sets import sets_of
 from tasks.grids.grid import load_grid
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.runtime.store import read_manifest
@@ -315,9 +315,9 @@ def test_a_rationale_is_kept_with_the_case_and_never_shown(tmp_path: Path) -> No
 
 
 def test_shares_of_the_embedded_classes_can_be_set_and_must_add_up() -> None:
-    sets = embedded_sets(42, {"ED": 0.5, "GP": 0.25, "HOME": 0.25})
+    sets = sets_of(Data(shares={"ED": 0.5, "GP": 0.25, "HOME": 0.25}))
     assert [sum(c.label == label for c in sets["valid"]) for label in LABELS] == [300, 150, 150]
-    assert sets != embedded_sets()
+    assert sets != sets_of(Data())
     with pytest.raises(ValueError, match="add up to 1"):
         Data(shares={"ED": 0.5, "GP": 0.25, "HOME": 0.2})
     with pytest.raises(ValueError, match="embedded"):
@@ -325,15 +325,15 @@ def test_shares_of_the_embedded_classes_can_be_set_and_must_add_up() -> None:
 
 
 def test_more_training_cases_can_be_had_of_the_same_problems_and_the_other_sets_stay() -> None:
-    usual, more = embedded_sets(), embedded_sets(sizes={"train": 4000})
+    usual, more = sets_of(Data()), sets_of(Data(train_cases=4000))
     assert len(more["train"]) == 4000 and len({case.text for case in more["train"]}) == 4000
     assert {case.group for case in more["train"]} == {case.group for case in usual["train"]}
     assert all(more[name] == usual[name] for name in SETS if name != "train")
 
 
 def test_larger_sets_to_judge_with_leave_what_models_learn_from_as_it_is() -> None:
-    usual = embedded_sets()
-    more = embedded_sets(sizes=Data(calibration_cases=1300, test_cases=1700).sizes)
+    usual = sets_of(Data())
+    more = sets_of(Data(calibration_cases=1300, test_cases=1700))
     assert [len(cases) for cases in more.values()] == [3000, 600, 1300, 1700]
     assert all(more[name] == usual[name] for name in ("train", "valid"))
     for name, problems in (("calibration", 42), ("test", 63)):
@@ -383,7 +383,7 @@ def test_evaluation_sets_stand_beside_the_dataset_and_change_none_of_its_sets(tm
 
 @pytest.mark.parametrize("near", [False, True])
 def test_an_evaluation_set_with_a_text_that_is_learned_from_is_refused(near: bool, tmp_path: Path) -> None:
-    text = embedded_sets()["train"][5].text
+    text = sets_of(Data())["train"][5].text
     row = {"text": text + " Thanks a lot." if near else text, "label": "ED"}
     path = own(tmp_path, json.dumps(row).encode() + b"\n")
     with pytest.raises(BadInput, match="The evaluation set clinic .* train"):

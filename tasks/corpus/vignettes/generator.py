@@ -44,22 +44,6 @@ def embedded_cases(seed: int = 42) -> list[Case]:
     return [record.case for record in embedded_records(seed)]
 
 
-def embedded_sets(
-    seed: int = 42,
-    shares: Mapping[Label, float] | None = None,
-    sizes: Mapping[str, int] | None = None,
-) -> dict[str, list[Case]]:
-    """The cases by set name.
-
-    `shares` changes how many of each set have which label, `sizes` how many cases a set has.
-    """
-    sets: dict[str, list[Case]] = {name: [] for name in SIZES}
-
-    for record in embedded_records(seed, share_key(shares), sizes):
-        sets[record.set].append(record.case)
-    return sets
-
-
 def share_key(shares: Mapping[Label, float] | None) -> tuple[float, ...] | None:
     """Class shares in the order of LABELS, as `embedded_records` takes them."""
     return tuple(shares[label] for label in LABELS) if shares else None

@@ -17,7 +17,7 @@ from tasks.corpus.vignettes.adversarial import adversarial_records
 from tasks.corpus.vignettes.contrast import cases as contrast
 from tasks.corpus.vignettes.contrast.bank import Bank, read_bank, reworded, teaching_bank
 from tasks.corpus.vignettes.contrast.cases import KINDS, contrast_records
-from tasks.corpus.vignettes.generator import Record, assign_sets, embedded_records, embedded_sets
+from tasks.corpus.vignettes.generator import Record, assign_sets, embedded_records
 from tasks.corpus.vignettes.knowledge_base import Problem, general, problems, tone
 from tasks.corpus.vignettes.label_rules import decide
 from tasks.corpus.vignettes.reader_check import OF_CONTRAST, agreement, checks_of, reader_checks, texts_digest
@@ -175,10 +175,10 @@ def test_no_problem_and_no_near_copy_is_shared_with_what_is_tested(everyone: tup
     set_of_problem = assign_sets()
     assert {(r.set, set_of_problem[r.facts.problem]) for r in everyone} == {("train", "train"), ("valid", "valid")}
     sets = {name: [r.case for r in everyone if r.set == name] for name in ("train", "valid")}
-    tested = {"test": embedded_sets()["test"], "adversarial": [r.case for r in (*adversarial_records(), *second())]}
+    tested = {"test": sets_of(Data())["test"], "adversarial": [r.case for r in (*adversarial_records(), *second())]}
     for name, cases in sets.items():
         assert near_duplicates({name: cases} | tested, threshold=0.4) == near_duplicates(tested, threshold=0.4)
-    learned = {name: cases for name, cases in embedded_sets().items() if name != "test"}
+    learned = {name: cases for name, cases in sets_of(Data()).items() if name != "test"}
     assert near_duplicates(learned | {"second": [r.case for r in second()]}, threshold=0.4) == []
     same_problems = tested | {
         "adversarial": [r.case for r in adversarial_records()],
@@ -204,7 +204,7 @@ def test_the_teaching_bank_can_be_listed_and_has_a_fourth_for_valid() -> None:
 
 def test_the_share_is_of_train_and_valid_and_the_other_cases_stay() -> None:
     assert records_of(Data()) is embedded_records()
-    usual, more = embedded_sets(), sets_of(Data(train_cases=1000, contrast_share=0.25))
+    usual, more = sets_of(Data()), sets_of(Data(train_cases=1000, contrast_share=0.25))
     added = {name: [case for case in cases if "kind" in case.subgroup] for name, cases in more.items()}
     assert {name: (len(more[name]), len(added[name])) for name in more} == {
         "train": (1000, 250), "valid": (800, 200), "calibration": (1200, 0), "test": (1500, 0),

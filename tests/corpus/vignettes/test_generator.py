@@ -20,14 +20,15 @@ from tasks.corpus.splits import check_sets
 from tasks.corpus.vignettes import adversarial, generator
 from tasks.corpus.vignettes.adversarial import adversarial_records
 from tasks.corpus.vignettes.draw_facts import IMPROVING, STEADY
-from tasks.corpus.vignettes.generator import SIZES, Record, assign_sets, embedded_cases, embedded_records, embedded_sets
+from tasks.corpus.vignettes.generator import SIZES, Record, assign_sets, embedded_cases, embedded_records
 from tasks.corpus.vignettes.knowledge_base import contexts, general, knowledge_digest, phrases, problems, tone
 from tasks.corpus.vignettes.label_rules import CHILD_VITALS, WORSE_LATER, Facts, Verdict, Vitals, decide, decisive_vital
 from tasks.corpus.vignettes.reader_check import agreement, reader_check
+from tasks.corpus.vignettes.sets import sets_of
 from tasks.corpus.vignettes.voices import american, conjugate, contract
 from tasks.corpus.vignettes.wording import lived_days
 from tasks.scoring.baselines import bag_of_words
-from tasks.spec import LABELS, digest_of
+from tasks.spec import LABELS, Data, digest_of
 
 PROBLEMS = {"train": 100, "valid": 20, "calibration": 40, "test": 60}
 
@@ -63,15 +64,15 @@ def test_every_problem_has_cases_of_every_label(records: tuple[Record, ...]) -> 
 
 def test_every_set_has_its_size_its_problems_and_its_share_of_each_label() -> None:
     assert SIZES == {"train": 3000, "valid": 600, "calibration": 1200, "test": 1500}
-    for name, cases in embedded_sets().items():
+    for name, cases in sets_of(Data()).items():
         counts = Counter(case.label for case in cases)
         assert len(cases) == SIZES[name] and len({case.group for case in cases}) >= PROBLEMS[name]
         assert counts["ED"] >= 0.27 * len(cases) and counts["GP"] > counts["HOME"] > 0.34 * len(cases)
 
 
 def test_no_problem_text_or_near_copy_stands_in_two_sets() -> None:
-    check_sets(embedded_sets())
-    assert near_duplicates(embedded_sets(), threshold=0.4) == []
+    check_sets(sets_of(Data()))
+    assert near_duplicates(sets_of(Data()), threshold=0.4) == []
 
 
 def test_the_adversarial_set_is_harder_in_the_ways_it_says(records: tuple[Record, ...]) -> None:
@@ -267,7 +268,7 @@ def test_the_cases_are_generated_once_however_they_are_asked_for(records: tuple[
 
 
 def test_the_baselines_bag_of_words_finds_neither_chance_nor_the_answer() -> None:
-    sets = embedded_sets()
+    sets = sets_of(Data())
     classifier = bag_of_words(sets["train"], sets["valid"])
 
     def macro_f1(cases: Sequence[Case]) -> float:
