@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from tasks.judging.paired_cells import PairedCounts
-from tasks.judging.point_metrics import Ints
+from tasks.judging.inputs import label_codes
+from tasks.judging.paired_cells import PairedCounts, units_of
 from tasks.runtime.errors import Locked
-from tasks.spec import LABELS, ExperimentSpec
+from tasks.spec import ExperimentSpec
 from warehouse.connect import warehouse_path
 from warehouse.query import query_rows
 
@@ -73,15 +71,11 @@ def _read(row: Sequence[object]) -> StoredPair | None:
         return None
 
     labels, four, eight, groups, ids = zip(*cases, strict=True)
-    units = [
-        f"case {id}" if group is None else str(group) for group, id in zip(groups, ids, strict=True)
-    ]
-    grouped = any(group is not None for group in groups)
     counts = PairedCounts.of(
-        _positions(labels), _positions(four), _positions(eight), units, grouped
+        label_codes(labels),
+        label_codes(four),
+        label_codes(eight),
+        units_of(groups, ids),
+        grouped=any(group is not None for group in groups),
     )
     return StoredPair(str(base_model), str(recipe), int(str(seed)), bool(random_weights), counts)
-
-
-def _positions(labels: Sequence[object]) -> Ints:
-    return np.array([[*LABELS].index(label) for label in labels], dtype=np.int64)  # type: ignore[arg-type]

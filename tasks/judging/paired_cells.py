@@ -18,10 +18,8 @@ from tasks.spec import LABELS
 CLASSES = len(LABELS)
 CELLS = CLASSES**3
 _TRUTH, _AT_4BIT, _AT_8BIT = (axis.ravel() for axis in np.indices((CLASSES,) * 3))
-RIGHT_AT_4BIT = _AT_4BIT == _TRUTH
-RIGHT_AT_8BIT = _AT_8BIT == _TRUTH
 # Right at 4 bits less right at 8 bits, by cell.
-GAIN = RIGHT_AT_4BIT.astype(np.int64) - RIGHT_AT_8BIT
+GAIN = (_AT_4BIT == _TRUTH).astype(np.int64) - (_AT_8BIT == _TRUTH)
 
 
 @dataclass(frozen=True)
@@ -75,11 +73,7 @@ class PlannedSet:
         if all(group is None for group in groups):
             return cls(np.bincount(truth, minlength=CLASSES)[None], ("",), False)
 
-        units = [
-            group if group is not None else f"case {case_id}"
-            for group, case_id in zip(groups, case_ids, strict=True)
-        ]
-        names, cases = _counted(units, truth, CLASSES)
+        names, cases = _counted(units_of(groups, case_ids), truth, CLASSES)
         return cls(cases, names, True)
 
     @property
@@ -106,6 +100,14 @@ class PlannedSet:
         """The set with `count` groups, made by repeating those that it has, in turn."""
         rows = np.arange(count) % len(self.names)
         return PlannedSet(self.cases[rows], tuple(self.names[row] for row in rows), True)
+
+
+def units_of(groups: Sequence[str | None], case_ids: Sequence[str]) -> list[str]:
+    """What each case is resampled with: its group, or the case alone. As in the pairs' figures."""
+    return [
+        f"case {case_id}" if group is None else group
+        for group, case_id in zip(groups, case_ids, strict=True)
+    ]
 
 
 def _counted(units: Sequence[str], kinds: Ints, number: int) -> tuple[tuple[str, ...], Ints]:
