@@ -81,6 +81,28 @@ class Leaving:
         start_no_more()
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
+    @contextlib.contextmanager
+    def interruptible(self) -> Iterator[contextlib.ExitStack]:
+        """Let signals interrupt the block, and keep a Mac awake while it runs.
+
+        What the block puts on the stack is cleaned up at its end.
+        """
+        with (
+            interrupted_by_signals(_note_interruption),
+            kept_awake(),
+            contextlib.ExitStack() as cleanup,
+        ):
+            _silence_prefect()
+            yield cleanup
+
+    def start_server(self) -> None:
+        """Start Prefect's temporary server, unless another server is configured."""
+
+        def say(sentence: str) -> None:
+            print_line(self._console, sentence)
+
+        self.server = start_temporary_server(say, self.lose_server)
+
     def say(self) -> None:
         """Say it, unless it was said."""
         if not self._said:
@@ -144,21 +166,12 @@ def _run_flow(
     overrides: list[str] | None,
     narrowing: Narrowing,
 ) -> Outcome:
-    def note_interruption() -> None:
-        start_no_more()
-        ignore_interruptions()  # from now on the time to leave is limited
-
-    def say(sentence: str) -> None:
-        print_line(console, sentence)
-
-    with interrupted_by_signals(note_interruption), contextlib.ExitStack() as cleanup:
-        silence_prefect()
-        cleanup.enter_context(kept_awake())
-        # Starts while the following lines run.
-        leaving.server = start_temporary_server(say, leaving.lose_server)
+    with leaving.interruptible() as cleanup:
+        leaving.start_server()  # it starts while the following lines run
         check(selection)
         experiments = f"{len(selection.cells)} experiments"
-        say(f"Sweep {selection.grid.name}: {experiments}. Starting Prefect ...")
+        line = f"Sweep {selection.grid.name}: {experiments}. Starting Prefect ..."
+        print_line(console, line)
         if not all(finished_trainings(spec) for spec in selection.cells):
             import_ahead("tasks.tuning.job", "tasks.scoring.job")
             cleanup.callback(fork_server.end)
@@ -173,7 +186,12 @@ def _run_flow(
         return outcome
 
 
-def silence_prefect() -> None:
+def _note_interruption() -> None:
+    start_no_more()
+    ignore_interruptions()  # from now on the time to leave is limited
+
+
+def _silence_prefect() -> None:
     """Let Prefect not print that its server did not get a log line, unless its own log is asked
     for: the server's end is said in a sentence.
     """

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
 
-from deployments.awake import kept_awake
-from deployments.interruptions import (
-    ignore_interruptions,
-    interrupted_by_signals,
-    leaving_in_time,
-)
-from deployments.temporary_server import start_temporary_server, used
-from flows.cli.run import Leaving, silence_prefect  # which sets how Prefect logs
+from deployments.interruptions import ignore_interruptions, leaving_in_time
+from deployments.temporary_server import used
+from flows.cli.run import Leaving  # which sets how Prefect logs
 from flows.cli.terminal import print_line
 from flows.preflight import check
 from flows.search_setup import Limits, SearchSetup, alone, refuse_without_emergencies, set_up
@@ -23,12 +17,7 @@ from flows.selection import Narrowing
 from tasks.corpus.apart import check_examples
 from tasks.corpus.prepare import prepare_dataset
 from tasks.runtime import fork_server
-from tasks.runtime.child import (
-    import_ahead,
-    is_stopping,
-    start_no_more,
-    wait_until_stopping,
-)
+from tasks.runtime.child import import_ahead, is_stopping, wait_until_stopping
 from tasks.runtime.errors import BadInput, Locked, SourceUnavailable, TriageError
 from tasks.runtime.store import home
 
@@ -94,20 +83,10 @@ def _run_flow(
     console: Console, leaving: Leaving, request: Request, setup: SearchSetup
 ) -> Exception | None:
     """The error with which the flow ended, or None."""
-
-    def note_interruption() -> None:
-        start_no_more()
-        ignore_interruptions()  # from now on the time to leave is limited
-
-    def say(sentence: str) -> None:
-        print_line(console, sentence)
-
-    with interrupted_by_signals(note_interruption), contextlib.ExitStack() as cleanup:
-        silence_prefect()
-        cleanup.enter_context(kept_awake())
+    with leaving.interruptible() as cleanup:
         _check(setup)
-        leaving.server = start_temporary_server(say, leaving.lose_server)
-        say(_introduction(setup, request.limits))
+        leaving.start_server()
+        print_line(console, _introduction(setup, request.limits))
         import_ahead("tasks.tuning.job", "tasks.scoring.valid_job")
         cleanup.callback(fork_server.end)
 
