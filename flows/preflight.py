@@ -4,6 +4,7 @@ available.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from flows.selection import Selection
@@ -14,7 +15,7 @@ from tasks.runtime.builds import refuse_unusable_build
 from tasks.runtime.errors import SourceUnavailable
 from tasks.runtime.store import home
 from tasks.runtime.temporary import remove_all_abandoned
-from tasks.spec import BaseModelSpec
+from tasks.spec import BaseModelSpec, PromptChoice
 
 AVAILABLE = (
     "here",
@@ -24,8 +25,11 @@ AVAILABLE = (
 )
 
 
-def check(selection: Selection) -> None:
+def check(selection: Selection, prompts: Iterable[PromptChoice] | None = None) -> Path:
     """Prepare the cases, which is quick, and ask whether the weights are available.
+
+    Returns the folder of the cases. `prompts`: those whose examples must stand in no set, by
+    default those of the selection.
 
     What killed sweeps left half-built is removed first.
 
@@ -36,8 +40,10 @@ def check(selection: Selection) -> None:
     refuse_unusable_build()
     remove_all_abandoned(home())
     grid = selection.grid
-    check_examples(prepare_dataset(grid.data, home(), grid.evaluation_sets), selection.prompts)
+    data = prepare_dataset(grid.data, home(), grid.evaluation_sets)
+    check_examples(data, selection.prompts if prompts is None else prompts)
     refuse_without_weights(selection.models, home())
+    return data
 
 
 def refuse_without_weights(models: list[BaseModelSpec], root: Path) -> None:

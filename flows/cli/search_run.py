@@ -14,12 +14,9 @@ from flows.cli.terminal import print_line
 from flows.preflight import check
 from flows.search_setup import Limits, SearchSetup, alone, refuse_without_emergencies, set_up
 from flows.selection import Narrowing
-from tasks.corpus.apart import check_examples
-from tasks.corpus.prepare import prepare_dataset
 from tasks.runtime import fork_server
 from tasks.runtime.child import import_ahead, is_stopping, wait_until_stopping
 from tasks.runtime.errors import BadInput, Locked, SourceUnavailable, TriageError
-from tasks.runtime.store import home
 
 OF_THE_USER = (BadInput, SourceUnavailable, Locked)
 
@@ -103,10 +100,7 @@ def _check(setup: SearchSetup) -> None:
     from tasks.search.storage import FILE, Storage
 
     with alone(setup):
-        check(setup.selection)
-        grid = setup.selection.grid
-        data = prepare_dataset(grid.data, home(), grid.evaluation_sets)
-        check_examples(data, setup.space.prompts())
+        data = check(setup.selection, setup.space.prompts())
         refuse_without_emergencies(data)
         if (setup.folder / FILE).exists():
             Storage(setup.folder, setup.space, setup.objective, setup.identity)
