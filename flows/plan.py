@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from flows.plan_time import Steps, assumed_speeds, operations, size_of
+from flows.plan_time import Steps, all_operations, assumed_speeds, operations, size_of
 from flows.power.planned_set import prepared
 from flows.selection import Selection
 from tasks.corpus.manifest import DatasetManifest
@@ -66,12 +66,14 @@ def _planned(
     dataset: DatasetManifest | None,
     speeds: Steps | None,
 ) -> PlannedCell:
-    scoring = scoring_seconds(spec, speeds)
+    seconds = seconds_of(spec, speeds)
     for folder in trainings:
         if dataset is not None and _is_of(folder, spec, dataset):
             scored = _is_scored(folder, spec, dataset)
-            return PlannedCell(spec, True, scored, 0.0 if scored else scoring)
-    return PlannedCell(spec, False, False, training_seconds(spec, speeds) + scoring)
+            return PlannedCell(
+                spec, True, scored, 0.0 if scored else replace(seconds, training=0.0).total
+            )
+    return PlannedCell(spec, False, False, seconds.total)
 
 
 def sources_of(selection: Selection) -> dict[str, list[tuple[str, str]]]:
@@ -79,15 +81,15 @@ def sources_of(selection: Selection) -> dict[str, list[tuple[str, str]]]:
     return availabilities(selection.models, home())
 
 
-def training_seconds(spec: ExperimentSpec, speeds: Steps | None = None) -> float:
-    """About how long a training takes."""
-    return operations(spec).at(speeds or assumed_speeds()).training
+def seconds_of(spec: ExperimentSpec, speeds: Steps | None = None) -> Steps:
+    """About how long each step of an experiment takes, without what its variant shares."""
+    return operations(spec).at(speeds or assumed_speeds())
 
 
-def scoring_seconds(spec: ExperimentSpec, speeds: Steps | None = None) -> float:
-    """About how long scoring takes, dropout passes included."""
-    seconds = operations(spec).at(speeds or assumed_speeds())
-    return seconds.scoring + seconds.dropout
+def work_left(cells: Iterable[PlannedCell]) -> Steps:
+    """Operations of what is not done of a plan."""
+    left = [cell for cell in cells if not cell.scored]
+    return all_operations([cell.spec for cell in left], [cell.trained for cell in left])
 
 
 def estimated_bytes(selection: Selection) -> int:

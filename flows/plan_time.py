@@ -69,10 +69,10 @@ REACHED = Steps(preparing=0.33, training=0.30, scoring=0.26, dropout=0.30)
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine and its operations a second in each step; `speeds` None: not measured."""
+    """A machine and its operations a second in each step."""
 
     name: str
-    speeds: Steps | None
+    speeds: Steps
 
     @classmethod
     def of(cls, name: str, gflops: float) -> Machine:
@@ -80,16 +80,18 @@ class Machine:
         return cls(name, Steps(*(share * gflops * 1e9 for share in astuple(REACHED))))
 
 
-OTHERS = (
-    Machine.of("two Linux cores, MKL, 288 GFLOP/s", 288),
-    Machine("Mac (Metal)", None),
-    Machine("NVIDIA GPU (CUDA)", None),
-)
+OTHERS = (Machine.of("two Linux cores, MKL, 288 GFLOP/s", 288),)
+NOT_MEASURED = ("Mac (Metal)", "NVIDIA GPU (CUDA)")
 
 
 def assumed_speeds() -> Steps:
     """Operations a second without a measurement: one figure for every step of this backend."""
     return Steps(*[backend().planned_gflops * 1e9] * 4)
+
+
+def assumed_machine() -> Machine:
+    """This machine, where it is not measured."""
+    return Machine(f"this machine, not measured: assumed for {backend().name}", assumed_speeds())
 
 
 def measured_machine() -> Machine | None:

@@ -12,8 +12,8 @@ from flows.cli.data_check import tokenizers
 from flows.cli.plan_power import print_power
 from flows.cli.plan_time import print_time
 from flows.cli.terminal import print_line
-from flows.plan import PlannedCell, estimated_bytes, plan_cells, sources_of
-from flows.plan_time import Steps, all_operations, assumed_speeds, measured_machine
+from flows.plan import PlannedCell, estimated_bytes, plan_cells, sources_of, work_left
+from flows.plan_time import Machine, assumed_machine, measured_machine
 from flows.report.figures import clock
 from flows.report.names import RANDOM
 from flows.selection import Selection
@@ -28,15 +28,14 @@ from tasks.spec import BaseModelSpec
 
 def print_plan(console: Console, selection: Selection) -> None:
     """Print the state of each experiment, the sources of weights, and estimates of time and disk."""
-    here = measured_machine()
-    speeds = here.speeds if here else None
-    cells = list(plan_cells(selection, speeds))
+    here = measured_machine() or assumed_machine()
+    cells = list(plan_cells(selection, here.speeds))
     console.print(_table(selection, cells))
     _print_sources(console, selection)
     for prompt in map(load_prompt, selection.prompts):
         if prompt.examples:
             print_line(console, shared_tokens(prompt, tokenizers()))
-    print_line(console, _summary(selection, cells, speeds))
+    print_line(console, _summary(selection, cells, here))
     print_time(console, cells, here)
     print_power(console, selection)
 
@@ -70,16 +69,14 @@ def _print_sources(console: Console, selection: Selection) -> None:
             print_line(console, f"weights  {model.name}: {note}")
 
 
-def _summary(selection: Selection, cells: list[PlannedCell], speeds: Steps | None) -> str:
+def _summary(selection: Selection, cells: list[PlannedCell], here: Machine) -> str:
     states = Counter(cell.state for cell in cells)
     to_train = states["to train"]
     counts = (
         f"{len(cells)} experiments, {len(cells) - to_train} trained, {to_train} to train, "
         f"{states['to score']} to score"
     )
-    left = [cell for cell in cells if not cell.scored]
-    work = all_operations([cell.spec for cell in left], [cell.trained for cell in left])
-    duration = clock(work.at(speeds or assumed_speeds()).total)
+    duration = clock(work_left(cells).at(here.speeds).total)
     needed = f"{estimated_bytes(selection) / 1e9:.1f} GB of disk"
     free = f"{shutil.disk_usage(existing_home()).free / 1e9:.0f} GB free"
     mark = f" on {backend().name} (experimental)" if backend().experimental else ""

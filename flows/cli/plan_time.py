@@ -3,42 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import astuple, replace
 
 from rich.console import Console
 from rich.table import Table
 
 from flows.cli.terminal import print_line
-from flows.plan import PlannedCell
-from flows.plan_time import OTHERS, Machine, Steps, all_operations, assumed_speeds
+from flows.plan import PlannedCell, work_left
+from flows.plan_time import NOT_MEASURED, OTHERS, Machine, Steps
 from flows.report.figures import clock
-from tasks.runtime.backend import backend
 from tasks.spec import ExperimentSpec
 
 FEWER_CASES = 300  # of the dropout passes, which the plan offers
 WORTH_SAYING = 0.05  # of the whole time
 
 
-def print_time(console: Console, cells: Sequence[PlannedCell], here: Machine | None) -> None:
-    """Print the estimate by step. `here`: this machine as it was measured, None if it was not."""
-    left = [cell for cell in cells if not cell.scored]
-    if not left:
+def print_time(console: Console, cells: Sequence[PlannedCell], here: Machine) -> None:
+    """Print the estimate by step, if anything is left to do. `here`: this machine."""
+    if all(cell.scored for cell in cells):
         return
-    specs = [cell.spec for cell in left]
-    trained = [cell.trained for cell in left]
-    work = all_operations(specs, trained)
-    assumed = Machine(f"this machine, not measured: assumed for {backend().name}", assumed_speeds())
-    console.print(_table(work, here or assumed))
+    work = work_left(cells)
+    console.print(_table(work, here))
 
-    saved = (
-        work.dropout - all_operations([_with_fewer_cases(spec) for spec in specs], trained).dropout
-    )
-    speeds = (here or assumed).speeds or assumed_speeds()
-    seconds = Steps(dropout=saved).at(speeds).total
-    if seconds > WORTH_SAYING * work.at(speeds).total:
+    fewer = [replace(cell, spec=_with_fewer_cases(cell.spec)) for cell in cells]
+    saved = Steps(dropout=work.dropout - work_left(fewer).dropout)
+    seconds = saved.at(here.speeds).total
+    total = work.at(here.speeds).total
+    if seconds > WORTH_SAYING * total:
         line = f"time     --set scoring.mc_cases={FEWER_CASES} would save about {clock(seconds)}"
-        print_line(
-            console, f"{line} of {clock(work.at(speeds).total)}: dropout passes of fewer cases."
-        )
+        print_line(console, f"{line} of {clock(total)}: dropout passes of fewer cases.")
 
 
 def _table(work: Steps, here: Machine) -> Table:
@@ -46,18 +39,10 @@ def _table(work: Steps, here: Machine) -> Table:
     for column in ("on", "preparing", "training", "scoring", "dropout passes", "all"):
         table.add_column(column, overflow="fold")
     for machine in (here, *OTHERS):
-        if machine.speeds is None:
-            table.add_row(machine.name, *["not measured"] * 5)
-            continue
         seconds = work.at(machine.speeds)
-        parts = (
-            seconds.preparing,
-            seconds.training,
-            seconds.scoring,
-            seconds.dropout,
-            seconds.total,
-        )
-        table.add_row(machine.name, *map(clock, parts))
+        table.add_row(machine.name, *map(clock, (*astuple(seconds), seconds.total)))
+    for name in NOT_MEASURED:
+        table.add_row(name, *["not measured"] * 5)
     return table
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from flows.plan import finished_trainings, scoring_seconds, training_seconds
+from flows.plan import finished_trainings, seconds_of
 from tasks.spec import ExperimentSpec
 
 
@@ -13,9 +13,7 @@ class TimeLeft:
     """Scales the plan's rough figures by the pace of the experiments trained and landed so far."""
 
     def __init__(self, cells: Sequence[ExperimentSpec]) -> None:
-        self.planned = {
-            spec.cell_id: training_seconds(spec) + scoring_seconds(spec) for spec in cells
-        }
+        self.planned = {spec.cell_id: seconds_of(spec).total for spec in cells}
         # A finished training may be of other settings: it counts as work once the cell trains again.
         self.open = {spec.cell_id for spec in cells if not finished_trainings(spec)}
         self.trained: set[str] = set()

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from flows.cli.plan_time import print_time
 from flows.plan import PlannedCell
-from flows.plan_time import OTHERS, Machine, Steps, all_operations, measured_machine, operations
+from flows.plan_time import OTHERS, Machine, Steps, all_operations, assumed_machine, measured_machine, operations
 from flows.selection import select
 
 # SmolLM2-135M: 30 blocks of 576 x (576 + 192 + 192 + 576) + 3 x 576 x 1536 weights.
@@ -49,7 +49,7 @@ def test_the_demo_took_about_as_long_by_step_as_is_estimated_for_its_machine():
         assert getattr(told, name) == pytest.approx(getattr(seen, name), rel=0.25)
 
 
-def printed(grid: str, here: Machine | None, scored: bool = False) -> str:
+def printed(grid: str, here: Machine, scored: bool = False) -> str:
     cells = [PlannedCell(spec, scored, scored, 1.0) for spec in select(grid).cells]
     print_time(Console(file=(out := StringIO()), width=160), cells, here)
     return " ".join(out.getvalue().split())
@@ -63,13 +63,13 @@ def test_a_plan_prints_each_step_here_and_elsewhere_and_what_fewer_dropout_cases
     # 218.97 h at 288 GFLOP/s, 163.7 of them dropout, of which four fifths are saved.
     assert "--set scoring.mc_cases=300 would save about 261.9 h of 437.9 h" in text
     assert "mc_cases" not in printed("demo", Machine.of("this machine", 144)), "it has 60"
-    assert printed("demo", None, scored=True) == "", "nothing is left to do"
+    assert printed("demo", assumed_machine(), scored=True) == "", "nothing is left to do"
 
 
 def test_without_a_measurement_the_plan_says_that_it_assumes(monkeypatch):
     monkeypatch.setenv("TRIAGE_BACKEND", "cpu-packed")
     assert measured_machine() is None, "its shares of the speed are not known"
-    assert "this machine, not measured: assumed for cpu-packed" in printed("demo", None)
+    assert "this machine, not measured: assumed for cpu-packed" in printed("demo", assumed_machine())
 
 
 def test_this_machine_is_measured_in_a_process_of_its_own_and_nothing_is_written(tmp_path, monkeypatch):
