@@ -83,7 +83,8 @@ class FrontierRow:
 def against_reference(board: Collection[EvaluationRow]) -> Table:
     """The latest pairs of the base models of `board` with their reference."""
     rows = [row for row in typed_rows(PrecisionRow, "precision_comparison") if _is_of(row, board)]
-    return _noted(COMPARISON, rows, [_comparison_record(row) for row in rows])
+    table = Table.of(COMPARISON, [_comparison_record(row) for row in rows])
+    return table.with_notes(row.note for row in rows)
 
 
 def frontier(board: Collection[EvaluationRow]) -> Table:
@@ -91,21 +92,14 @@ def frontier(board: Collection[EvaluationRow]) -> Table:
     rows = [row for row in typed_rows(FrontierRow, "frontier") if _is_of(row, board)]
     groups = {row.group for row in rows if row.precision not in PLAIN}
     shown = [row for row in rows if row.group in groups]
-    return _noted(FRONTIER, shown, [_frontier_record(row) for row in shown])
+    table = Table.of(FRONTIER, [_frontier_record(row) for row in shown])
+    return table.with_notes(row.note for row in shown)
 
 
 def _is_of(row: PrecisionRow | FrontierRow, board: Collection[EvaluationRow]) -> bool:
     if row.evaluation_set == "test":
         return row.evaluation_id in {one.evaluation_id for one in board}
     return row.base_model in {one.base_model for one in board}
-
-
-def _noted(
-    title: str, rows: Collection[PrecisionRow | FrontierRow], records: list[dict[str, str]]
-) -> Table:
-    """A table with what cannot follow from a reference that was quantised before, in its title."""
-    notes = dict.fromkeys(row.note for row in rows if row.note)
-    return Table.of(title, records).with_note("".join(f"; {note}" for note in notes))
 
 
 def _name(row: PrecisionRow | FrontierRow) -> str:

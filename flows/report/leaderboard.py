@@ -26,8 +26,7 @@ def leaderboard(board: Collection[EvaluationRow], prevalence: float | None = Non
     """
     table = Table.of(LEADERBOARD, [_record(row, prevalence) for row in board])
     unpacked = [row.precision for row in board if (row.precision or "").startswith(UNPACKED)]
-    notes = dict.fromkeys(filter(None, map(reference_note, unpacked)))
-    return table.with_note("".join(f"; {note}" for note in notes))
+    return table.with_notes(map(reference_note, unpacked))
 
 
 def _record(row: EvaluationRow, prevalence: float | None) -> dict[str, str]:

@@ -135,9 +135,8 @@ def fidelity(board: Collection[EvaluationRow]) -> Table:
     latest = {row.measured: row for row in rows}
     shown = [row for row in rows if latest[row.measured] is row]
     several = len({row.dataset_digest for row in shown}) > 1
-    notes = dict.fromkeys(filter(None, (reference_note(row.reference_precision) for row in shown)))
     table = Table.of(FIDELITY, [_fidelity_record(row, several) for row in shown])
-    return table.with_note("".join(f"; {note}" for note in notes))
+    return table.with_notes(reference_note(row.reference_precision) for row in shown)
 
 
 def _measurements() -> list[FidelityRow]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import rich.table
@@ -48,6 +48,10 @@ class Table:
     def with_note(self, note: str) -> Table:
         """The same table with `note` behind its title."""
         return replace(self, title=self.title + note)
+
+    def with_notes(self, notes: Iterable[str | None]) -> Table:
+        """The same table with each note once behind its title, after a semicolon."""
+        return self.with_note("".join(f"; {note}" for note in dict.fromkeys(notes) if note))
 
 
 def print_table(console: Console, table: Table) -> None:
