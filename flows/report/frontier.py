@@ -23,8 +23,8 @@ PLAIN = {"4bit", "8bit"}  # without another one, 4 against 8 bits says it all
 
 
 @dataclass(frozen=True)
-class PrecisionRow:
-    """A row of `precision_comparison`; every difference is the precision minus the reference."""
+class _EvaluatedRow:
+    """The columns that both views have: which evaluation a row is of."""
 
     base_model: str
     recipe: str
@@ -32,6 +32,15 @@ class PrecisionRow:
     adapter: str
     evaluation_set: str
     precision: str
+    note: str | None
+    random_weights: bool | None
+    evaluation_id: str
+
+
+@dataclass(frozen=True)
+class PrecisionRow(_EvaluatedRow):
+    """A row of `precision_comparison`; every difference is the precision minus the reference."""
+
     reference: str
     bits_per_weight: float | None
     accuracy_diff: float | None
@@ -48,21 +57,12 @@ class PrecisionRow:
     loss_diff: float | None
     loss_low: float | None
     loss_high: float | None
-    note: str | None
-    random_weights: bool | None
-    evaluation_id: str
 
 
 @dataclass(frozen=True)
-class FrontierRow:
+class FrontierRow(_EvaluatedRow):
     """A row of `frontier`."""
 
-    base_model: str
-    recipe: str
-    seed: int
-    adapter: str
-    evaluation_set: str
-    precision: str
     stored_bytes: int
     bits_per_weight: float
     ed_recall: float | None
@@ -70,9 +70,6 @@ class FrontierRow:
     dominated: bool | None
     dominated_by: str | None
     compute_path: str | None
-    note: str | None
-    random_weights: bool | None
-    evaluation_id: str
 
     @property
     def group(self) -> tuple[str, str, int, str, str]:
@@ -96,13 +93,13 @@ def frontier(board: Collection[EvaluationRow]) -> Table:
     return table.with_notes(row.note for row in shown)
 
 
-def _is_of(row: PrecisionRow | FrontierRow, board: Collection[EvaluationRow]) -> bool:
+def _is_of(row: _EvaluatedRow, board: Collection[EvaluationRow]) -> bool:
     if row.evaluation_set == "test":
         return row.evaluation_id in {one.evaluation_id for one in board}
     return row.base_model in {one.base_model for one in board}
 
 
-def _name(row: PrecisionRow | FrontierRow) -> str:
+def _name(row: _EvaluatedRow) -> str:
     adapter = "" if row.adapter == "own" else f" {row.adapter}"
     on_set = "" if row.evaluation_set == "test" else f"\n{row.evaluation_set}"
     recipe = recipe_name(f"{row.recipe}{adapter}", row.seed)

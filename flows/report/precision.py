@@ -53,7 +53,6 @@ class FidelityRow:
     """A row of `fidelity`: a variant against the reference, in one distribution."""
 
     base_model: str
-    bits: int
     precision: str
     distribution: str
     reference_precision: str

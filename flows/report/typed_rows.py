@@ -42,7 +42,6 @@ class EvaluationRow:
     training_id: str
     cell_id: str
     base_model: str
-    bits: int | None
     precision: str | None
     recipe: str
     recipe_kind: str
