@@ -18,10 +18,10 @@ from tasks.runtime.backend import backend, os_version, processor
 from tasks.runtime.builds import installed_builds
 from tasks.runtime.child import run_child
 from tasks.runtime.device import cores, total_memory
-from tasks.runtime.errors import BadInput, TriageError, disk_error
+from tasks.runtime.errors import BadInput, TriageError
 from tasks.runtime.findings import Finding
 from tasks.runtime.paths import without_folders
-from tasks.runtime.store import home
+from tasks.runtime.store import home, write_atomic
 
 FORMAT = 1
 
@@ -102,8 +102,4 @@ def refuse_path(path: Path, selftest: bool) -> None:
 
 def write_report(path: Path, report: dict[str, Any]) -> None:
     """Write the report as JSON. Raises BadInput where it may not be written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise disk_error(error, path) from error
+    write_atomic(path, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
