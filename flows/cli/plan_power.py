@@ -14,11 +14,11 @@ from flows.report.names import RANDOM
 from flows.selection import Selection
 from tasks.judging.paired_cells import PlannedSet
 from tasks.judging.study_draws import ASSUMED_CLUSTERING, ASSUMED_DISCORDANCE, Behaviour
+from tasks.spec import LABELS
 from warehouse.paired import MARGIN
 from warehouse.verdicts import VerdictShares
 
 TITLES = {"accuracy": "accuracy", "ed_recall": "ED recall", "macro_f1": "macro-F1"}
-LABEL_NAMES = ("ED", "GP", "HOME")
 VERDICTS = "not inferior / inferior / cannot conclude"
 SURE = f"{POWER:.0%} of studies"
 
@@ -86,7 +86,7 @@ def _source(pair: StoredPair | None, behaviour: Behaviour, planned: PlannedSet) 
     )
     if not planned.grouped:
         return f"{sentence}."
-    values = zip(LABEL_NAMES, behaviour.clustering, strict=True)
+    values = zip(LABELS, behaviour.clustering, strict=True)
     clustering = ", ".join(f"{label} {value:.2f}" for label, value in values)
     assumed = f" (assumed for {len(behaviour.assumed)} labels)" if behaviour.assumed else ""
     return f"{sentence}, with correlations within groups of {clustering}{assumed}."
