@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from flows.cli.search import SearchedBits, SearchedModel, SearchedRecipe
+from flows.cli.sweep import Overrides
 from flows.cli.terminal import console
 
 bench = typer.Typer(no_args_is_help=True, help="Measure training, memory, cases and dropout here.")
@@ -116,13 +118,10 @@ def bench_search_(
         ),
     ] = None,
     trials: Annotated[int, typer.Option(metavar="N", help="number of trials")] = 16,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="change a setting, e.g. recipe.iterations=120 (repeatable)"),
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="base model; else the grid's first")] = None,
-    bits: Annotated[int | None, typer.Option(help="4 or 8; else the grid's first")] = None,
-    recipe: Annotated[str | None, typer.Option(help="recipe; else the grid's first")] = None,
+    set_: Overrides = None,
+    model: SearchedModel = None,
+    bits: SearchedBits = None,
+    recipe: SearchedRecipe = None,
 ) -> None:
     """Compare a search with the same trials, each trained to its end: what it finds and saves."""
     from flows.search_setup import Limits

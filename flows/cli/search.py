@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
-from flows.cli.sweep import Memory, Overrides, check_memory
+from flows.cli.sweep import Memory, Overrides, overrides_of
 from flows.cli.terminal import console
+
+SearchedModel = Annotated[str | None, typer.Option(help="base model; else the grid's first")]
+SearchedBits = Annotated[int | None, typer.Option(help="4 or 8; else the grid's first")]
+SearchedRecipe = Annotated[
+    str | None, typer.Option(help="recipe whose settings vary; else the grid's first")
+]
 
 
 def search(
@@ -20,11 +25,9 @@ def search(
         float | None, typer.Option(metavar="H", help="as many trials as can be finished in H hours")
     ] = None,
     set_: Overrides = None,
-    model: Annotated[str | None, typer.Option(help="base model; else the grid's first")] = None,
-    bits: Annotated[int | None, typer.Option(help="4 or 8; else the grid's first")] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="recipe whose settings vary; else the grid's first")
-    ] = None,
+    model: SearchedModel = None,
+    bits: SearchedBits = None,
+    recipe: SearchedRecipe = None,
     seed: Annotated[
         int | None, typer.Option(help="seed of the trainings; else the grid's first")
     ] = None,
@@ -35,10 +38,7 @@ def search(
     from tasks.runtime.home import check_home
     from warehouse.health import refuse_unusable
 
-    overrides = list(set_ or [])
-    if memory is not None:
-        check_memory(memory)
-        overrides.append(f"training.memory={json.dumps(memory)}")
+    overrides = overrides_of(set_, memory)
     limits = Limits(trials, hours)
     check_home()
     refuse_unusable()

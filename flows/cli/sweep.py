@@ -48,10 +48,7 @@ def sweep(
     from tasks.runtime.home import check_home
     from warehouse.health import refuse_unusable
 
-    overrides = list(set_ or [])
-    if memory is not None:
-        check_memory(memory)
-        overrides.append(f"training.memory={json.dumps(memory)}")
+    overrides = overrides_of(set_, memory)
     narrowing = Narrowing(model or (), bits or (), recipe or (), limit, precision or ())
     selection = select(grid, overrides, narrowing)
     check_home()
@@ -69,7 +66,16 @@ def sweep(
     raise SystemExit(run_sweep(console, selection, grid, overrides, narrowing))
 
 
-def check_memory(memory: str) -> None:
+def overrides_of(set_: list[str] | None, memory: str | None) -> list[str]:
+    """The changes of the grid that --set and --memory ask for."""
+    overrides = list(set_ or [])
+    if memory is not None:
+        _check_memory(memory)
+        overrides.append(f"training.memory={json.dumps(memory)}")
+    return overrides
+
+
+def _check_memory(memory: str) -> None:
     from tasks.spec import byte_count
 
     try:
