@@ -66,10 +66,7 @@ def search(
         hours: start no further trial that would not be finished by then
     """
     limits = Limits(trials, hours)
-    narrowing = Narrowing(
-        [model] if model else (), [bits] if bits else (), [recipe] if recipe else ()
-    )
-    setup = set_up(grid, overrides, narrowing, seed)
+    setup = set_up(grid, overrides, Narrowing.to_one(model, bits, recipe), seed)
     with alone(setup), fork_server.kept():
         try:
             label_run(setup.selection, name=f"search {setup.space.grid.name}")

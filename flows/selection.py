@@ -34,6 +34,15 @@ class Narrowing:
     limit: int | None = None
     precisions: Sequence[str] = ()
 
+    @classmethod
+    def to_one(cls, model: str | None, bits: int | None, recipe: str | None) -> Narrowing:
+        """One model, bit width or recipe, where they are named."""
+        return cls(
+            [model] if model else (),
+            [bits] if bits is not None else (),
+            [recipe] if recipe else (),
+        )
+
     @property
     def precision_names(self) -> set[str]:
         """The precisions to keep, whichever way they were named; empty for all."""

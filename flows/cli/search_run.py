@@ -35,11 +35,7 @@ class Request:
 
     def set_up(self) -> SearchSetup:
         """The search that was asked for; raises BadInput for one that is not possible."""
-        narrowing = Narrowing(
-            [self.model] if self.model else (),
-            [self.bits] if self.bits is not None else (),
-            [self.recipe] if self.recipe else (),
-        )
+        narrowing = Narrowing.to_one(self.model, self.bits, self.recipe)
         return set_up(self.grid, self.overrides, narrowing, self.seed)
 
     def parameters(self) -> dict[str, Any]:
