@@ -136,12 +136,8 @@ def _enough_cases(metric: str, studies: Studies) -> Size | None:
         shares = studies.shares(metric, 0.0, planned, SEARCHED)
         return None if shares is None else shares.not_inferior
 
-    def step(quantile: float) -> float:
-        # Where the cases count, 1 / sqrt(cases) is in proportion to the spread.
-        return 2 * quantile / (_BOUND + _POWER)
-
     start = math.log(min(max(factor, few), many))
-    place = _solve(share, start, step, (math.log(few), math.log(many)))
+    place = _solve(share, start, _step_of_size, (math.log(few), math.log(many)))
     return None if place is None else Size.of(studies.with_cases(round(math.exp(place), 3)))
 
 
@@ -157,14 +153,16 @@ def _enough_groups(metric: str, studies: Studies) -> Size | None:
         shares = studies.shares(metric, 0.0, planned, SEARCHED)
         return None if shares is None else shares.not_inferior
 
-    def step(quantile: float) -> float:
-        return 2 * quantile / (_BOUND + _POWER)
-
     limits = (math.log(groups), math.log(most))
     needed = math.log(groups) + 2 * math.log(studies.spread(metric) * (_BOUND + _POWER) / MARGIN)
-    place = _solve(share, min(max(needed, limits[0]), limits[1]), step, limits)
+    place = _solve(share, min(max(needed, limits[0]), limits[1]), _step_of_size, limits)
     count = _extrapolated(most, share(limits[1])) if place is None else round(math.exp(place))
     return None if count is None else Size.of(studies.with_groups(count))
+
+
+def _step_of_size(quantile: float) -> float:
+    """How far off the logarithm of a size is: 1 / sqrt(size) is in proportion to the spread."""
+    return 2 * quantile / (_BOUND + _POWER)
 
 
 def _extrapolated(groups: int, share: float | None) -> int | None:
