@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from tasks.runtime.errors import BadInput, BrokenFolder, TriageError
 from tasks.runtime.store import MANIFEST
-from warehouse import refresh_pairs
+from warehouse import derived, refresh_pairs
 from warehouse.connect import WAIT_SECONDS, unused, utc_now, warehouse_path, writing
 from warehouse.landing import LandingManifest
 from warehouse.migrate import migrate
@@ -142,6 +142,7 @@ def _load(con: duckdb.DuckDBPyConnection, folder: Path, manifest: LandingManifes
 
     with _transaction(con, folder):
         _replace_rows(con, folder, FACTS[kind], id)
+        derived.work_out(con, kind, id)
         con.execute("DELETE FROM landed WHERE id = ?", [id])
         entry = [id, kind, manifest.digest, utc_now()]
         con.execute("INSERT INTO landed VALUES (?, ?, ?, ?)", entry)

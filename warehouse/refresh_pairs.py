@@ -4,7 +4,6 @@ ones too.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 
@@ -12,7 +11,6 @@ import duckdb
 import numpy as np
 
 from tasks.judging.point_metrics import Floats, Ints
-from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS
 from warehouse.paired import (
     METRICS,
@@ -244,20 +242,17 @@ def _numbered(names: list[str]) -> Ints:
 
 
 def _cost_matrix(con: duckdb.DuckDBPyConnection, pair: Pair) -> Floats | None:
-    """The cost matrix (3, 3) that both evaluations name, or None where they name none or two."""
+    """The cost matrix (3, 3) that both evaluations have, or None where they have none or two."""
     rows = con.execute(
-        "SELECT DISTINCT cost_matrix FROM evaluation WHERE evaluation_id IN (?, ?)",
+        """
+        SELECT label, decision, any_value(cost), count(*), count(DISTINCT cost)
+        FROM cost
+        WHERE evaluation_id IN (?, ?)
+        GROUP BY label, decision
+        """,
         list(pair.sides),
     ).fetchall()
-    if len(rows) != 1 or rows[0][0] is None:
+    shared = {(label, decision): cost for label, decision, cost, *counts in rows if counts == [2, 1]}
+    if len(shared) != len(LABELS) ** 2:
         return None
-    try:
-        costs = json.loads(rows[0][0])
-        return np.array(
-            [[costs[truth][decision] for decision in LABELS] for truth in LABELS], dtype=np.float64
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadInput(
-            f"Table evaluation: cost_matrix of {pair.sides[0]} is not JSON of the form "
-            "{truth: {decision: cost}}."
-        ) from error
+    return np.array([[shared[truth, decision] for decision in LABELS] for truth in LABELS])

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _one_at_a_time = threading.Lock()
-Kind = Literal["training", "evaluation", "variant", "benchmark", "fidelity", "search"]
+Kind = Literal[
+    "training", "evaluation", "variant", "benchmark", "fidelity", "search", "sweep", "dataset"
+]
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ FACTS: dict[Kind, Fact] = {
     "benchmark": Fact("run_id", ("benchmark",)),
     "fidelity": Fact("fidelity_id", ("fidelity",)),
     "search": Fact("search_id", ("trial",)),
+    "sweep": Fact("sweep_id", ("sweep", "sweep_member")),
+    "dataset": Fact("dataset_id", ("dataset", "dataset_set")),
 }
 
 

@@ -5,10 +5,15 @@
 WITH priced AS (
     SELECT
         c.*,
-        json_extract_string(cost_matrix, '$.' || label || '.' || decision)::DOUBLE AS cost,
-        json_extract_string(cost_matrix, '$.' || label || '.' || label)::DOUBLE AS least_cost,
-        json_extract_string(cost_matrix, '$.' || label || '.ED')::DOUBLE AS ed_cost
-    FROM confusion_matrix AS c JOIN evaluation USING (evaluation_id)
+        own.cost,
+        least.cost AS least_cost,
+        ed.cost AS ed_cost
+    FROM confusion_matrix AS c
+    LEFT JOIN cost AS own USING (evaluation_id, label, decision)
+    LEFT JOIN cost AS least
+        ON least.evaluation_id = c.evaluation_id AND least.label = c.label AND least.decision = c.label
+    LEFT JOIN cost AS ed
+        ON ed.evaluation_id = c.evaluation_id AND ed.label = c.label AND ed.decision = 'ED'
     WHERE rule <> 'primary'
 ),
 by_class AS (

@@ -22,6 +22,12 @@ SELECT 'review_flag', evaluation_id, 'evaluation' FROM review_flag ANTI JOIN eva
 UNION
 SELECT 'conformal', evaluation_id, 'evaluation' FROM conformal ANTI JOIN evaluation USING (evaluation_id)
 UNION
+SELECT 'cost', evaluation_id, 'evaluation' FROM cost ANTI JOIN evaluation USING (evaluation_id)
+UNION
+SELECT 'sweep_member', sweep_id, 'sweep' FROM sweep_member ANTI JOIN sweep USING (sweep_id)
+UNION
+SELECT 'dataset_set', dataset_id, 'dataset' FROM dataset_set ANTI JOIN dataset USING (dataset_id)
+UNION
 SELECT 'fidelity', fidelity_id, 'landed' FROM fidelity WHERE fidelity_id NOT IN (SELECT id FROM landed)
 UNION
 SELECT 'experiment', training_id, 'landed' FROM experiment WHERE training_id NOT IN (SELECT id FROM landed)
@@ -32,4 +38,8 @@ SELECT 'variant', variant_id, 'landed' FROM variant WHERE variant_id NOT IN (SEL
 UNION
 SELECT 'benchmark', run_id, 'landed' FROM benchmark WHERE run_id NOT IN (SELECT id FROM landed)
 UNION
-SELECT 'trial', search_id, 'landed' FROM trial WHERE search_id NOT IN (SELECT id FROM landed);
+SELECT 'trial', search_id, 'landed' FROM trial WHERE search_id NOT IN (SELECT id FROM landed)
+UNION
+SELECT 'sweep', sweep_id, 'landed' FROM sweep WHERE sweep_id NOT IN (SELECT id FROM landed)
+UNION
+SELECT 'dataset', dataset_id, 'landed' FROM dataset WHERE dataset_id NOT IN (SELECT id FROM landed);

@@ -7,23 +7,25 @@ WITH weighed AS (
         evaluation_id,
         case_id,
         min_cost AS choice,
-        cost_matrix,
         exp(ln(greatest(p_ed, 1e-12)) / temperature + bias_ed) AS ed,
         exp(ln(greatest(p_gp, 1e-12)) / temperature + bias_gp) AS gp,
         exp(ln(greatest(p_home, 1e-12)) / temperature + bias_home) AS home
-    FROM prediction JOIN evaluation USING (evaluation_id) JOIN decision_rule USING (evaluation_id)
+    FROM prediction JOIN decision_rule USING (evaluation_id)
     WHERE rule = 'min_cost' AND temperature IS NOT NULL
+),
+price AS (
+    PIVOT cost ON label IN ('ED', 'GP', 'HOME') USING any_value(cost) GROUP BY evaluation_id, decision
 ),
 priced AS (
     SELECT
-        evaluation_id,
+        weighed.evaluation_id,
         case_id,
         choice,
-        action,
-        ed * json_extract_string(cost_matrix, '$.ED.' || action)::DOUBLE
-        + gp * json_extract_string(cost_matrix, '$.GP.' || action)::DOUBLE
-        + home * json_extract_string(cost_matrix, '$.HOME.' || action)::DOUBLE AS cost
-    FROM weighed CROSS JOIN (VALUES ('ED'), ('GP'), ('HOME')) AS actions (action)
+        actions.action,
+        weighed.ed * price.ED + weighed.gp * price.GP + weighed.home * price.HOME AS cost
+    FROM weighed
+    CROSS JOIN (VALUES ('ED'), ('GP'), ('HOME')) AS actions (action)
+    LEFT JOIN price ON price.evaluation_id = weighed.evaluation_id AND price.decision = actions.action
 )
 SELECT evaluation_id, rule, 'no record' AS what
 FROM evaluation

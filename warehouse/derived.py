@@ -1,0 +1,71 @@
+"""What the loader works out from landed rows, so that any order of loading gives the same tables:
+costs as rows, and the digests of datasets of earlier versions.
+"""
+
+from __future__ import annotations
+
+import json
+
+import duckdb
+
+from tasks.runtime.errors import BadInput
+from tasks.spec import LABELS
+
+# A dataset's own four sets decide what a training is, so datasets that share them are one for a
+# training: the one with the fewest further sets. Rows of earlier versions name the four sets.
+_SAME_DATASET = """
+WITH one AS (
+    SELECT
+        sets_digest,
+        first(dataset_digest ORDER BY further_sets, dataset_digest) AS dataset_digest
+    FROM dataset
+    GROUP BY sets_digest
+),
+renamed AS (
+    SELECT sets_digest AS digest, dataset_digest FROM one
+    UNION
+    SELECT dataset.dataset_digest, one.dataset_digest FROM dataset JOIN one USING (sets_digest)
+)
+UPDATE {table} SET dataset_digest = renamed.dataset_digest
+FROM renamed
+WHERE {table}.dataset_digest = renamed.digest
+    AND renamed.digest <> renamed.dataset_digest
+"""
+WITH_A_DATASET = ("experiment", "fidelity")
+
+
+def work_out(con: duckdb.DuckDBPyConnection, kind: str, id: str) -> None:
+    """Bring up to date what depends on the rows of a landing folder that have just been replaced."""
+    if kind == "evaluation":
+        _fill_costs(con, id)
+    if kind in ("dataset", "training", "fidelity"):
+        name_datasets(con)
+
+
+def name_datasets(con: duckdb.DuckDBPyConnection) -> None:
+    """Give every training and fidelity the one digest of its dataset, where that is known."""
+    for table in WITH_A_DATASET:
+        con.execute(_SAME_DATASET.format(table=table))
+
+
+def _fill_costs(con: duckdb.DuckDBPyConnection, evaluation: str) -> None:
+    """The cost matrix of an evaluation as rows. Raises BadInput for one that is none."""
+    con.execute("DELETE FROM cost WHERE evaluation_id = ?", [evaluation])
+    row = con.execute(
+        "SELECT cost_matrix FROM evaluation WHERE evaluation_id = ?", [evaluation]
+    ).fetchone()
+    if row is None or row[0] is None:
+        return
+    try:
+        matrix = json.loads(row[0])
+        costs = [
+            [evaluation, label, decision, float(matrix[label][decision])]
+            for label in LABELS
+            for decision in LABELS
+        ]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(
+            f"Table evaluation: cost_matrix of {evaluation} is not JSON of the form "
+            "{truth: {decision: cost}}."
+        ) from error
+    con.executemany("INSERT INTO cost VALUES (?, ?, ?, ?)", costs)
