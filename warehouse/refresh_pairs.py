@@ -252,7 +252,9 @@ def _cost_matrix(con: duckdb.DuckDBPyConnection, pair: Pair) -> Floats | None:
         """,
         list(pair.sides),
     ).fetchall()
-    shared = {(label, decision): cost for label, decision, cost, *counts in rows if counts == [2, 1]}
+    shared = {
+        (label, decision): cost for label, decision, cost, *counts in rows if counts == [2, 1]
+    }
     if len(shared) != len(LABELS) ** 2:
         return None
     return np.array([[shared[truth, decision] for decision in LABELS] for truth in LABELS])
