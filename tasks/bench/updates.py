@@ -40,6 +40,7 @@ def updates_of(
         key = None if dropout_seed is None else (dropout_seed, next(numbers))
         if compiles():
             compiled.start(case_numbers, learning_rate, key)
+            compiled.hand_back()
         else:
             step = update_gradients(adapted, prefix, case_numbers, objective, batch, key)
             gradients, _ = clip_gradients(step[2], None, step[:2])

@@ -17,7 +17,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
-from mlx.utils import tree_flatten, tree_map, tree_unflatten
+from mlx.utils import tree_flatten, tree_map
 
 from tasks.runtime.backend import backend
 from tasks.runtime.errors import Diverged
@@ -30,6 +30,7 @@ from tasks.tuning.engine import (
     parts_of,
 )
 from tasks.tuning.frozen_prefix import Prefix
+from tasks.tuning.grouped import Groups, Tree
 from tasks.tuning.lora import Adapted
 from tasks.tuning.losses import Objective, scored_tokens
 
@@ -38,8 +39,6 @@ EXPLODED = 1e6
 
 # The arrays of a batch.
 ARRAYS = ("first", "targets", "scored", "is_label", "truth", "labels")
-
-Tree = Any  # a tree of arrays
 
 
 def compiles() -> bool:
@@ -104,7 +103,8 @@ class _ArgumentMasks:
 class CompiledUpdates:
     """Optimizer updates of a model as compiled graphs.
 
-    `limit`: the largest norm of a gradient, or None.
+    `limit`: the largest norm of a gradient, or None. From the first update on the trained tensors
+    and the optimizer's state are here, by group (grouped.py), until they are handed back.
     """
 
     def __init__(
@@ -124,16 +124,19 @@ class CompiledUpdates:
         self._limit = limit
         self._part: _Part | None = None
         # Walking the whole model for its few trained tensors would take longer than to start a step.
-        self._names = [name for name, _ in _trained(adapted)]
-        self._places = [_place(adapted.stack.model, name) for name in self._names]
+        trained = dict(tree_flatten(adapted.stack.model.trainable_parameters()))
+        self._groups = Groups.of(trained)
+        self._places = [_place(adapted.stack.model, name) for name in trained]
+        # An array per group; None while the tensors are in the model.
+        self._parameters: list[mx.array] | None = None
         self._graph = mx.compile(self._build)
 
     def start(
         self, case_numbers: Sequence[int], rate: float, dropout_key: tuple[int, int] | None
     ) -> Step:
-        """Hand an update over to the device, and change the model and its optimizer to the result."""
+        """Hand an update over to the device."""
         cases = self._prefix.cases
-        parameters = [module[name] for module, name in self._places]
+        parameters = self._gathered()
         self._optimizer.learning_rate = rate
         state = self._optimizer.state
         sizes = mx.array([scored_tokens(cases, case_numbers), len(case_numbers)], mx.float32)
@@ -148,11 +151,26 @@ class CompiledUpdates:
             arguments = self._arguments(self._part)
             previous = self._graph(parameters, state, sizes, arguments, previous, last)
 
-        # Building a graph leaves its placeholders in the model and the optimizer.
-        changed, self._optimizer.state, loss, parts, norm = previous
-        self._set_parameters(changed)
-        mx.async_eval(changed, self._optimizer.state, loss, parts, norm)  # type: ignore[no-untyped-call]
+        # Building a graph leaves its placeholders in the optimizer.
+        self._parameters, self._optimizer.state, loss, parts, norm = previous
+        mx.async_eval(previous)  # type: ignore[no-untyped-call]
         return Step(loss, parts, norm)
+
+    def hand_back(self) -> None:
+        """Put the trained tensors into the model and the state by tensor into the optimizer, where
+        evaluation and checkpoints read them.
+        """
+        if self._parameters is not None:
+            self._set_tensors(self._groups.split(self._parameters))
+            self._optimizer.state = self._groups.split_state(self._optimizer.state)
+            self._parameters = None
+
+    def _gathered(self) -> list[mx.array]:
+        """The trained tensors by group, and the optimizer's state too."""
+        if self._parameters is None:
+            self._parameters = self._groups.join(self._tensors())
+            self._optimizer.state = self._groups.join_state(self._optimizer.state)
+        return self._parameters
 
     def _describe(
         self,
@@ -190,7 +208,7 @@ class CompiledUpdates:
         last: bool,
     ) -> Tree:
         """The graph of a part: gradients added to those of the parts before, and after the last part
-        the optimizer's update.
+        the optimizer's update. Parameters, state and gradients are by group.
         """
         loss, parts, gradients = self._gradients(parameters, sizes, arguments)
         if previous is not None:
@@ -205,16 +223,9 @@ class CompiledUpdates:
             factor = mx.minimum(self._limit / norm, 1)
             gradients = [g * factor for g in gradients]
         self._optimizer.state = tree_map(lambda value: value, state)
-        changed = self._optimizer.apply_gradients(self._tree(gradients), self._tree(parameters))
-        # By name: an optimizer of several groups gives the tensors back in another order.
-        by_name = dict(tree_flatten(changed))
-        return (
-            [by_name[name] for name in self._names],
-            self._optimizer.state,
-            loss,
-            parts,
-            norm,
-        )
+        groups = self._groups
+        changed = self._optimizer.apply_gradients(groups.tree(gradients), groups.tree(parameters))
+        return groups.arrays(changed), self._optimizer.state, loss, parts, norm
 
     def _gradients(
         self, parameters: list[mx.array], sizes: mx.array, arguments: dict[str, Any]
@@ -226,28 +237,24 @@ class CompiledUpdates:
         adapted = self._adapted
         whole = EffectiveBatch(adapted, self._prefix, self._objective, sizes[0], sizes[1], part.key)
 
-        def loss_of(parameters: list[mx.array]) -> tuple[mx.array, mx.array]:
-            self._set_parameters(parameters)
+        def loss_of(tensors: list[mx.array]) -> tuple[mx.array, mx.array]:
+            self._set_tensors(tensors)
             return whole.loss(batch, part.start, inputs)
 
-        source = adapted.mask_source
+        source, before = adapted.mask_source, self._tensors()
         adapted.take_masks_from(_ArgumentMasks(part.requests, arguments["masks"]))
-        (loss, parts), gradients = mx.value_and_grad(loss_of)(parameters)
+        tensors = self._groups.split(parameters)
+        (loss, parts), gradients = mx.value_and_grad(loss_of)(tensors)
         adapted.take_masks_from(source)
-        return loss, parts, gradients
+        self._set_tensors(before)
+        return loss, parts, self._groups.join(gradients)
 
-    def _set_parameters(self, values: Sequence[mx.array]) -> None:
+    def _tensors(self) -> list[mx.array]:
+        return [module[name] for module, name in self._places]
+
+    def _set_tensors(self, values: Sequence[mx.array]) -> None:
         for (module, name), value in zip(self._places, values, strict=True):
             module[name] = value
-
-    def _tree(self, values: Sequence[mx.array]) -> Tree:
-        """The trained tensors as the model's tree of parameters."""
-        return tree_unflatten(list(zip(self._names, values, strict=True)))
-
-
-def _trained(adapted: Adapted) -> list[tuple[str, mx.array]]:
-    """The trained tensors by their paths in the model."""
-    return list(tree_flatten(adapted.stack.model.trainable_parameters()))
 
 
 def _place(model: nn.Module, path: str) -> tuple[nn.Module, str]:

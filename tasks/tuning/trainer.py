@@ -337,6 +337,8 @@ class TrainingRun:
         progress.unreported = []
 
     def _evaluate_and_save(self) -> None:
+        if self.compiled is not None:
+            self.compiled.hand_back()
         if self._evaluate():
             self.best = dict(adapter_weights(self.stepping))
         self.progress.keep_peaks()

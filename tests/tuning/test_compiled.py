@@ -6,11 +6,13 @@ from collections import Counter
 import mlx.core as mx
 import numpy as np
 import pytest
+from mlx.utils import tree_flatten, tree_unflatten
 
 from tasks.runtime.errors import Diverged
 from tasks.runtime.events import TrainingReport
 from tasks.tuning import trainer
 from tasks.tuning.compiled import CompiledUpdates
+from tasks.tuning.grouped import Groups
 from tasks.tuning.losses import make_objective
 from tasks.tuning.memory import MemoryChoice
 from tasks.tuning.trainer import Splits, make_optimizer, train
@@ -28,10 +30,17 @@ def compiling(monkeypatch):
 
 
 def trained(
-    folder, architecture="llama", emit=lambda event: None, choice=None, template=tiny.SINGLE, iterations=6, **settings
+    folder,
+    architecture="llama",
+    emit=lambda event: None,
+    choice=None,
+    template=tiny.SINGLE,
+    iterations=6,
+    lora_plus=1.0,
+    **settings,
 ):
     """(best adapters, progress) of some updates on packed weights."""
-    a_recipe = tiny.safety(dropout=0.1, iterations=iterations)
+    a_recipe = tiny.safety(dropout=0.1, iterations=iterations, lora_plus=lora_plus)
     made = tiny.adapted(architecture, 4, False, a_recipe)
     prefix = tiny.no_store(made, tiny.cases(10, template))
     return train(made, experiment(a_recipe, **settings), Splits(prefix, prefix), folder, emit, choice)
@@ -56,20 +65,68 @@ def test_a_training_with_compiled_updates_equals_one_without(architecture, choic
     assert (other.update, other.trained_tokens) == (one.update, one.trained_tokens)
 
 
+class Killed(Exception):
+    pass
+
+
+def die_at_update_6(event):
+    if isinstance(event, TrainingReport) and event.iteration == 6:
+        raise Killed
+
+
 def test_a_killed_and_resumed_compiled_training_equals_one_that_never_stopped(tmp_path, compiling):
-    class Killed(Exception):
-        pass
-
-    def die(event):
-        if isinstance(event, TrainingReport) and event.iteration == 6:
-            raise Killed
-
     whole, progress = trained(tmp_path / "whole")
     with pytest.raises(Killed):
-        trained(tmp_path / "killed", emit=die)
+        trained(tmp_path / "killed", emit=die_at_update_6)
     resumed, again = trained(tmp_path / "killed")
     assert all((np.array(whole[k]) == np.array(resumed[k])).all() for k in whole)
     assert curve(progress) == curve(again)
+
+
+def form_of_optimizer(folder):
+    """(shape, data type) of each array of an optimizer in the newest checkpoint."""
+    (path,) = folder.glob("checkpoint/*/state.safetensors")
+    return {name: (a.shape, a.dtype) for name, a in mx.load(str(path)).items() if name.startswith("optimizer.")}
+
+
+@pytest.mark.parametrize("first", ["plain", "compiled"])
+@pytest.mark.parametrize("lora_plus", [1.0, 8.0])
+def test_a_checkpoint_has_one_form_with_and_without_compiled_updates(first, lora_plus, tmp_path, monkeypatch):
+    """So that the checkpoints of before can be resumed, and each group of tensors has its own rate."""
+    settings = {"evaluate_every": 3, "report_every": 3, "lora_plus": lora_plus, "max_gradient_norm": 0.5}
+    whole, progress = trained(tmp_path / "whole", **settings)
+
+    compiles = [first == "compiled", first != "compiled"]
+    mx.disable_compile()
+    try:
+        monkeypatch.setattr(trainer, "compiles", lambda: compiles[0])
+        with pytest.raises(Killed):
+            trained(tmp_path / "killed", emit=die_at_update_6, **settings)
+        monkeypatch.setattr(trainer, "compiles", lambda: compiles[1])
+        resumed, again = trained(tmp_path / "killed", **settings)
+    finally:
+        mx.enable_compile()
+    assert tiny.largest_difference(tiny.flat(resumed), tiny.flat(whole)) <= 1e-5
+    assert [p.loss for p in again.curve] == pytest.approx([p.loss for p in progress.curve], rel=1e-5)
+    assert form_of_optimizer(tmp_path / "killed") == form_of_optimizer(tmp_path / "whole")
+
+
+def test_factors_a_and_b_of_one_shape_are_two_groups_and_state_by_group_becomes_that_by_tensor_again():
+    tensors = {f"layers.{i}.q.lora_{kind}": mx.full((2, 2), float(i)) for i in (11, 1) for kind in "ab"}
+    groups = Groups.of(tensors)
+    assert groups.groups == ("group_0.lora_a", "group_1.lora_b")
+    assert [array.shape for array in groups.join(list(tensors.values()))] == [(4, 2)] * 2
+
+    optimizer = make_optimizer(experiment(tiny.recipe(lora_plus=8.0)))
+    optimizer.init(tree_unflatten(list(tensors.items())))
+    state = dict(tree_flatten(optimizer.state))
+    state = {name: value + number for number, (name, value) in enumerate(state.items())}
+    joined = groups.join_state(tree_unflatten(list(state.items())))
+    again = dict(tree_flatten(groups.split_state(joined)))
+    assert len(dict(tree_flatten(joined))) == 8
+    assert {name: np.array(a).tolist() for name, a in again.items()} == {
+        name: np.array(a).tolist() for name, a in state.items()
+    }
 
 
 def test_between_reports_a_compiled_training_hands_over_each_step_once_and_evaluates_nothing(

@@ -220,7 +220,9 @@ def test_an_update_with_all_settings_that_is_really_compiled_gives_the_same_adap
         if not compiles:
             mx.disable_compile()
         try:
-            step = CompiledUpdates(made, prefix, objective, optimizer, 4, None).start([0, 3, 5, 11], 1e-3, None)
+            updates = CompiledUpdates(made, prefix, objective, optimizer, 4, None)
+            step = updates.start([0, 3, 5, 11], 1e-3, None)
+            updates.hand_back()
             results.append((step.value, tiny.flat(made.stack.model.trainable_parameters())))
         finally:
             mx.enable_compile()

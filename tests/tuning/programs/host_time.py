@@ -13,6 +13,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 from tasks.bench.setting import bench_cases
+from tasks.runtime.device import keep_freed_memory
 from tasks.tuning.dropout_masks import drawn_ahead
 from tasks.tuning.engine import mask_requests, parts_of
 from tests.tuning import tiny
@@ -43,10 +44,11 @@ def steps_of(dropout):
     recipe, cases = tiny.recipe(dropout=dropout, rank=8), bench_cases(SMOLLM2["vocab_size"], 4, 256)
     made, prefix = adapted_blocks(16, cases, recipe, SMOLLM2)
     updates = compiled_updates(made, prefix, recipe)
-    first = updates._optimizer.state, [module[name] for module, name in updates._places]
+    first = updates._gathered(), updates._optimizer.state
+    mx.eval(first)
     times, graphs = [], []
     replay = updates._graph
-    # Kept, so that no step pays for freeing the graph of another: evaluation does that.
+    # No step pays for freeing the graph of another, since evaluation does that, and in the memory of the one before.
     updates._graph = lambda *arguments: graphs.append(replay(*arguments)) or graphs[-1]
 
     with drawn_ahead(copied=True) as masks:
@@ -58,9 +60,9 @@ def steps_of(dropout):
                 while masks._waiting:
                     time.sleep(0.01)
             # Nothing is evaluated, so that each step starts from the arrays before the first.
-            updates._optimizer.state = first[0]
-            updates._set_parameters(first[1])
+            updates._parameters, updates._optimizer.state = first
             times.append(milliseconds(lambda key=key: updates.start(range(4), 1e-3, key))[0])
+            del graphs[:-1]
     return times[1:], sum(node_names([array for _, array in tree_flatten(graphs[-1])]).values())
 
 
@@ -80,6 +82,7 @@ def views_alone(count):
 
 
 def main():
+    keep_freed_memory()  # as a training does
     with pytest.MonkeyPatch.context() as patch:
         norms_and_rotations_are_one_operation(patch)
         patch.setattr(mx, "async_eval", lambda *arrays: None)
