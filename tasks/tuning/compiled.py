@@ -40,6 +40,9 @@ EXPLODED = 1e6
 # The arrays of a batch.
 ARRAYS = ("first", "targets", "scored", "is_label", "truth", "labels")
 
+# The cases of an update and the key of its dropout masks.
+Update = tuple[tuple[int, ...], tuple[int, int] | None]
+
 
 def compiles() -> bool:
     """Whether a compiled step is faster than its operations one by one."""
@@ -123,6 +126,7 @@ class CompiledUpdates:
         self._micro_batch = micro_batch
         self._limit = limit
         self._part: _Part | None = None
+        self._next: tuple[Update, list[_Part]] | None = None
         # Walking the whole model for its few trained tensors would take longer than to start a step.
         trained = dict(tree_flatten(adapted.stack.model.trainable_parameters()))
         self._groups = Groups.of(trained)
@@ -142,13 +146,14 @@ class CompiledUpdates:
         sizes = mx.array([scored_tokens(cases, case_numbers), len(case_numbers)], mx.float32)
 
         previous: Tree = None
-        for start, batch in parts_of(cases, case_numbers, self._micro_batch):
+        parts = self._parts(case_numbers, dropout_key)
+        for part in parts:
             if previous is not None:
                 # The batch is in parts because its memory would not fit: one after the other.
                 mx.eval(previous)
-            self._part = self._describe(batch, start, case_numbers, dropout_key)
-            last = start + self._micro_batch >= len(case_numbers)
-            arguments = self._arguments(self._part)
+            self._part = part
+            last = part is parts[-1]
+            arguments = self._arguments(part)
             previous = self._graph(parameters, state, sizes, arguments, previous, last)
 
         # Building a graph leaves its placeholders in the optimizer.
@@ -172,13 +177,23 @@ class CompiledUpdates:
             self._optimizer.state = self._groups.join_state(self._optimizer.state)
         return self._parameters
 
-    def _describe(
-        self,
-        batch: Batch,
-        start: int,
-        case_numbers: Sequence[int],
-        dropout_key: tuple[int, int] | None,
-    ) -> _Part:
+    def mask_requests(
+        self, case_numbers: Sequence[int], dropout_key: tuple[int, int] | None
+    ) -> list[MaskRequest]:
+        """The dropout masks that an update takes. If it is the next, it starts sooner."""
+        return [r for part in self._parts(case_numbers, dropout_key) for r in part.requests]
+
+    def _parts(
+        self, case_numbers: Sequence[int], dropout_key: tuple[int, int] | None
+    ) -> list[_Part]:
+        update = (tuple(case_numbers), dropout_key)
+        if self._next is None or self._next[0] != update:
+            parts = parts_of(self._prefix.cases, case_numbers, self._micro_batch)
+            described = [self._describe(batch, start, dropout_key) for start, batch in parts]
+            self._next = (update, described)
+        return self._next[1]
+
+    def _describe(self, batch: Batch, start: int, dropout_key: tuple[int, int] | None) -> _Part:
         requests: tuple[MaskRequest, ...] = ()
         if dropout_key is not None:
             requests = tuple(

@@ -42,6 +42,10 @@ class MaskRequest:
     drop: int
     leading: Leading | None = None
 
+    def __hash__(self) -> int:
+        # Some ten times for each mask of each step: of no more than tells them apart.
+        return hash((self.place, self.keys[0]))
+
     @property
     def size(self) -> int:
         """Bytes of the masks."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from tasks.spec import ExperimentSpec
 from tasks.tuning import checkpoint
 from tasks.tuning.batches import Cases, training_batches
 from tasks.tuning.compiled import CompiledUpdates, Step, compiles
-from tasks.tuning.dropout_masks import DRAW_NOW, MasksAhead, drawn_ahead
+from tasks.tuning.dropout_masks import DRAW_NOW, MaskRequest, MasksAhead, drawn_ahead
 from tasks.tuning.engine import (
     Gradients,
     Scores,
@@ -308,10 +308,16 @@ class TrainingRun:
     def _expect_masks(self, case_numbers: list[int], number: int) -> None:
         """Have the dropout masks of an update drawn in their thread, if there is such an update."""
         key = self._dropout_key(number)
-        if self.masks is not None and key is not None and number < self.spec.recipe.iterations:
+        if self.masks is None or key is None or number >= self.spec.recipe.iterations:
+            return
+
+        if self.compiled is not None:
+            requests: Iterable[MaskRequest] = self.compiled.mask_requests(case_numbers, key)
+        else:
             train = self.splits.train
             parts = parts_of(train.cases, case_numbers, self.choice.micro_batch)
-            self.masks.expect(mask_requests(self.stepping, train, parts, key))
+            requests = mask_requests(self.stepping, train, parts, key)
+        self.masks.expect(requests)
 
     def _report(self, rate: float) -> None:
         """Add a point for the updates since the last one to the curve, and report it."""

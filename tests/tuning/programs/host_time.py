@@ -15,7 +15,6 @@ from mlx.utils import tree_flatten
 from tasks.bench.setting import bench_cases
 from tasks.runtime.device import keep_freed_memory
 from tasks.tuning.dropout_masks import drawn_ahead
-from tasks.tuning.engine import mask_requests, parts_of
 from tests.tuning import tiny
 from tests.tuning.graph import (
     SMOLLM2,
@@ -56,7 +55,7 @@ def steps_of(dropout):
         for number in range(STEPS + 1):
             key = (1, number) if dropout else None
             if key:
-                masks.expect(mask_requests(made, prefix, parts_of(cases, range(4), 4), key))
+                masks.expect(updates.mask_requests(range(4), key))
                 while masks._waiting:
                     time.sleep(0.01)
             # Nothing is evaluated, so that each step starts from the arrays before the first.
