@@ -28,6 +28,7 @@ from tasks.runtime.errors import BadInput, TriageError, disk_full, is_disk_full
 from tasks.runtime.events import ExperimentFailed, ExperimentLanded, ExtraFinished, StepWarning
 from tasks.runtime.store import home
 from tasks.spec import BaseModelSpec, ExperimentSpec
+from tasks.studies import SweepRecord
 from tasks.train import train
 from warehouse.connect import warehouse_path
 
@@ -95,9 +96,13 @@ class Extra:
 
 @dataclass
 class SubmittedSweep:
-    """The futures of a sweep: a chain per experiment, and the extras beside them."""
+    """The futures of a sweep: a chain per experiment, and the extras beside them.
+
+    `record`: what makes its results belong to its study.
+    """
 
     data: Step
+    record: SweepRecord | None = None
     chains: list[Chain] = field(default_factory=list)
     extras: list[Extra] = field(default_factory=list)
 
@@ -110,7 +115,7 @@ def submit_experiments(selection: Selection) -> SubmittedSweep:
     """
     grid = selection.grid
     data: Step = prepare.submit(grid.data, grid.evaluation_sets, selection.prompts)
-    sweep = SubmittedSweep(data)
+    sweep = SubmittedSweep(data, SweepRecord(grid, len(selection.cells)))
     sweep.extras.append(Extra("baselines", baselines.submit(grid.scoring, data)))
 
     variants = _Variants(selection, sweep)
@@ -251,16 +256,35 @@ def finish_all(sweep: SubmittedSweep) -> list[str]:
     What the warehouse does not hold at the end is a failure, whatever the steps say, unless another
     program keeps it out.
     """
+    ends: list[str | None] = []
     with fork_server.kept():
         try:
-            failures = [_finish_chain(chain) for chain in sweep.chains]
-            failures += [_finish_extra(extra) for extra in sweep.extras]
+            for chain in sweep.chains:
+                ends.append(_finish_chain(chain, sweep.record))
+                _note(sweep, chain)
+            for extra in sweep.extras:
+                ends.append(_finish_extra(extra))
+                _note(sweep, extra)
         except BaseException:  # Ctrl-C, or Prefect's own signal for SIGTERM
             stop_children()
+            if sweep.record is not None:
+                sweep.record.keep()
             raise
+    failures = [failure for failure in ends if failure]
+    if sweep.record is not None:
+        sweep.record.finish(len(failures))
     if waiting := load_the_rest():
         publish("loading", StepWarning(waiting))
-    return [failure for failure in failures if failure] + _lost(sweep)
+    return failures + _lost(sweep)
+
+
+def _note(sweep: SubmittedSweep, step: Chain | Extra) -> None:
+    """Note what a step has landed, as a part of the sweep's study."""
+    if sweep.record is None:
+        return
+    if sweep.data.state.is_completed():
+        sweep.record.use(sweep.data.result())
+    sweep.record.add(step.ids)
 
 
 def _lost(sweep: SubmittedSweep) -> list[str]:
@@ -300,7 +324,7 @@ def _finish_extra(extra: Extra) -> str | None:
     return None
 
 
-def _finish_chain(chain: Chain) -> str | None:
+def _finish_chain(chain: Chain, record: SweepRecord | None = None) -> str | None:
     """Wait for one experiment; None if it landed, else its name with the reason, which lands too."""
     chain.landed.wait()
     title = f"land {chain.spec.cell_id}"
@@ -313,16 +337,19 @@ def _finish_chain(chain: Chain) -> str | None:
     state = chain.landed.state.name
     error = error or TriageError(f"It never landed: its last step ended as {state}.")
     publish(title, ExperimentFailed(str(error), error))
-    _land_failure(chain, error)
+    _land_failure(chain, error, record)
     return f"{chain.spec.cell_id}: {error}"
 
 
-def _land_failure(chain: Chain, error: Exception) -> None:
+def _land_failure(chain: Chain, error: Exception, record: SweepRecord | None) -> None:
     """Record a failed experiment, where its variant and its cases are known."""
     if not all(step.state.is_completed() for step in chain.shared.steps):
         return
+    variant, data = chain.shared.variant.result(), chain.shared.data.result()
     try:
-        land_failure(chain.spec, chain.shared.variant.result(), chain.shared.data.result(), error)
+        training = land_failure(chain.spec, variant, data, error)
+        if record is not None:
+            record.add([training])
     except Exception as problem:  # no reason to stop the other experiments
         publish(f"land {chain.spec.cell_id}", StepWarning(f"Not recorded: {problem}"))
 

@@ -20,6 +20,7 @@ from flows.compare import compare
 from flows.selection import Narrowing, select
 from flows.tags import label_run
 from tasks.landing import refill_warehouse, some_results_wait
+from tasks.studies import keep_datasets
 
 ONE_AT_A_TIME: Any = ThreadPoolTaskRunner(max_workers=1)
 
@@ -51,12 +52,14 @@ def sweep(
     narrowing = Narrowing(models or (), bits or (), recipes or (), limit, precisions or ())
     selection = select(grid, overrides, narrowing)
     label_run(selection, name=f"sweep {selection.grid.name}")
+    keep_datasets()
     refused = refill_warehouse()
 
-    failures = finish_all(submit_experiments(selection))
+    submitted = submit_experiments(selection)
+    failures = finish_all(submitted)
     warn_of_damage(refused)
     if not some_results_wait():
-        compare()
+        compare(sweep=submitted.record.id if submitted.record else None)
     return _outcome(len(selection.cells), failures)
 
 

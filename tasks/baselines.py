@@ -31,7 +31,7 @@ from tasks.scoring.baselines import (
     zero_shot_id,
 )
 from tasks.spec import BaseModelSpec, Grid, PromptChoice, Scoring
-from tasks.tuning.training_rows import dataset_digest, weights_columns
+from tasks.tuning.training_rows import weights_columns
 
 
 @task(task_run_name="baselines", retries=2, retry_delay_seconds=2, retry_condition_fn=is_transient)
@@ -152,7 +152,7 @@ def _land_experiment(
         "seed": 0,
         "status": "completed",
         "finished_at": finished,
-        "dataset_digest": dataset_digest(dataset),
+        "dataset_digest": dataset.dataset_digest,
         **columns,
     }
     land_rows(training, "training", {"experiment": [whole_row("experiment", row)]})

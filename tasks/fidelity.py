@@ -19,7 +19,6 @@ from tasks.runtime.child import run_child
 from tasks.runtime.store import home
 from tasks.scoring.arguments import FidelityJob
 from tasks.spec import SCORING_VERSION, BaseModelSpec, Grid, short_digest
-from tasks.tuning.training_rows import dataset_digest
 
 Figures = dict[str, dict[str, Any]]  # columns of the table `fidelity` by distribution
 
@@ -102,7 +101,7 @@ def _land(one: Comparison, figures: Figures, set_cases: int, dataset: DatasetMan
         "random_weights": one.reference.random_weights,
         "variant_digest": one.variant.digest,
         "reference_digest": one.reference.digest,
-        "dataset_digest": dataset_digest(dataset),
+        "dataset_digest": dataset.dataset_digest,
         "set_cases": set_cases,
         "created_at": datetime.now(UTC).replace(tzinfo=None),
     }

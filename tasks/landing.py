@@ -25,6 +25,7 @@ from warehouse.place import check_place, loading_waits
 from warehouse.schema import tables as known_tables
 from warehouse.waiting import (
     LAST_SECONDS,
+    leave_for_later,
     load_all_or_wait,
     load_or_wait,
     load_waiting,
@@ -43,17 +44,19 @@ def land_variant(folder: Path) -> None:
     land_rows(folder.name, "variant", {"variant": row})
 
 
-def land_failure(spec: ExperimentSpec, variant: Path, data: Path, error: Exception) -> None:
+def land_failure(spec: ExperimentSpec, variant: Path, data: Path, error: Exception) -> str:
     """Record that an experiment did not finish, with the sentence that says why, and how far it
-    came if it diverged.
+    came if it diverged; returns its training_id.
     """
     folder = experiment_folder(spec, variant, data)
     if complete(folder) and landed_status(folder.name) == "completed":
-        return  # an evaluation failed: the training and its other evaluations are not affected
+        # An evaluation failed: the training and its other evaluations are not affected.
+        return folder.name
     weights = VariantManifest.read(variant)
     outcome = TrainingOutcome.of_failure(folder, error)
     rows = training_rows(spec, folder.name, weights, DatasetManifest.read(data), outcome)
     land_rows(folder.name, "training", rows)
+    return folder.name
 
 
 def landed_status(training: str) -> str | None:
@@ -141,6 +144,17 @@ def land_rows(id: str, kind: Any, tables: Rows) -> None:
     """
     with locked(_landing() / id, LANDING_SECONDS):
         _load(write_landing(_landing(), id, kind, tables))
+
+
+def keep_rows(id: str, kind: Any, tables: Rows) -> None:
+    """Write the rows of `id` to its landing folder, for a later command to load."""
+    with locked(_landing() / id, LANDING_SECONDS):
+        write_landing(_landing(), id, kind, tables)
+
+
+def let_loading_wait() -> None:
+    """Mark that something has landed which the next command has to load."""
+    leave_for_later(_landing())
 
 
 def is_landed(id: str) -> bool:

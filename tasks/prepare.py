@@ -9,6 +9,7 @@ from tasks.corpus.apart import check_examples
 from tasks.corpus.prepare import prepare_dataset
 from tasks.runtime.store import home
 from tasks.spec import Data, EvaluationSet, PromptChoice
+from tasks.studies import land_dataset
 
 
 @task(task_run_name="prepare {data.source}")
@@ -22,4 +23,5 @@ def prepare(
     """
     folder = prepare_dataset(data, home(), evaluation_sets)
     check_examples(folder, prompts)
+    land_dataset(folder)
     return folder

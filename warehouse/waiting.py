@@ -79,6 +79,11 @@ def _is_there(folder: Path, database: Path | None) -> bool:
         return False
 
 
+def leave_for_later(root: Path) -> None:
+    """Mark that something under `root` waits to be loaded."""
+    (root / WAITING).touch()
+
+
 def waiting_sentence(error: Locked) -> str:
     """What a user reads: who holds the file, and what becomes of the results."""
     holder = str(error).partition("; ")[0]

@@ -31,7 +31,7 @@ from tasks.judging.point_metrics import Floats, metric_values
 from tasks.runtime.store import home, read_lines
 from tasks.scoring.baselines import Classifier, bag_of_words, scored_cases
 from tasks.spec import EvaluationSet
-from tasks.tuning.training_rows import dataset_digest
+from tasks.tuning.training_rows import sets_digest
 from warehouse.connect import warehouse_path
 
 BASELINE = "TF-IDF (words, pairs) + logistic regression"
@@ -133,9 +133,10 @@ def _learned_alike(dataset: DatasetManifest) -> set[str]:
     """
     others = map(DatasetManifest.read_if_complete, (home() / "data").iterdir())
     return {
-        dataset_digest(other)
+        digest
         for other in (dataset, *others)
         if other is not None and _learned(other) == _learned(dataset)
+        for digest in (other.dataset_digest, sets_digest(other))  # and as earlier rows name it
     }
 
 

@@ -92,7 +92,7 @@ def flips(board: Collection[EvaluationRow]) -> Table:
     random_weights = {row.evaluation_id: row.random_weights for row in board}
     records = [
         _flips_record(row, RANDOM if random_weights[row.evaluation_after] else "")
-        for row in typed_rows(FlipsRow, "flips")
+        for row in typed_rows(FlipsRow, "flips", only=random_weights)
         if row.evaluation_before in random_weights and row.evaluation_after in random_weights
     ]
     return Table.of(FLIPS, records)

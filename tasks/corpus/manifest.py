@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any, Self
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.corpus.case import SETS
@@ -60,6 +63,17 @@ class Dataset(BaseModel):
 
 
 class DatasetManifest(Manifest, Dataset):
-    """The manifest of a dataset folder: what is in it, and when it was made (ISO 8601, UTC)."""
+    """The manifest of a dataset folder: what is in it, and when it was made (ISO 8601, UTC).
+
+    `name` and `dataset_digest` are those of the folder, name-digest, also where an older manifest
+    does not say them. `digest` is that of the files.
+    """
 
     created: str = ""
+    name: str = ""
+    dataset_digest: str = ""
+
+    @classmethod
+    def parse(cls, values: dict[str, Any], folder: Path) -> Self:
+        name, _, digest = folder.name.rpartition("-")
+        return super().parse({"name": name, "dataset_digest": digest, **values}, folder)

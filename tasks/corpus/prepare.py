@@ -108,8 +108,13 @@ def prepare_dataset(data: Data, root: Path, evaluation_sets: Sequence[Evaluation
     """
     sources = [Source.of(data), *map(Source.of, evaluation_sets)]
     folder = _folder(root, sources)
-    build_folder(folder, lambda temporary: _build(data, sources, temporary), private=True)
+    name, _, digest = folder.name.rpartition("-")
 
+    def build(temporary: Path) -> dict[str, Any]:
+        entries = _build(data, sources, temporary)
+        return {**entries, "name": name, "dataset_digest": digest}
+
+    build_folder(folder, build, private=True)
     return folder
 
 

@@ -104,7 +104,7 @@ def training_rows(
         **weights_columns(variant),
         "settings_digest": settings_digest(spec, dataset),
         "source_training_id": None,
-        "dataset_digest": dataset_digest(dataset),
+        "dataset_digest": dataset.dataset_digest,
         "status": outcome.status,
         "error": outcome.error,
         **_engine_columns(),
@@ -149,8 +149,8 @@ def weights_columns(variant: VariantManifest) -> Columns:
     }
 
 
-def dataset_digest(dataset: DatasetManifest) -> str:
-    """Digest of a dataset's four own sets: a further evaluation set makes it no other dataset."""
+def sets_digest(dataset: DatasetManifest) -> str:
+    """Digest of a dataset's four own sets: a further evaluation set changes nothing in it."""
     return short_digest({name: dataset.digest_of(name) for name in SETS})
 
 

@@ -37,7 +37,7 @@ from tasks.tuning.engine import score_cases
 from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.lora import add_lora, load_variant, load_weights
 from tasks.tuning.sets import load_set, load_template
-from tasks.tuning.training_rows import dataset_digest, settings_digest
+from tasks.tuning.training_rows import sets_digest, settings_digest
 from tests.tolerances import near
 from warehouse.query import query
 
@@ -518,7 +518,7 @@ def test_a_further_evaluation_set_or_another_target_makes_no_other_dataset_and_n
     spec, args, _ = study["tiny-llama", "balanced_safe"]
     more = prepare_dataset(spec.data, tmp_path, [EvaluationSet(name="test_adversarial", source="embedded")])
     alone, both = DatasetManifest.read(Path(args["data"])), DatasetManifest.read(more)
-    assert alone.digest != both.digest and dataset_digest(alone) == dataset_digest(both)
+    assert alone.digest != both.digest and sets_digest(alone) == sets_digest(both)
     recipe = spec.recipe.model_copy(update={"target_ed_recall": 0.8, "primary_rule": "min_cost"})
     assert settings_digest(spec.model_copy(update={"recipe": recipe}), both) == settings_digest(spec, alone)
 

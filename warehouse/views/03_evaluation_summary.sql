@@ -1,11 +1,11 @@
 -- One row per evaluation of a completed training: its settings, results and resources.
 --
 -- The results are those of the primary rule, but accuracy is that of the argmax. Memory and time
--- are those of this training on its machine; quantization_comparison compares 4 with 8 bits. A
--- session may set the variable only_evaluations to a list of ids: this view, and those built on
--- it, then show these evaluations only. The precision 'unpacked Q4_1' is bfloat16 of weights that
--- were quantised before they were fetched.
-CREATE OR REPLACE VIEW evaluation_summary AS
+-- are those of this training on its machine; quantization_comparison compares 4 with 8 bits. The
+-- precision 'unpacked Q4_1' is bfloat16 of weights that were quantised before they were fetched.
+-- dataset_digest is that of the judged cases, which the training need not name. The table macro
+-- evaluation_summary_of(ids) shows these evaluations alone.
+CREATE OR REPLACE MACRO evaluation_summary_of(ids) AS TABLE
 WITH primary_metric AS (
     SELECT metric.*
     FROM metric
@@ -77,18 +77,23 @@ SELECT
     x.random_weights,
     x.settings_digest,
     x.source_training_id,
-    x.dataset_digest,
+    o.dataset_digest,
     e.set_digest,
     x.cell_id,
     x.training_id,
     e.evaluation_id,
     x.finished_at,
-    e.created_at
+    e.created_at,
+    o.studies,
+    o.dataset
 FROM evaluation AS e
 JOIN experiment AS x ON x.training_id = e.training_id AND x.status = 'completed'
-LEFT JOIN wide USING (evaluation_id)
+LEFT JOIN evaluation_origin AS o ON o.evaluation_id = e.evaluation_id
+LEFT JOIN wide ON wide.evaluation_id = e.evaluation_id
 -- The target is the evaluation's, since one training may be judged at several.
 LEFT JOIN decision_rule AS d ON d.evaluation_id = e.evaluation_id AND d.rule = 'target_recall'
 LEFT JOIN metric AS a
     ON a.evaluation_id = e.evaluation_id AND a.rule = 'argmax' AND a.metric = 'accuracy'
-WHERE coalesce(list_contains(getvariable('only_evaluations')::VARCHAR[], e.evaluation_id), true);
+WHERE ids IS NULL OR e.evaluation_id IN (SELECT unnest(ids::VARCHAR[]));
+
+CREATE OR REPLACE VIEW evaluation_summary AS FROM evaluation_summary_of(NULL);

@@ -35,7 +35,7 @@ WITH side AS (
             primary_rule: primary_rule,
             cost_matrix: cost_matrix,
             scoring_version: scoring_version
-        }::VARCHAR AS conditions
+        } AS conditions
     FROM experiment AS x
     JOIN evaluation AS e USING (training_id)
     -- The target is the evaluation's, since one training may be judged at several.

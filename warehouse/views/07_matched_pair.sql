@@ -1,33 +1,42 @@
--- One row per base model, recipe, seed and evaluation set: the latest of its equal pairs.
+-- One row per base model, recipe, seed and set of cases: the latest of its equal pairs.
 --
 -- Random weights have a row of their own. Latest is the pair whose trainings finished last,
--- whichever one a sweep asked for last. Where only_evaluations is set, both sides are among these.
-CREATE OR REPLACE VIEW matched_pair AS
+-- whichever one a sweep asked for last. studies are those that both sides belong to. In
+-- matched_pair_of(ids) both sides are among these evaluations.
+CREATE OR REPLACE MACRO matched_pair_of(ids) AS TABLE
+WITH latest AS (
+    FROM equal_pair
+    WHERE ids IS NULL
+        OR (
+            evaluation_4bit IN (SELECT unnest(ids::VARCHAR[]))
+            AND evaluation_8bit IN (SELECT unnest(ids::VARCHAR[]))
+        )
+    QUALIFY row_number() OVER (
+        PARTITION BY base_model, recipe, seed, evaluation_set, set_digest, random_weights
+        ORDER BY
+            least(finished_4bit, finished_8bit) DESC NULLS LAST,
+            greatest(finished_4bit, finished_8bit) DESC NULLS LAST,
+            least(created_4bit, created_8bit) DESC,
+            greatest(created_4bit, created_8bit) DESC,
+            evaluation_4bit DESC,
+            evaluation_8bit DESC
+    ) = 1
+)
 SELECT
     base_model,
     recipe,
     seed,
     evaluation_set,
     set_digest,
-    dataset_digest,
+    o4.dataset_digest,
     training_4bit,
     training_8bit,
     evaluation_4bit,
-    evaluation_8bit
-FROM equal_pair
-WHERE coalesce(
-    list_has_all(
-        getvariable('only_evaluations')::VARCHAR[], [evaluation_4bit, evaluation_8bit]
-    ),
-    true
-)
-QUALIFY row_number() OVER (
-    PARTITION BY base_model, recipe, seed, evaluation_set, random_weights
-    ORDER BY
-        least(finished_4bit, finished_8bit) DESC NULLS LAST,
-        greatest(finished_4bit, finished_8bit) DESC NULLS LAST,
-        least(created_4bit, created_8bit) DESC,
-        greatest(created_4bit, created_8bit) DESC,
-        evaluation_4bit DESC,
-        evaluation_8bit DESC
-) = 1;
+    evaluation_8bit,
+    list_filter(o4.studies, lambda study: list_contains(o8.studies, study)) AS studies,
+    o4.dataset
+FROM latest
+JOIN evaluation_origin AS o4 ON o4.evaluation_id = evaluation_4bit
+JOIN evaluation_origin AS o8 ON o8.evaluation_id = evaluation_8bit;
+
+CREATE OR REPLACE VIEW matched_pair AS FROM matched_pair_of(NULL);

@@ -1,4 +1,4 @@
--- One row per base model, recipe and seed: its latest 4-bit/8-bit pair on the set 'test'.
+-- One row per test set, base model, recipe and seed: its latest 4-bit/8-bit pair.
 --
 -- The pairs are those of matched_pair. Every _diff is 4 bits minus 8 bits, paired by case.
 -- Accuracy, ED figures, macro F1, over-triage and loss are computed from predictions. _low and
@@ -8,7 +8,7 @@
 -- Accuracy and _argmax columns follow the argmax, all other decisions the primary rule. Memory and
 -- time are given only where quantised kernels did the work, since dequantised weights make both
 -- sides equal by construction; time also needs both sides on one machine.
-CREATE OR REPLACE VIEW quantization_comparison AS
+CREATE OR REPLACE MACRO quantization_comparison_of(ids) AS TABLE
 WITH interval AS (
     SELECT
         evaluation_4bit,
@@ -151,8 +151,10 @@ SELECT
     p.dataset_digest,
     p.set_digest,
     p.evaluation_4bit,
-    p.evaluation_8bit
-FROM matched_pair AS p
+    p.evaluation_8bit,
+    p.studies,
+    p.dataset
+FROM matched_pair_of(ids) AS p
 JOIN evaluation AS e4 ON e4.evaluation_id = p.evaluation_4bit
 JOIN evaluation AS e8 ON e8.evaluation_id = p.evaluation_8bit
 JOIN experiment AS x ON x.training_id = p.training_4bit
@@ -181,4 +183,6 @@ CROSS JOIN LATERAL (
 LEFT JOIN paired
     ON paired.evaluation_4bit = p.evaluation_4bit AND paired.evaluation_8bit = p.evaluation_8bit
 WHERE p.evaluation_set = 'test'
-ORDER BY p.base_model, p.recipe, p.seed;
+ORDER BY max(e4.created_at) OVER (PARTITION BY p.set_digest) DESC, p.base_model, p.recipe, p.seed;
+
+CREATE OR REPLACE VIEW quantization_comparison AS FROM quantization_comparison_of(NULL);

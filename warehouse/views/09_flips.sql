@@ -5,9 +5,9 @@
 -- same rule with the same threshold, so that only the weights differ; the latest such pair counts.
 -- ed_lost counts correct ED decisions that became wrong. harmless counts flips between two wrong
 -- decisions that cost no more; it is NULL without a cost matrix. flip_cost sums the costs of all
--- flips by the evaluation's matrix. Flagged are cases that either side marks for review, among
+-- flips by the evaluation's matrix. studies are those that both sides belong to. Flagged are cases that either side marks for review, among
 -- those that went through dropout.
-CREATE OR REPLACE VIEW flips AS
+CREATE OR REPLACE MACRO flips_of(ids) AS TABLE
 WITH compared AS (
     SELECT
         base_model,
@@ -16,7 +16,7 @@ WITH compared AS (
         '8 to 4 bits' AS change,
         evaluation_8bit AS before,
         evaluation_4bit AS after
-    FROM matched_pair
+    FROM matched_pair_of(ids)
     WHERE evaluation_set = 'test'
     UNION ALL
     SELECT
@@ -30,8 +30,8 @@ WITH compared AS (
         END,
         original.evaluation_id,
         moved.evaluation_id
-    FROM evaluation_summary AS original
-    JOIN evaluation_summary AS moved
+    FROM evaluation_summary_of(ids) AS original
+    JOIN evaluation_summary_of(ids) AS moved
         ON moved.source_training_id = original.training_id
         AND moved.random_weights IS NOT DISTINCT FROM original.random_weights
         AND moved.set_digest = original.set_digest
@@ -41,7 +41,7 @@ WITH compared AS (
         AND moved.scoring_version = original.scoring_version
     WHERE original.evaluation_set = 'test' AND moved.evaluation_set = 'test'
     QUALIFY row_number() OVER (
-        PARTITION BY moved.cell_id, moved.random_weights
+        PARTITION BY moved.set_digest, moved.cell_id, moved.random_weights
         ORDER BY
             original.finished_at DESC NULLS LAST,
             original.training_id DESC,
@@ -62,42 +62,60 @@ decided AS (
         b.decision IS DISTINCT FROM a.decision AS flipped,
         b.decision = b.label AND a.decision <> a.label AS correct_to_wrong,
         b.decision <> b.label AND a.decision = a.label AS wrong_to_correct,
-        json_extract_string(e.cost_matrix, '$.' || b.label || '.' || a.decision)::DOUBLE
-        - json_extract_string(e.cost_matrix, '$.' || b.label || '.' || b.decision)::DOUBLE AS cost,
+        after_cost.cost - before_cost.cost AS cost,
         r.flagged
     FROM compared AS c
-    JOIN evaluation AS e ON e.evaluation_id = c.before
     JOIN prediction AS b ON b.evaluation_id = c.before
     JOIN prediction AS a ON a.evaluation_id = c.after AND a.case_id = b.case_id
+    LEFT JOIN cost AS after_cost
+        ON after_cost.evaluation_id = c.before
+        AND after_cost.label = b.label
+        AND after_cost.decision = a.decision
+    LEFT JOIN cost AS before_cost
+        ON before_cost.evaluation_id = c.before
+        AND before_cost.label = b.label
+        AND before_cost.decision = b.decision
     LEFT JOIN reviewed AS r ON r.before = c.before AND r.after = c.after AND r.case_id = b.case_id
     WHERE a.decision IS NOT NULL AND b.decision IS NOT NULL
+),
+counted AS (
+    SELECT
+        base_model,
+        recipe,
+        seed,
+        change,
+        count(*) AS cases,
+        count(*) FILTER (label = 'ED') AS ed_cases,
+        count(*) FILTER (flipped) AS flips,
+        count(*) FILTER (correct_to_wrong) AS correct_to_wrong,
+        count(*) FILTER (wrong_to_correct) AS wrong_to_correct,
+        count(*) FILTER (correct_to_wrong AND label = 'ED') AS ed_lost,
+        count(*) FILTER (wrong_to_correct AND label = 'ED') AS ed_gained,
+        CASE
+            WHEN count(cost) = count(*)
+                THEN count(*) FILTER (
+                    flipped AND NOT correct_to_wrong AND NOT wrong_to_correct AND cost <= 0
+                )
+        END AS harmless,
+        sum(cost) AS flip_cost,
+        count(flagged) AS dropout_cases,
+        count(*) FILTER (flipped AND flagged) AS flips_flagged,
+        count(*) FILTER (flipped AND NOT flagged) AS flips_not_flagged,
+        count(*) FILTER (correct_to_wrong AND label = 'ED' AND flagged) AS ed_lost_flagged,
+        count(*) FILTER (correct_to_wrong AND label = 'ED' AND NOT flagged) AS ed_lost_not_flagged,
+        before AS evaluation_before,
+        after AS evaluation_after
+    FROM decided
+    GROUP BY base_model, recipe, seed, change, before, after
 )
 SELECT
-    base_model,
-    recipe,
-    seed,
-    change,
-    count(*) AS cases,
-    count(*) FILTER (label = 'ED') AS ed_cases,
-    count(*) FILTER (flipped) AS flips,
-    count(*) FILTER (correct_to_wrong) AS correct_to_wrong,
-    count(*) FILTER (wrong_to_correct) AS wrong_to_correct,
-    count(*) FILTER (correct_to_wrong AND label = 'ED') AS ed_lost,
-    count(*) FILTER (wrong_to_correct AND label = 'ED') AS ed_gained,
-    CASE
-        WHEN count(cost) = count(*)
-            THEN count(*) FILTER (
-                flipped AND NOT correct_to_wrong AND NOT wrong_to_correct AND cost <= 0
-            )
-    END AS harmless,
-    sum(cost) AS flip_cost,
-    count(flagged) AS dropout_cases,
-    count(*) FILTER (flipped AND flagged) AS flips_flagged,
-    count(*) FILTER (flipped AND NOT flagged) AS flips_not_flagged,
-    count(*) FILTER (correct_to_wrong AND label = 'ED' AND flagged) AS ed_lost_flagged,
-    count(*) FILTER (correct_to_wrong AND label = 'ED' AND NOT flagged) AS ed_lost_not_flagged,
-    before AS evaluation_before,
-    after AS evaluation_after
-FROM decided
-GROUP BY base_model, recipe, seed, change, before, after
+    counted.*,
+    list_filter(ob.studies, lambda study: list_contains(oa.studies, study)) AS studies,
+    ob.dataset,
+    ob.dataset_digest
+FROM counted
+JOIN evaluation_origin AS ob ON ob.evaluation_id = evaluation_before
+JOIN evaluation_origin AS oa ON oa.evaluation_id = evaluation_after
 ORDER BY base_model, recipe, seed, change;
+
+CREATE OR REPLACE VIEW flips AS FROM flips_of(NULL);

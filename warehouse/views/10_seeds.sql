@@ -2,7 +2,7 @@
 --
 -- All are judged alike on one set. A difference between 4 and 8 bits that is smaller than this
 -- spread may be due to chance in training.
-CREATE OR REPLACE VIEW seeds AS
+CREATE OR REPLACE MACRO seeds_of(ids) AS TABLE
 SELECT
     base_model,
     bits,
@@ -24,9 +24,14 @@ SELECT
     stddev_samp(ed_f2) AS ed_f2_sd,
     avg(over_triage) AS over_triage_mean,
     count(*) FILTER (verdict = 'passes_gates') AS passes_gates,
-    count(*) FILTER (verdict = 'unsafe') AS unsafe
-FROM leaderboard
+    count(*) FILTER (verdict = 'unsafe') AS unsafe,
+    list_sort(list_distinct(flatten(list(studies)))) AS studies,
+    any_value(dataset) AS dataset,
+    any_value(dataset_digest) AS dataset_digest
+FROM leaderboard_of(ids)
 WHERE recipe_kind IN ('standard', 'safety')
 GROUP BY ALL
 HAVING count(*) > 1
 ORDER BY base_model, recipe, bits, precision;
+
+CREATE OR REPLACE VIEW seeds AS FROM seeds_of(NULL);

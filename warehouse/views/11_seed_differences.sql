@@ -2,7 +2,7 @@
 --
 -- Mean and spread over seeds that are judged alike. _same_sign counts the seeds whose difference
 -- has the sign of the mean.
-CREATE OR REPLACE VIEW seed_differences AS
+CREATE OR REPLACE MACRO seed_differences_of(ids) AS TABLE
 SELECT
     base_model,
     recipe,
@@ -18,13 +18,16 @@ SELECT
     sum((sign(accuracy_diff) = sign(mean_accuracy))::INTEGER) AS accuracy_same_sign,
     avg(ed_recall_diff) AS ed_recall_diff_mean,
     stddev_samp(ed_recall_diff) AS ed_recall_diff_sd,
-    sum((sign(ed_recall_diff) = sign(mean_ed_recall))::INTEGER) AS ed_recall_same_sign
+    sum((sign(ed_recall_diff) = sign(mean_ed_recall))::INTEGER) AS ed_recall_same_sign,
+    list_sort(list_distinct(flatten(list(studies)))) AS studies,
+    any_value(dataset) AS dataset,
+    any_value(dataset_digest) AS dataset_digest
 FROM (
     SELECT
         *,
         avg(accuracy_diff) OVER alike AS mean_accuracy,
         avg(ed_recall_diff) OVER alike AS mean_ed_recall
-    FROM quantization_comparison
+    FROM quantization_comparison_of(ids)
     WINDOW alike AS (
         PARTITION BY
             base_model,
@@ -40,3 +43,5 @@ FROM (
 GROUP BY ALL
 HAVING count(*) > 1
 ORDER BY base_model, recipe;
+
+CREATE OR REPLACE VIEW seed_differences AS FROM seed_differences_of(NULL);

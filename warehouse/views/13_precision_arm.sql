@@ -44,7 +44,7 @@ WITH judged AS (
             cost_matrix: e.cost_matrix,
             scoring_version: e.scoring_version,
             random_weights: x.random_weights
-        }::VARCHAR AS judged_by,
+        } AS judged_by,
         {
             settings_digest: x.settings_digest,
             weights_source: x.weights_source,
@@ -52,7 +52,8 @@ WITH judged AS (
             original_precision: x.original_precision,
             calibration_digest: coalesce(d.calibration_digest, x.dataset_digest),
             engine_version: x.engine_version
-        }::VARCHAR AS trained_by
+        } AS trained_by,
+        e.set_digest
     FROM experiment AS x
     JOIN evaluation AS e USING (training_id)
     -- The target is the evaluation's, since one training may be judged at several.
@@ -62,17 +63,19 @@ WITH judged AS (
         AND x.recipe_kind IN ('standard', 'safety', 'moved_adapter')
 )
 SELECT
-    * EXCLUDE (adapter_id, is_moved, judged_by, trained_by),
+    * EXCLUDE (adapter_id, is_moved, judged_by, trained_by, set_digest),
     'own' AS adapter,
-    judged_by || trained_by AS conditions
+    {judged: judged_by, trained: trained_by, adapter_id: NULL::VARCHAR} AS conditions,
+    set_digest
 FROM judged
 WHERE NOT is_moved
 UNION ALL
 SELECT
-    judged.* EXCLUDE (adapter_id, is_moved, judged_by, trained_by)
+    judged.* EXCLUDE (adapter_id, is_moved, judged_by, trained_by, set_digest)
         REPLACE (trained.recipe AS recipe),
     'from ' || trained.precision,
-    judged_by || judged.adapter_id
+    {judged: judged_by, trained: NULL, adapter_id: judged.adapter_id},
+    set_digest
 FROM judged
 JOIN experiment AS trained ON trained.training_id = judged.adapter_id
 WHERE judged.adapter_id IN (SELECT adapter_id FROM judged WHERE is_moved);

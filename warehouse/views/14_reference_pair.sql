@@ -15,7 +15,8 @@ SELECT
     reference.evaluation_id AS reference_evaluation,
     one.random_weights,
     one.created_at,
-    reference.created_at AS reference_created_at
+    reference.created_at AS reference_created_at,
+    one.set_digest
 FROM precision_arm AS one
 JOIN precision_arm AS reference USING (base_model, recipe, seed, adapter, evaluation_set, conditions)
 WHERE one.precision_key <> 'bf16' AND reference.precision_key = 'bf16';

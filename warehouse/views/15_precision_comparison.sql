@@ -7,7 +7,7 @@
 -- interval of neither model is above the accuracy of the best constant answer, similarity proves
 -- nothing, and the verdicts say so; 'inferior' stays. Memory and time are in evaluation_summary:
 -- resources says whether they may be compared, by the compute path of both sides.
-CREATE OR REPLACE VIEW precision_comparison AS
+CREATE OR REPLACE MACRO precision_comparison_of(ids) AS TABLE
 WITH informed AS (
     SELECT c.evaluation_id, c.answer, a.low > c.accuracy AS beats_constant
     FROM best_constant AS c
@@ -51,14 +51,14 @@ paired AS (
 ),
 latest AS (
     FROM reference_pair
-    WHERE coalesce(
-        list_has_all(
-            getvariable('only_evaluations')::VARCHAR[], [evaluation_id, reference_evaluation]
-        ),
-        true
-    )
+    WHERE ids IS NULL
+        OR (
+            evaluation_id IN (SELECT unnest(ids::VARCHAR[]))
+            AND reference_evaluation IN (SELECT unnest(ids::VARCHAR[]))
+        )
     QUALIFY row_number() OVER (
-        PARTITION BY base_model, recipe, seed, adapter, evaluation_set, precision, random_weights
+        PARTITION BY
+            base_model, recipe, seed, adapter, evaluation_set, set_digest, precision, random_weights
         ORDER BY
             least(created_at, reference_created_at) DESC,
             greatest(created_at, reference_created_at) DESC,
@@ -125,12 +125,20 @@ SELECT
     one.note,
     one.random_weights,
     p.evaluation_id,
-    p.reference_evaluation
+    p.reference_evaluation,
+    list_filter(o.studies, lambda study: list_contains(r.studies, study)) AS studies,
+    o.dataset,
+    o.dataset_digest,
+    p.set_digest
 FROM latest AS p
 JOIN precision_arm AS one ON one.evaluation_id = p.evaluation_id AND one.adapter = p.adapter
 JOIN precision_arm AS reference
     ON reference.evaluation_id = p.reference_evaluation AND reference.adapter = p.adapter
 JOIN evaluation AS e ON e.evaluation_id = p.evaluation_id
+JOIN evaluation_origin AS o ON o.evaluation_id = p.evaluation_id
+JOIN evaluation_origin AS r ON r.evaluation_id = p.reference_evaluation
 LEFT JOIN paired
     ON paired.evaluation_id = p.evaluation_id AND paired.reference_evaluation = p.reference_evaluation
-ORDER BY p.base_model, p.recipe, p.seed, p.adapter, p.evaluation_set, one.stored_bytes DESC;
+ORDER BY p.base_model, p.recipe, p.seed, p.adapter, p.evaluation_set, p.set_digest, one.stored_bytes DESC;
+
+CREATE OR REPLACE VIEW precision_comparison AS FROM precision_comparison_of(NULL);

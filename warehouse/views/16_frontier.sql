@@ -5,21 +5,20 @@
 -- frontier where there are none. ED recall and macro F1 follow the primary rule, and are points
 -- without intervals: precision_comparison has those of the differences. The arm (adapter) is that of
 -- precision_arm, and the latest evaluations that may be compared count.
-CREATE OR REPLACE VIEW frontier AS
+CREATE OR REPLACE MACRO frontier_of(ids) AS TABLE
 WITH comparable AS (
     FROM precision_arm
-    WHERE coalesce(
-        list_contains(getvariable('only_evaluations')::VARCHAR[], evaluation_id), true
-    )
+    WHERE ids IS NULL OR evaluation_id IN (SELECT unnest(ids::VARCHAR[]))
     QUALIFY conditions = first(conditions) OVER (
-        PARTITION BY base_model, recipe, seed, adapter, evaluation_set, random_weights
+        PARTITION BY base_model, recipe, seed, adapter, evaluation_set, set_digest, random_weights
         ORDER BY created_at DESC, evaluation_id DESC
     )
 ),
 latest AS (
     FROM comparable
     QUALIFY row_number() OVER (
-        PARTITION BY base_model, recipe, seed, adapter, evaluation_set, random_weights, precision
+        PARTITION BY
+            base_model, recipe, seed, adapter, evaluation_set, set_digest, random_weights, precision
         ORDER BY created_at DESC, evaluation_id DESC
     ) = 1
 ),
@@ -49,7 +48,7 @@ SELECT
     base_model,
     recipe,
     seed,
-    adapter,
+    placed.adapter,
     evaluation_set,
     precision,
     stored_bytes,
@@ -67,7 +66,15 @@ SELECT
     compute_path,
     note,
     random_weights,
-    evaluation_id
+    placed.evaluation_id,
+    o.studies,
+    o.dataset,
+    o.dataset_digest,
+    set_digest
 FROM placed
-LEFT JOIN dominance USING (evaluation_id, adapter)
-ORDER BY base_model, recipe, seed, adapter, evaluation_set, stored_bytes DESC, precision;
+JOIN evaluation_origin AS o ON o.evaluation_id = placed.evaluation_id
+LEFT JOIN dominance
+    ON dominance.evaluation_id = placed.evaluation_id AND dominance.adapter = placed.adapter
+ORDER BY base_model, recipe, seed, placed.adapter, evaluation_set, set_digest, stored_bytes DESC, precision;
+
+CREATE OR REPLACE VIEW frontier AS FROM frontier_of(NULL);

@@ -20,7 +20,7 @@ from tasks.corpus.vignettes.adversarial import NAME as ADVERSARIAL
 from tasks.grids.grid import load_grid
 from tasks.runtime.store import home, read_lines, read_manifest
 from tasks.spec import EvaluationSet
-from tasks.tuning.training_rows import dataset_digest
+from tasks.tuning.training_rows import sets_digest
 from tests.warehouse.rows import evaluation, training
 from warehouse.landing import write_landing
 from warehouse.load import load_all
@@ -98,7 +98,7 @@ def land(root: Path, id: str, overrides: list[str], wrong: int) -> None:
     """A training on a dataset, scored on test and on the harder cases, of which it gets the first `wrong` wrong."""
     folder, manifest = prepared(overrides)
     own = {
-        "dataset_digest": dataset_digest(DatasetManifest.model_validate(manifest)),
+        "dataset_digest": sets_digest(DatasetManifest.model_validate(manifest)),
         "settings_digest": f"settings of {id}",
     }
     write_landing(root, id, "training", training(id, **own))

@@ -1,0 +1,82 @@
+"""Studies of the warehouse, and which evaluations belong to one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+
+from flows.report.typed_rows import quoted, typed_rows
+from tasks.runtime.errors import BadInput
+
+
+@dataclass(frozen=True)
+class StudyRow:
+    """A row of `study`. The study 'earlier', of results that no sweep names, has no grid."""
+
+    study: str
+    grid: str | None
+    grid_digest: str | None
+    dataset: str | None
+    dataset_digest: str | None
+    train_cases: int | None
+    test_cases: int | None
+    experiments: int
+    evaluations: int
+    sweeps: int
+    first_sweep: datetime | None
+    last_sweep: datetime | None
+
+
+@dataclass(frozen=True)
+class _Member:
+    id: str
+
+
+def study_rows() -> list[StudyRow]:
+    """Every study, the one of the last sweep first."""
+    return typed_rows(StudyRow, "study")
+
+
+def find_study(name: str | None = None) -> StudyRow | None:
+    """The study of this name; without one, that of the last sweep, or None where there is none.
+
+    Raises BadInput, with the nearest name, for a study that is not there.
+    """
+    studies = {row.study: row for row in study_rows()}
+    if name is None:
+        return next(iter(studies.values()), None)
+    if name not in studies:
+        raise BadInput(_unknown(name, list(studies)))
+    return studies[name]
+
+
+def _unknown(name: str, studies: Collection[str]) -> str:
+    sentence = f"The warehouse has no study {name!r}"
+    if not studies:
+        return f"{sentence}, and no other yet; run `triage sweep demo` first."
+    nearest = difflib.get_close_matches(name, studies, n=1, cutoff=0.5)
+    if nearest:
+        return f"{sentence}; did you mean {nearest[0]}? triage studies lists them."
+    return f"{sentence}; it has {', '.join(studies)}."
+
+
+def evaluations_of_study(name: str | None = None) -> list[str]:
+    """evaluation_ids of a study; without a name, of that of the last sweep."""
+    study = find_study(name)
+    if study is None:
+        return []
+    return _ids(f"study_member WHERE kind = 'evaluation' AND study = {quoted(study.study)}")
+
+
+def evaluations_of_sweep(sweep: str) -> list[str]:
+    """evaluation_ids that a sweep made or found."""
+    return _ids(
+        f"(FROM sweep_member JOIN landed USING (id)) "
+        f"WHERE kind = 'evaluation' AND sweep_id = {quoted(sweep)}"
+    )
+
+
+def _ids(clauses: str) -> list[str]:
+    return [row.id for row in typed_rows(_Member, clauses)]

@@ -1,0 +1,132 @@
+"""What lands beside results: the datasets, and which results a sweep made or found, so that they
+belong to its study.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from tasks.corpus.case import SETS
+from tasks.corpus.manifest import DatasetManifest, SetEntry
+from tasks.landing import Rows, is_landed, keep_rows, land_rows, let_loading_wait
+from tasks.runtime.errors import BrokenFolder
+from tasks.runtime.store import home
+from tasks.spec import Grid, short_digest
+from tasks.tuning.training_rows import sets_digest
+
+EVERY_SECONDS = 30.0  # between two landings of a sweep that goes on
+
+
+def dataset_id(dataset: DatasetManifest) -> str:
+    """The id under which a dataset lands."""
+    return f"dataset-{dataset.dataset_digest}"
+
+
+def land_dataset(data: Path) -> None:
+    """Record a prepared dataset, once: its digest, and the sizes and digests of its sets."""
+    dataset = DatasetManifest.read(data)
+    if not is_landed(dataset_id(dataset)):
+        land_rows(dataset_id(dataset), "dataset", dataset_rows(dataset))
+
+
+def keep_datasets() -> None:
+    """Write the landing folders of datasets that an earlier version prepared; the next loading takes
+    them.
+    """
+    for data in sorted((home() / "data").glob("*-*")):
+        with contextlib.suppress(BrokenFolder):  # the step that prepares it says so
+            dataset = DatasetManifest.read_if_complete(data)
+            if dataset is not None and not (home() / "landing" / dataset_id(dataset)).is_dir():
+                keep_rows(dataset_id(dataset), "dataset", dataset_rows(dataset))
+
+
+def dataset_rows(dataset: DatasetManifest) -> Rows:
+    """Landing rows of a dataset and its sets."""
+    id = dataset_id(dataset)
+    further = dataset.sets.keys() - set(SETS)
+    row = {
+        "dataset_id": id,
+        "dataset_digest": dataset.dataset_digest,
+        "dataset": dataset.name,
+        "sets_digest": sets_digest(dataset),
+        "is_embedded": dataset.is_embedded,
+        "seed": dataset.seed,
+        **{f"{name}_cases": dataset.sets[name].cases for name in SETS},
+        "further_sets": len(further),
+        "created_at": dataset.created or None,
+    }
+    sets = [_set_row(id, name, entry, name in further) for name, entry in dataset.sets.items()]
+    return {"dataset": [row], "dataset_set": sets}
+
+
+def _set_row(id: str, name: str, entry: SetEntry, is_further: bool) -> dict[str, Any]:
+    return {
+        "dataset_id": id,
+        "name": name,
+        "set_digest": entry.digest,
+        "cases": entry.cases,
+        "ed_cases": entry.labels.get("ED", 0),
+        "gp_cases": entry.labels.get("GP", 0),
+        "home_cases": entry.labels.get("HOME", 0),
+        "groups": entry.groups if entry.has_groups else None,
+        "is_further": is_further,
+    }
+
+
+class SweepRecord:
+    """A sweep that is running: what it has made or found so far. It lands as it goes on, so that a
+    sweep that is killed has what it finished in its study.
+    """
+
+    def __init__(self, grid: Grid, experiments: int) -> None:
+        started = datetime.now(UTC).replace(tzinfo=None)
+        self.id = f"sweep-{grid.name}-{started:%Y%m%d-%H%M%S}-{uuid4().hex[:6]}"
+        self._ids: set[str] = set()
+        self._landed_at = time.monotonic()
+        self._row = {
+            "sweep_id": self.id,
+            "study": grid.name,
+            "grid": grid.name,
+            "grid_digest": short_digest(grid.model_dump(mode="json")),
+            "dataset_digest": None,
+            "experiments": experiments,
+            "failures": None,
+            "started_at": started,
+            "finished_at": None,
+        }
+
+    def use(self, data: Path) -> None:
+        """Note the dataset that it runs on."""
+        if self._row["dataset_digest"] is None:
+            self._row["dataset_digest"] = DatasetManifest.read(data).dataset_digest
+
+    def add(self, ids: Iterable[str]) -> None:
+        """Note results, and land what is noted unless that was done a moment ago."""
+        self._ids.update(ids)
+        if time.monotonic() - self._landed_at > EVERY_SECONDS:
+            land_rows(self.id, "sweep", self._rows())
+            self._landed_at = time.monotonic()
+
+    def finish(self, failures: int) -> None:
+        """Land everything, with the end of the sweep."""
+        self._row |= {
+            "failures": failures,
+            "finished_at": datetime.now(UTC).replace(tzinfo=None),
+        }
+        land_rows(self.id, "sweep", self._rows())
+
+    def keep(self) -> None:
+        """Write what is noted, for the next command to load: an interrupted sweep has little time."""
+        if self._ids:
+            keep_rows(self.id, "sweep", self._rows())
+            let_loading_wait()
+
+    def _rows(self) -> Rows:
+        members = [{"sweep_id": self.id, "id": id} for id in sorted(self._ids)]
+        return {"sweep": [self._row], "sweep_member": members}

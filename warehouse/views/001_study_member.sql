@@ -1,0 +1,24 @@
+-- One row per study and result that a sweep of it made, or found.
+--
+-- A training belongs to the studies of its evaluations too. Results that no sweep names landed
+-- before studies were kept apart: they belong to the study 'earlier'.
+CREATE OR REPLACE VIEW study_member AS
+WITH named AS (
+    SELECT DISTINCT study, id FROM sweep_member JOIN sweep USING (sweep_id)
+),
+judged AS (
+    FROM named
+    UNION ALL
+    SELECT 'earlier', id
+    FROM landed ANTI JOIN named USING (id)
+    WHERE kind IN ('evaluation', 'fidelity')
+),
+held AS (
+    FROM judged
+    UNION
+    SELECT study, training_id FROM judged JOIN evaluation ON evaluation_id = id
+)
+SELECT study, id, kind
+FROM held JOIN landed USING (id)
+UNION ALL
+SELECT 'earlier', id, kind FROM landed ANTI JOIN held USING (id) WHERE kind = 'training';

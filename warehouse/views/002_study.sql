@@ -1,0 +1,58 @@
+-- One row per study: its grid and cases as in its last sweep, and what belongs to it.
+--
+-- A study has the name of its grid. A result may belong to several studies; study_member has them.
+CREATE OR REPLACE VIEW study AS
+WITH swept AS (
+    SELECT
+        study,
+        last(grid ORDER BY started_at, sweep_id) AS grid,
+        last(grid_digest ORDER BY started_at, sweep_id) AS grid_digest,
+        last(dataset_digest ORDER BY started_at, sweep_id)
+            FILTER (dataset_digest IS NOT NULL) AS dataset_digest,
+        count(*) AS sweeps,
+        min(started_at) AS first_sweep,
+        max(started_at) AS last_sweep
+    FROM sweep
+    GROUP BY study
+),
+held AS (
+    SELECT
+        study,
+        count(*) FILTER (recipe_kind IN ('standard', 'safety')) AS experiments,
+        count(*) FILTER (kind = 'evaluation') AS evaluations
+    FROM study_member LEFT JOIN experiment ON training_id = id
+    GROUP BY study
+),
+known AS (
+    SELECT
+        dataset_digest,
+        min(dataset) AS dataset,
+        min(train_cases) AS train_cases,
+        min(test_cases) AS test_cases
+    FROM dataset
+    GROUP BY dataset_digest
+)
+SELECT
+    study,
+    grid,
+    grid_digest,
+    dataset,
+    dataset_digest,
+    train_cases,
+    test_cases,
+    coalesce(experiments, 0) AS experiments,
+    coalesce(evaluations, 0) AS evaluations,
+    coalesce(sweeps, 0) AS sweeps,
+    first_sweep,
+    last_sweep
+FROM swept
+FULL JOIN held USING (study)
+LEFT JOIN known USING (dataset_digest)
+ORDER BY last_sweep DESC NULLS LAST, study;
+
+-- The ids of a study's evaluations, for the table macros: FROM leaderboard_of(evaluations_of('demo')).
+CREATE OR REPLACE MACRO evaluations_of(name_of_study) AS (
+    SELECT coalesce(list(id ORDER BY id), [])
+    FROM study_member
+    WHERE study = name_of_study AND kind = 'evaluation'
+);
