@@ -20,7 +20,7 @@ from warehouse import derived, refresh_pairs
 from warehouse.connect import WAIT_SECONDS, unused, utc_now, warehouse_path, writing
 from warehouse.landing import LandingManifest
 from warehouse.migrate import migrate
-from warehouse.schema import FACTS, Fact, insert
+from warehouse.schema import FACTS, Fact, Kind, insert
 
 # The precision that rows without one have: they are older than the column.
 UNNAMED_PRECISION = {
@@ -66,7 +66,7 @@ def load_all(root: Path, database: Path | None = None, wait: float = WAIT_SECOND
     warehouse stays in use for `wait` seconds.
     """
     report = LoadReport()
-    folders = _landing_folders(root)
+    folders = landing_folders(root)
     with writing(database, wait) as con:
         migrate(con)
         _load_part(con, folders, report)
@@ -119,7 +119,7 @@ def _move_aside(path: Path) -> Path:
     return aside
 
 
-def _landing_folders(root: Path) -> list[Path]:
+def landing_folders(root: Path) -> list[Path]:
     """Folders with a manifest; one whose name starts with a dot is being written."""
     folders = (manifest.parent for manifest in root.glob(f"*/{MANIFEST}"))
     return sorted(folder for folder in folders if not folder.name.startswith("."))
@@ -131,12 +131,8 @@ def _write_ahead_log(path: Path) -> Path:
 
 def _load(con: duckdb.DuckDBPyConnection, folder: Path, manifest: LandingManifest) -> bool:
     """Load a folder; False if its content is loaded already."""
-    id = manifest.id
-    kind = next((kind for kind in FACTS if kind == manifest.kind), None)
-    if kind is None or id is None or id != folder.name:
-        raise BrokenFolder(
-            f"{folder} is not a landing folder of this version (kind {manifest.kind!r}, id {id!r})."
-        )
+    id = folder.name
+    kind = kind_of(folder, manifest)
     if is_loaded(con, id, manifest.digest):
         return False
 
@@ -148,6 +144,21 @@ def _load(con: duckdb.DuckDBPyConnection, folder: Path, manifest: LandingManifes
         con.execute("INSERT INTO landed VALUES (?, ?, ?, ?)", entry)
         refresh_pairs.refresh(con, id)
     return True
+
+
+def kind_of(folder: Path, manifest: LandingManifest) -> Kind:
+    """The kind of a landing folder. Raises BrokenFolder where it is none that this version knows."""
+    if manifest.id != folder.name or manifest.kind is None:
+        raise BrokenFolder(
+            f"{folder} is not a landing folder of this version (kind {manifest.kind!r}, "
+            f"id {manifest.id!r})."
+        )
+    kind = next((kind for kind in FACTS if kind == manifest.kind), None)
+    if kind is None:
+        raise BrokenFolder(
+            f"{folder} holds a {manifest.kind!r}, which this version does not know; update triage."
+        )
+    return kind
 
 
 @contextlib.contextmanager

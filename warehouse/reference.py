@@ -47,13 +47,18 @@ def relations() -> list[Relation]:
     """Every table and view of a new warehouse: tables by name, then views in their order."""
     with duckdb.connect(":memory:") as con:
         migrate(con)
-        by_name = {relation.name: relation for relation in _relations(con)}
-        rows = con.execute(
-            """
-            SELECT table_name, column_name, data_type, comment FROM duckdb_columns()
-            WHERE NOT internal ORDER BY column_index
-            """
-        ).fetchall()
+        return relations_of(con)
+
+
+def relations_of(con: duckdb.DuckDBPyConnection) -> list[Relation]:
+    """Every table and view of a warehouse: tables by name, then views by name."""
+    by_name = {relation.name: relation for relation in _relations(con)}
+    rows = con.execute(
+        """
+        SELECT table_name, column_name, data_type, comment FROM duckdb_columns()
+        WHERE NOT internal ORDER BY column_index
+        """
+    ).fetchall()
     for table, *column in rows:
         by_name[table].columns.append(Column(*column))
     return list(by_name.values())
@@ -81,9 +86,8 @@ def _relations(con: duckdb.DuckDBPyConnection) -> Iterator[Relation]:
         yield Relation(name, comment, True)
 
 
-def reference() -> str:
+def reference(every: list[Relation]) -> str:
     """The reference as Markdown: a picture of the tables, what one row is, and every column."""
-    every = relations()
     tables = [relation for relation in every if not relation.is_view]
     views = [relation for relation in every if relation.is_view]
     parts = [
@@ -147,7 +151,7 @@ def _escaped(text: str | None) -> str:
 def readme() -> str:
     """README.md with the reference of now."""
     before, mark, _ = README.read_text(encoding="utf-8").partition(MARK)
-    return f"{before}{mark}\n{reference()}"
+    return f"{before}{mark}\n{reference(relations())}"
 
 
 if __name__ == "__main__":

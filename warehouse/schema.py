@@ -134,7 +134,15 @@ def check(landing: dict[str, pa.Table]) -> None:
 
 
 def insert(con: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> None:
-    """Append an Arrow table by column name; columns that it lacks become NULL."""
+    """Append an Arrow table by column name; columns that it lacks become NULL.
+
+    Raises BadInput for a row that the table refuses, and for a column of a newer version.
+    """
+    columns = {name for (name, *_) in con.execute(f"DESCRIBE {name}").fetchall()}
+    if unknown := sorted(set(table.column_names) - columns):
+        raise BadInput(
+            f"Table {name} has a column {unknown[0]!r} of a newer version of triage; update triage."
+        )
     con.register("incoming", table)
     try:
         con.execute(f"INSERT INTO {name} BY NAME SELECT * FROM incoming")

@@ -13,8 +13,15 @@ Everything = Annotated[
 ]
 
 
-def compare(prevalence: Prevalence = None, everything: Everything = False) -> None:
-    """Compare 4-bit with 8-bit experiments: headline, leaderboard and pairs."""
-    from flows.cli.compare_report import print_comparison
+Study = Annotated[
+    str | None, typer.Argument(help="name of a study; without it, the study of the last sweep")
+]
 
-    print_comparison(console, prevalence=prevalence, short=not everything)
+
+def compare(
+    study: Study = None, prevalence: Prevalence = None, everything: Everything = False
+) -> None:
+    """Compare 4-bit with 8-bit experiments of a study: headline, leaderboard and pairs."""
+    from flows.cli.compare_report import print_study
+
+    print_study(console, study, prevalence=prevalence, short=not everything)

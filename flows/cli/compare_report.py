@@ -10,9 +10,10 @@ from flows.cli.terminal import print_line
 from flows.cli.waiting import load_what_waits
 from flows.report.disclaimer import disclaimer
 from flows.report.evidence import evidence
-from flows.report.leaderboard import leaderboard
+from flows.report.leaderboard import by_test_set, leaderboard
 from flows.report.pairs import headline, pair_rows, quantization
 from flows.report.prevalence import check_prevalence, not_restated_note
+from flows.report.study import evaluations_of_study, find_study, study_rows
 from flows.report.table import MOST_ON_SIDE, Table, print_in_parts, print_table
 from flows.report.typed_rows import leaderboard_rows
 from warehouse.health import bring_up_to_date
@@ -23,28 +24,56 @@ MORE = (
 )
 
 
+def print_study(
+    console: Console, name: str | None, prevalence: float | None = None, short: bool = False
+) -> None:
+    """Print the comparison of a study; without a name, of that of the last sweep.
+
+    Raises BadInput, with the nearest name, for a study that is not there.
+    """
+    check_prevalence(prevalence)
+    load_what_waits()
+    bring_up_to_date()
+    study = find_study(name)
+    print_comparison(
+        console,
+        evaluations_of_study(study.study) if study else None,
+        prevalence,
+        short,
+        of=f"study {study.study}" if study else None,
+    )
+    others = [row.study for row in study_rows() if study is None or row.study != study.study]
+    if study and others:
+        print_line(
+            console,
+            f"This was the study {study.study}. Others: {', '.join(others)} (triage studies)",
+        )
+
+
 def print_comparison(
     console: Console,
     only: Collection[str] | None = None,
     prevalence: float | None = None,
     short: bool = False,
+    of: str | None = None,
 ) -> None:
     """Print the comparison of the latest evaluations, or of those whose ids are in `only`.
 
     `prevalence` restates precision and F2 at another share of emergencies. `short` leaves the
-    evidence out, and says where it is.
+    evidence out, and says where it is. `of`: whose the evaluations are, if not the sweep's.
     """
     check_prevalence(prevalence)
     load_what_waits()
     bring_up_to_date()
     board = leaderboard_rows(only)
     if not board:
-        print_line(console, _nothing_finished(only))
+        print_line(console, _nothing_finished(only, of))
         return
 
     pairs = pair_rows(only)
     print_line(console, headline(pairs), style="bold")
-    print_in_parts(console, leaderboard(board, prevalence))
+    for part in by_test_set(board):
+        print_in_parts(console, leaderboard(part, prevalence))
     if pairs:
         _print_pairs(console, quantization(pairs).with_note(not_restated_note(prevalence)))
     if short:
@@ -62,8 +91,8 @@ def _print_pairs(console: Console, table: Table) -> None:
         print_in_parts(console, table)
 
 
-def _nothing_finished(only: Collection[str] | None) -> str:
+def _nothing_finished(only: Collection[str] | None, of: str | None) -> str:
     nothing = "The warehouse holds no finished experiment"
-    return (
-        f"{nothing} yet. Next: triage sweep demo" if only is None else f"{nothing} of this sweep."
-    )
+    if only is None:
+        return f"{nothing} yet. Next: triage sweep demo"
+    return f"{nothing} of the {of}." if of else f"{nothing} of this sweep."

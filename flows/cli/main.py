@@ -16,6 +16,7 @@ from flows.cli.init import init
 from flows.cli.search import search
 from flows.cli.sql import sql
 from flows.cli.status import status
+from flows.cli.studies import studies
 from flows.cli.sweep import sweep
 from flows.cli.terminal import console, print_error
 from flows.cli.up import up
@@ -43,6 +44,7 @@ for command in (sweep, search, status, compare, gates, sql, models, init, doctor
     app.command()(command)
 app.add_typer(data, name="data")
 app.add_typer(bench, name="bench")
+app.add_typer(studies, name="studies")
 app.add_typer(warehouse, name="warehouse")
 
 

@@ -1,8 +1,9 @@
-"""`triage warehouse ...`: a new warehouse from what has landed."""
+"""`triage warehouse ...`: check it, publish it, fill it anew, or from another machine."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,9 +19,54 @@ AGAIN = (
 )
 
 
-@warehouse.callback()
-def _group() -> None:
-    """Keeps `rebuild` a word of its own while it is the only command."""
+@warehouse.command()
+def check() -> None:
+    """Check migrations and audits; the exit code is 1 where the warehouse is not sound."""
+    from flows.cli.warehouse_check import print_check
+
+    raise typer.Exit(0 if print_check(console) else 1)
+
+
+@warehouse.command()
+def publish(
+    folder: Annotated[Path, typer.Argument(help="a new folder", show_default=False)],
+) -> None:
+    """Write a copy for others: the DuckDB file, Parquet, CSV, and what every column means."""
+    from flows.cli.waiting import load_what_waits
+    from warehouse.publish import publish
+
+    load_what_waits()
+    copy = publish(folder)
+    print_line(
+        console,
+        f"Published to {copy.folder}: triage.duckdb, {copy.parquet} tables as Parquet, "
+        f"{copy.csv} tables and views as CSV, data_dictionary.csv, README.md",
+    )
+
+
+@warehouse.command()
+def merge(
+    folder: Annotated[Path, typer.Argument(help="the other machine's home, or its folder landing")],
+) -> None:
+    """Take over the results of another machine; what is here stays."""
+    from tasks.runtime.store import home
+    from warehouse.load import load_all
+    from warehouse.merge import merge
+
+    report = merge(folder, home() / "landing")
+    loaded = load_all(home() / "landing")
+    print_line(console, _merged(len(report.taken), len(report.present)))
+    if report.differing:
+        print_line(console, f"Another version is here and stays: {', '.join(report.differing)}")
+    refused = {**loaded.refused, **report.refused}
+    for id, reason in refused.items():
+        print_line(errors, f"Not taken over: {id}. {reason}")
+    raise typer.Exit(1 if refused else 0)
+
+
+def _merged(taken: int, present: int) -> str:
+    folders = "1 landing folder was" if taken == 1 else f"{taken} landing folders were"
+    return f"{folders} taken over and loaded; {present} were here already."
 
 
 @warehouse.command()

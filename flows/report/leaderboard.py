@@ -19,6 +19,14 @@ LEADERBOARD = (
 )
 
 
+def by_test_set(board: Collection[EvaluationRow]) -> list[list[EvaluationRow]]:
+    """The rows of each test set, in their order: figures on other cases cannot be compared."""
+    sets: dict[str, list[EvaluationRow]] = {}
+    for row in board:
+        sets.setdefault(row.set_digest, []).append(row)
+    return list(sets.values())
+
+
 def leaderboard(board: Collection[EvaluationRow], prevalence: float | None = None) -> Table:
     """One row per experiment, in the order of `board`, the rows of the view.
 

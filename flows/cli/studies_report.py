@@ -1,0 +1,87 @@
+"""What `triage studies` prints and does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from flows.cli.terminal import print_line
+from flows.cli.waiting import load_what_waits
+from flows.report.studies import side_by_side, studies_table
+from flows.report.study import StudyRow, find_study, study_rows
+from flows.report.table import print_in_parts, print_table
+from tasks.runtime.errors import BadInput, Locked
+from tasks.runtime.home import home
+from warehouse.health import bring_up_to_date
+from warehouse.place import loading_waits
+
+if TYPE_CHECKING:
+    from warehouse.forget import Forgotten
+
+
+def print_studies(console: Console) -> None:
+    """Print a line per study."""
+    load_what_waits()
+    bring_up_to_date()
+    rows = study_rows()
+    if not rows:
+        print_line(console, "There is no study yet. Next: triage sweep demo")
+        return
+    print_table(console, studies_table(rows))
+    print_line(console, "For one of them: triage compare STUDY")
+
+
+def print_two_studies(console: Console, first: str, second: str) -> None:
+    """Print the experiments of two studies side by side, and what their cases have in common."""
+    if first == second:
+        raise BadInput(f"Both names are {first!r}; name two studies.")
+    load_what_waits()
+    bring_up_to_date()
+    one, other = _study(first), _study(second)
+    table = side_by_side(one, other)
+    if not len(table):
+        print_line(console, f"Neither {first} nor {second} holds a finished experiment yet.")
+        return
+    print_in_parts(console, table)
+
+
+def forget_study(console: Console, name: str, dry_run: bool) -> None:
+    """Forget a study, or say what would be forgotten."""
+    from warehouse.forget import forget, what_would_be_forgotten  # SciPy comes with it
+
+    load_what_waits()
+    bring_up_to_date()
+    study = _study(name)
+    if dry_run:
+        print_line(console, _sentence(what_would_be_forgotten(study.study), dry_run=True))
+        return
+    if loading_waits(home() / "landing"):
+        raise Locked(
+            "Results wait to be loaded, so what belongs to a study is not known yet; close the "
+            "program that holds the warehouse and try again."
+        )
+    print_line(console, _sentence(forget(study.study, home() / "landing"), dry_run=False))
+
+
+def _study(name: str) -> StudyRow:
+    study = find_study(name)
+    assert study is not None, "a name that is unknown is refused"
+    return study
+
+
+def _sentence(done: Forgotten, dry_run: bool) -> str:
+    would = "would be forgotten" if dry_run else "are forgotten"
+    kept = f"{done.shared} that other studies hold too stay" if done.shared else "none is shared"
+    if not done.ids:
+        name = "its name would be forgotten" if dry_run else "its name is forgotten"
+        return f"Every result of the study {done.study} belongs to another study too and stays; {name}."
+    again = (
+        ""
+        if dry_run
+        else (
+            " Adapters and scores stay where they are: a sweep lands their results again and trains "
+            "nothing."
+        )
+    )
+    return f"{len(done.ids)} results of the study {done.study} {would}, {kept}.{again}"

@@ -1,0 +1,95 @@
+"""Studies as tables: all of them, and two side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flows.report.figures import figure
+from flows.report.leaderboard import by_test_set
+from flows.report.names import experiment_name, verdict
+from flows.report.study import StudyRow, evaluations_of_study
+from flows.report.table import Table
+from flows.report.typed_rows import EvaluationRow, leaderboard_rows
+
+STUDIES = "Studies, the one of the last sweep first"
+NONE = "-"
+Key = tuple[str, bool | None]
+
+
+def studies_table(rows: Sequence[StudyRow]) -> Table:
+    """One row per study."""
+    return Table.of(STUDIES, [_study_record(row) for row in rows])
+
+
+def _study_record(row: StudyRow) -> dict[str, str]:
+    return {
+        "study": row.study,
+        "cases": NONE if row.dataset is None else f"{row.dataset} {row.dataset_digest}",
+        "train": figure(row.train_cases, digits=0),
+        "test": figure(row.test_cases, digits=0),
+        "experiments": str(row.experiments),
+        "evaluations": str(row.evaluations),
+        "sweeps": str(row.sweeps),
+        "first sweep": NONE if row.first_sweep is None else f"{row.first_sweep:%Y-%m-%d %H:%M}",
+        "last sweep": NONE if row.last_sweep is None else f"{row.last_sweep:%Y-%m-%d %H:%M}",
+    }
+
+
+def side_by_side(one: StudyRow, other: StudyRow) -> Table:
+    """One row per experiment of either study, on the test set that each judged last.
+
+    Differences have no interval here: only two evaluations of the same cases could be paired.
+    """
+    boards = [_latest_board(one.study), _latest_board(other.study)]
+    names = list(dict.fromkeys(key for board in boards for key in board))
+    records = [_pair_record(one, other, boards[0].get(key), boards[1].get(key)) for key in names]
+    title = f"{_described(one, boards[0])}; {_described(other, boards[1])}"
+    return Table.of(title, records)
+
+
+def _latest_board(study: str) -> dict[Key, EvaluationRow]:
+    sets = by_test_set(leaderboard_rows(evaluations_of_study(study)))
+    return {(row.cell_id, row.random_weights): row for row in (sets[0] if sets else [])}
+
+
+def _described(study: StudyRow, board: dict[Key, EvaluationRow]) -> str:
+    if not board:
+        return f"{study.study}: no finished experiment"
+    row = next(iter(board.values()))
+    dataset = f" of dataset {row.dataset_digest}" if row.dataset_digest else ""
+    return f"{study.study}: {row.cases} test cases{dataset}"
+
+
+def _pair_record(
+    one: StudyRow, other: StudyRow, first: EvaluationRow | None, second: EvaluationRow | None
+) -> dict[str, str]:
+    named = first or second
+    assert named is not None
+    return {
+        "experiment": experiment_name(named),
+        **_figures(one.study, first),
+        **_figures(other.study, second),
+        "the two": _relation(first, second),
+    }
+
+
+def _figures(study: str, row: EvaluationRow | None) -> dict[str, str]:
+    names = (f"accuracy\n{study}", f"ED recall\n{study}", f"gates\n{study}")
+    if row is None:
+        return dict.fromkeys(names, NONE)
+    accuracy = figure(row.accuracy, row.accuracy_low, row.accuracy_high, below=True)
+    recall = figure(row.ed_recall, row.ed_recall_low, row.ed_recall_high, below=True)
+    return dict(zip(names, (accuracy, recall, verdict(row)), strict=True))
+
+
+def _relation(first: EvaluationRow | None, second: EvaluationRow | None) -> str:
+    """Whether two rows may be compared, in a few words."""
+    if first is None or second is None:
+        return "in one study only"
+    if first.evaluation_id == second.evaluation_id:
+        return "one evaluation, in both"
+    if first.set_digest != second.set_digest:
+        return "on other cases:\nnot comparable"
+    if first.training_id == second.training_id:
+        return "one training,\njudged otherwise"
+    return "the same cases,\nother training"

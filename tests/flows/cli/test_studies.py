@@ -1,0 +1,93 @@
+"""`triage studies` and `triage compare STUDY`: what is in which study, and sentences for names that are not there."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from flows.cli.compare_report import print_study
+from flows.cli.studies_report import forget_study, print_studies, print_two_studies
+from flows.cli.warehouse_check import print_check
+from flows.report.study import evaluations_of_sweep, find_study
+from tasks.runtime.errors import BadInput
+from tasks.runtime.home import home
+from tests.warehouse.test_studies import land, land_dataset, land_sweep
+from warehouse.connect import writing
+from warehouse.load import load_all
+from warehouse.query import query
+
+
+@pytest.fixture
+def landing():
+    """A study of a pair, and a later one of one of its models on other cases beside an evaluation that both share."""
+    root = home() / "landing"
+    land_dataset(root, "d1", "sets1", test="set1")
+    for bits in (4, 8):
+        land(root, f"e{bits}", f"cell{bits}-a", bits=bits, set_digest="set1")
+    land(root, "e4-other", "cell4-b", bits=4, set_digest="set2")
+    land_sweep(root, "small", ["e4", "e8"])
+    land_sweep(root, "smaller", ["e4-other", "e8"], day=2)
+    load_all(root)
+    return root
+
+
+def printed(run, *args, **options):
+    console = Console(file=io.StringIO(), width=160)
+    run(console, *args, **options)
+    return console.file.getvalue()
+
+
+def test_the_studies_are_listed_the_last_sweep_first(landing):
+    text = printed(print_studies)
+    assert text.index("smaller") < text.index("small ") and "2026-03-02 00:00" in text and "embedded d1" in text
+
+
+def test_a_study_is_compared_alone_and_the_last_sweeps_without_a_name(landing):
+    small, last = printed(print_study, "small", short=True), printed(print_study, None, short=True)
+    assert "4 bits against 8 bits, 1 pair." in small and "no pair" in last
+    assert "This was the study small. Others: smaller" in small and "This was the study smaller. Others: small" in last
+    assert small.count("best first") == 1 and last.count("best first") == 2, "a table for each test set"
+    assert evaluations_of_sweep("sweep-small-1") == ["e4", "e8"]
+
+
+def test_two_studies_stand_side_by_side_and_it_is_said_what_can_be_compared(landing):
+    text = printed(print_two_studies, "small", "smaller")
+    assert "small: 5 test cases of dataset d1; smaller: 5 test cases" in text
+    assert "in one study only" in text
+    with pytest.raises(BadInput, match="Both names are 'small'; name two studies"):
+        print_two_studies(Console(), "small", "small")
+
+
+def test_an_unknown_study_is_a_sentence_with_the_nearest_name(landing):
+    for run in (lambda name: print_study(Console(), name), lambda name: forget_study(Console(), name, True)):
+        with pytest.raises(BadInput, match="no study 'smal'; did you mean small.? triage studies lists them"):
+            run("smal")
+    with pytest.raises(BadInput, match="no study 'zzz'; it has smaller, small"):
+        find_study("zzz")
+
+
+def test_forgetting_says_what_goes_what_stays_and_that_adapters_are_kept(landing):
+    plan = printed(forget_study, "smaller", dry_run=True)
+    assert "2 results of the study smaller would be forgotten, 2 that other studies hold too stay." in plan
+    assert len(query("FROM study")) == 2
+    done = printed(forget_study, "smaller", dry_run=False)
+    assert "2 results of the study smaller are forgotten" in done and "trains nothing" in done
+    assert query("SELECT study FROM study")["study"].tolist() == ["small"]
+
+
+def test_a_study_whose_every_result_is_shared_loses_its_name_and_that_is_said(landing):
+    land_sweep(landing, "twin", ["e4", "e8"], day=3)
+    load_all(landing)
+    text = printed(forget_study, "twin", dry_run=False)
+    assert "Every result of the study twin belongs to another study too and stays; its name is forgotten." in text
+    assert len(query("FROM evaluation")) == 3
+
+
+def test_the_check_names_the_audit_that_finds_rows_and_says_what_to_do(landing):
+    assert "none finds a row" in printed(print_check)
+    with writing() as con:
+        con.execute("DELETE FROM cost WHERE label = 'ED' AND evaluation_id = 'e4'")
+    text = printed(print_check)
+    assert "Audit costs_agree: 3 rows." in text and "triage warehouse rebuild" in text

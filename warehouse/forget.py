@@ -1,0 +1,98 @@
+"""Forgets a study: its sweeps, and the results that no other study holds.
+
+Landing folders go first: rows without a folder are found again by the next attempt, while a folder
+without rows would be loaded again, as a result of no study.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from tasks.runtime.store import locked
+from warehouse import refresh_pairs
+from warehouse.connect import reading, writing
+from warehouse.migrate import migrate
+from warehouse.schema import FACTS
+
+LOCK_SECONDS = 5.0
+
+_HELD = """
+SELECT id, kind, id IN (SELECT id FROM study_member WHERE study <> $study) AS is_shared
+FROM study_member
+WHERE study = $study
+ORDER BY id
+"""
+_SWEEPS = "SELECT sweep_id FROM sweep WHERE study = ? ORDER BY sweep_id"
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """A study, the ids of the results that it alone holds, its sweeps, and how many results it
+    shares with other studies.
+    """
+
+    study: str
+    ids: tuple[str, ...]
+    sweeps: tuple[str, ...]
+    shared: int
+
+
+def what_would_be_forgotten(study: str, database: Path | None = None) -> Forgotten:
+    """What `forget` would forget."""
+    with reading(database) as con:
+        return _held_alone(con, study)
+
+
+def forget(study: str, landing: Path, database: Path | None = None) -> Forgotten:
+    """Remove the landing folders and rows of a study's sweeps, and of what it alone holds.
+
+    Raises Locked if another process lands one of them, or uses the warehouse.
+    """
+    with writing(database) as con:
+        migrate(con)
+        forgotten = _held_alone(con, study)
+        for id in (*forgotten.sweeps, *forgotten.ids):
+            _remove_folder(landing / id)
+        con.begin()
+        try:
+            _delete_rows(con, [*forgotten.sweeps, *forgotten.ids])
+            con.commit()
+        except BaseException:
+            con.rollback()
+            raise
+    return forgotten
+
+
+def _held_alone(con: duckdb.DuckDBPyConnection, study: str) -> Forgotten:
+    held = con.execute(_HELD, {"study": study}).fetchall()
+    sweeps = con.execute(_SWEEPS, [study]).fetchall()
+    return Forgotten(
+        study,
+        ids=tuple(id for id, _, is_shared in held if not is_shared),
+        sweeps=tuple(id for (id,) in sweeps),
+        shared=sum(is_shared for _, _, is_shared in held),
+    )
+
+
+def _remove_folder(folder: Path) -> None:
+    """Remove a landing folder; renamed first, so that no half of it is ever met."""
+    if not folder.is_dir():
+        return
+    with locked(folder, LOCK_SECONDS):
+        aside = folder.with_name(f".forgotten-{folder.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+        shutil.rmtree(aside)
+
+
+def _delete_rows(con: duckdb.DuckDBPyConnection, ids: list[str]) -> None:
+    for fact in FACTS.values():
+        for table in fact.tables:
+            con.execute(f"DELETE FROM {table} WHERE {fact.id_column} IN (SELECT unnest(?))", [ids])
+    for table, column in (("cost", "evaluation_id"), ("landed", "id"), ("sweep_member", "id")):
+        con.execute(f"DELETE FROM {table} WHERE {column} IN (SELECT unnest(?))", [ids])
+    refresh_pairs.refresh(con)

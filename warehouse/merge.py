@@ -1,0 +1,104 @@
+"""Takes over the landing folders of another machine."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from tasks.runtime.errors import BadInput, BrokenFolder, TriageError
+from tasks.runtime.store import MANIFEST, locked
+from warehouse.landing import LandingManifest
+from warehouse.load import kind_of, landing_folders
+from warehouse.schema import tables
+
+LOCK_SECONDS = 5.0
+
+
+@dataclass
+class MergeReport:
+    """Ids that were taken over, that are here already, of which another version is here and stays,
+    and why folders were refused.
+    """
+
+    taken: list[str] = field(default_factory=list)
+    present: list[str] = field(default_factory=list)
+    differing: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+def merge(source: Path, landing: Path) -> MergeReport:
+    """Copy the landing folders of another machine, a home or its folder `landing`, into `landing`.
+
+    What is here stays, but a training that did not finish here makes way for one that did. Damaged
+    folders, and those of a newer version, are refused. Loading is left to the caller. Raises
+    BadInput where `source` has no landing folders.
+    """
+    folders = landing_folders(source / "landing") or landing_folders(source)
+    if not folders:
+        raise BadInput(
+            f"{source} has no landing folders; name the other machine's home, or the folder "
+            "`landing` in it."
+        )
+    if folders[0].parent.resolve() == landing.resolve():
+        raise BadInput(f"{source} is this machine's own; name the folder of another one.")
+
+    report = MergeReport()
+    for folder in folders:
+        try:
+            _take(folder, landing / folder.name, report)
+        except (TriageError, OSError) as error:
+            report.refused[folder.name] = str(error)
+    return report
+
+
+def _take(theirs: Path, ours: Path, report: MergeReport) -> None:
+    manifest = LandingManifest.read(theirs, deep=True)
+    kind_of(theirs, manifest)
+    _refuse_newer_columns(theirs)
+    with locked(ours, LOCK_SECONDS):
+        here = LandingManifest.read_if_complete(ours, deep=True)
+        if here is not None and here.digest == manifest.digest:
+            report.present.append(ours.name)
+        elif here is not None and not (_is_completed(theirs) and not _is_completed(ours)):
+            report.differing.append(ours.name)
+        else:
+            _copy(theirs, ours)
+            report.taken.append(ours.name)
+
+
+def _is_completed(folder: Path) -> bool:
+    """Whether a landing folder holds a training that finished; False for what is no training."""
+    path = folder / "experiment.parquet"
+    if not path.is_file():
+        return False
+    statuses: list[object] = pq.ParquetFile(path).read(columns=["status"])["status"].to_pylist()
+    return statuses == ["completed"]
+
+
+def _refuse_newer_columns(folder: Path) -> None:
+    for name, table in tables().items():
+        path = folder / f"{name}.parquet"
+        if path.is_file():
+            unknown = set(pq.ParquetFile(path).schema_arrow.names) - set(table.columns)
+            if unknown:
+                raise BrokenFolder(
+                    f"{folder}: table {name} has a column {min(unknown)!r} of a newer version of "
+                    "triage; update triage."
+                )
+
+
+def _copy(theirs: Path, ours: Path) -> None:
+    """Copy a folder under a temporary name, its manifest last, and rename it into place."""
+    aside = ours.with_name(f".merging-{ours.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    for file in theirs.iterdir():
+        if file.is_file() and file.name != MANIFEST and not file.name.startswith("."):
+            shutil.copyfile(file, aside / file.name)
+    shutil.copyfile(theirs / MANIFEST, aside / MANIFEST)
+    LandingManifest.read(aside, deep=True)
+    shutil.rmtree(ours, ignore_errors=True)
+    aside.rename(ours)
