@@ -89,7 +89,7 @@ class SweepRecord:
         self.id = f"sweep-{grid.name}-{started:%Y%m%d-%H%M%S}-{uuid4().hex[:6]}"
         self._ids: set[str] = set()
         self._landed_at = time.monotonic()
-        self._row = {
+        self._row: dict[str, Any] = {
             "sweep_id": self.id,
             "study": grid.name,
             "grid": grid.name,

@@ -92,7 +92,10 @@ def _remove_folder(folder: Path) -> None:
 def _delete_rows(con: duckdb.DuckDBPyConnection, ids: list[str]) -> None:
     for fact in FACTS.values():
         for table in fact.tables:
-            con.execute(f"DELETE FROM {table} WHERE {fact.id_column} IN (SELECT unnest(?))", [ids])
+            con.execute(
+                f"DELETE FROM {table} WHERE {fact.id_column} IN (SELECT unnest(?::VARCHAR[]))",
+                [ids],
+            )
     for table, column in (("cost", "evaluation_id"), ("landed", "id"), ("sweep_member", "id")):
-        con.execute(f"DELETE FROM {table} WHERE {column} IN (SELECT unnest(?))", [ids])
+        con.execute(f"DELETE FROM {table} WHERE {column} IN (SELECT unnest(?::VARCHAR[]))", [ids])
     refresh_pairs.refresh(con)

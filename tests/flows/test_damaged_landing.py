@@ -53,7 +53,7 @@ def damaged(smoke, tmp_path_factory):
 def test_what_was_damaged_is_in_the_warehouse_again_and_nothing_is_trained(damaged):
     place, original, done, adapters = damaged
     assert done.returncode == 0, done.stdout + done.stderr
-    ids = "SELECT id, kind FROM landed ORDER BY ALL"
+    ids = "SELECT id, kind FROM landed WHERE kind <> 'sweep' ORDER BY ALL"
     assert place.query(ids).equals(original.query(ids))
     figures = "SELECT evaluation_id, case_id, p_ed, decision FROM prediction ORDER BY ALL"
     assert place.query(figures).equals(original.query(figures))

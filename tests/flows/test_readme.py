@@ -42,6 +42,9 @@ EXCEPTIONS = {
 # Only parsed here (with --help, which still refuses an unknown option), and the reason.
 PARSED = {
     "triage warehouse rebuild": "replaces the warehouse that tests share; tests/flows/cli/test_warehouse.py runs it",
+    "triage studies compare": "needs two studies; tests/flows/cli/test_studies.py has them",
+    "triage studies forget": "removes results that tests share; tests/flows/cli/test_studies.py runs it",
+    "triage warehouse merge": "needs another machine's folders; tests/warehouse/test_upkeep.py has them",
     "triage search": "trains for a minute or more; tests/flows/test_search.py runs it",
     "triage up": "serves until it is stopped; tests/flows/test_up.py starts it",
     "triage doctor": "measures this machine and asks networks; tests/flows/cli/test_doctor.py",
@@ -50,7 +53,12 @@ PARSED = {
 # Commands that a sentence names without their arguments, so that only their form is checked.
 NAMES = ("triage sql", "triage init", "triage data check")
 # What a reader puts in place of a name in capitals.
-PLACEHOLDERS = {"EXPERIMENT": "tiny-llama-4bit-balanced_safe-s42", "DIR": "another", "NAME": "tiny-llama"}
+PLACEHOLDERS = {
+    "EXPERIMENT": "tiny-llama-4bit-balanced_safe-s42",
+    "DIR": "another",
+    "NAME": "tiny-llama",
+    "STUDY": "smoke",
+}
 
 
 def named(path: Path) -> str:

@@ -74,7 +74,7 @@ def test_no_column_is_described_twice_in_the_same_words():
 
 
 def test_a_view_is_described_by_the_head_of_its_file(every):
-    heads = {view.name[3:]: head_of(view) for view in sql_files("views")}
+    heads = {view.name.partition("_")[2]: head_of(view) for view in sql_files("views")}
     assert {relation.name: relation.comment for relation in every if relation.is_view} == heads
     assert all(head.startswith("One row per ") and "--" not in head for head in heads.values())
 
