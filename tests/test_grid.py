@@ -83,7 +83,7 @@ def test_demo_is_one_standard_and_one_safety_recipe_on_both_precisions():
     assert [(c.model.name, c.bits, c.recipe.kind) for c in demo] == [
         ("smollm2-135m", bits, kind) for bits in (4, 8) for kind in ("standard", "safety")
     ]
-    assert demo[0].scoring.mc_cases == 60 and demo[0].data.limits["test"] == 200
+    assert demo[0].scoring.mc_cases == 30 and demo[0].data.limits["test"] == 400
 
 
 def test_smoke_is_small_and_needs_no_network():
@@ -228,7 +228,7 @@ def test_a_byte_order_mark_is_no_mistake(tmp_path):
 
 @pytest.mark.parametrize("name", ["demoo", "", "no/such.toml", "."])
 def test_an_unknown_grid_lists_the_known_ones(name):
-    assert "demo, long, paper, smoke" in refusal(name)
+    assert "demo, paper, smoke, tuned" in refusal(name)
 
 
 def test_a_folder_is_no_grid_and_the_grid_in_it_is_named(tmp_path, monkeypatch):

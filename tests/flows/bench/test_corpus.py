@@ -84,13 +84,13 @@ def options(train: int, **limits: int) -> list[str]:
 
 
 def shown(overrides: list[str]) -> Table:
-    return bench_corpus(Console(file=io.StringIO(), width=140), "long", overrides)
+    return bench_corpus(Console(file=io.StringIO(), width=140), "tuned", overrides)
 
 
 def prepared(overrides: list[str]) -> tuple[Path, dict[str, Any]]:
     """The folder and the manifest that the benchmark itself looks for."""
     sets = (EvaluationSet(name=ADVERSARIAL, source="embedded"),)
-    folder = prepare_dataset(load_grid("long", overrides).data, home(), sets)
+    folder = prepare_dataset(load_grid("tuned", overrides).data, home(), sets)
     return folder, read_manifest(folder) or {}
 
 
@@ -132,10 +132,10 @@ def test_a_training_is_set_against_the_baseline_of_its_own_train_set_alone(tmp_p
 
 def test_the_command_takes_set_and_names_the_sweep_that_would_fill_the_table() -> None:
     typed = [word for option in options(90) for word in ("--set", option)]
-    done = CliRunner().invoke(app, ["bench", "corpus", "long", *typed])
+    done = CliRunner().invoke(app, ["bench", "corpus", "tuned", *typed])
     text = done.stdout.replace("\n", " ")
     assert done.exit_code == 0 and "no model trained on these cases" in text
-    assert "Next: triage sweep long --model smollm2-135m --bits 4 " + " ".join(typed) in text
+    assert "Next: triage sweep tuned --model smollm2-135m --bits 4 " + " ".join(typed) in text
 
 
 def test_trainings_of_one_cell_stand_side_by_side_with_their_ids_and_an_untuned_model_beside_any(
