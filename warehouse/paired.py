@@ -11,7 +11,7 @@ independent; without groups it draws cases.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,18 +33,21 @@ from tasks.judging.point_metrics import (
     recall,
     undefined_too_often,
 )
+from warehouse.resampling import (
+    CANNOT_CONCLUDE,
+    LOWER_IS_BETTER,
+    MARGIN,
+    RESAMPLES,
+    SEED,
+    resample_weights,
+    verdict_of,
+)
 
-RESAMPLES = 2000
-BLOCK = 100  # resamples drawn at once, so that memory stays small with many cases
-SEED = 42
-MARGIN = 0.02  # a loss of at most two points still counts as "not inferior"
-NOT_INFERIOR, INFERIOR, CANNOT_CONCLUDE = "not inferior", "inferior", "cannot conclude"
 PROPORTIONS = ("accuracy", "ed_recall")
 METRICS = (*PROPORTIONS, "ed_f2", "macro_f1", "expected_cost")
 # What the comparison with a reference shows beside METRICS, and the loss of `compare_losses`.
 WITH_OVER_TRIAGE = (*METRICS, "over_triage")
 LOSS = "loss"
-LOWER_IS_BETTER = ("over_triage",)
 NO_MARGIN = {"expected_cost": "a cost", LOSS: "a loss"}
 TANGO = "Tango score interval (assumes independent cases)"
 _Z = float(norm.ppf(0.975))
@@ -155,19 +158,6 @@ def _tables_by_unit(pair: PairedDecisions) -> Floats:
 def resampled(sums: Floats) -> Floats:
     """(RESAMPLES, K) totals of seeded bootstrap samples of the rows of `sums` (units, K)."""
     return np.concatenate([weights @ sums for weights in resample_weights(len(sums), RESAMPLES)])
-
-
-def resample_weights(units: int, resamples: int) -> Iterator[Floats]:
-    """How often each unit is drawn in seeded bootstrap samples, in blocks (BLOCK, units).
-
-    `resamples` is a multiple of BLOCK.
-    """
-    generator = np.random.default_rng(SEED)
-    for _ in range(resamples // BLOCK):
-        drawn = generator.integers(0, units, size=(BLOCK, units))
-        flat = (drawn + units * np.arange(BLOCK)[:, None]).ravel()
-        weights = np.bincount(flat, minlength=BLOCK * units).reshape(BLOCK, units)
-        yield weights.astype(np.float64)
 
 
 def _both_sides(sums: Floats, cost: Floats | None) -> dict[str, BothSides]:
@@ -312,13 +302,6 @@ def _with_verdict(comparison: Comparison) -> Comparison:
     if comparison.metric in LOWER_IS_BETTER:
         return replace(comparison, verdict=verdict_of(-comparison.high, -comparison.low))
     return replace(comparison, verdict=verdict_of(comparison.low, comparison.high))
-
-
-def verdict_of(low: float, high: float) -> str:
-    """The verdict on non-inferiority that a 95 % interval of positive width gives."""
-    if low > -MARGIN:
-        return NOT_INFERIOR
-    return INFERIOR if high < -MARGIN else CANNOT_CONCLUDE
 
 
 def _with_note(comparison: Comparison, note: str) -> Comparison:

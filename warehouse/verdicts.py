@@ -19,15 +19,14 @@ from tasks.judging.point_metrics import (
     ratio,
     undefined_too_often,
 )
-from warehouse.paired import (
+from warehouse.paired import PROPORTIONS, tango_interval
+from warehouse.resampling import (
     CANNOT_CONCLUDE,
     INFERIOR,
     NOT_INFERIOR,
-    PROPORTIONS,
     RESAMPLES,
     SEED,
     resample_weights,
-    tango_interval,
     verdict_of,
 )
 

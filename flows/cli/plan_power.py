@@ -15,7 +15,7 @@ from flows.selection import Selection
 from tasks.judging.paired_cells import PlannedSet
 from tasks.judging.study_draws import ASSUMED_CLUSTERING, ASSUMED_DISCORDANCE, Behaviour
 from tasks.spec import LABELS
-from warehouse.paired import MARGIN
+from warehouse.resampling import MARGIN
 from warehouse.verdicts import VerdictShares
 
 TITLES = {"accuracy": "accuracy", "ed_recall": "ED recall", "macro_f1": "macro-F1"}

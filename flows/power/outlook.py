@@ -11,7 +11,7 @@ from scipy.stats import norm
 from flows.power.studies import SEARCHED, Studies
 from tasks.judging.paired_cells import PlannedSet
 from tasks.judging.point_metrics import MIN_UNITS
-from warehouse.paired import MARGIN
+from warehouse.resampling import MARGIN
 from warehouse.verdicts import VerdictShares
 
 POWER = 0.8

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tasks.judging.paired_cells import PairedCounts
-from warehouse.paired import CANNOT_CONCLUDE, INFERIOR, NOT_INFERIOR, PairedDecisions, compare
+from warehouse.paired import PairedDecisions, compare
+from warehouse.resampling import CANNOT_CONCLUDE, INFERIOR, NOT_INFERIOR
 from warehouse.verdicts import verdict_shares
 
 METRICS = ("accuracy", "ed_recall", "macro_f1")

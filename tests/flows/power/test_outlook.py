@@ -18,7 +18,8 @@ from flows.selection import Narrowing, select
 from tasks.judging.paired_cells import GAIN, PairedCounts, PlannedSet
 from tasks.judging.study_draws import Behaviour
 from tests.flows.power.stored import counted, decisions, store
-from warehouse.paired import NOT_INFERIOR, PairedDecisions, compare
+from warehouse.paired import PairedDecisions, compare
+from warehouse.resampling import NOT_INFERIOR
 from warehouse.verdicts import VerdictShares, verdict_shares
 
 WITHIN = 0.05
