@@ -8,11 +8,13 @@ from pathlib import Path
 import duckdb
 
 from tasks.runtime.errors import BadInput, Locked
+from warehouse import refresh_pools
 from warehouse.connect import first_line, reading, warehouse_path, writing
 from warehouse.migrate import migrate, sql_files
 from warehouse.place import check_place
 
 WAIT_SECONDS = 3.0
+REPRODUCED = "pools_are_reproduced"  # the audit that is no SQL file
 
 
 def examine(path: Path) -> dict[str, int] | None:
@@ -39,12 +41,15 @@ def examine(path: Path) -> dict[str, int] | None:
 
 
 def bring_up_to_date(path: Path | None = None) -> None:
-    """Apply pending migrations and views; a current warehouse is opened for reading only."""
+    """Apply pending migrations and views, and make the figures of pools that are missing; a current
+    warehouse is opened for reading only.
+    """
     with reading(path) as con:
-        is_current = _is_current(con)
+        is_current = _is_current(con) and refresh_pools.is_current(con)
     if not is_current:
         with writing(path) as con:
             migrate(con)
+            refresh_pools.refresh(con)
 
 
 def refuse_unusable(path: Path | None = None) -> None:
@@ -70,6 +75,10 @@ def _is_current(con: duckdb.DuckDBPyConnection) -> bool:
 def run_audits(con: duckdb.DuckDBPyConnection) -> dict[str, int]:
     """Number of offending rows by audit; all zero on a sound warehouse.
 
-    `warehouse/audits/<name>.sql` shows them.
+    `warehouse/audits/<name>.sql` shows them; REPRODUCED computes the bands of pools and gates again,
+    which SQL cannot.
     """
-    return {audit.name: len(con.execute(audit.text).fetchall()) for audit in sql_files("audits")}
+    offending = {
+        audit.name: len(con.execute(audit.text).fetchall()) for audit in sql_files("audits")
+    }
+    return {**offending, REPRODUCED: len(refresh_pools.contradictions(con))}

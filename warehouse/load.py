@@ -1,6 +1,7 @@
 """From landing folders into the warehouse: idempotent, one transaction per folder, rebuildable.
 
-The order of loading does not matter: a pair is computed again whenever one of its sides is loaded.
+The order of loading does not matter: a pair is computed again whenever one of its sides is loaded,
+and a pool of pairs whenever one of them is.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 
 from tasks.runtime.errors import BadInput, BrokenFolder, TriageError
 from tasks.runtime.store import MANIFEST
-from warehouse import derived, refresh_pairs
+from warehouse import derived, refresh_pairs, refresh_pools
 from warehouse.connect import WAIT_SECONDS, unused, utc_now, warehouse_path, writing
 from warehouse.landing import LandingManifest
 from warehouse.migrate import migrate
@@ -56,7 +57,10 @@ def load_landing(folder: Path, database: Path | None = None, wait: float = WAIT_
     manifest = LandingManifest.read(folder, deep=True)
     with writing(database, wait) as con:
         migrate(con)
-        return _load(con, folder, manifest)
+        is_new = _load(con, folder, manifest)
+        if is_new:
+            refresh_pools.refresh(con, refresh_pools.AT_EACH_LANDING)
+        return is_new
 
 
 def load_all(root: Path, database: Path | None = None, wait: float = WAIT_SECONDS) -> LoadReport:
@@ -74,6 +78,9 @@ def load_all(root: Path, database: Path | None = None, wait: float = WAIT_SECOND
         time.sleep(BETWEEN_SECONDS)
         with writing(database, max(wait, WAIT_SECONDS)) as con:
             _load_part(con, folders, report)
+    if report.loaded:
+        with writing(database, max(wait, WAIT_SECONDS)) as con:
+            refresh_pools.refresh(con)
     return report
 
 

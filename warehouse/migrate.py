@@ -44,7 +44,7 @@ def sql_files(folder: str) -> list[SqlFile]:
 
 def migrate(con: duckdb.DuckDBPyConnection, documented: bool = True) -> list[str]:
     """Apply pending migrations, each in a transaction, then the views, the comments on everything
-    that is there (unless nobody will read them), and the figures of pairs.
+    that is there (unless nobody will read them), and the figures of pairs and pools.
 
     Returns the names of the migrations that were applied. Raises BadInput if an applied migration
     has been edited since, or if a newer version of triage wrote the file.
@@ -63,6 +63,7 @@ def migrate(con: duckdb.DuckDBPyConnection, documented: bool = True) -> list[str
     shown = SqlFile("views", "\n".join([*(view.text for view in views), comments_text()]))
     if pending or applied.get(VIEWS) != (shown.name, shown.sha256):
         _apply(con, VIEWS, shown, partial(_show, con, views, documented))
+        _refresh_pools(con)
     return [file.name for file in pending]
 
 
@@ -126,5 +127,12 @@ def _refresh_pairs(con: duckdb.DuckDBPyConnection) -> None:
     Most opened files are current and need no SciPy.
     """
     from warehouse.refresh_pairs import refresh
+
+    refresh(con)
+
+
+def _refresh_pools(con: duckdb.DuckDBPyConnection) -> None:
+    """Compute the figures of pools that new views show."""
+    from warehouse.refresh_pools import refresh
 
     refresh(con)

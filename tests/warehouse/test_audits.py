@@ -10,11 +10,12 @@ import pytest
 from tasks.spec import LABELS
 from tests.warehouse.rows import FIVE, evaluation, full, land_pair, training
 from warehouse.connect import writing
-from warehouse.health import run_audits
+from warehouse.health import REPRODUCED, run_audits
 from warehouse.landing import write_landing
 from warehouse.load import load_all
 from warehouse.migrate import sql_files
 
+AUDITS = {name for name, _ in sql_files("audits")} | {REPRODUCED}
 DEFECTS = [
     ("orphan_rows", "DELETE FROM experiment WHERE training_id = 't4'"),
     ("orphan_rows", "DELETE FROM evaluation WHERE evaluation_id = 'e4'"),
@@ -97,6 +98,13 @@ DEFECTS = [
     ("pairs_agree", "UPDATE pair_metric SET value_4bit = 1, difference = 1 - value_8bit WHERE metric = 'ed_f2'"),
     ("pairs_agree", "UPDATE prediction SET case_id = 'other' WHERE evaluation_id = 'e8' AND case_id = 'c00000'"),
     ("pairs_agree", "UPDATE experiment SET learning_rate = 1 WHERE training_id = 't4'"),
+    ("pools_agree", "UPDATE pooled_metric SET value_4bit = 0.3, difference = 0.3 - value_8bit WHERE metric = 'macro_f1'"),
+    ("pools_agree", "UPDATE pooled_metric SET verdict = 'not inferior' WHERE metric = 'ed_recall'"),
+    ("pools_agree", "UPDATE pooled_metric SET difference = NULL"),
+    (REPRODUCED, "UPDATE pooled_metric SET low = low - 0.0001, could_show = could_show + 0.00005 WHERE metric = 'accuracy'"),
+    (REPRODUCED, "UPDATE pooled_metric SET p_value = 0.5 WHERE rule = 'argmax'"),
+    (REPRODUCED, "DELETE FROM pooled_metric WHERE base_model = 'all'"),
+    (REPRODUCED, "UPDATE adjusted_bound SET bound = 0.97 WHERE gate = 'ed_recall'"),
 ]
 
 
@@ -115,7 +123,7 @@ def con(honest, tmp_path):
 
 
 def test_honest_results_pass_every_audit(con):
-    assert run_audits(con) == {name: 0 for name, _ in sql_files("audits")}
+    assert run_audits(con) == dict.fromkeys(AUDITS, 0)
 
 
 def test_a_case_without_a_group_among_grouped_ones_is_a_unit_of_its_own_and_passes_every_audit(tmp_path):
@@ -126,7 +134,7 @@ def test_a_case_without_a_group_among_grouped_ones_is_a_unit_of_its_own_and_pass
         write_landing(tmp_path, f"e{bits}", "evaluation", rows)
     load_all(tmp_path, tmp_path / "one.duckdb")
     with writing(tmp_path / "one.duckdb") as con:
-        assert run_audits(con) == {name: 0 for name, _ in sql_files("audits")}
+        assert run_audits(con) == dict.fromkeys(AUDITS, 0)
         assert con.execute("SELECT DISTINCT groups FROM pair_metric WHERE metric = 'accuracy'").fetchall() == [(16,)]
 
 
@@ -157,7 +165,7 @@ def test_the_confusion_matrix_has_nine_cells_for_each_rule_that_decided(con):
 
 
 def test_every_audit_has_a_defect_that_it_finds():
-    assert {audit for audit, _ in DEFECTS} == {name for name, _ in sql_files("audits")}
+    assert {audit for audit, _ in DEFECTS} == AUDITS
 
 
 def test_dropout_rows_are_audited_as_well(con):

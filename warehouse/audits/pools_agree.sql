@@ -1,0 +1,60 @@
+-- One row per pooled figure that contradicts its pairs, or its own band.
+--
+-- Its means are those of the figures of the pairs that it averages, which predictions give: pairs
+-- of which at least one model beats the best constant answer. The verdict follows from the band.
+WITH figure AS (
+    UNPIVOT (
+        SELECT evaluation_id, rule, accuracy, ed_recall, ed_f2, macro_f1, over_triage FROM prediction_figures
+    )
+    ON accuracy, ed_recall, ed_f2, macro_f1, over_triage INTO NAME metric VALUE figure
+),
+informed AS (
+    SELECT c.evaluation_id
+    FROM best_constant AS c
+    JOIN metric AS a
+        ON a.evaluation_id = c.evaluation_id AND a.rule = 'argmax' AND a.metric = 'accuracy'
+    WHERE a.low > c.accuracy
+),
+averaged AS (
+    SELECT pool, unnest([base_model, 'all']) AS base_model, evaluation_4bit, evaluation_8bit
+    FROM pooled_pair
+    WHERE evaluation_4bit IN (FROM informed) OR evaluation_8bit IN (FROM informed)
+),
+expected AS (
+    SELECT
+        pool,
+        base_model,
+        four.rule,
+        four.metric,
+        count(*) AS pairs,
+        avg(four.figure) AS value_4bit,
+        avg(eight.figure) AS value_8bit
+    FROM averaged
+    JOIN figure AS four ON four.evaluation_id = evaluation_4bit
+    JOIN figure AS eight
+        ON eight.evaluation_id = evaluation_8bit AND eight.rule = four.rule AND eight.metric = four.metric
+    GROUP BY ALL
+),
+stored AS (
+    SELECT *, IF(metric = 'over_triage', -high, low) AS worst, IF(metric = 'over_triage', -low, high) AS best
+    FROM pooled_metric
+    WHERE pool IN (SELECT pool FROM pooled_pair)
+)
+SELECT stored.pool, stored.base_model, stored.rule, stored.metric
+FROM stored
+LEFT JOIN expected USING (pool, base_model, rule, metric)
+WHERE stored.pairs <> coalesce(expected.pairs, 0)
+    AND stored.difference IS NOT NULL
+    OR (stored.difference IS NULL) <> (expected.value_4bit IS NULL)
+    OR abs(stored.value_4bit - expected.value_4bit) > 1e-9
+    OR abs(stored.value_8bit - expected.value_8bit) > 1e-9
+    OR abs(stored.difference - (expected.value_4bit - expected.value_8bit)) > 1e-9
+    OR (stored.low IS NULL) <> (stored.high IS NULL)
+    OR stored.low > stored.difference
+    OR stored.high < stored.difference
+    OR abs((stored.high - stored.low) / 2 - stored.could_show) > 1e-9
+    OR stored.verdict NOT LIKE CASE
+        WHEN stored.worst > -stored.margin THEN 'not inferior'
+        WHEN stored.best < -stored.margin THEN 'inferior'
+        ELSE 'cannot conclude%'
+    END;

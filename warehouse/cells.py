@@ -1,0 +1,80 @@
+"""Confusion tables of many evaluations on the same cases, counted by the unit that is resampled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import duckdb
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.judging.point_metrics import Floats, Ints
+from tasks.spec import LABELS
+from warehouse.ratios import Cells
+
+RULES = {"primary": "decision", "argmax": "argmax"}  # columns of the table prediction, by rule
+_COUNTED = """
+WITH listed AS (
+    SELECT unnest($ids) AS evaluation_id, generate_subscripts($ids, 1) - 1 AS model
+)
+SELECT
+    model,
+    dense_rank() OVER (ORDER BY coalesce(case_group, 'case ' || case_id)) - 1 AS unit,
+    list_position($labels, label) - 1 AS truth,
+    list_position($labels, decision) - 1 AS decision,
+    list_position($labels, argmax) - 1 AS argmax,
+    case_group IS NOT NULL AS grouped
+FROM prediction JOIN listed USING (evaluation_id)
+"""
+
+
+@dataclass(frozen=True)
+class JudgedCases:
+    """The cases of several evaluations, one entry each; `decided` by rule, -1 where it gave none."""
+
+    model: Ints
+    unit: Ints
+    truth: Ints
+    decided: dict[str, Ints]
+    grouped: bool
+    models: int
+
+    @property
+    def units(self) -> int:
+        return int(self.unit.max()) + 1 if len(self.unit) else 0
+
+    def cells(self, rule: str) -> Cells:
+        """Confusion tables by unit and model; a model without decisions has empty ones."""
+        decided = self.decided[rule]
+        counted = decided >= 0
+        place = (self.unit * self.models + self.model) * 9 + self.truth * 3 + decided
+        shape = (self.units, self.models, len(LABELS), len(LABELS))
+        counts = np.bincount(place[counted], minlength=int(np.prod(shape)))
+        return Cells(counts.astype(np.float64).reshape(shape))
+
+    def best_constant(self) -> tuple[Floats, NDArray[np.str_]]:
+        """Accuracy of the best constant answer on the cases of each model, and that answer."""
+        cases = self.cells("argmax").counts.sum(axis=(0, 3))
+        total = np.maximum(cases.sum(axis=1), 1)
+        return cases.max(axis=1) / total, np.array(LABELS)[cases.argmax(axis=1)]
+
+
+def judged_cases(con: duckdb.DuckDBPyConnection, ids: Sequence[str]) -> JudgedCases:
+    """The predictions of these evaluations; units in the order of their names, so that seeded
+    resampling is repeatable.
+    """
+    params = {"ids": list(ids), "labels": list(LABELS)}
+    columns = con.execute(_COUNTED, params).fetchnumpy()
+
+    def codes(name: str) -> Ints:
+        return np.ma.filled(columns[name], -1).astype(np.int64)
+
+    return JudgedCases(
+        codes("model"),
+        codes("unit"),
+        codes("truth"),
+        {rule: codes(column) for rule, column in RULES.items()},
+        bool(len(columns["grouped"]) and columns["grouped"].any()),
+        len(ids),
+    )

@@ -1,0 +1,244 @@
+"""The pooled comparison of 4 with 8 bits: mean differences of many pairs on the same cases.
+
+Differences are averaged over pairs (recipes and seeds) and resampled jointly, so that the bands of
+all figures of a pool hold together (warehouse/joint.py). Only pairs of which at least one model
+beats the best constant answer are averaged: two models that know nothing are alike whatever the
+precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tasks.judging.point_metrics import MIN_UNITS, Floats
+from warehouse.cells import RULES, JudgedCases
+from warehouse.joint import Band, Hypothesis, Statistic, joint_bands
+from warehouse.ratios import POOLED, Cells
+from warehouse.resampling import (
+    CANNOT_CONCLUDE,
+    LOWER_IS_BETTER,
+    MARGIN,
+    RESAMPLES,
+    SEED,
+    verdict_of,
+)
+
+ALL = "all"  # the row over all base models
+
+
+@dataclass(frozen=True)
+class PooledPair:
+    """A row of `pooled_pair`, and whether one of its models beats the best constant answer."""
+
+    base_model: str
+    recipe: str
+    seed: int
+    informed: bool
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """A row of `pooled_metric` but for its pool; None where it is not available."""
+
+    base_model: str
+    rule: str
+    metric: str
+    pairs: int
+    pairs_left_out: int
+    recipes: int
+    seeds: int
+    cases: int
+    groups: int | None
+    value_4bit: float | None = None
+    value_8bit: float | None = None
+    difference: float | None = None
+    standard_error: float | None = None
+    low: float | None = None
+    high: float | None = None
+    could_show: float | None = None
+    seed_sd: float | None = None
+    margin: float = MARGIN
+    p_value: float | None = None
+    verdict: str = CANNOT_CONCLUDE
+    method: str = "none"
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class _Figure:
+    """A row without its band, and what the band is computed from; None where there can be none."""
+
+    row: Pooled
+    statistic: Statistic | None = None
+
+    @property
+    def hypothesis(self) -> Hypothesis:
+        return Hypothesis(-1 if self.row.metric in LOWER_IS_BETTER else 1, MARGIN)
+
+
+def pooled(
+    pairs: Sequence[PooledPair], cases: JudgedCases, resamples: int = RESAMPLES
+) -> list[Pooled]:
+    """Every figure of a pool. In `cases`, pair i has the models 2 i (4 bits) and 2 i + 1 (8 bits)."""
+    figures = [
+        figure
+        for rule in RULES
+        for figure in _figures(rule, pairs, cases.cells(rule), cases.grouped)
+    ]
+    tested = [figure for figure in figures if figure.statistic is not None]
+    bands = joint_bands(
+        [figure.statistic for figure in tested if figure.statistic is not None],
+        [figure.hypothesis for figure in tested],
+        resamples,
+    )
+    by_row = {figure.row: band for figure, band in zip(tested, bands, strict=True)}
+    together = sum(band.low is not None for band in bands)
+    return [
+        _with_band(figure.row, by_row[figure.row], together, cases.units, resamples)
+        if figure.row in by_row
+        else figure.row
+        for figure in figures
+    ]
+
+
+def _figures(
+    rule: str, pairs: Sequence[PooledPair], cells: Cells, grouped: bool
+) -> list[_Figure]:
+    decided = cells.counts.sum(axis=(0, 2, 3)) > 0
+    models = sorted({pair.base_model for pair in pairs})
+    return [
+        _figure(rule, metric, scope, pairs, decided, cells, grouped)
+        for scope in (ALL, *models)
+        for metric in POOLED
+    ]
+
+
+def _figure(
+    rule: str,
+    metric: str,
+    scope: str,
+    pairs: Sequence[PooledPair],
+    decided: np.ndarray,
+    cells: Cells,
+    grouped: bool,
+) -> _Figure:
+    """One figure over the pairs of `scope`: a base model, or ALL."""
+    places = [i for i, pair in enumerate(pairs) if scope in (ALL, pair.base_model)]
+    usable = [i for i in places if decided[2 * i] and decided[2 * i + 1]]
+    averaged = [i for i in usable if pairs[i].informed]
+    row = _row(rule, metric, scope, [pairs[i] for i in averaged], len(places), cells, grouped)
+    if not averaged:
+        reason = "no pair has a model that beats the best constant answer"
+        if not usable:
+            reason = "the rule could not be applied to any pair"
+        return _Figure(replace(row, verdict=f"{CANNOT_CONCLUDE}: {reason}"))
+
+    sides = [model for i in averaged for model in (2 * i, 2 * i + 1)]
+    numerators, denominators = cells.part(sides).ratios(metric)
+    values = _values(numerators, denominators)
+    if np.isnan(values).any():
+        return _Figure(replace(row, note="not available: no ED case in the set"))
+    row = _with_values(row, values, [pairs[i] for i in averaged])
+    units = _units_behind(metric, cells)
+    if units < MIN_UNITS:
+        kind = "groups" if grouped else "cases"
+        return _Figure(replace(row, note=f"no band: {units} {kind} are too few (it needs {MIN_UNITS})"))
+    signs = np.tile([1.0, -1.0], len(averaged)) / len(averaged)
+    return _Figure(
+        row,
+        Statistic.mean_of(
+            numerators.reshape(len(numerators), -1),
+            denominators.reshape(len(denominators), -1),
+            np.repeat(signs, numerators.shape[2]),
+        ),
+    )
+
+
+def _row(
+    rule: str,
+    metric: str,
+    scope: str,
+    averaged: Sequence[PooledPair],
+    pairs: int,
+    cells: Cells,
+    grouped: bool,
+) -> Pooled:
+    by_class = cells.counts.sum(axis=(0, 3)).max(axis=0)
+    cases = by_class[0] if metric.startswith("ed_") else by_class.sum()
+    return Pooled(
+        base_model=scope,
+        rule=rule,
+        metric=metric,
+        pairs=len(averaged),
+        pairs_left_out=pairs - len(averaged),
+        recipes=len({pair.recipe for pair in averaged}),
+        seeds=len({pair.seed for pair in averaged}),
+        cases=int(cases),
+        groups=_units_behind(metric, cells) if grouped else None,
+    )
+
+
+def _values(numerators: Floats, denominators: Floats) -> Floats:
+    """The metric of each model, (models,); NaN where it is not defined."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray((numerators.sum(axis=0) / denominators.sum(axis=0)).sum(axis=-1))
+
+
+def _with_values(row: Pooled, values: Floats, averaged: Sequence[PooledPair]) -> Pooled:
+    """Add the means of both sides, their difference, and how it varies between seeds."""
+    at_4bit, at_8bit = values[0::2], values[1::2]
+    return replace(
+        row,
+        value_4bit=float(at_4bit.mean()),
+        value_8bit=float(at_8bit.mean()),
+        difference=float((at_4bit - at_8bit).mean()),
+        seed_sd=_seed_sd(at_4bit - at_8bit, averaged),
+    )
+
+
+def _seed_sd(differences: Floats, averaged: Sequence[PooledPair]) -> float | None:
+    """Standard deviation of the difference between seeds of one base model and recipe; None where
+    no recipe has two.
+    """
+    by_recipe: dict[tuple[str, str], list[float]] = {}
+    for pair, difference in zip(averaged, differences, strict=True):
+        by_recipe.setdefault((pair.base_model, pair.recipe), []).append(float(difference))
+    several = [np.array(one) for one in by_recipe.values() if len(one) > 1]
+    if not several:
+        return None
+    squares = sum(float(((one - one.mean()) ** 2).sum()) for one in several)
+    return float(np.sqrt(squares / sum(len(one) - 1 for one in several)))
+
+
+def _units_behind(metric: str, cells: Cells) -> int:
+    """Groups (or cases) that a metric is computed from; for macro F1 those of the rarest class."""
+    by_class = (cells.counts.sum(axis=3).max(axis=1) > 0).sum(axis=0)
+    if metric.startswith("ed_"):
+        return int(by_class[0])
+    if metric == "macro_f1":
+        return int(min((units for units in by_class if units > 0), default=0))
+    return len(cells.counts)
+
+
+def _with_band(row: Pooled, band: Band, together: int, units: int, resamples: int) -> Pooled:
+    """Add the band, what it could show, and the verdict."""
+    row = replace(row, standard_error=band.error)
+    if band.low is None or band.high is None:
+        return replace(row, note="no band: no case, or too few, make a difference")
+    kind = "cases (assumes independent cases)" if row.groups is None else "groups"
+    low, high = band.low, band.high
+    if row.metric in LOWER_IS_BETTER:
+        low, high = -band.high, -band.low
+    return replace(
+        row,
+        low=band.low,
+        high=band.high,
+        could_show=(band.high - band.low) / 2,
+        p_value=band.p_value,
+        verdict=verdict_of(low, high),
+        method=f"joint bootstrap of {units} {kind}, {resamples} resamples, seed {SEED}; "
+        f"studentised 95 % bands over {together} figures at once",
+    )

@@ -1,0 +1,61 @@
+"""Metrics of triage decisions as sums of ratios of totals, by which groups can be resampled fast.
+
+The figures equal those of `tasks/judging/point_metrics.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tasks.judging.point_metrics import Floats
+
+POOLED = ("accuracy", "ed_recall", "ed_f2", "macro_f1", "over_triage")
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Confusion tables of every unit and model, (units, models, 3, 3): row = truth, column = decision."""
+
+    counts: Floats
+
+    def part(self, models: list[int]) -> Cells:
+        return Cells(self.counts[:, models])
+
+    def ratios(self, metric: str) -> tuple[Floats, Floats]:
+        """Numerators and denominators of one of POOLED, each (units, models, ratios): the metric of
+        a model is the sum of its ratios of totals.
+        """
+        one, other = getattr(self, f"_{metric}")()
+        return (one, other) if one.ndim == 3 else (one[..., None], other[..., None])
+
+    @property
+    def _actual(self) -> Floats:
+        return np.asarray(self.counts.sum(-1))
+
+    @property
+    def _decided(self) -> Floats:
+        return np.asarray(self.counts.sum(-2))
+
+    @property
+    def _hits(self) -> Floats:
+        return np.diagonal(self.counts, axis1=-2, axis2=-1)
+
+    def _accuracy(self) -> tuple[Floats, Floats]:
+        return self._hits.sum(-1), self._actual.sum(-1)
+
+    def _ed_recall(self) -> tuple[Floats, Floats]:
+        return self._hits[..., 0], self._actual[..., 0]
+
+    def _ed_f2(self) -> tuple[Floats, Floats]:
+        return 5 * self._hits[..., 0], 4 * self._actual[..., 0] + self._decided[..., 0]
+
+    def _over_triage(self) -> tuple[Floats, Floats]:
+        return np.asarray(np.tril(self.counts, -1).sum((-2, -1))), self._actual.sum(-1)
+
+    def _macro_f1(self) -> tuple[Floats, Floats]:
+        """Over the classes that the set has cases of."""
+        present = self._actual.sum(axis=(0, 1)) > 0
+        numerators = 2 * self._hits[..., present] / max(int(present.sum()), 1)
+        return numerators, (self._actual + self._decided)[..., present]

@@ -1,0 +1,34 @@
+-- One row per metric, decision rule, set of cases and base model, and one over all: 4 bits minus 8 bits, pooled.
+--
+-- The difference is the mean over the trained pairs of pooled_pair (recipes and seeds) of which at
+-- least one model beats the best constant answer; the others are counted in pairs_left_out. Bands
+-- (low, high) hold for all figures of a set of cases at once with 95 % confidence, and p_value is
+-- adjusted for all of them: both come from one joint bootstrap of the groups over all pairs, since
+-- the same cases are in all of them. It speaks of these trained models; seed_sd says how much the
+-- difference varies between seeds of one recipe. A pool whose figures are not made yet has no row;
+-- `triage compare` makes them. quantization_summary_of(ids) shows the pools of these evaluations;
+-- stored are those of all evaluations, and of the study of the last sweep.
+CREATE OR REPLACE MACRO quantization_summary_of(ids) AS TABLE
+SELECT
+    p.evaluation_set,
+    p.set_digest,
+    p.random_weights,
+    m.* EXCLUDE (pool),
+    p.studies,
+    p.dataset,
+    p.pool
+FROM (
+    SELECT
+        evaluation_set,
+        set_digest,
+        random_weights,
+        list_sort(list_distinct(flatten(list(studies)))) AS studies,
+        any_value(dataset) AS dataset,
+        pool
+    FROM pooled_pair_of(ids)
+    GROUP BY evaluation_set, set_digest, random_weights, pool
+) AS p
+JOIN pooled_metric AS m USING (pool)
+ORDER BY p.evaluation_set, p.set_digest, p.random_weights, m.base_model <> 'all', m.base_model, m.rule, m.metric;
+
+CREATE OR REPLACE VIEW quantization_summary AS FROM quantization_summary_of(NULL);

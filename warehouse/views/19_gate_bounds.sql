@@ -1,0 +1,49 @@
+-- One row per evaluation of a trained model and gate: its bound, and one that allows for all models looked at.
+--
+-- models counts the evaluations of trained models on the same cases, of which a reader picks the
+-- best. bound_adjusted holds for all of them at once with 95 % confidence: for ED recall the exact
+-- bound at 0.05 / models or the simultaneous bound of a joint bootstrap of the groups, whichever is
+-- less favourable; for F2 the latter. It is NULL where it is not made yet or cannot be, and
+-- adjusted_note says why. reaches_adjusted says whether it reaches the gate's threshold.
+CREATE OR REPLACE VIEW gate_bounds AS
+WITH look AS (
+    SELECT
+        e.evaluation_id,
+        e.set_digest,
+        x.random_weights,
+        coalesce(l.manifest_digest, e.evaluation_id) AS content
+    FROM evaluation AS e
+    JOIN experiment AS x ON x.training_id = e.training_id AND x.status = 'completed'
+    LEFT JOIN landed AS l ON l.id = e.evaluation_id
+    WHERE x.recipe_kind IN ('standard', 'safety', 'moved_adapter')
+),
+looked AS (
+    SELECT
+        set_digest,
+        random_weights,
+        count(*) AS models,
+        md5(string_agg(content, ' ' ORDER BY content)) AS looks
+    FROM look
+    GROUP BY set_digest, random_weights
+)
+SELECT
+    g.evaluation_id,
+    g.gate,
+    g.state,
+    g.threshold,
+    g.value,
+    g.bound,
+    looked.models,
+    a.bound AS bound_adjusted,
+    IF(g.gate = 'ed_false_negative_rate', a.bound <= g.threshold + 1e-9, a.bound >= g.threshold - 1e-9)
+        AS reaches_adjusted,
+    a.method AS adjusted_method,
+    a.note AS adjusted_note,
+    looked.looks
+FROM gate AS g
+JOIN look USING (evaluation_id)
+JOIN looked
+    ON looked.set_digest = look.set_digest
+    AND looked.random_weights IS NOT DISTINCT FROM look.random_weights
+LEFT JOIN adjusted_bound AS a
+    ON a.evaluation_id = g.evaluation_id AND a.gate = g.gate AND a.looks = looked.looks;
