@@ -136,8 +136,7 @@ def test_models_that_decide_alike_have_no_band_and_few_groups_none_either(tmp_pa
     assert row["low"] is None and row["note"] == "no band: 9 groups are too few (it needs 10)"
 
 
-def test_a_new_pair_replaces_the_pool_and_a_rebuild_gives_the_same(study, tmp_path):
-    root, _ = study
+def test_a_new_pair_replaces_the_pool_and_a_rebuild_gives_the_same(tmp_path):
     land(tmp_path, "first", 10, 0.8, recipe="r1")
     load_all(tmp_path, tmp_path / "w.duckdb")
     before = summary(tmp_path / "w.duckdb")["all", "argmax", "accuracy"]
