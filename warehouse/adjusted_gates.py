@@ -68,9 +68,7 @@ def _resampled(cells: Cells, resamples: int) -> dict[str, list[Band | None]]:
     }
 
 
-def _recall(
-    caught: int, emergencies: int, cases: JudgedCases, band: Band | None
-) -> AdjustedBound:
+def _recall(caught: int, emergencies: int, cases: JudgedCases, band: Band | None) -> AdjustedBound:
     if not emergencies:
         return AdjustedBound("ed_recall", None, "none", "not available: no ED case was decided")
     exact = exact_lower(caught, emergencies, cases.models)

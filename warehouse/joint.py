@@ -158,7 +158,9 @@ def _of_ratios(statistic: Statistic, weights: Floats) -> tuple[Floats, Floats]:
     top, whole = weights @ statistic.numerators, weights @ statistic.denominators
     ratios = ratio(top, whole)
     per_total = ratio(np.ones_like(whole), whole)
-    influences = per_total @ statistic.numerators.T - (per_total * ratios) @ statistic.denominators.T
+    influences = (
+        per_total @ statistic.numerators.T - (per_total * ratios) @ statistic.denominators.T
+    )
     squares = (weights * influences**2).sum(axis=1) * _few(weights)
     return ratios.sum(axis=1), np.sqrt(squares)
 

@@ -104,9 +104,7 @@ def pooled(
     ]
 
 
-def _figures(
-    rule: str, pairs: Sequence[PooledPair], cells: Cells, grouped: bool
-) -> list[_Figure]:
+def _figures(rule: str, pairs: Sequence[PooledPair], cells: Cells, grouped: bool) -> list[_Figure]:
     decided = cells.counts.sum(axis=(0, 2, 3)) > 0
     models = sorted({pair.base_model for pair in pairs})
     return [
@@ -145,7 +143,9 @@ def _figure(
     units = _units_behind(metric, cells)
     if units < MIN_UNITS:
         kind = "groups" if grouped else "cases"
-        return _Figure(replace(row, note=f"no band: {units} {kind} are too few (it needs {MIN_UNITS})"))
+        return _Figure(
+            replace(row, note=f"no band: {units} {kind} are too few (it needs {MIN_UNITS})")
+        )
     signs = np.tile([1.0, -1.0], len(averaged)) / len(averaged)
     return _Figure(
         row,

@@ -113,9 +113,7 @@ def _few_enough(con: duckdb.DuckDBPyConnection, ids: list[str], most: int | None
     return int(cases or 0) <= most
 
 
-def _pairs(
-    con: duckdb.DuckDBPyConnection, ids: list[str], cases: JudgedCases
-) -> list[PooledPair]:
+def _pairs(con: duckdb.DuckDBPyConnection, ids: list[str], cases: JudgedCases) -> list[PooledPair]:
     """The pairs in the order of `ids`, each with whether one of its models is informed."""
     rows = con.execute(
         """
@@ -147,9 +145,7 @@ def _insert_pool(con: duckdb.DuckDBPyConnection, pool: str, ids: list[str]) -> N
     names = ["pool", *(field.name for field in fields(Pooled))]
     marks = ", ".join("?" * len(names))
     if rows:
-        con.executemany(
-            f"INSERT INTO pooled_metric ({', '.join(names)}) VALUES ({marks})", rows
-        )
+        con.executemany(f"INSERT INTO pooled_metric ({', '.join(names)}) VALUES ({marks})", rows)
 
 
 def _insert_bounds(con: duckdb.DuckDBPyConnection, looks: str, ids: list[str]) -> None:

@@ -98,10 +98,16 @@ DEFECTS = [
     ("pairs_agree", "UPDATE pair_metric SET value_4bit = 1, difference = 1 - value_8bit WHERE metric = 'ed_f2'"),
     ("pairs_agree", "UPDATE prediction SET case_id = 'other' WHERE evaluation_id = 'e8' AND case_id = 'c00000'"),
     ("pairs_agree", "UPDATE experiment SET learning_rate = 1 WHERE training_id = 't4'"),
-    ("pools_agree", "UPDATE pooled_metric SET value_4bit = 0.3, difference = 0.3 - value_8bit WHERE metric = 'macro_f1'"),
+    (
+        "pools_agree",
+        "UPDATE pooled_metric SET value_4bit = 0.3, difference = 0.3 - value_8bit WHERE metric = 'macro_f1'",
+    ),
     ("pools_agree", "UPDATE pooled_metric SET verdict = 'not inferior' WHERE metric = 'ed_recall'"),
     ("pools_agree", "UPDATE pooled_metric SET difference = NULL"),
-    (REPRODUCED, "UPDATE pooled_metric SET low = low - 0.0001, could_show = could_show + 0.00005 WHERE metric = 'accuracy'"),
+    (
+        REPRODUCED,
+        "UPDATE pooled_metric SET low = low - 0.0001, could_show = could_show + 0.00005 WHERE metric = 'accuracy'",
+    ),
     (REPRODUCED, "UPDATE pooled_metric SET p_value = 0.5 WHERE rule = 'argmax'"),
     (REPRODUCED, "DELETE FROM pooled_metric WHERE base_model = 'all'"),
     (REPRODUCED, "UPDATE adjusted_bound SET bound = 0.97 WHERE gate = 'ed_recall'"),

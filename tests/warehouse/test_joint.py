@@ -110,9 +110,7 @@ def test_the_error_of_a_mean_difference_is_the_clustered_one_of_statsmodels():
     band = joint_bands(statistics(cells, [scope])[:1], [None], 100)[0]
     # A mean of group totals, weighted: the regression on a constant of what a case gains in its group.
     gains, groups = np.repeat(correct @ scope / truth, 5), np.repeat(np.arange(60), 5)
-    fit = sm.OLS(gains, np.ones((300, 1))).fit(
-        cov_type="cluster", cov_kwds={"groups": groups, "use_correction": False}
-    )
+    fit = sm.OLS(gains, np.ones((300, 1))).fit(cov_type="cluster", cov_kwds={"groups": groups, "use_correction": False})
     assert band.value == pytest.approx(fit.params[0], abs=1e-12)
     assert band.error == pytest.approx(fit.bse[0] * np.sqrt(60 / 59), abs=1e-9)
 
