@@ -130,7 +130,7 @@ def _pairs(con: duckdb.DuckDBPyConnection, ids: list[str], cases: JudgedCases) -
     constant, _ = cases.best_constant()
     informed = _informed([by_id[id][3] for id in ids], constant)
     return [
-        PooledPair(*by_id[ids[place]][:3], informed=bool(informed[place : place + 2].any()))
+        PooledPair(*by_id[ids[place]][:3], bool(informed[place : place + 2].any()))
         for place in range(0, len(ids), 2)
     ]
 
