@@ -81,9 +81,7 @@ def _pools_to_store(con: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
     return pools | (_pools(con, of_last_sweep) if of_last_sweep else {})
 
 
-def _pools(
-    con: duckdb.DuckDBPyConnection, only: Collection[str] | None
-) -> dict[str, list[str]]:
+def _pools(con: duckdb.DuckDBPyConnection, only: Collection[str] | None) -> dict[str, list[str]]:
     """Pools with their evaluations, those of a pair side by side."""
     ids = None if only is None else sorted(only)
     rows = con.execute(_POOLS, {"ids": ids}).fetchall()
@@ -182,8 +180,7 @@ def _wrong_pools(con: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, ...]]:
         ).fetchall()
         stored = {row[:3]: row[3:] for row in rows}
         anew = {
-            (row.base_model, row.rule, row.metric): astuple(row)[3:]
-            for row in pool_rows(con, ids)
+            (row.base_model, row.rule, row.metric): astuple(row)[3:] for row in pool_rows(con, ids)
         }
         for key in stored.keys() | anew.keys():
             if not _alike(stored.get(key), anew.get(key)):
