@@ -127,10 +127,11 @@ def _pairs(con: duckdb.DuckDBPyConnection, ids: list[str], cases: JudgedCases) -
     by_id = {id: row for id, *row in rows}
     constant, _ = cases.best_constant()
     informed = _informed([by_id[id][3] for id in ids], constant)
-    return [
-        PooledPair(*by_id[ids[place]][:3], bool(informed[place : place + 2].any()))
-        for place in range(0, len(ids), 2)
-    ]
+    made = []
+    for place in range(0, len(ids), 2):
+        base_model, recipe, seed, _ = by_id[ids[place]]
+        made.append(PooledPair(base_model, recipe, seed, bool(informed[place : place + 2].any())))
+    return made
 
 
 def _informed(lows: list[float | None], constant: Floats) -> np.ndarray:
