@@ -25,20 +25,21 @@ WIDE = "FROM leaderboard"
 THIRD = "SELECT training_id, 1.0::DOUBLE / 3 AS third, 1234567.8::DOUBLE AS large, NULL AS nothing FROM experiment"
 
 
-@pytest.fixture
-def place(tmp_path):
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
     """A warehouse of six experiments."""
-    place = Place(tmp_path / "place")
+    folder = tmp_path_factory.mktemp("six")
+    place = Place(folder / "place")
     for i in range(6):
-        write_landing(tmp_path / "landing", f"t{i}", "training", training(f"t{i}", cell_id=f"cell{i}"))
-        write_landing(tmp_path / "landing", f"e{i}", "evaluation", evaluation(f"e{i}", f"t{i}"))
+        write_landing(folder / "landing", f"t{i}", "training", training(f"t{i}", cell_id=f"cell{i}"))
+        write_landing(folder / "landing", f"e{i}", "evaluation", evaluation(f"e{i}", f"t{i}"))
     place.home.mkdir(parents=True)
-    load_all(tmp_path / "landing", place.warehouse)
+    load_all(folder / "landing", place.warehouse)
     return place
 
 
 def out(place: Place, *args: str, **environment: str) -> str:
-    done = place.run("sql", *args, **environment)
+    done = place.ask("sql", *args, **environment)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
@@ -111,7 +112,7 @@ def small(tmp_path_factory):
     ],
 )  # fmt: skip
 def test_a_query_past_its_bounds_ends_with_a_sentence_that_names_the_option(query, options, sentence, small):
-    done = small.run("sql", query, *options)
+    done = small.ask("sql", query, *options)
     assert (done.returncode, done.stdout) == (2, "") and one_sentence(done.stderr), done.stderr
     assert re.search(sentence, done.stderr) and "\x1b" not in done.stderr
 
@@ -128,7 +129,7 @@ def test_a_table_shows_the_first_thousand_rows_and_says_how_to_see_more(small):
 def test_csv_and_json_give_all_rows_unless_fewer_are_asked_for(small):
     assert len(out(small, "FROM range(30000)", "--format", "csv").splitlines()) == 30001
     assert len(json.loads(out(small, "FROM range(3000)", "--format", "json"))) == 3000
-    done = small.run("sql", "FROM range(30000)", "--format", "json", "--rows", "2")
+    done = small.ask("sql", "FROM range(30000)", "--format", "json", "--rows", "2")
     assert json.loads(done.stdout) == [{"range": 0}, {"range": 1}]
     assert done.stderr == "There are more rows than these 2; to see more: --rows 20\n"
 

@@ -28,7 +28,7 @@ def place(tmp_path_factory):
 
 
 def test_the_list_has_every_question_with_its_parameters(place):
-    done = place.run("sql", "--list")
+    done = place.ask("sql", "--list")
     assert (done.returncode, done.stderr) == (0, "")
     for named in cookbook():
         assert f"\n{named.name}\n  {named.explanation}\n" in f"\n{done.stdout}"
@@ -51,9 +51,9 @@ def test_every_question_runs_on_a_real_sweep(smoke):
 
 
 def test_a_named_question_and_a_typed_one_take_parameters(place):
-    done = place.run("sql", "missed-by-every-model", "--param", "precision=8bit", "--format", "json")
+    done = place.ask("sql", "missed-by-every-model", "--param", "precision=8bit", "--format", "json")
     assert [row["case_id"] for row in json.loads(done.stdout)] == [] and done.returncode == 0
-    typed = place.run("sql", "SELECT evaluation_id FROM leaderboard WHERE bits = $bits", "--param", "bits=8", "--csv")
+    typed = place.ask("sql", "SELECT evaluation_id FROM leaderboard WHERE bits = $bits", "--param", "bits=8", "--csv")
     assert typed.stdout == "evaluation_id\ne8\n"
 
 
@@ -81,7 +81,7 @@ def test_a_named_question_and_a_typed_one_take_parameters(place):
 )  # fmt: skip
 def test_a_mistake_is_a_sentence(args, sentence, place):
     before = place.warehouse.read_bytes()
-    done = place.run("sql", *args)
+    done = place.ask("sql", *args)
     assert (done.returncode, done.stdout) == (2, "") and one_sentence(done.stderr), done.stderr
     assert re.search(sentence, done.stderr) and place.warehouse.read_bytes() == before
 
@@ -89,7 +89,7 @@ def test_a_mistake_is_a_sentence(args, sentence, place):
 def test_a_file_has_the_format_of_its_name(place):
     sql = "SELECT evaluation_id, cases, NULL::INTEGER AS nothing FROM evaluation ORDER BY 1"
     for name in ("rows.csv", "rows.json", "rows.parquet", "rows.txt"):
-        done = place.run("sql", sql, "--output", name)
+        done = place.ask("sql", sql, "--output", name)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", f"2 rows in {name}\n")
     with (place.folder / "rows.csv").open(newline="") as file:
         assert [row["cases"] for row in csv.DictReader(file)] == ["5", "5"]
@@ -108,7 +108,7 @@ def test_a_file_that_is_there_stays_and_a_query_that_fails_leaves_none(place):
     (place.folder / "mine.csv").write_text("mine")
     (place.folder / "dangling.csv").symlink_to("nowhere.csv")
     for name in ("mine.csv", "dangling.csv"):
-        done = place.run("sql", "FROM evaluation", "--output", name)
+        done = place.ask("sql", "FROM evaluation", "--output", name)
         assert (
             done.returncode == 2 and one_sentence(done.stderr) and "is there already and stays as it is" in done.stderr
         )
@@ -116,13 +116,13 @@ def test_a_file_that_is_there_stays_and_a_query_that_fails_leaves_none(place):
     (place.folder / "dangling.csv").unlink()
 
     before = sorted(place.folder.iterdir())
-    failed = place.run("sql", "SELECT error('no') FROM range(3)", "--output", "failed.parquet")
+    failed = place.ask("sql", "SELECT error('no') FROM range(3)", "--output", "failed.parquet")
     assert failed.returncode == 2 and sorted(place.folder.iterdir()) == before
 
 
 def test_the_first_rows_alone_go_into_a_file_where_fewer_are_asked_for(place):
     for name in ("few.parquet", "few.csv"):
-        done = place.run("sql", "FROM range(50000)", "--output", name, "--rows", "3")
+        done = place.ask("sql", "FROM range(50000)", "--output", name, "--rows", "3")
         assert done.stderr == f"3 rows in {name}; there are more, to write them: --rows 30\n"
     assert pq.read_table(place.folder / "few.parquet").column("range").to_pylist() == [0, 1, 2]
 
@@ -137,7 +137,7 @@ def test_a_query_loads_what_waits_and_answers_beside_a_notebook(place, tmp_path)
     sql = ("sql", "SELECT evaluation_id FROM evaluation ORDER BY 1", "--csv")
 
     with held("reading", waiting.warehouse):
-        done = waiting.run(*sql)
+        done = waiting.ask(*sql)
     assert (done.returncode, done.stdout) == (0, "evaluation_id\ne4\n") and "Loading waits" in done.stderr
-    done = waiting.run(*sql)
+    done = waiting.ask(*sql)
     assert (done.stdout, done.stderr) == ("evaluation_id\ne4\ne8\n", "")
