@@ -18,7 +18,7 @@ from tests.place import Place
 
 SWEEP = [
     "sweep", "smoke", "--model", "tiny-llama", "--recipe", "balanced_safe",
-    "--set", "recipe.iterations=320", "--set", "training.evaluate_every=4",
+    "--set", "recipe.iterations=160", "--set", "training.evaluate_every=8",
 ]  # fmt: skip
 FIRST, SECOND = "tiny-llama-4bit-balanced_safe-s42", "tiny-llama-8bit-balanced_safe-s42"
 
@@ -149,9 +149,9 @@ def test_what_was_finished_before_the_kill_is_not_repeated(story):
 
 
 def test_the_killed_training_goes_on_from_its_checkpoint(story):
-    assert 0 < story.killed_at < 320
+    assert 0 < story.killed_at < 160
     seen = [int(n) for n in re.findall(rf"train {SECOND}  iteration (\d+): validation", story.finished.stdout)]
-    assert seen[0] > story.killed_at and seen[-1] == 320
+    assert seen[0] > story.killed_at and seen[-1] == 160
 
 
 @pytest.mark.parametrize("cell", [FIRST, SECOND], ids=["interrupted", "killed"])
