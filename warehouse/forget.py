@@ -13,7 +13,7 @@ from pathlib import Path
 import duckdb
 
 from tasks.runtime.store import locked
-from warehouse import refresh_pairs
+from warehouse import refresh_pairs, refresh_pools
 from warehouse.connect import reading, writing
 from warehouse.migrate import migrate
 from warehouse.schema import FACTS
@@ -64,6 +64,7 @@ def forget(study: str, landing: Path, database: Path | None = None) -> Forgotten
         except BaseException:
             con.rollback()
             raise
+        refresh_pools.refresh(con)
     return forgotten
 
 
