@@ -11,6 +11,7 @@ from flows.report.pairs import pair_rows
 from flows.report.study import evaluations_of_study, evaluations_of_sweep
 from flows.report.typed_rows import leaderboard_rows
 from warehouse.connect import warehouse_path
+from warehouse.summary import pooled_sets
 
 
 @flow(name="compare", flow_run_name="comparison")
@@ -28,5 +29,5 @@ def compare(study: str | None = None, sweep: str | None = None) -> None:
         if board:
             records = leaderboard(board).records()
             create_table_artifact(table=records, key="leaderboard", description="All experiments")
-        markdown = as_markdown(board, pair_rows(ids))
+        markdown = as_markdown(board, pair_rows(ids), pooled_sets(ids))
     create_markdown_artifact(markdown=markdown, key="comparison", description=PAIRS)

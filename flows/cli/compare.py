@@ -11,6 +11,12 @@ from flows.cli.terminal import Prevalence, console
 Everything = Annotated[
     bool, typer.Option("--all", help="print every table: gates, rules, calibration, flips, ...")
 ]
+Gates = Annotated[bool, typer.Option("--gates", help="also the gates of every experiment")]
+Rules = Annotated[bool, typer.Option("--rules", help="also decision rules, confusion matrices")]
+Calibration = Annotated[bool, typer.Option("--calibration", help="also calibration")]
+Review = Annotated[bool, typer.Option("--review", help="also the review flag")]
+Flips = Annotated[bool, typer.Option("--flips", help="also decisions that a precision changes")]
+Fidelity = Annotated[bool, typer.Option("--fidelity", help="also what precision alone changes")]
 
 
 Study = Annotated[
@@ -19,9 +25,26 @@ Study = Annotated[
 
 
 def compare(
-    study: Study = None, prevalence: Prevalence = None, everything: Everything = False
+    study: Study = None,
+    prevalence: Prevalence = None,
+    gates: Gates = False,
+    rules: Rules = False,
+    calibration: Calibration = False,
+    review: Review = False,
+    flips: Flips = False,
+    fidelity: Fidelity = False,
+    everything: Everything = False,
 ) -> None:
-    """Compare 4-bit with 8-bit experiments of a study: headline, leaderboard and pairs."""
+    """Compare 4-bit with 8-bit experiments of a study: the answer, leaderboard and pairs."""
     from flows.cli.compare_report import print_study
 
-    print_study(console, study, prevalence=prevalence, short=not everything)
+    asked = {
+        "gates": gates,
+        "rules": rules,
+        "calibration": calibration,
+        "review": review,
+        "flips": flips,
+        "fidelity": fidelity,
+    }
+    sections = None if everything else [name for name, wanted in asked.items() if wanted]
+    print_study(console, study, prevalence=prevalence, sections=sections)

@@ -1,4 +1,4 @@
-"""What `triage compare` prints: headline, leaderboard, pairs, and the evidence behind them."""
+"""What `triage compare` prints: the answer, leaderboard, pairs, and the evidence behind them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from rich.console import Console
 
 from flows.cli.terminal import print_line
 from flows.cli.waiting import load_what_waits
+from flows.report.answer import answer
 from flows.report.disclaimer import disclaimer
 from flows.report.evidence import evidence
 from flows.report.leaderboard import by_test_set, leaderboard
@@ -17,17 +18,23 @@ from flows.report.study import evaluations_of_study, find_study, study_rows
 from flows.report.table import MOST_ON_SIDE, Table, print_in_parts, print_table
 from flows.report.typed_rows import leaderboard_rows
 from warehouse.health import bring_up_to_date
+from warehouse.summary import pooled_sets
 
 MORE = (
-    "For gates, decision rules, confusion matrices, calibration, the review flag, flips, "
-    "fidelity and precisions: triage compare --all"
+    "For more: triage compare with --gates, --rules, --calibration, --review, --flips, --fidelity, "
+    "or triage compare --all"
 )
 
 
 def print_study(
-    console: Console, name: str | None, prevalence: float | None = None, short: bool = False
+    console: Console,
+    name: str | None,
+    prevalence: float | None = None,
+    sections: Collection[str] | None = None,
 ) -> None:
     """Print the comparison of a study; without a name, of that of the last sweep.
+
+    `sections`: what further tables are about; None: all of them.
 
     Raises BadInput, with the nearest name, for a study that is not there.
     """
@@ -39,7 +46,7 @@ def print_study(
         console,
         evaluations_of_study(study.study) if study else None,
         prevalence,
-        short,
+        sections=sections,
         of=f"study {study.study}" if study else None,
     )
     others = [row.study for row in study_rows() if study is None or row.study != study.study]
@@ -55,12 +62,13 @@ def print_comparison(
     only: Collection[str] | None = None,
     prevalence: float | None = None,
     short: bool = False,
+    sections: Collection[str] | None = None,
     of: str | None = None,
 ) -> None:
     """Print the comparison of the latest evaluations, or of those whose ids are in `only`.
 
-    `prevalence` restates precision and F2 at another share of emergencies. `short` leaves the
-    evidence out, and says where it is. `of`: whose the evaluations are, if not the sweep's.
+    `prevalence` restates precision and F2 at another share of emergencies. `sections`: what
+    further tables are about; None: all, or none where it is to be `short`. `of`: whose the evaluations are, if not the sweep's.
     """
     check_prevalence(prevalence)
     load_what_waits()
@@ -71,16 +79,18 @@ def print_comparison(
         return
 
     pairs = pair_rows(only)
-    print_line(console, headline(pairs), style="bold")
+    sentences = answer(board, pairs, pooled_sets(only))
+    print_line(console, " ".join(sentences), style="bold")
     for part in by_test_set(board):
         print_in_parts(console, leaderboard(part, prevalence))
     if pairs:
+        print_line(console, headline(pairs))
         _print_pairs(console, quantization(pairs).with_note(not_restated_note(prevalence)))
-    if short:
+    chosen = [] if short and sections is None else sections
+    for table in evidence(board, prevalence, chosen) if chosen != [] else []:
+        print_in_parts(console, table)
+    if chosen is not None:
         print_line(console, MORE)
-    else:
-        for table in evidence(board, prevalence):
-            print_in_parts(console, table)
     print_line(console, disclaimer({row.set_digest for row in board}))
 
 

@@ -12,7 +12,7 @@ from flows.cli.terminal import print_line
 from flows.cli.waiting import load_what_waits
 from flows.report.disclaimer import disclaimer
 from flows.report.figures import figure
-from flows.report.gates import FALSE_NEGATIVES, GateRow
+from flows.report.gates import FALSE_NEGATIVES, GateRow, adjusted, looks
 from flows.report.names import random_mark, verdict
 from flows.report.prevalence import check_prevalence, restated
 from flows.report.table import Table, print_table
@@ -123,13 +123,15 @@ def _headline(evaluation: Evaluation) -> str:
 
 def gate_table(gates: list[GateRow]) -> Table:
     """The gates of an evaluation with counts, bound and method."""
-    columns = ("gate", "state", "value", "bound", "counts", "method")
+    columns = ("gate", "state", "value", "bound", "bound for all looks", "counts", "method")
+    looked = looks()
     rows = [
         (
             f"{gate.gate} {'<=' if gate.gate == FALSE_NEGATIVES else '>='} {gate.threshold:g}",
             gate.state,
             figure(gate.value),
             figure(gate.bound),
+            adjusted(looked.get((gate.evaluation_id, gate.gate))) or "n/a",
             f"n={gate.n}" if gate.successes is None else f"{gate.successes} of {gate.n}",
             _lines(gate.method, gate.note),
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+
 from flows.report.calibration import calibration, sets_and_answers
 from flows.report.evaluation_sets import by_source
 from flows.report.frontier import against_reference, frontier
@@ -14,29 +16,44 @@ from flows.report.seeds import seeds
 from flows.report.table import Table
 from flows.report.typed_rows import EvaluationRow
 
+SECTIONS = ("gates", "rules", "calibration", "review", "flips", "fidelity")
 
-def evidence(board: list[EvaluationRow], prevalence: float | None = None) -> list[Table]:
-    """The tables about the evaluations of `board` that have rows.
+
+def evidence(
+    board: list[EvaluationRow],
+    prevalence: float | None = None,
+    sections: Collection[str] | None = None,
+) -> list[Table]:
+    """The tables about the evaluations of `board` that have rows: all, or those of some SECTIONS.
 
     `prevalence` restates precision and F2 where a table has them; the titles of the others say
     that it does not apply.
     """
     unchanged = not_restated_note(prevalence)
     restated = restated_note(prevalence)
-    tables = [
-        gates(board).with_note(unchanged),
-        *rules(board, prevalence),
-        choices(board).with_note(unchanged),
-        confusion(board).with_note(unchanged),
-        by_source(board, prevalence).with_note(restated),
-        seeds(board, prevalence).with_note(restated),
-        standard(board).with_note(unchanged),
-        calibration(board).with_note(unchanged),
-        sets_and_answers(board).with_note(unchanged),
-        review(board).with_note(unchanged),
-        flips(board).with_note(unchanged),
-        fidelity(board).with_note(unchanged),
-        against_reference(board).with_note(unchanged),
-        frontier(board).with_note(unchanged),
-    ]
-    return [table for table in tables if len(table)]
+    tables: dict[str, Callable[[], list[Table]]] = {
+        "gates": lambda: [gates(board).with_note(unchanged)],
+        "rules": lambda: [
+            *rules(board, prevalence),
+            choices(board).with_note(unchanged),
+            confusion(board).with_note(unchanged),
+        ],
+        "sets and seeds": lambda: [
+            by_source(board, prevalence).with_note(restated),
+            seeds(board, prevalence).with_note(restated),
+            standard(board).with_note(unchanged),
+        ],
+        "calibration": lambda: [
+            calibration(board).with_note(unchanged),
+            sets_and_answers(board).with_note(unchanged),
+        ],
+        "review": lambda: [review(board).with_note(unchanged)],
+        "flips": lambda: [flips(board).with_note(unchanged)],
+        "fidelity": lambda: [
+            fidelity(board).with_note(unchanged),
+            against_reference(board).with_note(unchanged),
+            frontier(board).with_note(unchanged),
+        ],
+    }
+    shown = [made() for name, made in tables.items() if sections is None or name in sections]
+    return [table for section in shown for table in section if len(table)]

@@ -13,7 +13,8 @@ from flows.report.typed_rows import EvaluationRow, further_rows, typed_rows
 
 GATES = (
     "Gates of the primary rule, on each evaluation set: state, count or value, "
-    "and the 95 % bound that PASS needs"
+    "and the 95 % bound that PASS needs; below it the bound that holds for all models looked at "
+    "on these cases"
 )
 STANDARD = (
     "Training, test loss and what it took (validation: the recipe's own objective; MB of MLX on "
@@ -39,6 +40,29 @@ class GateRow:
     note: str | None
 
 
+@dataclass(frozen=True)
+class LookRow:
+    """A row of `gate_bounds`: how many models were looked at, and the bound that allows for them."""
+
+    evaluation_id: str
+    gate: str
+    models: int
+    bound_adjusted: float | None
+
+
+def looks() -> dict[tuple[str, str], LookRow]:
+    """The looks behind each gate of a trained model, by evaluation and gate."""
+    return {(row.evaluation_id, row.gate): row for row in typed_rows(LookRow, "gate_bounds")}
+
+
+def adjusted(look: LookRow | None) -> str:
+    """`0.844 for 60 models`; empty where no model was trained, so that none was picked."""
+    if look is None:
+        return ""
+    models = "1 model" if look.models == 1 else f"{look.models} models"
+    return f"{figure(look.bound_adjusted)} for {models}"
+
+
 def gates(board: list[EvaluationRow]) -> Table:
     """One row per evaluation of the experiments of `board`, the test set first: verdict and the
     three gates.
@@ -46,32 +70,39 @@ def gates(board: list[EvaluationRow]) -> Table:
     rows = typed_rows(GateRow, "gate")
     judged = {(row.evaluation_id, row.gate): row for row in rows}
     limits = {row.gate: row.threshold for row in rows}
+    looked = looks()
     records = [
-        _gates_record(evaluation, judged, limits) for evaluation in [*board, *further_rows(board)]
+        _gates_record(evaluation, judged, limits, looked)
+        for evaluation in [*board, *further_rows(board)]
     ]
     return Table.of(GATES, records)
 
 
 def _gates_record(
-    evaluation: EvaluationRow, judged: dict[tuple[str, str], GateRow], limits: dict[str, float]
+    evaluation: EvaluationRow,
+    judged: dict[tuple[str, str], GateRow],
+    limits: dict[str, float],
+    looked: dict[tuple[str, str], LookRow],
 ) -> dict[str, str]:
     rule = evaluation.primary_rule.replace("_", " ")
     record = {"verdict": f"{verdict(evaluation)}\nby {rule}"}
     for gate, words in NAMES.items():
         sign = "<=" if gate == FALSE_NEGATIVES else ">="
-        cell = _gate(judged.get((evaluation.evaluation_id, gate)))
+        key = (evaluation.evaluation_id, gate)
+        cell = _gate(judged.get(key), looked.get(key))
         record[f"{words} {sign} {limits.get(gate, 0):g}"] = cell
     return stacked({"experiment": on_cases(evaluation)}, [record])
 
 
-def _gate(row: GateRow | None) -> str:
+def _gate(row: GateRow | None, look: LookRow | None) -> str:
     if row is None:
         return "n/a: not judged"
     if row.state == "NOT AVAILABLE":
         return f"{row.state}\n{why_not(row.note)}"
     counts = "" if row.successes is None else f"{row.successes} of {row.n} = "
     bound = f"bound {figure(row.bound)}" if is_number(row.bound) else "no bound"
-    return f"{row.state}\n{counts}{figure(row.value)}\n{bound}{_method(row)}"
+    cell = f"{row.state}\n{counts}{figure(row.value)}\n{bound}{_method(row)}"
+    return "\n".join(filter(None, [cell, adjusted(look)]))
 
 
 def _method(row: GateRow) -> str:

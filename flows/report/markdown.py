@@ -4,23 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from flows.report.answer import answer
 from flows.report.disclaimer import disclaimer
 from flows.report.evidence import evidence
 from flows.report.leaderboard import leaderboard
 from flows.report.pairs import PairRow, headline, quantization
 from flows.report.table import Table
 from flows.report.typed_rows import EvaluationRow
+from warehouse.summary import PooledSet
 
 PAIRS = "4 bits against 8 bits"
 NO_ROWS = "No rows yet."
 
 
-def as_markdown(board: list[EvaluationRow], pairs: list[PairRow]) -> str:
-    """The whole comparison as one Markdown page."""
+def as_markdown(
+    board: list[EvaluationRow], pairs: list[PairRow], sets: Sequence[PooledSet] = ()
+) -> str:
+    """The whole comparison as one Markdown page, the answer first; `sets`: the pooled figures."""
     sections = [(PAIRS, quantization(pairs)), ("Leaderboard", leaderboard(board))]
     sections += [(table.title, table) for table in evidence(board)]
     parts = [text for title, table in sections for text in (f"# {title}", _grid(table))]
-    return "\n\n".join([headline(pairs), *parts, disclaimer({row.set_digest for row in board})])
+    sentences = " ".join(answer(board, pairs, sets))
+    notice = disclaimer({row.set_digest for row in board})
+    return "\n\n".join([sentences, headline(pairs), *parts, notice])
 
 
 def _grid(table: Table) -> str:

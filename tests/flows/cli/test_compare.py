@@ -1,4 +1,4 @@
-"""`triage compare`: headline and two tables by default, the evidence with --all."""
+"""`triage compare`: the answer and two tables by default, parts of the evidence by name, all of it with --all."""
 
 from __future__ import annotations
 
@@ -24,13 +24,18 @@ def outputs(tmp_path_factory):
     cases = [(label, "ED", "ED") for label in ("ED", "ED", "GP", "GP", "HOME")]
     write_landing(folder / "landing", "b", "evaluation", evaluation("b", "always_ed-1", cases))
     load_all(folder / "landing", place.warehouse)
-    return {args: place.ask("compare", *args) for args in ((), ("--all",), ("--prevalence", "3"))}
+    return {
+        args: place.ask("compare", *args) for args in ((), ("--all",), ("--gates", "--flips"), ("--prevalence", "3"))
+    }
 
 
-def test_the_default_is_a_headline_and_two_tables(outputs):
+def test_the_default_is_the_answer_and_two_tables(outputs):
     text = outputs[()].stdout
     first, *rest = text.splitlines()
-    assert first.startswith("4 bits against 8 bits, 1 pair. Accuracy: ") and "ED recall: " in first
+    assert (
+        first.startswith("4 bits against 8: stored size x0.50. Accuracy: cannot conclude; ") and "ED recall: " in first
+    )
+    assert text.count("4 bits against 8 bits, 1 pair. Accuracy: ") == 1
     assert text.count("Experiments on the test set, best first") == text.count("4 bits (first line)") == 1
     assert "Gates of the primary rule" not in text and "triage compare --all" in rest[-2]
     assert outputs[()].stderr == ""
@@ -40,6 +45,12 @@ def test_baselines_stand_at_the_foot(outputs):
     board = outputs[()].stdout.partition("best first")[2].partition("4 bits (first line)")[0]
     assert 0 < board.index("smol 4bit") < board.index("always-ED")
     assert board.index("smol 8bit") < board.index("always-ED")
+
+
+def test_tables_are_asked_for_by_name(outputs):
+    text = outputs[("--gates", "--flips")].stdout
+    assert "Gates of the primary rule" in text and "for 2 models" in text
+    assert "Confusion matrices" not in text and "Decision rules" not in text
 
 
 def test_all_gives_the_evidence_too(outputs):

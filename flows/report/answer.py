@@ -1,0 +1,125 @@
+"""The answer to the question of 4 against 8 bits, in three to six sentences made from the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from flows.report.figures import is_number
+from flows.report.pairs import NOT_MEASURABLE, PairRow
+from flows.report.typed_rows import EvaluationRow
+from warehouse.pooled import ALL, Pooled
+from warehouse.resampling import CANNOT_CONCLUDE, MARGIN
+from warehouse.summary import PooledSet
+
+NO_PAIR = "4 bits against 8 bits: no pair of otherwise equal experiments yet."
+TRAINED = ("standard", "safety")
+# What the sentences are about, with the rule that decides, and what its cases are called.
+METRICS = (
+    ("accuracy", "argmax", "Accuracy", "cases"),
+    ("ed_recall", "primary", "ED recall", "emergencies"),
+)
+
+
+def answer(
+    board: Collection[EvaluationRow], pairs: Collection[PairRow], sets: Collection[PooledSet]
+) -> list[str]:
+    """Three to six sentences, the answer first. `sets`: the pooled figures of these evaluations.
+
+    Of several test sets, those of the latest evaluations count: the first of `board`.
+    """
+    if not pairs:
+        return [NO_PAIR, *_gates(board)]
+    pool = _pool(board, sets)
+    sentences = [_bytes(pairs)]
+    if pool is None:
+        sentences.append("No pair of trained models yet, so that nothing follows about accuracy.")
+    else:
+        rows = [(pool.figures.get((ALL, rule, metric)), *words) for metric, rule, *words in METRICS]
+        sentences += [_figure(row, name, cases) for row, name, cases in rows if row is not None]
+        sentences += _left_out([row for row, *_ in rows if row is not None])
+        sentences += _seeds([row for row, *_ in rows if row is not None])
+    return [*sentences, *_gates(board), *_resources(pairs)][:6]
+
+
+def _pool(board: Collection[EvaluationRow], sets: Collection[PooledSet]) -> PooledSet | None:
+    """The pool of the first test set of the board that has one, real weights before random ones."""
+    order = list(dict.fromkeys(row.set_digest for row in board))
+    of_board = [one for one in sets if one.evaluation_set == "test" and one.set_digest in order]
+    place = {digest: number for number, digest in enumerate(order)}
+    return min(of_board, key=lambda one: (one.random_weights, place[one.set_digest]), default=None)
+
+
+def _bytes(pairs: Collection[PairRow]) -> str:
+    ratios = sorted(pair.stored_bytes_4bit / pair.stored_bytes_8bit for pair in pairs)
+    low, high = f"x{ratios[0]:.2f}", f"x{ratios[-1]:.2f}"
+    return f"4 bits against 8: stored size {low if low == high else f'{low} to {high}'}."
+
+
+def _figure(row: Pooled, name: str, cases: str) -> str:
+    """`Accuracy -0.4 points [-1.6, +0.8] over 20 pairs: not inferior at 2 points.`"""
+    if not is_number(row.difference):
+        reason = row.verdict.partition(": ")[2] or row.note or "no figure"
+        return f"{name}: {CANNOT_CONCLUDE}; {reason}."
+    pairs = "1 pair" if row.pairs == 1 else f"{row.pairs} pairs"
+    over = f"{name} {points(row.difference)} points{_band(row)} over {pairs}"
+    if not row.verdict.startswith(CANNOT_CONCLUDE):
+        return f"{over}: {row.verdict} at {100 * MARGIN:g} points."
+    if not is_number(row.could_show):
+        return f"{over}: {CANNOT_CONCLUDE}; {row.note}."
+    needed = f"{row.cases} {cases} could show {100 * row.could_show:.1f} points"
+    return f"{over}: {CANNOT_CONCLUDE}; {needed}."
+
+
+def _band(row: Pooled) -> str:
+    if not (is_number(row.low) and is_number(row.high)):
+        return ""
+    return f" [{points(row.low)}, {points(row.high)}]"
+
+
+def points(difference: float) -> str:
+    """A difference of shares in points of a hundred, with its sign: -0.4."""
+    return f"{100 * difference:+.1f}"
+
+
+def _left_out(rows: list[Pooled]) -> Iterator[str]:
+    """How many pairs say nothing, where others do."""
+    out = max((row.pairs_left_out for row in rows), default=0)
+    if out and any(row.pairs for row in rows):
+        are, pairs = ("is", "pair") if out == 1 else ("are", "pairs")
+        yield f"{out} {pairs} {are} left out: neither model beats the best constant answer."
+
+
+def _seeds(rows: list[Pooled]) -> Iterator[str]:
+    spreads = [
+        f"{name.lower() if name == 'Accuracy' else name} by {100 * row.seed_sd:.1f} points"
+        for row, (_, _, name, _) in zip(rows, METRICS, strict=False)
+        if is_number(row.seed_sd)
+    ]
+    if spreads:
+        yield f"Between seeds the difference varies: {', '.join(spreads)} (standard deviation)."
+
+
+def _gates(board: Collection[EvaluationRow]) -> Iterator[str]:
+    """How many trained models pass; never the best of them as if it were the only one."""
+    trained = [row for row in board if row.recipe_kind in TRAINED]
+    if not trained:
+        return
+    passing = sum(row.verdict == "passes_gates" for row in trained)
+    provisional = sum(row.verdict == "provisional" for row in trained)
+    more = f", {provisional} provisionally" if provisional else ""
+    models = "1 trained model" if len(trained) == 1 else f"{len(trained)} trained models"
+    yield f"Gates: {passing} of {models} pass{'es' if passing == 1 else ''}{more}."
+
+
+def _resources(pairs: Collection[PairRow]) -> Iterator[str]:
+    """Memory, where it could be measured."""
+    if all(pair.resources == NOT_MEASURABLE for pair in pairs):
+        yield f"Memory and time are {NOT_MEASURABLE}."
+        return
+    ratios = [
+        pair.peak_memory_bytes_4bit / pair.peak_memory_bytes_8bit
+        for pair in pairs
+        if pair.peak_memory_bytes_4bit and pair.peak_memory_bytes_8bit
+    ]
+    if ratios:
+        yield f"Peak memory of a training x{sum(ratios) / len(ratios):.2f} on average."

@@ -1,0 +1,78 @@
+"""The sentences on top of a comparison: made from the rows, three to six, and never more than follows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from flows.report.answer import NO_PAIR, answer
+from flows.report.markdown import as_markdown
+from flows.report.pairs import pair_rows
+from flows.report.typed_rows import leaderboard_rows
+from tests.warehouse.rows import land_pair
+from warehouse.load import load_all
+from warehouse.pooled import Pooled
+from warehouse.summary import PooledSet, pooled_sets
+
+ROW = Pooled("all", "argmax", "accuracy", 20, 10, 10, 2, 1500, 245, 0.8, 0.804, -0.004, 0.004, -0.016, 0.008, 0.012,
+             0.011, verdict="not inferior")  # fmt: skip
+RECALL = replace(ROW, rule="primary", metric="ed_recall", cases=412, difference=-0.012, low=-0.043, high=0.019,
+                 could_show=0.031, seed_sd=None, verdict="cannot conclude")  # fmt: skip
+
+
+@pytest.fixture
+def rows(tmp_path):
+    land_pair(tmp_path)
+    load_all(tmp_path)
+    return leaderboard_rows(), pair_rows()
+
+
+def pool(*figures: Pooled) -> PooledSet:
+    return PooledSet("test", "set", False, {(row.base_model, row.rule, row.metric): row for row in figures})
+
+
+def test_the_answer_is_made_of_the_pooled_rows(rows):
+    assert answer(*rows, [pool(ROW, RECALL)]) == [
+        "4 bits against 8: stored size x0.50.",
+        "Accuracy -0.4 points [-1.6, +0.8] over 20 pairs: not inferior at 2 points.",
+        "ED recall -1.2 points [-4.3, +1.9] over 20 pairs: cannot conclude; 412 emergencies could show 3.1 points.",
+        "10 pairs are left out: neither model beats the best constant answer.",
+        "Between seeds the difference varies: accuracy by 1.1 points (standard deviation).",
+        "Gates: 0 of 2 trained models pass, 2 provisionally.",
+    ]
+
+
+def test_without_a_pair_that_knows_something_it_says_so_instead_of_a_figure(rows):
+    reason = "no pair has a model that beats the best constant answer"
+    empty = replace(ROW, pairs=0, difference=None, low=None, high=None, verdict=f"cannot conclude: {reason}")
+    sentences = answer(*rows, [pool(empty)])
+    assert sentences[1] == f"Accuracy: cannot conclude; {reason}." and 3 <= len(sentences) <= 6
+    assert not any("left out" in sentence for sentence in sentences)
+
+
+def test_without_a_band_it_says_why(rows):
+    still = replace(
+        ROW, low=None, high=None, could_show=None, verdict="cannot conclude", note="no band: 9 groups are too few"
+    )
+    assert answer(*rows, [pool(still)])[1] == (
+        "Accuracy -0.4 points over 20 pairs: cannot conclude; no band: 9 groups are too few."
+    )
+
+
+def test_other_sets_do_not_answer_and_without_pairs_there_is_no_answer(rows):
+    board, pairs = rows
+    other = replace(pool(ROW), set_digest="another")
+    assert answer(board, pairs, [other, replace(other, evaluation_set="clinic")])[1].startswith("No pair of trained")
+    assert answer(board, [], []) == [NO_PAIR, "Gates: 0 of 2 trained models pass, 2 provisionally."]
+
+
+def test_random_weights_answer_only_where_there_are_no_others(rows):
+    random = replace(pool(replace(ROW, difference=0.5)), random_weights=True)
+    assert answer(*rows, [random, pool(ROW)])[1].startswith("Accuracy -0.4 points")
+    assert answer(*rows, [random])[1].startswith("Accuracy +50.0 points")
+
+
+def test_the_artifact_opens_with_the_same_sentences(rows):
+    sets = pooled_sets()
+    assert as_markdown(*rows, sets).startswith(" ".join(answer(*rows, sets)))
