@@ -8,6 +8,7 @@ import typer
 
 from deployments.interruptions import INTERRUPTED
 from flows.cli.bench import bench
+from flows.cli.claims import claims
 from flows.cli.compare import compare
 from flows.cli.data import data
 from flows.cli.doctor import doctor
@@ -40,7 +41,7 @@ def models() -> None:
     print_models(console)
 
 
-for command in (sweep, search, status, compare, gates, sql, models, init, doctor, up):
+for command in (sweep, search, status, compare, claims, gates, sql, models, init, doctor, up):
     app.command()(command)
 app.add_typer(data, name="data")
 app.add_typer(bench, name="bench")

@@ -34,10 +34,13 @@ def answer(
     if pool is None:
         sentences.append("No pair of trained models yet, so that nothing follows about accuracy.")
     else:
-        rows = [(pool.figures.get((ALL, rule, metric)), *words) for metric, rule, *words in METRICS]
+        rows = [
+            (pool.figures.get((ALL, rule, metric)), name, cases)
+            for metric, rule, name, cases in METRICS
+        ]
+        pooled = [row for row, _, _ in rows if row is not None]
         sentences += [_figure(row, name, cases) for row, name, cases in rows if row is not None]
-        sentences += _left_out([row for row, *_ in rows if row is not None])
-        sentences += _seeds([row for row, *_ in rows if row is not None])
+        sentences += [*_left_out(pooled), *_seeds(pooled)]
     return [*sentences, *_gates(board), *_resources(pairs)][:6]
 
 

@@ -32,6 +32,7 @@ EXCEPTIONS = {
     "uv run mypy": "runs in tests/test_quality.py",
     "uv run prefect deployment run": "needs a server with deployments; tests/flows/test_up.py runs them",
     "python -m tasks.grids.grid_reference": "writes into the checkout; tests/test_grid_reference.py compares what it writes",
+    "python -m warehouse.published": "writes into the checkout; tests/warehouse/test_published.py compares what it writes",
     "python -m warehouse.reference": "writes into the checkout; tests/warehouse/test_comments.py compares what it writes",
     "triage --install-completion": "writes into the configuration of the user's shell",
     "uv run python -m tests.tuning.programs.host_time": "measures; tests/tuning/test_step_cost.py counts the same step",

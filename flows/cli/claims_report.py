@@ -1,0 +1,69 @@
+"""What `triage claims` prints: each sentence with its verdict, figure, and the rows behind it."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from rich.console import Console
+
+from flows.cli.terminal import print_line
+from flows.cli.waiting import load_what_waits
+from tasks.runtime.errors import Locked
+from warehouse.claims import MeasuredClaim, Measurement, measure, read_claims, store
+from warehouse.health import bring_up_to_date
+from warehouse.published import ROOT, figures
+
+MOST_ROWS = 6
+
+
+def print_claims(console: Console, file: Path | None = None) -> None:
+    """Print every claim as this warehouse measures it, and keep that in the table `claim`; then
+    whether the READMEs' tables agree with the published rows.
+
+    `file`: claims of the user's own, which are not kept. Raises BadInput.
+    """
+    claims = read_claims(file)
+    load_what_waits()
+    bring_up_to_date()
+    measured = measure(claims)
+    for one in measured:
+        _print_claim(console, one)
+    if file is not None:
+        return
+    with contextlib.suppress(Locked):  # another program reads: the table keeps what it has
+        store(measured)
+    if (ROOT / "flows" / "README.md").is_file() and (ROOT / "README.md").is_file():
+        _print_figures(console)
+
+
+def _print_claim(console: Console, one: MeasuredClaim) -> None:
+    print_line(console, f"{one.verdict}: {one.claim.sentence}", style="bold")
+    if one.note:
+        print_line(console, f"  {one.note}")
+    for row in one.measurements[:MOST_ROWS]:
+        print_line(console, f"  {_row(row)}")
+    if len(one.measurements) > MOST_ROWS:
+        more = len(one.measurements) - MOST_ROWS
+        query = f"FROM claim WHERE claim = '{one.claim.name}'"
+        print_line(console, f'  {more} more rows: triage sql "{query}"')
+
+
+def _row(row: Measurement) -> str:
+    """`0.53 [0.51, 0.55]: supported (base_model smollm2-135m)`"""
+    figure = "no figure" if row.value is None else f"{row.value:.4g}"
+    if row.low is not None and row.high is not None and row.low != row.high:
+        figure += f" [{row.low:.4g}, {row.high:.4g}]"
+    about = ", ".join(f"{name} {value}" for name, value in row.further.items())
+    return f"{figure}: {row.verdict}{f' ({about})' if about else ''}"
+
+
+def _print_figures(console: Console) -> None:
+    every = figures()
+    differing = [one for one in every if not one.agrees]
+    agree = len(every) - len(differing)
+    print_line(
+        console, f"READMEs: {agree} of {len(every)} figures agree with warehouse/published/demo."
+    )
+    for one in differing:
+        print_line(console, f"  {one.where}: shows {one.shown}, published is {one.expected}")

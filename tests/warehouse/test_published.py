@@ -1,0 +1,81 @@
+"""The rows behind the READMEs: every figure of their tables is one of `warehouse/published/demo`."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tomllib
+
+import duckdb
+import pytest
+
+from tasks.runtime.errors import BadInput
+from tests.place import ROOT
+from tests.warehouse.rows import land_pair
+from warehouse.load import load_all
+from warehouse.published import FOLDER, MOST_BYTES, VIEWS, figures, publish
+
+NAMED = tomllib.loads((ROOT / "warehouse" / "claims.toml").read_text(encoding="utf-8"))["readme"]
+
+
+def test_every_figure_of_the_readmes_is_a_published_one():
+    every = figures()
+    assert [figure for figure in every if not figure.agrees] == [], "python -m warehouse.published, then the READMEs"
+    assert len(every) > 50
+
+
+def test_the_published_rows_are_small():
+    files = sorted(FOLDER.iterdir())
+    assert [file.stem for file in files] == sorted(VIEWS) and sum(file.stat().st_size for file in files) < MOST_BYTES
+
+
+@pytest.mark.parametrize("file", ["README.md", "flows/README.md"])
+def test_every_table_with_intervals_is_named_in_the_claims(file):
+    text = (ROOT / file).read_text(encoding="utf-8")
+    tables = re.findall(r"^\|(.*)\|\n\|[-|]+\|\n((?:\|.*\n)+)", text, re.MULTILINE)
+    heads = [head.split("|")[0].strip() for head, body in tables if re.search(r"\[[-+]?\d", body)]
+    assert heads and heads == [entry["first_column"] for entry in NAMED if entry["file"] == file]
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """The READMEs elsewhere, to be changed by a test."""
+    for file in {entry["file"] for entry in NAMED}:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / file, tmp_path / file)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("digit", "other"), [("3", "4"), ("-0.", "-1."), ("`inferior`", "`not inferior`")])
+def test_a_figure_that_parts_from_the_published_rows_is_found(copied, digit, other):
+    """In the last line of a README that holds it."""
+    path = copied / "flows" / "README.md"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("| recipe | accuracy |"))
+    place = next(i for i in range(first + 2, len(lines)) if digit in lines[i])
+    lines[place] = lines[place].replace(digit, other, 1)
+    path.write_text("\n".join(lines), encoding="utf-8")
+    assert [figure for figure in figures(root=copied) if not figure.agrees]
+
+
+def test_a_line_that_only_one_side_has_is_a_sentence(copied):
+    path = copied / "README.md"
+    text = re.sub(
+        r"^\| (bag of words|always ED|logistic).*\n", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE
+    )
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(BadInput, match="is not both there and in claims.toml"):
+        figures(root=copied)
+
+
+def test_publishing_writes_the_rows_of_the_views(tmp_path):
+    land_pair(tmp_path / "landing")
+    load_all(tmp_path / "landing", tmp_path / "w.duckdb")
+    for _ in range(2):
+        publish(tmp_path / "published", tmp_path / "w.duckdb")
+    with duckdb.connect(str(tmp_path / "w.duckdb"), read_only=True) as con:
+        for view in VIEWS:
+            path = tmp_path / "published" / f"{view}.parquet"
+            assert con.execute(f"SELECT count(*) FROM '{path}'").fetchone() == (
+                con.execute(f"SELECT count(*) FROM {view}").fetchone()
+            )

@@ -1,0 +1,142 @@
+"""The rows behind the READMEs' tables, committed as Parquet: `warehouse/published/demo`.
+
+`python -m warehouse.published` publishes those of the warehouse of now again.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import duckdb
+
+from tasks.runtime.errors import BadInput
+from warehouse.connect import reading
+
+FOLDER = Path(__file__).with_name("published") / "demo"
+ROOT = Path(__file__).parents[1]
+VIEWS = ("leaderboard", "quantization_comparison", "quantization_summary", "gate_bounds", "variant")
+MOST_BYTES = 500_000
+# What a README shows in another unit than the view.
+_SHOWN = {"stored_megabytes": "stored_bytes / 1e6"}
+_NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A cell of a README's table, and the numbers or the word that the published rows give."""
+
+    where: str
+    shown: str
+    expected: str | None
+
+    @property
+    def agrees(self) -> bool:
+        return self.shown == self.expected
+
+
+def publish(folder: Path = FOLDER, database: Path | None = None) -> None:
+    """Write the rows of VIEWS as Parquet, replacing what was published before."""
+    with reading(database) as con:
+        folder.mkdir(parents=True, exist_ok=True)
+        for view in VIEWS:
+            path = str(folder / f"{view}.parquet").replace("'", "''")
+            con.execute(f"COPY (FROM {view}) TO '{path}' (FORMAT PARQUET, COMPRESSION ZSTD)")
+
+
+def figures(folder: Path = FOLDER, root: Path = ROOT) -> list[Figure]:
+    """Every figure of the READMEs' tables that `claims.toml` names, beside the published one.
+
+    Raises BadInput where a table, a line or a column is not there.
+    """
+    content = tomllib.loads((files("warehouse") / "claims.toml").read_text(encoding="utf-8"))
+    with duckdb.connect(":memory:") as con:
+        for path in sorted(folder.glob("*.parquet")):
+            con.execute(f"CREATE TABLE {path.stem} AS FROM read_parquet(?)", [str(path)])
+        return [figure for entry in content["readme"] for figure in _of_table(con, entry, root)]
+
+
+def _of_table(con: duckdb.DuckDBPyConnection, entry: dict[str, object], root: Path) -> list[Figure]:
+    rows, columns = entry["rows"], entry["columns"]
+    assert isinstance(rows, dict) and isinstance(columns, dict)
+    file, first = str(entry["file"]), str(entry["first_column"])
+    table = read_table(root / file, first, set(columns))
+    if different := sorted(set(rows) ^ set(table)):
+        raise BadInput(
+            f"{file}, table {first!r}: the line {different[0]!r} is not both there and in claims.toml."
+        )
+    return [
+        Figure(
+            f"{file}, {line}, {column}",
+            normal(table[line][column]),
+            _expected(con, str(entry["rows_of"]), condition, name, table[line][column]),
+        )
+        for line, condition in rows.items()
+        for column, name in columns.items()
+    ]
+
+
+def read_table(path: Path, first: str, columns: set[str]) -> dict[str, dict[str, str]]:
+    """Cells by line and column of the table whose head begins with `first` and has `columns`."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for place, line in enumerate(lines):
+        head = _cells(line)
+        if head[:1] == [first] and columns <= set(head):
+            body = lines[place + 2 :]
+            end = next((i for i, text in enumerate(body) if not text.startswith("|")), len(body))
+            cells = [_cells(text) for text in body[:end]]
+            return {row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in cells}
+    raise BadInput(
+        f"{path.name} has no table with the columns {first}, {', '.join(sorted(columns))}."
+    )
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip().strip("|").split("|")] if "|" in line else []
+
+
+def normal(cell: str) -> str:
+    """The numbers of a cell without decoration, then its word, e.g. `-0.278 -0.415 -0.150 inferior`."""
+    numbers = _NUMBER.findall(cell)
+    word = re.search(r"`([a-z_ ]+)`", cell)
+    if not numbers:
+        return cell.strip("`")
+    return " ".join([*numbers, *([word[1]] if word else [])])
+
+
+def _expected(
+    con: duckdb.DuckDBPyConnection, view: str, condition: str, name: str, cell: str
+) -> str | None:
+    """What the published rows give for a cell, in as many digits and numbers as it shows."""
+    numbers = _NUMBER.findall(cell)
+    if not numbers:
+        rows = con.execute(
+            f"SELECT {_SHOWN.get(name, name)} FROM {view} WHERE {condition}"
+        ).fetchall()
+        return "" if len(rows) == 1 and rows[0][0] is None else str(rows[0][0]) if rows else None
+    base = name.removesuffix("_diff")
+    selected = [_SHOWN.get(name, name), f"{base}_low", f"{base}_high"][: len(numbers)]
+    if "`" in cell:
+        selected.append(f"{base}_verdict")
+    rows = con.execute(f"SELECT {', '.join(selected)} FROM {view} WHERE {condition}").fetchall()
+    if len(rows) != 1:
+        return None
+    return " ".join(
+        _as(value, shown) for value, shown in zip(rows[0], [*numbers, ""], strict=False)
+    )
+
+
+def _as(value: object, shown: str) -> str:
+    """A value as the README writes numbers: its digits, and a sign where it has one."""
+    if not isinstance(value, float | int):
+        return str(value)
+    digits = len(shown.partition(".")[2])
+    sign = "+" if shown.startswith(("+", "-")) else ""
+    return f"{value:{sign}.{digits}f}"
+
+
+if __name__ == "__main__":
+    publish()
