@@ -22,13 +22,13 @@ def work(grid: str, *overrides: str, trained: bool = False) -> Steps:
 
 
 def test_operations_are_those_of_the_blocks_counted_by_hand():
-    """The demo trains 2 of 30 blocks on 1,000 and 60 cases, scores 160 and 400, and drops out on 30."""
+    """The demo trains 1 of 30 blocks on 1,000 and 60 cases, scores 160 and 400, and drops out on 30."""
     quick, quick_safe = [operations(spec) for spec in select("demo").cells[:2]]
-    updates, checks = 2 * 120 * 256 * 8, 70 * 2 * 60
-    assert quick == Steps(training=2 * 2 * BLOCK * (updates + checks), scoring=2 * 2 * BLOCK * 70 * 560, dropout=0)
-    assert quick_safe.dropout == 2 * 2 * BLOCK * 70 * 50 * 30
+    updates, checks = 2 * 120 * 640 * 8, 70 * 2 * 60
+    assert quick == Steps(training=2 * 1 * BLOCK * (updates + checks), scoring=2 * 1 * BLOCK * 70 * 560, dropout=0)
+    assert quick_safe.dropout == 2 * 1 * BLOCK * 70 * 50 * 30
     whole = work("demo")
-    assert whole.preparing == 2 * (2 * 28 * BLOCK * 70 * (1000 + 60 + 160 + 400)), "once a precision"
+    assert whole.preparing == 2 * (2 * 29 * BLOCK * 70 * (1000 + 60 + 160 + 400)), "once a precision"
     assert whole.scoring == (4 + 2) * quick.scoring, "the untuned model of each precision, too"
 
 
