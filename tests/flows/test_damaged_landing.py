@@ -93,7 +93,7 @@ def test_what_landed_and_is_not_in_the_warehouse_is_a_failure():
     spec = SimpleNamespace(cell_id="cell")
     shared = Shared(*[future("folder")] * 4)
     chain = Chain(spec, shared, future("t1"), future("e1"), future("e1"))  # type: ignore[arg-type]
-    sweep = SubmittedSweep(future("data"), [chain], [Extra("baselines", future(["b1"]))])
+    sweep = SubmittedSweep(future("data"), chains=[chain], extras=[Extra("baselines", future(["b1"]))])
     land_rows("t1", "training", training("t1"))
     land_rows("e1", "evaluation", evaluation("e1", "t1"))
     land_rows("b1", "training", training("b1"))

@@ -45,7 +45,7 @@ def test_the_studies_are_listed_the_last_sweep_first(landing):
 
 
 def test_a_study_is_compared_alone_and_the_last_sweeps_without_a_name(landing):
-    small, last = printed(print_study, "small", short=True), printed(print_study, None, short=True)
+    small, last = printed(print_study, "small", sections=()), printed(print_study, None, sections=())
     assert "4 bits against 8 bits, 1 pair." in small and "no pair" in last
     assert "This was the study small. Others: smaller" in small and "This was the study smaller. Others: small" in last
     assert small.count("best first") == 1 and last.count("best first") == 2, "a table for each test set"

@@ -155,7 +155,7 @@ def printed(grid: str, *overrides: str, narrowing: Narrowing | None = None) -> s
 
 def test_without_a_pair_a_plan_says_what_it_assumes(home, few):
     text = printed("demo")
-    assert "200 cases of 63 groups, 54 of them emergencies" in text
+    assert "400 cases of 63 groups, 108 of them emergencies" in text
     assert (
         "there is no pair to go by in the warehouse, so it is ASSUMED that exactly one of the two models is right"
         in text
