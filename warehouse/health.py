@@ -8,7 +8,6 @@ from pathlib import Path
 import duckdb
 
 from tasks.runtime.errors import BadInput, Locked
-from warehouse import refresh_pools
 from warehouse.connect import first_line, reading, warehouse_path, writing
 from warehouse.migrate import migrate, sql_files
 from warehouse.place import check_place
@@ -44,6 +43,8 @@ def bring_up_to_date(path: Path | None = None) -> None:
     """Apply pending migrations and views, and make the figures of pools that are missing; a current
     warehouse is opened for reading only.
     """
+    from warehouse import refresh_pools  # SciPy, which most commands that import this do not need
+
     with reading(path) as con:
         is_current = _is_current(con) and refresh_pools.is_current(con)
     if not is_current:
@@ -78,6 +79,8 @@ def run_audits(con: duckdb.DuckDBPyConnection) -> dict[str, int]:
     `warehouse/audits/<name>.sql` shows them; REPRODUCED computes the bands of pools and gates again,
     which SQL cannot.
     """
+    from warehouse import refresh_pools
+
     offending = {
         audit.name: len(con.execute(audit.text).fetchall()) for audit in sql_files("audits")
     }
