@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import duckdb
 import numpy as np
-from numpy.typing import NDArray
 
-from tasks.judging.point_metrics import Floats, Ints
+from tasks.judging.point_metrics import Ints
 from tasks.spec import LABELS
 from warehouse.ratios import Cells
 
@@ -52,12 +51,6 @@ class JudgedCases:
         shape = (self.units, self.models, len(LABELS), len(LABELS))
         counts = np.bincount(place[counted], minlength=int(np.prod(shape)))
         return Cells(counts.astype(np.float64).reshape(shape))
-
-    def best_constant(self) -> tuple[Floats, NDArray[np.str_]]:
-        """Accuracy of the best constant answer on the cases of each model, and that answer."""
-        cases = self.cells("argmax").counts.sum(axis=(0, 3))
-        total = np.maximum(cases.sum(axis=1), 1)
-        return cases.max(axis=1) / total, np.array(LABELS)[cases.argmax(axis=1)]
 
 
 def judged_cases(con: duckdb.DuckDBPyConnection, ids: Sequence[str]) -> JudgedCases:

@@ -8,6 +8,7 @@ from pathlib import Path
 import duckdb
 
 from tasks.runtime.errors import BadInput, Locked
+from warehouse import pools
 from warehouse.connect import first_line, reading, warehouse_path, writing
 from warehouse.migrate import migrate, sql_files
 from warehouse.place import check_place
@@ -43,11 +44,11 @@ def bring_up_to_date(path: Path | None = None) -> None:
     """Apply pending migrations and views, and make the figures of pools that are missing; a current
     warehouse is opened for reading only.
     """
-    from warehouse import refresh_pools  # SciPy, which most commands that import this do not need
-
     with reading(path) as con:
-        is_current = _is_current(con) and refresh_pools.is_current(con)
+        is_current = _is_current(con) and pools.is_current(con)
     if not is_current:
+        from warehouse import refresh_pools  # NumPy comes with it
+
         with writing(path) as con:
             migrate(con)
             refresh_pools.refresh(con)

@@ -12,6 +12,7 @@ import numpy as np
 
 from tasks.judging.point_metrics import Floats, Ints
 from tasks.spec import LABELS
+from warehouse.cells import RULES
 from warehouse.paired import (
     METRICS,
     WITH_OVER_TRIAGE,
@@ -22,7 +23,6 @@ from warehouse.paired import (
     not_available,
 )
 
-DECISION_COLUMNS = {"primary": "decision", "argmax": "argmax"}  # of the table prediction, by rule
 _POSITION: dict[str | None, int] = {label: position for position, label in enumerate(LABELS)}
 
 
@@ -172,7 +172,7 @@ def _insert(con: duckdb.DuckDBPyConnection, table: PairTable, pair: Pair) -> Non
     cost = _cost_matrix(con, pair)
     rows = [
         [*astuple(pair), rule, *astuple(comparison)]
-        for rule in DECISION_COLUMNS
+        for rule in RULES
         for comparison in _comparisons(_cases(con, pair, rule), cost, table, rule)
     ]
     if rows:
@@ -183,7 +183,7 @@ def _insert(con: duckdb.DuckDBPyConnection, table: PairTable, pair: Pair) -> Non
 
 def _cases(con: duckdb.DuckDBPyConnection, pair: Pair, rule: str) -> list[PairedCase]:
     """The cases of a pair in order of case_id, so that seeded resampling is repeatable."""
-    decision = DECISION_COLUMNS[rule]
+    decision = RULES[rule]
     rows = con.execute(
         f"""
         SELECT

@@ -11,47 +11,28 @@ from collections.abc import Collection, Iterator
 from dataclasses import astuple, fields
 
 import duckdb
-import numpy as np
 
-from tasks.judging.point_metrics import Floats
-from warehouse.cells import JudgedCases, judged_cases
+from warehouse.cells import judged_cases
 from warehouse.pooled import Pooled, PooledPair, pooled
+from warehouse.pools import LOOKS_WITHOUT_BOUNDS, pools_of, pools_to_store, without_figures
 
 # Cases of all models of a pool that are judged anew after each landing, in a second or less.
 AT_EACH_LANDING = 200_000
-
-_POOLS = """
-SELECT pool, list_sort(list([evaluation_4bit, evaluation_8bit])) AS pairs
-FROM pooled_pair_of($ids)
-GROUP BY pool
-ORDER BY pool
-"""
-_OF_LAST_SWEEP = """
-SELECT list(id ORDER BY id) FROM study_member
-WHERE kind = 'evaluation' AND study = (SELECT study FROM study LIMIT 1)
-"""
-_LOOKS = """
-SELECT looks, list_sort(list(DISTINCT evaluation_id)) AS ids
-FROM gate_bounds
-GROUP BY looks
-HAVING count(*) FILTER (adjusted_method IS NULL) > 0
-ORDER BY looks
-"""
 
 
 def refresh(con: duckdb.DuckDBPyConnection, most: int | None = None) -> None:
     """Make the figures that are missing, in a transaction; those of more than `most` cases wait."""
     con.begin()
     try:
-        shown = _pools_to_store(con)
+        shown = pools_to_store(con)
         con.execute(
             "DELETE FROM pooled_metric WHERE pool NOT IN (SELECT unnest($pools::VARCHAR[]))",
             {"pools": list(shown)},
         )
-        for pool, ids in _without_figures(con, shown).items():
+        for pool, ids in without_figures(con, shown).items():
             if _few_enough(con, ids, most):
                 _insert_pool(con, pool, ids)
-        for looks, ids in con.execute(_LOOKS).fetchall():
+        for looks, ids in con.execute(LOOKS_WITHOUT_BOUNDS).fetchall():
             if _few_enough(con, ids, most):
                 _insert_bounds(con, looks, ids)
         con.commit()
@@ -60,39 +41,12 @@ def refresh(con: duckdb.DuckDBPyConnection, most: int | None = None) -> None:
         raise
 
 
-def is_current(con: duckdb.DuckDBPyConnection) -> bool:
-    """Whether no figure is missing."""
-    missing = _without_figures(con, _pools_to_store(con))
-    return not missing and not con.execute(_LOOKS).fetchall()
-
-
 def missing_rows(
     con: duckdb.DuckDBPyConnection, only: Collection[str] | None = None
 ) -> dict[str, list[Pooled]]:
     """The figures that `quantization_summary_of(only)` lacks, by pool; nothing is written."""
-    missing = _without_figures(con, _pools(con, only))
+    missing = without_figures(con, pools_of(con, only))
     return {pool: pool_rows(con, ids) for pool, ids in missing.items()}
-
-
-def _pools_to_store(con: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
-    """The pools of all evaluations, and those of the study of the last sweep."""
-    ((of_last_sweep,),) = con.execute(_OF_LAST_SWEEP).fetchall()
-    pools = _pools(con, None)
-    return pools | (_pools(con, of_last_sweep) if of_last_sweep else {})
-
-
-def _pools(con: duckdb.DuckDBPyConnection, only: Collection[str] | None) -> dict[str, list[str]]:
-    """Pools with their evaluations, those of a pair side by side."""
-    ids = None if only is None else sorted(only)
-    rows = con.execute(_POOLS, {"ids": ids}).fetchall()
-    return {pool: [id for pair in pairs for id in pair] for pool, pairs in rows}
-
-
-def _without_figures(
-    con: duckdb.DuckDBPyConnection, pools: dict[str, list[str]]
-) -> dict[str, list[str]]:
-    stored = {pool for (pool,) in con.execute("SELECT DISTINCT pool FROM pooled_metric").fetchall()}
-    return {pool: ids for pool, ids in pools.items() if pool not in stored}
 
 
 def pool_rows(con: duckdb.DuckDBPyConnection, ids: list[str]) -> list[Pooled]:
@@ -100,7 +54,7 @@ def pool_rows(con: duckdb.DuckDBPyConnection, ids: list[str]) -> list[Pooled]:
     cases = judged_cases(con, ids)
     if not cases.units:
         return []
-    return pooled(_pairs(con, ids, cases), cases)
+    return pooled(_pairs(con, ids), cases)
 
 
 def _few_enough(con: duckdb.DuckDBPyConnection, ids: list[str], most: int | None) -> bool:
@@ -111,32 +65,24 @@ def _few_enough(con: duckdb.DuckDBPyConnection, ids: list[str], most: int | None
     return int(cases or 0) <= most
 
 
-def _pairs(con: duckdb.DuckDBPyConnection, ids: list[str], cases: JudgedCases) -> list[PooledPair]:
+def _pairs(con: duckdb.DuckDBPyConnection, ids: list[str]) -> list[PooledPair]:
     """The pairs in the order of `ids`, each with whether one of its models is informed."""
     rows = con.execute(
         """
-        SELECT evaluation_id, base_model, recipe, seed, low
+        SELECT evaluation_id, base_model, recipe, seed, coalesce(beats_constant, false)
         FROM evaluation
         JOIN experiment USING (training_id)
-        LEFT JOIN (SELECT * FROM metric WHERE rule = 'argmax' AND metric = 'accuracy')
-            USING (evaluation_id)
+        LEFT JOIN informed USING (evaluation_id)
         WHERE evaluation_id IN (SELECT unnest($ids))
         """,
         {"ids": ids},
     ).fetchall()
     by_id = {id: row for id, *row in rows}
-    constant, _ = cases.best_constant()
-    informed = _informed([by_id[id][3] for id in ids], constant)
-    made = []
-    for place in range(0, len(ids), 2):
-        base_model, recipe, seed, _ = by_id[ids[place]]
-        made.append(PooledPair(base_model, recipe, seed, bool(informed[place : place + 2].any())))
-    return made
-
-
-def _informed(lows: list[float | None], constant: Floats) -> np.ndarray:
-    """Whether each model's accuracy interval lies above the best constant answer, (models,)."""
-    return np.array([np.nan if low is None else low for low in lows]) > constant
+    pairs = []
+    for at_4bit, at_8bit in zip(ids[0::2], ids[1::2], strict=True):
+        base_model, recipe, seed, is_informed = by_id[at_4bit]
+        pairs.append(PooledPair(base_model, recipe, seed, is_informed or by_id[at_8bit][3]))
+    return pairs
 
 
 def _insert_pool(con: duckdb.DuckDBPyConnection, pool: str, ids: list[str]) -> None:
@@ -166,13 +112,13 @@ def contradictions(con: duckdb.DuckDBPyConnection) -> list[tuple[str, ...]]:
     """Stored figures that are not what predictions give when they are computed again: by pool, base
     model, rule and metric; or by evaluation and gate.
     """
-    return [*_wrong_pools(con), *_wrong_bounds(con)]
+    return [*_wrongpools_of(con), *_wrong_bounds(con)]
 
 
-def _wrong_pools(con: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, ...]]:
+def _wrongpools_of(con: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, ...]]:
     names = [field.name for field in fields(Pooled)]
-    shown = _pools_to_store(con)
-    missing = _without_figures(con, shown)
+    shown = pools_to_store(con)
+    missing = without_figures(con, shown)
     for pool, ids in shown.items():
         if pool in missing:
             continue

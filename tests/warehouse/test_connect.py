@@ -13,9 +13,11 @@ import duckdb
 import pytest
 
 from tasks.runtime.errors import BadInput, Locked, TriageError
+from tests.warehouse.rows import land_pair
 from warehouse import connect
 from warehouse import migrate as migrations
 from warehouse.connect import reading, warehouse_path, writing
+from warehouse.load import load_all
 from warehouse.migrate import SqlFile, migrate, sql_files
 
 HOLD = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
@@ -202,3 +204,11 @@ def test_the_warehouse_imports_neither_prefect_nor_mlx():
 def test_what_a_query_needs_imports_none_of_the_heavy_libraries():
     modules = "warehouse.connect, warehouse.migrate, warehouse.health, warehouse.query"
     assert loaded_by(modules, {"numpy", "scipy", "pandas", "pyarrow", "sklearn", "prefect"}) == []
+
+
+def test_a_warehouse_that_is_current_is_found_to_be_so_without_numpy(tmp_path, monkeypatch):
+    land_pair(tmp_path / "landing")
+    load_all(tmp_path / "landing", tmp_path / "w.duckdb")
+    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "w.duckdb"))
+    modules = "warehouse.health; warehouse.health.bring_up_to_date()"
+    assert loaded_by(modules, {"numpy", "scipy"}) == []

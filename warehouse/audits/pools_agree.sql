@@ -8,17 +8,11 @@ WITH figure AS (
     )
     ON accuracy, ed_recall, ed_f2, macro_f1, over_triage INTO NAME metric VALUE figure
 ),
-informed AS (
-    SELECT c.evaluation_id
-    FROM best_constant AS c
-    JOIN metric AS a
-        ON a.evaluation_id = c.evaluation_id AND a.rule = 'argmax' AND a.metric = 'accuracy'
-    WHERE a.low > c.accuracy
-),
 averaged AS (
     SELECT pool, unnest([base_model, 'all']) AS base_model, evaluation_4bit, evaluation_8bit
     FROM pooled_pair
-    WHERE evaluation_4bit IN (FROM informed) OR evaluation_8bit IN (FROM informed)
+    WHERE evaluation_4bit IN (SELECT evaluation_id FROM informed WHERE beats_constant)
+        OR evaluation_8bit IN (SELECT evaluation_id FROM informed WHERE beats_constant)
 ),
 expected AS (
     SELECT

@@ -46,12 +46,6 @@ paired AS (
     FROM interval
     GROUP BY ALL
 ),
-informed AS (
-    SELECT c.evaluation_id, c.answer, a.low > c.accuracy AS beats_constant
-    FROM best_constant AS c
-    JOIN metric AS a
-        ON a.evaluation_id = c.evaluation_id AND a.rule = 'argmax' AND a.metric = 'accuracy'
-),
 resource AS (
     SELECT
         training_id,

@@ -8,13 +8,7 @@
 -- nothing, and the verdicts say so; 'inferior' stays. Memory and time are in evaluation_summary:
 -- resources says whether they may be compared, by the compute path of both sides.
 CREATE OR REPLACE MACRO precision_comparison_of(ids) AS TABLE
-WITH informed AS (
-    SELECT c.evaluation_id, c.answer, a.low > c.accuracy AS beats_constant
-    FROM best_constant AS c
-    JOIN metric AS a
-        ON a.evaluation_id = c.evaluation_id AND a.rule = 'argmax' AND a.metric = 'accuracy'
-),
-figures AS (
+WITH figures AS (
     SELECT
         m.evaluation_id,
         m.reference_evaluation,
