@@ -78,14 +78,13 @@ def load_all(root: Path, database: Path | None = None, wait: float = WAIT_SECOND
         time.sleep(BETWEEN_SECONDS)
         with writing(database, max(wait, WAIT_SECONDS)) as con:
             _load_part(con, folders, report)
-    if report.loaded:
-        with writing(database, max(wait, WAIT_SECONDS)) as con:
-            refresh_pools.refresh(con)
     return report
 
 
 def _load_part(con: duckdb.DuckDBPyConnection, folders: list[Path], report: LoadReport) -> None:
-    """Load folders, and take them off the list, until the time of a part is over."""
+    """Load folders, and take them off the list, until the time of a part is over; the last part
+    makes the figures of pools.
+    """
     end = time.monotonic() + PART_SECONDS
     while folders and time.monotonic() < end:
         folder = folders.pop(0)
@@ -95,6 +94,8 @@ def _load_part(con: duckdb.DuckDBPyConnection, folders: list[Path], report: Load
             report.refused[folder.name] = str(error)
         else:
             (report.loaded if is_new else report.unchanged).append(folder.name)
+    if not folders and report.loaded:
+        refresh_pools.refresh(con)
 
 
 def rebuild(root: Path, database: Path | None = None) -> LoadReport:
