@@ -102,7 +102,7 @@ class SubmittedSweep:
     """
 
     data: Step
-    record: SweepRecord | None = None
+    record: SweepRecord
     chains: list[Chain] = field(default_factory=list)
     extras: list[Extra] = field(default_factory=list)
 
@@ -267,12 +267,10 @@ def finish_all(sweep: SubmittedSweep) -> list[str]:
                 _note(sweep, extra)
         except BaseException:  # Ctrl-C, or Prefect's own signal for SIGTERM
             stop_children()
-            if sweep.record is not None:
-                sweep.record.keep()
+            sweep.record.keep()
             raise
     failures = [failure for failure in ends if failure]
-    if sweep.record is not None:
-        sweep.record.finish(len(failures))
+    sweep.record.finish(len(failures))
     if waiting := load_the_rest():
         publish("loading", StepWarning(waiting))
     return failures + _lost(sweep)
@@ -280,8 +278,6 @@ def finish_all(sweep: SubmittedSweep) -> list[str]:
 
 def _note(sweep: SubmittedSweep, step: Chain | Extra) -> None:
     """Note what a step has landed, as a part of the sweep's study."""
-    if sweep.record is None:
-        return
     if sweep.data.state.is_completed():
         sweep.record.use(sweep.data.result())
     sweep.record.add(step.ids)
@@ -324,7 +320,7 @@ def _finish_extra(extra: Extra) -> str | None:
     return None
 
 
-def _finish_chain(chain: Chain, record: SweepRecord | None = None) -> str | None:
+def _finish_chain(chain: Chain, record: SweepRecord) -> str | None:
     """Wait for one experiment; None if it landed, else its name with the reason, which lands too."""
     chain.landed.wait()
     title = f"land {chain.spec.cell_id}"
@@ -341,15 +337,14 @@ def _finish_chain(chain: Chain, record: SweepRecord | None = None) -> str | None
     return f"{chain.spec.cell_id}: {error}"
 
 
-def _land_failure(chain: Chain, error: Exception, record: SweepRecord | None) -> None:
+def _land_failure(chain: Chain, error: Exception, record: SweepRecord) -> None:
     """Record a failed experiment, where its variant and its cases are known."""
     if not all(step.state.is_completed() for step in chain.shared.steps):
         return
     variant, data = chain.shared.variant.result(), chain.shared.data.result()
     try:
         training = land_failure(chain.spec, variant, data, error)
-        if record is not None:
-            record.add([training])
+        record.add([training])
     except Exception as problem:  # no reason to stop the other experiments
         publish(f"land {chain.spec.cell_id}", StepWarning(f"Not recorded: {problem}"))
 

@@ -59,7 +59,7 @@ def sweep(
     failures = finish_all(submitted)
     warn_of_damage(refused)
     if not some_results_wait():
-        compare(sweep=submitted.record.id if submitted.record else None)
+        compare(sweep=submitted.record.id)
     return _outcome(len(selection.cells), failures)
 
 

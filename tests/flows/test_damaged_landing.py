@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from flows.chains import Chain, Extra, Shared, SubmittedSweep, finish_all
+from tasks.grids.grid import load_grid
 from tasks.landing import land_rows
+from tasks.studies import SweepRecord
 from tests.test_land import flip
 from tests.warehouse.rows import evaluation, training
 from warehouse.connect import warehouse_path
@@ -89,11 +91,17 @@ def future(result: Any) -> SimpleNamespace:
     return SimpleNamespace(state=state, result=lambda: result, wait=lambda: None)
 
 
+def unfinished() -> SimpleNamespace:
+    """A step that has not ended."""
+    return SimpleNamespace(state=SimpleNamespace(is_completed=lambda: False))
+
+
 def test_what_landed_and_is_not_in_the_warehouse_is_a_failure():
     spec = SimpleNamespace(cell_id="cell")
     shared = Shared(*[future("folder")] * 4)
     chain = Chain(spec, shared, future("t1"), future("e1"), future("e1"))  # type: ignore[arg-type]
-    sweep = SubmittedSweep(future("data"), chains=[chain], extras=[Extra("baselines", future(["b1"]))])
+    record = SweepRecord(load_grid("smoke"), experiments=1)
+    sweep = SubmittedSweep(unfinished(), record, [chain], [Extra("baselines", future(["b1"]))])
     land_rows("t1", "training", training("t1"))
     land_rows("e1", "evaluation", evaluation("e1", "t1"))
     land_rows("b1", "training", training("b1"))
