@@ -14,7 +14,7 @@ from flows.report.evidence import evidence
 from flows.report.leaderboard import by_test_set, leaderboard
 from flows.report.pairs import headline, pair_rows, quantization
 from flows.report.prevalence import check_prevalence, not_restated_note
-from flows.report.study import evaluations_of_study, find_study, study_rows
+from flows.report.study import evaluation_ids, select_study, study_rows
 from flows.report.table import MOST_ON_SIDE, Table, print_in_parts, print_table
 from flows.report.typed_rows import leaderboard_rows
 from warehouse.health import bring_up_to_date
@@ -41,15 +41,16 @@ def print_study(
     check_prevalence(prevalence)
     load_what_waits()
     bring_up_to_date()
-    study = find_study(name)
+    studies = study_rows()
+    study = select_study(studies, name)
     print_comparison(
         console,
-        evaluations_of_study(study.study) if study else None,
+        evaluation_ids(study.study) if study else None,
         prevalence,
         sections=sections,
         of=f"study {study.study}" if study else None,
     )
-    others = [row.study for row in study_rows() if study is None or row.study != study.study]
+    others = [row.study for row in studies if row is not study]
     if study and others:
         print_line(
             console,
@@ -61,14 +62,13 @@ def print_comparison(
     console: Console,
     only: Collection[str] | None = None,
     prevalence: float | None = None,
-    short: bool = False,
     sections: Collection[str] | None = None,
     of: str | None = None,
 ) -> None:
     """Print the comparison of the latest evaluations, or of those whose ids are in `only`.
 
     `prevalence` restates precision and F2 at another share of emergencies. `sections`: what
-    further tables are about; None: all, or none where it is to be `short`. `of`: whose the evaluations are, if not the sweep's.
+    further tables are about; None: all of them. `of`: whose the evaluations are, if not the sweep's.
     """
     check_prevalence(prevalence)
     load_what_waits()
@@ -86,10 +86,9 @@ def print_comparison(
     if pairs:
         print_line(console, headline(pairs))
         _print_pairs(console, quantization(pairs).with_note(not_restated_note(prevalence)))
-    chosen = [] if short and sections is None else sections
-    for table in evidence(board, prevalence, chosen) if chosen != [] else []:
+    for table in evidence(board, prevalence, sections):
         print_in_parts(console, table)
-    if chosen is not None:
+    if sections is not None:
         print_line(console, MORE)
     print_line(console, disclaimer({row.set_digest for row in board}))
 

@@ -147,7 +147,7 @@ def _report(console: Console, selection: Selection, outcome: Outcome) -> int:
     if warehouse_path().exists() and not some_results_wait():
         from flows.cli.compare_report import print_comparison
 
-        print_comparison(console, outcome.ids, short=True)
+        print_comparison(console, outcome.ids, sections=())
     if outcome.completed:
         _print_next_step(console, selection, outcome)
         return 0

@@ -35,12 +35,13 @@ def answer(
         sentences.append("No pair of trained models yet, so that nothing follows about accuracy.")
     else:
         rows = [
-            (pool.figures.get((ALL, rule, metric)), name, cases)
+            (row, name, cases)
             for metric, rule, name, cases in METRICS
+            if (row := pool.figures.get((ALL, rule, metric))) is not None
         ]
-        pooled = [row for row, _, _ in rows if row is not None]
-        sentences += [_figure(row, name, cases) for row, name, cases in rows if row is not None]
-        sentences += [*_left_out(pooled), *_seeds(pooled)]
+        sentences += [_figure(row, name, cases) for row, name, cases in rows]
+        sentences += _left_out([row for row, _, _ in rows])
+        sentences += _seeds([(row, name) for row, name, _ in rows])
     return [*sentences, *_gates(board), *_resources(pairs)][:6]
 
 
@@ -92,10 +93,10 @@ def _left_out(rows: list[Pooled]) -> Iterator[str]:
         yield f"{out} {pairs} {are} left out: neither model beats the best constant answer."
 
 
-def _seeds(rows: list[Pooled]) -> Iterator[str]:
+def _seeds(rows: list[tuple[Pooled, str]]) -> Iterator[str]:
     spreads = [
         f"{name.lower() if name == 'Accuracy' else name} by {100 * row.seed_sd:.1f} points"
-        for row, (_, _, name, _) in zip(rows, METRICS, strict=False)
+        for row, name in rows
         if is_number(row.seed_sd)
     ]
     if spreads:

@@ -16,15 +16,14 @@ from flows.report.seeds import seeds
 from flows.report.table import Table
 from flows.report.typed_rows import EvaluationRow
 
-SECTIONS = ("gates", "rules", "calibration", "review", "flips", "fidelity")
-
 
 def evidence(
     board: list[EvaluationRow],
     prevalence: float | None = None,
     sections: Collection[str] | None = None,
 ) -> list[Table]:
-    """The tables about the evaluations of `board` that have rows: all, or those of some SECTIONS.
+    """The tables about the evaluations of `board` that have rows: all, or those of
+    `sections`.
 
     `prevalence` restates precision and F2 where a table has them; the titles of the others say
     that it does not apply.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from flows.report.figures import figure
 from flows.report.leaderboard import by_test_set
 from flows.report.names import experiment_name, verdict
-from flows.report.study import StudyRow, evaluations_of_study
+from flows.report.study import StudyRow, evaluation_ids
 from flows.report.table import Table
 from flows.report.typed_rows import EvaluationRow, leaderboard_rows
 
@@ -48,7 +48,7 @@ def side_by_side(one: StudyRow, other: StudyRow) -> Table:
 
 
 def _latest_board(study: str) -> dict[Key, EvaluationRow]:
-    sets = by_test_set(leaderboard_rows(evaluations_of_study(study)))
+    sets = by_test_set(leaderboard_rows(evaluation_ids(study)))
     return {(row.cell_id, row.random_weights): row for row in (sets[0] if sets else [])}
 
 

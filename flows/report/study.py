@@ -7,8 +7,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
-from flows.report.typed_rows import quoted, typed_rows
+from flows.report.typed_rows import typed_rows
 from tasks.runtime.errors import BadInput
+from warehouse.connect import quoted
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,17 @@ def find_study(name: str | None = None) -> StudyRow | None:
 
     Raises BadInput, with the nearest name, for a study that is not there.
     """
-    studies = {row.study: row for row in study_rows()}
+    return select_study(study_rows(), name)
+
+
+def select_study(studies: Collection[StudyRow], name: str | None) -> StudyRow | None:
+    """`find_study` among these rows."""
     if name is None:
-        return next(iter(studies.values()), None)
-    if name not in studies:
-        raise BadInput(_unknown(name, list(studies)))
-    return studies[name]
+        return next(iter(studies), None)
+    by_name = {row.study: row for row in studies}
+    if name not in by_name:
+        raise BadInput(_unknown(name, list(by_name)))
+    return by_name[name]
 
 
 def _unknown(name: str, studies: Collection[str]) -> str:
@@ -65,9 +71,12 @@ def _unknown(name: str, studies: Collection[str]) -> str:
 def evaluations_of_study(name: str | None = None) -> list[str]:
     """evaluation_ids of a study; without a name, of that of the last sweep."""
     study = find_study(name)
-    if study is None:
-        return []
-    return _ids(f"study_member WHERE kind = 'evaluation' AND study = {quoted(study.study)}")
+    return [] if study is None else evaluation_ids(study.study)
+
+
+def evaluation_ids(study: str) -> list[str]:
+    """evaluation_ids of the study of exactly this name."""
+    return _ids(f"study_member WHERE kind = 'evaluation' AND study = {quoted(study)}")
 
 
 def evaluations_of_sweep(sweep: str) -> list[str]:

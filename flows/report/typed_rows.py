@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
+from warehouse.connect import quoted
 from warehouse.query import query_rows
 
 if TYPE_CHECKING:
@@ -24,11 +25,6 @@ def typed_rows(cls: type[Row], clauses: str, only: Collection[str] | None = None
     """
     columns = ", ".join(f'"{field.name}"' for field in fields(cls))
     return [cls(*row) for row in query_rows(f"SELECT {columns} FROM {clauses}", only=only).rows]
-
-
-def quoted(text: str) -> str:
-    """A string literal of SQL."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 @dataclass(frozen=True)

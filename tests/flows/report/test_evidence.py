@@ -297,7 +297,7 @@ def test_the_end_of_a_sweep_keeps_to_the_short_form_and_says_where_the_rest_is(t
     out = {}
     for short in (True, False):
         console = Console(file=io.StringIO(), width=120)
-        print_comparison(console, short=short)
+        print_comparison(console, sections=() if short else None)
         out[short] = console.file.getvalue()
     assert "Gates of the primary rule" in out[False] and "Gates of the primary rule" not in out[True]
     assert "triage compare" in out[True] and out[True].count("\n") * 2 < out[False].count("\n")
