@@ -13,6 +13,8 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
+from warehouse.connect import quoted
+
 if TYPE_CHECKING:
     import duckdb
 
@@ -88,5 +90,4 @@ def write_comments(con: duckdb.DuckDBPyConnection, views: list[SqlFile]) -> None
 def _statement(kind: str, name: str, text: str | None) -> list[str]:
     if not text:
         return []
-    quoted = text.replace("'", "''")
-    return [f"COMMENT ON {kind} {name} IS '{quoted}';\n"]
+    return [f"COMMENT ON {kind} {name} IS {quoted(text)};\n"]

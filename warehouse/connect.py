@@ -76,6 +76,17 @@ def writing(
         yield con
 
 
+def quoted(text: str) -> str:
+    """A string literal of SQL."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def check_exists(path: Path) -> None:
+    """Raise BadInput where there is no warehouse yet."""
+    if not path.is_file():
+        raise BadInput(f"There is no warehouse yet at {path}; run `triage sweep demo` first.")
+
+
 @contextlib.contextmanager
 def reading(
     path: Path | None = None, wait: float = WAIT_SECONDS, settings: Settings | None = None
@@ -86,8 +97,7 @@ def reading(
     """
     path = path or warehouse_path()
     check_place(path)
-    if not path.is_file():
-        raise BadInput(f"There is no warehouse yet at {path}; run `triage sweep demo` first.")
+    check_exists(path)
 
     with (
         _exclusive(path, wait),

@@ -26,6 +26,8 @@ FROM study_member
 WHERE study = $study
 ORDER BY id
 """
+# Tables that the loader fills for an evaluation.
+DERIVED = (("cost", "evaluation_id"), ("adjusted_bound", "evaluation_id"))
 _SWEEPS = "SELECT sweep_id FROM sweep WHERE study = ? ORDER BY sweep_id"
 
 
@@ -97,6 +99,6 @@ def _delete_rows(con: duckdb.DuckDBPyConnection, ids: list[str]) -> None:
                 f"DELETE FROM {table} WHERE {fact.id_column} IN (SELECT unnest(?::VARCHAR[]))",
                 [ids],
             )
-    for table, column in (("cost", "evaluation_id"), ("landed", "id"), ("sweep_member", "id")):
+    for table, column in (("landed", "id"), ("sweep_member", "id"), *DERIVED):
         con.execute(f"DELETE FROM {table} WHERE {column} IN (SELECT unnest(?::VARCHAR[]))", [ids])
     refresh_pairs.refresh(con)

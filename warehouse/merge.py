@@ -12,7 +12,7 @@ from tasks.runtime.errors import BadInput, BrokenFolder, TriageError
 from tasks.runtime.store import MANIFEST, locked
 from warehouse.landing import LandingManifest
 from warehouse.load import kind_of, landing_folders
-from warehouse.schema import tables
+from warehouse.schema import refuse_newer_columns, tables
 
 LOCK_SECONDS = 5.0
 
@@ -82,12 +82,11 @@ def _refuse_newer_columns(folder: Path) -> None:
     for name, table in tables().items():
         path = folder / f"{name}.parquet"
         if path.is_file():
-            unknown = set(pq.ParquetFile(path).schema_arrow.names) - set(table.columns)
-            if unknown:
-                raise BrokenFolder(
-                    f"{folder}: table {name} has a column {min(unknown)!r} of a newer version of "
-                    "triage; update triage."
-                )
+            landed = pq.ParquetFile(path).schema_arrow.names
+            try:
+                refuse_newer_columns(name, landed, table.columns)
+            except BadInput as error:
+                raise BrokenFolder(f"{folder}: {error}") from error
 
 
 def _copy(theirs: Path, ours: Path) -> None:

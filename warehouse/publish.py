@@ -13,7 +13,7 @@ import duckdb
 
 from tasks.runtime.errors import BadInput, disk_error
 from tasks.runtime.temporary import temporary_folder
-from warehouse.connect import unused, warehouse_path, writing
+from warehouse.connect import check_exists, quoted, unused, warehouse_path, writing
 from warehouse.migrate import migrate
 from warehouse.place import FILE
 from warehouse.reference import Relation, reference, relations_of
@@ -53,8 +53,7 @@ def publish(folder: Path, database: Path | None = None) -> Published:
     if folder.exists():
         raise BadInput(f"{folder} is there already; name a new folder.")
     path = database or warehouse_path()
-    if not path.is_file():
-        raise BadInput(f"There is no warehouse yet at {path}; run `triage sweep demo` first.")
+    check_exists(path)
     with writing(path) as con:
         migrate(con)
         con.execute("CHECKPOINT")  # so that the file alone is all of it
@@ -83,10 +82,10 @@ def _fill(folder: Path, path: Path) -> tuple[int, int]:
         every = relations_of(con)
         tables = [relation for relation in every if not relation.is_view]
         for table in tables:
-            _copy(con, table.name, folder / "parquet" / f"{table.name}.parquet", "PARQUET")
+            copy_rows(con, table.name, folder / "parquet" / f"{table.name}.parquet", "PARQUET")
         small = [relation for relation in every if _rows(con, relation.name) <= MOST_ROWS_AS_CSV]
         for relation in small:
-            _copy(con, relation.name, folder / "csv" / f"{relation.name}.csv", "CSV")
+            copy_rows(con, relation.name, folder / "csv" / f"{relation.name}.csv", "CSV")
     copy.chmod(0o444)
     _write_dictionary(folder / DICTIONARY, every)
     text = _READ_ME.format(
@@ -102,9 +101,9 @@ def _rows(con: duckdb.DuckDBPyConnection, name: str) -> int:
     return int(row[0])
 
 
-def _copy(con: duckdb.DuckDBPyConnection, name: str, file: Path, form: str) -> None:
-    quoted = str(file).replace("'", "''")
-    con.execute(f"COPY (FROM \"{name}\") TO '{quoted}' (FORMAT {form})")
+def copy_rows(con: duckdb.DuckDBPyConnection, name: str, file: Path, form: str) -> None:
+    """Write a table or view to a file; `form`: the format, and what else COPY takes."""
+    con.execute(f'COPY (FROM "{name}") TO {quoted(str(file))} (FORMAT {form})')
 
 
 def _write_dictionary(path: Path, every: list[Relation]) -> None:

@@ -15,6 +15,7 @@ import duckdb
 
 from tasks.runtime.errors import BadInput
 from warehouse.connect import reading
+from warehouse.publish import copy_rows
 
 FOLDER = Path(__file__).with_name("published") / "demo"
 ROOT = Path(__file__).parents[1]
@@ -43,8 +44,7 @@ def publish(folder: Path = FOLDER, database: Path | None = None) -> None:
     with reading(database) as con:
         folder.mkdir(parents=True, exist_ok=True)
         for view in VIEWS:
-            path = str(folder / f"{view}.parquet").replace("'", "''")
-            con.execute(f"COPY (FROM {view}) TO '{path}' (FORMAT PARQUET, COMPRESSION ZSTD)")
+            copy_rows(con, view, folder / f"{view}.parquet", "PARQUET, COMPRESSION ZSTD")
 
 
 def figures(folder: Path = FOLDER, root: Path = ROOT) -> list[Figure]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, overload
 import duckdb
 
 from tasks.runtime.errors import BadInput
-from warehouse.connect import Settings, reading
+from warehouse.connect import Settings, quoted, reading
 from warehouse.place import is_damage
 
 if TYPE_CHECKING:
@@ -285,7 +285,7 @@ def _narrow_views(con: duckdb.DuckDBPyConnection, sql: str, only: Collection[str
     """Let the views that a statement names show these evaluations alone, on this connection: a
     temporary view of the name stands before the view, and calls its table macro.
     """
-    ids = ", ".join("'" + id.replace("'", "''") + "'" for id in sorted(only))
+    ids = ", ".join(map(quoted, sorted(only)))
     macros = con.execute(
         "SELECT DISTINCT function_name FROM duckdb_functions() "
         "WHERE function_type = 'table_macro' AND NOT internal AND ends_with(function_name, '_of')"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Literal
@@ -133,16 +134,21 @@ def check(landing: dict[str, pa.Table]) -> None:
             con.rollback()
 
 
+def refuse_newer_columns(name: str, landed: Iterable[str], columns: Iterable[str]) -> None:
+    """Raise BadInput for a landed column of a newer version; `columns`: those of the table."""
+    if unknown := sorted(set(landed) - set(columns)):
+        raise BadInput(
+            f"Table {name} has a column {unknown[0]!r} of a newer version of triage; update triage."
+        )
+
+
 def insert(con: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> None:
     """Append an Arrow table by column name; columns that it lacks become NULL.
 
     Raises BadInput for a row that the table refuses, and for a column of a newer version.
     """
-    columns = {name for (name, *_) in con.execute(f"DESCRIBE {name}").fetchall()}
-    if unknown := sorted(set(table.column_names) - columns):
-        raise BadInput(
-            f"Table {name} has a column {unknown[0]!r} of a newer version of triage; update triage."
-        )
+    columns = [column for (column, *_) in con.execute(f"DESCRIBE {name}").fetchall()]
+    refuse_newer_columns(name, table.column_names, columns)
     con.register("incoming", table)
     try:
         con.execute(f"INSERT INTO {name} BY NAME SELECT * FROM incoming")

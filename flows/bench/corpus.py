@@ -19,7 +19,7 @@ from flows.report.disclaimer import disclaimer
 from flows.report.figures import figure
 from flows.report.names import experiment_name
 from flows.report.table import Table, print_table
-from flows.report.typed_rows import EvaluationRow, quoted, typed_rows
+from flows.report.typed_rows import EvaluationRow, typed_rows
 from tasks.corpus.case import Case
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prepare import prepare_dataset
@@ -32,7 +32,7 @@ from tasks.runtime.store import home, read_lines
 from tasks.scoring.baselines import Classifier, bag_of_words, scored_cases
 from tasks.spec import EvaluationSet
 from tasks.tuning.training_rows import sets_digest
-from warehouse.connect import warehouse_path
+from warehouse.connect import quoted, warehouse_path
 
 BASELINE = "TF-IDF (words, pairs) + logistic regression"
 TITLE = (

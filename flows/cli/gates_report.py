@@ -16,9 +16,10 @@ from flows.report.gates import FALSE_NEGATIVES, GateRow, adjusted, looks
 from flows.report.names import random_mark, verdict
 from flows.report.prevalence import check_prevalence, restated
 from flows.report.table import Table, print_table
-from flows.report.typed_rows import quoted, typed_rows
+from flows.report.typed_rows import typed_rows
 from tasks.corpus.case import exact_digest
 from tasks.corpus.reading.tables import read_rows
+from warehouse.connect import quoted
 from warehouse.health import bring_up_to_date
 
 NO_SUBGROUPS = (

@@ -14,7 +14,7 @@ from flows.cli.terminal import print_line
 from flows.cli.time_left import TimeLeft
 from flows.report.figures import clock, figure
 from flows.report.names import verdict
-from flows.report.typed_rows import quoted, typed_rows
+from flows.report.typed_rows import typed_rows
 from tasks.landing import some_results_wait
 from tasks.progress import listeners
 from tasks.runtime.errors import TriageError
@@ -31,6 +31,7 @@ from tasks.runtime.events import (
     ValidationReport,
 )
 from tasks.spec import ExperimentSpec
+from warehouse.connect import quoted
 
 LOG_SECONDS = 15.0  # pause between the lines for a step where no bar is drawn: in a file or a pipe
 BAR_WIDTH = 20

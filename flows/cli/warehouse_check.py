@@ -6,9 +6,8 @@ from rich.console import Console
 
 from flows.cli.terminal import print_line
 from flows.cli.waiting import load_what_waits
-from tasks.runtime.errors import BadInput
 from warehouse.comments import head_of
-from warehouse.connect import warehouse_path
+from warehouse.connect import check_exists, warehouse_path
 from warehouse.health import examine
 from warehouse.migrate import sql_files
 
@@ -19,8 +18,7 @@ def print_check(console: Console) -> bool:
     Raises BadInput where there is none yet, or where the file is no warehouse.
     """
     path = warehouse_path()
-    if not path.is_file():
-        raise BadInput(f"There is no warehouse yet at {path}; run `triage sweep demo` first.")
+    check_exists(path)
     load_what_waits()
     last = sql_files("migrations")[-1].name
     offending = examine(path)
