@@ -56,7 +56,7 @@ def test_every_experiment_lands_and_the_command_says_what_to_type_next(smoke):
 
 def test_the_sweep_is_a_study_and_its_dataset_has_one_digest_in_folder_manifest_and_warehouse(smoke):
     place, _ = smoke
-    columns = "study, dataset_digest, experiments, evaluations, failures"
+    columns = "study, dataset_digest, study.experiments, evaluations, failures"
     (study,) = place.query(
         f"SELECT DISTINCT {columns} FROM study JOIN sweep USING (study, dataset_digest)"
     ).values.tolist()
