@@ -6,15 +6,21 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import numpy as np
 from rich.console import Console
 
+from flows.bench.decided import (
+    CaseRow,
+    Decided,
+    Difference,
+    best_constant,
+    decided_of,
+    difference,
+)
 from flows.report.disclaimer import disclaimer
 from flows.report.figures import figure
 from flows.report.names import experiment_name
@@ -23,11 +29,9 @@ from flows.report.typed_rows import EvaluationRow, typed_rows
 from tasks.corpus.case import Case
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prepare import prepare_dataset
+from tasks.corpus.vignettes.adversarial import BANKS
 from tasks.corpus.vignettes.adversarial import NAME as ADVERSARIAL
 from tasks.grids.grid import load_grid
-from tasks.judging.intervals import clustered_bootstrap
-from tasks.judging.metrics import confusion
-from tasks.judging.point_metrics import Floats, metric_values
 from tasks.runtime.store import home, read_lines
 from tasks.scoring.baselines import Classifier, bag_of_words, scored_cases
 from tasks.spec import EvaluationSet
@@ -42,37 +46,21 @@ TITLE = (
 LEARNED = ("train", "valid")  # the sets that decide what a model, or the bag of words, has learned
 METRICS = {"macro_f1": "macro F1", "ed_f2": "ED F2"}
 # By how much a model must beat the baseline to earn its place.
-MARGINS = {"test": 0.05, ADVERSARIAL: 0.0}
-
-
-class Difference(NamedTuple):
-    """Model minus baseline, with the bounds of its 95 % interval where there is one."""
-
-    point: float
-    low: float | None
-    high: float | None
+HARDER = (ADVERSARIAL, *BANKS)
+MARGINS = {"test": 0.05, **dict.fromkeys(HARDER, 0.0)}
 
 
 @dataclass(frozen=True)
-class Decided:
-    """The most probable label of each case of a set, by case id; all with the same labels and
-    groups.
+class JudgedModel:
+    """A landed model and its decisions on a set.
+
+    `variant`: base model and precision; `is_trained`: whether a recipe trained it.
     """
 
-    labels: dict[str, str]
-    groups: dict[str, str | None]
-    decisions: dict[str, str]
-
-
-@dataclass(frozen=True)
-class CaseRow:
-    """A row of `prediction`; `case_group` is None for a case without a group."""
-
-    evaluation_id: str
-    case_id: str
-    case_group: str | None
-    label: str
-    argmax: str
+    name: str
+    variant: tuple[str, str | None]
+    is_trained: bool
+    decided: Decided
 
 
 def bench_corpus(console: Console, grid: str, overrides: list[str] | None = None) -> Table:
@@ -81,20 +69,24 @@ def bench_corpus(console: Console, grid: str, overrides: list[str] | None = None
 
     `overrides`: as `triage sweep --set` takes them, e.g. `data.train_cases=12000`.
     """
-    adversarial = EvaluationSet(name=ADVERSARIAL, source="embedded")
-    folder = prepare_dataset(load_grid(grid, overrides).data, home(), (adversarial,))
+    harder = tuple(EvaluationSet(name=name, source="embedded") for name in HARDER)
+    folder = prepare_dataset(load_grid(grid, overrides).data, home(), harder)
     dataset = DatasetManifest.read(folder)
     digests = {name: dataset.digest_of(name) for name in MARGINS}
     datasets = _learned_alike(dataset)
 
     bag = bag_of_words(*(_cases(folder, name) for name in LEARNED))
     records = []
+    answer: list[str] = []
     for name, digest in digests.items():
         baseline = _decided_by(bag, _cases(folder, name))
+        models = _models(digest, digests["test"], datasets)
         records.append(_row(name, BASELINE, baseline, None))
-        for model, decided in _models(digest, digests["test"], datasets):
-            records.append(_row(name, model, decided, baseline))
+        records += [_row(name, model.name, model.decided, baseline) for model in models]
+        answer += _answer(name, models, baseline)
 
+    for sentence in answer:
+        console.print(sentence, soft_wrap=True, markup=False)
     table = Table.of(TITLE, records)
     print_table(console, table)
     if len(table) == len(digests):
@@ -144,11 +136,9 @@ def _learned(dataset: DatasetManifest) -> list[str]:
     return [dataset.digest_of(name) for name in LEARNED]
 
 
-def _models(
-    set_digest: str, test_digest: str, datasets: Collection[str]
-) -> list[tuple[str, Decided]]:
-    """The latest evaluation of each landed training on exactly these cases, if it was judged on the
-    test set meant.
+def _models(set_digest: str, test_digest: str, datasets: Collection[str]) -> list[JudgedModel]:
+    """The latest evaluation of each landed training on exactly these cases, where it was judged on
+    the test set meant.
 
     `datasets`: digests of those that a training may have learned from; an untuned model has
     learned from none.
@@ -168,9 +158,35 @@ def _models(
     latest = {row.training_id: row for row in rows if row.set_digest == set_digest}
     decided = _decided({row.evaluation_id for row in latest.values()})
     return [
-        (names[row.training_id], decided[row.evaluation_id])
+        JudgedModel(
+            names[row.training_id],
+            (row.base_model, row.precision),
+            row.recipe_kind != "baseline",
+            decided[row.evaluation_id],
+        )
         for row in sorted(latest.values(), key=_place)
     ]
+
+
+def _answer(name: str, models: Sequence[JudgedModel], bag: Decided) -> Iterator[str]:
+    """A sentence for each trained model: by how much it is above what learned nothing, and above
+    the bag of words, in macro-F1.
+    """
+    untuned = {model.variant: model.decided for model in models if not model.is_trained}
+    for model in models:
+        if not model.is_trained:
+            continue
+        label, constant = best_constant(model.decided)
+        against = {f"always-{label}": constant, "the bag of words": bag}
+        if model.variant in untuned:
+            against = {"its untuned model": untuned[model.variant], **against}
+        differences = ", ".join(
+            f"{figure(*difference('macro_f1', model.decided, other), sign=True)} against {title}"
+            for title, other in against.items()
+        )
+        own = figure(model.decided.figures()["macro_f1"])
+        title = model.name.replace("\n", " ")
+        yield f"{title} on {name}: macro-F1 {own}; {differences}."
 
 
 def _place(row: EvaluationRow) -> tuple[str, bool, datetime, str]:
@@ -199,29 +215,18 @@ def _decided(evaluations: Collection[str]) -> dict[str, Decided]:
     return {id: decided_of(rows) for id, rows in cases.items()}
 
 
-def decided_of(cases: Iterable[CaseRow]) -> Decided:
-    """The prediction rows of one evaluation by case."""
-    cases = list(cases)
-    return Decided(
-        labels={case.case_id: case.label for case in cases},
-        groups={case.case_id: case.case_group for case in cases},
-        decisions={case.case_id: case.argmax for case in cases},
-    )
-
-
 def _row(name: str, model: str, decided: Decided, baseline: Decided | None) -> dict[str, str]:
-    ids = list(decided.labels)
-    figures = _figures(_tables(decided, ids))
+    figures = decided.figures()
     differences = {}
     if baseline is not None:
-        differences = {key: _difference(key, decided, baseline, ids) for key in METRICS}
+        differences = {key: difference(key, decided, baseline) for key in METRICS}
 
-    row = {"set": f"{name}, {len(ids)} cases", "model": model}
+    row = {"set": f"{name}, {len(decided.labels)} cases", "model": model}
     for metric, title in METRICS.items():
-        difference = differences.get(metric)
+        against_baseline = differences.get(metric)
         row[title] = figure(figures[metric])
         row[f"{title}, difference"] = (
-            figure(*difference, sign=True, below=True) if difference else ""
+            figure(*against_baseline, sign=True, below=True) if against_baseline else ""
         )
     row["earns its place?"] = _verdict(differences.values(), MARGINS[name]) if differences else ""
     return row
@@ -242,30 +247,3 @@ def _verdict(differences: Iterable[Difference], margin: float) -> str:
     if complete and all(point >= margin and low > 0 for point, low, _ in bounded):
         return f"yes, by {margin}" if margin else "yes"
     return "cannot conclude"
-
-
-def _difference(metric: str, model: Decided, baseline: Decided, ids: list[str]) -> Difference:
-    """Model minus baseline with a paired bootstrap interval that resamples whole conditions."""
-    of_model = _tables(model, ids)
-    of_baseline = _tables(baseline, ids)
-
-    def statistic(totals: Floats) -> Floats:
-        of_model, of_baseline = (
-            metric_values(part.reshape(-1, 3, 3))[metric] for part in (totals[:, :9], totals[:, 9:])
-        )
-        return of_model - of_baseline
-
-    point = float(_figures(of_model)[metric] - _figures(of_baseline)[metric])
-    groups = [model.groups[id] for id in ids]
-    bounds = clustered_bootstrap(statistic, of_model, of_baseline, groups=groups, seed=0)
-    return Difference(point, *(bounds or (None, None)))
-
-
-def _tables(decided: Decided, ids: list[str]) -> Floats:
-    """Each case's own confusion table, shape (cases, 9)."""
-    tables = [confusion([decided.labels[id]], [decided.decisions[id]]).reshape(9) for id in ids]
-    return np.stack(tables).astype(np.float64)
-
-
-def _figures(tables: Floats) -> dict[str, Any]:
-    return metric_values(tables.sum(0).reshape(3, 3))

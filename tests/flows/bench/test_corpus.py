@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from flows.bench.corpus import BASELINE, Decided, _difference, _models, _row, _verdict, bench_corpus
+from flows.bench.corpus import BASELINE, JudgedModel, _answer, _models, _row, _verdict, bench_corpus
+from flows.bench.decided import Decided, best_constant, difference
 from flows.cli.main import app
 from flows.report.table import Table
 from tasks.corpus.manifest import DatasetManifest
@@ -49,13 +50,33 @@ def test_a_model_without_an_error_beats_a_baseline_with_some_by_the_difference_o
 
 def test_no_difference_gives_zero_and_an_interval_of_zero() -> None:
     same = decided(c0="GP")
-    assert _difference("macro_f1", same, same, list(LABELS)) == (0, 0, 0)
+    assert difference("macro_f1", same, same) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("metric", ["macro_f1", "ed_f2"])
 def test_the_order_of_the_models_turns_the_sign(metric: str) -> None:
     good, bad = decided(), decided(c0="GP", c6="HOME", c12="GP")
-    assert _difference(metric, good, bad, list(LABELS))[0] > 0 > _difference(metric, bad, good, list(LABELS))[0]
+    assert difference(metric, good, bad).point > 0 > difference(metric, bad, good).point
+
+
+def test_the_best_constant_answer_has_the_highest_macro_f1() -> None:
+    rare = {id: "GP" if label == "HOME" else label for id, label in LABELS.items()}
+    label, answers = best_constant(Decided(rare, GROUPS, {}))
+    assert label == "GP" and set(answers.decisions.values()) == {"GP"}
+    # Precision 80 of 120, recall 1; nothing for ED, and HOME does not occur.
+    assert answers.figures()["macro_f1"] == pytest.approx(0.8 / 2)
+
+
+def test_the_answer_sets_a_trained_model_against_all_that_learned_less() -> None:
+    model = JudgedModel("smol 4bit\nr1 s42", ("smol", "4bit"), True, decided())
+    untuned = JudgedModel("smol 4bit\nuntuned", ("smol", "4bit"), False, decided(c0="GP", c3="GP"))
+    other = JudgedModel("smol 8bit\nuntuned", ("smol", "8bit"), False, decided(c0="GP"))
+    (sentence,) = _answer("test", [model, untuned, other], decided(c0="GP", c6="GP"))
+    assert sentence.startswith("smol 4bit r1 s42 on test: macro-F1 1.000; +0.017 [")
+    # A third of the cases, all called GP, are found: F1 0.5 of one class, none of two.
+    assert "] against its untuned model, +0.833 [" in sentence and "] against always-ED, +0.0" in sentence
+    assert sentence.endswith("] against the bag of words.")
+    assert list(_answer("test", [untuned], decided())) == []
 
 
 @pytest.mark.parametrize(
@@ -120,7 +141,7 @@ def test_a_training_is_set_against_the_baseline_of_its_own_train_set_alone(tmp_p
     land(tmp_path, "t90", options(90), 25)
     for train, wrong in ((60, 0), (90, 25)):
         table = shown(options(train))
-        assert table["model"] == [BASELINE, "smol 4bit\nr1 s42"] * 2
+        assert table["model"] == [*[BASELINE, "smol 4bit\nr1 s42"] * 2, BASELINE]
         for place in (0, 2):
             baseline, model = table.records()[place : place + 2]
             assert baseline["set"] == model["set"] and (model["macro F1"] == "1.000") == (not wrong)
@@ -155,10 +176,10 @@ def test_trainings_of_one_cell_stand_side_by_side_with_their_ids_and_an_untuned_
     write_landing(tmp_path, "e-again", "evaluation", again)
     load_all(tmp_path)
     found = _models("set", "set", {"data"})
-    assert [name for name, _ in found] == [
+    assert [model.name for model in found] == [
         "smol 4bit\nr1 s42\nt1",
         "smol 4bit\nr1 s42\nt2",
         "smol 4bit\nuntuned (zero-shot)",
     ]
-    assert found[0][1].decisions == {"c00000": "HOME"}, "the latest evaluation of a training"
-    assert _models("set", "set", {"other"})[0][0] == "smol 4bit\nr1 s42"
+    assert found[0].decided.decisions == {"c00000": "HOME"}, "the latest evaluation of a training"
+    assert _models("set", "set", {"other"})[0].name == "smol 4bit\nr1 s42"
