@@ -33,6 +33,15 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def warehouses_start_as_copies():
+    """In this process; what commands of their own make is new."""
+    from tests.migrated import copied_warehouses
+
+    with copied_warehouses():
+        yield
+
+
 @pytest.fixture(autouse=True)
 def own_home(tmp_path, monkeypatch):
     """Nothing a test makes lands in the checkout."""

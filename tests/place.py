@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import shutil
@@ -9,7 +10,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +23,22 @@ PATIENT = (
     "from tasks.models.sources import available; available.PROBE_SECONDS = 60.0\n"  # as long as a busy machine needs
 )
 
+STARTS_PREFECT = (("sweep",), ("search",), ("up",), ("run",))
+
 # Starting Python and loading libraries takes most of the time of a short command: here a process has done both already.
 FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(["tests.place", "pyarrow.parquet", "rich.table", "rich.traceback", "typer"])
+
+
+@cache
+def prefect_database() -> Path:
+    """Prefect's database as a server's first start leaves it, to be copied: making one takes 4 s of processor time."""
+    folder = Path(tempfile.mkdtemp(prefix="triage-prefect-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    upgrade = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"]
+    subprocess.run(upgrade, env=os.environ | {"PREFECT_HOME": str(folder)}, check=True, capture_output=True)
+    (database,) = folder.glob("prefect.db")
+    return database
 
 
 def answer(place: Place, args: tuple[str, ...], environment: dict[str, str]) -> None:
@@ -43,10 +59,14 @@ def answer(place: Place, args: tuple[str, ...], environment: dict[str, str]) -> 
 
 @dataclass
 class Place:
-    """A home, a warehouse and a Prefect home in one folder, and the command run there."""
+    """A home, a warehouse and a Prefect home in one folder, and the command run there.
+
+    `prefect_is_new`: the first server that starts there makes Prefect's database, as a user's first one does.
+    """
 
     folder: Path
     command: tuple[str, ...] = ("-m", "flows.cli")
+    prefect_is_new: bool = False
 
     @property
     def home(self) -> Path:
@@ -57,11 +77,15 @@ class Place:
         return self.home / "triage.duckdb"
 
     @property
+    def prefect_home(self) -> Path:
+        return self.folder / "prefect"
+
+    @property
     def environment(self) -> dict[str, str]:
         ours = ("PREFECT_", "TRIAGE_", "HF_")
         inherited = {k: v for k, v in os.environ.items() if k == "TRIAGE_BACKEND" or not k.startswith(ours)}
         own = {
-            "TRIAGE_HOME": self.home, "TRIAGE_WAREHOUSE": self.warehouse, "PREFECT_HOME": self.folder / "prefect",
+            "TRIAGE_HOME": self.home, "TRIAGE_WAREHOUSE": self.warehouse, "PREFECT_HOME": self.prefect_home,
             "PYTHONPATH": ROOT, "DO_NOT_TRACK": 1, "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         }  # fmt: skip
         return inherited | {key: str(value) for key, value in own.items()}
@@ -70,6 +94,9 @@ class Place:
         """`triage ARGS` in the background, the leader of a process group; its outputs go to the files `out` and `err` of
         the folder."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        if args[:1] in STARTS_PREFECT and not (self.prefect_home.exists() or self.prefect_is_new):
+            self.prefect_home.mkdir()
+            shutil.copy(prefect_database(), self.prefect_home)
         with (self.folder / "out").open("w") as out, (self.folder / "err").open("w") as err:
             return subprocess.Popen(
                 [sys.executable, *self.command, *args], cwd=self.folder, env=self.environment | environment,
@@ -120,7 +147,7 @@ class Place:
 
     def prefect(self, sql: str) -> list[tuple[Any, ...]]:
         """Rows of Prefect's own database."""
-        with sqlite3.connect(f"file:{self.folder / 'prefect' / 'prefect.db'}?mode=ro", uri=True) as connection:
+        with sqlite3.connect(f"file:{self.prefect_home / 'prefect.db'}?mode=ro", uri=True) as connection:
             return connection.execute(sql).fetchall()
 
     def last_steps(self) -> dict[str, tuple[str, int]]:

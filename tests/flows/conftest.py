@@ -18,7 +18,7 @@ def place(tmp_path: Path) -> Place:
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, subprocess.CompletedProcess[str]]:
     """A finished smoke sweep, which tests only read, and what it printed."""
-    made = Place(tmp_path_factory.mktemp("smoke") / "place")
+    made = Place(tmp_path_factory.mktemp("smoke") / "place", prefect_is_new=True)
     return made, made.run("sweep", "smoke")
 
 
