@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import multiprocessing
 import os
 import shutil
 import signal
@@ -11,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,16 +18,14 @@ from typing import Any
 
 import pandas as pd
 
+from tests.forked import run_forked
+
 ROOT = Path(__file__).resolve().parents[1]
 PATIENT = (
     "from tasks.models.sources import available; available.PROBE_SECONDS = 60.0\n"  # as long as a busy machine needs
 )
 
 STARTS_PREFECT = (("sweep",), ("search",), ("up",), ("run",))
-
-# Starting Python and loading libraries takes most of the time of a short command: here a process has done both already.
-FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(["tests.place", "pyarrow.parquet", "rich.table", "rich.traceback", "typer"])
 
 
 @cache
@@ -41,20 +39,22 @@ def prefect_database() -> Path:
     return database
 
 
-def answer(place: Place, args: tuple[str, ...], environment: dict[str, str]) -> None:
+def triage() -> None:
     """The command, in a process that was forked for it."""
-    for name, mode, number in ((os.devnull, "r", 0), ("out", "w", 1), ("err", "w", 2)):
-        with (place.folder / name).open(mode) as file:
-            os.dup2(file.fileno(), number)
-    os.chdir(place.folder)
-    os.environ.clear()
-    os.environ.update(environment)
-    sys.argv = ["triage", *args]
+    sys.argv[0] = "triage"
     sys.modules["__main__"].__file__ = "triage"  # else DuckDB, loaded below, believes itself in a notebook
 
     from flows.cli.start import main
 
     main()
+
+
+def without_server() -> None:
+    """The command, whose sweeps start no Prefect server."""
+    from flows.cli.run import Leaving
+
+    Leaving.start_server = lambda leaving: None
+    triage()
 
 
 @dataclass
@@ -108,16 +108,12 @@ class Place:
     def run(self, *args: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return self.finish(self.start(*args, **environment))
 
-    def ask(self, *args: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def ask(
+        self, *args: str, program: Callable[[], object] = triage, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         """As `run`, for commands that start no process: each in a process of its own, which has loaded the libraries."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        process = FORKED.Process(target=answer, args=(self, args, self.environment | environment))
-        process.start()
-        process.join(timeout=1400)
-        process.kill()
-        process.join()
-        assert process.exitcode is not None
-        return self._printed(args, process.exitcode)
+        return run_forked(program, args, self.folder, self.environment | environment, 1400)
 
     def finish(self, process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
         """Wait for a command that was started here; what it printed comes with its exit code."""

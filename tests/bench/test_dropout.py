@@ -104,6 +104,7 @@ def test_the_dropout_cases_are_those_of_about_a_hundred_tokens_and_the_scored_on
     assert len(scored) == 6 and [sum(i % 3 == label for i in scored) for label in range(3)] == [2, 2, 2]
 
 
+@pytest.mark.nightly
 def test_a_whole_run_prints_and_lands_every_figure():
     """On one number of blocks: each engine is a process, and each process loads MLX."""
     console = Console(record=True, width=180)

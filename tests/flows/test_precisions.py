@@ -1,18 +1,26 @@
 """Precisions other than 4 and 8 bits, and one adapter at several of them, through the real command."""
 
+import json
+
 import pytest
+
+from tasks.corpus.vignettes.adversarial import adversarial_cases
 
 PRECISIONS = 'precisions=["bf16", "4bit"]'
 MOVES = 'scoring.move_adapters=["mxfp4", "4bit"]'
-SETS = 'evaluation_set=[{ name = "test_adversarial", source = "embedded" }]'
 
 
 @pytest.fixture(scope="module")
 def swept(smoke, tmp_path_factory):
     """A sweep of one recipe in bfloat16 and 4 bits in a finished place, each adapter scored at mxfp4 too."""
     place = smoke[0].copy(tmp_path_factory.mktemp("precisions") / "place")
+    few = place.folder / "few.jsonl"
+    few.write_text(
+        "".join(f"{json.dumps({'text': case.text, 'label': case.label})}\n" for case in adversarial_cases()[:24])
+    )
+    sets = f'evaluation_set=[{{ name = "few", source = "{few}" }}]'
     options = ("--model", "tiny-llama", "--recipe", "baseline")
-    settings = [part for key in (PRECISIONS, MOVES, SETS) for part in ("--set", key)]
+    settings = [part for key in (PRECISIONS, MOVES, sets) for part in ("--set", key)]
     return place, place.run("sweep", "smoke", *options, *settings)
 
 
@@ -43,7 +51,7 @@ def test_one_adapter_stands_at_every_precision_on_both_sets(swept):
         "SELECT adapter, evaluation_set, precision FROM frontier WHERE recipe = 'baseline' AND precision <> '8bit'"
     )
     found = {key: set(group.precision) for key, group in rows.groupby(["adapter", "evaluation_set"])}
-    for name in ("test", "test_adversarial"):
+    for name in ("test", "few"):
         assert found["from bf16", name] == {"bf16", "4bit", "mxfp4"}
         assert found["from 4bit", name] == {"4bit", "mxfp4"}
         assert found["own", name] >= {"bf16", "4bit"}

@@ -84,6 +84,7 @@ def test_a_sweep_without_any_server_ends_in_order_with_exit_code_one(with_other_
     assert running(others) == [] and list((place.home / "servers").iterdir()) == []
 
 
+@pytest.mark.nightly  # that Ctrl-C reaches a sweep is tested in test_kill.py
 def test_ctrl_c_ends_a_sweep_that_has_no_server_at_the_moment(with_other_servers):
     place = with_other_servers("sleep", "100")
     process = place.start(*SWEEP, "--limit", "1")

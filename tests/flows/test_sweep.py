@@ -136,7 +136,7 @@ def test_exact_sizes_of_every_variant_and_of_bfloat16_are_in_the_warehouse(smoke
 
 def test_random_weights_are_marked_in_every_table(smoke):
     place, first = smoke
-    for text in (first.stdout, place.run("compare").stdout):
+    for text in (first.stdout, place.ask("compare").stdout):
         assert text.count("(random") >= 8 + 4, "each experiment, and each pair"
     board, pairs = (place.query(f"SELECT random_weights FROM {v}") for v in ("leaderboard", "quantization_comparison"))
     assert board.random_weights.all() and pairs.random_weights.all()
@@ -152,7 +152,7 @@ def test_every_table_of_the_sweep_marks_every_row_but_those_of_baselines_without
         names = table[table.columns[0]]
         unmarked = [name for name in names if "(random weights)" not in name]
         assert len(unmarked) < len(names) and all(is_without_a_model(name) for name in unmarked), table.title
-    status = place.run("status", COLUMNS="200").stdout  # wide enough for a name on one line
+    status = place.ask("status", COLUMNS="200").stdout  # wide enough for a name on one line
     assert status.count("(random weights)") == 8 + 4, "experiments, and models untuned"
 
 

@@ -33,6 +33,9 @@ COST_ARRAY = cost_array(COSTS)
 LABEL_LISTS = st.lists(st.tuples(st.sampled_from(LABELS), st.sampled_from(LABELS)), min_size=1, max_size=40)
 
 
+TABLES = [150, pytest.param(1000, marks=pytest.mark.nightly)]
+
+
 def random_sets(count, seed=0):
     """Labels and decisions of many kinds: few cases, absent classes, one class, one decision, perfect, hopeless."""
     rng = np.random.default_rng(seed)
@@ -48,9 +51,10 @@ def same(ours, theirs):
     return (math.isnan(ours) and math.isnan(theirs)) or ours == pytest.approx(theirs, abs=1e-12)
 
 
-def test_every_metric_equals_scikit_learn_on_a_thousand_random_tables():
+@pytest.mark.parametrize("tables", TABLES)
+def test_every_metric_equals_scikit_learn_on_random_tables(tables):
     absent = empty_prediction = 0
-    for labels, decisions in random_sets(1000):
+    for labels, decisions in random_sets(tables):
         table = confusion(labels, decisions)
         truth, decided = label_codes(labels), label_codes(decisions)  # scikit-learn is slow on strings
         assert (table == confusion_matrix(truth, decided, labels=range(3))).all()
@@ -68,7 +72,7 @@ def test_every_metric_equals_scikit_learn_on_a_thousand_random_tables():
         macro = f1_score(truth, decided, labels=np.unique(truth), average="macro", zero_division=np.nan)
         assert same(ours["macro_f1"], macro)
         assert same(ours["ed_false_negative_rate"], 1 - recall[0])
-    assert absent > 300 and empty_prediction > 200  # the corners were met
+    assert absent > 0.3 * tables and empty_prediction > 0.2 * tables  # the corners were met
 
 
 @cache
@@ -79,10 +83,11 @@ def exact_ends(k, n):
     return theirs.low, theirs.high
 
 
-def test_triage_direction_cost_and_exact_intervals_equal_other_libraries_on_the_same_thousand_tables():
+@pytest.mark.parametrize("tables", TABLES)
+def test_triage_direction_cost_and_exact_intervals_equal_other_libraries_on_the_same_tables(tables):
     costs = np.array([[COSTS[t][a] for a in LABELS] for t in LABELS], dtype=float)
     without_skill = intervals = 0
-    for labels, decisions in random_sets(1000):
+    for labels, decisions in random_sets(tables):
         truth, decided = label_codes(labels), label_codes(decisions)
         metrics = {m.name: m for m in metric_table(labels, decisions, costs=COSTS, resamples=2)}
         assert same(metrics["over_triage"].value, np.mean(decided < truth))
@@ -101,7 +106,7 @@ def test_triage_direction_cost_and_exact_intervals_equal_other_libraries_on_the_
                 intervals += 1
                 expected = exact_ends(round(m.value * m.n), m.n)
                 assert (m.exact_low, m.exact_high) == pytest.approx(expected, abs=1e-9), (name, m)
-    assert without_skill > 50 and intervals > 5000 and exact_ends.cache_info().currsize > 300
+    assert without_skill > 0.05 * tables and intervals > 5 * tables and exact_ends.cache_info().currsize > 0.3 * tables
 
 
 def is_proportion(name):

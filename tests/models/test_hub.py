@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from tasks.models.sources.hub_errors import explain_hub_errors
 from tasks.runtime import store
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.spec import BaseModelSpec, HubSource
+from tests.forked import run_forked
 from tests.models.fake_hub import COMMIT, REPO, FakeHub, serve
 from tests.models.files import FULL_DISK
+from tests.models.programs import fetch
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -50,24 +53,29 @@ def ask(hub: FakeHub | None, tmp_path: Path, what: str = "fetch", **changes) -> 
     known = {"kind": "hub", "repo": REPO} | {k: v for k, v in changes.items() if k in own}
     source = json.dumps([known, *changes.get("others", [])])
     environment = own_cache(tmp_path) | changes.get("env", {})
-    options = json.dumps(changes.get("options", {}))
-    return run(hub, environment, "tests.models.programs.fetch", what, str(tmp_path / "root"), source, options)
+    arguments = [what, str(tmp_path / "root"), source, json.dumps(changes.get("options", {}))]
+    if "PYTHONPATH" in changes.get("env", {}):  # read when Python starts
+        return run(hub, environment, "tests.models.programs.fetch", *arguments)
+    with reached(hub) as address:
+        return printed(run_forked(fetch.main, arguments, tmp_path, environment | {"HF_ENDPOINT": address}, 120))
 
 
 def run(hub: FakeHub | None, environment: dict[str, str], module: str, *arguments: str) -> Any:
     """What a module prints as JSON, in a process of its own for which `hub` is the Hub."""
-
-    def go(address: str) -> Any:
+    script = [sys.executable, "-m", module, *arguments]
+    with reached(hub) as address:
         settings = environment | {"HF_ENDPOINT": address}
-        script = [sys.executable, "-m", module, *arguments]
-        done = subprocess.run(script, cwd=ROOT, env=settings, capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        return printed(subprocess.run(script, cwd=ROOT, env=settings, capture_output=True, text=True, timeout=120))
 
-    if hub is None:
-        return go("http://127.0.0.1:9")
-    with serve(hub) as address:
-        return go(address)
+
+def reached(hub: FakeHub | None) -> AbstractContextManager[str]:
+    """The address of the Hub; without one, where nobody answers."""
+    return nullcontext("http://127.0.0.1:9") if hub is None else serve(hub)
+
+
+def printed(done: subprocess.CompletedProcess[str]) -> Any:
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 def test_only_the_files_a_model_needs_are_fetched_at_the_commit_that_the_revision_names(hub, tmp_path):

@@ -102,7 +102,7 @@ def lines(path: Path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("bits", ["study", "eight_bits"])
+@pytest.mark.parametrize("bits", ["study", pytest.param("eight_bits", marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("model", ["tiny-llama", "tiny-gemma3"])
 def test_the_adapter_loads_in_stock_mlx_lm_and_gives_the_same_label_probabilities(model, bits, request):
     spec, args, scores = request.getfixturevalue(bits)[model, "balanced_safe"]

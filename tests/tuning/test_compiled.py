@@ -159,6 +159,7 @@ def test_divergence_ends_a_compiled_training_at_the_last_good_update(tmp_path, c
     assert error.value.reached.update == 2 and not (tmp_path / "checkpoint").exists()
 
 
+@pytest.mark.nightly  # on a CPU, MLX compiles with the C++ compiler, which takes half a minute
 def test_an_update_that_is_really_compiled_gives_the_same_loss_and_norm(tmp_path):
     results = []
     for compiled in (False, True):

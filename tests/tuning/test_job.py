@@ -78,7 +78,7 @@ def outcome(folder: Path) -> tuple[bytes, bytes, list]:
     return (folder / "adapters.safetensors").read_bytes(), (folder / "adapters_last.safetensors").read_bytes(), points
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=[pytest.mark.nightly, pytest.mark.timeout(1200)])])
+@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=[pytest.mark.nightly, pytest.mark.timeout(1200)])])
 def test_a_training_killed_at_random_moments_writes_the_adapters_of_one_that_never_was(study, tmp_path, kills):
     """Moments are uniform over the whole run: imports, prefix, updates, final files. A training that ends in spite of
     its kills is compared, and the next one begins from nothing."""

@@ -100,12 +100,12 @@ def test_a_file_of_claims_that_is_wrong_is_a_sentence(text, sentence, tmp_path):
 
 
 def test_the_command_prints_verdicts_with_the_rows_behind_them(place):
-    done = place.run("claims")
+    done = place.ask("claims")
     assert done.returncode == 0 and done.stderr == ""
     assert (
         "supported: Models at 4 bits take about half" in done.stdout
         and "  0.53: supported (base_model smol)" in done.stdout
     )
     assert "figures agree with warehouse/published/demo." in done.stdout
-    missing = place.run("claims", "--file", "nowhere.toml")
+    missing = place.ask("claims", "--file", "nowhere.toml")
     assert missing.returncode == 2 and one_sentence(missing.stderr)

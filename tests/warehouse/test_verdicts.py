@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cache
 
 import numpy as np
 import pytest
@@ -31,22 +32,29 @@ def cells(one: PairedDecisions) -> np.ndarray:
     return PairedCounts.of(one.truth, one.at_4bit, one.at_8bit, units, one.grouped).counts
 
 
-def one_by_one(studies: list[PairedDecisions], metric: str) -> dict[str, float]:
+@cache
+def studies(number: int, groups: int, size: int, grouped: bool = True) -> tuple[PairedDecisions, ...]:
+    return tuple(study(seed, groups, size, grouped) for seed in range(number))
+
+
+@cache
+def one_by_one(number: int, groups: int, size: int, grouped: bool = True) -> dict[str, dict[str, float]]:
+    """The share of each verdict of these studies, by metric."""
     verdicts = Counter(
-        comparison.verdict or CANNOT_CONCLUDE
-        for one in studies
+        (comparison.metric, comparison.verdict or CANNOT_CONCLUDE)
+        for one in studies(number, groups, size, grouped)
         for comparison in compare(one, None)
-        if comparison.metric == metric
     )
-    return {verdict: verdicts[verdict] / len(studies) for verdict in (NOT_INFERIOR, INFERIOR, CANNOT_CONCLUDE)}
+    every = (NOT_INFERIOR, INFERIOR, CANNOT_CONCLUDE)
+    return {metric: {verdict: verdicts[metric, verdict] / number for verdict in every} for metric in METRICS}
 
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize(("groups", "size"), [(63, 24), (30, 60), (12, 4), (10, 40), (9, 80)])
 def test_shares_are_those_of_compare_one_study_after_the_other(metric, groups, size):
-    studies = [study(seed, groups, size) for seed in range(40)]
-    shares = verdict_shares(metric, np.stack([cells(one) for one in studies]), grouped=True)
-    expected = one_by_one(studies, metric)
+    counts = np.stack([cells(one) for one in studies(40, groups, size)])
+    shares = verdict_shares(metric, counts, grouped=True)
+    expected = one_by_one(40, groups, size)[metric]
     assert (shares.not_inferior, shares.inferior) == (expected[NOT_INFERIOR], expected[INFERIOR])
     if groups >= 30:
         assert len([share for share in expected.values() if share]) == 3 or metric == "ed_recall"
@@ -56,17 +64,16 @@ def test_shares_are_those_of_compare_one_study_after_the_other(metric, groups, s
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_without_groups_the_shares_agree_but_for_the_draws(metric):
-    studies = [study(seed, 400, 1, grouped=False) for seed in range(60)]
-    totals = np.stack([cells(one).sum(axis=0, keepdims=True) for one in studies])
+    totals = np.stack([cells(one).sum(axis=0, keepdims=True) for one in studies(60, 400, 1, False)])
     shares = verdict_shares(metric, totals, grouped=False)
-    expected = one_by_one(studies, metric)
+    expected = one_by_one(60, 400, 1, False)[metric]
     assert shares.not_inferior == pytest.approx(expected[NOT_INFERIOR], abs=0.04)
     assert shares.inferior == pytest.approx(expected[INFERIOR], abs=0.04)
 
 
 def test_a_set_without_emergencies_concludes_nothing_about_them():
-    studies = np.stack([cells(study(seed, 30, 10)) for seed in range(5)])
-    studies[..., :9] = 0
-    assert verdict_shares("ed_recall", studies, grouped=True).cannot_conclude == 1
-    assert verdict_shares("ed_recall", studies.sum(axis=1, keepdims=True), grouped=False).cannot_conclude == 1
-    assert verdict_shares("macro_f1", studies, grouped=True).cannot_conclude < 1
+    counts = np.stack([cells(one) for one in studies(5, 30, 10)])
+    counts[..., :9] = 0
+    assert verdict_shares("ed_recall", counts, grouped=True).cannot_conclude == 1
+    assert verdict_shares("ed_recall", counts.sum(axis=1, keepdims=True), grouped=False).cannot_conclude == 1
+    assert verdict_shares("macro_f1", counts, grouped=True).cannot_conclude < 1

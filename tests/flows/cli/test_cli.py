@@ -12,7 +12,7 @@ from deployments.lost_runs import process_environments
 from flows.experiment import experiment
 from flows.sweep import sweep
 from tasks.grids.grid import GRIDS
-from tests.place import PATIENT, Place, one_sentence
+from tests.place import PATIENT, Place, one_sentence, without_server
 
 HEAD = "text,label\n"
 GOOD = "".join(
@@ -98,16 +98,14 @@ EARLY = {
 
 # A sweep starts Prefect's server while it reads the cases, which takes most of the time until it refuses them.
 WITH_SERVER = ("missing column", "no such file")
-WITHOUT = ("-c", "from flows.cli.run import Leaving\nfrom flows.cli.main import main\n"
-                 "Leaving.start_server = lambda leaving: None\nmain()")  # fmt: skip
 
 
 def answer(folder, name, args):
     """What the command says: as it is, or, of the many files of cases, without the server."""
     place = Place(folder)
-    if name in GRID | EARLY:
-        return place.ask(*args)
-    return (place if name in WITH_SERVER else Place(folder, WITHOUT)).run(*args)
+    if name in WITH_SERVER:
+        return place.run(*args)
+    return place.ask(*args) if name in GRID | EARLY else place.ask(*args, program=without_server)
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +159,7 @@ def test_a_bad_row_of_a_parquet_file_is_named(place):
     place.folder.mkdir()
     path = place.folder / "cases.parquet"
     pd.DataFrame({"text": ["a", "b"], "label": ["ED", "sometimes"]}).to_parquet(path)
-    found = Place(place.folder, WITHOUT).run("sweep", "smoke", "--set", f"data.source={path}")
+    found = place.ask("sweep", "smoke", "--set", f"data.source={path}", program=without_server)
     assert found.returncode == 2 and one_sentence(found.stderr) and f"{path}, row 2" in found.stderr
 
 

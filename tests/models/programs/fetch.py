@@ -9,7 +9,9 @@ from tasks.models.sources.available import availability, fetch_base
 from tasks.runtime.errors import TriageError
 from tasks.spec import BaseModelSpec
 
-if __name__ == "__main__":
+
+def main() -> None:
+    assert "huggingface_hub" not in sys.modules, "it would have read another environment"
     available.PROBE_SECONDS = hub_source.CONNECT_SECONDS = (
         60.0  # what the Hub answers is to be seen on a busy machine, too
     )
@@ -26,3 +28,7 @@ if __name__ == "__main__":
     except TriageError as error:
         answer = {"error": str(error), "type": type(error).__name__, "transient": error.transient}
     print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""Programs in processes of their own that are forked from one which has loaded the libraries.
+
+Starting Python and loading libraries takes most of the time of a short program.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+FORKED = multiprocessing.get_context("forkserver")
+# Not huggingface_hub itself, which reads the environment when it is imported.
+FORKED.set_forkserver_preload([
+    "tests.place", "tasks.models.sources.available", "httpx", "numpy", "pyarrow.parquet", "rich.table", "rich.traceback",
+    "tqdm.auto", "typer", "yaml",
+])  # fmt: skip
+
+
+def run_forked(
+    program: Callable[[], object], arguments: Sequence[str], folder: Path, environment: dict[str, str], seconds: float
+) -> subprocess.CompletedProcess[str]:
+    """What `program` prints in a process of its own, where `sys.argv[1:]` are `arguments` and whose working directory is
+    `folder`. Its outputs go to the files `out` and `err` there."""
+    process = FORKED.Process(target=_answer, args=(program, arguments, folder, environment))
+    process.start()
+    process.join(timeout=seconds)
+    process.kill()
+    process.join()
+    assert process.exitcode is not None
+    out, err = ((folder / name).read_text() for name in ("out", "err"))
+    return subprocess.CompletedProcess(arguments, process.exitcode, out, err)
+
+
+def _answer(program: Callable[[], object], arguments: Sequence[str], folder: Path, environment: dict[str, str]) -> None:
+    for name, mode, number in ((os.devnull, "r", 0), ("out", "w", 1), ("err", "w", 2)):
+        with (folder / name).open(mode) as file:
+            os.dup2(file.fileno(), number)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = [sys.argv[0], *arguments]
+    program()
+
+
+def run_as_main(module: str) -> None:
+    """`python -m module`."""
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
