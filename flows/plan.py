@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from flows.plan_time import Steps, all_operations, assumed_speeds, operations, size_of
+from flows.plan_operations import all_operations, operations, size_of
+from flows.plan_time import Steps, assumed_speeds
 from flows.power.planned_set import prepared
 from flows.selection import Selection
 from tasks.corpus.manifest import DatasetManifest
@@ -21,7 +22,7 @@ from tasks.models.manifest import VariantManifest
 from tasks.models.sources.available import availabilities, stored
 from tasks.runtime.errors import SourceUnavailable
 from tasks.runtime.store import complete, home
-from tasks.spec import ExperimentSpec
+from tasks.spec import ExperimentSpec, Grid
 from tasks.tuning.summary import TrainingManifest
 from tasks.tuning.training_rows import settings_digest
 
@@ -86,10 +87,10 @@ def seconds_of(spec: ExperimentSpec, speeds: Steps | None = None) -> Steps:
     return operations(spec).at(speeds or assumed_speeds())
 
 
-def work_left(cells: Iterable[PlannedCell]) -> Steps:
+def work_left(grid: Grid, cells: Iterable[PlannedCell]) -> Steps:
     """Operations of what is not done of a plan."""
     left = [cell for cell in cells if not cell.scored]
-    return all_operations([cell.spec for cell in left], [cell.trained for cell in left])
+    return all_operations(grid, [cell.spec for cell in left], [cell.trained for cell in left])
 
 
 def estimated_bytes(selection: Selection) -> int:

@@ -36,7 +36,7 @@ def print_plan(console: Console, selection: Selection) -> None:
         if prompt.examples:
             print_line(console, shared_tokens(prompt, tokenizers()))
     print_line(console, _summary(selection, cells, here))
-    print_time(console, cells, here)
+    print_time(console, selection.grid, cells, here)
     print_power(console, selection)
 
 
@@ -76,7 +76,7 @@ def _summary(selection: Selection, cells: list[PlannedCell], here: Machine) -> s
         f"{len(cells)} experiments, {len(cells) - to_train} trained, {to_train} to train, "
         f"{states['to score']} to score"
     )
-    duration = clock(work_left(cells).at(here.speeds).total)
+    duration = clock(work_left(selection.grid, cells).at(here.speeds).total)
     needed = f"{estimated_bytes(selection) / 1e9:.1f} GB of disk"
     free = f"{shutil.disk_usage(existing_home()).free / 1e9:.0f} GB free"
     mark = f" on {backend().name} (experimental)" if backend().experimental else ""

@@ -12,21 +12,21 @@ from flows.cli.terminal import print_line
 from flows.plan import PlannedCell, work_left
 from flows.plan_time import NOT_MEASURED, OTHERS, Machine, Steps
 from flows.report.figures import clock
-from tasks.spec import ExperimentSpec
+from tasks.spec import ExperimentSpec, Grid
 
 FEWER_CASES = 300  # of the dropout passes, which the plan offers
 WORTH_SAYING = 0.05  # of the whole time
 
 
-def print_time(console: Console, cells: Sequence[PlannedCell], here: Machine) -> None:
+def print_time(console: Console, grid: Grid, cells: Sequence[PlannedCell], here: Machine) -> None:
     """Print the estimate by step, if anything is left to do. `here`: this machine."""
     if all(cell.scored for cell in cells):
         return
-    work = work_left(cells)
+    work = work_left(grid, cells)
     console.print(_table(work, here))
 
     fewer = [replace(cell, spec=_with_fewer_cases(cell.spec)) for cell in cells]
-    saved = Steps(dropout=work.dropout - work_left(fewer).dropout)
+    saved = Steps(dropout=work.dropout - work_left(grid, fewer).dropout)
     seconds = saved.at(here.speeds).total
     total = work.at(here.speeds).total
     if seconds > WORTH_SAYING * total:

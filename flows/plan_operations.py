@@ -1,0 +1,170 @@
+"""Operations of the steps of a sweep, counted from the shapes of its models and the sizes of its sets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from flows.plan_time import Steps
+from tasks.corpus.vignettes.adversarial import SIZES as EMBEDDED_SIZES
+from tasks.corpus.vignettes.generator import SIZES
+from tasks.models.model_shape import is_known, known_shape
+from tasks.precisions import Precision
+from tasks.spec import Data, ExperimentSpec, Grid
+
+INSTRUCTION_TOKENS = 50  # the same in all prompts, run once a batch
+OWN_TOKENS_PER_CASE = 70  # without the instruction
+
+
+@dataclass(frozen=True)
+class Size:
+    """What estimates need of a model's shape: its blocks, and parameters of one block and of the
+    whole.
+    """
+
+    blocks: int
+    block_parameters: float
+    parameters: float
+
+
+TYPICAL_SIZE = Size(blocks=30, block_parameters=3.5e6, parameters=135e6)
+
+
+def operations(spec: ExperimentSpec) -> Steps:
+    """Operations of one experiment, without what its variant shares."""
+    recipe, scoring, data = spec.recipe, spec.scoring, spec.data
+    batch = INSTRUCTION_TOKENS + OWN_TOKENS_PER_CASE * recipe.batch_size
+    updates = 2 * recipe.iterations * batch  # forward and backward
+    checks = recipe.iterations // spec.training.evaluate_every * _cases(data, "valid")
+    passes = scoring.passes * dropout_cases(spec) if recipe.dropout else 0
+    one_token = _operations_of_a_token(spec, _trained_blocks(spec))
+    return Steps(
+        training=one_token * (updates + OWN_TOKENS_PER_CASE * checks),
+        scoring=_scoring(spec, _scored_cases(data)).scoring,
+        dropout=one_token * OWN_TOKENS_PER_CASE * passes,
+    )
+
+
+def shared_operations(spec: ExperimentSpec, learns: bool = True) -> Steps:
+    """Operations that all experiments of a variant share: activations of the frozen blocks, and the
+    scores of the untuned model. `learns`: whether any of them is still to be trained.
+    """
+    cases = _scored_cases(spec.data)
+    learned = _cases(spec.data, "train") + _cases(spec.data, "valid") if learns else 0
+    return _preparing(spec, cases + learned) + _scoring(spec, cases)
+
+
+def all_operations(grid: Grid, cells: Sequence[ExperimentSpec], trained: Sequence[bool]) -> Steps:
+    """Operations that are left of a grid's experiments that are not finished; `trained`: those whose
+    training is.
+
+    At most: what is stored of the frozen blocks' activations is not looked for.
+    """
+    total = Steps()
+    # Whether the activations of the training sets are wanted too, by variant.
+    variants: dict[tuple[str, str], tuple[ExperimentSpec, bool]] = {}
+    for spec, is_trained in zip(cells, trained, strict=True):
+        one = operations(spec)
+        total += replace(one, training=0.0) if is_trained else one
+        total += _beside_test(grid, spec)
+        key = (spec.model.name, spec.precision.name)
+        _, learns = variants.get(key, (spec, False))
+        variants[key] = (spec, learns or not is_trained)
+
+    for spec, learns in variants.values():
+        total += shared_operations(spec, learns) + _shared_beside_test(grid, spec)
+    moved = {(spec.model.name, to.name): spec for spec in cells for to in _moves(grid, spec)}
+    new = [spec for key, spec in moved.items() if key not in variants]
+    return sum((_preparing(spec, _moved_cases(grid, spec)) for spec in new), total)
+
+
+def _beside_test(grid: Grid, spec: ExperimentSpec) -> Steps:
+    """Operations of an experiment's further evaluation sets, and of its adapter at other precisions."""
+    moves = len(_moves(grid, spec))
+    cases = _further_cases(grid, spec.data) + moves * _moved_cases(grid, spec)
+    return replace(_scoring(spec, cases), dropout=moves * operations(spec).dropout)
+
+
+def _shared_beside_test(grid: Grid, spec: ExperimentSpec) -> Steps:
+    """As `shared_operations`, for the further evaluation sets."""
+    cases = _further_cases(grid, spec.data)
+    return _preparing(spec, cases) + _scoring(spec, cases)
+
+
+def _moves(grid: Grid, spec: ExperimentSpec) -> list[Precision]:
+    """The precisions on which an adapter is scored too."""
+    others = grid.moved_to
+    if others is None:
+        widths = {"4bit", "8bit"}
+        others = grid.compared if {spec.precision.name} < widths else ()
+        others = tuple(precision for precision in others if precision.name in widths)
+    return [precision for precision in others if precision.name != spec.precision.name]
+
+
+def _moved_cases(grid: Grid, spec: ExperimentSpec) -> int:
+    return _cases(spec.data, "test") + _further_cases(grid, spec.data)
+
+
+def _further_cases(grid: Grid, data: Data) -> int:
+    """Cases of the further evaluation sets; of a user's own, as many as test has."""
+    of_test = _cases(data, "test")
+    return sum(
+        EMBEDDED_SIZES.get(entry.name, of_test) if entry.source == "embedded" else of_test
+        for entry in grid.evaluation_sets
+    )
+
+
+def _preparing(spec: ExperimentSpec, cases: int) -> Steps:
+    """The activations of the blocks below the first trained one."""
+    frozen = size_of(spec.model.name).blocks - _trained_blocks(spec)
+    return Steps(preparing=_operations_of_a_token(spec, frozen) * OWN_TOKENS_PER_CASE * cases)
+
+
+def _scoring(spec: ExperimentSpec, cases: int) -> Steps:
+    """The trained blocks, once a case.
+
+    The instruction is run once for a whole batch, so a case costs its own tokens only.
+    """
+    one_token = _operations_of_a_token(spec, _trained_blocks(spec))
+    return Steps(scoring=one_token * OWN_TOKENS_PER_CASE * cases)
+
+
+def dropout_cases(spec: ExperimentSpec) -> int:
+    """Cases of the dropout passes."""
+    cases = _cases(spec.data, "test")
+    return cases if spec.scoring.mc_cases == "all" else min(cases, spec.scoring.mc_cases)
+
+
+def size_of(name: str) -> Size:
+    """The size of a base model, or a typical one if its shape is not known."""
+    if not is_known(name):
+        return TYPICAL_SIZE
+    shape = known_shape(name)
+    sizes = {tensor: math.prod(dimensions) for tensor, dimensions in shape.tensors()}
+    block = sum(
+        size
+        for tensor, size in sizes.items()
+        if tensor.startswith("model.layers.0.") and "norm" not in tensor
+    )
+    return Size(shape.num_hidden_layers, block, sum(sizes.values()))
+
+
+def _scored_cases(data: Data) -> int:
+    return _cases(data, "calibration") + _cases(data, "test")
+
+
+def _cases(data: Data, name: str) -> int:
+    """Cases of a set; of a user's own cases, unless limited, as many as the embedded set has."""
+    size = data.sizes.get(name, SIZES[name])
+    limits: dict[str, int] = {str(key): limit for key, limit in data.limits.items()}
+    return min(size, limits.get(name, size))
+
+
+def _trained_blocks(spec: ExperimentSpec) -> int:
+    return min(spec.training.num_layers, size_of(spec.model.name).blocks)
+
+
+def _operations_of_a_token(spec: ExperimentSpec, blocks: int) -> float:
+    """Operations of a forward pass of one token through so many blocks."""
+    return 2 * size_of(spec.model.name).block_parameters * blocks
