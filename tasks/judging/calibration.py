@@ -19,11 +19,11 @@ from tasks.judging.intervals import (
     clopper_pearson,
     group_codes,
     percentile_interval,
-    resample_totals,
     smallest_unit_count,
 )
 from tasks.judging.metrics import CLUSTERED, INDEPENDENT, Metric
 from tasks.judging.point_metrics import MIN_UNITS, Floats, Ints
+from tasks.judging.unit_draws import Totals, UnitDraws
 from tasks.runtime.errors import BadInput
 
 CALIBRATION_METRICS = ("ece", "ed_ece", "brier", "ed_brier")
@@ -133,11 +133,11 @@ def _resample(
     if smallest_unit_count(cases, groups) < MIN_UNITS:
         return {}
     columns = [part.columns for part in parts.values()]
-    totals = resample_totals(
-        np.column_stack([*columns, np.ones(cases)]), groups=groups, seed=seed, resamples=resamples
-    )
+    summed = np.column_stack([*columns, np.ones(cases)])
+    draws = UnitDraws.of(summed, groups, seed, resamples)
+    (totals,) = draws.resampled([Totals(draws.sums(summed))])
     ends = np.cumsum([part.shape[1] for part in columns])
-    means = np.split(totals[:, :-1] / totals[:, -1:], ends[:-1], axis=1)
+    means = np.split((totals[:-1] / totals[-1]).T, ends[:-1], axis=1)
     return {name: _sum_of_sizes(mean) for name, mean in zip(parts, means, strict=True)}
 
 

@@ -157,8 +157,14 @@ def metric_table(
     note says that independent cases are assumed.
     """
     table = confusion(labels, decisions)
+    return metrics_of(
+        table, costs, resample_metrics(labels, decisions, groups, costs, seed, resamples)
+    )
+
+
+def metrics_of(table: Ints, costs: Costs | None, resampled: Resampled) -> list[Metric]:
+    """As `metric_table`, from a confusion table (3, 3) and the metrics of its resamples."""
     values = metric_values(table, None if costs is None else cost_array(costs))
-    resampled = resample_metrics(labels, decisions, groups, costs, seed, resamples)
     proportions = _proportions(table)
 
     metrics = []
