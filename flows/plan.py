@@ -16,7 +16,7 @@ from flows.power.planned_set import prepared
 from flows.selection import Selection
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.reading.sources import check_local
-from tasks.identity import evaluation_from, training_from
+from tasks.identity import scores_from, training_from
 from tasks.models.convert import variant_folder
 from tasks.models.manifest import VariantManifest
 from tasks.models.sources.available import availabilities, stored
@@ -148,8 +148,8 @@ def _is_of(folder: Path, spec: ExperimentSpec, dataset: DatasetManifest) -> bool
 
 def _is_scored(folder: Path, spec: ExperimentSpec, dataset: DatasetManifest) -> bool:
     """Whether a finished training has its scores on test and on each further evaluation set."""
-    ids = (evaluation_from(spec, folder.name, dataset, name) for name in dataset.evaluation_sets)
-    return all(complete(folder / "scores" / evaluation) for evaluation in ids)
+    ids = (scores_from(spec, folder.name, dataset, name) for name in dataset.evaluation_sets)
+    return all(complete(folder / "scores" / scores) for scores in ids)
 
 
 def _variant(spec: ExperimentSpec) -> VariantManifest | None:

@@ -25,12 +25,12 @@ from tasks.scoring.baselines import (
     OF_A_DATASET,
     ZERO_SHOT,
     baseline_evaluation,
-    baseline_evaluation_id,
+    baseline_scores_id,
     dataset_baseline_id,
     dataset_baseline_rows,
     zero_shot_id,
 )
-from tasks.spec import BaseModelSpec, Grid, PromptChoice, Scoring
+from tasks.spec import BaseModelSpec, Grid, PromptChoice, Scoring, evaluation_id
 from tasks.tuning.training_rows import weights_columns
 
 
@@ -53,18 +53,18 @@ def _land_dataset_baseline(
     name: str, scoring: Scoring, data: Path, dataset: DatasetManifest
 ) -> list[str]:
     training = dataset_baseline_id(name, dataset)
-    ids = {
-        judged: baseline_evaluation_id(training, scoring, dataset, judged=judged)
+    scores = {
+        judged: baseline_scores_id(training, scoring, dataset, judged=judged)
         for judged in dataset.evaluation_sets
     }
-    waiting = _waiting(training, ids)
+    waiting = _waiting(training, scores)
     if waiting:
         landing = dataset_baseline_rows(name, waiting, scoring, data, dataset)
         for judged, rows in landing.items():
             columns = {"cell_id": name, "base_model": "none", "recipe": name}
             _land_experiment(training, columns, dataset, rows["evaluation"][0]["created_at"])
-            land_rows(waiting[judged], "evaluation", rows)
-    return list(ids.values())
+            land_rows(evaluation_id(waiting[judged]), "evaluation", rows)
+    return [evaluation_id(id) for id in scores.values()]
 
 
 @task(
@@ -84,7 +84,7 @@ def zero_shot(
     weights = VariantManifest.read(variant)
     training = zero_shot_id(weights, load_prompt(grid.prompt).digest, versions(), backend())
     ids = {
-        judged: baseline_evaluation_id(
+        judged: baseline_scores_id(
             training, grid.scoring, dataset, grid.training.max_tokens, judged
         )
         for judged in dataset.evaluation_sets
@@ -110,15 +110,17 @@ def zero_shot(
         rows = judged_rows(evaluation, read_scores(scores))
         columns = _untuned(model.name, weights, grid.prompt)
         _land_experiment(training, columns, dataset, rows["evaluation"][0]["created_at"])
-        land_rows(ids[judged], "evaluation", rows)
-    return list(ids.values())
+        land_rows(evaluation_id(ids[judged]), "evaluation", rows)
+    return [evaluation_id(id) for id in ids.values()]
 
 
-def _waiting(training: str, ids: dict[str, str]) -> dict[str, str]:
-    """The evaluations that have not landed, by set; all of them where the experiment has not."""
+def _waiting(training: str, scores: dict[str, str]) -> dict[str, str]:
+    """Ids of the scores whose evaluation has not landed, by set; all of them where the experiment
+    has not.
+    """
     if not is_landed(training):
-        return ids
-    return {judged: id for judged, id in ids.items() if not is_landed(id)}
+        return scores
+    return {judged: id for judged, id in scores.items() if not is_landed(evaluation_id(id))}
 
 
 def _untuned(model: str, weights: VariantManifest, prompt: PromptChoice) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def _folder(spec: ExperimentSpec, training: str, variant: Path, data: Path) -> P
     result_serializer="json",
 )
 def evaluate(spec: ExperimentSpec, training: str, variant: Path, data: Path) -> str:
-    """evaluation_id; its scores folder holds probabilities per case, and no patient text."""
+    """scores_id; the folder of that name holds probabilities per case, and no patient text."""
     scores = scores_folder(spec, training, data)
     if complete(scores, deep=True) is None:
         job = ScoringJob(

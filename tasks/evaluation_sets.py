@@ -13,7 +13,7 @@ from tasks.progress import publisher
 from tasks.runtime.child import run_child
 from tasks.runtime.store import complete, home
 from tasks.scoring.arguments import SetsScoringJob
-from tasks.spec import ExperimentSpec
+from tasks.spec import ExperimentSpec, evaluation_id
 
 
 @task(
@@ -25,37 +25,39 @@ from tasks.spec import ExperimentSpec
 def evaluate_sets(
     spec: ExperimentSpec,
     training: str,
-    evaluation: str,
+    scores: str,
     variant: Path,
     data: Path,
     names: list[str],
 ) -> list[str]:
-    """evaluation_ids of the named sets, in that order; what has landed is not scored again.
+    """evaluation_ids of the named sets, in that order; what is scored is not scored again, and what
+    has landed is not judged again.
 
-    `evaluation`: the one on the test set, whose rules are used here too.
+    `scores`: id of those on the test set, whose rules are used here too.
     """
     dataset = DatasetManifest.read(data)
     folders = {name: scores_folder(spec, training, data, name) for name in names}
     unscored = {
-        name: scores for name, scores in folders.items() if complete(scores, deep=True) is None
+        name: folder for name, folder in folders.items() if complete(folder, deep=True) is None
     }
     if unscored:
-        folder = home() / "experiments" / training
+        adapter = home() / "experiments" / training
         job = SetsScoringJob(
             experiment=spec,
             variant=variant,
             data=data,
             home=home(),
-            adapter=folder,
-            rules_from=folder / "scores" / evaluation,
+            adapter=adapter,
+            rules_from=adapter / "scores" / scores,
             sets=unscored,
         )
-        log = home() / "logs" / f"sets-{evaluation}"
+        log = home() / "logs" / f"sets-{scores}"
         emit = publisher(f"evaluation sets {spec.cell_id}")
         run_child("tasks.scoring.job:run_sets", job.model_dump(mode="json"), log, emit)
 
-    for name, scores in folders.items():
-        if not is_landed(scores.name):
-            rows = evaluation_rows(spec, training, scores.name, scores, dataset, name)
-            land_rows(scores.name, "evaluation", rows)
-    return [scores.name for scores in folders.values()]
+    ids = {name: evaluation_id(folder.name) for name, folder in folders.items()}
+    for name, evaluation in ids.items():
+        if not is_landed(evaluation):
+            rows = evaluation_rows(spec, training, folders[name], dataset, name)
+            land_rows(evaluation, "evaluation", rows)
+    return list(ids.values())

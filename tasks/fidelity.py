@@ -18,7 +18,7 @@ from tasks.runtime.backend import versions
 from tasks.runtime.child import run_child
 from tasks.runtime.store import home
 from tasks.scoring.arguments import FidelityJob
-from tasks.spec import SCORING_VERSION, BaseModelSpec, Grid, short_digest
+from tasks.spec import SCORES_VERSION, BaseModelSpec, Grid, short_digest
 
 Figures = dict[str, dict[str, Any]]  # columns of the table `fidelity` by distribution
 
@@ -124,7 +124,7 @@ def _comparison(
         "max_tokens": grid.training.max_tokens,
         "prompt": load_prompt(grid.prompt).digest,
         "versions": versions(),
-        "scoring": SCORING_VERSION,
+        "scoring": SCORES_VERSION,
     }
     name = f"fidelity-{variant.base_model}-{variant.precision_name}-{short_digest(ingredients)}"
     return Comparison(name, folder, variant, reference)

@@ -14,7 +14,7 @@ from tasks.models.manifest import VariantManifest
 from tasks.runtime.backend import backend, versions
 from tasks.runtime.manifest import Manifest
 from tasks.runtime.store import home, read_manifest
-from tasks.spec import ENGINE_VERSION, SCORING_VERSION, ExperimentSpec, short_digest
+from tasks.spec import ENGINE_VERSION, SCORES_VERSION, ExperimentSpec, short_digest
 
 Kind = TypeVar("Kind", bound=Manifest)
 
@@ -58,7 +58,7 @@ def training_id(
     return f"{spec.cell_id}-{short_digest(ingredients)}"
 
 
-def evaluation_id(
+def scores_id(
     training: str,
     spec: ExperimentSpec,
     *,
@@ -66,10 +66,10 @@ def evaluation_id(
     evaluation_set: str,
     name: str = "test",
 ) -> str:
-    """Id of one evaluation of a trained adapter: more passes or another set never retrain.
+    """Id of a trained adapter's scores on a set: more passes or another set never retrain.
 
     `calibration` and `evaluation_set` are content digests of the cases; `name` keeps two sets of
-    the same cases apart.
+    the same cases apart. How the scores are judged is `evaluation_id`'s alone.
     """
     of_other_steps = {"fidelity_cases", "move_adapters"}
     ingredients = {
@@ -77,7 +77,7 @@ def evaluation_id(
         "calibration": calibration,
         "evaluation_set": evaluation_set,
         "scoring": spec.scoring.model_dump(mode="json", exclude=of_other_steps),
-        "version": SCORING_VERSION,
+        "version": SCORES_VERSION,
         "rule": spec.recipe.rule,
         "target_ed_recall": spec.recipe.target_ed_recall,
     }
@@ -108,18 +108,18 @@ def training_from(spec: ExperimentSpec, weights: VariantManifest, dataset: Datas
     )
 
 
-def evaluation_of(spec: ExperimentSpec, training: str, data: Path, name: str = "test") -> str:
-    """evaluation_id of a trained experiment on a dataset's test set, or on another evaluation set
-    of its folder.
+def scores_of(spec: ExperimentSpec, training: str, data: Path, name: str = "test") -> str:
+    """scores_id of a trained experiment on a dataset's test set, or on another evaluation set of its
+    folder.
     """
-    return evaluation_from(spec, training, _read(DatasetManifest, data), name)
+    return scores_from(spec, training, _read(DatasetManifest, data), name)
 
 
-def evaluation_from(
+def scores_from(
     spec: ExperimentSpec, training: str, dataset: DatasetManifest, name: str = "test"
 ) -> str:
-    """evaluation_id of a trained experiment on a set of a dataset, given its manifest."""
-    return evaluation_id(
+    """scores_id of a trained experiment on a set of a dataset, given its manifest."""
+    return scores_id(
         training,
         spec,
         calibration=dataset.digest_of("calibration"),
@@ -135,7 +135,7 @@ def experiment_folder(spec: ExperimentSpec, variant: Path, data: Path) -> Path:
 
 def scores_folder(spec: ExperimentSpec, training: str, data: Path, name: str = "test") -> Path:
     """The folder of the scores of a training on a set, whether it exists yet or not."""
-    return home() / "experiments" / training / "scores" / evaluation_of(spec, training, data, name)
+    return home() / "experiments" / training / "scores" / scores_of(spec, training, data, name)
 
 
 def _read(kind: type[Kind], folder: Path) -> Kind:

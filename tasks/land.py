@@ -10,7 +10,7 @@ from tasks.judging.evaluation_rows import evaluation_rows
 from tasks.landing import is_landed, land_rows, landed_status
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.store import home
-from tasks.spec import ExperimentSpec
+from tasks.spec import ExperimentSpec, evaluation_id
 from tasks.tuning.training_rows import TrainingOutcome, training_rows
 
 
@@ -20,10 +20,11 @@ from tasks.tuning.training_rows import TrainingOutcome, training_rows
     retry_delay_seconds=2,
     retry_condition_fn=is_transient,
 )
-def land(spec: ExperimentSpec, training: str, evaluation: str, variant: Path, data: Path) -> str:
+def land(spec: ExperimentSpec, training: str, scores: str, variant: Path, data: Path) -> str:
     """evaluation_id, once training and evaluation are in the warehouse; what has landed is not
-    computed again.
+    computed again. `scores`: the id of the scores that are judged.
     """
+    evaluation = evaluation_id(scores)
     # A training that lost its folder and could not be repeated has a row that says so, and is
     # complete by now.
     if is_landed(evaluation) and landed_status(training) == "completed":
@@ -36,7 +37,6 @@ def land(spec: ExperimentSpec, training: str, evaluation: str, variant: Path, da
     rows = training_rows(spec, training, weights, dataset, outcome)
     land_rows(training, "training", rows)
 
-    scores = folder / "scores" / evaluation
-    rows = evaluation_rows(spec, training, evaluation, scores, dataset)
+    rows = evaluation_rows(spec, training, folder / "scores" / scores, dataset)
     land_rows(evaluation, "evaluation", rows)
     return evaluation

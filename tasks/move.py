@@ -11,7 +11,7 @@ from prefect import task
 
 from tasks.caching import is_transient
 from tasks.corpus.manifest import DatasetManifest
-from tasks.identity import evaluation_of
+from tasks.identity import scores_of
 from tasks.judging.evaluation_rows import evaluation_rows
 from tasks.landing import Rows, is_landed, land_rows
 from tasks.models.manifest import VariantManifest
@@ -20,7 +20,7 @@ from tasks.progress import publisher
 from tasks.runtime.child import run_child
 from tasks.runtime.store import complete, home
 from tasks.scoring.arguments import ScoringJob, SetsScoringJob
-from tasks.spec import ExperimentSpec, Strict, short_digest
+from tasks.spec import ExperimentSpec, Strict, evaluation_id, short_digest
 from tasks.tuning.training_rows import TrainingOutcome, training_rows
 
 
@@ -33,7 +33,7 @@ from tasks.tuning.training_rows import TrainingOutcome, training_rows
 def move_adapter(
     spec: ExperimentSpec,
     training: str,
-    evaluation: str,
+    scores: str,
     precision: Precision,
     variant: Path,
     data: Path,
@@ -42,23 +42,25 @@ def move_adapter(
     """evaluation_ids of a trained adapter on the variant of another precision: on test, then on the
     further `sets`; lands as an experiment of kind moved_adapter.
 
-    `evaluation`: the adapter's evaluation, whose threshold and scaling are used here too. Chosen
-    again, they would compensate the very shift that is to be seen.
+    `scores`: id of the adapter's own, whose threshold and scaling are used here too. Chosen again,
+    they would compensate the very shift that is to be seen.
     """
     weights = VariantManifest.read(variant)
-    move = _Move(spec, training, evaluation, precision, variant, data)
+    move = _Move(spec, training, scores, precision, variant, data)
     moved = move.training_id(weights)
-    ids = {name: evaluation_of(spec, moved, data, name) for name in ("test", *sets)}
+    folders = {
+        name: home() / "moved" / scores_of(spec, moved, data, name) for name in ("test", *sets)
+    }
+    ids = {name: evaluation_id(folder.name) for name, folder in folders.items()}
     if is_landed(moved) and all(is_landed(id) for id in ids.values()):
         return list(ids.values())
 
-    folders = {name: home() / "moved" / id for name, id in ids.items()}
     move.score(folders)
 
     dataset = DatasetManifest.read(data)
     rows = {
-        name: evaluation_rows(spec, moved, ids[name], scores, dataset, name)
-        for name, scores in folders.items()
+        name: evaluation_rows(spec, moved, folder, dataset, name)
+        for name, folder in folders.items()
     }
     land_rows(moved, "training", move.experiment(moved, weights, dataset, rows["test"]))
     for name, evaluated in rows.items():
@@ -68,11 +70,11 @@ def move_adapter(
 
 @dataclass(frozen=True)
 class _Move:
-    """A trained adapter, its evaluation on test, and the variant on which it is scored."""
+    """A trained adapter, its scores on test, and the variant on which it is scored."""
 
     spec: ExperimentSpec
     training: str
-    evaluation: str
+    scores: str
     precision: Precision
     variant: Path
     data: Path
@@ -87,7 +89,7 @@ class _Move:
         ingredients = {
             "training": self.training,
             "variant": weights.digest,
-            "rules": self.evaluation,
+            "rules": self.scores,
         }
         return f"{self.cell}-{short_digest(ingredients)}"
 
@@ -103,7 +105,7 @@ class _Move:
         }
         test = folders["test"]
         if complete(test, deep=True) is None:
-            rules_from = adapter / "scores" / self.evaluation
+            rules_from = adapter / "scores" / self.scores
             self._run("run", ScoringJob(**job, scores=test, rules_from=rules_from), test.name)
 
         waiting = {
@@ -134,6 +136,7 @@ class _Move:
             "recipe": f"{self.spec.recipe.name} from {self.spec.precision.name}",
             "recipe_kind": "moved_adapter",
             "source_training_id": self.training,
+            "source_scores_id": self.scores,
             "finished_at": evaluated["evaluation"][0]["created_at"],
         }
         return rows

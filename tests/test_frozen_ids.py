@@ -10,9 +10,10 @@ from pydantic import Field
 
 from tasks import fidelity, identity
 from tasks.fidelity import _comparison
+from tasks.move import _Move
 from tasks.runtime.backend import CPU
-from tasks.scoring.baselines import baseline_evaluation_id, zero_shot_id
-from tasks.spec import OMITTED_AT_DEFAULT, OVERRIDES, Grid, PromptChoice, Recipe, experiments
+from tasks.scoring.baselines import baseline_scores_id, zero_shot_id
+from tasks.spec import OMITTED_AT_DEFAULT, OVERRIDES, Grid, PromptChoice, Recipe, evaluation_id, experiments
 from tasks.tuning import training_rows
 from tests.test_spec import RECIPE, experiment, model
 
@@ -35,13 +36,16 @@ def ids(grid: Grid, monkeypatch) -> dict[str, str]:
     training = identity.training_from(spec, WEIGHTS, DATASET)
     untuned = zero_shot_id(WEIGHTS, identity.load_prompt(grid.prompt).digest, VERSIONS, CPU)
     monkeypatch.setattr(fidelity.VariantManifest, "read", lambda _: WEIGHTS)
+    scores = identity.scores_from(spec, training, DATASET)
     return {
         "training": training,
         "settings": training_rows.settings_digest(spec, DATASET),
-        "evaluation": identity.evaluation_from(spec, training, DATASET),
-        "set": identity.evaluation_from(spec, training, DATASET, "clinic"),
+        "scores": scores,
+        "set": identity.scores_from(spec, training, DATASET, "clinic"),
+        "evaluation": evaluation_id(scores),
         "zero_shot": untuned,
-        "zero_shot_evaluation": baseline_evaluation_id(untuned, grid.scoring, DATASET, grid.training.max_tokens),
+        "zero_shot_scores": baseline_scores_id(untuned, grid.scoring, DATASET, grid.training.max_tokens),
+        "moved": _Move(spec, training, scores, spec.precision, Path(), Path()).training_id(WEIGHTS),
         "fidelity": _comparison(Path(), WEIGHTS, DATASET, grid).fidelity_id,
     }
 
@@ -49,13 +53,18 @@ def ids(grid: Grid, monkeypatch) -> dict[str, str]:
 BEFORE = {
     "training": "57468d64bbeb",
     "settings": "4cd686c4d2e6",
-    "evaluation": "e3ae0e85ddb8a",
+    "scores": "e3ae0e85ddb8a",
     "set": "e92a4a3b32bcd",
+    "evaluation": "efb2180dc7903",
     "zero_shot": "eaea85dfbb7c",
-    "zero_shot_evaluation": "e2f7923a28de0",
+    "zero_shot_scores": "e2f7923a28de0",
+    "moved": "03980385452f",
     "fidelity": "3b9f534acad0",
 }
-"""Computed before any setting was marked with OMITTED_AT_DEFAULT."""
+"""Computed before any setting was marked with OMITTED_AT_DEFAULT; that of the evaluation, at scoring version 7.
+
+Until then an evaluation had the id of its scores: folders of before are those of these scores.
+"""
 
 
 def digests(grid: Grid, monkeypatch) -> dict[str, str]:

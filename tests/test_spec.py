@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from tasks import identity
-from tasks.identity import evaluation_id, training_id
+from tasks.identity import scores_id, training_id
 from tasks.spec import (
     BaseModelSpec,
     Data,
@@ -16,7 +16,9 @@ from tasks.spec import (
     Recipe,
     Scoring,
     Training,
+    evaluation_id,
     experiments,
+    scoring,
 )  # fmt: skip
 
 COSTS = {
@@ -49,10 +51,12 @@ def experiment(recipe: dict | None = None, training: dict | None = None, scoring
 
 def ids(spec: ExperimentSpec, given: dict | None = None, sets: dict | None = None) -> dict[str, str]:
     trained = training_id(spec, **(GIVEN | (given or {})))
+    scores = scores_id(trained, spec, **(SETS | (sets or {})))
     return {
         "cell": spec.cell_id,
         "training": trained,
-        "evaluation": evaluation_id(trained, spec, **(SETS | (sets or {}))),
+        "scores": scores,
+        "evaluation": evaluation_id(scores),
     }
 
 
@@ -72,7 +76,7 @@ def changed(**to) -> set[str]:
     ids=json.dumps,
 )  # fmt: skip
 def test_a_recipe_value_that_shapes_the_adapter_retrains(recipe):
-    assert changed(spec=experiment(recipe=recipe)) == {"training", "evaluation"}
+    assert changed(spec=experiment(recipe=recipe)) == {"training", "scores", "evaluation"}
 
 
 @pytest.mark.parametrize(
@@ -84,7 +88,7 @@ def test_a_recipe_value_that_shapes_the_adapter_retrains(recipe):
     ids=json.dumps,
 )  # fmt: skip
 def test_a_shared_training_setting_retrains(training):
-    assert changed(spec=experiment(training=training)) == {"training", "evaluation"}
+    assert changed(spec=experiment(training=training)) == {"training", "scores", "evaluation"}
 
 
 @pytest.mark.parametrize(
@@ -97,7 +101,7 @@ def test_a_shared_training_setting_retrains(training):
     ids=json.dumps,
 )  # fmt: skip
 def test_weights_cases_prompt_versions_and_machine_kind_retrain(given):
-    assert changed(given=given) == {"training", "evaluation"}
+    assert changed(given=given) == {"training", "scores", "evaluation"}
 
 
 def test_every_digest_that_training_id_asks_for_is_covered_above():
@@ -105,11 +109,17 @@ def test_every_digest_that_training_id_asks_for_is_covered_above():
 
 
 @pytest.mark.parametrize(
-    ("version", "changes"), [("ENGINE_VERSION", {"training", "evaluation"}), ("SCORING_VERSION", {"evaluation"})]
+    ("module", "version", "changes"),
+    [
+        (identity, "ENGINE_VERSION", {"training", "scores", "evaluation"}),
+        (identity, "SCORES_VERSION", {"scores", "evaluation"}),
+        (scoring, "SCORING_VERSION", {"evaluation"}),
+    ],
+    ids=["engine", "scores", "scoring"],
 )
-def test_a_new_engine_retrains_and_a_new_scoring_version_only_scores_again(version, changes, monkeypatch):
+def test_each_version_changes_what_follows_from_it_and_nothing_before(module, version, changes, monkeypatch):
     before = ids(experiment())
-    monkeypatch.setattr(identity, version, getattr(identity, version) + 1)
+    monkeypatch.setattr(module, version, getattr(module, version) + 1)
     after = ids(experiment())
     assert {name for name in before if before[name] != after[name]} == changes
 
@@ -118,17 +128,17 @@ def test_a_new_engine_retrains_and_a_new_scoring_version_only_scores_again(versi
     "scoring", [{"passes": 51}, {"mc_cases": 60}, {"review_entropy": 0.4}, {"cost_matrix": COSTS}], ids=json.dumps
 )
 def test_how_an_adapter_is_judged_never_retrains(scoring):
-    assert changed(spec=experiment(scoring=scoring)) == {"evaluation"}
+    assert changed(spec=experiment(scoring=scoring)) == {"scores", "evaluation"}
 
 
 @pytest.mark.parametrize("recipe", [{"target_ed_recall": 0.9}, {"primary_rule": "argmax"}], ids=json.dumps)
 def test_the_decision_rule_of_a_recipe_never_retrains(recipe):
-    assert changed(spec=experiment(recipe=recipe)) == {"evaluation"}
+    assert changed(spec=experiment(recipe=recipe)) == {"scores", "evaluation"}
 
 
 @pytest.mark.parametrize("sets", [{"calibration": "c2"}, {"evaluation_set": "d2"}, {"name": "clinic"}], ids=json.dumps)
 def test_other_cases_to_judge_on_never_retrain(sets):
-    assert changed(sets=sets) == {"evaluation"}
+    assert changed(sets=sets) == {"scores", "evaluation"}
 
 
 @pytest.mark.parametrize(
@@ -136,8 +146,8 @@ def test_other_cases_to_judge_on_never_retrain(sets):
     [{"bits": 8}, {"seed": 43}, {"model": model("other")}, {"recipe": {"name": "other"}}],
     ids=["bits", "seed", "model", "recipe name"],
 )
-def test_what_names_the_cell_changes_all_three(changes):
-    assert changed(spec=experiment(**changes)) == {"cell", "training", "evaluation"}
+def test_what_names_the_cell_changes_all_ids(changes):
+    assert changed(spec=experiment(**changes)) == {"cell", "training", "scores", "evaluation"}
 
 
 def test_two_evaluation_sets_of_the_same_cases_have_ids_of_their_own():

@@ -1,5 +1,5 @@
 """What the loader works out from landed rows, so that any order of loading gives the same tables:
-costs as rows, and the digests of datasets of earlier versions.
+costs as rows, which scores were judged again, and the digests of datasets of earlier versions.
 """
 
 from __future__ import annotations
@@ -31,12 +31,37 @@ FROM renamed
 WHERE {table}.dataset_digest = renamed.digest
     AND renamed.digest <> renamed.dataset_digest
 """
+_OF_ITS_SCORES = """
+$id IS NULL
+OR scores_id = (SELECT one.scores_id FROM evaluation AS one WHERE one.evaluation_id = $id)
+"""
+_FORGET_JUDGINGS = f"""
+DELETE FROM judged_again
+WHERE $id IS NULL
+    OR evaluation_id IN (SELECT evaluation_id FROM evaluation WHERE {_OF_ITS_SCORES})
+"""
+_LATEST_JUDGING = f"""
+INSERT INTO judged_again
+SELECT evaluation_id, judged_now
+FROM (
+    SELECT
+        evaluation_id,
+        first(evaluation_id) OVER (
+            PARTITION BY scores_id ORDER BY scoring_version DESC, evaluation_id
+        ) AS judged_now
+    FROM evaluation
+    WHERE {_OF_ITS_SCORES}
+)
+WHERE evaluation_id <> judged_now
+"""
 WITH_A_DATASET = ("experiment", "fidelity")
 
 
 def work_out(con: duckdb.DuckDBPyConnection, kind: str, id: str) -> None:
     """Bring up to date what depends on the rows of a landing folder that have just been replaced."""
     if kind == "evaluation":
+        _name_scores(con, id)
+        note_judgings(con, id)
         _fill_costs(con, id)
     if kind in ("dataset", "training", "fidelity"):
         name_datasets(con)
@@ -46,6 +71,20 @@ def name_datasets(con: duckdb.DuckDBPyConnection) -> None:
     """Give every training and fidelity the one digest of its dataset, where that is known."""
     for table in WITH_A_DATASET:
         con.execute(_SAME_DATASET.format(table=table))
+
+
+def _name_scores(con: duckdb.DuckDBPyConnection, evaluation: str) -> None:
+    """Before scoring version 7 scores had the name of their evaluation."""
+    con.execute(
+        "UPDATE evaluation SET scores_id = evaluation_id WHERE evaluation_id = ? AND scores_id IS NULL",
+        [evaluation],
+    )
+
+
+def note_judgings(con: duckdb.DuckDBPyConnection, evaluation: str | None = None) -> None:
+    """Bring `judged_again` up to date for the scores of an evaluation, or of all."""
+    con.execute(_FORGET_JUDGINGS, {"id": evaluation})
+    con.execute(_LATEST_JUDGING, {"id": evaluation})
 
 
 def _fill_costs(con: duckdb.DuckDBPyConnection, evaluation: str) -> None:

@@ -15,6 +15,7 @@ import duckdb
 from tasks.runtime.store import locked
 from warehouse import refresh_pairs, refresh_pools
 from warehouse.connect import reading, writing
+from warehouse.derived import note_judgings
 from warehouse.migrate import migrate
 from warehouse.schema import FACTS
 
@@ -101,4 +102,5 @@ def _delete_rows(con: duckdb.DuckDBPyConnection, ids: list[str]) -> None:
             )
     for table, column in (("landed", "id"), ("sweep_member", "id"), *DERIVED):
         con.execute(f"DELETE FROM {table} WHERE {column} IN (SELECT unnest(?::VARCHAR[]))", [ids])
+    note_judgings(con)
     refresh_pairs.refresh(con)

@@ -52,6 +52,7 @@ FACTS: dict[Kind, Fact] = {
             "mc_dropout",
             "subgroup_metric",
             "reliability",
+            "net_benefit",
             "review_flag",
             "conformal",
         ),

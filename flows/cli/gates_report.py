@@ -159,7 +159,9 @@ def _precision(evaluation: Evaluation, prevalence: float | None) -> str:
 
 
 def _print_subgroups(console: Console, evaluation: Evaluation) -> None:
-    clauses = f"subgroup_metric WHERE {_is(evaluation)} ORDER BY field, subgroup"
+    clauses = (
+        f"subgroup_metric WHERE {_is(evaluation)} AND metric = 'ed_recall' ORDER BY field, subgroup"
+    )
     subgroups = typed_rows(Subgroup, clauses)
     if subgroups:
         print_table(console, _subgroup_table(subgroups))

@@ -51,11 +51,11 @@ def calibration(board: Collection[EvaluationRow]) -> Table:
     """Per experiment with likelihoods or learned scores: likelihood, Brier scores, ECE."""
     metrics = metrics_named(PROBABILITY_METRICS)
     rows = []
-    for row in _with_probabilities(board):
+    for row in with_probabilities(board):
         losses = f"{figure(row.test_loss)}\n{figure(row.perplexity, digits=2)}"
         record = {"NLL\nperplexity": losses}
         for name, title in PROBABILITY_METRICS.items():
-            record[title] = _metric(metrics, row, name)
+            record[title] = metric_cell(metrics, row, name)
         rows.append(stacked({"experiment": experiment_name(row)}, [record]))
     return Table.of(CALIBRATION, rows)
 
@@ -67,20 +67,21 @@ def sets_and_answers(board: Collection[EvaluationRow]) -> Table:
     metrics = metrics_named(ANSWER_METRICS)
     conformal = {row.evaluation_id: row for row in typed_rows(ConformalRow, "conformal")}
     rows = []
-    for row in _with_probabilities(board):
+    for row in with_probabilities(board):
         record = _conformal(conformal.get(row.evaluation_id))
         for name, title in ANSWER_METRICS.items():
-            record[title] = _metric(metrics, row, name, counted=True)
+            record[title] = metric_cell(metrics, row, name, counted=True)
         rows.append(stacked({"experiment": experiment_name(row)}, [record], widest=26))
     return Table.of(SETS, rows)
 
 
-def _with_probabilities(board: Collection[EvaluationRow]) -> list[EvaluationRow]:
+def with_probabilities(board: Collection[EvaluationRow]) -> list[EvaluationRow]:
     """All but the constant answers, which have no scores."""
     return [row for row in board if row.recipe not in CONSTANT_ANSWERS]
 
 
-def _metric(metrics: Metrics, row: EvaluationRow, name: str, counted: bool = False) -> str:
+def metric_cell(metrics: Metrics, row: EvaluationRow, name: str, counted: bool = False) -> str:
+    """A metric of the argmax with its interval, or why there is none; `counted`: and of how many cases."""
     metric = metrics.get((row.evaluation_id, "argmax", name))
     if metric is None:
         return "n/a: not measured"

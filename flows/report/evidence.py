@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from flows.report.calibration import calibration, sets_and_answers
+from flows.report.discrimination import discrimination
 from flows.report.evaluation_sets import by_source
 from flows.report.frontier import against_reference, frontier
 from flows.report.gates import gates, standard
@@ -44,6 +45,7 @@ def evidence(
         ],
         "calibration": lambda: [
             calibration(board).with_note(unchanged),
+            discrimination(board).with_note(unchanged),
             sets_and_answers(board).with_note(unchanged),
         ],
         "review": lambda: [review(board).with_note(unchanged)],

@@ -1,7 +1,8 @@
 """From the scores of an evaluation to the rows of its tables in the warehouse.
 
-Here: evaluation, prediction, metric, subgroup_metric, decision_rule and gate; the tables about
-uncertainty are in `tasks/judging/uncertainty_rows.py`. The rules were chosen on
+Here: evaluation, prediction, metric, decision_rule and gate; the metrics of probabilities and of
+subgroups are in `tasks/judging/score_rows.py`, the tables about uncertainty in
+`tasks/judging/uncertainty_rows.py`. The rules were chosen on
 `calibration` and stored with the scores; they are applied to the judged set once. No patient text
 passes through here.
 """
@@ -24,8 +25,8 @@ from tasks.judging.gates import Gate, Verdict, judge_gates
 from tasks.judging.judged_scores import Evaluation, JudgedScores, Row, Rows
 from tasks.judging.metrics import Metric, joined_notes, metric_table
 from tasks.judging.point_metrics import METRICS
+from tasks.judging.score_rows import metric_row, score_rows
 from tasks.judging.scores_folder import EvaluationScores, ScoredCase, read_scores
-from tasks.judging.subgroups import subgroup_recalls
 from tasks.judging.uncertainty_rows import (
     DropoutSummary,
     conformal_rows,
@@ -36,7 +37,7 @@ from tasks.judging.uncertainty_rows import (
     summarise_dropout,
 )
 from tasks.judging.written_answers import Answer, generation_metrics
-from tasks.spec import LABELS, SCORING_VERSION, ExperimentSpec
+from tasks.spec import LABELS, SCORING_VERSION, ExperimentSpec, evaluation_id
 
 LARGEST_EXPONENT = 700.0  # exp of more is no finite number
 
@@ -44,19 +45,19 @@ LARGEST_EXPONENT = 700.0  # exp of more is no finite number
 def evaluation_rows(
     spec: ExperimentSpec,
     training_id: str,
-    evaluation_id: str,
     scores: Path,
     dataset: DatasetManifest,
     name: str = "test",
 ) -> dict[str, Rows]:
     """All landing rows of one evaluation, by table.
 
-    `scores`: the sealed scores folder; `name`: of the judged set, one of `dataset`.
+    `scores`: the sealed scores folder, which has the name of its id; `name`: of the judged set, one of `dataset`.
     Rules are chosen on the training dataset's calibration set, whichever set is judged.
     """
     entry = dataset.sets[name]
     evaluation = Evaluation(
-        evaluation_id=evaluation_id,
+        evaluation_id=evaluation_id(scores.name),
+        scores_id=scores.name,
         training_id=training_id,
         set_digest=entry.digest,
         has_groups=entry.has_groups,
@@ -73,18 +74,20 @@ def judged_rows(evaluation: Evaluation, scores: EvaluationScores) -> dict[str, R
     judged = JudgedScores.of(evaluation, scores)
     gates, verdict = _gates(judged)
     dropout = summarise_dropout(judged)
+    scored = score_rows(judged)
     return {
         "evaluation": [_evaluation_row(judged, verdict, dropout)],
         "prediction": _prediction_rows(judged),
-        "metric": [*_rule_metric_rows(judged), *_score_metric_rows(judged)],
+        "metric": [*_rule_metric_rows(judged), *_further_metric_rows(judged), *scored.metric],
         "decision_rule": rule_rows(
             evaluation.evaluation_id, scores.rules, scores.manifest.test_scored_at
         ),
         "gate": [_gate_row(evaluation.evaluation_id, gate) for gate in gates],
         "mc_dropout": mc_dropout_rows(judged, dropout),
         "reliability": reliability_table_rows(judged),
+        "net_benefit": scored.net_benefit,
         "conformal": conformal_rows(judged),
-        "subgroup_metric": _subgroup_rows(judged),
+        "subgroup_metric": scored.subgroup_metric,
         "review_flag": review_flag_rows(judged, dropout),
     }
 
@@ -99,6 +102,7 @@ def _evaluation_row(judged: JudgedScores, verdict: Verdict, dropout: DropoutSumm
     return {
         "evaluation_id": evaluation.evaluation_id,
         "training_id": evaluation.training_id,
+        "scores_id": evaluation.scores_id,
         "evaluation_set": evaluation.evaluation_set,
         "set_digest": evaluation.set_digest,
         "cases": len(judged.cases),
@@ -169,7 +173,7 @@ def _rule_metric_rows(judged: JudgedScores) -> Rows:
     """Metric rows of the decisions of each rule."""
     evaluation_id = judged.evaluation.evaluation_id
     return [
-        _metric_row(evaluation_id, rule.rule, metric)
+        metric_row(evaluation_id, rule.rule, metric)
         for rule in judged.decisions.values()
         for metric in _rule_metrics(judged, rule)
     ]
@@ -183,7 +187,7 @@ def _rule_metrics(judged: JudgedScores, rule: Decisions) -> list[Metric]:
     return [replace(metric, note=joined_notes(metric.note, rule.note)) for metric in table]
 
 
-def _score_metric_rows(judged: JudgedScores) -> Rows:
+def _further_metric_rows(judged: JudgedScores) -> Rows:
     """Metric rows of calibration and of written answers, listed under argmax."""
     seed = judged.evaluation.seed
     metrics = calibration_table(judged.labels, judged.p, judged.groups, seed)
@@ -197,46 +201,7 @@ def _score_metric_rows(judged: JudgedScores) -> Rows:
             judged.groups_of(rows),
             seed,
         )
-    return [_metric_row(judged.evaluation.evaluation_id, "argmax", metric) for metric in metrics]
-
-
-def _metric_row(evaluation_id: str, rule: str, metric: Metric) -> Row:
-    columns = asdict(metric)
-    name = columns.pop("name")
-    return {"evaluation_id": evaluation_id, "rule": rule, "metric": name, **columns}
-
-
-def _subgroup_rows(judged: JudgedScores) -> Rows:
-    """ED recall of the primary rule in each subgroup."""
-    decisions = judged.primary.labels
-    if decisions is None:
-        return []
-    recalls = subgroup_recalls(
-        [case.subgroup or {} for case in judged.cases],
-        judged.labels,
-        decisions,
-        judged.groups,
-        judged.evaluation.seed,
-    )
-    return [
-        _subgroup_row(judged.evaluation.evaluation_id, field, subgroup, metric)
-        for (field, subgroup), metric in recalls.items()
-    ]
-
-
-def _subgroup_row(evaluation_id: str, field: str, subgroup: str, metric: Metric) -> Row:
-    return {
-        "evaluation_id": evaluation_id,
-        "field": field,
-        "subgroup": subgroup,
-        "metric": metric.name,
-        "value": metric.value,
-        "low": metric.low,
-        "high": metric.high,
-        "method": metric.method,
-        "n": metric.n,
-        "note": metric.note,
-    }
+    return [metric_row(judged.evaluation.evaluation_id, "argmax", metric) for metric in metrics]
 
 
 def rule_rows(evaluation_id: str, record: RuleRecord, scored_at: str) -> Rows:

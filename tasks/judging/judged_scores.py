@@ -30,6 +30,7 @@ class Evaluation:
     """
 
     evaluation_id: str
+    scores_id: str
     training_id: str
     set_digest: str
     has_groups: bool

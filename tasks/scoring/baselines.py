@@ -26,7 +26,7 @@ from tasks.judging.scores_folder import EvaluationScores, ScoredCase, ScoresMani
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.backend import Backend
 from tasks.runtime.store import read_lines
-from tasks.spec import LABELS, SCORING_VERSION, Label, Scoring, short_digest
+from tasks.spec import LABELS, SCORES_VERSION, Label, Scoring, evaluation_id, short_digest
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -67,14 +67,14 @@ def zero_shot_id(
     return f"{cell}-{short_digest(ingredients)}"
 
 
-def baseline_evaluation_id(
+def baseline_scores_id(
     training_id: str,
     scoring: Scoring,
     dataset: DatasetManifest,
     max_tokens: int = 0,
     judged: str = "test",
 ) -> str:
-    """evaluation_id of a baseline on a dataset's test set, or on the set named `judged`.
+    """scores_id of a baseline on a dataset's test set, or on the set named `judged`.
 
     `max_tokens`: the longest case, where a tokenizer may shorten cases.
     """
@@ -83,7 +83,7 @@ def baseline_evaluation_id(
         "calibration": dataset.digest_of("calibration"),
         "test": dataset.digest_of(judged),
         "scoring": scoring.model_dump(mode="json", include=used),
-        "version": SCORING_VERSION,
+        "version": SCORES_VERSION,
         "max_tokens": max_tokens,
     }
     if judged != "test":
@@ -93,7 +93,7 @@ def baseline_evaluation_id(
 
 def baseline_evaluation(
     training_id: str,
-    evaluation_id: str,
+    scores_id: str,
     scoring: Scoring,
     dataset: DatasetManifest,
     seed: int,
@@ -102,7 +102,8 @@ def baseline_evaluation(
     """How every baseline is judged: argmax is the primary rule, the other rules stand beside it."""
     entry = dataset.sets[judged]
     return Evaluation(
-        evaluation_id=evaluation_id,
+        evaluation_id=evaluation_id(scores_id),
+        scores_id=scores_id,
         training_id=training_id,
         set_digest=entry.digest,
         has_groups=entry.has_groups,
@@ -126,14 +127,14 @@ class Classifier:
 
 def dataset_baseline_rows(
     name: str,
-    evaluation_ids: dict[str, str],
+    scores_ids: dict[str, str],
     scoring: Scoring,
     data: Path,
     dataset: DatasetManifest,
 ) -> dict[str, dict[str, Rows]]:
     """Landing rows, by evaluated set, of one of OF_A_DATASET, which is fitted once.
 
-    `evaluation_ids`: the id of the evaluation on each set.
+    `scores_ids`: the id of the scores on each set.
     """
     classifier = _fit(name, data)
     training_id = dataset_baseline_id(name, dataset)
@@ -149,8 +150,8 @@ def dataset_baseline_rows(
     )
 
     rows = {}
-    for judged, evaluation_id in evaluation_ids.items():
-        evaluation = baseline_evaluation(training_id, evaluation_id, scoring, dataset, 0, judged)
+    for judged, scores_id in scores_ids.items():
+        evaluation = baseline_evaluation(training_id, scores_id, scoring, dataset, 0, judged)
         scores = _score(classifier, data, judged, calibration, rules)
         rows[judged] = judged_rows(evaluation, scores)
     return rows

@@ -7,6 +7,7 @@ from tasks.spec.base import (
     ENGINE_VERSION,
     LABELS,
     OMITTED_AT_DEFAULT,
+    SCORES_VERSION,
     SCORING_VERSION,
     Fraction,
     Label,
@@ -38,7 +39,7 @@ from tasks.spec.experiment import ExperimentSpec, experiments, training_of_recip
 from tasks.spec.grid import MOST_EXPERIMENTS, MOST_SHOWN, Grid
 from tasks.spec.prompt import Answers, PromptChoice
 from tasks.spec.recipe import OVERRIDES, Decay, Recipe, Sampling
-from tasks.spec.scoring import Scoring
+from tasks.spec.scoring import Scoring, evaluation_id
 from tasks.spec.search import Choices, Range, Search, Searched
 from tasks.spec.training import Memory, Training, byte_count
 
@@ -50,6 +51,7 @@ __all__ = [
     "MOST_SHOWN",
     "OMITTED_AT_DEFAULT",
     "OVERRIDES",
+    "SCORES_VERSION",
     "SCORING_VERSION",
     "Answers",
     "BaseModelSpec",
@@ -90,6 +92,7 @@ __all__ = [
     "byte_count",
     "canonical_json",
     "digest_of",
+    "evaluation_id",
     "experiments",
     "short_digest",
     "training_of_recipe",

@@ -9,7 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 Label = Literal["ED", "GP", "HOME"]
 LABELS: tuple[Label, ...] = ("ED", "GP", "HOME")
 ENGINE_VERSION = 5
-SCORING_VERSION = 6
+SCORES_VERSION = 6
+"""Of what a model computes on a case: it names scores folders. A rise runs every model again."""
+SCORING_VERSION = 7
+"""Of how scores are judged: it names evaluations. A rise judges stored scores again; no model runs."""
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=60)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]

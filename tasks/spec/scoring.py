@@ -1,4 +1,4 @@
-"""How a trained adapter is scored and judged."""
+"""How a trained adapter is scored and judged, and the id of judged scores."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tasks.spec.base import Strict
+from tasks.spec.base import SCORING_VERSION, Strict
 from tasks.spec.costs import CostMatrix
+from tasks.spec.digests import short_digest
 
 
 class Scoring(Strict):
@@ -39,3 +40,12 @@ class Scoring(Strict):
         description="also score each adapter on the other bit width (`true`), or on these"
         ' precisions, e.g. `["8bit", "mxfp4"]`: nothing is trained',
     )
+
+
+def evaluation_id(scores: str) -> str:
+    """Id of an evaluation: the scores with this id, judged as this version judges.
+
+    Both begin with the id of the training.
+    """
+    training = scores.rpartition("-")[0]
+    return f"{training}-e{short_digest({'scores': scores, 'version': SCORING_VERSION})}"

@@ -104,6 +104,7 @@ def training_rows(
         **weights_columns(variant),
         "settings_digest": settings_digest(spec, dataset),
         "source_training_id": None,
+        "source_scores_id": None,
         "dataset_digest": dataset.dataset_digest,
         "status": outcome.status,
         "error": outcome.error,

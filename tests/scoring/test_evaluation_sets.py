@@ -8,6 +8,7 @@ import pytest
 
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prepare import prepare_dataset
+from tasks.evaluate import evaluate
 from tasks.evaluation_sets import evaluate_sets
 from tasks.grids.grid import known_models, load_grid
 from tasks.identity import scores_folder, training_of
@@ -15,13 +16,14 @@ from tasks.judging.choose_rules import record_rules
 from tasks.judging.evaluation_rows import evaluation_rows, judged_rows
 from tasks.judging.judged_scores import Evaluation
 from tasks.judging.scores_folder import EvaluationScores, ScoredCase, ScoresManifest, set_scores
+from tasks.land import land
 from tasks.landing import land_rows, refill_warehouse
 from tasks.models.convert import run_quantize
 from tasks.models.manifest import VariantManifest
 from tasks.models.sources.available import fetch_base
 from tasks.runtime.errors import BadInput
 from tasks.scoring import job
-from tasks.spec import LABELS, EvaluationSet, Scoring, experiments
+from tasks.spec import LABELS, SCORING_VERSION, EvaluationSet, Scoring, evaluation_id, experiments
 from tasks.tuning import job as training_job
 from tasks.tuning.training_rows import TrainingOutcome, training_rows
 from warehouse.connect import reading, writing
@@ -86,7 +88,7 @@ def land_training(spec, args, scores):
     training = args["training_id"]
     outcome = TrainingOutcome.of_complete(Path(args["folder"]))
     land_rows(training, "training", training_rows(spec, training, variant, dataset, outcome))
-    land_rows(scores.name, "evaluation", evaluation_rows(spec, training, scores.name, scores, dataset))
+    land_rows(evaluation_id(scores.name), "evaluation", evaluation_rows(spec, training, scores, dataset))
 
 
 def lines(path: Path):
@@ -101,11 +103,13 @@ def test_each_set_lands_separately_with_the_threshold_of_the_test_set(study, mon
         "tasks.evaluation_sets.publisher", lambda title: quiet
     )  # which would start a server for its progress
     dataset = DatasetManifest.read(Path(args["data"]))
-    on_test = evaluation_rows(spec, args["training_id"], scores.name, scores, dataset)["evaluation"][0]
+    on_test = evaluation_rows(spec, args["training_id"], scores, dataset)["evaluation"][0]
     names = ["clinic", "test_adversarial"]
     arguments = (spec, args["training_id"], scores.name, Path(args["variant"]), Path(args["data"]), names)
     evaluation_ids = evaluate_sets.fn(*arguments)
-    assert len({scores.name, *evaluation_ids}) == 3
+    folders = [scores_folder(spec, args["training_id"], Path(args["data"]), name) for name in names]
+    assert evaluation_ids == [evaluation_id(folder.name) for folder in folders]
+    assert len({scores, *folders, *evaluation_ids}) == 5
     landed = query("SELECT * FROM evaluation ORDER BY evaluation_set")
     assert landed.evaluation_set.tolist() == names and landed.cases.tolist() == [8, 300]
     assert set(landed.threshold) == {on_test["threshold"]} and set(landed.training_id) == {args["training_id"]}
@@ -117,8 +121,7 @@ def test_each_set_lands_separately_with_the_threshold_of_the_test_set(study, mon
     assert len(notes) == 2 and all(note.startswith("no guarantee here") for note in notes)
     assert landed.has_groups.tolist() == [False, True]
     assert landed.mc_status.tolist() == ["not available"] * 2 and "test set only" in landed.mc_reason[0]
-    for name, evaluation in zip(names, evaluation_ids, strict=True):
-        folder = scores.parent / evaluation
+    for name, folder in zip(names, folders, strict=True):
         for kept in ("calibration.jsonl", "rules.json"):
             assert (folder / kept).read_bytes() == (scores / kept).read_bytes()
         expected = [case["case_id"] for case in lines(Path(args["data"]) / f"{name}.jsonl")]
@@ -188,6 +191,38 @@ def test_what_has_landed_is_not_scored_again(study, monkeypatch):
     assert evaluate_sets.fn(*arguments) == first
 
 
+def test_a_rise_of_the_scoring_version_judges_stored_scores_again_without_a_model(study, monkeypatch, tmp_path):
+    spec, args, scores = study
+    monkeypatch.setenv("TRIAGE_HOME", args["home"])
+    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "triage.duckdb"))
+    monkeypatch.setattr("tasks.evaluation_sets.publisher", lambda title: quiet)
+    where = Path(args["variant"]), Path(args["data"])
+
+    def finish():
+        assert evaluate.fn(spec, args["training_id"], *where) == scores.name
+        on_test = land.fn(spec, args["training_id"], scores.name, *where)
+        return [on_test, *evaluate_sets.fn(spec, args["training_id"], scores.name, *where, ["clinic"])]
+
+    with monkeypatch.context() as earlier:
+        earlier.setattr("tasks.spec.scoring.SCORING_VERSION", SCORING_VERSION - 1)
+        earlier.setattr("tasks.judging.evaluation_rows.SCORING_VERSION", SCORING_VERSION - 1)
+        before = finish()
+    for step in ("evaluate", "evaluation_sets"):
+        monkeypatch.setattr(f"tasks.{step}.run_child", lambda *_: pytest.fail("a model ran"))
+    after = finish()
+    assert len({*before, *after}) == 4 and finish() == after
+    refill_warehouse()
+    times = query(
+        "SELECT scores_id, count(DISTINCT (created_at, score_seconds, mc_seconds)) AS times, list(DISTINCT scoring_version) "
+        "AS versions FROM evaluation WHERE evaluation_id IN $ids GROUP BY scores_id",
+        params={"ids": [*before, *after]},
+    )
+    assert set(times.times) == {1} and len(times) == 2 and {len(found) for found in times.versions} == {2}
+    assert query("SELECT evaluation_id FROM evaluation_summary").evaluation_id.isin(before).sum() == 0
+    with reading() as con:
+        assert {name: found for name, found in run_audits(con).items() if found} == {}
+
+
 def test_an_evaluation_set_changes_no_training_and_no_other_evaluation(study, tmp_path):
     spec, args, scores = study
     alone = prepare_dataset(spec.data, tmp_path)
@@ -213,7 +248,7 @@ def test_ids_that_two_files_both_count_from_1_are_no_overlap_where_the_texts_dif
             test_scored_at="2026-01-01",
             shortened_cases=0,
         )
-        evaluation = Evaluation("e", "t", "d", False, "argmax", Scoring(), 0, name)
+        evaluation = Evaluation("e", "s", "t", "d", False, "argmax", Scoring(), 0, name)
         rules = record_rules(set_scores(scored("ours")), "digest")
         return judged_rows(evaluation, EvaluationScores(scored("ours"), scored(texts), rules, manifest))
 

@@ -18,7 +18,7 @@ from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.prompts import DEFAULT, load_prompt
 from tasks.grids.grid import known_models, load_grid
-from tasks.identity import evaluation_of, scores_folder, training_of
+from tasks.identity import scores_folder, scores_of, training_of
 from tasks.judging.evaluation_rows import evaluation_rows
 from tasks.land import land
 from tasks.landing import land_failure
@@ -31,7 +31,7 @@ from tasks.runtime.store import seal, verify
 from tasks.scoring import fidelity_job, generate, job, mc_dropout
 from tasks.scoring.generate import greedy_answers
 from tasks.scoring.sample import sample_numbers
-from tasks.spec import LABELS, EvaluationSet, experiments
+from tasks.spec import LABELS, EvaluationSet, evaluation_id, experiments
 from tasks.tuning import job as training_job
 from tasks.tuning.engine import score_cases
 from tasks.tuning.frozen_prefix import Prefix
@@ -95,7 +95,7 @@ def score(args, scores, emit=quiet, **values):
 
 def rows_of(spec, args, scores):
     """The landing rows of a scores folder, by table."""
-    return evaluation_rows(spec, args["training_id"], scores.name, scores, DatasetManifest.read(Path(args["data"])))
+    return evaluation_rows(spec, args["training_id"], scores, DatasetManifest.read(Path(args["data"])))
 
 
 def lines(path: Path):
@@ -264,7 +264,7 @@ def test_rows_hold_no_patient_text_and_their_figures_follow_from_the_scores(stud
     text = json.dumps(rows, default=str)
     assert not any(r["text"] in text for r in lines(Path(args["data"]) / "test.jsonl"))
     predictions = rows["prediction"]
-    assert scores.name == evaluation_of(spec, args["training_id"], Path(args["data"]))
+    assert scores.name == scores_of(spec, args["training_id"], Path(args["data"]))
     hits = np.mean([p["argmax"] == p["label"] for p in predictions])
     accuracy = rows["evaluation"][0]["accuracy"]
     assert accuracy == pytest.approx(hits)
@@ -506,7 +506,7 @@ def test_an_evaluation_that_fails_leaves_the_landed_training_and_its_other_evalu
     )
     kept = query("SELECT status, error, evaluation_id FROM experiment JOIN evaluation USING (training_id)")
     assert kept.error.isna().all()
-    assert kept[["status", "evaluation_id"]].values.tolist() == [["completed", scores.name]]
+    assert kept[["status", "evaluation_id"]].values.tolist() == [["completed", evaluation_id(scores.name)]]
     (Path(args["home"]) / "landing" / args["training_id"]).rename(tmp_path / "gone")
     land_failure(spec, Path(args["variant"]), Path(args["data"]), RuntimeError("the first evaluation failed"))
     assert query("SELECT status FROM experiment").status.tolist() == ["failed"], "nothing had landed: it is told"

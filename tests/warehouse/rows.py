@@ -7,11 +7,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tasks.judging.calibration import reliability_rows
 from tasks.judging.conformal import judge_conformal
 from tasks.judging.gates import judge_gates
-from tasks.judging.inputs import LabelledProbabilities
+from tasks.judging.inputs import LabelledProbabilities, label_codes
 from tasks.judging.metrics import metric_table
+from tasks.judging.net_benefit import DecisionCurve, net_benefits
+from tasks.judging.score_metrics import ClassScores, score_metrics
+from tasks.judging.unit_draws import UnitDraws
 from tasks.spec import SCORING_VERSION
 from warehouse.landing import write_landing
 from warehouse.schema import tables
@@ -52,7 +57,7 @@ def evaluation(
     named = [f"group {i // 2}" for i in range(len(cases))] if groups else None
     gates, verdict = judge_gates(labels, decisions, named)
     base = {
-        "training_id": training_id, "evaluation_set": "test", "set_digest": "set", "cases": len(cases),
+        "scores_id": id, "training_id": training_id, "evaluation_set": "test", "set_digest": "set", "cases": len(cases),
         "has_groups": groups, "accuracy": sum(a == b for a, b in zip(labels, argmax, strict=True)) / len(cases),
         "primary_rule": "target_recall", "verdict": verdict, "ed_prevalence": labels.count("ED") / len(cases),
         "scoring_version": SCORING_VERSION, "created_at": datetime(2026, 1, 2), "loss": 0.5, "mc_status": "not available",
@@ -60,6 +65,10 @@ def evaluation(
     }  # fmt: skip
     scores = LabelledProbabilities(ps, labels)
     conformal = judge_conformal(scores, scores, 0.05)
+    p, truth = np.array(ps), label_codes(labels)
+    draws = UnitDraws.of(np.column_stack([p, truth]), named, seed=0, resamples=50)
+    curve = DecisionCurve.of(p[:, 0], (truth == 0).astype(np.int64), draws)
+    (of_ed,), (resampled,) = score_metrics([ClassScores("ED", p, truth, np.arange(len(p)))], draws, [curve])
     return {
         "evaluation": [full("evaluation", evaluation_id=id, **(base | values))],
         "prediction": [
@@ -73,7 +82,7 @@ def evaluation(
         "metric": [
             full("metric", evaluation_id=id, rule=rule, metric=m.name, **{k: v for k, v in vars(m).items() if k != "name"})
             for rule, chosen in (("argmax", argmax), ("target_recall", decisions))
-            for m in metric_table(labels, chosen, named, COSTS, resamples=50)
+            for m in [*metric_table(labels, chosen, named, COSTS, resamples=50), *(of_ed if rule == "argmax" else ())]
         ],
         "decision_rule": [
             full(
@@ -83,6 +92,9 @@ def evaluation(
             for rule, note in (("argmax", None), ("target_recall", "by hand"), ("min_cost", "not available: by hand"))
         ],
         "reliability": [full("reliability", evaluation_id=id, **vars(r)) for r in reliability_rows(labels, [p[0] for p in ps])],
+        "net_benefit": [
+            full("net_benefit", evaluation_id=id, **vars(row)) for row in net_benefits(curve, resampled, draws)
+        ],
         "conformal": [full("conformal", evaluation_id=id, **vars(conformal))],
         "gate": [
             full("gate", evaluation_id=id, gate=g.name, **{k: v for k, v in vars(g).items() if k != "name"}) for g in gates

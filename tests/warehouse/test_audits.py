@@ -81,6 +81,13 @@ DEFECTS = [
     ("gates_agree", "UPDATE evaluation SET verdict = 'passes_gates'"),
     ("gates_agree", "DELETE FROM gate WHERE gate = 'ed_f2'"),
     ("judgements_agree", "UPDATE reliability SET n = n + 1 WHERE low = 0"),
+    ("probabilities_agree", "UPDATE metric SET value = value - 0.01 WHERE metric = 'ed_auroc'"),
+    ("probabilities_agree", "DELETE FROM metric WHERE metric = 'ed_auroc' AND evaluation_id = 'e4'"),
+    ("probabilities_agree", "UPDATE net_benefit SET always_ed = 0.5 WHERE threshold = 0.1"),
+    ("probabilities_agree", "UPDATE net_benefit SET over_always_ed_low = 2"),
+    ("probabilities_agree", "DELETE FROM net_benefit WHERE evaluation_id = 'e8'"),
+    ("latest_judging", "INSERT INTO judged_again VALUES ('e4', 'e8')"),
+    ("latest_judging", "UPDATE evaluation SET scores_id = 'e4'"),
     ("judgements_agree", "UPDATE conformal SET ed_missed = 3 WHERE evaluation_id = 'e4'"),
     (
         "judgements_agree",

@@ -12,7 +12,10 @@ areas AS (
     SELECT evaluation_id, score, avg(error_kept) AS aurc FROM risk_coverage GROUP BY ALL
 ),
 parts AS (
-    SELECT evaluation_id, field, sum(n) AS ed_cases FROM subgroup_metric GROUP BY ALL
+    SELECT evaluation_id, field, sum(n) AS ed_cases
+    FROM subgroup_metric
+    WHERE metric = 'ed_recall'
+    GROUP BY ALL
 ),
 bins AS (
     SELECT evaluation_id, sum(n) AS cases FROM reliability GROUP BY ALL

@@ -1,7 +1,8 @@
 -- One row per study and result that a sweep of it made, or found.
 --
 -- A training belongs to the studies of its evaluations too. Results that no sweep names landed
--- before studies were kept apart: they belong to the study 'earlier'.
+-- before studies were kept apart: they belong to the study 'earlier'. Where the scores of an
+-- evaluation were judged again, its studies hold both evaluations.
 CREATE OR REPLACE VIEW study_member AS
 WITH named AS (
     SELECT DISTINCT study, id FROM sweep_member JOIN sweep USING (sweep_id)
@@ -13,10 +14,15 @@ judged AS (
     FROM landed ANTI JOIN named USING (id)
     WHERE kind IN ('evaluation', 'fidelity')
 ),
-held AS (
+judged_now AS (
     FROM judged
     UNION
-    SELECT study, training_id FROM judged JOIN evaluation ON evaluation_id = id
+    SELECT study, judged_again.judged_now FROM judged JOIN judged_again ON evaluation_id = id
+),
+held AS (
+    FROM judged_now
+    UNION
+    SELECT study, training_id FROM judged_now JOIN evaluation ON evaluation_id = id
 )
 SELECT study, id, kind
 FROM held JOIN landed USING (id)

@@ -19,8 +19,10 @@ held AS (
     SELECT
         study,
         count(*) FILTER (recipe_kind IN ('standard', 'safety')) AS experiments,
-        count(*) FILTER (kind = 'evaluation') AS evaluations
-    FROM study_member LEFT JOIN experiment ON training_id = id
+        count(*) FILTER (kind = 'evaluation' AND judged_now IS NULL) AS evaluations
+    FROM study_member
+    LEFT JOIN experiment ON training_id = id
+    LEFT JOIN judged_again ON evaluation_id = id
     GROUP BY study
 ),
 known AS (

@@ -3,7 +3,7 @@
 -- Figures on other cases cannot be compared, so each test set has a leaderboard of its own, the one
 -- judged last first. Random weights have a row of their own. Latest is the evaluation of the
 -- training that finished last, whichever one a sweep asked for last: a sweep that repeats finished
--- trainings changes nothing here. leaderboard_of(evaluations_of('demo')) is that of one study.
+-- trainings changes nothing here. Of one training, the latest way to judge comes first. leaderboard_of(evaluations_of('demo')) is that of one study.
 --
 -- The order of a leaderboard is decided here. First come evaluations that pass the gates, by
 -- over-triage (never by cost, which is nearly minimal if every case is sent to ED), then
@@ -14,7 +14,12 @@ FROM evaluation_summary_of(ids)
 WHERE evaluation_set = 'test'
 QUALIFY row_number() OVER (
     PARTITION BY set_digest, cell_id, random_weights
-    ORDER BY finished_at DESC NULLS LAST, training_id DESC, created_at DESC, evaluation_id DESC
+    ORDER BY
+        finished_at DESC NULLS LAST,
+        training_id DESC,
+        scoring_version DESC,
+        created_at DESC,
+        evaluation_id DESC
 ) = 1
 ORDER BY
     max(created_at) OVER (PARTITION BY set_digest) DESC,

@@ -4,7 +4,8 @@
 -- for an effect of the bits. The settings digest covers what has no column: weight decay,
 -- clipping, patience, class weights, costs, prompt, and the cases of training and validation.
 -- Calibration and evaluation sets have their own digests; the dataset's would separate equal
--- trainings because of a test set that neither of them used. Other precisions: reference_pair.
+-- trainings because of a test set that neither of them used. Where the scores of both sides were judged again,
+-- only the latest pair has a row. Other precisions: reference_pair.
 CREATE OR REPLACE VIEW equal_pair AS
 WITH side AS (
     SELECT
@@ -53,6 +54,7 @@ SELECT
     eight.training_id AS training_8bit,
     four.evaluation_id AS evaluation_4bit,
     eight.evaluation_id AS evaluation_8bit,
+    four.scoring_version,
     four.random_weights,
     four.finished_at AS finished_4bit,
     eight.finished_at AS finished_8bit,
@@ -60,4 +62,8 @@ SELECT
     eight.created_at AS created_8bit
 FROM side AS four
 JOIN side AS eight USING (base_model, recipe, seed, evaluation_set, conditions)
-WHERE four.precision = '4bit' AND eight.precision = '8bit';
+WHERE four.precision = '4bit' AND eight.precision = '8bit'
+-- The scores of both sides may have been judged again.
+QUALIFY four.scoring_version = max(four.scoring_version) OVER (
+    PARTITION BY four.scores_id, eight.scores_id
+);

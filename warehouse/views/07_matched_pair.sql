@@ -16,6 +16,7 @@ WITH latest AS (
         ORDER BY
             least(finished_4bit, finished_8bit) DESC NULLS LAST,
             greatest(finished_4bit, finished_8bit) DESC NULLS LAST,
+            scoring_version DESC,
             least(created_4bit, created_8bit) DESC,
             greatest(created_4bit, created_8bit) DESC,
             evaluation_4bit DESC,

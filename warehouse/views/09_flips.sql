@@ -8,7 +8,20 @@
 -- flips by the evaluation's matrix. studies are those that both sides belong to. Flagged are cases that either side marks for review, among
 -- those that went through dropout.
 CREATE OR REPLACE MACRO flips_of(ids) AS TABLE
-WITH compared AS (
+WITH price AS (
+    SELECT evaluation_id, list(cost ORDER BY label, decision) AS costs
+    FROM cost
+    GROUP BY evaluation_id
+),
+judged AS (
+    SELECT summary.*, e.scores_id, x.source_scores_id, price.costs
+    FROM evaluation_summary_of(ids) AS summary
+    JOIN evaluation AS e ON e.evaluation_id = summary.evaluation_id
+    JOIN experiment AS x ON x.training_id = summary.training_id
+    LEFT JOIN price ON price.evaluation_id = summary.evaluation_id
+    WHERE summary.evaluation_set = 'test'
+),
+compared AS (
     SELECT
         base_model,
         recipe,
@@ -30,16 +43,20 @@ WITH compared AS (
         END,
         original.evaluation_id,
         moved.evaluation_id
-    FROM evaluation_summary_of(ids) AS original
-    JOIN evaluation_summary_of(ids) AS moved
+    FROM judged AS original
+    JOIN judged AS moved
         ON moved.source_training_id = original.training_id
         AND moved.random_weights IS NOT DISTINCT FROM original.random_weights
         AND moved.set_digest = original.set_digest
-        AND moved.primary_rule = original.primary_rule
-        AND moved.target_ed_recall IS NOT DISTINCT FROM original.target_ed_recall
-        AND moved.cost_matrix IS NOT DISTINCT FROM original.cost_matrix
         AND moved.scoring_version = original.scoring_version
-    WHERE original.evaluation_set = 'test' AND moved.evaluation_set = 'test'
+        AND CASE
+            WHEN moved.source_scores_id IS NOT NULL
+                THEN moved.source_scores_id = original.scores_id
+            -- A row of an earlier version does not say whose rules judge the moved adapter.
+            ELSE moved.primary_rule = original.primary_rule
+                AND moved.target_ed_recall IS NOT DISTINCT FROM original.target_ed_recall
+                AND moved.costs IS NOT DISTINCT FROM original.costs
+        END
     QUALIFY row_number() OVER (
         PARTITION BY moved.set_digest, moved.cell_id, moved.random_weights
         ORDER BY

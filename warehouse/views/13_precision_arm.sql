@@ -11,6 +11,8 @@ WITH judged AS (
     SELECT
         e.evaluation_id,
         e.evaluation_set,
+        e.scores_id,
+        e.scoring_version,
         e.created_at,
         x.training_id,
         x.base_model,

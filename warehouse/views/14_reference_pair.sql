@@ -13,10 +13,15 @@ SELECT
     reference.precision AS reference,
     one.evaluation_id,
     reference.evaluation_id AS reference_evaluation,
+    one.scoring_version,
     one.random_weights,
     one.created_at,
     reference.created_at AS reference_created_at,
     one.set_digest
 FROM precision_arm AS one
 JOIN precision_arm AS reference USING (base_model, recipe, seed, adapter, evaluation_set, conditions)
-WHERE one.precision_key <> 'bf16' AND reference.precision_key = 'bf16';
+WHERE one.precision_key <> 'bf16' AND reference.precision_key = 'bf16'
+-- The scores of both sides may have been judged again.
+QUALIFY one.scoring_version = max(one.scoring_version) OVER (
+    PARTITION BY adapter, one.scores_id, reference.scores_id
+);

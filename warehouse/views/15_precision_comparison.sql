@@ -54,6 +54,7 @@ latest AS (
         PARTITION BY
             base_model, recipe, seed, adapter, evaluation_set, set_digest, precision, random_weights
         ORDER BY
+            scoring_version DESC,
             least(created_at, reference_created_at) DESC,
             greatest(created_at, reference_created_at) DESC,
             evaluation_id DESC,

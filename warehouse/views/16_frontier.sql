@@ -11,7 +11,7 @@ WITH comparable AS (
     WHERE ids IS NULL OR evaluation_id IN (SELECT unnest(ids::VARCHAR[]))
     QUALIFY conditions = first(conditions) OVER (
         PARTITION BY base_model, recipe, seed, adapter, evaluation_set, set_digest, random_weights
-        ORDER BY created_at DESC, evaluation_id DESC
+        ORDER BY scoring_version DESC, created_at DESC, evaluation_id DESC
     )
 ),
 latest AS (
@@ -19,7 +19,7 @@ latest AS (
     QUALIFY row_number() OVER (
         PARTITION BY
             base_model, recipe, seed, adapter, evaluation_set, set_digest, random_weights, precision
-        ORDER BY created_at DESC, evaluation_id DESC
+        ORDER BY scoring_version DESC, created_at DESC, evaluation_id DESC
     ) = 1
 ),
 placed AS (

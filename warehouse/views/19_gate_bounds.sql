@@ -1,7 +1,7 @@
 -- One row per evaluation of a trained model and gate: its bound, and one that allows for all models looked at.
 --
 -- models counts the evaluations of trained models on the same cases, of which a reader picks the
--- best. bound_adjusted holds for all of them at once with 95 % confidence: for ED recall the exact
+-- best; one whose scores were judged again counts once. bound_adjusted holds for all of them at once with 95 % confidence: for ED recall the exact
 -- bound at 0.05 / models or the simultaneous bound of a joint bootstrap of the groups, whichever is
 -- less favourable; for F2 the latter. It is NULL where it is not made yet or cannot be, and
 -- adjusted_note says why. reaches_adjusted says whether it reaches the gate's threshold.
@@ -13,6 +13,7 @@ WITH look AS (
         x.random_weights,
         coalesce(l.manifest_digest, e.evaluation_id) AS content
     FROM evaluation AS e
+    ANTI JOIN judged_again ON judged_again.evaluation_id = e.evaluation_id
     JOIN experiment AS x ON x.training_id = e.training_id AND x.status = 'completed'
     LEFT JOIN landed AS l ON l.id = e.evaluation_id
     WHERE x.recipe_kind IN ('standard', 'safety', 'moved_adapter')

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from rich.console import Console
+from sklearn.metrics import roc_auc_score
 
 from flows.cli.compare_report import print_comparison
 from flows.cli.status_report import print_status
@@ -28,7 +29,7 @@ from tasks.judging.metrics import confusion
 from tasks.judging.point_metrics import metric_values
 from tasks.runtime.store import home
 from tasks.spec import LABELS, Data
-from tests.warehouse.rows import COSTS, FIVE, evaluation, full, land_pair, training
+from tests.warehouse.rows import COSTS, FIVE, PROBABILITIES, evaluation, full, land_pair, training
 from tests.warehouse.test_views import random_cases
 from warehouse.landing import write_landing
 from warehouse.load import load_all
@@ -82,8 +83,19 @@ def test_the_long_form_has_the_table_of_each_question(tmp_path):
         "What each rule chose on the calibration cases, and when: before the judged cases were scored",
         "Confusion matrices, cases: a line for each true label, a column for each decision",
         "Training, test loss and what it took", "Can the probabilities be trusted? Likelihood and calibration on the test set",
+        "What is p(ED) worth? Slope 1 and intercept 0: calibrated",
         "Conformal sets", "The review flag of Monte Carlo dropout against scores of one pass at equal load",
     ]  # fmt: skip
+
+
+def test_the_ranking_and_the_worth_of_p_ed_stand_beside_each_other(tmp_path):
+    land(tmp_path)
+    shown = tables()["What is p(ED) worth? Slope 1 and intercept 0: calibrated"]
+    is_ed = [case[0] == "ED" for case in CASES]
+    p_ed = [PROBABILITIES[case[1]][0] for case in CASES]
+    assert lines(shown, "AUROC of ED")[0].split(" ")[0] == f"{roc_auc_score(is_ed, p_ed):.3f}"
+    (row,) = query("SELECT DISTINCT net_benefit, over_always_ed FROM net_benefit WHERE threshold = 0.1").values.tolist()
+    assert [line.split(" ")[0] for line in lines(shown, "net benefit at 0.1")] == [f"{row[0]:.3f}", f"{row[1]:+.3f}"]
 
 
 def test_every_rule_stands_beside_the_others_with_the_figures_of_its_own_decisions(tmp_path):
@@ -241,7 +253,7 @@ def test_every_row_of_every_table_marks_random_weights_and_none_hides_a_real_one
     before = {table.title: len(table) for table in everything()}
     land_everything(tmp_path / "random", marked=True)
     made = everything()
-    assert len(made) == 2 + 14
+    assert len(made) == 2 + 15
     for table in made:
         first = table["experiment" if "experiment" in table.columns else table.columns[0]]
         marks = ["(random weights)" in name for name in first]
