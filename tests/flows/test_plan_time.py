@@ -10,7 +10,7 @@ from rich.console import Console
 from flows.cli.plan_time import print_time
 from flows.plan import PlannedCell
 from flows.plan_operations import all_operations, operations
-from flows.plan_time import OTHERS, Machine, Steps, assumed_machine, measured_machine
+from flows.plan_time import Machine, Steps, assumed_machine, measured_machine
 from flows.selection import select
 
 # SmolLM2-135M: 30 blocks of 576 x (576 + 192 + 192 + 576) + 3 x 576 x 1536 weights.
