@@ -1,15 +1,19 @@
 """What the loader works out from landed rows, so that any order of loading gives the same tables:
-costs as rows, which scores were judged again, and the digests of datasets of earlier versions.
+costs as rows, counts of decisions, which scores were judged again, and the digests of datasets of
+earlier versions.
 """
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import duckdb
+import pyarrow.parquet as pq
 
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS
+from warehouse.schema import insert
 
 # A dataset's own four sets decide what a training is, so datasets that share them are one for a
 # training: the one with the fewest further sets. Rows of earlier versions name the four sets.
@@ -57,12 +61,13 @@ WHERE evaluation_id <> judged_now
 WITH_A_DATASET = ("experiment", "fidelity")
 
 
-def work_out(con: duckdb.DuckDBPyConnection, kind: str, id: str) -> None:
+def work_out(con: duckdb.DuckDBPyConnection, kind: str, id: str, folder: Path) -> None:
     """Bring up to date what depends on the rows of a landing folder that have just been replaced."""
     if kind == "evaluation":
         _name_scores(con, id)
         note_judgings(con, id)
         _fill_costs(con, id)
+        _count_landed(con, id, folder)
     if kind in ("dataset", "training", "fidelity"):
         name_datasets(con)
 
@@ -85,6 +90,26 @@ def note_judgings(con: duckdb.DuckDBPyConnection, evaluation: str | None = None)
     """Bring `judged_again` up to date for the scores of an evaluation, or of all."""
     con.execute(_FORGET_JUDGINGS, {"id": evaluation})
     con.execute(_LATEST_JUDGING, {"id": evaluation})
+
+
+def count_decisions(con: duckdb.DuckDBPyConnection) -> None:
+    """Count the decisions of all evaluations from the rows of their cases."""
+    con.execute("DELETE FROM decision_count")
+    con.execute("INSERT INTO decision_count FROM recounted_decisions")
+
+
+def _count_landed(con: duckdb.DuckDBPyConnection, evaluation: str, folder: Path) -> None:
+    """Count the decisions of an evaluation from the rows that landed: to find them among those of
+    all evaluations takes longer.
+    """
+    con.execute("DELETE FROM decision_count WHERE evaluation_id = ?", [evaluation])
+    path = folder / "prediction.parquet"
+    if not path.is_file():
+        return
+    con.execute("CREATE TEMP TABLE landed_prediction AS FROM prediction LIMIT 0")
+    insert(con, "landed_prediction", pq.ParquetFile(path).read())
+    con.execute("INSERT INTO decision_count FROM recounted_decisions_in('landed_prediction')")
+    con.execute("DROP TABLE landed_prediction")
 
 
 def _fill_costs(con: duckdb.DuckDBPyConnection, evaluation: str) -> None:

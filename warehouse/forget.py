@@ -28,7 +28,7 @@ WHERE study = $study
 ORDER BY id
 """
 # Tables that the loader fills for an evaluation.
-DERIVED = (("cost", "evaluation_id"), ("adjusted_bound", "evaluation_id"))
+DERIVED = tuple((table, "evaluation_id") for table in ("cost", "decision_count", "adjusted_bound"))
 _SWEEPS = "SELECT sweep_id FROM sweep WHERE study = ? ORDER BY sweep_id"
 
 

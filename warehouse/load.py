@@ -59,7 +59,7 @@ def load_landing(folder: Path, database: Path | None = None, wait: float = WAIT_
         migrate(con)
         is_new = _load(con, folder, manifest)
         if is_new:
-            refresh_pools.refresh(con, refresh_pools.AT_EACH_LANDING)
+            refresh_pools.refresh_after(con, folder.name)
         return is_new
 
 
@@ -146,11 +146,14 @@ def _load(con: duckdb.DuckDBPyConnection, folder: Path, manifest: LandingManifes
 
     with _transaction(con, folder):
         _replace_rows(con, folder, FACTS[kind], id)
-        derived.work_out(con, kind, id)
+        derived.work_out(con, kind, id, folder)
         con.execute("DELETE FROM landed WHERE id = ?", [id])
         entry = [id, kind, manifest.digest, utc_now()]
         con.execute("INSERT INTO landed VALUES (?, ?, ?, ?)", entry)
-        refresh_pairs.refresh(con, id)
+        if kind == "dataset":  # which names datasets anew, those of any training
+            refresh_pairs.refresh(con)
+        elif kind in ("training", "evaluation"):
+            refresh_pairs.refresh(con, id)
     return True
 
 
@@ -193,8 +196,10 @@ def is_loaded(con: duckdb.DuckDBPyConnection, id: str, digest: str) -> bool:
 
 def _replace_rows(con: duckdb.DuckDBPyConnection, folder: Path, fact: Fact, id: str) -> None:
     """Delete and insert: a row-wise merge would keep rows that the new content no longer has."""
+    is_new = con.execute("SELECT 1 FROM landed WHERE id = ?", [id]).fetchone() is None
     for name in fact.tables:
-        con.execute(f"DELETE FROM {name} WHERE {fact.id_column} = ?", [id])
+        if not is_new:  # a deletion reads the whole table
+            con.execute(f"DELETE FROM {name} WHERE {fact.id_column} = ?", [id])
         path = folder / f"{name}.parquet"
         if path.is_file():
             insert(con, name, pq.ParquetFile(path).read())

@@ -118,7 +118,15 @@ def _show(con: duckdb.DuckDBPyConnection, views: list[SqlFile], documented: bool
         con.execute(view.text)
     if documented:
         write_comments(con, views)
+    _count_decisions(con)
     _refresh_pairs(con)
+
+
+def _count_decisions(con: duckdb.DuckDBPyConnection) -> None:
+    """Count decisions as the new views do."""
+    from warehouse.derived import count_decisions
+
+    count_decisions(con)
 
 
 def _refresh_pairs(con: duckdb.DuckDBPyConnection) -> None:

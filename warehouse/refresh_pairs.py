@@ -12,7 +12,6 @@ import numpy as np
 
 from tasks.judging.point_metrics import Floats, Ints
 from tasks.spec import LABELS
-from warehouse.cells import RULES
 from warehouse.paired import (
     METRICS,
     WITH_OVER_TRIAGE,
@@ -129,33 +128,38 @@ AGAINST_REFERENCE = PairTable(
 )
 
 
+_CONCERNED = """
+SELECT evaluation_id
+FROM evaluation LEFT JOIN experiment USING (training_id)
+WHERE $id IN (evaluation_id, training_id, source_training_id)
+"""
+
+
 def refresh(con: duckdb.DuckDBPyConnection, id: str | None = None) -> None:
     """Bring the figures of all pairs up to date, inside the caller's transaction.
 
-    `id` names the training or evaluation that was loaded; None follows a change of the views, which
-    may show other pairs now.
+    `id` names the training or evaluation that was loaded: no pair without it, or without an adapter
+    that was moved from it, can have changed. None follows a change of the views, which may show
+    other pairs now, or of many rows.
     """
     for table in (FOUR_AGAINST_EIGHT, AGAINST_REFERENCE):
-        _refresh(con, table, id)
+        if id is None:
+            _delete_what_is_no_pair(con, table)
+            pairs = _pairs_without_figures(con, table)
+        else:
+            concerned = [row[0] for row in con.execute(_CONCERNED, {"id": id}).fetchall()]
+            _delete_pairs_of(con, table, concerned)
+            pairs = _pairs_of(con, table, concerned) if concerned else []
+        for pair in pairs:
+            _insert(con, table, pair)
 
 
-def _refresh(con: duckdb.DuckDBPyConnection, table: PairTable, id: str | None) -> None:
+def _delete_what_is_no_pair(con: duckdb.DuckDBPyConnection, table: PairTable) -> None:
     one, other = table.sides
     con.execute(
-        f"""
-        WITH loaded AS (
-            SELECT evaluation_id AS loaded_id FROM evaluation
-            WHERE $id IN (evaluation_id, training_id)
-        )
-        DELETE FROM {table.name}
-        WHERE {one} IN (FROM loaded)
-           OR {other} IN (FROM loaded)
-           OR ({one}, {other}) NOT IN (SELECT ({one}, {other}) FROM {table.view})
-        """,
-        {"id": id},
+        f"DELETE FROM {table.name} "
+        f"WHERE ({one}, {other}) NOT IN (SELECT ({one}, {other}) FROM {table.view})"
     )
-    for pair in _pairs_without_figures(con, table):
-        _insert(con, table, pair)
 
 
 def _pairs_without_figures(con: duckdb.DuckDBPyConnection, table: PairTable) -> list[Pair]:
@@ -168,12 +172,39 @@ def _pairs_without_figures(con: duckdb.DuckDBPyConnection, table: PairTable) -> 
     return [table.pair(*row) for row in rows]
 
 
+def _delete_pairs_of(
+    con: duckdb.DuckDBPyConnection, table: PairTable, evaluations: list[str]
+) -> None:
+    for side in table.sides:
+        con.execute(
+            f"DELETE FROM {table.name} WHERE {side} IN (SELECT unnest($ids::VARCHAR[]))",
+            {"ids": evaluations},
+        )
+
+
+def _pairs_of(
+    con: duckdb.DuckDBPyConnection, table: PairTable, evaluations: list[str]
+) -> list[Pair]:
+    """The pairs with one of these evaluations."""
+    one, other = table.sides
+    rows = con.execute(
+        f"""
+        SELECT {", ".join(table.keys)}
+        FROM {table.view}
+        WHERE {one} IN (SELECT unnest($ids::VARCHAR[]))
+            OR {other} IN (SELECT unnest($ids::VARCHAR[]))
+        """,
+        {"ids": evaluations},
+    ).fetchall()
+    return [table.pair(*row) for row in rows]
+
+
 def _insert(con: duckdb.DuckDBPyConnection, table: PairTable, pair: Pair) -> None:
     cost = _cost_matrix(con, pair)
     rows = [
         [*astuple(pair), rule, *astuple(comparison)]
-        for rule in RULES
-        for comparison in _comparisons(_cases(con, pair, rule), cost, table, rule)
+        for rule, cases in _cases(con, pair).items()
+        for comparison in _comparisons(cases, cost, table, rule)
     ]
     if rows:
         names = ", ".join(table.columns)
@@ -181,22 +212,25 @@ def _insert(con: duckdb.DuckDBPyConnection, table: PairTable, pair: Pair) -> Non
         con.executemany(f"INSERT INTO {table.name} ({names}) VALUES ({marks})", rows)
 
 
-def _cases(con: duckdb.DuckDBPyConnection, pair: Pair, rule: str) -> list[PairedCase]:
-    """The cases of a pair in order of case_id, so that seeded resampling is repeatable."""
-    decision = RULES[rule]
-    rows = con.execute(
-        f"""
-        SELECT
-            four.case_id, four.label, four.case_group, four.{decision}, eight.{decision},
-            four.nll, eight.nll
-        FROM prediction AS four
-        JOIN prediction AS eight USING (case_id)
-        WHERE four.evaluation_id = ? AND eight.evaluation_id = ?
-        ORDER BY case_id
-        """,
-        list(pair.sides),
-    ).fetchall()
-    return [PairedCase(*row) for row in rows]
+_JUDGED = """
+SELECT
+    four.case_id, four.label, four.case_group, four.decision, eight.decision, four.argmax,
+    eight.argmax, four.nll, eight.nll
+FROM prediction AS four
+JOIN prediction AS eight USING (case_id)
+WHERE four.evaluation_id = $one AND eight.evaluation_id = $other
+ORDER BY case_id
+"""
+
+
+def _cases(con: duckdb.DuckDBPyConnection, pair: Pair) -> dict[str, list[PairedCase]]:
+    """The cases of a pair by rule, in order of case_id, so that seeded resampling is repeatable."""
+    one, other = pair.sides
+    rows = con.execute(_JUDGED, {"one": one, "other": other}).fetchall()
+    return {
+        "primary": [PairedCase(*row[:3], *row[3:5], *row[7:]) for row in rows],
+        "argmax": [PairedCase(*row[:3], *row[5:7], *row[7:]) for row in rows],
+    }
 
 
 def _comparisons(

@@ -22,7 +22,7 @@ from warehouse.migrate import migrate
 from warehouse.schema import FACTS
 
 ROOT = Path(connect.__file__).parents[1]
-TABLES = [*(name for fact in FACTS.values() for name in fact.tables), "landed", "pair_metric"]
+TABLES = [*(name for fact in FACTS.values() for name in fact.tables), "landed", "pair_metric", "decision_count"]
 
 
 def contents(database=None):

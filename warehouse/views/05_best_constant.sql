@@ -4,8 +4,18 @@
 CREATE OR REPLACE VIEW best_constant AS
 SELECT
     evaluation_id,
-    label AS answer,
-    count(*) / sum(count(*)) OVER (PARTITION BY evaluation_id) AS accuracy
-FROM prediction
-GROUP BY evaluation_id, label
-QUALIFY row_number() OVER (PARTITION BY evaluation_id ORDER BY count(*) DESC, label) = 1;
+    CASE
+        WHEN ed >= gp AND ed >= home THEN 'ED'
+        WHEN gp >= home THEN 'GP'
+        ELSE 'HOME'
+    END AS answer,
+    greatest(ed, gp, home) / (ed + gp + home) AS accuracy
+FROM (
+    SELECT
+        evaluation_id,
+        ed_as_ed + ed_as_gp + ed_as_home AS ed,
+        gp_as_ed + gp_as_gp + gp_as_home AS gp,
+        home_as_ed + home_as_gp + home_as_home AS home
+    FROM decision_count
+    WHERE rule = 'argmax'
+);

@@ -22,6 +22,9 @@ WITH latest AS (
             evaluation_4bit DESC,
             evaluation_8bit DESC
     ) = 1
+),
+origin AS (
+    FROM evaluation_origin
 )
 SELECT
     base_model,
@@ -37,7 +40,7 @@ SELECT
     list_filter(o4.studies, lambda study: list_contains(o8.studies, study)) AS studies,
     o4.dataset
 FROM latest
-JOIN evaluation_origin AS o4 ON o4.evaluation_id = evaluation_4bit
-JOIN evaluation_origin AS o8 ON o8.evaluation_id = evaluation_8bit;
+JOIN origin AS o4 ON o4.evaluation_id = evaluation_4bit
+JOIN origin AS o8 ON o8.evaluation_id = evaluation_8bit;
 
 CREATE OR REPLACE VIEW matched_pair AS FROM matched_pair_of(NULL);

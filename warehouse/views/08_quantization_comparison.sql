@@ -46,34 +46,63 @@ paired AS (
     FROM interval
     GROUP BY ALL
 ),
-resource AS (
+side AS (
     SELECT
-        training_id,
-        machine,
-        stored_bytes,
-        bits_per_weight,
-        compute_path IS NOT DISTINCT FROM 'packed' AS measurable,
-        {
-            peak_memory_bytes: peak_memory_bytes, weights_memory_bytes: weights_memory_bytes,
-            train_seconds: train_seconds, tokens_per_second: tokens_per_second
-        } AS used
-    FROM experiment
+        e.evaluation_id,
+        e.verdict,
+        e.primary_rule,
+        e.cost_matrix,
+        e.created_at,
+        x.weights_source,
+        x.source_digest,
+        x.original_precision,
+        x.random_weights,
+        x.settings_digest,
+        x.machine,
+        x.stored_bytes,
+        x.bits_per_weight,
+        x.weights_memory_bytes,
+        x.peak_memory_bytes,
+        x.train_seconds,
+        x.tokens_per_second,
+        x.compute_path IS NOT DISTINCT FROM 'packed' AS is_packed,
+        d.target,
+        by_argmax.cases,
+        by_argmax.ed_cases,
+        by_argmax.accuracy,
+        by_argmax.loss,
+        by_argmax.ed_recall AS ed_recall_argmax,
+        by_primary.ed_recall,
+        by_primary.ed_f2,
+        by_primary.macro_f1,
+        by_primary.over_triage,
+        informed.answer,
+        coalesce(informed.beats_constant, false) AS is_informed
+    FROM evaluation AS e
+    JOIN experiment AS x USING (training_id)
+    JOIN prediction_figures AS by_argmax
+        ON by_argmax.evaluation_id = e.evaluation_id AND by_argmax.rule = 'argmax'
+    LEFT JOIN prediction_figures AS by_primary
+        ON by_primary.evaluation_id = e.evaluation_id AND by_primary.rule = 'primary'
+    LEFT JOIN decision_rule AS d ON d.evaluation_id = e.evaluation_id AND d.rule = 'target_recall'
+    LEFT JOIN informed ON informed.evaluation_id = e.evaluation_id
+    WHERE e.evaluation_set = 'test'
 )
 SELECT
     p.base_model,
     p.recipe,
     p.seed,
-    a4.cases,
-    a4.ed_cases,
-    r4.stored_bytes AS stored_bytes_4bit,
-    r8.stored_bytes AS stored_bytes_8bit,
-    r4.stored_bytes / nullif(r8.stored_bytes, 0) AS bytes_ratio,
-    r4.stored_bytes - r8.stored_bytes AS stored_bytes_diff,
-    r4.bits_per_weight AS bits_per_weight_4bit,
-    r8.bits_per_weight AS bits_per_weight_8bit,
-    a4.accuracy AS accuracy_4bit,
-    a8.accuracy AS accuracy_8bit,
-    a4.accuracy - a8.accuracy AS accuracy_diff,
+    four.cases,
+    four.ed_cases,
+    four.stored_bytes AS stored_bytes_4bit,
+    eight.stored_bytes AS stored_bytes_8bit,
+    four.stored_bytes / nullif(eight.stored_bytes, 0) AS bytes_ratio,
+    four.stored_bytes - eight.stored_bytes AS stored_bytes_diff,
+    four.bits_per_weight AS bits_per_weight_4bit,
+    eight.bits_per_weight AS bits_per_weight_8bit,
+    four.accuracy AS accuracy_4bit,
+    eight.accuracy AS accuracy_8bit,
+    four.accuracy - eight.accuracy AS accuracy_diff,
     accuracy_low,
     accuracy_high,
     CASE
@@ -83,9 +112,9 @@ SELECT
     right_at_4bit_only,
     right_at_8bit_only,
     accuracy_mcnemar_p,
-    f4.ed_recall AS ed_recall_4bit,
-    f8.ed_recall AS ed_recall_8bit,
-    f4.ed_recall - f8.ed_recall AS ed_recall_diff,
+    four.ed_recall AS ed_recall_4bit,
+    eight.ed_recall AS ed_recall_8bit,
+    four.ed_recall - eight.ed_recall AS ed_recall_diff,
     ed_recall_low,
     ed_recall_high,
     CASE
@@ -94,54 +123,54 @@ SELECT
     END AS ed_recall_verdict,
     ed_caught_at_4bit_only,
     ed_caught_at_8bit_only,
-    a4.ed_recall AS ed_recall_argmax_4bit,
-    a8.ed_recall AS ed_recall_argmax_8bit,
-    a4.ed_recall - a8.ed_recall AS ed_recall_argmax_diff,
+    four.ed_recall_argmax AS ed_recall_argmax_4bit,
+    eight.ed_recall_argmax AS ed_recall_argmax_8bit,
+    four.ed_recall_argmax - eight.ed_recall_argmax AS ed_recall_argmax_diff,
     ed_recall_argmax_low,
     ed_recall_argmax_high,
-    f4.ed_f2 AS ed_f2_4bit,
-    f8.ed_f2 AS ed_f2_8bit,
-    f4.ed_f2 - f8.ed_f2 AS ed_f2_diff,
+    four.ed_f2 AS ed_f2_4bit,
+    eight.ed_f2 AS ed_f2_8bit,
+    four.ed_f2 - eight.ed_f2 AS ed_f2_diff,
     ed_f2_low,
     ed_f2_high,
-    f4.macro_f1 AS macro_f1_4bit,
-    f8.macro_f1 AS macro_f1_8bit,
-    f4.macro_f1 - f8.macro_f1 AS macro_f1_diff,
+    four.macro_f1 AS macro_f1_4bit,
+    eight.macro_f1 AS macro_f1_8bit,
+    four.macro_f1 - eight.macro_f1 AS macro_f1_diff,
     macro_f1_low,
     macro_f1_high,
-    f4.over_triage AS over_triage_4bit,
-    f8.over_triage AS over_triage_8bit,
-    f4.over_triage - f8.over_triage AS over_triage_diff,
-    a4.loss AS loss_4bit,
-    a8.loss AS loss_8bit,
-    a4.loss - a8.loss AS loss_diff,
-    e4.verdict AS verdict_4bit,
-    e8.verdict AS verdict_8bit,
-    CASE WHEN both_packed THEN r4.used.weights_memory_bytes END AS weights_memory_bytes_4bit,
-    CASE WHEN both_packed THEN r8.used.weights_memory_bytes END AS weights_memory_bytes_8bit,
-    CASE WHEN both_packed THEN r4.used.peak_memory_bytes END AS peak_memory_bytes_4bit,
-    CASE WHEN both_packed THEN r8.used.peak_memory_bytes END AS peak_memory_bytes_8bit,
-    CASE WHEN both_packed AND one_machine THEN r4.used.train_seconds END AS train_seconds_4bit,
-    CASE WHEN both_packed AND one_machine THEN r8.used.train_seconds END AS train_seconds_8bit,
+    four.over_triage AS over_triage_4bit,
+    eight.over_triage AS over_triage_8bit,
+    four.over_triage - eight.over_triage AS over_triage_diff,
+    four.loss AS loss_4bit,
+    eight.loss AS loss_8bit,
+    four.loss - eight.loss AS loss_diff,
+    four.verdict AS verdict_4bit,
+    eight.verdict AS verdict_8bit,
+    CASE WHEN both_packed THEN four.weights_memory_bytes END AS weights_memory_bytes_4bit,
+    CASE WHEN both_packed THEN eight.weights_memory_bytes END AS weights_memory_bytes_8bit,
+    CASE WHEN both_packed THEN four.peak_memory_bytes END AS peak_memory_bytes_4bit,
+    CASE WHEN both_packed THEN eight.peak_memory_bytes END AS peak_memory_bytes_8bit,
+    CASE WHEN both_packed AND one_machine THEN four.train_seconds END AS train_seconds_4bit,
+    CASE WHEN both_packed AND one_machine THEN eight.train_seconds END AS train_seconds_8bit,
     CASE
-        WHEN both_packed AND one_machine THEN r4.used.tokens_per_second
+        WHEN both_packed AND one_machine THEN four.tokens_per_second
     END AS tokens_per_second_4bit,
     CASE
-        WHEN both_packed AND one_machine THEN r8.used.tokens_per_second
+        WHEN both_packed AND one_machine THEN eight.tokens_per_second
     END AS tokens_per_second_8bit,
     CASE
         WHEN NOT both_packed THEN 'not measurable on this backend'
         WHEN NOT one_machine THEN 'memory measured; time not comparable between machines'
         ELSE 'measured'
     END AS resources,
-    x.weights_source,
-    x.source_digest,
-    x.original_precision,
-    x.random_weights,
-    x.settings_digest,
-    e4.primary_rule,
-    d.target AS target_ed_recall,
-    e4.cost_matrix,
+    four.weights_source,
+    four.source_digest,
+    four.original_precision,
+    four.random_weights,
+    four.settings_digest,
+    four.primary_rule,
+    four.target AS target_ed_recall,
+    four.cost_matrix,
     p.dataset_digest,
     p.set_digest,
     p.evaluation_4bit,
@@ -149,34 +178,20 @@ SELECT
     p.studies,
     p.dataset
 FROM matched_pair_of(ids) AS p
-JOIN evaluation AS e4 ON e4.evaluation_id = p.evaluation_4bit
-JOIN evaluation AS e8 ON e8.evaluation_id = p.evaluation_8bit
-JOIN experiment AS x ON x.training_id = p.training_4bit
-LEFT JOIN decision_rule AS d ON d.evaluation_id = p.evaluation_4bit AND d.rule = 'target_recall'
-LEFT JOIN prediction_figures AS f4 ON f4.evaluation_id = p.evaluation_4bit AND f4.rule = 'primary'
-LEFT JOIN prediction_figures AS f8 ON f8.evaluation_id = p.evaluation_8bit AND f8.rule = 'primary'
-JOIN prediction_figures AS a4 ON a4.evaluation_id = p.evaluation_4bit AND a4.rule = 'argmax'
-JOIN prediction_figures AS a8 ON a8.evaluation_id = p.evaluation_8bit AND a8.rule = 'argmax'
-JOIN resource AS r4 ON r4.training_id = p.training_4bit
-JOIN resource AS r8 ON r8.training_id = p.training_8bit
-CROSS JOIN LATERAL (
-    SELECT
-        r4.measurable AND r8.measurable AS both_packed,
-        r4.machine IS NOT DISTINCT FROM r8.machine AS one_machine
-) AS comparable
-LEFT JOIN informed AS i4 ON i4.evaluation_id = p.evaluation_4bit
-LEFT JOIN informed AS i8 ON i8.evaluation_id = p.evaluation_8bit
-CROSS JOIN LATERAL (
-    SELECT
-        CASE
-            WHEN NOT coalesce(i4.beats_constant, false)
-                AND NOT coalesce(i8.beats_constant, false)
-                THEN 'cannot conclude: neither model beats always-' || i4.answer
-        END AS uninformed
-) AS judged
+JOIN side AS four ON four.evaluation_id = p.evaluation_4bit
+JOIN side AS eight ON eight.evaluation_id = p.evaluation_8bit
 LEFT JOIN paired
     ON paired.evaluation_4bit = p.evaluation_4bit AND paired.evaluation_8bit = p.evaluation_8bit
-WHERE p.evaluation_set = 'test'
-ORDER BY max(e4.created_at) OVER (PARTITION BY p.set_digest) DESC, p.base_model, p.recipe, p.seed;
+CROSS JOIN LATERAL (
+    SELECT
+        four.is_packed AND eight.is_packed AS both_packed,
+        four.machine IS NOT DISTINCT FROM eight.machine AS one_machine,
+        CASE
+            WHEN NOT four.is_informed AND NOT eight.is_informed
+                THEN 'cannot conclude: neither model beats always-' || four.answer
+        END AS uninformed
+) AS judged
+ORDER BY
+    max(four.created_at) OVER (PARTITION BY p.set_digest) DESC, p.base_model, p.recipe, p.seed;
 
 CREATE OR REPLACE VIEW quantization_comparison AS FROM quantization_comparison_of(NULL);

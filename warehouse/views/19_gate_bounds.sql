@@ -36,8 +36,10 @@ SELECT
     g.bound,
     looked.models,
     a.bound AS bound_adjusted,
-    IF(g.gate = 'ed_false_negative_rate', a.bound <= g.threshold + 1e-9, a.bound >= g.threshold - 1e-9)
-        AS reaches_adjusted,
+    CASE
+        WHEN g.gate = 'ed_false_negative_rate' THEN a.bound <= g.threshold + 1e-9
+        ELSE a.bound >= g.threshold - 1e-9
+    END AS reaches_adjusted,
     a.method AS adjusted_method,
     a.note AS adjusted_note,
     looked.looks

@@ -1,0 +1,72 @@
+-- One row per evaluation and decision rule: the table decision_count as the rows of prediction give it.
+--
+-- The loader fills that table from here, and an audit compares the two. The rule 'primary' is the
+-- evaluation's own; a rule that could not be applied has no row. Queries read decision_count.
+-- recounted_decisions_in(name) counts the rows of another table than prediction.
+CREATE OR REPLACE MACRO recounted_decisions_in(predictions) AS TABLE
+WITH alike AS (
+    SELECT
+        evaluation_id,
+        label,
+        argmax,
+        decision,
+        target_recall,
+        min_cost,
+        count(*) AS cases,
+        count(nll) AS scored,
+        sum(nll::DECIMAL(38, 15)) AS nll -- the same in any order of rows
+    FROM query_table(predictions)
+    GROUP BY evaluation_id, label, argmax, decision, target_recall, min_cost
+),
+decided AS (
+    SELECT
+        evaluation_id,
+        label,
+        alike.cases,
+        scored,
+        nll,
+        unnest([
+            {rule: 'primary', choice: decision},
+            {rule: 'argmax', choice: argmax},
+            {
+                rule: 'target_recall',
+                choice: coalesce(
+                    target_recall, CASE WHEN primary_rule = 'target_recall' THEN decision END
+                )
+            },
+            {
+                rule: 'min_cost',
+                choice: coalesce(min_cost, CASE WHEN primary_rule = 'min_cost' THEN decision END)
+            }
+        ], recursive := true)
+    FROM alike LEFT JOIN evaluation USING (evaluation_id)
+),
+cell AS (
+    SELECT
+        evaluation_id,
+        rule,
+        lower(label) || '_as_' || lower(choice) AS name,
+        sum(cases)::BIGINT AS cases,
+        sum(scored) AS scored,
+        sum(nll) AS nll
+    FROM decided
+    WHERE choice IS NOT NULL
+    GROUP BY evaluation_id, rule, label, choice
+)
+SELECT
+    evaluation_id,
+    rule,
+    coalesce(any_value(cases) FILTER (name = 'ed_as_ed'), 0) AS ed_as_ed,
+    coalesce(any_value(cases) FILTER (name = 'ed_as_gp'), 0) AS ed_as_gp,
+    coalesce(any_value(cases) FILTER (name = 'ed_as_home'), 0) AS ed_as_home,
+    coalesce(any_value(cases) FILTER (name = 'gp_as_ed'), 0) AS gp_as_ed,
+    coalesce(any_value(cases) FILTER (name = 'gp_as_gp'), 0) AS gp_as_gp,
+    coalesce(any_value(cases) FILTER (name = 'gp_as_home'), 0) AS gp_as_home,
+    coalesce(any_value(cases) FILTER (name = 'home_as_ed'), 0) AS home_as_ed,
+    coalesce(any_value(cases) FILTER (name = 'home_as_gp'), 0) AS home_as_gp,
+    coalesce(any_value(cases) FILTER (name = 'home_as_home'), 0) AS home_as_home,
+    (sum(nll) / nullif(sum(scored), 0))::DOUBLE AS loss
+FROM cell
+GROUP BY evaluation_id, rule;
+
+CREATE OR REPLACE VIEW recounted_decisions AS FROM recounted_decisions_in('prediction');
