@@ -109,6 +109,17 @@ def bench_dropout(
     measure(console, model, bits, layers or [16, 8], workload)
 
 
+@bench.command("warehouse")
+def bench_warehouse_(
+    experiments: Annotated[int, typer.Option(metavar="N", help="experiments, an even number")] = 60,
+    cases: Annotated[int, typer.Option(metavar="N", help="cases that each is judged on")] = 1500,
+) -> None:
+    """Time queries, comparison and loading in a made-up warehouse of a size, and weigh its file."""
+    from flows.bench.warehouse import Size, bench_warehouse
+
+    bench_warehouse(console, Size(experiments, cases))
+
+
 @bench.command("search")
 def bench_search_(
     grid: Annotated[

@@ -1,0 +1,214 @@
+"""`triage bench warehouse`: how fast the warehouse answers, loads and how large it is, at a size."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from rich.console import Console
+
+from flows.bench.study_copies import copy_study
+from flows.bench.synthetic_study import SyntheticStudy
+from flows.report.table import Table, print_table
+from tasks.runtime.errors import BadInput
+from tasks.runtime.store import home
+from warehouse.connect import writing
+from warehouse.load import load_all, load_landing
+from warehouse.place import FILE
+from warehouse.query import Bounds, query_rows
+
+REPEATS = 5
+OF_PAPER = 60  # experiments of the study of the grid `paper`
+FEWEST_CASES = 30
+MOST_PREDICTIONS = 100_000_000
+BYTES_A_PREDICTION = 100  # on the disk at most, with everything else that an evaluation has
+MEMORY = 4 * 10**9
+
+
+@dataclass(frozen=True)
+class Size:
+    """Experiments in all, and cases that each is judged on."""
+
+    experiments: int
+    cases: int
+
+    @property
+    def predictions(self) -> int:
+        return self.experiments * self.cases
+
+    @property
+    def in_a_study(self) -> int:
+        """Experiments of one study: the most of up to OF_PAPER pairs that divide all evenly."""
+        return max(n for n in range(2, OF_PAPER + 1, 2) if self.experiments % n == 0)
+
+    @property
+    def is_one_study(self) -> bool:
+        return self.experiments == self.in_a_study
+
+    def check(self) -> None:
+        """Raise BadInput for a size that cannot be made here."""
+        if self.experiments < 2 or self.experiments % 2:
+            raise BadInput(
+                f"--experiments {self.experiments} is not possible; give an even number: half of "
+                "them are at 4 bits, half at 8."
+            )
+        if self.cases < FEWEST_CASES:
+            raise BadInput(f"--cases {self.cases} are too few; give at least {FEWEST_CASES}.")
+        if self.predictions > MOST_PREDICTIONS:
+            raise BadInput(
+                f"{self.experiments:,} experiments on {self.cases:,} cases are "
+                f"{self.predictions:,} predictions; {MOST_PREDICTIONS:,} are the most."
+            )
+        needed = self.predictions * BYTES_A_PREDICTION
+        home().mkdir(parents=True, exist_ok=True)
+        if needed > shutil.disk_usage(home()).free:
+            raise BadInput(
+                f"{home()} has no room for {needed / 1e9:.1f} GB; give smaller --experiments or "
+                "--cases, or set TRIAGE_HOME to a folder on another disk."
+            )
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A measured figure, beside what it should stay under; the aim is None at a size without one."""
+
+    name: str
+    value: float
+    unit: str
+    aim: float | None
+
+    @property
+    def is_reached(self) -> bool:
+        return self.aim is None or self.value < self.aim
+
+    @property
+    def sentence(self) -> str:
+        beside = "" if self.aim is None else f" (aim: under {_written(self.aim, self.unit)})"
+        return f"{self.name} {_written(self.value, self.unit)}{beside}"
+
+
+def _written(value: float, unit: str) -> str:
+    return f"{value:,.2f} {unit}" if unit == "s" else f"{value:,.0f} {unit}"
+
+
+def bench_warehouse(console: Console, size: Size) -> list[Figure]:
+    """Make a warehouse of a size in a scratch folder, measure it, and print the figures.
+
+    Raises BadInput for a size that cannot be made.
+    """
+    size.check()
+    folder = home() / "bench"
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="warehouse-", dir=folder) as scratch:
+        place = Path(scratch)
+        study = SyntheticStudy(size.in_a_study, size.cases)
+        with console.status("Making a warehouse ...") as status:
+            _fill(place, study, size.experiments // size.in_a_study - 1, status.update)
+            status.update("Measuring ...")
+            figures = _figures(place, study, size)
+    _print(console, size, figures)
+    return figures
+
+
+def _fill(place: Path, study: SyntheticStudy, copies: int, say: Callable[[str], None]) -> None:
+    """One study through landing folders and loader; copies of it by SQL."""
+    study.land(place / "landing")
+    refused = load_all(place / "landing", place / FILE).refused
+    if refused:
+        raise BadInput(f"The loader refused a folder: {next(iter(refused.values()))}")
+    if copies:
+        with writing(place / FILE) as con:
+            for number in copy_study(con, copies):
+                say(f"Making a warehouse: study {number + 1} of {copies + 1} ...")
+
+
+def _figures(place: Path, study: SyntheticStudy, size: Size) -> list[Figure]:
+    paper = size.is_one_study
+    compared = 1000 * _median(lambda: _query(place, "FROM quantization_comparison"))
+    pooled = 1000 * _median(lambda: _query(place, "FROM quantization_summary"))
+    figures = [
+        Figure("quantization_comparison", compared, "ms", 150 if paper else 3000),
+        Figure("quantization_summary", pooled, "ms", 150 if paper else None),
+    ]
+    if paper:
+        seconds = _median(lambda: _compare(place))
+        figures.append(Figure("triage compare, processor time", seconds, "s", 2))
+    loads = iter(range(size.experiments, size.experiments + REPEATS))
+    loaded = 1000 * _median(lambda: _load_one(place, study, next(loads)))
+    file = (place / FILE).stat().st_size / 1e6
+    return [
+        *figures,
+        Figure("one more experiment loaded", loaded, "ms", None if paper else 250),
+        Figure("file", file, "MB", None if paper else 1500),
+    ]
+
+
+def _median(seconds: Callable[[], float]) -> float:
+    return median(seconds() for _ in range(REPEATS))
+
+
+def _query(place: Path, sql: str) -> float:
+    """Seconds that `triage sql` takes for a query, with opening the file."""
+    began = time.perf_counter()
+    query_rows(sql, database=place / FILE, bounds=Bounds(memory=MEMORY))
+    return time.perf_counter() - began
+
+
+def _compare(place: Path) -> float:
+    """Seconds of processor time of `triage compare`."""
+    own = {"TRIAGE_HOME": str(place), "TRIAGE_WAREHOUSE": str(place / FILE)}
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", "compare"],
+        env=os.environ | own,
+        capture_output=True,
+        text=True,
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        raise BadInput(f"triage compare failed: {done.stderr.strip()}")
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+
+def _load_one(place: Path, study: SyntheticStudy, number: int) -> float:
+    """Seconds in which training and evaluation of a further experiment are loaded."""
+    ids = study.land_experiment(place / "landing", study.specs[0], number)
+    began = time.perf_counter()
+    for id in ids:
+        load_landing(place / "landing" / id, place / FILE)
+    return time.perf_counter() - began
+
+
+def _print(console: Console, size: Size, figures: list[Figure]) -> None:
+    missed = [figure for figure in figures if not figure.is_reached]
+    aims = sum(figure.aim is not None for figure in figures)
+    answer = "Every aim is reached" if not missed else f"{len(missed)} of {aims} aims are missed"
+    sentences = "; ".join(figure.sentence for figure in figures)
+    console.print(f"{answer}: {sentences}.", style="bold", soft_wrap=True)
+    records = [
+        {
+            "figure": figure.name,
+            "median": _written(figure.value, figure.unit),
+            "aim": "" if figure.aim is None else f"under {_written(figure.aim, figure.unit)}",
+            "reached": "" if figure.aim is None else "yes" if figure.is_reached else "no",
+        }
+        for figure in figures
+    ]
+    title = (
+        f"{size.experiments:,} experiments on {size.cases:,} cases "
+        f"({size.predictions:,} predictions), medians of {REPEATS}"
+    )
+    print_table(console, Table.of(title, records))
+    note = "Queries may take 4 GB of memory. Scores are drawn at random with a fixed seed"
+    if not size.is_one_study:
+        note += f"; studies of {size.in_a_study} experiments, dropout rows in the first"
+    console.print(f"{note}.", soft_wrap=True)
