@@ -100,6 +100,15 @@ def test_a_row_that_the_tables_refuse_leaves_the_old_rows_in_place(tmp_path, mon
     assert contents() == before
 
 
+def test_a_case_that_stands_twice_is_refused_though_no_index_does_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("warehouse.landing.check", lambda landing: None)
+    monkeypatch.setattr("warehouse.landing._check_rows", lambda *_: None)
+    rows = evaluation("e1", "t1")
+    rows["prediction"] += rows["prediction"][:1]
+    with pytest.raises(BadInput, match="evaluation_id, case_id = e1, c00000 is there twice"):
+        load_landing(write_landing(tmp_path, "e1", "evaluation", rows))
+
+
 def test_the_order_of_loading_does_not_matter(tmp_path):
     land_pair(tmp_path / "landing", [(a, b, a) for a, b, _ in FIVE] * 4, FIVE * 4)
     outcomes = set()

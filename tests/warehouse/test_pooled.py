@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from statistics import mean
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, f1_score, fbeta_score, recall_score
 
-from tests.warehouse.rows import evaluation, training
+from tests.warehouse.rows import evaluation, full, training
 from warehouse import refresh_pools
 from warehouse.connect import reading, writing
 from warehouse.health import bring_up_to_date, run_audits
@@ -183,6 +184,21 @@ def test_a_pool_that_is_large_waits_for_the_end_of_a_load(tmp_path, monkeypatch)
         assert not any(run_audits(con).values()), "what is not made yet is no offence"
     bring_up_to_date(tmp_path / "w.duckdb")
     assert summary(tmp_path / "w.duckdb")["all", "argmax", "accuracy"]["pairs"] == 1
+
+
+@pytest.mark.parametrize("is_over", [True, False])
+def test_a_large_pool_is_made_when_its_sweep_is_over(is_over, tmp_path, monkeypatch):
+    monkeypatch.setattr(refresh_pools, "AT_EACH_LANDING", CASES)
+    land(tmp_path, "one", 10, 0.8)
+    sweep = full(
+        "sweep", sweep_id="sweep", study="s", grid="s", grid_digest="g", experiments=2,
+        started_at=datetime(2026, 3, 1), finished_at=datetime(2026, 3, 2) if is_over else None,
+    )  # fmt: skip
+    members = [full("sweep_member", sweep_id="sweep", id=id) for id in ("eone-4", "eone-8")]
+    write_landing(tmp_path, "sweep", "sweep", {"sweep": [sweep], "sweep_member": members})
+    for id in ("one-4", "one-8", "eone-4", "eone-8", "sweep"):
+        load_landing(tmp_path / id, tmp_path / "w.duckdb")
+    assert bool(summary(tmp_path / "w.duckdb")) == is_over
 
 
 def bounds(path):

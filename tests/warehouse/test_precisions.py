@@ -19,7 +19,7 @@ from tests.warehouse.rows import FIVE, evaluation, land_pair, training
 from warehouse.connect import reading
 from warehouse.health import run_audits
 from warehouse.landing import write_landing
-from warehouse.load import load_all
+from warehouse.load import load_all, load_landing
 from warehouse.migrate import migrate, sql_files
 from warehouse.paired import PairedDecisions, compare, compare_losses
 from warehouse.query import query
@@ -72,6 +72,20 @@ def test_every_precision_stands_against_the_reference_of_its_arm(landed):
     ]  # fmt: skip
     with reading() as con:
         assert {name: count for name, count in run_audits(con).items() if count} == {}
+
+
+def test_a_pair_of_moved_adapters_waits_for_the_training_that_they_come_from(tmp_path):
+    land(tmp_path, "4bit", noisy(1, 0.8))
+    for number, name in enumerate(("bf16", "8bit")):
+        land(tmp_path, name, noisy(2 + number, 0.8), moved_from="4bit")
+    moved = [f"{kind}-{name}-from-4bit" for name in ("bf16", "8bit") for kind in "te"]
+    for id in ("e-4bit", *moved, "t-4bit"):
+        load_landing(tmp_path / id)
+    assert sorted(query("SELECT DISTINCT evaluation_id FROM reference_metric").evaluation_id) == [
+        "e-4bit", "e-8bit-from-4bit",
+    ]  # fmt: skip
+    with reading() as con:
+        assert not any(run_audits(con).values())
 
 
 def test_its_figures_are_those_of_the_paired_statistics(landed):
