@@ -97,7 +97,7 @@ class SyntheticStudy:
         passes = judged.passes(random) if dropout else None
         scores = EvaluationScores(calibration, judged.scored(random), rules, manifest, passes)
         evaluation = Evaluation(
-            id, training, "cases", True, spec.recipe.rule, spec.scoring, spec.seed
+            id, f"scores-{id}", training, "cases", True, spec.recipe.rule, spec.scoring, spec.seed
         )
         return judged_rows(evaluation, scores)
 

@@ -159,7 +159,7 @@ def test_the_corpus_benchmark_shows_random_weights_beside_the_real_model(landed,
     write_landing(tmp_path, "r4", "training", training("r4", day=9, random_weights=True))
     write_landing(tmp_path, "er4", "evaluation", evaluation("er4", "r4", created_at=datetime(2026, 3, 1)))
     load_all(tmp_path)
-    names = [name for name, _ in _models("set", "set", {"data"})]
+    names = [model.name for model in _models("set", "set", {"data"})]
     assert len(names) == 2 and ["random weights" in name for name in names] == [False, True]
 
 
