@@ -129,17 +129,23 @@ AGAINST_REFERENCE = PairTable(
 
 
 _CONCERNED = """
+WITH touched AS (
+    SELECT evaluation_id, scores_id
+    FROM evaluation LEFT JOIN experiment USING (training_id)
+    WHERE $id IN (evaluation_id, training_id, source_training_id)
+)
 SELECT evaluation_id
-FROM evaluation LEFT JOIN experiment USING (training_id)
-WHERE $id IN (evaluation_id, training_id, source_training_id)
+FROM evaluation
+WHERE evaluation_id IN (SELECT evaluation_id FROM touched)
+    OR scores_id IN (SELECT scores_id FROM touched)
 """
 
 
 def refresh(con: duckdb.DuckDBPyConnection, id: str | None = None) -> None:
     """Bring the figures of all pairs up to date, inside the caller's transaction.
 
-    `id` names the training or evaluation that was loaded: no pair without it, or without an adapter
-    that was moved from it, can have changed. None follows a change of the views, which may show
+    `id` names the training or evaluation that was loaded: no pair without it, its scores as judged
+    by another version, or an adapter that was moved from it, can have changed. None follows a change of the views, which may show
     other pairs now, or of many rows.
     """
     for table in (FOUR_AGAINST_EIGHT, AGAINST_REFERENCE):

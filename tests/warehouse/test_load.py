@@ -153,6 +153,19 @@ def test_a_pair_follows_its_newest_sides_and_goes_when_a_side_stops_matching(tmp
     assert pairs() == pairs(only="") == []
 
 
+def test_a_pair_goes_when_the_scores_of_both_sides_are_judged_again(tmp_path):
+    land_pair(tmp_path)
+    for bits in (4, 8):
+        again = evaluation(f"again{bits}", f"t{bits}", scores_id=f"e{bits}", scoring_version=99)
+        write_landing(tmp_path, f"again{bits}", "evaluation", again)
+    for id in ("t4", "t8", "e4", "e8", "again4", "again8"):
+        load_landing(tmp_path / id)
+    with reading() as con:
+        assert con.sql("SELECT DISTINCT evaluation_4bit, evaluation_8bit FROM pair_metric").fetchall() == [
+            ("again4", "again8")
+        ]
+
+
 def test_a_changed_side_recomputes_its_pair(tmp_path):
     land_pair(tmp_path)
     load_all(tmp_path)
