@@ -150,7 +150,9 @@ def test_an_absent_class_is_not_available_for_a_reason_and_few_units_have_no_int
         found = by_name(p[kept], truth[kept])
         assert list(found) == [f"ed_{name}" for name in SCORE_METRICS]
         assert {m.note for m in found.values()} == {f"not available: {reason}"} and found["ed_auroc"].value is None
-    few = by_name(p, truth, rows=np.flatnonzero(truth == 0)[:9].tolist() + np.flatnonzero(truth)[:20].tolist(), least=10)
+    few = by_name(
+        p, truth, rows=np.flatnonzero(truth == 0)[:9].tolist() + np.flatnonzero(truth)[:20].tolist(), least=10
+    )
     assert few["ed_auroc"].note == "not available: 9 ED cases of this subgroup are too few (it needs 10)"
     clustered = by_name(p, truth, [f"g{i % 9}" for i in range(60)])["ed_auroc"]
     assert clustered.value is not None and clustered.low is None
@@ -185,7 +187,11 @@ def test_net_benefit_equals_counts_by_hand_in_the_set_and_in_every_resample():
                 caught, alarms = weights[sent & (is_ed == 1)].sum(), weights[sent & (is_ed == 0)].sum()
                 benefit = (caught - alarms * t / (1 - t)) / weights.sum()
                 everybody = (weights @ is_ed - weights @ (1 - is_ed) * t / (1 - t)) / weights.sum()
-                mine = (rows[i].net_benefit, rows[i].over_always_ed) if values is None else values[[i, len(THRESHOLDS) + i]]
+                mine = (
+                    (rows[i].net_benefit, rows[i].over_always_ed)
+                    if values is None
+                    else values[[i, len(THRESHOLDS) + i]]
+                )
                 assert tuple(mine) == pytest.approx((benefit, benefit - everybody), abs=NEAR)
                 assert rows[i].always_ed + rows[i].over_always_ed == pytest.approx(rows[i].net_benefit, abs=NEAR)
 
@@ -214,7 +220,9 @@ def test_neither_the_order_of_cases_nor_the_names_of_groups_nor_the_blocks_chang
     in_blocks = by_name(p, truth, groups)
     for name, metric in first.items():
         for other in (shuffled[name], in_blocks[name]):
-            assert (metric.value, metric.low, metric.high) == pytest.approx((other.value, other.low, other.high), abs=NEAR)
+            assert (metric.value, metric.low, metric.high) == pytest.approx(
+                (other.value, other.low, other.high), abs=NEAR
+            )
 
 
 def test_a_unit_is_drawn_as_often_as_chance_would_have_it():

@@ -42,9 +42,7 @@ def data(tmp_path):
 
 def rows_by_set(name, data):
     settings, training = Scoring(cost_matrix=COSTS), dataset_baseline_id(name, DATASET)
-    ids = {
-        judged: baseline_scores_id(training, settings, DATASET, judged=judged) for judged in DATASET.evaluation_sets
-    }
+    ids = {judged: baseline_scores_id(training, settings, DATASET, judged=judged) for judged in DATASET.evaluation_sets}
     return dataset_baseline_rows(name, ids, settings, data, DATASET)
 
 
@@ -100,9 +98,7 @@ def test_one_class_in_train_gives_a_constant_instead_of_an_error(data):
 
 def test_other_cases_or_costs_give_another_id_and_the_same_ones_the_same():
     def ids(dataset=DATASET, **scoring):
-        return {
-            baseline_scores_id(dataset_baseline_id(n, dataset), Scoring(**scoring), dataset) for n in OF_A_DATASET
-        }
+        return {baseline_scores_id(dataset_baseline_id(n, dataset), Scoring(**scoring), dataset) for n in OF_A_DATASET}
 
     new_test = SetEntry(cases=0, digest="new", labels={})
     other = DATASET.model_copy(update={"sets": DATASET.sets | {"test": new_test}})

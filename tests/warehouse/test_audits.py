@@ -53,7 +53,10 @@ DEFECTS = [
     ("decision_counts_agree", "DELETE FROM decision_count WHERE rule = 'primary'"),
     ("confusion_agrees", "DELETE FROM decision_count WHERE evaluation_id = 'e4'"),
     ("confusion_agrees", "UPDATE decision_count SET gp_as_home = gp_as_home + 1 WHERE evaluation_id = 'e4'"),
-    ("metrics_agree", "UPDATE decision_count SET ed_as_ed = ed_as_ed + 1, ed_as_gp = ed_as_gp - 1 WHERE rule = 'argmax'"),
+    (
+        "metrics_agree",
+        "UPDATE decision_count SET ed_as_ed = ed_as_ed + 1, ed_as_gp = ed_as_gp - 1 WHERE rule = 'argmax'",
+    ),
     ("confusion_agrees", "UPDATE decision_rule SET note = NULL WHERE rule = 'min_cost'"),
     ("metrics_are_complete", "DELETE FROM metric WHERE evaluation_id = 'e4'"),
     ("metrics_are_complete", "UPDATE metric SET low = 0.9, high = 0.1 WHERE metric = 'ed_f1'"),

@@ -54,7 +54,11 @@ def python(tmp_path_factory) -> Path:
 
 def run(*command: str | Path) -> str:
     done = subprocess.run(
-        [str(part) for part in command], cwd=ROOT, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+        [str(part) for part in command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
     return done.stdout

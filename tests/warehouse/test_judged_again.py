@@ -68,7 +68,9 @@ def test_every_view_shows_the_latest_judging_of_the_same_scores_once(place):
 
 
 def test_a_pair_is_that_of_the_earlier_version_until_both_sides_are_judged_again(place):
-    pairs = query("SELECT recipe, evaluation_4bit, evaluation_8bit FROM quantization_comparison ORDER BY 1", database=place)
+    pairs = query(
+        "SELECT recipe, evaluation_4bit, evaluation_8bit FROM quantization_comparison ORDER BY 1", database=place
+    )
     assert pairs.values.tolist() == [["r1", "r1-4-new", "r1-8-new"], ["r2", "r2-4-old", "r2-8-old"]]
     assert ids(place, "SELECT DISTINCT evaluation_4bit FROM pair_metric") == ["r1-4-new", "r2-4-old"]
 
