@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from flows.selection import Selection
+from flows.selection import Selection, moves_of
 from tasks.acquire import acquire
 from tasks.baselines import baselines, zero_shot
 from tasks.convert import convert
@@ -18,7 +18,7 @@ from tasks.fidelity import fidelity
 from tasks.land import land
 from tasks.landing import absent_from_warehouse, is_landed, land_failure, load_the_rest
 from tasks.move import move_adapter
-from tasks.precisions import BUILT_IN, Precision
+from tasks.precisions import Precision
 from tasks.prepare import prepare
 from tasks.progress import publish
 from tasks.quantize import quantize
@@ -226,28 +226,20 @@ def _moves(chains: list[Chain], variants: _Variants) -> Iterator[Extra]:
     """Every adapter at the other precisions that the grid names, whose variants are made for it; or
     at the other bit width, where the sweep has that variant.
     """
-    moved_to = variants.selection.grid.moved_to
+    grid = variants.selection.grid
     for chain in chains:
         spec = chain.spec
-        for precision in _other_width(spec, variants) if moved_to is None else moved_to:
-            if precision.name != spec.precision.name:
-                step = move_adapter.submit(
-                    spec,
-                    chain.trained,
-                    chain.scored,
-                    precision,
-                    variants.at(spec.model, precision),
-                    chain.shared.data,
-                    [entry.name for entry in variants.selection.grid.evaluation_sets],
-                )
-                yield Extra(f"move {spec.cell_id} to {precision.name}", step)
-
-
-def _other_width(spec: ExperimentSpec, variants: _Variants) -> list[Precision]:
-    """8 bits for 4 and 4 for 8, where the sweep has that variant."""
-    others = {"4bit": "8bit", "8bit": "4bit"}
-    other = others.get(spec.precision.name)
-    return [BUILT_IN[other]] if other and (spec.model.name, other) in variants.variants else []
+        for precision in moves_of(grid, spec, variants.variants):
+            step = move_adapter.submit(
+                spec,
+                chain.trained,
+                chain.scored,
+                precision,
+                variants.at(spec.model, precision),
+                chain.shared.data,
+                [entry.name for entry in grid.evaluation_sets],
+            )
+            yield Extra(f"move {spec.cell_id} to {precision.name}", step)
 
 
 def finish_all(sweep: SubmittedSweep) -> list[str]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -87,10 +87,12 @@ def seconds_of(spec: ExperimentSpec, speeds: Steps | None = None) -> Steps:
     return operations(spec).at(speeds or assumed_speeds())
 
 
-def work_left(grid: Grid, cells: Iterable[PlannedCell]) -> Steps:
+def work_left(grid: Grid, cells: Collection[PlannedCell]) -> Steps:
     """Operations of what is not done of a plan."""
     left = [cell for cell in cells if not cell.scored]
-    return all_operations(grid, [cell.spec for cell in left], [cell.trained for cell in left])
+    variants = {(cell.spec.model.name, cell.spec.precision.name) for cell in cells}
+    trained = [cell.trained for cell in left]
+    return all_operations(grid, [cell.spec for cell in left], trained, variants)
 
 
 def estimated_bytes(selection: Selection) -> int:

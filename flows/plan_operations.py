@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from flows.plan_time import Steps
+from flows.selection import moves_of
 from tasks.corpus.vignettes.adversarial import SIZES as EMBEDDED_SIZES
 from tasks.corpus.vignettes.generator import SIZES
 from tasks.models.model_shape import is_known, known_shape
-from tasks.precisions import Precision
 from tasks.spec import Data, ExperimentSpec, Grid
 
 INSTRUCTION_TOKENS = 50  # the same in all prompts, run once a batch
@@ -55,33 +55,39 @@ def shared_operations(spec: ExperimentSpec, learns: bool = True) -> Steps:
     return _preparing(spec, cases + learned) + _scoring(spec, cases)
 
 
-def all_operations(grid: Grid, cells: Sequence[ExperimentSpec], trained: Sequence[bool]) -> Steps:
+def all_operations(
+    grid: Grid,
+    cells: Sequence[ExperimentSpec],
+    trained: Sequence[bool],
+    variants: Collection[tuple[str, str]],
+) -> Steps:
     """Operations that are left of a grid's experiments that are not finished; `trained`: those whose
-    training is.
+    training is; `variants`: model and precision of each variant of the sweep.
 
     At most: what is stored of the frozen blocks' activations is not looked for.
     """
     total = Steps()
     # Whether the activations of the training sets are wanted too, by variant.
-    variants: dict[tuple[str, str], tuple[ExperimentSpec, bool]] = {}
+    unfinished: dict[tuple[str, str], tuple[ExperimentSpec, bool]] = {}
+    moved: dict[tuple[str, str], ExperimentSpec] = {}
     for spec, is_trained in zip(cells, trained, strict=True):
+        moves = moves_of(grid, spec, variants)
         one = operations(spec)
         total += replace(one, training=0.0) if is_trained else one
-        total += _beside_test(grid, spec)
+        total += _beside_test(grid, spec, len(moves))
         key = (spec.model.name, spec.precision.name)
-        _, learns = variants.get(key, (spec, False))
-        variants[key] = (spec, learns or not is_trained)
+        _, learns = unfinished.get(key, (spec, False))
+        unfinished[key] = (spec, learns or not is_trained)
+        moved |= {(spec.model.name, precision.name): spec for precision in moves}
 
-    for spec, learns in variants.values():
+    for spec, learns in unfinished.values():
         total += shared_operations(spec, learns) + _shared_beside_test(grid, spec)
-    moved = {(spec.model.name, to.name): spec for spec in cells for to in _moves(grid, spec)}
-    new = [spec for key, spec in moved.items() if key not in variants]
+    new = [spec for key, spec in moved.items() if key not in unfinished]
     return sum((_preparing(spec, _moved_cases(grid, spec)) for spec in new), total)
 
 
-def _beside_test(grid: Grid, spec: ExperimentSpec) -> Steps:
+def _beside_test(grid: Grid, spec: ExperimentSpec, moves: int) -> Steps:
     """Operations of an experiment's further evaluation sets, and of its adapter at other precisions."""
-    moves = len(_moves(grid, spec))
     cases = _further_cases(grid, spec.data) + moves * _moved_cases(grid, spec)
     return replace(_scoring(spec, cases), dropout=moves * operations(spec).dropout)
 
@@ -90,16 +96,6 @@ def _shared_beside_test(grid: Grid, spec: ExperimentSpec) -> Steps:
     """As `shared_operations`, for the further evaluation sets."""
     cases = _further_cases(grid, spec.data)
     return _preparing(spec, cases) + _scoring(spec, cases)
-
-
-def _moves(grid: Grid, spec: ExperimentSpec) -> list[Precision]:
-    """The precisions on which an adapter is scored too."""
-    others = grid.moved_to
-    if others is None:
-        widths = {"4bit", "8bit"}
-        others = grid.compared if {spec.precision.name} < widths else ()
-        others = tuple(precision for precision in others if precision.name in widths)
-    return [precision for precision in others if precision.name != spec.precision.name]
 
 
 def _moved_cases(grid: Grid, spec: ExperimentSpec) -> int:

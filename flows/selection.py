@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tasks.grids.grid import known_models, load_grid
 from tasks.models.model_shape import ModelShape, is_known, known_shape
 from tasks.models.shape_check import refuse_misfits, shape_from_sources
-from tasks.precisions import of_bits
+from tasks.precisions import BUILT_IN, Precision, of_bits
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import home
 from tasks.spec import (
@@ -138,6 +138,20 @@ def _refuse_absent(
         if value not in available:
             names = ", ".join(available)
             raise BadInput(f"The grid {grid.name} has no {kind} {value}; it has {names}.")
+
+
+def moves_of(
+    grid: Grid, spec: ExperimentSpec, variants: Collection[tuple[str, str]]
+) -> list[Precision]:
+    """The precisions other than its own at which an adapter is scored too: those that the grid
+    names, or 8 bits for 4 and 4 for 8, where the sweep has that variant.
+
+    `variants`: model and precision of each variant of the sweep.
+    """
+    if grid.moved_to is not None:
+        return [precision for precision in grid.moved_to if precision.name != spec.precision.name]
+    other = {"4bit": "8bit", "8bit": "4bit"}.get(spec.precision.name)
+    return [BUILT_IN[other]] if other and (spec.model.name, other) in variants else []
 
 
 def refuse_misfits_of(grid: Grid, base_models: dict[str, BaseModelSpec]) -> None:

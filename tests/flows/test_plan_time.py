@@ -11,7 +11,7 @@ from flows.cli.plan_time import print_time
 from flows.plan import PlannedCell
 from flows.plan_operations import all_operations, operations
 from flows.plan_time import Machine, Steps, assumed_machine, measured_machine
-from flows.selection import select
+from flows.selection import moves_of, select
 
 # SmolLM2-135M: 30 blocks of 576 x (576 + 192 + 192 + 576) + 3 x 576 x 1536 weights.
 BLOCK = 576 * (576 + 192 + 192 + 576) + 3 * 576 * 1536
@@ -19,7 +19,9 @@ BLOCK = 576 * (576 + 192 + 192 + 576) + 3 * 576 * 1536
 
 def work(grid: str, *overrides: str, trained: bool = False) -> Steps:
     selection = select(grid, list(overrides))
-    return all_operations(selection.grid, selection.cells, [trained] * len(selection.cells))
+    cells = selection.cells
+    variants = {(spec.model.name, spec.precision.name) for spec in cells}
+    return all_operations(selection.grid, cells, [trained] * len(cells), variants)
 
 
 def test_operations_are_those_of_the_blocks_counted_by_hand():
@@ -52,6 +54,14 @@ def test_further_sets_and_other_precisions_are_counted_once_an_adapter_and_their
     assert moved.scoring - further.scoring == pytest.approx((2 * 2 + 2) * (2 * BLOCK * 70 * 700))
     assert moved.dropout == own.dropout + 3 * own.dropout / 2
     assert work("demo", "scoring.move_adapters=true").scoring - own.scoring == pytest.approx(4 * 2 * BLOCK * 70 * 400)
+
+
+def test_an_adapter_moves_to_the_other_width_only_where_the_sweep_has_it():
+    grid = select("demo", ["scoring.move_adapters=true"]).grid
+    spec = next(spec for spec in select("demo").cells if spec.bits == 4)
+    both = {("smollm2-135m", "4bit"), ("smollm2-135m", "8bit")}
+    assert [precision.name for precision in moves_of(grid, spec, both)] == ["8bit"]
+    assert moves_of(grid, spec, {("smollm2-135m", "4bit"), ("gemma-3-270m", "8bit")}) == []
 
 
 def test_a_sweep_took_about_as_long_by_step_as_is_estimated_for_its_machine():
