@@ -173,10 +173,10 @@ def _answer(name: str, models: Sequence[JudgedModel], bag: Decided) -> Iterator[
     the bag of words, in macro-F1.
     """
     untuned = {model.variant: model.decided for model in models if not model.is_trained}
+    label, constant = best_constant(bag)
     for model in models:
         if not model.is_trained:
             continue
-        label, constant = best_constant(model.decided)
         against = {f"always-{label}": constant, "the bag of words": bag}
         if model.variant in untuned:
             against = {"its untuned model": untuned[model.variant], **against}

@@ -8,11 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
-
+from tasks.judging.inputs import label_codes
 from tasks.judging.intervals import clustered_bootstrap
-from tasks.judging.metrics import confusion
-from tasks.judging.point_metrics import Floats, metric_values
+from tasks.judging.point_metrics import Floats, confusion_cells, metric_values
 from tasks.spec import LABELS
 
 
@@ -91,11 +89,9 @@ def difference(metric: str, model: Decided, baseline: Decided) -> Difference:
 
 def _tables(decided: Decided, ids: list[str] | None = None) -> Floats:
     """Each case's own confusion table, shape (cases, 9)."""
-    tables = [
-        confusion([decided.labels[id]], [decided.decisions[id]]).reshape(9)
-        for id in ids or decided.labels
-    ]
-    return np.stack(tables).astype(np.float64)
+    order = ids or list(decided.labels)
+    truth = label_codes([decided.labels[id] for id in order])
+    return confusion_cells(truth, label_codes([decided.decisions[id] for id in order]))
 
 
 def _figures(tables: Floats) -> dict[str, Any]:

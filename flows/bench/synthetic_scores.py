@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import softmax
 
 from tasks.judging.point_metrics import Floats, Ints
 from tasks.judging.scores_folder import DropoutPasses, ScoredCase
@@ -35,7 +36,7 @@ class Cases:
 
     def scored(self, random: np.random.Generator) -> list[ScoredCase]:
         """The cases as one model scores them."""
-        p = _softmax(self.logits + random.normal(0, MODEL_NOISE, self.logits.shape))
+        p = softmax(self.logits + random.normal(0, MODEL_NOISE, self.logits.shape), axis=-1)
         return [
             ScoredCase(
                 case_id=f"{self.name}-{place:06}",
@@ -54,9 +55,4 @@ class Cases:
         """Dropout passes over all cases."""
         noise = random.normal(0, PASS_NOISE, (PASSES, *self.logits.shape))
         ids = [f"{self.name}-{place:06}" for place in range(len(self.labels))]
-        return DropoutPasses(ids, _softmax(self.logits + noise))
-
-
-def _softmax(logits: Floats) -> Floats:
-    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(weights / weights.sum(axis=-1, keepdims=True))
+        return DropoutPasses(ids, softmax(self.logits + noise, axis=-1))
