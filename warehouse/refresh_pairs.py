@@ -145,17 +145,21 @@ def refresh(con: duckdb.DuckDBPyConnection, id: str | None = None) -> None:
     """Bring the figures of all pairs up to date, inside the caller's transaction.
 
     `id` names the training or evaluation that was loaded: no pair without it, its scores as judged
-    by another version, or an adapter that was moved from it, can have changed. None follows a change of the views, which may show
-    other pairs now, or of many rows.
+    by another version, or an adapter that was moved from it, can have changed. None follows a change
+    of the views, which may show other pairs now, or of many rows.
     """
+    concerned = []
+    if id is not None:
+        concerned = [row[0] for row in con.execute(_CONCERNED, {"id": id}).fetchall()]
+        if not concerned:
+            return
     for table in (FOUR_AGAINST_EIGHT, AGAINST_REFERENCE):
         if id is None:
             _delete_what_is_no_pair(con, table)
             pairs = _pairs_without_figures(con, table)
         else:
-            concerned = [row[0] for row in con.execute(_CONCERNED, {"id": id}).fetchall()]
             _delete_pairs_of(con, table, concerned)
-            pairs = _pairs_of(con, table, concerned) if concerned else []
+            pairs = _pairs_of(con, table, concerned)
         for pair in pairs:
             _insert(con, table, pair)
 

@@ -17,7 +17,7 @@ UNION
 SELECT 'subgroup_metric', evaluation_id, 'evaluation' FROM subgroup_metric ANTI JOIN evaluation USING (evaluation_id)
 UNION
 SELECT 'reliability', evaluation_id, 'evaluation' FROM reliability ANTI JOIN evaluation USING (evaluation_id)
-UNION ALL
+UNION
 SELECT 'net_benefit', evaluation_id, 'evaluation' FROM net_benefit ANTI JOIN evaluation USING (evaluation_id)
 UNION
 SELECT 'review_flag', evaluation_id, 'evaluation' FROM review_flag ANTI JOIN evaluation USING (evaluation_id)
