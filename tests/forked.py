@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -45,8 +44,3 @@ def _answer(program: Callable[[], object], arguments: Sequence[str], folder: Pat
     os.environ.update(environment)
     sys.argv = [sys.argv[0], *arguments]
     program()
-
-
-def run_as_main(module: str) -> None:
-    """`python -m module`."""
-    runpy.run_module(module, run_name="__main__", alter_sys=True)

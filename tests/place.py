@@ -25,7 +25,7 @@ PATIENT = (
     "from tasks.models.sources import available; available.PROBE_SECONDS = 60.0\n"  # as long as a busy machine needs
 )
 
-STARTS_PREFECT = (("sweep",), ("search",), ("up",), ("run",))
+STARTS_PREFECT = (("sweep",), ("search",), ("up",))
 
 
 @cache
