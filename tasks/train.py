@@ -9,6 +9,7 @@ from tasks.identity import experiment_folder
 from tasks.progress import publisher
 from tasks.runtime.store import home
 from tasks.spec import ExperimentSpec
+from tasks.tuning.reported import reporting_to
 from tasks.tuning.step import train_experiment
 
 
@@ -24,5 +25,5 @@ from tasks.tuning.step import train_experiment
 def train(spec: ExperimentSpec, variant: Path, data: Path) -> str:
     """training_id of the trained experiment; its folder holds adapters, curve and summary."""
     folder = experiment_folder(spec, variant, data)
-    emit = publisher(f"train {spec.cell_id}")
+    emit = reporting_to(folder, publisher(f"train {spec.cell_id}"))
     return train_experiment(spec, folder, variant, data, home(), emit)

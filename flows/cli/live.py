@@ -1,4 +1,4 @@
-"""The display of a running sweep: a line per finished step, bars for sweep and current step."""
+"""The display of a running sweep: a line per finished step, and on a terminal a table below them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+import rich.live
+from rich.console import Console, Group
 
+from flows.cli.live_table import Board
 from flows.cli.terminal import print_line
 from flows.cli.time_left import TimeLeft
 from flows.report.figures import clock, figure
@@ -33,26 +34,20 @@ from tasks.runtime.events import (
 from tasks.spec import ExperimentSpec
 from warehouse.connect import quoted
 
-LOG_SECONDS = 15.0  # pause between the lines for a step where no bar is drawn: in a file or a pipe
-BAR_WIDTH = 20
+LOG_SECONDS = 15.0  # pause between the lines for a step where no table is drawn: a file or a pipe
+DRAWS_PER_SECOND = 4
 
 
 @contextlib.contextmanager
 def live(console: Console, cells: Sequence[ExperimentSpec]) -> Iterator[None]:
     """Show the events of the steps while the block runs. `cells`: the experiments of the sweep."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(BAR_WIDTH),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bars:
-        display = _Display(bars, cells)
-        listeners.append(display.on_event)
-        try:
+    display = _Display(console, cells)
+    listeners.append(display.on_event)
+    try:
+        with display.table() if console.is_terminal else contextlib.nullcontext():
             yield
-        finally:
-            listeners.remove(display.on_event)
+    finally:
+        listeners.remove(display.on_event)
 
 
 @dataclass(frozen=True)
@@ -71,25 +66,33 @@ class LandedResult:
 
 
 class _Display:
-    """Two bars: experiments landed, and the current step."""
+    """The lines of a sweep, and the board that the table shows."""
 
-    def __init__(self, bars: Progress, cells: Sequence[ExperimentSpec]) -> None:
-        self.bars = bars
+    def __init__(self, console: Console, cells: Sequence[ExperimentSpec]) -> None:
+        self.console = console
         self.experiments = len(cells)
         self.models = sorted({spec.model.name for spec in cells}, key=len, reverse=True)
         self.ended = 0
         self.time_left = TimeLeft(cells)
-        self.total = bars.add_task("experiments", total=self.experiments)
-        self.step = bars.add_task("starting", total=None)
-        self.current_step = ""
+        self.board = Board.of(cells, self.time_left)
         self.last_log = 0.0
         self.printed: set[tuple[str, str]] = set()
 
-    def on_event(self, title: str, event: Event) -> None:
-        if title != self.current_step:
-            self.current_step = title
-            self.bars.reset(self.step, description=title, total=None)
+    def table(self) -> rich.live.Live:
+        """The table, drawn while the context lasts."""
 
+        def draw() -> Group:
+            return self.board.render(self.console.height)
+
+        return rich.live.Live(
+            console=self.console,
+            transient=True,
+            refresh_per_second=DRAWS_PER_SECOND,
+            get_renderable=draw,
+        )
+
+    def on_event(self, title: str, event: Event) -> None:
+        self.board.note(title, event)
         match event:
             case StepWarning():
                 self._print_once(title, event.message, f"WARNING  {event.message}", "bold yellow")
@@ -116,25 +119,24 @@ class _Display:
 
     def _show_step(self, title: str, event: TrainingReport | ProgressReport) -> None:
         if isinstance(event, ProgressReport):
-            self._update_bar(f"{title}  {event.what}", event.done, event.of)
+            self._show_progress(f"{title}  {event.what}", event.done, event.of)
             return
 
         self.time_left.train(title.removeprefix("train "))
         speed = f"{event.tokens_per_second:.0f} tokens/s"
         text = f"{title}  loss {event.loss:.3f}  {speed}  {clock(event.seconds_left)} left"
-        self._update_bar(text, event.iteration, event.iterations)
+        self._show_progress(text, event.iteration, event.iterations)
 
-    def _update_bar(self, text: str, done: int, total: int) -> None:
-        self.bars.update(self.step, description=text, completed=done, total=total)
-        has_bars = self.bars.console.is_terminal
-        if not has_bars and time.monotonic() - self.last_log > LOG_SECONDS:
+    def _show_progress(self, text: str, done: int, total: int) -> None:
+        self.board.step = f"{text}  ({done} of {total})"
+        has_table = self.console.is_terminal
+        if not has_table and time.monotonic() - self.last_log > LOG_SECONDS:
             self.last_log = time.monotonic()
-            self._print(f"{text}  ({done} of {total})")
+            self._print(self.board.step)
 
     def _end_experiment(self, cell: str, event: ExperimentLanded | ExperimentFailed) -> None:
         self.ended += 1
         self.time_left.end(cell)
-        self.bars.advance(self.total)
         if isinstance(event, ExperimentFailed):
             self._print(f"FAILED   {cell}: {event.message}", style="bold red")
             return
@@ -156,7 +158,7 @@ class _Display:
             self._print(text, style)
 
     def _print(self, text: str, style: str | None = None) -> None:
-        print_line(self.bars.console, text, style)
+        print_line(self.console, text, style)
 
 
 def _results(evaluation_ids: Sequence[str]) -> list[LandedResult]:

@@ -1,4 +1,4 @@
-"""`triage status`: the option of the command."""
+"""`triage status`: the options of the command."""
 
 from __future__ import annotations
 
@@ -12,10 +12,20 @@ Everything = Annotated[
     bool,
     typer.Option("--all", help="list failed runs of earlier settings and trials of searches, too"),
 ]
+Watch = Annotated[bool, typer.Option("--watch", help="go on showing it, until Ctrl-C")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="print a JSON array, an object per experiment")
+]
 
 
-def status(everything: Everything = False) -> None:
+def status(everything: Everything = False, watch: Watch = False, as_json: AsJson = False) -> None:
     """Show what is trained, scored and landed, with the result on the test set."""
-    from flows.cli.status_report import print_status
+    from flows.cli.status_report import print_json, print_status
+    from flows.cli.status_watch import watch_status
 
-    print_status(console, everything)
+    if watch:
+        watch_status(console, everything, as_json)
+    elif as_json:
+        print_json(everything)
+    else:
+        print_status(console, everything)

@@ -6,21 +6,24 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from flows.cli.terminal import print_line
 from flows.cli.waiting import load_what_waits
-from flows.report.figures import figure
+from flows.report.figures import clock, figure
 from flows.report.names import RANDOM, random_mark, verdict
 from flows.report.typed_rows import typed_rows
-from tasks.runtime.store import complete, home
+from tasks.runtime.store import complete, home, is_locked
+from tasks.tuning.reported import Reported
 from warehouse.connect import warehouse_path
 from warehouse.health import bring_up_to_date, refuse_unusable
 
 COLUMNS = ("experiment", "training", "evaluation", "warehouse", "ED recall on test", "gates")
 NONE = "-"
+NOTHING = "Nothing has run yet. Next: triage sweep demo"
 TRAINING_ONLY = "training only"
 
 # A failed run is superseded by a later run of its cell under other settings, finished or not.
@@ -73,12 +76,13 @@ class SearchedTraining:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the table."""
+    """One line of the table. `reported`: how far its training is, while it runs."""
 
     name: str
     training: str = NONE
     evaluation: str = NONE
     landed: LandedExperiment | None = None
+    reported: Reported | None = None
     searched: bool = False  # a trial of a search, of which nothing else is known
 
     @property
@@ -86,10 +90,28 @@ class Line:
         return self.landed is not None and self.landed.superseded
 
     def cells(self) -> tuple[str, ...]:
+        training = self.training if self.reported is None else _progress(self.reported)
         if self.landed is None:
-            return self.name, self.training, self.evaluation, NONE, NONE, NONE
+            return self.name, training, self.evaluation, NONE, NONE, NONE
         recall, gates = _result(self.landed)
-        return self.name, self.training, self.evaluation, self.landed.state, recall, gates
+        return self.name, training, self.evaluation, self.landed.state, recall, gates
+
+    def as_json(self) -> dict[str, Any]:
+        """The line's values, null where there is none; `running` holds a running training's report."""
+        landed = self.landed
+        return {
+            "experiment": self.name,
+            "training": None if self.training == NONE else self.training,
+            "running": self.reported and self.reported.model_dump(mode="json"),
+            "evaluation": None if self.evaluation == NONE else self.evaluation,
+            "warehouse": landed and landed.state,
+            "ed_recall": landed and landed.ed_recall,
+            "ed_recall_low": landed and landed.ed_recall_low,
+            "ed_recall_high": landed and landed.ed_recall_high,
+            "gates": landed and landed.verdict,
+            "superseded": self.superseded,
+            "searched": self.searched,
+        }
 
 
 def print_status(console: Console, everything: bool = False) -> None:
@@ -98,22 +120,12 @@ def print_status(console: Console, everything: bool = False) -> None:
     `everything`: failed runs of earlier settings and trials of searches, too, which are left out
     otherwise.
     """
-    refuse_unusable()
-    load_what_waits()
-    folder = home() / "experiments"
-    lines = list(_lines(folder))
+    lines = status_lines()
     if not lines:
-        print_line(console, "Nothing has run yet. Next: triage sweep demo")
+        print_line(console, NOTHING)
         return
 
-    table = Table(title=f"Experiments in {folder}", title_justify="left")
-    for column in COLUMNS:
-        table.add_column(column, overflow="fold")
-    for line in lines:
-        if everything or not (line.superseded or line.searched):
-            table.add_row(*line.cells())
-    console.print(table)
-
+    console.print(status_table(lines, everything))
     hidden = sum(line.superseded for line in lines)
     if hidden and not everything:
         runs = "1 failed run" if hidden == 1 else f"{hidden} failed runs"
@@ -122,6 +134,41 @@ def print_status(console: Console, everything: bool = False) -> None:
     if trials and not everything:
         count = "1 trial" if trials == 1 else f"{trials} trials"
         print_line(console, f'{count} of searches not listed: triage sql "FROM trial"')
+
+
+def print_json(everything: bool = False) -> None:
+    """Print the lines as a JSON array on standard output."""
+    print(json.dumps([line.as_json() for line in _listed(status_lines(), everything)], indent=2))
+
+
+def status_lines() -> list[Line]:
+    """The experiments of this machine and of the warehouse, after loading what waits."""
+    refuse_unusable()
+    load_what_waits()
+    return list(_lines(home() / "experiments"))
+
+
+def status_table(lines: list[Line], everything: bool = False) -> Table:
+    """The lines as a table."""
+    title = f"Experiments in {home() / 'experiments'}"
+    table = Table(title=title, title_justify="left")
+    for column in COLUMNS:
+        table.add_column(column, overflow="fold")
+    for line in _listed(lines, everything):
+        table.add_row(*line.cells())
+    return table
+
+
+def _listed(lines: list[Line], everything: bool) -> list[Line]:
+    return [line for line in lines if everything or not (line.superseded or line.searched)]
+
+
+def _progress(reported: Reported) -> str:
+    """E.g. `1200 of 3000, loss 0.412, 22 min left`."""
+    parts = [f"{reported.iteration} of {reported.iterations}", f"loss {reported.loss:.3f}"]
+    if reported.validation is not None:
+        parts.append(f"validation {reported.validation:.3f}")
+    return ", ".join([*parts, f"{clock(reported.seconds_left)} left"])
 
 
 def _lines(folder: Path) -> Iterator[Line]:
@@ -155,7 +202,11 @@ def _local_line(folder: Path, landed: LandedExperiment | None) -> Line:
     scored = any(complete(scores) for scores in (folder / "scores").glob("*-e*"))
     evaluation = "done" if scored else NONE
     return Line(
-        f"{folder.name}{_mark(folder, landed)}", _training_state(folder), evaluation, landed
+        f"{folder.name}{_mark(folder, landed)}",
+        _training_state(folder),
+        evaluation,
+        landed,
+        Reported.of_running(folder),
     )
 
 
@@ -168,6 +219,8 @@ def _mark(folder: Path, landed: LandedExperiment | None) -> str:
 def _training_state(folder: Path) -> str:
     if complete(folder):
         return "done"
+    if is_locked(folder):
+        return "running"
     has_checkpoint = any((folder / "checkpoint").glob("[0-9]*"))
     return "resumable" if has_checkpoint else "not finished"
 

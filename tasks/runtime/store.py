@@ -31,6 +31,7 @@ from tasks.spec import digest_of
 MANIFEST = "manifest.json"
 CHECKED = ".checked.json"
 LOCK_POLL_SECONDS = 0.02
+LOCK_SECONDS = 1.0  # longer than `is_locked` holds it
 
 # The JSON of a manifest. Read it into a class with tasks/runtime/manifest.py.
 ManifestDict = dict[str, Any]
@@ -278,7 +279,7 @@ def locked(folder: Path, wait: float = 0.0) -> Iterator[None]:
 
     Raises Locked if another process still holds it after `wait` seconds.
     """
-    path = folder.parent / f".{folder.name}.lock"
+    path = _lock_of(folder)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = path.open("w")
@@ -287,6 +288,27 @@ def locked(folder: Path, wait: float = 0.0) -> Iterator[None]:
     with handle:
         _acquire(handle.fileno(), folder, time.monotonic() + wait)
         yield
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process holds the lock of `folder`.
+
+    Asking holds it for an instant, so that a step waits a moment for it (LOCK_SECONDS).
+    """
+    try:
+        handle = _lock_of(folder).open("r")
+    except OSError:
+        return False
+    with handle:
+        try:
+            fcntl.flock(handle.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.parent / f".{folder.name}.lock"
 
 
 def _acquire(descriptor: int, folder: Path, deadline: float) -> None:

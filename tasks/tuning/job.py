@@ -19,7 +19,7 @@ from tasks.runtime.device import Device
 from tasks.runtime.errors import Diverged
 from tasks.runtime.events import Emit, StepWarning
 from tasks.runtime.probe import report_device
-from tasks.runtime.store import locked, seal, write_atomic
+from tasks.runtime.store import LOCK_SECONDS, locked, seal, write_atomic
 from tasks.spec import PromptChoice
 from tasks.tuning.batches import TOKENS_AT_ONCE, epoch_batches, padding_share
 from tasks.tuning.checkpoint import Arrays, Progress
@@ -107,7 +107,7 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     that pauses leaves its checkpoint and nothing else: the folder is not sealed.
     """
     job = TrainingJob.model_validate(args)
-    with locked(job.folder):
+    with locked(job.folder, LOCK_SECONDS):
         (job.folder / DIVERGED).unlink(missing_ok=True)
         reached, ended = _train(_set_up(job, emit), emit)
         summary = reached.model_dump(mode="json")

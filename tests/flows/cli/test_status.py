@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import io
+import json
 from datetime import datetime
 
+import pytest
 from rich.console import Console
 
-from flows.cli.status_report import print_status
+from flows.cli.status_report import print_json, print_status
+from flows.cli.status_watch import watch_status
+from tasks.runtime.errors import BadInput
+from tasks.runtime.events import TrainingReport
+from tasks.runtime.store import home, locked
+from tasks.tuning.reported import reporting_to
 from tests.warehouse.rows import evaluation, training
 from warehouse.connect import writing
 from warehouse.landing import write_landing
@@ -56,3 +63,28 @@ def test_a_failed_run_of_another_cell_stands(tmp_path):
     land(tmp_path, "t4", 1, status="failed", error="No.")
     land(tmp_path, "t8", 2, bits=8)
     assert sorted(names(printed())) == ["t4", "t8"]
+
+
+def test_json_has_an_object_per_experiment_and_the_report_of_a_running_training(tmp_path, capsys):
+    write_landing(tmp_path, "t4", "training", training("t4"))
+    write_landing(tmp_path, "e4", "evaluation", evaluation("e4", "t4"))
+    load_all(tmp_path)
+    running = home() / "experiments" / "running"
+    running.mkdir(parents=True)
+    report = TrainingReport(
+        iteration=4, split="train", iterations=9, loss=0.5, tokens_per_second=8.0, seconds_left=3.0
+    )
+    reporting_to(running, lambda event: None)(report)
+
+    with locked(running):
+        print_json()
+        assert "4 of 9, loss 0.500, 3 s left" in printed()
+    local, landed = json.loads(capsys.readouterr().out)
+    assert local["training"] == "running" and local["running"]["iteration"] == 4 and local["gates"] is None
+    assert landed["experiment"] == "t4" and landed["warehouse"] == "completed" and landed["ed_recall"] == 1.0
+    assert "not finished" in printed(), "its process has ended"
+
+
+def test_watch_needs_a_terminal(tmp_path):
+    with pytest.raises(BadInput, match="triage status --json"):
+        watch_status(Console(file=io.StringIO()), everything=False, as_json=False)
