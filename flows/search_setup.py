@@ -104,7 +104,7 @@ def set_up(
             "models": (cell.model.name,),
             **_only(cell.precision, selection.grid),
             "seeds": (cell.seed,),
-            "recipes": (recipe,),
+            "recipes": (recipe.model_copy(update={"seeds": None}),),
         }
     )
 

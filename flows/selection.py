@@ -83,8 +83,9 @@ class Selection:
 
     def with_seed(self, seed: int) -> Selection:
         """The cells of one seed. Raises BadInput for a seed that the grid does not have."""
-        if seed not in self.grid.seeds:
-            seeds = ", ".join(map(str, self.grid.seeds))
+        known = sorted({spec.seed for spec in self.cells})
+        if seed not in known:
+            seeds = ", ".join(map(str, known))
             raise BadInput(f"The grid {self.grid.name} has no seed {seed}; it has {seeds}.")
         return replace(self, cells=[spec for spec in self.cells if spec.seed == seed])
 

@@ -238,16 +238,16 @@ def test_a_byte_order_mark_is_no_mistake(tmp_path):
 
 @pytest.mark.parametrize("name", ["demoo", "", "no/such.toml", "."])
 def test_an_unknown_grid_lists_the_known_ones(name):
-    assert "demo, paper, smoke, tuned" in refusal(name)
+    assert "demo, paper, smoke, study, tuned" in refusal(name)
 
 
 def test_a_folder_is_no_grid_and_the_grid_in_it_is_named(tmp_path, monkeypatch):
-    (tmp_path / "study").mkdir()
-    assert "'study' is a folder where a grid is expected" not in refusal("study")
+    (tmp_path / "mine").mkdir()
+    assert "'mine' is a folder where a grid is expected" not in refusal("mine")
     monkeypatch.chdir(tmp_path)
-    assert "'study' is a folder where a grid is expected; the built-in grids are" in refusal("study")
-    (tmp_path / "study" / "my_grid.toml").write_text(SMOKE)
-    for name in ("study", "study/", str(tmp_path / "study")):
+    assert "'mine' is a folder where a grid is expected; the built-in grids are" in refusal("mine")
+    (tmp_path / "mine" / "my_grid.toml").write_text(SMOKE)
+    for name in ("mine", "mine/", str(tmp_path / "mine")):
         assert re.search(
             r"is a folder where a grid is expected; name the file inside it, e\.g\. \S*my_grid", refusal(name)
         )
@@ -278,6 +278,20 @@ def test_more_experiments_than_can_be_run_are_refused_at_once(seeds, words, grid
     message = refusal(path)
     assert message.startswith(f"{path}") and re.search(words, message) and len(message) < 400
     assert "duplicate" not in message or message.startswith(f"{path}, line {line}: ")
+
+
+def test_a_recipe_may_have_seeds_of_its_own_which_change_no_other_id(grid_file):
+    first = load_grid("smoke").recipes[0].name
+    text = SMOKE.replace(f'name = "{first}"', f'name = "{first}"\nseeds = [42, 43, 44]')
+    cells = select(grid_file(text)).cells
+    assert sum(cell.recipe.name == first for cell in cells) == 3 * sum(cell.recipe.name != first for cell in cells)
+    before = select(grid_file(SMOKE)).cells
+    assert [cell for cell in cells if cell.seed == 42] == before, "nothing else of an experiment changes"
+
+
+def test_a_seed_that_a_recipe_names_twice_is_refused(grid_file):
+    path = grid_file(SMOKE.replace("rank = ", "seeds = [1, 1]\nrank = ", 1))
+    assert "seeds: duplicate name 1; each may appear once" in refusal(path)
 
 
 def test_an_override_that_would_fill_the_screen_is_blamed_by_its_beginning():

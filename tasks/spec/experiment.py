@@ -22,8 +22,8 @@ from tasks.spec.training import Training
 class ExperimentSpec(Strict):
     """Variant x recipe x seed on one dataset.
 
-    What a recipe sets for itself stands in `training` and `prompt`, and no longer in `recipe`: see
-    `experiments`.
+    What a recipe sets for itself stands in `training`, `prompt` and `seed`, and no longer in
+    `recipe`: see `experiments`.
     """
 
     model: BaseModelSpec
@@ -59,12 +59,12 @@ class ExperimentSpec(Strict):
 
 def experiments(grid: Grid, models: dict[str, BaseModelSpec]) -> Iterator[ExperimentSpec]:
     """The cells of a grid, variant by variant, so that a variant's shared work is done once and then used."""
-    cells = itertools.product(grid.models, grid.compared, grid.recipes, grid.seeds)
-    for name, precision, recipe, seed in cells:
+    runs = [(recipe, seed) for recipe in grid.recipes for seed in grid.seeds_of(recipe)]
+    for name, precision, (recipe, seed) in itertools.product(grid.models, grid.compared, runs):
         yield ExperimentSpec(
             model=models[name],
             precision=precision,
-            recipe=recipe.model_copy(update=dict.fromkeys((*OVERRIDES, "prompt"))),
+            recipe=recipe.model_copy(update=dict.fromkeys((*OVERRIDES, "prompt", "seeds"))),
             seed=seed,
             training=training_of_recipe(grid, recipe),
             data=grid.data,

@@ -80,6 +80,10 @@ class Grid(Strict):
         default=None, description="settings that `triage search` varies; decides no experiment"
     )
 
+    def seeds_of(self, recipe: Recipe) -> tuple[int, ...]:
+        """The seeds that a recipe is trained with."""
+        return recipe.seeds or self.seeds
+
     @property
     def prompts(self) -> list[PromptChoice]:
         """The prompts of its recipes, each once."""
@@ -99,6 +103,7 @@ class Grid(Strict):
             "precisions": [*(self.precisions or ())],
             "seeds": [*self.seeds],
             "recipe": [recipe.name for recipe in self.recipes],
+            **{f"recipe {recipe.name}: seeds": [*(recipe.seeds or ())] for recipe in self.recipes},
             "base_model": [model.name for model in self.base_models],
             "evaluation_set": [entry.name for entry in self.evaluation_sets],
             "scoring.move_adapters": [*moves] if isinstance(moves, tuple) else [],
@@ -155,7 +160,7 @@ class Grid(Strict):
             "models": len(self.models),
             "bits" if self.bits else "precisions": len(self.bits or self.precisions or ()),
             "recipe": len(self.recipes),
-            "seeds": len(self.seeds),
+            "seeds": max(len(self.seeds_of(recipe)) for recipe in self.recipes),
         }
         count = math.prod(sizes.values())
         if count > MOST_EXPERIMENTS:

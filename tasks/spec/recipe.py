@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from tasks.spec.base import OMITTED_AT_DEFAULT, Name, Strict
+from tasks.spec.base import OMITTED_AT_DEFAULT, Name, Seed, Strict
 from tasks.spec.costs import ClassWeights, CostMatrix
 from tasks.spec.prompt import PromptChoice
 
@@ -105,6 +105,9 @@ class Recipe(Strict):
     )
     prompt: Annotated[PromptChoice | None, OMITTED_AT_DEFAULT] = Field(
         default=None, description="as `[prompt]`, for this recipe alone"
+    )
+    seeds: Annotated[tuple[Seed, ...] | None, Field(min_length=1), OMITTED_AT_DEFAULT] = Field(
+        default=None, description="as the grid's `seeds`, for this recipe alone"
     )
 
     @model_validator(mode="after")
