@@ -11,7 +11,8 @@ from flows.cli.terminal import console
 from tasks.runtime.errors import BadInput
 
 GridName = Annotated[
-    str, typer.Argument(help="demo, paper, tuned, study, ablation, smoke, or the path of a grid file")
+    str,
+    typer.Argument(help="demo, paper, tuned, study, ablation, smoke, or the path of a grid file"),
 ]
 Overrides = Annotated[
     list[str] | None,
