@@ -9,6 +9,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from flows.chains import finish_all, submit_experiments
+from flows.form import GridName, ModelName, PrecisionName, RecipeName
 from flows.selection import Narrowing, select
 from flows.sweep import ONE_AT_A_TIME
 from flows.tags import label_run
@@ -21,13 +22,13 @@ from warehouse.health import refuse_unusable
     name="experiment", flow_run_name="{model} {bits}bit {recipe} s{seed}", task_runner=ONE_AT_A_TIME
 )
 def experiment(
-    model: str = "smollm2-135m",
+    model: ModelName = "smollm2-135m",
     bits: Literal[4, 8] = 4,
-    recipe: str = "ultra_safe",
+    recipe: RecipeName = "ultra_safe",
     seed: Seed = 42,
-    grid: str = "paper",
+    grid: GridName = "paper",
     overrides: list[str] | None = None,
-    precision: str | None = None,
+    precision: PrecisionName | None = None,
 ) -> State[Any]:
     """Train, evaluate and land one cell of a grid.
 

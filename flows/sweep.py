@@ -17,6 +17,7 @@ from pydantic import Field
 
 from flows.chains import finish_all, submit_experiments, warn_of_damage
 from flows.compare import compare
+from flows.form import GridName, ModelName, PrecisionName, RecipeName
 from flows.selection import Narrowing, select
 from flows.tags import label_run
 from tasks.landing import refill_warehouse, some_results_wait
@@ -27,13 +28,13 @@ ONE_AT_A_TIME: Any = ThreadPoolTaskRunner(max_workers=1)
 
 @flow(name="sweep", flow_run_name="sweep {grid}", task_runner=ONE_AT_A_TIME)
 def sweep(
-    grid: str = "demo",
+    grid: GridName = "demo",
     overrides: list[str] | None = None,
-    models: list[str] | None = None,
+    models: list[ModelName] | None = None,
     bits: list[Literal[4, 8]] | None = None,
-    recipes: list[str] | None = None,
+    recipes: list[RecipeName] | None = None,
     limit: Annotated[int, Field(ge=1)] | None = None,
-    precisions: list[str] | None = None,
+    precisions: list[PrecisionName] | None = None,
 ) -> State[Any]:
     """Run every experiment of a grid that is not finished yet, land each in the warehouse, and
     compare.

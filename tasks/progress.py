@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.client.orchestration import get_client
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
@@ -50,7 +51,11 @@ def publisher(title: str) -> Emit:
 
 
 class _ProgressArtifact:
-    """A progress bar in the Prefect UI, updated at most every ARTIFACT_SECONDS, and at 100 %."""
+    """A progress bar in the Prefect UI, updated at most every ARTIFACT_SECONDS.
+
+    It is removed once it is full: of a sweep's artifacts all but the results would be finished bars.
+    That of a step that fails stays where it was.
+    """
 
     def __init__(self, title: str) -> None:
         self.title = title
@@ -63,13 +68,22 @@ class _ProgressArtifact:
         self.updated = time.monotonic()
         # A picture of the progress is no reason to lose the training that it shows.
         with contextlib.suppress(Exception):
-            if self.id is None:
+            if percent >= 100:
+                self._remove()
+            elif self.id is None:
                 created: Any = create_progress_artifact(
                     progress=percent, key=artifact_key(self.title), description=self.title
                 )
                 self.id = created
             else:
                 update_progress_artifact(artifact_id=self.id, progress=percent)
+
+    def _remove(self) -> None:
+        if self.id is None:
+            return
+        id, self.id = self.id, None
+        with get_client(sync_client=True) as client:
+            client.delete_artifact(id)
 
 
 def artifact_key(title: str) -> str:

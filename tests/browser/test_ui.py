@@ -72,7 +72,6 @@ def latest(study, name):
     return f"/runs/flow-run/{found[0]['id']}"
 
 
-CELL = "tiny-llama-4bit-baseline-s42"
 PAGES = {
     "runs": (lambda study: "/runs", ["sweep smoke", "comparison", "tiny-llama", "4bit", "standard"]),
     "run": (lambda study: latest(study, "sweep smoke"), ["sweep smoke", "balanced_safe", "safety"]),
@@ -85,10 +84,9 @@ PAGES = {
         lambda study: f"/deployments/deployment/{study.deployment('experiment/local')['id']}/run",
         ["base model, e.g. smollm2-135m", "a recipe of the grid"],
     ),
-    "artifacts": (lambda study: "/artifacts", ["leaderboard", "comparison", f"train-{CELL}"]),
+    "artifacts": (lambda study: "/artifacts", ["leaderboard", "comparison"]),
     "leaderboard": (lambda study: artifact(study, "leaderboard"), ["tiny-llama 4bit", "random weights", "ED recall"]),
     "comparison": (lambda study: artifact(study, "comparison"), ["4 bits against 8 bits", "not a medical device"]),
-    "progress": (lambda study: artifact(study, f"train-{CELL}"), [f"train {CELL}", "Progress: 100%"]),
 }
 
 
