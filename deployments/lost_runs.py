@@ -25,21 +25,23 @@ if TYPE_CHECKING:
 RUN_ID = "PREFECT__FLOW_RUN_ID"  # in the environment of a flow run's process
 
 
-def queue_lost_runs(api: str, pool: str) -> list[str]:
-    """Queue the lost runs of `pool` on the server at `api` again, and return their names.
+def queue_lost_runs(api: str, pool: str, queue: str) -> list[str]:
+    """Queue the lost runs of a queue of `pool` on the server at `api` again; returns their names.
 
-    Raises NoAnswer.
+    Of one queue alone, whose worker does not run: a run that another worker has just taken has no
+    process yet. Raises NoAnswer.
     """
     with prefect_client(api) as client:
-        lost_runs = _lost_runs(client, pool)
+        lost_runs = _lost_runs(client, pool, queue)
         for run in lost_runs:
             _queue_again(client, run)
         return [run.name for run in lost_runs]
 
 
-def _lost_runs(client: SyncPrefectClient, pool: str) -> list[FlowRun]:
-    """Unfinished runs of the pool without a process on this machine that are not of another one."""
-    if not (runs := _unfinished_runs(client, pool)):
+def _lost_runs(client: SyncPrefectClient, pool: str, queue: str) -> list[FlowRun]:
+    """Unfinished runs of the queue without a process on this machine that are not of another one."""
+    runs = [run for run in _unfinished_runs(client, pool) if run.work_queue_name in (queue, None)]
+    if not runs:
         return []
 
     with_process = {environment.get(RUN_ID) for _, environment in process_environments()}

@@ -19,6 +19,7 @@ import yaml  # type: ignore[import-untyped]
 
 from deployments.prefect_api import prefect_client
 from deployments.worker_names import refuse_other_workers
+from deployments.workers import POOL
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
 from tasks.runtime.store import write_atomic
@@ -26,7 +27,6 @@ from tasks.runtime.store import write_atomic
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
-POOL = "triage"
 FILE = Path(str(files("deployments"))) / "prefect.yaml"
 
 

@@ -1,10 +1,9 @@
-"""`triage up`: Prefect's server with its UI, the work pool, the deployments and a worker.
+"""`triage up`: Prefect's server with its UI, the work pool, the deployments and the workers.
 
 All of it runs on this machine, in the foreground, until Ctrl-C, SIGTERM or a closed terminal, then
-stops what it started. A second start is harmless, and a start ends what a killed one left. A worker
-that ends is started again; flow runs go on without it, and those that were lost with it are queued
-again. A server that ends is started again on the same port, with the same database; worker and flow
-runs repeat their requests meanwhile.
+stops what it started. A second start is harmless, and a start ends what a killed one left. A server
+that ends is started again on the same port, with the same database; workers and flow runs repeat
+their requests meanwhile.
 """
 
 from __future__ import annotations
@@ -18,22 +17,20 @@ from importlib import metadata
 
 from deployments.awake import kept_awake
 from deployments.interruptions import ignore_interruptions, interrupted_by_signals
-from deployments.lost_runs import end_runs, queue_lost_runs
+from deployments.lost_runs import end_runs
 from deployments.prefect_api import HOST, NoAnswer, api_url, is_open, server_version
-from deployments.register import POOL, register
-from deployments.started_processes import end_leftovers, kill_group, start
-from deployments.worker_names import worker_name
+from deployments.register import register
+from deployments.started_processes import end_leftovers, start
+from deployments.workers import QUEUES, Worker
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.home import home
 from tasks.runtime.store import locked
 
 START_SECONDS = 90.0
-PAUSE = 1.0  # seconds before a worker that ended is started again
-POLL_SECONDS = 2.0  # after which it is seen at the latest that the server has ended
+POLL_SECONDS = 1.0  # after which it is seen that the server or a worker has ended
 SERVER_STARTS = 2  # attempts at starting a server in place of one that ended
-EARLY_SECONDS = 60.0  # a worker that ends sooner has something wrong with it ...
-DEPLOYMENTS = ("sweep/local", "experiment/local", "compare/local")
-EARLY_ENDS = 5  # ... and after so many of them in a row, no further one would live
+DEPLOYMENTS = ("sweep/local", "experiment/local", "compare/local", "nightly/local")
+RESULTS = ("comparison", "leaderboard")  # keys of the artifacts of every sweep
 Say = Callable[[str], None]
 
 
@@ -78,6 +75,8 @@ def _run(port: int, say: Say) -> None:
             with _answering(port):
                 register(api_url(port), environment)
             say(f"Prefect UI: http://{HOST}:{port}  (deployments {', '.join(DEPLOYMENTS)})")
+            for key in RESULTS:
+                say(f"Results: http://{HOST}:{port}/artifacts/key/{key}")
             say(f"For other terminals: export PREFECT_API_URL={api_url(port)}")
             say("Stop with Ctrl-C.")
             _keep_working(server, environment, say)
@@ -182,53 +181,26 @@ def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
 
 
 def _keep_working(server: _Server, environment: dict[str, str], say: Say) -> None:
-    """Run a worker, one flow run at a time, and start it again whenever it ends, until interrupted.
+    """Keep the server and a worker for each queue running, until interrupted.
 
-    Raises BadInput with the worker's log after EARLY_ENDS consecutive workers that end within
-    EARLY_SECONDS, and LostServer.
+    Raises BadInput where a worker ends again and again, and LostServer.
     """
-    early_ends = 0
-    while early_ends < EARLY_ENDS:
-        server.keep()
-        for name in _queue_lost_runs(server.port):
-            say(f"Queued again, since its process is gone: {name}.")
-        seconds = _run_worker(server, environment, say)
-        early_ends = early_ends + 1 if seconds < EARLY_SECONDS else 0
-        time.sleep(PAUSE)
-
-    log = home() / "logs" / "prefect-worker.log"
-    raise BadInput(
-        f"{EARLY_ENDS} consecutive Prefect workers ended within {EARLY_SECONDS:.0f} s "
-        f"of their start; their output is in {log}. Fix the problem and run `triage up` again."
-    )
-
-
-def _run_worker(server: _Server, environment: dict[str, str], say: Say) -> float:
-    """Run a worker until it ends, beside a server; returns how many seconds it ran."""
-    command = ["worker", "start", "--pool", POOL, "--limit", "1", "--name", worker_name()]
-    started_at = time.monotonic()
-    with contextlib.ExitStack() as stack:
-        worker = start(stack, command, environment, "worker")
-        say(f"Worker started (process {worker.pid}).")
-        try:
-            while worker.poll() is None:
-                server.keep()
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    worker.wait(POLL_SECONDS)
-        except (KeyboardInterrupt, LostServer):
-            # Killed rather than asked: a worker that is asked waits for its run, for hours if need
-            # be. The run stays Running on the server, and the next start finds its process gone and
-            # queues it again.
-            ignore_interruptions()
-            kill_group(worker.pid)
-            raise
-    say("The worker ended.")
-    return time.monotonic() - started_at
-
-
-def _queue_lost_runs(port: int) -> list[str]:
-    with _answering(port):
-        return queue_lost_runs(api_url(port), POOL)
+    workers = [Worker(queue, server.port, environment, say) for queue in QUEUES]
+    try:
+        while True:
+            server.keep()
+            for worker in workers:
+                with _answering(server.port):
+                    worker.keep()
+            time.sleep(POLL_SECONDS)
+    except (KeyboardInterrupt, LostServer):
+        ignore_interruptions()
+        for worker in workers:
+            worker.kill()
+        raise
+    finally:
+        for worker in workers:
+            worker.close()
 
 
 @contextlib.contextmanager
@@ -251,6 +223,7 @@ def _environment(port: int) -> dict[str, str]:
         "PREFECT_API_URL": api_url(port),
         "PREFECT_HOME": os.environ.get("PREFECT_HOME") or str(home() / "prefect"),
         "PREFECT_UI_API_URL": api_url(port),
+        "PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "2"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "TRIAGE_HOME": str(home()),

@@ -1,6 +1,6 @@
 """Names of workers, which identify their TRIAGE_HOME, so that no two homes share a work pool.
 
-In one pool, runs would land in the home whose worker happens to take them. The name ends in an id
+In one pool, runs would land in the home whose worker happens to take them. The name holds an id
 that is kept in the home: two machines may have it at the same path, and a laptop's host name
 changes with its network.
 """
@@ -19,12 +19,12 @@ from tasks.runtime.store import write_atomic
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
-_NAME = re.compile(r"triage-(?P<host>.+)-(?P<home>[0-9a-f]{12})")
+_NAME = re.compile(r"triage-(?P<host>.+)-(?P<home>[0-9a-f]{12})(-light)?")
 
 
-def worker_name() -> str:
-    """The name of the worker of this TRIAGE_HOME on this machine."""
-    return f"triage-{socket.gethostname()}-{_home_id()}"
+def worker_name(label: str = "") -> str:
+    """The name of a worker of this TRIAGE_HOME on this machine; `label` tells it from another one."""
+    return "-".join(part for part in ("triage", socket.gethostname(), _home_id(), label) if part)
 
 
 def refuse_other_workers(client: SyncPrefectClient, pool: str) -> None:

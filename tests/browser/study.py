@@ -47,7 +47,7 @@ class Study:
     def wait(self, run, seconds=240, until=("COMPLETED",)):
         deadline = time.monotonic() + seconds
         while (state := self.state(run)) not in until:
-            assert state not in ("FAILED", "CRASHED", "CANCELLED"), state
+            assert state not in {"FAILED", "CRASHED", "CANCELLED"} - set(until), state
             assert time.monotonic() < deadline, f"still {state}; worker log: {self.log()}"
             time.sleep(1)
 
@@ -89,7 +89,7 @@ class Study:
         return [int(p.split()[0]) for p in lines if f"TRIAGE_HOME={self.home}" in p and all(w in p for w in words)]
 
     def workers(self):
-        return self.processes("worker start --pool triage")
+        return self.processes("worker start --pool triage --work-queue default")
 
     def end(self, process, number=signal.SIGTERM):
         """End `triage up` and see that nothing of it stays."""

@@ -75,10 +75,10 @@ def latest(study, name):
 PAGES = {
     "runs": (lambda study: "/runs", ["sweep smoke", "comparison", "tiny-llama", "4bit", "standard"]),
     "run": (lambda study: latest(study, "sweep smoke"), ["sweep smoke", "balanced_safe", "safety"]),
-    "deployments": (lambda study: "/deployments", ["local", "sweep", "experiment", "compare", "02:00 AM"]),
+    "deployments": (lambda study: "/deployments", ["local", "sweep", "experiment", "compare", "nightly", "02:00 AM"]),
     "schedules": (
         lambda study: f"/deployments/deployment/{study.deployment('sweep/local')['id']}",
-        ["nightly", "weekly-paper"],
+        ["weekly-paper"],
     ),
     "form": (
         lambda study: f"/deployments/deployment/{study.deployment('experiment/local')['id']}/run",

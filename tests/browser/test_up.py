@@ -5,6 +5,7 @@ uv run pytest -m nightly tests/browser/test_up.py
 
 import os
 import signal
+import time
 import urllib.request
 
 import pytest
@@ -24,13 +25,13 @@ def study(tmp_path_factory):
 
 
 def schedules(study):
-    found = study.deployment("sweep/local")["schedules"]
+    found = study.deployment("nightly/local")["schedules"]
     return sorted((s["slug"] or "", s["active"], str(s["schedule"]), str(s["parameters"])) for s in found)
 
 
 def change_schedules(study):
     """What a person does in the UI: pause one schedule, add an own one."""
-    deployment = study.deployment("sweep/local")
+    deployment = study.deployment("nightly/local")
     (nightly,) = (s for s in deployment["schedules"] if s["slug"] == "nightly")
     url = f"{study.api}/deployments/{deployment['id']}/schedules/{nightly['id']}"
     request = urllib.request.Request(url, b'{"active": false}', {"Content-Type": "application/json"}, method="PATCH")
@@ -54,6 +55,26 @@ def test_one_experiment_and_the_comparison_run_as_deployments_under_readable_nam
     assert keys == {"leaderboard", "comparison"}, "no progress bar of a finished step"
 
 
+def test_during_a_sweep_a_comparison_answers_within_seconds_and_a_night_is_cancelled(study):
+    sweep = study.sweep_in_the_middle(**LONG | {"overrides": ["recipe.iterations=402"]})
+    comparison, night = study.run("compare/local", {}), study.run("nightly/local", {"grid": "smoke"})
+    study.wait(comparison, seconds=60)  # 15 on a quiet machine
+    study.wait(night, seconds=60, until=("CANCELLED",))
+    assert study.state(sweep) == "RUNNING"
+    study.wait(sweep, seconds=400)
+
+
+def test_a_night_without_a_sweep_starts_one(study):
+    before = len(study.post("/flow_runs/filter", {"flow_runs": {"name": {"any_": ["sweep smoke"]}}}))
+    study.wait(study.run("nightly/local", {"grid": "smoke"}))
+    deadline = time.monotonic() + 120
+    while len(runs := study.post("/flow_runs/filter", {"flow_runs": {"name": {"any_": ["sweep smoke"]}}})) == before:
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    newest = max(runs, key=lambda run: run["created"])
+    study.wait(newest["id"], seconds=400)
+
+
 def test_the_whole_smoke_grid_runs_as_a_deployment(study):
     study.wait(study.run("sweep/local", {"grid": "smoke"}), seconds=400)
 
@@ -61,7 +82,7 @@ def test_the_whole_smoke_grid_runs_as_a_deployment(study):
 def test_a_sweep_goes_on_when_triage_up_is_stopped_and_started_again_and_schedules_stay_as_they_were_left(study):
     change_schedules(study)
     left = schedules(study)
-    assert len(left) == 3
+    assert len(left) == 2
     run = study.sweep_in_the_middle(**LONG)
     study.end(study.process)
     study.process = study.up()

@@ -26,17 +26,17 @@ from deployments.prefect_api import NoAnswer, prefect_client
 from deployments.register import FILE, _deployments, _run_prefect, register
 from deployments.started_processes import command_of, end_leftovers, kill_group, start
 from deployments.up import (
-    EARLY_ENDS,
     LostServer,
+    _answering,
     _environment,
     _keep_working,
-    _queue_lost_runs,
     _Server,
     api_url,
     up,
     version_on,
 )
 from deployments.worker_names import worker_name
+from deployments.workers import EARLY_ENDS
 from flows.compare import compare
 from flows.experiment import experiment
 from flows.sweep import sweep
@@ -120,19 +120,21 @@ def test_a_server_that_no_longer_answers_is_a_sentence():
         port = freed.getsockname()[1]
     with pytest.raises(
         BadInput, match=f"server on port {port} no longer answers .*Connection refused.*run `triage up`"
-    ):
-        _queue_lost_runs(port)
+    ), _answering(port):
+        queue_lost_runs(api_url(port), "triage", "default")
 
 
 def test_a_worker_that_ends_at_once_is_not_started_for_ever_and_the_sentence_says_where_to_read_why(monkeypatch):
     lines, log = [], home() / "logs" / "prefect-worker.log"
-    monkeypatch.setattr("deployments.up.queue_lost_runs", lambda *args: [])
-    monkeypatch.setattr("deployments.up.PAUSE", 0.0)
+    monkeypatch.setattr("deployments.workers.queue_lost_runs", lambda *args: [])
+    monkeypatch.setattr("deployments.up.POLL_SECONDS", 0.01)
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
     with pytest.raises(BadInput, match=f"{EARLY_ENDS} consecutive .* ended within 60 s .* in {log}. Fix the problem"):
         _keep_working(SimpleNamespace(port=1, keep=lambda: None), _environment(1), lines.append)
-    assert [line.split("(")[0] for line in lines] == ["Worker started ", "The worker ended."] * EARLY_ENDS
-    assert log.exists()
+    first = [line.split("(")[0] for line in lines if "ight" not in line]
+    assert first == ["Worker started ", "The worker ended."] * EARLY_ENDS
+    assert "Light worker started" in " ".join(lines) and log.with_name("prefect-worker-light.log").exists()
+    assert log.exists() and list((home() / "up").iterdir()) == []
 
 
 def test_a_comparison_before_anything_has_run_says_so_in_its_artifact(monkeypatch):
@@ -215,7 +217,7 @@ def test_an_own_worker_and_one_that_is_gone_are_no_reason_to_refuse(monkeypatch)
     )
     monkeypatch.setattr(socket, "gethostname", lambda: "another-network")
     assert worker_name() == f"triage-another-network-{name[-12:]}" != name
-    workers = [worker(name), worker_of(status="OFFLINE")]
+    workers = [worker(name), worker(worker_name("light")), worker_of(status="OFFLINE")]
     with server_that_has("/work_pools/triage", answers={WORKERS: workers}) as (api, _):
         register(api, {})
     assert commands == ["deploy"]
@@ -229,7 +231,8 @@ def test_two_homes_have_workers_of_different_names(tmp_path, monkeypatch):
 
 def run_of(worker: str | None, state: str = "RUNNING") -> dict[str, object]:
     labels = {} if worker is None else {"prefect.worker.name": worker}
-    return {"id": ID, "flow_id": ID, "name": f"run of {worker}", "state": {"type": state}, "labels": labels}
+    run = {"id": ID, "flow_id": ID, "name": f"run of {worker}", "state": {"type": state}, "labels": labels}
+    return run | {"work_queue_name": "default"}
 
 
 SET_STATE = f"/flow_runs/{ID}/set_state"
@@ -248,10 +251,11 @@ def test_a_lost_run_is_queued_again_unless_it_is_surely_of_another_machine(taken
     ours = worker_name()
     named = {"ours": ours, "ours before the network changed": f"triage-before-{ours[-12:]}"}
     run = run_of(named.get(taken_by, taken_by))
+    elsewhere = run_of(ours) | {"work_queue_name": "light"}
     workers = [worker(ours), worker("of a name of its own, at work")]
-    answers = {"/flow_runs/filter": [run], WORKERS: workers, SET_STATE: ACCEPTED}
+    answers = {"/flow_runs/filter": [run, elsewhere], WORKERS: workers, SET_STATE: ACCEPTED}
     with server_that_has(answers=answers) as (api, requests):
-        assert queue_lost_runs(api, "triage") == ([run["name"]] if queued else [])
+        assert queue_lost_runs(api, "triage", "default") == ([run["name"]] if queued else [])
     assert states_set(requests) == ([("SCHEDULED", "AwaitingRetry", True)] if queued else [])
     (body,) = [body for path, body in requests if path == "/flow_runs/filter"]
     assert body["flow_runs"]["state"]["type"]["any_"] == ["RUNNING", "PENDING", "CANCELLING"]
@@ -266,7 +270,7 @@ def states_set(requests):
 def test_a_lost_run_that_was_being_cancelled_is_cancelled():
     answers = {"/flow_runs/filter": [run_of(worker_name(), "CANCELLING")], WORKERS: [], SET_STATE: ACCEPTED}
     with server_that_has(answers=answers) as (api, requests):
-        queue_lost_runs(api, "triage")
+        queue_lost_runs(api, "triage", "default")
     assert states_set(requests) == [("CANCELLED", "Cancelled", True)]
 
 
@@ -276,14 +280,14 @@ def test_a_run_with_a_process_of_this_machine_is_not_lost():
     with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         process.stdout.readline()
         with server_that_has(answers={"/flow_runs/filter": [run_of(worker_name())], WORKERS: []}) as (api, _):
-            assert queue_lost_runs(api, "triage") == []
+            assert queue_lost_runs(api, "triage", "default") == []
         process.stdin.close()
 
 
 def test_an_error_of_the_server_comes_with_its_status_and_at_once():
     started = time.monotonic()
     with server_that_has() as (api, _), pytest.raises(NoAnswer, match="status 404") as caught:
-        queue_lost_runs(api, "triage")
+        queue_lost_runs(api, "triage", "default")
     assert caught.value.status == 404 and time.monotonic() - started < 10
 
 
@@ -293,8 +297,9 @@ def test_schedules_are_given_to_new_deployments_only_and_what_the_server_has_sta
     with server_that_has("/deployments/name/sweep/local") as (api, _), prefect_client(api) as client:
         file = _deployments(client)
     first, again = (yaml.safe_load(path.read_text())["deployments"] for path in (FILE, file))
-    schedules = [(s["slug"], s.get("active", True), s["parameters"]) for s in first[0].pop("schedules")]
-    assert schedules == [("nightly", True, {"grid": "demo"}), ("weekly-paper", False, {"grid": "paper"})]
+    assert [(s["slug"], s["active"]) for s in first[-1]["schedules"]] == [("nightly", True)]
+    schedules = [(s["slug"], s["active"], s["parameters"]) for s in first[0].pop("schedules")]
+    assert schedules == [("weekly-paper", False, {"grid": "paper"})]
     assert again == first, "nothing else differs"
 
 
@@ -476,7 +481,7 @@ def test_the_worker_ends_with_a_server_that_cannot_be_started_again(monkeypatch,
         if workers:
             raise LostServer("It ended.")
 
-    monkeypatch.setattr("deployments.up.queue_lost_runs", lambda *args: [])
+    monkeypatch.setattr("deployments.workers.queue_lost_runs", lambda *args: [])
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     environment = _environment(1) | {"PYTHONPATH": str(tmp_path)}
     try:
