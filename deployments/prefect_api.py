@@ -47,11 +47,13 @@ def is_open(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def prefect_client(api: str, seconds: float | None = None) -> Iterator[SyncPrefectClient]:
+def prefect_client(
+    api: str, seconds: float | None = None, retries: int = 0
+) -> Iterator[SyncPrefectClient]:
     """Prefect's client of the server at `api`, with credentials and certificates of the settings.
 
-    Its requests fail after `seconds` (REQUEST_SECONDS) and are not repeated, which would take a
-    minute. Raises NoAnswer.
+    Its requests fail after `seconds` (REQUEST_SECONDS) and are repeated `retries` times, which may
+    take a minute. Raises NoAnswer.
     """
     import httpx
     from prefect.client.orchestration import get_client
@@ -61,7 +63,7 @@ def prefect_client(api: str, seconds: float | None = None) -> Iterator[SyncPrefe
     timeout = httpx.Timeout(limit, connect=limit / CONNECT_ATTEMPTS)
     try:
         with (
-            temporary_settings({PREFECT_API_URL: api, PREFECT_CLIENT_MAX_RETRIES: 0}),
+            temporary_settings({PREFECT_API_URL: api, PREFECT_CLIENT_MAX_RETRIES: retries}),
             get_client(sync_client=True, httpx_settings={"timeout": timeout}) as client,
         ):
             yield client

@@ -18,6 +18,7 @@ from importlib import metadata
 from deployments.awake import kept_awake
 from deployments.interruptions import ignore_interruptions, interrupted_by_signals
 from deployments.lost_runs import end_runs
+from deployments.notifications import HEARTBEAT_SECONDS, check_address, notify_people
 from deployments.prefect_api import HOST, NoAnswer, api_url, is_open, server_version
 from deployments.register import register
 from deployments.started_processes import end_leftovers, start
@@ -34,14 +35,16 @@ RESULTS = ("comparison", "leaderboard")  # keys of the artifacts of every sweep
 Say = Callable[[str], None]
 
 
-def up(port: int, say: Say) -> None:
-    """Start everything and wait.
+def up(port: int, say: Say, notify: str | None = None) -> None:
+    """Start everything and wait. `notify`: an Apprise address that gets a message where it matters.
 
-    Raises BadInput where the port, or the server that answers there, cannot be used.
+    Raises BadInput where the port, the server that answers there, or the address cannot be used.
     """
+    if notify is not None:
+        check_address(notify)
     try:
         with interrupted_by_signals(), locked(home() / "server"), kept_awake():
-            _run(port, say)
+            _run(port, say, notify)
     except KeyboardInterrupt:
         with contextlib.suppress(OSError):  # the terminal may be gone
             say("Stopped. What was running goes on at the next `triage up`.")
@@ -65,7 +68,7 @@ def version_on(port: int) -> str | None:
         return None
 
 
-def _run(port: int, say: Say) -> None:
+def _run(port: int, say: Say, notify: str | None) -> None:
     environment = _environment(port)
     with contextlib.ExitStack() as stack:
         try:
@@ -74,6 +77,8 @@ def _run(port: int, say: Say) -> None:
             server.provide()
             with _answering(port):
                 register(api_url(port), environment)
+                if notify is not None:
+                    notify_people(api_url(port), notify)
             say(f"Prefect UI: http://{HOST}:{port}  (deployments {', '.join(DEPLOYMENTS)})")
             for key in RESULTS:
                 say(f"Results: http://{HOST}:{port}/artifacts/key/{key}")
@@ -224,6 +229,7 @@ def _environment(port: int) -> dict[str, str]:
         "PREFECT_HOME": os.environ.get("PREFECT_HOME") or str(home() / "prefect"),
         "PREFECT_UI_API_URL": api_url(port),
         "PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "2"),
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "TRIAGE_HOME": str(home()),

@@ -9,6 +9,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from flows.chains import finish_all, submit_experiments
+from flows.events import told
 from flows.form import GridName, ModelName, PrecisionName, RecipeName
 from flows.selection import Narrowing, select
 from flows.sweep import ONE_AT_A_TIME
@@ -49,7 +50,8 @@ def experiment(
     refuse_unusable()
     label_run(selection, name=selection.cells[0].title)
 
-    failures = finish_all(submit_experiments(selection))
+    with told(selection.cells):
+        failures = finish_all(submit_experiments(selection))
     if failures:
         return Failed(message=failures[0])
     where = "has landed and will be loaded into" if some_results_wait() else "is in"

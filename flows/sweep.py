@@ -17,6 +17,7 @@ from pydantic import Field
 
 from flows.chains import finish_all, submit_experiments, warn_of_damage
 from flows.compare import compare
+from flows.events import tell_sweep_finished, told
 from flows.form import GridName, ModelName, PrecisionName, RecipeName
 from flows.selection import Narrowing, select
 from flows.tags import label_run
@@ -57,10 +58,12 @@ def sweep(
     refused = refill_warehouse()
 
     submitted = submit_experiments(selection)
-    failures = finish_all(submitted)
+    with told(selection.cells):
+        failures = finish_all(submitted)
     warn_of_damage(refused)
     if not some_results_wait():
         compare(sweep=submitted.record.id)
+    tell_sweep_finished(selection.grid.name, len(selection.cells), len(failures))
     return _outcome(len(selection.cells), failures)
 
 

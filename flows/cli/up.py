@@ -1,4 +1,4 @@
-"""`triage up`: the option of the command."""
+"""`triage up`: the options of the command."""
 
 from __future__ import annotations
 
@@ -12,9 +12,19 @@ Port = Annotated[
     int, typer.Option(min=1024, max=65535, metavar="PORT", help="port of the UI on 127.0.0.1")
 ]
 
+Notify = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        envvar="TRIAGE_NOTIFY",
+        help="an Apprise address that gets a message when a sweep or a gate fails; "
+        "one with a password belongs into TRIAGE_NOTIFY",
+    ),
+]
 
-def up(port: Port = 4200) -> None:
-    """Start the Prefect server, its UI and a worker on this machine, until Ctrl-C."""
+
+def up(port: Port = 4200, notify: Notify = None) -> None:
+    """Start the Prefect server, its UI and workers on this machine, until Ctrl-C."""
     from deployments.up import up as start
 
-    start(port, lambda line: console.print(line, soft_wrap=True))
+    start(port, lambda line: console.print(line, soft_wrap=True), notify)

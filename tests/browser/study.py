@@ -68,10 +68,10 @@ class Study:
     def log(self):
         return (self.home / "logs" / "prefect-worker.log").read_text()[-3000:]
 
-    def up(self):
+    def up(self, *options):
         """Start `triage up` and wait until its worker runs; returns the process, and what it printed as `said`."""
         process = subprocess.Popen(
-            self.triage("up", "--port", str(self.port)), env=self.environment, stdout=subprocess.PIPE, text=True,
+            self.triage("up", "--port", str(self.port), *options), env=self.environment, stdout=subprocess.PIPE, text=True,
             preexec_fn=_as_at_a_terminal,
         )  # fmt: skip
         process.said = []

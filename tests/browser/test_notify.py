@@ -1,0 +1,76 @@
+"""`triage up --notify`: messages about a failed gate and a failed sweep reach a listener.
+
+uv run pytest -m nightly tests/browser/test_notify.py
+"""
+
+import json
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+
+import pytest
+
+from deployments.notifications import NOTICES
+from tests.browser.study import new_study
+
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def messages():
+    """What arrives at a listener on this machine, and its Apprise address."""
+    received = []
+
+    class Listener(BaseHTTPRequestHandler):
+        def do_POST(self):
+            received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *args):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Listener) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield received, f"json://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory, messages):
+    made = new_study(tmp_path_factory.mktemp("home"))
+    process = made.up("--notify", messages[1])
+    yield made
+    made.end(process)
+
+
+def arrived(messages, part, seconds=120):
+    """The first message whose title holds `part`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        for message in messages[0]:
+            if part in message["title"]:
+                return message
+        assert time.monotonic() < deadline, messages[0]
+        time.sleep(0.5)
+
+
+def test_a_gate_that_fails_and_a_sweep_that_fails_are_told(study, messages):
+    study.wait(study.run("experiment/local", {"grid": "smoke", "model": "tiny-llama", "recipe": "baseline"}))
+    unsafe = arrived(messages, "unsafe by its gates")
+    assert "tiny-llama 4bit baseline s42" in unsafe["title"] and "ED recall" in unsafe["message"]
+
+    study.wait(study.run("sweep/local", {"grid": "no-such-grid"}), until=("FAILED",))
+    failed = arrived(messages, "failed")
+    assert "no grid 'no-such-grid'" in failed["message"]
+
+
+def test_the_events_of_the_experiment_are_in_the_feed(study):
+    body = {"filter": {"event": {"prefix": ["triage."]}, "order": "DESC"}, "limit": 50}
+    names = {event["event"] for event in study.post("/events/filter", body)["events"]}
+    assert {"triage.experiment.landed", "triage.experiment.gate_failed"} <= names
+
+
+def test_the_three_automations_are_there(study):
+    names = {one["name"] for one in study.post("/automations/filter", {})}
+    assert {name for name in names if name.startswith("triage: ")} == {notice.name for notice in NOTICES}

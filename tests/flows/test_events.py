@@ -1,0 +1,59 @@
+"""What Prefect's event feed hears of a sweep, and addresses that no message can reach."""
+
+from __future__ import annotations
+
+import pytest
+
+from deployments.notifications import NOTICES, check_address
+from flows import events
+from flows.selection import select
+from tasks.progress import listeners, publish
+from tasks.runtime.errors import BadInput
+from tasks.runtime.events import ExperimentFailed, ExperimentLanded
+from tests.warehouse.rows import evaluation, training
+from warehouse.landing import write_landing
+from warehouse.load import load_all
+
+
+@pytest.fixture
+def feed(monkeypatch):
+    """What is emitted: pairs of the event's name and its payload."""
+    emitted = []
+    monkeypatch.setattr(
+        events, "emit_event", lambda name, resource, payload: emitted.append((name, resource, payload))
+    )
+    return emitted
+
+
+def test_an_experiment_that_lands_unsafe_and_one_that_fails_are_told(feed, tmp_path):
+    write_landing(tmp_path, "t4", "training", training("t4"))
+    write_landing(tmp_path, "e4", "evaluation", evaluation("e4", "t4", verdict="unsafe"))
+    load_all(tmp_path)
+    first, second, *_ = select("smoke").cells
+    with events.told([first, second]):
+        publish(f"land {first.cell_id}", ExperimentLanded(("e4",)))
+        publish(f"land {second.cell_id}", ExperimentFailed("NaN.", ValueError()))
+    assert [name for name, _, _ in feed] == [events.LANDED, events.GATE_FAILED, events.FAILED]
+    resources = [resource["prefect.resource.id"] for _, resource, _ in feed]
+    assert resources == [f"triage.experiment.{spec.cell_id}" for spec in (first, first, second)]
+    assert feed[1][2]["ed_recall"] == 1.0 and feed[2][2] == {"reason": "NaN."}
+    assert not listeners
+
+
+def test_without_a_warehouse_an_experiment_that_lands_is_told_all_the_same(feed):
+    spec = select("smoke").cells[0]
+    with events.told([spec]):
+        publish(f"land {spec.cell_id}", ExperimentLanded(("e4",)))
+    assert [name for name, _, _ in feed] == [events.LANDED]
+
+
+def test_every_automation_has_a_trigger_that_prefect_accepts():
+    assert [notice.trigger().threshold for notice in NOTICES] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("address", ["", "nonsense", "no-such-service://x"])
+def test_an_address_that_apprise_cannot_read_is_a_sentence_without_the_address(address):
+    with pytest.raises(BadInput, match="--notify is not an address that Apprise reads") as caught:
+        check_address(address)
+    assert not address or f"{address!r}" not in str(caught.value)
+    check_address("json://127.0.0.1:8000")
