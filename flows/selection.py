@@ -33,6 +33,7 @@ class Narrowing:
     recipes: Sequence[str] = ()
     limit: int | None = None
     precisions: Sequence[str] = ()
+    cells: Sequence[str] = ()
 
     @classmethod
     def to_one(cls, model: str | None, bits: int | None, recipe: str | None) -> Narrowing:
@@ -56,6 +57,7 @@ class Narrowing:
             "recipes": list(self.recipes) or None,
             "limit": self.limit,
             "precisions": list(self.precisions) or None,
+            "cells": list(self.cells) or None,
         }
 
 
@@ -111,7 +113,10 @@ def select(
         for spec in experiments(settings, base_models)
         if (not narrowing.precision_names or spec.precision.name in narrowing.precision_names)
         and (not narrowing.recipes or spec.recipe.name in narrowing.recipes)
+        and (not narrowing.cells or spec.cell_id in narrowing.cells)
     ]
+    if not cells:
+        raise BadInput(f"The grid {settings.name} has none of the experiments {narrowing.cells}.")
     return Selection(settings, cells[: narrowing.limit])
 
 

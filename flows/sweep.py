@@ -36,6 +36,7 @@ def sweep(
     recipes: list[RecipeName] | None = None,
     limit: Annotated[int, Field(ge=1)] | None = None,
     precisions: list[PrecisionName] | None = None,
+    cells: list[str] | None = None,
 ) -> State[Any]:
     """Run every experiment of a grid that is not finished yet, land each in the warehouse, and
     compare.
@@ -50,8 +51,11 @@ def sweep(
         recipes: only these recipes of the grid
         limit: only the first so many experiments
         precisions: only these precisions of the grid, e.g. bf16 or mxfp4
+        cells: only these experiments, e.g. smollm2-135m-4bit-baseline-s42
     """
-    narrowing = Narrowing(models or (), bits or (), recipes or (), limit, precisions or ())
+    narrowing = Narrowing(
+        models or (), bits or (), recipes or (), limit, precisions or (), cells or ()
+    )
     selection = select(grid, overrides, narrowing)
     label_run(selection, name=f"sweep {selection.grid.name}")
     keep_datasets()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -30,6 +31,7 @@ Memory = Annotated[
     str | None,
     typer.Option(help="memory that a training may use, e.g. 4GB; does not change results"),
 ]
+Failed = Annotated[bool, typer.Option("--failed", help="only what failed when it last ran")]
 Plan = Annotated[bool, typer.Option("--plan", help="print what would run, and stop")]
 
 
@@ -43,6 +45,7 @@ def sweep(
     memory: Memory = None,
     plan: Plan = False,
     precision: Precisions = None,
+    failed: Failed = False,
 ) -> None:
     """Run every experiment of a grid that is not finished, and compare 4-bit with 8-bit."""
     from flows.selection import Narrowing, select
@@ -54,6 +57,11 @@ def sweep(
     selection = select(grid, overrides, narrowing)
     check_home()
     refuse_unusable()
+    if failed:
+        from flows.failed import failed_cells
+
+        narrowing = replace(narrowing, cells=failed_cells(selection))
+        selection = select(grid, overrides, narrowing)
 
     if plan:
         from flows.cli.plan import print_plan
