@@ -16,13 +16,15 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from flows.chains import finish_all, submit_experiments, warn_of_damage
-from flows.compare import compare
+from flows.compare import publish_comparison
 from flows.events import tell_sweep_finished, told
 from flows.form import GridName, ModelName, PrecisionName, RecipeName
+from flows.report.study import evaluations_of_sweep
 from flows.selection import Narrowing, select
 from flows.tags import label_run
 from tasks.landing import refill_warehouse, some_results_wait
 from tasks.studies import keep_datasets
+from warehouse.connect import warehouse_path
 
 ONE_AT_A_TIME: Any = ThreadPoolTaskRunner(max_workers=1)
 
@@ -66,7 +68,9 @@ def sweep(
         failures = finish_all(submitted)
     warn_of_damage(refused)
     if not some_results_wait():
-        compare(sweep=submitted.record.id)
+        # Artifacts of this run, so that its tab has them.
+        exists = warehouse_path().exists()
+        publish_comparison(evaluations_of_sweep(submitted.record.id) if exists else None)
     tell_sweep_finished(selection.grid.name, len(selection.cells), len(failures))
     return _outcome(len(selection.cells), failures)
 

@@ -73,7 +73,7 @@ def latest(study, name):
 
 
 PAGES = {
-    "runs": (lambda study: "/runs", ["sweep smoke", "comparison", "tiny-llama", "4bit", "standard"]),
+    "runs": (lambda study: "/runs", ["sweep smoke", "tiny-llama", "4bit", "standard"]),
     "run": (lambda study: latest(study, "sweep smoke"), ["sweep smoke", "balanced_safe", "safety"]),
     "deployments": (lambda study: "/deployments", ["local", "sweep", "experiment", "compare", "nightly", "02:00 AM"]),
     "schedules": (

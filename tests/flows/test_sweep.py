@@ -102,10 +102,10 @@ def test_an_untuned_model_is_scored_after_the_first_trained_result_of_its_varian
     assert steps == ["land", "zero-shot", "land"] * 4
 
 
-def test_leaderboard_and_comparison_are_prefect_artifacts(smoke):
+def test_leaderboard_and_comparison_are_artifacts_of_the_sweeps_own_run(smoke):
     place, _ = smoke
-    keys = {key for (key,) in place.prefect("SELECT key FROM artifact")}
-    assert {"leaderboard", "comparison"} <= keys
+    rows = place.prefect("SELECT name, key FROM artifact JOIN flow_run ON flow_run.id = artifact.flow_run_id")
+    assert {("sweep smoke", "leaderboard"), ("sweep smoke", "comparison")} <= set(rows)
 
 
 def test_the_flow_run_is_found_by_its_models_bits_recipes_and_kinds_and_its_tasks_carry_no_tags(smoke):
