@@ -5,8 +5,9 @@ An id holds everything that decides a result and nothing else, so that equal ids
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prompts import load_prompt
@@ -16,46 +17,50 @@ from tasks.runtime.manifest import Manifest
 from tasks.runtime.store import home, read_manifest
 from tasks.spec import ENGINE_VERSION, SCORES_VERSION, ExperimentSpec, short_digest
 
+INGREDIENTS = "ingredients.json"  # in the folder of a training
 Kind = TypeVar("Kind", bound=Manifest)
 
 
-def training_id(
-    spec: ExperimentSpec,
-    *,
-    variant: str,
-    tokenizer: str,
-    train: str,
-    valid: str,
-    prompt: str,
-    versions: dict[str, str],
-    backend: str,
-    compute_dtype: str,
-    compute_path: str | None = None,
-) -> str:
-    """Id of one training: the cell and the digest of everything that decides the resulting adapter.
+@dataclass(frozen=True)
+class TrainingInputs:
+    """What decides a training beside its spec.
 
     `variant`, `tokenizer`, `train`, `valid`, `prompt` are content digests; `versions` those of mlx
-    and mlx-lm; `compute_path` is None on the backends that imply it. Names, and how the adapter is
-    judged, decide no training; neither does its memory.
+    and mlx-lm; `compute_path` is None on the backends that imply it.
+    """
+
+    variant: str
+    tokenizer: str
+    train: str
+    valid: str
+    prompt: str
+    versions: dict[str, str]
+    backend: str
+    compute_dtype: str
+    compute_path: str | None = None
+
+
+def training_ingredients(spec: ExperimentSpec, inputs: TrainingInputs) -> dict[str, Any]:
+    """Everything that decides an adapter, as JSON: what a training id is the digest of.
+
+    Names, and how the adapter is judged, decide no training; neither does its memory.
     """
     judged_by = {"name", "target_ed_recall", "primary_rule"}
     ingredients = {
         "cell": spec.cell_id,
-        "variant": variant,
-        "tokenizer": tokenizer,
-        "train": train,
-        "valid": valid,
-        "prompt": prompt,
         "recipe": spec.recipe.model_dump(mode="json", exclude=judged_by),
         "training": spec.training.model_dump(mode="json", exclude={"memory"}),
         "engine": ENGINE_VERSION,
-        "versions": versions,
-        "backend": backend,
-        "compute_dtype": compute_dtype,
+        **asdict(inputs),
     }
-    if compute_path is not None:
-        ingredients["compute_path"] = compute_path
-    return f"{spec.cell_id}-{short_digest(ingredients)}"
+    if inputs.compute_path is None:
+        del ingredients["compute_path"]
+    return ingredients
+
+
+def training_id(spec: ExperimentSpec, inputs: TrainingInputs) -> str:
+    """Id of one training: the cell and the digest of everything that decides the adapter."""
+    return f"{spec.cell_id}-{short_digest(training_ingredients(spec, inputs))}"
 
 
 def scores_id(
@@ -94,8 +99,19 @@ def training_of(spec: ExperimentSpec, variant: Path, data: Path) -> str:
 
 def training_from(spec: ExperimentSpec, weights: VariantManifest, dataset: DatasetManifest) -> str:
     """training_id of an experiment on a variant and a dataset, given their manifests."""
-    return training_id(
-        spec,
+    return training_id(spec, _inputs(spec, weights, dataset))
+
+
+def ingredients_of(spec: ExperimentSpec, variant: Path, data: Path) -> dict[str, Any]:
+    """`training_ingredients` of an experiment on a variant folder and a dataset folder."""
+    weights = _read(VariantManifest, variant)
+    return training_ingredients(spec, _inputs(spec, weights, _read(DatasetManifest, data)))
+
+
+def _inputs(
+    spec: ExperimentSpec, weights: VariantManifest, dataset: DatasetManifest
+) -> TrainingInputs:
+    return TrainingInputs(
         variant=weights.digest,
         tokenizer=weights.tokenizer_digest,
         train=dataset.digest_of("train"),

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from tasks import identity
-from tasks.identity import scores_id, training_id
+from tasks.identity import TrainingInputs, scores_id, training_id
 from tasks.spec import (
     BaseModelSpec,
     Data,
@@ -50,7 +50,7 @@ def experiment(recipe: dict | None = None, training: dict | None = None, scoring
 
 
 def ids(spec: ExperimentSpec, given: dict | None = None, sets: dict | None = None) -> dict[str, str]:
-    trained = training_id(spec, **(GIVEN | (given or {})))
+    trained = training_id(spec, TrainingInputs(**(GIVEN | (given or {}))))
     scores = scores_id(trained, spec, **(SETS | (sets or {})))
     return {
         "cell": spec.cell_id,
@@ -104,8 +104,8 @@ def test_weights_cases_prompt_versions_and_machine_kind_retrain(given):
     assert changed(given=given) == {"training", "scores", "evaluation"}
 
 
-def test_every_digest_that_training_id_asks_for_is_covered_above():
-    assert set(GIVEN) == set(training_id.__annotations__) - {"spec", "return"}
+def test_every_input_of_a_training_id_is_covered_above():
+    assert set(GIVEN) == set(TrainingInputs.__annotations__)
 
 
 @pytest.mark.parametrize(

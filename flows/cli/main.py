@@ -8,6 +8,7 @@ import typer
 
 from deployments.interruptions import INTERRUPTED
 from flows.cli.bench import bench
+from flows.cli.cache import cache
 from flows.cli.claims import claims
 from flows.cli.compare import compare
 from flows.cli.data import data
@@ -45,6 +46,7 @@ for command in (sweep, search, status, compare, claims, gates, sql, models, init
     app.command()(command)
 app.add_typer(data, name="data")
 app.add_typer(bench, name="bench")
+app.add_typer(cache, name="cache")
 app.add_typer(studies, name="studies")
 app.add_typer(warehouse, name="warehouse")
 
