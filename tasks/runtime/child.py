@@ -49,6 +49,7 @@ from tasks.runtime.events import (
     to_json,
 )
 from tasks.runtime.store import process_chain, write_atomic
+from tasks.runtime.watchdog import SILENT_SECONDS, Watchdog
 
 Arguments = dict[str, Any]  # JSON: each job parses it into a class of its own
 Process = subprocess.Popen[str] | fork_server.Forked
@@ -68,12 +69,14 @@ class _Ending:
     """How a child ended. `outcome`: its last event, if it wrote one.
 
     `resident`: the bytes that it last held. `log_start`: where its part of the log begins.
+    `was_silent`: it was killed since it sent no sign of life.
     """
 
     code: int
     outcome: StepResult | StepError | None
     resident: int
     log_start: int = 0
+    was_silent: bool = False
 
 
 def run_child(
@@ -187,20 +190,23 @@ def _follow_to_end(process: Process, on_event: Emit) -> _Ending:
     try:
         # The sweep may have been interrupted while the process started.
         refuse_if_stopping()
-        outcome, resident = _follow(process, on_event)
-        return _Ending(process.wait(), outcome, resident)
+        with Watchdog(process, SILENT_SECONDS) as watchdog:
+            outcome, resident = _follow(process, on_event, watchdog)
+        return _Ending(process.wait(), outcome, resident, was_silent=watchdog.has_killed)
     finally:
         end_process(process)
         _close(process)
         _running.discard(process)
 
 
-def _follow(process: Process, on_event: Emit) -> tuple[StepResult | StepError | None, int]:
+def _follow(
+    process: Process, on_event: Emit, watchdog: Watchdog
+) -> tuple[StepResult | StepError | None, int]:
     outcome: StepResult | StepError | None = None
     resident = 0
     assert process.stdout is not None
 
-    for line in process.stdout:
+    for line in watchdog.lines(process.stdout):
         event = from_json(line)
         if isinstance(event, StepResult | StepError):
             outcome = event
@@ -239,6 +245,11 @@ def _error(ending: _Ending, budget: int | None, log: Path) -> TriageError:
     if code == LOST_PARENT:
         return LostChild(
             f"The step's process exited, since its pipe from the sweep had closed; its log is {log}."
+        )
+    if ending.was_silent:
+        return LostChild(
+            f"The step's process sent no sign of life for {SILENT_SECONDS / 60:.0f} min and was "
+            f"killed; its log is {log}."
         )
     if code < 0:
         return _error_of_signal(ending, budget, log)

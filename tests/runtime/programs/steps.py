@@ -21,6 +21,11 @@ def add(args, emit):
     return {"sum": args["a"] + args["b"]}
 
 
+def name_itself(args, emit):
+    emit(Note(str(os.getpid())))
+    time.sleep(300)
+
+
 def name_processes(args, emit):
     """Notes its own process id and its parent's."""
     emit(Note(f"{os.getpid()} {os.getppid()}"))
