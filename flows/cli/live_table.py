@@ -181,7 +181,7 @@ class Board:
 
         waiting = [row.planned_seconds for row in self.rows.values() if not row.state.has_ended]
         seconds = self.time_left.seconds() or sum(waiting)
-        if waiting:
+        if seconds >= 1:
             parts.append(f"about {clock(seconds)} left")
         return ", ".join(parts)
 
