@@ -1,0 +1,253 @@
+"""A trained model with everything that it needs to decide, as one JSON file: `bundle.json`.
+
+A bundle is made of what an evaluation has landed (`from_evaluation.py`), and is read by whatever
+uses the model. It holds numbers, names and digests alone, no case. Weights and adapter lie beside
+it or where it says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from tasks.runtime.errors import BadInput
+from tasks.spec import LABELS, CostMatrix, Label, PromptChoice, Recipe, Strict, Training
+
+BUNDLE_FILE = "bundle.json"
+SCHEMA_VERSION = 1
+NOT_A_DEVICE = "Research software, not a medical device"
+SYNTHETIC = "synthetic cases are no evidence about patients"
+RuleName = Literal["argmax", "target_recall", "min_cost"]
+
+
+class Scaling(Strict):
+    """Vector scaling: softmax(log p / temperature + biases), biases in the order LABELS."""
+
+    temperature: float
+    biases: tuple[float, float, float]
+
+
+class Rule(Strict):
+    """The recipe's own decision rule, with the parameters that were chosen on `calibration`.
+
+    argmax needs none; target_recall: ED where p(ED) >= `threshold`, else the more probable of the
+    others; min_cost: the label of least expected cost under `costs`, on probabilities after
+    `scaling` of the bundle. `note`: what to mind, or why the rule is not available.
+    """
+
+    name: RuleName
+    threshold: float | None = None
+    costs: CostMatrix | None = None
+    note: str | None = None
+
+    @property
+    def is_available(self) -> bool:
+        """Whether the calibration cases were enough to choose its parameters."""
+        return not (self.note or "").startswith("not available")
+
+
+class ConformalCutoffs(Strict):
+    """A label is in a case's conformal set where its probability reaches its cut-off, order LABELS.
+
+    `miss_rate`: the share of emergencies that the sets may miss; `note`: what to mind.
+    """
+
+    miss_rate: float
+    cutoffs: tuple[float, float, float]
+    note: str | None = None
+
+
+class GateStatus(Strict):
+    """One safety gate as it was judged on the test set."""
+
+    gate: str
+    state: Literal["PASS", "PROVISIONAL", "FAIL", "NOT AVAILABLE"]
+    threshold: float
+    value: float | None
+    bound: float | None
+    n: int
+    note: str | None = None
+
+    @property
+    def reason(self) -> str:
+        """Its figure beside what is required, in words."""
+        name = self.gate.replace("ed_", "ED ").replace("f2", "F2").replace("_", " ")
+        if self.value is None:
+            return f"{name} {self.note or 'not available'}"
+        return f"{name} {self.value:.3f} (at least {self.threshold:g} is required)"
+
+
+class Review(Strict):
+    """When dropout passes flag a case for review: vote entropy above `entropy_limit` nats.
+
+    `available`: whether the recipe trains with dropout, without which every pass is the same.
+    """
+
+    available: bool
+    entropy_limit: float
+
+    @property
+    def why_not(self) -> str | None:
+        """Why there is no flag; None where there is one."""
+        if self.available:
+            return None
+        return "not available: the recipe has dropout 0, so every pass would be the same"
+
+
+class JudgedOn(Strict):
+    """The evaluation by which the model was judged, and the cases that it used."""
+
+    evaluation_id: str
+    scores_id: str
+    scoring_version: int
+    dataset_digest: str
+    test_digest: str
+    calibration_digest: str
+    cases: int
+    has_groups: bool
+    synthetic: bool
+
+
+class Versions(Strict):
+    """What the model was trained and scored with; `compute_path` is None where parts differ."""
+
+    triage: str
+    engine: int
+    mlx: str
+    mlx_lm: str
+    backend: str
+    compute_dtype: str
+    compute_path: str | None
+
+
+class Bundle(Strict):
+    """A model and how it decides. Field by field:
+
+    - `model_id`: id of the training (of a moved adapter, of the move); `cell_id`: its experiment;
+    - `precision`: how the weights are stored, by name; `bits`: None where they are not quantised;
+    - `recipe`, `training`, `seed`, `prompt`: as trained; `training.max_tokens` bounds a prompt;
+    - `words`: what the model answers for each label; `prompt_digest`: of the whole prompt's text;
+    - `chat`: whether the tokenizer's chat template is used, else the plain prompt;
+    - `scaling`: vector scaling, where `calibration` had cases of each label;
+    - `verdict`: `unsafe` where a gate fails or cannot be judged;
+    - `weights`: a model folder in MLX's layout with its manifest; `adapter`: a safetensors file of
+      LoRA tensors, None where the weights hold it (fused). Both absolute, or relative to the folder
+      of the bundle. The digests are those of the weights' manifest and of the adapter's bytes.
+    """
+
+    schema_version: Literal[1] = 1
+    model_id: str
+    cell_id: str
+    base_model: str
+    licence: str
+    terms: str | None = None
+    precision: str
+    bits: int | None
+    recipe: Recipe
+    training: Training
+    seed: int
+    prompt: PromptChoice
+    prompt_digest: str
+    words: dict[Label, str]
+    chat: bool
+    rule: Rule
+    scaling: Scaling | None
+    conformal: ConformalCutoffs
+    gates: tuple[GateStatus, ...]
+    verdict: Literal["passes_gates", "provisional", "unsafe"]
+    review: Review
+    judged_on: JudgedOn
+    versions: Versions
+    random_weights: bool
+    weights: str
+    weights_digest: str
+    adapter: str | None
+    adapter_digest: str | None = Field(default=None)
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens of a prompt and its answer; a longer message loses its middle."""
+        return self.training.max_tokens
+
+    @property
+    def notice(self) -> str:
+        """What stands below every answer."""
+        if self.judged_on.synthetic:
+            return f"{NOT_A_DEVICE}; {SYNTHETIC}."
+        return f"{NOT_A_DEVICE}."
+
+    @property
+    def warning(self) -> str | None:
+        """A sentence for every answer of a model that must not be relied on; None for the others."""
+        if self.random_weights:
+            return "This model has random weights: its answers mean nothing."
+        if self.verdict != "unsafe":
+            return None
+        failed = [gate for gate in self.gates if gate.state in ("FAIL", "NOT AVAILABLE")]
+        # The false negative rate is 1 - recall: the same evidence.
+        reasons = [gate.reason for gate in failed if gate.gate != "ed_false_negative_rate"]
+        return f"This model is unsafe by its gates: {'; '.join(reasons)}."
+
+
+@dataclass(frozen=True)
+class BundledModel:
+    """A bundle with the folder that its relative paths begin at."""
+
+    bundle: Bundle
+    folder: Path
+
+    @property
+    def weights(self) -> Path:
+        """The folder of the weights."""
+        return self.folder / self.bundle.weights
+
+    @property
+    def adapter(self) -> Path | None:
+        """The file of the adapter, None where the weights hold it."""
+        return None if self.bundle.adapter is None else self.folder / self.bundle.adapter
+
+
+def read_bundle(folder: Path) -> BundledModel:
+    """The bundle of an exported folder. Raises BadInput where there is none that can be used."""
+    path = folder / BUNDLE_FILE
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(
+            f"{folder} holds no model that can be used: {BUNDLE_FILE} cannot be read; give an "
+            "experiment, or a folder that `triage export` has written."
+        ) from error
+
+    try:
+        model = BundledModel(Bundle.model_validate_json(text), folder.resolve())
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(str(part) for part in problem["loc"]) or "the file"
+        raise BadInput(
+            f"{path}: {key}: {problem['msg']}; export the model again with this version."
+        ) from error
+    _refuse_missing(model)
+    return model
+
+
+def write_bundle(bundle: Bundle, folder: Path) -> None:
+    """Write the bundle into its folder."""
+    text = bundle.model_dump_json(indent=1)
+    (folder / BUNDLE_FILE).write_text(f"{text}\n", encoding="utf-8")
+
+
+def _refuse_missing(model: BundledModel) -> None:
+    for path in (model.weights, model.adapter):
+        if path is not None and not path.exists():
+            raise BadInput(
+                f"{path} is missing, which {model.folder / BUNDLE_FILE} names; export the model again."
+            )
+
+
+def in_order(values: dict[Label, float]) -> tuple[float, float, float]:
+    """Values by label in the order LABELS."""
+    ed, gp, home = (values[label] for label in LABELS)
+    return ed, gp, home

@@ -1,0 +1,239 @@
+"""The bundle of an experiment in this home, from what its evaluation has landed.
+
+Nothing is computed again: thresholds, scaling, cut-offs and gates are those of the landing folder.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tasks.bundle.bundle import (
+    Bundle,
+    BundledModel,
+    ConformalCutoffs,
+    GateStatus,
+    JudgedOn,
+    Review,
+    Rule,
+    Scaling,
+    Versions,
+)
+from tasks.corpus.manifest import DatasetManifest
+from tasks.corpus.prompts import load_prompt
+from tasks.models.manifest import VariantManifest
+from tasks.runtime.errors import BadInput
+from tasks.runtime.manifest import Manifest
+from tasks.runtime.store import complete, file_digest, verify
+from tasks.spec import ExperimentSpec
+
+Row = dict[str, Any]  # one landed row, by column
+ADAPTER = "adapters.safetensors"
+
+
+def bundle_of_evaluation(home: Path, evaluation_id: str) -> BundledModel:
+    """The model that an evaluation, one on the test set, has judged; its paths lead into `home`.
+
+    Raises BadInput where the adapter or the weights are not in this home, and for a baseline, which
+    has neither.
+    """
+    landed = _Landed.read(home, evaluation_id)
+    if landed.experiment["recipe_kind"] == "baseline":
+        raise BadInput(
+            f"{landed.name} is a baseline, without an adapter of its own; name a trained experiment."
+        )
+    training = _adapter_folder(home, landed)
+    spec = _trained_spec(training)
+    weights, variant = _weights(home, landed)
+    return BundledModel(_bundle(landed, spec, training, weights, variant, home), home)
+
+
+class _Landed:
+    """The landed rows of an evaluation and of its training."""
+
+    def __init__(self, evaluation: Path, training: Path, experiment: Row, row: Row) -> None:
+        self.folder = evaluation
+        self.training = training
+        self.experiment = experiment
+        self.evaluation = row
+
+    @classmethod
+    def read(cls, home: Path, evaluation_id: str) -> _Landed:
+        """Raises BadInput where the results came from another machine, and were only merged here."""
+        folder = home / "landing" / evaluation_id
+        if complete(folder, deep=True) is None:
+            raise BadInput(
+                f"The results {evaluation_id} did not land in {home}, so the model is elsewhere; "
+                "set TRIAGE_HOME to the home that trained it."
+            )
+        (row,) = _rows(folder, "evaluation")
+        training = home / "landing" / row["training_id"]
+        verify(training)
+        (experiment,) = _rows(training, "experiment")
+        return cls(folder, training, experiment, row)
+
+    @property
+    def name(self) -> str:
+        return str(self.experiment["cell_id"])
+
+    def rows(self, table: str) -> list[Row]:
+        return _rows(self.folder, table)
+
+
+def _rows(folder: Path, table: str) -> list[Row]:
+    import pyarrow.parquet as pq  # slow to import
+
+    rows: list[Row] = pq.read_table(folder / f"{table}.parquet").to_pylist()
+    return rows
+
+
+def _adapter_folder(home: Path, landed: _Landed) -> Path:
+    """The folder of the training whose adapter was judged: of a moved one, its source."""
+    training = landed.experiment.get("source_training_id") or landed.experiment["training_id"]
+    folder = home / "experiments" / str(training)
+    if complete(folder, deep=True) is None:
+        raise BadInput(
+            f"The adapter of {landed.name} is not in {folder}; run its sweep again to train it, "
+            "or set TRIAGE_HOME to the home that holds it."
+        )
+    return folder
+
+
+def _trained_spec(training: Path) -> ExperimentSpec:
+    stored = json.loads((training / "training.json").read_text(encoding="utf-8"))
+    return ExperimentSpec.model_validate(stored["spec"])
+
+
+def _weights(home: Path, landed: _Landed) -> tuple[Path, VariantManifest]:
+    """The model folder with the digest that was judged."""
+    wanted = landed.experiment["weights_digest"]
+    folders = home / "models"
+    for folder in sorted(folders.iterdir()) if folders.is_dir() else ():
+        manifest = Manifest.read_if_complete(folder)
+        if manifest is not None and manifest.digest == wanted:
+            return folder, VariantManifest.read(folder)
+    raise BadInput(
+        f"The weights of {landed.name} are no longer in {folders}; run its sweep again, "
+        "which makes them anew."
+    )
+
+
+def _bundle(
+    landed: _Landed,
+    spec: ExperimentSpec,
+    training: Path,
+    weights: Path,
+    variant: VariantManifest,
+    home: Path,
+) -> Bundle:
+    prompt = load_prompt(spec.prompt)
+    rules = {row["rule"]: row for row in landed.rows("decision_rule")}
+    adapter = training / ADAPTER
+    return Bundle(
+        model_id=landed.experiment["training_id"],
+        cell_id=landed.experiment["cell_id"],
+        base_model=spec.model.name,
+        licence=variant.licence,
+        terms=variant.terms.at if variant.terms else None,
+        precision=variant.precision_name,
+        bits=variant.bits,
+        recipe=spec.recipe,
+        training=spec.training,
+        seed=spec.seed,
+        prompt=spec.prompt,
+        prompt_digest=prompt.digest,
+        words=prompt.words,
+        chat=variant.has_chat_template,
+        rule=_rule(landed.evaluation, rules),
+        scaling=_scaling(rules["min_cost"]),
+        conformal=_conformal(landed.rows("conformal")[0]),
+        gates=tuple(_gate(row) for row in landed.rows("gate")),
+        verdict=landed.evaluation["verdict"],
+        review=_review(spec),
+        judged_on=_judged_on(landed.evaluation, rules, landed.experiment, home),
+        versions=_versions(landed.experiment),
+        random_weights=bool(landed.experiment["random_weights"]),
+        weights=str(weights),
+        weights_digest=variant.digest,
+        adapter=str(adapter),
+        adapter_digest=file_digest(adapter),
+    )
+
+
+def _rule(evaluation: Row, rules: dict[str, Row]) -> Rule:
+    name = evaluation["primary_rule"]
+    costs = evaluation["cost_matrix"]
+    return Rule(
+        name=name,
+        threshold=rules[name]["threshold"],
+        costs=json.loads(costs) if costs else None,
+        note=rules[name]["note"],
+    )
+
+
+def _scaling(row: Row) -> Scaling | None:
+    if row["temperature"] is None:
+        return None
+    biases = (row["bias_ed"], row["bias_gp"], row["bias_home"])
+    return Scaling(temperature=row["temperature"], biases=biases)
+
+
+def _conformal(row: Row) -> ConformalCutoffs:
+    return ConformalCutoffs(
+        miss_rate=row["miss_rate"],
+        cutoffs=(row["threshold_ed"], row["threshold_gp"], row["threshold_home"]),
+        note=row["note"],
+    )
+
+
+def _gate(row: Row) -> GateStatus:
+    return GateStatus.model_validate({name: row[name] for name in GateStatus.model_fields})
+
+
+def _review(spec: ExperimentSpec) -> Review:
+    return Review(
+        available=spec.recipe.dropout > 0,
+        entropy_limit=spec.scoring.review_entropy,
+    )
+
+
+def _judged_on(evaluation: Row, rules: dict[str, Row], experiment: Row, home: Path) -> JudgedOn:
+    return JudgedOn(
+        evaluation_id=evaluation["evaluation_id"],
+        # Evaluations of before have the name of their scores.
+        scores_id=evaluation.get("scores_id") or evaluation["evaluation_id"],
+        scoring_version=evaluation["scoring_version"],
+        dataset_digest=experiment["dataset_digest"],
+        test_digest=evaluation["set_digest"],
+        calibration_digest=rules["argmax"]["calibration_digest"],
+        cases=evaluation["cases"],
+        has_groups=evaluation["has_groups"],
+        synthetic=_is_synthetic(home, evaluation["set_digest"]),
+    )
+
+
+def _is_synthetic(home: Path, set_digest: str) -> bool:
+    """Whether a data set of this home holds these cases as the project's own synthetic ones."""
+    folder = home / "data"
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        manifest = DatasetManifest.read_if_complete(path)
+        if manifest is None:
+            continue
+        if any(
+            one.digest == set_digest for one in manifest.sets.values() if one.source == "embedded"
+        ):
+            return True
+    return False
+
+
+def _versions(experiment: Row) -> Versions:
+    return Versions(
+        triage=experiment["triage_version"],
+        engine=experiment["engine_version"],
+        mlx=experiment["mlx_version"],
+        mlx_lm=experiment["mlx_lm_version"],
+        backend=experiment["backend"],
+        compute_dtype=experiment["compute_dtype"],
+        compute_path=experiment["compute_path"],
+    )
