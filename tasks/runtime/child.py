@@ -3,8 +3,8 @@
 
 The child writes its events as JSON lines on its standard output and ends with a `result` or `error`
 event; its exit code names the type of the error. Its standard input is a pipe that the parent holds
-open: if the parent dies, in any way, the pipe closes and the child exits. Both sides of the
-protocol are in this file.
+open: if the parent dies, in any way, the pipe closes and the child exits. Through it a step that
+answers requests gets them (inbox.py, conversation.py). Both sides of the rest are in this file.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
-from tasks.runtime import fork_server
+from tasks.runtime import fork_server, inbox
 from tasks.runtime.builds import refuse_unusable_build
 from tasks.runtime.device import load_blas, resident_bytes, use_device
 from tasks.runtime.errors import (
@@ -86,13 +87,15 @@ def run_child(
     on_event: Emit | None = None,
     memory_budget: int | None = None,
     environment: dict[str, str] | None = None,
+    on_start: Callable[[IO[str]], None] | None = None,
 ) -> dict[str, Any]:
     """Call `module:function` with `args` (JSON) in a child process and return its result (JSON).
 
     `folder` receives `spec.json` and `child.log` (everything that libraries print); `environment`
-    is added to that of this process. Raises the typed error that the child reported, LostChild if a
-    signal killed it, or OutOfMemory if it was killed while it held 90 % of `memory_budget`; or
-    BadInput, before anything starts, where MLX cannot be loaded as it is installed.
+    is added to that of this process; `on_start` gets the step's standard input. Raises the typed
+    error that the child reported, LostChild if a signal killed it, or OutOfMemory if it was killed
+    while it held 90 % of `memory_budget`; or BadInput, before anything starts, where MLX cannot be
+    loaded as it is installed.
     """
     refuse_if_stopping()
     refuse_unusable_build()
@@ -102,7 +105,7 @@ def run_child(
 
     log_start = log.stat().st_size if log.exists() else 0
     process = _start(function, spec_path, log, environment)
-    ending = _follow_to_end(process, on_event or (lambda event: None))
+    ending = _follow_to_end(process, on_event or (lambda event: None), on_start)
     ending = replace(ending, log_start=log_start)
     if ending.code == 0 and isinstance(ending.outcome, StepResult):
         return ending.outcome.result
@@ -181,7 +184,9 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _follow_to_end(process: Process, on_event: Emit) -> _Ending:
+def _follow_to_end(
+    process: Process, on_event: Emit, on_start: Callable[[IO[str]], None] | None = None
+) -> _Ending:
     """Hand on the events of a child until it ends.
 
     However this function is left, the child has ended by then.
@@ -190,6 +195,8 @@ def _follow_to_end(process: Process, on_event: Emit) -> _Ending:
     try:
         # The sweep may have been interrupted while the process started.
         refuse_if_stopping()
+        if on_start is not None and process.stdin is not None:
+            on_start(process.stdin)
         with Watchdog(process, SILENT_SECONDS) as watchdog:
             outcome, resident = _follow(process, on_event, watchdog)
         return _Ending(process.wait(), outcome, resident, was_silent=watchdog.has_killed)
@@ -368,8 +375,8 @@ def _typed(error: Exception, folder: Path) -> TriageError | None:
 
 def _exit_with_parent() -> None:
     # os.read, not sys.stdin: at end of file it returns without taking a buffer's lock.
-    while os.read(0, 4096):
-        pass
+    while data := os.read(0, 65536):
+        inbox.receive(data)
     os._exit(LOST_PARENT)
 
 

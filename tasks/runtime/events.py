@@ -128,6 +128,19 @@ class StepError:
 
 
 @dataclass(frozen=True)
+class Ready:
+    """A step that answers requests has loaded what it needs."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer to the request of this number, as JSON. It does not repeat the request."""
+
+    number: int
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class ExperimentLanded:
     """An experiment is in the warehouse; `ids`: its evaluations."""
 
@@ -177,6 +190,8 @@ StepEvent = (
     | DeviceReport
     | SourceReport
     | Heartbeat
+    | Ready
+    | Answer
     | StepResult
     | StepError
 )
@@ -192,6 +207,8 @@ _CLASSES: dict[str, type[StepEvent]] = {
     "device": DeviceReport,
     "source": SourceReport,
     "heartbeat": Heartbeat,
+    "ready": Ready,
+    "answer": Answer,
     "result": StepResult,
     "error": StepError,
 }

@@ -157,6 +157,21 @@ def open_prefix(
     return Prefix(stack, cases, boundary, *arrays)
 
 
+def prefix_in_memory(stack: Stack, cases: Cases, boundary: int) -> Prefix:
+    """The prefix of a few cases, computed here and not stored; embedded at boundary 0."""
+    if boundary == 0 or cases.leading == 0:
+        return Prefix.embedded(stack, cases)
+    past, leading = _run_leading(stack, cases, boundary)
+    own = [
+        run_blocks(stack, embed(stack, mx.array([row.inputs[cases.leading :]])), 0, boundary, past)
+        for row in cases.rows
+    ]
+    mx.eval(own)
+    starts = np.concatenate([[0], np.cumsum([hidden.shape[1] for hidden in own])])
+    rows = np.concatenate([_stored_form(hidden[0]) for hidden in own])
+    return Prefix(stack, cases, boundary, _stored_form(leading[0]), rows, starts.astype(np.int64))
+
+
 def _reason_not_to_store(
     stack: Stack, cases: Cases, boundary: int, stored: bool | None
 ) -> str | None:

@@ -36,10 +36,10 @@ class RowReader:
     def case(self, row: Row, where: str) -> Case:
         """The case of a row. `where`: its place, for the error. Raises BadInput."""
         self._check_columns(row, where)
-        text = self._text(row, where)
+        text = self.text(row, where)
 
         return Case(
-            case_id=self._case_id(row, where) or f"text-{text_digest(text)}",
+            case_id=self.case_id(row, where) or f"text-{text_digest(text)}",
             text=text,
             label=self._label(row[self.columns.label_column], where),
             group=self._group(row, where),
@@ -52,7 +52,8 @@ class RowReader:
         if missing:
             raise missing_columns(where, row, missing)
 
-    def _text(self, row: Row, where: str) -> str:
+    def text(self, row: Row, where: str) -> str:
+        """The text of a row, without space around it."""
         column = self.columns.text_column
         value = row[column]
         if not isinstance(value, str):
@@ -66,7 +67,7 @@ class RowReader:
 
         return text
 
-    def _case_id(self, row: Row, where: str) -> str:
+    def case_id(self, row: Row, where: str) -> str:
         """The row's id, or an empty text where the user names no id column and the row has none."""
         column = self.columns.id_column
         if column is None:

@@ -1,0 +1,39 @@
+"""The model that a user names: an experiment of this home, or a folder that `triage export` wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flows.cli.find_experiment import find_evaluations
+from flows.cli.waiting import load_what_waits
+from tasks.bundle.bundle import BUNDLE_FILE, BundledModel, read_bundle
+from tasks.bundle.from_evaluation import bundle_of_evaluation
+from tasks.runtime.errors import BadInput
+from tasks.runtime.home import home
+from tasks.runtime.paths import ask, expanded
+from warehouse.health import bring_up_to_date
+
+
+def find_model(name: str) -> BundledModel:
+    """`name`: a folder with a bundle, or a cell, training or evaluation id, or the beginning of one.
+
+    Raises BadInput, with the nearest names, where there is no such finished experiment.
+    """
+    folder = expanded(name)
+    if ask(lambda path: (path / BUNDLE_FILE).is_file(), folder):
+        return read_bundle(folder)
+    if _looks_like_a_folder(name, folder):
+        return read_bundle(folder)  # which says what is missing
+
+    load_what_waits()
+    bring_up_to_date()
+    judged = [row for row in find_evaluations(name) if row.evaluation_set == "test"]
+    if not judged:
+        raise BadInput(f"{name!r} was never judged on its test set; run its sweep again.")
+    # Real weights before random ones, and the latest of them.
+    chosen = [row for row in judged if not row.random_weights] or judged
+    return bundle_of_evaluation(home(), chosen[-1].evaluation_id)
+
+
+def _looks_like_a_folder(name: str, folder: Path) -> bool:
+    return "/" in name or name in (".", "..") or ask(Path.is_dir, folder)

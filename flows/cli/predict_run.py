@@ -1,0 +1,148 @@
+"""What `triage predict` does: a model in a child process, texts through its pipe, answers as they come."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TextIO
+
+from deployments.interruptions import INTERRUPTED, interrupted_by_signals
+from flows.cli.find_model import find_model
+from flows.cli.predict_output import WRITERS, Writer
+from flows.cli.sql_output import refuse_existing
+from flows.cli.terminal import errors, print_error, print_line
+from tasks.bundle.asking import AskedModel, decision_of
+from tasks.bundle.decision import Decision
+from tasks.bundle.texts import MOST_BYTES, decoded_text, numbered_texts
+from tasks.runtime.child import stop_children
+from tasks.runtime.conversation import Answered
+from tasks.runtime.errors import BadInput, disk_error
+
+AHEAD = 16  # texts that are sent before the first of them is answered
+NamedText = tuple[str | None, str]  # the case's id in a file, and its text
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of `triage predict`."""
+
+    experiment: str
+    source: str | None
+    file: Path | None
+    text_column: str
+    passes: int | None
+    output_format: Literal["table", "jsonl"] | None
+    output: Path | None
+
+    def check(self) -> None:
+        """Raise BadInput unless there is one source of texts, and room for the answers."""
+        if self.source not in (None, "-"):
+            raise BadInput(
+                "A text is not given as an argument, which the shell would keep in its history; "
+                "write - and give it on standard input, or name a file with --file."
+            )
+        if (self.source is None) == (self.file is None):
+            raise BadInput(
+                "Give either - to read a text from standard input, or --file with a file of texts."
+            )
+        if self.output is not None:
+            refuse_existing(self.output)
+
+    @property
+    def writer(self) -> Writer:
+        """The form of the answers: as asked, else by the file's name, else a table for a person."""
+        if self.output_format is not None:
+            return WRITERS[self.output_format]
+        if self.output is not None:
+            return WRITERS["table" if self.output.suffix == ".txt" else "jsonl"]
+        return WRITERS["table" if sys.stdout.isatty() else "jsonl"]
+
+
+def run_predict(request: Request) -> int:
+    """Answer the texts of a request; returns the exit code. Raises BadInput."""
+    request.check()
+    done = 0
+    with interrupted_by_signals():
+        try:
+            # What is wrong with the texts is said before a model is loaded.
+            texts = (
+                _only_text()
+                if request.file is None
+                else _counted(request.file, request.text_column)
+            )
+            with ExitStack() as stack:
+                model = AskedModel(find_model(request.experiment), request.passes)
+                stack.enter_context(model)
+                show = request.writer(model.bundle, request.file is not None, _file(request, stack))
+                advance = stack.enter_context(_progress(texts.count))
+                for case_id, decision in answers(model, texts.rows()):
+                    show(case_id, decision)
+                    done += 1
+                    advance()
+        except KeyboardInterrupt:
+            stop_children()
+            print_error(f"Interrupted after {done:,} answers.")
+            return INTERRUPTED
+    if request.output is not None:
+        print_line(errors, f"{done:,} answers in {request.output}")
+    return 0
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """How many texts there are, and a way to read them."""
+
+    count: int
+    rows: Callable[[], Iterable[NamedText]]
+
+
+def _only_text() -> _Texts:
+    if sys.stdin.isatty():
+        print_line(errors, "Write the text, then Ctrl-D on a line of its own.")
+    text = decoded_text(sys.stdin.buffer.read(MOST_BYTES + 4))
+    return _Texts(1, lambda: [(None, text)])
+
+
+def _counted(path: Path, column: str) -> _Texts:
+    """The texts of a file, read once to see that each can be used, and again one by one."""
+    count = sum(1 for _ in numbered_texts(path, column))
+    return _Texts(count, lambda: numbered_texts(path, column))
+
+
+def answers(model: AskedModel, texts: Iterable[NamedText]) -> Iterator[tuple[str | None, Decision]]:
+    """The decision on each text, in their order; the next ones wait in the pipe meanwhile."""
+    waiting: deque[tuple[str | None, Answered]] = deque()
+    for case_id, text in texts:
+        waiting.append((case_id, model.ask(text)))
+        if len(waiting) >= AHEAD:
+            name, answered = waiting.popleft()
+            yield name, decision_of(answered)
+    for name, answered in waiting:
+        yield name, decision_of(answered)
+
+
+def _file(request: Request, stack: ExitStack) -> TextIO:
+    if request.output is None:
+        return sys.stdout
+    try:
+        return stack.enter_context(request.output.open("x", encoding="utf-8"))
+    except OSError as error:
+        raise disk_error(error, request.output) from error
+
+
+@contextmanager
+def _progress(count: int) -> Iterator[Callable[[], None]]:
+    """A bar on standard error, if that is a terminal and there is more than one text."""
+    if count == 1 or not errors.is_terminal:
+        yield lambda: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=errors, transient=True) as progress:
+        task = progress.add_task("texts", total=count)
+        yield lambda: progress.advance(task)

@@ -1,0 +1,156 @@
+"""A bundled model in memory, asked about texts one by one. Only child processes import this file.
+
+It computes what scoring computes (tasks/scoring/job.py): the same template, the same shortening,
+the same blocks. A text is a forward pass of its own, padded by its own length alone, so that its
+answer does not depend on what is asked beside it, to the last bit; several run side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import mlx.core as mx
+import numpy as np
+
+from tasks.bundle.bundle import BundledModel
+from tasks.corpus.encode import Encoded, Template, encode
+from tasks.corpus.prompts import load_prompt
+from tasks.judging.point_metrics import Floats
+from tasks.models.manifest import VariantManifest
+from tasks.runtime.backend import backend
+from tasks.runtime.errors import BadInput, BrokenFolder, Diverged
+from tasks.runtime.store import file_digest
+from tasks.scoring.mc_dropout import dropout_passes
+from tasks.spec import LABELS
+from tasks.tuning.architecture import SharedPast
+from tasks.tuning.batches import Cases, make_batch, make_cases
+from tasks.tuning.engine import label_terms, leading_past
+from tasks.tuning.frozen_prefix import Prefix, prefix_in_memory
+from tasks.tuning.lora import Adapted, add_lora, load_variant, load_weights
+from tasks.tuning.memory import CACHE_BYTES
+from tasks.tuning.sets import load_template
+from tasks.tuning.streams import side_by_side
+
+# Beginnings of texts: what their prompts have in common, nearly all prompts have.
+PROBES = ("I have", "\n", " ", "9", "é", "?", "<", "")
+NO_LABEL = LABELS[0]  # a text has none: its place in `Encoded` must be filled
+
+
+@dataclass(frozen=True)
+class Read:
+    """A text as the model reads it. `markup`: it held special tokens, which were broken up."""
+
+    encoded: Encoded
+    markup: bool
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model with the keys and values of the instruction, which are computed once.
+
+    `leading`: the instruction's tokens; `past`: of each block.
+    """
+
+    adapted: Adapted
+    template: Template
+    max_tokens: int
+    seed: int
+    leading: tuple[int, ...]
+    past: list[SharedPast | None]
+
+    def read(self, text: str) -> Read:
+        """Tokens of a text, shortened from its middle where it is too long."""
+        plain = text
+        for token in self._special_tokens:
+            plain = plain.replace(token, f"{token[0]} {token[1:]}")
+        encoded = encode(self.template, "", plain, NO_LABEL, self.max_tokens)
+        return Read(encoded, plain != text)
+
+    @property
+    def _special_tokens(self) -> list[str]:
+        """The tokens that steer a conversation: a text must not speak in another's name."""
+        added = self.template.tokenizer.added_tokens_decoder.values()
+        return [str(token) for token in added if token.special and len(str(token)) > 1]
+
+    def log_likelihoods(self, texts: Sequence[Encoded]) -> Floats:
+        """log P(label | prompt) of each text, shape (texts, 3). Raises Diverged if one is not finite."""
+        results = side_by_side([self._prefix(text) for text in texts], self._label_logp)
+        found = np.concatenate([np.array(logp) for _, logp in results]).astype(np.float64)
+        if not np.isfinite(found).all():
+            raise Diverged("The model's scores are NaN or infinite; train it again.")
+        return found
+
+    def dropout_passes(self, texts: Sequence[Encoded], count: int) -> Floats:
+        """Label probabilities under dropout, (passes, texts, 3): each text under the same masks."""
+        boundary = self.adapted.boundary
+        stack = self.adapted.stack
+        found = [
+            dropout_passes(
+                self.adapted,
+                prefix_in_memory(stack, self._cases(text), boundary),
+                [0],
+                count,
+                self.seed,
+                lambda event: None,
+            )
+            for text in texts
+        ]
+        return np.concatenate(found, axis=1)
+
+    def _cases(self, text: Encoded) -> Cases:
+        """A set of this one case, with the instruction as its leading tokens."""
+        return with_leading(make_cases(self.template, [text]), self.leading)
+
+    def _prefix(self, text: Encoded) -> Prefix:
+        return Prefix.embedded(self.adapted.stack, self._cases(text))
+
+    def _label_logp(self, prefix: Prefix) -> mx.array:
+        past = self.past if prefix.cases.leading else [None] * self.adapted.stack.depth
+        return label_terms(self.adapted, prefix, make_batch(prefix.cases, [0]), past).label_logp
+
+
+def with_leading(cases: Cases, leading: tuple[int, ...]) -> Cases:
+    """The cases with these leading tokens, or none if a prompt does not begin with them."""
+    begins = all(case.prompt[: len(leading)] == leading for case in cases.encoded)
+    longer = all(len(case.prompt) > len(leading) for case in cases.encoded)
+    return replace(cases, leading=len(leading) if begins and longer else 0)
+
+
+def load_model(model: BundledModel) -> LoadedModel:
+    """Load weights and adapter, and compute the instruction.
+
+    Raises BrokenFolder where the bytes are not those that were judged.
+    """
+    bundle = model.bundle
+    _refuse_others(model)
+    mx.set_cache_limit(CACHE_BYTES)
+    stack = load_variant(model.weights, backend().compute_path)
+    if model.adapter is None:
+        adapted = Adapted(stack, (), stack.depth, 0)
+    else:
+        adapted = add_lora(stack, bundle.recipe, bundle.training, bundle.seed)
+        load_weights(adapted, model.adapter)
+    adapted.set_dropout(None)
+
+    template = load_template(model.weights, bundle.prompt)
+    probes = [encode(template, "", text, NO_LABEL, bundle.max_tokens) for text in PROBES]
+    cases = make_cases(template, probes)
+    past = leading_past(adapted, Prefix.embedded(stack, cases))
+    mx.eval([block.arrays() for block in past if block])
+    return LoadedModel(
+        adapted, template, bundle.max_tokens, bundle.seed, cases.leading_tokens, past
+    )
+
+
+def _refuse_others(model: BundledModel) -> None:
+    bundle = model.bundle
+    if VariantManifest.read(model.weights, deep=True).digest != bundle.weights_digest:
+        raise BrokenFolder(f"{model.weights} holds other weights than those that were judged.")
+    if model.adapter is not None and file_digest(model.adapter) != bundle.adapter_digest:
+        raise BrokenFolder(f"{model.adapter} is not the adapter that was judged.")
+    if load_prompt(bundle.prompt).digest != bundle.prompt_digest:
+        raise BadInput(
+            "This version asks models in other words than this model was trained with; "
+            f"use the version {bundle.versions.triage} of triage."
+        )

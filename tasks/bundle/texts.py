@@ -1,0 +1,65 @@
+"""Texts that a model is asked about: what is refused, and those of a user's file. No text is ever
+repeated in an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from tasks.corpus.case import text_digest
+from tasks.corpus.reading.columns import NamedColumn, missing_columns
+from tasks.corpus.reading.rows import RowReader
+from tasks.corpus.reading.tables import place, read_rows
+from tasks.runtime.errors import BadInput
+from tasks.spec import Columns
+
+MOST_BYTES = 1_000_000  # of one text in UTF-8: three times 50,000 English words
+
+
+def checked_text(text: str) -> str:
+    """The text without space around it. Raises BadInput where a model cannot be asked about it."""
+    text = text.strip()
+    if not text:
+        raise BadInput("The text is empty; write what the patient says.")
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        size = -1
+    if size < 0 or "\0" in text:
+        raise BadInput("The text holds NUL or half a surrogate pair; remove them.")
+    if size > MOST_BYTES:
+        raise BadInput(
+            f"The text has {size / 1e6:.1f} MB; at most {MOST_BYTES // 1_000_000} MB can be read."
+        )
+    return text
+
+
+def decoded_text(data: bytes) -> str:
+    """A checked text from bytes in UTF-8, with or without a byte order mark."""
+    try:
+        return checked_text(data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise BadInput(f"The text is not UTF-8 at byte {error.start + 1}; convert it.") from error
+
+
+def numbered_texts(path: Path, column: str) -> Iterator[tuple[str, str]]:
+    """(case id, text) of each row of a .jsonl, .csv or .parquet file, one row in memory at a time.
+
+    Without a column `case_id` or `id` a case is known by the digest of its text. Raises BadInput
+    for a row that cannot be used, and for a file without rows.
+    """
+    reader = RowReader.of(Columns(text_column=column))
+    empty = True
+    for number, row in read_rows(path):
+        empty = False
+        where = place(path, number)
+        if column not in row:
+            named = NamedColumn(column, "the column of the texts", "--text-column")
+            raise missing_columns(where, row, [named])
+        text = reader.text(row, where)
+        if len(text.encode()) > MOST_BYTES:
+            raise BadInput(f"{where}: '{column}' is longer than {MOST_BYTES // 1_000_000} MB.")
+        yield reader.case_id(row, where) or f"text-{text_digest(text)}", text
+    if empty:
+        raise BadInput(f"{path} holds no texts; it needs rows with '{column}'.")

@@ -1,0 +1,113 @@
+"""A step that answers requests until it is told to end: the parent's side.
+
+Requests go through the pipe that is the step's standard input (inbox.py), answers come as events.
+Neither is written to a file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+import threading
+from concurrent.futures import Future
+from pathlib import Path
+from typing import IO, Any
+
+from tasks.runtime.child import Arguments, run_child
+from tasks.runtime.errors import LostChild, TriageError
+from tasks.runtime.events import Answer, Emit, Event, Ready
+from tasks.runtime.inbox import END
+
+Answered = Future[dict[str, Any]]
+END_SECONDS = 10.0
+
+
+class Conversation:
+    """One child process, and the requests that it has not answered yet.
+
+    `function`, `args` and `folder` are those of `run_child`. `ready` is done as soon as the step
+    has loaded; if the step ends before, it holds the error.
+    """
+
+    def __init__(
+        self, function: str, args: Arguments, folder: Path, on_event: Emit = lambda event: None
+    ) -> None:
+        self.ready: Future[None] = Future()
+        self._on_event = on_event
+        self._lock = threading.Lock()
+        self._waiting: dict[int, Answered] = {}
+        self._asked = 0
+        self._error: TriageError | None = None
+        # A write blocks while the step is busy and the pipe is full: a thread does it.
+        self._unsent: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(
+            target=self._run, args=(function, args, folder), name="step", daemon=True
+        )
+        self._thread.start()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the step has ended, or is about to."""
+        return self._error is not None
+
+    def ask(self, values: dict[str, Any]) -> Answered:
+        """Send a request; the result is its answer, or the error with which the step has ended."""
+        answered: Answered = Future()
+        with self._lock:
+            if self._error is not None:
+                answered.set_exception(self._error)
+                return answered
+            self._asked += 1
+            number = self._asked
+            self._waiting[number] = answered
+        self._unsent.put(json.dumps({"number": number, **values}))
+        return answered
+
+    def close(self) -> None:
+        """Let the step answer what it was asked, and end."""
+        self._unsent.put(json.dumps(END))
+        self._thread.join(END_SECONDS)
+
+    def _run(self, function: str, args: Arguments, folder: Path) -> None:
+        error: TriageError = LostChild("The model's process has ended.")
+        try:
+            run_child(function, args, folder, self._event, on_start=self._opened)
+        except TriageError as failure:
+            error = failure
+        finally:
+            self._fail(error)
+            self._unsent.put(None)
+
+    def _opened(self, stream: IO[str]) -> None:
+        threading.Thread(target=self._send, args=(stream,), name="requests", daemon=True).start()
+
+    def _send(self, stream: IO[str]) -> None:
+        # Where the step has ended, `_fail` says so to whoever waits.
+        with contextlib.suppress(OSError, ValueError):
+            while (line := self._unsent.get()) is not None:
+                stream.write(f"{line}\n")
+                stream.flush()
+
+    def _event(self, event: Event) -> None:
+        if isinstance(event, Ready):
+            self.ready.set_result(None)
+        elif isinstance(event, Answer):
+            with self._lock:
+                answered = self._waiting.pop(event.number)
+            # Whoever asked may have gone meanwhile.
+            if answered.set_running_or_notify_cancel():
+                answered.set_result(event.values)
+        else:
+            self._on_event(event)
+
+    def _fail(self, error: TriageError) -> None:
+        with self._lock:
+            self._error = error
+            waiting = list(self._waiting.values())
+            self._waiting.clear()
+        if not self.ready.done():
+            self.ready.set_exception(error)
+        for answered in waiting:
+            if answered.set_running_or_notify_cancel():
+                answered.set_exception(error)
