@@ -12,7 +12,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 OURS = ("flows", "tasks", "warehouse", "deployments")
 FILES = sorted(path for top in OURS for path in (ROOT / top).rglob("*.py"))
-STEPS = ("tasks.corpus", "tasks.models", "tasks.judging", "tasks.tuning", "tasks.scoring", "tasks.bench")
+STEPS = (
+    "tasks.corpus", "tasks.models", "tasks.judging", "tasks.tuning", "tasks.scoring", "tasks.bench", "tasks.bundle",
+)  # fmt: skip
 LEAVES = ("tasks.spec", "tasks.precisions")
 POINT_METRICS = "tasks.judging.point_metrics"  # formulas that the warehouse shares, and all it may share
 # A layer may import itself and what stands in its row; the leaves may be imported by everyone.
@@ -135,6 +137,7 @@ def test_the_parent_process_never_loads_mlx():
     """Importing mlx_lm lowers the file limit, and a Metal failure aborts the process: only child processes do it."""
     parents = [m for m in MODULES if layer(m) in ("flows", "tasks", "tasks.runtime", "warehouse")]
     parents += ["tasks.models.sources.available", "tasks.models.convert", "tasks.corpus.prepare"]
+    parents += ["tasks.bundle.asking", "tasks.bundle.from_evaluation", "tasks.bundle.texts"]
     code = (
         "import importlib, sys\n"
         "for name in sys.argv[1:]:\n"

@@ -17,6 +17,7 @@ from flows.cli.gates import gates
 from flows.cli.init import init
 from flows.cli.predict import predict
 from flows.cli.search import search
+from flows.cli.serve import serve
 from flows.cli.sql import sql
 from flows.cli.status import status
 from flows.cli.studies import studies
@@ -43,7 +44,7 @@ def models() -> None:
     print_models(console)
 
 
-USE = (predict,)
+USE = (predict, serve)
 for command in (sweep, search, status, compare, claims, gates, *USE, sql, models, init, doctor, up):
     app.command()(command)
 app.add_typer(data, name="data")

@@ -1,0 +1,98 @@
+"""`triage serve` at work: a socket of this machine alone, the server, and the model's process."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from deployments.interruptions import interrupted_by_signals
+from flows.serve.app import make_app
+from flows.serve.kept_model import KeptModel
+from tasks.bundle.bundle import Bundle, BundledModel
+from tasks.runtime.child import stop_children
+from tasks.runtime.errors import BadInput
+
+HOST = "127.0.0.1"
+CONNECTIONS = 256
+GRACE_SECONDS = 5
+
+
+def serve(
+    find: Callable[[], BundledModel], port: int, passes: int | None, say: Callable[[str], None]
+) -> None:
+    """Answer on a port of this machine until Ctrl-C or SIGTERM. `find` gives the model; `say` prints.
+
+    Raises BadInput where the port is taken, before the model is loaded.
+    """
+    with listening(port) as listener, interrupted_by_signals():
+        try:
+            kept = KeptModel(find(), passes)
+            for line in _greeting(kept.bundle, listener.getsockname()[1]):
+                say(line)
+            _server(kept).run(sockets=[listener])
+        except KeyboardInterrupt:
+            say("Stopped.")
+        finally:
+            stop_children()
+
+
+@contextmanager
+def listening(port: int) -> Iterator[socket.socket]:
+    """A socket on 127.0.0.1; any free port for 0."""
+    listener = socket.socket()
+    # A server that has just ended must not keep the port.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with listener:
+        try:
+            listener.bind((HOST, port))
+            listener.listen(CONNECTIONS)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise BadInput(f"Port {port} cannot be used ({error.strerror}).") from error
+            raise BadInput(
+                f"Port {port} is in use, perhaps by another `triage serve`; stop that, or give "
+                f"--port {port + 1}."
+            ) from error
+        yield listener
+
+
+def _greeting(bundle: Bundle, port: int) -> list[str]:
+    lines = [
+        f"{bundle.model_id} answers on http://{HOST}:{port} (POST /decide); Ctrl-C ends it.",
+        bundle.warning,
+        bundle.notice,
+    ]
+    return [line for line in lines if line]
+
+
+def _server(kept: KeptModel) -> uvicorn.Server:
+    config = uvicorn.Config(
+        make_app(kept),
+        http="h11",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        limit_concurrency=CONNECTIONS,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+    return uvicorn.Server(config)
+
+
+@contextmanager
+def running(kept: KeptModel) -> Iterator[int]:
+    """The server in a thread of this process, on a free port, which is given; for tests."""
+    with listening(0) as listener:
+        server = _server(kept)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join()

@@ -1,0 +1,114 @@
+"""A bundle decides as the evaluation that it comes from, whichever its rule."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.special import log_softmax, softmax
+
+from tasks.bundle.bundle import (
+    Bundle,
+    BundledModel,
+    ConformalCutoffs,
+    GateStatus,
+    JudgedOn,
+    Review,
+    Rule,
+    Scaling,
+    Versions,
+    read_bundle,
+    write_bundle,
+)
+from tasks.bundle.decide import decide
+from tasks.bundle.decision import Decision, answer
+from tasks.judging.choose_rules import SetScores, choose_rule
+from tasks.runtime.errors import BadInput
+from tasks.spec import LABELS, PromptChoice, Training
+from tests.tuning.tiny import recipe
+
+RNG = np.random.default_rng(5)
+INFORMED = softmax(RNG.normal(size=(90, 3)) + 2 * np.tile(np.eye(3), (30, 1)), axis=1)
+CALIBRATION = SetScores([str(i) for i in range(90)], INFORMED, list(LABELS) * 30)
+COSTS = {truth: {decision: 0 if truth == decision else 1 for decision in LABELS} for truth in LABELS}
+LOG_LIKELIHOODS = log_softmax(RNG.normal(size=(200, 3)) * 3, axis=1) - RNG.uniform(0, 9, (200, 1))
+
+
+def bundle(rule: Rule, scaling: Scaling | None = None, **changes) -> Bundle:
+    values = {
+        "model_id": "m4-s1-0123", "cell_id": "m4-s1", "base_model": "m", "licence": "Apache-2.0", "precision": "4bit",
+        "bits": 4, "recipe": recipe(), "training": Training(), "seed": 1, "prompt": PromptChoice(), "prompt_digest": "d",
+        "words": {label: label for label in LABELS}, "chat": False, "rule": rule, "scaling": scaling,
+        "conformal": ConformalCutoffs(miss_rate=0.05, cutoffs=(0.1, 0.3, 0.6)),
+        "gates": (GateStatus(gate="ed_recall", state="FAIL", threshold=0.95, value=0.9, bound=0.8, n=100),),
+        "verdict": "unsafe", "review": Review(available=True, entropy_limit=0.3),
+        "judged_on": JudgedOn(evaluation_id="e", scores_id="s", scoring_version=7, dataset_digest="d", test_digest="t",
+                              calibration_digest="c", cases=100, has_groups=True, synthetic=True),
+        "versions": Versions(triage="0", engine=5, mlx="0", mlx_lm="0", backend="cpu", compute_dtype="float32",
+                             compute_path="dequantised_f32"),
+        "random_weights": False, "weights": "weights", "weights_digest": "w", "adapter": None,
+    }  # fmt: skip
+    return Bundle(**(values | changes))
+
+
+@pytest.mark.parametrize("name", ["argmax", "target_recall", "min_cost"])
+def test_each_rule_decides_as_the_recorded_one(name):
+    chosen = choose_rule(name, CALIBRATION, target=0.9, costs=COSTS)
+    threshold = chosen.threshold.value if chosen.threshold else None
+    scaling = Scaling(temperature=chosen.scaling.temperature, biases=chosen.scaling.biases) if chosen.scaling else None
+    made = bundle(Rule(name=name, threshold=threshold, costs=COSTS), scaling)
+
+    p = np.exp(log_softmax(LOG_LIKELIHOODS, axis=1))
+    decisions = decide(made, LOG_LIKELIHOODS)
+    assert [one.label for one in decisions] == chosen.apply(p, COSTS)
+    assert np.array([one.probabilities for one in decisions]) == pytest.approx(p, abs=1e-12)
+    assert len({one.label for one in decisions}) == 3
+
+
+def test_a_conformal_set_holds_the_labels_that_reach_their_cut_offs():
+    decisions = decide(bundle(Rule(name="argmax")), np.log([[0.1, 0.29, 0.61], [0.05, 0.9, 0.05], [0.9, 0.05, 0.05]]))
+    assert [one.conformal_set for one in decisions] == [("ED", "HOME"), ("GP",), ("ED",)]
+
+
+def test_the_review_flag_is_that_of_the_passes_and_without_them_not_available():
+    agreeing, divided = [0.8, 0.1, 0.1], [0.1, 0.8, 0.1]
+    passes = [[agreeing, agreeing]] * 5 + [[agreeing, divided]] * 5
+    first, second = decide(bundle(Rule(name="argmax")), np.zeros((2, 3)), passes)
+    assert (first.review, second.review) == (False, True) and second.vote_entropy == pytest.approx(np.log(2))
+    assert (first.passes, second.passes) == (10, 10)
+
+    without = answer(bundle(Rule(name="argmax")), decide(bundle(Rule(name="argmax")), np.zeros((1, 3)))[0])
+    assert without["review"] is None and "not available: it needs dropout passes" in without["review_note"]
+    no_dropout = bundle(Rule(name="argmax"), review=Review(available=False, entropy_limit=0.3))
+    assert "the recipe has dropout 0" in answer(no_dropout, first)["review_note"]
+
+
+def test_a_rule_that_is_not_available_gives_no_label_and_says_why():
+    made = bundle(Rule(name="min_cost", note="not available: no cost matrix"))
+    shown = answer(made, decide(made, np.zeros((1, 3)))[0])
+    assert shown["decision"] is None and shown["notes"] == ["The rule min_cost is not available: no cost matrix."]
+
+
+def test_an_unsafe_model_says_so_in_every_answer_and_random_weights_are_named():
+    shown = answer(bundle(Rule(name="argmax")), Decision("GP", (0.1, 0.8, 0.1), ("GP",)))
+    assert shown["warning"] == "This model is unsafe by its gates: ED recall 0.900 (at least 0.95 is required)."
+    assert shown["notice"] == (
+        "Research software, not a medical device; synthetic cases are no evidence about patients."
+    )
+    assert bundle(Rule(name="argmax"), verdict="provisional").warning is None
+    assert "random weights" in bundle(Rule(name="argmax"), random_weights=True, verdict="provisional").warning
+
+
+def test_a_bundle_comes_back_from_its_file_and_a_damaged_one_is_named(tmp_path):
+    made = bundle(Rule(name="target_recall", threshold=0.3193435663044174), Scaling(temperature=0.9, biases=(1, 2, 0)))
+    (tmp_path / "weights").mkdir()
+    write_bundle(made, tmp_path)
+    assert read_bundle(tmp_path) == BundledModel(made, tmp_path)
+
+    (tmp_path / "weights").rmdir()
+    with pytest.raises(BadInput, match=r"weights is missing, which .*bundle\.json names"):
+        read_bundle(tmp_path)
+    (tmp_path / "bundle.json").write_text("{}")
+    with pytest.raises(BadInput, match=r"bundle\.json: model_id: Field required; export the model again"):
+        read_bundle(tmp_path)
+    with pytest.raises(BadInput, match="holds no model that can be used"):
+        read_bundle(tmp_path / "nowhere")

@@ -1,0 +1,151 @@
+"""`triage serve`: decisions over HTTP are those of `predict`, and a bad request is a sentence."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import psutil
+import pytest
+
+from flows.cli.find_model import find_model
+from flows.serve.app import make_app
+from flows.serve.kept_model import KeptModel
+from flows.serve.server import listening, running
+from tasks.bundle.decision import Decision, answer
+from tasks.runtime.errors import BadInput
+from tests.flows.test_predict import CELL, MARKER, cases_of
+
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture(scope="module")
+def place(smoke, tmp_path_factory):
+    made = smoke[0].copy(tmp_path_factory.mktemp("serve") / "place")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("TRIAGE_HOME", "TRIAGE_WAREHOUSE"):
+            patch.setenv(name, made.environment[name])
+        yield made
+
+
+@pytest.fixture(scope="module")
+def kept(place):
+    return KeptModel(find_model(CELL), None)
+
+
+@pytest.fixture(scope="module")
+def client(kept):
+    with running(kept) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as made:
+        yield made
+
+
+def decide(client, text):
+    return client.post("/decide", json={"text": text})
+
+
+def test_eight_clients_at_once_get_the_answers_of_predict(client, kept, place):
+    texts = [case["text"] for case in cases_of(place)]
+    expected = [answer(kept.bundle, Decision.from_json(kept.ask(text).result())) for text in texts]
+    with ThreadPoolExecutor(8) as threads:
+        responses = list(threads.map(lambda text: decide(client, text), texts))
+    assert [response.json() for response in responses] == json.loads(json.dumps(expected))
+    assert {response.status_code for response in responses} == {200}
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "sentence"),
+    [
+        (b'{"text": "a', JSON, 400, "not JSON"),
+        (b"[" * 100_000, JSON, 400, "not JSON"),
+        (b'{"text": "a"}', {"Content-Type": "text/plain"}, 415, "application/json"),
+        (b'{"text": "a"}', JSON | {"Host": "evil.example"}, 400, None),
+        (b'{"text": " "}', JSON, 422, "empty"),
+        (b'{"text": "\\ud800"}', JSON, 422, "surrogate"),
+        (b'{"text": "\\u0000a"}', JSON, 422, "NUL"),
+        (b'{"text": 3}', JSON, 422, "a string"),
+        (b'{"text": "a", "label": "ED"}', JSON, 422, "one key"),
+        (b"3", JSON, 422, "JSON object"),
+        (b'{"text": "' + b"a" * 1_050_000 + b'"}', JSON, 422, "at most 1 MB"),
+        (b"a" * 100_000_000, JSON, 413, "larger than"),
+    ],
+    ids=lambda value: None if isinstance(value, bytes) else str(value),
+)
+def test_a_request_that_cannot_be_decided_is_refused_with_a_sentence(client, body, headers, status, sentence):
+    response = client.post("/decide", content=body, headers=headers)
+    assert response.status_code == status
+    if sentence is not None:
+        assert sentence in response.json()["error"] and response.json()["error"].endswith(".")
+
+
+def test_a_full_queue_is_a_sentence_too(kept):
+    from starlette.testclient import TestClient
+
+    with TestClient(make_app(kept, most_waiting=0), base_url="http://127.0.0.1") as full:
+        response = full.post("/decide", json={"text": "a"})
+    assert response.status_code == 503 and response.headers["Retry-After"] == "2"
+    assert response.json() == {"error": "0 texts wait already; ask again in a few seconds."}
+
+
+def test_the_page_loads_nothing_from_elsewhere_and_the_description_names_every_error(client):
+    page = client.get("/docs")
+    assert re.findall(r"https?://(?!127\.0\.0\.1)", page.text) == [] and "default-src 'none'" in str(page.headers)
+    operation = client.get("/openapi.json").json()["paths"]["/decide"]["post"]
+    assert {"200", "400", "408", "413", "415", "422", "503"} == set(operation["responses"])
+    assert "text" in str(operation["requestBody"])
+
+
+def test_health_and_metrics_tell_of_the_model_and_of_no_text(client):
+    assert decide(client, MARKER).status_code == 200
+    health = client.get("/health").json()
+    assert health["model"] == "ready" and health["model_id"].startswith(CELL) and "random weights" in health["warning"]
+    metrics = client.get("/metrics").text
+    assert 'triage_requests_total{status="200"}' in metrics and "wombat" not in metrics
+
+
+def test_a_model_that_was_killed_is_a_sentence_and_the_next_text_starts_it_again(client):
+    (child,) = (one for one in psutil.Process().children() if "tasks.runtime.child" in one.cmdline())
+    child.kill()
+    for _ in range(600):
+        if client.get("/health").status_code == 503:
+            break
+        time.sleep(0.05)
+    assert client.get("/health").json()["model"] == "lost"
+    assert decide(client, "My head hurts").status_code == 200 and client.get("/health").status_code == 200
+
+
+def test_two_servers_on_one_port_are_refused():
+    with listening(0) as first, pytest.raises(BadInput, match=r"in use, perhaps by another `triage serve`"):
+        with listening(first.getsockname()[1]):
+            pass
+
+
+def test_sigterm_ends_the_command_and_its_child_and_no_text_is_left(place):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = place.start("serve", CELL, "--port", str(port))
+    base = f"http://127.0.0.1:{port}"
+    out = place.folder / "out"
+    while "answers on" not in out.read_text():
+        assert process.poll() is None, (place.folder / "err").read_text()
+        time.sleep(0.1)
+    assert httpx.post(f"{base}/decide", json={"text": MARKER}, timeout=120).status_code == 200
+    children = psutil.Process(process.pid).children()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 0 and "Stopped." in out.read_text()
+    assert (place.folder / "err").read_text() == ""
+    psutil.wait_procs(children, timeout=30)
+    assert [child for child in children if child.is_running()] == []
+    assert [p for p in place.folder.rglob("*") if p.is_file() and b"wombat" in p.read_bytes()] == []
+
+
+def test_starting_the_command_imports_no_web_framework():
+    code = "import sys, flows.cli.main; assert not {'fastapi', 'uvicorn', 'prometheus_client'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
