@@ -28,7 +28,15 @@ KEYS_WITHOUT_INDEX = {"prediction": ("evaluation_id", "case_id")}
 
 _one_at_a_time = threading.Lock()
 Kind = Literal[
-    "training", "evaluation", "variant", "benchmark", "fidelity", "search", "sweep", "dataset"
+    "training",
+    "evaluation",
+    "variant",
+    "benchmark",
+    "fidelity",
+    "search",
+    "sweep",
+    "dataset",
+    "look",
 ]
 
 
@@ -67,6 +75,7 @@ FACTS: dict[Kind, Fact] = {
     "search": Fact("search_id", ("trial",)),
     "sweep": Fact("sweep_id", ("sweep", "sweep_member")),
     "dataset": Fact("dataset_id", ("dataset", "dataset_set")),
+    "look": Fact("look_id", ("look",)),
 }
 
 

@@ -8,6 +8,7 @@ import typer
 
 from deployments.interruptions import INTERRUPTED
 from flows.cli.bench import bench
+from flows.cli.best import best
 from flows.cli.cache import cache
 from flows.cli.claims import claims
 from flows.cli.compare import compare
@@ -44,7 +45,7 @@ def models() -> None:
     print_models(console)
 
 
-USE = (predict, serve)
+USE = (best, predict, serve)
 for command in (sweep, search, status, compare, claims, gates, *USE, sql, models, init, doctor, up):
     app.command()(command)
 app.add_typer(data, name="data")

@@ -6,6 +6,7 @@ import asyncio
 import time
 from importlib.metadata import version
 from importlib.resources import files
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
@@ -25,7 +26,9 @@ ON_PAGES = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline'; connect-src 'self'"
 }
-PROBLEMS = {status: {"model": Problem} for status in (400, 408, 413, 415, 422, 503)}
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem} for status in (400, 408, 413, 415, 422, 503)
+}
 
 
 def make_app(kept: KeptModel, most_waiting: int = MOST_WAITING) -> FastAPI:
@@ -51,7 +54,7 @@ def make_app(kept: KeptModel, most_waiting: int = MOST_WAITING) -> FastAPI:
     @app.post(
         "/decide",
         response_model=Answered,
-        responses={**PROBLEMS},
+        responses=PROBLEMS,
         openapi_extra={"requestBody": {"required": True, **body}},
     )
     async def decide(request: Request) -> JSONResponse:

@@ -11,16 +11,16 @@ class Metrics:
     """The counters of one server."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        names = {"registry": self._registry}
+        own = CollectorRegistry()
+        self._registry = own
         self.requests = Counter(
-            "triage_requests", "Requests to decide, by HTTP status", ["status"], **names
+            "triage_requests", "Requests to decide, by HTTP status", ["status"], registry=own
         )
-        self.decisions = Counter("triage_decisions", "Decisions, by label", ["label"], **names)
+        self.decisions = Counter("triage_decisions", "Decisions by label", ["label"], registry=own)
         self.seconds = Histogram(
-            "triage_decision_seconds", "Time to a decision", buckets=SECONDS, **names
+            "triage_decision_seconds", "Time to a decision", buckets=SECONDS, registry=own
         )
-        self.waiting = Gauge("triage_waiting_texts", "Texts that wait for a decision", **names)
+        self.waiting = Gauge("triage_waiting_texts", "Texts that wait for a decision", registry=own)
 
     def text(self) -> bytes:
         """All of them, as Prometheus reads them."""

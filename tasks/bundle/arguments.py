@@ -22,3 +22,20 @@ class PredictJob(Strict):
     @property
     def model(self) -> BundledModel:
         return BundledModel(self.bundle, self.folder)
+
+
+class ValidJob(Strict):
+    """Score a model on the set `valid` of a data set folder, into the folder `scores`.
+
+    `home`: where frozen prefixes are stored.
+    """
+
+    bundle: Bundle
+    folder: Path
+    data: Path
+    home: Path
+    scores: Path
+
+    @property
+    def model(self) -> BundledModel:
+        return BundledModel(self.bundle, self.folder)

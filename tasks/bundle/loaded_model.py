@@ -106,7 +106,8 @@ class LoadedModel:
         return Prefix.embedded(self.adapted.stack, self._cases(text))
 
     def _label_logp(self, prefix: Prefix) -> mx.array:
-        past = self.past if prefix.cases.leading else [None] * self.adapted.stack.depth
+        none: list[SharedPast | None] = [None] * self.adapted.stack.depth
+        past = self.past if prefix.cases.leading else none
         return label_terms(self.adapted, prefix, make_batch(prefix.cases, [0]), past).label_logp
 
 

@@ -15,6 +15,8 @@ SELECT 'mc_dropout', evaluation_id || ' ' || case_id FROM mc_dropout GROUP BY AL
 UNION ALL
 SELECT 'trial', search_id || ' ' || number FROM trial GROUP BY ALL HAVING count(*) > 1
 UNION ALL
+SELECT 'look', look_id FROM look GROUP BY ALL HAVING count(*) > 1
+UNION ALL
 SELECT 'prediction', evaluation_id || ' text ' || case_digest
 FROM prediction
 WHERE case_digest IS NOT NULL

@@ -44,4 +44,6 @@ SELECT 'trial', search_id, 'landed' FROM trial WHERE search_id NOT IN (SELECT id
 UNION
 SELECT 'sweep', sweep_id, 'landed' FROM sweep WHERE sweep_id NOT IN (SELECT id FROM landed)
 UNION
-SELECT 'dataset', dataset_id, 'landed' FROM dataset WHERE dataset_id NOT IN (SELECT id FROM landed);
+SELECT 'dataset', dataset_id, 'landed' FROM dataset WHERE dataset_id NOT IN (SELECT id FROM landed)
+UNION
+SELECT 'look', look_id, 'landed' FROM look WHERE look_id NOT IN (SELECT id FROM landed);

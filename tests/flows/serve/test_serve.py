@@ -121,9 +121,9 @@ def test_a_model_that_was_killed_is_a_sentence_and_the_next_text_starts_it_again
 
 
 def test_two_servers_on_one_port_are_refused():
-    with listening(0) as first, pytest.raises(BadInput, match=r"in use, perhaps by another `triage serve`"):
-        with listening(first.getsockname()[1]):
-            pass
+    in_use = pytest.raises(BadInput, match=r"in use, perhaps by another `triage serve`")
+    with listening(0) as first, in_use, listening(first.getsockname()[1]):
+        pass
 
 
 def test_sigterm_ends_the_command_and_its_child_and_no_text_is_left(place):

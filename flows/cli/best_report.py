@@ -1,0 +1,230 @@
+"""What `triage best` does: it ranks models on `valid`, and looks at the test figures of one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from rich.console import Console
+
+from flows.cli.gates_report import gate_table
+from flows.cli.terminal import errors, print_line
+from flows.cli.waiting import load_what_waits
+from flows.report.disclaimer import disclaimer
+from flows.report.figures import figure
+from flows.report.gates import GateRow
+from flows.report.names import experiment_name, verdict
+from flows.report.study import evaluation_ids, find_study
+from flows.report.table import Table, print_table
+from flows.report.typed_rows import EvaluationRow, leaderboard_rows, typed_rows
+from tasks.bundle.bundle import Bundle
+from tasks.bundle.from_evaluation import bundle_of_evaluation
+from tasks.bundle.valid_scores import Figure, RankedBy, emergencies, valid_cases
+from tasks.landing import land_rows
+from tasks.runtime.errors import BadInput
+from tasks.runtime.events import Event, StepWarning
+from tasks.runtime.home import home
+from warehouse.connect import quoted
+from warehouse.health import bring_up_to_date
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The options of `triage best`: which models, and what they are ranked by on `valid`."""
+
+    precision: str | None
+    max_megabytes: float | None
+    study: str | None
+    by: Figure
+    over_triage: float
+
+    @property
+    def ranked_by(self) -> RankedBy:
+        return RankedBy(self.by, self.over_triage)
+
+    @property
+    def words(self) -> str:
+        """What was asked for beside the study, in words."""
+        precision = "any precision" if self.precision is None else f"precision {self.precision}"
+        if self.max_megabytes is None:
+            return precision
+        return f"{precision}, at most {self.max_megabytes:g} MB of weights"
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """Bytes of an evaluation's weights, in `evaluation_summary`."""
+
+    evaluation_id: str
+    stored_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A model with its figure on `valid`, from `cases` of which `ed` are emergencies."""
+
+    row: EvaluationRow
+    stored_bytes: int
+    bundle: Bundle
+    value: float
+    cases: int
+    ed: int
+    valid_digest: str
+
+    @property
+    def order(self) -> tuple[float, int, str]:
+        """The best first; of equal ones the smaller."""
+        return -self.value, self.stored_bytes, self.row.cell_id
+
+
+def print_best(console: Console, wanted: Wanted) -> None:
+    """Rank, record the look, and print the one model's test figures. Raises BadInput."""
+    load_what_waits()
+    bring_up_to_date()
+    study = find_study(wanted.study)
+    if study is None:
+        raise BadInput("The warehouse has no study yet; run `triage sweep demo` first.")
+
+    candidates = _candidates(study.study, wanted)
+    ranked = sorted(
+        (_ranked(row, stored, wanted.ranked_by) for row, stored in candidates),
+        key=lambda one: one.order,
+    )
+    _record(study.study, wanted, ranked)
+    _print_ranking(console, study.study, wanted, ranked)
+    _print_chosen(console, ranked[0])
+
+
+def _candidates(study: str, wanted: Wanted) -> list[tuple[EvaluationRow, int]]:
+    """The trained models of a study that are wanted, on the test set that was judged last, with the
+    bytes of their weights.
+    """
+    board = [
+        row for row in leaderboard_rows(evaluation_ids(study)) if row.recipe_kind != "baseline"
+    ]
+    # Random weights show that a path works, no more.
+    board = [row for row in board if not row.random_weights] or board
+    latest = max(
+        board, key=lambda row: (row.finished_at is not None, row.finished_at), default=None
+    )
+    if latest is None:
+        raise BadInput(f"The study {study} has no finished experiment; run its sweep again.")
+    board = [row for row in board if row.set_digest == latest.set_digest]
+
+    precisions = sorted({row.precision for row in board if row.precision})
+    if wanted.precision is not None and wanted.precision not in precisions:
+        raise BadInput(
+            f"The study {study} has no model of precision {wanted.precision!r}; it has "
+            f"{', '.join(precisions)}."
+        )
+    stored = {row.evaluation_id: row.stored_bytes or 0 for row in _stored()}
+    of_precision = [row for row in board if wanted.precision in (None, row.precision)]
+    sized = [(row, stored.get(row.evaluation_id, 0)) for row in of_precision]
+    found = [(row, size) for row, size in sized if size <= (wanted.max_megabytes or 1e9) * 1e6]
+    if not found:
+        smallest = min(size for _, size in sized) / 1e6
+        raise BadInput(
+            f"No such model of the study {study} has weights of at most "
+            f"{wanted.max_megabytes:g} MB; the smallest has {smallest:.1f} MB."
+        )
+    return found
+
+
+def _stored() -> list[_Stored]:
+    return typed_rows(_Stored, "evaluation_summary")
+
+
+def _ranked(row: EvaluationRow, stored: int, by: RankedBy) -> Ranked:
+    model = bundle_of_evaluation(home(), row.evaluation_id)
+    scored = valid_cases(home(), model, _say)
+    return Ranked(
+        row,
+        stored,
+        model.bundle,
+        by.value(scored.cases),
+        len(scored.cases),
+        emergencies(scored.cases),
+        scored.digest,
+    )
+
+
+def _say(event: Event) -> None:
+    if isinstance(event, StepWarning):
+        print_line(errors, event.message)
+
+
+def _record(study: str, wanted: Wanted, ranked: Sequence[Ranked]) -> None:
+    """Land the look, before anything is shown."""
+    now = datetime.now(UTC).replace(tzinfo=None)
+    look_id = f"look-{study}-{now:%Y%m%d-%H%M%S}-{uuid4().hex[:6]}"
+    values = [{"training_id": one.row.training_id, "value": one.value} for one in ranked]
+    chosen = ranked[0]
+    row = {
+        "look_id": look_id,
+        "looked_at": now,
+        "study": study,
+        "precision": wanted.precision,
+        "max_megabytes": wanted.max_megabytes,
+        "objective": wanted.ranked_by.name,
+        "ranked": json.dumps(values),
+        "candidates": len(ranked),
+        "evaluation_id": chosen.row.evaluation_id,
+        "training_id": chosen.row.training_id,
+        "value": chosen.value,
+        "valid_digest": chosen.valid_digest,
+        "set_digest": chosen.row.set_digest,
+    }
+    land_rows(look_id, "look", {"look": [row]})
+
+
+def _print_ranking(console: Console, study: str, wanted: Wanted, ranked: Sequence[Ranked]) -> None:
+    first = ranked[0]
+    name = wanted.ranked_by.name
+    step = f"; one emergency moves it by {1 / first.ed:.3f}" if first.ed and "ED" in name else ""
+    title = (
+        f"{study}, {wanted.words}: ranked by {name} on `valid` "
+        f"({first.cases} cases, {first.ed} of them emergencies{step})"
+    )
+    records = [
+        {
+            "experiment": experiment_name(one.row),
+            "weights MB": f"{one.stored_bytes / 1e6:.1f}",
+            f"{name}\non valid": figure(one.value),
+        }
+        for one in ranked
+    ]
+    print_table(console, Table.of(title, records))
+
+
+@dataclass(frozen=True)
+class _Look:
+    look_id: str
+
+
+def _print_chosen(console: Console, chosen: Ranked) -> None:
+    row = chosen.row
+    looks = typed_rows(_Look, f"look WHERE set_digest = {quoted(row.set_digest)}")
+    count = f"{len(looks)} looks were" if len(looks) > 1 else "one look was"
+    title = (
+        f"{row.cell_id} on its test set ({row.cases} cases), which `triage best` shows of no other "
+        f"model: {count} recorded for this set"
+    )
+    figures = {
+        "accuracy": figure(row.accuracy, row.accuracy_low, row.accuracy_high),
+        "macro-F1": figure(row.macro_f1),
+        "ED recall": figure(row.ed_recall, row.ed_recall_low, row.ed_recall_high),
+        "over-triage": figure(row.over_triage, row.over_triage_low, row.over_triage_high),
+        "gates": verdict(row),
+    }
+    print_table(console, Table.of(title, [figures]))
+    gates = typed_rows(
+        GateRow, f"gate WHERE evaluation_id = {quoted(row.evaluation_id)} ORDER BY gate"
+    )
+    print_table(console, gate_table(gates))
+    if chosen.bundle.warning:
+        print_line(console, chosen.bundle.warning, style="bold")
+    print_line(console, f"Ask it: triage predict {row.cell_id} -")
+    print_line(console, disclaimer({row.set_digest}))

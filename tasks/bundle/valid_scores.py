@@ -1,0 +1,96 @@
+"""Scores of trained models on `valid`, computed once, and what models are ranked by there.
+
+A recipe's own validation value weighs cases as its loss does, so two recipes' cannot be compared;
+these figures are the same for every recipe.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tasks.bundle.arguments import ValidJob
+from tasks.bundle.bundle import BundledModel
+from tasks.corpus.manifest import DatasetManifest
+from tasks.judging.metrics import confusion
+from tasks.judging.point_metrics import metric_values
+from tasks.judging.recall_at_over_triage import recall_at_over_triage
+from tasks.judging.scores_folder import ScoredCase, probability_table, read_cases
+from tasks.runtime.child import run_child
+from tasks.runtime.errors import BadInput
+from tasks.runtime.events import Emit
+from tasks.runtime.store import complete
+from tasks.spec import LABELS, SCORES_VERSION, short_digest
+
+VALID_FILE = "valid.jsonl"
+Figure = Literal["ed-recall", "macro-f1"]
+
+
+@dataclass(frozen=True)
+class RankedBy:
+    """The figure on `valid` that models are ranked by, higher is better.
+
+    ed-recall: the highest ED recall of a threshold on p(ED) at an over-triage of at most
+    `over_triage`: what a model can catch at a fixed load, whatever threshold its recipe has;
+    macro-f1: of the most probable label.
+    """
+
+    figure: Figure
+    over_triage: float
+
+    @property
+    def name(self) -> str:
+        if self.figure == "macro-f1":
+            return "macro-F1"
+        return f"ED recall at over-triage {self.over_triage:g}"
+
+    def value(self, cases: list[ScoredCase]) -> float:
+        """The figure on scored cases. Raises BadInput for ed-recall without an emergency."""
+        p = probability_table(cases)
+        labels = [case.label for case in cases]
+        if self.figure == "macro-f1":
+            decisions = [LABELS[i] for i in p.argmax(axis=1)]
+            return float(metric_values(confusion(labels, decisions))["macro_f1"])
+        if "ED" not in labels:
+            raise BadInput(
+                "`valid` has no emergency, so there is no ED recall; give --by macro-f1."
+            )
+        return recall_at_over_triage(p, labels, self.over_triage)
+
+
+def data_folder(home: Path, dataset_digest: str) -> Path:
+    """The folder of a data set of this home. Raises BadInput where it is gone."""
+    for folder in sorted((home / "data").glob(f"*-{dataset_digest}")):
+        if complete(folder) is not None:
+            return folder
+    raise BadInput(
+        f"The data set {dataset_digest} is no longer in {home / 'data'}; run its sweep again."
+    )
+
+
+@dataclass(frozen=True)
+class ScoredValid:
+    """The scored cases of `valid`, and the digest of that set."""
+
+    cases: list[ScoredCase]
+    digest: str
+
+
+def valid_cases(home: Path, model: BundledModel, emit: Emit) -> ScoredValid:
+    """`valid` as a model of this home scores it; scored now if it was not before."""
+    bundle = model.bundle
+    data = data_folder(home, bundle.judged_on.dataset_digest)
+    digest = DatasetManifest.read(data).digest_of("valid")
+    ingredients = {"model": bundle.model_id, "valid": digest, "version": SCORES_VERSION}
+    scores = home / "valid" / f"{bundle.model_id}-v{short_digest(ingredients)}"
+    if complete(scores, deep=True) is None:
+        job = ValidJob(bundle=bundle, folder=model.folder, data=data, home=home, scores=scores)
+        log = home / "logs" / f"valid-{bundle.model_id}"
+        run_child("tasks.bundle.valid_job:run", job.model_dump(mode="json"), log, emit)
+    return ScoredValid(read_cases(scores / VALID_FILE), digest)
+
+
+def emergencies(cases: list[ScoredCase]) -> int:
+    """How many of them are labelled ED."""
+    return sum(case.label == "ED" for case in cases)
