@@ -120,6 +120,20 @@ def bench_warehouse_(
     bench_warehouse(console, Size(experiments, cases))
 
 
+@bench.command("serve")
+def bench_serve_(
+    experiment: Annotated[
+        str, typer.Argument(help="a cell, training or evaluation id, or the beginning of one")
+    ],
+    requests: Annotated[int, typer.Option(min=20, help="requests of 8 clients")] = 1000,
+    texts: Annotated[int, typer.Option(min=10, help="texts of its test set")] = 100,
+) -> None:
+    """Time `triage predict` and `triage serve` on an experiment's test set, and compare their answers."""
+    from flows.bench.serve import Load, bench_serve
+
+    bench_serve(console, experiment, Load(requests, texts))
+
+
 @bench.command("search")
 def bench_search_(
     grid: Annotated[

@@ -22,6 +22,19 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, subprocess.C
     return made, made.run("sweep", "smoke")
 
 
+@pytest.fixture(scope="session")
+def used(smoke: tuple[Place, object], tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A copy of the smoke sweep's state, for tests that ask its models."""
+    return smoke[0].copy(tmp_path_factory.mktemp("used") / "place")
+
+
+@pytest.fixture
+def at_home(used: Place, own_home: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process asks the models of `used`."""
+    for name in ("TRIAGE_HOME", "TRIAGE_WAREHOUSE"):
+        monkeypatch.setenv(name, used.environment[name])
+
+
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The wait for a Prefect server's version is as long as a busy machine needs."""

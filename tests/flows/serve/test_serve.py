@@ -26,18 +26,20 @@ from tests.flows.test_predict import CELL, MARKER, cases_of
 JSON = {"Content-Type": "application/json"}
 
 
+pytestmark = pytest.mark.usefixtures("at_home")
+
+
 @pytest.fixture(scope="module")
-def place(smoke, tmp_path_factory):
-    made = smoke[0].copy(tmp_path_factory.mktemp("serve") / "place")
+def place(used):
+    return used
+
+
+@pytest.fixture(scope="module")
+def kept(used):
     with pytest.MonkeyPatch.context() as patch:
         for name in ("TRIAGE_HOME", "TRIAGE_WAREHOUSE"):
-            patch.setenv(name, made.environment[name])
-        yield made
-
-
-@pytest.fixture(scope="module")
-def kept(place):
-    return KeptModel(find_model(CELL), None)
+            patch.setenv(name, used.environment[name])
+        yield KeptModel(find_model(CELL), None)
 
 
 @pytest.fixture(scope="module")

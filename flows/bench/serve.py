@@ -1,0 +1,201 @@
+"""`triage bench serve`: how fast `predict` and `serve` answer here, and whether they agree."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import psutil
+from rich.console import Console
+
+from deployments.interruptions import interrupted_by_signals
+from flows.bench.shared import own_versions
+from flows.cli.find_model import find_model
+from flows.cli.predict_run import answers
+from flows.cli.terminal import print_line
+from flows.report.table import Table, print_table
+from flows.serve.kept_model import KeptModel
+from flows.serve.server import running
+from tasks.bundle.asking import AskedModel
+from tasks.bundle.bundle import BundledModel
+from tasks.bundle.decision import answer
+from tasks.bundle.valid_scores import data_folder
+from tasks.runtime.child import stop_children
+from tasks.runtime.home import home
+from tasks.runtime.store import read_lines
+
+CLIENTS = 8
+ALONE = 40  # requests of one client
+NEAREST = 10  # cases nearest to the threshold: a rounding would decide them otherwise first
+Shown = dict[str, Any]  # an answer as JSON
+
+
+@dataclass(frozen=True)
+class Load:
+    """How many requests eight clients send, and how many texts of the test set they are about."""
+
+    requests: int
+    texts: int
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What was measured: seconds, texts a second, and MB of the server and of the model's process."""
+
+    first_answer: float
+    texts_a_second: float
+    alone: Sequence[float]
+    together: Sequence[float]
+    errors: int
+    before: int
+    after: int
+    largest_difference: float
+    other_decisions: int
+    nearest_equal: int
+
+    @property
+    def records(self) -> list[dict[str, str]]:
+        """One per figure, in words."""
+        most = f"{self.before / 1e6:.0f} MB, then {self.after / 1e6:.0f} MB"
+        cases = f"{self.nearest_equal} of the {NEAREST} cases nearest to a change"
+        rows = [
+            ("predict: first answer, the command's start included", f"{self.first_answer:.1f} s"),
+            ("predict: texts a second from a file", f"{self.texts_a_second:.2f}"),
+            ("serve: one client, median (95 %)", _spread(self.alone)),
+            (f"serve: {CLIENTS} clients, median (95 %)", _spread(self.together)),
+            (f"serve: errors of {len(self.together):,} requests", str(self.errors)),
+            ("serve: memory after the first requests and at the end", most),
+            (
+                "serve and predict: largest difference of a probability",
+                f"{self.largest_difference:.1e}",
+            ),
+            ("serve and predict: other decisions", f"{self.other_decisions}; equal on {cases}"),
+        ]
+        return [{"what": what, "measured": measured} for what, measured in rows]
+
+
+def _spread(seconds: Sequence[float]) -> str:
+    high = statistics.quantiles(seconds, n=20)[-1]
+    return f"{statistics.median(seconds):.3f} s ({high:.3f} s)"
+
+
+def bench_serve(console: Console, experiment: str, load: Load) -> None:
+    """Measure on texts of the experiment's own test set, and print. Raises BadInput."""
+    with interrupted_by_signals():
+        try:
+            model = find_model(experiment)
+            texts = _texts(model, load.texts)
+            figures = _measure(experiment, model, texts, load)
+        finally:
+            stop_children()
+    words = statistics.mean(len(text.split()) for text in texts)
+    versions = ", ".join(f"{name} {one}" for name, one in own_versions().items())
+    title = (
+        f"{model.bundle.model_id}: {len(texts)} texts of {words:.0f} words on average ({versions})"
+    )
+    print_table(console, Table.of(title, figures.records))
+    busy = psutil.getloadavg()[0]
+    print_line(
+        console, f"Load of the machine at the end: {busy:.1f} on {psutil.cpu_count()} cores."
+    )
+
+
+def _texts(model: BundledModel, count: int) -> list[str]:
+    data = data_folder(home(), model.bundle.judged_on.dataset_digest)
+    return [record["text"] for record in read_lines(data / "test.jsonl")[:count]]
+
+
+def _measure(experiment: str, model: BundledModel, texts: list[str], load: Load) -> Figures:
+    first = _first_answer(experiment, texts[0])
+    predicted, rate = _predicted(model, texts)
+    kept = KeptModel(model, None)
+    with running(kept) as port, _client(port) as client:
+        for text in texts[:CLIENTS]:
+            _decide(client, text)
+        before = _memory()
+        alone = [_decide(client, texts[i % len(texts)])[0] for i in range(ALONE)]
+        asked = [texts[i % len(texts)] for i in range(max(load.requests, len(texts)))]
+        with ThreadPoolExecutor(CLIENTS) as threads:
+            timed = list(threads.map(lambda text: _decide(client, text), asked))
+        after = _memory()
+
+    served = [shown for _, shown in timed[: len(texts)]]
+    pairs = list(zip(predicted, served, strict=True))
+    other = [_differs(one, two) for one, two in pairs]
+    nearest = sorted(range(len(texts)), key=lambda i: _margin(model, predicted[i]))[:NEAREST]
+    return Figures(
+        first_answer=first,
+        texts_a_second=rate,
+        alone=alone,
+        together=[seconds for seconds, _ in timed],
+        errors=sum("error" in shown for _, shown in timed),
+        before=before,
+        after=after,
+        largest_difference=max(_difference(one, two) for one, two in pairs),
+        other_decisions=sum(other),
+        nearest_equal=sum(not other[i] for i in nearest),
+    )
+
+
+def _first_answer(experiment: str, text: str) -> float:
+    """Seconds from the command's start to its end with one text."""
+    started = time.perf_counter()
+    command = [sys.executable, "-m", "flows.cli", "predict", experiment, "-"]
+    subprocess.run(command, input=text, capture_output=True, text=True, check=True)
+    return time.perf_counter() - started
+
+
+def _predicted(model: BundledModel, texts: list[str]) -> tuple[list[Shown], float]:
+    """The answers of `predict` to the texts, and how many it gives a second once it is loaded."""
+    with AskedModel(model) as asked:
+        asked.wait_until_loaded()
+        started = time.perf_counter()
+        decisions = [one for _, one in answers(asked, ((None, text) for text in texts))]
+        seconds = time.perf_counter() - started
+    return [answer(model.bundle, one) for one in decisions], len(texts) / seconds
+
+
+@contextmanager
+def _client(port: int) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=600) as client:
+        yield client
+
+
+def _decide(client: httpx.Client, text: str) -> tuple[float, Shown]:
+    """Seconds and JSON of one request."""
+    started = time.perf_counter()
+    shown: Shown = client.post("/decide", json={"text": text}).json()
+    return time.perf_counter() - started, shown
+
+
+def _memory() -> int:
+    """Bytes that this process and its children hold: the server runs here, the model in a child."""
+    here = psutil.Process()
+    return sum(one.memory_info().rss for one in (here, *here.children()))
+
+
+def _difference(one: Shown, two: Shown) -> float:
+    if "error" in two:
+        return 1.0
+    return max(abs(one["probabilities"][x] - two["probabilities"][x]) for x in one["probabilities"])
+
+
+def _differs(one: Shown, two: Shown) -> bool:
+    return any(one[key] != two.get(key) for key in ("decision", "conformal_set"))
+
+
+def _margin(model: BundledModel, shown: Shown) -> float:
+    """How little would change the decision: of a threshold the distance, else of the best two."""
+    p = sorted(shown["probabilities"].values())
+    threshold = model.bundle.rule.threshold
+    if threshold is None:
+        return float(p[-1] - p[-2])
+    return abs(float(shown["probabilities"]["ED"]) - threshold)

@@ -1,0 +1,79 @@
+"""`triage best` on the smoke sweep's models: ranked on valid, one of them looked at, and the look kept."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from flows.cli.best_report import Wanted, print_best
+from flows.cli.terminal import console
+from tasks.bundle.valid_scores import RankedBy
+from tasks.judging.recall_at_over_triage import recall_at_over_triage
+from tasks.judging.scores_folder import probability_table, read_cases
+from tests.place import one_sentence
+from warehouse.load import load_all
+
+pytestmark = pytest.mark.usefixtures("at_home")
+
+
+@pytest.fixture(scope="module")
+def asked(used):
+    """What the command prints of the models at 4 bits, by macro-F1."""
+    with pytest.MonkeyPatch.context() as patch, console.capture() as capture:
+        for name in ("TRIAGE_HOME", "TRIAGE_WAREHOUSE"):
+            patch.setenv(name, used.environment[name])
+        print_best(console, Wanted("4bit", 100.0, "smoke", "macro-f1", 0.3))
+    return capture.get()
+
+
+def test_the_look_is_recorded_with_its_question_and_ranking(asked, used):
+    (look,) = used.query("FROM look").to_dict("records")
+    assert (look["study"], look["precision"], look["max_megabytes"]) == ("smoke", "4bit", 100)
+    ranked = json.loads(look["ranked"])
+    assert look["objective"] == "macro-F1" and look["candidates"] == len(ranked) == 4
+    assert all("-4bit-" in one["training_id"] for one in ranked)
+    values = [one["value"] for one in ranked]
+    assert values == sorted(values, reverse=True) and look["value"] == values[0]
+    assert look["training_id"] == ranked[0]["training_id"]
+    assert used.audits() == {}
+
+
+def test_test_figures_are_those_of_the_chosen_one_alone(asked, used):
+    (look,) = used.query("FROM look").to_dict("records")
+    cell = used.query(f"FROM evaluation_summary WHERE evaluation_id = '{look['evaluation_id']}'").cell_id[0]
+    assert asked.count("on its test set") == 1 and f"{cell} on its test set" in asked
+    assert "one look was" in " ".join(asked.split()) and f"triage predict {cell} -" in asked
+    assert asked.count("ed_recall >= 0.95") == 1
+
+
+def test_valid_was_scored_once_without_a_text_and_its_figure_is_that_of_the_cases(asked, used):
+    (look,) = used.query("FROM look").to_dict("records")
+    (folder,) = (used.home / "valid").glob(f"{look['training_id']}-v*")
+    cases = read_cases(folder / "valid.jsonl")
+    assert len(cases) == 12 and "text" not in (folder / "valid.jsonl").read_text()
+    assert RankedBy("macro-f1", 0.3).value(cases) == look["value"]
+    labels = [case.label for case in cases]
+    expected = recall_at_over_triage(probability_table(cases), labels, 0.4)
+    assert RankedBy("ed-recall", 0.4).value(cases) == expected
+
+
+def test_a_warehouse_that_is_filled_again_keeps_the_look(asked, used, tmp_path):
+    load_all(used.home / "landing", tmp_path / "again.duckdb")
+    from warehouse.query import query
+
+    again = query("FROM look", database=tmp_path / "again.duckdb")
+    assert again.to_dict("records") == used.query("FROM look").to_dict("records")
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (("--precision", "5bit"), "no model of precision '5bit'; it has 4bit, 8bit."),
+        (("--max-megabytes", "0.001"), "the smallest has 0.1 MB"),
+        (("--study", "smok"), "did you mean smoke?"),
+    ],
+)
+def test_what_nothing_fits_is_one_sentence(args, sentence, used):
+    done = used.ask("best", *args)
+    assert done.returncode == 2 and one_sentence(done.stderr) and sentence in done.stderr
