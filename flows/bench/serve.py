@@ -65,7 +65,7 @@ class Figures:
     def records(self) -> list[dict[str, str]]:
         """One per figure, in words."""
         most = f"{self.before / 1e6:.0f} MB, then {self.after / 1e6:.0f} MB"
-        cases = f"{self.nearest_equal} of the {NEAREST} cases nearest to a change"
+        nearest = f"{self.nearest_equal} of the {NEAREST} nearest are equal"
         rows = [
             ("predict: first answer, the command's start included", f"{self.first_answer:.1f} s"),
             ("predict: texts a second from a file", f"{self.texts_a_second:.2f}"),
@@ -77,7 +77,7 @@ class Figures:
                 "serve and predict: largest difference of a probability",
                 f"{self.largest_difference:.1e}",
             ),
-            ("serve and predict: other decisions", f"{self.other_decisions}; equal on {cases}"),
+            ("serve and predict: other decisions", f"{self.other_decisions}, and {nearest}"),
         ]
         return [{"what": what, "measured": measured} for what, measured in rows]
 
@@ -158,7 +158,7 @@ def _predicted(model: BundledModel, texts: list[str]) -> tuple[list[Shown], floa
     with AskedModel(model) as asked:
         asked.wait_until_loaded()
         started = time.perf_counter()
-        decisions = [one for _, one in answers(asked, ((None, text) for text in texts))]
+        decisions = [one for _, one in answers(asked.ask, ((None, text) for text in texts))]
         seconds = time.perf_counter() - started
     return [answer(model.bundle, one) for one in decisions], len(texts) / seconds
 

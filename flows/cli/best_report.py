@@ -26,6 +26,7 @@ from tasks.bundle.valid_scores import Figure, RankedBy, emergencies, valid_cases
 from tasks.landing import land_rows
 from tasks.runtime.errors import BadInput
 from tasks.runtime.events import Event, StepWarning
+from tasks.runtime.fork_server import kept
 from tasks.runtime.home import home
 from warehouse.connect import quoted
 from warehouse.health import bring_up_to_date
@@ -89,10 +90,11 @@ def print_best(console: Console, wanted: Wanted) -> None:
         raise BadInput("The warehouse has no study yet; run `triage sweep demo` first.")
 
     candidates = _candidates(study.study, wanted)
-    ranked = sorted(
-        (_ranked(row, stored, wanted.ranked_by) for row, stored in candidates),
-        key=lambda one: one.order,
-    )
+    with kept():  # what the models' processes import is imported once
+        ranked = sorted(
+            (_ranked(row, stored, wanted.ranked_by) for row, stored in candidates),
+            key=lambda one: one.order,
+        )
     _record(study.study, wanted, ranked)
     _print_ranking(console, study.study, wanted, ranked)
     _print_chosen(console, ranked[0])

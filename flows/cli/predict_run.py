@@ -79,7 +79,7 @@ def run_predict(request: Request) -> int:
                 stack.enter_context(model)
                 show = request.writer(model.bundle, request.file is not None, _file(request, stack))
                 advance = stack.enter_context(_progress(texts.count))
-                for case_id, decision in answers(model, texts.rows()):
+                for case_id, decision in answers(model.ask, texts.rows()):
                     show(case_id, decision)
                     done += 1
                     advance()
@@ -113,11 +113,13 @@ def _counted(path: Path, column: str) -> _Texts:
     return _Texts(count, lambda: numbered_texts(path, column))
 
 
-def answers(model: AskedModel, texts: Iterable[NamedText]) -> Iterator[tuple[str | None, Decision]]:
+def answers(
+    ask: Callable[[str], Answered], texts: Iterable[NamedText]
+) -> Iterator[tuple[str | None, Decision]]:
     """The decision on each text, in their order; the next ones wait in the pipe meanwhile."""
     waiting: deque[tuple[str | None, Answered]] = deque()
     for case_id, text in texts:
-        waiting.append((case_id, model.ask(text)))
+        waiting.append((case_id, ask(text)))
         if len(waiting) >= AHEAD:
             name, answered = waiting.popleft()
             yield name, decision_of(answered)

@@ -31,7 +31,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def make_app(kept: KeptModel, most_waiting: int = MOST_WAITING) -> FastAPI:
+def make_app(kept: KeptModel, most_waiting: int) -> FastAPI:
     """The application around a loaded model; at most `most_waiting` texts wait for a decision."""
     app = FastAPI(
         title="triage",

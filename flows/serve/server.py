@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import uvicorn
 
 from deployments.interruptions import interrupted_by_signals
-from flows.serve.app import make_app
+from flows.serve.app import MOST_WAITING, make_app
 from flows.serve.kept_model import KeptModel
 from tasks.bundle.bundle import Bundle, BundledModel
 from tasks.runtime.child import stop_children
@@ -70,9 +70,9 @@ def _greeting(bundle: Bundle, port: int) -> list[str]:
     return [line for line in lines if line]
 
 
-def _server(kept: KeptModel) -> uvicorn.Server:
+def _server(kept: KeptModel, most_waiting: int = MOST_WAITING) -> uvicorn.Server:
     config = uvicorn.Config(
-        make_app(kept),
+        make_app(kept, most_waiting),
         http="h11",
         ws="none",
         log_config=None,
@@ -85,10 +85,10 @@ def _server(kept: KeptModel) -> uvicorn.Server:
 
 
 @contextmanager
-def running(kept: KeptModel) -> Iterator[int]:
-    """The server in a thread of this process, on a free port, which is given; for tests."""
+def running(kept: KeptModel, most_waiting: int = MOST_WAITING) -> Iterator[int]:
+    """The server in a thread of this process, on a free port, which is given: for measurements."""
     with listening(0) as listener:
-        server = _server(kept)
+        server = _server(kept, most_waiting)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         try:

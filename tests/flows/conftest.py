@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from flows.cli.find_model import find_model
+from flows.serve.kept_model import KeptModel
 from tests.place import Place
 
 
@@ -26,6 +29,15 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, subprocess.C
 def used(smoke: tuple[Place, object], tmp_path_factory: pytest.TempPathFactory) -> Place:
     """A copy of the smoke sweep's state, for tests that ask its models."""
     return smoke[0].copy(tmp_path_factory.mktemp("used") / "place")
+
+
+@pytest.fixture(scope="session")
+def kept(used: Place) -> Iterator[KeptModel]:
+    """The model of a safety recipe, loaded once, with 8 dropout passes."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("TRIAGE_HOME", "TRIAGE_WAREHOUSE"):
+            patch.setenv(name, used.environment[name])
+        yield KeptModel(find_model("tiny-llama-4bit-balanced_safe-s42"), passes=8)
 
 
 @pytest.fixture

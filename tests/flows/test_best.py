@@ -63,7 +63,7 @@ def test_a_warehouse_that_is_filled_again_keeps_the_look(asked, used, tmp_path):
     from warehouse.query import query
 
     again = query("FROM look", database=tmp_path / "again.duckdb")
-    assert again.to_dict("records") == used.query("FROM look").to_dict("records")
+    assert again.astype(str).equals(used.query("FROM look").astype(str)) and len(again) == 1
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli.find_model import find_model
 from flows.cli.predict_run import answers
-from tasks.bundle.asking import AskedModel, decision_of
+from flows.serve.kept_model import KeptModel
+from tasks.bundle.asking import decision_of
 from tests.place import Place, one_sentence
 
 CELL = "tiny-llama-4bit-balanced_safe-s42"
@@ -27,17 +27,11 @@ def place(used):
 
 
 @pytest.fixture(scope="module")
-def model(used):
-    """The safety recipe's model, loaded once, with 8 dropout passes."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("TRIAGE_HOME", "TRIAGE_WAREHOUSE"):
-            patch.setenv(name, used.environment[name])
-        asked = AskedModel(find_model(CELL), passes=8)
-    with asked:
-        yield asked
+def model(kept):
+    return kept
 
 
-def said(model: AskedModel, *texts: str):
+def said(model: KeptModel, *texts: str):
     return [decision_of(answered) for answered in [model.ask(text) for text in texts]]
 
 
@@ -55,7 +49,7 @@ def test_the_decisions_on_the_test_set_are_those_of_its_evaluation(model, place)
     bundle = model.bundle
     rows = place.query(f"FROM prediction WHERE evaluation_id = '{bundle.judged_on.evaluation_id}'").set_index("case_id")
     cases = cases_of(place)
-    for case_id, decision in answers(model, ((case["case_id"], case["text"]) for case in cases)):
+    for case_id, decision in answers(model.ask, ((case["case_id"], case["text"]) for case in cases)):
         row = rows.loc[case_id]
         assert decision.probabilities == pytest.approx((row.p_ed, row.p_gp, row.p_home), abs=1e-5)
         # The case that is the threshold may fall to either side by a rounding.
@@ -99,6 +93,7 @@ def test_a_text_from_standard_input_is_answered_and_stands_nowhere(place):
     assert "wombat" not in done.stdout + done.stderr
 
 
+@pytest.mark.nightly
 def test_a_file_of_texts_gives_a_file_of_answers(place, tmp_path):
     file, output = tmp_path / "cases.csv", tmp_path / "answers.jsonl"
     file.write_text('case_id,text\na,"My head hurts, a lot"\nb,I cut my finger\n')
@@ -120,7 +115,10 @@ def test_a_file_of_texts_gives_a_file_of_answers(place, tmp_path):
         ((CELL, "--file", "empty.jsonl"), "empty.jsonl is empty"),
         ((CELL, "--file", "blank.jsonl"), "blank.jsonl, line 1: 'text' is empty"),
         ((CELL, "--file", "other.jsonl"), "other.jsonl, line 1: has no column 'text'"),
-        (("tiny-lama-4bit-balanced_safe-s42", "--file", "good.jsonl"), "similar name first: tiny-llama-4bit-balanced_safe"),
+        (
+            ("tiny-lama-4bit-balanced_safe-s42", "--file", "good.jsonl"),
+            "similar name first: tiny-llama-4bit-balanced_safe",
+        ),
         (("always_ed", "--file", "good.jsonl"), "is a baseline"),
         (("./nowhere", "--file", "good.jsonl"), "holds no model that can be used"),
     ],

@@ -15,9 +15,6 @@ import httpx
 import psutil
 import pytest
 
-from flows.cli.find_model import find_model
-from flows.serve.app import make_app
-from flows.serve.kept_model import KeptModel
 from flows.serve.server import listening, running
 from tasks.bundle.decision import Decision, answer
 from tasks.runtime.errors import BadInput
@@ -32,14 +29,6 @@ pytestmark = pytest.mark.usefixtures("at_home")
 @pytest.fixture(scope="module")
 def place(used):
     return used
-
-
-@pytest.fixture(scope="module")
-def kept(used):
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("TRIAGE_HOME", "TRIAGE_WAREHOUSE"):
-            patch.setenv(name, used.environment[name])
-        yield KeptModel(find_model(CELL), None)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +66,7 @@ def test_eight_clients_at_once_get_the_answers_of_predict(client, kept, place):
         (b'{"text": "' + b"a" * 1_050_000 + b'"}', JSON, 422, "at most 1 MB"),
         (b"a" * 100_000_000, JSON, 413, "larger than"),
     ],
-    ids=lambda value: None if isinstance(value, bytes) else str(value),
+    ids=lambda value: value[:20].decode() if isinstance(value, bytes) else str(value),
 )
 def test_a_request_that_cannot_be_decided_is_refused_with_a_sentence(client, body, headers, status, sentence):
     response = client.post("/decide", content=body, headers=headers)
@@ -87,10 +76,8 @@ def test_a_request_that_cannot_be_decided_is_refused_with_a_sentence(client, bod
 
 
 def test_a_full_queue_is_a_sentence_too(kept):
-    from starlette.testclient import TestClient
-
-    with TestClient(make_app(kept, most_waiting=0), base_url="http://127.0.0.1") as full:
-        response = full.post("/decide", json={"text": "a"})
+    with running(kept, most_waiting=0) as port:
+        response = httpx.post(f"http://127.0.0.1:{port}/decide", json={"text": "a"})
     assert response.status_code == 503 and response.headers["Retry-After"] == "2"
     assert response.json() == {"error": "0 texts wait already; ask again in a few seconds."}
 
@@ -111,6 +98,7 @@ def test_health_and_metrics_tell_of_the_model_and_of_no_text(client):
     assert 'triage_requests_total{status="200"}' in metrics and "wombat" not in metrics
 
 
+@pytest.mark.nightly
 def test_a_model_that_was_killed_is_a_sentence_and_the_next_text_starts_it_again(client):
     (child,) = (one for one in psutil.Process().children() if "tasks.runtime.child" in one.cmdline())
     child.kill()
