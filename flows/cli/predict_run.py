@@ -15,12 +15,13 @@ from flows.cli.find_model import find_model
 from flows.cli.predict_output import WRITERS, Writer
 from flows.cli.sql_output import refuse_existing
 from flows.cli.terminal import errors, print_error, print_line
-from tasks.bundle.asking import AskedModel, decision_of
+from tasks.bundle.asking import FUNCTION, AskedModel, decision_of
 from tasks.bundle.decision import Decision
 from tasks.bundle.texts import MOST_BYTES, decoded_text, numbered_texts
-from tasks.runtime.child import stop_children
+from tasks.runtime.child import import_ahead, stop_children
 from tasks.runtime.conversation import Answered
 from tasks.runtime.errors import BadInput, disk_error
+from tasks.runtime.fork_server import kept
 
 AHEAD = 16  # texts that are sent before the first of them is answered
 NamedText = tuple[str | None, str]  # the case's id in a file, and its text
@@ -69,20 +70,8 @@ def run_predict(request: Request) -> int:
     with interrupted_by_signals():
         try:
             # What is wrong with the texts is said before a model is loaded.
-            texts = (
-                _only_text()
-                if request.file is None
-                else _counted(request.file, request.text_column)
-            )
-            with ExitStack() as stack:
-                model = AskedModel(find_model(request.experiment), request.passes)
-                stack.enter_context(model)
-                show = request.writer(model.bundle, request.file is not None, _file(request, stack))
-                advance = stack.enter_context(_progress(texts.count))
-                for case_id, decision in answers(model.ask, texts.rows()):
-                    show(case_id, decision)
-                    done += 1
-                    advance()
+            for count in _answered(request, _texts(request)):
+                done = count
         except KeyboardInterrupt:
             stop_children()
             print_error(f"Interrupted after {done:,} answers.")
@@ -92,12 +81,30 @@ def run_predict(request: Request) -> int:
     return 0
 
 
+def _answered(request: Request, texts: _Texts) -> Iterator[int]:
+    """Show the answer to each text; yields how many there are so far."""
+    with kept(), ExitStack() as stack:
+        # The model's process imports what it needs while the model is looked up.
+        import_ahead(FUNCTION.partition(":")[0])
+        model = stack.enter_context(AskedModel(find_model(request.experiment), request.passes))
+        show = request.writer(model.bundle, request.file is not None, _file(request, stack))
+        advance = stack.enter_context(_progress(texts.count))
+        for done, (case_id, decision) in enumerate(answers(model.ask, texts.rows()), 1):
+            show(case_id, decision)
+            advance()
+            yield done
+
+
 @dataclass(frozen=True)
 class _Texts:
     """How many texts there are, and a way to read them."""
 
     count: int
     rows: Callable[[], Iterable[NamedText]]
+
+
+def _texts(request: Request) -> _Texts:
+    return _counted(request.file, request.text_column) if request.file else _only_text()
 
 
 def _only_text() -> _Texts:

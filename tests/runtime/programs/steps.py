@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 from tasks.runtime import errors
-from tasks.runtime.events import Note
+from tasks.runtime.events import Answer, Note, Ready
+from tasks.runtime.inbox import requests
 from tasks.runtime.store import build_folder, locked
 
 IMPORTED = time.time()
@@ -148,3 +149,16 @@ def measure(args, emit):
 
     measured = device.measure()
     return {**measured.as_dict(), "warning": device.slow_blas_warning(measured)}
+
+
+def converse(args, emit):
+    """Answers each request with its words, in upper case; ends itself at a request to."""
+    emit(Ready())
+    answered = 0
+    for group in requests(args["at_once"]):
+        for request in group:
+            if request.get("end_yourself"):
+                os.kill(os.getpid(), signal.SIGKILL)
+            emit(Answer(request["number"], {"said": request["words"].upper(), "beside": len(group)}))
+            answered += 1
+    return {"answered": answered}
