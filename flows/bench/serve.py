@@ -48,15 +48,14 @@ class Load:
 
 @dataclass(frozen=True)
 class Figures:
-    """What was measured: seconds, texts a second, and MB of the server and of the model's process."""
+    """What was measured: seconds, texts a second, and bytes of the server and of the model's process."""
 
     first_answer: float
     texts_a_second: float
     alone: Sequence[float]
     together: Sequence[float]
     errors: int
-    before: int
-    after: int
+    memory: Sequence[int]
     largest_difference: float
     other_decisions: int
     nearest_equal: int
@@ -64,7 +63,7 @@ class Figures:
     @property
     def records(self) -> list[dict[str, str]]:
         """One per figure, in words."""
-        most = f"{self.before / 1e6:.0f} MB, then {self.after / 1e6:.0f} MB"
+        memory = ", ".join(f"{held / 1e6:.0f}" for held in self.memory)
         nearest = f"{self.nearest_equal} of the {NEAREST} nearest are equal"
         rows = [
             ("predict: first answer, the command's start included", f"{self.first_answer:.1f} s"),
@@ -72,7 +71,7 @@ class Figures:
             ("serve: one client, median (95 %)", _spread(self.alone)),
             (f"serve: {CLIENTS} clients, median (95 %)", _spread(self.together)),
             (f"serve: errors of {len(self.together):,} requests", str(self.errors)),
-            ("serve: memory after the first requests and at the end", most),
+            ("serve: MB after the first requests, half of them, and all", memory),
             (
                 "serve and predict: largest difference of a probability",
                 f"{self.largest_difference:.1e}",
@@ -120,12 +119,14 @@ def _measure(experiment: str, model: BundledModel, texts: list[str], load: Load)
     with running(kept) as port, _client(port) as client:
         for text in texts[:CLIENTS]:
             _decide(client, text)
-        before = _memory()
+        memory = [_memory()]
         alone = [_decide(client, texts[i % len(texts)])[0] for i in range(ALONE)]
         asked = [texts[i % len(texts)] for i in range(max(load.requests, len(texts)))]
+        timed: list[tuple[float, Shown]] = []
         with ThreadPoolExecutor(CLIENTS) as threads:
-            timed = list(threads.map(lambda text: _decide(client, text), asked))
-        after = _memory()
+            for half in (asked[: len(asked) // 2], asked[len(asked) // 2 :]):
+                timed += threads.map(lambda text: _decide(client, text), half)
+                memory.append(_memory())
 
     served = [shown for _, shown in timed[: len(texts)]]
     pairs = list(zip(predicted, served, strict=True))
@@ -137,8 +138,7 @@ def _measure(experiment: str, model: BundledModel, texts: list[str], load: Load)
         alone=alone,
         together=[seconds for seconds, _ in timed],
         errors=sum("error" in shown for _, shown in timed),
-        before=before,
-        after=after,
+        memory=memory,
         largest_difference=max(_difference(one, two) for one, two in pairs),
         other_decisions=sum(other),
         nearest_equal=sum(not other[i] for i in nearest),

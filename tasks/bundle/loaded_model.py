@@ -28,10 +28,11 @@ from tasks.tuning.batches import Cases, make_batch, make_cases
 from tasks.tuning.engine import label_terms, leading_past
 from tasks.tuning.frozen_prefix import Prefix, prefix_in_memory
 from tasks.tuning.lora import Adapted, add_lora, load_variant, load_weights
-from tasks.tuning.memory import CACHE_BYTES
 from tasks.tuning.sets import load_template
 from tasks.tuning.streams import side_by_side
 
+# Of freed buffers: enough for the layers of a long text, little enough to answer for weeks.
+CACHE_BYTES = 128 << 20
 # Beginnings of texts: what their prompts have in common, nearly all prompts have.
 PROBES = ("I have", "\n", " ", "9", "é", "?", "<", "")
 NO_LABEL = LABELS[0]  # a text has none: its place in `Encoded` must be filled
