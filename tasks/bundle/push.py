@@ -1,0 +1,96 @@
+"""Uploads an export to the Hugging Face Hub: private unless told, and whole or not at all.
+
+HF_TOKEN and HF_ENDPOINT have their usual meaning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.bundle.bundle import Bundle
+from tasks.runtime.errors import BadInput, SourceUnavailable, TriageError
+
+
+@dataclass(frozen=True)
+class Target:
+    """A Hub repository to push to, owner/name, and whether everybody may read it."""
+
+    repo: str
+    public: bool = False
+
+
+def refuse_push(bundle: Bundle, target: Target, unsafe: bool) -> None:
+    """Raise BadInput for a push that must not or cannot happen; asks the Hub nothing."""
+    from huggingface_hub import constants, get_token
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
+
+    try:
+        validate_repo_id(target.repo)
+    except HFValidationError:
+        raise BadInput(
+            f"{target.repo!r} cannot be a Hub repository; name one as owner/name."
+        ) from None
+    if "/" not in target.repo:
+        raise BadInput(f"{target.repo!r} names no owner; name the repository as owner/name.")
+    if bundle.warning and not unsafe:
+        raise BadInput(f"{bundle.warning} To push it all the same, and marked so, add --unsafe.")
+    if constants.is_offline_mode():
+        raise BadInput("HF_HUB_OFFLINE is set, so nothing can be pushed; unset it.")
+    if get_token() is None:
+        raise BadInput(
+            "There is no token of the Hub; set HF_TOKEN to one that may write, or log in with "
+            "`hf auth login`."
+        )
+
+
+def push(folder: Path, target: Target, title: str) -> str:
+    """Upload a folder as one commit; returns the address of the repository.
+
+    Raises BadInput where a repository that is already there is public and `target` is not.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    with _sentences(folder, target):
+        address = api.create_repo(target.repo, private=not target.public, exist_ok=True)
+        if not target.public and not api.repo_info(target.repo).private:
+            raise BadInput(
+                f"{target.repo} is public already, so nothing was uploaded from {folder}; name "
+                "another repository, or add --public."
+            )
+        api.upload_folder(
+            repo_id=target.repo,
+            folder_path=folder,
+            commit_message=f"Add {title}",
+            delete_patterns="*",  # what another export left there is no part of this one
+        )
+    return str(address)
+
+
+@contextmanager
+def _sentences(folder: Path, target: Target) -> Iterator[None]:
+    """Errors of the Hub as sentences, which say where the export is all the same."""
+    import httpx
+    from huggingface_hub.errors import HfHubHTTPError
+
+    def error(problem: str, transient: bool = False) -> TriageError:
+        return SourceUnavailable(f"{problem} The export is in {folder}.", transient)
+
+    try:
+        yield
+    except HfHubHTTPError as refused:
+        status = refused.response.status_code
+        if status in (401, 403):
+            raise error(
+                f"The Hub does not let this token write to {target.repo} ({status}); check HF_TOKEN "
+                "and the owner."
+            ) from refused
+        raise error(f"The Hub answered with an error ({status}).", transient=True) from refused
+    except (httpx.HTTPError, ConnectionError, RuntimeError) as broken:
+        raise error(
+            f"The Hub cannot be reached ({type(broken).__name__}).", transient=True
+        ) from broken
