@@ -208,6 +208,13 @@ def end_orphaned_servers(root: Path) -> None:
             record.unlink()
 
 
+def running_sweeps(root: Path) -> list[int]:
+    """Process ids of the sweeps of a home that started a server on this machine and still run."""
+    records = sorted(_records(root).glob(f"{socket.gethostname()}-*"))
+    pids = [(int(record.name.rpartition("-")[2]), record) for record in records]
+    return [pid for pid, record in pids if is_older(pid, record)]
+
+
 def _may_be_configured() -> bool:
     """Whether any place that Prefect reads its settings from could name a server.
 

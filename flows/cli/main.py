@@ -14,6 +14,7 @@ from flows.cli.claims import claims
 from flows.cli.compare import compare
 from flows.cli.data import data
 from flows.cli.doctor import doctor
+from flows.cli.forget import forget
 from flows.cli.gates import gates
 from flows.cli.init import init
 from flows.cli.predict import predict
@@ -45,8 +46,9 @@ def models() -> None:
     print_models(console)
 
 
+SEE = (status, compare, claims, gates)
 USE = (best, predict, serve)
-for command in (sweep, search, status, compare, claims, gates, *USE, sql, models, init, doctor, up):
+for command in (sweep, search, *SEE, *USE, sql, models, forget, init, doctor, up):
     app.command()(command)
 app.add_typer(data, name="data")
 app.add_typer(bench, name="bench")

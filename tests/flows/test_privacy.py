@@ -2,18 +2,19 @@
 
 import json
 import re
+from pathlib import Path
 
 import duckdb
 import pyarrow.parquet as pq
 import pytest
 
 
-@pytest.fixture(scope="module")
-def pattern(smoke) -> re.Pattern[bytes]:
-    """Finds a piece of any case: the beginning, the middle or the end of its text, as it is or as JSON writes it."""
+def pieces_of(home: Path) -> re.Pattern[bytes]:
+    """Finds a piece of any case of a home: the beginning, the middle or the end of its text, as it is or as JSON writes
+    it."""
     texts = [
         json.loads(line)["text"]
-        for path in (smoke[0].home / "data").rglob("*.jsonl")
+        for path in (home / "data").rglob("*.jsonl")
         if path.name != "facts.jsonl"  # names of facts, no text
         for line in path.read_text(encoding="utf-8").splitlines()
     ]
@@ -23,6 +24,11 @@ def pattern(smoke) -> re.Pattern[bytes]:
     }
     written = pieces | {json.dumps(piece)[1:-1] for piece in pieces}
     return re.compile(b"|".join(re.escape(piece.encode()) for piece in sorted(written)))
+
+
+@pytest.fixture(scope="module")
+def pattern(smoke) -> re.Pattern[bytes]:
+    return pieces_of(smoke[0].home)
 
 
 def test_the_search_finds_a_case_where_it_should_be(smoke, pattern):

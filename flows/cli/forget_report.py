@@ -1,0 +1,90 @@
+"""What `triage forget` prints and does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from deployments.temporary_server import running_sweeps
+from flows.cli.terminal import print_line
+from flows.report.figures import megabytes
+from flows.report.table import Table, print_table
+from tasks.forget_data import (
+    Forgetting,
+    forget,
+    matching_names,
+    plan,
+    refuse_while_working,
+    unknown_data,
+)
+from tasks.runtime.errors import Locked
+from tasks.runtime.home import check_home, home
+
+STAYS = (
+    "The warehouse and landing/ stay: they hold no text, and know cases by id and digest "
+    "(`triage studies forget` removes a study's results). Base models stay too. Your own files, "
+    "exports, reports, published results and backups are not looked for: delete those yourself."
+)
+
+
+def forget_data(console: Console, data: str, yes: bool) -> None:
+    """Remove what came from a data set, or say what would go.
+
+    Raises BadInput for a data set that is not here, Locked while something works in the home.
+    """
+    check_home()
+    root = home()
+    names = matching_names(root, data) or _of_grid(root, data)
+    forgetting = plan(root, names)
+    _refuse_while_sweeping(root)
+
+    print_table(console, _table(root, forgetting, yes))
+    print_line(console, STAYS)
+    for name in forgetting.elsewhere:
+        print_line(console, f"The data set {name} shares sets with it and stays: forget it, too.")
+    if not yes:
+        command = f"triage forget {data} --yes"
+        print_line(console, f"Nothing was removed. To remove it: {command}")
+        return
+
+    forget(root, forgetting)
+    print_line(console, f"Removed: {', '.join(names)}, {megabytes(forgetting.size)} MB.")
+
+
+def _of_grid(root: Path, data: str) -> list[str]:
+    """The data set that a grid names. Raises BadInput where there is neither."""
+    from tasks.corpus.prepare import dataset_folder  # the readers of files come with it
+    from tasks.grids.grid import GRIDS, load_grid
+
+    if not data.endswith(".toml") and not (GRIDS / f"{data}.toml").is_file():
+        raise unknown_data(root, data)
+    grid = load_grid(data)
+    name = dataset_folder(grid.data, root, grid.evaluation_sets).name
+    if found := matching_names(root, name):
+        return found
+    raise unknown_data(root, name)
+
+
+def _refuse_while_sweeping(root: Path) -> None:
+    refuse_while_working(root)
+    if pids := running_sweeps(root):
+        raise Locked(
+            f"A sweep is running in {root} (process {pids[0]}); wait for it or stop it, then run "
+            "the same command."
+        )
+
+
+def _table(root: Path, forgetting: Forgetting, yes: bool) -> Table:
+    rows: list[tuple[str, str, str]] = [
+        (part.kind, str(part.folder.relative_to(root)), megabytes(part.size))
+        for part in forgetting.parts
+        if part.kind != "prefixes"
+    ]
+    prefixes = [part.size for part in forgetting.parts if part.kind == "prefixes"]
+    if prefixes:
+        rows.append(("prefixes", f"all {len(prefixes)} in prefixes", megabytes(sum(prefixes))))
+    title = "Goes" if yes else "Would go"
+    return Table(
+        f"{title}: {megabytes(forgetting.size)} MB of {root}", ("what", "folder", "MB"), tuple(rows)
+    )

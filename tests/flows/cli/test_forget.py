@@ -1,0 +1,164 @@
+"""`triage forget`: what came from a data set goes from the home, what came from another one stays, and nothing is guessed."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from tasks import forget_data
+from tasks.forget_data import forget, matching_names, plan
+from tasks.runtime.errors import Locked
+from tasks.runtime.store import locked, seal
+from tests.flows.test_privacy import pieces_of
+from tests.place import one_sentence
+
+
+@pytest.fixture
+def swept(smoke, tmp_path):
+    """A copy of a home with eight trained experiments, whose jobs name the folders of the home that was copied."""
+    return smoke[0].copy(tmp_path / "copy")
+
+
+def test_a_dry_run_says_what_would_go_and_removes_nothing(swept):
+    before = sorted(swept.home.rglob("*"))
+    done = swept.ask("forget", "smoke")
+    assert (done.returncode, done.stderr) == (0, "")
+    (data,) = (path.name for path in (swept.home / "data").glob("embedded-*"))
+    assert f"data/{data}" in done.stdout and done.stdout.count("│ adapters │") == 8
+    assert "│ scores   │ baselines/" in done.stdout and "exports, reports" in done.stdout
+    assert done.stdout.rstrip().endswith("Nothing was removed. To remove it: triage forget smoke --yes")
+    assert sorted(swept.home.rglob("*")) == before
+
+
+def test_no_file_holds_a_piece_of_a_text_afterwards_and_results_stay(swept):
+    pattern = pieces_of(swept.home)
+    done = swept.ask("forget", "embedded", "--yes")
+    assert (done.returncode, done.stderr) == (0, "")
+    files = [path for path in swept.home.rglob("*") if path.is_file()]
+    assert files and [str(path) for path in files if pattern.search(path.read_bytes())] == []
+    for place in ("data", "experiments", "prefixes", "baselines", "moved"):
+        assert not list((swept.home / place).glob("*/")), place
+    assert not list(swept.home.rglob("adapters*.safetensors"))
+    assert len(swept.query("SELECT training_id FROM experiment WHERE recipe_kind <> 'baseline'")) == 8
+    again = swept.ask("forget", "embedded")
+    assert again.returncode == 2 and one_sentence(again.stderr)
+    assert "holds nothing of a data set 'embedded', nor of any other" in again.stderr
+
+
+def test_a_name_that_is_not_there_is_a_sentence_with_the_nearest(swept):
+    done = swept.ask("forget", "embeded", "--yes")
+    assert done.returncode == 2 and "holds nothing of a data set 'embeded'; did you mean embedded-" in done.stderr
+    paper = swept.ask("forget", "paper")
+    assert paper.returncode == 2 and "holds nothing of a data set 'embedded-" in paper.stderr
+
+
+def made_home(root: Path) -> Path:
+    """Two data sets, an adapter and an untuned model's scores of each; `new` has another test set than `own`."""
+    for name, tests in (("own-1", "t1"), ("own-2", "t2"), ("other-3", "t3")):
+        (root / "data" / name).mkdir(parents=True)
+        shared = "learned" if name.startswith("own") else "elsewhere"
+        sets = {
+            "train": {"digest": shared, "cases": 1, "labels": {}},
+            "test": {"digest": tests, "cases": 1, "labels": {}},
+        }
+        seal(root / "data" / name, {"sets": sets})
+        trained = root / "experiments" / f"cell-{name}"
+        job(trained, {"folder": trained, "data": root / "data" / name, "home": root})
+        scores = root / "baselines" / f"untuned-{name}"
+        scores.mkdir(parents=True)
+        job(root / "logs" / name, {"scores": scores, "data": root / "data" / name, "home": root})
+    moved = root / "moved" / "m"
+    moved.mkdir(parents=True)
+    adapter = root / "experiments" / "cell-own-1"
+    ranked = root / "valid" / "v"
+    ranked.mkdir(parents=True)
+    # This job's `folder` is where the paths of its bundle begin: the home itself.
+    job(root / "logs" / "valid", {"scores": ranked, "data": root / "data" / "own-2", "home": root, "folder": root})
+    job(root / "logs" / "move", {"scores": moved, "data": root / "data" / "own-2", "home": root, "adapter": adapter})
+    return root
+
+
+def job(folder: Path, args: dict[str, Path]) -> None:
+    folder.mkdir(parents=True)
+    written = {"function": "f", "args": {key: str(value) for key, value in args.items()}}
+    (folder / "spec.json").write_text(json.dumps(written))
+
+
+def folders(root: Path) -> set[str]:
+    return {
+        str(path.relative_to(root)) for place in ("data", "experiments", "baselines", "moved", "valid")
+        for path in (root / place).glob("*/")
+    }  # fmt: skip
+
+
+def test_what_came_from_other_data_stays_and_a_shared_set_is_named(tmp_path):
+    root = made_home(tmp_path)
+    assert matching_names(root, "own") == ["own-1", "own-2"] and matching_names(root, "dataset-3") == ["other-3"]
+    planned = plan(root, ["own-1"])
+    assert planned.elsewhere == ("own-2",)
+    forget(root, planned)
+    assert folders(root) == {
+        "data/own-2", "valid/v", "data/other-3", "experiments/cell-own-2", "experiments/cell-other-3",
+        "baselines/untuned-own-2", "baselines/untuned-other-3",
+    }, "the moved adapter goes with its adapter"  # fmt: skip
+    assert matching_names(root, "own") == ["own-2"]
+
+
+def test_adapters_of_a_data_set_whose_texts_are_gone_already_are_found(tmp_path):
+    root = made_home(tmp_path)
+    (root / "data" / "other-3" / "manifest.json").unlink()
+    (root / "data" / "other-3").rmdir()
+    assert [part.folder.name for part in plan(root, matching_names(root, "other")).parts] == [
+        "cell-other-3", "untuned-other-3",
+    ]  # fmt: skip
+
+
+def test_what_an_interrupted_removal_left_goes_the_next_time(tmp_path, monkeypatch):
+    root = made_home(tmp_path)
+
+    def interrupted(folder):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(
+            forget_data.shutil, "rmtree", lambda folder, ignore_errors=False: ignore_errors or interrupted(folder)
+        )
+        forget(root, plan(root, ["own-1"]))
+    assert list(root.rglob(".forgotten-*")), "set aside, and not removed yet"
+    forget(root, plan(root, ["other-3"]))
+    assert not list(root.rglob(".forgotten-*"))
+
+
+@pytest.mark.parametrize("held", ["experiments", "data", "landing"])
+def test_it_is_refused_while_anything_works_in_the_home(held, tmp_path):
+    root = made_home(tmp_path)
+    with (
+        locked(root / held / "something"),
+        pytest.raises(Locked, match=f"Another process is working in .*{held}/something"),
+    ):
+        forget(root, plan(root, ["own-1"]))
+    building = root / held / ".tmp-x-0"
+    building.mkdir()
+    before = folders(root)
+    descriptor = os.open(building, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with pytest.raises(Locked):
+        forget(root, plan(root, ["own-1"]))
+    os.close(descriptor)
+    assert folders(root) == before
+    forget(root, plan(root, ["own-1"]))
+
+
+def test_it_is_refused_while_a_sweep_runs_that_is_between_two_steps(swept):
+    record = swept.home / "servers" / f"{socket.gethostname()}-{os.getpid()}"
+    record.parent.mkdir(exist_ok=True)
+    record.write_text("1")
+    done = swept.ask("forget", "embedded", "--yes")
+    assert done.returncode == 2 and one_sentence(done.stderr)
+    assert f"A sweep is running in {swept.home} (process {os.getpid()})" in done.stderr
+    assert list((swept.home / "data").glob("embedded-*"))
