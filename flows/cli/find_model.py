@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from flows.cli.find_experiment import find_evaluations
+from flows.cli.unfinished import why_unfinished
 from flows.cli.waiting import load_what_waits
 from tasks.bundle.bundle import BUNDLE_FILE, BundledModel, read_bundle
 from tasks.bundle.from_evaluation import bundle_of_evaluation
@@ -27,7 +28,11 @@ def find_model(name: str) -> BundledModel:
 
     load_what_waits()
     bring_up_to_date()
-    judged = [row for row in find_evaluations(name) if row.evaluation_set == "test"]
+    try:
+        evaluations = find_evaluations(name)
+    except BadInput as error:
+        raise why_unfinished(name) or error from error
+    judged = [row for row in evaluations if row.evaluation_set == "test"]
     if not judged:
         raise BadInput(f"{name!r} was never judged on its test set; run its sweep again.")
     # Real weights before random ones, and the latest of them.

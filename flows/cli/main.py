@@ -14,6 +14,7 @@ from flows.cli.claims import claims
 from flows.cli.compare import compare
 from flows.cli.data import data
 from flows.cli.doctor import doctor
+from flows.cli.export import export
 from flows.cli.forget import forget
 from flows.cli.gates import gates
 from flows.cli.init import init
@@ -47,7 +48,7 @@ def models() -> None:
 
 
 SEE = (status, compare, claims, gates)
-USE = (best, predict, serve)
+USE = (best, predict, serve, export)
 for command in (sweep, search, *SEE, *USE, sql, models, forget, init, doctor, up):
     app.command()(command)
 app.add_typer(data, name="data")

@@ -83,17 +83,21 @@ class GateStatus(Strict):
 class Review(Strict):
     """When dropout passes flag a case for review: vote entropy above `entropy_limit` nats.
 
-    `available`: whether the recipe trains with dropout, without which every pass is the same.
+    `available`: whether the recipe trains with dropout, without which every pass is the same;
+    `fused`: whether the adapter, and its dropout with it, went into the weights.
     """
 
     available: bool
     entropy_limit: float
+    fused: bool = False
 
     @property
     def why_not(self) -> str | None:
         """Why there is no flag; None where there is one."""
         if self.available:
             return None
+        if self.fused:
+            return "not available: the adapter is fused into the weights, which leaves no dropout"
         return "not available: the recipe has dropout 0, so every pass would be the same"
 
 

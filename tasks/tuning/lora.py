@@ -174,14 +174,15 @@ def as_computed(model: nn.Module, compute_path: str) -> Stack:
 def _unpack_slow(model: nn.Module, multiple: int) -> None:
     """Unpack the matrices whose number of outputs is no multiple of `multiple`."""
     slow = [
-        (name, _unpacked(module))
+        (name, unpacked(module))
         for name, module in model.named_modules()
         if isinstance(module, nn.QuantizedLinear) and module.weight.shape[0] % multiple
     ]
     model.update_modules(tree_unflatten(slow))
 
 
-def _unpacked(module: nn.QuantizedLinear) -> nn.Linear:
+def unpacked(module: nn.QuantizedLinear) -> nn.Linear:
+    """The same matrix unpacked, in the data type of its scales."""
     weight = mx.dequantize(
         module.weight,
         module.scales,

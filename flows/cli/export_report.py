@@ -1,0 +1,89 @@
+"""What `triage export` prints and does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from flows.cli.find_model import find_model
+from flows.cli.terminal import print_line
+from tasks.bundle.bundle import BundledModel
+from tasks.bundle.export import Exported, export, refuse_filled
+from tasks.bundle.export_arguments import Agreement
+from tasks.bundle.push import Target, push, refuse_push
+from tasks.runtime.errors import BadInput
+from tasks.runtime.home import home
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for on the command line."""
+
+    experiment: str
+    folder: Path
+    fuse: bool
+    gguf: bool
+    push: str | None
+    public: bool
+    unsafe: bool
+
+    @property
+    def target(self) -> Target | None:
+        """Where to push to. Raises BadInput for options that mean nothing without it."""
+        if self.push is not None:
+            return Target(self.push, self.public)
+        for name, given in (("--public", self.public), ("--unsafe", self.unsafe)):
+            if given:
+                raise BadInput(f"{name} is about a push; add --push REPO, or leave it out.")
+        return None
+
+
+def export_experiment(console: Console, request: Request) -> None:
+    """Export an experiment, and push it where that was asked for.
+
+    Nothing is written before everything that can be refused is. Raises BadInput.
+    """
+    target = request.target
+    model = find_model(request.experiment)
+    if model.folder != home():
+        raise BadInput(f"{request.experiment} is an export already; name the experiment itself.")
+    refuse_filled(request.folder)
+    if target is not None:
+        refuse_push(model.bundle, target, request.unsafe)
+
+    done = export(model, home(), request.folder, fuse=request.fuse, gguf=request.gguf)
+    _say(console, model, done)
+    if target is not None:
+        address = push(done.folder, target, model.bundle.cell_id)
+        seen = "everybody" if target.public else "you and whom you let"
+        print_line(console, f"Pushed to {address}, for {seen} to read.")
+
+
+def _say(console: Console, model: BundledModel, done: Exported) -> None:
+    bundle = model.bundle
+    parts = ", ".join(f"{name} {size / 1e6:.1f}" for name, size in list(done.sizes.items())[:3])
+    print_line(
+        console, f"{bundle.cell_id} is in {done.folder}: {done.size / 1e6:.1f} MB ({parts})."
+    )
+    for name, agreement in (
+        ("The fused weights", done.result.fused),
+        ("model.gguf", done.result.gguf),
+    ):
+        if agreement is not None:
+            print_line(console, _agreement(name, agreement))
+    if bundle.warning:
+        print_line(console, bundle.warning, style="bold red")
+    where = f"licence {bundle.licence}; see Notice"
+    missing = f" Before you pass it on: {done.missing_terms}." if done.missing_terms else ""
+    print_line(console, f"The base model's terms go with it: {where}.{missing}")
+    print_line(console, bundle.notice)
+    print_line(console, f"Next: triage predict {done.folder} -")
+
+
+def _agreement(name: str, agreement: Agreement) -> str:
+    return (
+        f"{name}: on {agreement.cases} cases a probability differs from the trained model's by up "
+        f"to {agreement.largest:.1e}; {agreement.decided_otherwise} decisions differ."
+    )

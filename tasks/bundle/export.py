@@ -1,0 +1,218 @@
+"""Writes an export: a folder with everything that a trained model needs, complete or not there.
+
+It is filled under a temporary name, gets `manifest.json` last, and is renamed into place.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.bundle.bundle import Bundle, BundledModel, Review, write_bundle
+from tasks.bundle.card_figures import card_figures
+from tasks.bundle.export_arguments import ExportJob, ExportResult
+from tasks.bundle.model_card import CardInput, render_card, render_example
+from tasks.bundle.prompt_file import read_prompt
+from tasks.bundle.terms import write_terms
+from tasks.models.manifest import VariantManifest
+from tasks.runtime.child import run_child
+from tasks.runtime.errors import BadInput, is_disk_full
+from tasks.runtime.events import Emit
+from tasks.runtime.manifest import Manifest
+from tasks.runtime.store import MANIFEST, read_manifest, seal
+from tasks.runtime.temporary import held, remove_abandoned, temporary_folder
+from tasks.spec import BaseModelSpec
+
+WEIGHTS = "model"
+ADAPTER_FILES = ("adapters.safetensors", "adapter_config.json")
+CARD = "README.md"
+EXAMPLE = "example.py"
+# Of the stored bytes: a fused block is unpacked to float32, and a GGUF file to float16, of which a
+# fused model is written first.
+ROOM = {"plain": 1.1, "fuse": 9.0, "gguf": 18.0}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A folder that was written: its size in bytes, in all and by part; what was measured; and what
+    has to be added before it is passed on, if anything.
+    """
+
+    folder: Path
+    sizes: dict[str, int]
+    result: ExportResult
+    missing_terms: str | None
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(self.sizes.values())
+
+
+def refuse_filled(folder: Path) -> None:
+    """Raise BadInput unless `folder` is a new or an empty folder that can be written."""
+    try:
+        if folder.is_dir() and not any(folder.iterdir()):
+            return
+        if not folder.exists() and not folder.is_symlink():
+            return
+    except OSError as error:
+        raise _unwritable(error, folder) from error
+    problem = "is not empty" if folder.is_dir() else "is a file"
+    raise BadInput(f"{folder} {problem}; name a new folder for the export.")
+
+
+def export(
+    model: BundledModel,
+    home: Path,
+    folder: Path,
+    *,
+    fuse: bool = False,
+    gguf: bool = False,
+    on_event: Emit | None = None,
+) -> Exported:
+    """Write the export of a model of this home into `folder`, which is new or empty.
+
+    Raises BadInput where that cannot be, and where fused weights or a GGUF file would answer
+    otherwise than the trained model.
+    """
+    folder = folder.resolve()
+    refuse_filled(folder)
+    with _disk_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _check_room(model, folder, fuse, gguf)
+        remove_abandoned(folder)
+        temporary = temporary_folder(folder)
+        try:
+            temporary.mkdir()
+            with held(temporary):
+                exported = _fill(model, home, temporary, fuse, gguf, on_event)
+                temporary.replace(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return Exported(folder, exported.sizes, exported.result, exported.missing_terms)
+
+
+def _fill(
+    model: BundledModel, home: Path, folder: Path, fuse: bool, gguf: bool, on_event: Emit | None
+) -> Exported:
+    assert model.adapter is not None, "an experiment has an adapter"
+    training = model.adapter.parent
+    if not fuse:
+        _copy_weights(model.weights, folder / WEIGHTS)
+        for name in ADAPTER_FILES:
+            shutil.copyfile(training / name, folder / name)
+
+    result = _run_job(model, training, home, folder, fuse, gguf, on_event)
+    bundle = _moved_bundle(model.bundle, folder, fuse)
+    write_bundle(bundle, folder)
+    example = render_example(bundle, read_prompt(folder))
+    (folder / EXAMPLE).write_text(example, encoding="utf-8")
+
+    licensing = write_terms(bundle, model.weights, home, folder)
+    sizes = _sizes(folder)
+    card = CardInput(
+        bundle=bundle,
+        figures=card_figures(home, bundle),
+        result=result,
+        licensing=licensing,
+        variant=VariantManifest.read(folder / WEIGHTS),
+        model=_base_model(training),
+        sizes=sizes,
+    )
+    (folder / CARD).write_text(render_card(card), encoding="utf-8")
+    seal(folder, {"model_id": bundle.model_id, "result": result.model_dump(mode="json")})
+    return Exported(folder, sizes, result, licensing.missing)
+
+
+def _run_job(
+    model: BundledModel,
+    training: Path,
+    home: Path,
+    folder: Path,
+    fuse: bool,
+    gguf: bool,
+    on_event: Emit | None,
+) -> ExportResult:
+    job = ExportJob(
+        bundle=model.bundle,
+        weights=model.weights,
+        adapter=training,
+        folder=folder,
+        fuse=fuse,
+        gguf=gguf,
+    )
+    log = home / "logs" / f"export-{model.bundle.model_id}"
+    arguments = job.model_dump(mode="json")
+    result = run_child("tasks.bundle.export_job:run", arguments, log, on_event)
+    return ExportResult.model_validate(result)
+
+
+def _moved_bundle(bundle: Bundle, folder: Path, fuse: bool) -> Bundle:
+    """The bundle with paths that begin at the folder of the export."""
+    weights = Manifest.read(folder / WEIGHTS)
+    moved = {"weights": WEIGHTS, "weights_digest": weights.digest}
+    if not fuse:
+        return bundle.model_copy(update={**moved, "adapter": ADAPTER_FILES[0]})
+    review = Review(available=False, entropy_limit=bundle.review.entropy_limit, fused=True)
+    without = {"adapter": None, "adapter_digest": None, "review": review}
+    return bundle.model_copy(update={**moved, **without})
+
+
+def _copy_weights(weights: Path, target: Path) -> None:
+    """A model folder as it is: its manifest, and the files that this names."""
+    manifest = read_manifest(weights)
+    assert manifest is not None, "a bundle's weights are complete"
+    target.mkdir()
+    for name in (*manifest["files"], MANIFEST):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(weights / name, target / name)
+
+
+def _base_model(training: Path) -> BaseModelSpec:
+    """The base model as the grid listed it."""
+    stored = json.loads((training / "training.json").read_text(encoding="utf-8"))
+    return BaseModelSpec.model_validate(stored["spec"]["model"])
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Bytes of what is in the folder, by its first name, the largest first."""
+    sizes = {
+        path.name: sum(file.stat().st_size for file in (path, *path.rglob("*")) if file.is_file())
+        for path in folder.iterdir()
+    }
+    return dict(sorted(sizes.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _check_room(model: BundledModel, folder: Path, fuse: bool, gguf: bool) -> None:
+    stored = VariantManifest.read(model.weights).stored_bytes
+    needed = int(stored * ROOM["gguf" if gguf else "fuse" if fuse else "plain"])
+    free = shutil.disk_usage(folder.parent).free
+    if free < needed:
+        raise BadInput(
+            f"The export needs up to {needed / 1e9:.1f} GB in {folder.parent}, where "
+            f"{free / 1e9:.1f} GB are free; free some space, or name a folder on another disk."
+        )
+
+
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _unwritable(error, folder) from error
+
+
+def _unwritable(error: OSError, folder: Path) -> BadInput:
+    if is_disk_full(error):
+        return BadInput(
+            f"The disk is full: {folder} was not written; free some space and try again."
+        )
+    in_the_way = error.errno in (errno.ENOTDIR, errno.EEXIST)
+    problem = "a file is where a folder should be" if in_the_way else error.strerror
+    return BadInput(f"{folder} cannot be written ({problem}); name another folder.")

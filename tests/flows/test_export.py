@@ -1,0 +1,252 @@
+"""`triage export`: a folder that stands alone, and whose example decides with stock mlx-lm as `triage predict` does."""
+
+from __future__ import annotations
+
+import io
+import json
+import runpy
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from huggingface_hub import ModelCard
+
+import tasks.bundle.export
+from flows.cli.find_model import find_model
+from tasks.bundle import agreement, export_job
+from tasks.bundle.bundle import Rule, Scaling, read_bundle
+from tasks.bundle.decide import decide
+from tasks.bundle.export import Exported, export
+from tasks.bundle.loaded_model import load_model
+from tasks.bundle.model_card import render_example
+from tasks.bundle.prompt_file import read_prompt
+from tasks.bundle.terms import write_terms
+from tasks.models.gguf_weights import open_gguf
+from tasks.runtime.errors import BadInput
+from tasks.runtime.store import read_lines, verify
+from tasks.spec import LABELS
+from tests.place import Place, one_sentence
+from warehouse.connect import writing
+
+LLAMA, GEMMA, ARGMAX = "tiny-llama-4bit-balanced_safe", "tiny-gemma3-8bit-balanced_safe", "tiny-llama-8bit-baseline"
+
+
+@pytest.fixture(scope="module")
+def place(smoke, tmp_path_factory):
+    made = smoke[0].copy(tmp_path_factory.mktemp("export") / "place")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("TRIAGE_HOME", "TRIAGE_WAREHOUSE"):
+            patch.setenv(name, made.environment[name])
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def own_home(place, monkeypatch):
+    """The copied home, instead of the empty one that every test has."""
+    for name in ("TRIAGE_HOME", "TRIAGE_WAREHOUSE"):
+        monkeypatch.setenv(name, place.environment[name])
+
+
+def exported(place: Place, name: str, folder: Path, **options: bool) -> Exported:
+    """An export whose job runs in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tasks.bundle.export, "run_child", lambda function, args, *rest: export_job.run(args, print))
+        return export(find_model(name), place.home, folder, **options)
+
+
+@pytest.fixture(scope="module")
+def plain(place, tmp_path_factory) -> Path:
+    return exported(place, LLAMA, tmp_path_factory.mktemp("plain") / "out").folder
+
+
+@pytest.fixture(scope="module")
+def fused(place, tmp_path_factory) -> Exported:
+    return exported(place, LLAMA, tmp_path_factory.mktemp("fused") / "out", fuse=True, gguf=True)
+
+
+def texts(place: Place) -> list[str]:
+    """48 cases, among them those nearest to any threshold: all that are scored."""
+    (data,) = (place.home / "data").glob("embedded-*")
+    return [line["text"] for name in ("test", "calibration") for line in read_lines(data / f"{name}.jsonl")]
+
+
+def by_example(folder: Path, cases: list[str], monkeypatch, capsys) -> list[tuple[str, list[float]]]:
+    """What example.py prints in its folder."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(json.dumps({"text": text}) + "\n" for text in cases)))
+    capsys.readouterr()
+    runpy.run_path("example.py")
+    lines = [line.split(" ", 1) for line in capsys.readouterr().out.splitlines()]
+    return [(label, json.loads(p)) for label, p in lines]
+
+
+def by_predict(folder: Path, cases: list[str]) -> list[tuple[str, list[float]]]:
+    """What `triage predict` decides, in this process."""
+    model = load_model(read_bundle(folder))
+    scores = model.log_likelihoods([model.read(text).encoded for text in cases])
+    return [(one.label, list(one.probabilities)) for one in decide(read_bundle(folder).bundle, scores)]
+
+
+def refuse_other_answers(folder: Path, cases: list[str], monkeypatch, capsys) -> None:
+    example, predicted = by_example(folder, cases, monkeypatch, capsys), by_predict(folder, cases)
+    assert [label for label, _ in example] == [label for label, _ in predicted]
+    assert np.array([p for _, p in example]) == pytest.approx(np.array([p for _, p in predicted]), abs=1e-4)
+
+
+def test_the_example_decides_48_cases_as_predict_and_as_the_evaluation_did(place, plain, monkeypatch, capsys):
+    cases = texts(place)
+    refuse_other_answers(plain, cases, monkeypatch, capsys)
+    bundle = read_bundle(plain).bundle
+    landed = place.query(
+        f"SELECT case_id, decision FROM prediction WHERE evaluation_id = '{bundle.judged_on.evaluation_id}'"
+    )
+    (data,) = (place.home / "data").glob("embedded-*")
+    decided = [label for label, _ in by_predict(plain, cases)]
+    by_case = dict(zip(landed.case_id, landed.decision, strict=True))
+    assert decided[:24] == [by_case[line["case_id"]] for line in read_lines(data / "test.jsonl")]
+    assert bundle.rule.name == "target_recall"
+
+
+def test_the_fused_model_and_a_model_without_a_chat_template_do_so_too(place, fused, tmp_path, monkeypatch, capsys):
+    cases = texts(place)[:24]
+    refuse_other_answers(fused.folder, cases, monkeypatch, capsys)
+    gemma = exported(place, GEMMA, tmp_path / "gemma").folder
+    assert "before" in read_prompt(gemma) and "messages" not in read_prompt(gemma)
+    refuse_other_answers(gemma, cases, monkeypatch, capsys)
+
+
+@pytest.mark.parametrize("rule", ["argmax", "min_cost", "none"])
+def test_the_example_follows_every_rule(place, plain, rule, tmp_path, monkeypatch, capsys):
+    folder = shutil.copytree(plain, tmp_path / "copy")
+    bundle = read_bundle(folder).bundle
+    rules = {
+        "argmax": Rule(name="argmax"),
+        "min_cost": Rule(name="min_cost", costs={t: {a: 1.0 + (t != a) * 3 for a in LABELS} for t in LABELS}),
+        "none": Rule(name="target_recall", note="not available: no ED case in the calibration set"),
+    }
+    scaling = Scaling(temperature=0.1, biases=(-1.0, 0.5, 0.0))
+    changed = bundle.model_copy(update={"rule": rules[rule], "scaling": scaling})
+    (folder / "bundle.json").write_text(changed.model_dump_json())
+    (folder / "example.py").write_text(render_example(changed, read_prompt(folder)))
+    cases = texts(place)[:12]
+    if rule == "none":
+        assert {label for label, _ in by_example(folder, cases, monkeypatch, capsys)} == {"None"}
+    else:
+        refuse_other_answers(folder, cases, monkeypatch, capsys)
+
+
+def test_the_example_is_ten_lines_that_need_stock_mlx_lm_alone(plain):
+    lines = (plain / "example.py").read_text().splitlines()
+    code = [line for line in lines if line and not line.startswith("#")]
+    assert len(code) <= 12
+    assert {line.split()[1] for line in code if line.startswith(("import", "from"))} == {
+        "json,",
+        "mlx.core",
+        "mlx_lm.utils",
+    }
+
+
+def test_the_folder_is_whole_sealed_and_holds_no_text_of_a_case(place, plain):
+    manifest = verify(plain)
+    assert {"README.md", "Notice", "bundle.json", "prompt.json", "example.py", "adapters.safetensors",
+            "adapter_config.json", "model/model.safetensors", "model/tokenizer.json"} <= set(manifest["files"])  # fmt: skip
+    whole = b"".join(path.read_bytes() for path in plain.rglob("*") if path.is_file())
+    assert not [text for text in texts(place) if text[:30].encode() in whole]
+    assert str(place.folder).encode() not in whole, "no path of the machine that made it"
+
+
+def test_the_card_names_metrics_with_intervals_for_the_hub_and_warns_on_top(plain):
+    card = ModelCard.load(plain / "README.md")
+    data = card.data
+    assert (data.license, data.library_name) == ("apache-2.0", "mlx") and "unsafe" in data.tags
+    recall = next(result for result in data.eval_results if result.metric_type == "recall")
+    bundle = read_bundle(plain).bundle
+    (gate,) = [gate for gate in bundle.gates if gate.gate == "ed_recall"]
+    assert recall.metric_value == pytest.approx(gate.value) and set(recall.metric_args) == {
+        "low",
+        "high",
+        "method",
+        "n",
+    }
+    first = card.content.split("---\n", 2)[2].strip().splitlines()[0]
+    assert first.startswith("> **Do not use this model for patients.**") and "random weights" in first
+    assert f"| ED recall (sensitivity) | {gate.value:.3f} [" in card.content and "| train | 48 |" in card.content
+    assert "Research software, not a medical device" in card.content
+
+
+def test_fused_weights_and_a_gguf_file_answer_as_the_trained_model(fused):
+    bundle = read_bundle(fused.folder).bundle
+    assert bundle.review.why_not == "not available: the adapter is fused into the weights, which leaves no dropout"
+    assert bundle.adapter is None and not (fused.folder / "adapters.safetensors").exists()
+    assert fused.result.fused.largest < 1e-4 and fused.result.gguf.largest < 0.01
+    assert fused.result.fused.cases == agreement.CASES
+    written = open_gguf(fused.folder / "model.gguf")
+    assert (written.architecture, written.get("tokenizer.ggml.model")) == ("llama", "gpt2")
+    assert "The fused weights: on 60 cases" in (fused.folder / "README.md").read_text()
+
+
+def test_a_model_that_would_answer_otherwise_is_refused_and_nothing_is_left(place, tmp_path, monkeypatch):
+    monkeypatch.setattr(agreement, "LARGEST_DIFFERENCE", -1.0)
+    with pytest.raises(BadInput, match=r"The fused model is not the model that was trained: on 60 cases a probability"):
+        exported(place, LLAMA, tmp_path / "out", fuse=True)
+    with pytest.raises(BadInput, match="mlx-lm writes no GGUF file of the architecture gemma3_text"):
+        exported(place, GEMMA, tmp_path / "out", gguf=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_gemmas_terms_go_with_its_exports(place, tmp_path):
+    model = find_model(GEMMA)
+    terms = "https://ai.google.dev/gemma/terms"
+    gemma = model.bundle.model_copy(update={"licence": "Gemma Terms of Use", "terms": terms})
+    licensing = write_terms(gemma, model.weights, place.home, tmp_path)
+    notice = (tmp_path / "Notice").read_text()
+    told = "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms"
+    assert told in notice and "use restrictions" in notice and "The files of this folder are modified" in notice
+    assert licensing.missing == f"the text of the terms is not among the files: add a copy from {terms}"
+
+
+def test_the_command_writes_the_folder_and_says_what_it_is(place, tmp_path):
+    done = place.run("export", LLAMA, str(tmp_path / "new" / "out"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"{LLAMA}-s42 is in {tmp_path / 'new' / 'out'}: " in done.stdout and "random weights" in done.stdout
+    assert done.stdout.splitlines()[-1] == f"Next: triage predict {tmp_path / 'new' / 'out'} -"
+    assert verify(tmp_path / "new" / "out") and [p.name for p in (tmp_path / "new").iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (
+            ("tiny-lama-4bit", "new"),
+            "no finished experiment 'tiny-lama-4bit'; it has, the most similar name first: tiny-llama",
+        ),
+        ((LLAMA, "filled"), "filled is not empty; name a new folder for the export"),
+        ((LLAMA, "filled/file"), "is a file; name a new folder"),
+        ((LLAMA, "filled/file/new"), "cannot be written (a file is where a folder should be); name"),
+        ((LLAMA, "new", "--public"), "--public is about a push; add --push REPO"),
+        ((LLAMA, "new", "--push", "team/model"), "random weights: its answers mean nothing. To push it all the same"),
+        ((LLAMA, "new", "--push", "team/model", "--unsafe"), "There is no token of the Hub"),
+        (("tiny-llama-4bit-zero_shot", "new"), "is a baseline, without an adapter of its own"),
+        (("filled", "new"), "filled holds no model that can be used"),
+    ],
+)
+def test_what_cannot_be_exported_is_a_sentence_before_anything_is_written(place, arguments, told):
+    (place.folder / "filled").mkdir(exist_ok=True)
+    (place.folder / "filled" / "file").write_text("mine")
+    done = place.ask("export", *arguments, HF_HOME=str(place.folder / "hf"))
+    assert done.returncode == 2 and one_sentence(done.stderr) and told in done.stderr, done.stderr
+    assert not (place.folder / "new").exists() and (place.folder / "filled" / "file").read_text() == "mine"
+
+
+def test_an_experiment_that_failed_or_is_not_finished_says_so(place, tmp_path):
+    copy = place.copy(tmp_path / "copy")
+    (copy.home / "experiments" / "tiny-llama-4bit-other-s42-0123").mkdir()
+    unfinished = copy.ask("export", "tiny-llama-4bit-other", "new")
+    assert "tiny-llama-4bit-other-s42-0123 is not finished yet; run its sweep to the end" in unfinished.stderr
+    with writing(copy.warehouse) as connection:
+        connection.execute("UPDATE experiment SET status = 'diverged', error = 'No finite loss.', cell_id = 'lost-s42', "
+                           "training_id = 'lost-s42-0123' WHERE cell_id LIKE 'tiny-llama-4bit-baseline%'")  # fmt: skip
+    failed = copy.ask("export", "lost-s42", "new")
+    assert "lost-s42 has diverged and holds no model (No finite loss); run its sweep again." in failed.stderr
