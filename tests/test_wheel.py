@@ -42,6 +42,8 @@ def test_the_wheel_in_an_empty_environment_runs_a_smoke_sweep_in_another_folder(
     done = run(python.with_name("triage"), "sweep", "smoke", folder=other)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].startswith(f"8 experiments are in the warehouse: {other / '.triage'}")
-    export = run(python.with_name("triage"), "export", "tiny-llama-4bit-balanced_safe", other / "exported", folder=other)
+    export = run(
+        python.with_name("triage"), "export", "tiny-llama-4bit-balanced_safe", other / "exported", folder=other
+    )
     assert (export.returncode, export.stderr) == (0, ""), "the templates of card and example are in the wheel"
     assert (other / "exported" / "README.md").is_file()
