@@ -15,6 +15,7 @@ from huggingface_hub import ModelCard
 
 import tasks.bundle.export
 from flows.cli.find_model import find_model
+from flows.cli.main import app
 from tasks.bundle import agreement, export_job
 from tasks.bundle.bundle import Rule, Scaling, read_bundle
 from tasks.bundle.decide import decide
@@ -215,6 +216,14 @@ def test_the_command_writes_the_folder_and_says_what_it_is(place, tmp_path):
     assert verify(tmp_path / "new" / "out") and [p.name for p in (tmp_path / "new").iterdir()] == ["out"]
 
 
+def refusal(*arguments: str) -> str:
+    """The sentence with which the command ends; it must be one."""
+    with pytest.raises(BadInput) as refused:
+        app(["export", *arguments], standalone_mode=False)
+    assert one_sentence(f"triage: {refused.value}\n")
+    return str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -232,21 +241,25 @@ def test_the_command_writes_the_folder_and_says_what_it_is(place, tmp_path):
         (("filled", "new"), "filled holds no model that can be used"),
     ],
 )
-def test_what_cannot_be_exported_is_a_sentence_before_anything_is_written(place, arguments, told):
-    (place.folder / "filled").mkdir(exist_ok=True)
-    (place.folder / "filled" / "file").write_text("mine")
-    done = place.ask("export", *arguments, HF_HOME=str(place.folder / "hf"))
-    assert done.returncode == 2 and one_sentence(done.stderr) and told in done.stderr, done.stderr
-    assert not (place.folder / "new").exists() and (place.folder / "filled" / "file").read_text() == "mine"
+def test_what_cannot_be_exported_is_a_sentence_before_anything_is_written(arguments, told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    Path("filled").mkdir()
+    Path("filled/file").write_text("mine")
+    assert told in refusal(*arguments)
+    assert not Path("new").exists() and Path("filled/file").read_text() == "mine"
 
 
-def test_an_experiment_that_failed_or_is_not_finished_says_so(place, tmp_path):
+def test_an_experiment_that_failed_or_is_not_finished_says_so(place, tmp_path, monkeypatch):
     copy = place.copy(tmp_path / "copy")
     (copy.home / "experiments" / "tiny-llama-4bit-other-s42-0123").mkdir()
-    unfinished = copy.ask("export", "tiny-llama-4bit-other", "new")
-    assert "tiny-llama-4bit-other-s42-0123 is not finished yet; run its sweep to the end" in unfinished.stderr
+    for name in ("TRIAGE_HOME", "TRIAGE_WAREHOUSE"):
+        monkeypatch.setenv(name, copy.environment[name])
+    told = "tiny-llama-4bit-other-s42-0123 is not finished yet; run its sweep to the end"
+    assert told in refusal("tiny-llama-4bit-other", "new")
     with writing(copy.warehouse) as connection:
         connection.execute("UPDATE experiment SET status = 'diverged', error = 'No finite loss.', cell_id = 'lost-s42', "
                            "training_id = 'lost-s42-0123' WHERE cell_id LIKE 'tiny-llama-4bit-baseline%'")  # fmt: skip
-    failed = copy.ask("export", "lost-s42", "new")
-    assert "lost-s42 has diverged and holds no model (No finite loss); run its sweep again." in failed.stderr
+    assert "lost-s42 has diverged and holds no model (No finite loss); run its sweep again." in refusal(
+        "lost-s42", "new"
+    )
