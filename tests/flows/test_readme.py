@@ -49,6 +49,8 @@ PARSED = {
     "triage search": "trains for a minute or more; tests/flows/test_search.py runs it",
     "triage best": "scores every model; tests/flows/test_best.py runs it",
     "triage predict": "reads standard input; tests/flows/test_predict.py gives it some",
+    "triage export": "needs a trained model; tests/flows/test_export.py runs it",
+    "triage forget": "removes what tests share; tests/flows/cli/test_forget.py runs it",
     "triage serve": "serves until it is stopped; tests/flows/serve starts it",
     "triage up": "serves until it is stopped; tests/flows/test_up.py starts it",
     "triage doctor": "measures this machine and asks networks; tests/flows/cli/test_doctor.py",
@@ -151,8 +153,9 @@ def test_the_readme_has_the_test_command_of_the_continuous_integration():
 A_PATH = re.compile(r"[\w.-]+(/[\w.-]+)*(/|\.(py|sql|toml|yaml|yml|json|md|csv))|\.ci/run")
 # Files and folders of a reader, of a home or of a model.
 ELSEWHERE = re.compile(
-    r"\.triage/.*|(data|sources|models|prefixes|experiments|landing|logs|searches|valid)/|my_\w+\.(csv|toml)|clinic_cases\.jsonl"
-    r"|manifest\.json|best\.toml|training\.json|bundle\.json|config\.json|tokenizer\.json|grid\.toml|.*NN_\w+\.sql"
+    r"\.triage/.*|(data|sources|models|prefixes|experiments|landing|logs|searches|valid|model|licences)/"
+    r"|my_\w+\.(csv|toml)|clinic_cases\.jsonl"
+    r"|manifest\.json|best\.toml|training\.json|(bundle|prompt|adapter_config|config)\.json|example\.py|tokenizer\.json|grid\.toml|.*NN_\w+\.sql"
 )
 
 
