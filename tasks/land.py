@@ -7,7 +7,7 @@ from prefect import task
 from tasks.caching import is_transient
 from tasks.corpus.manifest import DatasetManifest
 from tasks.judging.evaluation_rows import evaluation_rows
-from tasks.landing import is_landed, land_rows, landed_status
+from tasks.landing import Landing, is_landed, land_together, landed_status
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.store import home
 from tasks.spec import ExperimentSpec, evaluation_id
@@ -34,9 +34,9 @@ def land(spec: ExperimentSpec, training: str, scores: str, variant: Path, data: 
     weights = VariantManifest.read(variant)
     dataset = DatasetManifest.read(data)
     outcome = TrainingOutcome.of_complete(folder)
-    rows = training_rows(spec, training, weights, dataset, outcome)
-    land_rows(training, "training", rows)
-
-    rows = evaluation_rows(spec, training, folder / "scores" / scores, dataset)
-    land_rows(evaluation, "evaluation", rows)
+    trained = training_rows(spec, training, weights, dataset, outcome)
+    judged = evaluation_rows(spec, training, folder / "scores" / scores, dataset)
+    land_together(
+        [Landing(training, "training", trained), Landing(evaluation, "evaluation", judged)]
+    )
     return evaluation

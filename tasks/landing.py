@@ -5,8 +5,10 @@ Another program may hold the warehouse: then what has landed waits, and the swee
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from tasks.tuning.training_rows import TrainingOutcome, training_rows, variant_r
 from warehouse.connect import reading, warehouse_path
 from warehouse.landing import write_landing
 from warehouse.place import check_place, loading_waits
+from warehouse.schema import Kind
 from warehouse.schema import tables as known_tables
 from warehouse.waiting import (
     LAST_SECONDS,
@@ -36,6 +39,15 @@ LANDING_SECONDS = 60.0  # twice as long as a landing waits for the warehouse
 _said = threading.Event()  # that loading waits: once, not for each landing
 
 Rows = dict[str, list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Landing:
+    """What lands under one id: its rows by table, those of its kind."""
+
+    id: str
+    kind: Kind
+    rows: Rows
 
 
 def land_variant(folder: Path) -> None:
@@ -104,12 +116,12 @@ def _landing() -> Path:
     return home() / "landing"
 
 
-def _load(folder: Path) -> None:
-    """Load a landing folder, or leave it for later where another program holds the warehouse.
+def _load(*folders: Path) -> None:
+    """Load landing folders, or leave them for later where another program holds the warehouse.
 
-    Raises BrokenFolder if the folder does not match its manifest.
+    Raises BrokenFolder if a folder does not match its manifest.
     """
-    error = load_or_wait(folder)
+    error = load_or_wait(folders)
     if error is not None:
         _say_once(error)
     elif not some_results_wait():
@@ -138,15 +150,22 @@ def absent_from_warehouse(ids: Collection[str]) -> list[str]:
     return [id for id in ids if id not in landed]
 
 
-def land_rows(id: str, kind: Any, tables: Rows) -> None:
+def land_rows(id: str, kind: Kind, tables: Rows) -> None:
     """Write the rows of `id` to its landing folder and load that, now or later. Raises Locked if
     another sweep lands this id for too long.
     """
-    with locked(_landing() / id, LANDING_SECONDS):
-        _load(write_landing(_landing(), id, kind, tables))
+    land_together([Landing(id, kind, tables)])
 
 
-def keep_rows(id: str, kind: Any, tables: Rows) -> None:
+def land_together(landings: Sequence[Landing]) -> None:
+    """`land_rows` for each of these in turn, but the warehouse is opened once."""
+    with contextlib.ExitStack() as held:
+        for one in landings:
+            held.enter_context(locked(_landing() / one.id, LANDING_SECONDS))
+        _load(*(write_landing(_landing(), one.id, one.kind, one.rows) for one in landings))
+
+
+def keep_rows(id: str, kind: Kind, tables: Rows) -> None:
     """Write the rows of `id` to its landing folder, for a later command to load."""
     with locked(_landing() / id, LANDING_SECONDS):
         write_landing(_landing(), id, kind, tables)

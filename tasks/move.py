@@ -13,7 +13,7 @@ from tasks.caching import is_transient
 from tasks.corpus.manifest import DatasetManifest
 from tasks.identity import scores_of
 from tasks.judging.evaluation_rows import evaluation_rows
-from tasks.landing import Rows, is_landed, land_rows
+from tasks.landing import Landing, Rows, is_landed, land_together
 from tasks.models.manifest import VariantManifest
 from tasks.precisions import Precision
 from tasks.progress import publisher
@@ -62,9 +62,9 @@ def move_adapter(
         name: evaluation_rows(spec, moved, folder, dataset, name)
         for name, folder in folders.items()
     }
-    land_rows(moved, "training", move.experiment(moved, weights, dataset, rows["test"]))
-    for name, evaluated in rows.items():
-        land_rows(ids[name], "evaluation", evaluated)
+    trained = move.experiment(moved, weights, dataset, rows["test"])
+    judged = [Landing(ids[name], "evaluation", evaluated) for name, evaluated in rows.items()]
+    land_together([Landing(moved, "training", trained), *judged])
     return list(ids.values())
 
 

@@ -115,7 +115,8 @@ def _measured(claim: Claim, run: Callable[[str], Rows]) -> MeasuredClaim:
         rows = run(claim.statement)
         measurements = [_measurement(claim, rows.columns, row) for row in rows.rows]
     except BadInput as error:
-        return MeasuredClaim(claim, NOT_MEASURED, [], f"its query failed: {error}")
+        reason = str(error).removeprefix("The query failed: ")
+        return MeasuredClaim(claim, NOT_MEASURED, [], f"its query failed: {reason}")
     if not measurements:
         return MeasuredClaim(claim, NOT_MEASURED, [], "this warehouse has no row for it")
     verdicts = {one.verdict for one in measurements}

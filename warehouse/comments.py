@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -48,6 +48,7 @@ class Comments:
         return self.by_table.get(table, {}).get(column, self.shared.get(column))
 
 
+@cache
 def comments_text() -> str:
     """The file `comments.toml`."""
     return (files("warehouse") / "comments.toml").read_text(encoding="utf-8")
@@ -68,7 +69,7 @@ def head_of(view: SqlFile) -> str:
     return re.sub(r"(?<!\n)\n(?!\n)", " ", text)
 
 
-def write_comments(con: duckdb.DuckDBPyConnection, views: list[SqlFile]) -> None:
+def write_comments(con: duckdb.DuckDBPyConnection, views: Sequence[SqlFile]) -> None:
     """Describe every table, view and column of the file, inside the caller's transaction.
 
     Replacing a view drops its comments, so they are written after the views.

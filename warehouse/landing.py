@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -197,3 +198,9 @@ def _parsed_time(text: str) -> datetime | str:
         return datetime.fromisoformat(text)
     except ValueError:
         return text
+
+
+def is_loaded(con: duckdb.DuckDBPyConnection, id: str, digest: str) -> bool:
+    """Whether exactly this content of a landing folder is loaded."""
+    query = "SELECT 1 FROM landed WHERE id = ? AND manifest_digest = ?"
+    return con.execute(query, [id, digest]).fetchone() is not None

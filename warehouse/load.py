@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from tasks.runtime.errors import BadInput, BrokenFolder, TriageError
 from tasks.runtime.store import MANIFEST
 from warehouse import derived, refresh_pairs, refresh_pools
 from warehouse.connect import WAIT_SECONDS, unused, utc_now, warehouse_path, writing
-from warehouse.landing import LandingManifest
+from warehouse.landing import LandingManifest, is_loaded
 from warehouse.migrate import migrate
 from warehouse.schema import FACTS, Fact, Kind, insert
 
@@ -51,16 +51,29 @@ class LoadReport:
 def load_landing(folder: Path, database: Path | None = None, wait: float = WAIT_SECONDS) -> bool:
     """Load one landing folder; False if exactly this content is loaded already.
 
-    Raises BrokenFolder if the folder does not match its manifest, Locked if the warehouse stays in
-    use for `wait` seconds.
+    Raises as `load_landings`.
     """
-    manifest = LandingManifest.read(folder, deep=True)
+    return bool(load_landings([folder], database, wait))
+
+
+def load_landings(
+    folders: Sequence[Path], database: Path | None = None, wait: float = WAIT_SECONDS
+) -> list[str]:
+    """Load landing folders in their order, a transaction each, through one connection: opening and
+    closing a large file takes longer than the rows of an experiment. Returns the ids of those whose
+    content was not loaded already.
+
+    Raises BrokenFolder if a folder does not match its manifest, and loads none of them then; Locked
+    if the warehouse stays in use for `wait` seconds.
+    """
+    manifests = [LandingManifest.read(folder, deep=True) for folder in folders]
     with writing(database, wait) as con:
         migrate(con)
-        is_new = _load(con, folder, manifest)
-        if is_new:
-            refresh_pools.refresh_after(con, folder.name)
-        return is_new
+        pairs = zip(folders, manifests, strict=True)
+        new = [folder.name for folder, manifest in pairs if _load(con, folder, manifest)]
+        if new:
+            refresh_pools.refresh_after(con, new)
+        return new
 
 
 def load_all(root: Path, database: Path | None = None, wait: float = WAIT_SECONDS) -> LoadReport:
@@ -153,7 +166,7 @@ def _load(con: duckdb.DuckDBPyConnection, folder: Path, manifest: LandingManifes
         if kind == "dataset":  # which names datasets anew, those of any training
             refresh_pairs.refresh(con)
         elif kind in ("training", "evaluation"):
-            refresh_pairs.refresh(con, id)
+            refresh_pairs.refresh(con, id, folder.parent)
     return True
 
 
@@ -186,12 +199,6 @@ def _transaction(con: duckdb.DuckDBPyConnection, folder: Path) -> Iterator[None]
         with contextlib.suppress(duckdb.Error):  # a damaged file refuses even that
             con.rollback()
         raise
-
-
-def is_loaded(con: duckdb.DuckDBPyConnection, id: str, digest: str) -> bool:
-    """Whether exactly this content of a landing folder is loaded."""
-    query = "SELECT 1 FROM landed WHERE id = ? AND manifest_digest = ?"
-    return con.execute(query, [id, digest]).fetchone() is not None
 
 
 def _replace_rows(con: duckdb.DuckDBPyConnection, folder: Path, fact: Fact, id: str) -> None:

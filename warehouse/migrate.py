@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from importlib.resources import files
 from typing import NamedTuple
 
@@ -33,12 +33,15 @@ class SqlFile(NamedTuple):
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 
-def sql_files(folder: str) -> list[SqlFile]:
-    """The SQL files of `warehouse/<folder>`, in order of their names."""
-    return sorted(
-        SqlFile(file.name.removesuffix(".sql"), file.read_text(encoding="utf-8"))
-        for file in (files("warehouse") / folder).iterdir()
-        if file.name.endswith(".sql")
+@cache
+def sql_files(folder: str) -> Sequence[SqlFile]:
+    """The SQL files of `warehouse/<folder>`, in order of their names; every load asks for them."""
+    return tuple(
+        sorted(
+            SqlFile(file.name.removesuffix(".sql"), file.read_text(encoding="utf-8"))
+            for file in (files("warehouse") / folder).iterdir()
+            if file.name.endswith(".sql")
+        )
     )
 
 
@@ -69,14 +72,12 @@ def migrate(con: duckdb.DuckDBPyConnection, documented: bool = True) -> list[str
 
 def _applied(con: duckdb.DuckDBPyConnection) -> dict[int, tuple[str, str]]:
     """Name and digest of what was applied to the file, by version; empty for a new file."""
-    is_new = not con.execute(
-        "SELECT 1 FROM duckdb_tables() WHERE table_name = 'schema_migrations'"
-    ).fetchone()
-    if is_new:
+    try:
+        rows = con.execute(
+            "SELECT version, name, sha256 FROM schema_migrations ORDER BY version"
+        ).fetchall()
+    except duckdb.CatalogException:
         return {}
-    rows = con.execute(
-        "SELECT version, name, sha256 FROM schema_migrations ORDER BY version"
-    ).fetchall()
     return {version: (name, sha256) for version, name, sha256 in rows}
 
 
@@ -112,7 +113,7 @@ def _apply(
         raise
 
 
-def _show(con: duckdb.DuckDBPyConnection, views: list[SqlFile], documented: bool) -> None:
+def _show(con: duckdb.DuckDBPyConnection, views: Sequence[SqlFile], documented: bool) -> None:
     """Replace the views, with what depends on them."""
     for view in views:
         con.execute(view.text)

@@ -6,12 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
+from pathlib import Path
 
 import duckdb
 import numpy as np
 
 from tasks.judging.point_metrics import Floats, Ints
 from tasks.spec import LABELS
+from warehouse.judged_rows import judged_rows
 from warehouse.paired import (
     METRICS,
     WITH_OVER_TRIAGE,
@@ -82,7 +84,8 @@ class PairTable:
     """A view of pairs, and the table of their figures.
 
     `sides`: the columns of both evaluations; `renamed`: columns of the figures that are called
-    otherwise than the fields of Comparison; `with_losses`: whether losses are compared too.
+    otherwise than the fields of Comparison; `with_losses`: whether losses are compared too;
+    `precisions`: those without which there is no pair.
     """
 
     view: str
@@ -92,6 +95,7 @@ class PairTable:
     renamed: dict[str, str]
     metrics: tuple[str, ...]
     with_losses: bool
+    precisions: frozenset[str]
 
     @property
     def keys(self) -> list[str]:
@@ -111,6 +115,7 @@ FOUR_AGAINST_EIGHT = PairTable(
     renamed={},
     metrics=METRICS,
     with_losses=False,
+    precisions=frozenset({"4bit", "8bit"}),
 )
 AGAINST_REFERENCE = PairTable(
     view="reference_pair",
@@ -125,6 +130,7 @@ AGAINST_REFERENCE = PairTable(
     },
     metrics=WITH_OVER_TRIAGE,
     with_losses=True,
+    precisions=frozenset({"bf16"}),
 )
 
 
@@ -141,27 +147,47 @@ WHERE evaluation_id IN (SELECT evaluation_id FROM touched)
 """
 
 
-def refresh(con: duckdb.DuckDBPyConnection, id: str | None = None) -> None:
+# Pairs are of one base model and the same cases.
+_COMPARABLE = """
+WITH one AS (
+    SELECT evaluation_id, set_digest, base_model, precision
+    FROM evaluation
+    JOIN experiment USING (training_id)
+)
+SELECT evaluation_id, precision
+FROM one
+SEMI JOIN (FROM one WHERE evaluation_id IN (SELECT unnest($ids::VARCHAR[]))) AS concerned
+    USING (set_digest, base_model)
+"""
+
+
+def refresh(
+    con: duckdb.DuckDBPyConnection, id: str | None = None, root: Path | None = None
+) -> None:
     """Bring the figures of all pairs up to date, inside the caller's transaction.
 
     `id` names the training or evaluation that was loaded: no pair without it, its scores as judged
     by another version, or an adapter that was moved from it, can have changed. None follows a change
-    of the views, which may show other pairs now, or of many rows.
+    of the views, which may show other pairs now, or of many rows. `root`: the landing folders, which
+    have the cases of an evaluation at hand.
     """
-    concerned = []
+    concerned: list[str] = []
+    comparable: dict[str, str | None] = {}
     if id is not None:
-        concerned = [row[0] for row in con.execute(_CONCERNED, {"id": id}).fetchall()]
+        concerned = [one for (one,) in con.execute(_CONCERNED, {"id": id}).fetchall()]
         if not concerned:
             return
+        comparable = dict(con.execute(_COMPARABLE, {"ids": concerned}).fetchall())
     for table in (FOUR_AGAINST_EIGHT, AGAINST_REFERENCE):
         if id is None:
             _delete_what_is_no_pair(con, table)
             pairs = _pairs_without_figures(con, table)
         else:
             _delete_pairs_of(con, table, concerned)
-            pairs = _pairs_of(con, table, concerned)
+            can_pair = table.precisions <= set(comparable.values())
+            pairs = _pairs_of(con, table, concerned, list(comparable)) if can_pair else []
         for pair in pairs:
-            _insert(con, table, pair)
+            _insert(con, table, pair, root)
 
 
 def _delete_what_is_no_pair(con: duckdb.DuckDBPyConnection, table: PairTable) -> None:
@@ -185,61 +211,63 @@ def _pairs_without_figures(con: duckdb.DuckDBPyConnection, table: PairTable) -> 
 def _delete_pairs_of(
     con: duckdb.DuckDBPyConnection, table: PairTable, evaluations: list[str]
 ) -> None:
-    for side in table.sides:
-        con.execute(
-            f"DELETE FROM {table.name} WHERE {side} IN (SELECT unnest($ids::VARCHAR[]))",
-            {"ids": evaluations},
-        )
+    one, other = table.sides
+    con.execute(
+        f"""
+        DELETE FROM {table.name}
+        WHERE {one} IN (SELECT unnest($ids::VARCHAR[])) OR {other} IN (SELECT unnest($ids::VARCHAR[]))
+        """,
+        {"ids": evaluations},
+    )
 
 
 def _pairs_of(
-    con: duckdb.DuckDBPyConnection, table: PairTable, evaluations: list[str]
+    con: duckdb.DuckDBPyConnection, table: PairTable, concerned: list[str], comparable: list[str]
 ) -> list[Pair]:
-    """The pairs with one of these evaluations."""
+    """The pairs of comparable evaluations with one of those that are concerned."""
     one, other = table.sides
     rows = con.execute(
         f"""
         SELECT {", ".join(table.keys)}
-        FROM {table.view}
-        WHERE {one} IN (SELECT unnest($ids::VARCHAR[]))
-            OR {other} IN (SELECT unnest($ids::VARCHAR[]))
+        FROM {table.view}_of($comparable)
+        WHERE {one} IN (SELECT unnest($concerned::VARCHAR[]))
+            OR {other} IN (SELECT unnest($concerned::VARCHAR[]))
         """,
-        {"ids": evaluations},
+        {"concerned": concerned, "comparable": comparable},
     ).fetchall()
     return [table.pair(*row) for row in rows]
 
 
-def _insert(con: duckdb.DuckDBPyConnection, table: PairTable, pair: Pair) -> None:
+def _insert(
+    con: duckdb.DuckDBPyConnection, table: PairTable, pair: Pair, root: Path | None
+) -> None:
     cost = _cost_matrix(con, pair)
     rows = [
         [*astuple(pair), rule, *astuple(comparison)]
-        for rule, cases in _cases(con, pair).items()
+        for rule, cases in _cases(con, pair, root).items()
         for comparison in _comparisons(cases, cost, table, rule)
     ]
     if rows:
         names = ", ".join(table.columns)
-        marks = ", ".join("?" * len(table.columns))
-        con.executemany(f"INSERT INTO {table.name} ({names}) VALUES ({marks})", rows)
+        marks = f"({', '.join('?' * len(table.columns))})"
+        con.execute(
+            f"INSERT INTO {table.name} ({names}) VALUES {', '.join([marks] * len(rows))}",
+            [value for row in rows for value in row],
+        )
 
 
-_JUDGED = """
-SELECT
-    four.case_id, four.label, four.case_group, four.decision, eight.decision, four.argmax,
-    eight.argmax, four.nll, eight.nll
-FROM prediction AS four
-JOIN prediction AS eight USING (case_id)
-WHERE four.evaluation_id = $one AND eight.evaluation_id = $other
-ORDER BY case_id
-"""
-
-
-def _cases(con: duckdb.DuckDBPyConnection, pair: Pair) -> dict[str, list[PairedCase]]:
+def _cases(
+    con: duckdb.DuckDBPyConnection, pair: Pair, root: Path | None
+) -> dict[str, list[PairedCase]]:
     """The cases of a pair by rule, in order of case_id, so that seeded resampling is repeatable."""
-    one, other = pair.sides
-    rows = con.execute(_JUDGED, {"one": one, "other": other}).fetchall()
+    one, other = (judged_rows(con, side, root) for side in pair.sides)
+    both = [(one[case], other[case]) for case in sorted(one.keys() & other.keys())]
     return {
-        "primary": [PairedCase(*row[:3], *row[3:5], *row[7:]) for row in rows],
-        "argmax": [PairedCase(*row[:3], *row[5:7], *row[7:]) for row in rows],
+        rule: [
+            PairedCase(a.case_id, a.label, a.group, a.by(rule), b.by(rule), a.nll, b.nll)
+            for a, b in both
+        ]
+        for rule in ("primary", "argmax")
     }
 
 

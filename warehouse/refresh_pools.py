@@ -21,14 +21,17 @@ from warehouse.pools import LOOKS_WITHOUT_BOUNDS, pools_of, pools_to_store, with
 AT_EACH_LANDING = 20_000
 
 _SETS_TO_JUDGE = """
-WITH touched AS (
-    SELECT set_digest, false AS is_over FROM evaluation WHERE $id IN (evaluation_id, training_id)
+WITH new AS (SELECT unnest($ids::VARCHAR[])),
+touched AS (
+    SELECT set_digest, false AS is_over
+    FROM evaluation
+    WHERE evaluation_id IN (FROM new) OR training_id IN (FROM new)
     UNION
     SELECT set_digest, finished_at IS NOT NULL
     FROM sweep
     JOIN sweep_member USING (sweep_id)
     JOIN evaluation ON evaluation_id = id
-    WHERE sweep_id = $id
+    WHERE sweep_id IN (FROM new)
 )
 SELECT set_digest
 FROM touched JOIN evaluation USING (set_digest)
@@ -68,11 +71,11 @@ def refresh(con: duckdb.DuckDBPyConnection, sets: Collection[str] | None = None)
         raise
 
 
-def refresh_after(con: duckdb.DuckDBPyConnection, id: str) -> None:
-    """Make the figures that a landing lacks; those that take long wait for the end of its sweep, or
+def refresh_after(con: duckdb.DuckDBPyConnection, ids: Collection[str]) -> None:
+    """Make the figures that landings lack; those that take long wait for the end of their sweep, or
     for the next command that shows them.
     """
-    values = {"id": id, "most": AT_EACH_LANDING}
+    values = {"ids": list(ids), "most": AT_EACH_LANDING}
     sets = [digest for (digest,) in con.execute(_SETS_TO_JUDGE, values).fetchall()]
     if sets:
         refresh(con, sets)

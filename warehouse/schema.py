@@ -22,9 +22,27 @@ from warehouse.migrate import migrate
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# An index would double the size of a row. The loader refuses a key that occurs twice in a landing
-# folder, and an audit finds one.
-KEYS_WITHOUT_INDEX = {"prediction": ("evaluation_id", "case_id")}
+# An index would double the size of a prediction, and is written anew at each closing of the file
+# after a load. The loader refuses a key that occurs twice in a landing folder, and an audit finds one.
+KEYS_WITHOUT_INDEX = {
+    "experiment": ("training_id",),
+    "evaluation": ("evaluation_id",),
+    "prediction": ("evaluation_id", "case_id"),
+    "training_curve": ("training_id", "iteration", "split"),
+    "metric": ("evaluation_id", "rule", "metric"),
+    "decision_rule": ("evaluation_id", "rule"),
+    "gate": ("evaluation_id", "gate"),
+    "mc_dropout": ("evaluation_id", "case_id"),
+    "subgroup_metric": ("evaluation_id", "field", "subgroup", "metric"),
+    "reliability": ("evaluation_id", "low"),
+    "net_benefit": ("evaluation_id", "threshold"),
+    "review_flag": ("evaluation_id", "score"),
+    "conformal": ("evaluation_id",),
+    "cost": ("evaluation_id", "label", "decision"),
+    "decision_count": ("evaluation_id", "rule"),
+    "pair_metric": ("evaluation_4bit", "evaluation_8bit", "rule", "metric"),
+    "reference_metric": ("evaluation_id", "reference_evaluation", "rule", "metric"),
+}
 
 _one_at_a_time = threading.Lock()
 Kind = Literal[
@@ -157,16 +175,16 @@ def refuse_newer_columns(name: str, landed: Iterable[str], columns: Iterable[str
         )
 
 
-def _refuse_equal_keys(con: duckdb.DuckDBPyConnection, name: str) -> None:
-    """Raise BadInput where a key occurs twice in `incoming`, for a table that no index keeps."""
-    if name not in KEYS_WITHOUT_INDEX:
+def _refuse_equal_keys(name: str, table: pa.Table) -> None:
+    """Raise BadInput where a key occurs twice, for a table that no index keeps."""
+    key = KEYS_WITHOUT_INDEX.get(name, ())
+    if not key or not set(key) <= set(table.column_names):
         return
-    key = ", ".join(KEYS_WITHOUT_INDEX[name])
-    twice = con.execute(
-        f"SELECT {key} FROM incoming GROUP BY {key} HAVING count(*) > 1 LIMIT 1"
-    ).fetchone()
-    if twice:
-        raise BadInput(f"Table {name} refuses a row: {key} = {', '.join(twice)} is there twice.")
+    counted = table.group_by(list(key)).aggregate([([], "count_all")])
+    if counted.num_rows < table.num_rows:
+        twice = next(row for row in counted.to_pylist() if row["count_all"] > 1)
+        values = ", ".join(str(twice[column]) for column in key)
+        raise BadInput(f"Table {name} refuses a row: {', '.join(key)} = {values} is there twice.")
 
 
 def insert(con: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> None:
@@ -176,9 +194,11 @@ def insert(con: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> None:
     """
     columns = [column for (column, *_) in con.execute(f"DESCRIBE {name}").fetchall()]
     refuse_newer_columns(name, table.column_names, columns)
+    if not table.num_rows:
+        return
+    _refuse_equal_keys(name, table)
     con.register("incoming", table)
     try:
-        _refuse_equal_keys(con, name)
         con.execute(f"INSERT INTO {name} BY NAME SELECT * FROM incoming")
     except (
         duckdb.ConstraintException,

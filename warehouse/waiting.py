@@ -7,12 +7,13 @@ is something to load, until a later landing, the end of the sweep or the next co
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from tasks.runtime.errors import Locked
 from warehouse.connect import reading, warehouse_path
-from warehouse.landing import LandingManifest
-from warehouse.load import LoadReport, is_loaded, load_all, load_landing
+from warehouse.landing import LandingManifest, is_loaded
+from warehouse.load import LoadReport, load_all, load_landings
 from warehouse.place import WAITING, loading_waits
 
 FIRST_SECONDS = 30.0  # longer than any loader of ours holds the file
@@ -20,19 +21,20 @@ LATER_SECONDS = 1.0  # while loading waits already: training is what the time is
 LAST_SECONDS = 10.0  # at the end of a sweep
 
 
-def load_or_wait(folder: Path, database: Path | None = None) -> Locked | None:
-    """Load a landing folder, and what waits beside it; or mark it as waiting, and return the reason.
+def load_or_wait(folders: Sequence[Path], database: Path | None = None) -> Locked | None:
+    """Load landing folders of one root, and what waits beside them; or mark them as waiting, and
+    return the reason.
 
-    Raises BrokenFolder if the folder does not match its manifest.
+    Raises BrokenFolder if a folder does not match its manifest.
     """
-    root = folder.parent
+    root = folders[0].parent
     waits = loading_waits(root)
-    if waits and _is_there(folder, database):
+    if waits and _are_there(folders, database):
         return None
     try:
-        load_landing(folder, database, LATER_SECONDS if waits else FIRST_SECONDS)
+        load_landings(folders, database, LATER_SECONDS if waits else FIRST_SECONDS)
     except Locked as error:
-        if _is_there(folder, database):
+        if _are_there(folders, database):
             return None
         (root / WAITING).touch()
         return error
@@ -67,14 +69,17 @@ def load_waiting(
         return error
 
 
-def _is_there(folder: Path, database: Path | None) -> bool:
-    """Whether a folder is loaded, as far as readers may see at the moment."""
-    manifest = LandingManifest.read(folder, deep=True)
+def _are_there(folders: Sequence[Path], database: Path | None) -> bool:
+    """Whether folders are loaded, as far as readers may see at the moment."""
+    manifests = [LandingManifest.read(folder, deep=True) for folder in folders]
     if not (database or warehouse_path()).is_file():
         return False
     try:
         with reading(database, wait=0.0) as con:
-            return is_loaded(con, folder.name, manifest.digest)
+            return all(
+                is_loaded(con, folder.name, manifest.digest)
+                for folder, manifest in zip(folders, manifests, strict=True)
+            )
     except Locked:
         return False
 

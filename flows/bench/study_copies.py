@@ -26,8 +26,6 @@ RENAMED = (
     "manifest_digest",
 )
 WITHOUT_DROPOUT = ("'not available' AS mc_status", "NULL AS mc_cases")
-# By which a row belongs to the first study.
-KEYS = ("sweep_id", "dataset_id", "evaluation_id", "evaluation_4bit", "training_id", "id")
 COPIED = (
     "sweep",
     "sweep_member",
@@ -55,7 +53,8 @@ def copy_study(con: duckdb.DuckDBPyConnection, copies: int) -> Iterator[int]:
     """Add `copies` of the study that the warehouse holds, without its dropout rows; yields the number
     of each.
     """
-    con.execute("CREATE TEMP TABLE original AS SELECT id FROM landed")
+    for table in COPIED:  # apart, since the tables grow
+        con.execute(f"CREATE TEMP TABLE original_{table} AS FROM {table}")
     for number in range(1, copies + 1):
         con.begin()
         for table in COPIED:
@@ -69,8 +68,6 @@ def _copy_rows(con: duckdb.DuckDBPyConnection, table: str, number: int) -> None:
     replaced = [f"{name} || '-{number}' AS {name}" for name in RENAMED if name in columns]
     if table == "evaluation":
         replaced += WITHOUT_DROPOUT
-    key = next(name for name in KEYS if name in columns)
     con.execute(
-        f"INSERT INTO {table} SELECT * REPLACE ({', '.join(replaced)}) FROM {table} "
-        f"WHERE {key} IN (FROM original)"
+        f"INSERT INTO {table} SELECT * REPLACE ({', '.join(replaced)}) FROM original_{table}"
     )

@@ -21,6 +21,10 @@ DEFECTS = [
     ("orphan_rows", "DELETE FROM evaluation WHERE evaluation_id = 'e4'"),
     ("orphan_rows", "DELETE FROM landed WHERE id = 'e8'"),
     ("duplicate_keys", "UPDATE prediction SET case_digest = 'same' WHERE evaluation_id = 'e4'"),
+    *(
+        ("duplicate_keys", f"INSERT INTO {table} FROM (FROM {table} WHERE evaluation_id = 'e4' LIMIT 1)")
+        for table in ("prediction", "metric", "gate", "cost", "decision_count")
+    ),
     ("probabilities_sum_to_one", "UPDATE prediction SET p_gp = p_gp + 0.00001 WHERE case_id = 'c00001'"),
     ("argmax_is_most_probable", "UPDATE prediction SET p_ed = 0.1, p_gp = 0.8 WHERE argmax = 'ED'"),
     ("counts_agree", "UPDATE evaluation SET cases = 7 WHERE evaluation_id = 'e4'"),

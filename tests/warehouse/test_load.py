@@ -13,11 +13,11 @@ import pytest
 
 from tasks.runtime.errors import BadInput, BrokenFolder
 from tests.warehouse.rows import FIVE, evaluation, full, land_pair, training
-from warehouse import connect
+from warehouse import connect, refresh_pairs
 from warehouse.connect import reading, writing
 from warehouse.health import run_audits
 from warehouse.landing import write_landing
-from warehouse.load import load_all, load_landing, rebuild
+from warehouse.load import landing_folders, load_all, load_landing, load_landings, rebuild
 from warehouse.migrate import migrate
 from warehouse.schema import FACTS
 
@@ -51,6 +51,37 @@ def test_five_rows_in_are_five_rows_out_and_loading_again_does_nothing(tmp_path)
     assert not load_landing(folder)
     with reading() as con:
         assert con.sql("FROM landed").fetchall() == landed
+
+
+def test_landings_that_are_loaded_together_are_what_they_are_one_by_one(tmp_path):
+    root = tmp_path / "landing"
+    land_pair(root)
+    folders = landing_folders(root)
+    assert load_landings(folders, tmp_path / "together.duckdb") == ["e4", "e8", "t4", "t8"]
+    for folder in folders:
+        load_landing(folder, tmp_path / "single.duckdb")
+    assert contents(tmp_path / "together.duckdb") == contents(tmp_path / "single.duckdb")
+    assert load_landings(folders, tmp_path / "together.duckdb") == []
+
+
+def test_of_landings_loaded_together_what_is_before_a_refused_one_stays_and_a_damaged_one_stops_all(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("warehouse.landing.check", lambda landing: None)
+    rows = evaluation("e1", "t1")
+    rows["gate"][0]["state"] = "MAYBE"
+    one = write_landing(tmp_path, "t1", "training", training("t1"))
+    refused = write_landing(tmp_path, "e1", "evaluation", rows)
+    with pytest.raises(BadInput, match="e1: Table gate refuses a row"):
+        load_landings([one, refused])
+    with reading() as con:
+        assert con.sql("SELECT id FROM landed").fetchall() == [("t1",)]
+        assert con.sql("FROM evaluation").fetchall() == []
+    (refused / "metric.parquet").write_bytes(b"short")
+    with pytest.raises(BrokenFolder):
+        load_landings([write_landing(tmp_path, "t2", "training", training("t2")), refused])
+    with reading() as con:
+        assert con.sql("SELECT id FROM landed").fetchall() == [("t1",)]
 
 
 def test_new_content_replaces_the_old_and_leaves_no_stale_row(tmp_path):
@@ -100,12 +131,20 @@ def test_a_row_that_the_tables_refuse_leaves_the_old_rows_in_place(tmp_path, mon
     assert contents() == before
 
 
-def test_a_case_that_stands_twice_is_refused_though_no_index_does_it(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [
+        ("prediction", "evaluation_id, case_id = e1, c00000 is there twice"),
+        ("metric", "evaluation_id, rule, metric = e1, argmax, accuracy is there twice"),
+        ("net_benefit", r"evaluation_id, threshold = e1, 0\.\d+ is there twice"),
+    ],
+)
+def test_a_row_that_stands_twice_is_refused_though_no_index_does_it(table, sentence, tmp_path, monkeypatch):
     monkeypatch.setattr("warehouse.landing.check", lambda landing: None)
     monkeypatch.setattr("warehouse.landing._check_rows", lambda *_: None)
     rows = evaluation("e1", "t1")
-    rows["prediction"] += rows["prediction"][:1]
-    with pytest.raises(BadInput, match="evaluation_id, case_id = e1, c00000 is there twice"):
+    rows[table] += rows[table][:1]
+    with pytest.raises(BadInput, match=sentence):
         load_landing(write_landing(tmp_path, "e1", "evaluation", rows))
 
 
@@ -206,6 +245,26 @@ for folder in sys.argv[1:]:
     with reading() as con:
         assert con.sql("SELECT training_id FROM experiment ORDER BY 1").fetchall() == [(id,) for id in ids]
         assert con.sql("SELECT count(*) FROM landed").fetchall() == [(12,)]
+
+
+@pytest.mark.parametrize("state", ["as loaded", "gone", "damaged", "of other content", "in a table alone"])
+def test_the_figures_of_a_pair_are_of_what_is_loaded_whatever_became_of_the_landing_folder(state, tmp_path):
+    root = tmp_path / "landing"
+    land_pair(root, [(a, b, a) for a, b, _ in FIVE] * 4, FIVE * 4)
+    load_all(root, tmp_path / "before.duckdb")
+    load_landings([root / id for id in ("t8", "e8", "t4")], tmp_path / "after.duckdb")
+    if state == "gone":
+        shutil.rmtree(root / "e8")
+    elif state == "damaged":
+        (root / "e8" / "prediction.parquet").write_bytes(b"short")
+    elif state == "of other content":
+        write_landing(root, "e8", "evaluation", evaluation("e8", "t8", [("ED", "GP", "GP")] * 20))
+    load_landing(root / "e4", tmp_path / "after.duckdb")
+    if state == "in a table alone":
+        with writing(tmp_path / "after.duckdb") as con:
+            con.execute("DELETE FROM pair_metric")
+            refresh_pairs.refresh(con)
+    assert contents(tmp_path / "after.duckdb")["pair_metric"] == contents(tmp_path / "before.duckdb")["pair_metric"]
 
 
 KILLED = """

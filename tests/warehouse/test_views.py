@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 
 import numpy as np
@@ -12,7 +13,7 @@ from sklearn.metrics import f1_score, fbeta_score
 from flows.report.leaderboard import leaderboard
 from flows.report.pairs import pair_rows, quantization
 from flows.report.typed_rows import leaderboard_rows
-from tests.warehouse.rows import FIVE, evaluation, land_pair, training
+from tests.warehouse.rows import COSTS, FIVE, evaluation, land_pair, training
 from warehouse.connect import reading, writing
 from warehouse.health import bring_up_to_date, run_audits
 from warehouse.landing import write_landing
@@ -217,6 +218,19 @@ def test_evaluations_at_other_targets_of_one_training_are_paired_by_target(tmp_p
         write_landing(tmp_path, id, "evaluation", rows)
     load_all(tmp_path)
     assert query("SELECT evaluation_4bit, evaluation_8bit FROM equal_pair").values.tolist() == [["e4", "f8"]]
+
+
+def test_a_cost_matrix_that_is_written_in_another_order_is_the_same_and_another_cost_is_not(tmp_path):
+    """Pairs compare the rows of `cost`, not the text that landed."""
+    land_pair(tmp_path)
+    turned = {truth: dict(reversed(costs.items())) for truth, costs in reversed(COSTS.items())}
+    write_landing(tmp_path, "e8", "evaluation", evaluation("e8", "t8", cost_matrix=json.dumps(turned, indent=1)))
+    load_all(tmp_path)
+    assert len(query("FROM equal_pair")) == 1 == len(query("FROM quantization_comparison"))
+    costlier = COSTS | {"GP": {"ED": 3, "GP": 1, "HOME": 10}}
+    write_landing(tmp_path, "e8", "evaluation", evaluation("e8", "t8", cost_matrix=json.dumps(costlier)))
+    load_all(tmp_path)
+    assert len(query("FROM equal_pair")) == 0
 
 
 def test_a_later_pair_of_random_weights_does_not_hide_the_pair_of_real_ones(tmp_path):

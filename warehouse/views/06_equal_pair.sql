@@ -5,8 +5,9 @@
 -- clipping, patience, class weights, costs, prompt, and the cases of training and validation.
 -- Calibration and evaluation sets have their own digests; the dataset's would separate equal
 -- trainings because of a test set that neither of them used. Where the scores of both sides were judged again,
--- only the latest pair has a row. Other precisions: reference_pair.
-CREATE OR REPLACE VIEW equal_pair AS
+-- only the latest pair has a row. In equal_pair_of(ids) both sides are among these evaluations.
+-- Other precisions: reference_pair.
+CREATE OR REPLACE MACRO equal_pair_of(ids) AS TABLE
 WITH side AS (
     SELECT
         x.* EXCLUDE (cell_id),
@@ -34,14 +35,16 @@ WITH side AS (
             compute_path: compute_path,
             set_digest: set_digest,
             primary_rule: primary_rule,
-            cost_matrix: cost_matrix,
+            costs: c.costs,
             scoring_version: scoring_version
         } AS conditions
     FROM experiment AS x
     JOIN evaluation AS e USING (training_id)
     -- The target is the evaluation's, since one training may be judged at several.
     LEFT JOIN decision_rule AS d ON d.evaluation_id = e.evaluation_id AND d.rule = 'target_recall'
+    LEFT JOIN evaluation_costs_of(ids) AS c ON c.evaluation_id = e.evaluation_id
     WHERE x.status = 'completed'
+        AND (ids IS NULL OR e.evaluation_id IN (SELECT unnest(ids::VARCHAR[])))
 )
 SELECT
     base_model,
@@ -67,3 +70,5 @@ WHERE four.precision = '4bit' AND eight.precision = '8bit'
 QUALIFY four.scoring_version = max(four.scoring_version) OVER (
     PARTITION BY four.scores_id, eight.scores_id
 );
+
+CREATE OR REPLACE VIEW equal_pair AS FROM equal_pair_of(NULL);

@@ -5,8 +5,9 @@
 -- the same threshold, so that only the weights differ. Evaluations of an arm may be compared where
 -- their conditions are equal: how they were judged, and in the arm 'own' all that decides a training
 -- but the precision. The precision 'unpacked Q4_1' is bfloat16 of weights that were quantised before
--- they were fetched; note says what cannot follow from it.
-CREATE OR REPLACE VIEW precision_arm AS
+-- they were fetched; note says what cannot follow from it. precision_arm_of(ids) shows these
+-- evaluations alone.
+CREATE OR REPLACE MACRO precision_arm_of(ids) AS TABLE
 WITH judged AS (
     SELECT
         e.evaluation_id,
@@ -43,7 +44,7 @@ WITH judged AS (
             set_digest: e.set_digest,
             primary_rule: e.primary_rule,
             target: d.target,
-            cost_matrix: e.cost_matrix,
+            costs: c.costs,
             scoring_version: e.scoring_version,
             random_weights: x.random_weights
         } AS judged_by,
@@ -60,9 +61,11 @@ WITH judged AS (
     JOIN evaluation AS e USING (training_id)
     -- The target is the evaluation's, since one training may be judged at several.
     LEFT JOIN decision_rule AS d ON d.evaluation_id = e.evaluation_id AND d.rule = 'target_recall'
+    LEFT JOIN evaluation_costs_of(ids) AS c ON c.evaluation_id = e.evaluation_id
     WHERE x.status = 'completed'
         AND x.precision IS NOT NULL
         AND x.recipe_kind IN ('standard', 'safety', 'moved_adapter')
+        AND (ids IS NULL OR e.evaluation_id IN (SELECT unnest(ids::VARCHAR[])))
 )
 SELECT
     * EXCLUDE (adapter_id, is_moved, judged_by, trained_by, set_digest),
@@ -81,3 +84,5 @@ SELECT
 FROM judged
 JOIN experiment AS trained ON trained.training_id = judged.adapter_id
 WHERE judged.adapter_id IN (SELECT adapter_id FROM judged WHERE is_moved);
+
+CREATE OR REPLACE VIEW precision_arm AS FROM precision_arm_of(NULL);

@@ -1,8 +1,9 @@
 -- One row per evaluation at a precision and evaluation of its reference: bfloat16, otherwise equal.
 --
 -- Both belong to one arm of precision_arm, with equal conditions. Figures of these pairs are in
--- reference_metric; 4 against 8 bits is in equal_pair.
-CREATE OR REPLACE VIEW reference_pair AS
+-- reference_metric; 4 against 8 bits is in equal_pair. In reference_pair_of(ids) both sides are among
+-- these evaluations.
+CREATE OR REPLACE MACRO reference_pair_of(ids) AS TABLE
 SELECT
     base_model,
     recipe,
@@ -18,10 +19,13 @@ SELECT
     one.created_at,
     reference.created_at AS reference_created_at,
     one.set_digest
-FROM precision_arm AS one
-JOIN precision_arm AS reference USING (base_model, recipe, seed, adapter, evaluation_set, conditions)
+FROM precision_arm_of(ids) AS one
+JOIN precision_arm_of(ids) AS reference
+    USING (base_model, recipe, seed, adapter, evaluation_set, conditions)
 WHERE one.precision_key <> 'bf16' AND reference.precision_key = 'bf16'
 -- The scores of both sides may have been judged again.
 QUALIFY one.scoring_version = max(one.scoring_version) OVER (
     PARTITION BY adapter, one.scores_id, reference.scores_id
 );
+
+CREATE OR REPLACE VIEW reference_pair AS FROM reference_pair_of(NULL);

@@ -46,6 +46,7 @@ def test_the_command_prints_the_answer_first_and_leaves_nothing_behind(monkeypat
         "quantization_summary",
         "triage compare, processor time",
         "one more experiment loaded",
+        "one more experiment loaded, processor time",
         "file",
     ]
     assert all(figure.value > 0 for figure in figures)
