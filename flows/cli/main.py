@@ -15,6 +15,7 @@ from flows.cli.data import data
 from flows.cli.doctor import doctor
 from flows.cli.gates import gates
 from flows.cli.init import init
+from flows.cli.report import report
 from flows.cli.search import search
 from flows.cli.sql import sql
 from flows.cli.status import status
@@ -42,7 +43,21 @@ def models() -> None:
     print_models(console)
 
 
-for command in (sweep, search, status, compare, claims, gates, sql, models, init, doctor, up):
+COMMANDS = (
+    sweep,
+    search,
+    status,
+    compare,
+    report,
+    claims,
+    gates,
+    sql,
+    models,
+    init,
+    doctor,
+    up,
+)
+for command in COMMANDS:
     app.command()(command)
 app.add_typer(data, name="data")
 app.add_typer(bench, name="bench")

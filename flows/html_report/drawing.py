@@ -1,0 +1,142 @@
+"""Charts as SVG: one look for all, colours that follow the page, and no script.
+
+Altair's charts are drawn with placeholder colours. In a page these become CSS variables, so that a
+chart is light or dark as the page is; in a file of its own they become the light colours.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import altair as alt
+
+WIDTH = 360  # pixels of a chart: a phone shows it as it is, a wide screen several in a row
+INK, MUTED, GRID = "#010203", "#040506", "#070809"
+# The palette of Okabe and Ito, in an order in which neighbours differ in lightness too.
+BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#e69f00",
+    "#cc79a7",
+    "#56b4e9",
+)
+PALETTE = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY)
+OF_PRECISION = {"4bit": BLUE, "8bit": VERMILION, "bf16": GREEN, "6bit": ORANGE, "mxfp4": PURPLE}
+SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
+DASHES: tuple[list[int], ...] = ([1, 0], [5, 3], [2, 2], [8, 2, 2, 2], [1, 3], [6, 1])
+VARIABLES = {
+    INK: "--ink",
+    MUTED: "--muted",
+    GRID: "--grid",
+    BLUE: "--blue",
+    VERMILION: "--vermilion",
+    GREEN: "--green",
+    ORANGE: "--orange",
+    PURPLE: "--purple",
+    SKY: "--sky",
+}
+LIGHT = {INK: "#1a1a1a", MUTED: "#595959", GRID: "#dddddd"}
+FONT = "system-ui, sans-serif"
+_COLOUR = re.compile(r"#[0-9a-f]{6}")
+_ID = re.compile(r'(id="|url\(#|href="#)')
+
+
+def drawn(chart: Any) -> str:
+    """The SVG of an Altair chart, with placeholder colours."""
+    import vl_convert
+
+    axis = {"labelColor": INK, "titleColor": INK, "domainColor": MUTED, "tickColor": MUTED}
+    styled = (
+        chart.configure(
+            aria=False,  # the whole chart has one alternative text; marks need none
+            background="transparent",
+            font="sans-serif",
+            padding=4,
+        )
+        .configure_axis(
+            **axis,
+            gridColor=GRID,
+            labelFontSize=11,
+            titleFontSize=11,
+            titleFontWeight="normal",
+            labelLimit=170,
+        )
+        .configure_legend(
+            orient="bottom",
+            direction="horizontal",
+            labelColor=INK,
+            titleColor=INK,
+            labelFontSize=11,
+            titleFontSize=11,
+            titleFontWeight="normal",
+            labelLimit=150,
+            columns=3,
+            symbolStrokeWidth=2,
+        )
+        .configure_header(labelColor=INK, titleColor=INK, labelFontSize=11)
+        .configure_view(stroke=None)
+        .configure_text(color=INK, fontSize=11)
+        .configure_rule(color=MUTED)
+    )
+    return str(vl_convert.vegalite_to_svg(styled.to_dict(), allowed_base_urls=[]))
+
+
+def in_page(svg: str, prefix: str, alt_text: str) -> str:
+    """The SVG as a part of a page: as wide as its place, coloured by the page, with its alternative
+    text; `prefix` keeps its ids apart from those of other charts.
+    """
+    from markupsafe import escape
+
+    coloured = _COLOUR.sub(lambda match: _variable(match.group()), svg)
+    own = _ID.sub(lambda match: f"{match.group()}{prefix}-", coloured)
+    width, height = _size(own)
+    head = (
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(alt_text)}">'
+        f"<title>{escape(alt_text)}</title>"
+    )
+    return head + _without_head(own)
+
+
+def as_file(svg: str, alt_text: str) -> str:
+    """The SVG as a file of its own, on white."""
+    from markupsafe import escape
+
+    width, height = _size(svg)
+    light = _COLOUR.sub(lambda match: LIGHT.get(match.group(), match.group()), svg)
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+        f'viewBox="0 0 {width} {height}" font-family="{FONT}"><title>{escape(alt_text)}</title>'
+        f'<rect width="{width}" height="{height}" fill="white"/>'
+    )
+    return head + _without_head(light)
+
+
+def _variable(colour: str) -> str:
+    return f"var({VARIABLES[colour]})" if colour in VARIABLES else colour
+
+
+def _size(svg: str) -> tuple[int, int]:
+    match = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
+    assert match is not None, "Vega writes the size of a chart"
+    return round(float(match.group(1))), round(float(match.group(2)))
+
+
+def _without_head(svg: str) -> str:
+    return re.sub(r' font-family="sans-serif"', "", svg[svg.index(">") + 1 :])
+
+
+def colour_of(names: list[str]) -> alt.Scale:
+    """Precisions have a colour each, in every chart the same; other names take the next ones."""
+    free = [colour for colour in PALETTE if colour not in map(OF_PRECISION.get, names)]
+    chosen = [OF_PRECISION.get(name) or (free.pop(0) if free else MUTED) for name in names]
+    return alt.Scale(domain=names, range=chosen)
+
+
+def shape_of(names: list[str]) -> alt.Scale:
+    return alt.Scale(domain=names, range=[SHAPES[i % len(SHAPES)] for i in range(len(names))])
+
+
+def dash_of(names: list[str]) -> alt.Scale:
+    return alt.Scale(domain=names, range=[DASHES[i % len(DASHES)] for i in range(len(names))])
