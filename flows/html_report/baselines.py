@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from flows.html_report.marks import Axis, Dot, dots
 from flows.html_report.rows import named_rows
 from flows.html_report.section import Panel, Section, number, panel_name, some
-from flows.html_report.study import ReportedStudy, full_name
+from flows.html_report.study import ReportedStudy, chart_label, full_name
 from flows.report.figures import figure
 from flows.report.leaderboard import leaderboard
 from flows.report.typed_rows import EvaluationRow
@@ -44,7 +44,7 @@ def baselines(study: ReportedStudy) -> Section:
 def _panel(board: list[EvaluationRow], metric: str, name: str) -> Panel:
     known = [row for row in board if getattr(row, metric) is not None]
     placed = [
-        Dot(full_name(row), _kind(row), *(number(value) for value in _values(row, metric)))
+        Dot(chart_label(row), _kind(row), *(number(value) for value in _values(row, metric)))
         for row in known
     ]
     drawing = dots(placed, Axis(name, (0, 1)), [TRAINED, BASELINE], overlaid=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flows.html_report.marks import Cell, matrices
+from flows.html_report.counts import Cell, matrices
 from flows.html_report.rows import Key, by_experiment, experiment_key, named_rows
 from flows.html_report.section import Panel, Section, panel_name, some
 from flows.html_report.study import ReportedStudy, full_name, panels_of, series

@@ -11,6 +11,7 @@ from typing import Any
 
 import altair as alt
 
+MOST_ENLARGED = 1.35  # in a page
 WIDTH = 360  # pixels of a chart: a phone shows it as it is, a wide screen several in a row
 INK, MUTED, GRID = "#010203", "#040506", "#070809"
 # The palette of Okabe and Ito, in an order in which neighbours differ in lightness too.
@@ -38,7 +39,7 @@ VARIABLES = {
     SKY: "--sky",
 }
 LIGHT = {INK: "#1a1a1a", MUTED: "#595959", GRID: "#dddddd"}
-FONT = "system-ui, sans-serif"
+FONT = "Arial, Liberation Sans, Helvetica, sans-serif"  # of the width that Vega assumes
 _COLOUR = re.compile(r"#[0-9a-f]{6}")
 _ID = re.compile(r'(id="|url\(#|href="#)')
 
@@ -53,15 +54,15 @@ def drawn(chart: Any) -> str:
             aria=False,  # the whole chart has one alternative text; marks need none
             background="transparent",
             font="sans-serif",
-            padding=4,
+            padding={"left": 14, "right": 10, "top": 6, "bottom": 4},
         )
         .configure_axis(
             **axis,
             gridColor=GRID,
-            labelFontSize=11,
+            labelFontSize=10.5,
             titleFontSize=11,
             titleFontWeight="normal",
-            labelLimit=170,
+            labelLimit=150,
         )
         .configure_legend(
             orient="bottom",
@@ -73,6 +74,10 @@ def drawn(chart: Any) -> str:
             titleFontWeight="normal",
             labelLimit=150,
             columns=3,
+            columnPadding=18,
+            symbolOpacity=1,
+            symbolBaseFillColor=INK,
+            symbolBaseStrokeColor=INK,
             symbolStrokeWidth=2,
         )
         .configure_header(labelColor=INK, titleColor=INK, labelFontSize=11)
@@ -93,7 +98,8 @@ def in_page(svg: str, prefix: str, alt_text: str) -> str:
     own = _ID.sub(lambda match: f"{match.group()}{prefix}-", coloured)
     width, height = _size(own)
     head = (
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(alt_text)}">'
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(alt_text)}" '
+        f'style="max-width: {MOST_ENLARGED * width:.0f}px">'
         f"<title>{escape(alt_text)}</title>"
     )
     return head + _without_head(own)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from flows.html_report.marks import Bar, bars
+from flows.html_report.counts import Bar, bars
 from flows.html_report.section import Panel, Section, some
-from flows.html_report.study import ReportedStudy
+from flows.html_report.study import ReportedStudy, shortened
 from flows.report.figures import figure
 from flows.report.names import recipe_name
 from flows.report.precision import FlipsRow
@@ -51,7 +51,9 @@ def _name(row: FlipsRow) -> str:
 
 
 def _bars(row: FlipsRow) -> list[Bar]:
-    return [Bar(_name(row), LOST, -row.ed_lost), Bar(_name(row), GAINED, row.ed_gained)]
+    recipe = shortened(recipe_name(row.recipe, row.seed))
+    label = f"{row.base_model} {recipe}\n{row.change.removeprefix('adapter moved ')}"
+    return [Bar(label, LOST, -row.ed_lost), Bar(label, GAINED, row.ed_gained)]
 
 
 def _findings(study: ReportedStudy, rows: list[FlipsRow]) -> list[str]:

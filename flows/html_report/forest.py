@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from flows.html_report.marks import Axis, Dot, dots
-from flows.html_report.section import Panel, Section, number, panel_name, some
-from flows.html_report.study import ReportedStudy
+from flows.html_report.section import Panel, Section, number, one_line, panel_name, some
+from flows.html_report.study import ReportedStudy, shortened
 from flows.report.answer import METRICS, points
 from flows.report.figures import is_number
 from flows.report.names import random_mark, recipe_name
@@ -14,7 +14,7 @@ from flows.report.pairs import PairRow, headline, quantization
 from warehouse.pooled import ALL
 from warehouse.resampling import MARGIN
 
-PAIR, POOLED = "a pair, 95 % interval", "all pairs, simultaneous band"
+PAIR, POOLED = "a pair", "all pairs, pooled"
 MARGIN_POINTS = 100 * MARGIN
 READING = (
     "Each dot is a pair of models that differ in precision alone: 4 bits minus 8 bits, in points of a "
@@ -44,7 +44,7 @@ def _panel(study: ReportedStudy, metric: str, rule: str, name: str) -> Iterator[
     rows = [row for row in rows if row.value is not None]
     if not rows:
         return
-    texts = [f"{row.label} {_interval(row)}" for row in rows]
+    texts = [f"{one_line(row.label)} {_interval(row)}" for row in rows]
     names = [POOLED, PAIR] if pooled else [PAIR]
     axis = Axis(f"{name}: 4 minus 8 bits, points")
     drawing = dots(rows, axis, names, [0, -MARGIN_POINTS], (-MARGIN_POINTS, MARGIN_POINTS))
@@ -64,7 +64,8 @@ def _pooled(study: ReportedStudy, metric: str, rule: str) -> Iterator[Dot]:
 
 
 def _dot(pair: PairRow, metric: str) -> Dot:
-    label = f"{pair.base_model} {recipe_name(pair.recipe, pair.seed)}{random_mark(pair)}"
+    recipe = shortened(recipe_name(pair.recipe, pair.seed))
+    label = f"{pair.base_model}\n{recipe}{random_mark(pair)}"
     names = (f"{metric}_diff", f"{metric}_low", f"{metric}_high")
     return Dot(label, PAIR, *_in_points(*(getattr(pair, name) for name in names)))
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from flows.html_report.marks import Axis, Dot, dots
 from flows.html_report.rows import listed
 from flows.html_report.section import Panel, Section, number, panel_name, some
-from flows.html_report.study import ReportedStudy, full_name
+from flows.html_report.study import ReportedStudy, chart_label, full_name
 from flows.report.figures import figure, is_number
 from flows.report.gates import FALSE_NEGATIVES, NAMES, GateRow, LookRow, looks
 from flows.report.gates import gates as gates_table
 from flows.report.typed_rows import EvaluationRow, typed_rows
 
-VALUE, BOUND, ADJUSTED = "value", "95 % bound", "bound for all models looked at"
+VALUE, BOUND, ADJUSTED = "value", "bound", "bound for all looks"
 READING = (
     "For each gate the value, the bound that must hold for PASS, and the bound that allows for the "
     "number of models that were looked at on the same cases; dashed: the threshold. ED false negatives "
@@ -58,7 +58,7 @@ def _panel(
         adjusted = look.bound_adjusted if look else None
         values = (row.value, row.bound, adjusted)
         named = zip((VALUE, BOUND, ADJUSTED), values, strict=True)
-        placed += [Dot(full_name(one), name, number(value)) for name, value in named]
+        placed += [Dot(chart_label(one), name, number(value)) for name, value in named]
     thresholds = [rows[judged[0].evaluation_id].threshold]
     names = [VALUE, BOUND, ADJUSTED]
     drawing = dots(placed, Axis(NAMES[gate], (0, 1)), names, thresholds, overlaid=True)

@@ -70,9 +70,8 @@ def _panel(
     ]
     present = {series(one) for one in group}
     names = [one for one in study.precisions if one in present]
-    drawing = curves(
-        placed, Axis("update", zero=True), Axis("loss", zero=True), names, list(SPLITS.values())
-    )
+    kinds = [name for name in SPLITS.values() if any(row.kind == name for row in placed)]
+    drawing = curves(placed, Axis("update", zero=True), Axis("loss", zero=True), names, kinds)
     texts = [_text(one) for one in group]
     alt = f"Learning curves of {name}. {some(texts)}."
     return Panel(panel_name("learning", name), name, alt, drawing)

@@ -1,7 +1,8 @@
-"""The kinds of charts: dots with intervals by name, points in a plane, curves, bars, a table of counts."""
+"""Charts of figures with intervals: dots by name, points in a plane, curves."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,9 +11,7 @@ import altair as alt
 
 from flows.html_report.drawing import (
     GRID,
-    INK,
     MUTED,
-    PALETTE,
     WIDTH,
     colour_of,
     dash_of,
@@ -23,8 +22,12 @@ from flows.html_report.drawing import (
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-ROW = 17  # pixels of a line of dots or bars
+ROW, ROW_OF_TWO = 16, 26  # pixels of a line of dots or bars, by the lines of its label
+LABEL_LINES = "split(datum.label, '\\n')"
 INTERVAL = {"strokeWidth": 2, "opacity": 0.75}
+
+
+NAMES = alt.Axis(title=None, ticks=False, domain=False, labelExpr=LABEL_LINES, labelLineHeight=11)
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,6 @@ class Axis:
     domain: tuple[float, float] | None = None
     log: bool = False
     zero: bool = False
-    format: str | None = None
 
     @property
     def scale(self) -> alt.Scale:
@@ -83,21 +85,30 @@ class Axis:
 
     @property
     def axis(self) -> alt.Axis:
-        options: dict[str, Any] = {"format": self.format} if self.format else {}
+        options: dict[str, Any] = {"values": self._ticks} if self.log and self.domain else {}
         return alt.Axis(title=self.title, tickCount=5, labelOverlap=True, **options)
 
+    @property
+    def _ticks(self) -> list[float]:
+        """Round values of a logarithmic axis."""
+        assert self.domain is not None
+        low, high = self.domain
+        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        values = [factor * 10.0**decade for decade in decades for factor in (1, 1.5, 2, 3, 5, 7)]
+        return [value for value in values if low <= value <= high]
 
-def _data(rows: Sequence[DataclassInstance]) -> alt.Data:
+
+def data_of(rows: Sequence[DataclassInstance]) -> alt.Data:
     return alt.Data(values=[asdict(row) for row in rows])
 
 
-def _line(value: float, along: str, dash: Sequence[int] = (4, 3)) -> alt.Chart:
+def line_at(value: float, along: str, dash: Sequence[int] = (4, 3)) -> alt.Chart:
     """A line across the chart where the axis `along` has this value."""
     mark = alt.Chart(alt.Data(values=[{"at": value}])).mark_rule(strokeDash=list(dash), color=MUTED)
     return mark.encode(**{along: "at:Q"})
 
 
-def _fitted(chart: Any, height: int) -> str:
+def fitted(chart: Any, height: int) -> str:
     fit = alt.AutoSizeParams(type="fit", contains="padding")
     return drawn(chart.properties(width=WIDTH, height=height, autosize=fit))
 
@@ -116,24 +127,28 @@ def dots(
     stand below each other, or on one line if `overlaid`.
     """
     labels = list(dict.fromkeys(row.label for row in rows))
-    y = alt.Y("label:N", sort=labels, axis=alt.Axis(title=None, ticks=False, domain=False))
-    base = alt.Chart(_data(rows)).encode(
+    y = alt.Y("label:N", sort=labels, axis=NAMES)
+    base = alt.Chart(data_of(rows)).encode(
         y=y, yOffset=alt.Undefined if overlaid else _offset(rows, names)
     )
-    colour = alt.Color("series:N", scale=colour_of(names), legend=_legend(names))
+    colour = alt.Color("series:N", scale=colour_of(names), legend=legend_of(names))
     x = alt.X("value:Q", scale=axis.scale, axis=axis.axis)
     interval = base.mark_rule(**INTERVAL, clip=True).encode(
         x=alt.X("low:Q", scale=axis.scale), x2="high:Q", color=colour
     )
-    point = base.mark_point(filled=True, size=45, opacity=1, clip=True).encode(
+    point = base.mark_point(filled=True, size=45, opacity=1).encode(
         x=x,
         color=colour,
-        shape=alt.Shape("series:N", scale=shape_of(names), legend=_legend(names)),
+        shape=alt.Shape("series:N", scale=shape_of(names), legend=legend_of(names)),
     )
     behind = [_shade(within)] if within else []
-    layers = [*behind, *(_line(value, "x") for value in lines), interval, point]
+    layers = [*behind, *(line_at(value, "x") for value in lines), interval, point]
     per_label = 1 if overlaid else _most(rows)
-    return _fitted(alt.layer(*layers), 70 + max(ROW, 11 * per_label) * len(labels))
+    return fitted(alt.layer(*layers), 70 + max(row_height(labels), 11 * per_label) * len(labels))
+
+
+def row_height(labels: list[str]) -> int:
+    return ROW_OF_TWO if any("\n" in label for label in labels) else ROW
 
 
 def _most(rows: Sequence[Dot]) -> int:
@@ -154,7 +169,7 @@ def _shade(within: tuple[float, float]) -> alt.Chart:
     return mark.encode(x="from:Q", x2="to:Q")
 
 
-def _legend(names: list[str], title: str | None = None) -> alt.Legend | None:
+def legend_of(names: list[str], title: str | None = None) -> alt.Legend | None:
     return alt.Legend(title=title) if len(names) > 1 else None
 
 
@@ -169,21 +184,21 @@ def points(
     """Points with interval bars: a colour for each series, a shape for each kind; `lines` are
     values of y.
     """
-    base = alt.Chart(_data(rows))
-    colour = alt.Color("series:N", scale=colour_of(names), legend=_legend(names))
+    base = alt.Chart(data_of(rows))
+    colour = alt.Color("series:N", scale=colour_of(names), legend=legend_of(names))
     across = alt.X("x:Q", scale=x.scale, axis=x.axis)
     upward = alt.Y("y:Q", scale=y.scale, axis=y.axis)
-    shape = alt.Shape("kind:N", scale=shape_of(kinds), legend=_legend(kinds))
+    shape = alt.Shape("kind:N", scale=shape_of(kinds), legend=legend_of(kinds))
     bars = {"strokeWidth": 1.5, "opacity": 0.45}
     layers = [
-        *(_line(value, "y") for value in lines),
+        *(line_at(value, "y") for value in lines),
         base.mark_rule(**bars).encode(x=across, y="y_low:Q", y2="y_high:Q", color=colour),
         base.mark_rule(**bars).encode(x="x_low:Q", x2="x_high:Q", y=upward, color=colour),
         base.mark_point(filled=True, size=50, opacity=0.9).encode(
             x=across, y=upward, color=colour, shape=shape
         ),
     ]
-    return _fitted(alt.layer(*layers), 340)
+    return fitted(alt.layer(*layers), 340)
 
 
 def curves(
@@ -198,16 +213,17 @@ def curves(
 ) -> str:
     """Curves: a colour for each series, a dash for each kind, a band where there is one.
 
-    `marked` are single points on top; `diagonal` draws y = x; `lines` are values of y.
+    `marked` are single points on top; `lines` are values of y. `diagonal` draws y = x, and an
+    interval at each point in place of the band.
     """
-    base = alt.Chart(_data(rows))
-    colour = alt.Color("series:N", scale=colour_of(names), legend=_legend(names))
+    base = alt.Chart(data_of(rows))
+    colour = alt.Color("series:N", scale=colour_of(names), legend=legend_of(names))
     across = alt.X("x:Q", scale=x.scale, axis=x.axis)
     upward = alt.Y("y:Q", scale=y.scale, axis=y.axis)
     dashed = alt.StrokeDash(
-        "kind:N", scale=dash_of(list(kinds)), legend=_legend(list(kinds)), sort=list(kinds)
+        "kind:N", scale=dash_of(list(kinds)), legend=legend_of(list(kinds)), sort=list(kinds)
     )
-    layers: list[Any] = [_line(value, "y") for value in lines]
+    layers: list[Any] = [line_at(value, "y") for value in lines]
     if diagonal and x.domain:
         ends = [{"x": value, "y": value} for value in x.domain]
         layers.append(
@@ -216,64 +232,13 @@ def curves(
             .encode(x=across, y=upward)
         )
     if any(row.low is not None for row in rows):
-        band = base.mark_area(opacity=0.18, clip=True)
-        layers.append(band.encode(x=across, y=alt.Y("low:Q"), y2="high:Q", color=colour))
-    line = base.mark_line(strokeWidth=1.8, clip=True, point={"size": 12} if diagonal else False)
+        area = base.mark_area(opacity=0.18, clip=True)
+        band = base.mark_rule(**INTERVAL, clip=True) if diagonal else area
+        limits = {"y": alt.Y("low:Q", scale=y.scale), "y2": "high:Q"}
+        layers.append(band.encode(x=across, color=colour, **limits))
+    line = base.mark_line(strokeWidth=1.8, clip=True, point={"size": 30} if diagonal else False)
     layers.append(line.encode(x=across, y=upward, color=colour, strokeDash=dashed))
     if marked:
-        flag = alt.Chart(_data(marked)).mark_point(filled=True, size=70, opacity=1)
+        flag = alt.Chart(data_of(marked)).mark_point(filled=True, size=70, opacity=1)
         layers.append(flag.encode(x=across, y=upward, color=colour))
-    return _fitted(alt.layer(*layers), 240)
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A count to the left (negative) or right of zero, in the line `label`."""
-
-    label: str
-    series: str
-    value: float
-
-
-def bars(rows: Sequence[Bar], title: str, names: list[str]) -> str:
-    """Counts to both sides of zero; `names` are the series, the left one first."""
-    labels = list(dict.fromkeys(row.label for row in rows))
-    across = alt.X(
-        "value:Q", axis=alt.Axis(title=title, tickCount=5, format="d", labelExpr="abs(datum.value)")
-    )
-    y = alt.Y("label:N", sort=labels, axis=alt.Axis(title=None, ticks=False, domain=False))
-    scale = alt.Scale(domain=names, range=[PALETTE[1], PALETTE[0]])
-    mark = alt.Chart(_data(rows)).mark_bar(height={"band": 0.7})
-    chart = mark.encode(
-        x=across, y=y, color=alt.Color("series:N", scale=scale, legend=_legend(names))
-    )
-    return _fitted(alt.layer(chart, _line(0, "x", (1, 0))), 80 + ROW * len(labels))
-
-
-@dataclass(frozen=True)
-class Cell:
-    """How many cases of one label were decided so, and what share of the label's cases that is."""
-
-    series: str
-    label: str
-    decision: str
-    cases: int
-    share: float
-
-
-def matrices(rows: Sequence[Cell], names: list[str], order: Sequence[str]) -> str:
-    """Confusion matrices side by side: a line for each true label, a column for each decision."""
-    base = alt.Chart().encode(
-        x=alt.X(
-            "decision:N",
-            sort=list(order),
-            axis=alt.Axis(title="decision", labelAngle=0, ticks=False),
-        ),
-        y=alt.Y("label:N", sort=list(order), axis=alt.Axis(title="true label", ticks=False)),
-    )
-    shade = alt.Opacity("share:Q", scale=alt.Scale(domain=[0, 1], range=[0.04, 0.75]), legend=None)
-    heat = base.mark_rect(color=PALETTE[5]).encode(opacity=shade)
-    text = base.mark_text(color=INK).encode(text="cases:Q")
-    cells = alt.layer(heat, text, data=_data(rows)).properties(width=115, height=95)
-    header = alt.Header(title=None)
-    return drawn(cells.facet(alt.Facet("series:N", sort=names, header=header), columns=2))
+    return fitted(alt.layer(*layers), 240)

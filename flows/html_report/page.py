@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from importlib.resources import files
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import altair as alt
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from flows.html_report.baselines import baselines
 from flows.html_report.bytes_and_recall import bytes_and_recall
@@ -85,6 +86,7 @@ def as_html(report: Report) -> str:
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["lines"] = _lines
+    environment.filters["prose"] = _prose
     template = environment.from_string(_text("template.html.jinja"))
     drawings = {
         panel.name: Markup(in_page(panel.drawing, panel.name, panel.alt))
@@ -101,3 +103,8 @@ def _text(name: str) -> str:
 def _lines(text: str) -> Markup:
     """A cell of a table, whose lines stay lines."""
     return Markup("<br>").join(text.split("\n"))
+
+
+def _prose(text: str) -> Markup:
+    """A sentence, in which what stands between backquotes is code."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))

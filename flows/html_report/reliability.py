@@ -17,7 +17,7 @@ BELOW = 0.1  # the highest bin that is drawn
 TOO_SURE = "too sure that it is none"
 READING = (
     f"Cases in bins of p(ED) up to {BELOW:g}: the mean p(ED) of a bin, and the share of its cases that "
-    "are emergencies, with the 95 % interval (the band). On the dashed line both agree; a band wholly "
+    "are emergencies, with its 95 % interval. On the dashed line both agree; an interval wholly "
     "above it means that the model is too sure that a case is none."
 )
 MISSING = (
@@ -77,7 +77,9 @@ def _panel(study: ReportedStudy, name: str, group: list[EvaluationRow], bins: Bi
     ]
     present = {series(one) for one in group}
     names = [one for one in study.precisions if one in present]
-    x, y = Axis("mean p(ED) of a bin", (0, BELOW)), Axis("share of emergencies", (0, 1))
+    highest = max(row.y or 0 for row in placed)
+    x = Axis("mean p(ED) of a bin", (0, BELOW))
+    y = Axis("share of emergencies", (0, min(1, max(3 * BELOW, 2 * highest))))
     drawing = curves(placed, x, y, names, diagonal=True)
     texts = [f"{series(one)}: {bins[experiment_key(one)][0].text}" for one in group]
     alt = f"Reliability near zero of {name}. {some(texts)}."

@@ -84,17 +84,17 @@ def _panel(
     names = [one for one in study.precisions if one in present]
     x, y = Axis("share decided without review", (0, 1)), Axis("share wrong", (0, 1))
     drawing = curves(placed, x, y, names, list(KINDS.values()), marked=marked)
-    texts = [_text(one, flags.get(one.evaluation_id, {})) for one in group]
+    texts = [f"{series(one)}: {_text(flags.get(one.evaluation_id, {}))}" for one in group]
     alt = f"Risk and coverage of {name}. {some(texts)}."
     return Panel(panel_name("risk-coverage", name), name, alt, drawing)
 
 
-def _text(one: EvaluationRow, flags: dict[str, FlagRow]) -> str:
+def _text(flags: dict[str, FlagRow]) -> str:
     flag, other = flags.get(VOTES), flags.get(ONE_PASS)
     if flag is None:
-        return f"{series(one)}: no review flag"
+        return "no review flag"
     said = (
-        f"{series(one)}: {figure(flag.load, digits=2)} of {flag.cases} cases flagged, "
+        f"{figure(flag.load, digits=2)} of {flag.cases} cases flagged, "
         f"{figure(flag.error_kept)} of the rest wrong"
     )
     if other is None or not is_number(other.aurc_difference):
@@ -115,5 +115,5 @@ def _findings(judged: list[EvaluationRow], flags: Flags) -> list[str]:
     example = next(one for one in judged if flags.get(one.evaluation_id))
     return [
         f"Which order finds errors better, votes or one pass ({len(verdicts)} models): {counts}.",
-        f"{full_name(example)}, {_text(example, flags[example.evaluation_id])}.",
+        f"{full_name(example)}: {_text(flags[example.evaluation_id])}.",
     ]

@@ -55,6 +55,11 @@ def some(texts: Collection[str]) -> str:
     return "; ".join(shown) + more
 
 
+def one_line(label: str) -> str:
+    """A label of a chart in a sentence."""
+    return label.replace("\n", " ")
+
+
 def number(value: float | None) -> float | None:
     """A figure that a chart can place, or None."""
     return float(value) if is_number(value) else None

@@ -17,6 +17,7 @@ from warehouse.summary import PooledSet, pooled_sets
 
 EVERYTHING = "all results"  # the name where the warehouse knows no study
 NO_MODEL = "no language model"
+LABEL_LENGTH = 26  # characters
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,18 @@ def series(row: EvaluationRow) -> str:
 def full_name(row: EvaluationRow) -> str:
     """An experiment on one line."""
     return experiment_name(row).replace("\n", " ")
+
+
+def chart_label(row: EvaluationRow) -> str:
+    """An experiment on two short lines, in a chart."""
+    first, _, second = experiment_name(row).partition("\n")
+    return f"{first}\n{shortened(second)}"
+
+
+def shortened(text: str) -> str:
+    """A recipe without what stands in brackets, and not longer than a chart has room for."""
+    plain = text.partition(" (zero-shot")[0]
+    return plain if len(plain) <= LABEL_LENGTH else f"{plain[: LABEL_LENGTH - 1]}…"
 
 
 def short_name(row: EvaluationRow) -> str:
