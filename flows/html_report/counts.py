@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import altair as alt
 
 from flows.html_report.drawing import INK, PALETTE, drawn
-from flows.html_report.marks import NAMES, data_of, fitted, legend_of, line_at, row_height
+from flows.html_report.marks import NAMES, ROWS, fitted, legend_of, line_at, row_height
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,12 @@ def bars(rows: Sequence[Bar], title: str, names: list[str]) -> str:
     )
     y = alt.Y("label:N", sort=labels, axis=NAMES)
     scale = alt.Scale(domain=names, range=[PALETTE[1], PALETTE[0]])
-    mark = alt.Chart(data_of(rows)).mark_bar(height={"band": 0.7})
+    mark = alt.Chart(ROWS).mark_bar(height={"band": 0.7})
     chart = mark.encode(
         x=across, y=y, color=alt.Color("series:N", scale=scale, legend=legend_of(names))
     )
-    return fitted(alt.layer(chart, line_at(0, "x", (1, 0))), 80 + row_height(labels) * len(labels))
+    height = 80 + row_height(labels) * len(labels)
+    return fitted(alt.layer(chart, line_at(0, "x", (1, 0))), height, rows=rows)
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,6 @@ def matrices(rows: Sequence[Cell], names: list[str], order: Sequence[str]) -> st
     shade = alt.Opacity("share:Q", scale=alt.Scale(domain=[0, 1], range=[0.04, 0.5]), legend=None)
     heat = base.mark_rect(color=PALETTE[5]).encode(opacity=shade)
     text = base.mark_text(color=INK).encode(text="cases:Q")
-    cells = alt.layer(heat, text, data=data_of(rows)).properties(width=115, height=95)
-    header = alt.Header(title=None)
-    return drawn(cells.facet(alt.Facet("series:N", sort=names, header=header), columns=2))
+    cells = alt.layer(heat, text, data=ROWS).properties(width=115, height=95)
+    side_by_side = alt.Facet("series:N", sort=names, header=alt.Header(title=None))
+    return drawn(cells.facet(side_by_side, columns=2), rows=rows)

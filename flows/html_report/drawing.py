@@ -7,9 +7,14 @@ chart is light or dark as the page is; in a file of its own they become the ligh
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import altair as alt
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 MOST_ENLARGED = 1.35  # in a page
 WIDTH = 360  # pixels of a chart: a phone shows it as it is, a wide screen several in a row
@@ -40,52 +45,63 @@ VARIABLES = {
 }
 LIGHT = {INK: "#1a1a1a", MUTED: "#595959", GRID: "#dddddd"}
 FONT = "Arial, Liberation Sans, Helvetica, sans-serif"  # of the width that Vega assumes
+LOOK = {
+    "aria": False,  # the whole chart has one alternative text; marks need none
+    "background": "transparent",
+    "font": "sans-serif",
+    "padding": {"left": 14, "right": 10, "top": 6, "bottom": 4},
+    "axis": {
+        "labelColor": INK,
+        "titleColor": INK,
+        "domainColor": MUTED,
+        "tickColor": MUTED,
+        "gridColor": GRID,
+        "labelFontSize": 10.5,
+        "titleFontSize": 11,
+        "titleFontWeight": "normal",
+        "labelLimit": 150,
+    },
+    "legend": {
+        "orient": "bottom",
+        "direction": "horizontal",
+        "layout": {"bottom": {"direction": "vertical", "anchor": "start"}},
+        "labelColor": INK,
+        "titleColor": INK,
+        "labelFontSize": 11,
+        "titleFontSize": 11,
+        "titleFontWeight": "normal",
+        "labelLimit": 150,
+        "columns": 3,
+        "columnPadding": 18,
+        "symbolOpacity": 1,
+        "symbolBaseFillColor": INK,
+        "symbolBaseStrokeColor": INK,
+        "symbolStrokeWidth": 2,
+    },
+    "header": {"labelColor": INK, "titleColor": INK, "labelFontSize": 11},
+    "view": {"stroke": None},
+    "text": {"color": INK, "fontSize": 11},
+    "rule": {"color": MUTED},
+}
 _COLOUR = re.compile(r"#[0-9a-f]{6}")
+_TAG = re.compile(r"<[^>]+>")
+# What Vega writes for scripts, and roles of parts that have no alternative text of their own.
+_UNUSED = re.compile(r' (?:role|class|pointer-events|aria-[a-z]+)="[^"]*"')
 _ID = re.compile(r'(id="|url\(#|href="#)')
 
 
-def drawn(chart: Any) -> str:
-    """The SVG of an Altair chart, with placeholder colours."""
+def drawn(chart: Any, **rows: Sequence[DataclassInstance]) -> str:
+    """The SVG of an Altair chart, with placeholder colours; `rows` are its named data.
+
+    The rows are added to what Altair makes, which would look at each of them.
+    """
     import vl_convert
 
-    axis = {"labelColor": INK, "titleColor": INK, "domainColor": MUTED, "tickColor": MUTED}
-    styled = (
-        chart.configure(
-            aria=False,  # the whole chart has one alternative text; marks need none
-            background="transparent",
-            font="sans-serif",
-            padding={"left": 14, "right": 10, "top": 6, "bottom": 4},
-        )
-        .configure_axis(
-            **axis,
-            gridColor=GRID,
-            labelFontSize=10.5,
-            titleFontSize=11,
-            titleFontWeight="normal",
-            labelLimit=150,
-        )
-        .configure_legend(
-            orient="bottom",
-            direction="horizontal",
-            labelColor=INK,
-            titleColor=INK,
-            labelFontSize=11,
-            titleFontSize=11,
-            titleFontWeight="normal",
-            labelLimit=150,
-            columns=3,
-            columnPadding=18,
-            symbolOpacity=1,
-            symbolBaseFillColor=INK,
-            symbolBaseStrokeColor=INK,
-            symbolStrokeWidth=2,
-        )
-        .configure_header(labelColor=INK, titleColor=INK, labelFontSize=11)
-        .configure_view(stroke=None)
-        .configure_text(color=INK, fontSize=11)
-        .configure_rule(color=MUTED)
-    )
-    return str(vl_convert.vegalite_to_svg(styled.to_dict(), allowed_base_urls=[]))
+    spec = chart.to_dict(validate=False)
+    named = {name: [asdict(row) for row in every] for name, every in rows.items()}
+    spec["datasets"] = spec.get("datasets", {}) | named
+    svg = vl_convert.vegalite_to_svg(spec, config=LOOK, allowed_base_urls=[])
+    return _TAG.sub(lambda tag: _UNUSED.sub("", tag.group()), svg)
 
 
 def in_page(svg: str, prefix: str, alt_text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import altair as alt
@@ -27,6 +27,7 @@ LABEL_LINES = "split(datum.label, '\\n')"
 INTERVAL = {"strokeWidth": 2, "opacity": 0.75}
 
 
+ROWS, MARKED = alt.NamedData("rows"), alt.NamedData("marked")
 NAMES = alt.Axis(title=None, ticks=False, domain=False, labelExpr=LABEL_LINES, labelLineHeight=11)
 
 
@@ -98,19 +99,16 @@ class Axis:
         return [value for value in values if low <= value <= high]
 
 
-def data_of(rows: Sequence[DataclassInstance]) -> alt.Data:
-    return alt.Data(values=[asdict(row) for row in rows])
-
-
 def line_at(value: float, along: str, dash: Sequence[int] = (4, 3)) -> alt.Chart:
     """A line across the chart where the axis `along` has this value."""
     mark = alt.Chart(alt.Data(values=[{"at": value}])).mark_rule(strokeDash=list(dash), color=MUTED)
     return mark.encode(**{along: "at:Q"})
 
 
-def fitted(chart: Any, height: int) -> str:
+def fitted(chart: Any, height: int, **rows: Sequence[DataclassInstance]) -> str:
+    """A chart of `WIDTH` with everything around it; `rows` are its named data."""
     fit = alt.AutoSizeParams(type="fit", contains="padding")
-    return drawn(chart.properties(width=WIDTH, height=height, autosize=fit))
+    return drawn(chart.properties(width=WIDTH, height=height, autosize=fit), **rows)
 
 
 def dots(
@@ -128,9 +126,7 @@ def dots(
     """
     labels = list(dict.fromkeys(row.label for row in rows))
     y = alt.Y("label:N", sort=labels, axis=NAMES)
-    base = alt.Chart(data_of(rows)).encode(
-        y=y, yOffset=alt.Undefined if overlaid else _offset(rows, names)
-    )
+    base = alt.Chart(ROWS).encode(y=y, yOffset=alt.Undefined if overlaid else _offset(rows, names))
     colour = alt.Color("series:N", scale=colour_of(names), legend=legend_of(names))
     x = alt.X("value:Q", scale=axis.scale, axis=axis.axis)
     interval = base.mark_rule(**INTERVAL, clip=True).encode(
@@ -144,7 +140,8 @@ def dots(
     behind = [_shade(within)] if within else []
     layers = [*behind, *(line_at(value, "x") for value in lines), interval, point]
     per_label = 1 if overlaid else _most(rows)
-    return fitted(alt.layer(*layers), 70 + max(row_height(labels), 11 * per_label) * len(labels))
+    height = 70 + max(row_height(labels), 11 * per_label) * len(labels)
+    return fitted(alt.layer(*layers), height, rows=rows)
 
 
 def row_height(labels: list[str]) -> int:
@@ -184,7 +181,7 @@ def points(
     """Points with interval bars: a colour for each series, a shape for each kind; `lines` are
     values of y.
     """
-    base = alt.Chart(data_of(rows))
+    base = alt.Chart(ROWS)
     colour = alt.Color("series:N", scale=colour_of(names), legend=legend_of(names))
     across = alt.X("x:Q", scale=x.scale, axis=x.axis)
     upward = alt.Y("y:Q", scale=y.scale, axis=y.axis)
@@ -198,7 +195,7 @@ def points(
             x=across, y=upward, color=colour, shape=shape
         ),
     ]
-    return fitted(alt.layer(*layers), 340)
+    return fitted(alt.layer(*layers), 340, rows=rows)
 
 
 def curves(
@@ -216,7 +213,7 @@ def curves(
     `marked` are single points on top; `lines` are values of y. `diagonal` draws y = x, and an
     interval at each point in place of the band.
     """
-    base = alt.Chart(data_of(rows))
+    base = alt.Chart(ROWS)
     colour = alt.Color("series:N", scale=colour_of(names), legend=legend_of(names))
     across = alt.X("x:Q", scale=x.scale, axis=x.axis)
     upward = alt.Y("y:Q", scale=y.scale, axis=y.axis)
@@ -239,6 +236,6 @@ def curves(
     line = base.mark_line(strokeWidth=1.8, clip=True, point={"size": 30} if diagonal else False)
     layers.append(line.encode(x=across, y=upward, color=colour, strokeDash=dashed))
     if marked:
-        flag = alt.Chart(data_of(marked)).mark_point(filled=True, size=70, opacity=1)
+        flag = alt.Chart(MARKED).mark_point(filled=True, size=70, opacity=1)
         layers.append(flag.encode(x=across, y=upward, color=colour))
-    return fitted(alt.layer(*layers), 240)
+    return fitted(alt.layer(*layers), 240, rows=rows, marked=marked)
