@@ -14,10 +14,12 @@ from flows.report.table import Table
 from flows.report.typed_rows import EvaluationRow, typed_rows
 from tasks.judging.gates import ED_RECALL
 
+APART = 1.02
 READING = (
     "Each point is a trained model: its stored size (a logarithmic axis), and the share of "
     "emergencies that its own decision rule sends to ED, with the 95 % interval. The dashed line is "
-    f"the gate, {ED_RECALL:g}. Up and left is better, but recall alone is easy: see over-triage below."
+    f"the gate, {ED_RECALL:g}. Up and left is better, but recall alone is easy: see over-triage below. "
+    "Models of one size stand a little apart; the table has the sizes."
 )
 MISSING = (
     "No trained model of this study has a stored size and a decision by its primary rule. A sweep "
@@ -67,23 +69,36 @@ def _rows(study: ReportedStudy) -> list[StoredModel]:
 def _panel(study: ReportedStudy, base_model: str, rows: list[StoredModel]) -> Panel:
     recipes = list(dict.fromkeys(row.recipe for row in rows))
     kinds = recipes if len(recipes) <= len(SHAPES) else [""]
-    placed = [_point(row, study.by_id[row.evaluation_id], kinds) for row in rows]
+    placed = [
+        _point(row, study.by_id[row.evaluation_id], kinds, apart)
+        for row, apart in zip(rows, _apart(rows), strict=True)
+    ]
     present = {row.precision for row in rows}
     names = [name for name in study.precisions if name in present]
     names += sorted(present - set(names))
-    sizes = [row.stored_bytes / 1e6 for row in rows]
+    sizes = [row.x or 0 for row in placed]
     x = Axis("stored size, MB", (0.8 * min(sizes), 1.25 * max(sizes)), log=True)
-    y = Axis("ED recall", (0, 1))
+    y = Axis.of_shares("ED recall", [*(row.y_low for row in placed), *(row.y for row in placed), 1])
     drawing = points(placed, x, y, names, kinds, lines=[ED_RECALL])
     texts = [_text(study, row) for row in rows]
     alt = f"Stored size against ED recall of {base_model}: {some(texts)}. Gate: {ED_RECALL:g}."
     return Panel(panel_name("frontier", base_model), base_model, alt, drawing)
 
 
-def _point(row: StoredModel, judged: EvaluationRow, kinds: list[str]) -> PlanePoint:
+def _apart(rows: list[StoredModel]) -> list[float]:
+    """By what a size is multiplied so that models of one size can be told apart."""
+    sizes = [row.stored_bytes for row in rows]
+    places = [sizes[:place].count(size) for place, size in enumerate(sizes)]
+    return [
+        APART ** (place - (sizes.count(size) - 1) / 2)
+        for place, size in zip(places, sizes, strict=True)
+    ]
+
+
+def _point(row: StoredModel, judged: EvaluationRow, kinds: list[str], apart: float) -> PlanePoint:
     kind = row.recipe if row.recipe in kinds else ""
     low, high = judged.ed_recall_low, judged.ed_recall_high
-    size = row.stored_bytes / 1e6
+    size = apart * row.stored_bytes / 1e6
     return PlanePoint(row.precision, size, row.ed_recall, y_low=low, y_high=high, kind=kind)
 
 

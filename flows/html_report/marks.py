@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +76,13 @@ class Axis:
     domain: tuple[float, float] | None = None
     log: bool = False
     zero: bool = False
+
+    @classmethod
+    def of_shares(cls, title: str, values: Iterable[float | None]) -> Axis:
+        """An axis of shares, from a tenth below the smallest to a tenth above the largest."""
+        known = [value for value in values if value is not None]
+        low, high = min(known, default=0.0), max(known, default=1.0)
+        return cls(title, (math.floor(10 * low) / 10, min(1.0, math.ceil(10 * high + 1e-9) / 10)))
 
     @property
     def scale(self) -> alt.Scale:

@@ -85,10 +85,17 @@ def _panel(study: ReportedStudy, name: str, group: list[RuleFigures]) -> Panel:
         )
         for row in group
     ]
-    axes = Axis("over-triage, share of all cases", (0, 1)), Axis("ED recall", (0, 1))
-    drawing = points(placed, *axes, list(RULES.values()), kinds)
+    x = Axis.of_shares("over-triage, share of all cases", _ends(group, "over_triage"))
+    y = Axis.of_shares("ED recall", _ends(group, "ed_recall"))
+    drawing = points(placed, x, y, list(RULES.values()), kinds)
     alt = f"ED recall against over-triage, {name}: {some([row.text for row in group])}."
     return Panel(panel_name("rules", name), name, alt, drawing)
+
+
+def _ends(group: list[RuleFigures], name: str) -> list[float | None]:
+    """What an axis has to hold: figures and the ends of their intervals."""
+    metrics: list[MetricRow] = [getattr(row, name) for row in group]
+    return [number(end) for row in metrics for end in (row.low, row.value, row.high)]
 
 
 def _kind(row: RuleFigures) -> str:
