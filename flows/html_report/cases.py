@@ -160,7 +160,8 @@ def _case(
     if matter is not None:
         summary = f"missed by {matter.missed} of {matter.models} models"
         if matter.flips:
-            summary += f", caught at one precision alone in {matter.flips}"
+            pairs = "1 pair" if matter.flips == 1 else f"{matter.flips} pairs"
+            summary += f", caught at one precision alone in {pairs}"
     return ShownCase(
         id, first.label, first.case_group, summary, lines, texts.get(first.case_digest or "")
     )

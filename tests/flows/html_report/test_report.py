@@ -4,6 +4,7 @@ sentences."""
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 import xml.etree.ElementTree as ElementTree
@@ -185,6 +186,27 @@ def test_a_report_that_fails_is_a_sentence_and_no_error(here, monkeypatch, comma
     refreshed = refreshed_report("synthetic")
     assert refreshed.path is None and refreshed.problem.startswith("The report of synthetic was not made: ")
     assert place_of_report("synthetic") == "The report was not made; triage report synthetic says why."
+
+
+def test_a_sweep_publishes_the_path_and_survives_a_report_or_an_artifact_that_fails(here, monkeypatch, caplog):
+    from flows import report_artifact
+
+    published: list[str] = []
+
+    def publish(markdown, key, description):
+        published.append(markdown)
+        raise RuntimeError("the server is gone")
+
+    monkeypatch.setattr(report_artifact, "get_run_logger", lambda: logging.getLogger("run"))
+    monkeypatch.setattr(report_artifact, "create_markdown_artifact", publish)
+    report_artifact.publish_report("synthetic")
+    assert len(published) == 1 and f"`{report_path('synthetic')}`" in published[0]
+    assert "the server is gone" in caplog.text
+
+    monkeypatch.setattr(after_sweep, "is_current", lambda study: False)
+    monkeypatch.setattr(after_sweep, "COMMAND", ("false",))
+    report_artifact.publish_report("synthetic")
+    assert len(published) == 1 and "The report of synthetic was not made: " in caplog.text
 
 
 def test_a_study_on_random_weights_gets_no_report_by_itself(own_home, tmp_path):
