@@ -68,12 +68,12 @@ def sweep(
     with told(selection.cells):
         failures = finish_all(submitted)
     warn_of_damage(refused)
-    may_be_read = warehouse_path().exists() and not some_results_wait()
-    if not some_results_wait():
+    exists, waits = warehouse_path().exists(), some_results_wait()
+    if not waits:
         # Artifacts of this run, so that its tab has them.
-        publish_comparison(evaluations_of_sweep(submitted.record.id) if may_be_read else None)
+        publish_comparison(evaluations_of_sweep(submitted.record.id) if exists else None)
     tell_sweep_finished(selection.grid.name, len(selection.cells), len(failures))
-    if may_be_read:
+    if exists and not waits:
         publish_report(selection.grid.name)
     return _outcome(len(selection.cells), failures)
 
