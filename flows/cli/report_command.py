@@ -11,7 +11,7 @@ from flows.cli.sql_output import refuse_existing
 from flows.cli.terminal import print_line
 from flows.cli.waiting import load_what_waits
 from flows.html_report.files import (
-    charts_folder,
+    check_charts_folder,
     landed_fingerprint,
     report_path,
     write_charts,
@@ -40,6 +40,8 @@ class Request:
                 )
         if self.output is not None:
             refuse_existing(self.output)
+        if self.figures is not None:
+            check_charts_folder(self.figures)
 
 
 def make_report(console: Console, request: Request) -> None:
@@ -56,7 +58,6 @@ def make_report(console: Console, request: Request) -> None:
     study = reported_study(request.study)
     known = None if study.name == EVERYTHING else study.name
     landed = landed_fingerprint(known)
-    folder = charts_folder(request.figures) if request.figures else None
     path = request.output or _made_place(report_path(study.name))
 
     from flows.html_report.page import as_html, made_report  # Altair comes with it
@@ -64,10 +65,10 @@ def make_report(console: Console, request: Request) -> None:
     report = made_report(study, landed, request.cases, request.texts)
     write_report(as_html(report), path, private=report.cases.has_texts)
     print_line(console, f"Report of {study.name}: {path}")
-    if folder is not None:
+    if request.figures is not None:
         charts = report.charts
-        write_charts(charts, folder)
-        print_line(console, f"{len(charts)} charts as SVG: {folder}")
+        write_charts(charts, request.figures)
+        print_line(console, f"{len(charts)} charts as SVG: {request.figures}")
     if report.cases.has_texts:
         print_line(console, "It holds patient texts: keep it as you keep the file they come from.")
 

@@ -81,26 +81,21 @@ def write_report(html: str, path: Path, private: bool) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def charts_folder(folder: Path) -> Path:
-    """The folder for charts, made if its parent is there. Raises BadInput."""
+def check_charts_folder(folder: Path) -> None:
+    """Raise BadInput unless charts can be written to `folder`, which need not be there yet."""
     if not folder.parent.is_dir():
         raise BadInput(
             f"There is no folder {folder.parent}; create it, or give --figures another name."
         )
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"{folder} is a file; give --figures the name of a folder.")
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise disk_error(error, folder) from error
-    return folder
 
 
 def write_charts(charts: Mapping[str, str], folder: Path) -> None:
-    """Write every chart as NAME.svg, in place of an earlier one of the name."""
-    for name, svg in charts.items():
-        path = folder / f"{name}.svg"
-        try:
-            path.write_text(svg, encoding="utf-8")
-        except OSError as error:
-            raise disk_error(error, path) from error
+    """Write every chart as NAME.svg, in place of an earlier one of the name. Raises BadInput."""
+    try:
+        folder.mkdir(exist_ok=True)
+        for name, svg in charts.items():
+            (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
+    except OSError as error:
+        raise disk_error(error, folder) from error
