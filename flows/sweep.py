@@ -20,6 +20,7 @@ from flows.compare import publish_comparison
 from flows.events import tell_sweep_finished, told
 from flows.form import GridName, ModelName, PrecisionName, RecipeName
 from flows.report.study import evaluations_of_sweep
+from flows.report_artifact import publish_report
 from flows.selection import Narrowing, select
 from flows.tags import label_run
 from tasks.landing import refill_warehouse, some_results_wait
@@ -67,11 +68,13 @@ def sweep(
     with told(selection.cells):
         failures = finish_all(submitted)
     warn_of_damage(refused)
-    if not some_results_wait():
+    exists, waits = warehouse_path().exists(), some_results_wait()
+    if not waits:
         # Artifacts of this run, so that its tab has them.
-        exists = warehouse_path().exists()
         publish_comparison(evaluations_of_sweep(submitted.record.id) if exists else None)
     tell_sweep_finished(selection.grid.name, len(selection.cells), len(failures))
+    if exists and not waits:
+        publish_report(selection.grid.name)
     return _outcome(len(selection.cells), failures)
 
 

@@ -97,7 +97,8 @@ class Figure:
 
 
 def _written(value: float, unit: str) -> str:
-    return f"{value:,.2f} {unit}" if unit == "s" else f"{value:,.0f} {unit}"
+    digits = 0 if unit == "ms" or value >= 100 else 2
+    return f"{value:,.{digits}f} {unit}"
 
 
 def bench_warehouse(console: Console, size: Size) -> list[Figure]:
@@ -142,6 +143,7 @@ def _figures(place: Path, study: SyntheticStudy, size: Size) -> list[Figure]:
     if paper:
         seconds = _median(lambda: _compare(place))
         figures.append(Figure("triage compare, processor time", seconds, "s", 2))
+        figures += _report(place)
     numbers = range(size.experiments, size.experiments + REPEATS)
     loads = [_load_one(place, study, number) for number in numbers]
     loaded, worked = (1000 * median(times) for times in zip(*loads, strict=True))
@@ -167,17 +169,32 @@ def _query(place: Path, sql: str) -> float:
 
 def _compare(place: Path) -> float:
     """Seconds of processor time of `triage compare`."""
+    return _processor_time(place, "compare")
+
+
+def _report(place: Path) -> list[Figure]:
+    """Time and size of `triage report`, made once: it takes as long as everything else here."""
+    seconds = _processor_time(place, "report")
+    (report,) = (place / "reports").glob("*.html")
+    return [
+        Figure("triage report, processor time", seconds, "s", 20),
+        Figure("its file", report.stat().st_size / 1e6, "MB", 6),
+    ]
+
+
+def _processor_time(place: Path, command: str) -> float:
+    """Seconds of processor time of a command on this warehouse."""
     own = {"TRIAGE_HOME": str(place), "TRIAGE_WAREHOUSE": str(place / FILE)}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", "compare"],
+        [sys.executable, "-m", "flows.cli", command],
         env=os.environ | own,
         capture_output=True,
         text=True,
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
-        raise BadInput(f"triage compare failed: {done.stderr.strip()}")
+        raise BadInput(f"triage {command} failed: {done.stderr.strip()}")
     return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 

@@ -19,6 +19,7 @@ from flows.cli.forget import forget
 from flows.cli.gates import gates
 from flows.cli.init import init
 from flows.cli.predict import predict
+from flows.cli.report import report
 from flows.cli.search import search
 from flows.cli.serve import serve
 from flows.cli.sql import sql
@@ -47,7 +48,7 @@ def models() -> None:
     print_models(console)
 
 
-SEE = (status, compare, claims, gates)
+SEE = (status, compare, report, claims, gates)
 USE = (best, predict, serve, export)
 for command in (sweep, search, *SEE, *USE, sql, models, forget, init, doctor, up):
     app.command()(command)

@@ -148,6 +148,7 @@ def _report(console: Console, selection: Selection, outcome: Outcome) -> int:
         from flows.cli.compare_report import print_comparison
 
         print_comparison(console, outcome.ids, sections=())
+        _print_report(console, selection.grid.name)
     if outcome.completed:
         _print_next_step(console, selection, outcome)
         return 0
@@ -156,6 +157,14 @@ def _report(console: Console, selection: Selection, outcome: Outcome) -> int:
     if outcome.needs_the_user:
         raise BadInput(" ".join(dict.fromkeys(str(error) for error in outcome.failures)))
     return 1
+
+
+def _print_report(console: Console, study: str) -> None:
+    """Where the study's report is, which the flow has made if something has landed since the last."""
+    from flows.html_report.after_sweep import place_of_report
+
+    if line := place_of_report(study):
+        print_line(console, line)
 
 
 def _run_flow(

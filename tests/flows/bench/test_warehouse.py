@@ -39,21 +39,33 @@ def test_copies_of_a_study_are_studies_of_their_own_on_which_every_audit_passes(
 
 def test_the_command_prints_the_answer_first_and_leaves_nothing_behind(monkeypatch):
     monkeypatch.setattr(bench, "REPEATS", 1)
+    report = [Figure("triage report, processor time", 9, "s", 20), Figure("its file", 3, "MB", 6)]
+    monkeypatch.setattr(bench, "_report", lambda place: report)  # takes seconds; below
     shown = io.StringIO()
     figures = bench_warehouse(Console(file=shown, width=100), Size(2, 30))
     assert [figure.name for figure in figures] == [
         "quantization_comparison",
         "quantization_summary",
         "triage compare, processor time",
+        "triage report, processor time",
+        "its file",
         "one more experiment loaded",
         "one more experiment loaded, processor time",
         "file",
     ]
     assert all(figure.value > 0 for figure in figures)
     first = shown.getvalue().splitlines()[0]
-    assert first.startswith(("Every aim is reached: ", "1 of 3 aims", "2 of 3 aims", "3 of 3 aims"))
+    assert first.startswith(("Every aim is reached: ", "1 of 5 aims", "2 of 5 aims", "3 of 5 aims"))
     assert "(aim: under 150 ms)" in first and "(aim: under 2.00 s)" in first
     assert list((home() / "bench").iterdir()) == []
+
+
+@pytest.mark.nightly
+def test_the_report_of_a_made_up_study_is_measured(tmp_path):
+    SyntheticStudy(2, 30).land(tmp_path / "landing")
+    load_all(tmp_path / "landing", tmp_path / bench.FILE)
+    seconds, size = bench._report(tmp_path)
+    assert seconds.value > 0.5 and 0.1 < size.value < 6
 
 
 def test_an_aim_that_is_missed_is_counted():

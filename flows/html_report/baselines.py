@@ -1,0 +1,85 @@
+"""Trained models beside what needs no training: constant answers, a bag of words, untuned models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flows.html_report.marks import Axis, Dot, dots
+from flows.html_report.rows import named_rows
+from flows.html_report.section import Panel, Section, number, panel_name, some
+from flows.html_report.study import ReportedStudy, chart_label, full_name
+from flows.report.figures import figure
+from flows.report.leaderboard import leaderboard
+from flows.report.typed_rows import EvaluationRow
+
+TRAINED, BASELINE = "trained", "baseline"
+FIGURES = {"accuracy": "accuracy", "ed_recall": "ED recall", "over_triage": "over-triage"}
+READING = (
+    "Accuracy of the most probable label, and ED recall and over-triage of each model's own decision "
+    "rule, with 95 % intervals, in the order of the leaderboard. A constant answer needs no model; a "
+    "model that does not beat it has learned nothing."
+)
+
+
+@dataclass(frozen=True)
+class ConstantRow:
+    """A row of the named query `beats_constant`."""
+
+    base_model: str
+    precision: str | None
+    recipe: str
+    accuracy: float
+    constant_answer: str
+    constant_accuracy: float
+    against_constant: str
+
+
+def baselines(study: ReportedStudy) -> Section:
+    """The leaderboard as forest plots."""
+    panels = [_panel(study.board, metric, name) for metric, name in FIGURES.items()]
+    table = leaderboard(study.board)
+    return Section("baselines", "Models and baselines", READING, _findings(study), panels, [table])
+
+
+def _panel(board: list[EvaluationRow], metric: str, name: str) -> Panel:
+    known = [row for row in board if getattr(row, metric) is not None]
+    placed = [
+        Dot(chart_label(row), _kind(row), *(number(value) for value in _values(row, metric)))
+        for row in known
+    ]
+    drawing = dots(placed, Axis(name, (0, 1)), [TRAINED, BASELINE], overlaid=True)
+    texts = [f"{full_name(row)} {figure(*_values(row, metric))}" for row in known]
+    alt = f"{name[0].upper()}{name[1:]} of every model and baseline: {some(texts)}."
+    return Panel(panel_name("baselines", metric), name, alt, drawing)
+
+
+def _kind(row: EvaluationRow) -> str:
+    return BASELINE if row.recipe_kind == "baseline" else TRAINED
+
+
+def _values(row: EvaluationRow, metric: str) -> tuple[float | None, float | None, float | None]:
+    return getattr(row, metric), getattr(row, f"{metric}_low"), getattr(row, f"{metric}_high")
+
+
+def _findings(study: ReportedStudy) -> list[str]:
+    trained = [row for row in study.board if _kind(row) == TRAINED]
+    if not trained:
+        return ["This study has no trained model."]
+    recipes = {row.recipe for row in trained}
+    rows = [
+        row
+        for row in named_rows(ConstantRow, "beats_constant", study.ids)
+        if row.recipe in recipes and row.precision
+    ]
+    beating = sum(row.against_constant == "beats it" for row in rows)
+    best = max(trained, key=lambda row: row.accuracy or 0)
+    said = [
+        f"Highest accuracy of a trained model: {full_name(best)}, "
+        f"{figure(best.accuracy, best.accuracy_low, best.accuracy_high)}."
+    ]
+    if rows:
+        said.append(
+            f"{beating} of {len(rows)} trained models beat the best constant answer, always-"
+            f"{rows[0].constant_answer} ({figure(rows[0].constant_accuracy)}), with the whole interval."
+        )
+    return said

@@ -1,0 +1,141 @@
+"""Bytes against ED recall, at every precision: the rows of the view `frontier` with their intervals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flows.html_report.drawing import SHAPES
+from flows.html_report.marks import Axis, PlanePoint, points
+from flows.html_report.section import Panel, Section, panel_name, some
+from flows.html_report.study import ReportedStudy
+from flows.report.figures import figure
+from flows.report.names import recipe_name
+from flows.report.table import Table
+from flows.report.typed_rows import EvaluationRow, typed_rows
+from tasks.judging.gates import ED_RECALL
+
+APART = 1.02
+READING = (
+    "Each point is a trained model: its stored size (a logarithmic axis), and the share of "
+    "emergencies that its own decision rule sends to ED, with the 95 % interval. The dashed line is "
+    f"the gate, {ED_RECALL:g}. Up and left is better, but recall alone is easy: see over-triage below. "
+    "Models of one size stand a little apart; the table has the sizes."
+)
+MISSING = (
+    "No trained model of this study has a stored size and a decision by its primary rule. A sweep "
+    "gives them, e.g. triage sweep demo."
+)
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A row of `frontier` with the interval of its evaluation."""
+
+    base_model: str
+    recipe: str
+    seed: int
+    precision: str
+    stored_bytes: int
+    bits_per_weight: float
+    ed_recall: float | None
+    macro_f1: float | None
+    dominated_by: str | None
+    evaluation_id: str
+
+
+def bytes_and_recall(study: ReportedStudy) -> Section:
+    """A plane for each base model."""
+    rows = _rows(study)
+    heading = "Bytes against ED recall"
+    if not rows:
+        return Section("frontier", heading, missing=MISSING)
+    base_models = list(dict.fromkeys(row.base_model for row in rows))
+    panels = [
+        _panel(study, name, [row for row in rows if row.base_model == name]) for name in base_models
+    ]
+    return Section(
+        "frontier", heading, READING, _findings(study, rows), panels, [_table(study, rows)]
+    )
+
+
+def _rows(study: ReportedStudy) -> list[StoredModel]:
+    """One row per evaluation: an adapter's own and its moved arm share that at its own precision."""
+    rows = typed_rows(StoredModel, "frontier", only=study.ids)
+    known = study.by_id
+    unique = {row.evaluation_id: row for row in rows if row.evaluation_id in known}
+    return [row for row in unique.values() if row.ed_recall is not None]
+
+
+def _panel(study: ReportedStudy, base_model: str, rows: list[StoredModel]) -> Panel:
+    recipes = list(dict.fromkeys(row.recipe for row in rows))
+    kinds = recipes if len(recipes) <= len(SHAPES) else [""]
+    placed = [
+        _point(row, study.by_id[row.evaluation_id], kinds, apart)
+        for row, apart in zip(rows, _apart(rows), strict=True)
+    ]
+    present = {row.precision for row in rows}
+    names = [name for name in study.precisions if name in present]
+    names += sorted(present - set(names))
+    sizes = [row.x or 0 for row in placed]
+    x = Axis("stored size, MB", (0.8 * min(sizes), 1.25 * max(sizes)), log=True)
+    y = Axis.of_shares("ED recall", [*(row.y_low for row in placed), *(row.y for row in placed), 1])
+    drawing = points(placed, x, y, names, kinds, lines=[ED_RECALL])
+    texts = [_text(study, row) for row in rows]
+    alt = f"Stored size against ED recall of {base_model}: {some(texts)}. Gate: {ED_RECALL:g}."
+    return Panel(panel_name("frontier", base_model), base_model, alt, drawing)
+
+
+def _apart(rows: list[StoredModel]) -> list[float]:
+    """By what a size is multiplied so that models of one size can be told apart."""
+    sizes = [row.stored_bytes for row in rows]
+    places = [sizes[:place].count(size) for place, size in enumerate(sizes)]
+    return [
+        APART ** (place - (sizes.count(size) - 1) / 2)
+        for place, size in zip(places, sizes, strict=True)
+    ]
+
+
+def _point(row: StoredModel, judged: EvaluationRow, kinds: list[str], apart: float) -> PlanePoint:
+    kind = row.recipe if row.recipe in kinds else ""
+    low, high = judged.ed_recall_low, judged.ed_recall_high
+    size = apart * row.stored_bytes / 1e6
+    return PlanePoint(row.precision, size, row.ed_recall, y_low=low, y_high=high, kind=kind)
+
+
+def _name(row: StoredModel) -> str:
+    return f"{row.base_model} {row.precision} {recipe_name(row.recipe, row.seed)}"
+
+
+def _recall(study: ReportedStudy, row: StoredModel) -> str:
+    judged = study.by_id[row.evaluation_id]
+    return figure(row.ed_recall, judged.ed_recall_low, judged.ed_recall_high)
+
+
+def _text(study: ReportedStudy, row: StoredModel) -> str:
+    return f"{_name(row)}, {row.stored_bytes / 1e6:.1f} MB: {_recall(study, row)}"
+
+
+def _findings(study: ReportedStudy, rows: list[StoredModel]) -> list[str]:
+    best = max(rows, key=lambda row: row.ed_recall or 0)
+    reach = sum((row.ed_recall or 0) >= ED_RECALL for row in rows)
+    hold = sum((study.by_id[row.evaluation_id].ed_recall_low or 0) >= ED_RECALL for row in rows)
+    return [
+        f"Highest ED recall: {_text(study, best)}.",
+        f"{reach} of {len(rows)} models reach the gate of {ED_RECALL:g} by their point, "
+        f"{hold} with the whole interval.",
+    ]
+
+
+def _table(study: ReportedStudy, rows: list[StoredModel]) -> Table:
+    records = [
+        {
+            "model": _name(row),
+            "MB": f"{row.stored_bytes / 1e6:.1f}",
+            "bits per weight": figure(row.bits_per_weight, digits=2),
+            "ED recall": _recall(study, row),
+            "macro F1": figure(row.macro_f1),
+            "dominated by": row.dominated_by or "-",
+        }
+        for row in rows
+    ]
+    return Table.of("Bytes, ED recall and macro F1", records)

@@ -1,0 +1,50 @@
+"""The claims about published studies, measured on the evaluations of this one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+
+from flows.html_report.section import Section
+from flows.html_report.study import ReportedStudy
+from flows.report.figures import is_number
+from flows.report.table import Table
+from warehouse.claims import MeasuredClaim, Measurement, measure, read_claims
+from warehouse.query import query_rows
+
+MOST_ROWS = 3
+READING = (
+    "Sentences that are said about such studies, each bound to a query, with the verdict of the "
+    "evaluations above. `triage claims` measures them on the whole warehouse."
+)
+
+
+def claims(study: ReportedStudy) -> Section:
+    """A line for each claim; no chart."""
+    measured = measure(read_claims(), partial(query_rows, only=study.ids))
+    counts = Counter(one.verdict for one in measured)
+    finding = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
+    records = [
+        {"claim": one.claim.sentence, "verdict": one.verdict, "measured": _measured(one)}
+        for one in measured
+    ]
+    table = Table.of("Claims", records)
+    said = [f"Of {len(measured)} claims: {finding}."]
+    return Section("claims", "Claims", READING, said, tables=[table], commands=["triage claims"])
+
+
+def _measured(one: MeasuredClaim) -> str:
+    rows = [_row(row) for row in one.measurements[:MOST_ROWS]]
+    more = len(one.measurements) - MOST_ROWS
+    further = [f"{more} more"] if more > 0 else []
+    return "\n".join([*([one.note] if one.note else []), *rows, *further])
+
+
+def _row(row: Measurement) -> str:
+    if not is_number(row.value):
+        return "no figure"
+    interval = ""
+    if is_number(row.low) and is_number(row.high) and row.low != row.high:
+        interval = f" [{row.low:.4g}, {row.high:.4g}]"
+    about = ", ".join(str(value) for value in row.further.values() if value is not None)
+    return f"{row.value:.4g}{interval}{f' ({about})' if about else ''}"

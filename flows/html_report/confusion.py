@@ -1,0 +1,98 @@
+"""Confusion matrices of the primary rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flows.html_report.counts import Cell, matrices
+from flows.html_report.rows import Key, by_experiment, experiment_key, named_rows
+from flows.html_report.section import Panel, Section, panel_name, some
+from flows.html_report.study import ReportedStudy, full_name, panels_of, series
+from flows.report.figures import figure
+from flows.report.rules import confusion as confusion_table
+from flows.report.typed_rows import EvaluationRow
+from tasks.spec import LABELS
+
+READING = (
+    "Cases by true label (lines) and decision of the primary rule (columns): the darker, the larger the "
+    "share of the label's cases. The first line holds the emergencies; what stands in it outside the "
+    "first column was missed."
+)
+MISSING = (
+    "No evaluation of this study has decisions of its primary rule. A sweep gives them, e.g. triage "
+    "sweep demo."
+)
+
+
+@dataclass(frozen=True)
+class ConfusionRow:
+    """A row of the named query `confusion`."""
+
+    base_model: str
+    precision: str | None
+    recipe: str
+    seed: int
+    label: str
+    decided_ed: int | None
+    decided_gp: int | None
+    decided_home: int | None
+
+
+def confusion(study: ReportedStudy) -> Section:
+    """Matrices side by side of what differs in precision alone."""
+    rows = by_experiment(named_rows(ConfusionRow, "confusion", study.ids))
+    judged = [row for row in study.board if experiment_key(row) in rows]
+    heading = "Confusion matrices"
+    if not judged:
+        return Section("confusion", heading, missing=MISSING)
+    panels = [_panel(study, name, group, rows) for name, group in panels_of(judged).items()]
+    table = confusion_table(judged)
+    return Section("confusion", heading, READING, _findings(judged), panels, [table])
+
+
+def _panel(
+    study: ReportedStudy, name: str, group: list[EvaluationRow], rows: dict[Key, list[ConfusionRow]]
+) -> Panel:
+    cells = [
+        cell
+        for one in group
+        for row in rows[experiment_key(one)]
+        for cell in _cells(series(one), row)
+    ]
+    present = {series(one) for one in group}
+    names = [one for one in study.precisions if one in present]
+    texts = [_text(one, rows[experiment_key(one)]) for one in group]
+    alt = f"Confusion matrices of {name}. {some(texts)}."
+    return Panel(panel_name("confusion", name), name, alt, matrices(cells, names, LABELS))
+
+
+def _cells(name: str, row: ConfusionRow) -> list[Cell]:
+    counts = [row.decided_ed or 0, row.decided_gp or 0, row.decided_home or 0]
+    whole = sum(counts) or 1
+    return [
+        Cell(name, row.label, str(decision), int(count), float(count) / float(whole))
+        for decision, count in zip(LABELS, counts, strict=True)
+    ]
+
+
+def _text(one: EvaluationRow, rows: list[ConfusionRow]) -> str:
+    emergencies = next((row for row in rows if row.label == "ED"), None)
+    if emergencies is None:
+        return f"{series(one)}: no emergency among the cases"
+    return (
+        f"{series(one)}: of the emergencies {emergencies.decided_ed or 0:.0f} sent to ED, "
+        f"{emergencies.decided_gp or 0:.0f} to GP, {emergencies.decided_home or 0:.0f} home"
+    )
+
+
+def _findings(judged: list[EvaluationRow]) -> list[str]:
+    trained = [row for row in judged if row.recipe_kind != "baseline" and row.ed_recall is not None]
+    if not trained:
+        return []
+    ranked = sorted(trained, key=lambda row: row.ed_recall or 0)
+    said = [
+        f"{word} share of emergencies sent to ED by a trained model: {full_name(row)}, "
+        f"{figure(row.ed_recall, row.ed_recall_low, row.ed_recall_high)}."
+        for word, row in (("Highest", ranked[-1]), ("Lowest", ranked[0]))
+    ]
+    return said if len(trained) > 1 else said[:1]

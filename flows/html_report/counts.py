@@ -1,0 +1,65 @@
+"""Charts of counts: bars to both sides of zero, and confusion matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import altair as alt
+
+from flows.html_report.drawing import INK, PALETTE, drawn
+from flows.html_report.marks import NAMES, ROWS, fitted, legend_of, line_at, row_height
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A count to the left (negative) or right of zero, in the line `label`."""
+
+    label: str
+    series: str
+    value: float
+
+
+def bars(rows: Sequence[Bar], title: str, names: list[str]) -> str:
+    """Counts to both sides of zero; `names` are the series, the left one first."""
+    labels = list(dict.fromkeys(row.label for row in rows))
+    across = alt.X(
+        "value:Q", axis=alt.Axis(title=title, tickCount=5, format="d", labelExpr="abs(datum.value)")
+    )
+    y = alt.Y("label:N", sort=labels, axis=NAMES)
+    scale = alt.Scale(domain=names, range=[PALETTE[1], PALETTE[0]])
+    mark = alt.Chart(ROWS).mark_bar(height={"band": 0.7})
+    chart = mark.encode(
+        x=across, y=y, color=alt.Color("series:N", scale=scale, legend=legend_of(names))
+    )
+    height = 80 + row_height(labels) * len(labels)
+    return fitted(alt.layer(chart, line_at(0, "x", (1, 0))), height, rows=rows)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """How many cases of one label were decided so, and what share of the label's cases that is."""
+
+    series: str
+    label: str
+    decision: str
+    cases: int
+    share: float
+
+
+def matrices(rows: Sequence[Cell], names: list[str], order: Sequence[str]) -> str:
+    """Confusion matrices side by side: a line for each true label, a column for each decision."""
+    base = alt.Chart().encode(
+        x=alt.X(
+            "decision:N",
+            sort=list(order),
+            axis=alt.Axis(title="decision", labelAngle=0, ticks=False),
+        ),
+        y=alt.Y("label:N", sort=list(order), axis=alt.Axis(title="true label", ticks=False)),
+    )
+    shade = alt.Opacity("share:Q", scale=alt.Scale(domain=[0, 1], range=[0.04, 0.5]), legend=None)
+    heat = base.mark_rect(color=PALETTE[5]).encode(opacity=shade)
+    text = base.mark_text(color=INK).encode(text="cases:Q")
+    cells = alt.layer(heat, text, data=ROWS).properties(width=115, height=95)
+    side_by_side = alt.Facet("series:N", sort=names, header=alt.Header(title=None))
+    return drawn(cells.facet(side_by_side, columns=2), rows=rows)

@@ -1,0 +1,118 @@
+"""Decision curves: the net benefit of sending cases to ED from a threshold on p(ED) on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flows.html_report.marks import Axis, CurvePoint, curves
+from flows.html_report.rows import Key, by_experiment, experiment_key, named_rows
+from flows.html_report.section import Panel, Section, number, panel_name, some
+from flows.html_report.study import ReportedStudy, full_name, panels_of, series
+from flows.report.calibration import with_probabilities
+from flows.report.discrimination import THRESHOLDS
+from flows.report.figures import figure
+from flows.report.table import Table
+from flows.report.typed_rows import EvaluationRow
+
+MODEL, EVERYBODY = "by p(ED)", "everybody to ED"
+SHOWN = THRESHOLDS[-1]  # the threshold of which the sentences speak
+LOWEST = -0.1  # below, a rule is worse than sending nobody by so much that the rest is not seen
+READING = (
+    "Net benefit (true alarms a case, less false ones weighted by the odds of the threshold) of sending "
+    "a case to ED where p(ED) reaches the threshold, with 95 % bands; dashed: everybody to ED; nobody "
+    "to ED is 0. A model is worth its use where its curve is above both."
+)
+MISSING = (
+    "No evaluation of this study has a decision curve: it was judged by an earlier version, or has no "
+    "probabilities. The next sweep judges stored scores again and trains nothing."
+)
+
+
+@dataclass(frozen=True)
+class BenefitRow:
+    """A row of the named query `decision_curve`."""
+
+    base_model: str
+    precision: str | None
+    recipe: str
+    seed: int
+    threshold: float
+    net_benefit: float
+    low: float | None
+    high: float | None
+    always_ed: float
+    verdict: str
+
+    @property
+    def figure(self) -> str:
+        return figure(self.net_benefit, self.low, self.high)
+
+
+Curves = dict[Key, list[BenefitRow]]
+
+
+def decision_curve(study: ReportedStudy) -> Section:
+    """A panel for what differs in precision alone."""
+    by_key = by_experiment(named_rows(BenefitRow, "decision_curve", study.ids))
+    judged = [row for row in with_probabilities(study.board) if experiment_key(row) in by_key]
+    heading = "Decision curves"
+    if not judged:
+        return Section("decision-curves", heading, missing=MISSING)
+    panels = [_panel(study, name, group, by_key) for name, group in panels_of(judged).items()]
+    findings, table = _findings(judged, by_key), _table(judged, by_key)
+    return Section("decision-curves", heading, READING, findings, panels, [table])
+
+
+def _panel(study: ReportedStudy, name: str, group: list[EvaluationRow], rows: Curves) -> Panel:
+    placed = [
+        CurvePoint(
+            series(one), row.threshold, row.net_benefit, number(row.low), number(row.high), MODEL
+        )
+        for one in group
+        for row in rows[experiment_key(one)]
+    ]
+    # Everybody to ED does not depend on the model, only on the cases.
+    first = rows[experiment_key(group[0])]
+    placed += [CurvePoint(EVERYBODY, row.threshold, row.always_ed, kind=EVERYBODY) for row in first]
+    present = {series(one) for one in group}
+    names = [*(one for one in study.precisions if one in present), EVERYBODY]
+    highest = max(row.y or 0 for row in placed)
+    x, y = Axis("threshold on p(ED)"), Axis("net benefit", (LOWEST, 1.1 * highest + 0.01))
+    drawing = curves(placed, x, y, names, [MODEL, EVERYBODY], lines=[0])
+    texts = [_text(one, rows) for one in group]
+    alt = f"Decision curves of {name}. Net benefit at threshold {SHOWN:g}: {some(texts)}."
+    return Panel(panel_name("decision-curves", name), name, alt, drawing)
+
+
+def _at(rows: list[BenefitRow]) -> BenefitRow:
+    """The row nearest to the threshold of which the sentences speak."""
+    return min(rows, key=lambda row: abs(row.threshold - SHOWN))
+
+
+def _text(one: EvaluationRow, rows: Curves) -> str:
+    return f"{series(one)} {_at(rows[experiment_key(one)]).figure}"
+
+
+def _findings(judged: list[EvaluationRow], rows: Curves) -> list[str]:
+    at = {full_name(one): _at(rows[experiment_key(one)]) for one in judged}
+    better = sum(row.verdict == "better than both" for row in at.values())
+    best = max(at, key=lambda name: at[name].net_benefit)
+    return [
+        f"At the threshold {SHOWN:g}, {better} of {len(at)} are better than sending everybody and than "
+        f"sending nobody, intervals included; the highest: {best}, {at[best].figure}."
+    ]
+
+
+def _table(judged: list[EvaluationRow], rows: Curves) -> Table:
+    records = [
+        {
+            "experiment": full_name(one),
+            "threshold": f"{row.threshold:g}",
+            "net benefit": row.figure,
+            "everybody to ED": figure(row.always_ed),
+            "": row.verdict,
+        }
+        for one in judged
+        for row in rows[experiment_key(one)]
+    ]
+    return Table.of("Net benefit by threshold", records)

@@ -1,0 +1,164 @@
+"""Charts as SVG: one look for all, colours that follow the page, and no script.
+
+Altair's charts are drawn with placeholder colours. In a page these become CSS variables, so that a
+chart is light or dark as the page is; in a file of its own they become the light colours.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import altair as alt
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+MOST_ENLARGED = 1.35  # in a page
+WIDTH = 360  # pixels of a chart: a phone shows it as it is, a wide screen several in a row
+INK, MUTED, GRID = "#010203", "#040506", "#070809"
+# The palette of Okabe and Ito, in an order in which neighbours differ in lightness too.
+BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#e69f00",
+    "#cc79a7",
+    "#56b4e9",
+)
+PALETTE = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY)
+OF_PRECISION = {"4bit": BLUE, "8bit": VERMILION, "bf16": GREEN, "6bit": ORANGE, "mxfp4": PURPLE}
+SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
+DASHES: tuple[list[int], ...] = ([1, 0], [5, 3], [2, 2], [8, 2, 2, 2], [1, 3], [6, 1])
+VARIABLES = {
+    INK: "--ink",
+    MUTED: "--muted",
+    GRID: "--grid",
+    BLUE: "--blue",
+    VERMILION: "--vermilion",
+    GREEN: "--green",
+    ORANGE: "--orange",
+    PURPLE: "--purple",
+    SKY: "--sky",
+}
+LIGHT = {INK: "#1a1a1a", MUTED: "#595959", GRID: "#dddddd"}
+FONT = "Arial, Liberation Sans, Helvetica, sans-serif"  # of the width that Vega assumes
+LOOK = {
+    "aria": False,  # the whole chart has one alternative text; marks need none
+    "background": "transparent",
+    "font": "sans-serif",
+    "padding": {"left": 14, "right": 10, "top": 6, "bottom": 4},
+    "axis": {
+        "labelColor": INK,
+        "titleColor": INK,
+        "domainColor": MUTED,
+        "tickColor": MUTED,
+        "gridColor": GRID,
+        "labelFontSize": 10.5,
+        "titleFontSize": 11,
+        "titleFontWeight": "normal",
+        "labelLimit": 150,
+    },
+    "legend": {
+        "orient": "bottom",
+        "direction": "horizontal",
+        "layout": {"bottom": {"direction": "vertical", "anchor": "start"}},
+        "labelColor": INK,
+        "titleColor": INK,
+        "labelFontSize": 11,
+        "titleFontSize": 11,
+        "titleFontWeight": "normal",
+        "labelLimit": 150,
+        "columns": 3,
+        "columnPadding": 18,
+        "symbolOpacity": 1,
+        "symbolBaseFillColor": INK,
+        "symbolBaseStrokeColor": INK,
+        "symbolStrokeWidth": 2,
+    },
+    "header": {"labelColor": INK, "titleColor": INK, "labelFontSize": 11},
+    "view": {"stroke": None},
+    "text": {"color": INK, "fontSize": 11},
+    "rule": {"color": MUTED},
+}
+_COLOUR = re.compile(r"#[0-9a-f]{6}")
+_TAG = re.compile(r"<[^>]+>")
+# What Vega writes for scripts, and roles of parts that have no alternative text of their own.
+_UNUSED = re.compile(r' (?:role|class|pointer-events|aria-[a-z]+)="[^"]*"')
+_ID = re.compile(r'(id="|url\(#|href="#)')
+
+
+def drawn(chart: Any, **rows: Sequence[DataclassInstance]) -> str:
+    """The SVG of an Altair chart, with placeholder colours; `rows` are its named data.
+
+    The rows are added to what Altair makes, which would look at each of them.
+    """
+    import vl_convert
+
+    spec = chart.to_dict(validate=False)
+    named = {name: [asdict(row) for row in every] for name, every in rows.items()}
+    spec["datasets"] = spec.get("datasets", {}) | named
+    svg = vl_convert.vegalite_to_svg(spec, config=LOOK, allowed_base_urls=[])
+    return _TAG.sub(lambda tag: _UNUSED.sub("", tag.group()), svg)
+
+
+def in_page(svg: str, prefix: str, alt_text: str) -> str:
+    """The SVG as a part of a page: as wide as its place, coloured by the page, with its alternative
+    text; `prefix` keeps its ids apart from those of other charts.
+    """
+    from markupsafe import escape
+
+    coloured = _COLOUR.sub(lambda match: _variable(match.group()), svg)
+    own = _ID.sub(lambda match: f"{match.group()}{prefix}-", coloured)
+    width, height = _size(own)
+    head = (
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(alt_text)}" '
+        f'style="max-width: {MOST_ENLARGED * width:.0f}px">'
+        f"<title>{escape(alt_text)}</title>"
+    )
+    return head + _without_head(own)
+
+
+def as_file(svg: str, alt_text: str) -> str:
+    """The SVG as a file of its own, on white."""
+    from markupsafe import escape
+
+    width, height = _size(svg)
+    light = _COLOUR.sub(lambda match: LIGHT.get(match.group(), match.group()), svg)
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+        f'viewBox="0 0 {width} {height}" font-family="{FONT}"><title>{escape(alt_text)}</title>'
+        f'<rect width="{width}" height="{height}" fill="white"/>'
+    )
+    return head + _without_head(light)
+
+
+def _variable(colour: str) -> str:
+    return f"var({VARIABLES[colour]})" if colour in VARIABLES else colour
+
+
+def _size(svg: str) -> tuple[int, int]:
+    match = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
+    assert match is not None, "Vega writes the size of a chart"
+    return round(float(match.group(1))), round(float(match.group(2)))
+
+
+def _without_head(svg: str) -> str:
+    return re.sub(r' font-family="sans-serif"', "", svg[svg.index(">") + 1 :])
+
+
+def colour_of(names: list[str]) -> alt.Scale:
+    """Precisions have a colour each, in every chart the same; other names take the next ones."""
+    free = [colour for colour in PALETTE if colour not in map(OF_PRECISION.get, names)]
+    chosen = [OF_PRECISION.get(name) or (free.pop(0) if free else MUTED) for name in names]
+    return alt.Scale(domain=names, range=chosen)
+
+
+def shape_of(names: list[str]) -> alt.Scale:
+    return alt.Scale(domain=names, range=[SHAPES[i % len(SHAPES)] for i in range(len(names))])
+
+
+def dash_of(names: list[str]) -> alt.Scale:
+    return alt.Scale(domain=names, range=[DASHES[i % len(DASHES)] for i in range(len(names))])

@@ -1,0 +1,70 @@
+"""What the study was computed with, and the commands that repeat it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flows.html_report.rows import listed
+from flows.html_report.section import Section
+from flows.html_report.study import EVERYTHING, ReportedStudy
+from flows.report.table import Table
+from flows.report.typed_rows import typed_rows
+
+READING = "Versions and machines of the trainings; those of one study should be the same."
+SQL = """(
+    SELECT
+        triage_version, engine_version, mlx_version, mlx_lm_version, backend, compute_path,
+        compute_dtype, blas, machine, weights_source, original_precision,
+        count(*) AS trainings, sum(train_seconds) AS seconds
+    FROM experiment
+    WHERE training_id IN {ids} AND precision IS NOT NULL
+    GROUP BY ALL
+    ORDER BY ALL
+)"""
+
+
+@dataclass(frozen=True)
+class EnvironmentRow:
+    """How many trainings of the study ran in one environment."""
+
+    triage_version: str | None
+    engine_version: int | None
+    mlx_version: str | None
+    mlx_lm_version: str | None
+    backend: str | None
+    compute_path: str | None
+    compute_dtype: str | None
+    blas: str | None
+    machine: str | None
+    weights_source: str | None
+    original_precision: str | None
+    trainings: int
+    seconds: float | None
+
+
+def environment(study: ReportedStudy) -> Section:
+    """A line for each environment; no chart."""
+    ids = listed({row.training_id for row in study.board})
+    rows = typed_rows(EnvironmentRow, SQL.format(ids=ids))
+    records = [
+        {
+            name.replace("_", " "): _text(value)
+            for name, value in vars(row).items()
+            if name != "seconds"
+        }
+        | {"hours": "-" if row.seconds is None else f"{row.seconds / 3600:.2f}"}
+        for row in rows
+    ]
+    tables = [Table.of("Environments", records)] if records else []
+    heading = "Environment, and how to repeat this"
+    return Section("environment", heading, READING, tables=tables, commands=_commands(study))
+
+
+def _text(value: object) -> str:
+    return "-" if value is None else str(value)
+
+
+def _commands(study: ReportedStudy) -> list[str]:
+    name = "" if study.name == EVERYTHING else f" {study.name}"
+    sweep = [f"triage sweep {study.grid}"] if study.grid else []
+    return [*sweep, f"triage compare{name} --all", f"triage report{name}", "triage sql --list"]

@@ -1,0 +1,101 @@
+"""Reports and charts as files, and whether a study's report is current.
+
+Imports no library of charts: the end of a sweep asks whether there is anything to make.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows.report.typed_rows import typed_rows
+from tasks.runtime.errors import BadInput, disk_error
+from tasks.runtime.home import home
+from tasks.runtime.private import FILE_MODE
+from warehouse.connect import quoted
+
+FORMAT = 1  # of the page: another one makes every report anew
+_LANDED = re.compile(r'<meta name="triage-landed" content="([^"]*)">')
+HEAD_BYTES = 4096  # in which the page says what it was made from
+ALL_RESULTS = "SELECT id, manifest_digest FROM landed WHERE kind <> 'sweep'"
+OF_STUDY = """
+    SELECT id, manifest_digest FROM landed JOIN study_member USING (id)
+    WHERE study = {study} AND landed.kind <> 'sweep'
+"""
+
+
+@dataclass(frozen=True)
+class _Fingerprint:
+    fingerprint: str | None
+
+
+def report_path(study: str) -> Path:
+    """Where the report of a study lies: TRIAGE_HOME/reports/<study>.html."""
+    name = re.sub(r"[^\w.-]+", "-", study).strip(".-") or "study"
+    return home() / "reports" / f"{name}.html"
+
+
+def landed_fingerprint(study: str | None) -> str:
+    """Changes whenever a result of the study (None: any) lands, is replaced or forgotten."""
+    members = ALL_RESULTS if study is None else OF_STUDY.format(study=quoted(study))
+    clauses = (
+        "(SELECT md5(string_agg(id || coalesce(manifest_digest, ''), ' ' ORDER BY id)) "
+        f"AS fingerprint FROM ({members}))"
+    )
+    (row,) = typed_rows(_Fingerprint, clauses)
+    return f"{FORMAT}-{row.fingerprint or 'nothing'}"
+
+
+def is_current(study: str) -> bool:
+    """Whether the study's report shows everything that has landed."""
+    try:
+        with report_path(study).open(encoding="utf-8", errors="replace") as file:
+            match = _LANDED.search(file.read(HEAD_BYTES))
+    except OSError:
+        return False
+    return match is not None and match.group(1) == landed_fingerprint(study)
+
+
+def write_report(html: str, path: Path, private: bool) -> None:
+    """Write a page whole or not at all, in place of an earlier one; `private`: for its owner alone.
+
+    Raises BadInput for a place that cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    try:
+        mode = FILE_MODE if private else 0o666
+        with os.fdopen(
+            os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8"
+        ) as file:
+            file.write(html)
+        temporary.replace(path)
+    except OSError as error:
+        raise disk_error(error, path) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def check_charts_folder(folder: Path) -> None:
+    """Raise BadInput unless charts can be written to `folder`, which need not be there yet."""
+    if not folder.parent.is_dir():
+        raise BadInput(
+            f"There is no folder {folder.parent}; create it, or give --figures another name."
+        )
+    if folder.exists() and not folder.is_dir():
+        raise BadInput(f"{folder} is a file; give --figures the name of a folder.")
+
+
+def write_charts(charts: Mapping[str, str], folder: Path) -> None:
+    """Write every chart as NAME.svg, in place of an earlier one of the name. Raises BadInput."""
+    try:
+        folder.mkdir(exist_ok=True)
+        for name, svg in charts.items():
+            (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
+    except OSError as error:
+        raise disk_error(error, folder) from error

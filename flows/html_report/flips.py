@@ -1,0 +1,75 @@
+"""Emergencies that a change of precision loses and gains."""
+
+from __future__ import annotations
+
+from flows.html_report.counts import Bar, bars
+from flows.html_report.section import Panel, Section, some
+from flows.html_report.study import ReportedStudy, shortened
+from flows.report.figures import figure
+from flows.report.names import recipe_name
+from flows.report.precision import FlipsRow
+from flows.report.precision import flips as flips_table
+from flows.report.typed_rows import typed_rows
+
+LOST, GAINED = "lost", "gained"
+READING = (
+    "Emergencies that the primary rule sends to ED before the change and not after it (lost, to the left), "
+    "and the other way round (gained, to the right). The same emergencies are in every line of a test "
+    "set, so lines are not independent."
+)
+MISSING = (
+    "No two evaluations of this study differ in precision alone. A sweep at both widths gives them, "
+    "e.g. triage sweep demo."
+)
+
+
+def flips(study: ReportedStudy) -> Section:
+    """One chart of all changes of precision."""
+    known = study.by_id
+    rows = [
+        row
+        for row in typed_rows(FlipsRow, "flips", only=study.ids)
+        if row.evaluation_before in known and row.evaluation_after in known
+    ]
+    heading = "Flips: emergencies lost and gained"
+    if not rows:
+        return Section("flips", heading, missing=MISSING)
+    drawn = [bar for row in rows for bar in _bars(row)]
+    drawing = bars(drawn, "emergencies", [LOST, GAINED])
+    texts = [
+        f"{_name(row)}: {row.ed_lost} lost, {row.ed_gained} gained of {row.ed_cases}"
+        for row in rows
+    ]
+    panel = Panel("flips", "", f"Emergencies lost and gained: {some(texts)}.", drawing)
+    return Section(
+        "flips", heading, READING, _findings(study, rows), [panel], [flips_table(study.board)]
+    )
+
+
+def _name(row: FlipsRow) -> str:
+    return f"{row.base_model} {recipe_name(row.recipe, row.seed)}, {row.change}"
+
+
+def _bars(row: FlipsRow) -> list[Bar]:
+    recipe = shortened(recipe_name(row.recipe, row.seed))
+    label = f"{row.base_model} {recipe}\n{row.change.removeprefix('adapter moved ')}"
+    return [Bar(label, LOST, -row.ed_lost), Bar(label, GAINED, row.ed_gained)]
+
+
+def _findings(study: ReportedStudy, rows: list[FlipsRow]) -> list[str]:
+    """The largest loss, with the interval of the difference that it makes."""
+    worst = max(rows, key=lambda row: row.ed_lost - row.ed_gained)
+    said = f"Most lost, net: {_name(worst)}, {worst.ed_lost} lost and {worst.ed_gained} gained"
+    pair = next(
+        (
+            pair
+            for pair in study.pairs
+            if (pair.base_model, pair.recipe, pair.seed)
+            == (worst.base_model, worst.recipe, worst.seed)
+        ),
+        None,
+    )
+    if pair is None or worst.change != "8 to 4 bits":
+        return [f"{said} of {worst.ed_cases}."]
+    interval = figure(pair.ed_recall_diff, pair.ed_recall_low, pair.ed_recall_high, sign=True)
+    return [f"{said} of {worst.ed_cases}; in ED recall {interval}."]

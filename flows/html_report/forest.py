@@ -1,0 +1,83 @@
+"""4 minus 8 bits, pair by pair and pooled, with the margin of two points."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from flows.html_report.marks import Axis, Dot, dots
+from flows.html_report.section import Panel, Section, number, one_line, panel_name, some
+from flows.html_report.study import ReportedStudy, shortened
+from flows.report.answer import METRICS, points
+from flows.report.figures import is_number
+from flows.report.names import random_mark, recipe_name
+from flows.report.pairs import PairRow, headline, quantization
+from warehouse.pooled import ALL
+from warehouse.resampling import MARGIN
+
+PAIR, POOLED = "a pair", "all pairs, pooled"
+MARGIN_POINTS = 100 * MARGIN
+READING = (
+    "Each dot is a pair of models that differ in precision alone: 4 bits minus 8 bits, in points of a "
+    f"hundred, with its 95 % interval. The shaded range is the margin of {MARGIN_POINTS:g} points: 4 "
+    "bits are not inferior where the whole interval lies to the right of its left edge. The dot on "
+    "top pools all pairs of trained models; its band holds for all pooled figures at once."
+)
+MISSING = (
+    "No pair of otherwise equal 4-bit and 8-bit experiments has finished on these cases. A sweep at "
+    "both widths gives one, e.g. triage sweep demo."
+)
+
+
+def forest(study: ReportedStudy) -> Section:
+    """The forest plots of accuracy and ED recall."""
+    heading = "4 bits minus 8 bits"
+    if not study.pairs:
+        return Section("forest", heading, missing=MISSING)
+    panels = [panel for metric in METRICS for panel in _panel(study, *metric[:3])]
+    findings = [headline(study.pairs)]
+    return Section("forest", heading, READING, findings, panels, [quantization(study.pairs)])
+
+
+def _panel(study: ReportedStudy, metric: str, rule: str, name: str) -> Iterator[Panel]:
+    pooled = list(_pooled(study, metric, rule))
+    rows = [*pooled, *(_dot(pair, metric) for pair in study.pairs)]
+    rows = [row for row in rows if row.value is not None]
+    if not rows:
+        return
+    texts = [f"{one_line(row.label)} {_interval(row)}" for row in rows]
+    names = [POOLED, PAIR] if pooled else [PAIR]
+    axis = Axis(f"{name}: 4 minus 8 bits, points")
+    drawing = dots(rows, axis, names, [0, -MARGIN_POINTS], (-MARGIN_POINTS, MARGIN_POINTS))
+    alt = f"Forest plot of {name}, 4 minus 8 bits in points: {some(texts)}."
+    yield Panel(panel_name("forest", metric), name, alt, drawing)
+
+
+def _pooled(study: ReportedStudy, metric: str, rule: str) -> Iterator[Dot]:
+    """The pooled figures of the shown cases, over all base models."""
+    digests = {row.set_digest for row in study.board}
+    for pool in study.pools:
+        row = pool.figures.get((ALL, rule, metric))
+        shown = pool.evaluation_set == "test" and pool.set_digest in digests
+        if shown and row is not None and is_number(row.difference):
+            label = f"pooled over {row.pairs} pair{'' if row.pairs == 1 else 's'}"
+            yield Dot(label, POOLED, *_in_points(row.difference, row.low, row.high))
+
+
+def _dot(pair: PairRow, metric: str) -> Dot:
+    recipe = shortened(recipe_name(pair.recipe, pair.seed))
+    label = f"{pair.base_model}\n{recipe}{random_mark(pair)}"
+    names = (f"{metric}_diff", f"{metric}_low", f"{metric}_high")
+    return Dot(label, PAIR, *_in_points(*(getattr(pair, name) for name in names)))
+
+
+def _in_points(*values: float | None) -> tuple[float | None, float | None, float | None]:
+    value, low, high = (None if number(v) is None else 100 * float(v or 0) for v in values)
+    return value, low, high
+
+
+def _interval(row: Dot) -> str:
+    assert row.value is not None
+    text = points(row.value / 100)
+    if row.low is None or row.high is None:
+        return text
+    return f"{text} [{points(row.low / 100)}, {points(row.high / 100)}]"

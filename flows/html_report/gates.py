@@ -1,0 +1,88 @@
+"""The gates of every trained model: value, the bound that PASS needs, and the bound for all looks."""
+
+from __future__ import annotations
+
+from flows.html_report.marks import Axis, Dot, dots
+from flows.html_report.rows import listed
+from flows.html_report.section import Panel, Section, number, panel_name, some
+from flows.html_report.study import ReportedStudy, chart_label, full_name
+from flows.report.figures import figure, is_number
+from flows.report.gates import FALSE_NEGATIVES, NAMES, GateRow, LookRow, looks
+from flows.report.gates import gates as gates_table
+from flows.report.typed_rows import EvaluationRow, typed_rows
+
+VALUE, BOUND, ADJUSTED = "value", "bound", "bound for all looks"
+READING = (
+    "For each gate the value, the bound that must hold for PASS, and the bound that allows for the "
+    "number of models that were looked at on the same cases; dashed: the threshold. ED false negatives "
+    "are 1 minus ED recall: no further evidence, so they have no chart of their own."
+)
+MISSING = (
+    "No evaluation of a trained model of this study has gates. A sweep gives them, e.g. triage sweep "
+    "demo."
+)
+
+
+def gates(study: ReportedStudy) -> Section:
+    """A forest plot for each gate."""
+    trained = [row for row in study.board if row.recipe_kind != "baseline"]
+    ids = {row.evaluation_id for row in trained}
+    rows = [
+        row
+        for row in typed_rows(GateRow, f"gate WHERE evaluation_id IN {listed(ids)}")
+        if is_number(row.value)
+    ]
+    heading = "Gates"
+    if not rows:
+        return Section("gates", heading, missing=MISSING)
+    looked = looks()
+    panels = [
+        _panel(gate, trained, {row.evaluation_id: row for row in rows if row.gate == gate}, looked)
+        for gate in NAMES
+        if gate != FALSE_NEGATIVES and any(row.gate == gate for row in rows)
+    ]
+    findings = _findings(trained, rows)
+    return Section("gates", heading, READING, findings, panels, [gates_table(study.board)])
+
+
+def _panel(
+    gate: str,
+    trained: list[EvaluationRow],
+    rows: dict[str, GateRow],
+    looked: dict[tuple[str, str], LookRow],
+) -> Panel:
+    judged = [one for one in trained if one.evaluation_id in rows]
+    placed: list[Dot] = []
+    for one in judged:
+        row, look = rows[one.evaluation_id], looked.get((one.evaluation_id, gate))
+        adjusted = look.bound_adjusted if look else None
+        values = (row.value, row.bound, adjusted)
+        named = zip((VALUE, BOUND, ADJUSTED), values, strict=True)
+        placed += [Dot(chart_label(one), name, number(value)) for name, value in named]
+    thresholds = [rows[judged[0].evaluation_id].threshold]
+    names = [VALUE, BOUND, ADJUSTED]
+    drawing = dots(placed, Axis(NAMES[gate], (0, 1)), names, thresholds, overlaid=True)
+    texts = [f"{full_name(one)} {_text(rows[one.evaluation_id])}" for one in judged]
+    alt = f"Gate {NAMES[gate]}, threshold {thresholds[0]:g}: {some(texts)}."
+    return Panel(panel_name("gates", gate), NAMES[gate], alt, drawing)
+
+
+def _text(row: GateRow) -> str:
+    bound = f", bound {figure(row.bound)}" if is_number(row.bound) else ", no bound"
+    return f"{row.state} ({figure(row.value)}{bound})"
+
+
+def _findings(trained: list[EvaluationRow], rows: list[GateRow]) -> list[str]:
+    names = {row.evaluation_id: full_name(row) for row in trained}
+    said = []
+    for gate in NAMES:
+        of_gate = [row for row in rows if row.gate == gate and gate != FALSE_NEGATIVES]
+        if not of_gate:
+            continue
+        passing = sum(row.state == "PASS" for row in of_gate)
+        best = max(of_gate, key=lambda row: row.value or 0)
+        said.append(
+            f"{NAMES[gate]} >= {best.threshold:g}: {passing} of {len(of_gate)} PASS; highest "
+            f"{names[best.evaluation_id]}: {_text(best)}."
+        )
+    return said

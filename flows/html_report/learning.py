@@ -1,0 +1,105 @@
+"""Learning curves: training and validation loss by update."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flows.html_report.marks import Axis, CurvePoint, curves
+from flows.html_report.rows import listed
+from flows.html_report.section import Panel, Section, panel_name, some
+from flows.html_report.study import ReportedStudy, full_name, panels_of, series
+from flows.report.figures import figure
+from flows.report.table import Table
+from flows.report.typed_rows import EvaluationRow, typed_rows
+
+MOST_POINTS = 40  # of a curve: more cannot be told apart on the page
+SPLITS = {"train": "training", "valid": "validation"}
+READING = (
+    "Loss of the training batches (solid) and of the validation cases (dashed), by update. Every curve "
+    "is one run with one seed, so there is no interval: runs with other seeds show how much it varies. "
+    f"Curves of more than {MOST_POINTS} points are thinned."
+)
+MISSING = (
+    "No training of this study has landed a curve. A sweep gives them, e.g. triage sweep demo."
+)
+SQL = """(
+    FROM training_curve
+    WHERE training_id IN {ids} AND loss IS NOT NULL
+    WINDOW
+        updates AS (PARTITION BY training_id, split ORDER BY iteration),
+        whole AS (PARTITION BY training_id, split)
+    QUALIFY row_number() OVER updates = count(*) OVER whole
+        OR (row_number() OVER updates - 1) % ceil(count(*) OVER whole / {most})::BIGINT = 0
+    ORDER BY training_id, split, iteration
+)"""
+
+
+@dataclass(frozen=True)
+class CurveRow:
+    """A row of `training_curve`."""
+
+    training_id: str
+    iteration: int
+    split: str
+    loss: float
+
+
+def learning(study: ReportedStudy) -> Section:
+    """A panel for what differs in precision alone."""
+    ids = listed({row.training_id for row in study.board})
+    rows = typed_rows(CurveRow, SQL.format(ids=ids, most=MOST_POINTS))
+    heading = "Learning curves"
+    if not rows:
+        return Section("learning", heading, missing=MISSING)
+    by_training: dict[str, list[CurveRow]] = {}
+    for row in rows:
+        by_training.setdefault(row.training_id, []).append(row)
+    trained = [row for row in study.board if row.training_id in by_training]
+    panels = [_panel(study, name, group, by_training) for name, group in panels_of(trained).items()]
+    table = _table(trained, by_training)
+    return Section("learning", heading, READING, _findings(trained), panels, [table])
+
+
+def _panel(
+    study: ReportedStudy, name: str, group: list[EvaluationRow], rows: dict[str, list[CurveRow]]
+) -> Panel:
+    placed = [
+        CurvePoint(series(one), row.iteration, row.loss, kind=SPLITS.get(row.split, row.split))
+        for one in group
+        for row in rows[one.training_id]
+    ]
+    present = {series(one) for one in group}
+    names = [one for one in study.precisions if one in present]
+    kinds = [name for name in SPLITS.values() if any(row.kind == name for row in placed)]
+    drawing = curves(placed, Axis("update", zero=True), Axis("loss", zero=True), names, kinds)
+    texts = [_text(one) for one in group]
+    alt = f"Learning curves of {name}. {some(texts)}."
+    return Panel(panel_name("learning", name), name, alt, drawing)
+
+
+def _text(row: EvaluationRow) -> str:
+    return f"{full_name(row)}: training loss {figure(row.train_loss)}, validation loss {figure(row.valid_loss)}"
+
+
+def _findings(trained: list[EvaluationRow]) -> list[str]:
+    known = [row for row in trained if row.valid_loss is not None]
+    if not known:
+        return []
+    best = min(known, key=lambda row: row.valid_loss or 0)
+    return [
+        f"Lowest validation value (of each recipe's own objective, one run, no interval): {_text(best)}."
+    ]
+
+
+def _table(trained: list[EvaluationRow], rows: dict[str, list[CurveRow]]) -> Table:
+    records = [
+        {
+            "training": full_name(one),
+            "split": SPLITS.get(row.split, row.split),
+            "update": str(row.iteration),
+            "loss": figure(row.loss),
+        }
+        for one in trained
+        for row in rows[one.training_id]
+    ]
+    return Table.of("Loss by update", records)

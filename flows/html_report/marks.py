@@ -1,0 +1,248 @@
+"""Charts of figures with intervals: dots by name, points in a plane, curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import altair as alt
+
+from flows.html_report.drawing import (
+    GRID,
+    MUTED,
+    WIDTH,
+    colour_of,
+    dash_of,
+    drawn,
+    shape_of,
+)
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+ROW, ROW_OF_TWO = 16, 26  # pixels of a line of dots or bars, by the lines of its label
+LABEL_LINES = "split(datum.label, '\\n')"
+INTERVAL = {"strokeWidth": 2, "opacity": 0.75}
+
+
+ROWS, MARKED = alt.NamedData("rows"), alt.NamedData("marked")
+NAMES = alt.Axis(title=None, ticks=False, domain=False, labelExpr=LABEL_LINES, labelLineHeight=11)
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A figure with its interval, in the line `label`."""
+
+    label: str
+    series: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class PlanePoint:
+    """A point with its intervals along both axes; those that are None are not drawn."""
+
+    series: str
+    x: float | None
+    y: float | None
+    x_low: float | None = None
+    x_high: float | None = None
+    y_low: float | None = None
+    y_high: float | None = None
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """A point of a curve with the band around it; `kind` decides how the line is dashed."""
+
+    series: str
+    x: float | None
+    y: float | None
+    low: float | None = None
+    high: float | None = None
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What an axis shows; `log` scales need values above 0. `zero`: begin there."""
+
+    title: str
+    domain: tuple[float, float] | None = None
+    log: bool = False
+    zero: bool = False
+
+    @classmethod
+    def of_shares(cls, title: str, values: Iterable[float | None]) -> Axis:
+        """An axis of shares, from a tenth below the smallest to a tenth above the largest."""
+        known = [value for value in values if value is not None]
+        low, high = min(known, default=0.0), max(known, default=1.0)
+        return cls(title, (math.floor(10 * low) / 10, min(1.0, math.ceil(10 * high + 1e-9) / 10)))
+
+    @property
+    def scale(self) -> alt.Scale:
+        options: dict[str, Any] = {"type": "log"} if self.log else {"zero": self.zero}
+        if self.domain:
+            options |= {"domain": list(self.domain), "clamp": True, "nice": False}
+        return alt.Scale(**options)
+
+    @property
+    def axis(self) -> alt.Axis:
+        options: dict[str, Any] = {"values": self._ticks} if self.log and self.domain else {}
+        return alt.Axis(title=self.title, tickCount=5, labelOverlap=True, **options)
+
+    @property
+    def _ticks(self) -> list[float]:
+        """Round values of a logarithmic axis."""
+        assert self.domain is not None
+        low, high = self.domain
+        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        values = [factor * 10.0**decade for decade in decades for factor in (1, 1.5, 2, 3, 5, 7)]
+        return [value for value in values if low <= value <= high]
+
+
+def line_at(value: float, along: str, dash: Sequence[int] = (4, 3)) -> alt.Chart:
+    """A line across the chart where the axis `along` has this value."""
+    mark = alt.Chart(alt.Data(values=[{"at": value}])).mark_rule(strokeDash=list(dash), color=MUTED)
+    return mark.encode(**{along: "at:Q"})
+
+
+def fitted(chart: Any, height: int, **rows: Sequence[DataclassInstance]) -> str:
+    """A chart of `WIDTH` with everything around it; `rows` are its named data."""
+    fit = alt.AutoSizeParams(type="fit", contains="padding")
+    return drawn(chart.properties(width=WIDTH, height=height, autosize=fit), **rows)
+
+
+def dots(
+    rows: Sequence[Dot],
+    axis: Axis,
+    names: list[str],
+    lines: Sequence[float] = (),
+    within: tuple[float, float] | None = None,
+    overlaid: bool = False,
+) -> str:
+    """A forest plot: a line for each label, in the order of `rows`; `names` are the series.
+
+    `lines`: values to compare with; `within`: a shaded range, such as a margin. Dots of one label
+    stand below each other, or on one line if `overlaid`.
+    """
+    labels = list(dict.fromkeys(row.label for row in rows))
+    y = alt.Y("label:N", sort=labels, axis=NAMES)
+    base = alt.Chart(ROWS).encode(y=y, yOffset=alt.Undefined if overlaid else _offset(rows, names))
+    colour = alt.Color("series:N", scale=colour_of(names), legend=legend_of(names))
+    x = alt.X("value:Q", scale=axis.scale, axis=axis.axis)
+    interval = base.mark_rule(**INTERVAL, clip=True).encode(
+        x=alt.X("low:Q", scale=axis.scale), x2="high:Q", color=colour
+    )
+    point = base.mark_point(filled=True, size=45, opacity=1).encode(
+        x=x,
+        color=colour,
+        shape=alt.Shape("series:N", scale=shape_of(names), legend=legend_of(names)),
+    )
+    behind = [_shade(within)] if within else []
+    layers = [*behind, *(line_at(value, "x") for value in lines), interval, point]
+    per_label = 1 if overlaid else _most(rows)
+    height = 70 + max(row_height(labels), 11 * per_label) * len(labels)
+    return fitted(alt.layer(*layers), height, rows=rows)
+
+
+def row_height(labels: list[str]) -> int:
+    return ROW_OF_TWO if any("\n" in label for label in labels) else ROW
+
+
+def _most(rows: Sequence[Dot]) -> int:
+    """Dots of the fullest line."""
+    labels = [row.label for row in rows]
+    return max((labels.count(label) for label in set(labels)), default=1)
+
+
+def _offset(rows: Sequence[Dot], names: list[str]) -> Any:
+    if _most(rows) < 2:
+        return alt.Undefined
+    return alt.YOffset("series:N", scale=alt.Scale(domain=names))
+
+
+def _shade(within: tuple[float, float]) -> alt.Chart:
+    data = alt.Data(values=[{"from": within[0], "to": within[1]}])
+    mark = alt.Chart(data).mark_rect(color=GRID, opacity=0.6)
+    return mark.encode(x="from:Q", x2="to:Q")
+
+
+def legend_of(names: list[str], title: str | None = None) -> alt.Legend | None:
+    return alt.Legend(title=title) if len(names) > 1 else None
+
+
+def points(
+    rows: Sequence[PlanePoint],
+    x: Axis,
+    y: Axis,
+    names: list[str],
+    kinds: list[str],
+    lines: Sequence[float] = (),
+) -> str:
+    """Points with interval bars: a colour for each series, a shape for each kind; `lines` are
+    values of y.
+    """
+    base = alt.Chart(ROWS)
+    colour = alt.Color("series:N", scale=colour_of(names), legend=legend_of(names))
+    across = alt.X("x:Q", scale=x.scale, axis=x.axis)
+    upward = alt.Y("y:Q", scale=y.scale, axis=y.axis)
+    shape = alt.Shape("kind:N", scale=shape_of(kinds), legend=legend_of(kinds))
+    bars = {"strokeWidth": 1.5, "opacity": 0.45}
+    layers = [
+        *(line_at(value, "y") for value in lines),
+        base.mark_rule(**bars).encode(x=across, y="y_low:Q", y2="y_high:Q", color=colour),
+        base.mark_rule(**bars).encode(x="x_low:Q", x2="x_high:Q", y=upward, color=colour),
+        base.mark_point(filled=True, size=50, opacity=0.9).encode(
+            x=across, y=upward, color=colour, shape=shape
+        ),
+    ]
+    return fitted(alt.layer(*layers), 340, rows=rows)
+
+
+def curves(
+    rows: Sequence[CurvePoint],
+    x: Axis,
+    y: Axis,
+    names: list[str],
+    kinds: Sequence[str] = ("",),
+    lines: Sequence[float] = (),
+    marked: Sequence[CurvePoint] = (),
+    diagonal: bool = False,
+) -> str:
+    """Curves: a colour for each series, a dash for each kind, a band where there is one.
+
+    `marked` are single points on top; `lines` are values of y. `diagonal` draws y = x, and an
+    interval at each point in place of the band.
+    """
+    base = alt.Chart(ROWS)
+    colour = alt.Color("series:N", scale=colour_of(names), legend=legend_of(names))
+    across = alt.X("x:Q", scale=x.scale, axis=x.axis)
+    upward = alt.Y("y:Q", scale=y.scale, axis=y.axis)
+    dashed = alt.StrokeDash(
+        "kind:N", scale=dash_of(list(kinds)), legend=legend_of(list(kinds)), sort=list(kinds)
+    )
+    layers: list[Any] = [line_at(value, "y") for value in lines]
+    if diagonal and x.domain:
+        ends = [{"x": value, "y": value} for value in x.domain]
+        layers.append(
+            alt.Chart(alt.Data(values=ends))
+            .mark_line(color=MUTED, strokeDash=[4, 3], strokeWidth=1, clip=True)
+            .encode(x=across, y=upward)
+        )
+    if any(row.low is not None for row in rows):
+        area = base.mark_area(opacity=0.18, clip=True)
+        band = base.mark_rule(**INTERVAL, clip=True) if diagonal else area
+        limits = {"y": alt.Y("low:Q", scale=y.scale), "y2": "high:Q"}
+        layers.append(band.encode(x=across, color=colour, **limits))
+    line = base.mark_line(strokeWidth=1.8, clip=True, point={"size": 30} if diagonal else False)
+    layers.append(line.encode(x=across, y=upward, color=colour, strokeDash=dashed))
+    if marked:
+        flag = alt.Chart(MARKED).mark_point(filled=True, size=70, opacity=1)
+        layers.append(flag.encode(x=across, y=upward, color=colour))
+    return fitted(alt.layer(*layers), 240, rows=rows, marked=marked)

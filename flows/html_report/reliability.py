@@ -1,0 +1,115 @@
+"""Reliability near zero: where a model says "hardly an emergency", how many are emergencies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flows.html_report.marks import Axis, CurvePoint, curves
+from flows.html_report.rows import Key, by_experiment, experiment_key, named_rows
+from flows.html_report.section import Panel, Section, number, panel_name, some
+from flows.html_report.study import ReportedStudy, full_name, panels_of, series
+from flows.report.calibration import with_probabilities
+from flows.report.figures import figure
+from flows.report.table import Table
+from flows.report.typed_rows import EvaluationRow
+
+BELOW = 0.1  # the highest bin that is drawn
+TOO_SURE = "too sure that it is none"
+READING = (
+    f"Cases in bins of p(ED) up to {BELOW:g}: the mean p(ED) of a bin, and the share of its cases that "
+    "are emergencies, with its 95 % interval. On the dashed line both agree; an interval wholly "
+    "above it means that the model is too sure that a case is none."
+)
+MISSING = (
+    f"No evaluation of this study has a case with p(ED) up to {BELOW:g} in a bin of its own. "
+    "A sweep with a model that tells cases apart gives some."
+)
+
+
+@dataclass(frozen=True)
+class BinRow:
+    """A row of the named query `calibration_near_zero`."""
+
+    base_model: str
+    precision: str | None
+    recipe: str
+    seed: int
+    low: float
+    high: float
+    n: int
+    mean_p_ed: float
+    ed_share: float
+    share_low: float | None
+    share_high: float | None
+    calibration: str
+
+    @property
+    def text(self) -> str:
+        share = figure(self.ed_share, self.share_low, self.share_high)
+        return (
+            f"of {self.n} cases with mean p(ED) {figure(self.mean_p_ed)}, {share} are emergencies"
+        )
+
+
+Bins = dict[Key, list[BinRow]]
+
+
+def reliability(study: ReportedStudy) -> Section:
+    """A panel for what differs in precision alone."""
+    rows = named_rows(BinRow, "calibration_near_zero", study.ids, below=str(BELOW))
+    bins = by_experiment(rows)
+    judged = [row for row in with_probabilities(study.board) if experiment_key(row) in bins]
+    heading = "Reliability near zero"
+    if not judged:
+        return Section("reliability", heading, missing=MISSING)
+    panels = [_panel(study, name, group, bins) for name, group in panels_of(judged).items()]
+    table = _table(judged, bins)
+    return Section("reliability", heading, READING, _findings(judged, bins), panels, [table])
+
+
+def _panel(study: ReportedStudy, name: str, group: list[EvaluationRow], bins: Bins) -> Panel:
+    placed = [
+        CurvePoint(
+            series(one), row.mean_p_ed, row.ed_share, number(row.share_low), number(row.share_high)
+        )
+        for one in group
+        for row in bins[experiment_key(one)]
+    ]
+    present = {series(one) for one in group}
+    names = [one for one in study.precisions if one in present]
+    highest = max(row.y or 0 for row in placed)
+    x = Axis("mean p(ED) of a bin", (0, BELOW))
+    y = Axis("share of emergencies", (0, min(1, max(3 * BELOW, 2 * highest))))
+    drawing = curves(placed, x, y, names, diagonal=True)
+    texts = [f"{series(one)}: {bins[experiment_key(one)][0].text}" for one in group]
+    alt = f"Reliability near zero of {name}. {some(texts)}."
+    return Panel(panel_name("reliability", name), name, alt, drawing)
+
+
+def _findings(judged: list[EvaluationRow], bins: Bins) -> list[str]:
+    trained = [one for one in judged if one.recipe_kind != "baseline"]
+    lowest = {full_name(one): bins[experiment_key(one)][0] for one in trained}
+    sure = {name: row for name, row in lowest.items() if row.calibration == TOO_SURE}
+    said = [
+        f"{len(sure)} of {len(lowest)} trained models are too sure in their lowest bin, interval included."
+    ]
+    if sure:
+        worst = max(sure, key=lambda name: sure[name].share_low or 0)
+        said.append(f"The clearest of them, {worst}: {sure[worst].text}.")
+    return said
+
+
+def _table(judged: list[EvaluationRow], bins: Bins) -> Table:
+    records = [
+        {
+            "experiment": full_name(one),
+            "p(ED)": f"{row.low:g} to {row.high:g}",
+            "cases": str(row.n),
+            "mean p(ED)": figure(row.mean_p_ed, digits=4),
+            "share of emergencies": figure(row.ed_share, row.share_low, row.share_high),
+            "": row.calibration,
+        }
+        for one in judged
+        for row in bins[experiment_key(one)]
+    ]
+    return Table.of("Bins of p(ED)", records)

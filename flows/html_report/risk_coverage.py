@@ -1,0 +1,119 @@
+"""Risk and coverage: the error rate of the cases that are not sent to review, with the review flag."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flows.html_report.marks import Axis, CurvePoint, curves
+from flows.html_report.rows import listed
+from flows.html_report.section import Panel, Section, panel_name, some
+from flows.html_report.study import ReportedStudy, full_name, panels_of, series
+from flows.report.figures import figure, is_number
+from flows.report.review import FlagRow
+from flows.report.review import review as review_table
+from flows.report.typed_rows import EvaluationRow, typed_rows
+
+MOST_POINTS = 40
+VOTES, ONE_PASS = "vote_entropy", "max_probability"
+KINDS = {VOTES: "votes of the passes", ONE_PASS: "one pass"}
+READING = (
+    "Cases in the order of their uncertainty: the share that is decided without review, and how many of "
+    "those are decided wrongly. A useful score has a curve that falls to the left. The dot is the "
+    "review flag of the dropout passes; dashed: the same with the probability of one pass. Brackets "
+    "hold the 95 % interval of the difference between both, in area under the curve."
+)
+MISSING = (
+    "No evaluation of this study went through Monte Carlo dropout, so there is no review flag. A recipe "
+    "with dropout above 0 and mc_cases above 0 in the grid's [scoring] give it."
+)
+SQL = """(
+    FROM risk_coverage
+    WHERE evaluation_id IN {ids} AND score IN ('vote_entropy', 'max_probability')
+    WINDOW curve AS (PARTITION BY evaluation_id, score)
+    QUALIFY kept % ceil(count(*) OVER curve / {most})::BIGINT = 0 OR kept = count(*) OVER curve
+    ORDER BY evaluation_id, score, kept
+)"""
+
+
+@dataclass(frozen=True)
+class RiskRow:
+    """A row of the view `risk_coverage`."""
+
+    evaluation_id: str
+    score: str
+    coverage: float
+    error_kept: float
+
+
+Risks = dict[str, list[RiskRow]]
+Flags = dict[str, dict[str, FlagRow]]
+
+
+def risk_coverage(study: ReportedStudy) -> Section:
+    """A panel for what differs in precision alone."""
+    ids = listed(study.ids)
+    risks: Risks = {}
+    for row in typed_rows(RiskRow, SQL.format(ids=ids, most=MOST_POINTS)):
+        risks.setdefault(row.evaluation_id, []).append(row)
+    heading = "Risk and coverage, with the review flag"
+    judged = [row for row in study.board if row.evaluation_id in risks]
+    if not judged:
+        return Section("risk-coverage", heading, missing=MISSING)
+    flags: Flags = {}
+    for flag in typed_rows(FlagRow, f"review_flag WHERE evaluation_id IN {ids}"):
+        flags.setdefault(flag.evaluation_id, {})[flag.score] = flag
+    panels = [_panel(study, name, group, risks, flags) for name, group in panels_of(judged).items()]
+    findings = _findings(judged, flags)
+    return Section("risk-coverage", heading, READING, findings, panels, [review_table(judged)])
+
+
+def _panel(
+    study: ReportedStudy, name: str, group: list[EvaluationRow], risks: Risks, flags: Flags
+) -> Panel:
+    placed = [
+        CurvePoint(series(one), row.coverage, row.error_kept, kind=KINDS[row.score])
+        for one in group
+        for row in risks[one.evaluation_id]
+    ]
+    marked = [
+        CurvePoint(series(one), 1 - flag.load, flag.error_kept)
+        for one in group
+        if (flag := flags.get(one.evaluation_id, {}).get(VOTES)) and is_number(flag.error_kept)
+    ]
+    present = {series(one) for one in group}
+    names = [one for one in study.precisions if one in present]
+    x, y = Axis("share decided without review", (0, 1)), Axis("share wrong", (0, 1))
+    drawing = curves(placed, x, y, names, list(KINDS.values()), marked=marked)
+    texts = [f"{series(one)}: {_text(flags.get(one.evaluation_id, {}))}" for one in group]
+    alt = f"Risk and coverage of {name}. {some(texts)}."
+    return Panel(panel_name("risk-coverage", name), name, alt, drawing)
+
+
+def _text(flags: dict[str, FlagRow]) -> str:
+    flag, other = flags.get(VOTES), flags.get(ONE_PASS)
+    if flag is None:
+        return "no review flag"
+    said = (
+        f"{figure(flag.load, digits=2)} of {flag.cases} cases flagged, "
+        f"{figure(flag.error_kept)} of the rest wrong"
+    )
+    if other is None or not is_number(other.aurc_difference):
+        return said
+    area = figure(other.aurc_difference, other.difference_low, other.difference_high, sign=True)
+    return f"{said}; one pass minus votes {area}"
+
+
+def _findings(judged: list[EvaluationRow], flags: Flags) -> list[str]:
+    verdicts = [
+        (row.verdict or "cannot tell").replace("_", " ")
+        for one in judged
+        if (row := flags.get(one.evaluation_id, {}).get(ONE_PASS))
+    ]
+    if not verdicts:
+        return []
+    counts = ", ".join(f"{name} in {verdicts.count(name)}" for name in dict.fromkeys(verdicts))
+    example = next(one for one in judged if flags.get(one.evaluation_id))
+    return [
+        f"Which order finds errors better, votes or one pass ({len(verdicts)} models): {counts}.",
+        f"{full_name(example)}: {_text(flags[example.evaluation_id])}.",
+    ]

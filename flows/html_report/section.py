@@ -1,0 +1,65 @@
+"""What a part of the report consists of, whoever makes it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+from flows.report.figures import is_number
+from flows.report.table import Table
+
+MOST_IN_ALT = 4  # figures that an alternative text repeats; the table has all
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One chart: `name` is that of its file, `alt` says what it shows with its main figures, and
+    `drawing` is an SVG with placeholder colours (see drawing.py).
+    """
+
+    name: str
+    title: str
+    alt: str
+    drawing: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report with its charts and the rows behind them.
+
+    `reading` says how to read the charts, `findings` what they show, with intervals. A part without
+    rows has `missing` alone: what is not there, and what would give it.
+    """
+
+    id: str
+    heading: str
+    reading: str = ""
+    findings: Sequence[str] = ()
+    panels: Sequence[Panel] = ()
+    tables: Sequence[Table] = ()
+    missing: str = ""
+    commands: Sequence[str] = field(default=())
+
+
+def panel_name(*parts: str) -> str:
+    """The name of a chart's file: letters, digits and hyphens."""
+    return "-".join(re.sub(r"[^a-z0-9]+", "-", part.lower()).strip("-") for part in parts)
+
+
+def some(texts: Collection[str]) -> str:
+    """The first few texts, and how many more there are."""
+    shown = list(texts)[:MOST_IN_ALT]
+    rest = len(texts) - len(shown)
+    more = f"; and {rest} more in the table" if rest else ""
+    return "; ".join(shown) + more
+
+
+def one_line(label: str) -> str:
+    """A label of a chart in a sentence."""
+    return label.replace("\n", " ")
+
+
+def number(value: float | None) -> float | None:
+    """A figure that a chart can place, or None."""
+    return float(value) if is_number(value) else None

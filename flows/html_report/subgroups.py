@@ -1,0 +1,111 @@
+"""ED recall of subgroups, for the first models of the leaderboard."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flows.html_report.marks import Axis, Dot, dots
+from flows.html_report.rows import Key, by_experiment, experiment_key, named_rows
+from flows.html_report.section import Panel, Section, number, panel_name, some
+from flows.html_report.study import ReportedStudy, full_name
+from flows.report.figures import figure, is_number
+from flows.report.table import Table
+from flows.report.typed_rows import EvaluationRow
+from tasks.judging.gates import ED_RECALL
+
+MOST_MODELS = 6
+LEAST = 10  # emergencies: of fewer, an interval spans nearly everything
+READING = (
+    f"ED recall of the primary rule in each subgroup of at least {LEAST} emergencies, with 95 % "
+    f"intervals, for the first {MOST_MODELS} trained models of the leaderboard; dashed: the gate; the "
+    "line on top is the whole set. Many subgroups are looked at: some are far off by chance."
+)
+COMMANDS = (
+    "triage sql subgroup_metrics --param metric=ed_recall",
+    "triage sql subgroup_gaps",
+)
+MISSING = (
+    "No judged emergency of this study names a subgroup. `subgroup_columns` reads them from your cases, "
+    "which makes another dataset: its models are trained again."
+)
+
+
+@dataclass(frozen=True)
+class SubgroupRow:
+    """A row of the named query `subgroup_metrics`."""
+
+    base_model: str
+    precision: str | None
+    recipe: str
+    seed: int
+    field: str
+    subgroup: str
+    metric: str
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.field}: {self.subgroup}"
+
+    @property
+    def figure(self) -> str:
+        return figure(self.value, self.low, self.high)
+
+
+Groups = dict[Key, list[SubgroupRow]]
+
+
+def subgroups(study: ReportedStudy) -> Section:
+    """A panel for each of the first models."""
+    rows = named_rows(SubgroupRow, "subgroup_metrics", study.ids, metric="ed_recall")
+    groups = by_experiment([row for row in rows if is_number(row.value) and row.n >= LEAST])
+    known = [row for row in study.board if experiment_key(row) in groups]
+    trained = [row for row in known if row.recipe_kind != "baseline"]
+    heading = "Subgroups"
+    if not known:
+        return Section("subgroups", heading, missing=MISSING)
+    shown = (trained or known)[:MOST_MODELS]
+    panels = [_panel(one, groups[experiment_key(one)]) for one in shown]
+    tables = [_table(shown, groups)]
+    findings = [_finding(one, groups[experiment_key(one)]) for one in shown[:1]]
+    return Section("subgroups", heading, READING, findings, panels, tables, commands=COMMANDS)
+
+
+def _panel(one: EvaluationRow, rows: list[SubgroupRow]) -> Panel:
+    name = full_name(one)
+    whole = Dot("all", "", one.ed_recall, number(one.ed_recall_low), number(one.ed_recall_high))
+    placed = [
+        whole,
+        *(Dot(row.name, "", row.value, number(row.low), number(row.high)) for row in rows),
+    ]
+    drawing = dots(placed, Axis("ED recall", (0, 1)), [""], [ED_RECALL])
+    ranked = sorted(rows, key=lambda row: row.value or 0)
+    texts = [f"{row.name} {row.figure}" for row in ranked]
+    alt = f"ED recall of {name} by subgroup, lowest first: {some(texts)}."
+    return Panel(panel_name("subgroups", name), name, alt, drawing)
+
+
+def _finding(one: EvaluationRow, rows: list[SubgroupRow]) -> str:
+    ranked = sorted(rows, key=lambda row: row.value or 0)
+    low, high = ranked[0], ranked[-1]
+    return (
+        f"{full_name(one)}: lowest in {low.name} ({low.n} emergencies), {low.figure}; highest in "
+        f"{high.name} ({high.n}), {high.figure}; over all {figure(one.ed_recall, one.ed_recall_low, one.ed_recall_high)}."
+    )
+
+
+def _table(shown: list[EvaluationRow], groups: Groups) -> Table:
+    records = [
+        {
+            "experiment": full_name(one),
+            "subgroup": row.name,
+            "emergencies": str(row.n),
+            "ED recall": row.figure,
+        }
+        for one in shown
+        for row in groups[experiment_key(one)]
+    ]
+    return Table.of("ED recall by subgroup", records)

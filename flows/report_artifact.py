@@ -1,0 +1,28 @@
+"""The report of a sweep as an artifact of its run: where the file is, since a browser follows no link
+from a page to a file.
+"""
+
+from __future__ import annotations
+
+from prefect.artifacts import create_markdown_artifact
+from prefect.logging import get_run_logger
+
+from flows.html_report.after_sweep import refreshed_report
+
+
+def publish_report(study: str) -> None:
+    """Make the report of a study if something has landed since the last one, and publish its path.
+
+    Never raises: a sweep has its results, with a report or without.
+    """
+    logger = get_run_logger()
+    made = refreshed_report(study)
+    if made.problem is not None:
+        logger.warning(made.problem)
+    if made.path is None:
+        return
+    text = f"The report of the study {study} is a file on the machine that ran the sweep:\n\n`{made.path}`\n"
+    try:
+        create_markdown_artifact(markdown=text, key="report", description=f"Report of {study}")
+    except Exception as error:  # the file is there all the same
+        logger.warning("The report's artifact was not made: %s", error)
