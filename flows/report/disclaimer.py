@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
+from tasks.bundle.bundle import NOT_A_DEVICE, SYNTHETIC
 from tasks.corpus.manifest import DatasetManifest
 from tasks.runtime.home import home
-
-NOT_A_DEVICE = "Research software, not a medical device"
-SYNTHETIC = "synthetic cases are no evidence about patients"
 
 
 def disclaimer(set_digests: Collection[str]) -> str:
