@@ -19,9 +19,7 @@ from warehouse.load import load_all
 def feed(monkeypatch):
     """What is emitted: pairs of the event's name and its payload."""
     emitted = []
-    monkeypatch.setattr(
-        events, "emit_event", lambda name, resource, payload: emitted.append((name, resource, payload))
-    )
+    monkeypatch.setattr(events, "emit_event", lambda name, resource, payload: emitted.append((name, resource, payload)))
     return emitted
 
 

@@ -118,9 +118,10 @@ def test_a_server_that_no_longer_answers_is_a_sentence():
     with socket.socket() as freed:
         freed.bind(("127.0.0.1", 0))
         port = freed.getsockname()[1]
-    with pytest.raises(
-        BadInput, match=f"server on port {port} no longer answers .*Connection refused.*run `triage up`"
-    ), _answering(port):
+    with (
+        pytest.raises(BadInput, match=f"server on port {port} no longer answers .*Connection refused.*run `triage up`"),
+        _answering(port),
+    ):
         queue_lost_runs(api_url(port), "triage", "default")
 
 

@@ -71,9 +71,7 @@ def test_json_has_an_object_per_experiment_and_the_report_of_a_running_training(
     load_all(tmp_path)
     running = home() / "experiments" / "running"
     running.mkdir(parents=True)
-    report = TrainingReport(
-        iteration=4, split="train", iterations=9, loss=0.5, tokens_per_second=8.0, seconds_left=3.0
-    )
+    report = TrainingReport(iteration=4, split="train", iterations=9, loss=0.5, tokens_per_second=8.0, seconds_left=3.0)
     reporting_to(running, lambda event: None)(report)
 
     with locked(running):
