@@ -47,7 +47,9 @@ def _panel(board: list[EvaluationRow], metric: str, name: str) -> Panel:
         Dot(chart_label(row), _kind(row), *(number(value) for value in _values(row, metric)))
         for row in known
     ]
-    drawing = dots(placed, Axis(name, (0, 1)), [TRAINED, BASELINE], overlaid=True)
+    axis = Axis.of_shares(name, [end for row in placed for end in (row.low, row.value, row.high)])
+    names = [kind for kind in (TRAINED, BASELINE) if any(row.series == kind for row in placed)]
+    drawing = dots(placed, axis, names, overlaid=True)
     texts = [f"{full_name(row)} {figure(*_values(row, metric))}" for row in known]
     alt = f"{name[0].upper()}{name[1:]} of every model and baseline: {some(texts)}."
     return Panel(panel_name("baselines", metric), name, alt, drawing)

@@ -61,7 +61,8 @@ def _panel(
         placed += [Dot(chart_label(one), name, number(value)) for name, value in named]
     thresholds = [rows[judged[0].evaluation_id].threshold]
     names = [VALUE, BOUND, ADJUSTED]
-    drawing = dots(placed, Axis(NAMES[gate], (0, 1)), names, thresholds, overlaid=True)
+    axis = Axis.of_shares(NAMES[gate], [*(row.value for row in placed), *thresholds])
+    drawing = dots(placed, axis, names, thresholds, overlaid=True)
     texts = [f"{full_name(one)} {_text(rows[one.evaluation_id])}" for one in judged]
     alt = f"Gate {NAMES[gate]}, threshold {thresholds[0]:g}: {some(texts)}."
     return Panel(panel_name("gates", gate), NAMES[gate], alt, drawing)
