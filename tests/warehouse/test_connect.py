@@ -150,14 +150,14 @@ def test_an_edited_migration_and_a_newer_warehouse_are_refused(tmp_path):
         con.execute("UPDATE schema_migrations SET sha256 = 'other' WHERE version = 3")
         with pytest.raises(BadInput, match="0003_trainings was edited after it had been applied"):
             migrate(con)
-        con.execute("UPDATE schema_migrations SET version = 99, name = '0099_future' WHERE version = 3")
-        with pytest.raises(BadInput, match="newer version of triage made this warehouse .*0099_future"):
+        con.execute("UPDATE schema_migrations SET version = 9999, name = '9999_future' WHERE version = 3")
+        with pytest.raises(BadInput, match="newer version of triage made this warehouse .*9999_future"):
             migrate(con)
 
 
 def test_a_migration_that_fails_leaves_nothing_of_itself(tmp_path, monkeypatch):
     real = sql_files
-    broken = SqlFile("0099_broken", "CREATE TABLE half (i INTEGER); SELECT nonsense;")
+    broken = SqlFile("9999_broken", "CREATE TABLE half (i INTEGER); SELECT nonsense;")
     monkeypatch.setattr(migrations, "sql_files", lambda f: [*real(f), broken] if f == "migrations" else real(f))
     with writing(tmp_path / "w.duckdb") as con:
         with pytest.raises(duckdb.Error):
