@@ -78,7 +78,7 @@ def test_a_warehouse_of_the_pinned_version_is_read_by_1_5(python, tmp_path):
 
 
 @pytest.mark.nightly
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_the_tests_of_the_warehouse_pass_under_1_5(python):
     files = sorted(path for path in Path(__file__).parent.glob("test_*.py") if path.name not in STATISTICS)
     run(python, "-m", "pytest", "-p", "no:xdist", "-o", "addopts=", "-q", "-m", "not nightly", *files)
