@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -180,10 +181,10 @@ def _refuse_equal_keys(name: str, table: pa.Table) -> None:
     key = KEYS_WITHOUT_INDEX.get(name, ())
     if not key or not set(key) <= set(table.column_names):
         return
-    counted = table.group_by(list(key)).aggregate([([], "count_all")])
-    if counted.num_rows < table.num_rows:
-        twice = next(row for row in counted.to_pylist() if row["count_all"] > 1)
-        values = ", ".join(str(twice[column]) for column in key)
+    keys = list(zip(*(table.column(column).to_pylist() for column in key), strict=True))
+    if len(set(keys)) < len(keys):
+        ((twice, _),) = Counter(keys).most_common(1)
+        values = ", ".join(map(str, twice))
         raise BadInput(f"Table {name} refuses a row: {', '.join(key)} = {values} is there twice.")
 
 
