@@ -318,11 +318,12 @@ def _refuse_other_parameters(
 ) -> None:
     """Raise BadInput unless the parameters of the statement are exactly those that have a value."""
     needed = set().union(*(statement.named_parameters for statement in statements))
-    if missing := sorted(needed - params.keys()):
-        raise BadInput(f"The query needs a value for its parameter {_marked(missing)}.")
+    # First, since a mistyped name is missing under its right one, too.
     if unknown := sorted(params.keys() - needed):
         has = f"it has {_marked(sorted(needed))}" if needed else "it has none"
         raise BadInput(f"The query has no parameter {_marked(unknown)}; {has}.")
+    if missing := sorted(needed - params.keys()):
+        raise BadInput(f"The query needs a value for its parameter {_marked(missing)}.")
 
 
 def _marked(names: list[str]) -> str:
