@@ -38,5 +38,5 @@ def publish_comparison(ids: Collection[str] | None) -> None:
         if board:
             records = leaderboard(board).records()
             create_table_artifact(table=records, key="leaderboard", description="All experiments")
-        markdown = as_markdown(board, pair_rows(ids), pooled_sets(ids))
+        markdown = as_markdown(board, pair_rows(ids), pooled_sets(ids), ids)
     create_markdown_artifact(markdown=markdown, key="comparison", description=PAIRS)

@@ -211,8 +211,8 @@ def _print_chosen(console: Console, chosen: Ranked) -> None:
     looks = typed_rows(_Look, f"look WHERE set_digest = {quoted(row.set_digest)}")
     count = f"{len(looks)} looks were" if len(looks) > 1 else "one look was"
     title = (
-        f"{row.cell_id} on its test set ({row.cases} cases), which `triage best` shows of no other "
-        f"model: {count} recorded for this set"
+        f"{row.cell_id} on its test set ({row.cases} cases); this shows no other model's figures. "
+        f"So far {count} recorded for this set"
     )
     figures = {
         "accuracy": figure(row.accuracy, row.accuracy_low, row.accuracy_high),

@@ -91,6 +91,10 @@ def find_training(trainings: list[StoredTraining], experiment: str) -> StoredTra
         return matches[-1]
 
     names = {one.cell for one in trainings}
+    if any((home() / "experiments").glob(f"{experiment}*")):
+        raise BadInput(
+            f"{experiment} was trained before its ingredients were kept, so nothing can be said of it."
+        )
     nearest = difflib.get_close_matches(experiment, names, n=1, cutoff=0.4)
     hint = f"; did you mean {nearest[0]}?" if nearest else "; triage status lists what there is."
     raise BadInput(f"No training {experiment!r} with known ingredients is on this machine{hint}")

@@ -20,6 +20,10 @@ from flows.report.typed_rows import leaderboard_rows
 from warehouse.health import bring_up_to_date
 from warehouse.summary import pooled_sets
 
+BANDS = (
+    "The intervals on top hold for all pooled figures at once; those below for one figure each, so "
+    "they are narrower."
+)
 MORE = (
     "For more: triage compare with --gates, --rules, --calibration, --review, --flips, --fidelity, "
     "or triage compare --all"
@@ -79,14 +83,17 @@ def print_comparison(
         return
 
     pairs = pair_rows(only)
-    sentences = answer(board, pairs, pooled_sets(only))
+    pooled = pooled_sets(only)
+    sentences = answer(board, pairs, pooled)
     print_line(console, " ".join(sentences), style="bold")
     for part in by_test_set(board):
         print_in_parts(console, leaderboard(part, prevalence))
     if pairs:
         print_line(console, headline(pairs))
+        if pooled:
+            print_line(console, BANDS)
         _print_pairs(console, quantization(pairs).with_note(not_restated_note(prevalence)))
-    for table in evidence(board, prevalence, sections):
+    for table in evidence(board, prevalence, sections, only):
         print_in_parts(console, table)
     if sections is not None:
         print_line(console, MORE)

@@ -17,7 +17,7 @@ SearchedRecipe = Annotated[
 
 
 def search(
-    grid: Annotated[str, typer.Argument(help="name or path of a grid with a [search] table")],
+    grid: Annotated[str, typer.Argument(help="name or path of a grid with a table `search`")],
     trials: Annotated[
         int | None, typer.Option(metavar="N", help="number of trials; 16 without --hours")
     ] = None,
@@ -33,7 +33,7 @@ def search(
     ] = None,
     memory: Memory = None,
 ) -> None:
-    """Look for a recipe in the ranges of a grid's [search] table, on valid alone."""
+    """Look for a recipe in the ranges of a grid's table `search`, on valid alone."""
     from flows.search_setup import Limits
     from tasks.runtime.home import check_home
     from warehouse.health import refuse_unusable

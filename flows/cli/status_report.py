@@ -37,7 +37,7 @@ LANDED = """
     LEFT JOIN landed ON landed.id = experiment.training_id
     LEFT JOIN (
         SELECT
-            training_id, random_weights, verdict, ed_prevalence,
+            training_id, random_weights, verdict, ed_prevalence, cases,
             ed_recall, ed_recall_low, ed_recall_high
         FROM evaluation_summary
         WHERE evaluation_set = 'test'
@@ -59,6 +59,7 @@ class LandedExperiment:
     ed_recall_high: float | None
     verdict: str | None
     ed_prevalence: float | None
+    cases: int | None
 
     @property
     def state(self) -> str:
@@ -76,9 +77,13 @@ class SearchedTraining:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the table. `reported`: how far its training is, while it runs."""
+    """One line of the table. `reported`: how far its training is, while it runs.
+
+    `mark` follows the name where the weights are random.
+    """
 
     name: str
+    mark: str = ""
     training: str = NONE
     evaluation: str = NONE
     landed: LandedExperiment | None = None
@@ -91,16 +96,18 @@ class Line:
 
     def cells(self) -> tuple[str, ...]:
         training = self.training if self.reported is None else _progress(self.reported)
+        name = f"{self.name}{self.mark}"
         if self.landed is None:
-            return self.name, training, self.evaluation, NONE, NONE, NONE
+            return name, training, self.evaluation, NONE, NONE, NONE
         recall, gates = _result(self.landed)
-        return self.name, training, self.evaluation, self.landed.state, recall, gates
+        return name, training, self.evaluation, self.landed.state, recall, gates
 
     def as_json(self) -> dict[str, Any]:
         """The line's values, null where there is none; `running` holds a running training's report."""
         landed = self.landed
         return {
             "experiment": self.name,
+            "random_weights": bool(self.mark),
             "training": None if self.training == NONE else self.training,
             "running": self.reported and self.reported.model_dump(mode="json"),
             "evaluation": None if self.evaluation == NONE else self.evaluation,
@@ -108,6 +115,7 @@ class Line:
             "ed_recall": landed and landed.ed_recall,
             "ed_recall_low": landed and landed.ed_recall_low,
             "ed_recall_high": landed and landed.ed_recall_high,
+            "test_cases": landed and landed.cases,
             "gates": landed and landed.verdict,
             "superseded": self.superseded,
             "searched": self.searched,
@@ -181,7 +189,7 @@ def _lines(folder: Path) -> Iterator[Line]:
         is_only_trial = line.landed is None and line.evaluation == NONE and path.name in trials
         yield replace(line, searched=is_only_trial)
     for experiment in landed.values():
-        yield Line(f"{experiment.training_id}{random_mark(experiment)}", landed=experiment)
+        yield Line(experiment.training_id, random_mark(experiment), landed=experiment)
 
 
 def _landed_experiments() -> dict[str, LandedExperiment]:
@@ -202,7 +210,8 @@ def _local_line(folder: Path, landed: LandedExperiment | None) -> Line:
     scored = any(complete(scores) for scores in (folder / "scores").glob("*-e*"))
     evaluation = "done" if scored else NONE
     return Line(
-        f"{folder.name}{_mark(folder, landed)}",
+        folder.name,
+        _mark(folder, landed),
         _training_state(folder),
         evaluation,
         landed,
@@ -226,11 +235,11 @@ def _training_state(folder: Path) -> str:
 
 
 def _result(landed: LandedExperiment) -> tuple[str, str]:
-    """ED recall with its interval, and the verdict of the gates."""
+    """ED recall with its interval and how many cases it is of, and the verdict of the gates."""
     if landed.verdict is None:
         return NONE, NONE
     recall = figure(landed.ed_recall, landed.ed_recall_low, landed.ed_recall_high, digits=2)
-    return recall, verdict(landed).replace("\n", " ")
+    return f"{recall} of {landed.cases}", verdict(landed).replace("\n", " ")
 
 
 def _on_random_weights(folder: Path) -> bool:

@@ -4,6 +4,8 @@ with another.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from flows.report.figures import figure, percent
 from flows.report.names import experiment_name, verdict
 from flows.report.prevalence import at_prevalence
@@ -16,12 +18,16 @@ SOURCES = (
 )
 
 
-def by_source(board: list[EvaluationRow], prevalence: float | None = None) -> Table:
+def by_source(
+    board: list[EvaluationRow],
+    prevalence: float | None = None,
+    ids: Collection[str] | None = None,
+) -> Table:
     """One row per experiment of `board` and evaluation set other than test.
 
-    `prevalence` restates ED precision and F2 at another share of emergencies.
+    `ids`: the evaluations of the study. `prevalence` restates ED precision and F2 at another share of emergencies.
     """
-    return Table.of(SOURCES, [_record(row, prevalence) for row in further_rows(board)])
+    return Table.of(SOURCES, [_record(row, prevalence) for row in further_rows(board, ids)])
 
 
 def _record(row: EvaluationRow, prevalence: float | None) -> dict[str, str]:

@@ -22,24 +22,26 @@ def evidence(
     board: list[EvaluationRow],
     prevalence: float | None = None,
     sections: Collection[str] | None = None,
+    ids: Collection[str] | None = None,
 ) -> list[Table]:
     """The tables about the evaluations of `board` that have rows: all, or those of
     `sections`.
 
-    `prevalence` restates precision and F2 where a table has them; the titles of the others say
+    `ids`: the evaluations of the study, None for all of the experiments of `board`. `prevalence`
+    restates precision and F2 where a table has them; the titles of the others say
     that it does not apply.
     """
     unchanged = not_restated_note(prevalence)
     restated = restated_note(prevalence)
     tables: dict[str, Callable[[], list[Table]]] = {
-        "gates": lambda: [gates(board).with_note(unchanged)],
+        "gates": lambda: [gates(board, ids).with_note(unchanged)],
         "rules": lambda: [
             *rules(board, prevalence),
             choices(board).with_note(unchanged),
             confusion(board).with_note(unchanged),
         ],
         "sets and seeds": lambda: [
-            by_source(board, prevalence).with_note(restated),
+            by_source(board, prevalence, ids).with_note(restated),
             seeds(board, prevalence).with_note(restated),
             standard(board).with_note(unchanged),
         ],
@@ -52,8 +54,8 @@ def evidence(
         "flips": lambda: [flips(board).with_note(unchanged)],
         "fidelity": lambda: [
             fidelity(board).with_note(unchanged),
-            against_reference(board).with_note(unchanged),
-            frontier(board).with_note(unchanged),
+            against_reference(board, ids).with_note(unchanged),
+            frontier(board, ids).with_note(unchanged),
         ],
     }
     shown = [made() for name, made in tables.items() if sections is None or name in sections]

@@ -77,16 +77,25 @@ class FrontierRow(_EvaluatedRow):
         return self.base_model, self.recipe, self.seed, self.adapter, self.evaluation_set
 
 
-def against_reference(board: Collection[EvaluationRow]) -> Table:
-    """The latest pairs of the base models of `board` with their reference."""
-    rows = [row for row in typed_rows(PrecisionRow, "precision_comparison") if _is_of(row, board)]
+def against_reference(
+    board: Collection[EvaluationRow], ids: Collection[str] | None = None
+) -> Table:
+    """The latest pairs of the base models of `board` with their reference.
+
+    `ids`: the evaluations of the study.
+    """
+    pairs = typed_rows(PrecisionRow, "precision_comparison", only=ids)
+    rows = [row for row in pairs if _is_of(row, board)]
     table = Table.of(COMPARISON, [_comparison_record(row) for row in rows])
     return table.with_notes(row.note for row in rows)
 
 
-def frontier(board: Collection[EvaluationRow]) -> Table:
-    """The frontiers of the base models of `board` that have another precision than 4 or 8 bits."""
-    rows = [row for row in typed_rows(FrontierRow, "frontier") if _is_of(row, board)]
+def frontier(board: Collection[EvaluationRow], ids: Collection[str] | None = None) -> Table:
+    """The frontiers of the base models of `board` that have another precision than 4 or 8 bits.
+
+    `ids`: the evaluations of the study.
+    """
+    rows = [row for row in typed_rows(FrontierRow, "frontier", only=ids) if _is_of(row, board)]
     groups = {row.group for row in rows if row.precision not in PLAIN}
     shown = [row for row in rows if row.group in groups]
     table = Table.of(FRONTIER, [_frontier_record(row) for row in shown])

@@ -4,6 +4,7 @@ shows one in full.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from flows.report.figures import clock, figure, is_number, megabytes, stacked, why_not
@@ -63,9 +64,9 @@ def adjusted(look: LookRow | None) -> str:
     return f"{figure(look.bound_adjusted)} for {models}"
 
 
-def gates(board: list[EvaluationRow]) -> Table:
+def gates(board: list[EvaluationRow], ids: Collection[str] | None = None) -> Table:
     """One row per evaluation of the experiments of `board`, the test set first: verdict and the
-    three gates.
+    three gates. `ids`: the evaluations of the study.
     """
     rows = typed_rows(GateRow, "gate")
     judged = {(row.evaluation_id, row.gate): row for row in rows}
@@ -73,7 +74,7 @@ def gates(board: list[EvaluationRow]) -> Table:
     looked = looks()
     records = [
         _gates_record(evaluation, judged, limits, looked)
-        for evaluation in [*board, *further_rows(board)]
+        for evaluation in [*board, *further_rows(board, ids)]
     ]
     return Table.of(GATES, records)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from flows.report.answer import answer
 from flows.report.disclaimer import disclaimer
@@ -18,11 +18,16 @@ NO_ROWS = "No rows yet."
 
 
 def as_markdown(
-    board: list[EvaluationRow], pairs: list[PairRow], sets: Sequence[PooledSet] = ()
+    board: list[EvaluationRow],
+    pairs: list[PairRow],
+    sets: Sequence[PooledSet] = (),
+    ids: Collection[str] | None = None,
 ) -> str:
-    """The whole comparison as one Markdown page, the answer first; `sets`: the pooled figures."""
+    """The whole comparison as one Markdown page, the answer first; `sets`: the pooled figures;
+    `ids`: the evaluations of the study.
+    """
     sections = [(PAIRS, quantization(pairs)), ("Leaderboard", leaderboard(board))]
-    sections += [(table.title, table) for table in evidence(board)]
+    sections += [(table.title, table) for table in evidence(board, ids=ids)]
     parts = [text for title, table in sections for text in (f"# {title}", _grid(table))]
     sentences = " ".join(answer(board, pairs, sets))
     notice = disclaimer({row.set_digest for row in board})

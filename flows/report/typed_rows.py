@@ -86,15 +86,19 @@ def leaderboard_rows(only: Collection[str] | None = None) -> list[EvaluationRow]
     return typed_rows(EvaluationRow, "leaderboard", only=only)
 
 
-def further_rows(board: Collection[EvaluationRow]) -> list[EvaluationRow]:
+def further_rows(
+    board: Collection[EvaluationRow], ids: Collection[str] | None = None
+) -> list[EvaluationRow]:
     """The latest evaluation of each training of `board` on each further evaluation set, by set and
-    time.
+    time. `ids`: of these evaluations alone, which are those of a study.
     """
     clauses = (
         "evaluation_summary WHERE evaluation_set <> 'test' ORDER BY evaluation_set, created_at"
     )
     trainings = {row.training_id for row in board}
-    rows = [row for row in typed_rows(EvaluationRow, clauses) if row.training_id in trainings]
+    rows = [
+        row for row in typed_rows(EvaluationRow, clauses, only=ids) if row.training_id in trainings
+    ]
     latest = {(row.evaluation_set, row.training_id): row for row in rows}
     return [row for row in rows if latest[row.evaluation_set, row.training_id] is row]
 

@@ -45,7 +45,7 @@ def test_a_landed_experiment_stands_with_its_recall_and_its_verdict(tmp_path):
     (line,) = (line for line in printed().splitlines() if line.startswith("│"))
     cells = [cell.strip() for cell in line.split("│")[1:-1]]
     assert cells[:4] == ["t4", "-", "-", "completed"]
-    assert cells[4].startswith("1.00 [") and cells[5] in ("provisional", "unsafe", "passes_gates")
+    assert cells[4].startswith("1.00 [") and cells[4].endswith("] of 5") and cells[5] in ("provisional", "unsafe", "passes_gates")
 
 
 def test_a_failed_run_is_left_out_once_other_settings_of_its_cell_have_landed(tmp_path):
@@ -80,6 +80,7 @@ def test_json_has_an_object_per_experiment_and_the_report_of_a_running_training(
     local, landed = json.loads(capsys.readouterr().out)
     assert local["training"] == "running" and local["running"]["iteration"] == 4 and local["gates"] is None
     assert landed["experiment"] == "t4" and landed["warehouse"] == "completed" and landed["ed_recall"] == 1.0
+    assert landed["test_cases"] == 5 and landed["random_weights"] is False
     assert "not finished" in printed(), "its process has ended"
 
 

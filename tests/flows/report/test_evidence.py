@@ -13,8 +13,10 @@ from sklearn.metrics import roc_auc_score
 from flows.cli.compare_report import print_comparison
 from flows.cli.status_report import print_status
 from flows.report.disclaimer import disclaimer
+from flows.report.evaluation_sets import SOURCES
 from flows.report.evidence import evidence
 from flows.report.figures import figure, percent
+from flows.report.gates import gates
 from flows.report.leaderboard import leaderboard
 from flows.report.markdown import as_markdown
 from flows.report.names import BASELINES
@@ -178,6 +180,18 @@ def test_gates_show_state_count_bound_and_method_on_every_set(tmp_path):
         shown = lines(gates, "ED recall >= 0.95", row)
         assert shown[:3] == [g.state, f"{g.successes} of {g.n} = {g.value:.3f}", f"bound {g.bound:.3f}"]
         assert shown[3].startswith("exact (Clopper-Pearson)")
+
+
+def test_an_evaluation_of_another_study_is_in_no_table_of_this_one(tmp_path):
+    land(tmp_path)
+    further = evaluation("x4", "t4", FIVE, evaluation_set="clinic", set_digest="other")
+    write_landing(tmp_path, "x4", "evaluation", further)
+    load_all(tmp_path)
+    board = leaderboard_rows(["et4"])
+    of_study = [table.title for table in evidence(board, ids=["et4"])]
+    of_all = {table.title for table in evidence(board)}
+    assert SOURCES in of_all and SOURCES not in of_study
+    assert len(gates(board)) == 2 and len(gates(board, ["et4"])) == 1, "of the test set alone"
 
 
 def test_a_reason_is_printed_whole_where_there_is_no_figure(tmp_path):
