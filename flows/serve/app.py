@@ -10,6 +10,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
+from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from flows.serve.kept_model import KeptModel
@@ -48,6 +49,12 @@ def make_app(kept: KeptModel, most_waiting: int) -> FastAPI:
         later = {"Retry-After": "2"} if refused.status == 503 else {}
         desk.metrics.requests.labels(refused.status).inc()
         return JSONResponse({"error": refused.sentence}, refused.status, later)
+
+    @app.exception_handler(HTTPException)
+    async def misdirected(request: Request, error: HTTPException) -> JSONResponse:
+        # The path is not repeated: it may be a text that was put into the address.
+        sentence = "There is nothing under this method and path; POST /decide decides, / shows how."
+        return JSONResponse({"error": sentence}, error.status_code, error.headers)
 
     body = {"content": {"application/json": {"schema": Question.model_json_schema()}}}
 

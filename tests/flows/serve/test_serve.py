@@ -75,6 +75,13 @@ def test_a_request_that_cannot_be_decided_is_refused_with_a_sentence(client, bod
         assert sentence in response.json()["error"] and response.json()["error"].endswith(".")
 
 
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/no-such-page", 404), ("GET", "/decide", 405)])
+def test_another_path_or_method_is_a_sentence_that_does_not_repeat_it(client, method, path, status):
+    response = client.request(method, path)
+    assert response.status_code == status and "POST /decide decides" in response.json()["error"]
+    assert "no-such" not in response.text
+
+
 def test_a_full_queue_is_a_sentence_too(kept):
     with running(kept, most_waiting=0) as port:
         response = httpx.post(f"http://127.0.0.1:{port}/decide", json={"text": "a"})
