@@ -42,7 +42,9 @@ def gates(study: ReportedStudy) -> Section:
         if gate != FALSE_NEGATIVES and any(row.gate == gate for row in rows)
     ]
     findings = _findings(trained, rows)
-    return Section("gates", heading, READING, findings, panels, [gates_table(study.board, study.ids)])
+    return Section(
+        "gates", heading, READING, findings, panels, [gates_table(study.board, study.ids)]
+    )
 
 
 def _panel(

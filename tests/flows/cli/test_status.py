@@ -45,7 +45,11 @@ def test_a_landed_experiment_stands_with_its_recall_and_its_verdict(tmp_path):
     (line,) = (line for line in printed().splitlines() if line.startswith("│"))
     cells = [cell.strip() for cell in line.split("│")[1:-1]]
     assert cells[:4] == ["t4", "-", "-", "completed"]
-    assert cells[4].startswith("1.00 [") and cells[4].endswith("] of 5") and cells[5] in ("provisional", "unsafe", "passes_gates")
+    assert (
+        cells[4].startswith("1.00 [")
+        and cells[4].endswith("] of 5")
+        and cells[5] in ("provisional", "unsafe", "passes_gates")
+    )
 
 
 def test_a_failed_run_is_left_out_once_other_settings_of_its_cell_have_landed(tmp_path):
