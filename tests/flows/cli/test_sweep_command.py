@@ -302,7 +302,7 @@ def test_a_mac_is_kept_awake_while_a_sweep_runs_and_no_longer(caffeinate, ends_w
 
 def test_a_mac_is_kept_awake_while_prefects_ui_is_offered(caffeinate, monkeypatch):
     arguments = []
-    monkeypatch.setattr("deployments.up._run", lambda port, say: arguments.append(content_soon(caffeinate)))
+    monkeypatch.setattr("deployments.up._run", lambda port, say, notify: arguments.append(content_soon(caffeinate)))
     up(1, print)
     assert arguments == [f"-i -w {os.getpid()}\n"] and not caffeinate.exists()
 
