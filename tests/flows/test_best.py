@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+from rich.console import Console
 
 from flows.cli.best_report import Wanted, print_best
-from flows.cli.terminal import console
 from tasks.bundle.valid_scores import RankedBy
 from tasks.judging.recall_at_over_triage import recall_at_over_triage
 from tasks.judging.scores_folder import probability_table, read_cases
@@ -20,6 +20,7 @@ pytestmark = pytest.mark.usefixtures("at_home")
 @pytest.fixture(scope="module")
 def asked(used):
     """What the command prints of the models at 4 bits, by macro-F1."""
+    console = Console(width=140, highlight=False, markup=False)
     with pytest.MonkeyPatch.context() as patch, console.capture() as capture:
         for name in ("TRIAGE_HOME", "TRIAGE_WAREHOUSE"):
             patch.setenv(name, used.environment[name])
