@@ -4,31 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from prefect.events import emit_event
 
-from flows.report.typed_rows import typed_rows
-from tasks.landing import some_results_wait
-from tasks.progress import listeners
-from tasks.runtime.errors import TriageError
+from flows.report.landed import landed_results
+from tasks.progress import listening
 from tasks.runtime.events import Event, ExperimentFailed, ExperimentLanded
 from tasks.spec import ExperimentSpec
-from warehouse.connect import quoted
 
 LANDED = "triage.experiment.landed"
 FAILED = "triage.experiment.failed"
 GATE_FAILED = "triage.experiment.gate_failed"
 SWEEP_FINISHED = "triage.sweep.finished"
 UNSAFE = "unsafe"
-
-
-@dataclass(frozen=True)
-class GateResult:
-    """Columns of `evaluation_summary`: what the gates say of an experiment on the test set."""
-
-    verdict: str
-    ed_recall: float | None
 
 
 @contextlib.contextmanager
@@ -43,11 +31,8 @@ def told(cells: Sequence[ExperimentSpec]) -> Iterator[None]:
             case ExperimentFailed():
                 _tell(FAILED, specs[title], reason=event.message)
 
-    listeners.append(on_event)
-    try:
+    with listening(on_event):
         yield
-    finally:
-        listeners.remove(on_event)
 
 
 def tell_sweep_finished(study: str, experiments: int, failures: int) -> None:
@@ -60,7 +45,7 @@ def _tell_landed(spec: ExperimentSpec, evaluations: Sequence[str]) -> None:
     """An experiment is in the warehouse; and, where its gates fail, that they do."""
     for id in evaluations:
         _tell(LANDED, spec, evaluation_id=id)
-        for result in _gate_results(id):
+        for result in landed_results([id]):
             if result.verdict == UNSAFE:
                 _tell(GATE_FAILED, spec, evaluation_id=id, ed_recall=result.ed_recall)
 
@@ -74,13 +59,3 @@ def _tell(event: str, spec: ExperimentSpec, **payload: str | float | None) -> No
         "triage.recipe": spec.recipe.name,
     }
     emit_event(event, resource, payload=dict(payload))
-
-
-def _gate_results(evaluation: str) -> list[GateResult]:
-    """The gates of an evaluation on the test set; empty while the warehouse cannot be read."""
-    if some_results_wait():
-        return []
-    with contextlib.suppress(TriageError):  # an event is no reason to stop a sweep
-        where = f"evaluation_set = 'test' AND evaluation_id = {quoted(evaluation)}"
-        return typed_rows(GateResult, f"evaluation_summary WHERE {where}")
-    return []

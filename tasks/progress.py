@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID
 
@@ -28,6 +28,16 @@ from tasks.runtime.events import (
 
 ARTIFACT_SECONDS = 5.0
 listeners: list[Callable[[str, Event], None]] = []
+
+
+@contextlib.contextmanager
+def listening(on_event: Callable[[str, Event], None]) -> Iterator[None]:
+    """Give every event to `on_event`, too, while the block runs."""
+    listeners.append(on_event)
+    try:
+        yield
+    finally:
+        listeners.remove(on_event)
 
 
 def publish(title: str, event: Event) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import rich.live
 from rich.console import Console, Group
@@ -13,12 +12,9 @@ from rich.console import Console, Group
 from flows.cli.live_table import Board
 from flows.cli.terminal import print_line
 from flows.cli.time_left import TimeLeft
-from flows.report.figures import clock, figure
-from flows.report.names import verdict
-from flows.report.typed_rows import typed_rows
-from tasks.landing import some_results_wait
-from tasks.progress import listeners
-from tasks.runtime.errors import TriageError
+from flows.report.figures import clock
+from flows.report.landed import landed_results
+from tasks.progress import listening
 from tasks.runtime.events import (
     DeviceReport,
     Event,
@@ -32,7 +28,6 @@ from tasks.runtime.events import (
     ValidationReport,
 )
 from tasks.spec import ExperimentSpec
-from warehouse.connect import quoted
 
 LOG_SECONDS = 15.0  # pause between the lines for a step where no table is drawn: a file or a pipe
 DRAWS_PER_SECOND = 4
@@ -42,27 +37,11 @@ DRAWS_PER_SECOND = 4
 def live(console: Console, cells: Sequence[ExperimentSpec]) -> Iterator[None]:
     """Show the events of the steps while the block runs. `cells`: the experiments of the sweep."""
     display = _Display(console, cells)
-    listeners.append(display.on_event)
-    try:
-        with display.table() if console.is_terminal else contextlib.nullcontext():
-            yield
-    finally:
-        listeners.remove(display.on_event)
-
-
-@dataclass(frozen=True)
-class LandedResult:
-    """Columns of `evaluation_summary`: what a landed experiment reached on the test set."""
-
-    ed_recall: float | None
-    ed_recall_low: float | None
-    ed_recall_high: float | None
-    verdict: str
-    ed_prevalence: float
-
-    def __str__(self) -> str:
-        recall = figure(self.ed_recall, self.ed_recall_low, self.ed_recall_high, digits=2)
-        return f"ED recall {recall}  {verdict(self)}".replace("\n", " ")
+    table: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
+    if console.is_terminal:
+        table = display.table()
+    with listening(display.on_event), table:
+        yield
 
 
 class _Display:
@@ -141,7 +120,7 @@ class _Display:
             self._print(f"FAILED   {cell}: {event.message}", style="bold red")
             return
 
-        parts = [f"landed   {cell}", *map(str, _results(event.ids)), self._progress()]
+        parts = [f"landed   {cell}", *map(str, landed_results(event.ids)), self._progress()]
         self._print("  ".join(parts))
 
     def _progress(self) -> str:
@@ -159,17 +138,3 @@ class _Display:
 
     def _print(self, text: str, style: str | None = None) -> None:
         print_line(self.console, text, style)
-
-
-def _results(evaluation_ids: Sequence[str]) -> list[LandedResult]:
-    """The result on the test set; empty if the warehouse cannot be read at the moment."""
-    if some_results_wait():
-        return []
-    ids = ", ".join(quoted(id) for id in evaluation_ids)
-    try:
-        return typed_rows(
-            LandedResult,
-            f"evaluation_summary WHERE evaluation_set = 'test' AND evaluation_id IN ({ids})",
-        )
-    except TriageError:  # a line without its figures is no reason to stop a sweep
-        return []

@@ -211,7 +211,7 @@ def _silence_prefect() -> None:
 @contextlib.contextmanager
 def collected() -> Iterator[Outcome]:
     """The outcome of the experiments that end while the block runs."""
-    from tasks.progress import listeners
+    from tasks.progress import listening
 
     outcome = Outcome()
 
@@ -221,11 +221,8 @@ def collected() -> Iterator[Outcome]:
         elif isinstance(event, ExperimentLanded | ExtraFinished):
             outcome.ids.update(event.ids)
 
-    listeners.append(on_event)
-    try:
+    with listening(on_event):
         yield outcome
-    finally:
-        listeners.remove(on_event)
 
 
 def _print_next_step(console: Console, selection: Selection, outcome: Outcome) -> None:

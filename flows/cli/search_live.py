@@ -14,7 +14,7 @@ from rich.text import Text
 from flows.cli.terminal import print_line, printable
 from flows.report.figures import clock, figure
 from flows.search_setup import SearchSetup
-from tasks.progress import listeners
+from tasks.progress import listening
 from tasks.runtime.events import Event, Note, StepWarning, TrainingReport, TrialReport
 from tasks.search.objective import Objective
 
@@ -27,12 +27,8 @@ STYLES = {"training": "bold", "finished": "green", "failed": "red"}
 def live(console: Console, setup: SearchSetup) -> Iterator[None]:
     """Show the trials while the block runs."""
     display = (_Table if console.is_terminal else _Lines)(console, setup.objective)
-    listeners.append(display.on_event)
-    try:
-        with display:
-            yield
-    finally:
-        listeners.remove(display.on_event)
+    with listening(display.on_event), display:
+        yield
 
 
 class _Said:
