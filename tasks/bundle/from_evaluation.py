@@ -20,7 +20,7 @@ from tasks.bundle.bundle import (
     Scaling,
     Versions,
 )
-from tasks.corpus.manifest import DatasetManifest
+from tasks.corpus.manifest import embedded_digests
 from tasks.corpus.prompts import load_prompt
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.errors import BadInput
@@ -209,22 +209,8 @@ def _judged_on(evaluation: Row, rules: dict[str, Row], experiment: Row, home: Pa
         calibration_digest=rules["argmax"]["calibration_digest"],
         cases=evaluation["cases"],
         has_groups=evaluation["has_groups"],
-        synthetic=_is_synthetic(home, evaluation["set_digest"]),
+        synthetic=evaluation["set_digest"] in embedded_digests(home),
     )
-
-
-def _is_synthetic(home: Path, set_digest: str) -> bool:
-    """Whether a data set of this home holds these cases as the project's own synthetic ones."""
-    folder = home / "data"
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        manifest = DatasetManifest.read_if_complete(path)
-        if manifest is None:
-            continue
-        if any(
-            one.digest == set_digest for one in manifest.sets.values() if one.source == "embedded"
-        ):
-            return True
-    return False
 
 
 def _versions(experiment: Row) -> Versions:

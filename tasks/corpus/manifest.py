@@ -77,3 +77,18 @@ class DatasetManifest(Manifest, Dataset):
     def parse(cls, values: dict[str, Any], folder: Path) -> Self:
         name, _, digest = folder.name.rpartition("-")
         return super().parse({"name": name, "dataset_digest": digest, **values}, folder)
+
+
+def embedded_digests(home: Path) -> set[str]:
+    """Digests of the sets in a home that hold the project's own synthetic cases."""
+    folder = home / "data"
+    manifests = map(
+        DatasetManifest.read_if_complete, sorted(folder.iterdir()) if folder.is_dir() else ()
+    )
+    return {
+        one.digest
+        for manifest in manifests
+        if manifest is not None
+        for one in manifest.sets.values()
+        if one.source == "embedded"
+    }
