@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ from typing import Any, Literal
 from tasks.corpus.manifest import DatasetManifest
 from tasks.runtime.errors import BadInput, BrokenFolder, Locked
 from tasks.runtime.store import locked
-from tasks.runtime.temporary import PLACES, PREFIX
+from tasks.runtime.temporary import PLACES, PREFIX, is_held
 
 Kind = Literal["texts", "adapters", "scores", "prefixes", "leftovers"]
 ASIDE = ".forgotten-"
@@ -133,7 +131,7 @@ def refuse_while_working(root: Path) -> None:
     """Raise Locked if a process holds a lock in a home: it trains, scores, prepares or loads."""
     for pattern in ("*/.*.lock", *PLACES):
         for path in root.glob(pattern):
-            if _is_held(path):
+            if is_held(path):
                 raise Locked(
                     f"Another process is working in {root} ({path.parent.name}/"
                     f"{path.name.strip('.').removesuffix('.lock')}); wait for it or stop it, then "
@@ -207,20 +205,3 @@ def _set_aside(folder: Path) -> Path:
     aside = folder.with_name(f"{ASIDE}{folder.name}")
     shutil.rmtree(aside, ignore_errors=True)
     return folder.rename(aside)
-
-
-def _is_held(path: Path) -> bool:
-    """Whether another process holds the lock on a file or folder."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # a file system without locks
-        return False
-    finally:
-        os.close(descriptor)
-    return False

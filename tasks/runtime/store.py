@@ -25,7 +25,7 @@ from tasks.runtime.errors import BadInput, BrokenFolder, Locked, disk_error
 from tasks.runtime.home import existing_home as existing_home
 from tasks.runtime.home import home as home
 from tasks.runtime.private import close_to_others, folder_mode, make_parent
-from tasks.runtime.temporary import held, locked_folder, remove_abandoned, temporary_folder
+from tasks.runtime.temporary import held, is_held, locked_folder, remove_abandoned, temporary_folder
 from tasks.spec import digest_of
 
 MANIFEST = "manifest.json"
@@ -295,16 +295,7 @@ def is_locked(folder: Path) -> bool:
 
     Asking holds it for an instant, so that a step waits a moment for it (LOCK_SECONDS).
     """
-    try:
-        handle = _lock_of(folder).open("r")
-    except OSError:
-        return False
-    with handle:
-        try:
-            fcntl.flock(handle.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
+    return is_held(_lock_of(folder))
 
 
 def _lock_of(folder: Path) -> Path:

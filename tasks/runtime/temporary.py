@@ -46,6 +46,23 @@ def locked_folder(folder: Path, operation: int) -> Iterator[None]:
         os.close(descriptor)
 
 
+def is_held(path: Path) -> bool:
+    """Whether another process holds the lock on a file or folder; asking holds it for an instant."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def remove_abandoned(final: Path) -> None:
     """Delete the temporary folders of killed builders of `final`."""
     _remove(final.parent.glob(f"{PREFIX}{escape(final.name)}-*"))
