@@ -61,9 +61,15 @@ class FakeHub:
 @contextmanager
 def serve(hub: FakeHub):
     """Serve on a free local port; yields the address for HF_ENDPOINT."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
+    with serving(_Handler, hub) as address:
+        yield address
+
+
+@contextmanager
+def serving(handler, hub):
+    """A server whose handlers have `hub`, on a free local port; yields its address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (handler,), {"hub": hub}))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"
     finally:
