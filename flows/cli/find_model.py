@@ -7,7 +7,7 @@ from pathlib import Path
 from flows.cli.find_experiment import find_evaluations
 from flows.cli.unfinished import why_unfinished
 from flows.cli.waiting import load_what_waits
-from tasks.bundle.bundle import BUNDLE_FILE, BundledModel, read_bundle
+from tasks.bundle.bundle import BundledModel, read_bundle
 from tasks.bundle.from_evaluation import bundle_of_evaluation
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
@@ -21,10 +21,8 @@ def find_model(name: str) -> BundledModel:
     Raises BadInput, with the nearest names, where there is no such finished experiment.
     """
     folder = expanded(name)
-    if ask(lambda path: (path / BUNDLE_FILE).is_file(), folder):
-        return read_bundle(folder)
     if _looks_like_a_folder(name, folder):
-        return read_bundle(folder)  # which says what is missing
+        return read_bundle(folder)  # which says what is missing, if anything is
 
     load_what_waits()
     bring_up_to_date()

@@ -65,14 +65,15 @@ def reported_study(name: str | None) -> ReportedStudy:
         raise BadInput(_nothing(study))
     shown = by_test_set(board)[0]
     ids = [row.evaluation_id for row in shown]
+    pools = pooled_sets(only)
     return ReportedStudy(
         name=study.study if study else EVERYTHING,
         grid=study.grid if study else None,
         board=shown,
         pairs=pair_rows(ids),
-        pools=pooled_sets(only),
+        pools=pools,
         further=len(board) - len(shown),
-        sentences=answer(board, pair_rows(only), pooled_sets(only)),
+        sentences=answer(board, pair_rows(only), pools),
         notice=disclaimer({row.set_digest for row in board}),
     )
 
