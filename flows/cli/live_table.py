@@ -161,16 +161,16 @@ class Board:
         """The rows that fit, in the grid's order: what runs and what failed before what waits, and
         what waits, the next first, before what landed.
         """
-        order = list(self.rows)
+        places = {cell: place for place, cell in enumerate(self.rows)}
         importance = {State.FAILED: 1, State.WAITING: 2, State.LANDED: 3}
         ranked = sorted(
             self.rows.values(),
             key=lambda row: (
                 importance.get(row.state, 0),
-                order.index(row.cell) * (-1 if row.state is State.LANDED else 1),
+                places[row.cell] * (-1 if row.state is State.LANDED else 1),
             ),
         )
-        return sorted(ranked[:most], key=lambda row: order.index(row.cell))
+        return sorted(ranked[:most], key=lambda row: places[row.cell])
 
     def _summary(self) -> str:
         """E.g. `3 of 60 landed, 1 failed, about 40 min left`."""
