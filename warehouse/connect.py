@@ -15,7 +15,7 @@ import re
 import threading
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
@@ -79,6 +79,11 @@ def writing(
 def quoted(text: str) -> str:
     """A string literal of SQL."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def listed(texts: Iterable[str]) -> str:
+    """String literals for `IN`, in parentheses; without any, a list that nothing is in."""
+    return f"({', '.join(map(quoted, texts)) or 'NULL'})"
 
 
 def check_exists(path: Path) -> None:

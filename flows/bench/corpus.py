@@ -36,7 +36,7 @@ from tasks.runtime.store import home, read_lines
 from tasks.scoring.baselines import Classifier, bag_of_words, scored_cases
 from tasks.spec import EvaluationSet
 from tasks.tuning.training_rows import sets_digest
-from warehouse.connect import quoted, warehouse_path
+from warehouse.connect import listed, warehouse_path
 
 BASELINE = "TF-IDF (words, pairs) + logistic regression"
 TITLE = (
@@ -208,9 +208,8 @@ def _decided(evaluations: Collection[str]) -> dict[str, Decided]:
     """The decisions of these evaluations."""
     if not evaluations:
         return {}
-    ids = ", ".join(quoted(id) for id in evaluations)
     cases: dict[str, list[CaseRow]] = defaultdict(list)
-    for case in typed_rows(CaseRow, f"prediction WHERE evaluation_id IN ({ids})"):
+    for case in typed_rows(CaseRow, f"prediction WHERE evaluation_id IN {listed(evaluations)}"):
         cases[case.evaluation_id].append(case)
     return {id: decided_of(rows) for id, rows in cases.items()}
 

@@ -6,11 +6,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flows.html_report.rows import listed
 from flows.html_report.study import ReportedStudy, full_name
 from flows.report.typed_rows import typed_rows
 from tasks.runtime.errors import BadInput
-from warehouse.connect import quoted
+from warehouse.connect import listed, quoted
 
 if TYPE_CHECKING:
     from pathlib import Path

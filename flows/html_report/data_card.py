@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flows.html_report.rows import listed
 from flows.html_report.section import Section
 from flows.html_report.study import ReportedStudy
 from flows.report.table import Table
 from flows.report.typed_rows import typed_rows
+from warehouse.connect import listed
 
 READING = (
     "Numbers of cases by set and label. Thresholds are chosen on calibration, recipes on valid; the "

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flows.html_report.rows import listed
 from flows.html_report.section import Section
 from flows.html_report.study import EVERYTHING, ReportedStudy
 from flows.report.table import Table
 from flows.report.typed_rows import typed_rows
+from warehouse.connect import listed
 
 READING = "Versions and machines of the trainings; those of one study should be the same."
 SQL = """(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from flows.html_report.marks import Axis, Dot, dots
-from flows.html_report.rows import listed
 from flows.html_report.section import Panel, Section, number, panel_name, some
 from flows.html_report.study import ReportedStudy, chart_label, full_name
 from flows.report.figures import figure, is_number
 from flows.report.gates import FALSE_NEGATIVES, NAMES, GateRow, LookRow, looks
 from flows.report.gates import gates as gates_table
 from flows.report.typed_rows import EvaluationRow, typed_rows
+from warehouse.connect import listed
 
 VALUE, BOUND, ADJUSTED = "value", "bound", "bound for all looks"
 READING = (

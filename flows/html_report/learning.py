@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flows.html_report.marks import Axis, CurvePoint, curves
-from flows.html_report.rows import listed
 from flows.html_report.section import Panel, Section, panel_name, some
 from flows.html_report.study import ReportedStudy, full_name, panels_of, series
 from flows.report.figures import figure
 from flows.report.table import Table
 from flows.report.typed_rows import EvaluationRow, typed_rows
+from warehouse.connect import listed
 
 MOST_POINTS = 40  # of a curve: more cannot be told apart on the page
 SPLITS = {"train": "training", "valid": "validation"}

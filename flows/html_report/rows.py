@@ -26,13 +26,6 @@ def named_rows(cls: type[Row], name: str, only: Collection[str], **values: str) 
     return [cls(*row) for row in query_rows(sql, named.values(values), only=only).rows]
 
 
-def listed(ids: Collection[str]) -> str:
-    """Ids as a list in SQL."""
-    from warehouse.connect import quoted
-
-    return f"({', '.join(map(quoted, ids)) or 'NULL'})"
-
-
 Key = tuple[str, str | None, str, int]
 
 

@@ -10,7 +10,7 @@ from flows.report.names import verdict
 from flows.report.typed_rows import typed_rows
 from tasks.landing import some_results_wait
 from tasks.runtime.errors import TriageError
-from warehouse.connect import quoted
+from warehouse.connect import listed
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ def landed_results(evaluation_ids: Sequence[str]) -> list[LandedResult]:
     """The result on the test set; empty if the warehouse cannot be read at the moment."""
     if some_results_wait():
         return []
-    ids = ", ".join(quoted(id) for id in evaluation_ids)
+    ids = listed(evaluation_ids)
     try:
         return typed_rows(
             LandedResult,
-            f"evaluation_summary WHERE evaluation_set = 'test' AND evaluation_id IN ({ids})",
+            f"evaluation_summary WHERE evaluation_set = 'test' AND evaluation_id IN {ids}",
         )
     except TriageError:  # to lack figures for a while is no reason to stop a sweep
         return []

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
-from warehouse.connect import quoted
+from warehouse.connect import listed
 from warehouse.query import query_rows
 
 if TYPE_CHECKING:
@@ -119,6 +119,5 @@ class MetricRow:
 
 def metrics_named(names: Collection[str]) -> dict[tuple[str, str, str], MetricRow]:
     """Rows of `metric` with these names, by evaluation, rule and metric."""
-    listed = ", ".join(quoted(name) for name in names)
-    rows = typed_rows(MetricRow, f"metric WHERE metric IN ({listed})")
+    rows = typed_rows(MetricRow, f"metric WHERE metric IN {listed(names)}")
     return {(row.evaluation_id, row.rule, row.metric): row for row in rows}
