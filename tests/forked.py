@@ -9,7 +9,9 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
+from multiprocessing.connection import wait
 from pathlib import Path
 
 FORKED = multiprocessing.get_context("forkserver")
@@ -19,6 +21,9 @@ FORKED.set_forkserver_preload([
     "tqdm.auto", "typer", "yaml",
 ])  # fmt: skip
 
+# An ending can be read once, and a start reads those of all processes: of two threads that read it at once, one gets 255.
+ENDINGS = threading.Lock()
+
 
 def run_forked(
     program: Callable[[], object], arguments: Sequence[str], folder: Path, environment: dict[str, str], seconds: float
@@ -26,10 +31,12 @@ def run_forked(
     """What `program` prints in a process of its own, where `sys.argv[1:]` are `arguments` and whose working directory is
     `folder`. Its outputs go to the files `out` and `err` there."""
     process = FORKED.Process(target=_answer, args=(program, arguments, folder, environment))
-    process.start()
-    process.join(timeout=seconds)
-    process.kill()
-    process.join()
+    with ENDINGS:
+        process.start()
+    wait([process.sentinel], seconds)
+    with ENDINGS:
+        process.kill()
+        process.join()
     assert process.exitcode is not None
     out, err = ((folder / name).read_text() for name in ("out", "err"))
     return subprocess.CompletedProcess(arguments, process.exitcode, out, err)
