@@ -145,11 +145,16 @@ def open_prefix(
     _report(emit, Note(f"{blocks}: saves {share:.0%} of a step, {needed / 1e9:.2f} GB."))
 
     def build(temporary: Path) -> dict[str, Any]:
-        tokens = _tokens_that_fit(stack, cases, boundary, limit, tokens_at_once)
-        counts = _compute(stack, cases, boundary, temporary, tokens, emit)
+        start = _nearest_stored(stack, cases, boundary, folder.parent, variant, emit)
+        tokens = _tokens_that_fit(start, boundary, limit, tokens_at_once)
+        counts = _compute(start, boundary, temporary, tokens, emit)
         return {"key": key, "variant": variant} | counts
 
     build_folder(folder, build, once=True, private=True)
+    return _load(stack, cases, boundary, folder)
+
+
+def _load(stack: Stack, cases: Cases, boundary: int, folder: Path) -> Prefix:
     arrays = [
         np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
         for name in ("leading", "own", "starts")
@@ -157,11 +162,25 @@ def open_prefix(
     return Prefix(stack, cases, boundary, *arrays)
 
 
+def _nearest_stored(
+    stack: Stack, cases: Cases, boundary: int, prefixes: Path, variant: str, emit: Emit | None
+) -> Prefix:
+    """The stored prefix from which a deeper one is computed with the fewest blocks; embedded where
+    there is none. What is stored has the bits that the blocks gave, so the deeper one does not
+    depend on it.
+    """
+    for shallower in range(boundary - 1, 0, -1):
+        key = _digest(stack, cases, shallower, variant)
+        if _is_stored(prefixes / key, key, emit):
+            return _load(stack, cases, shallower, prefixes / key)
+    return Prefix.embedded(stack, cases)
+
+
 def prefix_in_memory(stack: Stack, cases: Cases, boundary: int) -> Prefix:
     """The prefix of a few cases, computed here and not stored; embedded at boundary 0."""
     if boundary == 0 or cases.leading == 0:
         return Prefix.embedded(stack, cases)
-    past, leading = _run_leading(stack, cases, boundary)
+    past, leading = _run_leading(Prefix.embedded(stack, cases), boundary)
     own = [
         run_blocks(stack, embed(stack, mx.array([row.inputs[cases.leading :]])), 0, boundary, past)
         for row in cases.rows
@@ -287,54 +306,55 @@ def _report(emit: Emit | None, event: Note | StepWarning | ProgressReport) -> No
         emit(event)
 
 
-def _tokens_that_fit(
-    stack: Stack, cases: Cases, boundary: int, limit: int | None, most: int
-) -> int:
-    """Tokens of one pass over the frozen blocks that stays within `limit` bytes, with as many
-    passes side by side.
+def _tokens_that_fit(start: Prefix, boundary: int, limit: int | None, most: int) -> int:
+    """Tokens of one pass over the blocks from `start` to `boundary` that stays within `limit`
+    bytes, with as many passes side by side.
 
     Measured on the longest row.
     """
     if limit is None:
         return most
 
-    past, _ = _run_leading(stack, cases, boundary)
-    longest = max(cases.rows, key=lambda row: len(row.inputs)).inputs[cases.leading :]
+    stack = start.stack
+    past, _ = _run_leading(start, boundary)
+    longest = max(start.cases.rows, key=lambda row: len(row.inputs))
     mx.clear_cache()
     held = mx.get_active_memory()
     mx.reset_peak_memory()
-    mx.eval(run_blocks(stack, embed(stack, mx.array([longest])), 0, boundary, past))
+    hidden = start.hidden([longest], len(longest.inputs))
+    mx.eval(run_blocks(stack, hidden, start.boundary, boundary, past))
 
     room = limit - cache_limit(limit) - held
     taken = mx.get_peak_memory() - held
-    return max(1, min(most, len(longest) * room // max(taken, 1) // together()))
+    own = len(longest.inputs) - start.cases.leading
+    return max(1, min(most, own * room // max(taken, 1) // together()))
 
 
-def _run_leading(stack: Stack, cases: Cases, boundary: int) -> tuple[list[SharedPast], mx.array]:
-    """Keys and values of the leading tokens in the frozen blocks, and their output (1, P, D)."""
+def _run_leading(start: Prefix, boundary: int) -> tuple[list[SharedPast], mx.array]:
+    """Keys and values of the leading tokens in the blocks from `start` to `boundary`, and their
+    output (1, P, D).
+    """
     past = [SharedPast() for _ in range(boundary)]
-    tokens = mx.array([cases.leading_tokens])
-    leading = run_blocks(stack, embed(stack, tokens), 0, boundary, past)
+    leading = run_blocks(start.stack, start.leading_hidden(), start.boundary, boundary, past)
     mx.eval(leading, [block.arrays() for block in past])
     return past, leading
 
 
 def _compute(
-    stack: Stack,
-    cases: Cases,
+    start: Prefix,
     boundary: int,
     folder: Path,
     tokens_at_once: int,
     emit: Emit | None,
 ) -> dict[str, int]:
-    """Write the three arrays of a prefix into `folder`.
+    """Write the three arrays of a prefix into `folder`, from those of a shallower one.
 
     Returns the counts that its manifest keeps.
     """
-    past, leading = _run_leading(stack, cases, boundary)
+    stack, cases = start.stack, start.cases
+    past, leading = _run_leading(start, boundary)
     np.save(folder / "leading.npy", _stored_form(leading[0]), allow_pickle=False)
-    own_tokens = [row.inputs[cases.leading :] for row in cases.rows]
-    lengths = [len(tokens) for tokens in own_tokens]
+    lengths = [len(row.inputs) - cases.leading for row in cases.rows]
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     np.save(folder / "starts.npy", starts, allow_pickle=False)
     own = _mapped_array(
@@ -342,9 +362,10 @@ def _compute(
     )
 
     def hidden_of(numbers: list[int]) -> mx.array:
-        width = max(lengths[number] for number in numbers)
-        tokens = padded_tokens([own_tokens[number] for number in numbers], width)
-        return run_blocks(stack, embed(stack, mx.array(tokens)), 0, boundary, past)
+        longest = max(lengths[number] for number in numbers)
+        rows = [cases.rows[number] for number in numbers]
+        hidden = start.hidden(rows, cases.leading + longest)
+        return run_blocks(stack, hidden, start.boundary, boundary, past)
 
     order = sorted(range(len(lengths)), key=lambda number: (lengths[number], number))
     groups = filled_groups(order, [lengths[number] for number in order], tokens_at_once)

@@ -21,7 +21,7 @@ from tests.tuning import tiny
 def computed(monkeypatch):
     """The sets for which a prefix was computed."""
     calls, compute = [], frozen_prefix._compute
-    monkeypatch.setattr(frozen_prefix, "_compute", lambda *args: calls.append(args[1]) or compute(*args))
+    monkeypatch.setattr(frozen_prefix, "_compute", lambda *args: calls.append(args[0].cases) or compute(*args))
     return calls
 
 
@@ -39,6 +39,22 @@ def test_the_second_recipe_of_a_variant_computes_no_prefix_and_reads_no_file_for
         assert number == 0 or len(computed) == 2, "computed again for another recipe"
         assert number < 2 or len(digests) == before, "read in full again by a later recipe"
     assert computed == [train, valid]
+
+
+def test_a_deeper_prefix_goes_on_from_a_stored_one_and_has_the_same_bits(tmp_path, monkeypatch):
+    some, blocks, run_blocks = tiny.cases(6), [], frozen_prefix.run_blocks
+    monkeypatch.setattr(frozen_prefix, "run_blocks", lambda *args: blocks.append(args[2:4]) or run_blocks(*args))
+    for precision in ("float32", "bfloat16"):
+        made = tiny.adapted("llama", 4, precision == "float32")
+        made.stack.model.set_dtype(getattr(mx, precision))
+        from_the_first, from_the_second = (tmp_path / f"{precision}-{name}" for name in ("whole", "split"))
+        whole = open_prefix(made.stack, some, 3, from_the_first, "weights")
+        open_prefix(made.stack, some, 2, from_the_second, "weights")
+        blocks.clear()
+        split = open_prefix(made.stack, some, 3, from_the_second, "weights", limit=1 << 30)
+        assert set(blocks) == {(2, 3)}, "blocks that are stored are computed again"
+        for name in ("leading", "own", "starts"):
+            np.testing.assert_array_equal(getattr(split, name), getattr(whole, name))
 
 
 def test_nobody_else_may_read_activations_from_which_texts_could_be_guessed(tmp_path):
