@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 
 from flows.plan_time import Steps
 from flows.selection import moves_of
-from tasks.corpus.vignettes.adversarial import SIZES as EMBEDDED_SIZES
-from tasks.corpus.vignettes.generator import SIZES
+from flows.set_sizes import further_size, set_size
 from tasks.models.model_shape import is_known, known_shape
 from tasks.spec import Data, ExperimentSpec, Grid
 
@@ -36,7 +35,7 @@ def operations(spec: ExperimentSpec) -> Steps:
     recipe, scoring, data = spec.recipe, spec.scoring, spec.data
     batch = INSTRUCTION_TOKENS + OWN_TOKENS_PER_CASE * recipe.batch_size
     updates = 2 * recipe.iterations * batch  # forward and backward
-    checks = recipe.iterations // spec.training.evaluate_every * _cases(data, "valid")
+    checks = recipe.iterations // spec.training.evaluate_every * set_size(data, "valid")
     passes = scoring.passes * dropout_cases(spec) if recipe.dropout else 0
     one_token = _operations_of_a_token(spec, _trained_blocks(spec))
     return Steps(
@@ -51,7 +50,7 @@ def shared_operations(spec: ExperimentSpec, learns: bool = True) -> Steps:
     scores of the untuned model. `learns`: whether any of them is still to be trained.
     """
     cases = _scored_cases(spec.data)
-    learned = _cases(spec.data, "train") + _cases(spec.data, "valid") if learns else 0
+    learned = set_size(spec.data, "train") + set_size(spec.data, "valid") if learns else 0
     return _preparing(spec, cases + learned) + _scoring(spec, cases)
 
 
@@ -99,16 +98,11 @@ def _shared_beside_test(grid: Grid, spec: ExperimentSpec) -> Steps:
 
 
 def _moved_cases(grid: Grid, spec: ExperimentSpec) -> int:
-    return _cases(spec.data, "test") + _further_cases(grid, spec.data)
+    return set_size(spec.data, "test") + _further_cases(grid, spec.data)
 
 
 def _further_cases(grid: Grid, data: Data) -> int:
-    """Cases of the further evaluation sets; of a user's own, as many as test has."""
-    of_test = _cases(data, "test")
-    return sum(
-        EMBEDDED_SIZES.get(entry.name, of_test) if entry.source == "embedded" else of_test
-        for entry in grid.evaluation_sets
-    )
+    return sum(further_size(data, entry) for entry in grid.evaluation_sets)
 
 
 def _preparing(spec: ExperimentSpec, cases: int) -> Steps:
@@ -128,7 +122,7 @@ def _scoring(spec: ExperimentSpec, cases: int) -> Steps:
 
 def dropout_cases(spec: ExperimentSpec) -> int:
     """Cases of the dropout passes."""
-    cases = _cases(spec.data, "test")
+    cases = set_size(spec.data, "test")
     return cases if spec.scoring.mc_cases == "all" else min(cases, spec.scoring.mc_cases)
 
 
@@ -147,14 +141,7 @@ def size_of(name: str) -> Size:
 
 
 def _scored_cases(data: Data) -> int:
-    return _cases(data, "calibration") + _cases(data, "test")
-
-
-def _cases(data: Data, name: str) -> int:
-    """Cases of a set; of a user's own cases, unless limited, as many as the embedded set has."""
-    size = data.sizes.get(name, SIZES[name])
-    limits: dict[str, int] = {str(key): limit for key, limit in data.limits.items()}
-    return min(size, limits.get(name, size))
+    return set_size(data, "calibration") + set_size(data, "test")
 
 
 def _trained_blocks(spec: ExperimentSpec) -> int:

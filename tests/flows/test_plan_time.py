@@ -12,6 +12,7 @@ from flows.plan import PlannedCell
 from flows.plan_operations import all_operations, operations
 from flows.plan_time import Machine, Steps, assumed_machine, measured_machine
 from flows.selection import moves_of, select
+from flows.set_sizes import set_size
 
 # SmolLM2-135M: 30 blocks of 576 x (576 + 192 + 192 + 576) + 3 x 576 x 1536 weights.
 BLOCK = 576 * (576 + 192 + 192 + 576) + 3 * 576 * 1536
@@ -54,6 +55,39 @@ def test_further_sets_and_other_precisions_are_counted_once_an_adapter_and_their
     assert moved.scoring - further.scoring == pytest.approx((2 * 2 + 2) * (2 * BLOCK * 70 * 700))
     assert moved.dropout == own.dropout + 3 * own.dropout / 2
     assert work("demo", "scoring.move_adapters=true").scoring - own.scoring == pytest.approx(4 * 2 * BLOCK * 70 * 400)
+
+
+def written(path, rows: int) -> str:
+    """The path of a table with a text of two lines in each row."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("text,label\n" + "".join(f'"case {row}\nand more",GP\n' for row in range(rows)))
+    return str(path)
+
+
+def test_own_cases_are_counted_in_their_files_by_the_shares_of_the_sets(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "home"))
+    table = written(tmp_path / "cases.csv", 60)
+
+    def sizes(source: str, *overrides: str) -> list[int]:
+        data = select("demo", [f'data={{ source = "{source}" }}', *overrides]).grid.data
+        return [set_size(data, name) for name in ("train", "valid", "calibration", "test")]
+
+    assert sizes(table) == [30, 6, 12, 12]
+    shares = "data.set_shares={ train = 0.7, valid = 0.1, calibration = 0.1, test = 0.1 }"
+    assert sizes(table, shares, "data.limits.train=20") == [20, 6, 6, 6]
+    written(tmp_path / "sets" / "test.csv", 9)
+    written(tmp_path / "sets" / "train.csv", 40)
+    assert sizes(str(tmp_path / "sets")) == [25, 5, 10, 9], "valid and calibration are split off train"
+    written(tmp_path / "sets" / "valid.csv", 7)
+    assert sizes(str(tmp_path / "sets")) == [29, 7, 11, 9]
+    assert not (tmp_path / "home").exists(), "nothing is prepared"
+
+
+def test_a_plan_of_own_cases_tells_the_time_of_those_and_of_its_further_sets(tmp_path):
+    source = f'data={{ source = "{written(tmp_path / "cases.csv", 60)}" }}'
+    assert work("demo", source).scoring == (4 + 2) * 2 * BLOCK * 70 * (12 + 12)
+    further = f'evaluation_set=[{{ name = "clinic", source = "{written(tmp_path / "clinic.csv", 50)}" }}]'
+    assert work("demo", source, further).scoring == (4 + 2) * 2 * BLOCK * 70 * (12 + 12 + 50)
 
 
 def test_an_adapter_moves_to_the_other_width_only_where_the_sweep_has_it():
