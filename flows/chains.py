@@ -96,15 +96,19 @@ class Extra:
 
 @dataclass
 class SubmittedSweep:
-    """The futures of a sweep: a chain per experiment, and the extras beside them.
+    """The futures of a sweep: a chain per experiment, and the extras beside them, as submitted.
 
     `record`: what makes its results belong to its study.
     """
 
     data: Step
     record: SweepRecord
-    chains: list[Chain] = field(default_factory=list)
-    extras: list[Extra] = field(default_factory=list)
+    parts: list[Chain | Extra] = field(default_factory=list)
+
+    @property
+    def chains(self) -> list[Chain]:
+        """The experiments, in the order of the grid."""
+        return [part for part in self.parts if isinstance(part, Chain)]
 
 
 def submit_experiments(selection: Selection) -> SubmittedSweep:
@@ -116,22 +120,21 @@ def submit_experiments(selection: Selection) -> SubmittedSweep:
     grid = selection.grid
     data: Step = prepare.submit(grid.data, grid.evaluation_sets, selection.prompts)
     sweep = SubmittedSweep(data, SweepRecord(grid, len(selection.cells)))
-    sweep.extras.append(Extra("baselines", baselines.submit(grid.scoring, data)))
+    sweep.parts.append(Extra("baselines", baselines.submit(grid.scoring, data)))
 
     variants = _Variants(selection, sweep)
     for spec in selection.cells:
         chain = _submit_chain(spec, variants.of(spec))
-        sweep.chains.append(chain)
+        sweep.parts.append(chain)
         # After the variant's first trained result: it is what people wait for.
         variants.score_untuned(spec)
         if grid.evaluation_sets:
-            sweep.extras.append(
-                _evaluation_sets(chain, [entry.name for entry in grid.evaluation_sets])
-            )
+            names = [entry.name for entry in grid.evaluation_sets]
+            sweep.parts.append(_evaluation_sets(chain, names))
 
     moves = list(_moves(sweep.chains, variants)) if grid.scoring.move_adapters else []
-    sweep.extras += variants.fidelities()
-    sweep.extras += moves
+    sweep.parts += variants.fidelities()
+    sweep.parts += moves
     return sweep
 
 
@@ -180,7 +183,7 @@ class _Variants:
         variant = self.at(model, spec.precision)
         untuned = zero_shot.submit(model, spec.precision, grid, variant, self.sweep.data)
         name = f"zero-shot {model.name} {spec.precision.name} {spec.prompt.title}".strip()
-        self.sweep.extras.append(Extra(name, untuned))
+        self.sweep.parts.append(Extra(name, untuned))
 
     def fidelities(self) -> Iterator[Extra]:
         """One step per base model, after its experiments: these have stored the prefix that it
@@ -248,42 +251,43 @@ def finish_all(sweep: SubmittedSweep) -> list[str]:
     What the warehouse does not hold at the end is a failure, whatever the steps say, unless another
     program keeps it out.
     """
-    ends: list[str | None] = []
+    of_chains: list[str | None] = []
+    of_extras: list[str | None] = []
     with fork_server.kept():
         try:
-            for chain in sweep.chains:
-                ends.append(_finish_chain(chain, sweep.record))
-                _note(sweep, chain)
-            for extra in sweep.extras:
-                ends.append(_finish_extra(extra))
-                _note(sweep, extra)
+            # As they run: what has landed belongs to the study of a sweep that is then stopped, too.
+            for part in sweep.parts:
+                if isinstance(part, Chain):
+                    of_chains.append(_finish_chain(part, sweep.record))
+                else:
+                    of_extras.append(_finish_extra(part))
+                _note(sweep, part)
         except BaseException:  # Ctrl-C, or Prefect's own signal for SIGTERM
             stop_children()
             sweep.record.keep()
             raise
-    failures = [failure for failure in ends if failure]
+    failures = [failure for failure in of_chains + of_extras if failure]
     sweep.record.finish(len(failures))
     if waiting := load_the_rest():
         publish("loading", StepWarning(waiting))
     return failures + _lost(sweep)
 
 
-def _note(sweep: SubmittedSweep, step: Chain | Extra) -> None:
-    """Note what a step has landed, as a part of the sweep's study."""
+def _note(sweep: SubmittedSweep, part: Chain | Extra) -> None:
+    """Note what has landed, as a part of the sweep's study."""
     if sweep.data.state.is_completed():
         sweep.record.use(sweep.data.result())
-    sweep.record.add(step.ids)
+    sweep.record.add(part.ids)
 
 
 def _lost(sweep: SubmittedSweep) -> list[str]:
-    """A sentence for each step that has landed and is not in the warehouse."""
-    steps: list[Chain | Extra] = [*sweep.chains, *sweep.extras]
-    absent = set(absent_from_warehouse([id for step in steps for id in step.ids]))
+    """A sentence for each part that has landed and is not in the warehouse."""
+    absent = set(absent_from_warehouse([id for part in sweep.parts for id in part.ids]))
     return [
-        f"{step.name}: its results landed but are not in {warehouse_path()} (was it deleted "
+        f"{part.name}: its results landed but are not in {warehouse_path()} (was it deleted "
         "meanwhile?); run the same command again."
-        for step in steps
-        if absent.intersection(step.ids)
+        for part in sweep.parts
+        if absent.intersection(part.ids)
     ]
 
 

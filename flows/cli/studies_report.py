@@ -9,7 +9,7 @@ from rich.console import Console
 from flows.cli.terminal import print_line
 from flows.cli.waiting import load_what_waits
 from flows.report.studies import side_by_side, studies_table
-from flows.report.study import StudyRow, find_study, study_rows
+from flows.report.study import EARLIER, StudyRow, find_study, study_rows
 from flows.report.table import print_in_parts, print_table
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.home import home
@@ -18,6 +18,11 @@ from warehouse.place import loading_waits
 
 if TYPE_CHECKING:
     from warehouse.forget import Forgotten
+
+ABOUT_EARLIER = (
+    f"{EARLIER}: results that no sweep names, since they are older than studies or their sweep was "
+    "killed. Run that sweep again: it finds what is finished and takes it into its own study."
+)
 
 
 def print_studies(console: Console) -> None:
@@ -29,6 +34,8 @@ def print_studies(console: Console) -> None:
         print_line(console, "There is no study yet. Next: triage sweep demo")
         return
     print_table(console, studies_table(rows))
+    if any(row.study == EARLIER for row in rows):
+        print_line(console, ABOUT_EARLIER)
     print_line(console, "For one of them: triage compare STUDY")
 
 

@@ -11,10 +11,12 @@ from flows.report.typed_rows import typed_rows
 from tasks.runtime.errors import BadInput
 from warehouse.connect import quoted
 
+EARLIER = "earlier"  # the study of results that no sweep names
+
 
 @dataclass(frozen=True)
 class StudyRow:
-    """A row of `study`. The study 'earlier', of results that no sweep names, has no grid."""
+    """A row of `study`. The study EARLIER has no grid."""
 
     study: str
     grid: str | None

@@ -11,11 +11,14 @@ import pytest
 from flows.chains import Chain, Extra, Shared, SubmittedSweep, finish_all
 from tasks.grids.grid import load_grid
 from tasks.landing import land_rows
+from tasks.runtime.home import home
 from tasks.studies import SweepRecord
 from tests.test_land import flip
 from tests.warehouse.rows import evaluation, training
 from warehouse.connect import warehouse_path
 from warehouse.landing import write_landing
+from warehouse.load import load_all
+from warehouse.query import query
 
 WHAT = {"training": "experiment", "evaluation": "prediction", "fidelity": "fidelity", "variant": "variant"}
 
@@ -101,12 +104,29 @@ def test_what_landed_and_is_not_in_the_warehouse_is_a_failure():
     shared = Shared(*[future("folder")] * 4)
     chain = Chain(spec, shared, future("t1"), future("e1"), future("e1"))  # type: ignore[arg-type]
     record = SweepRecord(load_grid("smoke"), experiments=1)
-    sweep = SubmittedSweep(unfinished(), record, [chain], [Extra("baselines", future(["b1"]))])
+    sweep = SubmittedSweep(unfinished(), record, [Extra("baselines", future(["b1"])), chain])
     land_rows("t1", "training", training("t1"))
     land_rows("e1", "evaluation", evaluation("e1", "t1"))
     land_rows("b1", "training", training("b1"))
     assert finish_all(sweep) == []
     warehouse_path().unlink()
     failures = finish_all(sweep)
-    assert [failure.partition(":")[0] for failure in failures] == ["cell", "baselines"]
+    assert [failure.partition(":")[0] for failure in failures] == ["baselines", "cell"]
     assert all(f"are not in {warehouse_path()}" in failure for failure in failures)
+
+
+def test_what_an_interrupted_sweep_has_landed_belongs_to_its_study_and_not_only_its_experiments():
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    record = SweepRecord(load_grid("smoke"), experiments=1)
+    waits = SimpleNamespace(wait=stop)
+    shared = Shared(*[future("folder")] * 4)
+    chain = Chain(SimpleNamespace(cell_id="cell"), shared, waits, waits, waits)  # type: ignore[arg-type]
+    sweep = SubmittedSweep(unfinished(), record, [Extra("baselines", future(["e1"])), chain])
+    land_rows("t1", "training", training("t1"))
+    land_rows("e1", "evaluation", evaluation("e1", "t1"))
+    with pytest.raises(KeyboardInterrupt):
+        finish_all(sweep)
+    load_all(home() / "landing")
+    assert query("SELECT study, id FROM study_member ORDER BY id").values.tolist() == [["smoke", "e1"], ["smoke", "t1"]]

@@ -1,8 +1,9 @@
 -- One row per study and result that a sweep of it made, or found.
 --
--- A training belongs to the studies of its evaluations too. Results that no sweep names landed
--- before studies were kept apart: they belong to the study 'earlier'. Where the scores of an
--- evaluation were judged again, its studies hold both evaluations.
+-- A training belongs to the studies of its evaluations too. Results that no sweep names belong to
+-- the study 'earlier': they landed before studies were kept apart, or in the last seconds before
+-- their sweep was killed, and the same sweep takes them into its study when it runs again. Where the
+-- scores of an evaluation were judged again, its studies hold both evaluations.
 CREATE OR REPLACE VIEW study_member AS
 WITH named AS (
     SELECT DISTINCT study, id FROM sweep_member JOIN sweep USING (sweep_id)

@@ -44,6 +44,13 @@ def test_the_studies_are_listed_the_last_sweep_first(landing):
     assert text.index("smaller") < text.index("small ") and "2026-03-02 00:00" in text and "embedded d1" in text
 
 
+def test_the_study_of_results_that_no_sweep_names_explains_itself_and_is_named_only_where_it_is(landing):
+    assert "no sweep names" not in printed(print_studies)
+    land(landing, "e4-killed", "cell4-killed", bits=4, set_digest="set1")
+    load_all(landing)
+    assert "earlier: results that no sweep names, since they are older than studies or" in printed(print_studies)
+
+
 def test_a_study_is_compared_alone_and_the_last_sweeps_without_a_name(landing):
     small, last = printed(print_study, "small", sections=()), printed(print_study, None, sections=())
     assert "4 bits against 8 bits, 1 pair." in small and "no pair" in last
