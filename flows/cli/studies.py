@@ -11,7 +11,7 @@ from flows.cli.terminal import console
 studies = typer.Typer(help="What belongs to which study; two studies side by side; forget one.")
 
 Name = Annotated[str, typer.Argument(help="name of a study, as `triage studies` lists it")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="say what would be forgotten, no more")]
+Yes = Annotated[bool, typer.Option("--yes", help="forget it; without this, only say what would go")]
 
 
 @studies.callback(invoke_without_command=True)
@@ -32,8 +32,8 @@ def compare(first: Name, second: Name) -> None:
 
 
 @studies.command()
-def forget(name: Name, dry_run: DryRun = False) -> None:
+def forget(name: Name, yes: Yes = False) -> None:
     """Forget a study: its results, unless another study holds them too. Adapters stay."""
     from flows.cli.studies_report import forget_study
 
-    forget_study(console, name, dry_run)
+    forget_study(console, name, yes)

@@ -53,22 +53,24 @@ def print_two_studies(console: Console, first: str, second: str) -> None:
     print_in_parts(console, table)
 
 
-def forget_study(console: Console, name: str, dry_run: bool) -> None:
-    """Forget a study, or say what would be forgotten."""
+def forget_study(console: Console, name: str, yes: bool) -> None:
+    """Forget a study, or say what would be forgotten. Raises BadInput, or Locked."""
     from warehouse.forget import forget, what_would_be_forgotten  # SciPy comes with it
 
     load_what_waits()
     bring_up_to_date()
     study = _study(name)
-    if dry_run:
-        print_line(console, _sentence(what_would_be_forgotten(study.study), dry_run=True))
+    if not yes:
+        print_line(console, _sentence(what_would_be_forgotten(study.study), yes))
+        command = f"triage studies forget {study.study} --yes"
+        print_line(console, f"Nothing was forgotten. To forget it: {command}")
         return
     if loading_waits(home() / "landing"):
         raise Locked(
             "Results wait to be loaded, so what belongs to a study is not known yet; close the "
             "program that holds the warehouse and try again."
         )
-    print_line(console, _sentence(forget(study.study, home() / "landing"), dry_run=False))
+    print_line(console, _sentence(forget(study.study, home() / "landing"), yes))
 
 
 def _study(name: str) -> StudyRow:
@@ -77,18 +79,15 @@ def _study(name: str) -> StudyRow:
     return study
 
 
-def _sentence(done: Forgotten, dry_run: bool) -> str:
-    would = "would be forgotten" if dry_run else "are forgotten"
+def _sentence(done: Forgotten, yes: bool) -> str:
+    would = "are forgotten" if yes else "would be forgotten"
     kept = f"{done.shared} that other studies hold too stay" if done.shared else "none is shared"
     if not done.ids:
-        name = "its name would be forgotten" if dry_run else "its name is forgotten"
+        name = "its name is forgotten" if yes else "its name would be forgotten"
         return f"Every result of the study {done.study} belongs to another study too and stays; {name}."
     again = (
-        ""
-        if dry_run
-        else (
-            " Adapters and scores stay where they are: a sweep lands their results again and trains "
-            "nothing."
-        )
+        " Adapters and scores stay where they are: a sweep lands their results again and trains nothing."
+        if yes
+        else ""
     )
     return f"{len(done.ids)} results of the study {done.study} {would}, {kept}.{again}"

@@ -68,7 +68,7 @@ def test_two_studies_stand_side_by_side_and_it_is_said_what_can_be_compared(land
 
 
 def test_an_unknown_study_is_a_sentence_with_the_nearest_name(landing):
-    for run in (lambda name: print_study(Console(), name), lambda name: forget_study(Console(), name, True)):
+    for run in (lambda name: print_study(Console(), name), lambda name: forget_study(Console(), name, False)):
         with pytest.raises(BadInput, match="no study 'smal'; did you mean small.? triage studies lists them"):
             run("smal")
     with pytest.raises(BadInput, match="no study 'zzz'; it has smaller, small"):
@@ -76,10 +76,11 @@ def test_an_unknown_study_is_a_sentence_with_the_nearest_name(landing):
 
 
 def test_forgetting_says_what_goes_what_stays_and_that_adapters_are_kept(landing):
-    plan = printed(forget_study, "smaller", dry_run=True)
+    plan = printed(forget_study, "smaller", yes=False)
     assert "2 results of the study smaller would be forgotten, 2 that other studies hold too stay." in plan
+    assert plan.endswith("Nothing was forgotten. To forget it: triage studies forget smaller --yes\n")
     assert len(query("FROM study")) == 2
-    done = printed(forget_study, "smaller", dry_run=False)
+    done = printed(forget_study, "smaller", yes=True)
     assert "2 results of the study smaller are forgotten" in done and "trains nothing" in done
     assert query("SELECT study FROM study")["study"].tolist() == ["small"]
 
@@ -87,7 +88,7 @@ def test_forgetting_says_what_goes_what_stays_and_that_adapters_are_kept(landing
 def test_a_study_whose_every_result_is_shared_loses_its_name_and_that_is_said(landing):
     land_sweep(landing, "twin", ["e4", "e8"], day=3)
     load_all(landing)
-    text = printed(forget_study, "twin", dry_run=False)
+    text = printed(forget_study, "twin", yes=True)
     assert "Every result of the study twin belongs to another study too and stays; its name is forgotten." in text
     assert len(query("FROM evaluation")) == 3
 
