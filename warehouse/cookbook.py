@@ -4,6 +4,8 @@ A file begins with one line of explanation, and a line for each parameter:
 
     -- Which adapters pass the gates at 8 bits and not at 4?
     -- $base_model TEXT = NULL: only this base model
+    -- $precision TEXT = 4bit of leaderboard: a value that stands in this view
+    -- 0 rows: why there may be none
 """
 
 from __future__ import annotations
@@ -16,9 +18,11 @@ from datetime import datetime
 
 from tasks.runtime.errors import BadInput
 from warehouse.migrate import SqlFile, sql_files
+from warehouse.query import query_rows
 
 Value = str | int | float | datetime | None
-_PARAMETER = re.compile(r"-- \$(\w+) (\w+) = (.+?): (.+)")
+_PARAMETER = re.compile(r"-- \$(\w+) (\w+) = (.+?)(?: of (\w+))?: (.+)")
+_NO_ROWS = "-- 0 rows: "
 _FORMS: dict[str, tuple[Callable[[str], Value], str]] = {
     "TEXT": (str, "text"),
     "INTEGER": (int, "a whole number"),
@@ -29,11 +33,15 @@ _FORMS: dict[str, tuple[Callable[[str], Value], str]] = {
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of a named query: a type of _FORMS, its default as text, and its meaning."""
+    """A parameter of a named query: a type of _FORMS, its default as text, and its meaning.
+
+    `view`: has a column of its name, in which its values stand.
+    """
 
     name: str
     type: str
     default: str
+    view: str | None
     meaning: str
 
     def value(self, text: str) -> Value:
@@ -54,12 +62,22 @@ class Parameter:
 
 @dataclass(frozen=True)
 class NamedQuery:
-    """A question with a name, a line of explanation, and the SQL that answers it."""
+    """A question with a name, a line of explanation, and the SQL that answers it.
+
+    `no_rows`: why there may be none.
+    """
 
     name: str
     explanation: str
     parameters: tuple[Parameter, ...]
     sql: str
+    no_rows: str | None = None
+
+    def check_values(self, values: Mapping[str, object]) -> None:
+        """Raise BadInput, with the values that there are, for one that stands in no row of its view."""
+        for parameter in self.parameters:
+            if parameter.view is not None and values[parameter.name] is not None:
+                _check_value(parameter, str(values[parameter.name]))
 
     def values(self, assigned: Mapping[str, str]) -> dict[str, object]:
         """The value of every parameter: as assigned, else its default. Raises BadInput."""
@@ -71,6 +89,17 @@ class NamedQuery:
             name: parameter.value(assigned.get(name, parameter.default))
             for name, parameter in by_name.items()
         }
+
+
+def _check_value(parameter: Parameter, value: str) -> None:
+    name = parameter.name
+    sql = f"SELECT DISTINCT {name} FROM {parameter.view} WHERE {name} IS NOT NULL ORDER BY {name}"
+    known = [str(row[0]) for row in query_rows(sql).rows]
+    if value not in known:
+        raise BadInput(
+            f"--param {name}={value}: the warehouse has no {name} {value!r}; it has "
+            f"{', '.join(known) or 'none yet'}."
+        )
 
 
 def _has(names: Mapping[str, Parameter]) -> str:
@@ -131,4 +160,6 @@ def _read(file: SqlFile) -> NamedQuery:
     head = [line for line in file.text.splitlines() if line.startswith("--")]
     matches = [_PARAMETER.fullmatch(line) for line in head[1:]]
     parameters = tuple(Parameter(*match.groups()) for match in matches if match)
-    return NamedQuery(file.name, head[0].removeprefix("-- "), parameters, file.text)
+    no_rows = [line.removeprefix(_NO_ROWS) for line in head if line.startswith(_NO_ROWS)]
+    explanation = head[0].removeprefix("-- ")
+    return NamedQuery(file.name, explanation, parameters, file.text, *no_rows)

@@ -75,10 +75,14 @@ def sql(
         _print_list()
         return
     chosen = _format("csv" if as_csv else output_format, output)
-    statement, params = _statement(query, param or [])
+    named, statement, params = _statement(query, param or [])
     load_what_waits()
     try:
-        _run(statement, params, _bounds(memory, seconds), rows, chosen, output)
+        if named:
+            named.check_values(params)
+        found = _run(statement, params, _bounds(memory, seconds), rows, chosen, output)
+        if named and named.no_rows and not found:
+            print_line(errors, f"0 rows: {named.no_rows}.")
     except KeyboardInterrupt:
         print_error("Interrupted.")
         raise SystemExit(INTERRUPTED) from None  # typer's own exit would be said once more
@@ -95,8 +99,10 @@ def _format(asked: OutputFormat | None, output: Path | None) -> OutputFormat:
     return asked or "table"
 
 
-def _statement(query: str | None, assigned: list[str]) -> tuple[str, dict[str, object]]:
-    """The SQL to run with the values of its parameters: typed, or of a named query."""
+def _statement(
+    query: str | None, assigned: list[str]
+) -> tuple[NamedQuery | None, str, dict[str, object]]:
+    """The SQL to run with the values of its parameters: of a named query, or typed (None)."""
     from tasks.runtime.errors import BadInput
     from warehouse.cookbook import assignments, is_name, named_query, typed_value
 
@@ -107,8 +113,8 @@ def _statement(query: str | None, assigned: list[str]) -> tuple[str, dict[str, o
     values = assignments(assigned)
     if is_name(query):
         named = named_query(query)
-        return named.sql, named.values(values)
-    return query, {name: typed_value(text) for name, text in values.items()}
+        return named, named.sql, named.values(values)
+    return None, query, {name: typed_value(text) for name, text in values.items()}
 
 
 def _bounds(memory: str, seconds: float) -> Bounds:
@@ -129,8 +135,10 @@ def _run(
     rows: int | None,
     chosen: OutputFormat,
     output: Path | None,
-) -> None:
-    """Run and write. Raises BadInput where the query needs more than its bounds."""
+) -> int:
+    """Run and write; returns the number of rows. Raises BadInput where the query needs more than its
+    bounds.
+    """
     from flows.cli.supervised import supervised
     from warehouse.query import query_arrow, query_rows
 
@@ -138,17 +146,18 @@ def _run(
         table, cut = supervised(lambda: query_arrow(statement, params, bounds, rows), bounds)
         write_parquet(table, output)
         _say_written(table.num_rows, cut, output)
-        return
+        return int(table.num_rows)
 
     most = MOST_IN_TABLE if rows is None and chosen == "table" else rows
     result = supervised(lambda: query_rows(statement, params, bounds=bounds, most=most), bounds)
     if output is not None:
         write_rows(result, chosen, output)
         _say_written(len(result.rows), result.cut, output)
-        return
+        return len(result.rows)
     show(result, chosen)
     if result.cut:
         _say_cut(len(result.rows), chosen)
+    return len(result.rows)
 
 
 def _say_written(rows: int, cut: bool, output: Path) -> None:

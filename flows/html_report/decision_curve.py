@@ -22,9 +22,13 @@ READING = (
     "a case to ED where p(ED) reaches the threshold, with 95 % bands; dashed: everybody to ED; nobody "
     "to ED is 0. A model is worth its use where its curve is above both."
 )
-MISSING = (
-    "No evaluation of this study has a decision curve: it was judged by an earlier version, or has no "
-    "probabilities. The next sweep judges stored scores again and trains nothing."
+EARLIER_VERSION = (
+    "No evaluation of this study has a decision curve, since an earlier version judged them. The next "
+    "sweep judges stored scores again and trains nothing."
+)
+NO_PROBABILITIES = (
+    "No evaluation of this study has a decision curve: constant answers have no probabilities, and no "
+    "model has finished. Its sweep makes one."
 )
 
 
@@ -54,10 +58,12 @@ Curves = dict[Key, list[BenefitRow]]
 def decision_curve(study: ReportedStudy) -> Section:
     """A panel for what differs in precision alone."""
     by_key = by_experiment(named_rows(BenefitRow, "decision_curve", study.ids))
-    judged = [row for row in with_probabilities(study.board) if experiment_key(row) in by_key]
+    scored = with_probabilities(study.board)
+    judged = [row for row in scored if experiment_key(row) in by_key]
     heading = "Decision curves"
     if not judged:
-        return Section("decision-curves", heading, missing=MISSING)
+        missing = EARLIER_VERSION if scored else NO_PROBABILITIES
+        return Section("decision-curves", heading, missing=missing)
     panels = [_panel(study, name, group, by_key) for name, group in panels_of(judged).items()]
     findings, table = _findings(judged, by_key), _table(judged, by_key)
     return Section("decision-curves", heading, READING, findings, panels, [table])

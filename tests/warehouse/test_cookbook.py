@@ -55,6 +55,17 @@ def test_every_question_runs_with_its_defaults(name, study):
     answer(study, name)
 
 
+def test_a_value_that_stands_nowhere_is_a_sentence_with_those_that_there_are(study, monkeypatch):
+    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(study))
+    missed = named_query("missed_by_every_model")
+    missed.check_values({"precision": "8bit"})
+    with pytest.raises(
+        BadInput, match=r"--param precision=5bit: the warehouse has no precision '5bit'; it has 4bit, 8bit\."
+    ):
+        missed.check_values({"precision": "5bit"})
+    named_query("hardest_cases").check_values({"top": 3})
+
+
 def test_the_questions_of_a_comparison_are_answered(study):
     assert [row["recipe"] for row in answer(study, "gains_from_8_bits")] == ["r1", "r3"]
     (flip,) = answer(study, "flipped_cases")

@@ -1,4 +1,5 @@
 -- From which risk on is it better to send by p(ED) than to send everybody, or nobody, to ED?
+-- 0 rows: an earlier version judged these evaluations; the same sweep judges stored scores again and trains nothing
 SELECT
     base_model,
     precision,

@@ -1,5 +1,6 @@
 -- Which emergencies does every model of one precision miss under its primary rule?
--- $precision TEXT = 4bit: precision of the models
+-- $precision TEXT = 4bit of leaderboard: precision of the models
+-- 0 rows: each emergency is sent to ED by some model of this precision, be it an untuned one
 SELECT
     case_id,
     case_group,

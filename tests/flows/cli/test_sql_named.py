@@ -53,6 +53,9 @@ def test_every_question_runs_on_a_real_sweep(smoke):
 def test_a_named_question_and_a_typed_one_take_parameters(place):
     done = place.ask("sql", "missed-by-every-model", "--param", "precision=8bit", "--format", "json")
     assert [row["case_id"] for row in json.loads(done.stdout)] == [] and done.returncode == 0
+    assert (
+        done.stderr == "0 rows: each emergency is sent to ED by some model of this precision, be it an untuned one.\n"
+    )
     typed = place.ask("sql", "SELECT evaluation_id FROM leaderboard WHERE bits = $bits", "--param", "bits=8", "--csv")
     assert typed.stdout == "evaluation_id\ne8\n"
 
@@ -66,6 +69,7 @@ def test_a_named_question_and_a_typed_one_take_parameters(place):
         (("SELECT $a",), r"needs a value for its parameter \$a\."),
         (("SELECT 1", "--param", "a=1"), r"has no parameter \$a; it has none"),
         (("SELECT $a::INTEGER", "--param", "a=four"), "Could not convert string 'four'"),
+        (("missed_by_every_model", "--param", "precision=5bit"), "no precision '5bit'; it has 4bit, 8bit"),
         (("hardest_cases", "--param", "top=many"), "top is a whole number"),
         (("hardest_cases", "--param", "top"), "give a name and a value, e.g. --param bits=4"),
         (("hardest_cases", "--format", "parquet"), "name a file, e.g. --output rows.parquet"),
