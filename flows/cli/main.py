@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -28,6 +29,7 @@ from flows.cli.studies import studies
 from flows.cli.sweep import sweep
 from flows.cli.terminal import console, print_error
 from flows.cli.up import up
+from flows.cli.usage import usage_sentence
 from flows.cli.warehouse import warehouse
 from tasks.runtime.backend import backend
 from tasks.runtime.errors import TriageError
@@ -91,10 +93,7 @@ def main() -> None:
         if type(error).__name__ == "NoArgsIsHelpError":
             error.show()  # `triage` alone asks for the list of commands, which is no mistake
             raise SystemExit(0) from None
-        text = error.format_message()
-        if "unexpected extra argument" in text:
-            text = f"{text.rstrip('.')}; put quotes around a path with spaces."
-        _end(text if text.endswith((".", "?")) else f"{text}.")
+        _end(usage_sentence(error, sys.argv[1:]))
     if code == INTERRUPTED:  # so typer ends a command that says nothing about Ctrl-C itself
         print_error("Interrupted.")
     raise SystemExit(code)

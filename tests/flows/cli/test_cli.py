@@ -63,6 +63,12 @@ GRID = {
         ["data", "check", "my", "cases.csv"],
         ["(cases.csv); put quotes around a path with spaces"],
     ),
+    "unquoted query": (["sql", "FROM", "leaderboard"], ["(leaderboard); put quotes around the whole query"]),
+    "text as arguments": (["predict", "x", "-", "my", "head"], ["(my head); a text is not given as an argument"]),
+    "a word too many": (["compare", "a", "b"], ["argument (b); it is triage compare [OPTIONS] [study]"]),
+    "unknown command": (["frobnicate"], ["No such command 'frobnicate'; see triage -h"]),
+    "missing argument": (["studies", "forget"], ["Missing argument 'name'; see triage studies forget -h"]),
+    "no such choice": (["best", "--by", "size"], ["'--by': 'size' is not one of 'ed-recall', 'macro-f1'"]),
     "folder as grid": (["sweep", ".", "--plan"], ["'.' is a folder where a grid is expected"]),
     "plan of no cases": (
         ["sweep", "smoke", "--plan", "--set", "data.source=nowhere.csv"],
