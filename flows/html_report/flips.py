@@ -51,8 +51,9 @@ def _name(row: FlipsRow) -> str:
 
 
 def _bars(row: FlipsRow) -> list[Bar]:
+    # On two lines, each of which fits: a recipe's name is as long as a model's and a change's.
     recipe = shortened(recipe_name(row.recipe, row.seed))
-    label = f"{row.base_model} {recipe}\n{row.change.removeprefix('adapter moved ')}"
+    label = f"{row.base_model} {row.change.removeprefix('adapter moved ')}\n{recipe}"
     return [Bar(label, LOST, -row.ed_lost), Bar(label, GAINED, row.ed_gained)]
 
 

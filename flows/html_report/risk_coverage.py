@@ -62,14 +62,25 @@ def risk_coverage(study: ReportedStudy) -> Section:
     flags: Flags = {}
     for flag in typed_rows(FlagRow, f"review_flag WHERE evaluation_id IN {ids}"):
         flags.setdefault(flag.evaluation_id, {})[flag.score] = flag
-    panels = [_panel(study, name, group, risks, flags) for name, group in panels_of(judged).items()]
+    # One scale for all panels, on which good models are told apart too.
+    highest = max(row.error_kept for one in judged for row in risks[one.evaluation_id])
+    wrong = Axis("share wrong", (0, min(1, 1.1 * highest + 0.01)))
+    panels = [
+        _panel(study, name, group, risks, flags, wrong) for name, group in panels_of(judged).items()
+    ]
     findings = _findings(judged, flags)
     return Section("risk-coverage", heading, READING, findings, panels, [review_table(judged)])
 
 
 def _panel(
-    study: ReportedStudy, name: str, group: list[EvaluationRow], risks: Risks, flags: Flags
+    study: ReportedStudy,
+    name: str,
+    group: list[EvaluationRow],
+    risks: Risks,
+    flags: Flags,
+    wrong: Axis,
 ) -> Panel:
+    """`wrong`: the axis of the share that is wrong."""
     placed = [
         CurvePoint(series(one), row.coverage, row.error_kept, kind=KINDS[row.score])
         for one in group
@@ -82,8 +93,8 @@ def _panel(
     ]
     present = {series(one) for one in group}
     names = [one for one in study.precisions if one in present]
-    x, y = Axis("share decided without review", (0, 1)), Axis("share wrong", (0, 1))
-    drawing = curves(placed, x, y, names, list(KINDS.values()), marked=marked)
+    decided = Axis("share decided without review", (0, 1))
+    drawing = curves(placed, decided, wrong, names, list(KINDS.values()), marked=marked)
     texts = [f"{series(one)}: {_text(flags.get(one.evaluation_id, {}))}" for one in group]
     alt = f"Risk and coverage of {name}. {some(texts)}."
     return Panel(panel_name("risk-coverage", name), name, alt, drawing)

@@ -8,7 +8,7 @@ import logging
 import re
 import shutil
 import xml.etree.ElementTree as ElementTree
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from html import unescape
 from pathlib import Path
 
@@ -306,3 +306,14 @@ def test_sections_without_rows_say_what_would_give_them(own_home, tmp_path):
     sections = [section(study) for section in page.SECTIONS if section.__name__ in empty]
     assert len(sections) == len(empty)
     assert [one.id for one in sections if not one.missing.endswith(".") or one.panels or one.tables] == []
+    (curves,) = (one for one in sections if one.id == "decision-curves")
+    assert "since an earlier version judged them" in curves.missing
+
+
+def test_a_flips_label_fits_its_chart():
+    from flows.html_report.flips import FlipsRow, _bars
+
+    names = {"base_model": "smollm2-135m", "recipe": "high_capacity_safe", "change": "adapter moved 4bit to mxfp4"}
+    values = {field.name: 0 for field in fields(FlipsRow)} | names | {"seed": 42}
+    for bar in _bars(FlipsRow(**values)):
+        assert bar.label == "smollm2-135m 4bit to mxfp4\nhigh_capacity_safe s42"
