@@ -89,13 +89,19 @@ def check(console: Console, requested: DataRequest, listing: bool = False) -> in
         console.print(shared_tokens(prompt, stored_tokenizers), soft_wrap=True)
     if not stored_tokenizers:
         console.print(
-            "No tokenizer is stored yet, so lengths are in words; `triage sweep demo` stores one.",
+            f"No tokenizer is stored in {home() / 'models'} (TRIAGE_HOME sets another place), so "
+            "lengths are in words; `triage sweep demo` stores one.",
             soft_wrap=True,
         )
 
     if listing:
         _list(console, report)
     console.print(_findings(report))
+    if requested.data.source != "embedded":
+        console.print(
+            f"A sweep copies these cases to {home() / 'data'} (TRIAGE_HOME sets another place).",
+            soft_wrap=True,
+        )
     console.print(_summary(report.errors))
 
     return int(report.fails)

@@ -46,10 +46,10 @@ def export_experiment(console: Console, request: Request) -> None:
     Nothing is written before everything that can be refused is. Raises BadInput.
     """
     target = request.target
+    refuse_filled(request.folder)
     model = find_model(request.experiment)
     if model.folder != home():
         raise BadInput(f"{request.experiment} is an export already; name the experiment itself.")
-    refuse_filled(request.folder)
     if target is not None:
         refuse_push(model.bundle, target, request.unsafe)
 

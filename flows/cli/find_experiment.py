@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from difflib import SequenceMatcher
 
+from flows.report.study import EARLIER
 from flows.report.typed_rows import typed_rows
 from tasks.runtime.errors import BadInput
 
@@ -26,6 +29,20 @@ class Evaluation:
     ed_recall: float | None
     ed_precision: float | None
     ed_f2: float | None
+    studies: list[str] | None
+    created_at: datetime
+
+    @property
+    def is_of_a_study(self) -> bool:
+        """Whether a sweep names it: a result of one that was killed may be of no study yet."""
+        return self.studies is not None and self.studies != [EARLIER]
+
+    @property
+    def origin(self) -> str:
+        """Its cases, its studies and its date, in words: what tells it from others on a set."""
+        studies = self.studies or [EARLIER]
+        named = f"stud{'y' if len(studies) == 1 else 'ies'} {', '.join(studies)}"
+        return f"{self.cases} cases, {named}, judged {self.created_at:%Y-%m-%d %H:%M}"
 
     @property
     def ids(self) -> tuple[str, str, str]:
@@ -36,8 +53,25 @@ class Evaluation:
         return self.training_id.startswith(name) or self.evaluation_id.startswith(name)
 
 
-def find_evaluations(experiment: str) -> list[Evaluation]:
-    """The latest evaluation of an experiment on each of its sets, and of its run on random weights.
+@dataclass(frozen=True)
+class Found:
+    """The evaluation that is taken of those on one set; the others, those of a study first."""
+
+    taken: Evaluation
+    others: tuple[Evaluation, ...]
+
+    @property
+    def not_taken(self) -> str | None:
+        """The sentence that names the others; None where there is none."""
+        if not self.others:
+            return None
+        shown = "; ".join(f"{other.evaluation_id} ({other.origin})" for other in self.others)
+        return f"Not taken on {self.taken.evaluation_set}, name the id to take it: {shown}."
+
+
+def find_evaluations(experiment: str) -> list[Found]:
+    """The latest evaluation of an experiment on each of its sets, and of its run on random weights;
+    one that no study holds only where there is no other.
 
     `experiment`: a cell, training or evaluation id, or an unambiguous beginning of one. Raises
     BadInput for anything else.
@@ -57,10 +91,19 @@ def find_evaluations(experiment: str) -> list[Evaluation]:
     return _latest(matches)
 
 
-def _latest(evaluations: list[Evaluation]) -> list[Evaluation]:
-    """The last evaluation on each set and kind of weights, in the given order."""
-    last = {(row.evaluation_set, row.random_weights): row for row in evaluations}
-    return [row for row in evaluations if row in last.values()]
+def _latest(evaluations: list[Evaluation]) -> list[Found]:
+    """One on each set and kind of weights, in the order of the last ones."""
+    groups: dict[tuple[str, bool | None], list[Evaluation]] = {}
+    for row in evaluations:
+        groups.setdefault((row.evaluation_set, row.random_weights), []).append(row)
+    found = [_of_group(group) for group in groups.values()]
+    return sorted(found, key=lambda one: evaluations.index(one.taken))
+
+
+def _of_group(evaluations: Sequence[Evaluation]) -> Found:
+    """`evaluations`: the latest last."""
+    *others, taken = sorted(evaluations, key=lambda row: row.is_of_a_study)
+    return Found(taken, tuple(reversed(others)))
 
 
 def _unknown(experiment: str, cells: set[str]) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flows.cli.find_experiment import find_evaluations
+from flows.cli.find_experiment import Found, find_evaluations
+from flows.cli.terminal import errors, print_line
 from flows.cli.unfinished import why_unfinished
 from flows.cli.waiting import load_what_waits
 from tasks.bundle.bundle import BundledModel, read_bundle
@@ -30,12 +31,22 @@ def find_model(name: str) -> BundledModel:
         evaluations = find_evaluations(name)
     except BadInput as error:
         raise why_unfinished(name) or error from error
-    judged = [row for row in evaluations if row.evaluation_set == "test"]
+    judged = [one for one in evaluations if one.taken.evaluation_set == "test"]
     if not judged:
         raise BadInput(f"{name!r} was never judged on its test set; run its sweep again.")
     # Real weights before random ones, and the latest of them.
-    chosen = [row for row in judged if not row.random_weights] or judged
-    return bundle_of_evaluation(home(), chosen[-1].evaluation_id)
+    real = [one for one in judged if not one.taken.random_weights] or judged
+    chosen = real[-1]
+    model = bundle_of_evaluation(home(), chosen.taken.evaluation_id)
+    _say_which(chosen)
+    return model
+
+
+def _say_which(chosen: Found) -> None:
+    """Say on which evaluation the model's rule and gates rest, apart from what a program reads."""
+    taken = chosen.taken
+    rests = f"{taken.cell_id} as judged on test: {taken.origin} ({taken.evaluation_id})."
+    print_line(errors, " ".join(filter(None, (rests, chosen.not_taken))))
 
 
 def _looks_like_a_folder(name: str, folder: Path) -> bool:

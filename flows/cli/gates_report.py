@@ -81,10 +81,12 @@ def print_gates(
     bring_up_to_date()
     texts = texts_by_digest(show_text) if show_text else None
 
-    evaluations = find_evaluations(experiment)
-    for evaluation in evaluations:
-        _print_evaluation(console, evaluation, texts, prevalence)
-    print_line(console, disclaimer({evaluation.set_digest for evaluation in evaluations}))
+    found = find_evaluations(experiment)
+    for one in found:
+        _print_evaluation(console, one.taken, texts, prevalence)
+        if one.not_taken:
+            print_line(console, one.not_taken)
+    print_line(console, disclaimer({one.taken.set_digest for one in found}))
 
 
 def texts_by_digest(path: Path) -> dict[str, str]:
@@ -118,7 +120,7 @@ def _print_evaluation(
 def _headline(evaluation: Evaluation) -> str:
     name = f"{evaluation.cell_id}{random_mark(evaluation)}"
     outcome = verdict(evaluation).replace("\n", " ")
-    basis = f"{evaluation.cases} cases, rule {evaluation.primary_rule}"
+    basis = f"{evaluation.origin}, rule {evaluation.primary_rule}"
     return f"{name} on {evaluation.evaluation_set}: {outcome} ({basis})"
 
 

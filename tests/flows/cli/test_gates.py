@@ -21,6 +21,7 @@ from flows.report.typed_rows import leaderboard_rows
 from tasks.runtime.errors import BadInput
 from tests.place import ROOT, one_sentence
 from tests.warehouse.rows import FIVE, evaluation, land_pair, training
+from tests.warehouse.test_studies import land_sweep
 from warehouse.landing import write_landing
 from warehouse.load import load_all
 
@@ -76,6 +77,25 @@ def test_an_unknown_experiment_is_answered_with_all_that_there_are_the_most_simi
     assert names[0] == "smol-4bit-recipe7-s42" and sorted(names) == [f"smol-4bit-recipe{i}-s42" for i in range(9)]
 
 
+def test_it_is_said_which_evaluation_is_taken_and_a_result_of_no_study_hides_none_of_a_study(tmp_path):
+    """One training, judged in two studies, and last by a sweep that was killed."""
+    write_landing(tmp_path, "t4", "training", training("t4"))
+    for day, id in enumerate(("e4-small", "e4-large", "e4-killed"), 1):
+        rows = evaluation(id, "t4", set_digest=id, created_at=datetime(2026, 3, day))
+        write_landing(tmp_path, id, "evaluation", rows)
+    land_sweep(tmp_path, "small", ["e4-small"])
+    land_sweep(tmp_path, "large", ["e4-large"], day=2)
+    load_all(tmp_path)
+    text = printed("t4", None, None)
+    assert "on test: provisional (5 cases, study large, judged 2026-03-02 00:00, rule target_recall)" in text
+    assert (
+        "Not taken on test, name the id to take it: e4-small (5 cases, study small, judged 2026-03-01 00:00); "
+        "e4-killed (5 cases, study earlier, judged 2026-03-03 00:00)." in text
+    )
+    own = printed("e4-killed", None, None)
+    assert "study earlier, judged 2026-03-03 00:00" in own and "Not taken" not in own
+
+
 def test_where_nothing_was_decided_or_there_is_no_emergency_no_zero_of_misses_is_printed(tmp_path):
     """A rule that could not be applied misses nothing, and neither does a set without emergencies."""
     note = "not available: the recipe has no target ED recall"
@@ -92,7 +112,7 @@ def test_where_nothing_was_decided_or_there_is_no_emergency_no_zero_of_misses_is
     )
     load_all(tmp_path)
     text = printed("t4", None, None)
-    assert "on clinic: not judged: no ED case (3 cases" in text
+    assert "on clinic: not judged: no ED case (3 cases," in text
     assert "ED recall by subgroup: not available, no judged emergency names one" in text
     assert "Missed emergencies: not available for 2 ED cases: the recipe has no target ED recall" in text
     assert "Missed emergencies: not available: no ED case in this set" in text and "Missed emergencies: 0" not in text
@@ -150,7 +170,7 @@ def test_a_later_run_on_random_weights_stands_beside_the_real_model_and_says_wha
     write_landing(tmp_path, "r4", "training", training("r4", day=9, random_weights=True))
     write_landing(tmp_path, "er4", "evaluation", evaluation("er4", "r4"))
     load_all(tmp_path)
-    assert [e.evaluation_id for e in find_evaluations("smol-4bit-r1-s42")] == ["e4", "er4"]
+    assert [one.taken.evaluation_id for one in find_evaluations("smol-4bit-r1-s42")] == ["e4", "er4"]
     text = printed("smol-4bit-r1-s42", None, None)
     assert "s42 on test" in text and "s42 (random weights) on test" in text
 
