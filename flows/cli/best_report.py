@@ -14,12 +14,12 @@ from flows.cli.gates_report import gate_table
 from flows.cli.terminal import errors, print_line
 from flows.cli.waiting import load_what_waits
 from flows.report.disclaimer import disclaimer
-from flows.report.figures import figure
+from flows.report.figures import figure, why_not
 from flows.report.gates import GateRow
 from flows.report.names import experiment_name, verdict
 from flows.report.study import evaluation_ids, find_study
 from flows.report.table import Table, print_table
-from flows.report.typed_rows import EvaluationRow, leaderboard_rows, typed_rows
+from flows.report.typed_rows import EvaluationRow, leaderboard_rows, metrics_named, typed_rows
 from tasks.bundle.bundle import Bundle
 from tasks.bundle.from_evaluation import bundle_of_evaluation
 from tasks.bundle.valid_scores import Figure, RankedBy, emergencies, valid_cases
@@ -146,7 +146,7 @@ def _ranked(row: EvaluationRow, stored: int, by: RankedBy) -> Ranked:
         row,
         stored,
         model.bundle,
-        by.value(scored.cases),
+        by.value(model.bundle, scored.cases),
         len(scored.cases),
         emergencies(scored.cases),
         scored.digest,
@@ -193,8 +193,9 @@ def _print_ranking(console: Console, study: str, wanted: Wanted, ranked: Sequenc
     records = [
         {
             "experiment": experiment_name(one.row),
+            "own rule": one.row.primary_rule,
             "weights MB": f"{one.stored_bytes / 1e6:.1f}",
-            f"{name}\non valid": figure(one.value),
+            "on valid": figure(one.value),
         }
         for one in ranked
     ]
@@ -211,12 +212,13 @@ def _print_chosen(console: Console, chosen: Ranked) -> None:
     looks = typed_rows(_Look, f"look WHERE set_digest = {quoted(row.set_digest)}")
     count = f"{len(looks)} looks were" if len(looks) > 1 else "one look was"
     title = (
-        f"{row.cell_id} on its test set ({row.cases} cases); this shows no other model's figures. "
+        f"{row.cell_id} on its test set ({row.cases} cases), decided by its rule "
+        f"{row.primary_rule}; this shows no other model's figures. "
         f"So far {count} recorded for this set"
     )
     figures = {
-        "accuracy": figure(row.accuracy, row.accuracy_low, row.accuracy_high),
-        "macro-F1": figure(row.macro_f1),
+        "accuracy": _by_own_rule(row, "accuracy"),
+        "macro-F1": _by_own_rule(row, "macro_f1"),
         "ED recall": figure(row.ed_recall, row.ed_recall_low, row.ed_recall_high),
         "over-triage": figure(row.over_triage, row.over_triage_low, row.over_triage_high),
         "gates": verdict(row),
@@ -230,3 +232,13 @@ def _print_chosen(console: Console, chosen: Ranked) -> None:
         print_line(console, chosen.bundle.warning, style="bold")
     print_line(console, f"Ask it: triage predict {row.cell_id} -")
     print_line(console, disclaimer({row.set_digest}))
+
+
+def _by_own_rule(row: EvaluationRow, metric: str) -> str:
+    """A figure of the decisions by the evaluation's primary rule: the leaderboard's accuracy is that
+    of the most probable label.
+    """
+    found = metrics_named([metric]).get((row.evaluation_id, row.primary_rule, metric))
+    if found is None or found.value is None:
+        return why_not(found.note if found else None)
+    return figure(found.value, found.low, found.high)

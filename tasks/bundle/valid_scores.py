@@ -1,7 +1,7 @@
 """Scores of trained models on `valid`, computed once, and what models are ranked by there.
 
 A recipe's own validation value weighs cases as its loss does, so two recipes' cannot be compared;
-these figures are the same for every recipe.
+these figures mean the same for every recipe.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import Literal
 
 from tasks.bundle.arguments import ValidJob
-from tasks.bundle.bundle import BundledModel
+from tasks.bundle.bundle import Bundle, BundledModel
+from tasks.bundle.decide import rule_labels
 from tasks.corpus.manifest import DatasetManifest
 from tasks.judging.metrics import confusion
-from tasks.judging.point_metrics import metric_values
+from tasks.judging.point_metrics import Floats, metric_values
 from tasks.judging.recall_at_over_triage import recall_at_over_triage
 from tasks.judging.scores_folder import ScoredCase, probability_table, read_cases
 from tasks.runtime.child import run_child
 from tasks.runtime.errors import BadInput
 from tasks.runtime.events import Emit
 from tasks.runtime.store import complete
-from tasks.spec import LABELS, SCORES_VERSION, short_digest
+from tasks.spec import SCORES_VERSION, Label, short_digest
 
 VALID_FILE = "valid.jsonl"
 Figure = Literal["ed-recall", "macro-f1"]
@@ -33,7 +34,7 @@ class RankedBy:
 
     ed-recall: the highest ED recall of a threshold on p(ED) at an over-triage of at most
     `over_triage`: what a model can catch at a fixed load, whatever threshold its recipe has;
-    macro-f1: of the most probable label.
+    macro-f1: of the decisions by the model's own rule, by which its test figures are, too.
     """
 
     figure: Figure
@@ -42,21 +43,32 @@ class RankedBy:
     @property
     def name(self) -> str:
         if self.figure == "macro-f1":
-            return "macro-F1"
+            return "macro-F1 by each recipe's own rule"
         return f"ED recall at over-triage {self.over_triage:g}"
 
-    def value(self, cases: list[ScoredCase]) -> float:
-        """The figure on scored cases. Raises BadInput for ed-recall without an emergency."""
+    def value(self, bundle: Bundle, cases: list[ScoredCase]) -> float:
+        """The figure of a model on its scored cases. Raises BadInput for ed-recall without an
+        emergency, and for macro-f1 where the model's rule decides nothing.
+        """
         p = probability_table(cases)
         labels = [case.label for case in cases]
         if self.figure == "macro-f1":
-            decisions = [LABELS[i] for i in p.argmax(axis=1)]
-            return float(metric_values(confusion(labels, decisions))["macro_f1"])
+            return _macro_f1(bundle, p, labels)
         if "ED" not in labels:
             raise BadInput(
                 "`valid` has no emergency, so there is no ED recall; give --by macro-f1."
             )
         return recall_at_over_triage(p, labels, self.over_triage)
+
+
+def _macro_f1(bundle: Bundle, p: Floats, labels: list[Label]) -> float:
+    decisions = [label for label in rule_labels(bundle, p) if label is not None]
+    if len(decisions) < len(labels):
+        raise BadInput(
+            f"{bundle.cell_id}: its rule {bundle.rule.name} is {bundle.rule.note}, so it decides "
+            "nothing; give --by ed-recall, which needs no rule."
+        )
+    return float(metric_values(confusion(labels, decisions))["macro_f1"])
 
 
 def data_folder(home: Path, dataset_digest: str) -> Path:

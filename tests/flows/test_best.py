@@ -8,9 +8,12 @@ import pytest
 from rich.console import Console
 
 from flows.cli.best_report import Wanted, print_best
+from tasks.bundle.bundle import Rule
+from tasks.bundle.from_evaluation import bundle_of_evaluation
 from tasks.bundle.valid_scores import RankedBy
 from tasks.judging.recall_at_over_triage import recall_at_over_triage
 from tasks.judging.scores_folder import probability_table, read_cases
+from tasks.runtime.errors import BadInput
 from tests.place import one_sentence
 from warehouse.load import load_all
 
@@ -32,7 +35,7 @@ def test_the_look_is_recorded_with_its_question_and_ranking(asked, used):
     (look,) = used.query("FROM look").to_dict("records")
     assert (look["study"], look["precision"], look["max_megabytes"]) == ("smoke", "4bit", 100)
     ranked = json.loads(look["ranked"])
-    assert look["objective"] == "macro-F1" and look["candidates"] == len(ranked) == 4
+    assert look["objective"] == "macro-F1 by each recipe's own rule" and look["candidates"] == len(ranked) == 4
     assert all("-4bit-" in one["training_id"] for one in ranked)
     values = [one["value"] for one in ranked]
     assert values == sorted(values, reverse=True) and look["value"] == values[0]
@@ -49,15 +52,43 @@ def test_test_figures_are_those_of_the_chosen_one_alone(asked, used):
     assert asked.count("ed_recall >= 0.95") == 1
 
 
+def test_test_figures_and_the_ranking_follow_the_recipes_own_rule_which_is_named(asked, used):
+    (look,) = used.query("FROM look").to_dict("records")
+    by_rule = used.query(
+        "SELECT rule, round(value, 3) AS value, primary_rule = rule AS own FROM metric JOIN evaluation USING (evaluation_id)"
+        f" WHERE evaluation_id = '{look['evaluation_id']}' AND metric = 'accuracy'"
+    )
+    (own,) = by_rule[by_rule.own].to_dict("records")
+    text = " ".join(asked.split())
+    assert f"decided by its rule {own['rule']};" in text and f"accuracy: {own['value']:.3f} [" in text
+    assert text.count("target_recall") > 1 and "argmax" in text, "the ranking names the rule of each"
+
+
 def test_valid_was_scored_once_without_a_text_and_its_figure_is_that_of_the_cases(asked, used):
     (look,) = used.query("FROM look").to_dict("records")
     (folder,) = (used.home / "valid").glob(f"{look['training_id']}-v*")
     cases = read_cases(folder / "valid.jsonl")
     assert len(cases) == 12 and "text" not in (folder / "valid.jsonl").read_text()
-    assert RankedBy("macro-f1", 0.3).value(cases) == look["value"]
+    bundle = bundle_of_evaluation(used.home, look["evaluation_id"]).bundle
+    assert RankedBy("macro-f1", 0.3).value(bundle, cases) == look["value"]
     labels = [case.label for case in cases]
     expected = recall_at_over_triage(probability_table(cases), labels, 0.4)
-    assert RankedBy("ed-recall", 0.4).value(cases) == expected
+    assert RankedBy("ed-recall", 0.4).value(bundle, cases) == expected
+
+
+def test_macro_f1_is_that_of_a_models_own_rule_and_a_rule_that_decides_nothing_is_said(asked, used):
+    model = bundle_of_evaluation(used.home, used.query("FROM look").evaluation_id[0]).bundle
+    cases = read_cases(next((used.home / "valid").glob("*-v*")) / "valid.jsonl")
+
+    def value(**rule) -> float:
+        return RankedBy("macro-f1", 0.3).value(model.model_copy(update={"rule": Rule(**rule)}), cases)
+
+    always_ed = (
+        2 * sum(case.label == "ED" for case in cases) / (len(cases) + sum(case.label == "ED" for case in cases)) / 3
+    )
+    assert value(name="target_recall", threshold=0.0) == pytest.approx(always_ed) != value(name="argmax")
+    with pytest.raises(BadInput, match="its rule target_recall is not available: no ED case, so it decides nothing"):
+        value(name="target_recall", note="not available: no ED case")
 
 
 def test_a_warehouse_that_is_filled_again_keeps_the_look(asked, used, tmp_path):
