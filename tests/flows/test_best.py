@@ -7,7 +7,8 @@ import json
 import pytest
 from rich.console import Console
 
-from flows.cli.best_report import Wanted, print_best
+from flows.cli.best_report import Wanted, _by_own_rule, print_best
+from flows.report.typed_rows import leaderboard_rows
 from tasks.bundle.bundle import Rule
 from tasks.bundle.from_evaluation import bundle_of_evaluation
 from tasks.bundle.valid_scores import RankedBy
@@ -54,14 +55,16 @@ def test_test_figures_are_those_of_the_chosen_one_alone(asked, used):
 
 def test_test_figures_and_the_ranking_follow_the_recipes_own_rule_which_is_named(asked, used):
     (look,) = used.query("FROM look").to_dict("records")
-    by_rule = used.query(
-        "SELECT rule, round(value, 3) AS value, primary_rule = rule AS own FROM metric JOIN evaluation USING (evaluation_id)"
-        f" WHERE evaluation_id = '{look['evaluation_id']}' AND metric = 'accuracy'"
-    )
-    (own,) = by_rule[by_rule.own].to_dict("records")
+    rows = {row.evaluation_id: row for row in leaderboard_rows()}
+    shown = _by_own_rule(rows[look["evaluation_id"]], "accuracy")
     text = " ".join(asked.split())
-    assert f"decided by its rule {own['rule']};" in text and f"accuracy: {own['value']:.3f} [" in text
+    assert f"decided by its rule {rows[look['evaluation_id']].primary_rule};" in text and shown in text
     assert text.count("target_recall") > 1 and "argmax" in text, "the ranking names the rule of each"
+
+    of_rule = used.query("SELECT evaluation_id, value FROM metric WHERE metric = 'accuracy' AND rule = 'target_recall'")
+    safe = [(rows[id], value) for id, value in of_rule.values.tolist() if rows[id].primary_rule == "target_recall"]
+    assert all(_by_own_rule(row, "accuracy").startswith(f"{value:.3f} [") for row, value in safe)
+    assert [row for row, value in safe if row.accuracy != value], "that of the argmax is another one"
 
 
 def test_valid_was_scored_once_without_a_text_and_its_figure_is_that_of_the_cases(asked, used):
@@ -86,7 +89,8 @@ def test_macro_f1_is_that_of_a_models_own_rule_and_a_rule_that_decides_nothing_i
     always_ed = (
         2 * sum(case.label == "ED" for case in cases) / (len(cases) + sum(case.label == "ED" for case in cases)) / 3
     )
-    assert value(name="target_recall", threshold=0.0) == pytest.approx(always_ed) != value(name="argmax")
+    assert value(name="target_recall", threshold=0.0) == pytest.approx(always_ed)
+    assert value(name="target_recall", threshold=2.0) != pytest.approx(always_ed)
     with pytest.raises(BadInput, match="its rule target_recall is not available: no ED case, so it decides nothing"):
         value(name="target_recall", note="not available: no ED case")
 
