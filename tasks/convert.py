@@ -9,7 +9,7 @@ from tasks.landing import land_variant
 from tasks.models.convert import ConvertJob, base_folder
 from tasks.progress import publisher
 from tasks.runtime.child import run_child
-from tasks.runtime.store import complete, home
+from tasks.runtime.store import complete, home, mark_used
 from tasks.spec import BaseModelSpec
 
 
@@ -32,5 +32,6 @@ def convert(model: BaseModelSpec, source: Path) -> Path:
             publisher(f"convert {model.name}"),
         )
 
+    mark_used(folder)
     land_variant(folder)
     return source

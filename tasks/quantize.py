@@ -10,7 +10,7 @@ from tasks.models.convert import QuantizeJob, variant_folder
 from tasks.precisions import Precision
 from tasks.progress import publisher
 from tasks.runtime.child import run_child
-from tasks.runtime.store import complete, home
+from tasks.runtime.store import complete, home, mark_used
 from tasks.spec import BaseModelSpec
 
 
@@ -31,5 +31,6 @@ def quantize(model: BaseModelSpec, source: Path, precision: Precision, group_siz
         emit = publisher(f"quantize {model.name} {precision.name}")
         run_child("tasks.models.convert:run_quantize", job.model_dump(mode="json"), log, emit)
 
+    mark_used(folder)
     land_variant(folder)
     return folder

@@ -176,6 +176,12 @@ def complete(folder: Path, deep: bool = False) -> ManifestDict | None:
         return None
 
 
+def mark_used(folder: Path) -> None:
+    """Note in a folder's time of change that it is used, by which `triage cache prune` goes."""
+    with contextlib.suppress(OSError):
+        os.utime(folder)
+
+
 def process_chain() -> str:
     """A name for this process and the children it starts: they share the record of verified
     folders.
@@ -232,6 +238,7 @@ def build_folder(
     manifest = complete_once(final) if once else complete(final, deep=True)
     remove_abandoned(final)
     if manifest is not None:
+        mark_used(final)
         return manifest
 
     temporary = temporary_folder(final)
