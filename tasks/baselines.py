@@ -18,7 +18,7 @@ from tasks.models.manifest import VariantManifest
 from tasks.precisions import Precision
 from tasks.progress import publisher
 from tasks.runtime.backend import backend, versions
-from tasks.runtime.child import run_child
+from tasks.runtime.run_step import run_step
 from tasks.runtime.store import complete, home
 from tasks.scoring.arguments import UntunedScoringJob
 from tasks.scoring.baselines import (
@@ -74,11 +74,17 @@ def _land_dataset_baseline(
     retry_condition_fn=is_transient,
 )
 def zero_shot(
-    model: BaseModelSpec, precision: Precision, grid: Grid, variant: Path, data: Path
+    model: BaseModelSpec,
+    precision: Precision,
+    grid: Grid,
+    variant: Path,
+    data: Path,
+    at_most: float | None = None,
 ) -> list[str]:
     """evaluation_ids of the untuned variant on test and on the grid's further evaluation sets.
 
-    It is scored in a child process, through the frozen prefix that its recipes share.
+    It is scored in a child process, in at most `at_most` seconds an attempt, through the frozen
+    prefix that its recipes share.
     """
     dataset = DatasetManifest.read(data)
     weights = VariantManifest.read(variant)
@@ -103,7 +109,8 @@ def zero_shot(
         )
         log = home() / "logs" / ids["test"]
         emit = publisher(f"zero-shot {model.name} {precision.name}")
-        run_child("tasks.scoring.job:run_untuned", job.model_dump(mode="json"), log, emit)
+        arguments = job.model_dump(mode="json")
+        run_step("tasks.scoring.job:run_untuned", arguments, log, emit, at_most=at_most)
 
     for judged, scores in folders.items():
         evaluation = baseline_evaluation(training, ids[judged], grid.scoring, dataset, 0, judged)

@@ -214,6 +214,15 @@ def complete_once(folder: Path) -> ManifestDict | None:
     return manifest
 
 
+def verify_once(folder: Path) -> None:
+    """Like `verify`, but reads the files only on a process chain's first use of them.
+
+    Raises BrokenFolder with the name of the first file that does not match.
+    """
+    if complete_once(folder) is None:
+        verify(folder)
+
+
 def _fingerprint(folder: Path, manifest: ManifestDict) -> dict[str, Any]:
     """The state of a folder in which this process chain verified it."""
     stats = {name: (folder / name).stat() for name in manifest["files"]}
