@@ -8,7 +8,7 @@ from typing import Any
 
 from prefect import task
 
-from tasks.caching import is_transient
+from tasks.caching import found, is_transient
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prompts import load_prompt
 from tasks.judging.evaluation_rows import judged_rows
@@ -42,16 +42,15 @@ def baselines(scoring: Scoring, data: Path) -> list[str]:
     Each is computed and landed once.
     """
     dataset = DatasetManifest.read(data)
-    return [
-        evaluation
-        for name in OF_A_DATASET
-        for evaluation in _land_dataset_baseline(name, scoring, data, dataset)
-    ]
+    landed = [_land_dataset_baseline(name, scoring, data, dataset) for name in OF_A_DATASET]
+    ids = [id for evaluations, _ in landed for id in evaluations]
+    return found(ids, ", ".join(ids)) if all(was_there for _, was_there in landed) else ids
 
 
 def _land_dataset_baseline(
     name: str, scoring: Scoring, data: Path, dataset: DatasetManifest
-) -> list[str]:
+) -> tuple[list[str], bool]:
+    """The evaluation_ids of a baseline, and whether all of them had landed before."""
     training = dataset_baseline_id(name, dataset)
     scores = {
         judged: baseline_scores_id(training, scoring, dataset, judged=judged)
@@ -64,7 +63,7 @@ def _land_dataset_baseline(
             columns = {"cell_id": name, "base_model": "none", "recipe": name}
             _land_experiment(training, columns, dataset, rows["evaluation"][0]["created_at"])
             land_rows(evaluation_id(waiting[judged]), "evaluation", rows)
-    return [evaluation_id(id) for id in scores.values()]
+    return [evaluation_id(id) for id in scores.values()], not waiting
 
 
 @task(
@@ -118,7 +117,8 @@ def zero_shot(
         columns = _untuned(model.name, weights, grid.prompt)
         _land_experiment(training, columns, dataset, rows["evaluation"][0]["created_at"])
         land_rows(evaluation_id(ids[judged]), "evaluation", rows)
-    return [evaluation_id(id) for id in ids.values()]
+    landed = [evaluation_id(id) for id in ids.values()]
+    return landed if folders else found(landed, ", ".join(landed))
 
 
 def _waiting(training: str, scores: dict[str, str]) -> dict[str, str]:

@@ -11,17 +11,19 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from prefect import Task
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
 from prefect.settings import get_current_settings
+from prefect.states import Completed
 
 from tasks.runtime.errors import TriageError
 from tasks.runtime.store import complete
 
 CACHE_VERSION = "v1"
+Result = TypeVar("Result")
 
 
 def cached_folder(
@@ -50,6 +52,18 @@ def _results(key: str) -> int:
 
 def _numbered(key: str, number: int) -> str:
     return key if number == 1 else f"{key}.{number}"
+
+
+def found(result: Result, id: str) -> Result:
+    """The result of a step that had nothing to do, since what it makes was there.
+
+    In a run its state is named `Cached`, as those of Prefect's own cache are, and says the content
+    id. Prefect's cache itself would keep folders by their paths, and a home may move.
+    """
+    if TaskRunContext.get() is None:
+        return result
+    # Prefect takes a state that a step returns for that of its run, and its data for the result.
+    return cast("Result", Completed(name="Cached", message=f"{id} was there", data=result))
 
 
 def is_transient(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from prefect import task
 
-from tasks.caching import is_transient
+from tasks.caching import found, is_transient
 from tasks.landing import land_variant
 from tasks.models.convert import ConvertJob, base_folder
 from tasks.progress import publisher
@@ -25,7 +25,8 @@ def convert(model: BaseModelSpec, source: Path, at_most: float | None = None) ->
     `at_most`: seconds that an attempt may take.
     """
     folder = base_folder(source, home())
-    if complete_once(folder) is None:
+    was_there = complete_once(folder) is not None
+    if not was_there:
         job = ConvertJob(source=source, root=home())
         log = home() / "logs" / f"convert-{folder.name}"
         run_step(
@@ -38,4 +39,4 @@ def convert(model: BaseModelSpec, source: Path, at_most: float | None = None) ->
 
     mark_used(folder)
     land_variant(folder)
-    return source
+    return found(source, folder.name) if was_there else source

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from prefect import task
 
-from tasks.caching import is_transient
+from tasks.caching import found, is_transient
 from tasks.corpus.manifest import DatasetManifest
 from tasks.identity import scores_folder
 from tasks.judging.evaluation_rows import evaluation_rows
@@ -59,8 +59,9 @@ def evaluate_sets(
         run_step("tasks.scoring.job:run_sets", arguments, log, emit, at_most=at_most)
 
     ids = {name: evaluation_id(folder.name) for name, folder in folders.items()}
-    for name, evaluation in ids.items():
-        if not is_landed(evaluation):
-            rows = evaluation_rows(spec, training, folders[name], dataset, name)
-            land_rows(evaluation, "evaluation", rows)
-    return list(ids.values())
+    waiting = {name: id for name, id in ids.items() if not is_landed(id)}
+    for name, evaluation in waiting.items():
+        rows = evaluation_rows(spec, training, folders[name], dataset, name)
+        land_rows(evaluation, "evaluation", rows)
+    landed = list(ids.values())
+    return landed if unscored or waiting else found(landed, ", ".join(landed))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from prefect import task
 
-from tasks.caching import is_transient
+from tasks.caching import found, is_transient
 from tasks.landing import land_variant
 from tasks.models.convert import QuantizeJob, variant_folder
 from tasks.precisions import Precision
@@ -31,7 +31,8 @@ def quantize(
     the base model itself. `at_most`: seconds that an attempt may take.
     """
     folder = variant_folder(source, home(), precision, group_size)
-    if complete_once(folder) is None:
+    was_there = complete_once(folder) is not None
+    if not was_there:
         job = QuantizeJob(source=source, root=home(), precision=precision, group_size=group_size)
         log = home() / "logs" / f"quantize-{folder.name}"
         emit = publisher(f"quantize {model.name} {precision.name}")
@@ -40,4 +41,4 @@ def quantize(
 
     mark_used(folder)
     land_variant(folder)
-    return folder
+    return found(folder, folder.name) if was_there else folder
