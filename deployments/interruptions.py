@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 INTERRUPTED = 130  # the exit code of a command that Ctrl-C ends
-LEAVE_SECONDS = 7.0  # that an interrupted command has to end in order
+LEAVE_SECONDS = 4.0  # that an interrupted command has to end in order
 
 
 @contextlib.contextmanager
@@ -39,6 +39,15 @@ def ignore_interruptions() -> None:
     """Ignore a second Ctrl-C while the first is handled, until `interrupted_by_signals` ends."""
     for number in INTERRUPTIONS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def at_next_interruption(leave: Callable[[], None]) -> None:
+    """Call `leave` at a second Ctrl-C, while the first is handled, until `interrupted_by_signals`
+    ends.
+    """
+    for number in INTERRUPTIONS:
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has SIGHUP
+            signal.signal(number, lambda signum, frame: leave())
 
 
 @contextlib.contextmanager

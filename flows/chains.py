@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flows.selection import Selection, moves_of
+from flows.time_limits import TimeLimits
 from tasks.acquire import acquire
 from tasks.baselines import baselines, zero_shot
 from tasks.convert import convert
@@ -124,13 +125,14 @@ def submit_experiments(selection: Selection) -> SubmittedSweep:
 
     variants = _Variants(selection, sweep)
     for spec in selection.cells:
-        chain = _submit_chain(spec, variants.of(spec))
+        chain = _submit_chain(spec, variants.of(spec), variants.limits)
         sweep.parts.append(chain)
         # After the variant's first trained result: it is what people wait for.
         variants.score_untuned(spec)
         if grid.evaluation_sets:
             names = [entry.name for entry in grid.evaluation_sets]
-            sweep.parts.append(_evaluation_sets(chain, names))
+            limit = variants.limits.of_scoring(spec)
+            sweep.parts.append(_evaluation_sets(chain, names, limit))
 
     moves = list(_moves(sweep.chains, variants)) if grid.scoring.move_adapters else []
     sweep.parts += variants.fidelities()
@@ -144,6 +146,7 @@ class _Variants:
     def __init__(self, selection: Selection, sweep: SubmittedSweep) -> None:
         self.selection = selection
         self.sweep = sweep
+        self.limits = TimeLimits(selection)
         self.sources: dict[str, Step] = {}
         self.bases: dict[str, Step] = {}
         self.variants: dict[tuple[str, str], Step] = {}
@@ -154,7 +157,9 @@ class _Variants:
         model = spec.model
         if model.name not in self.bases:
             self.sources[model.name] = acquire.submit(model)
-            self.bases[model.name] = convert.submit(model, self.sources[model.name])
+            self.bases[model.name] = convert.submit(
+                model, self.sources[model.name], self.limits.of_other_steps
+            )
         return Shared(
             self.sweep.data,
             self.sources[model.name],
@@ -168,7 +173,9 @@ class _Variants:
         if key not in self.variants:
             group_size = self.selection.grid.training.group_size
             base = self.bases[model.name]
-            self.variants[key] = quantize.submit(model, base, precision, group_size)
+            self.variants[key] = quantize.submit(
+                model, base, precision, group_size, self.limits.of_other_steps
+            )
         return self.variants[key]
 
     def score_untuned(self, spec: ExperimentSpec) -> None:
@@ -181,7 +188,9 @@ class _Variants:
         self.scored_untuned.add(key)
         grid = self.selection.grid.model_copy(update={"prompt": spec.prompt})
         variant = self.at(model, spec.precision)
-        untuned = zero_shot.submit(model, spec.precision, grid, variant, self.sweep.data)
+        untuned = zero_shot.submit(
+            model, spec.precision, grid, variant, self.sweep.data, self.limits.of_scoring(spec)
+        )
         name = f"zero-shot {model.name} {spec.precision.name} {spec.prompt.title}".strip()
         self.sweep.parts.append(Extra(name, untuned))
 
@@ -197,20 +206,21 @@ class _Variants:
                 self.selection.grid,
                 variants,
                 self.sweep.data,
+                max(self.limits.of_scoring(s) for s in self.selection.cells if s.model == model),
             )
             yield Extra(f"fidelity {model.name}", step)
 
 
-def _submit_chain(spec: ExperimentSpec, shared: Shared) -> Chain:
+def _submit_chain(spec: ExperimentSpec, shared: Shared, limits: TimeLimits) -> Chain:
     variant = shared.variant
     data = shared.data
-    trained: Step = train.submit(spec, variant, data)
-    scored: Step = evaluate.submit(spec, trained, variant, data)
+    trained: Step = train.submit(spec, variant, data, limits.of_training(spec))
+    scored: Step = evaluate.submit(spec, trained, variant, data, limits.of_scoring(spec))
     landed = land.submit(spec, trained, scored, variant, data)
     return Chain(spec, shared, trained, scored, landed)
 
 
-def _evaluation_sets(chain: Chain, names: list[str]) -> Extra:
+def _evaluation_sets(chain: Chain, names: list[str], at_most: float) -> Extra:
     """The grid's further evaluation sets, scored once the experiment itself is in the warehouse."""
     step: Step = evaluate_sets.submit(
         chain.spec,
@@ -219,6 +229,7 @@ def _evaluation_sets(chain: Chain, names: list[str]) -> Extra:
         chain.shared.variant,
         chain.shared.data,
         names,
+        at_most,
         return_state=False,
         wait_for=[chain.landed],
     )
@@ -241,6 +252,7 @@ def _moves(chains: list[Chain], variants: _Variants) -> Iterator[Extra]:
                 variants.at(spec.model, precision),
                 chain.shared.data,
                 [entry.name for entry in grid.evaluation_sets],
+                variants.limits.of_scoring(spec),
             )
             yield Extra(f"move {spec.cell_id} to {precision.name}", step)
 

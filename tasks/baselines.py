@@ -8,7 +8,7 @@ from typing import Any
 
 from prefect import task
 
-from tasks.caching import is_transient
+from tasks.caching import found, is_transient
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prompts import load_prompt
 from tasks.judging.evaluation_rows import judged_rows
@@ -18,7 +18,7 @@ from tasks.models.manifest import VariantManifest
 from tasks.precisions import Precision
 from tasks.progress import publisher
 from tasks.runtime.backend import backend, versions
-from tasks.runtime.child import run_child
+from tasks.runtime.run_step import run_step
 from tasks.runtime.store import complete, home
 from tasks.scoring.arguments import UntunedScoringJob
 from tasks.scoring.baselines import (
@@ -42,16 +42,15 @@ def baselines(scoring: Scoring, data: Path) -> list[str]:
     Each is computed and landed once.
     """
     dataset = DatasetManifest.read(data)
-    return [
-        evaluation
-        for name in OF_A_DATASET
-        for evaluation in _land_dataset_baseline(name, scoring, data, dataset)
-    ]
+    landed = [_land_dataset_baseline(name, scoring, data, dataset) for name in OF_A_DATASET]
+    ids = [id for evaluations, _ in landed for id in evaluations]
+    return found(ids, ", ".join(ids)) if all(was_there for _, was_there in landed) else ids
 
 
 def _land_dataset_baseline(
     name: str, scoring: Scoring, data: Path, dataset: DatasetManifest
-) -> list[str]:
+) -> tuple[list[str], bool]:
+    """The evaluation_ids of a baseline, and whether all of them had landed before."""
     training = dataset_baseline_id(name, dataset)
     scores = {
         judged: baseline_scores_id(training, scoring, dataset, judged=judged)
@@ -64,7 +63,7 @@ def _land_dataset_baseline(
             columns = {"cell_id": name, "base_model": "none", "recipe": name}
             _land_experiment(training, columns, dataset, rows["evaluation"][0]["created_at"])
             land_rows(evaluation_id(waiting[judged]), "evaluation", rows)
-    return [evaluation_id(id) for id in scores.values()]
+    return [evaluation_id(id) for id in scores.values()], not waiting
 
 
 @task(
@@ -74,11 +73,17 @@ def _land_dataset_baseline(
     retry_condition_fn=is_transient,
 )
 def zero_shot(
-    model: BaseModelSpec, precision: Precision, grid: Grid, variant: Path, data: Path
+    model: BaseModelSpec,
+    precision: Precision,
+    grid: Grid,
+    variant: Path,
+    data: Path,
+    at_most: float | None = None,
 ) -> list[str]:
     """evaluation_ids of the untuned variant on test and on the grid's further evaluation sets.
 
-    It is scored in a child process, through the frozen prefix that its recipes share.
+    It is scored in a child process, in at most `at_most` seconds an attempt, through the frozen
+    prefix that its recipes share.
     """
     dataset = DatasetManifest.read(data)
     weights = VariantManifest.read(variant)
@@ -103,7 +108,8 @@ def zero_shot(
         )
         log = home() / "logs" / ids["test"]
         emit = publisher(f"zero-shot {model.name} {precision.name}")
-        run_child("tasks.scoring.job:run_untuned", job.model_dump(mode="json"), log, emit)
+        arguments = job.model_dump(mode="json")
+        run_step("tasks.scoring.job:run_untuned", arguments, log, emit, at_most=at_most)
 
     for judged, scores in folders.items():
         evaluation = baseline_evaluation(training, ids[judged], grid.scoring, dataset, 0, judged)
@@ -111,7 +117,8 @@ def zero_shot(
         columns = _untuned(model.name, weights, grid.prompt)
         _land_experiment(training, columns, dataset, rows["evaluation"][0]["created_at"])
         land_rows(evaluation_id(ids[judged]), "evaluation", rows)
-    return [evaluation_id(id) for id in ids.values()]
+    landed = [evaluation_id(id) for id in ids.values()]
+    return landed if folders else found(landed, ", ".join(landed))
 
 
 def _waiting(training: str, scores: dict[str, str]) -> dict[str, str]:

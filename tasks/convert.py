@@ -4,12 +4,12 @@ from pathlib import Path
 
 from prefect import task
 
-from tasks.caching import is_transient
+from tasks.caching import found, is_transient
 from tasks.landing import land_variant
 from tasks.models.convert import ConvertJob, base_folder
 from tasks.progress import publisher
-from tasks.runtime.child import run_child
-from tasks.runtime.store import complete, home
+from tasks.runtime.run_step import run_step
+from tasks.runtime.store import complete_once, home, mark_used
 from tasks.spec import BaseModelSpec
 
 
@@ -19,18 +19,24 @@ from tasks.spec import BaseModelSpec
     retry_delay_seconds=2,
     retry_condition_fn=is_transient,
 )
-def convert(model: BaseModelSpec, source: Path) -> Path:
-    """The source folder, once its converted base model exists and its sizes are in the warehouse."""
+def convert(model: BaseModelSpec, source: Path, at_most: float | None = None) -> Path:
+    """The source folder, once its converted base model exists and its sizes are in the warehouse.
+
+    `at_most`: seconds that an attempt may take.
+    """
     folder = base_folder(source, home())
-    if complete(folder) is None:
+    was_there = complete_once(folder) is not None
+    if not was_there:
         job = ConvertJob(source=source, root=home())
         log = home() / "logs" / f"convert-{folder.name}"
-        run_child(
+        run_step(
             "tasks.models.convert:run_convert",
             job.model_dump(mode="json"),
             log,
             publisher(f"convert {model.name}"),
+            at_most=at_most,
         )
 
+    mark_used(folder)
     land_variant(folder)
-    return source
+    return found(source, folder.name) if was_there else source

@@ -9,13 +9,15 @@ from prefect import task
 from tasks.caching import cached_folder, is_transient
 from tasks.identity import scores_folder
 from tasks.progress import publisher
-from tasks.runtime.child import run_child
+from tasks.runtime.run_step import run_step
 from tasks.runtime.store import complete, home
 from tasks.scoring.arguments import ScoringJob
 from tasks.spec import ExperimentSpec
 
 
-def _folder(spec: ExperimentSpec, training: str, variant: Path, data: Path) -> Path:
+def _folder(
+    spec: ExperimentSpec, training: str, variant: Path, data: Path, at_most: float | None = None
+) -> Path:
     return scores_folder(spec, training, data)
 
 
@@ -28,8 +30,13 @@ def _folder(spec: ExperimentSpec, training: str, variant: Path, data: Path) -> P
     persist_result=True,
     result_serializer="json",
 )
-def evaluate(spec: ExperimentSpec, training: str, variant: Path, data: Path) -> str:
-    """scores_id; the folder of that name holds probabilities per case, and no patient text."""
+def evaluate(
+    spec: ExperimentSpec, training: str, variant: Path, data: Path, at_most: float | None = None
+) -> str:
+    """scores_id; the folder of that name holds probabilities per case, and no patient text.
+
+    `at_most`: seconds that an attempt may take.
+    """
     scores = scores_folder(spec, training, data)
     if complete(scores, deep=True) is None:
         job = ScoringJob(
@@ -42,5 +49,6 @@ def evaluate(spec: ExperimentSpec, training: str, variant: Path, data: Path) -> 
         )
         log = home() / "logs" / f"evaluate-{scores.name}"
         emit = publisher(f"evaluate {spec.cell_id}")
-        run_child("tasks.scoring.job:run", job.model_dump(mode="json"), log, emit)
+        arguments = job.model_dump(mode="json")
+        run_step("tasks.scoring.job:run", arguments, log, emit, at_most=at_most)
     return scores.name

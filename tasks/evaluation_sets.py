@@ -4,13 +4,13 @@ from pathlib import Path
 
 from prefect import task
 
-from tasks.caching import is_transient
+from tasks.caching import found, is_transient
 from tasks.corpus.manifest import DatasetManifest
 from tasks.identity import scores_folder
 from tasks.judging.evaluation_rows import evaluation_rows
 from tasks.landing import is_landed, land_rows
 from tasks.progress import publisher
-from tasks.runtime.child import run_child
+from tasks.runtime.run_step import run_step
 from tasks.runtime.store import complete, home
 from tasks.scoring.arguments import SetsScoringJob
 from tasks.spec import ExperimentSpec, evaluation_id
@@ -29,11 +29,13 @@ def evaluate_sets(
     variant: Path,
     data: Path,
     names: list[str],
+    at_most: float | None = None,
 ) -> list[str]:
     """evaluation_ids of the named sets, in that order; what is scored is not scored again, and what
     has landed is not judged again.
 
-    `scores`: id of those on the test set, whose rules are used here too.
+    `scores`: id of those on the test set, whose rules are used here too. `at_most`: seconds that an
+    attempt may take.
     """
     dataset = DatasetManifest.read(data)
     folders = {name: scores_folder(spec, training, data, name) for name in names}
@@ -53,11 +55,13 @@ def evaluate_sets(
         )
         log = home() / "logs" / f"sets-{scores}"
         emit = publisher(f"evaluation sets {spec.cell_id}")
-        run_child("tasks.scoring.job:run_sets", job.model_dump(mode="json"), log, emit)
+        arguments = job.model_dump(mode="json")
+        run_step("tasks.scoring.job:run_sets", arguments, log, emit, at_most=at_most)
 
     ids = {name: evaluation_id(folder.name) for name, folder in folders.items()}
-    for name, evaluation in ids.items():
-        if not is_landed(evaluation):
-            rows = evaluation_rows(spec, training, folders[name], dataset, name)
-            land_rows(evaluation, "evaluation", rows)
-    return list(ids.values())
+    waiting = {name: id for name, id in ids.items() if not is_landed(id)}
+    for name, evaluation in waiting.items():
+        rows = evaluation_rows(spec, training, folders[name], dataset, name)
+        land_rows(evaluation, "evaluation", rows)
+    landed = list(ids.values())
+    return landed if unscored or waiting else found(landed, ", ".join(landed))

@@ -7,7 +7,7 @@ from typing import Any
 
 from prefect import task
 
-from tasks.caching import is_transient
+from tasks.caching import found, is_transient
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prompts import load_prompt
 from tasks.landing import is_landed, land_rows, whole_row
@@ -15,7 +15,7 @@ from tasks.models.convert import base_folder
 from tasks.models.manifest import VariantManifest
 from tasks.progress import publisher
 from tasks.runtime.backend import versions
-from tasks.runtime.child import run_child
+from tasks.runtime.run_step import run_step
 from tasks.runtime.store import home
 from tasks.scoring.arguments import FidelityJob
 from tasks.spec import SCORES_VERSION, BaseModelSpec, Grid, short_digest
@@ -46,10 +46,15 @@ class Comparison:
     retry_condition_fn=is_transient,
 )
 def fidelity(
-    model: BaseModelSpec, source: Path, grid: Grid, variants: list[Path], data: Path
+    model: BaseModelSpec,
+    source: Path,
+    grid: Grid,
+    variants: list[Path],
+    data: Path,
+    at_most: float | None = None,
 ) -> list[str]:
     """fidelity_ids of a base model's variants on a sample of the test cases; each is measured and
-    landed once. The reference is not compared with itself.
+    landed once, in at most `at_most` seconds an attempt. The reference is not compared with itself.
     """
     dataset = DatasetManifest.read(data)
     reference_folder = base_folder(source, home())
@@ -72,15 +77,17 @@ def fidelity(
             home=home(),
         )
         emit = publisher(f"fidelity {model.name}")
-        measured = run_child(
+        measured = run_step(
             "tasks.scoring.fidelity_job:run",
             job.model_dump(mode="json"),
             _log_folder(model, waiting),
             emit,
+            at_most=at_most,
         )
         for one in waiting:
             _land(one, measured["figures"][one.precision], measured["set_cases"], dataset)
-    return [one.fidelity_id for one in comparisons]
+    ids = [one.fidelity_id for one in comparisons]
+    return ids if waiting else found(ids, ", ".join(ids))
 
 
 def _log_folder(model: BaseModelSpec, waiting: list[Comparison]) -> Path:

@@ -9,29 +9,17 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tasks.corpus.manifest import DatasetManifest
-from tasks.runtime.errors import BadInput, BrokenFolder, Locked
-from tasks.runtime.store import locked
-from tasks.runtime.temporary import PLACES, PREFIX, is_held
+from tasks.removal import ASIDE, Part, bytes_below, leftovers, refuse_while_working, remove
+from tasks.runtime.errors import BadInput, BrokenFolder
+from tasks.runtime.temporary import PREFIX
 
-Kind = Literal["texts", "adapters", "scores", "prefixes", "leftovers"]
-ASIDE = ".forgotten-"
 MADE_IN = ("experiments", "moved", "baselines", "valid")  # where jobs put adapters and scores
-
-
-@dataclass(frozen=True)
-class Part:
-    """A folder that goes, and the bytes of its files."""
-
-    kind: Kind
-    folder: Path
-    size: int
 
 
 @dataclass(frozen=True)
@@ -99,15 +87,15 @@ def plan(root: Path, names: list[str]) -> Forgetting:
     made |= {folder for job in jobs if job.adapter in made for folder in job.made}
     experiments = {path for path in made if path.parent == root / "experiments"}
     scores = {path for path in made - experiments if not experiments & set(path.parents)}
-    folders: dict[Kind, list[Path]] = {
+    folders: dict[str, list[Path]] = {
         "texts": [path for name in names for path in _texts(root, name)],
         "adapters": sorted(experiments),
         "scores": sorted(scores),
-        "prefixes": sorted((root / "prefixes").glob("*/")),
-        "leftovers": _asides(root),
+        "prefixes": _prefixes(root),
+        "leftovers": leftovers(root),
     }
     parts = (
-        Part(kind, path, _size(path))
+        Part(kind, path, bytes_below(path))
         for kind, paths in folders.items()
         for path in paths
         if path.is_dir()
@@ -118,25 +106,7 @@ def plan(root: Path, names: list[str]) -> Forgetting:
 def forget(root: Path, forgetting: Forgetting) -> None:
     """Remove what was planned. Raises Locked while anything works in this home."""
     refuse_while_working(root)
-    with contextlib.ExitStack() as stack:
-        for part in forgetting.parts:
-            if part.kind == "adapters":
-                stack.enter_context(locked(part.folder))
-        asides = [_set_aside(part.folder) for part in forgetting.parts]
-        for aside in asides:
-            shutil.rmtree(aside)
-
-
-def refuse_while_working(root: Path) -> None:
-    """Raise Locked if a process holds a lock in a home: it trains, scores, prepares or loads."""
-    for pattern in ("*/.*.lock", *PLACES):
-        for path in root.glob(pattern):
-            if is_held(path):
-                raise Locked(
-                    f"Another process is working in {root} ({path.parent.name}/"
-                    f"{path.name.strip('.').removesuffix('.lock')}); wait for it or stop it, then "
-                    "run the same command."
-                )
+    remove(forgetting.parts)
 
 
 def _jobs(root: Path) -> Iterator[_Job]:
@@ -171,10 +141,10 @@ def _texts(root: Path, name: str) -> list[Path]:
     return [root / "data" / name, *sorted((root / "data").glob(f"{PREFIX}{name}-*"))]
 
 
-def _asides(root: Path) -> list[Path]:
-    """What an interrupted removal left."""
-    places = ("data", "experiments/*/scores", *MADE_IN)
-    return sorted(path for place in places for path in root.glob(f"{place}/{ASIDE}*"))
+def _prefixes(root: Path) -> list[Path]:
+    """All stored prefixes, and what killed builders left."""
+    folders = sorted((root / "prefixes").glob("*/"))
+    return [path for path in folders if not path.name.startswith(ASIDE)]
 
 
 def _data_folders(root: Path) -> list[Path]:
@@ -193,15 +163,3 @@ def _set_digests(folder: Path) -> set[str]:
         if manifest := DatasetManifest.read_if_complete(folder):
             return {entry.digest for entry in manifest.sets.values()}
     return set()
-
-
-def _size(folder: Path) -> int:
-    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
-
-
-def _set_aside(folder: Path) -> Path:
-    if folder.name.startswith(ASIDE):
-        return folder
-    aside = folder.with_name(f"{ASIDE}{folder.name}")
-    shutil.rmtree(aside, ignore_errors=True)
-    return folder.rename(aside)

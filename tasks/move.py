@@ -9,7 +9,7 @@ from typing import Any
 
 from prefect import task
 
-from tasks.caching import is_transient
+from tasks.caching import found, is_transient
 from tasks.corpus.manifest import DatasetManifest
 from tasks.identity import scores_of
 from tasks.judging.evaluation_rows import evaluation_rows
@@ -17,7 +17,7 @@ from tasks.landing import Landing, Rows, is_landed, land_together
 from tasks.models.manifest import VariantManifest
 from tasks.precisions import Precision
 from tasks.progress import publisher
-from tasks.runtime.child import run_child
+from tasks.runtime.run_step import run_step
 from tasks.runtime.store import complete, home
 from tasks.scoring.arguments import ScoringJob, SetsScoringJob
 from tasks.spec import ExperimentSpec, Strict, evaluation_id, short_digest
@@ -38,22 +38,24 @@ def move_adapter(
     variant: Path,
     data: Path,
     sets: Sequence[str] = (),
+    at_most: float | None = None,
 ) -> list[str]:
     """evaluation_ids of a trained adapter on the variant of another precision: on test, then on the
     further `sets`; lands as an experiment of kind moved_adapter.
 
     `scores`: id of the adapter's own, whose threshold and scaling are used here too. Chosen again,
-    they would compensate the very shift that is to be seen.
+    they would compensate the very shift that is to be seen. `at_most`: seconds that an attempt may
+    take on test, and on the further sets.
     """
     weights = VariantManifest.read(variant)
-    move = _Move(spec, training, scores, precision, variant, data)
+    move = _Move(spec, training, scores, precision, variant, data, at_most)
     moved = move.training_id(weights)
     folders = {
         name: home() / "moved" / scores_of(spec, moved, data, name) for name in ("test", *sets)
     }
     ids = {name: evaluation_id(folder.name) for name, folder in folders.items()}
     if is_landed(moved) and all(is_landed(id) for id in ids.values()):
-        return list(ids.values())
+        return found(list(ids.values()), moved)
 
     move.score(folders)
 
@@ -78,6 +80,7 @@ class _Move:
     precision: Precision
     variant: Path
     data: Path
+    at_most: float | None = None
 
     @property
     def cell(self) -> str:
@@ -118,11 +121,12 @@ class _Move:
             self._run("run_sets", sets, f"sets-{test.name}")
 
     def _run(self, function: str, job: Strict, name: str) -> None:
-        run_child(
+        run_step(
             f"tasks.scoring.job:{function}",
             job.model_dump(mode="json"),
             home() / "logs" / f"move-{name}",
             publisher(f"move {self.cell}"),
+            at_most=self.at_most,
         )
 
     def experiment(

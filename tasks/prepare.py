@@ -5,9 +5,10 @@ from pathlib import Path
 
 from prefect import task
 
+from tasks.caching import found
 from tasks.corpus.apart import check_examples
 from tasks.corpus.prepare import prepare_dataset
-from tasks.runtime.store import home
+from tasks.runtime.store import MANIFEST, home
 from tasks.spec import Data, EvaluationSet, PromptChoice
 from tasks.studies import land_dataset
 
@@ -21,7 +22,15 @@ def prepare(
     """The dataset folder for the grid's `[data]` and `[[evaluation_set]]`, without the examples of
     its prompts.
     """
+    before = _written()
     folder = prepare_dataset(data, home(), evaluation_sets)
     check_examples(folder, prompts)
     land_dataset(folder)
-    return folder
+    was_there = before.get(folder) == _written()[folder]
+    return found(folder, folder.name) if was_there else folder
+
+
+def _written() -> dict[Path, int]:
+    """When the manifest of each data set was written."""
+    manifests = (home() / "data").glob(f"*/{MANIFEST}")
+    return {path.parent: path.stat().st_mtime_ns for path in manifests}

@@ -4,13 +4,13 @@ from pathlib import Path
 
 from prefect import task
 
-from tasks.caching import is_transient
+from tasks.caching import found, is_transient
 from tasks.landing import land_variant
 from tasks.models.convert import QuantizeJob, variant_folder
 from tasks.precisions import Precision
 from tasks.progress import publisher
-from tasks.runtime.child import run_child
-from tasks.runtime.store import complete, home
+from tasks.runtime.run_step import run_step
+from tasks.runtime.store import complete_once, home, mark_used
 from tasks.spec import BaseModelSpec
 
 
@@ -20,16 +20,25 @@ from tasks.spec import BaseModelSpec
     retry_delay_seconds=2,
     retry_condition_fn=is_transient,
 )
-def quantize(model: BaseModelSpec, source: Path, precision: Precision, group_size: int) -> Path:
+def quantize(
+    model: BaseModelSpec,
+    source: Path,
+    precision: Precision,
+    group_size: int,
+    at_most: float | None = None,
+) -> Path:
     """The folder of a variant of a source, whose sizes are then in the warehouse; in bfloat16 it is
-    the base model itself.
+    the base model itself. `at_most`: seconds that an attempt may take.
     """
     folder = variant_folder(source, home(), precision, group_size)
-    if complete(folder) is None:
+    was_there = complete_once(folder) is not None
+    if not was_there:
         job = QuantizeJob(source=source, root=home(), precision=precision, group_size=group_size)
         log = home() / "logs" / f"quantize-{folder.name}"
         emit = publisher(f"quantize {model.name} {precision.name}")
-        run_child("tasks.models.convert:run_quantize", job.model_dump(mode="json"), log, emit)
+        arguments = job.model_dump(mode="json")
+        run_step("tasks.models.convert:run_quantize", arguments, log, emit, at_most=at_most)
 
+    mark_used(folder)
     land_variant(folder)
-    return folder
+    return found(folder, folder.name) if was_there else folder

@@ -14,19 +14,26 @@ from tasks.tuning.reported import reporting_to
 from tasks.tuning.step import train_experiment
 
 
+def _folder(spec: ExperimentSpec, variant: Path, data: Path, at_most: float | None = None) -> Path:
+    return experiment_folder(spec, variant, data)
+
+
 @task(
     task_run_name="train {spec.title}",
     retries=2,
     retry_delay_seconds=5,
     retry_condition_fn=is_transient,
-    cache_key_fn=cached_folder("train", experiment_folder),
+    cache_key_fn=cached_folder("train", _folder),
     persist_result=True,
     result_serializer="json",
 )
-def train(spec: ExperimentSpec, variant: Path, data: Path) -> str:
-    """training_id of the trained experiment; its folder holds adapters, curve and summary."""
+def train(spec: ExperimentSpec, variant: Path, data: Path, at_most: float | None = None) -> str:
+    """training_id of the trained experiment; its folder holds adapters, curve and summary.
+
+    `at_most`: seconds that an attempt may take.
+    """
     folder = experiment_folder(spec, variant, data)
     # For `triage cache explain`.
     write_atomic(folder / INGREDIENTS, json.dumps(ingredients_of(spec, variant, data), indent=1))
     emit = reporting_to(folder, publisher(f"train {spec.cell_id}"))
-    return train_experiment(spec, folder, variant, data, home(), emit)
+    return train_experiment(spec, folder, variant, data, home(), emit, at_most=at_most)

@@ -23,12 +23,21 @@ from tasks.spec import ExperimentSpec
     retry_condition_fn=is_transient,
 )
 def train_to_rung(
-    number: int, spec: ExperimentSpec, update: int, objective: Objective, variant: Path, data: Path
+    number: int,
+    spec: ExperimentSpec,
+    update: int,
+    objective: Objective,
+    variant: Path,
+    data: Path,
+    at_most: float | None = None,
 ) -> Reached:
-    """The trial at `update`. The training is that of `triage sweep`, which goes on from there."""
+    """The trial at `update`. The training is that of `triage sweep`, which goes on from there.
+
+    `at_most`: seconds that an attempt may take.
+    """
     folder = experiment_folder(spec, variant, data)
     emit = publisher(f"trial {number}")
-    return train_trial(spec, folder, update, objective, variant, data, home(), emit)
+    return train_trial(spec, folder, update, objective, variant, data, home(), emit, at_most)
 
 
 @task(

@@ -1,17 +1,20 @@
 """Which errors are tried again, and when a cached result counts."""
 
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
+from prefect.client.schemas.objects import StateType
 from prefect.states import Failed
 
-from tasks.caching import CACHE_VERSION, cached_folder, is_transient
+from tasks import caching
+from tasks.caching import CACHE_VERSION, cached_folder, found, is_transient
 from tasks.runtime import errors
 from tasks.runtime.errors import TriageError
 from tasks.runtime.store import build_folder
 
-PASSES_BY_ITSELF = {"SourceUnavailable", "Locked", "LostChild", "GpuFailed"}
+PASSES_BY_ITSELF = {"SourceUnavailable", "Locked", "LostChild", "TookTooLong", "GpuFailed"}
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, TriageError)]
 
 
@@ -56,10 +59,28 @@ def test_a_key_is_the_content_id_readable_and_versioned_and_a_good_result_counts
 
 
 @pytest.mark.parametrize("damage", ["gone", "one byte of the same length"])
-def test_a_result_whose_folder_is_gone_or_damaged_does_not_count(damage, tmp_path, results):
+def test_a_result_whose_folder_is_gone_or_damaged_does_not_count_and_is_not_deleted(damage, tmp_path, results):
     folder = tmp_path / "made-0123456789ab"
-    if damage != "gone":
-        build_folder(folder, fill)
+    key = cached_folder("train", lambda name: tmp_path / name)
+
+    def now() -> str:
+        return key(None, {"name": folder.name}).rpartition("/")[2]
+
+    assert now() == f"{folder.name}.2" and results.exists()
+    results.with_name(now()).write_text("{}")  # the step has run, and its folder is there
+    build_folder(folder, fill)
+    assert now() == f"{folder.name}.2", "what it ran under is what is found"
+    if damage == "gone":
+        shutil.rmtree(folder)
+    else:
         (folder / "adapters.bin").write_bytes(b"weighte")
-    cached_folder("train", lambda name: tmp_path / name)(None, {"name": folder.name})
-    assert not results.exists()
+    before = sorted(results.parent.iterdir())
+    assert now() == f"{folder.name}.3" and sorted(results.parent.iterdir()) == before
+
+
+def test_a_step_that_had_nothing_to_do_ends_as_cached_with_its_content_id(monkeypatch):
+    assert found(["a"], "id") == ["a"], "outside a run it is the result itself"
+    monkeypatch.setattr(caching.TaskRunContext, "get", lambda: object())
+    state = found(["a"], "made-0123456789ab")
+    assert (state.name, state.type, state.data) == ("Cached", StateType.COMPLETED, ["a"])
+    assert "made-0123456789ab" in state.message

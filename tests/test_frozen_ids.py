@@ -79,6 +79,11 @@ def test_studies_of_before_keep_every_id(monkeypatch):
     assert digests(study(), monkeypatch) == BEFORE
 
 
+@pytest.mark.parametrize("limit", [{}, {"factor": 2, "floor_seconds": 5}], ids=json.dumps)
+def test_how_long_a_step_may_take_decides_no_id(limit, monkeypatch):
+    assert digests(study(time_limit=limit), monkeypatch) == BEFORE
+
+
 class YoungerRecipe(Recipe):
     """A recipe with a setting that the first ids did not know."""
 

@@ -24,12 +24,12 @@ def ordered(monkeypatch):
     """The folders in which steps order their results."""
     folders = []
 
-    def run_child(function: str, args: dict, folder: Path, *rest) -> None:
+    def run_step(function: str, args: dict, folder: Path, *rest, **more) -> None:
         folders.append(folder)
         raise Ordered
 
     for module in (tasks.fidelity, tasks.quantize):
-        monkeypatch.setattr(module, "run_child", run_child)
+        monkeypatch.setattr(module, "run_step", run_step)
     return folders
 
 

@@ -162,3 +162,27 @@ def bench_search_(
     from flows.bench.search import bench_search
 
     bench_search(console, request.set_up())
+
+
+@bench.command("chaos")
+def bench_chaos_(
+    faults: Annotated[int, typer.Option(min=1, metavar="N", help="faults")] = 20,
+    minutes: Annotated[
+        float, typer.Option(min=0.1, help="no further fault is done after so long")
+    ] = 15,
+    seed: Annotated[int, typer.Option(help="draws the kinds and the moments of the faults")] = 1,
+    experiments: Annotated[
+        int, typer.Option(min=1, max=240, metavar="N", help="experiments of the smoke grid")
+    ] = 24,
+    iterations: Annotated[int, typer.Option(min=8, help="updates of each training")] = 160,
+    folder: Annotated[
+        Path | None, typer.Option(help="a new folder for both runs, which is kept")
+    ] = None,
+) -> None:
+    """Kill, stop and damage a sweep at random, and compare what it lands with an undisturbed one."""
+    from flows.bench.chaos.place import Study
+    from flows.bench.chaos.storm import Weather, bench_chaos
+
+    study = Study(experiments, iterations)
+    if not bench_chaos(console, study, Weather(faults, minutes, seed), folder):
+        raise SystemExit(1)

@@ -8,14 +8,25 @@ import typer
 
 from flows.cli.terminal import console
 
-cache = typer.Typer(no_args_is_help=True, help="Why an experiment was trained again.")
+WHAT = "Why an experiment was trained again; what is stored and no longer needed."
+cache = typer.Typer(no_args_is_help=True, help=WHAT)
 
+Older = Annotated[
+    str, typer.Option(help="what has not been used for so long: days or hours, as 30d or 12h")
+]
+Unreferenced = Annotated[
+    bool,
+    typer.Option(
+        "--unreferenced", help="keep the stored prefixes of models that results refer to, too"
+    ),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="say what would go, no more")]
 Experiment = Annotated[str, typer.Argument(help="a cell or training id, as `triage status` has it")]
 
 
 @cache.callback()
 def group() -> None:
-    """Why an experiment was trained again."""
+    """Why an experiment was trained again; what is stored and no longer needed."""
 
 
 @cache.command()
@@ -24,3 +35,15 @@ def explain(experiment: Experiment) -> None:
     from flows.cli.cache_explain import print_explanation
 
     print_explanation(console, experiment)
+
+
+@cache.command()
+def prune(
+    older: Older = "30d", unreferenced: Unreferenced = False, dry_run: DryRun = False
+) -> None:
+    """Remove stored models, prefixes, adapters and cases that no result refers to. What has landed
+    stays.
+    """
+    from flows.cli.cache_prune import prune_cache
+
+    prune_cache(console, older, unreferenced, dry_run)

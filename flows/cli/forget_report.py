@@ -10,14 +10,8 @@ from deployments.temporary_server import running_sweeps
 from flows.cli.terminal import print_line
 from flows.report.figures import megabytes
 from flows.report.table import Table, print_table
-from tasks.forget_data import (
-    Forgetting,
-    forget,
-    matching_names,
-    plan,
-    refuse_while_working,
-    unknown_data,
-)
+from tasks.forget_data import Forgetting, forget, matching_names, plan, unknown_data
+from tasks.removal import refuse_while_working
 from tasks.runtime.errors import Locked
 from tasks.runtime.home import check_home, home
 
@@ -37,7 +31,7 @@ def forget_data(console: Console, data: str, yes: bool) -> None:
     root = home()
     names = matching_names(root, data) or _of_grid(root, data)
     forgetting = plan(root, names)
-    _refuse_while_sweeping(root)
+    refuse_while_sweeping(root)
 
     print_table(console, _table(root, forgetting, yes))
     print_line(console, STAYS)
@@ -66,7 +60,8 @@ def _of_grid(root: Path, data: str) -> list[str]:
     raise unknown_data(root, name)
 
 
-def _refuse_while_sweeping(root: Path) -> None:
+def refuse_while_sweeping(root: Path) -> None:
+    """Raise Locked while anything works in a home, or a sweep runs there between two steps."""
     refuse_while_working(root)
     if pids := running_sweeps(root):
         raise Locked(

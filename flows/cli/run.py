@@ -21,7 +21,7 @@ from rich.console import Console
 from deployments.awake import kept_awake
 from deployments.interruptions import (
     INTERRUPTED,
-    ignore_interruptions,
+    at_next_interruption,
     interrupted_by_signals,
     leaving_in_time,
 )
@@ -34,6 +34,7 @@ from tasks.landing import some_results_wait
 from tasks.runtime import fork_server
 from tasks.runtime.child import (
     import_ahead,
+    kill_children,
     start_no_more,
     stop_children,
     wait_until_stopping,
@@ -88,7 +89,7 @@ class Leaving:
         What the block puts on the stack is cleaned up at its end.
         """
         with (
-            interrupted_by_signals(_note_interruption),
+            interrupted_by_signals(self._note_interruption),
             kept_awake(),
             contextlib.ExitStack() as cleanup,
         ):
@@ -109,9 +110,24 @@ class Leaving:
             self._said = True
             errors.print(f"triage: {self._sentence}", soft_wrap=True)
 
+    def _note_interruption(self) -> None:
+        start_no_more()
+        self.leave_at_next()  # from now on the time to leave is limited
+
+    def leave_at_next(self) -> None:
+        """Let a second Ctrl-C end everything at once."""
+        at_next_interruption(self._leave_at_once)
+
+    def _leave_at_once(self) -> None:
+        kill_children()
+        self._exit()
+
     def leave(self) -> None:
         """Exit at once, from another thread: Prefect is waiting for a server that is gone."""
         stop_children()
+        self._exit()
+
+    def _exit(self) -> None:
         if self.server is not None:
             self.server.kill()
         self._console.show_cursor(True)
@@ -138,7 +154,7 @@ def run_sweep(
             outcome = _run_flow(console, leaving, selection, grid, overrides, narrowing)
             return _report(console, selection, outcome)
     except KeyboardInterrupt:
-        ignore_interruptions()  # it is leaving
+        leaving.leave_at_next()
         leaving.say()
         return leaving.code
 
@@ -193,11 +209,6 @@ def _run_flow(
         outcome.completed = state.is_completed()
         outcome.message = str(state.message)
         return outcome
-
-
-def _note_interruption() -> None:
-    start_no_more()
-    ignore_interruptions()  # from now on the time to leave is limited
 
 
 def _silence_prefect() -> None:

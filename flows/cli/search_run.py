@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from deployments.interruptions import ignore_interruptions, leaving_in_time
+from deployments.interruptions import leaving_in_time
 from deployments.temporary_server import used
 from flows.cli.run import Leaving  # which sets how Prefect logs
 from flows.cli.terminal import print_line
@@ -67,7 +67,7 @@ def run_search(console: Console, request: Request) -> int:
                 raise KeyboardInterrupt
             return _report(console, setup, error)
     except KeyboardInterrupt:
-        ignore_interruptions()  # it is leaving
+        leaving.leave_at_next()
         leaving.say()
         return leaving.code
 

@@ -29,6 +29,7 @@ from tasks.spec import (
     Safety,
     Scoring,
     Search,
+    TimeLimit,
     Training,
 )
 
@@ -40,6 +41,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`[scoring]`", Scoring),
     ("`[prompt]`", PromptChoice),
     ("`[safety]`", Safety),
+    ("`[time_limit]`", TimeLimit),
     ("`[[recipe]]`", Recipe),
     ("`[[evaluation_set]]`", EvaluationSet),
     ("`[[precision]]`", Precision),

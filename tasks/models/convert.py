@@ -132,8 +132,10 @@ def has_random_weights(folder: Path) -> bool:
 
 
 def _build_if_missing(folder: Path, build: Build) -> None:
-    """Build a folder unless it is complete by the sizes of its files."""
-    if store.complete(folder) is None:
+    """Build a folder unless it is complete: by the sizes of its files, where this process chain has
+    compared their digests before.
+    """
+    if store.complete_once(folder) is None:
         _build_or_repair(folder, build)
 
 

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any, Literal, NoReturn
 
 from tasks.runtime import fork_server, inbox
 from tasks.runtime.builds import refuse_unusable_build
@@ -35,6 +35,7 @@ from tasks.runtime.errors import (
     LostChild,
     OutOfMemory,
     Stopped,
+    TookTooLong,
     TriageError,
     device_error,
     disk_full,
@@ -70,14 +71,14 @@ class _Ending:
     """How a child ended. `outcome`: its last event, if it wrote one.
 
     `resident`: the bytes that it last held. `log_start`: where its part of the log begins.
-    `was_silent`: it was killed since it sent no sign of life.
+    `killed_for`: why the watchdog killed it, if it did.
     """
 
     code: int
     outcome: StepResult | StepError | None
     resident: int
     log_start: int = 0
-    was_silent: bool = False
+    killed_for: Literal["silence", "time"] | None = None
 
 
 def run_child(
@@ -88,11 +89,13 @@ def run_child(
     memory_budget: int | None = None,
     environment: dict[str, str] | None = None,
     on_start: Callable[[IO[str]], None] | None = None,
+    at_most: float | None = None,
 ) -> dict[str, Any]:
     """Call `module:function` with `args` (JSON) in a child process and return its result (JSON).
 
     `folder` receives `spec.json` and `child.log` (everything that libraries print); `environment`
-    is added to that of this process; `on_start` gets the step's standard input. Raises the typed
+    is added to that of this process; `on_start` gets the step's standard input; after `at_most`
+    seconds the child is killed. Raises the typed
     error that the child reported, LostChild if a signal killed it, or OutOfMemory if it was killed
     while it held 90 % of `memory_budget`; or BadInput, before anything starts, where MLX cannot be
     loaded as it is installed.
@@ -105,12 +108,12 @@ def run_child(
 
     log_start = log.stat().st_size if log.exists() else 0
     process = _start(function, spec_path, log, environment)
-    ending = _follow_to_end(process, on_event or (lambda event: None), on_start)
+    ending = _follow_to_end(process, on_event or (lambda event: None), on_start, at_most)
     ending = replace(ending, log_start=log_start)
     if ending.code == 0 and isinstance(ending.outcome, StepResult):
         return ending.outcome.result
     refuse_if_stopping()
-    raise _error(ending, memory_budget, log)
+    raise _error(ending, memory_budget, log, at_most)
 
 
 def refuse_if_stopping() -> None:
@@ -150,6 +153,17 @@ def stop_children() -> None:
     fork_server.end()
 
 
+def kill_children() -> None:
+    """Kill every child of this process and start no more, at once: no lock is taken, since a
+    signal's handler may call this in the middle of anything.
+    """
+    start_no_more()
+    for process in list(_running):
+        with contextlib.suppress(OSError):
+            os.kill(process.pid, signal.SIGKILL)
+    fork_server.kill()
+
+
 def _start(function: str, spec_path: Path, log: Path, extra: dict[str, str] | None) -> Process:
     environment = _environment()
     if extra is None:
@@ -185,7 +199,10 @@ def _environment() -> dict[str, str]:
 
 
 def _follow_to_end(
-    process: Process, on_event: Emit, on_start: Callable[[IO[str]], None] | None = None
+    process: Process,
+    on_event: Emit,
+    on_start: Callable[[IO[str]], None] | None,
+    at_most: float | None,
 ) -> _Ending:
     """Hand on the events of a child until it ends.
 
@@ -197,9 +214,9 @@ def _follow_to_end(
         refuse_if_stopping()
         if on_start is not None and process.stdin is not None:
             on_start(process.stdin)
-        with Watchdog(process, SILENT_SECONDS) as watchdog:
+        with Watchdog(process, SILENT_SECONDS, at_most) as watchdog:
             outcome, resident = _follow(process, on_event, watchdog)
-        return _Ending(process.wait(), outcome, resident, was_silent=watchdog.has_killed)
+        return _Ending(process.wait(), outcome, resident, killed_for=watchdog.killed_for)
     finally:
         end_process(process)
         _close(process)
@@ -243,7 +260,7 @@ def _close(process: Process) -> None:
                 stream.close()
 
 
-def _error(ending: _Ending, budget: int | None, log: Path) -> TriageError:
+def _error(ending: _Ending, budget: int | None, log: Path, at_most: float | None) -> TriageError:
     """The error that the ending of a child amounts to."""
     code = ending.code
     message = ending.outcome.message if isinstance(ending.outcome, StepError) else None
@@ -253,9 +270,14 @@ def _error(ending: _Ending, budget: int | None, log: Path) -> TriageError:
         return LostChild(
             f"The step's process exited, since its pipe from the sweep had closed; its log is {log}."
         )
-    if ending.was_silent:
+    if ending.killed_for == "silence":
         return LostChild(
             f"The step's process sent no sign of life for {SILENT_SECONDS / 60:.0f} min and was "
+            f"killed; its log is {log}."
+        )
+    if ending.killed_for == "time" and at_most is not None:
+        return TookTooLong(
+            f"The step took longer than {at_most / 60:.3g} min, the time_limit of its grid, and was "
             f"killed; its log is {log}."
         )
     if code < 0:

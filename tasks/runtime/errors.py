@@ -78,6 +78,10 @@ class LostChild(TriageError):
     transient = True
 
 
+class TookTooLong(LostChild):
+    """A child process took longer than its step may, and was killed."""
+
+
 class GpuFailed(TriageError):
     """The GPU's driver ended a step's work, as it does when other programs need the GPU."""
 

@@ -187,6 +187,12 @@ def end() -> None:
         _last = None
 
 
+def kill() -> None:
+    """Kill the server, if there is one, without waiting for anything."""
+    if _server is not None:
+        _server.process.send_signal(signal.SIGKILL)
+
+
 def _kill(server: _Server | None) -> None:
     # The server holds nothing that could be lost; a step that still runs is ended by its parent.
     if server is not None:

@@ -176,6 +176,12 @@ def complete(folder: Path, deep: bool = False) -> ManifestDict | None:
         return None
 
 
+def mark_used(folder: Path) -> None:
+    """Note in a folder's time of change that it is used, by which `triage cache prune` goes."""
+    with contextlib.suppress(OSError):
+        os.utime(folder)
+
+
 def process_chain() -> str:
     """A name for this process and the children it starts: they share the record of verified
     folders.
@@ -208,6 +214,15 @@ def complete_once(folder: Path) -> ManifestDict | None:
     return manifest
 
 
+def verify_once(folder: Path) -> None:
+    """Like `verify`, but reads the files only on a process chain's first use of them.
+
+    Raises BrokenFolder with the name of the first file that does not match.
+    """
+    if complete_once(folder) is None:
+        verify(folder)
+
+
 def _fingerprint(folder: Path, manifest: ManifestDict) -> dict[str, Any]:
     """The state of a folder in which this process chain verified it."""
     stats = {name: (folder / name).stat() for name in manifest["files"]}
@@ -232,6 +247,7 @@ def build_folder(
     manifest = complete_once(final) if once else complete(final, deep=True)
     remove_abandoned(final)
     if manifest is not None:
+        mark_used(final)
         return manifest
 
     temporary = temporary_folder(final)

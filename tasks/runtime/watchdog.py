@@ -1,4 +1,5 @@
-"""Kills a child process that has sent no sign of life for long: one that hangs, or was stopped.
+"""Kills a child process that has sent no sign of life for long, or that takes longer than it may: one
+that hangs, or was stopped.
 
 The step is retried, and a training goes on from its checkpoint.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Protocol
+from typing import Literal, Protocol
 
 SILENT_SECONDS = 600.0  # a child sends a heartbeat every two seconds
 TICKS = 100  # in that time
@@ -21,18 +22,23 @@ class Killable(Protocol):
 
 
 class Watchdog:
-    """Watches a process while the context lasts.
+    """Watches a process while the context lasts: for silence of `limit` seconds, and for a whole time
+    of `at_most` seconds, where there is such a limit.
 
     It counts its own ticks and not the time: after a sleep of the machine, or of this process, the
-    child has as long as ever. While what the child sent is being handled, nothing is counted.
+    child has as long as ever. While what the child sent is being handled, no silence is counted.
     """
 
-    def __init__(self, process: Killable, limit: float = SILENT_SECONDS) -> None:
-        self.has_killed = False
+    def __init__(
+        self, process: Killable, limit: float = SILENT_SECONDS, at_most: float | None = None
+    ) -> None:
+        self.killed_for: Literal["silence", "time"] | None = None
         self._process = process
         self._limit = limit
-        self._tick = limit / TICKS
+        self._at_most = at_most
+        self._tick = min(limit, at_most or limit) / TICKS
         self._silent = 0.0
+        self._taken = 0.0
         self._is_listening = True
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -59,9 +65,14 @@ class Watchdog:
             self._is_listening = True
 
     def _watch(self) -> None:
-        while not self._ended.wait(self._tick):
+        while self.killed_for is None and not self._ended.wait(self._tick):
             self._silent += self._tick if self._is_listening else 0.0
+            self._taken += self._tick
             if self._silent >= self._limit:
-                self.has_killed = True
-                self._process.kill()
-                return
+                self._kill("silence")
+            elif self._at_most is not None and self._taken >= self._at_most:
+                self._kill("time")
+
+    def _kill(self, reason: Literal["silence", "time"]) -> None:
+        self.killed_for = reason
+        self._process.kill()

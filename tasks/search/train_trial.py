@@ -24,15 +24,18 @@ def train_trial(
     data: Path,
     home: Path,
     emit: Emit,
+    at_most: float | None = None,
 ) -> Reached:
     """Train in `folder` until the checkpoint at `update`, unless it is there, and judge it.
+
+    `at_most`: seconds that an attempt at training may take.
 
     `home`: where the frozen prefixes are.
     """
     started = time.perf_counter()
     progress = TrainingProgress.read(folder)
     if not progress.ended and progress.update < update:
-        train_experiment(spec, folder, variant, data, home, emit, pause_at=update)
+        train_experiment(spec, folder, variant, data, home, emit, pause_at=update, at_most=at_most)
         progress = TrainingProgress.read(folder)
 
     validation = progress.best_validation(update)

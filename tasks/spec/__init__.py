@@ -41,6 +41,7 @@ from tasks.spec.prompt import Answers, PromptChoice
 from tasks.spec.recipe import OVERRIDES, Decay, Recipe, Sampling
 from tasks.spec.scoring import Scoring, evaluation_id
 from tasks.spec.search import Choices, Range, Search, Searched
+from tasks.spec.time_limit import TimeLimit
 from tasks.spec.training import Memory, Training, byte_count
 
 __all__ = [
@@ -88,6 +89,7 @@ __all__ = [
     "Shares",
     "Source",
     "Strict",
+    "TimeLimit",
     "Training",
     "byte_count",
     "canonical_json",

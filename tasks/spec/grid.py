@@ -17,6 +17,7 @@ from tasks.spec.prompt import PromptChoice
 from tasks.spec.recipe import Recipe
 from tasks.spec.scoring import Scoring
 from tasks.spec.search import Search
+from tasks.spec.time_limit import TimeLimit
 from tasks.spec.training import Training
 
 # A plan of so many takes half a minute; a study of the whole paper has 60.
@@ -62,6 +63,9 @@ class Grid(Strict):
     scoring: Scoring = Field(default=Scoring(), description="settings of all evaluations")
     prompt: Annotated[PromptChoice, OMITTED_AT_DEFAULT] = Field(
         default=PromptChoice(), description="the instruction and the answer words"
+    )
+    time_limit: Annotated[TimeLimit, OMITTED_AT_DEFAULT] = Field(
+        default=TimeLimit(), description="when a step counts as hanging; decides no experiment"
     )
     base_models: tuple[BaseModelSpec, ...] = Field(
         default=(),

@@ -18,6 +18,7 @@ from mlx_lm.utils import dequantize_model, load_model, maybe_set_recommended_wir
 from tasks.runtime.backend import backend, can_wire_memory
 from tasks.runtime.device import keep_freed_memory
 from tasks.runtime.errors import BadInput
+from tasks.runtime.store import MANIFEST, verify_once
 from tasks.spec import Recipe, Training
 from tasks.tuning.architecture import Stack, take_apart
 from tasks.tuning.dropout_masks import (
@@ -140,7 +141,12 @@ class Adapted:
 
 
 def load_variant(folder: Path, compute_path: str) -> Stack:
-    """Load a variant folder for a compute path, see `as_computed`."""
+    """Load a variant folder for a compute path, see `as_computed`.
+
+    Raises BrokenFolder where its files are not those of its manifest.
+    """
+    if (folder / MANIFEST).exists():
+        verify_once(folder)
     keep_freed_memory()
     if can_wire_memory():
         # As stock mlx-lm's own training does.

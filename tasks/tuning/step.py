@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.runtime.child import run_child
 from tasks.runtime.device import total_memory
 from tasks.runtime.errors import OutOfMemory
 from tasks.runtime.events import Emit, StepWarning
+from tasks.runtime.run_step import run_step
 from tasks.runtime.store import complete
 from tasks.spec import ExperimentSpec
 from tasks.tuning.memory import MemoryChoice, after_out_of_memory, budget
@@ -26,10 +26,12 @@ def train_experiment(
     home: Path,
     on_event: Emit,
     pause_at: int | None = None,
+    at_most: float | None = None,
 ) -> str:
     """Train into `folder` unless it is complete, and return the training id (the folder's name).
 
-    With `pause_at` it stops at the first checkpoint from that update on, unless it ends before.
+    Each attempt takes at most `at_most` seconds. With `pause_at` it stops at the first checkpoint
+    from that update on, unless it ends before.
 
     A child that is killed while it holds nearly its whole budget counts as out of memory: the
     training is retried with less, until nothing smaller is left.
@@ -47,7 +49,15 @@ def train_experiment(
 
     while complete(folder, deep=True) is None:
         try:
-            run_child(JOB, job.model_dump(mode="json"), folder, on_event, memory_budget)
+            run_step(
+                JOB,
+                job.model_dump(mode="json"),
+                folder,
+                on_event,
+                at_most,
+                memory_budget=memory_budget,
+                progress=lambda: _newest_checkpoint(folder),
+            )
             if pause_at is not None:
                 break
         except OutOfMemory:
@@ -57,6 +67,11 @@ def train_experiment(
             on_event(StepWarning(f"Out of memory: retrying with {_in_words(choice)}."))
             job = job.model_copy(update={"choice": choice})
     return folder.name
+
+
+def _newest_checkpoint(folder: Path) -> str:
+    """The name of the newest checkpoint of a training, empty where there is none."""
+    return max((path.name for path in (folder / "checkpoint").glob("[0-9]*")), default="")
 
 
 def _in_words(choice: MemoryChoice) -> str:

@@ -129,8 +129,9 @@ def test_the_training_process_leaves_with_its_parent(story):
     assert story.child_left == [True, True]
 
 
-def test_a_step_that_is_killed_is_tried_again_in_the_same_sweep(story):
-    assert story.place.last_steps()["train tiny-llama 8bit balanced_safe s42"] == ("Completed", 2)
+def test_a_step_that_is_killed_is_started_again_in_the_same_sweep_and_uses_up_no_retry(story):
+    assert "ended by signal 9" in story.finished.stdout and "It is started again." in story.finished.stdout
+    assert story.place.last_steps()["train tiny-llama 8bit balanced_safe s42"] == ("Completed", 1)
 
 
 def test_the_same_command_finishes_the_sweep(story):

@@ -190,7 +190,7 @@ def test_an_interruption_that_ends_the_step_before_the_flow_is_an_interruption(m
     monkeypatch.setattr(search_run, "_run_flow", stopped)
     # Both are for a process that ends now, and this one does not.
     monkeypatch.setattr(search_run, "leaving_in_time", lambda wait, leave: contextlib.nullcontext())
-    monkeypatch.setattr(search_run, "ignore_interruptions", lambda: None)
+    monkeypatch.setattr("flows.cli.run.at_next_interruption", lambda leave: None)
     request = search_run.Request("smoke", [], "tiny-llama", 4, None, None, Limits(1))
     assert search_run.run_search(Console(quiet=True), request) == 130
     assert "Interrupted. Finished work is kept" in capsys.readouterr().err

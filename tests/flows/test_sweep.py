@@ -200,11 +200,11 @@ def again(smoke):
     return place, done, before, time.monotonic() - start
 
 
-def test_the_second_time_every_training_and_evaluation_is_cached(again):
+def test_the_second_time_every_step_is_cached(again):
     place, done, before, _ = again
     assert done.returncode == 0 and "validation" not in done.stdout
-    steps = {name: state for name, (state, _) in place.last_steps().items() if name.split()[0] in ("train", "evaluate")}
-    assert len(steps) == 16 and set(steps.values()) == {"Cached"}
+    steps = place.last_steps()
+    assert len(steps) >= 4 * 8 and {state for state, _ in steps.values()} == {"Cached"}, steps
     assert adapters(place) == before
 
 

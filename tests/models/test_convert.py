@@ -183,6 +183,21 @@ def test_what_is_there_is_used_and_what_is_broken_is_made_again(tmp_path):
     assert again["digest"] == made["digest"], "the damaged base was rebuilt before it was quantised"
 
 
+def test_a_variant_with_one_changed_byte_is_not_loaded_and_is_made_again(tmp_path):
+    from tasks.tuning.lora import load_variant
+
+    args = {"source": str(fetched(tmp_path, "tiny-llama")), "root": str(tmp_path), "bits": 4, "group_size": 64}
+    weights = Path(run_quantize(args)["folder"]) / "model.safetensors"
+    load_variant(weights.parent, "packed")
+    sound = weights.read_bytes()
+    weights.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
+    with pytest.raises(BrokenFolder, match=r"model\.safetensors does not have the digest of its manifest"):
+        load_variant(weights.parent, "packed")
+    run_quantize(args)
+    assert weights.read_bytes() == sound
+    load_variant(weights.parent, "packed")
+
+
 def test_a_damaged_source_is_not_converted_and_no_longer_counts_as_there(tmp_path):
     source = fetched(tmp_path, "tiny-llama")
     text = (source / "config.json").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
@@ -11,7 +12,7 @@ import pytest
 
 from tasks.runtime import child
 from tasks.runtime.child import run_child
-from tasks.runtime.errors import LostChild
+from tasks.runtime.errors import LostChild, TookTooLong
 from tasks.runtime.watchdog import Watchdog
 
 
@@ -28,7 +29,7 @@ class Process:
 def test_silence_kills_and_each_line_begins_the_time_anew():
     process = Process()
     with Watchdog(process, limit=0.5) as watchdog:
-        assert process.killed.wait(30) and watchdog.has_killed
+        assert process.killed.wait(30) and watchdog.killed_for == "silence"
 
     process = Process()
     with Watchdog(process, limit=0.5) as watchdog:
@@ -36,7 +37,7 @@ def test_silence_kills_and_each_line_begins_the_time_anew():
             # As long as all that a silent child may take: what is handled is no silence.
             time.sleep(0.6)
         assert not process.killed.is_set()
-    assert not watchdog.has_killed
+    assert watchdog.killed_for is None
 
 
 def test_a_child_that_was_stopped_is_killed_and_counts_as_lost(tmp_path, monkeypatch):
@@ -47,4 +48,17 @@ def test_a_child_that_was_stopped_is_killed_and_counts_as_lost(tmp_path, monkeyp
 
     with pytest.raises(LostChild, match="sent no sign of life") as caught:
         run_child("tests.runtime.programs.steps:name_itself", {}, tmp_path, stop)
+    assert caught.value.transient
+
+
+def test_a_child_that_takes_longer_than_it_may_is_killed_however_many_signs_it_sends(tmp_path):
+    process = Process()
+    with Watchdog(process, limit=60.0, at_most=0.5) as watchdog:
+        for _ in watchdog.lines(itertools.repeat("a sign")):
+            if process.killed.wait(0.01):
+                break
+    assert watchdog.killed_for == "time"
+
+    with pytest.raises(TookTooLong, match=r"longer than 0\.1 min, the time_limit of its grid") as caught:
+        run_child("tests.runtime.programs.steps:name_itself", {}, tmp_path, at_most=6.0)
     assert caught.value.transient

@@ -189,7 +189,7 @@ def test_what_has_landed_is_not_scored_again(study, monkeypatch):
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(Path(args["home"]) / "triage.duckdb"))
     arguments = (spec, args["training_id"], scores.name, Path(args["variant"]), Path(args["data"]), ["clinic"])
     first = evaluate_sets.fn(*arguments)
-    monkeypatch.setattr("tasks.evaluation_sets.run_child", lambda *_: pytest.fail("scored again"))
+    monkeypatch.setattr("tasks.evaluation_sets.run_step", lambda *_, **__: pytest.fail("scored again"))
     assert evaluate_sets.fn(*arguments) == first
 
 
@@ -210,7 +210,7 @@ def test_a_rise_of_the_scoring_version_judges_stored_scores_again_without_a_mode
         earlier.setattr("tasks.judging.evaluation_rows.SCORING_VERSION", SCORING_VERSION - 1)
         before = finish()
     for step in ("evaluate", "evaluation_sets"):
-        monkeypatch.setattr(f"tasks.{step}.run_child", lambda *_: pytest.fail("a model ran"))
+        monkeypatch.setattr(f"tasks.{step}.run_step", lambda *_, **__: pytest.fail("a model ran"))
     after = finish()
     assert len({*before, *after}) == 4 and finish() == after
     refill_warehouse()

@@ -167,13 +167,13 @@ def test_the_budget_is_the_grids_or_a_share_of_the_machine():
 def test_out_of_memory_halves_the_micro_batch_then_checkpoints_then_gives_up(tmp_path, monkeypatch):
     tried, events = [], []
 
-    def child(function, args, folder: Path, on_event, memory_budget):
+    def child(function, args, folder: Path, on_event, at_most, *, memory_budget, progress):
         choice = MemoryChoice(**args["choice"]) if args["choice"] else MemoryChoice(4, limit=7)
         write_choice(folder, choice)
         tried.append((choice.micro_batch, choice.checkpointing))
         raise OutOfMemory("no more")
 
-    monkeypatch.setattr(step, "run_child", child)
+    monkeypatch.setattr(step, "run_step", child)
     with pytest.raises(OutOfMemory):
         step.train_experiment(experiment(tiny.recipe()), tmp_path / "x", tmp_path, tmp_path, tmp_path, events.append)
     assert tried == [(4, False), (2, False), (1, False), (1, True)]
@@ -187,11 +187,11 @@ def test_out_of_memory_halves_the_micro_batch_then_checkpoints_then_gives_up(tmp
 def test_out_of_memory_before_anything_was_chosen_is_tried_once_more_with_the_least(tmp_path, monkeypatch):
     tried = []
 
-    def child(function, args, folder: Path, on_event, memory_budget):
+    def child(function, args, folder: Path, on_event, at_most, *, memory_budget, progress):
         tried.append((args["choice"] and MemoryChoice.parse(args["choice"]), memory_budget))
         raise OutOfMemory("no more")
 
-    monkeypatch.setattr(step, "run_child", child)
+    monkeypatch.setattr(step, "run_step", child)
     for size, most in (("1.5GB", 1_500_000_000), ("900TB", total_memory())):
         spec, tried[:] = experiment(tiny.recipe(), memory=size), []
         with pytest.raises(OutOfMemory):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks import forget_data
+from tasks import removal
 from tasks.forget_data import forget, matching_names, plan
 from tasks.runtime.errors import Locked
 from tasks.runtime.store import locked, seal
@@ -126,7 +126,7 @@ def test_what_an_interrupted_removal_left_goes_the_next_time(tmp_path, monkeypat
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(
-            forget_data.shutil, "rmtree", lambda folder, ignore_errors=False: ignore_errors or interrupted(folder)
+            removal.shutil, "rmtree", lambda folder, ignore_errors=False: ignore_errors or interrupted(folder)
         )
         forget(root, plan(root, ["own-1"]))
     assert list(root.rglob(".forgotten-*")), "set aside, and not removed yet"

@@ -22,6 +22,7 @@ from tasks.progress import listeners, publish
 from tasks.runtime.errors import BadInput, Diverged, LostChild, SourceUnavailable, TriageError
 from tasks.runtime.events import ExperimentFailed
 from tasks.runtime.store import home
+from tests.flows.test_kill import gone
 from tests.place import Place, one_sentence
 
 
@@ -142,6 +143,37 @@ def test_sigterm_ends_a_sweep_as_ctrl_c_does_and_prefects_server_with_it(place):
         time.sleep(0.1)
     assert temporary_server.SERVER not in temporary_server.command_of(server)
     assert list((place.home / "servers").iterdir()) == []
+
+
+LEAVES_SLOWLY = """
+import sys, threading, time
+from pathlib import Path
+from rich.console import Console
+from flows.cli.run import Leaving
+from tasks.runtime.child import run_child
+
+def step():
+    run_child("tests.runtime.programs.steps:name_itself", {}, Path(sys.argv[1]), lambda event: print(event.message))
+
+with Leaving(Console(quiet=True)).interruptible():
+    threading.Thread(target=step, daemon=True).start()
+    try:
+        time.sleep(200)
+    except KeyboardInterrupt:
+        print("leaving")
+        time.sleep(200)
+"""
+
+
+def test_a_second_ctrl_c_ends_everything_at_once(tmp_path):
+    command = [sys.executable, "-u", "-c", LEAVES_SLOWLY, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        child = int(process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "leaving\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130 and process.stderr.read().startswith("triage: Interrupted. Finished work")
+    assert gone(child, 10)
 
 
 @pytest.mark.parametrize("name", ["profiles.toml", ".env", "prefect.toml", "pyproject.toml"])

@@ -27,6 +27,12 @@ def name_itself(args, emit):
     time.sleep(300)
 
 
+def name_and_wait_a_little(args, emit):
+    emit(Note(f"{os.getpid()} is its process"))
+    time.sleep(0.5)
+    return {}
+
+
 def name_processes(args, emit):
     """Notes its own process id and its parent's."""
     emit(Note(f"{os.getpid()} {os.getppid()}"))

@@ -1,0 +1,154 @@
+"""What must hold after a sweep under faults: everything landed once, with the figures of a sweep that
+nothing disturbed, and nothing stayed behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from flows.bench.chaos.place import ChaosPlace
+from tasks.runtime.temporary import ABANDONED_SECONDS, PLACES
+from warehouse.connect import quoted, reading
+from warehouse.health import run_audits
+
+LEAVE_SECONDS = 10.0
+# Which sweeps there were, when what was loaded, and how often a set was looked at.
+OF_THE_RUN = ("schema_migrations", "landed", "sweep", "sweep_member", "look")
+# Columns that say how long something took, or what the machine had to spare at that moment.
+MEASURED = ("seconds", "per_second", "memory", "rss", "gflops")
+# Digests of landing folders, whose manifests say when they were written.
+OF_MANIFESTS = ("pool", "looks")
+SHOWN = 3  # of what differs
+LOST_RETRIED = (
+    "SELECT count(*) FROM log WHERE message LIKE '%LostChild(%' AND message LIKE '%Retry%'"
+)
+
+
+@dataclass(frozen=True)
+class Check:
+    """A condition, whether it holds, and what was found."""
+
+    name: str
+    holds: bool
+    found: str
+
+
+def checks(place: ChaosPlace, undisturbed: ChaosPlace) -> Iterator[Check]:
+    """Examine a place whose sweep has finished."""
+    yield _all_landed(place)
+    yield _none_twice(place)
+    yield _as_undisturbed(place, undisturbed)
+    yield _audits(place)
+    yield _no_orphan(place)
+    yield _no_temporary_folder(place)
+    yield _no_retry_for_a_lost_child(place)
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """A line for each table of two warehouses whose rows differ, times and speeds aside."""
+    with contextlib.closing(duckdb.connect()) as con:
+        for name, path in (("one", one), ("other", other)):
+            con.execute(f"ATTACH {quoted(str(path))} AS {name} (READ_ONLY)")
+        return [line for table in _tables(con) if (line := _difference(con, table))]
+
+
+def _tables(con: duckdb.DuckDBPyConnection) -> list[str]:
+    rows = con.execute(
+        "SELECT table_name FROM duckdb_tables() WHERE database_name = 'one' ORDER BY table_name"
+    ).fetchall()
+    return [name for (name,) in rows if name not in OF_THE_RUN]
+
+
+def _difference(con: duckdb.DuckDBPyConnection, table: str) -> str | None:
+    columns = con.execute(
+        "SELECT column_name, data_type FROM duckdb_columns() "
+        "WHERE database_name = 'one' AND table_name = ? ORDER BY column_index",
+        [table],
+    ).fetchall()
+    compared = [
+        f'"{name}"'
+        for name, kind in columns
+        if kind != "TIMESTAMP"
+        and name not in OF_MANIFESTS
+        and not any(word in name for word in MEASURED)
+    ]
+    rows = f"SELECT {', '.join(compared)} FROM"
+    only = []
+    for here, there in (("one", "other"), ("other", "one")):
+        query = f"SELECT count(*) FROM ({rows} {here}.{table} EXCEPT ALL {rows} {there}.{table})"
+        only.append(con.execute(query).fetchall()[0][0])
+    return f"{table}: {only[0]} rows here and {only[1]} there" if any(only) else None
+
+
+def _all_landed(place: ChaosPlace) -> Check:
+    (count,) = _row(
+        place, "SELECT count(*) FROM experiment WHERE status = 'completed' AND NOT {beside}"
+    )
+    wanted = place.study.experiments
+    return Check("all experiments landed", count == wanted, f"{count} of {wanted}")
+
+
+def _none_twice(place: ChaosPlace) -> Check:
+    twice = (
+        "SELECT count(*) FROM (SELECT cell_id FROM experiment GROUP BY cell_id HAVING count(*) > 1 "
+        "UNION ALL SELECT training_id FROM evaluation GROUP BY training_id, evaluation_set "
+        "HAVING count(*) > 1)"
+    )
+    (count,) = _row(place, twice)
+    return Check("none landed twice", count == 0, f"{count} twice")
+
+
+def _as_undisturbed(place: ChaosPlace, undisturbed: ChaosPlace) -> Check:
+    found = differences(place.warehouse, undisturbed.warehouse)
+    text = "; ".join(found[:SHOWN]) or "every table but for times"
+    return Check("warehouse as without faults", not found, text)
+
+
+def _audits(place: ChaosPlace) -> Check:
+    with reading(place.warehouse) as con:
+        found = [name for name, rows in run_audits(con).items() if rows]
+    return Check("audits", not found, ", ".join(found) or "none finds a row")
+
+
+def _no_orphan(place: ChaosPlace) -> Check:
+    deadline = time.monotonic() + LEAVE_SECONDS
+    while (left := place.processes()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return Check("no process stayed", not left, ", ".join(str(one.pid) for one in left) or "none")
+
+
+def _no_temporary_folder(place: ChaosPlace) -> Check:
+    """A young folder is spared by every sweep, so one more runs when none is young any more."""
+    if _temporary(place):
+        time.sleep(ABANDONED_SECONDS + 1)
+        place.running().wait()
+        place.ended()
+    left = _temporary(place)
+    return Check("no temporary folder stayed", not left, ", ".join(left[:SHOWN]) or "none")
+
+
+def _temporary(place: ChaosPlace) -> list[str]:
+    found = [path for pattern in PLACES for path in place.home.glob(pattern)]
+    return sorted(str(path.relative_to(place.home)) for path in found)
+
+
+def _no_retry_for_a_lost_child(place: ChaosPlace) -> Check:
+    """What Prefect has logged of the attempts that it counts."""
+    database = f"file:{place.prefect_database}?mode=ro"
+    with contextlib.closing(sqlite3.connect(database, uri=True)) as con:
+        (count,) = con.execute(LOST_RETRIED).fetchone()
+    return Check("lost children used up no retries", count == 0, f"{count} retries")
+
+
+def _row(place: ChaosPlace, query: str) -> tuple[int, ...]:
+    beside = "recipe_kind IN ('baseline', 'moved_adapter')"
+    with reading(place.warehouse) as con:
+        (row,) = con.execute(query.replace("{beside}", beside)).fetchall()
+        return tuple(row)

@@ -1,0 +1,176 @@
+"""Runs a sweep under faults, one after the other, types it again whenever it has ended, and prints
+what happened and what is left.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import mkdtemp
+
+from rich.console import Console
+
+from flows.bench.chaos import namespace
+from flows.bench.chaos.checks import Check, checks
+from flows.bench.chaos.faults import NO_TARGET, Fault, drawn, known_faults
+from flows.bench.chaos.place import POLL_SECONDS, ChaosPlace, Study, run_undisturbed
+from flows.cli.terminal import print_line
+from flows.report.figures import clock
+from flows.report.table import Table, print_table
+from tasks.runtime.errors import BadInput, TriageError
+
+MEGABYTES = 1500  # of the disk that is filled
+LONGEST_PAUSE = 3.0  # seconds before a fault, once its time has come
+WORK_SECONDS = 300.0
+MOST_RUNS = 8  # after the last fault, in which a sweep must come to its end
+
+
+@dataclass(frozen=True)
+class Struck:
+    """A fault that was done: after so many seconds, with so many experiments landed."""
+
+    number: int
+    name: str
+    seconds: float
+    landed: int
+    what: str
+
+
+@dataclass(frozen=True)
+class Weather:
+    """How many faults, in at most how many minutes, drawn from which seed."""
+
+    faults: int
+    minutes: float
+    seed: int
+
+
+def bench_chaos(console: Console, study: Study, weather: Weather, folder: Path | None) -> bool:
+    """Run the study undisturbed and under faults; print the faults and checks. True if all hold.
+
+    Both runs are in `folder`, or in a temporary one that is removed unless something was wrong.
+    Raises BadInput for a folder that is there.
+    """
+    if folder is not None and folder.exists():
+        raise BadInput(f"{folder} exists already; name a new folder.")
+    namespace.enter_if_allowed()
+    kinds = known_faults()
+    skipped = [fault for fault in kinds if fault.not_here]
+    root = folder.resolve() if folder else Path(mkdtemp(prefix="triage-chaos-"))
+    undisturbed, place = (ChaosPlace(root / name, study) for name in ("undisturbed", "faults"))
+    _prepare(undisturbed, place)
+
+    print_line(console, f"Running {study.experiments} experiments undisturbed, in {root} ...")
+    started = time.monotonic()
+    try:
+        run_undisturbed(undisturbed)
+        calm = time.monotonic() - started
+        print_line(console, f"That took {clock(calm)}. The same under {weather.faults} faults ...")
+        struck = _storm(console, place, [one for one in kinds if not one.not_here], weather)
+        found = list(checks(place, undisturbed))
+    finally:
+        place.stop()
+        undisturbed.stop()
+
+    _print(console, struck, skipped, found)
+    is_sound = all(check.holds for check in found)
+    if is_sound and folder is None:
+        shutil.rmtree(root, ignore_errors=True)
+    else:
+        _keep(place)
+        print_line(console, f"Homes, warehouses and what was printed: {root}")
+    return is_sound
+
+
+def _prepare(*places: ChaosPlace) -> None:
+    for place in places:
+        place.folder.mkdir(parents=True)
+    if namespace.is_entered():
+        namespace.mount_small_disk(places[-1].home, MEGABYTES)
+
+
+def _keep(place: ChaosPlace) -> None:
+    """Copy a home from a disk that is gone with the namespace."""
+    if namespace.is_entered():
+        shutil.copytree(place.home, place.folder / "home_as_left")
+
+
+def _storm(
+    console: Console, place: ChaosPlace, kinds: Sequence[Fault], weather: Weather
+) -> list[Struck]:
+    """Do the faults as the sweep advances, then let it come to its end. Raises TriageError if it
+    does not.
+    """
+    rng = random.Random(weather.seed)
+    started = time.monotonic()
+    struck: list[Struck] = []
+    for number, fault in enumerate(drawn(list(kinds), weather.faults, rng)):
+        due = number * place.study.experiments // weather.faults
+        if not _advance(place, due, started + 60 * weather.minutes):
+            break
+        pause = rng.uniform(0.0, LONGEST_PAUSE)
+        _until_at_work(place)
+        time.sleep(pause)
+        place.running()
+        seconds, landed = time.monotonic() - started, place.landed()
+        what = fault.strike(place, rng)
+        struck.append(Struck(number + 1, fault.name, seconds, landed, what))
+        print_line(console, f"{clock(seconds)}: {fault.name}: {what}")
+
+    _finish(place)
+    print_line(console, f"The sweep ended after {clock(time.monotonic() - started)}.")
+    return struck
+
+
+def _advance(place: ChaosPlace, landed: int, deadline: float) -> bool:
+    """Let the sweep run until so many experiments have landed; False once the time is over."""
+    while place.landed() < landed:
+        if time.monotonic() > deadline:
+            return False
+        place.running()
+        time.sleep(POLL_SECONDS)
+    return time.monotonic() < deadline
+
+
+def _until_at_work(place: ChaosPlace) -> None:
+    """Wait until a step runs: a sweep starts for seconds, on a busy machine for minutes. A sweep that
+    has nothing left to do never has one.
+    """
+    deadline = time.monotonic() + WORK_SECONDS
+    place.running()
+    while not place.ended() and place.step() is None and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+
+
+def _finish(place: ChaosPlace) -> None:
+    for _ in range(MOST_RUNS):
+        code = place.running().wait()
+        place.ended()
+        if code == 0:
+            return
+    raise TriageError(
+        f"The sweep did not come to its end in {MOST_RUNS} runs without faults; what it printed is "
+        f"in {place.log}."
+    )
+
+
+def _print(
+    console: Console, struck: Sequence[Struck], skipped: Sequence[Fault], found: Sequence[Check]
+) -> None:
+    rows = [
+        (str(one.number), one.name, f"{one.seconds:.0f}", str(one.landed), one.what)
+        for one in struck
+    ]
+    columns = ("fault", "kind", "after s", "landed", "what")
+    print_table(console, Table("Faults", columns, tuple(rows)))
+    for fault in skipped:
+        print_line(console, f"Skipped: {fault.name}: {fault.not_here}.")
+    verdicts = [(one.name, "yes" if one.holds else "NO", one.found) for one in found]
+    print_table(console, Table("Afterwards", ("check", "holds", "found"), tuple(verdicts)))
+    done = [one for one in struck if one.what != NO_TARGET]
+    kinds = len({one.name for one in done})
+    print_line(console, f"{len(done)} faults of {kinds} kinds were done.")

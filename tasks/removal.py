@@ -1,0 +1,72 @@
+"""How folders are removed from a home: renamed first and removed then, so that what is interrupted is
+found again, and never while something works there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.runtime.errors import Locked
+from tasks.runtime.store import locked
+from tasks.runtime.temporary import PLACES, is_held
+
+ASIDE = ".forgotten-"
+# Where folders are set aside; warehouse/forget.py does so in landing/.
+PLACES_OF_ASIDES = (
+    *("data", "experiments", "experiments/*/scores", "moved", "baselines", "valid"),
+    *("prefixes", "models", "sources"),
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A folder that goes, and the bytes of its files."""
+
+    kind: str
+    folder: Path
+    size: int
+
+
+def bytes_below(folder: Path) -> int:
+    """Bytes of the files in a folder."""
+    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
+
+
+def leftovers(root: Path) -> list[Path]:
+    """What an interrupted removal left."""
+    return sorted(path for place in PLACES_OF_ASIDES for path in root.glob(f"{place}/{ASIDE}*"))
+
+
+def refuse_while_working(root: Path) -> None:
+    """Raise Locked if a process holds a lock in a home: it trains, scores, prepares or loads."""
+    for pattern in ("*/.*.lock", *PLACES):
+        for path in root.glob(pattern):
+            if is_held(path):
+                raise Locked(
+                    f"Another process is working in {root} ({path.parent.name}/"
+                    f"{path.name.strip('.').removesuffix('.lock')}); wait for it or stop it, then "
+                    "run the same command."
+                )
+
+
+def remove(parts: Collection[Part]) -> None:
+    """Remove folders. Raises Locked, and removes none, if an experiment of them is being trained."""
+    with contextlib.ExitStack() as stack:
+        for part in parts:
+            if part.folder.parent.name == "experiments":
+                stack.enter_context(locked(part.folder))
+        asides = [_set_aside(part.folder) for part in parts]
+        for aside in asides:
+            shutil.rmtree(aside)
+
+
+def _set_aside(folder: Path) -> Path:
+    if folder.name.startswith(ASIDE):
+        return folder
+    aside = folder.with_name(f"{ASIDE}{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    return folder.rename(aside)

@@ -1,0 +1,27 @@
+"""How long a step may take before it counts as hanging."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from tasks.spec.base import Strict
+
+
+class TimeLimit(Strict):
+    """How long a step may take before it is ended and tried again, a training from its checkpoint.
+
+    It decides no result.
+    """
+
+    factor: float = Field(
+        default=10,
+        ge=1,
+        description="times what the plan expects of the step, without a measurement",
+    )
+    floor_seconds: float = Field(
+        default=3600, gt=0, description="a step may take so long whatever is expected of it"
+    )
+
+    def seconds(self, expected: float) -> float:
+        """The limit of a step that is expected to take `expected` seconds."""
+        return max(self.floor_seconds, self.factor * expected)

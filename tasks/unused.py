@@ -1,0 +1,121 @@
+"""Which stored folders of a home no result refers to, or nobody has used for long.
+
+A folder's last use is the newest time of change in it: a step that finds it complete notes its use
+there (`store.mark_used`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.corpus.manifest import DatasetManifest
+from tasks.removal import Part, bytes_below, leftovers
+from tasks.runtime.errors import BrokenFolder
+from tasks.runtime.store import read_manifest
+from tasks.tuning.training_rows import sets_digest
+
+SCORED = re.compile(r"-e[0-9a-f]{12}$")  # behind a training id: the folder of its scores
+Refers = Callable[[Path], bool]
+PREFIXES = "stored prefixes"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A folder of a home. `used`: seconds since 1970; `is_referred_to`: by a result."""
+
+    part: Part
+    used: float
+    is_referred_to: bool
+
+
+def prunable(
+    root: Path, referred: Collection[str], before: float, only_unreferred: bool
+) -> Iterator[Part]:
+    """The folders of a home that may go: not used since `before` (seconds since 1970), and referred
+    to by no result. Stored prefixes are computed again, so they go by their use alone unless
+    `only_unreferred`.
+
+    `referred`: what results refer to, as ids of trainings and digests of weights, data sets and
+    sets of cases.
+    """
+    for one in stored(root, referred):
+        is_needed = one.is_referred_to and (only_unreferred or one.part.kind != PREFIXES)
+        if one.used < before and not is_needed:
+            yield one.part
+    for path in leftovers(root):
+        yield Part("leftovers", path, bytes_below(path))
+
+
+def stored(root: Path, referred: Collection[str]) -> Iterator[Stored]:
+    """What a home stores beside what has landed, kind by kind."""
+    models = _Models(root, referred)
+    kinds: dict[str, tuple[str, Refers]] = {
+        PREFIXES: ("prefixes/*/", models.has_prefix),
+        "variants": ("models/*/", models.is_variant_kept),
+        "base conversions": ("models/*-base-*/", models.is_base_kept),
+        "sources": ("sources/*/", models.is_source_kept),
+        "experiments": ("experiments/*/", lambda folder: folder.name in referred),
+        "scores": ("baselines/*/", lambda folder: SCORED.sub("", folder.name) in referred),
+        "scores of moved adapters": (
+            "moved/*/",
+            lambda folder: SCORED.sub("", folder.name) in referred,
+        ),
+        "data sets": ("data/*/", lambda folder: _is_data_kept(folder, referred)),
+    }
+    for kind, (pattern, is_referred_to) in kinds.items():
+        for folder in sorted(root.glob(pattern)):
+            is_other = kind == "variants" and "-base-" in folder.name
+            if not folder.name.startswith(".") and not is_other:
+                part = Part(kind, folder, bytes_below(folder))
+                yield Stored(part, last_used(folder), is_referred_to(folder))
+
+
+def last_used(folder: Path) -> float:
+    """The newest time of change in a folder, in seconds since 1970."""
+    return max(path.lstat().st_mtime for path in (folder, *folder.rglob("*")))
+
+
+class _Models:
+    """The model folders of a home: which of them results refer to, and what those were made from."""
+
+    def __init__(self, root: Path, referred: Collection[str]) -> None:
+        manifests = [_manifest(folder) for folder in (root / "models").glob("[!.]*/")]
+        kept = [one for one in manifests if one.get("digest") in referred]
+        self._digests = {one["digest"] for one in kept}
+        self._sources = {one.get("source_digest") for one in kept}
+
+    def has_prefix(self, folder: Path) -> bool:
+        return _manifest(folder).get("variant") in self._digests
+
+    def is_variant_kept(self, folder: Path) -> bool:
+        return _manifest(folder).get("digest") in self._digests
+
+    def is_base_kept(self, folder: Path) -> bool:
+        manifest = _manifest(folder)
+        return manifest.get("source_digest") in self._sources or self.is_variant_kept(folder)
+
+    def is_source_kept(self, folder: Path) -> bool:
+        return _manifest(folder).get("digest") in self._sources
+
+
+def _is_data_kept(folder: Path, referred: Collection[str]) -> bool:
+    """Whether a result was made on a data set, or judged on a set of it."""
+    try:
+        dataset = DatasetManifest.read(folder)
+        own = {dataset.dataset_digest, sets_digest(dataset)}
+    except (BrokenFolder, KeyError):
+        return folder.name.rpartition("-")[2] in referred
+    judged_on = {dataset.sets[name].digest for name in dataset.evaluation_sets}
+    return not (own | judged_on).isdisjoint(referred)
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder, empty where there is none that can be read."""
+    try:
+        return read_manifest(folder) or {}
+    except BrokenFolder:
+        return {}

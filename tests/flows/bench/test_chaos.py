@@ -1,0 +1,132 @@
+"""`triage bench chaos`: which faults come in which order, what they strike, and what its checks see afterwards."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections import Counter
+
+import duckdb
+import psutil
+import pytest
+
+from flows.bench.chaos.checks import checks, differences
+from flows.bench.chaos.faults import NO_TARGET, drawn, known_faults
+from flows.bench.chaos.place import ChaosPlace, Study
+from tasks.runtime.store import complete
+from tests.place import Place
+
+STUDY = Study(experiments=8, iterations=8)
+KINDS = {fault.name: fault for fault in known_faults()}
+
+
+@pytest.fixture
+def swept(smoke, tmp_path) -> ChaosPlace:
+    """The finished smoke sweep as a run of this benchmark left it."""
+    copy = smoke[0].copy(tmp_path / "faults")
+    return ChaosPlace(copy.folder, STUDY)
+
+
+@pytest.fixture
+def undisturbed(swept, tmp_path) -> ChaosPlace:
+    place = ChaosPlace(tmp_path / "undisturbed", STUDY)
+    place.home.mkdir(parents=True)
+    shutil.copy(swept.warehouse, place.warehouse)
+    return place
+
+
+def test_every_kind_comes_once_before_any_comes_again_in_an_order_that_a_seed_decides():
+    kinds = list(KINDS.values())
+    order = drawn(kinds, 2 * len(kinds) + 3, random.Random(1))
+    assert Counter(order[: len(kinds)]) == Counter(kinds) and len(order) == 2 * len(kinds) + 3
+    assert order == drawn(kinds, len(order), random.Random(1)) != drawn(kinds, len(order), random.Random(2))
+
+
+def test_kinds_that_cannot_be_done_say_why_and_a_sweep_without_pool_has_no_worker():
+    assert len(KINDS) >= 10
+    reasons = {name: fault.not_here for name, fault in KINDS.items() if fault.not_here}
+    assert {"worker killed", "PostgreSQL killed", "disk full", "network to the server cut"} <= set(reasons)
+
+
+def test_a_finished_sweep_that_nothing_happened_to_passes_every_check(swept, undisturbed):
+    found = list(checks(swept, undisturbed))
+    assert [check.name for check in found if not check.holds] == [] and len(found) == 7
+
+
+def test_times_and_speeds_may_differ_and_results_may_not(swept, undisturbed):
+    def change(sql: str) -> list[str]:
+        with duckdb.connect(str(swept.warehouse)) as con:
+            con.execute(sql)
+        return differences(swept.warehouse, undisturbed.warehouse)
+
+    assert change("UPDATE experiment SET train_seconds = 9e9, finished_at = now(), peak_memory_bytes = 1") == []
+    (line,) = change("UPDATE metric SET value = value + 1e-9 WHERE metric = 'accuracy' AND rule = 'argmax'")
+    assert line.startswith("metric: ")
+
+
+def test_what_landed_twice_or_stayed_behind_is_seen(swept, undisturbed):
+    with duckdb.connect(str(swept.warehouse)) as con:
+        con.execute("CREATE TEMP TABLE one AS SELECT * FROM experiment WHERE recipe_kind = 'safety' LIMIT 1")
+        con.execute("UPDATE one SET training_id = 'again'")
+        con.execute("INSERT INTO experiment SELECT * FROM one")
+    stays = subprocess.Popen(
+        [sys.executable, "-c", "import sys; sys.stdin.read()"], env=swept.environment, stdin=subprocess.PIPE
+    )
+    with stays:
+        found = {check.name: check for check in checks(swept, undisturbed)}
+        stays.communicate()
+    assert found["no process stayed"].found == str(stays.pid)
+    for name in ("all experiments landed", "none landed twice", "warehouse as without faults", "no process stayed"):
+        assert not found[name].holds, name
+    assert found["lost children used up no retries"].holds
+
+
+@pytest.mark.parametrize("kind", ["byte flipped in a cached file", "byte flipped in a landing file"])
+def test_a_flipped_byte_breaks_one_complete_folder(kind, swept):
+    def broken() -> set[str]:
+        manifests = [path for path in swept.home.rglob("manifest.json") if ".tmp" not in str(path)]
+        return {str(path.parent) for path in manifests if complete(path.parent, deep=True) is None}
+
+    before = broken()
+    struck = KINDS[kind].strike(swept, random.Random(3))
+    (damaged,) = broken() - before
+    assert (swept.home / struck).is_relative_to(damaged)
+
+
+def test_a_kind_whose_process_is_not_there_says_so(swept):
+    assert KINDS["child killed"].strike(swept, random.Random(1)) == NO_TARGET
+
+
+def test_the_processes_of_a_place_are_those_with_its_home(swept):
+    with subprocess.Popen(
+        [sys.executable, "-c", "import sys; sys.stdin.read()"], env=swept.environment, stdin=subprocess.PIPE
+    ) as one:
+        assert [process.pid for process in swept.processes()] == [one.pid]
+        assert psutil.Process(os.getpid()) not in swept.processes()
+        swept.stop()
+        assert one.wait(30) < 0
+
+
+def test_the_study_has_as_many_experiments_as_are_asked_for():
+    from flows.selection import Narrowing, select
+
+    _, grid, *rest = Study(experiments=20, iterations=16).arguments
+    overrides = [value for name, value in itertools.pairwise(rest) if name == "--set"]
+    cells = select(grid, overrides, Narrowing(limit=20)).cells
+    assert len({spec.cell_id for spec in cells}) == 20 and {spec.recipe.iterations for spec in cells} == {16}
+
+
+@pytest.mark.nightly
+def test_a_sweep_under_faults_lands_what_an_undisturbed_one_does(tmp_path):
+    place, folder = Place(tmp_path), tmp_path / "chaos"
+    options = ["--faults", "60", "--minutes", "45", "--experiments", "24", "--folder", str(folder)]
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", "bench", "chaos", *options],
+        cwd=tmp_path, env=place.environment, capture_output=True, text=True, timeout=3 * 3600,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert "faults of" in done.stdout and "Skipped: worker killed" in done.stdout

@@ -1,0 +1,115 @@
+"""`triage cache prune`: what no result refers to and nobody has used for long goes, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import time
+
+import pytest
+
+from flows.cli.cache_prune import seconds_of
+from tasks.runtime.errors import BadInput
+from tasks.runtime.store import build_folder, locked
+from tests.place import Place, one_sentence
+
+NOTHING_OF_RESULTS = "cache", "prune", "--unreferenced"
+DAY = 86400.0
+
+
+@pytest.fixture
+def swept(smoke, tmp_path) -> Place:
+    """A copy of a home with eight landed experiments, last used 40 days ago."""
+    place = smoke[0].copy(tmp_path / "copy")
+    then = time.time() - 40 * DAY
+    for path in (place.home, *place.home.rglob("*")):
+        os.utime(path, (then, then))
+    return place
+
+
+def folders(place: Place) -> set[str]:
+    kinds = ("models", "sources", "experiments", "baselines", "moved", "data", "prefixes")
+    return {str(path.relative_to(place.home)) for kind in kinds for path in place.home.glob(f"{kind}/[!.]*/")}
+
+
+def test_what_results_refer_to_stays_also_where_only_landing_folders_tell(swept):
+    for _ in ("with the warehouse", "without"):
+        done = swept.ask(*NOTHING_OF_RESULTS)
+        assert done.returncode == 0 and "is unused for 30d and not needed" in done.stdout, done.stdout
+        swept.warehouse.unlink(missing_ok=True)
+
+
+def test_stored_prefixes_of_models_with_results_go_unless_they_are_to_stay(swept):
+    before = folders(swept)
+    assert any(name.startswith("prefixes/") for name in before)
+    assert swept.ask("cache", "prune").returncode == 0
+    assert {name.split("/")[0] for name in before - folders(swept)} == {"prefixes"}
+
+
+def test_a_forgotten_studys_folders_go_once_they_are_old_and_what_landed_stays(swept):
+    assert swept.ask("studies", "forget", "smoke").returncode == 0
+    used = sorted((swept.home / "models").glob("[!.]*-4bit-*/"))[0]
+    os.utime(used)  # as a step does
+    before, landed = folders(swept), sorted(swept.home.glob("landing/*"))
+
+    said = swept.ask(*NOTHING_OF_RESULTS, "--dry-run")
+    assert folders(swept) == before and "Nothing was removed" in said.stdout
+    for kind in ("variants", "base conversions", "sources", "experiments", "scores", "data sets"):
+        assert f"│ {kind} " in said.stdout, said.stdout
+    size = sum(path.stat().st_size for path in (swept.home / "data").rglob("*") if path.is_file())
+    assert f"{size:,}" in said.stdout
+
+    assert swept.ask(*NOTHING_OF_RESULTS).returncode == 0
+    assert folders(swept) == {str(used.relative_to(swept.home))}
+    assert sorted(swept.home.glob("landing/*")) == landed and not list(swept.home.rglob(".forgotten-*"))
+    assert "not needed" in swept.ask(*NOTHING_OF_RESULTS).stdout
+
+
+def test_nothing_goes_while_a_sweep_runs_and_a_dry_run_says_what_would(swept):
+    shutil.rmtree(swept.home / "landing")
+    swept.warehouse.unlink()
+    record = swept.home / "servers" / f"{socket.gethostname()}-{os.getpid()}"
+    record.parent.mkdir(exist_ok=True)
+    record.write_text("1")
+    before = folders(swept)
+    done = swept.ask(*NOTHING_OF_RESULTS)
+    assert done.returncode == 2 and one_sentence(done.stderr) and "A sweep is running" in done.stderr
+    assert "│ experiments " in swept.ask(*NOTHING_OF_RESULTS, "--dry-run").stdout
+    record.unlink()
+    with locked(next(swept.home.glob("experiments/[!.]*/"))):
+        assert "Another process is working" in swept.ask(*NOTHING_OF_RESULTS).stderr
+    assert folders(swept) == before
+
+
+def test_a_landing_folder_that_cannot_be_read_is_a_sentence_and_nothing_goes(swept):
+    file = next(swept.home.glob("landing/*/experiment.parquet"))
+    file.write_bytes(b"damaged")
+    before = folders(swept)
+    done = swept.ask("cache", "prune")
+    assert done.returncode == 2 and one_sentence(done.stderr) and str(file) in done.stderr
+    assert folders(swept) == before
+
+
+def test_a_step_that_finds_a_folder_complete_notes_its_use(tmp_path):
+    folder = tmp_path / "made"
+
+    def fill(temporary):
+        (temporary / "file").write_bytes(b"content")
+        return {}
+
+    build_folder(folder, fill)
+    os.utime(folder, (0, 0))
+    build_folder(folder, fill)
+    assert folder.stat().st_mtime > DAY
+
+
+@pytest.mark.parametrize(("older", "seconds"), [("1h", 3600.0), ("30d", 30 * DAY)])
+def test_times_are_days_or_hours(older, seconds):
+    assert seconds_of(older) == seconds
+
+
+@pytest.mark.parametrize("older", ["0d", "30", "30m", "-1d", "1.5d", "d"])
+def test_other_times_are_refused_with_an_example(older):
+    with pytest.raises(BadInput, match="such as 30d or 12h"):
+        seconds_of(older)
