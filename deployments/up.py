@@ -9,7 +9,6 @@ their requests meanwhile.
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -18,11 +17,11 @@ from importlib import metadata
 from deployments.awake import kept_awake
 from deployments.interruptions import ignore_interruptions, interrupted_by_signals
 from deployments.lost_runs import end_runs
-from deployments.notifications import HEARTBEAT_SECONDS, check_address, notify_people
+from deployments.notifications import check_address, notify_people
 from deployments.prefect_api import HOST, NoAnswer, api_url, is_open, server_version
 from deployments.register import register
 from deployments.started_processes import end_leftovers, start
-from deployments.workers import QUEUES, Worker
+from deployments.workers import QUEUES, Worker, worker_environment
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.home import home
 from tasks.runtime.store import locked
@@ -190,7 +189,7 @@ def _keep_working(server: _Server, environment: dict[str, str], say: Say) -> Non
 
     Raises BadInput where a worker ends again and again, and LostServer.
     """
-    workers = [Worker(queue, server.port, environment, say) for queue in QUEUES]
+    workers = [Worker(queue, api_url(server.port), environment, say) for queue in QUEUES]
     try:
         while True:
             server.keep()
@@ -223,14 +222,4 @@ def _answering(port: int) -> Iterator[None]:
 
 def _environment(port: int) -> dict[str, str]:
     """The environment of the server, the worker and the flow runs."""
-    return {
-        **os.environ,
-        "PREFECT_API_URL": api_url(port),
-        "PREFECT_HOME": os.environ.get("PREFECT_HOME") or str(home() / "prefect"),
-        "PREFECT_UI_API_URL": api_url(port),
-        "PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "2"),
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-        "TRIAGE_HOME": str(home()),
-    }
+    return {**worker_environment(api_url(port)), "PREFECT_UI_API_URL": api_url(port)}

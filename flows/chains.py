@@ -4,7 +4,7 @@ one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -107,8 +107,13 @@ class SubmittedSweep:
     extras: list[Extra] = field(default_factory=list)
 
 
-def submit_experiments(selection: Selection) -> SubmittedSweep:
+def submit_experiments(
+    selection: Selection, beside: Collection[tuple[str, str]] = ()
+) -> SubmittedSweep:
     """Submit the whole grid; experiments share their base model's conversion and their variant.
+
+    `beside`: model and precision of further variants of the sweep, whose experiments run elsewhere:
+    adapters are moved to them, too.
 
     No Prefect tags: for a tagged task Prefect asks for a slot of each tag's limit, which takes
     0.3 s a task.
@@ -129,7 +134,7 @@ def submit_experiments(selection: Selection) -> SubmittedSweep:
                 _evaluation_sets(chain, [entry.name for entry in grid.evaluation_sets])
             )
 
-    moves = list(_moves(sweep.chains, variants)) if grid.scoring.move_adapters else []
+    moves = list(_moves(sweep.chains, variants, beside)) if grid.scoring.move_adapters else []
     sweep.extras += variants.fidelities()
     sweep.extras += moves
     return sweep
@@ -222,14 +227,17 @@ def _evaluation_sets(chain: Chain, names: list[str]) -> Extra:
     return Extra(f"evaluation sets of {chain.spec.cell_id}", step)
 
 
-def _moves(chains: list[Chain], variants: _Variants) -> Iterator[Extra]:
+def _moves(
+    chains: list[Chain], variants: _Variants, beside: Collection[tuple[str, str]]
+) -> Iterator[Extra]:
     """Every adapter at the other precisions that the grid names, whose variants are made for it; or
     at the other bit width, where the sweep has that variant.
     """
     grid = variants.selection.grid
+    of_sweep = {*variants.variants, *beside}
     for chain in chains:
         spec = chain.spec
-        for precision in moves_of(grid, spec, variants.variants):
+        for precision in moves_of(grid, spec, of_sweep):
             step = move_adapter.submit(
                 spec,
                 chain.trained,
