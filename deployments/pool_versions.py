@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.runtime.backend import backend, versions
+from tasks.runtime.shared import shared_folder
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -38,8 +39,12 @@ def code_digest() -> str:
 
 
 def versions_here() -> Versions:
-    """Those of this machine. Raises BadInput where MLX is not installed."""
+    """Those of this machine, and the folder that it shares. Raises BadInput where MLX is not
+    installed, and NotShared.
+    """
     ours = {"triage": code_digest(), "prefect": metadata.version("prefect")}
+    if (shared := shared_folder()) is not None:
+        ours["shared folder"] = shared.identity()
     return {"backend": backend().name, **ours, **versions()}
 
 

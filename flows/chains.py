@@ -98,13 +98,20 @@ class Extra:
 class SubmittedSweep:
     """The futures of a sweep: a chain per experiment, and the extras beside them.
 
-    `record`: what makes its results belong to its study.
+    `record`: what makes its results belong to its study. `models`: its base models and variants.
     """
 
     data: Step
     record: SweepRecord
     chains: list[Chain] = field(default_factory=list)
     extras: list[Extra] = field(default_factory=list)
+    models: list[Step] = field(default_factory=list)
+
+    @property
+    def model_ids(self) -> list[str]:
+        """The base models and variants that were made or found."""
+        finished = [step for step in self.models if step.state.is_completed()]
+        return [step.result().name for step in finished]
 
 
 def submit_experiments(
@@ -137,6 +144,7 @@ def submit_experiments(
     moves = list(_moves(sweep.chains, variants, beside)) if grid.scoring.move_adapters else []
     sweep.extras += variants.fidelities()
     sweep.extras += moves
+    sweep.models = [*variants.bases.values(), *variants.variants.values()]
     return sweep
 
 

@@ -16,7 +16,7 @@ from flows.selection import Narrowing, Selection, select
 from flows.sweep import ONE_AT_A_TIME
 from flows.tags import label_run
 from tasks.grids.grid import load_grid
-from tasks.landing import some_results_wait
+from tasks.landing import share_the_rest, some_results_wait
 from tasks.runtime.errors import TriageError
 from tasks.spec import Seed
 from tasks.studies import grid_digest
@@ -59,10 +59,11 @@ def experiment(
         return _run(select(grid, overrides, narrowing).with_seed(seed))
     try:
         pooled.refuse_other(grid_digest(load_grid(grid, overrides)))
+        share_the_rest()
         with leased(pooled.key):
             return _run(select(grid, overrides, narrowing).with_seed(seed), pooled)
     except TriageError as error:
-        label_results([], error)
+        label_results(error=error)
         return Failed(message=f"{pooled.cell}: {error}")
 
 
@@ -76,7 +77,8 @@ def _run(selection: Selection, pooled: PooledCell | None = None) -> State[Any]:
         submitted = submit_experiments(selection, beside)
         failures = finish_all(submitted)
     if pooled is not None:
-        label_results(submitted.record.ids, errors[0] if errors else None)
+        error = errors[0] if errors else None
+        label_results(submitted.record.ids, submitted.model_ids, error)
     if failures:
         return Failed(message=failures[0])
     where = "has landed and will be loaded into" if some_results_wait() else "is in"

@@ -17,7 +17,8 @@ from tasks.runtime.errors import BadInput
 from tasks.runtime.events import Event, ExperimentFailed
 
 LEASE_SECONDS = 60.0  # after which a cell whose machine is gone may run elsewhere; 60 is the least
-LANDED = "triage.landed"  # labels of a run: ids, and the class of the error
+LANDED = "triage.landed"  # labels of a run: ids of results and of models, class of the error
+MODELS = "triage.models"
 ERROR = "triage.error"
 
 
@@ -65,10 +66,13 @@ def leased(key: str) -> Iterator[None]:
         yield
 
 
-def label_results(ids: Iterable[str], error: Exception | None) -> None:
+def label_results(
+    ids: Iterable[str] = (), models: Iterable[str] = (), error: Exception | None = None
+) -> None:
     """Note on the current run what has landed, for the sweep that waits for it."""
     labels: dict[str, bool | int | float | str] = {
         LANDED: " ".join(ids),
+        MODELS: " ".join(models),
         ERROR: type(error).__name__ if error else "",
     }
     with get_client(sync_client=True) as client:

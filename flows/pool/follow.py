@@ -12,7 +12,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 
 from deployments.prefect_api import NoAnswer, answering, configured_api, prefect_client
-from flows.pool.cell import ERROR, LANDED
+from flows.pool.cell import ERROR, LANDED, MODELS
 from flows.pool.runs import (
     PooledSweep,
     forget_leases,
@@ -27,7 +27,7 @@ from flows.pool.runs import (
 )
 from flows.selection import Selection
 from tasks.corpus.prepare import prepare_dataset
-from tasks.landing import absent_from_warehouse
+from tasks.landing import absent_from_warehouse, take_over
 from tasks.progress import publish, publisher
 from tasks.runtime.errors import BadInput, SourceUnavailable, TriageError
 from tasks.runtime.events import (
@@ -38,7 +38,7 @@ from tasks.runtime.events import (
     StepWarning,
 )
 from tasks.runtime.store import home
-from tasks.studies import SweepRecord
+from tasks.studies import SweepRecord, land_dataset
 from warehouse.connect import warehouse_path
 
 POLL_SECONDS = 2.0
@@ -74,7 +74,9 @@ def sweep_in_pool(
     waited for. Raises BadInput where the pool cannot take the sweep.
     """
     api = configured_api()
-    record.use(prepare_dataset(selection.grid.data, home(), selection.grid.evaluation_sets))
+    data = prepare_dataset(selection.grid.data, home(), selection.grid.evaluation_sets)
+    land_dataset(data)
+    record.use(data)
     with answering(api), prefect_client(api, retries=RETRIES) as client:
         sweep = PooledSweep.of(client, pool, grid, overrides, selection)
         followed = _Followed(sweep, record, submit(client, sweep))
@@ -108,10 +110,14 @@ def _follow(api: str, followed: _Followed) -> None:
 
 
 def _has_to_run_again(run: FlowRun) -> bool:
-    """Whether a run of an earlier attempt failed, or what it landed is not here any more."""
+    """Whether a run of an earlier attempt failed, or what it landed is nowhere any more."""
     if run.state is None or not run.state.is_final():
         return False
-    return not run.state.is_completed() or bool(absent_from_warehouse(landed_ids(run)))
+    if not run.state.is_completed():
+        return True
+    with contextlib.suppress(TriageError):  # said when the run is looked at
+        take_over(landed_ids(run))
+    return bool(absent_from_warehouse(landed_ids(run)))
 
 
 def _look(client: SyncPrefectClient, followed: _Followed) -> None:
@@ -165,12 +171,20 @@ def _see_to_lost(client: SyncPrefectClient, followed: _Followed, cell: str, run:
 def _end(followed: _Followed, cell: str, run: FlowRun) -> None:
     """Note how a cell ended: what it landed belongs to the sweep."""
     ids = landed_ids(run)
+    try:
+        take_over([*models_of(run), *ids])
+    except TriageError as error:
+        _fail(followed, cell, error, ids)
+        return
     if run.state is None or not run.state.is_completed():
         _fail(followed, cell, failure_of(cell, run), ids)
         return
     if absent_from_warehouse(ids):
-        where = f"its results are on {worker_of(run)} and not in {warehouse_path()}"
-        _fail(followed, cell, TriageError(f"It has landed, but {where}."), [])
+        message = (
+            f"It has landed, but its results are on {worker_of(run)} and not in {warehouse_path()}; "
+            "name the folder that all machines share in TRIAGE_SHARED, on each of them."
+        )
+        _fail(followed, cell, TriageError(message), [])
         return
     followed.ends[cell] = None
     followed.record.add(ids)
@@ -190,6 +204,11 @@ def failure_of(cell: str, run: FlowRun) -> TriageError:
     text = state.message if state and state.message else f"it ended as {state and state.name}."
     kind = FIXABLE.get(str(run.labels.get(ERROR, "")), TriageError)
     return kind(text.removeprefix(f"{cell}: "))
+
+
+def models_of(run: FlowRun) -> list[str]:
+    """The models of which a run has landed results, by its label."""
+    return str(run.labels.get(MODELS, "")).split()
 
 
 def landed_ids(run: FlowRun) -> list[str]:
