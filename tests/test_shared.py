@@ -113,20 +113,22 @@ class Refusing(LocalFileSystem):
     [(errno.ENOSPC, "it is full; free some space"), (errno.EROFS, "may not be written"), (errno.EACCES, "may not be"),
      (errno.EIO, "Input/output error"), (errno.ESTALE, "OSError")],
 )  # fmt: skip
-def test_a_place_that_refuses_is_a_sentence_and_what_landed_stays_and_is_copied_later(
-    tmp_path, monkeypatch, reason, words
-):
-    monkeypatch.setenv("TRIAGE_SHARED", str(tmp_path / "mount"))
+def test_a_place_that_refuses_is_a_sentence(tmp_path, monkeypatch, reason, words):
     monkeypatch.setattr(Refusing, "reason", reason)
     refusing = SharedFolder(Refusing(), str(tmp_path / "mount"), "/mount")
-    with monkeypatch.context() as patch:
-        patch.setattr(landing_module, "shared_folder", lambda: refusing)
-        with pytest.raises(
-            NotShared, match=f"shared folder /mount cannot be used: .*{words}.* Nothing is lost"
-        ) as told:
-            land("fresh")
-    assert told.value.transient and landed_names() == ["fresh"]
+    with pytest.raises(NotShared, match=f"shared folder /mount cannot be used: .*{words}.* Nothing is lost") as told:
+        refusing.put(sealed(tmp_path / "a", "ours"), "x/1")
+    assert told.value.transient and refusing.manifest("x/1") is None
 
+
+def test_what_cannot_be_shared_has_landed_here_and_is_copied_later(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRIAGE_SHARED", str(tmp_path / "mount"))
+    monkeypatch.setattr(Refusing, "reason", errno.ENOSPC)
+    refusing = SharedFolder(Refusing(), str(tmp_path / "mount"), "/mount")
+    with monkeypatch.context() as patch, pytest.raises(NotShared):
+        patch.setattr(landing_module, "shared_folder", lambda: refusing)
+        land("fresh")
+    assert landed_names() == ["fresh"]
     share_the_rest()
     assert shared_folder().manifest(f"landing/{DATASET}") is not None
 

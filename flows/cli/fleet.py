@@ -6,14 +6,21 @@ import os
 from typing import Annotated
 
 import typer
+from rich.table import Table
 
 from flows.cli.terminal import console, print_line
+from flows.report.figures import clock
 
 Url = Annotated[str, typer.Argument(help="the fleet's server, e.g. http://192.168.1.20:4200")]
 Pool = Annotated[str, typer.Option(metavar="NAME", help="the work pool; made if it is missing")]
 
 
-def join(url: Url, pool: Pool = "fleet") -> None:
+Install = Annotated[
+    bool, typer.Option("--install", help="write a unit file that joins at every start, and stop")
+]
+
+
+def join(url: Url, pool: Pool = "fleet", install: Install = False) -> None:
     """Check this machine, and let it work for the sweeps of a pool, until Ctrl-C."""
     from deployments.fleet import api_of
 
@@ -30,4 +37,30 @@ def join(url: Url, pool: Pool = "fleet") -> None:
     enter(api, pool)
     if examine_worker(console):
         raise BadInput("This machine is not ready; see the errors above, and join again.")
+    if install:
+        from deployments.fleet_units import install as write_unit
+
+        unit = write_unit(api, pool)
+        print_line(console, f"Written to {unit.path}; start it with: {'; '.join(unit.commands)}")
+        return
     work(api, pool, lambda line: print_line(console, line))
+
+
+def fleet() -> None:
+    """Show the machines of the work pools: what they do, and when they were last heard of."""
+    from deployments.fleet_status import machines
+    from deployments.prefect_api import configured_api
+
+    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
+    for column in ("pool", "machine", "state", "last heartbeat", "runs"):
+        table.add_column(column, overflow="fold")
+    found = machines(configured_api())
+    for one in found:
+        heard = "" if one.seconds is None else f"{clock(one.seconds)} ago"
+        state = "online" if one.is_online else "offline"
+        style = None if one.is_online else "dim"
+        table.add_row(one.pool, one.host, state, heard, ", ".join(one.runs), style=style)
+    if not found:
+        print_line(console, "No machine has joined a pool; type `triage join URL` on one.")
+        return
+    console.print(table)

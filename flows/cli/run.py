@@ -209,9 +209,10 @@ def _run_flow(
 
 def refuse_pool(pool: str) -> None:
     """Raise BadInput where a work pool cannot take a sweep of this machine."""
+    api = configured_api()
+
     from flows.pool.runs import usable_versions
 
-    api = configured_api()
     with answering(api), prefect_client(api, retries=5) as client:
         usable_versions(client, pool)
 

@@ -34,7 +34,6 @@ from tasks.runtime.events import (
     ExperimentFailed,
     ExperimentLanded,
     ProgressReport,
-    RemoteReport,
     StepWarning,
 )
 from tasks.runtime.store import home
@@ -139,7 +138,7 @@ def _look(client: SyncPrefectClient, followed: _Followed) -> None:
         elif run.state.is_final():
             _end(followed, cell, run)
     for id, report in read_progress(client, running).items():
-        publish(f"experiment {open_runs[id]}", _with_short_name(report))
+        publish(f"experiment {open_runs[id]}", report)
 
     cells = set(followed.open.values())
     unfinished = {
@@ -148,12 +147,6 @@ def _look(client: SyncPrefectClient, followed: _Followed) -> None:
         if spec.cell_id in cells
     }
     share_out(client, followed.sweep.pool, followed.limits, unfinished)
-
-
-def _with_short_name(report: RemoteReport) -> RemoteReport:
-    """The report with the host of a worker alone: `triage-HOST-0123456789ab`."""
-    host = report.worker.removeprefix("triage-").rpartition("-")[0] or report.worker or "a worker"
-    return RemoteReport(host, report.step, report.percent)
 
 
 def _see_to_lost(client: SyncPrefectClient, followed: _Followed, cell: str, run: FlowRun) -> None:

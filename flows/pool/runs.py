@@ -26,6 +26,7 @@ from prefect.states import AwaitingRetry
 from prefect.utilities.callables import parameter_schema
 
 from deployments.pool_versions import Versions, differences, read_versions, versions_here
+from deployments.worker_names import host_of
 from deployments.workers import POOL
 from flows.pool.cell import PooledCell
 from flows.selection import Selection
@@ -206,7 +207,7 @@ def read_runs(client: SyncPrefectClient, ids: Sequence[UUID]) -> list[FlowRun]:
 def read_progress(client: SyncPrefectClient, runs: Iterable[FlowRun]) -> dict[UUID, RemoteReport]:
     """Who runs each of these runs, and how far its step is, from its progress artifact."""
     by_id = {run.id: run for run in runs}
-    reports = {id: RemoteReport(worker_of(run)) for id, run in by_id.items()}
+    reports = {id: RemoteReport(host_of(worker_of(run))) for id, run in by_id.items()}
     if not by_id:
         return reports
     artifacts = client.read_artifacts(

@@ -17,6 +17,7 @@ from deployments.fleet import api_of, enter
 from deployments.pool_versions import code_digest, differences, versions_here
 from deployments.prefect_api import NoAnswer
 from flows.cli.live_table import Row, State
+from flows.cli.run import refuse_pool
 from flows.pool import follow
 from flows.pool.cell import ERROR, LANDED, PooledCell
 from flows.pool.runs import PooledSweep, queue_of, usable_versions
@@ -26,7 +27,6 @@ from tasks.runtime.accelerator import reserved
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.runtime.events import ExperimentFailed, ExperimentLanded, RemoteReport, StepWarning
 from tasks.studies import SweepRecord, grid_digest
-from tests.place import one_sentence
 
 MINE = "triage-here-0123456789ab"
 
@@ -106,6 +106,7 @@ def server(monkeypatch):
     monkeypatch.setattr(follow, "POLL_SECONDS", 0)
     monkeypatch.setattr(follow, "absent_from_warehouse", lambda ids: [id for id in ids if id == "absent"])
     monkeypatch.setattr(follow, "prepare_dataset", lambda *args: None)
+    monkeypatch.setattr(follow, "land_dataset", lambda data: None)
     monkeypatch.setattr(SweepRecord, "use", lambda record, data: None)
     monkeypatch.setattr(SweepRecord, "finish", lambda record, failures: None)
     return made
@@ -334,6 +335,6 @@ def test_an_address_without_a_server_is_a_sentence():
         enter("http://127.0.0.1:9/api", "triage")
 
 
-def test_a_pool_without_a_server_is_one_sentence(place):
-    done = place.ask("sweep", "smoke", "--pool", "fleet")
-    assert done.returncode == 2 and one_sentence(done.stderr) and "PREFECT_API_URL" in done.stderr
+def test_a_pool_without_a_server_is_a_sentence():
+    with pytest.raises(BadInput, match="A work pool needs a Prefect server, and none is set; set PREFECT_API_URL"):
+        refuse_pool("fleet")
