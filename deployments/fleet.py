@@ -12,7 +12,13 @@ from deployments.awake import kept_awake
 from deployments.interruptions import ignore_interruptions, interrupted_by_signals
 from deployments.lost_runs import end_runs, queue_lost_runs
 from deployments.pool_versions import differences, note_versions, read_versions, versions_here
-from deployments.prefect_api import NoAnswer, answering, prefect_client, server_version
+from deployments.prefect_api import (
+    REQUEST_SECONDS,
+    NoAnswer,
+    answering,
+    prefect_client,
+    server_version,
+)
 from deployments.started_processes import end_leftovers
 from deployments.worker_names import worker_name
 from deployments.workers import JOIN, POOL, Queue, Worker, worker_environment
@@ -101,7 +107,7 @@ def _work(api: str, pool: str, say: Say) -> None:
 
 
 def _refuse_other_server(api: str) -> None:
-    version, expected = server_version(api), metadata.version("prefect")
+    version, expected = server_version(api, REQUEST_SECONDS), metadata.version("prefect")
     if version != expected:
         raise BadInput(
             f"The server at {api} is Prefect {version}, and this machine has {expected}; install "

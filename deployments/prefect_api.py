@@ -108,12 +108,12 @@ def answering(api: str) -> Iterator[None]:
         ) from error
 
 
-def server_version(api: str) -> str:
+def server_version(api: str, seconds: float | None = None) -> str:
     """Version of the Prefect server whose API is at `api`, e.g. http://127.0.0.1:4200/api.
 
-    Raises NoAnswer.
+    Raises NoAnswer, by default if it takes longer than SECONDS.
     """
-    with prefect_client(api, SECONDS) as client:
+    with prefect_client(api, seconds or SECONDS) as client:
         return str(client.api_version())
 
 

@@ -23,6 +23,7 @@ export PREFECT_API_URL="http://127.0.0.1:$port/api" TRIAGE_SHARED="$place/shared
 in_home() { # in_home NAME COMMAND...: with a home of that name; each worker has an accelerator of its own
     name=$1
     shift
+    mkdir -p "$place/$name"
     $how env TRIAGE_HOME="$place/$name" TRIAGE_WAREHOUSE="$place/$name/triage.duckdb" \
         PREFECT_HOME="$place/$name/prefect" TRIAGE_ACCELERATOR="$name" "$@"
 }
@@ -41,7 +42,10 @@ trap 'exit 130' INT TERM
 
 (how=exec; in_home server $prefect server start --host 127.0.0.1 --port "$port") >"$place/server.log" 2>&1 &
 pids=$!
-wait_for "Check out the dashboard" "$place/server.log"
+until curl --silent --fail --output /dev/null "$PREFECT_API_URL/health"; do
+    kill -0 "$pids" 2>/dev/null || { cat "$place/server.log"; exit 1; }
+    sleep 1
+done
 
 for worker in one two; do
     (how=exec; in_home $worker $triage join "http://127.0.0.1:$port") >"$place/$worker.log" 2>&1 &

@@ -28,7 +28,7 @@ from tests.flows.test_pool import Server, within
 def server(monkeypatch):
     made = Server()
     monkeypatch.setattr(fleet_module, "prefect_client", lambda api, **options: within(made))
-    monkeypatch.setattr(fleet_module, "server_version", lambda api: versions_here()["prefect"])
+    monkeypatch.setattr(fleet_module, "server_version", lambda api, seconds: versions_here()["prefect"])
     monkeypatch.setattr(fleet_module, "_make_pool", lambda client, pool: made.pools.add(pool))
     made.create_variable = made.update_variable = lambda variable: setattr(made, "versions", variable.value)
     made.workers = {}
@@ -55,7 +55,7 @@ def test_a_pool_that_everyone_has_left_takes_other_versions(server):
 
 
 def test_a_server_of_another_version_is_named(server, monkeypatch):
-    monkeypatch.setattr(fleet_module, "server_version", lambda api: "3.0.0")
+    monkeypatch.setattr(fleet_module, "server_version", lambda api, seconds: "3.0.0")
     with pytest.raises(BadInput, match="is Prefect 3.0.0, and this machine has"):
         enter("http://server/api", "fleet")
 
