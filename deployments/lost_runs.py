@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 RUN_ID = "PREFECT__FLOW_RUN_ID"  # in the environment of a flow run's process
 
 
-def queue_lost_runs(api: str, pool: str, queue: str) -> list[str]:
-    """Queue the lost runs of a queue of `pool` on the server at `api` again; returns their names.
+def queue_lost_runs(api: str, pool: str, queue: str | None) -> list[str]:
+    """Queue the lost runs of a queue of `pool`, or of all its queues, on the server at `api` again;
+    returns their names.
 
     Of one queue alone, whose worker does not run: a run that another worker has just taken has no
     process yet. Raises NoAnswer.
@@ -38,9 +39,11 @@ def queue_lost_runs(api: str, pool: str, queue: str) -> list[str]:
         return [run.name for run in lost_runs]
 
 
-def _lost_runs(client: SyncPrefectClient, pool: str, queue: str) -> list[FlowRun]:
+def _lost_runs(client: SyncPrefectClient, pool: str, queue: str | None) -> list[FlowRun]:
     """Unfinished runs of the queue without a process on this machine that are not of another one."""
-    runs = [run for run in _unfinished_runs(client, pool) if run.work_queue_name in (queue, None)]
+    runs = _unfinished_runs(client, pool)
+    if queue is not None:
+        runs = [run for run in runs if run.work_queue_name in (queue, None)]
     if not runs:
         return []
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from typing import TYPE_CHECKING
 
+from tasks.runtime.errors import BadInput
 from tasks.runtime.findings import Finding
 
 if TYPE_CHECKING:
@@ -74,12 +75,45 @@ def prefect_client(
         raise NoAnswer(str(error) or type(error).__name__) from error
 
 
-def server_version(api: str) -> str:
+def configured_api() -> str:
+    """The address of the API that Prefect's settings name, e.g. PREFECT_API_URL.
+
+    Raises BadInput if none is set.
+    """
+    from prefect.settings import PREFECT_API_URL
+
+    api = PREFECT_API_URL.value()
+    if not api:
+        raise BadInput(
+            "A work pool needs a Prefect server, and none is set; set PREFECT_API_URL to that of "
+            "`triage up`, e.g. http://192.168.1.20:4200/api."
+        )
+    return str(api)
+
+
+@contextlib.contextmanager
+def answering(api: str) -> Iterator[None]:
+    """Turn NoAnswer into a sentence that says what to check."""
+    try:
+        yield
+    except NoAnswer as error:
+        if error.status in (401, 403):
+            raise BadInput(
+                f"The Prefect server at {api} refuses the request (status {error.status}); set "
+                "PREFECT_API_AUTH_STRING to the user and password with which it was started."
+            ) from error
+        raise BadInput(
+            f"No Prefect server answers at {api} ({error}); start one with `triage up`, or correct "
+            "the address."
+        ) from error
+
+
+def server_version(api: str, seconds: float | None = None) -> str:
     """Version of the Prefect server whose API is at `api`, e.g. http://127.0.0.1:4200/api.
 
-    Raises NoAnswer.
+    Raises NoAnswer, by default if it takes longer than SECONDS.
     """
-    with prefect_client(api, SECONDS) as client:
+    with prefect_client(api, seconds or SECONDS) as client:
         return str(client.api_version())
 
 

@@ -1,7 +1,8 @@
-"""Records the processes that `triage up` starts, so that the next start can end leftovers.
+"""Records the processes that `triage up` and `triage join` start, so that the next start can end
+leftovers.
 
-Each is the leader of its own process group. Its record is the file `up/<host>-<name>` of
-TRIAGE_HOME.
+Each is the leader of its own process group. Its record is the file `<host>-<name>` in a folder of
+TRIAGE_HOME, `up` or `join`.
 """
 
 from __future__ import annotations
@@ -22,12 +23,17 @@ import psutil
 from tasks.runtime.home import home
 from tasks.runtime.store import write_atomic
 
+UP = "up"
 PATIENCE = 10.0  # seconds that a process has to end after a signal
 CLOCK_SECONDS = 60.0  # by which a corrected clock may move the times of processes and files apart
 
 
 def start(
-    stack: contextlib.ExitStack, arguments: list[str], environment: dict[str, str], name: str
+    stack: contextlib.ExitStack,
+    arguments: list[str],
+    environment: dict[str, str],
+    name: str,
+    records: str = UP,
 ) -> subprocess.Popen[bytes]:
     """Start a Prefect command in its own process group, stopped with the stack.
 
@@ -45,20 +51,20 @@ def start(
         start_new_session=True,
     )
 
-    record = _records(home()) / f"{socket.gethostname()}-{name}"
+    record = home() / records / f"{socket.gethostname()}-{name}"
     stack.callback(record.unlink, missing_ok=True)
     stack.callback(_end_group, process.pid, lambda: process.poll() is not None)
     write_atomic(record, json.dumps({"pid": process.pid, "command": " ".join(arguments)}))
     return process
 
 
-def end_leftovers(root: Path) -> list[int]:
-    """End the processes that a killed `triage up` of this TRIAGE_HOME left.
+def end_leftovers(root: Path, records: str = UP) -> list[int]:
+    """End the processes that a killed command of this TRIAGE_HOME left, with these records.
 
-    Returns their process ids. Call it only while no other `triage up` of this home runs.
+    Returns their process ids. Call it only while no other such command of this home runs.
     """
     ended = []
-    for record in sorted(_records(root).glob(f"{socket.gethostname()}-*")):
+    for record in sorted((root / records).glob(f"{socket.gethostname()}-*")):
         with contextlib.suppress(ValueError, KeyError, TypeError):
             entry = json.loads(record.read_text(encoding="utf-8"))
             pid = int(entry["pid"])
@@ -129,7 +135,3 @@ def _signal_group(group: int, number: int) -> bool:
     except (ProcessLookupError, PermissionError):
         return False
     return True
-
-
-def _records(root: Path) -> Path:
-    return root / "up"

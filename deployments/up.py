@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -18,15 +19,17 @@ from importlib import metadata
 from deployments.awake import kept_awake
 from deployments.interruptions import ignore_interruptions, interrupted_by_signals
 from deployments.lost_runs import end_runs
-from deployments.notifications import HEARTBEAT_SECONDS, check_address, notify_people
+from deployments.notifications import check_address, notify_people
 from deployments.prefect_api import HOST, NoAnswer, api_url, is_open, server_version
 from deployments.register import register
 from deployments.started_processes import end_leftovers, start
-from deployments.workers import QUEUES, Worker
+from deployments.workers import QUEUES, Worker, worker_environment
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.home import home
 from tasks.runtime.store import locked
 
+EVERYWHERE = "0.0.0.0"
+SERVER_AUTH = "PREFECT_SERVER_API_AUTH_STRING"  # of Prefect: user:password
 START_SECONDS = 90.0
 POLL_SECONDS = 1.0  # after which it is seen that the server or a worker has ended
 SERVER_STARTS = 2  # attempts at starting a server in place of one that ended
@@ -35,16 +38,18 @@ RESULTS = ("comparison", "leaderboard")  # keys of the artifacts of every sweep
 Say = Callable[[str], None]
 
 
-def up(port: int, say: Say, notify: str | None = None) -> None:
+def up(port: int, say: Say, notify: str | None = None, host: str = HOST) -> None:
     """Start everything and wait. `notify`: an Apprise address that gets a message where it matters.
+    `host`: HOST, or EVERYWHERE for the machines of a fleet.
 
     Raises BadInput where the port, the server that answers there, or the address cannot be used.
     """
+    refuse_open_server(host)
     if notify is not None:
         check_address(notify)
     try:
         with interrupted_by_signals(), locked(home() / "server"), kept_awake():
-            _run(port, say, notify)
+            _run(port, say, notify, host)
     except KeyboardInterrupt:
         with contextlib.suppress(OSError):  # the terminal may be gone
             say("Stopped. What was running goes on at the next `triage up`.")
@@ -68,12 +73,29 @@ def version_on(port: int) -> str | None:
         return None
 
 
-def _run(port: int, say: Say, notify: str | None) -> None:
-    environment = _environment(port)
+def refuse_open_server(host: str) -> None:
+    """Raise BadInput for an address that is neither HOST nor EVERYWHERE, and for a server that
+    anyone in the network could use.
+    """
+    if host not in (HOST, EVERYWHERE):
+        raise BadInput(
+            f"--host {host} is not served; give {HOST} for this machine alone, or {EVERYWHERE} for "
+            "all machines that reach it."
+        )
+    if host == EVERYWHERE and not os.environ.get(SERVER_AUTH):
+        raise BadInput(
+            f"--host {EVERYWHERE} lets everyone in this network run code here; set {SERVER_AUTH} "
+            "to a user and a password, e.g. fleet:SECRET, and PREFECT_API_AUTH_STRING to the same "
+            "on every machine."
+        )
+
+
+def _run(port: int, say: Say, notify: str | None, host: str) -> None:
+    environment = _environment(port, host)
     with contextlib.ExitStack() as stack:
         try:
             _end_leftovers(port, say)
-            server = stack.enter_context(_Server(port, environment, say))
+            server = stack.enter_context(_Server(port, environment, say, host))
             server.provide()
             with _answering(port):
                 register(api_url(port), environment)
@@ -83,6 +105,8 @@ def _run(port: int, say: Say, notify: str | None) -> None:
             for key in RESULTS:
                 say(f"Results: http://{HOST}:{port}/artifacts/key/{key}")
             say(f"For other terminals: export PREFECT_API_URL={api_url(port)}")
+            if host == EVERYWHERE:
+                say(f"For other machines: triage join http://{socket.gethostname()}:{port}")
             say("Stop with Ctrl-C.")
             _keep_working(server, environment, say)
         except (KeyboardInterrupt, LostServer):
@@ -111,8 +135,9 @@ class _Server:
     context.
     """
 
-    def __init__(self, port: int, environment: dict[str, str], say: Say) -> None:
+    def __init__(self, port: int, environment: dict[str, str], say: Say, host: str = HOST) -> None:
         self.port = port
+        self._host = host
         self._environment = environment
         self._say = say
         self._stack = contextlib.ExitStack()  # of the process, where it is ours
@@ -132,7 +157,7 @@ class _Server:
                 "it stays when this stops."
             )
             return
-        arguments = ["server", "start", "--host", HOST, "--port", str(self.port)]
+        arguments = ["server", "start", "--host", self._host, "--port", str(self.port)]
         self._process = start(self._stack, arguments, self._environment, "server")
         _wait_for(self.port, self._process)
 
@@ -190,7 +215,7 @@ def _keep_working(server: _Server, environment: dict[str, str], say: Say) -> Non
 
     Raises BadInput where a worker ends again and again, and LostServer.
     """
-    workers = [Worker(queue, server.port, environment, say) for queue in QUEUES]
+    workers = [Worker(queue, api_url(server.port), environment, say) for queue in QUEUES]
     try:
         while True:
             server.keep()
@@ -221,16 +246,9 @@ def _answering(port: int) -> Iterator[None]:
         ) from error
 
 
-def _environment(port: int) -> dict[str, str]:
+def _environment(port: int, host: str = HOST) -> dict[str, str]:
     """The environment of the server, the worker and the flow runs."""
-    return {
-        **os.environ,
-        "PREFECT_API_URL": api_url(port),
-        "PREFECT_HOME": os.environ.get("PREFECT_HOME") or str(home() / "prefect"),
-        "PREFECT_UI_API_URL": api_url(port),
-        "PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "2"),
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-        "TRIAGE_HOME": str(home()),
-    }
+    environment = {**worker_environment(api_url(port)), "PREFECT_UI_API_URL": api_url(port)}
+    if host == EVERYWHERE:  # browsers of other machines
+        environment["PREFECT_UI_API_URL"] = f"http://{socket.gethostname()}:{port}/api"
+    return environment

@@ -27,6 +27,12 @@ def worker_name(label: str = "") -> str:
     return "-".join(part for part in ("triage", socket.gethostname(), _home_id(), label) if part)
 
 
+def host_of(worker: str) -> str:
+    """The machine of a worker, by its name; a name of another form says no more than itself."""
+    parts = _NAME.fullmatch(worker)
+    return parts["host"] if parts else worker
+
+
 def refuse_other_workers(client: SyncPrefectClient, pool: str) -> None:
     """Raise BadInput if a worker of another TRIAGE_HOME serves `pool`."""
     api = str(client.api_url).rstrip("/")

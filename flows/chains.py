@@ -4,7 +4,7 @@ one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -99,21 +99,33 @@ class Extra:
 class SubmittedSweep:
     """The futures of a sweep: a chain per experiment, and the extras beside them, as submitted.
 
-    `record`: what makes its results belong to its study.
+    `record`: what makes its results belong to its study. `models`: its base models and variants.
     """
 
     data: Step
     record: SweepRecord
     parts: list[Chain | Extra] = field(default_factory=list)
+    models: list[Step] = field(default_factory=list)
 
     @property
     def chains(self) -> list[Chain]:
         """The experiments, in the order of the grid."""
         return [part for part in self.parts if isinstance(part, Chain)]
 
+    @property
+    def model_ids(self) -> list[str]:
+        """The base models and variants that were made or found."""
+        finished = [step for step in self.models if step.state.is_completed()]
+        return [step.result().name for step in finished]
 
-def submit_experiments(selection: Selection) -> SubmittedSweep:
+
+def submit_experiments(
+    selection: Selection, beside: Collection[tuple[str, str]] = ()
+) -> SubmittedSweep:
     """Submit the whole grid; experiments share their base model's conversion and their variant.
+
+    `beside`: model and precision of further variants of the sweep, whose experiments run elsewhere:
+    adapters are moved to them, too.
 
     No Prefect tags: for a tagged task Prefect asks for a slot of each tag's limit, which takes
     0.3 s a task.
@@ -134,9 +146,10 @@ def submit_experiments(selection: Selection) -> SubmittedSweep:
             limit = variants.limits.of_scoring(spec)
             sweep.parts.append(_evaluation_sets(chain, names, limit))
 
-    moves = list(_moves(sweep.chains, variants)) if grid.scoring.move_adapters else []
+    moves = list(_moves(sweep.chains, variants, beside)) if grid.scoring.move_adapters else []
     sweep.parts += variants.fidelities()
     sweep.parts += moves
+    sweep.models = [*variants.bases.values(), *variants.variants.values()]
     return sweep
 
 
@@ -236,14 +249,17 @@ def _evaluation_sets(chain: Chain, names: list[str], at_most: float) -> Extra:
     return Extra(f"evaluation sets of {chain.spec.cell_id}", step)
 
 
-def _moves(chains: list[Chain], variants: _Variants) -> Iterator[Extra]:
+def _moves(
+    chains: list[Chain], variants: _Variants, beside: Collection[tuple[str, str]]
+) -> Iterator[Extra]:
     """Every adapter at the other precisions that the grid names, whose variants are made for it; or
     at the other bit width, where the sweep has that variant.
     """
     grid = variants.selection.grid
+    of_sweep = {*variants.variants, *beside}
     for chain in chains:
         spec = chain.spec
-        for precision in moves_of(grid, spec, variants.variants):
+        for precision in moves_of(grid, spec, of_sweep):
             step = move_adapter.submit(
                 spec,
                 chain.trained,

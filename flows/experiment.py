@@ -11,11 +11,15 @@ from prefect.states import Completed, Failed
 from flows.chains import finish_all, submit_experiments
 from flows.events import told
 from flows.form import GridName, ModelName, PrecisionName, RecipeName
-from flows.selection import Narrowing, select
+from flows.pool.cell import PooledCell, label_results, leased, noted_errors
+from flows.selection import Narrowing, Selection, select
 from flows.sweep import ONE_AT_A_TIME
 from flows.tags import label_run
-from tasks.landing import some_results_wait
+from tasks.grids.grid import load_grid
+from tasks.landing import share_the_rest, some_results_wait
+from tasks.runtime.errors import TriageError
 from tasks.spec import Seed
+from tasks.studies import grid_digest
 from warehouse.health import refuse_unusable
 
 
@@ -30,6 +34,7 @@ def experiment(
     grid: GridName = "paper",
     overrides: list[str] | None = None,
     precision: PrecisionName | None = None,
+    pooled: PooledCell | None = None,
 ) -> State[Any]:
     """Train, evaluate and land one cell of a grid.
 
@@ -41,18 +46,40 @@ def experiment(
         grid: demo, paper, tuned, study, ablation, smoke, or the path of a grid file
         overrides: key=value changes of the grid, e.g. recipe.iterations=50
         precision: a precision of the grid, e.g. bf16 or mxfp4, instead of bits
+        pooled: set by a sweep in a work pool, which waits for this run
     """
-    if precision is None:
-        narrowing = Narrowing(models=[model], bits=[bits], recipes=[recipe])
-    else:
-        narrowing = Narrowing(models=[model], precisions=[precision], recipes=[recipe])
-    selection = select(grid, overrides, narrowing).with_seed(seed)
-    refuse_unusable()
-    label_run(selection, name=selection.cells[0].title)
+    narrowing = Narrowing(
+        models=[model],
+        bits=[bits] if precision is None else (),
+        recipes=[recipe],
+        precisions=() if precision is None else [precision],
+        cells=[pooled.cell] if pooled else (),
+    )
+    if pooled is None:
+        return _run(select(grid, overrides, narrowing).with_seed(seed))
+    try:
+        pooled.refuse_other(grid_digest(load_grid(grid, overrides)))
+        share_the_rest()
+        with leased(pooled.key):
+            return _run(select(grid, overrides, narrowing).with_seed(seed), pooled)
+    except TriageError as error:
+        label_results(error=error)
+        return Failed(message=f"{pooled.cell}: {error}")
 
-    with told(selection.cells):
-        failures = finish_all(submit_experiments(selection))
+
+def _run(selection: Selection, pooled: PooledCell | None = None) -> State[Any]:
+    refuse_unusable()
+    spec = selection.cells[0]
+    label_run(selection, name=spec.title)
+
+    beside = [(spec.model.name, name) for name in pooled.precisions] if pooled else []
+    with told(selection.cells), noted_errors() as errors:
+        submitted = submit_experiments(selection, beside)
+        failures = finish_all(submitted)
+    if pooled is not None:
+        error = errors[0] if errors else None
+        label_results(submitted.record.ids, submitted.model_ids, error)
     if failures:
         return Failed(message=failures[0])
     where = "has landed and will be loaded into" if some_results_wait() else "is in"
-    return Completed(message=f"{selection.cells[0].cell_id} {where} the warehouse")
+    return Completed(message=f"{spec.cell_id} {where} the warehouse")

@@ -38,11 +38,17 @@ def check(selection: Selection, prompts: Iterable[PromptChoice] | None = None) -
     is available.
     """
     refuse_unusable_build()
+    data = check_cases(selection, prompts)
+    refuse_without_weights(selection.models, home())
+    return data
+
+
+def check_cases(selection: Selection, prompts: Iterable[PromptChoice] | None = None) -> Path:
+    """The part of `check` that a machine needs which computes nothing itself: no weights."""
     remove_all_abandoned(home())
     grid = selection.grid
     data = prepare_dataset(grid.data, home(), grid.evaluation_sets)
     check_examples(data, selection.prompts if prompts is None else prompts)
-    refuse_without_weights(selection.models, home())
     return data
 
 

@@ -83,6 +83,11 @@ class Selection:
             prompt for prompt in self.grid.prompts if any(c.prompt == prompt for c in self.cells)
         ]
 
+    @property
+    def variants(self) -> list[tuple[str, str]]:
+        """Model and precision of the chosen cells, each once, in their order."""
+        return list(dict.fromkeys((spec.model.name, spec.precision.name) for spec in self.cells))
+
     def with_seed(self, seed: int) -> Selection:
         """The cells of one seed. Raises BadInput for a seed that the grid does not have."""
         known = sorted({spec.seed for spec in self.cells})

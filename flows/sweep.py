@@ -2,7 +2,8 @@
 
 Experiments are chains (train, evaluate, land), not stages: mapping stage after stage would run
 every training before the first evaluation, and a crash at experiment 59 would leave nothing in the
-warehouse. One worker thread per accelerator, so steps never share it.
+warehouse. One worker thread per accelerator, so steps never share it. With a work pool the cells are
+runs of the deployment `experiment`, on whatever machines have joined it.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from flows.chains import finish_all, submit_experiments, warn_of_damage
 from flows.compare import publish_comparison
 from flows.events import tell_sweep_finished, told
 from flows.form import GridName, ModelName, PrecisionName, RecipeName
+from flows.pool.follow import sweep_in_pool
 from flows.report.study import evaluations_of_sweep
 from flows.report_artifact import publish_report
 from flows.selection import Narrowing, select
 from flows.tags import label_run
 from tasks.landing import refill_warehouse, some_results_wait
-from tasks.studies import keep_datasets
+from tasks.studies import SweepRecord, keep_datasets
 from warehouse.connect import warehouse_path
 
 ONE_AT_A_TIME: Any = ThreadPoolTaskRunner(max_workers=1)
@@ -40,6 +42,7 @@ def sweep(
     limit: Annotated[int, Field(ge=1)] | None = None,
     precisions: list[PrecisionName] | None = None,
     cells: list[str] | None = None,
+    pool: str | None = None,
 ) -> State[Any]:
     """Run every experiment of a grid that is not finished yet, land each in the warehouse, and
     compare.
@@ -55,6 +58,7 @@ def sweep(
         limit: only the first so many experiments
         precisions: only these precisions of the grid, e.g. bf16 or mxfp4
         cells: only these experiments, e.g. smollm2-135m-4bit-baseline-s42
+        pool: the work pool whose machines run the experiments, instead of this process
     """
     narrowing = Narrowing(
         models or (), bits or (), recipes or (), limit, precisions or (), cells or ()
@@ -64,14 +68,19 @@ def sweep(
     keep_datasets()
     refused = refill_warehouse()
 
-    submitted = submit_experiments(selection)
-    with told(selection.cells):
-        failures = finish_all(submitted)
+    if pool is None:
+        submitted = submit_experiments(selection)
+        record = submitted.record
+        with told(selection.cells):
+            failures = finish_all(submitted)
+    else:
+        record = SweepRecord(selection.grid, len(selection.cells))
+        failures = sweep_in_pool(pool, grid, overrides or [], selection, record)
     warn_of_damage(refused)
     exists, waits = warehouse_path().exists(), some_results_wait()
     if not waits:
         # Artifacts of this run, so that its tab has them.
-        publish_comparison(evaluations_of_sweep(submitted.record.id) if exists else None)
+        publish_comparison(evaluations_of_sweep(record.id) if exists else None)
     tell_sweep_finished(selection.grid.name, len(selection.cells), len(failures))
     if exists and not waits:
         publish_report(selection.grid.name)

@@ -18,11 +18,15 @@ from tasks.corpus.manifest import DatasetManifest
 from tasks.identity import experiment_folder
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.errors import BadInput, BrokenFolder, Locked
+from tasks.runtime.events import Event, Note, StepWarning
+from tasks.runtime.shared import shared_folder
 from tasks.runtime.store import complete, home, locked
+from tasks.shared_landing import fetch, fetch_written, share
 from tasks.spec import ExperimentSpec
 from tasks.tuning.training_rows import TrainingOutcome, training_rows, variant_row
 from warehouse.connect import reading, warehouse_path
-from warehouse.landing import write_landing
+from warehouse.landing import LandingManifest, write_landing
+from warehouse.load import landing_folders
 from warehouse.place import check_place, loading_waits
 from warehouse.schema import Kind
 from warehouse.schema import tables as known_tables
@@ -35,6 +39,7 @@ from warehouse.waiting import (
     waiting_sentence,
 )
 
+COMPLETED = "completed"
 LANDING_SECONDS = 60.0  # twice as long as a landing waits for the warehouse
 _said = threading.Event()  # that loading waits: once, not for each landing
 
@@ -129,12 +134,15 @@ def _load(*folders: Path) -> None:
 
 
 def _say_once(error: Locked) -> None:
-    from tasks.progress import publisher  # Prefect comes with it
-    from tasks.runtime.events import StepWarning
-
     if not _said.is_set():
         _said.set()
-        publisher("loading")(StepWarning(waiting_sentence(error)))
+        _publish("loading", StepWarning(waiting_sentence(error)))
+
+
+def _publish(title: str, event: Event) -> None:
+    from tasks.progress import publisher  # Prefect comes with it
+
+    publisher(title)(event)
 
 
 def absent_from_warehouse(ids: Collection[str]) -> list[str]:
@@ -163,6 +171,50 @@ def land_together(landings: Sequence[Landing]) -> None:
         for one in landings:
             held.enter_context(locked(_landing() / one.id, LANDING_SECONDS))
         _load(*(write_landing(_landing(), one.id, one.kind, one.rows) for one in landings))
+    _share(*(one.id for one in landings))
+
+
+def _share(*ids: str) -> None:
+    """Copy landing folders to the place that machines share, where one is named.
+
+    Where another machine's version is there first, that one stays, and takes the place of ours.
+    Raises NotShared.
+    """
+    shared = shared_folder()
+    if shared is None:
+        return
+    for id in ids:
+        failed = landed_kind(id) == "training" and landed_status(id) != COMPLETED
+        if not share(shared, _landing() / id, failed):
+            with locked(_landing() / id, LANDING_SECONDS):
+                fetch(shared, id, _landing())
+            _load(_landing() / id)
+            _publish(id, Note(f"{id} landed from another machine first: its figures stay."))
+
+
+def share_the_rest() -> None:
+    """Copy what landed while the shared place could not be used, or before one was named."""
+    if shared_folder() is not None and _landing().is_dir():
+        _share(*(folder.name for folder in landing_folders(_landing())))
+
+
+def take_over(ids: Sequence[str]) -> None:
+    """Bring what other machines have landed from the shared place, and load it. Raises NotShared."""
+    shared = shared_folder()
+    if shared is None:
+        return
+    fetch_written(shared, ids, _landing())
+    if here := [_landing() / id for id in ids if complete(_landing() / id)]:
+        _load(*here)
+
+
+def landed_kind(id: str) -> str | None:
+    """The kind of a landing folder; None where there is none that can be read."""
+    try:
+        manifest = LandingManifest.read_if_complete(_landing() / id)
+    except BrokenFolder:
+        return None
+    return manifest.kind if manifest else None
 
 
 def keep_rows(id: str, kind: Kind, tables: Rows) -> None:
@@ -181,12 +233,15 @@ def is_landed(id: str) -> bool:
     computed again.
 
     A folder that the warehouse lacks is loaded. One that is damaged, or that it refuses, has not
-    landed, and is written again.
+    landed, and is written again. What another machine has landed is brought here.
     """
     try:
+        if not (_landing() / id).is_dir() and (shared := shared_folder()) is not None:
+            fetch(shared, id, _landing())
         _load(_landing() / id)  # which checks the digests of its files first
     except (BadInput, BrokenFolder, OSError):  # or another sweep is replacing it
         return False
+    _share(id)
     return True
 
 

@@ -79,6 +79,11 @@ def _set_row(id: str, name: str, entry: SetEntry, is_further: bool) -> dict[str,
     }
 
 
+def grid_digest(grid: Grid) -> str:
+    """Digest of everything that a grid says, its overrides applied."""
+    return short_digest(grid.model_dump(mode="json"))
+
+
 class SweepRecord:
     """A sweep that is running: what it has made or found so far. It lands as it goes on, so that a
     sweep that is killed has what it finished in its study.
@@ -93,13 +98,18 @@ class SweepRecord:
             "sweep_id": self.id,
             "study": grid.name,
             "grid": grid.name,
-            "grid_digest": short_digest(grid.model_dump(mode="json")),
+            "grid_digest": grid_digest(grid),
             "dataset_digest": None,
             "experiments": experiments,
             "failures": None,
             "started_at": started,
             "finished_at": None,
         }
+
+    @property
+    def ids(self) -> list[str]:
+        """What it has made or found so far."""
+        return sorted(self._ids)
 
     def use(self, data: Path) -> None:
         """Note the dataset that it runs on."""

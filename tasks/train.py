@@ -8,7 +8,9 @@ from prefect import task
 from tasks.caching import cached_folder, is_transient
 from tasks.identity import INGREDIENTS, experiment_folder, ingredients_of
 from tasks.progress import publisher
+from tasks.runtime.shared import shared_folder
 from tasks.runtime.store import home, write_atomic
+from tasks.shared_training import shared_training
 from tasks.spec import ExperimentSpec
 from tasks.tuning.reported import reporting_to
 from tasks.tuning.step import train_experiment
@@ -33,7 +35,10 @@ def train(spec: ExperimentSpec, variant: Path, data: Path, at_most: float | None
     `at_most`: seconds that an attempt may take.
     """
     folder = experiment_folder(spec, variant, data)
-    # For `triage cache explain`.
-    write_atomic(folder / INGREDIENTS, json.dumps(ingredients_of(spec, variant, data), indent=1))
-    emit = reporting_to(folder, publisher(f"train {spec.cell_id}"))
-    return train_experiment(spec, folder, variant, data, home(), emit, at_most=at_most)
+    publish = publisher(f"train {spec.cell_id}")
+    with shared_training(shared_folder(), folder, publish):
+        # For `triage cache explain`.
+        ingredients = json.dumps(ingredients_of(spec, variant, data), indent=1)
+        write_atomic(folder / INGREDIENTS, ingredients)
+        emit = reporting_to(folder, publish)
+        return train_experiment(spec, folder, variant, data, home(), emit, at_most=at_most)

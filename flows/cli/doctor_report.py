@@ -41,6 +41,15 @@ def examine_machine(console: Console, selftest: bool = False, path: Path | None 
     return 1 if errors else 0
 
 
+def examine_worker(console: Console) -> list[Finding]:
+    """Print every finding; returns the errors that keep this machine from working for a pool.
+
+    Not those about weights: which ones it needs is a sweep's matter, which says so.
+    """
+    findings = _print_findings(console, _findings())
+    return [one for one in findings if one.level == "error" and not one.name.startswith("weights")]
+
+
 def _findings() -> Iterator[Finding]:
     """Findings of the checks that need a quiet machine, then those of the concurrent ones."""
     for name, check in QUIET.items():

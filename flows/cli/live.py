@@ -22,6 +22,7 @@ from tasks.runtime.events import (
     ExperimentLanded,
     Note,
     ProgressReport,
+    RemoteReport,
     SourceReport,
     StepWarning,
     TrainingReport,
@@ -77,6 +78,8 @@ class _Display:
                 self._print_once(title, event.message, f"WARNING  {event.message}", "bold yellow")
             case TrainingReport() | ProgressReport():
                 self._show_step(title, event)
+            case RemoteReport():
+                self._show_remote(title, event)
             case ExperimentLanded() | ExperimentFailed():
                 self._end_experiment(title.removeprefix("land "), event)
             case _:
@@ -105,6 +108,13 @@ class _Display:
         speed = f"{event.tokens_per_second:.0f} tokens/s"
         text = f"{title}  loss {event.loss:.3f}  {speed}  {clock(event.seconds_left)} left"
         self._show_progress(text, event.iteration, event.iterations)
+
+    def _show_remote(self, title: str, event: RemoteReport) -> None:
+        if event.step:
+            cell = title.partition(" ")[2]
+            self.time_left.train(cell)
+            text = f"{event.step} {cell}  on {event.worker}, per cent"
+            self._show_progress(text, round(event.percent), 100)
 
     def _show_progress(self, text: str, done: int, total: int) -> None:
         self.board.step = f"{text}  ({done} of {total})"

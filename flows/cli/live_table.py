@@ -17,6 +17,7 @@ from tasks.runtime.events import (
     ExperimentFailed,
     ExperimentLanded,
     ProgressReport,
+    RemoteReport,
     TrainingReport,
     ValidationReport,
 )
@@ -82,11 +83,23 @@ class Row:
                 )
             case ValidationReport():
                 return replace(self, validation=event.loss)
+            case RemoteReport():
+                return self._elsewhere(event)
             case ProgressReport() if step == "train" and not self.iteration:
                 return replace(self, state=State.PREPARING)
             case ProgressReport() if step == "evaluate":
                 return replace(self, state=State.SCORING)
         return self
+
+    def _elsewhere(self, report: RemoteReport) -> Row:
+        """The row of an experiment that a worker of a pool runs."""
+        match report.step:
+            case "train":
+                iteration = round(self.iterations * report.percent / 100)
+                return replace(self, state=State.TRAINING, iteration=iteration)
+            case "evaluate":
+                return replace(self, state=State.SCORING)
+        return self if self.iteration else replace(self, state=State.PREPARING)
 
     def texts(self, name: str) -> tuple[str, ...]:
         """The cells of the table's row."""

@@ -16,6 +16,7 @@ from flows.cli.compare import compare
 from flows.cli.data import data
 from flows.cli.doctor import doctor
 from flows.cli.export import export
+from flows.cli.fleet import fleet, join
 from flows.cli.forget import forget
 from flows.cli.gates import gates
 from flows.cli.init import init
@@ -52,7 +53,7 @@ def models() -> None:
 
 SEE = (status, compare, report, claims, gates)
 USE = (best, predict, serve, export)
-for command in (sweep, search, *SEE, *USE, sql, models, forget, init, doctor, up):
+for command in (sweep, search, *SEE, *USE, sql, models, forget, init, doctor, up, join, fleet):
     app.command()(command)
 app.add_typer(data, name="data")
 app.add_typer(bench, name="bench")

@@ -25,10 +25,11 @@ from deployments.interruptions import (
     interrupted_by_signals,
     leaving_in_time,
 )
+from deployments.prefect_api import answering, configured_api, prefect_client
 from deployments.temporary_server import LOST, TemporaryServer, start_temporary_server, used
 from flows.cli.terminal import errors, print_line
 from flows.plan import finished_trainings
-from flows.preflight import check
+from flows.preflight import check, check_cases
 from flows.selection import EVERYTHING, Narrowing, Selection
 from tasks.landing import some_results_wait
 from tasks.runtime import fork_server
@@ -42,6 +43,12 @@ from tasks.runtime.child import (
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.runtime.events import Event, ExperimentFailed, ExperimentLanded, ExtraFinished
 from warehouse.connect import warehouse_path
+
+CONTINUES = "Interrupted. Finished work is kept; run the same command again to continue."
+GOES_ON = (
+    "Interrupted. The machines of the pool go on; run the same command again to follow them, or "
+    "cancel their runs in the Prefect UI."
+)
 
 
 @dataclass
@@ -66,13 +73,11 @@ class Outcome:
 class Leaving:
     """How a sweep that does not run to its end leaves: a sentence, once, and an exit code."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, sentence: str = CONTINUES) -> None:
         self.code = INTERRUPTED
         self.server: TemporaryServer | None = None
         self._console = console
-        self._sentence = (
-            "Interrupted. Finished work is kept; run the same command again to continue."
-        )
+        self._sentence = sentence
         self._said = False
 
     def lose_server(self) -> None:
@@ -141,17 +146,19 @@ def run_sweep(
     grid: str,
     overrides: list[str] | None = None,
     narrowing: Narrowing = EVERYTHING,
+    pool: str | None = None,
 ) -> int:
-    """Run the sweep flow in this process; returns the exit code.
+    """Run the sweep flow in this process, and its experiments here or on the machines of a work
+    pool; returns the exit code.
 
     It is 1 if an experiment failed for a reason that the user cannot fix, and 130 after Ctrl-C. The
     last line printed says where the results are and what to type next. Raises BadInput if the user
     can fix every failure, or if the configured Prefect server cannot be used.
     """
-    leaving = Leaving(console)
+    leaving = Leaving(console, GOES_ON if pool else CONTINUES)
     try:
         with leaving_in_time(wait_until_stopping, leaving.leave):
-            outcome = _run_flow(console, leaving, selection, grid, overrides, narrowing)
+            outcome = _run_flow(console, leaving, selection, grid, overrides, narrowing, pool)
             return _report(console, selection, outcome)
     except KeyboardInterrupt:
         leaving.leave_at_next()
@@ -190,14 +197,19 @@ def _run_flow(
     grid: str,
     overrides: list[str] | None,
     narrowing: Narrowing,
+    pool: str | None,
 ) -> Outcome:
     with leaving.interruptible() as cleanup:
-        leaving.start_server()  # it starts while the following lines run
-        check(selection)
+        if pool is None:
+            leaving.start_server()  # it starts while the following lines run
+            check(selection)
+        else:
+            refuse_pool(pool)
+            check_cases(selection)
         experiments = f"{len(selection.cells)} experiments"
         line = f"Sweep {selection.grid.name}: {experiments}. Starting Prefect ..."
         print_line(console, line)
-        if not all(finished_trainings(spec) for spec in selection.cells):
+        if pool is None and not all(map(finished_trainings, selection.cells)):
             import_ahead("tasks.tuning.job", "tasks.scoring.job")
             cleanup.callback(fork_server.end)
 
@@ -205,10 +217,20 @@ def _run_flow(
         from flows.sweep import sweep
 
         with used(leaving.server), live(console, selection.cells), collected() as outcome:
-            state = sweep(grid, overrides, **narrowing.parameters(), return_state=True)
+            state = sweep(grid, overrides, **narrowing.parameters(), pool=pool, return_state=True)
         outcome.completed = state.is_completed()
         outcome.message = str(state.message)
         return outcome
+
+
+def refuse_pool(pool: str) -> None:
+    """Raise BadInput where a work pool cannot take a sweep of this machine."""
+    api = configured_api()
+
+    from flows.pool.runs import usable_versions
+
+    with answering(api), prefect_client(api, retries=5) as client:
+        usable_versions(client, pool)
 
 
 def _silence_prefect() -> None:

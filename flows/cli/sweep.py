@@ -32,6 +32,10 @@ Memory = Annotated[
     typer.Option(help="memory that a training may use, e.g. 4GB; does not change results"),
 ]
 Failed = Annotated[bool, typer.Option("--failed", help="only what failed when it last ran")]
+Pool = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="let the machines of this work pool run the experiments"),
+]
 Plan = Annotated[bool, typer.Option("--plan", help="print what would run, and stop")]
 
 
@@ -46,6 +50,7 @@ def sweep(
     plan: Plan = False,
     precision: Precisions = None,
     failed: Failed = False,
+    pool: Pool = None,
 ) -> None:
     """Run every experiment of a grid that is not finished, and compare 4-bit with 8-bit."""
     from flows.selection import Narrowing, select
@@ -72,7 +77,7 @@ def sweep(
     from flows.cli.run import run_sweep
 
     # Not typer's own exit: after Ctrl-C the sweep has said already what becomes of it.
-    raise SystemExit(run_sweep(console, selection, grid, overrides, narrowing))
+    raise SystemExit(run_sweep(console, selection, grid, overrides, narrowing, pool))
 
 
 def overrides_of(set_: list[str] | None, memory: str | None) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -23,8 +24,18 @@ Notify = Annotated[
 ]
 
 
-def up(port: Port = 4200, notify: Notify = None) -> None:
+Host = Annotated[
+    str,
+    typer.Option(metavar="ADDRESS", help="0.0.0.0: other machines may join, with a password"),
+]
+
+
+def up(port: Port = 4200, notify: Notify = None, host: Host = "127.0.0.1") -> None:
     """Start the Prefect server, its UI and workers on this machine, until Ctrl-C."""
+    if auth := os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):
+        # What this command asks the server is asked as any other client; before Prefect is imported.
+        os.environ.setdefault("PREFECT_API_AUTH_STRING", auth)
+
     from deployments.up import up as start
 
-    start(port, lambda line: console.print(line, soft_wrap=True), notify)
+    start(port, lambda line: console.print(line, soft_wrap=True), notify, host)

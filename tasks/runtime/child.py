@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, NoReturn
 
 from tasks.runtime import fork_server, inbox
+from tasks.runtime.accelerator import reserved
 from tasks.runtime.builds import refuse_unusable_build
 from tasks.runtime.device import load_blas, resident_bytes, use_device
 from tasks.runtime.errors import (
@@ -107,8 +108,11 @@ def run_child(
     write_atomic(spec_path, json.dumps({"function": function, "args": args}, indent=1))
 
     log_start = log.stat().st_size if log.exists() else 0
-    process = _start(function, spec_path, log, environment)
-    ending = _follow_to_end(process, on_event or (lambda event: None), on_start, at_most)
+    # What answers requests runs for as long as its asker does.
+    exclusive = contextlib.nullcontext() if on_start else reserved(refuse_if_stopping)
+    with exclusive:
+        process = _start(function, spec_path, log, environment)
+        ending = _follow_to_end(process, on_event or (lambda event: None), on_start, at_most)
     ending = replace(ending, log_start=log_start)
     if ending.code == 0 and isinstance(ending.outcome, StepResult):
         return ending.outcome.result

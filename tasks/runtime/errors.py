@@ -71,6 +71,12 @@ class Locked(TriageError):
     transient = True
 
 
+class NotShared(TriageError):
+    """The place that machines share cannot be read or written; what was to be copied stays here."""
+
+    transient = True
+
+
 class LostChild(TriageError):
     """A child process died by a signal that this program did not send."""
 

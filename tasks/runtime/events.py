@@ -166,6 +166,18 @@ class ExtraFinished:
 
 
 @dataclass(frozen=True)
+class RemoteReport:
+    """An experiment runs on a worker of a work pool.
+
+    `step`: e.g. `train`, of which `percent` is done; empty before the first report.
+    """
+
+    worker: str
+    step: str = ""
+    percent: float = 0.0
+
+
+@dataclass(frozen=True)
 class TrialReport:
     """A trial of a search begins to train, or has reached a rung; `settings`: its values in words.
 
@@ -195,7 +207,7 @@ StepEvent = (
     | StepResult
     | StepError
 )
-Event = StepEvent | ExperimentLanded | ExperimentFailed | ExtraFinished | TrialReport
+Event = StepEvent | ExperimentLanded | ExperimentFailed | ExtraFinished | RemoteReport | TrialReport
 Emit = Callable[[Event], None]
 
 _CLASSES: dict[str, type[StepEvent]] = {

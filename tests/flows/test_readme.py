@@ -36,7 +36,8 @@ EXCEPTIONS = {
     "python -m warehouse.reference": "writes into the checkout; tests/warehouse/test_comments.py compares what it writes",
     "triage --install-completion": "writes into the configuration of the user's shell",
     "uv run python -m tests.tuning.programs.host_time": "measures; tests/tuning/test_step_cost.py counts the same step",
-    "export PREFECT_API_URL": "sets a variable of the shell",
+    "export PREFECT_": "sets a variable of the shell",
+    "export TRIAGE_SHARED": "sets a variable of the shell",
     "export UV_NO_SYNC": "sets a variable of the shell",
     "cd study": "moves within the shell; the commands run in that folder",
 }
@@ -54,6 +55,8 @@ PARSED = {
     "triage forget": "removes what tests share; tests/flows/cli/test_forget.py runs it",
     "triage serve": "serves until it is stopped; tests/flows/serve starts it",
     "triage up": "serves until it is stopped; tests/flows/test_up.py starts it",
+    "triage join": "serves until it is stopped; tests/flows/test_two_workers.py starts two",
+    "triage fleet": "needs a server; tests/flows/test_fleet.py stands in for one",
     "triage doctor": "measures this machine and asks networks; tests/flows/cli/test_doctor.py",
     "triage bench": "takes minutes, or needs the models' weights; tests/bench and tests/flows/bench run smaller ones",
 }
@@ -65,6 +68,7 @@ PLACEHOLDERS = {
     "DIR": "another",
     "NAME": "tiny-llama",
     "STUDY": "smoke",
+    "GRID": "smoke",
 }
 
 

@@ -1,0 +1,117 @@
+"""Unit files that let a machine join its fleet by itself: of systemd, or of launchd on a Mac.
+
+A file holds the variables that this shell names, but for credentials: those belong into a file that
+only its owner may read.
+"""
+
+from __future__ import annotations
+
+import os
+import plistlib
+import shlex
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.runtime.backend import is_mac
+from tasks.runtime.errors import BadInput
+from tasks.runtime.home import home
+from tasks.runtime.store import write_atomic
+
+SECRETS_FILE = ".config/triage/environment"  # in the user's folder: NAME=value, a line each
+PASSED = (
+    "TRIAGE_ACCELERATOR",
+    "TRIAGE_BACKEND",
+    "TRIAGE_BLAS",
+    "TRIAGE_PREFIX_BYTES",
+    "TRIAGE_SHARED",
+    "TRIAGE_WAREHOUSE",
+    "HF_HOME",
+    "PREFECT_HOME",
+)
+LEAVE_SECONDS = 60  # which a worker has to leave the pool
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A unit file, and the commands that make the system use it."""
+
+    path: Path
+    text: str
+    commands: tuple[str, ...]
+
+
+def install(api: str, pool: str) -> Unit:
+    """Write the unit file of this system, which the user's own commands then start.
+
+    Raises BadInput where the command `triage` is not installed, or the file may not be written.
+    """
+    program = shutil.which("triage") or shutil.which(
+        "triage", path=str(Path(sys.executable).parent)
+    )
+    if program is None:
+        raise BadInput("The command `triage` is not installed here; install it, then join again.")
+    arguments = [str(Path(program).absolute()), "join", api.removesuffix("/api"), "--pool", pool]
+    unit = (launchd_unit if is_mac() else systemd_unit)(arguments, pool, environment())
+    write_atomic(unit.path, unit.text)
+    return unit
+
+
+def environment() -> dict[str, str]:
+    """The variables of this shell that decide where a worker keeps and shares what it makes."""
+    named = {name: os.environ[name] for name in PASSED if os.environ.get(name)}
+    return {**named, "TRIAGE_HOME": str(home())}
+
+
+def systemd_unit(arguments: list[str], pool: str, variables: dict[str, str]) -> Unit:
+    """A unit of the user's own systemd."""
+    name = f"triage-{pool}.service"
+    lines = [
+        "[Unit]",
+        f"Description=triage: works for the pool {pool}",
+        "After=network-online.target",
+        "StartLimitIntervalSec=0",
+        "",
+        "[Service]",
+        f"ExecStart={' '.join(_quoted(word).replace('$', '$$') for word in arguments)}",
+        *(f"Environment={_quoted(f'{k}={v}')}" for k, v in sorted(variables.items())),
+        f"EnvironmentFile=-%h/{SECRETS_FILE}",
+        "Restart=always",
+        "RestartSec=30",
+        f"TimeoutStopSec={LEAVE_SECONDS}",
+        "",
+        "[Install]",
+        "WantedBy=default.target",
+    ]
+    path = Path.home() / ".config" / "systemd" / "user" / name
+    commands = (f"systemctl --user enable --now {name}", "loginctl enable-linger")
+    return Unit(path, "\n".join(lines) + "\n", commands)
+
+
+def launchd_unit(arguments: list[str], pool: str, variables: dict[str, str]) -> Unit:
+    """An agent of launchd, which reads the file of secrets by a shell."""
+    label = f"org.triage.{pool}"
+    secrets = Path.home() / SECRETS_FILE
+    read = f"[ -r {shlex.quote(str(secrets))} ] && set -a && . {shlex.quote(str(secrets))}"
+    log = str(home() / "logs" / f"{label}.log")
+    content = {
+        "Label": label,
+        "ProgramArguments": ["/bin/sh", "-c", f"{read}; exec {shlex.join(arguments)}"],
+        "EnvironmentVariables": dict(sorted(variables.items())),
+        "KeepAlive": True,
+        "RunAtLoad": True,
+        "ThrottleInterval": 30,
+        "ExitTimeOut": LEAVE_SECONDS,
+        "StandardOutPath": log,
+        "StandardErrorPath": log,
+    }
+    path = Path.home() / "Library" / "LaunchAgents" / f"{label}.plist"
+    command = f"launchctl bootstrap gui/$(id -u) {shlex.quote(str(path))}"
+    return Unit(path, plistlib.dumps(content).decode(), (command,))
+
+
+def _quoted(word: str) -> str:
+    """A word of a systemd unit, which replaces what follows a %."""
+    text = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{text}"'

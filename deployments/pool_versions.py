@@ -1,0 +1,78 @@
+"""What all machines of a work pool have in common: the backend, and the versions that decide results.
+
+The first machine that joins a pool notes its own in a Prefect variable of the server. A pool of two
+backends or versions would compare figures that differ for reasons other than the precision.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from functools import cache
+from importlib import metadata
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.runtime.backend import backend, versions
+from tasks.runtime.shared import shared_folder
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
+PACKAGES = ("flows", "tasks", "warehouse", "deployments")
+SOURCES = (".py", ".sql", ".toml")
+Versions = dict[str, str]  # value by name: backend, triage, prefect, mlx, mlx-lm
+
+
+@cache
+def code_digest() -> str:
+    """Twelve hexadecimal digits of this project's sources as they are installed here."""
+    digest = hashlib.sha256()
+    for package in PACKAGES:
+        root = Path(str(files(package)))
+        for path in sorted(root.rglob("*")):
+            if path.suffix in SOURCES and path.is_file():
+                digest.update(f"{package}/{path.relative_to(root).as_posix()}".encode())
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:12]
+
+
+def versions_here() -> Versions:
+    """Those of this machine, and the folder that it shares. Raises BadInput where MLX is not
+    installed, and NotShared.
+    """
+    ours = {"triage": code_digest(), "prefect": metadata.version("prefect")}
+    if (shared := shared_folder()) is not None:
+        ours["shared folder"] = shared.identity()
+    return {"backend": backend().name, **ours, **versions()}
+
+
+def read_versions(client: SyncPrefectClient, pool: str) -> Versions | None:
+    """What the machines of a pool have noted; None if none has joined it yet."""
+    variable = client.read_variable_by_name(_variable(pool))
+    if variable is None or not isinstance(variable.value, dict):
+        return None
+    return {str(name): str(value) for name, value in variable.value.items()}
+
+
+def note_versions(client: SyncPrefectClient, pool: str, of_pool: Versions) -> None:
+    """Note what the machines of a pool have in common from now on."""
+    from prefect.client.schemas.actions import VariableCreate, VariableUpdate
+
+    name = _variable(pool)
+    if client.read_variable_by_name(name) is None:
+        client.create_variable(VariableCreate(name=name, value=dict(of_pool)))
+    else:
+        client.update_variable(VariableUpdate(name=name, value=dict(of_pool)))
+
+
+def differences(here: Versions, of_pool: Versions) -> str:
+    """In words what differs, e.g. `backend cpu here and metal there`; empty if nothing does."""
+    names = [name for name in {**of_pool, **here} if here.get(name) != of_pool.get(name)]
+    parts = [f"{n} {here.get(n, 'none')} here and {of_pool.get(n, 'none')} there" for n in names]
+    return ", ".join(parts)
+
+
+def _variable(pool: str) -> str:
+    return f"triage_pool_{re.sub('[^a-z0-9_]', '_', pool.lower())}"

@@ -1,0 +1,1 @@
+"""A sweep whose experiments run on the machines of a Prefect work pool."""

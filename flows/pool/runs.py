@@ -1,0 +1,242 @@
+"""The runs of a sweep's cells in a work pool, through Prefect's client.
+
+A cell is known by (sweep, cell id), which is the idempotency key of its run: the same sweep, typed
+again, finds the runs that it submitted and makes no twin.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterType,
+    FlowRunFilter,
+    FlowRunFilterId,
+)
+from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.states import AwaitingRetry
+from prefect.utilities.callables import parameter_schema
+
+from deployments.pool_versions import Versions, differences, read_versions, versions_here
+from deployments.worker_names import host_of
+from deployments.workers import POOL
+from flows.pool.cell import PooledCell
+from flows.selection import Selection
+from tasks.grids.grid import grid_path, load_grid
+from tasks.runtime.errors import BadInput
+from tasks.runtime.events import RemoteReport
+from tasks.spec import ExperimentSpec, short_digest
+from tasks.studies import grid_digest
+
+ENTRYPOINT = "flows.experiment.experiment"
+DECIDES_NOTHING = "backend"  # for the machine that asks: it computes nothing itself
+IDS_AT_ONCE = 100  # runs that are asked for in one request
+WORKER_LABEL = "prefect.worker.name"
+
+
+@dataclass(frozen=True)
+class PooledSweep:
+    """A sweep in a work pool: what its machines run, and by which name its cells are known."""
+
+    pool: str
+    grid: str
+    overrides: list[str]
+    selection: Selection
+    digest: str
+    of_pool: Versions
+
+    @classmethod
+    def of(
+        cls,
+        client: SyncPrefectClient,
+        pool: str,
+        grid: str,
+        overrides: list[str],
+        selection: Selection,
+    ) -> PooledSweep:
+        """Raises BadInput where the pool cannot run it: it is missing, nobody has joined it, or its
+        versions are not those of this machine.
+        """
+        is_file = grid.endswith(".toml") or "/" in grid
+        path = str(Path(grid_path(grid)).resolve()) if is_file else grid
+        digest = grid_digest(load_grid(grid, overrides))
+        return cls(pool, path, overrides, selection, digest, usable_versions(client, pool))
+
+    def key(self, spec: ExperimentSpec) -> str:
+        """The name of a cell's run on the server; another grid or version is another sweep."""
+        sweep = short_digest({"grid": self.digest, "pool": self.pool, **self.of_pool})
+        return f"triage-{sweep}-{spec.cell_id}"
+
+    def parameters(self, spec: ExperimentSpec) -> dict[str, Any]:
+        """The parameters of the flow `experiment` for one cell."""
+        precisions = [name for model, name in self.selection.variants if model == spec.model.name]
+        pooled = PooledCell(
+            cell=spec.cell_id,
+            key=self.key(spec),
+            grid_digest=self.digest,
+            triage=self.of_pool["triage"],
+            precisions=precisions,
+        )
+        return {
+            "model": spec.model.name,
+            "precision": spec.precision.name,
+            "recipe": spec.recipe.name,
+            "seed": spec.seed,
+            "grid": self.grid,
+            "overrides": self.overrides,
+            "pooled": pooled.model_dump(mode="json"),
+        }
+
+
+def usable_versions(client: SyncPrefectClient, pool: str) -> Versions:
+    """What the machines of a pool have in common. Raises BadInput where it cannot take a sweep of
+    this machine.
+    """
+    if pool == POOL:
+        raise BadInput(
+            f"The work pool {POOL} is that of `triage up` and takes one sweep at a time; let its "
+            "machines join another one, e.g. `triage join URL --pool fleet`, and name that."
+        )
+    try:
+        client.read_work_pool(pool)
+    except ObjectNotFound:
+        raise BadInput(
+            f"There is no work pool {pool} at {str(client.api_url).rstrip('/')}; type `triage join URL --pool "
+            f"{pool}` on a machine that is to work for it."
+        ) from None
+    of_pool = read_versions(client, pool)
+    if of_pool is None:
+        raise BadInput(
+            f"No machine has joined the work pool {pool}; type `triage join URL --pool {pool}` on "
+            "one that is to work for it."
+        )
+    here = {**versions_here(), DECIDES_NOTHING: of_pool[DECIDES_NOTHING]}
+    if unequal := differences(here, of_pool):
+        raise BadInput(
+            f"The work pool {pool} has other versions than this machine: {unequal}; bring both to "
+            "one version, and join again."
+        )
+    return of_pool
+
+
+def register(client: SyncPrefectClient, pool: str) -> UUID:
+    """The id of the deployment `experiment/POOL`, which is made or brought up to date."""
+    from flows.experiment import experiment  # which imports the cell of a pool
+
+    return client.create_deployment(
+        flow_id=client.create_flow_from_name(experiment.name),
+        name=pool,
+        entrypoint=ENTRYPOINT,
+        work_pool_name=pool,
+        parameter_openapi_schema=parameter_schema(experiment).model_dump(),
+        tags=["triage"],
+        job_variables={"stream_output": False},
+    )
+
+
+def submit(client: SyncPrefectClient, sweep: PooledSweep) -> dict[str, FlowRun]:
+    """The run of each cell, by cell id: those that are there, and new ones for the others."""
+    deployment = register(client, sweep.pool)
+    for variant in sweep.selection.variants:
+        _make_queue(client, sweep.pool, queue_of(*variant))
+    return {
+        spec.cell_id: client.create_flow_run_from_deployment(
+            deployment,
+            parameters=sweep.parameters(spec),
+            name=spec.title,
+            idempotency_key=sweep.key(spec),
+            work_queue_name=queue_of(spec.model.name, spec.precision.name),
+            tags=["triage", f"sweep {sweep.selection.grid.name}"],
+        )
+        for spec in sweep.selection.cells
+    }
+
+
+def queue_of(model: str, precision: str) -> str:
+    """The work queue of a variant: a machine that takes a run of it has its weights afterwards."""
+    return f"{model}-{precision}"
+
+
+def _make_queue(client: SyncPrefectClient, pool: str, queue: str) -> None:
+    try:
+        client.create_work_queue(queue, concurrency_limit=1, work_pool_name=pool)
+    except ObjectAlreadyExists:
+        return
+
+
+def share_out(
+    client: SyncPrefectClient, pool: str, limits: dict[str, int], unfinished: set[str]
+) -> None:
+    """Let each queue of an unfinished variant run on its part of the machines that are there.
+
+    With one run of a variant at a time, the machine that has just ended one takes the next of the
+    same variant, since the other queues are busy; once there are fewer variants than machines,
+    several work for one. `limits`: those that were set last, by queue.
+    """
+    online = sum(worker.status.value == "ONLINE" for worker in workers_of(client, pool))
+    limit = max(1, math.ceil(online / max(1, len(unfinished))))
+    for queue in sorted(unfinished):
+        if limits.get(queue) != limit:
+            found = client.read_work_queue_by_name(queue, work_pool_name=pool)
+            client.update_work_queue(found.id, concurrency_limit=limit)
+            limits[queue] = limit
+
+
+def workers_of(client: SyncPrefectClient, pool: str) -> list[Any]:
+    """The workers that have served a pool, each with its status and last heartbeat."""
+    return list(client.read_workers_for_work_pool(pool))
+
+
+def read_runs(client: SyncPrefectClient, ids: Sequence[UUID]) -> list[FlowRun]:
+    """Runs by id, as they are now."""
+    found: list[FlowRun] = []
+    for start in range(0, len(ids), IDS_AT_ONCE):
+        part = FlowRunFilterId(any_=list(ids[start : start + IDS_AT_ONCE]))
+        found += client.read_flow_runs(flow_run_filter=FlowRunFilter(id=part))
+    return found
+
+
+def read_progress(client: SyncPrefectClient, runs: Iterable[FlowRun]) -> dict[UUID, RemoteReport]:
+    """Who runs each of these runs, and how far its step is, from its progress artifact."""
+    by_id = {run.id: run for run in runs}
+    reports = {id: RemoteReport(host_of(worker_of(run))) for id, run in by_id.items()}
+    if not by_id:
+        return reports
+    artifacts = client.read_artifacts(
+        artifact_filter=ArtifactFilter(type=ArtifactFilterType(any_=["progress"])),
+        flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=list(by_id))),
+    )
+    for artifact in artifacts:
+        id, step = artifact.flow_run_id, str(artifact.description).partition(" ")[0]
+        if id in reports:
+            reports[id] = RemoteReport(reports[id].worker, step, float(str(artifact.data)))
+    return reports
+
+
+def worker_of(run: FlowRun) -> str:
+    """The name of the worker that took a run; empty if none has."""
+    return str(run.labels.get(WORKER_LABEL, ""))
+
+
+def run_again(client: SyncPrefectClient, run: FlowRun) -> None:
+    """Schedule a run anew: finished steps are not repeated, and a training goes on from its
+    checkpoint.
+    """
+    client.set_flow_run_state(run.id, AwaitingRetry(), force=True)
+
+
+def forget_leases(client: SyncPrefectClient, keys: Iterable[str]) -> None:
+    """Remove the limits by which the cells of a finished sweep were leased."""
+    for key in keys:
+        try:
+            client.delete_global_concurrency_limit_by_name(key)
+        except ObjectNotFound:
+            continue

@@ -1,0 +1,225 @@
+"""Sealed folders in a place that several machines share: a mounted folder, or an fsspec URL.
+
+    TRIAGE_SHARED/<name>/<digest>/...     the files of one version
+    TRIAGE_SHARED/<name>/manifest.json    names the version that counts
+
+Nothing is renamed, since object stores cannot. Files come first, in a folder named by their content,
+so that two machines never write into each other's; the manifest comes last, and the first one
+stays. Folders are found by name, never by a listing, which may lag.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.runtime.errors import BadInput, NotShared, is_disk_full
+from tasks.runtime.store import MANIFEST, ManifestDict, replacing, verify
+from tasks.runtime.temporary import held, temporary_folder
+
+VARIABLE = "TRIAGE_SHARED"
+IDENTITY = "triage-shared.json"
+READS = 3  # of a manifest that another machine may be writing at this moment
+READ_SECONDS = 0.5
+AT_ONCE = 8  # files that are copied side by side
+
+
+@dataclass(frozen=True)
+class SharedFolder:
+    """A place on a file system of fsspec. Every refusal of it is raised as NotShared."""
+
+    fs: Any  # fsspec's AbstractFileSystem, which has no types
+    root: str
+    url: str
+
+    def put(self, folder: Path, name: str) -> ManifestDict:
+        """Copy a sealed folder unless a version of it is there already; returns the manifest of the
+        version that counts, which is the first that any machine has put there.
+        """
+        with self._refusals():
+            there = self._manifest(name)
+            if there is not None:
+                return there
+            manifest = self._put_files(folder, name)
+            try:
+                self._create(f"{name}/{MANIFEST}", _bytes(folder / MANIFEST))
+            except FileExistsError:
+                faster = self._manifest(name)
+                if faster is not None:
+                    return faster
+                self._write(f"{name}/{MANIFEST}", _bytes(folder / MANIFEST))  # a broken one
+            return manifest
+
+    def replace(self, folder: Path, name: str) -> None:
+        """Copy a sealed folder in place of the version that is there, which only one machine does at
+        a time.
+        """
+        with self._refusals():
+            before = self._manifest(name)
+            manifest = self._put_files(folder, name)
+            self._write(f"{name}/{MANIFEST}", _bytes(folder / MANIFEST))
+            if before is not None and before["digest"] != manifest["digest"]:
+                self._remove(f"{name}/{_version(before)}")
+
+    def get(self, name: str, final: Path) -> bool:
+        """Copy the version that counts to `final`, in place of whatever is there; False if there is
+        none. Raises BrokenFolder if its files do not match its manifest.
+        """
+        with self._refusals():
+            manifest = self._manifest(name)
+            if manifest is None:
+                return False
+            temporary = temporary_folder(final)
+            try:
+                temporary.mkdir(parents=True)
+                with held(temporary):
+                    self._get_files(manifest, name, temporary)
+                    verify(temporary, deep=True)
+                    with replacing(final):
+                        shutil.rmtree(final, ignore_errors=True)
+                        temporary.replace(final)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+            return True
+
+    def manifest(self, name: str) -> ManifestDict | None:
+        """The manifest of the version that counts, or None."""
+        with self._refusals():
+            return self._manifest(name)
+
+    def remove(self, name: str) -> None:
+        """Remove a folder with all its versions, if it is there."""
+        with self._refusals():
+            self._remove(name)
+
+    def identity(self) -> str:
+        """Twelve hexadecimal digits that identify the place, whatever its path is on a machine."""
+        with self._refusals(), contextlib.suppress(FileExistsError):
+            if self._json(IDENTITY) is None:
+                self.fs.makedirs(self.root, exist_ok=True)
+                self._create(IDENTITY, json.dumps({"id": secrets.token_hex(6)}).encode())
+        with self._refusals():
+            found = self._json(IDENTITY)
+        if found is None:
+            raise NotShared(f"{self.url}/{IDENTITY} cannot be read; delete it, and join again.")
+        return str(found["id"])
+
+    def _put_files(self, folder: Path, name: str) -> ManifestDict:
+        manifest = verify(folder, deep=True)
+
+        def copy(file: str) -> None:
+            target = self._path(f"{name}/{_version(manifest)}/{file}")
+            self.fs.makedirs(target.rpartition("/")[0], exist_ok=True)
+            self.fs.put_file(str(folder / file), target)
+
+        _for_each(copy, manifest["files"])
+        return manifest
+
+    def _get_files(self, manifest: ManifestDict, name: str, folder: Path) -> None:
+        def copy(file: str) -> None:
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            self.fs.get_file(self._path(f"{name}/{_version(manifest)}/{file}"), str(folder / file))
+
+        _for_each(copy, manifest["files"])
+        (folder / MANIFEST).write_bytes(self.fs.cat_file(self._path(f"{name}/{MANIFEST}")))
+
+    def _manifest(self, name: str) -> ManifestDict | None:
+        return self._json(f"{name}/{MANIFEST}")
+
+    def _json(self, path: str) -> dict[str, Any] | None:
+        """A file of JSON; None if it is missing, or is still unreadable after a moment."""
+        for _ in range(READS):
+            try:
+                value = json.loads(self.fs.cat_file(self._path(path)))
+            except FileNotFoundError:
+                return None
+            except ValueError:  # another machine is writing it
+                time.sleep(READ_SECONDS)
+                continue
+            return value if isinstance(value, dict) else None
+        return None
+
+    def _create(self, path: str, content: bytes) -> None:
+        """Write a file that must not be there yet; raises FileExistsError."""
+        if "file" in self.fs.protocol:
+            with Path(self._path(path)).open("xb") as file:  # fsspec looks first and writes then
+                file.write(content)
+                return
+        self.fs.pipe_file(self._path(path), content, mode="create")
+
+    def _write(self, path: str, content: bytes) -> None:
+        self.fs.pipe_file(self._path(path), content)
+
+    def _remove(self, path: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self.fs.rm(self._path(path), recursive=True)
+
+    def _path(self, path: str) -> str:
+        return f"{self.root}/{path}"
+
+    @contextlib.contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """Raise NotShared for what the place, or the library that reads it, refuses."""
+        try:
+            yield
+        except FileExistsError:
+            raise
+        except (OSError, ValueError, ImportError) as error:
+            raise NotShared(_sentence(self.url, error)) from error
+
+
+def shared_folder() -> SharedFolder | None:
+    """The place that `TRIAGE_SHARED` names, or None. Raises BadInput where it names none."""
+    url = os.environ.get(VARIABLE, "").strip()
+    if not url:
+        return None
+
+    from fsspec.core import url_to_fs
+
+    if "://" not in url:
+        url = str(Path(url).expanduser().resolve())
+    try:
+        fs, root = url_to_fs(url)
+    except (ImportError, ValueError, OSError) as error:
+        raise BadInput(
+            f"{VARIABLE}={url} cannot be used ({error}); give a mounted folder, or a URL whose "
+            "library is installed."
+        ) from error
+    return SharedFolder(fs, root.rstrip("/"), url)
+
+
+def _for_each(copy: Callable[[str], None], files: Iterable[str]) -> None:
+    """Copy files side by side, since each call may take seconds."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(copy, files))
+
+
+def _version(manifest: ManifestDict) -> str:
+    return str(manifest["digest"])[:12]
+
+
+def _bytes(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+def _sentence(url: str, error: Exception) -> str:
+    if is_disk_full(error):
+        reason = "it is full; free some space there"
+    elif isinstance(error, PermissionError) or getattr(error, "errno", None) == errno.EROFS:
+        reason = "it may not be written; change its permissions"
+    else:
+        reason = f"{type(error).__name__}: {error}"
+    return (
+        f"The shared folder {url} cannot be used: {reason}. Nothing is lost: results stay on this "
+        "machine, and are copied with its next experiment."
+    )

@@ -1,0 +1,88 @@
+"""Landing folders between this machine and the place that its fleet shares.
+
+TRIAGE_SHARED/landing/<id>    what completed: the first version stays
+TRIAGE_SHARED/failed/<id>     trainings that failed: the last version, until one completes
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from tasks.runtime.errors import TriageError
+from tasks.runtime.shared import SharedFolder
+from tasks.runtime.store import MANIFEST, read_manifest, write_atomic
+
+LANDING, FAILED = "landing", "failed"
+MARK = ".shared.json"  # in a landing folder: where it was copied to
+KINDS = ("training", "evaluation", "variant", "fidelity", "dataset")  # whose id is their content's
+LAG_SECONDS = 60.0  # after which a folder that another machine has written is not there
+LAG_POLL_SECONDS = 1.0
+
+
+def share(shared: SharedFolder, folder: Path, failed: bool = False) -> bool:
+    """Copy a landing folder to the shared place, once; False if another machine's version is there,
+    which stays. Raises NotShared.
+    """
+    manifest = read_manifest(folder)
+    if manifest is None or manifest.get("kind") not in KINDS or _is_marked(shared, folder):
+        return True
+    if failed:
+        shared.replace(folder, f"{FAILED}/{folder.name}")
+    elif shared.put(folder, f"{LANDING}/{folder.name}")["digest"] != manifest["digest"]:
+        return False
+    write_atomic(folder / MARK, json.dumps({"url": shared.url}))
+    return True
+
+
+def _is_marked(shared: SharedFolder, folder: Path) -> bool:
+    try:
+        mark = json.loads((folder / MARK).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(mark == {"url": shared.url})
+
+
+def fetch(shared: SharedFolder, id: str, landing: Path) -> bool:
+    """Bring the version that counts of what completed to `landing`, unless it is here; whether it
+    is here now. Raises NotShared, and BrokenFolder for a damaged one.
+    """
+    return _fetch(shared, f"{LANDING}/{id}", landing / id)
+
+
+def fetch_written(shared: SharedFolder, ids: Iterable[str], landing: Path) -> None:
+    """Bring what another machine says to have landed or recorded as failed, and wait for it where
+    the place shows new files late.
+    """
+    deadline = time.monotonic() + LAG_SECONDS
+    for id in ids:
+        while not (fetch(shared, id, landing) or _fetch_failed(shared, id, landing)):
+            if time.monotonic() > deadline:
+                return
+            time.sleep(LAG_POLL_SECONDS)
+
+
+def _fetch_failed(shared: SharedFolder, id: str, landing: Path) -> bool:
+    return _fetch(shared, f"{FAILED}/{id}", landing / id)
+
+
+def _fetch(shared: SharedFolder, name: str, final: Path) -> bool:
+    manifest = shared.manifest(name)
+    if manifest is None:
+        return False
+    if (final / MANIFEST).is_file() and _digest(final) == manifest["digest"]:
+        return True
+    if not shared.get(name, final):
+        return False
+    write_atomic(final / MARK, json.dumps({"url": shared.url}))
+    return True
+
+
+def _digest(folder: Path) -> str | None:
+    try:
+        manifest = read_manifest(folder)
+    except TriageError:  # a damaged one is replaced
+        return None
+    return str(manifest["digest"]) if manifest else None

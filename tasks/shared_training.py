@@ -1,0 +1,99 @@
+"""Checkpoints and finished adapters between this machine and the place that its fleet shares, so
+that a training whose machine died goes on elsewhere.
+
+    TRIAGE_SHARED/experiments/<training_id>    the adapter, its curve and its summary
+    TRIAGE_SHARED/checkpoints/<training_id>    the newest checkpoint, until the training has ended
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from tasks.runtime.errors import BrokenFolder, NotShared
+from tasks.runtime.events import Emit, Note, StepWarning
+from tasks.runtime.shared import SharedFolder
+from tasks.runtime.store import complete, read_manifest
+
+EXPERIMENTS, CHECKPOINTS = "experiments", "checkpoints"
+LOOK_SECONDS = 5.0  # between two looks for a new checkpoint
+
+
+@contextlib.contextmanager
+def shared_training(shared: SharedFolder | None, folder: Path, emit: Emit) -> Iterator[None]:
+    """Begin with what another machine has reached, and copy what this one reaches.
+
+    `folder` is that of the training, which the block makes complete. Raises NotShared where its end
+    cannot be copied; that a checkpoint cannot is a warning.
+    """
+    if shared is None:
+        yield
+        return
+    bring_training(shared, folder, emit)
+    with _mirrored(shared, folder, emit):
+        yield
+    if complete(folder) is not None:
+        shared.put(folder, f"{EXPERIMENTS}/{folder.name}")
+        shared.remove(f"{CHECKPOINTS}/{folder.name}")
+
+
+def bring_training(shared: SharedFolder, folder: Path, emit: Emit) -> None:
+    """Bring the finished training from the shared place, or else its checkpoint if it is further
+    than this machine's. A damaged one is left out, with a warning.
+    """
+    if complete(folder) is not None:
+        return
+    try:
+        if shared.get(f"{EXPERIMENTS}/{folder.name}", folder):
+            emit(Note(f"{folder.name} was trained on another machine, and is not trained again."))
+            return
+        there = shared.manifest(f"{CHECKPOINTS}/{folder.name}")
+        if there is None or int(there["update"]) <= _newest(folder)[0]:
+            return
+        update = int(there["update"])
+        shared.get(f"{CHECKPOINTS}/{folder.name}", folder / "checkpoint" / f"{update:07d}")
+        emit(Note(f"Training goes on from update {update}, which another machine had reached."))
+    except BrokenFolder as error:
+        emit(StepWarning(f"What another machine reached is not used: {error}"))
+
+
+@contextlib.contextmanager
+def _mirrored(shared: SharedFolder, folder: Path, emit: Emit) -> Iterator[None]:
+    """Copy each new checkpoint while the block runs, in a thread: training does not wait for it."""
+    end = threading.Event()
+
+    def copy() -> None:
+        copied = _newest(folder)[0]
+        warned = False
+        while not end.wait(LOOK_SECONDS):
+            update, checkpoint = _newest(folder)
+            if checkpoint is None or update <= copied:
+                continue
+            try:
+                shared.replace(checkpoint, f"{CHECKPOINTS}/{folder.name}")
+                copied = update
+            except NotShared as error:
+                if not warned:
+                    emit(StepWarning(str(error)))
+                warned = True
+            except (BrokenFolder, OSError):  # a newer one has just taken its place
+                continue
+
+    thread = threading.Thread(target=copy, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join()
+
+
+def _newest(folder: Path) -> tuple[int, Path | None]:
+    """The update of the newest checkpoint of a training, and its folder; (0, None) without one."""
+    for path in sorted((folder / "checkpoint").glob("[0-9]*"), reverse=True):
+        with contextlib.suppress(BrokenFolder):
+            if read_manifest(path) is not None:
+                return int(path.name), path
+    return 0, None

@@ -1,0 +1,153 @@
+"""`triage join`, `triage fleet` and the server of a fleet: what they refuse, write and show."""
+
+import plistlib
+import re
+import shlex
+import subprocess
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+
+import pytest
+
+from deployments import fleet as fleet_module
+from deployments import fleet_status, fleet_units
+from deployments.fleet import enter
+from deployments.fleet_status import machines
+from deployments.pool_versions import code_digest, versions_here
+from deployments.started_processes import UP, end_leftovers
+from deployments.up import EVERYWHERE, _environment, refuse_open_server
+from deployments.worker_names import host_of, worker_name
+from deployments.workers import JOIN
+from flows.cli import fleet as command
+from tasks.runtime.errors import BadInput
+from tasks.runtime.store import home
+from tests.flows.test_pool import Server, within
+
+
+@pytest.fixture
+def server(monkeypatch):
+    made = Server()
+    monkeypatch.setattr(fleet_module, "prefect_client", lambda api, **options: within(made))
+    monkeypatch.setattr(fleet_module, "server_version", lambda api, seconds: versions_here()["prefect"])
+    monkeypatch.setattr(fleet_module, "_make_pool", lambda client, pool: made.pools.add(pool))
+    made.create_variable = made.update_variable = lambda variable: setattr(made, "versions", variable.value)
+    made.workers = {}
+    return made
+
+
+def test_the_first_machine_decides_the_versions_of_a_pool_and_another_one_is_refused_by_name(server):
+    server.versions = None
+    enter("http://server/api", "new")
+    assert server.pools == {"fleet", "new"} and server.versions == versions_here()
+
+    server.versions = {**versions_here(), "backend": "metal", "triage": "0123456789ab"}
+    server.workers = {"triage-mac1-000000000000": "ONLINE"}
+    words = f"backend {versions_here()['backend']} here and metal there, triage {code_digest()} here and 0123456789ab"
+    with pytest.raises(BadInput, match=f"cannot join the work pool new: {words} there; bring both"):
+        enter("http://server/api", "new")
+
+
+def test_a_pool_that_everyone_has_left_takes_other_versions(server):
+    server.versions = {**versions_here(), "mlx": "0.1"}
+    server.workers = {"triage-mac1-000000000000": "OFFLINE", worker_name(): "ONLINE"}
+    enter("http://server/api", "fleet")
+    assert server.versions == versions_here()
+
+
+def test_a_server_of_another_version_is_named(server, monkeypatch):
+    monkeypatch.setattr(fleet_module, "server_version", lambda api, seconds: "3.0.0")
+    with pytest.raises(BadInput, match="is Prefect 3.0.0, and this machine has"):
+        enter("http://server/api", "fleet")
+
+
+def test_two_machines_with_different_shared_folders_are_no_fleet(server, monkeypatch, tmp_path):
+    monkeypatch.setenv("TRIAGE_SHARED", str(tmp_path / "one"))
+    enter("http://server/api", "fleet")
+    server.workers = {"triage-mac1-000000000000": "ONLINE"}
+    enter("http://server/api", "fleet")
+    monkeypatch.setenv("TRIAGE_SHARED", str(tmp_path / "two"))
+    with pytest.raises(BadInput, match="shared folder [0-9a-f]{12} here and [0-9a-f]{12} there"):
+        enter("http://server/api", "fleet")
+
+
+def test_a_server_that_others_reach_needs_a_password(monkeypatch):
+    monkeypatch.delenv("PREFECT_SERVER_API_AUTH_STRING", raising=False)
+    with pytest.raises(BadInput, match="lets everyone in this network run code here; set PREFECT_SERVER_API_AUTH"):
+        refuse_open_server(EVERYWHERE)
+    with pytest.raises(BadInput, match=r"--host 10\.0\.0\.1 is not served"):
+        refuse_open_server("10.0.0.1")
+    monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "a:b")
+    refuse_open_server(EVERYWHERE)
+    assert "127.0.0.1" not in _environment(4200, EVERYWHERE)["PREFECT_UI_API_URL"]
+
+
+def test_the_table_tells_by_the_servers_clock_who_is_there_and_what_they_do(monkeypatch, capsys):
+    server_time = datetime(2030, 1, 1, 12, tzinfo=UTC)  # whatever this machine's clock says
+
+    class Client:
+        def request(self, method, path):
+            return SimpleNamespace(headers={"date": server_time.strftime("%a, %d %b %Y %H:%M:%S GMT")})
+
+        def read_work_pools(self):
+            return [SimpleNamespace(name="fleet")]
+
+        def read_workers_for_work_pool(self, pool):
+            states = {"triage-mac1-0123456789ab": ("ONLINE", 20), "triage-mac2-0123456789ab": ("OFFLINE", 7200)}
+            return [
+                SimpleNamespace(
+                    name=name, status=SimpleNamespace(value=state), last_heartbeat_time=server_time - timedelta(seconds=s)
+                )
+                for name, (state, s) in states.items()
+            ]  # fmt: skip
+
+        def read_flow_runs(self, flow_run_filter):
+            return [SimpleNamespace(name="a 4bit", labels={"prefect.worker.name": "triage-mac1-0123456789ab"})]
+
+    monkeypatch.setattr(fleet_status, "prefect_client", lambda api, **options: within(Client()))
+    monkeypatch.setattr("deployments.prefect_api.configured_api", lambda: "http://server/api")
+    assert [machine.seconds for machine in machines("http://server/api")] == [20, 7200]
+    command.fleet()
+    lines = capsys.readouterr().out.splitlines()
+    assert re.search("mac1 +online +20 s ago +a 4bit", lines[1]) and re.search("mac2 +offline +2.0 h ago", lines[2])
+    assert host_of("by-hand") == "by-hand"
+
+
+AWKWARD = {"TRIAGE_HOME": "/Users/Zoë M/tri%age $1", "TRIAGE_SHARED": 's3://a/"b"'}
+ARGUMENTS = ["/opt/my tools/triage", "join", "http://mac1:4200", "--pool", "fleet"]
+
+
+def test_a_unit_of_systemd_says_what_was_meant(tmp_path):
+    unit = fleet_units.systemd_unit(ARGUMENTS, "fleet", AWKWARD)
+    lines = unit.text.splitlines()
+    assert 'Environment="TRIAGE_HOME=/Users/Zoë M/tri%%age $1"' in lines
+    assert 'ExecStart="/opt/my tools/triage" "join" "http://mac1:4200" "--pool" "fleet"' in lines
+    assert 'Environment="TRIAGE_SHARED=s3://a/\\"b\\""' in lines and "Restart=always" in lines
+    assert "systemctl --user enable --now triage-fleet.service" in unit.commands
+
+
+def test_an_agent_of_launchd_runs_the_command_with_its_variables(tmp_path, monkeypatch):
+    printing = ["printf", "%s|", "a b", "--pool"]
+    unit = fleet_units.launchd_unit(printing, "fleet", AWKWARD)
+    content = plistlib.loads(unit.text.encode())
+    assert content["EnvironmentVariables"] == AWKWARD and content["KeepAlive"]
+    done = subprocess.run(content["ProgramArguments"], capture_output=True, text=True)
+    assert done.stdout == "a b|--pool|" and shlex.split(unit.commands[0])[-1] == str(unit.path)
+
+
+def test_credentials_are_never_written_into_a_unit(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", "fleet:SECRET")
+    monkeypatch.setenv("TRIAGE_NOTIFY", "mailto://user:SECRET@example.com")
+    monkeypatch.setenv("HF_TOKEN", "SECRET")
+    monkeypatch.setenv("TRIAGE_SHARED", "/mnt/shared")
+    monkeypatch.setattr(fleet_units.shutil, "which", lambda *args, **options: "/bin/triage")
+    unit = fleet_units.install("http://mac1:4200/api", "fleet")
+    text = unit.path.read_text()
+    assert "SECRET" not in text and "/mnt/shared" in text and str(home()) in text and "http://mac1:4200" in text
+
+
+def test_up_and_join_of_one_home_do_not_end_each_others_processes():
+    record = home() / UP / "host-server"
+    record.parent.mkdir(parents=True)
+    record.write_text("{}")
+    assert end_leftovers(home(), JOIN) == [] and record.exists()

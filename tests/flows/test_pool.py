@@ -1,0 +1,340 @@
+"""A sweep in a work pool: which runs it submits, finds, repeats and gives up, told by a server in memory."""
+
+import re
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from uuid import UUID, uuid4
+
+import pytest
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.states import AwaitingRetry, Completed, Crashed, Failed, Running, Scheduled
+
+from deployments.fleet import api_of, enter
+from deployments.pool_versions import code_digest, differences, versions_here
+from deployments.prefect_api import NoAnswer
+from flows.cli.live_table import Row, State
+from flows.cli.run import refuse_pool
+from flows.pool import follow
+from flows.pool.cell import ERROR, LANDED, PooledCell
+from flows.pool.runs import PooledSweep, queue_of, usable_versions
+from flows.selection import Narrowing, select
+from tasks.progress import listening
+from tasks.runtime.accelerator import reserved
+from tasks.runtime.errors import BadInput, SourceUnavailable
+from tasks.runtime.events import ExperimentFailed, ExperimentLanded, RemoteReport, StepWarning
+from tasks.studies import SweepRecord, grid_digest
+
+MINE = "triage-here-0123456789ab"
+
+
+@dataclass
+class Run:
+    name: str
+    parameters: dict
+    work_queue_name: str
+    state: object = field(default_factory=Scheduled)
+    labels: dict = field(default_factory=dict)
+    id: UUID = field(default_factory=uuid4)
+
+
+class Server:
+    """A Prefect server with one pool, as far as a sweep sees it: its runs by key, and its workers."""
+
+    api_url = "http://server/api/"
+
+    def __init__(self):
+        self.runs, self.queues, self.workers, self.limits = {}, {}, {MINE: "ONLINE"}, []
+        self.versions, self.pools, self.artifacts = versions_here(), {"fleet"}, []
+
+    def read_work_pool(self, name):
+        if name not in self.pools:
+            raise ObjectNotFound(None)
+
+    def read_variable_by_name(self, name):
+        return self.versions and SimpleNamespace(value=self.versions)
+
+    def create_flow_from_name(self, name):
+        return uuid4()
+
+    def create_deployment(self, **options):
+        assert options["entrypoint"] == "flows.experiment.experiment"
+        return uuid4()
+
+    def create_work_queue(self, name, concurrency_limit, work_pool_name):
+        if name in self.queues:
+            raise ObjectAlreadyExists(None)
+        self.queues[name] = SimpleNamespace(id=name, limit=concurrency_limit)
+
+    def read_work_queue_by_name(self, name, work_pool_name):
+        return self.queues[name]
+
+    def update_work_queue(self, id, concurrency_limit):
+        self.queues[id].limit = concurrency_limit
+
+    def create_flow_run_from_deployment(self, deployment, *, parameters, name, idempotency_key, work_queue_name, tags):
+        return self.runs.setdefault(idempotency_key, Run(name, parameters, work_queue_name))
+
+    def read_flow_run(self, id):
+        return next(run for run in self.runs.values() if run.id == id)
+
+    def read_flow_runs(self, flow_run_filter):
+        return [self.read_flow_run(id) for id in flow_run_filter.id.any_]
+
+    def read_workers_for_work_pool(self, pool):
+        return [SimpleNamespace(name=n, status=SimpleNamespace(value=value)) for n, value in self.workers.items()]
+
+    def read_artifacts(self, artifact_filter, flow_run_filter):
+        return self.artifacts
+
+    def set_flow_run_state(self, id, state, force):
+        self.read_flow_run(id).state = state
+
+    def delete_global_concurrency_limit_by_name(self, name):
+        self.limits.append(name)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    made = Server()
+    monkeypatch.setattr(follow, "publisher", lambda title: lambda event: None)  # which asks a real server
+    monkeypatch.setattr(follow, "configured_api", lambda: made.api_url)
+    monkeypatch.setattr(follow, "prefect_client", lambda api, **options: within(made))
+    monkeypatch.setattr(follow, "POLL_SECONDS", 0)
+    monkeypatch.setattr(follow, "absent_from_warehouse", lambda ids: [id for id in ids if id == "absent"])
+    monkeypatch.setattr(follow, "prepare_dataset", lambda *args: None)
+    monkeypatch.setattr(follow, "land_dataset", lambda data: None)
+    monkeypatch.setattr(SweepRecord, "use", lambda record, data: None)
+    monkeypatch.setattr(SweepRecord, "finish", lambda record, failures: None)
+    return made
+
+
+@contextmanager
+def within(made):
+    yield made
+
+
+def run_sweep(server, step, bits=(4,)):
+    """The failures of a pool sweep of the smoke grid and its events; `step(runs by cell)` acts between two looks."""
+    selection = select("smoke", None, Narrowing(bits=bits))
+    record, events = SweepRecord(selection.grid, 1), []
+    looks = follow._look
+
+    def look(client, followed):
+        step({spec.cell_id: client.runs[followed.sweep.key(spec)] for spec in selection.cells})
+        looks(client, followed)
+
+    with pytest.MonkeyPatch.context() as patch, listening(lambda title, event: events.append((title, event))):
+        patch.setattr(follow, "_look", look)
+        failures = follow.sweep_in_pool("fleet", "smoke", [], selection, record)
+    return failures, events, record
+
+
+def complete(runs):
+    for cell, run in runs.items():
+        run.state, run.labels = Completed(), {LANDED: f"{cell}-1 {cell}-1-e1 tfidf"}
+
+
+def test_every_cell_is_one_run_in_the_queue_of_its_variant_and_what_landed_belongs_to_the_sweep(server):
+    failures, events, record = run_sweep(server, complete)
+    assert failures == [] and len(server.runs) == 4 and set(server.queues) == {"tiny-llama-4bit", "tiny-gemma3-4bit"}
+    for run in server.runs.values():
+        assert run.work_queue_name == queue_of(run.parameters["model"], run.parameters["precision"])
+        assert run.parameters["pooled"]["cell"] in run.parameters["pooled"]["key"]
+    landed = dict(e for e in events if isinstance(e[1], ExperimentLanded))
+    assert landed["land tiny-llama-4bit-baseline-s42"].ids == (
+        "tiny-llama-4bit-baseline-s42-1", "tiny-llama-4bit-baseline-s42-1-e1",
+    )  # fmt: skip
+    assert len(record.ids) == 9 and "tfidf" in record.ids
+    assert sorted(server.limits) == sorted(server.runs), "the leases of a finished sweep are removed"
+
+
+def test_the_same_sweep_typed_again_makes_no_twin_and_repeats_what_failed_or_is_gone_alone(server):
+    run_sweep(server, complete)
+    first, second, *_ = server.runs.values()
+    first.state, second.labels = Failed(message="no"), {LANDED: "absent"}
+    again = []
+
+    def step(runs):
+        again.extend(run for run in runs.values() if run.state.type.value == "SCHEDULED")
+        complete(runs)
+
+    failures, _, _ = run_sweep(server, step)
+    assert failures == [] and len(server.runs) == 4 and again == [first, second]
+    run_sweep(server, complete, bits=(4, 8))
+    assert len(server.runs) == 8, "a wider sweep of the same grid finds the runs of the narrow one"
+
+
+def test_a_failure_has_the_sentence_and_the_class_of_its_machine(server):
+    def step(runs):
+        complete(runs)
+        cell, run = next(iter(runs.items()))
+        run.state, run.labels = Failed(message=f"{cell}: no weights."), {ERROR: "SourceUnavailable"}
+
+    failures, events, _ = run_sweep(server, step)
+    assert failures == ["tiny-llama-4bit-baseline-s42: no weights."]
+    (failed,) = [event for _, event in events if isinstance(event, ExperimentFailed)]
+    assert isinstance(failed.error, SourceUnavailable) and failed.message == "no weights."
+
+
+def test_a_lost_run_runs_again_and_after_too_many_losses_it_is_a_failure(server):
+    losses = []
+
+    def step(runs):
+        first, *others = runs.values()
+        for run in others:
+            complete({"x": run})
+        if isinstance(losses, list) and len(losses) < 2:  # its machine is gone, then its process
+            first.state, first.labels = [Running(), Crashed()][len(losses)], {"prefect.worker.name": "triage-gone-1"}
+            losses.append(first)
+        else:
+            assert first.state.name == AwaitingRetry().name
+            first.state, first.labels = Completed(), {}
+
+    server.workers["triage-gone-1"] = "OFFLINE"
+    failures, events, _ = run_sweep(server, step)
+    warnings = [event.message for _, event in events if isinstance(event, StepWarning)]
+    assert failures == [] and len(warnings) == 2 and "was lost with triage-gone-1 and runs again." in warnings[0]
+
+    server.runs.clear()
+
+    def always(runs):
+        for run in runs.values():
+            run.state = Crashed(message="status code -9")
+
+    failures, _, _ = run_sweep(server, always)
+    assert len(failures) == 4 and all(re.search("It was lost 4 times; last: status code -9", f) for f in failures)
+
+
+def test_a_server_that_does_not_answer_is_waited_for(server, monkeypatch):
+    opened = []
+
+    @contextmanager
+    def client(api, **options):
+        opened.append(api)
+        if len(opened) == 2:
+            raise NoAnswer("refused")
+        yield server
+
+    monkeypatch.setattr(follow, "prefect_client", client)
+    failures, events, _ = run_sweep(server, complete)
+    assert failures == [] and "does not answer (refused); waiting" in events[0][1].message
+
+
+def test_what_landed_elsewhere_and_is_not_here_is_said(server):
+    def step(runs):
+        complete(runs)
+        next(iter(runs.values())).labels = {LANDED: "absent", "prefect.worker.name": "triage-mac2-1"}
+
+    failures, _, _ = run_sweep(server, step)
+    assert len(failures) == 1 and "It has landed, but its results are on triage-mac2-1 and not in" in failures[0]
+
+
+def test_queues_share_the_machines_and_the_last_variants_get_more(server):
+    server.workers = {f"triage-mac{n}-1": "ONLINE" for n in range(3)}
+    limits = []
+
+    def step(runs):
+        limits.append({name: queue.limit for name, queue in server.queues.items()})
+        complete({k: run for k, run in runs.items() if len(limits) > 2 or "llama" in k})
+
+    run_sweep(server, step)
+    assert limits[1] == {"tiny-llama-4bit": 1, "tiny-gemma3-4bit": 3}
+
+
+@pytest.mark.parametrize(
+    ("pool", "change", "sentence"),
+    [
+        ("triage", {}, "is that of `triage up`"),
+        ("other", {}, "There is no work pool other at http://server/api; type `triage join URL --pool other`"),
+        ("fleet", {"versions": None}, "No machine has joined the work pool fleet"),
+        ("fleet", {"versions": {**versions_here(), "mlx": "0.1"}}, r"other versions .*: mlx .* here and 0.1 there"),
+    ],
+)
+def test_a_pool_that_cannot_take_the_sweep_is_named(server, pool, change, sentence):
+    for name, value in change.items():
+        setattr(server, name, value)
+    with pytest.raises(BadInput, match=sentence):
+        usable_versions(server, pool)
+
+
+def test_the_machine_that_asks_may_have_another_backend(server):
+    server.versions["backend"] = "metal"
+    assert usable_versions(server, "fleet")["backend"] == "metal"
+    assert differences({"backend": "cpu"}, {"backend": "metal"}) == "backend cpu here and metal there"
+
+
+def test_another_grid_version_or_pool_is_another_sweep(server):
+    selection = select("smoke")
+    keys = {
+        PooledSweep.of(server, "fleet", "smoke", overrides, selection).key(selection.cells[0])
+        for overrides in ([], ["recipe.iterations=9"])
+    }
+    server.versions["mlx-lm"] = "0"
+    of_pool = {**server.versions}
+    keys.add(PooledSweep("fleet", "smoke", [], selection, "0", of_pool).key(selection.cells[0]))
+    assert len(keys) == 3
+
+
+def test_a_machine_refuses_a_cell_of_other_code_or_of_an_edited_grid():
+    digest = grid_digest(select("smoke").grid)
+    pooled = PooledCell(cell="c", key="k", grid_digest=digest, triage=code_digest(), precisions=[])
+    pooled.refuse_other(digest)
+    with pytest.raises(BadInput, match="The grid on this machine is not the one .* edited meanwhile"):
+        pooled.refuse_other("0")
+    with pytest.raises(BadInput, match="This machine's triage is .* and the sweep's is 0; bring"):
+        pooled.model_copy(update={"triage": "0"}).refuse_other(digest)
+
+
+def test_the_table_shows_what_a_machine_of_the_pool_does():
+    row = Row("a", 60, 200)
+    assert row.after("experiment", RemoteReport("mac1")).state is State.PREPARING
+    trained = row.after("experiment", RemoteReport("mac1", "train", 25.0))
+    assert (trained.state, trained.iteration) == (State.TRAINING, 50)
+    assert trained.after("experiment", RemoteReport("mac1", "evaluate", 1.0)).state is State.SCORING
+    assert trained.after("experiment", RemoteReport("mac1")) == trained
+
+
+def test_steps_on_one_accelerator_take_turns_and_others_do_not(monkeypatch):
+    inside = threading.Event()
+
+    def hold():
+        with reserved():
+            inside.set()
+            time.sleep(0.3)
+
+    def taken() -> bool:
+        thread = threading.Thread(target=hold)
+        inside.clear()
+        thread.start()
+        inside.wait()
+        try:
+            with reserved(check=lambda: sys.exit("waits")):
+                return False
+        except SystemExit:
+            return True
+        finally:
+            thread.join()
+
+    monkeypatch.delenv("TRIAGE_ACCELERATOR", raising=False)
+    assert not taken(), "a sweep that somebody types is not held up"
+    monkeypatch.setenv("TRIAGE_ACCELERATOR", f"test-{uuid4().hex}")
+    assert taken()
+
+
+def test_an_address_without_a_server_is_a_sentence():
+    assert api_of("http://mac1:4200/") == api_of("http://mac1:4200/api") == "http://mac1:4200/api"
+    with pytest.raises(BadInput, match="'mac1' is no address of a server; give e.g. http"):
+        api_of("mac1")
+    with pytest.raises(BadInput, match="No Prefect server answers at http://127.0.0.1:9/api"):
+        enter("http://127.0.0.1:9/api", "fleet")
+    with pytest.raises(BadInput, match="choose another --pool"):
+        enter("http://127.0.0.1:9/api", "triage")
+
+
+def test_a_pool_without_a_server_is_a_sentence():
+    with pytest.raises(BadInput, match="A work pool needs a Prefect server, and none is set; set PREFECT_API_URL"):
+        refuse_pool("fleet")

@@ -1,0 +1,267 @@
+"""What machines share: a real folder and fsspec's memory, in the order in which two machines come by."""
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
+
+from tasks import landing as landing_module
+from tasks.landing import Landing, is_landed, land_together, share_the_rest, take_over
+from tasks.runtime import shared as shared_module
+from tasks.runtime.errors import BadInput, BrokenFolder, NotShared
+from tasks.runtime.events import Note, StepWarning
+from tasks.runtime.shared import SharedFolder, shared_folder
+from tasks.runtime.store import MANIFEST, read_manifest, seal, verify
+from tasks.shared_landing import fetch_written
+from tasks.shared_training import bring_training, shared_training
+from warehouse.connect import reading
+
+DATASET = "dataset-0123456789ab"
+
+
+@pytest.fixture(params=["file", "memory"])
+def shared(request, tmp_path, monkeypatch) -> SharedFolder:
+    """An empty place, as TRIAGE_SHARED names it."""
+    name = f"/shared-{tmp_path.name}-{os.urandom(4).hex()}"
+    url = str(tmp_path / "mount é 1") if request.param == "file" else f"memory:/{name}"
+    monkeypatch.setenv("TRIAGE_SHARED", url)
+    found = shared_folder()
+    assert found is not None and request.param in found.fs.protocol
+    return found
+
+
+def sealed(folder: Path, text: str, **extra: object) -> Path:
+    (folder / "below").mkdir(parents=True)
+    (folder / "figures.txt").write_text(text)
+    (folder / "below" / "more.txt").write_text("more")
+    seal(folder, extra)
+    return folder
+
+
+def test_a_folder_comes_back_as_it_was_and_the_first_version_stays(shared, tmp_path):
+    ours, theirs = sealed(tmp_path / "a", "ours"), sealed(tmp_path / "b", "theirs")
+    assert shared.manifest("x/1") is None and not shared.get("x/1", tmp_path / "none")
+    digest = shared.put(ours, "x/1")["digest"]
+    assert shared.put(theirs, "x/1")["digest"] == digest, "the first manifest wins"
+    assert shared.get("x/1", theirs) and (theirs / "figures.txt").read_text() == "ours"
+    assert verify(theirs) == verify(ours)
+
+
+def test_two_machines_that_write_at_once_leave_one_whole_version(shared, tmp_path, monkeypatch):
+    ours, theirs = sealed(tmp_path / "a", "ours"), sealed(tmp_path / "b", "theirs")
+    create = SharedFolder._create
+
+    def overtaken(self, path, content):
+        monkeypatch.setattr(SharedFolder, "_create", create)
+        shared.put(theirs, "x/1")  # between our files and our manifest
+        create(self, path, content)
+
+    monkeypatch.setattr(SharedFolder, "_create", overtaken)
+    assert shared.put(ours, "x/1")["digest"] == read_manifest(theirs)["digest"]
+    assert shared.get("x/1", tmp_path / "c") and (tmp_path / "c" / "figures.txt").read_text() == "theirs"
+
+
+def test_a_manifest_that_was_never_finished_is_written_again(shared, tmp_path, monkeypatch):
+    monkeypatch.setattr(shared_module, "READ_SECONDS", 0)
+    ours = sealed(tmp_path / "a", "ours")
+    shared.put(ours, "x/1")
+    shared._write(f"x/1/{MANIFEST}", b'{"digest": "12')
+    assert shared.manifest("x/1") is None
+    assert shared.put(ours, "x/1") == read_manifest(ours) == shared.manifest("x/1")
+
+
+def test_files_that_do_not_match_their_manifest_are_not_taken(shared, tmp_path):
+    ours = sealed(tmp_path / "a", "ours")
+    digest = shared.put(ours, "x/1")["digest"][:12]
+    shared._write(f"x/1/{digest}/figures.txt", b"OURS")
+    with pytest.raises(BrokenFolder, match="digest of its manifest"):
+        shared.get("x/1", tmp_path / "b")
+    assert not (tmp_path / "b").exists() and list(tmp_path.glob("*.tmp*")) == []
+
+
+def test_a_replaced_version_takes_its_files_with_it(shared, tmp_path):
+    ours, later = sealed(tmp_path / "a", "ours", update=1), sealed(tmp_path / "b", "later", update=2)
+    shared.replace(ours, "x/1")
+    shared.replace(later, "x/1")
+    assert shared.manifest("x/1")["update"] == 2
+    names = {path.rpartition("/")[2] for path in shared.fs.ls(f"{shared.root}/x/1", detail=False)}
+    assert names == {MANIFEST, read_manifest(later)["digest"][:12]}
+    shared.remove("x/1")
+    shared.remove("x/1")
+    assert shared.manifest("x/1") is None
+
+
+def test_the_place_has_one_identity_whoever_asks(shared):
+    assert shared.identity() == shared.identity() and len(shared.identity()) == 12
+
+
+class Refusing(LocalFileSystem):
+    """A mounted folder that refuses to be written."""
+
+    reason = 0
+
+    def put_file(self, *args, **options):
+        raise OSError(self.reason, os.strerror(self.reason))
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [(errno.ENOSPC, "it is full; free some space"), (errno.EROFS, "may not be written"), (errno.EACCES, "may not be"),
+     (errno.EIO, "Input/output error"), (errno.ESTALE, "OSError")],
+)  # fmt: skip
+def test_a_place_that_refuses_is_a_sentence(tmp_path, monkeypatch, reason, words):
+    monkeypatch.setattr(Refusing, "reason", reason)
+    refusing = SharedFolder(Refusing(), str(tmp_path / "mount"), "/mount")
+    with pytest.raises(NotShared, match=f"shared folder /mount cannot be used: .*{words}.* Nothing is lost") as told:
+        refusing.put(sealed(tmp_path / "a", "ours"), "x/1")
+    assert told.value.transient and refusing.manifest("x/1") is None
+
+
+def test_what_cannot_be_shared_has_landed_here_and_is_copied_later(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRIAGE_SHARED", str(tmp_path / "mount"))
+    monkeypatch.setattr(Refusing, "reason", errno.ENOSPC)
+    refusing = SharedFolder(Refusing(), str(tmp_path / "mount"), "/mount")
+    with monkeypatch.context() as patch, pytest.raises(NotShared):
+        patch.setattr(landing_module, "shared_folder", lambda: refusing)
+        land("fresh")
+    assert landed_names() == ["fresh"]
+    share_the_rest()
+    assert shared_folder().manifest(f"landing/{DATASET}") is not None
+
+
+def test_a_full_disk_is_told_by_the_disk_itself(tmp_path):
+    ours = sealed(tmp_path / "a", "ours")
+    target = tmp_path / "mount" / "x/1" / read_manifest(ours)["digest"][:12] / "figures.txt"
+    target.parent.mkdir(parents=True)
+    target.symlink_to("/dev/full")
+    with pytest.raises(NotShared, match="it is full"):
+        SharedFolder(LocalFileSystem(), str(tmp_path / "mount"), "/mount").put(ours, "x/1")
+
+
+@pytest.mark.parametrize("url", ["bogus://a/b", "s3://bucket/a"])
+def test_an_address_that_no_library_reads_is_a_sentence(monkeypatch, url):
+    monkeypatch.setenv("TRIAGE_SHARED", url)
+    with pytest.raises(BadInput, match=f"TRIAGE_SHARED={url} cannot be used .*library is installed."):
+        shared_folder()
+
+
+class Lagging(MemoryFileSystem):
+    """New files are seen late."""
+
+    late = 3
+
+    def cat_file(self, path, *args, **options):
+        if path.endswith(MANIFEST) and Lagging.late:
+            Lagging.late -= 1
+            raise FileNotFoundError(path)
+        return super().cat_file(path, *args, **options)
+
+
+def test_a_manifest_that_is_seen_late_is_waited_for(tmp_path, monkeypatch):
+    place = SharedFolder(MemoryFileSystem(), f"/late-{os.urandom(4).hex()}", "memory")
+    place.put(sealed(tmp_path / "a", "ours"), "landing/one")
+    monkeypatch.setattr("tasks.shared_landing.LAG_POLL_SECONDS", 0)
+    fetch_written(SharedFolder(Lagging(), place.root, "memory"), ["one"], tmp_path / "landing")
+    assert Lagging.late == 0 and verify(tmp_path / "landing" / "one")
+    monkeypatch.setattr("tasks.shared_landing.LAG_SECONDS", 0)
+    fetch_written(place, ["never"], tmp_path / "landing")
+    assert not (tmp_path / "landing" / "never").exists()
+
+
+# --- landing ------------------------------------------------------------------------------------
+
+
+def land(name: str) -> None:
+    """A dataset whose figures are made up; only its name and digest count here."""
+    row = dict.fromkeys(landing_module.known_tables()["dataset"].columns)
+    sizes = {column: 1 for column in row if column.endswith("_cases")}
+    row |= sizes | {
+        "dataset_id": DATASET, "dataset_digest": "0", "dataset": name, "sets_digest": "0", "is_embedded": True,
+        "seed": 1, "further_sets": 0,
+    }  # fmt: skip
+    land_together([Landing(DATASET, "dataset", {"dataset": [row], "dataset_set": []})])
+
+
+def landed_names() -> list[str]:
+    with reading() as con:
+        return [name for (name,) in con.execute("SELECT dataset FROM dataset").fetchall()]
+
+
+def another_home(monkeypatch, tmp_path, name):
+    monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / name))
+    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / name / "triage.duckdb"))
+
+
+def test_what_one_machine_lands_another_has_and_the_later_version_gives_way(shared, tmp_path, monkeypatch):
+    assert not is_landed(DATASET)
+    land("first")
+    another_home(monkeypatch, tmp_path, "second")
+    land("second")
+    assert landed_names() == ["first"], "once, and the same on both machines"
+
+    another_home(monkeypatch, tmp_path, "third")
+    assert is_landed(DATASET) and landed_names() == ["first"], "nothing is computed again"
+    another_home(monkeypatch, tmp_path, "asks")
+    take_over([DATASET])
+    assert landed_names() == ["first"]
+
+
+def test_without_a_shared_place_everything_stays_here(monkeypatch, tmp_path):
+    monkeypatch.delenv("TRIAGE_SHARED", raising=False)
+    land("here")
+    share_the_rest()
+    take_over(["nothing"])
+    assert landed_names() == ["here"]
+
+
+# --- trainings ----------------------------------------------------------------------------------
+
+
+def checkpoint(folder: Path, update: int) -> None:
+    sealed(folder / "checkpoint" / f"{update:07d}", f"state {update}", update=update)
+
+
+def test_a_training_goes_on_where_another_machine_was_and_is_not_trained_twice(shared, tmp_path, monkeypatch):
+    monkeypatch.setattr("tasks.shared_training.LOOK_SECONDS", 0.01)
+    first, second, told = tmp_path / "one" / "t-1", tmp_path / "two" / "t-1", []
+    with pytest.raises(KeyboardInterrupt), shared_training(shared, first, told.append):
+        checkpoint(first, 40)
+        while shared.manifest("checkpoints/t-1") is None:
+            pass
+        raise KeyboardInterrupt  # the machine dies
+
+    with shared_training(shared, second, told.append):
+        assert (second / "checkpoint" / "0000040" / "figures.txt").read_text() == "state 40"
+        (second / "adapters.safetensors").write_text("weights")
+        seal(second, {}, ["adapters.safetensors"])
+    assert "from update 40" in told[0].message and shared.manifest("checkpoints/t-1") is None
+
+    bring_training(shared, first, told.append)
+    assert verify(first) and isinstance(told[-1], Note) and "is not trained again" in told[-1].message
+
+
+def test_a_checkpoint_that_is_behind_or_damaged_is_not_used(shared, tmp_path):
+    theirs, ours, told = tmp_path / "one" / "t-1", tmp_path / "two" / "t-1", []
+    checkpoint(theirs, 40)
+    shared.replace(theirs / "checkpoint" / "0000040", "checkpoints/t-1")
+    checkpoint(ours, 80)
+    bring_training(shared, ours, told.append)
+    assert told == [] and [path.name for path in (ours / "checkpoint").iterdir()] == ["0000080"]
+
+    digest = shared.manifest("checkpoints/t-1")["digest"][:12]
+    shared._write(f"checkpoints/t-1/{digest}/figures.txt", b"STATE 40")
+    bring_training(shared, tmp_path / "three" / "t-1", told.append)
+    assert isinstance(told[0], StepWarning) and "is not used" in told[0].message
+
+
+def test_a_mark_of_another_place_is_no_mark(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRIAGE_SHARED", str(tmp_path / "one"))
+    land("here")
+    monkeypatch.setenv("TRIAGE_SHARED", str(tmp_path / "two"))
+    share_the_rest()
+    mark = json.loads((tmp_path / "home" / "landing" / DATASET / ".shared.json").read_text())
+    assert mark == {"url": str(tmp_path / "two")} and shared_folder().manifest(f"landing/{DATASET}")
