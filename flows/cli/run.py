@@ -37,7 +37,6 @@ from tasks.runtime.child import (
     import_ahead,
     kill_children,
     start_no_more,
-    stop_children,
     wait_until_stopping,
 )
 from tasks.runtime.errors import BadInput, SourceUnavailable
@@ -121,18 +120,13 @@ class Leaving:
 
     def leave_at_next(self) -> None:
         """Let a second Ctrl-C end everything at once."""
-        at_next_interruption(self._leave_at_once)
-
-    def _leave_at_once(self) -> None:
-        kill_children()
-        self._exit()
+        at_next_interruption(self.leave)
 
     def leave(self) -> None:
-        """Exit at once, from another thread: Prefect is waiting for a server that is gone."""
-        stop_children()
-        self._exit()
-
-    def _exit(self) -> None:
+        """Kill what was started and exit at once, from a signal's handler or another thread: the
+        first Ctrl-C took too long, since Prefect may be waiting for a server that is gone.
+        """
+        kill_children()
         if self.server is not None:
             self.server.kill()
         self._console.show_cursor(True)
