@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from deployments.awake import kept_awake
 from deployments.interruptions import ignore_interruptions, interrupted_by_signals
 from deployments.lost_runs import end_runs, queue_lost_runs
-from deployments.pool_versions import differences, note_versions, read_versions, versions_here
+from deployments.pool_versions import differences, first_versions, replace_versions, versions_here
 from deployments.prefect_api import (
     REQUEST_SECONDS,
     NoAnswer,
@@ -55,14 +55,15 @@ def enter(api: str, pool: str) -> None:
         _refuse_other_server(api)
         with prefect_client(api, retries=5) as client:
             _make_pool(client, pool)
-            here, of_pool = versions_here(), read_versions(client, pool)
-            if of_pool is None or not _others(client, pool):
-                note_versions(client, pool, here)
-            elif unequal := differences(here, of_pool):
+            here = versions_here()
+            unequal = differences(here, first_versions(client, pool, here))
+            if unequal and _others(client, pool):
                 raise BadInput(
                     f"This machine cannot join the work pool {pool}: {unequal}; bring both to one "
                     "version, or choose another --pool."
                 )
+            if unequal:
+                replace_versions(client, pool, here)
 
 
 def join(api: str, pool: str, say: Say) -> None:

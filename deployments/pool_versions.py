@@ -6,6 +6,7 @@ backends or versions would compare figures that differ for reasons other than th
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from functools import cache
@@ -56,15 +57,26 @@ def read_versions(client: SyncPrefectClient, pool: str) -> Versions | None:
     return {str(name): str(value) for name, value in variable.value.items()}
 
 
-def note_versions(client: SyncPrefectClient, pool: str, of_pool: Versions) -> None:
-    """Note what the machines of a pool have in common from now on."""
-    from prefect.client.schemas.actions import VariableCreate, VariableUpdate
+def first_versions(client: SyncPrefectClient, pool: str, here: Versions) -> Versions:
+    """What the machines of a pool have noted, which is `here` if this machine is the first; two may
+    come at once.
+    """
+    from prefect.client.schemas.actions import VariableCreate
+    from prefect.exceptions import ObjectAlreadyExists
 
-    name = _variable(pool)
-    if client.read_variable_by_name(name) is None:
-        client.create_variable(VariableCreate(name=name, value=dict(of_pool)))
-    else:
-        client.update_variable(VariableUpdate(name=name, value=dict(of_pool)))
+    noted = read_versions(client, pool)
+    if noted is None:
+        with contextlib.suppress(ObjectAlreadyExists):
+            client.create_variable(VariableCreate(name=_variable(pool), value=dict(here)))
+        noted = read_versions(client, pool)
+    return noted or here
+
+
+def replace_versions(client: SyncPrefectClient, pool: str, here: Versions) -> None:
+    """Note the versions of a pool anew, which no other machine serves any more."""
+    from prefect.client.schemas.actions import VariableUpdate
+
+    client.update_variable(VariableUpdate(name=_variable(pool), value=dict(here)))
 
 
 def differences(here: Versions, of_pool: Versions) -> str:

@@ -29,9 +29,11 @@ in_home() { # in_home NAME COMMAND...: with a home of that name; each worker has
 }
 how= # in the background `exec`, so that a signal reaches the command
 
-wait_for() { # wait_for WORDS FILE
-    until grep -q "$1" "$2"; do
-        if grep -q '^triage: ' "$2"; then cat "$2"; exit 1; fi
+wait_for() { # wait_for PID COMMAND...: until the command succeeds; an end of the process is one of the script
+    pid=$1
+    shift
+    until "$@"; do
+        kill -0 "$pid" 2>/dev/null || { cat "$place"/*.log; exit 1; }
         sleep 1
     done
 }
@@ -42,16 +44,15 @@ trap 'exit 130' INT TERM
 
 (how=exec; in_home server $prefect server start --host 127.0.0.1 --port "$port") >"$place/server.log" 2>&1 &
 pids=$!
-until curl --silent --fail --output /dev/null "$PREFECT_API_URL/health"; do
-    kill -0 "$pids" 2>/dev/null || { cat "$place/server.log"; exit 1; }
-    sleep 1
-done
+wait_for "$pids" curl --silent --fail --output /dev/null "$PREFECT_API_URL/health"
 
 for worker in one two; do
     (how=exec; in_home $worker $triage join "http://127.0.0.1:$port") >"$place/$worker.log" 2>&1 &
     pids="$! $pids"
 done
-for worker in one two; do wait_for "Worker started" "$place/$worker.log"; done
+set -- $pids
+wait_for "$1" grep -q "Worker started" "$place/two.log"
+wait_for "$2" grep -q "Worker started" "$place/one.log"
 echo "Two workers have joined; their logs are in $place."
 
 seeds=$(seq -s, 1 $(((experiments + 7) / 8)))

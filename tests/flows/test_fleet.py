@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
+from prefect.exceptions import ObjectAlreadyExists
 
 from deployments import fleet as fleet_module
 from deployments import fleet_status, fleet_units
@@ -30,9 +31,26 @@ def server(monkeypatch):
     monkeypatch.setattr(fleet_module, "prefect_client", lambda api, **options: within(made))
     monkeypatch.setattr(fleet_module, "server_version", lambda api, seconds: versions_here()["prefect"])
     monkeypatch.setattr(fleet_module, "_make_pool", lambda client, pool: made.pools.add(pool))
-    made.create_variable = made.update_variable = lambda variable: setattr(made, "versions", variable.value)
+    made.create_variable = lambda variable: created(made, variable.value)
+    made.update_variable = lambda variable: setattr(made, "versions", variable.value)
     made.workers = {}
     return made
+
+
+def created(server, versions):
+    if server.versions is not None:
+        raise ObjectAlreadyExists(None)
+    server.versions = versions
+
+
+def test_of_two_machines_that_come_first_at_once_one_decides(server, monkeypatch):
+    server.versions, others = None, {**versions_here(), "mlx": "0.1"}
+    server.create_variable = lambda variable: [setattr(server, "versions", others), created(server, variable.value)]
+    server.workers = {"triage-mac1-000000000000": "ONLINE"}
+    with pytest.raises(BadInput, match="mlx .* here and 0.1 there"):
+        enter("http://server/api", "new")
+    server.versions, others = None, versions_here()
+    enter("http://server/api", "new")
 
 
 def test_the_first_machine_decides_the_versions_of_a_pool_and_another_one_is_refused_by_name(server):
