@@ -80,8 +80,11 @@ def landed_status(training: str) -> str | None:
     """None where nothing has landed, or nothing that can be read: another sweep may be replacing
     it.
     """
-    if not is_landed(training):
-        return None
+    return _status(training) if is_landed(training) else None
+
+
+def _status(training: str) -> str | None:
+    """The status in a landing folder, which need not be loaded."""
     path = _landing() / training / "experiment.parquet"
     try:
         return str(pq.read_table(path, columns=["status"])["status"][0])
@@ -184,7 +187,7 @@ def _share(*ids: str) -> None:
     if shared is None:
         return
     for id in ids:
-        failed = landed_kind(id) == "training" and landed_status(id) != COMPLETED
+        failed = landed_kind(id) == "training" and _status(id) != COMPLETED
         if not share(shared, _landing() / id, failed):
             with locked(_landing() / id, LANDING_SECONDS):
                 fetch(shared, id, _landing())

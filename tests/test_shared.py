@@ -10,7 +10,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from tasks import landing as landing_module
-from tasks.landing import Landing, is_landed, land_together, share_the_rest, take_over
+from tasks.landing import Landing, is_landed, land_together, landed_status, share_the_rest, take_over
 from tasks.runtime import shared as shared_module
 from tasks.runtime.errors import BadInput, BrokenFolder, NotShared
 from tasks.runtime.events import Note, StepWarning
@@ -18,6 +18,7 @@ from tasks.runtime.shared import SharedFolder, shared_folder
 from tasks.runtime.store import MANIFEST, read_manifest, seal, verify
 from tasks.shared_landing import fetch_written
 from tasks.shared_training import bring_training, shared_training
+from tests.warehouse.rows import training
 from warehouse.connect import reading
 
 DATASET = "dataset-0123456789ab"
@@ -208,6 +209,25 @@ def test_what_one_machine_lands_another_has_and_the_later_version_gives_way(shar
     another_home(monkeypatch, tmp_path, "asks")
     take_over([DATASET])
     assert landed_names() == ["first"]
+
+
+def land_training(status: str) -> None:
+    land_together([Landing("t-1", "training", training("t-1", status=status))])
+
+
+def test_a_failed_training_makes_way_for_the_one_that_completes(shared, tmp_path, monkeypatch):
+    land_training("failed")
+    assert shared.manifest("landing/t-1") is None and shared.manifest("failed/t-1") is not None
+    another_home(monkeypatch, tmp_path, "asks")
+    take_over(["t-1"])
+    assert landed_status("t-1") == "failed"
+
+    another_home(monkeypatch, tmp_path, "second")
+    land_training("completed")
+    assert shared.manifest("landing/t-1") is not None
+    another_home(monkeypatch, tmp_path, "asks")
+    take_over(["t-1"])
+    assert landed_status("t-1") == "completed"
 
 
 def test_without_a_shared_place_everything_stays_here(monkeypatch, tmp_path):
