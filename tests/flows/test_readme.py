@@ -38,6 +38,8 @@ EXCEPTIONS = {
     "uv run python -m tests.tuning.programs.host_time": "measures; tests/tuning/test_step_cost.py counts the same step",
     "export PREFECT_": "sets a variable of the shell",
     "export TRIAGE_SHARED": "sets a variable of the shell",
+    "uv run python -m tests.tuning.programs.depth_probe": "measures, on a model that is not random",
+    "export PREFECT_API_URL": "sets a variable of the shell",
     "export UV_NO_SYNC": "sets a variable of the shell",
     "cd study": "moves within the shell; the commands run in that folder",
 }
