@@ -18,6 +18,7 @@ from tasks.evaluation_sets import evaluate_sets
 from tasks.fidelity import fidelity
 from tasks.land import land
 from tasks.landing import absent_from_warehouse, is_landed, land_failure, load_the_rest
+from tasks.models.convert import base_folder
 from tasks.move import move_adapter
 from tasks.precisions import Precision
 from tasks.prepare import prepare
@@ -99,13 +100,14 @@ class Extra:
 class SubmittedSweep:
     """The futures of a sweep: a chain per experiment, and the extras beside them, as submitted.
 
-    `record`: what makes its results belong to its study. `models`: its base models and variants.
+    `record`: what makes its results belong to its study. `bases`, `variants`: its models.
     """
 
     data: Step
     record: SweepRecord
     parts: list[Chain | Extra] = field(default_factory=list)
-    models: list[Step] = field(default_factory=list)
+    bases: list[Step] = field(default_factory=list)
+    variants: list[Step] = field(default_factory=list)
 
     @property
     def chains(self) -> list[Chain]:
@@ -114,9 +116,10 @@ class SubmittedSweep:
 
     @property
     def model_ids(self) -> list[str]:
-        """The base models and variants that were made or found."""
-        finished = [step for step in self.models if step.state.is_completed()]
-        return [step.result().name for step in finished]
+        """The base models and variants that were made or found, as they land."""
+        bases = [base_folder(step.result(), home()) for step in self.bases if _has_ended_well(step)]
+        variants = [step.result() for step in self.variants if _has_ended_well(step)]
+        return sorted({folder.name for folder in [*bases, *variants]})
 
 
 def submit_experiments(
@@ -149,8 +152,13 @@ def submit_experiments(
     moves = list(_moves(sweep.chains, variants, beside)) if grid.scoring.move_adapters else []
     sweep.parts += variants.fidelities()
     sweep.parts += moves
-    sweep.models = [*variants.bases.values(), *variants.variants.values()]
+    sweep.bases = list(variants.bases.values())
+    sweep.variants = list(variants.variants.values())
     return sweep
+
+
+def _has_ended_well(step: Step) -> bool:
+    return bool(step.state.is_completed())
 
 
 class _Variants:

@@ -169,8 +169,9 @@ def test_a_manifest_that_is_seen_late_is_waited_for(tmp_path, monkeypatch):
     fetch_written(SharedFolder(Lagging(), place.root, "memory"), ["one"], tmp_path / "landing")
     assert Lagging.late == 0 and verify(tmp_path / "landing" / "one")
     monkeypatch.setattr("tasks.shared_landing.LAG_SECONDS", 0)
-    fetch_written(place, ["never"], tmp_path / "landing")
-    assert not (tmp_path / "landing" / "never").exists()
+    place.put(tmp_path / "a", "landing/two")
+    fetch_written(place, ["never", "two"], tmp_path / "landing")
+    assert not (tmp_path / "landing" / "never").exists() and verify(tmp_path / "landing" / "two"), "the rest comes"
 
 
 # --- landing ------------------------------------------------------------------------------------
