@@ -74,6 +74,7 @@ class Locked(TriageError):
 class NotShared(TriageError):
     """The place that machines share cannot be read or written; what was to be copied stays here."""
 
+    exit_code = 73
     transient = True
 
 
@@ -111,6 +112,7 @@ BY_EXIT_CODE: dict[int, type[TriageError]] = {
         Locked,
         LostChild,
         GpuFailed,
+        NotShared,
     )
 }
 
