@@ -45,7 +45,7 @@ def find_model(name: str) -> BundledModel:
 def _say_which(chosen: Found) -> None:
     """Say on which evaluation the model's rule and gates rest, apart from what a program reads."""
     taken = chosen.taken
-    rests = f"{taken.cell_id} as judged on test: {taken.origin} ({taken.evaluation_id})."
+    rests = f"{taken.cell_id}: its evaluation on test, {taken.origin} ({taken.evaluation_id})."
     print_line(errors, " ".join(filter(None, (rests, chosen.not_taken))))
 
 

@@ -44,8 +44,9 @@ def test_the_embedded_set_with_the_demos_limits_is_whole_and_reused(tmp_path: Pa
         assert described["digest"] == file_digest(folder / f"{name}.jsonl")
         assert {label: sum(c.label == label for c in cases) for label in LABELS} == described["labels"]
         assert described["labels"]["ED"] >= 0.25 * len(cases) and described["groups"] > 3
-    made = folder.stat().st_mtime_ns
-    assert prepare_dataset(data, tmp_path) == folder and folder.stat().st_mtime_ns == made
+    written = folder / "train.jsonl"
+    made = written.stat().st_mtime_ns
+    assert prepare_dataset(data, tmp_path) == folder and written.stat().st_mtime_ns == made
     assert prepare_dataset(data.model_copy(update={"seed": 1}), tmp_path) != folder
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from flows.chains import Chain, Extra, Shared, SubmittedSweep, finish_all
 from tasks.grids.grid import load_grid
 from tasks.landing import land_rows
+from tasks.runtime import child
 from tasks.runtime.home import home
 from tasks.studies import SweepRecord
 from tests.test_land import flip
@@ -115,7 +117,9 @@ def test_what_landed_and_is_not_in_the_warehouse_is_a_failure():
     assert all(f"are not in {warehouse_path()}" in failure for failure in failures)
 
 
-def test_what_an_interrupted_sweep_has_landed_belongs_to_its_study_and_not_only_its_experiments():
+def test_what_an_interrupted_sweep_has_landed_belongs_to_its_study_and_not_only_its_experiments(monkeypatch):
+    monkeypatch.setattr(child, "_stopping", Event())
+
     def stop() -> None:
         raise KeyboardInterrupt
 

@@ -63,7 +63,7 @@ PARSED = {
     "triage bench": "takes minutes, or needs the models' weights; tests/bench and tests/flows/bench run smaller ones",
 }
 # Commands that a sentence names without their arguments, so that only their form is checked.
-NAMES = ("triage sql", "triage init", "triage data check", "triage warehouse", "triage cache explain")
+NAMES = ("triage sql", "triage cache", "triage init", "triage data check", "triage warehouse", "triage cache explain")
 # What a reader puts in place of a name in capitals.
 PLACEHOLDERS = {
     "EXPERIMENT": "tiny-llama-4bit-balanced_safe-s42",

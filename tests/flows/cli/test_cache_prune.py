@@ -48,7 +48,7 @@ def test_stored_prefixes_of_models_with_results_go_unless_they_are_to_stay(swept
 
 
 def test_a_forgotten_studys_folders_go_once_they_are_old_and_what_landed_stays(swept):
-    assert swept.ask("studies", "forget", "smoke").returncode == 0
+    assert swept.ask("studies", "forget", "smoke", "--yes").returncode == 0
     used = sorted((swept.home / "models").glob("[!.]*-4bit-*/"))[0]
     os.utime(used)  # as a step does
     before, landed = folders(swept), sorted(swept.home.glob("landing/*"))
