@@ -14,7 +14,7 @@ from tasks.runtime import errors
 from tasks.runtime.errors import TriageError
 from tasks.runtime.store import build_folder
 
-PASSES_BY_ITSELF = {"SourceUnavailable", "Locked", "LostChild", "TookTooLong", "GpuFailed"}
+PASSES_BY_ITSELF = {"SourceUnavailable", "Locked", "NotShared", "LostChild", "TookTooLong", "GpuFailed"}
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, TriageError)]
 
 

@@ -358,7 +358,7 @@ def test_a_model_that_cannot_be_fetched_or_converted_fails_the_sweep_and_the_oth
     )
     steps = place.last_steps()
     assert steps["acquire empty"][0] == steps["convert lacking"][0] == "Failed"
-    assert steps["land tiny-llama 4bit baseline s42"][0] == "Completed"
+    assert steps["land tiny-llama 4bit baseline s42"][0] == "Cached"
 
 
 def test_a_sweeps_table_shows_what_it_asked_for_and_no_other_cell_of_the_warehouse(one_can_be_had):

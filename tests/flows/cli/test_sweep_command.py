@@ -156,8 +156,8 @@ def step():
     run_child("tests.runtime.programs.steps:name_itself", {}, Path(sys.argv[1]), lambda event: print(event.message))
 
 with Leaving(Console(quiet=True)).interruptible():
-    threading.Thread(target=step, daemon=True).start()
     try:
+        threading.Thread(target=step, daemon=True).start()
         time.sleep(200)
     except KeyboardInterrupt:
         print("leaving")
@@ -334,7 +334,7 @@ def test_a_mac_is_kept_awake_while_a_sweep_runs_and_no_longer(caffeinate, ends_w
 
 def test_a_mac_is_kept_awake_while_prefects_ui_is_offered(caffeinate, monkeypatch):
     arguments = []
-    monkeypatch.setattr("deployments.up._run", lambda port, say, notify: arguments.append(content_soon(caffeinate)))
+    monkeypatch.setattr("deployments.up._run", lambda *_: arguments.append(content_soon(caffeinate)))
     up(1, print)
     assert arguments == [f"-i -w {os.getpid()}\n"] and not caffeinate.exists()
 
