@@ -145,8 +145,10 @@ def test_sigterm_ends_a_sweep_as_ctrl_c_does_and_prefects_server_with_it(place):
     assert list((place.home / "servers").iterdir()) == []
 
 
+# A shell's background job, as which these tests may run, ignores Ctrl-C, and so would the program.
 LEAVES_SLOWLY = """
-import sys, threading, time
+import signal, sys, threading, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from rich.console import Console
 from flows.cli.run import Leaving
