@@ -20,7 +20,7 @@ from deployments.prefect_api import (
     server_version,
 )
 from deployments.started_processes import end_leftovers
-from deployments.worker_names import worker_name
+from deployments.worker_names import online_workers, worker_name
 from deployments.workers import JOIN, POOL, Queue, Worker, worker_environment
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.home import home
@@ -130,6 +130,4 @@ def _make_pool(client: SyncPrefectClient, pool: str) -> None:
 
 def _others(client: SyncPrefectClient, pool: str) -> list[str]:
     """Names of the other workers that serve the pool now."""
-    workers = client.read_workers_for_work_pool(pool)
-    online = [worker.name for worker in workers if worker.status.value == "ONLINE"]
-    return [name for name in online if name != worker_name()]
+    return [name for name in online_workers(client, pool) if name != worker_name()]

@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from deployments.prefect_api import answering, prefect_client
-from deployments.worker_names import host_of
+from deployments.worker_names import ONLINE, host_of, worker_of
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -38,7 +38,7 @@ def machines(api: str) -> list[Machine]:
                 pool=pool.name,
                 host=host_of(worker.name),
                 worker=worker.name,
-                is_online=worker.status.value == "ONLINE",
+                is_online=worker.status.value == ONLINE,
                 seconds=_since(worker.last_heartbeat_time, now),
                 runs=running.get(worker.name, []),
             )
@@ -71,7 +71,6 @@ def _running(client: SyncPrefectClient) -> dict[str, list[str]]:
     for run in client.read_flow_runs(
         flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=taken))
     ):
-        worker = run.labels.get("prefect.worker.name")
-        if worker:
-            runs.setdefault(str(worker), []).append(run.name)
+        if worker := worker_of(run):
+            runs.setdefault(worker, []).append(run.name)
     return runs

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from deployments.prefect_api import prefect_client
-from deployments.worker_names import is_elsewhere, other_workers
+from deployments.worker_names import is_elsewhere, other_workers, worker_of
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -50,7 +50,7 @@ def _lost_runs(client: SyncPrefectClient, pool: str, queue: str | None) -> list[
     with_process = {environment.get(RUN_ID) for _, environment in process_environments()}
     without_process = [run for run in runs if str(run.id) not in with_process]
     others = other_workers(client, pool) if without_process else []
-    return [run for run in without_process if not is_elsewhere(_worker_of(run), others)]
+    return [run for run in without_process if not is_elsewhere(worker_of(run), others)]
 
 
 def _unfinished_runs(client: SyncPrefectClient, pool: str) -> list[FlowRun]:
@@ -69,11 +69,6 @@ def _unfinished_runs(client: SyncPrefectClient, pool: str) -> list[FlowRun]:
         flow_run_filter=FlowRunFilter(state=by_state),
         work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
     )
-
-
-def _worker_of(run: FlowRun) -> str:
-    """Name of the worker that took a run; empty if none is recorded."""
-    return str(run.labels.get("prefect.worker.name", ""))
 
 
 def _queue_again(client: SyncPrefectClient, run: FlowRun) -> None:

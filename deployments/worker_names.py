@@ -18,7 +18,9 @@ from tasks.runtime.store import write_atomic
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import FlowRun
 
+ONLINE = "ONLINE"  # the status of a worker that serves its pool now, or did some 90 seconds ago
 _NAME = re.compile(r"triage-(?P<host>.+)-(?P<home>[0-9a-f]{12})(-light)?")
 
 
@@ -31,6 +33,17 @@ def host_of(worker: str) -> str:
     """The machine of a worker, by its name; a name of another form says no more than itself."""
     parts = _NAME.fullmatch(worker)
     return parts["host"] if parts else worker
+
+
+def worker_of(run: FlowRun) -> str:
+    """The name of the worker that took a run, empty if none has; Prefect keeps it as a label."""
+    return str(run.labels.get("prefect.worker.name", ""))
+
+
+def online_workers(client: SyncPrefectClient, pool: str) -> list[str]:
+    """Names of the workers that serve `pool` now, or did some 90 seconds ago."""
+    workers = client.read_workers_for_work_pool(pool)
+    return [worker.name for worker in workers if worker.status.value == ONLINE]
 
 
 def refuse_other_workers(client: SyncPrefectClient, pool: str) -> None:
@@ -46,11 +59,7 @@ def refuse_other_workers(client: SyncPrefectClient, pool: str) -> None:
 
 def other_workers(client: SyncPrefectClient, pool: str) -> list[str]:
     """Names of the workers of other homes that serve `pool` now, or did some 90 seconds ago."""
-    return [
-        worker.name
-        for worker in client.read_workers_for_work_pool(pool)
-        if worker.status.value == "ONLINE" and not _is_of_this_home(worker.name)
-    ]
+    return [name for name in online_workers(client, pool) if not _is_of_this_home(name)]
 
 
 def is_elsewhere(worker: str, others: list[str]) -> bool:

@@ -12,6 +12,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 
 from deployments.prefect_api import NoAnswer, answering, configured_api, prefect_client
+from deployments.worker_names import ONLINE, worker_of
 from flows.pool.cell import ERROR, LANDED, MODELS
 from flows.pool.runs import (
     PooledSweep,
@@ -22,8 +23,6 @@ from flows.pool.runs import (
     run_again,
     share_out,
     submit,
-    worker_of,
-    workers_of,
 )
 from flows.selection import Selection
 from tasks.corpus.prepare import prepare_dataset
@@ -42,7 +41,6 @@ from warehouse.connect import warehouse_path
 
 POLL_SECONDS = 2.0
 RETRIES = 5  # of a request while cells are submitted: a busy server refuses some for a moment
-ONLINE = "ONLINE"
 CRASHES = 3  # of one cell, after which it is not the machines' fault
 FIXABLE = {error.__name__: error for error in (BadInput, SourceUnavailable)}
 
@@ -123,7 +121,9 @@ def _look(client: SyncPrefectClient, followed: _Followed) -> None:
     """Note which runs have ended, show what the others do, and see to lost ones."""
     open_runs = followed.open
     found = read_runs(client, list(open_runs))
-    workers = {w.name: w.status.value for w in workers_of(client, followed.sweep.pool)}
+    workers = {
+        w.name: w.status.value for w in client.read_workers_for_work_pool(followed.sweep.pool)
+    }
     running = []
     for run in found:
         cell = open_runs[run.id]

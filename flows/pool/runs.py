@@ -26,7 +26,7 @@ from prefect.states import AwaitingRetry
 from prefect.utilities.callables import parameter_schema
 
 from deployments.pool_versions import Versions, differences, read_versions, versions_here
-from deployments.worker_names import host_of
+from deployments.worker_names import host_of, online_workers, worker_of
 from deployments.workers import POOL
 from flows.pool.cell import PooledCell
 from flows.selection import Selection
@@ -39,7 +39,6 @@ from tasks.studies import grid_digest
 ENTRYPOINT = "flows.experiment.experiment"
 DECIDES_NOTHING = "backend"  # for the machine that asks: it computes nothing itself
 IDS_AT_ONCE = 100  # runs that are asked for in one request
-WORKER_LABEL = "prefect.worker.name"
 
 
 @dataclass(frozen=True)
@@ -181,18 +180,13 @@ def share_out(
     same variant, since the other queues are busy; once there are fewer variants than machines,
     several work for one. `limits`: those that were set last, by queue.
     """
-    online = sum(worker.status.value == "ONLINE" for worker in workers_of(client, pool))
+    online = len(online_workers(client, pool))
     limit = max(1, math.ceil(online / max(1, len(unfinished))))
     for queue in sorted(unfinished):
         if limits.get(queue) != limit:
             found = client.read_work_queue_by_name(queue, work_pool_name=pool)
             client.update_work_queue(found.id, concurrency_limit=limit)
             limits[queue] = limit
-
-
-def workers_of(client: SyncPrefectClient, pool: str) -> list[Any]:
-    """The workers that have served a pool, each with its status and last heartbeat."""
-    return list(client.read_workers_for_work_pool(pool))
 
 
 def read_runs(client: SyncPrefectClient, ids: Sequence[UUID]) -> list[FlowRun]:
@@ -219,11 +213,6 @@ def read_progress(client: SyncPrefectClient, runs: Iterable[FlowRun]) -> dict[UU
         if id in reports:
             reports[id] = RemoteReport(reports[id].worker, step, float(str(artifact.data)))
     return reports
-
-
-def worker_of(run: FlowRun) -> str:
-    """The name of the worker that took a run; empty if none has."""
-    return str(run.labels.get(WORKER_LABEL, ""))
 
 
 def run_again(client: SyncPrefectClient, run: FlowRun) -> None:
