@@ -15,7 +15,7 @@ import numpy as np
 
 from tasks.corpus.encode import Encoded, Template
 from tasks.runtime.backend import backend
-from tasks.spec import Sampling
+from tasks.spec import Sampling, short_digest
 from tasks.tuning.sampling import drawn_cases
 
 # Padded tokens of one forward pass without gradients.
@@ -66,6 +66,11 @@ class Cases:
     def labels(self) -> np.ndarray:
         """(n,) index into LABELS of each case."""
         return np.array([case.label for case in self.encoded], np.int32)
+
+    @cached_property
+    def rows_digest(self) -> str:
+        """Digest of the tokens of all rows, which takes a while to compute."""
+        return short_digest({"rows": [row.inputs for row in self.rows]})
 
     @property
     def leading_tokens(self) -> tuple[int, ...]:

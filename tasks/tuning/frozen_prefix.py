@@ -295,7 +295,7 @@ def _digest(stack: Stack, cases: Cases, boundary: int, variant: str) -> str:
             "dtype": str(stack.dtype).removeprefix("mlx.core."),
             "versions": versions(),
             "engine": ENGINE_VERSION,
-            "rows": short_digest({"rows": [row.inputs for row in cases.rows]}),
+            "rows": cases.rows_digest,
             "leading": cases.leading,
         }
     )
