@@ -52,12 +52,12 @@ class SharedFolder:
                 return there
             manifest = self._put_files(folder, name)
             try:
-                self._create(f"{name}/{MANIFEST}", _bytes(folder / MANIFEST))
+                self._create(f"{name}/{MANIFEST}", (folder / MANIFEST).read_bytes())
             except FileExistsError:
                 faster = self._manifest(name)
                 if faster is not None:
                     return faster
-                self._write(f"{name}/{MANIFEST}", _bytes(folder / MANIFEST))  # a broken one
+                self._write(f"{name}/{MANIFEST}", (folder / MANIFEST).read_bytes())  # a broken one
             return manifest
 
     def replace(self, folder: Path, name: str) -> None:
@@ -67,7 +67,7 @@ class SharedFolder:
         with self._refusals():
             before = self._manifest(name)
             manifest = self._put_files(folder, name)
-            self._write(f"{name}/{MANIFEST}", _bytes(folder / MANIFEST))
+            self._write(f"{name}/{MANIFEST}", (folder / MANIFEST).read_bytes())
             if before is not None and before["digest"] != manifest["digest"]:
                 self._remove(f"{name}/{_version(before)}")
 
@@ -206,10 +206,6 @@ def _for_each(copy: Callable[[str], None], files: Iterable[str]) -> None:
 
 def _version(manifest: ManifestDict) -> str:
     return str(manifest["digest"])[:12]
-
-
-def _bytes(path: Path) -> bytes:
-    return path.read_bytes()
 
 
 def _sentence(url: str, error: Exception) -> str:
