@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from uuid import uuid4
 from tasks.corpus.case import SETS
 from tasks.corpus.manifest import DatasetManifest, SetEntry
 from tasks.landing import Rows, is_landed, keep_rows, land_rows, let_loading_wait
+from tasks.runtime.child import step_seconds
 from tasks.runtime.errors import BrokenFolder
 from tasks.runtime.store import home
 from tasks.spec import Grid, short_digest
@@ -84,6 +86,14 @@ def grid_digest(grid: Grid) -> str:
     return short_digest(grid.model_dump(mode="json"))
 
 
+@dataclass(frozen=True)
+class RunTime:
+    """Seconds of a run, and of the processes of its steps."""
+
+    run_seconds: float
+    step_seconds: float
+
+
 class SweepRecord:
     """A sweep that is running: what it has made or found so far. It lands as it goes on, so that a
     sweep that is killed has what it finished in its study.
@@ -93,7 +103,8 @@ class SweepRecord:
         started = datetime.now(UTC).replace(tzinfo=None)
         self.id = f"sweep-{grid.name}-{started:%Y%m%d-%H%M%S}-{uuid4().hex[:6]}"
         self._ids: set[str] = set()
-        self._landed_at = time.monotonic()
+        self._landed_at = self._started = time.monotonic()
+        self._steps_before = step_seconds()
         self._row: dict[str, Any] = {
             "sweep_id": self.id,
             "study": grid.name,
@@ -104,6 +115,8 @@ class SweepRecord:
             "failures": None,
             "started_at": started,
             "finished_at": None,
+            "run_seconds": None,
+            "step_seconds": None,
         }
 
     @property
@@ -123,11 +136,19 @@ class SweepRecord:
             land_rows(self.id, "sweep", self._rows())
             self._landed_at = time.monotonic()
 
-    def finish(self, failures: int) -> None:
-        """Land everything, with the end of the sweep."""
+    def finish(self, failures: int, elsewhere: Sequence[RunTime] | None = None) -> None:
+        """Land everything, with the end of the sweep.
+
+        `elsewhere`: the times of its runs where those were processes of their own.
+        """
+        if elsewhere is None:
+            here = time.monotonic() - self._started
+            elsewhere = [RunTime(here, step_seconds() - self._steps_before)]
         self._row |= {
             "failures": failures,
             "finished_at": datetime.now(UTC).replace(tzinfo=None),
+            "run_seconds": sum(run.run_seconds for run in elsewhere),
+            "step_seconds": sum(run.step_seconds for run in elsewhere),
         }
         land_rows(self.id, "sweep", self._rows())
 

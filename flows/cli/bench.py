@@ -186,3 +186,20 @@ def bench_chaos_(
     study = Study(experiments, iterations)
     if not bench_chaos(console, study, Weather(faults, minutes, seed), folder):
         raise SystemExit(1)
+
+
+@bench.command("overhead")
+def bench_overhead_(
+    experiments: Annotated[
+        int, typer.Option(min=1, max=240, metavar="N", help="experiments of the smoke grid")
+    ] = 60,
+    iterations: Annotated[int, typer.Option(min=8, help="updates of each training")] = 40,
+    folder: Annotated[
+        Path | None, typer.Option(help="a new folder for the sweep, which is kept")
+    ] = None,
+) -> None:
+    """Run a sweep twice and print what it takes beyond its steps' own processes."""
+    from flows.bench.chaos.place import Study
+    from flows.bench.overhead import bench_overhead
+
+    bench_overhead(console, Study(experiments, iterations), folder)

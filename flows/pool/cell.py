@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterable, Iterator
 from uuid import UUID
 
+import psutil
 from prefect.client.orchestration import get_client
 from prefect.concurrency.sync import concurrency
 from prefect.runtime import flow_run
@@ -13,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from deployments.pool_versions import code_digest
 from tasks.progress import listening
+from tasks.runtime.child import step_seconds
 from tasks.runtime.errors import BadInput
 from tasks.runtime.events import Event, ExperimentFailed
 
@@ -20,6 +23,8 @@ LEASE_SECONDS = 60.0  # after which a cell whose machine is gone may run elsewhe
 LANDED = "triage.landed"  # labels of a run: ids of results and of models, class of the error
 MODELS = "triage.models"
 ERROR = "triage.error"
+RUN_SECONDS = "triage.run_seconds"  # of its process, until it labels itself
+STEP_SECONDS = "triage.step_seconds"
 
 
 class PooledCell(BaseModel):
@@ -69,11 +74,13 @@ def leased(key: str) -> Iterator[None]:
 def label_results(
     ids: Iterable[str] = (), models: Iterable[str] = (), error: Exception | None = None
 ) -> None:
-    """Note on the current run what has landed, for the sweep that waits for it."""
+    """Note on the current run what has landed and how long it took, for the sweep that waits for it."""
     labels: dict[str, bool | int | float | str] = {
         LANDED: " ".join(ids),
         MODELS: " ".join(models),
         ERROR: type(error).__name__ if error else "",
+        RUN_SECONDS: time.time() - psutil.Process().create_time(),
+        STEP_SECONDS: step_seconds(),
     }
     with get_client(sync_client=True) as client:
         client.update_flow_run_labels(UUID(str(flow_run.id)), labels)

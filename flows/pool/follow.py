@@ -13,7 +13,7 @@ from prefect.client.schemas.objects import FlowRun
 
 from deployments.prefect_api import NoAnswer, answering, configured_api, prefect_client
 from deployments.worker_names import ONLINE, worker_of
-from flows.pool.cell import ERROR, LANDED, MODELS
+from flows.pool.cell import ERROR, LANDED, MODELS, RUN_SECONDS, STEP_SECONDS
 from flows.pool.runs import (
     PooledSweep,
     forget_leases,
@@ -36,7 +36,7 @@ from tasks.runtime.events import (
     StepWarning,
 )
 from tasks.runtime.store import home
-from tasks.studies import SweepRecord, land_dataset
+from tasks.studies import RunTime, SweepRecord, land_dataset
 from warehouse.connect import warehouse_path
 
 POLL_SECONDS = 2.0
@@ -86,7 +86,7 @@ def sweep_in_pool(
     with contextlib.suppress(NoAnswer), prefect_client(api) as client:
         forget_leases(client, map(sweep.key, selection.cells))
     failures = [failure for failure in followed.ends.values() if failure]
-    record.finish(len(failures))
+    record.finish(len(failures), [time_of(run) for run in followed.runs.values()])
     return failures
 
 
@@ -202,6 +202,12 @@ def failure_of(cell: str, run: FlowRun) -> TriageError:
 def models_of(run: FlowRun) -> list[str]:
     """The models of which a run has landed results, by its label."""
     return str(run.labels.get(MODELS, "")).split()
+
+
+def time_of(run: FlowRun) -> RunTime:
+    """How long a run and its steps took, by its labels; nothing where it was lost."""
+    seconds = (float(run.labels.get(name, 0.0)) for name in (RUN_SECONDS, STEP_SECONDS))
+    return RunTime(*seconds)
 
 
 def landed_ids(run: FlowRun) -> list[str]:

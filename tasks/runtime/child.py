@@ -64,6 +64,7 @@ NEARLY_FULL_BYTES = 16 << 20
 METAL = "[METAL]"
 READ_OF_LOG = 1 << 16
 _running: set[Process] = set()
+_ended_seconds: list[float] = []  # of each child that has ended
 _stopping = threading.Event()
 
 
@@ -118,6 +119,11 @@ def run_child(
         return ending.outcome.result
     refuse_if_stopping()
     raise _error(ending, memory_budget, log, at_most)
+
+
+def step_seconds() -> float:
+    """Seconds that the children of this process ran, of those that have ended."""
+    return sum(_ended_seconds)
 
 
 def refuse_if_stopping() -> None:
@@ -213,6 +219,7 @@ def _follow_to_end(
     However this function is left, the child has ended by then.
     """
     _running.add(process)
+    started = time.monotonic()
     try:
         # The sweep may have been interrupted while the process started.
         refuse_if_stopping()
@@ -225,6 +232,7 @@ def _follow_to_end(
         end_process(process)
         _close(process)
         _running.discard(process)
+        _ended_seconds.append(time.monotonic() - started)
 
 
 def _follow(

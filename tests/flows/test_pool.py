@@ -19,14 +19,14 @@ from deployments.prefect_api import NoAnswer
 from flows.cli.live_table import Row, State
 from flows.cli.run import refuse_pool
 from flows.pool import follow
-from flows.pool.cell import ERROR, LANDED, PooledCell
+from flows.pool.cell import ERROR, LANDED, RUN_SECONDS, STEP_SECONDS, PooledCell
 from flows.pool.runs import PooledSweep, queue_of, usable_versions
 from flows.selection import Narrowing, select
 from tasks.progress import listening
 from tasks.runtime.accelerator import reserved
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.runtime.events import ExperimentFailed, ExperimentLanded, RemoteReport, StepWarning
-from tasks.studies import SweepRecord, grid_digest
+from tasks.studies import RunTime, SweepRecord, grid_digest
 
 MINE = "triage-here-0123456789ab"
 
@@ -108,7 +108,7 @@ def server(monkeypatch):
     monkeypatch.setattr(follow, "prepare_dataset", lambda *args: None)
     monkeypatch.setattr(follow, "land_dataset", lambda data: None)
     monkeypatch.setattr(SweepRecord, "use", lambda record, data: None)
-    monkeypatch.setattr(SweepRecord, "finish", lambda record, failures: None)
+    monkeypatch.setattr(SweepRecord, "finish", lambda record, failures, elsewhere: None)
     return made
 
 
@@ -150,6 +150,12 @@ def test_every_cell_is_one_run_in_the_queue_of_its_variant_and_what_landed_belon
     )  # fmt: skip
     assert len(record.ids) == 9 and "tfidf" in record.ids
     assert sorted(server.limits) == sorted(server.runs), "the leases of a finished sweep are removed"
+
+
+def test_the_time_of_a_run_is_that_of_its_labels_and_a_lost_run_has_none():
+    ended = Run("one", {}, "queue", labels={RUN_SECONDS: 12.5, STEP_SECONDS: 10.0})
+    assert follow.time_of(ended) == RunTime(12.5, 10.0)
+    assert follow.time_of(Run("lost", {}, "queue")) == RunTime(0.0, 0.0)
 
 
 def test_the_same_sweep_typed_again_makes_no_twin_and_repeats_what_failed_or_is_gone_alone(server):

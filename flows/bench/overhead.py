@@ -1,0 +1,97 @@
+"""`triage bench overhead`: what Prefect, landing and comparing take beside the steps of a sweep."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import mkdtemp
+
+import duckdb
+from rich.console import Console
+
+from deployments.interruptions import interrupted_by_signals
+from flows.bench.chaos.place import ChaosPlace, Study, run_undisturbed
+from flows.bench.shared import own_versions
+from flows.cli.terminal import print_line
+from flows.report.table import Table, print_table
+from tasks.runtime.errors import BadInput
+
+IN_WAREHOUSE = "SELECT run_seconds, step_seconds FROM sweep ORDER BY started_at LIMIT 1"
+
+
+@dataclass(frozen=True)
+class Overhead:
+    """Seconds of a sweep of so many experiments.
+
+    `command`: from the start of the command to its end; `flow`: of it, the flow's; `steps`: of
+    that, the steps' own processes; `again`: the same command with nothing left to do.
+    """
+
+    experiments: int
+    command: float
+    flow: float
+    steps: float
+    again: float
+
+    @property
+    def records(self) -> list[dict[str, str]]:
+        """One per figure, in words."""
+        each = self.experiments
+        rows = [
+            ("the command, from its start to its end", self.command, self.command / each),
+            ("the sweep, once Prefect has started", self.flow, self.flow / each),
+            ("its steps' own processes", self.steps, self.steps / each),
+            ("the sweep beyond its steps", self.flow - self.steps, (self.flow - self.steps) / each),
+            (
+                "the command beyond its steps",
+                self.command - self.steps,
+                (self.command - self.steps) / each,
+            ),
+            ("the finished sweep, typed again", self.again, self.again / each),
+        ]
+        return [
+            {"what": what, "seconds": f"{total:.1f}", "s per experiment": f"{one:.2f}"}
+            for what, total, one in rows
+        ]
+
+
+def bench_overhead(console: Console, study: Study, folder: Path | None) -> None:
+    """Run a sweep twice in a home of its own and print what its steps do not account for.
+
+    The home is in `folder`, or in a temporary one that is removed. Raises BadInput for a folder
+    that is there.
+    """
+    if folder is not None and folder.exists():
+        raise BadInput(f"{folder} exists already; name a new folder.")
+    root = folder.resolve() if folder else Path(mkdtemp(prefix="triage-overhead-"))
+    place = ChaosPlace(root, study)
+    try:
+        with interrupted_by_signals():
+            overhead = _measure(console, place)
+    finally:
+        place.stop()
+        if folder is None:
+            shutil.rmtree(root, ignore_errors=True)
+
+    versions = ", ".join(f"{name} {one}" for name, one in own_versions().items())
+    title = f"{study.experiments} experiments of the smoke grid ({versions})"
+    print_table(console, Table.of(title, overhead.records))
+
+
+def _measure(console: Console, place: ChaosPlace) -> Overhead:
+    print_line(console, f"Running {place.study.experiments} experiments in {place.folder} ...")
+    command = _seconds(place)
+    with duckdb.connect(str(place.warehouse), read_only=True) as warehouse:
+        times = warehouse.execute(IN_WAREHOUSE).fetchone()
+    assert times is not None  # a sweep that has succeeded has landed
+    flow, steps = times
+    print_line(console, "Typing the same command again ...")
+    return Overhead(place.study.experiments, command, flow, steps, _seconds(place))
+
+
+def _seconds(place: ChaosPlace) -> float:
+    started = time.monotonic()
+    run_undisturbed(place)
+    return time.monotonic() - started
