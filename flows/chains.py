@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flows.selection import Selection, moves_of
+from flows.threads import ThreadsBeside
 from flows.time_limits import TimeLimits
 from tasks.acquire import acquire
 from tasks.baselines import baselines, zero_shot
@@ -123,12 +124,12 @@ class SubmittedSweep:
 
 
 def submit_experiments(
-    selection: Selection, beside: Collection[tuple[str, str]] = ()
+    selection: Selection, threads: ThreadsBeside, beside: Collection[tuple[str, str]] = ()
 ) -> SubmittedSweep:
     """Submit the whole grid; experiments share their base model's conversion and their variant.
 
-    `beside`: model and precision of further variants of the sweep, whose experiments run elsewhere:
-    adapters are moved to them, too.
+    `threads`: where the steps run that need no accelerator. `beside`: model and precision of further
+    variants of the sweep, whose experiments run elsewhere: adapters are moved to them, too.
 
     No Prefect tags: for a tagged task Prefect asks for a slot of each tag's limit, which takes
     0.3 s a task.
@@ -136,11 +137,12 @@ def submit_experiments(
     grid = selection.grid
     data: Step = prepare.submit(grid.data, grid.evaluation_sets, selection.prompts)
     sweep = SubmittedSweep(data, SweepRecord(grid, len(selection.cells)))
-    sweep.parts.append(Extra("baselines", baselines.submit(grid.scoring, data)))
+    untrained = threads.results.submit(baselines, {"scoring": grid.scoring, "data": data})
+    sweep.parts.append(Extra("baselines", untrained))
 
-    variants = _Variants(selection, sweep)
+    variants = _Variants(selection, sweep, threads)
     for spec in selection.cells:
-        chain = _submit_chain(spec, variants.of(spec), variants.limits)
+        chain = _submit_chain(spec, variants.of(spec), variants.limits, threads)
         sweep.parts.append(chain)
         # After the variant's first trained result: it is what people wait for.
         variants.score_untuned(spec)
@@ -164,11 +166,15 @@ def _has_ended_well(step: Step) -> bool:
 class _Variants:
     """Submits each base model and each of its variants once, when the first experiment needs it."""
 
-    def __init__(self, selection: Selection, sweep: SubmittedSweep) -> None:
+    def __init__(self, selection: Selection, sweep: SubmittedSweep, threads: ThreadsBeside) -> None:
         self.selection = selection
+        # In the order of the grid, so that the first model's weights do not wait for the others'.
+        self.sources: dict[str, Step] = {
+            model.name: threads.downloads.submit(acquire, {"model": model})
+            for model in selection.models
+        }
         self.sweep = sweep
         self.limits = TimeLimits(selection)
-        self.sources: dict[str, Step] = {}
         self.bases: dict[str, Step] = {}
         self.variants: dict[tuple[str, str], Step] = {}
         self.scored_untuned: set[tuple[str, str, str]] = set()
@@ -177,7 +183,6 @@ class _Variants:
         """The steps up to the variant of an experiment."""
         model = spec.model
         if model.name not in self.bases:
-            self.sources[model.name] = acquire.submit(model)
             self.bases[model.name] = convert.submit(
                 model, self.sources[model.name], self.limits.of_other_steps
             )
@@ -232,12 +237,17 @@ class _Variants:
             yield Extra(f"fidelity {model.name}", step)
 
 
-def _submit_chain(spec: ExperimentSpec, shared: Shared, limits: TimeLimits) -> Chain:
+def _submit_chain(
+    spec: ExperimentSpec, shared: Shared, limits: TimeLimits, threads: ThreadsBeside
+) -> Chain:
     variant = shared.variant
     data = shared.data
     trained: Step = train.submit(spec, variant, data, limits.of_training(spec))
     scored: Step = evaluate.submit(spec, trained, variant, data, limits.of_scoring(spec))
-    landed = land.submit(spec, trained, scored, variant, data)
+    landed = threads.results.submit(
+        land,
+        {"spec": spec, "training": trained, "scores": scored, "variant": variant, "data": data},
+    )
     return Chain(spec, shared, trained, scored, landed)
 
 

@@ -13,8 +13,8 @@ from flows.events import told
 from flows.form import GridName, ModelName, PrecisionName, RecipeName
 from flows.pool.cell import PooledCell, label_results, leased, noted_errors
 from flows.selection import Narrowing, Selection, select
-from flows.sweep import ONE_AT_A_TIME
 from flows.tags import label_run
+from flows.threads import ONE_AT_A_TIME, threads_beside
 from tasks.grids.grid import load_grid
 from tasks.landing import share_the_rest, some_results_wait
 from tasks.runtime.errors import TriageError
@@ -73,8 +73,8 @@ def _run(selection: Selection, pooled: PooledCell | None = None) -> State[Any]:
     label_run(selection, name=spec.title)
 
     beside = [(spec.model.name, name) for name in pooled.precisions] if pooled else []
-    with told(selection.cells), noted_errors() as errors:
-        submitted = submit_experiments(selection, beside)
+    with told(selection.cells), noted_errors() as errors, threads_beside() as threads:
+        submitted = submit_experiments(selection, threads, beside)
         failures = finish_all(submitted)
     if pooled is not None:
         error = errors[0] if errors else None

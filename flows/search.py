@@ -16,8 +16,8 @@ from prefect.states import Completed
 from flows.chains import Step, failure_of
 from flows.search_setup import Limits, SearchSetup, alone, refuse_without_emergencies, set_up
 from flows.selection import Narrowing, Selection
-from flows.sweep import ONE_AT_A_TIME
 from flows.tags import label_run
+from flows.threads import ONE_AT_A_TIME
 from flows.time_limits import TimeLimits
 from tasks.acquire import acquire
 from tasks.convert import convert

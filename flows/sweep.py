@@ -2,8 +2,9 @@
 
 Experiments are chains (train, evaluate, land), not stages: mapping stage after stage would run
 every training before the first evaluation, and a crash at experiment 59 would leave nothing in the
-warehouse. One worker thread per accelerator, so steps never share it. With a work pool the cells are
-runs of the deployment `experiment`, on whatever machines have joined it.
+warehouse. One worker thread per accelerator, so steps never share it; downloads, baselines and
+landings run beside it. With a work pool the cells are runs of the deployment `experiment`, on
+whatever machines have joined it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from typing import Annotated, Any, Literal
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
-from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from flows.chains import finish_all, submit_experiments, warn_of_damage
@@ -25,11 +25,10 @@ from flows.report.study import evaluations_of_sweep
 from flows.report_artifact import publish_report
 from flows.selection import Narrowing, select
 from flows.tags import label_run
+from flows.threads import ONE_AT_A_TIME, threads_beside
 from tasks.landing import refill_warehouse, some_results_wait
 from tasks.studies import SweepRecord, keep_datasets
 from warehouse.connect import warehouse_path
-
-ONE_AT_A_TIME: Any = ThreadPoolTaskRunner(max_workers=1)
 
 
 @flow(name="sweep", flow_run_name="sweep {grid}", task_runner=ONE_AT_A_TIME)
@@ -69,10 +68,10 @@ def sweep(
     refused = refill_warehouse()
 
     if pool is None:
-        submitted = submit_experiments(selection)
-        record = submitted.record
-        with told(selection.cells):
+        with told(selection.cells), threads_beside() as threads:
+            submitted = submit_experiments(selection, threads)
             failures = finish_all(submitted)
+        record = submitted.record
     else:
         record = SweepRecord(selection.grid, len(selection.cells))
         failures = sweep_in_pool(pool, grid, overrides or [], selection, record)

@@ -41,6 +41,12 @@ def adapters(place):
     }
 
 
+def started(place, *kinds):
+    """The steps of these kinds of the sweep, in the order in which they began."""
+    rows = place.prefect("SELECT name FROM task_run ORDER BY start_time")
+    return [kind for kind in (name.split()[0] for (name,) in rows) if kind in kinds]
+
+
 def test_every_experiment_lands_and_the_command_says_what_to_type_next(smoke):
     place, first = smoke
     assert (first.returncode, first.stderr) == (0, ""), first.stdout + first.stderr
@@ -86,20 +92,24 @@ def test_what_has_landed_passes_every_audit(smoke):
 
 def test_each_experiment_is_a_chain_so_that_results_land_one_by_one(smoke):
     """Stage by stage, the first landing would come after the last training."""
-    rows = smoke[0].prefect(
-        "SELECT name FROM task_run WHERE name LIKE 'train%' OR name LIKE 'land%' ORDER BY start_time"
-    )
-    names = [name.split()[0] for (name,) in rows]
-    assert names == ["train", "land"] * 8
+    steps = started(smoke[0], "train", "evaluate")
+    assert steps == ["train", "evaluate"] * 8
+
+    steps = started(smoke[0], "train", "land")
+    trainings = [number for number, step in enumerate(steps) if step == "train"]
+    landings = [number for number, step in enumerate(steps) if step == "land"]
+    assert len(landings) == 8 and all(land < after_next for land, after_next in zip(landings, trainings[2:]))
+
+
+def test_the_next_weights_are_fetched_while_a_model_trains(smoke):
+    steps = started(smoke[0], "acquire", "train")
+    assert steps.index("train", steps.index("train") + 1) > 2 and steps.count("acquire") == 2
 
 
 def test_an_untuned_model_is_scored_after_the_first_trained_result_of_its_variant(smoke):
     """Untuned models are scored on every case, which is long on a slow machine."""
-    rows = smoke[0].prefect(
-        "SELECT name FROM task_run WHERE name LIKE 'land%' OR name LIKE 'zero%' ORDER BY start_time"
-    )
-    steps = [name.split()[0] for (name,) in rows]
-    assert steps == ["land", "zero-shot", "land"] * 4
+    steps = started(smoke[0], "evaluate", "zero-shot")
+    assert steps == ["evaluate", "zero-shot", "evaluate"] * 4
 
 
 def test_leaderboard_and_comparison_are_artifacts_of_the_sweeps_own_run(smoke):
