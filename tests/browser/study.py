@@ -1,5 +1,6 @@
 """A `triage up` in a home of its own, asked through Prefect's HTTP interface."""
 
+import http.client
 import json
 import os
 import signal
@@ -7,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 
 
@@ -28,12 +30,10 @@ class Study:
         request = urllib.request.Request(
             self.api + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
+        return answer_of(request)
 
     def deployment(self, name):
-        with urllib.request.urlopen(f"{self.api}/deployments/name/{name}", timeout=30) as answer:
-            return json.load(answer)
+        return answer_of(f"{self.api}/deployments/name/{name}")
 
     def run(self, name, parameters):
         return self.post(f"/deployments/{self.deployment(name)['id']}/create_flow_run", {"parameters": parameters})[
@@ -98,6 +98,19 @@ class Study:
         assert self.processes("prefect") == []
         with socket.socket() as probe:
             assert probe.connect_ex(("127.0.0.1", self.port)) != 0, "the server still answers"
+
+
+def answer_of(request):
+    """The server's answer; it says 503 while its database is busy, and is asked again, as Prefect's own clients do."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            if error.code != http.client.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
+                raise
+        time.sleep(1)
 
 
 def _as_at_a_terminal():

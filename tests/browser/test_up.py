@@ -103,7 +103,7 @@ def test_what_a_killed_triage_up_leaves_is_ended_by_the_next_one(study):
 
 
 def test_a_server_that_is_killed_is_started_again_and_the_sweep_goes_on(study):
-    run = study.sweep_in_the_middle(**LONG | {"overrides": ["recipe.iterations=402"]})
+    run = study.sweep_in_the_middle(**LONG | {"overrides": ["recipe.iterations=403"]})
     worker = study.worker
     (server,) = study.processes("server start --host")
     os.kill(server, signal.SIGKILL)
