@@ -142,6 +142,8 @@ class SyntheticStudy:
             "failures": 0,
             "started_at": STARTED,
             "finished_at": STARTED + timedelta(days=1),
+            "run_seconds": 86400.0,
+            "step_seconds": 86000.0,
         }
         members = [{"sweep_id": "sweep-synthetic", "id": id} for id in ids]
         write_landing(root, "sweep-synthetic", "sweep", {"sweep": [sweep], "sweep_member": members})
