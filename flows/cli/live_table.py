@@ -78,6 +78,7 @@ class Row:
                     self,
                     state=State.TRAINING,
                     iteration=event.iteration,
+                    iterations=event.iterations,
                     loss=event.loss,
                     seconds_left=event.seconds_left,
                 )
