@@ -21,7 +21,7 @@ from deployments.worker_names import is_elsewhere, other_workers, worker_of
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
-    from prefect.client.schemas.objects import FlowRun
+    from prefect.client.schemas.objects import FlowRun, State
 
 RUN_ID = "PREFECT__FLOW_RUN_ID"  # in the environment of a flow run's process
 CLOCKS_DIFFER = timedelta(hours=1)  # at most, between the machines of a fleet
@@ -86,7 +86,7 @@ def _queue_again(client: SyncPrefectClient, run: FlowRun) -> None:
     from prefect.states import AwaitingRetry, Cancelled
 
     is_ending = run.state is not None and run.state.is_cancelling()
-    new_state = Cancelled() if is_ending else AwaitingRetry(scheduled_time=due())
+    new_state: State[None] = Cancelled() if is_ending else AwaitingRetry(scheduled_time=due())
     client.set_flow_run_state(run.id, new_state, force=True)
 
 
