@@ -17,7 +17,7 @@ fi
 experiments=${1:-24}
 place=${2:-$(mktemp -d)}
 seconds=${3:-150} # a worker counts as gone 90 s after its last heartbeat
-iterations=${ITERATIONS:-160}
+iterations=${ITERATIONS:-480} # of a training: longer than a checkpoint takes to be shared, on any machine
 . "$(dirname "$0")/fleet.sh"
 machines="one two three"
 network=10.87.65
