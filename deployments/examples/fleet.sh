@@ -43,7 +43,7 @@ trap finish EXIT
 trap 'exit 130' INT TERM
 
 answers() { curl --silent --fail --output /dev/null ${PREFECT_API_AUTH_STRING:+--user "$PREFECT_API_AUTH_STRING"} "$1/health"; }
-joined() { wait_for "$1" grep -q "Worker started" "$place/$2.log"; } # joined PID NAME
+joined() { wait_for "$1" grep -qs "Worker started" "$place/$2.log"; } # joined PID NAME
 
 seeds() { seq -s, 1 $((($1 + 7) / 8)); } # of the smoke grid, whose seed is 8 experiments
 

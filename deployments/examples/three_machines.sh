@@ -69,7 +69,7 @@ export PREFECT_SERVER_API_AUTH_STRING="fleet:$(od -An -N8 -tx8 /dev/urandom | tr
 server=http://$network.1:$port
 begin server $triage up --host 0.0.0.0 --port "$port"
 up=$pid
-wait_for "$up" grep -q "Stop with Ctrl-C" "$place/server.log"
+wait_for "$up" grep -qs "Stop with Ctrl-C" "$place/server.log"
 
 echo "Without a password:"
 in_home one ip netns exec triage-one $triage join "$server" && exit 1
