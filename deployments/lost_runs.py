@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,9 +21,18 @@ from deployments.worker_names import is_elsewhere, other_workers, worker_of
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
-    from prefect.client.schemas.objects import FlowRun
+    from prefect.client.schemas.objects import FlowRun, State
 
 RUN_ID = "PREFECT__FLOW_RUN_ID"  # in the environment of a flow run's process
+CLOCKS_DIFFER = timedelta(hours=1)  # at most, between the machines of a fleet
+
+
+def due() -> datetime:
+    """A time for runs that are to start at once: past by the clock of every machine.
+
+    A machine takes what is due by its own clock, Prefect's default is now by that of whoever asks.
+    """
+    return datetime.now(UTC) - CLOCKS_DIFFER
 
 
 def queue_lost_runs(api: str, pool: str, queue: str | None) -> list[str]:
@@ -76,8 +86,8 @@ def _queue_again(client: SyncPrefectClient, run: FlowRun) -> None:
     from prefect.states import AwaitingRetry, Cancelled
 
     is_ending = run.state is not None and run.state.is_cancelling()
-    new_state = Cancelled if is_ending else AwaitingRetry
-    client.set_flow_run_state(run.id, new_state(), force=True)
+    new_state: State[None] = Cancelled() if is_ending else AwaitingRetry(scheduled_time=due())
+    client.set_flow_run_state(run.id, new_state, force=True)
 
 
 def end_runs(api: str, home: Path) -> None:

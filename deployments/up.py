@@ -30,7 +30,7 @@ from tasks.runtime.store import locked
 
 EVERYWHERE = "0.0.0.0"
 SERVER_AUTH = "PREFECT_SERVER_API_AUTH_STRING"  # of Prefect: user:password
-START_SECONDS = 90.0
+START_SECONDS = 300.0  # the first start makes the database: minutes on a busy machine
 POLL_SECONDS = 1.0  # after which it is seen that the server or a worker has ended
 SERVER_STARTS = 2  # attempts at starting a server in place of one that ended
 DEPLOYMENTS = ("sweep/local", "experiment/local", "compare/local", "nightly/local")

@@ -10,8 +10,10 @@ from tasks.caching import cached_folder, is_transient
 from tasks.identity import scores_folder
 from tasks.progress import publisher
 from tasks.runtime.run_step import run_step
-from tasks.runtime.store import complete, home
+from tasks.runtime.shared import shared_folder
+from tasks.runtime.store import home
 from tasks.scoring.arguments import ScoringJob
+from tasks.shared_training import shared_scores
 from tasks.spec import ExperimentSpec
 
 
@@ -38,17 +40,19 @@ def evaluate(
     `at_most`: seconds that an attempt may take.
     """
     scores = scores_folder(spec, training, data)
-    if complete(scores, deep=True) is None:
-        job = ScoringJob(
-            experiment=spec,
-            variant=variant,
-            data=data,
-            home=home(),
-            adapter=home() / "experiments" / training,
-            scores=scores,
-        )
-        log = home() / "logs" / f"evaluate-{scores.name}"
-        emit = publisher(f"evaluate {spec.cell_id}")
-        arguments = job.model_dump(mode="json")
-        run_step("tasks.scoring.job:run", arguments, log, emit, at_most=at_most)
+    adapter = home() / "experiments" / training
+    emit = publisher(f"evaluate {spec.cell_id}")
+    with shared_scores(shared_folder(), adapter, [scores], emit) as missing:
+        if missing:
+            job = ScoringJob(
+                experiment=spec,
+                variant=variant,
+                data=data,
+                home=home(),
+                adapter=adapter,
+                scores=scores,
+            )
+            log = home() / "logs" / f"evaluate-{scores.name}"
+            arguments = job.model_dump(mode="json")
+            run_step("tasks.scoring.job:run", arguments, log, emit, at_most=at_most)
     return scores.name

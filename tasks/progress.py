@@ -5,6 +5,8 @@ listeners.
 from __future__ import annotations
 
 import contextlib
+import contextvars
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -27,6 +29,7 @@ from tasks.runtime.events import (
 )
 
 ARTIFACT_SECONDS = 5.0
+REQUEST_SECONDS = 2.0
 listeners: list[Callable[[str, Event], None]] = []
 
 
@@ -64,20 +67,32 @@ class _ProgressArtifact:
     """A progress bar in the Prefect UI, updated at most every ARTIFACT_SECONDS.
 
     It is removed once it is full: of a sweep's artifacts all but the results would be finished bars.
-    That of a step that fails stays where it was.
+    That of a step that fails stays where it was. A step waits no longer than REQUEST_SECONDS for a
+    server that does not answer, as that of a machine that is cut off.
     """
 
     def __init__(self, title: str) -> None:
         self.title = title
         self.id: UUID | None = None
         self.updated = 0.0
+        self._request: threading.Thread | None = None
+        self._one_at_a_time = threading.Lock()
 
     def show(self, percent: float) -> None:
-        if percent < 100 and time.monotonic() - self.updated < ARTIFACT_SECONDS:
+        waits = self._request is not None and self._request.is_alive()
+        if percent < 100 and (waits or time.monotonic() - self.updated < ARTIFACT_SECONDS):
             return
         self.updated = time.monotonic()
+        context = contextvars.copy_context()  # Prefect's, of the run
+        self._request = threading.Thread(
+            target=context.run, args=(self._send, percent), daemon=True
+        )
+        self._request.start()
+        self._request.join(REQUEST_SECONDS)
+
+    def _send(self, percent: float) -> None:
         # A picture of the progress is no reason to lose the training that it shows.
-        with contextlib.suppress(Exception):
+        with self._one_at_a_time, contextlib.suppress(Exception):
             if percent >= 100:
                 self._remove()
             elif self.id is None:

@@ -1,23 +1,24 @@
-"""Checkpoints and finished adapters between this machine and the place that its fleet shares, so
-that a training whose machine died goes on elsewhere.
+"""Checkpoints, finished adapters and scores between this machine and the place that its fleet
+shares, so that an experiment whose machine died goes on elsewhere.
 
-    TRIAGE_SHARED/experiments/<training_id>    the adapter, its curve and its summary
-    TRIAGE_SHARED/checkpoints/<training_id>    the newest checkpoint, until the training has ended
+    TRIAGE_SHARED/experiments/<training_id>         the adapter, its curve and its summary
+    TRIAGE_SHARED/checkpoints/<training_id>         the newest checkpoint, until the training has ended
+    TRIAGE_SHARED/scores/<scores_id>-<adapter>      what the adapter of this digest scored
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tasks.runtime.errors import BrokenFolder, NotShared
 from tasks.runtime.events import Emit, Note, StepWarning
 from tasks.runtime.shared import SharedFolder
-from tasks.runtime.store import complete, read_manifest
+from tasks.runtime.store import complete, read_manifest, verify
 
-EXPERIMENTS, CHECKPOINTS = "experiments", "checkpoints"
+EXPERIMENTS, CHECKPOINTS, SCORES = "experiments", "checkpoints", "scores"
 LOOK_SECONDS = 5.0  # between two looks for a new checkpoint
 
 
@@ -57,6 +58,44 @@ def bring_training(shared: SharedFolder, folder: Path, emit: Emit) -> None:
         emit(Note(f"Training goes on from update {update}, which another machine had reached."))
     except BrokenFolder as error:
         emit(StepWarning(f"What another machine reached is not used: {error}"))
+
+
+@contextlib.contextmanager
+def shared_scores(
+    shared: SharedFolder | None, adapter: Path, folders: Iterable[Path], emit: Emit
+) -> Iterator[list[Path]]:
+    """The scores folders that the block has to make. Those that another machine has made with the
+    same adapter are brought, and those that the block makes are copied.
+
+    What cannot be brought or copied is a warning: it is only scored again.
+    """
+    missing = [folder for folder in folders if complete(folder, deep=True) is None]
+    if shared is None or not missing:
+        yield missing
+        return
+    # Two machines may have trained the same experiment, to adapters that differ in the last bits.
+    of_adapter = verify(adapter, deep=False)["digest"][:12]
+    names = {folder: f"{SCORES}/{folder.name}-{of_adapter}" for folder in missing}
+    missing = [
+        folder for folder in missing if not _bring_scores(shared, names[folder], folder, emit)
+    ]
+    yield missing
+    try:
+        for folder in missing:
+            shared.put(folder, names[folder])
+    except NotShared as error:
+        emit(StepWarning(str(error)))
+
+
+def _bring_scores(shared: SharedFolder, name: str, folder: Path, emit: Emit) -> bool:
+    try:
+        if not shared.get(name, folder):
+            return False
+    except (BrokenFolder, NotShared) as error:
+        emit(StepWarning(f"Scores of another machine are not used: {error}"))
+        return False
+    emit(Note(f"{folder.name} was scored on another machine, and is not scored again."))
+    return True
 
 
 @contextlib.contextmanager

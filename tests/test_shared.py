@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from tasks.runtime.events import Note, StepWarning
 from tasks.runtime.shared import SharedFolder, shared_folder
 from tasks.runtime.store import MANIFEST, read_manifest, seal, verify
 from tasks.shared_landing import fetch_written
-from tasks.shared_training import bring_training, shared_training
+from tasks.shared_training import bring_training, shared_scores, shared_training
 from tests.warehouse.rows import training
 from warehouse.connect import reading
 
@@ -265,6 +266,45 @@ def test_a_training_goes_on_where_another_machine_was_and_is_not_trained_twice(s
     assert verify(first) and isinstance(told[-1], Note) and "is not trained again" in told[-1].message
 
 
+class Slow(LocalFileSystem):
+    """A mounted folder that copies a file no sooner than two are under way, and writes none before it is told to."""
+
+    cachable = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.under_way, self.go_on = threading.Barrier(2, timeout=60), threading.Event()
+
+    def put_file(self, *args, **options):
+        self.under_way.wait()
+        assert self.go_on.wait(60)
+        return super().put_file(*args, **options)
+
+    def get_file(self, *args, **options):
+        self.under_way.wait()
+        return super().get_file(*args, **options)
+
+
+def test_the_files_of_a_slow_place_are_copied_side_by_side(tmp_path):
+    slow = SharedFolder(Slow(), str(tmp_path / "mount"), "/mount")
+    slow.fs.go_on.set()
+    slow.put(sealed(tmp_path / "a", "ours"), "x/1")
+    assert slow.get("x/1", tmp_path / "b") and verify(tmp_path / "b") == verify(tmp_path / "a")
+
+
+def test_a_training_does_not_wait_for_a_slow_place(tmp_path, monkeypatch):
+    monkeypatch.setattr("tasks.shared_training.LOOK_SECONDS", 0.01)
+    slow, folder = SharedFolder(Slow(), str(tmp_path / "mount"), "/mount"), tmp_path / "t-1"
+    with shared_training(slow, folder, lambda event: None):
+        checkpoint(folder, 40)
+        while not (tmp_path / "mount").exists():
+            pass
+        checkpoint(folder, 80)  # while the first is being copied
+        slow.fs.go_on.set()
+        while (slow.manifest("checkpoints/t-1") or {"update": 0})["update"] < 80:
+            pass
+
+
 def test_a_checkpoint_that_is_behind_or_damaged_is_not_used(shared, tmp_path):
     theirs, ours, told = tmp_path / "one" / "t-1", tmp_path / "two" / "t-1", []
     checkpoint(theirs, 40)
@@ -277,6 +317,38 @@ def test_a_checkpoint_that_is_behind_or_damaged_is_not_used(shared, tmp_path):
     shared._write(f"checkpoints/t-1/{digest}/figures.txt", b"STATE 40")
     bring_training(shared, tmp_path / "three" / "t-1", told.append)
     assert isinstance(told[0], StepWarning) and "is not used" in told[0].message
+
+
+def scored(shared, adapter: Path, folder: Path, told: list) -> bool:
+    """Whether the scores of an adapter had to be made on this machine, which is done then."""
+    with shared_scores(shared, adapter, [folder], told.append) as missing:
+        for path in missing:
+            sealed(path, f"scores of {adapter.name}")
+    return bool(missing)
+
+
+def test_what_one_machine_has_scored_another_one_does_not_score_again(shared, tmp_path):
+    adapter, retrained, told = sealed(tmp_path / "t-1", "adapter"), sealed(tmp_path / "again", "other bits"), []
+    one, two, three = (tmp_path / machine / "scores" / "t-1-e1" for machine in ("one", "two", "three"))
+    assert scored(shared, adapter, one, told) and not scored(shared, adapter, one, told) and told == []
+
+    assert not scored(shared, adapter, two, told) and verify(two) == verify(one)
+    assert isinstance(told.pop(), Note) and told == []
+    assert scored(shared, retrained, three, told), "the scores are those of other weights"
+    assert scored(None, adapter, tmp_path / "alone" / "t-1-e1", told) and told == []
+
+
+def test_scores_that_are_damaged_or_cannot_be_shared_are_made_again_with_a_warning(tmp_path, monkeypatch):
+    monkeypatch.setattr(Refusing, "reason", errno.ENOSPC)
+    place, adapter, told = str(tmp_path / "mount"), sealed(tmp_path / "t-1", "adapter"), []
+    full, shared = SharedFolder(Refusing(), place, place), SharedFolder(LocalFileSystem(), place, place)
+    assert scored(full, adapter, tmp_path / "one" / "t-1-e1", told) and "it is full" in told.pop().message
+
+    assert scored(shared, adapter, tmp_path / "two" / "t-1-e1", told) and told == []
+    (file,) = (tmp_path / "mount" / "scores").rglob("figures.txt")
+    file.write_text("scores of t-2")
+    assert scored(shared, adapter, tmp_path / "three" / "t-1-e1", told)
+    assert isinstance(told[0], StepWarning) and "are not used" in told[0].message
 
 
 def test_a_mark_of_another_place_is_no_mark(tmp_path, monkeypatch):

@@ -22,9 +22,10 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
-from prefect.states import AwaitingRetry
+from prefect.states import AwaitingRetry, Scheduled
 from prefect.utilities.callables import parameter_schema
 
+from deployments.lost_runs import due
 from deployments.pool_versions import Versions, differences, read_versions, versions_here
 from deployments.worker_names import host_of, online_workers, worker_of
 from deployments.workers import POOL
@@ -151,6 +152,7 @@ def submit(client: SyncPrefectClient, sweep: PooledSweep) -> dict[str, FlowRun]:
             deployment,
             parameters=sweep.parameters(spec),
             name=spec.title,
+            state=Scheduled(scheduled_time=due()),
             idempotency_key=sweep.key(spec),
             work_queue_name=queue_of(spec.model.name, spec.precision.name),
             tags=["triage", f"sweep {sweep.selection.grid.name}"],
@@ -219,7 +221,7 @@ def run_again(client: SyncPrefectClient, run: FlowRun) -> None:
     """Schedule a run anew: finished steps are not repeated, and a training goes on from its
     checkpoint.
     """
-    client.set_flow_run_state(run.id, AwaitingRetry(), force=True)
+    client.set_flow_run_state(run.id, AwaitingRetry(scheduled_time=due()), force=True)
 
 
 def forget_leases(client: SyncPrefectClient, keys: Iterable[str]) -> None:

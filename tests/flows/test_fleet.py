@@ -5,10 +5,13 @@ import re
 import shlex
 import subprocess
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
 from types import SimpleNamespace
 
 import pytest
 from prefect.exceptions import ObjectAlreadyExists
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from deployments import fleet as fleet_module
 from deployments import fleet_status, fleet_units
@@ -20,6 +23,7 @@ from deployments.up import EVERYWHERE, _environment, refuse_open_server
 from deployments.worker_names import host_of, worker_name
 from deployments.workers import JOIN
 from flows.cli import fleet as command
+from flows.cli.run import refuse_pool
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import home
 from tests.flows.test_pool import Server, within
@@ -97,6 +101,31 @@ def test_a_server_that_others_reach_needs_a_password(monkeypatch):
     monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "a:b")
     refuse_open_server(EVERYWHERE)
     assert "127.0.0.1" not in _environment(4200, EVERYWHERE)["PREFECT_UI_API_URL"]
+
+
+@pytest.mark.parametrize("password", [None, "fleet:WRONG"])
+def test_a_machine_without_the_password_is_told_what_to_set(password):
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.headers["Authorization"])
+            self.send_response(401)
+            self.end_headers()
+
+        def log_message(self, *args):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server, temporary_settings({PREFECT_API_AUTH_STRING: password}):
+        Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        api = f"http://127.0.0.1:{server.server_port}/api"
+        sentence = rf"{api} refuses the request \(status 401\); set PREFECT_API_AUTH_STRING to the user and password"
+        with pytest.raises(BadInput, match=sentence):
+            enter(api, "fleet")
+        with pytest.raises(BadInput, match=sentence), temporary_settings({PREFECT_API_URL: api}):
+            refuse_pool("fleet")
+        server.shutdown()
+    assert len(asked) >= 2 and {bool(header) for header in asked} == {password is not None}
 
 
 def test_the_table_tells_by_the_servers_clock_who_is_there_and_what_they_do(monkeypatch, capsys):

@@ -6,6 +6,7 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from uuid import UUID, uuid4
 
@@ -13,6 +14,7 @@ import pytest
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.states import AwaitingRetry, Completed, Crashed, Failed, Running, Scheduled
 
+from deployments import lost_runs
 from deployments.fleet import api_of, enter
 from deployments.pool_versions import code_digest, differences, versions_here
 from deployments.prefect_api import NoAnswer
@@ -75,8 +77,10 @@ class Server:
     def update_work_queue(self, id, concurrency_limit):
         self.queues[id].limit = concurrency_limit
 
-    def create_flow_run_from_deployment(self, deployment, *, parameters, name, idempotency_key, work_queue_name, tags):
-        return self.runs.setdefault(idempotency_key, Run(name, parameters, work_queue_name))
+    def create_flow_run_from_deployment(
+        self, deployment, *, parameters, name, state, idempotency_key, work_queue_name, tags
+    ):
+        return self.runs.setdefault(idempotency_key, Run(name, parameters, work_queue_name, state))
 
     def read_flow_run(self, id):
         return next(run for run in self.runs.values() if run.id == id)
@@ -172,6 +176,21 @@ def test_the_same_sweep_typed_again_makes_no_twin_and_repeats_what_failed_or_is_
     assert failures == [] and len(server.runs) == 4 and again == [first, second]
     run_sweep(server, complete, bits=(4, 8))
     assert len(server.runs) == 8, "a wider sweep of the same grid finds the runs of the narrow one"
+
+
+def test_a_run_is_due_at_once_on_a_machine_whose_clock_is_ten_minutes_behind_that_of_whoever_asks(server, monkeypatch):
+    on_the_machine, due_at = datetime.now(UTC), []
+    monkeypatch.setattr(lost_runs, "datetime", SimpleNamespace(now=lambda zone: on_the_machine + timedelta(minutes=10)))
+
+    def step(runs):
+        due_at.extend(run.state.state_details.scheduled_time for run in runs.values())
+        if len(due_at) > len(runs):
+            complete(runs)
+        for run in runs.values() if len(due_at) == len(runs) else ():
+            run.state = Crashed()
+
+    failures, _, _ = run_sweep(server, step)
+    assert failures == [] and len(due_at) == 8 and max(due_at) < on_the_machine, "those that were lost, too"
 
 
 def test_a_failure_has_the_sentence_and_the_class_of_its_machine(server):
