@@ -6,22 +6,28 @@ import itertools
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
+from pathlib import Path
 
 import duckdb
 import psutil
 import pytest
 
 from flows.bench.chaos.checks import checks, differences
-from flows.bench.chaos.faults import NO_TARGET, drawn, known_faults
+from flows.bench.chaos.faults import drawn, known_faults
+from flows.bench.chaos.fleet import FleetPlace
 from flows.bench.chaos.place import ChaosPlace, Study
+from flows.bench.chaos.processes import processes_of
+from flows.bench.chaos.strikes import NO_TARGET
 from tasks.runtime.store import complete
 from tests.place import Place
 
 STUDY = Study(experiments=8, iterations=8)
-KINDS = {fault.name: fault for fault in known_faults()}
+KINDS = {fault.name: fault for fault in known_faults(ChaosPlace(Path("nowhere"), STUDY))}
 
 
 @pytest.fixture
@@ -50,6 +56,13 @@ def test_kinds_that_cannot_be_done_say_why_and_a_sweep_without_pool_has_no_worke
     assert len(KINDS) >= 10
     reasons = {name: fault.not_here for name, fault in KINDS.items() if fault.not_here}
     assert {"worker killed", "PostgreSQL killed", "disk full", "network to the server cut"} <= set(reasons)
+    assert reasons["worker killed"] == reasons["PostgreSQL killed"] == "needs --pool"
+
+
+def test_a_fleet_has_workers_and_without_postgresql_says_so(tmp_path):
+    kinds = {fault.name: fault.not_here for fault in known_faults(FleetPlace(tmp_path, STUDY))}
+    assert kinds["worker killed"] is kinds["machine killed"] is None
+    assert "not installed" in kinds["PostgreSQL killed"] and set(kinds) == set(KINDS)
 
 
 def test_a_finished_sweep_that_nothing_happened_to_passes_every_check(swept, undisturbed):
@@ -109,6 +122,28 @@ def test_the_processes_of_a_place_are_those_with_its_home(swept):
         assert psutil.Process(os.getpid()) not in swept.processes()
         swept.stop()
         assert one.wait(30) < 0
+
+
+def home_of(command: subprocess.Popen, folder: Path) -> Path:
+    """The home of the first sweep of a benchmark, once Prefect's server runs for it."""
+    deadline = time.monotonic() + 300
+    while not (found := list(folder.glob("triage-chaos-*/undisturbed/home/servers/*"))):
+        assert command.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    return found[0].parents[1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.nightly)])
+def test_a_benchmark_that_is_interrupted_ends_what_it_started_and_leaves_nothing(number, tmp_path):
+    place, temporary = Place(tmp_path / "place"), tmp_path / "temporary"
+    temporary.mkdir()
+    command = place.start("bench", "chaos", "--faults", "1", "--experiments", "1", TMPDIR=str(temporary))
+    home = home_of(command, temporary)
+    started = processes_of([home])
+    command.send_signal(number)
+    done = place.finish(command)
+    assert (done.returncode, done.stderr) == (130, "triage: Interrupted.\n"), done.stdout
+    assert len(started) >= 2 and processes_of([home]) == [] == list(temporary.iterdir())
 
 
 def test_the_study_has_as_many_experiments_as_are_asked_for():
