@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -14,8 +15,7 @@ PROGRAMS = ("initdb", "postgres", "psql")
 DEBIAN = "/usr/lib/postgresql"  # which is not on the path there
 USER = "triage"
 DATABASE = "postgres"  # which initdb makes
-# PostgreSQL refuses to run as root; the files stay root's, who is another user in a namespace.
-AS_OTHER_USER = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
+OTHER_USER = "daemon"  # which every machine has
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,9 @@ class Postgres:
 
     def service(self, environment: dict[str, str]) -> Service:
         """The program that runs it."""
-        listening = ["-h", "127.0.0.1", "-p", str(self.port), "-k", ""]
-        command = [*_as_other_user(), self.programs["postgres"], "-D", str(self.folder), *listening]
+        # Processes are killed here, not the machine, so that nothing has to be on the disk at once.
+        options = ["-h", "127.0.0.1", "-p", str(self.port), "-k", "", "-c", "fsync=off"]
+        command = [*_as_other_user(), self.programs["postgres"], "-D", str(self.folder), *options]
         return Service(command, environment, self.folder.with_name("postgres.log"))
 
     def number(self, sql: str) -> int:
@@ -49,9 +50,11 @@ def new_postgres(folder: Path) -> Postgres | None:
     programs = {name: path for name in PROGRAMS if (path := _program(name))}
     if len(programs) < len(PROGRAMS):
         return None
-    command = [programs["initdb"], "-D", str(folder), "-U", USER, "--auth=trust", "-E", "UTF8"]
-    command += ["--locale=C", "--no-sync"]
-    if subprocess.run([*_as_other_user(), *command], capture_output=True).returncode:
+    command = [*_as_other_user(), programs["initdb"], "-D", str(folder), "-U", USER]
+    command += ["--auth=trust", "-E", "UTF8", "--locale=C", "--no-sync"]
+    try:
+        subprocess.run(command, capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
         return None
     return Postgres(folder, programs, free_port())
 
@@ -61,5 +64,9 @@ def _program(name: str) -> str | None:
     return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), *map(str, places)]))
 
 
-def _as_other_user() -> tuple[str, ...]:
-    return AS_OTHER_USER if os.geteuid() == 0 else ()
+def _as_other_user() -> list[str]:
+    """PostgreSQL refuses to run as root; in a namespace root, whose files these are, is another user."""
+    if os.geteuid():
+        return []
+    id = pwd.getpwnam(OTHER_USER).pw_uid
+    return ["unshare", "--user", f"--map-user={id}", f"--map-group={id}"]

@@ -21,7 +21,9 @@ from flows.bench.chaos.checks import checks, differences
 from flows.bench.chaos.faults import drawn, known_faults
 from flows.bench.chaos.fleet import FleetPlace
 from flows.bench.chaos.place import ChaosPlace, Study
+from flows.bench.chaos.postgres import new_postgres
 from flows.bench.chaos.processes import processes_of
+from flows.bench.chaos.services import Service
 from flows.bench.chaos.strikes import NO_TARGET
 from tasks.runtime.store import complete
 from tests.place import Place
@@ -146,6 +148,54 @@ def test_a_benchmark_that_is_interrupted_ends_what_it_started_and_leaves_nothing
     assert len(started) >= 2 and processes_of([home]) == [] == list(temporary.iterdir())
 
 
+def test_a_service_that_ends_is_started_again_after_a_while_until_it_is_asked_to_leave(tmp_path, monkeypatch):
+    sleeps = [sys.executable, "-c", "import time; time.sleep(300)"]
+    service = Service(sleeps, dict(os.environ), tmp_path / "log")
+    service.keep()
+    first = service.process
+    service.keep()
+    assert service.process == first
+    first.kill()
+    first.wait(30)
+    assert service.process is None and not service.is_due()
+    monkeypatch.setattr("flows.bench.chaos.services.RESTART_SECONDS", 0.0)
+    service.keep()
+    assert service.process not in (None, first)
+    service.leave()
+    assert service.process is None
+
+
+def test_without_its_programs_there_is_no_postgresql(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("flows.bench.chaos.postgres.DEBIAN", str(tmp_path))
+    assert new_postgres(tmp_path / "data") is None
+
+
+def test_a_postgresql_that_is_killed_comes_back(tmp_path, monkeypatch):
+    monkeypatch.setattr("flows.bench.chaos.services.RESTART_SECONDS", 0.0)
+    postgres = new_postgres(tmp_path / "data")
+    if postgres is None:
+        pytest.skip("no PostgreSQL here")
+
+    def answer(sql: str) -> int:
+        deadline = time.monotonic() + 120
+        while True:
+            service.keep()
+            try:
+                return postgres.number(sql)
+            except subprocess.CalledProcessError:
+                assert time.monotonic() < deadline, service.log.read_text()
+                time.sleep(0.2)
+
+    service = postgres.service(dict(os.environ))
+    try:
+        assert answer("SELECT 7") == 7
+        service.process.kill()
+        assert answer("SELECT 8") == 8
+    finally:
+        service.leave()
+
+
 def test_the_study_has_as_many_experiments_as_are_asked_for():
     from flows.selection import Narrowing, select
 
@@ -153,6 +203,15 @@ def test_the_study_has_as_many_experiments_as_are_asked_for():
     overrides = [value for name, value in itertools.pairwise(rest) if name == "--set"]
     cells = select(grid, overrides, Narrowing(limit=20)).cells
     assert len({spec.cell_id for spec in cells}) == 20 and {spec.recipe.iterations for spec in cells} == {16}
+
+
+@pytest.mark.nightly
+def test_a_fleet_under_faults_lands_what_an_undisturbed_sweep_does(tmp_path):
+    place, folder = Place(tmp_path), tmp_path / "chaos"
+    options = ["--pool", "--faults", "8", "--experiments", "6", "--iterations", "32", "--folder", str(folder)]
+    done = place.run("bench", "chaos", *options)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert "faults of" in done.stdout and "needs --pool" not in done.stdout
 
 
 @pytest.mark.nightly
