@@ -101,7 +101,9 @@ def _none_twice(place: ChaosPlace) -> Check:
         "HAVING count(*) > 1)"
     )
     (count,) = _row(place, twice)
-    return Check("none landed twice", count == 0, f"{count} twice")
+    gave_way = place.gave_way()
+    found = f"{count} twice" + (f"; {gave_way} came second and gave way" if gave_way else "")
+    return Check("none landed twice", count == 0, found)
 
 
 def _as_undisturbed(place: ChaosPlace, undisturbed: ChaosPlace) -> Check:

@@ -115,6 +115,10 @@ class FleetPlace(ChaosPlace):
         names = [folder.name for folder in folders if (folder / "manifest.json").exists()]
         return sum(bool(TRAINED.search(name)) for name in names)
 
+    def gave_way(self) -> int:
+        versions = [path.parent for path in self.shared.glob("landing/*/*/")]
+        return len(versions) - len(set(versions))
+
     def prefect_server(self) -> psutil.Process | None:
         return self.server.process if self.server else None
 

@@ -100,6 +100,22 @@ def test_what_landed_twice_or_stayed_behind_is_seen(swept, undisturbed):
     assert found["lost children used up no retries"].holds
 
 
+def test_what_the_machines_of_a_fleet_share_is_counted_and_can_be_damaged(tmp_path):
+    place = FleetPlace(tmp_path, STUDY)
+    training = place.shared / "landing" / "tiny-llama-4bit-baseline-s1-0123456789ab"
+    for version in ("first", "second"):
+        (training / version).mkdir(parents=True)
+        (training / version / "experiment.parquet").write_bytes(b"abc")
+    assert place.landed() == 0, "without a manifest none counts"
+    (training / "manifest.json").write_text("{}")
+    assert (place.landed(), place.gave_way()) == (1, 1)
+    assert place.arguments[-2:] == ["--pool", "fleet"] and place.home not in (place.disk, place.shared)
+
+    struck = {fault.name: fault for fault in known_faults(place)}["byte flipped in the shared folder"]
+    damaged = place.disk / struck.strike(place, random.Random(1))
+    assert damaged.is_relative_to(training) and damaged.read_bytes() != b"abc"
+
+
 @pytest.mark.parametrize("kind", ["byte flipped in a cached file", "byte flipped in a landing file"])
 def test_a_flipped_byte_breaks_one_complete_folder(kind, swept):
     def broken() -> set[str]:
