@@ -74,3 +74,14 @@ def steps(started: list[psutil.Process]) -> list[psutil.Process]:
         with contextlib.suppress(psutil.Error):
             found += server.children()
     return found
+
+
+def mapped_files(started: list[psutil.Process]) -> set[str]:
+    """Files that processes have mapped. They have verified them, and would not see a later change;
+    macOS does not say which these are.
+    """
+    found: set[str] = set()
+    for process in started:
+        with contextlib.suppress(psutil.Error, OSError, AttributeError):
+            found.update(part.path for part in process.memory_maps())
+    return found

@@ -18,7 +18,7 @@ import psutil
 from flows.bench.chaos import namespace
 from flows.bench.chaos.fleet import MACHINES, FleetPlace
 from flows.bench.chaos.place import POLL_SECONDS, ChaosPlace
-from flows.bench.chaos.processes import processes_of
+from flows.bench.chaos.processes import mapped_files, processes_of
 
 WAIT_SECONDS = 60.0  # for the process or file that a fault needs
 STOP_SECONDS = 20.0
@@ -102,10 +102,12 @@ def _flip(place: ChaosPlace, rng: random.Random, folders: Iterable[Path]) -> str
 
 
 def _flip_one(place: ChaosPlace, rng: random.Random, files: list[Path]) -> str:
-    """Change a bit at a random place of one of the files."""
-    if not files:
+    """Change a bit at a random place of one of the files that no step has open."""
+    mapped = mapped_files(place.processes())
+    free = [file for file in files if str(file) not in mapped]
+    if not free:
         return NO_TARGET
-    file = rng.choice(files)
+    file = rng.choice(free)
     with contextlib.suppress(OSError), file.open("r+b") as handle:
         position = rng.randrange(file.stat().st_size)
         handle.seek(position)
@@ -174,8 +176,8 @@ def found(place: ChaosPlace, find: Find) -> psutil.Process | None:
     """The process that a fault strikes, as soon as there is one; None if the sweep ends before."""
 
     deadline = time.monotonic() + WAIT_SECONDS
-    while not place.ended() and time.monotonic() < deadline:
-        if (process := find(place)) is not None:
-            return process
+    while (process := find(place)) is None:
+        if place.ended() or time.monotonic() > deadline:
+            return None
         time.sleep(POLL_SECONDS)
-    return None
+    return process

@@ -128,6 +128,22 @@ def test_a_flipped_byte_breaks_one_complete_folder(kind, swept):
     assert (swept.home / struck).is_relative_to(damaged)
 
 
+def test_a_file_that_a_step_has_mapped_is_spared(swept):
+    folders = [path.parent for path in swept.home.glob("prefixes/[!.]*/own.npy")]
+    for folder in folders[1:]:
+        shutil.rmtree(folder)
+    for name in ("models", "experiments", "baselines", "sources"):
+        shutil.rmtree(swept.home / name, ignore_errors=True)
+    reads = "import sys, numpy; a = numpy.load(sys.argv[1], mmap_mode='r'); print(flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", reads, str(folders[0] / "own.npy")]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=swept.environment, stdin=pipe, stdout=pipe) as step:
+        step.stdout.readline()
+        struck = {KINDS["byte flipped in a cached file"].strike(swept, random.Random(seed)) for seed in range(20)}
+        step.communicate()
+    assert struck and not any(name.endswith("own.npy") for name in struck)
+
+
 def test_a_kind_whose_process_is_not_there_says_so(swept):
     assert KINDS["child killed"].strike(swept, random.Random(1)) == NO_TARGET
 
