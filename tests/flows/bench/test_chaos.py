@@ -148,6 +148,17 @@ def test_a_kind_whose_process_is_not_there_says_so(swept):
     assert KINDS["child killed"].strike(swept, random.Random(1)) == NO_TARGET
 
 
+def test_a_server_is_struck_also_while_no_sweep_runs(tmp_path):
+    place = ChaosPlace(tmp_path, STUDY)
+    (place.home / "servers").mkdir(parents=True)
+    with subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE) as server:
+        (place.home / "servers" / "host-1").write_text(str(server.pid))
+        assert (
+            place.ended() and KINDS["Prefect server killed"].strike(place, random.Random(1)) == f"process {server.pid}"
+        )
+        assert server.wait(30) < 0
+
+
 def test_the_processes_of_a_place_are_those_with_its_home(swept):
     with subprocess.Popen(
         [sys.executable, "-c", "import sys; sys.stdin.read()"], env=swept.environment, stdin=subprocess.PIPE
