@@ -106,7 +106,7 @@ def _compare(
 
 def _make_folders(*places: ChaosPlace) -> None:
     for place in places:
-        place.folder.mkdir(parents=True)
+        (place.folder / "tmp").mkdir(parents=True)
     if namespace.is_entered():
         namespace.mount_small_disk(places[-1].disk, MEGABYTES)
 
