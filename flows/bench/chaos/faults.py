@@ -30,10 +30,10 @@ def known_faults(place: ChaosPlace) -> list[Fault]:
     """Every kind; those that cannot be done in this place say why."""
     outside = None if namespace.is_entered() else IN_NAMESPACE
     return [
-        Fault("child killed", killing(ChaosPlace.step)),
+        Fault("child killed", killing("step")),
         Fault("parent killed", strikes.kill_parent),
-        Fault("fork server killed", killing(ChaosPlace.fork_server)),
-        Fault("Prefect server killed", killing(ChaosPlace.prefect_server)),
+        Fault("fork server killed", killing("fork_server")),
+        Fault("Prefect server killed", killing("prefect_server")),
         Fault("child stopped for 20 s", strikes.stop_child),
         Fault("byte flipped in a cached file", strikes.flip_cached),
         Fault("byte flipped in a landing file", strikes.flip_landed),
@@ -51,11 +51,11 @@ def _of_a_fleet(place: ChaosPlace) -> list[Fault]:
     if isinstance(place, FleetPlace):
         missing, no_postgres = None, None if place.postgres else WITHOUT_POSTGRES
     return [
-        Fault("worker killed", killing(FleetPlace.worker), missing),
-        Fault("run of a worker killed", killing(FleetPlace.run), missing),
+        Fault("worker killed", killing("worker"), missing),
+        Fault("run of a worker killed", killing("run"), missing),
         Fault("machine killed", strikes.kill_machine, missing),
         Fault("byte flipped in the shared folder", strikes.flip_shared, missing),
-        Fault("PostgreSQL killed", killing(FleetPlace.database_server), no_postgres),
+        Fault("PostgreSQL killed", killing("database_server"), no_postgres),
     ]
 
 

@@ -27,13 +27,14 @@ LOCK_SECONDS = 20.0
 LEAVE_SECONDS = 5.0  # in which the processes of a killed sweep must be gone
 CACHED = ("models", "prefixes", "experiments", "experiments/*/scores", "baselines", "sources")
 NO_TARGET = "nothing to strike"
-Find = Callable[[Any], psutil.Process | None]  # in a ChaosPlace, or in a FleetPlace alone
-Strike = Callable[[Any, random.Random], str]
+Strike = Callable[[Any, random.Random], str]  # in a ChaosPlace, or in a FleetPlace alone
 
 
-def killing(find: Find) -> Strike:
+def killing(what: str) -> Strike:
+    """Kill the process that the method `what` of a place finds."""
+
     def strike(place: ChaosPlace, rng: random.Random) -> str:
-        process = found(place, find)
+        process = found(place, what)
         if process is None:
             return NO_TARGET
         with contextlib.suppress(psutil.Error):
@@ -66,7 +67,7 @@ def kill_machine(place: FleetPlace, rng: random.Random) -> str:
 
 
 def stop_child(place: ChaosPlace, rng: random.Random) -> str:
-    process = found(place, ChaosPlace.step)
+    process = found(place, "step")
     if process is None:
         return NO_TARGET
     with contextlib.suppress(psutil.Error):
@@ -172,11 +173,12 @@ def cut_network(place: ChaosPlace, rng: random.Random) -> str:
     return f"for {SHORT_SECONDS:.0f} s"
 
 
-def found(place: ChaosPlace, find: Find) -> psutil.Process | None:
+def found(place: ChaosPlace, what: str) -> psutil.Process | None:
     """The process that a fault strikes, as soon as there is one; None if the sweep ends before."""
 
+    find: Callable[[], psutil.Process | None] = getattr(place, what)
     deadline = time.monotonic() + WAIT_SECONDS
-    while (process := find(place)) is None:
+    while (process := find()) is None:
         if place.ended() or time.monotonic() > deadline:
             return None
         time.sleep(POLL_SECONDS)

@@ -159,6 +159,17 @@ def test_a_server_is_struck_also_while_no_sweep_runs(tmp_path):
         assert server.wait(30) < 0
 
 
+def test_of_a_fleet_the_server_that_its_machines_use_is_struck(tmp_path):
+    sleeps = Service([sys.executable, "-c", "import time; time.sleep(300)"], dict(os.environ), tmp_path / "log")
+    sleeps.keep()
+    place = FleetPlace(tmp_path, STUDY, server=sleeps)
+    kinds = {fault.name: fault for fault in known_faults(place)}
+    started = f"process {sleeps.process.pid}"
+    assert kinds["Prefect server killed"].strike(place, random.Random(1)) == started
+    sleeps.kill()
+    assert sleeps.process is None
+
+
 def test_the_processes_of_a_place_are_those_with_its_home(swept):
     with subprocess.Popen(
         [sys.executable, "-c", "import sys; sys.stdin.read()"], env=swept.environment, stdin=subprocess.PIPE
