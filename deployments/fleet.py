@@ -25,6 +25,7 @@ from deployments.workers import JOIN, POOL, Queue, Worker, worker_environment
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.home import home
 from tasks.runtime.store import locked
+from tasks.runtime.temporary import remove_all_abandoned
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -87,6 +88,7 @@ def join(api: str, pool: str, say: Say) -> None:
 def _work(api: str, pool: str, say: Say) -> None:
     if end_leftovers(home(), JOIN):
         end_runs(api, home())
+    remove_all_abandoned(home())
     worker = Worker(Queue(None, limit=1, pool=pool), api, worker_environment(api), say)
     say(f"Works for the pool {pool} of {api}. Leave it with Ctrl-C.")
     try:

@@ -18,6 +18,8 @@ from flows.threads import ONE_AT_A_TIME, threads_beside
 from tasks.grids.grid import load_grid
 from tasks.landing import share_the_rest, some_results_wait
 from tasks.runtime.errors import TriageError
+from tasks.runtime.store import home
+from tasks.runtime.temporary import remove_all_abandoned
 from tasks.spec import Seed
 from tasks.studies import grid_digest
 from warehouse.health import refuse_unusable
@@ -68,6 +70,7 @@ def experiment(
 
 
 def _run(selection: Selection, pooled: PooledCell | None = None) -> State[Any]:
+    remove_all_abandoned(home())  # of runs that were killed here: no sweep runs in a worker's home
     refuse_unusable()
     spec = selection.cells[0]
     label_run(selection, name=spec.title)

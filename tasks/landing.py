@@ -22,7 +22,7 @@ from tasks.runtime.events import Event, Note, StepWarning
 from tasks.runtime.shared import shared_folder
 from tasks.runtime.store import complete, home, locked
 from tasks.shared_landing import fetch, fetch_written, share
-from tasks.spec import ExperimentSpec
+from tasks.spec import ExperimentSpec, training_of
 from tasks.tuning.training_rows import TrainingOutcome, training_rows, variant_row
 from warehouse.connect import reading, warehouse_path
 from warehouse.landing import LandingManifest, write_landing
@@ -177,8 +177,9 @@ def land_together(landings: Sequence[Landing]) -> None:
     _share(*(one.id for one in landings))
 
 
-def _share(*ids: str) -> None:
-    """Copy landing folders to the place that machines share, where one is named.
+def _share(*ids: str, look: bool = True) -> None:
+    """Copy landing folders to the place that machines share, where one is named; see `share` for
+    `look`.
 
     Where another machine's version is there first, that one stays, and takes the place of ours.
     Raises NotShared.
@@ -188,7 +189,7 @@ def _share(*ids: str) -> None:
         return
     for id in ids:
         failed = landed_kind(id) == "training" and _status(id) != COMPLETED
-        if not share(shared, _landing() / id, failed):
+        if not share(shared, _landing() / id, failed, look):
             with locked(_landing() / id, LANDING_SECONDS):
                 fetch(shared, id, _landing())
             _load(_landing() / id)
@@ -198,16 +199,22 @@ def _share(*ids: str) -> None:
 def share_the_rest() -> None:
     """Copy what landed while the shared place could not be used, or before one was named."""
     if shared_folder() is not None and _landing().is_dir():
-        _share(*(folder.name for folder in landing_folders(_landing())))
+        names = (folder.name for folder in landing_folders(_landing()))
+        _share(*names, look=False)  # at hundreds of folders, which may take seconds each
 
 
 def take_over(ids: Sequence[str]) -> None:
-    """Bring what other machines have landed from the shared place, and load it. Raises NotShared."""
+    """Bring what other machines have landed from the shared place, and load it: evaluations come
+    with what they evaluate. Raises NotShared, and BrokenFolder for what is damaged there.
+    """
     shared = shared_folder()
     if shared is None:
         return
     fetch_written(shared, ids, _landing())
-    if here := [_landing() / id for id in ids if complete(_landing() / id)]:
+    evaluations = [id for id in ids if landed_kind(id) == "evaluation"]
+    trainings = sorted(set(map(training_of, evaluations)) - set(ids))
+    fetch_written(shared, trainings, _landing())
+    if here := [_landing() / id for id in [*trainings, *ids] if complete(_landing() / id)]:
         _load(*here)
 
 

@@ -11,9 +11,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from tasks.runtime.errors import TriageError
 from tasks.runtime.shared import SharedFolder
-from tasks.runtime.store import MANIFEST, read_manifest, write_atomic
+from tasks.runtime.store import complete, read_manifest, write_atomic
 
 LANDING, FAILED = "landing", "failed"
 MARK = ".shared.json"  # in a landing folder: where it was copied to
@@ -22,16 +21,22 @@ LAG_SECONDS = 60.0  # after which a folder that another machine has written is n
 LAG_POLL_SECONDS = 1.0
 
 
-def share(shared: SharedFolder, folder: Path, failed: bool = False) -> bool:
+def share(shared: SharedFolder, folder: Path, failed: bool = False, look: bool = True) -> bool:
     """Copy a landing folder to the shared place, once; False if another machine's version is there,
     which stays. Raises NotShared.
+
+    One that was copied before is copied again where it is gone since, being damaged; it is not
+    looked for without `look`.
     """
     manifest = read_manifest(folder)
-    if manifest is None or manifest.get("kind") not in KINDS or _is_marked(shared, folder):
+    if manifest is None or manifest.get("kind") not in KINDS:
+        return True
+    name = f"{FAILED if failed else LANDING}/{folder.name}"
+    if _is_marked(shared, folder) and not (look and shared.manifest(name) is None):
         return True
     if failed:
-        shared.replace(folder, f"{FAILED}/{folder.name}")
-    elif shared.put(folder, f"{LANDING}/{folder.name}")["digest"] != manifest["digest"]:
+        shared.replace(folder, name)
+    elif shared.put(folder, name)["digest"] != manifest["digest"]:
         return False
     write_atomic(folder / MARK, json.dumps({"url": shared.url}))
     return True
@@ -46,8 +51,8 @@ def _is_marked(shared: SharedFolder, folder: Path) -> bool:
 
 
 def fetch(shared: SharedFolder, id: str, landing: Path) -> bool:
-    """Bring the version that counts of what completed to `landing`, unless it is here; whether it
-    is here now. Raises NotShared, and BrokenFolder for a damaged one.
+    """Bring the version that counts of what completed to `landing`, unless it is here, undamaged;
+    whether it is here now. Raises NotShared, and BrokenFolder for a damaged one.
     """
     return _fetch(shared, f"{LANDING}/{id}", landing / id)
 
@@ -72,17 +77,10 @@ def _fetch(shared: SharedFolder, name: str, final: Path) -> bool:
     manifest = shared.manifest(name)
     if manifest is None:
         return False
-    if (final / MANIFEST).is_file() and _digest(final) == manifest["digest"]:
+    here = complete(final, deep=True)
+    if here is not None and here["digest"] == manifest["digest"]:
         return True
     if not shared.get(name, final):
         return False
     write_atomic(final / MARK, json.dumps({"url": shared.url}))
     return True
-
-
-def _digest(folder: Path) -> str | None:
-    try:
-        manifest = read_manifest(folder)
-    except TriageError:  # a damaged one is replaced
-        return None
-    return str(manifest["digest"]) if manifest else None

@@ -19,7 +19,7 @@ from tasks.runtime.shared import SharedFolder, shared_folder
 from tasks.runtime.store import MANIFEST, read_manifest, seal, verify
 from tasks.shared_landing import fetch_written
 from tasks.shared_training import bring_training, shared_scores, shared_training
-from tests.warehouse.rows import training
+from tests.warehouse.rows import evaluation, training
 from warehouse.connect import reading
 
 DATASET = "dataset-0123456789ab"
@@ -83,6 +83,9 @@ def test_files_that_do_not_match_their_manifest_are_not_taken(shared, tmp_path):
     with pytest.raises(BrokenFolder, match="digest of its manifest"):
         shared.get("x/1", tmp_path / "b")
     assert not (tmp_path / "b").exists() and list(tmp_path.glob("*.tmp*")) == []
+    assert shared.manifest("x/1") is None, "so that it can be put there again"
+    shared.put(ours, "x/1")
+    assert shared.get("x/1", tmp_path / "b") and verify(tmp_path / "b")
 
 
 def test_a_replaced_version_takes_its_files_with_it(shared, tmp_path):
@@ -211,6 +214,42 @@ def test_what_one_machine_lands_another_has_and_the_later_version_gives_way(shar
     another_home(monkeypatch, tmp_path, "asks")
     take_over([DATASET])
     assert landed_names() == ["first"]
+
+
+def damage(folder: Path) -> None:
+    (file,) = folder.rglob("dataset.parquet")
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+
+
+def test_what_is_damaged_is_brought_again_or_put_there_again_by_the_machine_that_has_it(tmp_path, monkeypatch):
+    place = tmp_path / "mount"
+    monkeypatch.setenv("TRIAGE_SHARED", str(place))
+    land("first")
+    another_home(monkeypatch, tmp_path, "asks")
+    take_over([DATASET])
+    landed = tmp_path / "asks" / "landing" / DATASET
+    damage(landed)
+    take_over([DATASET])
+    assert verify(landed), "its own copy was damaged"
+
+    damage(place / "landing" / DATASET)
+    damage(landed)
+    with pytest.raises(BrokenFolder):
+        take_over([DATASET])
+    another_home(monkeypatch, tmp_path, "home")
+    assert is_landed(DATASET), "not computed again"
+    another_home(monkeypatch, tmp_path, "asks")
+    take_over([DATASET])
+    assert verify(landed) and landed_names() == ["first"]
+
+
+def test_an_evaluation_comes_with_the_baseline_that_it_evaluates(shared, tmp_path, monkeypatch):
+    land_training("completed")
+    land_together([Landing("t-1-e1", "evaluation", evaluation("t-1-e1", "t-1"))])
+    another_home(monkeypatch, tmp_path, "asks")
+    take_over(["t-1-e1"])
+    with reading() as con:
+        assert con.execute("SELECT training_id FROM evaluation JOIN experiment USING (training_id)").fetchall()
 
 
 def land_training(status: str) -> None:

@@ -178,13 +178,16 @@ def bench_chaos_(
     folder: Annotated[
         Path | None, typer.Option(help="a new folder for both runs, which is kept")
     ] = None,
+    pool: Annotated[
+        bool, typer.Option("--pool", help="let two workers of a fleet on this machine run it")
+    ] = False,
 ) -> None:
     """Kill, stop and damage a sweep at random, and compare what it lands with an undisturbed one."""
     from flows.bench.chaos.place import Study
     from flows.bench.chaos.storm import Weather, bench_chaos
 
     study = Study(experiments, iterations)
-    if not bench_chaos(console, study, Weather(faults, minutes, seed), folder):
+    if not bench_chaos(console, study, Weather(faults, minutes, seed), folder, pool):
         raise SystemExit(1)
 
 

@@ -28,7 +28,7 @@ from flows.selection import Selection
 from tasks.corpus.prepare import prepare_dataset
 from tasks.landing import absent_from_warehouse, take_over
 from tasks.progress import publish, publisher
-from tasks.runtime.errors import BadInput, SourceUnavailable, TriageError
+from tasks.runtime.errors import BadInput, BrokenFolder, SourceUnavailable, TriageError
 from tasks.runtime.events import (
     ExperimentFailed,
     ExperimentLanded,
@@ -41,7 +41,7 @@ from warehouse.connect import warehouse_path
 
 POLL_SECONDS = 2.0
 RETRIES = 5  # of a request while cells are submitted: a busy server refuses some for a moment
-CRASHES = 3  # of one cell, after which it is not the machines' fault
+CRASHES = 3  # of one cell, damaged results included, after which it is not the machines' fault
 FIXABLE = {error.__name__: error for error in (BadInput, SourceUnavailable)}
 
 
@@ -136,7 +136,7 @@ def _look(client: SyncPrefectClient, followed: _Followed) -> None:
         elif taken or run.state.is_crashed():
             _see_to_lost(client, followed, cell, run)
         elif run.state.is_final():
-            _end(followed, cell, run)
+            _end(client, followed, cell, run)
     for id, report in read_progress(client, running).items():
         publish(f"experiment {open_runs[id]}", report)
 
@@ -150,22 +150,39 @@ def _look(client: SyncPrefectClient, followed: _Followed) -> None:
 
 
 def _see_to_lost(client: SyncPrefectClient, followed: _Followed, cell: str, run: FlowRun) -> None:
-    """Let another machine take a run whose process or machine is gone, unless it was lost too often."""
+    """Let another machine take a run whose process or machine is gone."""
+    message = run.state.message if run.state else None
+    failure = TriageError(f"It was lost {CRASHES + 1} times; last: {message}")
+    place = worker_of(run) or "its worker"
+    _repeat(client, followed, cell, run, f"{cell} was lost with {place} and runs again.", failure)
+
+
+def _repeat(
+    client: SyncPrefectClient,
+    followed: _Followed,
+    cell: str,
+    run: FlowRun,
+    warning: str,
+    failure: TriageError,
+) -> None:
+    """Let a run be taken again, unless that was done too often: then it is a failure."""
     followed.crashes[cell] += 1
     if followed.crashes[cell] > CRASHES:
-        message = run.state.message if run.state else None
-        _fail(followed, cell, TriageError(f"It was lost {CRASHES + 1} times; last: {message}"), [])
+        _fail(followed, cell, failure, [])
         return
-    place = worker_of(run) or "its worker"
-    publish(f"experiment {cell}", StepWarning(f"{cell} was lost with {place} and runs again."))
+    publish(f"experiment {cell}", StepWarning(warning))
     run_again(client, run)
 
 
-def _end(followed: _Followed, cell: str, run: FlowRun) -> None:
+def _end(client: SyncPrefectClient, followed: _Followed, cell: str, run: FlowRun) -> None:
     """Note how a cell ended: what it landed belongs to the sweep."""
     ids = landed_ids(run)
     try:
         take_over([*models_of(run), *ids])
+    except BrokenFolder as error:  # the machine that has it, or makes it again, shares it anew
+        warning = f"A result of {cell} was damaged in the shared folder; it runs again. {error}"
+        _repeat(client, followed, cell, run, warning, error)
+        return
     except TriageError as error:
         _fail(followed, cell, error, ids)
         return

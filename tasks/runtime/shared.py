@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.runtime.errors import BadInput, NotShared, is_disk_full
+from tasks.runtime.errors import BadInput, BrokenFolder, NotShared, is_disk_full
 from tasks.runtime.store import MANIFEST, ManifestDict, replacing, verify
 from tasks.runtime.temporary import held, temporary_folder
 
@@ -73,7 +73,10 @@ class SharedFolder:
 
     def get(self, name: str, final: Path) -> bool:
         """Copy the version that counts to `final`, in place of whatever is there; False if there is
-        none. Raises BrokenFolder if its files do not match its manifest.
+        none.
+
+        Raises BrokenFolder if its files do not match its manifest. That version no longer counts
+        then, so that a machine which has it, or makes it again, can put it there.
         """
         with self._refusals():
             manifest = self._manifest(name)
@@ -84,7 +87,7 @@ class SharedFolder:
                 temporary.mkdir(parents=True)
                 with held(temporary):
                     self._get_files(manifest, name, temporary)
-                    verify(temporary, deep=True)
+                    self._verify(temporary, manifest, name)
                     with replacing(final):
                         shutil.rmtree(final, ignore_errors=True)
                         temporary.replace(final)
@@ -132,6 +135,14 @@ class SharedFolder:
 
         _for_each(copy, manifest["files"])
         (folder / MANIFEST).write_bytes(self.fs.cat_file(self._path(f"{name}/{MANIFEST}")))
+
+    def _verify(self, copied: Path, manifest: ManifestDict, name: str) -> None:
+        try:
+            verify(copied, deep=True)
+        except BrokenFolder:
+            if self._manifest(name) == manifest:  # else another one has taken its place
+                self._remove(f"{name}/{MANIFEST}")
+            raise
 
     def _manifest(self, name: str) -> ManifestDict | None:
         return self._json(f"{name}/{MANIFEST}")

@@ -39,7 +39,7 @@ from tasks.spec.experiment import ExperimentSpec, experiments, training_of_recip
 from tasks.spec.grid import MOST_EXPERIMENTS, MOST_SHOWN, Grid
 from tasks.spec.prompt import Answers, PromptChoice
 from tasks.spec.recipe import OVERRIDES, Decay, Recipe, Sampling
-from tasks.spec.scoring import Scoring, evaluation_id
+from tasks.spec.scoring import Scoring, evaluation_id, training_of
 from tasks.spec.search import Choices, Range, Search, Searched
 from tasks.spec.time_limit import TimeLimit
 from tasks.spec.training import Memory, Training, byte_count
@@ -97,5 +97,6 @@ __all__ = [
     "evaluation_id",
     "experiments",
     "short_digest",
+    "training_of",
     "training_of_recipe",
 ]

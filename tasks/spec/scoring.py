@@ -47,5 +47,9 @@ def evaluation_id(scores: str) -> str:
 
     Both begin with the id of the training.
     """
-    training = scores.rpartition("-")[0]
-    return f"{training}-e{short_digest({'scores': scores, 'version': SCORING_VERSION})}"
+    return f"{training_of(scores)}-e{short_digest({'scores': scores, 'version': SCORING_VERSION})}"
+
+
+def training_of(scores: str) -> str:
+    """The id of the training to which scores, or an evaluation, with this id belong."""
+    return scores.rpartition("-")[0]

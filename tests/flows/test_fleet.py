@@ -1,5 +1,6 @@
 """`triage join`, `triage fleet` and the server of a fleet: what they refuse, write and show."""
 
+import os
 import plistlib
 import re
 import shlex
@@ -24,6 +25,8 @@ from deployments.worker_names import host_of, worker_name
 from deployments.workers import JOIN
 from flows.cli import fleet as command
 from flows.cli.run import refuse_pool
+from flows.experiment import _run as run_experiment
+from flows.selection import Narrowing, select
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import home
 from tests.flows.test_pool import Server, within
@@ -198,3 +201,26 @@ def test_up_and_join_of_one_home_do_not_end_each_others_processes():
     record.parent.mkdir(parents=True)
     record.write_text("{}")
     assert end_leftovers(home(), JOIN) == [] and record.exists()
+
+
+class Left(Exception):
+    """The block was left here."""
+
+
+def leave(*arguments, **options):
+    raise Left
+
+
+@pytest.mark.parametrize("start", ["join", "experiment"])
+def test_a_machine_removes_what_its_killed_runs_left_when_it_joins_and_with_every_experiment(start, monkeypatch):
+    left = home() / "models" / ".tmp-made-0123456789ab"
+    left.mkdir(parents=True)
+    os.utime(left, (0, 0))
+    monkeypatch.setattr(fleet_module, "Worker", leave)
+    monkeypatch.setattr("flows.experiment.label_run", leave)
+    with pytest.raises(Left):
+        if start == "join":
+            fleet_module._work("http://server/api", "fleet", print)
+        else:
+            run_experiment(select("smoke", None, Narrowing(limit=1)))
+    assert not left.exists()

@@ -26,7 +26,7 @@ from flows.pool.runs import PooledSweep, queue_of, usable_versions
 from flows.selection import Narrowing, select
 from tasks.progress import listening
 from tasks.runtime.accelerator import reserved
-from tasks.runtime.errors import BadInput, SourceUnavailable
+from tasks.runtime.errors import BadInput, BrokenFolder, SourceUnavailable
 from tasks.runtime.events import ExperimentFailed, ExperimentLanded, RemoteReport, StepWarning
 from tasks.studies import RunTime, SweepRecord, grid_digest
 
@@ -232,6 +232,21 @@ def test_a_lost_run_runs_again_and_after_too_many_losses_it_is_a_failure(server)
 
     failures, _, _ = run_sweep(server, always)
     assert len(failures) == 4 and all(re.search("It was lost 4 times; last: status code -9", f) for f in failures)
+
+
+def test_a_result_that_is_damaged_in_the_shared_folder_is_asked_for_again(server, monkeypatch):
+    damaged = ["tfidf"]
+
+    def take_over(ids):
+        if damaged and damaged[0] in ids:
+            damaged.clear()
+            raise BrokenFolder("tfidf is not what its manifest says.")
+
+    monkeypatch.setattr(follow, "take_over", take_over)
+    failures, events, record = run_sweep(server, complete)
+    (warning,) = [event.message for _, event in events if isinstance(event, StepWarning)]
+    assert "was damaged in the shared folder; it runs again. tfidf is not what" in warning
+    assert failures == [] and len(record.ids) == 9
 
 
 def test_a_server_that_does_not_answer_is_waited_for(server, monkeypatch):

@@ -5,7 +5,6 @@ nothing disturbed, and nothing stayed behind.
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -46,9 +45,9 @@ def checks(place: ChaosPlace, undisturbed: ChaosPlace) -> Iterator[Check]:
     yield _none_twice(place)
     yield _as_undisturbed(place, undisturbed)
     yield _audits(place)
-    yield _no_orphan(place)
     yield _no_temporary_folder(place)
     yield _no_retry_for_a_lost_child(place)
+    yield _no_orphan(place)
 
 
 def differences(one: Path, other: Path) -> list[str]:
@@ -102,7 +101,9 @@ def _none_twice(place: ChaosPlace) -> Check:
         "HAVING count(*) > 1)"
     )
     (count,) = _row(place, twice)
-    return Check("none landed twice", count == 0, f"{count} twice")
+    gave_way = place.gave_way()
+    found = f"{count} twice" + (f"; {gave_way} came second and gave way" if gave_way else "")
+    return Check("none landed twice", count == 0, found)
 
 
 def _as_undisturbed(place: ChaosPlace, undisturbed: ChaosPlace) -> Check:
@@ -118,6 +119,7 @@ def _audits(place: ChaosPlace) -> Check:
 
 
 def _no_orphan(place: ChaosPlace) -> Check:
+    place.leave()
     deadline = time.monotonic() + LEAVE_SECONDS
     while (left := place.processes()) and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -128,22 +130,19 @@ def _no_temporary_folder(place: ChaosPlace) -> Check:
     """A young folder is spared by every sweep, so one more runs when none is young any more."""
     if _temporary(place):
         time.sleep(ABANDONED_SECONDS + 1)
-        place.running().wait()
-        place.ended()
+        place.start_anew()
     left = _temporary(place)
     return Check("no temporary folder stayed", not left, ", ".join(left[:SHOWN]) or "none")
 
 
 def _temporary(place: ChaosPlace) -> list[str]:
-    found = [path for pattern in PLACES for path in place.home.glob(pattern)]
-    return sorted(str(path.relative_to(place.home)) for path in found)
+    found = [path for home in place.homes for pattern in PLACES for path in home.glob(pattern)]
+    return sorted(str(path.relative_to(place.disk)) for path in found)
 
 
 def _no_retry_for_a_lost_child(place: ChaosPlace) -> Check:
     """What Prefect has logged of the attempts that it counts."""
-    database = f"file:{place.prefect_database}?mode=ro"
-    with contextlib.closing(sqlite3.connect(database, uri=True)) as con:
-        (count,) = con.execute(LOST_RETRIED).fetchone()
+    count = place.prefect_count(LOST_RETRIED)
     return Check("lost children used up no retries", count == 0, f"{count} retries")
 
 

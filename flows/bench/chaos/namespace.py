@@ -53,6 +53,11 @@ def forbid_writing(folder: Path) -> None:
 
 def allow_writing(folder: Path) -> None:
     """Undo `forbid_writing`."""
+    unmount(folder)
+
+
+def unmount(folder: Path) -> None:
+    """Let a folder no longer be a disk."""
     _run("umount", "--lazy", str(folder))
 
 

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
+import sqlite3
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
+from flows.bench.chaos.processes import fork_servers, own_environment, processes_of, steps
 from tasks.runtime.errors import TriageError
-from tasks.runtime.fork_server import OPTION
 
-ROOT = Path(__file__).resolve().parents[3]
 GRID = "smoke"
 OF_ONE_SEED = 8  # experiments of that grid
 TRAINED = re.compile(r"^(?!.*-from).*-s\d+-[0-9a-f]{12}$")  # a training id, of no moved adapter
-CHILD = "tasks.runtime.child"
 POLL_SECONDS = 0.1
-OURS = ("PREFECT_", "TRIAGE_", "HF_")  # settings of the caller that must not reach the sweep
-KEPT = "TRIAGE_BACKEND"
+STOP_SECONDS = 10.0  # in which everything that was killed must be gone
 
 
 @dataclass(frozen=True)
@@ -59,16 +56,28 @@ class ChaosPlace:
     exit_codes: list[int] = field(default_factory=list)
 
     @property
-    def home(self) -> Path:
+    def disk(self) -> Path:
+        """Holds all homes."""
         return self.folder / "home"
+
+    @property
+    def home(self) -> Path:
+        """The home of the sweep."""
+        return self.disk
+
+    @property
+    def homes(self) -> list[Path]:
+        """The homes in which experiments run."""
+        return [self.home]
+
+    @property
+    def writable(self) -> list[Path]:
+        """Folders that a sweep writes to."""
+        return [home / name for home in self.homes for name in ("experiments", "landing", "models")]
 
     @property
     def warehouse(self) -> Path:
         return self.home / "triage.duckdb"
-
-    @property
-    def prefect_database(self) -> Path:
-        return self.folder / "prefect" / "prefect.db"
 
     @property
     def log(self) -> Path:
@@ -76,28 +85,31 @@ class ChaosPlace:
         return self.folder / "sweeps.log"
 
     @property
+    def arguments(self) -> list[str]:
+        """What follows `triage`."""
+        return self.study.arguments
+
+    @property
     def environment(self) -> dict[str, str]:
-        inherited = {
-            name: value
-            for name, value in os.environ.items()
-            if name == KEPT or not name.startswith(OURS)
-        }
-        return inherited | {
-            "TRIAGE_HOME": str(self.home),
-            "TRIAGE_WAREHOUSE": str(self.warehouse),
-            "PREFECT_HOME": str(self.folder / "prefect"),
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        """Of the sweep."""
+        return own_environment(self.home, self.folder / "prefect") | {
             "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",  # speed is not what is tested
-            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
         }
+
+    def prepare(self) -> None:
+        """Start what must run before the sweep."""
+
+    def keep(self) -> None:
+        """Start again what someone else than the sweep has to start again."""
 
     def running(self) -> subprocess.Popen[bytes]:
         """The sweep, started again if it has ended."""
+        self.keep()
         if self.sweep is None or self.ended():
             self.home.mkdir(parents=True, exist_ok=True)
             with self.log.open("ab") as log:
                 self.sweep = subprocess.Popen(
-                    [sys.executable, "-m", "flows.cli", *self.study.arguments],
+                    [sys.executable, "-m", "flows.cli", *self.arguments],
                     cwd=self.folder,
                     env=self.environment,
                     stdin=subprocess.DEVNULL,
@@ -106,6 +118,15 @@ class ChaosPlace:
                     start_new_session=True,
                 )
         return self.sweep
+
+    def wait(self) -> int:
+        """The exit code of the sweep, which is started if none runs."""
+        sweep = self.running()
+        while (code := sweep.poll()) is None:
+            self.keep()
+            time.sleep(POLL_SECONDS)
+        self.ended()
+        return code
 
     def ended(self) -> bool:
         """Whether the sweep has ended; its exit code is then noted."""
@@ -118,11 +139,21 @@ class ChaosPlace:
         self.sweep = None
         return True
 
+    def leave(self) -> None:
+        """Ask what runs beside the sweep to leave."""
+
     def stop(self) -> None:
-        """Kill whatever still runs here."""
-        for process in self.processes():
-            with contextlib.suppress(psutil.Error):
-                process.kill()
+        """Kill whatever still runs here, and what it has started meanwhile."""
+        deadline = time.monotonic() + STOP_SECONDS
+        while (left := self.processes()) and time.monotonic() < deadline:
+            for process in left:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+            time.sleep(POLL_SECONDS)
+
+    def start_anew(self) -> None:
+        """Run everything once more, so that it clears up."""
+        self.wait()
 
     def landed(self) -> int:
         """How many trainings of the sweep have a complete landing folder."""
@@ -130,18 +161,17 @@ class ChaosPlace:
         names = [folder.name for folder in folders if (folder / "manifest.json").exists()]
         return sum(bool(TRAINED.search(name)) for name in names)
 
+    def gave_way(self) -> int:
+        """How many results were made by a second machine, too, and count once."""
+        return 0
+
     def step(self) -> psutil.Process | None:
-        """The process of the step that runs now."""
-        server = self.fork_server()
-        steps = [one for one in _children(self.sweep) if CHILD in _command(one) and one != server]
-        if server is not None:
-            with contextlib.suppress(psutil.Error):
-                steps += server.children()
-        return steps[0] if steps else None
+        """The process of a step that runs now."""
+        return next(iter(steps(self.processes())), None)
 
     def fork_server(self) -> psutil.Process | None:
-        """The process that forks the sweep's steps."""
-        return next((one for one in _children(self.sweep) if OPTION in _command(one)), None)
+        """The process that forks steps."""
+        return next(iter(fork_servers(self.processes())), None)
 
     def prefect_server(self) -> psutil.Process | None:
         """The temporary Prefect server of the sweep."""
@@ -154,38 +184,19 @@ class ChaosPlace:
 
     def processes(self) -> list[psutil.Process]:
         """All processes that were started for this place."""
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error, OSError):
-                if process.status() == psutil.STATUS_ZOMBIE:
-                    continue
-                if process.environ().get("TRIAGE_HOME") == str(self.home):
-                    found.append(process)
-        return found
+        return processes_of(self.homes)
+
+    def prefect_count(self, sql: str) -> int:
+        """The number that a query of Prefect's own database gives."""
+        database = f"file:{self.folder / 'prefect' / 'prefect.db'}?mode=ro"
+        with contextlib.closing(sqlite3.connect(database, uri=True)) as con:
+            return int(con.execute(sql).fetchone()[0])
 
 
 def run_undisturbed(place: ChaosPlace) -> None:
     """Run the sweep of a place to its end. Raises TriageError if it fails."""
-    code = place.running().wait()
-    if code:
+    if code := place.wait():
         raise TriageError(
             f"The undisturbed sweep failed with exit code {code}, so there is nothing to compare "
             f"with; what it printed is in {place.log}."
         )
-    place.ended()
-
-
-def _children(sweep: subprocess.Popen[bytes] | None) -> Sequence[psutil.Process]:
-    if sweep is None:
-        return []
-    try:
-        return psutil.Process(sweep.pid).children()
-    except psutil.Error:
-        return []
-
-
-def _command(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""

@@ -14,10 +14,13 @@ from tempfile import mkdtemp
 
 from rich.console import Console
 
+from deployments.interruptions import ignore_interruptions, interrupted_by_signals
 from flows.bench.chaos import namespace
 from flows.bench.chaos.checks import Check, checks
-from flows.bench.chaos.faults import NO_TARGET, Fault, drawn, known_faults
+from flows.bench.chaos.faults import Fault, drawn, known_faults
+from flows.bench.chaos.fleet import FleetPlace
 from flows.bench.chaos.place import POLL_SECONDS, ChaosPlace, Study, run_undisturbed
+from flows.bench.chaos.strikes import NO_TARGET
 from flows.cli.terminal import print_line
 from flows.report.figures import clock
 from flows.report.table import Table, print_table
@@ -49,54 +52,75 @@ class Weather:
     seed: int
 
 
-def bench_chaos(console: Console, study: Study, weather: Weather, folder: Path | None) -> bool:
+def bench_chaos(
+    console: Console, study: Study, weather: Weather, folder: Path | None, pool: bool = False
+) -> bool:
     """Run the study undisturbed and under faults; print the faults and checks. True if all hold.
 
     Both runs are in `folder`, or in a temporary one that is removed unless something was wrong.
+    `pool`: under faults the machines of a fleet run it. An interruption ends whatever was started.
     Raises BadInput for a folder that is there.
     """
     if folder is not None and folder.exists():
         raise BadInput(f"{folder} exists already; name a new folder.")
     namespace.enter_if_allowed()
-    kinds = known_faults()
-    skipped = [fault for fault in kinds if fault.not_here]
     root = folder.resolve() if folder else Path(mkdtemp(prefix="triage-chaos-"))
-    undisturbed, place = (ChaosPlace(root / name, study) for name in ("undisturbed", "faults"))
-    _prepare(undisturbed, place)
-
-    print_line(console, f"Running {study.experiments} experiments undisturbed, in {root} ...")
-    started = time.monotonic()
-    try:
-        run_undisturbed(undisturbed)
-        calm = time.monotonic() - started
-        print_line(console, f"That took {clock(calm)}. The same under {weather.faults} faults ...")
-        struck = _storm(console, place, [one for one in kinds if not one.not_here], weather)
-        found = list(checks(place, undisturbed))
-    finally:
-        place.stop()
-        undisturbed.stop()
-
-    _print(console, struck, skipped, found)
-    is_sound = all(check.holds for check in found)
-    if is_sound and folder is None:
-        shutil.rmtree(root, ignore_errors=True)
-    else:
-        _keep(place)
-        print_line(console, f"Homes, warehouses and what was printed: {root}")
+    undisturbed = ChaosPlace(root / "undisturbed", study)
+    place = (FleetPlace if pool else ChaosPlace)(root / "faults", study)
+    is_sound = False
+    with interrupted_by_signals():
+        try:
+            is_sound = _compare(console, place, undisturbed, weather)
+        except KeyboardInterrupt:
+            is_sound = True  # nothing to look at
+            raise
+        finally:
+            ignore_interruptions()
+            place.stop()
+            undisturbed.stop()
+            if is_sound and folder is None:
+                _remove(root, place)
+            else:
+                _keep(place)
+                print_line(console, f"Homes, warehouses and what was printed: {root}")
     return is_sound
 
 
-def _prepare(*places: ChaosPlace) -> None:
+def _compare(
+    console: Console, place: ChaosPlace, undisturbed: ChaosPlace, weather: Weather
+) -> bool:
+    _make_folders(undisturbed, place)
+    count = place.study.experiments
+    print_line(console, f"Running {count} experiments undisturbed, in {place.folder.parent} ...")
+    started = time.monotonic()
+    run_undisturbed(undisturbed)
+    calm = time.monotonic() - started
+    print_line(console, f"That took {clock(calm)}. The same under {weather.faults} faults ...")
+    place.prepare()
+    kinds = known_faults(place)
+    struck = _storm(console, place, [one for one in kinds if not one.not_here], weather)
+    found = list(checks(place, undisturbed))
+    _print(console, struck, [one for one in kinds if one.not_here], found)
+    return all(check.holds for check in found)
+
+
+def _make_folders(*places: ChaosPlace) -> None:
     for place in places:
-        place.folder.mkdir(parents=True)
+        (place.folder / "tmp").mkdir(parents=True)
     if namespace.is_entered():
-        namespace.mount_small_disk(places[-1].home, MEGABYTES)
+        namespace.mount_small_disk(places[-1].disk, MEGABYTES)
 
 
 def _keep(place: ChaosPlace) -> None:
-    """Copy a home from a disk that is gone with the namespace."""
-    if namespace.is_entered():
-        shutil.copytree(place.home, place.folder / "home_as_left")
+    """Copy homes from a disk that is gone with the namespace."""
+    if namespace.is_entered() and place.disk.exists():
+        shutil.copytree(place.disk, place.folder / "home_as_left")
+
+
+def _remove(root: Path, place: ChaosPlace) -> None:
+    if namespace.is_entered() and place.disk.exists():
+        namespace.unmount(place.disk)
+    shutil.rmtree(root, ignore_errors=True)
 
 
 def _storm(
@@ -148,9 +172,7 @@ def _until_at_work(place: ChaosPlace) -> None:
 
 def _finish(place: ChaosPlace) -> None:
     for _ in range(MOST_RUNS):
-        code = place.running().wait()
-        place.ended()
-        if code == 0:
+        if place.wait() == 0:
             return
     raise TriageError(
         f"The sweep did not come to its end in {MOST_RUNS} runs without faults; what it printed is "

@@ -6,22 +6,30 @@ import itertools
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
+from pathlib import Path
 
 import duckdb
 import psutil
 import pytest
 
 from flows.bench.chaos.checks import checks, differences
-from flows.bench.chaos.faults import NO_TARGET, drawn, known_faults
+from flows.bench.chaos.faults import drawn, known_faults
+from flows.bench.chaos.fleet import FleetPlace
 from flows.bench.chaos.place import ChaosPlace, Study
+from flows.bench.chaos.postgres import new_postgres
+from flows.bench.chaos.processes import processes_of
+from flows.bench.chaos.services import Service
+from flows.bench.chaos.strikes import NO_TARGET
 from tasks.runtime.store import complete
 from tests.place import Place
 
 STUDY = Study(experiments=8, iterations=8)
-KINDS = {fault.name: fault for fault in known_faults()}
+KINDS = {fault.name: fault for fault in known_faults(ChaosPlace(Path("nowhere"), STUDY))}
 
 
 @pytest.fixture
@@ -50,6 +58,13 @@ def test_kinds_that_cannot_be_done_say_why_and_a_sweep_without_pool_has_no_worke
     assert len(KINDS) >= 10
     reasons = {name: fault.not_here for name, fault in KINDS.items() if fault.not_here}
     assert {"worker killed", "PostgreSQL killed", "disk full", "network to the server cut"} <= set(reasons)
+    assert reasons["worker killed"] == reasons["PostgreSQL killed"] == "needs --pool"
+
+
+def test_a_fleet_has_workers_and_without_postgresql_says_so(tmp_path):
+    kinds = {fault.name: fault.not_here for fault in known_faults(FleetPlace(tmp_path, STUDY))}
+    assert kinds["worker killed"] is kinds["machine killed"] is None
+    assert "not installed" in kinds["PostgreSQL killed"] and set(kinds) == set(KINDS)
 
 
 def test_a_finished_sweep_that_nothing_happened_to_passes_every_check(swept, undisturbed):
@@ -85,6 +100,22 @@ def test_what_landed_twice_or_stayed_behind_is_seen(swept, undisturbed):
     assert found["lost children used up no retries"].holds
 
 
+def test_what_the_machines_of_a_fleet_share_is_counted_and_can_be_damaged(tmp_path):
+    place = FleetPlace(tmp_path, STUDY)
+    training = place.shared / "landing" / "tiny-llama-4bit-baseline-s1-0123456789ab"
+    for version in ("first", "second"):
+        (training / version).mkdir(parents=True)
+        (training / version / "experiment.parquet").write_bytes(b"abc")
+    assert place.landed() == 0, "without a manifest none counts"
+    (training / "manifest.json").write_text("{}")
+    assert (place.landed(), place.gave_way()) == (1, 1)
+    assert place.arguments[-2:] == ["--pool", "fleet"] and place.home not in (place.disk, place.shared)
+
+    struck = {fault.name: fault for fault in known_faults(place)}["byte flipped in the shared folder"]
+    damaged = place.disk / struck.strike(place, random.Random(1))
+    assert damaged.is_relative_to(training) and damaged.read_bytes() != b"abc"
+
+
 @pytest.mark.parametrize("kind", ["byte flipped in a cached file", "byte flipped in a landing file"])
 def test_a_flipped_byte_breaks_one_complete_folder(kind, swept):
     def broken() -> set[str]:
@@ -97,8 +128,46 @@ def test_a_flipped_byte_breaks_one_complete_folder(kind, swept):
     assert (swept.home / struck).is_relative_to(damaged)
 
 
+def test_a_file_that_a_step_has_mapped_is_spared(swept):
+    folders = [path.parent for path in swept.home.glob("prefixes/[!.]*/own.npy")]
+    for folder in folders[1:]:
+        shutil.rmtree(folder)
+    for name in ("models", "experiments", "baselines", "sources"):
+        shutil.rmtree(swept.home / name, ignore_errors=True)
+    reads = "import sys, numpy; a = numpy.load(sys.argv[1], mmap_mode='r'); print(flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", reads, str(folders[0] / "own.npy")]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=swept.environment, stdin=pipe, stdout=pipe) as step:
+        step.stdout.readline()
+        struck = {KINDS["byte flipped in a cached file"].strike(swept, random.Random(seed)) for seed in range(20)}
+        step.communicate()
+    assert struck and not any(name.endswith("own.npy") for name in struck)
+
+
 def test_a_kind_whose_process_is_not_there_says_so(swept):
     assert KINDS["child killed"].strike(swept, random.Random(1)) == NO_TARGET
+
+
+def test_a_server_is_struck_also_while_no_sweep_runs(tmp_path):
+    place = ChaosPlace(tmp_path, STUDY)
+    (place.home / "servers").mkdir(parents=True)
+    with subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE) as server:
+        (place.home / "servers" / "host-1").write_text(str(server.pid))
+        assert (
+            place.ended() and KINDS["Prefect server killed"].strike(place, random.Random(1)) == f"process {server.pid}"
+        )
+        assert server.wait(30) < 0
+
+
+def test_of_a_fleet_the_server_that_its_machines_use_is_struck(tmp_path):
+    sleeps = Service([sys.executable, "-c", "import time; time.sleep(300)"], dict(os.environ), tmp_path / "log")
+    sleeps.keep()
+    place = FleetPlace(tmp_path, STUDY, server=sleeps)
+    kinds = {fault.name: fault for fault in known_faults(place)}
+    started = f"process {sleeps.process.pid}"
+    assert kinds["Prefect server killed"].strike(place, random.Random(1)) == started
+    sleeps.kill()
+    assert sleeps.process is None
 
 
 def test_the_processes_of_a_place_are_those_with_its_home(swept):
@@ -111,6 +180,76 @@ def test_the_processes_of_a_place_are_those_with_its_home(swept):
         assert one.wait(30) < 0
 
 
+def home_of(command: subprocess.Popen, folder: Path) -> Path:
+    """The home of the first sweep of a benchmark, once Prefect's server runs for it."""
+    deadline = time.monotonic() + 300
+    while not (found := list(folder.glob("triage-chaos-*/undisturbed/home/servers/*"))):
+        assert command.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    return found[0].parents[1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.nightly)])
+def test_a_benchmark_that_is_interrupted_ends_what_it_started_and_leaves_nothing(number, tmp_path):
+    place, temporary = Place(tmp_path / "place"), tmp_path / "temporary"
+    temporary.mkdir()
+    command = place.start("bench", "chaos", "--faults", "1", "--experiments", "1", TMPDIR=str(temporary))
+    home = home_of(command, temporary)
+    started = processes_of([home])
+    command.send_signal(number)
+    done = place.finish(command)
+    assert (done.returncode, done.stderr) == (130, "triage: Interrupted.\n"), done.stdout
+    assert len(started) >= 2 and processes_of([home]) == [] == list(temporary.iterdir())
+
+
+def test_a_service_that_ends_is_started_again_after_a_while_until_it_is_asked_to_leave(tmp_path, monkeypatch):
+    sleeps = [sys.executable, "-c", "import time; time.sleep(300)"]
+    service = Service(sleeps, dict(os.environ), tmp_path / "log")
+    service.keep()
+    first = service.process
+    service.keep()
+    assert service.process == first
+    first.kill()
+    first.wait(30)
+    assert service.process is None and not service.is_due()
+    monkeypatch.setattr("flows.bench.chaos.services.RESTART_SECONDS", 0.0)
+    service.keep()
+    assert service.process not in (None, first)
+    service.leave()
+    assert service.process is None
+
+
+def test_without_its_programs_there_is_no_postgresql(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("flows.bench.chaos.postgres.DEBIAN", str(tmp_path))
+    assert new_postgres(tmp_path / "data") is None
+
+
+def test_a_postgresql_that_is_killed_comes_back(tmp_path, monkeypatch):
+    monkeypatch.setattr("flows.bench.chaos.services.RESTART_SECONDS", 0.0)
+    postgres = new_postgres(tmp_path / "data")
+    if postgres is None:
+        pytest.skip("no PostgreSQL here")
+
+    def answer(sql: str) -> int:
+        deadline = time.monotonic() + 120
+        while True:
+            service.keep()
+            try:
+                return postgres.number(sql)
+            except subprocess.CalledProcessError:
+                assert time.monotonic() < deadline, service.log.read_text()
+                time.sleep(0.2)
+
+    service = postgres.service(dict(os.environ))
+    try:
+        assert answer("SELECT 7") == 7
+        service.process.kill()
+        assert answer("SELECT 8") == 8
+    finally:
+        service.leave()
+
+
 def test_the_study_has_as_many_experiments_as_are_asked_for():
     from flows.selection import Narrowing, select
 
@@ -118,6 +257,15 @@ def test_the_study_has_as_many_experiments_as_are_asked_for():
     overrides = [value for name, value in itertools.pairwise(rest) if name == "--set"]
     cells = select(grid, overrides, Narrowing(limit=20)).cells
     assert len({spec.cell_id for spec in cells}) == 20 and {spec.recipe.iterations for spec in cells} == {16}
+
+
+@pytest.mark.nightly
+def test_a_fleet_under_faults_lands_what_an_undisturbed_sweep_does(tmp_path):
+    place, folder = Place(tmp_path), tmp_path / "chaos"
+    options = ["--pool", "--faults", "8", "--experiments", "6", "--iterations", "32", "--folder", str(folder)]
+    done = place.run("bench", "chaos", *options)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert "faults of" in done.stdout and "needs --pool" not in done.stdout
 
 
 @pytest.mark.nightly

@@ -1,0 +1,90 @@
+"""The processes of a home: what they are started with, and which of them does what."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+import psutil
+
+from tasks.runtime.fork_server import OPTION
+
+ROOT = Path(__file__).resolve().parents[3]
+CHILD = "tasks.runtime.child"
+OURS = ("PREFECT_", "TRIAGE_", "HF_")  # settings of the caller that must not reach what is started
+KEPT = "TRIAGE_BACKEND"
+
+
+def own_environment(home: Path, prefect_home: Path) -> dict[str, str]:
+    """The environment of a process that works in a home, whatever the caller's settings are."""
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name == KEPT or not name.startswith(OURS)
+    }
+    return inherited | {
+        "TRIAGE_HOME": str(home),
+        "TRIAGE_WAREHOUSE": str(home / "triage.duckdb"),
+        "PREFECT_HOME": str(prefect_home),
+        "TMPDIR": str(
+            prefect_home.with_name("tmp")
+        ),  # Prefect leaves folders there when it is killed
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+    }
+
+
+def processes_of(homes: Collection[Path]) -> list[psutil.Process]:
+    """The running processes whose TRIAGE_HOME is one of `homes`."""
+    wanted = {str(home) for home in homes}
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            if process.environ().get("TRIAGE_HOME") in wanted:
+                found.append(process)
+    return found
+
+
+def command(process: psutil.Process) -> str:
+    """Its command line, empty if it is gone."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def fork_servers(started: list[psutil.Process]) -> list[psutil.Process]:
+    """The processes that fork steps, whose command line a step that they forked has, too."""
+    having = {one.pid: one for one in started if OPTION in command(one)}
+    return [one for one in having.values() if _parent(one) not in having]
+
+
+def _parent(process: psutil.Process) -> int:
+    try:
+        return int(process.ppid())
+    except psutil.Error:
+        return 0
+
+
+def steps(started: list[psutil.Process]) -> list[psutil.Process]:
+    """The processes of steps, forked or not."""
+    found = [one for one in started if CHILD in command(one) and OPTION not in command(one)]
+    for server in fork_servers(started):
+        with contextlib.suppress(psutil.Error):
+            found += server.children()
+    return found
+
+
+def mapped_files(started: list[psutil.Process]) -> set[str]:
+    """Files that processes have mapped. They have verified them, and would not see a later change;
+    macOS does not say which these are.
+    """
+    found: set[str] = set()
+    for process in started:
+        with contextlib.suppress(psutil.Error, OSError, AttributeError):
+            found.update(part.path for part in process.memory_maps())
+    return found
