@@ -41,8 +41,7 @@ class Study:
         ]
 
     def state(self, run):
-        with urllib.request.urlopen(f"{self.api}/flow_runs/{run}", timeout=30) as answer:
-            return json.load(answer)["state"]["type"]
+        return answer_of(f"{self.api}/flow_runs/{run}")["state"]["type"]
 
     def wait(self, run, seconds=240, until=("COMPLETED",)):
         deadline = time.monotonic() + seconds
