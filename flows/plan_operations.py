@@ -35,9 +35,8 @@ def operations(spec: ExperimentSpec) -> Steps:
     """Operations of one experiment, without what its variant shares."""
     recipe, scoring, data = spec.recipe, spec.scoring, spec.data
     batch = INSTRUCTION_TOKENS + OWN_TOKENS_PER_CASE * recipe.batch_size
-    iterations = recipe.updates(set_size(data, "train"))
-    updates = 2 * iterations * batch  # forward and backward
-    checks = iterations // spec.training.evaluate_every * set_size(data, "valid")
+    updates = 2 * recipe.iterations * batch  # forward and backward
+    checks = recipe.iterations // spec.training.evaluate_every * set_size(data, "valid")
     passes = scoring.passes * dropout_cases(spec) if recipe.dropout else 0
     one_token = _operations_of_a_token(spec, _trained_blocks(spec))
     return Steps(

@@ -112,11 +112,6 @@ def set_up(
     search = space.search
     space.check()
     _refuse_misfits(space)
-    if recipe.max_epochs is not None:
-        raise BadInput(
-            f"The recipe {recipe.name!r} has max_epochs, so that the length of its trials would depend "
-            "on the cases; name iterations instead."
-        )
     training = cell.training
     pauses = rungs(cell.recipe.iterations, training.evaluate_every, search.rungs)
     return SearchSetup(

@@ -70,23 +70,13 @@ def changed(**to) -> set[str]:
     "recipe",
     [
         {"learning_rate": 2e-4}, {"batch_size": 8}, {"rank": 4}, {"scale": 11.0}, {"dropout": 0.2}, {"iterations": 101},
-        {"max_epochs": 3.0}, {"cost_weight": 2.0}, {"cost_matrix": COSTS | {"GP": {"ED": 3, "GP": 1, "HOME": 10}}},
+        {"cost_weight": 2.0}, {"cost_matrix": COSTS | {"GP": {"ED": 3, "GP": 1, "HOME": 10}}},
         {"class_weights": {"ED": 4, "GP": 2, "HOME": 1}}, {"class_weights": None}, {"cost_matrix": None},
     ],
     ids=json.dumps,
 )  # fmt: skip
 def test_a_recipe_value_that_shapes_the_adapter_retrains(recipe):
     assert changed(spec=experiment(recipe=recipe)) == {"training", "scores", "evaluation"}
-
-
-@pytest.mark.parametrize(
-    ("max_epochs", "cases", "updates"),
-    [(None, 10, 100), (3.0, 10, 8), (3.0, 1000, 100), (0.5, 10, 2), (0.01, 10, 1), (40.0, 10, 100)],
-)
-def test_a_training_has_as_many_updates_as_its_epochs_allow(max_epochs, cases, updates):
-    assert (
-        experiment(recipe={"max_epochs": max_epochs}).recipe.updates(cases) == updates
-    )  # in batches of 4, 100 at most
 
 
 @pytest.mark.parametrize(

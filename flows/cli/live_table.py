@@ -78,7 +78,6 @@ class Row:
                     self,
                     state=State.TRAINING,
                     iteration=event.iteration,
-                    iterations=event.iterations,
                     loss=event.loss,
                     seconds_left=event.seconds_left,
                 )

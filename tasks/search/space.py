@@ -39,7 +39,6 @@ LEFT_ALONE = {
     "recipe.name": "it decides no training",
     "recipe.kind": "it decides what the search aims at",
     "recipe.iterations": "trials of different lengths cannot be compared before their end",
-    "recipe.max_epochs": "trials of different lengths cannot be compared before their end",
     "recipe.target_ed_recall": "it decides how an adapter is judged, and no training",
     "recipe.primary_rule": "it decides how an adapter is judged, and no training",
     "recipe.evaluate_every": "it decides at which updates trials can pause",

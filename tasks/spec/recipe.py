@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -86,11 +85,6 @@ class Recipe(Strict):
         description="how often a label is drawn: as often as it stands in `train`, as often as each"
         " other, or by the square root of its share",
     )
-    max_epochs: Annotated[float | None, Field(gt=0, le=1000), OMITTED_AT_DEFAULT] = Field(
-        default=None,
-        description="passes over `train` after which the training ends, warm-up and decay included,"
-        " where `iterations` would be more; for sets of any size",
-    )
     num_layers: Annotated[int | None, Field(ge=1), OMITTED_AT_DEFAULT] = Field(
         default=None, description="as in `[training]`, for this recipe alone"
     )
@@ -130,13 +124,6 @@ class Recipe(Strict):
     def rule(self) -> str:
         """The decision rule whose result is gated."""
         return self.primary_rule or ("target_recall" if self.kind == "safety" else "argmax")
-
-    def updates(self, train_cases: int) -> int:
-        """Optimizer updates of a training on so many cases: `iterations`, or fewer by `max_epochs`."""
-        if self.max_epochs is None:
-            return self.iterations
-        in_epochs = math.ceil(self.max_epochs * train_cases / self.batch_size)
-        return min(self.iterations, max(1, in_epochs))
 
     @property
     def peft_alpha(self) -> float:

@@ -124,7 +124,6 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
 
 
 def _set_up(job: TrainingJob, emit: Emit) -> _Setup:
-    job = _within_epochs(job)
     spec = job.experiment
     started_at = datetime.now(UTC)
     device = report_device(emit)
@@ -146,15 +145,6 @@ def _set_up(job: TrainingJob, emit: Emit) -> _Setup:
     mx.clear_cache()
     mx.reset_peak_memory()
     return _Setup(job, started_at, device, adapted, weights_bytes, splits, shortened, choice)
-
-
-def _within_epochs(job: TrainingJob) -> TrainingJob:
-    """The job whose recipe has as many updates as its set allows, for which the engine trains."""
-    recipe = job.experiment.recipe
-    updates = recipe.updates(DatasetManifest.read(job.data).sets["train"].cases)
-    recipe = recipe.model_copy(update={"iterations": updates})
-    experiment = job.experiment.model_copy(update={"recipe": recipe})
-    return job.model_copy(update={"experiment": experiment})
 
 
 def _load_splits(

@@ -100,7 +100,7 @@ def training_rows(
     row = {
         "training_id": training_id,
         "cell_id": spec.cell_id,
-        **_setting_columns(spec, dataset.sets["train"].cases),
+        **_setting_columns(spec),
         **weights_columns(variant),
         "settings_digest": settings_digest(spec, dataset),
         "source_training_id": None,
@@ -177,7 +177,7 @@ def settings_digest(spec: ExperimentSpec, dataset: DatasetManifest) -> str:
     )
 
 
-def _setting_columns(spec: ExperimentSpec, train_cases: int) -> Columns:
+def _setting_columns(spec: ExperimentSpec) -> Columns:
     recipe = spec.recipe
     return {
         "base_model": spec.model.name,
@@ -194,7 +194,7 @@ def _setting_columns(spec: ExperimentSpec, train_cases: int) -> Columns:
         "scale": recipe.scale,
         "peft_alpha": recipe.peft_alpha,
         "dropout": recipe.dropout,
-        "iterations": recipe.updates(train_cases),
+        "iterations": recipe.iterations,
         "target_ed_recall": recipe.target_ed_recall,
         "cost_weight": recipe.cost_weight,
         "has_cost_matrix": recipe.cost_matrix is not None,

@@ -68,11 +68,6 @@ def test_a_grid_without_a_checkpoint_before_its_end_is_refused():
         setup("training.evaluate_every=8")
 
 
-def test_a_recipe_whose_length_depends_on_the_cases_is_refused():
-    with pytest.raises(BadInput, match=r"has max_epochs, .*; name iterations instead\.$"):
-        setup("recipe.max_epochs=2")
-
-
 @pytest.mark.parametrize(
     ("limits", "sentence"),
     [

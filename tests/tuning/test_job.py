@@ -131,22 +131,6 @@ def trained(study, folder, told=None, **recipe):
     return job.run(args, told.append if told is not None else lambda event: None)
 
 
-def test_a_training_within_epochs_is_the_one_that_its_grid_could_have_named(study, tmp_path):
-    """Warm-up and decay included: it is not a longer one that was cut off."""
-    cases = DatasetManifest.read(Path(study["data"])).sets["train"].cases
-    batch = study["experiment"]["recipe"]["batch_size"]
-    updates = -(-cases // (4 * batch))
-    trained(study, tmp_path / "epochs", iterations=10 * updates, max_epochs=0.25)
-    trained(study, tmp_path / "updates", iterations=updates)
-    assert outcome(tmp_path / "epochs") == outcome(tmp_path / "updates")
-
-    spec = ExperimentSpec.model_validate(study["experiment"])
-    spec = spec.model_copy(update={"recipe": spec.recipe.model_copy(update={"max_epochs": 0.25})})
-    manifests = VariantManifest.read(Path(study["variant"])), DatasetManifest.read(Path(study["data"]))
-    rows = training_rows(spec, "t", *manifests, TrainingOutcome.of_complete(tmp_path / "epochs"))
-    assert rows["experiment"][0]["iterations"] == min(updates, UPDATES)
-
-
 @pytest.mark.parametrize(
     ("place", "micro_batch"),
     [("in_prefix", 1), pytest.param("in_probe", 1, marks=pytest.mark.nightly), ("in_update", 2)],
