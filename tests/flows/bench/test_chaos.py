@@ -15,6 +15,8 @@ from pathlib import Path
 
 import duckdb
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from flows.bench.chaos.checks import checks, differences
@@ -98,6 +100,13 @@ def test_what_landed_twice_or_stayed_behind_is_seen(swept, undisturbed):
     for name in ("all experiments landed", "none landed twice", "warehouse as without faults", "no process stayed"):
         assert not found[name].holds, name
     assert found["lost children used up no retries"].holds
+
+
+def test_an_experiment_that_failed_has_not_landed(swept):
+    assert swept.landed() == STUDY.experiments
+    file = next(swept.home.glob("landing/tiny-llama-4bit-baseline-s42-[0-9a-f]*/experiment.parquet"))
+    pq.write_table(pa.Table.from_pylist([{"status": "failed"}]), file)
+    assert swept.landed() == STUDY.experiments - 1
 
 
 def test_what_the_machines_of_a_fleet_share_is_counted_and_can_be_damaged(tmp_path):
