@@ -26,7 +26,7 @@ from flows.bench.chaos.place import ChaosPlace, Study
 from flows.bench.chaos.postgres import new_postgres
 from flows.bench.chaos.processes import processes_of
 from flows.bench.chaos.services import Service
-from flows.bench.chaos.strikes import NO_TARGET
+from flows.bench.chaos.strikes import NO_TARGET, found
 from tasks.runtime.store import complete
 from tests.place import Place
 
@@ -166,6 +166,20 @@ def test_a_server_is_struck_also_while_no_sweep_runs(tmp_path):
             place.ended() and KINDS["Prefect server killed"].strike(place, random.Random(1)) == f"process {server.pid}"
         )
         assert server.wait(30) < 0
+
+
+def test_while_a_fault_waits_for_its_process_what_has_ended_is_started_again(tmp_path):
+    class Waiting(ChaosPlace):
+        def keep(self):
+            self.exit_codes.append(0)
+
+        def step(self):
+            return psutil.Process() if self.exit_codes else None
+
+        def ended(self):
+            return False
+
+    assert found(Waiting(tmp_path, STUDY), "step") == psutil.Process()
 
 
 def test_of_a_fleet_the_server_that_its_machines_use_is_struck(tmp_path):
