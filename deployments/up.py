@@ -30,6 +30,10 @@ from tasks.runtime.store import locked
 
 EVERYWHERE = "0.0.0.0"
 SERVER_AUTH = "PREFECT_SERVER_API_AUTH_STRING"  # of Prefect: user:password
+# Else a lease is forgotten with the server's process, and what it held stays taken for good.
+KEEPS_LEASES = {
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"
+}
 START_SECONDS = 300.0  # the first start makes the database: minutes on a busy machine
 POLL_SECONDS = 1.0  # after which it is seen that the server or a worker has ended
 SERVER_STARTS = 2  # attempts at starting a server in place of one that ended
@@ -248,7 +252,11 @@ def _answering(port: int) -> Iterator[None]:
 
 def _environment(port: int, host: str = HOST) -> dict[str, str]:
     """The environment of the server, the worker and the flow runs."""
-    environment = {**worker_environment(api_url(port)), "PREFECT_UI_API_URL": api_url(port)}
+    environment = {
+        **KEEPS_LEASES,
+        **worker_environment(api_url(port)),
+        "PREFECT_UI_API_URL": api_url(port),
+    }
     if host == EVERYWHERE:  # browsers of other machines
         environment["PREFECT_UI_API_URL"] = f"http://{socket.gethostname()}:{port}/api"
     return environment

@@ -7,6 +7,8 @@ prefect=${PREFECT:-uv run prefect}
 port=${PORT:-4300}
 mkdir -p "$place"
 export DO_NOT_TRACK=1
+# As with `triage up`: a lease ends although the server was killed.
+export PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE=prefect.server.concurrency.lease_storage.filesystem
 unset PREFECT_API_AUTH_STRING PREFECT_SERVER_API_AUTH_STRING # an example chooses its own, or has none
 
 in_home() { # in_home NAME COMMAND...: with a home of that name; each has an accelerator of its own

@@ -1,5 +1,7 @@
 """`triage join`, `triage fleet` and the server of a fleet: what they refuse, write and show."""
 
+import asyncio
+import importlib
 import os
 import plistlib
 import re
@@ -9,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 from types import SimpleNamespace
+from uuid import uuid4
 
 import pytest
 from prefect.exceptions import ObjectAlreadyExists
@@ -129,6 +132,13 @@ def test_a_machine_without_the_password_is_told_what_to_set(password):
             refuse_pool("fleet")
         server.shutdown()
     assert len(asked) >= 2 and {bool(header) for header in asked} == {password is not None}
+
+
+def test_a_server_that_was_killed_knows_the_leases_that_have_ended_since(tmp_path):
+    module = importlib.import_module(_environment(4200)["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"])
+    lease = asyncio.run(module.ConcurrencyLeaseStorage(tmp_path).create_lease([uuid4()], timedelta(seconds=-1)))
+    started_again = module.ConcurrencyLeaseStorage(tmp_path)
+    assert asyncio.run(started_again.read_expired_lease_ids()) == [lease.id]
 
 
 def test_the_table_tells_by_the_servers_clock_who_is_there_and_what_they_do(monkeypatch, capsys):

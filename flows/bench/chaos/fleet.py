@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from deployments.up import KEEPS_LEASES
 from flows.bench.chaos.place import POLL_SECONDS, TRAINED, ChaosPlace
 from flows.bench.chaos.postgres import Postgres, new_postgres
 from flows.bench.chaos.processes import command, own_environment, processes_of
@@ -63,7 +64,7 @@ class FleetPlace(ChaosPlace):
 
     def prepare(self) -> None:
         """Start the server and the machines. Raises TriageError where they do not start."""
-        own = own_environment(self.folder / "server", self.folder / "prefect")
+        own = own_environment(self.folder / "server", self.folder / "prefect") | KEEPS_LEASES
         self.postgres = new_postgres(self.folder / "postgres")
         if self.postgres is not None:
             self.database = self.postgres.service(own)

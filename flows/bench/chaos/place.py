@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+import pyarrow.parquet as pq
 
 from flows.bench.chaos.processes import fork_servers, own_environment, processes_of, steps
+from tasks.landing import COMPLETED
 from tasks.runtime.errors import TriageError
 
 GRID = "smoke"
@@ -156,10 +158,9 @@ class ChaosPlace:
         self.wait()
 
     def landed(self) -> int:
-        """How many trainings of the sweep have a complete landing folder."""
-        folders = (path.parent for path in self.home.glob("landing/[!.]*/experiment.parquet"))
-        names = [folder.name for folder in folders if (folder / "manifest.json").exists()]
-        return sum(bool(TRAINED.search(name)) for name in names)
+        """How many trainings of the sweep have completed and landed."""
+        folders = [path.parent for path in self.home.glob("landing/[!.]*/experiment.parquet")]
+        return sum(bool(TRAINED.search(one.name)) and _has_completed(one) for one in folders)
 
     def gave_way(self) -> int:
         """How many results were made by a second machine, too, and count once."""
@@ -200,3 +201,12 @@ def run_undisturbed(place: ChaosPlace) -> None:
             f"The undisturbed sweep failed with exit code {code}, so there is nothing to compare "
             f"with; what it printed is in {place.log}."
         )
+
+
+def _has_completed(landing: Path) -> bool:
+    """Whether a landing folder is complete and its experiment has not failed."""
+    try:
+        status = pq.read_table(landing / "experiment.parquet", columns=["status"])["status"][0]
+    except (OSError, ValueError):  # it is being replaced, or damaged
+        return False
+    return str(status) == COMPLETED and (landing / "manifest.json").exists()

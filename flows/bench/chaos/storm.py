@@ -167,6 +167,7 @@ def _until_at_work(place: ChaosPlace) -> None:
     deadline = time.monotonic() + WORK_SECONDS
     place.running()
     while not place.ended() and place.step() is None and time.monotonic() < deadline:
+        place.keep()
         time.sleep(POLL_SECONDS)
 
 

@@ -175,11 +175,11 @@ def cut_network(place: ChaosPlace, rng: random.Random) -> str:
 
 def found(place: ChaosPlace, what: str) -> psutil.Process | None:
     """The process that a fault strikes, as soon as there is one; None if the sweep ends before."""
-
     find: Callable[[], psutil.Process | None] = getattr(place, what)
     deadline = time.monotonic() + WAIT_SECONDS
     while (process := find()) is None:
         if place.ended() or time.monotonic() > deadline:
             return None
+        place.keep()
         time.sleep(POLL_SECONDS)
     return process

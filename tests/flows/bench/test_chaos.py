@@ -15,6 +15,8 @@ from pathlib import Path
 
 import duckdb
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from flows.bench.chaos.checks import checks, differences
@@ -24,7 +26,7 @@ from flows.bench.chaos.place import ChaosPlace, Study
 from flows.bench.chaos.postgres import new_postgres
 from flows.bench.chaos.processes import processes_of
 from flows.bench.chaos.services import Service
-from flows.bench.chaos.strikes import NO_TARGET
+from flows.bench.chaos.strikes import NO_TARGET, found
 from tasks.runtime.store import complete
 from tests.place import Place
 
@@ -100,6 +102,13 @@ def test_what_landed_twice_or_stayed_behind_is_seen(swept, undisturbed):
     assert found["lost children used up no retries"].holds
 
 
+def test_an_experiment_that_failed_has_not_landed(swept):
+    assert swept.landed() == STUDY.experiments
+    file = next(swept.home.glob("landing/tiny-llama-4bit-baseline-s42-[0-9a-f]*/experiment.parquet"))
+    pq.write_table(pa.Table.from_pylist([{"status": "failed"}]), file)
+    assert swept.landed() == STUDY.experiments - 1
+
+
 def test_what_the_machines_of_a_fleet_share_is_counted_and_can_be_damaged(tmp_path):
     place = FleetPlace(tmp_path, STUDY)
     training = place.shared / "landing" / "tiny-llama-4bit-baseline-s1-0123456789ab"
@@ -157,6 +166,20 @@ def test_a_server_is_struck_also_while_no_sweep_runs(tmp_path):
             place.ended() and KINDS["Prefect server killed"].strike(place, random.Random(1)) == f"process {server.pid}"
         )
         assert server.wait(30) < 0
+
+
+def test_while_a_fault_waits_for_its_process_what_has_ended_is_started_again(tmp_path):
+    class Waiting(ChaosPlace):
+        def keep(self):
+            self.exit_codes.append(0)
+
+        def step(self):
+            return psutil.Process() if self.exit_codes else None
+
+        def ended(self):
+            return False
+
+    assert found(Waiting(tmp_path, STUDY), "step") == psutil.Process()
 
 
 def test_of_a_fleet_the_server_that_its_machines_use_is_struck(tmp_path):
