@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect.states import Completed, Failed
+from prefect.states import Completed, Crashed, Failed
 
 from flows.chains import finish_all, submit_experiments
 from flows.events import told
@@ -67,6 +67,10 @@ def experiment(
     except TriageError as error:
         label_results(error=error)
         return Failed(message=f"{pooled.cell}: {error}")
+    # Steps report their own failures. This is Prefect's, e.g. of a machine that was cut off from the
+    # server between two steps: the sweep lets the experiment run again.
+    except Exception as error:
+        return Crashed(message=f"{pooled.cell}: {error}")
 
 
 def _run(selection: Selection, pooled: PooledCell | None = None) -> State[Any]:

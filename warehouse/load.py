@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,21 +31,55 @@ UNNAMED_PRECISION = {
     "trial": "bits || 'bit'",
 }
 
+Stamp = tuple[str, int, int, int]  # path, inode, bytes and time of writing of a file
 PART_SECONDS = 2.0  # for which a long load holds the file
 BETWEEN_SECONDS = 0.6  # longer than the pause of a process that waits for the file
+
+
+class _Seen:
+    """What this process has seen to be loaded in the warehouse file as it is now: a finished sweep,
+    typed again, asks for each of its results, and opening the file takes longer than all else.
+    """
+
+    def __init__(self) -> None:
+        self._stamp: Stamp | None = None
+        self._contents: set[tuple[str, str]] = set()  # ids and digests of landing folders
+
+    def contents_of(self, path: Path) -> set[tuple[str, str]]:
+        """Nothing, where the file is another one or was written since."""
+        stamp = _stamp(path)
+        return self._contents if stamp is not None and stamp == self._stamp else set()
+
+    def add(self, path: Path, contents: Collection[tuple[str, str]]) -> None:
+        """Note what is loaded, once the connection is closed."""
+        self._contents = {*self.contents_of(path), *contents}
+        self._stamp = _stamp(path)
+
+
+_seen = _Seen()
+
+
+def _stamp(path: Path) -> Stamp | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return str(path), stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 @dataclass
 class LoadReport:
     """Ids that `load_all` loaded, ids that were loaded before, and why folders were refused.
 
-    `aside`: where `rebuild` moved the file that was there before.
+    `aside`: where `rebuild` moved the file that was there before. `contents`: ids and digests of what
+    is loaded now.
     """
 
     loaded: list[str] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     aside: Path | None = None
+    contents: set[tuple[str, str]] = field(default_factory=set)
 
 
 def load_landing(folder: Path, database: Path | None = None, wait: float = WAIT_SECONDS) -> bool:
@@ -67,13 +101,19 @@ def load_landings(
     if the warehouse stays in use for `wait` seconds.
     """
     manifests = [LandingManifest.read(folder, deep=True) for folder in folders]
+    contents = {(f.name, manifest.digest) for f, manifest in zip(folders, manifests, strict=True)}
+    path = database or warehouse_path()
+    if contents <= _seen.contents_of(path):
+        return []
+
     with writing(database, wait) as con:
         migrate(con)
         pairs = zip(folders, manifests, strict=True)
         new = [folder.name for folder, manifest in pairs if _load(con, folder, manifest)]
         if new:
             refresh_pools.refresh_after(con, new)
-        return new
+    _seen.add(path, contents)
+    return new
 
 
 def load_all(root: Path, database: Path | None = None, wait: float = WAIT_SECONDS) -> LoadReport:
@@ -91,6 +131,7 @@ def load_all(root: Path, database: Path | None = None, wait: float = WAIT_SECOND
         time.sleep(BETWEEN_SECONDS)
         with writing(database, max(wait, WAIT_SECONDS)) as con:
             _load_part(con, folders, report)
+    _seen.add(database or warehouse_path(), report.contents)
     return report
 
 
@@ -102,11 +143,13 @@ def _load_part(con: duckdb.DuckDBPyConnection, folders: list[Path], report: Load
     while folders and time.monotonic() < end:
         folder = folders.pop(0)
         try:
-            is_new = _load(con, folder, LandingManifest.read(folder, deep=True))
+            manifest = LandingManifest.read(folder, deep=True)
+            is_new = _load(con, folder, manifest)
         except (TriageError, OSError) as error:  # or another sweep is replacing it
             report.refused[folder.name] = str(error)
         else:
             (report.loaded if is_new else report.unchanged).append(folder.name)
+            report.contents.add((folder.name, manifest.digest))
     if not folders and report.loaded:
         refresh_pools.refresh(con)
 

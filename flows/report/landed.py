@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from flows.report.figures import figure
 from flows.report.names import verdict
 from flows.report.typed_rows import typed_rows
 from tasks.landing import some_results_wait
 from tasks.runtime.errors import TriageError
-from warehouse.connect import listed
+from warehouse.connect import listed, warehouse_path
+
+_known: dict[Path, dict[str, LandedResult]] = {}  # by warehouse and evaluation
 
 
 @dataclass(frozen=True)
 class LandedResult:
     """Columns of `evaluation_summary`: what a landed experiment reached on the test set."""
 
+    evaluation_id: str
     ed_recall: float | None
     ed_recall_low: float | None
     ed_recall_high: float | None
@@ -29,14 +34,17 @@ class LandedResult:
 
 
 def landed_results(evaluation_ids: Sequence[str]) -> list[LandedResult]:
-    """The result on the test set; empty if the warehouse cannot be read at the moment."""
+    """The result on the test set; empty if the warehouse cannot be read at the moment.
+
+    What had landed before the first question of this process is read at once, and each result once:
+    opening the warehouse takes longer than reading it.
+    """
     if some_results_wait():
         return []
-    ids = listed(evaluation_ids)
-    try:
-        return typed_rows(
-            LandedResult,
-            f"evaluation_summary WHERE evaluation_set = 'test' AND evaluation_id IN {ids}",
-        )
-    except TriageError:  # to lack figures for a while is no reason to stop a sweep
-        return []
+    known = _known.setdefault(warehouse_path(), {})
+    if missing := [id for id in evaluation_ids if id not in known]:
+        which = f"AND evaluation_id IN {listed(missing)}" if known else ""
+        with contextlib.suppress(TriageError):  # a sweep need not stop for figures
+            view = f"evaluation_summary WHERE evaluation_set = 'test' {which}"
+            known.update({row.evaluation_id: row for row in typed_rows(LandedResult, view)})
+    return [known[id] for id in evaluation_ids if id in known]

@@ -4,26 +4,29 @@ import re
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from uuid import UUID, uuid4
 
 import pytest
-from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectException
 from prefect.states import AwaitingRetry, Completed, Crashed, Failed, Running, Scheduled
 
+import flows.experiment
 from deployments import lost_runs
 from deployments.fleet import api_of, enter
 from deployments.pool_versions import code_digest, differences, versions_here
 from deployments.prefect_api import NoAnswer
 from flows.cli.live_table import Row, State
 from flows.cli.run import refuse_pool
+from flows.experiment import experiment
 from flows.pool import follow
 from flows.pool.cell import ERROR, LANDED, RUN_SECONDS, STEP_SECONDS, PooledCell
 from flows.pool.runs import PooledSweep, queue_of, usable_versions
 from flows.selection import Narrowing, select
+from tasks.grids.grid import load_grid
 from tasks.progress import listening
 from tasks.runtime.accelerator import reserved
 from tasks.runtime.errors import BadInput, BrokenFolder, SourceUnavailable
@@ -378,3 +381,23 @@ def test_an_address_without_a_server_is_a_sentence():
 def test_a_pool_without_a_server_is_a_sentence():
     with pytest.raises(BadInput, match="A work pool needs a Prefect server, and none is set; set PREFECT_API_URL"):
         refuse_pool("fleet")
+
+
+def test_what_prefect_could_not_do_between_two_steps_is_a_crash_which_the_sweep_repeats(monkeypatch):
+    """As on a machine that is cut off; a step that fails reports that itself, and a mistake is a failure."""
+    grid = load_grid("smoke")
+    cell = {"model": "tiny-llama", "bits": 4, "recipe": "baseline", "grid": "smoke"}
+    known = {"cell": "tiny-llama-4bit-baseline-s42", "key": "k", "triage": code_digest(), "precisions": []}
+    monkeypatch.setattr(flows.experiment, "leased", lambda key: nullcontext())
+    monkeypatch.setattr(flows.experiment, "label_results", lambda error: None)
+
+    def ended(error):
+        def fail(*args):
+            raise error
+
+        monkeypatch.setattr(flows.experiment, "_run", fail)
+        return experiment.fn(**cell, pooled=PooledCell(**known, grid_digest=grid_digest(grid)))
+
+    lost = ended(PrefectException("Failed to resolve inputs in parameter 'scores'."))
+    assert lost.is_crashed() and lost.message.startswith("tiny-llama-4bit-baseline-s42: Failed to resolve")
+    assert ended(BadInput("No such words.")).is_failed()

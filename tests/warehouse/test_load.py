@@ -14,7 +14,7 @@ import pytest
 from tasks.runtime.errors import BadInput, BrokenFolder
 from tests.warehouse.rows import FIVE, evaluation, full, land_pair, training
 from warehouse import connect, refresh_pairs
-from warehouse.connect import reading, writing
+from warehouse.connect import reading, warehouse_path, writing
 from warehouse.health import run_audits
 from warehouse.landing import write_landing
 from warehouse.load import landing_folders, load_all, load_landing, load_landings, rebuild
@@ -51,6 +51,24 @@ def test_five_rows_in_are_five_rows_out_and_loading_again_does_nothing(tmp_path)
     assert not load_landing(folder)
     with reading() as con:
         assert con.sql("FROM landed").fetchall() == landed
+
+
+def test_what_was_seen_to_be_loaded_is_not_looked_for_again_until_the_file_changes(tmp_path, monkeypatch):
+    folder = write_landing(tmp_path / "landing", "e1", "evaluation", evaluation("e1", "t1"))
+    assert load_landing(folder)
+    with monkeypatch.context() as closed:
+        closed.setattr("warehouse.load.writing", None)
+        assert not load_landing(folder)
+
+    with child(
+        "import duckdb, sys; duckdb.connect(sys.argv[1]).execute('UPDATE landed SET manifest_digest = 0')",
+        warehouse_path(),
+    ) as other:
+        assert other.wait() == 0
+    assert load_landing(folder), "another program has written the file"
+
+    warehouse_path().unlink()
+    assert load_landing(folder) and not load_landing(folder)
 
 
 def test_landings_that_are_loaded_together_are_what_they_are_one_by_one(tmp_path):
