@@ -10,7 +10,10 @@ from tasks.runtime.errors import BadInput
 
 def test_a_sweep_lands_how_long_it_and_its_steps_took(smoke):
     place, _ = smoke
-    (times,) = place.query("SELECT run_seconds, step_seconds FROM sweep WHERE failures = 0").to_dict("records")
+    first = (
+        "SELECT run_seconds, step_seconds FROM sweep ORDER BY started_at LIMIT 1"  # others may have been typed again
+    )
+    (times,) = place.query(first).to_dict("records")
     assert 0 < times["step_seconds"] < times["run_seconds"]
 
 
