@@ -21,7 +21,7 @@ from deployments.worker_names import is_elsewhere, other_workers, worker_of
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
-    from prefect.client.schemas.objects import FlowRun, State
+    from prefect.client.schemas.objects import FlowRun
 
 RUN_ID = "PREFECT__FLOW_RUN_ID"  # in the environment of a flow run's process
 CLOCKS_DIFFER = timedelta(hours=1)  # at most, between the machines of a fleet
@@ -82,12 +82,22 @@ def _unfinished_runs(client: SyncPrefectClient, pool: str) -> list[FlowRun]:
 
 
 def _queue_again(client: SyncPrefectClient, run: FlowRun) -> None:
-    """Schedule a run now; one that was being cancelled becomes cancelled."""
-    from prefect.states import AwaitingRetry, Cancelled
+    """Let a run be taken again; one that was being cancelled becomes cancelled."""
+    from prefect.states import Cancelled
 
-    is_ending = run.state is not None and run.state.is_cancelling()
-    new_state: State[None] = Cancelled() if is_ending else AwaitingRetry(scheduled_time=due())
-    client.set_flow_run_state(run.id, new_state, force=True)
+    if run.state is not None and run.state.is_cancelling():
+        client.set_flow_run_state(run.id, Cancelled(), force=True)
+    else:
+        run_again(client, run)
+
+
+def run_again(client: SyncPrefectClient, run: FlowRun) -> None:
+    """Schedule a run anew: finished steps are not repeated, and a training goes on from its
+    checkpoint.
+    """
+    from prefect.states import AwaitingRetry
+
+    client.set_flow_run_state(run.id, AwaitingRetry(scheduled_time=due()), force=True)
 
 
 def end_runs(api: str, home: Path) -> None:

@@ -11,6 +11,7 @@ from uuid import UUID
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 
+from deployments.lost_runs import run_again
 from deployments.prefect_api import NoAnswer, answering, configured_api, prefect_client
 from deployments.worker_names import ONLINE, worker_of
 from flows.pool.cell import ERROR, LANDED, MODELS, RUN_SECONDS, STEP_SECONDS
@@ -20,7 +21,6 @@ from flows.pool.runs import (
     queue_of,
     read_progress,
     read_runs,
-    run_again,
     share_out,
     submit,
 )
@@ -146,7 +146,8 @@ def _look(client: SyncPrefectClient, followed: _Followed) -> None:
         for spec in followed.sweep.selection.cells
         if spec.cell_id in cells
     }
-    share_out(client, followed.sweep.pool, followed.limits, unfinished)
+    online = sum(status == ONLINE for status in workers.values())
+    share_out(client, followed.sweep.pool, online, followed.limits, unfinished)
 
 
 def _see_to_lost(client: SyncPrefectClient, followed: _Followed, cell: str, run: FlowRun) -> None:

@@ -22,12 +22,12 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
-from prefect.states import AwaitingRetry, Scheduled
+from prefect.states import Scheduled
 from prefect.utilities.callables import parameter_schema
 
 from deployments.lost_runs import due
 from deployments.pool_versions import Versions, differences, read_versions, versions_here
-from deployments.worker_names import host_of, online_workers, worker_of
+from deployments.worker_names import host_of, worker_of
 from deployments.workers import POOL
 from flows.pool.cell import PooledCell
 from flows.selection import Selection
@@ -174,7 +174,11 @@ def _make_queue(client: SyncPrefectClient, pool: str, queue: str) -> None:
 
 
 def share_out(
-    client: SyncPrefectClient, pool: str, limits: dict[str, int], unfinished: set[str]
+    client: SyncPrefectClient,
+    pool: str,
+    machines: int,
+    limits: dict[str, int],
+    unfinished: set[str],
 ) -> None:
     """Let each queue of an unfinished variant run on its part of the machines that are there.
 
@@ -182,8 +186,7 @@ def share_out(
     same variant, since the other queues are busy; once there are fewer variants than machines,
     several work for one. `limits`: those that were set last, by queue.
     """
-    online = len(online_workers(client, pool))
-    limit = max(1, math.ceil(online / max(1, len(unfinished))))
+    limit = max(1, math.ceil(machines / max(1, len(unfinished))))
     for queue in sorted(unfinished):
         if limits.get(queue) != limit:
             found = client.read_work_queue_by_name(queue, work_pool_name=pool)
@@ -215,13 +218,6 @@ def read_progress(client: SyncPrefectClient, runs: Iterable[FlowRun]) -> dict[UU
         if id in reports:
             reports[id] = RemoteReport(reports[id].worker, step, float(str(artifact.data)))
     return reports
-
-
-def run_again(client: SyncPrefectClient, run: FlowRun) -> None:
-    """Schedule a run anew: finished steps are not repeated, and a training goes on from its
-    checkpoint.
-    """
-    client.set_flow_run_state(run.id, AwaitingRetry(scheduled_time=due()), force=True)
 
 
 def forget_leases(client: SyncPrefectClient, keys: Iterable[str]) -> None:
