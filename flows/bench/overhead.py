@@ -12,11 +12,10 @@ import duckdb
 from rich.console import Console
 
 from deployments.interruptions import interrupted_by_signals
-from flows.bench.chaos.place import ChaosPlace, Study, run_undisturbed
+from flows.bench.chaos.place import ChaosPlace, Study, refuse_existing, run_undisturbed
 from flows.bench.shared import own_versions
 from flows.cli.terminal import print_line
 from flows.report.table import Table, print_table
-from tasks.runtime.errors import BadInput
 
 IN_WAREHOUSE = "SELECT run_seconds, step_seconds FROM sweep ORDER BY started_at LIMIT 1"
 
@@ -38,22 +37,21 @@ class Overhead:
     @property
     def records(self) -> list[dict[str, str]]:
         """One per figure, in words."""
-        each = self.experiments
-        rows = [
-            ("the command, from its start to its end", self.command, self.command / each),
-            ("the sweep, once Prefect has started", self.flow, self.flow / each),
-            ("its steps' own processes", self.steps, self.steps / each),
-            ("the sweep beyond its steps", self.flow - self.steps, (self.flow - self.steps) / each),
-            (
-                "the command beyond its steps",
-                self.command - self.steps,
-                (self.command - self.steps) / each,
-            ),
-            ("the finished sweep, typed again", self.again, self.again / each),
-        ]
+        rows = {
+            "the command, from its start to its end": self.command,
+            "the sweep, once Prefect has started": self.flow,
+            "its steps' own processes": self.steps,
+            "the sweep beyond its steps": self.flow - self.steps,
+            "the command beyond its steps": self.command - self.steps,
+            "the finished sweep, typed again": self.again,
+        }
         return [
-            {"what": what, "seconds": f"{total:.1f}", "s per experiment": f"{one:.2f}"}
-            for what, total, one in rows
+            {
+                "what": what,
+                "seconds": f"{seconds:.1f}",
+                "s per experiment": f"{seconds / self.experiments:.2f}",
+            }
+            for what, seconds in rows.items()
         ]
 
 
@@ -63,8 +61,7 @@ def bench_overhead(console: Console, study: Study, folder: Path | None) -> None:
     The home is in `folder`, or in a temporary one that is removed. Raises BadInput for a folder
     that is there.
     """
-    if folder is not None and folder.exists():
-        raise BadInput(f"{folder} exists already; name a new folder.")
+    refuse_existing(folder)
     root = folder.resolve() if folder else Path(mkdtemp(prefix="triage-overhead-"))
     place = ChaosPlace(root, study)
     try:

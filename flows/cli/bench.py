@@ -19,6 +19,10 @@ Bits = Annotated[int, typer.Option(help="4 or 8")]
 Batch = Annotated[int, typer.Option(min=1, max=64, help="cases per step")]
 Length = Annotated[int, typer.Option(min=16, max=2048, help="tokens per case")]
 Layers = Annotated[int, typer.Option(min=1, help="trained blocks")]
+SmokeExperiments = Annotated[
+    int, typer.Option(min=1, max=240, metavar="N", help="experiments of the smoke grid")
+]
+Iterations = Annotated[int, typer.Option(min=8, help="updates of each training")]
 
 
 @bench.command("train")
@@ -171,10 +175,8 @@ def bench_chaos_(
         float, typer.Option(min=0.1, help="no further fault is done after so long")
     ] = 15,
     seed: Annotated[int, typer.Option(help="draws the kinds and the moments of the faults")] = 1,
-    experiments: Annotated[
-        int, typer.Option(min=1, max=240, metavar="N", help="experiments of the smoke grid")
-    ] = 24,
-    iterations: Annotated[int, typer.Option(min=8, help="updates of each training")] = 160,
+    experiments: SmokeExperiments = 24,
+    iterations: Iterations = 160,
     folder: Annotated[
         Path | None, typer.Option(help="a new folder for both runs, which is kept")
     ] = None,
@@ -193,10 +195,8 @@ def bench_chaos_(
 
 @bench.command("overhead")
 def bench_overhead_(
-    experiments: Annotated[
-        int, typer.Option(min=1, max=240, metavar="N", help="experiments of the smoke grid")
-    ] = 60,
-    iterations: Annotated[int, typer.Option(min=8, help="updates of each training")] = 40,
+    experiments: SmokeExperiments = 60,
+    iterations: Iterations = 40,
     folder: Annotated[
         Path | None, typer.Option(help="a new folder for the sweep, which is kept")
     ] = None,

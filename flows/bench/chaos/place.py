@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from flows.bench.chaos.processes import fork_servers, own_environment, processes_of, steps
 from tasks.landing import COMPLETED
-from tasks.runtime.errors import TriageError
+from tasks.runtime.errors import BadInput, TriageError
 
 GRID = "smoke"
 OF_ONE_SEED = 8  # experiments of that grid
@@ -192,6 +192,12 @@ class ChaosPlace:
         database = f"file:{self.folder / 'prefect' / 'prefect.db'}?mode=ro"
         with contextlib.closing(sqlite3.connect(database, uri=True)) as con:
             return int(con.execute(sql).fetchone()[0])
+
+
+def refuse_existing(folder: Path | None) -> None:
+    """Raise BadInput for a folder that is there already."""
+    if folder is not None and folder.exists():
+        raise BadInput(f"{folder} exists already; name a new folder.")
 
 
 def run_undisturbed(place: ChaosPlace) -> None:

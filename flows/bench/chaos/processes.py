@@ -28,9 +28,8 @@ def own_environment(home: Path, prefect_home: Path) -> dict[str, str]:
         "TRIAGE_HOME": str(home),
         "TRIAGE_WAREHOUSE": str(home / "triage.duckdb"),
         "PREFECT_HOME": str(prefect_home),
-        "TMPDIR": str(
-            prefect_home.with_name("tmp")
-        ),  # Prefect leaves folders there when it is killed
+        # Prefect leaves folders there when it is killed.
+        "TMPDIR": str(prefect_home.with_name("tmp")),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
     }

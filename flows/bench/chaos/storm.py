@@ -19,12 +19,18 @@ from flows.bench.chaos import namespace
 from flows.bench.chaos.checks import Check, checks
 from flows.bench.chaos.faults import Fault, drawn, known_faults
 from flows.bench.chaos.fleet import FleetPlace
-from flows.bench.chaos.place import POLL_SECONDS, ChaosPlace, Study, run_undisturbed
+from flows.bench.chaos.place import (
+    POLL_SECONDS,
+    ChaosPlace,
+    Study,
+    refuse_existing,
+    run_undisturbed,
+)
 from flows.bench.chaos.strikes import NO_TARGET
 from flows.cli.terminal import print_line
 from flows.report.figures import clock
 from flows.report.table import Table, print_table
-from tasks.runtime.errors import BadInput, TriageError
+from tasks.runtime.errors import TriageError
 
 MEGABYTES = 1500  # of the disk that is filled
 LONGEST_PAUSE = 3.0  # seconds before a fault, once its time has come
@@ -61,8 +67,7 @@ def bench_chaos(
     `pool`: under faults the machines of a fleet run it. An interruption ends whatever was started.
     Raises BadInput for a folder that is there.
     """
-    if folder is not None and folder.exists():
-        raise BadInput(f"{folder} exists already; name a new folder.")
+    refuse_existing(folder)
     namespace.enter_if_allowed()
     root = folder.resolve() if folder else Path(mkdtemp(prefix="triage-chaos-"))
     undisturbed = ChaosPlace(root / "undisturbed", study)
