@@ -158,8 +158,7 @@ def fill_disk(place: ChaosPlace, rng: random.Random) -> str:
 
 
 def make_read_only(place: ChaosPlace, rng: random.Random) -> str:
-    folders = [place.home / name for name in ("experiments", "landing", "models")]
-    folder = rng.choice([path for path in folders if path.is_dir()] or [place.home])
+    folder = rng.choice([path for path in place.writable if path.is_dir()] or [place.home])
     namespace.forbid_writing(folder)
     time.sleep(SHORT_SECONDS)
     namespace.allow_writing(folder)
