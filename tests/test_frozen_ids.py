@@ -134,7 +134,13 @@ def test_each_setting_that_a_recipe_overrides_reaches_its_training_alone(name):
 
 @pytest.mark.parametrize(
     "setting",
-    [{"lora_plus": 16}, {"label_weight": 2}, {"label_smoothing": 0.1}, {"sampling": "balanced"}],
+    [
+        {"lora_plus": 16},
+        {"label_weight": 2},
+        {"label_smoothing": 0.1},
+        {"sampling": "balanced"},
+        {"select_by": "macro_f1"},
+    ],
     ids=json.dumps,
 )
 def test_a_setting_of_a_recipe_trains_again_and_its_default_does_not(setting):

@@ -42,6 +42,7 @@ LEFT_ALONE = {
     "recipe.target_ed_recall": "it decides how an adapter is judged, and no training",
     "recipe.primary_rule": "it decides how an adapter is judged, and no training",
     "recipe.evaluate_every": "it decides at which updates trials can pause",
+    "recipe.select_by": "it decides which adapter is evaluated, not how one is trained",
     "recipe.prompt": "the keys of [prompt] are searched one by one, e.g. prompt.version",
     "training.group_size": "it decides the quantised weights, which all trials share",
     "training.memory": "it never changes results",

@@ -12,6 +12,7 @@ from tasks.spec.prompt import PromptChoice
 
 Decay = Literal["none", "linear", "cosine"]
 Sampling = Literal["natural", "balanced", "square_root"]
+SelectBy = Literal["loss", "macro_f1"]
 OVERRIDES = (
     "num_layers",
     "target_modules",
@@ -84,6 +85,11 @@ class Recipe(Strict):
         default="natural",
         description="how often a label is drawn: as often as it stands in `train`, as often as each"
         " other, or by the square root of its share",
+    )
+    select_by: Annotated[SelectBy, OMITTED_AT_DEFAULT] = Field(
+        default="loss",
+        description="which adapter is evaluated: that of the lowest validation value, or of the"
+        " highest macro-F1 on `valid`, which does not give up a rare label",
     )
     num_layers: Annotated[int | None, Field(ge=1), OMITTED_AT_DEFAULT] = Field(
         default=None, description="as in `[training]`, for this recipe alone"

@@ -29,8 +29,9 @@ Arrays = dict[str, mx.array]
 
 @dataclass
 class Progress:
-    """How far a training is. `best_value` is the lowest validation value of the recipe's own
-    objective.
+    """How far a training is. `best_value` is the validation value (of the recipe's own objective) of
+    the best adapter, which is that of the lowest value, or of the highest `best_macro_f1` where the
+    recipe selects by it.
 
     `peak_memory_bytes` (MLX) and `peak_rss_bytes` (process) are the largest of all processes that
     trained it so far. `unreported`: (loss, parts) of the updates since the last point of the curve.
@@ -38,6 +39,7 @@ class Progress:
 
     update: int = 0
     best_value: float | None = None
+    best_macro_f1: float | None = None
     best_update: int = 0
     train_seconds: float = 0.0
     trained_tokens: int = 0
@@ -60,14 +62,19 @@ class Progress:
         self.peak_memory_bytes = max(self.peak_memory_bytes, int(mx.get_peak_memory()))
         self.peak_rss_bytes = max(self.peak_rss_bytes, peak_resident_bytes())
 
-    def note_validation(self, value: float) -> bool:
-        """Take a validation value at the current update into account.
+    def note_validation(self, value: float, macro_f1: float | None = None) -> bool:
+        """Take a validation at the current update into account.
 
-        True for the lowest so far.
+        True for the best adapter so far: with a macro-F1 the highest one, and the lower value of
+        two equal ones; without it the lowest value.
         """
-        if self.best_value is not None and not value < self.best_value:
+        rank = (-(macro_f1 or 0.0), value)
+        best = None if self.best_value is None else (-(self.best_macro_f1 or 0.0), self.best_value)
+        if best is not None and not rank < best:
             return False
+
         self.best_value = value
+        self.best_macro_f1 = macro_f1
         self.best_update = self.update
         return True
 

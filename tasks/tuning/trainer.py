@@ -14,6 +14,7 @@ import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_flatten, tree_map
 
+from tasks.judging.point_metrics import confusion_cells, macro_f1
 from tasks.runtime.errors import Diverged
 from tasks.runtime.events import CurvePoint, Emit, TrainingReport, ValidationReport
 from tasks.spec import ExperimentSpec
@@ -351,7 +352,7 @@ class TrainingRun:
         checkpoint.save(self.checkpoints, self.stepping, self.optimizer, self.best, self.progress)
 
     def _evaluate(self) -> bool:
-        """Validate on the whole split; True for the lowest value so far."""
+        """Validate on the whole split; True for the best adapter so far."""
         progress = self.progress
         cases = self.splits.valid.cases
         scores = score_cases(self.scoring, self.splits.valid, self.choice.tokens_at_once)
@@ -376,13 +377,21 @@ class TrainingRun:
         progress.curve.append(point)
         always_ed = specificity is not None and specificity < ALWAYS_ED_SPECIFICITY
         self.emit(ValidationReport(**asdict(point), always_ed=always_ed))
-        return progress.note_validation(value)
+        by_macro_f1 = self.spec.recipe.select_by == "macro_f1"
+        return progress.note_validation(value, _macro_f1(scores, cases) if by_macro_f1 else None)
 
     def _is_at_pause(self) -> bool:
         """Whether the newest update has a checkpoint, and the training pauses there."""
         update = self.progress.update
         at_checkpoint = not self.started and update % self.spec.training.evaluate_every == 0
         return self.pause_at is not None and at_checkpoint and update >= max(self.pause_at, 1)
+
+
+def _macro_f1(scores: Scores, cases: Cases) -> float:
+    """Macro-F1 of the most probable labels, over the three labels."""
+    answers = scores.label_logp.argmax(axis=1)
+    table = confusion_cells(np.asarray(cases.labels), answers).sum(axis=0).reshape(3, 3)
+    return float(macro_f1(table))
 
 
 def _always_ed(scores: Scores, cases: Cases) -> tuple[float, float | None]:

@@ -8,6 +8,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from mlx.utils import tree_map
+from sklearn.metrics import f1_score
 
 from tasks.runtime.errors import Diverged
 from tasks.runtime.events import StepWarning, TrainingReport
@@ -140,6 +141,27 @@ def test_the_best_adapter_is_kept_not_the_last(tmp_path):
     _, progress, *_ = run(a_recipe, tmp_path, some=tiny.cases(9))
     values = {p.iteration: p.loss for p in progress.curve if p.split == "valid"}
     assert progress.best_value == min(values.values()) and values[progress.best_update] == progress.best_value
+
+
+def test_a_recipe_may_keep_the_adapter_of_the_highest_macro_f1():
+    by_loss, by_macro_f1 = checkpoint.Progress(), checkpoint.Progress()
+    for update, value, macro_f1 in ((1, 0.2, 0.3), (2, 0.3, 0.5), (3, 0.29, 0.5), (4, 0.1, 0.4)):
+        by_loss.update = by_macro_f1.update = update
+        by_loss.note_validation(value)
+        by_macro_f1.note_validation(value, macro_f1)
+
+    assert (by_loss.best_update, by_loss.best_value) == (4, 0.1)
+    assert (by_macro_f1.best_update, by_macro_f1.best_value, by_macro_f1.best_macro_f1) == (3, 0.29, 0.5)
+
+
+def test_selection_by_macro_f1_evaluates_that_of_valid(tmp_path):
+    some = tiny.cases(9)
+    recipe = tiny.recipe(iterations=12, learning_rate=5e-2, batch_size=4, select_by="macro_f1")
+    best, progress, adapted, prefix = run(recipe, tmp_path, some=some)
+    adapted.stack.model.load_weights(list(best.items()), strict=False)
+    answers = score_cases(adapted, prefix).label_logp.argmax(axis=1)
+    expected = f1_score(some.labels, answers, labels=[0, 1, 2], average="macro", zero_division=0)
+    assert progress.best_macro_f1 == pytest.approx(expected)
 
 
 def test_evaluation_cadence_does_not_change_the_training(tmp_path):
