@@ -13,6 +13,7 @@ from tasks.corpus.apart import check_apart
 from tasks.corpus.card import data_card
 from tasks.corpus.case import SETS, Case, to_json
 from tasks.corpus.contrast_card import adversarial_card, contrast_card
+from tasks.corpus.further_card import further_card
 from tasks.corpus.manifest import Dataset, SetEntry
 from tasks.corpus.reading.readers import read_set
 from tasks.corpus.reading.set_files import Files
@@ -28,7 +29,7 @@ from tasks.corpus.vignettes.adversarial import (
 from tasks.corpus.vignettes.contrast.bank import bank_digest
 from tasks.corpus.vignettes.contrast.cases import CONTRAST_VERSION
 from tasks.corpus.vignettes.generator import GENERATOR_VERSION, Record
-from tasks.corpus.vignettes.knowledge_base import knowledge_digest
+from tasks.corpus.vignettes.knowledge_base import further_digest, knowledge_digest
 from tasks.corpus.vignettes.reader_check import FILE as READER_CHECK
 from tasks.corpus.vignettes.sets import records_of, sets_of
 from tasks.corpus.vignettes.stored_facts import FACTS, write_facts
@@ -85,6 +86,8 @@ def _generator_digests(columns: Data | EvaluationSet) -> dict[str, Digest]:
     }
     if isinstance(columns, Data) and columns.contrast_share:
         digests |= {"contrast": CONTRAST_VERSION, "contrast_words": bank_digest("teaching")}
+    if isinstance(columns, Data) and columns.further_share:
+        digests["further_problems"] = further_digest()
     if isinstance(columns, EvaluationSet) and columns.name in BANKS:
         words = bank_digest(BANKS[columns.name])
         digests |= {"adversarial": ADVERSARIAL_VERSION, "adversarial_words": words}
@@ -160,7 +163,8 @@ def _build(data: Data, sources: Sequence[Source], folder: Path) -> dict[str, Any
 
 def _further_sections(data: Data, sets: Sets) -> list[str]:
     """The sections of the card on what not every dataset holds."""
-    sections = [contrast_card(sets)] if data.contrast_share else []
+    sections = [further_card(sets["train"])] if data.further_share else []
+    sections += [contrast_card(sets)] if data.contrast_share else []
     return sections + [adversarial_card(name, data.seed) for name in sets if name in BANKS]
 
 

@@ -141,6 +141,11 @@ class Data(Columns):
         description="share of contrast cases in embedded train and valid: pairs that teach what takes"
         " an alarm back (negated, somebody else's, figures of speech) and when it stands",
     )
+    further_share: Annotated[float, Field(ge=0, le=0.9), OMITTED_AT_DEFAULT] = Field(
+        default=0.0,
+        description="share of the embedded train, contrast cases aside, that is about further"
+        " problems, which no other set has",
+    )
     seed: int = Field(default=42, description="seed of the embedded cases and of the split")
     limits: dict[SetName, Annotated[int, Field(ge=3)]] = Field(
         default_factory=dict, description="largest number of cases per set, stratified by label"
@@ -164,9 +169,10 @@ class Data(Columns):
                 f"{' and '.join(keys)} {'is' if len(keys) == 1 else 'are'} for source = 'embedded' "
                 "only; other cases keep theirs"
             )
-        if self.contrast_share and self.source != "embedded":
-            raise ValueError(
-                "contrast_share is for source = 'embedded' only; the generator cannot write contrast"
-                " cases about other sources"
-            )
+        for key in ("contrast_share", "further_share"):
+            if getattr(self, key) and self.source != "embedded":
+                raise ValueError(
+                    f"{key} is for source = 'embedded' only; the generator cannot write cases about"
+                    " other sources"
+                )
         return self

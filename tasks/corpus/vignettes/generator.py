@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from tasks.corpus.case import Case, normal_text
 from tasks.corpus.vignettes.draw_facts import draw_facts
-from tasks.corpus.vignettes.knowledge_base import Problem, problems
+from tasks.corpus.vignettes.knowledge_base import Problem, further_problems, problems
 from tasks.corpus.vignettes.label_rules import Facts, Verdict, decide
 from tasks.corpus.vignettes.render import Style, band_of, draw_style, render
 from tasks.spec import LABELS, Label
@@ -69,16 +69,31 @@ def embedded_records(
 @lru_cache(maxsize=2)
 def _records(seed: int, shares: tuple[float, ...], sizes: tuple[int, ...]) -> tuple[Record, ...]:
     """`embedded_records` with every argument given, so that no process generates cases twice."""
-    set_of_problem = assign_sets(seed)
     share_of_label = dict(zip(LABELS, shares, strict=True))
 
     texts: set[str] = set()
     return tuple(
-        _record(problem, name, number, label, seed, texts)
+        _record(problem, name, name, number, label, seed, texts)
         for name, size in zip(SIZES, sizes, strict=True)
         for number, (problem, label) in enumerate(
-            _plan(name, label_counts(size, share_of_label), set_of_problem, seed)
+            _plan(name, label_counts(size, share_of_label), _problems_of(name, seed), seed)
         )
+    )
+
+
+@lru_cache(maxsize=2)
+def further_records(count: int, shares: tuple[float, ...], seed: int = 42) -> tuple[Record, ...]:
+    """`count` cases of train about problems that no other set has (`further_problems`).
+
+    `shares`: of the labels, in the order of LABELS.
+    """
+    counts = label_counts(count, dict(zip(LABELS, shares, strict=True)))
+    candidates = list(further_problems().values())
+
+    texts: set[str] = set()
+    return tuple(
+        _record(problem, "train", "train-further", number, label, seed, texts)
+        for number, (problem, label) in enumerate(_plan("further", counts, candidates, seed))
     )
 
 
@@ -87,7 +102,8 @@ def planned_labels(
 ) -> list[tuple[str, Label]]:
     """The problem and the label of each case of a set, without writing the cases."""
     counts = label_counts(sizes.get(name, SIZES[name]), shares or SHARES)
-    return [(problem.id, label) for problem, label in _plan(name, counts, assign_sets(seed), seed)]
+    plan = _plan(name, counts, _problems_of(name, seed), seed)
+    return [(problem.id, label) for problem, label in plan]
 
 
 def assign_sets(seed: int = 42) -> dict[str, str]:
@@ -163,12 +179,17 @@ def _new_text(draw: Draw, texts: set[str], title: str) -> tuple[Facts, Style, st
     )
 
 
+def _problems_of(name: str, seed: int) -> list[Problem]:
+    """The problems of a set, in the order of the knowledge base."""
+    set_of_problem = assign_sets(seed)
+    return [problem for problem in problems().values() if set_of_problem[problem.id] == name]
+
+
 def _plan(
-    name: str, counts: dict[Label, int], set_of_problem: dict[str, str], seed: int
+    name: str, counts: dict[Label, int], candidates: list[Problem], seed: int
 ) -> list[tuple[Problem, Label]]:
-    """Which problem gets which label how often: labels go round the set's problems in turn."""
+    """Which problem gets which label how often: labels go round the candidates in turn."""
     rng = random.Random(f"plan-{name}-{seed}")
-    candidates = [problem for problem in problems().values() if set_of_problem[problem.id] == name]
 
     plan = []
     for label in LABELS:
@@ -180,14 +201,20 @@ def _plan(
 
 
 def _record(
-    problem: Problem, name: str, number: int, label: Label, seed: int, texts: set[str]
+    problem: Problem,
+    set_name: str,
+    series: str,
+    number: int,
+    label: Label,
+    seed: int,
+    texts: set[str],
 ) -> Record:
-    rng = random.Random(f"case-{seed}-{name}-{number}-{problem.id}")
+    rng = random.Random(f"case-{seed}-{series}-{number}-{problem.id}")
 
     def draw() -> tuple[Facts, Style, str]:
         facts = draw_facts(problem, label, rng)
         style = draw_style(problem, facts, rng)
         return facts, style, render(problem, facts, style, rng)
 
-    title = f"Case {number + 1} of {name} ({problem.id}, {label})"
-    return new_record(name, f"{name}-{number + 1:04d}", problem, draw, texts, title)
+    title = f"Case {number + 1} of {series} ({problem.id}, {label})"
+    return new_record(set_name, f"{series}-{number + 1:04d}", problem, draw, texts, title)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from tasks.spec import Strict
 
 FOLDER = Path(str(files("tasks.corpus.vignettes"))) / "knowledge"
+FURTHER = FOLDER / "further"  # problems of train alone, of which only `further_share` makes cases
 NOT_PROBLEMS = ("american", "contexts", "general", "phrases", "tone")
 Band = Literal["infant", "child", "teen", "adult", "older", "frail"]
 BAND_YEARS: dict[str, tuple[float, float]] = {
@@ -197,14 +198,29 @@ class Context(Strict):
 
 @cache
 def problems() -> dict[str, Problem]:
-    """All presenting problems by id, in the order of file name and place in the file."""
+    """The presenting problems of all sets by id, in the order of file name and place in the file."""
+    return _problems_in(FOLDER, ())
+
+
+@cache
+def further_problems() -> dict[str, Problem]:
+    """The problems that only train may have, by id, in the same order."""
+    return _problems_in(FURTHER, problems())
+
+
+def problem_named(problem_id: str) -> Problem:
+    """A problem of either kind. Raises KeyError for an unknown id."""
+    return (problems() | further_problems())[problem_id]
+
+
+def _problems_in(folder: Path, taken: Collection[str]) -> dict[str, Problem]:
     by_id: dict[str, Problem] = {}
-    for path in sorted(FOLDER.glob("*.toml")):
+    for path in sorted(folder.glob("*.toml")):
         if path.stem in NOT_PROBLEMS:
             continue
 
         for name, entry in _read(path).items():
-            if name in by_id:
+            if name in by_id or name in taken:
                 raise ValueError(f"{path.name}: the problem {name} is also in another file")
             by_id[name] = _problem(path, name, entry)
 
@@ -252,11 +268,20 @@ def american_words() -> dict[str, str]:
     return _read(FOLDER / "american.toml")
 
 
-@cache
 def knowledge_digest() -> str:
-    """SHA-256 over all knowledge files: any change of a wording makes a new data set."""
+    """SHA-256 over the files behind all sets: any change of a wording makes a new data set."""
+    return _digest_of(FOLDER)
+
+
+def further_digest() -> str:
+    """SHA-256 over the files of the further problems."""
+    return _digest_of(FURTHER)
+
+
+@cache
+def _digest_of(folder: Path) -> str:
     digest = hashlib.sha256()
-    for path in sorted(FOLDER.glob("*.toml")):
+    for path in sorted(folder.glob("*.toml")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 

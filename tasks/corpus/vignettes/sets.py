@@ -9,6 +9,7 @@ from tasks.corpus.vignettes.generator import (
     SIZES,
     Record,
     embedded_records,
+    further_records,
     share_key,
 )
 from tasks.spec import LABELS, Data
@@ -17,25 +18,27 @@ from tasks.spec import LABELS, Data
 def records_of(data: Data) -> tuple[Record, ...]:
     """Every case of the four sets with the facts behind it, train first.
 
-    A share of train is made of contrast cases. Valid keeps its cases and gains contrast cases in
-    other words, up to the same share, so that it shows whether their point was learned. Calibration
-    and test stay as they are: thresholds are chosen on cases of the kind that they will meet.
+    A share of train is made of contrast cases, and a share of its other cases is about the further
+    problems. Valid keeps its cases and gains contrast cases in other words, up to the same share,
+    so that it shows whether their point was learned. Calibration and test stay as they are:
+    thresholds are chosen on cases of the kind that they will meet.
     """
-    share = data.contrast_share
-    if not share:
+    label_shares = share_key(data.shares) or tuple(SHARES[label] for label in LABELS)
+    size = data.train_cases or SIZES["train"]
+    contrasts = round(size * data.contrast_share)
+    further = round((size - contrasts) * data.further_share)
+    if not contrasts and not further:
         return embedded_records(data.seed, share_key(data.shares), data.sizes)
 
-    size = data.train_cases or SIZES["train"]
-    contrasts = round(size * share)
-    usual = embedded_records(
-        data.seed, share_key(data.shares), data.sizes | {"train": size - contrasts}
-    )
-    label_shares = share_key(data.shares) or tuple(SHARES[label] for label in LABELS)
-    in_valid = round(SIZES["valid"] * share / (1 - share))
     added = {
-        "train": contrast_records("train", contrasts, label_shares, data.seed),
-        "valid": contrast_records("valid", in_valid, label_shares, data.seed),
+        "train": (
+            *_further(further, label_shares, data.seed),
+            *contrast_records("train", contrasts, label_shares, data.seed),
+        ),
+        "valid": _contrasts_of_valid(data.contrast_share, label_shares, data.seed),
     }
+    sizes = data.sizes | {"train": size - contrasts - further}
+    usual = embedded_records(data.seed, share_key(data.shares), sizes)
     return tuple(
         record
         for name in SIZES
@@ -44,6 +47,15 @@ def records_of(data: Data) -> tuple[Record, ...]:
             *added.get(name, ()),
         )
     )
+
+
+def _further(count: int, shares: tuple[float, ...], seed: int) -> tuple[Record, ...]:
+    return further_records(count, shares, seed) if count else ()
+
+
+def _contrasts_of_valid(share: float, shares: tuple[float, ...], seed: int) -> tuple[Record, ...]:
+    count = round(SIZES["valid"] * share / (1 - share))
+    return contrast_records("valid", count, shares, seed)
 
 
 def sets_of(data: Data) -> dict[str, list[Case]]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from tasks.corpus.case import from_json
 from tasks.corpus.vignettes.generator import Record
-from tasks.corpus.vignettes.knowledge_base import problems
+from tasks.corpus.vignettes.knowledge_base import problem_named
 from tasks.corpus.vignettes.label_rules import Facts, Vitals, decide
 
 FACTS = "facts.jsonl"
@@ -84,7 +84,7 @@ def _agrees(entry: dict[str, Any] | None, label: str) -> bool:
     if entry is None:
         return False
     facts = _read_facts(entry["facts"])
-    verdict = decide(facts, problems()[facts.problem])
+    verdict = decide(facts, problem_named(facts.problem))
     return (verdict.label, verdict.rule, verdict.source) == (label, entry["rule"], entry["source"])
 
 

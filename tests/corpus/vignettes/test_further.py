@@ -1,0 +1,105 @@
+"""Further problems: what only train has, apart from everything that a model is judged on."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from tasks.corpus.near_copies import near_duplicates
+from tasks.corpus.prepare import CARD, Source, prepare_dataset
+from tasks.corpus.vignettes.adversarial import adversarial_records
+from tasks.corpus.vignettes.generator import assign_sets, embedded_records, further_records
+from tasks.corpus.vignettes.knowledge_base import Problem, further_problems, problems
+from tasks.corpus.vignettes.sets import records_of, sets_of
+from tasks.corpus.vignettes.stored_facts import Derivation, derive_again
+from tasks.spec import LABELS, Data
+
+SHARES = (0.27, 0.38, 0.35)
+CLOSEST = 0.65  # cosine of words and pairs of words, weighted by their rareness; equal wordings have 1
+
+
+def test_the_share_is_of_train_alone_and_contrast_cases_keep_theirs() -> None:
+    assert records_of(Data(further_share=0.0)) is embedded_records()
+    usual = sets_of(Data())
+    more = sets_of(Data(train_cases=1000, further_share=0.5, contrast_share=0.2))
+    in_train = Counter(case.case_id.rpartition("-")[0] for case in more["train"])
+    assert in_train == {"train": 400, "train-further": 400, "train-contrast": 200}
+    assert {case.group for case in more["train"] if "further" in case.case_id} <= set(further_problems())
+    assert more["valid"][:600] == usual["valid"]
+    assert all(more[name] == usual[name] for name in ("calibration", "test"))
+    assert len({case.text for case in more["train"]}) == 1000
+
+
+def test_every_further_problem_has_cases_of_every_label() -> None:
+    labels = defaultdict(set)
+    for record in further_records(3000, SHARES):
+        labels[record.facts.problem].add(record.case.label)
+    assert set(labels) == set(further_problems()) and not set(labels) & set(problems())
+    assert [problem for problem, seen in labels.items() if seen != set(LABELS)] == []
+
+
+def test_no_wording_is_close_to_one_of_a_problem_that_a_model_is_judged_on() -> None:
+    set_of_problem = assign_sets()
+    held_out = [
+        clause
+        for problem in problems().values()
+        if set_of_problem[problem.id] != "train"
+        for clause in clauses(problem)
+    ]
+    further = [clause for problem in further_problems().values() for clause in clauses(problem)]
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"[a-z']+")
+    words.fit([*held_out, *further])
+    closest = (words.transform(further) @ words.transform(held_out).T).max(axis=1).toarray()[:, 0]
+    assert [clause for clause, cosine in zip(further, closest, strict=True) if cosine > CLOSEST] == []
+
+
+def clauses(problem: Problem) -> Iterator[str]:
+    """Every complaint, wording and denial of a problem, without marks."""
+    facts = (*problem.red.values(), *problem.amber.values(), *problem.mild.values())
+    for clause in (*problem.complaint, *(words for fact in facts for words in (*fact.say, *fact.deny))):
+        yield " ".join(re.findall(r"[a-z']+", clause.lower()))
+
+
+def test_no_case_is_nearly_one_that_a_model_is_judged_on() -> None:
+    judged = {name: cases for name, cases in sets_of(Data()).items() if name != "train"}
+    judged["adversarial"] = [record.case for record in adversarial_records()]
+    further = [record.case for record in further_records(1500, SHARES)]
+    assert near_duplicates(judged | {"further": further}, threshold=0.4) == near_duplicates(judged, threshold=0.4)
+
+
+def test_a_share_of_nothing_changes_no_digest_and_a_share_does() -> None:
+    usual, none, some = (
+        Source.of(data).ingredients for data in (Data(), Data(further_share=0), Data(further_share=0.1))
+    )
+    assert usual == none
+    assert set(some["inputs"]) - set(usual["inputs"]) == {"further_problems"}
+
+
+def test_the_card_counts_the_cases_and_every_label_is_derived_again(tmp_path: Path) -> None:
+    limits = {"train": 90, "valid": 9, "calibration": 9, "test": 9}
+    folder = prepare_dataset(Data.model_validate({"further_share": 0.5, "limits": limits}), tmp_path)
+    section = " ".join((folder / CARD).read_text(encoding="utf-8").split("## Further problems")[1].split())
+    counted = re.match(r"(\d+) cases of `train` \((\d+) ED, (\d+) GP, (\d+) HOME\) are about (\d+) further", section)
+    assert counted
+    cases, *labels, about = map(int, counted.groups())
+    assert cases == sum(labels) > 30
+    assert about == len(further_problems())
+    assert "A reader (" in section
+    assert derive_again(folder) == Derivation(117, 117)
+
+
+@pytest.mark.parametrize("share", [-0.1, 0.95])
+def test_a_share_out_of_range_is_refused(share: float) -> None:
+    with pytest.raises(ValidationError, match="further_share"):
+        Data(further_share=share)
+
+
+def test_further_problems_in_own_data_are_refused() -> None:
+    with pytest.raises(ValidationError, match="further_share is for source = 'embedded' only"):
+        Data(source="a.csv", further_share=0.2)
