@@ -17,7 +17,7 @@ FURTHER = """\
 labels follow from the facts by the same rules. No wording of theirs is that of a held-out problem, or nearly (a test
 compares them).
 
-Further references: {references}.
+Further references, named by a language model and not looked up: {references}.
 
 {reader}"""
 

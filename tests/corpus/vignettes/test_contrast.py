@@ -17,7 +17,7 @@ from tasks.corpus.vignettes.adversarial import adversarial_records
 from tasks.corpus.vignettes.contrast import cases as contrast
 from tasks.corpus.vignettes.contrast.bank import Bank, read_bank, reworded, teaching_bank
 from tasks.corpus.vignettes.contrast.cases import KINDS, contrast_records
-from tasks.corpus.vignettes.generator import Record, assign_sets, embedded_records
+from tasks.corpus.vignettes.generator import Record, assign_sets, embedded_records, further_records
 from tasks.corpus.vignettes.knowledge_base import Problem, general, problems, tone
 from tasks.corpus.vignettes.label_rules import decide
 from tasks.corpus.vignettes.reader_check import OF_CONTRAST, agreement, checks_of, reader_checks, texts_digest
@@ -334,13 +334,13 @@ def test_another_name_of_an_embedded_set_is_refused_with_those_there_are() -> No
 
 
 def test_what_the_reader_saw_is_what_is_generated(everyone: tuple[Record, ...]) -> None:
-    cases = [record.case for record in (*everyone, *second())]
+    cases = [record.case for record in (*everyone, *second(), *further_records(1500, SHARES))]
     labels = {case.case_id: case.label for case in cases}
     checks = reader_checks(OF_CONTRAST)
-    assert [agreement(check).cases for check in checks] == [40, 40]
+    assert [agreement(check).cases for check in checks] == [100, 40, 40]
     for check in checks:
         assert check.texts == texts_digest(check, cases), "texts were rewritten since they were read"
         assert all(labels[name] == stored for name, (stored, _) in check.answers.items())
         assert {name for name, (stored, read) in check.answers.items() if stored != read} == set(check.remarks)
         assert agreement(check).agreed >= 0.9 * agreement(check).cases
-    assert [len(checks_of(part)) for part in ("contrast", SECOND)] == [1, 1]
+    assert [len(checks_of(part)) for part in ("contrast", SECOND, "further")] == [1, 1, 1]
