@@ -1,11 +1,12 @@
-"""The rows behind the READMEs' tables, committed as Parquet: `warehouse/published/demo`.
+"""The rows behind the READMEs' tables, committed as Parquet: a folder of `published/` for each study.
 
-`python -m warehouse.published` publishes those of the warehouse of now again.
+`python -m warehouse.published NAME` publishes those of the warehouse of now again.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 import tomllib
 from dataclasses import dataclass
 from importlib.resources import files
@@ -17,10 +18,11 @@ from tasks.runtime.errors import BadInput
 from warehouse.connect import reading
 from warehouse.publish import copy_rows
 
-FOLDER = Path(__file__).with_name("published") / "demo"
+FOLDER = Path(__file__).with_name("published")
+STUDIES = ("demo", "study")
 ROOT = Path(__file__).parents[1]
 VIEWS = ("leaderboard", "quantization_comparison", "quantization_summary", "gate_bounds", "variant")
-MOST_BYTES = 500_000
+MOST_BYTES = {"demo": 500_000, "study": 3_000_000}
 # What a README shows in another unit than the view.
 _SHOWN = {"stored_megabytes": "stored_bytes / 1e6"}
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
@@ -39,8 +41,8 @@ class Figure:
         return self.shown == self.expected
 
 
-def publish(folder: Path = FOLDER, database: Path | None = None) -> None:
-    """Write the rows of VIEWS as Parquet, replacing what was published before."""
+def publish(folder: Path, database: Path | None = None) -> None:
+    """Write the rows of VIEWS into `folder` as Parquet, replacing what was published before."""
     with reading(database) as con:
         folder.mkdir(parents=True, exist_ok=True)
         for view in VIEWS:
@@ -53,10 +55,20 @@ def figures(folder: Path = FOLDER, root: Path = ROOT) -> list[Figure]:
     Raises BadInput where a table, a line or a column is not there.
     """
     content = tomllib.loads((files("warehouse") / "claims.toml").read_text(encoding="utf-8"))
+    return [
+        figure
+        for study in STUDIES
+        for figure in _of_study(
+            folder / study, [entry for entry in content["readme"] if entry["study"] == study], root
+        )
+    ]
+
+
+def _of_study(folder: Path, entries: list[dict[str, object]], root: Path) -> list[Figure]:
     with duckdb.connect(":memory:") as con:
         for path in sorted(folder.glob("*.parquet")):
             con.execute(f"CREATE TABLE {path.stem} AS FROM read_parquet(?)", [str(path)])
-        return [figure for entry in content["readme"] for figure in _of_table(con, entry, root)]
+        return [figure for entry in entries for figure in _of_table(con, entry, root)]
 
 
 def _of_table(con: duckdb.DuckDBPyConnection, entry: dict[str, object], root: Path) -> list[Figure]:
@@ -138,5 +150,14 @@ def _as(value: object, shown: str) -> str:
     return f"{value:{sign}.{digits}f}"
 
 
+def _main(arguments: list[str]) -> int:
+    if len(arguments) != 1 or arguments[0] not in STUDIES:
+        print(f"Name the study whose rows are published: {' or '.join(STUDIES)}.", file=sys.stderr)
+        return 2
+
+    publish(FOLDER / arguments[0])
+    return 0
+
+
 if __name__ == "__main__":
-    publish()
+    raise SystemExit(_main(sys.argv[1:]))

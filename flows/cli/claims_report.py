@@ -62,8 +62,6 @@ def _print_figures(console: Console) -> None:
     every = figures()
     differing = [one for one in every if not one.agrees]
     agree = len(every) - len(differing)
-    print_line(
-        console, f"READMEs: {agree} of {len(every)} figures agree with warehouse/published/demo."
-    )
+    print_line(console, f"READMEs: {agree} of {len(every)} figures agree with warehouse/published.")
     for one in differing:
         print_line(console, f"  {one.where}: shows {one.shown}, published is {one.expected}")

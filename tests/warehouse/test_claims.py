@@ -107,6 +107,6 @@ def test_the_command_prints_verdicts_with_the_rows_behind_them(place):
         "supported: Models at 4 bits take about half" in done.stdout
         and "  0.53: supported (base_model smol)" in done.stdout
     )
-    assert "figures agree with warehouse/published/demo." in done.stdout
+    assert "figures agree with warehouse/published." in done.stdout
     missing = place.ask("claims", "--file", "nowhere.toml")
     assert missing.returncode == 2 and one_sentence(missing.stderr)
