@@ -24,12 +24,10 @@ Further references, named by a language model and not looked up: {references}.
 
 def further_card(train: Sequence[Case]) -> str:
     """The section as Markdown, for a train set that holds such cases."""
-    problems = further_problems()
-    cases = [case for case in train if case.group in problems]
+    cases = [case for case in train if case.group in further_problems()]
     labels = Counter(case.label for case in cases)
-    references = {
-        part.strip() for problem in problems.values() for part in problem.source.split(";")
-    }
+    problems = [further_problems()[name] for name in sorted({str(case.group) for case in cases})]
+    references = {part.strip() for problem in problems for part in problem.source.split(";")}
 
     return FURTHER.format(
         cases=f"{len(cases):,}",

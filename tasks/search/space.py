@@ -138,7 +138,14 @@ class Space:
                 yield key, value
 
     def check(self) -> None:
-        """Raise BadInput for a key that is no setting, and for a value that its setting refuses."""
+        """Raise BadInput for a recipe whose trials cannot be compared, for a key that is no
+        setting, and for a value that its setting refuses.
+        """
+        if self.recipe.select_by != "loss":
+            raise BadInput(
+                f"The recipe {self.recipe.name} has select_by = {self.recipe.select_by!r}, while a "
+                "search compares trials by the validation value; take select_by out of the recipe."
+            )
         for key in self.settings:
             self._refuse_no_setting(key)
         for key, value in self.samples():

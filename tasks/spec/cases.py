@@ -108,6 +108,10 @@ SetShares = Annotated[
 ]
 
 
+# The seed whose held-out problems the further ones are compared with.
+HOLDOUT_SEED = 42
+
+
 class Data(Columns):
     """The cases to train on and to judge with; one table is split, given sets are used as they are."""
 
@@ -143,8 +147,8 @@ class Data(Columns):
     )
     further_share: Annotated[float, Field(ge=0, le=0.9), OMITTED_AT_DEFAULT] = Field(
         default=0.0,
-        description="share of the embedded train, contrast cases aside, that is about further"
-        " problems, which no other set has",
+        description="share of embedded train, not counting contrast cases, about further problems,"
+        " which no other set has; for `seed = 42`",
     )
     seed: int = Field(default=42, description="seed of the embedded cases and of the split")
     limits: dict[SetName, Annotated[int, Field(ge=3)]] = Field(
@@ -175,4 +179,9 @@ class Data(Columns):
                     f"{key} is for source = 'embedded' only; the generator cannot write cases about"
                     " other sources"
                 )
+        if self.further_share and self.seed != HOLDOUT_SEED:
+            raise ValueError(
+                f"further_share needs data.seed = {HOLDOUT_SEED}: further problems are written apart"
+                " from the problems that this seed holds out, and another one holds out others"
+            )
         return self

@@ -134,7 +134,7 @@ def train(
     """Train to the recipe's last update, resuming from `folder`/checkpoint if there is one.
 
     Pauses at the first checkpoint from update `pause_at` on; `has_ended` tells the two apart.
-    Returns the adapters with the lowest validation value, and the progress with its curve. Raises
+    Returns the best adapters (see Progress), and the progress with its curve. Raises
     Diverged on NaN and on an exploding gradient; its `reached` is the progress up to then.
     """
     run = TrainingRun(adapted, spec, splits, folder, emit, choice, pause_at)

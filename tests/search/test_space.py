@@ -61,6 +61,11 @@ def test_what_cannot_be_searched_is_refused_in_a_sentence_with_its_place(search,
     assert re.fullmatch(sentence, refusal(tmp_path, search)), refusal(tmp_path, search)
 
 
+def test_a_recipe_that_selects_by_macro_f1_is_refused():
+    with pytest.raises(BadInput, match=r"^The recipe \S+ has select_by = 'macro_f1', while a search compares trials"):
+        setup('recipe.select_by="macro_f1"')
+
+
 def test_a_grid_without_a_checkpoint_before_its_end_is_refused():
     with pytest.raises(
         BadInput, match=r"^training.evaluate_every = 8 leaves no checkpoint before the end of 8 updates"

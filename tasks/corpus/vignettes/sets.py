@@ -27,7 +27,7 @@ def records_of(data: Data) -> tuple[Record, ...]:
     size = data.train_cases or SIZES["train"]
     contrasts = round(size * data.contrast_share)
     further = round((size - contrasts) * data.further_share)
-    if not contrasts and not further:
+    if not data.contrast_share and not further:
         return embedded_records(data.seed, share_key(data.shares), data.sizes)
 
     added = {

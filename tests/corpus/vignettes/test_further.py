@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from tasks.corpus.near_copies import near_duplicates
 from tasks.corpus.prepare import CARD, Source, prepare_dataset
-from tasks.corpus.vignettes.adversarial import adversarial_records
+from tasks.corpus.vignettes.adversarial import NAME, adversarial_records
 from tasks.corpus.vignettes.generator import assign_sets, embedded_records, further_records
 from tasks.corpus.vignettes.knowledge_base import Problem, further_problems, problems
 from tasks.corpus.vignettes.sets import records_of, sets_of
@@ -68,7 +69,8 @@ def clauses(problem: Problem) -> Iterator[str]:
 
 def test_no_case_is_nearly_one_that_a_model_is_judged_on() -> None:
     judged = {name: cases for name, cases in sets_of(Data()).items() if name != "train"}
-    judged["adversarial"] = [record.case for record in adversarial_records()]
+    for name in (NAME, "test_adversarial_2"):
+        judged[name] = [record.case for record in adversarial_records(42, name)]
     further = [record.case for record in further_records(1500, SHARES)]
     assert near_duplicates(judged | {"further": further}, threshold=0.4) == near_duplicates(judged, threshold=0.4)
 
@@ -89,7 +91,8 @@ def test_the_card_counts_the_cases_and_every_label_is_derived_again(tmp_path: Pa
     assert counted
     cases, *labels, about = map(int, counted.groups())
     assert cases == sum(labels) > 30
-    assert about == len(further_problems())
+    train = [json.loads(line) for line in (folder / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert about == len({case["group"] for case in train} & set(further_problems())) > 20
     assert "A reader (" in section
     assert derive_again(folder) == Derivation(117, 117)
 
@@ -98,6 +101,11 @@ def test_the_card_counts_the_cases_and_every_label_is_derived_again(tmp_path: Pa
 def test_a_share_out_of_range_is_refused(share: float) -> None:
     with pytest.raises(ValidationError, match="further_share"):
         Data(further_share=share)
+
+
+def test_another_seed_which_holds_out_other_problems_is_refused() -> None:
+    with pytest.raises(ValidationError, match="further_share needs data.seed = 42"):
+        Data(further_share=0.5, seed=43)
 
 
 def test_further_problems_in_own_data_are_refused() -> None:
