@@ -10,7 +10,7 @@ from rich.table import Table
 
 from tasks.corpus.checks.lengths import shared_tokens
 from tasks.corpus.checks.report import Report, SetLine, check_data
-from tasks.corpus.prepare import CARD, prepare_dataset
+from tasks.corpus.prepare import CARD, stored_or_temporary
 from tasks.corpus.prompts import DEFAULT, load_prompt
 from tasks.corpus.reading.sources import check_revision
 from tasks.grids.grid import load_grid
@@ -114,10 +114,13 @@ def _summary(errors: int) -> str:
 
 
 def card(console: Console, requested: DataRequest) -> None:
-    """Print the data card of a dataset, which is prepared first unless it is complete."""
-    folder = prepare_dataset(requested.data, home(), requested.evaluation_sets)
-    console.print((folder / CARD).read_text(encoding="utf-8"), soft_wrap=True, end="")
-    console.print(f"\nFrom {folder / CARD}", soft_wrap=True)
+    """Print the data card of a dataset. One that no sweep has stored is prepared for it and removed."""
+    root = home()
+    with stored_or_temporary(requested.data, root, requested.evaluation_sets) as folder:
+        text = (folder / CARD).read_text(encoding="utf-8")
+    console.print(text, soft_wrap=True, end="")
+    if folder.is_relative_to(root):
+        console.print(f"\nFrom {folder / CARD}", soft_wrap=True)
 
 
 def tokenizers() -> dict[str, Path]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from tasks.corpus.case import Case, from_json
-from tasks.corpus.prepare import dataset_folder, prepare_dataset
+from tasks.corpus.prepare import dataset_folder, stored_or_temporary
 from tasks.corpus.splits import limited
 from tasks.corpus.vignettes.generator import planned_labels
 from tasks.judging.paired_cells import PlannedSet
@@ -39,14 +38,16 @@ def prepared(grid: Grid, also_embedded: bool = False) -> Iterator[Path | None]:
     None for embedded cases that the home lacks, unless `also_embedded`: to write and compare them
     takes seconds, and their labels and groups are known without.
     """
-    folder = dataset_folder(grid.data, home(), grid.evaluation_sets)
-    if complete(folder):
-        yield folder
-    elif grid.data.source == "embedded" and not also_embedded:
+    source = grid.data, home(), grid.evaluation_sets
+    if (
+        grid.data.source == "embedded"
+        and not also_embedded
+        and not complete(dataset_folder(*source))
+    ):
         yield None
     else:
-        with TemporaryDirectory() as temporary:
-            yield prepare_dataset(grid.data, Path(temporary), grid.evaluation_sets)
+        with stored_or_temporary(*source) as folder:
+            yield folder
 
 
 def _stored_cases(path: Path) -> list[Case]:

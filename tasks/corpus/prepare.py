@@ -3,10 +3,12 @@ everything that went into it."""
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tasks.corpus.apart import check_apart
@@ -34,7 +36,7 @@ from tasks.corpus.vignettes.reader_check import FILE as READER_CHECK
 from tasks.corpus.vignettes.sets import records_of, sets_of
 from tasks.corpus.vignettes.stored_facts import FACTS, write_facts
 from tasks.runtime.errors import BadInput
-from tasks.runtime.store import build_folder, file_digest
+from tasks.runtime.store import build_folder, complete, file_digest
 from tasks.spec import LABELS, Columns, Data, EvaluationSet, short_digest
 
 PREPARE_VERSION = 4
@@ -124,6 +126,22 @@ def prepare_dataset(data: Data, root: Path, evaluation_sets: Sequence[Evaluation
 def dataset_folder(data: Data, root: Path, evaluation_sets: Sequence[EvaluationSet] = ()) -> Path:
     """The folder of `prepare_dataset`, whether it exists yet or not."""
     return _folder(root, [Source.of(data), *map(Source.of, evaluation_sets)])
+
+
+@contextlib.contextmanager
+def stored_or_temporary(
+    data: Data, root: Path, evaluation_sets: Sequence[EvaluationSet] = ()
+) -> Iterator[Path]:
+    """The folder of `prepare_dataset` if it is complete, else one that is removed at the end: who
+    only looks at a dataset stores no texts.
+    """
+    folder = dataset_folder(data, root, evaluation_sets)
+    if complete(folder):
+        yield folder
+        return
+
+    with TemporaryDirectory() as temporary:
+        yield prepare_dataset(data, Path(temporary), evaluation_sets)
 
 
 def _folder(root: Path, sources: Sequence[Source]) -> Path:

@@ -450,6 +450,19 @@ def test_the_card_takes_the_same_columns_as_the_check(tmp_path: Path, monkeypatc
         assert "as rationale_column" in str(run(command, path, "--rationale-column", "because").exception)
 
 
+def test_the_card_stores_no_texts_and_names_the_dataset_that_a_sweep_has_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "home"))
+    path = str(write(tmp_path / "a.jsonl", rows(60)))
+    shown = run("card", path)
+    assert shown.exit_code == 0 and "| test |" in shown.output and "From " not in shown.output.splitlines()[-1]
+    assert not (tmp_path / "home").exists()
+    folder = prepare_dataset(Data(source=path), tmp_path / "home")
+    stored = run("card", path).output
+    assert shown.output in stored and "".join(stored.split()).endswith(f"From{folder / 'card.md'}")
+
+
 def test_the_card_is_shown_and_says_what_the_cases_are_not() -> None:
     done = run("card", "embedded")
     assert done.exit_code == 0
@@ -493,7 +506,7 @@ def test_the_id_column_can_be_given_on_the_command_line(tmp_path: Path, monkeypa
     path = str(write(tmp_path / "a.jsonl", [row | {"number": f"n{i}"} for i, row in enumerate(rows(60))]))
     assert run("check", path, "--id-column", "number").exit_code == 0
     assert "id from `number`" in run("card", path, "--id-column", "number").output
-    (prepared,) = (tmp_path / "home" / "data").iterdir()
+    prepared = prepare_dataset(Data(source=path, id_column="number"), tmp_path)
     assert json.loads((prepared / "test.jsonl").read_text().splitlines()[0])["case_id"].startswith("n")
 
 
