@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import glob
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from flows.report.typed_rows import typed_rows
 from tasks.runtime.errors import BadInput
-from warehouse.connect import quoted
+from tasks.runtime.home import home
+from warehouse.connect import quoted, warehouse_path
+from warehouse.place import FILE, REBUILD
 
 EARLIER = "earlier"  # the study of results that no sweep names
 
@@ -45,7 +49,7 @@ def study_rows() -> list[StudyRow]:
 def find_study(name: str | None = None) -> StudyRow | None:
     """The study of this name; without one, that of the last sweep, or None where there is none.
 
-    Raises BadInput, with the nearest name, for a study that is not there.
+    Raises BadInput, with the nearest name or where its results are, for a study that is not there.
     """
     return select_study(study_rows(), name)
 
@@ -61,13 +65,31 @@ def select_study(studies: Collection[StudyRow], name: str | None) -> StudyRow | 
 
 
 def _unknown(name: str, studies: Collection[str]) -> str:
-    sentence = f"The warehouse has no study {name!r}"
+    path = warehouse_path()
+    sentence = f"The warehouse {path} has no study {name!r}"
+    if _has_landed(name):
+        return (
+            f"{sentence}, but its results are in {home() / 'landing'}: `{REBUILD}` fills this file "
+            f"anew from there, or set TRIAGE_WAREHOUSE to {_other_file(path)}."
+        )
     if not studies:
         return f"{sentence}, and no other yet; run `triage sweep demo` first."
     nearest = difflib.get_close_matches(name, studies, n=1, cutoff=0.5)
     if nearest:
         return f"{sentence}; did you mean {nearest[0]}? triage studies lists them."
-    return f"{sentence}; it has {', '.join(studies)}."
+    return f"{sentence}; it has {', '.join(studies)}. TRIAGE_WAREHOUSE names another file."
+
+
+def _has_landed(study: str) -> bool:
+    """Whether a sweep of this name landed in TRIAGE_HOME, for another warehouse than this one."""
+    date = "[0-9]" * 8
+    return any((home() / "landing").glob(f"sweep-{glob.escape(study)}-{date}-*"))
+
+
+def _other_file(path: Path) -> str:
+    """The file that is filled where the command is typed outside a checkout, unless `path` is it."""
+    other = home() / FILE
+    return str(other) if other != path and other.is_file() else "the file that its sweep filled"
 
 
 def evaluations_of_study(name: str | None = None) -> list[str]:

@@ -208,7 +208,18 @@ def test_a_bad_row_is_refused_with_its_line(second: Any, expected: str, tmp_path
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"text,label\na,ED,x\n", "line 2: has 3 fields where the header has 2"),
+        (
+            b"text,label\na,ED,x\n",
+            "line 2: has 3 fields where the header has 2; put quotes around a text that holds ','.",
+        ),
+        (
+            b"text,label,why\na,ED\n",
+            "line 2: has 2 fields where the header has 3; add the value that is missing, or a ','",
+        ),
+        (
+            b"text;label;why\na\n",
+            "has 1 field where the header has 3; add the values that are missing, or a ';' for each",
+        ),
         (b'text,label\n"a\nb",ED\n"open,ED\n', "line 4: is not valid CSV"),
         (b"text,text\na,ED\n", "line 1: has the column 'text' twice"),
         (b"text;label\na;ED\n\nb;sofa\n", "line 4: has the unknown label 'sofa'"),

@@ -165,15 +165,25 @@ def _csv(path: Path) -> Iterator[NumberedRow]:
                 continue
 
             if len(values) != len(header):
-                raise BadInput(
-                    f"{place(path, number)}: has {len(values)} fields where the header has "
-                    f"{len(header)}; put quotes around a text that holds '{separator}'."
-                )
+                where = place(path, number)
+                raise BadInput(_other_length(where, len(values), len(header), separator))
             yield number, dict(zip(header, values, strict=True))
     except csv.Error as error:
         raise BadInput(
             f"{place(path, line)}: is not valid CSV ({error}); check its quotation marks."
         ) from error
+
+
+def _other_length(where: str, fields: int, columns: int, separator: str) -> str:
+    """The sentence for a row with more or fewer fields than the header."""
+    if fields > columns:
+        remedy = f"put quotes around a text that holds '{separator}'"
+    elif columns - fields == 1:
+        remedy = f"add the value that is missing, or a '{separator}' in its place if it is empty"
+    else:
+        remedy = f"add the values that are missing, or a '{separator}' for each that is empty"
+    counted = "1 field" if fields == 1 else f"{fields} fields"
+    return f"{where}: has {counted} where the header has {columns}; {remedy}."
 
 
 def _header_line(path: Path, lines: Iterator[str]) -> tuple[int, str]:

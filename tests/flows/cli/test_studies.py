@@ -11,11 +11,13 @@ from flows.cli.compare_report import print_study
 from flows.cli.studies_report import forget_study, print_studies, print_two_studies
 from flows.cli.warehouse_check import print_check
 from flows.report.study import evaluations_of_sweep, find_study
+from tasks.grids.grid import load_grid
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
+from tasks.studies import SweepRecord
 from tests.warehouse.test_studies import land, land_dataset, land_sweep
 from warehouse.connect import writing
-from warehouse.load import load_all
+from warehouse.load import load_all, rebuild
 from warehouse.query import query
 
 
@@ -73,6 +75,29 @@ def test_an_unknown_study_is_a_sentence_with_the_nearest_name(landing):
             run("smal")
     with pytest.raises(BadInput, match="no study 'zzz'; it has smaller, small"):
         find_study("zzz")
+
+
+def test_a_study_that_landed_for_another_warehouse_is_said_to_be_there_with_the_way_to_it(
+    landing, tmp_path, monkeypatch
+):
+    here, other = home() / "triage.duckdb", tmp_path / "other.duckdb"
+    for warehouse, study in ((here, "ward"), (other, "clinic")):
+        monkeypatch.setenv("TRIAGE_WAREHOUSE", str(warehouse))
+        record = SweepRecord(load_grid("smoke").model_copy(update={"name": study}), 1)
+        record.add(["e4"])
+        record.finish(0)
+
+    for warehouse, study, there in ((here, "clinic", "the file that its sweep filled"), (other, "ward", here)):
+        monkeypatch.setenv("TRIAGE_WAREHOUSE", str(warehouse))
+        with pytest.raises(BadInput) as refused:
+            find_study(study)
+        sentence = str(refused.value)
+        assert f"The warehouse {warehouse} has no study '{study}', but its results are in {landing}" in sentence
+        assert "`triage warehouse rebuild`" in sentence and sentence.endswith(f"set TRIAGE_WAREHOUSE to {there}.")
+        with pytest.raises(BadInput, match=f"{warehouse} has no study 'zzz'; it has .*TRIAGE_WAREHOUSE names another"):
+            find_study("zzz")
+    rebuild(landing)
+    assert find_study("ward") is not None and find_study("clinic") is not None
 
 
 def test_forgetting_says_what_goes_what_stays_and_that_adapters_are_kept(landing):
