@@ -10,19 +10,12 @@ from pathlib import Path
 from flows.selection import Selection
 from tasks.corpus.apart import check_examples
 from tasks.corpus.prepare import prepare_dataset
-from tasks.models.sources.available import availabilities, stored
+from tasks.models.sources.available import availabilities, is_offered, is_unanswered, stored
 from tasks.runtime.builds import refuse_unusable_build
 from tasks.runtime.errors import SourceUnavailable
 from tasks.runtime.store import home
 from tasks.runtime.temporary import remove_all_abandoned
 from tasks.spec import BaseModelSpec, PromptChoice
-
-AVAILABLE = (
-    "here",
-    "reachable",
-    "in the local Hub cache",
-    "no answer",  # which may be a slow line
-)
 
 
 def check(selection: Selection, prompts: Iterable[PromptChoice] | None = None) -> Path:
@@ -59,7 +52,8 @@ def refuse_without_weights(models: list[BaseModelSpec], root: Path) -> None:
     if any(stored(model, root) for model in models):
         return
     answers = availabilities(models, root)
-    if any(state.startswith(AVAILABLE) for sources in answers.values() for _, state in sources):
+    states = [state for sources in answers.values() for _, state in sources]
+    if any(is_offered(state) or is_unanswered(state) for state in states):
         return
 
     reasons = [

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from deployments.prefect_api import check_prefect_server
 from flows.plan import estimated_bytes
 from flows.selection import select
-from tasks.models.sources.available import availabilities
+from tasks.models.sources.available import availabilities, is_offered, is_unanswered
 from tasks.runtime.backend import BACKENDS, is_intel_python, is_mac, processor, system_name
 from tasks.runtime.builds import build_finding
 from tasks.runtime.child import run_child
@@ -43,8 +43,6 @@ LIBRARIES = (
 LITTLE_MEMORY = 6e9
 TOO_LITTLE_MEMORY = 2e9
 TOO_LITTLE_DISK = 1e9
-NO_ANSWER = ("no answer", "did not answer in time")
-AVAILABLE = ("here", "reachable", "in the local Hub cache")
 
 Check = Callable[[], list[Finding]]
 
@@ -190,18 +188,17 @@ def weights() -> list[Finding]:
     """Where the weights of the study's base models are available. Downloads nothing."""
     answers = availabilities(select(STUDY).models, home())
     states = [state for sources in answers.values() for _, state in sources]
-    none_at_all = not any(state.startswith(AVAILABLE) for state in states)
+    none_at_all = not any(map(is_offered, states))
     return [_weights(name, sources, none_at_all) for name, sources in answers.items()]
 
 
 def _weights(model: str, sources: list[tuple[str, str]], none_at_all: bool) -> Finding:
     name = f"weights {model}"
     text = "; ".join(f"{source}: {state}" for source, state in sources)
-    usable = [number for number, (_, state) in enumerate(sources) if state.startswith(AVAILABLE)]
+    usable = [number for number, (_, state) in enumerate(sources) if is_offered(state)]
     if not usable:
         remedy = "connect to a network, or list a folder of weights in a grid (kind = 'folder')"
-        # A busy machine or a slow line: the weights may be there all the same.
-        slow = any(words in state for _, state in sources for words in NO_ANSWER)
+        slow = any(is_unanswered(state) for _, state in sources)
         return Finding(name, "error" if none_at_all and not slow else "warning", text, remedy)
     if usable[0] == 0 or any(state == "here" for _, state in sources):
         return Finding(name, "ok", text)

@@ -20,10 +20,13 @@ from flows.selection import Selection
 from tasks.corpus.checks.lengths import shared_tokens
 from tasks.corpus.prompts import load_prompt
 from tasks.models.convert import has_random_weights
-from tasks.models.sources.available import stored, unpinned
+from tasks.models.sources.available import is_offered, stored, unpinned
 from tasks.runtime.backend import backend
 from tasks.runtime.store import existing_home, home
 from tasks.spec import BaseModelSpec
+
+Sources = dict[str, list[tuple[str, str]]]
+"""What `sources_of` returns."""
 
 
 def print_plan(console: Console, selection: Selection) -> None:
@@ -31,13 +34,15 @@ def print_plan(console: Console, selection: Selection) -> None:
     here = measured_machine() or assumed_machine()
     cells = list(plan_cells(selection, here.speeds))
     console.print(_table(selection, cells))
-    _print_sources(console, selection)
+    sources = sources_of(selection)
+    _print_sources(console, selection, sources)
     for prompt in map(load_prompt, selection.prompts):
         if prompt.examples:
             print_line(console, shared_tokens(prompt, tokenizers()))
     print_line(console, _summary(selection, cells, here))
     print_time(console, selection.grid, cells, here)
     print_power(console, selection)
+    _print_unanswered(console, cells, sources)
 
 
 def _table(selection: Selection, cells: list[PlannedCell]) -> Table:
@@ -60,13 +65,30 @@ def _is_random(model: BaseModelSpec) -> bool:
     return all(source.kind == "random" for source in model.sources)
 
 
-def _print_sources(console: Console, selection: Selection) -> None:
-    for name, sources in sources_of(selection).items():
-        for source, state in sources:
+def _print_sources(console: Console, selection: Selection, sources: Sources) -> None:
+    for name, listed in sources.items():
+        for source, state in listed:
             print_line(console, f"weights  {name}: {source}: {state}")
     for model in selection.models:
         for note in unpinned(model):
             print_line(console, f"weights  {model.name}: {note}")
+
+
+def _print_unanswered(console: Console, cells: list[PlannedCell], sources: Sources) -> None:
+    """Say last of all which base models nobody offers now, so that a sweep could not train them."""
+    needed = {cell.spec.model.name for cell in cells if not cell.trained}
+    missing = [
+        name
+        for name, listed in sources.items()
+        if name in needed and not any(is_offered(state) for _, state in listed)
+    ]
+    if missing:
+        print_line(
+            console,
+            f"No source of {', '.join(missing)} answers now: try again, connect to a network, or "
+            "list a source with kind = 'folder' in the grid.",
+            style="yellow",
+        )
 
 
 def _summary(selection: Selection, cells: list[PlannedCell], here: Machine) -> str:

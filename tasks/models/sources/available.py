@@ -21,8 +21,12 @@ from tasks.runtime import store
 from tasks.runtime.errors import SourceUnavailable, TriageError
 from tasks.spec import BaseModelSpec, HubSource, Source
 
-PROBE_SECONDS = 5.0
+PROBE_SECONDS = 15.0  # pip alone may take five to start on a busy machine
 PROBES_AT_ONCE = 8
+# How the states of a source begin that has the weights, and what one says that may have them: a
+# busy machine or a slow line.
+OFFERED = ("here", "reachable", "in the local Hub cache")
+NO_ANSWER = ("no answer", "did not answer in time")
 
 Log = Callable[[str], None]
 
@@ -166,6 +170,16 @@ def availabilities(specs: Iterable[BaseModelSpec], root: Path) -> dict[str, list
     for (spec, source), future in zip(probes, futures, strict=True):
         states.setdefault(spec.name, []).append((describe(source), _result(future)))
     return states
+
+
+def is_offered(state: str) -> bool:
+    """Whether the state of a source says that it has the weights."""
+    return state.startswith(OFFERED)
+
+
+def is_unanswered(state: str) -> bool:
+    """Whether a source may have the weights, but did not say so in time."""
+    return any(words in state for words in NO_ANSWER)
 
 
 def describe(source: Source) -> str:

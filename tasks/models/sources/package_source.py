@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gguf import GGMLQuantizationType, ReaderTensor
 
 GGUF_NAME = "model.gguf"
-PROBE_SECONDS = 4.5
+PROBE_SECONDS = 14.5
 LICENCE_BYTES = 1_000_000  # larger files are no licence texts
 _LICENCE = re.compile(r"(licen[cs]e|notice|terms|copying)", re.IGNORECASE)
 _PROGRESS = re.compile(r"Progress (\d+) of (\d+)")

@@ -19,12 +19,14 @@ from rich.console import Console
 
 from deployments.prefect_api import check_prefect_server
 from deployments.temporary_server import start_temporary_server
+from flows import preflight
 from flows.cli import doctor_checks as checks
 from flows.cli import doctor_selftest
 from flows.cli.doctor_report import examine_machine, run_check
 from flows.cli.main import app
+from flows.selection import select
 from tasks.bench.selftest import memory
-from tasks.runtime.errors import BadInput, Locked, TriageError
+from tasks.runtime.errors import BadInput, Locked, SourceUnavailable, TriageError
 from tasks.runtime.store import file_digest, home
 from tests.place import PATIENT, ROOT
 from warehouse.connect import warehouse_path, writing
@@ -145,6 +147,15 @@ def test_weights_are_an_error_only_if_no_model_can_be_had_at_all(monkeypatch, st
     found = checks.weights()
     assert levels(found) == expected
     assert all(bool(finding.remedy) == (finding.level != "ok") for finding in found)
+
+
+@pytest.mark.parametrize("state", ["no answer within 15 s", "the package index did not answer in time"])
+def test_a_sweep_tries_a_source_that_did_not_answer_in_time_and_not_one_that_says_no(monkeypatch, state):
+    models = select("smoke").models
+    for states, refused in (([("Hub", "is gated"), ("package", state)], False), ([("Hub", "is gated")], True)):
+        monkeypatch.setattr(preflight, "availabilities", answers(states))
+        with pytest.raises(SourceUnavailable, match="Hub: is gated") if refused else contextlib.nullcontext():
+            preflight.refuse_without_weights(models, home())
 
 
 class Answer(BaseHTTPRequestHandler):

@@ -76,6 +76,24 @@ def test_a_plan_marks_random_weights_those_that_are_here_or_else_all_that_the_gr
     assert narrow.getvalue().count("weights)") == 2 and "…" not in narrow.getvalue(), "nothing is cut"
 
 
+def test_a_plan_ends_with_the_models_that_no_source_offers_now(monkeypatch):
+    silent = [("Hub a/b", "the Hub cannot be reached"), ("package c 1", "the package index did not answer in time")]
+    answers = {"tiny-llama": silent, "tiny-gemma3": [silent[0], ("package d 1", "reachable")]}
+    monkeypatch.setattr("flows.cli.plan.sources_of", lambda selection: answers)
+    monkeypatch.setattr("flows.cli.plan.measured_machine", lambda: None)  # takes seconds
+
+    def printed() -> str:
+        print_plan(
+            Console(file=(out := StringIO()), width=60), select("smoke", narrowing=Narrowing(recipes=["baseline"]))
+        )
+        return " ".join(out.getvalue().split())
+
+    end = "tiny-llama answers now: try again, connect to a network, or list a source with kind = 'folder' in the grid."
+    assert printed().endswith(f"No source of {end}")
+    answers["tiny-llama"] = [*silent, ("folder e", "here")]
+    assert "No source of" not in printed()
+
+
 @pytest.mark.parametrize(
     "overrides", [["recipe.iterations=4"], ["data.limits.train=40"], ["training.num_layers=1"], ["seeds=[7]"]]
 )
