@@ -13,6 +13,13 @@ from flows.cli.terminal import console
 from tasks.runtime.errors import BadInput
 
 FILES = ("my_grid.toml", "my_cases.csv")
+IGNORE = """\
+# Written by `triage init`: cases are patients' words, and .triage/ holds copies of them.
+.triage/
+*.csv
+*.jsonl
+*.parquet
+"""
 
 Directory = Annotated[
     Path, typer.Argument(metavar="DIR", help="folder for the files; created if necessary")
@@ -20,13 +27,19 @@ Directory = Annotated[
 
 
 def init(directory: Directory) -> None:
-    """Create a starter grid and sample data in DIR, ready to run and edit."""
+    """Create a starter grid and sample data in DIR, ready to run and edit.
+
+    A .gitignore keeps cases and what is made of them out of git.
+    """
+    has_own = os.path.lexists(directory / ".gitignore")
     grid, cases = write_examples(directory)
 
     console.print(
         f"{grid}: a grid of four experiments, with a comment on each setting", soft_wrap=True
     )
     console.print(f"{cases}: sixty synthetic cases, as a pattern for your own", soft_wrap=True)
+    what = "is kept as it is: name your cases in it" if has_own else "keeps cases out of git"
+    console.print(f"{directory / '.gitignore'}: {what}", soft_wrap=True)
 
     change_folder = "" if directory.resolve() == Path.cwd() else f"cd {directory} && "
     console.print(f"Next: {change_folder}triage sweep {grid.name} --plan", soft_wrap=True)
@@ -35,7 +48,8 @@ def init(directory: Directory) -> None:
 def write_examples(folder: Path) -> list[Path]:
     """Copy the example files into `folder`, which is created if necessary, and return their paths.
 
-    Raises BadInput, before anything is written, if one of them already exists.
+    A .gitignore beside them names the cases, unless the folder has one of its own. Raises BadInput,
+    before anything is written, if one of the example files already exists.
     """
     from importlib.resources import files
 
@@ -48,6 +62,8 @@ def write_examples(folder: Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         for path in targets:
             path.write_bytes((files("deployments") / "examples" / path.name).read_bytes())
+        with contextlib.suppress(FileExistsError), (folder / ".gitignore").open("x") as ignore:
+            ignore.write(IGNORE)
     except OSError as error:
         _remove(targets)
         raise BadInput(

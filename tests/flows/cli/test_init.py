@@ -52,6 +52,12 @@ def test_the_grid_is_small_and_compares_both_precisions_under_a_standard_and_a_s
     assert all(c.recipe.cost_matrix for c in cells if c.recipe.kind == "safety")
 
 
+def test_the_grid_names_a_quick_model_to_try_with(study):
+    (line,) = (line for line in Path("my_grid.toml").read_text().splitlines() if "--model" in line)
+    _, _, _, grid, _, model, _, override = line.split()
+    assert {cell.model.name for cell in select(grid, [override], Narrowing([model])).cells} == {"tiny-llama"}
+
+
 @pytest.mark.parametrize("seed", [42, 0, 1, 2, 3])
 def test_every_set_of_the_cases_has_every_label_and_whole_groups(study, seed):
     data = select("my_grid.toml", [f"data.seed={seed}"]).grid.data
@@ -101,6 +107,22 @@ def test_a_file_that_is_there_is_never_overwritten_and_nothing_is_written_beside
         write_examples(tmp_path)
     assert [p.name for p in tmp_path.iterdir() if p.name in FILES] == [name]
     assert (tmp_path / name).read_text() == "mine"
+
+
+def test_git_ignores_the_cases_and_the_home_and_an_own_gitignore_is_kept(tmp_path):
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    assert "study/.gitignore: keeps cases out of git" in triage("init", "study", folder=tmp_path).stdout
+    (tmp_path / "study" / ".triage").mkdir()
+    for name in (".triage/a", "clinic.jsonl", "clinic.parquet"):
+        (tmp_path / "study" / name).write_text("x")
+    status = ["git", "-C", tmp_path, "status", "--porcelain", "--untracked-files=all"]
+    untracked = subprocess.run(status, check=True, capture_output=True, text=True).stdout.split()[1::2]
+    assert untracked == ["study/.gitignore", "study/my_grid.toml"]
+
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / ".gitignore").write_text("mine")
+    assert "other/.gitignore: is kept as it is" in triage("init", "other", folder=tmp_path).stdout
+    assert (tmp_path / "other" / ".gitignore").read_text() == "mine"
 
 
 def test_a_folder_that_cannot_be_made_is_refused_in_a_sentence(tmp_path):
