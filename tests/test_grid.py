@@ -124,9 +124,12 @@ def refusal(name: str, *sets: str) -> str:
 @pytest.mark.parametrize(
     ("old", "new", "marked", "parts"),
     [
-        ("seeds = [42]", 'seeds = [42]\ncolour = "red"', "colour", ["unknown key 'colour'", "recipe, safety, scoring"]),
-        ("dropout = 0.1", "droput = 0.1", "droput", ["unknown key 'recipe[2].droput'", "dropout, evaluate_every, iterations"]),
-        ("num_layers = 2", "num_layer = 2", "num_layer", ["unknown key 'training.num_layer'", "num_layers"]),
+        ("seeds = [42]", 'seeds = [42]\ncolour = "red"', "colour", ["unknown key 'colour'; allowed", "recipe, safety, scoring"]),
+        (
+            "dropout = 0.1", "droput = 0.1", "droput",
+            ["unknown key 'recipe[2].droput'; did you mean 'dropout'? Allowed are ", "dropout, evaluate_every, iterations"],
+        ),
+        ("num_layers = 2", "num_layer = 2", "num_layer", ["'training.num_layer'; did you mean 'num_layers'? Allowed"]),
         ('source = "embedded"', 'sauce = "x"', "sauce", ["unknown key 'data.sauce'", "text_column"]),
         ("train = 48", "trian = 48", "trian", ["data.limits.trian", "'train', 'valid', 'calibration' or 'test'"]),
         ("[safety]", "[safety]\nfoo = 1", "foo", ["unknown key 'safety.foo'", "class_weights, cost_matrix"]),

@@ -19,6 +19,7 @@ class Evaluation:
     evaluation_id: str
     training_id: str
     cell_id: str
+    recipe_kind: str
     evaluation_set: str
     set_digest: str
     random_weights: bool | None
@@ -69,16 +70,20 @@ class Found:
         return f"Not taken on {self.taken.evaluation_set}, name the id to take it: {shown}."
 
 
-def find_evaluations(experiment: str) -> list[Found]:
+def find_evaluations(experiment: str, for_its_model: bool = False) -> list[Found]:
     """The latest evaluation of an experiment on each of its sets, and of its run on random weights;
     one that no study holds only where there is no other.
 
     `experiment`: a cell, training or evaluation id, or an unambiguous beginning of one. Raises
-    BadInput for anything else.
+    BadInput for anything else, and names what there is: no baseline where it is asked
+    `for_its_model`, since baselines have none.
     """
     evaluations = typed_rows(Evaluation, "evaluation_summary ORDER BY finished_at, created_at")
     exact = [row for row in evaluations if experiment in row.ids]
     matches = exact or [row for row in evaluations if row.begins_with(experiment)]
+    if for_its_model:
+        matches = _of_models(matches) or matches  # the model of a baseline is refused elsewhere
+        evaluations = _of_models(evaluations)
 
     cells = sorted({row.cell_id for row in matches})
     if len(cells) > 1:
@@ -89,6 +94,11 @@ def find_evaluations(experiment: str) -> list[Found]:
     if not cells:
         raise BadInput(_unknown(experiment, {row.cell_id for row in evaluations}))
     return _latest(matches)
+
+
+def _of_models(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+    """Those of trained models, without the baselines."""
+    return [row for row in evaluations if row.recipe_kind != "baseline"]
 
 
 def _latest(evaluations: list[Evaluation]) -> list[Found]:

@@ -28,7 +28,7 @@ def find_model(name: str) -> BundledModel:
     load_what_waits()
     bring_up_to_date()
     try:
-        evaluations = find_evaluations(name)
+        evaluations = find_evaluations(name, for_its_model=True)
     except BadInput as error:
         raise why_unfinished(name) or error from error
     judged = [one for one in evaluations if one.taken.evaluation_set == "test"]

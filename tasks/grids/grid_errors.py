@@ -4,6 +4,7 @@ what is allowed.
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from pathlib import Path
@@ -51,7 +52,7 @@ def sentence(
     place = where(path, loc, overrides, message, above=unknown)
     if unknown:
         return (
-            f"{place}: unknown key {key!r}; allowed are {', '.join(_allowed(model, first['loc']))}."
+            f"{place}: unknown key {key!r}; {_meant(str(loc[-1]), _allowed(model, first['loc']))}."
         )
     if first["type"] == "missing":
         table = key.rpartition(".")[0]
@@ -66,6 +67,13 @@ def sentence(
 def reason(error: ValidationError) -> str:
     """Why a value is refused: pydantic's first complaint, as part of a sentence."""
     return _message(error.errors(include_url=False)[0]["msg"])
+
+
+def _meant(name: str, allowed: list[str]) -> str:
+    """Which key is meant by a misspelt one, if one is near, and all that are allowed."""
+    near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.6)
+    meant = f"did you mean {near[0]!r}? Allowed are" if near else "allowed are"
+    return f"{meant} {', '.join(allowed)}"
 
 
 def _same_place(place: tuple[int | str, ...], loc: list[int | str]) -> bool:

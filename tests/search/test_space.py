@@ -39,7 +39,7 @@ KEY = '[search]\n"recipe.rank" = '
         (f"{KEY}[]", r", line 11: search.recipe.rank = \[\] is not allowed: the list is empty; name at least one value\."),
         (f"{KEY}[4, 4]", r".*: the list names 4 twice\."),
         (f"{KEY}4", r", line 11: search.recipe.rank = 4 is not allowed: input should be a list\."),
-        (f"{KEY}{{ lo = 4, high = 8 }}", r".*: unknown key 'search.recipe.rank.lo'; allowed are high, log, low\."),
+        (f"{KEY}{{ lo = 4, high = 8 }}", r".*'search.recipe.rank.lo'; did you mean 'low'\? Allowed are high, log, low\."),
         (f"{KEY}{{ low = 4, high = 300 }}", r", line 11: recipe.rank cannot be 300: input should be less than or equal to "
          r"256\."),
         (f"{KEY}{{ low = 4.0, high = 8.0 }}", r".*: recipe.rank takes whole numbers; .*"),
@@ -53,7 +53,7 @@ KEY = '[search]\n"recipe.rank" = '
         ('[search]\n"recipe.evaluate_every" = [2, 4]', r".*: recipe.evaluate_every cannot be searched: it decides at .*"),
         ('[search]\n"training.num_layers" = [2, 9]', r".*: training.num_layers = 9, but tiny-llama has . blocks; .*"),
         ('[search]\n"training.target_modules" = [["mlp.no"]]', r", line 11: The settings do not fit tiny-llama: .*"),
-        (f"{KEY}[4]\nover_triag = 0.2", r".*unknown key 'search.over_triag'; allowed are keep, over_triage, .*"),
+        (f"{KEY}[4]\nover_triag = 0.2", r".*unknown key 'search.over_triag'; did you mean 'over_triage'\? Allowed are keep, .*"),
         (f"{KEY}[4]\nrungs = [0.4, 0.2]", r".*rungs must rise, e\.g\. \[0\.125, 0\.375\]\."),
     ],
 )  # fmt: skip

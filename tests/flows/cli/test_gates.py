@@ -77,6 +77,22 @@ def test_an_unknown_experiment_is_answered_with_all_that_there_are_the_most_simi
     assert names[0] == "smol-4bit-recipe7-s42" and sorted(names) == [f"smol-4bit-recipe{i}-s42" for i in range(9)]
 
 
+def test_where_a_model_is_wanted_no_baseline_is_offered(tmp_path):
+    for name, kind in (("smol-4bit-r-s42", "standard"), ("smol-4bit-zero", "baseline"), ("always_ed", "baseline")):
+        write_landing(tmp_path, f"{name}-t", "training", training(f"{name}-t", cell_id=name, recipe_kind=kind))
+        write_landing(tmp_path, f"{name}-t-e", "evaluation", evaluation(f"{name}-t-e", f"{name}-t"))
+    load_all(tmp_path)
+    for wanted, offered in ((True, ["smol-4bit-r-s42"]), (False, ["always_ed", "smol-4bit-r-s42", "smol-4bit-zero"])):
+        with pytest.raises(BadInput, match="no finished experiment 'nosuch'") as caught:
+            find_evaluations("nosuch", for_its_model=wanted)
+        assert sorted(str(caught.value).rstrip(".").partition("first: ")[2].split(", ")) == offered
+
+    (found,) = find_evaluations("smol", for_its_model=True)
+    assert found.taken.cell_id == "smol-4bit-r-s42"
+    with pytest.raises(BadInput, match="beginning of 2 experiments: smol-4bit-r-s42, smol-4bit-zero"):
+        find_evaluations("smol")
+
+
 def test_it_is_said_which_evaluation_is_taken_and_a_result_of_no_study_hides_none_of_a_study(tmp_path):
     """One training, judged in two studies, and last by a sweep that was killed."""
     write_landing(tmp_path, "t4", "training", training("t4"))
