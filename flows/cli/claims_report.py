@@ -13,8 +13,13 @@ from tasks.runtime.errors import Locked
 from warehouse.claims import MeasuredClaim, Measurement, measure, read_claims, store
 from warehouse.health import bring_up_to_date
 from warehouse.published import ROOT, figures
+from warehouse.query import query_rows
 
 MOST_ROWS = 6
+RANDOM_MODELS = (
+    "Models with random weights, such as those of `triage sweep smoke`, have no rows here: no "
+    "claim is about them."
+)
 
 
 def print_claims(console: Console, file: Path | None = None) -> None:
@@ -31,10 +36,16 @@ def print_claims(console: Console, file: Path | None = None) -> None:
         _print_claim(console, one)
     if file is not None:
         return
+    if _has_random_models() and not all(one.measurements for one in measured):
+        print_line(console, RANDOM_MODELS)
     with contextlib.suppress(Locked):  # another program reads: the table keeps what it has
         store(measured)
     if (ROOT / "flows" / "README.md").is_file() and (ROOT / "README.md").is_file():
         _print_figures(console)
+
+
+def _has_random_models() -> bool:
+    return bool(query_rows("FROM experiment WHERE random_weights LIMIT 1").rows)
 
 
 def _print_claim(console: Console, one: MeasuredClaim) -> None:

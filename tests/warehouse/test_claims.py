@@ -6,7 +6,7 @@ import pytest
 
 from tasks.runtime.errors import BadInput
 from tests.place import Place, one_sentence
-from tests.warehouse.rows import full, land_pair
+from tests.warehouse.rows import full, land_pair, training
 from warehouse.claims import Claim, measure, read_claims, store
 from warehouse.landing import write_landing
 from warehouse.load import load_all
@@ -108,5 +108,16 @@ def test_the_command_prints_verdicts_with_the_rows_behind_them(place):
         and "  0.53: supported (base_model smol)" in done.stdout
     )
     assert "figures agree with warehouse/published." in done.stdout
+    assert "random weights" not in done.stdout
     missing = place.ask("claims", "--file", "nowhere.toml")
     assert missing.returncode == 2 and one_sentence(missing.stderr)
+
+
+def test_the_command_says_that_models_with_random_weights_count_for_no_claim(place, tmp_path):
+    rest = place.copy(tmp_path / "random")
+    write_landing(tmp_path / "landing", "t-random", "training", training("t-random", 4, random_weights=True))
+    load_all(tmp_path / "landing", rest.warehouse)
+    assert (
+        "Models with random weights, such as those of `triage sweep smoke`, have no rows here"
+        in rest.ask("claims").stdout
+    )
