@@ -94,7 +94,9 @@ def test_a_study_that_landed_for_another_warehouse_is_said_to_be_there_with_the_
         sentence = str(refused.value)
         assert f"The warehouse {warehouse} has no study '{study}', but its results are in {landing}" in sentence
         assert "`triage warehouse rebuild`" in sentence and sentence.endswith(f"set TRIAGE_WAREHOUSE to {there}.")
-        with pytest.raises(BadInput, match=f"{warehouse} has no study 'zzz'; it has .*TRIAGE_WAREHOUSE names another"):
+        with pytest.raises(
+            BadInput, match=f"{warehouse} has no study 'zzz'; it has .*Set TRIAGE_WAREHOUSE to read another"
+        ):
             find_study("zzz")
     rebuild(landing)
     assert find_study("ward") is not None and find_study("clinic") is not None
