@@ -17,10 +17,10 @@ from flows.report.disclaimer import disclaimer
 from flows.report.figures import figure, why_not
 from flows.report.gates import GateRow
 from flows.report.names import experiment_name, verdict
-from flows.report.study import evaluation_ids, find_study
+from flows.report.study import evaluation_ids, find_study, study_rows
 from flows.report.table import Table, print_table
 from flows.report.typed_rows import EvaluationRow, leaderboard_rows, metrics_named, typed_rows
-from tasks.bundle.bundle import Bundle
+from tasks.bundle.bundle import Bundle, ModelGone
 from tasks.bundle.from_evaluation import bundle_of_evaluation
 from tasks.bundle.valid_scores import Figure, RankedBy, emergencies, valid_cases
 from tasks.landing import land_rows
@@ -90,13 +90,13 @@ def print_best(console: Console, wanted: Wanted) -> None:
         raise BadInput("The warehouse has no study yet; run `triage sweep demo` first.")
 
     candidates = _candidates(study.study, wanted)
-    with kept():  # what the models' processes import is imported once
-        ranked = sorted(
-            (_ranked(row, stored, wanted.ranked_by) for row, stored in candidates),
-            key=lambda one: one.order,
-        )
+    ranked, gone = _rank(candidates, wanted.ranked_by)
+    if not ranked:
+        raise BadInput(_all_gone(study.study, gone))
     _record(study.study, wanted, ranked)
     _print_ranking(console, study.study, wanted, ranked)
+    if gone:
+        print_line(console, _left_out(gone))
     _print_chosen(console, ranked[0])
 
 
@@ -137,6 +137,37 @@ def _candidates(study: str, wanted: Wanted) -> list[tuple[EvaluationRow, int]]:
 
 def _stored() -> list[_Stored]:
     return typed_rows(_Stored, "evaluation_summary")
+
+
+def _rank(
+    candidates: Sequence[tuple[EvaluationRow, int]], by: RankedBy
+) -> tuple[list[Ranked], list[str]]:
+    """The models of this home, the best first, and the cells whose models are not there."""
+    ranked = []
+    gone = []
+    with kept():  # what the models' processes import is imported once
+        for row, stored in candidates:
+            try:
+                ranked.append(_ranked(row, stored, by))
+            except ModelGone:  # its results stay where its data set is forgotten
+                gone.append(row.cell_id)
+    return sorted(ranked, key=lambda one: one.order), gone
+
+
+def _left_out(gone: Sequence[str]) -> str:
+    return (
+        f"Left out, since the models are no longer in {home()}: {', '.join(gone)}. Their sweep "
+        "trains them again."
+    )
+
+
+def _all_gone(study: str, gone: Sequence[str]) -> str:
+    others = [row.study for row in study_rows() if row.study != study]
+    elsewhere = f", or ask another study with --study: {', '.join(others)}" if others else ""
+    return (
+        f"No such model of the study {study} is in {home()} any longer ({', '.join(gone)}); run its "
+        f"sweep again{elsewhere}."
+    )
 
 
 def _ranked(row: EvaluationRow, stored: int, by: RankedBy) -> Ranked:

@@ -23,6 +23,10 @@ SYNTHETIC = "synthetic cases are no evidence about patients"
 RuleName = Literal["argmax", "target_recall", "min_cost"]
 
 
+class ModelGone(BadInput):
+    """A judged model, or the data set that it was trained on, is not in this home, or no longer."""
+
+
 class Scaling(Strict):
     """Vector scaling: softmax(log p / temperature + biases), biases in the order LABELS."""
 

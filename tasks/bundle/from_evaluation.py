@@ -15,6 +15,7 @@ from tasks.bundle.bundle import (
     ConformalCutoffs,
     GateStatus,
     JudgedOn,
+    ModelGone,
     Review,
     Rule,
     Scaling,
@@ -35,8 +36,8 @@ ADAPTER = "adapters.safetensors"
 def bundle_of_evaluation(home: Path, evaluation_id: str) -> BundledModel:
     """The model that an evaluation, one on the test set, has judged; its paths lead into `home`.
 
-    Raises BadInput where the adapter or the weights are not in this home, and for a baseline, which
-    has neither.
+    Raises ModelGone where the adapter or the weights are not in this home, and BadInput for a
+    baseline, which has neither.
     """
     landed = _Landed.read(home, evaluation_id)
     if landed.experiment["recipe_kind"] == "baseline":
@@ -60,10 +61,10 @@ class _Landed:
 
     @classmethod
     def read(cls, home: Path, evaluation_id: str) -> _Landed:
-        """Raises BadInput where the results came from another machine, and were only merged here."""
+        """Raises ModelGone where the results came from another machine, and were only merged here."""
         folder = home / "landing" / evaluation_id
         if complete(folder, deep=True) is None:
-            raise BadInput(
+            raise ModelGone(
                 f"The results {evaluation_id} did not land in {home}, so the model is elsewhere; "
                 "set TRIAGE_HOME to the home that trained it."
             )
@@ -93,7 +94,7 @@ def _adapter_folder(home: Path, landed: _Landed) -> Path:
     training = landed.experiment.get("source_training_id") or landed.experiment["training_id"]
     folder = home / "experiments" / str(training)
     if complete(folder, deep=True) is None:
-        raise BadInput(
+        raise ModelGone(
             f"The adapter of {landed.name} is not in {folder}; run its sweep again to train it, "
             "or set TRIAGE_HOME to the home that holds it."
         )
@@ -113,7 +114,7 @@ def _weights(home: Path, landed: _Landed) -> tuple[Path, VariantManifest]:
         manifest = Manifest.read_if_complete(folder)
         if manifest is not None and manifest.digest == wanted:
             return folder, VariantManifest.read(folder)
-    raise BadInput(
+    raise ModelGone(
         f"The weights of {landed.name} are no longer in {folders}; run its sweep again, "
         "which makes them anew."
     )

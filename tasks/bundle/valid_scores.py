@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from tasks.bundle.arguments import ValidJob
-from tasks.bundle.bundle import Bundle, BundledModel
+from tasks.bundle.bundle import Bundle, BundledModel, ModelGone
 from tasks.bundle.decide import rule_labels
 from tasks.corpus.manifest import DatasetManifest
 from tasks.judging.metrics import confusion
@@ -72,11 +72,11 @@ def _macro_f1(bundle: Bundle, p: Floats, labels: list[Label]) -> float:
 
 
 def data_folder(home: Path, dataset_digest: str) -> Path:
-    """The folder of a data set of this home. Raises BadInput where it is gone."""
+    """The folder of a data set of this home. Raises ModelGone where it was removed."""
     for folder in sorted((home / "data").glob(f"*-{dataset_digest}")):
         if complete(folder) is not None:
             return folder
-    raise BadInput(
+    raise ModelGone(
         f"The data set {dataset_digest} is no longer in {home / 'data'}; run its sweep again."
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from rich.console import Console
@@ -101,6 +102,32 @@ def test_a_warehouse_that_is_filled_again_keeps_the_look(asked, used, tmp_path):
 
     again = query("FROM look", database=tmp_path / "again.duckdb")
     assert again.astype(str).equals(used.query("FROM look").astype(str)) and len(again) == 1
+
+
+def test_models_that_are_gone_are_left_out_and_named(asked, used, tmp_path, monkeypatch):
+    rest = used.copy(tmp_path / "rest")
+    for name in ("TRIAGE_HOME", "TRIAGE_WAREHOUSE"):
+        monkeypatch.setenv(name, rest.environment[name])
+
+    def ask() -> str:
+        console = Console(width=2000, highlight=False, markup=False)
+        with console.capture() as capture:
+            print_best(console, Wanted("4bit", None, "smoke", "macro-f1", 0.3))
+        return capture.get()
+
+    (look,) = used.query("FROM look").to_dict("records")
+    best, *others = (one["training_id"] for one in json.loads(look["ranked"]))
+    cells = [training.rpartition("-")[0] for training in (best, *others)]
+    shutil.rmtree(rest.home / "experiments" / best)
+    shown = ask()
+    assert f"no longer in {rest.home}: {cells[0]}. Their sweep trains them again." in shown
+    assert f"{cells[1]} on its test set" in shown and len(rest.query("FROM look")) == 2
+
+    for training in others:
+        shutil.rmtree(rest.home / "experiments" / training)
+    with pytest.raises(BadInput, match=f"No such model of the study smoke is in {rest.home}.*run its sweep again"):
+        ask()
+    assert len(rest.query("FROM look")) == 2, "nothing was looked at"
 
 
 @pytest.mark.parametrize(
