@@ -10,7 +10,6 @@ import typer
 from rich.console import Console
 
 from deployments.interruptions import INTERRUPTED as INTERRUPTED
-from flows.report.wrapping import has_width
 
 WITHOUT_TERMINAL = 140  # columns of output into a file or a pipe, unless COLUMNS says otherwise
 
@@ -49,5 +48,5 @@ def print_error(sentence: str) -> None:
 
 
 def print_line(console: Console, text: str, style: str | None = None) -> None:
-    """Print prose: wrapped between words on a terminal and to COLUMNS, else one line."""
-    console.print(text, style=style, soft_wrap=not has_width(console))
+    """Print prose: wrapped between words on a terminal, one line in a file or a pipe."""
+    console.print(text, style=style, soft_wrap=not console.is_terminal)

@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 import rich.table
 from rich.console import Console
 
-from flows.report.wrapping import has_width
-
 MOST_ON_SIDE = 4  # rows; more than that are not turned on their side
 
 
@@ -91,7 +89,7 @@ def print_in_parts(console: Console, table: Table) -> None:
     """
     widths = _widths(table)
     part = [0]
-    console.print(table.title, style="italic", soft_wrap=not has_width(console))
+    console.print(table.title, style="italic", soft_wrap=not console.is_terminal)
     for place in range(1, len(widths)):
         if len(part) > 1 and _total([widths[i] for i in (*part, place)]) > console.width:
             print_table(console, table.part(part))

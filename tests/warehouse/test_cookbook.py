@@ -33,7 +33,7 @@ def study(tmp_path_factory):
     return folder / "w.duckdb"
 
 
-def answer(study, name: str, **values: str) -> list[dict[str, object]]:
+def answer(study, name: str, /, **values: str) -> list[dict[str, object]]:
     named = named_query(name)
     result = query_rows(named.sql, named.values(values), database=study)
     return [dict(zip(result.columns, row, strict=True)) for row in result.rows]

@@ -9,8 +9,6 @@ from tests.warehouse.rows import evaluation, land_pair, training
 from warehouse.landing import write_landing
 from warehouse.load import load_all
 
-NARROW = ("on 80 columns",)
-
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory):
@@ -26,10 +24,9 @@ def outputs(tmp_path_factory):
     cases = [(label, "ED", "ED") for label in ("ED", "ED", "GP", "GP", "HOME")]
     write_landing(folder / "landing", "b", "evaluation", evaluation("b", "always_ed-1", cases))
     load_all(folder / "landing", place.warehouse)
-    told = {
+    return {
         args: place.ask("compare", *args) for args in ((), ("--all",), ("--gates", "--flips"), ("--prevalence", "3"))
     }
-    return told | {NARROW: place.ask("compare", COLUMNS="80")}
 
 
 def test_the_default_is_the_answer_and_two_tables(outputs):
@@ -52,11 +49,6 @@ def test_a_name_in_two_lines_is_given_as_other_commands_take_it(outputs):
 def test_intervals_on_top_are_explained_only_where_there_are_some(outputs):
     assert "[" not in outputs[()].stdout.splitlines()[0]
     assert "The intervals on top" not in outputs[()].stdout
-
-
-def test_prose_is_wrapped_to_the_columns_that_are_asked_for(outputs):
-    assert max(map(len, outputs[NARROW].stdout.splitlines())) <= 80
-    assert " ".join(outputs[NARROW].stdout.split()).startswith(outputs[()].stdout.splitlines()[0])
 
 
 def test_baselines_stand_at_the_foot(outputs):
