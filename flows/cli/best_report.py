@@ -31,6 +31,8 @@ from tasks.runtime.home import home
 from warehouse.connect import quoted
 from warehouse.health import bring_up_to_date
 
+ARGMAX = "argmax"  # the rule of the leaderboard's accuracy
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -248,13 +250,19 @@ def _print_chosen(console: Console, chosen: Ranked) -> None:
         f"So far {count} recorded for this set"
     )
     figures = {
-        "accuracy": _by_own_rule(row, "accuracy"),
+        f"accuracy by {row.primary_rule}": _by_own_rule(row, "accuracy"),
         "macro-F1": _by_own_rule(row, "macro_f1"),
         "ED recall": figure(row.ed_recall, row.ed_recall_low, row.ed_recall_high),
         "over-triage": figure(row.over_triage, row.over_triage_low, row.over_triage_high),
         "gates": verdict(row),
     }
     print_table(console, Table.of(title, [figures]))
+    if row.primary_rule != ARGMAX:
+        most_probable = figure(row.accuracy, row.accuracy_low, row.accuracy_high)
+        print_line(
+            console,
+            f"By the most probable label (argmax), as in triage compare, its accuracy is {most_probable}.",
+        )
     gates = typed_rows(
         GateRow, f"gate WHERE evaluation_id = {quoted(row.evaluation_id)} ORDER BY gate"
     )

@@ -12,6 +12,7 @@ from flows.report.answer import answer
 from flows.report.disclaimer import disclaimer
 from flows.report.evidence import evidence
 from flows.report.leaderboard import by_test_set, leaderboard
+from flows.report.names import names_elsewhere
 from flows.report.pairs import headline, pair_rows, quantization
 from flows.report.prevalence import check_prevalence, not_restated_note
 from flows.report.study import evaluation_ids, select_study, study_rows
@@ -88,9 +89,11 @@ def print_comparison(
     print_line(console, " ".join(sentences), style="bold")
     for part in by_test_set(board):
         print_in_parts(console, leaderboard(part, prevalence))
+    if names := names_elsewhere(board):
+        print_line(console, names)
     if pairs:
         print_line(console, headline(pairs))
-        if pooled:
+        if any("[" in sentence for sentence in sentences):
             print_line(console, BANDS)
         _print_pairs(console, quantization(pairs).with_note(not_restated_note(prevalence)))
     for table in evidence(board, prevalence, sections, only):

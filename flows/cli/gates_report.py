@@ -12,7 +12,7 @@ from flows.cli.terminal import print_line
 from flows.cli.waiting import load_what_waits
 from flows.report.disclaimer import disclaimer
 from flows.report.figures import figure
-from flows.report.gates import FALSE_NEGATIVES, GateRow, adjusted, looks
+from flows.report.gates import FALSE_NEGATIVES, NAMES, GateRow, adjusted, looks
 from flows.report.names import random_mark, verdict
 from flows.report.prevalence import check_prevalence, restated
 from flows.report.table import Table, print_table
@@ -130,7 +130,7 @@ def gate_table(gates: list[GateRow]) -> Table:
     looked = looks()
     rows = [
         (
-            f"{gate.gate} {'<=' if gate.gate == FALSE_NEGATIVES else '>='} {gate.threshold:g}",
+            f"{NAMES.get(gate.gate, gate.gate)} {'<=' if gate.gate == FALSE_NEGATIVES else '>='} {gate.threshold:g}",
             gate.state,
             figure(gate.value),
             figure(gate.bound),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Iterator, Sequence
 
@@ -30,6 +31,8 @@ from tasks.runtime.events import (
 )
 from tasks.spec import ExperimentSpec
 
+OF_THE_MACHINE = "GFLOP/s"  # stands in warnings about the speed of the machine, see device.py
+FIGURES = re.compile(r"[0-9.,]+")  # by which the notes of a base model's steps differ
 LOG_SECONDS = 15.0  # pause between the lines for a step where no table is drawn: a file or a pipe
 DRAWS_PER_SECOND = 4
 
@@ -88,7 +91,8 @@ class _Display:
     def _print_report(self, title: str, event: Event) -> None:
         match event:
             case Note():
-                self._print_once(title, event.message, event.message)
+                words = FIGURES.sub("", event.message)
+                self._print_once(title, words, event.message)
             case SourceReport():
                 self._print(f"weights  {event.model}: {event.source}, digest {event.digest[:12]}")
             case DeviceReport():
@@ -142,6 +146,8 @@ class _Display:
     def _print_once(self, title: str, message: str, text: str, style: str | None = None) -> None:
         """Print `text` unless a step on the same base model has sent this message."""
         model = next((name for name in self.models if f" {name}" in title), "")
+        if OF_THE_MACHINE in message:  # it says nothing about a model, and its figure varies
+            model, message = "", OF_THE_MACHINE
         if (model, message) not in self.printed:
             self.printed.add((model, message))
             self._print(text, style)

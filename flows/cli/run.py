@@ -257,12 +257,20 @@ def _print_next_step(console: Console, selection: Selection, outcome: Outcome) -
         command = "close the program that holds it, then triage compare"
         print_line(console, f"{outcome.message}: {warehouse_path()}; next: {command}")
         return
-    precisions = {spec.precision.name for spec in selection.cells}
-    view = "leaderboard"
-    if len(precisions) > 1:
-        view = "quantization_comparison" if precisions <= {"4bit", "8bit"} else "frontier"
-    command = f'triage sql "SELECT * FROM {view}"'
+    command = _query(selection)
     print_line(console, f"{outcome.message}: {warehouse_path()}; next: {command}")
+
+
+def _query(selection: Selection) -> str:
+    """A command that shows a few columns of what the sweep has found, and of no other study."""
+    study = selection.grid.name
+    precisions = {spec.precision.name for spec in selection.cells}
+    if precisions == {"4bit", "8bit"}:
+        return f"triage sql four_bits_against_eight --param study={study}"
+    view, columns = "leaderboard", "cell_id, accuracy, ed_recall, verdict"
+    if len(precisions) > 1:
+        view, columns = "frontier", "base_model, precision, recipe, stored_bytes, ed_recall"
+    return f"triage sql \"SELECT {columns} FROM {view}_of(evaluations_of('{study}'))\""
 
 
 def _print_failure(console: Console, outcome: Outcome) -> None:

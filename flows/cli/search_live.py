@@ -20,6 +20,7 @@ from tasks.search.objective import Objective
 
 DIGITS = 4
 MOST_SHOWN = 20  # trials on a terminal: those that came furthest
+OTHER_COLUMNS, LEAST_SETTINGS = 64, 16  # characters; the report at the end has settings whole
 STYLES = {"training": "bold", "finished": "green", "failed": "red"}
 
 
@@ -106,8 +107,10 @@ class _Table(contextlib.AbstractContextManager["_Table"]):
 
     def _table(self) -> rich.table.Table:
         table = rich.table.Table()
-        for column in ("trial", "state", "updates", self.objective.name, "settings"):
+        for column in ("trial", "state", "updates", self.objective.name):
             table.add_column(column, overflow="fold")
+        room = max(LEAST_SETTINGS, self.console.width - OTHER_COLUMNS)
+        table.add_column("settings", no_wrap=True, overflow="ellipsis", max_width=room)
         for trial in sorted(self.trials.values(), key=self._place)[:MOST_SHOWN]:
             table.add_row(
                 str(trial.number),

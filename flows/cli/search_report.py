@@ -6,10 +6,10 @@ from rich.console import Console
 
 from flows.cli.terminal import print_line
 from flows.report.figures import clock, figure
-from flows.report.table import Table, print_table
+from flows.report.table import Table, print_in_parts
 from flows.search_setup import SearchSetup
 from tasks.search.storage import Storage
-from tasks.search.trial import Cost, Trial, best_of
+from tasks.search.trial import Cost, Trial, best_of, in_words
 from tasks.search.winner import FILE
 
 BEST = 5
@@ -20,7 +20,9 @@ def print_report(console: Console, setup: SearchSetup) -> None:
     """Print the report of a stored search."""
     storage = Storage(setup.folder, setup.space, setup.objective, setup.identity)
     trials = storage.trials()
-    print_table(console, best_trials(setup, trials))
+    print_in_parts(console, best_trials(setup, trials))
+    for line in settings(trials):
+        print_line(console, line)
     print_line(console, saved(Cost.of(trials), len(trials)))
     print_line(
         console, "All values are of valid: no test case was scored. Trials: " + str(storage.path)
@@ -39,8 +41,7 @@ def print_report(console: Console, setup: SearchSetup) -> None:
 
 
 def best_trials(setup: SearchSetup, trials: list[Trial]) -> Table:
-    """The best trials among those that came furthest, then the others."""
-    ranked = sorted(trials, key=_place)
+    """The best trials; `settings` has what they tried."""
     title = f"The best of {len(trials)} trials of {setup.spec.title}"
     return Table.of(
         title,
@@ -49,11 +50,30 @@ def best_trials(setup: SearchSetup, trials: list[Trial]) -> Table:
                 "trial": str(trial.number),
                 setup.objective.name: figure(trial.value, digits=DIGITS),
                 "updates": f"{trial.update} of {trial.iterations}",
-                "settings": trial.settings,
             }
-            for trial in ranked[:BEST]
+            for trial in best_first(trials)
         ],
     )
+
+
+def settings(trials: list[Trial]) -> list[str]:
+    """A line for the settings that the best trials share, and one for each trial with its own."""
+    shown = best_first(trials)
+    equal = {
+        key: value
+        for key, value in (shown[0].values if shown else {}).items()
+        if all(trial.values.get(key) == value for trial in shown)
+    }
+    lines = [f"All of these: {in_words(equal)}"] if equal and len(shown) > 1 else []
+    for trial in shown:
+        own = {key: value for key, value in trial.values.items() if not lines or key not in equal}
+        lines += [f"Trial {trial.number}: {in_words(own)}"] if own else []
+    return lines
+
+
+def best_first(trials: list[Trial]) -> list[Trial]:
+    """The best trials among those that came furthest, then the others."""
+    return sorted(trials, key=_place)[:BEST]
 
 
 def _place(trial: Trial) -> tuple[bool, int, float, float, int]:

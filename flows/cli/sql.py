@@ -70,7 +70,7 @@ def sql(
     listed: Listed = False,
     as_csv: Csv = False,
 ) -> None:
-    """Query the warehouse (read-only), e.g. triage sql "FROM quantization_comparison"."""
+    """Query the warehouse (read-only), e.g. triage sql four_bits_against_eight."""
     if listed:
         _print_list()
         return

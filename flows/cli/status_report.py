@@ -3,123 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from collections import Counter
+from collections.abc import Sequence
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
+from flows.cli.status_lines import Line, status_lines
 from flows.cli.terminal import print_line
-from flows.cli.waiting import load_what_waits
-from flows.report.figures import clock, figure
-from flows.report.names import RANDOM, random_mark, verdict
-from flows.report.typed_rows import typed_rows
-from tasks.runtime.store import complete, home, is_locked
-from tasks.tuning.reported import Reported
-from warehouse.connect import warehouse_path
-from warehouse.health import bring_up_to_date, refuse_unusable
+from tasks.runtime.store import home
 
-COLUMNS = ("experiment", "training", "evaluation", "warehouse", "ED recall on test", "gates")
-NONE = "-"
+COLUMNS = ("experiment", "state", "ED recall on test", "gates")
+NARROW = ("experiment, state", "ED recall on test", "gates")
+OTHER_COLUMNS = 34  # characters that these need beside the names, where the terminal is narrow
 NOTHING = "Nothing has run yet. Next: triage sweep demo"
-TRAINING_ONLY = "training only"
-
-# A failed run is superseded by a later run of its cell under other settings, finished or not.
-LANDED = """
-    SELECT experiment.*, board.* EXCLUDE (training_id, random_weights),
-        status <> 'completed' AND EXISTS (
-            FROM experiment AS other JOIN landed AS later ON later.id = other.training_id
-            WHERE other.cell_id = experiment.cell_id AND later.loaded_at > landed.loaded_at
-        ) AS superseded
-    FROM (SELECT training_id, cell_id, status, random_weights FROM experiment) AS experiment
-    LEFT JOIN landed ON landed.id = experiment.training_id
-    LEFT JOIN (
-        SELECT
-            training_id, random_weights, verdict, ed_prevalence, cases,
-            ed_recall, ed_recall_low, ed_recall_high
-        FROM evaluation_summary
-        WHERE evaluation_set = 'test'
-        QUALIFY row_number() OVER (PARTITION BY training_id ORDER BY created_at DESC) = 1
-    ) AS board ON board.training_id = experiment.training_id
-"""
-
-
-@dataclass(frozen=True)
-class LandedExperiment:
-    """A row of `experiment` with its latest result on the test set, None for a failed run."""
-
-    training_id: str
-    status: str
-    random_weights: bool | None
-    superseded: bool
-    ed_recall: float | None
-    ed_recall_low: float | None
-    ed_recall_high: float | None
-    verdict: str | None
-    ed_prevalence: float | None
-    cases: int | None
-
-    @property
-    def state(self) -> str:
-        """The status; "training only" where its evaluation is not in the warehouse."""
-        is_scored = self.ed_prevalence is not None
-        return TRAINING_ONLY if self.status == "completed" and not is_scored else self.status
-
-
-@dataclass(frozen=True)
-class SearchedTraining:
-    """The training of a row of `trial`."""
-
-    training_id: str
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of the table. `reported`: how far its training is, while it runs.
-
-    `mark` follows the name where the weights are random.
-    """
-
-    name: str
-    mark: str = ""
-    training: str = NONE
-    evaluation: str = NONE
-    landed: LandedExperiment | None = None
-    reported: Reported | None = None
-    searched: bool = False  # a trial of a search, of which nothing else is known
-
-    @property
-    def superseded(self) -> bool:
-        return self.landed is not None and self.landed.superseded
-
-    def cells(self) -> tuple[str, ...]:
-        training = self.training if self.reported is None else _progress(self.reported)
-        name = f"{self.name}{self.mark}"
-        if self.landed is None:
-            return name, training, self.evaluation, NONE, NONE, NONE
-        recall, gates = _result(self.landed)
-        return name, training, self.evaluation, self.landed.state, recall, gates
-
-    def as_json(self) -> dict[str, Any]:
-        """The line's values, null where there is none; `running` holds a running training's report."""
-        landed = self.landed
-        return {
-            "experiment": self.name,
-            "random_weights": bool(self.mark),
-            "training": None if self.training == NONE else self.training,
-            "running": self.reported and self.reported.model_dump(mode="json"),
-            "evaluation": None if self.evaluation == NONE else self.evaluation,
-            "warehouse": landed and landed.state,
-            "ed_recall": landed and landed.ed_recall,
-            "ed_recall_low": landed and landed.ed_recall_low,
-            "ed_recall_high": landed and landed.ed_recall_high,
-            "test_cases": landed and landed.cases,
-            "gates": landed and landed.verdict,
-            "superseded": self.superseded,
-            "searched": self.searched,
-        }
 
 
 def print_status(console: Console, everything: bool = False) -> None:
@@ -133,7 +31,7 @@ def print_status(console: Console, everything: bool = False) -> None:
         print_line(console, NOTHING)
         return
 
-    console.print(status_table(lines, everything))
+    console.print(status_table(lines, console.width, everything))
     hidden = sum(line.superseded for line in lines)
     if hidden and not everything:
         runs = "1 failed run" if hidden == 1 else f"{hidden} failed runs"
@@ -149,105 +47,40 @@ def print_json(everything: bool = False) -> None:
     print(json.dumps([line.as_json() for line in _listed(status_lines(), everything)], indent=2))
 
 
-def status_lines() -> list[Line]:
-    """The experiments of this machine and of the warehouse, after loading what waits."""
-    refuse_unusable()
-    load_what_waits()
-    return list(_lines(home() / "experiments"))
+def status_table(lines: list[Line], width: int, everything: bool = False) -> Table:
+    """The lines as a table for a terminal of `width` characters, which breaks no name."""
+    listed = _listed(lines, everything)
+    names = _names(listed)
+    named = list(zip(listed, names, strict=True))
+
+    table = _table(COLUMNS, [line.cells(name) for line, name in named])
+    if Measurement.get(_unbounded(), _unbounded().options, table).maximum <= width:
+        return table
+    longest = max(map(len, names), default=0)
+    whole = longest + OTHER_COLUMNS <= width
+    return _table(NARROW, [line.narrow_cells(name) for line, name in named], whole)
 
 
-def status_table(lines: list[Line], everything: bool = False) -> Table:
-    """The lines as a table."""
+def _unbounded() -> Console:
+    """A console on which a table is as wide as it wants."""
+    return Console(width=10_000)
+
+
+def _table(columns: Sequence[str], rows: list[tuple[str, ...]], whole: bool = False) -> Table:
     title = f"Experiments in {home() / 'experiments'}"
     table = Table(title=title, title_justify="left")
-    for column in COLUMNS:
-        table.add_column(column, overflow="fold")
-    for line in _listed(lines, everything):
-        table.add_row(*line.cells())
+    for place, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=whole and place == 0)
+    for row in rows:
+        table.add_row(*row)
     return table
+
+
+def _names(lines: list[Line]) -> list[str]:
+    """The cell of each line, which commands take; the training id where a cell is listed twice."""
+    cells = Counter(line.cell_id for line in lines)
+    return [line.cell_id if cells[line.cell_id] == 1 else line.name for line in lines]
 
 
 def _listed(lines: list[Line], everything: bool) -> list[Line]:
     return [line for line in lines if everything or not (line.superseded or line.searched)]
-
-
-def _progress(reported: Reported) -> str:
-    """E.g. `1200 of 3000, loss 0.412, 22 min left`."""
-    parts = [f"{reported.iteration} of {reported.iterations}", f"loss {reported.loss:.3f}"]
-    if reported.validation is not None:
-        parts.append(f"validation {reported.validation:.3f}")
-    return ", ".join([*parts, f"{clock(reported.seconds_left)} left"])
-
-
-def _lines(folder: Path) -> Iterator[Line]:
-    """The experiments on this machine by name, then those that are in the warehouse alone."""
-    landed = _landed_experiments()
-    trials = _trials()
-    folders = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    for path in folders:
-        line = _local_line(path, landed.pop(path.name, None))
-        is_only_trial = line.landed is None and line.evaluation == NONE and path.name in trials
-        yield replace(line, searched=is_only_trial)
-    for experiment in landed.values():
-        yield Line(experiment.training_id, random_mark(experiment), landed=experiment)
-
-
-def _landed_experiments() -> dict[str, LandedExperiment]:
-    if not warehouse_path().exists():
-        return {}
-    bring_up_to_date()
-    return {row.training_id: row for row in typed_rows(LandedExperiment, f"({LANDED})")}
-
-
-def _trials() -> set[str]:
-    """The trainings of landed searches."""
-    if not warehouse_path().exists():
-        return set()
-    return {row.training_id for row in typed_rows(SearchedTraining, "trial")}
-
-
-def _local_line(folder: Path, landed: LandedExperiment | None) -> Line:
-    scored = any(complete(scores) for scores in (folder / "scores").glob("*-e*"))
-    evaluation = "done" if scored else NONE
-    return Line(
-        folder.name,
-        _mark(folder, landed),
-        _training_state(folder),
-        evaluation,
-        landed,
-        Reported.of_running(folder),
-    )
-
-
-def _mark(folder: Path, landed: LandedExperiment | None) -> str:
-    if landed is not None:
-        return random_mark(landed)
-    return RANDOM if _on_random_weights(folder) else ""
-
-
-def _training_state(folder: Path) -> str:
-    if complete(folder):
-        return "done"
-    if is_locked(folder):
-        return "running"
-    has_checkpoint = any((folder / "checkpoint").glob("[0-9]*"))
-    return "resumable" if has_checkpoint else "not finished"
-
-
-def _result(landed: LandedExperiment) -> tuple[str, str]:
-    """ED recall with its interval and how many cases it is of, and the verdict of the gates."""
-    if landed.verdict is None:
-        return NONE, NONE
-    recall = figure(landed.ed_recall, landed.ed_recall_low, landed.ed_recall_high, digits=2)
-    return f"{recall} of {landed.cases}", verdict(landed).replace("\n", " ")
-
-
-def _on_random_weights(folder: Path) -> bool:
-    """Whether a training that has not landed has random weights; False if its variant is gone."""
-    try:
-        args = json.loads((folder / "spec.json").read_text(encoding="utf-8"))["args"]
-    except (OSError, ValueError, KeyError):
-        return False
-    from tasks.models.convert import has_random_weights  # NumPy comes with it
-
-    return has_random_weights(Path(args["variant"]))

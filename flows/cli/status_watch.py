@@ -8,7 +8,8 @@ import time
 import rich.live
 from rich.console import Console
 
-from flows.cli.status_report import NOTHING, status_lines, status_table
+from flows.cli.status_lines import status_lines
+from flows.cli.status_report import NOTHING, status_table
 from tasks.runtime.errors import BadInput
 
 WATCH_SECONDS = 2.0
@@ -28,5 +29,7 @@ def watch_status(console: Console, everything: bool, as_json: bool) -> None:
     with contextlib.suppress(KeyboardInterrupt), rich.live.Live(console=console) as display:
         while True:
             lines = status_lines()
-            display.update(status_table(lines, everything) if lines else NOTHING, refresh=True)
+            display.update(
+                status_table(lines, console.width, everything) if lines else NOTHING, refresh=True
+            )
             time.sleep(WATCH_SECONDS)

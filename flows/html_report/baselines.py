@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from flows.html_report.marks import Axis, Dot, dots
 from flows.html_report.rows import named_rows
 from flows.html_report.section import Panel, Section, number, panel_name, some
-from flows.html_report.study import ReportedStudy, chart_label, full_name
+from flows.html_report.study import ReportedStudy, and_others, chart_label, full_name
 from flows.report.figures import figure
 from flows.report.leaderboard import leaderboard
 from flows.report.typed_rows import EvaluationRow
@@ -76,7 +76,8 @@ def _findings(study: ReportedStudy) -> list[str]:
     beating = sum(row.against_constant == "beats it" for row in rows)
     best = max(trained, key=lambda row: row.accuracy or 0)
     said = [
-        f"Highest accuracy of a trained model: {full_name(best)}, "
+        "Highest accuracy of a trained model: "
+        f"{full_name(best)}{and_others([row.accuracy for row in trained], best.accuracy)}, "
         f"{figure(best.accuracy, best.accuracy_low, best.accuracy_high)}."
     ]
     if rows:

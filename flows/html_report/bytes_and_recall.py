@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from flows.html_report.drawing import SHAPES
 from flows.html_report.marks import Axis, PlanePoint, points
 from flows.html_report.section import Panel, Section, panel_name, some
-from flows.html_report.study import ReportedStudy
+from flows.html_report.study import ReportedStudy, and_others
 from flows.report.figures import figure
 from flows.report.names import recipe_name
 from flows.report.table import Table
@@ -117,10 +117,11 @@ def _text(study: ReportedStudy, row: StoredModel) -> str:
 
 def _findings(study: ReportedStudy, rows: list[StoredModel]) -> list[str]:
     best = max(rows, key=lambda row: row.ed_recall or 0)
+    ties = and_others([row.ed_recall for row in rows], best.ed_recall)
     reach = sum((row.ed_recall or 0) >= ED_RECALL for row in rows)
     hold = sum((study.by_id[row.evaluation_id].ed_recall_low or 0) >= ED_RECALL for row in rows)
     return [
-        f"Highest ED recall: {_text(study, best)}.",
+        f"Highest ED recall: {_text(study, best)}{ties}.",
         f"{reach} of {len(rows)} models reach the gate of {ED_RECALL:g} by their point, "
         f"{hold} with the whole interval.",
     ]

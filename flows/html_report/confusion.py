@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from flows.html_report.counts import Cell, matrices
 from flows.html_report.rows import Key, by_experiment, experiment_key, named_rows
 from flows.html_report.section import Panel, Section, panel_name, some
-from flows.html_report.study import ReportedStudy, full_name, panels_of, series
+from flows.html_report.study import ReportedStudy, and_others, full_name, panels_of, series
 from flows.report.figures import figure
 from flows.report.rules import confusion as confusion_table
 from flows.report.typed_rows import EvaluationRow
@@ -90,8 +90,12 @@ def _findings(judged: list[EvaluationRow]) -> list[str]:
     if not trained:
         return []
     ranked = sorted(trained, key=lambda row: row.ed_recall or 0)
+    shares = [row.ed_recall or 0 for row in ranked]
+    if len(ranked) > 1 and shares[0] == shares[-1]:
+        return [f"All trained models send the same share of emergencies to ED: {shares[0]:.3f}."]
     said = [
-        f"{word} share of emergencies sent to ED by a trained model: {full_name(row)}, "
+        f"{word} share of emergencies sent to ED by a trained model: "
+        f"{full_name(row)}{and_others(shares, row.ed_recall)}, "
         f"{figure(row.ed_recall, row.ed_recall_low, row.ed_recall_high)}."
         for word, row in (("Highest", ranked[-1]), ("Lowest", ranked[0]))
     ]

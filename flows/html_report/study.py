@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from flows.report.answer import answer
@@ -94,6 +94,12 @@ def series(row: EvaluationRow) -> str:
 def full_name(row: EvaluationRow) -> str:
     """An experiment on one line."""
     return experiment_name(row).replace("\n", " ")
+
+
+def and_others(values: Sequence[float | None], best: float | None) -> str:
+    """What follows the name of a best model, for those that reach the same; empty without one."""
+    ties = sum(value == best for value in values) - 1
+    return f" and {ties} other{'s' if ties > 1 else ''} with the same figure" if ties > 0 else ""
 
 
 def chart_label(row: EvaluationRow) -> str:

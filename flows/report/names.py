@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 from flows.report.figures import percent
@@ -45,6 +46,17 @@ def experiment_name(row: EvaluationRow) -> str:
     return (
         f"{row.base_model} {row.precision}\n{recipe_name(row.recipe, row.seed)}{random_mark(row)}"
     )
+
+
+def names_elsewhere(board: Iterable[EvaluationRow]) -> str | None:
+    """What commands call the first trained experiment, whose name has two lines in tables; None
+    without one.
+    """
+    trained = next((row for row in board if row.recipe_kind != "baseline"), None)
+    if trained is None:
+        return None
+    shown = experiment_name(trained).removesuffix(RANDOM).replace("\n", " / ")
+    return f"In other commands {shown} is {trained.cell_id}; triage status lists these names."
 
 
 def recipe_name(recipe: str, seed: int) -> str:

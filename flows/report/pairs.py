@@ -14,6 +14,7 @@ from flows.report.typed_rows import typed_rows
 PAIRS = (
     "4 bits (first line) against 8 bits (second line); differences are 4 minus 8, paired by case"
 )
+CONSTANT_ANSWER = "neither model beats always-"  # in the verdicts of the views
 UNDECIDED = "cannot conclude"
 NOT_MEASURABLE = "not measurable on this backend"
 
@@ -55,8 +56,12 @@ def pair_rows(only: Collection[str] | None = None) -> list[PairRow]:
 
 
 def quantization(pairs: Collection[PairRow]) -> Table:
-    """One row per pair of a 4-bit and an 8-bit experiment."""
-    return Table.of(PAIRS, [_record(pair) for pair in pairs])
+    """One row per pair of a 4-bit and an 8-bit experiment; without memory and time where no pair
+    has them.
+    """
+    measurable = any(pair.resources != NOT_MEASURABLE for pair in pairs)
+    table = Table.of(PAIRS, [_record(pair, measurable) for pair in pairs])
+    return table if measurable else table.with_note(f"; memory and time are {NOT_MEASURABLE}")
 
 
 def headline(pairs: Collection[PairRow]) -> str:
@@ -86,9 +91,9 @@ def _in_brackets(words: str) -> str:
     return f"{verdict} ({reason})" if reason else verdict
 
 
-def _record(pair: PairRow) -> dict[str, str]:
+def _record(pair: PairRow, with_resources: bool) -> dict[str, str]:
     recipe = recipe_name(pair.recipe, pair.seed)
-    return {
+    record = {
         "pair": f"{pair.base_model}\n{recipe}{random_mark(pair)}",
         "MB": _both(pair.stored_bytes_4bit / 1e6, pair.stored_bytes_8bit / 1e6, digits=1),
         "accuracy": _both(pair.accuracy_4bit, pair.accuracy_8bit),
@@ -98,8 +103,8 @@ def _record(pair: PairRow) -> dict[str, str]:
         "ED difference": _difference(pair.ed_recall_diff, pair.ed_recall_low, pair.ed_recall_high),
         "ED within 2 %?": verdict_words(pair.ed_recall_verdict),
         "test loss": _both(pair.loss_4bit, pair.loss_8bit),
-        "memory, time": _resources(pair),
     }
+    return record | {"memory, time": _resources(pair)} if with_resources else record
 
 
 def _both(four: float | None, eight: float | None, digits: int = 3) -> str:
@@ -111,7 +116,12 @@ def _difference(value: float | None, low: float | None, high: float | None) -> s
 
 
 def verdict_words(verdict: str | None) -> str:
-    return verdict or UNDECIDED
+    """A verdict of a view as people read it. The constant answer is beaten in accuracy, whatever the
+    verdict is about, and the words say so.
+    """
+    if verdict is None:
+        return UNDECIDED
+    return f"{verdict} in accuracy" if CONSTANT_ANSWER in verdict else verdict
 
 
 def _resources(pair: PairRow) -> str:

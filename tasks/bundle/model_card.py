@@ -17,6 +17,7 @@ from tasks.models.manifest import VariantManifest
 from tasks.spec import LABELS, BaseModelSpec, HubSource
 
 HUB_LICENCES = {"Apache-2.0": "apache-2.0", "MIT": "mit"}
+NO_INTERVAL = "no interval: "  # notes of metrics begin with it
 VARIANT_SUFFIXES = ("", "-it", "-Instruct")  # of repositories beside that of the base model
 
 
@@ -147,8 +148,13 @@ def _template(name: str) -> Any:
         autoescape=False,  # Markdown and Python, no HTML
     )
     environment.filters["figure"] = _figure
-    environment.filters["megabytes"] = lambda count: f"{count / 1e6:.1f} MB"
+    environment.filters["megabytes"] = _megabytes
     return environment.get_template(name)
+
+
+def _megabytes(count: float) -> str:
+    """Bytes as `90.3 MB`; as `2.1 kB` where they would read 0.0 MB."""
+    return f"{count / 1e6:.1f} MB" if count >= 5e4 else f"{count / 1e3:.1f} kB"
 
 
 def _figure(metric: Metric) -> str:
@@ -156,5 +162,6 @@ def _figure(metric: Metric) -> str:
     if metric.value is None:
         return metric.note or "not available"
     if metric.low is None or metric.high is None:
-        return f"{metric.value:.3f} (no interval: {metric.note or metric.method})"
+        reason = (metric.note or metric.method).removeprefix(NO_INTERVAL)
+        return f"{metric.value:.3f} ({NO_INTERVAL}{reason})"
     return f"{metric.value:.3f} [{metric.low:.3f}, {metric.high:.3f}]"

@@ -30,12 +30,12 @@ from tasks.judging.intervals import (
 )
 from tasks.judging.point_metrics import (
     METRICS,
-    MIN_UNITS,
     Floats,
     Ints,
     UnitCounts,
     confusion_cells,
     metric_values,
+    too_few,
 )
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS
@@ -119,8 +119,7 @@ class Resampled:
         if self.units.are_enough_for(name):
             return "undefined in too many resamples"
         unit = "groups" if self.clustered else "cases"
-        count = self.units.behind(name)
-        return f"{count} {unit} are too few for a bootstrap (it needs {MIN_UNITS})"
+        return too_few(self.units.behind(name), unit)
 
 
 def resample_metrics(

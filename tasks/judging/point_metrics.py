@@ -209,6 +209,12 @@ class UnitCounts:
         return self.behind(metric) >= MIN_UNITS
 
 
+def too_few(count: int, units: str) -> str:
+    """Why no bootstrap rests on so few units, `groups` or `cases`."""
+    counted = f"1 {units.removesuffix('s')} is" if count == 1 else f"{count} {units} are"
+    return f"{counted} too few for a bootstrap (it needs {MIN_UNITS})"
+
+
 def undefined_too_often(resampled: Floats) -> bool:
     """Whether more than MAX_UNDEFINED of the resampled values, shape (resamples,), are NaN."""
     return bool(np.isnan(resampled).mean() > MAX_UNDEFINED)

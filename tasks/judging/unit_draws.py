@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tasks.judging.intervals import Groups, group_codes, unit_codes
-from tasks.judging.point_metrics import MIN_UNITS, Floats, Ints
+from tasks.judging.point_metrics import MIN_UNITS, Floats, Ints, too_few
 
 BLOCK = (
     300_000  # cases times resamples at a time: what a statistic makes of them stays in the cache
@@ -80,7 +80,7 @@ class UnitDraws:
         if behind >= MIN_UNITS:
             return None
         unit = "groups" if self.clustered else "cases"
-        return f"{behind} {unit} are too few for a bootstrap (it needs {MIN_UNITS})"
+        return too_few(behind, unit)
 
 
 @dataclass(frozen=True)

@@ -75,10 +75,15 @@ class Trial:
 
     @property
     def settings(self) -> str:
-        """Its values for people, without the tables that their names repeat."""
-        return ", ".join(
-            f"{key.partition('.')[2]} = {json.dumps(value)}" for key, value in self.values.items()
-        )
+        """Its values for people."""
+        return in_words(self.values)
+
+
+def in_words(values: Values) -> str:
+    """Values of settings for people, without the tables that their names repeat."""
+    return ", ".join(
+        f"{key.partition('.')[2]} = {json.dumps(value)}" for key, value in values.items()
+    )
 
 
 def best_of(trials: Sequence[Trial]) -> Trial | None:

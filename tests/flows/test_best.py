@@ -51,7 +51,7 @@ def test_test_figures_are_those_of_the_chosen_one_alone(asked, used):
     text = " ".join(asked.split())
     assert text.count("on its test set") == 1 and f"{cell} on its test set" in text
     assert "one look was" in text and f"triage predict {cell} -" in asked
-    assert asked.count("ed_recall >= 0.95") == 1
+    assert asked.count("ED recall >= 0.95") == 1
 
 
 def test_test_figures_and_the_ranking_follow_the_recipes_own_rule_which_is_named(asked, used):
@@ -60,6 +60,10 @@ def test_test_figures_and_the_ranking_follow_the_recipes_own_rule_which_is_named
     shown = _by_own_rule(rows[look["evaluation_id"]], "accuracy")
     text = " ".join(asked.split())
     assert f"decided by its rule {rows[look['evaluation_id']].primary_rule};" in text and shown in text
+    chosen = rows[look["evaluation_id"]]
+    assert f"accuracy by {chosen.primary_rule}" in asked
+    of_argmax = f"(argmax), as in triage compare, its accuracy is {chosen.accuracy:.3f}" in text
+    assert of_argmax == (chosen.primary_rule != "argmax")
     assert text.count("target_recall") > 1 and "argmax" in text, "the ranking names the rule of each"
 
     of_rule = used.query("SELECT evaluation_id, value FROM metric WHERE metric = 'accuracy' AND rule = 'target_recall'")

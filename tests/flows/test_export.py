@@ -174,7 +174,11 @@ def test_the_card_names_metrics_with_intervals_for_the_hub_and_warns_on_top(plai
     first = card.content.split("---\n", 2)[2].strip().splitlines()[0]
     assert first.startswith("> **Do not use this model for patients.**") and "random weights" in first
     assert f"| ED recall (sensitivity) | {gate.value:.3f} [" in card.content and "| train | 48 |" in card.content
-    assert "Research software, not a medical device" in card.content and "`pip install mlx-lm`" in card.content
+    assert "Research software, not a medical device" in card.content
+    on_linux = "pip install mlx-lm 'mlx[cpu]'"
+    assert f"`pip install mlx-lm`, on Linux `{on_linux}`" in card.content, "mlx-lm brings no backend to Linux"
+    assert f"on Linux: {on_linux})" in (plain / "example.py").read_text()
+    assert "| 0.0 MB |" not in card.content and " kB |" in card.content
 
 
 def test_fused_weights_and_a_gguf_file_answer_as_the_trained_model(fused):

@@ -171,7 +171,7 @@ def test_a_set_with_one_case_has_exact_intervals_and_no_bootstrap():
     rows = by_name(["ED"], ["ED"], costs=COSTS)
     assert (rows["ed_recall"].low, rows["ed_recall"].high) == (pytest.approx(0.025), 1)
     assert rows["ed_f2"].value == 1 and rows["ed_f2"].low is None
-    assert rows["ed_f2"].note == "no interval: 1 cases are too few for a bootstrap (it needs 10)"
+    assert rows["ed_f2"].note == "no interval: 1 case is too few for a bootstrap (it needs 10)"
     assert rows["cost_skill"].note == "not available: always-ED costs no more than perfect decisions on these cases"
 
 

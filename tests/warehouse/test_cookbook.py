@@ -33,7 +33,7 @@ def study(tmp_path_factory):
     return folder / "w.duckdb"
 
 
-def answer(study, name: str, **values: str) -> list[dict[str, object]]:
+def answer(study, name: str, /, **values: str) -> list[dict[str, object]]:
     named = named_query(name)
     result = query_rows(named.sql, named.values(values), database=study)
     return [dict(zip(result.columns, row, strict=True)) for row in result.rows]
@@ -68,6 +68,10 @@ def test_a_value_that_stands_nowhere_is_a_sentence_with_those_that_there_are(stu
 
 def test_the_questions_of_a_comparison_are_answered(study):
     assert [row["recipe"] for row in answer(study, "gains_from_8_bits")] == ["r1", "r3"]
+    pairs = answer(study, "four_bits_against_eight")
+    assert [row["recipe"] for row in pairs] == ["r1", "r3"] and len(pairs[0]) == 7
+    assert answer(study, "four_bits_against_eight", study="earlier") == pairs
+    assert answer(study, "four_bits_against_eight", study="other") == []
     (flip,) = answer(study, "flipped_cases")
     assert (flip["case_id"], flip["at_8bit"], flip["at_4bit"], flip["effect"]) == (
         "c00000", "ED", "HOME", "right at 8 bits only",

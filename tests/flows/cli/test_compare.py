@@ -41,6 +41,16 @@ def test_the_default_is_the_answer_and_two_tables(outputs):
     assert outputs[()].stderr == ""
 
 
+def test_a_name_in_two_lines_is_given_as_other_commands_take_it(outputs):
+    (line,) = [line for line in outputs[()].stdout.splitlines() if line.startswith("In other commands")]
+    assert line == "In other commands smol 4bit / r1 s42 is smol-4bit-r1-s42; triage status lists these names."
+
+
+def test_intervals_on_top_are_explained_only_where_there_are_some(outputs):
+    assert "[" not in outputs[()].stdout.splitlines()[0]
+    assert "The intervals on top" not in outputs[()].stdout
+
+
 def test_baselines_stand_at_the_foot(outputs):
     board = outputs[()].stdout.partition("best first")[2].partition("4 bits (first line)")[0]
     assert 0 < board.index("smol 4bit") < board.index("always-ED")

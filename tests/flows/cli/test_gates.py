@@ -26,9 +26,9 @@ from warehouse.landing import write_landing
 from warehouse.load import load_all
 
 
-def printed(*args) -> str:
+def printed(*args, width: int = 200) -> str:
     out = io.StringIO()
-    print_gates(Console(file=out, width=200), *args)
+    print_gates(Console(file=out, width=width), *args)
     return out.getvalue()
 
 
@@ -46,6 +46,12 @@ def test_gates_show_counts_bound_method_and_the_missed_cases_by_id_alone(landed)
     text = printed("smol-4bit-r1-s42", None, None)
     assert "2 of 4" in text and "FAIL" in text and "Clopper-Pearson" in text and "unsafe" in text
     assert "Missed emergencies: 2" in text and "c00005" in text and "c00006" in text and "message" not in text
+
+
+def test_no_name_of_a_gate_is_broken_within_a_word_on_80_columns(landed):
+    table = printed("t4", None, None, width=80).partition("Gates")[2]
+    words = {word for line in table.splitlines() if line.startswith("│") for word in line.split()}
+    assert {"false", "negatives", "recall"} <= words, words
 
 
 def test_texts_come_from_the_users_own_file_only(landed, tmp_path):

@@ -19,6 +19,7 @@ from tasks.runtime.events import (
     ExperimentFailed,
     ExperimentLanded,
     Note,
+    StepWarning,
     TrainingReport,
     ValidationReport,
 )
@@ -85,6 +86,20 @@ def test_a_note_is_printed_once_for_each_base_model_and_a_device_once(cells):
     events.insert(4, (titles[1], replace(device, gflops=210.0)))
     lines = lines_of([*cells, other], *events)
     assert lines == ["device   cpu, dequantised_f32, BLAS mkl, 200 GFLOP/s", FROZEN.message, FROZEN.message]
+
+
+def test_a_busy_machine_is_told_once_and_a_note_once_whatever_its_figures_are(cells):
+    busy = "Matrix products run at {} GFLOP/s although mkl is loaded: is the machine busy?"
+    events = [(f"train {cells[0].cell_id}", StepWarning(busy.format(12))), ("evaluate b", StepWarning(busy.format(9)))]
+    memory = "Memory: {} MB, 0.8 MB of it for weights and optimizer."
+    events += [(f"train {cells[0].cell_id}", Note(memory.format(size))) for size in (15165.9, 15021.3)]
+    events += [(f"train {cells[0].cell_id}", StepWarning(f"Micro-batch {size} is too large.")) for size in (8, 4)]
+    assert [line.split(" GFLOP")[0] for line in lines_of(cells, *events)] == [
+        "WARNING  Matrix products run at 12",
+        "Memory: 15165.9 MB, 0.8 MB of it for weights and optimizer.",
+        "WARNING  Micro-batch 8 is too large.",
+        "WARNING  Micro-batch 4 is too large.",
+    ]
 
 
 def test_a_landed_experiment_is_shown_with_its_result_its_place_and_the_time_left(cells, tmp_path, monkeypatch):

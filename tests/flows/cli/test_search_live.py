@@ -2,16 +2,17 @@
 
 import io
 import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from flows.cli.search_live import MOST_SHOWN, live
-from flows.cli.search_report import print_report
+from flows.cli.search_report import best_trials, print_report, settings
 from tasks.progress import listeners, publish
 from tasks.runtime.events import Note, StepWarning, TrainingReport, TrialReport
 from tasks.search.storage import Storage
-from tasks.search.trial import Reached
+from tasks.search.trial import Reached, Trial
 from tests.search.spaces import setup
 
 
@@ -51,6 +52,23 @@ def test_a_terminal_gets_a_table_with_those_that_came_furthest_first_and_the_pre
     rows = [line.split("│")[1].strip() for line in last.splitlines() if line.count("│") == 6]
     assert rows[:4] == ["7", "3", "0", "1"] and len(rows) == MOST_SHOWN
     assert "search: update 4 of 8, loss 0.500, 12 s to its end" in last
+
+
+def test_a_trial_of_many_settings_takes_one_line_of_the_table():
+    many = replace(trial(0, "training", 0), settings=", ".join(f"setting_{i} = {i}" for i in range(20)))
+    out = shown(True, many)
+    last = out[out.rindex("validation value") :]
+    assert sum(line.count("│") == 6 for line in last.splitlines()) == 1 and "setting_0 = 0" in last and "…" in last
+
+
+def test_the_report_has_no_column_of_settings_and_says_once_what_the_best_trials_share():
+    a_setup = setup()
+    reached = (Reached(4, 0.5, 0.5, 2.0, 1.0),)
+    values = [{"recipe.rank": rank, "recipe.scale": 8.0} for rank in (4, 16)]
+    trials = [Trial(i, one, "t", reached, None, 8, a_setup.objective) for i, one in enumerate(values)]
+    assert "settings" not in best_trials(a_setup, trials).columns
+    assert settings(trials) == ["All of these: scale = 8.0", "Trial 0: rank = 4", "Trial 1: rank = 16"]
+    assert settings(trials[:1]) == ["Trial 0: rank = 4, scale = 8.0"] and settings([]) == []
 
 
 @pytest.mark.parametrize("finished", [True, False])

@@ -21,9 +21,9 @@ from warehouse.landing import write_landing
 from warehouse.load import load_all
 
 
-def printed(everything: bool = False) -> str:
+def printed(everything: bool = False, width: int = 160) -> str:
     out = io.StringIO()
-    print_status(Console(file=out, width=160), everything)
+    print_status(Console(file=out, width=width), everything)
     return out.getvalue()
 
 
@@ -44,12 +44,29 @@ def test_a_landed_experiment_stands_with_its_recall_and_its_verdict(tmp_path):
     load_all(tmp_path)
     (line,) = (line for line in printed().splitlines() if line.startswith("│"))
     cells = [cell.strip() for cell in line.split("│")[1:-1]]
-    assert cells[:4] == ["t4", "-", "-", "completed"]
-    assert (
-        cells[4].startswith("1.00 [")
-        and cells[4].endswith("] of 5")
-        and cells[5] in ("provisional", "unsafe", "passes_gates")
-    )
+    assert cells[:2] == ["t4", "completed"]
+    assert cells[2].startswith("1.00 [") and cells[2].endswith("] of 2 ED"), "of its emergencies, not of its 5 cases"
+    assert cells[3] in ("provisional", "unsafe", "passes_gates")
+
+
+def test_names_can_be_copied_from_a_terminal_of_80_columns(tmp_path):
+    cells = {"a" * 12: "tiny-llama-4bit-balanced_safe-s42", "b" * 12: "gemma-3-270m-8bit-triage_optimized-s42"}
+    for number, (digest, cell) in enumerate(cells.items()):
+        land(tmp_path, f"{cell}-{digest}", number, cell_id=cell, random_weights=True)
+        id = f"{cell}-{digest}-e1"
+        write_landing(tmp_path, id, "evaluation", evaluation(id, f"{cell}-{digest}"))
+    load_all(tmp_path)
+    lines = [line for line in printed(width=80).splitlines() if line.startswith("│")]
+    assert all(len(line) <= 80 for line in lines)
+    assert sorted(line.split("│")[1].strip() for line in lines[::2]) == sorted(cells.values())
+    assert "completed (random weights)" in lines[1] and "of 2 ED" in lines[1]
+
+
+def test_trainings_of_one_cell_keep_what_tells_them_apart(tmp_path):
+    ids = [f"tiny-4bit-safe-s42-{digit * 12}" for digit in "ab"]
+    for number, id in enumerate(ids):
+        land(tmp_path, id, number, cell_id="tiny-4bit-safe-s42")
+    assert sorted(names(printed())) == ids
 
 
 def test_a_failed_run_is_left_out_once_other_settings_of_its_cell_have_landed(tmp_path):

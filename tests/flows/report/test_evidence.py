@@ -20,7 +20,7 @@ from flows.report.gates import gates
 from flows.report.leaderboard import leaderboard
 from flows.report.markdown import as_markdown
 from flows.report.names import BASELINES
-from flows.report.pairs import headline, pair_rows, quantization
+from flows.report.pairs import NOT_MEASURABLE, headline, pair_rows, quantization
 from flows.report.prevalence import restated
 from flows.report.table import Table, print_in_parts, print_table
 from flows.report.typed_rows import leaderboard_rows
@@ -367,12 +367,22 @@ def test_one_formatter_writes_a_figure_with_its_interval_on_one_line_or_two():
     )
 
 
+def test_pairs_without_memory_and_time_have_no_column_of_reasons(tmp_path):
+    land_pair(tmp_path)
+    load_all(tmp_path)
+    (pair,) = pair_rows()
+    unmeasured = replace(pair, resources=NOT_MEASURABLE)
+    assert "memory, time" not in quantization([unmeasured]).columns
+    assert quantization([unmeasured]).title.endswith("; memory and time are not measurable on this backend")
+    assert quantization([pair, unmeasured])["memory, time"][1] == NOT_MEASURABLE
+
+
 def test_the_headline_counts_pairs_by_verdict(tmp_path):
     land_pair(tmp_path)
     load_all(tmp_path)
     (pair,) = pair_rows()
     pair = replace(pair, accuracy_verdict="cannot conclude: neither model beats always-GP", ed_recall_verdict=None)
-    words = ["cannot conclude (neither model beats always-GP)", "cannot conclude"]
+    words = ["cannot conclude (neither model beats always-GP in accuracy)", "cannot conclude"]
     assert headline([pair, pair]) == (
         f"4 bits against 8 bits, 2 pairs. Accuracy: {words[0]} in 2 of 2. ED recall: {words[1]} in 2 of 2."
     )
