@@ -214,11 +214,11 @@ def test_a_bad_row_is_refused_with_its_line(second: Any, expected: str, tmp_path
         ),
         (
             b"text,label,why\na,ED\n",
-            "line 2: has 2 fields where the header has 3; add the value that is missing, or a ','",
+            "line 2: has 2 fields where the header has 3; write a value for each column, separated by ','",
         ),
         (
             b"text;label;why\na\n",
-            "has 1 field where the header has 3; add the values that are missing, or a ';' for each",
+            "has 1 field where the header has 3; write a value for each column, separated by ';', even",
         ),
         (b'text,label\n"a\nb",ED\n"open,ED\n', "line 4: is not valid CSV"),
         (b"text,text\na,ED\n", "line 1: has the column 'text' twice"),

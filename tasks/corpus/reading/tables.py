@@ -178,10 +178,8 @@ def _other_length(where: str, fields: int, columns: int, separator: str) -> str:
     """The sentence for a row with more or fewer fields than the header."""
     if fields > columns:
         remedy = f"put quotes around a text that holds '{separator}'"
-    elif columns - fields == 1:
-        remedy = f"add the value that is missing, or a '{separator}' in its place if it is empty"
     else:
-        remedy = f"add the values that are missing, or a '{separator}' for each that is empty"
+        remedy = f"write a value for each column, separated by '{separator}', even an empty one"
     counted = "1 field" if fields == 1 else f"{fields} fields"
     return f"{where}: has {counted} where the header has {columns}; {remedy}."
 

@@ -95,7 +95,7 @@ DATA = {
     "empty": (b"", ["FILE is empty"]),
     "only a head": (HEAD.encode(), ["FILE holds no cases"]),
     "one class": ((HEAD + "".join(f"pain {i},ED\n" for i in range(30))).encode(), ["FILE", "no case labelled GP"]),
-    "too few fields": ((HEAD + "a fall\n").encode(), ["FILE, line 2", "1 fields"]),
+    "too few fields": ((HEAD + "a fall\n").encode(), ["FILE, line 2", "1 field where the header has"]),
 }  # fmt: skip
 EARLY = {
     "select": (["sql", "SELECT 1"], ["no warehouse yet", "triage sweep demo"]),
