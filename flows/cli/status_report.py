@@ -54,16 +54,12 @@ def status_table(lines: list[Line], width: int, everything: bool = False) -> Tab
     named = list(zip(listed, names, strict=True))
 
     table = _table(COLUMNS, [line.cells(name) for line, name in named])
-    if Measurement.get(_unbounded(), _unbounded().options, table).maximum <= width:
+    unbounded = Console(width=10_000)  # on which a table is as wide as it wants
+    if Measurement.get(unbounded, unbounded.options, table).maximum <= width:
         return table
     longest = max(map(len, names), default=0)
     whole = longest + OTHER_COLUMNS <= width
     return _table(NARROW, [line.narrow_cells(name) for line, name in named], whole)
-
-
-def _unbounded() -> Console:
-    """A console on which a table is as wide as it wants."""
-    return Console(width=10_000)
 
 
 def _table(columns: Sequence[str], rows: list[tuple[str, ...]], whole: bool = False) -> Table:

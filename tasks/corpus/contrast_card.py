@@ -10,7 +10,7 @@ from tasks.corpus.vignettes.adversarial import ADVERSARIAL_VERSION, BANKS, adver
 from tasks.corpus.vignettes.contrast.bank import Learner, bank_digest, read_bank, teaching_bank
 from tasks.corpus.vignettes.contrast.cases import CONTRAST_VERSION, KINDS
 from tasks.corpus.vignettes.generator import Record
-from tasks.corpus.vignettes.reader_check import checks_of, describe_check
+from tasks.corpus.vignettes.reader_check import describe_checks_of
 from tasks.spec import LABELS
 
 LEARNERS: tuple[Learner, ...] = ("train", "valid")
@@ -53,7 +53,7 @@ def contrast_card(sets: Mapping[str, Sequence[Case]]) -> str:
         wordings="; ".join(f"{_wordings(learner)} in {learner}" for learner in LEARNERS),
         version=CONTRAST_VERSION,
         digest=bank_digest("teaching")[:12],
-        reader=_read_by("contrast"),
+        reader=describe_checks_of("contrast"),
     )
 
 
@@ -75,12 +75,8 @@ def adversarial_card(name: str, seed: int) -> str:
         complaints=sum(map(len, bank.complaint.values())),
         version=ADVERSARIAL_VERSION,
         digest=bank_digest(BANKS[name])[:12],
-        reader=_read_by(name),
+        reader=describe_checks_of(name),
     )
-
-
-def _read_by(part: str) -> str:
-    return "\n\n".join(describe_check(check, read=True) for check in checks_of(part))
 
 
 def _taught(sets: Mapping[str, Sequence[Case]]) -> list[str]:

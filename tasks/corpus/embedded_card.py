@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from tasks.corpus.vignettes.generator import GENERATOR_VERSION, embedded_records
 from tasks.corpus.vignettes.knowledge_base import general, knowledge_digest, problems
@@ -64,7 +64,7 @@ check by `triage data check embedded`, and a test. {reader}
 def embedded_card() -> str:
     """The card's sections on the embedded cases, as Markdown."""
     all_problems = problems().values()
-    references = _references()
+    references = references_in(_sources())
 
     return EMBEDDED.format(
         problems=len(all_problems),
@@ -119,9 +119,9 @@ def _shared() -> str:
     return f"they decide {' and '.join(parts)} of the standard test set"
 
 
-def _references() -> list[str]:
-    """Every public reference behind a rule, once, by name; 'NG109 and NG111' count as one."""
-    references = {part.strip() for source in _sources() for part in source.split(";")}
+def references_in(sources: Iterable[str]) -> list[str]:
+    """Every public reference that sources name, once, by name; 'NG109 and NG111' count as one."""
+    references = {part.strip() for source in sources for part in source.split(";")}
     return sorted(references, key=str.casefold)
 
 

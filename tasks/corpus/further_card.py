@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tasks.corpus.case import Case
+from tasks.corpus.embedded_card import references_in
 from tasks.corpus.vignettes.knowledge_base import further_digest, further_problems
-from tasks.corpus.vignettes.reader_check import checks_of, describe_check
+from tasks.corpus.vignettes.reader_check import describe_checks_of
 from tasks.spec import LABELS
 
 FURTHER = """\
@@ -26,14 +27,14 @@ def further_card(train: Sequence[Case]) -> str:
     """The section as Markdown, for a train set that holds such cases."""
     cases = [case for case in train if case.group in further_problems()]
     labels = Counter(case.label for case in cases)
-    problems = [further_problems()[name] for name in sorted({str(case.group) for case in cases})]
-    references = {part.strip() for problem in problems for part in problem.source.split(";")}
+    problems = {str(case.group) for case in cases}
+    sources = (further_problems()[problem].source for problem in problems)
 
     return FURTHER.format(
         cases=f"{len(cases):,}",
         labels=", ".join(f"{labels[label]:,} {label}" for label in LABELS),
         problems=len(problems),
         digest=further_digest()[:12],
-        references="; ".join(sorted(references, key=str.casefold)),
-        reader="\n\n".join(describe_check(check, read=True) for check in checks_of("further")),
+        references="; ".join(references_in(sources)),
+        reader=describe_checks_of("further"),
     )

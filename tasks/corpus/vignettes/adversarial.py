@@ -22,8 +22,8 @@ from tasks.corpus.case import Case, normal_text
 from tasks.corpus.vignettes.contrast.bank import Bank, read_bank, reworded
 from tasks.corpus.vignettes.draw_facts import draw_facts
 from tasks.corpus.vignettes.flags import draw_denials
-from tasks.corpus.vignettes.generator import Record, assign_sets, embedded_records, new_record
-from tasks.corpus.vignettes.knowledge_base import Problem, problems, tone
+from tasks.corpus.vignettes.generator import Record, embedded_records, new_record, problems_of
+from tasks.corpus.vignettes.knowledge_base import Problem, tone
 from tasks.corpus.vignettes.label_rules import Facts, decide
 from tasks.corpus.vignettes.render import (
     Style,
@@ -66,8 +66,7 @@ def bank_of(name: str) -> Bank | None:
 def _records(seed: int, name: str = NAME) -> tuple[Record, ...]:
     # The first set had no name when its draws were fixed.
     key = f"adversarial-{seed}" if name == NAME else f"{name}-{seed}"
-    set_of_problem = assign_sets(seed)
-    in_test = [problem for problem in problems().values() if set_of_problem[problem.id] == "test"]
+    in_test = problems_of("test", seed)
     random.Random(key).shuffle(in_test)
 
     others = embedded_records(seed) if name == NAME else (*embedded_records(seed), *_records(seed))

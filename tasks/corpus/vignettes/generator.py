@@ -76,7 +76,7 @@ def _records(seed: int, shares: tuple[float, ...], sizes: tuple[int, ...]) -> tu
         _record(problem, name, name, number, label, seed, texts)
         for name, size in zip(SIZES, sizes, strict=True)
         for number, (problem, label) in enumerate(
-            _plan(name, label_counts(size, share_of_label), _problems_of(name, seed), seed)
+            _plan(name, label_counts(size, share_of_label), problems_of(name, seed), seed)
         )
     )
 
@@ -102,7 +102,7 @@ def planned_labels(
 ) -> list[tuple[str, Label]]:
     """The problem and the label of each case of a set, without writing the cases."""
     counts = label_counts(sizes.get(name, SIZES[name]), shares or SHARES)
-    plan = _plan(name, counts, _problems_of(name, seed), seed)
+    plan = _plan(name, counts, problems_of(name, seed), seed)
     return [(problem.id, label) for problem, label in plan]
 
 
@@ -128,6 +128,12 @@ def assign_sets(seed: int = 42) -> dict[str, str]:
         set_of_problem.update(dict.fromkeys(families[family], name))
 
     return set_of_problem
+
+
+def problems_of(name: str, seed: int) -> list[Problem]:
+    """The problems of a set, in the order of the knowledge base."""
+    set_of_problem = assign_sets(seed)
+    return [problem for problem in problems().values() if set_of_problem[problem.id] == name]
 
 
 def label_counts(size: int, shares: Mapping[Label, float]) -> dict[Label, int]:
@@ -177,12 +183,6 @@ def _new_text(draw: Draw, texts: set[str], title: str) -> tuple[Facts, Style, st
         f"{title} repeats the text of another case in all of {TRIES} tries; "
         "give the problem more facts or wordings, or ask for fewer cases."
     )
-
-
-def _problems_of(name: str, seed: int) -> list[Problem]:
-    """The problems of a set, in the order of the knowledge base."""
-    set_of_problem = assign_sets(seed)
-    return [problem for problem in problems().values() if set_of_problem[problem.id] == name]
 
 
 def _plan(

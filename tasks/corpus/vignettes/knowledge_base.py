@@ -210,7 +210,9 @@ def further_problems() -> dict[str, Problem]:
 
 def problem_named(problem_id: str) -> Problem:
     """A problem of either kind. Raises KeyError for an unknown id."""
-    return (problems() | further_problems())[problem_id]
+    if problem_id in problems():
+        return problems()[problem_id]
+    return further_problems()[problem_id]
 
 
 def _problems_in(folder: Path, taken: Collection[str]) -> dict[str, Problem]:

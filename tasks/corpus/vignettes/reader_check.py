@@ -87,6 +87,11 @@ def checks_of(part: str) -> list[ReaderCheck]:
     ]
 
 
+def describe_checks_of(part: str) -> str:
+    """The checks of `checks_of`, newest first."""
+    return "\n\n".join(describe_check(check, read=True) for check in checks_of(part))
+
+
 def reader_check() -> ReaderCheck:
     """The newest check."""
     return reader_checks()[0]

@@ -27,8 +27,8 @@ from tasks.corpus.vignettes.contrast.bank import (
 )
 from tasks.corpus.vignettes.draw_facts import draw_facts
 from tasks.corpus.vignettes.flags import absent_red_flags, stems
-from tasks.corpus.vignettes.generator import Record, assign_sets, label_counts, new_record
-from tasks.corpus.vignettes.knowledge_base import Problem, problems
+from tasks.corpus.vignettes.generator import Record, label_counts, new_record, problems_of
+from tasks.corpus.vignettes.knowledge_base import Problem
 from tasks.corpus.vignettes.label_rules import Facts
 from tasks.corpus.vignettes.render import (
     Style,
@@ -77,8 +77,7 @@ def contrast_records(
     others: list[Label] = [label for label in LABELS if label != "ED" for _ in range(counts[label])]
     rng.shuffle(others)
 
-    set_of_problem = assign_sets(seed)
-    about = [problem for problem in problems().values() if set_of_problem[problem.id] == learner]
+    about = problems_of(learner, seed)
     rng.shuffle(about)
 
     texts: set[str] = set()
