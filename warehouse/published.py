@@ -1,6 +1,6 @@
 """The rows behind the READMEs' tables, committed as Parquet: a folder of `published/` for each study.
 
-`python -m warehouse.published NAME` publishes those of the warehouse of now again.
+`python -m warehouse.published NAME` publishes those of the study NAME of the present warehouse again.
 """
 
 from __future__ import annotations
@@ -16,12 +16,18 @@ import duckdb
 
 from tasks.runtime.errors import BadInput
 from warehouse.connect import reading
-from warehouse.publish import copy_rows
 
 FOLDER = Path(__file__).with_name("published")
 STUDIES = ("demo", "study")
 ROOT = Path(__file__).parents[1]
-VIEWS = ("leaderboard", "quantization_comparison", "quantization_summary", "gate_bounds", "variant")
+# The rows of a study, by the name of their file; `$study` is its name.
+VIEWS = {
+    "leaderboard": "FROM leaderboard_of(evaluations_of($study))",
+    "quantization_comparison": "FROM quantization_comparison_of(evaluations_of($study))",
+    "quantization_summary": "FROM quantization_summary_of(evaluations_of($study))",
+    "gate_bounds": "FROM gate_bounds WHERE list_contains(evaluations_of($study), evaluation_id)",
+    "variant": "FROM variant",
+}
 MOST_BYTES = {"demo": 500_000, "study": 3_000_000}
 # What a README shows in another unit than the view.
 _SHOWN = {"stored_megabytes": "stored_bytes / 1e6"}
@@ -41,12 +47,22 @@ class Figure:
         return self.shown == self.expected
 
 
-def publish(folder: Path, database: Path | None = None) -> None:
-    """Write the rows of VIEWS into `folder` as Parquet, replacing what was published before."""
+def publish(study: str, folder: Path, database: Path | None = None) -> None:
+    """Write the rows of a study into `folder` as Parquet, replacing what was published before.
+
+    Raises BadInput where the warehouse has no evaluation of that study.
+    """
     with reading(database) as con:
+        of_study = {"study": study}
+        if con.execute("SELECT evaluations_of($study)", of_study).fetchall() == [([],)]:
+            raise BadInput(
+                f"The warehouse has no evaluation of the study {study}: run `triage sweep {study}` first."
+            )
+
         folder.mkdir(parents=True, exist_ok=True)
-        for view in VIEWS:
-            copy_rows(con, view, folder / f"{view}.parquet", "PARQUET, COMPRESSION ZSTD")
+        for view, rows in VIEWS.items():
+            selected = con.sql(rows, params=of_study if "$study" in rows else None)
+            selected.write_parquet(str(folder / f"{view}.parquet"), compression="zstd")
 
 
 def figures(folder: Path = FOLDER, root: Path = ROOT) -> list[Figure]:
@@ -155,7 +171,11 @@ def _main(arguments: list[str]) -> int:
         print(f"Name the study whose rows are published: {' or '.join(STUDIES)}.", file=sys.stderr)
         return 2
 
-    publish(FOLDER / arguments[0])
+    try:
+        publish(arguments[0], FOLDER / arguments[0])
+    except BadInput as error:
+        print(error, file=sys.stderr)
+        return 2
     return 0
 
 

@@ -12,6 +12,7 @@ import pytest
 from tasks.runtime.errors import BadInput
 from tests.place import ROOT
 from tests.warehouse.rows import land_pair
+from tests.warehouse.test_studies import land, land_sweep
 from warehouse.load import load_all
 from warehouse.published import FOLDER, MOST_BYTES, STUDIES, VIEWS, figures, publish
 
@@ -72,14 +73,29 @@ def test_a_line_that_only_one_side_has_is_a_sentence(copied):
         figures(root=copied)
 
 
-def test_publishing_writes_the_rows_of_the_views(tmp_path):
-    land_pair(tmp_path / "landing")
-    load_all(tmp_path / "landing", tmp_path / "w.duckdb")
+@pytest.fixture
+def two_studies(tmp_path):
+    """A warehouse with a pair in the study `pairs` and an experiment in another one."""
+    root = tmp_path / "landing"
+    land_pair(root)
+    land(root, "e-other", "other-1")
+    land_sweep(root, "pairs", ["t4", "t8", "e4", "e8"])
+    land_sweep(root, "other", ["other-1", "e-other"])
+    load_all(root, tmp_path / "w.duckdb")
+    return tmp_path / "w.duckdb"
+
+
+def test_a_study_is_published_without_the_rows_of_others(two_studies, tmp_path):
     for _ in range(2):
-        publish(tmp_path / "published", tmp_path / "w.duckdb")
-    with duckdb.connect(str(tmp_path / "w.duckdb"), read_only=True) as con:
-        for view in VIEWS:
-            path = tmp_path / "published" / f"{view}.parquet"
-            assert con.execute(f"SELECT count(*) FROM '{path}'").fetchone() == (
-                con.execute(f"SELECT count(*) FROM {view}").fetchone()
-            )
+        publish("pairs", tmp_path / "published", two_studies)
+    published = {view: duckdb.read_parquet(str(tmp_path / "published" / f"{view}.parquet")) for view in VIEWS}
+    assert sorted(row[0] for row in published["leaderboard"].select("evaluation_id").fetchall()) == ["e4", "e8"]
+    assert {row[0] for row in published["gate_bounds"].select("evaluation_id").fetchall()} == {"e4", "e8"}
+    assert len(published["quantization_comparison"]) == 1
+    assert len(published["quantization_summary"]) > 0
+
+
+def test_a_study_without_an_evaluation_publishes_nothing(two_studies, tmp_path):
+    with pytest.raises(BadInput, match="no evaluation of the study demo: run `triage sweep demo` first"):
+        publish("demo", tmp_path / "published", two_studies)
+    assert not (tmp_path / "published").exists()
