@@ -332,6 +332,21 @@ def test_overrides_reach_every_recipe_and_may_make_new_keys():
     assert grid.seeds == (1, 2) and grid.name == "other"
 
 
+@pytest.mark.parametrize("name", ["tuned", "demo"])
+def test_a_built_in_grid_can_be_taken_to_cases_of_ones_own(name):
+    grid = load_grid(name, ["data.source=my_cases.csv", "data.limits={}"])
+    built_in = load_grid(name)
+    assert grid.recipes == built_in.recipes and grid.training == built_in.training
+    assert grid.data.source == "my_cases.csv" and grid.data.set_shares == built_in.data.set_shares
+    assert not grid.data.sizes and not grid.data.contrast_share and not grid.data.further_share
+
+
+@pytest.mark.parametrize("setting", ["data.train_cases=2000", "data.further_share=0.5"])
+def test_a_setting_of_the_embedded_cases_that_is_asked_for_is_refused_with_other_ones(setting):
+    with pytest.raises(BadInput, match="for source = 'embedded' only"):
+        load_grid("tuned", ["data.source=my_cases.csv", setting])
+
+
 def test_a_selection_narrows_in_the_order_of_the_grid():
     chosen = select("paper", narrowing=Narrowing(["gemma-3-270m", "gemma-3-270m"], [8], ["fast", "baseline"]))
     assert [c.cell_id for c in chosen.cells] == ["gemma-3-270m-8bit-baseline-s42", "gemma-3-270m-8bit-fast-s42"]

@@ -17,13 +17,16 @@ from flows.plan_time import Machine, assumed_machine, measured_machine
 from flows.report.figures import clock
 from flows.report.names import RANDOM
 from flows.selection import Selection
+from flows.set_sizes import set_size
+from tasks.corpus.case import SETS
 from tasks.corpus.checks.lengths import shared_tokens
 from tasks.corpus.prompts import load_prompt
+from tasks.corpus.reading.sources import is_hub
 from tasks.models.convert import has_random_weights
 from tasks.models.sources.available import is_offered, stored, unpinned
 from tasks.runtime.backend import backend
 from tasks.runtime.store import existing_home, home
-from tasks.spec import BaseModelSpec
+from tasks.spec import BaseModelSpec, Data
 
 Sources = dict[str, list[tuple[str, str]]]
 """What `sources_of` returns."""
@@ -39,6 +42,7 @@ def print_plan(console: Console, selection: Selection) -> None:
     for prompt in map(load_prompt, selection.prompts):
         if prompt.examples:
             print_line(console, shared_tokens(prompt, tokenizers()))
+    print_line(console, _set_sizes(selection.grid.data))
     print_line(console, _summary(selection, cells, here))
     print_time(console, selection.grid, cells, here)
     print_power(console, selection)
@@ -89,6 +93,15 @@ def _print_unanswered(console: Console, cells: list[PlannedCell], sources: Sourc
             "list a source with kind = 'folder' in the grid.",
             style="yellow",
         )
+
+
+def _set_sizes(data: Data) -> str:
+    """How many cases each set gets."""
+    if is_hub(data.source, data.folder):
+        return f"cases    those of {data.source} are counted when it is fetched: triage data check {data.source}"
+    sizes = ", ".join(f"{name} {set_size(data, name):,}" for name in SETS)
+    note = "" if data.source == "embedded" else " (rows, repeats among them)"
+    return f"cases    {sizes}{note}"
 
 
 def _summary(selection: Selection, cells: list[PlannedCell], here: Machine) -> str:

@@ -77,7 +77,15 @@ class Source:
         columns = self.columns.model_dump(mode="json", exclude_defaults=True)
         if self.columns.source == "embedded":
             columns.pop("set_shares", None)  # these cases are dealt by problem
-        return {"columns": columns, "inputs": self.digests}
+        split = {"shares": SHARES} if self._is_split_by_default else {}
+        return {"columns": columns, "inputs": self.digests} | split
+
+    @property
+    def _is_split_by_default(self) -> bool:
+        """Whether the sets depend on SHARES, which have changed once."""
+        if not isinstance(self.columns, Data) or self.columns.source == "embedded":
+            return False
+        return self.columns.set_shares is None and not set(SETS) <= set(self.located.files)
 
 
 def _generator_digests(columns: Data | EvaluationSet) -> dict[str, Digest]:

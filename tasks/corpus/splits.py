@@ -13,7 +13,7 @@ from tasks.corpus.near_copies import Sketch, near_duplicates
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS
 
-SHARES = {"train": 0.5, "valid": 0.1, "calibration": 0.2, "test": 0.2}
+SHARES = {"train": 0.6, "valid": 0.1, "calibration": 0.1, "test": 0.2}
 COPY = 0.8  # share of common runs of words from which two texts are copies of each other
 
 LabelCounts = Counter[str]

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from tasks.grids.grid_errors import sentence, shortened, where
 from tasks.runtime.errors import BadInput
 from tasks.runtime.paths import ask
-from tasks.spec import BaseModelSpec, Grid, RandomSource, Safety, Strict
+from tasks.spec import EMBEDDED_ONLY, BaseModelSpec, Grid, RandomSource, Safety, Strict
 
 GRIDS = Path(str(files("deployments"))) / "grids"
 BASE_MODELS = Path(str(files("tasks.models"))) / "base_models.toml"
@@ -61,6 +61,7 @@ def load_grid(name: str, overrides: list[str] | None = None) -> Grid:
     for item in overrides:
         _override(raw, item)
     _replace_the_other_key(raw, overrides)
+    _leave_out_embedded_settings(raw, overrides)
     _inherit_safety(raw, path, overrides)
 
     grid = _validate(Grid, raw, path, overrides)
@@ -145,6 +146,18 @@ def _replace_the_other_key(raw: RawTable, overrides: list[str]) -> None:
         raw.pop("bits", None)
     if "bits" in keys and "precisions" not in keys:
         raw.pop("precisions", None)
+
+
+def _leave_out_embedded_settings(raw: RawTable, overrides: list[str]) -> None:
+    """Let `--set data.source=my_cases.csv` take a built-in grid to a user's own cases: what the file
+    says about the embedded ones alone does not apply to them.
+    """
+    data = raw.get("data")
+    keys = {item.partition("=")[0].strip() for item in overrides}
+    if "data.source" in keys and isinstance(data, dict) and data["source"] != "embedded":
+        for name in EMBEDDED_ONLY:
+            if f"data.{name}" not in keys:
+                data.pop(name, None)
 
 
 def _toml_value(text: str) -> object:

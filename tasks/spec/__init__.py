@@ -25,6 +25,7 @@ from tasks.spec.base_models import (
 )
 from tasks.spec.cases import (
     EMBEDDED_EVALUATION_SETS,
+    EMBEDDED_ONLY,
     Columns,
     Data,
     EvaluationSet,
@@ -46,6 +47,7 @@ from tasks.spec.training import Memory, Training, byte_count
 
 __all__ = [
     "EMBEDDED_EVALUATION_SETS",
+    "EMBEDDED_ONLY",
     "ENGINE_VERSION",
     "LABELS",
     "MOST_EXPERIMENTS",

@@ -108,6 +108,11 @@ SetShares = Annotated[
 ]
 
 
+# Settings of `[data]` that describe the embedded cases.
+EMBEDDED_ONLY = (
+    *("shares", "train_cases", "calibration_cases", "test_cases"),
+    *("contrast_share", "further_share"),
+)
 # The seed whose held-out problems the further ones are compared with.
 HOLDOUT_SEED = 42
 
@@ -137,8 +142,8 @@ class Data(Columns):
     )
     set_shares: SetShares | None = Field(
         default=None,
-        description="share of each set where the project splits the cases, adding up to 1 (0.5, 0.1,"
-        " 0.2, 0.2 without it); the embedded cases are dealt by problem and do not use it",
+        description="share of each set where the project splits the cases, adding up to 1 (0.6, 0.1,"
+        " 0.1, 0.2 without it); the embedded cases are dealt by problem and do not use it",
     )
     contrast_share: Annotated[float, Field(ge=0, le=0.5), OMITTED_AT_DEFAULT] = Field(
         default=0.0,

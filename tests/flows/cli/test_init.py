@@ -54,8 +54,9 @@ def test_the_grid_is_small_and_compares_both_precisions_under_a_standard_and_a_s
 
 def test_the_grid_names_a_quick_model_to_try_with(study):
     (line,) = (line for line in Path("my_grid.toml").read_text().splitlines() if "--model" in line)
-    _, _, _, grid, _, model, _, override = line.split()
-    assert {cell.model.name for cell in select(grid, [override], Narrowing([model])).cells} == {"tiny-llama"}
+    _, _, _, grid, _, model, _, layers, _, iterations = line.split()
+    cells = select(grid, [layers, iterations], Narrowing([model])).cells
+    assert {cell.model.name for cell in cells} == {"tiny-llama"}
 
 
 @pytest.mark.parametrize("seed", [42, 0, 1, 2, 3])
