@@ -74,14 +74,14 @@ def bench_memory(
 @bench.command("corpus")
 def bench_corpus_(
     grid: Annotated[
-        str, typer.Argument(help="grid with the dataset: demo, paper, or the path of a file")
+        str, typer.Argument(help="grid with the dataset: demo, tuned, or the path of a file")
     ] = "paper",
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="change a setting, e.g. data.train_cases=12000 (repeatable)"),
     ] = None,
 ) -> None:
-    """Compare a bag of words with the landed models on the test and the adversarial set."""
+    """Compare a bag of words with the landed models on the test and the adversarial sets."""
     from flows.bench.corpus import bench_corpus
 
     bench_corpus(console, grid, set_)
