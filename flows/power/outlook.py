@@ -17,7 +17,7 @@ from warehouse.verdicts import VerdictShares
 POWER = 0.8
 NEAR = 0.01  # a share this near to POWER is POWER
 STEPS = 7
-MOST_CASES = 64.0  # times as many cases
+MOST_CASES = 1_024.0  # times as many cases
 LEAST_CASES = 1 / 16
 DRAWN_GROUPS = 1_000
 MOST_GROUPS = 50_000
