@@ -70,6 +70,9 @@ def test_a_plan_marks_random_weights_those_that_are_here_or_else_all_that_the_gr
         return {spec.model.name for spec in cells if f"{spec.cell_id}{RANDOM}" in out.getvalue()}
 
     assert marked() == {"tiny-llama"}, "what either gets is not known yet"
+    print_plan(Console(file=(wide := StringIO()), width=200), Selection(chosen.grid, cells))
+    limits = chosen.grid.data.limits
+    assert f"cases    train {limits['train']}, valid {limits['valid']}, calibration " in wide.getvalue()
     fetch_base(either, store.home())
     assert marked() == {"tiny-llama", "either"}
     print_plan(Console(file=(narrow := StringIO()), width=60), Selection(chosen.grid, cells))
