@@ -73,8 +73,10 @@ def search(
             label_run(setup.selection, name=f"search {setup.space.grid.name}")
             refill_warehouse()
             return _Search(setup, limits).run()
-        except BaseException:  # Ctrl-C, or Prefect's own signal for SIGTERM
-            stop_children()
+        except BaseException as error:
+            # Ctrl-C, or Prefect's own signal for SIGTERM. After an error no step is running.
+            if not isinstance(error, Exception):
+                stop_children()
             raise
 
 
@@ -141,10 +143,7 @@ class _Search:
         space = self.setup.space
         cell = SearchedCell(space.grid.name, self.setup.spec, self.setup.identity)
         if trials:
-            landed: Step = land_trials.submit(cell, trials)
-            landed.wait()
-            if error := failure_of(landed):
-                raise error
+            _finished(land_trials.submit(cell, trials))
             if waiting := load_the_rest():
                 publish(TITLE, StepWarning(waiting))
 
@@ -187,15 +186,20 @@ def _shared_steps(setup: SearchSetup) -> tuple[Path, Path]:
     """The folders of the cases and of the variant, which all trials share."""
     grid = setup.selection.grid
     spec = setup.spec
-    data: Step = prepare.submit(grid.data, grid.evaluation_sets, setup.space.prompts())
-    source: Step = acquire.submit(spec.model)
-    base: Step = convert.submit(spec.model, source)
-    variant: Step = quantize.submit(spec.model, base, spec.precision, grid.training.group_size)
-    for step in (data, source, base, variant):
-        step.wait()
-        if error := failure_of(step):
-            raise error
+    data = _finished(prepare.submit(grid.data, grid.evaluation_sets, setup.space.prompts()))
+    source = _finished(acquire.submit(spec.model))
+    base = _finished(convert.submit(spec.model, source))
+    group_size = grid.training.group_size
+    variant = _finished(quantize.submit(spec.model, base, spec.precision, group_size))
     return data.result(), variant.result()
+
+
+def _finished(step: Step) -> Step:
+    """The step, once it has ended. Raises the error of one that failed, before another starts."""
+    step.wait()
+    if error := failure_of(step):
+        raise error
+    return step
 
 
 def _why(trials: list[Trial]) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from flows import search as flow
 from flows.cli import search_run
 from flows.cli.main import app
 from flows.cli.status_report import print_status
@@ -194,6 +195,35 @@ def test_an_interruption_that_ends_the_step_before_the_flow_is_an_interruption(m
     request = search_run.Request("smoke", [], "tiny-llama", 4, None, None, Limits(1))
     assert search_run.run_search(Console(quiet=True), request) == 130
     assert "Interrupted. Finished work is kept" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "stops"), [(BadInput("A sentence."), False), (TriageError("Lost."), False), (KeyboardInterrupt(), True)]
+)
+def test_an_error_of_the_flow_does_not_pass_for_an_interruption(error, stops, monkeypatch):
+    """Whoever reads `is_stopping` takes it for Ctrl-C, and says so instead of the error's sentence."""
+
+    def fails() -> None:
+        raise error
+
+    monkeypatch.setattr(child, "_stopping", threading.Event())
+    monkeypatch.setattr(flow, "label_run", lambda *args, **names: None)  # there is no run
+    monkeypatch.setattr(flow, "refill_warehouse", fails)
+    with pytest.raises(type(error)):
+        flow.search.fn("smoke", model="tiny-llama")
+    assert child.is_stopping() == stops
+
+
+@pytest.mark.nightly
+def test_trials_that_another_version_trained_are_refused_in_the_sentence_that_says_so(searched, tmp_path):
+    place = searched[0].copy(tmp_path / "copy")
+    path = place.home / "searches" / f"smoke-{CELL}" / "search.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE trial_user_attributes SET value_json = '\"t0\"' WHERE key = 'training_id'")
+    connection.close()
+    done = place.run(*SAFETY)
+    assert done.returncode == 2 and one_sentence(done.stderr), done.stdout + done.stderr
+    assert done.stderr.startswith(f"triage: Trial 0 in {path} was trained as another version of triage trains it; move")
 
 
 # --- killed -----------------------------------------------------------------------------------------------------------
