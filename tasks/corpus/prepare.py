@@ -37,7 +37,7 @@ from tasks.corpus.vignettes.sets import records_of, sets_of
 from tasks.corpus.vignettes.stored_facts import FACTS, write_facts
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import build_folder, complete, file_digest
-from tasks.spec import LABELS, Columns, Data, EvaluationSet, short_digest
+from tasks.spec import LABELS, Columns, Data, EvaluationSet, Label, short_digest
 
 PREPARE_VERSION = 4
 CARD = "card.md"
@@ -347,6 +347,15 @@ def check_labels(sets: Mapping[str, Sequence[Case]], source: str) -> None:
     missing = sorted(set(LABELS) - {case.label for case in sets["train"]})
     if missing:
         raise BadInput(
-            f"{source}: train has no case labelled {missing[0]}; add some, or give more groups so "
-            "that each set gets all labels."
+            f"{source}: train has no case labelled {missing[0]}; {_remedy(sets, missing[0])}."
         )
+
+
+def _remedy(sets: Mapping[str, Sequence[Case]], label: Label) -> str:
+    """How `train` can get cases of a label that it has none of."""
+    of_label = [case for cases in sets.values() for case in cases if case.label == label]
+    if any(case.group is not None for case in of_label):
+        return "add some, or give more groups so that each set gets all labels"
+    if of_label:
+        return f"add some: all {len(of_label)} of the source went to other sets"
+    return "add some: the source has none"

@@ -195,6 +195,12 @@ class Storage:
     def _agree(self, name: str, present: Any) -> None:
         present = json.loads(canonical_json(present))
         stored = self._study.user_attrs.get(name)
+        if stored is None and self._frozen():
+            raise BadInput(
+                f"{self.path} holds trials of another program, or of an earlier version of triage: "
+                "nothing says what they were trained on. Move it away to begin anew; trainings are "
+                "kept."
+            )
         if stored is None:
             self._study.set_user_attr(name, present)
         elif stored != present:
@@ -221,6 +227,8 @@ class Storage:
             yield
         except (SQLAlchemyError, RuntimeError, ValueError, KeyError, TypeError) as error:
             first = str(error).strip().partition("\n")[0][:200].rstrip(".")
+            if isinstance(error, KeyError):
+                first = f"a trial there has no {error.args[0]}"
             raise BadInput(
                 f"{self.path} cannot be used as the storage of a search ({first}); another version "
                 "of triage or Optuna may have written it: move it away to begin anew, trainings are "

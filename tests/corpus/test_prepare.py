@@ -215,7 +215,16 @@ def test_leaks_and_missing_labels_are_refused_and_leave_nothing_behind(tmp_path:
     assert "in test has the same text as case c57 in" in refused(Data(source=str(source)), tmp_path)
     write(source / "test.jsonl", 90, 6)
     (source / "train.jsonl").write_text("".join(to_json(Case(f"c{i}", f"t{i}", "GP")) + "\n" for i in range(30)))
-    assert "train has no case labelled ED" in refused(Data(source=str(source)), tmp_path)
+    assert "train has no case labelled ED; add some: all 2 of the source went" in refused(
+        Data(source=str(source)), tmp_path
+    )
+    (source / "test.jsonl").write_text("".join(to_json(Case(f"c{i}", f"t{i}", "GP")) + "\n" for i in range(30, 40)))
+    assert "train has no case labelled ED; add some: the source has none." in refused(
+        Data(source=str(source)), tmp_path
+    )
+    grouped = (Case(f"c{i}", f"t{i}", "ED" if i > 33 else "GP", group=f"g{i}") for i in range(30, 40))
+    (source / "test.jsonl").write_text("".join(to_json(case) + "\n" for case in grouped))
+    assert "give more groups so that each" in refused(Data(source=str(source)), tmp_path)
     (source / "test.csv").write_text("text,label\na,ED\n")
     assert "keep one file of each set" in refused(Data(source=str(source)), tmp_path)
 

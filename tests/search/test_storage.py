@@ -135,6 +135,24 @@ def test_a_file_of_another_version_or_a_damaged_one_is_refused_in_a_sentence(tmp
             opened(tmp_path / name)
 
 
+def test_a_study_of_another_program_is_refused_in_a_sentence_and_left_as_it_is(tmp_path):
+    storage = f"sqlite:///{tmp_path / 'search.db'}"
+    study = optuna.create_study(storage=storage, study_name="search")
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+    with pytest.raises(
+        BadInput, match=r"^\S*search.db holds trials of another program, .* Move it away to begin anew; "
+    ):
+        opened(tmp_path)
+    assert optuna.load_study(storage=storage, study_name="search").user_attrs == {}
+
+
+def test_a_trial_without_what_we_store_of_it_is_named_in_a_sentence(tmp_path):
+    storage = opened(tmp_path)
+    storage._study.add_trial(optuna.trial.create_trial(value=1.0))
+    with pytest.raises(BadInput, match=r"of a search \(a trial there has no recipe\.learning_rate\); another version"):
+        storage.trials()
+
+
 def test_the_cost_counts_what_each_trial_would_take_to_its_end(tmp_path):
     """The first step, which stores the frozen prefix, is not taken for the pace of the others."""
     storage = opened(tmp_path)
@@ -146,11 +164,12 @@ def test_the_cost_counts_what_each_trial_would_take_to_its_end(tmp_path):
     assert Cost.of(storage.trials()) == Cost(20, 508.0, 28, 508.0 + 2 * 2.0)
 
 
-def test_safety_recipes_aim_at_a_recall_that_is_higher_when_better(tmp_path):
-    storage = opened(tmp_path, recipe="balanced_safe")
+@pytest.mark.parametrize(("recipe", "select_by"), [("balanced_safe", "loss"), ("baseline", "macro_f1")])
+def test_ed_recall_and_macro_f1_are_higher_when_better(recipe, select_by, tmp_path):
+    storage = opened(tmp_path, f"recipe.select_by={select_by}", recipe=recipe)
     for value, validation in ((0.5, 2.0), (0.75, 3.0), (0.75, 2.5)):
         number = storage.add(storage.propose(), "t")
         storage.reach(number, Reached(4, value, validation, 1.0, 1.0))
-    assert best_of(storage.trials()).number == 2, "of equal recalls the lower validation value"
+    assert best_of(storage.trials()).number == 2, "of equal ones the lower validation value"
     study = optuna.load_study(study_name="search", storage=f"sqlite:///{storage.path}")
     assert study.direction.name == "MAXIMIZE"
