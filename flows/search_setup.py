@@ -15,9 +15,10 @@ from tasks.grids.grid import grid_path, known_models
 from tasks.precisions import Precision
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.store import home, locked
+from tasks.search.check_space import LEFT_ALONE, NO_TRAINING, check_space
 from tasks.search.halving import Halving, rungs
 from tasks.search.objective import Objective
-from tasks.search.space import LEFT_ALONE, SECTIONS, Space
+from tasks.search.space import SECTIONS, Space
 from tasks.spec import ExperimentSpec, Grid, Strict
 
 SEARCH_VERSION = 1  # of what a stored trial means
@@ -110,7 +111,7 @@ def set_up(
 
     space = Space(one_cell, cell.model, grid_path(grid), tuple(overrides or ()))
     search = space.search
-    space.check()
+    check_space(space)
     _refuse_misfits(space)
     training = cell.training
     pauses = rungs(cell.recipe.iterations, training.evaluate_every, search.rungs)
@@ -120,6 +121,26 @@ def set_up(
         Halving(pauses, search.keep),
         Objective.of(cell.recipe, search),
     )
+
+
+def refuse_unsearchable(selection: Selection, grid: str, overrides: list[str] | None) -> None:
+    """Raise BadInput where a grid's [search] table suits none of its recipes, in the sentence with
+    which a search of the first would be refused. A grid without the table needs none.
+    """
+    search = selection.grid.search
+    if search is None or not search.settings:
+        return
+
+    refusals = []
+    for recipe in selection.grid.recipes:
+        one = selection.grid.model_copy(update={"recipes": (recipe,)})
+        space = Space(one, selection.models[0], grid_path(grid), tuple(overrides or ()))
+        try:
+            check_space(space)
+        except BadInput as error:
+            refusals.append(error)
+    if len(refusals) == len(selection.grid.recipes):
+        raise refusals[0]
 
 
 def _only(precision: Precision, grid: Grid) -> dict[str, Any]:
@@ -132,7 +153,7 @@ def _only(precision: Precision, grid: Grid) -> dict[str, Any]:
 def _fixed(name: str, section: Strict, searched: set[str]) -> dict[str, Any]:
     """The settings of a section that every trial has, where they are not the default."""
     values = section.model_dump(mode="json", exclude_defaults=True)
-    left_alone = {key for key, reason in LEFT_ALONE.items() if "no training" in reason}
+    left_alone = {key for key, reason in LEFT_ALONE.items() if reason.startswith(NO_TRAINING)}
     ignored = searched | left_alone | {"training.memory"}
     return {key: value for key, value in values.items() if f"{name}.{key}" not in ignored}
 

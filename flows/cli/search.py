@@ -22,7 +22,11 @@ def search(
         int | None, typer.Option(metavar="N", help="number of trials; 16 without --hours")
     ] = None,
     hours: Annotated[
-        float | None, typer.Option(metavar="H", help="as many trials as can be finished in H hours")
+        float | None,
+        typer.Option(
+            metavar="H",
+            help="as many trials as can be finished in H hours, counted from this command's start",
+        ),
     ] = None,
     set_: Overrides = None,
     model: SearchedModel = None,

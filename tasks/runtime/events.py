@@ -59,7 +59,7 @@ class CurvePoint:
 
     `loss` is the objective, the sum of `label_loss` (label tokens), `other_loss` (the other
     completion tokens) and `cost`. `ed_share`: share of cases answered ED; `specificity`: share of
-    the non-ED cases that are not answered ED.
+    the non-ED cases that are not answered ED; `macro_f1`: of the most probable labels.
     """
 
     iteration: int
@@ -72,6 +72,7 @@ class CurvePoint:
     tokens_per_second: float | None = None
     ed_share: float | None = None
     specificity: float | None = None
+    macro_f1: float | None = None  # likewise
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,7 +48,7 @@ class ValidScoringJob(Strict):
     """Score an adapter of an experiment on `valid`, the set by which it is trained.
 
     `adapter`: the file of the adapter, which may be that of a checkpoint; `over_triage`: at which
-    the ED recall is taken.
+    the ED recall is taken; None for the macro-F1 instead.
     """
 
     experiment: ExperimentSpec
@@ -56,7 +56,7 @@ class ValidScoringJob(Strict):
     data: Path
     home: Path
     adapter: Path
-    over_triage: float
+    over_triage: float | None
 
 
 class UntunedScoringJob(Strict):

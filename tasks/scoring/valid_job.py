@@ -1,5 +1,5 @@
-"""What a search compares safety recipes by, as a child process runs it: an adapter, in training or
-trained, and its ED recall on `valid`.
+"""What a search compares recipes by, as a child process runs it: an adapter, in training or trained,
+and its ED recall or macro-F1 on `valid`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from tasks.tuning.frozen_prefix import open_prefix
 from tasks.tuning.lora import add_lora, load_variant, load_weights
 from tasks.tuning.memory import CACHE_BYTES
 from tasks.tuning.sets import load_set, load_template
+from tasks.tuning.trainer import macro_f1_of
 
 
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
-    """Run a ValidScoringJob; returns {"ed_recall": the recall}."""
+    """Run a ValidScoringJob; returns {"value": the ED recall, or the macro-F1}."""
     job = ValidScoringJob.model_validate(args)
     spec = job.experiment
     mx.set_cache_limit(CACHE_BYTES)
@@ -35,9 +36,12 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     loaded = load_set(job.data, "valid", template, spec.training.max_tokens)
     digest = Manifest.read(job.variant).digest
     prefix = open_prefix(stack, loaded.cases, adapted.boundary, job.home, digest, emit)
-    p = score_cases(adapted, prefix).probabilities
+    scores = score_cases(adapted, prefix)
+    p = scores.probabilities
     if not np.isfinite(p).all():
         raise Diverged(f"{spec.cell_id}: scores on valid are not finite.")
 
+    if job.over_triage is None:
+        return {"value": macro_f1_of(scores, prefix.cases)}
     labels = [record["label"] for record in loaded.records]
-    return {"ed_recall": recall_at_over_triage(p, labels, job.over_triage)}
+    return {"value": recall_at_over_triage(p, labels, job.over_triage)}

@@ -39,23 +39,25 @@ def train_trial(
         progress = TrainingProgress.read(folder)
 
     validation = progress.best_validation(update)
-    value = validation
-    if objective.over_triage is not None:
-        value = _ed_recall(spec, progress, objective.over_triage, variant, data, home, emit)
+    value = {"validation value": validation, "macro-F1": progress.best_macro_f1(update)}.get(
+        objective.metric
+    )
+    if value is None:
+        value = _scored(spec, progress, objective, variant, data, home, emit)
     seconds = time.perf_counter() - started
     return Reached(update, value, validation, seconds, progress.train_seconds)
 
 
-def _ed_recall(
+def _scored(
     spec: ExperimentSpec,
     progress: TrainingProgress,
-    over_triage: float,
+    objective: Objective,
     variant: Path,
     data: Path,
     home: Path,
     emit: Emit,
 ) -> float:
-    """The ED recall on `valid` of the best adapter so far."""
+    """The objective of the best adapter so far, which is scored on `valid`."""
     assert progress.best_adapter is not None, "it has a checkpoint"
     job = ValidScoringJob(
         experiment=spec,
@@ -63,8 +65,8 @@ def _ed_recall(
         data=data,
         home=home,
         adapter=progress.best_adapter,
-        over_triage=over_triage,
+        over_triage=objective.over_triage,
     )
     log = home / "logs" / f"valid-{spec.cell_id}"
     result = run_child("tasks.scoring.valid_job:run", job.model_dump(mode="json"), log, emit)
-    return float(result["ed_recall"])
+    return float(result["value"])

@@ -16,13 +16,14 @@ class TrainingProgress:
     """A training at its newest checkpoint, or at its end.
 
     `best_adapter`: the file of its best adapter so far; `validations`: the validation value by
-    update.
+    update; `macro_f1s`: the macro-F1 on `valid`, too, None where an earlier version trained.
     """
 
     update: int
     ended: bool
     train_seconds: float
     validations: dict[int, float]
+    macro_f1s: dict[int, float | None]
     best_adapter: Path | None
 
     @classmethod
@@ -35,7 +36,8 @@ class TrainingProgress:
                 update=summary.last_iteration or 0,
                 ended=True,
                 train_seconds=summary.train_seconds or 0.0,
-                validations=_validations(training["curve"]),
+                validations=_on_valid(training["curve"], "loss"),
+                macro_f1s=_on_valid(training["curve"], "macro_f1"),
                 best_adapter=folder / "adapters.safetensors",
             )
 
@@ -43,7 +45,7 @@ class TrainingProgress:
             if complete(checkpoint) is not None:
                 text = (checkpoint / "progress.json").read_text(encoding="utf-8")
                 return cls._at_checkpoint(checkpoint, json.loads(text))
-        return cls(0, False, 0.0, {}, None)
+        return cls(0, False, 0.0, {}, {}, None)
 
     @classmethod
     def _at_checkpoint(cls, folder: Path, progress: dict[str, Any]) -> TrainingProgress:
@@ -51,7 +53,8 @@ class TrainingProgress:
             update=progress["update"],
             ended=False,
             train_seconds=progress["train_seconds"],
-            validations=_validations(progress["curve"]),
+            validations=_on_valid(progress["curve"], "loss"),
+            macro_f1s=_on_valid(progress["curve"], "macro_f1"),
             best_adapter=folder / "best.safetensors",
         )
 
@@ -60,6 +63,13 @@ class TrainingProgress:
         values = [value for at, value in self.validations.items() if at <= update]
         return min(values)
 
+    def best_macro_f1(self, update: int) -> float | None:
+        """The highest macro-F1 up to an update; None where it is not known at each evaluation."""
+        values = [value for at, value in self.macro_f1s.items() if at <= update]
+        known = [value for value in values if value is not None]
+        return max(known) if known and len(known) == len(values) else None
 
-def _validations(curve: list[dict[str, Any]]) -> dict[int, float]:
-    return {point["iteration"]: point["loss"] for point in curve if point["split"] == "valid"}
+
+def _on_valid(curve: list[dict[str, Any]], figure: str) -> dict[int, Any]:
+    """A figure of the evaluations on `valid` by update."""
+    return {p["iteration"]: p.get(figure) for p in curve if p["split"] == "valid"}

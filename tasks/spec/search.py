@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Discriminator,
     Field,
     StrictFloat,
@@ -18,6 +19,9 @@ from pydantic import (
 
 from tasks.spec.base import Fraction, Seed, Strict
 from tasks.spec.digests import canonical_json
+from tasks.spec.prompt import PromptChoice
+from tasks.spec.recipe import Recipe
+from tasks.spec.training import Training
 
 
 class Range(Strict):
@@ -46,6 +50,14 @@ class Range(Strict):
         return self
 
 
+def _is_list(value: Any) -> Any:
+    if not isinstance(value, list | tuple):
+        raise ValueError(
+            "give a list of values, e.g. [1, 2], or a range, e.g. { low = 1, high = 8 }"
+        )
+    return value
+
+
 def _has_choices(value: tuple[Any, ...]) -> tuple[Any, ...]:
     if not value:
         raise ValueError("the list is empty; name at least one value")
@@ -55,11 +67,18 @@ def _has_choices(value: tuple[Any, ...]) -> tuple[Any, ...]:
     return value
 
 
-Choices = Annotated[tuple[Any, ...], AfterValidator(_has_choices)]
+Choices = Annotated[tuple[Any, ...], BeforeValidator(_is_list), AfterValidator(_has_choices)]
 Searched = Annotated[
     Annotated[Range, Tag("range")] | Annotated[Choices, Tag("choices")],
     Discriminator(lambda value: "range" if isinstance(value, dict | Range) else "choices"),
 ]
+
+
+def _lacks_its_table(key: str, value: Any) -> bool:
+    """Whether a key without a dot is meant as a setting: whoever knows all of them refuses it."""
+    tables = (Recipe, Training, PromptChoice)
+    is_range = isinstance(value, dict) and not value.keys().isdisjoint(Range.model_fields)
+    return is_range or any(key in table.model_fields for table in tables)
 
 
 class Search(Strict):
@@ -67,8 +86,11 @@ class Search(Strict):
 
     Besides the keys below the table holds the searched settings, each by its dotted key, with a
     range or a list of choices: `"recipe.learning_rate" = { low = 1e-4, high = 1e-2, log = true }`,
-    `"training.num_layers" = [4, 8, 16]`. Every key of `[[recipe]]`, `[training]` and `[prompt]`
-    that decides a training can be searched.
+    `"training.num_layers" = [4, 8, 16]`. They are keys of `[[recipe]]`, `[training]` and `[prompt]`.
+    Refused are those that decide no training (such as `primary_rule`), the length of trials and
+    their pauses (`iterations`, `patience`, `evaluate_every`), or what all trials share (`seeds`,
+    `group_size`). `prompt.answers`, `label_weight` and `label_smoothing` change what a validation
+    value measures, so a standard recipe that is compared by it cannot search them.
     """
 
     rungs: tuple[Fraction, ...] = Field(
@@ -102,7 +124,7 @@ class Search(Strict):
         for key, value in values.items():
             if key in cls.model_fields:
                 gathered[key] = value
-            elif "." in key:
+            elif "." in key or _lacks_its_table(key, value):
                 settings = {**settings, key: value}
             elif isinstance(value, dict):
                 settings = {**settings, **{f"{key}.{name}": item for name, item in value.items()}}

@@ -14,7 +14,7 @@ import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_flatten, tree_map
 
-from tasks.judging.point_metrics import confusion_cells, macro_f1
+from tasks.judging import point_metrics
 from tasks.runtime.errors import Diverged
 from tasks.runtime.events import CurvePoint, Emit, TrainingReport, ValidationReport
 from tasks.spec import ExperimentSpec
@@ -364,6 +364,7 @@ class TrainingRun:
             )
 
         ed_share, specificity = _always_ed(scores, cases)
+        macro_f1 = macro_f1_of(scores, cases)
         point = CurvePoint(
             progress.update,
             "valid",
@@ -373,12 +374,13 @@ class TrainingRun:
             cost=cost,
             ed_share=ed_share,
             specificity=specificity,
+            macro_f1=macro_f1,
         )
         progress.curve.append(point)
         always_ed = specificity is not None and specificity < ALWAYS_ED_SPECIFICITY
         self.emit(ValidationReport(**asdict(point), always_ed=always_ed))
         by_macro_f1 = self.spec.recipe.select_by == "macro_f1"
-        return progress.note_validation(value, _macro_f1(scores, cases) if by_macro_f1 else None)
+        return progress.note_validation(value, macro_f1 if by_macro_f1 else None)
 
     def _is_at_pause(self) -> bool:
         """Whether the newest update has a checkpoint, and the training pauses there."""
@@ -387,11 +389,13 @@ class TrainingRun:
         return self.pause_at is not None and at_checkpoint and update >= max(self.pause_at, 1)
 
 
-def _macro_f1(scores: Scores, cases: Cases) -> float:
+def macro_f1_of(scores: Scores, cases: Cases) -> float:
     """Macro-F1 of the most probable labels, over the three labels."""
     answers = scores.label_logp.argmax(axis=1)
-    table = confusion_cells(np.asarray(cases.labels), answers).sum(axis=0).reshape(3, 3)
-    return float(macro_f1(table))
+    table = (
+        point_metrics.confusion_cells(np.asarray(cases.labels), answers).sum(axis=0).reshape(3, 3)
+    )
+    return float(point_metrics.macro_f1(table))
 
 
 def _always_ed(scores: Scores, cases: Cases) -> tuple[float, float | None]:

@@ -215,6 +215,22 @@ def test_an_error_of_the_flow_does_not_pass_for_an_interruption(error, stops, mo
 
 
 @pytest.mark.nightly
+def test_a_search_for_macro_f1_keeps_the_trials_where_it_is_highest(tmp_path):
+    place = Place(tmp_path / "place")
+    done = place.run("search", "smoke", "--trials", "4", "--model", "tiny-llama", "--set", "recipe.select_by=macro_f1")
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    assert "compared by the macro-F1 on valid at updates 4 and 8" in done.stdout
+    trials = place.query("SELECT *, rungs::JSON ->> '$[0].value' AS first FROM trial ORDER BY number")
+    assert set(trials.objective) == {"macro-F1"} and all(trials.higher_is_better)
+    finished = trials[trials.state == "finished"]
+    assert finished["first"].astype(float).min() >= trials[trials.state == "paused"]["first"].astype(float).max()
+    (best,) = trials[trials.is_best].itertuples()
+    training = json.loads((place.home / "experiments" / best.training_id / "training.json").read_text())
+    assert best.value == max(point["macro_f1"] for point in training["curve"] if point["split"] == "valid")
+    assert place.audits() == {}
+
+
+@pytest.mark.nightly
 def test_trials_that_another_version_trained_are_refused_in_the_sentence_that_says_so(searched, tmp_path):
     place = searched[0].copy(tmp_path / "copy")
     path = place.home / "searches" / f"smoke-{CELL}" / "search.db"

@@ -48,7 +48,7 @@ def test_the_keys_of_a_training_report_are_those_of_the_curve_and_two_more():
     report = next(event for name, event in EVENTS if name == "train")
     assert list(json.loads(to_json(report))) == [
         "event", "iteration", "split", "loss", "label_loss", "other_loss", "cost", "learning_rate", "tokens_per_second",
-        "ed_share", "specificity", "iterations", "seconds_left",
+        "ed_share", "specificity", "macro_f1", "iterations", "seconds_left",
     ]  # fmt: skip
 
 

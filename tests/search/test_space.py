@@ -1,13 +1,18 @@
 """What can be searched, what is refused in which sentence, and which training a choice of values gives."""
 
+import json
 import re
 
 import pytest
 
-from flows.search_setup import Limits, set_up
+from flows.cli.main import app
+from flows.search_setup import Limits, refuse_unsearchable, set_up
 from flows.selection import Narrowing, select
+from tasks.grids.grid import grid_path
 from tasks.runtime.errors import BadInput
-from tasks.spec import ExperimentSpec
+from tasks.search.check_space import LEFT_ALONE, OF_SAFETY
+from tasks.search.objective import Objective
+from tasks.spec import ExperimentSpec, Recipe, Training
 from tests.search.spaces import grid_text, setup
 
 
@@ -23,6 +28,31 @@ def refusal(tmp_path, search: str) -> str:
 
 
 KEY = '[search]\n"recipe.rank" = '
+SECOND = """
+[[recipe]]
+name = "safe"
+kind = "safety"
+learning_rate = 1e-3
+batch_size = 4
+rank = 4
+scale = 20
+dropout = 0.0
+iterations = 8
+target_ed_recall = 0.9
+"""
+WEIGHTS = [{"ED": 5, "GP": 2, "HOME": 1}, {"ED": 2, "GP": 1, "HOME": 1}]
+COSTS = {
+    "ED": {"ED": 0, "GP": 9, "HOME": 9},
+    "GP": {"ED": 2, "GP": 0, "HOME": 2},
+    "HOME": {"ED": 2, "GP": 1, "HOME": 0},
+}
+VARIED = {
+    "learning_rate": [1e-3, 2e-3], "batch_size": [2, 4], "rank": [2, 4], "scale": [2, 4], "dropout": [0.0, 0.1],
+    "cost_weight": [0.5, 1], "class_weights": WEIGHTS, "cost_matrix": [COSTS, {**COSTS, "GP": {"ED": 3, "GP": 0, "HOME": 2}}],
+    "lora_plus": [1, 16], "label_weight": [1, 2], "label_smoothing": [0, 0.1], "sampling": ["natural", "balanced"],
+    "num_layers": [1, 2], "target_modules": [["self_attn.q_proj"], ["self_attn.v_proj"]], "decay": ["none", "linear"],
+    "warmup_ratio": [0, 0.1], "max_gradient_norm": [1, 2], "weight_decay": [0, 0.1], "max_tokens": [256, 512],
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -38,7 +68,21 @@ KEY = '[search]\n"recipe.rank" = '
         (f"{KEY}{{ low = nan, high = 4 }}", r".*: low and high must be finite numbers\."),
         (f"{KEY}[]", r", line 11: search.recipe.rank = \[\] is not allowed: the list is empty; name at least one value\."),
         (f"{KEY}[4, 4]", r".*: the list names 4 twice\."),
-        (f"{KEY}4", r", line 11: search.recipe.rank = 4 is not allowed: input should be a list\."),
+        (f"{KEY}4", r", line 11: search.recipe.rank = 4 is not allowed: give a list of values, e\.g\. \[1, 2\], or a range, "
+         r"e\.g\. { low = 1, high = 8 }\."),
+        (f'{KEY}"high"', r".*: search.recipe.rank = \"high\" is not allowed: give a list of values, .*"),
+        (f"{KEY}[true, 4]", r", line 11: recipe.rank cannot be true: it takes numbers\."),
+        (f'{KEY}["4", 8]', r", line 11: recipe.rank cannot be \"4\": it takes numbers\."),
+        ("[search]\nlearning_rate = { low = 1e-4, high = 1e-2 }", r", line 11: 'learning_rate' is no setting; did you mean "
+         r"recipe.learning_rate\?"),
+        ("[search]\nlearning_rate = [1e-4]", r", line 11: 'learning_rate' is no setting; did you mean recipe.learning_rate\?"),
+        ("[search]\nlearning_rat = { lo = 1e-4, high = 1e-2 }", r".*'search.learning_rat.lo'; did you mean 'low'\? .*"),
+        ('[search]\n"recipe.seeds" = [[1, 2], [3]]', r", line 11: recipe.seeds cannot be searched: all trials have one seed, .*"),
+        ('[search]\n"recipe.kind" = ["safety"]', r".*: recipe.kind cannot be searched: it decides what the search aims at\."),
+        ('[search]\n"recipe.cost_weight" = [1, 2]', r".*: recipe.cost_weight cannot be searched for a standard recipe, which "
+         r"does not use it; plain is one\."),
+        ('[search]\n"recipe.decay" = ["none"]\n"training.decay" = ["linear"]', r".*: training.decay cannot be searched beside "
+         r"recipe.decay, which replaces it; leave one of them out\."),
         (f"{KEY}{{ lo = 4, high = 8 }}", r".*'search.recipe.rank.lo'; did you mean 'low'\? Allowed are high, log, low\."),
         (f"{KEY}{{ low = 4, high = 300 }}", r", line 11: recipe.rank cannot be 300: input should be less than or equal to "
          r"256\."),
@@ -61,9 +105,54 @@ def test_what_cannot_be_searched_is_refused_in_a_sentence_with_its_place(search,
     assert re.fullmatch(sentence, refusal(tmp_path, search)), refusal(tmp_path, search)
 
 
-def test_a_recipe_that_selects_by_macro_f1_is_refused():
-    with pytest.raises(BadInput, match=r"^The recipe \S+ has select_by = 'macro_f1', while a search compares trials"):
-        setup('recipe.select_by="macro_f1"')
+@pytest.mark.parametrize("key", sorted({f"recipe.{name}" for name in Recipe.model_fields}
+                                       | {f"training.{name}" for name in Training.model_fields}))  # fmt: skip
+def test_each_setting_varies_the_experiment_or_is_refused_with_a_reason(key, tmp_path):
+    """Two values of a setting that can be searched give two experiments."""
+    if key in LEFT_ALONE:
+        assert f"{key} cannot be searched: {LEFT_ALONE[key]}." in refusal(tmp_path, f'[search]\n"{key}" = [1, 2]')
+        return
+    values = VARIED[key.partition(".")[2]]
+    text = grid_text(f'[search]\n"{key}" = {json.dumps(values).replace(": ", " = ")}', 'select_by = "macro_f1"')
+    if key in OF_SAFETY:
+        text = text.replace('"standard"', '"safety"\ntarget_ed_recall = 0.9')
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    space = set_up(str(path), None, Narrowing()).space
+    specs = [space.experiment({key: value}) for value in values]
+    assert specs[0].model_dump() != specs[1].model_dump()
+
+
+def test_a_sweep_refuses_a_search_table_that_suits_no_recipe_as_the_search_does(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(grid_text('[search]\n"recipe.rnk" = [2, 4]'))
+    with pytest.raises(BadInput) as caught:
+        app(["sweep", str(path), "--plan"], standalone_mode=False)
+    assert str(caught.value) == f"{path}, line 11: 'recipe.rnk' is no setting; did you mean recipe.rank?"
+    path.write_text(grid_text('[search]\n"recipe.cost_weight" = [1, 2]') + SECOND)
+    refuse_unsearchable(select(str(path)), str(path), None)  # it suits the second
+
+
+def test_a_search_aims_at_what_chooses_the_adapter_of_a_standard_recipe_and_at_ed_recall_for_a_safety_recipe():
+    by_macro_f1 = 'recipe.select_by="macro_f1"'
+    assert setup().objective == Objective("validation value") and not setup().objective.is_higher_better
+    assert setup(by_macro_f1).objective == Objective("macro-F1") and setup(by_macro_f1).objective.is_higher_better
+    for override in ([], [by_macro_f1]):
+        assert setup(*override, recipe="balanced_safe").objective.name == "ED recall at over-triage 0.3"
+
+
+def test_what_makes_validation_values_incomparable_is_searched_where_macro_f1_is_compared():
+    smoothing = "search.recipe.label_smoothing=[0, 0.1]"
+    assert "recipe.label_smoothing" in setup(smoothing, 'recipe.select_by="macro_f1"').space.settings
+    with pytest.raises(BadInput, match=r'incomparable; leave it out, give the recipe select_by = "macro_f1", or'):
+        setup(smoothing)
+
+
+def test_the_recipes_that_the_project_ships_can_be_searched(tmp_path):
+    path = tmp_path / "tuned.toml"
+    path.write_text(grid_path("tuned").read_text() + '[search]\n"recipe.learning_rate" = [1e-3, 2e-3]\n')
+    aims = {r: set_up(str(path), None, Narrowing(recipes=[r])).objective.metric for r in ("tuned", "tuned_safe")}
+    assert aims == {"tuned": "macro-F1", "tuned_safe": "ED recall"}
 
 
 def test_a_grid_without_a_checkpoint_before_its_end_is_refused():
@@ -136,6 +225,6 @@ def test_what_the_recipe_sets_itself_is_not_searched_where_it_would_change_nothi
 
 
 def test_settings_of_the_recipe_itself_are_searched():
-    space = setup("search.recipe.lora_plus=[1, 16]", "search.recipe.num_layers=[1, 2]").space
-    plain, changed = (space.experiment({"recipe.lora_plus": ratio, "recipe.num_layers": 1}) for ratio in (1, 16))
-    assert (plain.recipe.lora_plus, changed.recipe.lora_plus, changed.training.num_layers) == (1, 16, 1)
+    space = setup("search.recipe.lora_plus=[1, 16]", 'search.recipe.decay=["none", "linear"]').space
+    plain, changed = (space.experiment({"recipe.lora_plus": ratio, "recipe.decay": "linear"}) for ratio in (1, 16))
+    assert (plain.recipe.lora_plus, changed.recipe.lora_plus, changed.training.decay) == (1, 16, "linear")

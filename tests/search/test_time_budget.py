@@ -30,7 +30,7 @@ def search(clock: Clock, hours: float, seconds_per_update: float, most: int = 10
     while move := HALVING.next_move(trials, asked):
         if isinstance(move, Proposal):
             if budget.allows(HALVING, trials):
-                trials.append(Trial(len(trials), {}, "t", (), None, 160, Objective(None)))
+                trials.append(Trial(len(trials), {}, "t", (), None, 160, Objective("validation value")))
             else:
                 asked = len(trials)
             continue
@@ -40,7 +40,9 @@ def search(clock: Clock, hours: float, seconds_per_update: float, most: int = 10
         seconds = (update - trial.update) * seconds_per_update
         clock.now += seconds
         reached = Reached(update, float(trial.number), 0.0, seconds, seconds)
-        trials[move.number] = Trial(trial.number, {}, "t", (*trial.rungs, reached), None, 160, Objective(None))
+        trials[move.number] = Trial(
+            trial.number, {}, "t", (*trial.rungs, reached), None, 160, Objective("validation value")
+        )
     return trials
 
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,11 @@ from tasks.models.sources.available import fetch_base
 from tasks.runtime.errors import BadInput, Diverged, LostChild
 from tasks.runtime.events import Event, StepWarning
 from tasks.runtime.store import verify
+from tasks.scoring import valid_job
+from tasks.search import train_trial as module
+from tasks.search.objective import Objective
+from tasks.search.train_trial import train_trial
+from tasks.search.training_progress import TrainingProgress
 from tasks.spec import ExperimentSpec, experiments
 from tasks.tuning import frozen_prefix, job, step, trainer
 from tasks.tuning.batches import TOKENS_AT_ONCE
@@ -202,6 +208,30 @@ def test_a_diverged_training_lands_its_curve_up_to_then_and_its_memory(study, tm
     assert [(p["iteration"], p["split"]) for p in curve] == [(2, "train"), (3, "valid"), (3, "train")]
     assert all(p["loss"] == pytest.approx(p["label_loss"] + p["other_loss"] + p["cost"]) for p in curve)
     assert write_landing(tmp_path / "landing", "t1", "training", rows).is_dir()
+
+
+def test_the_macro_f1_of_a_trial_is_that_of_its_curve_and_scored_where_the_curve_has_none(study, tmp_path, monkeypatch):
+    """An earlier version noted none; the adapter that `valid` chose has the same one when it is scored again."""
+    trained(study, tmp_path, iterations=9, learning_rate=0.02, select_by="macro_f1")
+    training = json.loads((tmp_path / "training.json").read_text())
+    noted = [(p["iteration"], p["macro_f1"]) for p in training["curve"] if p["split"] == "valid"]
+    assert [update for update, _ in noted] == [3, 6, 9]
+    spec = ExperimentSpec.model_validate(training["spec"])
+    paths = Path(study["variant"]), Path(study["data"]), Path(study["home"])
+
+    def reached(update: int) -> float:
+        return train_trial(spec, tmp_path, update, Objective("macro-F1"), *paths, lambda event: None).value
+
+    for update in (3, 6, 9):
+        assert reached(update) == max(value for at, value in noted if at <= update)
+    monkeypatch.setattr(TrainingProgress, "best_macro_f1", lambda progress, update: None)
+    monkeypatch.setattr(module, "run_child", lambda function, args, log, emit: valid_job.run(args, emit))
+    assert reached(9) == pytest.approx(max(value for _, value in noted))
+
+
+def test_a_curve_that_lacks_a_macro_f1_has_no_best_one():
+    progress = TrainingProgress(8, False, 1.0, {4: 1.0, 8: 0.5}, {4: None, 8: 0.75}, None)
+    assert progress.best_macro_f1(8) is None and replace(progress, macro_f1s={4: 0.5, 8: 0.75}).best_macro_f1(8) == 0.75
 
 
 def refusal(study, folder, **training) -> str:
