@@ -333,11 +333,12 @@ def _split_rule(data: Data, located: Located) -> str:
 
 def check_filled(sets: Mapping[str, Sequence[Case]], source: str) -> None:
     """Refuse a set without a case. Raises BadInput."""
+    has_groups = any(case.group is not None for cases in sets.values() for case in cases)
+    more = "more cases, more groups, or" if has_groups else "more cases or"
     for name, cases in sets.items():
         if not cases:
             raise BadInput(
-                f"{source}: no cases are left for {name}; give more cases, more groups, or fewer "
-                "copies of one text."
+                f"{source}: no cases are left for {name}; give {more} fewer copies of one text."
             )
 
 
@@ -357,5 +358,5 @@ def _remedy(sets: Mapping[str, Sequence[Case]], label: Label) -> str:
     if any(case.group is not None for case in of_label):
         return "add some, or give more groups so that each set gets all labels"
     if of_label:
-        return f"add some: all {len(of_label)} of the source went to other sets"
+        return f"add some: the {len(of_label)} that there are stand in other sets"
     return "add some: the source has none"

@@ -215,7 +215,7 @@ def test_leaks_and_missing_labels_are_refused_and_leave_nothing_behind(tmp_path:
     assert "in test has the same text as case c57 in" in refused(Data(source=str(source)), tmp_path)
     write(source / "test.jsonl", 90, 6)
     (source / "train.jsonl").write_text("".join(to_json(Case(f"c{i}", f"t{i}", "GP")) + "\n" for i in range(30)))
-    assert "train has no case labelled ED; add some: all 2 of the source went" in refused(
+    assert "train has no case labelled ED; add some: the 2 that there are stand" in refused(
         Data(source=str(source)), tmp_path
     )
     (source / "test.jsonl").write_text("".join(to_json(Case(f"c{i}", f"t{i}", "GP")) + "\n" for i in range(30, 40)))
@@ -236,4 +236,4 @@ def test_a_source_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     bad.write_text("text,label\nhello,ED\nhello,GP\n")
     assert "line 3" in refused(Data(source=str(bad)), tmp_path)
     bad.write_text("text,label\nhello,ED\n")
-    assert "no cases are left for" in refused(Data(source=str(bad)), tmp_path)
+    assert "no cases are left for valid; give more cases or fewer copies" in refused(Data(source=str(bad)), tmp_path)
