@@ -8,7 +8,6 @@ import pytest
 from flows.cli.main import app
 from flows.search_setup import Limits, refuse_unsearchable, set_up
 from flows.selection import Narrowing, select
-from tasks.grids.grid import grid_path
 from tasks.runtime.errors import BadInput
 from tasks.search.check_space import LEFT_ALONE, OF_SAFETY
 from tasks.search.objective import Objective
@@ -148,10 +147,8 @@ def test_what_makes_validation_values_incomparable_is_searched_where_macro_f1_is
         setup(smoothing)
 
 
-def test_the_recipes_that_the_project_ships_can_be_searched(tmp_path):
-    path = tmp_path / "tuned.toml"
-    path.write_text(grid_path("tuned").read_text() + '[search]\n"recipe.learning_rate" = [1e-3, 2e-3]\n')
-    aims = {r: set_up(str(path), None, Narrowing(recipes=[r])).objective.metric for r in ("tuned", "tuned_safe")}
+def test_the_recipes_that_the_project_ships_can_be_searched():
+    aims = {r: set_up("tuned", None, Narrowing(recipes=[r])).objective.metric for r in ("tuned", "tuned_safe")}
     assert aims == {"tuned": "macro-F1", "tuned_safe": "ED recall"}
 
 
