@@ -12,6 +12,10 @@ from flows.report.typed_rows import typed_rows
 from tasks.runtime.errors import BadInput
 
 
+class SeveralExperiments(BadInput):
+    """A name is the beginning of more than one finished experiment."""
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """Columns of `evaluation_summary`: an evaluation under its primary rule."""
@@ -75,8 +79,8 @@ def find_evaluations(experiment: str, for_its_model: bool = False) -> list[Found
     one that no study holds only where there is no other.
 
     `experiment`: a cell, training or evaluation id, or an unambiguous beginning of one. Raises
-    BadInput for anything else, and names what there is: no baseline where it is asked
-    `for_its_model`, since baselines have none.
+    SeveralExperiments for the beginning of several, BadInput for anything else, and names what
+    there is: no baseline where it is asked `for_its_model`, since baselines have none.
     """
     evaluations = typed_rows(Evaluation, "evaluation_summary ORDER BY finished_at, created_at")
     exact = [row for row in evaluations if experiment in row.ids]
@@ -87,7 +91,7 @@ def find_evaluations(experiment: str, for_its_model: bool = False) -> list[Found
 
     cells = sorted({row.cell_id for row in matches})
     if len(cells) > 1:
-        raise BadInput(
+        raise SeveralExperiments(
             f"{experiment!r} is the beginning of {len(cells)} experiments: {', '.join(cells)}; "
             "give one whole."
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flows.cli.find_experiment import Found, find_evaluations
+from flows.cli.find_experiment import Found, SeveralExperiments, find_evaluations
 from flows.cli.terminal import errors, print_line
 from flows.cli.unfinished import why_unfinished
 from flows.cli.waiting import load_what_waits
@@ -29,6 +29,8 @@ def find_model(name: str) -> BundledModel:
     bring_up_to_date()
     try:
         evaluations = find_evaluations(name, for_its_model=True)
+    except SeveralExperiments:
+        raise  # they are finished, whatever else begins so
     except BadInput as error:
         raise why_unfinished(name) or error from error
     judged = [one for one in evaluations if one.taken.evaluation_set == "test"]

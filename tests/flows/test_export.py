@@ -235,6 +235,7 @@ def refusal(*arguments: str) -> str:
             ("tiny-lama-4bit", "new"),
             "no finished experiment 'tiny-lama-4bit'; it has, the most similar name first: tiny-llama",
         ),
+        (("tiny-llama-4bit", "new"), "'tiny-llama-4bit' is the beginning of 2 experiments: tiny-llama-4bit-ba"),
         ((LLAMA, "filled"), "filled is not empty; name a new folder for the export"),
         ((LLAMA, "filled/file"), "is a file; name a new folder"),
         ((LLAMA, "filled/file/new"), "cannot be written (a file is where a folder should be); name"),
