@@ -24,6 +24,7 @@ from tasks.bundle.loaded_model import load_model
 from tasks.bundle.model_card import render_example
 from tasks.bundle.prompt_file import read_prompt
 from tasks.bundle.terms import write_terms
+from tasks.bundle.texts import checked_text
 from tasks.models.gguf_weights import open_gguf
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import read_lines, verify
@@ -74,9 +75,9 @@ def texts(place: Place) -> list[str]:
 
 
 def by_example(folder: Path, cases: list[str], monkeypatch, capsys) -> list[tuple[str, list[float]]]:
-    """What example.py prints in its folder."""
+    """What example.py prints in its folder; blank lines between the cases are none."""
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(json.dumps({"text": text}) + "\n" for text in cases)))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(json.dumps({"text": text}) + "\n\n" for text in cases)))
     capsys.readouterr()
     runpy.run_path("example.py")
     lines = [line.split(" ", 1) for line in capsys.readouterr().out.splitlines()]
@@ -86,7 +87,7 @@ def by_example(folder: Path, cases: list[str], monkeypatch, capsys) -> list[tupl
 def by_predict(folder: Path, cases: list[str]) -> list[tuple[str, list[float]]]:
     """What `triage predict` decides, in this process."""
     model = load_model(read_bundle(folder))
-    scores = model.log_likelihoods([model.read(text).encoded for text in cases])
+    scores = model.log_likelihoods([model.read(checked_text(text)).encoded for text in cases])
     return [(one.label, list(one.probabilities)) for one in decide(read_bundle(folder).bundle, scores)]
 
 
@@ -118,6 +119,10 @@ def test_the_fused_model_and_a_model_without_a_chat_template_do_so_too(place, fu
     refuse_other_answers(gemma, cases, monkeypatch, capsys)
 
 
+def test_space_around_a_text_is_none_of_it(place, plain, monkeypatch, capsys):
+    refuse_other_answers(plain, [f" \n\t{text}\n " for text in texts(place)[:12]], monkeypatch, capsys)
+
+
 @pytest.mark.parametrize("rule", ["argmax", "min_cost", "none"])
 def test_the_example_follows_every_rule(place, plain, rule, tmp_path, monkeypatch, capsys):
     folder = shutil.copytree(plain, tmp_path / "copy")
@@ -138,7 +143,7 @@ def test_the_example_follows_every_rule(place, plain, rule, tmp_path, monkeypatc
         refuse_other_answers(folder, cases, monkeypatch, capsys)
 
 
-def test_the_example_is_ten_lines_that_need_stock_mlx_lm_alone(plain):
+def test_the_example_is_a_dozen_lines_that_need_stock_mlx_lm_alone(plain):
     lines = (plain / "example.py").read_text().splitlines()
     code = [line for line in lines if line and not line.startswith("#")]
     assert len(code) <= 12
@@ -156,6 +161,12 @@ def test_the_folder_is_whole_sealed_and_holds_no_text_of_a_case(place, plain):
     whole = b"".join(path.read_bytes() for path in plain.rglob("*") if path.is_file())
     assert not [text for text in texts(place) if text[:30].encode() in whole]
     assert str(place.folder).encode() not in whole, "no path of the machine that made it"
+
+
+def test_the_card_says_what_the_example_does_not_do(plain):
+    card = " ".join((plain / "README.md").read_text().split())
+    assert "loses its middle in `triage`, and marks of the model's own markup" in card
+    assert "`example.py` does neither" in card
 
 
 def test_the_card_names_metrics_with_intervals_for_the_hub_and_warns_on_top(plain):
