@@ -42,7 +42,8 @@ def leftovers(root: Path) -> list[Path]:
 
 
 def refuse_while_working(root: Path) -> None:
-    """Raise Locked if a process holds a lock in a home: it trains, scores, prepares or loads."""
+    """Raise Locked if a process holds a lock in a home: it trains, scores, prepares,
+    loads, or answers with a model of it."""
     for pattern in ("*/.*.lock", *PLACES):
         for path in root.glob(pattern):
             if is_held(path):

@@ -24,7 +24,7 @@ from flows.cli.terminal import print_line
 from flows.report.table import Table, print_table
 from flows.serve.kept_model import KeptModel
 from flows.serve.server import running
-from tasks.bundle.asking import AskedModel
+from tasks.bundle.asking import AskedModel, in_use
 from tasks.bundle.bundle import BundledModel
 from tasks.bundle.decision import answer
 from tasks.bundle.valid_scores import data_folder
@@ -92,7 +92,8 @@ def bench_serve(console: Console, experiment: str, load: Load) -> None:
         try:
             model = find_model(experiment)
             texts = _texts(model, load.texts)
-            figures = _measure(experiment, model, texts, load)
+            with in_use(model, "bench"):
+                figures = _measure(experiment, model, texts, load)
         finally:
             stop_children()
     words = statistics.mean(len(text.split()) for text in texts)

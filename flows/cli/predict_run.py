@@ -15,7 +15,7 @@ from flows.cli.find_model import find_model
 from flows.cli.predict_output import WRITERS, Writer
 from flows.cli.sql_output import refuse_existing
 from flows.cli.terminal import errors, print_error, print_line
-from tasks.bundle.asking import FUNCTION, AskedModel, decision_of
+from tasks.bundle.asking import FUNCTION, AskedModel, decision_of, in_use
 from tasks.bundle.decision import Decision
 from tasks.bundle.texts import MOST_BYTES, decoded_text, numbered_texts
 from tasks.runtime.child import import_ahead, stop_children
@@ -86,7 +86,9 @@ def _answered(request: Request, texts: _Texts) -> Iterator[int]:
     with kept(), ExitStack() as stack:
         # The model's process imports what it needs while the model is looked up.
         import_ahead(FUNCTION.partition(":")[0])
-        model = stack.enter_context(AskedModel(find_model(request.experiment), request.passes))
+        found = find_model(request.experiment)
+        stack.enter_context(in_use(found, "predict"))
+        model = stack.enter_context(AskedModel(found, request.passes))
         show = request.writer(model.bundle, request.file is not None, _file(request, stack))
         advance = stack.enter_context(_progress(texts.count))
         for done, (case_id, decision) in enumerate(answers(model.ask, texts.rows()), 1):

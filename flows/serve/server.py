@@ -13,6 +13,7 @@ import uvicorn
 from deployments.interruptions import interrupted_by_signals
 from flows.serve.app import MOST_WAITING, make_app
 from flows.serve.kept_model import KeptModel
+from tasks.bundle.asking import in_use
 from tasks.bundle.bundle import Bundle, BundledModel
 from tasks.runtime.child import stop_children
 from tasks.runtime.errors import BadInput
@@ -31,10 +32,12 @@ def serve(
     """
     with listening(port) as listener, interrupted_by_signals():
         try:
-            kept = KeptModel(find(), passes)
-            for line in _greeting(kept.bundle, listener.getsockname()[1]):
-                say(line)
-            _server(kept).run(sockets=[listener])
+            model = find()
+            with in_use(model, "serve"):
+                kept = KeptModel(model, passes)
+                for line in _greeting(kept.bundle, listener.getsockname()[1]):
+                    say(line)
+                _server(kept).run(sockets=[listener])
         except KeyboardInterrupt:
             say("Stopped.")
         finally:

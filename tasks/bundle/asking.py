@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
 from types import TracebackType
 
 from tasks.bundle.arguments import PredictJob
@@ -9,6 +12,7 @@ from tasks.bundle.bundle import BundledModel
 from tasks.bundle.decision import Decision
 from tasks.runtime.conversation import Answered, Conversation
 from tasks.runtime.home import home
+from tasks.runtime.store import lock_of, locked
 
 FUNCTION = "tasks.bundle.predict_job:run"
 
@@ -52,6 +56,23 @@ class AskedModel:
     def ask(self, text: str) -> Answered:
         """Send a text, to be read with `decision_of`; many may wait at once."""
         return self._conversation.ask({"text": text})
+
+
+@contextlib.contextmanager
+def in_use(model: BundledModel, use: str) -> Iterator[None]:
+    """Hold a lock of this process in the home of a model, so that what it reads is not removed.
+
+    `triage forget` and `triage cache prune` see it (tasks/removal.py); an exported folder needs none.
+    """
+    if model.folder != home():
+        yield
+        return
+    name = home() / "logs" / f"{use}-{model.bundle.model_id}-{os.getpid()}"
+    with locked(name):
+        try:
+            yield
+        finally:
+            lock_of(name).unlink(missing_ok=True)
 
 
 def decision_of(answered: Answered) -> Decision:

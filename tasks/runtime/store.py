@@ -295,7 +295,7 @@ def locked(folder: Path, wait: float = 0.0) -> Iterator[None]:
 
     Raises Locked if another process still holds it after `wait` seconds.
     """
-    path = _lock_of(folder)
+    path = lock_of(folder)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = path.open("w")
@@ -311,10 +311,11 @@ def is_locked(folder: Path) -> bool:
 
     Asking holds it for an instant, so that a step waits a moment for it (LOCK_SECONDS).
     """
-    return is_held(_lock_of(folder))
+    return is_held(lock_of(folder))
 
 
-def _lock_of(folder: Path) -> Path:
+def lock_of(folder: Path) -> Path:
+    """The file by which `locked` locks a folder; it stays when the lock is released."""
     return folder.parent / f".{folder.name}.lock"
 
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from flows.cli.predict_run import answers
+from flows.cli.predict_output import WRITERS
+from flows.cli.predict_run import Request, answers, run_predict
 from flows.serve.kept_model import KeptModel
-from tasks.bundle.asking import decision_of
+from tasks.bundle.asking import decision_of, in_use
+from tasks.bundle.bundle import BundledModel
+from tasks.removal import refuse_while_working
+from tasks.runtime.errors import Locked
 from tests.place import Place, one_sentence
 
 CELL = "tiny-llama-4bit-balanced_safe-s42"
@@ -91,6 +96,36 @@ def test_a_text_from_standard_input_is_answered_and_stands_nowhere(place):
     assert any("predict" in path.parent.name and path.name == "child.log" for path in files)
     assert [path for path in files if b"wombat" in path.read_bytes()] == []
     assert "wombat" not in done.stdout + done.stderr
+
+
+def test_nothing_is_removed_from_a_home_whose_model_is_asked(place, tmp_path, monkeypatch):
+    file = tmp_path / "cases.jsonl"
+    file.write_text('{"text": "My head hurts"}\n{"text": "I cut my finger"}\n')
+    refused = []
+
+    def writer(bundle, many, out):
+        def show(case_id, decision):
+            with pytest.raises(Locked, match=rf"is working in .*logs/predict-{CELL}-.*{os.getpid()}\)"):
+                refuse_while_working(place.home)
+            refused.append(case_id)
+
+        return show
+
+    monkeypatch.setitem(WRITERS, "jsonl", writer)
+    assert run_predict(Request(CELL, None, file, "text", None, "jsonl", None)) == 0 and len(refused) == 2
+    refuse_while_working(place.home)
+    assert not list((place.home / "logs").glob(".predict-*"))
+
+
+def test_an_exported_model_holds_nothing(model, place, tmp_path):
+    with in_use(BundledModel(model.bundle, tmp_path), "serve"):
+        refuse_while_working(place.home)
+    with (
+        in_use(BundledModel(model.bundle, place.home), "serve"),
+        in_use(BundledModel(model.bundle, place.home), "predict"),
+        pytest.raises(Locked),
+    ):
+        refuse_while_working(place.home)
 
 
 @pytest.mark.nightly

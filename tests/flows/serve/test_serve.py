@@ -17,7 +17,8 @@ import pytest
 
 from flows.serve.server import listening, running
 from tasks.bundle.decision import Decision, answer
-from tasks.runtime.errors import BadInput
+from tasks.removal import refuse_while_working
+from tasks.runtime.errors import BadInput, Locked
 from tests.flows.test_predict import CELL, MARKER, cases_of
 
 JSON = {"Content-Type": "application/json"}
@@ -134,12 +135,15 @@ def test_sigterm_ends_the_command_and_its_child_and_no_text_is_left(place):
         assert process.poll() is None, (place.folder / "err").read_text()
         time.sleep(0.1)
     assert httpx.post(f"{base}/decide", json={"text": MARKER}, timeout=120).status_code == 200
+    with pytest.raises(Locked, match=rf"is working in .*logs/serve-{CELL}-.*-{process.pid}\)"):
+        refuse_while_working(place.home)
     children = psutil.Process(process.pid).children()
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 0 and "Stopped." in out.read_text()
     assert (place.folder / "err").read_text().count("\n") == 1, "more than which evaluation it rests on"
     psutil.wait_procs(children, timeout=30)
     assert [child for child in children if child.is_running()] == []
+    refuse_while_working(place.home)
     assert [p for p in place.folder.rglob("*") if p.is_file() and b"wombat" in p.read_bytes()] == []
 
 
