@@ -8,7 +8,7 @@ from typing import TextIO
 
 from flows.cli.terminal import printable
 from tasks.bundle.bundle import Bundle
-from tasks.bundle.decision import Decision, answer, why_no_review
+from tasks.bundle.decision import Decision, answer, conformal_notes, why_no_review
 from tasks.spec import LABELS
 
 Show = Callable[[str | None, Decision], None]  # the case's id, None for the only text
@@ -33,7 +33,9 @@ def table(bundle: Bundle, many: bool, file: TextIO) -> Show:
     if not many:
         return lambda case_id, decision: _write(file, _lines(bundle, decision))
 
-    _write(file, [*_about(bundle), "", f"{COLUMNS}  conformal set   review"])
+    _write(
+        file, [*_about(bundle), *conformal_notes(bundle), "", f"{COLUMNS}  conformal set   review"]
+    )
 
     def show(case_id: str | None, decision: Decision) -> None:
         _write(file, [_row(bundle, case_id or "", decision)])
@@ -58,7 +60,7 @@ def _about(bundle: Bundle) -> list[str]:
 def _lines(bundle: Bundle, decision: Decision) -> list[str]:
     shown = answer(bundle, decision)
     p = ", ".join(f"{label} {value:.4f}" for label, value in shown["probabilities"].items())
-    missed = f"rules ED out for at most {bundle.conformal.miss_rate:.0%} of emergencies"
+    missed = f"aims to miss at most {bundle.conformal.miss_rate:.0%} of emergencies"
     return [
         f"decision       {decision.label or 'not available'}",
         f"probabilities  {p}",

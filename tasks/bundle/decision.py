@@ -48,6 +48,12 @@ def why_no_review(bundle: Bundle, passes: int | None) -> str | None:
     return None
 
 
+def conformal_notes(bundle: Bundle) -> list[str]:
+    """What to mind about the conformal sets of a model, if anything: one sentence."""
+    note = bundle.conformal.note
+    return [] if note is None else [f"Conformal sets, when they were judged: {note}."]
+
+
 def answer(bundle: Bundle, decision: Decision) -> dict[str, Any]:
     """The whole answer as JSON: the decision, and what must be known with each one."""
     notes = [
@@ -58,7 +64,7 @@ def answer(bundle: Bundle, decision: Decision) -> dict[str, Any]:
             (decision.markup, MARKUP),
         )
         if holds
-    ]
+    ] + conformal_notes(bundle)
     return {
         "decision": decision.label,
         "probabilities": dict(zip(LABELS, decision.probabilities, strict=True)),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
 
+from flows.cli.predict_output import table
 from tasks.bundle.bundle import (
     Bundle,
     BundledModel,
@@ -80,6 +83,20 @@ def test_the_review_flag_is_that_of_the_passes_and_without_them_not_available():
     assert without["review"] is None and "not available: it needs dropout passes" in without["review_note"]
     no_dropout = bundle(Rule(name="argmax"), review=Review(available=False, entropy_limit=0.3))
     assert "the recipe has dropout 0" in answer(no_dropout, first)["review_note"]
+
+
+def test_what_to_mind_about_conformal_sets_stands_in_every_answer_and_their_miss_rate_is_an_aim():
+    few = "12 calibration cases of ED are too few to rule it out at 0.05"
+    made = bundle(Rule(name="argmax"), conformal=ConformalCutoffs(miss_rate=0.05, cutoffs=(0, 0.3, 0.6), note=few))
+    decision = Decision("GP", (0.1, 0.8, 0.1), ("ED", "GP"))
+    told = f"Conformal sets, when they were judged: {few}."
+    assert answer(made, decision)["notes"] == [told]
+
+    one, many = io.StringIO(), io.StringIO()
+    table(made, False, one)(None, decision)
+    table(made, True, many)("a", decision)
+    assert "conformal set  ED GP (aims to miss at most 5% of emergencies)\n" in one.getvalue()
+    assert [shown.getvalue().count(told) for shown in (one, many)] == [1, 1]
 
 
 def test_a_rule_that_is_not_available_gives_no_label_and_says_why():
