@@ -9,9 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tasks.bundle.bundle import Bundle
+from tasks.bundle.bundle import BUNDLE_FILE, Bundle
 from tasks.runtime.errors import BadInput, SourceUnavailable, TriageError
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelInfo
+
+NEW_FILES = {".gitattributes", "README.md"}  # that a new repository may hold
 
 
 @dataclass(frozen=True)
@@ -50,18 +56,15 @@ def refuse_push(bundle: Bundle, target: Target, unsafe: bool) -> None:
 def push(folder: Path, target: Target, title: str) -> str:
     """Upload a folder as one commit; returns the address of the repository.
 
-    Raises BadInput where a repository that is already there is public and `target` is not.
+    Raises BadInput where a repository that is already there is public and `target` is not, or the
+    reverse, or holds files that no export has put there, since those of an earlier one are removed.
     """
     from huggingface_hub import HfApi
 
     api = HfApi()
     with _sentences(folder, target):
         address = api.create_repo(target.repo, private=not target.public, exist_ok=True)
-        if not target.public and not api.repo_info(target.repo).private:
-            raise BadInput(
-                f"{target.repo} is public already, so nothing was uploaded from {folder}; name "
-                "another repository, or add --public."
-            )
+        _refuse_repository(api.repo_info(target.repo), folder, target)
         api.upload_folder(
             repo_id=target.repo,
             folder_path=folder,
@@ -69,6 +72,25 @@ def push(folder: Path, target: Target, title: str) -> str:
             delete_patterns="*",  # what another export left there is no part of this one
         )
     return str(address)
+
+
+def _refuse_repository(repository: ModelInfo, folder: Path, target: Target) -> None:
+    nothing = f"so nothing was uploaded from {folder}"
+    if not target.public and not repository.private:
+        raise BadInput(
+            f"{target.repo} is public already, {nothing}; name another repository, or add --public."
+        )
+    if target.public and repository.private:
+        raise BadInput(
+            f"{target.repo} is private already, {nothing}; make it public in its settings on the "
+            "Hub, name another repository, or leave --public out."
+        )
+    names = {file.rfilename for file in repository.siblings or ()} - NEW_FILES
+    if names and BUNDLE_FILE not in names:
+        raise BadInput(
+            f"{target.repo} holds files of something else ({min(names)}), {nothing}; name another "
+            "repository, since a push takes the place of what is there."
+        )
 
 
 @contextmanager

@@ -52,7 +52,9 @@ class _Handler(BaseHTTPRequestHandler):
             files = self.hub.files.get(repo, {})
             self._send(200, [{"type": "file", "path": p, "size": len(c), "oid": "0" * 40} for p, c in files.items()])
         else:
-            self._send(200, {"id": repo, "sha": COMMIT, "private": self.hub.private[repo], "siblings": [], "tags": []})
+            siblings = [{"rfilename": path} for path in self.hub.files.get(repo, {})]
+            about = {"id": repo, "sha": COMMIT, "private": self.hub.private[repo], "tags": []}
+            self._send(200, about | {"siblings": siblings})
 
     def do_PUT(self) -> None:
         body = self._body()

@@ -74,6 +74,29 @@ def test_nothing_goes_into_a_repository_that_is_public_already_unless_told(hub, 
     assert not hub.files and not hub.large
 
 
+def test_a_repository_that_is_private_already_is_not_called_public(hub, push):
+    hub.private[REPO] = True
+    with pytest.raises(
+        BadInput, match="team/model is private already, so nothing was .* settings .* leave --public out"
+    ):
+        push(public=True)
+    assert not hub.files and not hub.large
+
+
+def test_what_others_keep_in_a_repository_is_not_removed(exported, hub, push):
+    hub.private[REPO] = True
+    hub.files[REPO] = {".gitattributes": b"a", "README.md": b"b", "weights.bin": b"c"}
+    with pytest.raises(
+        BadInput, match=r"team/model holds files of something else \(weights\.bin\), so nothing was uploaded"
+    ):
+        push()
+    assert set(hub.files[REPO]) == {".gitattributes", "README.md", "weights.bin"} and not hub.large
+
+    del hub.files[REPO]["weights.bin"]
+    push()
+    assert hub.files[REPO].keys() - {".gitattributes"} == content(exported).keys()
+
+
 @pytest.mark.parametrize(
     ("bundled", "reason"),
     [({"verdict": "unsafe"}, "unsafe by its gates: ED recall 0.900"), ({"random_weights": True}, "random weights")],
