@@ -43,7 +43,8 @@ class Request:
 def export_experiment(console: Console, request: Request) -> None:
     """Export an experiment, and push it where that was asked for.
 
-    Nothing is written before everything that can be refused is. Raises BadInput.
+    Nothing is written before everything that can be refused is, except that a push without a text
+    of the terms is refused when the folder, which that is to be added to, is there. Raises BadInput.
     """
     target = request.target
     refuse_filled(request.folder)
@@ -56,9 +57,20 @@ def export_experiment(console: Console, request: Request) -> None:
     done = export(model, home(), request.folder, fuse=request.fuse, gguf=request.gguf)
     _say(console, model, done)
     if target is not None:
+        _refuse_without_terms(done, target)
         address = push(done.folder, target, model.bundle.cell_id)
         seen = "everybody" if target.public else "you and whom you let"
         print_line(console, f"Pushed to {address}, for {seen} to read.")
+
+
+def _refuse_without_terms(done: Exported, target: Target) -> None:
+    """Raise BadInput where the base model's terms ask for a text that is not in the export."""
+    if done.missing_terms:
+        private = "" if target.public else " --private"
+        raise BadInput(
+            f"Nothing was pushed: {done.missing_terms}. The export is in {done.folder}; upload it "
+            f"then with `hf upload {target.repo} {done.folder}{private}`."
+        )
 
 
 def _say(console: Console, model: BundledModel, done: Exported) -> None:

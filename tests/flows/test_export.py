@@ -7,6 +7,7 @@ import json
 import runpy
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -221,6 +222,23 @@ def test_gemmas_terms_go_with_its_exports(place, tmp_path):
     told = "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms"
     assert told in notice and "use restrictions" in notice and "The files of this folder are modified" in notice
     assert licensing.missing == f"the text of the terms is not among the files: add a copy from {terms}"
+
+
+def test_an_export_without_the_text_of_its_terms_is_written_but_not_pushed(place, tmp_path, monkeypatch):
+    model = find_model(GEMMA)
+    terms = {"licence": "Gemma Terms of Use", "terms": "https://ai.google.dev/gemma/terms"}
+    gemma = replace(model, bundle=model.bundle.model_copy(update=terms))
+    monkeypatch.setattr("flows.cli.export_report.find_model", lambda name: gemma)
+    monkeypatch.setattr(tasks.bundle.export, "run_child", lambda function, args, *rest: export_job.run(args, print))
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_good")
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    told = refusal(GEMMA, str(tmp_path / "out"), "--push", "team/model", "--unsafe")
+    assert told == (
+        "Nothing was pushed: the text of the terms is not among the files: add a copy from "
+        f"https://ai.google.dev/gemma/terms. The export is in {tmp_path / 'out'}; upload it then with "
+        f"`hf upload team/model {tmp_path / 'out'} --private`."
+    )
+    assert verify(tmp_path / "out")
 
 
 def test_the_command_writes_the_folder_and_says_what_it_is(place, tmp_path):
