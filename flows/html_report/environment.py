@@ -8,6 +8,8 @@ from flows.html_report.section import Section
 from flows.html_report.study import EVERYTHING, ReportedStudy
 from flows.report.table import Table
 from flows.report.typed_rows import typed_rows
+from tasks.grids.grid import GRIDS, load_grid
+from tasks.studies import grid_digest
 from warehouse.connect import listed
 
 READING = "Versions and machines of the trainings; those of one study should be the same."
@@ -66,5 +68,14 @@ def _text(value: object) -> str:
 
 def _commands(study: ReportedStudy) -> list[str]:
     name = "" if study.name == EVERYTHING else f" {study.name}"
-    sweep = [f"triage sweep {study.grid}"] if study.grid else []
+    sweep = [_sweep(study.grid, study.grid_digest)] if study.grid else []
     return [*sweep, f"triage compare{name} --all", f"triage report{name}", "triage sql --list"]
+
+
+def _sweep(grid: str, digest: str | None) -> str:
+    """The sweep of a study, whose grid ships with triage, was changed by its user, or is theirs."""
+    if not (GRIDS / f"{grid}.toml").is_file():
+        return f"triage sweep GRID.toml  # your own grid file of {grid}"
+    if grid_digest(load_grid(grid)) == digest:
+        return f"triage sweep {grid}"
+    return f"triage sweep {grid}  # the study had other settings than this grid: by --set, or in a file"

@@ -31,6 +31,7 @@ class ReportedStudy:
 
     name: str
     grid: str | None
+    grid_digest: str | None
     board: list[EvaluationRow]
     pairs: list[PairRow]
     pools: list[PooledSet]
@@ -69,6 +70,7 @@ def reported_study(name: str | None) -> ReportedStudy:
     return ReportedStudy(
         name=study.study if study else EVERYTHING,
         grid=study.grid if study else None,
+        grid_digest=study.grid_digest if study else None,
         board=shown,
         pairs=pair_rows(ids),
         pools=pools,

@@ -8,7 +8,7 @@ import logging
 import re
 import shutil
 import xml.etree.ElementTree as ElementTree
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from html import unescape
 from pathlib import Path
 
@@ -22,7 +22,9 @@ from flows.html_report.after_sweep import has_real_models, place_of_report, refr
 from flows.html_report.files import is_current, report_path
 from flows.report.figures import figure
 from tasks.corpus.case import exact_digest
+from tasks.grids.grid import load_grid
 from tasks.runtime.errors import BadInput
+from tasks.studies import grid_digest
 from tests.flows.html_report.html import ReadPage
 from tests.place import Place
 from tests.warehouse.rows import evaluation, land_pair, training
@@ -308,6 +310,22 @@ def test_sections_without_rows_say_what_would_give_them(own_home, tmp_path):
     assert [one.id for one in sections if not one.missing.endswith(".") or one.panels or one.tables] == []
     (curves,) = (one for one in sections if one.id == "decision-curves")
     assert "since an earlier version judged them" in curves.missing
+
+
+def test_the_sweep_that_repeats_a_study_is_one_that_can_be_typed(here):
+    from flows.html_report.environment import environment
+    from flows.html_report.study import reported_study
+
+    study = reported_study(None)
+
+    def first(grid, overrides=()):
+        digest = grid_digest(load_grid("smoke", list(overrides)))
+        return environment(replace(study, grid=grid, grid_digest=digest)).commands[0]
+
+    assert first("smoke") == "triage sweep smoke"
+    assert re.match("triage sweep smoke  # .*other settings.*--set", first("smoke", ["seeds=[43]"]))
+    assert first("my_study") == "triage sweep GRID.toml  # your own grid file of my_study"
+    assert first(None) == "triage compare synthetic --all"
 
 
 def test_a_flips_label_fits_its_chart():
