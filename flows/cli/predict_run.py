@@ -83,13 +83,15 @@ def run_predict(request: Request) -> int:
 
 def _answered(request: Request, texts: _Texts) -> Iterator[int]:
     """Show the answer to each text; yields how many there are so far."""
+    done = 0
     with kept(), ExitStack() as stack:
         # The model's process imports what it needs while the model is looked up.
         import_ahead(FUNCTION.partition(":")[0])
         found = find_model(request.experiment)
         stack.enter_context(in_use(found, "predict"))
         model = stack.enter_context(AskedModel(found, request.passes))
-        show = request.writer(model.bundle, request.file is not None, _file(request, stack))
+        file = _file(request, stack, lambda: done == 0)
+        show = request.writer(model.bundle, request.file is not None, file)
         advance = stack.enter_context(_progress(texts.count))
         for done, (case_id, decision) in enumerate(answers(model.ask, texts.rows()), 1):
             show(case_id, decision)
@@ -136,13 +138,17 @@ def answers(
         yield name, decision_of(answered)
 
 
-def _file(request: Request, stack: ExitStack) -> TextIO:
-    if request.output is None:
+def _file(request: Request, stack: ExitStack, is_empty: Callable[[], bool]) -> TextIO:
+    """Where answers go; a file that got none is removed, so that the next try may make it."""
+    output = request.output
+    if output is None:
         return sys.stdout
     try:
-        return stack.enter_context(request.output.open("x", encoding="utf-8"))
+        file = stack.enter_context(output.open("x", encoding="utf-8"))
     except OSError as error:
-        raise disk_error(error, request.output) from error
+        raise disk_error(error, output) from error
+    stack.callback(lambda: output.unlink(missing_ok=True) if is_empty() else None)
+    return file
 
 
 @contextmanager

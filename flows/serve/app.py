@@ -11,17 +11,15 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from flows.serve.kept_model import KeptModel
 from flows.serve.metrics import Metrics
-from flows.serve.requests import Refused, text_of
-from flows.serve.schema import Answered, Problem, Question
+from flows.serve.requests import Bodies, OwnHostAlone, Refused, text_of
+from flows.serve.schema import Answered, Health, Problem, Question
 from tasks.bundle.decision import Decision, answer
 from tasks.runtime.errors import TriageError
 
 MOST_WAITING = 64  # texts; the last of them waits some seconds on two cores
-HOSTS = ["127.0.0.1", "localhost"]  # other names would let a web page's domain point here
 # The page is whole: it loads nothing, and talks to this server alone.
 ON_PAGES = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
@@ -41,7 +39,8 @@ def make_app(kept: KeptModel, most_waiting: int) -> FastAPI:
         docs_url=None,  # their pages load scripts from elsewhere
         redoc_url=None,
     )
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)
+    app.add_middleware(OwnHostAlone)
+    bodies = Bodies()
     desk = _Desk(kept, most_waiting)
 
     @app.exception_handler(Refused)
@@ -66,9 +65,9 @@ def make_app(kept: KeptModel, most_waiting: int) -> FastAPI:
     )
     async def decide(request: Request) -> JSONResponse:
         """Decide where the writer of a text should be seen."""
-        return JSONResponse(await desk.answered(await text_of(request)))
+        return JSONResponse(await desk.answered(await text_of(request, bodies)))
 
-    @app.get("/health", responses={503: {"model": Problem}})
+    @app.get("/health", response_model=Health, responses={503: {"model": Health}})
     async def health() -> JSONResponse:
         """Whether the model is loaded, and how many texts wait for it."""
         bundle = kept.bundle

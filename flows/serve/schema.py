@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
@@ -31,6 +31,16 @@ class Answered(BaseModel):
     verdict: str = Field(description="passes_gates, provisional or unsafe")
     warning: str | None = Field(description="why the model must not be relied on")
     notice: str = Field(description="what the answer is not")
+
+
+class Health(BaseModel):
+    """The state of the model, which is sent with the status 503 where it is lost."""
+
+    model: Literal["ready", "lost"]
+    waiting: int = Field(description="texts that wait for a decision")
+    model_id: str
+    verdict: str
+    warning: str | None
 
 
 class Problem(BaseModel):

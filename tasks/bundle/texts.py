@@ -4,6 +4,7 @@ repeated in an error.
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,18 +30,24 @@ def checked_text(text: str) -> str:
     if size < 0 or "\0" in text:
         raise BadInput("The text holds NUL or half a surrogate pair; remove them.")
     if size > MOST_BYTES:
-        raise BadInput(
-            f"The text has {size / 1e6:.1f} MB; at most {MOST_BYTES // 1_000_000} MB can be read."
-        )
+        raise _too_large()
     return text
 
 
 def decoded_text(data: bytes) -> str:
-    """A checked text from bytes in UTF-8, with or without a byte order mark."""
+    """A checked text from bytes in UTF-8, with or without a byte order mark; they may be the first
+    MOST_BYTES + 4 of a larger text, which is refused.
+    """
+    if len(data) > MOST_BYTES + len(codecs.BOM_UTF8):
+        raise _too_large()
     try:
         return checked_text(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise BadInput(f"The text is not UTF-8 at byte {error.start + 1}; convert it.") from error
+
+
+def _too_large() -> BadInput:
+    return BadInput(f"The text is larger than {MOST_BYTES // 1_000_000} MB; shorten it.")
 
 
 def numbered_texts(path: Path, column: str) -> Iterator[tuple[str, str]]:

@@ -15,8 +15,9 @@ from flows.cli.predict_run import Request, answers, run_predict
 from flows.serve.kept_model import KeptModel
 from tasks.bundle.asking import decision_of, in_use
 from tasks.bundle.bundle import BundledModel
+from tasks.bundle.texts import MOST_BYTES, decoded_text
 from tasks.removal import refuse_while_working
-from tasks.runtime.errors import Locked
+from tasks.runtime.errors import BadInput, BrokenFolder, Locked
 from tests.place import Place, one_sentence
 
 CELL = "tiny-llama-4bit-balanced_safe-s42"
@@ -115,6 +116,23 @@ def test_nothing_is_removed_from_a_home_whose_model_is_asked(place, tmp_path, mo
     assert run_predict(Request(CELL, None, file, "text", None, "jsonl", None)) == 0 and len(refused) == 2
     refuse_while_working(place.home)
     assert not list((place.home / "logs").glob(".predict-*"))
+
+
+def test_where_no_answer_was_written_the_same_output_can_be_named_again(model, place, tmp_path, monkeypatch):
+    file, output = tmp_path / "cases.jsonl", tmp_path / "answers.txt"
+    file.write_text('{"text": "My head hurts"}\n')
+    other = BundledModel(model.bundle.model_copy(update={"adapter_digest": "other"}), place.home)
+    monkeypatch.setattr("flows.cli.predict_run.find_model", lambda name: other)
+    with pytest.raises(BrokenFolder, match="is not the adapter that was judged"):
+        run_predict(Request(CELL, None, file, "text", None, None, output))
+    assert not output.exists()
+
+
+def test_a_text_of_more_than_1_mb_on_standard_input_is_called_that():
+    for data in (b"a" * 1_000_004, b"a" + "é".encode() * 500_002, b" " * 1_000_003 + b"a"):
+        with pytest.raises(BadInput, match=r"^The text is larger than 1 MB; shorten it\.$"):
+            decoded_text(data[: MOST_BYTES + 4])
+    assert decoded_text(b"\xef\xbb\xbf" + b"a" * 1_000_000) == "a" * 1_000_000
 
 
 def test_an_exported_model_holds_nothing(model, place, tmp_path):

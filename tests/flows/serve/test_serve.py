@@ -57,14 +57,15 @@ def test_eight_clients_at_once_get_the_answers_of_predict(client, kept, place):
         (b'{"text": "a', JSON, 400, "not JSON"),
         (b"[" * 100_000, JSON, 400, "not JSON"),
         (b'{"text": "a"}', {"Content-Type": "text/plain"}, 415, "application/json"),
-        (b'{"text": "a"}', JSON | {"Host": "evil.example"}, 400, None),
+        (b'{"text": "a"}', JSON | {"Host": "evil.example"}, 400, "127.0.0.1"),
         (b'{"text": " "}', JSON, 422, "empty"),
         (b'{"text": "\\ud800"}', JSON, 422, "surrogate"),
         (b'{"text": "\\u0000a"}', JSON, 422, "NUL"),
         (b'{"text": 3}', JSON, 422, "a string"),
         (b'{"text": "a", "label": "ED"}', JSON, 422, "one key"),
         (b"3", JSON, 422, "JSON object"),
-        (b'{"text": "' + b"a" * 1_050_000 + b'"}', JSON, 422, "at most 1 MB"),
+        (b'{"text": "' + b"a" * 1_050_000 + b'"}', JSON, 422, "larger than 1 MB"),
+        (b'{"text": "' + rb"\u00e9" * 500_001 + b'"}', JSON, 422, "larger than 1 MB"),
         (b"a" * 100_000_000, JSON, 413, "larger than"),
     ],
     ids=lambda value: value[:20].decode() if isinstance(value, bytes) else str(value),
@@ -72,8 +73,20 @@ def test_eight_clients_at_once_get_the_answers_of_predict(client, kept, place):
 def test_a_request_that_cannot_be_decided_is_refused_with_a_sentence(client, body, headers, status, sentence):
     response = client.post("/decide", content=body, headers=headers)
     assert response.status_code == status
-    if sentence is not None:
-        assert sentence in response.json()["error"] and response.json()["error"].endswith(".")
+    assert sentence in response.json()["error"] and response.json()["error"].endswith(".")
+
+
+def test_a_text_is_as_long_however_json_writes_it(client):
+    response = client.post("/decide", content=json.dumps({"text": "é" * 300_000}), headers=JSON)
+    assert response.status_code == 200 and "middle was left out" in response.text
+
+
+def test_all_bodies_that_arrive_at_once_have_a_bound_together(client, monkeypatch):
+    monkeypatch.setattr("flows.serve.requests.BODIES_BYTES", 40)
+    assert decide(client, "a").status_code == 200
+    response = decide(client, "a" * 40)
+    assert response.status_code == 503 and "too many large requests" in response.json()["error"]
+    assert decide(client, "a").status_code == 200, "what was counted is given back"
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/no-such-page", 404), ("GET", "/decide", 405)])
@@ -96,6 +109,16 @@ def test_the_page_loads_nothing_from_elsewhere_and_the_description_names_every_e
     operation = client.get("/openapi.json").json()["paths"]["/decide"]["post"]
     assert {"200", "400", "408", "413", "415", "422", "503"} == set(operation["responses"])
     assert "text" in str(operation["requestBody"])
+
+
+def test_the_description_of_health_is_what_it_sends(client):
+    description = client.get("/openapi.json").json()
+    responses = description["paths"]["/health"]["get"]["responses"]
+    shapes = {responses[status]["content"]["application/json"]["schema"]["$ref"] for status in ("200", "503")}
+    (shape,) = shapes
+    assert description["components"]["schemas"][shape.rpartition("/")[2]]["properties"].keys() == set(
+        client.get("/health").json()
+    )
 
 
 def test_health_and_metrics_tell_of_the_model_and_of_no_text(client):
