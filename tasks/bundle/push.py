@@ -64,7 +64,7 @@ def push(folder: Path, target: Target, title: str) -> str:
     api = HfApi()
     with _sentences(folder, target):
         address = api.create_repo(target.repo, private=not target.public, exist_ok=True)
-        _refuse_repository(api.repo_info(target.repo), folder, target)
+        _refuse_repository(api.model_info(target.repo), folder, target)
         api.upload_folder(
             repo_id=target.repo,
             folder_path=folder,
