@@ -34,7 +34,7 @@ def test_the_published_rows_are_small(study):
     assert sum(file.stat().st_size for file in (FOLDER / study).iterdir()) < MOST_BYTES[study]
 
 
-@pytest.mark.parametrize("file", ["README.md", "flows/README.md"])
+@pytest.mark.parametrize("file", ["README.md", "flows/README.md", "warehouse/published/README.md"])
 def test_every_table_with_intervals_is_named_in_the_claims(file):
     text = (ROOT / file).read_text(encoding="utf-8")
     tables = re.findall(r"^\|(.*)\|\n\|[-|]+\|\n((?:\|.*\n)+)", text, re.MULTILINE)
@@ -46,7 +46,7 @@ def test_every_table_with_intervals_is_named_in_the_claims(file):
 def copied(tmp_path):
     """The READMEs elsewhere, to be changed by a test."""
     for file in {entry["file"] for entry in NAMED}:
-        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / file, tmp_path / file)
     return tmp_path
 
