@@ -81,7 +81,7 @@ def test_the_card_of_own_data_says_how_it_was_read_and_split(tmp_path: Path) -> 
     columns = {"text_column": "message", "label_column": "urgency", "group_column": "patient", "labels": {"now": "ED"}}
     card = (prepare_dataset(Data.model_validate({"source": str(source), **columns}), tmp_path) / CARD).read_text()
     assert "text from `message`, label from `urgency`, group from `patient`" in card and "`now` for ED" in card
-    assert "One table, split by us into train 50%, valid 10%, calibration 20%, test 20% (seed 42" in card
+    assert "One table, split by us into train 60%, valid 10%, calibration 10%, test 20% (seed 42" in card
     given = tmp_path / "given"
     given.mkdir()
     for name, start in (("train", 0), ("test", 100)):

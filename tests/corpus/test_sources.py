@@ -217,7 +217,7 @@ def test_a_folder_without_given_sets_is_one_table_that_we_split(names: list[str]
     sets = (read_manifest(folder) or {})["sets"]
     assert sum(sets[name]["cases"] for name in SETS) == 60 * len(tables) and sets["test"]["cases"] == 12 * len(tables)
     count = "One table, split" if len(tables) == 1 else "2 files, read as one table, split"
-    assert f"{count} by us into train 50%" in (folder / CARD).read_text()
+    assert f"{count} by us into train 60%" in (folder / CARD).read_text()
     assert check_data(Data(source=str(source)), (), {}).sets[0].rows == 60 * len(tables)
 
 

@@ -72,22 +72,22 @@ def test_own_cases_are_counted_in_their_files_by_the_shares_of_the_sets(tmp_path
         data = select("demo", [f'data={{ source = "{source}" }}', *overrides]).grid.data
         return [set_size(data, name) for name in ("train", "valid", "calibration", "test")]
 
-    assert sizes(table) == [30, 6, 12, 12]
+    assert sizes(table) == [36, 6, 6, 12]
     shares = "data.set_shares={ train = 0.7, valid = 0.1, calibration = 0.1, test = 0.1 }"
     assert sizes(table, shares, "data.limits.train=20") == [20, 6, 6, 6]
     written(tmp_path / "sets" / "test.csv", 9)
     written(tmp_path / "sets" / "train.csv", 40)
-    assert sizes(str(tmp_path / "sets")) == [25, 5, 10, 9], "valid and calibration are split off train"
+    assert sizes(str(tmp_path / "sets")) == [30, 5, 5, 9], "valid and calibration are split off train"
     written(tmp_path / "sets" / "valid.csv", 7)
-    assert sizes(str(tmp_path / "sets")) == [29, 7, 11, 9]
+    assert sizes(str(tmp_path / "sets")) == [34, 7, 6, 9]
     assert not (tmp_path / "home").exists(), "nothing is prepared"
 
 
 def test_a_plan_of_own_cases_tells_the_time_of_those_and_of_its_further_sets(tmp_path):
     source = f'data={{ source = "{written(tmp_path / "cases.csv", 60)}" }}'
-    assert work("demo", source).scoring == (4 + 2) * 2 * BLOCK * 70 * (12 + 12)
+    assert work("demo", source).scoring == (4 + 2) * 2 * BLOCK * 70 * (6 + 12)
     further = f'evaluation_set=[{{ name = "clinic", source = "{written(tmp_path / "clinic.csv", 50)}" }}]'
-    assert work("demo", source, further).scoring == (4 + 2) * 2 * BLOCK * 70 * (12 + 12 + 50)
+    assert work("demo", source, further).scoring == (4 + 2) * 2 * BLOCK * 70 * (6 + 12 + 50)
 
 
 def test_an_adapter_moves_to_the_other_width_only_where_the_sweep_has_it():
