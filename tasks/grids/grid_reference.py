@@ -70,7 +70,7 @@ A grid file describes a study in TOML: every model x precision x recipe x seed i
 | `demo.toml` | a first look on real weights, in minutes |
 | `paper.toml` | the full study: 3 models x 2 precisions x 10 recipes = 60 experiments |
 | `tuned.toml` | recipes that learn, about an hour an experiment on two cores; `tuned_safe` and Gemma have not been measured |
-| `study.toml` | the study that this project publishes ([so far](../../warehouse/published/README.md)): recipes that learn beside those of `paper.toml`, 18 trainings |
+| `study.toml` | [the study that this project publishes](../../warehouse/published/README.md), 18 trainings |
 | `ablation.toml` | the parts of the safety loss, alone and together, with three seeds |
 | `smoke.toml` | every stage on tiny random models, in about a minute |
 
