@@ -143,7 +143,7 @@ def bench_search_(
     grid: Annotated[
         str | None,
         typer.Argument(
-            help="grid with a [search] table; without it that of flows/bench/search.toml"
+            help="grid with a table `search`; without it that of flows/bench/search.toml"
         ),
     ] = None,
     trials: Annotated[int, typer.Option(metavar="N", help="number of trials")] = 16,
