@@ -12,6 +12,7 @@ from tasks.corpus.reading.sources import is_hub, locate
 from tasks.corpus.reading.tables import check_readable, read_rows
 from tasks.corpus.vignettes.adversarial import SIZES as ADVERSARIAL_SIZES
 from tasks.corpus.vignettes.generator import SIZES
+from tasks.corpus.vignettes.sets import added_to_valid
 from tasks.spec import Data, EvaluationSet
 
 
@@ -39,7 +40,8 @@ def further_size(data: Data, entry: EvaluationSet) -> int:
 
 def _whole_size(data: Data, name: str) -> int:
     if data.source == "embedded":
-        return data.sizes.get(name, SIZES[name])
+        added = added_to_valid(data.contrast_share) if name == "valid" else 0
+        return data.sizes.get(name, SIZES[name]) + added
     if is_hub(data.source, data.folder):
         return SIZES[name]
     return _own_size(locate(data.source, data).files, split_shares(data), name)

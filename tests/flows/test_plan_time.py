@@ -13,6 +13,9 @@ from flows.plan_operations import all_operations, operations
 from flows.plan_time import Machine, Steps, assumed_machine, measured_machine
 from flows.selection import moves_of, select
 from flows.set_sizes import set_size
+from tasks.corpus.case import SETS
+from tasks.corpus.vignettes.sets import sets_of
+from tasks.spec import Data
 
 # SmolLM2-135M: 30 blocks of 576 x (576 + 192 + 192 + 576) + 3 x 576 x 1536 weights.
 BLOCK = 576 * (576 + 192 + 192 + 576) + 3 * 576 * 1536
@@ -81,6 +84,12 @@ def test_own_cases_are_counted_in_their_files_by_the_shares_of_the_sets(tmp_path
     written(tmp_path / "sets" / "valid.csv", 7)
     assert sizes(str(tmp_path / "sets")) == [34, 7, 6, 9]
     assert not (tmp_path / "home").exists(), "nothing is prepared"
+
+
+@pytest.mark.parametrize("contrast_share", [0.0, 0.15])
+def test_the_embedded_sets_have_as_many_cases_as_a_plan_counts(contrast_share):
+    data = Data(train_cases=200, contrast_share=contrast_share)
+    assert {name: set_size(data, name) for name in SETS} == {name: len(cases) for name, cases in sets_of(data).items()}
 
 
 def test_a_plan_of_own_cases_tells_the_time_of_those_and_of_its_further_sets(tmp_path):

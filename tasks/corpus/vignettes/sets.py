@@ -54,8 +54,12 @@ def _further(count: int, shares: tuple[float, ...], seed: int) -> tuple[Record, 
 
 
 def _contrasts_of_valid(share: float, shares: tuple[float, ...], seed: int) -> tuple[Record, ...]:
-    count = round(SIZES["valid"] * share / (1 - share))
-    return contrast_records("valid", count, shares, seed)
+    return contrast_records("valid", added_to_valid(share), shares, seed)
+
+
+def added_to_valid(contrast_share: float) -> int:
+    """How many contrast cases valid has beside its own."""
+    return round(SIZES["valid"] * contrast_share / (1 - contrast_share))
 
 
 def sets_of(data: Data) -> dict[str, list[Case]]:
