@@ -87,9 +87,9 @@ def _answered(request: Request, texts: _Texts) -> Iterator[int]:
     with kept(), ExitStack() as stack:
         # The model's process imports what it needs while the model is looked up.
         import_ahead(FUNCTION.partition(":")[0])
-        found = find_model(request.experiment)
-        stack.enter_context(in_use(found, "predict"))
-        model = stack.enter_context(AskedModel(found, request.passes))
+        bundled = find_model(request.experiment)
+        stack.enter_context(in_use(bundled, "predict"))
+        model = stack.enter_context(AskedModel(bundled, request.passes))
         file = _file(request, stack, lambda: done == 0)
         show = request.writer(model.bundle, request.file is not None, file)
         advance = stack.enter_context(_progress(texts.count))

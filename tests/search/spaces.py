@@ -15,6 +15,20 @@ def setup(*overrides: str, recipe: str = "baseline", bits: int = 4, seed: int | 
     return set_up("smoke", list(overrides), Narrowing(["tiny-llama"], [bits], [recipe]), seed)
 
 
+RECIPE = """
+[[recipe]]
+name = "{name}"
+kind = "{kind}"
+learning_rate = 1e-3
+batch_size = 4
+rank = 4
+scale = 20
+dropout = 0.0
+iterations = 8
+{more}
+"""
+
+
 def grid_text(search: str, recipe: str = "", **tables: Any) -> str:
     """A small grid file with this [search] table."""
     return f"""
@@ -27,14 +41,4 @@ evaluate_every = 4
 [data]
 limits = {{ train = 48, valid = 12, calibration = 24, test = 24 }}
 {search}
-[[recipe]]
-name = "plain"
-kind = "standard"
-learning_rate = 1e-3
-batch_size = 4
-rank = 4
-scale = 20
-dropout = 0.0
-iterations = 8
-{recipe}
-"""
+{RECIPE.format(name="plain", kind="standard", more=recipe)}"""

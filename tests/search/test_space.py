@@ -12,7 +12,7 @@ from tasks.runtime.errors import BadInput
 from tasks.search.check_space import LEFT_ALONE, OF_SAFETY
 from tasks.search.objective import Objective
 from tasks.spec import ExperimentSpec, Recipe, Training
-from tests.search.spaces import grid_text, setup
+from tests.search.spaces import RECIPE, grid_text, setup
 
 
 def refusal(tmp_path, search: str) -> str:
@@ -27,18 +27,7 @@ def refusal(tmp_path, search: str) -> str:
 
 
 KEY = '[search]\n"recipe.rank" = '
-SECOND = """
-[[recipe]]
-name = "safe"
-kind = "safety"
-learning_rate = 1e-3
-batch_size = 4
-rank = 4
-scale = 20
-dropout = 0.0
-iterations = 8
-target_ed_recall = 0.9
-"""
+SECOND = RECIPE.format(name="safe", kind="safety", more="target_ed_recall = 0.9")
 WEIGHTS = [{"ED": 5, "GP": 2, "HOME": 1}, {"ED": 2, "GP": 1, "HOME": 1}]
 COSTS = {
     "ED": {"ED": 0, "GP": 9, "HOME": 9},
