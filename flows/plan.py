@@ -14,7 +14,9 @@ from flows.plan_operations import all_operations, operations, size_of
 from flows.plan_time import Steps, assumed_speeds
 from flows.power.planned_set import prepared
 from flows.selection import Selection
+from tasks.corpus.apart import check_examples
 from tasks.corpus.manifest import DatasetManifest
+from tasks.corpus.prompts import load_prompt
 from tasks.corpus.reading.sources import check_local
 from tasks.identity import scores_from, training_from
 from tasks.models.convert import variant_folder
@@ -55,10 +57,24 @@ def plan_cells(selection: Selection, speeds: Steps | None = None) -> Iterator[Pl
     check_local(selection.grid.data)
     for evaluation_set in selection.grid.evaluation_sets:
         check_local(evaluation_set)
+    _refuse_examples(selection)
     trainings = {spec.cell_id: finished_trainings(spec) for spec in selection.cells}
     dataset = _dataset(selection) if any(trainings.values()) else None
     for spec in selection.cells:
         yield _planned(spec, trainings[spec.cell_id], dataset, speeds)
+
+
+def _refuse_examples(selection: Selection) -> None:
+    """Refuse cases that a chosen prompt shows as examples; no embedded set has one.
+
+    Raises BadInput.
+    """
+    has_examples = any(load_prompt(prompt).examples for prompt in selection.prompts)
+    if selection.grid.data.source == "embedded" or not has_examples:
+        return
+    with contextlib.suppress(SourceUnavailable), prepared(selection.grid) as folder:
+        if folder is not None:
+            check_examples(folder, selection.prompts)
 
 
 def _planned(

@@ -15,7 +15,7 @@ from tasks.grids.grid import grid_path, known_models
 from tasks.precisions import Precision
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.store import home, locked
-from tasks.search.check_space import LEFT_ALONE, NO_TRAINING, check_space
+from tasks.search.check_space import NO_PART_OF_TRAINING, check_space
 from tasks.search.halving import Halving, rungs
 from tasks.search.objective import Objective
 from tasks.search.space import SECTIONS, Space
@@ -153,8 +153,7 @@ def _only(precision: Precision, grid: Grid) -> dict[str, Any]:
 def _fixed(name: str, section: Strict, searched: set[str]) -> dict[str, Any]:
     """The settings of a section that every trial has, where they are not the default."""
     values = section.model_dump(mode="json", exclude_defaults=True)
-    left_alone = {key for key, reason in LEFT_ALONE.items() if reason.startswith(NO_TRAINING)}
-    ignored = searched | left_alone | {"training.memory"}
+    ignored = searched | NO_PART_OF_TRAINING.keys()
     return {key: value for key, value in values.items() if f"{name}.{key}" not in ignored}
 
 

@@ -341,6 +341,22 @@ def test_a_built_in_grid_can_be_taken_to_cases_of_ones_own(name):
     assert not grid.data.sizes and not grid.data.contrast_share and not grid.data.further_share
 
 
+TUNED, SAFE, EXAMPLE = "tuned", "tuned_safe", str(GRIDS.parent / "examples/my_grid.toml")
+
+
+@pytest.mark.parametrize(("grid", "names"), [("study", (TUNED, SAFE)), (EXAMPLE, ("standard", "safe"))])
+def test_the_recipes_of_tuned_are_the_same_in_every_grid(grid, names):
+    for name, other in zip((TUNED, SAFE), names, strict=True):
+        trainings = [
+            select(source, narrowing=Narrowing(["smollm2-135m"], [4], [recipe])).cells[0]
+            for source, recipe in ((TUNED, name), (grid, other))
+        ]
+        ours, others = (
+            (cell.training, cell.prompt, cell.recipe.model_copy(update={"name": name})) for cell in trainings
+        )
+        assert ours == others
+
+
 @pytest.mark.parametrize("setting", ["data.train_cases=2000", "data.further_share=0.5"])
 def test_a_setting_of_the_embedded_cases_that_is_asked_for_is_refused_with_other_ones(setting):
     with pytest.raises(BadInput, match="for source = 'embedded' only"):

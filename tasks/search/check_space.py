@@ -14,21 +14,22 @@ from tasks.search.objective import Objective
 from tasks.search.space import SECTIONS, Space, Value, value_in
 from tasks.spec import OVERRIDES, Range, canonical_json
 
-NO_TRAINING = "it decides no training"
-# Settings that a search leaves as they are, and why.
-LEFT_ALONE = {
-    "recipe.name": NO_TRAINING,
+# Settings that a search leaves as they are, and why. The first ones change no training.
+NO_PART_OF_TRAINING = {
+    "recipe.name": "it decides no training",
+    "recipe.target_ed_recall": "it decides no training, but how an adapter is judged",
+    "recipe.primary_rule": "it decides no training, but how an adapter is judged",
+    "training.memory": "it never changes results",
+    "training.report_every": "it decides no training",
+}
+LEFT_ALONE = NO_PART_OF_TRAINING | {
     "recipe.kind": "it decides what the search aims at",
     "recipe.iterations": "trials of different lengths cannot be compared before their end",
-    "recipe.target_ed_recall": f"{NO_TRAINING}, but how an adapter is judged",
-    "recipe.primary_rule": f"{NO_TRAINING}, but how an adapter is judged",
     "recipe.evaluate_every": "it decides at which updates trials can pause",
     "recipe.select_by": "it decides what the search of a standard recipe aims at",
     "recipe.prompt": "the keys of [prompt] are searched one by one, e.g. prompt.version",
     "recipe.seeds": "all trials have one seed, the grid's first or that of --seed",
     "training.group_size": "it decides the quantised weights, which all trials share",
-    "training.memory": "it never changes results",
-    "training.report_every": NO_TRAINING,
     "training.evaluate_every": "it decides at which updates trials can pause",
     "training.patience": "it would compare trials of different lengths",
     "training.optimizer": "there is only one",

@@ -61,6 +61,12 @@ def test_a_set_that_holds_an_example_or_nearly_is_refused_before_anything_runs(w
     check_examples(prepare_dataset(selection.grid.data, home()), [PromptChoice()])
 
 
+def test_a_plan_refuses_a_set_that_holds_an_example(grid):
+    plan = CliRunner().invoke(app, ["sweep", str(grid(EXAMPLES["GP"])), "--plan"])
+    assert isinstance(plan.exception, BadInput)
+    assert "Case extra in valid is the text, or nearly the text, of the example GP" in str(plan.exception)
+
+
 def test_the_data_check_finds_an_example_and_says_what_the_examples_cost(grid):
     fails = CliRunner().invoke(app, ["data", "check", str(grid(EXAMPLES["ED"]))], env={"COLUMNS": "200"})
     assert fails.exit_code == 1 and "examples of the prompt" in fails.stdout
