@@ -18,7 +18,7 @@ from tasks.spec import Grid
 _BRANCHES = {
     *("hub", "package", "folder", "random"),
     *("constrained-int", "literal['all']", "[key]"),
-    *("settings", "range", "choices", "int", "float"),
+    *("settings", "range", "choices", "int", "float", "bool", "tuple[str, ...]"),
 }
 LONGEST_SHOWN = 100  # characters
 _WORDS = (
@@ -26,6 +26,8 @@ _WORDS = (
     (r"input should be a valid tuple", "input should be a list"),
     (r"input should be a valid dictionary.*", "input should be a table"),
     (r", unable to parse string as an? \w+", ""),
+    (r", unable to interpret input", ""),
+    (r"input should be a valid boolean", "input should be true or false"),
     (r"input tag .* expected tags: (.*)", r"kind should be one of \1"),
     (
         r"unable to extract tag using discriminator 'kind'",

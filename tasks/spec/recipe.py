@@ -94,8 +94,8 @@ class Recipe(Strict):
     num_layers: Annotated[int | None, Field(ge=1), OMITTED_AT_DEFAULT] = Field(
         default=None, description="as in `[training]`, for this recipe alone"
     )
-    target_modules: Annotated[tuple[str, ...] | None, OMITTED_AT_DEFAULT] = Field(
-        default=None, description="as in `[training]`, for this recipe alone"
+    target_modules: Annotated[tuple[str, ...] | None, Field(min_length=1), OMITTED_AT_DEFAULT] = (
+        Field(default=None, description="as in `[training]`, for this recipe alone")
     )
     decay: Annotated[Decay | None, OMITTED_AT_DEFAULT] = Field(
         default=None, description="as in `[training]`, for this recipe alone"

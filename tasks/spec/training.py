@@ -38,6 +38,7 @@ class Training(Strict):
     )
     target_modules: tuple[str, ...] = Field(
         default=("self_attn.q_proj", "self_attn.v_proj"),
+        min_length=1,
         description="linear layers of a block with LoRA",
     )
     optimizer: Literal["adamw"] = Field(default="adamw", description="the optimizer")
