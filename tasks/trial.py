@@ -30,14 +30,17 @@ def train_to_rung(
     variant: Path,
     data: Path,
     at_most: float | None = None,
+    most_layers: int | None = None,
 ) -> Reached:
     """The trial at `update`. The training is that of `triage sweep`, which goes on from there.
 
-    `at_most`: seconds that an attempt may take.
+    `at_most`: seconds that an attempt may take. `most_layers`: the most blocks that a trial trains.
     """
     folder = experiment_folder(spec, variant, data)
     emit = publisher(f"trial {number}")
-    return train_trial(spec, folder, update, objective, variant, data, home(), emit, at_most)
+    return train_trial(
+        spec, folder, update, objective, variant, data, home(), emit, at_most, most_layers
+    )
 
 
 @task(

@@ -102,6 +102,16 @@ class Space:
         searched = [(key, value) for key, value in self.samples() if key.startswith("prompt.")]
         return [*self.grid.prompts, *(self.grid_with({key: v}).prompt for key, v in searched)]
 
+    @property
+    def most_layers(self) -> int:
+        """The most blocks that a trial may train."""
+        grids = [self.grid, *(self.grid_with({key: value}) for key, value in self.samples())]
+        return max(
+            cell.training.num_layers
+            for grid in grids
+            for cell in experiments(grid, {self.model.name: self.model})
+        )
+
     def starting_values(self) -> Values | None:
         """The values that the grid itself has, if they lie in the space: the first trial."""
         values = {key: value_in(self.grid, key) for key in self.settings}

@@ -25,17 +25,22 @@ def train_trial(
     home: Path,
     emit: Emit,
     at_most: float | None = None,
+    most_layers: int | None = None,
 ) -> Reached:
     """Train in `folder` until the checkpoint at `update`, unless it is there, and judge it.
 
-    `at_most`: seconds that an attempt at training may take.
-
-    `home`: where the frozen prefixes are.
+    `home`: where the frozen prefixes are. `at_most`: seconds that an attempt at training may take.
+    `most_layers`: see TrainingJob.
     """
     started = time.perf_counter()
     progress = TrainingProgress.read(folder)
     if not progress.ended and progress.update < update:
-        train_experiment(spec, folder, variant, data, home, emit, pause_at=update, at_most=at_most)
+        train_experiment(
+            *(spec, folder, variant, data, home, emit),
+            pause_at=update,
+            at_most=at_most,
+            most_layers=most_layers,
+        )
         progress = TrainingProgress.read(folder)
 
     validation = progress.best_validation(update)

@@ -116,6 +116,7 @@ def open_prefix(
     limit: int | None = None,
     tokens_at_once: int = TOKENS_AT_ONCE,
     stored: bool | None = None,
+    shared_boundary: int = 0,
 ) -> Prefix:
     """The stored prefix of a set at a boundary, computed first if necessary.
 
@@ -124,7 +125,8 @@ def open_prefix(
     If storing does not pay, or would exceed the byte budget, steps start from the embedding; `emit`
     reports which. The computation takes at most `limit` bytes of MLX's memory and `tokens_at_once`
     tokens a pass. `stored`: whether the resumed training began with a stored prefix, to end with
-    the same bits; None if that is not decided.
+    the same bits; None if that is not decided. `shared_boundary`: a shallower one at which other
+    trainings will read these cases; their prefix is stored first, and this one starts from it.
     """
     reason = _reason_not_to_store(stack, cases, boundary, stored)
     if reason is not None:
@@ -145,6 +147,12 @@ def open_prefix(
     _report(emit, Note(f"{blocks}: saves {share:.0%} of a step, {needed / 1e9:.2f} GB."))
 
     def build(temporary: Path) -> dict[str, Any]:
+        if _is_worth_sharing(stack, cases, shared_boundary, boundary, folder.parent):
+            open_prefix(
+                *(stack, cases, shared_boundary, root, variant, emit),
+                limit=limit,
+                tokens_at_once=tokens_at_once,
+            )
         start = _nearest_stored(stack, cases, boundary, folder.parent, variant, emit)
         tokens = _tokens_that_fit(start, boundary, limit, tokens_at_once)
         counts = _compute(start, boundary, temporary, tokens, emit)
@@ -174,6 +182,15 @@ def _nearest_stored(
         if _is_stored(prefixes / key, key, emit):
             return _load(stack, cases, shallower, prefixes / key)
     return Prefix.embedded(stack, cases)
+
+
+def _is_worth_sharing(
+    stack: Stack, cases: Cases, shared: int, boundary: int, prefixes: Path
+) -> bool:
+    """Whether a shallower prefix pays by itself, and leaves the space that the deeper one needs."""
+    if not 0 < shared < boundary or saving(shared, stack.depth) < PAYS_FROM:
+        return False
+    return byte_budget(prefixes) - _used_bytes(prefixes) >= 2 * _stored_size(stack, cases)
 
 
 def prefix_in_memory(stack: Stack, cases: Cases, boundary: int) -> Prefix:

@@ -27,11 +27,12 @@ def train_experiment(
     on_event: Emit,
     pause_at: int | None = None,
     at_most: float | None = None,
+    most_layers: int | None = None,
 ) -> str:
     """Train into `folder` unless it is complete, and return the training id (the folder's name).
 
     Each attempt takes at most `at_most` seconds. With `pause_at` it stops at the first checkpoint
-    from that update on, unless it ends before.
+    from that update on, unless it ends before. `most_layers`: see TrainingJob.
 
     A child that is killed while it holds nearly its whole budget counts as out of memory: the
     training is retried with less, until nothing smaller is left.
@@ -44,6 +45,7 @@ def train_experiment(
         home=home,
         folder=folder,
         pause_at=pause_at,
+        most_layers=most_layers,
     )
     memory_budget = min(budget(spec), total_memory())
 

@@ -22,6 +22,8 @@ class TrainingJob(BaseModel):
     `choice`: how to use the memory after an earlier attempt ran out of it; None lets the training
     choose. `pause_at`: the training stops at the first checkpoint from this update on, and goes on
     from there when it runs again; None, and a pause at the last update, train to the end.
+    `most_layers`: the trained blocks of the training that trains most of those which read the same
+    cases, so that the frozen blocks of all are computed once.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -34,6 +36,7 @@ class TrainingJob(BaseModel):
     folder: Path
     choice: MemoryChoice | None = None
     pause_at: int | None = None
+    most_layers: int | None = None
 
 
 class TrainingSummary(BaseModel):

@@ -229,6 +229,16 @@ def test_the_macro_f1_of_a_trial_is_that_of_its_curve_and_scored_where_the_curve
     assert reached(9) == pytest.approx(max(value for _, value in noted))
 
 
+def test_a_trial_stores_the_prefix_that_trials_of_more_blocks_will_read(study, tmp_path):
+    spec = ExperimentSpec.model_validate(study["experiment"])
+    shallow = spec.model_copy(update={"training": spec.training.model_copy(update={"num_layers": 1})})
+    paths = Path(study["variant"]), Path(study["data"]), tmp_path
+    folder, objective = tmp_path / "trial", Objective("validation value")
+    train_trial(shallow, folder, CADENCE, objective, *paths, lambda event: None, most_layers=spec.training.num_layers)
+    manifests = tmp_path.glob("prefixes/*/manifest.json")
+    assert sorted(json.loads(path.read_text())["boundary"] for path in manifests) == [2, 2, 3, 3], "train and valid"
+
+
 def test_a_curve_that_lacks_a_macro_f1_has_no_best_one():
     progress = TrainingProgress(8, False, 1.0, {4: 1.0, 8: 0.5}, {4: None, 8: 0.75}, None)
     assert progress.best_macro_f1(8) is None and replace(progress, macro_f1s={4: 0.5, 8: 0.75}).best_macro_f1(8) == 0.75
