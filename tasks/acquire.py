@@ -5,7 +5,7 @@ from pathlib import Path
 
 from prefect import task
 
-from tasks.caching import found, is_transient
+from tasks.caching import as_cached, is_transient
 from tasks.models.manifest import SourceManifest
 from tasks.models.sources.available import fetch_base, stored, way_back
 from tasks.models.sources.downloads import Progress
@@ -39,7 +39,7 @@ def acquire(model: BaseModelSpec) -> Path:
     emit(SourceReport(model.name, source, manifest.digest))
     if (hint := way_back(model, folder)) is not None:
         emit(Note(hint))
-    return found(folder, folder.name) if was_there else folder
+    return as_cached(folder, folder.name) if was_there else folder
 
 
 def _download_progress(emit: Emit) -> Progress:

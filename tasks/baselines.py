@@ -8,7 +8,7 @@ from typing import Any
 
 from prefect import task
 
-from tasks.caching import found, is_transient
+from tasks.caching import as_cached, is_transient
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prompts import load_prompt
 from tasks.judging.evaluation_rows import judged_rows
@@ -44,7 +44,7 @@ def baselines(scoring: Scoring, data: Path) -> list[str]:
     dataset = DatasetManifest.read(data)
     landed = [_land_dataset_baseline(name, scoring, data, dataset) for name in OF_A_DATASET]
     ids = [id for evaluations, _ in landed for id in evaluations]
-    return found(ids, ", ".join(ids)) if all(was_there for _, was_there in landed) else ids
+    return as_cached(ids, ", ".join(ids)) if all(was_there for _, was_there in landed) else ids
 
 
 def _land_dataset_baseline(
@@ -118,7 +118,7 @@ def zero_shot(
         _land_experiment(training, columns, dataset, rows["evaluation"][0]["created_at"])
         land_rows(evaluation_id(ids[judged]), "evaluation", rows)
     landed = [evaluation_id(id) for id in ids.values()]
-    return landed if folders else found(landed, ", ".join(landed))
+    return landed if folders else as_cached(landed, ", ".join(landed))
 
 
 def _waiting(training: str, scores: dict[str, str]) -> dict[str, str]:

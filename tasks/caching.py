@@ -54,7 +54,7 @@ def _numbered(key: str, number: int) -> str:
     return key if number == 1 else f"{key}.{number}"
 
 
-def found(result: Result, id: str) -> Result:
+def as_cached(result: Result, id: str) -> Result:
     """The result of a step that had nothing to do, since what it makes was there.
 
     In a run its state is named `Cached`, as those of Prefect's own cache are, and says the content

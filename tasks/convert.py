@@ -4,7 +4,7 @@ from pathlib import Path
 
 from prefect import task
 
-from tasks.caching import found, is_transient
+from tasks.caching import as_cached, is_transient
 from tasks.landing import land_variant
 from tasks.models.convert import ConvertJob, base_folder
 from tasks.progress import publisher
@@ -39,4 +39,4 @@ def convert(model: BaseModelSpec, source: Path, at_most: float | None = None) ->
 
     mark_used(folder)
     land_variant(folder)
-    return found(source, folder.name) if was_there else source
+    return as_cached(source, folder.name) if was_there else source

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from prefect import task
 
-from tasks.caching import found, is_transient
+from tasks.caching import as_cached, is_transient
 from tasks.corpus.manifest import DatasetManifest
 from tasks.identity import scores_folder
 from tasks.judging.evaluation_rows import evaluation_rows
@@ -65,4 +65,4 @@ def evaluate_sets(
         rows = evaluation_rows(spec, training, folders[name], dataset, name)
         land_rows(evaluation, "evaluation", rows)
     landed = list(ids.values())
-    return landed if unscored or waiting else found(landed, ", ".join(landed))
+    return landed if unscored or waiting else as_cached(landed, ", ".join(landed))

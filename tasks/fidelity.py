@@ -7,7 +7,7 @@ from typing import Any
 
 from prefect import task
 
-from tasks.caching import found, is_transient
+from tasks.caching import as_cached, is_transient
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prompts import load_prompt
 from tasks.landing import is_landed, land_rows, whole_row
@@ -87,7 +87,7 @@ def fidelity(
         for one in waiting:
             _land(one, measured["figures"][one.precision], measured["set_cases"], dataset)
     ids = [one.fidelity_id for one in comparisons]
-    return ids if waiting else found(ids, ", ".join(ids))
+    return ids if waiting else as_cached(ids, ", ".join(ids))
 
 
 def _log_folder(model: BaseModelSpec, waiting: list[Comparison]) -> Path:

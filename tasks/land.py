@@ -4,7 +4,7 @@ from pathlib import Path
 
 from prefect import task
 
-from tasks.caching import found, is_transient
+from tasks.caching import as_cached, is_transient
 from tasks.corpus.manifest import DatasetManifest
 from tasks.judging.evaluation_rows import evaluation_rows
 from tasks.landing import Landing, is_landed, land_together, landed_status
@@ -28,7 +28,7 @@ def land(spec: ExperimentSpec, training: str, scores: str, variant: Path, data: 
     # A training that lost its folder and could not be repeated has a row that says so, and is
     # complete by now.
     if is_landed(evaluation) and landed_status(training) == "completed":
-        return found(evaluation, evaluation)
+        return as_cached(evaluation, evaluation)
 
     folder = home() / "experiments" / training
     weights = VariantManifest.read(variant)

@@ -9,7 +9,7 @@ from typing import Any
 
 from prefect import task
 
-from tasks.caching import found, is_transient
+from tasks.caching import as_cached, is_transient
 from tasks.corpus.manifest import DatasetManifest
 from tasks.identity import scores_of
 from tasks.judging.evaluation_rows import evaluation_rows
@@ -55,7 +55,7 @@ def move_adapter(
     }
     ids = {name: evaluation_id(folder.name) for name, folder in folders.items()}
     if is_landed(moved) and all(is_landed(id) for id in ids.values()):
-        return found(list(ids.values()), moved)
+        return as_cached(list(ids.values()), moved)
 
     move.score(folders)
 

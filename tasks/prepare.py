@@ -5,7 +5,7 @@ from pathlib import Path
 
 from prefect import task
 
-from tasks.caching import found
+from tasks.caching import as_cached
 from tasks.corpus.apart import check_examples
 from tasks.corpus.prepare import prepare_dataset
 from tasks.runtime.store import MANIFEST, home
@@ -27,7 +27,7 @@ def prepare(
     check_examples(folder, prompts)
     land_dataset(folder)
     was_there = before.get(folder) == _written()[folder]
-    return found(folder, folder.name) if was_there else folder
+    return as_cached(folder, folder.name) if was_there else folder
 
 
 def _written() -> dict[Path, int]:

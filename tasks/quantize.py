@@ -4,7 +4,7 @@ from pathlib import Path
 
 from prefect import task
 
-from tasks.caching import found, is_transient
+from tasks.caching import as_cached, is_transient
 from tasks.landing import land_variant
 from tasks.models.convert import QuantizeJob, variant_folder
 from tasks.precisions import Precision
@@ -41,4 +41,4 @@ def quantize(
 
     mark_used(folder)
     land_variant(folder)
-    return found(folder, folder.name) if was_there else folder
+    return as_cached(folder, folder.name) if was_there else folder

@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.states import Failed
 
 from tasks import caching
-from tasks.caching import CACHE_VERSION, cached_folder, found, is_transient
+from tasks.caching import CACHE_VERSION, cached_folder, as_cached, is_transient
 from tasks.runtime import errors
 from tasks.runtime.errors import TriageError
 from tasks.runtime.store import build_folder
@@ -78,9 +78,9 @@ def test_a_result_whose_folder_is_gone_or_damaged_does_not_count_and_is_not_dele
     assert now() == f"{folder.name}.3" and sorted(results.parent.iterdir()) == before
 
 
-def test_a_step_that_had_nothing_to_do_ends_as_cached_with_its_content_id(monkeypatch):
-    assert found(["a"], "id") == ["a"], "outside a run it is the result itself"
+def test_a_step_that_had_nothing_to_do_ends_as_found_with_its_content_id(monkeypatch):
+    assert as_cached(["a"], "id") == ["a"], "outside a run it is the result itself"
     monkeypatch.setattr(caching.TaskRunContext, "get", lambda: object())
-    state = found(["a"], "made-0123456789ab")
+    state = as_cached(["a"], "made-0123456789ab")
     assert (state.name, state.type, state.data) == ("Cached", StateType.COMPLETED, ["a"])
     assert "made-0123456789ab" in state.message

@@ -127,14 +127,14 @@ def _candidates(study: str, wanted: Wanted) -> list[tuple[EvaluationRow, int]]:
     stored = {row.evaluation_id: row.stored_bytes or 0 for row in _stored()}
     of_precision = [row for row in board if wanted.precision in (None, row.precision)]
     sized = [(row, stored.get(row.evaluation_id, 0)) for row in of_precision]
-    found = [(row, size) for row, size in sized if size <= (wanted.max_megabytes or 1e9) * 1e6]
-    if not found:
+    fitting = [(row, size) for row, size in sized if size <= (wanted.max_megabytes or 1e9) * 1e6]
+    if not fitting:
         smallest = min(size for _, size in sized) / 1e6
         raise BadInput(
             f"No such model of the study {study} has weights of at most "
             f"{wanted.max_megabytes:g} MB; the smallest has {smallest:.1f} MB."
         )
-    return found
+    return fitting
 
 
 def _stored() -> list[_Stored]:

@@ -110,8 +110,8 @@ def _latest(evaluations: list[Evaluation]) -> list[Found]:
     groups: dict[tuple[str, bool | None], list[Evaluation]] = {}
     for row in evaluations:
         groups.setdefault((row.evaluation_set, row.random_weights), []).append(row)
-    found = [_of_group(group) for group in groups.values()]
-    return sorted(found, key=lambda one: evaluations.index(one.taken))
+    latest = [_of_group(group) for group in groups.values()]
+    return sorted(latest, key=lambda one: evaluations.index(one.taken))
 
 
 def _of_group(evaluations: Sequence[Evaluation]) -> Found:

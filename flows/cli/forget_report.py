@@ -55,8 +55,8 @@ def _of_grid(root: Path, data: str) -> list[str]:
         raise unknown_data(root, data)
     grid = load_grid(data)
     name = dataset_folder(grid.data, root, grid.evaluation_sets).name
-    if found := matching_names(root, name):
-        return found
+    if names := matching_names(root, name):
+        return names
     raise unknown_data(root, name)
 
 

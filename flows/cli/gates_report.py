@@ -81,12 +81,12 @@ def print_gates(
     bring_up_to_date()
     texts = texts_by_digest(show_text) if show_text else None
 
-    found = find_evaluations(experiment)
-    for one in found:
+    evaluations = find_evaluations(experiment)
+    for one in evaluations:
         _print_evaluation(console, one.taken, texts, prevalence)
         if one.not_taken:
             print_line(console, one.not_taken)
-    print_line(console, disclaimer({one.taken.set_digest for one in found}))
+    print_line(console, disclaimer({one.taken.set_digest for one in evaluations}))
 
 
 def texts_by_digest(path: Path) -> dict[str, str]:

@@ -80,8 +80,8 @@ def sql(
     try:
         if named:
             named.check_values(params)
-        found = _run(statement, params, _bounds(memory, seconds), rows, chosen, output)
-        if named and named.no_rows and not found:
+        row_count = _run(statement, params, _bounds(memory, seconds), rows, chosen, output)
+        if named and named.no_rows and not row_count:
             print_line(errors, f"0 rows: {named.no_rows}.")
     except KeyboardInterrupt:
         print_error("Interrupted.")

@@ -31,15 +31,15 @@ def print_check(console: Console) -> bool:
         return True
 
     print_line(console, f"Migrations: none is pending; the last is {last}")
-    found = {name: rows for name, rows in offending.items() if rows}
+    violated = {name: rows for name, rows in offending.items() if rows}
     texts = {file.name: head_of(file).split("\n")[0] for file in sql_files("audits")}
-    for name, rows in found.items():
+    for name, rows in violated.items():
         print_line(console, f"Audit {name}: {rows} rows. {texts[name]}")
-    if found:
+    if violated:
         print_line(
             console,
             "The warehouse is not sound. Fill it anew from what has landed: triage warehouse rebuild",
         )
     else:
         print_line(console, f"Audits: {len(offending)}, and none finds a row: {path}")
-    return not found
+    return not violated

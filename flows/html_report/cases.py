@@ -136,13 +136,13 @@ def _unknown(id: str, study: ReportedStudy) -> str:
 def _texts(path: Path, answers: Mapping[str, list[AnswerRow]]) -> Mapping[str, str]:
     from flows.cli.gates_report import texts_by_digest
 
-    found = texts_by_digest(path)
-    if not any(row.case_digest in found for rows in answers.values() for row in rows):
+    texts = texts_by_digest(path)
+    if not any(row.case_digest in texts for rows in answers.values() for row in rows):
         raise BadInput(
             f"No text in {path} is that of a case in the report; give the file from which the test "
             "cases of this study were read."
         )
-    return found
+    return texts
 
 
 def _case(

@@ -77,16 +77,16 @@ class LoadedModel:
     def log_likelihoods(self, texts: Sequence[Encoded]) -> Floats:
         """log P(label | prompt) of each text, shape (texts, 3). Raises Diverged if one is not finite."""
         results = side_by_side([self._prefix(text) for text in texts], self._label_logp)
-        found = np.concatenate([np.array(logp) for _, logp in results]).astype(np.float64)
-        if not np.isfinite(found).all():
+        label_logp = np.concatenate([np.array(logp) for _, logp in results]).astype(np.float64)
+        if not np.isfinite(label_logp).all():
             raise Diverged("The model's scores are NaN or infinite; train it again.")
-        return found
+        return label_logp
 
     def dropout_passes(self, texts: Sequence[Encoded], count: int) -> Floats:
         """Label probabilities under dropout, (passes, texts, 3): each text under the same masks."""
         boundary = self.adapted.boundary
         stack = self.adapted.stack
-        found = [
+        passes = [
             dropout_passes(
                 self.adapted,
                 prefix_in_memory(stack, self._cases(text), boundary),
@@ -97,7 +97,7 @@ class LoadedModel:
             )
             for text in texts
         ]
-        return np.concatenate(found, axis=1)
+        return np.concatenate(passes, axis=1)
 
     def _cases(self, text: Encoded) -> Cases:
         """A set of this one case, with the instruction as its leading tokens."""

@@ -260,9 +260,9 @@ def os_version() -> str:
 
 def versions() -> dict[str, str]:
     """Versions of the libraries that decide the numbers. BadInput where MLX is not installed."""
-    found = {name: installed_version(name) for name in ("mlx", "mlx-lm")}
-    installed = {name: version for name, version in found.items() if version is not None}
-    if len(installed) < len(found):
+    by_package = {name: installed_version(name) for name in ("mlx", "mlx-lm")}
+    installed = {name: version for name, version in by_package.items() if version is not None}
+    if len(installed) < len(by_package):
         raise BadInput(
             "MLX is not installed, which needs Linux, or a Mac with Apple Silicon and a Python "
             "built for it; `triage doctor` says what this machine is."

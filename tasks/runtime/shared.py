@@ -112,10 +112,10 @@ class SharedFolder:
                 self.fs.makedirs(self.root, exist_ok=True)
                 self._create(IDENTITY, json.dumps({"id": secrets.token_hex(6)}).encode())
         with self._refusals():
-            found = self._json(IDENTITY)
-        if found is None:
+            identity = self._json(IDENTITY)
+        if identity is None:
             raise NotShared(f"{self.url}/{IDENTITY} cannot be read; delete it, and join again.")
-        return str(found["id"])
+        return str(identity["id"])
 
     def _put_files(self, folder: Path, name: str) -> ManifestDict:
         manifest = verify(folder, deep=True)

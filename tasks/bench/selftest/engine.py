@@ -145,8 +145,8 @@ def _difference(subject: Subject, one: Change, other: Change) -> float:
     gradients = []
     for change in (one, other):
         adapted = change(adapt(subject.loaded(), DROPOUT))
-        loss, found = our_gradients(adapted, cases_of(adapted.stack), KEY)
-        gradients.append(found | {"loss": mx.array([loss])})
+        loss, gradient = our_gradients(adapted, cases_of(adapted.stack), KEY)
+        gradients.append(gradient | {"loss": mx.array([loss])})
     return farthest(*gradients)
 
 
