@@ -90,9 +90,9 @@ class Selection:
 
     def with_seed(self, seed: int) -> Selection:
         """The cells of one seed. Raises BadInput for a seed that the grid does not have."""
-        known = sorted({spec.seed for spec in self.cells})
-        if seed not in known:
-            seeds = ", ".join(map(str, known))
+        available = sorted({spec.seed for spec in self.cells})
+        if seed not in available:
+            seeds = ", ".join(map(str, available))
             raise BadInput(f"The grid {self.grid.name} has no seed {seed}; it has {seeds}.")
         return replace(self, cells=[spec for spec in self.cells if spec.seed == seed])
 

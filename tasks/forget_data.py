@@ -53,28 +53,28 @@ def matching_names(root: Path, data: str) -> list[str]:
     """The data sets of a home that `data` means: `name-digest`, a digest, or a name, which means
     all of that name; `dataset-digest`, as in the warehouse, too.
     """
-    known = known_names(root)
+    names = known_names(root)
     digest = data.removeprefix("dataset-")
-    exact = [name for name in known if name == data or name.rpartition("-")[2] == digest]
-    return exact or [name for name in known if name.rpartition("-")[0] == data]
+    exact = [name for name in names if name == data or name.rpartition("-")[2] == digest]
+    return exact or [name for name in names if name.rpartition("-")[0] == data]
 
 
 def known_names(root: Path) -> list[str]:
     """Names of the data sets of which a home holds texts, or adapters and scores."""
-    here = {path.name for path in _data_folders(root)}
+    prepared = {path.name for path in _data_folders(root)}
     trained = {job.data for job in _jobs(root) if any(made.exists() for made in job.made)}
-    return sorted(here | {name for name in trained if name})
+    return sorted(prepared | {name for name in trained if name})
 
 
 def unknown_data(root: Path, data: str) -> BadInput:
     """The sentence for a data set that a home does not know, with the nearest name."""
-    known = known_names(root)
+    names = known_names(root)
     sentence = f"{root} holds nothing of a data set {data!r}"
-    if not known:
+    if not names:
         return BadInput(f"{sentence}, nor of any other.")
-    nearest = difflib.get_close_matches(data, known, n=1, cutoff=0.3)
+    nearest = difflib.get_close_matches(data, names, n=1, cutoff=0.3)
     also = f"; did you mean {nearest[0]}?" if nearest else "."
-    return BadInput(f"{sentence}{also} It holds {', '.join(known)}.")
+    return BadInput(f"{sentence}{also} It holds {', '.join(names)}.")
 
 
 def plan(root: Path, names: list[str]) -> Forgetting:

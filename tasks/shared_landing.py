@@ -77,8 +77,8 @@ def _fetch(shared: SharedFolder, name: str, final: Path) -> bool:
     manifest = shared.manifest(name)
     if manifest is None:
         return False
-    here = complete(final, deep=True)
-    if here is not None and here["digest"] == manifest["digest"]:
+    landed = complete(final, deep=True)
+    if landed is not None and landed["digest"] == manifest["digest"]:
         return True
     if not shared.get(name, final):
         return False

@@ -142,8 +142,8 @@ class SweepRecord:
         `elsewhere`: the times of its runs where those were processes of their own.
         """
         if elsewhere is None:
-            here = time.monotonic() - self._started
-            elsewhere = [RunTime(here, step_seconds() - self._steps_before)]
+            run_seconds = time.monotonic() - self._started
+            elsewhere = [RunTime(run_seconds, step_seconds() - self._steps_before)]
         self._row |= {
             "failures": failures,
             "finished_at": datetime.now(UTC).replace(tzinfo=None),

@@ -84,9 +84,9 @@ class _Models:
 
     def __init__(self, root: Path, referred: Collection[str]) -> None:
         manifests = [_manifest(folder) for folder in (root / "models").glob("[!.]*/")]
-        kept = [one for one in manifests if one.get("digest") in referred]
-        self._digests = {one["digest"] for one in kept}
-        self._sources = {one.get("source_digest") for one in kept}
+        in_use = [one for one in manifests if one.get("digest") in referred]
+        self._digests = {one["digest"] for one in in_use}
+        self._sources = {one.get("source_digest") for one in in_use}
 
     def has_prefix(self, folder: Path) -> bool:
         return _manifest(folder).get("variant") in self._digests

@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.states import Failed
 
 from tasks import caching
-from tasks.caching import CACHE_VERSION, cached_folder, as_cached, is_transient
+from tasks.caching import CACHE_VERSION, as_cached, cached_folder, is_transient
 from tasks.runtime import errors
 from tasks.runtime.errors import TriageError
 from tasks.runtime.store import build_folder

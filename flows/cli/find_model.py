@@ -38,9 +38,9 @@ def find_model(name: str) -> BundledModel:
         raise BadInput(f"{name!r} was never judged on its test set; run its sweep again.")
     # Real weights before random ones, and the latest of them.
     real = [one for one in judged if not one.taken.random_weights] or judged
-    chosen = real[-1]
-    model = bundle_of_evaluation(home(), chosen.taken.evaluation_id)
-    _say_which(chosen)
+    latest = real[-1]
+    model = bundle_of_evaluation(home(), latest.taken.evaluation_id)
+    _say_which(latest)
     return model
 
 

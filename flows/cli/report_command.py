@@ -56,8 +56,8 @@ def make_report(console: Console, request: Request) -> None:
     from flows.html_report.study import EVERYTHING, reported_study
 
     study = reported_study(request.study)
-    known = None if study.name == EVERYTHING else study.name
-    landed = landed_fingerprint(known)
+    name = None if study.name == EVERYTHING else study.name
+    landed = landed_fingerprint(name)
     path = request.output or _made_place(report_path(study.name))
 
     from flows.html_report.page import as_html, made_report  # Altair comes with it

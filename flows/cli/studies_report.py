@@ -81,7 +81,7 @@ def _study(name: str) -> StudyRow:
 
 def _sentence(done: Forgotten, yes: bool) -> str:
     would = "are forgotten" if yes else "would be forgotten"
-    kept = f"{done.shared} that other studies hold too stay" if done.shared else "none is shared"
+    shared = f"{done.shared} that other studies hold too stay" if done.shared else "none is shared"
     if not done.ids:
         name = "its name is forgotten" if yes else "its name would be forgotten"
         return f"Every result of the study {done.study} belongs to another study too and stays; {name}."
@@ -90,4 +90,4 @@ def _sentence(done: Forgotten, yes: bool) -> str:
         if yes
         else ""
     )
-    return f"{len(done.ids)} results of the study {done.study} {would}, {kept}.{again}"
+    return f"{len(done.ids)} results of the study {done.study} {would}, {shared}.{again}"

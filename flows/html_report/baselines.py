@@ -42,15 +42,15 @@ def baselines(study: ReportedStudy) -> Section:
 
 
 def _panel(board: list[EvaluationRow], metric: str, name: str) -> Panel:
-    known = [row for row in board if getattr(row, metric) is not None]
+    measured = [row for row in board if getattr(row, metric) is not None]
     placed = [
         Dot(chart_label(row), _kind(row), *(number(value) for value in _values(row, metric)))
-        for row in known
+        for row in measured
     ]
     axis = Axis.of_shares(name, [end for row in placed for end in (row.low, row.value, row.high)])
     names = [kind for kind in (TRAINED, BASELINE) if any(row.series == kind for row in placed)]
     drawing = dots(placed, axis, names, overlaid=True)
-    texts = [f"{full_name(row)} {figure(*_values(row, metric))}" for row in known]
+    texts = [f"{full_name(row)} {figure(*_values(row, metric))}" for row in measured]
     alt = f"{name[0].upper()}{name[1:]} of every model and baseline: {some(texts)}."
     return Panel(panel_name("baselines", metric), name, alt, drawing)
 

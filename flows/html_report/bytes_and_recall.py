@@ -61,8 +61,8 @@ def bytes_and_recall(study: ReportedStudy) -> Section:
 def _rows(study: ReportedStudy) -> list[StoredModel]:
     """One row per evaluation: an adapter's own and its moved arm share that at its own precision."""
     rows = typed_rows(StoredModel, "frontier", only=study.ids)
-    known = study.by_id
-    unique = {row.evaluation_id: row for row in rows if row.evaluation_id in known}
+    by_id = study.by_id
+    unique = {row.evaluation_id: row for row in rows if row.evaluation_id in by_id}
     return [row for row in unique.values() if row.ed_recall is not None]
 
 

@@ -109,7 +109,7 @@ def shown_cases(study: ReportedStudy, asked: Collection[str], texts: Path | None
     models = listed(judged)
     mattering = typed_rows(MatteringCase, MATTERS.format(models=models), only=study.ids)
     most = max(1, MOST_ROWS // max(1, len(judged)))
-    known = {row.case_id: row for row in mattering}
+    by_case = {row.case_id: row for row in mattering}
     ids = list(dict.fromkeys(asked)) or [row.case_id for row in mattering[:most]]
     answers: dict[str, list[AnswerRow]] = {}
     if ids:
@@ -121,7 +121,7 @@ def shown_cases(study: ReportedStudy, asked: Collection[str], texts: Path | None
             raise BadInput(_unknown(id, study))
     by_digest = _texts(texts, answers) if texts else {}
     names = {id: full_name(row) for id, row in judged.items()}
-    cases = [_case(id, answers[id], names, known.get(id), by_digest) for id in ids]
+    cases = [_case(id, answers[id], names, by_case.get(id), by_digest) for id in ids]
     return ShownCases(cases, len(mattering), 0 if asked else max(0, len(mattering) - most))
 
 

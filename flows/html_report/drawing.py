@@ -152,8 +152,8 @@ def _without_head(svg: str) -> str:
 def colour_of(names: list[str]) -> alt.Scale:
     """Precisions have a colour each, in every chart the same; other names take the next ones."""
     free = [colour for colour in PALETTE if colour not in map(OF_PRECISION.get, names)]
-    chosen = [OF_PRECISION.get(name) or (free.pop(0) if free else MUTED) for name in names]
-    return alt.Scale(domain=names, range=chosen)
+    colours = [OF_PRECISION.get(name) or (free.pop(0) if free else MUTED) for name in names]
+    return alt.Scale(domain=names, range=colours)
 
 
 def shape_of(names: list[str]) -> alt.Scale:

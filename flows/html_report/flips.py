@@ -25,11 +25,11 @@ MISSING = (
 
 def flips(study: ReportedStudy) -> Section:
     """One chart of all changes of precision."""
-    known = study.by_id
+    by_id = study.by_id
     rows = [
         row
         for row in typed_rows(FlipsRow, "flips", only=study.ids)
-        if row.evaluation_before in known and row.evaluation_after in known
+        if row.evaluation_before in by_id and row.evaluation_after in by_id
     ]
     heading = "Flips: emergencies lost and gained"
     if not rows:

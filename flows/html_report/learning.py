@@ -82,10 +82,10 @@ def _text(row: EvaluationRow) -> str:
 
 
 def _findings(trained: list[EvaluationRow]) -> list[str]:
-    known = [row for row in trained if row.valid_loss is not None]
-    if not known:
+    validated = [row for row in trained if row.valid_loss is not None]
+    if not validated:
         return []
-    best = min(known, key=lambda row: row.valid_loss or 0)
+    best = min(validated, key=lambda row: row.valid_loss or 0)
     return [
         f"Lowest validation value (of each recipe's own objective, one run, no interval): {_text(best)}."
     ]

@@ -80,8 +80,8 @@ class Axis:
     @classmethod
     def of_shares(cls, title: str, values: Iterable[float | None]) -> Axis:
         """An axis of shares, from a tenth below the smallest to a tenth above the largest."""
-        known = [value for value in values if value is not None]
-        low, high = min(known, default=0.0), max(known, default=1.0)
+        present = [value for value in values if value is not None]
+        low, high = min(present, default=0.0), max(present, default=1.0)
         return cls(title, (math.floor(10 * low) / 10, min(1.0, math.ceil(10 * high + 1e-9) / 10)))
 
     @property

@@ -62,12 +62,12 @@ def subgroups(study: ReportedStudy) -> Section:
     """A panel for each of the first models."""
     rows = named_rows(SubgroupRow, "subgroup_metrics", study.ids, metric="ed_recall")
     groups = by_experiment([row for row in rows if is_number(row.value) and row.n >= LEAST])
-    known = [row for row in study.board if experiment_key(row) in groups]
-    trained = [row for row in known if row.recipe_kind != "baseline"]
+    grouped = [row for row in study.board if experiment_key(row) in groups]
+    trained = [row for row in grouped if row.recipe_kind != "baseline"]
     heading = "Subgroups"
-    if not known:
+    if not grouped:
         return Section("subgroups", heading, missing=MISSING)
-    shown = (trained or known)[:MOST_MODELS]
+    shown = (trained or grouped)[:MOST_MODELS]
     panels = [_panel(one, groups[experiment_key(one)]) for one in shown]
     tables = [_table(shown, groups)]
     findings = [_finding(one, groups[experiment_key(one)]) for one in shown[:1]]

@@ -99,9 +99,11 @@ def base_repository(model: BaseModelSpec, variant: VariantManifest) -> str | Non
 def _licence_entries(card: CardInput) -> dict[str, Any]:
     if is_gemma(card.bundle):
         return {"license": "gemma", "license_link": card.licensing.link}
-    known = HUB_LICENCES.get(card.bundle.licence)
+    licence = HUB_LICENCES.get(card.bundle.licence)
     return (
-        {"license": known} if known else {"license": "other", "license_name": card.bundle.licence}
+        {"license": licence}
+        if licence
+        else {"license": "other", "license_name": card.bundle.licence}
     )
 
 

@@ -203,11 +203,11 @@ def _compare(runs: Runs, a: Rows, b: Rows, threshold: float) -> SimilarTexts:
         right = b[part]
         in_common = _in_common(hashes, starts, sizes, left, right)
         index = in_common / (sizes[left] + sizes[right] - in_common)
-        chosen = np.flatnonzero(index >= threshold)
+        similar_pairs = np.flatnonzero(index >= threshold)
         similar += zip(
-            left[chosen].tolist(),
-            right[chosen].tolist(),
-            np.round(index[chosen], 3).tolist(),
+            left[similar_pairs].tolist(),
+            right[similar_pairs].tolist(),
+            np.round(index[similar_pairs], 3).tolist(),
             strict=True,
         )
 

@@ -102,12 +102,12 @@ def limited(cases: Sequence[Case], limit: int, seed: int) -> list[Case]:
         str(label): _spread([case for case in cases if case.label == label], seed)
         for label in LABELS
     }
-    chosen = {
+    case_ids = {
         case.case_id
         for label, quota in quotas(queues, limit).items()
         for case in queues[label][:quota]
     }
-    return [case for case in cases if case.case_id in chosen]
+    return [case for case in cases if case.case_id in case_ids]
 
 
 def _spread(cases: Sequence[Case], seed: int) -> list[Case]:

@@ -157,13 +157,13 @@ def _resized(source: Ints, sizes: Ints, behaviour: Behaviour, rng: np.random.Gen
 
 def _sampled(source: Ints, sizes: Ints, rng: np.random.Generator) -> Ints:
     """`sizes` (...) of the cases `source` (..., 9), drawn without replacement."""
-    chosen = np.zeros_like(source)
-    left, wanted = source.sum(-1), sizes.copy()
+    sample = np.zeros_like(source)
+    remaining, wanted = source.sum(-1), sizes.copy()
     for cell in range(source.shape[-1]):
-        here = source[..., cell]
-        chosen[..., cell] = rng.hypergeometric(here, left - here, wanted)
-        left, wanted = left - here, wanted - chosen[..., cell]
-    return chosen
+        available = source[..., cell]
+        sample[..., cell] = rng.hypergeometric(available, remaining - available, wanted)
+        remaining, wanted = remaining - available, wanted - sample[..., cell]
+    return sample
 
 
 def _predicted(

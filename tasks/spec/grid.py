@@ -135,11 +135,11 @@ class Grid(Strict):
 
     def _named(self, key: str, names: tuple[str, ...]) -> tuple[Precision, ...]:
         try:
-            known = precision_table([*BUILT_IN.values(), *self.further_precisions])
+            table = precision_table([*BUILT_IN.values(), *self.further_precisions])
         except ValueError as error:
             raise ValueError(f"precision: {error}") from None
         try:
-            return tuple(named(name, known) for name in names)
+            return tuple(named(name, table) for name in names)
         except ValueError as error:
             raise ValueError(f"{key}: {error}") from None
 

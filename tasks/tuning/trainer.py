@@ -338,9 +338,9 @@ class TrainingRun:
             learning_rate=rate,
             tokens_per_second=progress.trained_tokens / progress.train_seconds,
         )
-        left = progress.train_seconds / progress.update * (iterations - progress.update)
+        seconds_left = progress.train_seconds / progress.update * (iterations - progress.update)
         progress.curve.append(point)
-        self.emit(TrainingReport(**asdict(point), iterations=iterations, seconds_left=left))
+        self.emit(TrainingReport(**asdict(point), iterations=iterations, seconds_left=seconds_left))
         progress.unreported = []
 
     def _evaluate_and_save(self) -> None:

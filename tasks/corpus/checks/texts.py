@@ -63,8 +63,8 @@ def repeated_texts(rows: Tally, sides: Codes) -> list[Finding]:
     is_in_one_file = is_repeat & ~is_in_two_files
     other_label = ", in some with another label" if has_other_label[is_scored_twice].any() else ""
 
-    def finding(name: str, chosen: NDArray[np.bool_], level: Level, remedy: str) -> Finding:
-        return _pairs_finding(rows, name, (a[chosen], b[chosen]), level, remedy)
+    def finding(name: str, selected: NDArray[np.bool_], level: Level, remedy: str) -> Finding:
+        return _pairs_finding(rows, name, (a[selected], b[selected]), level, remedy)
 
     one = "delete one of the two"
     return [

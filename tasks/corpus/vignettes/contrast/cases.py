@@ -155,8 +155,8 @@ def _apart(figures: Words, problem: Problem) -> Words:
     """The figures of speech that share no word with the complaint or a fact of the problem."""
     own = (*problem.red.values(), *problem.amber.values(), *problem.mild.values())
     clauses = tuple(clause for fact in own for clause in (fact.note, *fact.say))
-    told = stems((problem.note, *problem.complaint, *clauses))
-    return tuple(words for words in figures if not stems((words,)) & told)
+    stems_of_problem = stems((problem.note, *problem.complaint, *clauses))
+    return tuple(words for words in figures if not stems((words,)) & stems_of_problem)
 
 
 def _framed_facts(
