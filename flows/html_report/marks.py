@@ -22,7 +22,8 @@ from flows.html_report.drawing import (
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-ROW, ROW_OF_TWO = 16, 26  # pixels of a line of dots or bars, by the lines of its label
+ROW, ROW_OF_TWO = 16, 28  # pixels of a line of dots or bars, by the lines of its label
+AXIS_AND_LEGEND = 92  # pixels
 LABEL_LINES = "split(datum.label, '\\n')"
 INTERVAL = {"strokeWidth": 2, "opacity": 0.75}
 
@@ -147,7 +148,7 @@ def dots(
     behind = [_shade(within)] if within else []
     layers = [*behind, *(line_at(value, "x") for value in lines), interval, point]
     per_label = 1 if overlaid else _most(rows)
-    height = 70 + max(row_height(labels), 11 * per_label) * len(labels)
+    height = AXIS_AND_LEGEND + max(row_height(labels), 11 * per_label) * len(labels)
     return fitted(alt.layer(*layers), height, rows=rows)
 
 
