@@ -78,7 +78,7 @@ def test_a_result_whose_folder_is_gone_or_damaged_does_not_count_and_is_not_dele
     assert now() == f"{folder.name}.3" and sorted(results.parent.iterdir()) == before
 
 
-def test_a_step_that_had_nothing_to_do_ends_as_found_with_its_content_id(monkeypatch):
+def test_a_step_that_had_nothing_to_do_ends_as_cached_with_its_content_id(monkeypatch):
     assert as_cached(["a"], "id") == ["a"], "outside a run it is the result itself"
     monkeypatch.setattr(caching.TaskRunContext, "get", lambda: object())
     state = as_cached(["a"], "made-0123456789ab")

@@ -105,12 +105,8 @@ class Space:
     @property
     def most_layers(self) -> int:
         """The most blocks that a trial may train."""
-        grids = [self.grid, *(self.grid_with({key: value}) for key, value in self.samples())]
-        return max(
-            cell.training.num_layers
-            for grid in grids
-            for cell in experiments(grid, {self.model.name: self.model})
-        )
+        specs = [self.experiment({}), *(self.experiment({key: v}) for key, v in self.samples())]
+        return max(spec.training.num_layers for spec in specs)
 
     def starting_values(self) -> Values | None:
         """The values that the grid itself has, if they lie in the space: the first trial."""
