@@ -15,24 +15,31 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tasks.runtime.errors import Locked
+from tasks.runtime.events import Emit, Note
 from tasks.runtime.store import locked
 
 VARIABLE = "TRIAGE_ACCELERATOR"
 POLL_SECONDS = 0.2
+SILENT_SECONDS = 5.0  # a turn that comes sooner is not worth a line
 
 
 @contextlib.contextmanager
-def reserved(check: Callable[[], None] = lambda: None) -> Iterator[None]:
+def reserved(
+    check: Callable[[], None] = lambda: None, on_event: Emit = lambda event: None
+) -> Iterator[None]:
     """Hold the accelerator that `TRIAGE_ACCELERATOR` names while the block runs, after waiting for
     it; nothing where the variable is not set.
 
-    `check` is called while it waits, and may raise to give up.
+    `check` is called while it waits, and may raise to give up. A wait of more than `SILENT_SECONDS`
+    is reported to `on_event`, once.
     """
     name = os.environ.get(VARIABLE, "").strip()
     if not name:
         yield
         return
 
+    started = time.monotonic()
+    reported = False
     with contextlib.ExitStack() as held:
         while True:
             try:
@@ -40,8 +47,18 @@ def reserved(check: Callable[[], None] = lambda: None) -> Iterator[None]:
                 break
             except Locked:
                 check()
+                if not reported and time.monotonic() - started >= SILENT_SECONDS:
+                    on_event(Note(_wait(name)))
+                    reported = True
                 time.sleep(POLL_SECONDS)
         yield
+
+
+def _wait(name: str) -> str:
+    return (
+        f"Waiting: another step runs on accelerator {name!r} ({VARIABLE}) of this machine. "
+        "To run both at once, give this one another name."
+    )
 
 
 def _folder() -> Path:

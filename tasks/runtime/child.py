@@ -110,10 +110,11 @@ def run_child(
 
     log_start = log.stat().st_size if log.exists() else 0
     # What answers requests runs for as long as its asker does.
-    exclusive = contextlib.nullcontext() if on_start else reserved(refuse_if_stopping)
+    emit = on_event or (lambda event: None)
+    exclusive = contextlib.nullcontext() if on_start else reserved(refuse_if_stopping, emit)
     with exclusive:
         process = _start(function, spec_path, log, environment)
-        ending = _follow_to_end(process, on_event or (lambda event: None), on_start, at_most)
+        ending = _follow_to_end(process, emit, on_start, at_most)
     ending = replace(ending, log_start=log_start)
     if ending.code == 0 and isinstance(ending.outcome, StepResult):
         return ending.outcome.result

@@ -28,9 +28,10 @@ from flows.pool.runs import PooledSweep, queue_of, usable_versions
 from flows.selection import Narrowing, select
 from tasks.grids.grid import load_grid
 from tasks.progress import listening
+from tasks.runtime import accelerator
 from tasks.runtime.accelerator import reserved
-from tasks.runtime.errors import BadInput, BrokenFolder, SourceUnavailable
-from tasks.runtime.events import ExperimentFailed, ExperimentLanded, RemoteReport, StepWarning
+from tasks.runtime.errors import BadInput, BrokenFolder, SourceUnavailable, Stopped
+from tasks.runtime.events import Event, ExperimentFailed, ExperimentLanded, RemoteReport, StepWarning
 from tasks.studies import RunTime, SweepRecord, grid_digest
 
 MINE = "triage-here-0123456789ab"
@@ -366,6 +367,23 @@ def test_steps_on_one_accelerator_take_turns_and_others_do_not(monkeypatch):
     assert not taken(), "a sweep that somebody types is not held up"
     monkeypatch.setenv("TRIAGE_ACCELERATOR", f"test-{uuid4().hex}")
     assert taken()
+
+
+def test_a_step_that_waits_for_its_accelerator_says_so_once(monkeypatch):
+    monkeypatch.setenv("TRIAGE_ACCELERATOR", f"test-{uuid4().hex}")
+    monkeypatch.setattr(accelerator, "SILENT_SECONDS", 0.0)
+    monkeypatch.setattr(accelerator, "POLL_SECONDS", 0.01)
+    events: list[Event] = []
+    checks = iter(range(5))
+
+    def give_up_at_the_end() -> None:
+        if next(checks) == 4:
+            raise Stopped("enough")
+
+    with reserved(on_event=events.append), pytest.raises(Stopped), reserved(give_up_at_the_end, events.append):
+        pass
+    (note,) = events
+    assert note.message.startswith("Waiting: another step runs on accelerator 'test-")
 
 
 def test_an_address_without_a_server_is_a_sentence():
