@@ -65,7 +65,7 @@ def _take(theirs: Path, ours: Path, report: MergeReport) -> None:
         elif here is not None and not (_is_completed(theirs) and not _is_completed(ours)):
             report.differing.append(ours.name)
         else:
-            _copy(theirs, ours)
+            copy_folder(theirs, ours)
             report.taken.append(ours.name)
 
 
@@ -89,8 +89,8 @@ def _refuse_newer_columns(folder: Path) -> None:
                 raise BrokenFolder(f"{folder}: {error}") from error
 
 
-def _copy(theirs: Path, ours: Path) -> None:
-    """Copy a folder under a temporary name, its manifest last, and rename it into place."""
+def copy_folder(theirs: Path, ours: Path) -> None:
+    """Copy a landing folder under a temporary name, its manifest last, and rename it into place."""
     aside = ours.with_name(f".merging-{ours.name}")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)

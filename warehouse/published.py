@@ -1,6 +1,7 @@
 """The rows behind the READMEs' tables, committed as Parquet: a folder of `published/` for each study.
 
 `python -m warehouse.published NAME` publishes those of the study NAME of the present warehouse again.
+A study that takes days has its landing folders beside them (`published_landing.py`).
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from pathlib import Path
 import duckdb
 
 from tasks.runtime.errors import BadInput
+from tasks.runtime.store import home
 from warehouse.connect import reading
+from warehouse.published_landing import publish_landing
 
 FOLDER = Path(__file__).with_name("published")
 STUDIES = ("demo", "study")
+LANDED = ("study",)  # whose landing folders are published, too
 ROOT = Path(__file__).parents[1]
 # The rows of a study, by the name of their file; `$study` is its name.
 VIEWS = {
@@ -173,6 +177,8 @@ def _main(arguments: list[str]) -> int:
 
     try:
         publish(arguments[0], FOLDER / arguments[0])
+        if arguments[0] in LANDED:
+            publish_landing(arguments[0], FOLDER / arguments[0] / "landing", home() / "landing")
     except BadInput as error:
         print(error, file=sys.stderr)
         return 2

@@ -13,8 +13,11 @@ from tasks.runtime.errors import BadInput
 from tests.place import ROOT
 from tests.warehouse.rows import land_pair
 from tests.warehouse.test_studies import land, land_sweep
+from warehouse.connect import reading
 from warehouse.load import load_all
-from warehouse.published import FOLDER, MOST_BYTES, STUDIES, VIEWS, figures, publish
+from warehouse.merge import merge
+from warehouse.published import FOLDER, LANDED, MOST_BYTES, STUDIES, VIEWS, figures, publish
+from warehouse.published_landing import publish_landing
 
 NAMED = tomllib.loads((ROOT / "warehouse" / "claims.toml").read_text(encoding="utf-8"))["readme"]
 
@@ -31,7 +34,8 @@ def test_every_figure_of_the_readmes_is_a_published_one():
 def test_the_published_rows_are_small(study):
     files = sorted((FOLDER / study).glob("*.parquet"))
     assert [file.stem for file in files] == sorted(VIEWS)
-    assert sum(file.stat().st_size for file in (FOLDER / study).iterdir()) < MOST_BYTES[study]
+    every = [path for path in (FOLDER / study).rglob("*") if path.is_file()]
+    assert sum(file.stat().st_size for file in every) < MOST_BYTES[study]
 
 
 @pytest.mark.parametrize("file", ["README.md", "flows/README.md", "warehouse/published/README.md"])
@@ -99,3 +103,35 @@ def test_a_study_without_an_evaluation_publishes_nothing(two_studies, tmp_path):
     with pytest.raises(BadInput, match="no evaluation of the study demo: run `triage sweep demo` first"):
         publish("demo", tmp_path / "published", two_studies)
     assert not (tmp_path / "published").exists()
+
+
+def test_another_machine_takes_over_the_published_landing_folders(two_studies, tmp_path):
+    published, elsewhere = tmp_path / "published", tmp_path / "elsewhere" / "landing"
+    ids = publish_landing("pairs", published / "landing", tmp_path / "landing", two_studies)
+    assert ids == ["e4", "e8", "sweep-pairs-1", "t4", "t8"]
+
+    report = merge(published, elsewhere)
+    assert (sorted(report.taken), report.refused) == (ids, {})
+    load_all(elsewhere, tmp_path / "elsewhere.duckdb")
+    rows = [_summary(database) for database in (two_studies, tmp_path / "elsewhere.duckdb")]
+    assert rows[0] == rows[1] != []
+
+
+def _summary(database):
+    with reading(database) as con:
+        return con.execute("FROM quantization_summary_of(evaluations_of('pairs'))").fetchall()
+
+
+def test_landing_folders_of_other_machines_stay_published(two_studies, tmp_path):
+    publish_landing("other", tmp_path / "published", tmp_path / "landing", two_studies)
+    publish_landing("pairs", tmp_path / "published", tmp_path / "landing", two_studies)
+    assert {"e-other", "e4"} < {folder.name for folder in (tmp_path / "published").iterdir()}
+    before = sorted((tmp_path / "published").rglob("*"))
+    publish_landing("pairs", tmp_path / "published", tmp_path / "landing", two_studies)
+    assert sorted((tmp_path / "published").rglob("*")) == before
+
+
+@pytest.mark.parametrize("study", [study for study in LANDED if (FOLDER / study / "landing").exists()])
+def test_the_published_landing_folders_can_be_taken_over(study, tmp_path):
+    report = merge(FOLDER / study, tmp_path / "landing")
+    assert report.taken and not report.refused
