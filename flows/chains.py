@@ -56,13 +56,17 @@ class Shared:
 
 @dataclass(frozen=True)
 class Chain:
-    """The steps of one experiment after those that it shares with others."""
+    """The steps of one experiment after those that it shares with others.
+
+    `most_layers`: see TrainingJob.
+    """
 
     spec: ExperimentSpec
     shared: Shared
     trained: Step
     scored: Step
     landed: Step
+    most_layers: int | None = None
 
     @property
     def steps(self) -> list[Step]:
@@ -124,12 +128,16 @@ class SubmittedSweep:
 
 
 def submit_experiments(
-    selection: Selection, threads: ThreadsBeside, beside: Collection[tuple[str, str]] = ()
+    selection: Selection,
+    threads: ThreadsBeside,
+    beside: Collection[tuple[str, str]] = (),
+    most_layers: int | None = None,
 ) -> SubmittedSweep:
     """Submit the whole grid; experiments share their base model's conversion and their variant.
 
     `threads`: where the steps run that need no accelerator. `beside`: model and precision of further
     variants of the sweep, whose experiments run elsewhere: adapters are moved to them, too.
+    `most_layers`: see TrainingJob, where the selection is a part of a sweep.
 
     No Prefect tags: for a tagged task Prefect asks for a slot of each tag's limit, which takes
     0.3 s a task.
@@ -142,7 +150,8 @@ def submit_experiments(
 
     variants = _Variants(selection, sweep, threads)
     for spec in selection.cells:
-        chain = _submit_chain(spec, variants.of(spec), variants.limits, threads)
+        layers = most_layers or selection.most_layers(spec)
+        chain = _submit_chain(spec, layers, variants.of(spec), variants.limits, threads)
         sweep.parts.append(chain)
         # After the variant's first trained result: it is what people wait for.
         variants.score_untuned(spec)
@@ -238,17 +247,23 @@ class _Variants:
 
 
 def _submit_chain(
-    spec: ExperimentSpec, shared: Shared, limits: TimeLimits, threads: ThreadsBeside
+    spec: ExperimentSpec,
+    most_layers: int,
+    shared: Shared,
+    limits: TimeLimits,
+    threads: ThreadsBeside,
 ) -> Chain:
     variant = shared.variant
     data = shared.data
-    trained: Step = train.submit(spec, variant, data, limits.of_training(spec))
-    scored: Step = evaluate.submit(spec, trained, variant, data, limits.of_scoring(spec))
+    trained: Step = train.submit(spec, variant, data, limits.of_training(spec), most_layers)
+    scored: Step = evaluate.submit(
+        spec, trained, variant, data, limits.of_scoring(spec), most_layers
+    )
     landed = threads.results.submit(
         land,
         {"spec": spec, "training": trained, "scores": scored, "variant": variant, "data": data},
     )
-    return Chain(spec, shared, trained, scored, landed)
+    return Chain(spec, shared, trained, scored, landed, most_layers)
 
 
 def _evaluation_sets(chain: Chain, names: list[str], at_most: float) -> Extra:
@@ -261,6 +276,7 @@ def _evaluation_sets(chain: Chain, names: list[str], at_most: float) -> Extra:
         chain.shared.data,
         names,
         at_most,
+        chain.most_layers,
         return_state=False,
         wait_for=[chain.landed],
     )
@@ -287,6 +303,7 @@ def _moves(
                 chain.shared.data,
                 [entry.name for entry in grid.evaluation_sets],
                 variants.limits.of_scoring(spec),
+                chain.most_layers,
             )
             yield Extra(f"move {spec.cell_id} to {precision.name}", step)
 

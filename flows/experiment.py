@@ -81,7 +81,8 @@ def _run(selection: Selection, pooled: PooledCell | None = None) -> State[Any]:
 
     beside = [(spec.model.name, name) for name in pooled.precisions] if pooled else []
     with told(selection.cells), noted_errors() as errors, threads_beside() as threads:
-        submitted = submit_experiments(selection, threads, beside)
+        most_layers = pooled.most_layers if pooled else None
+        submitted = submit_experiments(selection, threads, beside, most_layers)
         failures = finish_all(submitted)
     if pooled is not None:
         error = errors[0] if errors else None

@@ -76,8 +76,9 @@ def all_operations(
         total += replace(one, training=0.0) if is_trained else one
         total += _beside_test(grid, spec, len(moves))
         key = (spec.model.name, spec.precision.name)
-        _, learns = unfinished.get(key, (spec, False))
-        unfinished[key] = (spec, learns or not is_trained)
+        other, learns = unfinished.get(key, (spec, False))
+        # The frozen blocks of the others are among those of the experiment that trains fewest.
+        unfinished[key] = (min(other, spec, key=_trained_blocks), learns or not is_trained)
         moved |= {(spec.model.name, precision.name): spec for precision in moves}
 
     for spec, learns in unfinished.values():

@@ -88,6 +88,16 @@ class Selection:
         """Model and precision of the chosen cells, each once, in their order."""
         return list(dict.fromkeys((spec.model.name, spec.precision.name) for spec in self.cells))
 
+    def most_layers(self, spec: ExperimentSpec) -> int:
+        """The most blocks that a chosen cell trains, of those that read the same activations as
+        `spec`: at the same variant, of the same prompts within the same window.
+        """
+
+        def reads(cell: ExperimentSpec) -> tuple[object, ...]:
+            return cell.model.name, cell.precision, cell.prompt, cell.training.max_tokens
+
+        return max(cell.training.num_layers for cell in self.cells if reads(cell) == reads(spec))
+
     def with_seed(self, seed: int) -> Selection:
         """The cells of one seed. Raises BadInput for a seed that the grid does not have."""
         available = sorted({spec.seed for spec in self.cells})

@@ -18,7 +18,12 @@ from tasks.spec import ExperimentSpec
 
 
 def _folder(
-    spec: ExperimentSpec, training: str, variant: Path, data: Path, at_most: float | None = None
+    spec: ExperimentSpec,
+    training: str,
+    variant: Path,
+    data: Path,
+    at_most: float | None = None,
+    most_layers: int | None = None,
 ) -> Path:
     return scores_folder(spec, training, data)
 
@@ -33,11 +38,16 @@ def _folder(
     result_serializer="json",
 )
 def evaluate(
-    spec: ExperimentSpec, training: str, variant: Path, data: Path, at_most: float | None = None
+    spec: ExperimentSpec,
+    training: str,
+    variant: Path,
+    data: Path,
+    at_most: float | None = None,
+    most_layers: int | None = None,
 ) -> str:
     """scores_id; the folder of that name holds probabilities per case, and no patient text.
 
-    `at_most`: seconds that an attempt may take.
+    `at_most`: seconds that an attempt may take. `most_layers`: see TrainingJob.
     """
     scores = scores_folder(spec, training, data)
     adapter = home() / "experiments" / training
@@ -51,6 +61,7 @@ def evaluate(
                 home=home(),
                 adapter=adapter,
                 scores=scores,
+                most_layers=most_layers,
             )
             log = home() / "logs" / f"evaluate-{scores.name}"
             arguments = job.model_dump(mode="json")

@@ -32,12 +32,13 @@ def evaluate_sets(
     data: Path,
     names: list[str],
     at_most: float | None = None,
+    most_layers: int | None = None,
 ) -> list[str]:
     """evaluation_ids of the named sets, in that order; what is scored is not scored again, and what
     has landed is not judged again.
 
     `scores`: id of those on the test set, whose rules are used here too. `at_most`: seconds that an
-    attempt may take.
+    attempt may take. `most_layers`: see TrainingJob.
     """
     dataset = DatasetManifest.read(data)
     folders = {name: scores_folder(spec, training, data, name) for name in names}
@@ -54,6 +55,7 @@ def evaluate_sets(
                 adapter=adapter,
                 rules_from=adapter / "scores" / scores,
                 sets=unscored,
+                most_layers=most_layers,
             )
             log = home() / "logs" / f"sets-{scores}"
             arguments = job.model_dump(mode="json")

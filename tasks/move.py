@@ -39,16 +39,17 @@ def move_adapter(
     data: Path,
     sets: Sequence[str] = (),
     at_most: float | None = None,
+    most_layers: int | None = None,
 ) -> list[str]:
     """evaluation_ids of a trained adapter on the variant of another precision: on test, then on the
     further `sets`; lands as an experiment of kind moved_adapter.
 
     `scores`: id of the adapter's own, whose threshold and scaling are used here too. Chosen again,
     they would compensate the very shift that is to be seen. `at_most`: seconds that an attempt may
-    take on test, and on the further sets.
+    take on test, and on the further sets. `most_layers`: see TrainingJob.
     """
     weights = VariantManifest.read(variant)
-    move = _Move(spec, training, scores, precision, variant, data, at_most)
+    move = _Move(spec, training, scores, precision, variant, data, at_most, most_layers)
     moved = move.training_id(weights)
     folders = {
         name: home() / "moved" / scores_of(spec, moved, data, name) for name in ("test", *sets)
@@ -81,6 +82,7 @@ class _Move:
     variant: Path
     data: Path
     at_most: float | None = None
+    most_layers: int | None = None
 
     @property
     def cell(self) -> str:
@@ -105,6 +107,7 @@ class _Move:
             "data": self.data,
             "home": home(),
             "adapter": adapter,
+            "most_layers": self.most_layers,
         }
         test = folders["test"]
         if complete(test, deep=True) is None:

@@ -16,7 +16,13 @@ from tasks.tuning.reported import reporting_to
 from tasks.tuning.step import train_experiment
 
 
-def _folder(spec: ExperimentSpec, variant: Path, data: Path, at_most: float | None = None) -> Path:
+def _folder(
+    spec: ExperimentSpec,
+    variant: Path,
+    data: Path,
+    at_most: float | None = None,
+    most_layers: int | None = None,
+) -> Path:
     return experiment_folder(spec, variant, data)
 
 
@@ -29,10 +35,16 @@ def _folder(spec: ExperimentSpec, variant: Path, data: Path, at_most: float | No
     persist_result=True,
     result_serializer="json",
 )
-def train(spec: ExperimentSpec, variant: Path, data: Path, at_most: float | None = None) -> str:
+def train(
+    spec: ExperimentSpec,
+    variant: Path,
+    data: Path,
+    at_most: float | None = None,
+    most_layers: int | None = None,
+) -> str:
     """training_id of the trained experiment; its folder holds adapters, curve and summary.
 
-    `at_most`: seconds that an attempt may take.
+    `at_most`: seconds that an attempt may take. `most_layers`: see TrainingJob.
     """
     folder = experiment_folder(spec, variant, data)
     publish = publisher(f"train {spec.cell_id}")
@@ -41,4 +53,6 @@ def train(spec: ExperimentSpec, variant: Path, data: Path, at_most: float | None
         ingredients = json.dumps(ingredients_of(spec, variant, data), indent=1)
         write_atomic(folder / INGREDIENTS, ingredients)
         emit = reporting_to(folder, publish)
-        return train_experiment(spec, folder, variant, data, home(), emit, at_most=at_most)
+        return train_experiment(
+            spec, folder, variant, data, home(), emit, at_most=at_most, most_layers=most_layers
+        )

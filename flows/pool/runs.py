@@ -84,6 +84,7 @@ class PooledSweep:
             grid_digest=self.digest,
             triage=self.of_pool["triage"],
             precisions=precisions,
+            most_layers=self.selection.most_layers(spec),
         )
         return {
             "model": spec.model.name,

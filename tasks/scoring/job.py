@@ -64,7 +64,7 @@ class Scorer:
     """A model to score on sets of a dataset, and how.
 
     `name`: of the model, in errors; `variant_digest`: of its weights; `dropout`, `seed` and
-    `target` (ED recall): those of its recipe.
+    `target` (ED recall): those of its recipe; `most_layers`: see TrainingJob.
     """
 
     name: str
@@ -79,6 +79,7 @@ class Scorer:
     data: Path
     home: Path
     emit: Emit
+    most_layers: int | None = None
 
     @property
     def remedy(self) -> str:
@@ -143,6 +144,7 @@ def _trained_scorer(job: ScoringJob | SetsScoringJob, emit: Emit) -> Scorer:
         data=job.data,
         home=job.home,
         emit=emit,
+        most_layers=job.most_layers,
     )
 
 
@@ -242,6 +244,7 @@ def _score(scorer: Scorer, name: str, path: Path) -> tuple[LoadedSet, Prefix]:
         scorer.home,
         scorer.variant_digest,
         scorer.emit,
+        most_layers=scorer.most_layers,
     )
 
     scores = score_cases(adapted, prefix)

@@ -116,7 +116,7 @@ def open_prefix(
     limit: int | None = None,
     tokens_at_once: int = TOKENS_AT_ONCE,
     stored: bool | None = None,
-    shared_boundary: int = 0,
+    most_layers: int | None = None,
 ) -> Prefix:
     """The stored prefix of a set at a boundary, computed first if necessary.
 
@@ -125,8 +125,9 @@ def open_prefix(
     If storing does not pay, or would exceed the byte budget, steps start from the embedding; `emit`
     reports which. The computation takes at most `limit` bytes of MLX's memory and `tokens_at_once`
     tokens a pass. `stored`: whether the resumed training began with a stored prefix, to end with
-    the same bits; None if that is not decided. `shared_boundary`: a shallower one at which other
-    trainings will read these cases; their prefix is stored first, and this one starts from it.
+    the same bits; None if that is not decided. `most_layers`: the most blocks that any experiment
+    trains on these cases; the shallower prefix that it will read is stored first, and this one
+    starts from it.
     """
     reason = _reason_not_to_store(stack, cases, boundary, stored)
     if reason is not None:
@@ -147,9 +148,10 @@ def open_prefix(
     _report(emit, Note(f"{blocks}: saves {share:.0%} of a step, {needed / 1e9:.2f} GB."))
 
     def build(temporary: Path) -> dict[str, Any]:
-        if _is_worth_sharing(stack, cases, shared_boundary, boundary, folder.parent):
+        shared = stack.depth - (most_layers or stack.depth)
+        if _is_worth_sharing(stack, cases, shared, boundary, folder.parent):
             open_prefix(
-                *(stack, cases, shared_boundary, root, variant, emit),
+                *(stack, cases, shared, root, variant, emit),
                 limit=limit,
                 tokens_at_once=tokens_at_once,
             )

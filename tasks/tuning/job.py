@@ -176,7 +176,7 @@ def _load_splits(
             limit=budget(spec),
             tokens_at_once=tokens_at_once,
             stored=None if stored is None else name in stored,
-            shared_boundary=max(0, adapted.stack.depth - (job.most_layers or adapted.stack.depth)),
+            most_layers=job.most_layers,
         )
     return Splits(**prefixes), shortened
 

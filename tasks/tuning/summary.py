@@ -23,7 +23,7 @@ class TrainingJob(BaseModel):
     choose. `pause_at`: the training stops at the first checkpoint from this update on, and goes on
     from there when it runs again; None, and a pause at the last update, train to the end.
     `most_layers`: the trained blocks of the training that trains most of those which read the same
-    cases, so that the frozen blocks of all are computed once.
+    cases, so that the frozen blocks of all are computed once, whichever runs first.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -39,6 +39,15 @@ def test_operations_are_those_of_the_blocks_counted_by_hand():
     assert whole.scoring == (4 + 2) * quick.scoring, "the untuned model of each precision, too"
 
 
+def test_the_frozen_blocks_of_recipes_of_two_depths_are_counted_once_in_any_order():
+    """The blocks below the deeper recipe are among those below the shallower one."""
+    first, second = (select("demo", [f"training.num_layers={layers}"]).cells[0] for layers in (4, 8))
+    variants = {(first.model.name, first.precision.name)}
+    for specs in ((first, second), (second, first)):
+        both = all_operations(select("demo").grid, specs, [False] * 2, variants)
+        assert both.preparing == 2 * 26 * BLOCK * 70 * (1000 + 60 + 160 + 400)
+
+
 def test_what_is_trained_is_only_scored_and_larger_sets_and_more_passes_take_longer():
     assert work("demo", trained=True).training == 0
     assert work("demo", trained=True).preparing == 2 * (2 * 29 * BLOCK * 70 * (160 + 400))

@@ -65,7 +65,7 @@ def test_a_shallower_prefix_that_others_will_read_is_stored_first_where_the_spac
     for copies, boundaries in ((1, {3}), (2, {2, 3})):
         root = tmp_path / str(copies)
         monkeypatch.setenv("TRIAGE_PREFIX_BYTES", str(copies * room + 1))
-        shared = open_prefix(made.stack, some, 3, root, "weights", shared_boundary=2)
+        shared = open_prefix(made.stack, some, 3, root, "weights", most_layers=2)
         manifests = root.glob("prefixes/*/manifest.json")
         assert {json.loads(path.read_text())["boundary"] for path in manifests} == boundaries
         np.testing.assert_array_equal(shared.own, alone.own)
