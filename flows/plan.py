@@ -22,9 +22,10 @@ from tasks.identity import scores_from, training_from
 from tasks.models.convert import variant_folder
 from tasks.models.manifest import VariantManifest
 from tasks.models.sources.available import availabilities, stored
+from tasks.precisions import Precision
 from tasks.runtime.errors import SourceUnavailable
 from tasks.runtime.store import complete, home
-from tasks.spec import ExperimentSpec, Grid
+from tasks.spec import BaseModelSpec, ExperimentSpec, Grid
 from tasks.tuning.summary import TrainingManifest
 from tasks.tuning.training_rows import settings_digest
 
@@ -157,7 +158,8 @@ def _is_of(folder: Path, spec: ExperimentSpec, dataset: DatasetManifest) -> bool
     By its id if the variant is on this machine, else by all that decides it but the weights, which
     are made from the same source again.
     """
-    if (variant := _variant(spec)) is not None:
+    variant = variant_here(spec.model, spec.precision, spec.training.group_size)
+    if variant is not None:
         return folder.name == training_from(spec, variant, dataset)
     manifest = TrainingManifest.read_if_complete(folder)
     is_alike = manifest is not None and manifest.settings_digest == settings_digest(spec, dataset)
@@ -170,13 +172,14 @@ def _is_scored(folder: Path, spec: ExperimentSpec, dataset: DatasetManifest) -> 
     return all(complete(folder / "scores" / scores) for scores in ids)
 
 
-def _variant(spec: ExperimentSpec) -> VariantManifest | None:
-    """Manifest of the quantised variant, if it is on this machine."""
-    source = stored(spec.model, home())
+def variant_here(
+    model: BaseModelSpec, precision: Precision, group_size: int
+) -> VariantManifest | None:
+    """Manifest of the variant of a model, if it is on this machine."""
+    source = stored(model, home())
     if source is None:
         return None
-    folder = variant_folder(source, home(), spec.precision, spec.training.group_size)
-    return VariantManifest.read_if_complete(folder)
+    return VariantManifest.read_if_complete(variant_folder(source, home(), precision, group_size))
 
 
 def _same_sources(folder: Path, spec: ExperimentSpec) -> bool:

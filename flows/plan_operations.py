@@ -19,16 +19,17 @@ OWN_TOKENS_PER_CASE = 70  # without the instruction
 
 @dataclass(frozen=True)
 class Size:
-    """What estimates need of a model's shape: its blocks, and parameters of one block and of the
-    whole.
+    """What estimates need of a model's shape: its blocks and how wide they are, and parameters of
+    one block and of the whole.
     """
 
     blocks: int
+    hidden_size: int
     block_parameters: float
     parameters: float
 
 
-TYPICAL_SIZE = Size(blocks=30, block_parameters=3.5e6, parameters=135e6)
+TYPICAL_SIZE = Size(blocks=30, hidden_size=576, block_parameters=3.5e6, parameters=135e6)
 
 
 def operations(spec: ExperimentSpec) -> Steps:
@@ -140,7 +141,7 @@ def size_of(name: str) -> Size:
         for tensor, size in sizes.items()
         if tensor.startswith("model.layers.0.") and "norm" not in tensor
     )
-    return Size(shape.num_hidden_layers, block, sum(sizes.values()))
+    return Size(shape.num_hidden_layers, shape.hidden_size, block, sum(sizes.values()))
 
 
 def _scored_cases(data: Data) -> int:

@@ -13,6 +13,7 @@ from flows.cli.plan_power import print_power
 from flows.cli.plan_time import print_time
 from flows.cli.terminal import print_line
 from flows.plan import PlannedCell, estimated_bytes, plan_cells, sources_of, work_left
+from flows.plan_prefixes import planned_prefixes
 from flows.plan_time import Machine, assumed_machine, measured_machine
 from flows.report.figures import clock
 from flows.report.names import RANDOM
@@ -44,6 +45,7 @@ def print_plan(console: Console, selection: Selection) -> None:
             print_line(console, shared_tokens(prompt, tokenizers()))
     print_line(console, _set_sizes(selection.grid.data))
     print_line(console, _summary(selection, cells, here))
+    _print_prefixes(console, selection, cells)
     print_time(console, selection.grid, cells, here)
     print_power(console, selection)
     _print_unanswered(console, cells, sources)
@@ -93,6 +95,14 @@ def _print_unanswered(console: Console, cells: list[PlannedCell], sources: Sourc
             "list a source with kind = 'folder' in the grid.",
             style="yellow",
         )
+
+
+def _print_prefixes(console: Console, selection: Selection, cells: list[PlannedCell]) -> None:
+    """Say what the frozen prefixes take, and before a sweep begins that they have no room."""
+    prefixes = planned_prefixes(selection.grid, cells)
+    if prefixes.needed:
+        style = None if prefixes.have_room else "yellow"
+        print_line(console, f"prefixes {prefixes.sentence}", style=style)
 
 
 def _set_sizes(data: Data) -> str:

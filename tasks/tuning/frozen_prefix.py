@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,31 +22,21 @@ import mlx.nn as nn
 import numpy as np
 
 from tasks.runtime.backend import backend, versions
-from tasks.runtime.errors import BadInput
 from tasks.runtime.events import Emit, Note, ProgressReport, StepWarning
 from tasks.runtime.store import ManifestDict, build_folder, complete_once, replacing
-from tasks.spec import ENGINE_VERSION, byte_count, short_digest
+from tasks.spec import ENGINE_VERSION, short_digest
 from tasks.tuning.architecture import SharedPast, Stack, embed, run_blocks
 from tasks.tuning.batches import TOKENS_AT_ONCE, Cases, Row, filled_groups, padded_tokens
 from tasks.tuning.memory import cache_limit
+from tasks.tuning.prefix_space import Space, pays, saving
 from tasks.tuning.streams import side_by_side, together
 
-# A stored prefix that saves less than this share of a step is not worth its disk.
-PAYS_FROM = 0.15
-SHARE_OF_DISK = 0.25
 # numpy has no bfloat16: its bits are stored as unsigned integers.
 STORED_FORMS: dict[mx.Dtype, np.dtype[Any]] = {
     mx.float32: np.dtype("<f4"),
     mx.float16: np.dtype("<f2"),
     mx.bfloat16: np.dtype("<u2"),
 }
-
-
-def saving(boundary: int, depth: int) -> float:
-    """Share of a training step's block work that a stored prefix of `boundary` blocks saves
-    (backward counts as one).
-    """
-    return boundary / (depth + (depth - boundary))
 
 
 @dataclass(frozen=True)
@@ -137,19 +127,19 @@ def open_prefix(
     key = _digest(stack, cases, boundary, variant)
     folder = root / "prefixes" / key
     needed = _stored_size(stack, cases)
+    share = saving(boundary, stack.depth)
     if not _is_stored(folder, key, emit):
-        remaining = byte_budget(folder.parent) - _used_bytes(folder.parent)
-        if remaining < needed:
-            _report_lack_of_space(emit, needed, remaining, bool(stored))
+        space = Space.of(folder.parent)
+        if space.left < needed:
+            _report_lack_of_space(emit, space.lack("Frozen prefix", needed, share), bool(stored))
             return Prefix.embedded(stack, cases)
 
-    share = saving(boundary, stack.depth)
     blocks = f"Frozen prefix of {boundary} of {stack.depth} blocks"
     _report(emit, Note(f"{blocks}: saves {share:.0%} of a step, {needed / 1e9:.2f} GB."))
 
     def build(temporary: Path) -> dict[str, Any]:
-        shared = stack.depth - (most_layers or stack.depth)
-        if _is_worth_sharing(stack, cases, shared, boundary, folder.parent):
+        shared = _shared_boundary(stack, boundary, most_layers)
+        if shared and Space.of(folder.parent).left >= 2 * needed:
             open_prefix(
                 *(stack, cases, shared, root, variant, emit),
                 limit=limit,
@@ -186,13 +176,53 @@ def _nearest_stored(
     return Prefix.embedded(stack, cases)
 
 
-def _is_worth_sharing(
-    stack: Stack, cases: Cases, shared: int, boundary: int, prefixes: Path
+def _shared_boundary(stack: Stack, boundary: int, most_layers: int | None) -> int:
+    """The boundary of a shallower prefix that others will read and that pays by itself; 0 if there
+    is none.
+    """
+    shared = stack.depth - (most_layers or stack.depth)
+    return shared if 0 < shared < boundary and pays(shared, stack.depth) else 0
+
+
+def warn_of_lack_of_space(
+    stack: Stack,
+    sets: Mapping[str, Cases],
+    boundary: int,
+    root: Path,
+    variant: str,
+    emit: Emit,
+    most_layers: int | None = None,
+) -> None:
+    """Warn, before anything is computed, of the sets whose prefixes will have no room.
+
+    The arguments are those of `open_prefix`, which the sets take in this order.
+    """
+    space = Space.of(root / "prefixes")
+    left = space.left
+    lacking: dict[str, int] = {}
+    for name, cases in sets.items():
+        if _reason_not_to_store(stack, cases, boundary, None):
+            continue
+        if _is_there(stack, cases, boundary, root, variant, emit):
+            continue
+        size = _stored_size(stack, cases)
+        if left < size:
+            lacking[name] = size
+            continue
+        shared = _shared_boundary(stack, boundary, most_layers)
+        makes_both = shared and not _is_there(stack, cases, shared, root, variant, emit)
+        left -= 2 * size if makes_both and left >= 2 * size else size
+    if lacking:
+        what = f"No room for the frozen prefix of {' and '.join(lacking)}"
+        sentence = space.lack(what, sum(lacking.values()), saving(boundary, stack.depth))
+        emit(StepWarning(sentence))
+
+
+def _is_there(
+    stack: Stack, cases: Cases, boundary: int, root: Path, variant: str, emit: Emit
 ) -> bool:
-    """Whether a shallower prefix pays by itself, and leaves the space that the deeper one needs."""
-    if not 0 < shared < boundary or saving(shared, stack.depth) < PAYS_FROM:
-        return False
-    return byte_budget(prefixes) - _used_bytes(prefixes) >= 2 * _stored_size(stack, cases)
+    key = _digest(stack, cases, boundary, variant)
+    return _is_stored(root / "prefixes" / key, key, emit)
 
 
 def prefix_in_memory(stack: Stack, cases: Cases, boundary: int) -> Prefix:
@@ -214,7 +244,7 @@ def _reason_not_to_store(
     stack: Stack, cases: Cases, boundary: int, stored: bool | None
 ) -> str | None:
     share = saving(boundary, stack.depth)
-    if cases.leading == 0 or share < PAYS_FROM:
+    if cases.leading == 0 or not pays(boundary, stack.depth):
         return (
             f"Frozen prefix not stored: {boundary} of {stack.depth} blocks "
             f"would save {share:.0%} of a step."
@@ -227,14 +257,8 @@ def _reason_not_to_store(
     return None
 
 
-def _report_lack_of_space(emit: Emit | None, needed: int, remaining: int, was_stored: bool) -> None:
-    _report(
-        emit,
-        Note(
-            f"Frozen prefix not stored: it takes {needed / 1e9:.2f} GB, and {remaining / 1e9:.2f} GB "
-            "are left of the budget (TRIAGE_PREFIX_BYTES); the frozen blocks are computed in every step."
-        ),
-    )
+def _report_lack_of_space(emit: Emit | None, lack: str, was_stored: bool) -> None:
+    _report(emit, Note(lack))
     if was_stored:
         sentence = "This training began with a stored prefix: its last bits may now differ."
         _report(emit, StepWarning(sentence))
@@ -265,28 +289,6 @@ def _is_stored(folder: Path, key: str, emit: Emit | None) -> bool:
 
 def _has_key(manifest: ManifestDict | None, key: str) -> bool:
     return manifest is not None and manifest.get("key") == key
-
-
-def byte_budget(root: Path) -> int:
-    """Bytes that all stored prefixes together may take: TRIAGE_PREFIX_BYTES (`20GB`), else a share
-    of the free disk.
-
-    The space of stored prefixes counts as free. Raises BadInput for a value that is not a number of
-    bytes.
-    """
-    value = os.environ.get("TRIAGE_PREFIX_BYTES")
-    if value is not None:
-        try:
-            return byte_count(value)
-        except ValueError as error:
-            raise BadInput(f"TRIAGE_PREFIX_BYTES={value}: {error}.") from None
-
-    root.mkdir(parents=True, exist_ok=True)
-    return int(SHARE_OF_DISK * (shutil.disk_usage(root).free + _used_bytes(root)))
-
-
-def _used_bytes(root: Path) -> int:
-    return sum(path.stat().st_size for path in root.glob("*/*.npy"))
 
 
 def _stored_size(stack: Stack, cases: Cases) -> int:

@@ -21,10 +21,10 @@ from tasks.runtime.events import Emit, StepWarning
 from tasks.runtime.probe import report_device
 from tasks.runtime.store import LOCK_SECONDS, locked, seal, write_atomic
 from tasks.spec import PromptChoice
-from tasks.tuning.batches import TOKENS_AT_ONCE, epoch_batches, padding_share
+from tasks.tuning.batches import TOKENS_AT_ONCE, Cases, epoch_batches, padding_share
 from tasks.tuning.checkpoint import Arrays, Progress
 from tasks.tuning.fit import fit, keep_within
-from tasks.tuning.frozen_prefix import open_prefix
+from tasks.tuning.frozen_prefix import open_prefix, warn_of_lack_of_space
 from tasks.tuning.lora import Adapted, adapter_config, adapter_weights, add_lora, load_variant
 from tasks.tuning.losses import make_objective
 from tasks.tuning.memory import MemoryChoice, budget, cache_limit, read_choice, write_choice
@@ -160,15 +160,27 @@ def _load_splits(
     stored = _stored_sets(job.choice, saved_choice)
     tokens_at_once = job.choice.tokens_at_once if job.choice else TOKENS_AT_ONCE
 
-    prefixes = {}
+    sets: dict[str, Cases] = {}
     shortened = 0
     for name in SETS:
         loaded = load_set(job.data, name, template, spec.training.max_tokens)
         warn_of_shortened(name, loaded, spec.training.max_tokens, emit)
         shortened += loaded.shortened
-        prefixes[name] = open_prefix(
+        sets[name] = loaded.cases
+
+    warn_of_lack_of_space(
+        adapted.stack,
+        {name: cases for name, cases in sets.items() if stored is None or name in stored},
+        adapted.boundary,
+        job.home,
+        weights_digest,
+        emit,
+        job.most_layers,
+    )
+    prefixes = {
+        name: open_prefix(
             adapted.stack,
-            loaded.cases,
+            cases,
             adapted.boundary,
             job.home,
             weights_digest,
@@ -178,6 +190,8 @@ def _load_splits(
             stored=None if stored is None else name in stored,
             most_layers=job.most_layers,
         )
+        for name, cases in sets.items()
+    }
     return Splits(**prefixes), shortened
 
 

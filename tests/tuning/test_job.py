@@ -22,7 +22,7 @@ from tasks.models.convert import run_quantize
 from tasks.models.manifest import VariantManifest
 from tasks.models.sources.available import fetch_base
 from tasks.runtime.errors import BadInput, Diverged, LostChild
-from tasks.runtime.events import Event, StepWarning
+from tasks.runtime.events import Event, ProgressReport, StepWarning
 from tasks.runtime.store import verify
 from tasks.scoring import valid_job
 from tasks.search import train_trial as module
@@ -186,6 +186,27 @@ def test_a_resumed_training_keeps_to_the_prefix_that_it_began_with(study, tmp_pa
     monkeypatch.setenv("TRIAGE_PREFIX_BYTES", "1KB")
     assert trained(study, tmp_path / "with", told, iterations=2)["frozen_blocks_stored"] == 0
     assert any(isinstance(e, StepWarning) and "last bits may now differ" in e.message for e in told)
+
+
+def test_a_training_says_before_it_computes_anything_which_set_has_no_room_for_its_prefix(study, tmp_path, monkeypatch):
+    study = study | {"home": str(tmp_path / "home")}
+    told: list[Event] = []
+    trained(study, tmp_path / "first")
+    sizes = sorted(sum(f.stat().st_size for f in p.glob("*.npy")) for p in (tmp_path / "home/prefixes").iterdir())
+    shutil.rmtree(tmp_path / "home/prefixes")
+    monkeypatch.setenv("TRIAGE_PREFIX_BYTES", str(sizes[1]))
+    assert trained(study, tmp_path / "second", told)["frozen_blocks_stored"] == 2, "train, which comes first, has room"
+    computing = next(number for number, event in enumerate(told) if isinstance(event, ProgressReport))
+    (warning,) = (event.message for event in told[:computing] if isinstance(event, StepWarning))
+    assert warning.startswith("No room for the frozen prefix of valid: 0.00 GB are needed, and 0.00 GB are left")
+    assert warning.endswith("takes up to 1.5 times as long. Set TRIAGE_PREFIX_BYTES=1GB, for instance, to make room.")
+
+    shutil.rmtree(tmp_path / "home/prefixes")
+    monkeypatch.setenv("TRIAGE_PREFIX_BYTES", str(sum(sizes)))
+    told.clear()
+    trained(study, tmp_path / "third", told)
+    trained(study, tmp_path / "fourth", told)
+    assert not any(isinstance(event, StepWarning) for event in told)
 
 
 def test_a_diverged_training_lands_its_curve_up_to_then_and_its_memory(study, tmp_path, monkeypatch):

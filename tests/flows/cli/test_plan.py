@@ -2,12 +2,14 @@
 
 import shutil
 from io import StringIO
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from flows.cli.plan import print_plan
 from flows.plan import plan_cells
+from flows.plan_prefixes import PlannedPrefixes, planned_prefixes
 from flows.report.names import RANDOM
 from flows.selection import Narrowing, Selection, select
 from tasks.models.sources.available import fetch_base
@@ -73,6 +75,7 @@ def test_a_plan_marks_random_weights_those_that_are_here_or_else_all_that_the_gr
     print_plan(Console(file=(wide := StringIO()), width=200), Selection(chosen.grid, cells))
     limits = chosen.grid.data.limits
     assert f"cases    train {limits['train']}, valid {limits['valid']}, calibration " in wide.getvalue()
+    assert "that their budget leaves." in wide.getvalue().partition("prefixes ")[2].splitlines()[0]
     fetch_base(either, store.home())
     assert marked() == {"tiny-llama", "either"}
     print_plan(Console(file=(narrow := StringIO()), width=60), Selection(chosen.grid, cells))
@@ -95,6 +98,33 @@ def test_a_plan_ends_with_the_models_that_no_source_offers_now(monkeypatch):
     assert printed().endswith(f"No source of {end}")
     answers["tiny-llama"] = [*silent, ("folder e", "here")]
     assert "No source of" not in printed()
+
+
+def test_a_plan_says_what_frozen_prefixes_need_and_where_they_have_no_room_what_happens_instead(smoke, monkeypatch):
+    """The demo has 1,620 cases of 70 tokens, 576 float32 wide, at two precisions, and the instruction of each set."""
+    needed = 2 * (1620 * 70 + 4 * 50) * 576 * 4
+
+    def planned(grid: str, *overrides: str) -> PlannedPrefixes:
+        selection = select(grid, list(overrides))
+        return planned_prefixes(selection.grid, list(plan_cells(selection)))
+
+    assert planned("demo").needed == needed and planned("demo").have_room
+    assert planned("demo", "training.num_layers=8").needed == needed, "the size is that of any block"
+    assert planned("demo", "training.num_layers=28").needed == 0, "two frozen blocks are not worth it"
+    monkeypatch.setenv("TRIAGE_PREFIX_BYTES", "300MB")
+    assert planned("demo").sentence == (
+        "not enough room: 0.52 GB are needed, and 0.30 GB are left of the budget (TRIAGE_PREFIX_BYTES) of 0.30 GB. "
+        "What has no room is not stored: its frozen blocks are computed in every step, which takes up to 15.5 times as "
+        "long. Set TRIAGE_PREFIX_BYTES=1GB, for instance, to make room."
+    )
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=200_000_000))
+    assert "The disk has 0.20 GB free: make room" in planned("demo").sentence
+    monkeypatch.undo()
+
+    monkeypatch.setenv("TRIAGE_HOME", str(smoke[0].home))
+    assert planned("smoke").needed == 0, "all is scored"
+    assert planned("smoke", "recipe.iterations=4").needed == 0, "all is stored"
+    assert planned("smoke", "recipe.iterations=4", "training.num_layers=1").needed > 0
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,132 @@
+"""What the frozen prefixes of a plan take on disk, and whether their budget has room for them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from flows.plan import PlannedCell, variant_here
+from flows.plan_operations import INSTRUCTION_TOKENS, OWN_TOKENS_PER_CASE, size_of
+from flows.selection import moves_of
+from flows.set_sizes import further_size, set_size
+from tasks.precisions import Precision
+from tasks.runtime.backend import backend
+from tasks.runtime.store import home, read_manifest
+from tasks.spec import BaseModelSpec, ExperimentSpec, Grid, PromptChoice
+from tasks.tuning.prefix_space import Space, pays, saving, stored_bytes
+
+BYTES_OF = {"float32": 4, "bfloat16": 2}
+LEARNED = ("train", "valid")
+SCORED = ("calibration", "test")
+SetSizes = dict[str, int]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What reads the same prefixes: a variant from a boundary on, with one prompt and window."""
+
+    model: BaseModelSpec
+    precision: Precision
+    group_size: int
+    layers: int
+    prompt: PromptChoice
+    max_tokens: int
+
+    @classmethod
+    def of(cls, spec: ExperimentSpec, layers: int, precision: Precision) -> Reader:
+        """The reader that has so many blocks left to compute."""
+        training = spec.training
+        return cls(
+            spec.model, precision, training.group_size, layers, spec.prompt, training.max_tokens
+        )
+
+    @property
+    def blocks(self) -> int:
+        """All blocks of the model."""
+        return size_of(self.model.name).blocks
+
+    @property
+    def boundary(self) -> int:
+        """The frozen blocks."""
+        return max(0, self.blocks - self.layers)
+
+    def bytes_of(self, sets: SetSizes) -> int:
+        """About how many bytes its prefixes of sets of so many cases take."""
+        tokens = sum(INSTRUCTION_TOKENS + OWN_TOKENS_PER_CASE * cases for cases in sets.values())
+        return tokens * size_of(self.model.name).hidden_size * BYTES_OF[backend().compute_dtype]
+
+
+@dataclass(frozen=True)
+class PlannedPrefixes:
+    """About how many bytes the prefixes of a plan take that are not stored yet, and what there is
+    room for. `saved`: the share of a step that they save at most.
+    """
+
+    needed: int
+    space: Space
+    saved: float
+
+    @property
+    def have_room(self) -> bool:
+        """Whether all of them can be stored."""
+        return self.needed <= self.space.left
+
+    @property
+    def sentence(self) -> str:
+        """What they need; where there is no room, the slower path and the remedy."""
+        if not self.have_room:
+            return self.space.lack("not enough room", self.needed, self.saved)
+        left = f"{self.space.left / 1e9:.2f} GB that their budget leaves"
+        return f"about {self.needed / 1e9:.2f} GB for what frozen blocks compute, of {left}."
+
+
+def planned_prefixes(grid: Grid, cells: Collection[PlannedCell]) -> PlannedPrefixes:
+    """The prefixes of what is not done of a plan. Raises BadInput for a budget that is no number.
+
+    What is stored for the same variants at the same boundaries counts as theirs.
+    """
+    variants = {(cell.spec.model.name, cell.spec.precision.name) for cell in cells}
+    read: dict[Reader, SetSizes] = {}
+    for cell in cells:
+        for reader, sets in () if cell.scored else _reads(grid, cell, variants):
+            if pays(reader.boundary, reader.blocks):
+                read[reader] = read.get(reader, {}) | sets
+
+    needed = sum(reader.bytes_of(sets) for reader, sets in read.items())
+    saved = max((saving(reader.boundary, reader.blocks) for reader in read), default=0.0)
+    space = Space.of(home() / "prefixes")
+    return PlannedPrefixes(max(0, needed - _stored_for(read)), space, saved)
+
+
+def _reads(
+    grid: Grid, cell: PlannedCell, variants: Collection[tuple[str, str]]
+) -> Iterator[tuple[Reader, SetSizes]]:
+    """What an experiment, its untuned model and its moved adapters read."""
+    spec = cell.spec
+    layers = spec.training.num_layers
+    further = {entry.name: further_size(spec.data, entry) for entry in grid.evaluation_sets}
+    scored = {name: set_size(spec.data, name) for name in SCORED} | further
+    learned = {} if cell.trained else {name: set_size(spec.data, name) for name in LEARNED}
+    yield Reader.of(spec, layers, spec.precision), learned | scored
+    yield Reader.of(spec, grid.training.num_layers, spec.precision), scored
+
+    moved = {name: size for name, size in scored.items() if name != "calibration"}
+    for precision in moves_of(grid, spec, variants):
+        yield Reader.of(spec, layers, precision), moved
+
+
+def _stored_for(readers: Collection[Reader]) -> int:
+    """Bytes of the stored prefixes of these variants at these boundaries."""
+    wanted: set[tuple[str, int]] = set()
+    for reader in readers:
+        variant = variant_here(reader.model, reader.precision, reader.group_size)
+        if variant is not None:
+            wanted.add((variant.digest, reader.boundary))
+
+    prefixes = home() / "prefixes"
+    stored = {folder.name: read_manifest(folder) or {} for folder in prefixes.glob("*")}
+    return sum(
+        stored_bytes(prefixes, name)
+        for name, manifest in stored.items()
+        if (manifest.get("variant"), manifest.get("boundary")) in wanted
+    )
