@@ -4,7 +4,6 @@ time and disk.
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from flows.plan_operations import all_operations, operations, size_of
 from flows.plan_time import Steps, assumed_speeds
-from flows.power.planned_set import prepared
+from flows.power.planned_cases import PlannedCases, planned_cases
 from flows.selection import Selection
 from tasks.corpus.apart import check_examples
 from tasks.corpus.manifest import DatasetManifest
@@ -23,7 +22,6 @@ from tasks.models.convert import variant_folder
 from tasks.models.manifest import VariantManifest
 from tasks.models.sources.available import availabilities, stored
 from tasks.precisions import Precision
-from tasks.runtime.errors import SourceUnavailable
 from tasks.runtime.store import complete, home
 from tasks.spec import BaseModelSpec, ExperimentSpec, Grid
 from tasks.tuning.summary import TrainingManifest
@@ -50,22 +48,26 @@ class PlannedCell:
         return "done" if self.scored else "to score" if self.trained else "to train"
 
 
-def plan_cells(selection: Selection, speeds: Steps | None = None) -> Iterator[PlannedCell]:
-    """Every chosen cell, with what is done of it and how long the rest may take.
+def plan_cells(
+    selection: Selection, speeds: Steps | None = None, cases: PlannedCases | None = None
+) -> Iterator[PlannedCell]:
+    """Every chosen cell, with what is done of it and how long the rest may take. `cases`: those of
+    the plan.
 
     Raises BadInput for cases that a sweep would refuse, as far as that is known without a network.
     """
     check_local(selection.grid.data)
     for evaluation_set in selection.grid.evaluation_sets:
         check_local(evaluation_set)
-    _refuse_examples(selection)
     trainings = {spec.cell_id: finished_trainings(spec) for spec in selection.cells}
-    dataset = _dataset(selection) if any(trainings.values()) else None
+    with planned_cases(selection.grid, cases) as read:
+        _refuse_examples(selection, read)
+        dataset = _dataset(read) if any(trainings.values()) else None
     for spec in selection.cells:
         yield _planned(spec, trainings[spec.cell_id], dataset, speeds)
 
 
-def _refuse_examples(selection: Selection) -> None:
+def _refuse_examples(selection: Selection, cases: PlannedCases) -> None:
     """Refuse cases that a chosen prompt shows as examples; no embedded set has one.
 
     Raises BadInput.
@@ -73,9 +75,9 @@ def _refuse_examples(selection: Selection) -> None:
     has_examples = any(load_prompt(prompt).examples for prompt in selection.prompts)
     if selection.grid.data.source == "embedded" or not has_examples:
         return
-    with contextlib.suppress(SourceUnavailable), prepared(selection.grid) as folder:
-        if folder is not None:
-            check_examples(folder, selection.prompts)
+    folder = cases.folder()
+    if folder is not None:
+        check_examples(folder, selection.prompts)
 
 
 def _planned(
@@ -139,17 +141,13 @@ def finished_trainings(spec: ExperimentSpec) -> list[Path]:
     return [path for path in root.glob(f"{spec.cell_id}-*") if complete(path)]
 
 
-def _dataset(selection: Selection) -> DatasetManifest | None:
+def _dataset(cases: PlannedCases) -> DatasetManifest | None:
     """Manifest of the selection's cases as they are now.
 
     None if the Hub does not answer: then nothing counts as trained on them.
     """
-    with (
-        contextlib.suppress(SourceUnavailable),
-        prepared(selection.grid, also_embedded=True) as folder,
-    ):
-        return DatasetManifest.read(folder) if folder else None
-    return None
+    folder = cases.folder(also_embedded=True)
+    return DatasetManifest.read(folder) if folder else None
 
 
 def _is_of(folder: Path, spec: ExperimentSpec, dataset: DatasetManifest) -> bool:

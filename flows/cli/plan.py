@@ -15,6 +15,7 @@ from flows.cli.terminal import print_line
 from flows.plan import PlannedCell, estimated_bytes, plan_cells, sources_of, work_left
 from flows.plan_prefixes import planned_prefixes
 from flows.plan_time import Machine, assumed_machine, measured_machine
+from flows.power.planned_cases import PlannedCases, planned_cases
 from flows.report.figures import clock
 from flows.report.names import RANDOM
 from flows.selection import Selection
@@ -35,8 +36,13 @@ Sources = dict[str, list[tuple[str, str]]]
 
 def print_plan(console: Console, selection: Selection) -> None:
     """Print the state of each experiment, the sources of weights, and estimates of time and disk."""
+    with planned_cases(selection.grid) as cases:
+        _print_plan(console, selection, cases)
+
+
+def _print_plan(console: Console, selection: Selection, cases: PlannedCases) -> None:
     here = measured_machine() or assumed_machine()
-    cells = list(plan_cells(selection, here.speeds))
+    cells = list(plan_cells(selection, here.speeds, cases))
     console.print(_table(selection, cells))
     sources = sources_of(selection)
     _print_sources(console, selection, sources)
@@ -47,7 +53,7 @@ def print_plan(console: Console, selection: Selection) -> None:
     print_line(console, _summary(selection, cells, here))
     _print_prefixes(console, selection, cells)
     print_time(console, selection.grid, cells, here)
-    print_power(console, selection)
+    print_power(console, selection, cases)
     _print_unanswered(console, cells, sources)
 
 

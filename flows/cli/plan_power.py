@@ -7,6 +7,7 @@ from rich.table import Table
 
 from flows.cli.terminal import print_line
 from flows.power.outlook import MOST_CASES, MOST_GROUPS, POWER, MetricOutlook, Size, outlook
+from flows.power.planned_cases import PlannedCases
 from flows.power.planned_set import planned_set
 from flows.power.stored_pair import StoredPair, stored_pair
 from flows.power.studies import SEED, STUDIES, VALUES, Studies
@@ -23,11 +24,11 @@ VERDICTS = "not inferior / inferior / cannot conclude"
 SURE = f"{POWER:.0%} of studies"
 
 
-def print_power(console: Console, selection: Selection) -> None:
-    """Print what the test set can conclude about 4 against 8 bits."""
+def print_power(console: Console, selection: Selection, cases: PlannedCases | None = None) -> None:
+    """Print what the test set can conclude about 4 against 8 bits. `cases`: those of the plan."""
     if not {"4bit", "8bit"} <= {spec.precision.name for spec in selection.cells}:
         return
-    planned = planned_set(selection.grid)
+    planned = planned_set(selection.grid, cases)
     if planned is None:
         line = "the test set is not known yet: its source does not answer"
         print_line(console, f"verdicts {line}")

@@ -12,6 +12,7 @@ from flows.plan import plan_cells
 from flows.plan_prefixes import PlannedPrefixes, planned_prefixes
 from flows.report.names import RANDOM
 from flows.selection import Narrowing, Selection, select
+from tasks.corpus import prepare
 from tasks.models.sources.available import fetch_base
 from tasks.runtime import store
 from tasks.runtime.errors import BadInput
@@ -162,6 +163,24 @@ def test_random_weights_of_another_seed_are_not_those_that_were_trained(trained,
     chosen = select("smoke")
     found = list(plan.plan_cells(type(chosen)(chosen.grid, other)))
     assert len(found) == 8 and not any(cell.trained for cell in found)
+
+
+def test_a_plan_prepares_own_cases_once_and_leaves_none(smoke, tmp_path, monkeypatch):
+    """They are compared with the prompt's examples, with what is trained, and counted for the verdicts."""
+    monkeypatch.setattr("flows.cli.plan.sources_of", lambda selection: {})  # asks networks
+    monkeypatch.setattr("flows.cli.plan.measured_machine", lambda: None)  # takes seconds
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TRIAGE_HOME", str(smoke[0].home))
+    built, build = [], prepare._build
+    monkeypatch.setattr(prepare, "_build", lambda *args: built.append(args[0].source) or build(*args))
+    rows = (f"about complaint {i} of {i * 7919} days,{('ED', 'GP', 'HOME')[i % 3]},g{i % 30}\n" for i in range(240))
+    (tmp_path / "own.csv").write_text("text,label,group\n" + "".join(rows))
+    data = f'data={{ source = "{tmp_path / "own.csv"}", group_column = "group" }}'
+    chosen = select("smoke", [data, "prompt.version=2"], Narrowing(["tiny-llama"], recipes=["baseline"]))
+    print_plan(Console(file=(out := StringIO()), width=200), chosen)
+    assert "4 against 8 bits on test" in out.getvalue() and built == [str(tmp_path / "own.csv")]
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 @pytest.mark.parametrize("key", ["data.source", "evaluation_set.source"])
