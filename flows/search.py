@@ -125,7 +125,12 @@ class _Search:
         update = self.setup.halving.rungs[move.rung]
         at_most = TimeLimits(Selection(self.setup.space.grid, [spec])).of_training(spec)
         step: Step = train_to_rung.submit(
-            *(trial.number, spec, update, self.setup.objective, self.variant, self.data),
+            number=trial.number,
+            spec=spec,
+            update=update,
+            objective=self.setup.objective,
+            variant=self.variant,
+            data=self.data,
             at_most=at_most,
             most_layers=self.setup.space.most_layers,
         )

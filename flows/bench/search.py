@@ -113,8 +113,14 @@ def _end_of(setup: SearchSetup, trial: Trial, variant: Path, data: Path) -> Reac
     spec = setup.space.experiment(trial.values)
     iterations = setup.halving.rungs[-1]
     reached = train_trial(
-        *(spec, folder, iterations, setup.objective, variant, data, folder.parent),
-        lambda event: None,
+        spec=spec,
+        folder=folder,
+        update=iterations,
+        objective=setup.objective,
+        variant=variant,
+        data=data,
+        home=folder.parent,
+        emit=lambda event: None,
         most_layers=setup.space.most_layers,
     )
     write_atomic(record, json.dumps(asdict(reached)))

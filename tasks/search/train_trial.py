@@ -36,7 +36,12 @@ def train_trial(
     progress = TrainingProgress.read(folder)
     if not progress.ended and progress.update < update:
         train_experiment(
-            *(spec, folder, variant, data, home, emit),
+            spec=spec,
+            folder=folder,
+            variant=variant,
+            data=data,
+            home=home,
+            on_event=emit,
             pause_at=update,
             at_most=at_most,
             most_layers=most_layers,

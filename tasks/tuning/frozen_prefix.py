@@ -141,7 +141,12 @@ def open_prefix(
         shared = _shared_boundary(stack, boundary, most_layers)
         if shared and Space.of(folder.parent).left >= 2 * needed:
             open_prefix(
-                *(stack, cases, shared, root, variant, emit),
+                stack=stack,
+                cases=cases,
+                boundary=shared,
+                root=root,
+                variant=variant,
+                emit=emit,
                 limit=limit,
                 tokens_at_once=tokens_at_once,
             )
