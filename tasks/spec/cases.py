@@ -171,19 +171,13 @@ class Data(Columns):
         return {name: size for name, size in sizes.items() if size is not None}
 
     @model_validator(mode="after")
-    def _shares_and_sizes_are_of_the_embedded_cases(self) -> Data:
-        if (self.shares or self.sizes) and self.source != "embedded":
-            keys = ["shares"] * bool(self.shares) + [f"{name}_cases" for name in self.sizes]
+    def _settings_are_of_the_embedded_cases(self) -> Data:
+        keys = [key for key in EMBEDDED_ONLY if getattr(self, key)]
+        if keys and self.source != "embedded":
             raise ValueError(
                 f"{' and '.join(keys)} {'is' if len(keys) == 1 else 'are'} for source = 'embedded' "
-                "only; other cases keep theirs"
+                "only, whose cases the generator writes; other cases are used as they are"
             )
-        for key in ("contrast_share", "further_share"):
-            if getattr(self, key) and self.source != "embedded":
-                raise ValueError(
-                    f"{key} is for source = 'embedded' only; the generator cannot write cases about"
-                    " other sources"
-                )
         if self.further_share and self.seed != HOLDOUT_SEED:
             raise ValueError(
                 f"further_share needs data.seed = {HOLDOUT_SEED}: further problems are written apart"

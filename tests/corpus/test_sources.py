@@ -343,16 +343,20 @@ def test_larger_sets_to_judge_with_leave_what_models_learn_from_as_it_is() -> No
     check_sets(more)
 
 
+MORE_ED = {"ED": 0.4, "GP": 0.3, "HOME": 0.3}
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
         ({"train_cases": 4000}, "train_cases is for source = 'embedded' only"),
         ({"test_cases": 2000}, "test_cases is for source = 'embedded' only"),
         ({"train_cases": 4000, "calibration_cases": 2000}, "train_cases and calibration_cases are for source"),
+        ({"further_share": 0.2, "shares": MORE_ED}, "shares and further_share are for source = 'embedded' only"),
         ({"test_cases": 99}, "greater than or equal to 100"),
     ],
 )
-def test_sizes_of_the_embedded_sets_are_refused_for_other_cases(settings: dict[str, int], words: str) -> None:
+def test_settings_of_the_embedded_sets_are_refused_for_other_cases(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Data(source="a.csv", **settings)
 
