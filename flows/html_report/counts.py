@@ -8,7 +8,15 @@ from dataclasses import dataclass
 import altair as alt
 
 from flows.html_report.drawing import INK, PALETTE, drawn
-from flows.html_report.marks import NAMES, ROWS, fitted, legend_of, line_at, row_height
+from flows.html_report.marks import (
+    AXIS_AND_LEGEND,
+    NAMES,
+    ROWS,
+    fitted,
+    legend_of,
+    line_at,
+    row_height,
+)
 
 
 @dataclass(frozen=True)
@@ -32,7 +40,7 @@ def bars(rows: Sequence[Bar], title: str, names: list[str]) -> str:
     chart = mark.encode(
         x=across, y=y, color=alt.Color("series:N", scale=scale, legend=legend_of(names))
     )
-    height = 80 + row_height(labels) * len(labels)
+    height = AXIS_AND_LEGEND + row_height(labels) * len(labels)
     return fitted(alt.layer(chart, line_at(0, "x", (1, 0))), height, rows=rows)
 
 

@@ -48,6 +48,7 @@ def test_curves_have_bands_dashes_flags_and_a_diagonal(specs):
 def test_bars_go_to_both_sides_and_matrices_stand_side_by_side(specs):
     counts.bars([Bar("a", "lost", -2), Bar("a", "gained", 3)], "emergencies", ["lost", "gained"])
     counts.matrices([Cell(name, "ED", "GP", 3, 0.2) for name in NAMES], NAMES, ["ED", "GP", "HOME"])
+    assert specs[0]["height"] == marks.AXIS_AND_LEGEND + marks.ROW
     assert "facet" in specs[1]
 
 
