@@ -8,6 +8,7 @@ under is the one that is found from then on.
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -29,13 +30,15 @@ Result = TypeVar("Result")
 def cached_folder(
     step: str, name_of: Callable[..., Path]
 ) -> Callable[[TaskRunContext, dict[str, Any]], str]:
-    """A Prefect `cache_key_fn` for a step that makes the folder `name_of(**parameters)`.
+    """A Prefect `cache_key_fn` for a step that makes the folder `name_of(...)`, which takes those of
+    the step's parameters that it names.
 
     It computes and changes nothing.
     """
+    deciding = inspect.signature(name_of).parameters
 
     def key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
-        folder = name_of(**parameters)
+        folder = name_of(**{name: parameters[name] for name in deciding if name in parameters})
         value = f"{step}/{CACHE_VERSION}/{folder.name}"
         results = _results(value)
         is_new = not results or complete(folder, deep=True) is None

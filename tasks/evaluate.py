@@ -17,23 +17,12 @@ from tasks.shared_training import shared_scores
 from tasks.spec import ExperimentSpec
 
 
-def _folder(
-    spec: ExperimentSpec,
-    training: str,
-    variant: Path,
-    data: Path,
-    at_most: float | None = None,
-    most_layers: int | None = None,
-) -> Path:
-    return scores_folder(spec, training, data)
-
-
 @task(
     task_run_name="evaluate {spec.title}",
     retries=2,
     retry_delay_seconds=5,
     retry_condition_fn=is_transient,
-    cache_key_fn=cached_folder("evaluate", _folder),
+    cache_key_fn=cached_folder("evaluate", scores_folder),
     persist_result=True,
     result_serializer="json",
 )

@@ -16,22 +16,12 @@ from tasks.tuning.reported import reporting_to
 from tasks.tuning.step import train_experiment
 
 
-def _folder(
-    spec: ExperimentSpec,
-    variant: Path,
-    data: Path,
-    at_most: float | None = None,
-    most_layers: int | None = None,
-) -> Path:
-    return experiment_folder(spec, variant, data)
-
-
 @task(
     task_run_name="train {spec.title}",
     retries=2,
     retry_delay_seconds=5,
     retry_condition_fn=is_transient,
-    cache_key_fn=cached_folder("train", _folder),
+    cache_key_fn=cached_folder("train", experiment_folder),
     persist_result=True,
     result_serializer="json",
 )

@@ -58,6 +58,11 @@ def test_a_key_is_the_content_id_readable_and_versioned_and_a_good_result_counts
     assert key == f"train/{CACHE_VERSION}/made-0123456789ab" and results.exists()
 
 
+def test_what_decides_no_result_is_not_in_its_key(tmp_path, results):
+    key = cached_folder("train", lambda name, suffix="": tmp_path / f"{name}{suffix}")
+    assert key(None, {"name": "another", "at_most": 3.0}) == key(None, {"name": "another", "at_most": None})
+
+
 @pytest.mark.parametrize("damage", ["gone", "one byte of the same length"])
 def test_a_result_whose_folder_is_gone_or_damaged_does_not_count_and_is_not_deleted(damage, tmp_path, results):
     folder = tmp_path / "made-0123456789ab"
