@@ -17,6 +17,7 @@ from tasks.judging.judged_scores import Evaluation
 from tasks.judging.scores_folder import EvaluationScores, ScoresManifest, set_scores
 from tasks.landing import Rows, whole_row
 from tasks.spec import ExperimentSpec, experiments, short_digest
+from tasks.tuning.training_rows import cell_columns
 from warehouse.landing import write_landing
 
 GRID = "paper"
@@ -153,12 +154,7 @@ def _training_columns(spec: ExperimentSpec, finished: datetime) -> dict[str, Any
     bits = spec.bits or 16
     return {
         "cell_id": spec.cell_id,
-        "base_model": spec.model.name,
-        "bits": spec.bits,
-        "precision": spec.precision.name,
-        "recipe": spec.recipe.name,
-        "recipe_kind": spec.recipe.kind,
-        "seed": spec.seed,
+        **cell_columns(spec),
         "weights_source": "synthetic",
         "original_precision": "bf16",
         "random_weights": False,

@@ -9,6 +9,7 @@ from typing import Any
 
 from tasks.search.trial import Trial, best_of
 from tasks.spec import ExperimentSpec, canonical_json, short_digest
+from tasks.tuning.training_rows import cell_columns
 
 
 @dataclass(frozen=True)
@@ -28,19 +29,13 @@ class SearchedCell:
 def trial_rows(cell: SearchedCell, trials: Sequence[Trial]) -> list[dict[str, Any]]:
     """Landing rows of the table `trial`."""
     best = best_of(trials)
-    spec = cell.spec
     return [
         {
             "search_id": cell.search_id,
             "number": trial.number,
             "training_id": trial.training_id,
             "grid": cell.grid,
-            "base_model": spec.model.name,
-            "bits": spec.bits,
-            "precision": spec.precision.name,
-            "recipe": spec.recipe.name,
-            "recipe_kind": spec.recipe.kind,
-            "seed": spec.seed,
+            **cell_columns(cell.spec),
             "settings": canonical_json(dict(trial.values)),
             "objective": trial.objective.name,
             "higher_is_better": trial.objective.is_higher_better,

@@ -177,15 +177,22 @@ def settings_digest(spec: ExperimentSpec, dataset: DatasetManifest) -> str:
     )
 
 
-def _setting_columns(spec: ExperimentSpec) -> Columns:
-    recipe = spec.recipe
+def cell_columns(spec: ExperimentSpec) -> Columns:
+    """Which cell of a grid a row is of."""
     return {
         "base_model": spec.model.name,
         "bits": spec.bits,
         "precision": spec.precision.name,
-        "recipe": recipe.name,
-        "recipe_kind": recipe.kind,
+        "recipe": spec.recipe.name,
+        "recipe_kind": spec.recipe.kind,
         "seed": spec.seed,
+    }
+
+
+def _setting_columns(spec: ExperimentSpec) -> Columns:
+    recipe = spec.recipe
+    return {
+        **cell_columns(spec),
         "group_size": spec.precision.group_size_in(spec.training.group_size),
         "num_layers": spec.training.num_layers,
         "learning_rate": recipe.learning_rate,
