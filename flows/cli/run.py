@@ -162,10 +162,9 @@ def run_sweep(
 
 def _report(console: Console, selection: Selection, outcome: Outcome) -> int:
     if warehouse_path().exists() and not some_results_wait():
-        from flows.cli.compare_report import print_comparison
+        from flows.cli.sweep_end import print_results
 
-        print_comparison(console, outcome.ids, sections=())
-        _print_report(console, selection.grid.name)
+        print_results(console, selection.grid.name, outcome.ids)
     if outcome.completed:
         _print_next_step(console, selection, outcome)
         return 0
@@ -174,14 +173,6 @@ def _report(console: Console, selection: Selection, outcome: Outcome) -> int:
     if outcome.needs_the_user:
         raise BadInput(" ".join(dict.fromkeys(str(error) for error in outcome.failures)))
     return 1
-
-
-def _print_report(console: Console, study: str) -> None:
-    """Where the study's report is, which the flow has made if something has landed since the last."""
-    from flows.html_report.after_sweep import place_of_report
-
-    if line := place_of_report(study):
-        print_line(console, line)
 
 
 def _run_flow(
@@ -275,8 +266,9 @@ def _query(selection: Selection) -> str:
 
 def _print_failure(console: Console, outcome: Outcome) -> None:
     if not outcome.needs_the_user:
-        text = f"Not everything finished. {outcome.message}"
-        print_line(console, text, style="bold red")
+        from flows.cli.sweep_end import print_failures
+
+        print_failures(console, outcome.message)
     if warehouse_path().exists():
         where = "will be loaded into" if some_results_wait() else "is in"
         finished = f"What has finished {where} the warehouse: {warehouse_path()}"

@@ -317,7 +317,7 @@ def test_prevalence_reaches_every_table_or_is_said_not_to_apply(tmp_path):
     assert lines(further, "ED precision")[1] == "of 10% ED"
 
 
-def test_the_end_of_a_sweep_keeps_to_the_short_form_and_says_where_the_rest_is(tmp_path):
+def test_the_short_form_says_where_the_rest_is(tmp_path):
     land_pair(tmp_path)
     load_all(tmp_path)
     out = {}

@@ -1,0 +1,79 @@
+"""What a sweep prints at its end: the answer, a line an experiment, failures, and where the rest is."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import rich.table
+from rich.console import Console
+
+from flows.cli.terminal import print_line
+from flows.html_report.after_sweep import place_of_report
+from flows.report.answer import answer
+from flows.report.disclaimer import disclaimer
+from flows.report.leaderboard import by_test_set
+from flows.report.overview import left_out, overview
+from flows.report.pairs import pair_rows
+from flows.report.table import Table
+from flows.report.typed_rows import EvaluationRow, leaderboard_rows
+from warehouse.health import bring_up_to_date
+from warehouse.summary import pooled_sets
+
+MOST_FAILURES = 10
+NOTHING = "The warehouse holds no finished experiment of this sweep."
+
+
+def print_results(console: Console, study: str, ids: Collection[str]) -> None:
+    """Print the answer that the evaluations `ids` of a study give, and where the rest is."""
+    bring_up_to_date()
+    board = leaderboard_rows(ids)
+    if not board:
+        print_line(console, NOTHING)
+        return
+
+    sentences = answer(board, pair_rows(ids), pooled_sets(ids))
+    print_line(console, " ".join(sentences), style="bold")
+    for part in by_test_set(board):
+        _print_lines(console, overview(part))
+        if more := left_out(part):
+            print_line(console, more, style="dim")
+    _print_further(console, study, board)
+    if line := place_of_report(study):
+        print_line(console, line)
+    print_line(console, disclaimer({row.set_digest for row in board}))
+
+
+def print_failures(console: Console, message: str) -> None:
+    """Print the failures that the message of a failed sweep names, a line each."""
+    heading, _, text = message.partition(": ")
+    failures = text.split(" | ")
+    print_line(console, f"Not everything finished. {heading}:", style="bold red")
+    for failure in failures[:MOST_FAILURES]:
+        print_line(console, failure, style="red")
+    if hidden := len(failures[MOST_FAILURES:]):
+        print_line(console, f"and {hidden} more, printed above")
+
+
+def _print_lines(console: Console, table: Table) -> None:
+    print_line(console, table.title, style="italic")
+    grid = rich.table.Table(
+        box=None, pad_edge=False, collapse_padding=True, padding=(0, 1), header_style="bold"
+    )
+    for place, name in enumerate(table.columns):
+        grid.add_column(name, overflow="fold", no_wrap=0 < place < len(table.columns) - 1)
+    for row in table.rows:
+        grid.add_row(*row)
+    console.print(grid)
+
+
+def _print_further(console: Console, study: str, board: Sequence[EvaluationRow]) -> None:
+    """The commands that print the rest, to be copied; the first model stands for all."""
+    commands = {
+        f"triage compare {study}": "4 bits against 8, pair by pair",
+        f"triage compare {study} --all": "rules, calibration, changed decisions",
+    }
+    if model := next((row.cell_id for row in board if row.recipe_kind != "baseline"), None):
+        commands[f"triage gates {model}"] = "one experiment"
+    print_line(console, "For more:")
+    for command, shown in commands.items():
+        print_line(console, f"  {command}  # {shown}")
