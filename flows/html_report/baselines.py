@@ -82,7 +82,7 @@ def _findings(study: ReportedStudy) -> list[str]:
     ]
     if rows:
         said.append(
-            f"{beating} of {len(rows)} trained models beat the best constant answer, always-"
+            f"{beating} of {len(rows)} trained models beat the best constant answer in accuracy, always-"
             f"{rows[0].constant_answer} ({figure(rows[0].constant_accuracy)}), with the whole interval."
         )
     return said

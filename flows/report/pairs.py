@@ -14,7 +14,8 @@ from flows.report.typed_rows import typed_rows
 PAIRS = (
     "4 bits (first line) against 8 bits (second line); differences are 4 minus 8, paired by case"
 )
-CONSTANT_ANSWER = "neither model beats always-"  # in the verdicts of the views
+# In the verdicts of the views.
+CONSTANT_ANSWER = ("neither model beats always-", "a model that beats the best constant answer")
 UNDECIDED = "cannot conclude"
 NOT_MEASURABLE = "not measurable on this backend"
 
@@ -121,7 +122,8 @@ def verdict_words(verdict: str | None) -> str:
     """
     if verdict is None:
         return UNDECIDED
-    return f"{verdict} in accuracy" if CONSTANT_ANSWER in verdict else verdict
+    is_about_constant = any(words in verdict for words in CONSTANT_ANSWER)
+    return f"{verdict} in accuracy" if is_about_constant else verdict
 
 
 def _resources(pair: PairRow) -> str:

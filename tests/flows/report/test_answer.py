@@ -37,7 +37,7 @@ def test_the_answer_is_made_of_the_pooled_rows(rows):
         "4 bits against 8: stored size x0.50.",
         "Accuracy -0.4 points [-1.6, +0.8] over 20 pairs: not inferior at 2 points.",
         "ED recall -1.2 points [-4.3, +1.9] over 20 pairs: cannot conclude; 412 emergencies could show 3.1 points.",
-        "10 pairs are left out: neither model beats the best constant answer.",
+        "10 pairs are left out: neither model beats the best constant answer in accuracy.",
         "Between seeds the difference varies: accuracy by 1.1 points (standard deviation).",
         "Gates: 0 of 2 trained models pass, 2 provisionally.",
     ]
@@ -47,7 +47,7 @@ def test_without_a_pair_that_knows_something_it_says_so_instead_of_a_figure(rows
     reason = "no pair has a model that beats the best constant answer"
     empty = replace(ROW, pairs=0, difference=None, low=None, high=None, verdict=f"cannot conclude: {reason}")
     sentences = answer(*rows, [pool(empty)])
-    assert sentences[1] == f"Accuracy: cannot conclude; {reason}." and 3 <= len(sentences) <= 6
+    assert sentences[1] == f"Accuracy: cannot conclude; {reason} in accuracy." and 3 <= len(sentences) <= 6
     assert not any("left out" in sentence for sentence in sentences)
 
 
