@@ -13,6 +13,7 @@ from tasks.bundle.decision import Decision
 from tasks.runtime.conversation import Answered, Conversation
 from tasks.runtime.home import home
 from tasks.runtime.store import lock_of, locked
+from tasks.runtime.temporary import remove_abandoned_locks
 
 FUNCTION = "tasks.bundle.predict_job:run"
 
@@ -67,7 +68,9 @@ def in_use(model: BundledModel, use: str) -> Iterator[None]:
     if model.folder != home():
         yield
         return
-    name = home() / "logs" / f"{use}-{model.bundle.model_id}-{os.getpid()}"
+    logs = home() / "logs"
+    remove_abandoned_locks(logs, f".{use}-*.lock")  # a killed program leaves its own
+    name = logs / f"{use}-{model.bundle.model_id}-{os.getpid()}"
     with locked(name):
         try:
             yield

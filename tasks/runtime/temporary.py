@@ -68,6 +68,15 @@ def remove_abandoned(final: Path) -> None:
     _remove(final.parent.glob(f"{PREFIX}{escape(final.name)}-*"))
 
 
+def remove_abandoned_locks(folder: Path, pattern: str) -> None:
+    """Delete the lock files of killed processes: nobody holds them, and they are no longer young."""
+    for path in folder.glob(pattern):
+        with contextlib.suppress(OSError):
+            is_young = time.time() - path.stat().st_mtime < ABANDONED_SECONDS
+            if not is_young and not is_held(path):
+                path.unlink()
+
+
 def remove_all_abandoned(root: Path) -> None:
     """Delete the temporary folders of all killed builders in a home.
 

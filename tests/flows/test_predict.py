@@ -18,6 +18,7 @@ from tasks.bundle.bundle import BundledModel
 from tasks.bundle.texts import MOST_BYTES, decoded_text
 from tasks.removal import refuse_while_working
 from tasks.runtime.errors import BadInput, BrokenFolder, Locked
+from tasks.runtime.store import lock_of
 from tests.place import Place, one_sentence
 
 CELL = "tiny-llama-4bit-balanced_safe-s42"
@@ -144,6 +145,15 @@ def test_an_exported_model_holds_nothing(model, place, tmp_path):
         pytest.raises(Locked),
     ):
         refuse_while_working(place.home)
+
+
+def test_the_next_use_of_a_model_removes_what_a_killed_one_left(model, place):
+    left = lock_of(place.home / "logs" / f"serve-{model.bundle.model_id}-1")
+    left.touch()
+    os.utime(left, (0, 0))
+    with in_use(BundledModel(model.bundle, place.home), "serve"):
+        assert not left.exists() and len(list((place.home / "logs").glob(".serve-*.lock"))) == 1
+    assert list((place.home / "logs").glob(".serve-*.lock")) == []
 
 
 @pytest.mark.nightly

@@ -25,7 +25,7 @@ from tasks.runtime.store import (
     verify,
     write_atomic,
 )
-from tasks.runtime.temporary import held, remove_all_abandoned
+from tasks.runtime.temporary import held, remove_abandoned_locks, remove_all_abandoned
 from warehouse.connect import warehouse_path
 
 CONTENT = {"a.bin": b"alpha", "sub/b.bin": b"beta" * 10}
@@ -113,6 +113,18 @@ def test_a_leftover_that_was_young_goes_when_it_is_old_though_the_folder_is_comp
     os.utime(left, (time.time() - 120,) * 2)
     build_folder(final, lambda folder: pytest.fail("built again"), once)
     assert names(final.parent) == sorted([other.name, "made"])
+
+
+def test_lock_files_of_killed_processes_go_and_what_is_held_young_or_of_another_use_stays(tmp_path):
+    old = [store.lock_of(tmp_path / name) for name in ("serve-killed", "serve-held", "train-killed")]
+    young = store.lock_of(tmp_path / "serve-young")
+    with locked(tmp_path / "serve-held"):
+        for path in (*old, young):
+            path.touch()
+        for path in old:
+            os.utime(path, (0, 0))
+        remove_abandoned_locks(tmp_path, ".serve-*.lock")
+    assert set(tmp_path.iterdir()) == {*old[1:], young}
 
 
 def test_a_sweep_removes_what_killed_builders_left_of_any_folder_and_what_is_held_or_young_stays(tmp_path):
