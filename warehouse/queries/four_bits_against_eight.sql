@@ -6,9 +6,9 @@ SELECT
     recipe,
     seed,
     accuracy_diff,
-    accuracy_verdict,
+    regexp_replace(accuracy_verdict, '(beats always-.+)', '\1 in accuracy') AS accuracy_verdict,
     ed_recall_diff,
-    ed_recall_verdict
+    regexp_replace(ed_recall_verdict, '(beats always-.+)', '\1 in accuracy') AS ed_recall_verdict
 FROM quantization_comparison
 WHERE list_contains(
     studies,
