@@ -19,6 +19,7 @@ from flows.selection import Narrowing, Selection
 from flows.tags import label_run
 from flows.threads import ONE_AT_A_TIME
 from flows.time_limits import TimeLimits
+from flows.trial_errors import ending
 from tasks.acquire import acquire
 from tasks.convert import convert
 from tasks.identity import training_of
@@ -142,7 +143,7 @@ class _Search:
         elif isinstance(error, FAILS_A_TRIAL):
             self.storage.fail(trial.number, str(error))
         else:
-            raise error
+            raise ending(trial, error) from error
         self._report(self.storage.trials()[trial.number])
 
     def _end(self, is_out_of_time: bool) -> State[Any]:

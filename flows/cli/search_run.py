@@ -14,11 +14,10 @@ from flows.cli.terminal import print_line
 from flows.preflight import check
 from flows.search_setup import Limits, SearchSetup, alone, refuse_without_emergencies, set_up
 from flows.selection import Narrowing
+from flows.trial_errors import OF_THE_USER
 from tasks.runtime import fork_server
 from tasks.runtime.child import import_ahead, is_stopping, wait_until_stopping
-from tasks.runtime.errors import BadInput, Locked, SourceUnavailable, TriageError
-
-OF_THE_USER = (BadInput, SourceUnavailable, Locked)
+from tasks.runtime.errors import TriageError
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ def _report(console: Console, setup: SearchSetup, error: Exception | None) -> in
     if error is not None:
         text = f"The search did not finish: {error}"
         print_line(console, text, style="bold red")
-        print_line(console, "Its trials are kept; run the same command again to continue.")
+        print_line(console, "All trials are kept; run the same command again to continue.")
         if not isinstance(error, TriageError):
             raise error
         return 1

@@ -24,9 +24,12 @@ from flows.cli.status_report import print_status
 from flows.plan import plan_cells
 from flows.search_setup import Limits, alone, set_up
 from flows.selection import Narrowing, select
+from flows.trial_errors import ending
 from tasks.runtime import child
 from tasks.runtime.errors import BadInput, Locked, Stopped, TriageError
-from tasks.runtime.store import complete, locked
+from tasks.runtime.store import complete, home, locked
+from tasks.search.objective import Objective
+from tasks.search.trial import Trial
 from tests.place import Place, one_sentence
 from tests.search.spaces import grid_text
 from warehouse.load import rebuild
@@ -34,6 +37,7 @@ from warehouse.query import query
 
 SAFETY = ["search", "smoke", "--trials", "4", "--model", "tiny-llama", "--recipe", "balanced_safe"]
 CELL = "tiny-llama-4bit-balanced_safe-s42"
+TRIAL = Trial(3, {}, "t3", (), None, 8, Objective("validation value"))
 TRIALS = "SELECT * EXCLUDE (seconds, train_seconds, rungs) FROM trial ORDER BY number"
 
 
@@ -212,6 +216,63 @@ def test_an_error_of_the_flow_does_not_pass_for_an_interruption(error, stops, mo
     with pytest.raises(type(error)):
         flow.search.fn("smoke", model="tiny-llama")
     assert child.is_stopping() == stops
+
+
+BREAKS = """
+from tasks.search import train_trial
+read = train_trial.TrainingProgress.read
+
+def read_the_first(folder):
+    if len(list(folder.parent.glob("tiny-*"))) > 1:
+        raise KeyError("no such checkpoint")
+    return read(folder)
+
+train_trial.TrainingProgress.read = read_the_first
+
+from flows.cli.start import main
+
+main()
+"""
+
+
+PLAIN = ["search", "smoke", "--trials", "2", "--model", "tiny-llama", "--recipe", "baseline"]
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory) -> tuple[Place, str]:
+    """A search whose second trial met an unexpected error, and what it printed."""
+    place = Place(tmp_path_factory.mktemp("broken") / "place", ("-c", BREAKS))
+    done = place.run(*PLAIN)
+    assert (done.returncode, done.stderr) == (1, ""), done.stdout + done.stderr
+    return place, done.stdout
+
+
+def test_an_unexpected_error_in_a_trial_is_a_sentence_with_its_log_and_what_to_do(broken):
+    said, then = broken[1].splitlines()[-2:]
+    reason = "Trial 1 ended unexpectedly: KeyError: 'no such checkpoint'"
+    match = re.fullmatch(rf"The search did not finish: {reason}\. Its log is (.+)\.", said)
+    assert match, said
+    log = Path(match[1]).read_text()
+    assert log.startswith("Traceback") and "read_the_first" in log
+    assert then == "All trials are kept; run the same command again to continue."
+
+
+@pytest.mark.nightly
+def test_after_an_unexpected_error_the_same_command_goes_on(broken):
+    again = Place(broken[0].folder).run(*PLAIN)
+    assert (again.returncode, again.stderr) == (0, ""), again.stdout + again.stderr
+    assert "2 trials took" in again.stdout and re.search(r"^trial \d  finished", again.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("error", [BadInput("Other data."), Locked("In use."), Stopped("Ctrl-C.")])
+def test_what_the_user_can_change_ends_a_search_as_it_is(error):
+    assert ending(TRIAL, error) is error
+
+
+def test_the_sentence_of_a_step_names_its_log_so_that_the_trial_alone_is_added():
+    error = TriageError("The step failed: exit code 1. Its log is x.")
+    assert str(ending(TRIAL, error)) == "Trial 3 ended: The step failed: exit code 1. Its log is x."
+    assert not (home() / "logs").exists()
 
 
 @pytest.mark.nightly
