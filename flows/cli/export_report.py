@@ -10,7 +10,7 @@ from rich.console import Console
 from flows.cli.find_model import find_model
 from flows.cli.terminal import print_line
 from tasks.bundle.bundle import BundledModel
-from tasks.bundle.export import Exported, export, refuse_filled
+from tasks.bundle.export import EXAMPLE, Exported, export, refuse_filled
 from tasks.bundle.export_arguments import Agreement
 from tasks.bundle.push import Target, push, refuse_push
 from tasks.runtime.errors import BadInput
@@ -91,6 +91,10 @@ def _say(console: Console, model: BundledModel, done: Exported) -> None:
     missing = f" Before you pass it on: {done.missing_terms}." if done.missing_terms else ""
     print_line(console, f"The base model's terms go with it: {where}.{missing}")
     print_line(console, bundle.notice)
+    print_line(
+        console,
+        f'Without triage, in that folder: python {EXAMPLE} < cases.jsonl, a {{"text": "..."}} a line.',
+    )
     print_line(console, f"Next: triage predict {done.folder} -")
 
 

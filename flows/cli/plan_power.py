@@ -148,5 +148,5 @@ def _reading() -> str:
     return (
         f"from {STUDIES:,} seeded studies a figure (seed {SEED}), judged as a finished pair at the "
         f"margin of {100 * MARGIN:g} points, 4 bits minus 8 bits. A verdict is that of one recipe "
-        'and seed; "not inferior" also takes a model that beats the best constant answer.'
+        'and seed; "not inferior" also takes a model that beats the best constant answer in accuracy.'
     )

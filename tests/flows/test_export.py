@@ -245,6 +245,7 @@ def test_the_command_writes_the_folder_and_says_what_it_is(place, tmp_path):
     done = place.run("export", LLAMA, str(tmp_path / "new" / "out"))
     assert done.returncode == 0 and done.stderr.startswith(f"{LLAMA}-s42: its evaluation on test, ")
     assert f"{LLAMA}-s42 is in {tmp_path / 'new' / 'out'}: " in done.stdout and "random weights" in done.stdout
+    assert "Without triage, in that folder: python example.py < cases.jsonl" in done.stdout.splitlines()[-2]
     assert done.stdout.splitlines()[-1] == f"Next: triage predict {tmp_path / 'new' / 'out'} -"
     assert verify(tmp_path / "new" / "out") and [p.name for p in (tmp_path / "new").iterdir()] == ["out"]
 
