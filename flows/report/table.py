@@ -58,8 +58,8 @@ def print_table(console: Console, table: Table) -> None:
     """Print a table; a short one that is too wide is turned on its side, a column for each row."""
     on_side = _total(_widths(table)) > console.width and len(table) <= MOST_ON_SIDE
     grid = _sideways(table) if on_side else _upright(table)
-    grid.title = table.title or None
-    grid.title_justify = "left"
+    if table.title:
+        _print_title(console, table.title)
     grid.show_lines = any("\n" in text for row in table.rows for text in row)
     console.print(grid)
 
@@ -89,13 +89,18 @@ def print_in_parts(console: Console, table: Table) -> None:
     """
     widths = _widths(table)
     part = [0]
-    console.print(table.title, style="italic", soft_wrap=not console.is_terminal)
+    _print_title(console, table.title)
     for place in range(1, len(widths)):
         if len(part) > 1 and _total([widths[i] for i in (*part, place)]) > console.width:
             print_table(console, table.part(part))
             part = [0]
         part.append(place)
     print_table(console, table.part(part))
+
+
+def _print_title(console: Console, title: str) -> None:
+    """Print a title as wide as the terminal, however narrow its table is."""
+    console.print(title, style="italic", soft_wrap=not console.is_terminal)
 
 
 def _widths(table: Table) -> list[int]:

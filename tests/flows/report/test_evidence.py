@@ -349,6 +349,12 @@ def test_a_short_table_that_is_too_wide_is_turned_on_its_side_without_an_empty_h
     assert [line.count("x" * 20) for line in lines] == [2] * 6 and "┃" not in console.file.getvalue()
 
 
+def test_a_title_is_as_wide_as_the_terminal_however_narrow_its_table_is():
+    console = Console(file=io.StringIO(), width=60, force_terminal=True, color_system=None)
+    print_table(console, Table.of("A title that is wider than its table", [{"column": "x"}]))
+    assert console.file.getvalue().splitlines()[0] == "A title that is wider than its table"
+
+
 def test_the_artifact_holds_the_long_form_in_whole_rows(tmp_path):
     land(tmp_path)
     page = as_markdown(leaderboard_rows(), pair_rows())
