@@ -63,6 +63,7 @@ def enter(api: str, pool: str) -> None:
                     f"This machine cannot join the work pool {pool}: {unequal}; bring both to one "
                     "version, or choose another --pool."
                 )
+
             if unequal:
                 replace_versions(client, pool, here)
 
@@ -88,9 +89,11 @@ def join(api: str, pool: str, say: Say) -> None:
 def _work(api: str, pool: str, say: Say) -> None:
     if end_leftovers(home(), JOIN):
         end_runs(api, home())
+
     remove_all_abandoned(home())
     worker = Worker(Queue(None, limit=1, pool=pool), api, worker_environment(api), say)
     say(f"Works for the pool {pool} of {api}. Leave it with Ctrl-C.")
+
     try:
         while True:
             try:

@@ -73,4 +73,5 @@ def _running(client: SyncPrefectClient) -> dict[str, list[str]]:
     ):
         if worker := worker_of(run):
             runs.setdefault(worker, []).append(run.name)
+
     return runs

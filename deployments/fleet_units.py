@@ -52,6 +52,7 @@ def install(api: str, pool: str) -> Unit:
     )
     if program is None:
         raise BadInput("The command `triage` is not installed here; install it, then join again.")
+
     arguments = [str(Path(program).absolute()), "join", api.removesuffix("/api"), "--pool", pool]
     unit = (launchd_unit if is_mac() else systemd_unit)(arguments, pool, environment())
     write_atomic(unit.path, unit.text)
@@ -86,6 +87,7 @@ def systemd_unit(arguments: list[str], pool: str, variables: dict[str, str]) -> 
     ]
     path = Path.home() / ".config" / "systemd" / "user" / name
     commands = (f"systemctl --user enable --now {name}", "loginctl enable-linger")
+
     return Unit(path, "\n".join(lines) + "\n", commands)
 
 
@@ -108,6 +110,7 @@ def launchd_unit(arguments: list[str], pool: str, variables: dict[str, str]) -> 
     }
     path = Path.home() / "Library" / "LaunchAgents" / f"{label}.plist"
     command = f"launchctl bootstrap gui/$(id -u) {shlex.quote(str(path))}"
+
     return Unit(path, plistlib.dumps(content).decode(), (command,))
 
 

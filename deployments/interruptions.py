@@ -28,6 +28,7 @@ def interrupted_by_signals(note: Callable[[], None] = lambda: None) -> Iterator[
     for number in INTERRUPTIONS:
         if number == signal.SIGTERM or before[number] != signal.SIG_IGN:
             signal.signal(number, interrupt)
+
     try:
         yield
     finally:
@@ -72,4 +73,5 @@ def leaving_in_time(
     except Exception:
         finished.set()
         raise
+
     finished.set()

@@ -121,6 +121,7 @@ def _save_automation(notice: Notice, block: UUID) -> None:
 
     action = SendNotification(block_document_id=block, subject=notice.subject, body=notice.body)
     wanted = AutomationCore(name=notice.name, trigger=notice.trigger(), actions=[action])
+
     with get_client(sync_client=True) as client:
         existing = client.read_automations_by_name(notice.name)
         if not existing:

@@ -36,6 +36,7 @@ def code_digest() -> str:
             if path.suffix in SOURCES and path.is_file():
                 digest.update(f"{package}/{path.relative_to(root).as_posix()}".encode())
                 digest.update(hashlib.sha256(path.read_bytes()).digest())
+
     return digest.hexdigest()[:12]
 
 
@@ -69,6 +70,7 @@ def first_versions(client: SyncPrefectClient, pool: str, here: Versions) -> Vers
         with contextlib.suppress(ObjectAlreadyExists):
             client.create_variable(VariableCreate(name=_variable(pool), value=dict(here)))
         noted = read_versions(client, pool)
+
     return noted or here
 
 

@@ -62,6 +62,7 @@ def prefect_client(
 
     limit = seconds or REQUEST_SECONDS
     timeout = httpx.Timeout(limit, connect=limit / CONNECT_ATTEMPTS)
+
     try:
         with (
             temporary_settings({PREFECT_API_URL: api, PREFECT_CLIENT_MAX_RETRIES: retries}),
@@ -88,6 +89,7 @@ def configured_api() -> str:
             "A work pool needs a Prefect server, and none is set; set PREFECT_API_URL to that of "
             "`triage up`, e.g. http://192.168.1.20:4200/api."
         )
+
     return str(api)
 
 
@@ -125,6 +127,7 @@ def check_prefect_server() -> list[Finding]:
     if not url:
         detail = "no server is set (PREFECT_API_URL): a sweep starts its own while it runs"
         return [Finding("Prefect", "ok", detail)]
+
     try:
         version = server_version(url)
     except NoAnswer as error:
@@ -133,6 +136,7 @@ def check_prefect_server() -> list[Finding]:
     expected = metadata.version("prefect")
     if version == expected:
         return [Finding("Prefect", "ok", f"server {version} at {url}")]
+
     detail = f"the server at {url} is {version}, this project's is {expected}"
     remedy = (
         "stop that server and start one of this version with `triage up`, "

@@ -57,6 +57,7 @@ def _deployments(client: SyncPrefectClient) -> Path:
 
     for deployment in existing:
         deployment.pop("schedules", None)
+
     copy = home() / "prefect.yaml"
     write_atomic(copy, json.dumps(definition, indent=1))  # JSON is YAML
     return copy

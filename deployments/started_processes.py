@@ -55,6 +55,7 @@ def start(
     stack.callback(record.unlink, missing_ok=True)
     stack.callback(_end_group, process.pid, lambda: process.poll() is not None)
     write_atomic(record, json.dumps({"pid": process.pid, "command": " ".join(arguments)}))
+
     return process
 
 
@@ -71,6 +72,7 @@ def end_leftovers(root: Path, records: str = UP) -> list[int]:
             if _end_recorded(pid, entry["command"], record):
                 ended.append(pid)
         record.unlink(missing_ok=True)
+
     return ended
 
 

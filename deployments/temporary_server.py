@@ -87,11 +87,13 @@ class TemporaryServer:
         if not self._answers(deadline) and time.monotonic() < deadline:
             self.start()
             self._answers(deadline)
+
         if not self._answered:
             raise TriageError(
                 f"Prefect's temporary server did not start ({self._state()}); "
                 "is the machine busy? Run the same command again."
             )
+
         threading.Thread(target=self._keep, args=(seconds,), daemon=True).start()
 
     def _answers(self, deadline: float) -> bool:
@@ -128,12 +130,14 @@ class TemporaryServer:
     def _restarted(self, seconds: float) -> bool:
         if self._process is not None:
             end_process(self._process)  # the last attempt's, where it did not answer
+
         try:
             self.start()
         except OSError:  # no memory for another process
             return False
         except TriageError:
             pass  # it has no record, for lack of space; without a sweep it leaves all the same
+
         return self._answers(time.monotonic() + seconds)
 
     def end(self) -> None:
@@ -165,11 +169,13 @@ def start_temporary_server(say: Say, lost: Callable[[], None]) -> TemporaryServe
     """
     if _may_be_configured() and _configured_server_answers():
         return None
+
     end_orphaned_servers(home())
     record = _records(home()) / f"{socket.gethostname()}-{os.getpid()}"
     server = TemporaryServer(record, say, lost)
     atexit.register(server.end)  # runs after Prefect's own, registered later
     server.start()
+
     return server
 
 
@@ -177,6 +183,7 @@ def used(server: TemporaryServer | None) -> AbstractContextManager[object]:
     """Wait until the server answers; the context to run flows in."""
     if server is None:
         return nullcontext()
+
     from prefect.settings import (
         PREFECT_API_URL,
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
@@ -239,11 +246,13 @@ def _configured_server_answers() -> bool:
 
     if not PREFECT_API_URL.value():
         return False
+
     for finding in check_prefect_server():
         if finding.level == "error":
             raise BadInput(
                 f"The Prefect server cannot be used: {finding.detail}; {finding.remedy}."
             )
+
     return True
 
 

@@ -51,6 +51,7 @@ def up(port: int, say: Say, notify: str | None = None, host: str = HOST) -> None
     refuse_open_server(host)
     if notify is not None:
         check_address(notify)
+
     try:
         with interrupted_by_signals(), locked(home() / "server"), kept_awake():
             _run(port, say, notify, host)
@@ -101,16 +102,20 @@ def _run(port: int, say: Say, notify: str | None, host: str) -> None:
             _end_leftovers(port, say)
             server = stack.enter_context(_Server(port, environment, say, host))
             server.provide()
+
             with _answering(port):
                 register(api_url(port), environment)
                 if notify is not None:
                     notify_people(api_url(port), notify)
+
             say(f"Prefect UI: http://{HOST}:{port}  (deployments {', '.join(DEPLOYMENTS)})")
             for key in RESULTS:
                 say(f"Results: http://{HOST}:{port}/artifacts/key/{key}")
+
             say(f"For other terminals: export PREFECT_API_URL={api_url(port)}")
             if host == EVERYWHERE:
                 say(f"For other machines: triage join http://{socket.gethostname()}:{port}")
+
             say("Stop with Ctrl-C.")
             _keep_working(server, environment, say)
         except (KeyboardInterrupt, LostServer):
@@ -161,6 +166,7 @@ class _Server:
                 "it stays when this stops."
             )
             return
+
         arguments = ["server", "start", "--host", self._host, "--port", str(self.port)]
         self._process = start(self._stack, arguments, self._environment, "server")
         _wait_for(self.port, self._process)
@@ -169,12 +175,14 @@ class _Server:
         """Start another server if this one has ended; raises LostServer if none can be started."""
         if self._runs():
             return
+
         self._say(f"The Prefect server on port {self.port} has ended; starting another ...")
         if not any(self._restarted() for _ in range(SERVER_STARTS)):
             raise LostServer(
                 f"The Prefect server on port {self.port} ended and could not be started again; "
                 f"its log is in {home() / 'logs'}. Nothing is lost: run `triage up` again."
             )
+
         self._say(f"The Prefect server on port {self.port} runs again.")
 
     def _runs(self) -> bool:
@@ -202,6 +210,7 @@ def _usable_server(port: int) -> bool:
         )
     if version is None and is_open(port):
         raise BadInput(f"Port {port} is taken by another program; choose another with --port.")
+
     return version is not None
 
 

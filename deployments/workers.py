@@ -90,6 +90,7 @@ class Worker:
 
         for name in queue_lost_runs(self._api, self.queue.pool, self.queue.name):
             self._say(f"Queued again, since its process is gone: {name}.")
+
         self._start()
 
     def kill(self) -> None:
@@ -126,6 +127,7 @@ class Worker:
         self._early_ends = self._early_ends + 1 if early else 0
         self.close()
         self._say(f"The {self.title} ended.")
+
         if self._early_ends == EARLY_ENDS:
             log = home() / "logs" / f"prefect-{self._log}.log"
             raise BadInput(

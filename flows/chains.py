@@ -165,6 +165,7 @@ def submit_experiments(
     sweep.parts += moves
     sweep.bases = list(variants.bases.values())
     sweep.variants = list(variants.variants.values())
+
     return sweep
 
 
@@ -195,6 +196,7 @@ class _Variants:
             self.bases[model.name] = convert.submit(
                 model, self.sources[model.name], self.limits.of_other_steps
             )
+
         return Shared(
             self.sweep.data,
             self.sources[model.name],
@@ -211,6 +213,7 @@ class _Variants:
             self.variants[key] = quantize.submit(
                 model, base, precision, group_size, self.limits.of_other_steps
             )
+
         return self.variants[key]
 
     def score_untuned(self, spec: ExperimentSpec) -> None:
@@ -263,6 +266,7 @@ def _submit_chain(
         land,
         {"spec": spec, "training": trained, "scores": scored, "variant": variant, "data": data},
     )
+
     return Chain(spec, shared, trained, scored, landed, most_layers)
 
 
@@ -329,10 +333,12 @@ def finish_all(sweep: SubmittedSweep) -> list[str]:
             stop_children()
             sweep.record.keep()
             raise
+
     failures = [failure for failure in of_chains + of_extras if failure]
     sweep.record.finish(len(failures))
     if waiting := load_the_rest():
         publish("loading", StepWarning(waiting))
+
     return failures + _lost(sweep)
 
 
@@ -374,6 +380,7 @@ def _finish_extra(extra: Extra) -> str | None:
         failure = f"{extra.name}: {error}"
         publish(extra.name, StepWarning(failure))
         return failure
+
     if extra.step.state.is_completed():
         publish(extra.name, ExtraFinished(tuple(extra.ids)))
     return None
@@ -393,6 +400,7 @@ def _finish_chain(chain: Chain, record: SweepRecord) -> str | None:
     error = error or TriageError(f"It never landed: its last step ended as {state}.")
     publish(title, ExperimentFailed(str(error), error))
     _land_failure(chain, error, record)
+
     return f"{chain.spec.cell_id}: {error}"
 
 
@@ -400,6 +408,7 @@ def _land_failure(chain: Chain, error: Exception, record: SweepRecord) -> None:
     """Record a failed experiment, where its variant and its cases are known."""
     if not all(step.state.is_completed() for step in chain.shared.steps):
         return
+
     variant, data = chain.shared.variant.result(), chain.shared.data.result()
     try:
         training = land_failure(chain.spec, variant, data, error)

@@ -39,4 +39,5 @@ def publish_comparison(ids: Collection[str] | None) -> None:
             records = leaderboard(board).records()
             create_table_artifact(table=records, key="leaderboard", description="All experiments")
         markdown = as_markdown(board, pair_rows(ids), pooled_sets(ids), ids)
+
     create_markdown_artifact(markdown=markdown, key="comparison", description=PAIRS)

@@ -59,6 +59,7 @@ def experiment(
     )
     if pooled is None:
         return _run(select(grid, overrides, narrowing).with_seed(seed))
+
     try:
         pooled.refuse_other(grid_digest(load_grid(grid, overrides)))
         share_the_rest()
@@ -84,10 +85,13 @@ def _run(selection: Selection, pooled: PooledCell | None = None) -> State[Any]:
         most_layers = pooled.most_layers if pooled else None
         submitted = submit_experiments(selection, threads, beside, most_layers)
         failures = finish_all(submitted)
+
     if pooled is not None:
         error = errors[0] if errors else None
         label_results(submitted.record.ids, submitted.model_ids, error)
+
     if failures:
         return Failed(message=failures[0])
+
     where = "has landed and will be loaded into" if some_results_wait() else "is in"
     return Completed(message=f"{spec.cell_id} {where} the warehouse")

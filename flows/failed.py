@@ -35,6 +35,7 @@ def failed_cells(selection: Selection) -> Sequence[str]:
     if warehouse_path().exists():
         bring_up_to_date()
         runs = typed_rows(_LastRun, f"({LAST})")
+
     failed = {run.cell_id for run in runs if run.status != COMPLETED}
     cells = [spec.cell_id for spec in selection.cells if spec.cell_id in failed]
     if not cells:
@@ -42,4 +43,5 @@ def failed_cells(selection: Selection) -> Sequence[str]:
             f"No experiment of {selection.grid.name} failed when it last ran; leave out --failed to "
             "run what is not finished."
         )
+
     return cells

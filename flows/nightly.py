@@ -50,4 +50,5 @@ def _running_sweep() -> FlowRun | None:
             ),
             limit=1,
         )
+
     return runs[0] if runs else None

@@ -59,10 +59,12 @@ def plan_cells(
     check_local(selection.grid.data)
     for evaluation_set in selection.grid.evaluation_sets:
         check_local(evaluation_set)
+
     trainings = {spec.cell_id: finished_trainings(spec) for spec in selection.cells}
     with planned_cases(selection.grid, cases) as read:
         _refuse_examples(selection, read)
         dataset = _dataset(read) if any(trainings.values()) else None
+
     for spec in selection.cells:
         yield _planned(spec, trainings[spec.cell_id], dataset, speeds)
 
@@ -93,6 +95,7 @@ def _planned(
             return PlannedCell(
                 spec, True, scored, 0.0 if scored else replace(seconds, training=0.0).total
             )
+
     return PlannedCell(spec, False, False, seconds.total)
 
 
@@ -130,6 +133,7 @@ def estimated_bytes(selection: Selection) -> int:
         for name, precision in variants
         if precision.bits is not None  # the base model itself stands among the models
     )
+
     return int(total)
 
 

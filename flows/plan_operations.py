@@ -40,6 +40,7 @@ def operations(spec: ExperimentSpec) -> Steps:
     checks = recipe.iterations // spec.training.evaluate_every * set_size(data, "valid")
     passes = scoring.passes * dropout_cases(spec) if recipe.dropout else 0
     one_token = _operations_of_a_token(spec, _trained_blocks(spec))
+
     return Steps(
         training=one_token * (updates + OWN_TOKENS_PER_CASE * checks),
         scoring=_scoring(spec, _scored_cases(data)).scoring,
@@ -84,6 +85,7 @@ def all_operations(
 
     for spec, learns in unfinished.values():
         total += shared_operations(spec, learns) + _shared_beside_test(grid, spec)
+
     new = [spec for key, spec in moved.items() if key not in unfinished]
     return sum((_preparing(spec, _moved_cases(grid, spec)) for spec in new), total)
 
@@ -134,6 +136,7 @@ def size_of(name: str) -> Size:
     """The size of a base model, or a typical one if its shape is not known."""
     if not is_known(name):
         return TYPICAL_SIZE
+
     shape = known_shape(name)
     sizes = {tensor: math.prod(dimensions) for tensor, dimensions in shape.tensors()}
     block = sum(
@@ -141,6 +144,7 @@ def size_of(name: str) -> Size:
         for tensor, size in sizes.items()
         if tensor.startswith("model.layers.0.") and "norm" not in tensor
     )
+
     return Size(shape.num_hidden_layers, shape.hidden_size, block, sum(sizes.values()))
 
 

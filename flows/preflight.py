@@ -51,6 +51,7 @@ def refuse_without_weights(models: list[BaseModelSpec], root: Path) -> None:
     """
     if any(stored(model, root) for model in models):
         return
+
     answers = availabilities(models, root)
     states = [state for sources in answers.values() for _, state in sources]
     if any(is_offered(state) or is_unanswered(state) for state in states):

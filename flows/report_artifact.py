@@ -21,6 +21,7 @@ def publish_report(study: str) -> None:
         logger.warning(made.problem)
     if made.path is None:
         return
+
     text = f"The report of the study {study} is a file on the machine that ran the sweep:\n\n`{made.path}`\n"
     try:
         create_markdown_artifact(markdown=text, key="report", description=f"Report of {study}")

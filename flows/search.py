@@ -98,6 +98,7 @@ class _Search:
         """Make every move of the halving, then land the trials and write the winner's grid."""
         for trial in self.storage.trials():
             self._report(trial)
+
         is_out_of_time = False
         while move := self.setup.halving.next_move(self.storage.trials(), self.asked):
             if isinstance(move, Proposal):
@@ -106,6 +107,7 @@ class _Search:
                 break
             else:
                 self._train(move)
+
         return self._end(is_out_of_time)
 
     def _propose(self) -> None:
@@ -116,6 +118,7 @@ class _Search:
         if values is None:
             self.asked = len(trials)
             return
+
         spec = self.setup.space.experiment(values)
         self.storage.add(values, training_of(spec, self.variant, self.data))
 
@@ -144,12 +147,14 @@ class _Search:
             self.storage.fail(trial.number, str(error))
         else:
             raise ending(trial, error) from error
+
         self._report(self.storage.trials()[trial.number])
 
     def _end(self, is_out_of_time: bool) -> State[Any]:
         trials = self.storage.trials()
         space = self.setup.space
         cell = SearchedCell(space.grid.name, self.setup.spec, self.setup.identity)
+
         if trials:
             _finished(land_trials.submit(cell, trials))
             if waiting := load_the_rest():
@@ -161,6 +166,7 @@ class _Search:
                 f"No trial of the search of {space.grid.name} reached its first rung; "
                 f"{_why(trials)}."
             )
+
         write_winner(self.setup.folder, space, best)
         pending = ", and more time would finish it" if is_out_of_time else ""
         return Completed(message=f"{len(trials)} trials{pending}")
@@ -199,6 +205,7 @@ def _shared_steps(setup: SearchSetup) -> tuple[Path, Path]:
     base = _finished(convert.submit(spec.model, source))
     group_size = grid.training.group_size
     variant = _finished(quantize.submit(spec.model, base, spec.precision, group_size))
+
     return data.result(), variant.result()
 
 

@@ -81,6 +81,7 @@ class SearchSetup:
         ranges = search.pop("settings")
         searched = set(self.space.settings)
         sections = {name: getattr(self.spec, name) for name in SECTIONS}
+
         return {
             "version of the search": SEARCH_VERSION,
             "search": search | ranges,
@@ -98,6 +99,7 @@ def set_up(
     selection = select(grid, overrides, narrowing)
     if seed is not None:
         selection = selection.with_seed(seed)
+
     cell = selection.cells[0]
     recipe = next(r for r in selection.grid.recipes if r.name == cell.recipe.name)
     one_cell = selection.grid.model_copy(
@@ -115,6 +117,7 @@ def set_up(
     _refuse_misfits(space)
     training = cell.training
     pauses = rungs(cell.recipe.iterations, training.evaluate_every, search.rungs)
+
     return SearchSetup(
         space,
         replace(selection, grid=one_cell, cells=[cell]),
@@ -139,6 +142,7 @@ def refuse_unsearchable(selection: Selection, grid: str, overrides: list[str] | 
             check_space(space)
         except BadInput as error:
             refusals.append(error)
+
     if len(refusals) == len(selection.grid.recipes):
         raise refusals[0]
 

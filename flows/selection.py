@@ -121,6 +121,7 @@ def select(
 
     if narrowing.models:
         settings = settings.model_copy(update={"models": tuple(dict.fromkeys(narrowing.models))})
+
     refuse_misfits_of(settings, base_models)
 
     cells = [
@@ -132,6 +133,7 @@ def select(
     ]
     if not cells:
         raise BadInput(f"The grid {settings.name} has none of the experiments {narrowing.cells}.")
+
     return Selection(settings, cells[: narrowing.limit])
 
 
@@ -143,6 +145,7 @@ def _refuse_unknown(
             raise BadInput(
                 f"--model {name} is not a known base model; known are {', '.join(sorted(base_models))}."
             )
+
     names = [precision.name for precision in grid.compared]
     plain = {name.removesuffix("bit"): name for name in names if name.endswith("bit")}
     _refuse_absent(grid, "bits", [str(bits) for bits in narrowing.bits], list(plain) or names)

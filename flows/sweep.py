@@ -75,11 +75,13 @@ def sweep(
     else:
         record = SweepRecord(selection.grid, len(selection.cells))
         failures = sweep_in_pool(pool, grid, overrides or [], selection, record)
+
     warn_of_damage(refused)
     exists, waits = warehouse_path().exists(), some_results_wait()
     if not waits:
         # Artifacts of this run, so that its tab has them.
         publish_comparison(evaluations_of_sweep(record.id) if exists else None)
+
     tell_sweep_finished(selection.grid.name, len(selection.cells), len(failures))
     if exists and not waits:
         publish_report(selection.grid.name)
@@ -95,5 +97,6 @@ def _outcome(experiments: int, failures: list[str]) -> State[Any]:
     if some_results_wait():
         done = "1 experiment has" if experiments == 1 else f"{experiments} experiments have"
         return Completed(message=f"{done} landed and will be loaded into the warehouse")
+
     done = "1 experiment is" if experiments == 1 else f"{experiments} experiments are"
     return Completed(message=f"{done} in the warehouse")

@@ -39,6 +39,7 @@ def acquire(model: BaseModelSpec) -> Path:
     emit(SourceReport(model.name, source, manifest.digest))
     if (hint := way_back(model, folder)) is not None:
         emit(Note(hint))
+
     return as_cached(folder, folder.name) if was_there else folder
 
 

@@ -56,6 +56,7 @@ def _land_dataset_baseline(
         judged: baseline_scores_id(training, scoring, dataset, judged=judged)
         for judged in dataset.evaluation_sets
     }
+
     waiting = _waiting(training, scores)
     if waiting:
         landing = dataset_baseline_rows(name, waiting, scoring, data, dataset)
@@ -63,6 +64,7 @@ def _land_dataset_baseline(
             columns = {"cell_id": name, "base_model": "none", "recipe": name}
             _land_experiment(training, columns, dataset, rows["evaluation"][0]["created_at"])
             land_rows(evaluation_id(waiting[judged]), "evaluation", rows)
+
     return [evaluation_id(id) for id in scores.values()], not waiting
 
 
@@ -94,6 +96,7 @@ def zero_shot(
         )
         for judged in dataset.evaluation_sets
     }
+
     folders = {judged: home() / "baselines" / id for judged, id in _waiting(training, ids).items()}
     if any(complete(scores, deep=True) is None for scores in folders.values()):
         job = UntunedScoringJob(
@@ -117,6 +120,7 @@ def zero_shot(
         columns = _untuned(model.name, weights, grid.prompt)
         _land_experiment(training, columns, dataset, rows["evaluation"][0]["created_at"])
         land_rows(evaluation_id(ids[judged]), "evaluation", rows)
+
     landed = [evaluation_id(id) for id in ids.values()]
     return landed if folders else as_cached(landed, ", ".join(landed))
 
@@ -155,6 +159,7 @@ def _land_experiment(
     """Land the experiment of a baseline, unless it has landed with an earlier evaluation."""
     if is_landed(training):
         return
+
     row = {
         "training_id": training,
         "recipe_kind": "baseline",

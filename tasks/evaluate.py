@@ -55,4 +55,5 @@ def evaluate(
             log = home() / "logs" / f"evaluate-{scores.name}"
             arguments = job.model_dump(mode="json")
             run_step("tasks.scoring.job:run", arguments, log, emit, at_most=at_most)
+
     return scores.name

@@ -66,5 +66,6 @@ def evaluate_sets(
     for name, evaluation in waiting.items():
         rows = evaluation_rows(spec, training, folders[name], dataset, name)
         land_rows(evaluation, "evaluation", rows)
+
     landed = list(ids.values())
     return landed if unscored or waiting else as_cached(landed, ", ".join(landed))

@@ -84,8 +84,10 @@ def fidelity(
             emit,
             at_most=at_most,
         )
+
         for one in waiting:
             _land(one, measured["figures"][one.precision], measured["set_cases"], dataset)
+
     ids = [one.fidelity_id for one in comparisons]
     return ids if waiting else as_cached(ids, ", ".join(ids))
 
@@ -134,4 +136,5 @@ def _comparison(
         "scoring": SCORES_VERSION,
     }
     name = f"fidelity-{variant.base_model}-{variant.precision_name}-{short_digest(ingredients)}"
+
     return Comparison(name, folder, variant, reference)

@@ -100,6 +100,7 @@ def plan(root: Path, names: list[str]) -> Forgetting:
         for path in paths
         if path.is_dir()
     )
+
     return Forgetting(tuple(names), tuple(parts), tuple(_elsewhere(root, names)))
 
 

@@ -55,6 +55,7 @@ def training_ingredients(spec: ExperimentSpec, inputs: TrainingInputs) -> dict[s
     }
     if inputs.compute_path is None:
         del ingredients["compute_path"]
+
     return ingredients
 
 
@@ -88,6 +89,7 @@ def scores_id(
     }
     if name != "test":
         ingredients["name"] = name
+
     return f"{training}-e{short_digest(ingredients)}"
 
 

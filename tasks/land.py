@@ -39,4 +39,5 @@ def land(spec: ExperimentSpec, training: str, scores: str, variant: Path, data: 
     land_together(
         [Landing(training, "training", trained), Landing(evaluation, "evaluation", judged)]
     )
+
     return evaluation

@@ -69,10 +69,12 @@ def land_failure(spec: ExperimentSpec, variant: Path, data: Path, error: Excepti
     if complete(folder) and landed_status(folder.name) == "completed":
         # An evaluation failed: the training and its other evaluations are not affected.
         return folder.name
+
     weights = VariantManifest.read(variant)
     outcome = TrainingOutcome.of_failure(folder, error)
     rows = training_rows(spec, folder.name, weights, DatasetManifest.read(data), outcome)
     land_rows(folder.name, "training", rows)
+
     return folder.name
 
 
@@ -102,10 +104,12 @@ def refill_warehouse() -> dict[str, str]:
     check_place(warehouse_path())
     if not _landing().is_dir():
         return {}
+
     report = load_all_or_wait(_landing())
     if isinstance(report, Locked):
         _say_once(report)
         return {}
+
     return report.refused
 
 
@@ -187,6 +191,7 @@ def _share(*ids: str, look: bool = True) -> None:
     shared = shared_folder()
     if shared is None:
         return
+
     for id in ids:
         failed = landed_kind(id) == "training" and _status(id) != COMPLETED
         if not share(shared, _landing() / id, failed, look):
@@ -210,6 +215,7 @@ def take_over(ids: Sequence[str]) -> None:
     shared = shared_folder()
     if shared is None:
         return
+
     fetch_written(shared, ids, _landing())
     evaluations = [id for id in ids if landed_kind(id) == "evaluation"]
     trainings = sorted(set(map(training_of, evaluations)) - set(ids))
@@ -251,6 +257,7 @@ def is_landed(id: str) -> bool:
         _load(_landing() / id)  # which checks the digests of its files first
     except (BadInput, BrokenFolder, OSError):  # or another sweep is replacing it
         return False
+
     _share(id)
     return True
 

@@ -68,6 +68,7 @@ def move_adapter(
     trained = move.experiment(moved, weights, dataset, rows["test"])
     judged = [Landing(ids[name], "evaluation", evaluated) for name, evaluated in rows.items()]
     land_together([Landing(moved, "training", trained), *judged])
+
     return list(ids.values())
 
 
@@ -146,4 +147,5 @@ class _Move:
             "source_scores_id": self.scores,
             "finished_at": evaluated["evaluation"][0]["created_at"],
         }
+
         return rows

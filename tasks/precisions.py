@@ -117,6 +117,7 @@ class Precision(BaseModel):
                 f"the precision {self.name} mixes {self.bits} and {self.high_bits} bits, and "
                 f"mlx-lm has recipes for {pairs}"
             )
+
         return self
 
 

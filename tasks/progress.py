@@ -82,6 +82,7 @@ class _ProgressArtifact:
         waits = self._request is not None and self._request.is_alive()
         if percent < 100 and (waits or time.monotonic() - self.updated < ARTIFACT_SECONDS):
             return
+
         self.updated = time.monotonic()
         context = contextvars.copy_context()  # Prefect's, of the run
         self._request = threading.Thread(

@@ -31,13 +31,16 @@ def share(shared: SharedFolder, folder: Path, failed: bool = False, look: bool =
     manifest = read_manifest(folder)
     if manifest is None or manifest.get("kind") not in KINDS:
         return True
+
     name = f"{FAILED if failed else LANDING}/{folder.name}"
     if _is_marked(shared, folder) and not (look and shared.manifest(name) is None):
         return True
+
     if failed:
         shared.replace(folder, name)
     elif shared.put(folder, name)["digest"] != manifest["digest"]:
         return False
+
     write_atomic(folder / MARK, json.dumps({"url": shared.url}))
     return True
 
@@ -77,10 +80,12 @@ def _fetch(shared: SharedFolder, name: str, final: Path) -> bool:
     manifest = shared.manifest(name)
     if manifest is None:
         return False
+
     landed = complete(final, deep=True)
     if landed is not None and landed["digest"] == manifest["digest"]:
         return True
     if not shared.get(name, final):
         return False
+
     write_atomic(final / MARK, json.dumps({"url": shared.url}))
     return True

@@ -32,9 +32,11 @@ def shared_training(shared: SharedFolder | None, folder: Path, emit: Emit) -> It
     if shared is None:
         yield
         return
+
     bring_training(shared, folder, emit)
     with _mirrored(shared, folder, emit):
         yield
+
     if complete(folder) is not None:
         shared.put(folder, f"{EXPERIMENTS}/{folder.name}")
         shared.remove(f"{CHECKPOINTS}/{folder.name}")
@@ -73,6 +75,7 @@ def shared_scores(
     if shared is None or not missing:
         yield missing
         return
+
     # Two machines may have trained the same experiment, to adapters that differ in the last bits.
     of_adapter = verify(adapter, deep=False)["digest"][:12]
     names = {folder: f"{SCORES}/{folder.name}-{of_adapter}" for folder in missing}
@@ -80,6 +83,7 @@ def shared_scores(
         folder for folder in missing if not _bring_scores(shared, names[folder], folder, emit)
     ]
     yield missing
+
     try:
         for folder in missing:
             shared.put(folder, names[folder])
@@ -94,6 +98,7 @@ def _bring_scores(shared: SharedFolder, name: str, folder: Path, emit: Emit) -> 
     except (BrokenFolder, NotShared) as error:
         emit(StepWarning(f"Scores of another machine are not used: {error}"))
         return False
+
     emit(Note(f"{folder.name} was scored on another machine, and is not scored again."))
     return True
 
@@ -110,6 +115,7 @@ def _mirrored(shared: SharedFolder, folder: Path, emit: Emit) -> Iterator[None]:
             update, checkpoint = _newest(folder)
             if checkpoint is None or update <= copied:
                 continue
+
             try:
                 shared.replace(checkpoint, f"{CHECKPOINTS}/{folder.name}")
                 copied = update
@@ -122,6 +128,7 @@ def _mirrored(shared: SharedFolder, folder: Path, emit: Emit) -> Iterator[None]:
 
     thread = threading.Thread(target=copy, daemon=True)
     thread.start()
+
     try:
         yield
     finally:

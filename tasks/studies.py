@@ -64,6 +64,7 @@ def dataset_rows(dataset: DatasetManifest) -> Rows:
         "created_at": dataset.created or None,
     }
     sets = [_set_row(id, name, entry, name in further) for name, entry in dataset.sets.items()]
+
     return {"dataset": [row], "dataset_set": sets}
 
 
@@ -144,6 +145,7 @@ class SweepRecord:
         if elsewhere is None:
             run_seconds = time.monotonic() - self._started
             elsewhere = [RunTime(run_seconds, step_seconds() - self._steps_before)]
+
         self._row |= {
             "failures": failures,
             "finished_at": datetime.now(UTC).replace(tzinfo=None),

@@ -34,11 +34,13 @@ def adjusted_bounds(cases: JudgedCases, resamples: int = RESAMPLES) -> list[list
     cells = cases.cells("primary")
     totals = cells.counts.sum(axis=0)
     resampled = _resampled(cells, resamples)
+
     gates = []
     for model in range(cases.models):
         caught, emergencies = int(totals[model, 0, 0]), int(totals[model, 0].sum())
         recall = _recall(caught, emergencies, cases, resampled["ed_recall"][model])
         gates.append([recall, _f2(emergencies, resampled["ed_f2"][model], cases), _missed(recall)])
+
     return gates
 
 
@@ -55,12 +57,14 @@ def _resampled(cells: Cells, resamples: int) -> dict[str, list[Band | None]]:
     keys: list[tuple[str, int]] = []
     statistics: list[Statistic] = []
     units = (cells.counts[..., 0, :].sum(axis=-1) > 0).sum(axis=0)
+
     for metric in GATED:
         numerators, denominators = cells.ratios(metric)
         for model in range(cells.counts.shape[1]):
             if units[model] >= MIN_UNITS:
                 keys.append((metric, model))
                 statistics.append(Statistic(numerators[:, model], denominators[:, model]))
+
     bands = dict(zip(keys, joint_bands(statistics, [None] * len(keys), resamples), strict=True))
     return {
         metric: [bands.get((metric, model)) for model in range(cells.counts.shape[1])]
@@ -71,6 +75,7 @@ def _resampled(cells: Cells, resamples: int) -> dict[str, list[Band | None]]:
 def _recall(caught: int, emergencies: int, cases: JudgedCases, band: Band | None) -> AdjustedBound:
     if not emergencies:
         return AdjustedBound("ed_recall", None, "none", "not available: no ED case was decided")
+
     exact = exact_lower(caught, emergencies, cases.models)
     method = f"exact (Clopper-Pearson) 95 %, divided among {cases.models} models"
     if not cases.grouped:
@@ -79,6 +84,7 @@ def _recall(caught: int, emergencies: int, cases: JudgedCases, band: Band | None
         return AdjustedBound("ed_recall", None, "none", f"no bound: fewer than {MIN_UNITS} groups")
     if band.low is None or band.low >= exact:
         return AdjustedBound("ed_recall", exact, method)
+
     return AdjustedBound("ed_recall", band.low, _joint(cases))
 
 

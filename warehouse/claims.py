@@ -96,10 +96,12 @@ def _claim(entry: dict[str, Any], number: int) -> Claim:
         raise BadInput(f"{where} has an unknown key {unknown[0]!r}; it has {', '.join(KEYS)}.")
     if missing := sorted(KEYS - entry.keys() - {"cannot_conclude"}):
         raise BadInput(f"{where} needs the key {missing[0]!r}.")
+
     between = entry["between"]
     is_range = isinstance(between, list) and len(between) == 2
     if not is_range or not all(isinstance(end, int | float) for end in between):
         raise BadInput(f"{where}: between is a range of two numbers, e.g. [0.45, 0.6].")
+
     texts = [str(entry[key]) for key in ("name", "sentence", "sql")]
     least, most = float(between[0]), float(between[1])
     return Claim(texts[0], texts[1], least, most, texts[2], entry.get("cannot_conclude"))
@@ -117,8 +119,10 @@ def _measured(claim: Claim, run: Callable[[str], Rows]) -> MeasuredClaim:
     except BadInput as error:
         reason = str(error).removeprefix("The query failed: ")
         return MeasuredClaim(claim, NOT_MEASURED, [], f"its query failed: {reason}")
+
     if not measurements:
         return MeasuredClaim(claim, NOT_MEASURED, [], "this warehouse has no row for it")
+
     verdicts = {one.verdict for one in measurements}
     order = (REFUTED, CANNOT_CONCLUDE, SUPPORTED)
     verdict = next(verdict for verdict in order if verdict in verdicts)
@@ -129,10 +133,12 @@ def _measurement(claim: Claim, columns: tuple[str, ...], row: tuple[object, ...]
     values = dict(zip(columns, row, strict=True))
     if missing := [name for name in FIGURES if name not in values]:
         raise BadInput(f"its rows need the column {missing[0]}.")
+
     value, low, high = (_number(values.pop(name)) for name in FIGURES)
     undecided = bool(values.pop("undecided"))
     if undecided or value is None:
         return Measurement(value, low, high, CANNOT_CONCLUDE, values)
+
     ends = (value if low is None else low, value if high is None else high)
     return Measurement(value, low, high, _verdict(claim, *ends), values)
 

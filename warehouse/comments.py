@@ -85,6 +85,7 @@ def write_comments(con: duckdb.DuckDBPyConnection, views: Sequence[SqlFile]) -> 
             statements += _statement(kind, f'"{table}"', text)
         text = comments().of_column(table, column)
         statements += _statement("COLUMN", f'"{table}"."{column}"', text)
+
     con.execute("".join(statements))
 
 

@@ -48,6 +48,7 @@ class Parameter:
         """The value that a text stands for; NULL is none. Raises BadInput."""
         if text.upper() == "NULL":
             return None
+
         read, form = _FORMS[self.type]
         try:
             return read(text)
@@ -85,6 +86,7 @@ class NamedQuery:
         for name in assigned:
             if name not in by_name:
                 raise BadInput(f"The query {self.name} has no parameter {name!r}; {_has(by_name)}.")
+
         return {
             name: parameter.value(assigned.get(name, parameter.default))
             for name, parameter in by_name.items()
@@ -94,6 +96,7 @@ class NamedQuery:
 def _check_value(parameter: Parameter, value: str) -> None:
     name = parameter.name
     sql = f"SELECT DISTINCT {name} FROM {parameter.view} WHERE {name} IS NOT NULL ORDER BY {name}"
+
     known = [str(row[0]) for row in query_rows(sql).rows]
     if value not in known:
         raise BadInput(
@@ -117,6 +120,7 @@ def named_query(name: str) -> NamedQuery:
     plain = name.lower().replace("-", "_")
     if plain in by_name:
         return by_name[plain]
+
     near = difflib.get_close_matches(plain, by_name, n=2, cutoff=0.5)
     offered = f"did you mean {' or '.join(near)}? " if near else ""
     raise BadInput(
@@ -141,6 +145,7 @@ def assignments(texts: list[str]) -> dict[str, str]:
         if name in values:
             raise BadInput(f"--param {name} is given twice; give it one value.")
         values[name] = value
+
     return values
 
 
@@ -148,11 +153,13 @@ def typed_value(text: str) -> Value:
     """What a text stands for where no type is declared: NULL, a number, or the text."""
     if text.upper() == "NULL":
         return None
+
     for read in (int, float):
         try:
             return read(text)
         except ValueError:
             continue
+
     return text
 
 

@@ -106,6 +106,7 @@ def _count_landed(con: duckdb.DuckDBPyConnection, evaluation: str, folder: Path)
     path = folder / "prediction.parquet"
     if not path.is_file():
         return
+
     con.execute("CREATE TEMP TABLE landed_prediction AS FROM prediction LIMIT 0")
     insert(con, "landed_prediction", pq.ParquetFile(path).read())
     con.execute("INSERT INTO decision_count FROM recounted_decisions_in('landed_prediction')")
@@ -120,6 +121,7 @@ def _fill_costs(con: duckdb.DuckDBPyConnection, evaluation: str) -> None:
     ).fetchone()
     if row is None or row[0] is None:
         return
+
     try:
         matrix = json.loads(row[0])
         costs = [
@@ -132,4 +134,5 @@ def _fill_costs(con: duckdb.DuckDBPyConnection, evaluation: str) -> None:
             f"Table evaluation: cost_matrix of {evaluation} is not JSON of the form "
             "{truth: {decision: cost}}."
         ) from error
+
     con.executemany("INSERT INTO cost VALUES (?, ?, ?, ?)", costs)

@@ -60,6 +60,7 @@ def forget(study: str, landing: Path, database: Path | None = None) -> Forgotten
         forgotten = _held_alone(con, study)
         for id in (*forgotten.sweeps, *forgotten.ids):
             _remove_folder(landing / id)
+
         con.begin()
         try:
             _delete_rows(con, [*forgotten.sweeps, *forgotten.ids])
@@ -67,6 +68,7 @@ def forget(study: str, landing: Path, database: Path | None = None) -> Forgotten
         except BaseException:
             con.rollback()
             raise
+
         refresh_pools.refresh(con)
     return forgotten
 
@@ -100,7 +102,9 @@ def _delete_rows(con: duckdb.DuckDBPyConnection, ids: list[str]) -> None:
                 f"DELETE FROM {table} WHERE {fact.id_column} IN (SELECT unnest(?::VARCHAR[]))",
                 [ids],
             )
+
     for table, column in (("landed", "id"), ("sweep_member", "id"), *DERIVED):
         con.execute(f"DELETE FROM {table} WHERE {column} IN (SELECT unnest(?::VARCHAR[]))", [ids])
+
     note_judgings(con)
     refresh_pairs.refresh(con)

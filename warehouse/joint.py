@@ -91,6 +91,7 @@ def joint_bands(
             reached = (hypothesis.sign * value + hypothesis.margin) / error
             p_value = float((1 + (greatest >= reached).sum()) / (resamples + 1))
         bands.append(Band(value, error, value - float(half[k]), value + float(half[k]), p_value))
+
     return bands
 
 
@@ -109,11 +110,13 @@ def _studentised(
     """How many of its own standard errors each resample lies off, (resamples, statistics)."""
     if not statistics:
         return np.zeros((resamples, 0))
+
     batch = _Batch(statistics)
     blocks = []
     for weights in resample_weights(len(statistics[0].numerators), resamples):
         drawn, drawn_errors = batch.under(weights)
         blocks.append(ratio(drawn - values, np.maximum(drawn_errors, LEAST_ERROR * errors)))
+
     return np.concatenate(blocks)
 
 
@@ -162,6 +165,7 @@ def _of_ratios(statistic: Statistic, weights: Floats) -> tuple[Floats, Floats]:
         per_total @ statistic.numerators.T - (per_total * ratios) @ statistic.denominators.T
     )
     squares = (weights * influences**2).sum(axis=1) * _few(weights)
+
     return ratios.sum(axis=1), np.sqrt(squares)
 
 

@@ -51,5 +51,6 @@ def _as_landed(con: duckdb.DuckDBPyConnection, folder: Path) -> list[JudgedRow] 
         table = pq.ParquetFile(folder / "prediction.parquet").read(columns=_COLUMNS)
     except (BrokenFolder, OSError):  # or another sweep is replacing it
         return None
+
     columns = (table.column(name).to_pylist() for name in _COLUMNS)
     return [JudgedRow(*values) for values in zip(*columns, strict=True)]

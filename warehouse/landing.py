@@ -52,6 +52,7 @@ def write_landing(root: Path, id: str, kind: Kind, tables: Mapping[str, Rows]) -
             f"{id!r} cannot name a landing folder; "
             "use letters, digits, dots, dashes and underscores."
         )
+
     arrow_tables = _arrow_tables(id, kind, tables)
     check(arrow_tables)
     files = {f"{name}.parquet": _parquet(table) for name, table in arrow_tables.items()}
@@ -60,6 +61,7 @@ def write_landing(root: Path, id: str, kind: Kind, tables: Mapping[str, Rows]) -
         {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     )
     final = root / id
+
     current = LandingManifest.read_if_complete(final, deep=True)
     if current is None or current.digest != digest:
         # Named by its content and built aside: a write that is killed leaves the old folder, and
@@ -68,6 +70,7 @@ def write_landing(root: Path, id: str, kind: Kind, tables: Mapping[str, Rows]) -
         build_folder(staging, _writer(files, id, kind))
         shutil.rmtree(final, ignore_errors=True)
         staging.rename(final)
+
     return final
 
 
@@ -106,6 +109,7 @@ def _arrow_tables(id: str, kind: Kind, tables: Mapping[str, Rows]) -> dict[str, 
         _check_rows(table, rows, fact.id_column, id)
         columns = {column: _column(table, column, rows) for column in table.columns}
         arrow_tables[name] = pa.table(columns, schema=table.arrow)
+
     return arrow_tables
 
 
@@ -125,10 +129,12 @@ def _check_rows(table: Table, rows: Rows, id_column: str, id: str) -> None:
             raise BadInput(
                 f"{where}: {id_column} is {row[id_column]!r}, but the rows are landed under {id!r}."
             )
+
         key = tuple(row[column] for column in table.key)
         if key in keys:
             columns = ", ".join(table.key)
             raise BadInput(f"{where}: a row with {columns} = {key} is already there.")
+
         keys.add(key)
 
 
@@ -161,6 +167,7 @@ def _column(table: Table, column: str, rows: Rows) -> pa.Array:
     if column in table.required and array.null_count:
         number = next(number for number, value in _numbered(values) if value is None)
         raise BadInput(f"Table {table.name}, row {number}: {column} is needed and has no value.")
+
     return array
 
 
@@ -185,10 +192,12 @@ def _plain(value: object, is_timestamp: bool) -> object:
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         return None
+
     if is_timestamp and isinstance(value, str):
         value = _parsed_time(value)
     if isinstance(value, datetime) and value.tzinfo is not None:
         return value.astimezone(UTC).replace(tzinfo=None)
+
     return value
 
 

@@ -112,6 +112,7 @@ def load_landings(
         new = [folder.name for folder, manifest in pairs if _load(con, folder, manifest)]
         if new:
             refresh_pools.refresh_after(con, new)
+
     _seen.add(path, contents)
     return new
 
@@ -127,10 +128,12 @@ def load_all(root: Path, database: Path | None = None, wait: float = WAIT_SECOND
     with writing(database, wait) as con:
         migrate(con)
         _load_part(con, folders, report)
+
     while folders:
         time.sleep(BETWEEN_SECONDS)
         with writing(database, max(wait, WAIT_SECONDS)) as con:
             _load_part(con, folders, report)
+
     _seen.add(database or warehouse_path(), report.contents)
     return report
 
@@ -150,6 +153,7 @@ def _load_part(con: duckdb.DuckDBPyConnection, folders: list[Path], report: Load
         else:
             (report.loaded if is_new else report.unchanged).append(folder.name)
             report.contents.add((folder.name, manifest.digest))
+
     if not folders and report.loaded:
         refresh_pools.refresh(con)
 
@@ -170,6 +174,7 @@ def rebuild(root: Path, database: Path | None = None) -> LoadReport:
         if path.exists():
             report.aside = _move_aside(path)
         fresh.replace(path)
+
     return report
 
 
@@ -210,6 +215,7 @@ def _load(con: duckdb.DuckDBPyConnection, folder: Path, manifest: LandingManifes
             refresh_pairs.refresh(con)
         elif kind in ("training", "evaluation"):
             refresh_pairs.refresh(con, id, folder.parent)
+
     return True
 
 
@@ -220,11 +226,13 @@ def kind_of(folder: Path, manifest: LandingManifest) -> Kind:
             f"{folder} is not a landing folder of this version (kind {manifest.kind!r}, "
             f"id {manifest.id!r})."
         )
+
     kind = next((kind for kind in FACTS if kind == manifest.kind), None)
     if kind is None:
         raise BrokenFolder(
             f"{folder} holds a {manifest.kind!r}, which this version does not know; update triage."
         )
+
     return kind
 
 
@@ -253,6 +261,7 @@ def _replace_rows(con: duckdb.DuckDBPyConnection, folder: Path, fact: Fact, id: 
         path = folder / f"{name}.parquet"
         if path.is_file():
             insert(con, name, pq.ParquetFile(path).read())
+
     _name_precisions(con, fact, id)
 
 

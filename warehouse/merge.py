@@ -51,6 +51,7 @@ def merge(source: Path, landing: Path) -> MergeReport:
             _take(folder, landing / folder.name, report)
         except (TriageError, OSError) as error:
             report.refused[folder.name] = str(error)
+
     return report
 
 
@@ -58,6 +59,7 @@ def _take(theirs: Path, ours: Path, report: MergeReport) -> None:
     manifest = LandingManifest.read(theirs, deep=True)
     kind_of(theirs, manifest)
     _refuse_newer_columns(theirs)
+
     with locked(ours, LOCK_SECONDS):
         here = LandingManifest.read_if_complete(ours, deep=True)
         if here is not None and here.digest == manifest.digest:
@@ -94,9 +96,11 @@ def copy_folder(theirs: Path, ours: Path) -> None:
     aside = ours.with_name(f".merging-{ours.name}")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
+
     for file in theirs.iterdir():
         if file.is_file() and file.name != MANIFEST and not file.name.startswith("."):
             shutil.copyfile(file, aside / file.name)
+
     shutil.copyfile(theirs / MANIFEST, aside / MANIFEST)
     LandingManifest.read(aside, deep=True)
     shutil.rmtree(ours, ignore_errors=True)

@@ -67,6 +67,7 @@ def migrate(con: duckdb.DuckDBPyConnection, documented: bool = True) -> list[str
     if pending or applied.get(VIEWS) != (shown.name, shown.sha256):
         _apply(con, VIEWS, shown, partial(_show, con, views, documented))
         _refresh_pools(con)
+
     return [file.name for file in pending]
 
 

@@ -118,6 +118,7 @@ def compare(
     observed = _both_sides(sums.sum(axis=0, keepdims=True), cost)
     drawn = _both_sides(resampled(sums), cost)
     units = UnitCounts.of(pair.truth, pair.unit)
+
     return [
         _comparison(metric, pair, units, observed[metric], drawn[metric].difference)
         for metric in metrics
@@ -228,6 +229,7 @@ def _with_intervals(
     if metric in PROPORTIONS:
         b, c = discordant(pair, _included_cases(metric, pair))
         comparison = _with_exact_tests(comparison, b, c)
+
     return comparison
 
 
@@ -272,6 +274,7 @@ def _with_exact_tests(comparison: Comparison, b: int, c: int) -> Comparison:
         low = min(comparison.low, tango_low)
         high = max(comparison.high, tango_high)
         method = f"{comparison.method}; {TANGO}; the wider bounds count"
+
     return replace(
         comparison,
         method=method,
@@ -301,6 +304,7 @@ def _with_verdict(comparison: Comparison) -> Comparison:
         return _with_note(comparison, note)
     if comparison.metric in LOWER_IS_BETTER:
         return replace(comparison, verdict=verdict_of(-comparison.high, -comparison.low))
+
     return replace(comparison, verdict=verdict_of(comparison.low, comparison.high))
 
 

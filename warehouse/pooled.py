@@ -96,6 +96,7 @@ def pooled(
     )
     by_row = {figure.row: band for figure, band in zip(tested, bands, strict=True)}
     together = sum(band.low is not None for band in bands)
+
     return [
         _with_band(figure.row, by_row[figure.row], together, cases.units, resamples)
         if figure.row in by_row
@@ -128,6 +129,7 @@ def _figure(
     usable = [i for i in places if decided[2 * i] and decided[2 * i + 1]]
     averaged = [i for i in usable if pairs[i].informed]
     row = _row(rule, metric, scope, [pairs[i] for i in averaged], len(places), cells, grouped)
+
     if not averaged:
         reason = "no pair has a model that beats the best constant answer"
         if not usable:
@@ -139,6 +141,7 @@ def _figure(
     values = _values(numerators, denominators)
     if np.isnan(values).any():
         return _Figure(replace(row, note="not available: no ED case in the set"))
+
     row = _with_values(row, values, [pairs[i] for i in averaged])
     units = _units_behind(metric, cells)
     if units < MIN_UNITS:
@@ -146,6 +149,7 @@ def _figure(
         return _Figure(
             replace(row, note=f"no band: {units} {kind} are too few (it needs {MIN_UNITS})")
         )
+
     signs = np.tile([1.0, -1.0], len(averaged)) / len(averaged)
     return _Figure(
         row,
@@ -206,9 +210,11 @@ def _seed_sd(differences: Floats, averaged: Sequence[PooledPair]) -> float | Non
     by_recipe: dict[tuple[str, str], list[float]] = {}
     for pair, difference in zip(averaged, differences, strict=True):
         by_recipe.setdefault((pair.base_model, pair.recipe), []).append(float(difference))
+
     several = [np.array(one) for one in by_recipe.values() if len(one) > 1]
     if not several:
         return None
+
     squares = sum(float(((one - one.mean()) ** 2).sum()) for one in several)
     return float(np.sqrt(squares / sum(len(one) - 1 for one in several)))
 
@@ -228,10 +234,12 @@ def _with_band(row: Pooled, band: Band, together: int, units: int, resamples: in
     row = replace(row, standard_error=band.error)
     if band.low is None or band.high is None:
         return replace(row, note="no band: no case, or too few, make a difference")
+
     kind = "cases (assumes independent cases)" if row.groups is None else "groups"
     low, high = band.low, band.high
     if row.metric in LOWER_IS_BETTER:
         low, high = -band.high, -band.low
+
     return replace(
         row,
         low=band.low,

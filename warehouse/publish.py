@@ -52,6 +52,7 @@ def publish(folder: Path, database: Path | None = None) -> Published:
     """
     if folder.exists():
         raise BadInput(f"{folder} is there already; name a new folder.")
+
     path = database or warehouse_path()
     check_exists(path)
     with writing(path) as con:
@@ -67,6 +68,7 @@ def publish(folder: Path, database: Path | None = None) -> Published:
         raise disk_error(error, folder) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
     return Published(folder, *published)
 
 
@@ -75,6 +77,7 @@ def _fill(folder: Path, path: Path) -> tuple[int, int]:
     copy = folder / FILE
     with unused(path):
         shutil.copyfile(path, copy)
+
     for name in ("parquet", "csv"):
         (folder / name).mkdir()
 
@@ -86,12 +89,14 @@ def _fill(folder: Path, path: Path) -> tuple[int, int]:
         small = [relation for relation in every if _rows(con, relation.name) <= MOST_ROWS_AS_CSV]
         for relation in small:
             copy_rows(con, relation.name, folder / "csv" / f"{relation.name}.csv", "CSV")
+
     copy.chmod(0o444)
     _write_dictionary(folder / DICTIONARY, every)
     text = _READ_ME.format(
         file=FILE, most=MOST_ROWS_AS_CSV, dictionary=DICTIONARY, reference=reference(every)
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
+
     return len(tables), len(small)
 
 

@@ -95,11 +95,13 @@ def _of_table(con: duckdb.DuckDBPyConnection, entry: dict[str, object], root: Pa
     rows, columns = entry["rows"], entry["columns"]
     assert isinstance(rows, dict) and isinstance(columns, dict)
     file, first = str(entry["file"]), str(entry["first_column"])
+
     table = read_table(root / file, first, set(columns))
     if different := sorted(set(rows) ^ set(table)):
         raise BadInput(
             f"{file}, table {first!r}: the line {different[0]!r} is not both there and in claims.toml."
         )
+
     return [
         Figure(
             f"{file}, {line}, {column}",
@@ -121,6 +123,7 @@ def read_table(path: Path, first: str, columns: set[str]) -> dict[str, dict[str,
             end = next((i for i, text in enumerate(body) if not text.startswith("|")), len(body))
             cells = [_cells(text) for text in body[:end]]
             return {row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in cells}
+
     raise BadInput(
         f"{path.name} has no table with the columns {first}, {', '.join(sorted(columns))}."
     )
@@ -149,13 +152,16 @@ def _expected(
             f"SELECT {_SHOWN.get(name, name)} FROM {view} WHERE {condition}"
         ).fetchall()
         return "" if len(rows) == 1 and rows[0][0] is None else str(rows[0][0]) if rows else None
+
     base = name.removesuffix("_diff")
     selected = [_SHOWN.get(name, name), f"{base}_low", f"{base}_high"][: len(numbers)]
     if "`" in cell:
         selected.append(f"{base}_verdict")
+
     rows = con.execute(f"SELECT {', '.join(selected)} FROM {view} WHERE {condition}").fetchall()
     if len(rows) != 1:
         return None
+
     return " ".join(
         _as(value, shown) for value, shown in zip(rows[0], [*numbers, ""], strict=False)
     )
@@ -182,6 +188,7 @@ def _main(arguments: list[str]) -> int:
     except BadInput as error:
         print(error, file=sys.stderr)
         return 2
+
     return 0
 
 

@@ -65,6 +65,7 @@ class Bounds:
                 f"A query needs at least {LEAST_MEMORY // 10**6} MB of memory, not {self.memory} "
                 "bytes; give it more with --memory."
             )
+
         return {**SEALED, **IN_MEMORY, "memory_limit": f"{self.memory}B"}
 
     def memory_sentence(self) -> str:
@@ -143,6 +144,7 @@ def query_arrow(
             if most is not None and sum(part.num_rows for part in batches) > most:
                 break
         table = pa.Table.from_batches(batches, reader.schema)
+
     cut = most is not None and table.num_rows > most
     return _without_decimals(table.slice(0, most)), cut
 
@@ -161,6 +163,7 @@ def _without_decimals(table: pa.Table) -> pa.Table:
         except pa.ArrowInvalid:  # a fraction, or too large
             values = table.column(index).cast(pa.float64())
         table = table.set_column(index, column.name, values)
+
     return table
 
 
@@ -216,6 +219,7 @@ def _fetched(result: duckdb.DuckDBPyConnection, most: int | None) -> list[tuple[
         if not part:
             break
         rows += part
+
     return rows
 
 
@@ -272,9 +276,11 @@ def _stopped_after(
     if seconds is None:
         yield expired
         return
+
     timer = threading.Timer(seconds, stop)
     timer.daemon = True
     timer.start()
+
     try:
         yield expired
     finally:
@@ -309,6 +315,7 @@ def _refuse_unless_reading(statements: list[duckdb.Statement], sql: str) -> None
 
     if not kinds:
         raise BadInput(f"There is no SQL statement to run; give one {ALLOWED} statement.")
+
     refused = f"{len(kinds)} statements" if len(kinds) > 1 else f"this {kinds[0]} statement"
     raise BadInput(f"Queries only read: {refused} cannot be run; give one {ALLOWED} statement.")
 

@@ -62,6 +62,7 @@ def relations_of(con: duckdb.DuckDBPyConnection) -> list[Relation]:
     ).fetchall()
     for table, *column in rows:
         by_name[table].columns.append(Column(*column))
+
     return list(by_name.values())
 
 
@@ -101,6 +102,7 @@ def reference(every: list[Relation]) -> str:
         overview(views),
         *(section(relation, every) for relation in every),
     ]
+
     return "\n\n".join(parts) + "\n"
 
 
@@ -111,6 +113,7 @@ def picture(tables: list[Relation]) -> str:
         lines += [
             f"    {parent} ||--o{{ {table.name} : {column}" for column, parent in _links(table)
         ]
+
     for table in tables:
         keys = [column for column in table.columns if column.name in table.key]
         lines += [
@@ -118,6 +121,7 @@ def picture(tables: list[Relation]) -> str:
             *(f"        {key.type} {key.name} PK" for key in keys),
             "    }",
         ]
+
     return "\n".join([*lines, "```"])
 
 

@@ -178,6 +178,7 @@ def refresh(
         if not concerned:
             return
         comparable = dict(con.execute(_COMPARABLE, {"ids": concerned}).fetchall())
+
     for table in (FOUR_AGAINST_EIGHT, AGAINST_REFERENCE):
         if id is None:
             _delete_what_is_no_pair(con, table)
@@ -289,6 +290,7 @@ def _comparisons(
     losses = [(case.loss_4bit, case.loss_8bit) for case in cases]
     if table.with_losses and rule == "argmax" and all(None not in both for both in losses):
         comparisons.append(compare_losses(pair, np.array(losses, dtype=np.float64)))
+
     return comparisons
 
 
@@ -329,4 +331,5 @@ def _cost_matrix(con: duckdb.DuckDBPyConnection, pair: Pair) -> Floats | None:
     }
     if len(shared) != len(LABELS) ** 2:
         return None
+
     return np.array([[shared[truth, decision] for decision in LABELS] for truth in LABELS])

@@ -54,6 +54,7 @@ def refresh(con: duckdb.DuckDBPyConnection, sets: Collection[str] | None = None)
             "DELETE FROM pooled_metric WHERE pool NOT IN (SELECT unnest($pools::VARCHAR[]))",
             {"pools": list(shown)},
         )
+
         missing = without_figures(con, shown)
         looks = dict(con.execute(LOOKS_WITHOUT_BOUNDS).fetchall())
         if sets is not None:
@@ -61,10 +62,12 @@ def refresh(con: duckdb.DuckDBPyConnection, sets: Collection[str] | None = None)
             wanted = {id for (id,) in rows}
             missing = {pool: ids for pool, ids in missing.items() if ids[0] in wanted}
             looks = {digest: ids for digest, ids in looks.items() if ids[0] in wanted}
+
         for pool, ids in missing.items():
             _insert_pool(con, pool, ids)
         for digest, ids in looks.items():
             _insert_bounds(con, digest, ids)
+
         con.commit()
     except BaseException:
         con.rollback()
@@ -110,10 +113,12 @@ def _pairs(con: duckdb.DuckDBPyConnection, ids: list[str]) -> list[PooledPair]:
         {"ids": ids},
     ).fetchall()
     by_id = {id: row for id, *row in rows}
+
     pairs = []
     for at_4bit, at_8bit in zip(ids[0::2], ids[1::2], strict=True):
         base_model, recipe, seed, is_informed = by_id[at_4bit]
         pairs.append(PooledPair(base_model, recipe, seed, is_informed or by_id[at_8bit][3]))
+
     return pairs
 
 
@@ -151,9 +156,11 @@ def _wrongpools_of(con: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, ...]]:
     names = [field.name for field in fields(Pooled)]
     shown = pools_to_store(con)
     missing = without_figures(con, shown)
+
     for pool, ids in shown.items():
         if pool in missing:
             continue
+
         rows = con.execute(
             f"SELECT {', '.join(names)} FROM pooled_metric WHERE pool = ?", [pool]
         ).fetchall()
@@ -182,6 +189,7 @@ def _wrong_bounds(con: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, ...]]:
             {"ids": ids},
         ).fetchall()
         stored = {(id, gate): (bound,) for id, gate, bound in rows}
+
         for id, gates in zip(ids, adjusted_bounds(judged_cases(con, ids)), strict=True):
             for gate in gates:
                 if not _alike(stored.get((id, gate.gate)), (gate.bound,)):

@@ -181,6 +181,7 @@ def _refuse_equal_keys(name: str, table: pa.Table) -> None:
     key = KEYS_WITHOUT_INDEX.get(name, ())
     if not key or not set(key) <= set(table.column_names):
         return
+
     keys = list(zip(*(table.column(column).to_pylist() for column in key), strict=True))
     if len(set(keys)) < len(keys):
         ((twice, _),) = Counter(keys).most_common(1)
@@ -197,8 +198,10 @@ def insert(con: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> None:
     refuse_newer_columns(name, table.column_names, columns)
     if not table.num_rows:
         return
+
     _refuse_equal_keys(name, table)
     con.register("incoming", table)
+
     try:
         con.execute(f"INSERT INTO {name} BY NAME SELECT * FROM incoming")
     except (

@@ -53,6 +53,7 @@ def _stored(con: duckdb.DuckDBPyConnection, ids: list[str] | None) -> dict[str, 
     pools: dict[str, list[Pooled]] = {}
     for pool, *row in rows:
         pools.setdefault(pool, []).append(Pooled(*row))
+
     return pools
 
 

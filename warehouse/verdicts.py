@@ -77,6 +77,7 @@ def verdict_shares(
     step = max(1, min(STUDIES_AT_ONCE, UNITS_AT_ONCE // studies.shape[1]))
     for start in range(0, len(studies), step):
         counts.update(_verdicts(metric, studies[start : start + step], grouped, resamples))
+
     return VerdictShares(
         counts[NOT_INFERIOR] / len(studies),
         counts[INFERIOR] / len(studies),
@@ -90,6 +91,7 @@ def _verdicts(metric: str, studies: Ints, grouped: bool, resamples: int) -> list
     undefined = np.isnan(differences).any(axis=0)
     bounds = np.empty((2, len(studies)))
     bounds[:, ~undefined] = np.percentile(differences[:, ~undefined], [2.5, 97.5], axis=0)
+
     for study in np.nonzero(undefined)[0]:
         enough[study] &= not undefined_too_often(differences[:, study])
         if enough[study]:
@@ -118,6 +120,7 @@ def _verdict(metric: str, totals: Ints, bounds: Floats | None, grouped: bool) ->
     # Without the bootstrap, the interval assumes independent cases, which grouped cases are not.
     if not intervals or (grouped and bounds is None):
         return CANNOT_CONCLUDE
+
     low, high = min(low for low, _ in intervals), max(high for _, high in intervals)
     return CANNOT_CONCLUDE if low == high else verdict_of(low, high)
 
@@ -131,6 +134,7 @@ def _resampled_differences(metric: str, studies: Ints, grouped: bool, resamples:
         totals = (weights @ by_unit.reshape(len(by_unit), -1)).reshape(resamples, len(studies), -1)
     else:
         totals = _resampled_cases(studies[:, 0], resamples) @ sums
+
     if metric in PROPORTIONS:
         return ratio(totals[..., 0], totals[..., 1])
     return _macro_f1_differences(totals, (studies.sum(axis=1) @ sums)[:, :CLASSES] > 0)
@@ -168,6 +172,7 @@ def _units_behind(metric: str, studies: Ints, grouped: bool) -> Ints:
         return np.asarray(counted[:, 0])
     if metric == "macro_f1":
         return np.asarray(np.where(counted > 0, counted, np.iinfo(np.int64).max).min(axis=1))
+
     total = by_label.sum(-1)
     return np.asarray((total > 0).sum(axis=1) if grouped else total.sum(axis=1))
 

@@ -31,6 +31,7 @@ def load_or_wait(folders: Sequence[Path], database: Path | None = None) -> Locke
     waits = loading_waits(root)
     if waits and _are_there(folders, database):
         return None
+
     try:
         load_landings(folders, database, LATER_SECONDS if waits else FIRST_SECONDS)
     except Locked as error:
@@ -38,6 +39,7 @@ def load_or_wait(folders: Sequence[Path], database: Path | None = None) -> Locke
             return None
         (root / WAITING).touch()
         return error
+
     if waits:
         load_waiting(root, database)
     return None
@@ -74,6 +76,7 @@ def _are_there(folders: Sequence[Path], database: Path | None) -> bool:
     manifests = [LandingManifest.read(folder, deep=True) for folder in folders]
     if not (database or warehouse_path()).is_file():
         return False
+
     try:
         with reading(database, wait=0.0) as con:
             return all(

@@ -87,10 +87,12 @@ def bench_corpus(console: Console, grid: str, overrides: list[str] | None = None
 
     for sentence in answer:
         console.print(sentence, soft_wrap=True, markup=False)
+
     table = Table.of(TITLE, records)
     print_table(console, table)
     if len(table) == len(digests):
         console.print(_next_command(grid, overrides or []), soft_wrap=True)
+
     console.print(disclaimer(digests.values()))
     return table
 
@@ -145,6 +147,7 @@ def _models(set_digest: str, test_digest: str, datasets: Collection[str]) -> lis
     """
     if not warehouse_path().exists():
         return []
+
     rows = typed_rows(EvaluationRow, "evaluation_summary ORDER BY created_at")
     judged_on_test = {row.training_id for row in rows if row.set_digest == test_digest}
     rows = [
@@ -157,6 +160,7 @@ def _models(set_digest: str, test_digest: str, datasets: Collection[str]) -> lis
     names = _names(rows)
     latest = {row.training_id: row for row in rows if row.set_digest == set_digest}
     decided = _decided({row.evaluation_id for row in latest.values()})
+
     return [
         JudgedModel(
             names[row.training_id],
@@ -174,12 +178,15 @@ def _answer(name: str, models: Sequence[JudgedModel], bag: Decided) -> Iterator[
     """
     untuned = {model.variant: model.decided for model in models if not model.is_trained}
     label, constant = best_constant(bag)
+
     for model in models:
         if not model.is_trained:
             continue
+
         against = {f"always-{label}": constant, "the bag of words": bag}
         if model.variant in untuned:
             against = {"its untuned model": untuned[model.variant], **against}
+
         differences = ", ".join(
             f"{figure(*difference('macro_f1', model.decided, other), sign=True)} against {title}"
             for title, other in against.items()
@@ -227,6 +234,7 @@ def _row(name: str, model: str, decided: Decided, baseline: Decided | None) -> d
         row[f"{title}, difference"] = (
             figure(*against_baseline, sign=True, below=True) if against_baseline else ""
         )
+
     row["earns its place?"] = _verdict(differences.values(), MARGINS[name]) if differences else ""
     return row
 
@@ -242,7 +250,9 @@ def _verdict(differences: Iterable[Difference], margin: float) -> str:
     ]
     if any(high <= margin for _, _, high in bounded):
         return f"no, not by {margin}" if margin else "no"
+
     complete = len(bounded) == len(METRICS)
     if complete and all(point >= margin and low > 0 for point, low, _ in bounded):
         return f"yes, by {margin}" if margin else "yes"
+
     return "cannot conclude"

@@ -163,10 +163,12 @@ def bench_dropout(
     for count in layers:
         measured = _measure(console, variant, data, count, workload, home() / "bench" / run_id)
         reports.append(_report(count, measured, workload.passes))
+
     name = f"{model} {bits}bit{RANDOM if has_random_weights(variant) else ''}"
     _print(console, reports, name, blocks)
     rows = [row for report in reports for row in _rows(report, run_id, created, name)]
     land_benchmark(run_id, rows)
+
     return reports
 
 
@@ -185,6 +187,7 @@ def _measure(
     for engine in ENGINES:
         if engine.key == "generate_stock" and engine.key not in backend().compared_with:
             continue  # there, as installed is what `generate` is
+
         with console.status(f"{engine.title}, {layers} trained blocks ..."):
             result = run_child(
                 "tasks.bench.dropout:run",
@@ -192,7 +195,9 @@ def _measure(
                 folder / engine.key,
                 environment=engine.environment,
             )
+
         measured[engine.key] = Measurement.model_validate(result)
+
     shutil.rmtree(folder, ignore_errors=True)
     return measured
 
@@ -242,6 +247,7 @@ def _note(engine: str, measurement: Measurement, passes: int) -> str:
         )
     if engine in GENERATIONS:
         return f"scaled: {timed} timed of {passes * cases} generations"
+
     return f"{cases} cases" if cases >= SET_CASES else f"scaled: {cases} timed of {SET_CASES} cases"
 
 
@@ -276,9 +282,11 @@ def _print(console: Console, reports: list[Report], name: str, blocks: int) -> N
     for column in ("trained blocks", "task", "seconds", "range", "ours is faster", "how"):
         is_figure = column in ("seconds", "ours is faster")
         table.add_column(column, justify="right" if is_figure else "left")
+
     for report in reports:
         for cells in _lines(report, blocks):
             table.add_row(*cells)
+
     console.print(table)
     for report in reports:
         console.print(_remark(report), soft_wrap=True)
@@ -337,4 +345,5 @@ def _rows(report: Report, run_id: str, created: datetime, name: str) -> Benchmar
                     "note": time.note,
                 }
             )
+
     return rows

@@ -112,6 +112,7 @@ def bench_memory(
     created = datetime.now(UTC)
     run_id = f"memory-{created:%Y%m%dT%H%M%SZ}"
     folder = home() / "bench" / run_id
+
     reports = []
     for model in models or MODELS:
         for width in bits or BITS:
@@ -122,6 +123,7 @@ def bench_memory(
                 figures = _measure(console, variant, folder, step, budget)
             random = has_random_weights(variant)
             reports.append(Report(model, width, random, step.path, figures))
+
     _print(console, reports, step.title)
     rows = [row for report in reports for row in _rows(report, run_id, created, step)]
     land_benchmark(run_id, rows)
@@ -148,6 +150,7 @@ def _measure(
 
     if budget:
         args["memory"] = budget
+
     try:
         return run_child(f"tasks.bench.memory:{function}", args, folder, emit)
     finally:
@@ -157,11 +160,13 @@ def _measure(
 def _print(console: Console, reports: list[Report], title: str) -> None:
     table = Table(title=title, title_justify="left")
     table.add_column("variant")
+
     is_budgeted = any(report.is_budgeted for report in reports)
     for name in (*COLUMNS, *(BUDGETED_COLUMNS if is_budgeted else ())):
         table.add_column(name, justify="right")
     for report in reports:
         table.add_row(*_cells(report))
+
     console.print(table)
 
 

@@ -64,6 +64,7 @@ def bench_overhead(console: Console, study: Study, folder: Path | None) -> None:
     refuse_existing(folder)
     root = folder.resolve() if folder else Path(mkdtemp(prefix="triage-overhead-"))
     place = ChaosPlace(root, study)
+
     try:
         with interrupted_by_signals():
             overhead = _measure(console, place)
@@ -82,6 +83,7 @@ def _measure(console: Console, place: ChaosPlace) -> Overhead:
     command = _seconds(place)
     with duckdb.connect(str(place.warehouse), read_only=True) as warehouse:
         times = warehouse.execute(IN_WAREHOUSE).fetchone()
+
     assert times is not None  # a sweep that has succeeded has landed
     flow, steps = times
     print_line(console, "Typing the same command again ...")

@@ -99,6 +99,7 @@ def _train_to_the_end(
                 ends[trial.number] = _end_of(setup, trial, variant, data)
                 value = figure(ends[trial.number].value, digits=DIGITS)
                 print_line(console, f"trial {trial.number} at its end: {value}")
+
     return ends
 
 
@@ -124,6 +125,7 @@ def _end_of(setup: SearchSetup, trial: Trial, variant: Path, data: Path) -> Reac
         most_layers=setup.space.most_layers,
     )
     write_atomic(record, json.dumps(asdict(reached)))
+
     return reached
 
 
@@ -146,6 +148,7 @@ def _compare(setup: SearchSetup, trials: Sequence[Trial], ends: dict[int, Reache
     )
     behind = max(0.0, loss(winner.value) - loss(best))
     share = _training(trial.rungs[-1] for trial in trials if trial.rungs) / _training(ends.values())
+
     return Comparison(winner.value, best, behind, cost, share, len(same), len(finished))
 
 

@@ -78,6 +78,7 @@ class Figures:
             ),
             ("serve and predict: other decisions", f"{self.other_decisions}, and {nearest}"),
         ]
+
         return [{"what": what, "measured": measured} for what, measured in rows]
 
 
@@ -96,6 +97,7 @@ def bench_serve(console: Console, experiment: str, load: Load) -> None:
                 figures = _measure(experiment, model, texts, load)
         finally:
             stop_children()
+
     words = statistics.mean(len(text.split()) for text in texts)
     versions = ", ".join(f"{name} {one}" for name, one in own_versions().items())
     title = (
@@ -116,13 +118,16 @@ def _texts(model: BundledModel, count: int) -> list[str]:
 def _measure(experiment: str, model: BundledModel, texts: list[str], load: Load) -> Figures:
     first = _first_answer(experiment, texts[0])
     predicted, rate = _predicted(model, texts)
+
     kept = KeptModel(model, None)
     with running(kept) as port, _client(port) as client:
         for text in texts[:CLIENTS]:
             _decide(client, text)
+
         memory = [_memory()]
         alone = [_decide(client, texts[i % len(texts)])[0] for i in range(ALONE)]
         asked = [texts[i % len(texts)] for i in range(max(load.requests, len(texts)))]
+
         timed: list[tuple[float, Shown]] = []
         with ThreadPoolExecutor(CLIENTS) as threads:
             for half in (asked[: len(asked) // 2], asked[len(asked) // 2 :]):
@@ -133,6 +138,7 @@ def _measure(experiment: str, model: BundledModel, texts: list[str], load: Load)
     pairs = list(zip(predicted, served, strict=True))
     other = [_differs(one, two) for one, two in pairs]
     nearest = sorted(range(len(texts)), key=lambda i: _margin(model, predicted[i]))[:NEAREST]
+
     return Figures(
         first_answer=first,
         texts_a_second=rate,

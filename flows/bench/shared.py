@@ -52,6 +52,7 @@ def variant_of(console: Console, model: str, bits: int) -> Path:
 
     source = _source_of(console, models[model])
     group_size = Training().group_size
+
     folder = variant_folder(source, home(), of_bits(bits), group_size)
     if complete(folder) is None:
         job = QuantizeJob(
@@ -59,6 +60,7 @@ def variant_of(console: Console, model: str, bits: int) -> Path:
         )
         log = home() / "logs" / f"quantize-{model}-{bits}bit"
         run_child("tasks.models.convert:run_quantize", job.model_dump(mode="json"), log)
+
     return folder
 
 
@@ -87,6 +89,7 @@ def blocks_of(variant: Path, model: str, *layers: int) -> int:
                 f"--layers {count}, but {model} has {blocks} blocks; "
                 f"give at most {blocks}, and at least 1."
             )
+
     return blocks
 
 

@@ -70,6 +70,7 @@ class SyntheticStudy:
         rows = self._evaluation_rows(spec, training, evaluation, number, dropout)
         write_landing(root, training, "training", {"experiment": [row], "training_curve": curve})
         write_landing(root, evaluation, "evaluation", rows)
+
         return training, evaluation
 
     def _evaluation_rows(
@@ -100,6 +101,7 @@ class SyntheticStudy:
         evaluation = Evaluation(
             id, f"scores-{id}", training, "cases", True, spec.recipe.rule, spec.scoring, spec.seed
         )
+
         return judged_rows(evaluation, scores)
 
     def _land_dataset(self, root: Path) -> None:

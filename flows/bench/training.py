@@ -88,6 +88,7 @@ def bench_train(
     land_benchmark(run_id, _rows(report))
     shutil.rmtree(folder)
     console.print(f"Written to {path} and the warehouse's table benchmark.", soft_wrap=True)
+
     return report
 
 
@@ -107,12 +108,14 @@ def bench_table(console: Console, repeats: int) -> list[dict[str, Any]]:
         except TriageError as error:
             failures.append(f"{model}, {layers} layers: {error}")
             console.print(f"FAILED {failures[-1]}", soft_wrap=True)
+
     if reports:
         print_summary(console, reports)
     if failures:
         raise TriageError(
             f"{len(failures)} of {len(TABLE)} cases could not be measured. {' '.join(failures)}"
         )
+
     return reports
 
 
@@ -132,12 +135,14 @@ def _measure(
             measured[engine.key] = run_child(
                 "tasks.bench.training:run", args, place, environment=engine.environment
             )
+
     with console.status("Comparing gradients ..."):
         gradients = {
             engine.key: str(folder / engine.key / "gradients.safetensors") for engine in engines
         }
         args = {**setting, "engine": "float64", "folder": str(folder), "gradients": gradients}
         differences = run_child("tasks.bench.training:compare", args, folder)
+
     # The best that any process saw, so that a busy moment flatters nobody's share of it.
     speed = max(measurement["matmul_gflops"] for measurement in measured.values())
     for engine in engines:
@@ -145,6 +150,7 @@ def _measure(
         measurement["figures"] = _figures(setting, measurement, speed) | {
             f"gradient_difference_{key}": value for key, value in differences[engine.key].items()
         }
+
     for engine in engines:
         measured[engine.key]["figures"] |= _ratios(measured, engine.key)
     return measured
@@ -186,6 +192,7 @@ def _ratios(measured: dict[str, dict[str, Any]], key: str) -> dict[str, float]:
         ratios[f"memory_against_{stock}"] = (
             own["peak_over_weights_bytes"] / other["peak_over_weights_bytes"]
         )
+
     return ratios
 
 

@@ -61,12 +61,15 @@ def print_table(console: Console, report: dict[str, Any]) -> None:
     )
     table = Table(title=title, title_justify="left")
     table.add_column("")
+
     for engine in report["engines"]:
         table.add_column(engine["title"], justify="right")
+
     for name, show in LINES:
         cells = [show(engine["figures"], len(engine["seconds"])) for engine in report["engines"]]
         if any(cells):
             table.add_row(name, *cells)
+
     console.print(table)
     for line in _remarks(report):
         console.print(line, soft_wrap=True)
@@ -84,6 +87,7 @@ def _remarks(report: dict[str, Any]) -> list[str]:
         f"The first {common} of each prompt's {report['length']} tokens ({common / report['length']:.0%}) are the same "
         "in all cases, as an instruction is: ours computes them once a step, stock for each case."
     )
+
     if prefix["blocks"]:
         once = f"{prefix['seconds']:.2g} s for this batch"
         lines.append(
@@ -93,10 +97,12 @@ def _remarks(report: dict[str, Any]) -> list[str]:
         lines.append(
             "ours: no frozen blocks stored, since with so many trained ones it would not pay."
         )
+
     if len(ours["seconds"]) < ENOUGH:
         lines.append(
             f"ours: the median of {len(ours['seconds'])} steps only; {ENOUGH} or more (--repeats) are steadier."
         )
+
     lines.append(
         "Gradients: largest difference over largest value of a tensor, the worst tensor; lora_b random."
     )
@@ -116,6 +122,7 @@ def print_summary(console: Console, reports: list[dict[str, Any]]) -> None:
         "of matmul speed",
     ):
         table.add_column(name, justify="right")
+
     for report in reports:
         ours = next(e for e in report["engines"] if e["engine"] == "ours")["figures"]
         weights = RANDOM if report["random_weights"] else ""
@@ -128,4 +135,5 @@ def print_summary(console: Console, reports: list[dict[str, Any]]) -> None:
                 ("matmul_share", "{:.0%}"),
             )),
         )  # fmt: skip
+
     console.print(table)

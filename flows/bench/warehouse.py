@@ -68,6 +68,7 @@ class Size:
                 f"{self.experiments:,} experiments on {self.cases:,} cases are "
                 f"{self.predictions:,} predictions; {MOST_PREDICTIONS:,} are the most."
             )
+
         needed = self.predictions * BYTES_A_PREDICTION
         home().mkdir(parents=True, exist_ok=True)
         if needed > shutil.disk_usage(home()).free:
@@ -109,6 +110,7 @@ def bench_warehouse(console: Console, size: Size) -> list[Figure]:
     size.check()
     folder = home() / "bench"
     folder.mkdir(parents=True, exist_ok=True)
+
     with tempfile.TemporaryDirectory(prefix="warehouse-", dir=folder) as scratch:
         place = Path(scratch)
         study = SyntheticStudy(size.in_a_study, size.cases)
@@ -116,6 +118,7 @@ def bench_warehouse(console: Console, size: Size) -> list[Figure]:
             _fill(place, study, size.experiments // size.in_a_study - 1, status.update)
             status.update("Measuring ...")
             figures = _figures(place, study, size)
+
     _print(console, size, figures)
     return figures
 
@@ -126,6 +129,7 @@ def _fill(place: Path, study: SyntheticStudy, copies: int, say: Callable[[str], 
     refused = load_all(place / "landing", place / FILE).refused
     if refused:
         raise BadInput(f"The loader refused a folder: {next(iter(refused.values()))}")
+
     if copies:
         with writing(place / FILE) as con:
             for number in copy_study(con, copies):
@@ -136,6 +140,7 @@ def _figures(place: Path, study: SyntheticStudy, size: Size) -> list[Figure]:
     paper = size.is_one_study
     compared = 1000 * _median(lambda: _query(place, "FROM quantization_comparison"))
     pooled = 1000 * _median(lambda: _query(place, "FROM quantization_summary"))
+
     figures = [
         Figure("quantization_comparison", compared, "ms", 150 if paper else 3000),
         Figure("quantization_summary", pooled, "ms", 150 if paper else None),
@@ -144,10 +149,12 @@ def _figures(place: Path, study: SyntheticStudy, size: Size) -> list[Figure]:
         seconds = _median(lambda: _compare(place))
         figures.append(Figure("triage compare, processor time", seconds, "s", 2))
         figures += _report(place)
+
     numbers = range(size.experiments, size.experiments + REPEATS)
     loads = [_load_one(place, study, number) for number in numbers]
     loaded, worked = (1000 * median(times) for times in zip(*loads, strict=True))
     file = (place / FILE).stat().st_size / 1e6
+
     return [
         *figures,
         Figure("one more experiment loaded", loaded, "ms", None if paper else 250),
@@ -195,6 +202,7 @@ def _processor_time(place: Path, command: str) -> float:
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
         raise BadInput(f"triage {command} failed: {done.stderr.strip()}")
+
     return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
@@ -231,4 +239,5 @@ def _print(console: Console, size: Size, figures: list[Figure]) -> None:
     note = "Queries may take 4 GB of memory. Scores are drawn at random with a fixed seed"
     if not size.is_one_study:
         note += f"; studies of {size.in_a_study} experiments, dropout rows in the first"
+
     console.print(f"{note}.", soft_wrap=True)

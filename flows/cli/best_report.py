@@ -95,10 +95,12 @@ def print_best(console: Console, wanted: Wanted) -> None:
     ranked, gone = _rank(candidates, wanted.ranked_by)
     if not ranked:
         raise BadInput(_all_gone(study.study, gone))
+
     _record(study.study, wanted, ranked)
     _print_ranking(console, study.study, wanted, ranked)
     if gone:
         print_line(console, _left_out(gone))
+
     _print_chosen(console, ranked[0])
 
 
@@ -116,6 +118,7 @@ def _candidates(study: str, wanted: Wanted) -> list[tuple[EvaluationRow, int]]:
     )
     if latest is None:
         raise BadInput(f"The study {study} has no finished experiment; run its sweep again.")
+
     board = [row for row in board if row.set_digest == latest.set_digest]
 
     precisions = sorted({row.precision for row in board if row.precision})
@@ -124,9 +127,11 @@ def _candidates(study: str, wanted: Wanted) -> list[tuple[EvaluationRow, int]]:
             f"The study {study} has no model of precision {wanted.precision!r}; it has "
             f"{', '.join(precisions)}."
         )
+
     stored = {row.evaluation_id: row.stored_bytes or 0 for row in _stored()}
     of_precision = [row for row in board if wanted.precision in (None, row.precision)]
     sized = [(row, stored.get(row.evaluation_id, 0)) for row in of_precision]
+
     fitting = [(row, size) for row, size in sized if size <= (wanted.max_megabytes or 1e9) * 1e6]
     if not fitting:
         smallest = min(size for _, size in sized) / 1e6
@@ -134,6 +139,7 @@ def _candidates(study: str, wanted: Wanted) -> list[tuple[EvaluationRow, int]]:
             f"No such model of the study {study} has weights of at most "
             f"{wanted.max_megabytes:g} MB; the smallest has {smallest:.1f} MB."
         )
+
     return fitting
 
 
@@ -153,6 +159,7 @@ def _rank(
                 ranked.append(_ranked(row, stored, by))
             except ModelGone:  # its results stay where its data set is forgotten
                 gone.append(row.cell_id)
+
     return sorted(ranked, key=lambda one: one.order), gone
 
 
@@ -257,18 +264,21 @@ def _print_chosen(console: Console, chosen: Ranked) -> None:
         "gates": verdict(row),
     }
     print_table(console, Table.of(title, [figures]))
+
     if row.primary_rule != ARGMAX:
         most_probable = figure(row.accuracy, row.accuracy_low, row.accuracy_high)
         print_line(
             console,
             f"By the most probable label (argmax), as in triage compare, its accuracy is {most_probable}.",
         )
+
     gates = typed_rows(
         GateRow, f"gate WHERE evaluation_id = {quoted(row.evaluation_id)} ORDER BY gate"
     )
     print_table(console, gate_table(gates))
     if chosen.bundle.warning:
         print_line(console, chosen.bundle.warning, style="bold")
+
     print_line(console, f"Ask it: triage predict {row.cell_id} -")
     print_line(console, disclaimer({row.set_digest}))
 

@@ -53,6 +53,7 @@ def print_explanation(console: Console, experiment: str) -> None:
     """
     trainings = stored_trainings()
     training = find_training(trainings, experiment)
+
     earlier = nearest_earlier(trainings, training)
     if earlier is None:
         print_line(
@@ -67,11 +68,13 @@ def print_explanation(console: Console, experiment: str) -> None:
         f"{training.training_id} was trained because {count} of its id differ from those of "
         f"{earlier.training_id}, the most similar earlier training of {training.cell}.",
     )
+
     table = Table()
     for column in ("ingredient", "earlier", "now"):
         table.add_column(column, overflow="fold")
     for difference in found:
         table.add_row(difference.ingredient, difference.before, difference.after)
+
     console.print(table)
 
 
@@ -95,6 +98,7 @@ def find_training(trainings: list[StoredTraining], experiment: str) -> StoredTra
         raise BadInput(
             f"{experiment} was trained before its ingredients were kept, so nothing can be said of it."
         )
+
     nearest = difflib.get_close_matches(experiment, names, n=1, cutoff=0.4)
     hint = f"; did you mean {nearest[0]}?" if nearest else "; triage status lists what there is."
     raise BadInput(f"No training {experiment!r} with known ingredients is on this machine{hint}")

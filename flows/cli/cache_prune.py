@@ -39,10 +39,12 @@ def prune_cache(console: Console, older: str, only_unreferred: bool, dry_run: bo
     if not parts:
         print_line(console, f"Nothing in {root} is unused for {older} and not needed.")
         return
+
     print_table(console, _table(root, parts, dry_run))
     if dry_run:
         print_line(console, "Nothing was removed. To remove it, leave --dry-run out.")
         return
+
     remove(parts)
     print_line(console, f"Removed: {megabytes(sum(part.size for part in parts))} MB.")
 
@@ -67,6 +69,7 @@ def _table(root: Path, parts: Sequence[Part], dry_run: bool) -> Table:
         listed = "\n".join([*names, f"and {more} more"] if more else names)
         size = sum(part.size for part in of_kind)
         rows.append((kind, str(len(of_kind)), f"{size:,}", listed))
+
     total = sum(part.size for part in parts)
     title = f"{'Would go' if dry_run else 'Goes'}: {megabytes(total)} MB of {root}"
     return Table(title, ("what", "folders", "bytes", "which"), tuple(rows))

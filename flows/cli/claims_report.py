@@ -31,15 +31,19 @@ def print_claims(console: Console, file: Path | None = None) -> None:
     claims = read_claims(file)
     load_what_waits()
     bring_up_to_date()
+
     measured = measure(claims)
     for one in measured:
         _print_claim(console, one)
     if file is not None:
         return
+
     if _has_random_models() and not all(one.measurements for one in measured):
         print_line(console, RANDOM_MODELS)
+
     with contextlib.suppress(Locked):  # another program reads: the table keeps what it has
         store(measured)
+
     if (ROOT / "flows" / "README.md").is_file() and (ROOT / "README.md").is_file():
         _print_figures(console)
 
@@ -52,8 +56,10 @@ def _print_claim(console: Console, one: MeasuredClaim) -> None:
     print_line(console, f"{one.verdict}: {one.claim.sentence}", style="bold")
     if one.note:
         print_line(console, f"  {one.note}")
+
     for row in one.measurements[:MOST_ROWS]:
         print_line(console, f"  {_row(row)}")
+
     if len(one.measurements) > MOST_ROWS:
         more = len(one.measurements) - MOST_ROWS
         query = f"FROM claim WHERE claim = '{one.claim.name}'"

@@ -55,6 +55,7 @@ def print_study(
         sections=sections,
         of=f"study {study.study}" if study else None,
     )
+
     others = [row.study for row in studies if row is not study]
     if study and others:
         print_line(
@@ -87,19 +88,25 @@ def print_comparison(
     pooled = pooled_sets(only)
     sentences = answer(board, pairs, pooled)
     print_line(console, " ".join(sentences), style="bold")
+
     for part in by_test_set(board):
         print_in_parts(console, leaderboard(part, prevalence))
+
     if names := names_elsewhere(board):
         print_line(console, names)
+
     if pairs:
         print_line(console, headline(pairs))
         if any("[" in sentence for sentence in sentences):
             print_line(console, BANDS)
         _print_pairs(console, quantization(pairs).with_note(not_restated_note(prevalence)))
+
     for table in evidence(board, prevalence, sections, only):
         print_in_parts(console, table)
+
     if sections is not None:
         print_line(console, MORE)
+
     print_line(console, disclaimer({row.set_digest for row in board}))
 
 

@@ -52,6 +52,7 @@ def request(source: str, settings: dict[str, str | None], labels: list[str]) -> 
 
     if "revision" in options:
         check_revision(source)
+
     data = Data.model_validate({"source": source, "labels": _label_words(labels), **options})
     if source == "embedded":
         adversarial = EvaluationSet(name="test_adversarial", source="embedded")
@@ -87,6 +88,7 @@ def check(console: Console, requested: DataRequest, listing: bool = False) -> in
     console.print(_lengths(report))
     if prompt.examples:
         console.print(shared_tokens(prompt, stored_tokenizers), soft_wrap=True)
+
     if not stored_tokenizers:
         console.print(
             f"No tokenizer is stored in {home() / 'models'} (TRIAGE_HOME sets another place), so "
@@ -96,12 +98,14 @@ def check(console: Console, requested: DataRequest, listing: bool = False) -> in
 
     if listing:
         _list(console, report)
+
     console.print(_findings(report))
     if requested.data.source != "embedded":
         console.print(
             f"A sweep copies these cases to {home() / 'data'} (TRIAGE_HOME sets another place).",
             soft_wrap=True,
         )
+
     console.print(_summary(report.errors))
 
     return int(report.fails)
@@ -162,6 +166,7 @@ def _list(console: Console, report: Report) -> None:
 
     colon = ":" if report.similar else ""
     console.print(f"Pairs of nearly the same text ({len(report.similar)}){colon}")
+
     for pair in report.similar:
         console.print(
             f"  {pair.similarity:.0%}  {pair.first}  and  {pair.second}",
@@ -174,6 +179,7 @@ def _lengths(report: Report) -> Table:
     table = Table(title="Text lengths", title_justify="left")
     for column in ("in", "median", "95 % below", "longest", "measured on"):
         table.add_column(column, justify="left" if column == "in" else "right")
+
     for line in report.lengths:
         median = f"{line.median:.0f}"
         high = f"{line.high:.0f}"
@@ -186,6 +192,7 @@ def _findings(report: Report) -> Table:
     table = Table(title="Checks", title_justify="left")
     for column in ("check", "found", "", "where, and what to do"):
         table.add_column(column, overflow="fold")
+
     for finding in report.findings:
         table.add_row(
             finding.name,

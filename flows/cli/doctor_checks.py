@@ -125,6 +125,7 @@ def _blas(probe: Probe) -> Finding:
     device = probe.device
     if device.on_gpu:
         return Finding("products", "ok", f"GPU, {device.gflops:.0f} GFLOP/s in float32")
+
     speed = f"{device.blas}, {device.gflops:.0f} GFLOP/s in float32"
     if probe.warning is None:
         return Finding("BLAS", "ok", speed)
@@ -146,6 +147,7 @@ def _backend(probe: Probe) -> Finding:
             "run it on the Mac itself, not in a virtual machine or over a session without a GPU"
         )
         return Finding("backend", "error", f"{path}, but its GPU cannot be used", remedy)
+
     if not device.on_gpu:
         path += "; memory and time of 4 against 8 bits can only be compared on a GPU"
     if BACKENDS[device.backend].experimental:
@@ -163,6 +165,7 @@ def libraries() -> list[Finding]:
     if result.returncode:
         lines = result.stdout.strip().splitlines() or result.stderr.strip().splitlines()[-1:]
         findings.append(_unmet_requirements(lines))
+
     return findings
 
 
@@ -195,6 +198,7 @@ def weights() -> list[Finding]:
 def _weights(model: str, sources: list[tuple[str, str]], none_at_all: bool) -> Finding:
     name = f"weights {model}"
     text = "; ".join(f"{source}: {state}" for source, state in sources)
+
     usable = [number for number, (_, state) in enumerate(sources) if is_offered(state)]
     if not usable:
         remedy = "connect to a network, or list a folder of weights in a grid (kind = 'folder')"
@@ -221,6 +225,7 @@ def disk() -> list[Finding]:
     )
     if free >= needed:
         return [Finding("disk", "ok", text)]
+
     remedy = "free some space, or set TRIAGE_HOME to a folder on another disk"
     return [Finding("disk", "error" if free < TOO_LITTLE_DISK else "warning", text, remedy)]
 
@@ -239,6 +244,7 @@ def warehouse() -> list[Finding]:
         return [Finding("warehouse", "error", f"{path}: audits fail: {', '.join(failing)}", remedy)]
     if path.is_file():
         return [Finding("warehouse", "ok", f"{path}: {len(offending_rows)} audits pass")]
+
     return [Finding("warehouse", "ok", f"none yet; a sweep creates {path}")]
 
 

@@ -26,6 +26,7 @@ def examine_machine(console: Console, selftest: bool = False, path: Path | None 
     """
     if path is not None:
         refuse_path(path, selftest)
+
     findings = _print_findings(console, _findings())
     if selftest:
         outcome = run_selftest()
@@ -80,6 +81,7 @@ def _print_findings(console: Console, findings: Iterable[Finding]) -> list[Findi
         console.print(f"{finding.name}: {finding.detail}", markup=False, soft_wrap=True)
         if finding.remedy:
             console.print(f"{'':<8} -> {finding.remedy}.", markup=False, soft_wrap=True)
+
     return printed
 
 

@@ -48,6 +48,7 @@ def run_selftest() -> Outcome:
         remedy = "read the log; without this, no result can be trusted"
         finding = Finding("self-test", "error", str(error), remedy)
         return Outcome([finding], {}, without_folders(f"{type(error).__name__}: {error}"))
+
     return Outcome([_finding(check) for check in measured["checks"]], measured)
 
 

@@ -51,11 +51,13 @@ def export_experiment(console: Console, request: Request) -> None:
     model = find_model(request.experiment)
     if model.folder != home():
         raise BadInput(f"{request.experiment} is an export already; name the experiment itself.")
+
     if target is not None:
         refuse_push(model.bundle, target, request.unsafe)
 
     done = export(model, home(), request.folder, fuse=request.fuse, gguf=request.gguf)
     _say(console, model, done)
+
     if target is not None:
         _refuse_without_terms(done, target)
         address = push(done.folder, target, model.bundle.cell_id)
@@ -79,14 +81,17 @@ def _say(console: Console, model: BundledModel, done: Exported) -> None:
     print_line(
         console, f"{bundle.cell_id} is in {done.folder}: {done.size / 1e6:.1f} MB ({parts})."
     )
+
     for name, agreement in (
         ("The fused weights", done.result.fused),
         ("model.gguf", done.result.gguf),
     ):
         if agreement is not None:
             print_line(console, _agreement(name, agreement))
+
     if bundle.warning:
         print_line(console, bundle.warning, style="bold red")
+
     where = f"licence {bundle.licence}; see Notice"
     missing = f" Before you pass it on: {done.missing_terms}." if done.missing_terms else ""
     print_line(console, f"The base model's terms go with it: {where}.{missing}")

@@ -97,6 +97,7 @@ def find_evaluations(experiment: str, for_its_model: bool = False) -> list[Found
         )
     if not cells:
         raise BadInput(_unknown(experiment, {row.cell_id for row in evaluations}))
+
     return _latest(matches)
 
 

@@ -33,14 +33,17 @@ def find_model(name: str) -> BundledModel:
         raise  # they are finished, whatever else begins so
     except BadInput as error:
         raise why_unfinished(name) or error from error
+
     judged = [one for one in evaluations if one.taken.evaluation_set == "test"]
     if not judged:
         raise BadInput(f"{name!r} was never judged on its test set; run its sweep again.")
+
     # Real weights before random ones, and the latest of them.
     real = [one for one in judged if not one.taken.random_weights] or judged
     latest = real[-1]
     model = bundle_of_evaluation(home(), latest.taken.evaluation_id)
     _say_which(latest)
+
     return model
 
 

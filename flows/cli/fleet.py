@@ -43,6 +43,7 @@ def join(url: Url, pool: Pool = "fleet", install: Install = False) -> None:
         unit = write_unit(api, pool)
         print_line(console, f"Written to {unit.path}; start it with: {'; '.join(unit.commands)}")
         return
+
     work(api, pool, lambda line: print_line(console, line))
 
 
@@ -54,13 +55,16 @@ def fleet() -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
     for column in ("pool", "machine", "state", "last heartbeat", "runs"):
         table.add_column(column, overflow="fold")
+
     joined = machines(configured_api())
     for one in joined:
         heard = "" if one.seconds is None else f"{clock(one.seconds)} ago"
         state = "online" if one.is_online else "offline"
         style = None if one.is_online else "dim"
         table.add_row(one.pool, one.host, state, heard, ", ".join(one.runs), style=style)
+
     if not joined:
         print_line(console, "No machine has joined a pool; type `triage join URL` on one.")
         return
+
     console.print(table)

@@ -53,10 +53,12 @@ def _of_grid(root: Path, data: str) -> list[str]:
 
     if not data.endswith(".toml") and not (GRIDS / f"{data}.toml").is_file():
         raise unknown_data(root, data)
+
     grid = load_grid(data)
     name = dataset_folder(grid.data, root, grid.evaluation_sets).name
     if names := matching_names(root, name):
         return names
+
     raise unknown_data(root, name)
 
 
@@ -79,6 +81,7 @@ def _table(root: Path, forgetting: Forgetting, yes: bool) -> Table:
     prefixes = [part.size for part in forgetting.parts if part.kind == "prefixes"]
     if prefixes:
         rows.append(("prefixes", f"all {len(prefixes)} in prefixes", megabytes(sum(prefixes))))
+
     title = "Goes" if yes else "Would go"
     return Table(
         f"{title}: {megabytes(forgetting.size)} MB of {root}", ("what", "folder", "MB"), tuple(rows)

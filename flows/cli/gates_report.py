@@ -86,6 +86,7 @@ def print_gates(
         _print_evaluation(console, one.taken, texts, prevalence)
         if one.not_taken:
             print_line(console, one.not_taken)
+
     print_line(console, disclaimer({one.taken.set_digest for one in evaluations}))
 
 
@@ -112,6 +113,7 @@ def _print_evaluation(
     _print_subgroups(console, evaluation)
     if misses:
         print_line(console, _basis_of_flags(evaluation))
+
     print_line(console, f"Missed emergencies: {_count_of_misses(evaluation, gates, len(misses))}")
     for miss in misses:
         _print_miss(console, miss, texts)
@@ -140,6 +142,7 @@ def gate_table(gates: list[GateRow]) -> Table:
         )
         for gate in gates
     ]
+
     return Table("Gates", columns, tuple(rows))
 
 
@@ -151,6 +154,7 @@ def _precision(evaluation: Evaluation, prevalence: float | None) -> str:
     )
     if prevalence is None:
         return text
+
     precision, f2 = restated(
         evaluation.ed_recall, evaluation.ed_precision, evaluation.ed_prevalence, prevalence
     )
@@ -220,6 +224,7 @@ def _count_of_misses(evaluation: Evaluation, gates: list[GateRow], missed: int) 
         return "not available: no ED case in this set"
     if not emergencies.decided:
         return f"not available for {emergencies.ed} ED cases: {_why_undecided(evaluation, gates)}"
+
     return f"{missed} of {emergencies.ed}" + (", most confident mistakes first" if missed else "")
 
 

@@ -58,6 +58,7 @@ def write_examples(folder: Path) -> list[Path]:
         raise BadInput(
             f"{existing[0]} already exists and is kept; move it away or choose another folder."
         )
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path in targets:
@@ -69,6 +70,7 @@ def write_examples(folder: Path) -> list[Path]:
         raise BadInput(
             f"{folder} cannot be written ({error.strerror}); choose another folder."
         ) from error
+
     return targets
 
 

@@ -168,6 +168,7 @@ class Board:
         hidden = len(self.rows) - len(shown)
         if hidden:
             lines.insert(0, Text(f"and {hidden} more", style="dim"))
+
         return Group(table, *lines)
 
     def _shown(self, most: int) -> list[Row]:
@@ -183,6 +184,7 @@ class Board:
                 places[row.cell] * (-1 if row.state is State.LANDED else 1),
             ),
         )
+
         return sorted(ranked[:most], key=lambda row: places[row.cell])
 
     def _summary(self) -> str:
@@ -196,6 +198,7 @@ class Board:
         seconds = self.time_left.seconds() or sum(waiting)
         if seconds >= 1:
             parts.append(f"about {clock(seconds)} left")
+
         return ", ".join(parts)
 
 

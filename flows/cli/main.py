@@ -95,6 +95,7 @@ def main() -> None:
             error.show()  # `triage` alone asks for the list of commands, which is no mistake
             raise SystemExit(0) from None
         _end(usage_sentence(error, sys.argv[1:]))
+
     if code == INTERRUPTED:  # so typer ends a command that says nothing about Ctrl-C itself
         print_error("Interrupted.")
     raise SystemExit(code)

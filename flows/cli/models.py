@@ -63,9 +63,11 @@ def print_models(console: Console) -> None:
     )
     for note in dict.fromkeys(filter(None, (_reference_note(row) for row in rows))):
         console.print(note, soft_wrap=True)
+
     for row in rows:
         if warning := disagreement(row):
             console.print(f"WARNING  {warning}", style="bold yellow", soft_wrap=True)
+
     console.print(_trainable_table(grid))
 
 
@@ -79,6 +81,7 @@ def model_sizes(grid: Grid, root: Path) -> Iterator[SizeRow]:
     """A row for each base model and built-in precision, and for each source of its weights."""
     base_models = known_models(grid)
     group_size = grid.training.group_size
+
     for name in grid.models:
         for precision in BUILT_IN.values():
             expected = expected_sizes(known_shape(name), precision, group_size)
@@ -92,6 +95,7 @@ def model_sizes(grid: Grid, root: Path) -> Iterator[SizeRow]:
                     stored_sizes(folder, manifest.group_size),
                     manifest.original_precision,
                 )
+
             if not variants:
                 yield SizeRow(name, precision, _fetch_state(base_models[name], root), expected)
 
@@ -103,6 +107,7 @@ def disagreement(row: SizeRow) -> str | None:
 
     stored_bytes = row.sizes.bytes_by_part
     expected_bytes = row.expected.bytes_by_part
+
     differences = [
         f"{part} {stored_bytes[part]:,} where its shape gives {expected_bytes[part]:,}"
         for part in PARTS
@@ -112,6 +117,7 @@ def disagreement(row: SizeRow) -> str | None:
         differences = [
             f"{row.sizes.parameters:,} parameters where its shape gives {row.expected.parameters:,}"
         ]
+
     return (
         f"{row.name} ({row.source}) holds {', '.join(differences)}: "
         "it is another model than the study's, or was not quantised as named."
@@ -159,6 +165,7 @@ def _sizes_table(rows: list[SizeRow], group_size: int) -> Table:
             *(f"{row.sizes.bytes_by_part[part]:,}" for part in PARTS),
             f"{row.sizes.bits_per_weight:.3f}",
         )
+
     return table
 
 
@@ -174,6 +181,7 @@ def _trainable_table(grid: Grid) -> Table:
     of_recipes = [_places(training_of_recipe(grid, recipe)) for recipe in grid.recipes]
     places = " or ".join(dict.fromkeys(of_recipes))
     table = _table(f"Trainable parameters and their share (LoRA on {places})")
+
     for i, column in enumerate(("recipe", "rank", *grid.models)):
         table.add_column(column, justify="right" if i else "left", overflow="fold")
 
@@ -182,6 +190,7 @@ def _trainable_table(grid: Grid) -> Table:
         training = training_of_recipe(grid, recipe)
         shares = [_trainable_share(shape, recipe.rank, training) for shape in shapes]
         table.add_row(recipe.name, str(recipe.rank), *shares)
+
     return table
 
 

@@ -46,9 +46,11 @@ def _print_plan(console: Console, selection: Selection, cases: PlannedCases) -> 
     console.print(_table(selection, cells))
     sources = sources_of(selection)
     _print_sources(console, selection, sources)
+
     for prompt in map(load_prompt, selection.prompts):
         if prompt.examples:
             print_line(console, shared_tokens(prompt, tokenizers()))
+
     print_line(console, _set_sizes(selection.grid.data))
     print_line(console, _summary(selection, cells, here))
     _print_prefixes(console, selection, cells)
@@ -67,6 +69,7 @@ def _table(selection: Selection, cells: list[PlannedCell]) -> Table:
         mark = RANDOM if cell.spec.model.name in random_models else ""
         duration = "" if cell.scored else clock(cell.seconds)
         table.add_row(str(number), f"{cell.spec.cell_id}{mark}", cell.state, duration)
+
     return table
 
 
@@ -131,4 +134,5 @@ def _summary(selection: Selection, cells: list[PlannedCell], here: Machine) -> s
     needed = f"{estimated_bytes(selection) / 1e9:.1f} GB of disk"
     free = f"{shutil.disk_usage(existing_home()).free / 1e9:.0f} GB free"
     mark = f" on {backend().name} (experimental)" if backend().experimental else ""
+
     return f"{counts}: about {duration}{mark}, about {needed} ({free})."

@@ -28,6 +28,7 @@ def print_power(console: Console, selection: Selection, cases: PlannedCases | No
     """Print what the test set can conclude about 4 against 8 bits. `cases`: those of the plan."""
     if not {"4bit", "8bit"} <= {spec.precision.name for spec in selection.cells}:
         return
+
     planned = planned_set(selection.grid, cases)
     if planned is None:
         line = "the test set is not known yet: its source does not answer"
@@ -38,6 +39,7 @@ def print_power(console: Console, selection: Selection, cases: PlannedCases | No
     studies = Studies(Behaviour.of(pair.counts if pair else None), planned)
     outlooks = [outlook(metric, studies) for metric in VALUES]
     console.print(_table(planned, outlooks))
+
     for line in (_source(pair, studies.behaviour, planned), *map(_sentence, outlooks), _reading()):
         print_line(console, f"verdicts {line}")
 
@@ -47,6 +49,7 @@ def _table(planned: PlannedSet, outlooks: list[MetricOutlook]) -> Table:
     table = Table(title=title, title_justify="left")
     for column in ("metric", "at a true difference of 0", "at the pair's difference"):
         table.add_column(column, overflow="fold")
+
     for one in outlooks:
         if one.obstacle:
             table.add_row(TITLES[one.metric], f"n/a: {one.obstacle}", "")
@@ -55,6 +58,7 @@ def _table(planned: PlannedSet, outlooks: list[MetricOutlook]) -> Table:
         if one.measured is not None:
             measured = f"{_points(one.measured)}: {_shares(one.as_measured)}"
         table.add_row(TITLES[one.metric], _shares(one.at_zero), measured)
+
     return table
 
 
@@ -87,6 +91,7 @@ def _source(pair: StoredPair | None, behaviour: Behaviour, planned: PlannedSet) 
     )
     if not planned.grouped:
         return f"{sentence}."
+
     values = zip(LABELS, behaviour.clustering, strict=True)
     clustering = ", ".join(f"{label} {value:.2f}" for label, value in values)
     assumed = f" (assumed for {len(behaviour.assumed)} labels)" if behaviour.assumed else ""
@@ -122,9 +127,11 @@ def _enough(one: MetricOutlook) -> str:
         return f"{start} it takes about {_size(one.enough_cases, about=True)}."
     if one.groups is None:
         return f"{start} {MOST_CASES:g} times as many cases do not suffice."
+
     suffice = f"{start} {one.groups} groups do not suffice with any number of cases"
     if one.enough_groups:
         return f"{suffice}: it takes about {_size(one.enough_groups, about=True)}."
+
     return f"{suffice}, and neither do {MOST_GROUPS:,} groups as large."
 
 

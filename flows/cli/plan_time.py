@@ -22,6 +22,7 @@ def print_time(console: Console, grid: Grid, cells: Sequence[PlannedCell], here:
     """Print the estimate by step, if anything is left to do. `here`: this machine."""
     if all(cell.scored for cell in cells):
         return
+
     work = work_left(grid, cells)
     console.print(_table(work, here))
 
@@ -38,9 +39,11 @@ def _table(work: Steps, here: Machine) -> Table:
     table = Table(title="About how long the rest takes", title_justify="left")
     for column in ("on", "preparing", "training", "scoring", "dropout passes", "all"):
         table.add_column(column, overflow="fold")
+
     for machine in (here, *OTHERS):
         seconds = work.at(machine.speeds)
         table.add_row(machine.name, *map(clock, (*astuple(seconds), seconds.total)))
+
     for name in NOT_MEASURED:
         table.add_row(name, *["not measured"] * 5)
     return table

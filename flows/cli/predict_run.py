@@ -50,6 +50,7 @@ class Request:
             raise BadInput(
                 "Give either - to read a text from standard input, or --file with a file of texts."
             )
+
         if self.output is not None:
             refuse_existing(self.output)
 
@@ -76,6 +77,7 @@ def run_predict(request: Request) -> int:
             stop_children()
             print_error(f"Interrupted after {done:,} answers.")
             return INTERRUPTED
+
     if request.output is not None:
         print_line(errors, f"{done:,} answers in {request.output}")
     return 0
@@ -93,6 +95,7 @@ def _answered(request: Request, texts: _Texts) -> Iterator[int]:
         file = _file(request, stack, lambda: done == 0)
         show = request.writer(model.bundle, request.file is not None, file)
         advance = stack.enter_context(_progress(texts.count))
+
         for done, (case_id, decision) in enumerate(answers(model.ask, texts.rows()), 1):
             show(case_id, decision)
             advance()
@@ -134,6 +137,7 @@ def answers(
         if len(waiting) >= AHEAD:
             name, answered = waiting.popleft()
             yield name, decision_of(answered)
+
     for name, answered in waiting:
         yield name, decision_of(answered)
 
@@ -143,10 +147,12 @@ def _file(request: Request, stack: ExitStack, is_empty: Callable[[], bool]) -> T
     output = request.output
     if output is None:
         return sys.stdout
+
     try:
         file = stack.enter_context(output.open("x", encoding="utf-8"))
     except OSError as error:
         raise disk_error(error, output) from error
+
     stack.callback(lambda: output.unlink(missing_ok=True) if is_empty() else None)
     return file
 
@@ -157,6 +163,7 @@ def _progress(count: int) -> Iterator[Callable[[], None]]:
     if count == 1 or not errors.is_terminal:
         yield lambda: None
         return
+
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

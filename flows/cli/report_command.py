@@ -38,6 +38,7 @@ class Request:
                 raise BadInput(
                     f"{option} makes a report of its own; say where it goes with --output FILE."
                 )
+
         if self.output is not None:
             refuse_existing(self.output)
         if self.figures is not None:
@@ -65,10 +66,12 @@ def make_report(console: Console, request: Request) -> None:
     report = made_report(study, landed, request.cases, request.texts)
     write_report(as_html(report), path, private=report.cases.has_texts)
     print_line(console, f"Report of {study.name}: {path}")
+
     if request.figures is not None:
         charts = report.charts
         write_charts(charts, request.figures)
         print_line(console, f"{len(charts)} charts as SVG: {request.figures}")
+
     if report.cases.has_texts:
         print_line(console, "It holds patient texts: keep it as you keep the file they come from.")
 

@@ -165,6 +165,7 @@ def _report(console: Console, selection: Selection, outcome: Outcome) -> int:
         from flows.cli.sweep_end import print_results
 
         print_results(console, selection.grid.name, outcome.ids)
+
     if outcome.completed:
         _print_next_step(console, selection, outcome)
         return 0
@@ -172,6 +173,7 @@ def _report(console: Console, selection: Selection, outcome: Outcome) -> int:
     _print_failure(console, outcome)
     if outcome.needs_the_user:
         raise BadInput(" ".join(dict.fromkeys(str(error) for error in outcome.failures)))
+
     return 1
 
 
@@ -191,6 +193,7 @@ def _run_flow(
         else:
             refuse_pool(pool)
             check_cases(selection)
+
         experiments = f"{len(selection.cells)} experiments"
         line = f"Sweep {selection.grid.name}: {experiments}. Starting Prefect ..."
         print_line(console, line)
@@ -203,6 +206,7 @@ def _run_flow(
 
         with used(leaving.server), live(console, selection.cells), collected() as outcome:
             state = sweep(grid, overrides, **narrowing.parameters(), pool=pool, return_state=True)
+
         outcome.completed = state.is_completed()
         outcome.message = str(state.message)
         return outcome
@@ -258,6 +262,7 @@ def _query(selection: Selection) -> str:
     precisions = {spec.precision.name for spec in selection.cells}
     if precisions == {"4bit", "8bit"}:
         return f"triage sql four_bits_against_eight --param study={study}"
+
     view, columns = "leaderboard", "cell_id, accuracy, ed_recall, verdict"
     if len(precisions) > 1:
         view, columns = "frontier", "base_model, precision, recipe, stored_bytes, ed_recall"

@@ -109,6 +109,7 @@ class _Table(contextlib.AbstractContextManager["_Table"]):
         table = rich.table.Table()
         for column in ("trial", "state", "updates", self.objective.name):
             table.add_column(column, overflow="fold")
+
         room = max(LEAST_SETTINGS, self.console.width - OTHER_COLUMNS)
         table.add_column("settings", no_wrap=True, overflow="ellipsis", max_width=room)
         for trial in sorted(self.trials.values(), key=self._place)[:MOST_SHOWN]:
@@ -120,6 +121,7 @@ class _Table(contextlib.AbstractContextManager["_Table"]):
                 printable(trial.settings),
                 style=STYLES.get(trial.state),
             )
+
         return table
 
     def _place(self, trial: TrialReport) -> tuple[bool, int, float, int]:

@@ -21,8 +21,10 @@ def print_report(console: Console, setup: SearchSetup) -> None:
     storage = Storage(setup.folder, setup.space, setup.objective, setup.identity)
     trials = storage.trials()
     print_in_parts(console, best_trials(setup, trials))
+
     for line in settings(trials):
         print_line(console, line)
+
     print_line(console, saved(Cost.of(trials), len(trials)))
     print_line(
         console, "All values are of valid: no test case was scored. Trials: " + str(storage.path)
@@ -35,6 +37,7 @@ def print_report(console: Console, setup: SearchSetup) -> None:
             f"The best trial is at update {best.update} of {best.iterations}: the same command "
             "with more --hours goes on, and so does the sweep below.",
         )
+
     print_line(
         console, f"The best recipe, for both precisions; next: triage sweep {setup.folder / FILE}"
     )
@@ -64,10 +67,12 @@ def settings(trials: list[Trial]) -> list[str]:
         for key, value in (shown[0].values if shown else {}).items()
         if all(trial.values.get(key) == value for trial in shown)
     }
+
     lines = [f"All of these: {in_words(equal)}"] if equal and len(shown) > 1 else []
     for trial in shown:
         own = {key: value for key, value in trial.values.items() if not lines or key not in equal}
         lines += [f"Trial {trial.number}: {in_words(own)}"] if own else []
+
     return lines
 
 

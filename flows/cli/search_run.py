@@ -58,6 +58,7 @@ def run_search(console: Console, request: Request) -> int:
     """
     setup = request.set_up()
     leaving = Leaving(console)
+
     try:
         with leaving_in_time(wait_until_stopping, leaving.leave):
             error = _run_flow(console, leaving, request, setup)
@@ -106,6 +107,7 @@ def _introduction(setup: SearchSetup, limits: Limits) -> str:
     count = f"{limits.asked} trials" if limits.hours is None else f"{limits.hours:g} hours"
     if limits.hours is not None and limits.trials is not None:
         count = f"at most {limits.trials} trials in {limits.hours:g} hours"
+
     *pauses, last = setup.halving.rungs
     updates = ", ".join(map(str, pauses))
     return (
@@ -131,5 +133,6 @@ def _report(console: Console, setup: SearchSetup, error: Exception | None) -> in
         if not isinstance(error, TriageError):
             raise error
         return 1
+
     print_report(console, setup)
     return 0

@@ -74,9 +74,11 @@ def sql(
     if listed:
         _print_list()
         return
+
     chosen = _format("csv" if as_csv else output_format, output)
     named, statement, params = _statement(query, param or [])
     load_what_waits()
+
     try:
         if named:
             named.check_values(params)
@@ -110,10 +112,12 @@ def _statement(
         raise BadInput(
             "Give one SELECT statement or the name of a query; triage sql --list has them."
         )
+
     values = assignments(assigned)
     if is_name(query):
         named = named_query(query)
         return named, named.sql, named.values(values)
+
     return None, query, {name: typed_value(text) for name, text in values.items()}
 
 
@@ -154,6 +158,7 @@ def _run(
         write_rows(result, chosen, output)
         _say_written(len(result.rows), result.cut, output)
         return len(result.rows)
+
     show(result, chosen)
     if result.cut:
         _say_cut(len(result.rows), chosen)

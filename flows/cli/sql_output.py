@@ -77,6 +77,7 @@ def _new_file(path: Path) -> Iterator[Path]:
 
     refuse_existing(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+
     try:
         yield temporary
         _put(temporary, path)

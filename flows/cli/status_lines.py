@@ -159,6 +159,7 @@ def _lines(folder: Path) -> Iterator[Line]:
         line = _local_line(path, landed.pop(path.name, None))
         is_only_trial = line.landed is None and line.evaluation == NONE and path.name in trials
         yield replace(line, searched=is_only_trial)
+
     for experiment in landed.values():
         yield Line(experiment.training_id, random_mark(experiment), landed=experiment)
 

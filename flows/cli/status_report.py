@@ -36,6 +36,7 @@ def print_status(console: Console, everything: bool = False) -> None:
     if hidden and not everything:
         runs = "1 failed run" if hidden == 1 else f"{hidden} failed runs"
         print_line(console, f"{runs} of earlier settings not listed: triage status --all")
+
     trials = sum(line.searched for line in lines)
     if trials and not everything:
         count = "1 trial" if trials == 1 else f"{trials} trials"
@@ -57,6 +58,7 @@ def status_table(lines: list[Line], width: int, everything: bool = False) -> Tab
     unbounded = Console(width=10_000)  # on which a table is as wide as it wants
     if Measurement.get(unbounded, unbounded.options, table).maximum <= width:
         return table
+
     longest = max(map(len, names), default=0)
     whole = longest + OTHER_COLUMNS <= width
     return _table(NARROW, [line.narrow_cells(name) for line, name in named], whole)

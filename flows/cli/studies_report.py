@@ -33,9 +33,11 @@ def print_studies(console: Console) -> None:
     if not rows:
         print_line(console, "There is no study yet. Next: triage sweep demo")
         return
+
     print_table(console, studies_table(rows))
     if any(row.study == EARLIER for row in rows):
         print_line(console, ABOUT_EARLIER)
+
     print_line(console, "For one of them: triage compare STUDY")
 
 
@@ -43,6 +45,7 @@ def print_two_studies(console: Console, first: str, second: str) -> None:
     """Print the experiments of two studies side by side, and what their cases have in common."""
     if first == second:
         raise BadInput(f"Both names are {first!r}; name two studies.")
+
     load_what_waits()
     bring_up_to_date()
     one, other = _study(first), _study(second)
@@ -50,6 +53,7 @@ def print_two_studies(console: Console, first: str, second: str) -> None:
     if not len(table):
         print_line(console, f"Neither {first} nor {second} holds a finished experiment yet.")
         return
+
     print_in_parts(console, table)
 
 
@@ -60,6 +64,7 @@ def forget_study(console: Console, name: str, yes: bool) -> None:
     load_what_waits()
     bring_up_to_date()
     study = _study(name)
+
     if not yes:
         print_line(console, _sentence(what_would_be_forgotten(study.study), yes))
         command = f"triage studies forget {study.study} --yes"
@@ -70,6 +75,7 @@ def forget_study(console: Console, name: str, yes: bool) -> None:
             "Results wait to be loaded, so what belongs to a study is not known yet; close the "
             "program that holds the warehouse and try again."
         )
+
     print_line(console, _sentence(forget(study.study, home() / "landing"), yes))
 
 
@@ -85,6 +91,7 @@ def _sentence(done: Forgotten, yes: bool) -> str:
     if not done.ids:
         name = "its name is forgotten" if yes else "its name would be forgotten"
         return f"Every result of the study {done.study} belongs to another study too and stays; {name}."
+
     again = (
         " Adapters and scores stay where they are: a sweep lands their results again and trains nothing."
         if yes

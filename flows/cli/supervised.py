@@ -53,10 +53,12 @@ def supervised(run: Callable[[], Result], bounds: Bounds) -> Result:
     query = _Running(run)
     before = resident_bytes()
     query.start()
+
     try:
         _watch(query, bounds, before)
     except KeyboardInterrupt:
         _end("Interrupted. The query was stopped.", INTERRUPTED)
+
     return query.result()
 
 

@@ -59,11 +59,13 @@ def sweep(
 
     overrides = overrides_of(set_, memory)
     narrowing = Narrowing(model or (), bits or (), recipe or (), limit, precision or ())
+
     selection = select(grid, overrides, narrowing)
     if selection.grid.search is not None:
         from flows.search_setup import refuse_unsearchable
 
         refuse_unsearchable(selection, grid, overrides)
+
     check_home()
     refuse_unusable()
     if failed:

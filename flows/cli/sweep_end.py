@@ -37,9 +37,11 @@ def print_results(console: Console, study: str, ids: Collection[str]) -> None:
         _print_lines(console, overview(part))
         if more := left_out(part):
             print_line(console, more, style="dim")
+
     _print_further(console, study, board)
     if line := place_of_report(study):
         print_line(console, line)
+
     print_line(console, disclaimer({row.set_digest for row in board}))
 
 
@@ -63,6 +65,7 @@ def _print_lines(console: Console, table: Table) -> None:
         grid.add_column(name, overflow="fold", no_wrap=0 < place < len(table.columns) - 1)
     for row in table.rows:
         grid.add_row(*row)
+
     console.print(grid)
 
 
@@ -74,6 +77,7 @@ def _print_further(console: Console, study: str, board: Sequence[EvaluationRow])
     }
     if model := next((row.cell_id for row in board if row.recipe_kind != "baseline"), None):
         commands[f"triage gates {model}"] = "one experiment"
+
     print_line(console, "For more:")
     for command, shown in commands.items():
         print_line(console, f"  {command}  # {shown}")

@@ -31,8 +31,10 @@ def why_unfinished(experiment: str) -> BadInput | None:
         return BadInput(
             f"{last.cell_id} has {last.status} and holds no model ({why}); run its sweep again."
         )
+
     folder = home() / "experiments"
     begun = sorted(path.name for path in folder.glob("*/") if path.name.startswith(experiment))
     if begun:
         return BadInput(f"{begun[0]} is not finished yet; run its sweep to the end.")
+
     return None

@@ -26,6 +26,7 @@ def usage_sentence(error: Any, typed: list[str]) -> str:
         return text if text.endswith("?") else f"{text}."
     if text.startswith(("No such", "Missing")):
         return f"{text}; see {command} -h."
+
     return f"{text}."
 
 

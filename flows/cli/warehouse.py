@@ -58,6 +58,7 @@ def merge(
     print_line(console, _merged(len(report.taken), len(report.present)))
     if report.differing:
         print_line(console, f"Another version is here and stays: {', '.join(report.differing)}")
+
     refused = {**loaded.refused, **report.refused}
     for id, reason in refused.items():
         print_line(errors, f"Not taken over: {id}. {reason}")
@@ -81,6 +82,7 @@ def rebuild() -> None:
     landing = home() / "landing"
     if not any(landing.glob("*/manifest.json")):
         raise BadInput(f"There are no landing files in {landing}; run a sweep, e.g. triage sweep.")
+
     check_replaceable(warehouse_path())
     report = rebuild(landing)
     _print_report(report, str(warehouse_path()))
@@ -94,7 +96,9 @@ def _print_report(report: LoadReport, path: str) -> None:
     print_line(console, f"The warehouse has been rebuilt from {folders}: {path}")
     if report.aside is not None:
         print_line(console, f"The file that was there before is now {report.aside}")
+
     for id, reason in report.refused.items():
         print_line(errors, f"Not in it: {id}. {reason}")
+
     if report.refused:
         print_line(errors, f"To make these results again: {AGAIN}")

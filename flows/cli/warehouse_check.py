@@ -21,6 +21,7 @@ def print_check(console: Console) -> bool:
     check_exists(path)
     load_what_waits()
     last = sql_files("migrations")[-1].name
+
     offending = examine(path)
     if offending is None:
         print_line(
@@ -33,8 +34,10 @@ def print_check(console: Console) -> bool:
     print_line(console, f"Migrations: none is pending; the last is {last}")
     violated = {name: rows for name, rows in offending.items() if rows}
     texts = {file.name: head_of(file).split("\n")[0] for file in sql_files("audits")}
+
     for name, rows in violated.items():
         print_line(console, f"Audit {name}: {rows} rows. {texts[name]}")
+
     if violated:
         print_line(
             console,
@@ -42,4 +45,5 @@ def print_check(console: Console) -> bool:
         )
     else:
         print_line(console, f"Audits: {len(offending)}, and none finds a row: {path}")
+
     return not violated

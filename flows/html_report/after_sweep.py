@@ -43,11 +43,13 @@ def refreshed_report(study: str) -> Refreshed:
             return Refreshed()
         if is_current(study):
             return Refreshed(report_path(study))
+
         done = subprocess.run(
             [*COMMAND, study], capture_output=True, text=True, timeout=SECONDS, check=False
         )
         if done.returncode == 0 and is_current(study):
             return Refreshed(report_path(study))
+
         said = done.stderr.strip().splitlines()
         reason = said[-1] if said else f"exit code {done.returncode}"
     except Exception as error:  # whatever it is, the sweep's results are safe

@@ -52,6 +52,7 @@ def _panel(board: list[EvaluationRow], metric: str, name: str) -> Panel:
     drawing = dots(placed, axis, names, overlaid=True)
     texts = [f"{full_name(row)} {figure(*_values(row, metric))}" for row in measured]
     alt = f"{name[0].upper()}{name[1:]} of every model and baseline: {some(texts)}."
+
     return Panel(panel_name("baselines", metric), name, alt, drawing)
 
 
@@ -67,6 +68,7 @@ def _findings(study: ReportedStudy) -> list[str]:
     trained = [row for row in study.board if _kind(row) == TRAINED]
     if not trained:
         return ["This study has no trained model."]
+
     recipes = {row.recipe for row in trained}
     rows = [
         row
@@ -75,6 +77,7 @@ def _findings(study: ReportedStudy) -> list[str]:
     ]
     beating = sum(row.against_constant == "beats it" for row in rows)
     best = max(trained, key=lambda row: row.accuracy or 0)
+
     said = [
         "Highest accuracy of a trained model: "
         f"{full_name(best)}{and_others([row.accuracy for row in trained], best.accuracy)}, "
@@ -85,4 +88,5 @@ def _findings(study: ReportedStudy) -> list[str]:
             f"{beating} of {len(rows)} trained models beat the best constant answer in accuracy, always-"
             f"{rows[0].constant_answer} ({figure(rows[0].constant_accuracy)}), with the whole interval."
         )
+
     return said

@@ -49,6 +49,7 @@ def bytes_and_recall(study: ReportedStudy) -> Section:
     heading = "Bytes against ED recall"
     if not rows:
         return Section("frontier", heading, missing=MISSING)
+
     base_models = list(dict.fromkeys(row.base_model for row in rows))
     panels = [
         _panel(study, name, [row for row in rows if row.base_model == name]) for name in base_models
@@ -82,6 +83,7 @@ def _panel(study: ReportedStudy, base_model: str, rows: list[StoredModel]) -> Pa
     drawing = points(placed, x, y, names, kinds, lines=[ED_RECALL])
     texts = [_text(study, row) for row in rows]
     alt = f"Stored size against ED recall of {base_model}: {some(texts)}. Gate: {ED_RECALL:g}."
+
     return Panel(panel_name("frontier", base_model), base_model, alt, drawing)
 
 
@@ -120,6 +122,7 @@ def _findings(study: ReportedStudy, rows: list[StoredModel]) -> list[str]:
     ties = and_others([row.ed_recall for row in rows], best.ed_recall)
     reach = sum((row.ed_recall or 0) >= ED_RECALL for row in rows)
     hold = sum((study.by_id[row.evaluation_id].ed_recall_low or 0) >= ED_RECALL for row in rows)
+
     return [
         f"Highest ED recall: {_text(study, best)}{ties}.",
         f"{reach} of {len(rows)} models reach the gate of {ED_RECALL:g} by their point, "

@@ -110,15 +110,18 @@ def shown_cases(study: ReportedStudy, asked: Collection[str], texts: Path | None
     mattering = typed_rows(MatteringCase, MATTERS.format(models=models), only=study.ids)
     most = max(1, MOST_ROWS // max(1, len(judged)))
     by_case = {row.case_id: row for row in mattering}
+
     ids = list(dict.fromkeys(asked)) or [row.case_id for row in mattering[:most]]
     answers: dict[str, list[AnswerRow]] = {}
     if ids:
         statement = ANSWERS.format(models=models, cases=listed(ids))
         for row in typed_rows(AnswerRow, statement):
             answers.setdefault(row.case_id, []).append(row)
+
     for id in ids:
         if id not in answers:
             raise BadInput(_unknown(id, study))
+
     by_digest = _texts(texts, answers) if texts else {}
     names = {id: full_name(row) for id, row in judged.items()}
     cases = [_case(id, answers[id], names, by_case.get(id), by_digest) for id in ids]
@@ -142,6 +145,7 @@ def _texts(path: Path, answers: Mapping[str, list[AnswerRow]]) -> Mapping[str, s
             f"No text in {path} is that of a case in the report; give the file from which the test "
             "cases of this study were read."
         )
+
     return texts
 
 
@@ -155,12 +159,14 @@ def _case(
     by_evaluation = {row.evaluation_id: row for row in rows}
     first = rows[0]
     lines = [_line(name, by_evaluation[one]) for one, name in names.items() if one in by_evaluation]
+
     summary = "no model missed it as an emergency"
     if matter is not None:
         summary = f"missed by {matter.missed} of {matter.models} models"
         if matter.flips:
             pairs = "1 pair" if matter.flips == 1 else f"{matter.flips} pairs"
             summary += f", caught at one precision alone in {pairs}"
+
     return ShownCase(
         id, first.label, first.case_group, summary, lines, texts.get(first.case_digest or "")
     )
@@ -171,6 +177,7 @@ def _line(name: str, row: AnswerRow) -> tuple[str, str, str, str]:
     decision = row.decision or f"{row.argmax} (argmax)"
     if row.passes is None or row.confidence is None:
         return name, decision, probabilities, "-"
+
     flag = ", review" if row.review else ""
     return (
         name,

@@ -30,6 +30,7 @@ def claims(study: ReportedStudy) -> Section:
     ]
     table = Table.of("Claims", records)
     said = [f"Of {len(measured)} claims: {finding}."]
+
     return Section("claims", "Claims", READING, said, tables=[table], commands=["triage claims"])
 
 

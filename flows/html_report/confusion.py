@@ -45,6 +45,7 @@ def confusion(study: ReportedStudy) -> Section:
     heading = "Confusion matrices"
     if not judged:
         return Section("confusion", heading, missing=MISSING)
+
     panels = [_panel(study, name, group, rows) for name, group in panels_of(judged).items()]
     table = confusion_table(judged)
     return Section("confusion", heading, READING, _findings(judged), panels, [table])
@@ -63,6 +64,7 @@ def _panel(
     names = [one for one in study.precisions if one in present]
     texts = [_text(one, rows[experiment_key(one)]) for one in group]
     alt = f"Confusion matrices of {name}. {some(texts)}."
+
     return Panel(panel_name("confusion", name), name, alt, matrices(cells, names, LABELS))
 
 
@@ -89,10 +91,12 @@ def _findings(judged: list[EvaluationRow]) -> list[str]:
     trained = [row for row in judged if row.recipe_kind != "baseline" and row.ed_recall is not None]
     if not trained:
         return []
+
     ranked = sorted(trained, key=lambda row: row.ed_recall or 0)
     shares = [row.ed_recall or 0 for row in ranked]
     if len(ranked) > 1 and shares[0] == shares[-1]:
         return [f"All trained models send the same share of emergencies to ED: {shares[0]:.3f}."]
+
     said = [
         f"{word} share of emergencies sent to ED by a trained model: "
         f"{full_name(row)}{and_others(shares, row.ed_recall)}, "

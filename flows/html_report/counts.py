@@ -41,6 +41,7 @@ def bars(rows: Sequence[Bar], title: str, names: list[str]) -> str:
         x=across, y=y, color=alt.Color("series:N", scale=scale, legend=legend_of(names))
     )
     height = AXIS_AND_LEGEND + row_height(labels) * len(labels)
+
     return fitted(alt.layer(chart, line_at(0, "x", (1, 0))), height, rows=rows)
 
 
@@ -70,4 +71,5 @@ def matrices(rows: Sequence[Cell], names: list[str], order: Sequence[str]) -> st
     text = base.mark_text(color=INK).encode(text="cases:Q")
     cells = alt.layer(heat, text, data=ROWS).properties(width=115, height=95)
     side_by_side = alt.Facet("series:N", sort=names, header=alt.Header(title=None))
+
     return drawn(cells.facet(side_by_side, columns=2), rows=rows)

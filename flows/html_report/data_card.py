@@ -49,10 +49,12 @@ def data_card(study: ReportedStudy) -> Section:
     rows = typed_rows(SetRow, SQL.format(digests=digests))
     if not rows:
         return Section("data", "Data card", missing=MISSING)
+
     names = {name: place for place, name in enumerate(ORDER)}
     rows.sort(key=lambda row: (row.dataset_digest, names.get(row.name, len(ORDER)), row.name))
     table = Table.of("Sets", [_record(row) for row in rows])
     said = list(dict.fromkeys(_about(row) for row in rows))
+
     return Section("data", "Data card", READING, said, tables=[table])
 
 

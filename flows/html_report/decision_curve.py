@@ -64,6 +64,7 @@ def decision_curve(study: ReportedStudy) -> Section:
     if not judged:
         missing = EARLIER_VERSION if scored else NO_PROBABILITIES
         return Section("decision-curves", heading, missing=missing)
+
     panels = [_panel(study, name, group, by_key) for name, group in panels_of(judged).items()]
     findings, table = _findings(judged, by_key), _table(judged, by_key)
     return Section("decision-curves", heading, READING, findings, panels, [table])
@@ -87,6 +88,7 @@ def _panel(study: ReportedStudy, name: str, group: list[EvaluationRow], rows: Cu
     drawing = curves(placed, x, y, names, [MODEL, EVERYBODY], lines=[0])
     texts = [_text(one, rows) for one in group]
     alt = f"Decision curves of {name}. Net benefit at threshold {SHOWN:g}: {some(texts)}."
+
     return Panel(panel_name("decision-curves", name), name, alt, drawing)
 
 

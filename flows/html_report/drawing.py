@@ -118,6 +118,7 @@ def in_page(svg: str, prefix: str, alt_text: str) -> str:
         f'style="max-width: {MOST_ENLARGED * width:.0f}px">'
         f"<title>{escape(alt_text)}</title>"
     )
+
     return head + _without_head(own)
 
 
@@ -132,6 +133,7 @@ def as_file(svg: str, alt_text: str) -> str:
         f'viewBox="0 0 {width} {height}" font-family="{FONT}"><title>{escape(alt_text)}</title>'
         f'<rect width="{width}" height="{height}" fill="white"/>'
     )
+
     return head + _without_head(light)
 
 

@@ -59,6 +59,7 @@ def environment(study: ReportedStudy) -> Section:
     ]
     tables = [Table.of("Environments", records)] if records else []
     heading = "Environment, and how to repeat this"
+
     return Section("environment", heading, READING, tables=tables, commands=_commands(study))
 
 

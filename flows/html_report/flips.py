@@ -34,6 +34,7 @@ def flips(study: ReportedStudy) -> Section:
     heading = "Flips: emergencies lost and gained"
     if not rows:
         return Section("flips", heading, missing=MISSING)
+
     drawn = [bar for row in rows for bar in _bars(row)]
     drawing = bars(drawn, "emergencies", [LOST, GAINED])
     texts = [
@@ -41,6 +42,7 @@ def flips(study: ReportedStudy) -> Section:
         for row in rows
     ]
     panel = Panel("flips", "", f"Emergencies lost and gained: {some(texts)}.", drawing)
+
     return Section(
         "flips", heading, READING, _findings(study, rows), [panel], [flips_table(study.board)]
     )
@@ -72,5 +74,6 @@ def _findings(study: ReportedStudy, rows: list[FlipsRow]) -> list[str]:
     )
     if pair is None or worst.change != "8 to 4 bits":
         return [f"{said} of {worst.ed_cases}."]
+
     interval = figure(pair.ed_recall_diff, pair.ed_recall_low, pair.ed_recall_high, sign=True)
     return [f"{said} of {worst.ed_cases}; in ED recall {interval}."]

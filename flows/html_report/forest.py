@@ -44,6 +44,7 @@ def _panel(study: ReportedStudy, metric: str, rule: str, name: str) -> Iterator[
     rows = [row for row in rows if row.value is not None]
     if not rows:
         return
+
     texts = [f"{one_line(row.label)} {_interval(row)}" for row in rows]
     names = [POOLED, PAIR] if pooled else [PAIR]
     axis = Axis(f"{name}: 4 minus 8 bits, points")

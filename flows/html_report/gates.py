@@ -35,6 +35,7 @@ def gates(study: ReportedStudy) -> Section:
     heading = "Gates"
     if not rows:
         return Section("gates", heading, missing=MISSING)
+
     looked = looks()
     panels = [
         _panel(gate, trained, {row.evaluation_id: row for row in rows if row.gate == gate}, looked)
@@ -42,6 +43,7 @@ def gates(study: ReportedStudy) -> Section:
         if gate != FALSE_NEGATIVES and any(row.gate == gate for row in rows)
     ]
     findings = _findings(trained, rows)
+
     return Section(
         "gates", heading, READING, findings, panels, [gates_table(study.board, study.ids)]
     )
@@ -61,12 +63,14 @@ def _panel(
         values = (row.value, row.bound, adjusted)
         named = zip((VALUE, BOUND, ADJUSTED), values, strict=True)
         placed += [Dot(chart_label(one), name, number(value)) for name, value in named]
+
     thresholds = [rows[judged[0].evaluation_id].threshold]
     names = [VALUE, BOUND, ADJUSTED]
     axis = Axis.of_shares(NAMES[gate], [*(row.value for row in placed), *thresholds])
     drawing = dots(placed, axis, names, thresholds, overlaid=True)
     texts = [f"{full_name(one)} {_text(rows[one.evaluation_id])}" for one in judged]
     alt = f"Gate {NAMES[gate]}, threshold {thresholds[0]:g}: {some(texts)}."
+
     return Panel(panel_name("gates", gate), NAMES[gate], alt, drawing)
 
 
@@ -88,4 +92,5 @@ def _findings(trained: list[EvaluationRow], rows: list[GateRow]) -> list[str]:
             f"{NAMES[gate]} >= {best.threshold:g}: {passing} of {len(of_gate)} PASS; highest "
             f"{names[best.evaluation_id]}: {_text(best)}."
         )
+
     return said

@@ -51,9 +51,11 @@ def learning(study: ReportedStudy) -> Section:
     heading = "Learning curves"
     if not rows:
         return Section("learning", heading, missing=MISSING)
+
     by_training: dict[str, list[CurveRow]] = {}
     for row in rows:
         by_training.setdefault(row.training_id, []).append(row)
+
     trained = [row for row in study.board if row.training_id in by_training]
     panels = [_panel(study, name, group, by_training) for name, group in panels_of(trained).items()]
     table = _table(trained, by_training)
@@ -74,6 +76,7 @@ def _panel(
     drawing = curves(placed, Axis("update", zero=True), Axis("loss", zero=True), names, kinds)
     texts = [_text(one) for one in group]
     alt = f"Learning curves of {name}. {some(texts)}."
+
     return Panel(panel_name("learning", name), name, alt, drawing)
 
 

@@ -149,6 +149,7 @@ def dots(
     layers = [*behind, *(line_at(value, "x") for value in lines), interval, point]
     per_label = 1 if overlaid else _most(rows)
     height = AXIS_AND_LEGEND + max(row_height(labels), 11 * per_label) * len(labels)
+
     return fitted(alt.layer(*layers), height, rows=rows)
 
 
@@ -203,6 +204,7 @@ def points(
             x=across, y=upward, color=colour, shape=shape
         ),
     ]
+
     return fitted(alt.layer(*layers), 340, rows=rows)
 
 
@@ -229,6 +231,7 @@ def curves(
         "kind:N", scale=dash_of(list(kinds)), legend=legend_of(list(kinds)), sort=list(kinds)
     )
     layers: list[Any] = [line_at(value, "y") for value in lines]
+
     if diagonal and x.domain:
         ends = [{"x": value, "y": value} for value in x.domain]
         layers.append(
@@ -236,14 +239,17 @@ def curves(
             .mark_line(color=MUTED, strokeDash=[4, 3], strokeWidth=1, clip=True)
             .encode(x=across, y=upward)
         )
+
     if any(row.low is not None for row in rows):
         area = base.mark_area(opacity=0.18, clip=True)
         band = base.mark_rule(**INTERVAL, clip=True) if diagonal else area
         limits = {"y": alt.Y("low:Q", scale=y.scale), "y2": "high:Q"}
         layers.append(band.encode(x=across, color=colour, **limits))
+
     line = base.mark_line(strokeWidth=1.8, clip=True, point={"size": 30} if diagonal else False)
     layers.append(line.encode(x=across, y=upward, color=colour, strokeDash=dashed))
     if marked:
         flag = alt.Chart(MARKED).mark_point(filled=True, size=70, opacity=1)
         layers.append(flag.encode(x=across, y=upward, color=colour))
+
     return fitted(alt.layer(*layers), 240, rows=rows, marked=marked)

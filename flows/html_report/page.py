@@ -93,6 +93,7 @@ def as_html(report: Report) -> str:
         for section in report.sections
         for panel in section.panels
     }
+
     return template.render(report=report, drawings=drawings, style=Markup(_text("style.css")))
 
 

@@ -62,6 +62,7 @@ def reliability(study: ReportedStudy) -> Section:
     heading = "Reliability near zero"
     if not judged:
         return Section("reliability", heading, missing=MISSING)
+
     panels = [_panel(study, name, group, bins) for name, group in panels_of(judged).items()]
     table = _table(judged, bins)
     return Section("reliability", heading, READING, _findings(judged, bins), panels, [table])
@@ -83,6 +84,7 @@ def _panel(study: ReportedStudy, name: str, group: list[EvaluationRow], bins: Bi
     drawing = curves(placed, x, y, names, diagonal=True)
     texts = [f"{series(one)}: {bins[experiment_key(one)][0].text}" for one in group]
     alt = f"Reliability near zero of {name}. {some(texts)}."
+
     return Panel(panel_name("reliability", name), name, alt, drawing)
 
 
@@ -96,6 +98,7 @@ def _findings(judged: list[EvaluationRow], bins: Bins) -> list[str]:
     if sure:
         worst = max(sure, key=lambda name: sure[name].share_low or 0)
         said.append(f"The clearest of them, {worst}: {sure[worst].text}.")
+
     return said
 
 

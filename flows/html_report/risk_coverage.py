@@ -55,13 +55,16 @@ def risk_coverage(study: ReportedStudy) -> Section:
     risks: Risks = {}
     for row in typed_rows(RiskRow, SQL.format(ids=ids, most=MOST_POINTS)):
         risks.setdefault(row.evaluation_id, []).append(row)
+
     heading = "Risk and coverage, with the review flag"
     judged = [row for row in study.board if row.evaluation_id in risks]
     if not judged:
         return Section("risk-coverage", heading, missing=MISSING)
+
     flags: Flags = {}
     for flag in typed_rows(FlagRow, f"review_flag WHERE evaluation_id IN {ids}"):
         flags.setdefault(flag.evaluation_id, {})[flag.score] = flag
+
     # One scale for all panels, on which good models are told apart too.
     highest = max(row.error_kept for one in judged for row in risks[one.evaluation_id])
     wrong = Axis("share wrong", (0, min(1, 1.1 * highest + 0.01)))
@@ -69,6 +72,7 @@ def risk_coverage(study: ReportedStudy) -> Section:
         _panel(study, name, group, risks, flags, wrong) for name, group in panels_of(judged).items()
     ]
     findings = _findings(judged, flags)
+
     return Section("risk-coverage", heading, READING, findings, panels, [review_table(judged)])
 
 
@@ -97,6 +101,7 @@ def _panel(
     drawing = curves(placed, decided, wrong, names, list(KINDS.values()), marked=marked)
     texts = [f"{series(one)}: {_text(flags.get(one.evaluation_id, {}))}" for one in group]
     alt = f"Risk and coverage of {name}. {some(texts)}."
+
     return Panel(panel_name("risk-coverage", name), name, alt, drawing)
 
 
@@ -104,12 +109,14 @@ def _text(flags: dict[str, FlagRow]) -> str:
     flag, other = flags.get(VOTES), flags.get(ONE_PASS)
     if flag is None:
         return "no review flag"
+
     said = (
         f"{figure(flag.load, digits=2)} of {flag.cases} cases flagged, "
         f"{figure(flag.error_kept)} of the rest wrong"
     )
     if other is None or not is_number(other.aurc_difference):
         return said
+
     area = figure(other.aurc_difference, other.difference_low, other.difference_high, sign=True)
     return f"{said}; one pass minus votes {area}"
 
@@ -122,6 +129,7 @@ def _findings(judged: list[EvaluationRow], flags: Flags) -> list[str]:
     ]
     if not verdicts:
         return []
+
     counts = ", ".join(f"{name} in {verdicts.count(name)}" for name in dict.fromkeys(verdicts))
     example = next(one for one in judged if flags.get(one.evaluation_id))
     return [

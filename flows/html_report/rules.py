@@ -48,11 +48,13 @@ def rules(study: ReportedStudy) -> Section:
     heading = "ED recall against over-triage, by decision rule"
     if not rows:
         return Section("rules", heading, missing=MISSING)
+
     by_model: dict[str, list[RuleFigures]] = {}
     for row in rows:
         one = row.evaluation
         name = one.base_model if one.precision else "without a language model"
         by_model.setdefault(name, []).append(row)
+
     panels = [_panel(study, name, group) for name, group in by_model.items()]
     return Section("rules", heading, READING, _findings(rows), panels, [_table(rows)])
 
@@ -89,6 +91,7 @@ def _panel(study: ReportedStudy, name: str, group: list[RuleFigures]) -> Panel:
     y = Axis.of_shares("ED recall", _ends(group, "ed_recall"))
     drawing = points(placed, x, y, list(RULES.values()), kinds)
     alt = f"ED recall against over-triage, {name}: {some([row.text for row in group])}."
+
     return Panel(panel_name("rules", name), name, alt, drawing)
 
 

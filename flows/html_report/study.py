@@ -64,6 +64,7 @@ def reported_study(name: str | None) -> ReportedStudy:
     board = leaderboard_rows(only)
     if not board:
         raise BadInput(_nothing(study))
+
     shown = by_test_set(board)[0]
     ids = [row.evaluation_id for row in shown]
     pools = pooled_sets(only)

@@ -67,10 +67,12 @@ def subgroups(study: ReportedStudy) -> Section:
     heading = "Subgroups"
     if not grouped:
         return Section("subgroups", heading, missing=MISSING)
+
     shown = (trained or grouped)[:MOST_MODELS]
     panels = [_panel(one, groups[experiment_key(one)]) for one in shown]
     tables = [_table(shown, groups)]
     findings = [_finding(one, groups[experiment_key(one)]) for one in shown[:1]]
+
     return Section("subgroups", heading, READING, findings, panels, tables, commands=COMMANDS)
 
 
@@ -85,6 +87,7 @@ def _panel(one: EvaluationRow, rows: list[SubgroupRow]) -> Panel:
     ranked = sorted(rows, key=lambda row: row.value or 0)
     texts = [f"{row.name} {row.figure}" for row in ranked]
     alt = f"ED recall of {name} by subgroup, lowest first: {some(texts)}."
+
     return Panel(panel_name("subgroups", name), name, alt, drawing)
 
 

@@ -74,6 +74,7 @@ def sweep_in_pool(
     data = prepare_dataset(selection.grid.data, home(), selection.grid.evaluation_sets)
     land_dataset(data)
     record.use(data)
+
     with answering(api), prefect_client(api, retries=RETRIES) as client:
         sweep = PooledSweep.of(client, pool, grid, overrides, selection)
         followed = _Followed(sweep, record, submit(client, sweep))
@@ -85,6 +86,7 @@ def sweep_in_pool(
     _follow(api, followed)
     with contextlib.suppress(NoAnswer), prefect_client(api) as client:
         forget_leases(client, map(sweep.key, selection.cells))
+
     failures = [failure for failure in followed.ends.values() if failure]
     record.finish(len(failures), [time_of(run) for run in followed.runs.values()])
     return failures
@@ -100,9 +102,11 @@ def _follow(api: str, followed: _Followed) -> None:
         except NoAnswer as error:
             warning = f"The Prefect server at {api} does not answer ({error}); waiting for it."
             publish("pool", StepWarning(warning))
+
         progress(ProgressReport("experiments", len(followed.ends), len(followed.runs)))
         if not followed.open:
             return
+
         time.sleep(POLL_SECONDS)
 
 
@@ -124,12 +128,14 @@ def _look(client: SyncPrefectClient, followed: _Followed) -> None:
     workers = {
         w.name: w.status.value for w in client.read_workers_for_work_pool(followed.sweep.pool)
     }
+
     running = []
     for run in found:
         cell = open_runs[run.id]
         followed.runs[cell] = run
         if run.state is None:
             continue
+
         taken = run.state.is_running() or run.state.is_pending()
         if taken and workers.get(worker_of(run), ONLINE) == ONLINE:
             running.append(run)
@@ -137,6 +143,7 @@ def _look(client: SyncPrefectClient, followed: _Followed) -> None:
             _see_to_lost(client, followed, cell, run)
         elif run.state.is_final():
             _end(client, followed, cell, run)
+
     for id, report in read_progress(client, running).items():
         publish(f"experiment {open_runs[id]}", report)
 
@@ -187,6 +194,7 @@ def _end(client: SyncPrefectClient, followed: _Followed, cell: str, run: FlowRun
     except TriageError as error:
         _fail(followed, cell, error, ids)
         return
+
     if run.state is None or not run.state.is_completed():
         _fail(followed, cell, failure_of(cell, run), ids)
         return
@@ -197,6 +205,7 @@ def _end(client: SyncPrefectClient, followed: _Followed, cell: str, run: FlowRun
         )
         _fail(followed, cell, TriageError(message), [])
         return
+
     followed.ends[cell] = None
     followed.record.add(ids)
     of_cell = tuple(id for id in ids if id.startswith(f"{cell}-"))

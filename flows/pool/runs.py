@@ -106,6 +106,7 @@ def usable_versions(client: SyncPrefectClient, pool: str) -> Versions:
             f"The work pool {POOL} is that of `triage up` and takes one sweep at a time; let its "
             "machines join another one, e.g. `triage join URL --pool fleet`, and name that."
         )
+
     try:
         client.read_work_pool(pool)
     except ObjectNotFound:
@@ -113,18 +114,21 @@ def usable_versions(client: SyncPrefectClient, pool: str) -> Versions:
             f"There is no work pool {pool} at {str(client.api_url).rstrip('/')}; type `triage join URL --pool "
             f"{pool}` on a machine that is to work for it."
         ) from None
+
     of_pool = read_versions(client, pool)
     if of_pool is None:
         raise BadInput(
             f"No machine has joined the work pool {pool}; type `triage join URL --pool {pool}` on "
             "one that is to work for it."
         )
+
     here = {**versions_here(), DECIDES_NOTHING: of_pool[DECIDES_NOTHING]}
     if unequal := differences(here, of_pool):
         raise BadInput(
             f"The work pool {pool} has other versions than this machine: {unequal}; bring both to "
             "one version, and join again."
         )
+
     return of_pool
 
 
@@ -210,6 +214,7 @@ def read_progress(client: SyncPrefectClient, runs: Iterable[FlowRun]) -> dict[UU
     reports = {id: RemoteReport(host_of(worker_of(run))) for id, run in by_id.items()}
     if not by_id:
         return reports
+
     artifacts = client.read_artifacts(
         artifact_filter=ArtifactFilter(type=ArtifactFilterType(any_=["progress"])),
         flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=list(by_id))),
@@ -218,6 +223,7 @@ def read_progress(client: SyncPrefectClient, runs: Iterable[FlowRun]) -> dict[UU
         id, step = artifact.flow_run_id, str(artifact.description).partition(" ")[0]
         if id in reports:
             reports[id] = RemoteReport(reports[id].worker, step, float(str(artifact.data)))
+
     return reports
 
 

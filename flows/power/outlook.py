@@ -87,6 +87,7 @@ def _obstacle(metric: str, planned: PlannedSet) -> str | None:
     """Why no study of this size can conclude anything, or None."""
     if metric == "ed_recall" and planned.emergencies == 0:
         return "no test case is an emergency"
+
     groups_of = (planned.cases > 0).sum(axis=0) if planned.grouped else planned.cases.sum(axis=0)
     behind, of_what = {
         "accuracy": (planned.groups or planned.total, ""),
@@ -95,6 +96,7 @@ def _obstacle(metric: str, planned: PlannedSet) -> str | None:
     }[metric]
     if behind >= MIN_UNITS:
         return None
+
     kind = "groups" if planned.grouped else "cases"
     return f"{behind} {kind}{of_what} conclude nothing; it takes at least {MIN_UNITS}"
 
@@ -146,6 +148,7 @@ def _enough_groups(metric: str, studies: Studies) -> Size | None:
     groups = studies.planned.groups
     if groups is None:
         return None
+
     most = max(groups, DRAWN_GROUPS)
 
     def share(logarithm: float) -> float | None:
@@ -157,6 +160,7 @@ def _enough_groups(metric: str, studies: Studies) -> Size | None:
     needed = math.log(groups) + 2 * math.log(studies.spread(metric) * (_BOUND + _POWER) / MARGIN)
     place = _solve(share, min(max(needed, limits[0]), limits[1]), _step_of_size, limits)
     count = _extrapolated(most, share(limits[1])) if place is None else round(math.exp(place))
+
     return None if count is None else Size.of(studies.with_groups(count))
 
 
@@ -192,6 +196,7 @@ def _solve(
         reached = share(place)
         if reached is None:
             return None
+
         missing = _POWER - _quantile(reached)
         if abs(reached - POWER) <= NEAR:
             return place
@@ -201,11 +206,14 @@ def _solve(
             below = (place, missing)
         else:
             above = (place, missing)
+
         further = _between(below, above) if below and above else place + step(missing)
         further = min(max(further, limits[0]), limits[1])
         if further == place:
             return None if missing > 0 else place
+
         place = further
+
     return place
 
 

@@ -47,6 +47,7 @@ def stored_pair(cells: Sequence[ExperimentSpec]) -> StoredPair | None:
     """
     if not warehouse_path().is_file():
         return None
+
     try:
         pairs = [_read(row) for row in query_rows(PAIRS).rows]
     except Locked:
@@ -60,6 +61,7 @@ def stored_pair(cells: Sequence[ExperimentSpec]) -> StoredPair | None:
     fitting = sorted(of_study or trained or real, key=lambda pair: pair.counts.discordance)
     if not fitting:
         return None
+
     return replace(fitting[len(fitting) // 2], others=len(fitting) - 1)
 
 

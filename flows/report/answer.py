@@ -29,6 +29,7 @@ def answer(
     """
     if not pairs:
         return [NO_PAIR, *_gates(board)]
+
     pool = _pool(board, sets)
     sentences = [_bytes(pairs)]
     if pool is None:
@@ -42,6 +43,7 @@ def answer(
         sentences += [_figure(row, name, cases) for row, name, cases in rows]
         sentences += _left_out([row for row, _, _ in rows])
         sentences += _seeds([(row, name) for row, name, _ in rows])
+
     return [*sentences, *_gates(board), *_resources(pairs)][:6]
 
 
@@ -64,12 +66,14 @@ def _figure(row: Pooled, name: str, cases: str) -> str:
     if not is_number(row.difference):
         reason = verdict_words(row.verdict).partition(": ")[2] or row.note or "no figure"
         return f"{name}: {CANNOT_CONCLUDE}; {reason}."
+
     pairs = "1 pair" if row.pairs == 1 else f"{row.pairs} pairs"
     over = f"{name} {points(row.difference)} points{_band(row)} over {pairs}"
     if not row.verdict.startswith(CANNOT_CONCLUDE):
         return f"{over}: {row.verdict} at {100 * MARGIN:g} points."
     if not is_number(row.could_show):
         return f"{over}: {CANNOT_CONCLUDE}; {row.note}."
+
     needed = f"{row.cases} {cases} could show {100 * row.could_show:.1f} points"
     return f"{over}: {CANNOT_CONCLUDE}; {needed}."
 
@@ -109,6 +113,7 @@ def _gates(board: Collection[EvaluationRow]) -> Iterator[str]:
     trained = [row for row in board if row.recipe_kind in TRAINED]
     if not trained:
         return
+
     passing = sum(row.verdict == "passes_gates" for row in trained)
     provisional = sum(row.verdict == "provisional" for row in trained)
     more = f", {provisional} provisionally" if provisional else ""
@@ -121,6 +126,7 @@ def _resources(pairs: Collection[PairRow]) -> Iterator[str]:
     if all(pair.resources == NOT_MEASURABLE for pair in pairs):
         yield f"Memory and time are {NOT_MEASURABLE}."
         return
+
     ratios = [
         pair.peak_memory_bytes_4bit / pair.peak_memory_bytes_8bit
         for pair in pairs

@@ -57,6 +57,7 @@ def calibration(board: Collection[EvaluationRow]) -> Table:
         for name, title in PROBABILITY_METRICS.items():
             record[title] = metric_cell(metrics, row, name)
         rows.append(stacked({"experiment": experiment_name(row)}, [record]))
+
     return Table.of(CALIBRATION, rows)
 
 
@@ -66,12 +67,14 @@ def sets_and_answers(board: Collection[EvaluationRow]) -> Table:
     """
     metrics = metrics_named(ANSWER_METRICS)
     conformal = {row.evaluation_id: row for row in typed_rows(ConformalRow, "conformal")}
+
     rows = []
     for row in with_probabilities(board):
         record = _conformal(conformal.get(row.evaluation_id))
         for name, title in ANSWER_METRICS.items():
             record[title] = metric_cell(metrics, row, name, counted=True)
         rows.append(stacked({"experiment": experiment_name(row)}, [record], widest=26))
+
     return Table.of(SETS, rows)
 
 
@@ -94,10 +97,12 @@ def metric_cell(metrics: Metrics, row: EvaluationRow, name: str, counted: bool =
 def _conformal(row: ConformalRow | None) -> dict[str, str]:
     if row is None:
         return dict.fromkeys(("ED missed", "abstains", "mind"), "n/a")
+
     missed = why_not(row.note)
     if row.ed_missed is not None:
         share = figure(row.ed_miss_rate, row.miss_low, row.miss_high)
         missed = f"{row.ed_missed} of {row.ed_cases}: {share}"
+
     return {
         "ED missed": f"{missed}\n(aim: {percent(row.miss_rate)} at most)",
         "abstains": figure(row.abstain_rate, row.abstain_low, row.abstain_high),

@@ -44,6 +44,7 @@ def discrimination(board: Collection[EvaluationRow]) -> Table:
     benefits = {
         (row.evaluation_id, row.threshold): row for row in typed_rows(NetBenefitRow, "net_benefit")
     }
+
     rows = []
     for row in with_probabilities(board):
         record = {title: metric_cell(metrics, row, name) for name, title in METRICS.items()}
@@ -51,6 +52,7 @@ def discrimination(board: Collection[EvaluationRow]) -> Table:
             benefit = benefits.get((row.evaluation_id, threshold))
             record[f"net benefit at {threshold:g}"] = _benefit(benefit)
         rows.append(stacked({"experiment": experiment_name(row)}, [record]))
+
     return Table.of(DISCRIMINATION, rows)
 
 

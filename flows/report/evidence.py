@@ -59,4 +59,5 @@ def evidence(
         ],
     }
     shown = [made() for name, made in tables.items() if sections is None or name in sections]
+
     return [table for section in shown for table in section if len(table)]

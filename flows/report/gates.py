@@ -76,6 +76,7 @@ def gates(board: list[EvaluationRow], ids: Collection[str] | None = None) -> Tab
         _gates_record(evaluation, judged, limits, looked)
         for evaluation in [*board, *further_rows(board, ids)]
     ]
+
     return Table.of(GATES, records)
 
 
@@ -92,6 +93,7 @@ def _gates_record(
         key = (evaluation.evaluation_id, gate)
         cell = _gate(judged.get(key), looked.get(key))
         record[f"{words} {sign} {limits.get(gate, 0):g}"] = cell
+
     return stacked({"experiment": on_cases(evaluation)}, [record])
 
 
@@ -100,6 +102,7 @@ def _gate(row: GateRow | None, look: LookRow | None) -> str:
         return "n/a: not judged"
     if row.state == "NOT AVAILABLE":
         return f"{row.state}\n{why_not(row.note)}"
+
     counts = "" if row.successes is None else f"{row.successes} of {row.n} = "
     bound = f"bound {figure(row.bound)}" if is_number(row.bound) else "no bound"
     cell = f"{row.state}\n{counts}{figure(row.value)}\n{bound}{_method(row)}"

@@ -41,10 +41,12 @@ def landed_results(evaluation_ids: Sequence[str]) -> list[LandedResult]:
     """
     if some_results_wait():
         return []
+
     results = _known.setdefault(warehouse_path(), {})
     if missing := [id for id in evaluation_ids if id not in results]:
         which = f"AND evaluation_id IN {listed(missing)}" if results else ""
         with contextlib.suppress(TriageError):  # a sweep need not stop for figures
             view = f"evaluation_summary WHERE evaluation_set = 'test' {which}"
             results.update({row.evaluation_id: row for row in typed_rows(LandedResult, view)})
+
     return [results[id] for id in evaluation_ids if id in results]

@@ -53,6 +53,7 @@ def _title(board: Collection[EvaluationRow], trained: Sequence[EvaluationRow]) -
     )
     if trained and _only_random_weights(board):
         title += " All weights are random: the figures show that every stage runs, no more."
+
     return title
 
 

@@ -135,6 +135,7 @@ def fidelity(board: Collection[EvaluationRow]) -> Table:
     shown = [row for row in rows if latest[row.measured] is row]
     several = len({row.dataset_digest for row in shown}) > 1
     table = Table.of(FIDELITY, [_fidelity_record(row, several) for row in shown])
+
     return table.with_notes(reference_note(row.reference_precision) for row in shown)
 
 

@@ -61,6 +61,7 @@ def review(board: Collection[EvaluationRow]) -> Table:
     flags: dict[str, list[FlagRow]] = defaultdict(list)
     for flag in typed_rows(FlagRow, "review_flag ORDER BY score DESC"):
         flags[flag.evaluation_id].append(flag)
+
     dropout = {row.evaluation_id: row for row in typed_rows(DropoutRow, "evaluation")}
     records = [
         _record(row, flags[row.evaluation_id], dropout[row.evaluation_id])

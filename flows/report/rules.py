@@ -109,6 +109,7 @@ def _restated_metrics(
         row.ed_prevalence,
         prevalence,
     )
+
     return {
         name: MetricRow(row.evaluation_id, rule, name, value, None, None, None, None)
         for name, value in zip(RESTATED, values, strict=True)
@@ -157,6 +158,7 @@ def choices(board: Collection[EvaluationRow]) -> Table:
             for rule in RULES
         ]
         records.append(stacked({"experiment": experiment_name(row)}, lines, widest=26))
+
     return Table.of(CHOICES, records)
 
 
@@ -164,6 +166,7 @@ def _choice(row: ChoiceRow | None) -> dict[str, str]:
     if row is None:
         reason = "n/a: landed by a version that did not record it"
         return {"chosen": reason, "calibration": "n/a", "chosen at": "n/a", "judged from": "n/a"}
+
     parameters, calibration = _parameters(row)
     return {
         "chosen": parameters,
@@ -185,6 +188,7 @@ def _parameters(row: ChoiceRow) -> tuple[str, str]:
         biases = f"biases {row.bias_ed:.2f}, {row.bias_gp:.2f}, {row.bias_home:.2f}"
         edge = "fit at its bound" if row.at_bound else ""
         return f"temperature {row.temperature:.2f}\n{biases}", edge
+
     return "nothing to choose" if row.rule == "argmax" else why_not(row.note), ""
 
 
@@ -215,6 +219,7 @@ def confusion(board: Collection[EvaluationRow]) -> Table:
         for row in typed_rows(DecisionCount, DECISION_COUNTS)
     }
     decided = {(evaluation, rule) for evaluation, rule, _, _ in counts}
+
     records = []
     for row in board:
         lines = []
@@ -226,5 +231,7 @@ def confusion(board: Collection[EvaluationRow]) -> Table:
                     known = (row.evaluation_id, rule) in decided
                     line[f"{rule}: {choice}"] = str(n) if known else "n/a"
             lines.append(line)
+
         records.append(stacked({"experiment": on_cases(row)}, lines))
+
     return Table.of(CONFUSION, records)

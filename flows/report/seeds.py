@@ -75,6 +75,7 @@ def seeds(board: Collection[EvaluationRow], prevalence: float | None = None) -> 
         for row in typed_rows(DifferencesRow, "seed_differences")
         if (row.set_digest, row.base_model) in shown
     ]
+
     return Table.of(SEEDS, records)
 
 
@@ -123,6 +124,7 @@ def _over_seeds(rows: list[EvaluationRow], prevalence: float | None) -> dict[str
             restated(row.ed_recall, row.ed_precision, row.ed_prevalence, prevalence) for row in rows
         ]
         share = prevalence
+
     precision = _mean_and_sd([precision for precision, _ in figures])
     f2 = _mean_and_sd([f2 for _, f2 in figures])
     return {

@@ -74,9 +74,11 @@ def _unknown(name: str, studies: Collection[str]) -> str:
         )
     if not studies:
         return f"{sentence}, and no other yet; run `triage sweep demo` first."
+
     nearest = difflib.get_close_matches(name, studies, n=1, cutoff=0.5)
     if nearest:
         return f"{sentence}; did you mean {nearest[0]}? triage studies lists them."
+
     return f"{sentence}; it has {', '.join(studies)}. Set TRIAGE_WAREHOUSE to read another file."
 
 

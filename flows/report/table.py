@@ -90,11 +90,13 @@ def print_in_parts(console: Console, table: Table) -> None:
     widths = _widths(table)
     part = [0]
     _print_title(console, table.title)
+
     for place in range(1, len(widths)):
         if len(part) > 1 and _total([widths[i] for i in (*part, place)]) > console.width:
             print_table(console, table.part(part))
             part = [0]
         part.append(place)
+
     print_table(console, table.part(part))
 
 

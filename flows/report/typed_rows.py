@@ -100,6 +100,7 @@ def further_rows(
         row for row in typed_rows(EvaluationRow, clauses, only=ids) if row.training_id in trainings
     ]
     latest = {(row.evaluation_set, row.training_id): row for row in rows}
+
     return [row for row in rows if latest[row.evaluation_set, row.training_id] is row]
 
 

@@ -105,6 +105,7 @@ class _Desk:
         """The whole answer to a text. Raises Refused where too many wait, or the model is lost."""
         if self.waiting >= self._most_waiting:
             raise Refused(503, f"{self.waiting} texts wait already; ask again in a few seconds.")
+
         started = time.perf_counter()
         self._count(+1)
         try:
@@ -118,6 +119,7 @@ class _Desk:
         self.metrics.seconds.observe(time.perf_counter() - started)
         self.metrics.decisions.labels(decision.label or "none").inc()
         self.metrics.requests.labels(200).inc()
+
         return answer(self._kept.bundle, decision)
 
     def _count(self, change: int) -> None:

@@ -66,6 +66,7 @@ async def text_of(request: Request, bodies: Bodies) -> str:
         raise Refused(422, f"The body is to be a JSON object with the one key text: {EXAMPLE}.")
     if not isinstance(values["text"], str):
         raise Refused(422, f"The value of text is to be a string: {EXAMPLE}.")
+
     try:
         return checked_text(values["text"])
     except BadInput as error:
@@ -91,6 +92,7 @@ async def _body(request: Request, bodies: Bodies) -> bytes:
         raise Refused(408, f"The body did not arrive within {BODY_SECONDS:.0f} s.") from None
     finally:
         bodies.held -= len(body)
+
     if size > BODY_BYTES:
         raise Refused(413, f"The body is larger than {BODY_BYTES:,} bytes; shorten the text.")
     if crowded:

@@ -50,6 +50,7 @@ def listening(port: int) -> Iterator[socket.socket]:
     listener = socket.socket()
     # A server that has just ended must not keep the port.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+
     with listener:
         try:
             listener.bind((HOST, port))

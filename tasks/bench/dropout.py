@@ -122,6 +122,7 @@ def _load(job: DropoutJob, training: Training) -> Adapted:
     if as_installed:
         # bfloat16 is slower still on CPU.
         adapted.stack.model.set_dtype(mx.float32)
+
     start_adapter(adapted.stack.model)
     return adapted
 
@@ -160,6 +161,7 @@ def _ours(bench: Workbench) -> Figures:
     affordable = int(bench.job.seconds / (times[-1] - times[-2]))
     times.clear()
     probabilities = passes(min(max(affordable, LEAST["ours"]), bench.job.passes), SEED)
+
     return {"seconds": np.diff(times).tolist(), "probabilities": probabilities.tolist()}
 
 
@@ -183,6 +185,7 @@ def _forward_all(adapted: Adapted, cases: Cases, key: tuple[int, ...] | None) ->
     """
     logp = np.zeros((len(cases.encoded), 3))
     vocabulary = adapted.stack.model.args.vocab_size
+
     token_budget = min(TOKENS_AT_ONCE, LOGITS_AT_ONCE // vocabulary)
     for case_numbers in sorted_batches(cases, token_budget):
         batch = make_batch(cases, case_numbers)
@@ -213,6 +216,7 @@ def _generate(bench: Workbench) -> Figures:
         count = sum(1 for _ in steps)
         seconds.append(time.perf_counter() - start)
         assert count == GENERATED_TOKENS
+
     return {"seconds": seconds}
 
 

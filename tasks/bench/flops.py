@@ -56,4 +56,5 @@ def matmul_speed(rows: int, inner: int, columns: int) -> float:
         start = time.perf_counter()
         mx.eval(x @ weight.T)
         seconds.append(time.perf_counter() - start)
+
     return float(2 * rows * inner * columns / np.median(seconds) / 1e9)

@@ -59,6 +59,7 @@ def run_within(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     choice = fit(adapted, prefix, objective, setting.batch, limit, emit)
     keep_within(limit, choice.cache_bytes)
     figures = _measure_step(setting, adapted, prefix, choice, weights_bytes)
+
     return figures | {
         "memory_budget_bytes": limit,
         "micro_batch": choice.micro_batch,
@@ -104,6 +105,7 @@ def _measure_step(
     if choice.limit is not None:
         del gradients
         score_cases(adapted, prefix, choice.tokens_at_once)
+
     peak = mx.get_peak_memory()
     return {
         "stored_bytes": VariantManifest.read(setting.variant).stored_bytes,

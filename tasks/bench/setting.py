@@ -110,6 +110,7 @@ def bench_cases(vocabulary: int, batch: int, length: int) -> Cases:
         Encoded(f"case-{i}", i % len(LABELS), tuple(prompt), False)
         for i, prompt in enumerate(prompts.tolist())
     ]
+
     return make_cases(template, encoded, stock_mask=True)
 
 

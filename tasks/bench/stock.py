@@ -52,6 +52,7 @@ def measure_stock(setting: Setting, cases: Cases) -> Measured:
     batches = iterate_batches(_dataset(cases), setting.batch, setting.length + PADDING)
     tokens, lengths = next(batches)
     flops = matmul_flops(model, lambda m: default_loss(m, tokens, lengths)[0])
+
     return Measured(seconds, weights_bytes, peak, cached, flops, clock.gradients, notes)
 
 
@@ -63,6 +64,7 @@ def float64_gradients(setting: Setting) -> Weights:
     model.set_dtype(mx.float64)
     cases = setting.cases
     step = nn.value_and_grad(model, lambda m, tokens, lengths: default_loss(m, tokens, lengths)[0])
+
     total: Weights = {}
     for case in _dataset(cases):
         _, gradients = step(model, *next(iterate_batches([case], 1, setting.length + PADDING)))
@@ -70,6 +72,7 @@ def float64_gradients(setting: Setting) -> Weights:
             name: g / setting.batch + total.get(name, 0) for name, g in tree_flatten(gradients)
         }
         mx.eval(total)
+
     return total
 
 
@@ -97,6 +100,7 @@ def _stock_model(setting: Setting, dense: bool) -> nn.Module:
     }
     linear_to_lora_layers(model, setting.layers, config)
     start_adapter(model)
+
     return model
 
 
@@ -127,6 +131,7 @@ def _train(model: nn.Module, setting: Setting, cases: Cases, steps: int) -> _Clo
         adapter_file=str(setting.folder / "adapters.safetensors"),
     )
     train(model, optimizer, _dataset(cases), args=args, training_callback=clock)
+
     return clock
 
 

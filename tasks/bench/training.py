@@ -79,6 +79,7 @@ def compare(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     mx.set_default_device(mx.cpu)
     exact = float64_gradients(setting)
     by_engine = {engine: _load(path) for engine, path in setting.gradients.items()}
+
     return {
         engine: {
             "to_stock": None
@@ -128,11 +129,13 @@ def _timed_steps(
     gradients: Weights = {}
     seconds = []
     mx.reset_peak_memory()
+
     for _ in range(1 + setting.repeats):
         start = time.perf_counter()
         update()
         seconds.append(time.perf_counter() - start)
         gradients = gradients or first_gradients(optimizer)
+
     return seconds[1:], gradients
 
 
@@ -145,6 +148,7 @@ def _prefix(setting: Setting, adapted: Adapted, cases: Cases) -> tuple[Prefix, d
     digest = VariantManifest.read(setting.variant).digest
     prefix = open_prefix(adapted.stack, cases, adapted.boundary, setting.folder, digest)
     stored = prefix.boundary > 0
+
     return prefix, {
         "blocks": prefix.boundary,
         "seconds": time.perf_counter() - start if stored else None,

@@ -45,6 +45,7 @@ def updates_of(
             step = update_gradients(adapted, prefix, case_numbers, objective, batch, key)
             gradients, _ = clip_gradients(step[2], None, step[:2])
             optimizer.update(model, gradients)
+
         mx.eval(model.trainable_parameters(), optimizer.state)
 
     return update

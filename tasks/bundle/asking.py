@@ -68,8 +68,10 @@ def in_use(model: BundledModel, use: str) -> Iterator[None]:
     if model.folder != home():
         yield
         return
+
     logs = home() / "logs"
     remove_abandoned_locks(logs, f".{use}-*.lock")  # a killed program leaves its own
+
     name = logs / f"{use}-{model.bundle.model_id}-{os.getpid()}"
     with locked(name):
         try:

@@ -194,6 +194,7 @@ class Bundle(Strict):
             return "This model has random weights: its answers mean nothing."
         if self.verdict != "unsafe":
             return None
+
         failed = [gate for gate in self.gates if gate.state in ("FAIL", "NOT AVAILABLE")]
         # The false negative rate is 1 - recall: the same evidence.
         reasons = [gate.reason for gate in failed if gate.gate != "ed_false_negative_rate"]
@@ -237,6 +238,7 @@ def read_bundle(folder: Path) -> BundledModel:
         raise BadInput(
             f"{path}: {key}: {problem['msg']}; export the model again with this version."
         ) from error
+
     _refuse_missing(model)
     return model
 

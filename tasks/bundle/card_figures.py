@@ -76,6 +76,7 @@ def card_figures(home: Path, bundle: Bundle) -> CardFigures:
     }
     data = home / "landing" / f"dataset-{bundle.judged_on.dataset_digest}"
     described = _rows(data, "dataset") if (data / "dataset.parquet").is_file() else []
+
     return CardFigures(
         metrics=tuple(
             _metric(of_rule[metric], name, hub_type)

@@ -41,6 +41,7 @@ def rule_labels(bundle: Bundle, p: Floats) -> Sequence[Label | None]:
     if rule.name == "min_cost" and bundle.scaling is not None and rule.costs is not None:
         scaling = VectorScaling(bundle.scaling.temperature, bundle.scaling.biases)
         return min_cost_rule(scaling.apply(log_probabilities(p)), rule.costs)
+
     return argmax_rule(p)
 
 
@@ -58,6 +59,7 @@ def decide(
         Decision(labels[i], (row[0], row[1], row[2]), _named(sets[i]))
         for i, row in enumerate(p.tolist())
     ]
+
     return decisions if passes is None else _with_review(bundle, decisions, np.asarray(passes))
 
 

@@ -63,6 +63,7 @@ def refuse_filled(folder: Path) -> None:
             return
     except OSError as error:
         raise _unwritable(error, folder) from error
+
     problem = "is not empty" if folder.is_dir() else "is a file"
     raise BadInput(f"{folder} {problem}; name a new folder for the export.")
 
@@ -88,6 +89,7 @@ def export(
         _check_room(model, folder, fuse, gguf)
         remove_abandoned(folder)
         temporary = temporary_folder(folder)
+
         try:
             temporary.mkdir()
             with held(temporary):
@@ -95,6 +97,7 @@ def export(
                 temporary.replace(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
     return Exported(folder, exported.sizes, exported.result, exported.missing_terms)
 
 
@@ -127,6 +130,7 @@ def _fill(
     )
     (folder / CARD).write_text(render_card(card), encoding="utf-8")
     seal(folder, {"model_id": bundle.model_id, "result": result.model_dump(mode="json")})
+
     return Exported(folder, sizes, result, licensing.missing)
 
 
@@ -150,6 +154,7 @@ def _run_job(
     log = home / "logs" / f"export-{model.bundle.model_id}"
     arguments = job.model_dump(mode="json")
     result = run_child("tasks.bundle.export_job:run", arguments, log, on_event)
+
     return ExportResult.model_validate(result)
 
 

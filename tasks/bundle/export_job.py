@@ -40,6 +40,7 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     if job.gguf:
         config = json.loads((job.weights / "config.json").read_text(encoding="utf-8"))
         refuse_other_models(config["model_type"])
+
     return _write_weights(job, template).model_dump(mode="json")
 
 
@@ -60,6 +61,7 @@ def _write_weights(job: ExportJob, template: Template) -> ExportResult:
         load_gguf(fused.stack, path)
         of_gguf = compared(job.bundle, trained, _probabilities(job, fused, template, cases))
         refuse_beyond_bound(of_gguf, "The GGUF file")
+
     if not job.fuse:
         shutil.rmtree(folder)
     return ExportResult(fused=of_fused if job.fuse else None, gguf=of_gguf)

@@ -44,6 +44,7 @@ def bundle_of_evaluation(home: Path, evaluation_id: str) -> BundledModel:
         raise BadInput(
             f"{landed.name} is a baseline, without an adapter of its own; name a trained experiment."
         )
+
     training = _adapter_folder(home, landed)
     spec = _trained_spec(training)
     weights, variant = _weights(home, landed)
@@ -68,10 +69,12 @@ class _Landed:
                 f"The results {evaluation_id} did not land in {home}, so the model is elsewhere; "
                 "set TRIAGE_HOME to the home that trained it."
             )
+
         (row,) = _rows(folder, "evaluation")
         training = home / "landing" / row["training_id"]
         verify(training)
         (experiment,) = _rows(training, "experiment")
+
         return cls(folder, training, experiment, row)
 
     @property
@@ -98,6 +101,7 @@ def _adapter_folder(home: Path, landed: _Landed) -> Path:
             f"The adapter of {landed.name} is not in {folder}; run its sweep again to train it, "
             "or set TRIAGE_HOME to the home that holds it."
         )
+
     return folder
 
 
@@ -114,6 +118,7 @@ def _weights(home: Path, landed: _Landed) -> tuple[Path, VariantManifest]:
         manifest = Manifest.read_if_complete(folder)
         if manifest is not None and manifest.digest == wanted:
             return folder, VariantManifest.read(folder)
+
     raise ModelGone(
         f"The weights of {landed.name} are no longer in {folders}; run its sweep again, "
         "which makes them anew."

@@ -45,6 +45,7 @@ def write_fused(weights: Path, adapter: Path, target: Path, model_id: str) -> No
     for name in verify(weights, deep=False)["files"]:
         if not (name.startswith("model") or (target / name).exists()):
             shutil.copyfile(weights / name, target / name)
+
     seal(target, _manifest_entries(weights, target, model_id))
 
 

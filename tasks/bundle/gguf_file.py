@@ -47,6 +47,7 @@ def write_gguf(stack: Stack, folder: Path, path: Path, texts: list[str]) -> None
     writer = gguf.GGUFWriter(path, ARCHITECTURE)
     _add_shape(writer, config)
     _add_tokenizer(writer, folder)
+
     for name, weight in tree_flatten(stack.model.parameters()):
         writer.add_tensor(translate_weight_names(name), _stored(name, weight, config))
 
@@ -108,6 +109,7 @@ def _add_tokenizer(writer: gguf.GGUFWriter, folder: Path) -> None:
     for key, name in SPECIAL.items():
         if (token := _content(settings.get(key))) in tokens:
             getattr(writer, f"add_{name}_token_id")(tokens.index(token))
+
     writer.add_add_bos_token(False)
     if template := _chat_template(folder, settings):
         writer.add_chat_template(template)
@@ -152,6 +154,7 @@ def _refuse_another_tokenizer(folder: Path, path: Path, texts: list[str]) -> Non
     with TemporaryDirectory() as scratch:
         write_tokenizer(open_gguf(path), Path(scratch))
         read = Tokenizer.from_file(str(Path(scratch) / "tokenizer.json"))
+
     if any(own.encode(text).ids != read.encode(text).ids for text in texts):
         raise BadInput(
             "The tokenizer of this model cannot be written to GGUF: read again, it splits texts "

@@ -97,6 +97,7 @@ class LoadedModel:
             )
             for text in texts
         ]
+
         return np.concatenate(passes, axis=1)
 
     def _cases(self, text: Encoded) -> Cases:
@@ -128,11 +129,13 @@ def load_model(model: BundledModel) -> LoadedModel:
     _refuse_others(model)
     mx.set_cache_limit(CACHE_BYTES)
     stack = load_variant(model.weights, backend().compute_path)
+
     if model.adapter is None:
         adapted = Adapted(stack, (), stack.depth, 0)
     else:
         adapted = add_lora(stack, bundle.recipe, bundle.training, bundle.seed)
         load_weights(adapted, model.adapter)
+
     adapted.set_dropout(None)
 
     template = load_template(model.weights, bundle.prompt)
@@ -140,6 +143,7 @@ def load_model(model: BundledModel) -> LoadedModel:
     cases = make_cases(template, probes)
     past = leading_past(adapted, Prefix.embedded(stack, cases))
     mx.eval([block.arrays() for block in past if block])
+
     return LoadedModel(
         adapted, template, bundle.max_tokens, bundle.seed, cases.leading_tokens, past
     )

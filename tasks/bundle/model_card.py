@@ -69,6 +69,7 @@ def metadata(card: CardInput) -> dict[str, Any]:
     entries: dict[str, Any] = _licence_entries(card)
     if repo := base_repository(card.model, card.variant):
         entries["base_model"] = repo
+
     return entries | {
         "library_name": "mlx",
         "pipeline_tag": "text-generation",
@@ -87,18 +88,21 @@ def base_repository(model: BaseModelSpec, variant: VariantManifest) -> str | Non
         return str(source["repo"])
     if source["kind"] != "package":
         return None
+
     file = Path(source["file"]).name.lower()
     for listed in (entry.repo for entry in model.sources if isinstance(entry, HubSource)):
         for suffix in VARIANT_SUFFIXES:
             repo = listed.removesuffix(suffix)
             if file.startswith(repo.partition("/")[2].lower()):
                 return repo
+
     return None
 
 
 def _licence_entries(card: CardInput) -> dict[str, Any]:
     if is_gemma(card.bundle):
         return {"license": "gemma", "license_link": card.licensing.link}
+
     licence = HUB_LICENCES.get(card.bundle.licence)
     return (
         {"license": licence}
@@ -151,6 +155,7 @@ def _template(name: str) -> Any:
     )
     environment.filters["figure"] = _figure
     environment.filters["megabytes"] = _megabytes
+
     return environment.get_template(name)
 
 

@@ -33,6 +33,7 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
         for request, decision in zip(group, decisions, strict=True):
             emit(Answer(request["number"], asdict(decision)))
         answered += len(group)
+
     return {"answered": answered}
 
 
@@ -41,6 +42,7 @@ def _decisions(job: PredictJob, model: LoadedModel, texts: list[str]) -> list[De
     encoded = [one.encoded for one in read]
     passes = model.dropout_passes(encoded, job.passes) if job.passes else None
     decisions = decide(job.bundle, model.log_likelihoods(encoded), passes)
+
     return [
         replace(decision, shortened=one.encoded.shortened, markup=one.markup)
         for decision, one in zip(decisions, read, strict=True)

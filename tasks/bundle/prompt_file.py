@@ -30,6 +30,7 @@ def prompt_entries(template: Template, max_tokens: int) -> dict[str, Any]:
     }
     if template.chat:
         return entries | {"messages": template.prompt.messages(_TEXT)[:-1]}
+
     before, _, after = template.prompt.plain_text(_TEXT).partition(_TEXT)
     return entries | {"before": before, "after": after}
 

@@ -40,6 +40,7 @@ def refuse_push(bundle: Bundle, target: Target, unsafe: bool) -> None:
         raise BadInput(
             f"{target.repo!r} cannot be a Hub repository; name one as owner/name."
         ) from None
+
     if "/" not in target.repo:
         raise BadInput(f"{target.repo!r} names no owner; name the repository as owner/name.")
     if bundle.warning and not unsafe:
@@ -71,6 +72,7 @@ def push(folder: Path, target: Target, title: str) -> str:
             commit_message=f"Add {title}",
             delete_patterns="*",  # what another export left there is no part of this one
         )
+
     return str(address)
 
 
@@ -85,6 +87,7 @@ def _refuse_repository(repository: ModelInfo, folder: Path, target: Target) -> N
             f"{target.repo} is private already, {nothing}; make it public in its settings on the "
             "Hub, name another repository, or leave --public out."
         )
+
     names = {file.rfilename for file in repository.siblings or ()} - NEW_FILES
     if names and BUNDLE_FILE not in names:
         raise BadInput(

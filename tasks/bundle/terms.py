@@ -85,4 +85,5 @@ def _copy_texts(source_digest: str, home: Path, folder: Path) -> tuple[str, ...]
                 for path in sorted((folder / LICENCES).rglob("*"))
                 if path.is_file()
             )
+
     return ()

@@ -23,10 +23,12 @@ def checked_text(text: str) -> str:
     text = text.strip()
     if not text:
         raise BadInput("The text is empty; write what the patient says.")
+
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
         size = -1
+
     if size < 0 or "\0" in text:
         raise BadInput("The text holds NUL or half a surrogate pair; remove them.")
     if size > MOST_BYTES:
@@ -68,5 +70,6 @@ def numbered_texts(path: Path, column: str) -> Iterator[tuple[str, str]]:
         if len(text.encode()) > MOST_BYTES:
             raise BadInput(f"{where}: '{column}' is longer than {MOST_BYTES // 1_000_000} MB.")
         yield reader.case_id(row, where) or f"text-{text_digest(text)}", text
+
     if empty:
         raise BadInput(f"{path} holds no texts; it needs rows with '{column}'.")

@@ -53,4 +53,5 @@ def _score(job: ValidJob, folder: Path, emit: Emit) -> dict[str, Any]:
     ]
     write_lines(folder / VALID_FILE, cases)
     emit(Note(f"{job.bundle.cell_id}: {len(cases)} cases of valid are scored."))
+
     return {"model_id": job.bundle.model_id}

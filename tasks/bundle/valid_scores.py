@@ -58,6 +58,7 @@ class RankedBy:
             raise BadInput(
                 "`valid` has no emergency, so there is no ED recall; give --by macro-f1."
             )
+
         return recall_at_over_triage(p, labels, self.over_triage)
 
 
@@ -94,12 +95,14 @@ def valid_cases(home: Path, model: BundledModel, emit: Emit) -> ScoredValid:
     bundle = model.bundle
     data = data_folder(home, bundle.judged_on.dataset_digest)
     digest = DatasetManifest.read(data).digest_of("valid")
+
     ingredients = {"model": bundle.model_id, "valid": digest, "version": SCORES_VERSION}
     scores = home / "valid" / f"{bundle.model_id}-v{short_digest(ingredients)}"
     if complete(scores, deep=True) is None:
         job = ValidJob(bundle=bundle, folder=model.folder, data=data, home=home, scores=scores)
         log = home / "logs" / f"valid-{bundle.model_id}"
         run_child("tasks.bundle.valid_job:run", job.model_dump(mode="json"), log, emit)
+
     return ScoredValid(read_cases(scores / VALID_FILE), digest)
 
 

@@ -75,6 +75,7 @@ def check_examples(folder: Path, choices: Iterable[PromptChoice]) -> None:
     prompts = [prompt for prompt in map(load_prompt, choices) if prompt.examples]
     if not prompts:
         return
+
     for name in DatasetManifest.read(folder).sets:
         with (folder / f"{name}.jsonl").open(encoding="utf-8") as lines:
             cases = list(map(from_json, lines))

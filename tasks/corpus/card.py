@@ -85,6 +85,7 @@ def _mapping(columns: Columns) -> str:
         parts.append(f"id from `{columns.id_column}`")
     if columns.rationale_column:
         parts.append(f"rationale from `{columns.rationale_column}`")
+
     parts += [f"subgroup from `{column}`" for column in columns.subgroup_columns]
 
     words = [f"`{word}` for {label}" for word, label in columns.labels.items()]

@@ -88,6 +88,7 @@ def _taught(sets: Mapping[str, Sequence[Case]]) -> list[str]:
             counts = " | ".join(str(labels[label]) for label in LABELS)
             problems = len({case.group for case in cases})
             lines.append(f"| {name} | {kind} | {len(cases)} | {counts} | {problems} |")
+
     return lines
 
 
@@ -102,6 +103,7 @@ def _kinds(records: Sequence[Record]) -> list[str]:
         cores = len({_core(record) for record in those})
         deciding = len({(record.facts.problem, record.verdict.rule) for record in those})
         lines.append(f"| {kind} | {len(those)} | {counts} | {groups} | {cores} | {deciding} |")
+
     return lines
 
 
@@ -118,6 +120,7 @@ def _wordings(learner: Learner) -> str:
     frame = bank.frame
     elsewhere = sum(len(words.other) for words in flags)
     elsewhere += len(frame.others) + len(frame.past) + len(frame.imagined)
+
     return (
         f"{alarms} of {len(flags)} alarms, {len(frame.lists)} lists, {elsewhere} of alarms elsewhere, "
         f"{len(frame.figures)} figures of speech, {len(frame.fear)} of fear and {len(frame.ease)} of ease"

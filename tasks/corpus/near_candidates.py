@@ -237,4 +237,5 @@ def _in_common(hashes: Hashes, starts: Rows, sizes: Rows, left: Rows, right: Row
     run = run[order]
     pair = pair[order]
     is_common = (run[1:] == run[:-1]) & (pair[1:] == pair[:-1])
+
     return np.bincount(pair[1:][is_common], minlength=len(left))

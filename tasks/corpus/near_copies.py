@@ -116,6 +116,7 @@ def _hashed_runs(texts: Sequence[str]) -> tuple[Hashes, Rows]:
     hashes = np.r_[hashes, np.concatenate(whole_texts)]
     owners = np.r_[owners, short]
     order = np.argsort(owners, kind="stable")
+
     return hashes[order], owners[order]
 
 

@@ -98,9 +98,11 @@ def _generator_digests(columns: Data | EvaluationSet) -> dict[str, Digest]:
         digests |= {"contrast": CONTRAST_VERSION, "contrast_words": bank_digest("teaching")}
     if isinstance(columns, Data) and columns.further_share:
         digests["further_problems"] = further_digest()
+
     if isinstance(columns, EvaluationSet) and columns.name in BANKS:
         words = bank_digest(BANKS[columns.name])
         digests |= {"adversarial": ADVERSARIAL_VERSION, "adversarial_words": words}
+
     return digests
 
 
@@ -163,6 +165,7 @@ def _build(data: Data, sources: Sequence[Source], folder: Path) -> dict[str, Any
     """Fill `folder` and return what its manifest says about it."""
     located = sources[0].located
     sets, learned = _limited_sets(data, located)
+
     entries: dict[str, SetEntry] = {}
     written: Sets = {}
     for source in sources:
@@ -295,9 +298,11 @@ def _write_facts(data: Data, sources: Sequence[Source], sets: Sets, folder: Path
     records: list[Record] = []
     if data.source == "embedded":
         records += records_of(data)
+
     for columns in (source.columns for source in sources):
         if isinstance(columns, EvaluationSet) and columns.source == "embedded":
             records += adversarial_records(data.seed, columns.name)
+
     if not records:
         return
 

@@ -41,6 +41,7 @@ def grid_path(name: str) -> Path:
         raise BadInput(
             f"{problem}; the built-in grids are {built_in}, or give the path of a .toml file."
         )
+
     return path
 
 
@@ -58,8 +59,10 @@ def load_grid(name: str, overrides: list[str] | None = None) -> Grid:
     overrides = overrides or []
     path = grid_path(name)
     raw = _read_toml(path)
+
     for item in overrides:
         _override(raw, item)
+
     _replace_the_other_key(raw, overrides)
     _leave_out_embedded_settings(raw, overrides)
     _inherit_safety(raw, path, overrides)
@@ -100,6 +103,7 @@ def known_models(grid: Grid | None = None) -> dict[str, BaseModelSpec]:
         models = [model.model_copy(update={"allow_mirror": True}) for model in models]
     if grid.weights == "random":
         models = [_random(model) for model in models]
+
     return {model.name: model for model in models}
 
 
@@ -128,6 +132,7 @@ def _override(raw: RawTable, item: str) -> None:
         raise BadInput(
             f"--set {item!r} is not of the form key=value, e.g. --set training.num_layers=8."
         )
+
     value = _toml_value(text)
     *parents, last = names
     tables = [raw]
@@ -135,6 +140,7 @@ def _override(raw: RawTable, item: str) -> None:
         tables = [
             child for table in tables for child in _tables(table.setdefault(parent, {}), item)
         ]
+
     for table in tables:
         table[last] = value
 
@@ -190,6 +196,7 @@ def _inherit_safety(raw: RawTable, path: Path, overrides: list[str]) -> None:
     scoring = raw.setdefault("scoring", {})
     if safety.get("cost_matrix") and isinstance(scoring, dict):
         scoring.setdefault("cost_matrix", safety["cost_matrix"])
+
     recipes = raw.get("recipe")
     for recipe in recipes if isinstance(recipes, list) else []:
         if isinstance(recipe, dict) and recipe.get("kind") == "safety":

@@ -52,6 +52,7 @@ def sentence(
     key = "".join(f"[{p + 1}]" if isinstance(p, int) else f".{p}" for p in loc).lstrip(".")
     unknown = first["type"] == "extra_forbidden"
     place = where(path, loc, overrides, message, above=unknown)
+
     if unknown:
         return (
             f"{place}: unknown key {key!r}; {_meant(str(loc[-1]), _allowed(model, first['loc']))}."
@@ -98,6 +99,7 @@ def _allowed(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
         branches = node.get("discriminator", {}).get("mapping", {})
         node = {"$ref": branches[part]} if part in branches else _below(node, part)
         node = _resolved(node, schema["$defs"])
+
     # `[safety]` is read apart: its values go into the safety recipes.
     shared = {"safety"} if model is Grid and len(loc) == 1 else set()
     return sorted({*node.get("properties", {}), *shared})
@@ -138,6 +140,7 @@ def where(
         key = item.partition("=")[0].replace('"', "").strip().split(".")
         if names[: len(key)] == key or (above and key[: len(names)] == names):
             return f"--set {shortened(item)}"
+
     line = _line_of_duplicate(path, message) or _line_of(path, loc)
     return f"{path}, line {line}" if line else str(path)
 
@@ -156,12 +159,14 @@ def _line_of(path: Path, loc: list[int | str]) -> int | None:
         headers = [i for i, text in enumerate(lines) if i >= start and re.match(header, text)]
         if headers:
             start = headers[index if isinstance(index, int) and index < len(headers) else 0]
+
     for name in (part for part in reversed(loc) if isinstance(part, str)):
         for i in range(start, len(lines)):
             if re.match(rf"\s*(\"?){re.escape(name)}\1\s*=", lines[i]):
                 return i + 1
             if i > start and lines[i].lstrip().startswith("["):
                 break
+
     return start + 1 if start else None
 
 
@@ -170,8 +175,10 @@ def _line_of_duplicate(path: Path, message: str) -> int | None:
     match = re.match(r"(\w+): duplicate name ([^;,]+)", message)
     if match is None:
         return None
+
     key, name = match.groups()
     lines = path.read_text(encoding="utf-8-sig").splitlines()
     pattern = rf'\s*(name\s*=\s*"{re.escape(name)}"|{key}\s*=)'
     matches = [number for number, text in enumerate(lines, 1) if re.match(pattern, text)]
+
     return matches[-1] if matches else None

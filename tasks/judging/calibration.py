@@ -95,6 +95,7 @@ def calibration_table(
             metrics.append(Metric.without_value(name, 0, "not available: no cases"))
         else:
             metrics.append(_metric(name, parts[name], resampled.get(name), clustered, seed))
+
     return metrics
 
 
@@ -107,6 +108,7 @@ def _parts(values: Floats, truth: Ints) -> dict[str, Part]:
         p_ed = values[:, 0]
         parts["ece"] = Part(_binned_gaps(top, values.argmax(axis=1) == truth), top)
         parts["ed_ece"] = Part(_binned_gaps(p_ed, truth == 0), p_ed)
+
     return parts
 
 
@@ -132,12 +134,14 @@ def _resample(
     """Resampled values of each metric; empty if there are too few units to draw from."""
     if smallest_unit_count(cases, groups) < MIN_UNITS:
         return {}
+
     columns = [part.columns for part in parts.values()]
     summed = np.column_stack([*columns, np.ones(cases)])
     draws = UnitDraws.of(summed, groups, seed, resamples)
     (totals,) = draws.resampled([Totals(draws.sums(summed))])
     ends = np.cumsum([part.shape[1] for part in columns])
     means = np.split((totals[:-1] / totals[-1]).T, ends[:-1], axis=1)
+
     return {name: _sum_of_sizes(mean) for name, mean in zip(parts, means, strict=True)}
 
 
@@ -153,6 +157,7 @@ def _metric(name: str, part: Part, resampled: Floats | None, clustered: bool, se
     if part.scores is not None:
         interval = _reflected(value, interval, part.scores, seed)
         method = REFLECTED + method
+
     low, high = interval
     return Metric(name, value, low, high, method, cases, None if clustered else INDEPENDENT)
 
@@ -199,6 +204,7 @@ def reliability_rows(
     is_ed = label_codes(labels) == 0
     if scores.shape != is_ed.shape or not np.isfinite(scores).all():
         raise BadInput("Reliability needs one finite p(ED) for each label: score the set again.")
+
     bins = np.searchsorted(np.asarray(edges[1:-1]), scores, side="right")
     return [
         _reliability_row(low, high, scores[bins == i], is_ed[bins == i])

@@ -155,6 +155,7 @@ def _choose_target_recall(calibration: SetScores, target: float | None) -> Chose
     threshold = target_recall_threshold(p_ed, labels, target)
     if threshold is None:
         return ChosenRule.not_available("target_recall", "no ED case in the calibration set")
+
     return ChosenRule("target_recall", threshold=threshold)
 
 
@@ -166,6 +167,7 @@ def _choose_min_cost(calibration: SetScores, costs: Costs | None) -> ChosenRule:
     if missing := [label for label in LABELS if label not in labels]:
         reason = f"no {' or '.join(missing)} case in the calibration set"
         return ChosenRule.not_available("min_cost", reason)
+
     scaling = fit_vector_scaling(log_probabilities(calibration.p), labels)
     return ChosenRule("min_cost", AT_BOUND if scaling.at_bound else None, scaling=scaling)
 

@@ -31,6 +31,7 @@ def intraclass_correlation(cases: Floats, sums: Floats, squares: Floats) -> floa
     within = (squared - n * means**2).sum() / (all_cases - groups)
     usual = (all_cases - (n**2).sum() / all_cases) / (groups - 1)
     scale = between + (usual - 1) * within
+
     return float((between - within) / scale) if scale > 0 else None
 
 

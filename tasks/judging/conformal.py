@@ -63,6 +63,7 @@ def conformal_threshold(scores: ArrayLike, miss_rate: float) -> float:
     """
     if not 0 < miss_rate < 1:
         raise BadInput(f"The conformal miss rate is {miss_rate}; it must lie between 0 and 1.")
+
     values = np.sort(np.asarray(scores, dtype=np.float64))
     if not np.isfinite(values).all():
         raise BadInput("Calibration needs finite probabilities: score the calibration set again.")
@@ -134,12 +135,14 @@ def _class_thresholds(
     """Number of calibration cases and threshold of each class, order LABELS."""
     p = label_probabilities(calibration.p)
     truth = label_codes(calibration.labels)
+
     counts = []
     thresholds = []
     for i in range(len(LABELS)):
         of_class = p[truth == i, i]
         counts.append(len(of_class))
         thresholds.append(conformal_threshold(of_class, miss_rate))
+
     return counts, thresholds
 
 

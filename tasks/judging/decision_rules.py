@@ -100,6 +100,7 @@ def target_recall_threshold(
     """
     if not 0 < target < 1:
         raise BadInput(f"The target ED recall is {target}; it must lie between 0 and 1.")
+
     scores = np.asarray(p_ed, dtype=np.float64)
     truth = label_codes(labels)
     if scores.shape != truth.shape or not np.isfinite(scores).all():
@@ -139,6 +140,7 @@ def fit_vector_scaling(log_p: ArrayLike, labels: Sequence[str]) -> VectorScaling
             "Vector scaling needs calibration cases of each label; "
             f"there are only {sorted(set(labels))}."
         )
+
     return _fitted(x, np.eye(3)[truth])
 
 

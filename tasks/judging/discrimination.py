@@ -47,6 +47,7 @@ class Ranking:
         tied = reached.copy()
         tied[reached] = levels[level[reached]] == scores[reached]
         negatives = np.bincount(unit[~truth], minlength=units).astype(np.float64)
+
         return cls(counted(truth), counted(reached), counted(tied), negatives)
 
     def __call__(self, counts: Floats) -> Floats:
@@ -64,6 +65,7 @@ class Ranking:
         average = ratio(np.einsum("lr,lr->r", at_level, precision), positives)
         if self.tied.nnz:
             alarms -= (self.tied @ counts) / 2
+
         above = ratio(np.einsum("lr,lr->r", at_level, alarms), positives * negatives)
         area = 1 - above
         return np.stack([area, np.where(negatives > 0, average, np.nan)])

@@ -75,6 +75,7 @@ def judged_rows(evaluation: Evaluation, scores: EvaluationScores) -> dict[str, R
     gates, verdict = _gates(judged)
     dropout = summarise_dropout(judged)
     scored = score_rows(judged)
+
     return {
         "evaluation": [_evaluation_row(judged, verdict, dropout)],
         "prediction": _prediction_rows(judged),
@@ -99,6 +100,7 @@ def _evaluation_row(judged: JudgedScores, verdict: Verdict, dropout: DropoutSumm
     costs = evaluation.scoring.cost_matrix
     hits = [a == b for a, b in zip(judged.argmax, judged.labels, strict=True)]
     created = datetime.fromisoformat(manifest.created).astimezone(UTC).replace(tzinfo=None)
+
     return {
         "evaluation_id": evaluation.evaluation_id,
         "training_id": evaluation.training_id,
@@ -166,6 +168,7 @@ def _prediction_rows(judged: JudgedScores) -> Rows:
                 **decided,
             }
         )
+
     return rows
 
 
@@ -201,6 +204,7 @@ def _further_metric_rows(judged: JudgedScores) -> Rows:
             judged.groups_of(rows),
             seed,
         )
+
     return [metric_row(judged.evaluation.evaluation_id, "argmax", metric) for metric in metrics]
 
 

@@ -78,6 +78,7 @@ def _shared_figures(reference: Predicted, variant: Predicted) -> Figures:
     ratio = None
     if perplexity and reference_perplexity:
         ratio = perplexity / reference_perplexity
+
     too_few = [f"{q:g} %" for q in PERCENTILES.values() if _is_beyond_sample(q, cases)]
     note = joined_notes(
         NO_TEXT if ratio is None else None,
@@ -124,6 +125,7 @@ def _divergence_figures(reference: ArrayLike, variant: ArrayLike) -> Figures:
         name: None if _is_beyond_sample(q, len(kl)) else float(np.percentile(kl, q))
         for name, q in PERCENTILES.items()
     }
+
     return {
         "kl_mean": float(kl.mean()),
         "kl_mean_se": _standard_error(kl),

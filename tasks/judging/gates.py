@@ -88,6 +88,7 @@ def judge_gates(
     recall = _recall_gate(int(table[0, 0]), ed_cases, resampled)
     f2 = _f2_gate(float(metric_values(table)["ed_f2"]), ed_cases, len(labels), resampled)
     gates = [recall, f2, _false_negative_gate(recall)]
+
     return gates, verdict(gates)
 
 
@@ -162,6 +163,7 @@ def _f2_note(interval: Interval, ed_cases: int, cases: int, resampled: Resampled
     too_easy = None
     if always_ed >= ED_F2:
         too_easy = f"so many emergencies that always-ED has {always_ed:.3f}"
+
     return joined_notes(assumption, no_spread, too_easy)
 
 

@@ -63,6 +63,7 @@ def label_probabilities(p: ArrayLike) -> Floats:
             f"Row {np.argmin(sound) + 1} of the label probabilities is negative "
             "or does not sum to 1: score again."
         )
+
     return values
 
 
@@ -80,6 +81,7 @@ def cost_array(costs: Costs) -> Floats:
         ]
         if missing:
             raise BadInput(f"The cost matrix has no entry for {', '.join(missing)}.")
+
         rows = [[costs[truth][decision] for decision in LABELS] for truth in LABELS]
         values = np.array(rows, dtype=np.float64)
     else:
@@ -89,4 +91,5 @@ def cost_array(costs: Costs) -> Floats:
         raise BadInput(
             "The cost matrix needs 3 x 3 finite numbers (row = truth, column = decision)."
         )
+
     return values

@@ -43,6 +43,7 @@ def clopper_pearson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
             "clopper_pearson needs 0 <= k <= n, n >= 1 and 0 < level < 1, "
             f"got k={k}, n={n}, level={level}"
         )
+
     tail = (1 - level) / 2
     low = 0.0 if k == 0 else float(betaincinv(k, n - k + 1, tail))
     high = 1.0 if k == n else float(betaincinv(k + 1, n - k, 1 - tail))
@@ -83,6 +84,7 @@ def group_codes(groups: Groups | None, cases: int) -> Ints | None:
         code_of[group] if group is not None else len(names) + row
         for row, group in enumerate(groups)
     ]
+
     return np.unique(np.asarray(codes, dtype=np.int64), return_inverse=True)[1].astype(np.int64)
 
 
@@ -124,6 +126,7 @@ def resample_totals(
     totals = np.zeros((resamples, values.shape[1]))
     for layer in np.unique(layers):
         totals += _draw_totals(values[layers == layer], rng, resamples)
+
     return totals
 
 
@@ -137,6 +140,7 @@ def _draw_totals(units: Floats, rng: np.random.Generator, resamples: int) -> Flo
         size = min(step, resamples - start)
         times_drawn = rng.multinomial(len(units), counts / len(units), size=size)
         blocks.append(times_drawn.astype(np.float64) @ distinct)
+
     return np.concatenate(blocks)
 
 

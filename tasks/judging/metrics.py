@@ -177,6 +177,7 @@ def metrics_of(table: Ints, costs: Costs | None, resampled: Resampled) -> list[M
             exact = None if successes is None else Interval(*clopper_pearson(successes, n), EXACT)
             note = _classes_note(table) if name == "macro_f1" else None
             metrics.append(_metric_with_interval(name, value, n, exact, resampled, note))
+
     return metrics
 
 
@@ -184,6 +185,7 @@ def _proportions(table: Ints) -> dict[str, tuple[int, int]]:
     """Successes and denominator of each metric that is a plain proportion."""
     cases = int(table.sum())
     hits = np.diagonal(table)
+
     counts = {
         "accuracy": (int(hits.sum()), cases),
         "over_triage": (int(np.tril(table, -1).sum()), cases),
@@ -193,6 +195,7 @@ def _proportions(table: Ints) -> dict[str, tuple[int, int]]:
     for i, label in enumerate(LABELS):
         counts[f"{label.lower()}_recall"] = (int(hits[i]), int(table[i].sum()))
         counts[f"{label.lower()}_precision"] = (int(hits[i]), int(table[:, i].sum()))
+
     return counts
 
 
@@ -212,6 +215,7 @@ def _metric_with_interval(
         assumption = INDEPENDENT
     elif bootstrap is None:
         assumption = f"{INDEPENDENT}: {resampled.why_no_interval(name)}"
+
     columns = interval_columns(exact, bootstrap if resampled.clustered else None)
     note = joined_notes(note, assumption)
     return Metric(name, value, shown.low, shown.high, shown.method, n, note, **columns)
@@ -236,4 +240,5 @@ def _why_not_available(name: str, table: Ints, costs: Costs | None) -> str:
     label = next(label for label in LABELS if name.startswith(f"{label.lower()}_"))
     if not table[LABELS.index(label)].sum():
         return f"no {label} case in this set"
+
     return f"no case was decided {label}"

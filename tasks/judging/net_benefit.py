@@ -66,6 +66,7 @@ def net_benefits(curve: DecisionCurve, resampled: Floats, draws: UnitDraws) -> l
     benefit, over = np.split(draws.all_once(curve), 2)
     reason = draws.why_no_interval(slice(None))
     ends = [None if reason else percentile_interval(values) for values in resampled]
+
     rows = []
     for i, threshold in enumerate(THRESHOLDS):
         low, high = ends[i] or (None, None)
@@ -84,6 +85,7 @@ def net_benefits(curve: DecisionCurve, resampled: Floats, draws: UnitDraws) -> l
                 *_method(draws, reason),
             )
         )
+
     return rows
 
 

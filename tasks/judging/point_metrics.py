@@ -132,6 +132,7 @@ def cost_skill(tables: Floats, costs: Floats | None) -> Floats:
     """Expected cost on a scale from 0 (always ED) to 1 (perfect decisions), shape (...)."""
     if costs is None:
         return np.full(tables.shape[:-2], np.nan)
+
     actual = actual_cases(tables)
     total = all_cases(tables)
 
@@ -174,11 +175,13 @@ def metric_values(
     values = {"accuracy": accuracy(counts), "macro_f1": macro_f1(counts, present)}
     for i, label in enumerate(LABELS):
         values |= {f"{label.lower()}_{name}": by_class[name][..., i] for name in CLASS_METRICS}
+
     values["ed_false_negative_rate"] = false_negative_rate(counts)[..., 0]
     values["over_triage"] = over_triage(counts)
     values["under_triage"] = under_triage(counts)
     values["expected_cost"] = expected_cost(counts, costs)
     values["cost_skill"] = cost_skill(counts, costs)
+
     return values
 
 

@@ -51,14 +51,17 @@ def fitted(design: Floats, outcome: Floats, offset: Floats) -> Floats:
     for _ in range(STEPS):
         mean = expit(design @ coefficients + offset)
         information = (design * (mean * (1 - mean))[:, None]).T @ design
+
         step = np.linalg.lstsq(information, design.T @ (outcome - mean))[0]
         while (after := _likelihood(design @ (coefficients + step) + offset, outcome)) < (
             likelihood - 1e-12 * abs(likelihood)
         ):
             step = step / 2
+
         coefficients, likelihood = coefficients + step, after
         if np.abs(step).max() < 1e-12:
             break
+
     return np.asarray(coefficients)
 
 

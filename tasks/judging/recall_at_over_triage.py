@@ -31,4 +31,5 @@ def recall_at_over_triage(p: ArrayLike, labels: Sequence[str], over_triage: floa
         too_high = np.where(sent, ~emergencies, too_high_anyway).mean()
         if too_high <= over_triage + 1e-12:
             best = max(best, float(sent[emergencies].mean()))
+
     return best

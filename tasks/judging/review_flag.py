@@ -104,6 +104,7 @@ def judge_review(
         else:
             rival = _with_interval(rival, resampled[name] - resampled[FLAG])
         judged.append(rival)
+
     return judged
 
 
@@ -128,6 +129,7 @@ def _resampled_areas(scores: dict[str, Floats], outcomes: Outcomes, seed: int) -
         cases = np.concatenate([members[unit] for unit in drawn])
         for name, values in scores.items():
             areas[name].append(aurc(values[cases], outcomes.wrong[cases]))
+
     return {name: np.array(values) for name, values in areas.items()}
 
 
@@ -142,4 +144,5 @@ def _with_interval(rival: JudgedFlag, differences: Floats) -> JudgedFlag:
         verdict = f"{FLAG} is better"
     elif high < 0:
         verdict = f"{rival.score} is better"
+
     return replace(rival, difference_low=low, difference_high=high, verdict=verdict)

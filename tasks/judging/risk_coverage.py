@@ -84,6 +84,7 @@ def judge_flag(flagged: ArrayLike, wrong: ArrayLike, missed_ed: ArrayLike) -> Fl
             "judge_flag needs a flag, an error and a missed-emergency mark "
             "for each of at least one case"
         )
+
     return FlagQuality(
         load=float(flag.mean()),
         error_kept=_share((1 - flag) * errors, 1 - flag),

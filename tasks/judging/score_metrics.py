@@ -99,12 +99,14 @@ def _plan(part: ClassScores, draws: UnitDraws) -> list[_Planned]:
 
     positive, unit = part.is_positive, draws.unit[part.rows]
     ranking = Ranking.of(part.scores, positive, unit, draws.units)
+
     x = logits(part.scores)
     if reason := why_not_fitted(x, positive):
         line = _Planned(RECALIBRATION_METRICS, None, reason)
     else:
         recalibration = Recalibration.of(x, positive, unit, draws.units)
         line = _Planned(RECALIBRATION_METRICS, recalibration, None)
+
     return [_Planned(RANKING_METRICS, ranking, None), line]
 
 

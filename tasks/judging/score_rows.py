@@ -82,6 +82,7 @@ def _subgroup_rows(
             judged.evaluation.scoring.cost_matrix,
             judged.evaluation.seed,
         )
+
     return [
         _subgroup_row(judged.evaluation.evaluation_id, subgroup, metric)
         for subgroup, metrics in of_scores.items()

@@ -48,6 +48,7 @@ def _clustered_interval(
     """None without groups, or with too few of them."""
     if group_codes(groups, len(is_hit)) is None:
         return None
+
     ends = clustered_bootstrap(
         lambda totals: totals[:, 0] / totals[:, 1],
         is_hit,

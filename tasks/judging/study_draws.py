@@ -57,6 +57,7 @@ class Behaviour:
         values = [usual if estimate is None else estimate for estimate in estimates]
         assumed = tuple(i for i, one in enumerate(estimates) if one is None and overall is None)
         clustering = np.clip(values, 0.0, LARGEST_CLUSTERING)
+
         return cls(_smoothed_shares(by_class.sum(axis=0)), clustering, stored, assumed)
 
     def cells(self, planned: PlannedSet) -> Floats:
@@ -77,12 +78,14 @@ def assumed_shares() -> Floats:
     one_right = ASSUMED_DISCORDANCE / 2
     both_wrong = 1 - ASSUMED_ACCURACY - one_right
     shares = np.zeros((CLASSES, CLASSES, CLASSES))
+
     for label in range(CLASSES):
         wrong = [other for other in range(CLASSES) if other != label]
         shares[label, label, label] = ASSUMED_ACCURACY - one_right
         shares[label, label, wrong] = one_right / len(wrong)
         shares[label, wrong, label] = one_right / len(wrong)
         shares[label, wrong, wrong] = both_wrong / len(wrong)
+
     return shares.reshape(CLASSES, PAIR_CELLS)
 
 
@@ -98,6 +101,7 @@ def draw_studies(behaviour: Behaviour, planned: PlannedSet, studies: int, seed: 
     for start in range(0, studies, step):
         size = min(step, studies - start)
         blocks.append(_draw_groups(behaviour, planned, size, rng))
+
     return np.concatenate(blocks)
 
 
@@ -120,6 +124,7 @@ def _draw_groups(
 ) -> Ints:
     rows = rng.integers(0, len(planned.names), size=(studies, len(planned.names)))
     sizes = planned.cases[rows]
+
     stored = behaviour.stored
     if stored is None or not stored.grouped:
         source = np.zeros((*sizes.shape, PAIR_CELLS), dtype=np.int64)
@@ -152,6 +157,7 @@ def _resized(source: Ints, sizes: Ints, behaviour: Behaviour, rng: np.random.Gen
     needed = np.nonzero(further)
     if len(needed[0]):
         cells[needed] += _predicted(source[needed], further[needed], needed[-1], behaviour, rng)
+
     return cells
 
 
@@ -176,5 +182,6 @@ def _predicted(
     weight = 1 / clustering[clustered] - 1
     draws = rng.gamma(weight[:, None] * shares[clustered] + source[clustered])
     shares[clustered] = draws / np.maximum(draws.sum(-1, keepdims=True), 1e-300)
+
     # Sums that rounding leaves above 1 are refused by NumPy.
     return rng.multinomial(further, shares / np.maximum(shares.sum(-1, keepdims=True), 1e-300))

@@ -48,6 +48,7 @@ def subgroup_metrics(
     """
     if not rows:
         return {}
+
     truth, decided = label_codes(labels), label_codes(decisions)
     cells = confusion_cells(truth, decided)
     resampled = _resampled_tables(cells, rows, truth, groups, seed)
@@ -61,6 +62,7 @@ def subgroup_metrics(
         table = cells[rows[key]].sum(axis=0).reshape(3, 3).astype(np.int64)
         of_table = metrics_of(table, costs, Resampled(values, behind, clustered))
         metrics[key] = [_unless_few(metric, table) for metric in of_table]
+
     return metrics
 
 

@@ -46,6 +46,7 @@ class Shift:
                 changed[..., target] += moved
                 remaining -= moved
                 staying = max(staying - self.kernel[cell, target], 1e-12)
+
         return changed
 
 
@@ -74,9 +75,11 @@ def shift_to(
     low, high = -LARGEST, LARGEST
     if after(low) > 0 or after(high) < 0:
         return None
+
     for _ in range(40):
         middle = (low + high) / 2
         low, high = (middle, high) if after(middle) < 0 else (low, middle)
+
     return Shift(_kernel((low + high) / 2, cells, labels))
 
 
@@ -87,9 +90,11 @@ def _kernel(change: float, cells: Floats, labels: tuple[int, ...]) -> Floats:
     joint = cells.reshape((CLASSES,) * 3)
     if change > 0:
         joint = joint.swapaxes(1, 2)
+
     kernel = np.eye(CELLS).reshape((CLASSES,) * 6)
     for label in labels:
         _lower(kernel, label, joint[label], abs(change))
+
     if change > 0:
         kernel = kernel.transpose(0, 2, 1, 3, 5, 4)
     return kernel.reshape(CELLS, CELLS)
@@ -100,6 +105,7 @@ def _lower(kernel: Floats, label: int, decisions: Floats, change: float) -> None
     total = decisions.sum()
     if total == 0:
         return
+
     wrong = [other for other in range(CLASSES) if other != label]
     only_first = decisions[label, wrong].sum() / total
     both = decisions[label, label] / total
@@ -113,6 +119,7 @@ def _lower(kernel: Floats, label: int, decisions: Floats, change: float) -> None
             share = from_first / only_first
             kernel[label, label, other, label, label, other] = 1 - share
             kernel[label, label, other, label, other, other] = share
+
     if both > 0:
         share = from_both / both
         kernel[label, label, label, label, label, label] = 1 - share

@@ -71,6 +71,7 @@ def summarise_passes(p: ArrayLike, review_entropy: float = 0.3) -> list[McCase]:
     predictive = entropy_nats(mean)
     # Rounding can make the difference -1e-17.
     information = np.maximum(predictive - entropy_nats(values).mean(axis=0), 0.0)
+
     return [
         McCase(
             passes=passes,

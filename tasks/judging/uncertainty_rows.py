@@ -61,6 +61,7 @@ def mc_dropout_rows(judged: JudgedScores, dropout: DropoutSummary | None) -> Row
     passes = judged.scores.passes
     if passes is None or dropout is None:
         return []
+
     votes = _primary_votes(judged, passes.p)
     return [
         _mc_dropout_row(judged.evaluation.evaluation_id, case_id, case, vote)
@@ -100,6 +101,7 @@ def review_flag_rows(judged: JudgedScores, dropout: DropoutSummary | None) -> Ro
     decisions = judged.primary.labels
     if dropout is None or decisions is None:
         return []
+
     rows = judged.rows_of(dropout.case_ids)
     flags = judge_review(
         [case.review for case in dropout.cases],
@@ -137,4 +139,5 @@ def conformal_rows(judged: JudgedScores) -> Rows:
         evaluation.seed,
         evaluation.is_external,
     )
+
     return [{"evaluation_id": evaluation.evaluation_id, **asdict(conformal)}]

@@ -61,10 +61,12 @@ class UnitDraws:
         rng = np.random.default_rng(self.seed)
         size = max(1, BLOCK // max(1, len(self.unit)))
         blocks: list[list[Floats]] = [[] for _ in statistics]
+
         for start in range(0, self.resamples, size):
             counts = self._draw(rng, min(size, self.resamples - start))
             for block, statistic in zip(blocks, statistics, strict=True):
                 block.append(statistic(counts))
+
         return [np.concatenate(block, axis=1) for block in blocks]
 
     def _draw(self, rng: np.random.Generator, resamples: int) -> Floats:

@@ -94,6 +94,7 @@ def variant_folder(source: Path, root: Path, precision: Precision, group_size: i
         ingredients["mode"] = precision.mode
     if precision.mixture is not None:
         ingredients["mixture"] = precision.mixture
+
     return root / "models" / f"{name}-{precision.name}-{short_digest(ingredients)}"
 
 
@@ -122,6 +123,7 @@ def run_quantize(args: dict[str, Any], emit: Emit | None = None) -> dict[str, An
         _build_if_missing(folder, build)
     else:
         _build_if_missing(folder, lambda target: _convert(job.source, target))
+
     return _result(folder)
 
 
@@ -201,6 +203,7 @@ def _stage(source: Path, manifest: SourceManifest, staged: Path) -> Path:
     for name, values in hf_tensors(file):
         weights[name] = mx.array(values).astype(mx.bfloat16)
         mx.eval(weights[name])
+
     mx.save_safetensors(str(staged / "model.safetensors"), weights, metadata={"format": "mlx"})
 
     return staged

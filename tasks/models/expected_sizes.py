@@ -69,6 +69,7 @@ def lora_parameters(
                 f"training.target_modules names {name!r}, which this "
                 f"model does not have; it has {', '.join(modules)}."
             )
+
     return num_layers * sum(rank * sum(modules[name]) for name in target_modules)
 
 
@@ -86,4 +87,5 @@ def _tensor_bytes(
             f"{name} has rows of {shape[-1]} values, "
             f"which a group size of {group_size} does not divide."
         )
+
     return values * bits // 8 + MODES[precision.mode].bytes_per_group * (values // group_size)

@@ -62,6 +62,7 @@ def _rebuild(file: Gguf, tokens: list[str], types: list[int]) -> Tokenizer:
         return digits_bpe(tokens, types, merges)
     if kind[0] == "llama" and file.architecture == "gemma3":
         return gemma_bpe(tokens, types)
+
     raise BadInput(
         f"{file.where}: the tokenizer {'/'.join(kind)} is not supported; the file is refused."
     )
@@ -109,6 +110,7 @@ def gemma_bpe(tokens: list[str], types: list[int]) -> Tokenizer:
         [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     )
     _add_uncut_tokens(tokenizer, marked, types)
+
     return tokenizer
 
 
@@ -137,6 +139,7 @@ def save_tokenizer(
     }
     if chat_template is not None:
         config["chat_template"] = chat_template
+
     text = json.dumps(config, indent=1, ensure_ascii=False, sort_keys=True)
     (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
 

@@ -126,6 +126,7 @@ def open_gguf(path: Path, origin: str | None = None) -> Gguf:
             f"{where}: the GGUF architecture {architecture!r} "
             "is not supported; known are llama and gemma3."
         )
+
     return Gguf(where, reader, architecture)
 
 
@@ -184,6 +185,7 @@ def hf_tensors(file: Gguf) -> Iterator[tuple[str, NDArray[np.float32]]]:
 
         if file.is_llama and name.endswith(("q_proj.weight", "k_proj.weight")):
             values = unpermute(values, _heads(file) if "q_proj" in name else _kv_heads(file))
+
         if not file.is_llama and name.endswith("norm.weight"):
             # The file holds 1 + w, as Gemma applies it; Hugging Face stores w.
             values = values - np.float32(1)

@@ -40,6 +40,7 @@ class ModelShape(BaseModel):
         """Llama configs may leave out key heads and head size, which follow from other keys."""
         if config.get("model_type") != "llama":
             return config
+
         heads = config.get("num_attention_heads")
         defaults = {
             "num_key_value_heads": heads,
@@ -67,6 +68,7 @@ class ModelShape(BaseModel):
         for block in range(self.num_hidden_layers):
             for name, shape in (*self.matrices(), *self._norms()):
                 yield f"model.layers.{block}.{name}.weight", shape
+
         yield "model.norm.weight", (self.hidden_size,)
 
     def matrices(self) -> Iterator[tuple[str, TensorShape]]:

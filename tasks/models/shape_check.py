@@ -42,6 +42,7 @@ def shape_from_sources(model: BaseModelSpec, root: Path) -> ModelShape | None:
         return known_shape(first.shape)
     if isinstance(first, FolderSource):
         return read_shape(expanded(first.path))
+
     return None
 
 

@@ -82,6 +82,7 @@ def stored_sizes(folder: Path, group_size: int | None = None) -> ModelSizes:
     bytes_by_part = dict.fromkeys(PARTS, 0)
     for header in headers:
         bytes_by_part[part(header.name)] += header.size
+
     parameters = sum(_parameters(header, quantised, group_size) for header in headers)
 
     return ModelSizes(bytes_by_part, parameters)
@@ -124,4 +125,5 @@ def _parameters(header: TensorHeader, quantised: set[str], group_size: int | Non
         raise BrokenFolder(
             f"The tensor {header.name} is quantised, but the folder's manifest names no group size."
         )
+
     return values * group_size if kind == "scales" else 0

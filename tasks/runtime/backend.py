@@ -173,6 +173,7 @@ def backend() -> Backend:
             f"{VARIABLE} = cuda needs Linux, an NVIDIA GPU and one of the packages "
             f"{' and '.join(CUDA_PACKAGES)}, which this machine lacks; {_choices()}"
         )
+
     return BACKENDS[requested]
 
 
@@ -267,6 +268,7 @@ def versions() -> dict[str, str]:
             "MLX is not installed, which needs Linux, or a Mac with Apple Silicon and a Python "
             "built for it; `triage doctor` says what this machine is."
         )
+
     return installed
 
 

@@ -65,6 +65,7 @@ def build_finding() -> Finding | None:
     """What is installed on Linux, and what to do if it cannot work; None on a Mac."""
     if not is_linux() or installed_version("mlx") is None:
         return None
+
     builds = installed_builds()
     if not builds:
         detail = "MLX is installed without its library"
@@ -75,6 +76,7 @@ def build_finding() -> Finding | None:
         detail = f"{' and '.join(builds)} are both installed and overwrite each other's library"
         remedy = f"run `uv pip uninstall {' '.join(builds)}`, then {FOR_THE_CPU} or for CUDA alone"
         return _error(detail, remedy)
+
     return Finding("build", "ok", builds[0]) if builds[0] == BUILDS[0] else _cuda(builds[0])
 
 
@@ -101,6 +103,7 @@ def _cuda(build: str) -> Finding:
     if _numbers(gpu.capability) < _numbers(OLDEST_CAPABILITY):
         detail = f"{gpu.name} has compute capability {gpu.capability}, and {build} needs {OLDEST_CAPABILITY}"
         return _error(detail, FOR_THE_CPU)
+
     return _memory(build, gpu)
 
 
@@ -111,6 +114,7 @@ def _memory(build: str, gpu: Card) -> Finding:
     )
     if gpu.free >= LITTLE_FREE_BYTES:
         return Finding("build", "ok", detail)
+
     remedy = "the GPU is nearly full: close the programs that `nvidia-smi` lists"
     return Finding("build", "warning", detail, remedy)
 

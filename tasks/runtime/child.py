@@ -111,13 +111,16 @@ def run_child(
     log_start = log.stat().st_size if log.exists() else 0
     # What answers requests runs for as long as its asker does.
     emit = on_event or (lambda event: None)
+
     exclusive = contextlib.nullcontext() if on_start else reserved(refuse_if_stopping, emit)
     with exclusive:
         process = _start(function, spec_path, log, environment)
         ending = _follow_to_end(process, emit, on_start, at_most)
+
     ending = replace(ending, log_start=log_start)
     if ending.code == 0 and isinstance(ending.outcome, StepResult):
         return ending.outcome.result
+
     refuse_if_stopping()
     raise _error(ending, memory_budget, log, at_most)
 
@@ -221,6 +224,7 @@ def _follow_to_end(
     """
     _running.add(process)
     started = time.monotonic()
+
     try:
         # The sweep may have been interrupted while the process started.
         refuse_if_stopping()
@@ -295,6 +299,7 @@ def _error(ending: _Ending, budget: int | None, log: Path, at_most: float | None
         )
     if code < 0:
         return _error_of_signal(ending, budget, log)
+
     return TriageError(f"The step failed: {message or f'exit code {code}'}. Its log is {log}.")
 
 
@@ -311,6 +316,7 @@ def _error_of_signal(ending: _Ending, budget: int | None, log: Path) -> TriageEr
         return disk_full(log.parent)
     if number == signal.SIGABRT and (metal := _words_of_metal(log, ending.log_start)):
         return device_error(metal) or GpuFailed(f"The GPU's driver ended the step: {metal}.")
+
     return LostChild(f"The step's process was ended by signal {number}; its log is {log}.")
 
 
@@ -375,6 +381,7 @@ def _call(spec_path: Path, emit: Emit) -> int:
         failure, code = _failure(error, spec_path.parent)
         emit(failure)
         return code
+
     emit(StepResult(result))
     return 0
 
@@ -405,6 +412,7 @@ def _typed(error: Exception, folder: Path) -> TriageError | None:
     traceback.print_exception(error)
     if is_disk_full(error):
         return disk_full(folder)
+
     return device_error(str(error))
 
 

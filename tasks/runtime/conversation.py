@@ -61,6 +61,7 @@ class Conversation:
             self._asked += 1
             number = self._asked
             self._waiting[number] = answered
+
         self._unsent.put(json.dumps({"number": number, **values}))
         return answered
 
@@ -106,8 +107,10 @@ class Conversation:
             self._error = error
             waiting = list(self._waiting.values())
             self._waiting.clear()
+
         if not self.ready.done():
             self.ready.set_exception(error)
+
         for answered in waiting:
             if answered.set_running_or_notify_cancel():
                 answered.set_exception(error)

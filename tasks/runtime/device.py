@@ -86,6 +86,7 @@ def load_blas() -> str:
         return backend().name
     if is_mac():
         return "accelerate"
+
     requested = os.environ.get("TRIAGE_BLAS")
     if requested == "none":
         return "reference"
@@ -94,6 +95,7 @@ def load_blas() -> str:
         with contextlib.suppress(OSError):
             ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
             return path.name
+
     return "reference"
 
 
@@ -124,6 +126,7 @@ def blas_threads(count: int) -> int | None:
             before = int(getattr(library, getter)())
             getattr(library, setter)(count)
             return before
+
     return None
 
 
@@ -202,6 +205,7 @@ def slow_blas_warning(device: Device) -> str | None:
         return (
             f"Matrix products run at {speed} although {device.blas} is loaded: is the machine busy?"
         )
+
     return (
         f"Matrix products run at {speed} with the BLAS '{device.blas}': training will be many times "
         "slower than it could be. Install one with `pip install mkl` (x86-64) or "
@@ -247,6 +251,7 @@ def _limit_files(root: Path) -> list[Path]:
     for line in lines:
         if line.count(":") < 2:
             continue
+
         _, controllers, path = line.split(":", 2)
         if controllers and "memory" not in controllers.split(","):
             continue
@@ -256,6 +261,7 @@ def _limit_files(root: Path) -> list[Path]:
         group = Path(path.lstrip("/"))
         # Inside a container its own group may be mounted as the topmost one.
         files += [hierarchy / parent / name for parent in (group, *group.parents)]
+
     return files
 
 

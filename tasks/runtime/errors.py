@@ -140,6 +140,7 @@ def device_error(text: str) -> TriageError | None:
             f"The GPU did not finish the step's work: {text}. "
             "If it happens again, close other programs that use the GPU."
         )
+
     return None
 
 
@@ -181,4 +182,5 @@ def disk_error(error: OSError, path: Path) -> Exception:
         return BadInput(
             f"{path} is too long a name for this disk; choose a TRIAGE_HOME with a shorter path."
         )
+
     return error

@@ -78,6 +78,7 @@ class Forked:
                 raise subprocess.TimeoutExpired("step", timeout or 0)
             # At most a second at a time: another thread may read the code.
             select.select([self._server], [], [], min(remaining, 1.0))
+
         return code
 
     def terminate(self) -> None:
@@ -141,6 +142,7 @@ def fork(
     start(child, environment)
     module = function.partition(":")[0]
     order = _Order(module, str(spec.resolve()), environment, str(Path.cwd()))
+
     with _lock:
         if _server is None or not _is_idle(_server):
             return None
@@ -168,6 +170,7 @@ def start(child: str, environment: dict[str, str], *modules: str) -> None:
     global _last, _server
     if not can_fork():
         return
+
     with _lock:
         if _server is not None and not _is_alive(_server):
             # Whoever waits for its last step has the step, and with it the socket, and sees its end.
@@ -211,6 +214,7 @@ def _start(child: str, environment: dict[str, str], modules: tuple[str, ...]) ->
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+
     return _Server(process, parent_end)
 
 
@@ -281,6 +285,7 @@ def _fork(order: _Order, streams: list[int], orders: socket.socket) -> bool:
 
     for number in streams:
         os.close(number)
+
     _send_number(orders, pid)
     _, status = os.waitpid(pid, 0)
     _send_number(orders, os.waitstatus_to_exitcode(status))
@@ -304,6 +309,7 @@ def _next_order(orders: socket.socket) -> tuple[_Order, list[int]]:
     # The parent was killed before it read how a step ended.
     except OSError:
         os._exit(0)
+
     if not message:
         os._exit(0)
     return _Order(**json.loads(message)), streams

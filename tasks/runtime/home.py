@@ -41,6 +41,7 @@ def named_path(variable: str) -> Path | None:
                 f"{variable} names a path that is too long ({len(value)} characters); choose a "
                 "shorter one."
             ) from error
+
     return path
 
 

@@ -50,6 +50,7 @@ class SharedFolder:
             there = self._manifest(name)
             if there is not None:
                 return there
+
             manifest = self._put_files(folder, name)
             try:
                 self._create(f"{name}/{MANIFEST}", (folder / MANIFEST).read_bytes())
@@ -58,6 +59,7 @@ class SharedFolder:
                 if faster is not None:
                     return faster
                 self._write(f"{name}/{MANIFEST}", (folder / MANIFEST).read_bytes())  # a broken one
+
             return manifest
 
     def replace(self, folder: Path, name: str) -> None:
@@ -82,6 +84,7 @@ class SharedFolder:
             manifest = self._manifest(name)
             if manifest is None:
                 return False
+
             temporary = temporary_folder(final)
             try:
                 temporary.mkdir(parents=True)
@@ -93,6 +96,7 @@ class SharedFolder:
                         temporary.replace(final)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
+
             return True
 
     def manifest(self, name: str) -> ManifestDict | None:
@@ -111,10 +115,12 @@ class SharedFolder:
             if self._json(IDENTITY) is None:
                 self.fs.makedirs(self.root, exist_ok=True)
                 self._create(IDENTITY, json.dumps({"id": secrets.token_hex(6)}).encode())
+
         with self._refusals():
             identity = self._json(IDENTITY)
         if identity is None:
             raise NotShared(f"{self.url}/{IDENTITY} cannot be read; delete it, and join again.")
+
         return str(identity["id"])
 
     def _put_files(self, folder: Path, name: str) -> ManifestDict:
@@ -199,6 +205,7 @@ def shared_folder() -> SharedFolder | None:
 
     if "://" not in url:
         url = str(Path(url).expanduser().resolve())
+
     try:
         fs, root = url_to_fs(url)
     except (ImportError, ValueError, OSError) as error:
@@ -206,6 +213,7 @@ def shared_folder() -> SharedFolder | None:
             f"{VARIABLE}={url} cannot be used ({error}); give a mounted folder, or a URL whose "
             "library is installed."
         ) from error
+
     return SharedFolder(fs, root.rstrip("/"), url)
 
 

@@ -56,6 +56,7 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     """
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as handle:
@@ -134,6 +135,7 @@ def read_manifest(folder: Path) -> ManifestDict | None:
         raise BrokenFolder(
             f"{path} is not readable JSON ({error}); delete the folder to rebuild it."
         ) from error
+
     if not isinstance(manifest, dict):
         raise BrokenFolder(f"{path} is not a manifest; delete the folder to rebuild it.")
     return manifest
@@ -165,6 +167,7 @@ def verify(folder: Path, deep: bool = True) -> ManifestDict:
             raise BrokenFolder(
                 f"{path} does not have the digest of its manifest; {folder} must be rebuilt."
             )
+
     return manifest
 
 
@@ -211,6 +214,7 @@ def complete_once(folder: Path) -> ManifestDict | None:
         # A folder that may not be written to is verified every time.
         with contextlib.suppress(Exception):
             write_atomic(record, json.dumps(fingerprint))
+
     return manifest
 
 
@@ -244,6 +248,7 @@ def build_folder(
     """
     if private:
         close_to_others(final)
+
     manifest = complete_once(final) if once else complete(final, deep=True)
     remove_abandoned(final)
     if manifest is not None:
@@ -301,6 +306,7 @@ def locked(folder: Path, wait: float = 0.0) -> Iterator[None]:
         handle = path.open("w")
     except OSError as error:
         raise disk_error(error, path) from error
+
     with handle:
         _acquire(handle.fileno(), folder, time.monotonic() + wait)
         yield

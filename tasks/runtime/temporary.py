@@ -52,6 +52,7 @@ def is_held(path: Path) -> bool:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:
         return False
+
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -60,6 +61,7 @@ def is_held(path: Path) -> bool:
         return False
     finally:
         os.close(descriptor)
+
     return False
 
 

@@ -88,6 +88,7 @@ def baseline_scores_id(
     }
     if judged != "test":
         ingredients["name"] = judged
+
     return f"{training_id}-e{short_digest(ingredients)}"
 
 
@@ -154,6 +155,7 @@ def dataset_baseline_rows(
         evaluation = baseline_evaluation(training_id, scores_id, scoring, dataset, 0, judged)
         scores = _score(classifier, data, judged, calibration, rules)
         rows[judged] = judged_rows(evaluation, scores)
+
     return rows
 
 
@@ -191,6 +193,7 @@ def _score(
         shortened_cases=0,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
     return EvaluationScores(calibration, judged, rules, manifest)
 
 
@@ -223,6 +226,7 @@ def bag_of_words(train: Sequence[Case], valid: Sequence[Case]) -> Classifier:
     ]
     for pipeline in pipelines:
         pipeline.fit(texts, labels)
+
     best = min(pipelines, key=lambda pipeline: _loss(_predict(pipeline, valid), valid))
     return Classifier(lambda cases: _predict(best, cases))
 

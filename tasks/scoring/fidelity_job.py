@@ -90,6 +90,7 @@ def _predict(model: OpenModel, case_numbers: list[int], emit: Emit) -> Predicted
     text_nll = 0.0
     text_tokens = 0
     of_cases = np.zeros((len(case_numbers), 2))
+
     done = 0
     for numbers in sorted_batches(cases, TOKENS_AT_ONCE, case_numbers):
         batch = make_batch(cases, numbers)
@@ -97,6 +98,7 @@ def _predict(model: OpenModel, case_numbers: list[int], emit: Emit) -> Predicted
         if logits is None:
             # One array from the start: a second copy of a thousand rows of Gemma's is a gigabyte.
             logits = np.empty((len(case_numbers), predicted.logits.shape[1]), np.float32)
+
         positions = [position[number] for number in numbers]
         logits[positions] = predicted.logits
         label_logp[positions] = predicted.label_logp
@@ -111,6 +113,7 @@ def _predict(model: OpenModel, case_numbers: list[int], emit: Emit) -> Predicted
         raise TriageError(
             f"{model.name} gives logits that are not finite, so its fidelity cannot be measured."
         )
+
     mx.clear_cache()
     return Predicted(logits, label_logp, text_nll, text_tokens, of_cases)
 
@@ -131,6 +134,7 @@ def _forward(model: OpenModel, batch: Batch) -> Predicted:
     for i, row in enumerate(rows):
         logits = project(stack, hidden[i, : row.first + 1 - leading])
         label_logits.append(logits[-1])
+
         following = mx.array(row.inputs[leading + 1 : row.first + 1])
         if len(following):  # of a single case, all tokens but the last belong to the instruction
             at_token = mx.take_along_axis(logits[:-1], following[:, None], axis=1)[:, 0]
@@ -138,6 +142,7 @@ def _forward(model: OpenModel, batch: Batch) -> Predicted:
             nll = nll + of_case
         else:
             of_case = mx.array(0.0)
+
         tokens += len(following)
         mx.eval(nll, of_case, label_logits[-1])
         of_cases.append((float(np.array(of_case)), len(following)))

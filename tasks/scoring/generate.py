@@ -50,6 +50,7 @@ def greedy_answers(
         trim_prompt_cache(past, past[0].offset - cases.leading)
         answers.append(template.tokenizer.decode(tokens, skip_special_tokens=True))
         emit(ProgressReport("generated answers", done, len(case_numbers)))
+
     return answers
 
 
@@ -74,6 +75,7 @@ def _generate(
             break
         tokens.append(token)
         following = [token]
+
     return tokens
 
 

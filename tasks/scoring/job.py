@@ -129,6 +129,7 @@ def _trained_scorer(job: ScoringJob | SetsScoringJob, emit: Emit) -> Scorer:
     stack = load_variant(job.variant, backend().compute_path)
     adapted = add_lora(stack, spec.recipe, spec.training, spec.seed)
     load_weights(adapted, job.adapter / "adapters.safetensors")
+
     return Scorer(
         name=spec.cell_id,
         adapted=adapted,
@@ -184,6 +185,7 @@ def _score_all(scorer: Scorer, folder: Path, rules_from: Path | None = None) -> 
     mc_status = _write_passes(scorer, loaded, prefix, folder)
     passes_done = time.perf_counter()
     _write_answers(scorer, loaded, folder)
+
     return ScoringRecord(
         score_seconds=scored - started,
         mc_seconds=passes_done - scored,
@@ -212,6 +214,7 @@ def _score_set(scorer: Scorer, name: str, rules_from: Path, folder: Path) -> dic
         test_scored_at=began.isoformat(),
         shortened_cases=loaded.shortened,
     )
+
     return {"evaluation_set": name, **record.model_dump()}
 
 
@@ -251,6 +254,7 @@ def _score(scorer: Scorer, name: str, path: Path) -> tuple[LoadedSet, Prefix]:
     _refuse_not_finite(scorer, name, scores)
     write_lines(path, _scored_cases(loaded, scores))
     scorer.emit(ProgressReport(f"scored {name}", len(loaded.records), len(loaded.records)))
+
     return loaded, prefix
 
 
@@ -284,6 +288,7 @@ def _scored_cases(loaded: LoadedSet, scores: Scores) -> list[ScoredCase]:
                 tokens=len(truth.targets),
             )
         )
+
     return scored
 
 
@@ -305,6 +310,7 @@ def _write_passes(scorer: Scorer, test: LoadedSet, prefix: Prefix, folder: Path)
     np.save(folder / PASSES_FILE, passes, allow_pickle=False)
     case_ids = [test.records[number]["case_id"] for number in sample]
     (folder / PASSES_IDS_FILE).write_text(json.dumps(case_ids))
+
     return "available"
 
 
@@ -315,6 +321,7 @@ def _write_answers(scorer: Scorer, test: LoadedSet, folder: Path) -> None:
     """
     if scorer.scoring.generated_cases == 0:
         return
+
     sample = _sample(test, scorer.scoring.generated_cases)
     texts = greedy_answers(scorer.adapted, test.cases, sample, scorer.template, scorer.emit)
 
@@ -323,6 +330,7 @@ def _write_answers(scorer: Scorer, test: LoadedSet, folder: Path) -> None:
         answer = read_answer(text, scorer.template.prompt.words)
         case_id = test.records[number]["case_id"]
         answers.append(WrittenAnswer(case_id, answer.exact, answer.label))
+
     write_lines(folder / ANSWERS_FILE, answers)
 
 

@@ -22,6 +22,7 @@ def stratified_sample(case_ids: list[str], labels: list[str], size: SampleSize) 
     ids_by_label: dict[str, list[str]] = {}
     for case_id, label in zip(case_ids, labels, strict=True):
         ids_by_label.setdefault(label, []).append(case_id)
+
     quotas = _quotas(ids_by_label, size, len(case_ids))
 
     sampled: set[str] = set()

@@ -43,5 +43,6 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
 
     if job.over_triage is None:
         return {"value": macro_f1_of(scores, prefix.cases)}
+
     labels = [record["label"] for record in loaded.records]
     return {"value": recall_at_over_triage(p, labels, job.over_triage)}

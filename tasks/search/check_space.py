@@ -67,6 +67,7 @@ def _why_not(space: Space, key: str) -> str | None:
         return f": {LEFT_ALONE[key]}"
     if key in OF_SAFETY and recipe.kind == "standard":
         return f" for a standard recipe, which does not use it; {recipe.name} is one"
+
     aims_at_value = Objective.of(recipe, space.search).metric == "validation value"
     if key in CHANGE_THE_VALUE and aims_at_value:
         return (
@@ -77,9 +78,11 @@ def _why_not(space: Space, key: str) -> str | None:
         return ": all trials learn from the same cases and are compared on the same ones"
     if own := _of_the_recipe(space, key):
         return f", since the recipe {recipe.name} sets {own} itself; take it out of the recipe"
+
     name = key.partition(".")[2]
     if key.startswith("training.") and f"recipe.{name}" in space.settings:
         return f" beside recipe.{name}, which replaces it; leave one of them out"
+
     return None
 
 
@@ -96,6 +99,7 @@ def _refuse_value(space: Space, key: str, value: Value) -> None:
         raise BadInput(
             f"{space.place(key)}: {key} cannot be {canonical_json(value)}: it takes numbers."
         )
+
     is_real = isinstance(value, float) and isinstance(space.settings[key], Range)
     if is_real and isinstance(read, int):
         raise BadInput(

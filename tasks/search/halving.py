@@ -76,6 +76,7 @@ class Halving:
         for trial in trials:
             if not trial.failed and not trial.ranks:
                 return Training(trial.number, 0)
+
         if len(trials) < asked:
             return Proposal()
 
@@ -83,6 +84,7 @@ class Halving:
             for trial in self._promoted(trials, rung):
                 if len(trial.ranks) <= rung:
                     return Training(trial.number, rung)
+
         return None
 
     def _promoted(self, trials: Sequence[Standing], rung: int) -> list[Standing]:
@@ -100,6 +102,7 @@ def rungs(iterations: int, evaluate_every: int, shares: Sequence[float]) -> tupl
     """
     nearest = (max(1, round(share * iterations / evaluate_every)) for share in shares)
     pauses = sorted({number * evaluate_every for number in nearest})
+
     before_the_end = [update for update in pauses if update < iterations]
     if not before_the_end:
         raise BadInput(
@@ -108,4 +111,5 @@ def rungs(iterations: int, evaluate_every: int, shares: Sequence[float]) -> tupl
             f"{max(1, iterations // 8)} or less, e.g. with --set training.evaluate_every="
             f"{max(1, iterations // 8)}."
         )
+
     return (*before_the_end, iterations)

@@ -60,6 +60,7 @@ class Space:
             raise BadInput(
                 f"{place}: the table [search] names no setting to search; add one, e.g. {EXAMPLE}."
             )
+
         return search
 
     @property
@@ -90,6 +91,7 @@ class Space:
                 changes["recipes"] = (_changed(self.recipe, ours),)
             else:
                 changes[section] = _changed(getattr(self.grid, section), ours)
+
         return self.grid.model_copy(update=changes)
 
     def experiment(self, values: Values) -> ExperimentSpec:

@@ -54,6 +54,7 @@ class Storage:
         self.path = folder / FILE
         self._space = space
         self._objective = objective
+
         with self._sentences():
             folder.mkdir(parents=True, exist_ok=True)
             self._rdb = RDBStorage(
@@ -67,6 +68,7 @@ class Storage:
                 load_if_exists=True,
             )
             self._agree(IDENTITY, identity)
+
             # What a killed search had recorded may not be shown yet.
             for trial in self.trials():
                 self._show(trial)
@@ -87,6 +89,7 @@ class Storage:
         taken = {canonical_json(trial.values) for trial in trials}
         if len(taken) >= self._space.size:
             return None
+
         first = self._space.starting_values()
         if not trials and first is not None:
             return first
@@ -99,6 +102,7 @@ class Storage:
             view.tell(proposed, state=TrialState.FAIL)
             if canonical_json(values) not in taken:
                 return values
+
         return None
 
     def add(self, values: Values, training_id: str) -> int:
@@ -126,8 +130,10 @@ class Storage:
         frozen = self._frozen()[trial.number]
         if frozen.state.is_finished():
             return
+
         for rung in trial.rungs:
             self._rdb.set_trial_intermediate_value(frozen._trial_id, rung.update, rung.value)
+
         state = f"{trial.state} at update {trial.update} of {trial.iterations}"
         self._rdb.set_trial_user_attr(frozen._trial_id, "state", state)
         if trial.state == "finished":
@@ -174,6 +180,7 @@ class Storage:
         view = optuna.create_study(direction=_direction(self._objective))
         values = [trial.rungs[0].value for trial in trials if trial.rungs]
         worst = self._objective.worse_than(values)
+
         for trial in trials:
             view.add_trial(
                 create_trial(
@@ -182,6 +189,7 @@ class Storage:
                     value=trial.rungs[0].value if trial.rungs else worst,
                 )
             )
+
         return view
 
     def _sampler(self, number: int, attempt: int) -> BaseSampler:
@@ -201,6 +209,7 @@ class Storage:
                 "nothing says what they were trained on. Move it away to begin anew; trainings are "
                 "kept."
             )
+
         if stored is None:
             self._study.set_user_attr(name, present)
         elif stored != present:
@@ -214,6 +223,7 @@ class Storage:
             for key in keys[:MOST_SHOWN]
         ]
         more = f", and {len(keys) - MOST_SHOWN} more" if len(keys) > MOST_SHOWN else ""
+
         return (
             f"The trials in {self.path} are of another search: {'; '.join(changes)}{more}. Undo "
             "that, give the grid another name, or move this file away to begin anew; trainings that "

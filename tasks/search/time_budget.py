@@ -30,9 +30,11 @@ class TimeBudget:
         """Whether a search of one more trial can be finished in time, at the pace so far."""
         if self.deadline is None:
             return True
+
         updates = sum(trial.update for trial in trials)
         if not updates:
             return not self.is_over
+
         pace = sum(trial.seconds for trial in trials) / updates
         pending = halving.updates(len(trials) + 1) - updates
         return time.monotonic() + pending * pace <= self.deadline

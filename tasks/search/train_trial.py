@@ -54,6 +54,7 @@ def train_trial(
     )
     if value is None:
         value = _scored(spec, progress, objective, variant, data, home, emit)
+
     seconds = time.perf_counter() - started
     return Reached(update, value, validation, seconds, progress.train_seconds)
 
@@ -79,4 +80,5 @@ def _scored(
     )
     log = home / "logs" / f"valid-{spec.cell_id}"
     result = run_child("tasks.scoring.valid_job:run", job.model_dump(mode="json"), log, emit)
+
     return float(result["value"])

@@ -45,6 +45,7 @@ class TrainingProgress:
             if complete(checkpoint) is not None:
                 text = (checkpoint / "progress.json").read_text(encoding="utf-8")
                 return cls._at_checkpoint(checkpoint, json.loads(text))
+
         return cls(0, False, 0.0, {}, {}, None)
 
     @classmethod

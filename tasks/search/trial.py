@@ -118,12 +118,14 @@ class Cost:
         updates = sum(trial.update for trial in trials)
         seconds = sum(trial.seconds for trial in trials)
         all_updates, all_seconds = updates, seconds
+
         for trial in trials:
             if trial.state == "paused" and trial.update:
                 remaining = trial.iterations - trial.update
                 pace = trial.rungs[-1].train_seconds / trial.update
                 all_updates += remaining
                 all_seconds += remaining * pace * usual
+
         return cls(updates, seconds, all_updates, all_seconds)
 
 

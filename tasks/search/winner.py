@@ -44,6 +44,7 @@ def winner_grid(space: Space, trial: Trial) -> dict[str, Any]:
     ):
         if "source" in table:
             table["source"] = _from_anywhere(table["source"], columns)
+
     return {**tables, "name": f"{grid.name[: LONGEST_NAME - 5]}-best", **_compared(space)}
 
 

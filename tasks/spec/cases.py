@@ -81,6 +81,7 @@ class EvaluationSet(Columns):
                 f"embedded evaluation sets are named {' and '.join(EMBEDDED_EVALUATION_SETS)}, not"
                 f" {self.name}"
             )
+
         return self
 
 
@@ -183,4 +184,5 @@ class Data(Columns):
                 f"further_share needs data.seed = {HOLDOUT_SEED}: further problems are written apart"
                 " from the problems that this seed holds out, and another one holds out others"
             )
+
         return self

@@ -118,6 +118,7 @@ class Grid(Strict):
             if repeated:
                 names_twice = ", ".join(repeated[:MOST_SHOWN])
                 raise ValueError(f"{key}: duplicate name {names_twice}; each may appear once")
+
         return self
 
     @model_validator(mode="after")
@@ -128,6 +129,7 @@ class Grid(Strict):
                 f"precisions: the grid has {both}; give exactly one of them, e.g. "
                 'precisions = ["bf16", "8bit", "4bit"]'
             )
+
         self._named("precisions", self.precisions or ())
         moves = self.scoring.move_adapters
         self._named("scoring.move_adapters", () if isinstance(moves, bool) else moves)
@@ -174,4 +176,5 @@ class Grid(Strict):
                 f"{largest}: {product} make {count:,} experiments, and a grid may have at most "
                 f"{MOST_EXPERIMENTS:,}; divide it into several grids"
             )
+
         return self

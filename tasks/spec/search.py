@@ -130,6 +130,7 @@ class Search(Strict):
                 settings = {**settings, **{f"{key}.{name}": item for name, item in value.items()}}
             else:
                 gathered[key] = value  # a misspelt key of the table itself
+
         return gathered | {"settings": settings}
 
     @model_validator(mode="after")

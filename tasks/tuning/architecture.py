@@ -111,6 +111,7 @@ def take_apart(model: nn.Module, cpu_kernels: bool = False) -> Stack:
         raise BadInput(
             f"The model class {kind!r} is not supported; supported are llama and gemma3_text."
         )
+
     return Stack(model, list(model.model.layers), windows, args.hidden_size, cpu_kernels)
 
 
@@ -145,6 +146,7 @@ def run_blocks(
 
         run = _checkpointed if stack.checkpointing else _run_block
         hidden = run(stack, i, hidden, masks[window], offset, cache)
+
     return hidden
 
 
@@ -161,6 +163,7 @@ def _run_block(
     keys, values = keys_and_values(module, normed, offset)
     if cache is not None:
         keys, values = cache.update_and_fetch(keys, values)
+
     output = module.o_proj(attended(stack, module, queries, keys, values, mask))
     return finish_block(stack, layer, hidden, output)
 
@@ -181,6 +184,7 @@ def _checkpointed(
     hidden, recorded = computed_again(stack.layers[i], run)(hidden, leading)
     if recorded and cache is not None:
         cache.keys, cache.values = recorded
+
     return hidden
 
 
@@ -252,6 +256,7 @@ def last_rows(
     mask = additive(seen) if stack.cpu_kernels else seen
     output = module.o_proj(attended(stack, module, queries, keys, values, mask))
     scored = mx.take_along_axis(hidden, index[:, :, None], axis=1)
+
     return finish_block(stack, layer, scored, output)
 
 
@@ -311,6 +316,7 @@ def attended(
         output = scaled_dot_product_attention(
             queries, keys, values, cache=None, scale=module.scale, mask=mask
         )
+
     batch, _, rows, _ = queries.shape
     return output.transpose(0, 2, 1, 3).reshape(batch, rows, -1)
 

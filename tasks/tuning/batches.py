@@ -155,6 +155,7 @@ def make_batch(cases: Cases, case_numbers: Sequence[int], length: int | None = N
     targets = np.zeros(shape, np.int32)
     scored = np.zeros(shape, np.float32)
     is_label = np.zeros(shape, np.float32)
+
     for i, row in enumerate(rows):
         targets[i, : len(row.targets)] = row.targets
         scored[i, : len(row.targets)] = 1
@@ -193,11 +194,13 @@ def epoch_batches(
         order = generator.permutation(len(cases.encoded)).tolist()
     else:
         order = generator.permutation(drawn_cases(cases.labels, sampling, seed, epoch)).tolist()
+
     span = batch_size * WINDOW
     batches: list[list[int]] = []
     for start in range(0, len(order), span):
         window = _by_length(cases, order[start : start + span])
         batches += [window[i : i + batch_size] for i in range(0, len(window), batch_size)]
+
     return [batches[i] for i in generator.permutation(len(batches))]
 
 

@@ -94,6 +94,7 @@ def save(
 
     newest = f"{progress.update:07d}"
     build_folder(folder / newest, build)
+
     for path in folder.iterdir():
         if path.name == newest:
             continue
@@ -124,6 +125,7 @@ def restore(
                     "training continues from an earlier state."
                 )
             )
+
     return None
 
 

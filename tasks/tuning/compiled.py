@@ -79,6 +79,7 @@ class Step:
             problem = f"The gradient's norm became {norm:.3g}"
         else:
             return
+
         raise Diverged(f"{problem} at update {update}; lower the learning rate or the scale.")
 
 
@@ -230,6 +231,7 @@ class CompiledUpdates:
             loss = loss + previous[0]
             parts = parts + previous[1]
             gradients = [mx.add(*pair) for pair in zip(gradients, previous[2], strict=True)]
+
         if not last:
             return loss, parts, gradients
 
@@ -237,6 +239,7 @@ class CompiledUpdates:
         if self._limit is not None:
             factor = mx.minimum(self._limit / norm, 1)
             gradients = [g * factor for g in gradients]
+
         self._optimizer.state = tree_map(lambda value: value, state)
         groups = self._groups
         changed = self._optimizer.apply_gradients(groups.tree(gradients), groups.tree(parameters))
@@ -262,6 +265,7 @@ class CompiledUpdates:
         (loss, parts), gradients = mx.value_and_grad(loss_of)(tensors)
         adapted.take_masks_from(source)
         self._set_tensors(before)
+
         return loss, parts, self._groups.join(gradients)
 
     def _tensors(self) -> list[mx.array]:

@@ -64,6 +64,7 @@ class MaskRequest:
         row = np.empty((self.size // width, width), np.bool_)
         self._draw_into(row[None, :count], [key])
         self._draw_into(row[count:].reshape(len(self.keys), *self.shape), self.keys)
+
         return row
 
     def _draw_into(self, mask: np.ndarray, keys: Sequence[Key]) -> None:
@@ -144,6 +145,7 @@ class MasksAhead:
             if self._waiting:
                 # There may be room for another now; a thread that wakes for nothing delays this one.
                 self._changed.notify()
+
         if mask is None:
             mask = request.draw()
         return mask if isinstance(mask, mx.array) else mx.array(mask)

@@ -109,6 +109,7 @@ class EffectiveBatch:
         boundary = self.prefix.boundary
         hidden = run_joined(stack, joined, layout, boundary, first, targets.shape[1])
         scores = score_rows(stack, hidden, targets, mx.array(cases.label_tokens))
+
         return case_terms(scores, part, cases)
 
 
@@ -192,6 +193,7 @@ def mask_requests(
     cases = prefix.cases
     leading = ((*dropout_key, LEADING), cases.leading)
     joined = adapted.stack.joins(cases.leading)
+
     for start, part in parts:
         keys = _case_keys(dropout_key, part, start, cases)
         if cases.leading > 0 and not joined:
@@ -278,6 +280,7 @@ def leading_past(
     hidden = run_blocks(stack, prefix.leading_hidden(), start, last, past)
     record_past(stack, last, hidden, recorded)
     adapted.set_dropout(None)
+
     return past
 
 

@@ -80,6 +80,7 @@ class Prefix:
         for i, row in enumerate(rows):
             positions = self.own[self.starts[row.number] : self.starts[row.number + 1]]
             hidden[i, : len(positions)] = positions
+
         return _of_stored_form(hidden)
 
     def stored_leading(self) -> mx.array:
@@ -128,6 +129,7 @@ def open_prefix(
     folder = root / "prefixes" / key
     needed = _stored_size(stack, cases)
     share = saving(boundary, stack.depth)
+
     if not _is_stored(folder, key, emit):
         space = Space.of(folder.parent)
         if space.left < needed:
@@ -150,6 +152,7 @@ def open_prefix(
                 limit=limit,
                 tokens_at_once=tokens_at_once,
             )
+
         start = _nearest_stored(stack, cases, boundary, folder.parent, variant, emit)
         tokens = _tokens_that_fit(start, boundary, limit, tokens_at_once)
         counts = _compute(start, boundary, temporary, tokens, emit)
@@ -210,13 +213,16 @@ def warn_of_lack_of_space(
             continue
         if _is_there(stack, cases, boundary, root, variant, emit):
             continue
+
         size = _stored_size(stack, cases)
         if left < size:
             lacking[name] = size
             continue
+
         shared = _shared_boundary(stack, boundary, most_layers)
         makes_both = shared and not _is_there(stack, cases, shared, root, variant, emit)
         left -= 2 * size if makes_both and left >= 2 * size else size
+
     if lacking:
         what = f"No room for the frozen prefix of {' and '.join(lacking)}"
         sentence = space.lack(what, sum(lacking.values()), saving(boundary, stack.depth))
@@ -234,6 +240,7 @@ def prefix_in_memory(stack: Stack, cases: Cases, boundary: int) -> Prefix:
     """The prefix of a few cases, computed here and not stored; embedded at boundary 0."""
     if boundary == 0 or cases.leading == 0:
         return Prefix.embedded(stack, cases)
+
     past, leading = _run_leading(Prefix.embedded(stack, cases), boundary)
     own = [
         run_blocks(stack, embed(stack, mx.array([row.inputs[cases.leading :]])), 0, boundary, past)
@@ -242,6 +249,7 @@ def prefix_in_memory(stack: Stack, cases: Cases, boundary: int) -> Prefix:
     mx.eval(own)
     starts = np.concatenate([[0], np.cumsum([hidden.shape[1] for hidden in own])])
     rows = np.concatenate([_stored_form(hidden[0]) for hidden in own])
+
     return Prefix(stack, cases, boundary, _stored_form(leading[0]), rows, starts.astype(np.int64))
 
 
@@ -259,6 +267,7 @@ def _reason_not_to_store(
             "Frozen prefix not used: this training began without one, "
             "and is to end with the same bits."
         )
+
     return None
 
 
@@ -289,6 +298,7 @@ def _is_stored(folder: Path, key: str, emit: Emit | None) -> bool:
             problem = "is damaged" if manifest is None else foreign
             _report(emit, StepWarning(f"The frozen prefix {folder} {problem}; recomputing it."))
             shutil.rmtree(folder)
+
     return False
 
 

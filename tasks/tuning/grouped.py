@@ -72,6 +72,7 @@ class Groups:
                 paths = [path.replace(names[0], name) for name in names]
                 moments = [remaining.pop(each) for each in paths]
                 joined[path.replace(names[0], group)] = mx.concatenate(moments)
+
         return tree_unflatten(list((remaining | joined).items()))
 
     def split_state(self, state: Tree) -> Tree:
@@ -83,6 +84,7 @@ class Groups:
                 moments = mx.split(remaining.pop(path), len(places))
                 for place, moment in zip(places, moments, strict=True):
                     by_tensor[path.replace(group, self.names[place])] = moment
+
         return tree_unflatten(list((remaining | by_tensor).items()))
 
 

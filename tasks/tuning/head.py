@@ -49,6 +49,7 @@ def score_rows(stack: Stack, hidden: mx.array, targets: mx.array, labels: mx.arr
     # (N, R, D) with one row of the head each, and (N, D) with those of the labels.
     target_logits = (normed * _rows(head, targets)).sum(axis=-1)
     label_logits = normed[:, 0] @ _rows(head, labels).T
+
     return RowScores(normaliser.reshape(targets.shape), target_logits, label_logits)
 
 
@@ -71,6 +72,7 @@ def blocked_logsumexp(
             new_top = mx.maximum(top, logits.max(axis=-1))
             mass = mass * mx.exp(top - new_top) + exp(new_top[:, None] - logits).sum(axis=-1)
             top = new_top
+
         return top + mx.log(mass)
 
     @total.vjp
@@ -132,6 +134,7 @@ def _rows(head: nn.Module, ids: mx.array) -> mx.array:
     scales = head.scales[ids]
     if head.mode == "affine":  # the other modes keep their scales in a byte
         scales = scales.astype(mx.float32)
+
     return mx.dequantize(
         head.weight[ids],
         scales=scales,

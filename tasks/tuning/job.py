@@ -113,6 +113,7 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
         summary = reached.model_dump(mode="json")
         if not ended:
             return summary
+
         settings = settings_digest(job.experiment, DatasetManifest.read(job.data))
         manifest = {
             "training_id": job.training_id,
@@ -120,6 +121,7 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
             "summary": summary,
         }
         seal(job.folder, manifest, OUTPUTS)
+
     return summary
 
 
@@ -250,6 +252,7 @@ def _train(setup: _Setup, emit: Emit) -> tuple[TrainingSummary, bool]:
     if ended:
         _write_adapters(job.folder, best, adapter_weights(setup.adapted))
         _write_settings(job, progress)
+
     return setup.summary(progress), ended
 
 
@@ -277,6 +280,7 @@ def _write_settings(job: TrainingJob, progress: Progress) -> None:
     if spec.prompt != PromptChoice():
         # Whoever uses the adapter must ask in these words, and read the answer in them.
         training["prompt"] = load_prompt(spec.prompt).as_dict()
+
     write_atomic(job.folder / "training.json", json.dumps(training))
 
 

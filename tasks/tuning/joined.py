@@ -81,6 +81,7 @@ def run_joined(
     _, seen = _keys_and_values(layer.self_attn, normed, layout, positions)
     keys, values = (by_group.swapaxes(0, 1) for by_group in seen)
     own, own_normed = layout.own(joined), layout.own(normed)
+
     return last_rows(stack, own, own_normed, keys, values, first_row, rows)
 
 
@@ -104,6 +105,7 @@ def _run_block(
     own = _attention(own_queries, *seen, masks[1])
     attended = mx.concatenate([leading, own], axis=1).transpose(1, 0, 2, 3)
     output = module.o_proj(attended.reshape(len(joined), -1))
+
     return finish_block(stack, layer, joined, output)
 
 
@@ -140,6 +142,7 @@ def _masks(stack: Stack, layout: Layout, window: int | None) -> tuple[mx.array, 
     first = len(by_head) * leading // total
     parts = (by_head[:first, :leading], by_head[first:])
     own, rest = (mx.array(part).astype(stack.dtype) for part in parts)
+
     return own, rest
 
 

@@ -147,10 +147,12 @@ def load_variant(folder: Path, compute_path: str) -> Stack:
     """
     if (folder / MANIFEST).exists():
         verify_once(folder)
+
     keep_freed_memory()
     if can_wire_memory():
         # As stock mlx-lm's own training does.
         maybe_set_recommended_wired_limit()
+
     model, _ = load_model(folder, lazy=False)
     return as_computed(model, compute_path)
 
@@ -201,6 +203,7 @@ def unpacked(module: nn.QuantizedLinear) -> nn.Linear:
     linear.weight = weight
     if "bias" in module:
         linear.bias = module.bias
+
     return linear
 
 
@@ -223,6 +226,7 @@ def add_lora(stack: Stack, recipe: Recipe, training: Training, seed: int) -> Ada
     ]
     trainable = sum(value.size for _, value in tree_flatten(stack.model.trainable_parameters()))
     mx.eval(stack.model.trainable_parameters())
+
     return Adapted(stack, tuple(dropouts), boundary, trainable)
 
 
@@ -231,6 +235,7 @@ def _refuse_missing_modules(stack: Stack, training: Training) -> None:
         raise BadInput(
             f"training.num_layers = {training.num_layers}, but this model has {stack.depth} blocks."
         )
+
     names = {name for name, _ in stack.layers[-1].named_modules()}
     for target in training.target_modules:
         if target not in names:
@@ -275,6 +280,7 @@ def load_weights(adapted: Adapted, path: Path) -> None:
         raise BadInput(
             f"{path} does not hold the LoRA tensors of this recipe; delete it and train again."
         )
+
     adapted.stack.model.load_weights(list(loaded.items()), strict=False)
     mx.eval(adapted.stack.model.trainable_parameters())
 

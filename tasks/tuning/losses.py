@@ -59,6 +59,7 @@ def make_objective(recipe: Recipe, train_labels: np.ndarray) -> Objective:
     shares = drawn_counts(counts, recipe.sampling) / len(train_labels)
     weights = np.array([recipe.class_weights[c] if recipe.class_weights else 1.0 for c in LABELS])
     normalised = recipe.label_weight * weights / (shares @ weights)
+
     return Objective(
         normalised.astype(np.float32),
         _costs(recipe).astype(np.float32),
@@ -113,6 +114,7 @@ def objective_sum(
     if objective.smoothing > 0:
         spread = objective.smoothing * terms.label_logp.mean(axis=-1)
         label_loss = (1 - objective.smoothing) * label_loss - spread
+
     label = (label_loss * weights).sum() / tokens
     other = terms.other_loss.sum() / tokens
     cost = mx.array(0.0)

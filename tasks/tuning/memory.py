@@ -73,6 +73,7 @@ class MemoryChoice:
                 micro_batch=self.micro_batch // 2,
                 tokens_at_once=self.tokens_at_once // 2,
             )
+
         return None if self.checkpointing else replace(less_cache, checkpointing=True)
 
 
@@ -148,7 +149,9 @@ def choose_memory(
             min(batch, fitting), checkpointing, limit, _validation_tokens(fitting * longest), cache
         )
         emit(_note(choice, batch, held, case_bytes, further_bytes))
+
         return choice
+
     raise BadInput(
         f"training.memory = {limit / 1e6:.1f} MB is less than one case needs, {need / 1e6:.1f} MB "
         f"with checkpointed blocks; give {SLACK * need / 1e6:.1f} MB with --memory, or shorten "
@@ -165,6 +168,7 @@ def _further_bytes(peak: Callable[[int], int], case_bytes: int, batch: int, room
         if taken > room:
             # Another part of the step is now the largest.
             further = -(-taken // (count - 1))
+
     return further
 
 
@@ -188,4 +192,5 @@ def _note(
         f"each further one {further_bytes / 1e6:.1f} MB: "
         f"micro-batch {choice.micro_batch} of {batch}{checkpointed}."
     )
+
     return MemoryNote(message, held_bytes=held, case_bytes=case_bytes, further_bytes=further_bytes)

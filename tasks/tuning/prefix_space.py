@@ -53,6 +53,7 @@ class Space:
         value = os.environ.get(VARIABLE)
         if value is None:
             return cls(int(SHARE_OF_DISK * (free + used)), used, free)
+
         try:
             return cls(byte_count(value), used, free)
         except ValueError as error:

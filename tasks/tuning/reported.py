@@ -60,6 +60,7 @@ def reporting_to(folder: Path, emit: Emit) -> Emit:
                 last = last and last.model_copy(update={"validation": validation})
             case _:
                 return
+
         if last is not None:
             _write(folder / FILE, last)
 

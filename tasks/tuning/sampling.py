@@ -31,6 +31,7 @@ def drawn_counts(counts: np.ndarray, sampling: Sampling) -> np.ndarray:
     # What rounding leaves goes to the largest remainders, ties to the first label.
     largest_first = np.argsort(drawn - exact, kind="stable")
     drawn[largest_first[: counts.sum() - drawn.sum()]] += 1
+
     return drawn
 
 
@@ -56,9 +57,11 @@ def _in_turn(cases: np.ndarray, start: int, count: int, key: list[int]) -> np.nd
     """`count` entries from `start` on of an endless sequence of orders of `cases`."""
     if count == 0:
         return cases[:0]
+
     first, last = start // len(cases), (start + count - 1) // len(cases)
     rounds = [
         np.random.default_rng([*key, turn]).permutation(cases) for turn in range(first, last + 1)
     ]
     begin = start - first * len(cases)
+
     return np.concatenate(rounds)[begin : begin + count]

@@ -68,6 +68,7 @@ def train_experiment(
                 raise
             on_event(StepWarning(f"Out of memory: retrying with {_in_words(choice)}."))
             job = job.model_copy(update={"choice": choice})
+
     return folder.name
 
 

@@ -43,6 +43,7 @@ def side_by_side(jobs: Iterable[Job], work: Callable[[Job], Any]) -> Iterator[tu
         # done first.
         with _single_threaded(len(group) > 1):
             mx.eval(results)
+
         yield from zip(group, results, strict=True)
 
 

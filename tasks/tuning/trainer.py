@@ -301,6 +301,7 @@ class TrainingRun:
         self.optimizer.learning_rate = rate
         self.optimizer.update(model, gradients)
         mx.eval(model.trainable_parameters(), self.optimizer.state)
+
         return step
 
     def _dropout_key(self, number: int) -> tuple[int, int] | None:
@@ -318,6 +319,7 @@ class TrainingRun:
             train = self.splits.train
             parts = parts_of(train.cases, case_numbers, self.choice.micro_batch)
             requests = mask_requests(self.stepping, train, parts, key)
+
         self.masks.expect(requests)
 
     def _report(self, rate: float) -> None:
@@ -356,6 +358,7 @@ class TrainingRun:
         progress = self.progress
         cases = self.splits.valid.cases
         scores = score_cases(self.scoring, self.splits.valid, self.choice.tokens_at_once)
+
         value, (label_loss, other_loss, cost) = validation_value(scores, cases, self.objective)
         if not math.isfinite(value):
             raise Diverged(
@@ -380,6 +383,7 @@ class TrainingRun:
         always_ed = specificity is not None and specificity < ALWAYS_ED_SPECIFICITY
         self.emit(ValidationReport(**asdict(point), always_ed=always_ed))
         by_macro_f1 = self.spec.recipe.select_by == "macro_f1"
+
         return progress.note_validation(value, macro_f1 if by_macro_f1 else None)
 
     def _is_at_pause(self) -> bool:

@@ -79,10 +79,12 @@ def _difference(con: duckdb.DuckDBPyConnection, table: str) -> str | None:
         and not any(word in name for word in MEASURED)
     ]
     rows = f"SELECT {', '.join(compared)} FROM"
+
     only = []
     for here, there in (("one", "other"), ("other", "one")):
         query = f"SELECT count(*) FROM ({rows} {here}.{table} EXCEPT ALL {rows} {there}.{table})"
         only.append(con.execute(query).fetchall()[0][0])
+
     return f"{table}: {only[0]} rows here and {only[1]} there" if any(only) else None
 
 
@@ -103,6 +105,7 @@ def _none_twice(place: ChaosPlace) -> Check:
     (count,) = _row(place, twice)
     gave_way = place.gave_way()
     found = f"{count} twice" + (f"; {gave_way} came second and gave way" if gave_way else "")
+
     return Check("none landed twice", count == 0, found)
 
 

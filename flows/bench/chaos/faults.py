@@ -50,6 +50,7 @@ def _of_a_fleet(place: ChaosPlace) -> list[Fault]:
     no_postgres: str | None = WITHOUT_POOL
     if isinstance(place, FleetPlace):
         missing, no_postgres = None, None if place.postgres else WITHOUT_POSTGRES
+
     return [
         Fault("worker killed", killing("worker"), missing),
         Fault("run of a worker killed", killing("run"), missing),

@@ -69,15 +69,18 @@ class FleetPlace(ChaosPlace):
         if self.postgres is not None:
             self.database = self.postgres.service(own)
             own["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = self.postgres.url
+
         own["PREFECT_SERVER_UI_ENABLED"] = "false"
         serve = ["prefect", "server", "start", "--host", HOST, "--port", str(self.port)]
         self.server = Service([sys.executable, "-m", *serve], own, self.folder / "server.log")
+
         for name in MACHINES:
             (self.disk / name).mkdir(parents=True)
             join = [sys.executable, "-m", "flows.cli", "join", f"http://{HOST}:{self.port}"]
             # Each machine has an accelerator of its own.
             environment = self._environment_of(self.disk / name) | {"TRIAGE_ACCELERATOR": name}
             self.machines[name] = Service(join, environment, self.folder / f"{name}.log")
+
         self._until(self._have_joined)
 
     def keep(self) -> None:
@@ -85,6 +88,7 @@ class FleetPlace(ChaosPlace):
             self.database.keep()
         if self.server is not None:
             self.server.keep()
+
         due = [machine for machine in self.machines.values() if machine.is_due()]
         if due and self._answers():
             for machine in due:

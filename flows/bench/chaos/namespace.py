@@ -22,6 +22,7 @@ def enter_if_allowed() -> None:
         return
     if not is_linux() or not _succeeds(*UNSHARE, "ip", "link", "set", "lo", "up"):
         return
+
     command = [*UNSHARE, sys.executable, "-m", "flows.cli", *sys.argv[1:]]
     root = str(Path(__file__).resolve().parents[3])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))

@@ -45,6 +45,7 @@ class Study:
             "training.evaluate_every": self.every,
         }
         changes = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+
         return ["sweep", GRID, "--limit", str(self.experiments), *changes]
 
 
@@ -119,6 +120,7 @@ class ChaosPlace:
                     stderr=log,
                     start_new_session=True,
                 )
+
         return self.sweep
 
     def wait(self) -> int:
@@ -134,9 +136,11 @@ class ChaosPlace:
         """Whether the sweep has ended; its exit code is then noted."""
         if self.sweep is None:
             return True
+
         code = self.sweep.poll()
         if code is None:
             return False
+
         self.exit_codes.append(code)
         self.sweep = None
         return True

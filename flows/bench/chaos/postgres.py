@@ -50,12 +50,14 @@ def new_postgres(folder: Path) -> Postgres | None:
     programs = {name: path for name in PROGRAMS if (path := _program(name))}
     if len(programs) < len(PROGRAMS):
         return None
+
     command = [*_as_other_user(), programs["initdb"], "-D", str(folder), "-U", USER]
     command += ["--auth=trust", "-E", "UTF8", "--locale=C", "--no-sync"]
     try:
         subprocess.run(command, capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
+
     return Postgres(folder, programs, free_port())
 
 

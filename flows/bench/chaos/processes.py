@@ -45,6 +45,7 @@ def processes_of(homes: Collection[Path]) -> list[psutil.Process]:
                 continue
             if process.environ().get("TRIAGE_HOME") in wanted:
                 found.append(process)
+
     return found
 
 

@@ -50,6 +50,7 @@ class Service:
         """Start it if it is due."""
         if not self.is_due():
             return
+
         self._ended_at = None
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(

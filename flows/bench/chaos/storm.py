@@ -72,6 +72,7 @@ def bench_chaos(
     root = folder.resolve() if folder else Path(mkdtemp(prefix="triage-chaos-"))
     undisturbed = ChaosPlace(root / "undisturbed", study)
     place = (FleetPlace if pool else ChaosPlace)(root / "faults", study)
+
     is_sound = False
     with interrupted_by_signals():
         try:
@@ -88,6 +89,7 @@ def bench_chaos(
             else:
                 _keep(place)
                 print_line(console, f"Homes, warehouses and what was printed: {root}")
+
     return is_sound
 
 
@@ -106,6 +108,7 @@ def _compare(
     struck = _storm(console, place, [one for one in kinds if not one.not_here], weather)
     found = list(checks(place, undisturbed))
     _print(console, struck, [one for one in kinds if one.not_here], found)
+
     return all(check.holds for check in found)
 
 
@@ -136,11 +139,13 @@ def _storm(
     """
     rng = random.Random(weather.seed)
     started = time.monotonic()
+
     struck: list[Struck] = []
     for number, fault in enumerate(drawn(list(kinds), weather.faults, rng)):
         due = number * place.study.experiments // weather.faults
         if not _advance(place, due, started + 60 * weather.minutes):
             break
+
         pause = rng.uniform(0.0, LONGEST_PAUSE)
         _until_at_work(place)
         time.sleep(pause)
@@ -195,8 +200,10 @@ def _print(
     ]
     columns = ("fault", "kind", "after s", "landed", "what")
     print_table(console, Table("Faults", columns, tuple(rows)))
+
     for fault in skipped:
         print_line(console, f"Skipped: {fault.name}: {fault.not_here}.")
+
     verdicts = [(one.name, "yes" if one.holds else "NO", one.found) for one in found]
     print_table(console, Table("Afterwards", ("check", "holds", "found"), tuple(verdicts)))
     done = [one for one in struck if one.what != NO_TARGET]

@@ -48,11 +48,13 @@ def kill_parent(place: ChaosPlace, rng: random.Random) -> str:
     sweep = place.running()
     sweep.kill()
     sweep.wait()
+
     started = time.monotonic()
     while (left := processes_of([place.home])) and time.monotonic() < started + LEAVE_SECONDS:
         time.sleep(0.05)
     if left:
         return f"process {sweep.pid}; {len(left)} of its processes stayed {LEAVE_SECONDS:.0f} s"
+
     return f"process {sweep.pid}; its processes left in {time.monotonic() - started:.1f} s"
 
 
@@ -70,10 +72,12 @@ def stop_child(place: ChaosPlace, rng: random.Random) -> str:
     process = found(place, "step")
     if process is None:
         return NO_TARGET
+
     with contextlib.suppress(psutil.Error):
         process.send_signal(signal.SIGSTOP)
         time.sleep(STOP_SECONDS)
         process.send_signal(signal.SIGCONT)
+
     return f"process {process.pid}"
 
 
@@ -108,6 +112,7 @@ def _flip_one(place: ChaosPlace, rng: random.Random, files: list[Path]) -> str:
     free = [file for file in files if str(file) not in mapped]
     if not free:
         return NO_TARGET
+
     file = rng.choice(free)
     with contextlib.suppress(OSError), file.open("r+b") as handle:
         position = rng.randrange(file.stat().st_size)
@@ -115,6 +120,7 @@ def _flip_one(place: ChaosPlace, rng: random.Random, files: list[Path]) -> str:
         (value,) = handle.read(1)
         handle.seek(position)
         handle.write(bytes([value ^ 1]))
+
     return str(file.relative_to(place.disk))
 
 
@@ -129,6 +135,7 @@ def _listed(folder: Path) -> list[Path]:
 def lock_warehouse(place: ChaosPlace, rng: random.Random) -> str:
     if not place.warehouse.exists():
         return NO_TARGET
+
     code = (
         "import duckdb, sys, time\n"
         "end = time.monotonic() + 30\n"
@@ -154,6 +161,7 @@ def fill_disk(place: ChaosPlace, rng: random.Random) -> str:
         time.sleep(SHORT_SECONDS)
     finally:
         filler.unlink(missing_ok=True)
+
     return f"{written >> 20} MB, for {SHORT_SECONDS:.0f} s"
 
 
@@ -181,4 +189,5 @@ def found(place: ChaosPlace, what: str) -> psutil.Process | None:
             return None
         place.keep()
         time.sleep(POLL_SECONDS)
+
     return process

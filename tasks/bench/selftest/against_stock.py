@@ -44,6 +44,7 @@ def tiny_checks(subject: Subject) -> Iterator[Check]:
             BFLOAT16_LIMIT,
             "times the dense error",
         )
+
     yield Check(f"{title}: packed against dequantised", lambda: packed_error(subject), limit)
     yield Check(
         f"{title}: fidelity of packed weights",

@@ -65,6 +65,7 @@ class Check:
         # JSON has no NaN, which no check passes.
         if value is not None and not math.isfinite(value):
             value, error = None, f"the result is {value}"
+
         ok = value is not None and (value >= self.limit if self.at_least else value <= self.limit)
         seconds = round(time.perf_counter() - start, 3)
         return Result(

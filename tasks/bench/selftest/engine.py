@@ -160,8 +160,10 @@ def _updated(subject: Subject) -> dict[str, np.ndarray]:
     objective = make_objective(recipe(DROPOUT), cases.labels)
     prefix = Prefix.embedded(adapted.stack, cases)
     update = updates_of(adapted, prefix, objective, optim.AdamW(1e-3), 1e-3, SEED)
+
     for _ in range(UPDATES):
         update()
+
     weights = dict(tree_flatten(adapted.stack.model.trainable_parameters()))
     return {name: np.array(value) for name, value in weights.items()}
 

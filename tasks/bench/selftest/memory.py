@@ -35,6 +35,7 @@ def memory_checks() -> Iterator[Check]:
             "warning",
             MISCOUNTED,
         )
+
     yield Check(
         "MLX's count of a 256 MB array",
         count_error,
@@ -52,6 +53,7 @@ def memory_checks() -> Iterator[Check]:
             "warning",
             KEPT,
         )
+
     if backend().wires_memory:
         yield Check(
             "wired memory limit",
@@ -121,4 +123,5 @@ def cached_bytes() -> int:
     del blocks
     cached = mx.get_cache_memory()
     mx.set_cache_limit(before)
+
     return cached

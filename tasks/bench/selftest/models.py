@@ -95,6 +95,7 @@ def make_tiny(name: str, bits: int, root: Path) -> Subject:
         "bits": bits,
         "group_size": TRAINING.group_size,
     }
+
     return Subject(name, bits, Path(run_quantize(args)["folder"]))
 
 

@@ -48,6 +48,7 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     for number, check in enumerate(all_checks(Path(args["folder"]), seconds), 1):
         checks.append(check.run().as_dict())
         emit(ProgressReport("self-test", number, number))
+
     return {
         "checks": checks,
         "device": device.as_dict(),
@@ -69,8 +70,10 @@ def all_checks(root: Path, seconds: dict[str, float]) -> Iterator[Check]:
             yield from tiny_checks(subject)
             if bits == BITS[0]:
                 yield from engine_checks(subject)
+
     if backend().has_slow_kernels:
         return
+
     yield from product_checks()
     yield from wide_checks()
     yield from speed_checks(seconds)

@@ -84,6 +84,7 @@ def shared_tokens(prompt: Prompt, tokenizers: Mapping[str, Path]) -> str:
             f"{len(Tokenizer.from_file(str(path)).encode(prompt.plain_examples).ids)} {name} tokens"
             for name, path in tokenizers.items()
         ]
+
     return (
         f"The {len(prompt.examples)} examples in prompt {prompt.version} add about "
         f"{' or '.join(counts)} to the instruction: computed once for a batch and once for a set, "

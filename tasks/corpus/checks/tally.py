@@ -130,6 +130,7 @@ def tally(data: Data, evaluation_sets: Iterable[EvaluationSet] = ()) -> Tally:
     rows = Tally()
     for entry in _entries(data, evaluation_sets):
         rows.add(*entry)
+
     rows.finish_batch()
 
     if not rows.numbers:

@@ -132,6 +132,7 @@ def near_copies(rows: Tally, sides: Codes, similar: SimilarRows) -> Finding:
 
     if not rows.is_split_by_us:
         name += " across sets"
+
     together = "copies are kept in one set; " if copies else ""
 
     return Finding(name, "warning", detail, together + _most_similar(rows, similar))
@@ -155,6 +156,7 @@ def examples_in(rows: Tally, prompt: Prompt) -> Finding:
     label = prompt.examples[max(a, b) - count].label
     place = rows.place(min(a, b))
     remedy = f"leave them out, or set prompt.version = 1; {place} is the {label} one ({share:.0%})"
+
     return Finding("examples of the prompt", "error", str(len(copies)), remedy)
 
 

@@ -29,6 +29,7 @@ def required_columns(columns: Columns) -> list[NamedColumn]:
     ]
     if columns.id_column:
         required.append(NamedColumn(columns.id_column, "id_column", "--id-column"))
+
     if columns.group_column:
         required.append(
             NamedColumn(columns.group_column, "group_column", "--group-column", may_be_empty=True)

@@ -131,6 +131,7 @@ class RowReader:
             raise BadInput(
                 f"{where}: has no label; write ED, GP or HOME in '{column}', or delete the row."
             )
+
         raise unknown_label(word, column, where)
 
 
@@ -139,6 +140,7 @@ def _scalar(value: object, column: str, where: str) -> str:
     # NaN is how pandas writes a missing number; whole numbers become floats beside it.
     if isinstance(value, float) and math.isnan(value):
         return ""
+
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, (str, int, float)):

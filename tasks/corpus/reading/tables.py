@@ -130,6 +130,7 @@ def _jsonl(path: Path) -> Iterator[NumberedRow]:
                 f'{place(path, number)}: is not a JSON object; write {{"text": ..., "label": ...}} '
                 "on each line."
             )
+
         yield number, value
 
 
@@ -151,6 +152,7 @@ def _csv(path: Path) -> Iterator[NumberedRow]:
     first_number, header_line = _header_line(path, lines)
     separator = max(",;\t", key=header_line.count)
     reader = csv.reader(_chain(header_line, lines), delimiter=separator, strict=True)
+
     header: list[str] | None = None
     line = first_number
     try:

@@ -119,6 +119,7 @@ def _facts(problem: Problem, kind: str, label: Label, rng: random.Random) -> Fac
     if kind == "frightening":
         trend = None if facts.trend == "better" else facts.trend
         return replace(facts, trend=trend, denied=facts.denied[:1])
+
     return facts
 
 

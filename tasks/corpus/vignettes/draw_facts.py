@@ -79,6 +79,7 @@ def _propose(problem: Problem, label: Label, rng: random.Random) -> Facts | None
     of_fever = problem.temp != "febrile" and any(problem.fact(name).feverish for name in facts.mild)
     if of_fever and facts.vitals.fever:
         return None
+
     return replace(facts, denied=draw_denials(problem, facts, rng))
 
 
@@ -143,6 +144,7 @@ def _routes(problem: Problem, label: Label) -> dict[str, float]:
         "severe": problem.painless,
         "worse": not worsens or (problem.event and problem.painless),
     }
+
     return {route: weight for route, weight in ROUTES[label].items() if not unfit.get(route, False)}
 
 
@@ -164,6 +166,7 @@ def _person(problem: Problem, route: str, label: Label, rng: random.Random) -> F
         name for name in (moving or possible) if name not in present and contexts()[name].deny
     ]
     absent = (rng.choice(deniable),) if deniable and rng.random() < 0.3 else ()
+
     return Facts(problem.id, round(age, 2), sex, contexts=tuple(present), absent_contexts=absent)
 
 

@@ -32,6 +32,7 @@ def with_flags(problem: Problem, route: str, facts: Facts, rng: random.Random) -
     red: list[str] = []
     if route == "red":
         red = _draw_names(problem, "red", 1 if rng.random() < 0.85 else 2, facts, rng)
+
     amber: list[str] = []
     if route == "amber" or second:
         amber = _draw_names(problem, "amber", 1, facts, rng)
@@ -63,6 +64,7 @@ def draw_denials(
     if count is None:
         weights = DENIALS_WITH_RED if facts.red else DENIALS_WITHOUT_RED
         count = rng.choices((0, 1, 2, 3), weights)[0]
+
     picks = rng.choices(pools, (0.6, 0.4), k=count)
     names = [rng.choice(pool) for pool in picks if pool]
     return tuple(dict.fromkeys(names))
@@ -117,6 +119,7 @@ def _explanation(problem: Problem, facts: Facts, rng: random.Random) -> list[str
         names += rng.sample([name for name in mild if name not in names], 1)
     if rng.random() < 0.35:
         names += _draw_names(problem, "mild", 1, facts, rng)
+
     return names
 
 

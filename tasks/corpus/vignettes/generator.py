@@ -165,6 +165,7 @@ def new_record(
         **further,
     }
     case = Case(case_id, text, verdict.label, problem.id, subgroup)
+
     return Record(case, name, facts, verdict)
 
 
@@ -195,6 +196,7 @@ def _plan(
     for label in LABELS:
         rng.shuffle(candidates)
         plan += [(candidates[i % len(candidates)], label) for i in range(counts[label])]
+
     rng.shuffle(plan)
 
     return plan

@@ -137,6 +137,7 @@ class Problem(Strict):
             raise ValueError(
                 f"{self.id}: each red and amber fact needs {WORDINGS} wordings of its 'deny'"
             )
+
         return self
 
     @property
@@ -170,6 +171,7 @@ class Problem(Strict):
         for kind in KINDS:
             if name in self.general_facts(kind):
                 return self.general_facts(kind)[name]
+
         raise KeyError(f"{self.id} has no fact {name}")
 
 

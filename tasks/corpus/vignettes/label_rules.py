@@ -182,6 +182,7 @@ def _safe_ranges(vitals: Vitals, age: float, spo2_floor: int) -> Iterator[SafeRa
     yield SafeRange("rr", vitals.rr, 9 if adult else 10, 24 if adult else 60)
     if age < YOUNG:
         yield SafeRange("temp", vitals.temp, 0, FEVER - 0.1)
+
     if adult:
         yield SafeRange("sbp", vitals.sbp, 91, 219)
         yield SafeRange("hr", vitals.hr, 41, 130)

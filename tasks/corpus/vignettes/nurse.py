@@ -25,6 +25,7 @@ def nurse_note(problem: Problem, facts: Facts, rng: random.Random) -> str:
         parts.append(rng.choice(phrases()["trend_note"][facts.trend]))
     if facts.severity:
         parts.append(rng.choice(phrases()["severity_note"][facts.severity]))
+
     parts += _extras(problem, facts, rng)
     rng.shuffle(parts)
 
@@ -104,4 +105,5 @@ def _readings(problem: Problem, facts: Facts, rng: random.Random) -> list[str]:
     names = [name for name in shorthand if name == decisive or rng.random() < 0.75]
     if facts.age < BLOOD_PRESSURE_FROM and decisive != "sbp":
         names = [name for name in names if name != "sbp"]
+
     return ["Obs: " + ", ".join(shorthand[name] for name in names)] if names else []

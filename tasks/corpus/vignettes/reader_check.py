@@ -125,6 +125,7 @@ def describe_check(check: ReaderCheck, read: bool = False) -> str:
     remarks = [f"- {name}: {remark}." for name, remark in check.remarks.items()]
     if not remarks:
         return text
+
     return "\n".join([text, "", "Where they differed:", "", *remarks])
 
 

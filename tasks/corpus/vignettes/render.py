@@ -181,6 +181,7 @@ def _denials(problem: Problem, facts: Facts, style: Style, rng: random.Random) -
         return [style.list_form.format(flags=join(nouns, "or")), *others]
     if len(nouns) < 2 or rng.random() < 0.5:
         return [rng.choice(fact.deny) for fact in absent]
+
     lead = rng.choice(("there is no ", "[I] [have] had no ", "no "))
     return [lead + listed_after_no(nouns, "or"), *others]
 

@@ -39,6 +39,7 @@ def records_of(data: Data) -> tuple[Record, ...]:
     }
     sizes = data.sizes | {"train": size - contrasts - further}
     usual = embedded_records(data.seed, share_key(data.shares), sizes)
+
     return tuple(
         record
         for name in SIZES

@@ -56,6 +56,7 @@ def derive_again(folder: Path) -> Derivation:
     wrong += [key for key in stored if key not in labels]
     cases = len({*labels, *stored})
     first = "{}, case {}".format(*wrong[0]) if wrong else ""
+
     return Derivation(cases, cases - len(wrong), first)
 
 

@@ -36,6 +36,7 @@ def draw_vitals(problem: Problem, route: str, facts: Facts, rng: random.Random) 
         sbp=systolic,
         dbp=systolic - rng.randint(36, 56),
     )
+
     return _emergency(vitals, facts, problem, rng) if route == "vital" else vitals
 
 
@@ -68,6 +69,7 @@ def _emergency(vitals: Vitals, facts: Facts, problem: Problem, rng: random.Rando
         return rng.choice(
             (replace(vitals, spo2=spo2, hr=150), replace(vitals, rr=rng.randint(62, 76), hr=165))
         )
+
     return rng.choice(
         (
             replace(vitals, spo2=spo2, rr=rng.randint(20, 24)),

@@ -69,6 +69,7 @@ def third_person(verb: str) -> str:
         head = head[:-1] + "ies"
     else:
         head += "es" if re.search(r"(s|x|z|ch|sh|o)$", head) else "s"
+
     return f"{head} {tail}".strip()
 
 

@@ -84,6 +84,7 @@ def duration_words(days: float, rng: random.Random, ago: bool) -> str:
 
     if ago:
         return rng.choice((f"{number} {units} ago", f"about {number} {units} ago"))
+
     start = f"it started {number} {units} ago"
     return rng.choice(
         (f"for {number} {units}", f"for {number} {units} now", f"{number} {units} so far", start)

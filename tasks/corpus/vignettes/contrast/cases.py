@@ -110,6 +110,7 @@ def _pair(
         alarm = records[0].facts.red[0] if records and records[0].facts.red else None
         letter = "a" if label == "ED" else "b"
         records.append(_record(words, frame, bank, label, alarm, f"{name}{letter}", rng, texts))
+
     return records
 
 
@@ -141,6 +142,7 @@ def _frame(problem: Problem, kind: str, bank: Bank, rng: random.Random) -> Frame
         "frightened": frame.fear,
         "understated": frame.ease,
     }.get(kind, ())
+
     return Frame(
         kind=kind,
         pictured=kind == "figurative" and rng.random() < 0.5,
