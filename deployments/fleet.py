@@ -56,8 +56,8 @@ def enter(api: str, pool: str) -> None:
         _refuse_other_server(api)
         with prefect_client(api, retries=5) as client:
             _make_pool(client, pool)
-            here = versions_here()
-            unequal = differences(here, first_versions(client, pool, here))
+            local_versions = versions_here()
+            unequal = differences(local_versions, first_versions(client, pool, local_versions))
             if unequal and _others(client, pool):
                 raise BadInput(
                     f"This machine cannot join the work pool {pool}: {unequal}; bring both to one "
@@ -65,7 +65,7 @@ def enter(api: str, pool: str) -> None:
                 )
 
             if unequal:
-                replace_versions(client, pool, here)
+                replace_versions(client, pool, local_versions)
 
 
 def join(api: str, pool: str, say: Say) -> None:
@@ -113,10 +113,10 @@ def _work(api: str, pool: str, say: Say) -> None:
 
 
 def _refuse_other_server(api: str) -> None:
-    version, expected = server_version(api, REQUEST_SECONDS), metadata.version("prefect")
-    if version != expected:
+    version, own_version = server_version(api, REQUEST_SECONDS), metadata.version("prefect")
+    if version != own_version:
         raise BadInput(
-            f"The server at {api} is Prefect {version}, and this machine has {expected}; install "
+            f"The server at {api} is Prefect {version}, and this machine has {own_version}; install "
             "one version on all machines."
         )
 

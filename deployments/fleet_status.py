@@ -32,20 +32,20 @@ def machines(api: str) -> list[Machine]:
     """The workers of all process pools, by pool and host. Raises BadInput if no server answers."""
     with answering(api), prefect_client(api, retries=5) as client:
         now = _server_time(client)
-        running = _running(client)
-        found = [
+        runs_by_worker = _runs_by_worker(client)
+        fleet = [
             Machine(
                 pool=pool.name,
                 host=host_of(worker.name),
                 worker=worker.name,
                 is_online=worker.status.value == ONLINE,
                 seconds=_since(worker.last_heartbeat_time, now),
-                runs=running.get(worker.name, []),
+                runs=runs_by_worker.get(worker.name, []),
             )
             for pool in client.read_work_pools()
             for worker in client.read_workers_for_work_pool(pool.name)
         ]
-    return sorted(found, key=lambda machine: (machine.pool, not machine.is_online, machine.host))
+    return sorted(fleet, key=lambda machine: (machine.pool, not machine.is_online, machine.host))
 
 
 def _since(heartbeat: datetime | None, now: datetime) -> float | None:
@@ -57,7 +57,7 @@ def _server_time(client: SyncPrefectClient) -> datetime:
     return parsedate_to_datetime(client.request("GET", "/health").headers["date"])
 
 
-def _running(client: SyncPrefectClient) -> dict[str, list[str]]:
+def _runs_by_worker(client: SyncPrefectClient) -> dict[str, list[str]]:
     """Names of the runs that each worker is at."""
     from prefect.client.schemas.filters import (
         FlowRunFilter,
@@ -66,10 +66,10 @@ def _running(client: SyncPrefectClient) -> dict[str, list[str]]:
     )
     from prefect.client.schemas.objects import StateType
 
-    taken = FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING])
+    active_states = FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING])
     runs: dict[str, list[str]] = {}
     for run in client.read_flow_runs(
-        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=taken))
+        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=active_states))
     ):
         if worker := worker_of(run):
             runs.setdefault(worker, []).append(run.name)

@@ -61,8 +61,8 @@ def install(api: str, pool: str) -> Unit:
 
 def environment() -> dict[str, str]:
     """The variables of this shell that decide where a worker keeps and shares what it makes."""
-    named = {name: os.environ[name] for name in PASSED if os.environ.get(name)}
-    return {**named, "TRIAGE_HOME": str(home())}
+    passed_values = {name: os.environ[name] for name in PASSED if os.environ.get(name)}
+    return {**passed_values, "TRIAGE_HOME": str(home())}
 
 
 def systemd_unit(arguments: list[str], pool: str, variables: dict[str, str]) -> Unit:

@@ -24,15 +24,15 @@ def interrupted_by_signals(note: Callable[[], None] = lambda: None) -> Iterator[
         note()
         raise KeyboardInterrupt
 
-    before = {number: signal.getsignal(number) for number in INTERRUPTIONS}
+    previous_handlers = {number: signal.getsignal(number) for number in INTERRUPTIONS}
     for number in INTERRUPTIONS:
-        if number == signal.SIGTERM or before[number] != signal.SIG_IGN:
+        if number == signal.SIGTERM or previous_handlers[number] != signal.SIG_IGN:
             signal.signal(number, interrupt)
 
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous_handlers.items():
             signal.signal(number, handler)
 
 
@@ -60,18 +60,18 @@ def leaving_in_time(
     Prefect's client may be waiting for a server that is gone, for minutes, also while the process
     exits. A block that ends without an interruption has no such limit.
     """
-    finished = threading.Event()
+    end = threading.Event()
 
     def watch() -> None:
         wait_for_interruption()
-        if not finished.wait(LEAVE_SECONDS):
+        if not end.wait(LEAVE_SECONDS):
             leave()
 
     threading.Thread(target=watch, daemon=True).start()
     try:
         yield
     except Exception:
-        finished.set()
+        end.set()
         raise
 
-    finished.set()
+    end.set()

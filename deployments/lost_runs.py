@@ -59,8 +59,8 @@ def _lost_runs(client: SyncPrefectClient, pool: str, queue: str | None) -> list[
 
     with_process = {environment.get(RUN_ID) for _, environment in process_environments()}
     without_process = [run for run in runs if str(run.id) not in with_process]
-    others = other_workers(client, pool) if without_process else []
-    return [run for run in without_process if not is_elsewhere(worker_of(run), others)]
+    other_names = other_workers(client, pool) if without_process else []
+    return [run for run in without_process if not is_elsewhere(worker_of(run), other_names)]
 
 
 def _unfinished_runs(client: SyncPrefectClient, pool: str) -> list[FlowRun]:
@@ -105,9 +105,9 @@ def end_runs(api: str, home: Path) -> None:
 
     Their steps end too.
     """
-    expected = {"PREFECT_API_URL": api, "TRIAGE_HOME": str(home)}.items()
+    own_environment = {"PREFECT_API_URL": api, "TRIAGE_HOME": str(home)}.items()
     for process, environment in process_environments():
-        if RUN_ID not in environment or not expected <= environment.items():
+        if RUN_ID not in environment or not own_environment <= environment.items():
             continue
         with contextlib.suppress(psutil.Error):
             if "prefect.engine" in " ".join(process.cmdline()):

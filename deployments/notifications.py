@@ -120,13 +120,13 @@ def _save_automation(notice: Notice, block: UUID) -> None:
     from prefect.events.actions import SendNotification
 
     action = SendNotification(block_document_id=block, subject=notice.subject, body=notice.body)
-    wanted = AutomationCore(name=notice.name, trigger=notice.trigger(), actions=[action])
+    automation = AutomationCore(name=notice.name, trigger=notice.trigger(), actions=[action])
 
     with get_client(sync_client=True) as client:
         existing = client.read_automations_by_name(notice.name)
         if not existing:
-            client.create_automation(wanted)
+            client.create_automation(automation)
             return
         client.update_automation(
-            existing[0].id, wanted.model_copy(update={"enabled": existing[0].enabled})
+            existing[0].id, automation.model_copy(update={"enabled": existing[0].enabled})
         )

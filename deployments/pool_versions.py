@@ -44,10 +44,10 @@ def versions_here() -> Versions:
     """Those of this machine, and the folder that it shares. Raises BadInput where MLX is not
     installed, and NotShared.
     """
-    ours = {"triage": code_digest(), "prefect": metadata.version("prefect")}
+    own_versions = {"triage": code_digest(), "prefect": metadata.version("prefect")}
     if (shared := shared_folder()) is not None:
-        ours["shared folder"] = shared.identity()
-    return {"backend": backend().name, **ours, **versions()}
+        own_versions["shared folder"] = shared.identity()
+    return {"backend": backend().name, **own_versions, **versions()}
 
 
 def read_versions(client: SyncPrefectClient, pool: str) -> Versions | None:
@@ -58,8 +58,8 @@ def read_versions(client: SyncPrefectClient, pool: str) -> Versions | None:
     return {str(name): str(value) for name, value in variable.value.items()}
 
 
-def first_versions(client: SyncPrefectClient, pool: str, here: Versions) -> Versions:
-    """What the machines of a pool have noted, which is `here` if this machine is the first; two may
+def first_versions(client: SyncPrefectClient, pool: str, local_versions: Versions) -> Versions:
+    """What the machines of a pool have noted, which is `local_versions` if this machine is the first; two may
     come at once.
     """
     from prefect.client.schemas.actions import VariableCreate
@@ -68,23 +68,30 @@ def first_versions(client: SyncPrefectClient, pool: str, here: Versions) -> Vers
     noted = read_versions(client, pool)
     if noted is None:
         with contextlib.suppress(ObjectAlreadyExists):
-            client.create_variable(VariableCreate(name=_variable(pool), value=dict(here)))
+            client.create_variable(VariableCreate(name=_variable(pool), value=dict(local_versions)))
         noted = read_versions(client, pool)
 
-    return noted or here
+    return noted or local_versions
 
 
-def replace_versions(client: SyncPrefectClient, pool: str, here: Versions) -> None:
+def replace_versions(client: SyncPrefectClient, pool: str, local_versions: Versions) -> None:
     """Note the versions of a pool anew, which no other machine serves any more."""
     from prefect.client.schemas.actions import VariableUpdate
 
-    client.update_variable(VariableUpdate(name=_variable(pool), value=dict(here)))
+    client.update_variable(VariableUpdate(name=_variable(pool), value=dict(local_versions)))
 
 
-def differences(here: Versions, of_pool: Versions) -> str:
+def differences(local_versions: Versions, of_pool: Versions) -> str:
     """In words what differs, e.g. `backend cpu here and metal there`; empty if nothing does."""
-    names = [name for name in {**of_pool, **here} if here.get(name) != of_pool.get(name)]
-    parts = [f"{n} {here.get(n, 'none')} here and {of_pool.get(n, 'none')} there" for n in names]
+    names = [
+        name
+        for name in {**of_pool, **local_versions}
+        if local_versions.get(name) != of_pool.get(name)
+    ]
+    parts = [
+        f"{n} {local_versions.get(n, 'none')} here and {of_pool.get(n, 'none')} there"
+        for n in names
+    ]
     return ", ".join(parts)
 
 

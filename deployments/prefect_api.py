@@ -133,11 +133,11 @@ def check_prefect_server() -> list[Finding]:
     except NoAnswer as error:
         return [_no_version(url, error)]
 
-    expected = metadata.version("prefect")
-    if version == expected:
+    own_version = metadata.version("prefect")
+    if version == own_version:
         return [Finding("Prefect", "ok", f"server {version} at {url}")]
 
-    detail = f"the server at {url} is {version}, this project's is {expected}"
+    detail = f"the server at {url} is {version}, this project's is {own_version}"
     remedy = (
         "stop that server and start one of this version with `triage up`, "
         f"or use Prefect {version} here"

@@ -64,16 +64,16 @@ def end_leftovers(root: Path, records: str = UP) -> list[int]:
 
     Returns their process ids. Call it only while no other such command of this home runs.
     """
-    ended = []
+    ended_pids = []
     for record in sorted((root / records).glob(f"{socket.gethostname()}-*")):
         with contextlib.suppress(ValueError, KeyError, TypeError):
             entry = json.loads(record.read_text(encoding="utf-8"))
             pid = int(entry["pid"])
             if _end_recorded(pid, entry["command"], record):
-                ended.append(pid)
+                ended_pids.append(pid)
         record.unlink(missing_ok=True)
 
-    return ended
+    return ended_pids
 
 
 def _end_recorded(pid: int, command: str, record: Path) -> bool:

@@ -55,11 +55,11 @@ class TemporaryServer:
     if none could be started any more.
     """
 
-    def __init__(self, record: Path, say: Say, lost: Callable[[], None]) -> None:
+    def __init__(self, record: Path, say: Say, on_loss: Callable[[], None]) -> None:
         self._listener = _listener()
         self._record = record
         self._say = say
-        self._lost = lost
+        self._lost = on_loss
         self._answered = False
         self._process: subprocess.Popen[bytes] | None = None
         self._ending = threading.Event()
@@ -160,8 +160,8 @@ class TemporaryServer:
             self._record.unlink()
 
 
-def start_temporary_server(say: Say, lost: Callable[[], None]) -> TemporaryServer | None:
-    """Start a server that lives until this process exits; see TemporaryServer for `say` and `lost`.
+def start_temporary_server(say: Say, on_loss: Callable[[], None]) -> TemporaryServer | None:
+    """Start a server that lives until this process exits; see TemporaryServer for `say` and `on_loss`.
 
     None if a server is configured, which is checked instead. Returns at once: starting takes
     seconds, in which the caller can import what it needs, Prefect first of all. Raises BadInput
@@ -172,7 +172,7 @@ def start_temporary_server(say: Say, lost: Callable[[], None]) -> TemporaryServe
 
     end_orphaned_servers(home())
     record = _records(home()) / f"{socket.gethostname()}-{os.getpid()}"
-    server = TemporaryServer(record, say, lost)
+    server = TemporaryServer(record, say, on_loss)
     atexit.register(server.end)  # runs after Prefect's own, registered later
     server.start()
 

@@ -130,9 +130,9 @@ def _end_leftovers(port: int, say: Say) -> None:
 
     Its worker would share the pool, and its server would stay for good.
     """
-    if ended := end_leftovers(home()):
+    if ended_pids := end_leftovers(home()):
         end_runs(api_url(port), home())
-        say(f"Ended processes that an earlier `triage up` left: {', '.join(map(str, ended))}.")
+        say(f"Ended processes that an earlier `triage up` left: {', '.join(map(str, ended_pids))}.")
 
 
 class LostServer(BadInput):
@@ -201,11 +201,11 @@ class _Server:
 def _usable_server(port: int) -> bool:
     """True if a Prefect server of our version answers on the port, False if the port is free."""
     version = version_on(port)
-    expected = metadata.version("prefect")
-    if version is not None and version != expected:
+    own_version = metadata.version("prefect")
+    if version is not None and version != own_version:
         raise BadInput(
             f"Port {port} has a Prefect server of version {version}, "
-            f"and this project uses {expected}; "
+            f"and this project uses {own_version}; "
             "stop that server, or choose another port with --port."
         )
     if version is None and is_open(port):

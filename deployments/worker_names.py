@@ -49,10 +49,10 @@ def online_workers(client: SyncPrefectClient, pool: str) -> list[str]:
 def refuse_other_workers(client: SyncPrefectClient, pool: str) -> None:
     """Raise BadInput if a worker of another TRIAGE_HOME serves `pool`."""
     api = str(client.api_url).rstrip("/")
-    if others := other_workers(client, pool):
+    if other_names := other_workers(client, pool):
         raise BadInput(
             "Runs of this TRIAGE_HOME could land in another one, "
-            f"since the work pool {pool} of {api} is served by {', '.join(others)}; "
+            f"since the work pool {pool} of {api} is served by {', '.join(other_names)}; "
             "choose another port with --port, or stop that worker and wait two minutes."
         )
 
@@ -62,14 +62,14 @@ def other_workers(client: SyncPrefectClient, pool: str) -> list[str]:
     return [name for name in online_workers(client, pool) if not _is_of_this_home(name)]
 
 
-def is_elsewhere(worker: str, others: list[str]) -> bool:
+def is_elsewhere(worker: str, other_names: list[str]) -> bool:
     """Whether a worker is surely not of this machine.
 
-    It is one of the `others`, which serve the pool now, or has the name of another home on another
+    It is one of the `other_names`, which serve the pool now, or has the name of another home on another
     machine. Names of another form say nothing.
     """
     parts = _NAME.fullmatch(worker)
-    return worker in others or (
+    return worker in other_names or (
         parts is not None and not _is_of_this_home(worker) and parts["host"] != socket.gethostname()
     )
 

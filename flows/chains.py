@@ -63,15 +63,15 @@ class Chain:
 
     spec: ExperimentSpec
     shared: Shared
-    trained: Step
-    scored: Step
-    landed: Step
+    training: Step
+    scores: Step
+    landing: Step
     most_layers: int | None = None
 
     @property
     def steps(self) -> list[Step]:
         """All steps that the experiment needs, in the order in which they run."""
-        return [*self.shared.steps, self.trained, self.scored, self.landed]
+        return [*self.shared.steps, self.training, self.scores, self.landing]
 
     @property
     def name(self) -> str:
@@ -80,9 +80,9 @@ class Chain:
     @property
     def ids(self) -> list[str]:
         """What landed of the experiment; empty where it did not."""
-        if not self.landed.state.is_completed():
+        if not self.landing.state.is_completed():
             return []
-        return [self.trained.result(), self.landed.result()]
+        return [self.training.result(), self.landing.result()]
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ class Extra:
         """What landed of the step; empty where it did not finish."""
         if not self.step.state.is_completed():
             return []
-        landed = self.step.result()
-        return [landed] if isinstance(landed, str) else list(landed)
+        ids = self.step.result()
+        return [ids] if isinstance(ids, str) else list(ids)
 
 
 @dataclass
@@ -130,12 +130,12 @@ class SubmittedSweep:
 def submit_experiments(
     selection: Selection,
     threads: ThreadsBeside,
-    beside: Collection[tuple[str, str]] = (),
+    other_variants: Collection[tuple[str, str]] = (),
     most_layers: int | None = None,
 ) -> SubmittedSweep:
     """Submit the whole grid; experiments share their base model's conversion and their variant.
 
-    `threads`: where the steps run that need no accelerator. `beside`: model and precision of further
+    `threads`: where the steps run that need no accelerator. `other_variants`: model and precision of further
     variants of the sweep, whose experiments run elsewhere: adapters are moved to them, too.
     `most_layers`: see TrainingJob, where the selection is a part of a sweep.
 
@@ -160,7 +160,9 @@ def submit_experiments(
             limit = variants.limits.of_scoring(spec)
             sweep.parts.append(_evaluation_sets(chain, names, limit))
 
-    moves = list(_moves(sweep.chains, variants, beside)) if grid.scoring.move_adapters else []
+    moves = (
+        list(_moves(sweep.chains, variants, other_variants)) if grid.scoring.move_adapters else []
+    )
     sweep.parts += variants.fidelities()
     sweep.parts += moves
     sweep.bases = list(variants.bases.values())
@@ -258,50 +260,50 @@ def _submit_chain(
 ) -> Chain:
     variant = shared.variant
     data = shared.data
-    trained: Step = train.submit(spec, variant, data, limits.of_training(spec), most_layers)
-    scored: Step = evaluate.submit(
-        spec, trained, variant, data, limits.of_scoring(spec), most_layers
+    training: Step = train.submit(spec, variant, data, limits.of_training(spec), most_layers)
+    scores: Step = evaluate.submit(
+        spec, training, variant, data, limits.of_scoring(spec), most_layers
     )
-    landed = threads.results.submit(
+    landing = threads.results.submit(
         land,
-        {"spec": spec, "training": trained, "scores": scored, "variant": variant, "data": data},
+        {"spec": spec, "training": training, "scores": scores, "variant": variant, "data": data},
     )
 
-    return Chain(spec, shared, trained, scored, landed, most_layers)
+    return Chain(spec, shared, training, scores, landing, most_layers)
 
 
 def _evaluation_sets(chain: Chain, names: list[str], at_most: float) -> Extra:
     """The grid's further evaluation sets, scored once the experiment itself is in the warehouse."""
     step: Step = evaluate_sets.submit(
         chain.spec,
-        chain.trained,
-        chain.scored,
+        chain.training,
+        chain.scores,
         chain.shared.variant,
         chain.shared.data,
         names,
         at_most,
         chain.most_layers,
         return_state=False,
-        wait_for=[chain.landed],
+        wait_for=[chain.landing],
     )
     return Extra(f"evaluation sets of {chain.spec.cell_id}", step)
 
 
 def _moves(
-    chains: list[Chain], variants: _Variants, beside: Collection[tuple[str, str]]
+    chains: list[Chain], variants: _Variants, other_variants: Collection[tuple[str, str]]
 ) -> Iterator[Extra]:
     """Every adapter at the other precisions that the grid names, whose variants are made for it; or
     at the other bit width, where the sweep has that variant.
     """
     grid = variants.selection.grid
-    of_sweep = {*variants.variants, *beside}
+    of_sweep = {*variants.variants, *other_variants}
     for chain in chains:
         spec = chain.spec
         for precision in moves_of(grid, spec, of_sweep):
             step = move_adapter.submit(
                 spec,
-                chain.trained,
-                chain.scored,
+                chain.training,
+                chain.scores,
                 precision,
                 variants.at(spec.model, precision),
                 chain.shared.data,
@@ -336,10 +338,10 @@ def finish_all(sweep: SubmittedSweep) -> list[str]:
 
     failures = [failure for failure in of_chains + of_extras if failure]
     sweep.record.finish(len(failures))
-    if waiting := load_the_rest():
-        publish("loading", StepWarning(waiting))
+    if warning := load_the_rest():
+        publish("loading", StepWarning(warning))
 
-    return failures + _lost(sweep)
+    return failures + _lost_results(sweep)
 
 
 def _note(sweep: SubmittedSweep, part: Chain | Extra) -> None:
@@ -349,7 +351,7 @@ def _note(sweep: SubmittedSweep, part: Chain | Extra) -> None:
     sweep.record.add(part.ids)
 
 
-def _lost(sweep: SubmittedSweep) -> list[str]:
+def _lost_results(sweep: SubmittedSweep) -> list[str]:
     """A sentence for each part that has landed and is not in the warehouse."""
     absent = set(absent_from_warehouse([id for part in sweep.parts for id in part.ids]))
     return [
@@ -360,9 +362,9 @@ def _lost(sweep: SubmittedSweep) -> list[str]:
     ]
 
 
-def warn_of_damage(refused: dict[str, str]) -> None:
+def warn_of_damage(refusals: dict[str, str]) -> None:
     """Say which of the landing folders that were refused this sweep did not write again."""
-    for id, reason in refused.items():
+    for id, reason in refusals.items():
         if not is_landed(id):
             remedy = (
                 "Its figures come back with the sweep or benchmark that made them; "
@@ -388,15 +390,15 @@ def _finish_extra(extra: Extra) -> str | None:
 
 def _finish_chain(chain: Chain, record: SweepRecord) -> str | None:
     """Wait for one experiment; None if it landed, else its name with the reason, which lands too."""
-    chain.landed.wait()
+    chain.landing.wait()
     title = f"land {chain.spec.cell_id}"
     error = next((error for step in chain.steps if (error := failure_of(step))), None)
-    if error is None and chain.landed.state.is_completed():
-        publish(title, ExperimentLanded((chain.landed.result(),)))
+    if error is None and chain.landing.state.is_completed():
+        publish(title, ExperimentLanded((chain.landing.result(),)))
         return None
 
     # Whatever the reason is: what has not landed is not done.
-    state = chain.landed.state.name
+    state = chain.landing.state.name
     error = error or TriageError(f"It never landed: its last step ended as {state}.")
     publish(title, ExperimentFailed(str(error), error))
     _land_failure(chain, error, record)

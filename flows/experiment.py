@@ -80,10 +80,10 @@ def _run(selection: Selection, pooled: PooledCell | None = None) -> State[Any]:
     spec = selection.cells[0]
     label_run(selection, name=spec.title)
 
-    beside = [(spec.model.name, name) for name in pooled.precisions] if pooled else []
+    other_variants = [(spec.model.name, name) for name in pooled.precisions] if pooled else []
     with told(selection.cells), noted_errors() as errors, threads_beside() as threads:
         most_layers = pooled.most_layers if pooled else None
-        submitted = submit_experiments(selection, threads, beside, most_layers)
+        submitted = submit_experiments(selection, threads, other_variants, most_layers)
         failures = finish_all(submitted)
 
     if pooled is not None:
@@ -93,5 +93,5 @@ def _run(selection: Selection, pooled: PooledCell | None = None) -> State[Any]:
     if failures:
         return Failed(message=failures[0])
 
-    where = "has landed and will be loaded into" if some_results_wait() else "is in"
-    return Completed(message=f"{spec.cell_id} {where} the warehouse")
+    state = "has landed and will be loaded into" if some_results_wait() else "is in"
+    return Completed(message=f"{spec.cell_id} {state} the warehouse")

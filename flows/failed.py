@@ -36,8 +36,8 @@ def failed_cells(selection: Selection) -> Sequence[str]:
         bring_up_to_date()
         runs = typed_rows(_LastRun, f"({LAST})")
 
-    failed = {run.cell_id for run in runs if run.status != COMPLETED}
-    cells = [spec.cell_id for spec in selection.cells if spec.cell_id in failed]
+    failed_ids = {run.cell_id for run in runs if run.status != COMPLETED}
+    cells = [spec.cell_id for spec in selection.cells if spec.cell_id in failed_ids]
     if not cells:
         raise BadInput(
             f"No experiment of {selection.grid.name} failed when it last ran; leave out --failed to "

@@ -32,8 +32,8 @@ def nightly(grid: GridName = "demo") -> State[Any]:
     Args:
         grid: demo, paper, tuned, study, ablation, smoke, or the path of a grid file
     """
-    if (running := _running_sweep()) is not None:
-        return Cancelled(message=f"{running.name} still goes on, so this night is left out.")
+    if (active_run := _running_sweep()) is not None:
+        return Cancelled(message=f"{active_run.name} still goes on, so this night is left out.")
     run_deployment(SWEEP, parameters={"grid": grid}, timeout=0, as_subflow=False)
     return Completed(message=f"{SWEEP} is queued with the grid {grid}.")
 

@@ -111,10 +111,10 @@ def seconds_of(spec: ExperimentSpec, speeds: Steps | None = None) -> Steps:
 
 def work_left(grid: Grid, cells: Collection[PlannedCell]) -> Steps:
     """Operations of what is not done of a plan."""
-    left = [cell for cell in cells if not cell.scored]
+    open_cells = [cell for cell in cells if not cell.scored]
     variants = {(cell.spec.model.name, cell.spec.precision.name) for cell in cells}
-    trained = [cell.trained for cell in left]
-    return all_operations(grid, [cell.spec for cell in left], trained, variants)
+    trained = [cell.trained for cell in open_cells]
+    return all_operations(grid, [cell.spec for cell in open_cells], trained, variants)
 
 
 def estimated_bytes(selection: Selection) -> int:

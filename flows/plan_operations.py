@@ -71,7 +71,7 @@ def all_operations(
     total = Steps()
     # Whether the activations of the training sets are wanted too, by variant.
     unfinished: dict[tuple[str, str], tuple[ExperimentSpec, bool]] = {}
-    moved: dict[tuple[str, str], ExperimentSpec] = {}
+    moved_specs: dict[tuple[str, str], ExperimentSpec] = {}
     for spec, is_trained in zip(cells, trained, strict=True):
         moves = moves_of(grid, spec, variants)
         one = operations(spec)
@@ -81,13 +81,13 @@ def all_operations(
         other, learns = unfinished.get(key, (spec, False))
         # The frozen blocks of the others are among those of the experiment that trains fewest.
         unfinished[key] = (min(other, spec, key=_trained_blocks), learns or not is_trained)
-        moved |= {(spec.model.name, precision.name): spec for precision in moves}
+        moved_specs |= {(spec.model.name, precision.name): spec for precision in moves}
 
     for spec, learns in unfinished.values():
         total += shared_operations(spec, learns) + _shared_beside_test(grid, spec)
 
-    new = [spec for key, spec in moved.items() if key not in unfinished]
-    return sum((_preparing(spec, _moved_cases(grid, spec)) for spec in new), total)
+    new_specs = [spec for key, spec in moved_specs.items() if key not in unfinished]
+    return sum((_preparing(spec, _moved_cases(grid, spec)) for spec in new_specs), total)
 
 
 def _beside_test(grid: Grid, spec: ExperimentSpec, moves: int) -> Steps:

@@ -16,13 +16,13 @@ def publish_report(study: str) -> None:
     Never raises: a sweep has its results, with a report or without.
     """
     logger = get_run_logger()
-    made = refreshed_report(study)
-    if made.problem is not None:
-        logger.warning(made.problem)
-    if made.path is None:
+    report = refreshed_report(study)
+    if report.problem is not None:
+        logger.warning(report.problem)
+    if report.path is None:
         return
 
-    text = f"The report of the study {study} is a file on the machine that ran the sweep:\n\n`{made.path}`\n"
+    text = f"The report of the study {study} is a file on the machine that ran the sweep:\n\n`{report.path}`\n"
     try:
         create_markdown_artifact(markdown=text, key="report", description=f"Report of {study}")
     except Exception as error:  # the file is there all the same

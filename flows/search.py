@@ -157,14 +157,14 @@ class _Search:
 
         if trials:
             _finished(land_trials.submit(cell, trials))
-            if waiting := load_the_rest():
-                publish(TITLE, StepWarning(waiting))
+            if warning := load_the_rest():
+                publish(TITLE, StepWarning(warning))
 
         best = best_of(trials)
         if best is None:
             raise TriageError(
                 f"No trial of the search of {space.grid.name} reached its first rung; "
-                f"{_why(trials)}."
+                f"{_reason(trials)}."
             )
 
         write_winner(self.setup.folder, space, best)
@@ -217,7 +217,7 @@ def _finished(step: Step) -> Step:
     return step
 
 
-def _why(trials: list[Trial]) -> str:
+def _reason(trials: list[Trial]) -> str:
     """Why there is no result."""
     errors = list(dict.fromkeys(trial.error.rstrip(".") for trial in trials if trial.error))
     return f"the first failed: {errors[0]}" if errors else "it had no time to"

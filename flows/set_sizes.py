@@ -40,8 +40,8 @@ def further_size(data: Data, entry: EvaluationSet) -> int:
 
 def _whole_size(data: Data, name: str) -> int:
     if data.source == "embedded":
-        added = added_to_valid(data.contrast_share) if name == "valid" else 0
-        return data.sizes.get(name, SIZES[name]) + added
+        further_cases = added_to_valid(data.contrast_share) if name == "valid" else 0
+        return data.sizes.get(name, SIZES[name]) + further_cases
     if is_hub(data.source, data.folder):
         return SIZES[name]
     return _own_size(locate(data.source, data).files, split_shares(data), name)

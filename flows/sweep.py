@@ -65,7 +65,7 @@ def sweep(
     selection = select(grid, overrides, narrowing)
     label_run(selection, name=f"sweep {selection.grid.name}")
     keep_datasets()
-    refused = refill_warehouse()
+    refusals = refill_warehouse()
 
     if pool is None:
         with told(selection.cells), threads_beside() as threads:
@@ -76,7 +76,7 @@ def sweep(
         record = SweepRecord(selection.grid, len(selection.cells))
         failures = sweep_in_pool(pool, grid, overrides or [], selection, record)
 
-    warn_of_damage(refused)
+    warn_of_damage(refusals)
     exists, waits = warehouse_path().exists(), some_results_wait()
     if not waits:
         # Artifacts of this run, so that its tab has them.
@@ -95,8 +95,8 @@ def _outcome(experiments: int, failures: list[str]) -> State[Any]:
         heading = f"{count} in a sweep of {experiments} experiments: "
         return Failed(message=heading + " | ".join(failures))
     if some_results_wait():
-        done = "1 experiment has" if experiments == 1 else f"{experiments} experiments have"
-        return Completed(message=f"{done} landed and will be loaded into the warehouse")
+        subject = "1 experiment has" if experiments == 1 else f"{experiments} experiments have"
+        return Completed(message=f"{subject} landed and will be loaded into the warehouse")
 
-    done = "1 experiment is" if experiments == 1 else f"{experiments} experiments are"
-    return Completed(message=f"{done} in the warehouse")
+    subject = "1 experiment is" if experiments == 1 else f"{experiments} experiments are"
+    return Completed(message=f"{subject} in the warehouse")

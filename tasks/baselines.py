@@ -42,9 +42,9 @@ def baselines(scoring: Scoring, data: Path) -> list[str]:
     Each is computed and landed once.
     """
     dataset = DatasetManifest.read(data)
-    landed = [_land_dataset_baseline(name, scoring, data, dataset) for name in OF_A_DATASET]
-    ids = [id for evaluations, _ in landed for id in evaluations]
-    return as_cached(ids, ", ".join(ids)) if all(was_there for _, was_there in landed) else ids
+    results = [_land_dataset_baseline(name, scoring, data, dataset) for name in OF_A_DATASET]
+    ids = [id for evaluations, _ in results for id in evaluations]
+    return as_cached(ids, ", ".join(ids)) if all(was_there for _, was_there in results) else ids
 
 
 def _land_dataset_baseline(
@@ -57,15 +57,15 @@ def _land_dataset_baseline(
         for judged in dataset.evaluation_sets
     }
 
-    waiting = _waiting(training, scores)
-    if waiting:
-        landing = dataset_baseline_rows(name, waiting, scoring, data, dataset)
+    unlanded = _unlanded(training, scores)
+    if unlanded:
+        landing = dataset_baseline_rows(name, unlanded, scoring, data, dataset)
         for judged, rows in landing.items():
             columns = {"cell_id": name, "base_model": "none", "recipe": name}
             _land_experiment(training, columns, dataset, rows["evaluation"][0]["created_at"])
-            land_rows(evaluation_id(waiting[judged]), "evaluation", rows)
+            land_rows(evaluation_id(unlanded[judged]), "evaluation", rows)
 
-    return [evaluation_id(id) for id in scores.values()], not waiting
+    return [evaluation_id(id) for id in scores.values()], not unlanded
 
 
 @task(
@@ -97,7 +97,7 @@ def zero_shot(
         for judged in dataset.evaluation_sets
     }
 
-    folders = {judged: home() / "baselines" / id for judged, id in _waiting(training, ids).items()}
+    folders = {judged: home() / "baselines" / id for judged, id in _unlanded(training, ids).items()}
     if any(complete(scores, deep=True) is None for scores in folders.values()):
         job = UntunedScoringJob(
             scoring=grid.scoring,
@@ -121,11 +121,11 @@ def zero_shot(
         _land_experiment(training, columns, dataset, rows["evaluation"][0]["created_at"])
         land_rows(evaluation_id(ids[judged]), "evaluation", rows)
 
-    landed = [evaluation_id(id) for id in ids.values()]
-    return landed if folders else as_cached(landed, ", ".join(landed))
+    evaluation_ids = [evaluation_id(id) for id in ids.values()]
+    return evaluation_ids if folders else as_cached(evaluation_ids, ", ".join(evaluation_ids))
 
 
-def _waiting(training: str, scores: dict[str, str]) -> dict[str, str]:
+def _unlanded(training: str, scores: dict[str, str]) -> dict[str, str]:
     """Ids of the scores whose evaluation has not landed, by set; all of them where the experiment
     has not.
     """
@@ -154,7 +154,7 @@ def _untuned(model: str, weights: VariantManifest, prompt: PromptChoice) -> dict
 
 
 def _land_experiment(
-    training: str, columns: dict[str, Any], dataset: DatasetManifest, finished: datetime
+    training: str, columns: dict[str, Any], dataset: DatasetManifest, finished_at: datetime
 ) -> None:
     """Land the experiment of a baseline, unless it has landed with an earlier evaluation."""
     if is_landed(training):
@@ -165,7 +165,7 @@ def _land_experiment(
         "recipe_kind": "baseline",
         "seed": 0,
         "status": "completed",
-        "finished_at": finished,
+        "finished_at": finished_at,
         "dataset_digest": dataset.dataset_digest,
         **columns,
     }

@@ -62,10 +62,14 @@ def evaluate_sets(
             run_step("tasks.scoring.job:run_sets", arguments, log, emit, at_most=at_most)
 
     ids = {name: evaluation_id(folder.name) for name, folder in folders.items()}
-    waiting = {name: id for name, id in ids.items() if not is_landed(id)}
-    for name, evaluation in waiting.items():
+    unlanded = {name: id for name, id in ids.items() if not is_landed(id)}
+    for name, evaluation in unlanded.items():
         rows = evaluation_rows(spec, training, folders[name], dataset, name)
         land_rows(evaluation, "evaluation", rows)
 
-    landed = list(ids.values())
-    return landed if unscored or waiting else as_cached(landed, ", ".join(landed))
+    evaluation_ids = list(ids.values())
+    return (
+        evaluation_ids
+        if unscored or unlanded
+        else as_cached(evaluation_ids, ", ".join(evaluation_ids))
+    )

@@ -65,11 +65,11 @@ def fidelity(
         if folder != reference_folder
     ]
 
-    waiting = [one for one in comparisons if not is_landed(one.fidelity_id)]
-    if waiting:
+    unlanded = [one for one in comparisons if not is_landed(one.fidelity_id)]
+    if unlanded:
         job = FidelityJob(
             reference=reference_folder,
-            variants={one.precision: one.folder for one in waiting},
+            variants={one.precision: one.folder for one in unlanded},
             cases=grid.scoring.fidelity_cases,
             training=grid.training,
             prompt=grid.prompt,
@@ -80,23 +80,23 @@ def fidelity(
         measured = run_step(
             "tasks.scoring.fidelity_job:run",
             job.model_dump(mode="json"),
-            _log_folder(model, waiting),
+            _log_folder(model, unlanded),
             emit,
             at_most=at_most,
         )
 
-        for one in waiting:
+        for one in unlanded:
             _land(one, measured["figures"][one.precision], measured["set_cases"], dataset)
 
     ids = [one.fidelity_id for one in comparisons]
-    return ids if waiting else as_cached(ids, ", ".join(ids))
+    return ids if unlanded else as_cached(ids, ", ".join(ids))
 
 
-def _log_folder(model: BaseModelSpec, waiting: list[Comparison]) -> Path:
+def _log_folder(model: BaseModelSpec, comparisons: list[Comparison]) -> Path:
     """A folder of these measurements alone: another sweep may measure the same model in other ways
     at once.
     """
-    ids = [one.fidelity_id for one in waiting]
+    ids = [one.fidelity_id for one in comparisons]
     return home() / "logs" / f"fidelity-{model.name}-{short_digest({'ids': ids})}"
 
 

@@ -62,7 +62,7 @@ def matching_names(root: Path, data: str) -> list[str]:
 def known_names(root: Path) -> list[str]:
     """Names of the data sets of which a home holds texts, or adapters and scores."""
     prepared = {path.name for path in _data_folders(root)}
-    trained = {job.data for job in _jobs(root) if any(made.exists() for made in job.made)}
+    trained = {job.data for job in _jobs(root) if any(folder.exists() for folder in job.made)}
     return sorted(prepared | {name for name in trained if name})
 
 
@@ -83,10 +83,10 @@ def plan(root: Path, names: list[str]) -> Forgetting:
     A prefix does not say which cases it is of, so all of them go: they are computed again.
     """
     jobs = list(_jobs(root))
-    made = {folder for job in jobs if job.data in names for folder in job.made}
-    made |= {folder for job in jobs if job.adapter in made for folder in job.made}
-    experiments = {path for path in made if path.parent == root / "experiments"}
-    scores = {path for path in made - experiments if not experiments & set(path.parents)}
+    job_folders = {folder for job in jobs if job.data in names for folder in job.made}
+    job_folders |= {folder for job in jobs if job.adapter in job_folders for folder in job.made}
+    experiments = {path for path in job_folders if path.parent == root / "experiments"}
+    scores = {path for path in job_folders - experiments if not experiments & set(path.parents)}
     folders: dict[str, list[Path]] = {
         "texts": [path for name in names for path in _texts(root, name)],
         "adapters": sorted(experiments),
@@ -120,20 +120,22 @@ def _jobs(root: Path) -> Iterator[_Job]:
 def _job(root: Path, args: dict[str, Any]) -> _Job:
     """A job's arguments, with its folders as they are called in this home, which may have moved."""
 
-    def here(written: str) -> Path | None:
-        path = Path(written)
+    def existing_path(path_text: str) -> Path | None:
+        path = Path(path_text)
         if not path.is_relative_to(args["home"]):
             return None
         parts = path.relative_to(args["home"]).parts
         is_a_folder_there = len(parts) > 1 and parts[0] in MADE_IN and ".." not in parts
         return root.joinpath(*parts) if is_a_folder_there else None
 
-    made = [args.get("folder"), args.get("scores"), *(args.get("sets") or {}).values()]
+    names = [args.get("folder"), args.get("scores"), *(args.get("sets") or {}).values()]
     adapter = args.get("adapter")
     return _Job(
         data=Path(args["data"]).name if "data" in args else None,
-        adapter=here(adapter) if adapter else None,
-        made=tuple(path for path in (here(name) for name in made if name) if path is not None),
+        adapter=existing_path(adapter) if adapter else None,
+        made=tuple(
+            path for path in (existing_path(name) for name in names if name) if path is not None
+        ),
     )
 
 
@@ -156,7 +158,9 @@ def _elsewhere(root: Path, names: list[str]) -> list[str]:
     """Data sets that stay and share a whole set with those that go."""
     digests = {path.name: _set_digests(path) for path in _data_folders(root)}
     going = set().union(*(digests.get(name, set()) for name in names))
-    return [name for name, own in digests.items() if name not in names and own & going]
+    return [
+        name for name, own_digests in digests.items() if name not in names and own_digests & going
+    ]
 
 
 def _set_digests(folder: Path) -> set[str]:

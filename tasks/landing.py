@@ -161,8 +161,8 @@ def absent_from_warehouse(ids: Collection[str]) -> list[str]:
     if not warehouse_path().is_file():
         return list(ids)
     with reading() as con:
-        landed = {id for (id,) in con.execute("SELECT id FROM landed").fetchall()}
-    return [id for id in ids if id not in landed]
+        landed_ids = {id for (id,) in con.execute("SELECT id FROM landed").fetchall()}
+    return [id for id in ids if id not in landed_ids]
 
 
 def land_rows(id: str, kind: Kind, tables: Rows) -> None:
@@ -174,9 +174,9 @@ def land_rows(id: str, kind: Kind, tables: Rows) -> None:
 
 def land_together(landings: Sequence[Landing]) -> None:
     """`land_rows` for each of these in turn, but the warehouse is opened once."""
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as locks:
         for one in landings:
-            held.enter_context(locked(_landing() / one.id, LANDING_SECONDS))
+            locks.enter_context(locked(_landing() / one.id, LANDING_SECONDS))
         _load(*(write_landing(_landing(), one.id, one.kind, one.rows) for one in landings))
     _share(*(one.id for one in landings))
 
@@ -193,8 +193,8 @@ def _share(*ids: str, look: bool = True) -> None:
         return
 
     for id in ids:
-        failed = landed_kind(id) == "training" and _status(id) != COMPLETED
-        if not share(shared, _landing() / id, failed, look):
+        is_failed = landed_kind(id) == "training" and _status(id) != COMPLETED
+        if not share(shared, _landing() / id, is_failed, look):
             with locked(_landing() / id, LANDING_SECONDS):
                 fetch(shared, id, _landing())
             _load(_landing() / id)
@@ -220,8 +220,8 @@ def take_over(ids: Sequence[str]) -> None:
     evaluations = [id for id in ids if landed_kind(id) == "evaluation"]
     trainings = sorted(set(map(training_of, evaluations)) - set(ids))
     fetch_written(shared, trainings, _landing())
-    if here := [_landing() / id for id in [*trainings, *ids] if complete(_landing() / id)]:
-        _load(*here)
+    if local_folders := [_landing() / id for id in [*trainings, *ids] if complete(_landing() / id)]:
+        _load(*local_folders)
 
 
 def landed_kind(id: str) -> str | None:

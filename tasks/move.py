@@ -50,24 +50,24 @@ def move_adapter(
     """
     weights = VariantManifest.read(variant)
     move = _Move(spec, training, scores, precision, variant, data, at_most, most_layers)
-    moved = move.training_id(weights)
+    moved_id = move.training_id(weights)
     folders = {
-        name: home() / "moved" / scores_of(spec, moved, data, name) for name in ("test", *sets)
+        name: home() / "moved" / scores_of(spec, moved_id, data, name) for name in ("test", *sets)
     }
     ids = {name: evaluation_id(folder.name) for name, folder in folders.items()}
-    if is_landed(moved) and all(is_landed(id) for id in ids.values()):
-        return as_cached(list(ids.values()), moved)
+    if is_landed(moved_id) and all(is_landed(id) for id in ids.values()):
+        return as_cached(list(ids.values()), moved_id)
 
     move.score(folders)
 
     dataset = DatasetManifest.read(data)
     rows = {
-        name: evaluation_rows(spec, moved, folder, dataset, name)
+        name: evaluation_rows(spec, moved_id, folder, dataset, name)
         for name, folder in folders.items()
     }
-    trained = move.experiment(moved, weights, dataset, rows["test"])
+    trained = move.experiment(moved_id, weights, dataset, rows["test"])
     judged = [Landing(ids[name], "evaluation", evaluated) for name, evaluated in rows.items()]
-    land_together([Landing(moved, "training", trained), *judged])
+    land_together([Landing(moved_id, "training", trained), *judged])
 
     return list(ids.values())
 
@@ -115,13 +115,13 @@ class _Move:
             rules_from = adapter / "scores" / self.scores
             self._run("run", ScoringJob(**job, scores=test, rules_from=rules_from), test.name)
 
-        waiting = {
+        unscored = {
             name: folder
             for name, folder in folders.items()
             if name != "test" and complete(folder, deep=True) is None
         }
-        if waiting:
-            sets = SetsScoringJob(**job, sets=waiting, rules_from=test)
+        if unscored:
+            sets = SetsScoringJob(**job, sets=unscored, rules_from=test)
             self._run("run_sets", sets, f"sets-{test.name}")
 
     def _run(self, function: str, job: Strict, name: str) -> None:
@@ -134,11 +134,11 @@ class _Move:
         )
 
     def experiment(
-        self, moved: str, weights: VariantManifest, dataset: DatasetManifest, evaluated: Rows
+        self, moved_id: str, weights: VariantManifest, dataset: DatasetManifest, evaluated: Rows
     ) -> Rows:
         """Landing rows of the moved adapter, which takes the place of a training."""
         on_variant = self.spec.model_copy(update={"precision": self.precision})
-        rows: Rows = training_rows(on_variant, moved, weights, dataset, TrainingOutcome())
+        rows: Rows = training_rows(on_variant, moved_id, weights, dataset, TrainingOutcome())
         rows["experiment"][0] |= {
             "cell_id": self.cell,
             "recipe": f"{self.spec.recipe.name} from {self.spec.precision.name}",

@@ -159,13 +159,13 @@ def of_bits(bits: int | None) -> Precision:
     return BUILT_IN[f"{bits}bit" if bits else BF16]
 
 
-def named(name: str, known: dict[str, Precision] = BUILT_IN) -> Precision:
+def named(name: str, precisions: dict[str, Precision] = BUILT_IN) -> Precision:
     """A precision by its name. Raises ValueError with the nearest name for an unknown one."""
-    if name in known:
-        return known[name]
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    meant = f"did you mean {near[0]!r}? Known are" if near else "known are"
-    raise ValueError(f"unknown precision {name!r}; {meant} {', '.join(known)}")
+    if name in precisions:
+        return precisions[name]
+    near = difflib.get_close_matches(name, precisions, n=1, cutoff=0.5)
+    suggestion = f"did you mean {near[0]!r}? Known are" if near else "known are"
+    raise ValueError(f"unknown precision {name!r}; {suggestion} {', '.join(precisions)}")
 
 
 def with_precision_for_bits(values: Any) -> Any:

@@ -21,7 +21,7 @@ LAG_SECONDS = 60.0  # after which a folder that another machine has written is n
 LAG_POLL_SECONDS = 1.0
 
 
-def share(shared: SharedFolder, folder: Path, failed: bool = False, look: bool = True) -> bool:
+def share(shared: SharedFolder, folder: Path, is_failed: bool = False, look: bool = True) -> bool:
     """Copy a landing folder to the shared place, once; False if another machine's version is there,
     which stays. Raises NotShared.
 
@@ -32,11 +32,11 @@ def share(shared: SharedFolder, folder: Path, failed: bool = False, look: bool =
     if manifest is None or manifest.get("kind") not in KINDS:
         return True
 
-    name = f"{FAILED if failed else LANDING}/{folder.name}"
+    name = f"{FAILED if is_failed else LANDING}/{folder.name}"
     if _is_marked(shared, folder) and not (look and shared.manifest(name) is None):
         return True
 
-    if failed:
+    if is_failed:
         shared.replace(folder, name)
     elif shared.put(folder, name)["digest"] != manifest["digest"]:
         return False
@@ -81,8 +81,8 @@ def _fetch(shared: SharedFolder, name: str, final: Path) -> bool:
     if manifest is None:
         return False
 
-    landed = complete(final, deep=True)
-    if landed is not None and landed["digest"] == manifest["digest"]:
+    local_manifest = complete(final, deep=True)
+    if local_manifest is not None and local_manifest["digest"] == manifest["digest"]:
         return True
     if not shared.get(name, final):
         return False

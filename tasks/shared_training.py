@@ -52,10 +52,10 @@ def bring_training(shared: SharedFolder, folder: Path, emit: Emit) -> None:
         if shared.get(f"{EXPERIMENTS}/{folder.name}", folder):
             emit(Note(f"{folder.name} was trained on another machine, and is not trained again."))
             return
-        there = shared.manifest(f"{CHECKPOINTS}/{folder.name}")
-        if there is None or int(there["update"]) <= _newest(folder)[0]:
+        shared_manifest = shared.manifest(f"{CHECKPOINTS}/{folder.name}")
+        if shared_manifest is None or int(shared_manifest["update"]) <= _newest(folder)[0]:
             return
-        update = int(there["update"])
+        update = int(shared_manifest["update"])
         shared.get(f"{CHECKPOINTS}/{folder.name}", folder / "checkpoint" / f"{update:07d}")
         emit(Note(f"Training goes on from update {update}, which another machine had reached."))
     except BrokenFolder as error:
@@ -109,16 +109,16 @@ def _mirrored(shared: SharedFolder, folder: Path, emit: Emit) -> Iterator[None]:
     end = threading.Event()
 
     def copy() -> None:
-        copied = _newest(folder)[0]
+        copied_update = _newest(folder)[0]
         warned = False
         while not end.wait(LOOK_SECONDS):
             update, checkpoint = _newest(folder)
-            if checkpoint is None or update <= copied:
+            if checkpoint is None or update <= copied_update:
                 continue
 
             try:
                 shared.replace(checkpoint, f"{CHECKPOINTS}/{folder.name}")
-                copied = update
+                copied_update = update
             except NotShared as error:
                 if not warned:
                     emit(StepWarning(str(error)))

@@ -101,8 +101,8 @@ class SweepRecord:
     """
 
     def __init__(self, grid: Grid, experiments: int) -> None:
-        started = datetime.now(UTC).replace(tzinfo=None)
-        self.id = f"sweep-{grid.name}-{started:%Y%m%d-%H%M%S}-{uuid4().hex[:6]}"
+        started_at = datetime.now(UTC).replace(tzinfo=None)
+        self.id = f"sweep-{grid.name}-{started_at:%Y%m%d-%H%M%S}-{uuid4().hex[:6]}"
         self._ids: set[str] = set()
         self._landed_at = self._started = time.monotonic()
         self._steps_before = step_seconds()
@@ -114,7 +114,7 @@ class SweepRecord:
             "dataset_digest": None,
             "experiments": experiments,
             "failures": None,
-            "started_at": started,
+            "started_at": started_at,
             "finished_at": None,
             "run_seconds": None,
             "step_seconds": None,

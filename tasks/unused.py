@@ -33,9 +33,9 @@ class Stored:
 
 
 def prunable(
-    root: Path, referred: Collection[str], before: float, only_unreferred: bool
+    root: Path, referred: Collection[str], deadline: float, only_unreferred: bool
 ) -> Iterator[Part]:
-    """The folders of a home that may go: not used since `before` (seconds since 1970), and referred
+    """The folders of a home that may go: not used since `deadline` (seconds since 1970), and referred
     to by no result. Stored prefixes are computed again, so they go by their use alone unless
     `only_unreferred`.
 
@@ -44,7 +44,7 @@ def prunable(
     """
     for one in stored(root, referred):
         is_needed = one.is_referred_to and (only_unreferred or one.part.kind != PREFIXES)
-        if one.used < before and not is_needed:
+        if one.used < deadline and not is_needed:
             yield one.part
     for path in leftovers(root):
         yield Part("leftovers", path, bytes_below(path))
@@ -106,11 +106,11 @@ def _is_data_kept(folder: Path, referred: Collection[str]) -> bool:
     """Whether a result was made on a data set, or judged on a set of it."""
     try:
         dataset = DatasetManifest.read(folder)
-        own = {dataset.dataset_digest, sets_digest(dataset)}
+        own_digests = {dataset.dataset_digest, sets_digest(dataset)}
     except (BrokenFolder, KeyError):
         return folder.name.rpartition("-")[2] in referred
     judged_on = {dataset.sets[name].digest for name in dataset.evaluation_sets}
-    return not (own | judged_on).isdisjoint(referred)
+    return not (own_digests | judged_on).isdisjoint(referred)
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

@@ -91,16 +91,16 @@ def _content(path: Path | None) -> dict[str, Any]:
 
 
 def _claim(entry: dict[str, Any], number: int) -> Claim:
-    where = f"Claim {entry.get('name', number)}"
+    title = f"Claim {entry.get('name', number)}"
     if unknown := sorted(entry.keys() - KEYS):
-        raise BadInput(f"{where} has an unknown key {unknown[0]!r}; it has {', '.join(KEYS)}.")
+        raise BadInput(f"{title} has an unknown key {unknown[0]!r}; it has {', '.join(KEYS)}.")
     if missing := sorted(KEYS - entry.keys() - {"cannot_conclude"}):
-        raise BadInput(f"{where} needs the key {missing[0]!r}.")
+        raise BadInput(f"{title} needs the key {missing[0]!r}.")
 
     between = entry["between"]
     is_range = isinstance(between, list) and len(between) == 2
     if not is_range or not all(isinstance(end, int | float) for end in between):
-        raise BadInput(f"{where}: between is a range of two numbers, e.g. [0.45, 0.6].")
+        raise BadInput(f"{title}: between is a range of two numbers, e.g. [0.45, 0.6].")
 
     texts = [str(entry[key]) for key in ("name", "sentence", "sql")]
     least, most = float(between[0]), float(between[1])

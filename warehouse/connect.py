@@ -36,8 +36,8 @@ _one_at_a_time = threading.RLock()
 
 def warehouse_path() -> Path:
     """`TRIAGE_WAREHOUSE`, else `warehouse/triage.duckdb` in a checkout, else in TRIAGE_HOME."""
-    if named := named_path("TRIAGE_WAREHOUSE"):
-        return named
+    if path := named_path("TRIAGE_WAREHOUSE"):
+        return path
     return Path("warehouse", FILE).resolve() if _in_checkout() else home() / FILE
 
 

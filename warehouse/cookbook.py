@@ -97,11 +97,11 @@ def _check_value(parameter: Parameter, value: str) -> None:
     name = parameter.name
     sql = f"SELECT DISTINCT {name} FROM {parameter.view} WHERE {name} IS NOT NULL ORDER BY {name}"
 
-    known = [str(row[0]) for row in query_rows(sql).rows]
-    if value not in known:
+    known_values = [str(row[0]) for row in query_rows(sql).rows]
+    if value not in known_values:
         raise BadInput(
             f"--param {name}={value}: the warehouse has no {name} {value!r}; it has "
-            f"{', '.join(known) or 'none yet'}."
+            f"{', '.join(known_values) or 'none yet'}."
         )
 
 

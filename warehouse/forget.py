@@ -74,13 +74,13 @@ def forget(study: str, landing: Path, database: Path | None = None) -> Forgotten
 
 
 def _held_alone(con: duckdb.DuckDBPyConnection, study: str) -> Forgotten:
-    held = con.execute(_HELD, {"study": study}).fetchall()
+    rows = con.execute(_HELD, {"study": study}).fetchall()
     sweeps = con.execute(_SWEEPS, [study]).fetchall()
     return Forgotten(
         study,
-        ids=tuple(id for id, _, is_shared in held if not is_shared),
+        ids=tuple(id for id, _, is_shared in rows if not is_shared),
         sweeps=tuple(id for (id,) in sweeps),
-        shared=sum(is_shared for _, _, is_shared in held),
+        shared=sum(is_shared for _, _, is_shared in rows),
     )
 
 

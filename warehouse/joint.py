@@ -37,9 +37,12 @@ class Statistic:
 
         Ratios that have one denominator become one, which saves most of the work.
         """
-        used = np.nonzero(weights)[0]
-        parts, wholes = numerators[:, used] * weights[used], denominators[:, used]
-        if len(used) and (wholes == wholes[:, :1]).all():
+        used_columns = np.nonzero(weights)[0]
+        parts, wholes = (
+            numerators[:, used_columns] * weights[used_columns],
+            denominators[:, used_columns],
+        )
+        if len(used_columns) and (wholes == wholes[:, :1]).all():
             return cls(parts.sum(axis=1, keepdims=True), np.ascontiguousarray(wholes[:, :1]))
         return cls(parts, wholes)
 
@@ -114,8 +117,8 @@ def _studentised(
     batch = _Batch(statistics)
     blocks = []
     for weights in resample_weights(len(statistics[0].numerators), resamples):
-        drawn, drawn_errors = batch.under(weights)
-        blocks.append(ratio(drawn - values, np.maximum(drawn_errors, LEAST_ERROR * errors)))
+        drawn_values, drawn_errors = batch.under(weights)
+        blocks.append(ratio(drawn_values - values, np.maximum(drawn_errors, LEAST_ERROR * errors)))
 
     return np.concatenate(blocks)
 

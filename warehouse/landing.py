@@ -123,28 +123,28 @@ def _check_rows(table: Table, rows: Rows, id_column: str, id: str) -> None:
     """Raise BadInput for a row with wrong columns, another id, or the key of an earlier row."""
     keys = set()
     for number, row in enumerate(rows, start=1):
-        where = f"Table {table.name}, row {number}"
-        _check_columns(table, row, where)
+        location = f"Table {table.name}, row {number}"
+        _check_columns(table, row, location)
         if row[id_column] != id:
             raise BadInput(
-                f"{where}: {id_column} is {row[id_column]!r}, but the rows are landed under {id!r}."
+                f"{location}: {id_column} is {row[id_column]!r}, but the rows are landed under {id!r}."
             )
 
         key = tuple(row[column] for column in table.key)
         if key in keys:
             columns = ", ".join(table.key)
-            raise BadInput(f"{where}: a row with {columns} = {key} is already there.")
+            raise BadInput(f"{location}: a row with {columns} = {key} is already there.")
 
         keys.add(key)
 
 
-def _check_columns(table: Table, row: Row, where: str) -> None:
+def _check_columns(table: Table, row: Row, location: str) -> None:
     if unknown := sorted(set(row) - set(table.columns)):
         columns = ", ".join(table.columns)
-        raise BadInput(f"{where}: unknown column {unknown[0]!r}; the columns are {columns}.")
+        raise BadInput(f"{location}: unknown column {unknown[0]!r}; the columns are {columns}.")
     if missing := [column for column in table.columns if column not in row]:
         raise BadInput(
-            f"{where}: column {missing[0]!r} is missing; give None where it is not available."
+            f"{location}: column {missing[0]!r} is missing; give None where it is not available."
         )
 
 
@@ -159,9 +159,9 @@ def _column(table: Table, column: str, rows: Rows) -> pa.Array:
         array = pa.array(values, type=type_)
     except NOT_OF_TYPE as error:
         number = next((number for number, value in _numbered(values) if not _fits(value, type_)), 0)
-        shown = repr(values[number - 1])[:60]
+        value_text = repr(values[number - 1])[:60]
         raise BadInput(
-            f"Table {table.name}, row {number}: {column} = {shown} is not of type {type_}."
+            f"Table {table.name}, row {number}: {column} = {value_text} is not of type {type_}."
         ) from error
 
     if column in table.required and array.null_count:

@@ -109,12 +109,12 @@ def load_landings(
     with writing(database, wait) as con:
         migrate(con)
         pairs = zip(folders, manifests, strict=True)
-        new = [folder.name for folder, manifest in pairs if _load(con, folder, manifest)]
-        if new:
-            refresh_pools.refresh_after(con, new)
+        new_ids = [folder.name for folder, manifest in pairs if _load(con, folder, manifest)]
+        if new_ids:
+            refresh_pools.refresh_after(con, new_ids)
 
     _seen.add(path, contents)
-    return new
+    return new_ids
 
 
 def load_all(root: Path, database: Path | None = None, wait: float = WAIT_SECONDS) -> LoadReport:

@@ -55,20 +55,22 @@ def merge(source: Path, landing: Path) -> MergeReport:
     return report
 
 
-def _take(theirs: Path, ours: Path, report: MergeReport) -> None:
-    manifest = LandingManifest.read(theirs, deep=True)
-    kind_of(theirs, manifest)
-    _refuse_newer_columns(theirs)
+def _take(source: Path, target: Path, report: MergeReport) -> None:
+    manifest = LandingManifest.read(source, deep=True)
+    kind_of(source, manifest)
+    _refuse_newer_columns(source)
 
-    with locked(ours, LOCK_SECONDS):
-        here = LandingManifest.read_if_complete(ours, deep=True)
-        if here is not None and here.digest == manifest.digest:
-            report.present.append(ours.name)
-        elif here is not None and not (_is_completed(theirs) and not _is_completed(ours)):
-            report.differing.append(ours.name)
+    with locked(target, LOCK_SECONDS):
+        present_manifest = LandingManifest.read_if_complete(target, deep=True)
+        if present_manifest is not None and present_manifest.digest == manifest.digest:
+            report.present.append(target.name)
+        elif present_manifest is not None and not (
+            _is_completed(source) and not _is_completed(target)
+        ):
+            report.differing.append(target.name)
         else:
-            copy_folder(theirs, ours)
-            report.taken.append(ours.name)
+            copy_folder(source, target)
+            report.taken.append(target.name)
 
 
 def _is_completed(folder: Path) -> bool:
@@ -84,9 +86,9 @@ def _refuse_newer_columns(folder: Path) -> None:
     for name, table in tables().items():
         path = folder / f"{name}.parquet"
         if path.is_file():
-            landed = pq.ParquetFile(path).schema_arrow.names
+            landed_columns = pq.ParquetFile(path).schema_arrow.names
             try:
-                refuse_newer_columns(name, landed, table.columns)
+                refuse_newer_columns(name, landed_columns, table.columns)
             except BadInput as error:
                 raise BrokenFolder(f"{folder}: {error}") from error
 

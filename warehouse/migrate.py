@@ -63,9 +63,9 @@ def migrate(con: duckdb.DuckDBPyConnection, documented: bool = True) -> list[str
         _apply(con, file.version, file, partial(con.execute, file.text))
 
     views = sql_files("views")
-    shown = SqlFile("views", "\n".join([*(view.text for view in views), comments_text()]))
-    if pending or applied.get(VIEWS) != (shown.name, shown.sha256):
-        _apply(con, VIEWS, shown, partial(_show, con, views, documented))
+    views_file = SqlFile("views", "\n".join([*(view.text for view in views), comments_text()]))
+    if pending or applied.get(VIEWS) != (views_file.name, views_file.sha256):
+        _apply(con, VIEWS, views_file, partial(_show, con, views, documented))
         _refresh_pools(con)
 
     return [file.name for file in pending]

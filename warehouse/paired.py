@@ -116,11 +116,11 @@ def compare(
     """
     sums = _tables_by_unit(pair)
     observed = _both_sides(sums.sum(axis=0, keepdims=True), cost)
-    drawn = _both_sides(resampled(sums), cost)
+    resamples = _both_sides(resampled(sums), cost)
     units = UnitCounts.of(pair.truth, pair.unit)
 
     return [
-        _comparison(metric, pair, units, observed[metric], drawn[metric].difference)
+        _comparison(metric, pair, units, observed[metric], resamples[metric].difference)
         for metric in metrics
     ]
 
@@ -135,8 +135,8 @@ def compare_losses(pair: PairedDecisions, losses: Floats) -> Comparison:
         return BothSides(totals[:, 0] / totals[:, 2], totals[:, 1] / totals[:, 2])
 
     observed = means(sums.sum(axis=0, keepdims=True))
-    drawn = means(resampled(sums)).difference
-    return _comparison(LOSS, pair, UnitCounts.of(pair.truth, pair.unit), observed, drawn)
+    resamples = means(resampled(sums)).difference
+    return _comparison(LOSS, pair, UnitCounts.of(pair.truth, pair.unit), observed, resamples)
 
 
 def not_available(cases: int, reason: str, metrics: Sequence[str] = METRICS) -> list[Comparison]:
@@ -207,10 +207,10 @@ def _comparison(
 
 
 def _without_figures(metric: str, pair: PairedDecisions, units: UnitCounts) -> Comparison:
-    drawn = f"{_unit_count(metric, units)} {_kind_of_unit(pair)}"
+    drawn_units = f"{_unit_count(metric, units)} {_kind_of_unit(pair)}"
     return Comparison(
         metric=metric,
-        method=f"paired bootstrap of {drawn}, {RESAMPLES} resamples, seed {SEED}",
+        method=f"paired bootstrap of {drawn_units}, {RESAMPLES} resamples, seed {SEED}",
         n=int(_included_cases(metric, pair).sum()),
         groups=_unit_count(metric, units) if pair.grouped else None,
     )

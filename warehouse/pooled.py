@@ -106,10 +106,10 @@ def pooled(
 
 
 def _figures(rule: str, pairs: Sequence[PooledPair], cells: Cells, grouped: bool) -> list[_Figure]:
-    decided = cells.counts.sum(axis=(0, 2, 3)) > 0
+    has_decisions = cells.counts.sum(axis=(0, 2, 3)) > 0
     models = sorted({pair.base_model for pair in pairs})
     return [
-        _figure(rule, metric, scope, pairs, decided, cells, grouped)
+        _figure(rule, metric, scope, pairs, has_decisions, cells, grouped)
         for scope in (ALL, *models)
         for metric in POOLED
     ]
@@ -120,13 +120,13 @@ def _figure(
     metric: str,
     scope: str,
     pairs: Sequence[PooledPair],
-    decided: np.ndarray,
+    has_decisions: np.ndarray,
     cells: Cells,
     grouped: bool,
 ) -> _Figure:
     """One figure over the pairs of `scope`: a base model, or ALL."""
     places = [i for i, pair in enumerate(pairs) if scope in (ALL, pair.base_model)]
-    usable = [i for i in places if decided[2 * i] and decided[2 * i + 1]]
+    usable = [i for i in places if has_decisions[2 * i] and has_decisions[2 * i + 1]]
     averaged = [i for i in usable if pairs[i].informed]
     row = _row(rule, metric, scope, [pairs[i] for i in averaged], len(places), cells, grouped)
 

@@ -163,16 +163,16 @@ def _expected(
         return None
 
     return " ".join(
-        _as(value, shown) for value, shown in zip(rows[0], [*numbers, ""], strict=False)
+        _as(value, printed) for value, printed in zip(rows[0], [*numbers, ""], strict=False)
     )
 
 
-def _as(value: object, shown: str) -> str:
+def _as(value: object, printed: str) -> str:
     """A value as the README writes numbers: its digits, and a sign where it has one."""
     if not isinstance(value, float | int):
         return str(value)
-    digits = len(shown.partition(".")[2])
-    sign = "+" if shown.startswith(("+", "-")) else ""
+    digits = len(printed.partition(".")[2])
+    sign = "+" if printed.startswith(("+", "-")) else ""
     return f"{value:{sign}.{digits}f}"
 
 

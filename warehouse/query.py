@@ -316,20 +316,22 @@ def _refuse_unless_reading(statements: list[duckdb.Statement], sql: str) -> None
     if not kinds:
         raise BadInput(f"There is no SQL statement to run; give one {ALLOWED} statement.")
 
-    refused = f"{len(kinds)} statements" if len(kinds) > 1 else f"this {kinds[0]} statement"
-    raise BadInput(f"Queries only read: {refused} cannot be run; give one {ALLOWED} statement.")
+    refused_kinds = f"{len(kinds)} statements" if len(kinds) > 1 else f"this {kinds[0]} statement"
+    raise BadInput(
+        f"Queries only read: {refused_kinds} cannot be run; give one {ALLOWED} statement."
+    )
 
 
 def _refuse_other_parameters(
     statements: list[duckdb.Statement], params: Mapping[str, object]
 ) -> None:
     """Raise BadInput unless the parameters of the statement are exactly those that have a value."""
-    needed = set().union(*(statement.named_parameters for statement in statements))
+    parameters = set().union(*(statement.named_parameters for statement in statements))
     # First, since a mistyped name is missing under its right one, too.
-    if unknown := sorted(params.keys() - needed):
-        has = f"it has {_marked(sorted(needed))}" if needed else "it has none"
+    if unknown := sorted(params.keys() - parameters):
+        has = f"it has {_marked(sorted(parameters))}" if parameters else "it has none"
         raise BadInput(f"The query has no parameter {_marked(unknown)}; {has}.")
-    if missing := sorted(needed - params.keys()):
+    if missing := sorted(parameters - params.keys()):
         raise BadInput(f"The query needs a value for its parameter {_marked(missing)}.")
 
 

@@ -156,8 +156,8 @@ def _escaped(text: str | None) -> str:
 
 def readme() -> str:
     """README.md with the reference of now."""
-    before, mark, _ = README.read_text(encoding="utf-8").partition(MARK)
-    return f"{before}{mark}\n{reference(relations())}"
+    head, mark, _ = README.read_text(encoding="utf-8").partition(MARK)
+    return f"{head}{mark}\n{reference(relations())}"
 
 
 if __name__ == "__main__":

@@ -33,8 +33,8 @@ def referred_to(landing: Path, database: Path | None = None) -> frozenset[str]:
 
 def _in_warehouse(database: Path) -> Iterator[str]:
     with reading(database) as connection:
-        known = "SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal"
-        columns = set(connection.execute(known).fetchall())
+        statement = "SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal"
+        columns = set(connection.execute(statement).fetchall())
         for table, names in REFERRING.items():
             # A file that an older version made lacks some.
             for name in (name for name in names if (table, name) in columns):

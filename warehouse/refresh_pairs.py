@@ -262,11 +262,11 @@ def _cases(
 ) -> dict[str, list[PairedCase]]:
     """The cases of a pair by rule, in order of case_id, so that seeded resampling is repeatable."""
     one, other = (judged_rows(con, side, root) for side in pair.sides)
-    both = [(one[case], other[case]) for case in sorted(one.keys() & other.keys())]
+    case_pairs = [(one[case], other[case]) for case in sorted(one.keys() & other.keys())]
     return {
         rule: [
             PairedCase(a.case_id, a.label, a.group, a.by(rule), b.by(rule), a.nll, b.nll)
-            for a, b in both
+            for a, b in case_pairs
         ]
         for rule in ("primary", "argmax")
     }
@@ -288,7 +288,11 @@ def _comparisons(
     pair = _paired_decisions(cases)
     comparisons = compare(pair, cost, table.metrics)
     losses = [(case.loss_4bit, case.loss_8bit) for case in cases]
-    if table.with_losses and rule == "argmax" and all(None not in both for both in losses):
+    if (
+        table.with_losses
+        and rule == "argmax"
+        and all(None not in pair_losses for pair_losses in losses)
+    ):
         comparisons.append(compare_losses(pair, np.array(losses, dtype=np.float64)))
 
     return comparisons

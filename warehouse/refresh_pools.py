@@ -49,19 +49,19 @@ def refresh(con: duckdb.DuckDBPyConnection, sets: Collection[str] | None = None)
     """
     con.begin()
     try:
-        shown = pools_to_store(con)
+        pools = pools_to_store(con)
         con.execute(
             "DELETE FROM pooled_metric WHERE pool NOT IN (SELECT unnest($pools::VARCHAR[]))",
-            {"pools": list(shown)},
+            {"pools": list(pools)},
         )
 
-        missing = without_figures(con, shown)
+        missing = without_figures(con, pools)
         looks = dict(con.execute(LOOKS_WITHOUT_BOUNDS).fetchall())
         if sets is not None:
             rows = con.execute(_ON_THESE_SETS, {"sets": list(sets)}).fetchall()
-            wanted = {id for (id,) in rows}
-            missing = {pool: ids for pool, ids in missing.items() if ids[0] in wanted}
-            looks = {digest: ids for digest, ids in looks.items() if ids[0] in wanted}
+            present_ids = {id for (id,) in rows}
+            missing = {pool: ids for pool, ids in missing.items() if ids[0] in present_ids}
+            looks = {digest: ids for digest, ids in looks.items() if ids[0] in present_ids}
 
         for pool, ids in missing.items():
             _insert_pool(con, pool, ids)
@@ -154,10 +154,10 @@ def contradictions(con: duckdb.DuckDBPyConnection) -> list[tuple[str, ...]]:
 
 def _wrongpools_of(con: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, ...]]:
     names = [field.name for field in fields(Pooled)]
-    shown = pools_to_store(con)
-    missing = without_figures(con, shown)
+    pools = pools_to_store(con)
+    missing = without_figures(con, pools)
 
-    for pool, ids in shown.items():
+    for pool, ids in pools.items():
         if pool in missing:
             continue
 

@@ -26,8 +26,8 @@ def resample_weights(units: int, resamples: int) -> Iterator[Floats]:
     """
     generator = np.random.default_rng(SEED)
     for _ in range(resamples // BLOCK):
-        drawn = generator.integers(0, units, size=(BLOCK, units))
-        flat = (drawn + units * np.arange(BLOCK)[:, None]).ravel()
+        drawn_units = generator.integers(0, units, size=(BLOCK, units))
+        flat = (drawn_units + units * np.arange(BLOCK)[:, None]).ravel()
         weights = np.bincount(flat, minlength=BLOCK * units).reshape(BLOCK, units)
         yield weights.astype(np.float64)
 

@@ -168,9 +168,9 @@ def check(landing: dict[str, pa.Table]) -> None:
             con.rollback()
 
 
-def refuse_newer_columns(name: str, landed: Iterable[str], columns: Iterable[str]) -> None:
+def refuse_newer_columns(name: str, landed_columns: Iterable[str], columns: Iterable[str]) -> None:
     """Raise BadInput for a landed column of a newer version; `columns`: those of the table."""
-    if unknown := sorted(set(landed) - set(columns)):
+    if unknown := sorted(set(landed_columns) - set(columns)):
         raise BadInput(
             f"Table {name} has a column {unknown[0]!r} of a newer version of triage; update triage."
         )

@@ -125,10 +125,10 @@ def _learned_alike(dataset: DatasetManifest) -> set[str]:
     A training is made of these two sets alone, and its row names the dataset with which it landed
     last: there the test set may have had other limits.
     """
-    others = map(DatasetManifest.read_if_complete, (home() / "data").iterdir())
+    other_datasets = map(DatasetManifest.read_if_complete, (home() / "data").iterdir())
     return {
         digest
-        for other in (dataset, *others)
+        for other in (dataset, *other_datasets)
         if other is not None and _learned(other) == _learned(dataset)
         for digest in (other.dataset_digest, sets_digest(other))  # and as earlier rows name it
     }
@@ -191,15 +191,15 @@ def _answer(name: str, models: Sequence[JudgedModel], bag: Decided) -> Iterator[
             f"{figure(*difference('macro_f1', model.decided, other), sign=True)} against {title}"
             for title, other in against.items()
         )
-        own = figure(model.decided.figures()["macro_f1"])
+        macro_f1 = figure(model.decided.figures()["macro_f1"])
         title = model.name.replace("\n", " ")
-        yield f"{title} on {name}: macro-F1 {own}; {differences}."
+        yield f"{title} on {name}: macro-F1 {macro_f1}; {differences}."
 
 
 def _place(row: EvaluationRow) -> tuple[str, bool, datetime, str]:
     """Models stand by cell, real weights first, then by time."""
-    finished = row.finished_at or datetime.max
-    return row.cell_id, bool(row.random_weights), finished, row.training_id
+    finished_at = row.finished_at or datetime.max
+    return row.cell_id, bool(row.random_weights), finished_at, row.training_id
 
 
 def _names(rows: list[EvaluationRow]) -> dict[str, str]:

@@ -251,13 +251,13 @@ def _note(engine: str, measurement: Measurement, passes: int) -> str:
     return f"{cases} cases" if cases >= SET_CASES else f"scaled: {cases} timed of {SET_CASES} cases"
 
 
-def agreement(ours: Measurement, full: Measurement) -> Agreement:
+def agreement(our_measurement: Measurement, full: Measurement) -> Agreement:
     """A permutation test of 999 seeded exchanges of passes between the two engines.
 
     It asks for no normal distribution, which probabilities near 0 or 1 are far from.
     """
-    passes = np.concatenate([np.asarray(one.probabilities) for one in (ours, full)])
-    split = np.split(np.arange(len(passes)), [len(ours.probabilities or [])])
+    passes = np.concatenate([np.asarray(one.probabilities) for one in (our_measurement, full)])
+    split = np.split(np.arange(len(passes)), [len(our_measurement.probabilities or [])])
     unit = np.maximum(passes.std(axis=0, ddof=1), 1e-7)
 
     def distance(statistic: Callable[..., Any]) -> tuple[float, float]:

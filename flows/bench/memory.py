@@ -73,9 +73,9 @@ class Step:
 
     @property
     def title(self) -> str:
-        how = f"within {self.memory} ({self.path})" if self.memory else "on quantised weights"
+        method = f"within {self.memory} ({self.path})" if self.memory else "on quantised weights"
         size = f"{self.batch} x {self.length} tokens, LoRA on {self.layers} blocks"
-        return f"One training step {how}, {size}: MB"
+        return f"One training step {method}, {size}: MB"
 
     @property
     def case(self) -> str:

@@ -47,11 +47,11 @@ class Overhead:
         }
         return [
             {
-                "what": what,
+                "what": part,
                 "seconds": f"{seconds:.1f}",
                 "s per experiment": f"{seconds / self.experiments:.2f}",
             }
-            for what, seconds in rows.items()
+            for part, seconds in rows.items()
         ]
 
 
@@ -91,6 +91,6 @@ def _measure(console: Console, place: ChaosPlace) -> Overhead:
 
 
 def _seconds(place: ChaosPlace) -> float:
-    started = time.monotonic()
+    start = time.monotonic()
     run_undisturbed(place)
-    return time.monotonic() - started
+    return time.monotonic() - start

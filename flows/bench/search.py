@@ -138,8 +138,10 @@ def _compare(setup: SearchSetup, trials: Sequence[Trial], ends: dict[int, Reache
     assert winner is not None and winner.value is not None, "the search is finished"
     loss = setup.objective.loss
     best = min((end.value for end in ends.values()), key=loss)
-    finished = [trial for trial in trials if trial.state == "finished"]
-    same = [trial for trial in finished if _adapter(setup, trial) == _searched_adapter(trial)]
+    finished_trials = [trial for trial in trials if trial.state == "finished"]
+    same = [
+        trial for trial in finished_trials if _adapter(setup, trial) == _searched_adapter(trial)
+    ]
     cost = Cost(
         updates=sum(trial.update for trial in trials),
         seconds=sum(trial.seconds for trial in trials),
@@ -149,7 +151,7 @@ def _compare(setup: SearchSetup, trials: Sequence[Trial], ends: dict[int, Reache
     behind = max(0.0, loss(winner.value) - loss(best))
     share = _training(trial.rungs[-1] for trial in trials if trial.rungs) / _training(ends.values())
 
-    return Comparison(winner.value, best, behind, cost, share, len(same), len(finished))
+    return Comparison(winner.value, best, behind, cost, share, len(same), len(finished_trials))
 
 
 def _training(reached: Iterable[Reached]) -> float:

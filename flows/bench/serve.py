@@ -63,7 +63,7 @@ class Figures:
     @property
     def records(self) -> list[dict[str, str]]:
         """One per figure, in words."""
-        memory = ", ".join(f"{held / 1e6:.0f}" for held in self.memory)
+        memory = ", ".join(f"{resident_bytes / 1e6:.0f}" for resident_bytes in self.memory)
         nearest = f"{self.nearest_equal} of the {NEAREST} nearest are equal"
         rows = [
             ("predict: first answer, the command's start included", f"{self.first_answer:.1f} s"),
@@ -79,7 +79,7 @@ class Figures:
             ("serve and predict: other decisions", f"{self.other_decisions}, and {nearest}"),
         ]
 
-        return [{"what": what, "measured": measured} for what, measured in rows]
+        return [{"what": quantity, "measured": measured} for quantity, measured in rows]
 
 
 def _spread(seconds: Sequence[float]) -> str:
@@ -119,22 +119,25 @@ def _measure(experiment: str, model: BundledModel, texts: list[str], load: Load)
     first = _first_answer(experiment, texts[0])
     predicted, rate = _predicted(model, texts)
 
-    kept = KeptModel(model, None)
-    with running(kept) as port, _client(port) as client:
+    kept_model = KeptModel(model, None)
+    with running(kept_model) as port, _client(port) as client:
         for text in texts[:CLIENTS]:
             _decide(client, text)
 
         memory = [_memory()]
         alone = [_decide(client, texts[i % len(texts)])[0] for i in range(ALONE)]
-        asked = [texts[i % len(texts)] for i in range(max(load.requests, len(texts)))]
+        requested_texts = [texts[i % len(texts)] for i in range(max(load.requests, len(texts)))]
 
         timed: list[tuple[float, Shown]] = []
         with ThreadPoolExecutor(CLIENTS) as threads:
-            for half in (asked[: len(asked) // 2], asked[len(asked) // 2 :]):
+            for half in (
+                requested_texts[: len(requested_texts) // 2],
+                requested_texts[len(requested_texts) // 2 :],
+            ):
                 timed += threads.map(lambda text: _decide(client, text), half)
                 memory.append(_memory())
 
-    served = [shown for _, shown in timed[: len(texts)]]
+    served = [answer for _, answer in timed[: len(texts)]]
     pairs = list(zip(predicted, served, strict=True))
     other = [_differs(one, two) for one, two in pairs]
     nearest = sorted(range(len(texts)), key=lambda i: _margin(model, predicted[i]))[:NEAREST]
@@ -144,7 +147,7 @@ def _measure(experiment: str, model: BundledModel, texts: list[str], load: Load)
         texts_a_second=rate,
         alone=alone,
         together=[seconds for seconds, _ in timed],
-        errors=sum("error" in shown for _, shown in timed),
+        errors=sum("error" in answer for _, answer in timed),
         memory=memory,
         largest_difference=max(_difference(one, two) for one, two in pairs),
         other_decisions=sum(other),
@@ -154,19 +157,19 @@ def _measure(experiment: str, model: BundledModel, texts: list[str], load: Load)
 
 def _first_answer(experiment: str, text: str) -> float:
     """Seconds from the command's start to its end with one text."""
-    started = time.perf_counter()
+    start = time.perf_counter()
     command = [sys.executable, "-m", "flows.cli", "predict", experiment, "-"]
     subprocess.run(command, input=text, capture_output=True, text=True, check=True)
-    return time.perf_counter() - started
+    return time.perf_counter() - start
 
 
 def _predicted(model: BundledModel, texts: list[str]) -> tuple[list[Shown], float]:
     """The answers of `predict` to the texts, and how many it gives a second once it is loaded."""
-    with AskedModel(model) as asked:
-        asked.wait_until_loaded()
-        started = time.perf_counter()
-        decisions = [one for _, one in answers(asked.ask, ((None, text) for text in texts))]
-        seconds = time.perf_counter() - started
+    with AskedModel(model) as asked_model:
+        asked_model.wait_until_loaded()
+        start = time.perf_counter()
+        decisions = [one for _, one in answers(asked_model.ask, ((None, text) for text in texts))]
+        seconds = time.perf_counter() - start
     return [answer(model.bundle, one) for one in decisions], len(texts) / seconds
 
 
@@ -178,15 +181,15 @@ def _client(port: int) -> Iterator[httpx.Client]:
 
 def _decide(client: httpx.Client, text: str) -> tuple[float, Shown]:
     """Seconds and JSON of one request."""
-    started = time.perf_counter()
-    shown: Shown = client.post("/decide", json={"text": text}).json()
-    return time.perf_counter() - started, shown
+    start = time.perf_counter()
+    answer: Shown = client.post("/decide", json={"text": text}).json()
+    return time.perf_counter() - start, answer
 
 
 def _memory() -> int:
     """Bytes that this process and its children hold: the server runs here, the model in a child."""
-    here = psutil.Process()
-    return sum(one.memory_info().rss for one in (here, *here.children()))
+    this_process = psutil.Process()
+    return sum(one.memory_info().rss for one in (this_process, *this_process.children()))
 
 
 def _difference(one: Shown, two: Shown) -> float:
@@ -199,10 +202,10 @@ def _differs(one: Shown, two: Shown) -> bool:
     return any(one[key] != two.get(key) for key in ("decision", "conformal_set"))
 
 
-def _margin(model: BundledModel, shown: Shown) -> float:
+def _margin(model: BundledModel, answer: Shown) -> float:
     """How little would change the decision: of a threshold the distance, else of the best two."""
-    p = sorted(shown["probabilities"].values())
+    p = sorted(answer["probabilities"].values())
     threshold = model.bundle.rule.threshold
     if threshold is None:
         return float(p[-1] - p[-2])
-    return abs(float(shown["probabilities"]["ED"]) - threshold)
+    return abs(float(answer["probabilities"]["ED"]) - threshold)

@@ -54,9 +54,9 @@ class SyntheticStudy:
         """
         training = f"{spec.cell_id}-{short_digest({'number': number})}"
         evaluation = f"{training}-e{short_digest({'cases': self.cases})}"
-        finished = STARTED + timedelta(minutes=number)
+        finished_at = STARTED + timedelta(minutes=number)
         row = whole_row(
-            "experiment", {"training_id": training, **_training_columns(spec, finished)}
+            "experiment", {"training_id": training, **_training_columns(spec, finished_at)}
         )
         curve = [
             {
@@ -152,7 +152,7 @@ class SyntheticStudy:
         write_landing(root, "sweep-synthetic", "sweep", {"sweep": [sweep], "sweep_member": members})
 
 
-def _training_columns(spec: ExperimentSpec, finished: datetime) -> dict[str, Any]:
+def _training_columns(spec: ExperimentSpec, finished_at: datetime) -> dict[str, Any]:
     bits = spec.bits or 16
     return {
         "cell_id": spec.cell_id,
@@ -174,6 +174,6 @@ def _training_columns(spec: ExperimentSpec, finished: datetime) -> dict[str, Any
         "tokens_per_second": 1000.0,
         "weights_memory_bytes": 20_000_000 * bits,
         "peak_memory_bytes": 40_000_000 * bits,
-        "started_at": finished - timedelta(minutes=10),
-        "finished_at": finished,
+        "started_at": finished_at - timedelta(minutes=10),
+        "finished_at": finished_at,
     }

@@ -184,13 +184,15 @@ def _figures(
 
 def _ratios(measured: dict[str, dict[str, Any]], key: str) -> dict[str, float]:
     """How many times faster than each stock engine, and the share of its memory over weights."""
-    own = measured[key]["figures"]
+    own_figures = measured[key]["figures"]
     ratios = {}
     for stock in (e for e in (STOCK.key, STOCK_DENSE.key) if e in measured):
-        other = measured[stock]["figures"]
-        ratios[f"speed_up_over_{stock}"] = other["seconds_per_step"] / own["seconds_per_step"]
+        stock_figures = measured[stock]["figures"]
+        ratios[f"speed_up_over_{stock}"] = (
+            stock_figures["seconds_per_step"] / own_figures["seconds_per_step"]
+        )
         ratios[f"memory_against_{stock}"] = (
-            own["peak_over_weights_bytes"] / other["peak_over_weights_bytes"]
+            own_figures["peak_over_weights_bytes"] / stock_figures["peak_over_weights_bytes"]
         )
 
     return ratios
@@ -198,11 +200,11 @@ def _ratios(measured: dict[str, dict[str, Any]], key: str) -> dict[str, float]:
 
 def _rows(report: dict[str, Any]) -> list[dict[str, Any]]:
     """The report in long form, a row per engine and figure; figures that do not apply are left out."""
-    what = f"{report['model']} {report['bits']}bit {report['batch']}x{report['length']}, {report['layers']} layers"
+    case_name = f"{report['model']} {report['bits']}bit {report['batch']}x{report['length']}, {report['layers']} layers"
     return [
         {
             "run_id": report["run_id"], "created_at": report["created_at"], "machine": engine["device"]["machine"],
-            "versions": canonical_json(report["versions"]), "name": "train", "case": f"{what}, {engine['engine']}",
+            "versions": canonical_json(report["versions"]), "name": "train", "case": f"{case_name}, {engine['engine']}",
             "metric": metric, "value": value, "unit": _unit(metric),
             "n": len(engine["seconds"]) if "seconds_per_step" in metric or "_second" in metric else 1,
             "note": "; ".join([Device(**engine["device"]).products, *engine["notes"]]),

@@ -81,8 +81,8 @@ def _remarks(report: dict[str, Any]) -> list[str]:
         + ", ".join(engine["notes"])
         for engine in report["engines"]
     ]
-    ours = report["engines"][-1]
-    prefix, common = ours["prefix"], ours["leading_tokens"]
+    our_engine = report["engines"][-1]
+    prefix, common = our_engine["prefix"], our_engine["leading_tokens"]
     lines.append(
         f"The first {common} of each prompt's {report['length']} tokens ({common / report['length']:.0%}) are the same "
         "in all cases, as an instruction is: ours computes them once a step, stock for each case."
@@ -98,9 +98,9 @@ def _remarks(report: dict[str, Any]) -> list[str]:
             "ours: no frozen blocks stored, since with so many trained ones it would not pay."
         )
 
-    if len(ours["seconds"]) < ENOUGH:
+    if len(our_engine["seconds"]) < ENOUGH:
         lines.append(
-            f"ours: the median of {len(ours['seconds'])} steps only; {ENOUGH} or more (--repeats) are steadier."
+            f"ours: the median of {len(our_engine['seconds'])} steps only; {ENOUGH} or more (--repeats) are steadier."
         )
 
     lines.append(
@@ -124,12 +124,12 @@ def print_summary(console: Console, reports: list[dict[str, Any]]) -> None:
         table.add_column(name, justify="right")
 
     for report in reports:
-        ours = next(e for e in report["engines"] if e["engine"] == "ours")["figures"]
+        our_figures = next(e for e in report["engines"] if e["engine"] == "ours")["figures"]
         weights = RANDOM if report["random_weights"] else ""
         case = f"{report['model']} {report['bits']}-bit{weights}, {report['layers']} of {report['blocks']} blocks, "
         table.add_row(
-            f"{case}{report['batch']} x {report['length']}", f"{ours['seconds_per_step']:.3g}",
-            *(_shown(key, form)(ours, 1) for key, form in (
+            f"{case}{report['batch']} x {report['length']}", f"{our_figures['seconds_per_step']:.3g}",
+            *(_shown(key, form)(our_figures, 1) for key, form in (
                 ("speed_up_over_stock", "{:.1f}"), ("speed_up_over_stock_dense", "{:.1f}"),
                 ("memory_against_stock_dense", "{:.2f}"), ("gradient_difference_to_stock", "{:.1e}"),
                 ("matmul_share", "{:.0%}"),

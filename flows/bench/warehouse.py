@@ -69,11 +69,11 @@ class Size:
                 f"{self.predictions:,} predictions; {MOST_PREDICTIONS:,} are the most."
             )
 
-        needed = self.predictions * BYTES_A_PREDICTION
+        required_bytes = self.predictions * BYTES_A_PREDICTION
         home().mkdir(parents=True, exist_ok=True)
-        if needed > shutil.disk_usage(home()).free:
+        if required_bytes > shutil.disk_usage(home()).free:
             raise BadInput(
-                f"{home()} has no room for {needed / 1e9:.1f} GB; give smaller --experiments or "
+                f"{home()} has no room for {required_bytes / 1e9:.1f} GB; give smaller --experiments or "
                 "--cases, or set TRIAGE_HOME to a folder on another disk."
             )
 
@@ -126,9 +126,9 @@ def bench_warehouse(console: Console, size: Size) -> list[Figure]:
 def _fill(place: Path, study: SyntheticStudy, copies: int, say: Callable[[str], None]) -> None:
     """One study through landing folders and loader; copies of it by SQL."""
     study.land(place / "landing")
-    refused = load_all(place / "landing", place / FILE).refused
-    if refused:
-        raise BadInput(f"The loader refused a folder: {next(iter(refused.values()))}")
+    refusals = load_all(place / "landing", place / FILE).refused
+    if refusals:
+        raise BadInput(f"The loader refused a folder: {next(iter(refusals.values()))}")
 
     if copies:
         with writing(place / FILE) as con:
@@ -191,19 +191,21 @@ def _report(place: Path) -> list[Figure]:
 
 def _processor_time(place: Path, command: str) -> float:
     """Seconds of processor time of a command on this warehouse."""
-    own = {"TRIAGE_HOME": str(place), "TRIAGE_WAREHOUSE": str(place / FILE)}
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(
+    environment = {"TRIAGE_HOME": str(place), "TRIAGE_WAREHOUSE": str(place / FILE)}
+    usage_before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    process = subprocess.run(
         [sys.executable, "-m", "flows.cli", command],
-        env=os.environ | own,
+        env=os.environ | environment,
         capture_output=True,
         text=True,
     )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    if done.returncode:
-        raise BadInput(f"triage {command} failed: {done.stderr.strip()}")
+    usage_after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if process.returncode:
+        raise BadInput(f"triage {command} failed: {process.stderr.strip()}")
 
-    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    return (
+        usage_after.ru_utime - usage_before.ru_utime + usage_after.ru_stime - usage_before.ru_stime
+    )
 
 
 def _load_one(place: Path, study: SyntheticStudy, number: int) -> tuple[float, float]:

@@ -36,6 +36,6 @@ def best(
     over_triage: OverTriage = 0.3,
 ) -> None:
     """Rank models on `valid`, and show the test figures of the best one alone."""
-    from flows.cli.best_report import Wanted, print_best
+    from flows.cli.best_report import Options, print_best
 
-    print_best(console, Wanted(precision, max_megabytes, study, by, over_triage))
+    print_best(console, Options(precision, max_megabytes, study, by, over_triage))

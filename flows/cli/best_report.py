@@ -35,7 +35,7 @@ ARGMAX = "argmax"  # the rule of the leaderboard's accuracy
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Options:
     """The options of `triage best`: which models, and what they are ranked by on `valid`."""
 
     precision: str | None
@@ -83,28 +83,28 @@ class Ranked:
         return -self.value, self.stored_bytes, self.row.cell_id
 
 
-def print_best(console: Console, wanted: Wanted) -> None:
+def print_best(console: Console, options: Options) -> None:
     """Rank, record the look, and print the one model's test figures. Raises BadInput."""
     load_what_waits()
     bring_up_to_date()
-    study = find_study(wanted.study)
+    study = find_study(options.study)
     if study is None:
         raise BadInput("The warehouse has no study yet; run `triage sweep demo` first.")
 
-    candidates = _candidates(study.study, wanted)
-    ranked, gone = _rank(candidates, wanted.ranked_by)
+    candidates = _candidates(study.study, options)
+    ranked, absent_models = _rank(candidates, options.ranked_by)
     if not ranked:
-        raise BadInput(_all_gone(study.study, gone))
+        raise BadInput(_all_gone(study.study, absent_models))
 
-    _record(study.study, wanted, ranked)
-    _print_ranking(console, study.study, wanted, ranked)
-    if gone:
-        print_line(console, _left_out(gone))
+    _record(study.study, options, ranked)
+    _print_ranking(console, study.study, options, ranked)
+    if absent_models:
+        print_line(console, _left_out(absent_models))
 
-    _print_chosen(console, ranked[0])
+    _print_winner(console, ranked[0])
 
 
-def _candidates(study: str, wanted: Wanted) -> list[tuple[EvaluationRow, int]]:
+def _candidates(study: str, options: Options) -> list[tuple[EvaluationRow, int]]:
     """The trained models of a study that are wanted, on the test set that was judged last, with the
     bytes of their weights.
     """
@@ -122,22 +122,22 @@ def _candidates(study: str, wanted: Wanted) -> list[tuple[EvaluationRow, int]]:
     board = [row for row in board if row.set_digest == latest.set_digest]
 
     precisions = sorted({row.precision for row in board if row.precision})
-    if wanted.precision is not None and wanted.precision not in precisions:
+    if options.precision is not None and options.precision not in precisions:
         raise BadInput(
-            f"The study {study} has no model of precision {wanted.precision!r}; it has "
+            f"The study {study} has no model of precision {options.precision!r}; it has "
             f"{', '.join(precisions)}."
         )
 
     stored = {row.evaluation_id: row.stored_bytes or 0 for row in _stored()}
-    of_precision = [row for row in board if wanted.precision in (None, row.precision)]
+    of_precision = [row for row in board if options.precision in (None, row.precision)]
     sized = [(row, stored.get(row.evaluation_id, 0)) for row in of_precision]
 
-    fitting = [(row, size) for row, size in sized if size <= (wanted.max_megabytes or 1e9) * 1e6]
+    fitting = [(row, size) for row, size in sized if size <= (options.max_megabytes or 1e9) * 1e6]
     if not fitting:
         smallest = min(size for _, size in sized) / 1e6
         raise BadInput(
             f"No such model of the study {study} has weights of at most "
-            f"{wanted.max_megabytes:g} MB; the smallest has {smallest:.1f} MB."
+            f"{options.max_megabytes:g} MB; the smallest has {smallest:.1f} MB."
         )
 
     return fitting
@@ -152,29 +152,31 @@ def _rank(
 ) -> tuple[list[Ranked], list[str]]:
     """The models of this home, the best first, and the cells whose models are not there."""
     ranked = []
-    gone = []
+    absent_models = []
     with kept():  # what the models' processes import is imported once
         for row, stored in candidates:
             try:
                 ranked.append(_ranked(row, stored, by))
             except ModelGone:  # its results stay where its data set is forgotten
-                gone.append(row.cell_id)
+                absent_models.append(row.cell_id)
 
-    return sorted(ranked, key=lambda one: one.order), gone
+    return sorted(ranked, key=lambda one: one.order), absent_models
 
 
-def _left_out(gone: Sequence[str]) -> str:
+def _left_out(absent_models: Sequence[str]) -> str:
     return (
-        f"Left out, since the models are no longer in {home()}: {', '.join(gone)}. Their sweep "
+        f"Left out, since the models are no longer in {home()}: {', '.join(absent_models)}. Their sweep "
         "trains them again."
     )
 
 
-def _all_gone(study: str, gone: Sequence[str]) -> str:
-    others = [row.study for row in study_rows() if row.study != study]
-    elsewhere = f", or ask another study with --study: {', '.join(others)}" if others else ""
+def _all_gone(study: str, absent_models: Sequence[str]) -> str:
+    other_studies = [row.study for row in study_rows() if row.study != study]
+    elsewhere = (
+        f", or ask another study with --study: {', '.join(other_studies)}" if other_studies else ""
+    )
     return (
-        f"No such model of the study {study} is in {home()} any longer ({', '.join(gone)}); run its "
+        f"No such model of the study {study} is in {home()} any longer ({', '.join(absent_models)}); run its "
         f"sweep again{elsewhere}."
     )
 
@@ -198,36 +200,38 @@ def _say(event: Event) -> None:
         print_line(errors, event.message)
 
 
-def _record(study: str, wanted: Wanted, ranked: Sequence[Ranked]) -> None:
+def _record(study: str, options: Options, ranked: Sequence[Ranked]) -> None:
     """Land the look, before anything is shown."""
     now = datetime.now(UTC).replace(tzinfo=None)
     look_id = f"look-{study}-{now:%Y%m%d-%H%M%S}-{uuid4().hex[:6]}"
     values = [{"training_id": one.row.training_id, "value": one.value} for one in ranked]
-    chosen = ranked[0]
+    winner = ranked[0]
     row = {
         "look_id": look_id,
         "looked_at": now,
         "study": study,
-        "precision": wanted.precision,
-        "max_megabytes": wanted.max_megabytes,
-        "objective": wanted.ranked_by.name,
+        "precision": options.precision,
+        "max_megabytes": options.max_megabytes,
+        "objective": options.ranked_by.name,
         "ranked": json.dumps(values),
         "candidates": len(ranked),
-        "evaluation_id": chosen.row.evaluation_id,
-        "training_id": chosen.row.training_id,
-        "value": chosen.value,
-        "valid_digest": chosen.valid_digest,
-        "set_digest": chosen.row.set_digest,
+        "evaluation_id": winner.row.evaluation_id,
+        "training_id": winner.row.training_id,
+        "value": winner.value,
+        "valid_digest": winner.valid_digest,
+        "set_digest": winner.row.set_digest,
     }
     land_rows(look_id, "look", {"look": [row]})
 
 
-def _print_ranking(console: Console, study: str, wanted: Wanted, ranked: Sequence[Ranked]) -> None:
+def _print_ranking(
+    console: Console, study: str, options: Options, ranked: Sequence[Ranked]
+) -> None:
     first = ranked[0]
-    name = wanted.ranked_by.name
+    name = options.ranked_by.name
     step = f"; one emergency moves it by {1 / first.ed:.3f}" if first.ed and "ED" in name else ""
     title = (
-        f"{study}, {wanted.words}: ranked by {name} on `valid` "
+        f"{study}, {options.words}: ranked by {name} on `valid` "
         f"({first.cases} cases, {first.ed} of them emergencies{step})"
     )
     records = [
@@ -247,8 +251,8 @@ class _Look:
     look_id: str
 
 
-def _print_chosen(console: Console, chosen: Ranked) -> None:
-    row = chosen.row
+def _print_winner(console: Console, winner: Ranked) -> None:
+    row = winner.row
     looks = typed_rows(_Look, f"look WHERE set_digest = {quoted(row.set_digest)}")
     count = f"{len(looks)} looks were" if len(looks) > 1 else "one look was"
     title = (
@@ -276,8 +280,8 @@ def _print_chosen(console: Console, chosen: Ranked) -> None:
         GateRow, f"gate WHERE evaluation_id = {quoted(row.evaluation_id)} ORDER BY gate"
     )
     print_table(console, gate_table(gates))
-    if chosen.bundle.warning:
-        print_line(console, chosen.bundle.warning, style="bold")
+    if winner.bundle.warning:
+        print_line(console, winner.bundle.warning, style="bold")
 
     print_line(console, f"Ask it: triage predict {row.cell_id} -")
     print_line(console, disclaimer({row.set_digest}))
@@ -287,7 +291,7 @@ def _by_own_rule(row: EvaluationRow, metric: str) -> str:
     """A figure of the decisions by the evaluation's primary rule: the leaderboard's accuracy is that
     of the most probable label.
     """
-    found = metrics_named([metric]).get((row.evaluation_id, row.primary_rule, metric))
-    if found is None or found.value is None:
-        return why_not(found.note if found else None)
-    return figure(found.value, found.low, found.high)
+    stored_metric = metrics_named([metric]).get((row.evaluation_id, row.primary_rule, metric))
+    if stored_metric is None or stored_metric.value is None:
+        return why_not(stored_metric.note if stored_metric else None)
+    return figure(stored_metric.value, stored_metric.low, stored_metric.high)

@@ -54,25 +54,25 @@ def print_explanation(console: Console, experiment: str) -> None:
     trainings = stored_trainings()
     training = find_training(trainings, experiment)
 
-    earlier = nearest_earlier(trainings, training)
-    if earlier is None:
+    earlier_training = nearest_earlier(trainings, training)
+    if earlier_training is None:
         print_line(
             console, f"{training.training_id} is the first training of {training.cell} here."
         )
         return
 
-    found = list(differences(earlier, training))
-    count = "1 ingredient" if len(found) == 1 else f"{len(found)} ingredients"
+    changes = list(differences(earlier_training, training))
+    count = "1 ingredient" if len(changes) == 1 else f"{len(changes)} ingredients"
     print_line(
         console,
         f"{training.training_id} was trained because {count} of its id differ from those of "
-        f"{earlier.training_id}, the most similar earlier training of {training.cell}.",
+        f"{earlier_training.training_id}, the most similar earlier training of {training.cell}.",
     )
 
     table = Table()
     for column in ("ingredient", "earlier", "now"):
         table.add_column(column, overflow="fold")
-    for difference in found:
+    for difference in changes:
         table.add_row(difference.ingredient, difference.before, difference.after)
 
     console.print(table)
@@ -108,20 +108,26 @@ def nearest_earlier(
     trainings: list[StoredTraining], training: StoredTraining
 ) -> StoredTraining | None:
     """The earlier training of the same cell with the fewest differences, the newest of equals."""
-    earlier = [
+    earlier_trainings = [
         one for one in trainings if one.cell == training.cell and one.made_at < training.made_at
     ]
     return min(
-        reversed(earlier), key=lambda one: len(list(differences(one, training))), default=None
+        reversed(earlier_trainings),
+        key=lambda one: len(list(differences(one, training))),
+        default=None,
     )
 
 
-def differences(earlier: StoredTraining, later: StoredTraining) -> Iterator[Difference]:
+def differences(
+    earlier_training: StoredTraining, later_training: StoredTraining
+) -> Iterator[Difference]:
     """The ingredients in which two trainings differ, in alphabetical order."""
-    for name in sorted({*earlier.ingredients, *later.ingredients}):
-        before, after = (one.ingredients.get(name) for one in (earlier, later))
-        if before != after:
-            yield Difference(name, _text(before), _text(after))
+    for name in sorted({*earlier_training.ingredients, *later_training.ingredients}):
+        old_value, new_value = (
+            one.ingredients.get(name) for one in (earlier_training, later_training)
+        )
+        if old_value != new_value:
+            yield Difference(name, _text(old_value), _text(new_value))
 
 
 def _read(file: Path) -> StoredTraining:

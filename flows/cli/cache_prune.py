@@ -23,12 +23,12 @@ HOURS = {"h": 1, "d": 24}
 NAMED = 3  # folders of a kind that its row names
 
 
-def prune_cache(console: Console, older: str, only_unreferred: bool, dry_run: bool) -> None:
+def prune_cache(console: Console, least_age: str, only_unreferred: bool, dry_run: bool) -> None:
     """Remove what is not needed from TRIAGE_HOME, or say what would go.
 
     Raises BadInput for a time that is none, Locked while something works in the home.
     """
-    age = seconds_of(older)
+    age = seconds_of(least_age)
     check_home()
     root = home()
     if not dry_run:
@@ -37,7 +37,7 @@ def prune_cache(console: Console, older: str, only_unreferred: bool, dry_run: bo
     referred = referred_to(root / "landing")
     parts = list(prunable(root, referred, time.time() - age, only_unreferred))
     if not parts:
-        print_line(console, f"Nothing in {root} is unused for {older} and not needed.")
+        print_line(console, f"Nothing in {root} is unused for {least_age} and not needed.")
         return
 
     print_table(console, _table(root, parts, dry_run))
@@ -49,12 +49,12 @@ def prune_cache(console: Console, older: str, only_unreferred: bool, dry_run: bo
     print_line(console, f"Removed: {megabytes(sum(part.size for part in parts))} MB.")
 
 
-def seconds_of(older: str) -> float:
+def seconds_of(duration: str) -> float:
     """`30d` or `12h` in seconds. Raises BadInput for anything else, and for less than an hour."""
-    match = re.fullmatch(r"([1-9][0-9]{0,4})([hd])", older)
+    match = re.fullmatch(r"([1-9][0-9]{0,4})([hd])", duration)
     if match is None:
         raise BadInput(
-            f"--older {older!r} is no time: days or hours, from 1h on, such as 30d or 12h."
+            f"--older {duration!r} is no time: days or hours, from 1h on, such as 30d or 12h."
         )
     return int(match[1]) * HOURS[match[2]] * 3600.0
 

@@ -33,12 +33,12 @@ def compare(
     review: Review = False,
     flips: Flips = False,
     fidelity: Fidelity = False,
-    everything: Everything = False,
+    show_all: Everything = False,
 ) -> None:
     """Compare 4-bit with 8-bit experiments of a study: the answer, leaderboard and pairs."""
     from flows.cli.compare_report import print_study
 
-    asked = {
+    section_options = {
         "gates": gates,
         "rules": rules,
         "calibration": calibration,
@@ -46,5 +46,7 @@ def compare(
         "flips": flips,
         "fidelity": fidelity,
     }
-    sections = None if everything else [name for name, wanted in asked.items() if wanted]
+    sections = (
+        None if show_all else [name for name, is_asked in section_options.items() if is_asked]
+    )
     print_study(console, study, prevalence=prevalence, sections=sections)

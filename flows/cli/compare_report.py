@@ -56,11 +56,11 @@ def print_study(
         of=f"study {study.study}" if study else None,
     )
 
-    others = [row.study for row in studies if row is not study]
-    if study and others:
+    other_studies = [row.study for row in studies if row is not study]
+    if study and other_studies:
         print_line(
             console,
-            f"This was the study {study.study}. Others: {', '.join(others)} (triage studies)",
+            f"This was the study {study.study}. Others: {', '.join(other_studies)} (triage studies)",
         )
 
 
@@ -118,7 +118,7 @@ def _print_pairs(console: Console, table: Table) -> None:
 
 
 def _nothing_finished(only: Collection[str] | None, of: str | None) -> str:
-    nothing = "The warehouse holds no finished experiment"
+    beginning = "The warehouse holds no finished experiment"
     if only is None:
-        return f"{nothing} yet. Next: triage sweep demo"
-    return f"{nothing} of the {of}." if of else f"{nothing} of this sweep."
+        return f"{beginning} yet. Next: triage sweep demo"
+    return f"{beginning} of the {of}." if of else f"{beginning} of this sweep."

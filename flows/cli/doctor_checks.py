@@ -219,11 +219,9 @@ def disk() -> list[Finding]:
         return [Finding("disk", "error", f"{folder} may not be written", remedy)]
 
     free = shutil.disk_usage(folder).free
-    needed = estimated_bytes(select(STUDY))
-    text = (
-        f"{free / 1e9:.0f} GB free at {home()}; the whole study takes about {needed / 1e9:.0f} GB"
-    )
-    if free >= needed:
+    required_bytes = estimated_bytes(select(STUDY))
+    text = f"{free / 1e9:.0f} GB free at {home()}; the whole study takes about {required_bytes / 1e9:.0f} GB"
+    if free >= required_bytes:
         return [Finding("disk", "ok", text)]
 
     remedy = "free some space, or set TRIAGE_HOME to a folder on another disk"

@@ -34,8 +34,8 @@ class Request:
         """Where to push to. Raises BadInput for options that mean nothing without it."""
         if self.push is not None:
             return Target(self.push, self.public)
-        for name, given in (("--public", self.public), ("--unsafe", self.unsafe)):
-            if given:
+        for name, is_given in (("--public", self.public), ("--unsafe", self.unsafe)):
+            if is_given:
                 raise BadInput(f"{name} is about a push; add --push REPO, or leave it out.")
         return None
 
@@ -55,36 +55,37 @@ def export_experiment(console: Console, request: Request) -> None:
     if target is not None:
         refuse_push(model.bundle, target, request.unsafe)
 
-    done = export(model, home(), request.folder, fuse=request.fuse, gguf=request.gguf)
-    _say(console, model, done)
+    exported = export(model, home(), request.folder, fuse=request.fuse, gguf=request.gguf)
+    _say(console, model, exported)
 
     if target is not None:
-        _refuse_without_terms(done, target)
-        address = push(done.folder, target, model.bundle.cell_id)
-        seen = "everybody" if target.public else "you and whom you let"
-        print_line(console, f"Pushed to {address}, for {seen} to read.")
+        _refuse_without_terms(exported, target)
+        address = push(exported.folder, target, model.bundle.cell_id)
+        readers = "everybody" if target.public else "you and whom you let"
+        print_line(console, f"Pushed to {address}, for {readers} to read.")
 
 
-def _refuse_without_terms(done: Exported, target: Target) -> None:
+def _refuse_without_terms(exported: Exported, target: Target) -> None:
     """Raise BadInput where the base model's terms ask for a text that is not in the export."""
-    if done.missing_terms:
+    if exported.missing_terms:
         private = "" if target.public else " --private"
         raise BadInput(
-            f"Nothing was pushed: {done.missing_terms}. The export is in {done.folder}; upload it "
-            f"then with `hf upload {target.repo} {done.folder}{private}`."
+            f"Nothing was pushed: {exported.missing_terms}. The export is in {exported.folder}; upload it "
+            f"then with `hf upload {target.repo} {exported.folder}{private}`."
         )
 
 
-def _say(console: Console, model: BundledModel, done: Exported) -> None:
+def _say(console: Console, model: BundledModel, exported: Exported) -> None:
     bundle = model.bundle
-    parts = ", ".join(f"{name} {size / 1e6:.1f}" for name, size in list(done.sizes.items())[:3])
+    parts = ", ".join(f"{name} {size / 1e6:.1f}" for name, size in list(exported.sizes.items())[:3])
     print_line(
-        console, f"{bundle.cell_id} is in {done.folder}: {done.size / 1e6:.1f} MB ({parts})."
+        console,
+        f"{bundle.cell_id} is in {exported.folder}: {exported.size / 1e6:.1f} MB ({parts}).",
     )
 
     for name, agreement in (
-        ("The fused weights", done.result.fused),
-        ("model.gguf", done.result.gguf),
+        ("The fused weights", exported.result.fused),
+        ("model.gguf", exported.result.gguf),
     ):
         if agreement is not None:
             print_line(console, _agreement(name, agreement))
@@ -92,15 +93,15 @@ def _say(console: Console, model: BundledModel, done: Exported) -> None:
     if bundle.warning:
         print_line(console, bundle.warning, style="bold red")
 
-    where = f"licence {bundle.licence}; see Notice"
-    missing = f" Before you pass it on: {done.missing_terms}." if done.missing_terms else ""
-    print_line(console, f"The base model's terms go with it: {where}.{missing}")
+    licence = f"licence {bundle.licence}; see Notice"
+    missing = f" Before you pass it on: {exported.missing_terms}." if exported.missing_terms else ""
+    print_line(console, f"The base model's terms go with it: {licence}.{missing}")
     print_line(console, bundle.notice)
     print_line(
         console,
         f'Without triage, in that folder: python {EXAMPLE} < cases.jsonl, a {{"text": "..."}} a line.',
     )
-    print_line(console, f"Next: triage predict {done.folder} -")
+    print_line(console, f"Next: triage predict {exported.folder} -")
 
 
 def _agreement(name: str, agreement: Agreement) -> str:

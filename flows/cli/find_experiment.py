@@ -46,8 +46,8 @@ class Evaluation:
     def origin(self) -> str:
         """Its cases, its studies and its date, in words: what tells it from others on a set."""
         studies = self.studies or [EARLIER]
-        named = f"stud{'y' if len(studies) == 1 else 'ies'} {', '.join(studies)}"
-        return f"{self.cases} cases, {named}, judged {self.created_at:%Y-%m-%d %H:%M}"
+        study_names = f"stud{'y' if len(studies) == 1 else 'ies'} {', '.join(studies)}"
+        return f"{self.cases} cases, {study_names}, judged {self.created_at:%Y-%m-%d %H:%M}"
 
     @property
     def ids(self) -> tuple[str, str, str]:
@@ -70,8 +70,8 @@ class Found:
         """The sentence that names the others; None where there is none."""
         if not self.others:
             return None
-        shown = "; ".join(f"{other.evaluation_id} ({other.origin})" for other in self.others)
-        return f"Not taken on {self.taken.evaluation_set}, name the id to take it: {shown}."
+        alternatives = "; ".join(f"{other.evaluation_id} ({other.origin})" for other in self.others)
+        return f"Not taken on {self.taken.evaluation_set}, name the id to take it: {alternatives}."
 
 
 def find_evaluations(experiment: str, for_its_model: bool = False) -> list[Found]:
@@ -117,8 +117,8 @@ def _latest(evaluations: list[Evaluation]) -> list[Found]:
 
 def _of_group(evaluations: Sequence[Evaluation]) -> Found:
     """`evaluations`: the latest last."""
-    *others, taken = sorted(evaluations, key=lambda row: row.is_of_a_study)
-    return Found(taken, tuple(reversed(others)))
+    *other_evaluations, evaluation = sorted(evaluations, key=lambda row: row.is_of_a_study)
+    return Found(evaluation, tuple(reversed(other_evaluations)))
 
 
 def _unknown(experiment: str, cells: set[str]) -> str:

@@ -47,11 +47,11 @@ def find_model(name: str) -> BundledModel:
     return model
 
 
-def _say_which(chosen: Found) -> None:
+def _say_which(choice: Found) -> None:
     """Say on which evaluation the model's rule and gates rest, apart from what a program reads."""
-    taken = chosen.taken
-    rests = f"{taken.cell_id}: its evaluation on test, {taken.origin} ({taken.evaluation_id})."
-    print_line(errors, " ".join(filter(None, (rests, chosen.not_taken))))
+    evaluation = choice.taken
+    rests = f"{evaluation.cell_id}: its evaluation on test, {evaluation.origin} ({evaluation.evaluation_id})."
+    print_line(errors, " ".join(filter(None, (rests, choice.not_taken))))
 
 
 def _looks_like_a_folder(name: str, folder: Path) -> bool:

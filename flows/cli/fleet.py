@@ -56,14 +56,14 @@ def fleet() -> None:
     for column in ("pool", "machine", "state", "last heartbeat", "runs"):
         table.add_column(column, overflow="fold")
 
-    joined = machines(configured_api())
-    for one in joined:
+    fleet_machines = machines(configured_api())
+    for one in fleet_machines:
         heard = "" if one.seconds is None else f"{clock(one.seconds)} ago"
         state = "online" if one.is_online else "offline"
         style = None if one.is_online else "dim"
         table.add_row(one.pool, one.host, state, heard, ", ".join(one.runs), style=style)
 
-    if not joined:
+    if not fleet_machines:
         print_line(console, "No machine has joined a pool; type `triage join URL` on one.")
         return
 

@@ -38,8 +38,10 @@ def init(directory: Directory) -> None:
         f"{grid}: a grid of four experiments, with a comment on each setting", soft_wrap=True
     )
     console.print(f"{cases}: sixty synthetic cases, as a pattern for your own", soft_wrap=True)
-    what = "is kept as it is: name your cases in it" if has_own else "keeps cases out of git"
-    console.print(f"{directory / '.gitignore'}: {what}", soft_wrap=True)
+    gitignore_note = (
+        "is kept as it is: name your cases in it" if has_own else "keeps cases out of git"
+    )
+    console.print(f"{directory / '.gitignore'}: {gitignore_note}", soft_wrap=True)
 
     change_folder = "" if directory.resolve() == Path.cwd() else f"cd {directory} && "
     console.print(f"Next: {change_folder}triage sweep {grid.name} --plan", soft_wrap=True)

@@ -120,8 +120,8 @@ class _Display:
             text = f"{event.step} {cell}  on {event.worker}, per cent"
             self._show_progress(text, round(event.percent), 100)
 
-    def _show_progress(self, text: str, done: int, total: int) -> None:
-        self.board.step = f"{text}  ({done} of {total})"
+    def _show_progress(self, text: str, count: int, total: int) -> None:
+        self.board.step = f"{text}  ({count} of {total})"
         has_table = self.console.is_terminal
         if not has_table and time.monotonic() - self.last_log > LOG_SECONDS:
             self.last_log = time.monotonic()

@@ -160,12 +160,12 @@ class Board:
                 justify="left" if column in ("experiment", "state") else "right",
             )
 
-        shown = self._shown(max(height - LINES_AROUND, 1))
-        for row in shown:
+        visible_rows = self._shown(max(height - LINES_AROUND, 1))
+        for row in visible_rows:
             table.add_row(*row.texts(self.names[row.cell]), style=STYLES[row.state])
 
         lines = [Text(self.step, overflow="ellipsis", no_wrap=True), Text(self._summary())]
-        hidden = len(self.rows) - len(shown)
+        hidden = len(self.rows) - len(visible_rows)
         if hidden:
             lines.insert(0, Text(f"and {hidden} more", style="dim"))
 
@@ -191,11 +191,13 @@ class Board:
         """E.g. `3 of 60 landed, 1 failed, about 40 min left`."""
         states = [row.state for row in self.rows.values()]
         parts = [f"{states.count(State.LANDED)} of {len(states)} landed"]
-        if failed := states.count(State.FAILED):
-            parts.append(f"{failed} failed")
+        if failures := states.count(State.FAILED):
+            parts.append(f"{failures} failed")
 
-        waiting = [row.planned_seconds for row in self.rows.values() if not row.state.has_ended]
-        seconds = self.time_left.seconds() or sum(waiting)
+        waiting_seconds = [
+            row.planned_seconds for row in self.rows.values() if not row.state.has_ended
+        ]
+        seconds = self.time_left.seconds() or sum(waiting_seconds)
         if seconds >= 1:
             parts.append(f"about {clock(seconds)} left")
 

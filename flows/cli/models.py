@@ -84,20 +84,20 @@ def model_sizes(grid: Grid, root: Path) -> Iterator[SizeRow]:
 
     for name in grid.models:
         for precision in BUILT_IN.values():
-            expected = expected_sizes(known_shape(name), precision, group_size)
+            sizes = expected_sizes(known_shape(name), precision, group_size)
             variants = list(_variants(root, name, precision, group_size))
             for folder, manifest in variants:
                 yield SizeRow(
                     name,
                     precision,
                     _origin(manifest),
-                    expected,
+                    sizes,
                     stored_sizes(folder, manifest.group_size),
                     manifest.original_precision,
                 )
 
             if not variants:
-                yield SizeRow(name, precision, _fetch_state(base_models[name], root), expected)
+                yield SizeRow(name, precision, _fetch_state(base_models[name], root), sizes)
 
 
 def disagreement(row: SizeRow) -> str | None:
@@ -129,10 +129,10 @@ def _variants(
 ) -> Iterator[tuple[Path, VariantManifest]]:
     """Complete folders of one base model and precision, whatever source they were made from."""
     pattern = f"{name}-{precision.name if precision.is_quantised else 'base'}-*"
-    expected = precision.group_size_in(group_size)
+    expected_group_size = precision.group_size_in(group_size)
     for folder in sorted((root / "models").glob(pattern)):
         manifest = VariantManifest.read_if_complete(folder)
-        if manifest is not None and manifest.group_size == expected:
+        if manifest is not None and manifest.group_size == expected_group_size:
             yield folder, manifest
 
 

@@ -91,11 +91,11 @@ def _print_sources(console: Console, selection: Selection, sources: Sources) -> 
 
 def _print_unanswered(console: Console, cells: list[PlannedCell], sources: Sources) -> None:
     """Say last of all which base models nobody offers now, so that a sweep could not train them."""
-    needed = {cell.spec.model.name for cell in cells if not cell.trained}
+    needed_models = {cell.spec.model.name for cell in cells if not cell.trained}
     missing = [
         name
         for name, listed in sources.items()
-        if name in needed and not any(is_offered(state) for _, state in listed)
+        if name in needed_models and not any(is_offered(state) for _, state in listed)
     ]
     if missing:
         print_line(
@@ -123,16 +123,16 @@ def _set_sizes(data: Data) -> str:
     return f"cases    {sizes}{note}"
 
 
-def _summary(selection: Selection, cells: list[PlannedCell], here: Machine) -> str:
+def _summary(selection: Selection, cells: list[PlannedCell], this_machine: Machine) -> str:
     states = Counter(cell.state for cell in cells)
     to_train = states["to train"]
     counts = (
         f"{len(cells)} experiments, {len(cells) - to_train} trained, {to_train} to train, "
         f"{states['to score']} to score"
     )
-    duration = clock(work_left(selection.grid, cells).at(here.speeds).total)
-    needed = f"{estimated_bytes(selection) / 1e9:.1f} GB of disk"
+    duration = clock(work_left(selection.grid, cells).at(this_machine.speeds).total)
+    disk_space = f"{estimated_bytes(selection) / 1e9:.1f} GB of disk"
     free = f"{shutil.disk_usage(existing_home()).free / 1e9:.0f} GB free"
     mark = f" on {backend().name} (experimental)" if backend().experimental else ""
 
-    return f"{counts}: about {duration}{mark}, about {needed} ({free})."
+    return f"{counts}: about {duration}{mark}, about {disk_space} ({free})."

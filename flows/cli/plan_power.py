@@ -84,9 +84,11 @@ def _source(pair: StoredPair | None, behaviour: Behaviour, planned: PlannedSet) 
         )
 
     name = f"{pair.base_model} {pair.recipe} s{pair.seed}{RANDOM if pair.random_weights else ''}"
-    others = f" (of {pair.others + 1} pairs the one of median discordance)" if pair.others else ""
+    pair_count = (
+        f" (of {pair.others + 1} pairs the one of median discordance)" if pair.others else ""
+    )
     sentence = (
-        f"decisions differ as those of {name} in the warehouse{others}: exactly one of the two "
+        f"decisions differ as those of {name} in the warehouse{pair_count}: exactly one of the two "
         f"models is right in {pair.counts.discordance:.1%} of {pair.counts.counts.sum():,} cases"
     )
     if not planned.grouped:

@@ -18,29 +18,31 @@ FEWER_CASES = 300  # of the dropout passes, which the plan offers
 WORTH_SAYING = 0.05  # of the whole time
 
 
-def print_time(console: Console, grid: Grid, cells: Sequence[PlannedCell], here: Machine) -> None:
-    """Print the estimate by step, if anything is left to do. `here`: this machine."""
+def print_time(
+    console: Console, grid: Grid, cells: Sequence[PlannedCell], this_machine: Machine
+) -> None:
+    """Print the estimate by step, if anything is left to do. `this_machine`: this machine."""
     if all(cell.scored for cell in cells):
         return
 
     work = work_left(grid, cells)
-    console.print(_table(work, here))
+    console.print(_table(work, this_machine))
 
     fewer = [replace(cell, spec=_with_fewer_cases(cell.spec)) for cell in cells]
     saved = Steps(dropout=work.dropout - work_left(grid, fewer).dropout)
-    seconds = saved.at(here.speeds).total
-    total = work.at(here.speeds).total
+    seconds = saved.at(this_machine.speeds).total
+    total = work.at(this_machine.speeds).total
     if seconds > WORTH_SAYING * total:
         line = f"time     --set scoring.mc_cases={FEWER_CASES} would save about {clock(seconds)}"
         print_line(console, f"{line} of {clock(total)}: dropout passes of fewer cases.")
 
 
-def _table(work: Steps, here: Machine) -> Table:
+def _table(work: Steps, this_machine: Machine) -> Table:
     table = Table(title="About how long the rest takes", title_justify="left")
     for column in ("on", "preparing", "training", "scoring", "dropout passes", "all"):
         table.add_column(column, overflow="fold")
 
-    for machine in (here, *OTHERS):
+    for machine in (this_machine, *OTHERS):
         seconds = work.at(machine.speeds)
         table.add_row(machine.name, *map(clock, (*astuple(seconds), seconds.total)))
 

@@ -21,8 +21,8 @@ def json_lines(bundle: Bundle, many: bool, file: TextIO) -> Show:
     """One JSON object a line, with all digits."""
 
     def show(case_id: str | None, decision: Decision) -> None:
-        known = {"case_id": case_id} if many else {}
-        file.write(json.dumps(known | answer(bundle, decision), ensure_ascii=True) + "\n")
+        case_fields = {"case_id": case_id} if many else {}
+        file.write(json.dumps(case_fields | answer(bundle, decision), ensure_ascii=True) + "\n")
         file.flush()
 
     return show
@@ -58,15 +58,15 @@ def _about(bundle: Bundle) -> list[str]:
 
 
 def _lines(bundle: Bundle, decision: Decision) -> list[str]:
-    shown = answer(bundle, decision)
-    p = ", ".join(f"{label} {value:.4f}" for label, value in shown["probabilities"].items())
+    fields = answer(bundle, decision)
+    p = ", ".join(f"{label} {value:.4f}" for label, value in fields["probabilities"].items())
     missed = f"aims to miss at most {bundle.conformal.miss_rate:.0%} of emergencies"
     return [
         f"decision       {decision.label or 'not available'}",
         f"probabilities  {p}",
         f"conformal set  {_set(decision)} ({missed})",
         f"review         {_review(bundle, decision)}",
-        *(f"note           {note}" for note in shown["notes"]),
+        *(f"note           {note}" for note in fields["notes"]),
         "",
         *_about(bundle),
     ]

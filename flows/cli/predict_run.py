@@ -67,39 +67,39 @@ class Request:
 def run_predict(request: Request) -> int:
     """Answer the texts of a request; returns the exit code. Raises BadInput."""
     request.check()
-    done = 0
+    answer_count = 0
     with interrupted_by_signals():
         try:
             # What is wrong with the texts is said before a model is loaded.
             for count in _answered(request, _texts(request)):
-                done = count
+                answer_count = count
         except KeyboardInterrupt:
             stop_children()
-            print_error(f"Interrupted after {done:,} answers.")
+            print_error(f"Interrupted after {answer_count:,} answers.")
             return INTERRUPTED
 
     if request.output is not None:
-        print_line(errors, f"{done:,} answers in {request.output}")
+        print_line(errors, f"{answer_count:,} answers in {request.output}")
     return 0
 
 
 def _answered(request: Request, texts: _Texts) -> Iterator[int]:
     """Show the answer to each text; yields how many there are so far."""
-    done = 0
+    answer_count = 0
     with kept(), ExitStack() as stack:
         # The model's process imports what it needs while the model is looked up.
         import_ahead(FUNCTION.partition(":")[0])
         bundled = find_model(request.experiment)
         stack.enter_context(in_use(bundled, "predict"))
         model = stack.enter_context(AskedModel(bundled, request.passes))
-        file = _file(request, stack, lambda: done == 0)
+        file = _file(request, stack, lambda: answer_count == 0)
         show = request.writer(model.bundle, request.file is not None, file)
         advance = stack.enter_context(_progress(texts.count))
 
-        for done, (case_id, decision) in enumerate(answers(model.ask, texts.rows()), 1):
+        for answer_count, (case_id, decision) in enumerate(answers(model.ask, texts.rows()), 1):
             show(case_id, decision)
             advance()
-            yield done
+            yield answer_count
 
 
 @dataclass(frozen=True)
@@ -131,15 +131,15 @@ def answers(
     ask: Callable[[str], Answered], texts: Iterable[NamedText]
 ) -> Iterator[tuple[str | None, Decision]]:
     """The decision on each text, in their order; the next ones wait in the pipe meanwhile."""
-    waiting: deque[tuple[str | None, Answered]] = deque()
+    pending_answers: deque[tuple[str | None, Answered]] = deque()
     for case_id, text in texts:
-        waiting.append((case_id, ask(text)))
-        if len(waiting) >= AHEAD:
-            name, answered = waiting.popleft()
-            yield name, decision_of(answered)
+        pending_answers.append((case_id, ask(text)))
+        if len(pending_answers) >= AHEAD:
+            name, answer = pending_answers.popleft()
+            yield name, decision_of(answer)
 
-    for name, answered in waiting:
-        yield name, decision_of(answered)
+    for name, answer in pending_answers:
+        yield name, decision_of(answer)
 
 
 def _file(request: Request, stack: ExitStack, is_empty: Callable[[], bool]) -> TextIO:

@@ -58,12 +58,12 @@ def make_report(console: Console, request: Request) -> None:
 
     study = reported_study(request.study)
     name = None if study.name == EVERYTHING else study.name
-    landed = landed_fingerprint(name)
+    fingerprint = landed_fingerprint(name)
     path = request.output or _made_place(report_path(study.name))
 
     from flows.html_report.page import as_html, made_report  # Altair comes with it
 
-    report = made_report(study, landed, request.cases, request.texts)
+    report = made_report(study, fingerprint, request.cases, request.texts)
     write_report(as_html(report), path, private=report.cases.has_texts)
     print_line(console, f"Report of {study.name}: {path}")
 

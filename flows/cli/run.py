@@ -275,6 +275,6 @@ def _print_failure(console: Console, outcome: Outcome) -> None:
 
         print_failures(console, outcome.message)
     if warehouse_path().exists():
-        where = "will be loaded into" if some_results_wait() else "is in"
-        finished = f"What has finished {where} the warehouse: {warehouse_path()}"
-        print_line(console, f"{finished}; next: fix the problem above and rerun the same command")
+        state = "will be loaded into" if some_results_wait() else "is in"
+        results = f"What has finished {state} the warehouse: {warehouse_path()}"
+        print_line(console, f"{results}; next: fix the problem above and rerun the same command")

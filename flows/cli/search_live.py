@@ -96,9 +96,11 @@ class _Table(contextlib.AbstractContextManager["_Table"]):
             case TrialReport():
                 self.trials[event.number] = event
             case TrainingReport():
-                left = clock(event.seconds_left)
-                done = f"{event.iteration} of {event.iterations}"
-                self.progress = f"{title}: update {done}, loss {event.loss:.3f}, {left} to its end"
+                time_left = clock(event.seconds_left)
+                updates = f"{event.iteration} of {event.iterations}"
+                self.progress = (
+                    f"{title}: update {updates}, loss {event.loss:.3f}, {time_left} to its end"
+                )
             case StepWarning() | Note() if self.said.is_new(event.message):
                 print_line(self.live.console, printable(event.message))
             case _:

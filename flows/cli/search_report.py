@@ -61,17 +61,19 @@ def best_trials(setup: SearchSetup, trials: list[Trial]) -> Table:
 
 def settings(trials: list[Trial]) -> list[str]:
     """A line for the settings that the best trials share, and one for each trial with its own."""
-    shown = best_first(trials)
+    ranked_trials = best_first(trials)
     equal = {
         key: value
-        for key, value in (shown[0].values if shown else {}).items()
-        if all(trial.values.get(key) == value for trial in shown)
+        for key, value in (ranked_trials[0].values if ranked_trials else {}).items()
+        if all(trial.values.get(key) == value for trial in ranked_trials)
     }
 
-    lines = [f"All of these: {in_words(equal)}"] if equal and len(shown) > 1 else []
-    for trial in shown:
-        own = {key: value for key, value in trial.values.items() if not lines or key not in equal}
-        lines += [f"Trial {trial.number}: {in_words(own)}"] if own else []
+    lines = [f"All of these: {in_words(equal)}"] if equal and len(ranked_trials) > 1 else []
+    for trial in ranked_trials:
+        own_settings = {
+            key: value for key, value in trial.values.items() if not lines or key not in equal
+        }
+        lines += [f"Trial {trial.number}: {in_words(own_settings)}"] if own_settings else []
 
     return lines
 

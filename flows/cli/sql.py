@@ -75,30 +75,30 @@ def sql(
         _print_list()
         return
 
-    chosen = _format("csv" if as_csv else output_format, output)
-    named, statement, params = _statement(query, param or [])
+    result_format = _format("csv" if as_csv else output_format, output)
+    stored_query, statement, params = _statement(query, param or [])
     load_what_waits()
 
     try:
-        if named:
-            named.check_values(params)
-        row_count = _run(statement, params, _bounds(memory, seconds), rows, chosen, output)
-        if named and named.no_rows and not row_count:
-            print_line(errors, f"0 rows: {named.no_rows}.")
+        if stored_query:
+            stored_query.check_values(params)
+        row_count = _run(statement, params, _bounds(memory, seconds), rows, result_format, output)
+        if stored_query and stored_query.no_rows and not row_count:
+            print_line(errors, f"0 rows: {stored_query.no_rows}.")
     except KeyboardInterrupt:
         print_error("Interrupted.")
         raise SystemExit(INTERRUPTED) from None  # typer's own exit would be said once more
 
 
-def _format(asked: OutputFormat | None, output: Path | None) -> OutputFormat:
+def _format(requested_format: OutputFormat | None, output: Path | None) -> OutputFormat:
     from tasks.runtime.errors import BadInput
 
     if output is not None:
         refuse_existing(output)
-        return asked or BY_SUFFIX.get(output.suffix.lower(), "table")
-    if asked == "parquet":
+        return requested_format or BY_SUFFIX.get(output.suffix.lower(), "table")
+    if requested_format == "parquet":
         raise BadInput("Parquet is not for a terminal; name a file, e.g. --output rows.parquet.")
-    return asked or "table"
+    return requested_format or "table"
 
 
 def _statement(
@@ -115,8 +115,8 @@ def _statement(
 
     values = assignments(assigned)
     if is_name(query):
-        named = named_query(query)
-        return named, named.sql, named.values(values)
+        stored_query = named_query(query)
+        return stored_query, stored_query.sql, stored_query.values(values)
 
     return None, query, {name: typed_value(text) for name, text in values.items()}
 
@@ -137,7 +137,7 @@ def _run(
     params: dict[str, object],
     bounds: Bounds,
     rows: int | None,
-    chosen: OutputFormat,
+    result_format: OutputFormat,
     output: Path | None,
 ) -> int:
     """Run and write; returns the number of rows. Raises BadInput where the query needs more than its
@@ -146,22 +146,22 @@ def _run(
     from flows.cli.supervised import supervised
     from warehouse.query import query_arrow, query_rows
 
-    if output is not None and chosen == "parquet":
+    if output is not None and result_format == "parquet":
         table, cut = supervised(lambda: query_arrow(statement, params, bounds, rows), bounds)
         write_parquet(table, output)
         _say_written(table.num_rows, cut, output)
         return int(table.num_rows)
 
-    most = MOST_IN_TABLE if rows is None and chosen == "table" else rows
+    most = MOST_IN_TABLE if rows is None and result_format == "table" else rows
     result = supervised(lambda: query_rows(statement, params, bounds=bounds, most=most), bounds)
     if output is not None:
-        write_rows(result, chosen, output)
+        write_rows(result, result_format, output)
         _say_written(len(result.rows), result.cut, output)
         return len(result.rows)
 
-    show(result, chosen)
+    show(result, result_format)
     if result.cut:
-        _say_cut(len(result.rows), chosen)
+        _say_cut(len(result.rows), result_format)
     return len(result.rows)
 
 
@@ -183,13 +183,13 @@ def _say_cut(rows: int, output_format: OutputFormat) -> None:
 def _print_list() -> None:
     from warehouse.cookbook import cookbook
 
-    for named in cookbook():
-        _print_named(named)
+    for stored_query in cookbook():
+        _print_named(stored_query)
     print_line(console, "Run one: triage sql NAME --param key=value")
 
 
-def _print_named(named: NamedQuery) -> None:
-    console.print(named.name, style="bold")
-    print_line(console, f"  {named.explanation}")
-    for parameter in named.parameters:
+def _print_named(stored_query: NamedQuery) -> None:
+    console.print(stored_query.name, style="bold")
+    print_line(console, f"  {stored_query.explanation}")
+    for parameter in stored_query.parameters:
         print_line(console, f"  {parameter}")

@@ -170,12 +170,12 @@ def _shown(value: object) -> object:
 
 def _write_json(result: Rows, file: TextIO) -> None:
     """A list of objects with all digits; what JSON has no word for (NaN, infinity) is null."""
-    before = "["
+    separator = "["
     for row in result.rows:
         record = _jsonable(dict(zip(result.columns, row, strict=True)))
         text = json.dumps(record, ensure_ascii=False, indent=1).translate(ESCAPED_IN_JSON)
-        file.write(f"{before}\n " + text.replace("\n", "\n "))
-        before = ","
+        file.write(f"{separator}\n " + text.replace("\n", "\n "))
+        separator = ","
     file.write("\n]\n" if result.rows else "[]\n")
 
 

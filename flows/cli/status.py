@@ -18,14 +18,14 @@ AsJson = Annotated[
 ]
 
 
-def status(everything: Everything = False, watch: Watch = False, as_json: AsJson = False) -> None:
+def status(show_all: Everything = False, watch: Watch = False, as_json: AsJson = False) -> None:
     """Show what is trained, scored and landed, with the result on the test set."""
     from flows.cli.status_report import print_json, print_status
     from flows.cli.status_watch import watch_status
 
     if watch:
-        watch_status(console, everything, as_json)
+        watch_status(console, show_all, as_json)
     elif as_json:
-        print_json(everything)
+        print_json(show_all)
     else:
-        print_status(console, everything)
+        print_status(console, show_all)

@@ -117,19 +117,19 @@ class Line:
 
     def as_json(self) -> dict[str, Any]:
         """The line's values, null where there is none; `running` holds a running training's report."""
-        landed = self.landed
+        experiment = self.landed
         return {
             "experiment": self.name,
             "random_weights": bool(self.mark),
             "training": None if self.training == NONE else self.training,
             "running": self.reported and self.reported.model_dump(mode="json"),
             "evaluation": None if self.evaluation == NONE else self.evaluation,
-            "warehouse": landed and landed.state,
-            "ed_recall": landed and landed.ed_recall,
-            "ed_recall_low": landed and landed.ed_recall_low,
-            "ed_recall_high": landed and landed.ed_recall_high,
-            "test_cases": landed and landed.cases,
-            "gates": landed and landed.verdict,
+            "warehouse": experiment and experiment.state,
+            "ed_recall": experiment and experiment.ed_recall,
+            "ed_recall_low": experiment and experiment.ed_recall_low,
+            "ed_recall_high": experiment and experiment.ed_recall_high,
+            "test_cases": experiment and experiment.cases,
+            "gates": experiment and experiment.verdict,
             "superseded": self.superseded,
             "searched": self.searched,
         }
@@ -152,15 +152,15 @@ def _progress(reported: Reported) -> str:
 
 def _lines(folder: Path) -> Iterator[Line]:
     """The experiments on this machine by name, then those that are in the warehouse alone."""
-    landed = _landed_experiments()
+    experiments = _landed_experiments()
     trials = _trials()
     folders = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     for path in folders:
-        line = _local_line(path, landed.pop(path.name, None))
+        line = _local_line(path, experiments.pop(path.name, None))
         is_only_trial = line.landed is None and line.evaluation == NONE and path.name in trials
         yield replace(line, searched=is_only_trial)
 
-    for experiment in landed.values():
+    for experiment in experiments.values():
         yield Line(experiment.training_id, random_mark(experiment), landed=experiment)
 
 
@@ -178,22 +178,22 @@ def _trials() -> set[str]:
     return {row.training_id for row in typed_rows(SearchedTraining, "trial")}
 
 
-def _local_line(folder: Path, landed: LandedExperiment | None) -> Line:
+def _local_line(folder: Path, experiment: LandedExperiment | None) -> Line:
     scored = any(complete(scores) for scores in (folder / "scores").glob("*-e*"))
     evaluation = "done" if scored else NONE
     return Line(
         folder.name,
-        _mark(folder, landed),
+        _mark(folder, experiment),
         _training_state(folder),
         evaluation,
-        landed,
+        experiment,
         Reported.of_running(folder),
     )
 
 
-def _mark(folder: Path, landed: LandedExperiment | None) -> str:
-    if landed is not None:
-        return random_mark(landed)
+def _mark(folder: Path, experiment: LandedExperiment | None) -> str:
+    if experiment is not None:
+        return random_mark(experiment)
     return RANDOM if _on_random_weights(folder) else ""
 
 
@@ -212,13 +212,15 @@ def _unlanded(training: str, evaluation: str) -> str:
     return "trained, not scored" if training == "done" else training
 
 
-def _result(landed: LandedExperiment | None) -> tuple[str, str]:
+def _result(experiment: LandedExperiment | None) -> tuple[str, str]:
     """ED recall with its interval and of how many emergencies, and the verdict of the gates."""
-    if landed is None or landed.verdict is None:
+    if experiment is None or experiment.verdict is None:
         return NONE, NONE
-    recall = figure(landed.ed_recall, landed.ed_recall_low, landed.ed_recall_high, digits=2)
-    emergencies = round((landed.cases or 0) * (landed.ed_prevalence or 0))
-    return f"{recall} of {emergencies} ED", verdict(landed).replace("\n", " ")
+    recall = figure(
+        experiment.ed_recall, experiment.ed_recall_low, experiment.ed_recall_high, digits=2
+    )
+    emergencies = round((experiment.cases or 0) * (experiment.ed_prevalence or 0))
+    return f"{recall} of {emergencies} ED", verdict(experiment).replace("\n", " ")
 
 
 def _on_random_weights(folder: Path) -> bool:

@@ -20,10 +20,10 @@ OTHER_COLUMNS = 34  # characters that these need beside the names, where the ter
 NOTHING = "Nothing has run yet. Next: triage sweep demo"
 
 
-def print_status(console: Console, everything: bool = False) -> None:
+def print_status(console: Console, show_all: bool = False) -> None:
     """Print a line per experiment; random weights are marked.
 
-    `everything`: failed runs of earlier settings and trials of searches, too, which are left out
+    `show_all`: failed runs of earlier settings and trials of searches, too, which are left out
     otherwise.
     """
     lines = status_lines()
@@ -31,37 +31,37 @@ def print_status(console: Console, everything: bool = False) -> None:
         print_line(console, NOTHING)
         return
 
-    console.print(status_table(lines, console.width, everything))
+    console.print(status_table(lines, console.width, show_all))
     hidden = sum(line.superseded for line in lines)
-    if hidden and not everything:
+    if hidden and not show_all:
         runs = "1 failed run" if hidden == 1 else f"{hidden} failed runs"
         print_line(console, f"{runs} of earlier settings not listed: triage status --all")
 
     trials = sum(line.searched for line in lines)
-    if trials and not everything:
+    if trials and not show_all:
         count = "1 trial" if trials == 1 else f"{trials} trials"
         print_line(console, f'{count} of searches not listed: triage sql "FROM trial"')
 
 
-def print_json(everything: bool = False) -> None:
+def print_json(show_all: bool = False) -> None:
     """Print the lines as a JSON array on standard output."""
-    print(json.dumps([line.as_json() for line in _listed(status_lines(), everything)], indent=2))
+    print(json.dumps([line.as_json() for line in _listed(status_lines(), show_all)], indent=2))
 
 
-def status_table(lines: list[Line], width: int, everything: bool = False) -> Table:
+def status_table(lines: list[Line], width: int, show_all: bool = False) -> Table:
     """The lines as a table for a terminal of `width` characters, which breaks no name."""
-    listed = _listed(lines, everything)
+    listed = _listed(lines, show_all)
     names = _names(listed)
-    named = list(zip(listed, names, strict=True))
+    named_lines = list(zip(listed, names, strict=True))
 
-    table = _table(COLUMNS, [line.cells(name) for line, name in named])
+    table = _table(COLUMNS, [line.cells(name) for line, name in named_lines])
     unbounded = Console(width=10_000)  # on which a table is as wide as it wants
     if Measurement.get(unbounded, unbounded.options, table).maximum <= width:
         return table
 
     longest = max(map(len, names), default=0)
     whole = longest + OTHER_COLUMNS <= width
-    return _table(NARROW, [line.narrow_cells(name) for line, name in named], whole)
+    return _table(NARROW, [line.narrow_cells(name) for line, name in named_lines], whole)
 
 
 def _table(columns: Sequence[str], rows: list[tuple[str, ...]], whole: bool = False) -> Table:
@@ -80,5 +80,5 @@ def _names(lines: list[Line]) -> list[str]:
     return [line.cell_id if cells[line.cell_id] == 1 else line.name for line in lines]
 
 
-def _listed(lines: list[Line], everything: bool) -> list[Line]:
-    return [line for line in lines if everything or not (line.superseded or line.searched)]
+def _listed(lines: list[Line], show_all: bool) -> list[Line]:
+    return [line for line in lines if show_all or not (line.superseded or line.searched)]

@@ -15,7 +15,7 @@ from tasks.runtime.errors import BadInput
 WATCH_SECONDS = 2.0
 
 
-def watch_status(console: Console, everything: bool, as_json: bool) -> None:
+def watch_status(console: Console, show_all: bool, as_json: bool) -> None:
     """Draw the table of `triage status` every WATCH_SECONDS until Ctrl-C.
 
     Raises BadInput without a terminal and with --json.
@@ -30,6 +30,6 @@ def watch_status(console: Console, everything: bool, as_json: bool) -> None:
         while True:
             lines = status_lines()
             display.update(
-                status_table(lines, console.width, everything) if lines else NOTHING, refresh=True
+                status_table(lines, console.width, show_all) if lines else NOTHING, refresh=True
             )
             time.sleep(WATCH_SECONDS)

@@ -85,16 +85,20 @@ def _study(name: str) -> StudyRow:
     return study
 
 
-def _sentence(done: Forgotten, yes: bool) -> str:
+def _sentence(forgotten: Forgotten, yes: bool) -> str:
     would = "are forgotten" if yes else "would be forgotten"
-    shared = f"{done.shared} that other studies hold too stay" if done.shared else "none is shared"
-    if not done.ids:
+    shared = (
+        f"{forgotten.shared} that other studies hold too stay"
+        if forgotten.shared
+        else "none is shared"
+    )
+    if not forgotten.ids:
         name = "its name is forgotten" if yes else "its name would be forgotten"
-        return f"Every result of the study {done.study} belongs to another study too and stays; {name}."
+        return f"Every result of the study {forgotten.study} belongs to another study too and stays; {name}."
 
     again = (
         " Adapters and scores stay where they are: a sweep lands their results again and trains nothing."
         if yes
         else ""
     )
-    return f"{len(done.ids)} results of the study {done.study} {would}, {shared}.{again}"
+    return f"{len(forgotten.ids)} results of the study {forgotten.study} {would}, {shared}.{again}"

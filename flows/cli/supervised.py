@@ -51,19 +51,19 @@ class _Running(threading.Thread, Generic[Result]):
 def supervised(run: Callable[[], Result], bounds: Bounds) -> Result:
     """The rows of `run()`, a query with these bounds; past them the process ends with a sentence."""
     query = _Running(run)
-    before = resident_bytes()
+    initial_bytes = resident_bytes()
     query.start()
 
     try:
-        _watch(query, bounds, before)
+        _watch(query, bounds, initial_bytes)
     except KeyboardInterrupt:
         _end("Interrupted. The query was stopped.", INTERRUPTED)
 
     return query.result()
 
 
-def _watch(query: _Running[Result], bounds: Bounds, before: int) -> None:
-    most_bytes = before + OWN_BYTES + (bounds.memory or sys.maxsize)
+def _watch(query: _Running[Result], bounds: Bounds, initial_bytes: int) -> None:
+    most_bytes = initial_bytes + OWN_BYTES + (bounds.memory or sys.maxsize)
     deadline = math.inf
     while query.is_alive():
         query.join(LOOK_SECONDS)

@@ -24,17 +24,19 @@ def why_unfinished(experiment: str) -> BadInput | None:
     None for any other.
     """
     is_it = f"starts_with(training_id, {quoted(experiment)})"
-    failed = typed_rows(_Failed, f"experiment WHERE {is_it} AND status <> 'completed'")
-    if failed:
-        last = failed[-1]
-        why = " ".join((last.error or "no reason is known").split()).rstrip(".")
+    failed_runs = typed_rows(_Failed, f"experiment WHERE {is_it} AND status <> 'completed'")
+    if failed_runs:
+        last = failed_runs[-1]
+        reason = " ".join((last.error or "no reason is known").split()).rstrip(".")
         return BadInput(
-            f"{last.cell_id} has {last.status} and holds no model ({why}); run its sweep again."
+            f"{last.cell_id} has {last.status} and holds no model ({reason}); run its sweep again."
         )
 
     folder = home() / "experiments"
-    begun = sorted(path.name for path in folder.glob("*/") if path.name.startswith(experiment))
-    if begun:
-        return BadInput(f"{begun[0]} is not finished yet; run its sweep to the end.")
+    unfinished_trainings = sorted(
+        path.name for path in folder.glob("*/") if path.name.startswith(experiment)
+    )
+    if unfinished_trainings:
+        return BadInput(f"{unfinished_trainings[0]} is not finished yet; run its sweep to the end.")
 
     return None

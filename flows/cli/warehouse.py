@@ -59,15 +59,15 @@ def merge(
     if report.differing:
         print_line(console, f"Another version is here and stays: {', '.join(report.differing)}")
 
-    refused = {**loaded.refused, **report.refused}
-    for id, reason in refused.items():
+    refusals = {**loaded.refused, **report.refused}
+    for id, reason in refusals.items():
         print_line(errors, f"Not taken over: {id}. {reason}")
-    raise typer.Exit(1 if refused else 0)
+    raise typer.Exit(1 if refusals else 0)
 
 
-def _merged(taken: int, present: int) -> str:
-    folders = "1 landing folder was" if taken == 1 else f"{taken} landing folders were"
-    return f"{folders} taken over and loaded; {present} were here already."
+def _merged(taken_count: int, present_count: int) -> str:
+    folders = "1 landing folder was" if taken_count == 1 else f"{taken_count} landing folders were"
+    return f"{folders} taken over and loaded; {present_count} were here already."
 
 
 @warehouse.command()

@@ -44,14 +44,14 @@ def refreshed_report(study: str) -> Refreshed:
         if is_current(study):
             return Refreshed(report_path(study))
 
-        done = subprocess.run(
+        process = subprocess.run(
             [*COMMAND, study], capture_output=True, text=True, timeout=SECONDS, check=False
         )
-        if done.returncode == 0 and is_current(study):
+        if process.returncode == 0 and is_current(study):
             return Refreshed(report_path(study))
 
-        said = done.stderr.strip().splitlines()
-        reason = said[-1] if said else f"exit code {done.returncode}"
+        error_lines = process.stderr.strip().splitlines()
+        reason = error_lines[-1] if error_lines else f"exit code {process.returncode}"
     except Exception as error:  # whatever it is, the sweep's results are safe
         reason = str(error)
     return Refreshed(problem=f"The report of {study} was not made: {reason}")

@@ -78,15 +78,15 @@ def _findings(study: ReportedStudy) -> list[str]:
     beating = sum(row.against_constant == "beats it" for row in rows)
     best = max(trained, key=lambda row: row.accuracy or 0)
 
-    said = [
+    sentences = [
         "Highest accuracy of a trained model: "
         f"{full_name(best)}{and_others([row.accuracy for row in trained], best.accuracy)}, "
         f"{figure(best.accuracy, best.accuracy_low, best.accuracy_high)}."
     ]
     if rows:
-        said.append(
+        sentences.append(
             f"{beating} of {len(rows)} trained models beat the best constant answer in accuracy, always-"
             f"{rows[0].constant_answer} ({figure(rows[0].constant_accuracy)}), with the whole interval."
         )
 
-    return said
+    return sentences

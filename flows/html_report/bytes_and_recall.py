@@ -71,8 +71,8 @@ def _panel(study: ReportedStudy, base_model: str, rows: list[StoredModel]) -> Pa
     recipes = list(dict.fromkeys(row.recipe for row in rows))
     kinds = recipes if len(recipes) <= len(SHAPES) else [""]
     placed = [
-        _point(row, study.by_id[row.evaluation_id], kinds, apart)
-        for row, apart in zip(rows, _apart(rows), strict=True)
+        _point(row, study.by_id[row.evaluation_id], kinds, factor)
+        for row, factor in zip(rows, _spreading_factors(rows), strict=True)
     ]
     present = {row.precision for row in rows}
     names = [name for name in study.precisions if name in present]
@@ -87,7 +87,7 @@ def _panel(study: ReportedStudy, base_model: str, rows: list[StoredModel]) -> Pa
     return Panel(panel_name("frontier", base_model), base_model, alt, drawing)
 
 
-def _apart(rows: list[StoredModel]) -> list[float]:
+def _spreading_factors(rows: list[StoredModel]) -> list[float]:
     """By what a size is multiplied so that models of one size can be told apart."""
     sizes = [row.stored_bytes for row in rows]
     places = [sizes[:place].count(size) for place, size in enumerate(sizes)]
@@ -97,10 +97,10 @@ def _apart(rows: list[StoredModel]) -> list[float]:
     ]
 
 
-def _point(row: StoredModel, judged: EvaluationRow, kinds: list[str], apart: float) -> PlanePoint:
+def _point(row: StoredModel, judged: EvaluationRow, kinds: list[str], factor: float) -> PlanePoint:
     kind = row.recipe if row.recipe in kinds else ""
     low, high = judged.ed_recall_low, judged.ed_recall_high
-    size = apart * row.stored_bytes / 1e6
+    size = factor * row.stored_bytes / 1e6
     return PlanePoint(row.precision, size, row.ed_recall, y_low=low, y_high=high, kind=kind)
 
 

@@ -100,7 +100,7 @@ class ShownCases:
         return any(case.text is not None for case in self.cases)
 
 
-def shown_cases(study: ReportedStudy, asked: Collection[str], texts: Path | None) -> ShownCases:
+def shown_cases(study: ReportedStudy, case_ids: Collection[str], texts: Path | None) -> ShownCases:
     """The cases that were asked for; without any, emergencies that a model missed, flips first.
 
     Raises BadInput for a case that the study does not have, and for a file whose texts fit no case.
@@ -111,7 +111,7 @@ def shown_cases(study: ReportedStudy, asked: Collection[str], texts: Path | None
     most = max(1, MOST_ROWS // max(1, len(judged)))
     by_case = {row.case_id: row for row in mattering}
 
-    ids = list(dict.fromkeys(asked)) or [row.case_id for row in mattering[:most]]
+    ids = list(dict.fromkeys(case_ids)) or [row.case_id for row in mattering[:most]]
     answers: dict[str, list[AnswerRow]] = {}
     if ids:
         statement = ANSWERS.format(models=models, cases=listed(ids))
@@ -125,7 +125,7 @@ def shown_cases(study: ReportedStudy, asked: Collection[str], texts: Path | None
     by_digest = _texts(texts, answers) if texts else {}
     names = {id: full_name(row) for id, row in judged.items()}
     cases = [_case(id, answers[id], names, by_case.get(id), by_digest) for id in ids]
-    return ShownCases(cases, len(mattering), 0 if asked else max(0, len(mattering) - most))
+    return ShownCases(cases, len(mattering), 0 if case_ids else max(0, len(mattering) - most))
 
 
 def _unknown(id: str, study: ReportedStudy) -> str:

@@ -29,9 +29,11 @@ def claims(study: ReportedStudy) -> Section:
         for one in measured
     ]
     table = Table.of("Claims", records)
-    said = [f"Of {len(measured)} claims: {finding}."]
+    sentences = [f"Of {len(measured)} claims: {finding}."]
 
-    return Section("claims", "Claims", READING, said, tables=[table], commands=["triage claims"])
+    return Section(
+        "claims", "Claims", READING, sentences, tables=[table], commands=["triage claims"]
+    )
 
 
 def _measured(one: MeasuredClaim) -> str:

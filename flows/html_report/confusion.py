@@ -97,10 +97,10 @@ def _findings(judged: list[EvaluationRow]) -> list[str]:
     if len(ranked) > 1 and shares[0] == shares[-1]:
         return [f"All trained models send the same share of emergencies to ED: {shares[0]:.3f}."]
 
-    said = [
+    sentences = [
         f"{word} share of emergencies sent to ED by a trained model: "
         f"{full_name(row)}{and_others(shares, row.ed_recall)}, "
         f"{figure(row.ed_recall, row.ed_recall_low, row.ed_recall_high)}."
         for word, row in (("Highest", ranked[-1]), ("Lowest", ranked[0]))
     ]
-    return said if len(trained) > 1 else said[:1]
+    return sentences if len(trained) > 1 else sentences[:1]

@@ -53,14 +53,14 @@ def data_card(study: ReportedStudy) -> Section:
     names = {name: place for place, name in enumerate(ORDER)}
     rows.sort(key=lambda row: (row.dataset_digest, names.get(row.name, len(ORDER)), row.name))
     table = Table.of("Sets", [_record(row) for row in rows])
-    said = list(dict.fromkeys(_about(row) for row in rows))
+    sentences = list(dict.fromkeys(_about(row) for row in rows))
 
-    return Section("data", "Data card", READING, said, tables=[table])
+    return Section("data", "Data card", READING, sentences, tables=[table])
 
 
 def _about(row: SetRow) -> str:
-    made = "the project's own synthetic cases" if row.is_embedded else "cases of the user's own"
-    return f"Dataset {row.dataset} {row.dataset_digest}: {made}, seed {row.seed}."
+    origin = "the project's own synthetic cases" if row.is_embedded else "cases of the user's own"
+    return f"Dataset {row.dataset} {row.dataset_digest}: {origin}, seed {row.seed}."
 
 
 def _record(row: SetRow) -> dict[str, str]:

@@ -98,8 +98,8 @@ def drawn(chart: Any, **rows: Sequence[DataclassInstance]) -> str:
     import vl_convert
 
     spec = chart.to_dict(validate=False)
-    named = {name: [asdict(row) for row in every] for name, every in rows.items()}
-    spec["datasets"] = spec.get("datasets", {}) | named
+    datasets = {name: [asdict(row) for row in every] for name, every in rows.items()}
+    spec["datasets"] = spec.get("datasets", {}) | datasets
     svg = vl_convert.vegalite_to_svg(spec, config=LOOK, allowed_base_urls=[])
     return _TAG.sub(lambda tag: _UNUSED.sub("", tag.group()), svg)
 
@@ -111,15 +111,15 @@ def in_page(svg: str, prefix: str, alt_text: str) -> str:
     from markupsafe import escape
 
     coloured = _COLOUR.sub(lambda match: _variable(match.group()), svg)
-    own = _ID.sub(lambda match: f"{match.group()}{prefix}-", coloured)
-    width, height = _size(own)
+    prefixed = _ID.sub(lambda match: f"{match.group()}{prefix}-", coloured)
+    width, height = _size(prefixed)
     head = (
         f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(alt_text)}" '
         f'style="max-width: {MOST_ENLARGED * width:.0f}px">'
         f"<title>{escape(alt_text)}</title>"
     )
 
-    return head + _without_head(own)
+    return head + _without_head(prefixed)
 
 
 def as_file(svg: str, alt_text: str) -> str:

@@ -35,8 +35,8 @@ def flips(study: ReportedStudy) -> Section:
     if not rows:
         return Section("flips", heading, missing=MISSING)
 
-    drawn = [bar for row in rows for bar in _bars(row)]
-    drawing = bars(drawn, "emergencies", [LOST, GAINED])
+    flip_bars = [bar for row in rows for bar in _bars(row)]
+    drawing = bars(flip_bars, "emergencies", [LOST, GAINED])
     texts = [
         f"{_name(row)}: {row.ed_lost} lost, {row.ed_gained} gained of {row.ed_cases}"
         for row in rows
@@ -62,7 +62,7 @@ def _bars(row: FlipsRow) -> list[Bar]:
 def _findings(study: ReportedStudy, rows: list[FlipsRow]) -> list[str]:
     """The largest loss, with the interval of the difference that it makes."""
     worst = max(rows, key=lambda row: row.ed_lost - row.ed_gained)
-    said = f"Most lost, net: {_name(worst)}, {worst.ed_lost} lost and {worst.ed_gained} gained"
+    lead = f"Most lost, net: {_name(worst)}, {worst.ed_lost} lost and {worst.ed_gained} gained"
     pair = next(
         (
             pair
@@ -73,7 +73,7 @@ def _findings(study: ReportedStudy, rows: list[FlipsRow]) -> list[str]:
         None,
     )
     if pair is None or worst.change != "8 to 4 bits":
-        return [f"{said} of {worst.ed_cases}."]
+        return [f"{lead} of {worst.ed_cases}."]
 
     interval = figure(pair.ed_recall_diff, pair.ed_recall_low, pair.ed_recall_high, sign=True)
-    return [f"{said} of {worst.ed_cases}; in ED recall {interval}."]
+    return [f"{lead} of {worst.ed_cases}; in ED recall {interval}."]

@@ -58,8 +58,8 @@ def _pooled(study: ReportedStudy, metric: str, rule: str) -> Iterator[Dot]:
     digests = {row.set_digest for row in study.board}
     for pool in study.pools:
         row = pool.figures.get((ALL, rule, metric))
-        shown = pool.evaluation_set == "test" and pool.set_digest in digests
-        if shown and row is not None and is_number(row.difference):
+        is_shown = pool.evaluation_set == "test" and pool.set_digest in digests
+        if is_shown and row is not None and is_number(row.difference):
             label = f"pooled over {row.pairs} pair{'' if row.pairs == 1 else 's'}"
             yield Dot(label, POOLED, *_in_points(row.difference, row.low, row.high))
 

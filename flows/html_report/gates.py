@@ -61,8 +61,8 @@ def _panel(
         row, look = rows[one.evaluation_id], looked.get((one.evaluation_id, gate))
         adjusted = look.bound_adjusted if look else None
         values = (row.value, row.bound, adjusted)
-        named = zip((VALUE, BOUND, ADJUSTED), values, strict=True)
-        placed += [Dot(chart_label(one), name, number(value)) for name, value in named]
+        named_values = zip((VALUE, BOUND, ADJUSTED), values, strict=True)
+        placed += [Dot(chart_label(one), name, number(value)) for name, value in named_values]
 
     thresholds = [rows[judged[0].evaluation_id].threshold]
     names = [VALUE, BOUND, ADJUSTED]
@@ -81,16 +81,16 @@ def _text(row: GateRow) -> str:
 
 def _findings(trained: list[EvaluationRow], rows: list[GateRow]) -> list[str]:
     names = {row.evaluation_id: full_name(row) for row in trained}
-    said = []
+    sentences = []
     for gate in NAMES:
         of_gate = [row for row in rows if row.gate == gate and gate != FALSE_NEGATIVES]
         if not of_gate:
             continue
         passing = sum(row.state == "PASS" for row in of_gate)
         best = max(of_gate, key=lambda row: row.value or 0)
-        said.append(
+        sentences.append(
             f"{NAMES[gate]} >= {best.threshold:g}: {passing} of {len(of_gate)} PASS; highest "
             f"{names[best.evaluation_id]}: {_text(best)}."
         )
 
-    return said
+    return sentences

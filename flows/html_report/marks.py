@@ -124,12 +124,12 @@ def dots(
     axis: Axis,
     names: list[str],
     lines: Sequence[float] = (),
-    within: tuple[float, float] | None = None,
+    shaded_range: tuple[float, float] | None = None,
     overlaid: bool = False,
 ) -> str:
     """A forest plot: a line for each label, in the order of `rows`; `names` are the series.
 
-    `lines`: values to compare with; `within`: a shaded range, such as a margin. Dots of one label
+    `lines`: values to compare with; `shaded_range`: a shaded range, such as a margin. Dots of one label
     stand below each other, or on one line if `overlaid`.
     """
     labels = list(dict.fromkeys(row.label for row in rows))
@@ -145,7 +145,7 @@ def dots(
         color=colour,
         shape=alt.Shape("series:N", scale=shape_of(names), legend=legend_of(names)),
     )
-    behind = [_shade(within)] if within else []
+    behind = [_shade(shaded_range)] if shaded_range else []
     layers = [*behind, *(line_at(value, "x") for value in lines), interval, point]
     per_label = 1 if overlaid else _most(rows)
     height = AXIS_AND_LEGEND + max(row_height(labels), 11 * per_label) * len(labels)
@@ -169,8 +169,8 @@ def _offset(rows: Sequence[Dot], names: list[str]) -> Any:
     return alt.YOffset("series:N", scale=alt.Scale(domain=names))
 
 
-def _shade(within: tuple[float, float]) -> alt.Chart:
-    data = alt.Data(values=[{"from": within[0], "to": within[1]}])
+def _shade(shaded_range: tuple[float, float]) -> alt.Chart:
+    data = alt.Data(values=[{"from": shaded_range[0], "to": shaded_range[1]}])
     mark = alt.Chart(data).mark_rect(color=GRID, opacity=0.6)
     return mark.encode(x="from:Q", x2="to:Q")
 

@@ -69,15 +69,18 @@ class Report:
 
 
 def made_report(
-    study: ReportedStudy, landed: str, asked: Collection[str] = (), texts: Path | None = None
+    study: ReportedStudy,
+    fingerprint: str,
+    case_ids: Collection[str] = (),
+    texts: Path | None = None,
 ) -> Report:
     """Every section and case of a study. Raises BadInput for cases and texts that it does not have."""
-    cases = shown_cases(study, asked, texts)
+    cases = shown_cases(study, case_ids, texts)
     # Altair checks each part of a chart as it is built, which takes as long as drawing it. Charts
     # here differ in their rows alone, and the tests draw every kind with the checks on.
     with alt.utils.schemapi.debug_mode(False):
         sections = [section(study) for section in SECTIONS]
-    return Report(study, sections, cases, landed)
+    return Report(study, sections, cases, fingerprint)
 
 
 def as_html(report: Report) -> str:

@@ -92,14 +92,14 @@ def _findings(judged: list[EvaluationRow], bins: Bins) -> list[str]:
     trained = [one for one in judged if one.recipe_kind != "baseline"]
     lowest = {full_name(one): bins[experiment_key(one)][0] for one in trained}
     sure = {name: row for name, row in lowest.items() if row.calibration == TOO_SURE}
-    said = [
+    sentences = [
         f"{len(sure)} of {len(lowest)} trained models are too sure in their lowest bin, interval included."
     ]
     if sure:
         worst = max(sure, key=lambda name: sure[name].share_low or 0)
-        said.append(f"The clearest of them, {worst}: {sure[worst].text}.")
+        sentences.append(f"The clearest of them, {worst}: {sure[worst].text}.")
 
-    return said
+    return sentences
 
 
 def _table(judged: list[EvaluationRow], bins: Bins) -> Table:

@@ -82,9 +82,9 @@ def _panel(
     group: list[EvaluationRow],
     risks: Risks,
     flags: Flags,
-    wrong: Axis,
+    error_axis: Axis,
 ) -> Panel:
-    """`wrong`: the axis of the share that is wrong."""
+    """`error_axis`: the axis of the share that is wrong."""
     placed = [
         CurvePoint(series(one), row.coverage, row.error_kept, kind=KINDS[row.score])
         for one in group
@@ -97,8 +97,8 @@ def _panel(
     ]
     present = {series(one) for one in group}
     names = [one for one in study.precisions if one in present]
-    decided = Axis("share decided without review", (0, 1))
-    drawing = curves(placed, decided, wrong, names, list(KINDS.values()), marked=marked)
+    coverage_axis = Axis("share decided without review", (0, 1))
+    drawing = curves(placed, coverage_axis, error_axis, names, list(KINDS.values()), marked=marked)
     texts = [f"{series(one)}: {_text(flags.get(one.evaluation_id, {}))}" for one in group]
     alt = f"Risk and coverage of {name}. {some(texts)}."
 
@@ -110,15 +110,15 @@ def _text(flags: dict[str, FlagRow]) -> str:
     if flag is None:
         return "no review flag"
 
-    said = (
+    sentence = (
         f"{figure(flag.load, digits=2)} of {flag.cases} cases flagged, "
         f"{figure(flag.error_kept)} of the rest wrong"
     )
     if other is None or not is_number(other.aurc_difference):
-        return said
+        return sentence
 
     area = figure(other.aurc_difference, other.difference_low, other.difference_high, sign=True)
-    return f"{said}; one pass minus votes {area}"
+    return f"{sentence}; one pass minus votes {area}"
 
 
 def _findings(judged: list[EvaluationRow], flags: Flags) -> list[str]:

@@ -19,11 +19,11 @@ def named_rows(cls: type[Row], name: str, only: Collection[str], **values: str) 
     """What `triage sql NAME` answers about these evaluations; the fields of `cls` are the columns
     that are read, `values` those of the query's parameters.
     """
-    named = named_query(name)
+    stored_query = named_query(name)
     columns = ", ".join(f'"{field.name}"' for field in fields(cls))
-    statement = named.sql.rstrip().removesuffix(";")
+    statement = stored_query.sql.rstrip().removesuffix(";")
     sql = f"SELECT {columns} FROM (\n{statement}\n) AS named"
-    return [cls(*row) for row in query_rows(sql, named.values(values), only=only).rows]
+    return [cls(*row) for row in query_rows(sql, stored_query.values(values), only=only).rows]
 
 
 Key = tuple[str, str | None, str, int]

@@ -49,10 +49,10 @@ def panel_name(*parts: str) -> str:
 
 def some(texts: Collection[str]) -> str:
     """The first few texts, and how many more there are."""
-    shown = list(texts)[:MOST_IN_ALT]
-    rest = len(texts) - len(shown)
-    more = f"; and {rest} more in the table" if rest else ""
-    return "; ".join(shown) + more
+    listed = list(texts)[:MOST_IN_ALT]
+    remaining_count = len(texts) - len(listed)
+    more = f"; and {remaining_count} more in the table" if remaining_count else ""
+    return "; ".join(listed) + more
 
 
 def one_line(label: str) -> str:

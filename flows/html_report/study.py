@@ -65,17 +65,17 @@ def reported_study(name: str | None) -> ReportedStudy:
     if not board:
         raise BadInput(_nothing(study))
 
-    shown = by_test_set(board)[0]
-    ids = [row.evaluation_id for row in shown]
+    shown_rows = by_test_set(board)[0]
+    ids = [row.evaluation_id for row in shown_rows]
     pools = pooled_sets(only)
     return ReportedStudy(
         name=study.study if study else EVERYTHING,
         grid=study.grid if study else None,
         grid_digest=study.grid_digest if study else None,
-        board=shown,
+        board=shown_rows,
         pairs=pair_rows(ids),
         pools=pools,
-        further=len(board) - len(shown),
+        further=len(board) - len(shown_rows),
         sentences=answer(board, pair_rows(only), pools),
         notice=disclaimer({row.set_digest for row in board}),
     )

@@ -68,10 +68,10 @@ def subgroups(study: ReportedStudy) -> Section:
     if not grouped:
         return Section("subgroups", heading, missing=MISSING)
 
-    shown = (trained or grouped)[:MOST_MODELS]
-    panels = [_panel(one, groups[experiment_key(one)]) for one in shown]
-    tables = [_table(shown, groups)]
-    findings = [_finding(one, groups[experiment_key(one)]) for one in shown[:1]]
+    shown_rows = (trained or grouped)[:MOST_MODELS]
+    panels = [_panel(one, groups[experiment_key(one)]) for one in shown_rows]
+    tables = [_table(shown_rows, groups)]
+    findings = [_finding(one, groups[experiment_key(one)]) for one in shown_rows[:1]]
 
     return Section("subgroups", heading, READING, findings, panels, tables, commands=COMMANDS)
 
@@ -100,7 +100,7 @@ def _finding(one: EvaluationRow, rows: list[SubgroupRow]) -> str:
     )
 
 
-def _table(shown: list[EvaluationRow], groups: Groups) -> Table:
+def _table(shown_rows: list[EvaluationRow], groups: Groups) -> Table:
     records = [
         {
             "experiment": full_name(one),
@@ -108,7 +108,7 @@ def _table(shown: list[EvaluationRow], groups: Groups) -> Table:
             "emergencies": str(row.n),
             "ED recall": row.figure,
         }
-        for one in shown
+        for one in shown_rows
         for row in groups[experiment_key(one)]
     ]
     return Table.of("ED recall by subgroup", records)

@@ -124,27 +124,27 @@ def _has_to_run_again(run: FlowRun) -> bool:
 def _look(client: SyncPrefectClient, followed: _Followed) -> None:
     """Note which runs have ended, show what the others do, and see to lost ones."""
     open_runs = followed.open
-    found = read_runs(client, list(open_runs))
+    runs = read_runs(client, list(open_runs))
     workers = {
         w.name: w.status.value for w in client.read_workers_for_work_pool(followed.sweep.pool)
     }
 
-    running = []
-    for run in found:
+    active_runs = []
+    for run in runs:
         cell = open_runs[run.id]
         followed.runs[cell] = run
         if run.state is None:
             continue
 
-        taken = run.state.is_running() or run.state.is_pending()
-        if taken and workers.get(worker_of(run), ONLINE) == ONLINE:
-            running.append(run)
-        elif taken or run.state.is_crashed():
+        is_taken = run.state.is_running() or run.state.is_pending()
+        if is_taken and workers.get(worker_of(run), ONLINE) == ONLINE:
+            active_runs.append(run)
+        elif is_taken or run.state.is_crashed():
             _see_to_lost(client, followed, cell, run)
         elif run.state.is_final():
             _end(client, followed, cell, run)
 
-    for id, report in read_progress(client, running).items():
+    for id, report in read_progress(client, active_runs).items():
         publish(f"experiment {open_runs[id]}", report)
 
     cells = set(followed.open.values())

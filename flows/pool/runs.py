@@ -122,8 +122,8 @@ def usable_versions(client: SyncPrefectClient, pool: str) -> Versions:
             "one that is to work for it."
         )
 
-    here = {**versions_here(), DECIDES_NOTHING: of_pool[DECIDES_NOTHING]}
-    if unequal := differences(here, of_pool):
+    local_versions = {**versions_here(), DECIDES_NOTHING: of_pool[DECIDES_NOTHING]}
+    if unequal := differences(local_versions, of_pool):
         raise BadInput(
             f"The work pool {pool} has other versions than this machine: {unequal}; bring both to "
             "one version, and join again."
@@ -194,18 +194,18 @@ def share_out(
     limit = max(1, math.ceil(machines / max(1, len(unfinished))))
     for queue in sorted(unfinished):
         if limits.get(queue) != limit:
-            found = client.read_work_queue_by_name(queue, work_pool_name=pool)
-            client.update_work_queue(found.id, concurrency_limit=limit)
+            work_queue = client.read_work_queue_by_name(queue, work_pool_name=pool)
+            client.update_work_queue(work_queue.id, concurrency_limit=limit)
             limits[queue] = limit
 
 
 def read_runs(client: SyncPrefectClient, ids: Sequence[UUID]) -> list[FlowRun]:
     """Runs by id, as they are now."""
-    found: list[FlowRun] = []
+    runs: list[FlowRun] = []
     for start in range(0, len(ids), IDS_AT_ONCE):
         part = FlowRunFilterId(any_=list(ids[start : start + IDS_AT_ONCE]))
-        found += client.read_flow_runs(flow_run_filter=FlowRunFilter(id=part))
-    return found
+        runs += client.read_flow_runs(flow_run_filter=FlowRunFilter(id=part))
+    return runs
 
 
 def read_progress(client: SyncPrefectClient, runs: Iterable[FlowRun]) -> dict[UUID, RemoteReport]:

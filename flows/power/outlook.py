@@ -128,10 +128,10 @@ def _enough_cases(metric: str, studies: Studies) -> Size | None:
     few, many = LEAST_CASES, MOST_CASES
     # The variance is that between groups, and a part that falls with the number of cases.
     variances = [studies.spread(metric, studies.with_cases(factor)) ** 2 for factor in (1.0, 16.0)]
-    within = max(variances[0] - variances[1], 1e-12) * 16 / 15
-    allowed = (MARGIN / (_BOUND + _POWER)) ** 2
-    between = max(variances[0] - within, 0.0)
-    factor = within / (allowed - between) if allowed > between else many
+    within_variance = max(variances[0] - variances[1], 1e-12) * 16 / 15
+    allowed_variance = (MARGIN / (_BOUND + _POWER)) ** 2
+    between = max(variances[0] - within_variance, 0.0)
+    factor = within_variance / (allowed_variance - between) if allowed_variance > between else many
 
     def share(logarithm: float) -> float | None:
         planned = studies.with_cases(round(math.exp(logarithm), 3))
@@ -157,8 +157,10 @@ def _enough_groups(metric: str, studies: Studies) -> Size | None:
         return None if shares is None else shares.not_inferior
 
     limits = (math.log(groups), math.log(most))
-    needed = math.log(groups) + 2 * math.log(studies.spread(metric) * (_BOUND + _POWER) / MARGIN)
-    place = _solve(share, min(max(needed, limits[0]), limits[1]), _step_of_size, limits)
+    log_groups = math.log(groups) + 2 * math.log(
+        studies.spread(metric) * (_BOUND + _POWER) / MARGIN
+    )
+    place = _solve(share, min(max(log_groups, limits[0]), limits[1]), _step_of_size, limits)
     count = _extrapolated(most, share(limits[1])) if place is None else round(math.exp(place))
 
     return None if count is None else Size.of(studies.with_groups(count))

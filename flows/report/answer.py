@@ -74,8 +74,8 @@ def _figure(row: Pooled, name: str, cases: str) -> str:
     if not is_number(row.could_show):
         return f"{over}: {CANNOT_CONCLUDE}; {row.note}."
 
-    needed = f"{row.cases} {cases} could show {100 * row.could_show:.1f} points"
-    return f"{over}: {CANNOT_CONCLUDE}; {needed}."
+    resolution = f"{row.cases} {cases} could show {100 * row.could_show:.1f} points"
+    return f"{over}: {CANNOT_CONCLUDE}; {resolution}."
 
 
 def _band(row: Pooled) -> str:

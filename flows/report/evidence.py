@@ -58,6 +58,10 @@ def evidence(
             frontier(board, ids).with_note(unchanged),
         ],
     }
-    shown = [made() for name, made in tables.items() if sections is None or name in sections]
+    chosen_tables = [
+        make_tables()
+        for name, make_tables in tables.items()
+        if sections is None or name in sections
+    ]
 
-    return [table for section in shown for table in section if len(table)]
+    return [table for section in chosen_tables for table in section if len(table)]

@@ -97,9 +97,9 @@ def frontier(board: Collection[EvaluationRow], ids: Collection[str] | None = Non
     """
     rows = [row for row in typed_rows(FrontierRow, "frontier", only=ids) if _is_of(row, board)]
     groups = {row.group for row in rows if row.precision not in PLAIN}
-    shown = [row for row in rows if row.group in groups]
-    table = Table.of(FRONTIER, [_frontier_record(row) for row in shown])
-    return table.with_notes(row.note for row in shown)
+    shown_rows = [row for row in rows if row.group in groups]
+    table = Table.of(FRONTIER, [_frontier_record(row) for row in shown_rows])
+    return table.with_notes(row.note for row in shown_rows)
 
 
 def _is_of(row: _EvaluatedRow, board: Collection[EvaluationRow]) -> bool:

@@ -55,8 +55,10 @@ def names_elsewhere(board: Iterable[EvaluationRow]) -> str | None:
     trained = next((row for row in board if row.recipe_kind != "baseline"), None)
     if trained is None:
         return None
-    shown = experiment_name(trained).removesuffix(RANDOM).replace("\n", " / ")
-    return f"In other commands {shown} is {trained.cell_id}; triage status lists these names."
+    printed_name = experiment_name(trained).removesuffix(RANDOM).replace("\n", " / ")
+    return (
+        f"In other commands {printed_name} is {trained.cell_id}; triage status lists these names."
+    )
 
 
 def recipe_name(recipe: str, seed: int) -> str:
@@ -69,8 +71,8 @@ def recipe_name(recipe: str, seed: int) -> str:
 
 def on_cases(row: EvaluationRow) -> str:
     """The name of an evaluation: the experiment, and below it the cases that it was judged on."""
-    named = "" if row.evaluation_set == "test" else f"{row.evaluation_set}: "
-    return f"{experiment_name(row)}\n{named}{row.cases} cases, {percent(row.ed_prevalence)} ED"
+    set_name = "" if row.evaluation_set == "test" else f"{row.evaluation_set}: "
+    return f"{experiment_name(row)}\n{set_name}{row.cases} cases, {percent(row.ed_prevalence)} ED"
 
 
 def random_mark(row: Weighted) -> str:

@@ -132,11 +132,11 @@ def fidelity(board: Collection[EvaluationRow]) -> Table:
         if row.base_model in base_models and row.dataset_digest in datasets
     ]
     latest = {row.measured: row for row in rows}
-    shown = [row for row in rows if latest[row.measured] is row]
-    several = len({row.dataset_digest for row in shown}) > 1
-    table = Table.of(FIDELITY, [_fidelity_record(row, several) for row in shown])
+    latest_rows = [row for row in rows if latest[row.measured] is row]
+    several = len({row.dataset_digest for row in latest_rows}) > 1
+    table = Table.of(FIDELITY, [_fidelity_record(row, several) for row in latest_rows])
 
-    return table.with_notes(reference_note(row.reference_precision) for row in shown)
+    return table.with_notes(reference_note(row.reference_precision) for row in latest_rows)
 
 
 def _measurements() -> list[FidelityRow]:

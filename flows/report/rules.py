@@ -218,7 +218,7 @@ def confusion(board: Collection[EvaluationRow]) -> Table:
         (row.evaluation_id, row.rule, row.label, row.choice): row.n
         for row in typed_rows(DecisionCount, DECISION_COUNTS)
     }
-    decided = {(evaluation, rule) for evaluation, rule, _, _ in counts}
+    applied_rules = {(evaluation, rule) for evaluation, rule, _, _ in counts}
 
     records = []
     for row in board:
@@ -228,8 +228,8 @@ def confusion(board: Collection[EvaluationRow]) -> Table:
             for rule in ("argmax", "primary"):
                 for choice in LABELS:
                     n = counts.get((row.evaluation_id, rule, truth, choice), 0)
-                    known = (row.evaluation_id, rule) in decided
-                    line[f"{rule}: {choice}"] = str(n) if known else "n/a"
+                    is_applied = (row.evaluation_id, rule) in applied_rules
+                    line[f"{rule}: {choice}"] = str(n) if is_applied else "n/a"
             lines.append(line)
 
         records.append(stacked({"experiment": on_cases(row)}, lines))

@@ -64,16 +64,16 @@ def seeds(board: Collection[EvaluationRow], prevalence: float | None = None) -> 
     `prevalence` restates precision and F2 at another share of emergencies.
     """
     ed_figures = _ed_figures(board, prevalence)
-    shown = {(row.set_digest, row.base_model) for row in board}
+    shown_models = {(row.set_digest, row.base_model) for row in board}
     records = [
         _seeds_record(row, ed_figures[_key(row)])
         for row in typed_rows(SeedsRow, "seeds")
-        if (row.set_digest, row.base_model) in shown and _key(row) in ed_figures
+        if (row.set_digest, row.base_model) in shown_models and _key(row) in ed_figures
     ]
     records += [
         _differences_record(row)
         for row in typed_rows(DifferencesRow, "seed_differences")
-        if (row.set_digest, row.base_model) in shown
+        if (row.set_digest, row.base_model) in shown_models
     ]
 
     return Table.of(SEEDS, records)

@@ -63,10 +63,10 @@ def _described(study: StudyRow, board: dict[Key, EvaluationRow]) -> str:
 def _pair_record(
     one: StudyRow, other: StudyRow, first: EvaluationRow | None, second: EvaluationRow | None
 ) -> dict[str, str]:
-    named = first or second
-    assert named is not None
+    named_pair = first or second
+    assert named_pair is not None
     return {
-        "experiment": experiment_name(named),
+        "experiment": experiment_name(named_pair),
         **_figures(one.study, first),
         **_figures(other.study, second),
         "the two": _relation(first, second),

@@ -30,24 +30,24 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def make_app(kept: KeptModel, most_waiting: int) -> FastAPI:
+def make_app(kept_model: KeptModel, most_waiting: int) -> FastAPI:
     """The application around a loaded model; at most `most_waiting` texts wait for a decision."""
     app = FastAPI(
         title="triage",
         version=version("triage-sweep"),
-        description=f"Model {kept.bundle.model_id}. {kept.bundle.warning or ''} {kept.bundle.notice}",
+        description=f"Model {kept_model.bundle.model_id}. {kept_model.bundle.warning or ''} {kept_model.bundle.notice}",
         docs_url=None,  # their pages load scripts from elsewhere
         redoc_url=None,
     )
     app.add_middleware(OwnHostAlone)
     bodies = Bodies()
-    desk = _Desk(kept, most_waiting)
+    desk = _Desk(kept_model, most_waiting)
 
     @app.exception_handler(Refused)
-    async def refuse(request: Request, refused: Refused) -> JSONResponse:
-        later = {"Retry-After": "2"} if refused.status == 503 else {}
-        desk.metrics.requests.labels(refused.status).inc()
-        return JSONResponse({"error": refused.sentence}, refused.status, later)
+    async def refuse(request: Request, refusal: Refused) -> JSONResponse:
+        headers = {"Retry-After": "2"} if refusal.status == 503 else {}
+        desk.metrics.requests.labels(refusal.status).inc()
+        return JSONResponse({"error": refusal.sentence}, refusal.status, headers)
 
     @app.exception_handler(HTTPException)
     async def misdirected(request: Request, error: HTTPException) -> JSONResponse:
@@ -70,11 +70,11 @@ def make_app(kept: KeptModel, most_waiting: int) -> FastAPI:
     @app.get("/health", response_model=Health, responses={503: {"model": Health}})
     async def health() -> JSONResponse:
         """Whether the model is loaded, and how many texts wait for it."""
-        bundle = kept.bundle
+        bundle = kept_model.bundle
         about = {"model_id": bundle.model_id, "verdict": bundle.verdict, "warning": bundle.warning}
-        state = "lost" if kept.is_lost else "ready"
+        state = "lost" if kept_model.is_lost else "ready"
         return JSONResponse(
-            {"model": state, "waiting": desk.waiting, **about}, 503 if kept.is_lost else 200
+            {"model": state, "waiting": desk.waiting, **about}, 503 if kept_model.is_lost else 200
         )
 
     @app.get("/metrics")
@@ -95,8 +95,8 @@ def make_app(kept: KeptModel, most_waiting: int) -> FastAPI:
 class _Desk:
     """Where texts wait for their decisions."""
 
-    def __init__(self, kept: KeptModel, most_waiting: int) -> None:
-        self._kept = kept
+    def __init__(self, kept_model: KeptModel, most_waiting: int) -> None:
+        self._kept = kept_model
         self._most_waiting = most_waiting
         self.metrics = Metrics()
         self.waiting = 0
@@ -106,7 +106,7 @@ class _Desk:
         if self.waiting >= self._most_waiting:
             raise Refused(503, f"{self.waiting} texts wait already; ask again in a few seconds.")
 
-        started = time.perf_counter()
+        start = time.perf_counter()
         self._count(+1)
         try:
             values = await asyncio.wrap_future(self._kept.ask(text))
@@ -116,7 +116,7 @@ class _Desk:
             self._count(-1)
 
         decision = Decision.from_json(values)
-        self.metrics.seconds.observe(time.perf_counter() - started)
+        self.metrics.seconds.observe(time.perf_counter() - start)
         self.metrics.decisions.labels(decision.label or "none").inc()
         self.metrics.requests.labels(200).inc()
 

@@ -11,16 +11,20 @@ class Metrics:
     """The counters of one server."""
 
     def __init__(self) -> None:
-        own = CollectorRegistry()
-        self._registry = own
+        registry = CollectorRegistry()
+        self._registry = registry
         self.requests = Counter(
-            "triage_requests", "Requests to decide, by HTTP status", ["status"], registry=own
+            "triage_requests", "Requests to decide, by HTTP status", ["status"], registry=registry
         )
-        self.decisions = Counter("triage_decisions", "Decisions by label", ["label"], registry=own)
+        self.decisions = Counter(
+            "triage_decisions", "Decisions by label", ["label"], registry=registry
+        )
         self.seconds = Histogram(
-            "triage_decision_seconds", "Time to a decision", buckets=SECONDS, registry=own
+            "triage_decision_seconds", "Time to a decision", buckets=SECONDS, registry=registry
         )
-        self.waiting = Gauge("triage_waiting_texts", "Texts that wait for a decision", registry=own)
+        self.waiting = Gauge(
+            "triage_waiting_texts", "Texts that wait for a decision", registry=registry
+        )
 
     def text(self) -> bytes:
         """All of them, as Prometheus reads them."""

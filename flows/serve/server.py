@@ -34,10 +34,10 @@ def serve(
         try:
             model = find()
             with in_use(model, "serve"):
-                kept = KeptModel(model, passes)
-                for line in _greeting(kept.bundle, listener.getsockname()[1]):
+                kept_model = KeptModel(model, passes)
+                for line in _greeting(kept_model.bundle, listener.getsockname()[1]):
                     say(line)
-                _server(kept).run(sockets=[listener])
+                _server(kept_model).run(sockets=[listener])
         except KeyboardInterrupt:
             say("Stopped.")
         finally:
@@ -74,9 +74,9 @@ def _greeting(bundle: Bundle, port: int) -> list[str]:
     return [line for line in lines if line]
 
 
-def _server(kept: KeptModel, most_waiting: int = MOST_WAITING) -> uvicorn.Server:
+def _server(kept_model: KeptModel, most_waiting: int = MOST_WAITING) -> uvicorn.Server:
     config = uvicorn.Config(
-        make_app(kept, most_waiting),
+        make_app(kept_model, most_waiting),
         http="h11",
         ws="none",
         log_config=None,
@@ -89,10 +89,10 @@ def _server(kept: KeptModel, most_waiting: int = MOST_WAITING) -> uvicorn.Server
 
 
 @contextmanager
-def running(kept: KeptModel, most_waiting: int = MOST_WAITING) -> Iterator[int]:
+def running(kept_model: KeptModel, most_waiting: int = MOST_WAITING) -> Iterator[int]:
     """The server in a thread of this process, on a free port, which is given: for measurements."""
     with listening(0) as listener:
-        server = _server(kept, most_waiting)
+        server = _server(kept_model, most_waiting)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         try:

@@ -142,7 +142,7 @@ def select_cases(test: LoadedSet, job: DropoutJob) -> list[int]:
 
 def _ours(bench: Workbench) -> Figures:
     prefix = bench.stored_prefix()
-    everything = range(len(bench.cases.encoded))
+    all_cases = range(len(bench.cases.encoded))
     times: list[float] = []
 
     def passes(count: int, seed: int) -> np.ndarray:
@@ -150,7 +150,7 @@ def _ours(bench: Workbench) -> Figures:
         return dropout_passes(
             bench.adapted,
             prefix,
-            everything,
+            all_cases,
             count,
             seed,
             lambda event: times.append(time.perf_counter()),

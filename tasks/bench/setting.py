@@ -119,7 +119,10 @@ def start_adapter(model: nn.Module) -> None:
     gradients vanish.
     """
     parameters = sorted(tree_flatten(model.trainable_parameters()))
-    values = [(name, _start_value(i, name, old.shape)) for i, (name, old) in enumerate(parameters)]
+    values = [
+        (name, _start_value(i, name, parameter.shape))
+        for i, (name, parameter) in enumerate(parameters)
+    ]
     model.load_weights(values, strict=False)
     mx.eval(model.parameters())
 
@@ -143,12 +146,16 @@ def first_gradients(optimizer: optim.Optimizer) -> Weights:
     return gradients
 
 
-def largest_difference(ours: Weights, expected: Weights) -> float:
+def largest_difference(weights: Weights, expected_weights: Weights) -> float:
     """Over all tensors: the largest absolute difference divided by the tensor's largest value."""
-    if ours.keys() != expected.keys():
-        different = sorted(ours.keys() ^ expected.keys())[:3]
+    if weights.keys() != expected_weights.keys():
+        different = sorted(weights.keys() ^ expected_weights.keys())[:3]
         raise ValueError(f"the engines trained different tensors: {different}")
     return max(
-        float(np.array(mx.abs(ours[k] - expected[k]).max() / mx.abs(expected[k]).max()))
-        for k in expected
+        float(
+            np.array(
+                mx.abs(weights[k] - expected_weights[k]).max() / mx.abs(expected_weights[k]).max()
+            )
+        )
+        for k in expected_weights
     )

@@ -158,8 +158,8 @@ def _prefix(setting: Setting, adapted: Adapted, cases: Cases) -> tuple[Prefix, d
 def _our_loss(adapted: Adapted, prefix: Prefix, objective: Objective) -> mx.array:
     """The loss of the whole batch as `update_gradients` computes it, without evaluating anything."""
     cases = prefix.cases
-    everything = range(len(cases.encoded))
-    batch = make_batch(cases, everything)
+    all_cases = range(len(cases.encoded))
+    batch = make_batch(cases, all_cases)
     terms = batch_terms(adapted, prefix, batch, leading_past(adapted, prefix))
-    tokens = scored_tokens(cases, everything)
+    tokens = scored_tokens(cases, all_cases)
     return objective_sum(terms, batch.labels, objective, tokens, len(cases.encoded))[0]

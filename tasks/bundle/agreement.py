@@ -47,21 +47,21 @@ def label_probabilities(
     return score_cases(adapted, prefix).probabilities
 
 
-def compared(bundle: Bundle, trained: Floats, written: Floats) -> Agreement:
+def compared(bundle: Bundle, trained_p: Floats, written_p: Floats) -> Agreement:
     """How the probabilities (cases, 3) of two models, and their decisions, differ."""
-    decisions = zip(rule_labels(bundle, trained), rule_labels(bundle, written), strict=True)
+    decisions = zip(rule_labels(bundle, trained_p), rule_labels(bundle, written_p), strict=True)
     return Agreement(
-        cases=len(trained),
-        largest=float(abs(trained - written).max()),
+        cases=len(trained_p),
+        largest=float(abs(trained_p - written_p).max()),
         decided_otherwise=sum(one != other for one, other in decisions),
     )
 
 
-def refuse_beyond_bound(agreement: Agreement, what: str) -> None:
+def refuse_beyond_bound(agreement: Agreement, name: str) -> None:
     """Raise BadInput where a written model differs too much from the trained one."""
     if not agreement.largest <= LARGEST_DIFFERENCE:
         raise BadInput(
-            f"{what} is not the model that was trained: on {agreement.cases} cases a probability "
+            f"{name} is not the model that was trained: on {agreement.cases} cases a probability "
             f"differs by up to {agreement.largest:.3g}, where {LARGEST_DIFFERENCE} is the most, and "
             f"{agreement.decided_otherwise} decisions differ. Export it without that option."
         )

@@ -80,6 +80,6 @@ def in_use(model: BundledModel, use: str) -> Iterator[None]:
             lock_of(name).unlink(missing_ok=True)
 
 
-def decision_of(answered: Answered) -> Decision:
+def decision_of(answer: Answered) -> Decision:
     """Wait for an answer. Raises the error with which the process has ended."""
-    return Decision.from_json(answered.result())
+    return Decision.from_json(answer.result())

@@ -195,9 +195,9 @@ class Bundle(Strict):
         if self.verdict != "unsafe":
             return None
 
-        failed = [gate for gate in self.gates if gate.state in ("FAIL", "NOT AVAILABLE")]
+        failed_gates = [gate for gate in self.gates if gate.state in ("FAIL", "NOT AVAILABLE")]
         # The false negative rate is 1 - recall: the same evidence.
-        reasons = [gate.reason for gate in failed if gate.gate != "ed_false_negative_rate"]
+        reasons = [gate.reason for gate in failed_gates if gate.gate != "ed_false_negative_rate"]
         return f"This model is unsafe by its gates: {'; '.join(reasons)}."
 
 

@@ -56,15 +56,17 @@ def decide(
     labels = rule_labels(bundle, p)
     sets = conformal_sets(p, bundle.conformal.cutoffs)
     decisions = [
-        Decision(labels[i], (row[0], row[1], row[2]), _named(sets[i]))
+        Decision(labels[i], (row[0], row[1], row[2]), _member_labels(sets[i]))
         for i, row in enumerate(p.tolist())
     ]
 
     return decisions if passes is None else _with_review(bundle, decisions, np.asarray(passes))
 
 
-def _named(members: ArrayLike) -> tuple[Label, ...]:
-    return tuple(label for label, inside in zip(LABELS, np.asarray(members), strict=True) if inside)
+def _member_labels(members: ArrayLike) -> tuple[Label, ...]:
+    return tuple(
+        label for label, is_member in zip(LABELS, np.asarray(members), strict=True) if is_member
+    )
 
 
 def _with_review(bundle: Bundle, decisions: list[Decision], passes: Floats) -> list[Decision]:

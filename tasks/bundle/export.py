@@ -161,12 +161,12 @@ def _run_job(
 def _moved_bundle(bundle: Bundle, folder: Path, fuse: bool) -> Bundle:
     """The bundle with paths that begin at the folder of the export."""
     weights = Manifest.read(folder / WEIGHTS)
-    moved = {"weights": WEIGHTS, "weights_digest": weights.digest}
+    weights_fields = {"weights": WEIGHTS, "weights_digest": weights.digest}
     if not fuse:
-        return bundle.model_copy(update={**moved, "adapter": ADAPTER_FILES[0]})
+        return bundle.model_copy(update={**weights_fields, "adapter": ADAPTER_FILES[0]})
     review = Review(available=False, entropy_limit=bundle.review.entropy_limit, fused=True)
-    without = {"adapter": None, "adapter_digest": None, "review": review}
-    return bundle.model_copy(update={**moved, **without})
+    fused_fields = {"adapter": None, "adapter_digest": None, "review": review}
+    return bundle.model_copy(update={**weights_fields, **fused_fields})
 
 
 def _copy_weights(weights: Path, target: Path) -> None:
@@ -196,11 +196,11 @@ def _sizes(folder: Path) -> dict[str, int]:
 
 def _check_room(model: BundledModel, folder: Path, fuse: bool, gguf: bool) -> None:
     stored = VariantManifest.read(model.weights).stored_bytes
-    needed = int(stored * ROOM["gguf" if gguf else "fuse" if fuse else "plain"])
+    required_bytes = int(stored * ROOM["gguf" if gguf else "fuse" if fuse else "plain"])
     free = shutil.disk_usage(folder.parent).free
-    if free < needed:
+    if free < required_bytes:
         raise BadInput(
-            f"The export needs up to {needed / 1e9:.1f} GB in {folder.parent}, where "
+            f"The export needs up to {required_bytes / 1e9:.1f} GB in {folder.parent}, where "
             f"{free / 1e9:.1f} GB are free; free some space, or name a folder on another disk."
         )
 

@@ -39,19 +39,19 @@ def bundle_of_evaluation(home: Path, evaluation_id: str) -> BundledModel:
     Raises ModelGone where the adapter or the weights are not in this home, and BadInput for a
     baseline, which has neither.
     """
-    landed = _Landed.read(home, evaluation_id)
-    if landed.experiment["recipe_kind"] == "baseline":
+    landing = _LandedEvaluation.read(home, evaluation_id)
+    if landing.experiment["recipe_kind"] == "baseline":
         raise BadInput(
-            f"{landed.name} is a baseline, without an adapter of its own; name a trained experiment."
+            f"{landing.name} is a baseline, without an adapter of its own; name a trained experiment."
         )
 
-    training = _adapter_folder(home, landed)
+    training = _adapter_folder(home, landing)
     spec = _trained_spec(training)
-    weights, variant = _weights(home, landed)
-    return BundledModel(_bundle(landed, spec, training, weights, variant, home), home)
+    weights, variant = _weights(home, landing)
+    return BundledModel(_bundle(landing, spec, training, weights, variant, home), home)
 
 
-class _Landed:
+class _LandedEvaluation:
     """The landed rows of an evaluation and of its training."""
 
     def __init__(self, evaluation: Path, training: Path, experiment: Row, row: Row) -> None:
@@ -61,7 +61,7 @@ class _Landed:
         self.evaluation = row
 
     @classmethod
-    def read(cls, home: Path, evaluation_id: str) -> _Landed:
+    def read(cls, home: Path, evaluation_id: str) -> _LandedEvaluation:
         """Raises ModelGone where the results came from another machine, and were only merged here."""
         folder = home / "landing" / evaluation_id
         if complete(folder, deep=True) is None:
@@ -92,13 +92,13 @@ def _rows(folder: Path, table: str) -> list[Row]:
     return rows
 
 
-def _adapter_folder(home: Path, landed: _Landed) -> Path:
+def _adapter_folder(home: Path, landing: _LandedEvaluation) -> Path:
     """The folder of the training whose adapter was judged: of a moved one, its source."""
-    training = landed.experiment.get("source_training_id") or landed.experiment["training_id"]
+    training = landing.experiment.get("source_training_id") or landing.experiment["training_id"]
     folder = home / "experiments" / str(training)
     if complete(folder, deep=True) is None:
         raise ModelGone(
-            f"The adapter of {landed.name} is not in {folder}; run its sweep again to train it, "
+            f"The adapter of {landing.name} is not in {folder}; run its sweep again to train it, "
             "or set TRIAGE_HOME to the home that holds it."
         )
 
@@ -110,23 +110,23 @@ def _trained_spec(training: Path) -> ExperimentSpec:
     return ExperimentSpec.model_validate(stored["spec"])
 
 
-def _weights(home: Path, landed: _Landed) -> tuple[Path, VariantManifest]:
+def _weights(home: Path, landing: _LandedEvaluation) -> tuple[Path, VariantManifest]:
     """The model folder with the digest that was judged."""
-    wanted = landed.experiment["weights_digest"]
+    weights_digest = landing.experiment["weights_digest"]
     folders = home / "models"
     for folder in sorted(folders.iterdir()) if folders.is_dir() else ():
         manifest = Manifest.read_if_complete(folder)
-        if manifest is not None and manifest.digest == wanted:
+        if manifest is not None and manifest.digest == weights_digest:
             return folder, VariantManifest.read(folder)
 
     raise ModelGone(
-        f"The weights of {landed.name} are no longer in {folders}; run its sweep again, "
+        f"The weights of {landing.name} are no longer in {folders}; run its sweep again, "
         "which makes them anew."
     )
 
 
 def _bundle(
-    landed: _Landed,
+    landing: _LandedEvaluation,
     spec: ExperimentSpec,
     training: Path,
     weights: Path,
@@ -134,11 +134,11 @@ def _bundle(
     home: Path,
 ) -> Bundle:
     prompt = load_prompt(spec.prompt)
-    rules = {row["rule"]: row for row in landed.rows("decision_rule")}
+    rules = {row["rule"]: row for row in landing.rows("decision_rule")}
     adapter = training / ADAPTER
     return Bundle(
-        model_id=landed.experiment["training_id"],
-        cell_id=landed.experiment["cell_id"],
+        model_id=landing.experiment["training_id"],
+        cell_id=landing.experiment["cell_id"],
         base_model=spec.model.name,
         licence=variant.licence,
         terms=variant.terms.at if variant.terms else None,
@@ -151,15 +151,15 @@ def _bundle(
         prompt_digest=prompt.digest,
         words=prompt.words,
         chat=variant.has_chat_template,
-        rule=_rule(landed.evaluation, rules),
+        rule=_rule(landing.evaluation, rules),
         scaling=_scaling(rules["min_cost"]),
-        conformal=_conformal(landed.rows("conformal")[0]),
-        gates=tuple(_gate(row) for row in landed.rows("gate")),
-        verdict=landed.evaluation["verdict"],
+        conformal=_conformal(landing.rows("conformal")[0]),
+        gates=tuple(_gate(row) for row in landing.rows("gate")),
+        verdict=landing.evaluation["verdict"],
         review=_review(spec),
-        judged_on=_judged_on(landed.evaluation, rules, landed.experiment, home),
-        versions=_versions(landed.experiment),
-        random_weights=bool(landed.experiment["random_weights"]),
+        judged_on=_judged_on(landing.evaluation, rules, landing.experiment, home),
+        versions=_versions(landing.experiment),
+        random_weights=bool(landing.experiment["random_weights"]),
         weights=str(weights),
         weights_digest=variant.digest,
         adapter=str(adapter),

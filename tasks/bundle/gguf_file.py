@@ -94,16 +94,16 @@ def _stored(name: str, weight: mx.array, config: dict[str, Any]) -> np.ndarray[A
 
 
 def _add_tokenizer(writer: gguf.GGUFWriter, folder: Path) -> None:
-    written = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    tokens, types = _tokens(written, _vocabulary_size(folder))
+    tokens, types = _tokens(tokenizer, _vocabulary_size(folder))
 
     kind, pre = TOKENIZER
     writer.add_tokenizer_model(kind)
     writer.add_tokenizer_pre(pre)
     writer.add_token_list(tokens)
     writer.add_token_types(types)
-    merges = written["model"].get("merges", [])
+    merges = tokenizer["model"].get("merges", [])
     writer.add_token_merges([m if isinstance(m, str) else " ".join(m) for m in merges])
 
     for key, name in SPECIAL.items():
@@ -120,19 +120,19 @@ def _vocabulary_size(folder: Path) -> int:
     return int(config["vocab_size"])
 
 
-def _tokens(written: dict[str, Any], size: int) -> tuple[list[str], list[int]]:
+def _tokens(tokenizer: dict[str, Any], size: int) -> tuple[list[str], list[int]]:
     """Tokens by number, as many as the embedding has rows, and their types."""
-    numbered = {number: token for token, number in written["model"].get("vocab", {}).items()}
-    added = {entry["id"]: entry for entry in written.get("added_tokens", [])}
-    numbered |= {number: entry["content"] for number, entry in added.items()}
+    numbered = {number: token for token, number in tokenizer["model"].get("vocab", {}).items()}
+    added_tokens = {entry["id"]: entry for entry in tokenizer.get("added_tokens", [])}
+    numbered |= {number: entry["content"] for number, entry in added_tokens.items()}
     tokens = [numbered.get(number, f"<|unused{number}|>") for number in range(size)]
 
     def kind(number: int) -> int:
         if number not in numbered:
             return CONTROL
-        if number not in added:
+        if number not in added_tokens:
             return NORMAL
-        return CONTROL if added[number]["special"] else USER_DEFINED
+        return CONTROL if added_tokens[number]["special"] else USER_DEFINED
 
     return tokens, [kind(number) for number in range(size)]
 
@@ -150,12 +150,12 @@ def _chat_template(folder: Path, settings: dict[str, Any]) -> str | None:
 
 
 def _refuse_another_tokenizer(folder: Path, path: Path, texts: list[str]) -> None:
-    own = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    own_tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     with TemporaryDirectory() as scratch:
         write_tokenizer(open_gguf(path), Path(scratch))
         read = Tokenizer.from_file(str(Path(scratch) / "tokenizer.json"))
 
-    if any(own.encode(text).ids != read.encode(text).ids for text in texts):
+    if any(own_tokenizer.encode(text).ids != read.encode(text).ids for text in texts):
         raise BadInput(
             "The tokenizer of this model cannot be written to GGUF: read again, it splits texts "
             "another way; export it without --gguf."

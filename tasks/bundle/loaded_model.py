@@ -71,8 +71,8 @@ class LoadedModel:
     @property
     def _special_tokens(self) -> list[str]:
         """The tokens that steer a conversation: a text must not speak in another's name."""
-        added = self.template.tokenizer.added_tokens_decoder.values()
-        return [str(token) for token in added if token.special and len(str(token)) > 1]
+        added_tokens = self.template.tokenizer.added_tokens_decoder.values()
+        return [str(token) for token in added_tokens if token.special and len(str(token)) > 1]
 
     def log_likelihoods(self, texts: Sequence[Encoded]) -> Floats:
         """log P(label | prompt) of each text, shape (texts, 3). Raises Diverged if one is not finite."""
@@ -108,8 +108,8 @@ class LoadedModel:
         return Prefix.embedded(self.adapted.stack, self._cases(text))
 
     def _label_logp(self, prefix: Prefix) -> mx.array:
-        none: list[SharedPast | None] = [None] * self.adapted.stack.depth
-        past = self.past if prefix.cases.leading else none
+        no_past: list[SharedPast | None] = [None] * self.adapted.stack.depth
+        past = self.past if prefix.cases.leading else no_past
         return label_terms(self.adapted, prefix, make_batch(prefix.cases, [0]), past).label_logp
 
 

@@ -140,8 +140,8 @@ def _hub_metric(metric: Metric, rule: str) -> dict[str, Any]:
 
 def _written(result: ExportResult) -> list[tuple[str, Agreement]]:
     """The models that were written anew, in words, with how they agree with the trained one."""
-    both = (("The fused weights", result.fused), ("`model.gguf` (float16)", result.gguf))
-    return [(name, agreement) for name, agreement in both if agreement is not None]
+    agreements = (("The fused weights", result.fused), ("`model.gguf` (float16)", result.gguf))
+    return [(name, agreement) for name, agreement in agreements if agreement is not None]
 
 
 def _template(name: str) -> Any:

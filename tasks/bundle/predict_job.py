@@ -26,15 +26,15 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     model = load_model(job.model)
     emit(Ready())
 
-    answered = 0
+    answer_count = 0
     # As many as run side by side: the first answer does not wait for the others.
     for group in requests(together()):
         decisions = _decisions(job, model, [request["text"] for request in group])
         for request, decision in zip(group, decisions, strict=True):
             emit(Answer(request["number"], asdict(decision)))
-        answered += len(group)
+        answer_count += len(group)
 
-    return {"answered": answered}
+    return {"answered": answer_count}
 
 
 def _decisions(job: PredictJob, model: LoadedModel, texts: list[str]) -> list[Decision]:

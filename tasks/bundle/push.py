@@ -77,21 +77,21 @@ def push(folder: Path, target: Target, title: str) -> str:
 
 
 def _refuse_repository(repository: ModelInfo, folder: Path, target: Target) -> None:
-    nothing = f"so nothing was uploaded from {folder}"
+    consequence = f"so nothing was uploaded from {folder}"
     if not target.public and not repository.private:
         raise BadInput(
-            f"{target.repo} is public already, {nothing}; name another repository, or add --public."
+            f"{target.repo} is public already, {consequence}; name another repository, or add --public."
         )
     if target.public and repository.private:
         raise BadInput(
-            f"{target.repo} is private already, {nothing}; make it public in its settings on the "
+            f"{target.repo} is private already, {consequence}; make it public in its settings on the "
             "Hub, name another repository, or leave --public out."
         )
 
     names = {file.rfilename for file in repository.siblings or ()} - NEW_FILES
     if names and BUNDLE_FILE not in names:
         raise BadInput(
-            f"{target.repo} holds files of something else ({min(names)}), {nothing}; name another "
+            f"{target.repo} holds files of something else ({min(names)}), {consequence}; name another "
             "repository, since a push takes the place of what is there."
         )
 

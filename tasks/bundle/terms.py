@@ -64,9 +64,9 @@ def _notice(bundle: Bundle, link: str | None) -> str:
     if is_gemma(bundle):
         lines = [f"{GEMMA}.", GEMMA_RESTRICTIONS]
     else:
-        where = f" ({link})" if link else ""
+        address = f" ({link})" if link else ""
         lines = [
-            f"The base model {bundle.base_model} is under the licence {bundle.licence}{where}."
+            f"The base model {bundle.base_model} is under the licence {bundle.licence}{address}."
         ]
     return "\n\n".join([*lines, CHANGED]) + "\n"
 

@@ -62,14 +62,14 @@ def numbered_texts(path: Path, column: str) -> Iterator[tuple[str, str]]:
     empty = True
     for number, row in read_rows(path):
         empty = False
-        where = place(path, number)
+        location = place(path, number)
         if column not in row:
-            named = NamedColumn(column, "the column of the texts", "--text-column")
-            raise missing_columns(where, row, [named])
-        text = reader.text(row, where)
+            text_column = NamedColumn(column, "the column of the texts", "--text-column")
+            raise missing_columns(location, row, [text_column])
+        text = reader.text(row, location)
         if len(text.encode()) > MOST_BYTES:
-            raise BadInput(f"{where}: '{column}' is longer than {MOST_BYTES // 1_000_000} MB.")
-        yield reader.case_id(row, where) or f"text-{text_digest(text)}", text
+            raise BadInput(f"{location}: '{column}' is longer than {MOST_BYTES // 1_000_000} MB.")
+        yield reader.case_id(row, location) or f"text-{text_digest(text)}", text
 
     if empty:
         raise BadInput(f"{path} holds no texts; it needs rows with '{column}'.")

@@ -23,18 +23,18 @@ def check_apart(evaluation_set: EvaluationSet, cases: Sequence[Case], learned: L
 
     `learned`: its cases by the name for the error. Raises BadInput, with cases named by id only.
     """
-    where = f"The evaluation set {evaluation_set.name} ({evaluation_set.source})"
-    _check_texts(where, cases, learned)
-    _check_groups(where, cases, learned)
+    set_name = f"The evaluation set {evaluation_set.name} ({evaluation_set.source})"
+    _check_texts(set_name, cases, learned)
+    _check_groups(set_name, cases, learned)
 
     for name, members in learned.items():
         try:
             check_copies({name: members, evaluation_set.name: cases})
         except BadInput as error:
-            raise BadInput(f"{where} is not apart from {name}: {error}") from error
+            raise BadInput(f"{set_name} is not apart from {name}: {error}") from error
 
 
-def _check_texts(where: str, cases: Sequence[Case], learned: Learned) -> None:
+def _check_texts(set_name: str, cases: Sequence[Case], learned: Learned) -> None:
     texts = {
         text_digest(case.text): (name, case.case_id)
         for name, members in learned.items()
@@ -45,12 +45,12 @@ def _check_texts(where: str, cases: Sequence[Case], learned: Learned) -> None:
         if digest in texts:
             name, case_id = texts[digest]
             raise BadInput(
-                f"{where} has case {case.case_id} with the text of case {case_id} in {name}; leave "
+                f"{set_name} has case {case.case_id} with the text of case {case_id} in {name}; leave "
                 "one out."
             )
 
 
-def _check_groups(where: str, cases: Sequence[Case], learned: Learned) -> None:
+def _check_groups(set_name: str, cases: Sequence[Case], learned: Learned) -> None:
     groups = {
         case.group: (name, case.case_id)
         for name, members in learned.items()
@@ -61,7 +61,7 @@ def _check_groups(where: str, cases: Sequence[Case], learned: Learned) -> None:
         if case.group in groups:
             name, case_id = groups[case.group]
             raise BadInput(
-                f"{where} shares the group {case.group!r} with {name} (its case {case.case_id}, "
+                f"{set_name} shares the group {case.group!r} with {name} (its case {case.case_id}, "
                 f"case {case_id} there); leave the group out of one of the two, or rename the "
                 "group in one if they have only the name in common."
             )

@@ -96,13 +96,15 @@ def _kinds(records: Sequence[Record]) -> list[str]:
     header = f"| kind | cases | {' | '.join(LABELS)} | groups | cores | deciding facts |"
     lines = [header, "|" + "---|" * 8]
     for kind in dict.fromkeys(record.case.subgroup["kind"] for record in records):
-        those = [record for record in records if record.case.subgroup["kind"] == kind]
-        labels = Counter(record.case.label for record in those)
+        kind_records = [record for record in records if record.case.subgroup["kind"] == kind]
+        labels = Counter(record.case.label for record in kind_records)
         counts = " | ".join(str(labels[label]) for label in LABELS)
-        groups = len({record.facts.problem for record in those})
-        cores = len({_core(record) for record in those})
-        deciding = len({(record.facts.problem, record.verdict.rule) for record in those})
-        lines.append(f"| {kind} | {len(those)} | {counts} | {groups} | {cores} | {deciding} |")
+        groups = len({record.facts.problem for record in kind_records})
+        cores = len({_core(record) for record in kind_records})
+        deciding = len({(record.facts.problem, record.verdict.rule) for record in kind_records})
+        lines.append(
+            f"| {kind} | {len(kind_records)} | {counts} | {groups} | {cores} | {deciding} |"
+        )
 
     return lines
 

@@ -84,17 +84,17 @@ def embedded_card() -> str:
 
 def _wordings() -> str:
     """In how many wordings the facts of the knowledge base are said and denied."""
-    everything = general()
-    kinds = [everything.red, everything.amber, everything.mild]
+    knowledge = general()
+    kinds = [knowledge.red, knowledge.amber, knowledge.mild]
     for problem in problems().values():
         kinds += [problem.red, problem.amber, problem.mild]
 
     facts = [fact for kind in kinds for fact in kind.values()]
-    said = [len(fact.say) for fact in facts if fact.say]
+    counts = [len(fact.say) for fact in facts if fact.say]
     denials = [len(fact.deny) for fact in facts if fact.deny]
 
     return (
-        f"Each of {len(facts)} facts is said in {min(said)} to {max(said)} wordings ({sum(said)} in all; a "
+        f"Each of {len(facts)} facts is said in {min(counts)} to {max(counts)} wordings ({sum(counts)} in all; a "
         f"nurse's note is one more), and each of the {len(denials)} that can be denied in "
         f"{min(denials)} to {max(denials)} ({sum(denials)} in all). Cases of a set repeat clauses: "
         "their number overstates their variety."

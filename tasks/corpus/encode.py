@@ -82,8 +82,8 @@ def _check_prefixes(answer_tokens: list[Tokens], prompt: Prompt) -> None:
 
     It holds that one's probability too, so the other could never be decided.
     """
-    answered = zip(LABELS, answer_tokens, strict=True)
-    for (short_label, short), (label, tokens) in itertools.permutations(answered, 2):
+    answers = zip(LABELS, answer_tokens, strict=True)
+    for (short_label, short), (label, tokens) in itertools.permutations(answers, 2):
         if tokens[: len(short)] == short:
             relation = "is the same as" if short == tokens else "begins like"
             raise BadInput(

@@ -167,13 +167,13 @@ def _build(data: Data, sources: Sequence[Source], folder: Path) -> dict[str, Any
     sets, learned = _limited_sets(data, located)
 
     entries: dict[str, SetEntry] = {}
-    written: Sets = {}
+    written_sets: Sets = {}
     for source in sources:
         for name, cases in _source_sets(source, sets, learned, data.seed).items():
             entries[name] = _write_set(folder / f"{name}.jsonl", cases, source)
-            written[name] = cases
+            written_sets[name] = cases
 
-    _write_facts(data, sources, written, folder)
+    _write_facts(data, sources, written_sets, folder)
     dataset = Dataset(
         source=data.source,
         origin=located.origin,
@@ -183,7 +183,7 @@ def _build(data: Data, sources: Sequence[Source], folder: Path) -> dict[str, Any
         split=_split_rule(data, located),
         has_groups=any(entries[name].has_groups for name in SETS),
     )
-    card = data_card(dataset, _further_sections(data, written))
+    card = data_card(dataset, _further_sections(data, written_sets))
     (folder / CARD).write_text(card, encoding="utf-8")
 
     # The revision stands under `origin`, with the commit that it means.
@@ -234,14 +234,14 @@ def split_shares(data: Data) -> dict[str, float]:
     return {str(name): data.set_shares[name] for name in SETS}
 
 
-def split_off(train: Sequence[Case], data: Data, given: Collection[str]) -> Sets:
+def split_off(train: Sequence[Case], data: Data, given_sets: Collection[str]) -> Sets:
     """The sets into which the cases given as train are split: train, and what else is not given.
 
-    `given`: names of the sets that are given.
+    `given_sets`: names of the sets that are given.
     """
     of_all = split_shares(data)
     shares = {"train": of_all["train"]}
-    shares |= {name: of_all[name] for name in ("valid", "calibration") if name not in given}
+    shares |= {name: of_all[name] for name in ("valid", "calibration") if name not in given_sets}
     total = sum(shares.values())
     return split_cases(train, data.seed, {name: share / total for name, share in shares.items()})
 
@@ -306,10 +306,10 @@ def _write_facts(data: Data, sources: Sequence[Source], sets: Sets, folder: Path
     if not records:
         return
 
-    written = {(name, case.case_id) for name, cases in sets.items() for case in cases}
+    written_cases = {(name, case.case_id) for name, cases in sets.items() for case in cases}
     write_facts(
         folder / FACTS,
-        (record for record in records if (record.set, record.case.case_id) in written),
+        (record for record in records if (record.set, record.case.case_id) in written_cases),
     )
 
 
@@ -330,10 +330,10 @@ def _split_rule(data: Data, located: Located) -> str:
         table = "One table," if count == 1 else f"{count} files, read as one table,"
         return f"{table} split by us into {parts} ({rule})."
 
-    given = ", ".join(name for name in SETS if name in located.files)
+    given_sets = ", ".join(name for name in SETS if name in located.files)
     missing = [name for name in SETS if name not in located.files]
     split = f"; {' and '.join(missing)} split off train by us ({rule})" if missing else ""
-    return f"Given: {given}{split}."
+    return f"Given: {given_sets}{split}."
 
 
 def check_filled(sets: Mapping[str, Sequence[Case]], source: str) -> None:

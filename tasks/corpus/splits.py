@@ -113,12 +113,12 @@ def limited(cases: Sequence[Case], limit: int, seed: int) -> list[Case]:
 def _spread(cases: Sequence[Case], seed: int) -> list[Case]:
     """Round after round one case of each group: any prefix holds as many groups as it can."""
     shuffled = sorted(cases, key=lambda case: _draw(case.case_id + text_digest(case.text), seed))
-    seen: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     rounds = []
     for rank, case in enumerate(shuffled):
         key = case.group if case.group is not None else case.case_id
-        rounds.append((seen[key], rank, case))
-        seen[key] += 1
+        rounds.append((counts[key], rank, case))
+        counts[key] += 1
 
     return [case for _, _, case in sorted(rounds, key=lambda entry: entry[:2])]
 

@@ -49,9 +49,9 @@ def _folder_sentence(name: str) -> str:
     """What is wrong with a folder in a grid's place, and which grid may be meant; else empty."""
     if not name or not ask(Path.is_dir, Path(name)):
         return ""
-    inside = sorted(Path(name).glob("*.toml"))
-    meant = f"; name the file inside it, e.g. {inside[0]}" if inside else ""
-    return f"{name!r} is a folder where a grid is expected{meant}"
+    grid_files = sorted(Path(name).glob("*.toml"))
+    hint = f"; name the file inside it, e.g. {grid_files[0]}" if grid_files else ""
+    return f"{name!r} is a folder where a grid is expected{hint}"
 
 
 def load_grid(name: str, overrides: list[str] | None = None) -> Grid:

@@ -54,9 +54,7 @@ def sentence(
     place = where(path, loc, overrides, message, above=unknown)
 
     if unknown:
-        return (
-            f"{place}: unknown key {key!r}; {_meant(str(loc[-1]), _allowed(model, first['loc']))}."
-        )
+        return f"{place}: unknown key {key!r}; {_suggestion(str(loc[-1]), _allowed_keys(model, first['loc']))}."
     if first["type"] == "missing":
         table = key.rpartition(".")[0]
         return f"{place}: {table or 'the grid'} has no {loc[-1]!r}; add it."
@@ -72,11 +70,11 @@ def reason(error: ValidationError) -> str:
     return _message(error.errors(include_url=False)[0]["msg"])
 
 
-def _meant(name: str, allowed: list[str]) -> str:
+def _suggestion(name: str, allowed_keys: list[str]) -> str:
     """Which key is meant by a misspelt one, if one is near, and all that are allowed."""
-    near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.6)
-    meant = f"did you mean {near[0]!r}? Allowed are" if near else "allowed are"
-    return f"{meant} {', '.join(allowed)}"
+    near = difflib.get_close_matches(name, allowed_keys, n=1, cutoff=0.6)
+    suggestion = f"did you mean {near[0]!r}? Allowed are" if near else "allowed are"
+    return f"{suggestion} {', '.join(allowed_keys)}"
 
 
 def _same_place(place: tuple[int | str, ...], loc: list[int | str]) -> bool:
@@ -91,13 +89,13 @@ def _message(text: str) -> str:
     return text
 
 
-def _allowed(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+def _allowed_keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
     """Names of the keys that the table at `loc` may hold."""
     schema = model.model_json_schema(by_alias=True)
     node: dict[str, Any] = schema
     for part in loc[:-1]:
         branches = node.get("discriminator", {}).get("mapping", {})
-        node = {"$ref": branches[part]} if part in branches else _below(node, part)
+        node = {"$ref": branches[part]} if part in branches else _child_of(node, part)
         node = _resolved(node, schema["$defs"])
 
     # `[safety]` is read apart: its values go into the safety recipes.
@@ -105,14 +103,14 @@ def _allowed(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
     return sorted({*node.get("properties", {}), *shared})
 
 
-def _below(node: dict[str, Any], part: int | str) -> dict[str, Any]:
+def _child_of(node: dict[str, Any], part: int | str) -> dict[str, Any]:
     """The schema of what stands in a list or under a key; a branch of a union is the union itself."""
     if isinstance(part, int):
         return dict(node.get("items", node))
     if part in _BRANCHES and part not in node.get("properties", {}):
         return node
-    below = node.get("properties", {}).get(part) or node.get("additionalProperties")
-    return below if isinstance(below, dict) else {}
+    child = node.get("properties", {}).get(part) or node.get("additionalProperties")
+    return child if isinstance(child, dict) else {}
 
 
 def _resolved(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:

@@ -161,8 +161,8 @@ def table_text(entry: Entry) -> str:
     type.
     """
     keys = entry.get("propertyNames", {}).get("enum", [])
-    named = f" ({', '.join(keys)})" if keys else ""
-    return f"table{named} of {type_text(entry['additionalProperties'])}"
+    key_names = f" ({', '.join(keys)})" if keys else ""
+    return f"table{key_names} of {type_text(entry['additionalProperties'])}"
 
 
 def bounds(entry: Entry) -> Iterator[str]:

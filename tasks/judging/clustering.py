@@ -20,19 +20,19 @@ def intraclass_correlation(cases: Floats, sums: Floats, squares: Floats) -> floa
 
     Donner, International Statistical Review 54 (1986) 67-82, equation 2.1.
     """
-    held = cases > 0
-    n, total, squared = cases[held], sums[held], squares[held]
+    has_cases = cases > 0
+    n, total, squared = cases[has_cases], sums[has_cases], squares[has_cases]
     groups, all_cases = len(n), n.sum()
     if groups < 2 or all_cases - groups < LEAST_WITHIN:
         return None
 
     means = total / n
-    between = (n * (means - total.sum() / all_cases) ** 2).sum() / (groups - 1)
-    within = (squared - n * means**2).sum() / (all_cases - groups)
+    between_variance = (n * (means - total.sum() / all_cases) ** 2).sum() / (groups - 1)
+    within_variance = (squared - n * means**2).sum() / (all_cases - groups)
     usual = (all_cases - (n**2).sum() / all_cases) / (groups - 1)
-    scale = between + (usual - 1) * within
+    scale = between_variance + (usual - 1) * within_variance
 
-    return float((between - within) / scale) if scale > 0 else None
+    return float((between_variance - within_variance) / scale) if scale > 0 else None
 
 
 def value_sums(counts: Floats, values: Floats) -> tuple[Floats, Floats, Floats]:

@@ -115,10 +115,10 @@ def target_recall_threshold(
         return None
 
     # 1 - 0.9 is a little under 0.1 in floating point, hence the small term.
-    allowed = min(math.floor((1 - target) * (n_ed + 1) + 1e-9), n_ed - 1)
-    value = float(ed_scores[allowed])
+    allowed_misses = min(math.floor((1 - target) * (n_ed + 1) + 1e-9), n_ed - 1)
+    value = float(ed_scores[allowed_misses])
     misses = int((ed_scores < value).sum())
-    return Threshold(value, allowed, misses, n_ed, clopper_pearson(n_ed - misses, n_ed)[0])
+    return Threshold(value, allowed_misses, misses, n_ed, clopper_pearson(n_ed - misses, n_ed)[0])
 
 
 def fit_vector_scaling(log_p: ArrayLike, labels: Sequence[str]) -> VectorScaling:

@@ -152,7 +152,7 @@ def _prediction_rows(judged: JudgedScores) -> Rows:
     """One row per case of the judged set: its probabilities, and what each rule decides."""
     rows = []
     for i, case in enumerate(judged.cases):
-        decided = {
+        decisions = {
             name: rule.labels[i] if rule.labels else None for name, rule in judged.decisions.items()
         }
         rows.append(
@@ -164,8 +164,8 @@ def _prediction_rows(judged: JudgedScores) -> Rows:
                 "label": case.label,
                 **probability_columns(case.probabilities),
                 "nll": None if case.loss is None else case.loss / case.tokens,
-                "decision": decided[judged.evaluation.rule],
-                **decided,
+                "decision": decisions[judged.evaluation.rule],
+                **decisions,
             }
         )
 

@@ -205,8 +205,8 @@ def _metric_with_interval(
     """A metric with the wider of its intervals. `exact`: that of a proportion."""
     # Without groups a proportion needs no bootstrap: its exact interval makes the same assumption.
     bootstrap = resampled.interval(name) if resampled.clustered or exact is None else None
-    shown = wider(exact, bootstrap)
-    if shown is None:
+    interval = wider(exact, bootstrap)
+    if interval is None:
         reason = f"no interval: {resampled.why_no_interval(name)}"
         return Metric.without_interval(name, value, n, joined_notes(note, reason) or reason)
 
@@ -218,7 +218,7 @@ def _metric_with_interval(
 
     columns = interval_columns(exact, bootstrap if resampled.clustered else None)
     note = joined_notes(note, assumption)
-    return Metric(name, value, shown.low, shown.high, shown.method, n, note, **columns)
+    return Metric(name, value, interval.low, interval.high, interval.method, n, note, **columns)
 
 
 def _classes_note(table: Ints) -> str | None:

@@ -52,8 +52,8 @@ class DecisionCurve:
         """`p_ed` and `is_ed` are of shape (cases,)."""
         thresholds = np.array(THRESHOLDS)
         of_ed = np.where(is_ed[:, None] == 1, 1.0, -thresholds / (1 - thresholds))
-        sent = (p_ed[:, None] >= thresholds) * of_ed
-        columns = np.column_stack([sent, sent - of_ed, np.ones(len(p_ed))])
+        sent_to_ed = (p_ed[:, None] >= thresholds) * of_ed
+        columns = np.column_stack([sent_to_ed, sent_to_ed - of_ed, np.ones(len(p_ed))])
         return cls(draws.sums(columns))
 
     def __call__(self, counts: Floats) -> Floats:

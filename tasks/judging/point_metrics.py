@@ -37,13 +37,13 @@ METRICS = (
 )
 
 
-def confusion_cells(truth: Ints, decided: Ints) -> Floats:
+def confusion_cells(truth: Ints, decisions: Ints) -> Floats:
     """One-hot cell of the confusion table of each case, shape (cases, 9).
 
     Sums over cases, reshaped to (3, 3), are confusion tables. The arguments are positions in
     LABELS, shape (cases,).
     """
-    return np.asarray(np.eye(9)[truth * 3 + decided])
+    return np.asarray(np.eye(9)[truth * 3 + decisions])
 
 
 def hits(tables: Floats) -> Floats:

@@ -23,8 +23,8 @@ STEPS = 100
 
 def logits(p: Floats) -> Floats:
     """log(p / (1 - p)), of probabilities held between SMALLEST_P and 1 - SMALLEST_P."""
-    held = np.clip(p, SMALLEST_P, 1 - SMALLEST_P)
-    return np.asarray(np.log(held) - np.log1p(-held))
+    clipped = np.clip(p, SMALLEST_P, 1 - SMALLEST_P)
+    return np.asarray(np.log(clipped) - np.log1p(-clipped))
 
 
 def why_not_fitted(x: Floats, is_positive: Ints) -> str | None:
@@ -33,10 +33,10 @@ def why_not_fitted(x: Floats, is_positive: Ints) -> str | None:
     With one covariate that is separation: no overlap of both classes (Albert and Anderson,
     Biometrika 71 (1984) 1-10). Both classes are there.
     """
-    inside, outside = x[is_positive == 1], x[is_positive == 0]
+    positives, negatives = x[is_positive == 1], x[is_positive == 0]
     if np.ptp(x) == 0:
         return "every case has the same probability"
-    if inside.min() >= outside.max() or inside.max() <= outside.min():
+    if positives.min() >= negatives.max() or positives.max() <= negatives.min():
         return "the probabilities part the class from the others without overlap"
     return None
 
@@ -53,12 +53,12 @@ def fitted(design: Floats, outcome: Floats, offset: Floats) -> Floats:
         information = (design * (mean * (1 - mean))[:, None]).T @ design
 
         step = np.linalg.lstsq(information, design.T @ (outcome - mean))[0]
-        while (after := _likelihood(design @ (coefficients + step) + offset, outcome)) < (
+        while (next_likelihood := _likelihood(design @ (coefficients + step) + offset, outcome)) < (
             likelihood - 1e-12 * abs(likelihood)
         ):
             step = step / 2
 
-        coefficients, likelihood = coefficients + step, after
+        coefficients, likelihood = coefficients + step, next_likelihood
         if np.abs(step).max() < 1e-12:
             break
 

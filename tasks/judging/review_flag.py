@@ -54,9 +54,9 @@ class Outcomes:
     @classmethod
     def of(cls, labels: Sequence[str], decisions: Sequence[str], groups: Groups | None) -> Outcomes:
         truth = label_codes(labels)
-        decided = label_codes(decisions)
-        missed_ed = (truth == 0) & (decided != 0)
-        return cls(truth != decided, missed_ed, unit_codes(groups, len(truth)))
+        decision_codes = label_codes(decisions)
+        missed_ed = (truth == 0) & (decision_codes != 0)
+        return cls(truth != decision_codes, missed_ed, unit_codes(groups, len(truth)))
 
     def judge(self, flag: Floats) -> FlagQuality:
         return judge_flag(flag, self.wrong, self.missed_ed)
@@ -125,8 +125,8 @@ def _resampled_areas(scores: dict[str, Floats], outcomes: Outcomes, seed: int) -
 
     areas: dict[str, list[float]] = {name: [] for name in scores}
     for _ in range(RESAMPLES):
-        drawn = rng.integers(0, len(members), len(members))
-        cases = np.concatenate([members[unit] for unit in drawn])
+        drawn_units = rng.integers(0, len(members), len(members))
+        cases = np.concatenate([members[unit] for unit in drawn_units])
         for name, values in scores.items():
             areas[name].append(aurc(values[cases], outcomes.wrong[cases]))
 

@@ -53,8 +53,11 @@ class ClassScores:
 
     def why_not_ranked(self) -> str | None:
         """Why the metrics are not available; None where those of RANKING_METRICS are."""
-        inside = int(self.is_positive.sum())
-        for cases, kind in ((inside, self.label), (len(self.rows) - inside, f"non-{self.label}")):
+        positives = int(self.is_positive.sum())
+        for cases, kind in (
+            (positives, self.label),
+            (len(self.rows) - positives, f"non-{self.label}"),
+        ):
             if cases == 0:
                 return f"no {kind} case in this set"
             if cases < self.least:

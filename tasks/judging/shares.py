@@ -28,14 +28,14 @@ def share_metric(
     exact = Interval(*clopper_pearson(int(is_hit.sum()), len(is_hit)), EXACT)
 
     clustered = _clustered_interval(is_hit, groups, seed)
-    shown = wider(exact, clustered) or exact
+    interval = wider(exact, clustered) or exact
     note = joined_notes(note, INDEPENDENT if clustered is None else None)
     return Metric(
         name,
         float(is_hit.mean()),
-        shown.low,
-        shown.high,
-        shown.method,
+        interval.low,
+        interval.high,
+        interval.method,
         len(is_hit),
         note,
         **interval_columns(exact, clustered),

@@ -154,9 +154,9 @@ def _resized(source: Ints, sizes: Ints, behaviour: Behaviour, rng: np.random.Gen
         cells[fewer] = _sampled(source[fewer], sizes[fewer], rng)
 
     further = np.maximum(sizes - cases, 0)
-    needed = np.nonzero(further)
-    if len(needed[0]):
-        cells[needed] += _predicted(source[needed], further[needed], needed[-1], behaviour, rng)
+    places = np.nonzero(further)
+    if len(places[0]):
+        cells[places] += _predicted(source[places], further[places], places[-1], behaviour, rng)
 
     return cells
 
@@ -164,11 +164,11 @@ def _resized(source: Ints, sizes: Ints, behaviour: Behaviour, rng: np.random.Gen
 def _sampled(source: Ints, sizes: Ints, rng: np.random.Generator) -> Ints:
     """`sizes` (...) of the cases `source` (..., 9), drawn without replacement."""
     sample = np.zeros_like(source)
-    remaining, wanted = source.sum(-1), sizes.copy()
+    remaining, remaining_sizes = source.sum(-1), sizes.copy()
     for cell in range(source.shape[-1]):
         available = source[..., cell]
-        sample[..., cell] = rng.hypergeometric(available, remaining - available, wanted)
-        remaining, wanted = remaining - available, wanted - sample[..., cell]
+        sample[..., cell] = rng.hypergeometric(available, remaining - available, remaining_sizes)
+        remaining, remaining_sizes = remaining - available, remaining_sizes - sample[..., cell]
     return sample
 
 

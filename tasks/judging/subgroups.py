@@ -49,8 +49,8 @@ def subgroup_metrics(
     if not rows:
         return {}
 
-    truth, decided = label_codes(labels), label_codes(decisions)
-    cells = confusion_cells(truth, decided)
+    truth, decision_codes = label_codes(labels), label_codes(decisions)
+    cells = confusion_cells(truth, decision_codes)
     resampled = _resampled_tables(cells, rows, truth, groups, seed)
     units, clustered = unit_codes(groups, len(truth)), group_codes(groups, len(truth)) is not None
     matrix = None if costs is None else cost_array(costs)

@@ -34,20 +34,20 @@ class Shift:
 
     def applied(self, cells: Ints, rng: np.random.Generator) -> Ints:
         """Cells (..., 27) after each case has changed, or not, by itself."""
-        changed = cells.copy()
+        shifted = cells.copy()
         for cell in np.nonzero(np.diagonal(self.kernel) < 1)[0]:
             remaining, staying = cells[..., cell].copy(), 1.0
             for target in np.nonzero(self.kernel[cell])[0]:
                 if target == cell:
                     continue
                 share = min(1.0, self.kernel[cell, target] / staying)
-                moved = rng.binomial(remaining, share)
-                changed[..., cell] -= moved
-                changed[..., target] += moved
-                remaining -= moved
+                moved_cases = rng.binomial(remaining, share)
+                shifted[..., cell] -= moved_cases
+                shifted[..., target] += moved_cases
+                remaining -= moved_cases
                 staying = max(staying - self.kernel[cell, target], 1e-12)
 
-        return changed
+        return shifted
 
 
 def difference_of(cells: Floats, metric: Metric) -> float:
@@ -69,16 +69,16 @@ def shift_to(
     `labels`: true labels whose cases change, each by the same share of its cases.
     """
 
-    def after(change: float) -> float:
+    def excess_after(change: float) -> float:
         return difference_of(cells @ _kernel(change, cells, labels), metric) - difference
 
     low, high = -LARGEST, LARGEST
-    if after(low) > 0 or after(high) < 0:
+    if excess_after(low) > 0 or excess_after(high) < 0:
         return None
 
     for _ in range(40):
         middle = (low + high) / 2
-        low, high = (middle, high) if after(middle) < 0 else (low, middle)
+        low, high = (middle, high) if excess_after(middle) < 0 else (low, middle)
 
     return Shift(_kernel((low + high) / 2, cells, labels))
 
@@ -108,10 +108,10 @@ def _lower(kernel: Floats, label: int, decisions: Floats, change: float) -> None
 
     wrong = [other for other in range(CLASSES) if other != label]
     only_first = decisions[label, wrong].sum() / total
-    both = decisions[label, label] / total
+    both_right = decisions[label, label] / total
 
     from_first = min(change / 2, only_first)
-    from_both = min(change - from_first, both)
+    from_both = min(change - from_first, both_right)
     from_first = min(change - from_both, only_first)
 
     if only_first > 0:
@@ -120,8 +120,8 @@ def _lower(kernel: Floats, label: int, decisions: Floats, change: float) -> None
             kernel[label, label, other, label, label, other] = 1 - share
             kernel[label, label, other, label, other, other] = share
 
-    if both > 0:
-        share = from_both / both
+    if both_right > 0:
+        share = from_both / both_right
         kernel[label, label, label, label, label, label] = 1 - share
         for other, part in zip(wrong, _wrong_shares(decisions, wrong), strict=True):
             kernel[label, label, label, label, other, label] = share * part

@@ -71,8 +71,8 @@ class UnitDraws:
 
     def _draw(self, rng: np.random.Generator, resamples: int) -> Floats:
         """How often each unit is drawn, shape (units, resamples)."""
-        drawn = rng.integers(self.units, size=(resamples, self.units))
-        places = drawn * resamples + np.arange(resamples)[:, None]
+        drawn_units = rng.integers(self.units, size=(resamples, self.units))
+        places = drawn_units * resamples + np.arange(resamples)[:, None]
         counts = np.bincount(places.ravel(), minlength=self.units * resamples)
         return counts.astype(np.float64).reshape(self.units, resamples)
 

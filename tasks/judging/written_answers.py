@@ -34,9 +34,9 @@ def read_answer(text: str, words: Mapping[Label, str] = LABELS_THEMSELVES) -> An
 
     Only whole words as they are spelt count: "ED" inside "needed" or "recommendED" is no decision.
     """
-    named = [label for label in LABELS if _stands_in(text, words[label])]
+    named_labels = [label for label in LABELS if _stands_in(text, words[label])]
     is_exact = text.strip() in words.values()
-    return Answer(exact=is_exact, label=named[0] if len(named) == 1 else None)
+    return Answer(exact=is_exact, label=named_labels[0] if len(named_labels) == 1 else None)
 
 
 def _stands_in(text: str, word: str) -> bool:

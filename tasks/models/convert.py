@@ -239,14 +239,14 @@ def _draw_weights(model: nn.Module, seed: int) -> None:
     if gemma and "lm_head" in model:
         model.sanitize({})  # ties the head to the embedding, as loading weights without a head does
 
-    drawn: list[tuple[str, mx.array]] = []
+    weights: list[tuple[str, mx.array]] = []
     parameters: Any = tree_flatten(model.parameters())
     for name, value in parameters:
         tensor = mx.array(random_tensor(name, value.shape, seed, gemma)).astype(mx.bfloat16)
         mx.eval(tensor)
-        drawn.append((name, tensor))
+        weights.append((name, tensor))
 
-    model.update(tree_unflatten(drawn))
+    model.update(tree_unflatten(weights))
 
 
 def _quantize(

@@ -113,31 +113,31 @@ def open_gguf(path: Path, origin: str | None = None) -> Gguf:
     Raises BadInput if it is damaged, has a tensor type that the gguf library does not know, or if
     its architecture is neither llama nor gemma3.
     """
-    where = origin or str(path)
+    file_name = origin or str(path)
     try:
         reader = gguf.GGUFReader(str(path))
     except (ValueError, KeyError, IndexError, OSError) as error:
-        raise BadInput(_unreadable(where, error)) from error
+        raise BadInput(_unreadable(file_name, error)) from error
 
     field = reader.fields.get("general.architecture")
     architecture = str(field.contents()) if field else "none"
     if architecture not in ("llama", "gemma3"):
         raise BadInput(
-            f"{where}: the GGUF architecture {architecture!r} "
+            f"{file_name}: the GGUF architecture {architecture!r} "
             "is not supported; known are llama and gemma3."
         )
 
-    return Gguf(where, reader, architecture)
+    return Gguf(file_name, reader, architecture)
 
 
-def _unreadable(where: str, error: Exception) -> str:
+def _unreadable(file_name: str, error: Exception) -> str:
     """The sentence for an error of the gguf library."""
     if unknown := _UNKNOWN_TYPE.search(str(error)):
         return (
-            f"{where}: the GGUF file has a tensor of the type number "
+            f"{file_name}: the GGUF file has a tensor of the type number "
             f"{unknown[1]}, which is not supported; {REMEDY}."
         )
-    return f"{where} is not a readable GGUF file ({error}); {REMEDY}."
+    return f"{file_name} is not a readable GGUF file ({error}); {REMEDY}."
 
 
 def precision_name(file: Gguf) -> str:

@@ -38,16 +38,16 @@ def reserved(
         yield
         return
 
-    started = time.monotonic()
+    start = time.monotonic()
     reported = False
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as locks:
         while True:
             try:
-                held.enter_context(locked(_folder() / name))
+                locks.enter_context(locked(_folder() / name))
                 break
             except Locked:
                 check()
-                if not reported and time.monotonic() - started >= SILENT_SECONDS:
+                if not reported and time.monotonic() - start >= SILENT_SECONDS:
                     on_event(Note(_wait(name)))
                     reported = True
                 time.sleep(POLL_SECONDS)

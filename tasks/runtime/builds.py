@@ -97,9 +97,9 @@ def _cuda(build: str) -> Finding:
     if gpu is None:
         return _error(f"{build} finds no GPU: `nvidia-smi` reports none", f"else {FOR_THE_CPU}")
     if _numbers(gpu.driver) < _numbers(oldest):
-        older = " or the extra `cuda`," if build != CUDA_PACKAGES[0] else ""
+        alternative = " or the extra `cuda`," if build != CUDA_PACKAGES[0] else ""
         detail = f"the driver {gpu.driver} of {gpu.name} is too old for {build}"
-        return _error(detail, f"install {oldest} or newer,{older} or {FOR_THE_CPU}")
+        return _error(detail, f"install {oldest} or newer,{alternative} or {FOR_THE_CPU}")
     if _numbers(gpu.capability) < _numbers(OLDEST_CAPABILITY):
         detail = f"{gpu.name} has compute capability {gpu.capability}, and {build} needs {OLDEST_CAPABILITY}"
         return _error(detail, FOR_THE_CPU)

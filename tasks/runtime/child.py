@@ -223,7 +223,7 @@ def _follow_to_end(
     However this function is left, the child has ended by then.
     """
     _running.add(process)
-    started = time.monotonic()
+    start = time.monotonic()
 
     try:
         # The sweep may have been interrupted while the process started.
@@ -237,7 +237,7 @@ def _follow_to_end(
         end_process(process)
         _close(process)
         _running.discard(process)
-        _ended_seconds.append(time.monotonic() - started)
+        _ended_seconds.append(time.monotonic() - start)
 
 
 def _follow(
@@ -305,10 +305,10 @@ def _error(ending: _Ending, budget: int | None, log: Path, at_most: float | None
 
 def _error_of_signal(ending: _Ending, budget: int | None, log: Path) -> TriageError:
     number = -ending.code
-    held = ending.resident
-    if number == signal.SIGKILL and budget and held >= MEMORY_SHARE_OF_OOM * budget:
+    resident_bytes = ending.resident
+    if number == signal.SIGKILL and budget and resident_bytes >= MEMORY_SHARE_OF_OOM * budget:
         return OutOfMemory(
-            f"The step was killed while it held {held / 1e9:.1f} GB "
+            f"The step was killed while it held {resident_bytes / 1e9:.1f} GB "
             f"of a budget of {budget / 1e9:.1f} GB."
         )
     # A write into a mapped file ends this way on a full disk.
@@ -329,8 +329,8 @@ def _words_of_metal(log: Path, start: int) -> str | None:
         end = stream.seek(0, os.SEEK_END)
         stream.seek(max(start, end - READ_OF_LOG))
         lines = stream.read().decode(errors="replace").splitlines()
-        said = [line[line.index(METAL) :].strip() for line in lines if METAL in line]
-        return said[-1] if said else None
+        metal_lines = [line[line.index(METAL) :].strip() for line in lines if METAL in line]
+        return metal_lines[-1] if metal_lines else None
     return None
 
 

@@ -53,17 +53,17 @@ class Conversation:
 
     def ask(self, values: dict[str, Any]) -> Answered:
         """Send a request; the result is its answer, or the error with which the step has ended."""
-        answered: Answered = Future()
+        answer: Answered = Future()
         with self._lock:
             if self._error is not None:
-                answered.set_exception(self._error)
-                return answered
+                answer.set_exception(self._error)
+                return answer
             self._asked += 1
             number = self._asked
-            self._waiting[number] = answered
+            self._waiting[number] = answer
 
         self._unsent.put(json.dumps({"number": number, **values}))
-        return answered
+        return answer
 
     def close(self) -> None:
         """Let the step answer what it was asked, and end."""
@@ -95,22 +95,22 @@ class Conversation:
             self.ready.set_result(None)
         elif isinstance(event, Answer):
             with self._lock:
-                answered = self._waiting.pop(event.number)
+                answer = self._waiting.pop(event.number)
             # Whoever asked may have gone meanwhile.
-            if answered.set_running_or_notify_cancel():
-                answered.set_result(event.values)
+            if answer.set_running_or_notify_cancel():
+                answer.set_result(event.values)
         else:
             self._on_event(event)
 
     def _fail(self, error: TriageError) -> None:
         with self._lock:
             self._error = error
-            waiting = list(self._waiting.values())
+            open_answers = list(self._waiting.values())
             self._waiting.clear()
 
         if not self.ready.done():
             self.ready.set_exception(error)
 
-        for answered in waiting:
-            if answered.set_running_or_notify_cancel():
-                answered.set_exception(error)
+        for answer in open_answers:
+            if answer.set_running_or_notify_cancel():
+                answer.set_exception(error)

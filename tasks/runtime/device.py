@@ -123,9 +123,9 @@ def blas_threads(count: int) -> int | None:
     library = ctypes.CDLL(None)
     for getter, setter in _THREAD_FUNCTIONS:
         if hasattr(library, setter):
-            before = int(getattr(library, getter)())
+            previous = int(getattr(library, getter)())
             getattr(library, setter)(count)
-            return before
+            return previous
 
     return None
 
@@ -290,7 +290,7 @@ def _footprint(number: int) -> int | None:
     usage = (ctypes.c_uint64 * (2 + 36))()
     try:
         library = ctypes.CDLL(_LIBPROC)
-        failed = library.proc_pid_rusage(os.getpid(), 4, ctypes.byref(usage))
+        status = library.proc_pid_rusage(os.getpid(), 4, ctypes.byref(usage))
     except (OSError, AttributeError):
         return None
-    return None if failed else int(usage[2 + number])
+    return None if status else int(usage[2 + number])

@@ -21,8 +21,8 @@ _part = bytearray()
 def receive(data: bytes) -> None:
     """Keep what has arrived; waits while the step has enough to do."""
     _part.extend(data)
-    *lines, rest = _part.split(b"\n")
-    _part[:] = rest
+    *lines, remainder = _part.split(b"\n")
+    _part[:] = remainder
     for line in lines:
         _lines.put(bytes(line))
 
@@ -34,9 +34,9 @@ def requests(most: int) -> Iterator[list[dict[str, Any]]]:
         while len(group) < most and group[-1] not in (END, None):
             group.append(_next(block=False))
 
-        asked = [request for request in group if request not in (END, None)]
-        if asked:
-            yield asked
+        waiting_requests = [request for request in group if request not in (END, None)]
+        if waiting_requests:
+            yield waiting_requests
         if END in group:
             return
 

@@ -33,8 +33,8 @@ def without_folders(text: str) -> str:
 
     The user's own folders are looked for first, since their names may hold spaces.
     """
-    own = (Path.home(), Path.cwd(), expanded(os.environ.get("TRIAGE_HOME", ".")).absolute())
-    for folder in sorted(map(str, own), key=len, reverse=True):
+    own_folders = (Path.home(), Path.cwd(), expanded(os.environ.get("TRIAGE_HOME", ".")).absolute())
+    for folder in sorted(map(str, own_folders), key=len, reverse=True):
         if len(folder) > 1:
             text = text.replace(folder, "~")
     return _PATH.sub(lambda match: _file_name(match.group()), text)

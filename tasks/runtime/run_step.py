@@ -32,7 +32,7 @@ def run_step(
     not run again here.
     """
     losses = 0
-    before = progress()
+    last_progress = progress()
     while True:
         try:
             return run_child(
@@ -41,9 +41,9 @@ def run_step(
         except TookTooLong:
             raise
         except LostChild as error:
-            now = progress()
-            losses = losses + 1 if now == before else 1
-            before = now
+            new_progress = progress()
+            losses = losses + 1 if new_progress == last_progress else 1
+            last_progress = new_progress
             if losses > LOSSES:
                 raise
             on_event(StepWarning(f"{error} It is started again."))

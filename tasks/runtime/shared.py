@@ -47,9 +47,9 @@ class SharedFolder:
         version that counts, which is the first that any machine has put there.
         """
         with self._refusals():
-            there = self._manifest(name)
-            if there is not None:
-                return there
+            stored_manifest = self._manifest(name)
+            if stored_manifest is not None:
+                return stored_manifest
 
             manifest = self._put_files(folder, name)
             try:
@@ -67,11 +67,11 @@ class SharedFolder:
         a time.
         """
         with self._refusals():
-            before = self._manifest(name)
+            previous = self._manifest(name)
             manifest = self._put_files(folder, name)
             self._write(f"{name}/{MANIFEST}", (folder / MANIFEST).read_bytes())
-            if before is not None and before["digest"] != manifest["digest"]:
-                self._remove(f"{name}/{_version(before)}")
+            if previous is not None and previous["digest"] != manifest["digest"]:
+                self._remove(f"{name}/{_version(previous)}")
 
     def get(self, name: str, final: Path) -> bool:
         """Copy the version that counts to `final`, in place of whatever is there; False if there is
@@ -142,9 +142,9 @@ class SharedFolder:
         _for_each(copy, manifest["files"])
         (folder / MANIFEST).write_bytes(self.fs.cat_file(self._path(f"{name}/{MANIFEST}")))
 
-    def _verify(self, copied: Path, manifest: ManifestDict, name: str) -> None:
+    def _verify(self, copy: Path, manifest: ManifestDict, name: str) -> None:
         try:
-            verify(copied, deep=True)
+            verify(copy, deep=True)
         except BrokenFolder:
             if self._manifest(name) == manifest:  # else another one has taken its place
                 self._remove(f"{name}/{MANIFEST}")

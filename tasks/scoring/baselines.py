@@ -78,11 +78,11 @@ def baseline_scores_id(
 
     `max_tokens`: the longest case, where a tokenizer may shorten cases.
     """
-    used = {"cost_matrix", "conformal_miss_rate", "generated_cases"}
+    used_settings = {"cost_matrix", "conformal_miss_rate", "generated_cases"}
     ingredients = {
         "calibration": dataset.digest_of("calibration"),
         "test": dataset.digest_of(judged),
-        "scoring": scoring.model_dump(mode="json", include=used),
+        "scoring": scoring.model_dump(mode="json", include=used_settings),
         "version": SCORES_VERSION,
         "max_tokens": max_tokens,
     }

@@ -91,7 +91,7 @@ def _predict(model: OpenModel, case_numbers: list[int], emit: Emit) -> Predicted
     text_tokens = 0
     of_cases = np.zeros((len(case_numbers), 2))
 
-    done = 0
+    predicted_cases = 0
     for numbers in sorted_batches(cases, TOKENS_AT_ONCE, case_numbers):
         batch = make_batch(cases, numbers)
         predicted = _forward(model, batch)
@@ -105,8 +105,8 @@ def _predict(model: OpenModel, case_numbers: list[int], emit: Emit) -> Predicted
         text_nll += predicted.text_nll
         text_tokens += predicted.text_tokens
         of_cases[positions] = predicted.of_cases
-        done += len(numbers)
-        emit(ProgressReport(f"fidelity of {model.name}", done, len(case_numbers)))
+        predicted_cases += len(numbers)
+        emit(ProgressReport(f"fidelity of {model.name}", predicted_cases, len(case_numbers)))
 
     assert logits is not None  # a set has cases
     if not np.isfinite(logits).all():

@@ -44,12 +44,12 @@ def greedy_answers(
         _next_token(adapted, list(instruction), past)
 
     answers = []
-    for done, number in enumerate(case_numbers, 1):
+    for count, number in enumerate(case_numbers, 1):
         prompt = list(cases.encoded[number].prompt[cases.leading :])
         tokens = _generate(adapted, prompt, past, ends, limit)
         trim_prompt_cache(past, past[0].offset - cases.leading)
         answers.append(template.tokenizer.decode(tokens, skip_special_tokens=True))
-        emit(ProgressReport("generated answers", done, len(case_numbers)))
+        emit(ProgressReport("generated answers", count, len(case_numbers)))
 
     return answers
 

@@ -172,7 +172,7 @@ def _untuned_scorer(job: UntunedScoringJob, emit: Emit) -> Scorer:
 
 def _score_all(scorer: Scorer, folder: Path, rules_from: Path | None = None) -> dict[str, Any]:
     """Fill a scores folder for the test set; returns what its manifest records."""
-    started = time.perf_counter()
+    start = time.perf_counter()
     if rules_from is None:
         _score(scorer, "calibration", folder / CALIBRATION_FILE)
         _record_rules(scorer, folder)
@@ -187,7 +187,7 @@ def _score_all(scorer: Scorer, folder: Path, rules_from: Path | None = None) -> 
     _write_answers(scorer, loaded, folder)
 
     return ScoringRecord(
-        score_seconds=scored - started,
+        score_seconds=scored - start,
         mc_seconds=passes_done - scored,
         mc_status=mc_status,
         test_scored_at=test_began.isoformat(),
@@ -205,10 +205,10 @@ def _score_set(scorer: Scorer, name: str, rules_from: Path, folder: Path) -> dic
     """Fill a scores folder for a further evaluation set; returns what its manifest records."""
     _copy_rules(rules_from, folder)
     began = datetime.now(UTC)
-    started = time.perf_counter()
+    start = time.perf_counter()
     loaded, _ = _score(scorer, name, folder / JUDGED_FILE)
     record = ScoringRecord(
-        score_seconds=time.perf_counter() - started,
+        score_seconds=time.perf_counter() - start,
         mc_seconds=0.0,
         mc_status=f"{NOT_AVAILABLE}dropout passes run on the test set only",
         test_scored_at=began.isoformat(),
@@ -263,9 +263,9 @@ def _refuse_not_finite(scorer: Scorer, name: str, scores: Scores) -> None:
     columns = [scores.label_loss, scores.other_loss, *scores.label_logp.T]
     finite = np.isfinite(np.stack(columns)).all(axis=0)
     if not finite.all():
-        lost = int((~finite).sum())
+        lost_cases = int((~finite).sum())
         raise Diverged(
-            f"{scorer.name}: {lost} of {len(finite)} cases of {name} have scores that are NaN or "
+            f"{scorer.name}: {lost_cases} of {len(finite)} cases of {name} have scores that are NaN or "
             f"infinite, so nothing is stored; {scorer.remedy}."
         )
 

@@ -51,13 +51,13 @@ def check_space(space: Space) -> None:
 
 
 def _refuse_key(space: Space, key: str) -> None:
-    if why := _why_not(space, key):
-        raise BadInput(f"{space.place(key)}: {key} cannot be searched{why}.")
-    allowed = _allowed(space)
-    if key not in allowed:
-        near = difflib.get_close_matches(key, allowed, n=1, cutoff=0.5)
-        meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(allowed)}."
-        raise BadInput(f"{space.place(key)}: {shortened(key)!r} is no setting; {meant}")
+    if reason := _why_not(space, key):
+        raise BadInput(f"{space.place(key)}: {key} cannot be searched{reason}.")
+    allowed_keys = _allowed_keys(space)
+    if key not in allowed_keys:
+        near = difflib.get_close_matches(key, allowed_keys, n=1, cutoff=0.5)
+        suggestion = f"did you mean {near[0]}?" if near else f"there are {', '.join(allowed_keys)}."
+        raise BadInput(f"{space.place(key)}: {shortened(key)!r} is no setting; {suggestion}")
 
 
 def _why_not(space: Space, key: str) -> str | None:
@@ -76,8 +76,10 @@ def _why_not(space: Space, key: str) -> str | None:
         )
     if key.startswith(("data.", "scoring.")):
         return ": all trials learn from the same cases and are compared on the same ones"
-    if own := _of_the_recipe(space, key):
-        return f", since the recipe {recipe.name} sets {own} itself; take it out of the recipe"
+    if own_setting := _of_the_recipe(space, key):
+        return (
+            f", since the recipe {recipe.name} sets {own_setting} itself; take it out of the recipe"
+        )
 
     name = key.partition(".")[2]
     if key.startswith("training.") and f"recipe.{name}" in space.settings:
@@ -111,12 +113,12 @@ def _refuse_value(space: Space, key: str, value: Value) -> None:
 def _of_the_recipe(space: Space, key: str) -> str | None:
     """The setting by which the recipe replaces this one of the grid, if it does."""
     section, _, name = key.partition(".")
-    own = {"training": name, "prompt": "prompt"}.get(section)
-    replaced = own is not None and getattr(space.recipe, own, None) is not None
-    return own if replaced and own in (*OVERRIDES, "prompt") else None
+    own_setting = {"training": name, "prompt": "prompt"}.get(section)
+    replaced = own_setting is not None and getattr(space.recipe, own_setting, None) is not None
+    return own_setting if replaced and own_setting in (*OVERRIDES, "prompt") else None
 
 
-def _allowed(space: Space) -> list[str]:
+def _allowed_keys(space: Space) -> list[str]:
     sections = {name: getattr(space.grid, name) for name in SECTIONS[1:]}
     keys = (
         f"{section}.{name}"

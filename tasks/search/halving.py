@@ -71,13 +71,13 @@ class Halving:
             start = update
         return total
 
-    def next_move(self, trials: Sequence[Standing], asked: int) -> Move:
-        """What to do next with these trials, of which there shall be `asked`; None: it is done."""
+    def next_move(self, trials: Sequence[Standing], trial_count: int) -> Move:
+        """What to do next with these trials, of which there shall be `trial_count`; None: it is done."""
         for trial in trials:
             if not trial.failed and not trial.ranks:
                 return Training(trial.number, 0)
 
-        if len(trials) < asked:
+        if len(trials) < trial_count:
             return Proposal()
 
         for rung in range(1, len(self.rungs)):
@@ -89,8 +89,8 @@ class Halving:
 
     def _promoted(self, trials: Sequence[Standing], rung: int) -> list[Standing]:
         """The trials that go on to a rung, the best first."""
-        below = [trial for trial in trials if not trial.failed and len(trial.ranks) >= rung]
-        ranked = sorted(below, key=lambda trial: (*trial.ranks[rung - 1], trial.number))
+        candidates = [trial for trial in trials if not trial.failed and len(trial.ranks) >= rung]
+        ranked = sorted(candidates, key=lambda trial: (*trial.ranks[rung - 1], trial.number))
         return ranked[: self.survivors(len(trials), rung)]
 
 

@@ -82,15 +82,15 @@ class Space:
         """The grid with these values. Raises ValidationError for a value that a setting refuses."""
         changes: dict[str, Any] = {}
         for section in dict.fromkeys(key.partition(".")[0] for key in values):
-            ours = {
+            recipe_changes = {
                 key.partition(".")[2]: value
                 for key, value in values.items()
                 if key.startswith(f"{section}.")
             }
             if section == "recipe":
-                changes["recipes"] = (_changed(self.recipe, ours),)
+                changes["recipes"] = (_changed(self.recipe, recipe_changes),)
             else:
-                changes[section] = _changed(getattr(self.grid, section), ours)
+                changes[section] = _changed(getattr(self.grid, section), recipe_changes)
 
         return self.grid.model_copy(update=changes)
 
@@ -113,8 +113,8 @@ class Space:
     def starting_values(self) -> Values | None:
         """The values that the grid itself has, if they lie in the space: the first trial."""
         values = {key: value_in(self.grid, key) for key in self.settings}
-        inside = (_contains(self.settings[key], value) for key, value in values.items())
-        return values if all(inside) else None
+        is_inside = (_contains(self.settings[key], value) for key, value in values.items())
+        return values if all(is_inside) else None
 
     def samples(self) -> Iterator[tuple[str, Value]]:
         """The ends of each range, and every choice: what a setting that refuses a value refuses."""

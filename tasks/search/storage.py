@@ -86,8 +86,8 @@ class Storage:
     def propose(self) -> Values | None:
         """The values of the next trial; None where the space has no other recipe left."""
         trials = self.trials()
-        taken = {canonical_json(trial.values) for trial in trials}
-        if len(taken) >= self._space.size:
+        tried_values = {canonical_json(trial.values) for trial in trials}
+        if len(tried_values) >= self._space.size:
             return None
 
         first = self._space.starting_values()
@@ -100,7 +100,7 @@ class Storage:
             proposed = view.ask(self.distributions)
             values = self._rounded(self._values(proposed.params))
             view.tell(proposed, state=TrialState.FAIL)
-            if canonical_json(values) not in taken:
+            if canonical_json(values) not in tried_values:
                 return values
 
         return None
@@ -216,10 +216,14 @@ class Storage:
             raise BadInput(self._differences(stored, present))
 
     def _differences(self, stored: Any, present: Any) -> str:
-        before, now = dict(_flat(stored)), dict(_flat(present))
-        keys = [key for key in (before | now) if before.get(key) != now.get(key)]
+        stored_settings, present_settings = dict(_flat(stored)), dict(_flat(present))
+        keys = [
+            key
+            for key in (stored_settings | present_settings)
+            if stored_settings.get(key) != present_settings.get(key)
+        ]
         changes = [
-            f"{key} was {_shown(before.get(key))} and is {_shown(now.get(key))}"
+            f"{key} was {_shown(stored_settings.get(key))} and is {_shown(present_settings.get(key))}"
             for key in keys[:MOST_SHOWN]
         ]
         more = f", and {len(keys) - MOST_SHOWN} more" if len(keys) > MOST_SHOWN else ""

@@ -32,7 +32,7 @@ def train_trial(
     `home`: where the frozen prefixes are. `at_most`: seconds that an attempt at training may take.
     `most_layers`: see TrainingJob.
     """
-    started = time.perf_counter()
+    start = time.perf_counter()
     progress = TrainingProgress.read(folder)
     if not progress.ended and progress.update < update:
         train_experiment(
@@ -55,7 +55,7 @@ def train_trial(
     if value is None:
         value = _scored(spec, progress, objective, variant, data, home, emit)
 
-    seconds = time.perf_counter() - started
+    seconds = time.perf_counter() - start
     return Reached(update, value, validation, seconds, progress.train_seconds)
 
 

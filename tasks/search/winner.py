@@ -58,15 +58,15 @@ def _compared(space: Space) -> dict[str, Any]:
 
 def _comment(space: Space, trial: Trial) -> list[str]:
     (searched,) = space.grid.compared
-    others = {"4bit": "8-bit twin was", "8bit": "4-bit twin was"}
-    other = others.get(searched.name, "other precisions were")
+    twin_phrases = {"4bit": "8-bit twin was", "8bit": "4-bit twin was"}
+    twin_phrase = twin_phrases.get(searched.name, "other precisions were")
     return [
         f"The best recipe of a search over {len(space.settings)} settings of the grid"
         f" {space.grid.name}, on {space.model.name} {_words(searched)}:",
         f"trial {trial.number}, {trial.objective.name} {trial.value:.4f} on valid after"
         f" {trial.update} of {trial.iterations} updates.",
         f"{trial.settings}.",
-        f"The {other} not searched; {'it is' if 'twin' in other else 'they are'} here to be compared.",
+        f"The {twin_phrase} not searched; {'it is' if 'twin' in twin_phrase else 'they are'} here to be compared.",
     ]
 
 

@@ -54,9 +54,9 @@ class Columns(Strict):
     def _subgroups_are_no_texts(self) -> Columns:
         private = {self.text_column, self.label_column, self.rationale_column, self.id_column}
         private |= {"case_id", "id"}
-        if taken := [column for column in self.subgroup_columns if column in private]:
+        if private_columns := [column for column in self.subgroup_columns if column in private]:
             raise ValueError(
-                f"subgroup_columns names {taken[0]}, and reports show what stands there; leave it out"
+                f"subgroup_columns names {private_columns[0]}, and reports show what stands there; leave it out"
             )
         return self
 

@@ -124,9 +124,11 @@ class Grid(Strict):
     @model_validator(mode="after")
     def _precisions_are_known(self) -> Grid:
         if (self.bits is None) == (self.precisions is None):
-            both = "both of bits and precisions" if self.bits else "neither bits nor precisions"
+            given_keys = (
+                "both of bits and precisions" if self.bits else "neither bits nor precisions"
+            )
             raise ValueError(
-                f"precisions: the grid has {both}; give exactly one of them, e.g. "
+                f"precisions: the grid has {given_keys}; give exactly one of them, e.g. "
                 'precisions = ["bf16", "8bit", "4bit"]'
             )
 

@@ -22,6 +22,6 @@ class TimeLimit(Strict):
         default=3600, gt=0, description="a step may take so long whatever is expected of it"
     )
 
-    def seconds(self, expected: float) -> float:
-        """The limit of a step that is expected to take `expected` seconds."""
-        return max(self.floor_seconds, self.factor * expected)
+    def seconds(self, expected_seconds: float) -> float:
+        """The limit of a step that is expected to take `expected_seconds` seconds."""
+        return max(self.floor_seconds, self.factor * expected_seconds)

@@ -249,11 +249,11 @@ def last_rows(
     length = hidden.shape[1]
     offset = keys.shape[2] - length
     index = mx.minimum(first_row[:, None] + mx.arange(rows)[None, :], length - 1)
-    chosen = mx.take_along_axis(normed, index[:, :, None], axis=1)
-    queries = queries_of(module, chosen, index[:, 0] + offset)
+    last_normed = mx.take_along_axis(normed, index[:, :, None], axis=1)
+    queries = queries_of(module, last_normed, index[:, 0] + offset)
 
-    seen = visible((index + offset)[:, None, :, None], offset + length, stack.windows[i])
-    mask = additive(seen) if stack.cpu_kernels else seen
+    visible_keys = visible((index + offset)[:, None, :, None], offset + length, stack.windows[i])
+    mask = additive(visible_keys) if stack.cpu_kernels else visible_keys
     output = module.o_proj(attended(stack, module, queries, keys, values, mask))
     scored = mx.take_along_axis(hidden, index[:, :, None], axis=1)
 
@@ -289,8 +289,8 @@ def attention_mask(stack: Stack, length: int, window: int | None, offset: int) -
         # mlx-lm names a plain causal mask by a word, which the fused kernels know.
         return "causal" if length > 1 else None
 
-    seen = visible(mx.arange(offset, offset + length)[:, None], offset + length, window)
-    return additive(seen) if stack.cpu_kernels else seen
+    visible_keys = visible(mx.arange(offset, offset + length)[:, None], offset + length, window)
+    return additive(visible_keys) if stack.cpu_kernels else visible_keys
 
 
 def visible(query: mx.array, keys: int, window: int | None) -> mx.array:

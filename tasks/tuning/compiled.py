@@ -242,8 +242,10 @@ class CompiledUpdates:
 
         self._optimizer.state = tree_map(lambda value: value, state)
         groups = self._groups
-        changed = self._optimizer.apply_gradients(groups.tree(gradients), groups.tree(parameters))
-        return groups.arrays(changed), self._optimizer.state, loss, parts, norm
+        new_parameters = self._optimizer.apply_gradients(
+            groups.tree(gradients), groups.tree(parameters)
+        )
+        return groups.arrays(new_parameters), self._optimizer.state, loss, parts, norm
 
     def _gradients(
         self, parameters: list[mx.array], sizes: mx.array, arguments: dict[str, Any]
@@ -259,12 +261,12 @@ class CompiledUpdates:
             self._set_tensors(tensors)
             return whole.loss(batch, part.start, inputs)
 
-        source, before = adapted.mask_source, self._tensors()
+        source, kept_tensors = adapted.mask_source, self._tensors()
         adapted.take_masks_from(_ArgumentMasks(part.requests, arguments["masks"]))
         tensors = self._groups.split(parameters)
         (loss, parts), gradients = mx.value_and_grad(loss_of)(tensors)
         adapted.take_masks_from(source)
-        self._set_tensors(before)
+        self._set_tensors(kept_tensors)
 
         return loss, parts, self._groups.join(gradients)
 

@@ -49,8 +49,8 @@ class MaskRequest:
     @property
     def size(self) -> int:
         """Bytes of the masks."""
-        own = len(self.keys) * math.prod(self.shape)
-        return own + (self.leading[1] * self.shape[-1] if self.leading else 0)
+        own_size = len(self.keys) * math.prod(self.shape)
+        return own_size + (self.leading[1] * self.shape[-1] if self.leading else 0)
 
     def draw(self) -> np.ndarray:
         """(sequences, *shape) booleans: whether an element stays; (tokens, width) of a joined row."""

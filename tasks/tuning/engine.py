@@ -79,8 +79,8 @@ class EffectiveBatch:
         `inputs`: what the prefix stores of them, if the caller has read it.
         """
         inputs = inputs or PartInputs.read(self.prefix, part)
-        joined = self.adapted.stack.joins(self.prefix.cases.leading)
-        terms_of = self._joined_terms if joined else self._separate_terms
+        is_joined = self.adapted.stack.joins(self.prefix.cases.leading)
+        terms_of = self._joined_terms if is_joined else self._separate_terms
         terms = terms_of(part, start, inputs)
         self.adapted.set_dropout(None)
         return objective_sum(terms, part.labels, self.objective, self.tokens, self.count)
@@ -103,11 +103,13 @@ class EffectiveBatch:
             self.adapted.set_dropout(_case_keys(key, part, start, cases), leading)
 
         layout = Layout(cases.leading, len(part.rows), part.length - cases.leading)
-        joined = layout.join(self.prefix.enter(inputs.leading), self.prefix.enter(inputs.own))
+        joined_hidden = layout.join(
+            self.prefix.enter(inputs.leading), self.prefix.enter(inputs.own)
+        )
         targets = mx.array(part.targets)
         first = mx.array(part.first) - cases.leading
         boundary = self.prefix.boundary
-        hidden = run_joined(stack, joined, layout, boundary, first, targets.shape[1])
+        hidden = run_joined(stack, joined_hidden, layout, boundary, first, targets.shape[1])
         scores = score_rows(stack, hidden, targets, mx.array(cases.label_tokens))
 
         return case_terms(scores, part, cases)
@@ -192,11 +194,11 @@ def mask_requests(
     """The dropout masks that these parts of a batch take, in their order."""
     cases = prefix.cases
     leading = ((*dropout_key, LEADING), cases.leading)
-    joined = adapted.stack.joins(cases.leading)
+    is_joined = adapted.stack.joins(cases.leading)
 
     for start, part in parts:
         keys = _case_keys(dropout_key, part, start, cases)
-        if cases.leading > 0 and not joined:
+        if cases.leading > 0 and not is_joined:
             for module in adapted.dropouts:
                 if adapted.is_everywhere(module):
                     yield module.request([leading[0]], cases.leading)
@@ -204,7 +206,7 @@ def mask_requests(
         for module in adapted.dropouts:
             everywhere = adapted.is_everywhere(module)
             positions = part.length - cases.leading if everywhere else part.targets.shape[1]
-            yield module.request(keys, positions, leading if joined and everywhere else None)
+            yield module.request(keys, positions, leading if is_joined and everywhere else None)
 
 
 def parts_of(
@@ -227,13 +229,13 @@ def step_peak(adapted: Adapted, prefix: Prefix, objective: Objective, count: int
     encoded = prefix.cases.encoded
     longest = max(range(len(encoded)), key=lambda number: len(encoded[number].prompt))
     mx.clear_cache()
-    held = mx.get_active_memory()
+    active_bytes = mx.get_active_memory()
     mx.reset_peak_memory()
 
     usual_limit = mx.set_memory_limit(0)
     mx.eval(update_gradients(adapted, prefix, [longest] * count, objective, count, (0, 0)))
     mx.set_memory_limit(usual_limit)
-    return int(mx.get_peak_memory() - held)
+    return int(mx.get_peak_memory() - active_bytes)
 
 
 def score_cases(adapted: Adapted, prefix: Prefix, tokens_at_once: int = TOKENS_AT_ONCE) -> Scores:
@@ -295,8 +297,8 @@ def batch_terms(
 
     `inputs`: what the prefix stores of it, if the caller has read it.
     """
-    own = inputs.own if inputs else prefix.stored_rows(batch.rows, batch.length)
-    return case_terms(_score_batch(adapted, prefix, batch, past, own), batch, prefix.cases)
+    own_rows = inputs.own if inputs else prefix.stored_rows(batch.rows, batch.length)
+    return case_terms(_score_batch(adapted, prefix, batch, past, own_rows), batch, prefix.cases)
 
 
 def label_terms(
@@ -315,11 +317,11 @@ def _score_batch(
     prefix: Prefix,
     batch: Batch,
     past: list[SharedPast | None],
-    own: mx.array,
+    own_rows: mx.array,
 ) -> RowScores:
     stack = adapted.stack
     cases = prefix.cases
-    hidden = prefix.enter(own)
+    hidden = prefix.enter(own_rows)
     hidden = run_blocks(stack, hidden, prefix.boundary, stack.depth - 1, past)
 
     targets = mx.array(batch.targets)

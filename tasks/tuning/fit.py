@@ -27,10 +27,10 @@ def fit(
         model = with_checkpoints(adapted, checkpointing)
         return int(SLACK * step_peak(model, prefix, objective, count))
 
-    held = mx.get_active_memory() + STATE_BYTES * adapted.trainable
+    held_bytes = mx.get_active_memory() + STATE_BYTES * adapted.trainable
     batch = min(batch_size, len(cases.encoded))
     longest = max(len(row.inputs) for row in cases.rows) * cases.per_case
-    return choose_memory(peak, held, batch, longest, limit, emit)
+    return choose_memory(peak, held_bytes, batch, longest, limit, emit)
 
 
 def with_checkpoints(adapted: Adapted, checkpointing: bool) -> Adapted:

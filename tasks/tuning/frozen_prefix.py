@@ -127,21 +127,23 @@ def open_prefix(
 
     key = _digest(stack, cases, boundary, variant)
     folder = root / "prefixes" / key
-    needed = _stored_size(stack, cases)
+    needed_bytes = _stored_size(stack, cases)
     share = saving(boundary, stack.depth)
 
     if not _is_stored(folder, key, emit):
         space = Space.of(folder.parent)
-        if space.left < needed:
-            _report_lack_of_space(emit, space.lack("Frozen prefix", needed, share), bool(stored))
+        if space.left < needed_bytes:
+            _report_lack_of_space(
+                emit, space.lack("Frozen prefix", needed_bytes, share), bool(stored)
+            )
             return Prefix.embedded(stack, cases)
 
     blocks = f"Frozen prefix of {boundary} of {stack.depth} blocks"
-    _report(emit, Note(f"{blocks}: saves {share:.0%} of a step, {needed / 1e9:.2f} GB."))
+    _report(emit, Note(f"{blocks}: saves {share:.0%} of a step, {needed_bytes / 1e9:.2f} GB."))
 
     def build(temporary: Path) -> dict[str, Any]:
         shared = _shared_boundary(stack, boundary, most_layers)
-        if shared and Space.of(folder.parent).left >= 2 * needed:
+        if shared and Space.of(folder.parent).left >= 2 * needed_bytes:
             open_prefix(
                 stack=stack,
                 cases=cases,
@@ -242,13 +244,13 @@ def prefix_in_memory(stack: Stack, cases: Cases, boundary: int) -> Prefix:
         return Prefix.embedded(stack, cases)
 
     past, leading = _run_leading(Prefix.embedded(stack, cases), boundary)
-    own = [
+    own_hidden = [
         run_blocks(stack, embed(stack, mx.array([row.inputs[cases.leading :]])), 0, boundary, past)
         for row in cases.rows
     ]
-    mx.eval(own)
-    starts = np.concatenate([[0], np.cumsum([hidden.shape[1] for hidden in own])])
-    rows = np.concatenate([_stored_form(hidden[0]) for hidden in own])
+    mx.eval(own_hidden)
+    starts = np.concatenate([[0], np.cumsum([hidden.shape[1] for hidden in own_hidden])])
+    rows = np.concatenate([_stored_form(hidden[0]) for hidden in own_hidden])
 
     return Prefix(stack, cases, boundary, _stored_form(leading[0]), rows, starts.astype(np.int64))
 
@@ -307,8 +309,8 @@ def _has_key(manifest: ManifestDict | None, key: str) -> bool:
 
 
 def _stored_size(stack: Stack, cases: Cases) -> int:
-    own = sum(len(row.inputs) - cases.leading for row in cases.rows)
-    return (cases.leading + own) * stack.hidden_size * stack.dtype.size
+    own_tokens = sum(len(row.inputs) - cases.leading for row in cases.rows)
+    return (cases.leading + own_tokens) * stack.hidden_size * stack.dtype.size
 
 
 def _digest(stack: Stack, cases: Cases, boundary: int, variant: str) -> str:
@@ -355,15 +357,15 @@ def _tokens_that_fit(start: Prefix, boundary: int, limit: int | None, most: int)
     past, _ = _run_leading(start, boundary)
     longest = max(start.cases.rows, key=lambda row: len(row.inputs))
     mx.clear_cache()
-    held = mx.get_active_memory()
+    active_bytes = mx.get_active_memory()
     mx.reset_peak_memory()
     hidden = start.hidden([longest], len(longest.inputs))
     mx.eval(run_blocks(stack, hidden, start.boundary, boundary, past))
 
-    room = limit - cache_limit(limit) - held
-    taken = mx.get_peak_memory() - held
-    own = len(longest.inputs) - start.cases.leading
-    return max(1, min(most, own * room // max(taken, 1) // together()))
+    room = limit - cache_limit(limit) - active_bytes
+    peak_bytes = mx.get_peak_memory() - active_bytes
+    own_tokens = len(longest.inputs) - start.cases.leading
+    return max(1, min(most, own_tokens * room // max(peak_bytes, 1) // together()))
 
 
 def _run_leading(start: Prefix, boundary: int) -> tuple[list[SharedPast], mx.array]:
@@ -393,7 +395,7 @@ def _compute(
     lengths = [len(row.inputs) - cases.leading for row in cases.rows]
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     np.save(folder / "starts.npy", starts, allow_pickle=False)
-    own = _mapped_array(
+    own_outputs = _mapped_array(
         folder / "own.npy", (int(starts[-1]), stack.hidden_size), STORED_FORMS[stack.dtype]
     )
 
@@ -405,16 +407,16 @@ def _compute(
 
     order = sorted(range(len(lengths)), key=lambda number: (lengths[number], number))
     groups = filled_groups(order, [lengths[number] for number in order], tokens_at_once)
-    done = 0
+    done_rows = 0
     for numbers, outputs in side_by_side(groups, hidden_of):
         hidden = _stored_form(outputs)
         for i, number in enumerate(numbers):
-            own[starts[number] : starts[number + 1]] = hidden[i, : lengths[number]]
-        done += len(numbers)
-        _report(emit, ProgressReport("frozen prefix", done, len(lengths)))
+            own_outputs[starts[number] : starts[number + 1]] = hidden[i, : lengths[number]]
+        done_rows += len(numbers)
+        _report(emit, ProgressReport("frozen prefix", done_rows, len(lengths)))
 
-    own.flush()
-    return {"boundary": boundary, "rows": len(lengths), "tokens": own.shape[0]}
+    own_outputs.flush()
+    return {"boundary": boundary, "rows": len(lengths), "tokens": own_outputs.shape[0]}
 
 
 def _stored_form(hidden: mx.array) -> np.ndarray:

@@ -44,18 +44,18 @@ class Groups:
         """An array per group, of the tensors in the order of `names`."""
         return [mx.concatenate([tensors[place] for place in places]) for places in self.places]
 
-    def split(self, joined: Sequence[mx.array]) -> list[mx.array]:
+    def split(self, joined_arrays: Sequence[mx.array]) -> list[mx.array]:
         """The tensors in the order of `names`, of an array per group."""
         tensors = {
             place: tensor
-            for places, array in zip(self.places, joined, strict=True)
+            for places, array in zip(self.places, joined_arrays, strict=True)
             for place, tensor in zip(places, mx.split(array, len(places)), strict=True)
         }
         return [tensors[place] for place in range(len(self.names))]
 
-    def tree(self, joined: Sequence[mx.array]) -> Tree:
+    def tree(self, joined_arrays: Sequence[mx.array]) -> Tree:
         """An array per group as the tree of parameters that an optimizer takes."""
-        return tree_unflatten(list(zip(self.groups, joined, strict=True)))
+        return tree_unflatten(list(zip(self.groups, joined_arrays, strict=True)))
 
     def arrays(self, tree: Tree) -> list[mx.array]:
         """An array per group, of such a tree: an optimizer may give it back in another order."""
@@ -64,16 +64,16 @@ class Groups:
 
     def join_state(self, state: Tree) -> Tree:
         """An optimizer's state with moments per group instead of per tensor."""
-        joined = {}
+        joined_moments = {}
         remaining = dict(tree_flatten(state))
         for group, places in zip(self.groups, self.places, strict=True):
             names = [self.names[place] for place in places]
             for path in [path for path in remaining if _is_of(path, names[0])]:
                 paths = [path.replace(names[0], name) for name in names]
-                moments = [remaining.pop(each) for each in paths]
-                joined[path.replace(names[0], group)] = mx.concatenate(moments)
+                moments = [remaining.pop(member) for member in paths]
+                joined_moments[path.replace(names[0], group)] = mx.concatenate(moments)
 
-        return tree_unflatten(list((remaining | joined).items()))
+        return tree_unflatten(list((remaining | joined_moments).items()))
 
     def split_state(self, state: Tree) -> Tree:
         """An optimizer's state as it was before `join_state`."""

@@ -109,9 +109,9 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     job = TrainingJob.model_validate(args)
     with locked(job.folder, LOCK_SECONDS):
         (job.folder / DIVERGED).unlink(missing_ok=True)
-        reached, ended = _train(_set_up(job, emit), emit)
+        reached, is_finished = _train(_set_up(job, emit), emit)
         summary = reached.model_dump(mode="json")
-        if not ended:
+        if not is_finished:
             return summary
 
         settings = settings_digest(job.experiment, DatasetManifest.read(job.data))
@@ -202,8 +202,8 @@ def _stored_sets(*choices: MemoryChoice | None) -> tuple[str, ...] | None:
 
     None if none has.
     """
-    decided = (choice.stored for choice in choices if choice is not None)
-    return next((stored for stored in decided if stored is not None), None)
+    decisions = (choice.stored for choice in choices if choice is not None)
+    return next((stored for stored in decisions if stored is not None), None)
 
 
 def _choose(
@@ -248,12 +248,12 @@ def _train(setup: _Setup, emit: Emit) -> tuple[TrainingSummary, bool]:
         _write_diverged(job.folder, setup.summary(error.reached), error.reached)
         raise
 
-    ended = has_ended(job.experiment, progress)
-    if ended:
+    is_finished = has_ended(job.experiment, progress)
+    if is_finished:
         _write_adapters(job.folder, best, adapter_weights(setup.adapted))
         _write_settings(job, progress)
 
-    return setup.summary(progress), ended
+    return setup.summary(progress), is_finished
 
 
 def _write_diverged(folder: Path, summary: TrainingSummary, progress: Progress) -> None:

@@ -41,15 +41,15 @@ class Layout:
     @property
     def positions(self) -> mx.array:
         """(S,) position of each token in its sequence."""
-        own = np.arange(self.leading, self.leading + self.length, dtype=np.int32)
+        own_positions = np.arange(self.leading, self.leading + self.length, dtype=np.int32)
         return mx.array(
-            np.concatenate([np.arange(self.leading), np.tile(own, self.count)]), mx.int32
+            np.concatenate([np.arange(self.leading), np.tile(own_positions, self.count)]), mx.int32
         )
 
-    def join(self, leading: mx.array, own: mx.array) -> mx.array:
+    def join(self, leading: mx.array, own_hidden: mx.array) -> mx.array:
         """(1, P, D) and (B, T, D) to (S, D)."""
-        width = own.shape[-1]
-        return mx.concatenate([leading.reshape(-1, width), own.reshape(-1, width)])
+        width = own_hidden.shape[-1]
+        return mx.concatenate([leading.reshape(-1, width), own_hidden.reshape(-1, width)])
 
     def own(self, joined: mx.array) -> mx.array:
         """(S, D) to (B, T, D)."""

@@ -115,29 +115,29 @@ def after_out_of_memory(requested: MemoryChoice | None, folder: Path) -> MemoryC
     A run that saved no choice died in the frozen prefix or in a probe step: the smallest choice is
     next.
     """
-    used = requested or read_choice(folder)
-    return SMALLEST if used is None else used.smaller()
+    choice = requested or read_choice(folder)
+    return SMALLEST if choice is None else choice.smaller()
 
 
 def choose_memory(
     peak: Callable[[bool, int], int],
-    held: int,
+    held_bytes: int,
     batch: int,
     longest: int,
     limit: int,
     emit: Emit,
 ) -> MemoryChoice:
-    """The largest micro-batch that fits in `limit` bytes, beside MLX's cache and `held` bytes of
+    """The largest micro-batch that fits in `limit` bytes, beside MLX's cache and `held_bytes` bytes of
     weights and optimizer.
 
     `peak(checkpointing, count)` measures the bytes that a step over `count` times the longest case
-    takes on top of `held`; `longest`: tokens of that case. Raises BadInput if not even one
+    takes on top of `held_bytes`; `longest`: tokens of that case. Raises BadInput if not even one
     checkpointed case fits.
     """
     need = 0
     for checkpointing in (False, True):
         case_bytes = peak(checkpointing, 1)
-        need = held + case_bytes
+        need = held_bytes + case_bytes
         if need > limit:
             continue
 
@@ -148,7 +148,7 @@ def choose_memory(
         choice = MemoryChoice(
             min(batch, fitting), checkpointing, limit, _validation_tokens(fitting * longest), cache
         )
-        emit(_note(choice, batch, held, case_bytes, further_bytes))
+        emit(_note(choice, batch, held_bytes, case_bytes, further_bytes))
 
         return choice
 
@@ -164,10 +164,10 @@ def _further_bytes(peak: Callable[[int], int], case_bytes: int, batch: int, room
     further = max(peak(2) - case_bytes, 1) if batch > 1 else max(case_bytes, 1)
     count = min(batch, 1 + room // further)
     if count > 2:
-        taken = peak(count) - case_bytes
-        if taken > room:
+        taken_bytes = peak(count) - case_bytes
+        if taken_bytes > room:
             # Another part of the step is now the largest.
-            further = -(-taken // (count - 1))
+            further = -(-taken_bytes // (count - 1))
 
     return further
 
@@ -182,15 +182,17 @@ def _validation_tokens(step_tokens: int) -> int:
 
 
 def _note(
-    choice: MemoryChoice, batch: int, held: int, case_bytes: int, further_bytes: int
+    choice: MemoryChoice, batch: int, held_bytes: int, case_bytes: int, further_bytes: int
 ) -> MemoryNote:
     limit = choice.limit or 0
     checkpointed = ", blocks checkpointed" if choice.checkpointing else ""
     message = (
-        f"Memory: {limit / 1e6:.1f} MB, {held / 1e6:.1f} MB of it for weights and optimizer and up to "
+        f"Memory: {limit / 1e6:.1f} MB, {held_bytes / 1e6:.1f} MB of it for weights and optimizer and up to "
         f"{choice.cache_bytes / 1e6:.1f} MB for reuse; the longest case takes {case_bytes / 1e6:.1f} MB, "
         f"each further one {further_bytes / 1e6:.1f} MB: "
         f"micro-batch {choice.micro_batch} of {batch}{checkpointed}."
     )
 
-    return MemoryNote(message, held_bytes=held, case_bytes=case_bytes, further_bytes=further_bytes)
+    return MemoryNote(
+        message, held_bytes=held_bytes, case_bytes=case_bytes, further_bytes=further_bytes
+    )

@@ -27,12 +27,12 @@ def drawn_counts(counts: np.ndarray, sampling: Sampling) -> np.ndarray:
     present = counts > 0
     weights = np.where(present, counts.astype(float) ** POWERS[sampling], 0.0)
     exact = counts.sum() * weights / weights.sum()
-    drawn = np.floor(exact).astype(np.int64)
+    draws = np.floor(exact).astype(np.int64)
     # What rounding leaves goes to the largest remainders, ties to the first label.
-    largest_first = np.argsort(drawn - exact, kind="stable")
-    drawn[largest_first[: counts.sum() - drawn.sum()]] += 1
+    largest_first = np.argsort(draws - exact, kind="stable")
+    draws[largest_first[: counts.sum() - draws.sum()]] += 1
 
-    return drawn
+    return draws
 
 
 def drawn_cases(labels: np.ndarray, sampling: Sampling, seed: int, epoch: int) -> np.ndarray:
@@ -42,13 +42,13 @@ def drawn_cases(labels: np.ndarray, sampling: Sampling, seed: int, epoch: int) -
     the one before it ended: over the epochs no case of a label is drawn twice more than another.
     """
     counts = np.bincount(labels)
-    drawn = drawn_counts(counts, sampling)
+    draws = drawn_counts(counts, sampling)
     return np.concatenate(
         [
             _in_turn(
                 np.flatnonzero(labels == label), epoch * count, count, [seed, LABEL_KEY, label]
             )
-            for label, count in enumerate(drawn.tolist())
+            for label, count in enumerate(draws.tolist())
         ]
     )
 

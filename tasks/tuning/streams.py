@@ -65,9 +65,9 @@ def _streams() -> list[Any]:
 
 @contextmanager
 def _single_threaded(active: bool) -> Iterator[None]:
-    before = blas_threads(1) if active else None
+    previous_threads = blas_threads(1) if active else None
     try:
         yield
     finally:
-        if before is not None:
-            blas_threads(before)
+        if previous_threads is not None:
+            blas_threads(previous_threads)

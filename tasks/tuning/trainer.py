@@ -60,24 +60,24 @@ def learning_rate(spec: ExperimentSpec, update: int) -> float:
     if update < warmup:
         return peak * (update + 1) / warmup
 
-    done = (update - warmup) / (iterations - warmup)
+    decayed_share = (update - warmup) / (iterations - warmup)
     factors = {
         "none": 1.0,
-        "linear": 1 - done,
-        "cosine": 0.5 * (1 + math.cos(math.pi * done)),
+        "linear": 1 - decayed_share,
+        "cosine": 0.5 * (1 + math.cos(math.pi * decayed_share)),
     }
     return peak * factors[spec.training.decay]
 
 
 def clip_gradients(
-    gradients: Gradients, limit: float | None, others: Sequence[mx.array] = ()
+    gradients: Gradients, limit: float | None, other_arrays: Sequence[mx.array] = ()
 ) -> tuple[Gradients, float]:
     """Gradients with at most the norm `limit` over all tensors, and their norm before clipping.
 
-    `others` are evaluated with them: each evaluation waits for the device.
+    `other_arrays` are evaluated with them: each evaluation waits for the device.
     """
     sums = mx.stack([mx.square(g).sum() for _, g in tree_flatten(gradients)])
-    mx.eval(sums, gradients, others)
+    mx.eval(sums, gradients, other_arrays)
     # In float64 and in the order of the tensors.
     norm = float(np.sqrt(sum(np.array(sums).tolist())))
     if limit is None or not norm > limit:
@@ -234,7 +234,7 @@ class TrainingRun:
         self._expect_masks(following, number)
 
         while not (has_ended(self.spec, self.progress) or self._is_at_pause()):
-            started = time.perf_counter()
+            start = time.perf_counter()
             case_numbers, following = following, next(batches)
             rate = learning_rate(self.spec, number)
             self._start_update(number, case_numbers, rate, following)
@@ -245,7 +245,7 @@ class TrainingRun:
             evaluating = last or number % training.evaluate_every == 0
             # While one compiled step is computed, the next is prepared.
             self._finish_updates(self.compiled is not None and not (reporting or evaluating))
-            self.progress.train_seconds += time.perf_counter() - started
+            self.progress.train_seconds += time.perf_counter() - start
 
             if reporting:
                 self._report(rate)

@@ -8,7 +8,7 @@ import shutil
 import pytest
 from rich.console import Console
 
-from flows.cli.best_report import Wanted, _by_own_rule, print_best
+from flows.cli.best_report import Options, _by_own_rule, print_best
 from flows.report.typed_rows import leaderboard_rows
 from tasks.bundle.bundle import Rule
 from tasks.bundle.from_evaluation import bundle_of_evaluation
@@ -29,7 +29,7 @@ def asked(used):
     with pytest.MonkeyPatch.context() as patch, console.capture() as capture:
         for name in ("TRIAGE_HOME", "TRIAGE_WAREHOUSE"):
             patch.setenv(name, used.environment[name])
-        print_best(console, Wanted("4bit", 100.0, "smoke", "macro-f1", 0.3))
+        print_best(console, Options("4bit", 100.0, "smoke", "macro-f1", 0.3))
     return capture.get()
 
 
@@ -116,7 +116,7 @@ def test_models_that_are_gone_are_left_out_and_named(asked, used, tmp_path, monk
     def ask() -> str:
         console = Console(width=2000, highlight=False, markup=False)
         with console.capture() as capture:
-            print_best(console, Wanted("4bit", None, "smoke", "macro-f1", 0.3))
+            print_best(console, Options("4bit", None, "smoke", "macro-f1", 0.3))
         return capture.get()
 
     (look,) = used.query("FROM look").to_dict("records")

@@ -100,7 +100,7 @@ def test_trials_are_no_experiments_of_the_status_unless_all_is_asked_for(searche
         print_status(Console(width=150))
         assert CELL not in (shown := capsys.readouterr().out)
         assert '4 trials of searches not listed: triage sql "FROM trial"' in shown
-        print_status(Console(width=150), everything=True)
+        print_status(Console(width=150), show_all=True)
         assert capsys.readouterr().out.count(CELL) == 4
 
 

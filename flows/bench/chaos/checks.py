@@ -81,8 +81,8 @@ def _difference(con: duckdb.DuckDBPyConnection, table: str) -> str | None:
     rows = f"SELECT {', '.join(compared)} FROM"
 
     only = []
-    for here, there in (("one", "other"), ("other", "one")):
-        query = f"SELECT count(*) FROM ({rows} {here}.{table} EXCEPT ALL {rows} {there}.{table})"
+    for database, other_database in (("one", "other"), ("other", "one")):
+        query = f"SELECT count(*) FROM ({rows} {database}.{table} EXCEPT ALL {rows} {other_database}.{table})"
         only.append(con.execute(query).fetchall()[0][0])
 
     return f"{table}: {only[0]} rows here and {only[1]} there" if any(only) else None
@@ -92,8 +92,8 @@ def _all_landed(place: ChaosPlace) -> Check:
     (count,) = _row(
         place, "SELECT count(*) FROM experiment WHERE status = 'completed' AND NOT {beside}"
     )
-    wanted = place.study.experiments
-    return Check("all experiments landed", count == wanted, f"{count} of {wanted}")
+    experiments = place.study.experiments
+    return Check("all experiments landed", count == experiments, f"{count} of {experiments}")
 
 
 def _none_twice(place: ChaosPlace) -> Check:
@@ -104,21 +104,21 @@ def _none_twice(place: ChaosPlace) -> Check:
     )
     (count,) = _row(place, twice)
     gave_way = place.gave_way()
-    found = f"{count} twice" + (f"; {gave_way} came second and gave way" if gave_way else "")
+    sentence = f"{count} twice" + (f"; {gave_way} came second and gave way" if gave_way else "")
 
-    return Check("none landed twice", count == 0, found)
+    return Check("none landed twice", count == 0, sentence)
 
 
 def _as_undisturbed(place: ChaosPlace, undisturbed: ChaosPlace) -> Check:
-    found = differences(place.warehouse, undisturbed.warehouse)
-    text = "; ".join(found[:SHOWN]) or "every table but for times"
-    return Check("warehouse as without faults", not found, text)
+    unequal_tables = differences(place.warehouse, undisturbed.warehouse)
+    text = "; ".join(unequal_tables[:SHOWN]) or "every table but for times"
+    return Check("warehouse as without faults", not unequal_tables, text)
 
 
 def _audits(place: ChaosPlace) -> Check:
     with reading(place.warehouse) as con:
-        found = [name for name, rows in run_audits(con).items() if rows]
-    return Check("audits", not found, ", ".join(found) or "none finds a row")
+        failing_audits = [name for name, rows in run_audits(con).items() if rows]
+    return Check("audits", not failing_audits, ", ".join(failing_audits) or "none finds a row")
 
 
 def _no_orphan(place: ChaosPlace) -> Check:
@@ -139,8 +139,8 @@ def _no_temporary_folder(place: ChaosPlace) -> Check:
 
 
 def _temporary(place: ChaosPlace) -> list[str]:
-    found = [path for home in place.homes for pattern in PLACES for path in home.glob(pattern)]
-    return sorted(str(path.relative_to(place.disk)) for path in found)
+    leftovers = [path for home in place.homes for pattern in PLACES for path in home.glob(pattern)]
+    return sorted(str(path.relative_to(place.disk)) for path in leftovers)
 
 
 def _no_retry_for_a_lost_child(place: ChaosPlace) -> Check:

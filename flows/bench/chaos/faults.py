@@ -28,7 +28,7 @@ class Fault:
 
 def known_faults(place: ChaosPlace) -> list[Fault]:
     """Every kind; those that cannot be done in this place say why."""
-    outside = None if namespace.is_entered() else IN_NAMESPACE
+    no_namespace = None if namespace.is_entered() else IN_NAMESPACE
     return [
         Fault("child killed", killing("step")),
         Fault("parent killed", strikes.kill_parent),
@@ -38,9 +38,9 @@ def known_faults(place: ChaosPlace) -> list[Fault]:
         Fault("byte flipped in a cached file", strikes.flip_cached),
         Fault("byte flipped in a landing file", strikes.flip_landed),
         Fault("warehouse locked", strikes.lock_warehouse),
-        Fault("disk full", strikes.fill_disk, outside),
-        Fault("folder read-only", strikes.make_read_only, outside),
-        Fault("network to the server cut", strikes.cut_network, outside),
+        Fault("disk full", strikes.fill_disk, no_namespace),
+        Fault("folder read-only", strikes.make_read_only, no_namespace),
+        Fault("network to the server cut", strikes.cut_network, no_namespace),
         *_of_a_fleet(place),
     ]
 

@@ -64,15 +64,19 @@ class FleetPlace(ChaosPlace):
 
     def prepare(self) -> None:
         """Start the server and the machines. Raises TriageError where they do not start."""
-        own = own_environment(self.folder / "server", self.folder / "prefect") | KEEPS_LEASES
+        server_environment = (
+            own_environment(self.folder / "server", self.folder / "prefect") | KEEPS_LEASES
+        )
         self.postgres = new_postgres(self.folder / "postgres")
         if self.postgres is not None:
-            self.database = self.postgres.service(own)
-            own["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = self.postgres.url
+            self.database = self.postgres.service(server_environment)
+            server_environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = self.postgres.url
 
-        own["PREFECT_SERVER_UI_ENABLED"] = "false"
+        server_environment["PREFECT_SERVER_UI_ENABLED"] = "false"
         serve = ["prefect", "server", "start", "--host", HOST, "--port", str(self.port)]
-        self.server = Service([sys.executable, "-m", *serve], own, self.folder / "server.log")
+        self.server = Service(
+            [sys.executable, "-m", *serve], server_environment, self.folder / "server.log"
+        )
 
         for name in MACHINES:
             (self.disk / name).mkdir(parents=True)
@@ -115,8 +119,8 @@ class FleetPlace(ChaosPlace):
         super().start_anew()
 
     def landed(self) -> int:
-        found = self.shared.glob("landing/*/*/experiment.parquet")
-        folders = {path.parents[1] for path in found}
+        paths = self.shared.glob("landing/*/*/experiment.parquet")
+        folders = {path.parents[1] for path in paths}
         names = [folder.name for folder in folders if (folder / "manifest.json").exists()]
         return sum(bool(TRAINED.search(name)) for name in names)
 

@@ -37,16 +37,16 @@ def own_environment(home: Path, prefect_home: Path) -> dict[str, str]:
 
 def processes_of(homes: Collection[Path]) -> list[psutil.Process]:
     """The running processes whose TRIAGE_HOME is one of `homes`."""
-    wanted = {str(home) for home in homes}
-    found = []
+    home_names = {str(home) for home in homes}
+    processes = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             if process.status() == psutil.STATUS_ZOMBIE:
                 continue
-            if process.environ().get("TRIAGE_HOME") in wanted:
-                found.append(process)
+            if process.environ().get("TRIAGE_HOME") in home_names:
+                processes.append(process)
 
-    return found
+    return processes
 
 
 def command(process: psutil.Process) -> str:
@@ -57,9 +57,9 @@ def command(process: psutil.Process) -> str:
         return ""
 
 
-def fork_servers(started: list[psutil.Process]) -> list[psutil.Process]:
+def fork_servers(processes: list[psutil.Process]) -> list[psutil.Process]:
     """The processes that fork steps, whose command line a step that they forked has, too."""
-    having = {one.pid: one for one in started if OPTION in command(one)}
+    having = {one.pid: one for one in processes if OPTION in command(one)}
     return [one for one in having.values() if _parent(one) not in having]
 
 
@@ -70,21 +70,23 @@ def _parent(process: psutil.Process) -> int:
         return 0
 
 
-def steps(started: list[psutil.Process]) -> list[psutil.Process]:
+def steps(processes: list[psutil.Process]) -> list[psutil.Process]:
     """The processes of steps, forked or not."""
-    found = [one for one in started if CHILD in command(one) and OPTION not in command(one)]
-    for server in fork_servers(started):
+    step_processes = [
+        one for one in processes if CHILD in command(one) and OPTION not in command(one)
+    ]
+    for server in fork_servers(processes):
         with contextlib.suppress(psutil.Error):
-            found += server.children()
-    return found
+            step_processes += server.children()
+    return step_processes
 
 
-def mapped_files(started: list[psutil.Process]) -> set[str]:
+def mapped_files(processes: list[psutil.Process]) -> set[str]:
     """Files that processes have mapped. They have verified them, and would not see a later change;
     macOS does not say which these are.
     """
-    found: set[str] = set()
-    for process in started:
+    paths: set[str] = set()
+    for process in processes:
         with contextlib.suppress(psutil.Error, OSError, AttributeError):
-            found.update(part.path for part in process.memory_maps())
-    return found
+            paths.update(part.path for part in process.memory_maps())
+    return paths

@@ -99,17 +99,17 @@ def _compare(
     _make_folders(undisturbed, place)
     count = place.study.experiments
     print_line(console, f"Running {count} experiments undisturbed, in {place.folder.parent} ...")
-    started = time.monotonic()
+    start = time.monotonic()
     run_undisturbed(undisturbed)
-    calm = time.monotonic() - started
+    calm = time.monotonic() - start
     print_line(console, f"That took {clock(calm)}. The same under {weather.faults} faults ...")
     place.prepare()
     kinds = known_faults(place)
     struck = _storm(console, place, [one for one in kinds if not one.not_here], weather)
-    found = list(checks(place, undisturbed))
-    _print(console, struck, [one for one in kinds if one.not_here], found)
+    results = list(checks(place, undisturbed))
+    _print(console, struck, [one for one in kinds if one.not_here], results)
 
-    return all(check.holds for check in found)
+    return all(check.holds for check in results)
 
 
 def _make_folders(*places: ChaosPlace) -> None:
@@ -138,31 +138,31 @@ def _storm(
     does not.
     """
     rng = random.Random(weather.seed)
-    started = time.monotonic()
+    start = time.monotonic()
 
     struck: list[Struck] = []
     for number, fault in enumerate(drawn(list(kinds), weather.faults, rng)):
         due = number * place.study.experiments // weather.faults
-        if not _advance(place, due, started + 60 * weather.minutes):
+        if not _advance(place, due, start + 60 * weather.minutes):
             break
 
         pause = rng.uniform(0.0, LONGEST_PAUSE)
         _until_at_work(place)
         time.sleep(pause)
         place.running()
-        seconds, landed = time.monotonic() - started, place.landed()
-        what = fault.strike(place, rng)
-        struck.append(Struck(number + 1, fault.name, seconds, landed, what))
-        print_line(console, f"{clock(seconds)}: {fault.name}: {what}")
+        seconds, landed_count = time.monotonic() - start, place.landed()
+        effect = fault.strike(place, rng)
+        struck.append(Struck(number + 1, fault.name, seconds, landed_count, effect))
+        print_line(console, f"{clock(seconds)}: {fault.name}: {effect}")
 
     _finish(place)
-    print_line(console, f"The sweep ended after {clock(time.monotonic() - started)}.")
+    print_line(console, f"The sweep ended after {clock(time.monotonic() - start)}.")
     return struck
 
 
-def _advance(place: ChaosPlace, landed: int, deadline: float) -> bool:
+def _advance(place: ChaosPlace, count: int, deadline: float) -> bool:
     """Let the sweep run until so many experiments have landed; False once the time is over."""
-    while place.landed() < landed:
+    while place.landed() < count:
         if time.monotonic() > deadline:
             return False
         place.running()
@@ -192,7 +192,7 @@ def _finish(place: ChaosPlace) -> None:
 
 
 def _print(
-    console: Console, struck: Sequence[Struck], skipped: Sequence[Fault], found: Sequence[Check]
+    console: Console, struck: Sequence[Struck], skipped: Sequence[Fault], results: Sequence[Check]
 ) -> None:
     rows = [
         (str(one.number), one.name, f"{one.seconds:.0f}", str(one.landed), one.what)
@@ -204,8 +204,8 @@ def _print(
     for fault in skipped:
         print_line(console, f"Skipped: {fault.name}: {fault.not_here}.")
 
-    verdicts = [(one.name, "yes" if one.holds else "NO", one.found) for one in found]
+    verdicts = [(one.name, "yes" if one.holds else "NO", one.found) for one in results]
     print_table(console, Table("Afterwards", ("check", "holds", "found"), tuple(verdicts)))
-    done = [one for one in struck if one.what != NO_TARGET]
-    kinds = len({one.name for one in done})
-    print_line(console, f"{len(done)} faults of {kinds} kinds were done.")
+    effective_faults = [one for one in struck if one.what != NO_TARGET]
+    kinds = len({one.name for one in effective_faults})
+    print_line(console, f"{len(effective_faults)} faults of {kinds} kinds were done.")

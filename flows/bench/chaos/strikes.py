@@ -30,11 +30,11 @@ NO_TARGET = "nothing to strike"
 Strike = Callable[[Any, random.Random], str]  # in a ChaosPlace, or in a FleetPlace alone
 
 
-def killing(what: str) -> Strike:
-    """Kill the process that the method `what` of a place finds."""
+def killing(target: str) -> Strike:
+    """Kill the process that the method `target` of a place finds."""
 
     def strike(place: ChaosPlace, rng: random.Random) -> str:
-        process = found(place, what)
+        process = target_process(place, target)
         if process is None:
             return NO_TARGET
         with contextlib.suppress(psutil.Error):
@@ -49,13 +49,15 @@ def kill_parent(place: ChaosPlace, rng: random.Random) -> str:
     sweep.kill()
     sweep.wait()
 
-    started = time.monotonic()
-    while (left := processes_of([place.home])) and time.monotonic() < started + LEAVE_SECONDS:
+    start = time.monotonic()
+    while (
+        remaining_processes := processes_of([place.home])
+    ) and time.monotonic() < start + LEAVE_SECONDS:
         time.sleep(0.05)
-    if left:
-        return f"process {sweep.pid}; {len(left)} of its processes stayed {LEAVE_SECONDS:.0f} s"
+    if remaining_processes:
+        return f"process {sweep.pid}; {len(remaining_processes)} of its processes stayed {LEAVE_SECONDS:.0f} s"
 
-    return f"process {sweep.pid}; its processes left in {time.monotonic() - started:.1f} s"
+    return f"process {sweep.pid}; its processes left in {time.monotonic() - start:.1f} s"
 
 
 def kill_machine(place: FleetPlace, rng: random.Random) -> str:
@@ -69,7 +71,7 @@ def kill_machine(place: FleetPlace, rng: random.Random) -> str:
 
 
 def stop_child(place: ChaosPlace, rng: random.Random) -> str:
-    process = found(place, "step")
+    process = target_process(place, "step")
     if process is None:
         return NO_TARGET
 
@@ -153,16 +155,16 @@ def lock_warehouse(place: ChaosPlace, rng: random.Random) -> str:
 
 def fill_disk(place: ChaosPlace, rng: random.Random) -> str:
     filler = place.disk / "filler"
-    written = 0
+    written_bytes = 0
     try:
         with filler.open("wb", buffering=0) as handle, contextlib.suppress(OSError):
             while True:
-                written += handle.write(bytes(1 << 20))
+                written_bytes += handle.write(bytes(1 << 20))
         time.sleep(SHORT_SECONDS)
     finally:
         filler.unlink(missing_ok=True)
 
-    return f"{written >> 20} MB, for {SHORT_SECONDS:.0f} s"
+    return f"{written_bytes >> 20} MB, for {SHORT_SECONDS:.0f} s"
 
 
 def make_read_only(place: ChaosPlace, rng: random.Random) -> str:
@@ -180,9 +182,9 @@ def cut_network(place: ChaosPlace, rng: random.Random) -> str:
     return f"for {SHORT_SECONDS:.0f} s"
 
 
-def found(place: ChaosPlace, what: str) -> psutil.Process | None:
+def target_process(place: ChaosPlace, target: str) -> psutil.Process | None:
     """The process that a fault strikes, as soon as there is one; None if the sweep ends before."""
-    find: Callable[[], psutil.Process | None] = getattr(place, what)
+    find: Callable[[], psutil.Process | None] = getattr(place, target)
     deadline = time.monotonic() + WAIT_SECONDS
     while (process := find()) is None:
         if place.ended() or time.monotonic() > deadline:

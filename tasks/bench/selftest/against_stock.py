@@ -91,14 +91,14 @@ def fidelity(subject: Subject) -> float:
 
 def loss_error(subject: Subject) -> float:
     """Our loss against stock's on packed weights, in float32."""
-    (ours, _), (stock, _) = _both(subject)
-    return abs(ours - stock) / abs(stock)
+    (our_loss, _), (stock_loss, _) = _both(subject)
+    return abs(our_loss - stock_loss) / abs(stock_loss)
 
 
 def gradient_error(subject: Subject) -> float:
     """Our LoRA gradients against stock's on packed weights, in float32."""
-    (_, ours), (_, stock) = _both(subject)
-    return largest_difference(ours, stock)
+    (_, gradients), (_, stock_gradients) = _both(subject)
+    return largest_difference(gradients, stock_gradients)
 
 
 def wide_gradient_error(name: str) -> float:
@@ -107,9 +107,9 @@ def wide_gradient_error(name: str) -> float:
     for stack in stacks:
         stack.model.set_dtype(mx.float32)
     cases = cases_of(stacks[0])
-    _, ours = our_gradients(adapt(stacks[0]), cases)
+    _, gradients = our_gradients(adapt(stacks[0]), cases)
     _, stock = stock_gradients(adapt(stacks[1]), cases)
-    return largest_difference(ours, stock)
+    return largest_difference(gradients, stock)
 
 
 def _both(subject: Subject) -> tuple[tuple[float, dict[str, mx.array]], ...]:

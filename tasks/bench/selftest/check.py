@@ -79,8 +79,8 @@ def distance(a: Any, b: Any) -> float:
     return float(np.linalg.norm(first - second) / np.linalg.norm(second))
 
 
-def farthest(some: dict[str, Any], others: dict[str, Any]) -> float:
+def farthest(tensors: dict[str, Any], other_tensors: dict[str, Any]) -> float:
     """The largest `distance` over arrays of the same names."""
-    if some.keys() != others.keys():
-        raise ValueError(f"different tensors: {sorted(some.keys() ^ others.keys())[:3]}")
-    return max(distance(some[name], others[name]) for name in others)
+    if tensors.keys() != other_tensors.keys():
+        raise ValueError(f"different tensors: {sorted(tensors.keys() ^ other_tensors.keys())[:3]}")
+    return max(distance(tensors[name], other_tensors[name]) for name in other_tensors)

@@ -56,18 +56,18 @@ def attention_error(heads: tuple[int, int, int], mask: str) -> float:
     shapes = [(2, count, TOKENS, size) for count in (queries, keys, keys)]
     arrays = _draw(shapes)
     cotangent = mx.random.normal(shapes[0], key=mx.random.key(9))
-    seen = visible(mx.arange(TOKENS)[:, None], TOKENS, WINDOW if mask == "window" else None)
+    visible_keys = visible(mx.arange(TOKENS)[:, None], TOKENS, WINDOW if mask == "window" else None)
     scale = size**-0.5
 
     def fused(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
         if backend().cpu_kernels:
-            return cpu_attention(q, k, v, scale, additive(seen))
-        argument: Any = "causal" if mask == "causal" else seen
+            return cpu_attention(q, k, v, scale, additive(visible_keys))
+        argument: Any = "causal" if mask == "causal" else visible_keys
         return scaled_dot_product_attention(q, k, v, cache=None, scale=scale, mask=argument)
 
     def unfused(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
         k, v = (mx.repeat(x, queries // keys, axis=1) for x in (k, v))
-        scores = mx.where(seen, scale * (q @ k.swapaxes(-1, -2)), -mx.inf)
+        scores = mx.where(visible_keys, scale * (q @ k.swapaxes(-1, -2)), -mx.inf)
         return mx.softmax(scores, axis=-1) @ v
 
     return _distance(fused, unfused, arrays, cotangent)

@@ -68,18 +68,18 @@ def memory_checks() -> Iterator[Check]:
 
 def footprint_error() -> float:
     """How far the growth of this process is from the bytes of a new array, as a share of them."""
-    before = resident_bytes()
+    bytes_before = resident_bytes()
     array = _array()
-    growth = resident_bytes() - before
+    growth = resident_bytes() - bytes_before
     del array
     return abs(growth / ARRAY_BYTES - 1)
 
 
 def count_error() -> float:
     """How far the bytes that MLX counts for a new array are from its size, beyond a page."""
-    before = mx.get_active_memory()
+    bytes_before = mx.get_active_memory()
     array = _array()
-    counted = mx.get_active_memory() - before
+    counted = mx.get_active_memory() - bytes_before
     del array
     return max(0, abs(counted - ARRAY_BYTES) - (64 << 10))
 
@@ -104,8 +104,8 @@ def wired_bytes() -> int:
     accepted = 0
     # Raised for more than a limit that the user has set.
     with contextlib.suppress(RuntimeError, ValueError):
-        before = mx.set_wired_limit(recommended_bytes())
-        accepted = mx.set_wired_limit(before) if can_wire_memory() else 0
+        previous_limit = mx.set_wired_limit(recommended_bytes())
+        accepted = mx.set_wired_limit(previous_limit) if can_wire_memory() else 0
     return accepted
 
 
@@ -115,13 +115,13 @@ def cached_bytes() -> int:
 
     MLX looks at the cache before it adds a freed block, so that it holds one more at most.
     """
-    before = mx.set_cache_limit(CACHE_LIMIT)
+    previous_limit = mx.set_cache_limit(CACHE_LIMIT)
     mx.clear_cache()
     count = 4 * CACHE_LIMIT // CACHE_BLOCK
     blocks = [mx.full(CACHE_BLOCK, i, dtype=mx.uint8) for i in range(count)]
     mx.eval(blocks)
     del blocks
     cached = mx.get_cache_memory()
-    mx.set_cache_limit(before)
+    mx.set_cache_limit(previous_limit)
 
     return cached

@@ -57,15 +57,17 @@ def optional_columns(columns: Columns) -> list[NamedColumn]:
     return optional
 
 
-def missing_columns(where: str, header: Iterable[str], missing: Sequence[NamedColumn]) -> BadInput:
-    """The error for a row or a header at the place `where` that lacks the columns `missing`."""
+def missing_columns(
+    location: str, header: Iterable[str], missing: Sequence[NamedColumn]
+) -> BadInput:
+    """The error for a row or a header at the place `location` that lacks the columns `missing`."""
     names = listed([f"'{column.name}'" for column in missing])
     settings = listed([_setting(column) for column in missing])
     present = ", ".join(shown(name) for name in header) or "none"
     columns, right = ("column", "one") if len(missing) == 1 else ("columns", "ones")
 
     return BadInput(
-        f"{where}: has no {columns} {names}; its columns are {present}; name the right {right} as "
+        f"{location}: has no {columns} {names}; its columns are {present}; name the right {right} as "
         f"{settings}{_addition(missing)}."
     )
 

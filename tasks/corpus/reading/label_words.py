@@ -71,11 +71,11 @@ def _setting(columns: Columns) -> str:
     return "[data.labels]"
 
 
-def unknown_label(word: str, column: str, where: str) -> BadInput:
+def unknown_label(word: str, column: str, location: str) -> BadInput:
     """The error for a value that is no label. It is shown only if it looks like a label word."""
     if not may_be_shown(word):
         return BadInput(
-            f"{where}: has an unknown label of {len(word)} characters in '{column}', which is not "
+            f"{location}: has an unknown label of {len(word)} characters in '{column}', which is not "
             'shown since it may be a patient\'s words; use ED, GP or HOME, map "your word" under '
             "[data.labels] (--label WORD=ED), or name the right column as label_column "
             "(--label-column)."
@@ -84,7 +84,7 @@ def unknown_label(word: str, column: str, where: str) -> BadInput:
     # TOML has no surrogate pairs, so that other characters stand for themselves.
     example = json.dumps(word, ensure_ascii=False)
     return BadInput(
-        f"{where}: has the unknown label {shown(word)}; use ED, GP or HOME, or map it under "
+        f"{location}: has the unknown label {shown(word)}; use ED, GP or HOME, or map it under "
         f'[data.labels]: {example} = "ED" (--label {shlex.quote(f"{word}=ED")}).'
     )
 

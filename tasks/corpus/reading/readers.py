@@ -45,32 +45,32 @@ class Reading:
     texts: dict[str, Place] = field(default_factory=dict)
     ids: dict[str, Place] = field(default_factory=dict)
 
-    def add(self, case: Case, here: Place) -> None:
+    def add(self, case: Case, case_place: Place) -> None:
         """Add a case unless its text is there already. Raises BadInput for a contradiction."""
         if self.columns.id_column:
-            self._check_id_column(case, here)
+            self._check_id_column(case, case_place)
 
-        same_text = self.texts.setdefault(text_digest(case.text), here)
-        if same_text is not here:
-            _check_repeat(same_text, here)
+        same_text = self.texts.setdefault(text_digest(case.text), case_place)
+        if same_text is not case_place:
+            _check_repeat(same_text, case_place)
             self.duplicates += 1
             return
 
-        same_id = self.ids.setdefault(case.case_id, here)
-        if same_id is not here:
+        same_id = self.ids.setdefault(case.case_id, case_place)
+        if same_id is not case_place:
             raise BadInput(
-                f"{here}: has the id of {same_id.seen_from(here.path)} but another text; give each "
+                f"{case_place}: has the id of {same_id.seen_from(case_place.path)} but another text; give each "
                 "its own id."
             )
 
         self.cases.append(case)
 
-    def _check_id_column(self, case: Case, here: Place) -> None:
+    def _check_id_column(self, case: Case, case_place: Place) -> None:
         """Refuse a second row with the same id where the user names the id column."""
-        first = self.ids.setdefault(case.case_id, here)
-        if first is not here:
+        first = self.ids.setdefault(case.case_id, case_place)
+        if first is not case_place:
             raise BadInput(
-                f"{here}: has the id of {first.seen_from(here.path)} in "
+                f"{case_place}: has the id of {first.seen_from(case_place.path)} in "
                 f"'{self.columns.id_column}'; give each case its own id, or delete one of the two "
                 "rows."
             )
@@ -107,17 +107,19 @@ def read_files(paths: Sequence[Path], columns: Columns) -> Reading:
     return reading
 
 
-def _check_repeat(first: Place, here: Place) -> None:
+def _check_repeat(first: Place, case_place: Place) -> None:
     """Refuse a repeated text with another label, or in another file of the set."""
-    where = first.seen_from(here.path)
-    if first.label != here.label:
+    first_place = first.seen_from(case_place.path)
+    if first.label != case_place.label:
         raise BadInput(
-            f"{here}: is labelled {here.label}, but {where} has the same text as {first.label}; "
+            f"{case_place}: is labelled {case_place.label}, but {first_place} has the same text as {first.label}; "
             "correct one of the two rows."
         )
 
-    if first.path != here.path:
-        raise BadInput(f"{here}: has the same text as {where}; delete one of the two rows.")
+    if first.path != case_place.path:
+        raise BadInput(
+            f"{case_place}: has the same text as {first_place}; delete one of the two rows."
+        )
 
 
 def numbered_cases(path: Path, columns: Columns) -> Iterator[tuple[int, Case]]:
@@ -145,19 +147,19 @@ def numbered_cases(path: Path, columns: Columns) -> Iterator[tuple[int, Case]]:
         raise missing_columns(*first, absent)
 
 
-def _check_header(path: Path, columns: Columns, where: str, row: Row) -> None:
-    """Name all columns that the header lacks at once. `row`: the first one, at the place `where`.
+def _check_header(path: Path, columns: Columns, location: str, row: Row) -> None:
+    """Name all columns that the header lacks at once. `row`: the first one, at the place `location`.
 
     In a JSONL file an optional column may begin further down.
     """
-    expected = required_columns(columns)
+    expected_columns = required_columns(columns)
     if path.suffix.lower() != ".jsonl":
-        expected += optional_columns(columns)
+        expected_columns += optional_columns(columns)
 
-    missing = [column for column in expected if column.name not in row]
+    missing = [column for column in expected_columns if column.name not in row]
     if missing:
         _check_first_line(path, columns, row)
-        raise missing_columns(where, row, missing)
+        raise missing_columns(location, row, missing)
 
 
 def _check_first_line(path: Path, columns: Columns, row: Row) -> None:

@@ -45,8 +45,8 @@ def folder_files(folder: Path, source: str, columns: Columns) -> Files:
 def _nested_tables(folder: Path, source: str) -> list[Path]:
     """The tables of a folder at every depth, as relative paths. Raises BadInput for a huge folder."""
     tables = []
-    for seen, path in enumerate(_entries_below(folder), start=1):
-        if seen > MOST_ENTRIES:
+    for entry_count, path in enumerate(_entries_below(folder), start=1):
+        if entry_count > MOST_ENTRIES:
             raise BadInput(
                 f"{source} holds more than {MOST_ENTRIES:,} files and folders, too many to look "
                 "for tables in; name as source the folder or the file that is meant."
@@ -59,14 +59,14 @@ def _nested_tables(folder: Path, source: str) -> list[Path]:
 
 def _entries_below(folder: Path) -> Iterator[Path]:
     """Files and folders at every depth, but for those in hidden folders, one by one."""
-    waiting = [folder]
-    while waiting:
-        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
+    folders = [folder]
+    while folders:
+        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
             for entry in entries:
                 path = Path(entry.path)
                 yield path
                 if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
-                    waiting.append(path)
+                    folders.append(path)
 
 
 def _assign(tables: list[Path], source: str, columns: Columns) -> Files:
@@ -91,10 +91,10 @@ def _assign(tables: list[Path], source: str, columns: Columns) -> Files:
         _check_shards(source, tables)
         return {"all": tables}
 
-    shown = ", ".join(path.name for path in tables[:5])
+    table_names = ", ".join(path.name for path in tables[:5])
     name = missing[0]
     raise BadInput(
-        f"{source} has no {name} file, and only some of its tables are named like sets ({shown}); "
+        f"{source} has no {name} file, and only some of its tables are named like sets ({table_names}); "
         f"add {name}.jsonl, {name}.csv or {name}.parquet, or give its tables other names and they "
         "are read as one."
     )
@@ -200,15 +200,17 @@ def _check_table(path: Path) -> None:
         )
 
 
-def _check_kind(path: Path, shown: str) -> None:
-    """Refuse an ending that is not read. `shown`: the path as the error names it."""
+def _check_kind(path: Path, shown_path: str) -> None:
+    """Refuse an ending that is not read. `shown_path`: the path as the error names it."""
     if path.suffix.lower() in COMPRESSED:
-        raise BadInput(f"{shown} is compressed; unpack it first, or remove it if it is not meant.")
+        raise BadInput(
+            f"{shown_path} is compressed; unpack it first, or remove it if it is not meant."
+        )
 
     if path.suffix.lower() in (*UNREAD_TABLES, ".json", ".txt"):
         kinds = ", ".join(READERS)
         raise BadInput(
-            f"{shown} is of a kind that is not read ({kinds} are); convert it, or remove it if it "
+            f"{shown_path} is of a kind that is not read ({kinds} are); convert it, or remove it if it "
             "is not meant."
         )
 

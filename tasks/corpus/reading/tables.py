@@ -134,15 +134,15 @@ def _jsonl(path: Path) -> Iterator[NumberedRow]:
         yield number, value
 
 
-def _json_value(line: str, where: str) -> object:
+def _json_value(line: str, location: str) -> object:
     try:
         return DECODE(line)
     except _RepeatedKey as error:
-        raise BadInput(f"{where}: has the key {error} twice; keep one of the two.") from error
+        raise BadInput(f"{location}: has the key {error} twice; keep one of the two.") from error
     except (ValueError, RecursionError) as error:
         reason = getattr(error, "msg", "too deeply nested or too large a number")
         raise BadInput(
-            f"{where}: is not JSON ({reason}); write one JSON object on each line."
+            f"{location}: is not JSON ({reason}); write one JSON object on each line."
         ) from error
 
 
@@ -167,8 +167,8 @@ def _csv(path: Path) -> Iterator[NumberedRow]:
                 continue
 
             if len(values) != len(header):
-                where = place(path, number)
-                raise BadInput(_other_length(where, len(values), len(header), separator))
+                location = place(path, number)
+                raise BadInput(_other_length(location, len(values), len(header), separator))
             yield number, dict(zip(header, values, strict=True))
     except csv.Error as error:
         raise BadInput(
@@ -176,14 +176,14 @@ def _csv(path: Path) -> Iterator[NumberedRow]:
         ) from error
 
 
-def _other_length(where: str, fields: int, columns: int, separator: str) -> str:
+def _other_length(location: str, fields: int, columns: int, separator: str) -> str:
     """The sentence for a row with more or fewer fields than the header."""
     if fields > columns:
         remedy = f"put quotes around a text that holds '{separator}'"
     else:
         remedy = f"write a value for each column, separated by '{separator}', even an empty one"
     counted = "1 field" if fields == 1 else f"{fields} fields"
-    return f"{where}: has {counted} where the header has {columns}; {remedy}."
+    return f"{location}: has {counted} where the header has {columns}; {remedy}."
 
 
 def _header_line(path: Path, lines: Iterator[str]) -> tuple[int, str]:
@@ -196,9 +196,9 @@ def _header_line(path: Path, lines: Iterator[str]) -> tuple[int, str]:
     return (2, next(lines, "")) if line.lower().startswith("sep=") else (1, line)
 
 
-def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
+def _chain(first: str, further_lines: Iterator[str]) -> Iterator[str]:
     yield first
-    yield from rest
+    yield from further_lines
 
 
 def _header(path: Path, number: int, values: list[str]) -> list[str]:
@@ -207,10 +207,10 @@ def _header(path: Path, number: int, values: list[str]) -> list[str]:
     return names
 
 
-def _check_header(where: str, names: list[str]) -> None:
+def _check_header(location: str, names: list[str]) -> None:
     if len(set(names)) < len(names):
         raise BadInput(
-            f"{where}: has the column {_first_repeated(names)} twice; give each column its own "
+            f"{location}: has the column {_first_repeated(names)} twice; give each column its own "
             "name."
         )
 

@@ -69,8 +69,10 @@ def _records(seed: int, name: str = NAME) -> tuple[Record, ...]:
     in_test = problems_of("test", seed)
     random.Random(key).shuffle(in_test)
 
-    others = embedded_records(seed) if name == NAME else (*embedded_records(seed), *_records(seed))
-    texts = {normal_text(record.case.text) for record in others}
+    other_records = (
+        embedded_records(seed) if name == NAME else (*embedded_records(seed), *_records(seed))
+    )
+    texts = {normal_text(record.case.text) for record in other_records}
     return tuple(
         _record(
             in_test[number % len(in_test)], number, _kind(number, len(in_test)), key, name, texts

@@ -160,8 +160,8 @@ def _person(problem: Problem, route: str, label: Label, rng: random.Random) -> F
     present = _contexts(problem, route, label, possible, rng)
 
     # Absent contexts are those that would change the label, if there are any.
-    named = (*problem.ed_if, *problem.gp_if)
-    moving = [name for name in named if name in possible and name not in present]
+    named_contexts = (*problem.ed_if, *problem.gp_if)
+    moving = [name for name in named_contexts if name in possible and name not in present]
     deniable = [
         name for name in (moving or possible) if name not in present and contexts()[name].deny
     ]
@@ -179,19 +179,19 @@ def _age(problem: Problem, route: str, label: Label, rng: random.Random) -> floa
         spans = [span for span in near if span[0] < span[1]] or spans
 
     low, high = rng.choice(spans)
-    later = route == "worse" and not problem.worse_decides and high > LATER_LIFE
-    return rng.uniform(max(low, LATER_LIFE) if later else low, high)
+    is_later_life = route == "worse" and not problem.worse_decides and high > LATER_LIFE
+    return rng.uniform(max(low, LATER_LIFE) if is_later_life else low, high)
 
 
 def _possible_contexts(problem: Problem, age: float, sex: str) -> list[str]:
     """Contexts that suit the person; serious ones only where the problem says what they mean."""
-    named = (*problem.ed_if, *problem.gp_if)
+    named_contexts = (*problem.ed_if, *problem.gp_if)
     return [
         name
         for name, context in contexts().items()
         if _suits_person(context, age, sex)
         and name not in problem.always
-        and (name in named or not context.serious)
+        and (name in named_contexts or not context.serious)
     ]
 
 

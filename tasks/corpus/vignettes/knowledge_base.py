@@ -164,9 +164,9 @@ class Problem(Strict):
 
     def fact(self, name: str) -> Fact:
         """One of the problem's own facts, or a general one. Raises KeyError for an unknown name."""
-        for own in (self.red, self.amber, self.mild):
-            if name in own:
-                return own[name]
+        for own_facts in (self.red, self.amber, self.mild):
+            if name in own_facts:
+                return own_facts[name]
 
         for kind in KINDS:
             if name in self.general_facts(kind):
@@ -217,14 +217,14 @@ def problem_named(problem_id: str) -> Problem:
     return further_problems()[problem_id]
 
 
-def _problems_in(folder: Path, taken: Collection[str]) -> dict[str, Problem]:
+def _problems_in(folder: Path, taken_ids: Collection[str]) -> dict[str, Problem]:
     by_id: dict[str, Problem] = {}
     for path in sorted(folder.glob("*.toml")):
         if path.stem in NOT_PROBLEMS:
             continue
 
         for name, entry in _read(path).items():
-            if name in by_id or name in taken:
+            if name in by_id or name in taken_ids:
                 raise ValueError(f"{path.name}: the problem {name} is also in another file")
             by_id[name] = _problem(path, name, entry)
 

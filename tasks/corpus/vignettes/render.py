@@ -113,10 +113,10 @@ def render(problem: Problem, facts: Facts, style: Style, rng: random.Random) -> 
 def _spoken(problem: Problem, facts: Facts, style: Style, rng: random.Random) -> str:
     """The facts as sentences of a patient, a parent or a carer."""
     person = _person(facts, style)
-    needed = _needed_clauses(problem, facts, style, rng)
+    needed_clauses = _needed_clauses(problem, facts, style, rng)
     optional = _extras(problem, facts, rng)
     opening = _opening(problem, facts, style, rng)
-    body = _fit(opening, needed, optional, rng)
+    body = _fit(opening, needed_clauses, optional, rng)
 
     sentences = _framed(style, opening, rng)
     sentences += [sentence(conjugate(clause, person)) for clause in body]
@@ -174,16 +174,16 @@ def _denials(problem: Problem, facts: Facts, style: Style, rng: random.Random) -
     """Absent flags: each as its own clause, or together as a list of nouns with "no"."""
     absent = [problem.fact(name) for name in facts.denied]
     nouns = [fact.note for fact in absent if fact.listable]
-    others = [rng.choice(fact.deny) for fact in absent if not fact.listable]
+    other_denials = [rng.choice(fact.deny) for fact in absent if not fact.listable]
 
     if style.listed and nouns:
         join = listed_after_no if "no {flags}" in style.list_form else listed
-        return [style.list_form.format(flags=join(nouns, "or")), *others]
+        return [style.list_form.format(flags=join(nouns, "or")), *other_denials]
     if len(nouns) < 2 or rng.random() < 0.5:
         return [rng.choice(fact.deny) for fact in absent]
 
     lead = rng.choice(("there is no ", "[I] [have] had no ", "no "))
-    return [lead + listed_after_no(nouns, "or"), *others]
+    return [lead + listed_after_no(nouns, "or"), *other_denials]
 
 
 def _vital_clauses(problem: Problem, facts: Facts, style: Style, rng: random.Random) -> list[str]:
@@ -209,10 +209,14 @@ def _extras(problem: Problem, facts: Facts, rng: random.Random) -> list[str]:
     return clauses
 
 
-def _fit(opening: str, needed: list[str], optional: list[str], rng: random.Random) -> list[str]:
+def _fit(
+    opening: str, needed_clauses: list[str], optional: list[str], rng: random.Random
+) -> list[str]:
     """Needed clauses, and optional ones while there is room, in random order."""
-    budget = MAX_WORDS - FRAMING_WORDS - _word_count(opening) - sum(map(_word_count, needed))
-    body = list(needed)
+    budget = (
+        MAX_WORDS - FRAMING_WORDS - _word_count(opening) - sum(map(_word_count, needed_clauses))
+    )
+    body = list(needed_clauses)
     for clause in optional:
         budget -= _word_count(clause)
         if budget >= 0:
@@ -226,18 +230,18 @@ def _opening(problem: Problem, facts: Facts, style: Style, rng: random.Random) -
     """Who has what since when, as two sentences."""
     person = _person(facts, style)
     complaint = conjugate(rng.choice(problem.complaint), person)
-    when = duration_words(facts.days, rng, ago=problem.event)
+    duration = duration_words(facts.days, rng, ago=problem.event)
 
     if person == "I":
-        who = rng.choice(
+        patient = rng.choice(
             (f"I am {age_words(facts.age)}", f"{age_words(facts.age)} year old {_noun(facts)} here")
         )
-        parts = [sentence(f"{complaint}, {when}"), sentence(who)]
+        parts = [sentence(f"{complaint}, {duration}"), sentence(patient)]
         return " ".join(parts if rng.random() < 0.6 else parts[::-1])
 
-    who = f"{_relation(facts, rng)}, {age_words(facts.age)}"
+    patient = f"{_relation(facts, rng)}, {age_words(facts.age)}"
     lead = rng.choice(("this is about", "writing about", "it is about"))
-    return f"{sentence(f'{lead} {who}')} {sentence(f'{complaint}, {when}')}"
+    return f"{sentence(f'{lead} {patient}')} {sentence(f'{complaint}, {duration}')}"
 
 
 def _noun(facts: Facts) -> str:

@@ -30,7 +30,7 @@ def records_of(data: Data) -> tuple[Record, ...]:
     if not data.contrast_share and not further:
         return embedded_records(data.seed, share_key(data.shares), data.sizes)
 
-    added = {
+    further_records = {
         "train": (
             *_further(further, label_shares, data.seed),
             *contrast_records("train", contrasts, label_shares, data.seed),
@@ -45,7 +45,7 @@ def records_of(data: Data) -> tuple[Record, ...]:
         for name in SIZES
         for record in (
             *(usual_one for usual_one in usual if usual_one.set == name),
-            *added.get(name, ()),
+            *further_records.get(name, ()),
         )
     )
 

@@ -243,13 +243,17 @@ def _sources(spec: BaseModelSpec) -> Iterator[Source]:
 def _end_of_search(spec: BaseModelSpec, position: int, error: SourceUnavailable) -> TriageError:
     """The error for a source that has the weights, although they did not arrive, or not whole."""
     source = spec.sources[position]
-    later = [other for other in spec.sources[position + 1 :] if not isinstance(other, HubSource)]
+    later_sources = [
+        alternative
+        for alternative in spec.sources[position + 1 :]
+        if not isinstance(alternative, HubSource)
+    ]
 
     if not error.transient:
         remedy = "no other source takes its place; correct this one, or remove it from the list"
-    elif isinstance(source, HubSource) and later:
-        other = describe(later[0])
-        remedy = f"run the command again, or set HF_HUB_OFFLINE=1 to use {other} in its place"
+    elif isinstance(source, HubSource) and later_sources:
+        alternative = describe(later_sources[0])
+        remedy = f"run the command again, or set HF_HUB_OFFLINE=1 to use {alternative} in its place"
     else:
         remedy = "run the command again"
 
@@ -280,8 +284,8 @@ def _terms_entry(spec: BaseModelSpec, notice: str | None, folder: Path) -> dict[
         return {}
 
     texts = sorted(path.relative_to(folder).as_posix() for path in folder.glob("licences/*"))
-    shown = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"terms": {"at": spec.terms, "notice": notice, "shown": shown, "texts": texts}}
+    shown_at = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"terms": {"at": spec.terms, "notice": notice, "shown": shown_at, "texts": texts}}
 
 
 def _clause(error: Exception) -> str:

@@ -18,15 +18,15 @@ def no_progress(name: str, done: int, total: int) -> None:
     """Report nothing."""
 
 
-def check_room(name: str, needed: int, folder: Path, setting: str) -> None:
-    """Raise BadInput if the disk of `folder` has less than `needed` bytes free.
+def check_room(name: str, required_bytes: int, folder: Path, setting: str) -> None:
+    """Raise BadInput if the disk of `folder` has less than `required_bytes` bytes free.
 
     `name` is what needs the room, `setting` the environment variable that chooses the folder.
     """
     free = shutil.disk_usage(folder).free
-    if needed > free:
+    if required_bytes > free:
         raise BadInput(
-            f"{name} needs {needed / 1e9:.1f} GB in {folder}, whose disk has {free / 1e9:.1f} "
+            f"{name} needs {required_bytes / 1e9:.1f} GB in {folder}, whose disk has {free / 1e9:.1f} "
             f"GB free; free some space, or set {setting} to a folder on another disk."
         )
 

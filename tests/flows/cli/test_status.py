@@ -107,4 +107,4 @@ def test_json_has_an_object_per_experiment_and_the_report_of_a_running_training(
 
 def test_watch_needs_a_terminal(tmp_path):
     with pytest.raises(BadInput, match="triage status --json"):
-        watch_status(Console(file=io.StringIO()), everything=False, as_json=False)
+        watch_status(Console(file=io.StringIO()), show_all=False, as_json=False)

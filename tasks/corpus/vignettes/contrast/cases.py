@@ -74,20 +74,22 @@ def contrast_records(
     """
     rng = random.Random(f"contrast-plan-{learner}-{seed}")
     counts = label_counts(count, dict(zip(LABELS, shares, strict=True)))
-    others: list[Label] = [label for label in LABELS if label != "ED" for _ in range(counts[label])]
-    rng.shuffle(others)
+    other_labels: list[Label] = [
+        label for label in LABELS if label != "ED" for _ in range(counts[label])
+    ]
+    rng.shuffle(other_labels)
 
     about = problems_of(learner, seed)
     rng.shuffle(about)
 
     texts: set[str] = set()
     records: list[Record] = []
-    for number in range(max(counts["ED"], len(others))):
+    for number in range(max(counts["ED"], len(other_labels))):
         # Each round of the problems starts one kind later, so that every problem meets each.
         turn, place = divmod(number, len(about))
         problem = about[place]
         kind = KINDS[(place + turn) % len(KINDS)]
-        labels = others[number : number + 1]
+        labels = other_labels[number : number + 1]
         if number < counts["ED"]:
             labels.insert(0, "ED")
         records += _pair(problem, kind, labels, f"{learner}-contrast-{number + 1:04d}", seed, texts)
@@ -155,8 +157,8 @@ def _frame(problem: Problem, kind: str, bank: Bank, rng: random.Random) -> Frame
 
 def _apart(figures: Words, problem: Problem) -> Words:
     """The figures of speech that share no word with the complaint or a fact of the problem."""
-    own = (*problem.red.values(), *problem.amber.values(), *problem.mild.values())
-    clauses = tuple(clause for fact in own for clause in (fact.note, *fact.say))
+    own_facts = (*problem.red.values(), *problem.amber.values(), *problem.mild.values())
+    clauses = tuple(clause for fact in own_facts for clause in (fact.note, *fact.say))
     stems_of_problem = stems((problem.note, *problem.complaint, *clauses))
     return tuple(words for words in figures if not stems((words,)) & stems_of_problem)
 
@@ -172,13 +174,13 @@ def _framed_facts(
     """Facts of the label with the alarm taken back, and the clauses that are no facts."""
     facts, absent = _facts_without(problem, label, alarm, rng)
     first = [alarm] if alarm in absent else []
-    rest = rng.sample(absent, len(absent))
-    names = list(dict.fromkeys([*first, *rest]))
+    other_names = rng.sample(absent, len(absent))
+    names = list(dict.fromkeys([*first, *other_names]))
 
     if frame.kind == "negated":
         listable_first = sorted(names, key=lambda name: not problem.fact(name).listable)
-        named = dict.fromkeys([*first, *listable_first])
-        return replace(facts, denied=tuple(named)[: rng.choice(NAMED)]), ()
+        ordered_names = dict.fromkeys([*first, *listable_first])
+        return replace(facts, denied=tuple(ordered_names)[: rng.choice(NAMED)]), ()
 
     if frame.kind == "elsewhere":
         mentioned = [name for name in names if problem.fact(name).listable][:2]
