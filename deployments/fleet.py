@@ -113,7 +113,8 @@ def _work(api: str, pool: str, say: Say) -> None:
 
 
 def _refuse_other_server(api: str) -> None:
-    version, own_version = server_version(api, REQUEST_SECONDS), metadata.version("prefect")
+    version = server_version(api, REQUEST_SECONDS)
+    own_version = metadata.version("prefect")
     if version != own_version:
         raise BadInput(
             f"The server at {api} is Prefect {version}, and this machine has {own_version}; install "

@@ -411,7 +411,8 @@ def _land_failure(chain: Chain, error: Exception, record: SweepRecord) -> None:
     if not all(step.state.is_completed() for step in chain.shared.steps):
         return
 
-    variant, data = chain.shared.variant.result(), chain.shared.data.result()
+    variant = chain.shared.variant.result()
+    data = chain.shared.data.result()
     try:
         training = land_failure(chain.spec, variant, data, error)
         record.add([training])

@@ -34,7 +34,9 @@ TYPICAL_SIZE = Size(blocks=30, hidden_size=576, block_parameters=3.5e6, paramete
 
 def operations(spec: ExperimentSpec) -> Steps:
     """Operations of one experiment, without what its variant shares."""
-    recipe, scoring, data = spec.recipe, spec.scoring, spec.data
+    recipe = spec.recipe
+    scoring = spec.scoring
+    data = spec.data
     batch = INSTRUCTION_TOKENS + OWN_TOKENS_PER_CASE * recipe.batch_size
     updates = 2 * recipe.iterations * batch  # forward and backward
     checks = recipe.iterations // spec.training.evaluate_every * set_size(data, "valid")

@@ -77,7 +77,8 @@ def sweep(
         failures = sweep_in_pool(pool, grid, overrides or [], selection, record)
 
     warn_of_damage(refusals)
-    exists, waits = warehouse_path().exists(), some_results_wait()
+    exists = warehouse_path().exists()
+    waits = some_results_wait()
     if not waits:
         # Artifacts of this run, so that its tab has them.
         publish_comparison(evaluations_of_sweep(record.id) if exists else None)

@@ -107,7 +107,8 @@ class _ProgressArtifact:
     def _remove(self) -> None:
         if self.id is None:
             return
-        id, self.id = self.id, None
+        id = self.id
+        self.id = None
         with get_client(sync_client=True) as client:
             client.delete_artifact(id)
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from tasks.runtime.shared import SharedFolder
 from tasks.runtime.store import complete, read_manifest, write_atomic
 
-LANDING, FAILED = "landing", "failed"
+LANDING = "landing"
+FAILED = "failed"
 MARK = ".shared.json"  # in a landing folder: where it was copied to
 KINDS = ("training", "evaluation", "variant", "fidelity", "dataset")  # whose id is their content's
 LAG_SECONDS = 60.0  # after which a folder that another machine has written is not there

@@ -18,7 +18,9 @@ from tasks.runtime.events import Emit, Note, StepWarning
 from tasks.runtime.shared import SharedFolder
 from tasks.runtime.store import complete, read_manifest, verify
 
-EXPERIMENTS, CHECKPOINTS, SCORES = "experiments", "checkpoints", "scores"
+EXPERIMENTS = "experiments"
+CHECKPOINTS = "checkpoints"
+SCORES = "scores"
 LOOK_SECONDS = 5.0  # between two looks for a new checkpoint
 
 

@@ -57,7 +57,8 @@ def layer(module: str) -> str | None:
 
 
 def broken_rules(importer: str, imported: str) -> bool:
-    here, there = layer(importer), layer(imported)
+    here = layer(importer)
+    there = layer(imported)
     if there is None or here == there or imported in (*LEAVES, "tasks"):
         return False
     if importer == "tasks.landing" and there == "warehouse":

@@ -155,7 +155,8 @@ def test_a_setting_of_a_recipe_trains_again_and_its_default_does_not(setting):
     "prompt", [{"version": 2}, {"answers": {"ED": "now", "GP": "soon", "HOME": "never"}}], ids=["version", "answers"]
 )
 def test_a_prompt_enters_the_ids_of_trainings_untuned_models_and_fidelities_where_it_is_named(prompt, monkeypatch):
-    found, before = ids(study(prompt=prompt), monkeypatch), ids(study(), monkeypatch)
+    found = ids(study(prompt=prompt), monkeypatch)
+    before = ids(study(), monkeypatch)
     assert not any(found[kind] == before[kind] for kind in BEFORE)
     same = {"version": 1, "answers": {label: label for label in ("ED", "GP", "HOME")}}
     assert digests(study(prompt=same), monkeypatch) == BEFORE

@@ -344,7 +344,9 @@ def test_a_built_in_grid_can_be_taken_to_cases_of_ones_own(name):
     assert not grid.data.sizes and not grid.data.contrast_share and not grid.data.further_share
 
 
-TUNED, SAFE, EXAMPLE = "tuned", "tuned_safe", str(GRIDS.parent / "examples/my_grid.toml")
+TUNED = "tuned"
+SAFE = "tuned_safe"
+EXAMPLE = str(GRIDS.parent / "examples/my_grid.toml")
 
 
 @pytest.mark.parametrize(("grid", "names"), [("study", (TUNED, SAFE)), (EXAMPLE, ("standard", "safe"))])

@@ -10,12 +10,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-MAC, INTEL_MAC, LINUX, ARM_LINUX = (
-    "aarch64-apple-darwin",
-    "x86_64-apple-darwin",
-    "x86_64-manylinux_2_35",
-    "aarch64-manylinux_2_35",
-)
+MAC = "aarch64-apple-darwin"
+INTEL_MAC = "x86_64-apple-darwin"
+LINUX = "x86_64-manylinux_2_35"
+ARM_LINUX = "aarch64-manylinux_2_35"
 # Per platform and extra: the packages that compute.
 BACKEND = {
     (MAC, "cpu"): {"mlx", "mlx-metal", "mlx-lm"},
@@ -37,7 +35,8 @@ def requirements(extra: str) -> tuple[list[str], list[str]]:
 
 def test_uv_installs_the_cpu_build_unless_told_otherwise_and_never_two_builds():
     """Two of them overwrite each other's library."""
-    extras, uv = SETTINGS["project"]["optional-dependencies"], SETTINGS["tool"]["uv"]
+    extras = SETTINGS["project"]["optional-dependencies"]
+    uv = SETTINGS["tool"]["uv"]
     assert SETTINGS["dependency-groups"]["cpu"] == extras["cpu"]
     assert {"dev", "cpu"} == set(uv["default-groups"])
     builds = [{"extra": name} for name in extras]

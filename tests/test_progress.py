@@ -11,7 +11,10 @@ from tasks.runtime.events import ProgressReport
 
 
 def test_a_step_does_not_wait_for_a_server_that_does_not_answer_and_its_bar_is_removed_once_that_does(monkeypatch):
-    answers, removed, asked, id = threading.Event(), threading.Event(), [], uuid4()
+    answers = threading.Event()
+    removed = threading.Event()
+    asked = []
+    id = uuid4()
 
     def create(progress, **artifact):
         asked.append(progress)

@@ -51,7 +51,8 @@ def test_every_distribution_that_the_project_needs_is_pinned_at_the_version_that
 
 def needed_here(lines: list[str]) -> set[str]:
     """Names of the installed distributions that these requirements lead to on this machine, themselves included."""
-    waiting, seen = [(Requirement(line), "") for line in lines], set()
+    waiting = [(Requirement(line), "") for line in lines]
+    seen = set()
     while waiting:
         requirement, extra = waiting.pop()
         if requirement.marker and not requirement.marker.evaluate({"extra": extra}):

@@ -45,7 +45,8 @@ def sealed(folder: Path, text: str, **extra: object) -> Path:
 
 
 def test_a_folder_comes_back_as_it_was_and_the_first_version_stays(shared, tmp_path):
-    ours, theirs = sealed(tmp_path / "a", "ours"), sealed(tmp_path / "b", "theirs")
+    ours = sealed(tmp_path / "a", "ours")
+    theirs = sealed(tmp_path / "b", "theirs")
     assert shared.manifest("x/1") is None and not shared.get("x/1", tmp_path / "none")
     digest = shared.put(ours, "x/1")["digest"]
     assert shared.put(theirs, "x/1")["digest"] == digest, "the first manifest wins"
@@ -54,7 +55,8 @@ def test_a_folder_comes_back_as_it_was_and_the_first_version_stays(shared, tmp_p
 
 
 def test_two_machines_that_write_at_once_leave_one_whole_version(shared, tmp_path, monkeypatch):
-    ours, theirs = sealed(tmp_path / "a", "ours"), sealed(tmp_path / "b", "theirs")
+    ours = sealed(tmp_path / "a", "ours")
+    theirs = sealed(tmp_path / "b", "theirs")
     create = SharedFolder._create
 
     def overtaken(self, path, content):
@@ -89,7 +91,8 @@ def test_files_that_do_not_match_their_manifest_are_not_taken(shared, tmp_path):
 
 
 def test_a_replaced_version_takes_its_files_with_it(shared, tmp_path):
-    ours, later = sealed(tmp_path / "a", "ours", update=1), sealed(tmp_path / "b", "later", update=2)
+    ours = sealed(tmp_path / "a", "ours", update=1)
+    later = sealed(tmp_path / "b", "later", update=2)
     shared.replace(ours, "x/1")
     shared.replace(later, "x/1")
     assert shared.manifest("x/1")["update"] == 2
@@ -288,7 +291,9 @@ def checkpoint(folder: Path, update: int) -> None:
 
 def test_a_training_goes_on_where_another_machine_was_and_is_not_trained_twice(shared, tmp_path, monkeypatch):
     monkeypatch.setattr("tasks.shared_training.LOOK_SECONDS", 0.01)
-    first, second, told = tmp_path / "one" / "t-1", tmp_path / "two" / "t-1", []
+    first = tmp_path / "one" / "t-1"
+    second = tmp_path / "two" / "t-1"
+    told = []
     with pytest.raises(KeyboardInterrupt), shared_training(shared, first, told.append):
         checkpoint(first, 40)
         while shared.manifest("checkpoints/t-1") is None:
@@ -312,7 +317,8 @@ class Slow(LocalFileSystem):
 
     def __init__(self) -> None:
         super().__init__()
-        self.under_way, self.go_on = threading.Barrier(2, timeout=60), threading.Event()
+        self.under_way = threading.Barrier(2, timeout=60)
+        self.go_on = threading.Event()
 
     def put_file(self, *args, **options):
         self.under_way.wait()
@@ -333,7 +339,8 @@ def test_the_files_of_a_slow_place_are_copied_side_by_side(tmp_path):
 
 def test_a_training_does_not_wait_for_a_slow_place(tmp_path, monkeypatch):
     monkeypatch.setattr("tasks.shared_training.LOOK_SECONDS", 0.01)
-    slow, folder = SharedFolder(Slow(), str(tmp_path / "mount"), "/mount"), tmp_path / "t-1"
+    slow = SharedFolder(Slow(), str(tmp_path / "mount"), "/mount")
+    folder = tmp_path / "t-1"
     with shared_training(slow, folder, lambda event: None):
         checkpoint(folder, 40)
         while not (tmp_path / "mount").exists():
@@ -345,7 +352,9 @@ def test_a_training_does_not_wait_for_a_slow_place(tmp_path, monkeypatch):
 
 
 def test_a_checkpoint_that_is_behind_or_damaged_is_not_used(shared, tmp_path):
-    theirs, ours, told = tmp_path / "one" / "t-1", tmp_path / "two" / "t-1", []
+    theirs = tmp_path / "one" / "t-1"
+    ours = tmp_path / "two" / "t-1"
+    told = []
     checkpoint(theirs, 40)
     shared.replace(theirs / "checkpoint" / "0000040", "checkpoints/t-1")
     checkpoint(ours, 80)
@@ -367,7 +376,9 @@ def scored(shared, adapter: Path, folder: Path, told: list) -> bool:
 
 
 def test_what_one_machine_has_scored_another_one_does_not_score_again(shared, tmp_path):
-    adapter, retrained, told = sealed(tmp_path / "t-1", "adapter"), sealed(tmp_path / "again", "other bits"), []
+    adapter = sealed(tmp_path / "t-1", "adapter")
+    retrained = sealed(tmp_path / "again", "other bits")
+    told = []
     one, two, three = (tmp_path / machine / "scores" / "t-1-e1" for machine in ("one", "two", "three"))
     assert scored(shared, adapter, one, told) and not scored(shared, adapter, one, told) and told == []
 
@@ -379,8 +390,11 @@ def test_what_one_machine_has_scored_another_one_does_not_score_again(shared, tm
 
 def test_scores_that_are_damaged_or_cannot_be_shared_are_made_again_with_a_warning(tmp_path, monkeypatch):
     monkeypatch.setattr(Refusing, "reason", errno.ENOSPC)
-    place, adapter, told = str(tmp_path / "mount"), sealed(tmp_path / "t-1", "adapter"), []
-    full, shared = SharedFolder(Refusing(), place, place), SharedFolder(LocalFileSystem(), place, place)
+    place = str(tmp_path / "mount")
+    adapter = sealed(tmp_path / "t-1", "adapter")
+    told = []
+    full = SharedFolder(Refusing(), place, place)
+    shared = SharedFolder(LocalFileSystem(), place, place)
     assert scored(full, adapter, tmp_path / "one" / "t-1-e1", told) and "it is full" in told.pop().message
 
     assert scored(shared, adapter, tmp_path / "two" / "t-1-e1", told) and told == []

@@ -62,7 +62,8 @@ def ids(spec: ExperimentSpec, given: dict | None = None, sets: dict | None = Non
 
 def changed(**to) -> set[str]:
     """Which ids differ once `spec` (an experiment), `given` or `sets` (digests) differ."""
-    before, after = ids(experiment()), ids(to.pop("spec", experiment()), to.get("given"), to.get("sets"))
+    before = ids(experiment())
+    after = ids(to.pop("spec", experiment()), to.get("given"), to.get("sets"))
     return {name for name in before if before[name] != after[name]}
 
 

@@ -37,7 +37,8 @@ def adjusted_bounds(cases: JudgedCases, resamples: int = RESAMPLES) -> list[list
 
     gates = []
     for model in range(cases.models):
-        caught, emergencies = int(totals[model, 0, 0]), int(totals[model, 0].sum())
+        caught = int(totals[model, 0, 0])
+        emergencies = int(totals[model, 0].sum())
         recall = _recall(caught, emergencies, cases, resampled["ed_recall"][model])
         gates.append([recall, _f2(emergencies, resampled["ed_f2"][model], cases), _missed(recall)])
 

@@ -20,7 +20,9 @@ from warehouse.connect import utc_now, writing
 from warehouse.query import Rows, query_rows
 from warehouse.resampling import CANNOT_CONCLUDE
 
-SUPPORTED, REFUTED, NOT_MEASURED = "supported", "refuted", "not measured here"
+SUPPORTED = "supported"
+REFUTED = "refuted"
+NOT_MEASURED = "not measured here"
 FIGURES = ("value", "low", "high")
 KEYS = {"name", "sentence", "between", "sql", "cannot_conclude"}
 
@@ -103,7 +105,8 @@ def _claim(entry: dict[str, Any], number: int) -> Claim:
         raise BadInput(f"{title}: between is a range of two numbers, e.g. [0.45, 0.6].")
 
     texts = [str(entry[key]) for key in ("name", "sentence", "sql")]
-    least, most = float(between[0]), float(between[1])
+    least = float(between[0])
+    most = float(between[1])
     return Claim(texts[0], texts[1], least, most, texts[2], entry.get("cannot_conclude"))
 
 
@@ -170,7 +173,8 @@ def store(measured: list[MeasuredClaim], database: Path | None = None) -> None:
 
 def _insert(con: duckdb.DuckDBPyConnection, one: MeasuredClaim) -> None:
     """A row for each measurement; one without figures where there is none."""
-    claim, moment = one.claim, utc_now()
+    claim = one.claim
+    moment = utc_now()
     rows = one.measurements or [Measurement(None, None, None, one.verdict)]
     for number, row in enumerate(rows, start=1):
         further = ", ".join(f"{name} {value}" for name, value in row.further.items()) or None

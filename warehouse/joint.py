@@ -38,10 +38,8 @@ class Statistic:
         Ratios that have one denominator become one, which saves most of the work.
         """
         used_columns = np.nonzero(weights)[0]
-        parts, wholes = (
-            numerators[:, used_columns] * weights[used_columns],
-            denominators[:, used_columns],
-        )
+        parts = numerators[:, used_columns] * weights[used_columns]
+        wholes = denominators[:, used_columns]
         if len(used_columns) and (wholes == wholes[:, :1]).all():
             return cls(parts.sum(axis=1, keepdims=True), np.ascontiguousarray(wholes[:, :1]))
         return cls(parts, wholes)
@@ -85,7 +83,8 @@ def joint_bands(
 
     bands = []
     for k, hypothesis in enumerate(hypotheses):
-        value, error = float(values[k]), float(errors[k])
+        value = float(values[k])
+        error = float(errors[k])
         if not takes_part[k]:
             bands.append(Band(value, error))
             continue
@@ -161,7 +160,8 @@ def _of_ratios(statistic: Statistic, weights: Floats) -> tuple[Floats, Floats]:
     The error is that of the sum of influences of the units: what the statistic moves by when a unit
     counts once more.
     """
-    top, whole = weights @ statistic.numerators, weights @ statistic.denominators
+    top = weights @ statistic.numerators
+    whole = weights @ statistic.denominators
     ratios = ratio(top, whole)
     per_total = ratio(np.ones_like(whole), whole)
     influences = (

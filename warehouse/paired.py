@@ -269,7 +269,9 @@ def _with_bootstrap(comparison: Comparison, differences: Floats) -> Comparison:
 def _with_exact_tests(comparison: Comparison, b: int, c: int) -> Comparison:
     """Add McNemar's test and the Tango interval, which has a width even if all decisions agree."""
     tango_low, tango_high = tango_interval(b, c, comparison.n)
-    low, high, method = tango_low, tango_high, TANGO
+    low = tango_low
+    high = tango_high
+    method = TANGO
     if comparison.low is not None and comparison.high is not None:
         low = min(comparison.low, tango_low)
         high = max(comparison.high, tango_high)

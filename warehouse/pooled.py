@@ -193,7 +193,8 @@ def _values(numerators: Floats, denominators: Floats) -> Floats:
 
 def _with_values(row: Pooled, values: Floats, averaged: Sequence[PooledPair]) -> Pooled:
     """Add the means of both sides, their difference, and how it varies between seeds."""
-    at_4bit, at_8bit = values[0::2], values[1::2]
+    at_4bit = values[0::2]
+    at_8bit = values[1::2]
     return replace(
         row,
         value_4bit=float(at_4bit.mean()),
@@ -236,9 +237,11 @@ def _with_band(row: Pooled, band: Band, together: int, units: int, resamples: in
         return replace(row, note="no band: no case, or too few, make a difference")
 
     kind = "cases (assumes independent cases)" if row.groups is None else "groups"
-    low, high = band.low, band.high
+    low = band.low
+    high = band.high
     if row.metric in LOWER_IS_BETTER:
-        low, high = -band.high, -band.low
+        low = -band.high
+        high = -band.low
 
     return replace(
         row,

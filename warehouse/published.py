@@ -92,9 +92,11 @@ def _of_study(folder: Path, entries: list[dict[str, object]], root: Path) -> lis
 
 
 def _of_table(con: duckdb.DuckDBPyConnection, entry: dict[str, object], root: Path) -> list[Figure]:
-    rows, columns = entry["rows"], entry["columns"]
+    rows = entry["rows"]
+    columns = entry["columns"]
     assert isinstance(rows, dict) and isinstance(columns, dict)
-    file, first = str(entry["file"]), str(entry["first_column"])
+    file = str(entry["file"])
+    first = str(entry["first_column"])
 
     table = read_table(root / file, first, set(columns))
     if different := sorted(set(rows) ^ set(table)):

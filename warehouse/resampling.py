@@ -15,7 +15,9 @@ RESAMPLES = 2000
 BLOCK = 100  # resamples drawn at once, so that memory stays small with many cases
 SEED = 42
 MARGIN = 0.02  # a loss of at most two points still counts as "not inferior"
-NOT_INFERIOR, INFERIOR, CANNOT_CONCLUDE = "not inferior", "inferior", "cannot conclude"
+NOT_INFERIOR = "not inferior"
+INFERIOR = "inferior"
+CANNOT_CONCLUDE = "cannot conclude"
 LOWER_IS_BETTER = ("over_triage",)
 
 

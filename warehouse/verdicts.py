@@ -41,7 +41,8 @@ _GAIN = (_AT_4BIT == _TRUTH).astype(int) - (_AT_8BIT == _TRUTH)
 _ACTUAL, _DECIDED_4BIT, _DECIDED_8BIT = (
     (axis == np.arange(CLASSES)[:, None]).astype(np.float64) for axis in _CELLS
 )
-_HITS_4BIT, _HITS_8BIT = _ACTUAL * _DECIDED_4BIT, _ACTUAL * _DECIDED_8BIT
+_HITS_4BIT = _ACTUAL * _DECIDED_4BIT
+_HITS_8BIT = _ACTUAL * _DECIDED_8BIT
 # (27, sums): what of the cells a metric's difference is computed from.
 SUMS = {
     "accuracy": np.stack([_GAIN, np.ones_like(_GAIN)], axis=1).astype(np.float64),
@@ -121,7 +122,8 @@ def _verdict(metric: str, totals: Ints, bounds: Floats | None, grouped: bool) ->
     if not intervals or (grouped and bounds is None):
         return CANNOT_CONCLUDE
 
-    low, high = min(low for low, _ in intervals), max(high for _, high in intervals)
+    low = min(low for low, _ in intervals)
+    high = max(high for _, high in intervals)
     return CANNOT_CONCLUDE if low == high else verdict_of(low, high)
 
 

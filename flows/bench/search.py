@@ -82,7 +82,8 @@ def _train_to_the_end(
     console: Console, setup: SearchSetup, trials: Sequence[Trial]
 ) -> dict[int, Reached]:
     """What each trial is at its end, by its number; without those that fail."""
-    grid, spec = setup.selection.grid, setup.spec
+    grid = setup.selection.grid
+    spec = setup.spec
     data = prepare_dataset(grid.data, home(), grid.evaluation_sets)
     source = stored(spec.model, home())
     assert source is not None, "the search has fetched it"

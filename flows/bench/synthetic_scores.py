@@ -14,7 +14,11 @@ from tasks.spec import LABELS, short_digest
 SHARES = (0.2, 0.45, 0.35)  # of the labels
 CASES_IN_GROUP = 15
 PASSES = 10
-SIGNAL, CASE_NOISE, MODEL_NOISE, PASS_NOISE = 3.0, 1.0, 0.5, 0.7  # in logits
+# in logits
+SIGNAL = 3.0
+CASE_NOISE = 1.0
+MODEL_NOISE = 0.5
+PASS_NOISE = 0.7
 
 
 @dataclass(frozen=True)

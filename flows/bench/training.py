@@ -42,7 +42,8 @@ TABLE = (
     ("gemma-3-270m", 16),
     ("gemma-3-270m", 8),
 )
-TABLE_BATCH, TABLE_LENGTH = 4, 256
+TABLE_BATCH = 4
+TABLE_LENGTH = 256
 
 
 def bench_train(
@@ -99,7 +100,8 @@ def bench_table(console: Console, repeats: int) -> list[dict[str, Any]]:
     A case that fails is printed, and the others are measured nevertheless. Raises TriageError in
     the end.
     """
-    reports, failures = [], []
+    reports = []
+    failures = []
     for model, layers in TABLE:
         try:
             reports.append(

@@ -20,7 +20,8 @@ ENOUGH = 5  # timed steps that a median should have
 def _seconds(f: Figures, n: int) -> str:
     if n == 1:
         return f"{f['seconds_per_step']:.3g} (n=1)"
-    low, high = f["seconds_per_step_min"], f["seconds_per_step_max"]
+    low = f["seconds_per_step_min"]
+    high = f["seconds_per_step_max"]
     return f"{f['seconds_per_step']:.3g} ({low:.3g} to {high:.3g}, n={n})"
 
 
@@ -82,7 +83,8 @@ def _remarks(report: dict[str, Any]) -> list[str]:
         for engine in report["engines"]
     ]
     our_engine = report["engines"][-1]
-    prefix, common = our_engine["prefix"], our_engine["leading_tokens"]
+    prefix = our_engine["prefix"]
+    common = our_engine["leading_tokens"]
     lines.append(
         f"The first {common} of each prompt's {report['length']} tokens ({common / report['length']:.0%}) are the same "
         "in all cases, as an instruction is: ours computes them once a step, stock for each case."

@@ -213,7 +213,8 @@ def _load_one(place: Path, study: SyntheticStudy, number: int) -> tuple[float, f
     experiment are loaded, as a sweep does it: together.
     """
     ids = study.land_experiment(place / "landing", study.specs[0], number)
-    began, worked = time.perf_counter(), time.process_time()
+    began = time.perf_counter()
+    worked = time.process_time()
     load_landings([place / "landing" / id for id in ids], place / FILE)
     return time.perf_counter() - began, time.process_time() - worked
 

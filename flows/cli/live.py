@@ -147,7 +147,8 @@ class _Display:
         """Print `text` unless a step on the same base model has sent this message."""
         model = next((name for name in self.models if f" {name}" in title), "")
         if OF_THE_MACHINE in message:  # it says nothing about a model, and its figure varies
-            model, message = "", OF_THE_MACHINE
+            model = ""
+            message = OF_THE_MACHINE
         if (model, message) not in self.printed:
             self.printed.add((model, message))
             self._print(text, style)

@@ -263,9 +263,11 @@ def _query(selection: Selection) -> str:
     if precisions == {"4bit", "8bit"}:
         return f"triage sql four_bits_against_eight --param study={study}"
 
-    view, columns = "leaderboard", "cell_id, accuracy, ed_recall, verdict"
+    view = "leaderboard"
+    columns = "cell_id, accuracy, ed_recall, verdict"
     if len(precisions) > 1:
-        view, columns = "frontier", "base_model, precision, recipe, stored_bytes, ed_recall"
+        view = "frontier"
+        columns = "base_model, precision, recipe, stored_bytes, ed_recall"
     return f"triage sql \"SELECT {columns} FROM {view}_of(evaluations_of('{study}'))\""
 
 

@@ -20,7 +20,9 @@ from tasks.search.objective import Objective
 
 DIGITS = 4
 MOST_SHOWN = 20  # trials on a terminal: those that came furthest
-OTHER_COLUMNS, LEAST_SETTINGS = 64, 16  # characters; the report at the end has settings whole
+# characters; the report at the end has settings whole
+OTHER_COLUMNS = 64
+LEAST_SETTINGS = 16
 STYLES = {"training": "bold", "finished": "green", "failed": "red"}
 
 

@@ -48,7 +48,8 @@ def print_two_studies(console: Console, first: str, second: str) -> None:
 
     load_what_waits()
     bring_up_to_date()
-    one, other = _study(first), _study(second)
+    one = _study(first)
+    other = _study(second)
     table = side_by_side(one, other)
     if not len(table):
         print_line(console, f"Neither {first} nor {second} holds a finished experiment yet.")

@@ -12,7 +12,8 @@ from flows.report.figures import figure
 from flows.report.leaderboard import leaderboard
 from flows.report.typed_rows import EvaluationRow
 
-TRAINED, BASELINE = "trained", "baseline"
+TRAINED = "trained"
+BASELINE = "baseline"
 FIGURES = {"accuracy": "accuracy", "ed_recall": "ED recall", "over_triage": "over-triage"}
 READING = (
     "Accuracy of the most probable label, and ED recall and over-triage of each model's own decision "

@@ -99,7 +99,8 @@ def _spreading_factors(rows: list[StoredModel]) -> list[float]:
 
 def _point(row: StoredModel, judged: EvaluationRow, kinds: list[str], factor: float) -> PlanePoint:
     kind = row.recipe if row.recipe in kinds else ""
-    low, high = judged.ed_recall_low, judged.ed_recall_high
+    low = judged.ed_recall_low
+    high = judged.ed_recall_high
     size = factor * row.stored_bytes / 1e6
     return PlanePoint(row.precision, size, row.ed_recall, y_low=low, y_high=high, kind=kind)
 

@@ -14,7 +14,8 @@ from flows.report.figures import figure
 from flows.report.table import Table
 from flows.report.typed_rows import EvaluationRow
 
-MODEL, EVERYBODY = "by p(ED)", "everybody to ED"
+MODEL = "by p(ED)"
+EVERYBODY = "everybody to ED"
 SHOWN = THRESHOLDS[-1]  # the threshold of which the sentences speak
 LOWEST = -0.1  # below, a rule is worse than sending nobody by so much that the rest is not seen
 READING = (
@@ -66,7 +67,8 @@ def decision_curve(study: ReportedStudy) -> Section:
         return Section("decision-curves", heading, missing=missing)
 
     panels = [_panel(study, name, group, by_key) for name, group in panels_of(judged).items()]
-    findings, table = _findings(judged, by_key), _table(judged, by_key)
+    findings = _findings(judged, by_key)
+    table = _table(judged, by_key)
     return Section("decision-curves", heading, READING, findings, panels, [table])
 
 
@@ -84,7 +86,8 @@ def _panel(study: ReportedStudy, name: str, group: list[EvaluationRow], rows: Cu
     present = {series(one) for one in group}
     names = [*(one for one in study.precisions if one in present), EVERYBODY]
     highest = max(row.y or 0 for row in placed)
-    x, y = Axis("threshold on p(ED)"), Axis("net benefit", (LOWEST, 1.1 * highest + 0.01))
+    x = Axis("threshold on p(ED)")
+    y = Axis("net benefit", (LOWEST, 1.1 * highest + 0.01))
     drawing = curves(placed, x, y, names, [MODEL, EVERYBODY], lines=[0])
     texts = [_text(one, rows) for one in group]
     alt = f"Decision curves of {name}. Net benefit at threshold {SHOWN:g}: {some(texts)}."

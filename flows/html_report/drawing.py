@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 MOST_ENLARGED = 1.35  # in a page
 WIDTH = 360  # pixels of a chart: a phone shows it as it is, a wide screen several in a row
-INK, MUTED, GRID = "#010203", "#040506", "#070809"
+INK = "#010203"
+MUTED = "#040506"
+GRID = "#070809"
 # The palette of Okabe and Ito, in an order in which neighbours differ in lightness too.
-BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY = (
-    "#0072b2",
-    "#d55e00",
-    "#009e73",
-    "#e69f00",
-    "#cc79a7",
-    "#56b4e9",
-)
+BLUE = "#0072b2"
+VERMILION = "#d55e00"
+GREEN = "#009e73"
+ORANGE = "#e69f00"
+PURPLE = "#cc79a7"
+SKY = "#56b4e9"
 PALETTE = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY)
 OF_PRECISION = {"4bit": BLUE, "8bit": VERMILION, "bf16": GREEN, "6bit": ORANGE, "mxfp4": PURPLE}
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")

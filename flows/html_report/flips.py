@@ -11,7 +11,8 @@ from flows.report.precision import FlipsRow
 from flows.report.precision import flips as flips_table
 from flows.report.typed_rows import typed_rows
 
-LOST, GAINED = "lost", "gained"
+LOST = "lost"
+GAINED = "gained"
 READING = (
     "Emergencies that the primary rule sends to ED before the change and not after it (lost, to the left), "
     "and the other way round (gained, to the right). The same emergencies are in every line of a test "

@@ -14,7 +14,8 @@ from flows.report.pairs import PairRow, headline, quantization
 from warehouse.pooled import ALL
 from warehouse.resampling import MARGIN
 
-PAIR, POOLED = "a pair", "all pairs, pooled"
+PAIR = "a pair"
+POOLED = "all pairs, pooled"
 MARGIN_POINTS = 100 * MARGIN
 READING = (
     "Each dot is a pair of models that differ in precision alone: 4 bits minus 8 bits, in points of a "

@@ -11,7 +11,9 @@ from flows.report.gates import gates as gates_table
 from flows.report.typed_rows import EvaluationRow, typed_rows
 from warehouse.connect import listed
 
-VALUE, BOUND, ADJUSTED = "value", "bound", "bound for all looks"
+VALUE = "value"
+BOUND = "bound"
+ADJUSTED = "bound for all looks"
 READING = (
     "For each gate the value, the bound that must hold for PASS, and the bound that allows for the "
     "number of models that were looked at on the same cases; dashed: the threshold. ED false negatives "
@@ -58,7 +60,8 @@ def _panel(
     judged = [one for one in trained if one.evaluation_id in rows]
     placed: list[Dot] = []
     for one in judged:
-        row, look = rows[one.evaluation_id], looked.get((one.evaluation_id, gate))
+        row = rows[one.evaluation_id]
+        look = looked.get((one.evaluation_id, gate))
         adjusted = look.bound_adjusted if look else None
         values = (row.value, row.bound, adjusted)
         named_values = zip((VALUE, BOUND, ADJUSTED), values, strict=True)

@@ -22,13 +22,16 @@ from flows.html_report.drawing import (
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-ROW, ROW_OF_TWO = 16, 28  # pixels of a line of dots or bars, by the lines of its label
+# pixels of a line of dots or bars, by the lines of its label
+ROW = 16
+ROW_OF_TWO = 28
 AXIS_AND_LEGEND = 92  # pixels
 LABEL_LINES = "split(datum.label, '\\n')"
 INTERVAL = {"strokeWidth": 2, "opacity": 0.75}
 
 
-ROWS, MARKED = alt.NamedData("rows"), alt.NamedData("marked")
+ROWS = alt.NamedData("rows")
+MARKED = alt.NamedData("marked")
 NAMES = alt.Axis(title=None, ticks=False, domain=False, labelExpr=LABEL_LINES, labelLineHeight=11)
 
 
@@ -82,7 +85,8 @@ class Axis:
     def of_shares(cls, title: str, values: Iterable[float | None]) -> Axis:
         """An axis of shares, from a tenth below the smallest to a tenth above the largest."""
         present = [value for value in values if value is not None]
-        low, high = min(present, default=0.0), max(present, default=1.0)
+        low = min(present, default=0.0)
+        high = max(present, default=1.0)
         return cls(title, (math.floor(10 * low) / 10, min(1.0, math.ceil(10 * high + 1e-9) / 10)))
 
     @property

@@ -14,7 +14,8 @@ from flows.report.typed_rows import EvaluationRow, typed_rows
 from warehouse.connect import listed
 
 MOST_POINTS = 40
-VOTES, ONE_PASS = "vote_entropy", "max_probability"
+VOTES = "vote_entropy"
+ONE_PASS = "max_probability"
 KINDS = {VOTES: "votes of the passes", ONE_PASS: "one pass"}
 READING = (
     "Cases in the order of their uncertainty: the share that is decided without review, and how many of "
@@ -106,7 +107,8 @@ def _panel(
 
 
 def _text(flags: dict[str, FlagRow]) -> str:
-    flag, other = flags.get(VOTES), flags.get(ONE_PASS)
+    flag = flags.get(VOTES)
+    other = flags.get(ONE_PASS)
     if flag is None:
         return "no review flag"
 

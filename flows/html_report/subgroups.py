@@ -93,7 +93,8 @@ def _panel(one: EvaluationRow, rows: list[SubgroupRow]) -> Panel:
 
 def _finding(one: EvaluationRow, rows: list[SubgroupRow]) -> str:
     ranked = sorted(rows, key=lambda row: row.value or 0)
-    low, high = ranked[0], ranked[-1]
+    low = ranked[0]
+    high = ranked[-1]
     return (
         f"{full_name(one)}: lowest in {low.name} ({low.n} emergencies), {low.figure}; highest in "
         f"{high.name} ({high.n}), {high.figure}; over all {figure(one.ed_recall, one.ed_recall_low, one.ed_recall_high)}."

@@ -220,7 +220,8 @@ def read_progress(client: SyncPrefectClient, runs: Iterable[FlowRun]) -> dict[UU
         flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=list(by_id))),
     )
     for artifact in artifacts:
-        id, step = artifact.flow_run_id, str(artifact.description).partition(" ")[0]
+        id = artifact.flow_run_id
+        step = str(artifact.description).partition(" ")[0]
         if id in reports:
             reports[id] = RemoteReport(reports[id].worker, step, float(str(artifact.data)))
 

@@ -125,7 +125,8 @@ def _enough_cases(metric: str, studies: Studies) -> Size | None:
     """The least size that gives POWER at a true difference of 0, with more or fewer cases of the
     same groups.
     """
-    few, many = LEAST_CASES, MOST_CASES
+    few = LEAST_CASES
+    many = MOST_CASES
     # The variance is that between groups, and a part that falls with the number of cases.
     variances = [studies.spread(metric, studies.with_cases(factor)) ** 2 for factor in (1.0, 16.0)]
     within_variance = max(variances[0] - variances[1], 1e-12) * 16 / 15
@@ -193,7 +194,9 @@ def _solve(
     the share stays below POWER at the limit, or is None there, since decisions cannot differ as
     much.
     """
-    place, below, above = start, None, None
+    place = start
+    below = None
+    above = None
     for _ in range(STEPS):
         reached = share(place)
         if reached is None:

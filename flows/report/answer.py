@@ -57,7 +57,8 @@ def _pool(board: Collection[EvaluationRow], sets: Collection[PooledSet]) -> Pool
 
 def _bytes(pairs: Collection[PairRow]) -> str:
     ratios = sorted(pair.stored_bytes_4bit / pair.stored_bytes_8bit for pair in pairs)
-    low, high = f"x{ratios[0]:.2f}", f"x{ratios[-1]:.2f}"
+    low = f"x{ratios[0]:.2f}"
+    high = f"x{ratios[-1]:.2f}"
     return f"4 bits against 8: stored size {low if low == high else f'{low} to {high}'}."
 
 

@@ -21,8 +21,11 @@ def intraclass_correlation(cases: Floats, sums: Floats, squares: Floats) -> floa
     Donner, International Statistical Review 54 (1986) 67-82, equation 2.1.
     """
     has_cases = cases > 0
-    n, total, squared = cases[has_cases], sums[has_cases], squares[has_cases]
-    groups, all_cases = len(n), n.sum()
+    n = cases[has_cases]
+    total = sums[has_cases]
+    squared = squares[has_cases]
+    groups = len(n)
+    all_cases = n.sum()
     if groups < 2 or all_cases - groups < LEAST_WITHIN:
         return None
 

@@ -59,7 +59,8 @@ class Ranking:
         at_level = self.positive @ counts
         caught = np.cumsum(at_level, axis=0)
         alarms = np.cumsum(self.negative @ counts, axis=0)
-        positives, negatives = caught[-1], self.negatives @ counts
+        positives = caught[-1]
+        negatives = self.negatives @ counts
 
         precision = caught / np.maximum(caught + alarms, 1.0)
         average = ratio(np.einsum("lr,lr->r", at_level, precision), positives)

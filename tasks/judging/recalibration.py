@@ -33,7 +33,8 @@ def why_not_fitted(x: Floats, is_positive: Ints) -> str | None:
     With one covariate that is separation: no overlap of both classes (Albert and Anderson,
     Biometrika 71 (1984) 1-10). Both classes are there.
     """
-    positives, negatives = x[is_positive == 1], x[is_positive == 0]
+    positives = x[is_positive == 1]
+    negatives = x[is_positive == 0]
     if np.ptp(x) == 0:
         return "every case has the same probability"
     if positives.min() >= negatives.max() or positives.max() <= negatives.min():
@@ -58,7 +59,8 @@ def fitted(design: Floats, outcome: Floats, offset: Floats) -> Floats:
         ):
             step = step / 2
 
-        coefficients, likelihood = coefficients + step, next_likelihood
+        coefficients = coefficients + step
+        likelihood = next_likelihood
         if np.abs(step).max() < 1e-12:
             break
 
@@ -113,7 +115,8 @@ def _columns(x: Floats, outcome: Floats, on_line: Floats, at_slope_1: Floats) ->
     """Score and information of each case: of the line (2 and 3 columns) and of the intercept at
     slope 1 (1 and 1), then whether it is of the class, and whether not.
     """
-    residual, weight = outcome - on_line, on_line * (1 - on_line)
+    residual = outcome - on_line
+    weight = on_line * (1 - on_line)
     alone = at_slope_1 * (1 - at_slope_1)
     line = (residual, residual * x, weight, weight * x, weight * x**2)
     return np.column_stack([*line, outcome - at_slope_1, alone, outcome, 1 - outcome])

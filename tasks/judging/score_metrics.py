@@ -100,7 +100,8 @@ def _plan(part: ClassScores, draws: UnitDraws) -> list[_Planned]:
     if reason := part.why_not_ranked():
         return [_Planned(SCORE_METRICS, None, reason)]
 
-    positive, unit = part.is_positive, draws.unit[part.rows]
+    positive = part.is_positive
+    unit = draws.unit[part.rows]
     ranking = Ranking.of(part.scores, positive, unit, draws.units)
 
     x = logits(part.scores)

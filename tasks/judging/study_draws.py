@@ -164,11 +164,13 @@ def _resized(source: Ints, sizes: Ints, behaviour: Behaviour, rng: np.random.Gen
 def _sampled(source: Ints, sizes: Ints, rng: np.random.Generator) -> Ints:
     """`sizes` (...) of the cases `source` (..., 9), drawn without replacement."""
     sample = np.zeros_like(source)
-    remaining, remaining_sizes = source.sum(-1), sizes.copy()
+    remaining = source.sum(-1)
+    remaining_sizes = sizes.copy()
     for cell in range(source.shape[-1]):
         available = source[..., cell]
         sample[..., cell] = rng.hypergeometric(available, remaining - available, remaining_sizes)
-        remaining, remaining_sizes = remaining - available, remaining_sizes - sample[..., cell]
+        remaining = remaining - available
+        remaining_sizes = remaining_sizes - sample[..., cell]
     return sample
 
 

@@ -49,10 +49,12 @@ def subgroup_metrics(
     if not rows:
         return {}
 
-    truth, decision_codes = label_codes(labels), label_codes(decisions)
+    truth = label_codes(labels)
+    decision_codes = label_codes(decisions)
     cells = confusion_cells(truth, decision_codes)
     resampled = _resampled_tables(cells, rows, truth, groups, seed)
-    units, clustered = unit_codes(groups, len(truth)), group_codes(groups, len(truth)) is not None
+    units = unit_codes(groups, len(truth))
+    clustered = group_codes(groups, len(truth)) is not None
     matrix = None if costs is None else cost_array(costs)
 
     metrics = {}

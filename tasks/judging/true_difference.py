@@ -36,7 +36,8 @@ class Shift:
         """Cells (..., 27) after each case has changed, or not, by itself."""
         shifted = cells.copy()
         for cell in np.nonzero(np.diagonal(self.kernel) < 1)[0]:
-            remaining, staying = cells[..., cell].copy(), 1.0
+            remaining = cells[..., cell].copy()
+            staying = 1.0
             for target in np.nonzero(self.kernel[cell])[0]:
                 if target == cell:
                     continue
@@ -72,7 +73,8 @@ def shift_to(
     def excess_after(change: float) -> float:
         return difference_of(cells @ _kernel(change, cells, labels), metric) - difference
 
-    low, high = -LARGEST, LARGEST
+    low = -LARGEST
+    high = LARGEST
     if excess_after(low) > 0 or excess_after(high) < 0:
         return None
 

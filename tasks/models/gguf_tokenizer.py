@@ -23,7 +23,11 @@ from tokenizers import (
 from tasks.models.gguf_weights import Gguf
 from tasks.runtime.errors import BadInput
 
-NORMAL, CONTROL, USER_DEFINED, BYTE = 1, 3, 4, 6  # token types of the GGUF format
+# token types of the GGUF format
+NORMAL = 1
+CONTROL = 3
+USER_DEFINED = 4
+BYTE = 6
 _TYPES = {NORMAL, CONTROL, USER_DEFINED, BYTE}
 SPACE = "▁"
 

@@ -38,7 +38,9 @@ from tasks.spec import Range, Searched, canonical_json
 
 FILE = "search.db"
 STUDY = "search"
-IDENTITY, FOUNDATION = "identity", "foundation"  # user attributes of the study
+# user attributes of the study
+IDENTITY = "identity"
+FOUNDATION = "foundation"
 DIGITS = 3  # significant ones of a proposed real number
 ATTEMPTS = 40  # at a proposal that no earlier trial has; the second half is random
 WAIT_SECONDS = 30.0  # for another process, such as optuna-dashboard, to release the file
@@ -216,7 +218,8 @@ class Storage:
             raise BadInput(self._differences(stored, present))
 
     def _differences(self, stored: Any, present: Any) -> str:
-        stored_settings, present_settings = dict(_flat(stored)), dict(_flat(present))
+        stored_settings = dict(_flat(stored))
+        present_settings = dict(_flat(present))
         keys = [
             key
             for key in (stored_settings | present_settings)

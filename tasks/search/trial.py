@@ -117,7 +117,8 @@ class Cost:
         usual = median(steps) if steps else 1.0
         updates = sum(trial.update for trial in trials)
         seconds = sum(trial.seconds for trial in trials)
-        all_updates, all_seconds = updates, seconds
+        all_updates = updates
+        all_seconds = seconds
 
         for trial in trials:
             if trial.state == "paused" and trial.update:

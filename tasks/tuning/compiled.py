@@ -261,7 +261,8 @@ class CompiledUpdates:
             self._set_tensors(tensors)
             return whole.loss(batch, part.start, inputs)
 
-        source, kept_tensors = adapted.mask_source, self._tensors()
+        source = adapted.mask_source
+        kept_tensors = self._tensors()
         adapted.take_masks_from(_ArgumentMasks(part.requests, arguments["masks"]))
         tensors = self._groups.split(parameters)
         (loss, parts), gradients = mx.value_and_grad(loss_of)(tensors)

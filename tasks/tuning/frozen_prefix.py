@@ -389,7 +389,8 @@ def _compute(
 
     Returns the counts that its manifest keeps.
     """
-    stack, cases = start.stack, start.cases
+    stack = start.stack
+    cases = start.cases
     past, leading = _run_leading(start, boundary)
     np.save(folder / "leading.npy", _stored_form(leading[0]), allow_pickle=False)
     lengths = [len(row.inputs) - cases.leading for row in cases.rows]

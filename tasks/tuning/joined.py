@@ -80,7 +80,8 @@ def run_joined(
     normed = layer.input_layernorm(joined)
     _, seen = _keys_and_values(layer.self_attn, normed, layout, positions)
     keys, values = (by_group.swapaxes(0, 1) for by_group in seen)
-    own, own_normed = layout.own(joined), layout.own(normed)
+    own = layout.own(joined)
+    own_normed = layout.own(normed)
 
     return last_rows(stack, own, own_normed, keys, values, first_row, rows)
 
@@ -131,7 +132,8 @@ def _masks(stack: Stack, layout: Layout, window: int | None) -> tuple[mx.array, 
 
     Added, since the derivative of a selection takes two operations more in each block.
     """
-    leading, total = layout.leading, layout.leading + layout.length
+    leading = layout.leading
+    total = layout.leading + layout.length
     query = np.arange(total)[:, None]
     key = np.arange(total)
     seen = (key <= query) & (key > query - (window or total))

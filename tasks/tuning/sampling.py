@@ -58,7 +58,8 @@ def _in_turn(cases: np.ndarray, start: int, count: int, key: list[int]) -> np.nd
     if count == 0:
         return cases[:0]
 
-    first, last = start // len(cases), (start + count - 1) // len(cases)
+    first = start // len(cases)
+    last = (start + count - 1) // len(cases)
     rounds = [
         np.random.default_rng([*key, turn]).permutation(cases) for turn in range(first, last + 1)
     ]

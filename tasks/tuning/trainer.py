@@ -224,7 +224,8 @@ class TrainingRun:
 
     def _make_updates(self) -> None:
         """The remaining updates, with their reports, evaluations and checkpoints."""
-        recipe, training = self.spec.recipe, self.spec.training
+        recipe = self.spec.recipe
+        training = self.spec.training
         cases = self.splits.train.cases
         number = self.progress.update
         batches = training_batches(
@@ -235,7 +236,8 @@ class TrainingRun:
 
         while not (has_ended(self.spec, self.progress) or self._is_at_pause()):
             start = time.perf_counter()
-            case_numbers, following = following, next(batches)
+            case_numbers = following
+            following = next(batches)
             rate = learning_rate(self.spec, number)
             self._start_update(number, case_numbers, rate, following)
             number += 1

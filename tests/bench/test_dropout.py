@@ -111,7 +111,8 @@ def test_a_whole_run_prints_and_lands_every_figure():
     reports = bench_dropout(console, "tiny-llama", 4, [2], Workload(6, passes=30, scored=20, repeats=2, seconds=1))
     text = console.export_text()
     for report in reports:
-        found, made = report.times, report.measured
+        found = report.times
+        made = report.measured
         assert set(found) == {"ours", "full", "generate", "score_ours", "score_full"} | STOCK
         assert all(f.seconds > 0 and f.least <= f.seconds <= f.most for f in found.values())
         assert report.agreement.mean_p > 0.01 and report.agreement.sd_p > 0.01, "both draw from one distribution"

@@ -19,7 +19,8 @@ from tasks.scoring import mc_dropout
 from tasks.tuning import architecture, head, lora
 from tasks.tuning.engine import label_terms, leading_past
 
-RECOMMENDED, BEFORE = 24_000, 7
+RECOMMENDED = 24_000
+BEFORE = 7
 
 
 @pytest.fixture
@@ -77,10 +78,14 @@ class Allocator:
     """MLX's own rule: a freed block goes to the cache if the cache is below its limit before that."""
 
     def __init__(self, cached: int, forgets: bool = True) -> None:
-        self.cached, self.limit, self.forgets, self.allocated = cached, 1 << 40, forgets, 0
+        self.cached = cached
+        self.limit = 1 << 40
+        self.forgets = forgets
+        self.allocated = 0
 
     def set_cache_limit(self, limit: int) -> int:
-        before, self.limit = self.limit, limit
+        before = self.limit
+        self.limit = limit
         return before
 
     def clear_cache(self) -> None:
@@ -137,7 +142,8 @@ def gradients_scaled(monkeypatch):
 
 
 def logits_off(monkeypatch):
-    outputs, calls = against_stock.outputs, []
+    outputs = against_stock.outputs
+    calls = []
 
     def wrong(stack):
         calls.append(stack)

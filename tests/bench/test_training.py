@@ -38,7 +38,8 @@ def test_all_engines_make_the_same_step_and_the_figures_reach_the_warehouse(mode
         assert engine["figures"]["gradient_difference_to_float64"] <= near(1e-5, 0.1)
         assert name == "stock" or engine["figures"]["gradient_difference_to_stock"] <= near(1e-5, 0.1)
         assert engine["figures"]["peak_over_weights_bytes"] > 0
-    ours, stock = engines["ours"]["figures"], engines["stock"]["figures"]
+    ours = engines["ours"]["figures"]
+    stock = engines["stock"]["figures"]
     assert ours["matmul_flops"] < 0.6 * stock["matmul_flops"] and engines["ours"]["prefix"]["blocks"] == 2
     assert ours["speed_up_over_stock"] == stock["seconds_per_step"] / ours["seconds_per_step"]
 
@@ -109,7 +110,8 @@ def test_a_benchmark_case_has_as_many_tokens_as_asked_and_stocks_mask():
 
 
 def test_counted_flops_are_those_of_the_products_that_the_gradients_need():
-    frozen, trained = nn.Linear(8, 16, bias=False), nn.Linear(16, 4, bias=False)
+    frozen = nn.Linear(8, 16, bias=False)
+    trained = nn.Linear(16, 4, bias=False)
     model = nn.Sequential(frozen, trained)
     frozen.freeze()
     x = mx.random.normal((5, 8))

@@ -16,7 +16,8 @@ class Study:
     """A running `triage up` in a home of its own."""
 
     def __init__(self, home, port):
-        self.home, self.port = home, port
+        self.home = home
+        self.port = port
         self.api = f"http://127.0.0.1:{port}/api"
         self.environment = os.environ | {
             "TRIAGE_HOME": str(home), "TRIAGE_WAREHOUSE": str(home / "t.duckdb"), "PREFECT_HOME": str(home / "prefect"),

@@ -57,7 +57,8 @@ def test_one_experiment_and_the_comparison_run_as_deployments_under_readable_nam
 
 def test_during_a_sweep_a_comparison_answers_within_seconds_and_a_night_is_cancelled(study):
     sweep = study.sweep_in_the_middle(**LONG | {"overrides": ["recipe.iterations=402"]})
-    comparison, night = study.run("compare/local", {}), study.run("nightly/local", {"grid": "smoke"})
+    comparison = study.run("compare/local", {})
+    night = study.run("nightly/local", {"grid": "smoke"})
     study.wait(comparison, seconds=60)  # 15 on a quiet machine
     study.wait(night, seconds=60, until=("CANCELLED",))
     assert study.state(sweep) == "RUNNING"

@@ -73,7 +73,8 @@ def test_a_conformal_set_holds_the_labels_that_reach_their_cut_offs():
 
 
 def test_the_review_flag_is_that_of_the_passes_and_without_them_not_available():
-    agreeing, divided = [0.8, 0.1, 0.1], [0.1, 0.8, 0.1]
+    agreeing = [0.8, 0.1, 0.1]
+    divided = [0.1, 0.8, 0.1]
     passes = [[agreeing, agreeing]] * 5 + [[agreeing, divided]] * 5
     first, second = decide(bundle(Rule(name="argmax")), np.zeros((2, 3)), passes)
     assert (first.review, second.review) == (False, True) and second.vote_entropy == pytest.approx(np.log(2))
@@ -92,7 +93,8 @@ def test_what_to_mind_about_conformal_sets_stands_in_every_answer_and_their_miss
     told = f"Conformal sets, when they were judged: {few}."
     assert answer(made, decision)["notes"] == [told]
 
-    one, many = io.StringIO(), io.StringIO()
+    one = io.StringIO()
+    many = io.StringIO()
     table(made, False, one)(None, decision)
     table(made, True, many)("a", decision)
     assert "conformal set  ED GP (aims to miss at most 5% of emergencies)\n" in one.getvalue()

@@ -127,7 +127,8 @@ def test_the_stored_reader_check_is_of_this_corpus_or_says_that_it_is_not() -> N
 
 
 def test_one_letter_of_a_text_that_was_read_changes_the_digest_and_another_text_does_not() -> None:
-    check, cases = reader_check(), [*embedded_cases(), *adversarial_cases()]
+    check = reader_check()
+    cases = [*embedded_cases(), *adversarial_cases()]
     place = next(i for i, case in enumerate(cases) if case.case_id in check.answers)
     other = next(i for i, case in enumerate(cases) if case.case_id not in check.answers)
     for changed, alike in ((place, False), (other, True)):

@@ -98,7 +98,8 @@ def test_a_given_train_set_too_small_for_what_is_split_off_it_fails_as_when_the_
 
 def test_copies_that_our_split_parts_fail_as_when_the_data_is_made(tmp_path: Path) -> None:
     """Letters put together from six stock sentences: too many are alike for all pairs to be found at once."""
-    rng, entries = random.Random(1), []
+    rng = random.Random(1)
+    entries = []
     stock = [" ".join(f"{a}{b}" for b in "abcdefgh") for a in "uvwxyz"]
     for row in rows(800):
         entries.append(row | {"text": f"{' '.join(rng.sample(stock, 4))} {row['id']}"})
@@ -362,7 +363,8 @@ def test_lengths_in_tokens_are_those_of_the_texts_alone(
 ) -> None:
     monkeypatch.setattr(lengths, "PORTION", portion)  # texts are given to the tokenizer in portions of 50 characters
     write_tiny_tokenizer(tmp_path, chat)
-    sample, texts = TextSample(), [row["text"] for row in rows(60)] + [STORY, "a b c d e f g h i j k l m n o p q r s t"]
+    sample = TextSample()
+    texts = [row["text"] for row in rows(60)] + [STORY, "a b c d e f g h i j k l m n o p q r s t"]
     for text in texts:
         sample.add(text, len(text.split()))
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
@@ -375,7 +377,8 @@ def test_lengths_in_tokens_are_those_of_the_texts_alone(
 
 def test_lengths_in_tokens_are_neither_padded_nor_cut(tmp_path: Path) -> None:
     write_tiny_tokenizer(tmp_path, False)
-    path, sample = tmp_path / "tokenizer.json", TextSample()
+    path = tmp_path / "tokenizer.json"
+    sample = TextSample()
     for row in rows(9):
         sample.add(row["text"], 8)
     plain = sample.lengths({"tiny": path})

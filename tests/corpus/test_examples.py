@@ -39,7 +39,8 @@ def grid(tmp_path, monkeypatch):
             (tmp_path / "cases" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
         smoke = (Path(__file__).parents[2] / "deployments/grids/smoke.toml").read_text()
-        start, end = smoke.index("[data]"), smoke.index("[scoring]")
+        start = smoke.index("[data]")
+        end = smoke.index("[scoring]")
         prompt = '[data]\nsource = "cases"\n\n[prompt]\nversion = 2\n\n'
         (tmp_path / "mine.toml").write_text(smoke[:start] + prompt + smoke[end:])
         return tmp_path / "mine.toml"

@@ -18,7 +18,8 @@ from tasks.spec import Data, EvaluationSet
 def test_a_prepared_folder_reads_as_its_json_says(tmp_path: Path) -> None:
     adversarial = EvaluationSet(name="test_adversarial", source="embedded")
     folder = prepare_dataset(Data(limits={"train": 30}), tmp_path, (adversarial,))
-    manifest, raw = DatasetManifest.read(folder), read_manifest(folder)
+    manifest = DatasetManifest.read(folder)
+    raw = read_manifest(folder)
     assert raw is not None
     assert {name: entry.model_dump() for name, entry in manifest.sets.items()} == raw["sets"]
     assert manifest.columns.model_dump(mode="json", include=set(raw["columns"])) == raw["columns"]

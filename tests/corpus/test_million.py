@@ -25,7 +25,8 @@ print(report.sets[0].rows, usage.ru_maxrss, usage.ru_utime)
 
 @pytest.mark.nightly
 def test_a_million_rows_are_checked_within_two_gigabytes(tmp_path: Path) -> None:
-    rng, words = random.Random(1), STORY.split()
+    rng = random.Random(1)
+    words = STORY.split()
     path = tmp_path / "million.jsonl"
     with path.open("w") as handle:
         for i in range(ROWS):

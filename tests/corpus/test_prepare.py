@@ -39,7 +39,8 @@ def test_the_embedded_set_with_the_demos_limits_is_whole_and_reused(tmp_path: Pa
     manifest = read_manifest(folder)
     assert manifest is not None and manifest["has_groups"] and manifest["source"] == "embedded"
     for name in SETS:
-        cases, described = lines(folder, name), manifest["sets"][name]
+        cases = lines(folder, name)
+        described = manifest["sets"][name]
         assert len(cases) == described["cases"] == data.limits[name]  # type: ignore[index]
         assert described["digest"] == file_digest(folder / f"{name}.jsonl")
         assert {label: sum(c.label == label for c in cases) for label in LABELS} == described["labels"]

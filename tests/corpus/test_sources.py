@@ -99,7 +99,8 @@ def test_a_hub_dataset_that_was_fetched_once_is_there_without_the_hub(revision: 
 def test_a_hub_dataset_that_changes_between_listing_and_download_is_not_taken(hub: FakeHub) -> None:
     other = "b2" * 20
     hub.revisions.add(other)
-    listing, commits = hub.listing, iter([COMMIT])
+    listing = hub.listing
+    commits = iter([COMMIT])
     hub.listing = lambda: listing() | {"sha": next(commits, other)}  # type: ignore[method-assign]
     with pytest.raises(
         SourceUnavailable, match=r"listed at commit a1a1\S+ and came at b2b2\S+: .* run the command again"
@@ -325,7 +326,8 @@ def test_shares_of_the_embedded_classes_can_be_set_and_must_add_up() -> None:
 
 
 def test_more_training_cases_can_be_had_of_the_same_problems_and_the_other_sets_stay() -> None:
-    usual, more = sets_of(Data()), sets_of(Data(train_cases=4000))
+    usual = sets_of(Data())
+    more = sets_of(Data(train_cases=4000))
     assert len(more["train"]) == 4000 and len({case.text for case in more["train"]}) == 4000
     assert {case.group for case in more["train"]} == {case.group for case in usual["train"]}
     assert all(more[name] == usual[name] for name in SETS if name != "train")

@@ -33,7 +33,9 @@ from tasks.spec import LABELS
 from tests.place import Place, one_sentence
 from warehouse.connect import writing
 
-LLAMA, GEMMA, ARGMAX = "tiny-llama-4bit-balanced_safe", "tiny-gemma3-8bit-balanced_safe", "tiny-llama-8bit-baseline"
+LLAMA = "tiny-llama-4bit-balanced_safe"
+GEMMA = "tiny-gemma3-8bit-balanced_safe"
+ARGMAX = "tiny-llama-8bit-baseline"
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +95,8 @@ def by_predict(folder: Path, cases: list[str]) -> list[tuple[str, list[float]]]:
 
 
 def refuse_other_answers(folder: Path, cases: list[str], monkeypatch, capsys) -> None:
-    example, predicted = by_example(folder, cases, monkeypatch, capsys), by_predict(folder, cases)
+    example = by_example(folder, cases, monkeypatch, capsys)
+    predicted = by_predict(folder, cases)
     assert [label for label, _ in example] == [label for label, _ in predicted]
     assert np.array([p for _, p in example]) == pytest.approx(np.array([p for _, p in predicted]), abs=1e-4)
 

@@ -54,12 +54,14 @@ def created(server, versions):
 
 
 def test_of_two_machines_that_come_first_at_once_one_decides(server, monkeypatch):
-    server.versions, others = None, {**versions_here(), "mlx": "0.1"}
+    server.versions = None
+    others = {**versions_here(), "mlx": "0.1"}
     server.create_variable = lambda variable: [setattr(server, "versions", others), created(server, variable.value)]
     server.workers = {"triage-mac1-000000000000": "ONLINE"}
     with pytest.raises(BadInput, match="mlx .* here and 0.1 there"):
         enter("http://server/api", "new")
-    server.versions, others = None, versions_here()
+    server.versions = None
+    others = versions_here()
     enter("http://server/api", "new")
 
 

@@ -20,7 +20,8 @@ SWEEP = [
     "sweep", "smoke", "--model", "tiny-llama", "--recipe", "balanced_safe",
     "--set", "recipe.iterations=160", "--set", "training.evaluate_every=8",
 ]  # fmt: skip
-FIRST, SECOND = "tiny-llama-4bit-balanced_safe-s42", "tiny-llama-8bit-balanced_safe-s42"
+FIRST = "tiny-llama-4bit-balanced_safe-s42"
+SECOND = "tiny-llama-8bit-balanced_safe-s42"
 
 
 def processes() -> dict[int, tuple[int, str]]:
@@ -89,10 +90,13 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
 
 def tell_story(place: Place) -> Story:
     process, child = start_and_wait(place, FIRST)
-    first_server, start = server_of(place), time.monotonic()
+    first_server = server_of(place)
+    start = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all that the sweep has started, too
-    interrupted, seconds = place.finish(process), time.monotonic() - start
-    left, server_left = [gone(child, 30)], [not gone(first_server, 30)]
+    interrupted = place.finish(process)
+    seconds = time.monotonic() - start
+    left = [gone(child, 30)]
+    server_left = [not gone(first_server, 30)]
     unfinished = not any(complete(folder) for folder in (place.home / "experiments").glob(f"{FIRST}-*"))
 
     process, child = start_and_wait(place, SECOND)
@@ -100,7 +104,8 @@ def tell_story(place: Place) -> Story:
     process.wait()
     left.append(gone(child, 30))
     server_left.append(not gone(server_of(place), 30))
-    written, at = adapter(place, FIRST).stat().st_mtime_ns, checkpoint(place, SECOND)
+    written = adapter(place, FIRST).stat().st_mtime_ns
+    at = checkpoint(place, SECOND)
 
     process, child = start_and_wait(place, SECOND, beyond=at)
     os.kill(child, signal.SIGKILL)  # as the system does when memory is short, or a user by mistake

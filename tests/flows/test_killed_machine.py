@@ -103,7 +103,8 @@ def test_an_experiment_goes_on_from_the_checkpoint_that_a_killed_machine_had_sha
     wait_until(lambda: any(fleet.shared.glob(f"checkpoints/{TRAINING}/manifest.json")), sweep, *joined)
 
     (manifest,) = fleet.shared.glob(f"checkpoints/{TRAINING}/manifest.json")
-    reached, id = json.loads(manifest.read_text())["update"], manifest.parent.name
+    reached = json.loads(manifest.read_text())["update"]
+    id = manifest.parent.name
     dead, other = sorted(("one", "two"), key=lambda name: not training(fleet, name, id).exists())
     fleet.kill(dead)
     assert complete(training(fleet, dead, id)) is None, "it was in mid training"

@@ -31,7 +31,8 @@ def work(grid: str, *overrides: str, trained: bool = False) -> Steps:
 def test_operations_are_those_of_the_blocks_counted_by_hand():
     """The demo trains 1 of 30 blocks on 1,000 and 60 cases, scores 160 and 400, and drops out on 30."""
     quick, quick_safe = [operations(spec) for spec in select("demo").cells[:2]]
-    updates, checks = 2 * 640 * (50 + 8 * 70), 70 * 1 * 60
+    updates = 2 * 640 * (50 + 8 * 70)
+    checks = 70 * 1 * 60
     assert quick == Steps(training=2 * 1 * BLOCK * (updates + checks), scoring=2 * 1 * BLOCK * 70 * 560, dropout=0)
     assert quick_safe.dropout == 2 * 1 * BLOCK * 70 * 50 * 30
     whole = work("demo")

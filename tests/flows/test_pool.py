@@ -53,8 +53,13 @@ class Server:
     api_url = "http://server/api/"
 
     def __init__(self):
-        self.runs, self.queues, self.workers, self.limits = {}, {}, {MINE: "ONLINE"}, []
-        self.versions, self.pools, self.artifacts = versions_here(), {"fleet"}, []
+        self.runs = {}
+        self.queues = {}
+        self.workers = {MINE: "ONLINE"}
+        self.limits = []
+        self.versions = versions_here()
+        self.pools = {"fleet"}
+        self.artifacts = []
 
     def read_work_pool(self, name):
         if name not in self.pools:
@@ -128,7 +133,8 @@ def within(made):
 def run_sweep(server, step, bits=(4,)):
     """The failures of a pool sweep of the smoke grid and its events; `step(runs by cell)` acts between two looks."""
     selection = select("smoke", None, Narrowing(bits=bits))
-    record, events = SweepRecord(selection.grid, 1), []
+    record = SweepRecord(selection.grid, 1)
+    events = []
     looks = follow._look
 
     def look(client, followed):
@@ -143,7 +149,8 @@ def run_sweep(server, step, bits=(4,)):
 
 def complete(runs):
     for cell, run in runs.items():
-        run.state, run.labels = Completed(), {LANDED: f"{cell}-1 {cell}-1-e1 tfidf"}
+        run.state = Completed()
+        run.labels = {LANDED: f"{cell}-1 {cell}-1-e1 tfidf"}
 
 
 def test_every_cell_is_one_run_in_the_queue_of_its_variant_and_what_landed_belongs_to_the_sweep(server):
@@ -170,7 +177,8 @@ def test_the_time_of_a_run_is_that_of_its_labels_and_a_lost_run_has_none():
 def test_the_same_sweep_typed_again_makes_no_twin_and_repeats_what_failed_or_is_gone_alone(server):
     run_sweep(server, complete)
     first, second, *_ = server.runs.values()
-    first.state, second.labels = Failed(message="no"), {LANDED: "absent"}
+    first.state = Failed(message="no")
+    second.labels = {LANDED: "absent"}
     again = []
 
     def step(runs):
@@ -184,7 +192,8 @@ def test_the_same_sweep_typed_again_makes_no_twin_and_repeats_what_failed_or_is_
 
 
 def test_a_run_is_due_at_once_on_a_machine_whose_clock_is_ten_minutes_behind_that_of_whoever_asks(server, monkeypatch):
-    on_the_machine, due_at = datetime.now(UTC), []
+    on_the_machine = datetime.now(UTC)
+    due_at = []
     monkeypatch.setattr(lost_runs, "datetime", SimpleNamespace(now=lambda zone: on_the_machine + timedelta(minutes=10)))
 
     def step(runs):
@@ -202,7 +211,8 @@ def test_a_failure_has_the_sentence_and_the_class_of_its_machine(server):
     def step(runs):
         complete(runs)
         cell, run = next(iter(runs.items()))
-        run.state, run.labels = Failed(message=f"{cell}: no weights."), {ERROR: "SourceUnavailable"}
+        run.state = Failed(message=f"{cell}: no weights.")
+        run.labels = {ERROR: "SourceUnavailable"}
 
     failures, events, _ = run_sweep(server, step)
     assert failures == ["tiny-llama-4bit-baseline-s42: no weights."]
@@ -218,11 +228,13 @@ def test_a_lost_run_runs_again_and_after_too_many_losses_it_is_a_failure(server)
         for run in others:
             complete({"x": run})
         if isinstance(losses, list) and len(losses) < 2:  # its machine is gone, then its process
-            first.state, first.labels = [Running(), Crashed()][len(losses)], {"prefect.worker.name": "triage-gone-1"}
+            first.state = [Running(), Crashed()][len(losses)]
+            first.labels = {"prefect.worker.name": "triage-gone-1"}
             losses.append(first)
         else:
             assert first.state.name == AwaitingRetry().name
-            first.state, first.labels = Completed(), {}
+            first.state = Completed()
+            first.labels = {}
 
     server.workers["triage-gone-1"] = "OFFLINE"
     failures, events, _ = run_sweep(server, step)

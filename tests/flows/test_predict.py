@@ -120,7 +120,8 @@ def test_nothing_is_removed_from_a_home_whose_model_is_asked(place, tmp_path, mo
 
 
 def test_where_no_answer_was_written_the_same_output_can_be_named_again(model, place, tmp_path, monkeypatch):
-    file, output = tmp_path / "cases.jsonl", tmp_path / "answers.txt"
+    file = tmp_path / "cases.jsonl"
+    output = tmp_path / "answers.txt"
     file.write_text('{"text": "My head hurts"}\n')
     other = BundledModel(model.bundle.model_copy(update={"adapter_digest": "other"}), place.home)
     monkeypatch.setattr("flows.cli.predict_run.find_model", lambda name: other)
@@ -158,7 +159,8 @@ def test_the_next_use_of_a_model_removes_what_a_killed_one_left(model, place):
 
 @pytest.mark.nightly
 def test_a_file_of_texts_gives_a_file_of_answers(place, tmp_path):
-    file, output = tmp_path / "cases.csv", tmp_path / "answers.jsonl"
+    file = tmp_path / "cases.csv"
+    output = tmp_path / "answers.jsonl"
     file.write_text('case_id,text\na,"My head hurts, a lot"\nb,I cut my finger\n')
     done = predict(place, CELL, "--file", str(file), "--output", str(output))
     assert (done.returncode, done.stdout) == (0, "") and "2 answers in" in done.stderr

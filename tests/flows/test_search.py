@@ -335,7 +335,8 @@ def moves(place: Place) -> int:
 @pytest.mark.nightly
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_search_that_is_killed_at_several_moments_goes_on_as_if_it_never_was(number, tmp_path):
-    whole, killed = Place(tmp_path / "whole"), Place(tmp_path / "killed")
+    whole = Place(tmp_path / "whole")
+    killed = Place(tmp_path / "killed")
     assert whole.run(*LONG).returncode == 0
     total = moves(whole)
     for reached in (0, 2, total - 2):

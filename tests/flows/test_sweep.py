@@ -205,7 +205,8 @@ def test_the_comparison_equals_a_recomputation_from_the_prediction_rows(smoke):
 def again(smoke):
     """The same command once more in the same place, with the adapters before and after."""
     place, _ = smoke
-    before, start = adapters(place), time.monotonic()
+    before = adapters(place)
+    start = time.monotonic()
     done = place.run("sweep", "smoke")
     return place, done, before, time.monotonic() - start
 
@@ -272,7 +273,8 @@ def waiting_to_retry(place) -> bool:
 def test_what_is_deleted_or_damaged_is_rebuilt_although_prefect_has_its_result(mended):
     place, original, code, printed = mended
     assert code == 0, printed
-    now, before = adapters(place), adapters(original)
+    now = adapters(place)
+    before = adapters(original)
     assert {cell for cell in CELLS if now[cell][1] != before[cell][1]} == set(CELLS[:2])
     assert {cell: value[0] for cell, value in now.items()} == {cell: value[0] for cell, value in before.items()}
     steps = place.last_steps()
@@ -337,7 +339,8 @@ def test_a_diverged_training_is_not_tried_again_and_the_flow_run_has_failed(one_
 def one_can_be_had(again, tmp_path_factory):
     """A sweep of three models: one is no model folder, one lacks a tensor, and the third is done already."""
     place = again[0].copy(tmp_path_factory.mktemp("had") / "place")
-    empty, lacking = place.folder / "empty", place.folder / "lacking"
+    empty = place.folder / "empty"
+    lacking = place.folder / "lacking"
     empty.mkdir()
     shutil.copytree(next((place.home / "models").glob("tiny-llama-base-*")), lacking)
     weights = mx.load(str(lacking / "model.safetensors"))

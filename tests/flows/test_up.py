@@ -126,7 +126,8 @@ def test_a_server_that_no_longer_answers_is_a_sentence():
 
 
 def test_a_worker_that_ends_at_once_is_not_started_for_ever_and_the_sentence_says_where_to_read_why(monkeypatch):
-    lines, log = [], home() / "logs" / "prefect-worker.log"
+    lines = []
+    log = home() / "logs" / "prefect-worker.log"
     monkeypatch.setattr("deployments.workers.queue_lost_runs", lambda *args: [])
     monkeypatch.setattr("deployments.up.POLL_SECONDS", 0.01)
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
@@ -149,7 +150,8 @@ def test_a_comparison_before_anything_has_run_says_so_in_its_artifact(monkeypatc
 
 
 def test_the_forms_of_the_ui_refuse_a_limit_and_a_seed_that_are_nonsense():
-    limit, seed = sweep.parameters.properties["limit"], experiment.parameters.properties["seed"]
+    limit = sweep.parameters.properties["limit"]
+    seed = experiment.parameters.properties["seed"]
     assert limit["anyOf"] == [{"type": "integer", "minimum": 1}, {"type": "null"}]
     assert (seed["type"], seed["minimum"], seed["exclusiveMaximum"]) == ("integer", 0, 2**32)
     assert sweep.validate_parameters({"limit": 1})["limit"] == 1
@@ -240,7 +242,8 @@ SET_STATE = f"/flow_runs/{ID}/set_state"
 ACCEPTED = {"state": None, "status": "ACCEPT", "details": {"type": "accept_details"}}
 
 
-HERE, ELSEWHERE = worker_of(socket.gethostname())["name"], worker_of("elsewhere")["name"]
+HERE = worker_of(socket.gethostname())["name"]
+ELSEWHERE = worker_of("elsewhere")["name"]
 
 
 @pytest.mark.parametrize(
@@ -424,7 +427,8 @@ def kept_server(monkeypatch, patient):
     with socket.socket() as freed:
         freed.bind(("127.0.0.1", 0))
         port = freed.getsockname()[1]
-    commands, lines = [], []
+    commands = []
+    lines = []
     monkeypatch.setattr("deployments.up.start", start_serving)
     with _Server(port, {}, lines.append) as server:
         yield server, processes, lines, commands
@@ -475,7 +479,8 @@ def test_a_server_that_cannot_be_started_again_is_a_sentence(kept_server):
 
 def test_the_worker_ends_with_a_server_that_cannot_be_started_again(monkeypatch, tmp_path):
     (tmp_path / "sitecustomize.py").write_text("import time; time.sleep(300)\n")
-    lines, workers = [], []
+    lines = []
+    workers = []
 
     def keep():
         workers.extend(line for line in lines if line.startswith("Worker started"))
@@ -496,7 +501,8 @@ def test_the_worker_ends_with_a_server_that_cannot_be_started_again(monkeypatch,
 
 @pytest.mark.parametrize("name", ["home", "my own home"])
 def test_only_flow_runs_of_this_triage_home_and_server_are_ended(tmp_path, name):
-    api, folder = api_url(1), f"{tmp_path}/{name}"
+    api = api_url(1)
+    folder = f"{tmp_path}/{name}"
     command = [sys.executable, "-c", "print(flush=True); import sys; sys.stdin.read()", "prefect.engine"]
     of_run = {"PREFECT__FLOW_RUN_ID": "a", "PREFECT_API_URL": api, "TRIAGE_HOME": folder}
     others = [{"TRIAGE_HOME": f"{folder}{end}"} for end in ("/other", " of others", " of/others")]

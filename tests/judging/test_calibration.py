@@ -65,7 +65,8 @@ def test_brier_and_ece_equal_scikit_learn_and_a_direct_sum_on_random_tables(tabl
 
 def test_ece_equals_a_loop_over_bins():
     labels, p = sample(500, sharpen=2)
-    scores, hits = p.max(axis=1), np.array([LABELS[i] for i in p.argmax(axis=1)]) == labels
+    scores = p.max(axis=1)
+    hits = np.array([LABELS[i] for i in p.argmax(axis=1)]) == labels
     order = np.argsort(scores)
     expected = sum(len(b) / 500 * abs(hits[b].mean() - scores[b].mean()) for b in np.array_split(order, 10))
     assert expected_calibration_error(scores, hits) == pytest.approx(expected)
@@ -130,7 +131,8 @@ def test_groups_of_equal_cases_widen_the_interval():
     labels, p = sample(60, 3)
     groups = [str(i) for i in range(60) for _ in range(10)]
     many = [label for label in labels for _ in range(10)], np.repeat(p, 10, axis=0)
-    clustered, independent = by_name(*many, groups)["brier"], by_name(*many)["brier"]
+    clustered = by_name(*many, groups)["brier"]
+    independent = by_name(*many)["brier"]
     assert clustered.high - clustered.low > 2 * (independent.high - independent.low)
     assert independent.note == "assumes independent cases" and clustered.note is None
     few = by_name(*many, [g[-1] if int(g) < 9 else "0" for g in groups])
@@ -141,7 +143,8 @@ def test_reliability_looks_closely_at_small_probabilities_and_keeps_empty_rows()
     labels = ["GP"] * 96 + ["ED"] * 4 + ["ED", "HOME"]
     rows = reliability_rows(labels, [0.004] * 100 + [1.0, 0.5])
     assert [(r.low, r.high) for r in rows] == list(pairwise(EDGES))
-    small, last = rows[1], rows[-1]
+    small = rows[1]
+    last = rows[-1]
     assert (small.n, small.mean_p_ed, small.ed_share) == (100, pytest.approx(0.004), 0.04)
     assert small.share_low == pytest.approx(0.011, abs=1e-3)  # the model's 0.004 lies below it: too sure
     assert (last.n, last.ed_share) == (2, 0.5)  # 0.5 belongs to the row that begins there, 1.0 to the last

@@ -21,7 +21,8 @@ def draw(rng, n):
 def test_the_miss_rate_is_guaranteed_over_calibration_sets_and_is_not_wasted(n, miss_rate):
     """At n = 19 and 0.05 the rate is exactly 1/20; one rank further, as the target rule goes, it would be 2/20."""
     rng = np.random.default_rng(n)
-    scores, new = rng.random((40_000, n)), rng.random(40_000)
+    scores = rng.random((40_000, n))
+    new = rng.random(40_000)
     thresholds = np.array([conformal_threshold(row, miss_rate) for row in scores[:4000]])
     missed = (new[:4000] < thresholds).mean()
     expected = np.floor(miss_rate * (n + 1) + 1e-9) / (n + 1)
@@ -64,7 +65,8 @@ def test_each_share_has_the_wider_of_the_exact_and_the_clustered_interval():
     rng = np.random.default_rng(3)
     truth, p, labels = draw(rng, 300)
     _, q, others = draw(rng, 400)
-    alone, own = judge_conformal(Scores(q, others), Scores(p, labels), 0.1), [f"c{i}" for i in range(300)]
+    alone = judge_conformal(Scores(q, others), Scores(p, labels), 0.1)
+    own = [f"c{i}" for i in range(300)]
     assert (alone.miss_low, alone.miss_high) == clopper_pearson(alone.ed_missed, alone.ed_cases)
     assert alone.miss_method == EXACT and alone.abstain_low < alone.abstain_rate < alone.abstain_high
     # Sixty conditions of five like cases each: all of a condition's decisions stand or fall together.

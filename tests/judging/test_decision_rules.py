@@ -69,7 +69,8 @@ def test_allowed_misses_are_the_floor_of_the_formula_despite_rounding(n_ed, targ
     st.sampled_from([0.5, 0.8, 0.9, 0.95, 0.98]),
 )
 def test_the_threshold_is_the_highest_one_with_few_enough_misses(cases, target):
-    labels, scores = [label for label, _ in cases], np.array([score / 20 for _, score in cases])
+    labels = [label for label, _ in cases]
+    scores = np.array([score / 20 for _, score in cases])
     of_ed = scores[np.array(labels) == "ED"]
     threshold = target_recall_threshold(scores, labels, target)
     if not len(of_ed):
@@ -118,7 +119,8 @@ def test_vector_scaling_finds_the_temperature_and_biases_that_were_planted():
     true_log = log_softmax(rng.normal(size=(20_000, 3)) * 2, axis=1)
     drawn = (np.exp(true_log).cumsum(axis=1) > rng.random(20_000)[:, None]).argmax(axis=1)
     truth = [LABELS[i] for i in drawn]
-    temperature, biases = 2.5, np.array([1.0, -0.5, 0.0])
+    temperature = 2.5
+    biases = np.array([1.0, -0.5, 0.0])
     distorted = log_softmax((true_log - biases) * temperature, axis=1)
     fit = fit_vector_scaling(distorted, truth)
     assert fit.temperature == pytest.approx(temperature, rel=0.05)
@@ -130,7 +132,8 @@ def test_vector_scaling_finds_the_temperature_and_biases_that_were_planted():
 @given(st.integers(0, 2**32 - 1), st.integers(12, 200))
 def test_vector_scaling_is_at_the_optimum(seed, n):
     cases = scored(n, seed, spread=0.7)
-    x, truth = log_probabilities(cases.p), np.arange(n) % 3
+    x = log_probabilities(cases.p)
+    truth = np.arange(n) % 3
     fit = fit_vector_scaling(x, cases.labels)
 
     def nll(temperature, biases):
@@ -165,7 +168,8 @@ def test_separable_calibration_stops_at_its_bound_and_says_so():
 
 
 def test_all_rules_stand_side_by_side_and_read_no_test_label():
-    calibration, test = scored(90), scored(30, 1, "t", labelled=False)
+    calibration = scored(90)
+    test = scored(30, 1, "t", labelled=False)
     decisions = {rule: decide(rule, calibration, test, target=0.9, costs=COSTS) for rule in RULES}
     assert list(decisions) == list(RULES)
     assert all(d.labels is not None and len(d.labels) == 30 for d in decisions.values())
@@ -178,7 +182,8 @@ def test_all_rules_stand_side_by_side_and_read_no_test_label():
 
 
 def test_stored_rules_decide_as_the_chosen_ones_do_to_the_last_bit():
-    calibration, test = scored(90), scored(300, 1, "t", labelled=False)
+    calibration = scored(90)
+    test = scored(300, 1, "t", labelled=False)
     record = record_rules(calibration, "digest", target=0.9, costs=COSTS)
     again = RuleRecord.from_json(record.to_json())
     assert again == record and list(again.rules) == list(RULES)
@@ -186,7 +191,8 @@ def test_stored_rules_decide_as_the_chosen_ones_do_to_the_last_bit():
         direct = decide(rule, calibration, test, target=0.9, costs=COSTS)
         assert again.rules[rule].decide(test.p, COSTS) == direct
     rows = {row["rule"]: row for row in rule_rows("e", again, "2026-01-01T00:00:00")}
-    threshold, scaling = again.rules["target_recall"].threshold, again.rules["min_cost"].scaling
+    threshold = again.rules["target_recall"].threshold
+    scaling = again.rules["min_cost"].scaling
     columns = [
         rows["target_recall"][key] for key in ("threshold", "allowed_misses", "misses", "n_ed", "bound", "target")
     ]
@@ -221,7 +227,8 @@ def test_a_rule_that_is_not_available_says_why():
 def test_a_calibration_set_that_overlaps_test_is_refused_by_id_and_by_digest():
     with pytest.raises(BadInput, match="overlaps the test set in 6 cases .same case id"):
         refuse_overlap(scored(30), scored(6, 1))
-    one, two = scored(3), scored(3, 1, "t")
+    one = scored(3)
+    two = scored(3, 1, "t")
     same_text = [
         SetScores(s.case_ids, s.p, s.labels, [f"{k}a", f"{k}b", "shared"]) for k, s in (("x", one), ("y", two))
     ]

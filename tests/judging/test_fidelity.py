@@ -16,7 +16,8 @@ def softmax(x):
 
 def test_every_divergence_equals_scipys():
     rng = np.random.default_rng(0)
-    a, b = rng.normal(0, 5, (50, 300)), rng.normal(0, 5, (50, 300))
+    a = rng.normal(0, 5, (50, 300))
+    b = rng.normal(0, 5, (50, 300))
     assert divergences(a, b) == pytest.approx(entropy(softmax(a), softmax(b), axis=1), rel=1e-9)
 
 
@@ -61,7 +62,8 @@ def test_without_a_token_of_the_messages_there_is_no_perplexity_and_a_note_says_
 
 
 def test_the_direction_is_from_the_reference():
-    sharp, flat = np.array([[5.0, 0.0, 0.0]]), np.zeros((1, 3))
+    sharp = np.array([[5.0, 0.0, 0.0]])
+    flat = np.zeros((1, 3))
     assert divergences(sharp, flat)[0] == pytest.approx(entropy(softmax(sharp)[0], [1 / 3] * 3))
     assert divergences(sharp, flat)[0] != pytest.approx(divergences(flat, sharp)[0])
 
@@ -80,7 +82,8 @@ def test_standard_errors_are_those_of_a_bootstrap_over_the_cases():
 
     figures = fidelity_figures(of(logits, before), of(other, after))["vocabulary"]
     drawn = rng.integers(0, count, (2000, count))
-    kl, same = divergences(logits, other), np.argmax(logits, axis=1) == np.argmax(other, axis=1)
+    kl = divergences(logits, other)
+    same = np.argmax(logits, axis=1) == np.argmax(other, axis=1)
     ratio = np.exp((after - before)[drawn].sum(axis=1) / tokens[drawn].sum(axis=1))
     for name, resampled in (("kl_mean", kl[drawn].mean(axis=1)), ("same_top1", same[drawn].mean(axis=1)),
                             ("perplexity_ratio", ratio)):  # fmt: skip

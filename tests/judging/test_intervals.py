@@ -45,10 +45,12 @@ def test_impossible_counts_are_refused(k, n, level):
 
 
 def test_the_wider_interval_wins_and_keeps_its_name():
-    narrow, wide = Interval(0.4, 0.5, "narrow"), Interval(0.45, 0.6, "wide")
+    narrow = Interval(0.4, 0.5, "narrow")
+    wide = Interval(0.45, 0.6, "wide")
     assert wider(narrow, wide) is wide and wider(wide, narrow) is wide
     assert wider(None, narrow) is narrow and wider(narrow, None) is narrow and wider(None, None) is None
-    first, second = Interval(0.0, 0.5, "first"), Interval(0.5, 1.0, "second")
+    first = Interval(0.0, 0.5, "first")
+    second = Interval(0.5, 1.0, "second")
     assert wider(first, second) is first
 
 

@@ -42,7 +42,8 @@ def random_sets(count, seed=0):
     for _ in range(count):
         n = int(rng.choice([1, 2, 3, 5, 12, 60]))
         true_classes, decided_classes = (rng.permutation(3)[: rng.integers(1, 4)] for _ in range(2))
-        truth, decided = rng.choice(true_classes, n), rng.choice(decided_classes, n)
+        truth = rng.choice(true_classes, n)
+        decided = rng.choice(decided_classes, n)
         keep = rng.random(n) < rng.choice([0, 0.5, 0.95, 1])
         yield [LABELS[i] for i in truth], [LABELS[i] for i in np.where(keep, truth, decided)]
 
@@ -56,7 +57,9 @@ def test_every_metric_equals_scikit_learn_on_random_tables(tables):
     absent = empty_prediction = 0
     for labels, decisions in random_sets(tables):
         table = confusion(labels, decisions)
-        truth, decided = label_codes(labels), label_codes(decisions)  # scikit-learn is slow on strings
+        # scikit-learn is slow on strings
+        truth = label_codes(labels)
+        decided = label_codes(decisions)
         assert (table == confusion_matrix(truth, decided, labels=range(3))).all()
         ours = metric_values(table, COST_ARRAY)
         assert same(ours["accuracy"], accuracy_score(truth, decided))
@@ -88,11 +91,14 @@ def test_triage_direction_cost_and_exact_intervals_equal_other_libraries_on_the_
     costs = np.array([[COSTS[t][a] for a in LABELS] for t in LABELS], dtype=float)
     without_skill = intervals = 0
     for labels, decisions in random_sets(tables):
-        truth, decided = label_codes(labels), label_codes(decisions)
+        truth = label_codes(labels)
+        decided = label_codes(decisions)
         metrics = {m.name: m for m in metric_table(labels, decisions, costs=COSTS, resamples=2)}
         assert same(metrics["over_triage"].value, np.mean(decided < truth))
         assert same(metrics["under_triage"].value, np.mean(decided > truth))
-        spent, perfect, always_ed = costs[truth, decided], costs[truth, truth], costs[truth, 0]
+        spent = costs[truth, decided]
+        perfect = costs[truth, truth]
+        always_ed = costs[truth, 0]
         assert same(metrics["expected_cost"].value, spent.mean())
         saved = always_ed.sum() - perfect.sum()
         if saved > 0:
@@ -181,7 +187,8 @@ def test_misses_among_emergencies_alone_give_no_cost_skill():
 
 
 def test_without_groups_each_class_keeps_its_number_of_cases_in_every_resample():
-    labels, decisions = ["ED"] * 16 + ["GP"] * 184, ["ED"] * 12 + ["GP"] * 188
+    labels = ["ED"] * 16 + ["GP"] * 184
+    decisions = ["ED"] * 12 + ["GP"] * 188
     caught = resample_metrics(labels, decisions).values["ed_recall"] * 16
     assert np.allclose(caught, caught.round()) and len(set(caught.round())) > 5
 
@@ -217,12 +224,14 @@ def test_the_wider_interval_is_used_and_named():
 
 
 def test_both_intervals_stand_beside_the_wider_one():
-    labels, decisions = ["ED"] * 200 + ["GP"] * 200, ["ED"] * 150 + ["GP"] * 50 + ["GP"] * 200
+    labels = ["ED"] * 200 + ["GP"] * 200
+    decisions = ["ED"] * 150 + ["GP"] * 50 + ["GP"] * 200
     groups = [f"g{i // 10}" for i in range(400)]
     for m in by_name(labels, decisions, groups, COSTS).values():
         ends = {(m.exact_low, m.exact_high), (m.clustered_low, m.clustered_high)}
         assert m.value is None or (m.low, m.high) in ends
-    recall, f2 = by_name(labels, decisions, groups)["ed_recall"], by_name(labels, decisions, groups)["ed_f2"]
+    recall = by_name(labels, decisions, groups)["ed_recall"]
+    f2 = by_name(labels, decisions, groups)["ed_f2"]
     assert (recall.exact_low, recall.exact_high) == clopper_pearson(150, 200)
     assert recall.clustered_low < recall.exact_low < recall.exact_high < recall.clustered_high
     assert f2.exact_low is None and f2.clustered_low == f2.low
@@ -245,7 +254,8 @@ def test_the_bootstrap_of_f2_covers_the_truth():
     """Of 100 sets drawn from one model with a known F2, about 95 intervals hold it."""
     rng = np.random.default_rng(0)
     truth = ["ED"] * 60 + ["GP"] * 140
-    recall, false_alarm = 0.85, 0.1
+    recall = 0.85
+    false_alarm = 0.1
     f2 = 5 * 60 * recall / (4 * 60 + 60 * recall + 140 * false_alarm)
     held = 0
     for _ in range(100):

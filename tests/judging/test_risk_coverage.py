@@ -23,7 +23,8 @@ def test_a_better_score_has_a_smaller_area_and_a_constant_one_the_error_rate():
 @settings(max_examples=60, deadline=None)
 @given(CASES, st.integers(0, 2**32 - 1))
 def test_ties_count_as_the_mean_over_orders_and_the_order_of_cases_decides_nothing(cases, seed):
-    scores, wrong = np.array([c[0] for c in cases]), np.array([c[1] for c in cases])
+    scores = np.array([c[0] for c in cases])
+    wrong = np.array([c[1] for c in cases])
     shuffle = np.random.default_rng(seed).permutation(len(cases))
     assert aurc(scores[shuffle], wrong[shuffle]) == pytest.approx(aurc(scores, wrong))
     rng = np.random.default_rng(seed)
@@ -41,7 +42,9 @@ def test_a_rival_flags_exactly_the_load_it_is_given_from_the_top(cases, load):
 
 
 def test_a_flag_is_judged_by_what_it_catches_and_what_it_keeps():
-    flagged, wrong, missed = [1, 1, 0, 0, 0], [1, 0, 1, 1, 0], [1, 0, 1, 0, 0]
+    flagged = [1, 1, 0, 0, 0]
+    wrong = [1, 0, 1, 1, 0]
+    missed = [1, 0, 1, 0, 0]
     quality = judge_flag(flagged, wrong, missed)
     assert (quality.load, quality.error_flagged, quality.missed_ed_flagged, quality.missed_ed) == (0.4, 0.5, 0.5, 2)
     assert quality.error_kept == pytest.approx(2 / 3)

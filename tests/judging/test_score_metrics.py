@@ -83,7 +83,8 @@ def test_a_resample_moves_one_newton_step_and_comes_near_a_full_fit():
     unit = np.arange(400) % 50
     counts = rng.multinomial(50, [1 / 50] * 50, 6).T.astype(float)
     found = Recalibration.of(x, positive, unit, 50)(counts)
-    start, alone = fit(positive, x).params, fit(positive, offset=x).params
+    start = fit(positive, x).params
+    alone = fit(positive, offset=x).params
     of_set = Recalibration.of(x, positive, unit, 50)(np.ones((50, 1)))[:, 0]
     assert of_set == pytest.approx([start[1], alone[0]], abs=NEAR)
     for column, (slope, intercept) in zip(counts.T, found.T, strict=True):
@@ -125,7 +126,8 @@ def test_intervals_are_the_percentiles_of_scikit_learn_over_the_same_resamples()
     p, truth, groups = sample(300, groups=30)
     draws = UnitDraws.of(np.column_stack([p, truth]), groups, seed=3)
     (counts,) = draws.resampled([lambda counts: counts])
-    is_gp, weights = (truth == 1).astype(int), counts.T[:, draws.unit]
+    is_gp = (truth == 1).astype(int)
+    weights = counts.T[:, draws.unit]
     found = by_name(p, truth, groups, label="GP")
     for name, score in {"gp_auroc": roc_auc_score, "gp_average_precision": average_precision_score}.items():
         assert found[name].value == pytest.approx(score(is_gp, p[:, 1]), abs=NEAR)
@@ -184,7 +186,8 @@ def test_net_benefit_equals_counts_by_hand_in_the_set_and_in_every_resample():
         for weights, values in ((np.ones(len(p_ed)), None), (counts[draws.unit, 7], resampled[:, 7])):
             for i, t in enumerate(THRESHOLDS):
                 sent = p_ed >= t
-                caught, alarms = weights[sent & (is_ed == 1)].sum(), weights[sent & (is_ed == 0)].sum()
+                caught = weights[sent & (is_ed == 1)].sum()
+                alarms = weights[sent & (is_ed == 0)].sum()
                 benefit = (caught - alarms * t / (1 - t)) / weights.sum()
                 everybody = (weights @ is_ed - weights @ (1 - is_ed) * t / (1 - t)) / weights.sum()
                 mine = (

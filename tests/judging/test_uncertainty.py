@@ -35,7 +35,8 @@ def test_the_review_threshold_is_the_callers():
 
 
 def test_an_even_vote_of_three_has_the_largest_entropy_and_unanimity_none():
-    even, sure = summarise_passes(votes(10, 10, 10))[0], summarise_passes(votes(0, 30, 0))[0]
+    even = summarise_passes(votes(10, 10, 10))[0]
+    sure = summarise_passes(votes(0, 30, 0))[0]
     assert even.entropy_nats == pytest.approx(math.log(3)) and even.review
     assert (sure.entropy_nats, sure.confidence, sure.confidence_se, sure.review) == (0, 1, 0, False)
 

@@ -38,7 +38,8 @@ def test_compliance_and_agreement_are_counted_on_the_sample_and_a_note_says_so()
 
 def test_answers_to_cases_of_few_conditions_are_not_taken_for_independent():
     answers = [read_answer("ED" if i // 10 % 2 else "needed") for i in range(200)]
-    scored, groups = ["ED"] * 200, [str(i // 10) for i in range(200)]
+    scored = ["ED"] * 200
+    groups = [str(i // 10) for i in range(200)]
     alone, grouped = (generation_metrics(answers, scored, 200, own, seed=1)[0] for own in (None, groups))
     assert alone.method == EXACT and INDEPENDENT in alone.note and alone.clustered_low is None
     assert grouped.method == CLUSTERED and INDEPENDENT not in grouped.note and grouped.value == alone.value == 0.5

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
-REPO, COMMIT = "team/model", "a1" * 20
+REPO = "team/model"
+COMMIT = "a1" * 20
 
 
 class FakeHub:
@@ -118,7 +119,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._error(404, "RepoNotFound", "Repository not found")
         if self.hub.gated:  # its files only: anyone may read the listing
             return self._error(self.hub.gated, "GatedRepo", "Access to model team/model is restricted.")
-        revision, name = parts[3], "/".join(parts[4:])
+        revision = parts[3]
+        name = "/".join(parts[4:])
         if revision not in self.hub.revisions:
             return self._error(404, "RevisionNotFound", "Invalid rev id")
         if name not in self.hub.files:

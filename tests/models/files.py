@@ -12,7 +12,12 @@ from tasks.models.sources.tiny_tokenizer import SPECIAL, VOCABULARY, write_tiny_
 
 FULL_DISK = Path(__file__).with_name("full_disk")  # in PYTHONPATH, it makes the disk full for downloads
 
-HIDDEN, HEADS, KV_HEADS, HEAD_DIM, INNER, BLOCKS = 64, 4, 2, 16, 128, 2
+HIDDEN = 64
+HEADS = 4
+KV_HEADS = 2
+HEAD_DIM = 16
+INNER = 128
+BLOCKS = 2
 
 
 def random_blocks(kind: str, count: int, seed: int = 0) -> np.ndarray:

@@ -156,7 +156,8 @@ def test_the_same_source_gives_the_same_bytes_and_another_seed_gives_others(tmp_
 
 
 def test_every_ingredient_changes_the_folder_name(tmp_path):
-    source, other = fetched(tmp_path, "tiny-llama"), fetched(tmp_path, "tiny-llama", seed=1)
+    source = fetched(tmp_path, "tiny-llama")
+    other = fetched(tmp_path, "tiny-llama", seed=1)
     names = {variant_folder(s, tmp_path, of_bits(b), g).name for s in (source, other) for b in (4, 8) for g in (32, 64)}
     assert len(names) == 8
     assert base_folder(source, tmp_path) != base_folder(other, tmp_path)

@@ -32,12 +32,15 @@ def q4_0(b):
 
 
 def q4_1(b):
-    d, m = f16(b, 0), f16(b, 2)
+    d = f16(b, 0)
+    m = f16(b, 2)
     return [d * int(q & 15) + m for q in b[4:]] + [d * int(q >> 4) + m for q in b[4:]]
 
 
 def q5_0(b):
-    d, high, qs = f16(b, 0), int(b[2:6].view(np.uint32)[0]), b[6:]
+    d = f16(b, 0)
+    high = int(b[2:6].view(np.uint32)[0])
+    qs = b[6:]
     low = [d * ((int(q & 15) | ((high >> j & 1) << 4)) - 16) for j, q in enumerate(qs)]
     return low + [d * ((int(q >> 4) | ((high >> (j + 16) & 1) << 4)) - 16) for j, q in enumerate(qs)]
 
@@ -47,7 +50,10 @@ def q8_0(b):
 
 
 def q4_k(b):
-    d, dmin, packed, qs = f16(b, 0), f16(b, 2), [int(x) for x in b[4:16]], b[16:]
+    d = f16(b, 0)
+    dmin = f16(b, 2)
+    packed = [int(x) for x in b[4:16]]
+    qs = b[16:]
     scale = [packed[j] & 63 if j < 4 else (packed[j + 4] & 15) | ((packed[j - 4] >> 6) << 4) for j in range(8)]
     least = [packed[j + 4] & 63 if j < 4 else (packed[j + 4] >> 4) | ((packed[j] >> 6) << 4) for j in range(8)]
     values = []
@@ -59,12 +65,16 @@ def q4_k(b):
 
 
 def q6_k(b):
-    ql, qh, scale, d = b[:128], b[128:192], b[192:208].view(np.int8), f16(b, 208)
+    ql = b[:128]
+    qh = b[128:192]
+    scale = b[192:208].view(np.int8)
+    d = f16(b, 208)
     values = np.zeros(256, np.float32)
     for half in range(2):
         for line in range(32):
             high = int(qh[32 * half + line])
-            first, second = int(ql[64 * half + line]), int(ql[64 * half + line + 32])
+            first = int(ql[64 * half + line])
+            second = int(ql[64 * half + line + 32])
             for k, low in enumerate((first & 15, second & 15, first >> 4, second >> 4)):
                 q = (low | ((high >> 2 * k & 3) << 4)) - 32
                 values[128 * half + 32 * k + line] = d * np.float32(scale[8 * half + 2 * k + line // 16]) * q

@@ -245,7 +245,8 @@ def test_a_damaged_file_is_refused_and_nothing_half_made_stays(hub, tmp_path, na
     hub.damage[name] = damage
     answer = ask(hub, tmp_path)
     assert answer["type"] == "SourceUnavailable" and "\n" not in answer["error"]
-    flipped, shorter = f"{name} was damaged on its way", "a file arrived shorter than the Hub said, and the next"
+    flipped = f"{name} was damaged on its way"
+    shorter = "a file arrived shorter than the Hub said, and the next"
     told = flipped if damage == "flip" else shorter
     assert told in answer["error"] and "cannot be reached" not in answer["error"] and answer["transient"] is True
     assert not [p for p in (tmp_path / "root" / "sources").iterdir() if p.is_dir()]

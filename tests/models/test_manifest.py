@@ -38,7 +38,8 @@ def test_the_classes_hold_what_the_manifests_say(source, tmp_path):
     assert fetched.source.model_dump(exclude_unset=True) == written["source"]
 
     folder = variant_of(source, tmp_path)
-    written, variant = store.verify(folder), VariantManifest.read(folder)
+    written = store.verify(folder)
+    variant = VariantManifest.read(folder)
     assert {key: written[key] for key in written if key not in ("files", "check", "created")} == variant.model_dump(
         exclude_unset=True
     )

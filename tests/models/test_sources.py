@@ -87,7 +87,8 @@ def test_parts_are_joined_in_the_order_of_the_list(index, content, tmp_path):
 class WheelServer(SimpleHTTPRequestHandler):
     """Serves the folder of wheels; `status` is its answer for a wheel, and `cut` leaves out the second half of one."""
 
-    status, cut = 200, False
+    status = 200
+    cut = False
 
     def log_message(self, *args):
         pass

@@ -19,7 +19,9 @@ from tasks.tuning import training_rows
 from tests.test_spec import experiment
 
 ROOT = Path(__file__).resolve().parents[2]
-LINUX, MAC, INTEL_MAC = ("linux", "x86_64"), ("darwin", "arm64"), ("darwin", "x86_64")
+LINUX = ("linux", "x86_64")
+MAC = ("darwin", "arm64")
+INTEL_MAC = ("darwin", "x86_64")
 VERSIONS = {"mlx": "0.32.2", "mlx-lm": "0.32.2"}
 WEIGHTS = SimpleNamespace(digest="w", tokenizer_digest="t", base_model="tiny", bits=4, precision_name="4bit")
 DATASET = SimpleNamespace(digest_of=lambda name: f"digest of {name}")

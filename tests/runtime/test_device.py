@@ -96,7 +96,8 @@ def test_on_a_mac_memory_is_the_footprint_of_now_and_its_peak(monkeypatch):
     class Library:
         def proc_pid_rusage(self, pid, flavour, usage):
             assert flavour == 4
-            usage._obj[2 + 7], usage._obj[2 + 28] = 3_000, 5_000
+            usage._obj[2 + 7] = 3_000
+            usage._obj[2 + 28] = 5_000
             return 0
 
     monkeypatch.setattr(device, "is_mac", lambda: True)

@@ -108,7 +108,8 @@ def test_imports_can_be_made_ahead_of_the_first_step(tmp_path):
 
 
 def test_beside_a_running_step_another_is_started_as_a_new_process(tmp_path):
-    started, events = threading.Event(), []
+    started = threading.Event()
+    events = []
 
     def on_event(event: Event) -> None:
         events.append(event)

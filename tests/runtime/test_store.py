@@ -221,7 +221,8 @@ def test_two_processes_that_build_the_same_folder_both_get_the_one_that_won(tmp_
 
 
 def test_a_builder_waits_while_another_puts_its_folder_in_place_and_then_takes_that_one(tmp_path):
-    final, built = tmp_path / "made", Event()
+    final = tmp_path / "made"
+    built = Event()
 
     def build(folder: Path):
         built.set()

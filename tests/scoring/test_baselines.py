@@ -41,7 +41,8 @@ def data(tmp_path):
 
 
 def rows_by_set(name, data):
-    settings, training = Scoring(cost_matrix=COSTS), dataset_baseline_id(name, DATASET)
+    settings = Scoring(cost_matrix=COSTS)
+    training = dataset_baseline_id(name, DATASET)
     ids = {judged: baseline_scores_id(training, settings, DATASET, judged=judged) for judged in DATASET.evaluation_sets}
     return dataset_baseline_rows(name, ids, settings, data, DATASET)
 

@@ -46,7 +46,8 @@ def quiet(event):
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     """A safety recipe trained on a tiny model and scored; its dataset has two further evaluation sets."""
-    patch, home = pytest.MonkeyPatch(), tmp_path_factory.mktemp("study")
+    patch = pytest.MonkeyPatch()
+    home = tmp_path_factory.mktemp("study")
     patch.setenv("TRIAGE_HOME", str(home))
     rows = [{"text": f"an outside story, number {i}", "label": LABELS[i % 2]} for i in range(8)]  # no HOME case
     (home / "clinic.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -203,7 +204,8 @@ def test_a_machine_of_a_fleet_takes_the_scores_that_another_one_has_shared(study
     monkeypatch.setattr("tasks.evaluation_sets.publisher", lambda title: quiet)
     monkeypatch.setattr("tasks.evaluate.publisher", lambda title: quiet)
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "triage.duckdb"))
-    training, where = args["training_id"], (Path(args["variant"]), Path(args["data"]))
+    training = args["training_id"]
+    where = (Path(args["variant"]), Path(args["data"]))
 
     def finish():
         assert evaluate.fn(spec, training, *where) == scores.name

@@ -42,7 +42,10 @@ from tests.tolerances import near
 from warehouse.query import query
 
 # Of packed bfloat16 on the CPU from stock in float32. Measured: 4e-3 (probabilities), 2e-4 and 2e-3 of a loss.
-PROBABILITIES, LOSSES, LOSS_OF_A_CASE, LOGITS = 1e-2, 1e-3, 5e-3, 0.05
+PROBABILITIES = 1e-2
+LOSSES = 1e-3
+LOSS_OF_A_CASE = 5e-3
+LOGITS = 0.05
 
 
 def quiet(event):
@@ -320,7 +323,8 @@ def test_greedy_answers_equal_stock_generation_and_their_text_is_not_stored(stud
     load_weights(adapted, Path(args["folder"]) / "adapters.safetensors")
     template = load_template(Path(args["variant"]), DEFAULT)
     loaded = load_set(Path(args["data"]), "test", template, spec.training.max_tokens)
-    generated, original = [], generate._generate
+    generated = []
+    original = generate._generate
     monkeypatch.setattr(generate, "_generate", lambda *args: generated.append(original(*args)) or generated[-1])
     ours = greedy_answers(adapted, loaded.cases, [0, 5, 9], template, quiet, max_tokens=4)
     ends = {template.tokenizer.eos_token_id, template.completions[0][template.label_lengths[0]]}
@@ -355,11 +359,13 @@ def test_fidelity_is_measured_against_the_unquantised_model_and_8_bits_are_close
     model.set_dtype(mx.float32)
     loaded = load_set(Path(args["data"]), "test", load_template(base, DEFAULT), spec.training.max_tokens)
     case_numbers = sample_numbers([r["case_id"] for r in loaded.records], [r["label"] for r in loaded.records], 10)
-    nll, count = 0.0, 0
+    nll = 0.0
+    count = 0
     for case in case_numbers:
         tokens = mx.array(loaded.cases.encoded[case].prompt)
         losses = nn.losses.cross_entropy(model(tokens[None, :-1])[0], tokens[1:])[loaded.cases.leading :]
-        nll, count = nll + losses.sum().item(), count + losses.size
+        nll = nll + losses.sum().item()
+        count = count + losses.size
     assert figures["4"]["text_tokens"] == count
     assert figures["4"]["reference_perplexity"] == pytest.approx(np.exp(nll / count), rel=1e-4)
 
@@ -518,7 +524,8 @@ def test_an_evaluation_that_fails_leaves_the_landed_training_and_its_other_evalu
 def test_a_further_evaluation_set_or_another_target_makes_no_other_dataset_and_no_other_settings(study, tmp_path):
     spec, args, _ = study["tiny-llama", "balanced_safe"]
     more = prepare_dataset(spec.data, tmp_path, [EvaluationSet(name="test_adversarial", source="embedded")])
-    alone, both = DatasetManifest.read(Path(args["data"])), DatasetManifest.read(more)
+    alone = DatasetManifest.read(Path(args["data"]))
+    both = DatasetManifest.read(more)
     assert alone.digest != both.digest and sets_digest(alone) == sets_digest(both)
     recipe = spec.recipe.model_copy(update={"target_ed_recall": 0.8, "primary_rule": "min_cost"})
     assert settings_digest(spec.model_copy(update={"recipe": recipe}), both) == settings_digest(spec, alone)

@@ -14,7 +14,9 @@ from tests.tuning import tiny
 PASSES = 6
 TWINS = (2, 5)
 ALIKE = Template(None, None, False, ((5, 9, 2), (5, 9, 2), (7, 2)), (2, 2, 1))  # two labels of the same tokens
-APART, ROUNDING = 1e-4, 1e-5  # differences of probabilities: by another mask, by another order of sums
+# differences of probabilities: by another mask, by another order of sums
+APART = 1e-4
+ROUNDING = 1e-5
 
 
 @pytest.fixture(params=["llama", "gemma3"])

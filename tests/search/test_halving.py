@@ -22,7 +22,8 @@ class Fake:
 
 def run(halving: Halving, curves: list[list[float]], asked: int, trials=(), failing=(), most=1000):
     """The trials and the moves (at most so many) of a search whose trial n has the values curves[n] at its rungs."""
-    trials, moves = list(trials), []
+    trials = list(trials)
+    moves = []
     while len(moves) < most and (move := halving.next_move(trials, asked)):
         moves.append(move)
         assert len(moves) < 1000, "it ends"

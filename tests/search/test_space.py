@@ -195,7 +195,8 @@ def test_the_grids_own_recipe_is_the_first_trial_where_it_lies_in_the_ranges():
 
 
 def test_no_id_depends_on_the_search():
-    with_search, without = select("smoke").cells, select("smoke", ["search.seed=7", "search.recipe.rank=[2]"]).cells
+    with_search = select("smoke").cells
+    without = select("smoke", ["search.seed=7", "search.recipe.rank=[2]"]).cells
     assert with_search == without and all("search" not in spec.model_dump_json() for spec in without)
 
 

@@ -26,7 +26,9 @@ def clock(monkeypatch):
 
 def search(clock: Clock, hours: float, seconds_per_update: float, most: int = 1000) -> list[Trial]:
     """The trials of a search whose updates take so long; the lower its number, the better a trial."""
-    budget, trials, asked = TimeBudget.of(hours), [], most
+    budget = TimeBudget.of(hours)
+    trials = []
+    asked = most
     while move := HALVING.next_move(trials, asked):
         if isinstance(move, Proposal):
             if budget.allows(HALVING, trials):
@@ -36,7 +38,8 @@ def search(clock: Clock, hours: float, seconds_per_update: float, most: int = 10
             continue
         if budget.is_over:
             break
-        trial, update = trials[move.number], HALVING.rungs[move.rung]
+        trial = trials[move.number]
+        update = HALVING.rungs[move.rung]
         seconds = (update - trial.update) * seconds_per_update
         clock.now += seconds
         reached = Reached(update, float(trial.number), 0.0, seconds, seconds)

@@ -26,7 +26,8 @@ CASES = [0, 1, 2, 3]
 # largest gradient of a tensor, 3e-3 of the loss, 0.08 and 0.23 of a log-probability, 2e-3 between two micro-batches.
 GRADIENTS = {"llama": 0.1, "gemma3_text": 0.4}
 LOG_PROBABILITIES = {"llama": 0.15, "gemma3_text": 0.4}
-LOSSES, OTHER_ORDER = 5e-3, 5e-2
+LOSSES = 5e-3
+OTHER_ORDER = 5e-2
 
 
 @pytest.fixture(scope="module", params=["llama", "gemma3_text"])
@@ -83,7 +84,8 @@ def test_loss_and_gradients_are_stocks_and_those_of_another_scale_are_not(varian
 
 
 def test_scores_are_those_of_a_full_pass_of_stock_and_those_of_a_shorter_prompt_are_not(variant):
-    some, model = tiny.cases(5), stock_model(variant).stack.model
+    some = tiny.cases(5)
+    model = stock_model(variant).stack.model
     made = loaded(variant)
     logp = score_cases(made, tiny.no_store(made, some)).label_logp
 
@@ -97,7 +99,8 @@ def test_scores_are_those_of_a_full_pass_of_stock_and_those_of_a_shorter_prompt_
 
 
 def test_neither_the_micro_batch_nor_the_stored_prefix_changes_the_gradients(variant, tmp_path):
-    made, some = loaded(variant, tiny.safety(dropout=0.1)), tiny.cases(4)
+    made = loaded(variant, tiny.safety(dropout=0.1))
+    some = tiny.cases(4)
     whole = gradients_of(made, some, key=(42, 7))[1]
     stored = open_prefix(made.stack, some, made.boundary, tmp_path, "weights")
     assert stored.own is not None
@@ -115,7 +118,8 @@ def test_a_killed_and_resumed_training_ends_with_the_same_bits(variant, tmp_path
     def trained(folder, updates=None):
         recipe = tiny.safety(dropout=0.1, iterations=4)
         made = loaded(variant, recipe)
-        prefix, reports = tiny.no_store(made, tiny.cases(8)), []
+        prefix = tiny.no_store(made, tiny.cases(8))
+        reports = []
 
         def emit(event):
             reports.append(event)
@@ -132,7 +136,8 @@ def test_a_killed_and_resumed_training_ends_with_the_same_bits(variant, tmp_path
 
 
 def test_every_dropout_pass_of_a_case_is_another_model(variant):
-    made, some = loaded(variant, tiny.recipe(dropout=0.3)), tiny.cases(3)
+    made = loaded(variant, tiny.recipe(dropout=0.3))
+    some = tiny.cases(3)
     p = dropout_passes(made, tiny.no_store(made, some), [0, 1, 2], 4, 7, lambda event: None)
     assert all(len(np.unique(p[:, case], axis=0)) == 4 for case in range(3))
     assert p.sum(axis=2) == pytest.approx(1)

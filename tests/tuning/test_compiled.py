@@ -164,7 +164,8 @@ def test_an_update_that_is_really_compiled_gives_the_same_loss_and_norm(tmp_path
     results = []
     for compiled in (False, True):
         (mx.enable_compile if compiled else mx.disable_compile)()
-        made, some = tiny.adapted("llama", 4, False), tiny.cases(4)
+        made = tiny.adapted("llama", 4, False)
+        some = tiny.cases(4)
         optimizer = make_optimizer(experiment(tiny.recipe()))
         optimizer.init(made.stack.model.trainable_parameters())
         objective = make_objective(tiny.recipe(), some.labels)

@@ -21,7 +21,8 @@ from tests.tuning import tiny
 @pytest.fixture
 def computed(monkeypatch):
     """The sets for which a prefix was computed."""
-    calls, compute = [], frozen_prefix._compute
+    calls = []
+    compute = frozen_prefix._compute
     monkeypatch.setattr(frozen_prefix, "_compute", lambda *args: calls.append(args[0].cases) or compute(*args))
     return calls
 
@@ -29,9 +30,11 @@ def computed(monkeypatch):
 def test_the_second_recipe_of_a_variant_computes_no_prefix_and_reads_no_file_for_its_digest(
     tmp_path, computed, monkeypatch
 ):
-    digests, file_digest = [], store.file_digest
+    digests = []
+    file_digest = store.file_digest
     monkeypatch.setattr(store, "file_digest", lambda path: digests.append(path) or file_digest(path))
-    train, valid = tiny.cases(8), tiny.cases(5, seed=1)
+    train = tiny.cases(8)
+    valid = tiny.cases(5, seed=1)
     for number, recipe in enumerate((tiny.recipe(), tiny.safety(rank=8, dropout=0.1), tiny.recipe(scale=9.0))):
         made = tiny.adapted("llama", 4, True, recipe)
         before = len(digests)
@@ -43,7 +46,9 @@ def test_the_second_recipe_of_a_variant_computes_no_prefix_and_reads_no_file_for
 
 
 def test_a_deeper_prefix_goes_on_from_a_stored_one_and_has_the_same_bits(tmp_path, monkeypatch):
-    some, blocks, run_blocks = tiny.cases(6), [], frozen_prefix.run_blocks
+    some = tiny.cases(6)
+    blocks = []
+    run_blocks = frozen_prefix.run_blocks
     monkeypatch.setattr(frozen_prefix, "run_blocks", lambda *args: blocks.append(args[2:4]) or run_blocks(*args))
     for precision in ("float32", "bfloat16"):
         made = tiny.adapted("llama", 4, precision == "float32")
@@ -59,7 +64,8 @@ def test_a_deeper_prefix_goes_on_from_a_stored_one_and_has_the_same_bits(tmp_pat
 
 
 def test_a_shallower_prefix_that_others_will_read_is_stored_first_where_the_space_holds_both(tmp_path, monkeypatch):
-    some, made = tiny.cases(6), tiny.adapted("llama", 4, True)
+    some = tiny.cases(6)
+    made = tiny.adapted("llama", 4, True)
     room = frozen_prefix._stored_size(made.stack, some)
     alone = open_prefix(made.stack, some, 3, tmp_path / "alone", "weights")
     for copies, boundaries in ((1, {3}), (2, {2, 3})):
@@ -72,7 +78,8 @@ def test_a_shallower_prefix_that_others_will_read_is_stored_first_where_the_spac
 
 
 def test_nobody_else_may_read_activations_from_which_texts_could_be_guessed(tmp_path):
-    made, some = tiny.adapted("llama", 4, True), tiny.cases(6)
+    made = tiny.adapted("llama", 4, True)
+    some = tiny.cases(6)
     for _ in range(2):  # computed, and used again
         assert open_prefix(made.stack, some, made.boundary, tmp_path, "weights").own is not None
         root = tmp_path / "prefixes"
@@ -82,7 +89,8 @@ def test_nobody_else_may_read_activations_from_which_texts_could_be_guessed(tmp_
 def test_a_new_process_chain_reads_a_stored_prefix_in_full_and_computes_a_damaged_one_again(
     tmp_path, computed, monkeypatch
 ):
-    made, some = tiny.adapted("llama", 4, True), tiny.cases(6)
+    made = tiny.adapted("llama", 4, True)
+    some = tiny.cases(6)
     first = np.array(open_prefix(made.stack, some, made.boundary, tmp_path, "weights").own)
     open_prefix(made.stack, some, made.boundary, tmp_path, "weights")
     own = next(tmp_path.glob("prefixes/*/own.npy"))
@@ -100,7 +108,9 @@ def test_a_new_process_chain_reads_a_stored_prefix_in_full_and_computes_a_damage
 
 
 def test_beyond_its_byte_budget_nothing_is_stored_the_log_says_so_and_scores_are_the_same(tmp_path, monkeypatch):
-    made, some, events = tiny.adapted("llama", 4, True), tiny.cases(6), []
+    made = tiny.adapted("llama", 4, True)
+    some = tiny.cases(6)
+    events = []
     stored = open_prefix(made.stack, some, made.boundary, tmp_path, "weights", events.append)
     assert "saves 33% of a step" in events[0].message
     monkeypatch.setenv("TRIAGE_PREFIX_BYTES", "1KB")
@@ -116,7 +126,8 @@ def test_beyond_its_byte_budget_nothing_is_stored_the_log_says_so_and_scores_are
 
 
 def test_where_it_does_not_pay_nothing_is_stored(tmp_path):
-    made, events = tiny.adapted("llama", 4, True), []
+    made = tiny.adapted("llama", 4, True)
+    events = []
     some = tiny.cases(6)
     assert open_prefix(made.stack, some, 0, tmp_path, "weights", events.append).own is None
     assert "not stored: 0 of 4 blocks would save 0% of a step" in events[0].message and not list(tmp_path.iterdir())
@@ -137,7 +148,8 @@ def test_packed_dense_and_bfloat16_weights_of_one_variant_each_have_a_prefix_of_
 
 
 def test_bfloat16_activations_take_two_bytes_each_on_disk_and_keep_their_bits(tmp_path):
-    made, some = tiny.adapted("llama", 4, False), tiny.cases(6)
+    made = tiny.adapted("llama", 4, False)
+    some = tiny.cases(6)
     made.stack.model.set_dtype(mx.bfloat16)
     halved = open_prefix(made.stack, some, made.boundary, tmp_path / "halved", "weights")
     full_model = tiny.adapted("llama", 4, True)
@@ -156,7 +168,8 @@ def test_bfloat16_activations_take_two_bytes_each_on_disk_and_keep_their_bits(tm
 
 def test_a_prefix_of_another_model_is_computed_again(tmp_path, computed):
     some = tiny.cases(6)
-    llama, gemma = tiny.adapted("llama", 4, True), tiny.adapted("gemma3_text", 4, True)
+    llama = tiny.adapted("llama", 4, True)
+    gemma = tiny.adapted("gemma3_text", 4, True)
     right = np.array(open_prefix(gemma.stack, some, gemma.boundary, tmp_path / "a", "gemma").own)
     open_prefix(llama.stack, some, llama.boundary, tmp_path / "b", "llama")
     (own,) = (tmp_path / "a/prefixes").iterdir()
@@ -170,7 +183,8 @@ def test_a_prefix_of_another_model_is_computed_again(tmp_path, computed):
 
 
 def test_a_damaged_prefix_that_another_process_has_replaced_meanwhile_is_not_removed(tmp_path):
-    folder, events = tmp_path / "key", []
+    folder = tmp_path / "key"
+    events = []
     for made in (folder, tmp_path / "whole"):
         made.mkdir()
         (made / "own.npy").write_bytes(b"numbers")
@@ -189,7 +203,8 @@ def test_a_damaged_prefix_that_another_process_has_replaced_meanwhile_is_not_rem
 def test_a_prefix_of_the_same_variant_at_another_boundary_or_in_another_form_is_computed_again(
     other, tmp_path, computed
 ):
-    some, made = tiny.cases(6), tiny.adapted("llama", 4, True)
+    some = tiny.cases(6)
+    made = tiny.adapted("llama", 4, True)
     foreign = tiny.adapted("llama", 4, other == "boundary")
     if other == "bfloat16":
         foreign.stack.model.set_dtype(mx.bfloat16)

@@ -15,12 +15,15 @@ from tasks.tuning.head import _rows, blocked_logsumexp, score_rows
 from tasks.tuning.losses import make_objective
 from tests.tuning import tiny
 
-ROWS, WIDTH, VOCABULARY = 6, 64, 1000
+ROWS = 6
+WIDTH = 64
+VOCABULARY = 1000
 
 
 def record_keys(made):
     """A list that gets the keys of each use of the first dropout module."""
-    used, module = [], made.dropouts[0]
+    used = []
+    module = made.dropouts[0]
     module.set_keys = lambda keys, *args: (used.append(keys), type(module).set_keys(module, keys, *args))
     return used
 
@@ -36,7 +39,8 @@ def head(name):
 
 @pytest.mark.parametrize("name", ["mxfp4", "mxfp8", "nvfp4", "2bit"])
 def test_rows_of_the_head_are_unpacked_in_float32_as_mlx_unpacks_them(name):
-    module, ids = head(name), mx.array([[3, 999], [0, 500]])
+    module = head(name)
+    ids = mx.array([[3, 999], [0, 500]])
     unpacked = mx.dequantize(
         module.weight,
         module.scales,
@@ -66,7 +70,8 @@ def test_log_sum_exp_in_blocks_and_its_gradient_equal_the_plain_ones(name, fast_
 
 
 def test_no_more_than_a_block_of_logits_is_held_at_once():
-    columns, block = 1 << 16, 1 << 10
+    columns = 1 << 16
+    block = 1 << 10
     module = nn.Embedding(columns, WIDTH)
     hidden = mx.random.normal((ROWS, WIDTH))
     mx.eval(module.parameters(), hidden)
@@ -88,9 +93,11 @@ def test_no_more_than_a_block_of_logits_is_held_at_once():
 @pytest.mark.parametrize("template", [tiny.SINGLE, tiny.MULTI])
 def test_a_step_and_scores_with_logits_in_blocks_equal_those_without(architecture, dense, template):
     a_recipe = tiny.safety(dropout=0.1)
-    made, some = tiny.adapted(architecture, 4, dense, a_recipe), tiny.cases(5, template)
+    made = tiny.adapted(architecture, 4, dense, a_recipe)
+    some = tiny.cases(5, template)
     blocked = replace(made, stack=replace(made.stack, logit_bytes=1000))
-    objective, prefix = make_objective(a_recipe, some.labels), tiny.no_store(made, some)
+    objective = make_objective(a_recipe, some.labels)
+    prefix = tiny.no_store(made, some)
     one, other = (update_gradients(a, prefix, range(5), objective, 5, (42, 1)) for a in (blocked, made))
     assert one[0].item() == pytest.approx(other[0].item(), rel=1e-6)
     assert tiny.largest_difference(tiny.flat(one[2]), tiny.flat(other[2])) <= 5e-6
@@ -119,7 +126,8 @@ def test_labels_keep_their_float32_logits_where_the_blocks_compute_in_bfloat16(l
 @pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
 def test_the_rows_of_a_case_have_one_mask(architecture):
     """With labels of several tokens each case is three rows, of one sampled model."""
-    made, some = tiny.adapted(architecture, 4, True, tiny.safety(dropout=0.4)), tiny.cases(6, tiny.MULTI)
+    made = tiny.adapted(architecture, 4, True, tiny.safety(dropout=0.4))
+    some = tiny.cases(6, tiny.MULTI)
     keys = record_keys(made)
     update_gradients(made, tiny.no_store(made, some), range(6), make_objective(tiny.safety(), some.labels), 2, (42, 1))
     dropout_passes(made, tiny.no_store(made, some), range(6), 3, 42, lambda event: None)

@@ -35,7 +35,8 @@ from tasks.tuning.batches import TOKENS_AT_ONCE
 from tasks.tuning.training_rows import TrainingOutcome, training_rows
 from warehouse.landing import write_landing
 
-UPDATES, CADENCE = 60, 3
+UPDATES = 60
+CADENCE = 3
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -88,7 +89,8 @@ def outcome(folder: Path) -> tuple[bytes, bytes, list]:
 def test_a_training_killed_at_random_moments_writes_the_adapters_of_one_that_never_was(study, tmp_path, kills):
     """Moments are uniform over the whole run: imports, prefix, updates, final files. A training that ends in spite of
     its kills is compared, and the next one begins from nothing."""
-    folder, ends = tmp_path / "killed", []
+    folder = tmp_path / "killed"
+    ends = []
 
     def afresh():
         shutil.rmtree(folder, ignore_errors=True)
@@ -97,7 +99,9 @@ def test_a_training_killed_at_random_moments_writes_the_adapters_of_one_that_nev
     afresh()
     started = time.monotonic()
     assert run(study, tmp_path / "whole") == 0
-    seconds, moments, killed = time.monotonic() - started, random.Random(kills), 0
+    seconds = time.monotonic() - started
+    moments = random.Random(kills)
+    killed = 0
     afresh()
     while killed < kills:
         code = run(study, folder, moments.uniform(0, seconds))
@@ -165,7 +169,8 @@ def test_a_process_that_is_killed_holding_little_is_lost_and_not_out_of_memory(s
 
 
 def test_the_second_recipe_of_a_variant_computes_no_prefix(study, tmp_path, monkeypatch):
-    computed, compute = [], frozen_prefix._compute
+    computed = []
+    compute = frozen_prefix._compute
     monkeypatch.setattr(frozen_prefix, "_compute", lambda *args: computed.append(args[1]) or compute(*args))
     study = study | {"home": str(tmp_path / "home")}
     first = trained(study, tmp_path / "first")
@@ -175,7 +180,8 @@ def test_the_second_recipe_of_a_variant_computes_no_prefix(study, tmp_path, monk
 
 
 def test_a_resumed_training_keeps_to_the_prefix_that_it_began_with(study, tmp_path, monkeypatch):
-    study, told = study | {"home": str(tmp_path / "home")}, []
+    study = study | {"home": str(tmp_path / "home")}
+    told = []
     monkeypatch.setenv("TRIAGE_PREFIX_BYTES", "1KB")
     assert trained(study, tmp_path / "without")["frozen_blocks_stored"] == 0
     monkeypatch.delenv("TRIAGE_PREFIX_BYTES")
@@ -210,7 +216,8 @@ def test_a_training_says_before_it_computes_anything_which_set_has_no_room_for_i
 
 
 def test_a_diverged_training_lands_its_curve_up_to_then_and_its_memory(study, tmp_path, monkeypatch):
-    update, calls = trainer.update_gradients, itertools.count(1)
+    update = trainer.update_gradients
+    calls = itertools.count(1)
 
     def poisoned(*args):
         loss, parts, gradients = update(*args)
@@ -219,11 +226,13 @@ def test_a_diverged_training_lands_its_curve_up_to_then_and_its_memory(study, tm
     monkeypatch.setattr(trainer, "update_gradients", poisoned)
     with pytest.raises(Diverged, match="at update 4") as error:
         trained(study, tmp_path, iterations=6)
-    spec, (variant, data) = ExperimentSpec.model_validate(study["experiment"]), (study["variant"], study["data"])
+    spec = ExperimentSpec.model_validate(study["experiment"])
+    (variant, data) = (study["variant"], study["data"])
     manifests = VariantManifest.read(Path(variant)), DatasetManifest.read(Path(data))
     outcome = TrainingOutcome.of_failure(tmp_path, error.value)
     rows = training_rows(spec, "t1", *manifests, outcome)
-    (row,), curve = rows["experiment"], rows["training_curve"]
+    (row,) = rows["experiment"]
+    curve = rows["training_curve"]
     assert row["status"] == "diverged" and row["last_iteration"] == 3
     assert row["peak_memory_bytes"] >= row["weights_memory_bytes"] > 0 and row["peak_rss_bytes"] > 0
     assert [(p["iteration"], p["split"]) for p in curve] == [(2, "train"), (3, "valid"), (3, "train")]
@@ -254,7 +263,8 @@ def test_a_trial_stores_the_prefix_that_trials_of_more_blocks_will_read(study, t
     spec = ExperimentSpec.model_validate(study["experiment"])
     shallow = spec.model_copy(update={"training": spec.training.model_copy(update={"num_layers": 1})})
     paths = Path(study["variant"]), Path(study["data"]), tmp_path
-    folder, objective = tmp_path / "trial", Objective("validation value")
+    folder = tmp_path / "trial"
+    objective = Objective("validation value")
     train_trial(shallow, folder, CADENCE, objective, *paths, lambda event: None, most_layers=spec.training.num_layers)
     manifests = tmp_path.glob("prefixes/*/manifest.json")
     assert sorted(json.loads(path.read_text())["boundary"] for path in manifests) == [2, 2, 3, 3], "train and valid"

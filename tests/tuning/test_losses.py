@@ -49,7 +49,8 @@ def test_the_objective_equals_its_formula_and_finite_differences():
     assert loss(mx.array(x)).item() == pytest.approx(by_hand(x.astype(float)), rel=1e-5)
     gradient = np.array(mx.grad(loss)(mx.array(x)))
     for i, j in np.ndindex(4, 3):
-        up, down = x.astype(float), x.astype(float)
+        up = x.astype(float)
+        down = x.astype(float)
         up[i, j] += 1e-4
         down[i, j] -= 1e-4
         assert gradient[i, j] == pytest.approx((by_hand(up) - by_hand(down)) / 2e-4, abs=1e-4)
@@ -58,9 +59,11 @@ def test_the_objective_equals_its_formula_and_finite_differences():
 @pytest.mark.parametrize("template", [tiny.SINGLE, tiny.MULTI])
 def test_the_cost_reaches_every_lora_tensor_as_finite_differences_say(template):
     """The whole way: costs, softmax over the labels, head, blocks, LoRA. In float32, so the three largest entries of each."""
-    a_recipe, some = tiny.safety(cost_weight=20.0), tiny.cases(6, template)
+    a_recipe = tiny.safety(cost_weight=20.0)
+    some = tiny.cases(6, template)
     made = tiny.adapted("llama", 4, True, a_recipe)
-    objective, prefix = make_objective(a_recipe, some.labels), tiny.no_store(made, some)
+    objective = make_objective(a_recipe, some.labels)
+    prefix = tiny.no_store(made, some)
 
     def computed(weight):
         weighted = replace(objective, cost_weight=weight)
@@ -68,7 +71,8 @@ def test_the_cost_reaches_every_lora_tensor_as_finite_differences_say(template):
 
     with_cost, without = (tiny.flat(computed(weight)[2]) for weight in (20.0, 0.0))
     for name, value in tree_flatten(made.stack.model.trainable_parameters()):
-        gradient, start = with_cost[name] - without[name], np.array(value)
+        gradient = with_cost[name] - without[name]
+        start = np.array(value)
         for at in np.argsort(-np.abs(gradient), axis=None)[:3]:
             costs = []
             for step in (5e-3, -5e-3):
@@ -91,7 +95,8 @@ def test_a_constant_matrix_with_unit_weights_is_exactly_the_plain_loss():
 def test_any_changed_cost_reaches_the_gradient_of_a_batch_with_its_row(truth, decision):
     changed = {t: dict(row) for t, row in tiny.COST.items()}
     changed[truth][decision] += 5
-    before, after = gradients_of(tiny.safety()), gradients_of(tiny.safety(cost_matrix=changed))
+    before = gradients_of(tiny.safety())
+    after = gradients_of(tiny.safety(cost_matrix=changed))
     assert tiny.largest_difference(after[2], before[2]) > 1e-5
 
 
@@ -106,7 +111,8 @@ def test_class_weights_survive_a_batch_of_two_cases_of_one_class():
 @pytest.mark.parametrize("template", [tiny.SINGLE, tiny.MULTI])
 def test_labels_of_several_tokens_are_scored_to_their_full_length_in_the_cost(template):
     some = tiny.cases(6, template)
-    with_cost, without = gradients_of(tiny.safety(), some=some), gradients_of(tiny.safety(cost_weight=0.0), some=some)
+    with_cost = gradients_of(tiny.safety(), some=some)
+    without = gradients_of(tiny.safety(cost_weight=0.0), some=some)
     assert with_cost[1][2] > 0 and without[1][2] == 0
     assert with_cost[1][:2] == pytest.approx(without[1][:2], rel=1e-6)
 

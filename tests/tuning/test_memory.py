@@ -44,7 +44,8 @@ def test_checkpointed_blocks_give_the_same_gradients_with_dropout_in_less_memory
     a_recipe = tiny.safety(dropout=0.1)
     made = tiny.adapted(architecture, 4, dense, a_recipe, Training(num_layers=4))
     some = tiny.cases(8)
-    objective, prefix = make_objective(a_recipe, some.labels), tiny.no_store(made, some)
+    objective = make_objective(a_recipe, some.labels)
+    prefix = tiny.no_store(made, some)
     plain, again = (
         update_gradients(one, prefix, range(8), objective, 8, (42, 1)) for one in (made, checkpointed(made))
     )
@@ -95,8 +96,10 @@ def training_peak(made, prefix, some, objective, count):
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_the_chosen_micro_batch_stays_within_the_budget_beside_the_cache_and_one_case_more_would_not(checkpointing):
-    made, some = tiny.adapted("llama", 4, True, training=Training(num_layers=4)), tiny.cases(12)
-    objective, prefix = make_objective(tiny.recipe(), some.labels), tiny.no_store(made, some)
+    made = tiny.adapted("llama", 4, True, training=Training(num_layers=4))
+    some = tiny.cases(12)
+    objective = make_objective(tiny.recipe(), some.labels)
+    prefix = tiny.no_store(made, some)
     plain, again = (step_peak(one, prefix, objective) for one in (made, checkpointed(made)))
     state_bytes = STATE_BYTES * made.trainable
     held = held_memory() + state_bytes
@@ -120,7 +123,8 @@ def test_the_chosen_micro_batch_stays_within_the_budget_beside_the_cache_and_one
 
 
 def test_the_frozen_prefix_is_computed_within_the_budget_and_comes_out_the_same(tmp_path):
-    made, some = tiny.adapted("llama", 4, True), tiny.cases(80)
+    made = tiny.adapted("llama", 4, True)
+    some = tiny.cases(80)
 
     def opened(name, room=None, **bounds):
         held = held_memory()
@@ -140,8 +144,10 @@ def test_the_frozen_prefix_is_computed_within_the_budget_and_comes_out_the_same(
 
 
 def test_validation_stays_within_the_budget_and_scores_the_same():
-    made, some = tiny.adapted("llama", 4, True), tiny.cases(80)
-    objective, prefix = make_objective(tiny.recipe(), some.labels), tiny.no_store(made, some)
+    made = tiny.adapted("llama", 4, True)
+    some = tiny.cases(80)
+    objective = make_objective(tiny.recipe(), some.labels)
+    prefix = tiny.no_store(made, some)
     limit = 2 * step_peak(made, prefix, objective)
     longest = max(len(row.inputs) for row in some.rows)
     chosen = choose_memory(lambda checkpointing, count: count * limit // 2, 0, 4, longest, limit, lambda event: None)
@@ -152,7 +158,8 @@ def test_validation_stays_within_the_budget_and_scores_the_same():
         mx.reset_peak_memory()
         return score_cases(made, prefix, tokens).label_logp, mx.get_peak_memory() - held
 
-    (small, within), (usual, beyond) = scored(chosen.tokens_at_once), scored(4096)
+    (small, within) = scored(chosen.tokens_at_once)
+    (usual, beyond) = scored(4096)
     assert within <= SLACK * limit < beyond
     np.testing.assert_allclose(small, usual, atol=1e-5)
 
@@ -165,7 +172,8 @@ def test_the_budget_is_the_grids_or_a_share_of_the_machine():
 
 
 def test_out_of_memory_halves_the_micro_batch_then_checkpoints_then_gives_up(tmp_path, monkeypatch):
-    tried, events = [], []
+    tried = []
+    events = []
 
     def child(function, args, folder: Path, on_event, at_most, *, memory_budget, progress):
         choice = MemoryChoice(**args["choice"]) if args["choice"] else MemoryChoice(4, limit=7)
@@ -193,7 +201,8 @@ def test_out_of_memory_before_anything_was_chosen_is_tried_once_more_with_the_le
 
     monkeypatch.setattr(step, "run_step", child)
     for size, most in (("1.5GB", 1_500_000_000), ("900TB", total_memory())):
-        spec, tried[:] = experiment(tiny.recipe(), memory=size), []
+        spec = experiment(tiny.recipe(), memory=size)
+        tried[:] = []
         with pytest.raises(OutOfMemory):
             step.train_experiment(spec, tmp_path / "x", tmp_path, tmp_path, tmp_path, lambda event: None)
         assert tried == [(None, most), (SMALLEST, most)]
@@ -201,11 +210,13 @@ def test_out_of_memory_before_anything_was_chosen_is_tried_once_more_with_the_le
 
 @pytest.mark.parametrize("choice", [MemoryChoice(2), MemoryChoice(1, True, tokens_at_once=64)])
 def test_a_training_in_small_pieces_learns_what_a_whole_batch_learns(choice, tmp_path, monkeypatch):
-    a_recipe, tokens = tiny.safety(dropout=0.1, iterations=4), []
+    a_recipe = tiny.safety(dropout=0.1, iterations=4)
+    tokens = []
     monkeypatch.setattr(trainer, "score_cases", lambda *given: tokens.append(given[2]) or score_cases(*given))
     ends = []
     for number, how in enumerate((None, choice)):
-        made, some = tiny.adapted("llama", 4, True, a_recipe), separable()
+        made = tiny.adapted("llama", 4, True, a_recipe)
+        some = separable()
         prefix = tiny.no_store(made, some)
         best, _ = train(
             made, experiment(a_recipe), Splits(prefix, prefix), tmp_path / str(number), lambda event: None, how

@@ -74,8 +74,10 @@ def test_the_micro_batch_changes_nothing(architecture, dropout, template):
 @pytest.mark.parametrize(("bits", "dense"), [(8, True), (4, False), (8, False)])
 def test_the_micro_batch_changes_nothing_at_8_bits_and_on_packed_weights(architecture, bits, dense):
     a_recipe = tiny.safety(dropout=0.1)
-    ours, some = tiny.adapted(architecture, bits, dense, a_recipe), tiny.cases(4)
-    objective, prefix = make_objective(a_recipe, some.labels), tiny.no_store(ours, some)
+    ours = tiny.adapted(architecture, bits, dense, a_recipe)
+    some = tiny.cases(4)
+    objective = make_objective(a_recipe, some.labels)
+    prefix = tiny.no_store(ours, some)
     whole, *parts = (
         tiny.flat(update_gradients(ours, prefix, range(4), objective, micro, (42, 7))[2]) for micro in (4, 2, 1)
     )

@@ -31,7 +31,9 @@ def uneven(template=tiny.SINGLE, counts=(2, 9, 1)):
 
 def by_hand(made, some, chosen, template, recipe) -> tuple[float, float]:
     """The label's and the other part of the loss, from the whole model's logits, in float64."""
-    label_part, other_part, tokens = 0.0, 0.0, 0
+    label_part = 0.0
+    other_part = 0.0
+    tokens = 0
     for number in chosen:
         case = some.encoded[number]
         label_logp = []
@@ -55,8 +57,10 @@ def by_hand(made, some, chosen, template, recipe) -> tuple[float, float]:
 @pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
 def test_smoothing_and_the_labels_weight_equal_the_formula_on_the_whole_models_logits(architecture, dense, template):
     recipe = tiny.recipe(label_weight=3.0, label_smoothing=0.2)
-    made, some = tiny.adapted(architecture, 4, dense, recipe), tiny.cases(6, template)
-    objective, prefix = make_objective(recipe, some.labels), tiny.no_store(made, some)
+    made = tiny.adapted(architecture, 4, dense, recipe)
+    some = tiny.cases(6, template)
+    objective = make_objective(recipe, some.labels)
+    prefix = tiny.no_store(made, some)
     for micro_batch in (4, 3):
         loss, parts, _ = update_gradients(made, prefix, [0, 1, 2, 4], objective, micro_batch, None)
         label, other = by_hand(made, some, [0, 1, 2, 4], template, recipe)
@@ -76,7 +80,8 @@ def test_the_gradient_of_the_smoothed_loss_is_that_of_finite_differences_and_it_
     x = np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32)
     gradient = np.array(mx.grad(loss)(mx.array(x)))
     for at in np.ndindex(2, 3):
-        up, down = x.copy(), x.copy()
+        up = x.copy()
+        down = x.copy()
         up[at] += 1e-2
         down[at] -= 1e-2
         assert gradient[at] == pytest.approx((loss(mx.array(up)) - loss(mx.array(down))).item() / 2e-2, abs=1e-3)
@@ -89,7 +94,8 @@ def adamw(values, gradients, rates, decay):
     """AdamW in float64: the values after each gradient's update."""
     m = v = np.zeros_like(values)
     for step, (gradient, rate) in enumerate(zip(gradients, rates, strict=True), 1):
-        m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
+        m = 0.9 * m + 0.1 * gradient
+        v = 0.999 * v + 0.001 * gradient**2
         update = (m / (1 - 0.9**step)) / (np.sqrt(v / (1 - 0.999**step)) + 1e-8)
         values = values - rate * (update + decay * values)
     return values
@@ -213,8 +219,10 @@ def test_an_update_with_all_settings_that_is_really_compiled_gives_the_same_adap
     recipe = tiny.recipe(**SETTINGS)
     results = []
     for compiles in (False, True):
-        made, some = tiny.adapted("llama", 4, False, recipe), uneven()
-        objective, prefix = make_objective(recipe, some.labels), tiny.no_store(made, some)
+        made = tiny.adapted("llama", 4, False, recipe)
+        some = uneven()
+        objective = make_objective(recipe, some.labels)
+        prefix = tiny.no_store(made, some)
         optimizer = make_optimizer(experiment(recipe))
         optimizer.init(made.stack.model.trainable_parameters())
         if not compiles:

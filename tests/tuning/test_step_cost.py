@@ -88,8 +88,10 @@ class Recorder:
 @pytest.mark.parametrize("template", [tiny.SINGLE, tiny.MULTI])
 @pytest.mark.parametrize(("dense", "micro_batch"), [(True, 4), (True, 3), (False, 4)])
 def test_the_masks_that_are_drawn_ahead_are_those_that_a_step_takes(architecture, template, dense, micro_batch):
-    made, some = tiny.adapted(architecture, 4, dense, tiny.safety(dropout=0.1)), tiny.cases(6, template)
-    prefix, objective = tiny.no_store(made, some), make_objective(tiny.safety(), some.labels)
+    made = tiny.adapted(architecture, 4, dense, tiny.safety(dropout=0.1))
+    some = tiny.cases(6, template)
+    prefix = tiny.no_store(made, some)
+    objective = make_objective(tiny.safety(), some.labels)
     recorder = Recorder()
     made.take_masks_from(recorder)
     update_gradients(made, prefix, [0, 2, 4, 5], objective, micro_batch, (42, 7))
@@ -179,7 +181,8 @@ def test_a_compiled_step_through_16_blocks_has_few_graph_nodes_for_the_host_to_r
     """Views, optimizer and clipping included. `python -m tests.tuning.programs.host_time` gives the time it takes."""
     recipe = tiny.recipe(dropout=dropout)
     made, prefix = adapted_blocks(16, tiny.cases(4), recipe)
-    updates, graphs = compiled_updates(made, prefix, recipe), []
+    updates = compiled_updates(made, prefix, recipe)
+    graphs = []
     norms_and_rotations_are_one_operation(monkeypatch)
     monkeypatch.setattr(mx, "async_eval", lambda *arrays: graphs.append(arrays))
     updates.start(range(4), 1e-3, (1, 0) if dropout else None)

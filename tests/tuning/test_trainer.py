@@ -144,7 +144,8 @@ def test_the_best_adapter_is_kept_not_the_last(tmp_path):
 
 
 def test_a_recipe_may_keep_the_adapter_of_the_highest_macro_f1():
-    by_loss, by_macro_f1 = checkpoint.Progress(), checkpoint.Progress()
+    by_loss = checkpoint.Progress()
+    by_macro_f1 = checkpoint.Progress()
     for update, value, macro_f1 in ((1, 0.2, 0.3), (2, 0.3, 0.5), (3, 0.29, 0.5), (4, 0.1, 0.4)):
         by_loss.update = by_macro_f1.update = update
         by_loss.note_validation(value)
@@ -252,6 +253,7 @@ def test_an_exploding_gradient_stops_the_run_with_the_last_good_checkpoint_kept(
 def test_patience_stops_after_evaluations_that_are_no_better_and_again_when_resumed(tmp_path):
     a_recipe = tiny.recipe(iterations=60, learning_rate=1e-30, batch_size=4)
     run_ = lambda: run(a_recipe, tmp_path, some=tiny.cases(9), patience=3)[1]  # noqa: E731
-    stopped, again = run_(), run_()
+    stopped = run_()
+    again = run_()
     later = [p.iteration for p in stopped.curve if p.split == "valid" and p.iteration > stopped.best_update]
     assert len(later) == 3 and stopped.update == later[-1] < 60 and again.update == stopped.update

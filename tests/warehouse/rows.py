@@ -65,7 +65,8 @@ def evaluation(
     }  # fmt: skip
     scores = LabelledProbabilities(ps, labels)
     conformal = judge_conformal(scores, scores, 0.05)
-    p, truth = np.array(ps), label_codes(labels)
+    p = np.array(ps)
+    truth = label_codes(labels)
     draws = UnitDraws.of(np.column_stack([p, truth]), named, seed=0, resamples=50)
     curve = DecisionCurve.of(p[:, 0], (truth == 0).astype(np.int64), draws)
     (of_ed,), (resampled,) = score_metrics([ClassScores("ED", p, truth, np.arange(len(p)))], draws, [curve])

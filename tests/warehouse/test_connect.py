@@ -58,7 +58,8 @@ def test_the_file_is_the_named_one_else_the_checkouts_else_the_homes(tmp_path, m
     ],
 )
 def test_only_a_lock_is_worth_another_attempt(error, attempts, becomes, tmp_path, monkeypatch):
-    tried, real = [], duckdb.connect
+    tried = []
+    real = duckdb.connect
 
     def refusing(*args, **options):
         tried.append(args)

@@ -212,7 +212,8 @@ def test_seeds_multiply_pairs_and_their_spread_is_shown_once(tmp_path):
     assert row.seeds == 3 and row.accuracy_diff_mean == pytest.approx(pairs.accuracy_diff.mean())
     assert row.ed_recall_diff_sd == pytest.approx(pairs.ed_recall_diff.std())
     assert row.accuracy_same_sign == (np.sign(pairs.accuracy_diff) == np.sign(pairs.accuracy_diff.mean())).sum()
-    spread, board = query("FROM seeds"), query("FROM leaderboard")
+    spread = query("FROM seeds")
+    board = query("FROM leaderboard")
     for r in spread.itertuples():
         of_width = board[board.bits == r.bits]
         assert r.seeds == 3 and r.accuracy_mean == pytest.approx(of_width.accuracy.mean())

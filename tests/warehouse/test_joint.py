@@ -20,7 +20,8 @@ def population(units: int, size: int, pairs: int, seed: int = 0, loss: float = 0
     rng = np.random.default_rng(seed)
     usual = rng.choice(3, p=[0.25, 0.4, 0.35], size=(units, 1))
     truth = np.where(rng.random((units, size)) < 0.8, usual, rng.choice(3, size=(units, size)))
-    hard, shared = rng.normal(size=(units, 1)), rng.normal(size=(units, size))
+    hard = rng.normal(size=(units, 1))
+    shared = rng.normal(size=(units, size))
     counts = np.zeros((units, 2 * pairs, 3, 3))
     for model in range(2 * pairs):
         own = 0.3 * rng.normal(size=(units, 1)) + 0.6 * rng.normal(size=(units, size))
@@ -55,10 +56,13 @@ def values_by_formula(counts: np.ndarray, weights: np.ndarray, scope: np.ndarray
 
 def error_by_differences(counts: np.ndarray, weights: np.ndarray, scope: np.ndarray, metric: int) -> float:
     """The linearised standard error with influences found by moving the weight of each unit a little."""
-    step, influences = 1e-5, []
+    step = 1e-5
+    influences = []
     for unit in range(len(counts)):
-        up, down = weights.copy(), weights.copy()
-        up[unit], down[unit] = up[unit] + step, down[unit] - step
+        up = weights.copy()
+        down = weights.copy()
+        up[unit] = up[unit] + step
+        down[unit] = down[unit] - step
         both = [values_by_formula(counts, one, scope)[metric] for one in (up, down)]
         influences.append((both[0] - both[1]) / (2 * step))
     squares = (weights * np.array(influences) ** 2).sum() * len(counts) / (len(counts) - 1)
@@ -75,7 +79,9 @@ def test_metrics_as_ratios_equal_their_formulas():
 
 
 def test_values_errors_bands_and_p_values_equal_a_computation_by_loops():
-    cells, resamples, margin = population(20, 6, 2, seed=3), 100, 0.02
+    cells = population(20, 6, 2, seed=3)
+    resamples = 100
+    margin = 0.02
     scope = scopes(2)[0]
     made = statistics(cells, [scope])
     signs = [1, 1, 1, 1, -1]
@@ -105,11 +111,14 @@ def test_values_errors_bands_and_p_values_equal_a_computation_by_loops():
 
 
 def test_the_error_of_a_mean_difference_is_the_clustered_one_of_statsmodels():
-    cells, (scope, _) = population(60, 5, 3, seed=5), scopes(3)
-    correct, truth = cells.counts.trace(axis1=2, axis2=3), cells.counts.sum(axis=(2, 3))[:, 0]
+    cells = population(60, 5, 3, seed=5)
+    (scope, _) = scopes(3)
+    correct = cells.counts.trace(axis1=2, axis2=3)
+    truth = cells.counts.sum(axis=(2, 3))[:, 0]
     band = joint_bands(statistics(cells, [scope])[:1], [None], 100)[0]
     # A mean of group totals, weighted: the regression on a constant of what a case gains in its group.
-    gains, groups = np.repeat(correct @ scope / truth, 5), np.repeat(np.arange(60), 5)
+    gains = np.repeat(correct @ scope / truth, 5)
+    groups = np.repeat(np.arange(60), 5)
     fit = sm.OLS(gains, np.ones((300, 1))).fit(cov_type="cluster", cov_kwds={"groups": groups, "use_correction": False})
     assert band.value == pytest.approx(fit.params[0], abs=1e-12)
     assert band.error == pytest.approx(fit.bse[0] * np.sqrt(60 / 59), abs=1e-9)
@@ -135,7 +144,8 @@ def test_what_does_not_vary_takes_no_part_and_disturbs_nothing():
 
 def coverage(studies: int, units: int, seed: int) -> float:
     """Share of studies, drawn from one population, whose bands hold every true difference."""
-    whole, rng = population(20_000, 4, 3, seed), np.random.default_rng(seed)
+    whole = population(20_000, 4, 3, seed)
+    rng = np.random.default_rng(seed)
     chosen = scopes(3)
     true = [statistic.numerators.sum(0) / statistic.denominators.sum(0) for statistic in statistics(whole, chosen)]
     held = 0

@@ -103,7 +103,8 @@ def test_rows_of_before_compare_prices_as_numbers_and_not_as_text(tmp_path):
 
 
 def test_what_is_forgotten_gives_its_place_back(place, tmp_path):
-    copy, landing = tmp_path / "w.duckdb", tmp_path / "landing"
+    copy = tmp_path / "w.duckdb"
+    landing = tmp_path / "landing"
     shutil.copy(place, copy)
     forget("before", landing, copy)
     assert ids(copy, "SELECT evaluation_id FROM evaluation") == ["m-8-new", "r1-4-new", "r1-8-new", "r2-4-new"]

@@ -23,7 +23,9 @@ from warehouse.landing import write_landing
 from warehouse.load import landing_folders, load_all
 
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(1800)]
-LANDERS, EACH, KILLS = 8, 50, 50
+LANDERS = 8
+EACH = 50
+KILLS = 50
 
 LAND = """
 import sys

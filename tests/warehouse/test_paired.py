@@ -61,7 +61,8 @@ def test_a_class_without_cases_is_left_out_of_macro_f1_and_without_ed_cases_ed_f
 
 def test_discordant_cases_and_mcnemar_are_counted_among_ed_cases_for_ed_recall():
     label = [0] * 8 + [1] * 4
-    four, eight = [0] * 6 + [1, 2] + [1] * 4, [1] * 6 + [0, 2] + [0] * 4
+    four = [0] * 6 + [1, 2] + [1] * 4
+    eight = [1] * 6 + [0, 2] + [0] * 4
     comparisons = by_name(decided(label, four, eight))
     assert (comparisons["accuracy"].b, comparisons["accuracy"].c, comparisons["accuracy"].n) == (10, 1, 12)
     assert (comparisons["ed_recall"].b, comparisons["ed_recall"].c, comparisons["ed_recall"].n) == (6, 1, 8)
@@ -169,7 +170,8 @@ def test_macro_f1_has_no_interval_where_one_class_is_in_a_few_groups_only():
 
 
 def test_a_resample_without_one_of_the_classes_has_no_macro_f1():
-    whole, without = np.full((3, 3), 2.0), np.array([[3.0, 0, 0], [1, 2, 0], [0, 0, 0]])
+    whole = np.full((3, 3), 2.0)
+    without = np.array([[3.0, 0, 0], [1, 2, 0], [0, 0, 0]])
     macro_f1 = compared_metrics(np.stack([whole, without]), COST)["macro_f1"]
     assert macro_f1[0] == pytest.approx(1 / 3) and np.isnan(macro_f1[1])
 

@@ -66,7 +66,8 @@ def summary(path, only=None):
 
 
 def by_scikit_learn(cases, choice) -> dict[str, float]:
-    labels, decisions = [case[0] for case in cases], [case[choice] for case in cases]
+    labels = [case[0] for case in cases]
+    decisions = [case[choice] for case in cases]
     urgency = {label: place for place, label in enumerate(LABELS)}
     return {
         "accuracy": accuracy_score(labels, decisions),

@@ -89,7 +89,8 @@ def test_a_pair_of_moved_adapters_waits_for_the_training_that_they_come_from(tmp
 
 
 def test_its_figures_are_those_of_the_paired_statistics(landed):
-    four, reference = landed["4bit"], landed["bf16"]
+    four = landed["4bit"]
+    reference = landed["bf16"]
     positions = [[LABELS.index(x) for x in column] for column in zip(*four, strict=True)]
     others = [[LABELS.index(x) for x in column] for column in zip(*reference, strict=True)]
     units = np.arange(len(four)) // 2

@@ -106,7 +106,8 @@ def test_a_study_without_an_evaluation_publishes_nothing(two_studies, tmp_path):
 
 
 def test_another_machine_takes_over_the_published_landing_folders(two_studies, tmp_path):
-    published, elsewhere = tmp_path / "published", tmp_path / "elsewhere" / "landing"
+    published = tmp_path / "published"
+    elsewhere = tmp_path / "elsewhere" / "landing"
     ids = publish_landing("pairs", published / "landing", tmp_path / "landing", two_studies)
     assert ids == ["e4", "e8", "sweep-pairs-1", "t4", "t8"]
 

@@ -112,7 +112,8 @@ def test_only_the_evaluations_asked_for_are_in_the_views():
 )
 def test_everything_else_is_refused_in_a_sentence_and_changes_nothing(sql, tmp_path):
     frame = pd.DataFrame({"a": [1]})
-    before, content = sorted(tmp_path.rglob("*")), warehouse_path().read_bytes()
+    before = sorted(tmp_path.rglob("*"))
+    content = warehouse_path().read_bytes()
     if sql.startswith("FROM enable_logging") and duckdb.__version__.startswith("1."):
         query(sql)  # DuckDB 1.5 takes it, and then writes nothing: external access is off
     else:

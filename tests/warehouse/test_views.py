@@ -35,7 +35,8 @@ def random_cases(n, seed, right=0.7):
 
 def pair_of_cases(n, seed):
     """The same labels decided by two models."""
-    four, eight = random_cases(n, seed), random_cases(n, seed + 100)
+    four = random_cases(n, seed)
+    eight = random_cases(n, seed + 100)
     return four, [(a[0], *b[1:]) for a, b in zip(four, eight, strict=True)]
 
 

@@ -111,7 +111,8 @@ def test_a_damaged_folder_is_damaged_whoever_holds_the_file(said):
 def test_what_comes_to_wait_during_a_load_is_loaded_too(said, monkeypatch):
     land_rows("t0", "training", training("t0"))
     (home() / "landing" / waiting.WAITING).touch()
-    real, rounds = waiting.load_all, []
+    real = waiting.load_all
+    rounds = []
 
     def load_while_another_lands(*args):
         report = real(*args)

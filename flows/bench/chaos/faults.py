@@ -49,7 +49,8 @@ def _of_a_fleet(place: ChaosPlace) -> list[Fault]:
     missing: str | None = WITHOUT_POOL
     no_postgres: str | None = WITHOUT_POOL
     if isinstance(place, FleetPlace):
-        missing, no_postgres = None, None if place.postgres else WITHOUT_POSTGRES
+        missing = None
+        no_postgres = None if place.postgres else WITHOUT_POSTGRES
 
     return [
         Fault("worker killed", killing("worker"), missing),

@@ -150,7 +150,8 @@ def _storm(
         _until_at_work(place)
         time.sleep(pause)
         place.running()
-        seconds, landed_count = time.monotonic() - start, place.landed()
+        seconds = time.monotonic() - start
+        landed_count = place.landed()
         effect = fault.strike(place, rng)
         struck.append(Struck(number + 1, fault.name, seconds, landed_count, effect))
         print_line(console, f"{clock(seconds)}: {fault.name}: {effect}")

@@ -55,7 +55,8 @@ class Check:
     def run(self) -> Result:
         """Measure and judge. An error is a result too: the other checks go on."""
         start = time.perf_counter()
-        value, error = None, ""
+        value = None
+        error = ""
         try:
             value = float(self.measure())
         # Whatever a kernel that this machine lacks raises.
@@ -64,7 +65,8 @@ class Check:
 
         # JSON has no NaN, which no check passes.
         if value is not None and not math.isfinite(value):
-            value, error = None, f"the result is {value}"
+            error = f"the result is {value}"
+            value = None
 
         ok = value is not None and (value >= self.limit if self.at_least else value <= self.limit)
         seconds = round(time.perf_counter() - start, 3)

@@ -98,7 +98,8 @@ def test_every_kind_has_every_label_and_meets_many_problems(taught: tuple[Record
 def test_what_is_denied_or_elsewhere_is_told_so(everyone: tuple[Record, ...]) -> None:
     told = Counter()
     for record in everyone:
-        facts, kind = record.facts, record.case.subgroup["kind"]
+        facts = record.facts
+        kind = record.case.subgroup["kind"]
         assert not {*facts.denied, *facts.elsewhere} & {*facts.red, *facts.amber, *facts.mild}
         told[kind] += bool(facts.denied if kind == "negated" else facts.elsewhere)
         told["both"] += bool({*facts.denied} & {*facts.elsewhere})
@@ -164,7 +165,8 @@ def of_set(name: str) -> list[Problem]:
 
 
 def test_no_run_of_four_words_of_the_teaching_bank_stands_in_a_bank_of_the_adversarial_sets() -> None:
-    teaching, adversarial = runs(bank_words(read_bank("teaching"))), runs(adversarial_words())
+    teaching = runs(bank_words(read_bank("teaching")))
+    adversarial = runs(adversarial_words())
     assert {run: (teaching[run], adversarial[run]) for run in {*teaching} & {*adversarial}} == {}
     train, valid = (runs(bank_words(teaching_bank(learner))) for learner in ("train", "valid"))
     assert {run: (train[run], valid[run]) for run in {*train} & {*valid}} == {}
@@ -204,7 +206,8 @@ def test_the_teaching_bank_can_be_listed_and_has_a_fourth_for_valid() -> None:
 
 def test_the_share_is_of_train_and_valid_and_the_other_cases_stay() -> None:
     assert records_of(Data()) is embedded_records()
-    usual, more = sets_of(Data()), sets_of(Data(train_cases=1000, contrast_share=0.25))
+    usual = sets_of(Data())
+    more = sets_of(Data(train_cases=1000, contrast_share=0.25))
     added = {name: [case for case in cases if "kind" in case.subgroup] for name, cases in more.items()}
     assert {name: (len(more[name]), len(added[name])) for name in more} == {
         "train": (1000, 250), "valid": (800, 200), "calibration": (1200, 0), "test": (1500, 0),

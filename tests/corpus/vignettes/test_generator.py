@@ -103,7 +103,8 @@ def test_the_adversarial_set_is_harder_in_the_ways_it_says(records: tuple[Record
     assert {r.facts.problem for r in hard} <= {r.facts.problem for r in records if r.set == "test"}
     assert not {r.case.text for r in hard} & {r.case.text for r in records}
     for record in hard:
-        facts, kind = record.facts, record.case.subgroup["kind"]
+        facts = record.facts
+        kind = record.case.subgroup["kind"]
         assert decide(facts, problems()[facts.problem]).label == record.case.label
         assert kind != "calm" or (facts.red and facts.trend in ("better", None))
     for kind, enough in (("negated", 0.95), ("calm", 0.6)):
@@ -126,7 +127,8 @@ def hard() -> dict[str, list[Record]]:
 def test_every_fact_of_a_case_is_told_in_its_text_and_so_is_every_denial(everyone: tuple[Record, ...]) -> None:
     checked = 0
     for record in everyone:
-        facts, fact_of = record.facts, problem_named(record.facts.problem).fact
+        facts = record.facts
+        fact_of = problem_named(record.facts.problem).fact
         if record.case.subgroup["voice"] == "terse":  # typing mistakes
             continue
         for fact in map(fact_of, (*facts.red, *facts.amber, *facts.mild)):
@@ -141,7 +143,8 @@ def test_every_fact_of_a_case_is_told_in_its_text_and_so_is_every_denial(everyon
 
 def _circumstances(record: Record) -> list[tuple[str, ...]]:
     """The wordings of contexts, trend and severity, one of each of which is told."""
-    facts, always = record.facts, problem_named(record.facts.problem).always
+    facts = record.facts
+    always = problem_named(record.facts.problem).always
     found = [(contexts()[n].note, *contexts()[n].say) for n in facts.contexts if n not in always]
     found += [(f"no {c.note}", f"not {c.note}", *c.deny) for c in (contexts()[n] for n in facts.absent_contexts)]
     for kind, value in (("trend", facts.trend), ("severity", facts.severity)):
@@ -152,7 +155,8 @@ def _circumstances(record: Record) -> list[tuple[str, ...]]:
 def _told(record: Record, wordings: tuple[str, ...]) -> bool:
     """Whether the text of a case holds one of the wordings."""
     person = "I" if record.case.subgroup["voice"] == "patient" else record.facts.sex
-    text, clauses = _plain(record.case.text), [conjugate(words, person) for words in wordings]
+    text = _plain(record.case.text)
+    clauses = [conjugate(words, person) for words in wordings]
     swapped = [american(f"no {words}").removeprefix("no ") for words in clauses]  # "no fit" is no seizure
     return any(_plain(words) in text for words in (*clauses, *swapped))
 
@@ -192,7 +196,8 @@ def test_a_case_with_a_tone_is_told_in_it_twice(hard: dict[str, list[Record]], k
 def test_a_metaphor_case_says_each_fact_in_its_most_pictorial_wording(hard: dict[str, list[Record]]) -> None:
     pictured = 0
     for record in hard["metaphor"]:
-        voice, problem = record.case.subgroup["voice"], problem_named(record.facts.problem)
+        voice = record.case.subgroup["voice"]
+        problem = problem_named(record.facts.problem)
         assert voice != "nurse" and record.verdict.rule.startswith(("red:", "amber:", "no_flag"))
         if voice == "terse":  # typing mistakes
             continue
@@ -214,7 +219,8 @@ def test_no_infant_under_three_months_with_a_fever_stays_away_from_the_emergency
 ) -> None:
     young = [record for record in everyone if record.facts.age < 0.25]
     for record in young:
-        facts, problem = record.facts, problem_named(record.facts.problem)
+        facts = record.facts
+        problem = problem_named(record.facts.problem)
         hot = (facts.vitals.temp or 0) >= 38 or any(problem.fact(name).feverish for name in (*facts.red, *facts.amber))
         told = re.search(r"\b(38|39|40)\.\d\b", record.case.text) or problem.temp == "febrile"
         assert record.case.label == "ED" or not (hot or told)
@@ -237,7 +243,8 @@ def test_nobody_has_been_ill_for_longer_than_alive(everyone: tuple[Record, ...])
 def test_a_thermometer_shows_what_the_words_say(everyone: tuple[Record, ...]) -> None:
     shown = 0
     for record in everyone:
-        problem, facts = problem_named(record.facts.problem), record.facts
+        problem = problem_named(record.facts.problem)
+        facts = record.facts
         for fact in (problem.fact(name) for name in (*facts.red, *facts.amber, *facts.mild)):
             if fact.temp and facts.vitals.temp:
                 shown += 1
@@ -298,7 +305,8 @@ def test_the_baselines_bag_of_words_finds_neither_chance_nor_the_answer() -> Non
         predicted = [LABELS[best] for best in classifier.predict(cases).argmax(axis=1)]
         return float(f1_score([case.label for case in cases], predicted, average="macro"))
 
-    on_test, on_hard = macro_f1(sets["test"]), macro_f1([record.case for record in adversarial_records()])
+    on_test = macro_f1(sets["test"])
+    on_hard = macro_f1([record.case for record in adversarial_records()])
     assert 0.55 <= on_test <= 0.80 and 0.40 <= on_hard <= on_test - 0.10
     readme = Path(__file__).resolve().parents[3] / "tasks" / "corpus" / "vignettes" / "README.md"
     text = " ".join(readme.read_text(encoding="utf-8").split())
@@ -367,7 +375,8 @@ def test_no_reassurance_speaks_of_what_the_case_is_about(everyone: tuple[Record,
     about = ("sleep", "slept", "night", "eat", "food", "appetite", "meal", "drink")
     heard = 0
     for record in everyone:
-        facts, problem = record.facts, problem_named(record.facts.problem)
+        facts = record.facts
+        problem = problem_named(record.facts.problem)
         present = [problem.fact(name) for name in (*facts.red, *facts.amber, *facts.mild)]
         own = " ".join((problem.note, *problem.complaint, *(w for f in present for w in (f.note, *f.say)))).lower()
         for reassurance in (*phrases()["reassure"]["say"], *phrases()["reassure"]["note"]):
@@ -455,7 +464,8 @@ def test_what_goes_to_a_doctor_for_getting_worse_is_not_said_to_mend_nor_to_be_s
 ) -> None:
     decided = [r for r in everyone if r.verdict.rule in ("getting_worse", "worse_in_later_life")]
     for record in decided:
-        facts, problem = record.facts, problem_named(record.facts.problem)
+        facts = record.facts
+        problem = problem_named(record.facts.problem)
         told = " ".join(clause for f in map(problem.fact, facts.mild) for clause in (f.note, *f.say))
         assert facts.severity != "mild" and not (problem.event and problem.painless)
         assert not IMPROVING.search(told) and not STEADY.search(told), record.case.text
@@ -491,7 +501,8 @@ def test_every_fever_during_chemotherapy_is_told_and_goes_to_the_emergency_depar
 ) -> None:
     measured = 0
     for record in everyone:
-        facts, problem = record.facts, problem_named(record.facts.problem)
+        facts = record.facts
+        problem = problem_named(record.facts.problem)
         present = [problem.fact(name) for name in (*facts.red, *facts.amber)]
         told = problem.temp == "febrile" or any(fact.feverish for fact in present)
         if "immunosuppressed" not in facts.contexts or not (told or facts.vitals.fever):
@@ -511,7 +522,8 @@ def test_no_child_stays_at_home_with_a_vital_sign_that_is_amber(everyone: tuple[
     """NICE NG143: heart and breathing rates by age, saturation, and a temperature of 39 or more at 3 to 6 months."""
     small = [r.facts for r in everyone if r.case.label == "HOME" and r.facts.age < 5]
     for facts in small:
-        age, seen = facts.age, facts.vitals
+        age = facts.age
+        seen = facts.vitals
         if seen.hr is None or seen.rr is None or seen.spo2 is None or seen.temp is None:
             continue
         assert seen.hr <= (160 if age < 1 else 150 if age < 2 else 140)

@@ -214,7 +214,8 @@ def home_of(command: subprocess.Popen, folder: Path) -> Path:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.nightly)])
 def test_a_benchmark_that_is_interrupted_ends_what_it_started_and_leaves_nothing(number, tmp_path):
-    place, temporary = Place(tmp_path / "place"), tmp_path / "temporary"
+    place = Place(tmp_path / "place")
+    temporary = tmp_path / "temporary"
     temporary.mkdir()
     command = place.start("bench", "chaos", "--faults", "1", "--experiments", "1", TMPDIR=str(temporary))
     home = home_of(command, temporary)
@@ -284,7 +285,8 @@ def test_the_study_has_as_many_experiments_as_are_asked_for():
 
 @pytest.mark.nightly
 def test_a_fleet_under_faults_lands_what_an_undisturbed_sweep_does(tmp_path):
-    place, folder = Place(tmp_path), tmp_path / "chaos"
+    place = Place(tmp_path)
+    folder = tmp_path / "chaos"
     options = ["--pool", "--faults", "8", "--experiments", "6", "--iterations", "32", "--folder", str(folder)]
     done = place.run("bench", "chaos", *options)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
@@ -293,7 +295,8 @@ def test_a_fleet_under_faults_lands_what_an_undisturbed_sweep_does(tmp_path):
 
 @pytest.mark.nightly
 def test_a_sweep_under_faults_lands_what_an_undisturbed_one_does(tmp_path):
-    place, folder = Place(tmp_path), tmp_path / "chaos"
+    place = Place(tmp_path)
+    folder = tmp_path / "chaos"
     options = ["--faults", "60", "--minutes", "45", "--experiments", "24", "--folder", str(folder)]
     done = subprocess.run(
         [sys.executable, "-m", "flows.cli", "bench", "chaos", *options],

@@ -55,7 +55,8 @@ def test_no_difference_gives_zero_and_an_interval_of_zero() -> None:
 
 @pytest.mark.parametrize("metric", ["macro_f1", "ed_f2"])
 def test_the_order_of_the_models_turns_the_sign(metric: str) -> None:
-    good, bad = decided(), decided(c0="GP", c6="HOME", c12="GP")
+    good = decided()
+    bad = decided(c0="GP", c6="HOME", c12="GP")
     assert difference(metric, good, bad).point > 0 > difference(metric, bad, good).point
 
 

@@ -51,7 +51,8 @@ def test_a_forgotten_studys_folders_go_once_they_are_old_and_what_landed_stays(s
     assert swept.ask("studies", "forget", "smoke", "--yes").returncode == 0
     used = sorted((swept.home / "models").glob("[!.]*-4bit-*/"))[0]
     os.utime(used)  # as a step does
-    before, landed = folders(swept), sorted(swept.home.glob("landing/*"))
+    before = folders(swept)
+    landed = sorted(swept.home.glob("landing/*"))
 
     said = swept.ask(*NOTHING_OF_RESULTS, "--dry-run")
     assert folders(swept) == before and "Nothing was removed" in said.stdout

@@ -57,7 +57,8 @@ def somebody(tmp_path, monkeypatch):
 
 def test_a_sound_machine_has_no_error_and_the_selftest_writes_a_report_to_send_in(monkeypatch, somebody, tmp_path):
     monkeypatch.setattr(checks, "availabilities", answers([("Hub a/b", "reachable")]))
-    out, path = io.StringIO(), tmp_path / "report.json"
+    out = io.StringIO()
+    path = tmp_path / "report.json"
     assert examine_machine(Console(file=out, width=200), selftest=True, path=path) == 0
     text = out.getvalue()
     assert "no errors" in text and "GFLOP/s" in text and "weights model-0: Hub a/b: reachable" in text
@@ -159,7 +160,8 @@ def test_a_sweep_tries_a_source_that_did_not_answer_in_time_and_not_one_that_say
 
 
 class Answer(BaseHTTPRequestHandler):
-    status, body = 200, ""
+    status = 200
+    body = ""
 
     def do_GET(self):
         self.send_response(self.status if self.path == "/api/admin/version" else 404)

@@ -174,7 +174,8 @@ def test_the_command_prints_gates_texts_from_the_users_file_and_restated_figures
     assert f"At 10.0%: precision {precision:.3f}, F2 {f2:.3f}" in done.stdout
     after = done.stdout.split("c00005")[1].split("c00006")[0]
     assert "message 5" in after and done.stdout.count("its text is not in that file") == 1
-    unknown, share = typed("gates", "nothing"), typed("gates", "t4", "--prevalence", "2")
+    unknown = typed("gates", "nothing")
+    share = typed("gates", "t4", "--prevalence", "2")
     range_sentence = "--prevalence must be between 0 and 1, e.g. 0.1 (got 2)."
     for wrong, words in ((unknown, "no finished experiment 'nothing'"), (share, range_sentence)):
         assert (wrong.returncode, wrong.stdout) == (2, "") and one_sentence(wrong.stderr) and words in wrong.stderr
@@ -208,9 +209,14 @@ def test_the_corpus_benchmark_shows_random_weights_beside_the_real_model(landed,
 @pytest.mark.parametrize("other", [0.1, 0.27, 0.6])
 def test_restated_figures_are_those_of_a_set_with_that_prevalence(other):
     """1,000 cases at the other prevalence, with the same recall and the same rate of false alarms."""
-    hits, ed, alarms, rest = 45, 54, 30, 146
+    hits = 45
+    ed = 54
+    alarms = 30
+    rest = 146
     precision, f2 = restated(hits / ed, hits / (hits + alarms), ed / (ed + rest), other)
-    tp, fp, fn = 1000 * other * hits / ed, 1000 * (1 - other) * alarms / rest, 1000 * other * (1 - hits / ed)
+    tp = 1000 * other * hits / ed
+    fp = 1000 * (1 - other) * alarms / rest
+    fn = 1000 * other * (1 - hits / ed)
     assert precision == pytest.approx(tp / (tp + fp)) and f2 == pytest.approx(5 * tp / (5 * tp + 4 * fn + fp))
 
 

@@ -172,7 +172,8 @@ def test_a_plan_prepares_own_cases_once_and_leaves_none(smoke, tmp_path, monkeyp
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     monkeypatch.setenv("TRIAGE_HOME", str(smoke[0].home))
-    built, build = [], prepare._build
+    built = []
+    build = prepare._build
     monkeypatch.setattr(prepare, "_build", lambda *args: built.append(args[0].source) or build(*args))
     rows = (f"about complaint {i} of {i * 7919} days,{('ED', 'GP', 'HOME')[i % 3]},g{i % 30}\n" for i in range(240))
     (tmp_path / "own.csv").write_text("text,label,group\n" + "".join(rows))

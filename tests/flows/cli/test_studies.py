@@ -54,7 +54,8 @@ def test_the_study_of_results_that_no_sweep_names_explains_itself_and_is_named_o
 
 
 def test_a_study_is_compared_alone_and_the_last_sweeps_without_a_name(landing):
-    small, last = printed(print_study, "small", sections=()), printed(print_study, None, sections=())
+    small = printed(print_study, "small", sections=())
+    last = printed(print_study, None, sections=())
     assert "4 bits against 8 bits, 1 pair." in small and "no pair" in last
     assert "This was the study small. Others: smaller" in small and "This was the study smaller. Others: small" in last
     assert small.count("best first") == 1 and last.count("best first") == 2, "a table for each test set"
@@ -80,7 +81,8 @@ def test_an_unknown_study_is_a_sentence_with_the_nearest_name(landing):
 def test_a_study_that_landed_for_another_warehouse_is_said_to_be_there_with_the_way_to_it(
     landing, tmp_path, monkeypatch
 ):
-    here, other = home() / "triage.duckdb", tmp_path / "other.duckdb"
+    here = home() / "triage.duckdb"
+    other = tmp_path / "other.duckdb"
     for warehouse, study in ((here, "ward"), (other, "clinic")):
         monkeypatch.setenv("TRIAGE_WAREHOUSE", str(warehouse))
         record = SweepRecord(load_grid("smoke").model_copy(update={"name": study}), 1)

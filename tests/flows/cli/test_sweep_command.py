@@ -225,7 +225,10 @@ class Started:
     """Prefect's server, of which only the process is replaced: by ones of the given commands, one at each start."""
 
     def __init__(self, record, commands):
-        self.record, self.commands, self.said, self.lost = record, commands, [], threading.Event()
+        self.record = record
+        self.commands = commands
+        self.said = []
+        self.lost = threading.Event()
         self.server = temporary_server.TemporaryServer(record, self.said.append, self.lost.set)
 
     def start_process(self, listener):
@@ -271,7 +274,8 @@ def test_a_server_that_ends_at_once_twice_is_one_sentence(started, monkeypatch):
 
 def test_a_server_that_ends_at_once_is_started_again_on_a_port_that_no_other_program_can_take(started):
     made = started(["false"], ANSWERING)
-    port, first = made.server.port, made.record.read_text()
+    port = made.server.port
+    first = made.record.read_text()
     with socket.socket() as other, pytest.raises(OSError, match="in use"):
         other.bind(("127.0.0.1", port))
     made.server.wait(60)

@@ -46,7 +46,8 @@ def test_two_charts_are_made_by_a_query_and_ten_lines(drawn, tmp_path):
     assert sorted(100 * by_hand["ed_recall_diff"]) == pytest.approx(sorted(row.value for row in pairs))
     assert sorted(100 * by_hand["ed_recall_low"]) == pytest.approx(sorted(row.low for row in pairs))
 
-    points, by_hand = drawn["frontier.svg"], saved["frontier.svg"]
+    points = drawn["frontier.svg"]
+    by_hand = saved["frontier.svg"]
     assert len(points) == 4
     assert sorted(by_hand["megabytes"]) == pytest.approx(sorted(row.x for row in points), rel=0.02), "a little apart"
     for column, name in (("ed_recall", "y"), ("ed_recall_low", "y_low"), ("ed_recall_high", "y_high")):

@@ -253,7 +253,8 @@ def test_texts_come_from_the_file_that_is_given_and_the_report_says_so(here, tmp
 
     monkeypatch.setattr(page, "SECTIONS", ())
     monkeypatch.setattr(page, "shown_cases", _with_digest(page.shown_cases, exact_digest("my chest hurts")))
-    texts, output = tmp_path / "texts.jsonl", tmp_path / "new.html"
+    texts = tmp_path / "texts.jsonl"
+    output = tmp_path / "new.html"
     texts.write_text(json.dumps({"text": "my chest hurts", "label": "ED"}))
     make_report(QUIET, Request(texts=texts, output=output))
     html = output.read_text()

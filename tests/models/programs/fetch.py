@@ -15,7 +15,10 @@ def main() -> None:
     available.PROBE_SECONDS = hub_source.CONNECT_SECONDS = (
         60.0  # what the Hub answers is to be seen on a busy machine, too
     )
-    what, root, source = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])  # the sources, in order
+    # the sources, in order
+    what = sys.argv[1]
+    root = Path(sys.argv[2])
+    source = json.loads(sys.argv[3])
     options = json.loads(sys.argv[4]) if len(sys.argv) > 4 else {}
     spec = BaseModelSpec(name="m", licence="Apache-2.0", sources=tuple(source), **options)
     seen = []

@@ -112,8 +112,10 @@ def large_then_killed(args, emit):
     """Holds `bytes` of memory, and is killed when a heartbeat has told so: as the one after it begins."""
     held = bytearray(args["bytes"])
     held[:: os.sysconf("SC_PAGE_SIZE")] = b"x" * len(held[:: os.sysconf("SC_PAGE_SIZE")])
-    child, begun = sys.modules["__main__"], threading.Semaphore(0)
-    child.HEARTBEAT_SECONDS, measured = 0.05, child.resident_bytes
+    child = sys.modules["__main__"]
+    begun = threading.Semaphore(0)
+    child.HEARTBEAT_SECONDS = 0.05
+    measured = child.resident_bytes
     child.resident_bytes = lambda: begun.release() or measured()
     for _ in range(2):
         begun.acquire()

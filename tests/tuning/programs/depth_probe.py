@@ -47,7 +47,8 @@ def mean_activations(stack, cases, chosen, depths):
         width = int(lengths.max())
         hidden = embed(stack, mx.array(padded_tokens([own[number] for number in numbers], width)))
         is_text = (mx.arange(width)[None] < lengths)[:, :, None]
-        means, done = [], 0
+        means = []
+        done = 0
         for depth in depths:
             hidden = run_blocks(stack, hidden, done, depth, past)
             means.append((hidden * is_text).sum(axis=1) / lengths)
@@ -73,7 +74,8 @@ def main(variant, data, count=CASES):
         chosen = np.random.default_rng(42).permutation(len(cases.encoded))[: count if name == "train" else None]
         sets[name] = mean_activations(stack, cases, chosen, depths), cases.labels[chosen]
 
-    (learned, labels), (held_out, truth) = sets["train"], sets["valid"]
+    (learned, labels) = sets["train"]
+    (held_out, truth) = sets["valid"]
     print(f"{len(labels)} cases of train, {len(truth)} of valid\nblocks  cross-entropy  macro-F1")
     for i, depth in enumerate(depths):
         regression = LogisticRegressionCV(

@@ -40,12 +40,14 @@ def described(name, times):
 
 def steps_of(dropout):
     """(times, nodes) of steps whose masks are drawn."""
-    recipe, cases = tiny.recipe(dropout=dropout, rank=8), bench_cases(SMOLLM2["vocab_size"], 4, 256)
+    recipe = tiny.recipe(dropout=dropout, rank=8)
+    cases = bench_cases(SMOLLM2["vocab_size"], 4, 256)
     made, prefix = adapted_blocks(16, cases, recipe, SMOLLM2)
     updates = compiled_updates(made, prefix, recipe)
     first = updates._gathered(), updates._optimizer.state
     mx.eval(first)
-    times, graphs = [], []
+    times = []
+    graphs = []
     replay = updates._graph
     # No step pays for freeing the graph of another, since evaluation does that, and in the memory of the one before.
     updates._graph = lambda *arguments: graphs.append(replay(*arguments)) or graphs[-1]
@@ -73,7 +75,8 @@ def views_alone(count):
             x = x.reshape(3, 2, 4).transpose(1, 0, 2)
         return x
 
-    replay, x = mx.compile(views), mx.zeros((2, 3, 4))
+    replay = mx.compile(views)
+    x = mx.zeros((2, 3, 4))
     mx.eval(x)
     replay(x)
     graphs = [milliseconds(lambda: replay(x)) for _ in range(STEPS)]

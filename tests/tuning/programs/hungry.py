@@ -45,7 +45,8 @@ def _killed(args, emit, module, name, hungry=True):
 
 def _take(wanted):
     """Memory, until the process holds so much: what was freed before may be given again."""
-    held, page = [], os.sysconf("SC_PAGE_SIZE")
+    held = []
+    page = os.sysconf("SC_PAGE_SIZE")
     while resident_bytes() < wanted:
         held.append(bytearray(16 << 20))
         held[-1][::page] = b"x" * len(held[-1][::page])
