@@ -117,8 +117,8 @@ def _refuse_other_server(api: str) -> None:
     own_version = metadata.version("prefect")
     if version != own_version:
         raise BadInput(
-            f"The server at {api} is Prefect {version}, and this machine has {own_version}; install "
-            "one version on all machines."
+            f"The server at {api} is Prefect {version}, and this machine has {own_version}; "
+            "install one version on all machines."
         )
 
 

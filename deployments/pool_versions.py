@@ -1,4 +1,5 @@
-"""What all machines of a work pool have in common: the backend, and the versions that decide results.
+"""What all machines of a work pool have in common: the backend, and
+the versions that decide results.
 
 The first machine that joins a pool notes its own in a Prefect variable of the server. A pool of two
 backends or versions would compare figures that differ for reasons other than the precision.
@@ -59,8 +60,8 @@ def read_versions(client: SyncPrefectClient, pool: str) -> Versions | None:
 
 
 def first_versions(client: SyncPrefectClient, pool: str, local_versions: Versions) -> Versions:
-    """What the machines of a pool have noted, which is `local_versions` if this machine is the first; two may
-    come at once.
+    """What the machines of a pool have noted, which is `local_versions` if this machine is
+    the first; two may come at once.
     """
     from prefect.client.schemas.actions import VariableCreate
     from prefect.exceptions import ObjectAlreadyExists

@@ -161,7 +161,8 @@ class TemporaryServer:
 
 
 def start_temporary_server(say: Say, on_loss: Callable[[], None]) -> TemporaryServer | None:
-    """Start a server that lives until this process exits; see TemporaryServer for `say` and `on_loss`.
+    """Start a server that lives until this process exits; see
+    TemporaryServer for `say` and `on_loss`.
 
     None if a server is configured, which is checked instead. Returns at once: starting takes
     seconds, in which the caller can import what it needs, Prefect first of all. Raises BadInput

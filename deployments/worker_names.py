@@ -65,8 +65,8 @@ def other_workers(client: SyncPrefectClient, pool: str) -> list[str]:
 def is_elsewhere(worker: str, other_names: list[str]) -> bool:
     """Whether a worker is surely not of this machine.
 
-    It is one of the `other_names`, which serve the pool now, or has the name of another home on another
-    machine. Names of another form say nothing.
+    It is one of the `other_names`, which serve the pool now, or has the name of another home on
+    another machine. Names of another form say nothing.
     """
     parts = _NAME.fullmatch(worker)
     return worker in other_names or (

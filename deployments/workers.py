@@ -132,5 +132,6 @@ class Worker:
             log = home() / "logs" / f"prefect-{self._log}.log"
             raise BadInput(
                 f"{EARLY_ENDS} consecutive Prefect workers ended within {EARLY_SECONDS:.0f} s "
-                f"of their start; their output is in {log}. Fix the problem and run the command again."
+                f"of their start; their output is in {log}. Fix the problem and run the command "
+                "again."
             )

@@ -135,9 +135,9 @@ def submit_experiments(
 ) -> SubmittedSweep:
     """Submit the whole grid; experiments share their base model's conversion and their variant.
 
-    `threads`: where the steps run that need no accelerator. `other_variants`: model and precision of further
-    variants of the sweep, whose experiments run elsewhere: adapters are moved to them, too.
-    `most_layers`: see TrainingJob, where the selection is a part of a sweep.
+    `threads`: where the steps run that need no accelerator. `other_variants`: model and precision
+    of further variants of the sweep, whose experiments run elsewhere: adapters are moved to them,
+    too. `most_layers`: see TrainingJob, where the selection is a part of a sweep.
 
     No Prefect tags: for a tagged task Prefect asks for a slot of each tag's limit, which takes
     0.3 s a task.
@@ -324,7 +324,8 @@ def finish_all(sweep: SubmittedSweep) -> list[str]:
     of_extras: list[str | None] = []
     with fork_server.kept():
         try:
-            # As they run: what has landed belongs to the study of a sweep that is then stopped, too.
+            # As they run: what has landed belongs to the study of a
+            # sweep that is then stopped, too.
             for part in sweep.parts:
                 if isinstance(part, Chain):
                     of_chains.append(_finish_chain(part, sweep.record))

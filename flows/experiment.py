@@ -68,8 +68,8 @@ def experiment(
     except TriageError as error:
         label_results(error=error)
         return Failed(message=f"{pooled.cell}: {error}")
-    # Steps report their own failures. This is Prefect's, e.g. of a machine that was cut off from the
-    # server between two steps: the sweep lets the experiment run again.
+    # Steps report their own failures. This is Prefect's, e.g. of a machine that was cut off from
+    # the server between two steps: the sweep lets the experiment run again.
     except Exception as error:
         return Crashed(message=f"{pooled.cell}: {error}")
 

@@ -40,8 +40,8 @@ def failed_cells(selection: Selection) -> Sequence[str]:
     cells = [spec.cell_id for spec in selection.cells if spec.cell_id in failed_ids]
     if not cells:
         raise BadInput(
-            f"No experiment of {selection.grid.name} failed when it last ran; leave out --failed to "
-            "run what is not finished."
+            f"No experiment of {selection.grid.name} failed when it last ran; leave out --failed "
+            "to run what is not finished."
         )
 
     return cells

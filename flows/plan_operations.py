@@ -1,4 +1,6 @@
-"""Operations of the steps of a sweep, counted from the shapes of its models and the sizes of its sets."""
+"""Operations of the steps of a sweep, counted from the shapes of its
+models and the sizes of its sets.
+"""
 
 from __future__ import annotations
 
@@ -65,8 +67,8 @@ def all_operations(
     trained: Sequence[bool],
     variants: Collection[tuple[str, str]],
 ) -> Steps:
-    """Operations that are left of a grid's experiments that are not finished; `trained`: those whose
-    training is; `variants`: model and precision of each variant of the sweep.
+    """Operations that are left of a grid's experiments that are not finished; `trained`: those
+    whose training is; `variants`: model and precision of each variant of the sweep.
 
     At most: what is stored of the frozen blocks' activations is not looked for.
     """
@@ -93,7 +95,9 @@ def all_operations(
 
 
 def _beside_test(grid: Grid, spec: ExperimentSpec, moves: int) -> Steps:
-    """Operations of an experiment's further evaluation sets, and of its adapter at other precisions."""
+    """Operations of an experiment's further evaluation sets, and of
+    its adapter at other precisions.
+    """
     cases = _further_cases(grid, spec.data) + moves * _moved_cases(grid, spec)
     return replace(_scoring(spec, cases), dropout=moves * operations(spec).dropout)
 

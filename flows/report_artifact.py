@@ -1,5 +1,5 @@
-"""The report of a sweep as an artifact of its run: where the file is, since a browser follows no link
-from a page to a file.
+"""The report of a sweep as an artifact of its run: where the file is, since a browser follows
+no link from a page to a file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ def publish_report(study: str) -> None:
     if report.path is None:
         return
 
-    text = f"The report of the study {study} is a file on the machine that ran the sweep:\n\n`{report.path}`\n"
+    text = (
+        f"The report of the study {study} is a file on the machine that ran the "
+        f"sweep:\n\n`{report.path}`\n"
+    )
     try:
         create_markdown_artifact(markdown=text, key="report", description=f"Report of {study}")
     except Exception as error:  # the file is there all the same

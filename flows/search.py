@@ -177,8 +177,8 @@ class _Search:
             spec = self.setup.space.experiment(trial.values)
             if training_of(spec, self.variant, self.data) != trial.training_id:
                 raise BadInput(
-                    f"Trial {trial.number} in {self.storage.path} was trained as another version of "
-                    "triage trains it; move this file away to begin anew."
+                    f"Trial {trial.number} in {self.storage.path} was trained as another version "
+                    "of triage trains it; move this file away to begin anew."
                 )
 
     def _report(self, trial: Trial, state: str | None = None) -> None:

@@ -1,4 +1,6 @@
-"""What a search is, from a grid and options: its cell, its space, its rungs, and where it is stored."""
+"""What a search is, from a grid and options: its cell, its space, its
+rungs, and where it is stored.
+"""
 
 from __future__ import annotations
 

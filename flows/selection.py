@@ -1,4 +1,6 @@
-"""Which experiments of a grid to run: the grid's cells, narrowed by model, precision, recipe and number."""
+"""Which experiments of a grid to run: the grid's cells, narrowed by
+model, precision, recipe and number.
+"""
 
 from __future__ import annotations
 
@@ -143,7 +145,8 @@ def _refuse_unknown(
     for name in narrowing.models:
         if name not in base_models:
             raise BadInput(
-                f"--model {name} is not a known base model; known are {', '.join(sorted(base_models))}."
+                f"--model {name} is not a known base model; known are "
+                f"{', '.join(sorted(base_models))}."
             )
 
     names = [precision.name for precision in grid.compared]

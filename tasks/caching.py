@@ -1,9 +1,9 @@
 """Cache keys and retries of the steps.
 
 A key is a content id, readable and versioned (`train/v1/<training_id>`), never a hash of paths or
-of source text: both go stale. A cached result whose folder is gone or damaged would dangle. Then the
-key has a number behind it, one that no result has yet: so the step runs, and the key that it ran
-under is the one that is found from then on.
+of source text: both go stale. A cached result whose folder is gone or damaged would dangle. Then
+the key has a number behind it, one that no result has yet: so the step runs, and the key that it
+ran under is the one that is found from then on.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ Result = TypeVar("Result")
 def cached_folder(
     step: str, name_of: Callable[..., Path]
 ) -> Callable[[TaskRunContext, dict[str, Any]], str]:
-    """A Prefect `cache_key_fn` for a step that makes the folder `name_of(...)`, which takes those of
-    the step's parameters that it names.
+    """A Prefect `cache_key_fn` for a step that makes the folder `name_of(...)`, which takes those
+    of the step's parameters that it names.
 
     It computes and changes nothing.
     """

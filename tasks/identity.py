@@ -127,8 +127,8 @@ def _inputs(
 
 
 def scores_of(spec: ExperimentSpec, training: str, data: Path, name: str = "test") -> str:
-    """scores_id of a trained experiment on a dataset's test set, or on another evaluation set of its
-    folder.
+    """scores_id of a trained experiment on a dataset's test set, or on
+    another evaluation set of its folder.
     """
     return scores_from(spec, training, _read(DatasetManifest, data), name)
 

@@ -100,7 +100,9 @@ class _Move:
         return f"{self.cell}-{short_digest(ingredients)}"
 
     def score(self, folders: dict[str, Path]) -> None:
-        """Score the sets whose folders are not complete: test first, since the others use its rules."""
+        """Score the sets whose folders are not complete: test first,
+        since the others use its rules.
+        """
         adapter = home() / "experiments" / self.training
         job: dict[str, Any] = {
             "experiment": self.spec,

@@ -1,4 +1,5 @@
-"""Precisions as data: how the weights of a variant are stored. Adding one is adding a row to `BUILT_IN`.
+"""Precisions as data: how the weights of a variant are stored. Adding one
+is adding a row to `BUILT_IN`.
 
 A leaf as tasks/spec is: nothing here imports another part of the project, or MLX.
 """

@@ -66,9 +66,9 @@ def publisher(title: str) -> Emit:
 class _ProgressArtifact:
     """A progress bar in the Prefect UI, updated at most every ARTIFACT_SECONDS.
 
-    It is removed once it is full: of a sweep's artifacts all but the results would be finished bars.
-    That of a step that fails stays where it was. A step waits no longer than REQUEST_SECONDS for a
-    server that does not answer, as that of a machine that is cut off.
+    It is removed once it is full: of a sweep's artifacts all but the results would be finished
+    bars. That of a step that fails stays where it was. A step waits no longer than REQUEST_SECONDS
+    for a server that does not answer, as that of a machine that is cut off.
     """
 
     def __init__(self, title: str) -> None:

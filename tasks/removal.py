@@ -1,5 +1,5 @@
-"""How folders are removed from a home: renamed first and removed then, so that what is interrupted is
-found again, and never while something works there.
+"""How folders are removed from a home: renamed first and removed then, so that what is interrupted
+is found again, and never while something works there.
 """
 
 from __future__ import annotations

@@ -38,8 +38,8 @@ def land_dataset(data: Path) -> None:
 
 
 def keep_datasets() -> None:
-    """Write the landing folders of datasets that an earlier version prepared; the next loading takes
-    them.
+    """Write the landing folders of datasets that an earlier version
+    prepared; the next loading takes them.
     """
     for data in sorted((home() / "data").glob("*-*")):
         with contextlib.suppress(BrokenFolder):  # the step that prepares it says so

@@ -35,9 +35,9 @@ class Stored:
 def prunable(
     root: Path, referred: Collection[str], deadline: float, only_unreferred: bool
 ) -> Iterator[Part]:
-    """The folders of a home that may go: not used since `deadline` (seconds since 1970), and referred
-    to by no result. Stored prefixes are computed again, so they go by their use alone unless
-    `only_unreferred`.
+    """The folders of a home that may go: not used since `deadline` (seconds since 1970), and
+    referred to by no result. Stored prefixes are computed again, so they go by their use
+    alone unless `only_unreferred`.
 
     `referred`: what results refer to, as ids of trainings and digests of weights, data sets and
     sets of cases.

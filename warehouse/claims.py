@@ -29,8 +29,8 @@ KEYS = {"name", "sentence", "between", "sql", "cannot_conclude"}
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence that holds where its figure lies in [least, most]; `cannot_conclude` is a condition
-    on the columns of the query.
+    """A sentence that holds where its figure lies in [least, most]; `cannot_conclude` is a
+    condition on the columns of the query.
     """
 
     name: str

@@ -75,7 +75,9 @@ class NamedQuery:
     no_rows: str | None = None
 
     def check_values(self, values: Mapping[str, object]) -> None:
-        """Raise BadInput, with the values that there are, for one that stands in no row of its view."""
+        """Raise BadInput, with the values that there are, for one
+        that stands in no row of its view.
+        """
         for parameter in self.parameters:
             if parameter.view is not None and values[parameter.name] is not None:
                 _check_value(parameter, str(values[parameter.name]))

@@ -81,7 +81,10 @@ def name_datasets(con: duckdb.DuckDBPyConnection) -> None:
 def _name_scores(con: duckdb.DuckDBPyConnection, evaluation: str) -> None:
     """Before scoring version 7 scores had the name of their evaluation."""
     con.execute(
-        "UPDATE evaluation SET scores_id = evaluation_id WHERE evaluation_id = ? AND scores_id IS NULL",
+        (
+            "UPDATE evaluation SET scores_id = evaluation_id WHERE evaluation_id = ? AND "
+            "scores_id IS NULL"
+        ),
         [evaluation],
     )
 

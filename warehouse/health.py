@@ -77,8 +77,8 @@ def _is_current(con: duckdb.DuckDBPyConnection) -> bool:
 def run_audits(con: duckdb.DuckDBPyConnection) -> dict[str, int]:
     """Number of offending rows by audit; all zero on a sound warehouse.
 
-    `warehouse/audits/<name>.sql` shows them; REPRODUCED computes the bands of pools and gates again,
-    which SQL cannot.
+    `warehouse/audits/<name>.sql` shows them; REPRODUCED computes the bands of pools and
+    gates again, which SQL cannot.
     """
     from warehouse import refresh_pools
 

@@ -1,5 +1,5 @@
-"""The cases of one evaluation as it decided them, from its landing folder where that is still as it was
-loaded: to find 2,000 rows among twenty million takes ten times as long.
+"""The cases of one evaluation as it decided them, from its landing folder where that is still as it
+was loaded: to find 2,000 rows among twenty million takes ten times as long.
 """
 
 from __future__ import annotations

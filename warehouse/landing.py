@@ -127,7 +127,8 @@ def _check_rows(table: Table, rows: Rows, id_column: str, id: str) -> None:
         _check_columns(table, row, location)
         if row[id_column] != id:
             raise BadInput(
-                f"{location}: {id_column} is {row[id_column]!r}, but the rows are landed under {id!r}."
+                f"{location}: {id_column} is {row[id_column]!r}, but the rows are landed under "
+                f"{id!r}."
             )
 
         key = tuple(row[column] for column in table.key)

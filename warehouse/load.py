@@ -71,8 +71,8 @@ def _stamp(path: Path) -> Stamp | None:
 class LoadReport:
     """Ids that `load_all` loaded, ids that were loaded before, and why folders were refused.
 
-    `aside`: where `rebuild` moved the file that was there before. `contents`: ids and digests of what
-    is loaded now.
+    `aside`: where `rebuild` moved the file that was there before. `contents`: ids and
+    digests of what is loaded now.
     """
 
     loaded: list[str] = field(default_factory=list)

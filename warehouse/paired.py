@@ -169,7 +169,9 @@ def _both_sides(sums: Floats, cost: Floats | None) -> dict[str, BothSides]:
 
 
 def compared_metrics(confusion: Floats, cost: Floats | None) -> dict[str, Floats]:
-    """WITH_OVER_TRIAGE of confusion tables (tables, 3, 3), each (tables,); NaN where one is not defined."""
+    """WITH_OVER_TRIAGE of confusion tables (tables, 3, 3), each
+    (tables,); NaN where one is not defined.
+    """
     return {
         "accuracy": accuracy(confusion),
         "ed_recall": recall(confusion)[:, 0],

@@ -1,7 +1,8 @@
-"""The rows behind the READMEs' tables, committed as Parquet: a folder of `published/` for each study.
+"""The rows behind the READMEs' tables, committed as Parquet: a folder
+of `published/` for each study.
 
-`python -m warehouse.published NAME` publishes those of the study NAME of the present warehouse again.
-A study that takes days has its landing folders beside them (`published_landing.py`).
+`python -m warehouse.published NAME` publishes those of the study NAME of the present warehouse
+again. A study that takes days has its landing folders beside them (`published_landing.py`).
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ def publish(study: str, folder: Path, database: Path | None = None) -> None:
         of_study = {"study": study}
         if con.execute("SELECT evaluations_of($study)", of_study).fetchall() == [([],)]:
             raise BadInput(
-                f"The warehouse has no evaluation of the study {study}: run `triage sweep {study}` first."
+                f"The warehouse has no evaluation of the study {study}: run `triage sweep {study}` "
+                "first."
             )
 
         folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +103,8 @@ def _of_table(con: duckdb.DuckDBPyConnection, entry: dict[str, object], root: Pa
     table = read_table(root / file, first, set(columns))
     if different := sorted(set(rows) ^ set(table)):
         raise BadInput(
-            f"{file}, table {first!r}: the line {different[0]!r} is not both there and in claims.toml."
+            f"{file}, table {first!r}: the line {different[0]!r} is not both there and in "
+            "claims.toml."
         )
 
     return [
@@ -136,7 +139,9 @@ def _cells(line: str) -> list[str]:
 
 
 def normal(cell: str) -> str:
-    """The numbers of a cell without decoration, then its word, e.g. `-0.278 -0.415 -0.150 inferior`."""
+    """The numbers of a cell without decoration, then its word, e.g.
+    `-0.278 -0.415 -0.150 inferior`.
+    """
     numbers = _NUMBER.findall(cell)
     word = re.search(r"`([a-z_ ]+)`", cell)
     if not numbers:

@@ -1,8 +1,8 @@
 """The landing folders of a published study, which another machine takes over to go on with it.
 
-Pooled figures resample the cases of all pairs together, so that the rows of a view do not do: who
-trains one more seed elsewhere needs the predictions of those before. `triage warehouse merge FOLDER`
-takes them over.
+Pooled figures resample the cases of all pairs together, so that the rows of a view do not do:
+who trains one more seed elsewhere needs the predictions of those before. `triage warehouse
+merge FOLDER` takes them over.
 """
 
 from __future__ import annotations

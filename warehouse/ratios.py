@@ -16,7 +16,9 @@ POOLED = ("accuracy", "ed_recall", "ed_f2", "macro_f1", "over_triage")
 
 @dataclass(frozen=True)
 class Cells:
-    """Confusion tables of every unit and model, (units, models, 3, 3): row = truth, column = decision."""
+    """Confusion tables of every unit and model, (units, models, 3, 3):
+    row = truth, column = decision.
+    """
 
     counts: Floats
 

@@ -1,5 +1,5 @@
-"""Keeps `pair_metric` and `reference_metric` equal to what the predictions of all pairs give, earlier
-ones too.
+"""Keeps `pair_metric` and `reference_metric` equal to what the predictions of
+all pairs give, earlier ones too.
 """
 
 from __future__ import annotations
@@ -167,9 +167,9 @@ def refresh(
     """Bring the figures of all pairs up to date, inside the caller's transaction.
 
     `id` names the training or evaluation that was loaded: no pair without it, its scores as judged
-    by another version, or an adapter that was moved from it, can have changed. None follows a change
-    of the views, which may show other pairs now, or of many rows. `root`: the landing folders, which
-    have the cases of an evaluation at hand.
+    by another version, or an adapter that was moved from it, can have changed. None follows a
+    change of the views, which may show other pairs now, or of many rows. `root`: the landing
+    folders, which have the cases of an evaluation at hand.
     """
     concerned: list[str] = []
     comparable: dict[str, str | None] = {}

@@ -1,4 +1,5 @@
-"""What all comparisons share: seeded resamples of groups or cases, the margin, and the three verdicts.
+"""What all comparisons share: seeded resamples of groups or cases, the
+margin, and the three verdicts.
 
 NumPy alone, so that a command which reads the warehouse can use it without SciPy.
 """

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 # An index would double the size of a prediction, and is written anew at each closing of the file
-# after a load. The loader refuses a key that occurs twice in a landing folder, and an audit finds one.
+# after a load. The loader refuses a key that occurs twice in a landing
+# folder, and an audit finds one.
 KEYS_WITHOUT_INDEX = {
     "experiment": ("training_id",),
     "evaluation": ("evaluation_id",),

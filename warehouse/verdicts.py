@@ -143,8 +143,8 @@ def _resampled_differences(metric: str, studies: Ints, grouped: bool, resamples:
 
 
 def _macro_f1_differences(totals: Floats, present: NDArray[np.bool_]) -> Floats:
-    """Differences (resamples, studies) from SUMS of macro F1, over the labels `present` (studies, 3)
-    in each study; NaN for a resample without one of them.
+    """Differences (resamples, studies) from SUMS of macro F1, over the labels `present` (studies,
+    3) in each study; NaN for a resample without one of them.
     """
     actual, hits_4bit, hits_8bit, both_4bit, both_8bit = (
         totals[..., start : start + CLASSES] for start in range(0, 5 * CLASSES, CLASSES)
@@ -155,7 +155,8 @@ def _macro_f1_differences(totals: Floats, present: NDArray[np.bool_]) -> Floats:
 
 
 def _resampled_cases(totals: Ints, resamples: int) -> Floats:
-    """Bootstrap samples of the cases of each study: cells (studies, 27) -> (resamples, studies, 27).
+    """Bootstrap samples of the cases of each study: cells (studies,
+    27) -> (resamples, studies, 27).
 
     Cases of one cell are interchangeable, so how often each cell is drawn is drawn at once.
     """

@@ -1,8 +1,9 @@
-"""`triage bench search`: a finished search against the same trials, each trained to its end in one go.
+"""`triage bench search`: a finished search against the same trials,
+each trained to its end in one go.
 
-The trainings of the comparison have a folder of their own, with frozen prefixes of their own, so that
-both sides pay for them. A benchmark that was stopped goes on; the seconds of a training that it
-stopped are not known, so that training is repeated.
+The trainings of the comparison have a folder of their own, with frozen prefixes of their own, so
+that both sides pay for them. A benchmark that was stopped goes on; the seconds of a training that
+it stopped are not known, so that training is repeated.
 """
 
 from __future__ import annotations

@@ -48,7 +48,9 @@ class Load:
 
 @dataclass(frozen=True)
 class Figures:
-    """What was measured: seconds, texts a second, and bytes of the server and of the model's process."""
+    """What was measured: seconds, texts a second, and bytes of the
+    server and of the model's process.
+    """
 
     first_answer: float
     texts_a_second: float

@@ -50,8 +50,8 @@ COPIED = (
 
 
 def copy_study(con: duckdb.DuckDBPyConnection, copies: int) -> Iterator[int]:
-    """Add `copies` of the study that the warehouse holds, without its dropout rows; yields the number
-    of each.
+    """Add `copies` of the study that the warehouse holds, without its dropout
+    rows; yields the number of each.
     """
     for table in COPIED:  # apart, since the tables grow
         con.execute(f"CREATE TEMP TABLE original_{table} AS FROM {table}")

@@ -1,4 +1,6 @@
-"""A made-up study for `triage bench warehouse`: seeded scores, judged and landed as those of a sweep."""
+"""A made-up study for `triage bench warehouse`: seeded scores, judged
+and landed as those of a sweep.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ STARTED = datetime(2026, 1, 1)
 
 @dataclass(frozen=True)
 class SyntheticStudy:
-    """The first `count` experiments of the grid `paper`, as pairs of 4 and 8 bits, on `cases` cases."""
+    """The first `count` experiments of the grid `paper`, as pairs of
+    4 and 8 bits, on `cases` cases.
+    """
 
     count: int
     cases: int

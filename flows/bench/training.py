@@ -202,7 +202,10 @@ def _ratios(measured: dict[str, dict[str, Any]], key: str) -> dict[str, float]:
 
 def _rows(report: dict[str, Any]) -> list[dict[str, Any]]:
     """The report in long form, a row per engine and figure; figures that do not apply are left out."""
-    case_name = f"{report['model']} {report['bits']}bit {report['batch']}x{report['length']}, {report['layers']} layers"
+    case_name = (
+        f"{report['model']} {report['bits']}bit {report['batch']}x{report['length']}, "
+        f"{report['layers']} layers"
+    )
     return [
         {
             "run_id": report["run_id"], "created_at": report["created_at"], "machine": engine["device"]["machine"],

@@ -57,8 +57,8 @@ def print_table(console: Console, report: dict[str, Any]) -> None:
     """Print a report of `triage bench train`."""
     weights = RANDOM if report["random_weights"] else ""
     title = (
-        f"{report['model']} {report['bits']}-bit{weights}: one step of {report['batch']} x {report['length']} tokens, "
-        f"LoRA on {report['layers']} of {report['blocks']} blocks"
+        f"{report['model']} {report['bits']}-bit{weights}: one step of {report['batch']} x "
+        f"{report['length']} tokens, LoRA on {report['layers']} of {report['blocks']} blocks"
     )
     table = Table(title=title, title_justify="left")
     table.add_column("")
@@ -78,22 +78,24 @@ def print_table(console: Console, report: dict[str, Any]) -> None:
 
 def _remarks(report: dict[str, Any]) -> list[str]:
     lines = [
-        f"{engine['title']}: {Device(**engine['device']).products} ({engine['matmul_gflops']:.0f} GFLOP/s), "
-        + ", ".join(engine["notes"])
+        f"{engine['title']}: {Device(**engine['device']).products} ({engine['matmul_gflops']:.0f} "
+        "GFLOP/s), " + ", ".join(engine["notes"])
         for engine in report["engines"]
     ]
     our_engine = report["engines"][-1]
     prefix = our_engine["prefix"]
     common = our_engine["leading_tokens"]
     lines.append(
-        f"The first {common} of each prompt's {report['length']} tokens ({common / report['length']:.0%}) are the same "
-        "in all cases, as an instruction is: ours computes them once a step, stock for each case."
+        f"The first {common} of each prompt's {report['length']} tokens "
+        f"({common / report['length']:.0%}) are the same in all cases, as an instruction is: ours "
+        "computes them once a step, stock for each case."
     )
 
     if prefix["blocks"]:
         once = f"{prefix['seconds']:.2g} s for this batch"
         lines.append(
-            f"ours: reads the output of {prefix['blocks']} frozen blocks, computed once per variant ({once})."
+            f"ours: reads the output of {prefix['blocks']} frozen blocks, computed once per "
+            f"variant ({once})."
         )
     else:
         lines.append(
@@ -102,11 +104,13 @@ def _remarks(report: dict[str, Any]) -> list[str]:
 
     if len(our_engine["seconds"]) < ENOUGH:
         lines.append(
-            f"ours: the median of {len(our_engine['seconds'])} steps only; {ENOUGH} or more (--repeats) are steadier."
+            f"ours: the median of {len(our_engine['seconds'])} steps only; {ENOUGH} or more "
+            "(--repeats) are steadier."
         )
 
     lines.append(
-        "Gradients: largest difference over largest value of a tensor, the worst tensor; lora_b random."
+        "Gradients: largest difference over largest value of a tensor, the worst tensor; lora_b "
+        "random."
     )
     return lines
 
@@ -128,7 +132,10 @@ def print_summary(console: Console, reports: list[dict[str, Any]]) -> None:
     for report in reports:
         our_figures = next(e for e in report["engines"] if e["engine"] == "ours")["figures"]
         weights = RANDOM if report["random_weights"] else ""
-        case = f"{report['model']} {report['bits']}-bit{weights}, {report['layers']} of {report['blocks']} blocks, "
+        case = (
+            f"{report['model']} {report['bits']}-bit{weights}, {report['layers']} of "
+            f"{report['blocks']} blocks, "
+        )
         table.add_row(
             f"{case}{report['batch']} x {report['length']}", f"{our_figures['seconds_per_step']:.3g}",
             *(_shown(key, form)(our_figures, 1) for key, form in (

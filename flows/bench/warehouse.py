@@ -73,8 +73,8 @@ class Size:
         home().mkdir(parents=True, exist_ok=True)
         if required_bytes > shutil.disk_usage(home()).free:
             raise BadInput(
-                f"{home()} has no room for {required_bytes / 1e9:.1f} GB; give smaller --experiments or "
-                "--cases, or set TRIAGE_HOME to a folder on another disk."
+                f"{home()} has no room for {required_bytes / 1e9:.1f} GB; give smaller "
+                "--experiments or --cases, or set TRIAGE_HOME to a folder on another disk."
             )
 
 

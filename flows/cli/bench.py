@@ -132,7 +132,9 @@ def bench_serve_(
     requests: Annotated[int, typer.Option(min=20, help="requests of 8 clients")] = 1000,
     texts: Annotated[int, typer.Option(min=10, help="texts of its test set")] = 100,
 ) -> None:
-    """Time `triage predict` and `triage serve` on an experiment's test set, and compare their answers."""
+    """Time `triage predict` and `triage serve` on an experiment's test
+    set, and compare their answers.
+    """
     from flows.bench.serve import Load, bench_serve
 
     bench_serve(console, experiment, Load(requests, texts))

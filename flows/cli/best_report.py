@@ -165,8 +165,8 @@ def _rank(
 
 def _left_out(absent_models: Sequence[str]) -> str:
     return (
-        f"Left out, since the models are no longer in {home()}: {', '.join(absent_models)}. Their sweep "
-        "trains them again."
+        f"Left out, since the models are no longer in {home()}: {', '.join(absent_models)}. Their "
+        "sweep trains them again."
     )
 
 
@@ -176,8 +176,8 @@ def _all_gone(study: str, absent_models: Sequence[str]) -> str:
         f", or ask another study with --study: {', '.join(other_studies)}" if other_studies else ""
     )
     return (
-        f"No such model of the study {study} is in {home()} any longer ({', '.join(absent_models)}); run its "
-        f"sweep again{elsewhere}."
+        f"No such model of the study {study} is in {home()} any longer "
+        f"({', '.join(absent_models)}); run its sweep again{elsewhere}."
     )
 
 
@@ -273,7 +273,10 @@ def _print_winner(console: Console, winner: Ranked) -> None:
         most_probable = figure(row.accuracy, row.accuracy_low, row.accuracy_high)
         print_line(
             console,
-            f"By the most probable label (argmax), as in triage compare, its accuracy is {most_probable}.",
+            (
+                "By the most probable label (argmax), as in triage compare, its accuracy is "
+                f"{most_probable}."
+            ),
         )
 
     gates = typed_rows(
@@ -288,8 +291,8 @@ def _print_winner(console: Console, winner: Ranked) -> None:
 
 
 def _by_own_rule(row: EvaluationRow, metric: str) -> str:
-    """A figure of the decisions by the evaluation's primary rule: the leaderboard's accuracy is that
-    of the most probable label.
+    """A figure of the decisions by the evaluation's primary rule: the leaderboard's accuracy is
+    that of the most probable label.
     """
     stored_metric = metrics_named([metric]).get((row.evaluation_id, row.primary_rule, metric))
     if stored_metric is None or stored_metric.value is None:

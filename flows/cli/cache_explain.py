@@ -96,7 +96,8 @@ def find_training(trainings: list[StoredTraining], experiment: str) -> StoredTra
     names = {one.cell for one in trainings}
     if any((home() / "experiments").glob(f"{experiment}*")):
         raise BadInput(
-            f"{experiment} was trained before its ingredients were kept, so nothing can be said of it."
+            f"{experiment} was trained before its ingredients were kept, so nothing can be said of "
+            "it."
         )
 
     nearest = difflib.get_close_matches(experiment, names, n=1, cutoff=0.4)

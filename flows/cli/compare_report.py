@@ -60,7 +60,10 @@ def print_study(
     if study and other_studies:
         print_line(
             console,
-            f"This was the study {study.study}. Others: {', '.join(other_studies)} (triage studies)",
+            (
+                f"This was the study {study.study}. Others: {', '.join(other_studies)} (triage "
+                "studies)"
+            ),
         )
 
 
@@ -73,8 +76,8 @@ def print_comparison(
 ) -> None:
     """Print the comparison of the latest evaluations, or of those whose ids are in `only`.
 
-    `prevalence` restates precision and F2 at another share of emergencies. `sections`: what
-    further tables are about; None: all of them. `of`: whose the evaluations are, if not the sweep's.
+    `prevalence` restates precision and F2 at another share of emergencies. `sections`: what further
+    tables are about; None: all of them. `of`: whose the evaluations are, if not the sweep's.
     """
     check_prevalence(prevalence)
     load_what_waits()

@@ -24,8 +24,8 @@ SHOWN_LEVELS = {"ok": "ok", "warning": "warning", "error": "FAILS"}
 
 @dataclass(frozen=True)
 class DataRequest:
-    """The dataset and the evaluation sets that a command names, and the prompt: of several the first
-    with examples, which are the same in all.
+    """The dataset and the evaluation sets that a command names, and the prompt: of several the
+    first with examples, which are the same in all.
     """
 
     data: Data
@@ -118,7 +118,9 @@ def _summary(errors: int) -> str:
 
 
 def card(console: Console, requested: DataRequest) -> None:
-    """Print the data card of a dataset. One that no sweep has stored is prepared for it and removed."""
+    """Print the data card of a dataset. One that no sweep has stored
+    is prepared for it and removed.
+    """
     root = home()
     with stored_or_temporary(requested.data, root, requested.evaluation_sets) as folder:
         text = (folder / CARD).read_text(encoding="utf-8")

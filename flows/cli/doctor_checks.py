@@ -220,7 +220,10 @@ def disk() -> list[Finding]:
 
     free = shutil.disk_usage(folder).free
     required_bytes = estimated_bytes(select(STUDY))
-    text = f"{free / 1e9:.0f} GB free at {home()}; the whole study takes about {required_bytes / 1e9:.0f} GB"
+    text = (
+        f"{free / 1e9:.0f} GB free at {home()}; the whole study takes about "
+        f"{required_bytes / 1e9:.0f} GB"
+    )
     if free >= required_bytes:
         return [Finding("disk", "ok", text)]
 

@@ -43,8 +43,9 @@ class Request:
 def export_experiment(console: Console, request: Request) -> None:
     """Export an experiment, and push it where that was asked for.
 
-    Nothing is written before everything that can be refused is, except that a push without a text
-    of the terms is refused when the folder, which that is to be added to, is there. Raises BadInput.
+    Nothing is written before everything that can be refused is, except that a push
+    without a text of the terms is refused when the folder, which that is to be added
+    to, is there. Raises BadInput.
     """
     target = request.target
     refuse_filled(request.folder)
@@ -70,8 +71,8 @@ def _refuse_without_terms(exported: Exported, target: Target) -> None:
     if exported.missing_terms:
         private = "" if target.public else " --private"
         raise BadInput(
-            f"Nothing was pushed: {exported.missing_terms}. The export is in {exported.folder}; upload it "
-            f"then with `hf upload {target.repo} {exported.folder}{private}`."
+            f"Nothing was pushed: {exported.missing_terms}. The export is in {exported.folder}; "
+            f"upload it then with `hf upload {target.repo} {exported.folder}{private}`."
         )
 
 

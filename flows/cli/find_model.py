@@ -17,7 +17,8 @@ from warehouse.health import bring_up_to_date
 
 
 def find_model(name: str) -> BundledModel:
-    """`name`: a folder with a bundle, or a cell, training or evaluation id, or the beginning of one.
+    """`name`: a folder with a bundle, or a cell, training or
+    evaluation id, or the beginning of one.
 
     Raises BadInput, with the nearest names, where there is no such finished experiment.
     """
@@ -50,7 +51,10 @@ def find_model(name: str) -> BundledModel:
 def _say_which(choice: Found) -> None:
     """Say on which evaluation the model's rule and gates rest, apart from what a program reads."""
     evaluation = choice.taken
-    rests = f"{evaluation.cell_id}: its evaluation on test, {evaluation.origin} ({evaluation.evaluation_id})."
+    rests = (
+        f"{evaluation.cell_id}: its evaluation on test, {evaluation.origin} "
+        f"({evaluation.evaluation_id})."
+    )
     print_line(errors, " ".join(filter(None, (rests, choice.not_taken))))
 
 

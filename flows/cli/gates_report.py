@@ -132,7 +132,10 @@ def gate_table(gates: list[GateRow]) -> Table:
     looked = looks()
     rows = [
         (
-            f"{NAMES.get(gate.gate, gate.gate)} {'<=' if gate.gate == FALSE_NEGATIVES else '>='} {gate.threshold:g}",
+            (
+                f"{NAMES.get(gate.gate, gate.gate)} "
+                f"{'<=' if gate.gate == FALSE_NEGATIVES else '>='} {gate.threshold:g}"
+            ),
             gate.state,
             figure(gate.value),
             figure(gate.bound),

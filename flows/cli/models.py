@@ -151,8 +151,8 @@ def _fetch_state(model: BaseModelSpec, root: Path) -> str:
 
 def _sizes_table(rows: list[SizeRow], group_size: int) -> Table:
     table = _table(
-        f"Stored bytes of all tensors (affine precisions: group size {group_size}, bfloat16 scales and "
-        "biases; mx and nv ones: a scale of one byte per 32 or 16 values)"
+        f"Stored bytes of all tensors (affine precisions: group size {group_size}, bfloat16 scales "
+        "and biases; mx and nv ones: a scale of one byte per 32 or 16 values)"
     )
     for i, column in enumerate(SIZE_COLUMNS):
         table.add_column(column, justify="right" if i else "left", no_wrap=bool(i), overflow="fold")

@@ -117,7 +117,10 @@ def _print_prefixes(console: Console, selection: Selection, cells: list[PlannedC
 def _set_sizes(data: Data) -> str:
     """How many cases each set gets."""
     if is_hub(data.source, data.folder):
-        return f"cases    those of {data.source} are counted when it is fetched: triage data check {data.source}"
+        return (
+            f"cases    those of {data.source} are counted when it is fetched: triage data check "
+            f"{data.source}"
+        )
     sizes = ", ".join(f"{name} {set_size(data, name):,}" for name in SETS)
     note = "" if data.source == "embedded" else " (rows, repeats among them)"
     return f"cases    {sizes}{note}"

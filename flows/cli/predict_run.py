@@ -1,4 +1,6 @@
-"""What `triage predict` does: a model in a child process, texts through its pipe, answers as they come."""
+"""What `triage predict` does: a model in a child process, texts through
+its pipe, answers as they come.
+"""
 
 from __future__ import annotations
 

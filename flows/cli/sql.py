@@ -140,8 +140,8 @@ def _run(
     result_format: OutputFormat,
     output: Path | None,
 ) -> int:
-    """Run and write; returns the number of rows. Raises BadInput where the query needs more than its
-    bounds.
+    """Run and write; returns the number of rows. Raises BadInput where the
+    query needs more than its bounds.
     """
     from flows.cli.supervised import supervised
     from warehouse.query import query_arrow, query_rows

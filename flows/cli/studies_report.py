@@ -95,10 +95,14 @@ def _sentence(forgotten: Forgotten, yes: bool) -> str:
     )
     if not forgotten.ids:
         name = "its name is forgotten" if yes else "its name would be forgotten"
-        return f"Every result of the study {forgotten.study} belongs to another study too and stays; {name}."
+        return (
+            f"Every result of the study {forgotten.study} belongs to another study too and stays; "
+            f"{name}."
+        )
 
     again = (
-        " Adapters and scores stay where they are: a sweep lands their results again and trains nothing."
+        " Adapters and scores stay where they are: a sweep lands their results again and trains "
+        "nothing."
         if yes
         else ""
     )

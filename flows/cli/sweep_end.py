@@ -1,4 +1,6 @@
-"""What a sweep prints at its end: the answer, a line an experiment, failures, and where the rest is."""
+"""What a sweep prints at its end: the answer, a line an experiment,
+failures, and where the rest is.
+"""
 
 from __future__ import annotations
 

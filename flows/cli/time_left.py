@@ -14,7 +14,8 @@ class TimeLeft:
 
     def __init__(self, cells: Sequence[ExperimentSpec]) -> None:
         self.planned = {spec.cell_id: seconds_of(spec).total for spec in cells}
-        # A finished training may be of other settings: it counts as work once the cell trains again.
+        # A finished training may be of other settings: it counts as
+        # work once the cell trains again.
         self.open = {spec.cell_id for spec in cells if not finished_trainings(spec)}
         self.trained: set[str] = set()
         self.landed = 0.0  # planned seconds of the experiments that trained in this sweep

@@ -20,8 +20,8 @@ class _Failed:
 
 
 def why_unfinished(experiment: str) -> BadInput | None:
-    """The sentence for an experiment that failed or was interrupted, named by the beginning of its id;
-    None for any other.
+    """The sentence for an experiment that failed or was interrupted, named by the beginning
+    of its id; None for any other.
     """
     is_it = f"starts_with(training_id, {quoted(experiment)})"
     failed_runs = typed_rows(_Failed, f"experiment WHERE {is_it} AND status <> 'completed'")

@@ -33,7 +33,8 @@ Host = Annotated[
 def up(port: Port = 4200, notify: Notify = None, host: Host = "127.0.0.1") -> None:
     """Start the Prefect server, its UI and workers on this machine, until Ctrl-C."""
     if auth := os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):
-        # What this command asks the server is asked as any other client; before Prefect is imported.
+        # What this command asks the server is asked as any other
+        # client; before Prefect is imported.
         os.environ.setdefault("PREFECT_API_AUTH_STRING", auth)
 
     from deployments.up import up as start

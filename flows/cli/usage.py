@@ -1,4 +1,6 @@
-"""The sentence for a mistake in what was typed: what the parser says, and what helps with this very mistake."""
+"""The sentence for a mistake in what was typed: what the parser says, and
+what helps with this very mistake.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ MORE_WORDS = {
 
 
 def usage_sentence(error: Any, typed: list[str]) -> str:
-    """`error`: a UsageError of click, or of the copy of it that typer brings; `typed`: the arguments."""
+    """`error`: a UsageError of click, or of the copy of it that typer
+    brings; `typed`: the arguments.
+    """
     text = error.format_message().replace("Value error, ", "").rstrip(".")
     command = error.ctx.command_path if error.ctx else "triage"
     if "unexpected extra argument" in text:

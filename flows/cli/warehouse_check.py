@@ -41,7 +41,10 @@ def print_check(console: Console) -> bool:
     if violated:
         print_line(
             console,
-            "The warehouse is not sound. Fill it anew from what has landed: triage warehouse rebuild",
+            (
+                "The warehouse is not sound. Fill it anew from what has landed: triage warehouse "
+                "rebuild"
+            ),
         )
     else:
         print_line(console, f"Audits: {len(offending)}, and none finds a row: {path}")

@@ -35,8 +35,8 @@ class _Weights:
 def refreshed_report(study: str) -> Refreshed:
     """Make the study's report unless it shows everything that has landed. Never raises.
 
-    A study on random weights alone, such as that of the grid `smoke`, tests an installation and gets
-    no report by itself.
+    A study on random weights alone, such as that of the grid `smoke`, tests an
+    installation and gets no report by itself.
     """
     try:
         if not has_real_models(study):
@@ -64,7 +64,9 @@ def has_real_models(study: str) -> bool:
 
 
 def place_of_report(study: str) -> str | None:
-    """A line that says where the report of a sweep is, or that there is none; None if none is needed."""
+    """A line that says where the report of a sweep is, or that there
+    is none; None if none is needed.
+    """
     if is_current(study):
         return f"Report: {report_path(study)}"
     if has_real_models(study):

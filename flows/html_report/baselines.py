@@ -16,9 +16,9 @@ TRAINED = "trained"
 BASELINE = "baseline"
 FIGURES = {"accuracy": "accuracy", "ed_recall": "ED recall", "over_triage": "over-triage"}
 READING = (
-    "Accuracy of the most probable label, and ED recall and over-triage of each model's own decision "
-    "rule, with 95 % intervals, in the order of the leaderboard. A constant answer needs no model; a "
-    "model that does not beat it has learned nothing."
+    "Accuracy of the most probable label, and ED recall and over-triage of each model's own "
+    "decision rule, with 95 % intervals, in the order of the leaderboard. A constant answer needs "
+    "no model; a model that does not beat it has learned nothing."
 )
 
 
@@ -86,8 +86,9 @@ def _findings(study: ReportedStudy) -> list[str]:
     ]
     if rows:
         sentences.append(
-            f"{beating} of {len(rows)} trained models beat the best constant answer in accuracy, always-"
-            f"{rows[0].constant_answer} ({figure(rows[0].constant_accuracy)}), with the whole interval."
+            f"{beating} of {len(rows)} trained models beat the best constant answer in accuracy, "
+            f"always-{rows[0].constant_answer} ({figure(rows[0].constant_accuracy)}), with the "
+            "whole interval."
         )
 
     return sentences

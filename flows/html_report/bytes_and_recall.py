@@ -1,4 +1,6 @@
-"""Bytes against ED recall, at every precision: the rows of the view `frontier` with their intervals."""
+"""Bytes against ED recall, at every precision: the rows of the view
+`frontier` with their intervals.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,9 @@ from tasks.judging.gates import ED_RECALL
 APART = 1.02
 READING = (
     "Each point is a trained model: its stored size (a logarithmic axis), and the share of "
-    "emergencies that its own decision rule sends to ED, with the 95 % interval. The dashed line is "
-    f"the gate, {ED_RECALL:g}. Up and left is better, but recall alone is easy: see over-triage below. "
-    "Models of one size stand a little apart; the table has the sizes."
+    "emergencies that its own decision rule sends to ED, with the 95 % interval. The dashed line "
+    f"is the gate, {ED_RECALL:g}. Up and left is better, but recall alone is easy: see over-triage "
+    "below. Models of one size stand a little apart; the table has the sizes."
 )
 MISSING = (
     "No trained model of this study has a stored size and a decision by its primary rule. A sweep "

@@ -14,13 +14,13 @@ from flows.report.typed_rows import EvaluationRow
 from tasks.spec import LABELS
 
 READING = (
-    "Cases by true label (lines) and decision of the primary rule (columns): the darker, the larger the "
-    "share of the label's cases. The first line holds the emergencies; what stands in it outside the "
-    "first column was missed."
+    "Cases by true label (lines) and decision of the primary rule (columns): the darker, the "
+    "larger the share of the label's cases. The first line holds the emergencies; what stands in "
+    "it outside the first column was missed."
 )
 MISSING = (
-    "No evaluation of this study has decisions of its primary rule. A sweep gives them, e.g. triage "
-    "sweep demo."
+    "No evaluation of this study has decisions of its primary rule. A sweep gives them, e.g. "
+    "triage sweep demo."
 )
 
 

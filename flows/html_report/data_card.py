@@ -11,12 +11,12 @@ from flows.report.typed_rows import typed_rows
 from warehouse.connect import listed
 
 READING = (
-    "Numbers of cases by set and label. Thresholds are chosen on calibration, recipes on valid; the "
-    "test set chooses nothing. `triage data card` says more about a dataset."
+    "Numbers of cases by set and label. Thresholds are chosen on calibration, recipes on valid; "
+    "the test set chooses nothing. `triage data card` says more about a dataset."
 )
 MISSING = (
-    "The warehouse does not know the dataset of these evaluations: they landed before datasets were "
-    "recorded. The next sweep of the study records it."
+    "The warehouse does not know the dataset of these evaluations: they landed before datasets "
+    "were recorded. The next sweep of the study records it."
 )
 ORDER = ("train", "valid", "calibration", "test")
 SQL = """(

@@ -19,17 +19,17 @@ EVERYBODY = "everybody to ED"
 SHOWN = THRESHOLDS[-1]  # the threshold of which the sentences speak
 LOWEST = -0.1  # below, a rule is worse than sending nobody by so much that the rest is not seen
 READING = (
-    "Net benefit (true alarms a case, less false ones weighted by the odds of the threshold) of sending "
-    "a case to ED where p(ED) reaches the threshold, with 95 % bands; dashed: everybody to ED; nobody "
-    "to ED is 0. A model is worth its use where its curve is above both."
+    "Net benefit (true alarms a case, less false ones weighted by the odds of the threshold) of "
+    "sending a case to ED where p(ED) reaches the threshold, with 95 % bands; dashed: everybody "
+    "to ED; nobody to ED is 0. A model is worth its use where its curve is above both."
 )
 EARLIER_VERSION = (
-    "No evaluation of this study has a decision curve, since an earlier version judged them. The next "
-    "sweep judges stored scores again and trains nothing."
+    "No evaluation of this study has a decision curve, since an earlier version judged them. The "
+    "next sweep judges stored scores again and trains nothing."
 )
 NO_PROBABILITIES = (
-    "No evaluation of this study has a decision curve: constant answers have no probabilities, and no "
-    "model has finished. Its sweep makes one."
+    "No evaluation of this study has a decision curve: constant answers have no probabilities, "
+    "and no model has finished. Its sweep makes one."
 )
 
 
@@ -109,8 +109,8 @@ def _findings(judged: list[EvaluationRow], rows: Curves) -> list[str]:
     better = sum(row.verdict == "better than both" for row in at.values())
     best = max(at, key=lambda name: at[name].net_benefit)
     return [
-        f"At the threshold {SHOWN:g}, {better} of {len(at)} are better than sending everybody and than "
-        f"sending nobody, intervals included; the highest: {best}, {at[best].figure}."
+        f"At the threshold {SHOWN:g}, {better} of {len(at)} are better than sending everybody and "
+        f"than sending nobody, intervals included; the highest: {best}, {at[best].figure}."
     ]
 
 

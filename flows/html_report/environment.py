@@ -79,4 +79,7 @@ def _sweep(grid: str, digest: str | None) -> str:
         return f"triage sweep GRID.toml  # your own grid file of {grid}"
     if grid_digest(load_grid(grid)) == digest:
         return f"triage sweep {grid}"
-    return f"triage sweep {grid}  # the study had other settings than this grid: by --set, or in a file"
+    return (
+        f"triage sweep {grid}  # the study had other settings than this grid: by --set, or in a "
+        "file"
+    )

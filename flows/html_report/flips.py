@@ -14,13 +14,13 @@ from flows.report.typed_rows import typed_rows
 LOST = "lost"
 GAINED = "gained"
 READING = (
-    "Emergencies that the primary rule sends to ED before the change and not after it (lost, to the left), "
-    "and the other way round (gained, to the right). The same emergencies are in every line of a test "
-    "set, so lines are not independent."
+    "Emergencies that the primary rule sends to ED before the change and not after it (lost, to "
+    "the left), and the other way round (gained, to the right). The same emergencies are in every "
+    "line of a test set, so lines are not independent."
 )
 MISSING = (
-    "No two evaluations of this study differ in precision alone. A sweep at both widths gives them, "
-    "e.g. triage sweep demo."
+    "No two evaluations of this study differ in precision alone. A sweep at both widths gives "
+    "them, e.g. triage sweep demo."
 )
 
 

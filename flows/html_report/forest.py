@@ -18,14 +18,15 @@ PAIR = "a pair"
 POOLED = "all pairs, pooled"
 MARGIN_POINTS = 100 * MARGIN
 READING = (
-    "Each dot is a pair of models that differ in precision alone: 4 bits minus 8 bits, in points of a "
-    f"hundred, with its 95 % interval. The shaded range is the margin of {MARGIN_POINTS:g} points: 4 "
-    "bits are not inferior where the whole interval lies to the right of its left edge. The dot on "
-    "top pools all pairs of trained models; its band holds for all pooled figures at once."
+    "Each dot is a pair of models that differ in precision alone: 4 bits minus 8 bits, in points "
+    f"of a hundred, with its 95 % interval. The shaded range is the margin of {MARGIN_POINTS:g} "
+    "points: 4 bits are not inferior where the whole interval lies to the right of its left edge. "
+    "The dot on top pools all pairs of trained models; its band holds for all pooled figures at "
+    "once."
 )
 MISSING = (
-    "No pair of otherwise equal 4-bit and 8-bit experiments has finished on these cases. A sweep at "
-    "both widths gives one, e.g. triage sweep demo."
+    "No pair of otherwise equal 4-bit and 8-bit experiments has finished on these cases. A sweep "
+    "at both widths gives one, e.g. triage sweep demo."
 )
 
 

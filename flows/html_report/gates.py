@@ -16,12 +16,12 @@ BOUND = "bound"
 ADJUSTED = "bound for all looks"
 READING = (
     "For each gate the value, the bound that must hold for PASS, and the bound that allows for the "
-    "number of models that were looked at on the same cases; dashed: the threshold. ED false negatives "
-    "are 1 minus ED recall: no further evidence, so they have no chart of their own."
+    "number of models that were looked at on the same cases; dashed: the threshold. ED false "
+    "negatives are 1 minus ED recall: no further evidence, so they have no chart of their own."
 )
 MISSING = (
-    "No evaluation of a trained model of this study has gates. A sweep gives them, e.g. triage sweep "
-    "demo."
+    "No evaluation of a trained model of this study has gates. A sweep gives them, e.g. triage "
+    "sweep demo."
 )
 
 

@@ -15,9 +15,9 @@ from warehouse.connect import listed
 MOST_POINTS = 40  # of a curve: more cannot be told apart on the page
 SPLITS = {"train": "training", "valid": "validation"}
 READING = (
-    "Loss of the training batches (solid) and of the validation cases (dashed), by update. Every curve "
-    "is one run with one seed, so there is no interval: runs with other seeds show how much it varies. "
-    f"Curves of more than {MOST_POINTS} points are thinned."
+    "Loss of the training batches (solid) and of the validation cases (dashed), by update. Every "
+    "curve is one run with one seed, so there is no interval: runs with other seeds show how much "
+    f"it varies. Curves of more than {MOST_POINTS} points are thinned."
 )
 MISSING = (
     "No training of this study has landed a curve. A sweep gives them, e.g. triage sweep demo."
@@ -81,7 +81,10 @@ def _panel(
 
 
 def _text(row: EvaluationRow) -> str:
-    return f"{full_name(row)}: training loss {figure(row.train_loss)}, validation loss {figure(row.valid_loss)}"
+    return (
+        f"{full_name(row)}: training loss {figure(row.train_loss)}, validation loss "
+        f"{figure(row.valid_loss)}"
+    )
 
 
 def _findings(trained: list[EvaluationRow]) -> list[str]:
@@ -90,7 +93,8 @@ def _findings(trained: list[EvaluationRow]) -> list[str]:
         return []
     best = min(validated, key=lambda row: row.valid_loss or 0)
     return [
-        f"Lowest validation value (of each recipe's own objective, one run, no interval): {_text(best)}."
+        "Lowest validation value (of each recipe's own objective, one run, no interval): "
+        f"{_text(best)}."
     ]
 
 

@@ -133,8 +133,8 @@ def dots(
 ) -> str:
     """A forest plot: a line for each label, in the order of `rows`; `names` are the series.
 
-    `lines`: values to compare with; `shaded_range`: a shaded range, such as a margin. Dots of one label
-    stand below each other, or on one line if `overlaid`.
+    `lines`: values to compare with; `shaded_range`: a shaded range, such as a margin. Dots of one
+    label stand below each other, or on one line if `overlaid`.
     """
     labels = list(dict.fromkeys(row.label for row in rows))
     y = alt.Y("label:N", sort=labels, axis=NAMES)

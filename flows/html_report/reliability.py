@@ -16,9 +16,9 @@ from flows.report.typed_rows import EvaluationRow
 BELOW = 0.1  # the highest bin that is drawn
 TOO_SURE = "too sure that it is none"
 READING = (
-    f"Cases in bins of p(ED) up to {BELOW:g}: the mean p(ED) of a bin, and the share of its cases that "
-    "are emergencies, with its 95 % interval. On the dashed line both agree; an interval wholly "
-    "above it means that the model is too sure that a case is none."
+    f"Cases in bins of p(ED) up to {BELOW:g}: the mean p(ED) of a bin, and the share of its cases "
+    "that are emergencies, with its 95 % interval. On the dashed line both agree; an interval "
+    "wholly above it means that the model is too sure that a case is none."
 )
 MISSING = (
     f"No evaluation of this study has a case with p(ED) up to {BELOW:g} in a bin of its own. "
@@ -93,7 +93,8 @@ def _findings(judged: list[EvaluationRow], bins: Bins) -> list[str]:
     lowest = {full_name(one): bins[experiment_key(one)][0] for one in trained}
     sure = {name: row for name, row in lowest.items() if row.calibration == TOO_SURE}
     sentences = [
-        f"{len(sure)} of {len(lowest)} trained models are too sure in their lowest bin, interval included."
+        f"{len(sure)} of {len(lowest)} trained models are too sure in their lowest bin, interval "
+        "included."
     ]
     if sure:
         worst = max(sure, key=lambda name: sure[name].share_low or 0)

@@ -18,14 +18,14 @@ VOTES = "vote_entropy"
 ONE_PASS = "max_probability"
 KINDS = {VOTES: "votes of the passes", ONE_PASS: "one pass"}
 READING = (
-    "Cases in the order of their uncertainty: the share that is decided without review, and how many of "
-    "those are decided wrongly. A useful score has a curve that falls to the left. The dot is the "
-    "review flag of the dropout passes; dashed: the same with the probability of one pass. Brackets "
-    "hold the 95 % interval of the difference between both, in area under the curve."
+    "Cases in the order of their uncertainty: the share that is decided without review, and how "
+    "many of those are decided wrongly. A useful score has a curve that falls to the left. The "
+    "dot is the review flag of the dropout passes; dashed: the same with the probability of one "
+    "pass. Brackets hold the 95 % interval of the difference between both, in area under the curve."
 )
 MISSING = (
-    "No evaluation of this study went through Monte Carlo dropout, so there is no review flag. A recipe "
-    "with dropout above 0 and mc_cases above 0 in the grid's [scoring] give it."
+    "No evaluation of this study went through Monte Carlo dropout, so there is no review flag. A "
+    "recipe with dropout above 0 and mc_cases above 0 in the grid's [scoring] give it."
 )
 SQL = """(
     FROM risk_coverage

@@ -14,13 +14,13 @@ from flows.report.typed_rows import EvaluationRow, MetricRow, metrics_named
 
 READING = (
     "Each point is a model under one decision rule: the share of all cases that it sends somewhere "
-    "more urgent than labelled (to the left is better), and the share of emergencies that it sends to "
-    "ED (up is better), with 95 % intervals. One model has a point for each rule, from the same "
-    "probabilities."
+    "more urgent than labelled (to the left is better), and the share of emergencies that it "
+    "sends to ED (up is better), with 95 % intervals. One model has a point for each rule, from "
+    "the same probabilities."
 )
 MISSING = (
-    "No evaluation of this study has ED recall and over-triage under a decision rule. A sweep gives "
-    "them, e.g. triage sweep demo."
+    "No evaluation of this study has ED recall and over-triage under a decision rule. A sweep "
+    "gives them, e.g. triage sweep demo."
 )
 METRICS = ("ed_recall", "over_triage")
 
@@ -37,8 +37,8 @@ class RuleFigures:
     @property
     def text(self) -> str:
         return (
-            f"{full_name(self.evaluation)} by {RULES[self.rule]}: ED recall {_figure(self.ed_recall)}, "
-            f"over-triage {_figure(self.over_triage)}"
+            f"{full_name(self.evaluation)} by {RULES[self.rule]}: ED recall "
+            f"{_figure(self.ed_recall)}, over-triage {_figure(self.over_triage)}"
         )
 
 

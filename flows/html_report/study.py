@@ -24,9 +24,9 @@ LABEL_LENGTH = 26  # characters
 class ReportedStudy:
     """What every part of the report is made from.
 
-    `board`: the evaluations on the test set that is shown, in the leaderboard's order; `ids`: theirs.
-    `further`: evaluations on other test sets, which are left out. `sentences`: those of
-    `triage compare`.
+    `board`: the evaluations on the test set that is shown, in the leaderboard's order;
+    `ids`: theirs. `further`: evaluations on other test sets, which are left out.
+    `sentences`: those of `triage compare`.
     """
 
     name: str
@@ -55,7 +55,8 @@ class ReportedStudy:
 
 
 def reported_study(name: str | None) -> ReportedStudy:
-    """The study of this name; without one, that of the last sweep, or everything where there is none.
+    """The study of this name; without one, that of the last sweep, or
+    everything where there is none.
 
     Raises BadInput, with the nearest name, for an unknown study, and where nothing has finished.
     """

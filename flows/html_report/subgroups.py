@@ -17,16 +17,16 @@ MOST_MODELS = 6
 LEAST = 10  # emergencies: of fewer, an interval spans nearly everything
 READING = (
     f"ED recall of the primary rule in each subgroup of at least {LEAST} emergencies, with 95 % "
-    f"intervals, for the first {MOST_MODELS} trained models of the leaderboard; dashed: the gate; the "
-    "line on top is the whole set. Many subgroups are looked at: some are far off by chance."
+    f"intervals, for the first {MOST_MODELS} trained models of the leaderboard; dashed: the gate; "
+    "the line on top is the whole set. Many subgroups are looked at: some are far off by chance."
 )
 COMMANDS = (
     "triage sql subgroup_metrics --param metric=ed_recall",
     "triage sql subgroup_gaps",
 )
 MISSING = (
-    "No judged emergency of this study names a subgroup. `subgroup_columns` reads them from your cases, "
-    "which makes another dataset: its models are trained again."
+    "No judged emergency of this study names a subgroup. `subgroup_columns` reads them from your "
+    "cases, which makes another dataset: its models are trained again."
 )
 
 
@@ -97,7 +97,8 @@ def _finding(one: EvaluationRow, rows: list[SubgroupRow]) -> str:
     high = ranked[-1]
     return (
         f"{full_name(one)}: lowest in {low.name} ({low.n} emergencies), {low.figure}; highest in "
-        f"{high.name} ({high.n}), {high.figure}; over all {figure(one.ed_recall, one.ed_recall_low, one.ed_recall_high)}."
+        f"{high.name} ({high.n}), {high.figure}; over all "
+        f"{figure(one.ed_recall, one.ed_recall_low, one.ed_recall_high)}."
     )
 
 

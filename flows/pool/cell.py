@@ -75,7 +75,9 @@ def leased(key: str) -> Iterator[None]:
 def label_results(
     ids: Iterable[str] = (), models: Iterable[str] = (), error: Exception | None = None
 ) -> None:
-    """Note on the current run what has landed and how long it took, for the sweep that waits for it."""
+    """Note on the current run what has landed and how long it took,
+    for the sweep that waits for it.
+    """
     labels: dict[str, bool | int | float | str] = {
         LANDED: " ".join(ids),
         MODELS: " ".join(models),

@@ -200,8 +200,9 @@ def _end(client: SyncPrefectClient, followed: _Followed, cell: str, run: FlowRun
         return
     if absent_from_warehouse(ids):
         message = (
-            f"It has landed, but its results are on {worker_of(run)} and not in {warehouse_path()}; "
-            "name the folder that all machines share in TRIAGE_SHARED, on each of them."
+            f"It has landed, but its results are on {worker_of(run)} and not in "
+            f"{warehouse_path()}; name the folder that all machines share in TRIAGE_SHARED, on "
+            "each of them."
         )
         _fail(followed, cell, TriageError(message), [])
         return

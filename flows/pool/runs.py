@@ -111,8 +111,8 @@ def usable_versions(client: SyncPrefectClient, pool: str) -> Versions:
         client.read_work_pool(pool)
     except ObjectNotFound:
         raise BadInput(
-            f"There is no work pool {pool} at {str(client.api_url).rstrip('/')}; type `triage join URL --pool "
-            f"{pool}` on a machine that is to work for it."
+            f"There is no work pool {pool} at {str(client.api_url).rstrip('/')}; type `triage join "
+            f"URL --pool {pool}` on a machine that is to work for it."
         ) from None
 
     of_pool = read_versions(client, pool)

@@ -42,13 +42,13 @@ class Size:
 class MetricOutlook:
     """What a test set can conclude on one metric. True differences are 4 bits minus 8 bits.
 
-    `groups`: of the planned set. `obstacle`: why it can conclude nothing; the rest is then None. `at_zero`: shares of the
-    verdicts without a true difference; `as_measured`: at the difference `measured` of the pair in
-    the warehouse. `not_inferior_from`: the lowest true difference at which POWER of the studies
-    read "not inferior"; `inferior_from`: the highest at which POWER of them read "inferior"; None
-    where decisions cannot differ as much. `enough_cases`: the size at which POWER of the studies
-    read "not inferior" without a true difference, by more or fewer cases of the same groups;
-    `enough_groups`: by more groups, where no number of cases suffices.
+    `groups`: of the planned set. `obstacle`: why it can conclude nothing; the rest is then None.
+    `at_zero`: shares of the verdicts without a true difference; `as_measured`: at the difference
+    `measured` of the pair in the warehouse. `not_inferior_from`: the lowest true difference at
+    which POWER of the studies read "not inferior"; `inferior_from`: the highest at which POWER of
+    them read "inferior"; None where decisions cannot differ as much. `enough_cases`: the size at
+    which POWER of the studies read "not inferior" without a true difference, by more or fewer cases
+    of the same groups; `enough_groups`: by more groups, where no number of cases suffices.
     """
 
     metric: str

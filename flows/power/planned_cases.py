@@ -15,8 +15,8 @@ from tasks.spec import Grid
 
 
 class PlannedCases:
-    """The prepared cases of a grid: those of the home, or others in a temporary folder, since a plan
-    writes nothing. `planned_cases` makes them.
+    """The prepared cases of a grid: those of the home, or others in a temporary folder, since a
+    plan writes nothing. `planned_cases` makes them.
     """
 
     def __init__(self, grid: Grid, cleanup: contextlib.ExitStack) -> None:

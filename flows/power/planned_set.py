@@ -1,4 +1,6 @@
-"""The test set of a study before anything is prepared: how many cases of which label in which group."""
+"""The test set of a study before anything is prepared: how many cases
+of which label in which group.
+"""
 
 from __future__ import annotations
 

@@ -84,7 +84,9 @@ def with_probabilities(board: Collection[EvaluationRow]) -> list[EvaluationRow]:
 
 
 def metric_cell(metrics: Metrics, row: EvaluationRow, name: str, counted: bool = False) -> str:
-    """A metric of the argmax with its interval, or why there is none; `counted`: and of how many cases."""
+    """A metric of the argmax with its interval, or why there is none;
+    `counted`: and of how many cases.
+    """
     metric = metrics.get((row.evaluation_id, "argmax", name))
     if metric is None:
         return "n/a: not measured"

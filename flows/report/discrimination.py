@@ -12,8 +12,9 @@ from flows.report.table import Table
 from flows.report.typed_rows import EvaluationRow, metrics_named, typed_rows
 
 DISCRIMINATION = (
-    "What is p(ED) worth? Slope 1 and intercept 0: calibrated; slope below 1: too sure; net benefit "
-    "of ED from p(ED) 0.02 or 0.1 on (nobody: 0), below it that over always-ED; brackets: 95 %"
+    "What is p(ED) worth? Slope 1 and intercept 0: calibrated; slope below 1: too sure; net "
+    "benefit of ED from p(ED) 0.02 or 0.1 on (nobody: 0), below it that over always-ED; brackets: "
+    "95 %"
 )
 METRICS = {
     "ed_auroc": "AUROC of ED",

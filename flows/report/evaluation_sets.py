@@ -25,7 +25,8 @@ def by_source(
 ) -> Table:
     """One row per experiment of `board` and evaluation set other than test.
 
-    `ids`: the evaluations of the study. `prevalence` restates ED precision and F2 at another share of emergencies.
+    `ids`: the evaluations of the study. `prevalence` restates ED precision and F2
+    at another share of emergencies.
     """
     return Table.of(SOURCES, [_record(row, prevalence) for row in further_rows(board, ids)])
 

@@ -12,12 +12,12 @@ from flows.report.table import Table
 from flows.report.typed_rows import EvaluationRow, typed_rows
 
 COMPARISON = (
-    "Precisions against their reference, paired by case; from 4bit: one adapter, trained at 4 bits, "
-    "with its own threshold at each"
+    "Precisions against their reference, paired by case; from 4bit: one adapter, trained at 4 "
+    "bits, with its own threshold at each"
 )
 FRONTIER = (
-    "Bytes against ED recall and macro F1 (primary rule); dominated: another precision needs no more "
-    "bytes, is as good in both, and better in one of the three"
+    "Bytes against ED recall and macro F1 (primary rule); dominated: another precision needs no "
+    "more bytes, is as good in both, and better in one of the three"
 )
 PLAIN = {"4bit", "8bit"}  # without another one, 4 against 8 bits says it all
 

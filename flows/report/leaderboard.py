@@ -15,7 +15,8 @@ from tasks.precisions import UNPACKED, reference_note
 
 LEADERBOARD = (
     "Experiments on the test set, best first: those that pass the gates by least over-triage, "
-    "then provisional and unsafe ones by ED recall; baselines at the foot. In brackets: 95 % intervals"
+    "then provisional and unsafe ones by ED recall; baselines at the foot. In brackets: 95 % "
+    "intervals"
 )
 
 

@@ -117,8 +117,8 @@ def _difference(value: float | None, low: float | None, high: float | None) -> s
 
 
 def verdict_words(verdict: str | None) -> str:
-    """A verdict of a view as people read it. The constant answer is beaten in accuracy, whatever the
-    verdict is about, and the words say so.
+    """A verdict of a view as people read it. The constant answer is beaten in accuracy, whatever
+    the verdict is about, and the words say so.
     """
     if verdict is None:
         return UNDECIDED

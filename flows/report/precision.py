@@ -19,8 +19,8 @@ FLIPS = (
     "harmless: from one wrong decision to another that costs no more"
 )
 FIDELITY = (
-    "What quantisation alone changes, before any training: KL divergence to the reference, in nats; "
-    "±: standard error"
+    "What quantisation alone changes, before any training: KL divergence to the reference, in "
+    "nats; ±: standard error"
 )
 
 

@@ -31,7 +31,8 @@ def typed_rows(cls: type[Row], clauses: str, only: Collection[str] | None = None
 class EvaluationRow:
     """A row of `leaderboard` or `evaluation_summary`: an evaluation under its primary rule.
 
-    `precision` is None for a baseline without a language model; a figure is None where it has no value.
+    `precision` is None for a baseline without a language model; a figure
+    is None where it has no value.
     """
 
     evaluation_id: str

@@ -1,4 +1,6 @@
-"""What a request may be: everything else is refused with a sentence, and its text is never repeated."""
+"""What a request may be: everything else is refused with a sentence,
+and its text is never repeated.
+"""
 
 from __future__ import annotations
 

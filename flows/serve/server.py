@@ -26,7 +26,8 @@ GRACE_SECONDS = 5
 def serve(
     find: Callable[[], BundledModel], port: int, passes: int | None, say: Callable[[str], None]
 ) -> None:
-    """Answer on a port of this machine until Ctrl-C or SIGTERM. `find` gives the model; `say` prints.
+    """Answer on a port of this machine until Ctrl-C or SIGTERM. `find`
+    gives the model; `say` prints.
 
     Raises BadInput where the port is taken, before the model is loaded.
     """

@@ -62,6 +62,6 @@ def refuse_beyond_bound(agreement: Agreement, name: str) -> None:
     if not agreement.largest <= LARGEST_DIFFERENCE:
         raise BadInput(
             f"{name} is not the model that was trained: on {agreement.cases} cases a probability "
-            f"differs by up to {agreement.largest:.3g}, where {LARGEST_DIFFERENCE} is the most, and "
-            f"{agreement.decided_otherwise} decisions differ. Export it without that option."
+            f"differs by up to {agreement.largest:.3g}, where {LARGEST_DIFFERENCE} is the most, "
+            f"and {agreement.decided_otherwise} decisions differ. Export it without that option."
         )

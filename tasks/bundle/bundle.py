@@ -253,7 +253,8 @@ def _refuse_missing(model: BundledModel) -> None:
     for path in (model.weights, model.adapter):
         if path is not None and not path.exists():
             raise BadInput(
-                f"{path} is missing, which {model.folder / BUNDLE_FILE} names; export the model again."
+                f"{path} is missing, which {model.folder / BUNDLE_FILE} names; export the model "
+                "again."
             )
 
 

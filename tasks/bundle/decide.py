@@ -1,5 +1,5 @@
-"""From the log-likelihoods of the three labels to decisions: the arithmetic of an evaluation, on the
-parameters that it has chosen. Nothing is fitted here, and no model runs.
+"""From the log-likelihoods of the three labels to decisions: the arithmetic of an evaluation, on
+the parameters that it has chosen. Nothing is fitted here, and no model runs.
 """
 
 from __future__ import annotations

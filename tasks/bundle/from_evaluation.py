@@ -42,7 +42,8 @@ def bundle_of_evaluation(home: Path, evaluation_id: str) -> BundledModel:
     landing = _LandedEvaluation.read(home, evaluation_id)
     if landing.experiment["recipe_kind"] == "baseline":
         raise BadInput(
-            f"{landing.name} is a baseline, without an adapter of its own; name a trained experiment."
+            f"{landing.name} is a baseline, without an adapter of its own; name a trained "
+            "experiment."
         )
 
     training = _adapter_folder(home, landing)

@@ -75,7 +75,9 @@ class LoadedModel:
         return [str(token) for token in added_tokens if token.special and len(str(token)) > 1]
 
     def log_likelihoods(self, texts: Sequence[Encoded]) -> Floats:
-        """log P(label | prompt) of each text, shape (texts, 3). Raises Diverged if one is not finite."""
+        """log P(label | prompt) of each text, shape (texts, 3). Raises
+        Diverged if one is not finite.
+        """
         results = side_by_side([self._prefix(text) for text in texts], self._label_logp)
         label_logp = np.concatenate([np.array(logp) for _, logp in results]).astype(np.float64)
         if not np.isfinite(label_logp).all():

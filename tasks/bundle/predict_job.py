@@ -1,4 +1,5 @@
-"""The process that answers texts: it loads a model once, then reads requests from its parent's pipe.
+"""The process that answers texts: it loads a model once, then reads
+requests from its parent's pipe.
 
 No text is printed, logged or written. Only child processes import this file.
 """

@@ -80,19 +80,20 @@ def _refuse_repository(repository: ModelInfo, folder: Path, target: Target) -> N
     consequence = f"so nothing was uploaded from {folder}"
     if not target.public and not repository.private:
         raise BadInput(
-            f"{target.repo} is public already, {consequence}; name another repository, or add --public."
+            f"{target.repo} is public already, {consequence}; name another repository, or add "
+            "--public."
         )
     if target.public and repository.private:
         raise BadInput(
-            f"{target.repo} is private already, {consequence}; make it public in its settings on the "
-            "Hub, name another repository, or leave --public out."
+            f"{target.repo} is private already, {consequence}; make it public in its settings on "
+            "the Hub, name another repository, or leave --public out."
         )
 
     names = {file.rfilename for file in repository.siblings or ()} - NEW_FILES
     if names and BUNDLE_FILE not in names:
         raise BadInput(
-            f"{target.repo} holds files of something else ({min(names)}), {consequence}; name another "
-            "repository, since a push takes the place of what is there."
+            f"{target.repo} holds files of something else ({min(names)}), {consequence}; name "
+            "another repository, since a push takes the place of what is there."
         )
 
 
@@ -111,8 +112,8 @@ def _sentences(folder: Path, target: Target) -> Iterator[None]:
         status = refused.response.status_code
         if status in (401, 403):
             raise error(
-                f"The Hub does not let this token write to {target.repo} ({status}); check HF_TOKEN "
-                "and the owner."
+                f"The Hub does not let this token write to {target.repo} ({status}); check "
+                "HF_TOKEN and the owner."
             ) from refused
         raise error(f"The Hub answered with an error ({status}).", transient=True) from refused
     except (httpx.HTTPError, ConnectionError, RuntimeError) as broken:

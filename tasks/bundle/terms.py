@@ -13,16 +13,19 @@ from tasks.runtime.manifest import Manifest
 NOTICE_FILE = "Notice"
 LICENCES = "licences"
 SPDX = {"Apache-2.0": "https://www.apache.org/licenses/LICENSE-2.0"}
-GEMMA = "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms"
+GEMMA = (
+    "Gemma is provided under and subject to the Gemma Terms of Use found at "
+    "ai.google.dev/gemma/terms"
+)
 GEMMA_RESTRICTIONS = (
-    "Whoever uses, changes or passes on these files must keep to the use restrictions of section 3.2 "
-    "of those terms and to the Gemma Prohibited Use Policy (ai.google.dev/gemma/prohibited_use_policy), "
-    "and must pass both on, together with a copy of the terms and this notice, to whoever gets the "
-    "files from them."
+    "Whoever uses, changes or passes on these files must keep to the use restrictions of section "
+    "3.2 of those terms and to the Gemma Prohibited Use Policy "
+    "(ai.google.dev/gemma/prohibited_use_policy), and must pass both on, together with a copy of "
+    "the terms and this notice, to whoever gets the files from them."
 )
 CHANGED = (
-    "The files of this folder are modified: the weights were converted to MLX and stored at another "
-    "precision, and an adapter was trained on them."
+    "The files of this folder are modified: the weights were converted to MLX and stored at "
+    "another precision, and an adapter was trained on them."
 )
 
 

@@ -24,7 +24,9 @@ from tasks.tuning.sets import load_set
 
 
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
-    """Run a ValidJob; returns {"scores": the folder}, which holds `valid.jsonl`, a ScoredCase a line."""
+    """Run a ValidJob; returns {"scores": the folder}, which holds
+    `valid.jsonl`, a ScoredCase a line.
+    """
     job = ValidJob.model_validate(args)
     build_folder(job.scores, lambda folder: _score(job, folder, emit))
     return {"scores": str(job.scores)}

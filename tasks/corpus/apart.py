@@ -45,8 +45,8 @@ def _check_texts(set_name: str, cases: Sequence[Case], learned: Learned) -> None
         if digest in texts:
             name, case_id = texts[digest]
             raise BadInput(
-                f"{set_name} has case {case.case_id} with the text of case {case_id} in {name}; leave "
-                "one out."
+                f"{set_name} has case {case.case_id} with the text of case {case_id} in {name}; "
+                "leave one out."
             )
 
 
@@ -68,7 +68,8 @@ def _check_groups(set_name: str, cases: Sequence[Case], learned: Learned) -> Non
 
 
 def check_examples(folder: Path, choices: Iterable[PromptChoice]) -> None:
-    """Refuse a set of a dataset folder that holds an example of one of these prompts, or a near copy.
+    """Refuse a set of a dataset folder that holds an example of one of
+    these prompts, or a near copy.
 
     Raises BadInput, with the case named by id only.
     """

@@ -124,6 +124,7 @@ def _wordings(learner: Learner) -> str:
     elsewhere += len(frame.others) + len(frame.past) + len(frame.imagined)
 
     return (
-        f"{alarms} of {len(flags)} alarms, {len(frame.lists)} lists, {elsewhere} of alarms elsewhere, "
-        f"{len(frame.figures)} figures of speech, {len(frame.fear)} of fear and {len(frame.ease)} of ease"
+        f"{alarms} of {len(flags)} alarms, {len(frame.lists)} lists, {elsewhere} of alarms "
+        f"elsewhere, {len(frame.figures)} figures of speech, {len(frame.fear)} of fear and "
+        f"{len(frame.ease)} of ease"
     )

@@ -94,10 +94,10 @@ def _wordings() -> str:
     denials = [len(fact.deny) for fact in facts if fact.deny]
 
     return (
-        f"Each of {len(facts)} facts is said in {min(counts)} to {max(counts)} wordings ({sum(counts)} in all; a "
-        f"nurse's note is one more), and each of the {len(denials)} that can be denied in "
-        f"{min(denials)} to {max(denials)} ({sum(denials)} in all). Cases of a set repeat clauses: "
-        "their number overstates their variety."
+        f"Each of {len(facts)} facts is said in {min(counts)} to {max(counts)} wordings "
+        f"({sum(counts)} in all; a nurse's note is one more), and each of the {len(denials)} that "
+        f"can be denied in {min(denials)} to {max(denials)} ({sum(denials)} in all). Cases of a "
+        "set repeat clauses: their number overstates their variety."
     )
 
 

@@ -172,8 +172,8 @@ class _FirstCases:
         first_set = self.ids.setdefault(case.case_id, name)
         if first_set != name:
             raise BadInput(
-                f"The id {case.case_id} stands in {first_set} and in {name}; give each case its own "
-                "id."
+                f"The id {case.case_id} stands in {first_set} and in {name}; give each case its "
+                "own id."
             )
 
         if case.group is not None:

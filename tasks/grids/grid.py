@@ -155,8 +155,8 @@ def _replace_the_other_key(raw: RawTable, overrides: list[str]) -> None:
 
 
 def _leave_out_embedded_settings(raw: RawTable, overrides: list[str]) -> None:
-    """Let `--set data.source=my_cases.csv` take a built-in grid to a user's own cases: what the file
-    says about the embedded ones alone does not apply to them.
+    """Let `--set data.source=my_cases.csv` take a built-in grid to a user's own cases: what the
+    file says about the embedded ones alone does not apply to them.
     """
     data = raw.get("data")
     keys = {item.partition("=")[0].strip() for item in overrides}

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ValidationError
 
 from tasks.spec import Grid
 
-# Parts of pydantic's locations that name a branch of a union or a dict's key, not a key of the file.
+# Parts of pydantic's locations that name a branch of a union or a
+# dict's key, not a key of the file.
 _BRANCHES = {
     *("hub", "package", "folder", "random"),
     *("constrained-int", "literal['all']", "[key]"),
@@ -54,7 +55,10 @@ def sentence(
     place = where(path, loc, overrides, message, above=unknown)
 
     if unknown:
-        return f"{place}: unknown key {key!r}; {_suggestion(str(loc[-1]), _allowed_keys(model, first['loc']))}."
+        return (
+            f"{place}: unknown key {key!r}; "
+            f"{_suggestion(str(loc[-1]), _allowed_keys(model, first['loc']))}."
+        )
     if first["type"] == "missing":
         table = key.rpartition(".")[0]
         return f"{place}: {table or 'the grid'} has no {loc[-1]!r}; add it."
@@ -62,7 +66,10 @@ def sentence(
         return f"{place}: {message}."
     if isinstance(first["input"], (dict, list, tuple)) and first["input"]:
         return f"{place}: {key}: {message}."
-    return f"{place}: {key} = {json.dumps(first['input'], default=str)[:60]} is not allowed: {message}."
+    return (
+        f"{place}: {key} = {json.dumps(first['input'], default=str)[:60]} is not allowed: "
+        f"{message}."
+    )
 
 
 def reason(error: ValidationError) -> str:

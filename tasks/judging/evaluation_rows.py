@@ -51,8 +51,9 @@ def evaluation_rows(
 ) -> dict[str, Rows]:
     """All landing rows of one evaluation, by table.
 
-    `scores`: the sealed scores folder, which has the name of its id; `name`: of the judged set, one of `dataset`.
-    Rules are chosen on the training dataset's calibration set, whichever set is judged.
+    `scores`: the sealed scores folder, which has the name of its id; `name`: of the
+    judged set, one of `dataset`. Rules are chosen on the training dataset's
+    calibration set, whichever set is judged.
     """
     entry = dataset.sets[name]
     evaluation = Evaluation(

@@ -1,9 +1,9 @@
 """The decision curve: what sending to ED by a threshold on p(ED) is worth against ED for all.
 
 The net benefit of a threshold t is (caught emergencies - t / (1 - t) false alarms) / cases (Vickers
-and Elkin, Medical Decision Making 26 (2006) 565-574). Whoever sends a case to ED from a risk of t on
-holds one missed emergency as bad as (1 - t) / t false alarms. Sending nobody has net benefit 0, so the
-net benefit itself is the difference from it.
+and Elkin, Medical Decision Making 26 (2006) 565-574). Whoever sends a case to ED from a risk of t
+on holds one missed emergency as bad as (1 - t) / t false alarms. Sending nobody has net benefit 0,
+so the net benefit itself is the difference from it.
 """
 
 from __future__ import annotations

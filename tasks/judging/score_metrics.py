@@ -1,4 +1,5 @@
-"""Metrics of the probability of a class, which no decision rule changes, each with its 95 % interval.
+"""Metrics of the probability of a class, which no decision rule
+changes, each with its 95 % interval.
 
 AUROC, average precision, calibration slope and intercept, of a class against the others. All parts
 of a set (the whole, its subgroups) and all classes share one set of resamples: whole groups, or

@@ -1,4 +1,6 @@
-"""Rows of the metrics of probabilities and of subgroups: tables metric, subgroup_metric, net_benefit."""
+"""Rows of the metrics of probabilities and of subgroups: tables
+metric, subgroup_metric, net_benefit.
+"""
 
 from __future__ import annotations
 

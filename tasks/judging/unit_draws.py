@@ -1,7 +1,7 @@
 """Bootstrap of statistics that need more than totals of cases, such as an area under a curve.
 
-A resample says how often each unit (a group, or without groups a case) was drawn. Every statistic of
-a set takes the same resamples, since drawing costs more than most statistics.
+A resample says how often each unit (a group, or without groups a case) was drawn. Every statistic
+of a set takes the same resamples, since drawing costs more than most statistics.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class UnitDraws:
     def of(
         cls, features: ArrayLike, groups: Groups | None, seed: int, resamples: int = 2000
     ) -> UnitDraws:
-        """`features` (cases, k): all that the statistics read of a case. Units are numbered by their
-        sums, so that neither the order of cases nor the names of groups change a resample.
+        """`features` (cases, k): all that the statistics read of a case. Units are numbered by
+        their sums, so that neither the order of cases nor the names of groups change a resample.
         """
         values = np.asarray(features, dtype=np.float64)
         codes = unit_codes(groups, len(values))

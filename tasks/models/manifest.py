@@ -1,7 +1,7 @@
 """The manifests of source folders (`sources/`) and model folders (`models/`) as classes.
 
-Both are written once, by tasks/models/sources/available.py and tasks/models/convert.py. Keys that folders of
-earlier versions lack have defaults here.
+Both are written once, by tasks/models/sources/available.py and tasks/models/convert.py. Keys that
+folders of earlier versions lack have defaults here.
 """
 
 from __future__ import annotations

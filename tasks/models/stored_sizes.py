@@ -66,7 +66,8 @@ def tensor_headers(path: Path) -> Iterator[TensorHeader]:
 
 
 def stored_sizes(folder: Path, group_size: int | None = None) -> ModelSizes:
-    """Sizes of a model folder. `group_size`: quantised values that share a scale, None for bfloat16.
+    """Sizes of a model folder. `group_size`: quantised values that
+    share a scale, None for bfloat16.
 
     Raises BrokenFolder if it holds quantised weights and `group_size` is None.
     """

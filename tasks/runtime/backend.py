@@ -27,19 +27,18 @@ WIRES_SINCE = 15  # macOS
 class Backend:
     """How a machine computes, and what follows from it.
 
-    `compute_path`: `packed` (quantised kernels), `dequantised_f32` (the same weights, unpacked
-    once to float32) or `packed_where_fast`. `cpu_kernels`: elementwise work in the forms that are fast on a CPU.
-    `side_by_side`: batches without gradients run on a stream per core. `compiles`: a step is worth
-    compiling. `tokens_at_once`: padded tokens of one forward pass without gradients.
+    `compute_path`: `packed` (quantised kernels), `dequantised_f32` (the same weights, unpacked once
+    to float32) or `packed_where_fast`. `cpu_kernels`: elementwise work in the forms that are fast
+    on a CPU. `side_by_side`: batches without gradients run on a stream per core. `compiles`: a step
+    is worth compiling. `tokens_at_once`: padded tokens of one forward pass without gradients.
     `planned_gflops`: sustained in a training step, roughly. `selftest_tolerance`: largest relative
     difference of float32 results that are equal but for the order of sums; `rounding`: the same in
-    root mean square, of results in `compute_dtype`. `compared_with`: what
-    benchmarks measure beside ours. `path_in_ids`: whether ids name the compute path: those of the
-    first two backends are older than the choice. `wires_memory`: weights may be kept from being
-    paged out. `own_memory`: the device has memory of its own, which bounds what fits.
-    `fast_outputs`: quantised products are fast for multiples of so many outputs; others' weights
-    are unpacked once to `compute_dtype` (`packed_where_fast`).
-    `experimental`: nobody has run it yet, and whatever shows it says so.
+    root mean square, of results in `compute_dtype`. `compared_with`: what benchmarks measure beside
+    ours. `path_in_ids`: whether ids name the compute path: those of the first two backends are
+    older than the choice. `wires_memory`: weights may be kept from being paged out. `own_memory`:
+    the device has memory of its own, which bounds what fits. `fast_outputs`: quantised products are
+    fast for multiples of so many outputs; others' weights are unpacked once to `compute_dtype`
+    (`packed_where_fast`). `experimental`: nobody has run it yet, and whatever shows it says so.
     """
 
     name: str
@@ -165,8 +164,8 @@ def backend() -> Backend:
         raise BadInput(f"{VARIABLE} = {requested!r} is unknown; {_choices()}")
     if requested == METAL.name and not has_apple_gpu():
         raise BadInput(
-            f"{VARIABLE} = metal needs a Mac with Apple Silicon and a Python built for it, and this "
-            f"is {machine_name()}; {_choices()}"
+            f"{VARIABLE} = metal needs a Mac with Apple Silicon and a Python built for it, and "
+            f"this is {machine_name()}; {_choices()}"
         )
     if requested == CUDA.name and not has_cuda():
         raise BadInput(

@@ -101,7 +101,10 @@ def _cuda(build: str) -> Finding:
         detail = f"the driver {gpu.driver} of {gpu.name} is too old for {build}"
         return _error(detail, f"install {oldest} or newer,{alternative} or {FOR_THE_CPU}")
     if _numbers(gpu.capability) < _numbers(OLDEST_CAPABILITY):
-        detail = f"{gpu.name} has compute capability {gpu.capability}, and {build} needs {OLDEST_CAPABILITY}"
+        detail = (
+            f"{gpu.name} has compute capability {gpu.capability}, and {build} needs "
+            f"{OLDEST_CAPABILITY}"
+        )
         return _error(detail, FOR_THE_CPU)
 
     return _memory(build, gpu)

@@ -285,7 +285,8 @@ def _error(ending: _Ending, budget: int | None, log: Path, at_most: float | None
         return BY_EXIT_CODE[code](message)
     if code == LOST_PARENT:
         return LostChild(
-            f"The step's process exited, since its pipe from the sweep had closed; its log is {log}."
+            "The step's process exited, since its pipe from the sweep had closed; its log is "
+            f"{log}."
         )
     if ending.killed_for == "silence":
         return LostChild(
@@ -294,8 +295,8 @@ def _error(ending: _Ending, budget: int | None, log: Path, at_most: float | None
         )
     if ending.killed_for == "time" and at_most is not None:
         return TookTooLong(
-            f"The step took longer than {at_most / 60:.3g} min, the time_limit of its grid, and was "
-            f"killed; its log is {log}."
+            f"The step took longer than {at_most / 60:.3g} min, the time_limit of its grid, and "
+            f"was killed; its log is {log}."
         )
     if code < 0:
         return _error_of_signal(ending, budget, log)

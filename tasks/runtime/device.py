@@ -207,8 +207,8 @@ def slow_blas_warning(device: Device) -> str | None:
         )
 
     return (
-        f"Matrix products run at {speed} with the BLAS '{device.blas}': training will be many times "
-        "slower than it could be. Install one with `pip install mkl` (x86-64) or "
+        f"Matrix products run at {speed} with the BLAS '{device.blas}': training will be many "
+        "times slower than it could be. Install one with `pip install mkl` (x86-64) or "
         "`apt-get install libopenblas0-pthread`."
     )
 

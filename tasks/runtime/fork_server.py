@@ -173,7 +173,8 @@ def start(child: str, environment: dict[str, str], *modules: str) -> None:
 
     with _lock:
         if _server is not None and not _is_alive(_server):
-            # Whoever waits for its last step has the step, and with it the socket, and sees its end.
+            # Whoever waits for its last step has the step, and with
+            # it the socket, and sees its end.
             _server = _last = None
         if _server is None:
             _server = _start(child, environment, modules)

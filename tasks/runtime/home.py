@@ -53,7 +53,9 @@ def existing_home() -> Path:
 
 
 def check_home() -> None:
-    """Raise BadInput if `home()` cannot be a folder: a file is in its place, or its name is too long."""
+    """Raise BadInput if `home()` cannot be a folder: a file is in its
+    place, or its name is too long.
+    """
     try:
         if not stat.S_ISDIR(home().stat().st_mode):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))

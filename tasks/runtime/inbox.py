@@ -28,7 +28,9 @@ def receive(data: bytes) -> None:
 
 
 def requests(most: int) -> Iterator[list[dict[str, Any]]]:
-    """Groups of 1 to `most` requests, as many as wait, until the parent says that there are no more."""
+    """Groups of 1 to `most` requests, as many as wait, until the
+    parent says that there are no more.
+    """
     while True:
         group = [_next(block=True)]
         while len(group) < most and group[-1] not in (END, None):

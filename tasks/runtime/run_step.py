@@ -1,5 +1,5 @@
-"""Runs the child process of a step, again if it is lost: a kill from outside uses up no retry of the
-step's task.
+"""Runs the child process of a step, again if it is lost: a kill from outside uses
+up no retry of the step's task.
 """
 
 from __future__ import annotations

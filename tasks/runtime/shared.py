@@ -3,9 +3,9 @@
     TRIAGE_SHARED/<name>/<digest>/...     the files of one version
     TRIAGE_SHARED/<name>/manifest.json    names the version that counts
 
-Nothing is renamed, since object stores cannot. Files come first, in a folder named by their content,
-so that two machines never write into each other's; the manifest comes last, and the first one
-stays. Folders are found by name, never by a listing, which may lag.
+Nothing is renamed, since object stores cannot. Files come first, in a folder named by their
+content, so that two machines never write into each other's; the manifest comes last, and the first
+one stays. Folders are found by name, never by a listing, which may lag.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class SharedFolder:
             return manifest
 
     def replace(self, folder: Path, name: str) -> None:
-        """Copy a sealed folder in place of the version that is there, which only one machine does at
-        a time.
+        """Copy a sealed folder in place of the version that is there, which
+        only one machine does at a time.
         """
         with self._refusals():
             previous = self._manifest(name)

@@ -1,5 +1,5 @@
-"""Kills a child process that has sent no sign of life for long, or that takes longer than it may: one
-that hangs, or was stopped.
+"""Kills a child process that has sent no sign of life for long, or that takes longer than it may:
+one that hangs, or was stopped.
 
 The step is retried, and a training goes on from its checkpoint.
 """
@@ -22,8 +22,8 @@ class Killable(Protocol):
 
 
 class Watchdog:
-    """Watches a process while the context lasts: for silence of `limit` seconds, and for a whole time
-    of `at_most` seconds, where there is such a limit.
+    """Watches a process while the context lasts: for silence of `limit` seconds, and for a whole
+    time of `at_most` seconds, where there is such a limit.
 
     It counts its own ticks and not the time: after a sleep of the machine, or of this process, the
     child has as long as ever. While what the child sent is being handled, no silence is counted.

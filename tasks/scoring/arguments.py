@@ -77,8 +77,8 @@ class UntunedScoringJob(Strict):
 class FidelityJob(Strict):
     """Compare quantised variants with their base model on a sample of at most `cases` test cases.
 
-    `reference`: the folder of the base model; `variants`: the folder of each variant, by its precision;
-    `training` and `prompt`: what the frozen prefix and the longest case depend on.
+    `reference`: the folder of the base model; `variants`: the folder of each variant, by its
+    precision; `training` and `prompt`: what the frozen prefix and the longest case depend on.
     """
 
     reference: Path

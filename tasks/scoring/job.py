@@ -265,8 +265,8 @@ def _refuse_not_finite(scorer: Scorer, name: str, scores: Scores) -> None:
     if not finite.all():
         lost_cases = int((~finite).sum())
         raise Diverged(
-            f"{scorer.name}: {lost_cases} of {len(finite)} cases of {name} have scores that are NaN or "
-            f"infinite, so nothing is stored; {scorer.remedy}."
+            f"{scorer.name}: {lost_cases} of {len(finite)} cases of {name} have scores that are "
+            f"NaN or infinite, so nothing is stored; {scorer.remedy}."
         )
 
 

@@ -1,5 +1,5 @@
-"""What a search compares recipes by, as a child process runs it: an adapter, in training or trained,
-and its ED recall or macro-F1 on `valid`.
+"""What a search compares recipes by, as a child process runs it: an adapter, in training or
+trained, and its ED recall or macro-F1 on `valid`.
 """
 
 from __future__ import annotations

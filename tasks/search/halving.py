@@ -72,7 +72,9 @@ class Halving:
         return total
 
     def next_move(self, trials: Sequence[Standing], trial_count: int) -> Move:
-        """What to do next with these trials, of which there shall be `trial_count`; None: it is done."""
+        """What to do next with these trials, of which there shall be
+        `trial_count`; None: it is done.
+        """
         for trial in trials:
             if not trial.failed and not trial.ranks:
                 return Training(trial.number, 0)

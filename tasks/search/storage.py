@@ -226,15 +226,16 @@ class Storage:
             if stored_settings.get(key) != present_settings.get(key)
         ]
         changes = [
-            f"{key} was {_shown(stored_settings.get(key))} and is {_shown(present_settings.get(key))}"
+            f"{key} was {_shown(stored_settings.get(key))} and is "
+            f"{_shown(present_settings.get(key))}"
             for key in keys[:MOST_SHOWN]
         ]
         more = f", and {len(keys) - MOST_SHOWN} more" if len(keys) > MOST_SHOWN else ""
 
         return (
             f"The trials in {self.path} are of another search: {'; '.join(changes)}{more}. Undo "
-            "that, give the grid another name, or move this file away to begin anew; trainings that "
-            "are needed again are kept."
+            "that, give the grid another name, or move this file away to begin anew; trainings "
+            "that are needed again are kept."
         )
 
     @contextlib.contextmanager
@@ -248,8 +249,8 @@ class Storage:
                 first = f"a trial there has no {error.args[0]}"
             raise BadInput(
                 f"{self.path} cannot be used as the storage of a search ({first}); another version "
-                "of triage or Optuna may have written it: move it away to begin anew, trainings are "
-                "kept."
+                "of triage or Optuna may have written it: move it away to begin anew, trainings "
+                "are kept."
             ) from error
 
 

@@ -66,7 +66,10 @@ def _comment(space: Space, trial: Trial) -> list[str]:
         f"trial {trial.number}, {trial.objective.name} {trial.value:.4f} on valid after"
         f" {trial.update} of {trial.iterations} updates.",
         f"{trial.settings}.",
-        f"The {twin_phrase} not searched; {'it is' if 'twin' in twin_phrase else 'they are'} here to be compared.",
+        (
+            f"The {twin_phrase} not searched; {'it is' if 'twin' in twin_phrase else 'they are'} "
+            "here to be compared."
+        ),
     ]
 
 

@@ -1,6 +1,8 @@
-"""What a study is made of, as data: base models, precisions, recipes, experiments; and the digests of such data.
+"""What a study is made of, as data: base models, precisions, recipes,
+experiments; and the digests of such data.
 
-Grid files (TOML) are read into these models by `tasks/grids/grid.py`. Nothing here imports Prefect, MLX or a file format.
+Grid files (TOML) are read into these models by `tasks/grids/grid.py`. Nothing here imports
+Prefect, MLX or a file format.
 """
 
 from tasks.spec.base import (

@@ -1,4 +1,6 @@
-"""What all specs share: labels, versions, names, and the base class that leaves young settings out of ids."""
+"""What all specs share: labels, versions, names, and the base class that
+leaves young settings out of ids.
+"""
 
 from __future__ import annotations
 

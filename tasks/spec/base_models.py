@@ -46,7 +46,9 @@ class FolderSource(Strict):
 
 
 class RandomSource(Strict):
-    """Random weights of a real model's shape, for tests and measurements; never evidence of quality."""
+    """Random weights of a real model's shape, for tests and
+    measurements; never evidence of quality.
+    """
 
     kind: Literal["random"] = Field(description="random weights")
     shape: str = Field(description="name of a shape in tasks/models/shapes.json")

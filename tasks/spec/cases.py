@@ -56,7 +56,8 @@ class Columns(Strict):
         private |= {"case_id", "id"}
         if private_columns := [column for column in self.subgroup_columns if column in private]:
             raise ValueError(
-                f"subgroup_columns names {private_columns[0]}, and reports show what stands there; leave it out"
+                f"subgroup_columns names {private_columns[0]}, and reports show what stands there; "
+                "leave it out"
             )
         return self
 
@@ -181,8 +182,8 @@ class Data(Columns):
             )
         if self.further_share and self.seed != HOLDOUT_SEED:
             raise ValueError(
-                f"further_share needs data.seed = {HOLDOUT_SEED}: further problems are written apart"
-                " from the problems that this seed holds out, and another one holds out others"
+                f"further_share needs data.seed = {HOLDOUT_SEED}: further problems are written "
+                "apart from the problems that this seed holds out, and another one holds out others"
             )
 
         return self

@@ -8,7 +8,9 @@ from typing import Any
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no spaces: equal values give equal text, so digests can be compared."""
+    """JSON with sorted keys and no spaces: equal values give equal
+    text, so digests can be compared.
+    """
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )

@@ -58,7 +58,9 @@ class ExperimentSpec(Strict):
 
 
 def experiments(grid: Grid, models: dict[str, BaseModelSpec]) -> Iterator[ExperimentSpec]:
-    """The cells of a grid, variant by variant, so that a variant's shared work is done once and then used."""
+    """The cells of a grid, variant by variant, so that a variant's shared
+    work is done once and then used.
+    """
     runs = [(recipe, seed) for recipe in grid.recipes for seed in grid.seeds_of(recipe)]
     for name, precision, (recipe, seed) in itertools.product(grid.models, grid.compared, runs):
         yield ExperimentSpec(

@@ -86,11 +86,11 @@ class Search(Strict):
 
     Besides the keys below the table holds the searched settings, each by its dotted key, with a
     range or a list of choices: `"recipe.learning_rate" = { low = 1e-4, high = 1e-2, log = true }`,
-    `"training.num_layers" = [4, 8, 16]`. They are keys of `[[recipe]]`, `[training]` and `[prompt]`.
-    Refused are those that decide no training (such as `primary_rule`), the length of trials and
-    their pauses (`iterations`, `patience`, `evaluate_every`), or what all trials share (`seeds`,
-    `group_size`). `prompt.answers`, `label_weight` and `label_smoothing` change what a validation
-    value measures, so a standard recipe that is compared by it cannot search them.
+    `"training.num_layers" = [4, 8, 16]`. They are keys of `[[recipe]]`, `[training]` and
+    `[prompt]`. Refused are those that decide no training (such as `primary_rule`), the length of
+    trials and their pauses (`iterations`, `patience`, `evaluate_every`), or what all trials share
+    (`seeds`, `group_size`). `prompt.answers`, `label_weight` and `label_smoothing` change what a
+    validation value measures, so a standard recipe that is compared by it cannot search them.
     """
 
     rungs: tuple[Fraction, ...] = Field(

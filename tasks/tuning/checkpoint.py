@@ -29,9 +29,9 @@ Arrays = dict[str, mx.array]
 
 @dataclass
 class Progress:
-    """How far a training is. `best_value` is the validation value (of the recipe's own objective) of
-    the best adapter, which is that of the lowest value, or of the highest `best_macro_f1` where the
-    recipe selects by it.
+    """How far a training is. `best_value` is the validation value (of the recipe's own objective)
+    of the best adapter, which is that of the lowest value, or of the highest `best_macro_f1`
+    where the recipe selects by it.
 
     `peak_memory_bytes` (MLX) and `peak_rss_bytes` (process) are the largest of all processes that
     trained it so far. `unreported`: (loss, parts) of the updates since the last point of the curve.

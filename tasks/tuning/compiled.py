@@ -1,5 +1,5 @@
-"""An optimizer update as a compiled graph, for backends on which starting operations costs more than
-compiling them once.
+"""An optimizer update as a compiled graph, for backends on which starting operations costs
+more than compiling them once.
 
 One graph per padded length holds the gradients, clipping and AdamW. The host hands it over and goes
 on: it prepares the next batch while the device computes, and reads the loss a step later. On a CPU
@@ -128,7 +128,8 @@ class CompiledUpdates:
         self._limit = limit
         self._part: _Part | None = None
         self._next: tuple[Update, list[_Part]] | None = None
-        # Walking the whole model for its few trained tensors would take longer than to start a step.
+        # Walking the whole model for its few trained tensors would
+        # take longer than to start a step.
         trained = dict(tree_flatten(adapted.stack.model.trainable_parameters()))
         self._groups = Groups.of(trained)
         self._places = [_place(adapted.stack.model, name) for name in trained]
@@ -223,8 +224,8 @@ class CompiledUpdates:
         previous: Tree | None,
         last: bool,
     ) -> Tree:
-        """The graph of a part: gradients added to those of the parts before, and after the last part
-        the optimizer's update. Parameters, state and gradients are by group.
+        """The graph of a part: gradients added to those of the parts before, and after the last
+        part the optimizer's update. Parameters, state and gradients are by group.
         """
         loss, parts, gradients = self._gradients(parameters, sizes, arguments)
         if previous is not None:

@@ -143,7 +143,8 @@ class MasksAhead:
             if self._uses[request] <= 0:
                 self._forget(request)
             if self._waiting:
-                # There may be room for another now; a thread that wakes for nothing delays this one.
+                # There may be room for another now; a thread that
+                # wakes for nothing delays this one.
                 self._changed.notify()
 
         if mask is None:

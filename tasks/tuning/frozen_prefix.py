@@ -71,7 +71,9 @@ class Prefix:
         return self.enter(self.stored_leading())
 
     def stored_rows(self, rows: Sequence[Row], length: int) -> mx.array:
-        """What is stored of these rows: hidden states (N, length - P, D), or tokens (N, length - P)."""
+        """What is stored of these rows: hidden states (N, length - P,
+        D), or tokens (N, length - P).
+        """
         common = self.cases.leading
         if self.own is None or self.starts is None:
             return mx.array(padded_tokens([row.inputs[common:] for row in rows], length - common))

@@ -1,7 +1,8 @@
-"""The trained tensors of one kind and shape as one array, so that an optimizer treats all of them at once.
+"""The trained tensors of one kind and shape as one array, so that an
+optimizer treats all of them at once.
 
-LoRA of two modules has three or four shapes and, in 16 blocks, 64 tensors: clipped and updated one by
-one, they are an eighth of a compiled step's graph.
+LoRA of two modules has three or four shapes and, in 16 blocks, 64 tensors: clipped and updated one
+by one, they are an eighth of a compiled step's graph.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ Tree = Any  # a tree of arrays
 
 @dataclass(frozen=True)
 class Groups:
-    """Which tensors are in one array: `names` of all, those of the groups, and the places in `names`
-    of each group's tensors.
+    """Which tensors are in one array: `names` of all, those of the groups, and the places in
+    `names` of each group's tensors.
 
-    A group holds the factors A or the factors B, whose rates may differ: its name ends as theirs do.
+    A group holds the factors A or the factors B, whose rates may
+    differ: its name ends as theirs do.
     """
 
     names: tuple[str, ...]

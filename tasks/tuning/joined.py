@@ -5,10 +5,9 @@ tells them apart. That halves the operations of a step, whose number decides the
 step on a GPU. A CPU gains nothing, and computes the two one after the other (engine.py), with the
 same sums.
 
-The row has no axis for sequences, and attention keeps the heads that share a key side by side: a view
-of an array takes the host as long to start as an operation does.
-Shapes: P leading tokens, B sequences of T own tokens, S = P + B T; G heads of keys, each with R of
-queries, of width d.
+The row has no axis for sequences, and attention keeps the heads that share a key side by side: a
+view of an array takes the host as long to start as an operation does. Shapes: P leading tokens, B
+sequences of T own tokens, S = P + B T; G heads of keys, each with R of queries, of width d.
 """
 
 from __future__ import annotations

@@ -30,7 +30,8 @@ from tasks.tuning.dropout_masks import (
     MaskSource,
 )
 
-# Modules that the pruned last block computes at every position; the others only where a row is scored.
+# Modules that the pruned last block computes at every position; the
+# others only where a row is scored.
 AT_EVERY_POSITION = ("self_attn.k_proj", "self_attn.v_proj")
 
 

@@ -127,8 +127,8 @@ def choose_memory(
     limit: int,
     emit: Emit,
 ) -> MemoryChoice:
-    """The largest micro-batch that fits in `limit` bytes, beside MLX's cache and `held_bytes` bytes of
-    weights and optimizer.
+    """The largest micro-batch that fits in `limit` bytes, beside MLX's cache and `held_bytes`
+    bytes of weights and optimizer.
 
     `peak(checkpointing, count)` measures the bytes that a step over `count` times the longest case
     takes on top of `held_bytes`; `longest`: tokens of that case. Raises BadInput if not even one
@@ -187,9 +187,9 @@ def _note(
     limit = choice.limit or 0
     checkpointed = ", blocks checkpointed" if choice.checkpointing else ""
     message = (
-        f"Memory: {limit / 1e6:.1f} MB, {held_bytes / 1e6:.1f} MB of it for weights and optimizer and up to "
-        f"{choice.cache_bytes / 1e6:.1f} MB for reuse; the longest case takes {case_bytes / 1e6:.1f} MB, "
-        f"each further one {further_bytes / 1e6:.1f} MB: "
+        f"Memory: {limit / 1e6:.1f} MB, {held_bytes / 1e6:.1f} MB of it for weights and optimizer "
+        f"and up to {choice.cache_bytes / 1e6:.1f} MB for reuse; the longest case takes "
+        f"{case_bytes / 1e6:.1f} MB, each further one {further_bytes / 1e6:.1f} MB: "
         f"micro-batch {choice.micro_batch} of {batch}{checkpointed}."
     )
 

@@ -71,8 +71,8 @@ class Space:
         """
         return (
             f"{what}: {needed / 1e9:.2f} GB are needed, and {self.left / 1e9:.2f} GB are left of "
-            f"the budget ({VARIABLE}) of {self.budget / 1e9:.2f} GB. What has no room is not stored: "
-            "its frozen blocks are computed in every step, which takes up to "
+            f"the budget ({VARIABLE}) of {self.budget / 1e9:.2f} GB. What has no room is not "
+            "stored: its frozen blocks are computed in every step, which takes up to "
             f"{1 / (1 - saved):.1f} times as long. {self._remedy(needed)}"
         )
 

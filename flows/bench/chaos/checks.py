@@ -1,5 +1,5 @@
-"""What must hold after a sweep under faults: everything landed once, with the figures of a sweep that
-nothing disturbed, and nothing stayed behind.
+"""What must hold after a sweep under faults: everything landed once, with the figures of a sweep
+that nothing disturbed, and nothing stayed behind.
 """
 
 from __future__ import annotations
@@ -82,7 +82,10 @@ def _difference(con: duckdb.DuckDBPyConnection, table: str) -> str | None:
 
     only = []
     for database, other_database in (("one", "other"), ("other", "one")):
-        query = f"SELECT count(*) FROM ({rows} {database}.{table} EXCEPT ALL {rows} {other_database}.{table})"
+        query = (
+            f"SELECT count(*) FROM ({rows} {database}.{table} EXCEPT ALL {rows} "
+            f"{other_database}.{table})"
+        )
         only.append(con.execute(query).fetchall()[0][0])
 
     return f"{table}: {only[0]} rows here and {only[1]} there" if any(only) else None

@@ -1,4 +1,6 @@
-"""A fleet on this machine: a Prefect server, machines that joined its pool, and the sweep that asks."""
+"""A fleet on this machine: a Prefect server, machines that joined its
+pool, and the sweep that asks.
+"""
 
 from __future__ import annotations
 

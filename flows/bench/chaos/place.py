@@ -27,8 +27,8 @@ STOP_SECONDS = 10.0  # in which everything that was killed must be gone
 
 @dataclass(frozen=True)
 class Study:
-    """What is swept: the first `experiments` of the smoke grid under as many seeds as it takes, each
-    of `iterations` updates with a checkpoint every `every` updates.
+    """What is swept: the first `experiments` of the smoke grid under as many seeds as it takes,
+    each of `iterations` updates with a checkpoint every `every` updates.
     """
 
     experiments: int

@@ -67,7 +67,9 @@ def _program(name: str) -> str | None:
 
 
 def _as_other_user() -> list[str]:
-    """PostgreSQL refuses to run as root; in a namespace root, whose files these are, is another user."""
+    """PostgreSQL refuses to run as root; in a namespace root, whose
+    files these are, is another user.
+    """
     if os.geteuid():
         return []
     id = pwd.getpwnam(OTHER_USER).pw_uid

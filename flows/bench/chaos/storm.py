@@ -172,8 +172,8 @@ def _advance(place: ChaosPlace, count: int, deadline: float) -> bool:
 
 
 def _until_at_work(place: ChaosPlace) -> None:
-    """Wait until a step runs: a sweep starts for seconds, on a busy machine for minutes. A sweep that
-    has nothing left to do never has one.
+    """Wait until a step runs: a sweep starts for seconds, on a busy machine for minutes. A sweep
+    that has nothing left to do never has one.
     """
     deadline = time.monotonic() + WORK_SECONDS
     place.running()

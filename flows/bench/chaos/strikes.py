@@ -55,7 +55,10 @@ def kill_parent(place: ChaosPlace, rng: random.Random) -> str:
     ) and time.monotonic() < start + LEAVE_SECONDS:
         time.sleep(0.05)
     if remaining_processes:
-        return f"process {sweep.pid}; {len(remaining_processes)} of its processes stayed {LEAVE_SECONDS:.0f} s"
+        return (
+            f"process {sweep.pid}; {len(remaining_processes)} of its processes stayed "
+            f"{LEAVE_SECONDS:.0f} s"
+        )
 
     return f"process {sweep.pid}; its processes left in {time.monotonic() - start:.1f} s"
 

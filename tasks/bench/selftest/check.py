@@ -14,7 +14,10 @@ import numpy as np
 from tasks.runtime.paths import without_folders
 
 DIFFERENCE = "relative difference"
-WRONG = "run `uv sync` to get the versions that the study was tested with; if it stays, report it with the file below"
+WRONG = (
+    "run `uv sync` to get the versions that the study was tested with; if it stays, report it "
+    "with the file below"
+)
 LONGEST_ERROR = 300
 
 

@@ -34,8 +34,8 @@ BLOCKS = 2
 GROUP = 64
 TRAINING = Training(num_layers=BLOCKS)
 DENSE = "dequantised_f32"
-# Keys of a config.json that differ here: Gemma's head of 262,144 words would take gigabytes, and one
-# of its two blocks has full attention.
+# Keys of a config.json that differ here: Gemma's head of 262,144 words would take gigabytes, and
+# one of its two blocks has full attention.
 WIDE: dict[str, dict[str, Any]] = {
     "smollm2-135m": {},
     "gemma-3-270m": {"vocab_size": 4096, "sliding_window_pattern": BLOCKS},

@@ -1,5 +1,5 @@
-"""The self-test of `triage doctor --selftest`, in a child process: whether this machine computes the
-right numbers.
+"""The self-test of `triage doctor --selftest`, in a child process: whether this
+machine computes the right numbers.
 
 Each check is named and has a value and a bound, which follow the data type that this machine
 computes in.

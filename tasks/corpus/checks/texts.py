@@ -1,8 +1,8 @@
 """Checks of rows with the same text, nearly the same text or the same id.
 
-Texts must not cross sides. Each set that a model learns from is a side; test and evaluation sets are
-one side together, since nothing is learned from either. A table that the project splits is one side
-too: the split keeps copies within it together, but an evaluation set must be apart from it.
+Texts must not cross sides. Each set that a model learns from is a side; test and evaluation sets
+are one side together, since nothing is learned from either. A table that the project splits is one
+side too: the split keeps copies within it together, but an evaluation set must be apart from it.
 """
 
 from __future__ import annotations

@@ -67,8 +67,8 @@ def missing_columns(
     columns, right = ("column", "one") if len(missing) == 1 else ("columns", "ones")
 
     return BadInput(
-        f"{location}: has no {columns} {names}; its columns are {present}; name the right {right} as "
-        f"{settings}{_addition(missing)}."
+        f"{location}: has no {columns} {names}; its columns are {present}; name the right {right} "
+        f"as {settings}{_addition(missing)}."
     )
 
 

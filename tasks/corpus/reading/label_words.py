@@ -75,7 +75,8 @@ def unknown_label(word: str, column: str, location: str) -> BadInput:
     """The error for a value that is no label. It is shown only if it looks like a label word."""
     if not may_be_shown(word):
         return BadInput(
-            f"{location}: has an unknown label of {len(word)} characters in '{column}', which is not "
+            f"{location}: has an unknown label of {len(word)} characters in '{column}', which is "
+            "not "
             'shown since it may be a patient\'s words; use ED, GP or HOME, map "your word" under '
             "[data.labels] (--label WORD=ED), or name the right column as label_column "
             "(--label-column)."

@@ -59,8 +59,8 @@ class Reading:
         same_id = self.ids.setdefault(case.case_id, case_place)
         if same_id is not case_place:
             raise BadInput(
-                f"{case_place}: has the id of {same_id.seen_from(case_place.path)} but another text; give each "
-                "its own id."
+                f"{case_place}: has the id of {same_id.seen_from(case_place.path)} but another "
+                "text; give each its own id."
             )
 
         self.cases.append(case)
@@ -112,8 +112,8 @@ def _check_repeat(first: Place, case_place: Place) -> None:
     first_place = first.seen_from(case_place.path)
     if first.label != case_place.label:
         raise BadInput(
-            f"{case_place}: is labelled {case_place.label}, but {first_place} has the same text as {first.label}; "
-            "correct one of the two rows."
+            f"{case_place}: is labelled {case_place.label}, but {first_place} has the same text as "
+            f"{first.label}; correct one of the two rows."
         )
 
     if first.path != case_place.path:
@@ -148,7 +148,8 @@ def numbered_cases(path: Path, columns: Columns) -> Iterator[tuple[int, Case]]:
 
 
 def _check_header(path: Path, columns: Columns, location: str, row: Row) -> None:
-    """Name all columns that the header lacks at once. `row`: the first one, at the place `location`.
+    """Name all columns that the header lacks at once. `row`: the
+    first one, at the place `location`.
 
     In a JSONL file an optional column may begin further down.
     """
@@ -167,8 +168,8 @@ def _check_first_line(path: Path, columns: Columns, row: Row) -> None:
     words = label_words(columns)
     if path.suffix.lower() == ".csv" and any(normal_text(name) in words for name in row):
         raise BadInput(
-            f"{place(path, 1)}: holds a label, so that it seems to be a case and no header; write a "
-            f"line with the names of the columns above it, such as {columns.text_column},"
+            f"{place(path, 1)}: holds a label, so that it seems to be a case and no header; write "
+            f"a line with the names of the columns above it, such as {columns.text_column},"
             f"{columns.label_column}."
         )
 

@@ -94,9 +94,9 @@ def _assign(tables: list[Path], source: str, columns: Columns) -> Files:
     table_names = ", ".join(path.name for path in tables[:5])
     name = missing[0]
     raise BadInput(
-        f"{source} has no {name} file, and only some of its tables are named like sets ({table_names}); "
-        f"add {name}.jsonl, {name}.csv or {name}.parquet, or give its tables other names and they "
-        "are read as one."
+        f"{source} has no {name} file, and only some of its tables are named like sets "
+        f"({table_names}); add {name}.jsonl, {name}.csv or {name}.parquet, or give its tables "
+        "other names and they are read as one."
     )
 
 
@@ -210,8 +210,8 @@ def _check_kind(path: Path, shown_path: str) -> None:
     if path.suffix.lower() in (*UNREAD_TABLES, ".json", ".txt"):
         kinds = ", ".join(READERS)
         raise BadInput(
-            f"{shown_path} is of a kind that is not read ({kinds} are); convert it, or remove it if it "
-            "is not meant."
+            f"{shown_path} is of a kind that is not read ({kinds} are); convert it, or remove it "
+            "if it is not meant."
         )
 
 

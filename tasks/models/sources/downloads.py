@@ -26,8 +26,9 @@ def check_room(name: str, required_bytes: int, folder: Path, setting: str) -> No
     free = shutil.disk_usage(folder).free
     if required_bytes > free:
         raise BadInput(
-            f"{name} needs {required_bytes / 1e9:.1f} GB in {folder}, whose disk has {free / 1e9:.1f} "
-            f"GB free; free some space, or set {setting} to a folder on another disk."
+            f"{name} needs {required_bytes / 1e9:.1f} GB in {folder}, whose disk has "
+            f"{free / 1e9:.1f} GB free; free some space, or set {setting} to a folder on another "
+            "disk."
         )
 
 

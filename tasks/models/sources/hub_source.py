@@ -5,8 +5,8 @@ folder. A broken connection continues where it broke, and complete files stay in
 process starts its current file again, since huggingface_hub keeps no part of one. HF_ENDPOINT,
 HF_TOKEN, HF_HOME and HF_HUB_OFFLINE have their usual meaning.
 
-A busy Hub (503 and the like) is asked again in tasks/models/sources/hub_retry.py; errors become sentences
-in hub_errors.py.
+A busy Hub (503 and the like) is asked again in tasks/models/sources/hub_retry.py; errors
+become sentences in hub_errors.py.
 """
 
 from __future__ import annotations

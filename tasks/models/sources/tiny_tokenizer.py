@@ -25,8 +25,14 @@ SENTENCES = [
     "Message: I have had a sore throat and a runny nose for two days, but no fever.\nAnswer: HOME",
     "Message: My chest feels tight and the pain goes into my left arm and jaw.\nAnswer: ED",
     "Message: The rash on my leg has been spreading for a week and it itches.\nAnswer: GP",
-    "Message: My daughter is two years old, hot, sleepy, and has not been drinking since this morning.\nAnswer: ED",
-    "Message: I cut my finger while cooking; the bleeding stopped after five minutes.\nAnswer: HOME",
+    (
+        "Message: My daughter is two years old, hot, sleepy, and has not been drinking since this "
+        "morning.\nAnswer: ED"
+    ),
+    (
+        "Message: I cut my finger while cooking; the bleeding stopped after five "
+        "minutes.\nAnswer: HOME"
+    ),
     "Message: For three weeks I have been coughing and losing weight.\nAnswer: GP",
     "system user assistant ED GP HOME ED GP HOME ED GP HOME",
     "ED\nGP\nHOME\nED\nGP\nHOME\nED\nGP\nHOME",  # an answer of a chat has no space before it
