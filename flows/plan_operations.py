@@ -78,8 +78,8 @@ def all_operations(
     moved_specs: dict[tuple[str, str], ExperimentSpec] = {}
     for spec, is_trained in zip(cells, trained, strict=True):
         moves = moves_of(grid, spec, variants)
-        one = operations(spec)
-        total += replace(one, training=0.0) if is_trained else one
+        steps = operations(spec)
+        total += replace(steps, training=0.0) if is_trained else steps
         total += _beside_test(grid, spec, len(moves))
         key = (spec.model.name, spec.precision.name)
         other, learns = unfinished.get(key, (spec, False))

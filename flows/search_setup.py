@@ -138,8 +138,8 @@ def refuse_unsearchable(selection: Selection, grid: str, overrides: list[str] | 
 
     refusals = []
     for recipe in selection.grid.recipes:
-        one = selection.grid.model_copy(update={"recipes": (recipe,)})
-        space = Space(one, selection.models[0], grid_path(grid), tuple(overrides or ()))
+        grid_of_recipe = selection.grid.model_copy(update={"recipes": (recipe,)})
+        space = Space(grid_of_recipe, selection.models[0], grid_path(grid), tuple(overrides or ()))
         try:
             check_space(space)
         except BadInput as error:

@@ -65,11 +65,11 @@ def fidelity(
         if folder != reference_folder
     ]
 
-    unlanded = [one for one in comparisons if not is_landed(one.fidelity_id)]
+    unlanded = [comparison for comparison in comparisons if not is_landed(comparison.fidelity_id)]
     if unlanded:
         job = FidelityJob(
             reference=reference_folder,
-            variants={one.precision: one.folder for one in unlanded},
+            variants={comparison.precision: comparison.folder for comparison in unlanded},
             cases=grid.scoring.fidelity_cases,
             training=grid.training,
             prompt=grid.prompt,
@@ -85,10 +85,15 @@ def fidelity(
             at_most=at_most,
         )
 
-        for one in unlanded:
-            _land(one, measured["figures"][one.precision], measured["set_cases"], dataset)
+        for comparison in unlanded:
+            _land(
+                comparison,
+                measured["figures"][comparison.precision],
+                measured["set_cases"],
+                dataset,
+            )
 
-    ids = [one.fidelity_id for one in comparisons]
+    ids = [comparison.fidelity_id for comparison in comparisons]
     return ids if unlanded else as_cached(ids, ", ".join(ids))
 
 
@@ -96,20 +101,22 @@ def _log_folder(model: BaseModelSpec, comparisons: list[Comparison]) -> Path:
     """A folder of these measurements alone: another sweep may measure the same model in other ways
     at once.
     """
-    ids = [one.fidelity_id for one in comparisons]
+    ids = [comparison.fidelity_id for comparison in comparisons]
     return home() / "logs" / f"fidelity-{model.name}-{short_digest({'ids': ids})}"
 
 
-def _land(one: Comparison, figures: Figures, set_cases: int, dataset: DatasetManifest) -> None:
+def _land(
+    comparison: Comparison, figures: Figures, set_cases: int, dataset: DatasetManifest
+) -> None:
     shared = {
-        "fidelity_id": one.fidelity_id,
-        "base_model": one.variant.base_model,
-        "bits": one.variant.bits,
-        "precision": one.precision,
-        "reference_precision": one.reference.original_precision,
-        "random_weights": one.reference.random_weights,
-        "variant_digest": one.variant.digest,
-        "reference_digest": one.reference.digest,
+        "fidelity_id": comparison.fidelity_id,
+        "base_model": comparison.variant.base_model,
+        "bits": comparison.variant.bits,
+        "precision": comparison.precision,
+        "reference_precision": comparison.reference.original_precision,
+        "random_weights": comparison.reference.random_weights,
+        "variant_digest": comparison.variant.digest,
+        "reference_digest": comparison.reference.digest,
         "dataset_digest": dataset.dataset_digest,
         "set_cases": set_cases,
         "created_at": datetime.now(UTC).replace(tzinfo=None),
@@ -118,7 +125,7 @@ def _land(one: Comparison, figures: Figures, set_cases: int, dataset: DatasetMan
         whole_row("fidelity", {**shared, "distribution": distribution, **columns})
         for distribution, columns in figures.items()
     ]
-    land_rows(one.fidelity_id, "fidelity", {"fidelity": rows})
+    land_rows(comparison.fidelity_id, "fidelity", {"fidelity": rows})
 
 
 def _comparison(

@@ -175,10 +175,15 @@ def land_rows(id: str, kind: Kind, tables: Rows) -> None:
 def land_together(landings: Sequence[Landing]) -> None:
     """`land_rows` for each of these in turn, but the warehouse is opened once."""
     with contextlib.ExitStack() as locks:
-        for one in landings:
-            locks.enter_context(locked(_landing() / one.id, LANDING_SECONDS))
-        _load(*(write_landing(_landing(), one.id, one.kind, one.rows) for one in landings))
-    _share(*(one.id for one in landings))
+        for landing in landings:
+            locks.enter_context(locked(_landing() / landing.id, LANDING_SECONDS))
+        _load(
+            *(
+                write_landing(_landing(), landing.id, landing.kind, landing.rows)
+                for landing in landings
+            )
+        )
+    _share(*(landing.id for landing in landings))
 
 
 def _share(*ids: str, look: bool = True) -> None:

@@ -42,10 +42,10 @@ def prunable(
     `referred`: what results refer to, as ids of trainings and digests of weights, data sets and
     sets of cases.
     """
-    for one in stored(root, referred):
-        is_needed = one.is_referred_to and (only_unreferred or one.part.kind != PREFIXES)
-        if one.used < deadline and not is_needed:
-            yield one.part
+    for entry in stored(root, referred):
+        is_needed = entry.is_referred_to and (only_unreferred or entry.part.kind != PREFIXES)
+        if entry.used < deadline and not is_needed:
+            yield entry.part
     for path in leftovers(root):
         yield Part("leftovers", path, bytes_below(path))
 
@@ -84,9 +84,9 @@ class _Models:
 
     def __init__(self, root: Path, referred: Collection[str]) -> None:
         manifests = [_manifest(folder) for folder in (root / "models").glob("[!.]*/")]
-        in_use = [one for one in manifests if one.get("digest") in referred]
-        self._digests = {one["digest"] for one in in_use}
-        self._sources = {one.get("source_digest") for one in in_use}
+        in_use = [manifest for manifest in manifests if manifest.get("digest") in referred]
+        self._digests = {manifest["digest"] for manifest in in_use}
+        self._sources = {manifest.get("source_digest") for manifest in in_use}
 
     def has_prefix(self, folder: Path) -> bool:
         return _manifest(folder).get("variant") in self._digests

@@ -126,7 +126,7 @@ def _measured(claim: Claim, run: Callable[[str], Rows]) -> MeasuredClaim:
     if not measurements:
         return MeasuredClaim(claim, NOT_MEASURED, [], "this warehouse has no row for it")
 
-    verdicts = {one.verdict for one in measurements}
+    verdicts = {measurement.verdict for measurement in measurements}
     order = (REFUTED, CANNOT_CONCLUDE, SUPPORTED)
     verdict = next(verdict for verdict in order if verdict in verdicts)
     return MeasuredClaim(claim, verdict, measurements)
@@ -166,24 +166,24 @@ def store(measured: list[MeasuredClaim], database: Path | None = None) -> None:
     with writing(database, wait=1.0) as con:
         con.begin()
         con.execute("DELETE FROM claim")
-        for one in measured:
-            _insert(con, one)
+        for result in measured:
+            _insert(con, result)
         con.commit()
 
 
-def _insert(con: duckdb.DuckDBPyConnection, one: MeasuredClaim) -> None:
+def _insert(con: duckdb.DuckDBPyConnection, result: MeasuredClaim) -> None:
     """A row for each measurement; one without figures where there is none."""
-    claim = one.claim
+    claim = result.claim
     moment = utc_now()
-    rows = one.measurements or [Measurement(None, None, None, one.verdict)]
+    rows = result.measurements or [Measurement(None, None, None, result.verdict)]
     for number, row in enumerate(rows, start=1):
         further = ", ".join(f"{name} {value}" for name, value in row.further.items()) or None
         con.execute(
             f"INSERT INTO claim VALUES ({', '.join('?' * 12)})",
             [
-                *(claim.name, number, claim.sentence, one.verdict, claim.least, claim.most),
+                *(claim.name, number, claim.sentence, result.verdict, claim.least, claim.most),
                 *astuple(row)[:4],
-                one.note if one.note else further,
+                result.note if result.note else further,
                 moment,
             ],
         )

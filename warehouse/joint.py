@@ -127,7 +127,9 @@ class _Batch:
 
     def __init__(self, statistics: Sequence[Statistic]) -> None:
         self.statistics = statistics
-        self.single = [k for k, one in enumerate(statistics) if one.numerators.shape[1] == 1]
+        self.single = [
+            k for k, statistic in enumerate(statistics) if statistic.numerators.shape[1] == 1
+        ]
         self.further = [k for k in range(len(statistics)) if k not in set(self.single)]
         units = len(statistics[0].numerators)
         tops = [statistics[k].numerators for k in self.single]
@@ -193,7 +195,10 @@ def _greatest(
     scaled: Floats, hypotheses: Sequence[Hypothesis | None], takes_part: np.ndarray
 ) -> Floats:
     """The greatest distance in the favourable direction, over all hypotheses, (resamples,)."""
-    signs = np.array([0 if one is None else one.sign for one in hypotheses], dtype=np.float64)
+    signs = np.array(
+        [0 if hypothesis is None else hypothesis.sign for hypothesis in hypotheses],
+        dtype=np.float64,
+    )
     tested = takes_part & (signs != 0)
     if not tested.any():
         return np.zeros(len(scaled))

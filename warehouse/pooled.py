@@ -212,12 +212,12 @@ def _seed_sd(differences: Floats, averaged: Sequence[PooledPair]) -> float | Non
     for pair, difference in zip(averaged, differences, strict=True):
         by_recipe.setdefault((pair.base_model, pair.recipe), []).append(float(difference))
 
-    several = [np.array(one) for one in by_recipe.values() if len(one) > 1]
+    several = [np.array(values) for values in by_recipe.values() if len(values) > 1]
     if not several:
         return None
 
-    squares = sum(float(((one - one.mean()) ** 2).sum()) for one in several)
-    return float(np.sqrt(squares / sum(len(one) - 1 for one in several)))
+    squares = sum(float(((values - values.mean()) ** 2).sum()) for values in several)
+    return float(np.sqrt(squares / sum(len(values) - 1 for values in several)))
 
 
 def _units_behind(metric: str, cells: Cells) -> int:

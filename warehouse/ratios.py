@@ -29,8 +29,12 @@ class Cells:
         """Numerators and denominators of one of POOLED, each (units, models, ratios): the metric of
         a model is the sum of its ratios of totals.
         """
-        one, other = getattr(self, f"_{metric}")()
-        return (one, other) if one.ndim == 3 else (one[..., None], other[..., None])
+        numerators, denominators = getattr(self, f"_{metric}")()
+        return (
+            (numerators, denominators)
+            if numerators.ndim == 3
+            else (numerators[..., None], denominators[..., None])
+        )
 
     @property
     def _actual(self) -> Floats:

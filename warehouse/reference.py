@@ -135,18 +135,21 @@ def _links(table: Relation) -> Iterator[tuple[str, str]]:
 
 def overview(some: list[Relation]) -> str:
     """What one row of each table or view is."""
-    rows = [f"| [`{one.name}`](#{one.name}) | {one.grain} |" for one in some]
+    rows = [f"| [`{relation.name}`](#{relation.name}) | {relation.grain} |" for relation in some]
     return "\n".join(["| name | rows |", "|---|---|", *rows])
 
 
-def section(relation: Relation, every: list[Relation]) -> str:
+def section(relation: Relation, relations: list[Relation]) -> str:
     """One table or view: what it is, and its columns unless another has the same."""
     heading = f"#### {relation.name}\n\n{relation.comment}"
-    twin = next(one for one in every if one.columns == relation.columns)
+    twin = next(candidate for candidate in relations if candidate.columns == relation.columns)
     if twin is not relation:
         return f"{heading}\n\nThe columns are those of [`{twin.name}`](#{twin.name})."
 
-    rows = [f"| `{one.name}` | {one.type} | {_escaped(one.comment)} |" for one in relation.columns]
+    rows = [
+        f"| `{column.name}` | {column.type} | {_escaped(column.comment)} |"
+        for column in relation.columns
+    ]
     return "\n".join([heading, "", "| column | type | meaning |", "|---|---|---|", *rows])
 
 

@@ -174,7 +174,7 @@ def refresh(
     concerned: list[str] = []
     comparable: dict[str, str | None] = {}
     if id is not None:
-        concerned = [one for (one,) in con.execute(_CONCERNED, {"id": id}).fetchall()]
+        concerned = [pair_id for (pair_id,) in con.execute(_CONCERNED, {"id": id}).fetchall()]
         if not concerned:
             return
         comparable = dict(con.execute(_COMPARABLE, {"ids": concerned}).fetchall())
@@ -192,10 +192,10 @@ def refresh(
 
 
 def _delete_what_is_no_pair(con: duckdb.DuckDBPyConnection, table: PairTable) -> None:
-    one, other = table.sides
+    first_side, second_side = table.sides
     con.execute(
         f"DELETE FROM {table.name} "
-        f"WHERE ({one}, {other}) NOT IN (SELECT ({one}, {other}) FROM {table.view})"
+        f"WHERE ({first_side}, {second_side}) NOT IN (SELECT ({first_side}, {second_side}) FROM {table.view})"
     )
 
 
@@ -212,11 +212,11 @@ def _pairs_without_figures(con: duckdb.DuckDBPyConnection, table: PairTable) -> 
 def _delete_pairs_of(
     con: duckdb.DuckDBPyConnection, table: PairTable, evaluations: list[str]
 ) -> None:
-    one, other = table.sides
+    first_side, second_side = table.sides
     con.execute(
         f"""
         DELETE FROM {table.name}
-        WHERE {one} IN (SELECT unnest($ids::VARCHAR[])) OR {other} IN (SELECT unnest($ids::VARCHAR[]))
+        WHERE {first_side} IN (SELECT unnest($ids::VARCHAR[])) OR {second_side} IN (SELECT unnest($ids::VARCHAR[]))
         """,
         {"ids": evaluations},
     )
@@ -226,13 +226,13 @@ def _pairs_of(
     con: duckdb.DuckDBPyConnection, table: PairTable, concerned: list[str], comparable: list[str]
 ) -> list[Pair]:
     """The pairs of comparable evaluations with one of those that are concerned."""
-    one, other = table.sides
+    first_side, second_side = table.sides
     rows = con.execute(
         f"""
         SELECT {", ".join(table.keys)}
         FROM {table.view}_of($comparable)
-        WHERE {one} IN (SELECT unnest($concerned::VARCHAR[]))
-            OR {other} IN (SELECT unnest($concerned::VARCHAR[]))
+        WHERE {first_side} IN (SELECT unnest($concerned::VARCHAR[]))
+            OR {second_side} IN (SELECT unnest($concerned::VARCHAR[]))
         """,
         {"concerned": concerned, "comparable": comparable},
     ).fetchall()
@@ -261,8 +261,11 @@ def _cases(
     con: duckdb.DuckDBPyConnection, pair: Pair, root: Path | None
 ) -> dict[str, list[PairedCase]]:
     """The cases of a pair by rule, in order of case_id, so that seeded resampling is repeatable."""
-    one, other = (judged_rows(con, side, root) for side in pair.sides)
-    case_pairs = [(one[case], other[case]) for case in sorted(one.keys() & other.keys())]
+    first_rows, second_rows = (judged_rows(con, side, root) for side in pair.sides)
+    case_pairs = [
+        (first_rows[case], second_rows[case])
+        for case in sorted(first_rows.keys() & second_rows.keys())
+    ]
     return {
         rule: [
             PairedCase(a.case_id, a.label, a.group, a.by(rule), b.by(rule), a.nll, b.nll)

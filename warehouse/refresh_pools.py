@@ -196,11 +196,11 @@ def _wrong_bounds(con: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, ...]]:
                     yield (id, gate.gate)
 
 
-def _alike(one: tuple[object, ...] | None, other: tuple[object, ...] | None) -> bool:
+def _alike(figures: tuple[object, ...] | None, other_figures: tuple[object, ...] | None) -> bool:
     """Whether two rows are equal, numbers to 1e-9."""
-    if one is None or other is None:
+    if figures is None or other_figures is None:
         return False
     return all(
         abs(a - b) <= 1e-9 if isinstance(a, float) and isinstance(b, float) else a == b
-        for a, b in zip(one, other, strict=True)
+        for a, b in zip(figures, other_figures, strict=True)
     )

@@ -210,8 +210,8 @@ def _report(layers: int, measured: dict[str, Measurement], passes: int) -> Repor
 def task_times(measured: dict[str, Measurement], passes: int) -> dict[str, TaskTime]:
     """Seconds of the whole task by engine, and how many times slower than ours."""
     seconds = {
-        engine: [time * _scale(engine, one, passes) for time in one.seconds]
-        for engine, one in measured.items()
+        engine: [time * _scale(engine, measurement, passes) for time in measurement.seconds]
+        for engine, measurement in measured.items()
     }
     return {
         engine: TaskTime(
@@ -256,14 +256,18 @@ def agreement(our_measurement: Measurement, full: Measurement) -> Agreement:
 
     It asks for no normal distribution, which probabilities near 0 or 1 are far from.
     """
-    passes = np.concatenate([np.asarray(one.probabilities) for one in (our_measurement, full)])
+    passes = np.concatenate(
+        [np.asarray(statistic_a.probabilities) for statistic_a in (our_measurement, full)]
+    )
     split = np.split(np.arange(len(passes)), [len(our_measurement.probabilities or [])])
     unit = np.maximum(passes.std(axis=0, ddof=1), 1e-7)
 
     def distance(statistic: Callable[..., Any]) -> tuple[float, float]:
         def apart(first: np.ndarray, second: np.ndarray) -> float:
-            one, other = (statistic(passes[part.astype(int)], axis=0) for part in (first, second))
-            return float(np.sqrt((((one - other) / unit) ** 2).mean()))
+            statistic_a, statistic_b = (
+                statistic(passes[part.astype(int)], axis=0) for part in (first, second)
+            )
+            return float(np.sqrt((((statistic_a - statistic_b) / unit) ** 2).mean()))
 
         test = permutation_test(
             split, apart, n_resamples=999, vectorized=False, alternative="greater", rng=0

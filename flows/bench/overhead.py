@@ -73,7 +73,7 @@ def bench_overhead(console: Console, study: Study, folder: Path | None) -> None:
         if folder is None:
             shutil.rmtree(root, ignore_errors=True)
 
-    versions = ", ".join(f"{name} {one}" for name, one in own_versions().items())
+    versions = ", ".join(f"{name} {version}" for name, version in own_versions().items())
     title = f"{study.experiments} experiments of the smoke grid ({versions})"
     print_table(console, Table.of(title, overhead.records))
 

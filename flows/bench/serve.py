@@ -101,7 +101,7 @@ def bench_serve(console: Console, experiment: str, load: Load) -> None:
             stop_children()
 
     words = statistics.mean(len(text.split()) for text in texts)
-    versions = ", ".join(f"{name} {one}" for name, one in own_versions().items())
+    versions = ", ".join(f"{name} {version}" for name, version in own_versions().items())
     title = (
         f"{model.bundle.model_id}: {len(texts)} texts of {words:.0f} words on average ({versions})"
     )
@@ -118,7 +118,7 @@ def _texts(model: BundledModel, count: int) -> list[str]:
 
 
 def _measure(experiment: str, model: BundledModel, texts: list[str], load: Load) -> Figures:
-    first = _first_answer(experiment, texts[0])
+    first_answer = _first_answer(experiment, texts[0])
     predicted, rate = _predicted(model, texts)
 
     kept_model = KeptModel(model, None)
@@ -141,19 +141,21 @@ def _measure(experiment: str, model: BundledModel, texts: list[str], load: Load)
 
     served = [answer for _, answer in timed[: len(texts)]]
     pairs = list(zip(predicted, served, strict=True))
-    other = [_differs(one, two) for one, two in pairs]
+    differences = [_differs(direct, served_answer) for direct, served_answer in pairs]
     nearest = sorted(range(len(texts)), key=lambda i: _margin(model, predicted[i]))[:NEAREST]
 
     return Figures(
-        first_answer=first,
+        first_answer=first_answer,
         texts_a_second=rate,
         alone=alone,
         together=[seconds for seconds, _ in timed],
         errors=sum("error" in answer for _, answer in timed),
         memory=memory,
-        largest_difference=max(_difference(one, two) for one, two in pairs),
-        other_decisions=sum(other),
-        nearest_equal=sum(not other[i] for i in nearest),
+        largest_difference=max(
+            _difference(direct, served_answer) for direct, served_answer in pairs
+        ),
+        other_decisions=sum(differences),
+        nearest_equal=sum(not differences[i] for i in nearest),
     )
 
 
@@ -170,9 +172,11 @@ def _predicted(model: BundledModel, texts: list[str]) -> tuple[list[Shown], floa
     with AskedModel(model) as asked_model:
         asked_model.wait_until_loaded()
         start = time.perf_counter()
-        decisions = [one for _, one in answers(asked_model.ask, ((None, text) for text in texts))]
+        decisions = [
+            decision for _, decision in answers(asked_model.ask, ((None, text) for text in texts))
+        ]
         seconds = time.perf_counter() - start
-    return [answer(model.bundle, one) for one in decisions], len(texts) / seconds
+    return [answer(model.bundle, decision) for decision in decisions], len(texts) / seconds
 
 
 @contextmanager
@@ -191,17 +195,20 @@ def _decide(client: httpx.Client, text: str) -> tuple[float, Shown]:
 def _memory() -> int:
     """Bytes that this process and its children hold: the server runs here, the model in a child."""
     this_process = psutil.Process()
-    return sum(one.memory_info().rss for one in (this_process, *this_process.children()))
+    return sum(process.memory_info().rss for process in (this_process, *this_process.children()))
 
 
-def _difference(one: Shown, two: Shown) -> float:
-    if "error" in two:
+def _difference(first: Shown, second: Shown) -> float:
+    if "error" in second:
         return 1.0
-    return max(abs(one["probabilities"][x] - two["probabilities"][x]) for x in one["probabilities"])
+    return max(
+        abs(first["probabilities"][label] - second["probabilities"][label])
+        for label in first["probabilities"]
+    )
 
 
-def _differs(one: Shown, two: Shown) -> bool:
-    return any(one[key] != two.get(key) for key in ("decision", "conformal_set"))
+def _differs(first: Shown, second: Shown) -> bool:
+    return any(first[key] != second.get(key) for key in ("decision", "conformal_set"))
 
 
 def _margin(model: BundledModel, answer: Shown) -> float:

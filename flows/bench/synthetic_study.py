@@ -38,8 +38,10 @@ class SyntheticStudy:
     @property
     def specs(self) -> list[ExperimentSpec]:
         grid = load_grid(GRID)
-        every = experiments(grid, known_models(grid))
-        by_pair = sorted(every, key=lambda one: (one.model.name, one.recipe.name, one.bits or 0))
+        all_specs = experiments(grid, known_models(grid))
+        by_pair = sorted(
+            all_specs, key=lambda spec: (spec.model.name, spec.recipe.name, spec.bits or 0)
+        )
         return by_pair[: self.count]
 
     def land(self, root: Path) -> None:

@@ -74,7 +74,7 @@ def bench_train(
     created = datetime.now(UTC)
     run_id = f"train-{created:%Y%m%dT%H%M%SZ}"
     folder = home() / "bench" / run_id
-    compared = [one for one in (STOCK, STOCK_DENSE) if one.key in backend().compared_with]
+    compared = [engine for engine in (STOCK, STOCK_DENSE) if engine.key in backend().compared_with]
     engines = [*compared, OURS]
     engines = [STOCK_BFLOAT16, *engines] if bfloat16 else engines
     measured = _measure(console, engines, setting, folder)

@@ -160,7 +160,7 @@ def _rank(
             except ModelGone:  # its results stay where its data set is forgotten
                 absent_models.append(row.cell_id)
 
-    return sorted(ranked, key=lambda one: one.order), absent_models
+    return sorted(ranked, key=lambda model: model.order), absent_models
 
 
 def _left_out(absent_models: Sequence[str]) -> str:
@@ -204,7 +204,7 @@ def _record(study: str, options: Options, ranked: Sequence[Ranked]) -> None:
     """Land the look, before anything is shown."""
     now = datetime.now(UTC).replace(tzinfo=None)
     look_id = f"look-{study}-{now:%Y%m%d-%H%M%S}-{uuid4().hex[:6]}"
-    values = [{"training_id": one.row.training_id, "value": one.value} for one in ranked]
+    values = [{"training_id": model.row.training_id, "value": model.value} for model in ranked]
     winner = ranked[0]
     row = {
         "look_id": look_id,
@@ -236,12 +236,12 @@ def _print_ranking(
     )
     records = [
         {
-            "experiment": experiment_name(one.row),
-            "own rule": one.row.primary_rule,
-            "weights MB": f"{one.stored_bytes / 1e6:.1f}",
-            "on valid": figure(one.value),
+            "experiment": experiment_name(model.row),
+            "own rule": model.row.primary_rule,
+            "weights MB": f"{model.stored_bytes / 1e6:.1f}",
+            "on valid": figure(model.value),
         }
-        for one in ranked
+        for model in ranked
     ]
     print_table(console, Table.of(title, records))
 

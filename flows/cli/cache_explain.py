@@ -89,11 +89,11 @@ def find_training(trainings: list[StoredTraining], experiment: str) -> StoredTra
 
     Raises BadInput, with the nearest name, if there is none.
     """
-    matches = [one for one in trainings if one.training_id.startswith(experiment)]
+    matches = [training for training in trainings if training.training_id.startswith(experiment)]
     if matches:
         return matches[-1]
 
-    names = {one.cell for one in trainings}
+    names = {training.cell for training in trainings}
     if any((home() / "experiments").glob(f"{experiment}*")):
         raise BadInput(
             f"{experiment} was trained before its ingredients were kept, so nothing can be said of "
@@ -110,11 +110,13 @@ def nearest_earlier(
 ) -> StoredTraining | None:
     """The earlier training of the same cell with the fewest differences, the newest of equals."""
     earlier_trainings = [
-        one for one in trainings if one.cell == training.cell and one.made_at < training.made_at
+        candidate
+        for candidate in trainings
+        if candidate.cell == training.cell and candidate.made_at < training.made_at
     ]
     return min(
         reversed(earlier_trainings),
-        key=lambda one: len(list(differences(one, training))),
+        key=lambda candidate: len(list(differences(candidate, training))),
         default=None,
     )
 
@@ -125,7 +127,8 @@ def differences(
     """The ingredients in which two trainings differ, in alphabetical order."""
     for name in sorted({*earlier_training.ingredients, *later_training.ingredients}):
         old_value, new_value = (
-            one.ingredients.get(name) for one in (earlier_training, later_training)
+            stored_training.ingredients.get(name)
+            for stored_training in (earlier_training, later_training)
         )
         if old_value != new_value:
             yield Difference(name, _text(old_value), _text(new_value))

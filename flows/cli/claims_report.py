@@ -23,7 +23,7 @@ RANDOM_MODELS = (
 
 
 def print_claims(console: Console, file: Path | None = None) -> None:
-    """Print every claim as this warehouse measures it, and keep that in the table `claim`; then
+    """Print every claim as this warehouse measures it, and keep that in the table `result`; then
     whether the READMEs' tables agree with the published rows.
 
     `file`: claims of the user's own, which are not kept. Raises BadInput.
@@ -33,12 +33,12 @@ def print_claims(console: Console, file: Path | None = None) -> None:
     bring_up_to_date()
 
     measured = measure(claims)
-    for one in measured:
-        _print_claim(console, one)
+    for result in measured:
+        _print_claim(console, result)
     if file is not None:
         return
 
-    if _has_random_models() and not all(one.measurements for one in measured):
+    if _has_random_models() and not all(result.measurements for result in measured):
         print_line(console, RANDOM_MODELS)
 
     with contextlib.suppress(Locked):  # another program reads: the table keeps what it has
@@ -52,17 +52,17 @@ def _has_random_models() -> bool:
     return bool(query_rows("FROM experiment WHERE random_weights LIMIT 1").rows)
 
 
-def _print_claim(console: Console, one: MeasuredClaim) -> None:
-    print_line(console, f"{one.verdict}: {one.claim.sentence}", style="bold")
-    if one.note:
-        print_line(console, f"  {one.note}")
+def _print_claim(console: Console, result: MeasuredClaim) -> None:
+    print_line(console, f"{result.verdict}: {result.claim.sentence}", style="bold")
+    if result.note:
+        print_line(console, f"  {result.note}")
 
-    for row in one.measurements[:MOST_ROWS]:
+    for row in result.measurements[:MOST_ROWS]:
         print_line(console, f"  {_row(row)}")
 
-    if len(one.measurements) > MOST_ROWS:
-        more = len(one.measurements) - MOST_ROWS
-        query = f"FROM claim WHERE claim = '{one.claim.name}'"
+    if len(result.measurements) > MOST_ROWS:
+        more = len(result.measurements) - MOST_ROWS
+        query = f"FROM claim WHERE claim = '{result.claim.name}'"
         print_line(console, f'  {more} more rows: triage sql "{query}"')
 
 
@@ -76,9 +76,14 @@ def _row(row: Measurement) -> str:
 
 
 def _print_figures(console: Console) -> None:
-    every = figures()
-    differing = [one for one in every if not one.agrees]
-    agree = len(every) - len(differing)
-    print_line(console, f"READMEs: {agree} of {len(every)} figures agree with warehouse/published.")
-    for one in differing:
-        print_line(console, f"  {one.where}: shows {one.shown}, published is {one.expected}")
+    published_figures = figures()
+    differing = [figure for figure in published_figures if not figure.agrees]
+    agree = len(published_figures) - len(differing)
+    print_line(
+        console,
+        f"READMEs: {agree} of {len(published_figures)} figures agree with warehouse/published.",
+    )
+    for figure in differing:
+        print_line(
+            console, f"  {figure.where}: shows {figure.shown}, published is {figure.expected}"
+        )

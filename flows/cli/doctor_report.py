@@ -48,7 +48,11 @@ def examine_worker(console: Console) -> list[Finding]:
     Not those about weights: which ones it needs is a sweep's matter, which says so.
     """
     findings = _print_findings(console, _findings())
-    return [one for one in findings if one.level == "error" and not one.name.startswith("weights")]
+    return [
+        finding
+        for finding in findings
+        if finding.level == "error" and not finding.name.startswith("weights")
+    ]
 
 
 def _findings() -> Iterator[Finding]:

@@ -112,7 +112,7 @@ def _latest(evaluations: list[Evaluation]) -> list[Found]:
     for row in evaluations:
         groups.setdefault((row.evaluation_set, row.random_weights), []).append(row)
     latest = [_of_group(group) for group in groups.values()]
-    return sorted(latest, key=lambda one: evaluations.index(one.taken))
+    return sorted(latest, key=lambda choice: evaluations.index(choice.taken))
 
 
 def _of_group(evaluations: Sequence[Evaluation]) -> Found:

@@ -35,12 +35,12 @@ def find_model(name: str) -> BundledModel:
     except BadInput as error:
         raise why_unfinished(name) or error from error
 
-    judged = [one for one in evaluations if one.taken.evaluation_set == "test"]
+    judged = [choice for choice in evaluations if choice.taken.evaluation_set == "test"]
     if not judged:
         raise BadInput(f"{name!r} was never judged on its test set; run its sweep again.")
 
     # Real weights before random ones, and the latest of them.
-    real = [one for one in judged if not one.taken.random_weights] or judged
+    real = [choice for choice in judged if not choice.taken.random_weights] or judged
     latest = real[-1]
     model = bundle_of_evaluation(home(), latest.taken.evaluation_id)
     _say_which(latest)

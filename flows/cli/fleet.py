@@ -57,11 +57,13 @@ def fleet() -> None:
         table.add_column(column, overflow="fold")
 
     fleet_machines = machines(configured_api())
-    for one in fleet_machines:
-        heard = "" if one.seconds is None else f"{clock(one.seconds)} ago"
-        state = "online" if one.is_online else "offline"
-        style = None if one.is_online else "dim"
-        table.add_row(one.pool, one.host, state, heard, ", ".join(one.runs), style=style)
+    for machine in fleet_machines:
+        heard = "" if machine.seconds is None else f"{clock(machine.seconds)} ago"
+        state = "online" if machine.is_online else "offline"
+        style = None if machine.is_online else "dim"
+        table.add_row(
+            machine.pool, machine.host, state, heard, ", ".join(machine.runs), style=style
+        )
 
     if not fleet_machines:
         print_line(console, "No machine has joined a pool; type `triage join URL` on one.")

@@ -82,12 +82,12 @@ def print_gates(
     texts = texts_by_digest(show_text) if show_text else None
 
     evaluations = find_evaluations(experiment)
-    for one in evaluations:
-        _print_evaluation(console, one.taken, texts, prevalence)
-        if one.not_taken:
-            print_line(console, one.not_taken)
+    for choice in evaluations:
+        _print_evaluation(console, choice.taken, texts, prevalence)
+        if choice.not_taken:
+            print_line(console, choice.not_taken)
 
-    print_line(console, disclaimer({one.taken.set_digest for one in evaluations}))
+    print_line(console, disclaimer({choice.taken.set_digest for choice in evaluations}))
 
 
 def texts_by_digest(path: Path) -> dict[str, str]:

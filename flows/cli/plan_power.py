@@ -50,14 +50,14 @@ def _table(planned: PlannedSet, outlooks: list[MetricOutlook]) -> Table:
     for column in ("metric", "at a true difference of 0", "at the pair's difference"):
         table.add_column(column, overflow="fold")
 
-    for one in outlooks:
-        if one.obstacle:
-            table.add_row(TITLES[one.metric], f"n/a: {one.obstacle}", "")
+    for metric_outlook in outlooks:
+        if metric_outlook.obstacle:
+            table.add_row(TITLES[metric_outlook.metric], f"n/a: {metric_outlook.obstacle}", "")
             continue
         measured = "n/a: no pair"
-        if one.measured is not None:
-            measured = f"{_points(one.measured)}: {_shares(one.as_measured)}"
-        table.add_row(TITLES[one.metric], _shares(one.at_zero), measured)
+        if metric_outlook.measured is not None:
+            measured = f"{_points(metric_outlook.measured)}: {_shares(metric_outlook.as_measured)}"
+        table.add_row(TITLES[metric_outlook.metric], _shares(metric_outlook.at_zero), measured)
 
     return table
 
@@ -100,15 +100,15 @@ def _source(pair: StoredPair | None, behaviour: Behaviour, planned: PlannedSet) 
     return f"{sentence}, with correlations within groups of {clustering}{assumed}."
 
 
-def _sentence(one: MetricOutlook) -> str:
-    title = TITLES[one.metric]
-    if one.obstacle:
-        return f"{title}: cannot be concluded on: {one.obstacle}."
-    return f"{title}: {_not_inferior(one)}; {_inferior(one)}. {_enough(one)}"
+def _sentence(metric_outlook: MetricOutlook) -> str:
+    title = TITLES[metric_outlook.metric]
+    if metric_outlook.obstacle:
+        return f"{title}: cannot be concluded on: {metric_outlook.obstacle}."
+    return f"{title}: {_not_inferior(metric_outlook)}; {_inferior(metric_outlook)}. {_enough(metric_outlook)}"
 
 
-def _not_inferior(one: MetricOutlook) -> str:
-    difference = one.not_inferior_from
+def _not_inferior(metric_outlook: MetricOutlook) -> str:
+    difference = metric_outlook.not_inferior_from
     if difference is None:
         return f'"not inferior" in {SURE} at no true difference that these decisions can have'
     size = f"{100 * abs(difference):.1f} points"
@@ -117,22 +117,22 @@ def _not_inferior(one: MetricOutlook) -> str:
     return f'"not inferior" in {SURE} only from a true gain of {size} on'
 
 
-def _inferior(one: MetricOutlook) -> str:
-    if one.inferior_from is None:
+def _inferior(metric_outlook: MetricOutlook) -> str:
+    if metric_outlook.inferior_from is None:
         return f'"inferior" in {SURE} at no true loss that these decisions can have'
-    return f'"inferior" from a true loss of {-100 * one.inferior_from:.1f} points on'
+    return f'"inferior" from a true loss of {-100 * metric_outlook.inferior_from:.1f} points on'
 
 
-def _enough(one: MetricOutlook) -> str:
+def _enough(metric_outlook: MetricOutlook) -> str:
     start = f"For {POWER:.0%} at a true difference of 0,"
-    if one.enough_cases:
-        return f"{start} it takes about {_size(one.enough_cases, about=True)}."
-    if one.groups is None:
+    if metric_outlook.enough_cases:
+        return f"{start} it takes about {_size(metric_outlook.enough_cases, about=True)}."
+    if metric_outlook.groups is None:
         return f"{start} {MOST_CASES:g} times as many cases do not suffice."
 
-    suffice = f"{start} {one.groups} groups do not suffice with any number of cases"
-    if one.enough_groups:
-        return f"{suffice}: it takes about {_size(one.enough_groups, about=True)}."
+    suffice = f"{start} {metric_outlook.groups} groups do not suffice with any number of cases"
+    if metric_outlook.enough_groups:
+        return f"{suffice}: it takes about {_size(metric_outlook.enough_groups, about=True)}."
 
     return f"{suffice}, and neither do {MOST_GROUPS:,} groups as large."
 

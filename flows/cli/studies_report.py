@@ -48,9 +48,9 @@ def print_two_studies(console: Console, first: str, second: str) -> None:
 
     load_what_waits()
     bring_up_to_date()
-    one = _study(first)
-    other = _study(second)
-    table = side_by_side(one, other)
+    first_study = _study(first)
+    second_study = _study(second)
+    table = side_by_side(first_study, second_study)
     if not len(table):
         print_line(console, f"Neither {first} nor {second} holds a finished experiment yet.")
         return

@@ -48,4 +48,6 @@ def _holds_a_path(typed: list[str]) -> bool:
     pairs = itertools.pairwise(typed)
     words = [word for word in typed[1:] if "=" not in word]
     looks_so = any("/" in word or Path(word).suffix for word in words)
-    return looks_so or any(Path(f"{one} {other}").exists() for one, other in pairs)
+    return looks_so or any(
+        Path(f"{first_word} {next_word}").exists() for first_word, next_word in pairs
+    )

@@ -158,7 +158,11 @@ def _case(
 ) -> ShownCase:
     by_evaluation = {row.evaluation_id: row for row in rows}
     first = rows[0]
-    lines = [_line(name, by_evaluation[one]) for one, name in names.items() if one in by_evaluation]
+    lines = [
+        _line(name, by_evaluation[evaluation])
+        for evaluation, name in names.items()
+        if evaluation in by_evaluation
+    ]
 
     summary = "no model missed it as an emergency"
     if matter is not None:

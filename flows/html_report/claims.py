@@ -22,11 +22,11 @@ READING = (
 def claims(study: ReportedStudy) -> Section:
     """A line for each claim; no chart."""
     measured = measure(read_claims(), partial(query_rows, only=study.ids))
-    counts = Counter(one.verdict for one in measured)
+    counts = Counter(result.verdict for result in measured)
     finding = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
     records = [
-        {"claim": one.claim.sentence, "verdict": one.verdict, "measured": _measured(one)}
-        for one in measured
+        {"claim": result.claim.sentence, "verdict": result.verdict, "measured": _measured(result)}
+        for result in measured
     ]
     table = Table.of("Claims", records)
     sentences = [f"Of {len(measured)} claims: {finding}."]
@@ -36,11 +36,11 @@ def claims(study: ReportedStudy) -> Section:
     )
 
 
-def _measured(one: MeasuredClaim) -> str:
-    rows = [_row(row) for row in one.measurements[:MOST_ROWS]]
-    more = len(one.measurements) - MOST_ROWS
+def _measured(result: MeasuredClaim) -> str:
+    rows = [_row(row) for row in result.measurements[:MOST_ROWS]]
+    more = len(result.measurements) - MOST_ROWS
     further = [f"{more} more"] if more > 0 else []
-    return "\n".join([*([one.note] if one.note else []), *rows, *further])
+    return "\n".join([*([result.note] if result.note else []), *rows, *further])
 
 
 def _row(row: Measurement) -> str:

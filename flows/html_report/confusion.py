@@ -56,13 +56,13 @@ def _panel(
 ) -> Panel:
     cells = [
         cell
-        for one in group
-        for row in rows[experiment_key(one)]
-        for cell in _cells(series(one), row)
+        for evaluation in group
+        for row in rows[experiment_key(evaluation)]
+        for cell in _cells(series(evaluation), row)
     ]
-    present = {series(one) for one in group}
-    names = [one for one in study.precisions if one in present]
-    texts = [_text(one, rows[experiment_key(one)]) for one in group]
+    present = {series(evaluation) for evaluation in group}
+    names = [precision for precision in study.precisions if precision in present]
+    texts = [_text(evaluation, rows[experiment_key(evaluation)]) for evaluation in group]
     alt = f"Confusion matrices of {name}. {some(texts)}."
 
     return Panel(panel_name("confusion", name), name, alt, matrices(cells, names, LABELS))
@@ -77,12 +77,12 @@ def _cells(name: str, row: ConfusionRow) -> list[Cell]:
     ]
 
 
-def _text(one: EvaluationRow, rows: list[ConfusionRow]) -> str:
+def _text(evaluation: EvaluationRow, rows: list[ConfusionRow]) -> str:
     emergencies = next((row for row in rows if row.label == "ED"), None)
     if emergencies is None:
-        return f"{series(one)}: no emergency among the cases"
+        return f"{series(evaluation)}: no emergency among the cases"
     return (
-        f"{series(one)}: of the emergencies {emergencies.decided_ed or 0:.0f} sent to ED, "
+        f"{series(evaluation)}: of the emergencies {emergencies.decided_ed or 0:.0f} sent to ED, "
         f"{emergencies.decided_gp or 0:.0f} to GP, {emergencies.decided_home or 0:.0f} home"
     )
 

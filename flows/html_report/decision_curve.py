@@ -75,21 +75,26 @@ def decision_curve(study: ReportedStudy) -> Section:
 def _panel(study: ReportedStudy, name: str, group: list[EvaluationRow], rows: Curves) -> Panel:
     placed = [
         CurvePoint(
-            series(one), row.threshold, row.net_benefit, number(row.low), number(row.high), MODEL
+            series(evaluation),
+            row.threshold,
+            row.net_benefit,
+            number(row.low),
+            number(row.high),
+            MODEL,
         )
-        for one in group
-        for row in rows[experiment_key(one)]
+        for evaluation in group
+        for row in rows[experiment_key(evaluation)]
     ]
     # Everybody to ED does not depend on the model, only on the cases.
     first = rows[experiment_key(group[0])]
     placed += [CurvePoint(EVERYBODY, row.threshold, row.always_ed, kind=EVERYBODY) for row in first]
-    present = {series(one) for one in group}
-    names = [*(one for one in study.precisions if one in present), EVERYBODY]
+    present = {series(evaluation) for evaluation in group}
+    names = [*(precision for precision in study.precisions if precision in present), EVERYBODY]
     highest = max(row.y or 0 for row in placed)
     x = Axis("threshold on p(ED)")
     y = Axis("net benefit", (LOWEST, 1.1 * highest + 0.01))
     drawing = curves(placed, x, y, names, [MODEL, EVERYBODY], lines=[0])
-    texts = [_text(one, rows) for one in group]
+    texts = [_text(evaluation, rows) for evaluation in group]
     alt = f"Decision curves of {name}. Net benefit at threshold {SHOWN:g}: {some(texts)}."
 
     return Panel(panel_name("decision-curves", name), name, alt, drawing)
@@ -100,12 +105,12 @@ def _at(rows: list[BenefitRow]) -> BenefitRow:
     return min(rows, key=lambda row: abs(row.threshold - SHOWN))
 
 
-def _text(one: EvaluationRow, rows: Curves) -> str:
-    return f"{series(one)} {_at(rows[experiment_key(one)]).figure}"
+def _text(evaluation: EvaluationRow, rows: Curves) -> str:
+    return f"{series(evaluation)} {_at(rows[experiment_key(evaluation)]).figure}"
 
 
 def _findings(judged: list[EvaluationRow], rows: Curves) -> list[str]:
-    at = {full_name(one): _at(rows[experiment_key(one)]) for one in judged}
+    at = {full_name(evaluation): _at(rows[experiment_key(evaluation)]) for evaluation in judged}
     better = sum(row.verdict == "better than both" for row in at.values())
     best = max(at, key=lambda name: at[name].net_benefit)
     return [
@@ -117,13 +122,13 @@ def _findings(judged: list[EvaluationRow], rows: Curves) -> list[str]:
 def _table(judged: list[EvaluationRow], rows: Curves) -> Table:
     records = [
         {
-            "experiment": full_name(one),
+            "experiment": full_name(evaluation),
             "threshold": f"{row.threshold:g}",
             "net benefit": row.figure,
             "everybody to ED": figure(row.always_ed),
             "": row.verdict,
         }
-        for one in judged
-        for row in rows[experiment_key(one)]
+        for evaluation in judged
+        for row in rows[experiment_key(evaluation)]
     ]
     return Table.of("Net benefit by threshold", records)

@@ -57,21 +57,25 @@ def _panel(
     rows: dict[str, GateRow],
     looked: dict[tuple[str, str], LookRow],
 ) -> Panel:
-    judged = [one for one in trained if one.evaluation_id in rows]
+    judged = [evaluation for evaluation in trained if evaluation.evaluation_id in rows]
     placed: list[Dot] = []
-    for one in judged:
-        row = rows[one.evaluation_id]
-        look = looked.get((one.evaluation_id, gate))
+    for evaluation in judged:
+        row = rows[evaluation.evaluation_id]
+        look = looked.get((evaluation.evaluation_id, gate))
         adjusted = look.bound_adjusted if look else None
         values = (row.value, row.bound, adjusted)
         named_values = zip((VALUE, BOUND, ADJUSTED), values, strict=True)
-        placed += [Dot(chart_label(one), name, number(value)) for name, value in named_values]
+        placed += [
+            Dot(chart_label(evaluation), name, number(value)) for name, value in named_values
+        ]
 
     thresholds = [rows[judged[0].evaluation_id].threshold]
     names = [VALUE, BOUND, ADJUSTED]
     axis = Axis.of_shares(NAMES[gate], [*(row.value for row in placed), *thresholds])
     drawing = dots(placed, axis, names, thresholds, overlaid=True)
-    texts = [f"{full_name(one)} {_text(rows[one.evaluation_id])}" for one in judged]
+    texts = [
+        f"{full_name(evaluation)} {_text(rows[evaluation.evaluation_id])}" for evaluation in judged
+    ]
     alt = f"Gate {NAMES[gate]}, threshold {thresholds[0]:g}: {some(texts)}."
 
     return Panel(panel_name("gates", gate), NAMES[gate], alt, drawing)

@@ -66,15 +66,17 @@ def _panel(
     study: ReportedStudy, name: str, group: list[EvaluationRow], rows: dict[str, list[CurveRow]]
 ) -> Panel:
     placed = [
-        CurvePoint(series(one), row.iteration, row.loss, kind=SPLITS.get(row.split, row.split))
-        for one in group
-        for row in rows[one.training_id]
+        CurvePoint(
+            series(evaluation), row.iteration, row.loss, kind=SPLITS.get(row.split, row.split)
+        )
+        for evaluation in group
+        for row in rows[evaluation.training_id]
     ]
-    present = {series(one) for one in group}
-    names = [one for one in study.precisions if one in present]
+    present = {series(evaluation) for evaluation in group}
+    names = [precision for precision in study.precisions if precision in present]
     kinds = [name for name in SPLITS.values() if any(row.kind == name for row in placed)]
     drawing = curves(placed, Axis("update", zero=True), Axis("loss", zero=True), names, kinds)
-    texts = [_text(one) for one in group]
+    texts = [_text(evaluation) for evaluation in group]
     alt = f"Learning curves of {name}. {some(texts)}."
 
     return Panel(panel_name("learning", name), name, alt, drawing)
@@ -101,12 +103,12 @@ def _findings(trained: list[EvaluationRow]) -> list[str]:
 def _table(trained: list[EvaluationRow], rows: dict[str, list[CurveRow]]) -> Table:
     records = [
         {
-            "training": full_name(one),
+            "training": full_name(evaluation),
             "split": SPLITS.get(row.split, row.split),
             "update": str(row.iteration),
             "loss": figure(row.loss),
         }
-        for one in trained
-        for row in rows[one.training_id]
+        for evaluation in trained
+        for row in rows[evaluation.training_id]
     ]
     return Table.of("Loss by update", records)

@@ -71,26 +71,32 @@ def reliability(study: ReportedStudy) -> Section:
 def _panel(study: ReportedStudy, name: str, group: list[EvaluationRow], bins: Bins) -> Panel:
     placed = [
         CurvePoint(
-            series(one), row.mean_p_ed, row.ed_share, number(row.share_low), number(row.share_high)
+            series(evaluation),
+            row.mean_p_ed,
+            row.ed_share,
+            number(row.share_low),
+            number(row.share_high),
         )
-        for one in group
-        for row in bins[experiment_key(one)]
+        for evaluation in group
+        for row in bins[experiment_key(evaluation)]
     ]
-    present = {series(one) for one in group}
-    names = [one for one in study.precisions if one in present]
+    present = {series(evaluation) for evaluation in group}
+    names = [precision for precision in study.precisions if precision in present]
     highest = max(row.y or 0 for row in placed)
     x = Axis("mean p(ED) of a bin", (0, BELOW))
     y = Axis("share of emergencies", (0, min(1, max(3 * BELOW, 2 * highest))))
     drawing = curves(placed, x, y, names, diagonal=True)
-    texts = [f"{series(one)}: {bins[experiment_key(one)][0].text}" for one in group]
+    texts = [
+        f"{series(evaluation)}: {bins[experiment_key(evaluation)][0].text}" for evaluation in group
+    ]
     alt = f"Reliability near zero of {name}. {some(texts)}."
 
     return Panel(panel_name("reliability", name), name, alt, drawing)
 
 
 def _findings(judged: list[EvaluationRow], bins: Bins) -> list[str]:
-    trained = [one for one in judged if one.recipe_kind != "baseline"]
-    lowest = {full_name(one): bins[experiment_key(one)][0] for one in trained}
+    trained = [evaluation for evaluation in judged if evaluation.recipe_kind != "baseline"]
+    lowest = {full_name(evaluation): bins[experiment_key(evaluation)][0] for evaluation in trained}
     sure = {name: row for name, row in lowest.items() if row.calibration == TOO_SURE}
     sentences = [
         f"{len(sure)} of {len(lowest)} trained models are too sure in their lowest bin, interval "
@@ -106,14 +112,14 @@ def _findings(judged: list[EvaluationRow], bins: Bins) -> list[str]:
 def _table(judged: list[EvaluationRow], bins: Bins) -> Table:
     records = [
         {
-            "experiment": full_name(one),
+            "experiment": full_name(evaluation),
             "p(ED)": f"{row.low:g} to {row.high:g}",
             "cases": str(row.n),
             "mean p(ED)": figure(row.mean_p_ed, digits=4),
             "share of emergencies": figure(row.ed_share, row.share_low, row.share_high),
             "": row.calibration,
         }
-        for one in judged
-        for row in bins[experiment_key(one)]
+        for evaluation in judged
+        for row in bins[experiment_key(evaluation)]
     ]
     return Table.of("Bins of p(ED)", records)

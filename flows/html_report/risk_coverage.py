@@ -67,7 +67,9 @@ def risk_coverage(study: ReportedStudy) -> Section:
         flags.setdefault(flag.evaluation_id, {})[flag.score] = flag
 
     # One scale for all panels, on which good models are told apart too.
-    highest = max(row.error_kept for one in judged for row in risks[one.evaluation_id])
+    highest = max(
+        row.error_kept for evaluation in judged for row in risks[evaluation.evaluation_id]
+    )
     wrong = Axis("share wrong", (0, min(1, 1.1 * highest + 0.01)))
     panels = [
         _panel(study, name, group, risks, flags, wrong) for name, group in panels_of(judged).items()
@@ -87,20 +89,24 @@ def _panel(
 ) -> Panel:
     """`error_axis`: the axis of the share that is wrong."""
     placed = [
-        CurvePoint(series(one), row.coverage, row.error_kept, kind=KINDS[row.score])
-        for one in group
-        for row in risks[one.evaluation_id]
+        CurvePoint(series(evaluation), row.coverage, row.error_kept, kind=KINDS[row.score])
+        for evaluation in group
+        for row in risks[evaluation.evaluation_id]
     ]
     marked = [
-        CurvePoint(series(one), 1 - flag.load, flag.error_kept)
-        for one in group
-        if (flag := flags.get(one.evaluation_id, {}).get(VOTES)) and is_number(flag.error_kept)
+        CurvePoint(series(evaluation), 1 - flag.load, flag.error_kept)
+        for evaluation in group
+        if (flag := flags.get(evaluation.evaluation_id, {}).get(VOTES))
+        and is_number(flag.error_kept)
     ]
-    present = {series(one) for one in group}
-    names = [one for one in study.precisions if one in present]
+    present = {series(evaluation) for evaluation in group}
+    names = [precision for precision in study.precisions if precision in present]
     coverage_axis = Axis("share decided without review", (0, 1))
     drawing = curves(placed, coverage_axis, error_axis, names, list(KINDS.values()), marked=marked)
-    texts = [f"{series(one)}: {_text(flags.get(one.evaluation_id, {}))}" for one in group]
+    texts = [
+        f"{series(evaluation)}: {_text(flags.get(evaluation.evaluation_id, {}))}"
+        for evaluation in group
+    ]
     alt = f"Risk and coverage of {name}. {some(texts)}."
 
     return Panel(panel_name("risk-coverage", name), name, alt, drawing)
@@ -126,14 +132,14 @@ def _text(flags: dict[str, FlagRow]) -> str:
 def _findings(judged: list[EvaluationRow], flags: Flags) -> list[str]:
     verdicts = [
         (row.verdict or "cannot tell").replace("_", " ")
-        for one in judged
-        if (row := flags.get(one.evaluation_id, {}).get(ONE_PASS))
+        for evaluation in judged
+        if (row := flags.get(evaluation.evaluation_id, {}).get(ONE_PASS))
     ]
     if not verdicts:
         return []
 
     counts = ", ".join(f"{name} in {verdicts.count(name)}" for name in dict.fromkeys(verdicts))
-    example = next(one for one in judged if flags.get(one.evaluation_id))
+    example = next(evaluation for evaluation in judged if flags.get(evaluation.evaluation_id))
     return [
         f"Which order finds errors better, votes or one pass ({len(verdicts)} models): {counts}.",
         f"{full_name(example)}: {_text(flags[example.evaluation_id])}.",

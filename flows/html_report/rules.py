@@ -51,8 +51,8 @@ def rules(study: ReportedStudy) -> Section:
 
     by_model: dict[str, list[RuleFigures]] = {}
     for row in rows:
-        one = row.evaluation
-        name = one.base_model if one.precision else "without a language model"
+        evaluation = row.evaluation
+        name = evaluation.base_model if evaluation.precision else "without a language model"
         by_model.setdefault(name, []).append(row)
 
     panels = [_panel(study, name, group) for name, group in by_model.items()]
@@ -62,18 +62,20 @@ def rules(study: ReportedStudy) -> Section:
 def _rows(study: ReportedStudy) -> list[RuleFigures]:
     metrics = metrics_named(METRICS)
     return [
-        RuleFigures(one, rule, recall, over)
-        for one in study.board
+        RuleFigures(evaluation, rule, recall, over)
+        for evaluation in study.board
         for rule in RULES
-        if (recall := metrics.get((one.evaluation_id, rule, "ed_recall")))
-        and (over := metrics.get((one.evaluation_id, rule, "over_triage")))
+        if (recall := metrics.get((evaluation.evaluation_id, rule, "ed_recall")))
+        and (over := metrics.get((evaluation.evaluation_id, rule, "over_triage")))
         and is_number(recall.value)
         and is_number(over.value)
     ]
 
 
 def _panel(study: ReportedStudy, name: str, group: list[RuleFigures]) -> Panel:
-    kinds = [one for one in study.precisions if any(_kind(row) == one for row in group)]
+    kinds = [
+        precision for precision in study.precisions if any(_kind(row) == precision for row in group)
+    ]
     placed = [
         PlanePoint(
             series=RULES[row.rule],

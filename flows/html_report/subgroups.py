@@ -69,16 +69,24 @@ def subgroups(study: ReportedStudy) -> Section:
         return Section("subgroups", heading, missing=MISSING)
 
     shown_rows = (trained or grouped)[:MOST_MODELS]
-    panels = [_panel(one, groups[experiment_key(one)]) for one in shown_rows]
+    panels = [_panel(evaluation, groups[experiment_key(evaluation)]) for evaluation in shown_rows]
     tables = [_table(shown_rows, groups)]
-    findings = [_finding(one, groups[experiment_key(one)]) for one in shown_rows[:1]]
+    findings = [
+        _finding(evaluation, groups[experiment_key(evaluation)]) for evaluation in shown_rows[:1]
+    ]
 
     return Section("subgroups", heading, READING, findings, panels, tables, commands=COMMANDS)
 
 
-def _panel(one: EvaluationRow, rows: list[SubgroupRow]) -> Panel:
-    name = full_name(one)
-    whole = Dot("all", "", one.ed_recall, number(one.ed_recall_low), number(one.ed_recall_high))
+def _panel(evaluation: EvaluationRow, rows: list[SubgroupRow]) -> Panel:
+    name = full_name(evaluation)
+    whole = Dot(
+        "all",
+        "",
+        evaluation.ed_recall,
+        number(evaluation.ed_recall_low),
+        number(evaluation.ed_recall_high),
+    )
     placed = [
         whole,
         *(Dot(row.name, "", row.value, number(row.low), number(row.high)) for row in rows),
@@ -91,26 +99,26 @@ def _panel(one: EvaluationRow, rows: list[SubgroupRow]) -> Panel:
     return Panel(panel_name("subgroups", name), name, alt, drawing)
 
 
-def _finding(one: EvaluationRow, rows: list[SubgroupRow]) -> str:
+def _finding(evaluation: EvaluationRow, rows: list[SubgroupRow]) -> str:
     ranked = sorted(rows, key=lambda row: row.value or 0)
     low = ranked[0]
     high = ranked[-1]
     return (
-        f"{full_name(one)}: lowest in {low.name} ({low.n} emergencies), {low.figure}; highest in "
+        f"{full_name(evaluation)}: lowest in {low.name} ({low.n} emergencies), {low.figure}; highest in "
         f"{high.name} ({high.n}), {high.figure}; over all "
-        f"{figure(one.ed_recall, one.ed_recall_low, one.ed_recall_high)}."
+        f"{figure(evaluation.ed_recall, evaluation.ed_recall_low, evaluation.ed_recall_high)}."
     )
 
 
 def _table(shown_rows: list[EvaluationRow], groups: Groups) -> Table:
     records = [
         {
-            "experiment": full_name(one),
+            "experiment": full_name(evaluation),
             "subgroup": row.name,
             "emergencies": str(row.n),
             "ED recall": row.figure,
         }
-        for one in shown_rows
-        for row in groups[experiment_key(one)]
+        for evaluation in shown_rows
+        for row in groups[experiment_key(evaluation)]
     ]
     return Table.of("ED recall by subgroup", records)

@@ -50,9 +50,11 @@ def answer(
 def _pool(board: Collection[EvaluationRow], sets: Collection[PooledSet]) -> PooledSet | None:
     """The pool of the first test set of the board that has one, real weights before random ones."""
     order = list(dict.fromkeys(row.set_digest for row in board))
-    of_board = [one for one in sets if one.evaluation_set == "test" and one.set_digest in order]
+    of_board = [pool for pool in sets if pool.evaluation_set == "test" and pool.set_digest in order]
     place = {digest: number for number, digest in enumerate(order)}
-    return min(of_board, key=lambda one: (one.random_weights, place[one.set_digest]), default=None)
+    return min(
+        of_board, key=lambda pool: (pool.random_weights, place[pool.set_digest]), default=None
+    )
 
 
 def _bytes(pairs: Collection[PairRow]) -> str:

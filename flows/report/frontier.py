@@ -104,8 +104,8 @@ def frontier(board: Collection[EvaluationRow], ids: Collection[str] | None = Non
 
 def _is_of(row: _EvaluatedRow, board: Collection[EvaluationRow]) -> bool:
     if row.evaluation_set == "test":
-        return row.evaluation_id in {one.evaluation_id for one in board}
-    return row.base_model in {one.base_model for one in board}
+        return row.evaluation_id in {evaluation.evaluation_id for evaluation in board}
+    return row.base_model in {evaluation.base_model for evaluation in board}
 
 
 def _name(row: _EvaluatedRow) -> str:

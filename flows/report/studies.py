@@ -35,15 +35,18 @@ def _study_record(row: StudyRow) -> dict[str, str]:
     }
 
 
-def side_by_side(one: StudyRow, other: StudyRow) -> Table:
+def side_by_side(first_study: StudyRow, second_study: StudyRow) -> Table:
     """One row per experiment of either study, on the test set that each judged last.
 
     Differences have no interval here: only two evaluations of the same cases could be paired.
     """
-    boards = [_latest_board(one.study), _latest_board(other.study)]
+    boards = [_latest_board(first_study.study), _latest_board(second_study.study)]
     names = list(dict.fromkeys(key for board in boards for key in board))
-    records = [_pair_record(one, other, boards[0].get(key), boards[1].get(key)) for key in names]
-    title = f"{_described(one, boards[0])}; {_described(other, boards[1])}"
+    records = [
+        _pair_record(first_study, second_study, boards[0].get(key), boards[1].get(key))
+        for key in names
+    ]
+    title = f"{_described(first_study, boards[0])}; {_described(second_study, boards[1])}"
     return Table.of(title, records)
 
 
@@ -61,15 +64,18 @@ def _described(study: StudyRow, board: dict[Key, EvaluationRow]) -> str:
 
 
 def _pair_record(
-    one: StudyRow, other: StudyRow, first: EvaluationRow | None, second: EvaluationRow | None
+    first_study: StudyRow,
+    second_study: StudyRow,
+    first_row: EvaluationRow | None,
+    second_row: EvaluationRow | None,
 ) -> dict[str, str]:
-    named_pair = first or second
-    assert named_pair is not None
+    named_row = first_row or second_row
+    assert named_row is not None
     return {
-        "experiment": experiment_name(named_pair),
-        **_figures(one.study, first),
-        **_figures(other.study, second),
-        "the two": _relation(first, second),
+        "experiment": experiment_name(named_row),
+        **_figures(first_study.study, first_row),
+        **_figures(second_study.study, second_row),
+        "the two": _relation(first_row, second_row),
     }
 
 

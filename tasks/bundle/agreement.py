@@ -53,7 +53,9 @@ def compared(bundle: Bundle, trained_p: Floats, written_p: Floats) -> Agreement:
     return Agreement(
         cases=len(trained_p),
         largest=float(abs(trained_p - written_p).max()),
-        decided_otherwise=sum(one != other for one, other in decisions),
+        decided_otherwise=sum(
+            trained_label != written_label for trained_label, written_label in decisions
+        ),
     )
 
 

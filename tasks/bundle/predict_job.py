@@ -40,11 +40,11 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
 
 def _decisions(job: PredictJob, model: LoadedModel, texts: list[str]) -> list[Decision]:
     read = [model.read(text) for text in texts]
-    encoded = [one.encoded for one in read]
+    encoded = [read_text.encoded for read_text in read]
     passes = model.dropout_passes(encoded, job.passes) if job.passes else None
     decisions = decide(job.bundle, model.log_likelihoods(encoded), passes)
 
     return [
-        replace(decision, shortened=one.encoded.shortened, markup=one.markup)
-        for decision, one in zip(decisions, read, strict=True)
+        replace(decision, shortened=read_text.encoded.shortened, markup=read_text.markup)
+        for decision, read_text in zip(decisions, read, strict=True)
     ]

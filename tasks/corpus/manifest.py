@@ -86,9 +86,9 @@ def embedded_digests(home: Path) -> set[str]:
         DatasetManifest.read_if_complete, sorted(folder.iterdir()) if folder.is_dir() else ()
     )
     return {
-        one.digest
+        stored_set.digest
         for manifest in manifests
         if manifest is not None
-        for one in manifest.sets.values()
-        if one.source == "embedded"
+        for stored_set in manifest.sets.values()
+        if stored_set.source == "embedded"
     }

@@ -66,9 +66,9 @@ class Texts:
     def count(self, pairs: Iterable[tuple[Rows, Rows]]) -> tuple[Rows, Rows]:
         """Each pair that may match, as one number, and how often it came."""
         keys = [np.zeros(0, np.int64)]
-        for one, other in pairs:
-            a = np.minimum(one, other)
-            b = np.maximum(one, other)
+        for first, second in pairs:
+            a = np.minimum(first, second)
+            b = np.maximum(first, second)
             is_candidate = self.may_match(a, b, np.minimum(self.shared[a], self.shared[b]))
             if self.sides is not None:
                 is_candidate &= self.sides[a] != self.sides[b]

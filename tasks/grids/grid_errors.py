@@ -44,11 +44,11 @@ def sentence(
     complaints = error.errors(include_url=False)
     # A misspelt key gives two complaints, that it is unknown and that the right one is missing: the
     # first helps more.
-    unknown_keys = [one for one in complaints if one["type"] == "extra_forbidden"]
+    unknown_keys = [complaint for complaint in complaints if complaint["type"] == "extra_forbidden"]
     first = (unknown_keys or complaints)[0]
     loc = [part for part in first["loc"] if part not in _BRANCHES]
     message = " or ".join(
-        _message(one["msg"]) for one in complaints if _same_place(one["loc"], loc)
+        _message(complaint["msg"]) for complaint in complaints if _same_place(complaint["loc"], loc)
     )
     key = "".join(f"[{p + 1}]" if isinstance(p, int) else f".{p}" for p in loc).lstrip(".")
     unknown = first["type"] == "extra_forbidden"

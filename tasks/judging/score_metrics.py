@@ -82,15 +82,19 @@ def score_metrics(
     statistics over the same resamples.
     """
     plans = [_plan(part, draws) for part in parts]
-    statistics = [one.statistic for plan in plans for one in plan if one.statistic is not None]
+    statistics = [
+        planned.statistic for plan in plans for planned in plan if planned.statistic is not None
+    ]
     values = draws.resampled([*statistics, *also])
 
     resampled = iter(values)
     metrics = [
         [
             metric
-            for one in plan
-            for metric in _metrics(part, one, next(resampled) if one.statistic else None, draws)
+            for planned in plan
+            for metric in _metrics(
+                part, planned, next(resampled) if planned.statistic else None, draws
+            )
         ]
         for part, plan in zip(parts, plans, strict=True)
     ]

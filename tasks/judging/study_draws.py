@@ -55,7 +55,7 @@ class Behaviour:
         overall = _estimate(stored.counts.astype(np.float64), GAIN.astype(float), stored.grouped)
         usual = ASSUMED_CLUSTERING if overall is None else overall
         values = [usual if estimate is None else estimate for estimate in estimates]
-        assumed = tuple(i for i, one in enumerate(estimates) if one is None and overall is None)
+        assumed = tuple(i for i, value in enumerate(estimates) if value is None and overall is None)
         clustering = np.clip(values, 0.0, LARGEST_CLUSTERING)
 
         return cls(_smoothed_shares(by_class.sum(axis=0)), clustering, stored, assumed)

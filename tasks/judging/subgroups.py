@@ -83,7 +83,9 @@ def _resampled_tables(
 
 def _unless_few(metric: Metric, table: Ints) -> Metric:
     """The metric, or none where too few cases of the subgroup are behind it."""
-    label = next((one for one in LABELS if metric.name.startswith(f"{one.lower()}_")), None)
+    label = next(
+        (candidate for candidate in LABELS if metric.name.startswith(f"{candidate.lower()}_")), None
+    )
     cases = int(table.sum() if label is None else table[LABELS.index(label)].sum())
     if cases >= MIN_CASES:
         return metric

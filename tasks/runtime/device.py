@@ -165,11 +165,11 @@ def measure() -> Device:
         seconds.append(time.perf_counter() - start)
 
     gflops = 2 * rows * inner * columns / sorted(seconds)[2] / 1e9
-    one = backend()
+    present_backend = backend()
     return Device(
-        one.name,
-        one.compute_path,
-        one.compute_dtype,
+        present_backend.name,
+        present_backend.compute_path,
+        present_backend.compute_dtype,
         blas,
         round(gflops, 1),
         cores(),

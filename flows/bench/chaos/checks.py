@@ -50,10 +50,10 @@ def checks(place: ChaosPlace, undisturbed: ChaosPlace) -> Iterator[Check]:
     yield _no_orphan(place)
 
 
-def differences(one: Path, other: Path) -> list[str]:
+def differences(path_a: Path, path_b: Path) -> list[str]:
     """A line for each table of two warehouses whose rows differ, times and speeds aside."""
     with contextlib.closing(duckdb.connect()) as con:
-        for name, path in (("one", one), ("other", other)):
+        for name, path in (("one", path_a), ("other", path_b)):
             con.execute(f"ATTACH {quoted(str(path))} AS {name} (READ_ONLY)")
         return [line for table in _tables(con) if (line := _difference(con, table))]
 
@@ -129,7 +129,9 @@ def _no_orphan(place: ChaosPlace) -> Check:
     deadline = time.monotonic() + LEAVE_SECONDS
     while (left := place.processes()) and time.monotonic() < deadline:
         time.sleep(0.2)
-    return Check("no process stayed", not left, ", ".join(str(one.pid) for one in left) or "none")
+    return Check(
+        "no process stayed", not left, ", ".join(str(process.pid) for process in left) or "none"
+    )
 
 
 def _no_temporary_folder(place: ChaosPlace) -> Check:

@@ -154,7 +154,7 @@ class FleetPlace(ChaosPlace):
     @property
     def _services(self) -> list[Service]:
         """In the order in which they can leave."""
-        last = [one for one in (self.server, self.database) if one is not None]
+        last = [service for service in (self.server, self.database) if service is not None]
         return [*self.machines.values(), *last]
 
     def _environment_of(self, home: Path) -> dict[str, str]:
@@ -164,7 +164,7 @@ class FleetPlace(ChaosPlace):
         }
 
     def _with(self, words: str) -> psutil.Process | None:
-        return next((one for one in self.processes() if words in command(one)), None)
+        return next((process for process in self.processes() if words in command(process)), None)
 
     def _answers(self) -> bool:
         """Whether the server is there, and its database."""

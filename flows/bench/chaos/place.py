@@ -164,7 +164,9 @@ class ChaosPlace:
     def landed(self) -> int:
         """How many trainings of the sweep have completed and landed."""
         folders = [path.parent for path in self.home.glob("landing/[!.]*/experiment.parquet")]
-        return sum(bool(TRAINED.search(one.name)) and _has_completed(one) for one in folders)
+        return sum(
+            bool(TRAINED.search(folder.name)) and _has_completed(folder) for folder in folders
+        )
 
     def gave_way(self) -> int:
         """How many results were made by a second machine, too, and count once."""

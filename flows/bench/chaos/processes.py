@@ -59,8 +59,8 @@ def command(process: psutil.Process) -> str:
 
 def fork_servers(processes: list[psutil.Process]) -> list[psutil.Process]:
     """The processes that fork steps, whose command line a step that they forked has, too."""
-    having = {one.pid: one for one in processes if OPTION in command(one)}
-    return [one for one in having.values() if _parent(one) not in having]
+    having = {process.pid: process for process in processes if OPTION in command(process)}
+    return [process for process in having.values() if _parent(process) not in having]
 
 
 def _parent(process: psutil.Process) -> int:
@@ -73,7 +73,9 @@ def _parent(process: psutil.Process) -> int:
 def steps(processes: list[psutil.Process]) -> list[psutil.Process]:
     """The processes of steps, forked or not."""
     step_processes = [
-        one for one in processes if CHILD in command(one) and OPTION not in command(one)
+        process
+        for process in processes
+        if CHILD in command(process) and OPTION not in command(process)
     ]
     for server in fork_servers(processes):
         with contextlib.suppress(psutil.Error):

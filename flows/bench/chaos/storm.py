@@ -105,9 +105,9 @@ def _compare(
     print_line(console, f"That took {clock(calm)}. The same under {weather.faults} faults ...")
     place.prepare()
     kinds = known_faults(place)
-    struck = _storm(console, place, [one for one in kinds if not one.not_here], weather)
+    struck = _storm(console, place, [fault for fault in kinds if not fault.not_here], weather)
     results = list(checks(place, undisturbed))
-    _print(console, struck, [one for one in kinds if one.not_here], results)
+    _print(console, struck, [fault for fault in kinds if fault.not_here], results)
 
     return all(check.holds for check in results)
 
@@ -196,8 +196,8 @@ def _print(
     console: Console, struck: Sequence[Struck], skipped: Sequence[Fault], results: Sequence[Check]
 ) -> None:
     rows = [
-        (str(one.number), one.name, f"{one.seconds:.0f}", str(one.landed), one.what)
-        for one in struck
+        (str(entry.number), entry.name, f"{entry.seconds:.0f}", str(entry.landed), entry.what)
+        for entry in struck
     ]
     columns = ("fault", "kind", "after s", "landed", "what")
     print_table(console, Table("Faults", columns, tuple(rows)))
@@ -205,8 +205,8 @@ def _print(
     for fault in skipped:
         print_line(console, f"Skipped: {fault.name}: {fault.not_here}.")
 
-    verdicts = [(one.name, "yes" if one.holds else "NO", one.found) for one in results]
+    verdicts = [(entry.name, "yes" if entry.holds else "NO", entry.found) for entry in results]
     print_table(console, Table("Afterwards", ("check", "holds", "found"), tuple(verdicts)))
-    effective_faults = [one for one in struck if one.what != NO_TARGET]
-    kinds = len({one.name for one in effective_faults})
+    effective_faults = [entry for entry in struck if entry.what != NO_TARGET]
+    kinds = len({entry.name for entry in effective_faults})
     print_line(console, f"{len(effective_faults)} faults of {kinds} kinds were done.")

@@ -141,9 +141,9 @@ def step_time(times: dict[str, float]) -> float:
     return times["ours"] / times["stock"]
 
 
-def _difference(subject: Subject, one: Change, other: Change) -> float:
+def _difference(subject: Subject, first_change: Change, second_change: Change) -> float:
     gradients = []
-    for change in (one, other):
+    for change in (first_change, second_change):
         adapted = change(adapt(subject.loaded(), DROPOUT))
         loss, gradient = our_gradients(adapted, cases_of(adapted.stack), KEY)
         gradients.append(gradient | {"loss": mx.array([loss])})

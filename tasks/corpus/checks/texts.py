@@ -66,12 +66,12 @@ def repeated_texts(rows: Tally, sides: Codes) -> list[Finding]:
     def finding(name: str, selected: NDArray[np.bool_], level: Level, remedy: str) -> Finding:
         return _pairs_finding(rows, name, (a[selected], b[selected]), level, remedy)
 
-    one = "delete one of the two"
+    deletion = "delete one of the two"
     return [
         finding("repeated rows", is_in_one_file, "warning", "kept once"),
-        finding("same text in two files of one set", is_in_two_files, "error", one),
+        finding("same text in two files of one set", is_in_two_files, "error", deletion),
         finding("same text, other label", is_contradiction, "error", "correct one of the two"),
-        finding("same text in two sets", is_leak, "error", one),
+        finding("same text in two sets", is_leak, "error", deletion),
         finding(
             "same text in two scored sets",
             is_scored_twice,

@@ -57,7 +57,9 @@ def label_words(columns: Columns) -> dict[str, Label]:
 
 def _check_other_label(columns: Columns, word: str, label: Label) -> None:
     """Refuse a word that is a label itself, and another one: cases would silently change theirs."""
-    itself = next((one for one in LABELS if normal_text(one) == normal_text(word)), label)
+    itself = next(
+        (candidate for candidate in LABELS if normal_text(candidate) == normal_text(word)), label
+    )
     if itself != label:
         raise BadInput(
             f"{_setting(columns)} maps {shown(word)} to {label}, but that word is the label "
