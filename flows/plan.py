@@ -113,8 +113,8 @@ def work_left(grid: Grid, cells: Collection[PlannedCell]) -> Steps:
     """Operations of what is not done of a plan."""
     open_cells = [cell for cell in cells if not cell.scored]
     variants = {(cell.spec.model.name, cell.spec.precision.name) for cell in cells}
-    trained = [cell.trained for cell in open_cells]
-    return all_operations(grid, [cell.spec for cell in open_cells], trained, variants)
+    has_trained = [cell.trained for cell in open_cells]
+    return all_operations(grid, [cell.spec for cell in open_cells], has_trained, variants)
 
 
 def estimated_bytes(selection: Selection) -> int:
@@ -185,5 +185,5 @@ def variant_here(
 
 
 def _same_sources(folder: Path, spec: ExperimentSpec) -> bool:
-    trained = json.loads((folder / "training.json").read_text(encoding="utf-8"))["spec"]
-    return bool(trained["model"]["sources"] == spec.model.model_dump(mode="json")["sources"])
+    training_spec = json.loads((folder / "training.json").read_text(encoding="utf-8"))["spec"]
+    return bool(training_spec["model"]["sources"] == spec.model.model_dump(mode="json")["sources"])

@@ -64,10 +64,10 @@ def shared_operations(spec: ExperimentSpec, learns: bool = True) -> Steps:
 def all_operations(
     grid: Grid,
     cells: Sequence[ExperimentSpec],
-    trained: Sequence[bool],
+    has_trained: Sequence[bool],
     variants: Collection[tuple[str, str]],
 ) -> Steps:
-    """Operations that are left of a grid's experiments that are not finished; `trained`: those
+    """Operations that are left of a grid's experiments that are not finished; `has_trained`: those
     whose training is; `variants`: model and precision of each variant of the sweep.
 
     At most: what is stored of the frozen blocks' activations is not looked for.
@@ -76,7 +76,7 @@ def all_operations(
     # Whether the activations of the training sets are wanted too, by variant.
     unfinished: dict[tuple[str, str], tuple[ExperimentSpec, bool]] = {}
     moved_specs: dict[tuple[str, str], ExperimentSpec] = {}
-    for spec, is_trained in zip(cells, trained, strict=True):
+    for spec, is_trained in zip(cells, has_trained, strict=True):
         moves = moves_of(grid, spec, variants)
         steps = operations(spec)
         total += replace(steps, training=0.0) if is_trained else steps

@@ -160,14 +160,14 @@ class _Search:
             if warning := load_the_rest():
                 publish(TITLE, StepWarning(warning))
 
-        best = best_of(trials)
-        if best is None:
+        winner = best_of(trials)
+        if winner is None:
             raise TriageError(
                 f"No trial of the search of {space.grid.name} reached its first rung; "
                 f"{_reason(trials)}."
             )
 
-        write_winner(self.setup.folder, space, best)
+        write_winner(self.setup.folder, space, winner)
         pending = ", and more time would finish it" if is_out_of_time else ""
         return Completed(message=f"{len(trials)} trials{pending}")
 

@@ -53,17 +53,17 @@ def _land_dataset_baseline(
     """The evaluation_ids of a baseline, and whether all of them had landed before."""
     training = dataset_baseline_id(name, dataset)
     scores = {
-        judged: baseline_scores_id(training, scoring, dataset, judged=judged)
-        for judged in dataset.evaluation_sets
+        set_name: baseline_scores_id(training, scoring, dataset, judged=set_name)
+        for set_name in dataset.evaluation_sets
     }
 
     unlanded = _unlanded(training, scores)
     if unlanded:
         landing = dataset_baseline_rows(name, unlanded, scoring, data, dataset)
-        for judged, rows in landing.items():
+        for set_name, rows in landing.items():
             columns = {"cell_id": name, "base_model": "none", "recipe": name}
             _land_experiment(training, columns, dataset, rows["evaluation"][0]["created_at"])
-            land_rows(evaluation_id(unlanded[judged]), "evaluation", rows)
+            land_rows(evaluation_id(unlanded[set_name]), "evaluation", rows)
 
     return [evaluation_id(id) for id in scores.values()], not unlanded
 
@@ -91,13 +91,15 @@ def zero_shot(
     weights = VariantManifest.read(variant)
     training = zero_shot_id(weights, load_prompt(grid.prompt).digest, versions(), backend())
     ids = {
-        judged: baseline_scores_id(
-            training, grid.scoring, dataset, grid.training.max_tokens, judged
+        set_name: baseline_scores_id(
+            training, grid.scoring, dataset, grid.training.max_tokens, set_name
         )
-        for judged in dataset.evaluation_sets
+        for set_name in dataset.evaluation_sets
     }
 
-    folders = {judged: home() / "baselines" / id for judged, id in _unlanded(training, ids).items()}
+    folders = {
+        set_name: home() / "baselines" / id for set_name, id in _unlanded(training, ids).items()
+    }
     if any(complete(scores, deep=True) is None for scores in folders.values()):
         job = UntunedScoringJob(
             scoring=grid.scoring,
@@ -114,12 +116,14 @@ def zero_shot(
         arguments = job.model_dump(mode="json")
         run_step("tasks.scoring.job:run_untuned", arguments, log, emit, at_most=at_most)
 
-    for judged, scores in folders.items():
-        evaluation = baseline_evaluation(training, ids[judged], grid.scoring, dataset, 0, judged)
+    for set_name, scores in folders.items():
+        evaluation = baseline_evaluation(
+            training, ids[set_name], grid.scoring, dataset, 0, set_name
+        )
         rows = judged_rows(evaluation, read_scores(scores))
         columns = _untuned(model.name, weights, grid.prompt)
         _land_experiment(training, columns, dataset, rows["evaluation"][0]["created_at"])
-        land_rows(evaluation_id(ids[judged]), "evaluation", rows)
+        land_rows(evaluation_id(ids[set_name]), "evaluation", rows)
 
     evaluation_ids = [evaluation_id(id) for id in ids.values()]
     return evaluation_ids if folders else as_cached(evaluation_ids, ", ".join(evaluation_ids))
@@ -131,7 +135,7 @@ def _unlanded(training: str, scores: dict[str, str]) -> dict[str, str]:
     """
     if not is_landed(training):
         return scores
-    return {judged: id for judged, id in scores.items() if not is_landed(evaluation_id(id))}
+    return {set_name: id for set_name, id in scores.items() if not is_landed(evaluation_id(id))}
 
 
 def _untuned(model: str, weights: VariantManifest, prompt: PromptChoice) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def fidelity(
             home=home(),
         )
         emit = publisher(f"fidelity {model.name}")
-        measured = run_step(
+        measurement = run_step(
             "tasks.scoring.fidelity_job:run",
             job.model_dump(mode="json"),
             _log_folder(model, unlanded),
@@ -88,8 +88,8 @@ def fidelity(
         for comparison in unlanded:
             _land(
                 comparison,
-                measured["figures"][comparison.precision],
-                measured["set_cases"],
+                measurement["figures"][comparison.precision],
+                measurement["set_cases"],
                 dataset,
             )
 

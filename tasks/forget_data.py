@@ -62,8 +62,8 @@ def matching_names(root: Path, data: str) -> list[str]:
 def known_names(root: Path) -> list[str]:
     """Names of the data sets of which a home holds texts, or adapters and scores."""
     prepared = {path.name for path in _data_folders(root)}
-    trained = {job.data for job in _jobs(root) if any(folder.exists() for folder in job.made)}
-    return sorted(prepared | {name for name in trained if name})
+    trained_data = {job.data for job in _jobs(root) if any(folder.exists() for folder in job.made)}
+    return sorted(prepared | {name for name in trained_data if name})
 
 
 def unknown_data(root: Path, data: str) -> BadInput:

@@ -34,10 +34,13 @@ def land(spec: ExperimentSpec, training: str, scores: str, variant: Path, data: 
     weights = VariantManifest.read(variant)
     dataset = DatasetManifest.read(data)
     outcome = TrainingOutcome.of_complete(folder)
-    trained = training_rows(spec, training, weights, dataset, outcome)
-    judged = evaluation_rows(spec, training, folder / "scores" / scores, dataset)
+    training_tables = training_rows(spec, training, weights, dataset, outcome)
+    evaluation_tables = evaluation_rows(spec, training, folder / "scores" / scores, dataset)
     land_together(
-        [Landing(training, "training", trained), Landing(evaluation, "evaluation", judged)]
+        [
+            Landing(training, "training", training_tables),
+            Landing(evaluation, "evaluation", evaluation_tables),
+        ]
     )
 
     return evaluation

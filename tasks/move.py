@@ -65,9 +65,11 @@ def move_adapter(
         name: evaluation_rows(spec, moved_id, folder, dataset, name)
         for name, folder in folders.items()
     }
-    trained = move.experiment(moved_id, weights, dataset, rows["test"])
-    judged = [Landing(ids[name], "evaluation", evaluated) for name, evaluated in rows.items()]
-    land_together([Landing(moved_id, "training", trained), *judged])
+    training_tables = move.experiment(moved_id, weights, dataset, rows["test"])
+    evaluation_landings = [
+        Landing(ids[name], "evaluation", evaluated) for name, evaluated in rows.items()
+    ]
+    land_together([Landing(moved_id, "training", training_tables), *evaluation_landings])
 
     return list(ids.values())
 

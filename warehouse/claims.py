@@ -161,12 +161,12 @@ def _verdict(claim: Claim, low: float, high: float) -> str:
     return REFUTED if high < claim.least or low > claim.most else CANNOT_CONCLUDE
 
 
-def store(measured: list[MeasuredClaim], database: Path | None = None) -> None:
+def store(results: list[MeasuredClaim], database: Path | None = None) -> None:
     """Replace the table `claim` by what was measured now. Raises Locked where the file is in use."""
     with writing(database, wait=1.0) as con:
         con.begin()
         con.execute("DELETE FROM claim")
-        for result in measured:
+        for result in results:
             _insert(con, result)
         con.commit()
 

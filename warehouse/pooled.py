@@ -212,12 +212,12 @@ def _seed_sd(differences: Floats, averaged: Sequence[PooledPair]) -> float | Non
     for pair, difference in zip(averaged, differences, strict=True):
         by_recipe.setdefault((pair.base_model, pair.recipe), []).append(float(difference))
 
-    several = [np.array(values) for values in by_recipe.values() if len(values) > 1]
-    if not several:
+    recipe_values = [np.array(values) for values in by_recipe.values() if len(values) > 1]
+    if not recipe_values:
         return None
 
-    squares = sum(float(((values - values.mean()) ** 2).sum()) for values in several)
-    return float(np.sqrt(squares / sum(len(values) - 1 for values in several)))
+    squares = sum(float(((values - values.mean()) ** 2).sum()) for values in recipe_values)
+    return float(np.sqrt(squares / sum(len(values) - 1 for values in recipe_values)))
 
 
 def _units_behind(metric: str, cells: Cells) -> int:

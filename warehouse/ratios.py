@@ -62,6 +62,6 @@ class Cells:
 
     def _macro_f1(self) -> tuple[Floats, Floats]:
         """Over the classes that the set has cases of."""
-        present = self._actual.sum(axis=(0, 1)) > 0
-        numerators = 2 * self._hits[..., present] / max(int(present.sum()), 1)
-        return numerators, (self._actual + self._decided)[..., present]
+        has_cases = self._actual.sum(axis=(0, 1)) > 0
+        numerators = 2 * self._hits[..., has_cases] / max(int(has_cases.sum()), 1)
+        return numerators, (self._actual + self._decided)[..., has_cases]

@@ -133,9 +133,11 @@ def _links(table: Relation) -> Iterator[tuple[str, str]]:
             yield column.name, parent
 
 
-def overview(some: list[Relation]) -> str:
+def overview(relations: list[Relation]) -> str:
     """What one row of each table or view is."""
-    rows = [f"| [`{relation.name}`](#{relation.name}) | {relation.grain} |" for relation in some]
+    rows = [
+        f"| [`{relation.name}`](#{relation.name}) | {relation.grain} |" for relation in relations
+    ]
     return "\n".join(["| name | rows |", "|---|---|", *rows])
 
 

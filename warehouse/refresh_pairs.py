@@ -195,7 +195,8 @@ def _delete_what_is_no_pair(con: duckdb.DuckDBPyConnection, table: PairTable) ->
     first_side, second_side = table.sides
     con.execute(
         f"DELETE FROM {table.name} "
-        f"WHERE ({first_side}, {second_side}) NOT IN (SELECT ({first_side}, {second_side}) FROM {table.view})"
+        f"WHERE ({first_side}, {second_side}) NOT IN (SELECT ({first_side}, {second_side}) FROM "
+        f"{table.view})"
     )
 
 

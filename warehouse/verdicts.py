@@ -142,16 +142,16 @@ def _resampled_differences(metric: str, studies: Ints, grouped: bool, resamples:
     return _macro_f1_differences(totals, (studies.sum(axis=1) @ sums)[:, :CLASSES] > 0)
 
 
-def _macro_f1_differences(totals: Floats, present: NDArray[np.bool_]) -> Floats:
-    """Differences (resamples, studies) from SUMS of macro F1, over the labels `present` (studies,
+def _macro_f1_differences(totals: Floats, has_cases: NDArray[np.bool_]) -> Floats:
+    """Differences (resamples, studies) from SUMS of macro F1, over the labels `has_cases` (studies,
     3) in each study; NaN for a resample without one of them.
     """
     actual, hits_4bit, hits_8bit, both_4bit, both_8bit = (
         totals[..., start : start + CLASSES] for start in range(0, 5 * CLASSES, CLASSES)
     )
     f1 = ratio(2 * hits_4bit, both_4bit) - ratio(2 * hits_8bit, both_8bit)
-    f1 = np.where(actual > 0, f1, np.where(present, np.nan, 0.0))
-    return np.asarray(f1.sum(-1) / np.maximum(present.sum(-1), 1))
+    f1 = np.where(actual > 0, f1, np.where(has_cases, np.nan, 0.0))
+    return np.asarray(f1.sum(-1) / np.maximum(has_cases.sum(-1), 1))
 
 
 def _resampled_cases(totals: Ints, resamples: int) -> Floats:

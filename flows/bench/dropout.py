@@ -161,8 +161,8 @@ def bench_dropout(
 
     reports = []
     for count in layers:
-        measured = _measure(console, variant, data, count, workload, home() / "bench" / run_id)
-        reports.append(_report(count, measured, workload.passes))
+        measurements = _measure(console, variant, data, count, workload, home() / "bench" / run_id)
+        reports.append(_report(count, measurements, workload.passes))
 
     name = f"{model} {bits}bit{RANDOM if has_random_weights(variant) else ''}"
     _print(console, reports, name, blocks)
@@ -183,7 +183,7 @@ def _measure(
         "folder": str(folder),
         **asdict(workload),
     }
-    measured = {}
+    measurements = {}
     for engine in ENGINES:
         if engine.key == "generate_stock" and engine.key not in backend().compared_with:
             continue  # there, as installed is what `generate` is
@@ -196,22 +196,24 @@ def _measure(
                 environment=engine.environment,
             )
 
-        measured[engine.key] = Measurement.model_validate(result)
+        measurements[engine.key] = Measurement.model_validate(result)
 
     shutil.rmtree(folder, ignore_errors=True)
-    return measured
+    return measurements
 
 
-def _report(layers: int, measured: dict[str, Measurement], passes: int) -> Report:
-    times = task_times(measured, passes)
-    return Report(layers, measured, times, agreement(measured["ours"], measured["full"]))
+def _report(layers: int, measurements: dict[str, Measurement], passes: int) -> Report:
+    times = task_times(measurements, passes)
+    return Report(
+        layers, measurements, times, agreement(measurements["ours"], measurements["full"])
+    )
 
 
-def task_times(measured: dict[str, Measurement], passes: int) -> dict[str, TaskTime]:
+def task_times(measurements: dict[str, Measurement], passes: int) -> dict[str, TaskTime]:
     """Seconds of the whole task by engine, and how many times slower than ours."""
     seconds = {
         engine: [time * _scale(engine, measurement, passes) for time in measurement.seconds]
-        for engine, measurement in measured.items()
+        for engine, measurement in measurements.items()
     }
     return {
         engine: TaskTime(
@@ -219,7 +221,7 @@ def task_times(measured: dict[str, Measurement], passes: int) -> dict[str, TaskT
             least=min(times),
             most=max(times),
             n=len(times),
-            note=_note(engine, measured[engine], passes),
+            note=_note(engine, measurements[engine], passes),
             times_slower=(
                 median(times) / median(seconds[AGAINST[engine]]) if engine in AGAINST else None
             ),
@@ -278,9 +280,9 @@ def agreement(our_measurement: Measurement, full: Measurement) -> Agreement:
 
 
 def _print(console: Console, reports: list[Report], name: str, blocks: int) -> None:
-    measured = reports[0].measured
+    measurements = reports[0].measured
     table = Table(
-        title=f"{name}: {_cases(measured['ours'])}; scoring: {_cases(measured['score_ours'])}",
+        title=f"{name}: {_cases(measurements['ours'])}; scoring: {_cases(measurements['score_ours'])}",
         title_justify="left",
     )
     for column in ("trained blocks", "task", "seconds", "range", "ours is faster", "how"):

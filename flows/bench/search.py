@@ -139,7 +139,7 @@ def _compare(setup: SearchSetup, trials: Sequence[Trial], ends: dict[int, Reache
     winner = best_of(trials)
     assert winner is not None and winner.value is not None, "the search is finished"
     loss = setup.objective.loss
-    best = min((end.value for end in ends.values()), key=loss)
+    best_value = min((end.value for end in ends.values()), key=loss)
     finished_trials = [trial for trial in trials if trial.state == "finished"]
     same = [
         trial for trial in finished_trials if _adapter(setup, trial) == _searched_adapter(trial)
@@ -150,10 +150,12 @@ def _compare(setup: SearchSetup, trials: Sequence[Trial], ends: dict[int, Reache
         all_updates=sum(end.update for end in ends.values()),
         all_seconds=sum(end.seconds for end in ends.values()),
     )
-    behind = max(0.0, loss(winner.value) - loss(best))
+    behind = max(0.0, loss(winner.value) - loss(best_value))
     share = _training(trial.rungs[-1] for trial in trials if trial.rungs) / _training(ends.values())
 
-    return Comparison(winner.value, best, behind, cost, share, len(same), len(finished_trials))
+    return Comparison(
+        winner.value, best_value, behind, cost, share, len(same), len(finished_trials)
+    )
 
 
 def _training(reached: Iterable[Reached]) -> float:
@@ -170,7 +172,7 @@ def _searched_adapter(trial: Trial) -> bytes:
 
 
 def _table(setup: SearchSetup, trials: Sequence[Trial], ends: dict[int, Reached]) -> Table:
-    ranked = sorted(
+    ranked_trials = sorted(
         trials,
         key=lambda trial: (
             trial.number not in ends,
@@ -186,7 +188,7 @@ def _table(setup: SearchSetup, trials: Sequence[Trial], ends: dict[int, Reached]
                 "in the search": figure(trial.value, digits=DIGITS),
                 "updates in the search": f"{trial.update} of {trial.iterations}",
             }
-            for trial in ranked
+            for trial in ranked_trials
             for end in [ends.get(trial.number)]
         ],
     )

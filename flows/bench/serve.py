@@ -81,7 +81,7 @@ class Figures:
             ("serve and predict: other decisions", f"{self.other_decisions}, and {nearest}"),
         ]
 
-        return [{"what": quantity, "measured": measured} for quantity, measured in rows]
+        return [{"what": quantity, "measured": figure_text} for quantity, figure_text in rows]
 
 
 def _spread(seconds: Sequence[float]) -> str:

@@ -83,7 +83,7 @@ class SyntheticStudy:
         self, spec: ExperimentSpec, training: str, id: str, number: int, dropout: bool
     ) -> Rows:
         random = np.random.default_rng(number)
-        judged = Cases.drawn("test", self.cases, seed=1)
+        cases = Cases.drawn("test", self.cases, seed=1)
         calibration = Cases.drawn("calibration", self.cases, seed=2).scored(random)
         costs = spec.scoring.cost_matrix
         rules = record_rules(
@@ -102,8 +102,8 @@ class SyntheticStudy:
             shortened_cases=0,
             created=moment,
         )
-        passes = judged.passes(random) if dropout else None
-        scores = EvaluationScores(calibration, judged.scored(random), rules, manifest, passes)
+        passes = cases.passes(random) if dropout else None
+        scores = EvaluationScores(calibration, cases.scored(random), rules, manifest, passes)
         evaluation = Evaluation(
             id, f"scores-{id}", training, "cases", True, spec.recipe.rule, spec.scoring, spec.seed
         )

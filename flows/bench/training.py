@@ -77,11 +77,11 @@ def bench_train(
     compared = [engine for engine in (STOCK, STOCK_DENSE) if engine.key in backend().compared_with]
     engines = [*compared, OURS]
     engines = [STOCK_BFLOAT16, *engines] if bfloat16 else engines
-    measured = _measure(console, engines, setting, folder)
+    measurements = _measure(console, engines, setting, folder)
     report = {
         "run_id": run_id, "created_at": created.isoformat(), "model": model, "bits": bits, "blocks": blocks, **setting,
         "variant": variant.name, "random_weights": has_random_weights(variant), "versions": own_versions(),
-        "engines": [{"engine": e.key, "title": e.title, **measured[e.key]} for e in engines],
+        "engines": [{"engine": e.key, "title": e.title, **measurements[e.key]} for e in engines],
     }  # fmt: skip
     path = folder.with_name(f"{run_id}.json")
     write_atomic(path, json.dumps(report, indent=1))
@@ -127,14 +127,14 @@ def _measure(
     """Figures per engine, one process after the other, and in a last one how far their gradients
     are apart.
     """
-    measured = {}
+    measurements = {}
     for engine in engines:
         place = folder / engine.key
         args = {**setting, "engine": engine.key, "folder": str(place)}
         with console.status(
             f"Measuring {engine.title}; stock as installed may take some minutes ..."
         ):
-            measured[engine.key] = run_child(
+            measurements[engine.key] = run_child(
                 "tasks.bench.training:run", args, place, environment=engine.environment
             )
 
@@ -146,16 +146,16 @@ def _measure(
         differences = run_child("tasks.bench.training:compare", args, folder)
 
     # The best that any process saw, so that a busy moment flatters nobody's share of it.
-    speed = max(measurement["matmul_gflops"] for measurement in measured.values())
+    speed = max(measurement["matmul_gflops"] for measurement in measurements.values())
     for engine in engines:
-        measurement = measured[engine.key]
+        measurement = measurements[engine.key]
         measurement["figures"] = _figures(setting, measurement, speed) | {
             f"gradient_difference_{key}": value for key, value in differences[engine.key].items()
         }
 
     for engine in engines:
-        measured[engine.key]["figures"] |= _ratios(measured, engine.key)
-    return measured
+        measurements[engine.key]["figures"] |= _ratios(measurements, engine.key)
+    return measurements
 
 
 def _figures(
@@ -184,12 +184,12 @@ def _figures(
     }
 
 
-def _ratios(measured: dict[str, dict[str, Any]], key: str) -> dict[str, float]:
+def _ratios(measurements: dict[str, dict[str, Any]], key: str) -> dict[str, float]:
     """How many times faster than each stock engine, and the share of its memory over weights."""
-    own_figures = measured[key]["figures"]
+    own_figures = measurements[key]["figures"]
     ratios = {}
-    for stock in (e for e in (STOCK.key, STOCK_DENSE.key) if e in measured):
-        stock_figures = measured[stock]["figures"]
+    for stock in (e for e in (STOCK.key, STOCK_DENSE.key) if e in measurements):
+        stock_figures = measurements[stock]["figures"]
         ratios[f"speed_up_over_{stock}"] = (
             stock_figures["seconds_per_step"] / own_figures["seconds_per_step"]
         )

@@ -92,16 +92,16 @@ def print_best(console: Console, options: Options) -> None:
         raise BadInput("The warehouse has no study yet; run `triage sweep demo` first.")
 
     candidates = _candidates(study.study, options)
-    ranked, absent_models = _rank(candidates, options.ranked_by)
-    if not ranked:
+    ranking, absent_models = _rank(candidates, options.ranked_by)
+    if not ranking:
         raise BadInput(_all_gone(study.study, absent_models))
 
-    _record(study.study, options, ranked)
-    _print_ranking(console, study.study, options, ranked)
+    _record(study.study, options, ranking)
+    _print_ranking(console, study.study, options, ranking)
     if absent_models:
         print_line(console, _left_out(absent_models))
 
-    _print_winner(console, ranked[0])
+    _print_winner(console, ranking[0])
 
 
 def _candidates(study: str, options: Options) -> list[tuple[EvaluationRow, int]]:
@@ -130,17 +130,19 @@ def _candidates(study: str, options: Options) -> list[tuple[EvaluationRow, int]]
 
     stored = {row.evaluation_id: row.stored_bytes or 0 for row in _stored()}
     of_precision = [row for row in board if options.precision in (None, row.precision)]
-    sized = [(row, stored.get(row.evaluation_id, 0)) for row in of_precision]
+    sized_models = [(row, stored.get(row.evaluation_id, 0)) for row in of_precision]
 
-    fitting = [(row, size) for row, size in sized if size <= (options.max_megabytes or 1e9) * 1e6]
-    if not fitting:
-        smallest = min(size for _, size in sized) / 1e6
+    fitting_models = [
+        (row, size) for row, size in sized_models if size <= (options.max_megabytes or 1e9) * 1e6
+    ]
+    if not fitting_models:
+        smallest = min(size for _, size in sized_models) / 1e6
         raise BadInput(
             f"No such model of the study {study} has weights of at most "
             f"{options.max_megabytes:g} MB; the smallest has {smallest:.1f} MB."
         )
 
-    return fitting
+    return fitting_models
 
 
 def _stored() -> list[_Stored]:
@@ -151,16 +153,16 @@ def _rank(
     candidates: Sequence[tuple[EvaluationRow, int]], by: RankedBy
 ) -> tuple[list[Ranked], list[str]]:
     """The models of this home, the best first, and the cells whose models are not there."""
-    ranked = []
+    ranking = []
     absent_models = []
     with kept():  # what the models' processes import is imported once
         for row, stored in candidates:
             try:
-                ranked.append(_ranked(row, stored, by))
+                ranking.append(_ranked(row, stored, by))
             except ModelGone:  # its results stay where its data set is forgotten
                 absent_models.append(row.cell_id)
 
-    return sorted(ranked, key=lambda model: model.order), absent_models
+    return sorted(ranking, key=lambda model: model.order), absent_models
 
 
 def _left_out(absent_models: Sequence[str]) -> str:
@@ -200,12 +202,12 @@ def _say(event: Event) -> None:
         print_line(errors, event.message)
 
 
-def _record(study: str, options: Options, ranked: Sequence[Ranked]) -> None:
+def _record(study: str, options: Options, ranking: Sequence[Ranked]) -> None:
     """Land the look, before anything is shown."""
     now = datetime.now(UTC).replace(tzinfo=None)
     look_id = f"look-{study}-{now:%Y%m%d-%H%M%S}-{uuid4().hex[:6]}"
-    values = [{"training_id": model.row.training_id, "value": model.value} for model in ranked]
-    winner = ranked[0]
+    values = [{"training_id": model.row.training_id, "value": model.value} for model in ranking]
+    winner = ranking[0]
     row = {
         "look_id": look_id,
         "looked_at": now,
@@ -214,7 +216,7 @@ def _record(study: str, options: Options, ranked: Sequence[Ranked]) -> None:
         "max_megabytes": options.max_megabytes,
         "objective": options.ranked_by.name,
         "ranked": json.dumps(values),
-        "candidates": len(ranked),
+        "candidates": len(ranking),
         "evaluation_id": winner.row.evaluation_id,
         "training_id": winner.row.training_id,
         "value": winner.value,
@@ -225,9 +227,9 @@ def _record(study: str, options: Options, ranked: Sequence[Ranked]) -> None:
 
 
 def _print_ranking(
-    console: Console, study: str, options: Options, ranked: Sequence[Ranked]
+    console: Console, study: str, options: Options, ranking: Sequence[Ranked]
 ) -> None:
-    first = ranked[0]
+    first = ranking[0]
     name = options.ranked_by.name
     step = f"; one emergency moves it by {1 / first.ed:.3f}" if first.ed and "ED" in name else ""
     title = (
@@ -241,7 +243,7 @@ def _print_ranking(
             "weights MB": f"{model.stored_bytes / 1e6:.1f}",
             "on valid": figure(model.value),
         }
-        for model in ranked
+        for model in ranking
     ]
     print_table(console, Table.of(title, records))
 

@@ -66,9 +66,9 @@ def _table(root: Path, parts: Sequence[Part], dry_run: bool) -> Table:
         of_kind = [part for part in parts if part.kind == kind]
         names = [str(part.folder.relative_to(root)) for part in of_kind[:NAMED]]
         more = len(of_kind) - len(names)
-        listed = "\n".join([*names, f"and {more} more"] if more else names)
+        name_lines = "\n".join([*names, f"and {more} more"] if more else names)
         size = sum(part.size for part in of_kind)
-        rows.append((kind, str(len(of_kind)), f"{size:,}", listed))
+        rows.append((kind, str(len(of_kind)), f"{size:,}", name_lines))
 
     total = sum(part.size for part in parts)
     title = f"{'Would go' if dry_run else 'Goes'}: {megabytes(total)} MB of {root}"

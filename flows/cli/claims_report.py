@@ -32,17 +32,17 @@ def print_claims(console: Console, file: Path | None = None) -> None:
     load_what_waits()
     bring_up_to_date()
 
-    measured = measure(claims)
-    for result in measured:
+    results = measure(claims)
+    for result in results:
         _print_claim(console, result)
     if file is not None:
         return
 
-    if _has_random_models() and not all(result.measurements for result in measured):
+    if _has_random_models() and not all(result.measurements for result in results):
         print_line(console, RANDOM_MODELS)
 
     with contextlib.suppress(Locked):  # another program reads: the table keeps what it has
-        store(measured)
+        store(results)
 
     if (ROOT / "flows" / "README.md").is_file() and (ROOT / "README.md").is_file():
         _print_figures(console)

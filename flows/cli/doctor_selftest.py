@@ -43,18 +43,18 @@ def run_selftest() -> Outcome:
     log = home() / "logs" / "doctor"
     try:
         with tempfile.TemporaryDirectory() as folder:
-            measured = run_child("tasks.bench.selftest.run:run", {"folder": folder}, log)
+            report = run_child("tasks.bench.selftest.run:run", {"folder": folder}, log)
     except TriageError as error:
         remedy = "read the log; without this, no result can be trusted"
         finding = Finding("self-test", "error", str(error), remedy)
         return Outcome([finding], {}, without_folders(f"{type(error).__name__}: {error}"))
 
-    return Outcome([_finding(check) for check in measured["checks"]], measured)
+    return Outcome([_finding(check) for check in report["checks"]], report)
 
 
 def _finding(check: dict[str, Any]) -> Finding:
-    measured = check["error"] or f"{check['value']:.3g} {check['unit']}"
-    detail = f"{measured} (limit {check['limit']:.3g})"
+    outcome = check["error"] or f"{check['value']:.3g} {check['unit']}"
+    detail = f"{outcome} (limit {check['limit']:.3g})"
     if check["ok"]:
         return Finding(check["name"], "ok", detail)
     return Finding(check["name"], check["level"], detail, check["remedy"])

@@ -35,13 +35,15 @@ def find_model(name: str) -> BundledModel:
     except BadInput as error:
         raise why_unfinished(name) or error from error
 
-    judged = [choice for choice in evaluations if choice.taken.evaluation_set == "test"]
-    if not judged:
+    test_choices = [choice for choice in evaluations if choice.taken.evaluation_set == "test"]
+    if not test_choices:
         raise BadInput(f"{name!r} was never judged on its test set; run its sweep again.")
 
     # Real weights before random ones, and the latest of them.
-    real = [choice for choice in judged if not choice.taken.random_weights] or judged
-    latest = real[-1]
+    real_choices = [
+        choice for choice in test_choices if not choice.taken.random_weights
+    ] or test_choices
+    latest = real_choices[-1]
     model = bundle_of_evaluation(home(), latest.taken.evaluation_id)
     _say_which(latest)
 

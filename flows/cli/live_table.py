@@ -177,7 +177,7 @@ class Board:
         """
         places = {cell: place for place, cell in enumerate(self.rows)}
         importance = {State.FAILED: 1, State.WAITING: 2, State.LANDED: 3}
-        ranked = sorted(
+        ranked_rows = sorted(
             self.rows.values(),
             key=lambda row: (
                 importance.get(row.state, 0),
@@ -185,7 +185,7 @@ class Board:
             ),
         )
 
-        return sorted(ranked[:most], key=lambda row: places[row.cell])
+        return sorted(ranked_rows[:most], key=lambda row: places[row.cell])
 
     def _summary(self) -> str:
         """E.g. `3 of 60 landed, 1 failed, about 40 min left`."""

@@ -81,8 +81,8 @@ def _is_random(model: BaseModelSpec) -> bool:
 
 
 def _print_sources(console: Console, selection: Selection, sources: Sources) -> None:
-    for name, listed in sources.items():
-        for source, state in listed:
+    for name, source_states in sources.items():
+        for source, state in source_states:
             print_line(console, f"weights  {name}: {source}: {state}")
     for model in selection.models:
         for note in unpinned(model):
@@ -94,8 +94,8 @@ def _print_unanswered(console: Console, cells: list[PlannedCell], sources: Sourc
     needed_models = {cell.spec.model.name for cell in cells if not cell.trained}
     missing = [
         name
-        for name, listed in sources.items()
-        if name in needed_models and not any(is_offered(state) for _, state in listed)
+        for name, source_states in sources.items()
+        if name in needed_models and not any(is_offered(state) for _, state in source_states)
     ]
     if missing:
         print_line(

@@ -54,10 +54,12 @@ def _table(planned: PlannedSet, outlooks: list[MetricOutlook]) -> Table:
         if metric_outlook.obstacle:
             table.add_row(TITLES[metric_outlook.metric], f"n/a: {metric_outlook.obstacle}", "")
             continue
-        measured = "n/a: no pair"
+        pair_shares = "n/a: no pair"
         if metric_outlook.measured is not None:
-            measured = f"{_points(metric_outlook.measured)}: {_shares(metric_outlook.as_measured)}"
-        table.add_row(TITLES[metric_outlook.metric], _shares(metric_outlook.at_zero), measured)
+            pair_shares = (
+                f"{_points(metric_outlook.measured)}: {_shares(metric_outlook.as_measured)}"
+            )
+        table.add_row(TITLES[metric_outlook.metric], _shares(metric_outlook.at_zero), pair_shares)
 
     return table
 
@@ -104,7 +106,10 @@ def _sentence(metric_outlook: MetricOutlook) -> str:
     title = TITLES[metric_outlook.metric]
     if metric_outlook.obstacle:
         return f"{title}: cannot be concluded on: {metric_outlook.obstacle}."
-    return f"{title}: {_not_inferior(metric_outlook)}; {_inferior(metric_outlook)}. {_enough(metric_outlook)}"
+    return (
+        f"{title}: {_not_inferior(metric_outlook)}; {_inferior(metric_outlook)}. "
+        f"{_enough(metric_outlook)}"
+    )
 
 
 def _not_inferior(metric_outlook: MetricOutlook) -> str:

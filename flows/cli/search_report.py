@@ -30,12 +30,12 @@ def print_report(console: Console, setup: SearchSetup) -> None:
         console, "All values are of valid: no test case was scored. Trials: " + str(storage.path)
     )
 
-    best = best_of(trials)
-    if best is not None and best.state != "finished":
+    best_trial = best_of(trials)
+    if best_trial is not None and best_trial.state != "finished":
         print_line(
             console,
-            f"The best trial is at update {best.update} of {best.iterations}: the same command "
-            "with more --hours goes on, and so does the sweep below.",
+            f"The best trial is at update {best_trial.update} of {best_trial.iterations}: the same "
+            "command with more --hours goes on, and so does the sweep below.",
         )
 
     print_line(

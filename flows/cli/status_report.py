@@ -50,9 +50,9 @@ def print_json(show_all: bool = False) -> None:
 
 def status_table(lines: list[Line], width: int, show_all: bool = False) -> Table:
     """The lines as a table for a terminal of `width` characters, which breaks no name."""
-    listed = _listed(lines, show_all)
-    names = _names(listed)
-    named_lines = list(zip(listed, names, strict=True))
+    listed_lines = _listed(lines, show_all)
+    names = _names(listed_lines)
+    named_lines = list(zip(listed_lines, names, strict=True))
 
     table = _table(COLUMNS, [line.cells(name) for line, name in named_lines])
     unbounded = Console(width=10_000)  # on which a table is as wide as it wants

@@ -43,15 +43,15 @@ def baselines(study: ReportedStudy) -> Section:
 
 
 def _panel(board: list[EvaluationRow], metric: str, name: str) -> Panel:
-    measured = [row for row in board if getattr(row, metric) is not None]
-    placed = [
+    measured_rows = [row for row in board if getattr(row, metric) is not None]
+    marks = [
         Dot(chart_label(row), _kind(row), *(number(value) for value in _values(row, metric)))
-        for row in measured
+        for row in measured_rows
     ]
-    axis = Axis.of_shares(name, [end for row in placed for end in (row.low, row.value, row.high)])
-    names = [kind for kind in (TRAINED, BASELINE) if any(row.series == kind for row in placed)]
-    drawing = dots(placed, axis, names, overlaid=True)
-    texts = [f"{full_name(row)} {figure(*_values(row, metric))}" for row in measured]
+    axis = Axis.of_shares(name, [end for row in marks for end in (row.low, row.value, row.high)])
+    names = [kind for kind in (TRAINED, BASELINE) if any(row.series == kind for row in marks)]
+    drawing = dots(marks, axis, names, overlaid=True)
+    texts = [f"{full_name(row)} {figure(*_values(row, metric))}" for row in measured_rows]
     alt = f"{name[0].upper()}{name[1:]} of every model and baseline: {some(texts)}."
 
     return Panel(panel_name("baselines", metric), name, alt, drawing)
@@ -66,23 +66,23 @@ def _values(row: EvaluationRow, metric: str) -> tuple[float | None, float | None
 
 
 def _findings(study: ReportedStudy) -> list[str]:
-    trained = [row for row in study.board if _kind(row) == TRAINED]
-    if not trained:
+    trained_rows = [row for row in study.board if _kind(row) == TRAINED]
+    if not trained_rows:
         return ["This study has no trained model."]
 
-    recipes = {row.recipe for row in trained}
+    recipes = {row.recipe for row in trained_rows}
     rows = [
         row
         for row in named_rows(ConstantRow, "beats_constant", study.ids)
         if row.recipe in recipes and row.precision
     ]
     beating = sum(row.against_constant == "beats it" for row in rows)
-    best = max(trained, key=lambda row: row.accuracy or 0)
+    best_row = max(trained_rows, key=lambda row: row.accuracy or 0)
 
     sentences = [
         "Highest accuracy of a trained model: "
-        f"{full_name(best)}{and_others([row.accuracy for row in trained], best.accuracy)}, "
-        f"{figure(best.accuracy, best.accuracy_low, best.accuracy_high)}."
+        f"{full_name(best_row)}{and_others([row.accuracy for row in trained_rows], best_row.accuracy)}, "
+        f"{figure(best_row.accuracy, best_row.accuracy_low, best_row.accuracy_high)}."
     ]
     if rows:
         sentences.append(

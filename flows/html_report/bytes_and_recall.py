@@ -72,17 +72,17 @@ def _rows(study: ReportedStudy) -> list[StoredModel]:
 def _panel(study: ReportedStudy, base_model: str, rows: list[StoredModel]) -> Panel:
     recipes = list(dict.fromkeys(row.recipe for row in rows))
     kinds = recipes if len(recipes) <= len(SHAPES) else [""]
-    placed = [
+    marks = [
         _point(row, study.by_id[row.evaluation_id], kinds, factor)
         for row, factor in zip(rows, _spreading_factors(rows), strict=True)
     ]
-    present = {row.precision for row in rows}
-    names = [name for name in study.precisions if name in present]
-    names += sorted(present - set(names))
-    sizes = [row.x or 0 for row in placed]
+    precisions = {row.precision for row in rows}
+    names = [name for name in study.precisions if name in precisions]
+    names += sorted(precisions - set(names))
+    sizes = [row.x or 0 for row in marks]
     x = Axis("stored size, MB", (0.8 * min(sizes), 1.25 * max(sizes)), log=True)
-    y = Axis.of_shares("ED recall", [*(row.y_low for row in placed), *(row.y for row in placed), 1])
-    drawing = points(placed, x, y, names, kinds, lines=[ED_RECALL])
+    y = Axis.of_shares("ED recall", [*(row.y_low for row in marks), *(row.y for row in marks), 1])
+    drawing = points(marks, x, y, names, kinds, lines=[ED_RECALL])
     texts = [_text(study, row) for row in rows]
     alt = f"Stored size against ED recall of {base_model}: {some(texts)}. Gate: {ED_RECALL:g}."
 
@@ -99,10 +99,12 @@ def _spreading_factors(rows: list[StoredModel]) -> list[float]:
     ]
 
 
-def _point(row: StoredModel, judged: EvaluationRow, kinds: list[str], factor: float) -> PlanePoint:
+def _point(
+    row: StoredModel, evaluation: EvaluationRow, kinds: list[str], factor: float
+) -> PlanePoint:
     kind = row.recipe if row.recipe in kinds else ""
-    low = judged.ed_recall_low
-    high = judged.ed_recall_high
+    low = evaluation.ed_recall_low
+    high = evaluation.ed_recall_high
     size = factor * row.stored_bytes / 1e6
     return PlanePoint(row.precision, size, row.ed_recall, y_low=low, y_high=high, kind=kind)
 
@@ -112,8 +114,8 @@ def _name(row: StoredModel) -> str:
 
 
 def _recall(study: ReportedStudy, row: StoredModel) -> str:
-    judged = study.by_id[row.evaluation_id]
-    return figure(row.ed_recall, judged.ed_recall_low, judged.ed_recall_high)
+    evaluation = study.by_id[row.evaluation_id]
+    return figure(row.ed_recall, evaluation.ed_recall_low, evaluation.ed_recall_high)
 
 
 def _text(study: ReportedStudy, row: StoredModel) -> str:
@@ -121,13 +123,13 @@ def _text(study: ReportedStudy, row: StoredModel) -> str:
 
 
 def _findings(study: ReportedStudy, rows: list[StoredModel]) -> list[str]:
-    best = max(rows, key=lambda row: row.ed_recall or 0)
-    ties = and_others([row.ed_recall for row in rows], best.ed_recall)
+    best_row = max(rows, key=lambda row: row.ed_recall or 0)
+    ties = and_others([row.ed_recall for row in rows], best_row.ed_recall)
     reach = sum((row.ed_recall or 0) >= ED_RECALL for row in rows)
     hold = sum((study.by_id[row.evaluation_id].ed_recall_low or 0) >= ED_RECALL for row in rows)
 
     return [
-        f"Highest ED recall: {_text(study, best)}{ties}.",
+        f"Highest ED recall: {_text(study, best_row)}{ties}.",
         f"{reach} of {len(rows)} models reach the gate of {ED_RECALL:g} by their point, "
         f"{hold} with the whole interval.",
     ]

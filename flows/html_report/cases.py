@@ -105,13 +105,13 @@ def shown_cases(study: ReportedStudy, case_ids: Collection[str], texts: Path | N
 
     Raises BadInput for a case that the study does not have, and for a file whose texts fit no case.
     """
-    judged = {row.evaluation_id: row for row in study.board if row.precision is not None}
-    models = listed(judged)
-    mattering = typed_rows(MatteringCase, MATTERS.format(models=models), only=study.ids)
-    most = max(1, MOST_ROWS // max(1, len(judged)))
-    by_case = {row.case_id: row for row in mattering}
+    evaluations = {row.evaluation_id: row for row in study.board if row.precision is not None}
+    models = listed(evaluations)
+    mattering_cases = typed_rows(MatteringCase, MATTERS.format(models=models), only=study.ids)
+    most = max(1, MOST_ROWS // max(1, len(evaluations)))
+    by_case = {row.case_id: row for row in mattering_cases}
 
-    ids = list(dict.fromkeys(case_ids)) or [row.case_id for row in mattering[:most]]
+    ids = list(dict.fromkeys(case_ids)) or [row.case_id for row in mattering_cases[:most]]
     answers: dict[str, list[AnswerRow]] = {}
     if ids:
         statement = ANSWERS.format(models=models, cases=listed(ids))
@@ -123,9 +123,11 @@ def shown_cases(study: ReportedStudy, case_ids: Collection[str], texts: Path | N
             raise BadInput(_unknown(id, study))
 
     by_digest = _texts(texts, answers) if texts else {}
-    names = {id: full_name(row) for id, row in judged.items()}
+    names = {id: full_name(row) for id, row in evaluations.items()}
     cases = [_case(id, answers[id], names, by_case.get(id), by_digest) for id in ids]
-    return ShownCases(cases, len(mattering), 0 if case_ids else max(0, len(mattering) - most))
+    return ShownCases(
+        cases, len(mattering_cases), 0 if case_ids else max(0, len(mattering_cases) - most)
+    )
 
 
 def _unknown(id: str, study: ReportedStudy) -> str:

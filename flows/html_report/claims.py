@@ -21,15 +21,15 @@ READING = (
 
 def claims(study: ReportedStudy) -> Section:
     """A line for each claim; no chart."""
-    measured = measure(read_claims(), partial(query_rows, only=study.ids))
-    counts = Counter(result.verdict for result in measured)
+    results = measure(read_claims(), partial(query_rows, only=study.ids))
+    counts = Counter(result.verdict for result in results)
     finding = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
     records = [
         {"claim": result.claim.sentence, "verdict": result.verdict, "measured": _measured(result)}
-        for result in measured
+        for result in results
     ]
     table = Table.of("Claims", records)
-    sentences = [f"Of {len(measured)} claims: {finding}."]
+    sentences = [f"Of {len(results)} claims: {finding}."]
 
     return Section(
         "claims", "Claims", READING, sentences, tables=[table], commands=["triage claims"]

@@ -41,14 +41,14 @@ class ConfusionRow:
 def confusion(study: ReportedStudy) -> Section:
     """Matrices side by side of what differs in precision alone."""
     rows = by_experiment(named_rows(ConfusionRow, "confusion", study.ids))
-    judged = [row for row in study.board if experiment_key(row) in rows]
+    judged_rows = [row for row in study.board if experiment_key(row) in rows]
     heading = "Confusion matrices"
-    if not judged:
+    if not judged_rows:
         return Section("confusion", heading, missing=MISSING)
 
-    panels = [_panel(study, name, group, rows) for name, group in panels_of(judged).items()]
-    table = confusion_table(judged)
-    return Section("confusion", heading, READING, _findings(judged), panels, [table])
+    panels = [_panel(study, name, group, rows) for name, group in panels_of(judged_rows).items()]
+    table = confusion_table(judged_rows)
+    return Section("confusion", heading, READING, _findings(judged_rows), panels, [table])
 
 
 def _panel(
@@ -60,8 +60,8 @@ def _panel(
         for row in rows[experiment_key(evaluation)]
         for cell in _cells(series(evaluation), row)
     ]
-    present = {series(evaluation) for evaluation in group}
-    names = [precision for precision in study.precisions if precision in present]
+    precisions = {series(evaluation) for evaluation in group}
+    names = [precision for precision in study.precisions if precision in precisions]
     texts = [_text(evaluation, rows[experiment_key(evaluation)]) for evaluation in group]
     alt = f"Confusion matrices of {name}. {some(texts)}."
 
@@ -87,20 +87,22 @@ def _text(evaluation: EvaluationRow, rows: list[ConfusionRow]) -> str:
     )
 
 
-def _findings(judged: list[EvaluationRow]) -> list[str]:
-    trained = [row for row in judged if row.recipe_kind != "baseline" and row.ed_recall is not None]
-    if not trained:
+def _findings(judged_rows: list[EvaluationRow]) -> list[str]:
+    trained_rows = [
+        row for row in judged_rows if row.recipe_kind != "baseline" and row.ed_recall is not None
+    ]
+    if not trained_rows:
         return []
 
-    ranked = sorted(trained, key=lambda row: row.ed_recall or 0)
-    shares = [row.ed_recall or 0 for row in ranked]
-    if len(ranked) > 1 and shares[0] == shares[-1]:
+    ranked_rows = sorted(trained_rows, key=lambda row: row.ed_recall or 0)
+    shares = [row.ed_recall or 0 for row in ranked_rows]
+    if len(ranked_rows) > 1 and shares[0] == shares[-1]:
         return [f"All trained models send the same share of emergencies to ED: {shares[0]:.3f}."]
 
     sentences = [
         f"{word} share of emergencies sent to ED by a trained model: "
         f"{full_name(row)}{and_others(shares, row.ed_recall)}, "
         f"{figure(row.ed_recall, row.ed_recall_low, row.ed_recall_high)}."
-        for word, row in (("Highest", ranked[-1]), ("Lowest", ranked[0]))
+        for word, row in (("Highest", ranked_rows[-1]), ("Lowest", ranked_rows[0]))
     ]
-    return sentences if len(trained) > 1 else sentences[:1]
+    return sentences if len(trained_rows) > 1 else sentences[:1]

@@ -59,21 +59,21 @@ Curves = dict[Key, list[BenefitRow]]
 def decision_curve(study: ReportedStudy) -> Section:
     """A panel for what differs in precision alone."""
     by_key = by_experiment(named_rows(BenefitRow, "decision_curve", study.ids))
-    scored = with_probabilities(study.board)
-    judged = [row for row in scored if experiment_key(row) in by_key]
+    scored_rows = with_probabilities(study.board)
+    judged_rows = [row for row in scored_rows if experiment_key(row) in by_key]
     heading = "Decision curves"
-    if not judged:
-        missing = EARLIER_VERSION if scored else NO_PROBABILITIES
+    if not judged_rows:
+        missing = EARLIER_VERSION if scored_rows else NO_PROBABILITIES
         return Section("decision-curves", heading, missing=missing)
 
-    panels = [_panel(study, name, group, by_key) for name, group in panels_of(judged).items()]
-    findings = _findings(judged, by_key)
-    table = _table(judged, by_key)
+    panels = [_panel(study, name, group, by_key) for name, group in panels_of(judged_rows).items()]
+    findings = _findings(judged_rows, by_key)
+    table = _table(judged_rows, by_key)
     return Section("decision-curves", heading, READING, findings, panels, [table])
 
 
 def _panel(study: ReportedStudy, name: str, group: list[EvaluationRow], rows: Curves) -> Panel:
-    placed = [
+    marks = [
         CurvePoint(
             series(evaluation),
             row.threshold,
@@ -87,13 +87,13 @@ def _panel(study: ReportedStudy, name: str, group: list[EvaluationRow], rows: Cu
     ]
     # Everybody to ED does not depend on the model, only on the cases.
     first = rows[experiment_key(group[0])]
-    placed += [CurvePoint(EVERYBODY, row.threshold, row.always_ed, kind=EVERYBODY) for row in first]
-    present = {series(evaluation) for evaluation in group}
-    names = [*(precision for precision in study.precisions if precision in present), EVERYBODY]
-    highest = max(row.y or 0 for row in placed)
+    marks += [CurvePoint(EVERYBODY, row.threshold, row.always_ed, kind=EVERYBODY) for row in first]
+    precisions = {series(evaluation) for evaluation in group}
+    names = [*(precision for precision in study.precisions if precision in precisions), EVERYBODY]
+    highest = max(row.y or 0 for row in marks)
     x = Axis("threshold on p(ED)")
     y = Axis("net benefit", (LOWEST, 1.1 * highest + 0.01))
-    drawing = curves(placed, x, y, names, [MODEL, EVERYBODY], lines=[0])
+    drawing = curves(marks, x, y, names, [MODEL, EVERYBODY], lines=[0])
     texts = [_text(evaluation, rows) for evaluation in group]
     alt = f"Decision curves of {name}. Net benefit at threshold {SHOWN:g}: {some(texts)}."
 
@@ -109,17 +109,20 @@ def _text(evaluation: EvaluationRow, rows: Curves) -> str:
     return f"{series(evaluation)} {_at(rows[experiment_key(evaluation)]).figure}"
 
 
-def _findings(judged: list[EvaluationRow], rows: Curves) -> list[str]:
-    at = {full_name(evaluation): _at(rows[experiment_key(evaluation)]) for evaluation in judged}
+def _findings(judged_rows: list[EvaluationRow], rows: Curves) -> list[str]:
+    at = {
+        full_name(evaluation): _at(rows[experiment_key(evaluation)]) for evaluation in judged_rows
+    }
     better = sum(row.verdict == "better than both" for row in at.values())
-    best = max(at, key=lambda name: at[name].net_benefit)
+    best_name = max(at, key=lambda name: at[name].net_benefit)
     return [
         f"At the threshold {SHOWN:g}, {better} of {len(at)} are better than sending everybody and "
-        f"than sending nobody, intervals included; the highest: {best}, {at[best].figure}."
+        f"than sending nobody, intervals included; the highest: {best_name}, "
+        f"{at[best_name].figure}."
     ]
 
 
-def _table(judged: list[EvaluationRow], rows: Curves) -> Table:
+def _table(judged_rows: list[EvaluationRow], rows: Curves) -> Table:
     records = [
         {
             "experiment": full_name(evaluation),
@@ -128,7 +131,7 @@ def _table(judged: list[EvaluationRow], rows: Curves) -> Table:
             "everybody to ED": figure(row.always_ed),
             "": row.verdict,
         }
-        for evaluation in judged
+        for evaluation in judged_rows
         for row in rows[experiment_key(evaluation)]
     ]
     return Table.of("Net benefit by threshold", records)

@@ -27,8 +27,8 @@ MISSING = (
 
 def gates(study: ReportedStudy) -> Section:
     """A forest plot for each gate."""
-    trained = [row for row in study.board if row.recipe_kind != "baseline"]
-    ids = {row.evaluation_id for row in trained}
+    trained_rows = [row for row in study.board if row.recipe_kind != "baseline"]
+    ids = {row.evaluation_id for row in trained_rows}
     rows = [
         row
         for row in typed_rows(GateRow, f"gate WHERE evaluation_id IN {listed(ids)}")
@@ -40,11 +40,13 @@ def gates(study: ReportedStudy) -> Section:
 
     looked = looks()
     panels = [
-        _panel(gate, trained, {row.evaluation_id: row for row in rows if row.gate == gate}, looked)
+        _panel(
+            gate, trained_rows, {row.evaluation_id: row for row in rows if row.gate == gate}, looked
+        )
         for gate in NAMES
         if gate != FALSE_NEGATIVES and any(row.gate == gate for row in rows)
     ]
-    findings = _findings(trained, rows)
+    findings = _findings(trained_rows, rows)
 
     return Section(
         "gates", heading, READING, findings, panels, [gates_table(study.board, study.ids)]
@@ -53,28 +55,27 @@ def gates(study: ReportedStudy) -> Section:
 
 def _panel(
     gate: str,
-    trained: list[EvaluationRow],
+    trained_rows: list[EvaluationRow],
     rows: dict[str, GateRow],
     looked: dict[tuple[str, str], LookRow],
 ) -> Panel:
-    judged = [evaluation for evaluation in trained if evaluation.evaluation_id in rows]
-    placed: list[Dot] = []
-    for evaluation in judged:
+    judged_rows = [evaluation for evaluation in trained_rows if evaluation.evaluation_id in rows]
+    marks: list[Dot] = []
+    for evaluation in judged_rows:
         row = rows[evaluation.evaluation_id]
         look = looked.get((evaluation.evaluation_id, gate))
         adjusted = look.bound_adjusted if look else None
         values = (row.value, row.bound, adjusted)
         named_values = zip((VALUE, BOUND, ADJUSTED), values, strict=True)
-        placed += [
-            Dot(chart_label(evaluation), name, number(value)) for name, value in named_values
-        ]
+        marks += [Dot(chart_label(evaluation), name, number(value)) for name, value in named_values]
 
-    thresholds = [rows[judged[0].evaluation_id].threshold]
+    thresholds = [rows[judged_rows[0].evaluation_id].threshold]
     names = [VALUE, BOUND, ADJUSTED]
-    axis = Axis.of_shares(NAMES[gate], [*(row.value for row in placed), *thresholds])
-    drawing = dots(placed, axis, names, thresholds, overlaid=True)
+    axis = Axis.of_shares(NAMES[gate], [*(row.value for row in marks), *thresholds])
+    drawing = dots(marks, axis, names, thresholds, overlaid=True)
     texts = [
-        f"{full_name(evaluation)} {_text(rows[evaluation.evaluation_id])}" for evaluation in judged
+        f"{full_name(evaluation)} {_text(rows[evaluation.evaluation_id])}"
+        for evaluation in judged_rows
     ]
     alt = f"Gate {NAMES[gate]}, threshold {thresholds[0]:g}: {some(texts)}."
 
@@ -86,18 +87,18 @@ def _text(row: GateRow) -> str:
     return f"{row.state} ({figure(row.value)}{bound})"
 
 
-def _findings(trained: list[EvaluationRow], rows: list[GateRow]) -> list[str]:
-    names = {row.evaluation_id: full_name(row) for row in trained}
+def _findings(trained_rows: list[EvaluationRow], rows: list[GateRow]) -> list[str]:
+    names = {row.evaluation_id: full_name(row) for row in trained_rows}
     sentences = []
     for gate in NAMES:
         of_gate = [row for row in rows if row.gate == gate and gate != FALSE_NEGATIVES]
         if not of_gate:
             continue
         passing = sum(row.state == "PASS" for row in of_gate)
-        best = max(of_gate, key=lambda row: row.value or 0)
+        best_row = max(of_gate, key=lambda row: row.value or 0)
         sentences.append(
-            f"{NAMES[gate]} >= {best.threshold:g}: {passing} of {len(of_gate)} PASS; highest "
-            f"{names[best.evaluation_id]}: {_text(best)}."
+            f"{NAMES[gate]} >= {best_row.threshold:g}: {passing} of {len(of_gate)} PASS; highest "
+            f"{names[best_row.evaluation_id]}: {_text(best_row)}."
         )
 
     return sentences

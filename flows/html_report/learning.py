@@ -56,26 +56,28 @@ def learning(study: ReportedStudy) -> Section:
     for row in rows:
         by_training.setdefault(row.training_id, []).append(row)
 
-    trained = [row for row in study.board if row.training_id in by_training]
-    panels = [_panel(study, name, group, by_training) for name, group in panels_of(trained).items()]
-    table = _table(trained, by_training)
-    return Section("learning", heading, READING, _findings(trained), panels, [table])
+    trained_rows = [row for row in study.board if row.training_id in by_training]
+    panels = [
+        _panel(study, name, group, by_training) for name, group in panels_of(trained_rows).items()
+    ]
+    table = _table(trained_rows, by_training)
+    return Section("learning", heading, READING, _findings(trained_rows), panels, [table])
 
 
 def _panel(
     study: ReportedStudy, name: str, group: list[EvaluationRow], rows: dict[str, list[CurveRow]]
 ) -> Panel:
-    placed = [
+    marks = [
         CurvePoint(
             series(evaluation), row.iteration, row.loss, kind=SPLITS.get(row.split, row.split)
         )
         for evaluation in group
         for row in rows[evaluation.training_id]
     ]
-    present = {series(evaluation) for evaluation in group}
-    names = [precision for precision in study.precisions if precision in present]
-    kinds = [name for name in SPLITS.values() if any(row.kind == name for row in placed)]
-    drawing = curves(placed, Axis("update", zero=True), Axis("loss", zero=True), names, kinds)
+    precisions = {series(evaluation) for evaluation in group}
+    names = [precision for precision in study.precisions if precision in precisions]
+    kinds = [name for name in SPLITS.values() if any(row.kind == name for row in marks)]
+    drawing = curves(marks, Axis("update", zero=True), Axis("loss", zero=True), names, kinds)
     texts = [_text(evaluation) for evaluation in group]
     alt = f"Learning curves of {name}. {some(texts)}."
 
@@ -89,18 +91,18 @@ def _text(row: EvaluationRow) -> str:
     )
 
 
-def _findings(trained: list[EvaluationRow]) -> list[str]:
-    validated = [row for row in trained if row.valid_loss is not None]
-    if not validated:
+def _findings(trained_rows: list[EvaluationRow]) -> list[str]:
+    validated_rows = [row for row in trained_rows if row.valid_loss is not None]
+    if not validated_rows:
         return []
-    best = min(validated, key=lambda row: row.valid_loss or 0)
+    best_row = min(validated_rows, key=lambda row: row.valid_loss or 0)
     return [
         "Lowest validation value (of each recipe's own objective, one run, no interval): "
-        f"{_text(best)}."
+        f"{_text(best_row)}."
     ]
 
 
-def _table(trained: list[EvaluationRow], rows: dict[str, list[CurveRow]]) -> Table:
+def _table(trained_rows: list[EvaluationRow], rows: dict[str, list[CurveRow]]) -> Table:
     records = [
         {
             "training": full_name(evaluation),
@@ -108,7 +110,7 @@ def _table(trained: list[EvaluationRow], rows: dict[str, list[CurveRow]]) -> Tab
             "update": str(row.iteration),
             "loss": figure(row.loss),
         }
-        for evaluation in trained
+        for evaluation in trained_rows
         for row in rows[evaluation.training_id]
     ]
     return Table.of("Loss by update", records)

@@ -84,9 +84,9 @@ class Axis:
     @classmethod
     def of_shares(cls, title: str, values: Iterable[float | None]) -> Axis:
         """An axis of shares, from a tenth below the smallest to a tenth above the largest."""
-        present = [value for value in values if value is not None]
-        low = min(present, default=0.0)
-        high = max(present, default=1.0)
+        numbers = [value for value in values if value is not None]
+        low = min(numbers, default=0.0)
+        high = max(numbers, default=1.0)
         return cls(title, (math.floor(10 * low) / 10, min(1.0, math.ceil(10 * high + 1e-9) / 10)))
 
     @property

@@ -58,18 +58,18 @@ def reliability(study: ReportedStudy) -> Section:
     """A panel for what differs in precision alone."""
     rows = named_rows(BinRow, "calibration_near_zero", study.ids, below=str(BELOW))
     bins = by_experiment(rows)
-    judged = [row for row in with_probabilities(study.board) if experiment_key(row) in bins]
+    judged_rows = [row for row in with_probabilities(study.board) if experiment_key(row) in bins]
     heading = "Reliability near zero"
-    if not judged:
+    if not judged_rows:
         return Section("reliability", heading, missing=MISSING)
 
-    panels = [_panel(study, name, group, bins) for name, group in panels_of(judged).items()]
-    table = _table(judged, bins)
-    return Section("reliability", heading, READING, _findings(judged, bins), panels, [table])
+    panels = [_panel(study, name, group, bins) for name, group in panels_of(judged_rows).items()]
+    table = _table(judged_rows, bins)
+    return Section("reliability", heading, READING, _findings(judged_rows, bins), panels, [table])
 
 
 def _panel(study: ReportedStudy, name: str, group: list[EvaluationRow], bins: Bins) -> Panel:
-    placed = [
+    marks = [
         CurvePoint(
             series(evaluation),
             row.mean_p_ed,
@@ -80,12 +80,12 @@ def _panel(study: ReportedStudy, name: str, group: list[EvaluationRow], bins: Bi
         for evaluation in group
         for row in bins[experiment_key(evaluation)]
     ]
-    present = {series(evaluation) for evaluation in group}
-    names = [precision for precision in study.precisions if precision in present]
-    highest = max(row.y or 0 for row in placed)
+    precisions = {series(evaluation) for evaluation in group}
+    names = [precision for precision in study.precisions if precision in precisions]
+    highest = max(row.y or 0 for row in marks)
     x = Axis("mean p(ED) of a bin", (0, BELOW))
     y = Axis("share of emergencies", (0, min(1, max(3 * BELOW, 2 * highest))))
-    drawing = curves(placed, x, y, names, diagonal=True)
+    drawing = curves(marks, x, y, names, diagonal=True)
     texts = [
         f"{series(evaluation)}: {bins[experiment_key(evaluation)][0].text}" for evaluation in group
     ]
@@ -94,22 +94,26 @@ def _panel(study: ReportedStudy, name: str, group: list[EvaluationRow], bins: Bi
     return Panel(panel_name("reliability", name), name, alt, drawing)
 
 
-def _findings(judged: list[EvaluationRow], bins: Bins) -> list[str]:
-    trained = [evaluation for evaluation in judged if evaluation.recipe_kind != "baseline"]
-    lowest = {full_name(evaluation): bins[experiment_key(evaluation)][0] for evaluation in trained}
-    sure = {name: row for name, row in lowest.items() if row.calibration == TOO_SURE}
-    sentences = [
-        f"{len(sure)} of {len(lowest)} trained models are too sure in their lowest bin, interval "
-        "included."
+def _findings(judged_rows: list[EvaluationRow], bins: Bins) -> list[str]:
+    trained_rows = [
+        evaluation for evaluation in judged_rows if evaluation.recipe_kind != "baseline"
     ]
-    if sure:
-        worst = max(sure, key=lambda name: sure[name].share_low or 0)
-        sentences.append(f"The clearest of them, {worst}: {sure[worst].text}.")
+    lowest_bins = {
+        full_name(evaluation): bins[experiment_key(evaluation)][0] for evaluation in trained_rows
+    }
+    sure_bins = {name: row for name, row in lowest_bins.items() if row.calibration == TOO_SURE}
+    sentences = [
+        f"{len(sure_bins)} of {len(lowest_bins)} trained models are too sure in their lowest bin, "
+        "interval included."
+    ]
+    if sure_bins:
+        clearest = max(sure_bins, key=lambda name: sure_bins[name].share_low or 0)
+        sentences.append(f"The clearest of them, {clearest}: {sure_bins[clearest].text}.")
 
     return sentences
 
 
-def _table(judged: list[EvaluationRow], bins: Bins) -> Table:
+def _table(judged_rows: list[EvaluationRow], bins: Bins) -> Table:
     records = [
         {
             "experiment": full_name(evaluation),
@@ -119,7 +123,7 @@ def _table(judged: list[EvaluationRow], bins: Bins) -> Table:
             "share of emergencies": figure(row.ed_share, row.share_low, row.share_high),
             "": row.calibration,
         }
-        for evaluation in judged
+        for evaluation in judged_rows
         for row in bins[experiment_key(evaluation)]
     ]
     return Table.of("Bins of p(ED)", records)

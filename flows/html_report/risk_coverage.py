@@ -58,8 +58,8 @@ def risk_coverage(study: ReportedStudy) -> Section:
         risks.setdefault(row.evaluation_id, []).append(row)
 
     heading = "Risk and coverage, with the review flag"
-    judged = [row for row in study.board if row.evaluation_id in risks]
-    if not judged:
+    judged_rows = [row for row in study.board if row.evaluation_id in risks]
+    if not judged_rows:
         return Section("risk-coverage", heading, missing=MISSING)
 
     flags: Flags = {}
@@ -68,15 +68,16 @@ def risk_coverage(study: ReportedStudy) -> Section:
 
     # One scale for all panels, on which good models are told apart too.
     highest = max(
-        row.error_kept for evaluation in judged for row in risks[evaluation.evaluation_id]
+        row.error_kept for evaluation in judged_rows for row in risks[evaluation.evaluation_id]
     )
     wrong = Axis("share wrong", (0, min(1, 1.1 * highest + 0.01)))
     panels = [
-        _panel(study, name, group, risks, flags, wrong) for name, group in panels_of(judged).items()
+        _panel(study, name, group, risks, flags, wrong)
+        for name, group in panels_of(judged_rows).items()
     ]
-    findings = _findings(judged, flags)
+    findings = _findings(judged_rows, flags)
 
-    return Section("risk-coverage", heading, READING, findings, panels, [review_table(judged)])
+    return Section("risk-coverage", heading, READING, findings, panels, [review_table(judged_rows)])
 
 
 def _panel(
@@ -88,21 +89,23 @@ def _panel(
     error_axis: Axis,
 ) -> Panel:
     """`error_axis`: the axis of the share that is wrong."""
-    placed = [
+    marks = [
         CurvePoint(series(evaluation), row.coverage, row.error_kept, kind=KINDS[row.score])
         for evaluation in group
         for row in risks[evaluation.evaluation_id]
     ]
-    marked = [
+    flag_marks = [
         CurvePoint(series(evaluation), 1 - flag.load, flag.error_kept)
         for evaluation in group
         if (flag := flags.get(evaluation.evaluation_id, {}).get(VOTES))
         and is_number(flag.error_kept)
     ]
-    present = {series(evaluation) for evaluation in group}
-    names = [precision for precision in study.precisions if precision in present]
+    precisions = {series(evaluation) for evaluation in group}
+    names = [precision for precision in study.precisions if precision in precisions]
     coverage_axis = Axis("share decided without review", (0, 1))
-    drawing = curves(placed, coverage_axis, error_axis, names, list(KINDS.values()), marked=marked)
+    drawing = curves(
+        marks, coverage_axis, error_axis, names, list(KINDS.values()), marked=flag_marks
+    )
     texts = [
         f"{series(evaluation)}: {_text(flags.get(evaluation.evaluation_id, {}))}"
         for evaluation in group
@@ -129,17 +132,17 @@ def _text(flags: dict[str, FlagRow]) -> str:
     return f"{sentence}; one pass minus votes {area}"
 
 
-def _findings(judged: list[EvaluationRow], flags: Flags) -> list[str]:
+def _findings(judged_rows: list[EvaluationRow], flags: Flags) -> list[str]:
     verdicts = [
         (row.verdict or "cannot tell").replace("_", " ")
-        for evaluation in judged
+        for evaluation in judged_rows
         if (row := flags.get(evaluation.evaluation_id, {}).get(ONE_PASS))
     ]
     if not verdicts:
         return []
 
     counts = ", ".join(f"{name} in {verdicts.count(name)}" for name in dict.fromkeys(verdicts))
-    example = next(evaluation for evaluation in judged if flags.get(evaluation.evaluation_id))
+    example = next(evaluation for evaluation in judged_rows if flags.get(evaluation.evaluation_id))
     return [
         f"Which order finds errors better, votes or one pass ({len(verdicts)} models): {counts}.",
         f"{full_name(example)}: {_text(flags[example.evaluation_id])}.",

@@ -76,7 +76,7 @@ def _panel(study: ReportedStudy, name: str, group: list[RuleFigures]) -> Panel:
     kinds = [
         precision for precision in study.precisions if any(_kind(row) == precision for row in group)
     ]
-    placed = [
+    marks = [
         PlanePoint(
             series=RULES[row.rule],
             x=row.over_triage.value,
@@ -91,7 +91,7 @@ def _panel(study: ReportedStudy, name: str, group: list[RuleFigures]) -> Panel:
     ]
     x = Axis.of_shares("over-triage, share of all cases", _ends(group, "over_triage"))
     y = Axis.of_shares("ED recall", _ends(group, "ed_recall"))
-    drawing = points(placed, x, y, list(RULES.values()), kinds)
+    drawing = points(marks, x, y, list(RULES.values()), kinds)
     alt = f"ED recall against over-triage, {name}: {some([row.text for row in group])}."
 
     return Panel(panel_name("rules", name), name, alt, drawing)
@@ -112,13 +112,13 @@ def _figure(metric: MetricRow) -> str:
 
 
 def _findings(rows: list[RuleFigures]) -> list[str]:
-    trained = [row for row in rows if row.evaluation.recipe_kind != "baseline"]
-    best = [
+    trained_rows = [row for row in rows if row.evaluation.recipe_kind != "baseline"]
+    best_rows = [
         max(group, key=lambda row: row.ed_recall.value or 0)
         for rule in RULES
-        if (group := [row for row in trained if row.rule == rule])
+        if (group := [row for row in trained_rows if row.rule == rule])
     ]
-    return [f"Highest ED recall of a trained model: {row.text}." for row in best]
+    return [f"Highest ED recall of a trained model: {row.text}." for row in best_rows]
 
 
 def _table(rows: list[RuleFigures]) -> Table:

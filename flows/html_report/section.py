@@ -49,10 +49,10 @@ def panel_name(*parts: str) -> str:
 
 def some(texts: Collection[str]) -> str:
     """The first few texts, and how many more there are."""
-    listed = list(texts)[:MOST_IN_ALT]
-    remaining_count = len(texts) - len(listed)
+    first_texts = list(texts)[:MOST_IN_ALT]
+    remaining_count = len(texts) - len(first_texts)
     more = f"; and {remaining_count} more in the table" if remaining_count else ""
-    return "; ".join(listed) + more
+    return "; ".join(first_texts) + more
 
 
 def one_line(label: str) -> str:

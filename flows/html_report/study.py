@@ -50,8 +50,8 @@ class ReportedStudy:
     @property
     def precisions(self) -> list[str]:
         """Series of the charts, the most exact precision last."""
-        present = {series(row) for row in self.board}
-        return sorted(present, key=lambda name: (name == NO_MODEL, len(name), name))
+        names = {series(row) for row in self.board}
+        return sorted(names, key=lambda name: (name == NO_MODEL, len(name), name))
 
 
 def reported_study(name: str | None) -> ReportedStudy:

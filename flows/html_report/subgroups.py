@@ -62,13 +62,13 @@ def subgroups(study: ReportedStudy) -> Section:
     """A panel for each of the first models."""
     rows = named_rows(SubgroupRow, "subgroup_metrics", study.ids, metric="ed_recall")
     groups = by_experiment([row for row in rows if is_number(row.value) and row.n >= LEAST])
-    grouped = [row for row in study.board if experiment_key(row) in groups]
-    trained = [row for row in grouped if row.recipe_kind != "baseline"]
+    grouped_rows = [row for row in study.board if experiment_key(row) in groups]
+    trained_rows = [row for row in grouped_rows if row.recipe_kind != "baseline"]
     heading = "Subgroups"
-    if not grouped:
+    if not grouped_rows:
         return Section("subgroups", heading, missing=MISSING)
 
-    shown_rows = (trained or grouped)[:MOST_MODELS]
+    shown_rows = (trained_rows or grouped_rows)[:MOST_MODELS]
     panels = [_panel(evaluation, groups[experiment_key(evaluation)]) for evaluation in shown_rows]
     tables = [_table(shown_rows, groups)]
     findings = [
@@ -87,25 +87,25 @@ def _panel(evaluation: EvaluationRow, rows: list[SubgroupRow]) -> Panel:
         number(evaluation.ed_recall_low),
         number(evaluation.ed_recall_high),
     )
-    placed = [
+    marks = [
         whole,
         *(Dot(row.name, "", row.value, number(row.low), number(row.high)) for row in rows),
     ]
-    drawing = dots(placed, Axis("ED recall", (0, 1)), [""], [ED_RECALL])
-    ranked = sorted(rows, key=lambda row: row.value or 0)
-    texts = [f"{row.name} {row.figure}" for row in ranked]
+    drawing = dots(marks, Axis("ED recall", (0, 1)), [""], [ED_RECALL])
+    ranked_rows = sorted(rows, key=lambda row: row.value or 0)
+    texts = [f"{row.name} {row.figure}" for row in ranked_rows]
     alt = f"ED recall of {name} by subgroup, lowest first: {some(texts)}."
 
     return Panel(panel_name("subgroups", name), name, alt, drawing)
 
 
 def _finding(evaluation: EvaluationRow, rows: list[SubgroupRow]) -> str:
-    ranked = sorted(rows, key=lambda row: row.value or 0)
-    low = ranked[0]
-    high = ranked[-1]
+    ranked_rows = sorted(rows, key=lambda row: row.value or 0)
+    low = ranked_rows[0]
+    high = ranked_rows[-1]
     return (
-        f"{full_name(evaluation)}: lowest in {low.name} ({low.n} emergencies), {low.figure}; highest in "
-        f"{high.name} ({high.n}), {high.figure}; over all "
+        f"{full_name(evaluation)}: lowest in {low.name} ({low.n} emergencies), {low.figure}; "
+        f"highest in {high.name} ({high.n}), {high.figure}; over all "
         f"{figure(evaluation.ed_recall, evaluation.ed_recall_low, evaluation.ed_recall_high)}."
     )
 

@@ -68,14 +68,14 @@ def outlook(metric: str, studies: Studies) -> MetricOutlook:
     if obstacle := _obstacle(metric, studies.planned):
         return MetricOutlook(metric, studies.planned.groups, obstacle)
 
-    measured = studies.measured(metric)
+    measured_difference = studies.measured(metric)
     enough_cases = _enough_cases(metric, studies)
     return MetricOutlook(
         metric,
         studies.planned.groups,
         at_zero=studies.shares(metric, 0.0),
-        measured=measured,
-        as_measured=None if measured is None else studies.shares(metric, None),
+        measured=measured_difference,
+        as_measured=None if measured_difference is None else studies.shares(metric, None),
         not_inferior_from=_not_inferior_from(metric, studies),
         inferior_from=_inferior_from(metric, studies),
         enough_cases=enough_cases,

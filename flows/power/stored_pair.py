@@ -56,13 +56,15 @@ def stored_pair(cells: Sequence[ExperimentSpec]) -> StoredPair | None:
     names = {(spec.model.name, spec.recipe.name) for spec in cells}
     usable = [pair for pair in pairs if pair is not None]
     of_study = [pair for pair in usable if (pair.base_model, pair.recipe) in names]
-    real = [pair for pair in usable if not pair.random_weights]
-    trained = [pair for pair in real if pair.recipe != "zero_shot"]
-    fitting = sorted(of_study or trained or real, key=lambda pair: pair.counts.discordance)
-    if not fitting:
+    real_pairs = [pair for pair in usable if not pair.random_weights]
+    trained_pairs = [pair for pair in real_pairs if pair.recipe != "zero_shot"]
+    ranked_pairs = sorted(
+        of_study or trained_pairs or real_pairs, key=lambda pair: pair.counts.discordance
+    )
+    if not ranked_pairs:
         return None
 
-    return replace(fitting[len(fitting) // 2], others=len(fitting) - 1)
+    return replace(ranked_pairs[len(ranked_pairs) // 2], others=len(ranked_pairs) - 1)
 
 
 def _read(row: Sequence[object]) -> StoredPair | None:

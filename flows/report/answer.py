@@ -113,14 +113,14 @@ def _seeds(rows: list[tuple[Pooled, str]]) -> Iterator[str]:
 
 def _gates(board: Collection[EvaluationRow]) -> Iterator[str]:
     """How many trained models pass; never the best of them as if it were the only one."""
-    trained = [row for row in board if row.recipe_kind in TRAINED]
-    if not trained:
+    trained_rows = [row for row in board if row.recipe_kind in TRAINED]
+    if not trained_rows:
         return
 
-    passing = sum(row.verdict == "passes_gates" for row in trained)
-    provisional = sum(row.verdict == "provisional" for row in trained)
+    passing = sum(row.verdict == "passes_gates" for row in trained_rows)
+    provisional = sum(row.verdict == "provisional" for row in trained_rows)
     more = f", {provisional} provisionally" if provisional else ""
-    models = "1 trained model" if len(trained) == 1 else f"{len(trained)} trained models"
+    models = "1 trained model" if len(trained_rows) == 1 else f"{len(trained_rows)} trained models"
     yield f"Gates: {passing} of {models} pass{'es' if passing == 1 else ''}{more}."
 
 

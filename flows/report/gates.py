@@ -69,11 +69,11 @@ def gates(board: list[EvaluationRow], ids: Collection[str] | None = None) -> Tab
     three gates. `ids`: the evaluations of the study.
     """
     rows = typed_rows(GateRow, "gate")
-    judged = {(row.evaluation_id, row.gate): row for row in rows}
+    gate_rows = {(row.evaluation_id, row.gate): row for row in rows}
     limits = {row.gate: row.threshold for row in rows}
     looked = looks()
     records = [
-        _gates_record(evaluation, judged, limits, looked)
+        _gates_record(evaluation, gate_rows, limits, looked)
         for evaluation in [*board, *further_rows(board, ids)]
     ]
 
@@ -82,7 +82,7 @@ def gates(board: list[EvaluationRow], ids: Collection[str] | None = None) -> Tab
 
 def _gates_record(
     evaluation: EvaluationRow,
-    judged: dict[tuple[str, str], GateRow],
+    gate_rows: dict[tuple[str, str], GateRow],
     limits: dict[str, float],
     looked: dict[tuple[str, str], LookRow],
 ) -> dict[str, str]:
@@ -91,7 +91,7 @@ def _gates_record(
     for gate, words in NAMES.items():
         sign = "<=" if gate == FALSE_NEGATIVES else ">="
         key = (evaluation.evaluation_id, gate)
-        cell = _gate(judged.get(key), looked.get(key))
+        cell = _gate(gate_rows.get(key), looked.get(key))
         record[f"{words} {sign} {limits.get(gate, 0):g}"] = cell
 
     return stacked({"experiment": on_cases(evaluation)}, [record])

@@ -52,12 +52,13 @@ def names_elsewhere(board: Iterable[EvaluationRow]) -> str | None:
     """What commands call the first trained experiment, whose name has two lines in tables; None
     without one.
     """
-    trained = next((row for row in board if row.recipe_kind != "baseline"), None)
-    if trained is None:
+    trained_row = next((row for row in board if row.recipe_kind != "baseline"), None)
+    if trained_row is None:
         return None
-    printed_name = experiment_name(trained).removesuffix(RANDOM).replace("\n", " / ")
+    printed_name = experiment_name(trained_row).removesuffix(RANDOM).replace("\n", " / ")
     return (
-        f"In other commands {printed_name} is {trained.cell_id}; triage status lists these names."
+        f"In other commands {printed_name} is {trained_row.cell_id}; triage status lists these "
+        "names."
     )
 
 

@@ -56,9 +56,11 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     speed_before = matmul_speed(*largest)
 
     cases = setting.cases
-    measured = _ours(setting, cases) if setting.engine == "ours" else measure_stock(setting, cases)
-    mx.save_safetensors(str(setting.folder / GRADIENTS), measured.gradients)
-    return measured.figures() | {
+    measurement = (
+        _ours(setting, cases) if setting.engine == "ours" else measure_stock(setting, cases)
+    )
+    mx.save_safetensors(str(setting.folder / GRADIENTS), measurement.gradients)
+    return measurement.figures() | {
         "device": device.as_dict(),
         "matmul_gflops": max(speed_before, matmul_speed(*largest)),
         "peak_rss_bytes": peak_resident_bytes(),

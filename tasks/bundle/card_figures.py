@@ -116,7 +116,7 @@ def _conformal_miss(row: Row) -> Metric:
 
 def _sets(rows: Sequence[Row]) -> tuple[SetSize, ...]:
     learned_first = {name: place for place, name in enumerate(SETS)}
-    ranked = sorted(rows, key=lambda row: learned_first.get(row["name"], len(SETS)))
+    ordered_rows = sorted(rows, key=lambda row: learned_first.get(row["name"], len(SETS)))
     return tuple(
         SetSize(
             row["name"],
@@ -124,5 +124,5 @@ def _sets(rows: Sequence[Row]) -> tuple[SetSize, ...]:
             (row["ed_cases"], row["gp_cases"], row["home_cases"]),
             row["groups"],
         )
-        for row in ranked
+        for row in ordered_rows
     )

@@ -47,11 +47,11 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
 def _write_weights(job: ExportJob, template: Template) -> ExportResult:
     """Write the fused model, and a GGUF file of it, and compare each with the trained model."""
     cases = sampled_cases()
-    trained = _probabilities(job, _trained(job), template, cases)
+    trained_p = _probabilities(job, _trained(job), template, cases)
     folder = job.folder / (FUSED if job.fuse else FUSED_FOR_GGUF)
     write_fused(job.weights, job.adapter, folder, job.bundle.model_id)
     fused = _whole(load_variant(folder, COMPUTE_PATH))
-    of_fused = compared(job.bundle, trained, _probabilities(job, fused, template, cases))
+    of_fused = compared(job.bundle, trained_p, _probabilities(job, fused, template, cases))
     refuse_beyond_bound(of_fused, "The fused model")
 
     of_gguf: Agreement | None = None
@@ -59,7 +59,7 @@ def _write_weights(job: ExportJob, template: Template) -> ExportResult:
         path = job.folder / GGUF_FILE
         write_gguf(fused.stack, folder, path, [case.text for case in cases])
         load_gguf(fused.stack, path)
-        of_gguf = compared(job.bundle, trained, _probabilities(job, fused, template, cases))
+        of_gguf = compared(job.bundle, trained_p, _probabilities(job, fused, template, cases))
         refuse_beyond_bound(of_gguf, "The GGUF file")
 
     if not job.fuse:

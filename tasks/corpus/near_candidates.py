@@ -109,8 +109,8 @@ def find_matches(runs: Runs, threshold: float, sides: Sides | None) -> SimilarTe
     b = b[is_candidate]
 
     estimate = in_common / (size[a] + size[b] - in_common)
-    best = np.argsort(-estimate, kind="stable")[:COMPARED]
-    return _compare(runs, a[best], b[best], threshold)
+    nearest = np.argsort(-estimate, kind="stable")[:COMPARED]
+    return _compare(runs, a[nearest], b[nearest], threshold)
 
 
 def _stock_pairs(

@@ -44,15 +44,17 @@ def _deal(
 ) -> dict[str, str]:
     """The set of each unit: large units first, each to the set that lacks its labels most."""
     total = Counter(str(case.label) for cases in units.values() for case in cases)
-    placed: dict[str, LabelCounts] = {name: Counter() for name in shares}
+    dealt_counts: dict[str, LabelCounts] = {name: Counter() for name in shares}
     set_of: dict[str, str] = {}
 
     # A large unit fits only while sets are empty; among equals the seed decides, not the input.
     for key in sorted(units, key=lambda key: (-len(units[key]), _draw(key, seed))):
         counts = Counter(str(case.label) for case in units[key])
-        needs = {name: _need(counts, placed[name], total, share) for name, share in shares.items()}
+        needs = {
+            name: _need(counts, dealt_counts[name], total, share) for name, share in shares.items()
+        }
         set_of[key] = max(needs, key=lambda name: needs[name])
-        placed[set_of[key]].update(counts)
+        dealt_counts[set_of[key]].update(counts)
 
     return set_of
 
@@ -78,10 +80,12 @@ def _unit_keys(cases: Sequence[Case]) -> list[str]:
     return [lead(key) for key in keys]
 
 
-def _need(counts: LabelCounts, placed: LabelCounts, total: LabelCounts, share: float) -> float:
+def _need(
+    counts: LabelCounts, dealt_counts: LabelCounts, total: LabelCounts, share: float
+) -> float:
     """How far a set is behind its share in the labels that a unit brings, rarest labels first."""
     return sum(
-        n * (1 - placed[label] / (share * total[label])) / total[label]
+        n * (1 - dealt_counts[label] / (share * total[label])) / total[label]
         for label, n in counts.items()
     )
 

@@ -84,7 +84,7 @@ def conformal_sets(p: ArrayLike, thresholds: ArrayLike) -> NDArray[np.bool_]:
 
 def judge_conformal(
     calibration: LabelledProbabilities,
-    judged: LabelledProbabilities,
+    judged_set: LabelledProbabilities,
     miss_rate: float,
     seed: int = 0,
     external: bool = False,
@@ -95,17 +95,17 @@ def judge_conformal(
     cases.
     """
     counts, thresholds = _class_thresholds(calibration, miss_rate)
-    truth = label_codes(judged.labels)
-    sets = conformal_sets(judged.p, thresholds)
+    truth = label_codes(judged_set.labels)
+    sets = conformal_sets(judged_set.p, thresholds)
     set_sizes = sets.sum(axis=1)
     is_decided = set_sizes == 1
     is_missed = ~sets[np.arange(len(truth)), truth]
     is_ed = truth == 0
     ed_cases = int(is_ed.sum())
 
-    miss = _share(is_missed[is_ed], select_groups(judged.groups, is_ed), seed)
-    error = _share(is_missed[is_decided], select_groups(judged.groups, is_decided), seed)
-    abstain = _share(~is_decided, judged.groups, seed)
+    miss = _share(is_missed[is_ed], select_groups(judged_set.groups, is_ed), seed)
+    error = _share(is_missed[is_decided], select_groups(judged_set.groups, is_decided), seed)
+    abstain = _share(~is_decided, judged_set.groups, seed)
     return Conformal(
         miss_rate=miss_rate,
         threshold_ed=thresholds[0],

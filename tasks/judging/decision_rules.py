@@ -151,7 +151,7 @@ def _fitted(x: Floats, onehot: Floats) -> VectorScaling:
         gradient = np.array([(slope * x).sum(), slope[:, 0].sum(), slope[:, 1].sum()])
         return -float((log_q * onehot).sum()) / len(x), gradient
 
-    best = minimize(
+    solution = minimize(
         nll_and_gradient,
         np.array([1.0, 0.0, 0.0]),
         jac=True,
@@ -161,6 +161,8 @@ def _fitted(x: Floats, onehot: Floats) -> VectorScaling:
     ).x
     at_bound = any(
         min(value - low, high - value) < 1e-6
-        for value, (low, high) in zip(best, BOUNDS, strict=True)
+        for value, (low, high) in zip(solution, BOUNDS, strict=True)
     )
-    return VectorScaling(float(1 / best[0]), (float(best[1]), float(best[2]), 0.0), at_bound)
+    return VectorScaling(
+        float(1 / solution[0]), (float(solution[1]), float(solution[2]), 0.0), at_bound
+    )

@@ -59,11 +59,11 @@ class JudgedScores:
 
         Raises BadInput if a case is in both the calibration and the judged set.
         """
-        judged = set_scores(scores.judged, evaluation.evaluation_set)
-        refuse_overlap(set_scores(scores.calibration), judged)
+        judged_set = set_scores(scores.judged, evaluation.evaluation_set)
+        refuse_overlap(set_scores(scores.calibration), judged_set)
         costs = evaluation.scoring.cost_matrix
         decisions = {
-            name: rule.decide(judged.p, costs) for name, rule in scores.rules.rules.items()
+            name: rule.decide(judged_set.p, costs) for name, rule in scores.rules.rules.items()
         }
         return cls(evaluation, scores, decisions)
 

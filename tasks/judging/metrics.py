@@ -223,10 +223,10 @@ def _metric_with_interval(
 
 def _classes_note(table: Ints) -> str | None:
     """Which classes macro F1 averages, where these are not all."""
-    present = [label for i, label in enumerate(LABELS) if table[i].sum()]
-    if len(present) == len(LABELS):
+    classes = [label for i, label in enumerate(LABELS) if table[i].sum()]
+    if len(classes) == len(LABELS):
         return None
-    return f"over the classes present: {', '.join(present)}"
+    return f"over the classes present: {', '.join(classes)}"
 
 
 def _why_not_available(name: str, table: Ints, costs: Costs | None) -> str:

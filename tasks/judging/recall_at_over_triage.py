@@ -25,11 +25,11 @@ def recall_at_over_triage(p: ArrayLike, labels: Sequence[str], over_triage: floa
         return float("nan")
 
     too_high_anyway = 1 + values[:, 1:].argmax(axis=1) < truth
-    best = 0.0
+    best_recall = 0.0
     for threshold in np.unique(values[:, 0]):
         sent_to_ed = values[:, 0] >= threshold
         too_high = np.where(sent_to_ed, ~emergencies, too_high_anyway).mean()
         if too_high <= over_triage + 1e-12:
-            best = max(best, float(sent_to_ed[emergencies].mean()))
+            best_recall = max(best_recall, float(sent_to_ed[emergencies].mean()))
 
-    return best
+    return best_recall

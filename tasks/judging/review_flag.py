@@ -95,7 +95,7 @@ def judge_review(
     resampled = {} if no_interval else _resampled_areas(scores, outcomes, seed)
 
     flag = np.asarray(flagged, dtype=np.float64)
-    judged = [JudgedFlag(FLAG, outcomes.judge(flag), areas[FLAG])]
+    flags = [JudgedFlag(FLAG, outcomes.judge(flag), areas[FLAG])]
     for name in (MAX_PROBABILITY, SINGLE_PASS):
         quality = outcomes.judge(flag_most_uncertain(scores[name], float(flag.mean())))
         rival = JudgedFlag(name, quality, areas[name], areas[name] - areas[FLAG])
@@ -103,9 +103,9 @@ def judge_review(
             rival = replace(rival, verdict="cannot tell", note=f"no interval: {no_interval}")
         else:
             rival = _with_interval(rival, resampled[name] - resampled[FLAG])
-        judged.append(rival)
+        flags.append(rival)
 
-    return judged
+    return flags
 
 
 def _scores(vote_entropy: Floats, probabilities: Floats) -> dict[str, Floats]:

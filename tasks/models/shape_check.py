@@ -67,10 +67,10 @@ def _fitting_group_sizes(shape: ModelShape) -> str:
     """The group sizes that divide every row, as a remedy."""
     rows = {tensor_shape[-1] for _, tensor_shape in shape.tensors() if len(tensor_shape) > 1}
     sizes = MODES["affine"].group_sizes
-    fitting = [size for size in sizes if all(row % size == 0 for row in rows)]
-    if not fitting:
+    fitting_sizes = [size for size in sizes if all(row % size == 0 for row in rows)]
+    if not fitting_sizes:
         return "No group size divides all its rows; choose another model."
-    return f"Choose {' or '.join(map(str, sorted(fitting, reverse=True)))}."
+    return f"Choose {' or '.join(map(str, sorted(fitting_sizes, reverse=True)))}."
 
 
 def _refuse_trained_blocks(model: str, shape: ModelShape, training: Training) -> None:

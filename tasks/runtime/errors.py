@@ -131,11 +131,11 @@ _DRIVER_WORDS = ("driver version is insufficient", "no cuda-capable device")
 def device_error(text: str) -> TriageError | None:
     """The error that the words of a library amount to, if they are about memory or the GPU."""
     words = text.lower()
-    if any(some in words for some in _DRIVER_WORDS):
+    if any(word in words for word in _DRIVER_WORDS):
         return BadInput(f"CUDA cannot be used here: {text}; `triage doctor` says what to install.")
-    if any(some in words for some in _MEMORY_WORDS):
+    if any(word in words for word in _MEMORY_WORDS):
         return OutOfMemory(f"The step ran out of memory: {text}")
-    if any(some in words for some in _GPU_WORDS):
+    if any(word in words for word in _GPU_WORDS):
         return GpuFailed(
             f"The GPU did not finish the step's work: {text}. "
             "If it happens again, close other programs that use the GPU."

@@ -151,10 +151,10 @@ def dataset_baseline_rows(
     )
 
     rows = {}
-    for judged, scores_id in scores_ids.items():
-        evaluation = baseline_evaluation(training_id, scores_id, scoring, dataset, 0, judged)
-        scores = _score(classifier, data, judged, calibration, rules)
-        rows[judged] = judged_rows(evaluation, scores)
+    for set_name, scores_id in scores_ids.items():
+        evaluation = baseline_evaluation(training_id, scores_id, scoring, dataset, 0, set_name)
+        scores = _score(classifier, data, set_name, calibration, rules)
+        rows[set_name] = judged_rows(evaluation, scores)
 
     return rows
 
@@ -183,7 +183,7 @@ def _score(
 ) -> EvaluationScores:
     """The scores of the set `name`, as reading a scores folder would give them."""
     began = datetime.now(UTC)
-    judged = _scored_set(classifier, data, name)
+    judged_set = _scored_set(classifier, data, name)
     manifest = ScoresManifest(
         digest="",
         score_seconds=None,
@@ -194,7 +194,7 @@ def _score(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
-    return EvaluationScores(calibration, judged, rules, manifest)
+    return EvaluationScores(calibration, judged_set, rules, manifest)
 
 
 def _constant(label: Label) -> Classifier:
@@ -227,8 +227,8 @@ def bag_of_words(train: Sequence[Case], valid: Sequence[Case]) -> Classifier:
     for pipeline in pipelines:
         pipeline.fit(texts, labels)
 
-    best = min(pipelines, key=lambda pipeline: _loss(_predict(pipeline, valid), valid))
-    return Classifier(lambda cases: _predict(best, cases))
+    best_pipeline = min(pipelines, key=lambda pipeline: _loss(_predict(pipeline, valid), valid))
+    return Classifier(lambda cases: _predict(best_pipeline, cases))
 
 
 def _predict(pipeline: Pipeline, cases: Sequence[Case]) -> Floats:

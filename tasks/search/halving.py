@@ -92,8 +92,8 @@ class Halving:
     def _promoted(self, trials: Sequence[Standing], rung: int) -> list[Standing]:
         """The trials that go on to a rung, the best first."""
         candidates = [trial for trial in trials if not trial.failed and len(trial.ranks) >= rung]
-        ranked = sorted(candidates, key=lambda trial: (*trial.ranks[rung - 1], trial.number))
-        return ranked[: self.survivors(len(trials), rung)]
+        ranked_trials = sorted(candidates, key=lambda trial: (*trial.ranks[rung - 1], trial.number))
+        return ranked_trials[: self.survivors(len(trials), rung)]
 
 
 def rungs(iterations: int, evaluate_every: int, shares: Sequence[float]) -> tuple[int, ...]:

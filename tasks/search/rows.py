@@ -28,7 +28,7 @@ class SearchedCell:
 
 def trial_rows(cell: SearchedCell, trials: Sequence[Trial]) -> list[dict[str, Any]]:
     """Landing rows of the table `trial`."""
-    best = best_of(trials)
+    best_trial = best_of(trials)
     return [
         {
             "search_id": cell.search_id,
@@ -40,7 +40,7 @@ def trial_rows(cell: SearchedCell, trials: Sequence[Trial]) -> list[dict[str, An
             "objective": trial.objective.name,
             "higher_is_better": trial.objective.is_higher_better,
             "state": trial.state,
-            "is_best": best is not None and trial.number == best.number,
+            "is_best": best_trial is not None and trial.number == best_trial.number,
             "value": trial.value,
             "valid_loss": trial.rungs[-1].validation if trial.rungs else None,
             "updates": trial.update,

@@ -202,8 +202,8 @@ class Storage:
             return RandomSampler(seed)
         return TPESampler(n_startup_trials=search.start_up_trials, seed=seed)
 
-    def _agree(self, name: str, present: Any) -> None:
-        present = json.loads(canonical_json(present))
+    def _agree(self, name: str, present_value: Any) -> None:
+        present_value = json.loads(canonical_json(present_value))
         stored = self._study.user_attrs.get(name)
         if stored is None and self._frozen():
             raise BadInput(
@@ -213,13 +213,13 @@ class Storage:
             )
 
         if stored is None:
-            self._study.set_user_attr(name, present)
-        elif stored != present:
-            raise BadInput(self._differences(stored, present))
+            self._study.set_user_attr(name, present_value)
+        elif stored != present_value:
+            raise BadInput(self._differences(stored, present_value))
 
-    def _differences(self, stored: Any, present: Any) -> str:
-        stored_settings = dict(_flat(stored))
-        present_settings = dict(_flat(present))
+    def _differences(self, stored_value: Any, present_value: Any) -> str:
+        stored_settings = dict(_flat(stored_value))
+        present_settings = dict(_flat(present_value))
         keys = [
             key
             for key in (stored_settings | present_settings)

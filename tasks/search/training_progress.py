@@ -67,8 +67,12 @@ class TrainingProgress:
     def best_macro_f1(self, update: int) -> float | None:
         """The highest macro-F1 up to an update; None where it is not known at each evaluation."""
         values = [value for at, value in self.macro_f1s.items() if at <= update]
-        measured = [value for value in values if value is not None]
-        return max(measured) if measured and len(measured) == len(values) else None
+        measured_values = [value for value in values if value is not None]
+        return (
+            max(measured_values)
+            if measured_values and len(measured_values) == len(values)
+            else None
+        )
 
 
 def _on_valid(curve: list[dict[str, Any]], figure: str) -> dict[int, Any]:

@@ -69,8 +69,10 @@ class Progress:
         two equal ones; without it the lowest value.
         """
         rank = (-(macro_f1 or 0.0), value)
-        best = None if self.best_value is None else (-(self.best_macro_f1 or 0.0), self.best_value)
-        if best is not None and not rank < best:
+        best_rank = (
+            None if self.best_value is None else (-(self.best_macro_f1 or 0.0), self.best_value)
+        )
+        if best_rank is not None and not rank < best_rank:
             return False
 
         self.best_value = value
@@ -80,7 +82,11 @@ class Progress:
 
 
 def save(
-    folder: Path, adapted: Adapted, optimizer: optim.Optimizer, best: Arrays, progress: Progress
+    folder: Path,
+    adapted: Adapted,
+    optimizer: optim.Optimizer,
+    best_arrays: Arrays,
+    progress: Progress,
 ) -> None:
     """Write a checkpoint atomically and remove the older ones."""
 
@@ -88,7 +94,7 @@ def save(
         state = {f"adapter.{name}": value for name, value in adapter_weights(adapted).items()}
         state |= {f"optimizer.{name}": value for name, value in tree_flatten(optimizer.state)}
         mx.save_safetensors(str(temporary / "state.safetensors"), state)
-        mx.save_safetensors(str(temporary / "best.safetensors"), best)
+        mx.save_safetensors(str(temporary / "best.safetensors"), best_arrays)
         (temporary / "progress.json").write_text(json.dumps(asdict(progress)))
         return {"update": progress.update}
 
@@ -131,13 +137,13 @@ def restore(
 
 def _load(folder: Path, adapted: Adapted, optimizer: optim.Optimizer) -> tuple[Arrays, Progress]:
     state: Arrays = mx.load(str(folder / "state.safetensors"))  # type: ignore[assignment]
-    best: Arrays = mx.load(str(folder / "best.safetensors"))  # type: ignore[assignment]
+    best_arrays: Arrays = mx.load(str(folder / "best.safetensors"))  # type: ignore[assignment]
     # Arrays are read lazily, and the files are deleted with the next checkpoint.
-    mx.eval(state, best)
+    mx.eval(state, best_arrays)
 
     adapted.stack.model.load_weights(_with_prefix(state, "adapter."), strict=False)
     optimizer.state = tree_unflatten(_with_prefix(state, "optimizer."))
-    return best, Progress.parse((folder / "progress.json").read_text())
+    return best_arrays, Progress.parse((folder / "progress.json").read_text())
 
 
 def _with_prefix(state: Arrays, prefix: str) -> list[tuple[str, mx.array]]:

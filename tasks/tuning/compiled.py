@@ -130,9 +130,9 @@ class CompiledUpdates:
         self._next: tuple[Update, list[_Part]] | None = None
         # Walking the whole model for its few trained tensors would
         # take longer than to start a step.
-        trained = dict(tree_flatten(adapted.stack.model.trainable_parameters()))
-        self._groups = Groups.of(trained)
-        self._places = [_place(adapted.stack.model, name) for name in trained]
+        trained_tensors = dict(tree_flatten(adapted.stack.model.trainable_parameters()))
+        self._groups = Groups.of(trained_tensors)
+        self._places = [_place(adapted.stack.model, name) for name in trained_tensors]
         # An array per group; None while the tensors are in the model.
         self._parameters: list[mx.array] | None = None
         self._graph = mx.compile(self._build)

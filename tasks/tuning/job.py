@@ -235,7 +235,7 @@ def _train(setup: _Setup, emit: Emit) -> tuple[TrainingSummary, bool]:
     """
     job = setup.job
     try:
-        best, progress = train(
+        best_arrays, progress = train(
             setup.adapted,
             job.experiment,
             setup.splits,
@@ -250,7 +250,7 @@ def _train(setup: _Setup, emit: Emit) -> tuple[TrainingSummary, bool]:
 
     is_finished = has_ended(job.experiment, progress)
     if is_finished:
-        _write_adapters(job.folder, best, adapter_weights(setup.adapted))
+        _write_adapters(job.folder, best_arrays, adapter_weights(setup.adapted))
         _write_settings(job, progress)
 
     return setup.summary(progress), is_finished
@@ -261,8 +261,8 @@ def _write_diverged(folder: Path, summary: TrainingSummary, progress: Progress) 
     write_atomic(folder / DIVERGED, json.dumps(reached))
 
 
-def _write_adapters(folder: Path, best: Arrays, last: Arrays) -> None:
-    for name, weights in (("adapters", best), ("adapters_last", last)):
+def _write_adapters(folder: Path, best_arrays: Arrays, last_arrays: Arrays) -> None:
+    for name, weights in (("adapters", best_arrays), ("adapters_last", last_arrays)):
         temporary = folder / f".{name}.tmp.safetensors"
         # The order of the arrays decides the bytes of the file.
         mx.save_safetensors(str(temporary), dict(sorted(weights.items())))

@@ -50,20 +50,27 @@ class Layout:
         width = own_hidden.shape[-1]
         return mx.concatenate([leading.reshape(-1, width), own_hidden.reshape(-1, width)])
 
-    def own(self, joined: mx.array) -> mx.array:
+    def own(self, joined_rows: mx.array) -> mx.array:
         """(S, D) to (B, T, D)."""
-        return joined[self.leading :].reshape(self.count, self.length, -1)
+        return joined_rows[self.leading :].reshape(self.count, self.length, -1)
 
-    def seen(self, joined: mx.array) -> tuple[mx.array, mx.array]:
+    def seen(self, joined_states: mx.array) -> tuple[mx.array, mx.array]:
         """(G, 1, S, d) to (G, 1, P, d) of the leading tokens and (G, B, P + T, d) of each sequence."""
-        groups, _, _, width = joined.shape
-        leading, own = mx.split(joined, [self.leading], axis=2)
+        groups, _, _, width = joined_states.shape
+        leading, own_states = mx.split(joined_states, [self.leading], axis=2)
         shared = mx.broadcast_to(leading, (groups, self.count, self.leading, width))
-        return leading, mx.concatenate([shared, own.reshape(groups, self.count, -1, width)], axis=2)
+        return leading, mx.concatenate(
+            [shared, own_states.reshape(groups, self.count, -1, width)], axis=2
+        )
 
 
 def run_joined(
-    stack: Stack, joined: mx.array, layout: Layout, start: int, first_row: mx.array, rows: int
+    stack: Stack,
+    joined_hidden: mx.array,
+    layout: Layout,
+    start: int,
+    first_row: mx.array,
+    rows: int,
 ) -> mx.array:
     """Blocks `start` to the last over (S, D), the last one for scored rows only: (B, rows, D).
 
@@ -73,56 +80,56 @@ def run_joined(
     masks = {window: _masks(stack, layout, window) for window in set(stack.windows)}
     for i in range(start, stack.depth - 1):
         run = _checkpointed if stack.checkpointing else _run_block
-        joined = run(stack, i, joined, layout, positions, masks[stack.windows[i]])
+        joined_hidden = run(stack, i, joined_hidden, layout, positions, masks[stack.windows[i]])
 
     layer = stack.layers[-1]
-    normed = layer.input_layernorm(joined)
-    _, seen = _keys_and_values(layer.self_attn, normed, layout, positions)
-    keys, values = (by_group.swapaxes(0, 1) for by_group in seen)
-    own = layout.own(joined)
+    normed = layer.input_layernorm(joined_hidden)
+    _, visible_states = _keys_and_values(layer.self_attn, normed, layout, positions)
+    keys, values = (by_group.swapaxes(0, 1) for by_group in visible_states)
+    own_hidden = layout.own(joined_hidden)
     own_normed = layout.own(normed)
 
-    return last_rows(stack, own, own_normed, keys, values, first_row, rows)
+    return last_rows(stack, own_hidden, own_normed, keys, values, first_row, rows)
 
 
 def _run_block(
     stack: Stack,
     i: int,
-    joined: mx.array,
+    joined_hidden: mx.array,
     layout: Layout,
     positions: mx.array,
     masks: tuple[mx.array, mx.array],
 ) -> mx.array:
     layer = stack.layers[i]
     module = layer.self_attn
-    normed = layer.input_layernorm(joined)
+    normed = layer.input_layernorm(joined_hidden)
     queries = _turned(module.q_proj(normed), positions, module, "q_norm", module.scale)
-    past, seen = _keys_and_values(module, normed, layout, positions)
+    past, visible_states = _keys_and_values(module, normed, layout, positions)
 
     by_head = queries.reshape(len(queries), module.n_kv_heads, -1, queries.shape[-1])
     leading_queries, own_queries = mx.split(by_head.transpose(1, 0, 2, 3), [layout.leading], axis=1)
     leading = _attention(leading_queries, *past, masks[0])
-    own = _attention(own_queries, *seen, masks[1])
-    attended = mx.concatenate([leading, own], axis=1).transpose(1, 0, 2, 3)
-    output = module.o_proj(attended.reshape(len(joined), -1))
+    own_attended = _attention(own_queries, *visible_states, masks[1])
+    attended = mx.concatenate([leading, own_attended], axis=1).transpose(1, 0, 2, 3)
+    output = module.o_proj(attended.reshape(len(joined_hidden), -1))
 
-    return finish_block(stack, layer, joined, output)
+    return finish_block(stack, layer, joined_hidden, output)
 
 
 def _checkpointed(
     stack: Stack,
     i: int,
-    joined: mx.array,
+    joined_hidden: mx.array,
     layout: Layout,
     positions: mx.array,
     masks: tuple[mx.array, mx.array],
 ) -> mx.array:
     """The block, computed a second time in the backward pass."""
 
-    def run(joined: mx.array) -> mx.array:
-        return _run_block(stack, i, joined, layout, positions, masks)
+    def run(joined_hidden: mx.array) -> mx.array:
+        return _run_block(stack, i, joined_hidden, layout, positions, masks)
 
-    output: mx.array = computed_again(stack.layers[i], run)(joined)
+    output: mx.array = computed_again(stack.layers[i], run)(joined_hidden)
     return output
 
 
@@ -135,16 +142,16 @@ def _masks(stack: Stack, layout: Layout, window: int | None) -> tuple[mx.array, 
     total = layout.leading + layout.length
     query = np.arange(total)[:, None]
     key = np.arange(total)
-    seen = (key <= query) & (key > query - (window or total))
-    additive = np.where(seen, 0, HIDDEN).astype(np.float32)
+    is_visible = (key <= query) & (key > query - (window or total))
+    additive = np.where(is_visible, 0, HIDDEN).astype(np.float32)
 
     module = stack.layers[-1].self_attn
     by_head = np.repeat(additive, module.n_heads // module.n_kv_heads, axis=0)
     first = len(by_head) * leading // total
     parts = (by_head[:first, :leading], by_head[first:])
-    own, rest = (mx.array(part).astype(stack.dtype) for part in parts)
+    leading_mask, own_mask = (mx.array(part).astype(stack.dtype) for part in parts)
 
-    return own, rest
+    return leading_mask, own_mask
 
 
 def _attention(queries: mx.array, keys: mx.array, values: mx.array, mask: mx.array) -> mx.array:

@@ -144,9 +144,13 @@ def choose_memory(
         cache = min(cache_limit(limit), limit - need)
         room = limit - need - cache
         further_bytes = _further_bytes(partial(peak, checkpointing), case_bytes, batch, room)
-        fitting = 1 + room // further_bytes
+        fitting_cases = 1 + room // further_bytes
         choice = MemoryChoice(
-            min(batch, fitting), checkpointing, limit, _validation_tokens(fitting * longest), cache
+            min(batch, fitting_cases),
+            checkpointing,
+            limit,
+            _validation_tokens(fitting_cases * longest),
+            cache,
         )
         emit(_note(choice, batch, held_bytes, case_bytes, further_bytes))
 

@@ -24,8 +24,8 @@ def drawn_counts(counts: np.ndarray, sampling: Sampling) -> np.ndarray:
     if sampling == "natural":
         return counts
 
-    present = counts > 0
-    weights = np.where(present, counts.astype(float) ** POWERS[sampling], 0.0)
+    has_cases = counts > 0
+    weights = np.where(has_cases, counts.astype(float) ** POWERS[sampling], 0.0)
     exact = counts.sum() * weights / weights.sum()
     draws = np.floor(exact).astype(np.int64)
     # What rounding leaves goes to the largest remainders, ties to the first label.

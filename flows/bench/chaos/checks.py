@@ -127,10 +127,12 @@ def _audits(place: ChaosPlace) -> Check:
 def _no_orphan(place: ChaosPlace) -> Check:
     place.leave()
     deadline = time.monotonic() + LEAVE_SECONDS
-    while (left := place.processes()) and time.monotonic() < deadline:
+    while (processes := place.processes()) and time.monotonic() < deadline:
         time.sleep(0.2)
     return Check(
-        "no process stayed", not left, ", ".join(str(process.pid) for process in left) or "none"
+        "no process stayed",
+        not processes,
+        ", ".join(str(process.pid) for process in processes) or "none",
     )
 
 
@@ -139,8 +141,10 @@ def _no_temporary_folder(place: ChaosPlace) -> Check:
     if _temporary(place):
         time.sleep(ABANDONED_SECONDS + 1)
         place.start_anew()
-    left = _temporary(place)
-    return Check("no temporary folder stayed", not left, ", ".join(left[:SHOWN]) or "none")
+    leftovers = _temporary(place)
+    return Check(
+        "no temporary folder stayed", not leftovers, ", ".join(leftovers[:SHOWN]) or "none"
+    )
 
 
 def _temporary(place: ChaosPlace) -> list[str]:

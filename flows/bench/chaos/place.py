@@ -151,8 +151,8 @@ class ChaosPlace:
     def stop(self) -> None:
         """Kill whatever still runs here, and what it has started meanwhile."""
         deadline = time.monotonic() + STOP_SECONDS
-        while (left := self.processes()) and time.monotonic() < deadline:
-            for process in left:
+        while (processes := self.processes()) and time.monotonic() < deadline:
+            for process in processes:
                 with contextlib.suppress(psutil.Error):
                     process.kill()
             time.sleep(POLL_SECONDS)

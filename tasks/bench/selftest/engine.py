@@ -121,8 +121,8 @@ def batched_passes(subject: Subject) -> float:
     prefix = Prefix.embedded(adapted.stack, cases)
     numbers = range(len(cases.encoded))
 
-    def passes(some: list[int]) -> np.ndarray:
-        return dropout_passes(adapted, prefix, some, PASSES, SEED, lambda event: None)
+    def passes(case_numbers: list[int]) -> np.ndarray:
+        return dropout_passes(adapted, prefix, case_numbers, PASSES, SEED, lambda event: None)
 
     one_by_one = np.concatenate([passes([number]) for number in numbers], axis=1)
     return float(np.abs(passes(list(numbers)) - one_by_one).max())

@@ -63,12 +63,12 @@ def missing_columns(
     """The error for a row or a header at the place `location` that lacks the columns `missing`."""
     names = listed([f"'{column.name}'" for column in missing])
     settings = listed([_setting(column) for column in missing])
-    present = ", ".join(shown(name) for name in header) or "none"
+    header_names = ", ".join(shown(name) for name in header) or "none"
     columns, right = ("column", "one") if len(missing) == 1 else ("columns", "ones")
 
     return BadInput(
-        f"{location}: has no {columns} {names}; its columns are {present}; name the right {right} "
-        f"as {settings}{_addition(missing)}."
+        f"{location}: has no {columns} {names}; its columns are {header_names}; name the right "
+        f"{right} as {settings}{_addition(missing)}."
     )
 
 

@@ -157,17 +157,19 @@ def _person(problem: Problem, route: str, label: Label, rng: random.Random) -> F
     age = _age(problem, route, label, rng)
     sex = rng.choice("fm") if problem.sex == "any" else problem.sex
     possible = _possible_contexts(problem, age, sex)
-    present = _contexts(problem, route, label, possible, rng)
+    context_names = _contexts(problem, route, label, possible, rng)
 
     # Absent contexts are those that would change the label, if there are any.
     named_contexts = (*problem.ed_if, *problem.gp_if)
-    moving = [name for name in named_contexts if name in possible and name not in present]
+    moving = [name for name in named_contexts if name in possible and name not in context_names]
     deniable = [
-        name for name in (moving or possible) if name not in present and contexts()[name].deny
+        name for name in (moving or possible) if name not in context_names and contexts()[name].deny
     ]
     absent = (rng.choice(deniable),) if deniable and rng.random() < 0.3 else ()
 
-    return Facts(problem.id, round(age, 2), sex, contexts=tuple(present), absent_contexts=absent)
+    return Facts(
+        problem.id, round(age, 2), sex, contexts=tuple(context_names), absent_contexts=absent
+    )
 
 
 def _age(problem: Problem, route: str, label: Label, rng: random.Random) -> float:

@@ -90,10 +90,14 @@ def draw_reassurance(
     if grave or facts.age < 2 or rng.random() >= share:
         return []
 
-    clauses = [clause for fact in _present(problem, facts) for clause in (fact.note, *fact.say)]
+    clauses = [
+        clause for fact in _present_facts(problem, facts) for clause in (fact.note, *fact.say)
+    ]
     mentioned = stems((problem.note, *problem.complaint, *clauses))
-    fitting = [words for words in phrases()["reassure"][form] if not stems((words,)) & mentioned]
-    return [rng.choice(fitting)] if fitting else []
+    fitting_phrases = [
+        words for words in phrases()["reassure"][form] if not stems((words,)) & mentioned
+    ]
+    return [rng.choice(fitting_phrases)] if fitting_phrases else []
 
 
 def _harmless_detail(
@@ -173,14 +177,14 @@ def _suits_person(fact: Fact, facts: Facts) -> bool:
 
 def _deniable(problem: Problem, facts: Facts, pool: NamedFacts) -> list[str]:
     """The flags that a text may deny without contradicting a fact, the duration or a fever."""
-    present = _present(problem, facts)
-    sick = any(fact.sick for fact in present)
+    present_facts = _present_facts(problem, facts)
+    sick = any(fact.sick for fact in present_facts)
 
     def contradicts(flag: Fact) -> bool:
         has_begun = flag.days is not None and flag.days[0] <= facts.days
         return (
             (sick and flag.sick)
-            or any(_overlap(flag, fact) for fact in present)
+            or any(_overlap(flag, fact) for fact in present_facts)
             or has_begun
             or (facts.vitals.fever and flag.feverish)
         )
@@ -192,13 +196,15 @@ def _deniable(problem: Problem, facts: Facts, pool: NamedFacts) -> list[str]:
     ]
 
 
-def _present(problem: Problem, facts: Facts) -> list[Fact]:
+def _present_facts(problem: Problem, facts: Facts) -> list[Fact]:
     return [problem.fact(name) for name in (*facts.red, *facts.amber, *facts.mild)]
 
 
-def _overlap(denied: Fact, present: Fact) -> bool:
+def _overlap(denied_fact: Fact, present_fact: Fact) -> bool:
     """Whether the denial of one fact shares a word with the statement of another."""
-    return bool(stems((denied.note, *denied.deny)) & stems((present.note, *present.say)))
+    return bool(
+        stems((denied_fact.note, *denied_fact.deny)) & stems((present_fact.note, *present_fact.say))
+    )
 
 
 @cache

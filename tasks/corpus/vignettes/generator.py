@@ -116,15 +116,17 @@ def assign_sets(seed: int = 42) -> dict[str, str]:
     for problem in problems().values():
         families.setdefault(problem.family, []).append(problem.id)
 
-    placed = dict.fromkeys(PROBLEM_SHARES, 0)
+    problem_counts = dict.fromkeys(PROBLEM_SHARES, 0)
     set_of_problem: dict[str, str] = {}
     for family in sorted(
         families, key=lambda family: (problems()[families[family][0]].system, rng.random())
     ):
         total = len(set_of_problem) + len(families[family])
-        behind = {name: share * total - placed[name] for name, share in PROBLEM_SHARES.items()}
+        behind = {
+            name: share * total - problem_counts[name] for name, share in PROBLEM_SHARES.items()
+        }
         name = max(behind, key=lambda name: behind[name])
-        placed[name] += len(families[family])
+        problem_counts[name] += len(families[family])
         set_of_problem.update(dict.fromkeys(families[family], name))
 
     return set_of_problem

@@ -69,12 +69,12 @@ def _denials(problem: Problem, facts: Facts, rng: random.Random) -> list[str]:
 
 
 def _history(problem: Problem, facts: Facts, rng: random.Random) -> list[str]:
-    present = [contexts()[name].note for name in facts.contexts if name not in problem.always]
+    notes = [contexts()[name].note for name in facts.contexts if name not in problem.always]
     absent = [contexts()[name].note for name in facts.absent_contexts]
 
     parts = []
-    if present:
-        parts.append(f"{rng.choice(('PMH', 'background', 'hx'))}: {', '.join(present)}")
+    if notes:
+        parts.append(f"{rng.choice(('PMH', 'background', 'hx'))}: {', '.join(notes)}")
     return parts + [f"{'not' if note.startswith(NOT_NOUNS) else 'no'} {note}" for note in absent]
 
 

@@ -165,8 +165,8 @@ def _trend_wordings(trend: str, days: float) -> list[str]:
 
 
 def _contexts(problem: Problem, facts: Facts, rng: random.Random) -> list[str]:
-    present = [name for name in facts.contexts if name not in problem.always]
-    clauses = [rng.choice(contexts()[name].say) for name in present]
+    names = [name for name in facts.contexts if name not in problem.always]
+    clauses = [rng.choice(contexts()[name].say) for name in names]
     return clauses + [rng.choice(contexts()[name].deny) for name in facts.absent_contexts]
 
 
