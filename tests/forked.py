@@ -33,10 +33,12 @@ def run_forked(
     process = FORKED.Process(target=_answer, args=(program, arguments, folder, environment))
     with ENDINGS:
         process.start()
+
     wait([process.sentinel], seconds)
     with ENDINGS:
         process.kill()
         process.join()
+
     assert process.exitcode is not None
     out, err = ((folder / name).read_text() for name in ("out", "err"))
     return subprocess.CompletedProcess(arguments, process.exitcode, out, err)
@@ -46,6 +48,7 @@ def _answer(program: Callable[[], object], arguments: Sequence[str], folder: Pat
     for name, mode, number in ((os.devnull, "r", 0), ("out", "w", 1), ("err", "w", 2)):
         with (folder / name).open(mode) as file:
             os.dup2(file.fileno(), number)
+
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

@@ -97,6 +97,7 @@ class Place:
         if args[:1] in STARTS_PREFECT and not (self.prefect_home.exists() or self.prefect_is_new):
             self.prefect_home.mkdir()
             shutil.copy(prefect_database(), self.prefect_home)
+
         with (self.folder / "out").open("w") as out, (self.folder / "err").open("w") as err:
             return subprocess.Popen(
                 [sys.executable, *self.command, *args], cwd=self.folder, env=self.environment | environment,

@@ -65,6 +65,7 @@ def broken_rules(importer: str, imported: str) -> bool:
         return False
     if here == "warehouse" and imported == POINT_METRICS:
         return False
+
     return there not in ALLOWED[str(here)]
 
 
@@ -115,8 +116,10 @@ def test_the_folders_of_the_steps_do_not_import_each_other_in_a_circle():
         for step in STEPS:
             if module.startswith(step):
                 needs[step] |= {other for other in STEPS for name in imports(path) if name.startswith(other)} - {step}
+
     while done := [step for step, others in needs.items() if not others]:
         needs = {step: others - set(done) for step, others in needs.items() if step not in done}
+
     assert needs == {}
 
 

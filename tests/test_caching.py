@@ -75,10 +75,12 @@ def test_a_result_whose_folder_is_gone_or_damaged_does_not_count_and_is_not_dele
     results.with_name(now()).write_text("{}")  # the step has run, and its folder is there
     build_folder(folder, fill)
     assert now() == f"{folder.name}.2", "what it ran under is what is found"
+
     if damage == "gone":
         shutil.rmtree(folder)
     else:
         (folder / "adapters.bin").write_bytes(b"weighte")
+
     before = sorted(results.parent.iterdir())
     assert now() == f"{folder.name}.3" and sorted(results.parent.iterdir()) == before
 

@@ -37,6 +37,7 @@ def ids(grid: Grid, monkeypatch) -> dict[str, str]:
     untuned = zero_shot_id(WEIGHTS, identity.load_prompt(grid.prompt).digest, VERSIONS, CPU)
     monkeypatch.setattr(fidelity.VariantManifest, "read", lambda _: WEIGHTS)
     scores = identity.scores_from(spec, training, DATASET)
+
     return {
         "training": training,
         "settings": training_rows.settings_digest(spec, DATASET),

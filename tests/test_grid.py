@@ -250,6 +250,7 @@ def test_a_folder_is_no_grid_and_the_grid_in_it_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "'mine' is a folder where a grid is expected; the built-in grids are" in refusal("mine")
     (tmp_path / "mine" / "my_grid.toml").write_text(SMOKE)
+
     for name in ("mine", "mine/", str(tmp_path / "mine")):
         assert re.search(
             r"is a folder where a grid is expected; name the file inside it, e\.g\. \S*my_grid", refusal(name)

@@ -37,6 +37,7 @@ def test_landings_of_the_same_id_side_by_side_leave_a_whole_folder_and_its_rows_
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(land, [n / 8 for n in range(8)]))
+
     folder = home() / "landing" / "t1"
     verify(folder)
     (kept,) = pq.ParquetFile(folder / "experiment.parquet").read().to_pylist()

@@ -51,6 +51,7 @@ def test_every_pin_resolves_to_wheels(platform, extra, python, tmp_path):
     uv = shutil.which("uv")
     if uv is None:
         pytest.skip("uv is not on PATH")
+
     needed, pins = requirements(extra)
     (tmp_path / "needed.in").write_text("\n".join(needed))
     (tmp_path / "pins.txt").write_text("\n".join(pins))
@@ -61,6 +62,7 @@ def test_every_pin_resolves_to_wheels(platform, extra, python, tmp_path):
     )  # fmt: skip
     if "Failed to fetch" in compiled.stderr or "Could not connect" in compiled.stderr:
         pytest.skip("the package index cannot be reached")
+
     assert compiled.returncode == 0, compiled.stderr
     resolved = set(re.findall(r"^([a-z0-9-]+)(?:\[[a-z,]+\])?==", compiled.stdout, re.MULTILINE))
     backend = {name for name in resolved if name.startswith(("mlx", "mkl"))}

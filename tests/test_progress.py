@@ -27,8 +27,10 @@ def test_a_step_does_not_wait_for_a_server_that_does_not_answer_and_its_bar_is_r
     monkeypatch.setattr(progress, "ARTIFACT_SECONDS", 0)
     monkeypatch.setattr(progress, "REQUEST_SECONDS", 0.01)
     emit = publisher("train a")
+
     for done in (1, 2, 10):
         emit(ProgressReport("cases", done, 10))
+
     assert asked == [10.0] and not removed.is_set()
     answers.set()
     assert removed.wait(60) and asked == [10.0]

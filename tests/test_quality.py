@@ -31,6 +31,7 @@ def test_no_call_takes_its_arguments_from_a_tuple_that_is_written_there():
         hidden += [
             f"{path}:{value.lineno}" for value in unpacked if isinstance(value, ast.Tuple) and names_values(value)
         ]
+
     assert hidden == []
 
 
@@ -62,4 +63,5 @@ def needed_here(lines: list[str]) -> set[str]:
             if (name, wanted) not in seen:
                 seen.add((name, wanted))
                 waiting += [(Requirement(line), wanted) for line in metadata.requires(name) or []]
+
     return {name for name, _ in seen}

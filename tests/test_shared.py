@@ -82,8 +82,10 @@ def test_files_that_do_not_match_their_manifest_are_not_taken(shared, tmp_path):
     ours = sealed(tmp_path / "a", "ours")
     digest = shared.put(ours, "x/1")["digest"][:12]
     shared._write(f"x/1/{digest}/figures.txt", b"OURS")
+
     with pytest.raises(BrokenFolder, match="digest of its manifest"):
         shared.get("x/1", tmp_path / "b")
+
     assert not (tmp_path / "b").exists() and list(tmp_path.glob("*.tmp*")) == []
     assert shared.manifest("x/1") is None, "so that it can be put there again"
     shared.put(ours, "x/1")
@@ -133,9 +135,11 @@ def test_what_cannot_be_shared_has_landed_here_and_is_copied_later(tmp_path, mon
     monkeypatch.setenv("TRIAGE_SHARED", str(tmp_path / "mount"))
     monkeypatch.setattr(Refusing, "reason", errno.ENOSPC)
     refusing = SharedFolder(Refusing(), str(tmp_path / "mount"), "/mount")
+
     with monkeypatch.context() as patch, pytest.raises(NotShared):
         patch.setattr(landing_module, "shared_folder", lambda: refusing)
         land("fresh")
+
     assert landed_names() == ["fresh"]
     share_the_rest()
     assert shared_folder().manifest(f"landing/{DATASET}") is not None
@@ -239,6 +243,7 @@ def test_what_is_damaged_is_brought_again_or_put_there_again_by_the_machine_that
     damage(landed)
     with pytest.raises(BrokenFolder):
         take_over([DATASET])
+
     another_home(monkeypatch, tmp_path, "home")
     assert is_landed(DATASET), "not computed again"
     another_home(monkeypatch, tmp_path, "asks")
@@ -293,6 +298,7 @@ def test_a_training_goes_on_where_another_machine_was_and_is_not_trained_twice(s
     monkeypatch.setattr("tasks.shared_training.LOOK_SECONDS", 0.01)
     first = tmp_path / "one" / "t-1"
     second = tmp_path / "two" / "t-1"
+
     told = []
     with pytest.raises(KeyboardInterrupt), shared_training(shared, first, told.append):
         checkpoint(first, 40)
@@ -304,6 +310,7 @@ def test_a_training_goes_on_where_another_machine_was_and_is_not_trained_twice(s
         assert (second / "checkpoint" / "0000040" / "figures.txt").read_text() == "state 40"
         (second / "adapters.safetensors").write_text("weights")
         seal(second, {}, ["adapters.safetensors"])
+
     assert "from update 40" in told[0].message and shared.manifest("checkpoints/t-1") is None
 
     bring_training(shared, first, told.append)

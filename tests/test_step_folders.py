@@ -56,9 +56,11 @@ def test_fidelities_of_one_model_on_other_samples_do_not_share_a_folder(ordered,
     for name, facts in made.items():
         (tmp_path / name).mkdir()
         seal(tmp_path / name, facts)
+
     monkeypatch.setattr(tasks.fidelity, "base_folder", lambda source, root: tmp_path / "reference")
     for cases in (20, 30, 30):
         grid = load_grid("smoke", [f"scoring.fidelity_cases={cases}"])
         with pytest.raises(Ordered):
             fidelity.fn(known_models()["tiny-llama"], tmp_path, grid, [tmp_path / "variant"], tmp_path / "data")
+
     assert ordered[0] != ordered[1] == ordered[2]

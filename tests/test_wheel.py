@@ -24,16 +24,19 @@ def run(*command: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
 def test_the_wheel_in_an_empty_environment_runs_a_smoke_sweep_in_another_folder(tmp_path):
     if shutil.which("uv") is None:
         pytest.skip("uv, which builds and installs it, is not here")
+
     built = run("uv", "build", "--out-dir", tmp_path / "dist", ROOT, folder=tmp_path)
     made = run("uv", "venv", "--python", sys.executable, tmp_path / "venv", folder=tmp_path)
     if "error sending request" in built.stderr or "Failed to fetch" in built.stderr:
         pytest.skip("the package index cannot be reached")
+
     assert (built.returncode, made.returncode) == (0, 0), built.stderr + made.stderr
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     python = tmp_path / "venv" / "bin" / "python"
     installed = run("uv", "pip", "install", "--python", python, f"{wheel}[cpu]", folder=tmp_path)
     if "error sending request" in installed.stderr or "Failed to fetch" in installed.stderr:
         pytest.skip("the package index cannot be reached")
+
     assert installed.returncode == 0, installed.stderr
     other = tmp_path / "elsewhere"
     other.mkdir()

@@ -110,18 +110,22 @@ def test_a_whole_run_prints_and_lands_every_figure():
     console = Console(record=True, width=180)
     reports = bench_dropout(console, "tiny-llama", 4, [2], Workload(6, passes=30, scored=20, repeats=2, seconds=1))
     text = console.export_text()
+
     for report in reports:
         found = report.times
         made = report.measured
         assert set(found) == {"ours", "full", "generate", "score_ours", "score_full"} | STOCK
         assert all(f.seconds > 0 and f.least <= f.seconds <= f.most for f in found.values())
         assert report.agreement.mean_p > 0.01 and report.agreement.sd_p > 0.01, "both draw from one distribution"
+
         for engine in ("ours", "full"):
             assert np.asarray(made[engine].probabilities).std(axis=0).min() > 0, "dropout is on"
+
         assert made["generate"].cases == len(made["generate"].seconds) == 6 and made["score_full"].cases == 20
         assert all(made[engine].device.blas == wheels_own_blas() for engine in STOCK), "as installed"
         tokens = made["ours"].tokens
         assert f"6 cases of {tokens.mean:.0f} tokens ({tokens.least} to {tokens.most})" in text
+
     assert "tiny-llama 4bit (random weights)" in text and "scaled: 6 timed of 180 generations" in text
     assert text.count("chance does as much") == 1 and "scaled: 20 timed of 1500 cases" in text
     landed = query("SELECT \"case\", metric, value FROM benchmark WHERE name = 'dropout' AND metric = 'times_slower'")

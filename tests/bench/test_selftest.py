@@ -41,6 +41,7 @@ def wired(monkeypatch):
         monkeypatch.setattr("sys.platform", "darwin")
         monkeypatch.setattr("platform.machine", lambda: "arm64")
         monkeypatch.setattr("platform.mac_ver", lambda: (f"{macos}.5", ("", "", ""), "arm64"))
+
         return limits
 
     return answer

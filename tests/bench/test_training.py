@@ -34,10 +34,12 @@ def test_all_engines_make_the_same_step_and_the_figures_reach_the_warehouse(mode
         "ours": 2, **{name: steps for name, steps in compared.items() if name in one.compared_with},
     }  # fmt: skip
     assert engines["stock"]["device"]["blas"] == wheels_own_blas()
+
     for name, engine in engines.items():
         assert engine["figures"]["gradient_difference_to_float64"] <= near(1e-5, 0.1)
         assert name == "stock" or engine["figures"]["gradient_difference_to_stock"] <= near(1e-5, 0.1)
         assert engine["figures"]["peak_over_weights_bytes"] > 0
+
     ours = engines["ours"]["figures"]
     stock = engines["stock"]["figures"]
     assert ours["matmul_flops"] < 0.6 * stock["matmul_flops"] and engines["ours"]["prefix"]["blocks"] == 2
@@ -78,6 +80,7 @@ def test_what_ours_is_compared_with_is_the_backends_choice(on, engines, monkeypa
     monkeypatch.setattr(training, "_measure", measure)
     with pytest.raises(Stopped) as stopped:
         bench_train(Console(quiet=True), "tiny-llama", 4, batch=2, length=32, layers=2, repeats=1)
+
     assert stopped.value.args[0] == engines
 
 
@@ -96,8 +99,10 @@ def test_stock_is_timed_after_a_step_of_the_same_shape_in_which_it_is_compiled(o
     monkeypatch.setattr(stock, "_stock_model", lambda setting, dense: None)
     monkeypatch.setattr(stock, "_train", train)
     setting = Setting(engine="stock", variant=tmp_path, folder=tmp_path, batch=4, length=40, layers=2, repeats=3)
+
     with pytest.raises(Stopped):
         stock.measure_stock(setting, bench_cases(vocabulary=100, batch=4, length=40))
+
     assert timed == [(4, steps)]
 
 
@@ -174,6 +179,7 @@ def test_a_step_within_a_budget_is_made_as_a_training_makes_it_and_stays_within(
         "metric"
     )
     assert landed.value.to_dict() == tight and landed.unit["micro_batch"] == "cases"
+
     with pytest.raises(BadInput, match="--memory: 'much' is not a number of bytes"):
         measured("much")
 
@@ -219,5 +225,6 @@ def test_a_case_that_fails_does_not_lose_the_others(monkeypatch):
         TriageError, match="1 of 5 cases could not be measured. smollm2-360m, 16 layers: no such weights"
     ):
         bench_table(console, 5)
+
     text = console.export_text()
     assert text.count("51.2") == text.count("2.3") == text.count("0.46") == 4 and "FAILED smollm2-360m" in text

@@ -30,8 +30,10 @@ class Page:
         self.requests: list[str] = []
         self.complaints: list[str] = []
         self._loaded = False
+
         for domain in ("Page", "Network", "Log", "Runtime"):
             self.send(f"{domain}.enable")
+
         offline = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
         self.send("Network.emulateNetworkConditions", **offline)
 
@@ -84,6 +86,7 @@ class Page:
                 self.complaints.append(params["entry"]["text"])
             case "Runtime.consoleAPICalled" | "Runtime.exceptionThrown":
                 self.complaints.append(json.dumps(params))
+
         return message
 
 
@@ -93,6 +96,7 @@ def browser(profile: Path) -> Iterator[Page]:
     assert CHROMIUM is not None
     command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
     try:
         port = _port(profile / "DevToolsActivePort")
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=SECONDS) as answer:

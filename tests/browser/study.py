@@ -57,9 +57,11 @@ class Study:
         run = self.run("sweep/local", {"grid": "smoke", **parameters})
         self.wait(run, until=("RUNNING",))
         deadline = time.monotonic() + 120
+
         while self.checkpoints() <= before:
             assert time.monotonic() < deadline, self.log()
             time.sleep(0.2)
+
         return run
 
     def checkpoints(self):
@@ -80,6 +82,7 @@ class Study:
             if line.startswith("Worker started"):
                 self.worker = int(line.split("process ")[1].split(")")[0])
                 break
+
         assert any(f"http://127.0.0.1:{self.port}" in line for line in process.said), process.said
         return process
 

@@ -58,11 +58,13 @@ FOCUSED = "document.activeElement.className + ' ' + document.activeElement.tagNa
 def report(tmp_path_factory) -> Path:
     if given := os.environ.get("TRIAGE_REPORT"):
         return Path(given)
+
     place = Place(tmp_path_factory.mktemp("report") / "place")
     place.home.mkdir(parents=True)
     SyntheticStudy(8, 150).land(place.home / "landing")
     load_all(place.home / "landing", place.warehouse)
     assert place.run("report").returncode == 0
+
     return place.home / "reports" / "synthetic.html"
 
 
@@ -118,19 +120,23 @@ def test_axe_finds_no_serious_fault(page, tmp_path):
     npm = shutil.which("npm")
     if npm is None:
         pytest.skip("npm, which brings axe-core, is not here")
+
     fetched = subprocess.run([npm, "pack", "axe-core@4", "--silent"], cwd=tmp_path, capture_output=True, text=True)
     if fetched.returncode:
         pytest.skip("the registry of npm cannot be reached")
+
     (packed,) = tmp_path.glob("axe-core-*.tgz")
     shutil.unpack_archive(packed, tmp_path)
     page.run((tmp_path / "package" / "axe.min.js").read_text(encoding="utf-8") + "; undefined")
     page.run(SECTIONS)
+
     found = []
     for dark, rules in ((False, ""), (True, COLOURS)):
         page.show(1440, dark=dark)
         for number in range(page.run("sections.length")):
             page.run(f"main.replaceChildren(sections[{number}])")
             found += page.run(FAULTS.replace("RULES", rules))
+
     page.run("main.replaceChildren(...sections)")
     assert found == []
 

@@ -54,9 +54,11 @@ def test_a_sweep_started_by_hand_and_one_started_by_its_schedule_complete(study)
     assert by_hand.wait(timeout=240) == 0, study.log()
     filters = {"flow_runs": {"tags": {"all_": ["auto-scheduled"]}, "state": {"type": {"any_": ["COMPLETED"]}}}}
     deadline = time.monotonic() + 240
+
     while not (done := study.post("/flow_runs/filter", filters)):
         assert time.monotonic() < deadline, study.log()
         time.sleep(2)
+
     assert done[0]["parameters"]["limit"] == 2
 
 
@@ -98,13 +100,16 @@ def test_the_ui_shows_what_ran_what_will_run_and_what_came_of_it(study, page, tm
     profile = f"--user-data-dir={tmp_path / 'profile'}"
     common = [CHROMIUM, *FLAGS, profile, "--virtual-time-budget=30000", "--window-size=1400,1400"]
     shot = tmp_path / "page.png"
+
     for _ in range(4):  # a page is read when its time is up, whether its requests were answered by then or not
         dom = subprocess.run([*common, "--dump-dom", url], capture_output=True, text=True, timeout=120).stdout
         if all(text in dom for text in texts):
             break
+
     subprocess.run([*common, f"--screenshot={shot}", url], capture_output=True, timeout=120, check=True)
     if keep := os.environ.get("TRIAGE_SCREENSHOTS"):
         shutil.copy(shot, Path(keep) / f"{page}.png")
+
     assert shot.stat().st_size > 10_000
     assert [text for text in texts if text not in dom] == []
 
@@ -121,6 +126,8 @@ def test_a_sweep_lost_with_its_worker_goes_on_with_the_next(study):
     mine = [int(p.split()[0]) for p in processes if f"PREFECT__FLOW_RUN_ID={run}" in p]
     workers = [int(p.split()[0]) for p in processes if "worker start --pool triage" in p and study.api in p]
     assert mine and workers
+
     for process in workers + mine:
         os.kill(process, signal.SIGKILL)
+
     study.wait(run)

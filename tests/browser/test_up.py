@@ -69,9 +69,11 @@ def test_a_night_without_a_sweep_starts_one(study):
     before = len(study.post("/flow_runs/filter", {"flow_runs": {"name": {"any_": ["sweep smoke"]}}}))
     study.wait(study.run("nightly/local", {"grid": "smoke"}))
     deadline = time.monotonic() + 120
+
     while len(runs := study.post("/flow_runs/filter", {"flow_runs": {"name": {"any_": ["sweep smoke"]}}})) == before:
         assert time.monotonic() < deadline
         time.sleep(1)
+
     newest = max(runs, key=lambda run: run["created"])
     study.wait(newest["id"], seconds=400)
 

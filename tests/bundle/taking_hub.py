@@ -48,6 +48,7 @@ class _Handler(BaseHTTPRequestHandler):
         repo = self._repo(3)
         if self._refused():
             return
+
         if "/tree/" in self._path:
             files = self.hub.files.get(repo, {})
             self._send(200, [{"type": "file", "path": p, "size": len(c), "oid": "0" * 40} for p, c in files.items()])
@@ -65,6 +66,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._body()
         if self._refused():
             return
+
         if self._path == "/api/repos/create":
             self._create(json.loads(body))
         elif self._path == "/api/validate-yaml":
@@ -102,6 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
                 files[value["path"]] = self.hub.large[value["oid"]]
             elif line["key"] == "deletedFile":
                 del files[value["path"]]
+
         self._send(
             200, {"commitUrl": f"http://{self.headers['Host']}/c/{COMMIT}", "commitOid": COMMIT, "success": True}
         )

@@ -126,6 +126,7 @@ def test_a_bundle_comes_back_from_its_file_and_a_damaged_one_is_named(tmp_path):
     (tmp_path / "weights").rmdir()
     with pytest.raises(BadInput, match=r"weights is missing, which .*bundle\.json names"):
         read_bundle(tmp_path)
+
     (tmp_path / "bundle.json").write_text("{}")
     with pytest.raises(BadInput, match=r"bundle\.json: model_id: Field required; export the model again"):
         read_bundle(tmp_path)

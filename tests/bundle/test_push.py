@@ -90,6 +90,7 @@ def test_what_others_keep_in_a_repository_is_not_removed(exported, hub, push):
         BadInput, match=r"team/model holds files of something else \(weights\.bin\), so nothing was uploaded"
     ):
         push()
+
     assert set(hub.files[REPO]) == {".gitattributes", "README.md", "weights.bin"} and not hub.large
 
     del hub.files[REPO]["weights.bin"]

@@ -106,6 +106,7 @@ def bad_files() -> list[Bad]:
     for column, (name, value) in itertools.product(ACCEPTED, ODD.items()):
         if name not in ACCEPTED[column]:
             found.append((f"{column} is {name}", "a.jsonl", (line(text="another") + line(**{column: value})).encode()))
+
     found += [
         (f"label {word!r}"[:40], "a.jsonl", (line(text="b") + line(label=word)).encode()) for word in LABELS_REFUSED
     ]
@@ -122,6 +123,7 @@ def bad_files() -> list[Bad]:
         (f"ending {end}", f"a.{end}", line().encode())
         for end in ("json", "txt", "xlsx", "jsonl.gz", "tsv", "csv.zip", "pkl", "")
     ]
+
     return [*found, *bad_parquets()]
 
 
@@ -140,6 +142,7 @@ def bad_parquets() -> list[Bad]:
         buffer = io.BytesIO()
         pq.write_table(pa.table(columns), buffer)
         found.append((f"parquet: {name}", "a.parquet", buffer.getvalue()))
+
     whole = found[-1][2]
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_arrays([["a"], ["b"], ["ED"]], names=["text", "text", "label"]), buffer)
@@ -150,6 +153,7 @@ def bad_parquets() -> list[Bad]:
         "no head": whole[8:],
         "twice": whole[:-4] + b"PAR2",
     }
+
     return [*found, *((f"parquet: {name}", "a.parquet", content) for name, content in cuts.items())]
 
 
@@ -168,6 +172,7 @@ def test_a_malformed_file_is_refused_with_file_place_and_remedy(
     path.write_bytes(content)
     with pytest.raises(BadInput) as caught:
         read_cases(path, Data(source=str(path)))
+
     message = str(caught.value)
     assert str(path) in message and message.endswith(".") and "\n" not in message and len(message) < 600
     assert any(word in message for word in REMEDIES), message
@@ -190,8 +195,10 @@ def test_a_malformed_file_is_refused_by_the_check_and_when_the_data_is_made(
     path = tmp_path / file
     path.write_bytes(content)
     data = Data(source=str(path))
+
     with pytest.raises(BadInput) as caught:
         prepare_dataset(data, tmp_path / "home")
+
     said = [str(caught.value)]
     try:
         report = check_data(data, (), {})
@@ -199,6 +206,7 @@ def test_a_malformed_file_is_refused_by_the_check_and_when_the_data_is_made(
         said += [f.remedy + "." for f in report.findings if f.level == "error"]
     except BadInput as error:
         said.append(str(error))
+
     for sentence in said:
         assert file in sentence and sentence.endswith(".") and "\n" not in sentence
         assert any(word in sentence for word in REMEDIES), sentence
@@ -357,15 +365,18 @@ def test_columns_and_label_words_never_give_a_traceback_in_check_or_prepare(
     path = tmp_path / "a.jsonl"
     path.write_text("\n".join(map(json.dumps, [*table, *entries])))
     data = Data(source=str(path), text_column=text, label_column=label, group_column=group, labels=words)
+
     try:
         fails = check_data(data, (), {}).fails
     except BadInput as error:
         assert str(error).endswith(".") and "\n" not in str(error)
         fails = True
+
     try:
         with TemporaryDirectory() as home:
             prepare_dataset(data, Path(home))
     except BadInput as error:
         assert str(error).endswith(".") and "\n" not in str(error)
         return
+
     assert not fails, "what the check refuses is not made"

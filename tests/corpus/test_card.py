@@ -35,6 +35,7 @@ def test_the_card_of_the_embedded_cases_lists_every_source(tmp_path: Path) -> No
     folder = prepare_dataset(Data.model_validate({"limits": limits}), tmp_path)
     card = (folder / CARD).read_text()
     sources = card.split("## Sources")[1]
+
     for name in (
         "NICE NG240",
         "RCP NEWS2 2017",
@@ -42,6 +43,7 @@ def test_the_card_of_the_embedded_cases_lists_every_source(tmp_path: Path) -> No
         "NICE CKS sciatica: cauda equina syndrome",
     ):
         assert name in sources
+
     assert describe_all_checks() in card and all(
         describe_check(check, True).split(" That")[0].split("\n")[0] in card for check in reader_checks()
     )
@@ -67,6 +69,7 @@ def test_the_card_counts_the_wordings_of_the_facts() -> None:
             for fact in (fact for kind in ("red", "amber", "mild") for fact in entry[kind].values()):
                 for key, counts in counted.items():
                     counts += [len(fact[key])] if fact.get(key) else []
+
     say, deny = counted.values()
     card = " ".join(data_card(embedded_dataset()).split())
     assert f"Each of {len(say)} facts is said in {min(say)} to {max(say)} wordings ({sum(say)} in all;" in card
@@ -84,9 +87,11 @@ def test_the_card_of_own_data_says_how_it_was_read_and_split(tmp_path: Path) -> 
     assert "One table, split by us into train 60%, valid 10%, calibration 10%, test 20% (seed 42" in card
     given = tmp_path / "given"
     given.mkdir()
+
     for name, start in (("train", 0), ("test", 100)):
         entries = [{"text": f"tale {i}", "label": LABELS[i % 3]} for i in range(start, start + 60)]
         (given / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in entries))
+
     card = (prepare_dataset(Data(source=str(given)), tmp_path) / CARD).read_text()
     assert "Given: train, test; valid and calibration split off train by us" in card
 
@@ -103,6 +108,7 @@ def test_a_readers_figure_is_counted_from_the_answers_and_says_its_version() -> 
     assert f"generator {GENERATOR_VERSION} has not been read yet" in describe_check(check)
     now = check.model_copy(update={"generator": GENERATOR_VERSION})
     assert "another version" not in describe_check(now)
+
     with pytest.raises(ValidationError):
         ReaderCheck.model_validate(entry | {"answers": {}})
 
@@ -112,6 +118,7 @@ def test_the_stored_reader_check_is_of_this_corpus_or_says_that_it_is_not() -> N
     found = agreement(check)
     assert check.generator <= GENERATOR_VERSION and found.cases >= 100
     assert any(agreement(other).agreed >= 0.9 * agreement(other).cases for other in reader_checks())
+
     if check.generator == GENERATOR_VERSION:
         assert found.agreed >= 0.9 * found.cases
         cases = (*embedded_cases(), *adversarial_cases())
@@ -141,9 +148,11 @@ def test_every_check_is_kept_newest_first_and_each_disagreement_has_its_remark()
     assert [check.generator for check in checks] == sorted((check.generator for check in checks), reverse=True)
     third = next(check for check in checks if check.generator == 3)
     assert agreement(third) == Agreement(100, 85)
+
     for check in checks:
         if check.answers:
             assert {name for name, (stored, read) in check.answers.items() if stored != read} == set(check.remarks)
+
     assert (
         describe_all_checks().count("sampled cases") == len(checks)
         and describe_all_checks().count("has not been read yet") <= 1

@@ -76,6 +76,7 @@ def test_a_table_too_small_to_be_split_fails_as_when_the_data_is_made(
         said = ""
     except BadInput as error:
         said = str(error)
+
     assert bool(said) == (len(entries) in (2, 300))
     split = found(check(path), "our split")
     assert split.level == ("error" if said else "ok") and split.remedy + "." * bool(said) == said
@@ -91,6 +92,7 @@ def test_a_given_train_set_too_small_for_what_is_split_off_it_fails_as_when_the_
         prepare_dataset(Data(source=str(source)), tmp_path / "home")
     except BadInput as error:
         said = str(error)
+
     assert bool(said) == (count == 4)
     split = found(check(source), "our split")
     assert split.level == ("error" if said else "ok") and split.remedy + "." * bool(said) == said
@@ -101,11 +103,14 @@ def test_copies_that_our_split_parts_fail_as_when_the_data_is_made(tmp_path: Pat
     rng = random.Random(1)
     entries = []
     stock = [" ".join(f"{a}{b}" for b in "abcdefgh") for a in "uvwxyz"]
+
     for row in rows(800):
         entries.append(row | {"text": f"{' '.join(rng.sample(stock, 4))} {row['id']}"})
+
     path = write(tmp_path / "a.jsonl", entries)
     with pytest.raises(BadInput, match="is nearly the same text as case") as refusal:
         prepare_dataset(Data(source=str(path)), tmp_path / "home")
+
     split = found(check(path), "our split")
     assert split.level == "error" and f"{split.remedy}." == str(refusal.value)
 
@@ -163,11 +168,13 @@ def test_a_small_and_a_large_cluster_of_near_copies_are_judged_alike(given: bool
     source = folder(tmp_path / "cases", train=[*rows(90), *copies[:-1]], test=[*test, copies[-1]])
     report = check(source if given else write(tmp_path / "a.jsonl", [*rows(90), *copies]))
     data = Data(source=str(source if given else tmp_path / "a.jsonl"))
+
     if given:
         assert found(report, "nearly the same text across sets").level == "error"
         with pytest.raises(BadInput, match="nearly the same text"):
             prepare_dataset(data, tmp_path / "home")
         return
+
     assert not report.fails and "kept in one set" in found(report, "nearly the same text").remedy
     made = prepare_dataset(data, tmp_path / "home")
     counts = [(made / f"{name}.jsonl").read_text().count("creaks") for name in SETS]
@@ -224,8 +231,10 @@ def test_there_may_be_any_number_of_evaluation_sets_and_files(tmp_path: Path) ->
     report = check_data(Data(source=str(write(tmp_path / "a.jsonl", rows(60)))), wanted, {})
     assert [line.name for line in report.sets][-1] == "clinic259" and len(report.sets) == 261
     found = tally_module.Tally()
+
     for i in range(70_000):
         found.add("all", f"file {i}, line ", 1, Case("a", "b", "ED"))
+
     assert found.place(69_999) == "file 69999, line 1"
 
 
@@ -271,6 +280,7 @@ def test_a_group_of_whole_numbers_in_one_file_and_floats_in_the_other_crosses(ki
         lines = zip(*columns.values(), strict=True)
         text = "".join(f"{text},{label},{'' if group is None else group}\n" for text, label, group in lines)
         (source / f"{name}.csv").write_text("text,label,group\n" + text)
+
     assert found(check(source), "groups that cross sets").detail == "1 of 58"
     with pytest.raises(BadInput, match="is of the same group as case"):
         prepare_dataset(Data(source=str(source)), tmp_path / "home")
@@ -327,10 +337,12 @@ def test_what_is_named_like_a_set_and_cannot_be_read_is_not_skipped(name: str, t
     source = folder(tmp_path, train=rows(60), test=rows(30, 100))
     path = source / name
     path.write_bytes(b"\x1f\x8b") if name.endswith(("gz", "zip")) else path.symlink_to(source / "nowhere")
+
     for use in (lambda: check(source), lambda: prepare_dataset(Data(source=str(source)), tmp_path / "home")):
         with pytest.raises(BadInput) as caught:
             use()
         assert str(path) in str(caught.value) and "remove it" in str(caught.value)
+
     path.unlink()
     (source / "notes.jsonl.gz").write_bytes(b"\x1f\x8b")
     assert not check(source).fails
@@ -343,6 +355,7 @@ def test_an_evaluation_set_may_be_a_folder_with_a_test_file_alone(tmp_path: Path
     data = Data(source=str(write(tmp_path / "a.jsonl", rows(120))))
     assert [line.rows for line in check_data(data, (clinic,), {}).sets] == [120, 30]
     assert (prepare_dataset(data, tmp_path / "home", (clinic,)) / "clinic.jsonl").is_file()
+
     with pytest.raises(BadInput, match="has no train file"):
         check(tmp_path / "clinic")
 
@@ -363,10 +376,12 @@ def test_lengths_in_tokens_are_those_of_the_texts_alone(
 ) -> None:
     monkeypatch.setattr(lengths, "PORTION", portion)  # texts are given to the tokenizer in portions of 50 characters
     write_tiny_tokenizer(tmp_path, chat)
+
     sample = TextSample()
     texts = [row["text"] for row in rows(60)] + [STORY, "a b c d e f g h i j k l m n o p q r s t"]
     for text in texts:
         sample.add(text, len(text.split()))
+
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     counts = [len(tokenizer.encode(text, add_special_tokens=False)) for text in texts]
     (line,) = sample.lengths({"tiny": tmp_path / "tokenizer.json"})
@@ -378,9 +393,11 @@ def test_lengths_in_tokens_are_those_of_the_texts_alone(
 def test_lengths_in_tokens_are_neither_padded_nor_cut(tmp_path: Path) -> None:
     write_tiny_tokenizer(tmp_path, False)
     path = tmp_path / "tokenizer.json"
+
     sample = TextSample()
     for row in rows(9):
         sample.add(row["text"], 8)
+
     plain = sample.lengths({"tiny": path})
     tokenizer = Tokenizer.from_file(str(path))
     tokenizer.enable_padding(length=64)
@@ -392,14 +409,17 @@ def test_lengths_in_tokens_are_neither_padded_nor_cut(tmp_path: Path) -> None:
 def test_the_check_measures_in_the_tokens_of_each_stored_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRIAGE_HOME", str(tmp_path))
     assert tokenizers() == {}
+
     models = {name: fetch_base(known_models()[name], tmp_path) for name in ("tiny-llama", "tiny-gemma3")}
     for name, source in models.items():
         for bits in (4, 8) if name == "tiny-llama" else (4,):
             run_quantize({"source": str(source), "root": str(tmp_path), "bits": bits, "group_size": 64})
+
     known = tokenizers()
     assert sorted(known) == ["tiny-gemma3", "tiny-llama"] and all(path.is_file() for path in known.values())
     for name, path in known.items():
         assert json.loads((path.parent / "manifest.json").read_text())["base_model"] == name
+
     shown = run("check", str(write(tmp_path / "a.jsonl", rows(30)))).output
     assert "tiny-llama tokens" in shown and "tiny-gemma3 tokens" in shown and "No tokenizer is stored" not in shown
 
@@ -425,8 +445,10 @@ def test_the_command_exits_0_1_or_2(
     assert run("check", str(contradicting)).exit_code == 1
     bad = write(tmp_path / "c.jsonl", [{"text": "a", "label": "sofa"}])
     monkeypatch.setattr(sys, "argv", ["triage", "data", "check", str(bad)])
+
     with pytest.raises(SystemExit) as ended:
         main()
+
     assert ended.value.code == 2 and f"{bad}, line 1: has the unknown label" in capsys.readouterr().err
 
 
@@ -489,6 +511,7 @@ def test_groups_with_emergencies_are_counted_for_each_given_set(tmp_path: Path) 
     for n, (name, groups) in enumerate(zip(SETS, (20, 10, 12, 9), strict=True)):
         entries = rows(3 * groups, 100 * n)
         sets[name] = [row | {"group": f"{name}{i // 3}"} for i, row in enumerate(entries)]
+
     sets["calibration"][0]["group"] = None  # a case without a group counts as a group
     outside = [row | {"group": f"c{i // 60}"} for i, row in enumerate(rows(60, 900))]
     clinic = EvaluationSet(name="clinic", source=str(write(tmp_path / "clinic.jsonl", outside)))

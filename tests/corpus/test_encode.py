@@ -38,6 +38,7 @@ def template(tokenizer):
 def test_prompt_and_completion_are_the_tokens_of_the_whole_conversation(tokenizer, choice):
     prompt = load_prompt(choice)
     template = make_template(tokenizer[0], prompt, tokenizer[1])
+
     for k, label in enumerate(map(prompt.answer, LABELS)):
         case = encode(template, "a", TEXT, LABELS[k], 2048)
         ours = list(case.prompt + template.completions[k])
@@ -47,6 +48,7 @@ def test_prompt_and_completion_are_the_tokens_of_the_whole_conversation(tokenize
         else:
             whole = template.tokenizer.encode(prompt.plain_text(TEXT))
             whole += template.tokenizer.encode(f" {label}{prompt.plain_end}", add_special_tokens=False)
+
         assert ours == list(whole)
         text = template.tokenizer.decode(ours)
         if not template.chat:
@@ -55,6 +57,7 @@ def test_prompt_and_completion_are_the_tokens_of_the_whole_conversation(tokenize
             )
             whole_prompt = f"{prompt.instruction}\n\n{examples}Message: {TEXT}\nAnswer:"
             assert prompt.plain_text(TEXT) == whole_prompt and text.endswith(f"{whole_prompt} {label}\n")
+
         assert TEXT in text and prompt.instruction in text
         assert template.tokenizer.decode(list(template.completions[k])[: template.label_lengths[k]]).strip() == label
 
@@ -105,6 +108,7 @@ def test_an_overlong_text_loses_its_middle_and_says_so(template):
     text = template.tokenizer.decode(list(case.prompt))
     assert "start" in text and "finish" in text and "..." in text
     assert not encode(template, "a", TEXT, "GP", 2048).shortened
+
     with pytest.raises(BadInput, match="max_tokens"):
         encode(template, "a", long, "GP", 8)
 

@@ -43,6 +43,7 @@ def grid(tmp_path, monkeypatch):
         end = smoke.index("[scoring]")
         prompt = '[data]\nsource = "cases"\n\n[prompt]\nversion = 2\n\n'
         (tmp_path / "mine.toml").write_text(smoke[:start] + prompt + smoke[end:])
+
         return tmp_path / "mine.toml"
 
     return write

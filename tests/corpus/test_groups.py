@@ -40,7 +40,9 @@ def given(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, bool]:
         for row in rows:
             if none or row["id"] == ALONE:
                 del row["group"]
+
         (tmp_path / "given" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
     return tmp_path / "given", none
 
 
@@ -55,8 +57,10 @@ def test_a_single_case_without_a_group_leaves_the_intervals_clustered(
     assert manifest["has_groups"] != none and manifest["sets"]["test"]["has_groups"] != none
     assert manifest["sets"]["test"]["groups"] == (0 if none else 10)
     baselines.fn(Scoring(), folder)
+
     with reading() as con:
         assert {name: found for name, found in run_audits(con).items() if found} == {}
+
     landed = query("SELECT * FROM evaluation JOIN gate USING (evaluation_id) WHERE gate = 'ed_recall'")
     assert len(landed) == 3 and set(landed.has_groups) == {not none}
     assert landed.clustered_low.notna().tolist() == [not none] * 3
@@ -72,6 +76,7 @@ def test_subgroups_of_own_cases_reach_the_stored_cases_and_the_warehouse(
     monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "triage.duckdb"))
     (tmp_path / "given").mkdir()
+
     for name in SETS:
         bands = ["child"] * 30 + ["adult"] * 29 + [None]
         rows = [
@@ -79,14 +84,17 @@ def test_subgroups_of_own_cases_reach_the_stored_cases_and_the_warehouse(
             for i in range(60)
         ]
         (tmp_path / "given" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
     data = Data.model_validate({"source": str(tmp_path / "given"), "subgroup_columns": ["age_band"]})
     folder = prepare_dataset(data, tmp_path / "home")
     cases = [from_json(line) for line in (folder / "test.jsonl").read_text().splitlines()]
     assert [case.subgroup for case in cases[28:32]] == [{"age_band": "child"}] * 2 + [{"age_band": "adult"}] * 2
     assert cases[59].subgroup == {} and "subgroup from `age_band`" in (folder / CARD).read_text()
     baselines.fn(Scoring(), folder)
+
     with reading() as con:
         assert {name: found for name, found in run_audits(con).items() if found} == {}
+
     landed = query(
         "SELECT field, subgroup, n, count(*) AS evaluations FROM subgroup_metric WHERE metric = 'ed_recall' "
         "GROUP BY ALL ORDER BY subgroup"

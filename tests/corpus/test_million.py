@@ -27,11 +27,13 @@ print(report.sets[0].rows, usage.ru_maxrss, usage.ru_utime)
 def test_a_million_rows_are_checked_within_two_gigabytes(tmp_path: Path) -> None:
     rng = random.Random(1)
     words = STORY.split()
+
     path = tmp_path / "million.jsonl"
     with path.open("w") as handle:
         for i in range(ROWS):
             text = f"{i} {' '.join(rng.choices(words, k=30))}"
             handle.write(json.dumps({"id": i, "text": text, "label": rng.choice(("ED", "GP", "HOME"))}) + "\n")
+
     done = subprocess.run([sys.executable, "-c", CODE, str(path)], capture_output=True, text=True, check=True)
     rows, peak, seconds = done.stdout.split()
     print(f"{rows} rows, {int(peak) / 2**20:.2f} GiB, {float(seconds):.0f} s of processor time")

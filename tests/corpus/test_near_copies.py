@@ -70,9 +70,11 @@ def test_a_part_of_the_runs_is_enough_to_find_copies(monkeypatch: pytest.MonkeyP
     rng = random.Random(1)
     texts = [story(rng, 150) for _ in range(400)]
     texts[399] = texts[7] + " and one more word"
+
     sketch = Sketch()
     for start in range(0, 400, 50):
         sketch.add(texts[start : start + 50])
+
     assert sketch.every > 1 and sketch.runs <= 8000
     assert [(a, b) for a, b, _ in sketch.pairs(0.8)] == [(7, 399)]
 

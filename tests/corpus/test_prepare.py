@@ -38,6 +38,7 @@ def test_the_embedded_set_with_the_demos_limits_is_whole_and_reused(tmp_path: Pa
     verify(folder)
     manifest = read_manifest(folder)
     assert manifest is not None and manifest["has_groups"] and manifest["source"] == "embedded"
+
     for name in SETS:
         cases = lines(folder, name)
         described = manifest["sets"][name]
@@ -45,6 +46,7 @@ def test_the_embedded_set_with_the_demos_limits_is_whole_and_reused(tmp_path: Pa
         assert described["digest"] == file_digest(folder / f"{name}.jsonl")
         assert {label: sum(c.label == label for c in cases) for label in LABELS} == described["labels"]
         assert described["labels"]["ED"] >= 0.25 * len(cases) and described["groups"] > 3
+
     written = folder / "train.jsonl"
     made = written.stat().st_mtime_ns
     assert prepare_dataset(data, tmp_path) == folder and written.stat().st_mtime_ns == made
@@ -180,8 +182,10 @@ def test_what_two_parts_of_a_set_must_not_share_is_refused_by_file_and_line(
     said = f"{other}, line 2: {said.format(first)}"
     assert said in refused(Data(source=str(source)), tmp_path)
     assert check_data(Data(source=str(source)), (), {}).fails
+
     with pytest.raises(BadInput) as caught:
         prepare_dataset(Data(), tmp_path, (EvaluationSet(name="clinic", source=str(only_test(source))),))
+
     assert said.replace("train-", "test-") in str(caught.value)
 
 

@@ -62,6 +62,7 @@ def test_the_same_rows_give_the_same_cases_from_every_kind_of_file(kind: str, tm
             if kind == "csv"
             else "\ufeff" + content.replace(",ED", ";ED").replace(",home", ";home").replace("text,", "text;")
         )
+
     cases = read_cases(path, Data())
     assert [(c.text, c.label) for c in cases] == [("Chest pain since noon", "ED"), ("A cold, day two", "HOME")]
     assert [c.case_id for c in cases] == [f"text-{text_digest(c.text)}" for c in cases]
@@ -137,6 +138,7 @@ def test_a_word_that_is_a_label_cannot_be_another_label(word: str, tmp_path: Pat
     said = rf"^\[data\.labels\] maps '{word}' to HOME, but that word is the label ED itself; remove it"
     data = Data(source=str(path), labels={word: "HOME"})
     clinic = EvaluationSet(name="clinic", source=str(path), labels={word: "HOME"})
+
     for use in (
         lambda: read_cases(path, data),
         lambda: check_data(data, (), {}),
@@ -145,6 +147,7 @@ def test_a_word_that_is_a_label_cannot_be_another_label(word: str, tmp_path: Pat
     ):
         with pytest.raises(BadInput, match=said):
             use()
+
     with pytest.raises(BadInput, match="^labels of the evaluation set clinic maps"):
         check_local(clinic)
 
@@ -326,8 +329,10 @@ def test_all_columns_that_a_header_lacks_are_named_in_one_error_with_their_optio
     names = "'text', 'label', 'number'"
     assert f"has no columns {names}" in message and "'topic'" in message
     assert "its columns are 'message', 'urgency'; name the right ones as" in message
+
     for setting in ("text_column (--text-column)", "label_column (--label-column)", "id_column (--id-column)"):
         assert setting in message
+
     assert "group_column (--group-column)" in message
     if kind == "csv":  # in JSONL, a column that a row may lack can begin further down
         assert "one of subgroup_columns and rationale_column (--rationale-column)" in message

@@ -88,6 +88,7 @@ def test_a_hub_dataset_that_was_fetched_once_is_there_without_the_hub(revision: 
 
     with serve(dataset()) as address:
         first = ask(address)
+
     assert first[0]["commit"] == COMMIT and {name: len(files) for name, files in first[1].items()} == {
         "train": 2,
         "test": 1,
@@ -102,6 +103,7 @@ def test_a_hub_dataset_that_changes_between_listing_and_download_is_not_taken(hu
     listing = hub.listing
     commits = iter([COMMIT])
     hub.listing = lambda: listing() | {"sha": next(commits, other)}  # type: ignore[method-assign]
+
     with pytest.raises(
         SourceUnavailable, match=r"listed at commit a1a1\S+ and came at b2b2\S+: .* run the command again"
     ):
@@ -308,10 +310,12 @@ def test_a_rationale_is_kept_with_the_case_and_never_shown(tmp_path: Path) -> No
     path.write_text(json.dumps({"text": "sore knee", "label": "GP", "why": "needs a look"}) + "\n")
     (case,) = read_cases(path, Data(rationale_column="why"))
     assert case == Case(case.case_id, "sore knee", "GP", rationale="needs a look") and "look" not in case.text
+
     with pytest.raises(BadInput, match="has no column 'because'; .* as rationale_column"):
         read_cases(path, Data(rationale_column="because"))
     with path.open("a") as handle:
         handle.write(json.dumps({"text": "a cold", "label": "HOME"}) + "\n")
+
     assert [case.rationale for case in read_cases(path, Data(rationale_column="why"))] == ["needs a look", None]
 
 
@@ -338,10 +342,12 @@ def test_larger_sets_to_judge_with_leave_what_models_learn_from_as_it_is() -> No
     more = sets_of(Data(calibration_cases=1300, test_cases=1700))
     assert [len(cases) for cases in more.values()] == [3000, 600, 1300, 1700]
     assert all(more[name] == usual[name] for name in ("train", "valid"))
+
     for name, problems in (("calibration", 42), ("test", 63)):
         assert len({case.text for case in more[name]}) == len(more[name])
         assert {case.group for case in more[name]} == {case.group for case in usual[name]}
         assert len({case.group for case in more[name]}) == problems
+
     check_sets(more)
 
 
@@ -411,6 +417,7 @@ def test_an_evaluation_set_may_share_a_group_with_test_and_with_nothing_that_is_
 ) -> None:
     for n, name in enumerate(SETS):
         grouped(tmp_path / "cases" / f"{name}.jsonl", 100 * n, [f"{name}-{i}" for i in range(3)])
+
     clinic = EvaluationSet(
         name="clinic", source=str(grouped(tmp_path / "clinic.jsonl", 900, ["other", f"{shared}-1", "more"]))
     )
@@ -420,6 +427,7 @@ def test_an_evaluation_set_may_share_a_group_with_test_and_with_nothing_that_is_
     if sound:
         assert (prepare_dataset(data, tmp_path / "home", (clinic,)) / "clinic.jsonl").is_file()
         return
+
     with pytest.raises(BadInput, match=rf"clinic .* shares the group '{shared}-1' with {shared} .* rename the group"):
         prepare_dataset(data, tmp_path / "home", (clinic,))
 
@@ -433,6 +441,7 @@ def test_an_evaluation_set_is_apart_from_all_of_a_table_that_we_split_whatever_t
     (tmp_path / "same.jsonl").write_text(json.dumps({"text": text, "label": LABELS[100 % 3]}) + "\n")
     grouped(tmp_path / "kin.jsonl", 900, ["g8"])
     grouped(tmp_path / "sound.jsonl", 900, ["new"])
+
     for name, said in (
         ("same", "with the text of case"),
         ("kin", "shares the group 'g8' with the table"),
@@ -516,12 +525,15 @@ def test_a_relative_source_that_does_not_exist_names_the_folders_in_which_it_was
     (tmp_path / "work" / "sets").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "work")
     said = rf"There is no file or folder '{source}' in {tmp_path / 'work'} \(the working folder\); correct the path"
+
     for use in (lambda data: prepare_dataset(data, tmp_path / "home"), lambda data: check_data(data, (), {})):
         with pytest.raises(BadInput, match=said):
             use(Data(source=source))
+
     said = rf"'{source}' in {tmp_path / 'study'} \(the grid's folder\) or in {tmp_path / 'work'} \(the working folder\)"
     with pytest.raises(BadInput, match=said):
         prepare_dataset(Data(source=source).beside(Path("../study")), tmp_path / "home")
+
     (tmp_path / "home").mkdir(exist_ok=True)
     with pytest.raises(BadInput, match=rf"'{source}' in {tmp_path / 'work'} \(the working folder\); correct"):
         prepare_dataset(Data(source=source).beside(Path()), tmp_path / "home")  # the grid lies in the working folder
@@ -559,6 +571,7 @@ def test_a_revision_of_what_is_not_on_the_hub_is_refused_not_ignored(
     monkeypatch.chdir(tmp_path)
     data = Data(source=source, revision="v2")
     said = rf"^revision \(--revision\) is for datasets on the Hub, and '{source}' is none; leave it out\.$"
+
     for use in (
         lambda: prepare_dataset(data, tmp_path / "home"),
         lambda: check_data(data, (), {}),
@@ -567,6 +580,7 @@ def test_a_revision_of_what_is_not_on_the_hub_is_refused_not_ignored(
     ):
         with pytest.raises(BadInput, match=said):
             use()
+
     assert request("owner/name", {"revision": "main"}, []).data.revision == "main"
 
 
@@ -576,18 +590,23 @@ def test_a_folder_too_large_to_be_one_of_tables_is_refused_without_being_walked_
     monkeypatch.setattr(set_files, "MOST_ENTRIES", 20)
     put(tmp_path / "study", ["cases.jsonl"])
     (tmp_path / "study" / ".git").mkdir()
+
     for n in range(30):  # a hidden folder is no part of it
         (tmp_path / "study" / ".git" / f"object{n}").touch()
+
     assert check_data(Data(source=str(tmp_path / "study")), (), {}).sets
 
     looked_at = []
     scan = os.scandir
     monkeypatch.setattr(os, "scandir", lambda folder: looked_at.append(folder) or scan(folder))
+
     for n in range(9):
         (tmp_path / "disk" / f"folder{n}" / "deeper" / "still").mkdir(parents=True)
+
     said = "disk holds more than 20 files and folders, too many to look for tables in; name as source"
     with pytest.raises(BadInput, match=said):
         check_data(Data(source=str(tmp_path / "disk")), (), {})
+
     assert 0 < len(looked_at) <= 20
 
 

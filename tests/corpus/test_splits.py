@@ -76,6 +76,7 @@ def test_a_text_or_group_or_id_in_two_sets_is_refused_by_id_without_the_text() -
     one = Case("a", "Secret words", "ED", "g")
     with pytest.raises(BadInput, match="Case b in test has the same text as case a in train") as caught:
         check_sets({"train": [one], "test": [Case("b", "secret  words", "ED", "h")]})
+
     assert "ecret" not in str(caught.value)
     with pytest.raises(BadInput, match="Case b in test is of the same group as case a in train"):
         check_sets({"train": [one], "test": [Case("b", "other", "ED", "g")]})

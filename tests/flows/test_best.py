@@ -96,6 +96,7 @@ def test_macro_f1_is_that_of_a_models_own_rule_and_a_rule_that_decides_nothing_i
     )
     assert value(name="target_recall", threshold=0.0) == pytest.approx(always_ed)
     assert value(name="target_recall", threshold=2.0) != pytest.approx(always_ed)
+
     with pytest.raises(BadInput, match="its rule target_recall is not available: no ED case, so it decides nothing"):
         value(name="target_recall", note="not available: no ED case")
 
@@ -129,8 +130,10 @@ def test_models_that_are_gone_are_left_out_and_named(asked, used, tmp_path, monk
 
     for training in others:
         shutil.rmtree(rest.home / "experiments" / training)
+
     with pytest.raises(BadInput, match=f"No such model of the study smoke is in {rest.home}.*run its sweep again"):
         ask()
+
     assert len(rest.query("FROM look")) == 2, "nothing was looked at"
 
 

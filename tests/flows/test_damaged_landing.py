@@ -51,6 +51,7 @@ def damaged(smoke, tmp_path_factory):
     for folder in [*folders, stranger]:
         kind = json.loads((folder / "manifest.json").read_text())["kind"]
         flip(folder / f"{WHAT[kind]}.parquet")
+
     adapters = {path: path.stat().st_mtime_ns for path in place.home.rglob("adapters.safetensors")}
     place.warehouse.unlink()
     done = place.run("sweep", "smoke", "--model", "tiny-llama")
@@ -64,6 +65,7 @@ def test_what_was_damaged_is_in_the_warehouse_again_and_nothing_is_trained(damag
     assert place.query(ids).equals(original.query(ids))
     figures = "SELECT evaluation_id, case_id, p_ed, decision FROM prediction ORDER BY ALL"
     assert place.query(figures).equals(original.query(figures))
+
     for table in (
         "metric",
         "gate",
@@ -76,6 +78,7 @@ def test_what_was_damaged_is_in_the_warehouse_again_and_nothing_is_trained(damag
     ):
         count = f"SELECT count(*) AS n FROM {table}"
         assert place.query(count).equals(original.query(count)), table
+
     assert place.audits() == {}
     assert {path: path.stat().st_mtime_ns for path in place.home.rglob("adapters.safetensors")} == adapters
 
@@ -130,7 +133,9 @@ def test_what_an_interrupted_sweep_has_landed_belongs_to_its_study_and_not_only_
     sweep = SubmittedSweep(unfinished(), record, [Extra("baselines", future(["e1"])), chain])
     land_rows("t1", "training", training("t1"))
     land_rows("e1", "evaluation", evaluation("e1", "t1"))
+
     with pytest.raises(KeyboardInterrupt):
         finish_all(sweep)
+
     load_all(home() / "landing")
     assert query("SELECT study, id FROM study_member ORDER BY id").values.tolist() == [["smoke", "e1"], ["smoke", "t1"]]

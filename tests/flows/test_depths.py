@@ -49,6 +49,7 @@ def test_the_frozen_blocks_that_recipes_share_are_computed_once_whichever_comes_
         stored = json.loads(path.read_text())
         of_set = ages.setdefault((stored["variant"], stored["rows"], stored["tokens"]), {})
         of_set[stored["boundary"]] = path.stat().st_mtime_ns
+
     both = [stored for stored in ages.values() if len(stored) == 2]
     assert len(both) == 5 + 2, "four sets and the clinic's at 4 bits; test and the clinic's at 8"
     assert all(stored[2] < stored[3] for stored in both), "the deeper one goes on from the shallower"

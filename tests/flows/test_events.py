@@ -27,10 +27,12 @@ def test_an_experiment_that_lands_unsafe_and_one_that_fails_are_told(feed, tmp_p
     write_landing(tmp_path, "t4", "training", training("t4"))
     write_landing(tmp_path, "e4", "evaluation", evaluation("e4", "t4", verdict="unsafe"))
     load_all(tmp_path)
+
     first, second, *_ = select("smoke").cells
     with events.told([first, second]):
         publish(f"land {first.cell_id}", ExperimentLanded(("e4",)))
         publish(f"land {second.cell_id}", ExperimentFailed("NaN.", ValueError()))
+
     assert [name for name, _, _ in feed] == [events.LANDED, events.GATE_FAILED, events.FAILED]
     resources = [resource["prefect.resource.id"] for _, resource, _ in feed]
     assert resources == [f"triage.experiment.{spec.cell_id}" for spec in (first, first, second)]

@@ -141,6 +141,7 @@ def test_the_example_follows_every_rule(place, plain, rule, tmp_path, monkeypatc
     (folder / "bundle.json").write_text(changed.model_dump_json())
     (folder / "example.py").write_text(render_example(changed, read_prompt(folder)))
     cases = texts(place)[:12]
+
     if rule == "none":
         assert {label for label, _ in by_example(folder, cases, monkeypatch, capsys)} == {"None"}
     else:
@@ -293,11 +294,13 @@ def test_an_experiment_that_failed_or_is_not_finished_says_so(place, tmp_path, m
     (copy.home / "experiments" / "tiny-llama-4bit-other-s42-0123").mkdir()
     for name in ("TRIAGE_HOME", "TRIAGE_WAREHOUSE"):
         monkeypatch.setenv(name, copy.environment[name])
+
     told = "tiny-llama-4bit-other-s42-0123 is not finished yet; run its sweep to the end"
     assert told in refusal("tiny-llama-4bit-other", "new")
     with writing(copy.warehouse) as connection:
         connection.execute("UPDATE experiment SET status = 'diverged', error = 'No finite loss.', cell_id = 'lost-s42', "
                            "training_id = 'lost-s42-0123' WHERE cell_id LIKE 'tiny-llama-4bit-baseline%'")  # fmt: skip
+
     assert "lost-s42 has diverged and holds no model (No finite loss); run its sweep again." in refusal(
         "lost-s42", "new"
     )

@@ -27,6 +27,7 @@ def test_a_cell_whose_last_run_failed_runs_again_and_one_that_succeeded_since_do
     first, second, third, *_ = (spec.cell_id for spec in selection.cells)
     with pytest.raises(BadInput, match="No experiment of smoke failed when it last ran; leave out --failed"):
         failed_cells(selection)
+
     land(tmp_path, "a", 1, cell_id=first, status="failed", error="The disk was full.")
     land(tmp_path, "b", 1, cell_id=second, status="diverged", error="NaN.")
     land(tmp_path, "c", 2, cell_id=second)

@@ -44,6 +44,7 @@ def server(monkeypatch):
     made.create_variable = lambda variable: created(made, variable.value)
     made.update_variable = lambda variable: setattr(made, "versions", variable.value)
     made.workers = {}
+
     return made
 
 
@@ -58,8 +59,10 @@ def test_of_two_machines_that_come_first_at_once_one_decides(server, monkeypatch
     others = {**versions_here(), "mlx": "0.1"}
     server.create_variable = lambda variable: [setattr(server, "versions", others), created(server, variable.value)]
     server.workers = {"triage-mac1-000000000000": "ONLINE"}
+
     with pytest.raises(BadInput, match="mlx .* here and 0.1 there"):
         enter("http://server/api", "new")
+
     server.versions = None
     others = versions_here()
     enter("http://server/api", "new")
@@ -72,6 +75,7 @@ def test_the_first_machine_decides_the_versions_of_a_pool_and_another_one_is_ref
 
     server.versions = {**versions_here(), "backend": "metal", "triage": "0123456789ab"}
     server.workers = {"triage-mac1-000000000000": "ONLINE"}
+
     words = f"backend {versions_here()['backend']} here and metal there, triage {code_digest()} here and 0123456789ab"
     with pytest.raises(BadInput, match=f"cannot join the work pool new: {words} there; bring both"):
         enter("http://server/api", "new")
@@ -106,6 +110,7 @@ def test_a_server_that_others_reach_needs_a_password(monkeypatch):
         refuse_open_server(EVERYWHERE)
     with pytest.raises(BadInput, match=r"--host 10\.0\.0\.1 is not served"):
         refuse_open_server("10.0.0.1")
+
     monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "a:b")
     refuse_open_server(EVERYWHERE)
     assert "127.0.0.1" not in _environment(4200, EVERYWHERE)["PREFECT_UI_API_URL"]
@@ -133,6 +138,7 @@ def test_a_machine_without_the_password_is_told_what_to_set(password):
         with pytest.raises(BadInput, match=sentence), temporary_settings({PREFECT_API_URL: api}):
             refuse_pool("fleet")
         server.shutdown()
+
     assert len(asked) >= 2 and {bool(header) for header in asked} == {password is not None}
 
 
@@ -230,9 +236,11 @@ def test_a_machine_removes_what_its_killed_runs_left_when_it_joins_and_with_ever
     os.utime(left, (0, 0))
     monkeypatch.setattr(fleet_module, "Worker", leave)
     monkeypatch.setattr("flows.experiment.label_run", leave)
+
     with pytest.raises(Left):
         if start == "join":
             fleet_module._work("http://server/api", "fleet", print)
         else:
             run_experiment(select("smoke", None, Narrowing(limit=1)))
+
     assert not left.exists()

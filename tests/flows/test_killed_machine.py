@@ -64,12 +64,15 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         made = Fleet(tmp_path / "ein Büro mit drei", free.getsockname()[1])
+
     place = made.machine("server")
     place.prefect_home.mkdir(parents=True)
     shutil.copy(prefect_database(), place.prefect_home)
+
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(made.port)]
     with (place.folder / "log").open("w") as log:
         server = subprocess.Popen(command, env=place.environment, stdout=log, stderr=log, start_new_session=True)
+
     try:
         wait_until(lambda: answers(made.api), server)
         yield made

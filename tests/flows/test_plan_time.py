@@ -138,6 +138,7 @@ def test_a_plan_prints_each_step_here_and_elsewhere_and_what_fewer_dropout_cases
     text = printed("paper", Machine.of("this machine", 144))
     for column in ("preparing", "training", "scoring", "dropout passes", "all"):
         assert column in text
+
     assert "two Linux cores, MKL, 288 GFLOP/s" in text and text.count("not measured") == 10
     # 130.1 h at 288 GFLOP/s, 104.5 of them dropout, of which four fifths are saved.
     assert "--set scoring.mc_cases=300 would save about 167.2 h of 260.2 h" in text

@@ -122,6 +122,7 @@ def server(monkeypatch):
     monkeypatch.setattr(follow, "land_dataset", lambda data: None)
     monkeypatch.setattr(SweepRecord, "use", lambda record, data: None)
     monkeypatch.setattr(SweepRecord, "finish", lambda record, failures, elsewhere: None)
+
     return made
 
 
@@ -144,6 +145,7 @@ def run_sweep(server, step, bits=(4,)):
     with pytest.MonkeyPatch.context() as patch, listening(lambda title, event: events.append((title, event))):
         patch.setattr(follow, "_look", look)
         failures = follow.sweep_in_pool("fleet", "smoke", [], selection, record)
+
     return failures, events, record
 
 
@@ -160,6 +162,7 @@ def test_every_cell_is_one_run_in_the_queue_of_its_variant_and_what_landed_belon
         assert run.work_queue_name == queue_of(run.parameters["model"], run.parameters["precision"])
         assert run.parameters["pooled"]["cell"] in run.parameters["pooled"]["key"]
         assert run.parameters["pooled"]["most_layers"] == 2
+
     landed = dict(e for e in events if isinstance(e[1], ExperimentLanded))
     assert landed["land tiny-llama-4bit-baseline-s42"].ids == (
         "tiny-llama-4bit-baseline-s42-1", "tiny-llama-4bit-baseline-s42-1-e1",
@@ -227,6 +230,7 @@ def test_a_lost_run_runs_again_and_after_too_many_losses_it_is_a_failure(server)
         first, *others = runs.values()
         for run in others:
             complete({"x": run})
+
         if isinstance(losses, list) and len(losses) < 2:  # its machine is gone, then its process
             first.state = [Running(), Crashed()][len(losses)]
             first.labels = {"prefect.worker.name": "triage-gone-1"}
@@ -368,6 +372,7 @@ def test_steps_on_one_accelerator_take_turns_and_others_do_not(monkeypatch):
         inside.clear()
         thread.start()
         inside.wait()
+
         try:
             with reserved(check=lambda: sys.exit("waits")):
                 return False
@@ -395,6 +400,7 @@ def test_a_step_that_waits_for_its_accelerator_says_so_once(monkeypatch):
 
     with reserved(on_event=events.append), pytest.raises(Stopped), reserved(give_up_at_the_end, events.append):
         pass
+
     (note,) = events
     assert note.message.startswith("Waiting: another step runs on accelerator 'test-")
 

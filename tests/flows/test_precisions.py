@@ -21,6 +21,7 @@ def swept(smoke, tmp_path_factory):
     sets = f'evaluation_set=[{{ name = "few", source = "{few}" }}]'
     options = ("--model", "tiny-llama", "--recipe", "baseline")
     settings = [part for key in (PRECISIONS, MOVES, sets) for part in ("--set", key)]
+
     return place, place.run("sweep", "smoke", *options, *settings)
 
 
@@ -51,10 +52,12 @@ def test_one_adapter_stands_at_every_precision_on_both_sets(swept):
         "SELECT adapter, evaluation_set, precision FROM frontier WHERE recipe = 'baseline' AND precision <> '8bit'"
     )
     found = {key: set(group.precision) for key, group in rows.groupby(["adapter", "evaluation_set"])}
+
     for name in ("test", "few"):
         assert found["from bf16", name] == {"bf16", "4bit", "mxfp4"}
         assert found["from 4bit", name] == {"4bit", "mxfp4"}
         assert found["own", name] >= {"bf16", "4bit"}
+
     compared = place.query(
         "SELECT DISTINCT adapter, precision FROM precision_comparison "
         "WHERE recipe = 'baseline' AND precision <> '8bit' ORDER BY ALL"

@@ -55,6 +55,7 @@ def cases_of(place: Place) -> list[dict]:
 def test_the_decisions_on_the_test_set_are_those_of_its_evaluation(model, place):
     bundle = model.bundle
     rows = place.query(f"FROM prediction WHERE evaluation_id = '{bundle.judged_on.evaluation_id}'").set_index("case_id")
+
     cases = cases_of(place)
     for case_id, decision in answers(model.ask, ((case["case_id"], case["text"]) for case in cases)):
         row = rows.loc[case_id]
@@ -125,8 +126,10 @@ def test_where_no_answer_was_written_the_same_output_can_be_named_again(model, p
     file.write_text('{"text": "My head hurts"}\n')
     other = BundledModel(model.bundle.model_copy(update={"adapter_digest": "other"}), place.home)
     monkeypatch.setattr("flows.cli.predict_run.find_model", lambda name: other)
+
     with pytest.raises(BrokenFolder, match="is not the adapter that was judged"):
         run_predict(Request(CELL, None, file, "text", None, None, output))
+
     assert not output.exists()
 
 

@@ -23,6 +23,7 @@ def pieces_of(home: Path) -> re.Pattern[bytes]:
         piece for text in texts for piece in (text[:30], text[len(text) // 2 :][:30], text[-30:]) if len(piece) == 30
     }
     written = pieces | {json.dumps(piece)[1:-1] for piece in pieces}
+
     return re.compile(b"|".join(re.escape(piece.encode()) for piece in sorted(written)))
 
 
@@ -51,8 +52,10 @@ def test_no_cell_of_the_warehouse_or_of_a_landing_file_holds_one_either(smoke, p
         tables = [name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()]
         assert "prediction" in tables
         found = {name: str(connection.execute(f'FROM "{name}"').fetchall()).encode() for name in tables}
+
     for path in place.home.glob("landing/*/*.parquet"):
         found[f"{path.parent.name}/{path.name}"] = str(pq.read_table(path).to_pylist()).encode()
+
     assert [name for name, text in found.items() if pattern.search(text)] == []
 
 

@@ -66,9 +66,11 @@ def test_survivors_are_trained_to_the_end_and_the_others_pause_at_their_rung(sea
     trials = place.query(TRIALS)
     assert list(trials.updates) == [8 if state == "finished" else 4 for state in trials.state]
     assert sorted(trials.state) == ["finished"] * 2 + ["paused"] * 2
+
     for trial in trials.itertuples():
         folder = place.home / "experiments" / trial.training_id
         assert (complete(folder) is not None) == (trial.state == "finished"), "with the id of its full length"
+
     (best,) = trials[trials.is_best].itertuples()
     assert best.value == trials[trials.state == "finished"].value.max()
     assert set(trials.objective) == {"ED recall at over-triage 0.3"} and all(trials.higher_is_better)
@@ -176,6 +178,7 @@ def test_a_set_without_emergencies_is_refused(tmp_path, monkeypatch):
             f"case {n} of set {number} says {label} in its own words,{label}" for n in range(12) for label in labels
         ]
         (folder / f"{a_set}.csv").write_text("\n".join(["text,label", *rows]))
+
     path = tmp_path / "mine.toml"
     text = grid_text('[search]\n"recipe.rank" = [2, 4]').replace("[data]", f'[data]\nsource = "{folder}"')
     path.write_text("\n".join(line for line in text.splitlines() if not line.startswith("limits")))
@@ -213,8 +216,10 @@ def test_an_error_of_the_flow_does_not_pass_for_an_interruption(error, stops, mo
     monkeypatch.setattr(child, "_stopping", threading.Event())
     monkeypatch.setattr(flow, "label_run", lambda *args, **names: None)  # there is no run
     monkeypatch.setattr(flow, "refill_warehouse", fails)
+
     with pytest.raises(type(error)):
         flow.search.fn("smoke", model="tiny-llama")
+
     assert child.is_stopping() == stops
 
 
@@ -297,6 +302,7 @@ def test_trials_that_another_version_trained_are_refused_in_the_sentence_that_sa
     path = place.home / "searches" / f"smoke-{CELL}" / "search.db"
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE trial_user_attributes SET value_json = '\"t0\"' WHERE key = 'training_id'")
+
     connection.close()
     done = place.run(*SAFETY)
     assert done.returncode == 2 and one_sentence(done.stderr), done.stdout + done.stderr
@@ -316,10 +322,12 @@ def stored(place: Place) -> list[tuple[str, str]]:
     path = next(place.home.glob("searches/*/search.db"), None)
     if path is None:
         return []
+
     with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
         rows = connection.execute(
             "SELECT trial_id, value_json FROM trial_user_attributes WHERE key = 'rungs'"
         ).fetchall()
+
     connection.close()
     return rows
 
@@ -338,6 +346,7 @@ def test_a_search_that_is_killed_at_several_moments_goes_on_as_if_it_never_was(n
     whole = Place(tmp_path / "whole")
     killed = Place(tmp_path / "killed")
     assert whole.run(*LONG).returncode == 0
+
     total = moves(whole)
     for reached in (0, 2, total - 2):
         process = killed.start(*LONG)
@@ -347,9 +356,11 @@ def test_a_search_that_is_killed_at_several_moments_goes_on_as_if_it_never_was(n
             time.sleep(0.01)
         (os.kill if number == signal.SIGINT else os.killpg)(process.pid, number)
         assert process.wait(timeout=60) == (-signal.SIGKILL if number == signal.SIGKILL else 130)
+
     done = killed.run(*LONG)
     assert done.returncode == 0, done.stdout + done.stderr
     assert killed.query(TRIALS).equals(whole.query(TRIALS))
+
     for folder in experiments(whole):
         same = killed.home / "experiments" / folder.name
         for name in ("adapters.safetensors", "checkpoint"):

@@ -72,6 +72,7 @@ def test_the_sweep_is_a_study_and_its_dataset_has_one_digest_in_folder_manifest_
     assert folder.name == f"{manifest['name']}-{manifest['dataset_digest']}"
     (count,) = place.query("SELECT count(*) AS n FROM evaluation").n
     assert study == ["smoke", manifest["dataset_digest"], 8, count, 0]
+
     for table in ("experiment", "fidelity", "leaderboard", "quantization_comparison"):
         digests = place.query(f"SELECT DISTINCT dataset_digest FROM {table}").dataset_digest.tolist()
         assert digests == [manifest["dataset_digest"]], table
@@ -136,6 +137,7 @@ def test_exact_sizes_of_every_variant_and_of_bfloat16_are_in_the_warehouse(smoke
     rows = smoke[0].query(f"SELECT base_model, bits, group_size, {columns}, random_weights FROM variant")
     found = {(r.base_model, None if pd.isna(r.bits) else int(r.bits)): r for r in rows.itertuples()}
     assert set(found) == {(name, bits) for name in ("tiny-llama", "tiny-gemma3") for bits in (None, 4, 8)}
+
     for (name, bits), row in found.items():
         due = expected_sizes(known_shape(name), of_bits(bits), 64)
         parts = due.bytes_by_part
@@ -158,10 +160,12 @@ def test_every_table_of_the_sweep_marks_every_row_but_those_of_baselines_without
     board = leaderboard_rows()
     tables = [leaderboard(board), quantization(pair_rows()), *evidence(board)]
     assert len(tables) == 2 + 13, "all but further evaluation sets and seeds, which this sweep has not"
+
     for table in tables:
         names = table[table.columns[0]]
         unmarked = [name for name in names if "(random weights)" not in name]
         assert len(unmarked) < len(names) and all(is_without_a_model(name) for name in unmarked), table.title
+
     status = place.ask("status", COLUMNS="200").stdout  # wide enough for a name on one line
     assert status.count("(random weights)") == 8 + 4, "experiments, and models untuned"
 
@@ -174,6 +178,7 @@ def test_the_comparison_equals_a_recomputation_from_the_prediction_rows(smoke):
     place, _ = smoke
     table = place.query("SELECT * FROM quantization_comparison").set_index(["base_model", "recipe"])
     assert len(table) == 4 + 2, "four pairs of experiments, and two models untuned"
+
     rows = place.query(
         "SELECT base_model, recipe, bits, label, argmax, decision, nll, case_id FROM prediction "
         "JOIN evaluation USING (evaluation_id) JOIN experiment USING (training_id) "
@@ -184,17 +189,21 @@ def test_the_comparison_equals_a_recomputation_from_the_prediction_rows(smoke):
         assert list(sides[4].index) == list(sides[8].index)
         right = {bits: side.argmax == side.label for bits, side in sides.items()}
         found = table.loc[pair]
+
         for bits, side in sides.items():
             emergencies = side[side.label == "ED"]
             assert found[f"accuracy_{bits}bit"] == pytest.approx(right[bits].mean(), abs=1e-12)
             assert found[f"loss_{bits}bit"] == pytest.approx(side.nll.mean(), abs=1e-12)
+
             if side.decision.notna().all():
                 caught = (emergencies.decision == "ED").mean()
                 assert found[f"ed_recall_{bits}bit"] == pytest.approx(caught, abs=1e-12)
             else:
                 assert found.isna()[f"ed_recall_{bits}bit"], "a rule that could not be applied gives no figure"
+
             stored = verify(next((place.home / "models").glob(f"{pair[0]}-{bits}bit-*")))["stored_bytes"]
             assert found[f"stored_bytes_{bits}bit"] == stored
+
         assert found.accuracy_diff == pytest.approx(right[4].mean() - right[8].mean(), abs=1e-12)
         assert found.right_at_4bit_only == (right[4] & ~right[8]).sum()
         assert found.right_at_8bit_only == (right[8] & ~right[4]).sum()
@@ -254,11 +263,13 @@ def mended(again, diverging, tmp_path_factory):
     (damaged / "adapters.safetensors").write_bytes(weights)
     shutil.rmtree(unscored / "scores")
     place.warehouse.unlink()
+
     with locked(gone):
         process = place.start("sweep", "smoke", "--model", "tiny-llama")
         deadline = time.monotonic() + 600
         while not waiting_to_retry(place) and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.2)
+
     done = place.finish(process)
     return place, again[0], done.returncode, done.stdout + done.stderr
 
@@ -347,11 +358,13 @@ def one_can_be_had(again, tmp_path_factory):
     mx.eval(weights)
     del weights["model.norm.weight"]
     mx.save_safetensors(str(lacking / "model.safetensors"), weights, metadata={"format": "mlx"})
+
     models = '"empty", "lacking", "tiny-llama"'
     text = (GRIDS / "smoke.toml").read_text().replace('"tiny-llama", "tiny-gemma3"', models)
     for path in (empty, lacking):
         text += f'\n[[base_model]]\nname = "{path.name}"\nlicence = "none"\n'
         text += f'[[base_model.sources]]\nkind = "folder"\npath = "{path}"\n'
+
     grid = place.folder / "three.toml"
     grid.write_text(text)
     return place, place.run("sweep", str(grid), "--bits", "4", "--recipe", "baseline")

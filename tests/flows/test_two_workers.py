@@ -29,6 +29,7 @@ def test_two_workers_land_every_experiment_once_although_the_sweep_is_killed(tmp
         command, env=inherited | own, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,
     )  # fmt: skip
+
     try:
         printed = []
         for line in script.stdout:
@@ -40,6 +41,7 @@ def test_two_workers_land_every_experiment_once_although_the_sweep_is_killed(tmp
                 for pid in asks.stdout.split():
                     os.kill(int(pid), signal.SIGKILL)
                 break
+
         printed += script.stdout.readlines()
         assert script.wait() != 0, "the killed sweep"
     finally:

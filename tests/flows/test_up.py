@@ -95,12 +95,15 @@ def test_a_second_start_says_where_the_first_is_or_that_it_has_another_port(pati
     code += "    print('held', flush=True); sys.stdin.read()"
     other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
     assert other.stdout.readline() == b"held\n"
+
     with prefect_of("3.9.1") as port:
         assert version_on(port) == "3.9.1"
         up(port, lines.append)
+
     assert lines == [f"Already running: http://127.0.0.1:{port} (Prefect 3.9.1)."]
     with pytest.raises(BadInput, match="running already, but not on port"):
         up(port, lines.append)
+
     other.communicate(b"")
     with locked(home() / "server"):
         pass
@@ -131,8 +134,10 @@ def test_a_worker_that_ends_at_once_is_not_started_for_ever_and_the_sentence_say
     monkeypatch.setattr("deployments.workers.queue_lost_runs", lambda *args: [])
     monkeypatch.setattr("deployments.up.POLL_SECONDS", 0.01)
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
+
     with pytest.raises(BadInput, match=f"{EARLY_ENDS} consecutive .* ended within 60 s .* in {log}. Fix the problem"):
         _keep_working(SimpleNamespace(port=1, keep=lambda: None), _environment(1), lines.append)
+
     first = [line.split("(")[0] for line in lines if "ight" not in line]
     assert first == ["Worker started ", "The worker ended."] * EARLY_ENDS
     assert "Light worker started" in " ".join(lines) and log.with_name("prefect-worker-light.log").exists()
@@ -155,6 +160,7 @@ def test_the_forms_of_the_ui_refuse_a_limit_and_a_seed_that_are_nonsense():
     assert limit["anyOf"] == [{"type": "integer", "minimum": 1}, {"type": "null"}]
     assert (seed["type"], seed["minimum"], seed["exclusiveMaximum"]) == ("integer", 0, 2**32)
     assert sweep.validate_parameters({"limit": 1})["limit"] == 1
+
     for flow, wrong in ((sweep, {"limit": 0}), (experiment, {"seed": -1})):
         with pytest.raises(ParameterTypeError, match="greater than or equal to"):
             flow.validate_parameters(wrong)
@@ -220,9 +226,11 @@ def test_an_own_worker_and_one_that_is_gone_are_no_reason_to_refuse(monkeypatch)
     )
     monkeypatch.setattr(socket, "gethostname", lambda: "another-network")
     assert worker_name() == f"triage-another-network-{name[-12:]}" != name
+
     workers = [worker(name), worker(worker_name("light")), worker_of(status="OFFLINE")]
     with server_that_has("/work_pools/triage", answers={WORKERS: workers}) as (api, _):
         register(api, {})
+
     assert commands == ["deploy"]
 
 
@@ -256,10 +264,12 @@ def test_a_lost_run_is_queued_again_unless_it_is_surely_of_another_machine(taken
     named = {"ours": ours, "ours before the network changed": f"triage-before-{ours[-12:]}"}
     run = run_of(named.get(taken_by, taken_by))
     elsewhere = run_of(ours) | {"work_queue_name": "light"}
+
     workers = [worker(ours), worker("of a name of its own, at work")]
     answers = {"/flow_runs/filter": [run, elsewhere], WORKERS: workers, SET_STATE: ACCEPTED}
     with server_that_has(answers=answers) as (api, requests):
         assert queue_lost_runs(api, "triage", "default") == ([run["name"]] if queued else [])
+
     assert states_set(requests) == ([("SCHEDULED", "AwaitingRetry", True)] if queued else [])
     (body,) = [body for path, body in requests if path == "/flow_runs/filter"]
     assert body["flow_runs"]["state"]["type"]["any_"] == ["RUNNING", "PENDING", "CANCELLING"]
@@ -300,6 +310,7 @@ def test_schedules_are_given_to_new_deployments_only_and_what_the_server_has_sta
         assert _deployments(client) == FILE
     with server_that_has("/deployments/name/sweep/local") as (api, _), prefect_client(api) as client:
         file = _deployments(client)
+
     first, again = (yaml.safe_load(path.read_text())["deployments"] for path in (FILE, file))
     assert [(s["slug"], s["active"]) for s in first[-1]["schedules"]] == [("nightly", True)]
     schedules = [(s["slug"], s["active"], s["parameters"]) for s in first[0].pop("schedules")]
@@ -344,9 +355,11 @@ def test_what_a_killed_start_left_is_ended_and_a_process_that_has_its_number_by_
         path = {"PYTHONPATH": str(tmp_path)}
         leftover = start(stack, ["worker", "start", "--for-ever"], os.environ | path, "worker")
         stack.pop_all()  # as if killed: nothing is tidied up
+
     deadline = time.monotonic() + 60
     while "--for-ever" not in command_of(leftover.pid) and time.monotonic() < deadline:
         time.sleep(0.02)  # just started, it may still have its parent's command
+
     other = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
     record = next((home() / "up").iterdir())
     note = json.loads(record.read_text())
@@ -356,6 +369,7 @@ def test_what_a_killed_start_left_is_ended_and_a_process_that_has_its_number_by_
     reused = record.with_name(record.name + "-4")
     reused.write_text(json.dumps({"pid": other.pid, "command": "sys.stdin.read()"}))
     os.utime(reused, (0, 0))  # the process started long after its record was written
+
     try:
         assert end_leftovers(home()) == [leftover.pid]
         assert leftover.wait(10) == -signal.SIGKILL and other.poll() is None
@@ -387,6 +401,7 @@ def test_on_macos_a_process_that_has_ended_already_is_no_error(tmp_path, killpg_
         with pytest.raises(PermissionError):
             os.killpg(process.pid, 0)
         kill_group(process.pid)
+
     assert process.returncode == 3 and list((home() / "up").iterdir()) == []
 
 
@@ -427,9 +442,11 @@ def kept_server(monkeypatch, patient):
     with socket.socket() as freed:
         freed.bind(("127.0.0.1", 0))
         port = freed.getsockname()[1]
+
     commands = []
     lines = []
     monkeypatch.setattr("deployments.up.start", start_serving)
+
     with _Server(port, {}, lines.append) as server:
         yield server, processes, lines, commands
 
@@ -464,6 +481,7 @@ def test_a_server_that_was_there_before_and_ended_is_replaced_by_one_of_ours(kep
         server.keep()
         assert processes == [] and "is used; it stays when this stops" in lines[0]
         kill(other)
+
     server.keep()
     assert len(processes) == 1 and processes[0].poll() is None
 
@@ -490,12 +508,14 @@ def test_the_worker_ends_with_a_server_that_cannot_be_started_again(monkeypatch,
     monkeypatch.setattr("deployments.workers.queue_lost_runs", lambda *args: [])
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     environment = _environment(1) | {"PYTHONPATH": str(tmp_path)}
+
     try:
         with pytest.raises(LostServer, match="It ended"):
             _keep_working(SimpleNamespace(port=1, keep=keep), environment, lines.append)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
     assert not command_of(int(workers[0].split("process ")[1].split(")")[0]))
 
 
@@ -511,6 +531,7 @@ def test_only_flow_runs_of_this_triage_home_and_server_are_ended(tmp_path, name)
         subprocess.Popen(command, env=os.environ | of_run | other, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         for other in (*others, {})
     ]
+
     try:
         for run in runs:
             run.stdout.readline()  # until it has written, a list of processes may show its parent's command

@@ -52,6 +52,7 @@ def test_brier_and_ece_equal_scikit_learn_and_a_direct_sum_on_random_tables(tabl
         assert values["brier"] == pytest.approx(whole, abs=1e-12)
         of_ed = brier_score_loss(truth == 0, p[:, 0], labels=[False, True], pos_label=True)
         assert values["ed_brier"] == pytest.approx(of_ed, abs=1e-12)
+
         tops = {"ece": (p.max(axis=1), p.argmax(axis=1) == truth), "ed_ece": (p[:, 0], truth == 0)}
         for name, (scores, hits) in tops.items():
             edges = np.quantile(scores, np.arange(1, 10) / 10)
@@ -60,6 +61,7 @@ def test_brier_and_ece_equal_scikit_learn_and_a_direct_sum_on_random_tables(tabl
             assert expected_calibration_error(scores, hits) == pytest.approx(direct, abs=1e-12)
             assert values[name] is None if len(truth) < 300 else values[name] == pytest.approx(direct, abs=1e-12)
             eces += values[name] is not None
+
     assert eces >= 0.08 * tables
 
 
@@ -119,10 +121,12 @@ def test_each_metric_has_the_interval_of_its_own_values():
     labels, p = sample(400)
     squares = (p - np.eye(3)[[LABELS.index(x) for x in labels]]) ** 2
     rows = by_name(labels, p)
+
     for name, values in {"brier": squares.sum(axis=1), "ed_brier": squares[:, 0]}.items():
         error = 1.96 * values.std() / 20
         normal = (values.mean() - error, values.mean() + error)
         assert (rows[name].low, rows[name].high) == pytest.approx(normal, rel=0.02)
+
     for name in ("ece", "ed_ece"):
         assert rows[name].low <= rows[name].value + 0.02 and rows[name].high - rows[name].low < 0.12
 

@@ -69,6 +69,7 @@ def test_each_share_has_the_wider_of_the_exact_and_the_clustered_interval():
     own = [f"c{i}" for i in range(300)]
     assert (alone.miss_low, alone.miss_high) == clopper_pearson(alone.ed_missed, alone.ed_cases)
     assert alone.miss_method == EXACT and alone.abstain_low < alone.abstain_rate < alone.abstain_high
+
     # Sixty conditions of five like cases each: all of a condition's decisions stand or fall together.
     first = np.repeat(np.arange(0, 300, 5), 5)
     like = judge_conformal(
@@ -81,6 +82,7 @@ def test_each_share_has_the_wider_of_the_exact_and_the_clustered_interval():
     ):
         exact = clopper_pearson(int(hits.sum()), len(hits))
         assert high - low > 1.5 * (exact[1] - exact[0]), name
+
     assert like.miss_method == CLUSTERED
 
 
@@ -92,6 +94,7 @@ def test_no_emergency_has_no_miss_rate_and_nan_is_refused():
     assert (
         conformal.ed_miss_rate is conformal.miss_low is conformal.miss_method is None and "no ED case" in conformal.note
     )
+
     with pytest.raises(BadInput, match="finite"):
         conformal_threshold([0.1, np.nan], 0.05)
     with pytest.raises(BadInput, match="between 0 and 1"):

@@ -76,6 +76,7 @@ def test_the_threshold_is_the_highest_one_with_few_enough_misses(cases, target):
     if not len(of_ed):
         assert threshold is None
         return
+
     allowed = min(math.floor((1 - target) * (len(of_ed) + 1) + 1e-9), len(of_ed) - 1)
     highest = max(v for v in of_ed if (of_ed < v).sum() <= allowed)
     assert threshold.value == highest
@@ -141,6 +142,7 @@ def test_vector_scaling_is_at_the_optimum(seed, n):
 
     best = nll(fit.temperature, np.array(fit.biases))
     rng = np.random.default_rng(seed)
+
     if not fit.at_bound:
         for step in rng.normal(scale=0.05, size=(20, 3)):
             inverse = max(1 / fit.temperature + step[0], 0.05)
@@ -187,9 +189,11 @@ def test_stored_rules_decide_as_the_chosen_ones_do_to_the_last_bit():
     record = record_rules(calibration, "digest", target=0.9, costs=COSTS)
     again = RuleRecord.from_json(record.to_json())
     assert again == record and list(again.rules) == list(RULES)
+
     for rule in RULES:
         direct = decide(rule, calibration, test, target=0.9, costs=COSTS)
         assert again.rules[rule].decide(test.p, COSTS) == direct
+
     rows = {row["rule"]: row for row in rule_rows("e", again, "2026-01-01T00:00:00")}
     threshold = again.rules["target_recall"].threshold
     scaling = again.rules["min_cost"].scaling
@@ -216,9 +220,11 @@ def test_a_rule_that_is_not_available_says_why():
     assert decide("min_cost", plain, test).note == "not available: no cost matrix"
     keep = [i for i, label in enumerate(plain.labels) if label != "ED"]
     without = SetScores([plain.case_ids[i] for i in keep], np.asarray(plain.p)[keep], [plain.labels[i] for i in keep])
+
     for rule in ("target_recall", "min_cost"):
         decisions = decide(rule, without, test, target=0.95, costs=COSTS)
         assert decisions.labels is None and decisions.note == "not available: no ED case in the calibration set"
+
     empty = SetScores([], np.empty((0, 3)), [])
     assert decide("target_recall", empty, test, target=0.95).labels is None
     assert decide("argmax", empty, test).labels == argmax_rule(test.p)
@@ -227,11 +233,13 @@ def test_a_rule_that_is_not_available_says_why():
 def test_a_calibration_set_that_overlaps_test_is_refused_by_id_and_by_digest():
     with pytest.raises(BadInput, match="overlaps the test set in 6 cases .same case id"):
         refuse_overlap(scored(30), scored(6, 1))
+
     one = scored(3)
     two = scored(3, 1, "t")
     same_text = [
         SetScores(s.case_ids, s.p, s.labels, [f"{k}a", f"{k}b", "shared"]) for k, s in (("x", one), ("y", two))
     ]
+
     with pytest.raises(BadInput, match="in 1 cases .same text digest, first 'shared'"):
         decide("argmax", *same_text)
 

@@ -88,5 +88,6 @@ def test_standard_errors_are_those_of_a_bootstrap_over_the_cases():
     for name, resampled in (("kl_mean", kl[drawn].mean(axis=1)), ("same_top1", same[drawn].mean(axis=1)),
                             ("perplexity_ratio", ratio)):  # fmt: skip
         assert figures[f"{name}_se"] == pytest.approx(resampled.std(), rel=0.1), name
+
     one = fidelity_figures(of(logits, before), of(logits, before))["labels"]
     assert (one["kl_mean_se"], one["same_top1_se"], one["perplexity_ratio_se"]) == (0, 0, 0)

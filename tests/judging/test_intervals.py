@@ -60,10 +60,12 @@ def test_bootstrap_has_the_distribution_of_drawing_whole_groups_by_index():
     values = np.column_stack([rng.random(150) < 0.7, np.ones(150)]).astype(float)
     names = sorted(set(groups))
     members = {name: [i for i, g in enumerate(groups) if g == name] for name in names}
+
     naive = []
     for _ in range(4000):
         picked = np.concatenate([members[name] for name in rng.choice(names, len(names))]).astype(int)
         naive.append(values[picked, 0].mean())
+
     ours = share(resample_totals(values, groups=groups, seed=0, resamples=20_000))
     assert np.quantile(ours, [0.025, 0.5, 0.975]) == pytest.approx(np.quantile(naive, [0.025, 0.5, 0.975]), abs=0.012)
 

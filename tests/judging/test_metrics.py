@@ -66,15 +66,18 @@ def test_every_metric_equals_scikit_learn_on_random_tables(tables):
         options = {"labels": range(3), "zero_division": np.nan}
         precision, recall, f1, support = precision_recall_fscore_support(truth, decided, **options)
         f2 = fbeta_score(truth, decided, beta=2, average=None, **options)
+
         for i, label in enumerate(LABELS):
             for name, theirs in {"precision": precision, "recall": recall, "f1": f1, "f2": f2}.items():
                 expected = theirs[i] if support[i] else math.nan
                 assert same(ours[f"{label.lower()}_{name}"], expected), (label, name, table)
             absent += support[i] == 0
             empty_prediction += support[i] > 0 and i not in decided
+
         macro = f1_score(truth, decided, labels=np.unique(truth), average="macro", zero_division=np.nan)
         assert same(ours["macro_f1"], macro)
         assert same(ours["ed_false_negative_rate"], 1 - recall[0])
+
     assert absent > 0.3 * tables and empty_prediction > 0.2 * tables  # the corners were met
 
 
@@ -100,18 +103,21 @@ def test_triage_direction_cost_and_exact_intervals_equal_other_libraries_on_the_
         perfect = costs[truth, truth]
         always_ed = costs[truth, 0]
         assert same(metrics["expected_cost"].value, spent.mean())
+
         saved = always_ed.sum() - perfect.sum()
         if saved > 0:
             assert same(metrics["cost_skill"].value, (always_ed.sum() - spent.sum()) / saved)
         else:
             without_skill += 1
             assert metrics["cost_skill"].value is None and "always-ED costs no more" in metrics["cost_skill"].note
+
         for name, m in metrics.items():
             assert (m.exact_low is None) == (m.value is None or not is_proportion(name)), name
             if m.exact_low is not None:
                 intervals += 1
                 expected = exact_ends(round(m.value * m.n), m.n)
                 assert (m.exact_low, m.exact_high) == pytest.approx(expected, abs=1e-9), (name, m)
+
     assert without_skill > 0.05 * tables and intervals > 5 * tables and exact_ends.cache_info().currsize > 0.3 * tables
 
 
@@ -230,6 +236,7 @@ def test_both_intervals_stand_beside_the_wider_one():
     for m in by_name(labels, decisions, groups, COSTS).values():
         ends = {(m.exact_low, m.exact_high), (m.clustered_low, m.clustered_high)}
         assert m.value is None or (m.low, m.high) in ends
+
     recall = by_name(labels, decisions, groups)["ed_recall"]
     f2 = by_name(labels, decisions, groups)["ed_f2"]
     assert (recall.exact_low, recall.exact_high) == clopper_pearson(150, 200)
@@ -257,12 +264,14 @@ def test_the_bootstrap_of_f2_covers_the_truth():
     recall = 0.85
     false_alarm = 0.1
     f2 = 5 * 60 * recall / (4 * 60 + 60 * recall + 140 * false_alarm)
+
     held = 0
     for _ in range(100):
         ed = np.concatenate([rng.random(60) < recall, rng.random(140) < false_alarm])
         interval = resample_metrics(truth, ["ED" if e else "GP" for e in ed], resamples=500).interval("ed_f2")
         assert interval.method == STRATIFIED
         held += interval.low <= f2 <= interval.high
+
     assert held >= 88
 
 

@@ -36,6 +36,7 @@ def test_auroc_and_average_precision_equal_scikit_learn_in_the_set_and_in_every_
         counts = np.column_stack([np.ones(units), rng.multinomial(units, [1 / units] * units, 3).T]).astype(float)
         if not positive.any():
             continue
+
         found = Ranking.of(scores, positive, unit, units)(counts)
         for column, (area, average) in zip(counts.T, found.T, strict=True):
             weights = column[unit]
@@ -44,10 +45,12 @@ def test_auroc_and_average_precision_equal_scikit_learn_in_the_set_and_in_every_
                 assert np.isnan(area) and np.isnan(average)
                 undefined += 1
                 continue
+
             given = positive[drawn], scores[drawn]
             assert area == pytest.approx(roc_auc_score(*given, sample_weight=weights[drawn]), abs=NEAR)
             assert average == pytest.approx(average_precision_score(*given, sample_weight=weights[drawn]), abs=NEAR)
             compared += 1
+
     assert compared > 200 and undefined > 20
 
 
@@ -63,16 +66,19 @@ def test_calibration_slope_and_intercept_equal_statsmodels():
         x = logits(np.clip(scores, 1e-3, 1 - 1e-3))  # further out the likelihood is flat
         if len(set(positive)) < 2 or why_not_fitted(x, positive):
             continue
+
         slope, intercept = Recalibration.of(x, positive, unit, units)(np.ones((units, 1)))[:, 0]
         try:
             line = fit(positive, x).params
         except (np.linalg.LinAlgError, PerfectSeparationError):
             continue
+
         assert slope == pytest.approx(line[1], rel=1e-7, abs=NEAR)
         # The root of the score: iterated least squares, as statsmodels has it, diverges from many starts.
         score = brentq(lambda a: (positive - expit(a + x)).sum(), -60, 60, xtol=1e-13)  # noqa: B023
         assert intercept == pytest.approx(score, rel=1e-7, abs=NEAR)
         fitted += 1
+
     assert fitted > 120
 
 
@@ -87,6 +93,7 @@ def test_a_resample_moves_one_newton_step_and_comes_near_a_full_fit():
     alone = fit(positive, offset=x).params
     of_set = Recalibration.of(x, positive, unit, 50)(np.ones((50, 1)))[:, 0]
     assert of_set == pytest.approx([start[1], alone[0]], abs=NEAR)
+
     for column, (slope, intercept) in zip(counts.T, found.T, strict=True):
         weights = column[unit]
         steps = []
@@ -129,6 +136,7 @@ def test_intervals_are_the_percentiles_of_scikit_learn_over_the_same_resamples()
     is_gp = (truth == 1).astype(int)
     weights = counts.T[:, draws.unit]
     found = by_name(p, truth, groups, label="GP")
+
     for name, score in {"gp_auroc": roc_auc_score, "gp_average_precision": average_precision_score}.items():
         assert found[name].value == pytest.approx(score(is_gp, p[:, 1]), abs=NEAR)
         by_hand = [score(is_gp, p[:, 1], sample_weight=drawn) for drawn in weights[:200]]
@@ -152,6 +160,7 @@ def test_an_absent_class_is_not_available_for_a_reason_and_few_units_have_no_int
         found = by_name(p[kept], truth[kept])
         assert list(found) == [f"ed_{name}" for name in SCORE_METRICS]
         assert {m.note for m in found.values()} == {f"not available: {reason}"} and found["ed_auroc"].value is None
+
     few = by_name(
         p, truth, rows=np.flatnonzero(truth == 0)[:9].tolist() + np.flatnonzero(truth)[:20].tolist(), least=10
     )
@@ -207,6 +216,7 @@ def test_net_benefit_is_above_both_answers_for_a_good_model_and_its_intervals_ar
         assert (row.low, row.high) == pytest.approx(tuple(ends[0]), abs=NEAR)
         assert (row.over_always_ed_low, row.over_always_ed_high) == pytest.approx(tuple(ends[1]), abs=NEAR)
         assert row.n == 900 and row.method.startswith("bootstrap clustered") and row.note is None
+
     half = next(row for row in rows if row.threshold == 0.3)
     assert half.low > 0 and half.over_always_ed_low > 0
     few, _, _ = curve_of(p[:9, 0], (truth[:9] == 0).astype(np.int64))
@@ -221,6 +231,7 @@ def test_neither_the_order_of_cases_nor_the_names_of_groups_nor_the_blocks_chang
     shuffled = by_name(p[order], truth[order], [renamed[i] for i in order])
     monkeypatch.setattr("tasks.judging.unit_draws.BLOCK", 1000)
     in_blocks = by_name(p, truth, groups)
+
     for name, metric in first.items():
         for other in (shuffled[name], in_blocks[name]):
             assert (metric.value, metric.low, metric.high) == pytest.approx(

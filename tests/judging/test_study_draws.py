@@ -60,6 +60,7 @@ def test_fewer_cases_are_a_sample_of_a_group_and_more_cases_keep_those_that_it_h
     stored = pair()
     sizes = stored.by_class.sum(-1)
     by_name = dict(zip(stored.names, stored.counts, strict=True))
+
     for cases in (sizes // 2, sizes + 5):
         one = PlannedSet(cases[:1], stored.names[:1], True)
         studies = draw_studies(Behaviour.of(stored), one, 30, seed=2)

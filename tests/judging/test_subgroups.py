@@ -19,10 +19,12 @@ def test_a_subgroup_has_every_metric_of_its_own_cases_with_interval_and_count():
     labels = ["ED", "ED", "GP", "HOME"] * 30
     decisions = ["ED" if i % 8 else "GP" for i in range(120)]
     found = metrics_in([{"voice": v} for v in voices], labels, decisions, None, COSTS)
+
     for voice in ("nurse", "patient"):
         rows = [i for i, v in enumerate(voices) if v == voice]
         alone = metric_table([labels[i] for i in rows], [decisions[i] for i in rows], None, COSTS)
         assert [metric.name for metric in alone] == list(METRICS)
+
         for metric in alone:
             mine = found["voice", voice, metric.name]
             counts = {f"{label.lower()}_": [labels[i] for i in rows].count(label) for label in LABELS}
@@ -32,6 +34,7 @@ def test_a_subgroup_has_every_metric_of_its_own_cases_with_interval_and_count():
                 assert mine == metric
             elif not few and metric.low is not None:
                 assert (mine.low, mine.high) == pytest.approx((metric.low, metric.high), rel=0.1, abs=0.08)
+
     assert found["voice", "nurse", "ed_recall"].value == 0.5 and found["voice", "patient", "ed_recall"].value == 1.0
     assert found["voice", "nurse", "ed_recall"].n == 30
 

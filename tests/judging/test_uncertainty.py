@@ -59,6 +59,7 @@ def test_every_figure_equals_a_computation_case_by_case(seed, passes, cases):
     p = random_passes(seed, passes, cases)
     summaries = summarise_passes(p)
     assert len(summaries) == cases
+
     for i, case in enumerate(summaries):
         counts = np.bincount(p[:, i].argmax(axis=1), minlength=3)
         mean = p[:, i].mean(axis=0)
@@ -91,6 +92,7 @@ def test_inactive_dropout_and_masks_used_twice_are_found():
     assert distinct_passes(off) == 1 and not passes_are_distinct(off)
     reused = np.concatenate([log_p[:10], log_p[:10]])
     assert distinct_passes(reused) == 10 and not passes_are_distinct(reused)
+
     with pytest.raises(BadInput, match="NaN or infinity"):
         distinct_passes(log_p * math.inf)
 

@@ -96,21 +96,25 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.asked.append(f"{self.command} {path}")
         if self.hub.refuses:
             return self._error(self.hub.refuses, None, "Invalid credentials in Authorization header")
+
         parts = path.strip("/").split("/")
         if parts[:2] in (["api", "models"], ["api", "datasets"]):
             if "/".join(parts[2:4]) != REPO:
                 return self._error(404, "RepoNotFound", "Repository not found")
+
             what, revision = parts[4:6] if len(parts) > 5 else ("revision", "main")
             if self._busy("listing"):
                 return self._error(503, None, "Service unavailable")
             if revision not in self.hub.revisions:
                 return self._error(404, "RevisionNotFound", "Invalid rev id")
+
             return self._send(
                 200,
                 {"Content-Type": "application/json"},
                 json.dumps(self.hub.tree() if what == "tree" else self.hub.listing()).encode(),
                 with_body,
             )
+
         return self._file(parts, with_body)
 
     def _file(self, parts: list[str], with_body: bool) -> None:
@@ -119,6 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._error(404, "RepoNotFound", "Repository not found")
         if self.hub.gated:  # its files only: anyone may read the listing
             return self._error(self.hub.gated, "GatedRepo", "Access to model team/model is restricted.")
+
         revision = parts[3]
         name = "/".join(parts[4:])
         if revision not in self.hub.revisions:
@@ -127,13 +132,16 @@ class _Handler(BaseHTTPRequestHandler):
             return self._error(404, "EntryNotFound", "Entry not found")
         if self._busy(name if with_body else f"HEAD {name}"):
             return self._error(503, None, "Service unavailable")
+
         headers = {"ETag": f'"{self.hub.etag(name)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
         content = self.hub.body(name)
         if not with_body:
             return self._send(200, headers, self.hub.files[name], False)
+
         first = self._first_byte()
         if first:
             headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
+
         cut = len(content) // 2 if self.hub.damage.get(name) == "truncate" else self.hub.breaks.pop(name, None)
         time.sleep(self.hub.slow.get(name, 0))
         self.hub.sent.append((name, first, len(content[first:][:cut])))
@@ -154,6 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for key, value in headers.items():
             self.send_header(key, value)
+
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if with_body:

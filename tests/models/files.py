@@ -25,10 +25,12 @@ def random_blocks(kind: str, count: int, seed: int = 0) -> np.ndarray:
     generator = np.random.default_rng(seed)
     _, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]]
     blocks = generator.integers(0, 256, (count, size), dtype=np.uint8)
+
     places = {"Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q8_0": [0], "Q4_K": [0, 2], "Q6_K": [208]}[kind]
     for place in places:
         scales = generator.uniform(-0.1, 0.1, count).astype(np.float16)
         blocks[:, place : place + 2] = scales.view(np.uint8).reshape(count, 2)
+
     return blocks
 
 
@@ -60,8 +62,10 @@ def tiny_llama(path: Path, seed: int = 0, extra: dict | None = None, **tensors: 
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_freq_base(100000.0)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
+
     for key, value in (extra or {}).items():
         writer.add_uint32(key, value)
+
     add_tokenizer(writer, path.parent)
     for name, shape in llama_shapes().items():
         values = tensors.get(name, generator.standard_normal(shape).astype(np.float32) * 0.1)
@@ -70,6 +74,7 @@ def tiny_llama(path: Path, seed: int = 0, extra: dict | None = None, **tensors: 
         else:
             q8 = gguf.GGMLQuantizationType.Q8_0
             writer.add_tensor(name, gguf.quants.quantize(values, q8), raw_dtype=q8)
+
     return _finish(writer, path)
 
 
@@ -83,6 +88,7 @@ def llama_shapes() -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (VOCABULARY, HIDDEN), "output_norm.weight": (HIDDEN,)}
     for i in range(BLOCKS):
         shapes |= {f"blk.{i}.{name}.weight": shape for name, shape in block.items()}
+
     return shapes
 
 
@@ -109,6 +115,7 @@ def wheel(folder: Path, name: str, version: str, files: dict[str, bytes]) -> Pat
     """A wheel that pip accepts, holding `files`."""
     module = name.replace("-", "_")
     info = f"{module}-{version}.dist-info"
+
     path = folder / f"{module}-{version}-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
         for member, content in files.items():
@@ -118,6 +125,7 @@ def wheel(folder: Path, name: str, version: str, files: dict[str, bytes]) -> Pat
             f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )
         archive.writestr(f"{info}/RECORD", "")
+
     return path
 
 
@@ -136,6 +144,7 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
         else:
             values = np.frombuffer(data, {"F32": np.float32, "U32": np.uint32}[entry["dtype"]])
         tensors[name] = values.reshape(entry["shape"])
+
     return tensors
 
 

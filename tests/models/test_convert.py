@@ -54,10 +54,12 @@ def test_stored_bytes_are_those_of_the_formula(tmp_path, shape, bits, group_size
     base = run_convert({"source": str(source), "root": str(tmp_path)})
     made = run_quantize({"source": str(source), "root": str(tmp_path), "bits": bits, "group_size": group_size})
     assert made["parameters"] == base["parameters"] and base["stored_bytes"] == 2 * base["parameters"]
+
     for part in ("embedding", "projections"):
         values = base["bytes_by_part"][part] // 2
         # packed words, and a bfloat16 scale and bias per group
         assert made["bytes_by_part"][part] == values * bits // 8 + values // group_size * 4
+
     assert made["bytes_by_part"]["norms"] == base["bytes_by_part"]["norms"]
     assert made["stored_bytes"] == sum(made["bytes_by_part"].values())
     assert made["bits_per_weight"] == made["stored_bytes"] * 8 / made["parameters"]
@@ -91,6 +93,7 @@ def test_gguf_values_are_stored_rounded_once_to_bfloat16(tmp_path):
     file = open_gguf(path)
     decoded = {t.name: decode(file, t) for t in file.reader.tensors}
     assert len(stored) == len(decoded)
+
     pairs = {
         "model.embed_tokens.weight": decoded["token_embd.weight"],
         "model.layers.1.mlp.down_proj.weight": decoded["blk.1.ffn_down.weight"],
@@ -101,6 +104,7 @@ def test_gguf_values_are_stored_rounded_once_to_bfloat16(tmp_path):
     }
     for name, values in pairs.items():
         np.testing.assert_array_equal(stored[name], bf16(values), err_msg=name)
+
     assert sorted(p.name for p in Path(made["folder"]).iterdir()) == [
         "config.json", "manifest.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json",
         "tokenizer_config.json",
@@ -115,8 +119,10 @@ def test_a_gguf_that_lacks_a_tensor_is_not_converted(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "llama_shapes", lambda: shapes)
     files.tiny_llama(origin / "model.gguf")
     store.seal(origin, GGUF_FACTS)
+
     with pytest.raises(BadInput, match="up_proj"):
         run_convert({"source": str(origin), "root": str(tmp_path)})
+
     assert not [p for p in (tmp_path / "models").iterdir() if p.is_dir()]
 
 
@@ -192,8 +198,10 @@ def test_a_variant_with_one_changed_byte_is_not_loaded_and_is_made_again(tmp_pat
     load_variant(weights.parent, "packed")
     sound = weights.read_bytes()
     weights.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
+
     with pytest.raises(BrokenFolder, match=r"model\.safetensors does not have the digest of its manifest"):
         load_variant(weights.parent, "packed")
+
     run_quantize(args)
     assert weights.read_bytes() == sound
     load_variant(weights.parent, "packed")
@@ -242,6 +250,7 @@ def test_the_cpu_computes_with_exactly_what_mlx_unpacks(tmp_path, shape, precisi
     unpacked = dict(load_variant(folder, "dequantised_f32").model.named_modules())
     modules = [(name, module) for name, module in packed.named_modules() if "scales" in module]
     assert len(modules) == 1 + 4 * 7, "the embedding, and every matrix of every block"
+
     for name, module in modules:
         wide = [array if array is None or array.dtype == mx.uint8 else array.astype(mx.float32)
                 for array in (module.scales, module.get("biases"))]  # fmt: skip

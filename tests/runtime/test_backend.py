@@ -129,6 +129,7 @@ def test_new_backends_have_ids_of_their_own(on):
     ):
         on(machine, requested, cuda)
         found += ids()
+
     assert len(set(found)) == 12
 
 

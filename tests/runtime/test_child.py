@@ -147,11 +147,13 @@ def test_a_child_leaves_within_seconds_when_its_parent_is_killed_and_frees_its_l
         "lambda event: print(event.message.split()[0], flush=True))"
     )
     folder = tmp_path / "experiment"
+
     command = [sys.executable, "-c", code, str(folder), str(tmp_path / "log")]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
         pid = int(parent.stdout.readline())
         assert alive(pid)
         parent.kill()
+
     assert ended(pid)
     from tasks.runtime.store import locked
 
@@ -189,6 +191,7 @@ def test_a_failing_listener_ends_the_child_and_nothing_keeps_running(tmp_path):
 
     with pytest.raises(RuntimeError, match="listener"):
         run_child("tests.runtime.programs.steps:wait", {"folder": str(tmp_path / "x")}, tmp_path / "log", listener)
+
     assert not alive(pids[0]) and child._running == before
 
 
@@ -201,6 +204,7 @@ def test_stopping_ends_the_running_child_and_starts_no_other(tmp_path, monkeypat
             tmp_path / "log",
             lambda e: stop_children(),
         )
+
     assert not caught.value.transient, "a step that was stopped on purpose is not tried again"
     with pytest.raises(Stopped):
         step("add", {"a": 1, "b": 2}, tmp_path)

@@ -79,9 +79,11 @@ def test_memory_is_that_of_the_machine_or_of_the_container_if_less(groups, files
         path = tmp_path / "sys/fs/cgroup" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+
     if groups:
         (tmp_path / "proc/self").mkdir(parents=True)
         (tmp_path / "proc/self/cgroup").write_text(groups)
+
     physical = device.total_memory(tmp_path / "nothing")
     assert physical > 1 << 28 and device.total_memory(tmp_path) == (limit or physical)
 

@@ -104,6 +104,7 @@ def test_imports_can_be_made_ahead_of_the_first_step(tmp_path):
             time.sleep(seconds)
             if run_child(f"{STEPS}:imported_early", args, tmp_path)["early"]:
                 return
+
     pytest.fail("the first step came before its imports")
 
 
@@ -146,6 +147,7 @@ def test_a_killed_server_takes_its_step_along_and_is_replaced(tmp_path):
     started = time.monotonic()
     with pytest.raises(LostChild):
         run_child(f"{STEPS}:wait", {"folder": str(tmp_path / "x")}, tmp_path, kill_and_end)
+
     assert ended(process_id(events[0])) and time.monotonic() - started < 30, "the step waits for a minute"
     assert parent_of(tmp_path) == server() and killed != [server()]
 
@@ -169,6 +171,7 @@ def test_stopping_ends_the_step_and_the_server(tmp_path, monkeypatch):
 
     with pytest.raises(Stopped):
         run_child(f"{STEPS}:wait", {"folder": str(tmp_path / "x")}, tmp_path, stop)
+
     assert not any(alive(pid) for pid in pids) and fork_server._server is None
 
 
@@ -177,6 +180,7 @@ def test_stopping_does_not_wait_for_the_imports_of_the_server(tmp_path, monkeypa
     step, errors = in_thread(lambda: run_child("tests.runtime.programs.slow_import:nothing", {}, tmp_path))
     while fork_server._server is None:
         time.sleep(0.01)
+
     started = time.monotonic()
     stop_children()
     step.join(60)
@@ -204,4 +208,5 @@ def test_the_server_leaves_with_its_parent(end, tmp_path):
     deadline = time.monotonic() + 30
     while alive(int(done.stdout)) and time.monotonic() < deadline:
         time.sleep(0.05)
+
     assert not alive(int(done.stdout))

@@ -44,9 +44,11 @@ def test_a_manifest_without_what_its_class_needs_is_broken_in_a_sentence(extra, 
 def test_a_folder_that_is_damaged_or_missing_is_broken_or_none(tmp_path):
     with pytest.raises(BrokenFolder, match="never completed"):
         Sized.read(tmp_path / "missing")
+
     assert Sized.read_if_complete(tmp_path / "missing") is None
     folder = sealed(tmp_path / "made", size=3)
     (folder / "a.bin").write_bytes(b"ALPHA")
     assert Sized.read_if_complete(folder) and Sized.read_if_complete(folder, deep=True) is None
+
     with pytest.raises(BrokenFolder, match=r"a\.bin does not have the digest"):
         Sized.read(folder, deep=True)

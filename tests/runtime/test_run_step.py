@@ -59,6 +59,7 @@ def test_losses_without_progress_end_the_step_and_progress_begins_the_count_anew
     lost = children(*[LOST] * (LOSSES + 1))
     with pytest.raises(LostChild):
         run_step("f", {}, Path(), lambda event: None)
+
     assert lost.started == LOSSES + 1
 
     many = children(*[LOST] * 20, None)

@@ -84,6 +84,7 @@ def test_a_kill_in_mid_build_leaves_no_folder_and_the_next_builder_clears_up(tmp
 
     with pytest.raises(LostChild):
         run_child("tests.runtime.programs.steps:build_slowly", {"folder": str(final)}, tmp_path / "log", kill)
+
     (left,) = [p for p in tmp_path.iterdir() if p.name.startswith(".tmp-made-")]
     assert complete(final) is None and not final.exists()
     build_folder(final, fill)
@@ -124,6 +125,7 @@ def test_lock_files_of_killed_processes_go_and_what_is_held_young_or_of_another_
         for path in old:
             os.utime(path, (0, 0))
         remove_abandoned_locks(tmp_path, ".serve-*.lock")
+
     assert set(tmp_path.iterdir()) == {*old[1:], young}
 
 
@@ -133,8 +135,10 @@ def test_a_sweep_removes_what_killed_builders_left_of_any_folder_and_what_is_hel
     young = leftover(tmp_path / "models" / "other", age=0)
     alive = leftover(tmp_path / "sources" / "made", age=3600)
     build_folder(tmp_path / "models" / "tmp-complete", fill)
+
     with held(alive):
         remove_all_abandoned(tmp_path)
+
     assert [folder.exists() for folder in old] == [False] * 3
     assert young.exists() and alive.exists() and verify(tmp_path / "models" / "tmp-complete")
     remove_all_abandoned(tmp_path / "nowhere")
@@ -215,6 +219,7 @@ def test_two_processes_that_build_the_same_folder_both_get_the_one_that_won(tmp_
                 lambda i: run_child("tests.runtime.programs.steps:build_quickly", args, tmp_path / f"log{i}"), range(3)
             )
         )
+
     assert len({result["builder"] for result in results}) == 1
     assert complete(tmp_path / "made", deep=True)["builder"] == results[0]["builder"]
     assert names(tmp_path) == ["log0", "log1", "log2", "made"]
@@ -235,6 +240,7 @@ def test_a_builder_waits_while_another_puts_its_folder_in_place_and_then_takes_t
         with pytest.raises(TimeoutError):
             second.result(0.5)
         (tmp_path / "aside" / "made").rename(final)
+
     assert second.result()["check"] == first["check"] == verify(final)["check"]
     assert names(tmp_path) == ["aside", "made"]
 
@@ -243,6 +249,7 @@ def test_any_flipped_byte_is_noticed_and_the_folder_is_rebuilt(tmp_path):
     """Every byte of every file, the manifest included; only its line breaks and indents carry nothing."""
     folder = tmp_path / "made"
     build_folder(folder, fill)
+
     for path in [folder / name for name in (*CONTENT, store.MANIFEST)]:
         whole = path.read_bytes()
         for position, byte in enumerate(whole):
@@ -308,6 +315,7 @@ def test_a_written_file_is_the_old_one_or_the_new_one(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="input/output"):
         write_atomic(path, "new")
+
     assert path.read_text() == "old" and names(path.parent) == ["file.json"]
 
 
@@ -321,11 +329,13 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch):
 
     with pytest.raises(BadInput, match=r"^The disk is full: .*made could not be written; free some space"):
         build_folder(tmp_path / "made", build)
+
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(BadInput, match="The disk is full"):
         build_folder(tmp_path / "made", fill)
     with pytest.raises(BadInput, match="The disk is full"):
         write_atomic(tmp_path / "file", "content")
+
     assert names(tmp_path) == []
 
 
@@ -371,6 +381,7 @@ def test_a_lock_is_refused_while_another_process_holds_it_and_free_when_that_die
 
     with pytest.raises(LostChild):
         run_child("tests.runtime.programs.steps:wait", {"folder": str(folder)}, tmp_path / "log", try_it)
+
     assert refusals == ["has locked it"]
     with locked(folder):
         assert not folder.exists(), "the lock lies beside the folder, which may be replaced"

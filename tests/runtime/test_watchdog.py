@@ -37,6 +37,7 @@ def test_silence_kills_and_each_line_begins_the_time_anew():
             # As long as all that a silent child may take: what is handled is no silence.
             time.sleep(0.6)
         assert not process.killed.is_set()
+
     assert watchdog.killed_for is None
 
 
@@ -48,6 +49,7 @@ def test_a_child_that_was_stopped_is_killed_and_counts_as_lost(tmp_path, monkeyp
 
     with pytest.raises(LostChild, match="sent no sign of life") as caught:
         run_child("tests.runtime.programs.steps:name_itself", {}, tmp_path, stop)
+
     assert caught.value.transient
 
 
@@ -57,8 +59,10 @@ def test_a_child_that_takes_longer_than_it_may_is_killed_however_many_signs_it_s
         for _ in watchdog.lines(itertools.repeat("a sign")):
             if process.killed.wait(0.01):
                 break
+
     assert watchdog.killed_for == "time"
 
     with pytest.raises(TookTooLong, match=r"longer than 0\.1 min, the time_limit of its grid") as caught:
         run_child("tests.runtime.programs.steps:name_itself", {}, tmp_path, at_most=6.0)
+
     assert caught.value.transient

@@ -37,6 +37,7 @@ def data(tmp_path):
             text = f"{said} {' '.join(rng.choice(['today', 'mild', 'bad', 'slow', 'again'], 3))} {name} {i}"
             lines.append({"case_id": f"{name}-{i}", "text": text, "label": label, "group": None, "subgroup": {}})
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+
     return tmp_path
 
 

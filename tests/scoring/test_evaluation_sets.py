@@ -61,6 +61,7 @@ def study(tmp_path_factory):
     ]
     if SHARED.is_dir():
         sets += [EvaluationSet(name=name, source=str(public_file(name))) for name in PUBLIC]
+
     options = [
         "bits=[4]",
         "models=['tiny-llama']",
@@ -127,6 +128,7 @@ def test_each_set_lands_separately_with_the_threshold_of_the_test_set(study, mon
     assert len(notes) == 2 and all(note.startswith("no guarantee here") for note in notes)
     assert landed.has_groups.tolist() == [False, True]
     assert landed.mc_status.tolist() == ["not available"] * 2 and "test set only" in landed.mc_reason[0]
+
     for name, folder in zip(names, folders, strict=True):
         for kept in ("calibration.jsonl", "rules.json"):
             assert (folder / kept).read_bytes() == (scores / kept).read_bytes()
@@ -144,8 +146,10 @@ def test_one_case_and_no_emergency_at_all_go_from_the_real_scoring_through_every
         spec, args["training_id"], scores.name, Path(args["variant"]), Path(args["data"]), ["single", "calm"]
     )
     refill_warehouse()
+
     with reading() as con:
         assert {name: found for name, found in run_audits(con).items() if found} == {}
+
     landed = query("SELECT * FROM metric JOIN evaluation USING (evaluation_id) WHERE metric = 'ed_recall'")
     single, calm = (landed[landed.evaluation_set == name] for name in ("single", "calm"))
     assert len(single) == 3 and set(single.cases) == {1} and (single.exact_high - single.exact_low > 0.9).all()
@@ -154,10 +158,12 @@ def test_one_case_and_no_emergency_at_all_go_from_the_real_scoring_through_every
         "SELECT state, gate.note FROM gate JOIN evaluation USING (evaluation_id) WHERE evaluation_set = 'calm'"
     )
     assert set(gates.state) == {"NOT AVAILABLE"} and len(gates) == 3
+
     wrong = "UPDATE prediction SET min_cost = 'HOME' WHERE min_cost <> 'HOME'"
     with writing() as con:
         con.execute(wrong)
         found = run_audits(con)
+
     assert found["rules_before_test"] and found["decision_counts_agree"], (
         "audits recompute the rules that are not primary too"
     )
@@ -172,8 +178,10 @@ def test_the_public_sets_are_scored_and_land_separately(study, monkeypatch, tmp_
     land_training(spec, args, scores)
     evaluate_sets.fn(spec, args["training_id"], scores.name, Path(args["variant"]), Path(args["data"]), list(PUBLIC))
     refill_warehouse()
+
     with reading() as con:
         assert {name: found for name, found in run_audits(con).items() if found} == {}
+
     landed = query("SELECT * FROM evaluation").set_index("evaluation_set")
     on_test = landed.loc["test"]
     for name, cases in PUBLIC.items():
@@ -186,6 +194,7 @@ def test_the_public_sets_are_scored_and_land_separately(study, monkeypatch, tmp_
         found = query(f"SELECT case_id, label FROM prediction WHERE evaluation_id = '{evaluation.evaluation_id}'")
         assert dict(found.values.tolist()) == {str(row["id"]): row["label"] for row in lines(public_file(name))}
         assert query(f"SELECT cases FROM evaluation_summary WHERE evaluation_set = '{name}'").cases.tolist() == [cases]
+
     assert query("SELECT DISTINCT evaluation_set FROM leaderboard").evaluation_set.tolist() == ["test"]
 
 
@@ -223,8 +232,10 @@ def test_a_machine_of_a_fleet_takes_the_scores_that_another_one_has_shared(study
     shutil.copytree(args["folder"], adapter, ignore=shutil.ignore_patterns("scores"))
     monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "another"))
     monkeypatch.setenv("TRIAGE_SHARED", str(tmp_path / "shared"))
+
     for step in ("evaluate", "evaluation_sets"):
         monkeypatch.setattr(f"tasks.{step}.run_step", lambda *_, **__: pytest.fail("scored again"))
+
     assert finish() == of_clinic and verify(adapter / "scores" / scores.name) == verify(scores)
 
 
@@ -244,8 +255,10 @@ def test_a_rise_of_the_scoring_version_judges_stored_scores_again_without_a_mode
         earlier.setattr("tasks.spec.scoring.SCORING_VERSION", SCORING_VERSION - 1)
         earlier.setattr("tasks.judging.evaluation_rows.SCORING_VERSION", SCORING_VERSION - 1)
         before = finish()
+
     for step in ("evaluate", "evaluation_sets"):
         monkeypatch.setattr(f"tasks.{step}.run_step", lambda *_, **__: pytest.fail("a model ran"))
+
     after = finish()
     assert len({*before, *after}) == 4 and finish() == after
     refill_warehouse()
@@ -256,6 +269,7 @@ def test_a_rise_of_the_scoring_version_judges_stored_scores_again_without_a_mode
     )
     assert set(times.times) == {1} and len(times) == 2 and {len(found) for found in times.versions} == {2}
     assert query("SELECT evaluation_id FROM evaluation_summary").evaluation_id.isin(before).sum() == 0
+
     with reading() as con:
         assert {name: found for name, found in run_audits(con).items() if found} == {}
 
@@ -287,6 +301,7 @@ def test_ids_that_two_files_both_count_from_1_are_no_overlap_where_the_texts_dif
         )
         evaluation = Evaluation("e", "s", "t", "d", False, "argmax", Scoring(), 0, name)
         rules = record_rules(set_scores(scored("ours")), "digest")
+
         return judged_rows(evaluation, EvaluationScores(scored("ours"), scored(texts), rules, manifest))
 
     assert [row["decision"] for row in judged("clinic", "theirs")["prediction"]] == ["ED", "ED", "ED"]

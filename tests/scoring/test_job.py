@@ -74,10 +74,12 @@ def run_experiments(home, bits, recipes):
     narrowed = [f"bits=[{bits}]", "scoring.passes=20", "scoring.generated_cases=3", "recipe.iterations=3"]
     grid = load_grid("smoke", narrowed)
     data = prepare_dataset(grid.data, home)
+
     done = {}
     for spec in experiments(grid, known_models(grid)):
         if spec.recipe.name not in recipes:
             continue
+
         source = fetch_base(spec.model, home)
         variant = run_quantize({"source": str(source), "root": str(home), "bits": bits, "group_size": 64})["folder"]
         training = training_of(spec, Path(variant), data)
@@ -87,6 +89,7 @@ def run_experiments(home, bits, recipes):
         scores = scores_folder(spec, training, data)
         score(args, scores)
         done[spec.model.name, spec.recipe.name] = (spec, args, scores)
+
     return done
 
 
@@ -117,6 +120,7 @@ def test_the_adapter_loads_in_stock_mlx_lm_and_gives_the_same_label_probabilitie
     chat = verify(Path(args["variant"]), deep=False)["prompt"] == "chat"
     template = make_template(tokenizer, load_prompt(), chat)
     texts = {r["case_id"]: r["text"] for r in lines(Path(args["data"]) / "test.jsonl")}
+
     for scored in lines(scores / "test.jsonl")[:8]:
         prompt = load_prompt()
         text = texts[scored["case_id"]]
@@ -124,6 +128,7 @@ def test_the_adapter_loads_in_stock_mlx_lm_and_gives_the_same_label_probabilitie
             tokens = tokenizer.apply_chat_template(prompt.messages(text), add_generation_prompt=True)
         else:
             tokens = tokenizer.encode(prompt.plain_text(text))
+
         row = stock(mx.array([tokens]))[0, -1]
         logits = np.array([row[template.completions[k][0]].item() for k in range(3)], float)
         p = np.exp(logits - logits.max())
@@ -154,6 +159,7 @@ def stock_losses(args, name, as_chat=None):
         logits = stock(mx.array([whole[:-1]]))[0]
         losses = nn.losses.cross_entropy(logits[len(start) - 1 :], mx.array(whole[len(start) :]))
         losses_by_case.append(np.array(losses.tolist()))
+
     return losses_by_case
 
 
@@ -217,9 +223,11 @@ def test_an_adapter_that_gives_nan_seals_no_scores_and_is_named_with_its_count(s
     weights[name] = weights[name] * float("nan")
     mx.save_safetensors(str(folder / "adapters.safetensors"), weights)
     seal(folder, {}, training_job.OUTPUTS)
+
     said = f"^{spec.cell_id}: 24 of 24 cases of calibration have scores that are NaN or infinite, .*; train it again"
     with pytest.raises(Diverged, match=said):
         score(args | {"folder": str(folder)}, tmp_path / "scores")
+
     assert not (tmp_path / "scores").exists()
 
 
@@ -235,6 +243,7 @@ def test_shortened_cases_are_warned_of_and_counted_and_a_window_that_fits_none_i
         })  # fmt: skip
         folder = tmp_path / str(window)
         score(args | {"experiment": shorter.model_dump(mode="json")}, folder, events.append)
+
         return folder, [event.message for event in events if isinstance(event, StepWarning)]
 
     whole = load_set(Path(args["data"]), "test", template, 2048)
@@ -245,6 +254,7 @@ def test_shortened_cases_are_warned_of_and_counted_and_a_window_that_fits_none_i
     assert 0 < lost < 3 and any(f"{lost} of 24 cases of test are longer" in warning for warning in warnings)
     found = rows_of(spec, args, folder)["evaluation"]
     assert found[0]["shortened_cases"] == lost
+
     with pytest.raises(BadInput, match="Every case of (calibration|test) is longer"):
         scored(lengths[0] - 1)
 
@@ -257,6 +267,7 @@ def test_dead_dropout_is_refused_not_reported_as_certainty(study, monkeypatch, t
     monkeypatch.setattr(KeyedDropout, "__call__", lambda self, x: x)
     with pytest.raises(TriageError, match="dropout was not active"):
         score(args, tmp_path / "dead")
+
     assert not (tmp_path / "dead").exists()
     assert spec.seed != mc_dropout.PASS_KEY
 
@@ -326,6 +337,7 @@ def test_greedy_answers_equal_stock_generation_and_their_text_is_not_stored(stud
     generated = []
     original = generate._generate
     monkeypatch.setattr(generate, "_generate", lambda *args: generated.append(original(*args)) or generated[-1])
+
     ours = greedy_answers(adapted, loaded.cases, [0, 5, 9], template, quiet, max_tokens=4)
     ends = {template.tokenizer.eos_token_id, template.completions[0][template.label_lengths[0]]}
     for answer, tokens, case in zip(ours, generated, (0, 5, 9), strict=True):
@@ -338,6 +350,7 @@ def test_greedy_answers_equal_stock_generation_and_their_text_is_not_stored(stud
         if backend().compute_dtype == "float32":
             steps = generate_step(mx.array(prompt), stock, max_tokens=4)
             assert tokens == list(itertools.takewhile(lambda token: token not in ends, (token for token, _ in steps)))
+
     kept_lines = lines(scores / "answers.jsonl")
     assert len(kept_lines) == 3 and all(set(line) == {"case_id", "exact", "label"} for line in kept_lines)
 
@@ -358,6 +371,7 @@ def test_fidelity_is_measured_against_the_unquantised_model_and_8_bits_are_close
     model, _ = load_model(base)
     model.set_dtype(mx.float32)
     loaded = load_set(Path(args["data"]), "test", load_template(base, DEFAULT), spec.training.max_tokens)
+
     case_numbers = sample_numbers([r["case_id"] for r in loaded.records], [r["label"] for r in loaded.records], 10)
     nll = 0.0
     count = 0
@@ -366,6 +380,7 @@ def test_fidelity_is_measured_against_the_unquantised_model_and_8_bits_are_close
         losses = nn.losses.cross_entropy(model(tokens[None, :-1])[0], tokens[1:])[loaded.cases.leading :]
         nll = nll + losses.sum().item()
         count = count + losses.size
+
     assert figures["4"]["text_tokens"] == count
     assert figures["4"]["reference_perplexity"] == pytest.approx(np.exp(nll / count), rel=1e-4)
 
@@ -416,6 +431,7 @@ def test_fidelity_of_a_set_with_one_case_has_divergences_and_no_perplexity_and_n
     }
     (damaged / "manifest.json").unlink()
     seal(damaged, entries)
+
     with pytest.raises(TriageError, match="logits that are not finite"):
         fidelity_job.run(common | {"data": args["data"], "variants": {"4": str(damaged)}}, quiet)
 

@@ -79,6 +79,7 @@ def test_probabilities_are_those_of_the_whole_answers_in_stock_mlx_lm(trained):
     cases = load_set(Path(args["data"]), "test", template, spec.training.max_tokens).cases
     scored = [json.loads(line) for line in (scores / "test.jsonl").read_text().splitlines()]
     assert max(template.label_lengths) > 1
+
     for number, entry in enumerate(scored[:4]):
         prompt = cases.encoded[number].prompt
         logp = []

@@ -30,12 +30,15 @@ def run(halving: Halving, curves: list[list[float]], asked: int, trials=(), fail
         if isinstance(move, Proposal):
             trials.append(Fake(len(trials)))
             continue
+
         trial = trials[move.number]
         assert move.rung == len(trial.ranks), "no rung is left out, and none is trained twice"
+
         if (move.number, move.rung) in failing:
             trials[move.number] = replace(trial, failed=True)
         else:
             trials[move.number] = replace(trial, ranks=(*trial.ranks, (curves[move.number][move.rung], 0.0)))
+
     return trials, moves
 
 

@@ -100,10 +100,12 @@ def test_each_setting_varies_the_experiment_or_is_refused_with_a_reason(key, tmp
     if key in LEFT_ALONE:
         assert f"{key} cannot be searched: {LEFT_ALONE[key]}." in refusal(tmp_path, f'[search]\n"{key}" = [1, 2]')
         return
+
     values = VARIED[key.partition(".")[2]]
     text = grid_text(f'[search]\n"{key}" = {json.dumps(values).replace(": ", " = ")}', 'select_by = "macro_f1"')
     if key in OF_SAFETY:
         text = text.replace('"standard"', '"safety"\ntarget_ed_recall = 0.9')
+
     path = tmp_path / "mine.toml"
     path.write_text(text)
     space = set_up(str(path), None, Narrowing()).space
@@ -183,6 +185,7 @@ def test_dotted_keys_may_be_quoted_or_not_and_an_override_wins(tmp_path):
     path.write_text(
         grid_text('[search]\n"recipe.rank" = [2]\nrecipe.scale = { low = 2, high = 4 }\ntraining.decay = ["none"]')
     )
+
     for override in ("search.recipe.rank=[8]", 'search."recipe.rank"=[8]', 'search . "recipe.rank" = [8]'):
         space = set_up(str(path), [override], Narrowing()).space
         assert list(space.settings) == ["recipe.rank", "recipe.scale", "training.decay"]

@@ -40,12 +40,15 @@ def test_proposals_follow_from_the_seed_and_the_values_alone(tmp_path):
     for number in range(9):
         add(whole)
         assert add(opened(tmp_path / "killed")) == number
+
     killed = opened(tmp_path / "killed")
     assert [trial.values for trial in killed.trials()] == [trial.values for trial in whole.trials()]
     assert killed.trials() == whole.trials()
     other = opened(tmp_path / "other", "search.seed=7")
+
     for _ in range(9):
         add(other)
+
     assert other.trials()[0] == whole.trials()[0], "the grid's own recipe comes first"
     assert other.trials()[1].values != whole.trials()[1].values
 
@@ -61,6 +64,7 @@ def test_the_sampler_learns_from_the_values_at_the_first_rung(tmp_path):
 def test_no_recipe_is_proposed_twice_and_a_space_without_another_one_ends_the_proposals(tmp_path):
     names = ("learning_rate", "scale")
     fixed = [f"search.recipe.{name}=[{value}]" for name, value in zip(names, (1e-3, 20), strict=True)]
+
     storage = opened(
         tmp_path, *fixed, "search.recipe.rank={low=2,high=4}",
         'search.training.target_modules=[["self_attn.q_proj"]]',
@@ -70,6 +74,7 @@ def test_no_recipe_is_proposed_twice_and_a_space_without_another_one_ends_the_pr
         number = storage.add(values, f"t{len(seen)}")
         storage.reach(number, reached(4, value_of(values)))
         seen.add((values["recipe.rank"], values["training.num_layers"]))
+
     assert seen == {(rank, layers) for rank in (2, 3, 4) for layers in (1, 2)} and len(storage.trials()) == 6
 
 
@@ -77,6 +82,7 @@ def test_a_trial_stays_running_until_it_is_trained_to_its_end_or_fails(tmp_path)
     storage = opened(tmp_path)
     for _ in range(3):
         add(storage)
+
     storage.reach(0, reached(8, 0.25))
     storage.fail(1, "The loss became NaN.")
     study = optuna.load_study(study_name="search", storage=f"sqlite:///{storage.path}")
@@ -93,6 +99,7 @@ def test_what_a_killed_search_recorded_but_did_not_show_is_shown_when_it_is_open
     with sqlite3.connect(storage.path) as connection:
         rungs = [vars(reached(4, 0.5)), vars(reached(8, 0.25))]
         connection.execute("UPDATE trial_user_attributes SET value_json = ? WHERE key = 'rungs'", [json.dumps(rungs)])
+
     connection.close()
     opened(tmp_path)
     study = optuna.load_study(study_name="search", storage=f"sqlite:///{storage.path}")
@@ -103,6 +110,7 @@ def test_another_space_is_refused_with_what_changed_and_what_to_do(tmp_path):
     add(opened(tmp_path))
     with pytest.raises(BadInput) as caught:
         opened(tmp_path, "search.recipe.rank={low=2,high=16}", "recipe.batch_size=8", "search.seed=7")
+
     sentence = str(caught.value)
     assert (
         'recipe.rank was {"high":8,"log":false,"low":2} and is {"high":16,"log":false,"low":2}' in sentence
@@ -126,8 +134,10 @@ def test_a_file_of_another_version_or_a_damaged_one_is_refused_in_a_sentence(tmp
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     with sqlite3.connect(storage.path) as connection:
         connection.execute("UPDATE alembic_version SET version_num = 'v99.0.0.a'")
+
     connection.close()
     (tmp_path / "b" / "search.db").write_bytes(b"no database at all, but long enough to be read as one" * 50)
+
     for name in "ab":
         with pytest.raises(
             BadInput, match=r"^\S*search.db cannot be used as the storage of a search \(.*trainings are kept\.$"
@@ -139,10 +149,12 @@ def test_a_study_of_another_program_is_refused_in_a_sentence_and_left_as_it_is(t
     storage = f"sqlite:///{tmp_path / 'search.db'}"
     study = optuna.create_study(storage=storage, study_name="search")
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+
     with pytest.raises(
         BadInput, match=r"^\S*search.db holds trials of another program, .* Move it away to begin anew; "
     ):
         opened(tmp_path)
+
     assert optuna.load_study(storage=storage, study_name="search").user_attrs == {}
 
 

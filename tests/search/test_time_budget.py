@@ -38,6 +38,7 @@ def search(clock: Clock, hours: float, seconds_per_update: float, most: int = 10
             continue
         if budget.is_over:
             break
+
         trial = trials[move.number]
         update = HALVING.rungs[move.rung]
         seconds = (update - trial.update) * seconds_per_update
@@ -46,6 +47,7 @@ def search(clock: Clock, hours: float, seconds_per_update: float, most: int = 10
         trials[move.number] = Trial(
             trial.number, {}, "t", (*trial.rungs, reached), None, 160, Objective("validation value")
         )
+
     return trials
 
 

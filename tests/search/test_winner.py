@@ -44,8 +44,10 @@ def test_own_cases_beside_the_grid_are_the_same_ones_from_the_winners_folder(tmp
     a_setup = set_up(str(folder / "grid.toml"), None, Narrowing())
     path = write_winner(tmp_path / "elsewhere", a_setup.space, trial({"recipe.rank": 2}, a_setup))
     monkeypatch.chdir(tmp_path)
+
     digests = []
     for grid in (select(str(folder / "grid.toml")).grid, select(str(path)).grid):
         data = prepare_dataset(grid.data, tmp_path / "home", grid.evaluation_sets)
         digests.append([(data / f"{name}.jsonl").read_bytes() for name in ("train", "valid")])
+
     assert digests[0] == digests[1]

@@ -78,8 +78,10 @@ def test_loss_and_gradients_are_stocks_and_those_of_another_scale_are_not(varian
     loss, gradients = gradients_of(made, some)
     assert loss == pytest.approx(oracle.loss, rel=near(1e-5, LOSSES))
     assert tiny.largest_difference(gradients, oracle.gradients) <= tolerance
+
     for layer in made.stack.layers[made.boundary :]:
         layer.self_attn.v_proj.scale *= 1.5
+
     assert tiny.largest_difference(gradients_of(made, some)[1], oracle.gradients) > tolerance
 
 
@@ -104,9 +106,11 @@ def test_neither_the_micro_batch_nor_the_stored_prefix_changes_the_gradients(var
     whole = gradients_of(made, some, key=(42, 7))[1]
     stored = open_prefix(made.stack, some, made.boundary, tmp_path, "weights")
     assert stored.own is not None
+
     others = [gradients_of(made, some, micro, (42, 7))[1] for micro in (3, 1)]
     for gradients in [*others, gradients_of(made, some, 4, (42, 7), stored)[1]]:
         assert tiny.largest_difference(gradients, whole) <= near(1e-5, OTHER_ORDER)
+
     another_mask = gradients_of(made, some, key=(42, 8))[1]
     assert tiny.largest_difference(another_mask, whole) > near(1e-5, OTHER_ORDER)
 
@@ -131,6 +135,7 @@ def test_a_killed_and_resumed_training_ends_with_the_same_bits(variant, tmp_path
     whole = trained(tmp_path / "whole")
     with pytest.raises(Killed):
         trained(tmp_path / "killed", 3)
+
     resumed = trained(tmp_path / "killed")
     assert all((np.array(whole[name]) == np.array(resumed[name])).all() for name in whole)
 

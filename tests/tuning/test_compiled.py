@@ -106,6 +106,7 @@ def test_a_checkpoint_has_one_form_with_and_without_compiled_updates(first, lora
         resumed, again = trained(tmp_path / "killed", **settings)
     finally:
         mx.enable_compile()
+
     assert tiny.largest_difference(tiny.flat(resumed), tiny.flat(whole)) <= 1e-5
     assert [p.loss for p in again.curve] == pytest.approx([p.loss for p in progress.curve], rel=1e-5)
     assert form_of_optimizer(tmp_path / "killed") == form_of_optimizer(tmp_path / "whole")
@@ -136,11 +137,13 @@ def test_between_reports_a_compiled_training_hands_over_each_step_once_and_evalu
     for name in ("eval", "async_eval"):
         original = getattr(mx, name)
         monkeypatch.setattr(mx, name, lambda *a, of=original, n=name: calls.update([n]) or of(*a))
+
     totals = []
     for iterations in (3, 8):
         trained(tmp_path / str(iterations), iterations=iterations, report_every=100, evaluate_every=100)
         totals.append(calls.copy())
         calls.clear()
+
     assert totals[1] - totals[0] == {"async_eval": 5}
 
 
@@ -156,6 +159,7 @@ def test_divergence_ends_a_compiled_training_at_the_last_good_update(tmp_path, c
     spec = experiment(a_recipe, evaluate_every=4, report_every=2)
     with pytest.raises(Diverged, match="The loss became nan at update 3") as error:
         train(made, spec, Splits(prefix, prefix), tmp_path, poison)
+
     assert error.value.reached.update == 2 and not (tmp_path / "checkpoint").exists()
 
 
@@ -172,6 +176,7 @@ def test_an_update_that_is_really_compiled_gives_the_same_loss_and_norm(tmp_path
         updates = CompiledUpdates(made, tiny.no_store(made, some), objective, optimizer, 4, 1.0)
         steps = [updates.start([0, 1, 2, 3], 1e-2, None) for _ in range(3)]
         results.append([(step.value, float(np.array(step.norm))) for step in steps])
+
     mx.enable_compile()
     np.testing.assert_allclose(results[1], results[0], rtol=1e-5)
     assert results[0][2][0] < results[0][0][0]

@@ -35,6 +35,7 @@ def test_the_second_recipe_of_a_variant_computes_no_prefix_and_reads_no_file_for
     monkeypatch.setattr(store, "file_digest", lambda path: digests.append(path) or file_digest(path))
     train = tiny.cases(8)
     valid = tiny.cases(5, seed=1)
+
     for number, recipe in enumerate((tiny.recipe(), tiny.safety(rank=8, dropout=0.1), tiny.recipe(scale=9.0))):
         made = tiny.adapted("llama", 4, True, recipe)
         before = len(digests)
@@ -42,6 +43,7 @@ def test_the_second_recipe_of_a_variant_computes_no_prefix_and_reads_no_file_for
         assert all(p.own is not None for p in prefixes)
         assert number == 0 or len(computed) == 2, "computed again for another recipe"
         assert number < 2 or len(digests) == before, "read in full again by a later recipe"
+
     assert computed == [train, valid]
 
 
@@ -50,6 +52,7 @@ def test_a_deeper_prefix_goes_on_from_a_stored_one_and_has_the_same_bits(tmp_pat
     blocks = []
     run_blocks = frozen_prefix.run_blocks
     monkeypatch.setattr(frozen_prefix, "run_blocks", lambda *args: blocks.append(args[2:4]) or run_blocks(*args))
+
     for precision in ("float32", "bfloat16"):
         made = tiny.adapted("llama", 4, precision == "float32")
         made.stack.model.set_dtype(getattr(mx, precision))
@@ -59,6 +62,7 @@ def test_a_deeper_prefix_goes_on_from_a_stored_one_and_has_the_same_bits(tmp_pat
         blocks.clear()
         split = open_prefix(made.stack, some, 3, from_the_second, "weights", limit=1 << 30)
         assert set(blocks) == {(2, 3)}, "blocks that are stored are computed again"
+
         for name in ("leading", "own", "starts"):
             np.testing.assert_array_equal(getattr(split, name), getattr(whole, name))
 
@@ -68,6 +72,7 @@ def test_a_shallower_prefix_that_others_will_read_is_stored_first_where_the_spac
     made = tiny.adapted("llama", 4, True)
     room = frozen_prefix._stored_size(made.stack, some)
     alone = open_prefix(made.stack, some, 3, tmp_path / "alone", "weights")
+
     for copies, boundaries in ((1, {3}), (2, {2, 3})):
         root = tmp_path / str(copies)
         monkeypatch.setenv("TRIAGE_PREFIX_BYTES", str(copies * room + 1))
@@ -121,6 +126,7 @@ def test_beyond_its_byte_budget_nothing_is_stored_the_log_says_so_and_scores_are
     plain = score_cases(made, tiny.no_store(made, some)).label_logp
     np.testing.assert_allclose(score_cases(made, stored).label_logp, plain, atol=1e-5)
     monkeypatch.setenv("TRIAGE_PREFIX_BYTES", "much")
+
     with pytest.raises(BadInput, match="TRIAGE_PREFIX_BYTES=much: 'much' is not a number of bytes such as 4GB"):
         open_prefix(made.stack, other, made.boundary, tmp_path, "weights")
 
@@ -137,6 +143,7 @@ def test_packed_dense_and_bfloat16_weights_of_one_variant_each_have_a_prefix_of_
     some = tiny.cases(6)
     halved = tiny.adapted("llama", 4, False)
     halved.stack.model.set_dtype(mx.bfloat16)
+
     for made in (
         tiny.adapted("llama", 4, True),
         tiny.adapted("llama", 4, False),
@@ -144,6 +151,7 @@ def test_packed_dense_and_bfloat16_weights_of_one_variant_each_have_a_prefix_of_
         tiny.adapted("llama", 4, True),
     ):
         open_prefix(made.stack, some, made.boundary, tmp_path, "weights")
+
     assert len(computed) == len(list((tmp_path / "prefixes").iterdir())) == 3
 
 
@@ -189,6 +197,7 @@ def test_a_damaged_prefix_that_another_process_has_replaced_meanwhile_is_not_rem
         made.mkdir()
         (made / "own.npy").write_bytes(b"numbers")
         store.seal(made, {"key": "key"})
+
     (folder / "own.npy").unlink()
     with ThreadPoolExecutor(1) as pool, store.replacing(folder):
         trusted = pool.submit(frozen_prefix._is_stored, folder, "key", events.append)
@@ -196,6 +205,7 @@ def test_a_damaged_prefix_that_another_process_has_replaced_meanwhile_is_not_rem
             trusted.result(0.5)
         shutil.rmtree(folder)
         (tmp_path / "whole").rename(folder)
+
     assert trusted.result() is True and events == [] and store.verify(folder)
 
 
@@ -208,6 +218,7 @@ def test_a_prefix_of_the_same_variant_at_another_boundary_or_in_another_form_is_
     foreign = tiny.adapted("llama", 4, other == "boundary")
     if other == "bfloat16":
         foreign.stack.model.set_dtype(mx.bfloat16)
+
     right = np.array(open_prefix(made.stack, some, 2, tmp_path / "a", "weights").own)
     open_prefix(foreign.stack, some, 3 if other == "boundary" else 2, tmp_path / "b", "weights")
     (own,), (others,) = ((tmp_path / name / "prefixes").iterdir() for name in "ab")

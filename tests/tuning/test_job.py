@@ -53,6 +53,7 @@ def study(tmp_path_factory):
     spec = next(s for s in experiments(grid, known_models(grid)) if s.recipe.dropout > 0)
     source = fetch_base(spec.model, home)
     variant = run_quantize({"source": str(source), "root": str(home), "bits": 4, "group_size": 64})["folder"]
+
     return {"experiment": spec.model_dump(mode="json"), "training_id": training_of(spec, Path(variant), data),
             "variant": variant, "data": str(data), "home": str(home)}  # fmt: skip
 
@@ -103,6 +104,7 @@ def test_a_training_killed_at_random_moments_writes_the_adapters_of_one_that_nev
     moments = random.Random(kills)
     killed = 0
     afresh()
+
     while killed < kills:
         code = run(study, folder, moments.uniform(0, seconds))
         assert code in (0, -signal.SIGKILL)
@@ -110,6 +112,7 @@ def test_a_training_killed_at_random_moments_writes_the_adapters_of_one_that_nev
         if code == 0:
             ends.append(outcome(folder))
             afresh()
+
     assert run(study, folder) == 0
     assert all(end == outcome(tmp_path / "whole") for end in (*ends, outcome(folder)))
     summary = verify(tmp_path / "whole")["summary"]
@@ -128,6 +131,7 @@ def test_a_training_that_pauses_leaves_a_checkpoint_alone_and_ends_with_the_adap
         assert [path.name for path in (folder / "checkpoint").iterdir()] == [f"{reached:07d}"]
         names = {path.name for path in folder.iterdir()}
         assert ("adapters.safetensors" in names) == ("manifest.json" in names) == (reached == UPDATES), names
+
     assert run(study, tmp_path / "whole") == 0
     assert outcome(folder) == outcome(tmp_path / "whole")
     files = [set(verify(folder)["files"]) for folder in (folder, tmp_path / "whole")]
@@ -226,6 +230,7 @@ def test_a_diverged_training_lands_its_curve_up_to_then_and_its_memory(study, tm
     monkeypatch.setattr(trainer, "update_gradients", poisoned)
     with pytest.raises(Diverged, match="at update 4") as error:
         trained(study, tmp_path, iterations=6)
+
     spec = ExperimentSpec.model_validate(study["experiment"])
     (variant, data) = (study["variant"], study["data"])
     manifests = VariantManifest.read(Path(variant)), DatasetManifest.read(Path(data))
@@ -254,6 +259,7 @@ def test_the_macro_f1_of_a_trial_is_that_of_its_curve_and_scored_where_the_curve
 
     for update in (3, 6, 9):
         assert reached(update) == max(value for at, value in noted if at <= update)
+
     monkeypatch.setattr(TrainingProgress, "best_macro_f1", lambda progress, update: None)
     monkeypatch.setattr(module, "run_child", lambda function, args, log, emit: valid_job.run(args, emit))
     assert reached(9) == pytest.approx(max(value for _, value in noted))
@@ -293,10 +299,12 @@ def test_the_memory_choice_of_a_training_is_saved_and_another_budget_chooses_aga
     def choice(memory):  # in a process of its own: what earlier tests left in this one would be counted as held
         experiment = study["experiment"] | {"training": study["experiment"]["training"] | {"memory": memory}}
         recipe = experiment["recipe"] | {"iterations": 1}
+
         events = tmp_path / "events.jsonl"
         with events.open("w") as stdout:
             child = start(study | {"experiment": experiment | {"recipe": recipe}}, tmp_path, stdout)
             assert child.wait(timeout=120) == 0
+
         told.extend(json.loads(line) for line in events.read_text().splitlines())
         return json.loads((tmp_path / "memory.json").read_text())
 

@@ -48,6 +48,7 @@ def test_the_objective_equals_its_formula_and_finite_differences():
 
     assert loss(mx.array(x)).item() == pytest.approx(by_hand(x.astype(float)), rel=1e-5)
     gradient = np.array(mx.grad(loss)(mx.array(x)))
+
     for i, j in np.ndindex(4, 3):
         up = x.astype(float)
         down = x.astype(float)
@@ -73,6 +74,7 @@ def test_the_cost_reaches_every_lora_tensor_as_finite_differences_say(template):
     for name, value in tree_flatten(made.stack.model.trainable_parameters()):
         gradient = with_cost[name] - without[name]
         start = np.array(value)
+
         for at in np.argsort(-np.abs(gradient), axis=None)[:3]:
             costs = []
             for step in (5e-3, -5e-3):
@@ -120,6 +122,7 @@ def test_labels_of_several_tokens_are_scored_to_their_full_length_in_the_cost(te
 def test_the_cost_gradient_on_a_label_logit_is_at_most_a_quarter_of_lambda():
     objective = make_objective(tiny.safety(), np.array([0, 1, 2]))
     rng = np.random.default_rng(0)
+
     for _ in range(50):
         logp = mx.array(rng.normal(scale=4, size=(1, 3)).astype(np.float32))
         for label in range(3):

@@ -67,8 +67,10 @@ def test_the_micro_batch_is_the_largest_that_fits_and_checkpointing_comes_only_w
     }  # fmt: skip
     assert [chosen[limit].cache_bytes for limit in (2000, 460, 150, 149, 80)] == [250, 57, 0, 18, 10]
     assert "micro-batch 7 of 8." in events[1].message and "blocks checkpointed" in events[-1].message
+
     with pytest.raises(BadInput, match="is less than one case needs"):
         choose_memory(peak, 50, 8, 30, 59, events.append)
+
     monkeypatch.setattr(memory, "backend", lambda: METAL)
     assert choose_memory(peak, 50, 8, 30, 460, events.append).tokens_at_once == 7 * 30
     monkeypatch.setattr(memory, "backend", lambda: CPU)
@@ -103,6 +105,7 @@ def test_the_chosen_micro_batch_stays_within_the_budget_beside_the_cache_and_one
     plain, again = (step_peak(one, prefix, objective) for one in (made, checkpointed(made)))
     state_bytes = STATE_BYTES * made.trainable
     held = held_memory() + state_bytes
+
     limits = [held + plain * k for k in (5, 8)] if not checkpointing else [held + (again + plain) // 2]
     for limit in limits:
         events = []
@@ -139,6 +142,7 @@ def test_the_frozen_prefix_is_computed_within_the_budget_and_comes_out_the_same(
     bounded, within = opened("bounded", peak // 4, tokens_at_once=4096)
     single, least = opened("single", tokens_at_once=1)
     assert least <= SLACK * within and within <= SLACK * (peak // 4)
+
     for other in (bounded, single):
         np.testing.assert_allclose(other, usual, atol=1e-5)
 
@@ -184,6 +188,7 @@ def test_out_of_memory_halves_the_micro_batch_then_checkpoints_then_gives_up(tmp
     monkeypatch.setattr(step, "run_step", child)
     with pytest.raises(OutOfMemory):
         step.train_experiment(experiment(tiny.recipe()), tmp_path / "x", tmp_path, tmp_path, tmp_path, events.append)
+
     assert tried == [(4, False), (2, False), (1, False), (1, True)]
     assert events[-1].message == "Out of memory: retrying with micro-batch 1 and checkpointed blocks."
     assert read_choice(tmp_path / "x") == MemoryChoice(1, True, 7, TOKENS_AT_ONCE // 4) and asdict(MemoryChoice(1)) == {
@@ -213,6 +218,7 @@ def test_a_training_in_small_pieces_learns_what_a_whole_batch_learns(choice, tmp
     a_recipe = tiny.safety(dropout=0.1, iterations=4)
     tokens = []
     monkeypatch.setattr(trainer, "score_cases", lambda *given: tokens.append(given[2]) or score_cases(*given))
+
     ends = []
     for number, how in enumerate((None, choice)):
         made = tiny.adapted("llama", 4, True, a_recipe)
@@ -222,5 +228,6 @@ def test_a_training_in_small_pieces_learns_what_a_whole_batch_learns(choice, tmp
             made, experiment(a_recipe), Splits(prefix, prefix), tmp_path / str(number), lambda event: None, how
         )
         ends.append(tiny.flat(best))
+
     assert tiny.largest_difference(ends[1], ends[0]) <= 1e-4
     assert tokens == [TOKENS_AT_ONCE] * 2 + [choice.tokens_at_once] * 2

@@ -24,6 +24,7 @@ def on_packed_weights(*arguments, **environment):
         text=True,
     )
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+
     return done.stdout
 
 

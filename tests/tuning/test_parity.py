@@ -61,6 +61,7 @@ def test_the_micro_batch_changes_nothing(architecture, dropout, template):
     ours = tiny.adapted(architecture, 4, True, a_recipe)
     some = tiny.cases(4, template)
     objective = make_objective(a_recipe, some.labels)
+
     results = [
         update_gradients(ours, tiny.no_store(ours, some), [0, 1, 2, 3], objective, micro, (42, 7))
         for micro in (4, 2, 1)
@@ -104,6 +105,7 @@ def test_scores_equal_a_full_forward_pass_of_the_stock_model(architecture, templ
     ours = tiny.adapted(architecture, 4, True)
     some = tiny.cases(5, template)
     scores = score_cases(ours, tiny.no_store(ours, some), tokens_at_once=100)
+
     for i, case in enumerate(some.encoded):
         for label in range(3):
             completion = template.completions[label]

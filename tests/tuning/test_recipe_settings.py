@@ -47,8 +47,10 @@ def by_hand(made, some, chosen, template, recipe) -> tuple[float, float]:
             if label == case.label:
                 other_part -= of_tokens[length:].sum()
                 tokens += len(completion)
+
         e = recipe.label_smoothing
         label_part += recipe.label_weight * (-(1 - e) * label_logp[case.label] - e * np.mean(label_logp))
+
     return label_part / tokens, other_part / tokens
 
 
@@ -61,6 +63,7 @@ def test_smoothing_and_the_labels_weight_equal_the_formula_on_the_whole_models_l
     some = tiny.cases(6, template)
     objective = make_objective(recipe, some.labels)
     prefix = tiny.no_store(made, some)
+
     for micro_batch in (4, 3):
         loss, parts, _ = update_gradients(made, prefix, [0, 1, 2, 4], objective, micro_batch, None)
         label, other = by_hand(made, some, [0, 1, 2, 4], template, recipe)
@@ -85,6 +88,7 @@ def test_the_gradient_of_the_smoothed_loss_is_that_of_finite_differences_and_it_
         up[at] += 1e-2
         down[at] -= 1e-2
         assert gradient[at] == pytest.approx((loss(mx.array(up)) - loss(mx.array(down))).item() / 2e-2, abs=1e-3)
+
     target = np.full((2, 3), 0.1)
     target[[0, 1], labels] = 0.8
     assert np.abs(np.array(mx.grad(loss)(mx.log(mx.array(target))))).max() < 1e-6
@@ -114,9 +118,11 @@ def test_lora_plus_is_adamw_with_a_higher_rate_for_b_alone():
     optimizer = make_optimizer(experiment(tiny.recipe(lora_plus=16), weight_decay=0.1))
     found = tree(start)
     optimizer.init(found)
+
     for gradient, rate in zip(gradients, rates, strict=True):
         optimizer.learning_rate = rate
         found = optimizer.apply_gradients(tree(gradient), found)
+
     assert optimizer.learning_rate.item() == pytest.approx(rates[-1])
     for name, value in tree_flatten(found):
         ratio = 16 if name.endswith("b") else 1
@@ -148,6 +154,7 @@ def test_draws_follow_from_seed_and_epoch_alone_and_leave_no_case_of_a_label_beh
         assert [len(batch) for batch in batches].count(4) == 7 and len(flat) == 30
         assert np.bincount(some.labels[flat]).tolist() == drawn_counts(np.array([4, 25, 1]), sampling).tolist()
         drawn += np.bincount(flat, minlength=30)
+
     assert all(np.ptp(drawn[some.labels == label]) <= 1 for label in range(3))
     stream = training_batches(some, 4, 42, 0, sampling)
     ahead = [next(stream) for _ in range(30)]
@@ -189,6 +196,7 @@ def test_a_killed_and_resumed_training_with_all_settings_equals_one_that_never_s
     if compiled:
         monkeypatch.setattr(trainer, "compiles", lambda: True)
         mx.disable_compile()
+
     try:
         whole, curve = trained(tmp_path / "whole", **SETTINGS)
         with pytest.raises(Killed):
@@ -196,6 +204,7 @@ def test_a_killed_and_resumed_training_with_all_settings_equals_one_that_never_s
         resumed, again = trained(tmp_path / "killed", **SETTINGS)
     finally:
         mx.enable_compile()
+
     assert all((whole[name] == resumed[name]).all() for name in whole) and curve == again
 
 
@@ -204,10 +213,12 @@ def test_compiled_updates_honour_the_settings(choice, template, tmp_path, monkey
     plain, curve = trained(tmp_path / "plain", choice=choice, template=template, **SETTINGS)
     monkeypatch.setattr(trainer, "compiles", lambda: True)
     mx.disable_compile()
+
     try:
         compiled, other = trained(tmp_path / "compiled", choice=choice, template=template, **SETTINGS)
     finally:
         mx.enable_compile()
+
     assert tiny.largest_difference(compiled, plain) <= 1e-5
     assert [point.loss for point in other] == pytest.approx([point.loss for point in curve], rel=1e-5)
 
@@ -227,6 +238,7 @@ def test_an_update_with_all_settings_that_is_really_compiled_gives_the_same_adap
         optimizer.init(made.stack.model.trainable_parameters())
         if not compiles:
             mx.disable_compile()
+
         try:
             updates = CompiledUpdates(made, prefix, objective, optimizer, 4, None)
             step = updates.start([0, 3, 5, 11], 1e-3, None)
@@ -234,6 +246,7 @@ def test_an_update_with_all_settings_that_is_really_compiled_gives_the_same_adap
             results.append((step.value, tiny.flat(made.stack.model.trainable_parameters())))
         finally:
             mx.enable_compile()
+
     assert results[1][0] == pytest.approx(results[0][0], rel=1e-5)
     assert tiny.largest_difference(results[1][1], results[0][1]) <= 1e-4
     assert make_batch(some, [0, 3]).labels.tolist() == [0, 1]

@@ -16,6 +16,7 @@ def test_the_last_reports_of_a_running_training_can_be_read_and_a_stopped_ones_c
     events = []
     emit = reporting_to(tmp_path / "t", events.append)
     emit(ProgressReport("frozen prefix", 1, 2))
+
     with locked(tmp_path / "t"):
         assert is_locked(tmp_path / "t") and Reported.of_running(tmp_path / "t") is None
         emit(TRAINING)
@@ -24,6 +25,7 @@ def test_the_last_reports_of_a_running_training_can_be_read_and_a_stopped_ones_c
         assert Reported.of_running(tmp_path / "t") == expected
         (tmp_path / "t" / FILE).write_text("{")
         assert Reported.of_running(tmp_path / "t") is None, "a damaged file is no reason to fail"
+
     assert not is_locked(tmp_path / "t") and Reported.of_running(tmp_path / "t") is None
     assert len(events) == 3, "the display gets every event"
 

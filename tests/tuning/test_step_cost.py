@@ -105,6 +105,7 @@ def test_the_masks_that_are_drawn_ahead_are_those_that_a_step_takes(architecture
 def test_masks_from_the_thread_equal_those_that_are_drawn_when_needed_however_few_are_drawn_ahead(limit):
     requests = [MaskRequest(((42, 1, i), (42, 2, i)), (3, i), (5, 9), 6554) for i in range(4)]
     ahead = MasksAhead(limit)
+
     try:
         ahead.expect([*requests, requests[0]])
         for request in [*requests, requests[0], MaskRequest(((1,),), (0, 0), (2, 3), 100)]:
@@ -154,6 +155,7 @@ def test_the_thread_ends_with_a_training_that_fails(error, tmp_path):
 
     with pytest.raises(type(error)):
         run(tiny.recipe(dropout=0.1), tmp_path, emit=fail)
+
     assert counts == [1] and threads() == []
 
 

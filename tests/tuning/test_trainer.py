@@ -65,6 +65,7 @@ def test_a_killed_and_resumed_run_equals_one_that_never_stopped(tmp_path):
 
     with pytest.raises(Killed):
         run(a_recipe, tmp_path / "killed", emit=die)
+
     assert [p.name for p in (tmp_path / "killed/checkpoint").iterdir() if p.is_dir()] == ["0000004"]
     resumed, again, *_ = run(a_recipe, tmp_path / "killed")
     assert all((np.array(whole[k]) == np.array(resumed[k])).all() for k in whole)
@@ -106,8 +107,10 @@ def test_a_resumed_run_keeps_the_largest_peak_of_all_its_processes(tmp_path):
     gc.collect()
     mx.reset_peak_memory()
     held = mx.get_active_memory()  # other tests' models
+
     with pytest.raises(Killed):
         run(tiny.recipe(), tmp_path, emit=grow_then_die)
+
     mx.reset_peak_memory()  # as a new process starts
     _, progress, *_ = run(tiny.recipe(), tmp_path)
     assert mx.get_peak_memory() - held < ballast <= progress.peak_memory_bytes - held
@@ -186,6 +189,7 @@ def test_nan_stops_the_run_with_the_last_good_checkpoint_kept(tmp_path):
 
     with pytest.raises(Diverged, match="update"):
         train(ours, experiment(a_recipe, evaluate_every=2), Splits(prefix, prefix), tmp_path, poison)
+
     assert [p.name for p in (tmp_path / "checkpoint").iterdir() if p.is_dir()] == ["0000002"]
 
 
@@ -247,6 +251,7 @@ def test_an_exploding_gradient_stops_the_run_with_the_last_good_checkpoint_kept(
     monkeypatch.setattr(trainer, "update_gradients", explode)
     with pytest.raises(Diverged, match="The gradient's norm became .* at update 3"):
         run(tiny.recipe(iterations=6), tmp_path)
+
     assert [p.name for p in (tmp_path / "checkpoint").iterdir() if p.is_dir()] == ["0000002"]
 
 

@@ -58,6 +58,7 @@ def base_model(architecture: str, seed: int = 0) -> tuple[nn.Module, dict]:
         model = gemma3_text.Model(args)
         model.tie_word_embeddings = True
         model.pop("lm_head")
+
     model.eval()
     return model, {}
 
@@ -80,10 +81,12 @@ def adapted(
         model, _ = quantised(model, config, precision, precision.group_size_in(64))
         if precision.mode != "affine":
             model.model.embed_tokens.__class__ = Float32Embedding
+
     model.set_dtype(mx.float32)
     if dense:
         model = dequantize_model(model)
         model.set_dtype(mx.float32)
+
     made = add_lora(take_apart(model, cpu_kernels=dense), a_recipe or recipe(), training, seed=1)
     randomise(made)
     return made
@@ -126,9 +129,11 @@ def stock(made: Adapted, some: Cases, chosen: list[int]) -> Oracle:
     longest = max(len(row.inputs) for row in batch.rows) + 1
     tokens = np.zeros((len(batch.rows), longest), np.int32)
     lengths = np.zeros((len(batch.rows), 2), np.int32)
+
     for i, row in enumerate(batch.rows):
         tokens[i, : len(row.inputs)] = row.inputs
         lengths[i] = (row.first + 1, len(row.inputs))
+
     (loss, _), gradients = nn.value_and_grad(
         made.stack.model, lambda m: default_loss(m, mx.array(tokens), mx.array(lengths))
     )(made.stack.model)

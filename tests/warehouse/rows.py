@@ -45,6 +45,7 @@ def training(id: str, bits: int | None = 4, day: int = 1, **values: Any) -> dict
         "weights_source": "hub", "original_precision": "bf16", "random_weights": False,
     }  # fmt: skip
     curve = [full("training_curve", training_id=id, iteration=i, split="train", loss=1.0 / i) for i in (1, 2)]
+
     return {"experiment": [full("experiment", training_id=id, **(base | values))], "training_curve": curve}
 
 
@@ -70,6 +71,7 @@ def evaluation(
     draws = UnitDraws.of(np.column_stack([p, truth]), named, seed=0, resamples=50)
     curve = DecisionCurve.of(p[:, 0], (truth == 0).astype(np.int64), draws)
     (of_ed,), (resampled,) = score_metrics([ClassScores("ED", p, truth, np.arange(len(p)))], draws, [curve])
+
     return {
         "evaluation": [full("evaluation", evaluation_id=id, **(base | values))],
         "prediction": [

@@ -157,6 +157,7 @@ def test_a_case_without_a_group_among_grouped_ones_is_a_unit_of_its_own_and_pass
         rows["prediction"][0]["case_group"] = None
         write_landing(tmp_path, f"t{bits}", "training", training(f"t{bits}", bits))
         write_landing(tmp_path, f"e{bits}", "evaluation", rows)
+
     load_all(tmp_path, tmp_path / "one.duckdb")
     with writing(tmp_path / "one.duckdb") as con:
         assert run_audits(con) == dict.fromkeys(AUDITS, 0)
@@ -182,6 +183,7 @@ def test_the_confusion_matrix_has_nine_cells_for_each_rule_that_decided(con):
     rows = con.execute("SELECT * FROM confusion_matrix WHERE evaluation_id = 'e4'").fetchall()
     cells = {(rule, label, decision): cases for _, rule, label, decision, cases in rows}
     assert len(rows) == len(cells) == 27 and {rule for rule, *_ in cells} == {"primary", "argmax", "target_recall"}
+
     for rule, place in (("argmax", 1), ("target_recall", 2), ("primary", 2)):
         for label in LABELS:
             for decision in LABELS:

@@ -20,10 +20,12 @@ def place(tmp_path_factory):
     place = Place(folder / "place")
     place.home.mkdir(parents=True)
     land_pair(folder / "landing")
+
     for bits, size in ((4, 53), (8, 100)):
         row = full("variant", variant_id=f"v{bits}", base_model="smol", bits=bits, precision=f"{bits}bit",
                    random_weights=False, stored_bytes=size, weights_source="hub")  # fmt: skip
         write_landing(folder / "landing", f"v{bits}", "variant", {"variant": [row]})
+
     load_all(folder / "landing", place.warehouse)
     return place
 

@@ -83,6 +83,7 @@ def test_changed_comments_are_written_at_the_next_opening_and_unchanged_ones_are
     written = []
     real = migrations.write_comments
     monkeypatch.setattr(migrations, "write_comments", lambda *args: (written.append(1), real(*args)))
+
     with writing(tmp_path / "w.duckdb") as con:
         migrate(con)
         migrate(con)
@@ -91,11 +92,13 @@ def test_changed_comments_are_written_at_the_next_opening_and_unchanged_ones_are
     changed = comments_text().replace("when it was loaded, UTC", "it's new; -- now")
     for module in (texts, migrations):
         monkeypatch.setattr(module, "comments_text", lambda: changed)
+
     comments.cache_clear()
     with writing(tmp_path / "w.duckdb") as con:
         migrate(con)
         text = con.execute("SELECT comment FROM duckdb_columns() WHERE column_name = 'loaded_at'").fetchone()
         assert (text, without_comment(con), written) == (("it's new; -- now",), [], [1, 1])
+
     comments.cache_clear()
 
 

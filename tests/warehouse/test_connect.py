@@ -74,6 +74,7 @@ def test_only_a_lock_is_worth_another_attempt(error, attempts, becomes, tmp_path
     else:
         with pytest.raises(becomes), writing(tmp_path / "w.duckdb"):
             pass
+
     assert len(tried) == attempts
 
 
@@ -98,6 +99,7 @@ def test_threads_of_one_process_take_turns_even_when_one_reads_and_one_writes(tm
     path = tmp_path / "w.duckdb"
     with writing(path) as con:
         con.execute("CREATE TABLE t (i INTEGER)")
+
     failures = []
 
     def use(number):
@@ -114,6 +116,7 @@ def test_threads_of_one_process_take_turns_even_when_one_reads_and_one_writes(tm
         thread.start()
     for thread in threads:
         thread.join()
+
     with reading(path) as con:
         assert (con.execute("SELECT count(*) FROM t").fetchone(), failures) == ((8,), [])
 
@@ -160,6 +163,7 @@ def test_a_migration_that_fails_leaves_nothing_of_itself(tmp_path, monkeypatch):
     real = sql_files
     broken = SqlFile("9999_broken", "CREATE TABLE half (i INTEGER); SELECT nonsense;")
     monkeypatch.setattr(migrations, "sql_files", lambda f: [*real(f), broken] if f == "migrations" else real(f))
+
     with writing(tmp_path / "w.duckdb") as con:
         with pytest.raises(duckdb.Error):
             migrate(con)

@@ -25,10 +25,12 @@ def study(tmp_path_factory):
     land_pair(folder / "landing", WORSE, [("ED", "ED", "ED"), *FIVE[1:]])
     failed = training("failed", cell_id="smol-4bit-r2-s1", recipe="r2", status="diverged", error="NaN")
     write_landing(folder / "landing", "failed", "training", failed)
+
     for bits in (4, 8):
         other = training(f"u{bits}", bits, recipe="r3", cell_id=f"smol-{bits}bit-r3-s42")
         write_landing(folder / "landing", f"u{bits}", "training", other)
         write_landing(folder / "landing", f"f{bits}", "evaluation", evaluation(f"f{bits}", f"u{bits}"))
+
     load_all(folder / "landing", folder / "w.duckdb")
     return folder / "w.duckdb"
 
@@ -42,6 +44,7 @@ def answer(study, name: str, /, **values: str) -> list[dict[str, object]]:
 def test_there_are_twenty_questions_and_each_says_what_it_answers():
     questions = cookbook()
     assert len(questions) >= 20 and len({named.explanation for named in questions}) == len(questions)
+
     for named in questions:
         assert re.fullmatch(r"[A-Z].{20,100}\?", named.explanation), named.name
         declared = [parameter.name for parameter in named.parameters]
@@ -59,10 +62,12 @@ def test_a_value_that_stands_nowhere_is_a_sentence_with_those_that_there_are(stu
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(study))
     missed = named_query("missed_by_every_model")
     missed.check_values({"precision": "8bit"})
+
     with pytest.raises(
         BadInput, match=r"--param precision=5bit: the warehouse has no precision '5bit'; it has 4bit, 8bit\."
     ):
         missed.check_values({"precision": "5bit"})
+
     named_query("hardest_cases").check_values({"top": 3})
 
 

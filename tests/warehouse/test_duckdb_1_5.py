@@ -39,6 +39,7 @@ def python(tmp_path_factory) -> Path:
     uv = shutil.which("uv")
     if uv is None:
         pytest.skip("uv is not on PATH")
+
     folder = tmp_path_factory.mktemp("duckdb") / "venv"
     subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, folder], check=True)
     python = folder / "bin" / "python"
@@ -46,6 +47,7 @@ def python(tmp_path_factory) -> Path:
     installed = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if "error sending request" in installed.stderr or "Failed to fetch" in installed.stderr:
         pytest.skip("the package index cannot be reached")
+
     assert installed.returncode == 0, installed.stderr
     (own,) = folder.glob("lib/python*/site-packages")
     (own / "outer.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
@@ -70,6 +72,7 @@ def test_a_warehouse_of_the_pinned_version_is_read_by_1_5(python, tmp_path):
     load_all(tmp_path, tmp_path / "w.duckdb")
     with reading(tmp_path / "w.duckdb") as con:
         assert not any(run_audits(con).values())
+
     version, *lines = run(python, "-c", READ, tmp_path / "w.duckdb").splitlines()
     rows = dict(line.split() for line in lines)
     assert version.startswith("1.5.") and not duckdb.__version__.startswith("1.5.")

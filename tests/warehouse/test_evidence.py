@@ -96,6 +96,7 @@ def test_flips_are_split_by_the_review_flag_of_either_side(tmp_path):
         )
         rows["mc_dropout"] = [dropout_row(f"e{bits}", i, flag) for i, flag in enumerate(flagged)]
         write_landing(tmp_path, f"e{bits}", "evaluation", rows)
+
     load_all(tmp_path)
     (row,) = query("FROM flips").itertuples(index=False)
     assert (row.flips, row.dropout_cases, row.flips_flagged, row.flips_not_flagged) == (3, 2, 1, 1)
@@ -163,6 +164,7 @@ def test_seeds_that_were_judged_at_different_targets_are_not_averaged(tmp_path):
             id = f"{bits}-{seed}"
             write_landing(tmp_path, f"t{id}", "training", training(f"t{id}", bits, seed=seed, cell_id=f"c{id}"))
             write_landing(tmp_path, f"e{id}", "evaluation", judged_at(f"e{id}", target, training_id=f"t{id}"))
+
     load_all(tmp_path)
     for view in ("seeds", "seed_differences"):
         frame = query(f"FROM {view}")
@@ -185,8 +187,10 @@ def test_the_curve_of_risk_and_coverage_has_the_area_that_was_landed_beside_it(t
     entropy = np.round(rng.random(80), 1)  # with ties
     rows = evaluation("e4", "t4", cases, mc_status="available", mc_reason=None, mc_cases=80, mc_passes=50)
     rows["mc_dropout"] = [dropout_row("e4", i, bool(h > 0.3), float(h)) for i, h in enumerate(entropy)]
+
     for row, p in zip(rows["prediction"], rng.dirichlet([1, 1, 1], 80), strict=True):
         row |= dict(zip(("p_ed", "p_gp", "p_home"), p.tolist(), strict=True))
+
     write_landing(tmp_path, "t4", "training", training("t4"))
     write_landing(tmp_path, "e4", "evaluation", rows)
     load_all(tmp_path)
@@ -205,6 +209,7 @@ def test_seeds_multiply_pairs_and_their_spread_is_shown_once(tmp_path):
             cases = [(t, t if rng.random() < 0.7 else "GP", t if rng.random() < 0.8 else "GP") for t in labels]
             write_landing(tmp_path, f"t{id}", "training", training(f"t{id}", bits, seed=seed, cell_id=f"c{id}"))
             write_landing(tmp_path, f"e{id}", "evaluation", evaluation(f"e{id}", f"t{id}", cases))
+
     load_all(tmp_path)
     pairs = query("SELECT seed, accuracy_diff, ed_recall_diff FROM quantization_comparison")
     assert sorted(pairs.seed) == [42, 43, 44]
@@ -214,6 +219,7 @@ def test_seeds_multiply_pairs_and_their_spread_is_shown_once(tmp_path):
     assert row.accuracy_same_sign == (np.sign(pairs.accuracy_diff) == np.sign(pairs.accuracy_diff.mean())).sum()
     spread = query("FROM seeds")
     board = query("FROM leaderboard")
+
     for r in spread.itertuples():
         of_width = board[board.bits == r.bits]
         assert r.seeds == 3 and r.accuracy_mean == pytest.approx(of_width.accuracy.mean())
@@ -230,6 +236,7 @@ def test_seeds_of_other_settings_are_not_averaged_together(tmp_path):
             rows = training(f"t{id}", bits, seed=seed, cell_id=f"c{id}", settings_digest=settings)
             write_landing(tmp_path, f"t{id}", "training", rows)
             write_landing(tmp_path, f"e{id}", "evaluation", evaluation(f"e{id}", f"t{id}"))
+
     load_all(tmp_path)
     assert query("SELECT settings_digest, seeds FROM seeds").values.tolist() == [["none", 2]] * 2
     assert query("SELECT settings_digest, seeds FROM seed_differences").values.tolist() == [["none", 2]]
@@ -248,6 +255,7 @@ def test_baselines_stand_in_the_leaderboard_and_pair_with_nothing(tmp_path):
     load_all(tmp_path)
     assert set(query("FROM leaderboard").recipe_kind) == {"standard", "baseline"}
     assert len(query("FROM quantization_comparison")) == 1
+
     with reading() as con:
         assert not any(run_audits(con).values())
 
@@ -259,9 +267,12 @@ def test_old_rows_survive_the_wider_tables_and_a_failed_metric_that_was_replaced
     for row in rows["metric"]:
         if row["metric"] in ("macro_f1", "ed_f2") and row["rule"] == "argmax":
             row |= {"value": accuracy + 0.0123, "low": None, "high": None}
+
     write_landing(tmp_path, "t4", "training", training("t4"))
     write_landing(tmp_path, "e4", "evaluation", rows)
     load_all(tmp_path)
+
     with reading() as con:
         assert run_audits(con)["metrics_agree"] == 2
+
     assert json.loads(query("SELECT cost_matrix FROM evaluation").cost_matrix[0]) == COSTS

@@ -23,12 +23,14 @@ def population(units: int, size: int, pairs: int, seed: int = 0, loss: float = 0
     hard = rng.normal(size=(units, 1))
     shared = rng.normal(size=(units, size))
     counts = np.zeros((units, 2 * pairs, 3, 3))
+
     for model in range(2 * pairs):
         own = 0.3 * rng.normal(size=(units, 1)) + 0.6 * rng.normal(size=(units, size))
         skill = 0.9 + 0.6 * hard + 0.8 * shared + own - (loss if model % 2 == 0 else 0)
         decided = np.where(skill > 0, truth, rng.choice(3, size=(units, size)))
         for case in range(size):
             np.add.at(counts, (np.arange(units), model, truth[:, case], decided[:, case]), 1)
+
     return Cells(counts)
 
 
@@ -65,6 +67,7 @@ def error_by_differences(counts: np.ndarray, weights: np.ndarray, scope: np.ndar
         down[unit] = down[unit] - step
         both = [values_by_formula(counts, one, scope)[metric] for one in (up, down)]
         influences.append((both[0] - both[1]) / (2 * step))
+
     squares = (weights * np.array(influences) ** 2).sum() * len(counts) / (len(counts) - 1)
     return float(np.sqrt(squares))
 
@@ -92,16 +95,19 @@ def test_values_errors_bands_and_p_values_equal_a_computation_by_loops():
     errors = [error_by_differences(cells.counts, once, scope, k) for k in range(len(POOLED))]
     (weights,) = resample_weights(20, resamples)
     scaled = np.empty((resamples, len(POOLED)))
+
     for b in range(resamples):
         drawn = values_by_formula(cells.counts, weights[b], scope)
         for k in range(len(POOLED)):
             error = error_by_differences(cells.counts, weights[b], scope, k)
             scaled[b, k] = (drawn[k] - values[k]) / max(error, LEAST_ERROR * errors[k])
+
     quantile = sorted(np.abs(scaled).max(axis=1))[int(np.ceil(101 * LEVEL)) - 1]
     greatest = (scaled * signs).max(axis=1)
 
     assert [band.value for band in bands] == pytest.approx(values, abs=1e-9)
     assert [band.error for band in bands] == pytest.approx(errors, abs=1e-9)
+
     for k, band in enumerate(bands):
         assert (band.low, band.high) == pytest.approx(
             (values[k] - quantile * errors[k], values[k] + quantile * errors[k]), abs=1e-9
@@ -148,11 +154,13 @@ def coverage(studies: int, units: int, seed: int) -> float:
     rng = np.random.default_rng(seed)
     chosen = scopes(3)
     true = [statistic.numerators.sum(0) / statistic.denominators.sum(0) for statistic in statistics(whole, chosen)]
+
     held = 0
     for _ in range(studies):
         study = Cells(whole.counts[rng.integers(0, len(whole.counts), units)])
         bands = joint_bands(statistics(study, chosen), [None] * len(true), 600)
         held += all(band.low <= ratios.sum() <= band.high for band, ratios in zip(bands, true, strict=True))
+
     return held / studies
 
 

@@ -39,6 +39,7 @@ def place(tmp_path_factory):
             named = {"recipe": recipe, "cell_id": f"smol-{bits}bit-{recipe}-s42"}
             write_landing(root, id, "training", training(id, bits, **named))
             write_landing(root, f"{id}-old", "evaluation", of_earlier_version(f"{id}-old", id, OTHER))
+
     moved = training("m-8", 8, source_training_id="r1-4", source_scores_id="r1-4-old", **MOVED)
     write_landing(root, "m-8", "training", moved)
     prices = {"cost_matrix": SECOND_ORDER}
@@ -48,6 +49,7 @@ def place(tmp_path_factory):
     for id in ("r1-4", "r1-8", "r2-4", "m-8"):
         rows = evaluation(f"{id}-new", id, scores_id=f"{id}-old", **(prices if id == "m-8" else {}))
         write_landing(root, f"{id}-new", "evaluation", rows)
+
     land_sweep(root, "after", [f"{id}-new" for id in ("r1-4", "r1-8", "r2-4", "m-8")], day=2)
     load_all(root, root.parent / "w.duckdb")
     return root.parent / "w.duckdb"
@@ -110,9 +112,11 @@ def test_what_is_forgotten_gives_its_place_back(place, tmp_path):
     assert ids(copy, "SELECT evaluation_id FROM evaluation") == ["m-8-new", "r1-4-new", "r1-8-new", "r2-4-new"]
     assert query("FROM judged_again", database=copy).empty
     shutil.copy(place, copy)
+
     with writing(copy) as con:
         con.execute("DELETE FROM evaluation WHERE evaluation_id = 'm-8-new'")
         note_judgings(con)
+
     assert "m-8-old" in ids(copy, "SELECT evaluation_id FROM evaluation_summary")
 
 

@@ -69,6 +69,7 @@ def test_a_write_that_was_killed_is_completed_by_the_next(tmp_path, monkeypatch)
         patch.setattr(Path, "rename", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             write_landing(tmp_path, "t1", "training", training("t1", train_loss=0.25))
+
     folder = write_landing(tmp_path, "t1", "training", training("t1", train_loss=0.25))
     assert read(folder, "experiment")[0]["train_loss"] == 0.25
     assert [path.name for path in tmp_path.iterdir()] == ["t1"]

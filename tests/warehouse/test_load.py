@@ -43,11 +43,13 @@ def test_five_rows_in_are_five_rows_out_and_loading_again_does_nothing(tmp_path)
     rows = evaluation("e1", "t1")
     folder = write_landing(tmp_path, "e1", "evaluation", rows)
     assert load_landing(folder)
+
     with reading() as con:
         for name in FACTS["evaluation"].tables:
             loaded = con.sql(f"FROM {name}").fetchall()
             assert sorted(map(repr, loaded)) == sorted(repr(tuple(row.values())) for row in rows.get(name, []))
         landed = con.sql("FROM landed").fetchall()
+
     assert not load_landing(folder)
     with reading() as con:
         assert con.sql("FROM landed").fetchall() == landed
@@ -65,6 +67,7 @@ def test_what_was_seen_to_be_loaded_is_not_looked_for_again_until_the_file_chang
         warehouse_path(),
     ) as other:
         assert other.wait() == 0
+
     assert load_landing(folder), "another program has written the file"
 
     warehouse_path().unlink()
@@ -76,8 +79,10 @@ def test_landings_that_are_loaded_together_are_what_they_are_one_by_one(tmp_path
     land_pair(root)
     folders = landing_folders(root)
     assert load_landings(folders, tmp_path / "together.duckdb") == ["e4", "e8", "t4", "t8"]
+
     for folder in folders:
         load_landing(folder, tmp_path / "single.duckdb")
+
     assert contents(tmp_path / "together.duckdb") == contents(tmp_path / "single.duckdb")
     assert load_landings(folders, tmp_path / "together.duckdb") == []
 
@@ -90,11 +95,14 @@ def test_of_landings_loaded_together_what_is_before_a_refused_one_stays_and_a_da
     rows["gate"][0]["state"] = "MAYBE"
     one = write_landing(tmp_path, "t1", "training", training("t1"))
     refused = write_landing(tmp_path, "e1", "evaluation", rows)
+
     with pytest.raises(BadInput, match="e1: Table gate refuses a row"):
         load_landings([one, refused])
+
     with reading() as con:
         assert con.sql("SELECT id FROM landed").fetchall() == [("t1",)]
         assert con.sql("FROM evaluation").fetchall() == []
+
     (refused / "metric.parquet").write_bytes(b"short")
     with pytest.raises(BrokenFolder):
         load_landings([write_landing(tmp_path, "t2", "training", training("t2")), refused])
@@ -120,6 +128,7 @@ def test_variants_and_benchmarks_are_landed_and_loaded_as_well(tmp_path):
     write_landing(tmp_path, "smol-4bit-0", "variant", {"variant": [variant]})
     write_landing(tmp_path, "b1", "benchmark", {"benchmark": [times]})
     assert load_all(tmp_path).loaded == ["b1", "smol-4bit-0"]
+
     with reading() as con:
         assert con.sql('SELECT "case", value FROM benchmark').fetchall() == [("stock", 51.0)]
         assert con.sql("SELECT variant_id, bits FROM variant").fetchall() == [("smol-4bit-0", 4)]
@@ -130,8 +139,10 @@ def test_a_broken_folder_is_refused_and_does_not_stop_the_others(tmp_path):
     (tmp_path / "e4" / "metric.parquet").write_bytes(b"short")
     (tmp_path / "half").mkdir()
     shutil.copytree(tmp_path / "t4", tmp_path / "renamed")
+
     with pytest.raises(BrokenFolder):
         load_landing(tmp_path / "e4")
+
     done = load_all(tmp_path)
     assert (done.loaded, sorted(done.refused)) == (["e8", "t4", "t8"], ["e4", "renamed"])
     assert "metric.parquet" in done.refused["e4"]
@@ -144,8 +155,10 @@ def test_a_row_that_the_tables_refuse_leaves_the_old_rows_in_place(tmp_path, mon
     rows = evaluation("e1", "t1")
     rows["gate"][0]["state"] = "MAYBE"
     folder = write_landing(tmp_path, "e1", "evaluation", rows)
+
     with pytest.raises(BadInput, match="e1: Table gate refuses a row"):
         load_landing(folder)
+
     assert contents() == before
 
 
@@ -176,6 +189,7 @@ def test_the_order_of_loading_does_not_matter(tmp_path):
         tables = contents(database)
         assert len(tables["pair_metric"]) == 10
         outcomes.add(repr(tables))
+
     assert len(outcomes) == 1
 
 
@@ -189,6 +203,7 @@ def test_the_order_of_rows_does_not_matter_either(tmp_path):
         write_landing(root, "e4", "evaluation", rows)
         load_all(root, root / "w.duckdb")
         pairs.append(contents(root / "w.duckdb")["pair_metric"])
+
     assert pairs[0] == pairs[1]
 
 
@@ -215,8 +230,10 @@ def test_a_pair_goes_when_the_scores_of_both_sides_are_judged_again(tmp_path):
     for bits in (4, 8):
         again = evaluation(f"again{bits}", f"t{bits}", scores_id=f"e{bits}", scoring_version=99)
         write_landing(tmp_path, f"again{bits}", "evaluation", again)
+
     for id in ("t4", "t8", "e4", "e8", "again4", "again8"):
         load_landing(tmp_path / id)
+
     with reading() as con:
         assert con.sql("SELECT DISTINCT evaluation_4bit, evaluation_8bit FROM pair_metric").fetchall() == [
             ("again4", "again8")
@@ -236,14 +253,18 @@ def test_a_changed_side_recomputes_its_pair(tmp_path):
 def test_a_rebuild_from_landing_gives_identical_tables_and_replaces_the_file_whole(tmp_path, monkeypatch):
     land_pair(tmp_path / "landing", groups=True)
     load_all(tmp_path / "landing")
+
     before = contents()
     with writing() as con:
         con.execute("DELETE FROM prediction")
+
     rebuild(tmp_path / "landing")
     assert contents() == before
     monkeypatch.setattr("warehouse.load.load_all", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+
     with pytest.raises(KeyboardInterrupt):
         rebuild(tmp_path / "landing")
+
     assert contents() == before
 
 
@@ -251,6 +272,7 @@ def test_several_processes_load_at_once_and_nothing_is_lost(tmp_path):
     ids = [f"t{i:02}" for i in range(12)]
     for id in ids:
         write_landing(tmp_path, id, "training", training(id, cell_id=id))
+
     code = """
 import sys
 from pathlib import Path
@@ -260,6 +282,7 @@ for folder in sys.argv[1:]:
 """
     children = [child(code, *(tmp_path / id for id in ids[i::3])) for i in range(3)]
     assert [process.wait(timeout=100) for process in children] == [0, 0, 0]
+
     with reading() as con:
         assert con.sql("SELECT training_id FROM experiment ORDER BY 1").fetchall() == [(id,) for id in ids]
         assert con.sql("SELECT count(*) FROM landed").fetchall() == [(12,)]
@@ -271,17 +294,20 @@ def test_the_figures_of_a_pair_are_of_what_is_loaded_whatever_became_of_the_land
     land_pair(root, [(a, b, a) for a, b, _ in FIVE] * 4, FIVE * 4)
     load_all(root, tmp_path / "before.duckdb")
     load_landings([root / id for id in ("t8", "e8", "t4")], tmp_path / "after.duckdb")
+
     if state == "gone":
         shutil.rmtree(root / "e8")
     elif state == "damaged":
         (root / "e8" / "prediction.parquet").write_bytes(b"short")
     elif state == "of other content":
         write_landing(root, "e8", "evaluation", evaluation("e8", "t8", [("ED", "GP", "GP")] * 20))
+
     load_landing(root / "e4", tmp_path / "after.duckdb")
     if state == "in a table alone":
         with writing(tmp_path / "after.duckdb") as con:
             con.execute("DELETE FROM pair_metric")
             refresh_pairs.refresh(con)
+
     assert contents(tmp_path / "after.duckdb")["pair_metric"] == contents(tmp_path / "before.duckdb")["pair_metric"]
 
 
@@ -306,11 +332,14 @@ def test_a_loader_killed_by_signal_9_leaves_all_of_a_folder_or_nothing(when, row
     load_landing(write_landing(tmp_path, "e1", "evaluation", evaluation("e1", "t1")))
     folder = write_landing(tmp_path, "e1", "evaluation", evaluation("e1", "t1", FIVE[:3]))
     assert child(KILLED, folder, when).wait(timeout=60) == -signal.SIGKILL
+
     with reading() as con:
         assert con.sql("SELECT count(*), any_value(cases) FROM prediction, evaluation").fetchall() == [(rows, rows)]
+
     assert load_landing(folder) == (when == "before commit")
     with reading() as con:
         assert con.sql("SELECT count(*), any_value(cases) FROM prediction, evaluation").fetchall() == [(3, 3)]
+
     assert [path.name for path in (tmp_path / "home").iterdir()] == ["triage.duckdb"]
 
 

@@ -94,10 +94,12 @@ def test_eight_processes_land_while_a_ninth_holds_the_file_and_a_tenth_queries(t
 
     stop = tmp_path / "stop"
     reader = start(ASK, stop)
+
     landers = [start(LAND, number, EACH) for number in range(LANDERS)]
     holder = start(HOLD, file)
     for process in (*landers, holder):
         ended(process)
+
     stop.touch()
     ended(reader)
 
@@ -105,6 +107,7 @@ def test_eight_processes_land_while_a_ninth_holds_the_file_and_a_tenth_queries(t
     with reading(file) as con:
         counts = con.execute("SELECT count(*), count(DISTINCT training_id) FROM experiment").fetchone()
         judged = con.execute("SELECT count(*), count(DISTINCT evaluation_id) FROM evaluation").fetchone()
+
     assert counts == (LANDERS * EACH + 1,) * 2 and judged == (LANDERS * EACH,) * 2
     assert complaints(file) == {}
 
@@ -129,6 +132,7 @@ def test_a_loader_killed_at_random_moments_leaves_a_file_that_opens_passes_its_a
 
     file = tmp_path / "killed.duckdb"
     moments = random.Random(1)
+
     killed = 0
     while killed < KILLS:
         loader = start(LOAD, folder, file)
@@ -139,11 +143,14 @@ def test_a_loader_killed_at_random_moments_leaves_a_file_that_opens_passes_its_a
         killed += was_killed
         if not file.exists():  # before the first connection
             continue
+
         with reading(file) as con:
             loaded = con.execute("SELECT count(*) FROM duckdb_tables() WHERE table_name = 'landed'").fetchone()
             whole_views = con.execute("SELECT count(*) FROM duckdb_views() WHERE view_name = 'pooled_pair'").fetchone()
+
         if loaded == whole_views == (1,):
             assert complaints(file) == {}
+
         if not was_killed:  # nothing is left to load, and the next loader begins from nothing
             for part in tmp_path.glob("killed.duckdb*"):
                 part.unlink()
@@ -151,4 +158,5 @@ def test_a_loader_killed_at_random_moments_leaves_a_file_that_opens_passes_its_a
     load_all(folder, file)
     with reading(file) as con:
         assert con.execute("SELECT count(*) FROM landed").fetchone() == (len(landing_folders(folder)),)
+
     assert complaints(file) == {}

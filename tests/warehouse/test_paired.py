@@ -43,6 +43,7 @@ def test_figures_equal_scikit_learn(seed):
             "expected_cost": COST[label, choice].mean(),
         }
         assert {name: getattr(comparisons[name], side) for name in METRICS} == pytest.approx(expected)
+
     for name in METRICS:
         assert comparisons[name].difference == pytest.approx(
             comparisons[name].value_4bit - comparisons[name].value_8bit

@@ -50,10 +50,12 @@ def test_a_place_where_no_warehouse_can_be_is_refused_before_anything_is_written
     }
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(names[place]))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
     for use in (refuse_unusable, read_everything, lambda: writing().__enter__()):
         with pytest.raises(BadInput, match=r"set TRIAGE_WAREHOUSE to a file.*\.$") as caught:
             use()
         assert "\n" not in str(caught.value)
+
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
@@ -91,6 +93,7 @@ def test_one_flipped_bit_of_the_file_is_told_with_the_remedy(place, filled, monk
     path = tmp_path / "triage.duckdb"
     path.write_bytes(content)
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(path))
+
     try:
         read_everything()
     except BadInput as error:
@@ -132,27 +135,33 @@ def test_a_rebuild_replaces_a_damaged_file_and_keeps_it_under_another_name(fille
     assert report.aside is not None and report.aside.name.startswith("triage.duckdb.damaged-")
     assert report.aside.read_bytes() == b"damaged" and Path(f"{report.aside}.wal").read_bytes() == b"log"
     assert sorted(report.loaded) == ["e4", "e8", "t4", "t8"] and report.refused == {}
+
     with reading() as con:
         assert not any(run_audits(con).values())
+
     assert len(list(path.parent.iterdir())) == 3
 
 
 def test_a_rebuild_waits_for_who_uses_the_file_and_then_leaves_it(filled, monkeypatch):
     load_all(filled / "landing")
     before = warehouse_path().read_bytes()
+
     code = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", code, str(warehouse_path())]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout and holder.stdin and holder.stdout.readline()
         with pytest.raises(Locked, match="is in use by another process"), unused(warehouse_path(), wait=0.2):
             pass
+
         monkeypatch.setattr(load, "unused", lambda path: unused(path, wait=0.0))
         with pytest.raises(Locked):
             rebuild(filled / "landing")
+
         assert warehouse_path().read_bytes() == before
         threading.Timer(0.3, holder.stdin.close).start()
         with unused(warehouse_path(), wait=20):
             pass
+
     assert isinstance(rebuild(filled / "landing").aside, Path)
 
 

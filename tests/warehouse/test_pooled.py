@@ -56,6 +56,7 @@ def study(tmp_path_factory):
     land(root, "untuned", 60, 0.9, base_model="a", recipe="zero_shot", recipe_kind="baseline", seed=42)
     land(root, "moved", 70, 0.9, base_model="a", recipe="r9", recipe_kind="moved_adapter", seed=42)
     load_all(root, root / "w.duckdb")
+
     return root, pairs
 
 
@@ -82,6 +83,7 @@ def test_differences_are_means_over_trained_pairs_that_know_something(study):
     root, pairs = study
     rows = summary(root / "w.duckdb")
     assert len(rows) == 3 * 2 * 5
+
     for (scope, rule, metric), row in rows.items():
         sides = [both for (model, *_), both in pairs.items() if scope in ("all", model)]
         four, eight = (
@@ -94,6 +96,7 @@ def test_differences_are_means_over_trained_pairs_that_know_something(study):
         assert (row["pairs"], row["pairs_left_out"]) == {"all": (4, 1), "a": (3, 0), "b": (1, 1)}[scope]
         emergencies = sum(case[0] == "ED" for case in decided(0, 1))
         assert row["cases"] == (emergencies if metric.startswith("ed_") else CASES)
+
     assert rows["all", "argmax", "accuracy"]["groups"] == CASES // 2
 
 
@@ -105,10 +108,12 @@ def test_the_spread_between_seeds_is_that_of_one_recipe(study):
         - by_scikit_learn(pairs["a", "r1", seed][8], 1)["accuracy"]
         for seed in (42, 43)
     ]
+
     for scope in ("a", "all"):
         row = rows[scope, "argmax", "accuracy"]
         assert row["seed_sd"] == pytest.approx(np.std(differences, ddof=1), abs=1e-9)
         assert (row["recipes"], row["seeds"]) == (2, 2)
+
     assert rows["b", "argmax", "accuracy"]["seed_sd"] is None
 
 
@@ -125,6 +130,7 @@ def test_models_that_decide_alike_have_no_band_and_few_groups_none_either(tmp_pa
     for bits in (4, 8):
         write_landing(tmp_path, f"t{bits}", "training", training(f"t{bits}", bits))
         write_landing(tmp_path, f"e{bits}", "evaluation", evaluation(f"e{bits}", f"t{bits}", same, groups=True))
+
     load_all(tmp_path, tmp_path / "w.duckdb")
     row = summary(tmp_path / "w.duckdb")["all", "argmax", "accuracy"]
     assert (row["difference"], row["low"], row["verdict"]) == (0, None, "cannot conclude")
@@ -133,6 +139,7 @@ def test_models_that_decide_alike_have_no_band_and_few_groups_none_either(tmp_pa
     for bits in (4, 8):
         rows = evaluation(f"e{bits}", f"t{bits}", decided(bits, 0.9)[:18], groups=True)
         write_landing(tmp_path, f"e{bits}", "evaluation", rows)
+
     load_all(tmp_path, tmp_path / "w.duckdb")
     row = summary(tmp_path / "w.duckdb")["all", "argmax", "accuracy"]
     assert row["low"] is None and row["note"] == "no band: 9 groups are too few (it needs 10)"
@@ -143,13 +150,16 @@ def test_a_new_pair_replaces_the_pool_and_a_rebuild_gives_the_same(tmp_path):
     load_all(tmp_path, tmp_path / "w.duckdb")
     before = summary(tmp_path / "w.duckdb")["all", "argmax", "accuracy"]
     land(tmp_path, "second", 20, 0.8, recipe="r2")
+
     for id in ("second-4", "second-8", "esecond-4", "esecond-8"):
         load_landing(tmp_path / id, tmp_path / "w.duckdb")
+
     after = summary(tmp_path / "w.duckdb")
     assert (before["pairs"], after["all", "argmax", "accuracy"]["pairs"]) == (1, 2)
     with reading(tmp_path / "w.duckdb") as con:
         assert con.execute("SELECT count(DISTINCT pool) FROM pooled_metric").fetchone() == (1,)
         assert not any(run_audits(con).values())
+
     rebuild(tmp_path, tmp_path / "w.duckdb")
     assert summary(tmp_path / "w.duckdb") == after
 
@@ -159,8 +169,10 @@ def test_an_evaluation_that_lands_with_other_decisions_changes_the_figures(tmp_p
     load_all(tmp_path, tmp_path / "w.duckdb")
     write_landing(tmp_path, "eone-4", "evaluation", evaluation("eone-4", "one-4", decided(99, 0.8), groups=True))
     load_all(tmp_path, tmp_path / "w.duckdb")
+
     with reading(tmp_path / "w.duckdb") as con:
         assert not any(run_audits(con).values())
+
     expected = by_scikit_learn(decided(99, 0.8), 1)["accuracy"]
     assert summary(tmp_path / "w.duckdb")["all", "argmax", "accuracy"]["value_4bit"] == pytest.approx(expected)
 
@@ -180,9 +192,11 @@ def test_a_pool_that_is_large_waits_for_the_end_of_a_load(tmp_path, monkeypatch)
     land(tmp_path, "one", 10, 0.8)
     for id in ("one-4", "one-8", "eone-4", "eone-8"):
         load_landing(tmp_path / id, tmp_path / "w.duckdb")
+
     assert summary(tmp_path / "w.duckdb") == {}
     with reading(tmp_path / "w.duckdb") as con:
         assert not any(run_audits(con).values()), "what is not made yet is no offence"
+
     bring_up_to_date(tmp_path / "w.duckdb")
     assert summary(tmp_path / "w.duckdb")["all", "argmax", "accuracy"]["pairs"] == 1
 
@@ -197,8 +211,10 @@ def test_a_large_pool_is_made_when_its_sweep_is_over(is_over, tmp_path, monkeypa
     )  # fmt: skip
     members = [full("sweep_member", sweep_id="sweep", id=id) for id in ("eone-4", "eone-8")]
     write_landing(tmp_path, "sweep", "sweep", {"sweep": [sweep], "sweep_member": members})
+
     for id in ("one-4", "one-8", "eone-4", "eone-8", "sweep"):
         load_landing(tmp_path / id, tmp_path / "w.duckdb")
+
     assert bool(summary(tmp_path / "w.duckdb")) == is_over
 
 
@@ -213,6 +229,7 @@ def test_a_gate_has_the_number_of_looks_beside_its_bound_and_one_that_allows_for
     shown = bounds(root / "w.duckdb")
     assert {row["models"] for row in shown.values()} == {12}, "ten trained ones and two moved"
     assert len(shown) == 12 * 3
+
     for (id, gate), row in shown.items():
         better = -1 if gate == "ed_false_negative_rate" else 1
         assert better * row["bound_adjusted"] <= better * row["bound"] + 1e-9, (id, gate)
@@ -225,6 +242,7 @@ def test_the_exact_bound_is_that_of_scipy_at_the_share_of_each_look(tmp_path):
         cases = decided(seed, 0.95)
         write_landing(tmp_path, name, "training", training(name, cell_id=name, recipe=name))
         write_landing(tmp_path, f"e{name}", "evaluation", evaluation(f"e{name}", name, cases))
+
     load_all(tmp_path, tmp_path / "w.duckdb")
     for name, seed in (("a", 1), ("b", 2), ("c", 3)):
         emergencies = [decision == "ED" for label, _, decision in decided(seed, 0.95) if label == "ED"]
@@ -248,6 +266,7 @@ def test_a_failure_in_the_middle_leaves_the_figures_of_before(tmp_path, monkeypa
         load_all(tmp_path, tmp_path / "w.duckdb")
     with writing(tmp_path / "w.duckdb") as con:
         stored = con.execute("SELECT count(*) FROM pooled_metric").fetchone()
+
     assert before and stored == (len(before),), "of the pool of before, which no view shows any more"
     monkeypatch.undo()
     bring_up_to_date(tmp_path / "w.duckdb")

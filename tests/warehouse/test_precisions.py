@@ -46,6 +46,7 @@ def land(root: Path, name: str, cases=FIVE, moved_from: str | None = None, **val
             "recipe_kind": "moved_adapter",
             "source_training_id": f"t-{moved_from}",
         }
+
     write_landing(root, f"t-{id}", "training", training(f"t-{id}", BITS[name], **own))
     write_landing(root, f"e-{id}", "evaluation", evaluation(f"e-{id}", f"t-{id}", cases, groups=True))
 
@@ -58,6 +59,7 @@ def landed(tmp_path):
     }
     for name, decided in cases.items():
         land(tmp_path, name, decided)
+
     land(tmp_path, "8bit", noisy(7, 0.85), moved_from="bf16")
     land(tmp_path, "2bit", noisy(8, 0.4), moved_from="bf16")
     load_all(tmp_path)
@@ -78,9 +80,11 @@ def test_a_pair_of_moved_adapters_waits_for_the_training_that_they_come_from(tmp
     land(tmp_path, "4bit", noisy(1, 0.8))
     for number, name in enumerate(("bf16", "8bit")):
         land(tmp_path, name, noisy(2 + number, 0.8), moved_from="4bit")
+
     moved = [f"{kind}-{name}-from-4bit" for name in ("bf16", "8bit") for kind in "te"]
     for id in ("e-4bit", *moved, "t-4bit"):
         load_landing(tmp_path / id)
+
     assert sorted(query("SELECT DISTINCT evaluation_id FROM reference_metric").evaluation_id) == [
         "e-4bit", "e-8bit-from-4bit",
     ]  # fmt: skip
@@ -95,6 +99,7 @@ def test_its_figures_are_those_of_the_paired_statistics(landed):
     others = [[LABELS.index(x) for x in column] for column in zip(*reference, strict=True)]
     units = np.arange(len(four)) // 2
     row = query("FROM precision_comparison WHERE precision = '4bit'").iloc[0]
+
     for side, rule in ((1, "accuracy"), (2, "ed_recall"), (2, "macro_f1"), (2, "ed_f2"), (2, "over_triage")):
         pair = PairedDecisions(*(np.array(x) for x in (positions[0], positions[side], others[side], units)), True)
         (expected,) = compare(pair, None, [rule])
@@ -103,6 +108,7 @@ def test_its_figures_are_those_of_the_paired_statistics(landed):
         )
         assert (row[f"{rule}_low"], row[f"{rule}_high"]) == pytest.approx((expected.low, expected.high))
         assert row[f"{rule}_verdict"] == expected.verdict
+
     assert row.loss_diff == pytest.approx(0) and row.stored_bytes == 4500 and row.reference_stored_bytes == 16000
 
 
@@ -128,10 +134,12 @@ def test_more_over_triage_is_worse_and_the_loss_has_no_margin():
 def test_the_frontier_is_what_no_other_precision_beats(seed, tmp_path):
     for i, name in enumerate(BYTES):
         land(tmp_path, name, noisy(10 * seed + i, 0.7))
+
     load_all(tmp_path)
     rows = query("SELECT * REPLACE (coalesce(dominated_by, '') AS dominated_by) FROM frontier")
     assert list(rows.precision) == sorted(BYTES, key=lambda name: -BYTES[name]), "from the largest to the smallest"
     points = {row.precision: (-row.stored_bytes, row.ed_recall, row.macro_f1) for row in rows.itertuples()}
+
     for row in rows.itertuples():
         mine = points[row.precision]
         better = {name for name, p in points.items() if all(a >= b for a, b in zip(p, mine, strict=True)) and p != mine}
@@ -148,6 +156,7 @@ def test_another_format_with_as_many_bits_is_no_part_of_4_against_8_bits(tmp_pat
 def test_weights_that_were_quantised_before_are_named_and_every_row_says_what_does_not_follow(tmp_path):
     for name in ("bf16", "8bit"):
         land(tmp_path, name, original_precision="Q4_1")
+
     load_all(tmp_path)
     note = "reference already 4-bit: nothing follows about 8 bits or more"
     (row,) = query("FROM precision_comparison").itertuples()
@@ -170,6 +179,7 @@ def test_a_warehouse_of_before_gets_the_names_and_keeps_its_rows():
             "INSERT INTO schema_migrations VALUES (?, ?, ?, ?, ?)",
             [file.version, file.name, file.sha256, datetime(2026, 1, 1), "x"],
         )
+
     for id, bits in (("t4", 4), ("t8", 8), ("always", None)):
         con.execute(
             "INSERT INTO experiment (training_id, cell_id, base_model, bits, recipe, recipe_kind, seed, status) "
@@ -179,6 +189,7 @@ def test_a_warehouse_of_before_gets_the_names_and_keeps_its_rows():
         con.execute(
             "INSERT INTO variant (variant_id, base_model, bits, random_weights) VALUES (?, 'm', ?, false)", [id, bits]
         )
+
     assert migrate(con)[:1] == ["0080_precisions"]
     named = "SELECT {0}, precision FROM {1} ORDER BY {0}"
     assert con.execute(named.format("training_id", "experiment")).fetchall() == [
@@ -208,10 +219,12 @@ def test_a_folder_that_landed_before_the_column_is_named_when_it_is_loaded(tmp_p
 def test_the_tables_name_the_unpacked_reference_and_print_what_does_not_follow(tmp_path):
     for name in ("bf16", "8bit", "mxfp4"):
         land(tmp_path, name, noisy(3, 0.8), original_precision="Q4_1")
+
     load_all(tmp_path)
     board = leaderboard_rows()
     for table in (against_reference(board), frontier(board)):
         assert "; reference already 4-bit: nothing follows about 8 bits or more" in table.title
+
     names = [name.splitlines()[0] for name in frontier(board)["precision"]]
     assert names == ["smol unpacked Q4_1", "smol 8bit", "smol mxfp4"]
     assert all(name.endswith("against unpacked Q4_1") for name in against_reference(board)["precision"])

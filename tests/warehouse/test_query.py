@@ -114,12 +114,14 @@ def test_everything_else_is_refused_in_a_sentence_and_changes_nothing(sql, tmp_p
     frame = pd.DataFrame({"a": [1]})
     before = sorted(tmp_path.rglob("*"))
     content = warehouse_path().read_bytes()
+
     if sql.startswith("FROM enable_logging") and duckdb.__version__.startswith("1."):
         query(sql)  # DuckDB 1.5 takes it, and then writes nothing: external access is off
     else:
         with pytest.raises(BadInput) as caught:
             query(sql)
         assert "\n" not in str(caught.value) and str(caught.value).endswith((".", "?"))
+
     assert (sorted(tmp_path.rglob("*")), warehouse_path().read_bytes()) == (before, content)
     assert len(query("FROM prediction")) == 10 and len(frame) == 1
 
@@ -153,11 +155,13 @@ def test_bounds_hold_where_they_are_given_and_nowhere_else():
         BadInput, match="^The query was stopped after 0.2 seconds; allow more with --seconds, e.g. 600.$"
     ):
         query("SELECT count(*) FROM range(10000000000) WHERE hash(range) % 7 = 3", bounds=Bounds(seconds=0.2))
+
     sql = "SELECT len(list(range)) FROM range(20000000)"
     with pytest.raises(
         BadInput, match="^The query needs more than 100,000,000 bytes of memory; allow more with --memory"
     ):
         query_rows(sql, bounds=Bounds(memory=100_000_000))
+
     assert query_rows(sql).rows == [(20_000_000,)]
     assert query("FROM prediction", bounds=Bounds(100_000_000, 60.0)).shape[0] == 10
 

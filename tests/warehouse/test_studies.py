@@ -70,6 +70,7 @@ def landing(tmp_path):
     land_sweep(root, "large", ["cell-large", "e-large", "e-zero2"], day=2, dataset="d2")
     land_sweep(root, "again", ["cell-large", "e-large"], day=3, dataset="d2")
     load_all(root)
+
     return root
 
 
@@ -121,6 +122,7 @@ def test_rows_of_earlier_versions_get_the_one_digest_of_their_dataset_in_any_ord
     write_landing(root, "t-new", "training", training("t-new", dataset_digest="d1-further"))
     land_dataset(root, "d1", "sets1")
     land_dataset(root, "d1-further", "sets1", further=["clinic"])
+
     ids = ["t-old", "t-new", "dataset-d1", "dataset-d1-further"]
     for number, order in enumerate(list(itertools.permutations(ids))[::5]):
         database = tmp_path / f"{number}.duckdb"
@@ -157,8 +159,10 @@ def test_forgetting_removes_what_no_other_study_holds_and_a_rebuild_does_not_bri
     assert forget("large", landing) == planned
     assert rows("SELECT study FROM study ORDER BY 1") == [("again",), ("earlier",), ("small",)]
     assert rows("SELECT count(*) FROM evaluation WHERE evaluation_id IN ('e-zero2', 'e-large')") == [(1,)]
+
     with reading() as con:
         assert not any(run_audits(con).values())
+
     before = contents()
     rebuild(landing)
     assert contents() == before and not (landing / "e-zero2").exists()

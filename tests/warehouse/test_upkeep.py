@@ -33,18 +33,22 @@ def test_a_published_copy_gives_the_same_figures_in_plain_duckdb_parquet_and_csv
     copy = publish(tmp_path / "it's mine").folder
     sql = "SELECT evaluation_4bit, accuracy_diff, accuracy_low FROM quantization_comparison"
     mine = query(sql).values.tolist()
+
     with duckdb.connect(str(copy / "triage.duckdb"), read_only=True) as con:
         assert [list(row) for row in con.execute(sql).fetchall()] == mine
         assert con.execute("SELECT count(*) FROM leaderboard_of(['e4'])").fetchall() == [(1,)]
         tables = {name for (name,) in con.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+
     assert {file.stem for file in (copy / "parquet").iterdir()} == tables
     assert pq.read_table(copy / "parquet" / "prediction.parquet").num_rows == 10
     with (copy / "csv" / "leaderboard.csv").open() as file:
         assert [row["evaluation_id"] for row in csv.DictReader(file)] == query("FROM leaderboard")[
             "evaluation_id"
         ].tolist()
+
     with (copy / "data_dictionary.csv").open() as file:
         meanings = {(row["table"], row["column"]): row["meaning"] for row in csv.DictReader(file)}
+
     assert all(meanings.values()) and ("leaderboard", "studies") in meanings
     assert "#### leaderboard" in (copy / "README.md").read_text()
     assert not (copy / "triage.duckdb").stat().st_mode & 0o222
@@ -53,9 +57,11 @@ def test_a_published_copy_gives_the_same_figures_in_plain_duckdb_parquet_and_csv
 def test_a_copy_takes_no_folder_that_is_there_and_leaves_nothing_half_done(landing, tmp_path, monkeypatch):
     with pytest.raises(BadInput, match="is there already; name a new folder"):
         publish(landing)
+
     monkeypatch.setattr("warehouse.publish._write_dictionary", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         publish(tmp_path / "new")
+
     assert not (tmp_path / "new").exists() and not list(tmp_path.glob(".tmp-*"))
     warehouse_path().unlink()
     with pytest.raises(BadInput, match="There is no warehouse yet"):
@@ -88,6 +94,7 @@ def test_a_landing_of_a_newer_version_is_refused_in_a_sentence_and_harms_no_othe
     if newer == "column":
         table = pq.read_table(folder / "experiment.parquet")
         pq.write_table(table.append_column("novelty", pa.array([1.0])), folder / "experiment.parquet")
+
     (folder / "manifest.json").unlink()
     seal(folder, {"id": "t9", "kind": "training" if newer == "column" else "prophecy"})
     said = "column 'novelty' of a newer version of triage; update triage." if newer == "column" else "update triage."

@@ -53,6 +53,7 @@ def test_the_comparison_equals_a_recomputation_from_the_prediction_rows(seed, tm
     load_all(tmp_path)
     (row,) = query("SELECT * FROM quantization_comparison").to_dict("records")
     rows = query("SELECT * FROM prediction ORDER BY evaluation_id, case_id")
+
     expected = {"cases": 150, "ed_cases": sum(c[0] == "ED" for c in four)}
     for side in ("4bit", "8bit"):
         p = rows[rows["evaluation_id"] == row[f"evaluation_{side}"]]
@@ -67,8 +68,10 @@ def test_the_comparison_equals_a_recomputation_from_the_prediction_rows(seed, tm
             f"over_triage_{side}": (p["decision"].map(urgency) < p["label"].map(urgency)).mean(),
             f"loss_{side}": p["nll"].mean(),
         }
+
     for name in ("accuracy", "ed_recall", "ed_recall_argmax", "ed_f2", "macro_f1", "over_triage", "loss"):
         expected[f"{name}_diff"] = expected[f"{name}_4bit"] - expected[f"{name}_8bit"]
+
     both = rows.pivot(index="case_id", columns="evaluation_id", values=["argmax", "decision", "label"])
     right = {e: both[("argmax", e)] == both[("label", e)] for e in ("e4", "e8")}
     expected["right_at_4bit_only"] = (right["e4"] & ~right["e8"]).sum()
@@ -77,6 +80,7 @@ def test_the_comparison_equals_a_recomputation_from_the_prediction_rows(seed, tm
     expected["ed_caught_at_4bit_only"] = (caught["e4"] & ~caught["e8"]).sum()
     expected["ed_caught_at_8bit_only"] = (~caught["e4"] & caught["e8"]).sum()
     assert {k: row[k] for k in expected} == pytest.approx(expected, abs=1e-12)
+
     for name in ("accuracy", "ed_recall", "ed_recall_argmax", "ed_f2", "macro_f1"):
         assert row[f"{name}_low"] < row[f"{name}_diff"] < row[f"{name}_high"]
 
@@ -125,6 +129,7 @@ def test_a_primary_rule_that_could_not_be_applied_gives_nulls_and_leaves_the_arg
     assert (row["cases"], row["accuracy_8bit"], row["ed_recall_4bit"], row["ed_recall_argmax_8bit"]) == (5, 0.8, 1, 0.5)
     notes = query("SELECT DISTINCT note FROM pair_metric WHERE rule = 'primary'")["note"].tolist()
     assert notes == ["not available: the rule could not be applied on both sides"]
+
     with reading() as con:
         assert run_audits(con)["pairs_agree"] == 0
 
@@ -186,13 +191,16 @@ def test_a_warehouse_whose_views_change_gets_the_pairs_that_they_see_now(renewed
     land_pair(tmp_path)
     load_all(tmp_path)
     before = len(query("FROM pair_metric"))
+
     with writing() as con:  # as a version left it that saw no such pair
         con.execute("DELETE FROM pair_metric")
         con.execute("UPDATE schema_migrations SET sha256 = 'older' WHERE version = 0")
+
     if renewed_by_a_sweep:
         load_all(tmp_path)
     else:
         bring_up_to_date()
+
     assert len(query("FROM pair_metric")) == before > 0
 
 
@@ -202,9 +210,11 @@ def test_thresholds_chosen_on_other_cases_are_no_pair_and_other_test_cases_of_th
     write_landing(tmp_path, "t8", "training", training("t8", 8, dataset_digest="other"))
     load_all(tmp_path)
     assert len(query("FROM quantization_comparison")) == 1 and len(query("FROM pair_metric")) > 0
+
     rows = evaluation("e8", "t8")
     for rule in rows["decision_rule"]:
         rule["calibration_digest"] = "other"
+
     write_landing(tmp_path, "e8", "evaluation", rows)
     load_all(tmp_path)
     assert len(query("FROM quantization_comparison")) == 0
@@ -278,9 +288,11 @@ def test_the_leaderboard_shows_the_latest_completed_training_of_a_cell_and_its_l
     land(tmp_path, "new", day=2, cell="cell")
     land(tmp_path, "newest-but-failed", day=3, cell="cell", status="failed")
     land(tmp_path, "newer-without-test", day=4, cell="cell", set="external")
+
     for created, id in ((5, "e-more-passes"), (4, "e-fewer-passes")):
         rows = evaluation(id, "t-new", created_at=datetime(2026, 2, created))
         write_landing(tmp_path, id, "evaluation", rows)
+
     load_all(tmp_path)
     assert query("SELECT training_id, evaluation_id FROM leaderboard").values.tolist() == [["t-new", "e-more-passes"]]
     assert len(query("FROM evaluation_summary")) == 5
@@ -290,6 +302,7 @@ def test_the_leaderboard_gives_the_primary_rules_figures_with_their_intervals(tm
     land(tmp_path, "one", random_cases(80, 4))
     load_all(tmp_path)
     (row,) = query("FROM leaderboard").to_dict("records")
+
     for metric in ("ed_recall", "ed_precision", "ed_f2"):
         (landed,) = query(
             f"SELECT value, low, high FROM metric WHERE rule = 'target_recall' AND metric = '{metric}'"
@@ -303,6 +316,7 @@ def test_a_sweeps_own_tables_show_its_evaluations_although_later_ones_of_the_sam
         for bits in (4, 8):
             values = {"bits": bits, "day": day, "cell": f"smol-{bits}bit", "settings_digest": name}
             land(tmp_path, f"{name}{bits}", right, **values)
+
     load_all(tmp_path)
     requested = ["e-first4", "e-first8"]
     for only, shown, accuracy in ((None, ["e-other4", "e-other8"], 1.0), (requested, requested, 0.8)):
@@ -313,8 +327,10 @@ def test_a_sweeps_own_tables_show_its_evaluations_although_later_ones_of_the_sam
         assert pair["accuracy_low"] <= pair["accuracy_diff"] <= pair["accuracy_high"]
         (flip,) = query("FROM flips", only=only).itertuples()
         assert [flip.evaluation_after, flip.evaluation_before] == shown
+
     assert query("FROM leaderboard", only=[]).empty and query("FROM matched_pair", only=["e-first4"]).empty
     assert all(accuracy.startswith("0.800") for accuracy in leaderboard(leaderboard_rows(requested))["accuracy"])
     assert len(quantization(pair_rows(requested))) == 1
+
     with reading() as con:
         assert not any(run_audits(con).values())

@@ -50,6 +50,7 @@ def said(monkeypatch):
     """What a user is told while results land; the waits are short."""
     for name in ("FIRST_SECONDS", "LATER_SECONDS", "LAST_SECONDS"):
         monkeypatch.setattr(waiting, name, 0.2)
+
     monkeypatch.setattr(landing, "LAST_SECONDS", 0.2)
     landing._said.clear()
     messages: list[str] = []
@@ -74,6 +75,7 @@ def test_what_lands_while_the_file_is_held_waits_and_is_loaded_later(how, said):
         assert absent_from_warehouse(["t0", "t1", "e1", "t9"]) == ["t9"] and some_results_wait()
         assert load_the_rest() == said[0]
         assert len(said) == 1, "once"
+
     assert trainings() == ["t0"]
     assert load_the_rest() is None and not some_results_wait()
     assert trainings() == ["t0", "t1"] and query_rows("SELECT evaluation_id FROM evaluation").rows == [("e1",)]
@@ -83,10 +85,12 @@ def test_the_next_landing_loads_what_waits_and_a_new_holder_is_said_again(said):
     land_rows("t0", "training", training("t0"))
     with held():
         land_rows("t1", "training", training("t1"))
+
     land_rows("t2", "training", training("t2"))
     assert (trainings(), some_results_wait()) == (["t0", "t1", "t2"], False)
     with held():
         land_rows("t3", "training", training("t3"))
+
     assert len(said) == 2
 
 
@@ -132,8 +136,10 @@ def test_a_long_load_lets_others_at_the_file_between_its_parts(monkeypatch):
     opened = []
     real = load.writing
     monkeypatch.setattr(load, "writing", lambda *args: (opened.append(args), real(*args))[1])
+
     for name in ("t1", "t2", "t3"):
         write_landing(home() / "landing", name, "training", training(name))
+
     assert load.load_all(home() / "landing").loaded == ["t1", "t2", "t3"] and len(opened) == 3
     assert load.load_all(home() / "landing").unchanged == ["t1", "t2", "t3"]
 
@@ -165,6 +171,7 @@ def test_queries_answer_while_others_land_and_everything_is_in_once():
     counts = []
     while any(process.poll() is None for process in landers):
         counts.append(len(trainings()))
+
     assert [process.communicate()[0].count("\n") for process in landers] == [6, 6]
     assert [process.returncode for process in landers] == [0, 0]
     assert counts == sorted(counts) and len(trainings()) == 13 == len(set(trainings())) and not some_results_wait()

@@ -67,6 +67,7 @@ def test_an_alarm_that_is_no_longer_taken_back_makes_the_case_an_emergency(every
             without = replace(back.facts, denied=(), elsewhere=())
             assert decide(without, problems()[back.facts.problem]) == back.verdict
             changed += 1
+
     assert changed >= 100
 
 
@@ -82,6 +83,7 @@ def test_the_frame_of_a_pair_is_the_same_and_says_nothing_about_the_label(everyo
         american = "american" in (stands.case.subgroup["spelling"], back.case.subgroup["spelling"])
         assert typed or american or told[0] == told[1]
         shared[kind] += len(told[0]) >= 2
+
     assert min(shared[kind] for kind in ("figurative", "frightened", "understated")) >= 15
 
 
@@ -103,6 +105,7 @@ def test_what_is_denied_or_elsewhere_is_told_so(everyone: tuple[Record, ...]) ->
         assert not {*facts.denied, *facts.elsewhere} & {*facts.red, *facts.amber, *facts.mild}
         told[kind] += bool(facts.denied if kind == "negated" else facts.elsewhere)
         told["both"] += bool({*facts.denied} & {*facts.elsewhere})
+
     assert told["negated"] >= 0.9 * sum(r.case.subgroup["kind"] == "negated" for r in everyone)
     assert told["elsewhere"] >= 0.8 * sum(r.case.subgroup["kind"] == "elsewhere" for r in everyone)
     assert told["both"] == told["figurative"] == told["frightened"] == told["understated"] == 0
@@ -176,10 +179,12 @@ def test_no_run_of_four_words_of_the_teaching_bank_stands_in_a_bank_of_the_adver
 def test_no_problem_and_no_near_copy_is_shared_with_what_is_tested(everyone: tuple[Record, ...]) -> None:
     set_of_problem = assign_sets()
     assert {(r.set, set_of_problem[r.facts.problem]) for r in everyone} == {("train", "train"), ("valid", "valid")}
+
     sets = {name: [r.case for r in everyone if r.set == name] for name in ("train", "valid")}
     tested = {"test": sets_of(Data())["test"], "adversarial": [r.case for r in (*adversarial_records(), *second())]}
     for name, cases in sets.items():
         assert near_duplicates({name: cases} | tested, threshold=0.4) == near_duplicates(tested, threshold=0.4)
+
     learned = {name: cases for name, cases in sets_of(Data()).items() if name != "test"}
     assert near_duplicates(learned | {"second": [r.case for r in second()]}, threshold=0.4) == []
     same_problems = tested | {
@@ -198,6 +203,7 @@ def test_the_teaching_bank_can_be_listed_and_has_a_fourth_for_valid() -> None:
             assert len(part.flag[name].say) == share * len(words.say) / 4
         for key, wordings in bank.frame.model_dump().items():
             assert len(getattr(part.frame, key)) == share * len(wordings) / 4, key
+
     every = [*bank_words(bank)]
     assert len({*map(plain, every)}) == len(every)
     nouns = [general().red[n].model_copy(update={"note": w}) for n, words in bank.flag.items() for w in words.note]
@@ -288,6 +294,7 @@ def test_the_second_adversarial_set_is_balanced_and_of_all_problems_of_test() ->
     assert {r.case.group for r in second()} == {problem.id for problem in of_set("test")}
     texts = {r.case.text for r in second()}
     assert len(texts) == 1200 and not texts & {r.case.text for r in (*embedded_records(), *adversarial_records())}
+
     for record in second():
         assert decide(record.facts, problems()[record.facts.problem]) == record.verdict
 
@@ -298,6 +305,7 @@ def test_the_second_set_tells_the_facts_of_its_problems_in_words_of_its_own() ->
     for problem in of_set("test"):
         names = {*problem.red, *problem.amber, *problem.mild}
         assert names == set(bank.picture[problem.id]), problem.id
+
     ours = [*bank_words(bank)]
     known = {plain(words) for words in (*first_adversarial_words(), *facts_of_test())}
     assert len({*map(plain, ours)}) == len(ours) and not {*map(plain, ours)} & known
@@ -341,9 +349,11 @@ def test_what_the_reader_saw_is_what_is_generated(everyone: tuple[Record, ...]) 
     labels = {case.case_id: case.label for case in cases}
     checks = reader_checks(OF_CONTRAST)
     assert [agreement(check).cases for check in checks] == [100, 40, 40]
+
     for check in checks:
         assert check.texts == texts_digest(check, cases), "texts were rewritten since they were read"
         assert all(labels[name] == stored for name, (stored, _) in check.answers.items())
         assert {name for name, (stored, read) in check.answers.items() if stored != read} == set(check.remarks)
         assert agreement(check).agreed >= 0.9 * agreement(check).cases
+
     assert [len(checks_of(part)) for part in ("contrast", SECOND, "further")] == [1, 1, 1]

@@ -102,14 +102,17 @@ def test_the_adversarial_set_is_harder_in_the_ways_it_says(records: tuple[Record
     assert len(hard) == 300 and min(Counter(r.case.label for r in hard).values()) >= 95
     assert {r.facts.problem for r in hard} <= {r.facts.problem for r in records if r.set == "test"}
     assert not {r.case.text for r in hard} & {r.case.text for r in records}
+
     for record in hard:
         facts = record.facts
         kind = record.case.subgroup["kind"]
         assert decide(facts, problems()[facts.problem]).label == record.case.label
         assert kind != "calm" or (facts.red and facts.trend in ("better", None))
+
     for kind, enough in (("negated", 0.95), ("calm", 0.6)):
         those = [r for r in hard if r.case.subgroup["kind"] == kind]
         assert sum(len(r.facts.denied) >= 2 for r in those) >= enough * len(those)
+
     calm = [r for r in hard if r.case.subgroup["kind"] == "calm"]
     assert sum({*r.facts.red} <= {*problem_named(r.facts.problem).red} for r in calm) >= 0.95 * len(calm)
     assert len({(r.case.subgroup["kind"], r.case.label) for r in hard}) >= 9
@@ -131,13 +134,16 @@ def test_every_fact_of_a_case_is_told_in_its_text_and_so_is_every_denial(everyon
         fact_of = problem_named(record.facts.problem).fact
         if record.case.subgroup["voice"] == "terse":  # typing mistakes
             continue
+
         for fact in map(fact_of, (*facts.red, *facts.amber, *facts.mild)):
             assert _told(record, (fact.note, *fact.say)), (record.case.case_id, fact.note)
         for fact in map(fact_of, facts.denied):
             assert _told(record, fact.deny) or _denied_by_name(record, fact.note), (record.case.case_id, fact.note)
         for words in _circumstances(record):
             assert _told(record, words), (record.case.case_id, words)
+
         checked += len(facts.denied)
+
     assert checked > 3000
 
 
@@ -176,6 +182,7 @@ def test_a_negated_case_denies_flags_in_their_own_words(hard: dict[str, list[Rec
     lead = re.compile(r"none of these|denies|\bno\b|nil|not present|none\b", re.IGNORECASE)
     assert [r.case.text for r in hard["negated"] if r.facts.denied and not lead.search(r.case.text)] == []
     assert {r.case.label for r in hard["negated"]} == set(LABELS)
+
     for record in hard["negated"]:
         notes = [
             fact.note for fact in map(problem_named(record.facts.problem).fact, record.facts.denied) if fact.listable
@@ -201,11 +208,13 @@ def test_a_metaphor_case_says_each_fact_in_its_most_pictorial_wording(hard: dict
         assert voice != "nurse" and record.verdict.rule.startswith(("red:", "amber:", "no_flag"))
         if voice == "terse":  # typing mistakes
             continue
+
         present = [problem.fact(name) for name in (*record.facts.red, *record.facts.amber, *record.facts.mild)]
         wordings = [conjugate(fact.say[-1], "I" if voice == "patient" else record.facts.sex) for fact in present]
         text = _plain(record.case.text)
         assert all(_plain(words) in text or _plain(american(words)) in text for words in wordings)
         pictured += 1
+
     assert pictured >= 60
 
 
@@ -224,6 +233,7 @@ def test_no_infant_under_three_months_with_a_fever_stays_away_from_the_emergency
         hot = (facts.vitals.temp or 0) >= 38 or any(problem.fact(name).feverish for name in (*facts.red, *facts.amber))
         told = re.search(r"\b(38|39|40)\.\d\b", record.case.text) or problem.temp == "febrile"
         assert record.case.label == "ED" or not (hot or told)
+
     assert len(young) >= 80 and {"vital:temp"} & {record.verdict.rule for record in young}
     cry = Facts("baby_crying", age=0.2, sex="f", mild=("evening",), days=2)
     assert decide(cry, problems()["baby_crying"]).label == "HOME"
@@ -249,6 +259,7 @@ def test_a_thermometer_shows_what_the_words_say(everyone: tuple[Record, ...]) ->
             if fact.temp and facts.vitals.temp:
                 shown += 1
                 assert fact.temp[0] <= facts.vitals.temp <= fact.temp[1]
+
     assert shown >= 20
 
 
@@ -383,6 +394,7 @@ def test_no_reassurance_speaks_of_what_the_case_is_about(everyone: tuple[Record,
             if record.case.subgroup["voice"] != "terse" and _told(record, (reassurance,)):
                 heard += 1
                 assert not [word for word in about if word in reassurance.split() and f" {word} " in f" {own} "]
+
     assert heard > 300
 
 
@@ -470,6 +482,7 @@ def test_what_goes_to_a_doctor_for_getting_worse_is_not_said_to_mend_nor_to_be_s
         assert facts.severity != "mild" and not (problem.event and problem.painless)
         assert not IMPROVING.search(told) and not STEADY.search(told), record.case.text
         assert not any(_sentence(record, words) for of in phrases()["reassure"].values() for words in of)
+
     assert len(decided) >= 150
 
 
@@ -507,6 +520,7 @@ def test_every_fever_during_chemotherapy_is_told_and_goes_to_the_emergency_depar
         told = problem.temp == "febrile" or any(fact.feverish for fact in present)
         if "immunosuppressed" not in facts.contexts or not (told or facts.vitals.fever):
             continue
+
         assert record.case.label == "ED"
         if facts.vitals.fever and record.verdict.rule == "fever_immunosuppressed":
             assert facts.vitals.temp is not None
@@ -515,6 +529,7 @@ def test_every_fever_during_chemotherapy_is_told_and_goes_to_the_emergency_depar
             said = [problem.fact(name) for name in (*facts.denied, *facts.mild)]
             assert problem.temp == "febrile" or not any(fact.feverish for fact in said), record.case.text
             measured += 1
+
     assert measured >= 15
 
 
@@ -529,6 +544,7 @@ def test_no_child_stays_at_home_with_a_vital_sign_that_is_amber(everyone: tuple[
         assert seen.hr <= (160 if age < 1 else 150 if age < 2 else 140)
         assert seen.rr <= (50 if age < 1 else 40) and seen.spo2 > 95
         assert seen.temp < 39 or age >= 0.5
+
     for low, high in ((0.25, 1), (1, 2), (2, 5)):
         assert len([f for f in small if low <= f.age < high and f.vitals.hr]) >= 10
 

@@ -90,15 +90,18 @@ def test_what_landed_twice_or_stayed_behind_is_seen(swept, undisturbed):
         con.execute("CREATE TEMP TABLE one AS SELECT * FROM experiment WHERE recipe_kind = 'safety' LIMIT 1")
         con.execute("UPDATE one SET training_id = 'again'")
         con.execute("INSERT INTO experiment SELECT * FROM one")
+
     stays = subprocess.Popen(
         [sys.executable, "-c", "import sys; sys.stdin.read()"], env=swept.environment, stdin=subprocess.PIPE
     )
     with stays:
         target_process = {check.name: check for check in checks(swept, undisturbed)}
         stays.communicate()
+
     assert target_process["no process stayed"].found == str(stays.pid)
     for name in ("all experiments landed", "none landed twice", "warehouse as without faults", "no process stayed"):
         assert not target_process[name].holds, name
+
     assert target_process["lost children used up no retries"].holds
 
 
@@ -115,6 +118,7 @@ def test_what_the_machines_of_a_fleet_share_is_counted_and_can_be_damaged(tmp_pa
     for version in ("first", "second"):
         (training / version).mkdir(parents=True)
         (training / version / "experiment.parquet").write_bytes(b"abc")
+
     assert place.landed() == 0, "without a manifest none counts"
     (training / "manifest.json").write_text("{}")
     assert (place.landed(), place.gave_way()) == (1, 1)
@@ -143,6 +147,7 @@ def test_a_file_that_a_step_has_mapped_is_spared(swept):
         shutil.rmtree(folder)
     for name in ("models", "experiments", "baselines", "sources"):
         shutil.rmtree(swept.home / name, ignore_errors=True)
+
     reads = "import sys, numpy; a = numpy.load(sys.argv[1], mmap_mode='r'); print(flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", reads, str(folders[0] / "own.npy")]
     pipe = subprocess.PIPE
@@ -150,6 +155,7 @@ def test_a_file_that_a_step_has_mapped_is_spared(swept):
         step.stdout.readline()
         struck = {KINDS["byte flipped in a cached file"].strike(swept, random.Random(seed)) for seed in range(20)}
         step.communicate()
+
     assert struck and not any(name.endswith("own.npy") for name in struck)
 
 
@@ -160,6 +166,7 @@ def test_a_kind_whose_process_is_not_there_says_so(swept):
 def test_a_server_is_struck_also_while_no_sweep_runs(tmp_path):
     place = ChaosPlace(tmp_path, STUDY)
     (place.home / "servers").mkdir(parents=True)
+
     with subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE) as server:
         (place.home / "servers" / "host-1").write_text(str(server.pid))
         assert (

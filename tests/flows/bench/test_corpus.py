@@ -124,6 +124,7 @@ def land(root: Path, id: str, overrides: list[str], wrong: int) -> None:
         "settings_digest": f"settings of {id}",
     }
     write_landing(root, id, "training", training(id, **own))
+
     for name in ("test", ADVERSARIAL):
         cases = read_lines(folder / f"{name}.jsonl")
         judged = [(c["label"], "GP" if i < wrong else c["label"], c["label"]) for i, c in enumerate(cases)]
@@ -131,6 +132,7 @@ def land(root: Path, id: str, overrides: list[str], wrong: int) -> None:
         for row, case in zip(rows["prediction"], cases, strict=True):
             row["case_id"] = case["case_id"]
         write_landing(root, f"{name}-{id}", "evaluation", rows)
+
     load_all(root)
 
 
@@ -140,6 +142,7 @@ def test_a_training_is_set_against_the_baseline_of_its_own_train_set_alone(tmp_p
     # Landed with more calibration cases than are asked for below: that changes nothing of what it has learned.
     land(tmp_path, "t60", options(60, calibration=60), 0)
     land(tmp_path, "t90", options(90), 25)
+
     for train, wrong in ((60, 0), (90, 25)):
         table = shown(options(train))
         assert table["model"] == [*[BASELINE, "smol 4bit\nr1 s42"] * 2, BASELINE]
@@ -149,6 +152,7 @@ def test_a_training_is_set_against_the_baseline_of_its_own_train_set_alone(tmp_p
             difference = float(model["macro F1, difference"].split("\n")[0])
             assert difference == pytest.approx(float(model["macro F1"]) - float(baseline["macro F1"]), abs=0.0011)
         baselines[train] = table["macro F1"][0]
+
     assert baselines[60] != baselines[90], "the two could not be told apart"
 
 
@@ -173,6 +177,7 @@ def test_trainings_of_one_cell_stand_side_by_side_with_their_ids_and_an_untuned_
     for day, (id, values) in enumerate(own.items(), start=1):
         write_landing(tmp_path, id, "training", training(id, day=day, **values))
         write_landing(tmp_path, f"e-{id}", "evaluation", evaluation(f"e-{id}", id))
+
     again = evaluation("e-again", "t1", [("ED", "HOME", "ED")], created_at=datetime(2026, 3, 1))
     write_landing(tmp_path, "e-again", "evaluation", again)
     load_all(tmp_path)

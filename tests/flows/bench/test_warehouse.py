@@ -33,6 +33,7 @@ def test_copies_of_a_study_are_studies_of_their_own_on_which_every_audit_passes(
     assert (count("FROM study"), count("FROM prediction")) == (3, 3 * 4 * 40)
     assert (count("FROM quantization_comparison"), count("FROM equal_pair")) == (6, 6)
     assert count("FROM quantization_comparison WHERE accuracy_verdict IS NULL") == 0
+
     with reading(tmp_path / "w.duckdb") as con:
         assert not any(run_audits(con).values())
 

@@ -30,6 +30,7 @@ def trained(hour: int, overrides: list[str] | None = None, **inputs) -> str:
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps(training_ingredients(spec, given)))
     os.utime(file, (hour * 3600, hour * 3600))
+
     return id
 
 

@@ -58,6 +58,7 @@ def test_a_forgotten_studys_folders_go_once_they_are_old_and_what_landed_stays(s
     assert folders(swept) == before and "Nothing was removed" in said.stdout
     for kind in ("variants", "base conversions", "sources", "experiments", "scores", "data sets"):
         assert f"│ {kind} " in said.stdout, said.stdout
+
     size = sum(path.stat().st_size for path in (swept.home / "data").rglob("*") if path.is_file())
     assert f"{size:,}" in said.stdout
 
@@ -78,8 +79,10 @@ def test_nothing_goes_while_a_sweep_runs_and_a_dry_run_says_what_would(swept):
     assert done.returncode == 2 and one_sentence(done.stderr) and "A sweep is running" in done.stderr
     assert "│ experiments " in swept.ask(*NOTHING_OF_RESULTS, "--dry-run").stdout
     record.unlink()
+
     with locked(next(swept.home.glob("experiments/[!.]*/"))):
         assert "Another process is working" in swept.ask(*NOTHING_OF_RESULTS).stderr
+
     assert folders(swept) == before
 
 

@@ -121,10 +121,12 @@ def answers(tmp_path_factory):
     commands: dict[str, list[str]] = {}
     for name, (args, _) in (GRID | EARLY).items():
         commands[name] = args
+
     for name, (content, _) in DATA.items():
         path = root / f"{name}.csv"
         path.write_bytes(content)
         commands[name] = ["sweep", "smoke", "--set", f"data.source={path}"]
+
     commands["no such file"] = ["sweep", "smoke", "--set", f"data.source={root / 'nowhere.csv'}"]
     with ThreadPoolExecutor(2) as pool:
         runs = pool.map(lambda item: answer(root / item[0].replace(" ", "-"), *item), commands.items())
@@ -206,8 +208,10 @@ def test_the_paper_plan_lists_sixty_cells_before_any_download(place, closed_port
     assert found.returncode == 0 and found.stderr == ""
     ids = [word for word in found.stdout.split() if word.endswith("-s42")]
     assert len(ids) == len(set(ids)) == 60 and "60 experiments, 0 trained, 60 to train" in found.stdout
+
     for name in ("smollm2-135m", "smollm2-360m", "gemma-3-270m"):
         assert f"weights  {name}: Hub " in found.stdout
+
     assert not place.home.exists(), "a plan writes nothing"
 
 

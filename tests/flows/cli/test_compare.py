@@ -24,6 +24,7 @@ def outputs(tmp_path_factory):
     cases = [(label, "ED", "ED") for label in ("ED", "ED", "GP", "GP", "HOME")]
     write_landing(folder / "landing", "b", "evaluation", evaluation("b", "always_ed-1", cases))
     load_all(folder / "landing", place.warehouse)
+
     return {
         args: place.ask("compare", *args) for args in ((), ("--all",), ("--gates", "--flips"), ("--prevalence", "3"))
     }

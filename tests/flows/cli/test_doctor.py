@@ -193,6 +193,7 @@ def test_the_prefect_server_must_be_of_this_version(status, body, level, words, 
                     print, lambda: None
                 )  # a sweep refuses what the doctor calls an error, and takes the rest
         server.shutdown()
+
     assert finding.level == level and words in finding.detail and url in finding.detail
 
 
@@ -217,11 +218,14 @@ def test_without_a_server_and_without_a_warehouse_all_is_well():
 def test_a_warehouse_is_only_looked_at():
     with writing() as con:
         migrate(con)
+
     before = file_digest(warehouse_path())
     (finding,) = checks.warehouse()
     assert finding.level == "ok" and "audits pass" in finding.detail
+
     with writing() as con:
         con.execute("DELETE FROM schema_migrations WHERE version = (SELECT max(version) FROM schema_migrations)")
+
     (finding,) = checks.warehouse()
     assert finding.level == "warning" and "earlier version" in finding.detail
     assert before != file_digest(warehouse_path())  # our deletion; a digest that never changes would prove nothing
@@ -237,6 +241,7 @@ def test_a_failing_audit_and_a_foreign_file_are_errors_with_a_remedy():
             "INSERT INTO prediction (evaluation_id, case_id, label, p_ed, p_gp, p_home, nll, argmax, decision) "
             "VALUES ('nowhere', 'case', 'ED', 0.9, 0.9, 0.9, 0.1, 'ED', 'ED')"
         )
+
     (finding,) = checks.warehouse()
     assert finding.level == "error" and "probabilities_sum_to_one (1 rows)" in finding.detail
     assert str(home() / "landing") in finding.remedy

@@ -41,8 +41,10 @@ def test_no_file_holds_a_piece_of_a_text_afterwards_and_results_stay(swept):
     assert (done.returncode, done.stderr) == (0, "")
     files = [path for path in swept.home.rglob("*") if path.is_file()]
     assert files and [str(path) for path in files if pattern.search(path.read_bytes())] == []
+
     for place in ("data", "experiments", "prefixes", "baselines", "moved"):
         assert not list((swept.home / place).glob("*/")), place
+
     assert not list(swept.home.rglob("adapters*.safetensors"))
     assert len(swept.query("SELECT training_id FROM experiment WHERE recipe_kind <> 'baseline'")) == 8
     again = swept.ask("forget", "embedded")
@@ -72,6 +74,7 @@ def made_home(root: Path) -> Path:
         scores = root / "baselines" / f"untuned-{name}"
         scores.mkdir(parents=True)
         job(root / "logs" / name, {"scores": scores, "data": root / "data" / name, "home": root})
+
     moved = root / "moved" / "m"
     moved.mkdir(parents=True)
     adapter = root / "experiments" / "cell-own-1"
@@ -80,6 +83,7 @@ def made_home(root: Path) -> Path:
     # This job's `folder` is where the paths of its bundle begin: the home itself.
     job(root / "logs" / "valid", {"scores": ranked, "data": root / "data" / "own-2", "home": root, "folder": root})
     job(root / "logs" / "move", {"scores": moved, "data": root / "data" / "own-2", "home": root, "adapter": adapter})
+
     return root
 
 
@@ -129,6 +133,7 @@ def test_what_an_interrupted_removal_left_goes_the_next_time(tmp_path, monkeypat
             removal.shutil, "rmtree", lambda folder, ignore_errors=False: ignore_errors or interrupted(folder)
         )
         forget(root, plan(root, ["own-1"]))
+
     assert list(root.rglob(".forgotten-*")), "set aside, and not removed yet"
     forget(root, plan(root, ["other-3"]))
     assert not list(root.rglob(".forgotten-*"))
@@ -142,13 +147,16 @@ def test_it_is_refused_while_anything_works_in_the_home(held, tmp_path):
         pytest.raises(Locked, match=f"Another process is working in .*{held}/something"),
     ):
         forget(root, plan(root, ["own-1"]))
+
     building = root / held / ".tmp-x-0"
     building.mkdir()
     before = folders(root)
     descriptor = os.open(building, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
+
     with pytest.raises(Locked):
         forget(root, plan(root, ["own-1"]))
+
     os.close(descriptor)
     assert folders(root) == before
     forget(root, plan(root, ["own-1"]))

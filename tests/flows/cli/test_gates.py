@@ -66,6 +66,7 @@ def test_what_is_not_there_or_not_one_experiment_is_a_sentence(landed, tmp_path)
         find_evaluations("other")
     with pytest.raises(BadInput, match=r"must be between 0 and 1, e\.g\. 0\.1 \(got 1\.5\)"):
         printed("t4", None, 1.5)
+
     land_pair(tmp_path / "more")
     load_all(tmp_path / "more")
     with pytest.raises(BadInput, match="beginning of 2 experiments"):
@@ -76,9 +77,11 @@ def test_an_unknown_experiment_is_answered_with_all_that_there_are_the_most_simi
     for i in range(9):
         write_landing(tmp_path, f"t{i}", "training", training(f"t{i}", cell_id=f"smol-4bit-recipe{i}-s42"))
         write_landing(tmp_path, f"e{i}", "evaluation", evaluation(f"e{i}", f"t{i}"))
+
     load_all(tmp_path)
     with pytest.raises(BadInput, match="no finished experiment 'recipe7'; it has") as caught:
         find_evaluations("recipe7")
+
     names = str(caught.value).rstrip(".").partition("first: ")[2].split(", ")
     assert names[0] == "smol-4bit-recipe7-s42" and sorted(names) == [f"smol-4bit-recipe{i}-s42" for i in range(9)]
 
@@ -87,6 +90,7 @@ def test_where_a_model_is_wanted_no_baseline_is_offered(tmp_path):
     for name, kind in (("smol-4bit-r-s42", "standard"), ("smol-4bit-zero", "baseline"), ("always_ed", "baseline")):
         write_landing(tmp_path, f"{name}-t", "training", training(f"{name}-t", cell_id=name, recipe_kind=kind))
         write_landing(tmp_path, f"{name}-t-e", "evaluation", evaluation(f"{name}-t-e", f"{name}-t"))
+
     load_all(tmp_path)
     for wanted, offered in ((True, ["smol-4bit-r-s42"]), (False, ["always_ed", "smol-4bit-r-s42", "smol-4bit-zero"])):
         with pytest.raises(BadInput, match="no finished experiment 'nosuch'") as caught:
@@ -105,6 +109,7 @@ def test_it_is_said_which_evaluation_is_taken_and_a_result_of_no_study_hides_non
     for day, id in enumerate(("e4-small", "e4-large", "e4-killed"), 1):
         rows = evaluation(id, "t4", set_digest=id, created_at=datetime(2026, 3, day))
         write_landing(tmp_path, id, "evaluation", rows)
+
     land_sweep(tmp_path, "small", ["e4-small"])
     land_sweep(tmp_path, "large", ["e4-large"], day=2)
     load_all(tmp_path)
@@ -126,6 +131,7 @@ def test_where_nothing_was_decided_or_there_is_no_emergency_no_zero_of_misses_is
         row["decision"] = None
     for row in rows["gate"]:
         row |= {"state": "NOT AVAILABLE", "value": None, "bound": None, "successes": None, "note": note}
+
     write_landing(tmp_path, "t4", "training", training("t4"))
     write_landing(tmp_path, "e4", "evaluation", rows)
     no_ed = [case for case in FIVE if case[0] != "ED"]
@@ -146,6 +152,7 @@ def test_among_emergencies_alone_a_model_is_not_judged_unless_it_misses_too_many
         cases = [("ED", decision, decision)] * 5
         rows = evaluation(id, "t4", cases, evaluation_set=name, set_digest=name)
         write_landing(tmp_path, id, "evaluation", rows)
+
     load_all(tmp_path)
     text = printed("t4", None, None)
     assert "on test: not judged: emergencies only (5 cases" in text and "on clinic: unsafe (5 cases" in text
@@ -174,6 +181,7 @@ def test_the_command_prints_gates_texts_from_the_users_file_and_restated_figures
     assert f"At 10.0%: precision {precision:.3f}, F2 {f2:.3f}" in done.stdout
     after = done.stdout.split("c00005")[1].split("c00006")[0]
     assert "message 5" in after and done.stdout.count("its text is not in that file") == 1
+
     unknown = typed("gates", "nothing")
     share = typed("gates", "t4", "--prevalence", "2")
     range_sentence = "--prevalence must be between 0 and 1, e.g. 0.1 (got 2)."

@@ -114,8 +114,10 @@ def test_git_ignores_the_cases_and_the_home_and_an_own_gitignore_is_kept(tmp_pat
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
     assert "study/.gitignore: keeps cases out of git" in triage("init", "study", folder=tmp_path).stdout
     (tmp_path / "study" / ".triage").mkdir()
+
     for name in (".triage/a", "clinic.jsonl", "clinic.parquet"):
         (tmp_path / "study" / name).write_text("x")
+
     status = ["git", "-C", tmp_path, "status", "--porcelain", "--untracked-files=all"]
     untracked = subprocess.run(status, check=True, capture_output=True, text=True).stdout.split()[1::2]
     assert untracked == ["study/.gitignore", "study/my_grid.toml"]

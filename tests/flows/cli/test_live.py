@@ -51,12 +51,14 @@ def test_a_terminal_shows_a_row_per_experiment_and_the_step_below(cells) -> None
     written = io.StringIO()
     console = Console(file=written, force_terminal=True, width=160, color_system=None)
     cell = cells[0].cell_id
+
     with live(console, cells):
         publish(f"train {cell}", TRAINING)
         deadline = time.monotonic() + 60  # it is drawn four times a second
         while "loss 0.457" not in written.getvalue() and time.monotonic() < deadline:
             time.sleep(0.02)
         publish(f"land {cell}", ExperimentLanded())
+
     shown = written.getvalue()
     assert f"train {cell}  loss 0.457  812 tokens/s  5 min left" in shown and "40/" in shown
     assert f"landed   {cell}" in shown and "1/4" in shown
@@ -138,8 +140,10 @@ def test_the_time_left_goes_by_the_work_of_the_experiments_that_were_trained(cel
     estimate.end(cells[1].cell_id)
     rest = work[cells[2].cell_id] + work[cells[3].cell_id]
     assert estimate.seconds() == pytest.approx(100.0 * rest / work[cells[1].cell_id], rel=0.2)
+
     for spec in cells[2:]:
         estimate.end(spec.cell_id)
+
     assert estimate.seconds() is None, "nothing is left"
 
 

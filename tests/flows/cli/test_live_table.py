@@ -48,6 +48,7 @@ def test_an_experiment_goes_from_waiting_to_landed_with_its_figures(board):
     ):
         board.note(title, event)
         states.append(board.rows[cell].state)
+
     assert states == [
         State.WAITING,
         State.PREPARING,

@@ -46,6 +46,7 @@ def test_the_formula_gives_what_a_real_folder_of_every_precision_holds_part_by_p
     made = [precision for precision in BUILT_IN.values() if precision.name != "8bit"]
     for precision in made:
         make(name, precision)
+
     rows = {row.precision.name: row for row in model_sizes(load_grid("smoke"), home()) if row.base_model == name}
     assert list(rows) == list(BUILT_IN) and len(rows) == 10
     assert [name for name, row in rows.items() if not row.measured] == ["8bit"]
@@ -102,6 +103,7 @@ def test_random_weights_of_the_true_shapes_take_the_place_of_every_source():
         model = known_models(grid)[name]
         assert [(source.kind, source.shape) for source in model.sources] == [("random", name)]
         assert model.terms is None, "nobody's terms bind random numbers"
+
     assert known_models(load_grid("paper"))["gemma-3-270m"].terms
     with pytest.raises(BadInput, match='weights = "rnd" is not allowed'):
         load_grid("paper", ["weights=rnd"])

@@ -140,12 +140,14 @@ def test_another_engine_library_or_prompt_trains_again(what, trained, smoke, tmp
     if what == "engine":
         monkeypatch.setattr("tasks.identity.ENGINE_VERSION", 10**6)
         monkeypatch.setattr("tasks.tuning.training_rows.ENGINE_VERSION", 10**6)
+
     for module in ("tasks.identity", "tasks.tuning.training_rows"):
         if what == "library":
             monkeypatch.setattr(f"{module}.versions", lambda: {"mlx": "0", "mlx-lm": "0"})
         if what == "prompt":
             other = type("Prompt", (), {"digest": "another"})
             monkeypatch.setattr(f"{module}.load_prompt", lambda _, other=other: other)
+
     assert trained() == trained(home=without_variants(smoke[0], tmp_path / "bare")) == 0
 
 

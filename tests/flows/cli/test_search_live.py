@@ -78,8 +78,10 @@ def test_the_report_names_the_best_what_was_saved_and_the_next_command(finished)
     for value in (0.5, 0.25, 0.75):
         number = storage.add(storage.propose(), "t")
         storage.reach(number, Reached(4, value, value, 2.0, 1.0))
+
     if finished:
         storage.reach(1, Reached(8, 0.2, 0.2, 2.0, 2.0))
+
     stream = io.StringIO()
     print_report(Console(file=stream, width=200), a_setup)
     out = stream.getvalue()

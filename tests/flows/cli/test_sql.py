@@ -33,6 +33,7 @@ def place(tmp_path_factory):
     for i in range(6):
         write_landing(folder / "landing", f"t{i}", "training", training(f"t{i}", cell_id=f"cell{i}"))
         write_landing(folder / "landing", f"e{i}", "evaluation", evaluation(f"e{i}", f"t{i}"))
+
     place.home.mkdir(parents=True)
     load_all(folder / "landing", place.warehouse)
     return place
@@ -140,6 +141,7 @@ def test_ctrl_c_ends_a_query_with_a_sentence(query, small):
     deadline = time.monotonic() + 60
     while not is_open(small.warehouse, process.pid) and time.monotonic() < deadline:
         time.sleep(0.02)
+
     process.send_signal(signal.SIGINT)
     done = small.finish(process)
     assert (done.returncode, done.stdout) == (130, "")

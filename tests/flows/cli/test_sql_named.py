@@ -95,8 +95,10 @@ def test_a_file_has_the_format_of_its_name(place):
     for name in ("rows.csv", "rows.json", "rows.parquet", "rows.txt"):
         done = place.ask("sql", sql, "--output", name)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", f"2 rows in {name}\n")
+
     with (place.folder / "rows.csv").open(newline="") as file:
         assert [row["cases"] for row in csv.DictReader(file)] == ["5", "5"]
+
     assert json.loads((place.folder / "rows.json").read_text())[1] == {
         "evaluation_id": "e8",
         "cases": 5,
@@ -116,6 +118,7 @@ def test_a_file_that_is_there_stays_and_a_query_that_fails_leaves_none(place):
         assert (
             done.returncode == 2 and one_sentence(done.stderr) and "is there already and stays as it is" in done.stderr
         )
+
     assert (place.folder / "mine.csv").read_text() == "mine" and not (place.folder / "nowhere.csv").exists()
     (place.folder / "dangling.csv").unlink()
 
@@ -142,6 +145,7 @@ def test_a_query_loads_what_waits_and_answers_beside_a_notebook(place, tmp_path)
 
     with held("reading", waiting.warehouse):
         done = waiting.ask(*sql)
+
     assert (done.returncode, done.stdout) == (0, "evaluation_id\ne4\n") and "Loading waits" in done.stderr
     done = waiting.ask(*sql)
     assert (done.stdout, done.stderr) == ("evaluation_id\ne4\ne8\n", "")

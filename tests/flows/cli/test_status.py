@@ -55,6 +55,7 @@ def test_names_can_be_copied_from_a_terminal_of_80_columns(tmp_path):
         land(tmp_path, f"{cell}-{digest}", number, cell_id=cell, random_weights=True)
         id = f"{cell}-{digest}-e1"
         write_landing(tmp_path, id, "evaluation", evaluation(id, f"{cell}-{digest}"))
+
     load_all(tmp_path)
     lines = [line for line in printed(width=80).splitlines() if line.startswith("│")]
     assert all(len(line) <= 80 for line in lines)
@@ -98,6 +99,7 @@ def test_json_has_an_object_per_experiment_and_the_report_of_a_running_training(
     with locked(running):
         print_json()
         assert "4 of 9, loss 0.500, 3 s left" in printed()
+
     local, landed = json.loads(capsys.readouterr().out)
     assert local["training"] == "running" and local["running"]["iteration"] == 4 and local["gates"] is None
     assert landed["experiment"] == "t4" and landed["warehouse"] == "completed" and landed["ed_recall"] == 1.0

@@ -28,10 +28,12 @@ def landing():
     land_dataset(root, "d1", "sets1", test="set1")
     for bits in (4, 8):
         land(root, f"e{bits}", f"cell{bits}-a", bits=bits, set_digest="set1")
+
     land(root, "e4-other", "cell4-b", bits=4, set_digest="set2")
     land_sweep(root, "small", ["e4", "e8"])
     land_sweep(root, "smaller", ["e4-other", "e8"], day=2)
     load_all(root)
+
     return root
 
 
@@ -93,13 +95,16 @@ def test_a_study_that_landed_for_another_warehouse_is_said_to_be_there_with_the_
         monkeypatch.setenv("TRIAGE_WAREHOUSE", str(warehouse))
         with pytest.raises(BadInput) as refused:
             find_study(study)
+
         sentence = str(refused.value)
         assert f"The warehouse {warehouse} has no study '{study}', but its results are in {landing}" in sentence
         assert "`triage warehouse rebuild`" in sentence and sentence.endswith(f"set TRIAGE_WAREHOUSE to {there}.")
+
         with pytest.raises(
             BadInput, match=f"{warehouse} has no study 'zzz'; it has .*Set TRIAGE_WAREHOUSE to read another"
         ):
             find_study("zzz")
+
     rebuild(landing)
     assert find_study("ward") is not None and find_study("clinic") is not None
 

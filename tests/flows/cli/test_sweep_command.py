@@ -86,6 +86,7 @@ def test_a_server_is_ended_only_if_its_sweep_is_dead_and_it_is_a_server(tmp_path
     ended = subprocess.Popen(["true"])
     ended.wait()
     bystander = subprocess.Popen(["sleep", "60"])
+
     try:
         records = home() / "servers"
         records.mkdir(parents=True)
@@ -103,10 +104,12 @@ def test_a_server_is_ended_only_if_its_sweep_is_dead_and_it_is_a_server(tmp_path
 def test_the_server_that_a_killed_sweep_of_an_earlier_version_left_is_ended():
     ended = subprocess.Popen(["true"])
     ended.wait()
+
     server = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", f"{temporary_server.SERVER}:x"])
     deadline = time.monotonic() + 30
     while temporary_server.SERVER not in temporary_server.command_of(server.pid) and time.monotonic() < deadline:
         time.sleep(0.02)  # just started, it may still have its parent's command
+
     record = home() / "servers" / f"{socket.gethostname()}-{ended.pid}"
     record.parent.mkdir(parents=True)
     record.write_text(str(server.pid))
@@ -132,15 +135,18 @@ def test_sigterm_ends_a_sweep_as_ctrl_c_does_and_prefects_server_with_it(place):
     deadline = time.monotonic() + 200
     while "weights  tiny-llama" not in (place.folder / "out").read_text() and time.monotonic() < deadline:
         time.sleep(0.1)
+
     (record,) = (place.home / "servers").iterdir()
     server = int(record.read_text())
     assert temporary_server.SERVER in temporary_server.command_of(server)
     process.terminate()
     found = place.finish(process)
     assert found.returncode == 130 and one_sentence(found.stderr) and "run the same command again" in found.stderr
+
     deadline = time.monotonic() + 20
     while temporary_server.SERVER in temporary_server.command_of(server) and time.monotonic() < deadline:
         time.sleep(0.1)
+
     assert temporary_server.SERVER not in temporary_server.command_of(server)
     assert list((place.home / "servers").iterdir()) == []
 
@@ -177,6 +183,7 @@ def test_a_second_ctrl_c_ends_everything_at_once(tmp_path):
         assert process.stdout.readline() == "leaving\n"
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130 and process.stderr.read().startswith("triage: Interrupted. Finished work")
+
     assert gone(child, 10)
 
 
@@ -184,6 +191,7 @@ def test_a_second_ctrl_c_ends_everything_at_once(tmp_path):
 def test_prefect_is_asked_for_a_server_wherever_one_may_be_configured(name, tmp_path, monkeypatch):
     for variable in temporary_server.NAMES_A_SERVER:
         monkeypatch.delenv(variable, raising=False)
+
     monkeypatch.delitem(sys.modules, "prefect.context")
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -276,8 +284,10 @@ def test_a_server_that_ends_at_once_is_started_again_on_a_port_that_no_other_pro
     made = started(["false"], ANSWERING)
     port = made.server.port
     first = made.record.read_text()
+
     with socket.socket() as other, pytest.raises(OSError, match="in use"):
         other.bind(("127.0.0.1", port))
+
     made.server.wait(60)
     assert made.server.port == port and made.record.read_text() != first
     made.server.end()
@@ -288,6 +298,7 @@ def test_another_server_is_started_whenever_one_ends_and_requests_wait_for_it(st
     made = started(ANSWERING, FAILS, ANSWERING, ANSWERING)
     made.server.wait(60)
     port = made.server.port
+
     for _ in range(2):
         made.said.clear()
         made.kill()
@@ -295,6 +306,7 @@ def test_another_server_is_started_whenever_one_ends_and_requests_wait_for_it(st
         with prefect_client(api_url(port), 60.0) as client:
             assert client.api_version() == "3.9.1", "the request came before the server"
         made.wait_until_said("Prefect's temporary server runs again")
+
     assert made.server.port == port and made.commands == [] and not made.lost.is_set()
 
 
@@ -323,6 +335,7 @@ def caffeinate(monkeypatch, tmp_path):
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr("deployments.awake.is_mac", lambda: True)
+
     return note
 
 

@@ -25,6 +25,7 @@ def study(tmp_path_factory):
         (f"smollm2-135m-{b}bit-balanced_safe-s{s}", b, s, "balanced_safe", "safety") for b in (4, 8) for s in SEEDS
     ]
     cells += [(name, None, 0, name, "baseline") for name in BASELINES]
+
     for cell, bits, seed, recipe, kind in cells:
         values = {
             "cell_id": cell,
@@ -36,6 +37,7 @@ def study(tmp_path_factory):
         values["base_model"] = "smollm2-135m" if bits else "none"
         write_landing(folder / "landing", f"t-{cell}", "training", training(f"t-{cell}", bits, **values))
         write_landing(folder / "landing", f"e-{cell}", "evaluation", evaluation(f"e-{cell}", f"t-{cell}"))
+
     load_all(folder / "landing", folder / "triage.duckdb")
     return folder / "triage.duckdb", [f"e-{cell}" for cell, *_ in cells]
 

@@ -47,11 +47,13 @@ class ReadPage(HTMLParser):
                 rows.append([])
             elif one.tag in ("th", "td"):
                 rows[-1].append(one.text)
+
         return tables
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if self._open and self._open[-1].tag in MAY_STAY_OPEN and tag in (*MAY_STAY_OPEN, "tr"):
             self._open.pop()
+
         element = Element(tag, {name: value or "" for name, value in attrs})
         self.elements.append(element)
         if tag == "br":

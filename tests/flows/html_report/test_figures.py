@@ -27,17 +27,20 @@ def drawn(tmp_path, monkeypatch) -> dict[str, list]:
     forest.forest(study)
     bytes_and_recall.bytes_and_recall(study)
     monkeypatch.chdir(tmp_path)
+
     return rows
 
 
 def test_two_charts_are_made_by_a_query_and_ten_lines(drawn, tmp_path):
     python = [re.sub(r'""".*?"""', "SQL", code, flags=re.DOTALL) for code in CODE]
     assert len(CODE) == 2 and all(len(code.strip().splitlines()) <= 10 for code in python), "beside the query"
+
     saved: dict[str, object] = {}
     for code in CODE:
         names: dict[str, object] = {}
         exec(code, names)
         saved[re.search(r'save\("(.*?)"\)', code)[1]] = names["rows"]
+
     assert all((tmp_path / name).read_text().startswith("<svg") for name in saved)
 
     pairs = [row for row in drawn["forest.svg"][1] if row.series == forest.PAIR]
@@ -50,5 +53,6 @@ def test_two_charts_are_made_by_a_query_and_ten_lines(drawn, tmp_path):
     by_hand = saved["frontier.svg"]
     assert len(points) == 4
     assert sorted(by_hand["megabytes"]) == pytest.approx(sorted(row.x for row in points), rel=0.02), "a little apart"
+
     for column, name in (("ed_recall", "y"), ("ed_recall_low", "y_low"), ("ed_recall_high", "y_high")):
         assert sorted(by_hand[column]) == pytest.approx(sorted(getattr(row, name) for row in points))

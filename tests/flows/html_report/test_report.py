@@ -56,6 +56,7 @@ def made(tmp_path_factory) -> Made:
     assert (done.returncode, done.stderr) == (0, "")
     html = (place.home / "reports" / "synthetic.html").read_text()
     charts = {path.stem: path.read_text() for path in (place.folder / "charts").glob("*.svg")}
+
     return Made(place, done.stdout, html, ReadPage(html), charts)
 
 
@@ -173,11 +174,14 @@ def test_a_current_report_is_not_made_again_and_another_result_asks_for_a_new_on
     monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "copy"))
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "copy" / "triage.duckdb"))
     assert is_current("synthetic")
+
     with writing() as con:
         con.execute("UPDATE landed SET manifest_digest = 'other' WHERE kind = 'sweep'")
+
     assert is_current("synthetic"), "a sweep that found everything landed nothing"
     with writing() as con:
         con.execute("UPDATE landed SET manifest_digest = 'other' WHERE kind = 'evaluation'")
+
     assert not is_current("synthetic")
 
 

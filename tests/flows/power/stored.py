@@ -26,11 +26,13 @@ def decisions(loss: float, seed: int, groups: int = 63, size: int = 24) -> Decis
     count = len(group)
     truth = rng.choice(3, count, p=[0.27, 0.38, 0.35])
     ability = rng.normal(1.3, 0.8, groups)[group] + rng.normal(0, 1.5, count)
+
     suits_4bit = rng.normal(0, 0.45, groups)[group]
     sides = []
     for side in (suits_4bit / 2 - loss, -suits_4bit / 2):
         right = ability + side + rng.normal(0, 0.55, count) > 0
         sides.append(np.where(right, truth, (truth + rng.integers(1, 3, count)) % 3))
+
     return truth, *sides, [f"problem {number}" for number in group]
 
 
@@ -48,4 +50,5 @@ def store(root: Path, pair: Decisions, **values: Any) -> None:
             row["case_group"] = group
         write_landing(root, f"t{bits}", "training", training(f"t{bits}", bits, **values))
         write_landing(root, f"e{bits}", "evaluation", rows)
+
     load_all(root)

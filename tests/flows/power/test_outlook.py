@@ -105,6 +105,7 @@ def test_told_shares_are_those_of_the_function_that_compares_finished_pairs():
     cases_of = [np.nonzero(groups == name)[0] for name in stored.names]
     rng = np.random.default_rng(11)
     verdicts: dict[str, list[str | None]] = {metric: [] for metric in VALUES}
+
     for _ in range(1000):
         drawn = [cases_of[group] for group in rng.integers(0, len(cases_of), len(cases_of))]
         unit = np.repeat(np.arange(len(drawn)), [len(cases) for cases in drawn])
@@ -140,6 +141,7 @@ def test_where_groups_differ_no_number_of_cases_suffices_and_more_groups_do():
     for group in range(20):
         counts[group, both_right] = 90
         counts[group, np.nonzero((1 if group % 2 else -1) == GAIN)[0][0]] = 10
+
     names = tuple(map(str, range(20)))
     one = outlook("accuracy", plan_of(PairedCounts(counts, names, True)))
     assert one.enough_cases is None and 100 < one.enough_groups.groups < 400

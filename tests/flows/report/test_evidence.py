@@ -68,9 +68,11 @@ def without_primary_rule(id="et4", training_id="t4"):
     rows = evaluation(id, training_id, CASES)
     for row in rows["prediction"]:
         row["decision"] = None
+
     for row in rows["metric"]:
         if row["rule"] == "target_recall":
             row |= {"value": None, "low": None, "high": None, "note": NO_RULE}
+
     for row in rows["gate"]:
         row |= {"state": "NOT AVAILABLE", "value": None, "bound": None, "successes": None, "note": NO_RULE}
     return rows
@@ -107,6 +109,7 @@ def test_every_rule_stands_beside_the_others_with_the_figures_of_its_own_decisio
     assert [line for line in lines(emergencies, "rule") if line] == ["argmax", "target recall *", "min cost"]
     labels, argmax, decisions = ([case[i] for case in CASES] for i in range(3))
     both = {i: metric_values(confusion(labels, by), cost_array(COSTS)) for i, by in enumerate((argmax, decisions))}
+
     shown = {
         "ED recall": "ed_recall", "ED precision": "ed_precision", "ED F2": "ed_f2", "over-triage": "over_triage",
         "under-triage": "under_triage", "macro-F1": "macro_f1", "expected cost": "expected_cost", "cost skill": "cost_skill",
@@ -117,6 +120,7 @@ def test_every_rule_stands_beside_the_others_with_the_figures_of_its_own_decisio
             digits = 2 if "cost" in name else 3
             text = lines(frame, title)[line]
             assert text.startswith(f"{values[name]:.{digits}f} [") and text.endswith("]")
+
     assert lines(emergencies, "ED recall")[2].startswith("n/a: this evaluation")
 
 
@@ -127,6 +131,7 @@ def test_what_was_chosen_on_which_cases_and_when_is_shown_beside_the_rules(tmp_p
             row |= {"target": 0.96, "threshold": 0.25, "allowed_misses": 2, "misses": 1, "n_ed": 30, "bound": 0.828}
         if row["rule"] == "min_cost":
             row |= {"note": "not available: no cost matrix"}
+
     land(tmp_path, rows=rows)
     shown = tables()["What each rule chose on the calibration cases, and when: before the judged cases were scored"]
     assert lines(shown, "chosen") == ["nothing to choose", "p(ED) >= 0.25", "for recall 0.96", "n/a: no cost matrix"]
@@ -145,6 +150,7 @@ def test_a_rule_that_could_not_be_applied_gives_its_reason_and_no_zero_anywhere(
     assert lines(rules, "ED F2")[1] == "n/a"
     matrix = found["Confusion matrices, cases: a line for each true label, a column for each decision"]
     assert {cell for choice in ("ED", "GP", "HOME") for cell in lines(matrix, f"primary: {choice}")} == {"n/a"}
+
     gates = found[
         "Gates of the primary rule, on each evaluation set: state, count or value, and the 95 % bound that PASS needs"
     ]
@@ -156,6 +162,7 @@ def test_the_confusion_matrices_are_those_of_the_decisions(tmp_path):
     land(tmp_path)
     matrix = tables()["Confusion matrices, cases: a line for each true label, a column for each decision"]
     labels = [case[0] for case in CASES]
+
     for rule, i in (("argmax", 1), ("primary", 2)):
         expected = confusion(labels, [case[i] for case in CASES])
         shown = [[int(n) for n in lines(matrix, f"{rule}: {choice}")] for choice in ("ED", "GP", "HOME")]
@@ -175,6 +182,7 @@ def test_gates_show_state_count_bound_and_method_on_every_set(tmp_path):
     land(tmp_path)
     gates = next(frame for title, frame in tables().items() if title.startswith("Gates"))
     assert lines(gates, "experiment", 1)[-1] == "clinic: 5 cases, 40% ED"
+
     for row, id in enumerate(("et4", "x4")):
         (g,) = query(f"FROM gate WHERE gate = 'ed_recall' AND evaluation_id = '{id}'").itertuples()
         shown = lines(gates, "ED recall >= 0.95", row)
@@ -251,6 +259,7 @@ def land_everything(root, marked):
             )
             further = evaluation(f"x{id}", id, FIVE, evaluation_set="clinic", set_digest="other")
             write_landing(root, f"x{id}", "evaluation", further)
+
     for bits in (4, 8):
         id = f"fidelity-{prefix}-{bits}"
         row = full(
@@ -259,6 +268,7 @@ def land_everything(root, marked):
             kl_mean=0.5 if marked else 0.25, same_top1=1.0,
         )  # fmt: skip
         write_landing(root, id, "fidelity", {"fidelity": [row]})
+
     load_all(root)
 
 
@@ -268,6 +278,7 @@ def test_every_row_of_every_table_marks_random_weights_and_none_hides_a_real_one
     land_everything(tmp_path / "random", marked=True)
     made = everything()
     assert len(made) == 2 + 15
+
     for table in made:
         first = table["experiment" if "experiment" in table.columns else table.columns[0]]
         marks = ["(random weights)" in name for name in first]
@@ -296,6 +307,7 @@ def test_the_latest_fidelity_on_the_same_dataset_is_shown_whatever_its_hash(tmp_
         )  # fmt: skip
         write_landing(tmp_path, id, "fidelity", {"fidelity": [row]})
         load_all(tmp_path)
+
     shown = tables()["What quantisation alone changes, before any training: KL divergence to the reference, in nats"]
     assert shown["mean"] == ["0.10000"]
 
@@ -307,6 +319,7 @@ def test_prevalence_reaches_every_table_or_is_said_not_to_apply(tmp_path):
     for (title, table), before in zip(changed.items(), own, strict=True):
         assert title.endswith("restated at 10.0% ED") != title.endswith("--prevalence does not apply"), title
         assert (table.rows == before.rows) == title.endswith("does not apply"), title
+
     board = query("SELECT * FROM leaderboard").iloc[0]
     precision, f2 = restated(board.ed_recall, board.ed_precision, board.ed_prevalence, 0.1)
     rules = next(frame for title, frame in changed.items() if "how emergencies fare" in title)
@@ -320,11 +333,13 @@ def test_prevalence_reaches_every_table_or_is_said_not_to_apply(tmp_path):
 def test_the_short_form_says_where_the_rest_is(tmp_path):
     land_pair(tmp_path)
     load_all(tmp_path)
+
     out = {}
     for short in (True, False):
         console = Console(file=io.StringIO(), width=120)
         print_comparison(console, sections=() if short else None)
         out[short] = console.file.getvalue()
+
     assert "Gates of the primary rule" in out[False] and "Gates of the primary rule" not in out[True]
     assert "triage compare" in out[True] and out[True].count("\n") * 2 < out[False].count("\n")
     assert max(len(line) for line in out[False].splitlines() if line.startswith(("│", "┃", "┏"))) <= 120
@@ -401,6 +416,7 @@ def test_a_baseline_is_never_confused_with_the_recipe_of_that_name(tmp_path):
     for name in BASELINES:
         kind = {"recipe": name, "recipe_kind": "baseline", "base_model": "none", "cell_id": name}
         land(tmp_path / name, name, **kind, **none)
+
     names = leaderboard(leaderboard_rows())["experiment"]
     assert names[0] == "smol 4bit\nbaseline s42" and set(names[1:]) == set(BASELINES.values())
     assert not any("baseline" in name for name in names[1:])
@@ -415,6 +431,7 @@ def test_synthetic_cases_are_spoken_of_only_where_the_cases_are_the_embedded_one
         for data in (Data(limits=limits), Data(source=str(tmp_path / "own.jsonl")))
     )
     assert disclaimer({own}) == disclaimer({"unknown"}) == "Research software, not a medical device."
+
     for digests in ({embedded}, {embedded, own}):
         assert disclaimer(digests).endswith("; synthetic cases are no evidence about patients.")
 

@@ -137,6 +137,7 @@ def test_a_model_that_was_killed_is_a_sentence_and_the_next_text_starts_it_again
         if client.get("/health").status_code == 503:
             break
         time.sleep(0.05)
+
     assert client.get("/health").json()["model"] == "lost"
     assert decide(client, "My head hurts").status_code == 200 and client.get("/health").status_code == 200
 
@@ -151,15 +152,19 @@ def test_sigterm_ends_the_command_and_its_child_and_no_text_is_left(place):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+
     process = place.start("serve", CELL, "--port", str(port))
     base = f"http://127.0.0.1:{port}"
+
     out = place.folder / "out"
     while "answers on" not in out.read_text():
         assert process.poll() is None, (place.folder / "err").read_text()
         time.sleep(0.1)
+
     assert httpx.post(f"{base}/decide", json={"text": MARKER}, timeout=120).status_code == 200
     with pytest.raises(Locked, match=rf"is working in .*logs/serve-{CELL}-.*-{process.pid}\)"):
         refuse_while_working(place.home)
+
     children = psutil.Process(process.pid).children()
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 0 and "Stopped." in out.read_text()

@@ -21,6 +21,7 @@ def main() -> None:
     source = json.loads(sys.argv[3])
     options = json.loads(sys.argv[4]) if len(sys.argv) > 4 else {}
     spec = BaseModelSpec(name="m", licence="Apache-2.0", sources=tuple(source), **options)
+
     seen = []
     try:
         if what == "fetch":
@@ -30,6 +31,7 @@ def main() -> None:
             answer = {"state": availability(spec, root)[0][1]}
     except TriageError as error:
         answer = {"error": str(error), "type": type(error).__name__, "transient": error.transient}
+
     print(json.dumps(answer))
 
 

@@ -117,8 +117,10 @@ def large_then_killed(args, emit):
     child.HEARTBEAT_SECONDS = 0.05
     measured = child.resident_bytes
     child.resident_bytes = lambda: begun.release() or measured()
+
     for _ in range(2):
         begun.acquire()
+
     os.kill(os.getpid(), signal.SIGKILL)
     return {"held": len(held)}
 
@@ -169,4 +171,5 @@ def converse(args, emit):
                 os.kill(os.getpid(), signal.SIGKILL)
             emit(Answer(request["number"], {"said": request["words"].upper(), "beside": len(group)}))
             answered += 1
+
     return {"answered": answered}

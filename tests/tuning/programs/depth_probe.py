@@ -47,17 +47,20 @@ def mean_activations(stack, cases, chosen, depths):
         width = int(lengths.max())
         hidden = embed(stack, mx.array(padded_tokens([own[number] for number in numbers], width)))
         is_text = (mx.arange(width)[None] < lengths)[:, :, None]
+
         means = []
         done = 0
         for depth in depths:
             hidden = run_blocks(stack, hidden, done, depth, past)
             means.append((hidden * is_text).sum(axis=1) / lengths)
             done = depth
+
         return mx.stack(means, axis=1)
 
     order = sorted(range(len(own)), key=lambda number: len(own[number]))
     groups = filled_groups(order, [len(own[number]) for number in order], TOKENS_AT_ONCE)
     found = np.zeros((len(own), len(depths), stack.hidden_size), np.float32)
+
     for numbers, means in side_by_side(groups, means_of):
         found[numbers] = np.array(means)
     return found
@@ -68,6 +71,7 @@ def main(variant, data, count=CASES):
     stack = load_variant(variant, measure().compute_path)
     depths = range(0, stack.depth + 1, STEP)
     template = load_template(variant, PromptChoice())
+
     sets = {}
     for name in ("train", "valid"):
         cases = load_set(data, name, template, 2048).cases
@@ -77,6 +81,7 @@ def main(variant, data, count=CASES):
     (learned, labels) = sets["train"]
     (held_out, truth) = sets["valid"]
     print(f"{len(labels)} cases of train, {len(truth)} of valid\nblocks  cross-entropy  macro-F1")
+
     for i, depth in enumerate(depths):
         regression = LogisticRegressionCV(
             Cs=STRENGTHS, l1_ratios=(0,), scoring="neg_log_loss", cv=5, max_iter=500, use_legacy_attributes=False

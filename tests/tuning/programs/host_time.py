@@ -64,6 +64,7 @@ def steps_of(dropout):
             updates._parameters, updates._optimizer.state = first
             times.append(milliseconds(lambda key=key: updates.start(range(4), 1e-3, key))[0])
             del graphs[:-1]
+
     return times[1:], sum(node_names([array for _, array in tree_flatten(graphs[-1])]).values())
 
 
@@ -80,6 +81,7 @@ def views_alone(count):
     mx.eval(x)
     replay(x)
     graphs = [milliseconds(lambda: replay(x)) for _ in range(STEPS)]
+
     return [spent for spent, _ in graphs]
 
 
