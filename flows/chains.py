@@ -393,7 +393,8 @@ def _finish_chain(chain: Chain, record: SweepRecord) -> str | None:
     """Wait for one experiment; None if it landed, else its name with the reason, which lands too."""
     chain.landing.wait()
     title = f"land {chain.spec.cell_id}"
-    error = next((error for step in chain.steps if (error := failure_of(step))), None)
+    errors = (failure_of(step) for step in chain.steps)
+    error = next((error for error in errors if error is not None), None)
     if error is None and chain.landing.state.is_completed():
         publish(title, ExperimentLanded((chain.landing.result(),)))
         return None

@@ -123,7 +123,6 @@ def select(
 
     if narrowing.models:
         settings = settings.model_copy(update={"models": tuple(dict.fromkeys(narrowing.models))})
-
     refuse_misfits_of(settings, base_models)
 
     cells = [

@@ -177,12 +177,12 @@ def land_together(landings: Sequence[Landing]) -> None:
     with contextlib.ExitStack() as locks:
         for landing in landings:
             locks.enter_context(locked(_landing() / landing.id, LANDING_SECONDS))
-        _load(
-            *(
-                write_landing(_landing(), landing.id, landing.kind, landing.rows)
-                for landing in landings
-            )
-        )
+        folders = [
+            write_landing(_landing(), landing.id, landing.kind, landing.rows)
+            for landing in landings
+        ]
+        _load(*folders)
+
     _share(*(landing.id for landing in landings))
 
 
@@ -225,7 +225,9 @@ def take_over(ids: Sequence[str]) -> None:
     evaluations = [id for id in ids if landed_kind(id) == "evaluation"]
     trainings = sorted(set(map(training_of, evaluations)) - set(ids))
     fetch_written(shared, trainings, _landing())
-    if local_folders := [_landing() / id for id in [*trainings, *ids] if complete(_landing() / id)]:
+
+    folders = [_landing() / id for id in [*trainings, *ids]]
+    if local_folders := [folder for folder in folders if complete(folder)]:
         _load(*local_folders)
 
 

@@ -66,7 +66,8 @@ def _resampled(cells: Cells, resamples: int) -> dict[str, list[Band | None]]:
                 keys.append((metric, model))
                 statistics.append(Statistic(numerators[:, model], denominators[:, model]))
 
-    bands = dict(zip(keys, joint_bands(statistics, [None] * len(keys), resamples), strict=True))
+    all_bands = joint_bands(statistics, [None] * len(keys), resamples)
+    bands = dict(zip(keys, all_bands, strict=True))
     return {
         metric: [bands.get((metric, model)) for model in range(cells.counts.shape[1])]
         for metric in GATED

@@ -217,7 +217,8 @@ def _seed_sd(differences: Floats, averaged: Sequence[PooledPair]) -> float | Non
         return None
 
     squares = sum(float(((values - values.mean()) ** 2).sum()) for values in recipe_values)
-    return float(np.sqrt(squares / sum(len(values) - 1 for values in recipe_values)))
+    freedom = sum(len(values) - 1 for values in recipe_values)
+    return float(np.sqrt(squares / freedom))
 
 
 def _units_behind(metric: str, cells: Cells) -> int:

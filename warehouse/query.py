@@ -126,7 +126,8 @@ def query(
     if as_ not in ("pandas", "arrow"):
         raise BadInput(f"as_ = {as_!r} is not a form of result; give 'pandas' or 'arrow'.")
     with _checked(sql, params, database, only, bounds or Bounds()) as con:
-        table = _without_decimals(con.sql(sql, params=dict(params or {})).to_arrow_table())
+        relation = con.sql(sql, params=dict(params or {}))
+        table = _without_decimals(relation.to_arrow_table())
     return table if as_ == "arrow" else _data_frame(table)
 
 

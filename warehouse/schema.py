@@ -183,7 +183,8 @@ def _refuse_equal_keys(name: str, table: pa.Table) -> None:
     if not key or not set(key) <= set(table.column_names):
         return
 
-    keys = list(zip(*(table.column(column).to_pylist() for column in key), strict=True))
+    columns = [table.column(column).to_pylist() for column in key]
+    keys = list(zip(*columns, strict=True))
     if len(set(keys)) < len(keys):
         ((twice, _),) = Counter(keys).most_common(1)
         values = ", ".join(map(str, twice))

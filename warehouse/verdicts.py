@@ -174,7 +174,9 @@ def _units_behind(metric: str, studies: Ints, grouped: bool) -> Ints:
     if metric == "ed_recall":
         return np.asarray(counted[:, 0])
     if metric == "macro_f1":
-        return np.asarray(np.where(counted > 0, counted, np.iinfo(np.int64).max).min(axis=1))
+        # A label without units is left out of the mean, so it is not the fewest either.
+        behind = np.where(counted > 0, counted, np.iinfo(np.int64).max)
+        return np.asarray(behind.min(axis=1))
 
     total = by_label.sum(-1)
     return np.asarray((total > 0).sum(axis=1) if grouped else total.sum(axis=1))

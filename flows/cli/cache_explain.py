@@ -135,7 +135,8 @@ def differences(
 
 
 def _read(file: Path) -> StoredTraining:
-    ingredients = dict(_flat(json.loads(file.read_text(encoding="utf-8"))))
+    stored = json.loads(file.read_text(encoding="utf-8"))
+    ingredients = dict(_flat(stored))
     return StoredTraining(file.parent.name, file.stat().st_mtime, ingredients)
 
 

@@ -102,7 +102,8 @@ def print_comparison(
         print_line(console, headline(pairs))
         if any("[" in sentence for sentence in sentences):
             print_line(console, BANDS)
-        _print_pairs(console, quantization(pairs).with_note(not_restated_note(prevalence)))
+        table = quantization(pairs).with_note(not_restated_note(prevalence))
+        _print_pairs(console, table)
 
     for table in evidence(board, prevalence, sections, only):
         print_in_parts(console, table)

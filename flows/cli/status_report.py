@@ -45,7 +45,8 @@ def print_status(console: Console, show_all: bool = False) -> None:
 
 def print_json(show_all: bool = False) -> None:
     """Print the lines as a JSON array on standard output."""
-    print(json.dumps([line.as_json() for line in _listed(status_lines(), show_all)], indent=2))
+    lines = _listed(status_lines(), show_all)
+    print(json.dumps([line.as_json() for line in lines], indent=2))
 
 
 def status_table(lines: list[Line], width: int, show_all: bool = False) -> Table:

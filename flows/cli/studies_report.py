@@ -77,7 +77,8 @@ def forget_study(console: Console, name: str, yes: bool) -> None:
             "program that holds the warehouse and try again."
         )
 
-    print_line(console, _sentence(forget(study.study, home() / "landing"), yes))
+    forgotten = forget(study.study, home() / "landing")
+    print_line(console, _sentence(forgotten, yes))
 
 
 def _study(name: str) -> StudyRow:

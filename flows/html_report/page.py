@@ -111,4 +111,6 @@ def _lines(text: str) -> Markup:
 
 def _prose(text: str) -> Markup:
     """A sentence, in which what stands between backquotes is code."""
-    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+    # Escaped first: the only tags of the result are those that are put here.
+    safe = str(escape(text))
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", safe))

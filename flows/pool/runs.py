@@ -191,7 +191,8 @@ def share_out(
     same variant, since the other queues are busy; once there are fewer variants than machines,
     several work for one. `limits`: those that were set last, by queue.
     """
-    limit = max(1, math.ceil(machines / max(1, len(unfinished))))
+    sharing = max(1, len(unfinished))
+    limit = max(1, math.ceil(machines / sharing))
     for queue in sorted(unfinished):
         if limits.get(queue) != limit:
             work_queue = client.read_work_queue_by_name(queue, work_pool_name=pool)

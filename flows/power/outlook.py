@@ -141,7 +141,10 @@ def _enough_cases(metric: str, studies: Studies) -> Size | None:
 
     start = math.log(min(max(factor, few), many))
     place = _solve(share, start, _step_of_size, (math.log(few), math.log(many)))
-    return None if place is None else Size.of(studies.with_cases(round(math.exp(place), 3)))
+    if place is None:
+        return None
+    factor = round(math.exp(place), 3)
+    return Size.of(studies.with_cases(factor))
 
 
 def _enough_groups(metric: str, studies: Studies) -> Size | None:
@@ -231,4 +234,5 @@ def _between(below: tuple[float, float], above: tuple[float, float]) -> float:
 def _quantile(share: float) -> float:
     """Standard normal quantile of a share, within what a search can tell."""
     least = 1 / SEARCHED
-    return float(norm.ppf(min(max(share, least), 1 - least)))
+    bounded = min(max(share, least), 1 - least)
+    return float(norm.ppf(bounded))

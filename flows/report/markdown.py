@@ -39,7 +39,8 @@ def _grid(table: Table) -> str:
         return NO_ROWS
     head = _line([name.replace("\n", " ") for name in table.columns])
     rule = "|" + "---|" * len(table.columns)
-    rows = [_line([text.replace("\n", "<br>") for text in row]) for row in table.rows]
+    cells = ([text.replace("\n", "<br>") for text in row] for row in table.rows)
+    rows = [_line(texts) for texts in cells]
     return "\n".join([head, rule, *rows])
 
 

@@ -23,7 +23,8 @@ class Table:
     def of(cls, title: str, records: Sequence[dict[str, str]]) -> Table:
         """A table of records that all have the same keys."""
         columns = tuple(records[0]) if records else ()
-        return cls(title, columns, tuple(tuple(record.values()) for record in records))
+        rows = tuple(tuple(record.values()) for record in records)
+        return cls(title, columns, rows)
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -58,7 +58,8 @@ class Bodies:
 
 async def text_of(request: Request, bodies: Bodies) -> str:
     """The text that a request asks about. Raises Refused."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    header = request.headers.get("content-type", "")
+    kind = header.partition(";")[0].strip().lower()
     # A page of another site cannot send this type without being allowed to.
     if kind != "application/json":
         raise Refused(415, f"Send {EXAMPLE} with the content type application/json.")

@@ -114,7 +114,8 @@ def _parts(values: Floats, truth: Ints) -> dict[str, Part]:
 
 def expected_calibration_error(scores: ArrayLike, hits: ArrayLike) -> float:
     """Case-weighted mean over equal-mass bins of |share of hits - mean score|."""
-    return float(_sum_of_sizes(_binned_gaps(scores, hits).mean(axis=0)))
+    mean_gaps = _binned_gaps(scores, hits).mean(axis=0)
+    return float(_sum_of_sizes(mean_gaps))
 
 
 def _sum_of_sizes(means: Floats) -> Floats:
@@ -190,7 +191,8 @@ def _ece_of_perfect_calibration(scores: Floats, seed: int, resamples: int = 500)
     rng = np.random.default_rng(seed)
     bins = np.eye(BINS)[equal_mass_bins(scores)]
     gaps = (rng.random((resamples, len(scores))) < scores).astype(np.float64) - scores
-    return float(np.quantile(np.abs(gaps @ bins).sum(axis=1) / len(scores), 0.975))
+    errors = np.abs(gaps @ bins).sum(axis=1) / len(scores)
+    return float(np.quantile(errors, 0.975))
 
 
 def reliability_rows(

@@ -75,4 +75,5 @@ class Ranking:
 def _counts(level: Ints, unit: Ints, shape: tuple[int, int]) -> csr_array:
     from scipy.sparse import coo_array
 
-    return coo_array((np.ones(len(level)), (level, unit)), shape=shape).tocsr()
+    ones = np.ones(len(level))
+    return coo_array((ones, (level, unit)), shape=shape).tocsr()

@@ -57,7 +57,8 @@ def divergences(reference_logits: ArrayLike, logits: ArrayLike) -> Floats:
 def _divergence(reference: Floats, other: Floats) -> float:
     log_p = np.asarray(log_softmax(reference.astype(np.float64)))
     log_q = np.asarray(log_softmax(other.astype(np.float64)))
-    return max(float((np.exp(log_p) * (log_p - log_q)).sum()), 0.0)  # rounding can make it -1e-17
+    divergence = float((np.exp(log_p) * (log_p - log_q)).sum())
+    return max(divergence, 0.0)  # rounding can make it -1e-17
 
 
 def fidelity_figures(reference: Predicted, variant: Predicted) -> dict[str, Figures]:

@@ -189,4 +189,5 @@ def smallest_unit_count(cases: int, groups: Groups | None, strata: ArrayLike | N
         return len(np.unique(codes))
     if strata is None or cases == 0:
         return cases
-    return int(np.unique(np.asarray(strata), return_counts=True)[1].min())
+    _, counts = np.unique(np.asarray(strata), return_counts=True)
+    return int(counts.min())

@@ -97,7 +97,9 @@ def judge_review(
     flag = np.asarray(flagged, dtype=np.float64)
     flags = [JudgedFlag(FLAG, outcomes.judge(flag), areas[FLAG])]
     for name in (MAX_PROBABILITY, SINGLE_PASS):
-        quality = outcomes.judge(flag_most_uncertain(scores[name], float(flag.mean())))
+        # As many cases as the vote entropy flags, so that the two are compared at one load.
+        rival_flag = flag_most_uncertain(scores[name], float(flag.mean()))
+        quality = outcomes.judge(rival_flag)
         rival = JudgedFlag(name, quality, areas[name], areas[name] - areas[FLAG])
         if no_interval:
             rival = replace(rival, verdict="cannot tell", note=f"no interval: {no_interval}")

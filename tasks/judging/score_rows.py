@@ -59,7 +59,8 @@ def score_rows(judged: JudgedScores) -> ScoreRows:
 
 def _marks(subgroups: dict[Subgroup, Ints], truth: Ints) -> list[Ints]:
     """A column for each subgroup: whether the case is of it."""
-    return [np.isin(np.arange(len(truth)), rows).astype(np.int64) for rows in subgroups.values()]
+    cases = np.arange(len(truth))
+    return [np.isin(cases, rows).astype(np.int64) for rows in subgroups.values()]
 
 
 def metric_row(evaluation_id: str, rule: str, metric: Metric) -> Row:

@@ -25,7 +25,8 @@ def share_metric(
     `groups`: each case's group, or None. A note says where the interval assumes independent cases.
     """
     is_hit = np.asarray(hits, dtype=bool)
-    exact = Interval(*clopper_pearson(int(is_hit.sum()), len(is_hit)), EXACT)
+    low, high = clopper_pearson(int(is_hit.sum()), len(is_hit))
+    exact = Interval(low, high, EXACT)
 
     clustered = _clustered_interval(is_hit, groups, seed)
     interval = wider(exact, clustered) or exact

@@ -41,7 +41,8 @@ class McCase:
 
 def entropy_nats(shares: ArrayLike) -> Floats:
     """-sum p ln p over the last axis, 0 ln 0 = 0."""
-    return np.asarray(entr(np.asarray(shares, dtype=np.float64)).sum(axis=-1))
+    values = np.asarray(shares, dtype=np.float64)
+    return np.asarray(entr(values).sum(axis=-1))
 
 
 def vote_counts(p: ArrayLike) -> Ints:

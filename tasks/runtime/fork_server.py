@@ -232,7 +232,8 @@ def _send_order(server: socket.socket, order: _Order, log: Path) -> Forked:
             on_failure.enter_context(stdout)
             with step_stdout:
                 streams = [stream.fileno() for stream in (step_stdin, step_stdout, step_log)]
-                socket.send_fds(server, [json.dumps(asdict(order)).encode()], streams)
+                message = json.dumps(asdict(order)).encode()
+                socket.send_fds(server, [message], streams)
                 forked = Forked(server, stdin, stdout)
 
         # From here on, whoever runs the step closes its streams.

@@ -114,7 +114,8 @@ def content_digest(manifest: ManifestDict) -> str:
 def _check_digest(manifest: ManifestDict) -> str:
     """Digest of the manifest itself, but for the entry `check` that holds it."""
     entries = {key: value for key, value in manifest.items() if key != "check"}
-    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
+    text = json.dumps(entries, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_manifest(folder: Path) -> ManifestDict | None:

@@ -241,7 +241,8 @@ def _predict(pipeline: Pipeline, cases: Sequence[Case]) -> Floats:
 
 def _loss(p: Floats, cases: Sequence[Case]) -> float:
     truth = [LABELS.index(case.label) for case in cases]
-    return float(-np.log(np.maximum(p[np.arange(len(cases)), truth], 1e-12)).mean())
+    p_of_label = p[np.arange(len(cases)), truth]
+    return float(-np.log(np.maximum(p_of_label, 1e-12)).mean())
 
 
 def scored_cases(cases: Sequence[Case], p: Floats) -> list[ScoredCase]:

@@ -82,4 +82,5 @@ def _generate(
 def _next_token(adapted: Adapted, tokens: list[int], past: list[KVCache]) -> int:
     stack = adapted.stack
     hidden = run_blocks(stack, embed(stack, mx.array([tokens])), 0, stack.depth, past)
-    return int(np.array(project(stack, hidden[:, -1])).argmax())
+    logits = project(stack, hidden[:, -1])
+    return int(np.array(logits).argmax())

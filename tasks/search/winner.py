@@ -82,4 +82,5 @@ def _from_anywhere(source: str, columns: Columns) -> str:
     if source == "embedded" or is_hub(source, columns.folder):
         return source
     places = [folder / source for folder in (columns.folder, Path.cwd()) if folder is not None]
-    return str(next((place for place in places if place.exists()), Path(source)).resolve())
+    present = next((place for place in places if place.exists()), Path(source))
+    return str(present.resolve())

@@ -40,7 +40,8 @@ class Groups:
             places[factor, tensor.shape, tensor.dtype].append(place)
 
         groups = tuple(f"group_{number}.{key[0]}" for number, key in enumerate(places))
-        return cls(tuple(tensors), groups, tuple(map(tuple, places.values())))
+        members = tuple(map(tuple, places.values()))
+        return cls(tuple(tensors), groups, members)
 
     def join(self, tensors: Sequence[mx.array]) -> list[mx.array]:
         """An array per group, of the tensors in the order of `names`."""

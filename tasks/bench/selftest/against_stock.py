@@ -86,7 +86,8 @@ def fidelity(subject: Subject) -> float:
     packed = subject.packed()
     if backend().compute_dtype == "float32":
         packed.model.set_dtype(mx.float32)
-    return float(np.abs(_probabilities(packed) - _probabilities(subject.dense())).max())
+    differences = _probabilities(packed) - _probabilities(subject.dense())
+    return float(np.abs(differences).max())
 
 
 def loss_error(subject: Subject) -> float:
@@ -130,4 +131,5 @@ def _largest(a: mx.array, b: mx.array) -> float:
 
 
 def _error(a: mx.array, b: mx.array) -> float:
-    return float(np.array(mx.sqrt(mx.square(a - b).mean())))
+    mean_square = mx.square(a - b).mean()
+    return float(np.array(mx.sqrt(mean_square)))

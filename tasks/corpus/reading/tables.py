@@ -113,7 +113,8 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _first_repeated(names: list[str]) -> str:
     """The first name, in alphabetical order, that stands twice."""
-    return shown(min(name for name, count in Counter(names).items() if count > 1))
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    return shown(min(repeated))
 
 
 DECODE = json.JSONDecoder(object_pairs_hook=_unique_keys).decode

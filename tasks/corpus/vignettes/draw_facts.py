@@ -245,7 +245,11 @@ def _days(problem: Problem, route: str, facts: Facts, rng: random.Random) -> flo
             high = began[1] if began[0] > high else min(high, began[1])
 
     high = min(high, lived_days(facts.age))
-    return round(math.exp(rng.uniform(math.log(low), math.log(high))), 2) if low <= high else None
+    if low > high:
+        return None
+    # Short durations are as frequent as long ones: on the scale of their logarithms.
+    log_days = rng.uniform(math.log(low), math.log(high))
+    return round(math.exp(log_days), 2)
 
 
 def _trend(route: str, rng: random.Random) -> str | None:

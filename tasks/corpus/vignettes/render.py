@@ -262,10 +262,12 @@ def _framed(style: Style, opening: str, rng: random.Random) -> list[str]:
     """The opening, often after a sentence in the tone of the mood."""
     if style.mood == "plain" and rng.random() < 0.6:
         return [opening]
-    return [sentence(conjugate(rng.choice(phrases()["opener"][style.mood]), "I")), opening]
+    opener = rng.choice(phrases()["opener"][style.mood])
+    return [sentence(conjugate(opener, "I")), opening]
 
 
 def _closing(style: Style, rng: random.Random) -> list[str]:
     if rng.random() < (0.6 if style.mood == "plain" else 0.5):
         return []
-    return [sentence(conjugate(rng.choice(phrases()["closer"][style.mood]), "I"))]
+    closer = rng.choice(phrases()["closer"][style.mood])
+    return [sentence(conjugate(closer, "I"))]

@@ -162,7 +162,8 @@ def availabilities(specs: Iterable[BaseModelSpec], root: Path) -> dict[str, list
     if any(_needs_hub(spec, source, root) for spec, source in probes):
         hub_source.import_ahead()  # so that the seconds are spent on answers
 
-    pool = ThreadPoolExecutor(max_workers=max(1, min(PROBES_AT_ONCE, len(probes))))
+    workers = max(1, min(PROBES_AT_ONCE, len(probes)))
+    pool = ThreadPoolExecutor(max_workers=workers)
     futures = [pool.submit(_state, spec, source, root) for spec, source in probes]
     wait(futures, timeout=PROBE_SECONDS)
     pool.shutdown(wait=False, cancel_futures=True)

@@ -164,4 +164,5 @@ def _answer_sentence(error: Exception, status: int | None, source: HubSource) ->
 
 def _one_line(error: Exception) -> str:
     """An error's text on one line of at most 200 characters, without the full stop."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:200].rstrip(".")
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words[:200].rstrip(".")
