@@ -128,6 +128,7 @@ def estimated_bytes(selection: Selection) -> int:
     }
     total = ADAPTER_BYTES * len(selection.cells)
     total += sum(4 * size_of(name).parameters for name in models)
+    # Half a bit for each weight: the scales and biases of its group.
     total += sum(
         size_of(name).parameters * (precision.bits + 0.5) / 8
         for name, precision in variants

@@ -164,4 +164,5 @@ def _trained_blocks(spec: ExperimentSpec) -> int:
 
 def _operations_of_a_token(spec: ExperimentSpec, blocks: int) -> float:
     """Operations of a forward pass of one token through so many blocks."""
+    # A multiplication and an addition for each parameter.
     return 2 * size_of(spec.model.name).block_parameters * blocks

@@ -109,6 +109,7 @@ def set_up(
             "models": (cell.model.name,),
             **_only(cell.precision, selection.grid),
             "seeds": (cell.seed,),
+            # The cell's seed counts, whatever seeds its recipe names.
             "recipes": (recipe.model_copy(update={"seeds": None}),),
         }
     )

@@ -64,6 +64,7 @@ def sweep(
     )
     selection = select(grid, overrides, narrowing)
     label_run(selection, name=f"sweep {selection.grid.name}")
+    # Data that an earlier version prepared has no rows yet.
     keep_datasets()
     refusals = refill_warehouse()
 

@@ -265,6 +265,7 @@ def is_landed(id: str) -> bool:
     except (BadInput, BrokenFolder, OSError):  # or another sweep is replacing it
         return False
 
+    # It may have landed before a shared place was named.
     _share(id)
     return True
 

@@ -60,6 +60,8 @@ def remove(parts: Collection[Part]) -> None:
         for part in parts:
             if part.folder.parent.name == "experiments":
                 stack.enter_context(locked(part.folder))
+        # All are renamed before the first is removed, so that what an
+        # interruption leaves is found again.
         asides = [_set_aside(part.folder) for part in parts]
         for aside in asides:
             shutil.rmtree(aside)

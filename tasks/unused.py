@@ -68,6 +68,7 @@ def stored(root: Path, referred: Collection[str]) -> Iterator[Stored]:
     }
     for kind, (pattern, is_referred_to) in kinds.items():
         for folder in sorted(root.glob(pattern)):
+            # The pattern of variants matches base conversions too, which are a kind of their own.
             is_other = kind == "variants" and "-base-" in folder.name
             if not folder.name.startswith(".") and not is_other:
                 part = Part(kind, folder, bytes_below(folder))

@@ -127,6 +127,7 @@ def _measured(claim: Claim, run: Callable[[str], Rows]) -> MeasuredClaim:
         return MeasuredClaim(claim, NOT_MEASURED, [], "this warehouse has no row for it")
 
     verdicts = {measurement.verdict for measurement in measurements}
+    # A claim is as good as its worst row.
     order = (REFUTED, CANNOT_CONCLUDE, SUPPORTED)
     verdict = next(verdict for verdict in order if verdict in verdicts)
     return MeasuredClaim(claim, verdict, measurements)
@@ -142,6 +143,7 @@ def _measurement(claim: Claim, columns: tuple[str, ...], row: tuple[object, ...]
     if undecided or value is None:
         return Measurement(value, low, high, CANNOT_CONCLUDE, values)
 
+    # A figure without an interval is judged as a point.
     ends = (value if low is None else low, value if high is None else high)
     return Measurement(value, low, high, _verdict(claim, *ends), values)
 

@@ -275,6 +275,8 @@ def _with_exact_tests(comparison: Comparison, b: int, c: int) -> Comparison:
     high = tango_high
     method = TANGO
     if comparison.low is not None and comparison.high is not None:
+        # The bootstrap has no width where all resamples agree, and Tango's
+        # interval takes cases for independent.
         low = min(comparison.low, tango_low)
         high = max(comparison.high, tango_high)
         method = f"{comparison.method}; {TANGO}; the wider bounds count"
@@ -338,6 +340,7 @@ def tango_interval(b: int, c: int, n: int) -> tuple[float, float]:
     P(right at 8 bits only) under d.
     """
     point = (b - c) / n
+    # At -1 and 1 themselves the variance is 0.
     edge = 1 - 1e-9
 
     def score(d: float) -> float:

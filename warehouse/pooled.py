@@ -150,6 +150,7 @@ def _figure(
             replace(row, note=f"no band: {units} {kind} are too few (it needs {MIN_UNITS})")
         )
 
+    # Weights of the models: the mean over pairs of 4 bits minus 8 bits.
     signs = np.tile([1.0, -1.0], len(averaged)) / len(averaged)
     return _Figure(
         row,

@@ -185,6 +185,7 @@ def refresh(
             pairs = _pairs_without_figures(con, table)
         else:
             _delete_pairs_of(con, table, concerned)
+            # Without these precisions there is no pair, so the view need not be asked.
             can_pair = table.precisions <= set(comparable.values())
             pairs = _pairs_of(con, table, concerned, list(comparable)) if can_pair else []
         for pair in pairs:
@@ -334,6 +335,7 @@ def _cost_matrix(con: duckdb.DuckDBPyConnection, pair: Pair) -> Floats | None:
         """,
         list(pair.sides),
     ).fetchall()
+    # Counts of 2 and 1: both evaluations have this cost, and it is the same.
     shared = {
         (label, decision): cost for label, decision, cost, *counts in rows if counts == [2, 1]
     }

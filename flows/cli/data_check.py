@@ -138,6 +138,7 @@ def tokenizers() -> dict[str, Path]:
         manifest = complete(folder)
         if manifest and path.is_file():
             digest = manifest["files"]["tokenizer.json"]["sha256"]
+            # The variants of a base model all have its tokenizer: one is enough.
             by_digest.setdefault(digest, (str(manifest["base_model"]), path))
 
     return dict(by_digest.values())

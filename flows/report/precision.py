@@ -131,6 +131,7 @@ def fidelity(board: Collection[EvaluationRow]) -> Table:
         for row in _measurements()
         if row.base_model in base_models and row.dataset_digest in datasets
     ]
+    # Rows come in order of time, so the last of each kind stays.
     latest = {row.measured: row for row in rows}
     latest_rows = [row for row in rows if latest[row.measured] is row]
     several = len({row.dataset_digest for row in latest_rows}) > 1

@@ -113,6 +113,7 @@ def _recall_gate(caught: int, ed_cases: int, resampled: Resampled) -> Gate:
     value = caught / ed_cases
     exact = Interval(*clopper_pearson(caught, ed_cases), EXACT)
     clustered = resampled.interval("ed_recall") if resampled.clustered else None
+    # Both bounds must hold, so the lower one counts.
     bound, method = min((end.low, end.method) for end in (exact, clustered) if end)
 
     state = _state(value, bound, ED_RECALL)
@@ -159,6 +160,7 @@ def _f2_note(interval: Interval, ed_cases: int, cases: int, resampled: Resampled
             "every resample gives the same value: the bound says nothing beyond the estimate"
         )
 
+    # F2 of a model that answers ED to everything.
     always_ed = 5 * ed_cases / (4 * ed_cases + cases)
     too_easy = None
     if always_ed >= ED_F2:

@@ -78,6 +78,7 @@ def shift_to(
     if excess_after(low) > 0 or excess_after(high) < 0:
         return None
 
+    # Each halving doubles the exactness: 40 are far below any figure that is shown.
     for _ in range(40):
         middle = (low + high) / 2
         low, high = (middle, high) if excess_after(middle) < 0 else (low, middle)

@@ -108,6 +108,7 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     """
     job = TrainingJob.model_validate(args)
     with locked(job.folder, LOCK_SECONDS):
+        # Of an earlier attempt, which this one replaces.
         (job.folder / DIVERGED).unlink(missing_ok=True)
         reached, is_finished = _train(_set_up(job, emit), emit)
         summary = reached.model_dump(mode="json")
@@ -143,6 +144,7 @@ def _set_up(job: TrainingJob, emit: Emit) -> _Setup:
     choice = _choose(job, adapted, splits, saved_choice, emit)
     write_choice(job.folder, choice)
 
+    # What the probe steps held must not count as the training's.
     keep_within(limit, choice.cache_bytes)
     mx.clear_cache()
     mx.reset_peak_memory()

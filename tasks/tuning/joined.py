@@ -147,6 +147,7 @@ def _masks(stack: Stack, layout: Layout, window: int | None) -> tuple[mx.array, 
 
     module = stack.layers[-1].self_attn
     by_head = np.repeat(additive, module.n_heads // module.n_kv_heads, axis=0)
+    # Each token has as many rows as a key has queries; those of the leading tokens come first.
     first = len(by_head) * leading // total
     parts = (by_head[:first, :leading], by_head[first:])
     leading_mask, own_mask = (mx.array(part).astype(stack.dtype) for part in parts)

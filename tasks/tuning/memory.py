@@ -135,6 +135,7 @@ def choose_memory(
     checkpointed case fits.
     """
     need = 0
+    # Computing blocks twice takes time, so only where one case does not fit otherwise.
     for checkpointing in (False, True):
         case_bytes = peak(checkpointing, 1)
         need = held_bytes + case_bytes

@@ -80,6 +80,7 @@ def clip_gradients(
     mx.eval(sums, gradients, other_arrays)
     # In float64 and in the order of the tensors.
     norm = float(np.sqrt(sum(np.array(sums).tolist())))
+    # `not >`: gradients whose norm is NaN go back as they are, and the caller refuses them.
     if limit is None or not norm > limit:
         return gradients, norm
     return tree_map(lambda g: g * (limit / norm), gradients), norm
@@ -214,6 +215,7 @@ class TrainingRun:
                 self.stepping.take_masks_from(self.masks)
                 self._make_updates()
         except Diverged as error:
+            # So that the curve shows the updates up to the one that diverged.
             if self.progress.unreported:
                 self._report(learning_rate(self.spec, self.progress.update - 1))
             error.reached = self.progress
@@ -231,6 +233,7 @@ class TrainingRun:
         batches = training_batches(
             cases, recipe.batch_size, self.spec.seed, number, recipe.sampling
         )
+        # One batch ahead, so that its dropout masks are drawn while the one before it is computed.
         following = next(batches)
         self._expect_masks(following, number)
 
